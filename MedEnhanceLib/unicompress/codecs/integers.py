@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import struct
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,11 +27,21 @@ _OFFSET = 1  # integers, or floats that hold integers: offset + index
 _BITS = 2  # the bits of a float, as an integer: offset + index
 _STEPS = 3  # as _OFFSET, in steps: offset + min(index · step, top)
 _FLOAT_STEPS = 4  # floats: base + index · step
+_TABLE = 5  # the index-th of the values that there are
 
 _KIND = struct.Struct("<BB")  # kind, bytes of an index
 _WORD = struct.Struct("<Q")
 _STEPS_FIELDS = struct.Struct("<QQQ")
 _FLOAT_FIELDS = struct.Struct("<dd")
+_TABLE_FIELDS = struct.Struct("<II")  # values, bytes of the deflated table
+#: A table's values at most, and how often each is used at least, on average.
+_MOST_VALUES, _LEAST_USES = 1 << 16, 4
+#: Rows of a block that are looked at first, and values in them that floats may have.
+_SAMPLED_ROWS, _MOST_SAMPLED = 64, 1 << 13
+#: Whole numbers get a table where no more than this share of the common ones occurs, and where it
+#: saves several times what it takes: some are missing by chance.
+_PRESENT, _PAYS = 0.75, 4
+_COMMON = (0.01, 0.99)
 Weights = npt.NDArray[np.int32]
 Residual = npt.NDArray[np.int32]
 _NEIGHBORS = [(j, i) for j in (-1, 0, 1) for i in (-1, 0, 1)]
@@ -54,6 +65,9 @@ class Coded:
 def to_integers(block: Voxels) -> Coded:
     """Without loss, whatever the type; NaN keeps its bits and zero its sign."""
     integers = _as_integers(block)
+    table = _table(block, is_whole=integers is not None)
+    if table is not None:
+        return table
     if integers is not None:
         kind, words = _OFFSET, integers
     else:
@@ -93,6 +107,11 @@ def from_integers(
     if kind in (_OFFSET, _BITS):
         (offset,) = _WORD.unpack(fields)
         return _from_offset(indices, offset, dtype, as_bits=kind == _BITS).reshape(shape)
+    if kind == _TABLE:
+        values = _values_of(fields, dtype)
+        if int(indices.max()) >= len(values):
+            raise ValueError("an index beyond the table of values")
+        return values.take(indices).reshape(shape)
     if kind == _FLOAT_STEPS and dtype.kind == "f":
         base, step = _FLOAT_FIELDS.unpack(fields)
         return _from_steps(indices, base, step, dtype).reshape(shape)
@@ -103,12 +122,84 @@ def split_record(data: bytes) -> tuple[bytes, np.dtype[Any], bytes]:
     """Part a chunk's bytes into record, type of the indices, and the coder's bytes."""
     kind, width = _KIND.unpack_from(data)
     sizes = {_OFFSET: _WORD, _BITS: _WORD, _STEPS: _STEPS_FIELDS, _FLOAT_STEPS: _FLOAT_FIELDS}
+    sizes[_TABLE] = _TABLE_FIELDS
     if kind not in sizes or width not in (1, 2, 4, 8):
         raise ValueError(f"unknown record {kind} with indices of {width} bytes")
     end = _KIND.size + sizes[kind].size
+    if kind == _TABLE:
+        end += _TABLE_FIELDS.unpack_from(data, _KIND.size)[1]
     if len(data) < end:
         raise ValueError("the record is cut short")
     return data[:end], np.dtype(f"<u{width}"), data[end:]
+
+
+def _table(block: Voxels, *, is_whole: bool) -> Coded | None:
+    """Indices into the values that occur; None where that is no gain.
+
+    Scanners store whole numbers, and what rescales them later leaves gaps, or floats of which only
+    some thousand occur.
+    """
+    words = _ordered(block)
+    sample = words.reshape(-1, words.shape[-1])
+    sample = sample[:: max(1, len(sample) // _SAMPLED_ROWS)]
+    if is_whole and not _saved_bits(*np.unique(sample, return_counts=True)):
+        return None
+    if not is_whole and np.unique(sample).size > _MOST_SAMPLED:
+        return None
+    values, counts = np.unique(words, return_counts=True)
+    if values.size > min(_MOST_VALUES, words.size // _LEAST_USES):
+        return None
+    steps = np.diff(values.astype(np.uint64), prepend=np.uint64(0))
+    table = zlib.compress(steps.astype("<u8").view(np.uint8).reshape(-1, 8).T.tobytes(), 9)
+    if is_whole and _saved_bits(values, counts) < _PAYS * 8 * len(table):
+        return None
+    indices = _narrow(np.searchsorted(values, words).astype(np.uint32))
+    return Coded(indices, _record(_TABLE, indices, _TABLE_FIELDS, values.size, len(table)) + table)
+
+
+def _saved_bits(values: Indices, counts: npt.NDArray[np.int64]) -> float:
+    """What knowing the values that occur saves of whole numbers; 0 where few are missing.
+
+    values, counts: as np.unique gives them.
+    """
+    # The most frequent one is most often the air, and costs nothing either way.
+    counts = np.where(np.arange(counts.size) == counts.argmax(), 0, counts)
+    below = np.cumsum(counts)
+    low, high = np.searchsorted(below, np.array(_COMMON) * below[-1])
+    span, present = int(values[high]) - int(values[low]) + 1, int(high - low) + 1
+    return 0.0 if present > _PRESENT * span else float(below[-1]) * math.log2(span / present)
+
+
+def _ordered(block: Voxels) -> Indices:
+    """The bits of voxels as unsigned integers in the order of their values."""
+    unsigned = np.dtype(f"u{block.dtype.itemsize}")
+    words: Indices = np.ascontiguousarray(block).view(unsigned)
+    sign = unsigned.type(1 << (8 * unsigned.itemsize - 1))
+    if block.dtype.kind == "f":
+        words = np.where(words & sign, ~words, words | sign)
+    return words ^ sign if block.dtype.kind == "i" else words
+
+
+def _values_of(fields: bytes, dtype: np.dtype[Any]) -> Voxels:
+    """The values of a record's table; raises ValueError for a table that cannot be."""
+    count, size = _TABLE_FIELDS.unpack_from(fields)
+    unpack = zlib.decompressobj()
+    try:
+        data = unpack.decompress(fields[_TABLE_FIELDS.size :], 8 * _MOST_VALUES + 1)
+    except zlib.error as cause:
+        raise ValueError(f"a damaged table of values ({cause})") from cause
+    if not 1 <= count <= _MOST_VALUES or len(data) != 8 * count or not unpack.eof:
+        raise ValueError(f"a table of {count} values in {size} bytes")
+    steps = np.frombuffer(data, np.uint8).reshape(8, -1).T.copy().view("<u8").ravel()
+    words = np.cumsum(steps, dtype=np.uint64)
+    unsigned = np.dtype(f"u{dtype.itemsize}")
+    if (words[1:] <= words[:-1]).any() or int(words[-1]) >> (8 * dtype.itemsize):
+        raise ValueError("a table whose values do not rise")
+    words = words.astype(unsigned)
+    sign = unsigned.type(1 << (8 * unsigned.itemsize - 1))
+    if dtype.kind == "f":
+        words = np.where(words & sign, words ^ sign, ~words)
+    return np.asarray(words ^ sign if dtype.kind == "i" else words).view(dtype)
 
 
 def _as_integers(block: Voxels) -> Voxels | None:

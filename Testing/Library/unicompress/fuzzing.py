@@ -116,6 +116,7 @@ def _volumes() -> dict[str, tuple[Volume, dict[str, Any]]]:
     fractions = (values / 7).astype("f4")
     fractions[0, 0, :3] = np.nan, np.inf, -0.0
     made["bits"] = Volume(fractions), lossless
+    made["table"] = Volume((values // 1 / 7).astype("f4")), lossless
     made["frames"] = Volume(np.stack([values.astype("i2")] * 2), frame_interval_s=1.0), lossless
     made["steps"] = Volume(values.astype("i2")), {"max_error": 2.0, "speed": "fast"}
     made["steps-u8"] = Volume((values * 1e15).astype("u8")), {"max_error": 1e12, "speed": "fast"}

@@ -15,6 +15,7 @@ import struct
 import sys
 import zlib
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -164,7 +165,9 @@ def _decode(
     chunk = chunks[0]
     record, width = chunk[0], chunk[1]
     _need(width in (1, 2, 4, 8), "indices of an odd width")
-    size = {1: 8, 2: 8, 3: 24, 4: 16}[record]
+    size = {1: 8, 2: 8, 3: 24, 4: 16, 5: 8}[record]
+    if record == 5:
+        size += struct.unpack_from("<I", chunk, 6)[0]
     fields, code = chunk[2 : 2 + size], chunk[2 + size :]
     indices = INDEX_TYPES[kind](code, shape, np.dtype(f"<u{width}"), model)
     return _voxels(record, fields, indices, np.dtype(header["dtype"]))
@@ -177,6 +180,8 @@ def _voxels(record: int, fields: bytes, x: Array, dtype: np.dtype[Any]) -> Array
         with np.errstate(over="ignore"):
             voxels: Array = (x.astype(np.float64) * step + base).astype(dtype)
         return voxels
+    if record == 5:
+        return _table(fields, dtype)[x]
     x = x.astype(np.uint64)
     offset, *more = struct.unpack(f"<{len(fields) // 8}Q", fields)
     if record == 3:
@@ -189,6 +194,23 @@ def _voxels(record: int, fields: bytes, x: Array, dtype: np.dtype[Any]) -> Array
     if dtype.kind == "f" and record != 2:
         return total.view(np.int64).astype(dtype)
     return total.astype(f"<u{dtype.itemsize}").view(dtype)
+
+
+def _table(fields: bytes, dtype: np.dtype[Any]) -> Array:
+    """The values that occur, smallest first."""
+    count, size = struct.unpack_from("<II", fields)
+    _need(len(fields) == 8 + size and 1 <= count <= 1 << 16, "a table of an odd size")
+    planes = zlib.decompress(fields[8:])
+    _need(len(planes) == 8 * count, "a table with other values than it says")
+    steps = [int.from_bytes(planes[n::count], "little") for n in range(count)]
+    words = list(accumulate(steps))
+    sign = 1 << (8 * dtype.itemsize - 1)
+    _need(words[-1] < 2 * sign and all(steps[1:]), "a table whose values do not rise")
+    if dtype.kind == "f":
+        words = [word - sign if word & sign else 2 * sign - 1 - word for word in words]
+    elif dtype.kind == "i":
+        words = [word ^ sign for word in words]
+    return np.array(words, f"<u{dtype.itemsize}").view(dtype)
 
 
 def _constant(code: bytes, shape: Shape, dtype: Dtype, _: Model) -> Array:

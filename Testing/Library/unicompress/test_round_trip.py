@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.io import load
 from MedEnhanceLib.unicompress import CompressConfig, compress, decompress
+from MedEnhanceLib.unicompress.codecs import integers
 
 from .conftest import Write
 
@@ -98,6 +102,50 @@ def test_a_view_with_strides_is_coded_as_it_looks(write: Write) -> None:
     voxels = smooth((6, 10, 14), "i2")[::2, ::-1, 1::3]
     back = decompress(write(Volume(voxels), lossless=True)).voxels
     assert same_bits(back, np.ascontiguousarray(voxels))
+
+
+@pytest.mark.parametrize("dtype", ["i2", "u2", "i4", "f4", "f8", "i8", "u8"])
+def test_whole_numbers_that_were_rescaled_cost_what_they_did_before(
+    write: Write, dtype: str
+) -> None:
+    rng = np.random.default_rng(0)
+    original = np.rint(smooth((8, 64, 64), "f8") + rng.normal(0, 3, (8, 64, 64)))
+    slope = 3.7 if np.dtype(dtype).kind in "iu" else 0.37
+    rescaled = np.rint((original - original.min()) * slope) if slope > 1 else original * slope
+    before = write(Volume(original.astype("i2")), lossless=True).stat().st_size
+    path = write(Volume(rescaled.astype(dtype)), lossless=True)
+    assert same_bits(decompress(path).voxels, rescaled.astype(dtype))
+    assert path.stat().st_size < 1.05 * before + 1000
+
+
+def test_floats_in_any_order_and_of_any_sign_come_back_from_a_table(write: Write) -> None:
+    few = np.array([np.nan, -np.inf, np.inf, -0.0, 0.0, -1e-40, 2.5, -2.5, 3e38], np.float32)
+    few = np.append(few, np.array([0x7FC00001, 0xFFC00002], np.uint32).view(np.float32))
+    voxels = np.random.default_rng(0).choice(few, (8, 40, 40))
+    path = write(Volume(voxels), lossless=True)
+    assert same_bits(decompress(path).voxels, voxels)
+    assert path.stat().st_size < voxels.nbytes / 4
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda table: (0, table),
+        lambda table: (65_537, table),
+        lambda table: (3, table[:-4]),
+        lambda table: (3, zlib.compress(bytes(8 * 3))),
+        lambda table: (3, zlib.compress(b"\xff" * 24)),
+        lambda table: (3, zlib.compress(bytes(1 << 24))),
+        lambda table: (2, zlib.compress(np.array([[5], [7]], "<u8").view(np.uint8).T.tobytes())),
+    ],
+)
+def test_a_forged_table_is_refused(change: Callable[[bytes], tuple[int, bytes]]) -> None:
+    coded = integers.to_integers(np.tile(np.float32([0.5, 1.5, 2.5]), (3, 9, 4)))
+    assert coded.record[0] == 5
+    count, table = change(coded.record[10:])
+    record = coded.record[:2] + struct.pack("<II", count, len(table)) + table
+    with pytest.raises(ValueError, match="table"):
+        integers.from_integers(record, coded.indices, np.dtype("<f4"), coded.indices.shape)
 
 
 def test_floats_that_hold_integers_are_coded_as_integers(write: Write) -> None:

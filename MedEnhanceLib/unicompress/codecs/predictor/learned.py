@@ -50,8 +50,8 @@ MODALITIES = ("CT", "MR", "EM")
 #: Longest rows and columns, and most voxels of a block.
 _SIDE = 336
 _VOXELS = 1 << 22
-#: Blocks, slices of each, and voxels of all of them, that the network is taught with.
-_TAUGHT_BLOCKS = 6
+#: Parts of blocks, slices of each, and voxels of all of them, that the network is taught with.
+_TAUGHT_PARTS = 10
 _TAUGHT_SLICES = 8
 _SAMPLES = 360_000
 #: A thousand steps bring about 90 % of what teaching can, and take half a second.
@@ -224,20 +224,23 @@ def _narrowed(indices: Indices, width: np.dtype[np.unsignedinteger]) -> Indices:
 
 
 def _samples(voxels: Voxels, bound: float | None, threads: int, monitor: Monitor) -> Samples | None:
+    """Voxels of parts from all over the volume; None where there is nothing to learn."""
     grid = predictor_grid(voxels.shape)
-    numbers = np.unique(np.linspace(0, len(grid) - 1, _TAUGHT_BLOCKS).astype(int)).tolist()
+    numbers = np.unique(np.linspace(0, len(grid) - 1, _TAUGHT_PARTS).astype(int)).tolist()
+    places = np.linspace(0, 1, 1 + -(-_TAUGHT_PARTS // len(numbers)))[:-1].tolist()
+    parts = [(number, place) for number in numbers for place in places]
 
-    def draw(number: int) -> Samples | None:
-        block = grid.box(number).of(voxels)
-        # Blocks begin but once: that is learned from the first one alone.
-        begins = number == numbers[0] or len(block) <= _TAUGHT_SLICES
-        start = 0 if begins else (len(block) - _TAUGHT_SLICES) // 2
+    def draw(part: tuple[int, float]) -> Samples | None:
+        block = grid.box(part[0]).of(voxels)
+        start = round((part[1] + 0.5 / len(places)) * max(0, len(block) - _TAUGHT_SLICES))
         indices = integers_of(block[start : start + _TAUGHT_SLICES], bound).indices
         if not (indices.any() and codable(indices)):
             return None
-        count, generator = _SAMPLES // len(numbers), np.random.default_rng(number)
-        return samples_of(indices, count, generator, first=0 if begins else 1)
+        # Few slices of a block are its first: one part in all begins with one.
+        is_one = part == parts[len(parts) // 2] or len(indices) == 1
+        generator = np.random.default_rng([part[0], start])
+        return samples_of(indices, _SAMPLES // len(parts), generator, first=0 if is_one else 1)
 
-    drawn = ordered_map(draw, numbers, threads=threads, monitor=monitor)
-    parts = [part for part in drawn if part is not None]
-    return join(parts).shuffled(np.random.default_rng(0)) if parts else None
+    drawn = ordered_map(draw, parts, threads=threads, monitor=monitor)
+    found = [samples for samples in drawn if samples is not None]
+    return join(found).shuffled(np.random.default_rng(0)) if found else None
