@@ -53,7 +53,6 @@ struct predict_task {
   int64_t done; /* voxels so far */
   int64_t cost; /* of the symbols, in 1/65536 bit */
   int64_t widths[2];
-  int64_t emptiness[2][3]; /* mean, scale, shape where all is 0: elsewhere, and in a first slice */
   const int64_t *lags, *beside; /* [SEEN] steps, and lines of the ring, that are looked back */
   const int64_t *padding, *sources, *padding_starts;
   const float *linear; /* [2, NEIGHBORS], of the first slice and of the others */
@@ -219,11 +218,13 @@ static void make_features(const struct predict_task *t, struct batch *restrict x
   }
 }
 
-static int sees_nothing(const struct batch *x) {
+/* Whether all voxels see one index and no errors, as in the air around a patient. */
+static int is_flat(const struct batch *x) {
   for (int f = 0; f < SEEN; f++) {
-    int any = 0;
-    for (int b = 0; b < BATCH; b++) any |= x->values[f][b] != 0.0f && b < x->count;
-    if (any) return 0;
+    const float wanted = f < NEIGHBORS ? x->values[0][0] : 0.0f;
+    int differs = 0;
+    for (int b = 0; b < BATCH; b++) differs |= (x->values[f][b] != wanted) & (b < x->count);
+    if (differs) return 0;
   }
   return 1;
 }
@@ -245,12 +246,14 @@ static NATIVE_INLINE struct place place_of(const struct predict_task *t, int32_t
   return p;
 }
 
+/* What was expected of the last voxels that saw `index` alone. */
+struct flat {
+  float index, linear;
+  struct place place;
+};
+
 static NATIVE_INLINE struct place expected(const struct predict_task *t, const struct batch *x,
-                                           int b, int is_empty) {
-  if (is_empty) {
-    const int64_t *e = t->emptiness[x->is_first];
-    return place_of(t, (int32_t)e[0], (int32_t)e[1], (int32_t)e[2]);
-  }
+                                           int b) {
   const float shift = within(x->outputs[0][b], -LARGEST_SHIFT, LARGEST_SHIFT);
   const float moved = whole(t->up[x->logs[b]] * shift * (1.0f / 4096.0f)) + x->linear[b];
   const int32_t mean = (int32_t)within(moved, LEAST_MEAN, MOST_MEAN);
@@ -345,6 +348,7 @@ NATIVE_EXPORT int32_t NATIVE_NAME(native_predict)(struct predict_task *t) {
   const int first_width = (int)t->widths[0], second_width = (int)t->widths[1];
   const int64_t lines = (t->slices + SLICES_BEFORE) * t->slice_lines;
   struct batch x;
+  struct flat flats[2] = {{-1.0f, 0.0f, {0, 0, 0, 0, 0}}, {-1.0f, 0.0f, {0, 0, 0, 0, 0}}};
   memset(&x, 0, sizeof x);
   for (int64_t step = t->from_step; step < t->to_step; step++) {
     const int64_t here = step % t->slots * lines;
@@ -357,9 +361,11 @@ NATIVE_EXPORT int32_t NATIVE_NAME(native_predict)(struct predict_task *t) {
     for (int goes_on = 1; goes_on;) {
       goes_on = fill(t, &w, sources, &x);
       if (!x.count) continue;
-      const int is_empty = sees_nothing(&x);
-      if (is_empty) {
-        memset(x.linear, 0, sizeof x.linear);
+      struct flat *flat = is_flat(&x) ? flats + x.is_first : NULL;
+      const float seen = x.values[0][0];
+      const int is_known_flat = flat && flat->index == seen;
+      if (is_known_flat) {
+        for (int b = 0; b < BATCH; b++) x.linear[b] = flat->linear;
       } else {
         make_features(t, &x);
         hidden_layer(first_width, FEATURES, t->layers[0], x.values, x.hidden[0]);
@@ -367,9 +373,10 @@ NATIVE_EXPORT int32_t NATIVE_NAME(native_predict)(struct predict_task *t) {
         layer(OUTPUTS, second_width, t->layers[2], x.hidden[1], x.outputs);
         for (int o = 0; o < OUTPUTS; o++)
           for (int b = 0; b < BATCH; b++) x.outputs[o][b] = whole(x.outputs[o][b]);
+        if (flat) *flat = (struct flat){seen, x.linear[0], expected(t, &x, 0)};
       }
       for (int b = 0; b < x.count; b++) {
-        const struct place p = expected(t, &x, b, is_empty);
+        const struct place p = is_known_flat ? flat->place : expected(t, &x, b);
         int32_t index;
         if (t->is_known) {
           index = t->block[x.voxels[b]];

@@ -193,6 +193,8 @@ def test_the_shipped_networks_code_the_same_on_every_path() -> None:
         for noise, top in ((0, 4000), (4, 300), (4000, 65535)):
             block = np.minimum(anatomy((6, 40, 70), noise=noise), top).astype(np.uint16)
             block[:, 30:] = 0
+            block[:, 24:30] = 43  # air, where something lies below it
+            block[:, :, 60:] = 44
             block[3, 10:20, 10:20] = rng.integers(0, top + 1, (10, 10))
             round_trip(block, shipped)
 

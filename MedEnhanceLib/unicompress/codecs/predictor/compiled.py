@@ -46,7 +46,6 @@ class _Task(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in _WHOLE),
-        ("emptiness", ctypes.c_int64 * 6),
         *((name, ctypes.c_void_p) for name in _ARRAYS),
         ("linear_scale", ctypes.c_float),
         ("unused", ctypes.c_float),
@@ -149,8 +148,6 @@ class _Walk:
         ring = ring_of(shape)
         self.steps = ring.layout.steps
         tables, matrices = _tables(), network.matrices
-        expected = network.in_emptiness(np.array([False, True]))
-        empty = np.stack([expected.mean, expected.scale, expected.shape], axis=1)
         self.task = _Task(
             bytes=ctypes.sizeof(_Task),
             slices=shape[0],
@@ -161,7 +158,6 @@ class _Walk:
             top=linear.top,
             width_0=len(matrices[0]),
             width_1=len(matrices[1]),
-            emptiness=(ctypes.c_int64 * 6)(*empty.ravel().tolist()),
             linear_scale=FINE / (1 << linear.bits),
         )
         self._kept: dict[str, Array] = {}

@@ -57,8 +57,8 @@ _COLUMNS = 704
 #: 256 / (1 + fraction) and 1 + fraction for the sixteen fractions of an octave, at their middle.
 _MANTISSA_DOWN = np.array([(2 * 256 * 32 + 33 + 2 * j) // (2 * (33 + 2 * j)) for j in range(16)])
 _MANTISSA_UP = np.array([33 + 2 * j for j in range(16)])
-_SAMPLES = 60_000
-_FIRST_SAMPLES = 20_000
+_SAMPLES = 40_000
+_FIRST_SAMPLES = 10_000
 _RIDGE = 1e-4
 _MOST_BITS = 12
 _LARGEST_WEIGHT = (1 << 15) - 1
@@ -239,15 +239,15 @@ def _spread(voxels: int, count: int) -> npt.NDArray[np.int64]:
 
 
 def _solve(cells: Floats, layout: Layout, voxels: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    neighbors = cells.take(voxels[:, None] + np.array(layout.away.cells[: len(NEIGHBORS)])).astype(
-        np.float64
-    )
-    nearest = neighbors[:, :1]
-    steps = (neighbors - nearest)[:, 1:]
-    wanted = cells[voxels] - nearest[:, 0]
+    seen = np.array([0, *layout.away.cells[: len(NEIGHBORS)]])
+    wanted, nearest, *others = cells.take(voxels + seen[:, None])
+    steps = np.stack(others)
+    steps -= nearest
     # Where it is rough a voxel's error is large whatever is done: it counts less.
-    weight = 1 / (np.abs(steps[:, : len(IN_SLICE)]).mean(axis=1) + 1) ** 2
-    normal = (steps * weight[:, None]).T @ steps
+    weight = 1 / (np.abs(steps[: len(IN_SLICE)]).mean(axis=0) + 1)
+    steps *= weight
+    exact = steps.astype(np.float64)
+    normal = exact @ exact.T
     normal += np.eye(len(normal)) * (_RIDGE * np.trace(normal) / len(normal) + 1e-9)
-    solution = np.linalg.solve(normal, (steps * weight[:, None]).T @ wanted)
+    solution = np.linalg.solve(normal, exact @ ((wanted - nearest) * weight).astype(np.float64))
     return np.concatenate([[0.0], solution])

@@ -55,8 +55,8 @@ _TAUGHT_PARTS = 10
 _TAUGHT_SLICES = 8
 _SAMPLES = 360_000
 #: A thousand steps bring about 90 % of what teaching can, and take half a second.
-_STEPS_PER_MVOXEL = 300
-_LEAST_STEPS, _MOST_STEPS, _MORE_STEPS = 300, 3000, 3
+_STEPS_PER_MVOXEL = 200
+_LEAST_STEPS, _MOST_STEPS, _MORE_STEPS = 300, 2000, 3
 #: Below this a network of its own cannot pay for the bytes that it takes.
 _LEAST_TUNED = 1 << 18
 #: What a file takes for a chunk besides its bytes; it holds a network twice.
