@@ -22,7 +22,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 #: Compiled once for each vector width; the others once.
-KERNELS, COMMON = ("grouped.c",), ("widths.c",)
+KERNELS, COMMON = ("grouped.c", "video_filter.c"), ("widths.c",)
 #: Same values with every compiler and width: nothing is contracted to fused multiply-adds, and no
 #: sum is reordered.
 _FLAGS = [
