@@ -23,7 +23,11 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 #: Compiled once for each vector width; the others once. Same values with every compiler and width:
 #: no sum is reordered, and to fused multiply-adds is contracted only where all sums are exact.
-KERNELS = {"grouped.c": "-ffp-contract=off", "predictor.c": "-ffp-contract=fast"}
+KERNELS = {
+    "grouped.c": "-ffp-contract=off",
+    "predictor.c": "-ffp-contract=fast",
+    "video_filter.c": "-ffp-contract=off",
+}
 COMMON = ("widths.c",)
 _FLAGS = [
     "-std=c11",

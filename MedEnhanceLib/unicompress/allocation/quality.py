@@ -110,12 +110,18 @@ def code_to_quality(task: Task, quality: Quality) -> Payload:
     if not codable or (is_whole and quality.psnr and quality.squared < _NEXT_TO_NOTHING):
         return code_bounded(task, None)
     step = first_step(quality)
-    tried = at_step(voxels, step, task.context)
+    tried = at_step(voxels, step, task.speed, task.context)
     both = tried.wins < _NEAR_DB
     found: list[Payload] = []
     if tried.wins > -_NEAR_DB:
         part, grid = task.part(0.0, 0.5 if both else 0.9), video_grid(voxels.shape)
-        videos = VideoTask(**vars(part), grid=grid, encoder=tried.encoder, wavelet_too=both)
+        videos = VideoTask(
+            **vars(part),
+            grid=grid,
+            encoder=tried.encoder,
+            wavelet_too=both,
+            over_guide=tried.over_guide,
+        )
         chunks = to_error(videos, quality.limit, step, partial(quality.error_of, voxels))
         if chunks:
             found.append(payload_of(videos, chunks, videos.tally(grid, chunks)))
@@ -277,7 +283,7 @@ class _Sample:
     @classmethod
     def of(cls, voxels: Voxels, step: float, context: DecodeContext) -> _Sample | None:
         parts = [part for part in _parts(voxels) if video.fits(part)]
-        return cls(voxels, parts, at_step(voxels, step, context).encoder) if parts else None
+        return cls(voxels, parts, at_step(voxels, step, "fast", context).encoder) if parts else None
 
     def share(self, step: float) -> float:
         """What the parts have of all that there is to code in steps of that size."""

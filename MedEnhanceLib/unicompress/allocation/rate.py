@@ -20,7 +20,8 @@ from MedEnhanceLib.core.volume import Voxels
 
 _SAMPLES = 96
 _STEPS = 80
-_LONGEST_STEP = 2.5
+#: Of a search, in octaves of its setting.
+LONGEST_STEP = 2.5
 #: Further tries where none so far is below the limit, or only far below it.
 _RESCUES = 5
 _FAR = 3
@@ -153,15 +154,15 @@ def _next(tried: Tried, aim: float, slope: float) -> float:
     above = min((one for one in tried if one[1] > aim), key=lambda one: one[1], default=None)
     if below is None or above is None:
         setting, value = tried[-1]
-        step = (aim - value) / _slope_of(tried, slope)
-        return setting + max(-_LONGEST_STEP, min(step, _LONGEST_STEP))
+        step = (aim - value) / slope_of(tried, slope)
+        return setting + max(-LONGEST_STEP, min(step, LONGEST_STEP))
     share = (aim - below[1]) / (above[1] - below[1])
     share = max(_INSIDE, min(share, 1 - _INSIDE))
     return below[0] + share * (above[0] - below[0])
 
 
-def _slope_of(tried: Tried, usual: float) -> float:
-    """Between the last two, unless it is far from what is usual."""
+def slope_of(tried: Tried, usual: float) -> float:
+    """Of value over setting, between the last two, unless it is far from what is usual."""
     if len(tried) < 2 or tried[-1][0] == tried[-2][0]:
         return usual
     (x0, y0), (x1, y1) = tried[-2:]

@@ -1,11 +1,14 @@
 """Codes a volume into a given number of bytes, as well as they allow.
 
-The middle of the volume is coded in every way first: which one wins there codes the whole.
+The middle of the volume is coded in every way first: which one wins there codes the whole. Of the
+two encoders of videos SVT-AV1 is taken, several times as fast and as good or better, wherever it is
+there and its 10 bits suffice; at the speed `slow` both are tried.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from MedEnhanceLib.core.slabs import extremes
@@ -20,12 +23,12 @@ from MedEnhanceLib.unicompress.allocation.near_lossless import (
 from MedEnhanceLib.unicompress.allocation.rate import activity_of, seek
 from MedEnhanceLib.unicompress.allocation.task import ROW_BYTES, SLACK, Payload, Room, Task
 from MedEnhanceLib.unicompress.allocation.videos import (
+    LEAST_ERROR,
     SIZE_SLOPE,
     VideoTask,
     against_wavelet,
     finished,
     for_streams,
-    loss_of,
     to_size,
 )
 from MedEnhanceLib.unicompress.allocation.wavelets import code_wavelets
@@ -91,7 +94,7 @@ def _transformed(task: Task, room: Room) -> Payload:
             "Videos are coded by libaom alone; SVT-AV1 is faster and often 0.5 dB better: "
             "python -m pip install 'av>=17.1'"
         )
-    trial = try_types(task.voxels, 8 * room.file_bytes / task.voxels.size, task.context)
+    trial = try_types(task, 8 * room.file_bytes / task.voxels.size)
     best: Payload | None = None
     share = 0.0  # of the work, by the videos
     if trial.video_wins > -_NEAR_WAVELET or trial.small:
@@ -114,38 +117,47 @@ def _transformed(task: Task, room: Room) -> Payload:
 def _best_videos(task: Task, room: Room, trial: Trial, *, wavelet_too: bool) -> Payload | None:
     """Every block as a video, or as what is nearer in its size; None where none fit.
 
-    Where both encoders were as good in the trial, the one that loses less on the whole.
+    Where two encoders were as good in the trial, or the bits of one do not suffice, the one that
+    loses less on the whole.
     """
     grid = video_grid(task.voxels.shape)
     budget, second_copy = room.for_payload(len(grid))
     if budget <= 0:
         return None
-    best: tuple[float, VideoTask, list[Chunk]] | None = None
-    for turn, one in enumerate(trial.videos):
-        near = trial.is_near(one, task.speed)
-        if turn and best is not None and not (near or _lacks_bits(*best[:2])):
+    best: Payload | None = None
+    lacks_bits = False
+    waiting = [*trial.videos]
+    if waiting and LIBAOM not in (one.encoder for one in waiting):
+        waiting.append(VideoTrial(LIBAOM, waiting[0].step, -math.inf))
+    for turn, one in enumerate(waiting):
+        if best is not None and not (trial.is_near(one) or lacks_bits):
             continue
-        part = task.part(0.35 * turn, 0.35 * (turn + 1))
-        videos = VideoTask(**vars(part), grid=grid, encoder=one.encoder, wavelet_too=wavelet_too)
+        part = task.part(0.5 * turn, 0.5 * (turn + 1))
+        videos = VideoTask(
+            **vars(part.part(0.0, 0.8)),
+            grid=grid,
+            encoder=one.encoder,
+            wavelet_too=wavelet_too,
+            over_guide=one.over_guide,
+        )
         chunks = to_size(videos, for_streams(budget, len(grid)), one.step)
-        loss = loss_of(videos, chunks) if chunks else math.inf
-        if chunks and (best is None or loss < best[0]):
-            best = loss, videos, chunks
-    if best is None:
-        return None
-    _, videos, chunks = best
-    left = budget - sum(len(chunk.data) for chunk in chunks)
-    return _filled_up(videos, chunks, left // len(chunks), second_copy, task.part(0.7, 1.0).monitor)
+        if not chunks:
+            continue
+        most = (budget - sum(len(chunk.data) for chunk in chunks)) // len(chunks)
+        found = _filled_up(videos, chunks, most, second_copy, part.part(0.8, 1.0).monitor)
+        lacks_bits = _lacks_bits(found.tally.squared, videos)
+        if best is None or found.tally.squared < best.tally.squared:
+            best = found
+    return best
 
 
-def _lacks_bits(loss: float, task: VideoTask) -> bool:
+def _lacks_bits(squared: float, task: VideoTask) -> bool:
     """Whether a coding is so near to its source that its encoder's bits do not suffice.
 
     A trial does not show it, where the whole is easier to code than its middle.
     """
     low, high = limits_of(task.voxels)
-    finest = (task.encoder.finest * (high - low)) ** 2
-    return loss < finest * task.voxels.size
+    return squared < (task.encoder.finest * (high - low)) ** 2 * task.voxels.size
 
 
 def _filled_up(
@@ -176,12 +188,14 @@ def payload_of(
 class VideoTrial:
     """A part, coded as a video. step: in stored units, for the whole to have the bytes it should.
 
-    wins: in dB over a wavelet of equal bytes; infinity where it has no such code.
+    wins: in dB over a wavelet of equal bytes; infinity where it has no such code. over_guide: see
+    VideoTask.
     """
 
     encoder: Encoder
     step: float
     wins: float
+    over_guide: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -200,33 +214,33 @@ class Trial:
         """The best video over the wavelet, in dB; minus infinity where there is none."""
         return self.videos[0].wins if self.videos else -math.inf
 
-    def is_near(self, one: VideoTrial, speed: Speed) -> bool:
-        """Whether it may be the best on the whole; where it is to be fast, one is enough."""
-        return speed != "fast" and not one.wins < self.video_wins - _NEAR
+    def is_near(self, one: VideoTrial) -> bool:
+        """Whether it may be the best on the whole."""
+        return one.wins >= self.video_wins - _NEAR
 
 
-def try_types(voxels: Voxels, bits: float, context: DecodeContext) -> Trial:
+def try_types(task: Task, bits: float) -> Trial:
     """Code the middle of the middle block as videos and as wavelets, in `bits` for each voxel."""
+    voxels = task.voxels
     block = middle_of(voxels)
     if not video.fits(block) or not wavelet.fits(block):
         return Trial()
-    part = _Part(block, limits_of(voxels), context)
+    part = _Part(block, limits_of(voxels), task.speed, task.context)
     size = max(bits * block.size / 8, 2 * video.HEAD.size)
-    coded = (part.of_size(size, encoder) for encoder in encoders_of(block))
+    coded = (part.of_size(size, encoder) for encoder in part.encoders())
     found = sorted((one for one in coded if one), key=lambda one: one.wins, reverse=True)
     # The whole differs from its middle by how much there is to code.
     videos = tuple(replace(one, step=_carried(one.step, block, voxels)) for one in found)
     return Trial(videos, size < _SURE_BYTES)
 
 
-def at_step(voxels: Voxels, step: float, context: DecodeContext) -> VideoTrial:
+def at_step(voxels: Voxels, step: float, speed: Speed, context: DecodeContext) -> VideoTrial:
     """The video that wins most over wavelets in steps of that size; 0 dB where none can be."""
     block = middle_of(voxels)
     if not video.fits(block):
         return VideoTrial(LIBAOM, step, 0.0)
-    part = _Part(block, limits_of(voxels), context)
-    tried = (part.compared(part.code(step, one), step, one) for one in encoders_of(block))
-    return max(tried, key=lambda one: one.wins)
+    part = _Part(block, limits_of(voxels), speed, context)
+    return max((part.at(step, one) for one in part.encoders()), key=lambda one: one.wins)
 
 
 def middle_of(voxels: Voxels) -> Voxels:
@@ -240,36 +254,39 @@ def middle_of(voxels: Voxels) -> Voxels:
     ]
 
 
-def encoders_of(block: Voxels) -> list[Encoder]:
-    """Those that code a block of this shape."""
-    slices, height, width = block.shape
-    return [encoder for encoder in encoders() if encoder.takes(slices, height, width)]
-
-
 def limits_of(voxels: Voxels) -> tuple[float, float]:
     """The smallest and the largest voxel: bits that a part would not need, the whole may."""
     low, high = extremes(voxels)
     return float(low), float(high)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Part:
-    """A block that is coded for a trial. limits: of the volume that it is a part of."""
+    """A block that is coded for a trial. limits: of the volume that it is a part of.
+
+    lacks_bits: whether what was coded last is nearer to its source than its encoder's bits allow.
+    """
 
     block: Voxels
     limits: tuple[float, float]
+    speed: Speed
     context: DecodeContext
+    lacks_bits: bool = False
 
-    def code(self, step: float, encoder: Encoder) -> bytes:
-        coded = video.encode(self.block, step, speed="fast", encoder=encoder, limits=self.limits)
-        return coded.data
+    def encoders(self) -> Iterator[Encoder]:
+        """Those to try, in turn: a further one only where it may be needed."""
+        fitting = [one for one in encoders() if one.takes(*self.block.shape)]
+        for one in reversed(fitting):
+            yield one
+            if self.speed != "slow" and not self.lacks_bits:
+                return
 
     def of_size(self, size: float, encoder: Encoder) -> VideoTrial | None:
-        """As a video of about `size` bytes."""
+        """As a video whose quick coding has about `size` bytes."""
         coded: dict[float, bytes] = {}
 
         def measure(setting: float) -> float:
-            coded[setting] = self.code(2.0**setting, encoder)
+            coded[setting] = self._code(2.0**setting, encoder, quickly=True)
             return math.log2(len(coded[setting]))
 
         span = self.limits[1] - self.limits[0]
@@ -277,12 +294,28 @@ class _Part:
         chosen = seek(
             measure, start, math.log2(size), slope=SIZE_SLOPE, tolerance=_TOLERANCE, most=3
         )
-        return None if chosen is None else self.compared(coded[chosen], 2.0**chosen, encoder)
+        return None if chosen is None else self.at(2.0**chosen, encoder, coded[chosen])
 
-    def compared(self, data: bytes, step: float, encoder: Encoder) -> VideoTrial:
-        """A coding in `step` against the wavelet."""
-        wins, _ = against_wavelet(self.block, data, self.context)
-        return VideoTrial(encoder, step, wins)
+    def at(self, step: float, encoder: Encoder, quick: bytes | None = None) -> VideoTrial:
+        """In a step, against the wavelet. quick: the quick coding in it, where it is known."""
+        quick = quick or self._code(step, encoder, quickly=True)
+        data = self._code(step, encoder) if encoder.guides else quick
+        wins, error, _ = against_wavelet(self.block, data, self.context)
+        finest = (encoder.finest * (self.limits[1] - self.limits[0])) ** 2
+        self.lacks_bits = error < finest * self.block.size
+        if not encoder.guides:
+            return VideoTrial(encoder, step, wins)
+        decoded = video.decode(quick, self.block.shape, self.context)
+        more = math.log2(error / max(video.error_of(self.block, decoded), LEAST_ERROR))
+        return VideoTrial(encoder, step, wins, (math.log2(len(data) / len(quick)), more))
+
+    def _code(self, step: float, encoder: Encoder, *, quickly: bool = False) -> bytes:
+        # An encoder that does not guide is compared at its own fast pace.
+        speed = self.speed if encoder.guides else "fast"
+        coded = video.encode(
+            self.block, step, speed=speed, encoder=encoder, limits=self.limits, quickly=quickly
+        )
+        return coded.data
 
 
 def _carried(step: float, block: Voxels, voxels: Voxels) -> float:

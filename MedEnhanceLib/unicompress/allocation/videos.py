@@ -15,7 +15,7 @@ import numpy as np
 
 from MedEnhanceLib.core.slabs import let_go, trim
 from MedEnhanceLib.core.volume import Voxels
-from MedEnhanceLib.unicompress.allocation.rate import seek
+from MedEnhanceLib.unicompress.allocation.rate import LONGEST_STEP, seek, slope_of
 from MedEnhanceLib.unicompress.allocation.task import Task
 from MedEnhanceLib.unicompress.blocks import Grid
 from MedEnhanceLib.unicompress.codecs import wavelet
@@ -28,11 +28,17 @@ from MedEnhanceLib.unicompress.decode import decode_data
 from MedEnhanceLib.unicompress.models import DecodeContext
 
 #: What an octave of the step changes, in octaves: of the size, and of the squared error.
-SIZE_SLOPE, ERROR_SLOPE = -1.5, 1.2
+SIZE_SLOPE, ERROR_SLOPE = -1.25, 1.2
 #: A search ends this much below the limit, in octaves, and after this many codings.
 _TOLERANCE = {"normal": math.log2(1.012), "fast": math.log2(1.03), "slow": math.log2(1.012)}
 _TRIES = {"normal": 5, "fast": 4, "slow": 3}
-_NEARLY = math.log2(1.05)
+#: The same where quick codings have shown the way.
+_GUIDED_TOLERANCE = {"normal": math.log2(1.025), "fast": math.log2(1.05), "slow": math.log2(1.008)}
+_GUIDED_TRIES = {"normal": 2, "fast": 2, "slow": 3}
+#: A guide is followed from this near, in octaves of bytes or errors.
+_NEARLY, _MOST_GUIDES = math.log2(1.06), 3
+#: One block of several is coded anew to use up the bytes, where these are so much of its own.
+_ONE_BLOCK = 0.15
 #: Times that a coding to a quality is filtered and measured, at most.
 _CHECKS = 4
 #: Above this, a wavelet's block takes too much memory; see wavelet.MOST_THREADS.
@@ -41,17 +47,24 @@ _WAVELET_VOXELS = 1 << 22
 _EXACT_NEAR = 2
 #: Of two settings' codes, whole blocks are mixed to use up the bytes.
 _MIXED = 1.25
+#: Instead of no error at all: its logarithm is taken.
+LEAST_ERROR = 1e-9
 #: Of the bytes, at most, that are kept free for filters.
 _FILTER_SHARE = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoTask(Task):
-    """A task as videos of one encoder. wavelet_too: where a wavelet is nearer, it is taken."""
+    """A task as videos of one encoder. wavelet_too: where a wavelet is nearer, it is taken.
+
+    over_guide: octaves of bytes, and of squared errors, that the encoder's codings have more than
+    its quick ones in equal steps, of a part.
+    """
 
     grid: Grid
     encoder: Encoder
     wavelet_too: bool = False
+    over_guide: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -63,7 +76,12 @@ class Pass:
     bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "bytes", sum(len(chunk.data) for chunk in self.chunks))
+        object.__setattr__(self, "bytes", _bytes_of(self.chunks))
+
+
+def _bytes_of(chunks: list[Chunk]) -> int:
+    """One at least: their logarithm is taken."""
+    return max(1, sum(len(chunk.data) for chunk in chunks))
 
 
 def to_size(task: VideoTask, budget: int, start: float) -> list[Chunk] | None:
@@ -72,27 +90,31 @@ def to_size(task: VideoTask, budget: int, start: float) -> list[Chunk] | None:
     start: a step to begin with, in stored units.
     """
     passes: dict[float, Pass] = {}
-    anchor = start
+    anchor, setting, slope = start, math.log2(start), SIZE_SLOPE
+    tolerance, most = _search(task)
+    limit = math.log2(budget)
 
     def measure(setting: float) -> float:
         nonlocal anchor
         if len(passes) == 1:  # near where the search will end
             anchor = 2.0**setting
-        passes[setting] = code(task, 2.0**setting, anchor)
-        task.monitor.progress(min(0.8, 0.2 * len(passes)), "compress")
-        return math.log2(max(passes[setting].bytes, 1))
+        passes[setting] = found = code(task, 2.0**setting, anchor)
+        task.monitor.progress(min(0.8, 0.4 + 0.2 * len(passes)), "compress")
+        if task.encoder.guides:
+            passes[setting] = found = _evened(task, found, budget, slope)
+        return math.log2(found.bytes)
 
-    setting = math.log2(start)
-    if task.speed == "slow":  # about where it will be is found in less time
+    if task.encoder.guides:
+        setting, slope = _guided(
+            task,
+            setting,
+            limit - tolerance / 2,
+            slope,
+            lambda chunks: math.log2(_bytes_of(chunks)) + task.over_guide[0],
+        )
+    elif task.speed == "slow":  # about where it will be is found in less time
         setting = _step_of_size(replace(task, speed="normal"), budget, setting)
-    chosen = seek(
-        measure,
-        setting,
-        math.log2(budget),
-        slope=SIZE_SLOPE,
-        tolerance=_TOLERANCE[task.speed],
-        most=_TRIES[task.speed],
-    )
+    chosen = seek(measure, setting, limit, slope=slope, tolerance=tolerance, most=most)
     if chosen is None:
         return None
     over = [one for one in passes.values() if budget < one.bytes <= _MIXED * budget]
@@ -102,11 +124,65 @@ def to_size(task: VideoTask, budget: int, start: float) -> list[Chunk] | None:
     return chunks
 
 
+def _search(task: VideoTask) -> tuple[float, int]:
+    """How far below its limit a search may end, in octaves, and after how many codings."""
+    if task.encoder.guides:
+        return _GUIDED_TOLERANCE[task.speed], _GUIDED_TRIES[task.speed]
+    return _TOLERANCE[task.speed], _TRIES[task.speed]
+
+
+def _guided(
+    task: VideoTask,
+    setting: float,
+    aim: float,
+    slope: float,
+    value_of: Callable[[list[Chunk]], float],
+) -> tuple[float, float]:
+    """The step, in octaves, whose quick codings come to `aim`, and the slope that they show.
+
+    value_of: chunks → bytes or errors of the better codings, in octaves, as expected from these.
+    Better codings, of which each takes several times as long, need no search then.
+    """
+    tried: list[tuple[float, float]] = []
+    for turn in range(_MOST_GUIDES):
+        quick = code(task, 2.0**setting, 2.0**setting, quickly=True)
+        task.monitor.progress(0.1 * (turn + 1), "compress")
+        tried.append((setting, value_of(quick.chunks)))
+        slope = slope_of(tried, slope)
+        off = aim - tried[-1][1]
+        setting += max(-LONGEST_STEP, min(off / slope, LONGEST_STEP))
+        if abs(off) < _NEARLY:
+            break
+    return setting, slope
+
+
+def _evened(task: VideoTask, found: Pass, budget: int, slope: float) -> Pass:
+    """A coding that nearly has its bytes, with one of its several blocks coded anew to have them.
+
+    The other blocks stay as they are: a small part of the time of a coding of all.
+    """
+    rest = budget - found.bytes
+    number = max(range(len(found.chunks)), key=lambda n: len(found.chunks[n].data))
+    chunk = found.chunks[number]
+    size = len(chunk.data)
+    reserve = budget * _GUIDED_TOLERANCE[task.speed] / 8
+    if len(found.chunks) == 1 or chunk.kind != VIDEO or abs(rest - reserve) > _ONE_BLOCK * size:
+        return found
+    if reserve / 2 <= rest <= 2 * reserve:
+        return found
+    step = found.step * 2.0 ** (math.log2((size + rest - reserve) / size) / slope)
+    other = _coded(task, number, step, step)
+    chunks = [*found.chunks]
+    chunks[number] = other
+    evened = Pass(found.step, chunks)
+    return evened if found.bytes > budget or found.bytes < evened.bytes <= budget else found
+
+
 def _step_of_size(task: VideoTask, budget: int, setting: float) -> float:
     """The step, in octaves, whose streams take about `budget` bytes; `setting` where none do."""
 
     def measure(setting: float) -> float:
-        return math.log2(max(code(task, 2.0**setting, 2.0**setting).bytes, 1))
+        return math.log2(code(task, 2.0**setting, 2.0**setting).bytes)
 
     found = seek(measure, setting, math.log2(budget), slope=SIZE_SLOPE, tolerance=_NEARLY, most=3)
     return setting if found is None else found
@@ -117,15 +193,6 @@ def for_streams(budget: int, blocks: int) -> int:
     return budget - round(min(blocks * wiener.USUAL_BYTES, _FILTER_SHARE * budget))
 
 
-def loss_of(task: VideoTask, chunks: list[Chunk]) -> float:
-    """Sum of squared differences of bare streams."""
-    loss = 0.0
-    for chunk, decoded in zip(chunks, task.decoded(task.grid, chunks), strict=True):
-        loss += video.error_of(task.grid.box(chunk.block).of(task.voxels), decoded)
-        let_go(task.voxels)
-    return loss
-
-
 def to_error(
     task: VideoTask, limit: float, start: float, error_of: Callable[[Voxels], float]
 ) -> list[Chunk] | None:
@@ -134,18 +201,18 @@ def to_error(
     error_of: of all that was decoded. What filters bring is measured once and expected again: a
     search looks at bare streams, and only what it chose is filtered and measured.
     """
-    anchor = start
+    anchor, slope = start, ERROR_SLOPE
     bare: dict[float, tuple[list[Chunk], float]] = {}
-    aim, gain, tolerance = math.log2(limit), 0.0, _TOLERANCE[task.speed]
+    aim, gain, (tolerance, most) = math.log2(limit), 0.0, _search(task)
 
     def octaves_of(blocks: Iterable[Voxels]) -> float:
         return math.log2(max(error_of(task.grid.joined(blocks, task.voxels.dtype)), 1e-300))
 
-    def whole(setting: float) -> tuple[list[Chunk], float]:
+    def whole(coded: list[Chunk]) -> tuple[list[Chunk], float]:
         chunks: list[Chunk] = []
 
         def kept() -> Iterator[Voxels]:
-            for chunk, block in finished(task, bare[setting][0], wiener.MOST_BYTES):
+            for chunk, block in finished(task, coded, wiener.MOST_BYTES):
                 chunks.append(chunk)
                 yield block
 
@@ -159,40 +226,53 @@ def to_error(
             bare[setting] = chunks, octaves_of(task.decoded(task.grid, chunks))
             task.monitor.progress(min(0.9, 0.15 * len(bare)), "compress")
         if not gain:
-            gain = whole(setting)[1] - bare[setting][1]
+            gain = whole(bare[setting][0])[1] - bare[setting][1]
         return bare[setting][1] + gain
 
     best: tuple[float, list[Chunk]] | None = None
     setting = math.log2(start)
-    for _ in range(_CHECKS):
-        chosen = seek(
-            measure, setting, aim, slope=ERROR_SLOPE, tolerance=tolerance, most=_TRIES[task.speed]
+    if task.encoder.guides:
+        setting, slope = _guided(
+            task,
+            setting,
+            aim - tolerance / 2,
+            slope,
+            lambda chunks: whole(chunks)[1] + task.over_guide[1],
         )
+    for _ in range(_CHECKS):
+        chosen = seek(measure, setting, aim, slope=slope, tolerance=tolerance, most=most)
         if chosen is None:
             break
-        chunks, error = whole(chosen)
+        chunks, error = whole(bare[chosen][0])
         if error <= aim and (best is None or error > best[0]):
             best = error, chunks
         if aim - 2 * tolerance <= error <= aim:
             break
         # The filter brought more or less than was expected.
         gain = error - bare[chosen][1]
-        setting = chosen + (aim - tolerance / 2 - error) / ERROR_SLOPE
+        setting = chosen + (aim - tolerance / 2 - error) / slope
     return best[1] if best else None
 
 
-def code(task: VideoTask, step: float, anchor: float) -> Pass:
+def code(task: VideoTask, step: float, anchor: float, *, quickly: bool = False) -> Pass:
     """Every block as a video, or without loss where that is smaller; not yet restored."""
-
-    def one(number: int) -> Chunk:
-        block = task.grid.box(number).of(task.voxels)
-        kind, data = code_one(block, step, task.speed, task.encoder, anchor)
-        let_go(task.voxels)
-        trim()
-        return Chunk(number, kind, task.keep(data))
-
     numbers = range(len(task.grid))
-    return Pass(step, list(task.map(one, numbers, task.encoder.most_threads)))
+    coded = task.map(
+        lambda number: _coded(task, number, step, anchor, quickly=quickly),
+        numbers,
+        task.encoder.most_threads,
+    )
+    return Pass(step, list(coded))
+
+
+def _coded(
+    task: VideoTask, number: int, step: float, anchor: float, *, quickly: bool = False
+) -> Chunk:
+    block = task.grid.box(number).of(task.voxels)
+    kind, data = code_one(block, step, task.speed, task.encoder, anchor, quickly=quickly)
+    let_go(task.voxels)
+    trim()
+    return Chunk(number, kind, task.keep(data))
 
 
 def code_one(
@@ -201,12 +281,15 @@ def code_one(
     speed: Speed,
     encoder: Encoder = LIBAOM,
     anchor: float | None = None,
+    *,
+    quickly: bool = False,
 ) -> tuple[int, bytes]:
     """Block type and bytes of one block."""
     if not video.fits(block):
         exact = code_block(block, None, speed="fast", variants=())
         return exact.kind, bytes(exact.data)
-    data = video.encode(block, step, speed=speed, encoder=encoder, anchor=anchor).data
+    coded = video.encode(block, step, speed=speed, encoder=encoder, anchor=anchor, quickly=quickly)
+    data = coded.data
     quick = codecs().zstd_encode(np.ascontiguousarray(block).tobytes(), level=1)
     if len(quick) < _EXACT_NEAR * len(data):
         exact = code_block(block, None, speed="fast", variants=())
@@ -237,12 +320,10 @@ def finished(task: VideoTask, chunks: list[Chunk], most: int) -> Iterator[tuple[
         block = task.grid.box(chunk.block).of(task.voxels)
         if chunk.kind != VIDEO:
             return chunk, decode_data(chunk.kind, bytes(chunk.data), block.shape, task.context)
-        data, decoded = video.filtered(
-            bytes(chunk.data), block, task.context, most, speed=task.speed
-        )
+        data, decoded = video.filtered(bytes(chunk.data), block, task.context, most)
         kind = VIDEO
         if task.wavelet_too and block.size <= _WAVELET_VOXELS:
-            wins, other = against_wavelet(block, data, task.context)
+            wins, _, other = against_wavelet(block, data, task.context)
             if other is not None and wins < 0:
                 kind, data = WAVELET, other
                 decoded = decode_data(kind, data, block.shape, task.context)
@@ -255,19 +336,21 @@ def finished(task: VideoTask, chunks: list[Chunk], most: int) -> Iterator[tuple[
 
 def against_wavelet(
     block: Voxels, data: bytes, context: DecodeContext
-) -> tuple[float, bytes | None]:
-    """By how many dB a video is nearer than a wavelet of as many bytes, and that wavelet.
+) -> tuple[float, float, bytes | None]:
+    """By how many dB a video is nearer than a wavelet of as many bytes, its own sum of squared
+    errors, and that wavelet.
 
     Infinity and None where the wavelet has no such code.
     """
+    mine = _loss(block, VIDEO, data, context)
     other = wavelet_of(block, len(data))
     if other is None:
-        return math.inf, None
-    mine, theirs = (
-        max(video.error_of(block, decode_data(kind, coded, block.shape, context)), 1e-9)
-        for kind, coded in ((VIDEO, data), (WAVELET, other))
-    )
-    return 10 * math.log10(theirs / mine), other
+        return math.inf, mine, None
+    return 10 * math.log10(_loss(block, WAVELET, other, context) / mine), mine, other
+
+
+def _loss(block: Voxels, kind: int, data: bytes, context: DecodeContext) -> float:
+    return max(video.error_of(block, decode_data(kind, data, block.shape, context)), LEAST_ERROR)
 
 
 def wavelet_of(block: Voxels, size: int) -> bytes | None:

@@ -85,7 +85,7 @@ def test_it_restores_videos_as_we_do(
     noise = np.random.default_rng(0).normal(0, 4, k.shape)
     voxels = (60 * np.sin(j / 9 + k / 5) + 60 * np.cos(i / 7) + noise + 130).clip(0, 255)
     volume = Volume(voxels.astype(dtype), modality="CT")
-    path = write(volume, ratio=6 * volume.voxels.itemsize)
+    path = write(volume, ratio=6 * volume.voxels.itemsize, speed="slow")
     assert types_of(path) == {lossless.VIDEO}
     shipped = shipped_model(video.ROLE, "CT")
     assert shipped is not None

@@ -15,6 +15,7 @@ from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.unicompress import compress
 from MedEnhanceLib.unicompress.codecs.video import video
 from MedEnhanceLib.unicompress.config import CompressConfig
+from MedEnhanceLib.unicompress.encode import restoration_for
 from MedEnhanceLib.unicompress.models import CodecModel, DecodeContext, ModelSet
 
 from .conftest import Write
@@ -126,6 +127,14 @@ def test_restoring_never_takes_a_block_further_away() -> None:
             )
             # Intensities are rounded to whole ones without a restoration, to 16ths with one.
             assert after <= before * 1.01
+
+
+def test_the_network_is_for_those_who_have_time_to_read() -> None:
+    configs = {s: CompressConfig(ratio=64, speed=s) for s in ("normal", "fast", "slow")}
+    found = {speed: restoration_for("CT", config) for speed, config in configs.items()}
+    assert found["normal"] is None
+    assert found["fast"] is None
+    assert found["slow"] is not None
 
 
 def test_a_restored_file_names_its_model_and_can_carry_it(

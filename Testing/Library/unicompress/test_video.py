@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib.core.volume import Voxels
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.allocation import ratio
 from MedEnhanceLib.unicompress.allocation.ratio import try_types
+from MedEnhanceLib.unicompress.allocation.task import Task
 from MedEnhanceLib.unicompress.blocks import video_grid
 from MedEnhanceLib.unicompress.codecs.video import av1, video
 from MedEnhanceLib.unicompress.codecs.video.av1 import LIBAOM, SVT, Encoder, encoders
+from MedEnhanceLib.unicompress.config import Speed
 from MedEnhanceLib.unicompress.decode import FOREIGN_ERRORS
 from MedEnhanceLib.unicompress.models import DecodeContext
 
@@ -27,6 +30,10 @@ def smooth(shape: tuple[int, int, int], dtype: str = "i2") -> Voxels:
 
 def context_of(block: Voxels) -> DecodeContext:
     return DecodeContext(block.dtype, (block.min().item(), block.max().item()))
+
+
+def task_of(voxels: Voxels, speed: Speed) -> Task:
+    return Task(voxels, context_of(voxels), speed, 1, Monitor())
 
 
 @pytest.fixture(scope="module", params=[LIBAOM, SVT], ids=lambda one: one.name)
@@ -125,6 +132,15 @@ def test_forged_chunks_do_no_harm(coded: video.Video) -> None:
     assert refused > 100
 
 
+def test_every_decoder_gives_the_same_voxels(
+    coded: video.Video, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of PyAV, where it is installed, and of imagecodecs."""
+    monkeypatch.setattr(av1, "has_pyav", lambda _: False)
+    again = video.Video.read(coded.data, (5, 71, 66))
+    assert np.array_equal(again.frames, coded.frames)
+
+
 @pytest.mark.parametrize("shape", [(4, 64, 64), (5, 71, 66), (6, 64, 97)], ids=str)
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_each_encoder_codes_odd_sides(
@@ -167,12 +183,21 @@ def test_intensities_are_the_luminance_whatever_the_colors_are(
 @pytest.mark.slow
 def test_without_pyav_libaom_codes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     block = smooth((16, 96, 96))
-    both = try_types(block, 0.2, context_of(block))
+    both = try_types(task_of(block, "slow"), 0.2)
     monkeypatch.setattr(ratio, "encoders", lambda: (LIBAOM,))
-    alone = try_types(block, 0.2, context_of(block))
+    alone = try_types(task_of(block, "slow"), 0.2)
     assert [one.encoder for one in alone.videos] == [LIBAOM]
     assert len(both.videos) == len(encoders())
     assert both.video_wins >= alone.video_wins
+
+
+@pytest.mark.parametrize("speed", ["normal", "fast"])
+def test_one_encoder_is_tried_where_its_bits_suffice(speed: Speed) -> None:
+    """The quick one; both only where there is time to find the better one."""
+    if SVT not in encoders():
+        pytest.skip("PyAV is not installed")
+    trial = try_types(task_of(smooth((16, 96, 96)), speed), 0.2)
+    assert [one.encoder for one in trial.videos] == [SVT]
 
 
 def test_the_trial_knows_of_bits_that_a_part_does_not_need() -> None:
@@ -180,7 +205,7 @@ def test_the_trial_knows_of_bits_that_a_part_does_not_need() -> None:
     block = smooth((16, 96, 96), "i4")
     whole = np.pad(block, ((0, 0), (100, 100), (0, 0)), mode="reflect")
     whole[0, 0, 0] = 400_000
-    trial = try_types(whole, 3.0, context_of(whole))
+    trial = try_types(task_of(whole, "normal"), 3.0)
     assert trial.videos[0].encoder is LIBAOM
 
 

@@ -15,7 +15,7 @@ import math
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from MedEnhanceLib.core.volume import Voxels, restore_dtype
 from MedEnhanceLib.errors import ModelError
-from MedEnhanceLib.unicompress.codecs.lossless import Shape, codecs
+from MedEnhanceLib.unicompress.codecs.lossless import Shape
 from MedEnhanceLib.unicompress.codecs.video import av1, wiener
 from MedEnhanceLib.unicompress.codecs.video.av1 import LIBAOM, Encoder, Frames
 from MedEnhanceLib.unicompress.config import Speed
@@ -214,10 +214,10 @@ def _joined(outputs: Floats) -> Ints:
 
 @dataclass(frozen=True)
 class Video:
-    """A coded block. frames: its slices as decoded, [K, H, W], 0 to `top` and little more.
+    """A coded block. shape: of its slices, [K, H, W], which lie along `axis`.
 
-    low, high: the block's smallest and largest voxel; noise: what the code left of it, of which
-    `filter` undoes some.
+    top, low, high: the intensity of the block's largest voxel, its smallest and largest voxel;
+    noise: what the code left of it, of which `filter` undoes some.
     """
 
     axis: int
@@ -225,9 +225,19 @@ class Video:
     low: float
     high: float
     stream: bytes
-    frames: Frames
+    shape: tuple[int, ...]
     noise: int = 0
     filter: wiener.Filter | None = None
+
+    @cached_property
+    def frames(self) -> Frames:
+        """The slices as decoded, [K, H, W], 0 to `top` and little more.
+
+        Raises one of FOREIGN_ERRORS for a stream that is not of such slices.
+        """
+        count, height, width = self.shape
+        decoded = av1.frames_of(self.stream, _BLANK + count, height, width)
+        return np.minimum(decoded[_BLANK:], av1.HIGHEST)
 
     @property
     def data(self) -> bytes:
@@ -249,7 +259,7 @@ class Video:
         found, size = wiener.read(data[HEAD.size :]) if filtered else (None, 0)
         stream = data[HEAD.size + size :]
         slices = (shape[axis], *(extent for other, extent in enumerate(shape) if other != axis))
-        return cls(axis, top, low, high, stream, _decoded(stream, slices), noise, found)
+        return cls(axis, top, low, high, stream, slices, noise, found)
 
 
 def fits(block: Voxels) -> bool:
@@ -267,13 +277,13 @@ def encode(
     encoder: Encoder = LIBAOM,
     anchor: float | None = None,
     limits: tuple[float, float] | None = None,
+    quickly: bool = False,
 ) -> Video:
     """Code a block, [K, J, I], that `fits`. step: of the quantizer, in stored units.
 
     encoder: what it does not take libaom codes. anchor: see Encoder; `step`, if none is given.
     axis: along which slices follow each other. limits: the range that is coded, of the block
-    itself if none is given. Raises ValueError or RuntimeError for a
-    stream that the encoder gave and that cannot be read.
+    itself if none is given. quickly: for a guide, see Encoder.
     """
     low, high = limits or (float(block.min()), float(block.max()))
     slices = np.moveaxis(block, axis, 0)
@@ -284,8 +294,8 @@ def encode(
     for k, plane in enumerate(slices):
         scaled[k] = np.rint((plane.astype(np.float64) - low) * (top / (high - low)))
     frames = _filled(scaled, encoder.profile)
-    stream = encoder.code(frames, quantizer, speed)
-    return Video(axis, top, low, high, stream, _decoded(stream, slices.shape))
+    stream = encoder.code(frames, quantizer, speed, quickly)
+    return Video(axis, top, low, high, stream, slices.shape)
 
 
 def decode(data: bytes, shape: Shape, context: DecodeContext) -> Voxels:
@@ -293,41 +303,46 @@ def decode(data: bytes, shape: Shape, context: DecodeContext) -> Voxels:
     return voxels_of(Video.read(data, shape), context)
 
 
-def voxels_of(video: Video, context: DecodeContext, added: wiener.Ints | None = None) -> Voxels:
-    """What a reader makes of a coded block, [K, J, I]. added: by the network, where it is known."""
-    if video.filter is None:
-        return _in_units(video, video.frames, 1, context)
-    if video.filter.network and added is None:
+def voxels_of(video: Video, context: DecodeContext) -> Voxels:
+    """What a reader makes of a coded block, [K, J, I]."""
+    added = None
+    if video.filter is not None and video.filter.network:
         added = _added(video.frames, video.noise, context)
-    slices = wiener.apply(video.frames, video.noise, video.filter, added)
+    return _voxels(video, video.frames, added, context)
+
+
+def _voxels(
+    video: Video, frames: Frames, added: wiener.Ints | None, context: DecodeContext
+) -> Voxels:
+    if video.filter is None:
+        return _in_units(video, frames, 1, context)
+    slices = wiener.apply(frames, video.noise, video.filter, added)
     return _in_units(video, slices, wiener.PARTS, context)
 
 
-def filtered(
-    data: bytes, block: Voxels, context: DecodeContext, most: int, *, speed: Speed = "normal"
-) -> tuple[bytes, Voxels]:
+def filtered(data: bytes, block: Voxels, context: DecodeContext, most: int) -> tuple[bytes, Voxels]:
     """The chunk of `block` with the filter that brings it nearest, of `most` bytes; its voxels.
 
     context: its model of the role `restoration`, if there is one, is a term of the filter where
-    it is worth the time that it takes a reader; at the speed `slow` wherever it helps.
+    it helps; readers take many times as long then.
     """
     coded = Video.read(data, block.shape)
-    error, squared = np.empty(coded.frames.shape, np.float32), 0.0
+    frames = coded.frames
+    error, squared = np.empty(frames.shape, np.float32), 0.0
     for k, plane in enumerate(np.moveaxis(block, coded.axis, 0)):
         exact = np.subtract(plane, coded.low, dtype=np.float64)
         exact *= coded.top / (coded.high - coded.low)
-        exact -= coded.frames[k]
+        exact -= frames[k]
         error[k] = exact
         squared += float(np.vdot(exact, exact))
     noise = noise_code(squared / error.size)
     added = None
     if ROLE in context.models.named:
-        added = _added(coded.frames, noise, context)
-    price = 0.0 if speed == "slow" else wiener.NETWORK_PRICE_DB
-    chosen = wiener.fit(coded.frames, error, noise, added, len(coded.stream), most, price)
+        added = _added(frames, noise, context)
+    chosen = wiener.fit(frames, error, noise, added, len(coded.stream), most)
     del error
     best = replace(coded, noise=noise if chosen else 0, filter=chosen)
-    return best.data, voxels_of(best, context, added)
+    return best.data, _voxels(best, frames, added, context)
 
 
 def needs_model(head: bytes) -> bool:
@@ -351,22 +366,10 @@ def _in_units(
     if context.voxel_range is not None:
         low, high = (context.dtype.type(bound) for bound in context.voxel_range)
         values = np.clip(values, low, high)
-    voxels = np.empty(video.frames.shape, context.dtype)
+    voxels = np.empty(video.shape, context.dtype)
     for k, plane in enumerate(slices):
         voxels[k] = values[np.minimum(plane, av1.HIGHEST * parts)]
     return np.ascontiguousarray(np.moveaxis(voxels, 0, video.axis))
-
-
-def _decoded(stream: bytes, slices: tuple[int, ...]) -> Frames:
-    count, height, width = _BLANK + slices[0], *slices[1:]
-    rebuilt = av1.file_of(stream, count, height, width)
-    # `out` fixes shape and type: a stream that claims others is refused before it is decoded.
-    planes = (4,) if rebuilt.profile == av1.PROFILE_OF_10_BITS else ()
-    out = np.empty((count, rebuilt.height, rebuilt.width, *planes), np.uint16)
-    codecs().avif_decode(rebuilt.file, numthreads=1, out=out)
-    if planes:
-        out = out[..., -1]
-    return np.minimum(out[_BLANK:, :height, :width], av1.HIGHEST)
 
 
 def _filled(frames: Frames, profile: int) -> Frames:

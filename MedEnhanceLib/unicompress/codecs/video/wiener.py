@@ -22,13 +22,16 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.native.video_filter import Filter as Compiled
+from MedEnhanceLib.native.video_filter import filter_for
+
 Frames = npt.NDArray[np.uint16]
 Ints = npt.NDArray[np.int32]
 Shorts = npt.NDArray[np.int16]
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 Tap = tuple[int, int, int]
-_Window = TypeVar("_Window", bound=npt.NDArray[Any])
+_Slice = TypeVar("_Slice", bound=npt.NDArray[Any])
 
 #: taps, limits, classes and whether the network counts; classes' bounds; bytes that follow.
 HEAD = struct.Struct("<BBBH")
@@ -71,8 +74,6 @@ _EXACT = 1 << 24
 _STRIP_VALUES = 1 << 20
 #: That a filter takes, about, where it is worth it; and at most.
 USUAL_BYTES, MOST_BYTES = 600, 1500
-#: The network takes three quarters of the time to read, so it has to bring a tenth of a decibel.
-NETWORK_PRICE_DB = 0.1
 
 
 @dataclass(frozen=True)
@@ -136,19 +137,27 @@ def apply(frames: Frames, noise: int, chosen: Filter, added: Ints | None) -> Ite
     bounds = bounds_of(chosen.first, chosen.spread)
     limits = limits_of(noise)[: chosen.limits]
     taps = TAPS[chosen.taps]
-    weights, opinion = np.split(chosen.weights.astype(np.int32), [len(taps) * len(limits)], axis=1)
-    for k, window in enumerate(_windows(frames)):
-        place = (class_of(window, bounds) >> shift).astype(np.intp)
-        total = _weighted(window, place, weights, taps, limits)
+    split = len(taps) * len(limits)
+    weights, opinion = chosen.weights[:, :split], chosen.weights[:, split:].astype(np.int32)
+    compiled = filter_for(*frames.shape[1:])
+    for k, window in enumerate(_neighbors(frames, compiled)):
+        if compiled:
+            place = np.right_shift(compiled.classes(window, bounds), np.uint8(shift))
+            total = compiled.sums(window, place, taps, limits, weights.T)
+        else:
+            place = np.right_shift(class_of(window, bounds), np.uint8(shift))
+            total = _weighted(np.stack(window), place, weights.astype(np.int32), taps, limits)
         total *= PARTS
         if chosen.network and added is not None:
             total += opinion.take(place) * added[k]
-        yield np.maximum(PARTS * frames[k].astype(np.int32) + (total >> WEIGHT_BITS), 0)
+        total >>= WEIGHT_BITS
+        total += PARTS * frames[k].astype(np.int32)
+        yield np.maximum(total, 0, out=total)
 
 
 def _weighted(
     window: Shorts,
-    place: npt.NDArray[np.intp],
+    place: npt.NDArray[np.uint8],
     weights: Ints,
     taps: Sequence[Tap],
     limits: Sequence[int],
@@ -163,14 +172,14 @@ def _weighted(
     rows = max(1, _STRIP_VALUES // (max(weights.shape[1], 1) * width))
     for top in range(0, height if weights.size else 0, rows):
         strip = window[:, top : top + rows + 2 * _REACH]
-        chosen = place[top : top + rows].ravel()
+        chosen = place[top : top + rows].ravel().astype(np.intp)
         span = int(strip.max()) - int(strip.min())
         largest = 2 * np.minimum(np.tile(limits, len(taps)), span)
         exact = int((np.abs(weights) @ largest).max()) < _EXACT
         # Whole numbers, of which no sum is too large for the type: exact in whatever order.
         kind = np.float32 if exact else np.float64
         terms = np.empty((weights.shape[1], len(chosen) // width, width), kind)
-        for _ in _terms(strip.astype(kind), taps, limits, terms):
+        for _ in _terms(list(strip.astype(kind)), taps, limits, terms):
             pass
         sums = weights.astype(kind) @ terms.reshape(len(terms), -1)
         numbers = chosen * len(chosen) + np.arange(len(chosen))
@@ -185,14 +194,11 @@ def fit(
     added: Ints | None,
     stream_bytes: int,
     most: int,
-    network_price_db: float = NETWORK_PRICE_DB,
 ) -> Filter | None:
     """The filter that pays best for its bytes, of `most` bytes; None where none does.
 
     error: source less slices, in intensities, [K, H, W]. stream_bytes: of what it goes with.
-    network_price_db: what the network has to bring beyond its bytes, for the time it takes.
     """
-    price = network_price_db * math.log(10) / 10
     first, spread = _classes_of(frames)
     terms = [*_all_terms(), *(["network"] if added is not None else [])]
     sums = _gather(frames, error, noise, added, bounds_of(first, spread), len(terms))
@@ -206,7 +212,6 @@ def fit(
         size = len(one.data)
         # Squared errors fall about as bytes rise: a hundredth more of one costs one of the other.
         gain = math.log(total / max(left, 1e-9 * total)) - size / stream_bytes if total else 0.0
-        gain -= price * network
         if size <= most and gain > best[0]:
             best = gain, one
     return best[1]
@@ -225,13 +230,13 @@ def limits_of(noise: int) -> list[int]:
     return [_NO_LIMIT, *(max(1, min(halves * unit >> 21, _NO_LIMIT)) for halves in _LIMITS)]
 
 
-def class_of(window: Shorts, bounds: Sequence[int]) -> npt.NDArray[np.uint8]:
-    """The class of each voxel of a window's middle slice, 0 to 15."""
+def class_of(window: Sequence[Shorts], bounds: Sequence[int]) -> npt.NDArray[np.uint8]:
+    """The class of each voxel of the middle one of five padded slices, 0 to 15."""
     activity = _activity(window)
     return np.searchsorted(np.asarray(bounds), activity, side="right").astype(np.uint8)
 
 
-def _activity(window: Shorts) -> Ints:
+def _activity(window: Sequence[Shorts]) -> Ints:
     """Second differences along the three axes, summed over 5 × 5 voxels; no edges but repeated."""
     around = _REACH
     middle = window[_DEPTH]
@@ -260,36 +265,46 @@ def box_sums(image: Ints, reach: int) -> Ints:
     return boxed
 
 
-def _windows(frames: Frames) -> Iterator[Shorts]:
-    """For each slice, five around it, continued by their edges, [5, H + 6, W + 6]."""
-    sides = ((_REACH, _REACH), (_REACH, _REACH))
+def _neighbors(frames: Frames, compiled: Compiled | None, every: int = 1) -> Iterator[list[Shorts]]:
+    """For each slice, or every `every`th, five around it; slices are continued by their edges."""
     padded: dict[int, Shorts] = {}
-    for k in range(len(frames)):
+    pad = compiled.padded if compiled else _padded
+    for k in range(0, len(frames), every):
         needed = [min(max(k + d, 0), len(frames) - 1) for d in range(-_DEPTH, _DEPTH + 1)]
-        padded = {
-            n: padded[n] if n in padded else np.pad(frames[n], sides, mode="edge").astype(np.int16)
-            for n in needed
-        }
-        yield np.stack([padded[n] for n in needed])
+        padded = {n: padded[n] if n in padded else pad(frames[n]) for n in needed}
+        yield [padded[n] for n in needed]
+
+
+def _padded(image: npt.NDArray[np.uint16]) -> Shorts:
+    return np.pad(image, _REACH, mode="edge").astype(np.int16)
 
 
 def _terms(
-    window: _Window, taps: Sequence[Tap], limits: Sequence[int], into: Iterable[_Window]
-) -> Iterator[_Window]:
+    window: Sequence[_Slice],
+    taps: Sequence[Tap],
+    limits: Sequence[int],
+    into: Iterable[_Slice],
+    rows: slice = slice(None),
+) -> Iterator[_Slice]:
     """Per tap and limit, both sides' limited differences to the middle, [H, W], −8190 to 8190.
 
     limits: each below the one before. into: where they are written; the same place may come twice.
+    rows: of the middle slice.
     """
-    height, width = (side - 2 * _REACH for side in window.shape[1:])
-    middle = window[_DEPTH, _REACH : _REACH + height, _REACH : _REACH + width].copy()
-    sides, places = np.empty((2, height, width), window.dtype), iter(into)
-    for dk, dj, di in taps:
+    height, width = (side - 2 * _REACH for side in window[0].shape)
+
+    def moved(dk: int, dj: int, di: int) -> Any:
+        part = window[_DEPTH + dk][_REACH + dj : _REACH + dj + height]
+        return part[rows, _REACH + di : _REACH + di + width]
+
+    middle, places = moved(0, 0, 0).copy(), iter(into)
+    sides = np.empty((2, *middle.shape), middle.dtype)
+    for tap in taps:
         for side, sign in zip(sides, (1, -1), strict=True):
-            j, i = _REACH + sign * dj, _REACH + sign * di
-            moved = window[_DEPTH + sign * dk, j : j + height, i : i + width]
-            np.subtract(moved, middle, out=side)
+            dk, dj, di = (sign * away for away in tap)
+            np.subtract(moved(dk, dj, di), middle, out=side)
         yield np.add(sides[0], sides[1], out=next(places))
-        for limit in map(window.dtype.type, limits[1:]):
+        for limit in map(middle.dtype.type, limits[1:]):
             np.clip(sides, -limit, limit, out=sides)
             yield np.add(sides[0], sides[1], out=next(places))
 
@@ -318,7 +333,7 @@ def _forms(has_network: bool) -> Iterator[tuple[int, int, int, bool]]:
 def _classes_of(frames: Frames) -> tuple[int, int]:
     """First and spread, such that the classes reach from the quietest places to the busiest."""
     step = max(1, len(frames) // 8)
-    seen = [_activity(w)[::4, ::4].ravel() for k, w in enumerate(_windows(frames)) if k % step == 0]
+    seen = [_activity(w)[::4, ::4].ravel() for w in _neighbors(frames, None, step)]
     low, high = np.quantile(np.concatenate(seen), (0.02, 0.999))
     low = max(float(low), 2.0, float(high) / 4096)
     octaves = math.log2(max(float(high), 2 * low) / low)
@@ -358,26 +373,28 @@ def _gather(
     products, wanted = np.zeros((CLASSES, terms, terms)), np.zeros((CLASSES, terms))
     energy = np.zeros(CLASSES)
     few_rows = frames.shape[1] < _LEAST_ROWS * every
-    for k, window in enumerate(_windows(frames)):
-        if few_rows and k % every:
-            continue
+    compiled, apart = filter_for(*frames.shape[1:]), every if few_rows else 1
+    for number, window in enumerate(_neighbors(frames, compiled, apart)):
+        k = number * apart
         rows = slice(None) if few_rows else slice(5 * k % every, None, every)
-        place = class_of(window, bounds)[rows].ravel()
+        classes = compiled.classes(window, bounds) if compiled else class_of(window, bounds)
+        place = classes[rows].ravel()
         order = np.argsort(place, kind="stable")
         ends = np.searchsorted(place[order], np.arange(CLASSES + 1))
         columns = np.empty((terms, len(order)), np.float32)
-        one_place = repeat(np.empty(frames.shape[1:], window.dtype))
-        for n, term in enumerate(_terms(window, TAPS[-1], limits, one_place)):
-            columns[n] = term[rows].ravel()[order]
+        seen = [padded[:, : frames.shape[2] + 2 * _REACH] for padded in window]
+        one_place = repeat(np.empty_like(frames[k][rows], np.int16))
+        for n, term in enumerate(_terms(seen, TAPS[-1], limits, one_place, rows)):
+            columns[n] = term.ravel()[order]
         if added is not None:
             columns[-1] = added[k][rows].ravel()[order] / np.float32(PARTS)
         aims = error[k][rows].ravel()[order]
-        for number in range(CLASSES):
-            part = slice(ends[number], ends[number + 1])
+        for one in range(CLASSES):
+            part = slice(ends[one], ends[one + 1])
             own, aim = columns[:, part], aims[part]
-            products[number] += own @ own.T
-            wanted[number] += own @ aim
-            energy[number] += float(np.vdot(aim, aim))
+            products[one] += own @ own.T
+            wanted[one] += own @ aim
+            energy[one] += float(np.vdot(aim, aim))
     return _Sums(products, wanted, energy)
 
 

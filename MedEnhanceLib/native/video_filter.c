@@ -1,0 +1,204 @@
+/* The filter of decoded videos: codecs/video/wiener.py has the method, its source and the same
+ * whole numbers in numpy. No value exceeds 2^31, so every width gives the same bits. */
+#include <string.h>
+
+#include "native.h"
+
+enum {
+  LANES = 32, /* neighboring voxels that are computed together */
+  REACH = 3,  /* of taps, to each side in a slice */
+  DEPTH = 2,  /* and slices before and after it */
+  SLICES = 2 * DEPTH + 1,
+  BOX = 2, /* activities are summed over so many voxels to each side */
+  MOST_CLASSES = 16,
+  MOST_TAPS = 26,
+  MOST_LIMITS = 3
+};
+
+/* As `_Task` in native/video_filter.py. Slices are [height + 6][stride], continued by their edges
+ * by three voxels to each side; columns beyond width + 6 hold anything from 0 to 4095. */
+struct filter_task {
+  int64_t bytes; /* sizeof(struct filter_task) */
+  int64_t height, width; /* of a slice, 1 to 2^24 */
+  int64_t stride;        /* a multiple of LANES that holds the width, and 6 */
+  int64_t classes, taps, limits;
+  const int16_t *slices[SLICES]; /* the middle one is filtered; 0 to 4095 */
+  const int32_t *bounds;         /* [classes - 1]: least activity of the classes after the first */
+  uint8_t *place;                /* [height][stride - 6]: the class of each voxel */
+  const int32_t *tap;            /* [taps][3]: slices, rows and columns away; on the other side too */
+  const int32_t *limit;          /* [limits]: that differences are cut to, each below the one before */
+  const int8_t *weight;          /* [taps * limits][classes] */
+  int32_t *total;                /* [height][width]: weighed sums */
+  int32_t *sums;                 /* [height][stride - 6], twice: room for activities */
+};
+
+static int is_valid(const struct filter_task *t) {
+  if (!t || t->bytes != (int64_t)sizeof *t) return 0;
+  if (t->height < 1 || t->width < 1 || t->height > 1 << 24 || t->width > 1 << 24) return 0;
+  if (t->stride < t->width + 2 * REACH || (t->stride - 2 * REACH) % LANES) return 0;
+  if (t->classes < 1 || t->classes > MOST_CLASSES || t->taps < 0 || t->taps > MOST_TAPS) return 0;
+  if (t->limits < 0 || t->limits > MOST_LIMITS) return 0;
+  for (int n = 0; n < SLICES; n++)
+    if (!t->slices[n]) return 0;
+  return t->place != NULL;
+}
+
+static int32_t magnitude(int32_t value) { return value < 0 ? -value : value; }
+
+static int64_t within(int64_t value, int64_t most) {
+  return value < 0 ? 0 : value > most ? most : value;
+}
+
+/* Second differences along the three axes, summed over 5 x 5 voxels, and the class that it is. */
+NATIVE_EXPORT int32_t NATIVE_NAME(native_filter_classes)(const struct filter_task *t) {
+  if (!is_valid(t) || !t->bounds || !t->sums) return NATIVE_BAD_ARGUMENT;
+  const int64_t wide = t->stride - 2 * REACH, last = t->width - 1;
+  int32_t *restrict one = t->sums, *restrict across = t->sums + t->height * wide;
+  for (int64_t j = 0; j < t->height; j++) {
+    const int64_t at = (j + REACH) * t->stride + REACH;
+    const int16_t *restrict m = t->slices[DEPTH] + at;
+    const int16_t *restrict up = m - t->stride, *restrict down = m + t->stride;
+    const int16_t *restrict before = t->slices[DEPTH - 1] + at;
+    const int16_t *restrict after = t->slices[DEPTH + 1] + at;
+    int32_t *restrict row = one + j * wide;
+    for (int64_t i = 0; i < t->width; i++) {
+      const int32_t twice = 2 * m[i];
+      row[i] = magnitude(up[i] + down[i] - twice) + magnitude(m[i - 1] + m[i + 1] - twice) +
+               magnitude(before[i] + after[i] - twice);
+    }
+    int32_t *restrict sum = across + j * wide;
+    for (int64_t i = 0; i < t->width; i++) {
+      if (i == BOX && t->width > 2 * BOX) { /* the middle, where no voxel is repeated */
+        for (; i < t->width - BOX; i++)
+          sum[i] = row[i - 2] + row[i - 1] + row[i] + row[i + 1] + row[i + 2];
+      }
+      sum[i] = 0;
+      for (int64_t d = -BOX; d <= BOX; d++) sum[i] += row[within(i + d, last)];
+    }
+  }
+  for (int64_t j = 0; j < t->height; j++) {
+    const int32_t *restrict rows[2 * BOX + 1];
+    for (int64_t d = -BOX; d <= BOX; d++) rows[d + BOX] = across + within(j + d, t->height - 1) * wide;
+    uint8_t *restrict place = t->place + j * wide;
+    for (int64_t start = 0; start < t->width; start += LANES) {
+      int32_t activity[LANES], found[LANES] = {0};
+      for (int l = 0; l < LANES; l++)
+        activity[l] = rows[0][start + l] + rows[1][start + l] + rows[2][start + l] +
+                      rows[3][start + l] + rows[4][start + l];
+      for (int64_t c = 0; c < t->classes - 1; c++) {
+        const int32_t bound = t->bounds[c];
+        for (int l = 0; l < LANES; l++) found[l] += activity[l] >= bound;
+      }
+      for (int l = 0; l < LANES; l++) place[start + l] = (uint8_t)found[l];
+    }
+  }
+  return NATIVE_DONE;
+}
+
+/* Which lanes are of each class that is among them; returns how many classes are. */
+static int among(const uint8_t *restrict place, int present[MOST_CLASSES],
+                 int16_t mask[MOST_CLASSES][LANES]) {
+  uint32_t seen = 0;
+  for (int l = 0; l < LANES; l++) seen |= 1u << place[l];
+  int count = 0;
+  for (int c = 0; c < MOST_CLASSES; c++)
+    if (seen >> c & 1) {
+      for (int l = 0; l < LANES; l++) mask[count][l] = (int16_t)(place[l] == c ? -1 : 0);
+      present[count++] = c;
+    }
+  for (int n = count; n < MOST_CLASSES; n++) {
+    memset(mask[n], 0, sizeof mask[n]);
+    present[n] = 0;
+  }
+  return count;
+}
+
+#define OF(n) (mask[n][l] & w##n)
+#define OF4(a, b, c, d) (OF(a) | OF(b) | OF(c) | OF(d))
+#define KNOWN(n) const int16_t w##n = weight[present[n]];
+#define KNOWN4(a, b, c, d) KNOWN(a) KNOWN(b) KNOWN(c) KNOWN(d)
+#define ADD(chosen) \
+  for (int l = 0; l < LANES; l++) total[l] += (int32_t)term[l] * (int16_t)(chosen);
+
+/* Adds a term, whose weight is that of each voxel's class; `count` is rounded up to one of a few,
+ * with empty masks for what is not there: compilers keep all of a known number in registers. */
+static NATIVE_INLINE void add_term(int32_t *restrict total, const int16_t *restrict term,
+                                   const int8_t *restrict weight, int count,
+                                   const int present[MOST_CLASSES],
+                                   int16_t mask[MOST_CLASSES][LANES]) {
+  KNOWN(0)
+  if (count == 1) {
+    ADD(w0)
+    return;
+  }
+  KNOWN(1)
+  if (count == 2) {
+    ADD(OF(0) | OF(1))
+    return;
+  }
+  KNOWN(2) KNOWN(3)
+  if (count <= 4) {
+    ADD(OF4(0, 1, 2, 3))
+    return;
+  }
+  KNOWN(4) KNOWN(5)
+  if (count <= 6) {
+    ADD(OF4(0, 1, 2, 3) | OF(4) | OF(5))
+    return;
+  }
+  KNOWN(6) KNOWN(7)
+  if (count <= 8) {
+    ADD(OF4(0, 1, 2, 3) | OF4(4, 5, 6, 7))
+    return;
+  }
+  KNOWN4(8, 9, 10, 11)
+  if (count <= 12) {
+    ADD(OF4(0, 1, 2, 3) | OF4(4, 5, 6, 7) | OF4(8, 9, 10, 11))
+    return;
+  }
+  KNOWN4(12, 13, 14, 15)
+  ADD(OF4(0, 1, 2, 3) | OF4(4, 5, 6, 7) | OF4(8, 9, 10, 11) | OF4(12, 13, 14, 15))
+}
+
+/* Per tap and limit, both sides' limited differences to the middle, weighed by class and summed. */
+NATIVE_EXPORT int32_t NATIVE_NAME(native_filter_sums)(const struct filter_task *t) {
+  if (!is_valid(t) || !t->tap || !t->limit || !t->weight || !t->total) return NATIVE_BAD_ARGUMENT;
+  for (int64_t n = 0; n < t->taps; n++) {
+    const int32_t *tap = t->tap + 3 * n;
+    if (magnitude(tap[0]) > DEPTH || magnitude(tap[1]) > REACH || magnitude(tap[2]) > REACH)
+      return NATIVE_BAD_ARGUMENT;
+  }
+  const int64_t wide = t->stride - 2 * REACH;
+  for (int64_t j = 0; j < t->height; j++)
+    for (int64_t start = 0; start < t->width; start += LANES) {
+      const uint8_t *place = t->place + j * wide + start;
+      const int64_t at = (j + REACH) * t->stride + REACH + start;
+      int present[MOST_CLASSES];
+      int16_t mask[MOST_CLASSES][LANES], middle[LANES];
+      int32_t total[LANES] = {0};
+      const int count = among(place, present, mask);
+      memcpy(middle, t->slices[DEPTH] + at, sizeof middle);
+      const int8_t *weight = t->weight;
+      for (int64_t n = 0; n < t->taps; n++) {
+        const int32_t *tap = t->tap + 3 * n;
+        const int64_t away = tap[1] * t->stride + tap[2];
+        const int16_t *restrict a = t->slices[DEPTH + tap[0]] + at + away;
+        const int16_t *restrict b = t->slices[DEPTH - tap[0]] + at - away;
+        int16_t left[LANES], right[LANES], term[LANES];
+        for (int l = 0; l < LANES; l++) left[l] = (int16_t)(a[l] - middle[l]);
+        for (int l = 0; l < LANES; l++) right[l] = (int16_t)(b[l] - middle[l]);
+        for (int64_t cut = 0; cut < t->limits; cut++, weight += t->classes) {
+          const int16_t high = (int16_t)t->limit[cut], low = (int16_t)-high;
+          for (int l = 0; l < LANES; l++) {
+            const int16_t one = left[l] > high ? high : left[l] < low ? low : left[l];
+            const int16_t other = right[l] > high ? high : right[l] < low ? low : right[l];
+            term[l] = (int16_t)(one + other);
+          }
+          add_term(total, term, weight, count, present, mask);
+        }
+      }
+      const int64_t left = t->width - start;
+      memcpy(t->total + j * t->width + start, total, sizeof *total * (left < LANES ? left : LANES));
+    }
+  return NATIVE_DONE;
+}

@@ -1,0 +1,145 @@
+"""The filter of decoded videos in compiled code; codecs/video/wiener.py does without it.
+
+The C functions trust what they are given, so everything is checked here before a call.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from MedEnhanceLib import native
+
+#: As in video_filter.c: voxels that are computed together, and how far taps reach.
+LANES, REACH, DEPTH = 32, 3, 2
+_SLICES = 2 * DEPTH + 1
+_MOST_CLASSES, _MOST_TAPS, _MOST_LIMITS, _LARGEST = 16, 26, 3, 4095
+
+Shorts = npt.NDArray[np.int16]
+Ints = npt.NDArray[np.int32]
+Bytes = npt.NDArray[np.uint8]
+_SIZES = ("bytes", "height", "width", "stride", "classes", "taps", "limits")
+_POINTERS = ("bounds", "place", "tap", "limit", "weight", "total", "sums")
+
+
+class _Task(ctypes.Structure):
+    """As `struct filter_task` in video_filter.c."""
+
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in _SIZES),
+        ("slices", ctypes.c_void_p * _SLICES),
+        *((name, ctypes.c_void_p) for name in _POINTERS),
+    )
+
+
+class Filter:
+    """The compiled functions, for slices of one size; each thread needs one of its own."""
+
+    def __init__(self, height: int, width: int, library: native.Library) -> None:
+        """height, width: of the slices, in voxels."""
+        self._library = library
+        wide = -(-width // LANES) * LANES
+        self._shape, self._padded = (height, width), (height + 2 * REACH, wide + 2 * REACH)
+        self._place = np.zeros((height, wide), np.uint8)
+        self._room = np.zeros((2, height, wide), np.int32)
+
+    def padded(self, image: npt.NDArray[np.uint16]) -> Shorts:
+        """A slice [H, W], 0 to 4095, continued by its edges as the functions want it."""
+        if image.shape != self._shape or int(image.max()) > _LARGEST:
+            raise ValueError(f"a slice of {image.shape} up to {int(image.max())}")
+        height, width = self._shape
+        out = np.empty(self._padded, np.int16)
+        inner = out[REACH : REACH + height]
+        inner[:, REACH : REACH + width] = image
+        inner[:, :REACH] = image[:, :1]
+        inner[:, REACH + width :] = image[:, -1:]
+        out[:REACH], out[REACH + height :] = out[REACH], out[REACH + height - 1]
+        return out
+
+    def classes(self, window: Sequence[Shorts], bounds: Sequence[int]) -> Bytes:
+        """The class of each voxel of the middle one of five padded slices, [H, W].
+
+        bounds: at most 15, not falling: least activities of the classes after the first.
+        """
+        if len(bounds) >= _MOST_CLASSES:
+            raise ValueError(f"{len(bounds)} bounds")
+        held = np.asarray(bounds, np.int32)
+        task = self._task(window, classes=len(bounds) + 1, taps=0, limits=0)
+        task.bounds, task.sums = held.ctypes.data, self._room.ctypes.data
+        self._run("filter_classes", task)
+        return self._place[:, : self._shape[1]]
+
+    def sums(
+        self,
+        window: Sequence[Shorts],
+        place: Bytes,
+        taps: Sequence[tuple[int, int, int]],
+        limits: Sequence[int],
+        weights: npt.NDArray[np.int8],
+    ) -> Ints:
+        """Differences to the middle slice by taps and limits, weighed by class and summed, [H, W].
+
+        Args:
+            window: five padded slices.
+            place: the class of each voxel, [H, W].
+            taps: at most 26: slices, rows and columns away; each stands for the other side too.
+            limits: at most 3, each at most the one before: that differences are cut to.
+            weights: [taps · limits, classes].
+        Raises:
+            ValueError: an argument does not fit the others.
+        """
+        classes = weights.shape[1]
+        fits = (
+            weights.shape[0] == len(taps) * len(limits)
+            and weights.dtype == np.int8
+            and 1 <= classes <= _MOST_CLASSES
+            and len(taps) <= _MOST_TAPS
+            and len(limits) <= _MOST_LIMITS
+            and all(1 <= limit <= 1 << 14 for limit in limits)
+            and place.shape == self._shape
+            and int(place.max()) < classes
+        )
+        if not fits:
+            raise ValueError(f"weights {weights.shape} for {len(taps)} taps, {len(limits)} limits")
+        if not weights.size:
+            return np.zeros(self._shape, np.int32)
+        self._place[:, : self._shape[1]] = place
+        self._place[:, self._shape[1] :] = 0
+        total = np.empty(self._shape, np.int32)
+        held: list[npt.NDArray[Any]] = [
+            np.asarray(taps, np.int32),
+            np.asarray(limits, np.int32),
+            np.ascontiguousarray(weights),
+            total,
+        ]
+        task = self._task(window, classes=classes, taps=len(taps), limits=len(limits))
+        task.tap, task.limit, task.weight, task.total = (one.ctypes.data for one in held)
+        self._run("filter_sums", task)
+        return total
+
+    def _run(self, name: str, task: _Task) -> None:
+        if self._library.call(name, task):
+            raise ValueError("the compiled filter refuses its arguments")
+
+    def _task(self, window: Sequence[Shorts], **sizes: int) -> Any:
+        fits = len(window) == _SLICES and all(
+            one.shape == self._padded and one.dtype == np.int16 and one.flags.c_contiguous
+            for one in window
+        )
+        if not fits:
+            raise ValueError("slices that `padded` did not make")
+        height, width = self._shape
+        task = _Task(ctypes.sizeof(_Task), height, width, self._padded[1], **sizes)
+        task.slices = (ctypes.c_void_p * _SLICES)(*(one.ctypes.data for one in window))
+        task.place = self._place.ctypes.data
+        return task
+
+
+def filter_for(height: int, width: int) -> Filter | None:
+    """The compiled functions for slices of that size; None where they are not there."""
+    library = native.load()
+    return Filter(height, width, library) if library else None

@@ -1,0 +1,81 @@
+"""The compiled filter of videos: the bits of numpy at every vector width, and checked arguments."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib.native import Library, Width
+from MedEnhanceLib.native.video_filter import Filter
+from MedEnhanceLib.unicompress.codecs.video import wiener
+
+WIDTHS: tuple[Width, ...] = ("plain", "avx2", "avx512")
+
+
+def made(path: Path, width: Width, shape: tuple[int, int]) -> Filter:
+    if width not in Library(path).widths:
+        pytest.skip(f"this processor has no {width}")
+    return Filter(*shape, Library(path, width))
+
+
+def slices(shape: tuple[int, int]) -> np.ndarray:
+    """Five, busier to the right, with the extremes in them."""
+    rng = np.random.default_rng(0)
+    found = rng.integers(0, 4096, (5, *shape)) * np.geomspace(1e-3, 1, shape[1])
+    found.flat[::97], found.flat[::89] = 0, 4095
+    return found.astype(np.uint16)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (7, 3), (9, 32), (21, 67)], ids=str)
+def test_every_width_gives_the_bits_of_numpy(
+    native_path: Path, width: Width, shape: tuple[int, int]
+) -> None:
+    compiled, frames = made(native_path, width, shape), slices(shape)
+    window = [compiled.padded(one) for one in frames]
+    plain = [wiener._padded(one) for one in frames]
+    bounds = wiener.bounds_of(20, 8)
+    place = compiled.classes(window, bounds)
+    assert np.array_equal(place, wiener.class_of(plain, bounds))
+    rng = np.random.default_rng(1)
+    for taps, limits, shift in ((2, 3, 0), (1, 2, 1), (1, 1, 4), (2, 1, 2), (0, 0, 0)):
+        cuts = wiener.limits_of(70)[:limits]
+        terms = len(wiener.TAPS[taps]) * limits
+        weights = rng.integers(-127, 128, (16 >> shift, terms)).astype(np.int8)
+        chosen = place >> np.uint8(shift)
+        sums = compiled.sums(window, chosen, wiener.TAPS[taps], cuts, weights.T)
+        wanted = wiener._weighted(
+            np.stack(plain), chosen, weights.astype(np.int32), wiener.TAPS[taps], cuts
+        )
+        assert np.array_equal(sums, wanted)
+
+
+def test_what_does_not_fit_is_refused(native_path: Path) -> None:
+    compiled = made(native_path, "plain", (6, 5))
+    window = [compiled.padded(one) for one in slices((6, 5))]
+    place = np.zeros((6, 5), np.uint8)
+    weights = np.zeros((2, 1), np.int8)
+    taps = [(0, 0, 1), (1, 0, 0)]
+    with pytest.raises(ValueError, match="a slice of"):
+        compiled.padded(np.zeros((5, 6), np.uint16))
+    with pytest.raises(ValueError, match="4096"):
+        compiled.padded(np.full((6, 5), 4096, np.uint16))
+    with pytest.raises(ValueError, match="bounds"):
+        compiled.classes(window, range(16))
+    with pytest.raises(ValueError, match="padded"):
+        compiled.classes(window[:4], [3])
+    with pytest.raises(ValueError, match="padded"):
+        compiled.sums([one[1:] for one in window], place, taps, [9], weights)
+    for wrong in (
+        (place + 1, taps, [9], weights),
+        (place[1:], taps, [9], weights),
+        (place, taps, [9, 3], weights),
+        (place, taps, [0], weights),
+        (place, taps, [9], weights.astype(np.int16)),
+        (place, [(3, 0, 0), (0, 0, 1)], [9], weights),
+        (place, [(0, 4, 0), (0, 0, 1)], [9], weights),
+    ):
+        with pytest.raises(ValueError, match=r"weights|refuses"):
+            compiled.sums(window, *wrong)
