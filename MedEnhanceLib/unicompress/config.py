@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from MedEnhanceLib.core.options import Options, option
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.unicompress.repair import Repair
 
 Mode = Literal["lossless", "max_error", "ratio", "psnr", "ssim"]
 Speed = Literal["normal", "fast", "slow"]
@@ -73,6 +74,11 @@ class CompressConfig(Options):
         high=86_400,
         ranged=False,
         metavar="S",
+    )
+    repair: Repair = option(
+        "parity",
+        help="parity: up to 1 % of the file repairs damage to about as many of its bytes; locate:"
+        " 0.1 % finds its bytes; off: only the damaged blocks are known",
     )
     embed_model: bool = option(
         False,

@@ -10,6 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import CodecError
@@ -30,6 +32,7 @@ from MedEnhanceLib.unicompress.decode import (
 )
 from MedEnhanceLib.unicompress.header import Header
 from MedEnhanceLib.unicompress.models import DecodeContext
+from MedEnhanceLib.unicompress.repair import Damage
 from MedEnhanceLib.unicompress.verify import voxels_sha256
 
 Outcome = Voxels | CodecError
@@ -51,7 +54,7 @@ class RecoverReport:
     """What became of a damaged container.
 
     lost: the blocks that hold `fill_value` now, the smallest voxel of the source.
-    notes: damage elsewhere in the file, that did no harm.
+    notes: damage elsewhere in the file, that did no harm, or that was repaired.
     proved: whether all voxels are those of the file as it was written (SHA-256).
     """
 
@@ -62,14 +65,28 @@ class RecoverReport:
     notes: tuple[str, ...]
     proved: bool
 
+    def mask(self, volume: Volume) -> Volume:
+        """Where the recovered volume holds no voxels of its source.
+
+        Args:
+            volume: as it was recovered.
+        Returns:
+            A volume on its grid, uint8: 1 where a block is lost, else 0.
+        """
+        voxels = np.zeros(volume.shape, np.uint8)
+        for lost in self.lost:
+            voxels[tuple(map(slice, lost.start, lost.stop))] = 1
+        return replace(volume, voxels=voxels, modality="SEG", units="", lossy=())
+
 
 def recover(
     path: str | Path, *, monitor: Monitor | None = None, threads: int = 0
 ) -> tuple[Volume, RecoverReport]:
-    """Read every intact block of a damaged `.ucv` and fill the others.
+    """Repair a damaged `.ucv` from its parity, read every intact block, and fill the others.
 
     Damage to header or chunk table is repaired from their second copy. Where blocks are lost
-    the volume's history says so.
+    the volume's history says so, and `RecoverReport.mask` which voxels they are. The file itself
+    stays as it is.
 
     Args:
         path: of the file.
@@ -188,11 +205,13 @@ def inspect_container(
         (number by type), block_shape, layers, format, encoder, models (by role), voxels_sha256,
         `missing` (what this installation lacks to decode it) and `check`: null without `verify`,
         else `intact`, the number of `chunks`, the `damaged` ones (chunk, block or null, start and
-        stop of its voxels, offset, length, reason) and `sealed`, whether its SHA-256 fits.
+        stop of its voxels, offset, length, reason), `sealed`, whether its SHA-256 fits, and
+        `places`: null where the file has no page checksums, else the runs of damaged bytes that
+        they find (offset, length, repairable).
     Raises:
         CodecError: header or chunk table are damaged, or the file's size is not theirs.
     """
-    with Container(Path(path)) as container:
+    with Container(Path(path), mends=False) as container:
         header = Header.from_json(container.header, container.path.name)
         chunks = [chunk for chunk in container.chunks if chunk.block != NO_BLOCK]
         geometry = header.geometry
@@ -246,12 +265,19 @@ def _check(container: Container, header: Header, monitor: Monitor) -> dict[str, 
     except OSError:  # a disk that cannot read a place of it
         sealed = False
     monitor.progress(1.0, "verified")
+    found = container.damages()
     return {
         "intact": sealed and not damaged,
         "chunks": len(container.chunks),
         "damaged": damaged,
         "sealed": sealed,
+        "places": None if found is None else [_run(damage) for damage in found],
     }
+
+
+def _run(damage: Damage) -> dict[str, Any]:
+    repairable = damage.repaired is not None
+    return {"offset": damage.offset, "length": damage.length, "repairable": repairable}
 
 
 def _damaged(chunk: ChunkInfo, header: Header, reason: str) -> dict[str, Any]:

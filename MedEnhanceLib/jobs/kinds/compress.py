@@ -19,6 +19,8 @@ from MedEnhanceLib.jobs.files import (
     KeptVolumes,
     Result,
     VolumeParams,
+    beside,
+    check_ending,
     check_outputs,
     check_volume_outputs,
     finish,
@@ -88,10 +90,15 @@ class DecompressParams(DicomParams):
 
 @dataclass(frozen=True, kw_only=True)
 class RecoverParams(Params):
-    """Save what is intact in a damaged container."""
+    """Repair a damaged container in memory, and save what is intact."""
 
     input: Annotated[str, About(help="a .ucv that decompress refuses", flag="FILE")]
     output: Annotated[str, About(help=".nii.gz, .nii, .nrrd or .mha", flag="OUTPUT")]
+    mask: str | None = option(
+        None,
+        help="where the mask of lost voxels goes, if any are (default: beside OUTPUT)",
+        metavar="FILE",
+    )
     overwrite: bool = option(False, help="replace existing outputs", flag="--force")
 
 
@@ -221,19 +228,25 @@ def _frames_of(region: Region | None, volume: Volume) -> tuple[int, int] | None:
 
 
 def run_recover(params: RecoverParams, monitor: Monitor) -> Result:
-    """Decode every intact block → save → manifest that says what is missing."""
+    """Decode every intact block → save, with a mask of the others → manifest that lists them."""
     from MedEnhanceLib.io import save
     from MedEnhanceLib.unicompress import recover
 
     began = time.monotonic()
     source, output = Path(params.input), Path(params.output)
-    check_volume_outputs({"output": output}, inputs=[source], overwrite=params.overwrite)
+    check_ending(output)
+    outputs = {"output": output, "mask": Path(params.mask or beside(output, "lost"))}
+    check_volume_outputs(outputs, inputs=[source], overwrite=params.overwrite)
     volume, report = recover(source, monitor=monitor.part(0.0, 0.9))
     monitor.progress(0.9, "save")
     save(volume, output, overwrite=params.overwrite, monitor=monitor)
+    if report.lost:
+        save(report.mask(volume), outputs["mask"], overwrite=params.overwrite, monitor=monitor)
+    else:
+        del outputs["mask"]
     return finish(
         "recovered from a damaged container",
-        {"output": output},
+        outputs,
         began=began,
         config={},
         inputs={"input": source},

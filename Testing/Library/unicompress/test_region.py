@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import EllipsisType
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -85,8 +86,8 @@ def test_only_the_chunks_that_are_needed_are_read(
     opened: list[Container] = []
 
     class Counting(Container):
-        def __init__(self, path: Path) -> None:
-            super().__init__(path)
+        def __init__(self, path: Path, **options: Any) -> None:
+            super().__init__(path, **options)
             self.start = self.bytes_read
             self.asked: list[ChunkInfo] = []
             opened.append(self)
