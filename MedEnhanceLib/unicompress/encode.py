@@ -142,6 +142,7 @@ def compress(
             monitor.part(0.0, 0.85),
             spool.keep,
             shipped_predictors(draft.modality) if config.speed != "fast" else (),
+            config.access,
         )
         payload = _code(task, volume, draft, config)
         header = _final_header(draft, payload)

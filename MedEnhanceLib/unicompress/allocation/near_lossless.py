@@ -59,7 +59,7 @@ def code_bounded(task: Task, bound: float | None) -> Payload:
         bound: the largest error, in stored units; None or 0 is lossless.
     """
     bound = bound or None
-    grid = coding_grid(task.voxels.shape)
+    grid = task.cut(coding_grid(task.voxels.shape))
     if task.predictors and task.speed != "fast":
         chosen = _learned_wins(task.voxels, bound, task.predictors)
         if chosen is not None:
@@ -115,7 +115,7 @@ def _piece(block: Voxels) -> Voxels:
 
 def _code_learned(task: Task, bound: float | None, predictor: Predictor) -> Payload:
     voxels = task.voxels
-    grid = predictor_grid(voxels.shape)
+    grid = task.cut(predictor_grid(voxels.shape), cheap=True)
     predictor = taught(predictor, voxels, bound, threads=task.threads, monitor=task.monitor)
 
     def code(number: int) -> tuple[Code, Voxels]:
@@ -171,7 +171,7 @@ def code_within(task: Task, budget: Callable[[int], int]) -> Payload | None:
         budget: number of chunks → bytes that there are for them.
     """
     voxels = task.voxels
-    room = budget(len(coding_grid(voxels.shape)))
+    room = budget(len(task.cut(coding_grid(voxels.shape))))
     if voxels.dtype.kind not in "iu" or 8 * room < LEAST_BITS * voxels.size:
         return None
     bound = _first_bound(voxels, room * _TAUGHT, task.predictors if task.speed != "fast" else ())
