@@ -37,8 +37,9 @@ _MAGIC = b"UCVR"
 _CRC_BYTES = 4
 #: What disks and file systems lose at a time.
 _PAGE = 4096
-#: x^11 is the highest power by which `_times` multiplies.
-_MOST_ROWS = 12
+#: x^11 is the highest power by which `_times` multiplies; more rows take a second step.
+_HIGHEST = 11
+_MOST_ROWS = 2 * _HIGHEST + 1
 #: What a reader takes on: ours have pages of 4096 bytes, up to 1,400 stripes, 300 to be tried, and
 #: a hundredth of what they cover.
 _LEAST_PAGE = 1024
@@ -83,7 +84,7 @@ class Layout:
             return cls(_PAGE, pages, _PAGE, 0)
         spare = (room - _CRC_BYTES * pages) // (_PAGE + _CRC_BYTES)
         if spare >= 2:
-            columns = -(-spare // _MOST_ROWS)
+            columns = max(1, spare // (_HIGHEST + 1))
             return cls(_PAGE, pages, columns * _PAGE, spare // columns)
         stripe = (room - 2 * _CRC_BYTES) // 2 * 2
         if stripe < _LEAST_STRIPE:
@@ -311,13 +312,18 @@ class _Code:
     def __init__(self, layout: Layout) -> None:
         self._stripe = layout.stripe
         self.sums: Words = np.zeros((layout.rows, layout.stripe // 2), "<u2")
-        self._powers = np.arange(layout.rows, dtype="<u2")[:, None]
+        powers = np.arange(layout.rows, dtype="<u2")[:, None]
+        self._powers = np.minimum(powers, _HIGHEST)
+        self._more = powers[_HIGHEST + 1 :] - _HIGHEST
 
     def add(self, stripe: bytes) -> None:
         """The next stripe; the last one may be shorter, and counts as filled with zeros."""
         if len(self.sums):
             filled = stripe.ljust(self._stripe, b"\0")
-            self.sums = _times(self.sums, self._powers) ^ np.frombuffer(filled, "<u2")
+            product = _times(self.sums, self._powers)
+            if len(self._more):
+                product[-len(self._more) :] = _times(product[-len(self._more) :], self._more)
+            self.sums = product ^ np.frombuffer(filled, "<u2")
 
 
 class _Checksums:

@@ -90,7 +90,7 @@ def _measure(volume: Volume, place: Path) -> Iterator[Row]:
 def _regions(shape: tuple[int, ...]) -> dict[str, tuple[slice, ...]]:
     """The whole, ten slices, one slice, and a cube, all in the middle."""
     k = shape[0] // 2
-    cube = tuple(slice((n - SIDE) // 2, (n + SIDE) // 2) for n in shape)
+    cube = tuple(slice(max(0, (n - SIDE) // 2), min(n, (n + SIDE) // 2)) for n in shape)
     return {
         "whole": (slice(None),),
         "10 slices": (slice(k - 5, k + 5),),

@@ -52,7 +52,7 @@ def _heads(data: bytes) -> list[Head]:
 
 def _fits(head: Head, length: int) -> bool:
     page, pages, stripe, rows, covered = head
-    if page < 1024 or stripe < 2 or page % 2 or stripe % 2 or rows > 12:
+    if page < 1024 or stripe < 2 or page % 2 or stripe % 2 or rows > 23:
         return False
     count = -(-covered // stripe)
     if page > stripe:

@@ -114,6 +114,30 @@ def test_parity_takes_at_most_a_hundredth_and_is_known_beforehand(size: int) -> 
         assert layout is None or layout.fits(size, layout.chunk_bytes)
 
 
+@pytest.mark.parametrize(
+    ("size", "any_pages", "in_a_row"),
+    [
+        (421_000, 0, 0),
+        (920_000, 2, 2),
+        (4_600_000, 10, 10),
+        (7_300_000, 12, 16),
+        (10_900_000, 12, 23),
+        (50_000_000, 12, 100),
+        (10**9, 12, 2000),
+    ],
+)
+def test_what_comes_back_from_which_size_on(size: int, any_pages: int, in_a_row: int) -> None:
+    """The table of docs/compression.md."""
+    for more in range(0, size, size // 50):
+        layout = Layout.of_size(size + more, "parity")
+        assert layout is not None
+        assert layout.stripe >= PAGE  # of one run, or a page
+        if any_pages:
+            assert layout.page == PAGE
+            assert layout.rows >= any_pages
+            assert layout.rows * layout.stripe >= in_a_row * PAGE
+
+
 @pytest.mark.parametrize("size", [SMALL, MIDDLE, LARGE])
 def test_the_file_is_a_hundredth_larger_at_most(size: int, made: Callable[..., Path]) -> None:
     plain = made(size, "off").stat().st_size
@@ -166,19 +190,19 @@ def test_any_two_pages_of_a_megabyte_come_back(made: Callable[..., Path]) -> Non
     assert not comes_back(path, LARGE)
 
 
-@pytest.mark.parametrize("rows", [1, 2, 5, 12])
+@pytest.mark.parametrize("rows", [1, 2, 5, 12, 23])
 @pytest.mark.parametrize("columns", [1, 3])
 def test_as_many_pages_of_a_column_as_there_are_rows(rows: int, columns: int) -> None:
     """At the level of bytes, with small pages; one lost page more is not repaired."""
     dice, page = random.Random(rows), 1024
-    body = dice.randbytes(399 * page + 333)
-    layout = Layout(page, 400, columns * page, rows)
+    body = dice.randbytes(599 * page + 333)
+    layout = Layout(page, 600, columns * page, rows)
     chunk = layout.chunk([body[:5000], body[5000:5001], body[5001:]], len(body))
     assert zlib.crc32(chunk) == zlib.crc32(layout.placeholder()) == RESIDUE
     for lost in (1, rows, rows + 1):
         raw = bytearray(body + chunk)
         column = dice.randrange(columns)
-        for number in dice.sample(range(column, 400, columns), lost):
+        for number in dice.sample(range(column, 600, columns), lost):
             raw[number * page : min((number + 1) * page, len(body))] = bytes(
                 min(page, len(body) - number * page)
             )
