@@ -228,6 +228,19 @@ class Container:
             raise self.damaged(chunk, "is damaged (checksum)")
         return data
 
+    @property
+    def repair(self) -> Repair:
+        """What the file holds to be repaired with."""
+        found = self._repair_chunk()
+        if found is None:
+            return "parity" if any(map(_is_repair, self.chunks)) else "off"
+        return "parity" if found.layout.rows else "locate"
+
+    def sound_chunks(self) -> list[Chunk]:
+        """All chunks but that of `repair`; raises CodecError where one is damaged beyond repair."""
+        kept = [chunk for chunk in self.chunks if not _is_repair(chunk)]
+        return [Chunk(one.block, one.kind, self.read(one), one.layer) for one in kept]
+
     def damages(self) -> list[Damage] | None:
         """All damage to what the repair chunk covers; None where there is none that can be used.
 
@@ -538,7 +551,8 @@ def repaired_text(name: str, damages: Sequence[Damage]) -> str:
     places = f" and {more} more place{'s' if more > 1 else ''}" if more else ""
     return (
         f"{name} is damaged: {first.length} bytes at byte {first.offset}{places} were repaired from"
-        " its parity. The file itself is still damaged: copy it again, or save the volume anew"
+        " its parity. The file itself is still damaged: copy it again, or write it anew"
+        f" (medenhance recover {name} NEW.ucv)"
     )
 
 

@@ -15,12 +15,19 @@ import numpy as np
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import CodecError
+from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.io.describe import orientation_code, plain_geometry
 from MedEnhanceLib.runtime.progress import Monitor, attend
 from MedEnhanceLib.unicompress.blocks import ordered_map, whole_region
 from MedEnhanceLib.unicompress.codecs.lossless import block_type_name, block_type_package
 from MedEnhanceLib.unicompress.config import thread_count
-from MedEnhanceLib.unicompress.container import NO_BLOCK, ChunkInfo, Container
+from MedEnhanceLib.unicompress.container import (
+    NO_BLOCK,
+    ChunkInfo,
+    Container,
+    with_repair,
+    write_container,
+)
 from MedEnhanceLib.unicompress.decode import (
     Bytes,
     allocate_voxels,
@@ -138,6 +145,31 @@ def _recover(path: Path, monitor: Monitor, threads: int) -> tuple[Volume, Recove
         note = derived_note(f"recovered without {len(lost)} of {report.blocks} damaged blocks")
         header = replace(header, history=(*header.history, note))
     return header.volume(voxels, header.geometry, str(path), size), report
+
+
+def save_repaired(path: Path, output: Path, *, overwrite: bool) -> None:
+    """Write a whole file of a damaged one that parity repairs: the same header, the same chunks.
+
+    Args:
+        path: of the file.
+        output: of the file to write; it appears once it was read back.
+        overwrite: whether a file at `output` is replaced.
+    Raises:
+        CodecError: a chunk is damaged beyond repair, or what was written is not what is read.
+        OutputError: the file cannot be written, or is there already.
+    """
+    with Container(path, tolerant=True) as container:
+        chunks, repair, header = container.sound_chunks(), container.repair, container.header
+    with atomic_write(output, overwrite=overwrite) as temporary:
+        frame, laid_out = with_repair(header, chunks, repair)
+        write_container(temporary, frame, laid_out)
+        with Container(temporary, mends=False) as written:
+            equal = written.sound_chunks() == chunks and written.header == header
+            if not (equal and written.has_sound_repair() and written.is_sealed()):
+                raise CodecError(
+                    f"{output.name}: what was written is not what is read back",
+                    "Check this machine's disk and memory; nothing was kept.",
+                )
 
 
 def _read_blocks(

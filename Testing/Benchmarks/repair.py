@@ -33,7 +33,7 @@ from MedEnhanceLib.unicompress.repair import REPAIRS, Layout, RepairChunk
 SEED, TRIALS, PAGE = 20_261_124, 60, 4096
 _SCRIPT = "Testing/Benchmarks/repair.py"
 Row = dict[str, Any]
-#: Name → damage: runs of bytes (offset, length) of a file of so many bytes.
+#: Name → damage: runs of bytes (offset, length) of a file of a given size.
 Damage = Callable[[random.Random, int], list[tuple[int, int]]]
 
 

@@ -517,7 +517,7 @@ class DecompressTest(CompressTestCase):
         message = self.widget.ui.messageLabel.text
         self.assertIn("was loaded", message)
         self.assertIn("scan.ucv is damaged", message)
-        self.assertIn("save the volume anew", message)
+        self.assertIn("write it anew", message)
         back = slicer.util.arrayFromVolume(job.nodes["output"])
         np.testing.assert_array_equal(back, slicer.util.arrayFromVolume(node))
         self.assertIn("repaired", job.nodes["output"].GetAttribute("MedEnhance.notes"))

@@ -259,13 +259,17 @@ def test_damage_that_parity_repairs_is_a_warning(
     ran = run("decompress", path, tmp_path / "back.nrrd")
     assert ran.status == 0
     assert "large.ucv is damaged" in ran.err
-    assert "save the volume anew" in ran.err
+    assert "write it anew" in ran.err
     saved = run("recover", path, tmp_path / "again.nrrd")
     assert saved.status == 0
     assert "repaired from its parity" in saved.out
     assert "every voxel is proved" in saved.out
     assert not (tmp_path / "again-lost.nrrd").exists()
+    assert run("recover", path, tmp_path / "sound.ucv").status == 0
+    assert run("inspect", tmp_path / "sound.ucv", "--verify").status == 0
+    assert run("decompress", tmp_path / "sound.ucv", tmp_path / "sound.nrrd").status == 0
     whole = io.load(tmp_path / "large.nrrd")
+    assert io.load(tmp_path / "sound.nrrd").is_equal(whole)
     for name in ("back", "again"):
         assert io.load(tmp_path / f"{name}.nrrd").is_equal(whole)
 
@@ -302,6 +306,13 @@ def test_scripts_see_a_recovery_in_part_and_what_was_written(
     mask = io.load(tmp_path / "back-lost.nrrd")
     assert (mask.modality, mask.shape) == ("SEG", (12, 320, 324))
     assert mask.voxels.sum() == saved.json["report"]["lost_voxels"]
+
+
+def test_no_copy_is_called_sound_that_is_not(run: Callable, damaged: Path, tmp_path: Path) -> None:
+    ran = run("recover", damaged, tmp_path / "sound.ucv")
+    assert ran.status == 6
+    assert "1 of 4 blocks are damaged beyond repair" in ran.err
+    assert not (tmp_path / "sound.ucv").exists()
 
 
 def test_the_mask_goes_where_it_is_asked_for(run: Callable, damaged: Path, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from MedEnhanceLib.unicompress import (
     repair,
 )
 from MedEnhanceLib.unicompress.container import NO_BLOCK, REPAIR_CHUNK, Container
+from MedEnhanceLib.unicompress.inspection import save_repaired
 from MedEnhanceLib.unicompress.repair import RESIDUE, Layout, RepairChunk
 
 from . import minimal_reader
@@ -91,7 +92,7 @@ def comes_back(path: Path, size: int) -> bool:
     (warning,) = filter(None, warnings)
     assert "a.ucv is damaged" in warning
     assert "at byte" in warning
-    assert "save the volume anew" in warning
+    assert "write it anew" in warning
     _, other, proved = minimal_reader.read(path)
     assert proved
     assert same_bits(other, voxels)
@@ -280,6 +281,29 @@ def test_recover_repairs_first(made: Callable[..., Path]) -> None:
     assert (report.lost, report.proved) == ((), True)
     assert "repaired from its parity" in report.notes[0]
     assert not report.mask(volume).voxels.any()
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+@pytest.mark.parametrize("kind", ["parity", "locate", "off"])
+def test_a_sound_copy_is_the_file_as_it_was(
+    size: int, kind: str, made: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = made(size, kind)
+    whole = path.read_bytes()
+    damage(path, (9000 if kind == "parity" else len(whole) - 150, 50))
+    assert path.read_bytes() != whole
+    save_repaired(path, tmp_path / "b.ucv", overwrite=False)
+    assert (tmp_path / "b.ucv").read_bytes() == whole
+
+
+def test_no_sound_copy_is_written_of_what_is_lost(
+    made: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = made(LARGE)
+    damage(path, (9000, 20 * PAGE))
+    with pytest.raises(CodecError, match="chunk 0 at byte"):
+        save_repaired(path, tmp_path / "b.ucv", overwrite=False)
+    assert not (tmp_path / "b.ucv").exists()
 
 
 def test_a_lost_beginning_is_repaired_where_both_copies_are_lost(
