@@ -472,7 +472,7 @@ def decompress(
 def recover(
     path: PathLike, *, progress: Progress = None, cancel: Cancel | None = None
 ) -> tuple[Volume, RecoverReport]:
-    """Read every intact block of a damaged container.
+    """Repair a damaged container in memory, and read every intact block of it.
 
     Args:
         path: the .ucv file.
@@ -480,12 +480,13 @@ def recover(
         cancel: a function that returns whether to stop, or a threading.Event.
 
     Returns:
-        The volume, and a report of what is missing.
+        The volume, and a report of what is missing; `report.mask(volume)` is where.
 
     Raises:
         CodecError: nothing can be read.
 
         volume, report = me.recover("damaged.ucv")
+        me.save(report.mask(volume), "lost.nii.gz")
     """
     from MedEnhanceLib.unicompress import recover as recover_file
 
@@ -511,7 +512,8 @@ def inspect(
 
     Returns:
         A JSON object. With `verify`, "check" in it says whether the container is "intact", and
-        lists each of the "damaged" chunks with block and offset; without, "check" is None.
+        lists each of the "damaged" chunks with block and offset, and the "places" of damaged bytes
+        with whether parity repairs them; without, "check" is None.
 
     Raises:
         InputError, CodecError: it is neither a volume nor a container.

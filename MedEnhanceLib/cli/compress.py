@@ -193,7 +193,9 @@ DECOMPRESS = Command(
 RECOVER = Command(
     name="recover",
     summary="save what is intact in a damaged .ucv",
-    description="Decode every intact block of a damaged .ucv, and say what is missing.\n"
+    description="Repair a damaged .ucv from its parity, decode every intact block, and say what\n"
+    "is missing; a mask beside OUTPUT shows where. FILE stays as it is; OUTPUT.ucv is a\n"
+    "sound copy of it, where parity repairs all damage.\n"
     "Exit status 0 where no block is lost, 7 where OUTPUT was written and some are,\n"
     "6 where none could be read and nothing was written.",
     example="medenhance recover damaged.ucv rescued.nii.gz",

@@ -119,6 +119,9 @@ def _damage(path: str, check: Mapping[str, Any]) -> CodecError:
             "chunk table is, or the SHA-256 at its end",
             "No voxel is lost: copy the file again, or decompress it.",
         )
+    places = check["places"]
+    # No damage in what parity covers is damage to the parity itself.
+    whole = places is not None and all(place["repairable"] for place in places)
     first = check["damaged"][0]
     said = first["reason"]
     if first["block"] is not None:
@@ -126,8 +129,11 @@ def _damage(path: str, check: Mapping[str, Any]) -> CodecError:
         place = ", ".join(f"{start}:{stop}" for start, stop in ends)
         said += f", which holds block {first['block']} [{place}]"
     return CodecError(
-        f"{said}; {len(check['damaged'])} of {check['chunks']} chunks are damaged",
-        "Copy the file again, or save what is intact (medenhance recover).",
+        f"{said}; {len(check['damaged'])} of {check['chunks']} chunks are damaged"
+        + (", and its parity repairs them" if whole and places else ""),
+        "Copy the file again, or decompress it: no voxel is lost."
+        if whole
+        else "Copy the file again, or save what is intact (medenhance recover).",
     )
 
 

@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import EllipsisType
 from typing import Any, TypeVar
 
@@ -30,6 +30,9 @@ _WAVELET_VOXELS = 1 << 22
 _VIDEO_SIDE = 640
 _VIDEO_VOXELS = 1 << 24
 _VIDEO_SLICES = 256
+#: Along k, of all frames: a tenth with header and table, and where blocks differ.
+_SLICE_BLOCKS = 14
+_LEAST_SLICES = 8
 _LOOK_SECONDS = 0.05
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
@@ -153,6 +156,20 @@ def video_grid(shape: tuple[int, ...]) -> Grid:
     height, width = -(-rows // counts[0]), -(-columns // counts[1])
     depth = min(_VIDEO_SLICES, max(1, _VIDEO_VOXELS // (height * width)))
     return Grid(shape, (-(-slices // depth), *counts))
+
+
+def readable_by_slices(grid: Grid, *, cheap: bool) -> Grid:
+    """The grid, cut along k until a slice touches a tenth of the file at most.
+
+    cheap: but into blocks of eight slices and half a million voxels at least. Measured: that takes
+    1 to 2 % more bytes without loss; blocks of two slices take 10 % more.
+    """
+    slices = grid.shape[-3]
+    most = slices
+    if cheap:
+        most = min(slices // _LEAST_SLICES, math.prod(grid.shape[-3:]) // _LOSSLESS_VOXELS)
+    count = min(-(-_SLICE_BLOCKS // grid.frames), most)
+    return replace(grid, counts=(max(count, grid.counts[0]), *grid.counts[1:]))
 
 
 def whole_region(shape: tuple[int, ...]) -> tuple[Range, ...]:

@@ -8,11 +8,13 @@ from typing import Literal, get_args
 
 from MedEnhanceLib.core.options import Options, option
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.unicompress.repair import Repair
 
 Mode = Literal["lossless", "max_error", "ratio", "psnr", "ssim"]
 Speed = Literal["normal", "fast", "slow"]
 SPEEDS: tuple[Speed, ...] = get_args(Speed)
 BlockType = Literal["auto", "implicit"]
+Access = Literal["auto", "slice", "whole"]
 
 #: Each thread holds a block and its code; more than this gains little and costs memory.
 _MOST_THREADS = 16
@@ -73,6 +75,16 @@ class CompressConfig(Options):
         high=86_400,
         ranged=False,
         metavar="S",
+    )
+    repair: Repair = option(
+        "parity",
+        help="parity: up to 1 % of the file repairs damage to about as many of its bytes; locate:"
+        " 0.1 % finds its bytes; off: only the damaged blocks are known",
+    )
+    access: Access = option(
+        "auto",
+        help="slice: reading a slice reads a tenth of the file at most, at a loss; whole: the"
+        " smallest file; auto: slice where it takes 1 to 2 %, without loss and within a bound",
     )
     embed_model: bool = option(
         False,

@@ -9,7 +9,8 @@
     last 32    SHA-256 of all bytes before it
 
 A chunk's place is the sum of the lengths before it: chunks can neither overlap nor leave gaps.
-Checksums are CRC-32 (zlib): they find damage, not forgery. No size is believed before it is
+Checksums are CRC-32 (zlib): they find damage, not forgery. The last chunk may be parity
+(`repair`), which undoes damage to all that lies before it. No size is believed before it is
 compared with the file. This module knows bytes only: neither voxels nor networks.
 """
 
@@ -29,12 +30,15 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 from MedEnhanceLib.errors import CodecError, InputError
+from MedEnhanceLib.unicompress.repair import Damage, Layout, Repair, RepairChunk
 
 MAGIC = b"UCV1"
 #: A reader opens every minor version of its major one; only a new major breaks it.
-VERSION = (1, 1)
-#: The block field of a chunk without voxels (a model, DICOM headers); unknown ones are skipped.
+VERSION = (1, 2)
+#: The block field of a chunk without voxels (a model, parity); unknown ones are skipped.
 NO_BLOCK = 0xFFFFFFFF
+#: The kind of the chunk of `repair`, the last one of a file.
+REPAIR_CHUNK = 65
 
 # magic, major, minor, file bytes, payload bytes, header bytes, its CRC, table bytes, its CRC,
 # chunks, flags, reserved, CRC of all this
@@ -48,6 +52,9 @@ _SMALLEST_FILE = 2 * _PROLOGUE.size + _DIGEST_BYTES
 _RECOVER = "Copy the file again, or save what is intact (medenhance recover)."
 #: What a volume of usual size needs stays in memory; a disk is only asked beyond it.
 _IN_MEMORY = 64 << 20
+_AT_ONCE = 1 << 20
+#: What a disk cannot read is this much at least.
+_SECTOR = 4096
 
 
 @dataclass(frozen=True)
@@ -114,6 +121,30 @@ def build_frame(
     return Frame(prologue + head + table, repeated + prologue, size)
 
 
+def with_repair(
+    header: Mapping[str, Any],
+    chunks: Sequence[Chunk],
+    repair: Repair,
+    *,
+    second_copy: bool = True,
+) -> tuple[Frame, list[Chunk]]:
+    """Lay out a file that ends in its repair chunk, where that is asked for and pays.
+
+    Its length and its checksum are known before its bytes are: header and table, which it covers,
+    do not depend on what it holds.
+    """
+    frame = build_frame(header, chunks, second_copy=second_copy)
+    payload = sum(len(chunk.data) for chunk in chunks)
+    layout = Layout.of_size(len(frame.front) + payload, repair)
+    if layout is None:
+        return frame, list(chunks)
+    blank = Chunk(NO_BLOCK, REPAIR_CHUNK, layout.placeholder())
+    frame = build_frame(header, [*chunks, blank], second_copy=second_copy)
+    covered = chain([frame.front], (bytes(chunk.data) for chunk in chunks))
+    data = layout.chunk(covered, len(frame.front) + payload)
+    return frame, [*chunks, Chunk(NO_BLOCK, REPAIR_CHUNK, data)]
+
+
 def write_container(path: Path, frame: Frame, chunks: Sequence[Chunk]) -> str:
     """Write the file and flush it to the disk. Returns the SHA-256 of the whole file, as hex."""
     digest = hashlib.sha256()
@@ -134,14 +165,34 @@ def write_container(path: Path, frame: Frame, chunks: Sequence[Chunk]) -> str:
 class Container:
     """An open file: `header`, `chunks`, and the bytes of a chunk by `read`.
 
-    notes: what had to be worked around to open it (only with `tolerant`).
+    Bytes that are damaged are repaired in memory where the file holds parity for them; nothing is
+    written.
+
+    Args:
+        path: of the file.
+        tolerant: open it where its beginning or its end is damaged, too.
+        mends: whether damage may be repaired; without it every byte counts as it is.
+        warn: takes the sentence that says what was repaired; without it that is one of `notes`.
+
+    notes: what had to be worked around (with `tolerant`, or without `warn`).
     is_cut: whether its end is missing. bytes_read: how much of it has been read so far.
     """
 
-    def __init__(self, path: Path, *, tolerant: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        tolerant: bool = False,
+        mends: bool = True,
+        warn: Callable[[str], None] | None = None,
+    ) -> None:
         self.path = path
         self.notes: list[str] = []
         self.bytes_read = 0
+        self.is_cut = False
+        self._warn = warn or self.notes.append
+        self._damages: list[Damage] | None = None if mends else []
+        self._repaired: list[Damage] = []
         self._stream = _open(path)
         try:
             self.size = os.fstat(self._stream.fileno()).st_size
@@ -161,13 +212,70 @@ class Container:
         self._stream.close()
 
     def read(self, chunk: ChunkInfo) -> bytes:
-        """The chunk's bytes; raises CodecError where they are missing or damaged."""
+        """The chunk's bytes; raises CodecError where they are missing or damaged beyond repair."""
+        try:
+            return self._read(chunk)
+        except CodecError:
+            if not self._mend(self._repair_chunk()):
+                raise
+            return self._read(chunk)
+
+    def _read(self, chunk: ChunkInfo) -> bytes:
         data = self._bytes_at(chunk.offset, chunk.length)
         if len(data) < chunk.length:
             raise self.damaged(chunk, "is missing: the file is cut short")
         if zlib.crc32(data) != chunk.crc:
             raise self.damaged(chunk, "is damaged (checksum)")
         return data
+
+    @property
+    def repair(self) -> Repair:
+        """What the file holds to be repaired with."""
+        found = self._repair_chunk()
+        if found is None:
+            return "parity" if any(map(_is_repair, self.chunks)) else "off"
+        return "parity" if found.layout.rows else "locate"
+
+    def sound_chunks(self) -> list[Chunk]:
+        """All chunks but that of `repair`; raises CodecError where one is damaged beyond repair."""
+        kept = [chunk for chunk in self.chunks if not _is_repair(chunk)]
+        return [Chunk(one.block, one.kind, self.read(one), one.layer) for one in kept]
+
+    def damages(self) -> list[Damage] | None:
+        """All damage to what the repair chunk covers; None where there is none that can be used.
+
+        Reads the whole file.
+        """
+        found = self._repair_chunk()
+        return None if found is None else found.find(self._bytes_or_zeros)
+
+    def has_sound_repair(self) -> bool:
+        """Whether the repair chunk is what it has to be, or the file has none; reads all of it."""
+        rows = [chunk for chunk in self.chunks if _is_repair(chunk)]
+        if not rows:
+            return True
+        found = self._repair_chunk()
+        if found is None:
+            return False
+        starts = range(0, found.covered, _AT_ONCE)
+        parts = (self._bytes_at(at, min(_AT_ONCE, found.covered - at)) for at in starts)
+        return found.is_of(parts)
+
+    def _repair_chunk(self) -> RepairChunk | None:
+        rows = [chunk for chunk in self.chunks if _is_repair(chunk)]
+        if len(rows) != 1 or rows[0].offset + rows[0].length > self.size:
+            return None
+        return RepairChunk.at(self._bytes_or_zeros, rows[0].offset, rows[0].length)
+
+    def _mend(self, repair: RepairChunk | None) -> bool:
+        """Repair what can be; whether there was anything. It is done once."""
+        if self._damages is not None:
+            return False
+        self._damages = repair.find(self._bytes_or_zeros) if repair else []
+        self._repaired = [damage for damage in self._damages if damage.repaired is not None]
+        if self._repaired:
+            self._warn(repaired_text(self.path.name, self._repaired))
+        return bool(self._repaired)
 
     def damaged(self, chunk: ChunkInfo, says: str) -> CodecError:
         """The error that names a chunk and its place."""
@@ -188,24 +296,47 @@ class Container:
 
     def _load(self, tolerant: bool) -> None:
         problems: list[CodecError] = []
+        prologues: list[_Prologue] = []
         for prologue_at, place in self._prologue_places(tolerant):
             try:
                 prologue = self._prologue(prologue_at, place, tolerant)
             except CodecError as problem:
                 problems.append(problem)
                 continue
+            prologues.append(prologue)
             for header_at, copy in prologue.places(tolerant):
                 try:
                     self._load_header_and_table(prologue, header_at)
                 except CodecError as problem:
                     problems.append(problem)
                     continue
-                self.notes += [problem.message for problem in problems]
-                self.version, self.header_copy = prologue.version, copy
-                self.is_cut = self.size < prologue.file_bytes
-                self._check_size(prologue, tolerant)
+                self._opened(prologue, copy, problems, tolerant)
                 return
+        if tolerant and self._damages is None:
+            for prologue in prologues:
+                if self._mended_front(prologue):
+                    self._opened(prologue, "repaired", problems, tolerant)
+                    return
         raise problems[0]
+
+    def _opened(
+        self, prologue: _Prologue, copy: str, problems: list[CodecError], tolerant: bool
+    ) -> None:
+        self.notes += [problem.message for problem in problems]
+        self.version, self.header_copy = prologue.version, copy
+        self.is_cut = self.size < prologue.file_bytes
+        self._check_size(prologue, tolerant)
+
+    def _mended_front(self, prologue: _Prologue) -> bool:
+        """Whether header and table, lost with all their copies, were repaired by parity."""
+        end = prologue.payload_offset + prologue.payload_bytes
+        if end > self.size or not self._mend(RepairChunk.before(self._bytes_or_zeros, end)):
+            return False
+        try:
+            self._load_header_and_table(prologue, _PROLOGUE.size)
+        except CodecError:
+            return False
+        return True
 
     def _prologue_places(self, tolerant: bool) -> Iterator[tuple[int, str]]:
         yield 0, "the beginning"
@@ -323,7 +454,27 @@ class Container:
         except OSError as cause:
             raise self._error(f"byte {offset} cannot be read: {cause.strerror or cause}") from cause
         self.bytes_read += len(data)
+        return self._as_repaired(offset, data)
+
+    def _as_repaired(self, offset: int, data: bytes) -> bytes:
+        for damage in self._repaired:
+            first = max(offset, damage.offset)
+            stop = min(offset + len(data), damage.offset + damage.length)
+            if first < stop and damage.repaired is not None:
+                right = damage.repaired[first - damage.offset : stop - damage.offset]
+                data = data[: first - offset] + right + data[stop - offset :]
         return data
+
+    def _bytes_or_zeros(self, offset: int, length: int) -> bytes:
+        """As many bytes as are asked for: zeros where a disk gives none, or the file has ended."""
+        try:
+            return self._bytes_at(offset, length).ljust(length, b"\0")
+        except CodecError:
+            if length <= _SECTOR:
+                return bytes(length)
+            starts = range(offset, offset + length, _SECTOR)
+            stop = offset + length
+            return b"".join(self._bytes_or_zeros(at, min(_SECTOR, stop - at)) for at in starts)
 
     def _fail(self, says: str) -> NoReturn:
         raise self._error(says)
@@ -387,6 +538,21 @@ def _table_bytes(chunks: Sequence[Chunk]) -> bytes:
         *(chunk.layer for chunk in chunks),
         *(len(chunk.data) for chunk in chunks),
         *(zlib.crc32(bytes(chunk.data)) for chunk in chunks),
+    )
+
+
+def _is_repair(chunk: ChunkInfo) -> bool:
+    return chunk.block == NO_BLOCK and chunk.kind == REPAIR_CHUNK
+
+
+def repaired_text(name: str, damages: Sequence[Damage]) -> str:
+    """The sentence that says which damage was repaired, and what to do about it."""
+    first, more = damages[0], len(damages) - 1
+    places = f" and {more} more place{'s' if more > 1 else ''}" if more else ""
+    return (
+        f"{name} is damaged: {first.length} bytes at byte {first.offset}{places} were repaired from"
+        " its parity. The file itself is still damaged: copy it again, or write it anew"
+        f" (medenhance recover {name} NEW.ucv)"
     )
 
 

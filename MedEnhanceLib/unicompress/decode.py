@@ -72,7 +72,8 @@ def decompress(
 ) -> Volume:
     """Read a `.ucv`, or the blocks of it that `region` touches and nothing else.
 
-    A whole volume is compared with its SHA-256, a part with its chunks' checksums.
+    A whole volume is compared with its SHA-256, a part with its chunks' checksums. Damage that the
+    file's parity undoes is a warning. Of a file that was cut a region before the cut can be read.
 
     Args:
         path: of the file.
@@ -90,7 +91,7 @@ def decompress(
     """
     monitor = monitor or Monitor()
     check_layers(layers)
-    with Container(Path(path)) as container:
+    with _open_for(region, Path(path), monitor) as container:
         header = Header.from_json(container.header, container.path.name)
         size = container.size
         ranges = resolve_region(region, header.shape)
@@ -164,12 +165,27 @@ def decompress_preview(
     return header.volume(voxels, header.geometry, str(path), size), share
 
 
+def _open_for(region: Region | None, path: Path, monitor: Monitor) -> Container:
+    """Open a file; for a region one that is cut short too: reading chunks finds what is missing."""
+    try:
+        return Container(path, warn=monitor.warn)
+    except CodecError:
+        if region is None:
+            raise
+        container = Container(path, tolerant=True, warn=monitor.warn)
+        if container.is_cut:
+            monitor.warn(container.notes[-1])
+            return container
+        container.close()
+        raise
+
+
 def _open_begun(path: Path, monitor: Monitor) -> Container:
     """Open a file; one that is cut short too, where all of its first layer came before the cut."""
     try:
-        return Container(path)
+        return Container(path, warn=monitor.warn)
     except CodecError:
-        container = Container(path, tolerant=True)
+        container = Container(path, tolerant=True, warn=monitor.warn)
         voxel_chunks = [chunk for chunk in container.chunks if chunk.block != NO_BLOCK]
         has_layers = any(chunk.layer > 0 for chunk in voxel_chunks)
         ends = (chunk.offset + chunk.length for chunk in voxel_chunks if chunk.layer == 0)
@@ -454,7 +470,7 @@ def decompress_to(
     """
     monitor = monitor or Monitor()
     check_layers(layers)
-    with Container(Path(path)) as container:
+    with _open_for(region, Path(path), monitor) as container:
         header = Header.from_json(container.header, container.path.name)
         ranges = resolve_region(region, header.shape)
         chunks = chunks_by_block(container, header, layers)

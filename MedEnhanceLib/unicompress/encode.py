@@ -50,6 +50,7 @@ from MedEnhanceLib.unicompress.container import (
     Container,
     Spool,
     build_frame,
+    with_repair,
     write_container,
 )
 from MedEnhanceLib.unicompress.decode import chunks_by_block, decode_chunks
@@ -61,6 +62,7 @@ from MedEnhanceLib.unicompress.models import (
     ModelSet,
     shipped_model,
 )
+from MedEnhanceLib.unicompress.repair import Repair, most_bytes
 from MedEnhanceLib.unicompress.verify import Tally, check_target
 
 ENDING = ".ucv"
@@ -140,13 +142,16 @@ def compress(
             monitor.part(0.0, 0.85),
             spool.keep,
             shipped_predictors(draft.modality) if config.speed != "fast" else (),
+            config.access,
         )
         payload = _code(task, volume, draft, config)
         header = _final_header(draft, payload)
         carried = payload.models if config.embed_model else payload.carried
         # A model that exists nowhere else lies at both ends: without it all blocks were lost.
         chunks = model_chunks(payload.carried) + payload.chunks + model_chunks(carried)
-        frame = build_frame(header.to_json(), chunks, second_copy=payload.second_copy)
+        frame, chunks = with_repair(
+            header.to_json(), chunks, config.repair, second_copy=payload.second_copy
+        )
         file_sha256 = write_container(temporary, frame, chunks)
         ssim = _verify(temporary, voxels, config, threads, monitor.part(0.85, 1.0))
     return CompressResult(
@@ -273,7 +278,10 @@ def _code_to_ratio(
 ) -> Payload:
     """By videos and wavelets; at high ratios, or where it is asked for, by implicit blocks too."""
     models = {role: task.context.models.get(role) for role in task.context.models.named}
-    room = make_room(draft, task.voxels, ratio, models.get(video.ROLE), embed=config.embed_model)
+    model = models.get(video.ROLE)
+    room = make_room(
+        draft, task.voxels, ratio, model, embed=config.embed_model, repair=config.repair
+    )
     asked = config.block_type == "implicit"
     tried = asked or ratio >= LEAST_RATIO
     implicit = implicit_for(volume, task.voxels, needed=asked) if tried else None
@@ -281,7 +289,7 @@ def _code_to_ratio(
         return code_to_ratio(task, room)
     decoder = implicit.writer.model
     named = replace(draft, models={decoder.role: decoder.identity})
-    beside = make_room(named, task.voxels, ratio)
+    beside = make_room(named, task.voxels, ratio, repair=config.repair)
     if config.embed_model:
         beside = beside.without(len(decoder.data))
     others = partial(code_to_ratio, room=room)
@@ -295,17 +303,20 @@ def make_room(
     model: CodecModel | None = None,
     *,
     embed: bool = False,
+    repair: Repair,
 ) -> Room:
     """The bytes that a ratio leaves, and what the header takes of them.
 
-    model: that the header may have to name; embed: whether the file carries it.
+    model: that the header may have to name; embed: whether the file carries it; repair: the parity
+    that it holds.
     """
     models = {} if model is None else {model.role: model.identity}
     fields = replace(draft, models=models).to_json()
+    file_bytes = int(voxels.nbytes / ratio)
     carried = len(model.data) if model is not None and embed else 0
     return Room(
         ratio,
-        file_bytes=int(voxels.nbytes / ratio) - carried,
+        file_bytes=file_bytes - carried - most_bytes(file_bytes, repair),
         once=build_frame(fields, [], second_copy=False).file_bytes,
         twice=build_frame(fields, [], second_copy=True).file_bytes,
     )
@@ -314,8 +325,11 @@ def make_room(
 def _verify(
     path: Path, voxels: Voxels, config: CompressConfig, threads: int, monitor: Monitor
 ) -> float | None:
-    """Raise CodecError unless the file meets its target; the SSIM that was measured for it."""
-    with Container(path) as container:
+    """Raise CodecError unless the file meets its target; the SSIM that was measured for it.
+
+    Nothing is repaired meanwhile: a disk that gives back other bytes must not go unseen.
+    """
+    with Container(path, mends=False) as container:
         header = Header.from_json(container.header, path.name)
         chunks = chunks_by_block(container, header)
         tally = Tally(voxels, header.grid)
@@ -338,6 +352,7 @@ def _verify(
             sha256=header.voxels_sha256,
             psnr=tally.psnr(peak),
             ssim=ssim,
+            sound_repair=container.has_sound_repair(),
         )
     return ssim
 

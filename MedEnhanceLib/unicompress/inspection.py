@@ -10,15 +10,24 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import CodecError
+from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.io.describe import orientation_code, plain_geometry
 from MedEnhanceLib.runtime.progress import Monitor, attend
 from MedEnhanceLib.unicompress.blocks import ordered_map, whole_region
 from MedEnhanceLib.unicompress.codecs.lossless import block_type_name, block_type_package
 from MedEnhanceLib.unicompress.config import thread_count
-from MedEnhanceLib.unicompress.container import NO_BLOCK, ChunkInfo, Container
+from MedEnhanceLib.unicompress.container import (
+    NO_BLOCK,
+    ChunkInfo,
+    Container,
+    with_repair,
+    write_container,
+)
 from MedEnhanceLib.unicompress.decode import (
     Bytes,
     allocate_voxels,
@@ -30,6 +39,7 @@ from MedEnhanceLib.unicompress.decode import (
 )
 from MedEnhanceLib.unicompress.header import Header
 from MedEnhanceLib.unicompress.models import DecodeContext
+from MedEnhanceLib.unicompress.repair import Damage
 from MedEnhanceLib.unicompress.verify import voxels_sha256
 
 Outcome = Voxels | CodecError
@@ -51,7 +61,7 @@ class RecoverReport:
     """What became of a damaged container.
 
     lost: the blocks that hold `fill_value` now, the smallest voxel of the source.
-    notes: damage elsewhere in the file, that did no harm.
+    notes: damage elsewhere in the file, that did no harm, or that was repaired.
     proved: whether all voxels are those of the file as it was written (SHA-256).
     """
 
@@ -62,14 +72,28 @@ class RecoverReport:
     notes: tuple[str, ...]
     proved: bool
 
+    def mask(self, volume: Volume) -> Volume:
+        """Where the recovered volume holds no voxels of its source.
+
+        Args:
+            volume: as it was recovered.
+        Returns:
+            A volume on its grid, uint8: 1 where a block is lost, else 0.
+        """
+        voxels = np.zeros(volume.shape, np.uint8)
+        for lost in self.lost:
+            voxels[tuple(map(slice, lost.start, lost.stop))] = 1
+        return replace(volume, voxels=voxels, modality="SEG", units="", lossy=())
+
 
 def recover(
     path: str | Path, *, monitor: Monitor | None = None, threads: int = 0
 ) -> tuple[Volume, RecoverReport]:
-    """Read every intact block of a damaged `.ucv` and fill the others.
+    """Repair a damaged `.ucv` from its parity, read every intact block, and fill the others.
 
     Damage to header or chunk table is repaired from their second copy. Where blocks are lost
-    the volume's history says so.
+    the volume's history says so, and `RecoverReport.mask` which voxels they are. The file itself
+    stays as it is.
 
     Args:
         path: of the file.
@@ -121,6 +145,31 @@ def _recover(path: Path, monitor: Monitor, threads: int) -> tuple[Volume, Recove
         note = derived_note(f"recovered without {len(lost)} of {report.blocks} damaged blocks")
         header = replace(header, history=(*header.history, note))
     return header.volume(voxels, header.geometry, str(path), size), report
+
+
+def save_repaired(path: Path, output: Path, *, overwrite: bool) -> None:
+    """Write a whole file of a damaged one that parity repairs: the same header, the same chunks.
+
+    Args:
+        path: of the file.
+        output: of the file to write; it appears once it was read back.
+        overwrite: whether a file at `output` is replaced.
+    Raises:
+        CodecError: a chunk is damaged beyond repair, or what was written is not what is read.
+        OutputError: the file cannot be written, or is there already.
+    """
+    with Container(path, tolerant=True) as container:
+        chunks, repair, header = container.sound_chunks(), container.repair, container.header
+    with atomic_write(output, overwrite=overwrite) as temporary:
+        frame, laid_out = with_repair(header, chunks, repair)
+        write_container(temporary, frame, laid_out)
+        with Container(temporary, mends=False) as written:
+            equal = written.sound_chunks() == chunks and written.header == header
+            if not (equal and written.has_sound_repair() and written.is_sealed()):
+                raise CodecError(
+                    f"{output.name}: what was written is not what is read back",
+                    "Check this machine's disk and memory; nothing was kept.",
+                )
 
 
 def _read_blocks(
@@ -188,11 +237,13 @@ def inspect_container(
         (number by type), block_shape, layers, format, encoder, models (by role), voxels_sha256,
         `missing` (what this installation lacks to decode it) and `check`: null without `verify`,
         else `intact`, the number of `chunks`, the `damaged` ones (chunk, block or null, start and
-        stop of its voxels, offset, length, reason) and `sealed`, whether its SHA-256 fits.
+        stop of its voxels, offset, length, reason), `sealed`, whether its SHA-256 fits, and
+        `places`: null where the file has no page checksums, else the runs of damaged bytes that
+        they find (offset, length, repairable).
     Raises:
         CodecError: header or chunk table are damaged, or the file's size is not theirs.
     """
-    with Container(Path(path)) as container:
+    with Container(Path(path), mends=False) as container:
         header = Header.from_json(container.header, container.path.name)
         chunks = [chunk for chunk in container.chunks if chunk.block != NO_BLOCK]
         geometry = header.geometry
@@ -246,12 +297,19 @@ def _check(container: Container, header: Header, monitor: Monitor) -> dict[str, 
     except OSError:  # a disk that cannot read a place of it
         sealed = False
     monitor.progress(1.0, "verified")
+    found = container.damages()
     return {
         "intact": sealed and not damaged,
         "chunks": len(container.chunks),
         "damaged": damaged,
         "sealed": sealed,
+        "places": None if found is None else [_run(damage) for damage in found],
     }
+
+
+def _run(damage: Damage) -> dict[str, Any]:
+    repairable = damage.repaired is not None
+    return {"offset": damage.offset, "length": damage.length, "repairable": repairable}
 
 
 def _damaged(chunk: ChunkInfo, header: Header, reason: str) -> dict[str, Any]:

@@ -206,7 +206,8 @@ def _write_page(state: dict[str, Any], folder: Path) -> None:
             "one mutation, given to decompress, recover, a region, a preview or inspect. *bytes*: "
             "flips, cuts, insertions, splices. The others have every checksum mended, so that they "
             "reach what lies behind: the parsers of *header*, *table* and *prologue*, the inflater "
-            "(*deflated*), the decoders (*code*). *Refused*: an error that names file and place. "
+            "(*deflated*), the decoders (*code*). *parity*: a forged repair chunk, and damage to"
+            " what it covers. *Refused*: an error that names file and place. "
             "*Right*: the voxels that the header names by their hash. *Warned*: others, with a "
             "warning, where the header says that voxels are not exact.",
             "## Gates\n\n" + gate_table(gates).rstrip(),

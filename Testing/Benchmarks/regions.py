@@ -27,13 +27,22 @@ from MedEnhanceLib.unicompress import CompressConfig, compress, decode, decompre
 from MedEnhanceLib.unicompress.container import ChunkInfo, Container
 from MedEnhanceLib.unicompress.header import Header
 
-SAMPLE, CT = "mni152_t1.nii.gz", "ct/sts/STS_013/CT.nii.gz"
+SAMPLE = "mni152_t1.nii.gz"
+OPEN = {
+    "CT STS_013": ("ct/sts/STS_013/CT.nii.gz", "CT"),
+    "CT abdomen": ("ct/abdomen/CT.nii.gz", "CT"),
+    "MR studyforrest T1": ("mr/studyforrest/T1.nii.gz", "MR"),
+}
 MODES: dict[str, dict[str, Any]] = {
     "lossless": {"lossless": True},
+    "lossless, whole": {"lossless": True, "access": "whole"},
     "lossless, fast": {"lossless": True, "speed": "fast"},
-    "max error 2, fast": {"max_error": 2.0, "speed": "fast"},
+    "max error 2": {"max_error": 2.0},
     "ratio 32, fast": {"ratio": 32.0, "speed": "fast"},
+    "ratio 32, fast, slice": {"ratio": 32.0, "speed": "fast", "access": "slice"},
 }
+#: What the blocks of access to slices are compared with.
+_COARSER = {"lossless": "lossless, whole", "ratio 32, fast, slice": "ratio 32, fast"}
 SIDE = 64
 _SCRIPT = "Testing/Benchmarks/regions.py"
 Row = dict[str, Any]
@@ -46,7 +55,8 @@ def main() -> None:
     options = parser.parse_args()
     volumes = {"MR, the sample": load(resource_folder("samples") / SAMPLE, modality="MR")}
     if not options.quick:
-        volumes["CT STS_013"] = load(SHARED_DATA / CT, modality="CT")
+        for name, (file, modality) in OPEN.items():
+            volumes[name] = load(SHARED_DATA / file, modality=modality)
     with tempfile.TemporaryDirectory() as place:
         rows = [
             {"volume": name, "shape": volume.shape} | row
@@ -54,7 +64,13 @@ def main() -> None:
             for row in _measure(volume, Path(place))
         ]
     wrong = sum(not row["equal"] for row in rows)
+    slices = [row for row in rows if row["part"] == "1 slice"]
     gates = [gate("parts that differ from the whole", wrong, "0", wrong == 0)]
+    for mode in _COARSER:
+        share = max(r["bytes"] / r["file_bytes"] for r in slices if r["mode"] == mode)
+        gates.append(
+            gate(f"of the file for a slice, {mode} (%)", 100 * share, "≤ 10", share <= 0.1)
+        )
     folder = REPOSITORY / "runs" / "benchmarks" if options.quick else DOCS
     if not options.quick:
         fill(REPOSITORY / "docs" / "compression.md", f"parts of {_SCRIPT}", _short(rows))
@@ -64,16 +80,17 @@ def main() -> None:
 def _measure(volume: Volume, place: Path) -> Iterator[Row]:
     for mode, fields in MODES.items():
         path = place / "a.ucv"
-        compress(volume, path, CompressConfig(threads=1, **fields), overwrite=True)
+        config = CompressConfig(threads=1, **fields)
+        done = compress(volume, path, config, overwrite=True)
         whole = decompress(path, threads=1).voxels
         for part, region in _regions(volume.shape).items():
-            yield {"mode": mode, "part": part, **_read(path, region, whole)}
+            yield {"mode": mode, "part": part, "psnr": done.psnr, **_read(path, region, whole)}
 
 
 def _regions(shape: tuple[int, ...]) -> dict[str, tuple[slice, ...]]:
     """The whole, ten slices, one slice, and a cube, all in the middle."""
     k = shape[0] // 2
-    cube = tuple(slice((n - SIDE) // 2, (n + SIDE) // 2) for n in shape)
+    cube = tuple(slice(max(0, (n - SIDE) // 2), min(n, (n + SIDE) // 2)) for n in shape)
     return {
         "whole": (slice(None),),
         "10 slices": (slice(k - 5, k + 5),),
@@ -138,8 +155,31 @@ def _page(rows: list[Row], gates: list[dict[str, Any]]) -> str:
             "",
             gate_table(gates),
             table(header, cells),
+            "## What access to slices costs",
+            "",
+            table(
+                ("volume", "blocks", "a slice reads", "instead of", "bytes", "dB"),
+                _costs(rows),
+            ),
         ]
     )
+
+
+def _costs(rows: list[Row]) -> Iterator[tuple[str, ...]]:
+    """Files for access to slices beside those of the largest blocks."""
+    slices = {(row["volume"], row["mode"]): row for row in rows if row["part"] == "1 slice"}
+    for (volume, mode), fine in slices.items():
+        if mode in _COARSER:
+            coarse = slices[volume, _COARSER[mode]]
+            lost = "–" if fine["psnr"] is None else f"−{coarse['psnr'] - fine['psnr']:.2f}"
+            yield (
+                f"{volume}, {mode}",
+                f"{coarse['of_blocks']} → {fine['of_blocks']}",
+                f"{fine['bytes'] / fine['file_bytes']:.1%}",
+                f"{coarse['bytes'] / coarse['file_bytes']:.1%}",
+                f"{fine['file_bytes'] / coarse['file_bytes'] - 1:+.2%}",
+                lost,
+            )
 
 
 def _short(rows: list[Row]) -> str:

@@ -481,9 +481,7 @@ class DecompressTest(CompressTestCase):
         node = self.smallVolume((70, 70, 70))
         self.choose(node)
         self.compress()
-        with open(self.path, "r+b") as file:
-            file.seek(os.path.getsize(self.path) // 3)
-            file.write(b"\0" * 40)
+        self.damage(os.path.getsize(self.path) // 10)
         job = self.openFile()
         self.assertEqual(job.state, "failed")
         message = self.widget.ui.messageLabel.text
@@ -499,7 +497,36 @@ class DecompressTest(CompressTestCase):
         notes = job.nodes["output"].GetAttribute("MedEnhance.notes")
         self.assertRegex(notes, r"^\d+ of \d+ blocks could not be read and holds? the lowest value")
         back = slicer.util.arrayFromVolume(job.nodes["output"])
-        self.assertGreater((back == slicer.util.arrayFromVolume(node)).mean(), 0.5)
+        whole = slicer.util.arrayFromVolume(node)
+        self.assertGreater((back == whole).mean(), 0.5)
+        mask = job.nodes["mask"]
+        (segment,) = mask.GetSegmentation().GetSegmentIDs()
+        lost = slicer.util.arrayFromSegmentBinaryLabelmap(mask, segment, job.nodes["output"])
+        np.testing.assert_array_equal(back[lost == 0], whole[lost == 0])
+        self.assertEqual(set(back[lost == 1]), {whole.min()})
+        self.assertEqual(lost.sum(), job.result["report"]["lost_voxels"])
+
+    @slow
+    def test_damageThatParityRepairsIsAWarning(self):
+        node = self.smallVolume((70, 70, 70))
+        self.choose(node)
+        self.compress()
+        self.damage(40)
+        job = self.openFile()
+        self.assertEqual(job.state, "done", job.error)
+        message = self.widget.ui.messageLabel.text
+        self.assertIn("was loaded", message)
+        self.assertIn("scan.ucv is damaged", message)
+        self.assertIn("write it anew", message)
+        back = slicer.util.arrayFromVolume(job.nodes["output"])
+        np.testing.assert_array_equal(back, slicer.util.arrayFromVolume(node))
+        self.assertIn("repaired", job.nodes["output"].GetAttribute("MedEnhance.notes"))
+
+    def damage(self, count):
+        """Zero bytes of the file."""
+        with open(self.path, "r+b") as file:
+            file.seek(os.path.getsize(self.path) // 3)
+            file.write(b"\0" * count)
 
     @slow
     def test_whyNothingCanBeCompressedIsWrittenOnThePage(self):

@@ -197,7 +197,9 @@ class DecompressSection:
             return
         node = job.nodes["output"]
         self._choose(node)
-        self.context.message("info", _("{name} was loaded.").format(name=node.GetName()))
+        loaded = _("{name} was loaded.").format(name=node.GetName())
+        level = "warning" if job.warnings else "info"
+        self.context.message(level, "\n".join([loaded, *job.warnings]))
 
     def _onRecovered(self, job):
         self._refresh()

@@ -187,14 +187,27 @@ def _fillPreview(node, path, card, slices):
 
 
 def startRecover(runner, path):
-    """Open what is intact in a damaged file; job.result["report"] says what is missing."""
+    """Open what is intact in a damaged file; job.result["report"] says what is missing.
+
+    job.nodes: "output" and, where blocks of a single volume are lost, "mask", a segmentation of
+    them.
+    """
     name = _("{name} recovered").format(name=baseName(path))
 
     def notes(job):
         report = job.result["report"]
         return compression_texts.lostText(report) if report["lost"] else ""
 
-    return _startOpening(runner, "recover", path, {}, name, notes)
+    return _startOpening(runner, "recover", path, {}, name, notes, then=_placeMask)
+
+
+def _placeMask(job, node):
+    """What is lost, over the volume that was recovered."""
+    mask = job.result["outputs"].get("mask")
+    if mask is not None and not bridge.isSequence(node):
+        label = {"value": 1, "name": _("Lost"), "color": "#c81e1e"}
+        name = _("{name} lost").format(name=node.GetName())
+        job.nodes["mask"] = yield from results.makeSegmentation(mask, node, [label], name)
 
 
 def startFill(runner, path, node):
@@ -203,6 +216,8 @@ def startFill(runner, path, node):
     def after(job):
         yield from bridge.receiveVoxels(job.params["output"], node)
         node.RemoveAttribute(bridge.PREVIEW)
+        noted = node.GetAttribute(NOTES)
+        node.SetAttribute(NOTES, "\n".join(filter(None, [noted, *job.warnings])))
         dicom_source.rememberSeries(node, *dicom_source.seriesAndStudyOf(job.result))
         job.nodes["output"] = node
 
@@ -365,14 +380,16 @@ def _intoJobFolder(job):
     yield 1.0
 
 
-def _startOpening(runner, kind, path, params, name, notes):
-    """notes(job): the notes on the node that comes out; "" for none."""
+def _startOpening(runner, kind, path, params, name, notes, then=None):
+    """notes(job): the notes on the node that comes out; "" for none. then: steps after it."""
 
     def after(job):
         node = yield from bridge.receiveVolume(job.params["output"], name or baseName(path))
-        node.SetAttribute(NOTES, notes(job))
+        node.SetAttribute(NOTES, "\n".join(filter(None, [notes(job), *job.warnings])))
         dicom_source.rememberSeries(node, *dicom_source.seriesAndStudyOf(job.result))
         job.nodes["output"] = node
+        if then is not None:
+            yield from then(job, node)
 
     title = _("Open {name}").format(name=os.path.basename(path))
     params = {"input": str(path)} | {key: value for key, value in params.items() if value}

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.core.origin import DicomOrigin
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError, OutputError
+from MedEnhanceLib.errors import CodecError, ConfigError, OutputError
 from MedEnhanceLib.jobs.dicom import DicomParams, check_output
 from MedEnhanceLib.jobs.files import (
     CONTAINER,
     KeptVolumes,
     Result,
     VolumeParams,
+    beside,
+    check_ending,
     check_outputs,
     check_volume_outputs,
     finish,
@@ -88,10 +90,21 @@ class DecompressParams(DicomParams):
 
 @dataclass(frozen=True, kw_only=True)
 class RecoverParams(Params):
-    """Save what is intact in a damaged container."""
+    """Repair a damaged container in memory, and save what is intact."""
 
     input: Annotated[str, About(help="a .ucv that decompress refuses", flag="FILE")]
-    output: Annotated[str, About(help=".nii.gz, .nii, .nrrd or .mha", flag="OUTPUT")]
+    output: Annotated[
+        str,
+        About(
+            help=".nii.gz, .nii, .nrrd or .mha; .ucv for a sound copy, where nothing is lost",
+            flag="OUTPUT",
+        ),
+    ]
+    mask: str | None = option(
+        None,
+        help="where the mask of lost voxels goes, if any are (default: beside OUTPUT)",
+        metavar="FILE",
+    )
     overwrite: bool = option(False, help="replace existing outputs", flag="--force")
 
 
@@ -164,6 +177,8 @@ def estimate_volume(volume: Volume, config: CompressConfig, monitor: Monitor) ->
     """As `estimate`; warns where it says nothing of what is asked for."""
     from MedEnhanceLib.unicompress import estimate
 
+    if config.access == "slice":
+        monitor.warn("the estimate is of larger blocks: with access to slices a file loses more")
     if config.block_type == "implicit":
         monitor.warn("the estimate is of the other block types: implicit blocks lose more")
     return estimate(volume, config, monitor=monitor)
@@ -221,19 +236,40 @@ def _frames_of(region: Region | None, volume: Volume) -> tuple[int, int] | None:
 
 
 def run_recover(params: RecoverParams, monitor: Monitor) -> Result:
-    """Decode every intact block → save → manifest that says what is missing."""
+    """Decode every intact block → save, with a mask of the others → manifest that lists them."""
     from MedEnhanceLib.io import save
     from MedEnhanceLib.unicompress import recover
+    from MedEnhanceLib.unicompress.inspection import save_repaired
 
     began = time.monotonic()
     source, output = Path(params.input), Path(params.output)
-    check_volume_outputs({"output": output}, inputs=[source], overwrite=params.overwrite)
+    outputs = {"output": output}
+    is_copy = output.suffix.lower() == CONTAINER
+    if is_copy:
+        check_outputs(outputs, inputs=[source], overwrite=params.overwrite)
+    else:
+        check_ending(output)
+        outputs["mask"] = Path(params.mask or beside(output, "lost"))
+        check_volume_outputs(outputs, inputs=[source], overwrite=params.overwrite)
     volume, report = recover(source, monitor=monitor.part(0.0, 0.9))
     monitor.progress(0.9, "save")
-    save(volume, output, overwrite=params.overwrite, monitor=monitor)
+    if is_copy:
+        if report.lost:
+            raise CodecError(
+                f"{source.name}: {len(report.lost)} of {report.blocks} blocks are damaged beyond"
+                " repair: no sound copy can be written",
+                "Save what is intact as .nii.gz, .nii, .nrrd or .mha.",
+            )
+        save_repaired(source, output, overwrite=params.overwrite)
+    else:
+        save(volume, output, overwrite=params.overwrite, monitor=monitor)
+    if report.lost:
+        save(report.mask(volume), outputs["mask"], overwrite=params.overwrite, monitor=monitor)
+    else:
+        outputs.pop("mask", None)
     return finish(
         "recovered from a damaged container",
-        {"output": output},
+        outputs,
         began=began,
         config={},
         inputs={"input": source},

@@ -44,6 +44,7 @@ from MedEnhanceLib.unicompress.encode import (
 )
 from MedEnhanceLib.unicompress.header import VoxelRange
 from MedEnhanceLib.unicompress.models import DecodeContext
+from MedEnhanceLib.unicompress.repair import most_bytes
 
 Item = TypeVar("Item")
 
@@ -135,7 +136,7 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
     voxels = codable(volume, config)
     monitor.progress(0.0, "look at the volume")
     header = draft_header(volume, voxels, config)
-    room = make_room(header, voxels, config.ratio or 1.0)
+    room = make_room(header, voxels, config.ratio or 1.0, repair=config.repair)
     context = DecodeContext(voxels.dtype, header.voxel_range)
     found = _bounded(voxels, config, volume.modality, header.voxel_range, room, monitor)
     if config.psnr is not None or config.ssim is not None:
@@ -145,11 +146,12 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
     elif config.ratio is not None and found.file_bytes > room.file_bytes:
         found = _at_ratio(voxels, config, context, room, monitor)
     monitor.progress(1.0, "estimated")
+    file_bytes = found.file_bytes + most_bytes(round(found.file_bytes), config.repair)
     return Estimate(
         mode=config.mode,
         raw_bytes=voxels.nbytes,
-        file_bytes=round(found.file_bytes),
-        ratio=voxels.nbytes / found.file_bytes,
+        file_bytes=round(file_bytes),
+        ratio=voxels.nbytes / file_bytes,
         max_error=found.max_error,
         psnr=found.psnr,
         lossless=found.lossless,

@@ -131,7 +131,7 @@ def code_implicit_volume(task: Task, room: Room, implicit: Implicit, fit_s: floa
 
 
 def _plain_codes(task: Task, implicit: Implicit) -> list[ImplicitCode]:
-    grid = wavelet_grid(task.voxels.shape, _DEPTH)
+    grid = task.cut(wavelet_grid(task.voxels.shape, _DEPTH))
     codes = []
     for number in range(len(grid)):
         task.monitor.progress(number / len(grid), "implicit codes")
@@ -142,7 +142,7 @@ def _plain_codes(task: Task, implicit: Implicit) -> list[ImplicitCode]:
 
 
 def _pack(task: Task, room: Room, implicit: Implicit, codes: list[ImplicitCode]) -> Payload:
-    grid = wavelet_grid(task.voxels.shape, _DEPTH)
+    grid = task.cut(wavelet_grid(task.voxels.shape, _DEPTH))
     keep, second_copy = choose_layers(codes, room, task.voxels.nbytes)
     chunks = [
         Chunk(number, IMPLICIT, code.chunks[layer], layer)
@@ -166,7 +166,7 @@ def _fitted(
 ) -> list[ImplicitCode]:
     from MedEnhanceLib.unicompress.codecs.implicit.writer import fit_codes
 
-    grid = wavelet_grid(task.voxels.shape, _DEPTH)
+    grid = task.cut(wavelet_grid(task.voxels.shape, _DEPTH))
     fitted = []
     for number, code in enumerate(codes):
         task.monitor.progress(number / len(codes), "refining codes")

@@ -62,7 +62,7 @@ def code_bounded(task: Task, bound: float | None) -> Payload:
         bound: the largest error, in stored units; None or 0 is lossless.
     """
     bound = bound or None
-    grid = coding_grid(task.voxels.shape)
+    grid = task.cut(coding_grid(task.voxels.shape))
     if task.predictors and task.speed != "fast":
         chosen = _winning_predictor(task, bound)
         if chosen is not None:
@@ -132,7 +132,7 @@ def _pieces(voxels: Voxels) -> list[Voxels]:
 
 def _code_learned(task: Task, bound: float | None, predictor: Predictor) -> Payload:
     voxels = task.voxels
-    grid = predictor_grid(voxels.shape)
+    grid = task.cut(predictor_grid(voxels.shape), cheap=True)
 
     def code(number: int) -> tuple[Code, Voxels]:
         block = grid.box(number).of(voxels)
@@ -187,7 +187,7 @@ def code_within(task: Task, budget: Callable[[int], int]) -> Payload | None:
         budget: number of chunks → bytes that there are for them.
     """
     voxels = task.voxels
-    room = budget(len(coding_grid(voxels.shape)))
+    room = budget(len(task.cut(coding_grid(voxels.shape))))
     if voxels.dtype.kind not in "iu" or 8 * room < LEAST_BITS * voxels.size:
         return None
     bound = _first_bound(voxels, room * _TAUGHT, task.predictors if task.speed != "fast" else ())

@@ -114,7 +114,8 @@ def code_to_quality(task: Task, quality: Quality) -> Payload:
     both = tried.wins < _NEAR_DB
     found: list[Payload] = []
     if tried.wins > -_NEAR_DB:
-        part, grid = task.part(0.0, 0.5 if both else 0.9), video_grid(voxels.shape)
+        part = task.part(0.0, 0.5 if both else 0.9)
+        grid = task.cut(video_grid(voxels.shape))
         videos = VideoTask(
             **vars(part),
             grid=grid,

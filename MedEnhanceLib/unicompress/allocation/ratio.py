@@ -120,7 +120,7 @@ def _best_videos(task: Task, room: Room, trial: Trial, *, wavelet_too: bool) -> 
     Where two encoders were as good in the trial, or the bits of one do not suffice, the one that
     loses less on the whole.
     """
-    grid = video_grid(task.voxels.shape)
+    grid = task.cut(video_grid(task.voxels.shape))
     budget, second_copy = room.for_payload(len(grid))
     if budget <= 0:
         return None

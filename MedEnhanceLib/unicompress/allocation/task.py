@@ -9,10 +9,10 @@ from typing import TypeVar
 from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.unicompress.blocks import Grid, ordered_map
+from MedEnhanceLib.unicompress.blocks import Grid, ordered_map, readable_by_slices
 from MedEnhanceLib.unicompress.codecs.lossless import WAVELET
 from MedEnhanceLib.unicompress.codecs.predictor.learned import Predictor
-from MedEnhanceLib.unicompress.config import Speed
+from MedEnhanceLib.unicompress.config import Access, Speed
 from MedEnhanceLib.unicompress.container import Chunk, Keep
 from MedEnhanceLib.unicompress.decode import decode_data
 from MedEnhanceLib.unicompress.models import CodecModel, DecodeContext
@@ -31,7 +31,7 @@ class Task:
 
     voxels: [T,] K, J, I. context: what a reader has; the restoration model in it is a term of the
     filters of videos. keep: where codes wait until the file is laid out. predictors: learned ones
-    that may suit the volume.
+    that may suit the volume. access: how small a part of the file a slice shall be.
     """
 
     voxels: Voxels
@@ -41,6 +41,13 @@ class Task:
     monitor: Monitor
     keep: Keep = bytes
     predictors: Sequence[Predictor] = ()
+    access: Access = "auto"
+
+    def cut(self, grid: Grid, *, cheap: bool = False) -> Grid:
+        """The grid, cut for access to slices; cheap: whether that costs little here."""
+        if self.access == "whole" or (self.access == "auto" and not cheap):
+            return grid
+        return readable_by_slices(grid, cheap=self.access == "auto")
 
     def part(self, start: float, stop: float) -> Task:
         """The same, as the part of the progress from `start` to `stop`."""

@@ -44,7 +44,7 @@ def code_wavelets(task: Task, room: Room) -> Payload:
     """
     voxels = task.voxels
     task = replace(task, threads=min(task.threads, wavelet.MOST_THREADS))
-    grid = wavelet_grid(voxels.shape, choose_depth(voxels, room.file_bytes))
+    grid = task.cut(wavelet_grid(voxels.shape, choose_depth(voxels, room.file_bytes)))
     budget, second_copy = room.for_payload(len(grid))
     measured = _measure(task.part(0.0, 0.7), grid, budget)
     smallest = sum(one.curve.smallest for one in measured)

@@ -236,12 +236,42 @@ def test_container_is_an_input_like_any_other(
 
 @pytest.fixture
 def damaged(run: Callable, head: Volume, tmp_path: Path) -> Path:
-    """A container of four blocks, one of which is damaged."""
-    io.save(Volume(np.tile(head.voxels, (1, 8, 9)), modality="MR"), tmp_path / "large.nrrd")
-    path = tmp_path / "large.ucv"
-    run("compress", tmp_path / "large.nrrd", path, "--lossless", "--speed", "fast")
+    """A container of four blocks, one of which is damaged beyond repair."""
+    return _damaged(run, head, tmp_path, "off")
+
+
+def _damaged(run: Callable, head: Volume, folder: Path, repair: str) -> Path:
+    io.save(Volume(np.tile(head.voxels, (1, 8, 9)), modality="MR"), folder / "large.nrrd")
+    path, source = folder / "large.ucv", folder / "large.nrrd"
+    run("compress", source, path, "--lossless", "--speed", "fast", "--repair", repair)
     damage(path)
     return path
+
+
+def test_damage_that_parity_repairs_is_a_warning(
+    run: Callable, head: Volume, tmp_path: Path
+) -> None:
+    path = _damaged(run, head, tmp_path, "parity")
+    ran = run("inspect", path, "--verify")
+    assert ran.status == 6
+    assert "1 of 5 chunks are damaged, and its parity repairs them" in ran.err
+    assert "no voxel is lost" in ran.err
+    ran = run("decompress", path, tmp_path / "back.nrrd")
+    assert ran.status == 0
+    assert "large.ucv is damaged" in ran.err
+    assert "write it anew" in ran.err
+    saved = run("recover", path, tmp_path / "again.nrrd")
+    assert saved.status == 0
+    assert "repaired from its parity" in saved.out
+    assert "every voxel is proved" in saved.out
+    assert not (tmp_path / "again-lost.nrrd").exists()
+    assert run("recover", path, tmp_path / "sound.ucv").status == 0
+    assert run("inspect", tmp_path / "sound.ucv", "--verify").status == 0
+    assert run("decompress", tmp_path / "sound.ucv", tmp_path / "sound.nrrd").status == 0
+    whole = io.load(tmp_path / "large.nrrd")
+    assert io.load(tmp_path / "sound.nrrd").is_equal(whole)
+    for name in ("back", "again"):
+        assert io.load(tmp_path / f"{name}.nrrd").is_equal(whole)
 
 
 def test_damage_is_status_six(run: Callable, damaged: Path, tmp_path: Path) -> None:
@@ -268,8 +298,30 @@ def test_scripts_see_a_recovery_in_part_and_what_was_written(
     assert saved.status == 7
     assert saved.json["ok"] is False
     assert saved.json["error"]["code"] == "incomplete"
-    assert saved.json["outputs"] == {"output": str(tmp_path / "back.nrrd")}
+    assert saved.json["outputs"] == {
+        "output": str(tmp_path / "back.nrrd"),
+        "mask": str(tmp_path / "back-lost.nrrd"),
+    }
     assert len(saved.json["report"]["lost"]) == 1
+    mask = io.load(tmp_path / "back-lost.nrrd")
+    assert (mask.modality, mask.shape) == ("SEG", (12, 320, 324))
+    assert mask.voxels.sum() == saved.json["report"]["lost_voxels"]
+
+
+def test_no_copy_is_called_sound_that_is_not(run: Callable, damaged: Path, tmp_path: Path) -> None:
+    ran = run("recover", damaged, tmp_path / "sound.ucv")
+    assert ran.status == 6
+    assert "1 of 4 blocks are damaged beyond repair" in ran.err
+    assert not (tmp_path / "sound.ucv").exists()
+
+
+def test_the_mask_goes_where_it_is_asked_for(run: Callable, damaged: Path, tmp_path: Path) -> None:
+    mask = tmp_path / "mask.nii.gz"
+    assert run("recover", damaged, tmp_path / "back.nrrd", "--mask", mask).status == 7
+    assert set(np.unique(io.load(mask).voxels)) == {0, 1}
+    again = run("recover", damaged, tmp_path / "other.nrrd", "--mask", mask)
+    assert again.status not in (0, 7)
+    assert not (tmp_path / "other.nrrd").exists()
 
 
 def test_where_nothing_is_left_recover_fails_and_writes_nothing(

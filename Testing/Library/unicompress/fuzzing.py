@@ -41,8 +41,9 @@ from MedEnhanceLib.unicompress.allocation import near_lossless, wavelets
 from MedEnhanceLib.unicompress.blocks import Grid
 from MedEnhanceLib.unicompress.codecs import lossless
 from MedEnhanceLib.unicompress.codecs.integers import to_integers
-from MedEnhanceLib.unicompress.container import NO_BLOCK, Container
+from MedEnhanceLib.unicompress.container import NO_BLOCK, REPAIR_CHUNK, Container
 from MedEnhanceLib.unicompress.header import DTYPES
+from MedEnhanceLib.unicompress.repair import Layout
 
 from .golden import FOLDER
 
@@ -366,6 +367,46 @@ def _code(dice: random.Random, base: Base, other: Base) -> bytes:
     return lay_out(json.dumps(base.header).encode(), rows)
 
 
+def _parity(dice: random.Random, base: Base, other: Base) -> bytes:
+    """Parity over the base, its head and rows forged under checksums that fit, and damage to both.
+
+    What it covers is damaged under its own checksums: whatever is repaired must be the base.
+    """
+    rows = [row for row in base.rows if (row.block, row.kind) != (NO_BLOCK, REPAIR_CHUNK)]
+    rows.append(Row(NO_BLOCK, 99, 0, dice.randbytes(24_000)))
+    stripe = dice.choice((512, 1024, 2048))
+    text, about = json.dumps(base.header).encode(), 25_000 + len(base.raw)
+    if stripe < 1024:
+        layout = Layout(-(-about // stripe) * stripe, 1, stripe, 1)
+    else:
+        layout = Layout(1024, -(-about // 1024), stripe, dice.randrange(3) * 1024 // stripe)
+    blank = layout.placeholder()
+    raw = bytearray(lay_out(text, [*rows, Row(NO_BLOCK, REPAIR_CHUNK, 0, blank)]))
+    place = raw.index(blank)
+    chunk = bytearray(layout.chunk([bytes(raw[:place])], place))
+    if dice.random() < 0.5:
+        _forge_head(dice, chunk)
+    if dice.random() < 0.3:
+        chunk = bytearray(mangle(dice, bytes(chunk), other.raw)[: len(blank)].ljust(len(blank)))
+    raw[place : place + len(blank)] = chunk[:-4] + zlib.crc32(chunk[:-4]).to_bytes(4, "little")
+    for _ in range(dice.choice((1, 1, 2, 3))):
+        at, length = dice.randrange(place), dice.choice((1, 1, 50, 500, 3000))
+        raw[at : min(at + length, place)] = dice.randbytes(min(length, place - at))
+    return bytes(raw[:-32]) + hashlib.sha256(raw[:-32]).digest()
+
+
+def _forge_head(dice: random.Random, chunk: bytearray) -> None:
+    head = struct.Struct("<4sIIIIQI")
+    fields = list(head.unpack_from(chunk))
+    field = dice.randrange(1, 6)
+    near = max(0, fields[field] + dice.choice((-1024, -2, -1, 1, 2, 1024)))
+    fields[field] = dice.choice((near, dice.choice(_NUMBERS))) & 0xFFFFFFFF
+    forged = head.pack(*fields[:-1], 0)[:-4]
+    forged += zlib.crc32(forged).to_bytes(4, "little")
+    for at in dice.choice(((0,), (len(chunk) - 36,), (0, len(chunk) - 36))):
+        chunk[at : at + head.size] = forged
+
+
 Mutate = Callable[[random.Random, Base, Base], bytes]
 #: Name → mutation, its share, and whether its checksums were mended.
 MUTATIONS: dict[str, tuple[Mutate, int, bool]] = {
@@ -375,6 +416,7 @@ MUTATIONS: dict[str, tuple[Mutate, int, bool]] = {
     "table": (_table, 10, True),
     "deflated": (_deflated, 6, True),
     "code": (_code, 26, True),
+    "parity": (_parity, 12, False),
 }
 _NAMES = [name for name, (_, share, _) in MUTATIONS.items() for _ in range(share)]
 _CALLS = ["decompress"] * 14 + ["recover"] * 3 + ["region", "inspect", "preview"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -22,8 +23,9 @@ from MedEnhanceLib.unicompress.codecs.integers import to_integers
 from MedEnhanceLib.unicompress.codecs.predictor.learned import code_learned, network_of
 from MedEnhanceLib.unicompress.codecs.video import video, wiener
 from MedEnhanceLib.unicompress.codecs.video.av1 import SVT
-from MedEnhanceLib.unicompress.container import Chunk, Container, build_frame, write_container
+from MedEnhanceLib.unicompress.container import Chunk, Container, with_repair, write_container
 from MedEnhanceLib.unicompress.models import DecodeContext, ModelSet, shipped_model
+from MedEnhanceLib.unicompress.repair import Layout
 from MedEnhanceLib.unicompress.verify import voxels_sha256
 
 FOLDER = Path(__file__).resolve().parents[2] / "Data" / "unicompress"
@@ -48,19 +50,27 @@ def golden_volume(dtype: str = "<i2") -> Volume:
 
 
 def write_all(folder: Path, version: str) -> None:
-    """One file for each mode, and one with a frame for each block type."""
+    """One file for each mode, and one with a frame for each block type.
+
+    Two have parity, of each kind, though they are smaller than files that `compress` gives any.
+    """
     modes = {
         "lossless": {"lossless": True},
         "max-error": {"max_error": MAX_ERROR},
         "ratio": {"ratio": 6},
     }
     for name, config in modes.items():
-        compress(golden_volume(), folder / f"v{version}-{name}.ucv", CompressConfig(**config))
+        with _parity(Layout(2048, 1, 64, 1) if name == "lossless" else None):
+            compress(golden_volume(), folder / f"v{version}-{name}.ucv", CompressConfig(**config))
     floats = Volume(golden_voxels("<f4") / np.float32(3))
     compress(floats, folder / f"v{version}-float.ucv", CompressConfig(lossless=True))
     _write_every_type(folder / f"v{version}-types.ucv")
     _write_with_models(folder / f"v{version}-models.ucv")
     _write_video_of_10_bits(folder / f"v{version}-video-10-bit.ucv")
+
+
+def _parity(layout: Layout | None) -> Any:
+    return mock.patch.object(Layout, "of_size", lambda *_: layout)
 
 
 def _write_every_type(path: Path) -> None:
@@ -79,7 +89,7 @@ def _write_every_type(path: Path) -> None:
         chunks.append(Chunk(kind, kind, coded.record + code))
     stream = wavelet.encode(voxels.astype(np.float32), 12.0)
     chunks.append(Chunk(lossless.WAVELET, lossless.WAVELET, stream.prefix(len(stream))))
-    _write(path, frames, chunks, exact=False)
+    _write(path, frames, chunks, Layout(1024, 15, 1024, 1), exact=False)
 
 
 def _write_with_models(path: Path) -> None:
@@ -130,14 +140,18 @@ def _write_video_of_10_bits(path: Path) -> None:
     _write(path, decoded, chunks, range=list(limits), blocks=[1, 1, 1])
 
 
-def _write(path: Path, frames: Voxels, chunks: list[Chunk], **fields: Any) -> None:
+def _write(
+    path: Path, frames: Voxels, chunks: list[Chunk], parity: Layout | None = None, **fields: Any
+) -> None:
     """A file of these chunks, with a header as `compress` gives it but for `fields`."""
     usual = path.with_name("usual.ucv")
     compress(Volume(frames, modality="CT"), usual, CompressConfig(lossless=True))
     with Container(usual) as opened:
         header = {**opened.header, "voxels_sha256": voxels_sha256(frames), **fields}
     usual.unlink()
-    write_container(path, build_frame(header, chunks), chunks)
+    with _parity(parity):
+        frame, chunks = with_repair(header, chunks, "parity")
+    write_container(path, frame, chunks)
 
 
 if __name__ == "__main__":

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress import decompress, inspect_container
 from MedEnhanceLib.unicompress.codecs import lossless
 from MedEnhanceLib.unicompress.container import VERSION
 
 from .golden import FOLDER, GEOMETRY, MAX_ERROR, golden_volume, golden_voxels
 
-VERSIONS = ["1.0", "1.1"]
+VERSIONS = ["1.0", "1.1", "1.2"]
 #: SHA-256 of every file as it was released. A line is never changed: a reader that cannot open an
 #: old file is wrong, not the file. New versions add lines.
 RELEASED = {
@@ -29,6 +31,13 @@ RELEASED = {
     "v1.1-ratio": "56131c6e006ddbbefdc6560c8635f9feb75a0d05814ba0ac6015b5b4edc30207",
     "v1.1-types": "6d5cba4a45d9715be8a3b3ea93447acd4e01de81fdec88c18a2fd9c33c79c8db",
     "v1.1-video-10-bit": "65f1091be2fe4b7b2d76401e270068d0301c3270299845dd91b39f4e448711e5",
+    "v1.2-float": "f617cb539e17048f315d5ea45dfe8bda8f4652cca445a4591ebb824cf5d6c6ec",
+    "v1.2-lossless": "1c0b2007233f3e40a1c15a6b26dbed477ffe91296ce55e390ff7881f1122b464",
+    "v1.2-max-error": "fc58e930910d74539b9f7a60eea0c97d8db0e0d472effc2f1fecb72b978e4595",
+    "v1.2-models": "cd58f6b7c838158510209d66391633483f602b858f8152f91e83e6ccdd40bac9",
+    "v1.2-ratio": "c03dc6a6da065695f9229b21914c9dab3a93bbc5de474cec6d2d55e4808c36d2",
+    "v1.2-types": "383557dfbef56dcbd54993240de1c6f29781ae785852898cb5b51c1d6a1b57d0",
+    "v1.2-video-10-bit": "950480895e081fa532e2c4d327728ebeabce9629e94e1e3fcdb346509dc476e7",
 }
 
 
@@ -73,22 +82,40 @@ class TestGolden:
         assert np.abs(frames[lossless.WAVELET].astype(int) - golden_voxels()).max() <= 1
 
 
-def test_blocks_that_need_models() -> None:
+@pytest.mark.parametrize("version", VERSIONS[1:])
+def test_blocks_that_need_models(version: str) -> None:
     """The models that released files name are kept, under their hashes, whatever ships later."""
-    path = FOLDER / "v1.1-models.ucv"
+    path = FOLDER / f"v{version}-models.ucv"
     frames = decompress(path).voxels
     assert np.array_equal(frames[1], golden_voxels())
     found = inspect_container(path)
     assert set(found["models"]) == {"restoration", "predictor", "implicit"}
 
 
-def test_a_video_of_10_bits() -> None:
+@pytest.mark.parametrize("version", VERSIONS[1:])
+def test_a_video_of_10_bits(version: str) -> None:
     """Its header names the hash of its voxels, which reading proves; PyAV is not needed."""
-    volume = decompress(FOLDER / "v1.1-video-10-bit.ucv")
+    volume = decompress(FOLDER / f"v{version}-video-10-bit.ucv")
     assert volume.voxels.shape == (6, 67, 65)
     error = np.abs(volume.voxels[:, :28, :24].astype(int) - golden_voxels())
     assert np.median(error) < 40
 
 
+@pytest.mark.parametrize("version", VERSIONS[2:])
+@pytest.mark.parametrize(("name", "run"), [("lossless", 40), ("types", 1024)])
+def test_damage_that_parity_repairs(version: str, name: str, run: int, tmp_path: Path) -> None:
+    """A small file has one row, whose place is found by trying; the other has pages of 1024."""
+    whole = (FOLDER / f"v{version}-{name}.ucv").read_bytes()
+    path = tmp_path / "a.ucv"
+    path.write_bytes(whole[:1024] + bytes(run) + whole[1024 + run :])
+    warnings: list[str] = []
+    monitor = Monitor(lambda event: warnings.append(event.fields.get("message", "")))
+    back = decompress(path, monitor=monitor)
+    assert back.is_equal(decompress(FOLDER / f"v{version}-{name}.ucv"))
+    assert any("repaired from its parity" in line for line in warnings)
+
+
 def test_the_files_are_small() -> None:
-    assert sum(path.stat().st_size for path in FOLDER.glob("*.ucv")) < 60_000
+    for version in VERSIONS:
+        assert sum(path.stat().st_size for path in FOLDER.glob(f"v{version}-*.ucv")) < 35_000
+    assert sum(path.stat().st_size for path in FOLDER.glob("*.ucv")) < 30_000 * len(VERSIONS)

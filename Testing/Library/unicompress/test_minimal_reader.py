@@ -22,7 +22,13 @@ from MedEnhanceLib.unicompress.encode import model_chunks
 from MedEnhanceLib.unicompress.header import DTYPES
 from MedEnhanceLib.unicompress.models import DecodeContext, ModelSet, shipped_model
 
-from . import minimal_implicit, minimal_predictor, minimal_reader, minimal_video
+from . import (
+    minimal_implicit,
+    minimal_predictor,
+    minimal_reader,
+    minimal_repair,
+    minimal_video,
+)
 from .conftest import Write
 from .golden import FOLDER
 from .test_damage import chunks_of, rebuild
@@ -50,6 +56,7 @@ def test_both_readers_give_the_same_voxels(path: Path) -> None:
         (minimal_video, 280),
         (minimal_predictor, 200),
         (minimal_implicit, 230),
+        (minimal_repair, 150),
     ],
 )
 def test_it_is_independent_and_small(part: ModuleType, lines: int) -> None:
@@ -64,7 +71,7 @@ def test_it_is_independent_and_small(part: ModuleType, lines: int) -> None:
     assert imported <= {
         "__future__", "collections", "functools", "hashlib", "imagecodecs",
         "itertools", "json", "math", "numpy", "pathlib", "struct", "sys", "typing", "zlib",
-        "minimal_implicit", "minimal_predictor", "minimal_video",
+        "minimal_implicit", "minimal_predictor", "minimal_repair", "minimal_video",
     }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import EllipsisType
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.unicompress import decode, decompress
-from MedEnhanceLib.unicompress.blocks import Grid, coding_grid, wavelet_grid
+from MedEnhanceLib.unicompress.blocks import Grid, coding_grid, readable_by_slices, wavelet_grid
 from MedEnhanceLib.unicompress.container import ChunkInfo, Container
 
 from .conftest import Write
@@ -85,8 +86,8 @@ def test_only_the_chunks_that_are_needed_are_read(
     opened: list[Container] = []
 
     class Counting(Container):
-        def __init__(self, path: Path) -> None:
-            super().__init__(path)
+        def __init__(self, path: Path, **options: Any) -> None:
+            super().__init__(path, **options)
             self.start = self.bytes_read
             self.asked: list[ChunkInfo] = []
             opened.append(self)
@@ -149,6 +150,50 @@ def test_frames_of_a_sequence_are_read_alone(write: Write, small_blocks: None) -
     file = write(Volume(voxels), lossless=True, speed="fast")
     part = decompress(file, region=(slice(2, 3), ..., slice(5, 9)))
     assert np.array_equal(part.voxels, voxels[2:3, :, :, 5:9])
+
+
+@pytest.mark.parametrize(
+    ("shape", "counts", "cheap", "expected"),
+    [
+        ((114, 215, 252), (2, 1, 1), True, 11),  # half a million voxels in each
+        ((216, 325, 274), (5, 1, 1), True, 14),
+        ((20, 512, 512), (1, 2, 2), True, 2),  # eight slices in each
+        ((20, 512, 512), (1, 2, 2), False, 14),
+        ((5, 64, 64), (1, 1, 1), False, 5),
+        ((5, 64, 64), (1, 1, 1), True, 1),
+        ((600, 64, 64), (40, 1, 1), True, 40),
+        ((10, 60, 64, 64), (1, 1, 1), False, 2),  # frames are apart as they are
+    ],
+)
+def test_blocks_for_access_to_slices(
+    shape: tuple[int, ...], counts: tuple[int, int, int], cheap: bool, expected: int
+) -> None:
+    grid = readable_by_slices(Grid(shape, counts), cheap=cheap)
+    assert grid.counts == (expected, *counts[1:])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "config",
+    [{"lossless": True}, {"ratio": 8.0, "speed": "fast"}, {"psnr": 46.0, "speed": "fast"}],
+    ids=str,
+)
+def test_a_slice_reads_a_tenth_where_that_is_asked_for(
+    config: dict[str, Any], write: Write
+) -> None:
+    k, j, i = np.mgrid[0:56, 0:80, 0:72]
+    smooth = 900 * np.sin(j / 9) * np.cos(i / 7) + k
+    noisy = smooth + np.random.default_rng(0).normal(0, 9, smooth.shape)
+    volume = Volume(noisy.astype(np.int16), modality="CT")
+    shares = {}
+    for access in ("slice", "whole"):
+        path = write(volume, access=access, repair="off", **config)
+        with Container(path) as opened:
+            grid = Grid(volume.shape, tuple(opened.header["blocks"]))
+            touched = set(grid.blocks_in(((0, 1), (28, 29), (0, 80), (0, 72))))
+            read = sum(chunk.length for chunk in opened.chunks if chunk.block in touched)
+            shares[access] = read / opened.size
+    assert shares["slice"] < 0.1 < shares["whole"]
 
 
 def test_damage_elsewhere_does_not_touch_a_region(file: Path, scan: Volume) -> None:

@@ -43,7 +43,7 @@ def fail(*_: Any, **__: Any) -> Any:
 
 STAGES: dict[str, tuple[Any, str]] = {
     "coding": (encode, "code_bounded"),
-    "laying out": (encode, "build_frame"),
+    "laying out": (encode, "with_repair"),
     "writing": (encode, "write_container"),
     "flushing": (container_module.os, "fsync"),
     "verifying": (encode, "check_target"),
@@ -185,13 +185,11 @@ def test_a_predictor_that_errs_is_caught_before_the_file_appears(
 def test_a_file_above_its_ratio_is_caught(
     scan: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fat(header: Any, chunks: Any, **options: Any) -> Any:
-        return real(dict(header, padding=os.urandom(4000).hex()), chunks, **options)
+    def fat(header: Any, *rest: Any, **options: Any) -> Any:
+        return real(dict(header, padding=os.urandom(4000).hex()), *rest, **options)
 
-    real: Callable[..., Any] = encode.build_frame
-    monkeypatch.setattr(
-        encode, "build_frame", lambda h, c, **o: real(h, c, **o) if not c else fat(h, c, **o)
-    )
+    real: Callable[..., Any] = encode.with_repair
+    monkeypatch.setattr(encode, "with_repair", fat)
     with pytest.raises(CodecError, match="misses its target"):
         compress(scan, tmp_path / "a.ucv", CompressConfig(ratio=8.0, speed="fast"))
 

@@ -29,7 +29,7 @@ def volume() -> Volume:
 @pytest.fixture
 def file(volume: Volume, tmp_path: Path) -> Path:
     path = tmp_path / "a.ucv"
-    config = CompressConfig(ratio=RATIO, block_type="implicit", embed_model=True)
+    config = CompressConfig(ratio=RATIO, block_type="implicit", embed_model=True, repair="off")
     compress(volume, path, config)
     return path
 

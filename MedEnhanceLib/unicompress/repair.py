@@ -1,0 +1,437 @@
+"""Parity of a `.ucv`: checksums find damaged bytes, and parity restores them, up to a number.
+
+    head       32 bytes: how long the parts are (`_HEAD`)
+    rows       parity: `rows` times `stripe` bytes
+    checksums  CRC-32 of each page of what is covered, then of each page of the rows
+    head       once more
+    CRC-32     of all of this, so that the chunk's own checksum is `RESIDUE`, whatever it holds
+
+Covered is the file from its first byte to the repair chunk. It is cut into stripes, and row j is
+what Horner's rule makes of them at x^j in GF(2¹⁶): a Reed–Solomon code. Columns of pages are
+independent; in each, as many lost pages come back as there are rows. A small file has one row and
+one checksum: the place of a single run of damaged bytes is found by trying.
+
+This module knows bytes only. No length in a repair chunk is believed.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+Repair = Literal["off", "locate", "parity"]
+REPAIRS: tuple[Repair, ...] = get_args(Repair)
+#: CRC-32 of any bytes that end with their own CRC-32.
+RESIDUE = 0x2144DF1C
+
+# magic, page, pages, stripe, rows, covered, CRC of all this
+_HEAD = struct.Struct("<4sIIIIQI")
+_MAGIC = b"UCVR"
+_CRC_BYTES = 4
+#: What disks and file systems lose at a time.
+_PAGE = 4096
+#: x^11 is the highest power by which `_times` multiplies; more rows take a second step.
+_HIGHEST = 11
+_MOST_ROWS = 2 * _HIGHEST + 1
+#: What a reader takes on: ours have pages of 4096 bytes, up to 1,400 stripes, 300 to be tried, and
+#: a hundredth of what they cover.
+_LEAST_PAGE = 1024
+_MOST_STRIPES = 1 << 14
+_MOST_TRIES, _MOST_TRIED_BYTES = 1 << 9, 1 << 20
+_LARGEST_SHARE = 8
+#: A repair chunk takes at most this share of a file, its row of the table (twice) included.
+_SHARE = 100
+_ROW_BYTES = 30
+#: Below this many bytes a row of a small file repairs nothing worth its bytes.
+_LEAST_STRIPE = 64
+_READ_BYTES = 1 << 16
+#: Header and table may turn out this much longer than they were estimated.
+_SLACK = 64
+
+Words = npt.NDArray[np.uint16]
+#: Bytes of a file: read(offset, length) gives as many, zeros for those that cannot be read.
+Read = Callable[[int, int], bytes]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How long the parts of a repair chunk are, in bytes; pages and rows are counted.
+
+    Where `page` divides `stripe`, checksums say which pages are lost. Where there is one page, of
+    several stripes and one row, the place is found by trying. Without rows damage is only found.
+    """
+
+    page: int
+    pages: int
+    stripe: int
+    rows: int
+
+    @classmethod
+    def of_size(cls, covered: int, repair: Repair) -> Layout | None:
+        """For about `covered` bytes; None where it would take more than its share of them."""
+        room = covered // _SHARE - _ROW_BYTES - _FIXED
+        pages = -(-(covered + _SLACK) // _PAGE)
+        if repair == "off" or room < _CRC_BYTES * pages:
+            return None
+        if repair == "locate":
+            return cls(_PAGE, pages, _PAGE, 0)
+        spare = (room - _CRC_BYTES * pages) // (_PAGE + _CRC_BYTES)
+        if spare >= 2:
+            columns = max(1, spare // (_HIGHEST + 1))
+            return cls(_PAGE, pages, columns * _PAGE, spare // columns)
+        stripe = (room - 2 * _CRC_BYTES) // 2 * 2
+        if stripe < _LEAST_STRIPE:
+            return None
+        return cls(-(-(covered + _SLACK) // stripe) * stripe, 1, stripe, 1)
+
+    @property
+    def unit(self) -> int:
+        """Bytes of a row that have a checksum of their own."""
+        return min(self.page, self.stripe)
+
+    @property
+    def tries(self) -> bool:
+        """Whether the place of damage has to be found by trying."""
+        return self.page > self.stripe
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Of the whole repair chunk."""
+        checksums = self.pages + self.rows * (self.stripe // self.unit)
+        return _FIXED + self.rows * self.stripe + _CRC_BYTES * checksums
+
+    def fits(self, covered: int, length: int) -> bool:
+        """Whether a chunk of that length can have this layout; nothing is believed before."""
+        page, pages, stripe, rows = self.page, self.pages, self.stripe, self.rows
+        if page < _LEAST_PAGE or stripe < 2 or page % 2 or stripe % 2 or rows > _MOST_ROWS:
+            return False
+        most = _MOST_STRIPES
+        if self.tries:
+            if page % stripe or (pages, rows) != (1, 1) or covered > _MOST_TRIED_BYTES:
+                return False
+            most = _MOST_TRIES
+        elif stripe % page:
+            return False
+        if rows and -(-covered // stripe) > most:
+            return False
+        return (
+            covered <= page * pages < covered + page + _PAGE
+            and self.chunk_bytes == length <= covered // _LARGEST_SHARE
+        )
+
+    def head(self, covered: int) -> bytes:
+        """The bytes with which the chunk begins and, but for its checksum, ends."""
+        fields = self.page, self.pages, self.stripe, self.rows, covered
+        head = _HEAD.pack(_MAGIC, *fields, 0)[:-_CRC_BYTES]
+        return head + _crc(head)
+
+    def placeholder(self) -> bytes:
+        """A chunk of the right length and checksum, to lay a file out with."""
+        return _with_crc(bytes(self.chunk_bytes - _CRC_BYTES))
+
+    def chunk(self, parts: Iterable[bytes], covered: int) -> bytes:
+        """The repair chunk of `covered` bytes, given in parts of any size."""
+        code, checksums = self._code(parts)
+        checksums += [0] * (self.pages - len(checksums))
+        unit = self.unit
+        for row in code:
+            checksums += [zlib.crc32(row[at : at + unit]) for at in range(0, self.stripe, unit)]
+        table = struct.pack(f"<{len(checksums)}I", *checksums)
+        head = self.head(covered)
+        return _with_crc(b"".join([head, *code, table, head]))
+
+    def _code(self, parts: Iterable[bytes]) -> tuple[list[bytes], list[int]]:
+        code, checksums = _Code(self), _Checksums(self.page)
+        for piece in _pieces(parts, self.stripe):
+            code.add(piece)
+            checksums.add(piece)
+        return [row.tobytes() for row in code.sums], checksums.all()
+
+
+_FIXED = 2 * _HEAD.size + _CRC_BYTES
+
+
+def most_bytes(file_bytes: int, repair: Repair) -> int:
+    """The most that the repair chunk of a file of at most that size adds to it."""
+    layout = Layout.of_size(file_bytes, repair)
+    if layout is None:
+        return 0
+    return file_bytes // _SHARE if layout.rows else layout.chunk_bytes + _ROW_BYTES
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A run of bytes that are not as they were written; `repaired`: as they were, or None."""
+
+    offset: int
+    length: int
+    repaired: bytes | None
+
+
+class RepairChunk:
+    """The repair chunk of an open file, as far as it is intact."""
+
+    def __init__(self, layout: Layout, covered: int, raw: bytes) -> None:
+        self.layout, self.covered = layout, covered
+        rows, unit = layout.rows * layout.stripe, layout.unit
+        self._rows = raw[_HEAD.size : _HEAD.size + rows]
+        table = raw[_HEAD.size + rows : -_HEAD.size - _CRC_BYTES]
+        checksums = struct.unpack(f"<{len(table) // _CRC_BYTES}I", table)
+        self._checksums = checksums[: layout.pages]
+        #: Number of a page of the rows → whether it is as it was written.
+        self._intact = [
+            zlib.crc32(self._rows[number * unit : (number + 1) * unit]) == crc
+            for number, crc in enumerate(checksums[layout.pages :])
+        ]
+
+    @classmethod
+    def at(cls, read: Read, offset: int, length: int) -> RepairChunk | None:
+        """The chunk at a place of a file; None where it is none, or both of its heads are lost."""
+        if length < _FIXED:
+            return None
+        for place in (offset, offset + length - _CRC_BYTES - _HEAD.size):
+            layout, covered = _parsed(read(place, _HEAD.size))
+            if layout is not None and covered == offset and layout.fits(covered, length):
+                return cls(layout, covered, read(offset, length))
+        return None
+
+    @classmethod
+    def before(cls, read: Read, end: int) -> RepairChunk | None:
+        """The chunk that ends there, for a file whose chunk table is lost."""
+        place = end - _CRC_BYTES - _HEAD.size
+        layout, covered = _parsed(read(place, _HEAD.size)) if place > 0 else (None, 0)
+        return cls.at(read, covered, end - covered) if layout and covered < end else None
+
+    def is_of(self, parts: Iterable[bytes]) -> bool:
+        """Whether rows and checksums are those of the covered bytes; all of them are read."""
+        code, checksums = self.layout._code(parts)
+        checksums += [0] * (self.layout.pages - len(checksums))
+        return (
+            all(self._intact)
+            and tuple(checksums) == self._checksums
+            and b"".join(code) == self._rows
+        )
+
+    def find(self, read: Read) -> list[Damage]:
+        """All damage to the covered bytes, repaired as far as that is possible; reads them all."""
+        lost = self._lost_pages(read)
+        if not lost or not self.layout.rows:
+            return [self._damage(page, None) for page in lost]
+        if self.layout.tries:
+            return [self._found_by_trying(read)]
+        return self._solved(read, lost)
+
+    def _parts(self, read: Read, step: int) -> Iterator[bytes]:
+        for offset in range(0, self.covered, step):
+            yield read(offset, min(step, self.covered - offset))
+
+    def _lost_pages(self, read: Read) -> list[int]:
+        checksums = _Checksums(self.layout.page)
+        for part in self._parts(read, _READ_BYTES):
+            checksums.add(part)
+        pairs = zip(checksums.all(), self._checksums, strict=False)
+        return [page for page, (found, crc) in enumerate(pairs) if found != crc]
+
+    def _damage(self, page: int, repaired: bytes | None) -> Damage:
+        offset = page * self.layout.page
+        length = min(self.layout.page, self.covered - offset)
+        return Damage(offset, length, None if repaired is None else repaired[:length])
+
+    def _differences(self, parts: Iterable[bytes]) -> list[Words]:
+        """What the covered bytes, as they are, leave of each row: zeros where nothing is lost."""
+        code = _Code(self.layout)
+        for piece in _pieces(parts, self.layout.stripe):
+            code.add(piece)
+        rows = np.frombuffer(self._rows, "<u2").reshape(self.layout.rows, -1)
+        return list(code.sums ^ rows)
+
+    def _solved(self, read: Read, lost: list[int]) -> list[Damage]:
+        """Lost pages are unknowns, a set of equations for each column of pages."""
+        layout, gone = self.layout, set(lost)
+
+        def blanked() -> Iterator[bytes]:
+            for page, part in enumerate(self._parts(read, layout.page)):
+                yield bytes(len(part)) if page in gone else part
+
+        differences = self._differences(blanked())
+        columns, last = layout.stripe // layout.page, -(-self.covered // layout.stripe) - 1
+        words = layout.page // 2
+        found = {}
+        for column in sorted({page % columns for page in lost}):
+            pages = [page for page in lost if page % columns == column]
+            rows = [row for row in range(layout.rows) if self._intact[row * columns + column]]
+            if len(pages) > len(rows):
+                continue
+            places = [last - page // columns for page in pages]
+            matrix = [[_power(row * place) for place in places] for row in rows]
+            part = slice(column * words, (column + 1) * words)
+            solved = _solve(matrix, [differences[row][part] for row in rows])
+            for page, values in zip(pages, solved, strict=False):
+                whole = self._damage(page, values.astype("<u2").tobytes())
+                if zlib.crc32(whole.repaired or b"") == self._checksums[page]:
+                    found[page] = whole
+        return [found.get(page) or self._damage(page, None) for page in lost]
+
+    def _found_by_trying(self, read: Read) -> Damage:
+        """One run of at most a stripe's length, wherever it begins."""
+        data, stripe = bytearray(read(0, self.covered)), self.layout.stripe
+        (difference,) = self._differences([bytes(data)])
+        raw = difference.astype("<u2").tobytes()
+        wrong = np.flatnonzero(np.frombuffer(raw, np.uint8))
+        whole = Damage(0, self.covered, None)
+        if not all(self._intact) or not len(wrong):
+            return whole
+        # The run begins behind the longest stretch, around the end, in which nothing is wrong.
+        gaps = np.diff(wrong, prepend=wrong[-1] - stripe)
+        begin = int(wrong[int(gaps.argmax())])
+        length = stripe - int(gaps.max()) + 1
+        turned = np.frombuffer((raw[begin:] + raw[:begin])[:length], np.uint8)
+        for start in range(begin - stripe, self.covered, stripe):
+            first, stop = max(start, 0), min(start + length, self.covered)
+            if first >= stop:
+                continue
+            old = bytes(data[first:stop])
+            change = turned[first - start : stop - start]
+            data[first:stop] = (np.frombuffer(old, np.uint8) ^ change).tobytes()
+            if zlib.crc32(data) == self._checksums[0]:
+                return Damage(first, stop - first, bytes(data[first:stop]))
+            data[first:stop] = old
+        return whole
+
+
+class _Code:
+    """The rows of a layout, stripe by stripe: rows · x^j + stripe, from zeros on (Horner)."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._stripe = layout.stripe
+        self.sums: Words = np.zeros((layout.rows, layout.stripe // 2), "<u2")
+        powers = np.arange(layout.rows, dtype="<u2")[:, None]
+        self._powers = np.minimum(powers, _HIGHEST)
+        self._more = powers[_HIGHEST + 1 :] - _HIGHEST
+
+    def add(self, stripe: bytes) -> None:
+        """The next stripe; the last one may be shorter, and counts as filled with zeros."""
+        if len(self.sums):
+            filled = stripe.ljust(self._stripe, b"\0")
+            product = _times(self.sums, self._powers)
+            if len(self._more):
+                product[-len(self._more) :] = _times(product[-len(self._more) :], self._more)
+            self.sums = product ^ np.frombuffer(filled, "<u2")
+
+
+class _Checksums:
+    """CRC-32 of each page of bytes that come in parts of any size."""
+
+    def __init__(self, page: int) -> None:
+        self._page, self._crc, self._held = page, 0, 0
+        self._done: list[int] = []
+
+    def add(self, part: bytes) -> None:
+        view = memoryview(part)
+        while view:
+            taken = view[: self._page - self._held]
+            self._crc = zlib.crc32(taken, self._crc)
+            self._held += len(taken)
+            view = view[len(taken) :]
+            if self._held == self._page:
+                self._done.append(self._crc)
+                self._crc = self._held = 0
+
+    def all(self) -> list[int]:
+        """Of all pages, the last one as far as it goes."""
+        return self._done + ([self._crc] if self._held else [])
+
+
+def _parsed(head: bytes) -> tuple[Layout | None, int]:
+    if len(head) < _HEAD.size:
+        return None, 0
+    magic, page, pages, stripe, rows, covered, crc = _HEAD.unpack(head)
+    if magic != _MAGIC or zlib.crc32(head[:-_CRC_BYTES]) != crc:
+        return None, 0
+    return Layout(page, pages, stripe, rows), covered
+
+
+def _pieces(parts: Iterable[bytes], size: int) -> Iterator[bytes]:
+    """The same bytes in pieces of one size, but for the last."""
+    held = bytearray()
+    for part in parts:
+        held += part
+        whole = len(held) // size * size
+        for start in range(0, whole, size):
+            yield bytes(held[start : start + size])
+        del held[:whole]
+    if held:
+        yield bytes(held)
+
+
+def _crc(data: bytes) -> bytes:
+    return zlib.crc32(data).to_bytes(_CRC_BYTES, "little")
+
+
+def _with_crc(data: bytes) -> bytes:
+    return data + _crc(data)
+
+
+# GF(2¹⁶): bits are coefficients, x^16 = x^5 + x^3 + x^2 + 1, and x generates all but 0.
+_ORDER = (1 << 16) - 1
+
+
+def _times(values: Words, power: Any) -> Words:
+    """The products of values and x^power, 0 to 11: bits that leave at the top come back at four."""
+    top = values >> (16 - power)
+    product: Words = (values << power) ^ top ^ (top << 2) ^ (top << 3) ^ (top << 5)
+    return product
+
+
+@cache
+def _tables() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """x^n for each n below the order, and n of each x^n."""
+    powers, value = np.empty(_ORDER, np.int64), 1
+    for exponent in range(_ORDER):
+        powers[exponent] = value
+        value <<= 1
+        value ^= 0x1002D if value >> 16 else 0
+    logarithms = np.zeros(_ORDER + 1, np.int64)
+    logarithms[powers] = np.arange(_ORDER)
+    return powers, logarithms
+
+
+def _power(exponent: int) -> int:
+    return int(_tables()[0][exponent % _ORDER])
+
+
+def _scaled(values: Words, factor: int) -> Words:
+    powers, logarithms = _tables()
+    if factor == 0:
+        return np.zeros_like(values)
+    product = powers[(logarithms[values] + logarithms[factor]) % _ORDER]
+    return np.where(values == 0, 0, product).astype(np.uint16)
+
+
+def _solve(matrix: Sequence[Sequence[int]], values: Sequence[Words]) -> list[Words]:
+    """The unknowns of `matrix` · unknowns = `values`, by elimination; [] where they are not fixed.
+
+    matrix: a row for each equation; values: of each, an array.
+    """
+    count = len(matrix[0]) if matrix else 0
+    rows = [(np.array(left, np.uint16), right) for left, right in zip(matrix, values, strict=True)]
+    for column in range(count):
+        pivot = next((n for n in range(column, len(rows)) if rows[n][0][column]), None)
+        if pivot is None:
+            return []
+        rows[column], rows[pivot] = rows[pivot], rows[column]
+        inverse = _power(-int(_tables()[1][rows[column][0][column]]))
+        left, right = (_scaled(side, inverse) for side in rows[column])
+        rows[column] = left, right
+        for n, (other_left, other_right) in enumerate(rows):
+            factor = int(other_left[column])
+            if n != column and factor:
+                rows[n] = other_left ^ _scaled(left, factor), other_right ^ _scaled(right, factor)
+    return [right for _, right in rows[:count]]

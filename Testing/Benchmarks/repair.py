@@ -1,0 +1,304 @@
+"""What parity in a `.ucv` takes and what it repairs, on real volumes; and other codes of its size.
+
+    python Testing/Benchmarks/repair.py             writes docs/benchmarks
+    python Testing/Benchmarks/repair.py --quick     the sample alone, writes runs/benchmarks
+
+Each file is damaged many times, and counts as whole where all of its covered bytes come back as
+they were; which voxels are lost without parity follows from the blocks that the damage touches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from _common import DOCS, REPOSITORY, SHARED_DATA, fill, gate, gate_table, table, write
+from _compression_volumes import large_volume
+
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.io import load
+from MedEnhanceLib.runtime.resources import resource_folder
+from MedEnhanceLib.unicompress import CompressConfig, compress
+from MedEnhanceLib.unicompress.container import NO_BLOCK, REPAIR_CHUNK, Container
+from MedEnhanceLib.unicompress.header import Header
+from MedEnhanceLib.unicompress.repair import REPAIRS, Layout, RepairChunk
+
+SEED, TRIALS, PAGE = 20_261_124, 60, 4096
+_SCRIPT = "Testing/Benchmarks/repair.py"
+Row = dict[str, Any]
+#: Name → damage: runs of bytes (offset, length) of a file of a given size.
+Damage = Callable[[random.Random, int], list[tuple[int, int]]]
+
+
+def _pages(count: int) -> Damage:
+    def places(dice: random.Random, size: int) -> list[tuple[int, int]]:
+        return [(page * PAGE, PAGE) for page in dice.sample(range(size // PAGE), count)]
+
+    return places
+
+
+def _run(length: int, step: int = 1) -> Damage:
+    def places(dice: random.Random, size: int) -> list[tuple[int, int]]:
+        return [(dice.randrange(max(1, (size - length) // step)) * step, length)]
+
+    return places
+
+
+DAMAGES: dict[str, Damage] = {
+    "50 bytes": _run(50),
+    "a page": _pages(1),
+    "4096 bytes anywhere": _run(PAGE),
+    "2 pages": _pages(2),
+    "64 KiB": _run(1 << 16, PAGE),
+    "10 pages": _pages(10),
+}
+MODES: dict[str, dict[str, Any]] = {
+    "lossless": {"lossless": True},
+    "ratio 32": {"ratio": 32.0, "speed": "fast"},
+}
+
+
+def main() -> None:
+    """Measure, then write the page and its figures."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--quick", action="store_true", help="the sample, into runs/benchmarks")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        rows = [row for case in _cases(options.quick) for row in _measure(*case, Path(place))]
+    codes = list(_codes())
+    gates = _gates(rows)
+    folder = REPOSITORY / "runs" / "benchmarks" if options.quick else DOCS
+    if not options.quick:
+        fill(REPOSITORY / "docs" / "compression.md", f"repair of {_SCRIPT}", _short(rows))
+    text = _page(rows, codes, gates)
+    write("repair", text, gates=gates, rows=[*rows, *codes], seeds=[SEED], folder=folder)
+
+
+def _cases(quick: bool) -> Iterator[tuple[str, Volume, str, dict[str, Any]]]:
+    sample = load(resource_folder("samples") / "mni152_t1.nii.gz", modality="MR")
+    volumes = {"MR, the sample": sample}
+    if not quick:
+        volumes["CT STS_013"] = load(SHARED_DATA / "ct/sts/STS_013/CT.nii.gz", modality="CT")
+    for name, volume in volumes.items():
+        for mode, fields in MODES.items():
+            yield name, volume, mode, fields
+    if not quick:
+        yield "CT 512×512×100", large_volume(100), "lossless, fast", {"lossless": True, "speed": "fast"}  # fmt: skip  # noqa: E501
+
+
+def _measure(
+    name: str, volume: Volume, mode: str, fields: dict[str, Any], place: Path
+) -> Iterator[Row]:
+    sizes, psnr = {}, {}
+    for kind in REPAIRS:
+        path = place / f"{kind}.ucv"
+        config = CompressConfig(threads=1, repair=kind, **fields)
+        done = compress(volume, path, config, overwrite=True)
+        sizes[kind], psnr[kind] = done.file_bytes, done.psnr
+    raw = (place / "parity.ucv").read_bytes()
+    with Container(place / "parity.ucv") as opened:
+        header = Header.from_json(opened.header, name)
+        blocks = [c for c in opened.chunks if c.block != NO_BLOCK]
+        row = next(c for c in opened.chunks if c.kind == REPAIR_CHUNK)
+    chunk = RepairChunk.at(_reader(raw), row.offset, row.length)
+    assert chunk is not None
+    layout, covered = chunk.layout, raw[: row.offset]
+    began = time.process_time()
+    layout.chunk([covered], len(covered))
+    made = time.process_time() - began
+    shared = {
+        "volume": name, "mode": mode, "off": sizes["off"], "locate": sizes["locate"],
+        "parity": sizes["parity"], "db": _decibels(psnr), "rows": layout.rows,
+        "columns": layout.stripe // layout.unit, "page": layout.page, "seconds": made,
+    }  # fmt: skip
+    for damage, draw in DAMAGES.items():
+        dice, whole, lost, spent = random.Random(SEED), 0, 0.0, 0.0
+        for _ in range(TRIALS):
+            runs = draw(dice, len(covered))
+            began = time.process_time()
+            whole += _comes_back(chunk, covered, raw, runs)
+            spent += time.process_time() - began
+            touched = {c.block for c in blocks if any(_meets(c, run) for run in runs)}
+            lost += sum(math.prod(header.grid.box(n).shape) for n in touched)
+        yield shared | {
+            "damage": damage,
+            "whole": whole / TRIALS,
+            "lost_without": lost / TRIALS / math.prod(header.shape),
+            "repair_seconds": spent / TRIALS,
+        }
+
+
+def _decibels(psnr: dict[str, float | None]) -> float | None:
+    return None if psnr["off"] is None else (psnr["off"] or 0.0) - (psnr["parity"] or 0.0)
+
+
+def _reader(raw: bytes | bytearray) -> Callable[[int, int], bytes]:
+    return lambda offset, length: bytes(raw[offset : offset + length]).ljust(length, b"\0")
+
+
+def _comes_back(
+    chunk: RepairChunk, covered: bytes, raw: bytes, runs: list[tuple[int, int]]
+) -> bool:
+    damaged = bytearray(raw)
+    for offset, length in runs:
+        stop = min(offset + length, len(covered))
+        damaged[offset:stop] = bytes(stop - offset)
+    found = chunk.find(_reader(damaged))
+    for one in found:
+        if one.repaired is None:
+            return False
+        damaged[one.offset : one.offset + one.length] = one.repaired
+    return bytes(damaged[: len(covered)]) == covered
+
+
+def _meets(chunk: Any, run: tuple[int, int]) -> bool:
+    return bool(run[0] < chunk.offset + chunk.length and chunk.offset < run[0] + run[1])
+
+
+def _codes() -> Iterator[Row]:
+    """Codes that take as many pages of parity: how many lost pages they give back, by counting."""
+    for size in (1_000_000, 5_000_000, 20_000_000):
+        layout = Layout.of_size(size, "parity")
+        assert layout is not None
+        parity = layout.rows * layout.stripe // PAGE
+        shapes = {
+            "XOR, interleaved": (1, parity),
+            "Reed–Solomon in bytes, 255 pages": (2, parity // 2),
+            "Reed–Solomon in words, as here": (layout.rows, layout.stripe // PAGE),
+        }
+        pages = -(-size // PAGE)
+        for code, (rows, columns) in shapes.items():
+            dice = random.Random(SEED)
+            shares = {}
+            for damage in ("a page", "2 pages", "64 KiB", "10 pages"):
+                good = 0
+                for _ in range(2000):
+                    runs = DAMAGES[damage](dice, pages * PAGE)
+                    lost = [
+                        n for at, length in runs for n in range(at // PAGE, (at + length) // PAGE)
+                    ]
+                    good += max(Counter(n % columns for n in lost).values()) <= rows
+                shares[damage] = good / 2000
+            yield {"code": code, "size": size, "parity_pages": parity, **shares}
+
+
+def _gates(rows: list[Row]) -> list[dict[str, Any]]:
+    share = max(row["parity"] / row["off"] - 1 for row in rows if row["mode"] != "ratio 32")
+    fifty = min(row["whole"] for row in rows if row["damage"] == "50 bytes")
+    pages = [r["whole"] for r in rows if r["damage"] == "a page" and r["parity"] > 420_000]
+    decibels = max((row["db"] for row in rows if row["db"] is not None), default=0.0)
+    return [
+        gate("bytes of parity, of a file without it (%)", 100 * share, "≤ 1", share <= 0.01),
+        gate("50 zeroed bytes that come back, worst file (%)", 100 * fifty, "100", fifty == 1),
+        gate(
+            "a page that comes back, worst file from 420 kB on (%)",
+            100 * min(pages),
+            "100",
+            min(pages) == 1,
+        ),
+        gate("PSNR lost at a ratio (dB)", decibels, "≤ 0.1", decibels <= 0.1),
+    ]
+
+
+def _page(rows: list[Row], codes: list[Row], gates: list[dict[str, Any]]) -> str:
+    files = list({(row["volume"], row["mode"]): row for row in rows}.values())
+    takes = table(
+        ("volume", "mode", "off", "locate", "parity", "parity takes", "dB", "rows × columns", "s"),
+        (
+            (
+                row["volume"],
+                row["mode"],
+                f"{row['off']:,}",
+                f"{row['locate']:,}",
+                f"{row['parity']:,}",
+                f"{row['parity'] / row['off'] - 1:.2%}" if row["db"] is None else "inside",
+                "–" if row["db"] is None else f"−{row['db']:.3f}",
+                f"{row['rows']} × {row['columns']} of {min(row['page'], PAGE):,} bytes"
+                if row["page"] == PAGE
+                else "one run",
+                f"{row['seconds']:.2f}",
+            )
+            for row in files
+        ),
+    )
+    comes = table(
+        ("volume", "mode", *DAMAGES),
+        ((f["volume"], f["mode"], *(f"{row['whole']:.0%}" for row in _of(rows, f))) for f in files),
+    )
+    loses = table(
+        ("volume", "mode", *DAMAGES),
+        (
+            (f["volume"], f["mode"], *(f"{row['lost_without']:.1%}" for row in _of(rows, f)))
+            for f in files
+        ),
+    )
+    compared = table(
+        ("bytes", "pages of parity", "code", "a page", "2 pages", "64 KiB", "10 pages"),
+        (
+            (
+                f"{row['size']:,}",
+                row["parity_pages"],
+                row["code"],
+                *(f"{row[name]:.1%}" for name in ("a page", "2 pages", "64 KiB", "10 pages")),
+            )
+            for row in codes
+        ),
+    )
+    return "\n".join(
+        [
+            "# Parity in a `.ucv`",
+            "",
+            "Pages are 4096 bytes where a disk has them. *s*: processor time for the parity alone."
+            f" Each damage was made {TRIALS} times at random places. How it works:"
+            " [the format](../ucv-format.md#repair), why so:"
+            " [decision 0053](../decisions/0053-repair.md).",
+            "",
+            "## Gates",
+            "",
+            gate_table(gates),
+            "## Bytes",
+            "",
+            takes,
+            "## Damage after which the whole file comes back",
+            "",
+            comes,
+            "## Voxels that the same damage costs without parity, on average",
+            "",
+            loses,
+            "## Codes of equal size",
+            "",
+            "Damaged files that come back whole, of 2,000, by counting lost pages.",
+            "",
+            compared,
+        ]
+    )
+
+
+def _of(rows: list[Row], file: Row) -> list[Row]:
+    return [row for row in rows if all(row[key] == file[key] for key in ("volume", "mode"))]
+
+
+def _short(rows: list[Row]) -> str:
+    files = list({(row["volume"], row["mode"]): row for row in rows}.values())
+    return table(
+        ("file", "bytes", *DAMAGES),
+        (
+            (
+                f"{f['volume']}, {f['mode']}",
+                f"{f['parity']:,}",
+                *(f"{row['whole']:.0%}" for row in _of(rows, f)),
+            )
+            for f in files
+        ),
+    )
+
+
+if __name__ == "__main__":
+    main()

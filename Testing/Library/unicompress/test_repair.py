@@ -1,0 +1,527 @@
+"""Parity: what a file of each size gets back, and that nothing in it is believed."""
+
+from __future__ import annotations
+
+import random
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import CodecError
+from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.unicompress import (
+    CompressConfig,
+    compress,
+    decompress,
+    inspect_container,
+    recover,
+    repair,
+)
+from MedEnhanceLib.unicompress.container import NO_BLOCK, REPAIR_CHUNK, Container
+from MedEnhanceLib.unicompress.inspection import save_repaired
+from MedEnhanceLib.unicompress.repair import RESIDUE, Layout, RepairChunk
+
+from . import minimal_reader
+from .test_damage import chunks_of, rebuild
+from .test_round_trip import same_bits
+
+PAGE = 4096
+#: Bytes of noise, which no codec makes smaller: the file has about as many.
+SMALL, MIDDLE, LARGE = 50_000, 450_000, 1_200_000
+Edit = Callable[[bytearray], None]
+
+
+def noise(size: int) -> Volume:
+    """Slices of 25,000 bytes, up to eight of them in a block."""
+    voxels = np.random.default_rng(size).integers(0, 256, (size // 25_000, 250, 100), np.uint8)
+    return Volume(voxels)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("repair")
+
+
+@pytest.fixture
+def made(folder: Path, tmp_path: Path) -> Callable[..., Path]:
+    """A copy of a file of noise; written once for each size and kind of repair."""
+
+    def make(size: int, kind: str = "parity") -> Path:
+        path = folder / f"{size}-{kind}.ucv"
+        if not path.is_file():
+            config = CompressConfig(lossless=True, speed="fast", threads=1, repair=kind)  # type: ignore[arg-type]
+            compress(noise(size), path, config)
+        copy = tmp_path / "a.ucv"
+        copy.write_bytes(path.read_bytes())
+        return copy
+
+    return make
+
+
+def damage(path: Path, *places: tuple[int, int]) -> None:
+    """Zero bytes: pairs of offset and length."""
+    raw = bytearray(path.read_bytes())
+    for offset, length in places:
+        raw[offset : offset + length] = bytes(len(raw[offset : offset + length]))
+    path.write_bytes(raw)
+
+
+def row_of(path: Path) -> tuple[int, int]:
+    """Where the repair chunk lies, and its length."""
+    with Container(path) as opened:
+        (found,) = (chunk for chunk in opened.chunks if chunk.kind == REPAIR_CHUNK)
+    return found.offset, found.length
+
+
+def comes_back(path: Path, size: int) -> bool:
+    """Whether both readers give all voxels, and ours a warning that names file and byte."""
+    warnings: list[str] = []
+    monitor = Monitor(lambda e: warnings.append(e.fields.get("message", "")))
+    try:
+        voxels = decompress(path, monitor=monitor, threads=1).voxels
+    except CodecError:
+        return False
+    assert same_bits(voxels, noise(size).voxels)
+    (warning,) = filter(None, warnings)
+    assert "a.ucv is damaged" in warning
+    assert "at byte" in warning
+    assert "write it anew" in warning
+    _, other, proved = minimal_reader.read(path)
+    assert proved
+    assert same_bits(other, voxels)
+    return True
+
+
+# ---------------------------------------------------------------- what comes back
+
+
+@pytest.mark.parametrize(
+    "size", [1, 5_000, 16_999, 17_000, *range(18_000, 3_000_000, 77_777), 10**8]
+)
+def test_parity_takes_at_most_a_hundredth_and_is_known_beforehand(size: int) -> None:
+    layout = Layout.of_size(size, "parity")
+    assert (layout is None) == (size < 17_000)
+    for kind in repair.REPAIRS:
+        layout = Layout.of_size(size, kind)
+        taken = 0 if layout is None else layout.chunk_bytes + 30
+        assert taken <= repair.most_bytes(size, kind) <= size / 100
+        assert layout is None or layout.fits(size, layout.chunk_bytes)
+
+
+@pytest.mark.parametrize(
+    ("size", "any_pages", "in_a_row"),
+    [
+        (421_000, 0, 0),
+        (920_000, 2, 2),
+        (4_600_000, 10, 10),
+        (7_300_000, 12, 16),
+        (10_900_000, 12, 23),
+        (50_000_000, 12, 100),
+        (10**9, 12, 2000),
+    ],
+)
+def test_what_comes_back_from_which_size_on(size: int, any_pages: int, in_a_row: int) -> None:
+    """The table of docs/compression.md."""
+    for more in range(0, size, size // 50):
+        layout = Layout.of_size(size + more, "parity")
+        assert layout is not None
+        assert layout.stripe >= PAGE  # of one run, or a page
+        if any_pages:
+            assert layout.page == PAGE
+            assert layout.rows >= any_pages
+            assert layout.rows * layout.stripe >= in_a_row * PAGE
+
+
+@pytest.mark.parametrize("size", [SMALL, MIDDLE, LARGE])
+def test_the_file_is_a_hundredth_larger_at_most(size: int, made: Callable[..., Path]) -> None:
+    plain = made(size, "off").stat().st_size
+    found = made(size, "locate").stat().st_size
+    whole = made(size).stat().st_size
+    assert plain < found < plain * 1.0015 + 100
+    assert found < whole <= plain * 1.01
+
+
+@pytest.mark.parametrize("size", [SMALL, MIDDLE, LARGE])
+@pytest.mark.parametrize("share", [0.03, 0.5, 0.97])
+def test_fifty_zeroed_bytes_come_back(size: int, share: float, made: Callable[..., Path]) -> None:
+    path = made(size)
+    offset, _ = row_of(path)
+    damage(path, (int(share * offset), 50))
+    assert comes_back(path, size)
+
+
+def test_a_small_file_gets_one_run_back_at_any_place(made: Callable[..., Path]) -> None:
+    stripe = Layout.of_size(SMALL, "parity").stripe  # type: ignore[union-attr]
+    assert stripe > 0.0075 * SMALL - 100
+    first, (end, _) = 700, row_of(made(SMALL))
+    for offset in (*range(first, end - stripe, 5001), end - stripe + 4):
+        path = made(SMALL)
+        damage(path, (offset, stripe - 4))
+        assert comes_back(path, SMALL)
+    path = made(SMALL)
+    damage(path, (first, stripe + 40))
+    assert not comes_back(path, SMALL)
+
+
+@pytest.mark.parametrize("page", [1, 44, 108])
+def test_any_page_of_a_file_of_450_kb_comes_back(page: int, made: Callable[..., Path]) -> None:
+    path = made(MIDDLE)
+    damage(path, (page * PAGE, PAGE))
+    assert comes_back(path, MIDDLE)
+
+
+def test_any_two_pages_of_a_megabyte_come_back(made: Callable[..., Path]) -> None:
+    dice, last = random.Random(0), row_of(made(LARGE))[0] // PAGE - 1
+    for first, second in [(3, 4), (1, last), dice.sample(range(1, last), 2)]:
+        path = made(LARGE)
+        damage(path, (first * PAGE, PAGE), (second * PAGE, PAGE))
+        assert comes_back(path, LARGE)
+    path = made(LARGE)
+    damage(path, (5 * PAGE + 100, PAGE))  # a page that is none of the file's
+    assert comes_back(path, LARGE)
+    path = made(LARGE)
+    damage(path, (5 * PAGE, 50), (70 * PAGE, 50), (140 * PAGE, 50))
+    assert not comes_back(path, LARGE)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 12, 23])
+@pytest.mark.parametrize("columns", [1, 3])
+def test_as_many_pages_of_a_column_as_there_are_rows(rows: int, columns: int) -> None:
+    """At the level of bytes, with small pages; one lost page more is not repaired."""
+    dice, page = random.Random(rows), 1024
+    body = dice.randbytes(599 * page + 333)
+    layout = Layout(page, 600, columns * page, rows)
+    chunk = layout.chunk([body[:5000], body[5000:5001], body[5001:]], len(body))
+    assert zlib.crc32(chunk) == zlib.crc32(layout.placeholder()) == RESIDUE
+    for lost in (1, rows, rows + 1):
+        raw = bytearray(body + chunk)
+        column = dice.randrange(columns)
+        for number in dice.sample(range(column, 600, columns), lost):
+            raw[number * page : min((number + 1) * page, len(body))] = bytes(
+                min(page, len(body) - number * page)
+            )
+        found = _chunk_of(bytes(raw), len(body))
+        assert found is not None
+        damages = found.find(_reader(bytes(raw)))
+        assert len(damages) == lost
+        assert all(one.repaired is not None for one in damages) == (lost <= rows)
+        for one in damages:
+            if one.repaired is not None:
+                raw[one.offset : one.offset + one.length] = one.repaired
+        assert (bytes(raw[: len(body)]) == body) == (lost <= rows)
+
+
+def test_damaged_parity_repairs_with_what_is_left_of_it() -> None:
+    """Each page of parity stands for itself; both heads must be lost for it to be useless."""
+    dice, page = random.Random(1), 1024
+    body = dice.randbytes(100 * page)
+    layout = Layout(page, 100, page, 6)
+    raw = bytearray(body + layout.chunk([body], len(body)))
+    rows = len(body) + 32
+    for lost in (7, 50, 99):
+        raw[lost * page : (lost + 1) * page] = bytes(page)
+    for row in (0, 2, 3):
+        raw[rows + row * page + 9] ^= 1
+    raw[len(body) + 5] ^= 1  # the first head
+    found = _chunk_of(bytes(raw), len(body))
+    assert found is not None
+    assert not found.is_of([body])
+    damages = found.find(_reader(bytes(raw)))
+    assert [one.offset // page for one in damages] == [7, 50, 99]
+    assert b"".join(one.repaired or b"" for one in damages) == b"".join(
+        body[n * page : (n + 1) * page] for n in (7, 50, 99)
+    )
+    raw[-20] ^= 1  # the last head too
+    assert _chunk_of(bytes(raw), len(body)) is None
+
+
+def _reader(raw: bytes) -> repair.Read:
+    return lambda offset, length: raw[offset : offset + length].ljust(length, b"\0")
+
+
+def _chunk_of(raw: bytes, covered: int) -> RepairChunk | None:
+    return RepairChunk.at(_reader(raw), covered, len(raw) - covered)
+
+
+# ---------------------------------------------------------------- files
+
+
+def test_a_sound_file_is_read_without_its_parity(made: Callable[..., Path]) -> None:
+    path = made(LARGE)
+    offset, length = row_of(path)
+    damage(path, (offset, length))
+    assert decompress(path).is_equal(noise(LARGE))
+
+
+def test_a_repaired_region_is_right_and_said_so(made: Callable[..., Path]) -> None:
+    path = made(LARGE)
+    with Container(path) as opened:
+        chunk = opened.chunks[2]
+    damage(path, (chunk.offset + 30, 50))
+    said: list[str] = []
+    monitor = Monitor(lambda event: said.append(event.fields.get("message", "")))
+    whole = noise(LARGE).voxels
+    part = decompress(path, region=(slice(15, 20),), monitor=monitor).voxels
+    assert np.array_equal(part, whole[15:20])
+    assert any("repaired from its parity" in line for line in said)
+
+
+def test_recover_repairs_first(made: Callable[..., Path]) -> None:
+    path = made(LARGE)
+    damage(path, (8 * PAGE, PAGE), (200 * PAGE, PAGE))
+    volume, report = recover(path)
+    assert same_bits(volume.voxels, noise(LARGE).voxels)
+    assert (report.lost, report.proved) == ((), True)
+    assert "repaired from its parity" in report.notes[0]
+    assert not report.mask(volume).voxels.any()
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+@pytest.mark.parametrize("kind", ["parity", "locate", "off"])
+def test_a_sound_copy_is_the_file_as_it_was(
+    size: int, kind: str, made: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = made(size, kind)
+    whole = path.read_bytes()
+    damage(path, (9000 if kind == "parity" else len(whole) - 150, 50))
+    assert path.read_bytes() != whole
+    save_repaired(path, tmp_path / "b.ucv", overwrite=False)
+    assert (tmp_path / "b.ucv").read_bytes() == whole
+
+
+def test_no_sound_copy_is_written_of_what_is_lost(
+    made: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = made(LARGE)
+    damage(path, (9000, 20 * PAGE))
+    with pytest.raises(CodecError, match="chunk 0 at byte"):
+        save_repaired(path, tmp_path / "b.ucv", overwrite=False)
+    assert not (tmp_path / "b.ucv").exists()
+
+
+def test_a_lost_beginning_is_repaired_where_both_copies_are_lost(
+    made: Callable[..., Path],
+) -> None:
+    path = made(LARGE)
+    size = path.stat().st_size
+    with Container(path) as opened:
+        back = opened.chunks[-1].offset + opened.chunks[-1].length
+    damage(path, (0, PAGE), (back, size - back - 96))
+    with pytest.raises(CodecError):
+        decompress(path)
+    volume, report = recover(path)
+    assert same_bits(volume.voxels, noise(LARGE).voxels)
+    assert report.proved
+    _, voxels, proved = minimal_reader.read(path)
+    assert proved
+    assert same_bits(voxels, volume.voxels)
+
+
+def test_what_is_beyond_repair_is_lost_by_blocks_and_masked(made: Callable[..., Path]) -> None:
+    path = made(LARGE)
+    with Container(path) as opened:
+        chunk = opened.chunks[1]
+    damage(path, (chunk.offset + PAGE, 20 * PAGE))
+    with pytest.raises(CodecError, match="chunk 1 at byte"):
+        decompress(path)
+    volume, report = recover(path)
+    assert [one.block for one in report.lost] == [1]
+    mask = report.mask(volume)
+    assert (mask.dtype, mask.geometry, mask.modality) == (np.uint8, volume.geometry, "SEG")
+    assert mask.voxels.sum() == report.lost_voxels > 0
+    whole = noise(LARGE).voxels
+    assert np.array_equal(volume.voxels[mask.voxels == 0], whole[mask.voxels == 0])
+    assert (volume.voxels[mask.voxels == 1] == report.fill_value).all()
+
+
+def test_inspect_says_which_bytes_are_damaged_and_whether_they_come_back(
+    made: Callable[..., Path],
+) -> None:
+    for kind, repairable in (("locate", False), ("parity", True), ("off", None)):
+        path = made(LARGE, kind)
+        check = inspect_container(path, verify=True)["check"]
+        assert (check["intact"], check["places"]) == (True, None if repairable is None else [])
+        damage(path, (8 * PAGE + 7, 5), (20 * PAGE, 1000))
+        check = inspect_container(path, verify=True)["check"]
+        places = None
+        if repairable is not None:
+            places = [
+                {"offset": n * PAGE, "length": PAGE, "repairable": repairable} for n in (8, 20)
+            ]
+        assert (check["intact"], check["places"]) == (False, places)
+        assert [one["chunk"] for one in check["damaged"]] == [0]
+        assert path.read_bytes()[8 * PAGE + 7] == 0  # nothing is written
+
+
+def test_a_cut_file_gives_the_regions_before_the_cut(made: Callable[..., Path]) -> None:
+    path = made(LARGE)
+    depth = inspect_container(path)["block_shape"][0]
+    with Container(path) as opened:
+        chunk = opened.chunks[2]
+    path.write_bytes(path.read_bytes()[: chunk.offset + 5])
+    said: list[str] = []
+    monitor = Monitor(lambda event: said.append(event.fields.get("message", "")))
+    whole = noise(LARGE).voxels
+    part = decompress(path, region=(slice(0, 2 * depth),), monitor=monitor)
+    assert np.array_equal(part.voxels, whole[: 2 * depth])
+    assert any("cut short" in line for line in said)
+    with pytest.raises(CodecError, match="cut short"):
+        decompress(path, region=(slice(0, 2 * depth + 1),))
+    with pytest.raises(CodecError, match="cut short"):
+        decompress(path)
+    volume, report = recover(path)
+    assert np.array_equal(volume.voxels[: 2 * depth], whole[: 2 * depth])
+    assert report.mask(volume).voxels[2 * depth :].all()
+
+
+def test_a_disk_that_cannot_read_a_page_is_repaired_too(made: Callable[..., Path]) -> None:
+    path = made(LARGE)
+    bad = range(6 * PAGE, 7 * PAGE)
+    read = Container._bytes_at
+
+    def failing(self: Container, offset: int, length: int) -> bytes:
+        overlaps = offset < bad.stop and bad.start < offset + length
+        if overlaps and not self._repaired:
+            raise CodecError("byte cannot be read: Input/output error")
+        return read(self, offset, length)
+
+    with mock.patch.object(Container, "_bytes_at", failing):
+        assert decompress(path, threads=1).is_equal(noise(LARGE))
+
+
+def test_the_proof_covers_parity(tmp_path: Path) -> None:
+    """A writer whose parity is not that of its bytes leaves no file."""
+    chunk = Layout.chunk
+
+    def wrong(self: Layout, *arguments: object) -> bytes:
+        data = bytearray(chunk(self, *arguments))  # type: ignore[arg-type]
+        data[40] ^= 1
+        return bytes(data[:-4]) + zlib.crc32(data[:-4]).to_bytes(4, "little")
+
+    path = tmp_path / "a.ucv"
+    config = CompressConfig(lossless=True, speed="fast")
+    with (
+        mock.patch.object(Layout, "chunk", wrong),
+        pytest.raises(CodecError, match="its parity is not that of its bytes"),
+    ):
+        compress(noise(SMALL), path, config)
+    assert not path.exists()
+
+
+def test_verification_repairs_nothing(tmp_path: Path) -> None:
+    """A disk that gives back other bytes than were written must not go unseen."""
+    from MedEnhanceLib.unicompress import encode
+
+    write = encode.write_container
+
+    def spoiled(path: Path, *rest: object) -> str:
+        seal = write(path, *rest)  # type: ignore[arg-type]
+        damage(path, (20_000, 50))
+        return seal
+
+    with mock.patch.object(encode, "write_container", spoiled), pytest.raises(CodecError):
+        compress(noise(SMALL), tmp_path / "a.ucv", CompressConfig(lossless=True, speed="fast"))
+
+
+@pytest.mark.slow
+def test_a_ratio_is_kept_with_parity_inside(tmp_path: Path) -> None:
+    k, j, i = np.mgrid[0:16, 0:96, 0:96]
+    smooth = 900 * np.sin(j / 9) * np.cos(i / 7) + k
+    voxels = (smooth + np.random.default_rng(0).normal(0, 20, smooth.shape)).astype(np.int16)
+    path = tmp_path / "a.ucv"
+    done = compress(Volume(voxels, modality="CT"), path, CompressConfig(ratio=6, speed="fast"))
+    assert done.file_bytes * 6 <= voxels.nbytes
+    before = decompress(path).voxels
+    damage(path, (row_of(path)[0] // 2, 50))
+    assert np.array_equal(decompress(path).voxels, before)
+
+
+# ---------------------------------------------------------------- forged chunks
+
+
+HEAD = struct.Struct("<4sIIIIQI")
+FIELDS = ("page", "pages", "stripe", "rows", "covered")
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+@pytest.mark.parametrize("field", range(5))
+@pytest.mark.parametrize("value", [0, 1, 2, 1023, 1024, 4096, 8192, 65535, 1 << 24, (1 << 32) - 2])
+def test_no_field_of_the_head_is_believed(
+    size: int, field: int, value: int, made: Callable[..., Path]
+) -> None:
+    """Under checksums that fit: the chunk counts as absent, or it repairs what it can."""
+    path = made(size)
+    offset, length = row_of(path)
+    raw = bytearray(path.read_bytes())
+    fields = list(HEAD.unpack_from(raw, offset))
+    fields[1 + field] = value
+    head = HEAD.pack(*fields[:-1], 0)[:-4]
+    head += zlib.crc32(head).to_bytes(4, "little")
+    for at in (offset, offset + length - 36):
+        raw[at : at + 32] = head
+    path.write_bytes(raw)
+    assert decompress(path, threads=1).is_equal(noise(size))
+    damage(path, (9000, 50))
+    is_as_it_was = (
+        value == struct.unpack_from("<4sIIIIQ", made(size).read_bytes(), offset)[1 + field]
+    )
+    path.write_bytes(raw)
+    damage(path, (9000, 50))
+    if is_as_it_was:
+        assert decompress(path, threads=1).is_equal(noise(size))
+        return
+    with pytest.raises(CodecError, match="chunk 0 at byte"):
+        decompress(path, threads=1)
+    with pytest.raises((CodecError, minimal_reader.BadFileError)):
+        minimal_reader.read(path)
+        raise minimal_reader.BadFileError("read")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+def test_any_damage_gives_the_voxels_or_an_error(size: int, made: Callable[..., Path]) -> None:
+    """Flips, zeros and repeated pieces, in the volume's bytes and in the parity."""
+    dice, whole = random.Random(size), made(size).read_bytes()
+    path, outcomes = made(size), {True: 0, False: 0}
+    true = noise(size).voxels
+    for _ in range(60):
+        raw = bytearray(whole)
+        for _ in range(dice.choice((1, 1, 2, 3, 12))):
+            at, length = dice.randrange(len(raw)), dice.choice((1, 50, 300, PAGE, 9 * PAGE))
+            piece = raw[at : at + length]
+            other = dice.randrange(len(raw))
+            raw[at : at + length] = dice.choice(
+                (bytes(len(piece)), bytes(255 - byte for byte in piece), raw[other:][: len(piece)])
+            ).ljust(len(piece), b"\0")
+        path.write_bytes(raw)
+        try:
+            back = decompress(path, threads=1).voxels
+        except CodecError:
+            outcomes[False] += 1
+            try:
+                volume, report = recover(path, threads=1)
+            except CodecError:
+                continue
+            kept = report.mask(volume).voxels == 0
+            assert np.array_equal(volume.voxels[kept], true[kept])
+        else:
+            outcomes[True] += 1
+            assert same_bits(back, true)
+    assert min(outcomes.values()) > 5
+
+
+def test_a_second_repair_chunk_makes_none_count(made: Callable[..., Path]) -> None:
+    path = made(SMALL)
+    rebuild(path, chunks=[*chunks_of(path), replace(chunks_of(path)[-1])])
+    assert [c.kind for c in chunks_of(path) if c.block == NO_BLOCK] == [REPAIR_CHUNK] * 2
+    assert decompress(path).is_equal(noise(SMALL))
+    damage(path, (9000, 50))
+    with pytest.raises(CodecError, match="chunk 0 at byte"):
+        decompress(path)
