@@ -269,7 +269,7 @@ def load(folder: Path = _HERE) -> Library | None:
 
 
 def load_or_warn(monitor: Monitor) -> Library | None:
-    """As `load`; the user is told where the work has to do without."""
+    """As `load`; warns where the work has to do without."""
     library = load()
     if library is None:
         monitor.warn(f"The compiled library is not used: {describe()}")

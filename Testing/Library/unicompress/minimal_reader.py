@@ -15,7 +15,6 @@ import struct
 import sys
 import zlib
 from collections.abc import Callable, Sequence
-from itertools import accumulate
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +22,7 @@ from typing import Any, NamedTuple
 import imagecodecs
 import numpy as np
 
-from . import minimal_implicit, minimal_predictor, minimal_repair, minimal_video
+from . import minimal_implicit, minimal_predictor, minimal_records, minimal_repair, minimal_video
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
@@ -170,47 +169,7 @@ def _decode(
         size += struct.unpack_from("<I", chunk, 6)[0]
     fields, code = chunk[2 : 2 + size], chunk[2 + size :]
     indices = INDEX_TYPES[kind](code, shape, np.dtype(f"<u{width}"), model)
-    return _voxels(record, fields, indices, np.dtype(header["dtype"]))
-
-
-def _voxels(record: int, fields: bytes, x: Array, dtype: np.dtype[Any]) -> Array:
-    """Indices → voxels."""
-    if record == 4:
-        base, step = struct.unpack("<dd", fields)
-        with np.errstate(over="ignore"):
-            voxels: Array = (x.astype(np.float64) * step + base).astype(dtype)
-        return voxels
-    if record == 5:
-        return _table(fields, dtype)[x]
-    x = x.astype(np.uint64)
-    offset, *more = struct.unpack(f"<{len(fields) // 8}Q", fields)
-    if record == 3:
-        step, top = more
-        beyond = x > np.uint64(top // max(step, 1))
-        x = np.where(beyond, np.uint64(top), x * np.uint64(step))
-    total = x + np.uint64(offset)  # wraps around at 2⁶⁴; smaller types keep the low bytes
-    if dtype.kind == "b":
-        return np.not_equal(total.astype(np.uint8), 0)
-    if dtype.kind == "f" and record != 2:
-        return total.view(np.int64).astype(dtype)
-    return total.astype(f"<u{dtype.itemsize}").view(dtype)
-
-
-def _table(fields: bytes, dtype: np.dtype[Any]) -> Array:
-    """The values that occur, smallest first."""
-    count, size = struct.unpack_from("<II", fields)
-    _need(len(fields) == 8 + size and 1 <= count <= 1 << 16, "a table of an odd size")
-    planes = zlib.decompress(fields[8:])
-    _need(len(planes) == 8 * count, "a table with other values than it says")
-    steps = [int.from_bytes(planes[n::count], "little") for n in range(count)]
-    words = list(accumulate(steps))
-    sign = 1 << (8 * dtype.itemsize - 1)
-    _need(words[-1] < 2 * sign and all(steps[1:]), "a table whose values do not rise")
-    if dtype.kind == "f":
-        words = [word - sign if word & sign else 2 * sign - 1 - word for word in words]
-    elif dtype.kind == "i":
-        words = [word ^ sign for word in words]
-    return np.array(words, f"<u{dtype.itemsize}").view(dtype)
+    return minimal_records.voxels(record, fields, indices, np.dtype(header["dtype"]))
 
 
 def _constant(code: bytes, shape: Shape, dtype: Dtype, _: Model) -> Array:

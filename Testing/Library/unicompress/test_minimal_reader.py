@@ -26,6 +26,7 @@ from . import (
     minimal_implicit,
     minimal_predictor,
     minimal_reader,
+    minimal_records,
     minimal_repair,
     minimal_video,
 )
@@ -57,6 +58,7 @@ def test_both_readers_give_the_same_voxels(path: Path) -> None:
         (minimal_predictor, 200),
         (minimal_implicit, 230),
         (minimal_repair, 150),
+        (minimal_records, 60),
     ],
 )
 def test_it_is_independent_and_small(part: ModuleType, lines: int) -> None:
@@ -71,7 +73,7 @@ def test_it_is_independent_and_small(part: ModuleType, lines: int) -> None:
     assert imported <= {
         "__future__", "collections", "functools", "hashlib", "imagecodecs",
         "itertools", "json", "math", "numpy", "pathlib", "struct", "sys", "typing", "zlib",
-        "minimal_implicit", "minimal_predictor", "minimal_repair", "minimal_video",
+        "minimal_implicit", "minimal_predictor", "minimal_records", "minimal_repair", "minimal_video",
     }  # fmt: skip
 
 
