@@ -23,7 +23,7 @@ from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.jobs.dicom import DicomParams, check_folder
 from MedEnhanceLib.jobs.files import check_ending, load_volume
-from MedEnhanceLib.jobs.kinds.compress import check_fit, compress_volume, estimate_volume
+from MedEnhanceLib.jobs.kinds.compress import estimate_volume
 from MedEnhanceLib.jobs.kinds.enhance import Enhanced, enhance_volume, objects_of
 from MedEnhanceLib.jobs.kinds.segment import head_config
 from MedEnhanceLib.jobs.kinds.volumes import InspectParams, described, inspect_volume
@@ -388,8 +388,7 @@ class CompressCall(EstimateCall, Written):
 def compress(call: CompressCall) -> CompressResult:
     """Compress a volume, or a file of one, into a container (.ucv); verified before it appears.
 
-    Exactly one of lossless, max_error, ratio, psnr and ssim is given. fit is refused where no
-    implicit blocks are tried; block_type auto tries them from a ratio of 256 on.
+    Exactly one of lossless, max_error, ratio, psnr and ssim is given.
 
     Args:
         call: the volume and the options.
@@ -402,11 +401,12 @@ def compress(call: CompressCall) -> CompressResult:
 
         me.compress(volume, "scan.ucv", max_error=2)
     """
+    from MedEnhanceLib.unicompress import compress as compress_to
+
     config, path = narrowed(CompressConfig, call), Path(call.path)
-    check_fit(config)
     with watched(call.progress, call.cancel) as monitor:
         volume, monitor = call.load(monitor, scratch=path.parent)
-        return compress_volume(volume, path, config, monitor, call.overwrite)
+        return compress_to(volume, path, config, monitor=monitor, overwrite=call.overwrite)
 
 
 @takes(EstimateCall)
@@ -429,7 +429,6 @@ def estimate_compression(call: EstimateCall) -> Estimate:
         me.estimate_compression("scan.nii.gz", ratio=32).psnr
     """
     config = narrowed(CompressConfig, call)
-    check_fit(config)
     with watched(call.progress, call.cancel) as monitor:
         volume, monitor = call.load(monitor)
         return estimate_volume(volume, config, monitor)

@@ -66,11 +66,13 @@ class CompressConfig(Options):
         "0.2 dB in five times the time",
     )
     block_type: BlockType = option(
-        "auto", help="of a ratio: auto takes the best, implicit the implicit network's alone"
+        "auto",
+        help="of a ratio: auto takes what loses least; implicit the implicit network, which loses "
+        "more, for study",
     )
     fit: float = option(
         0.0,
-        help="of a ratio, with implicit blocks or from 256 on: seconds to refine their codes",
+        help="with implicit blocks: seconds to refine their codes",
         low=0,
         high=86_400,
         ranged=False,
@@ -109,9 +111,12 @@ class CompressConfig(Options):
                 f"{sum(chosen)} compression modes are chosen",
                 "Choose exactly one of lossless, max_error, ratio, psnr and ssim.",
             )
-        if self.ratio is None and (self.block_type != "auto" or self.fit):
+        if self.ratio is None and self.block_type != "auto":
+            raise ConfigError("block_type is for ratio", "Choose ratio, or leave it out.")
+        if self.fit and self.block_type != "implicit":
             raise ConfigError(
-                "block_type and fit are for ratio", "Choose ratio, or leave them out."
+                "fit refines implicit blocks, and there are none",
+                "Choose the block type implicit, or leave fit out.",
             )
 
     @property

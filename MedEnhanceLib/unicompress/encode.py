@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,7 @@ from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.allocation.implicit_layers import (
-    LEAST_RATIO,
-    code_beside_implicit,
+    code_implicit_volume,
     implicit_for,
 )
 from MedEnhanceLib.unicompress.allocation.near_lossless import code_bounded
@@ -276,24 +274,20 @@ def _code(task: Task, volume: Volume, draft: Header, config: CompressConfig) -> 
 def _code_to_ratio(
     task: Task, volume: Volume, draft: Header, config: CompressConfig, ratio: float
 ) -> Payload:
-    """By videos and wavelets; at high ratios, or where it is asked for, by implicit blocks too."""
-    models = {role: task.context.models.get(role) for role in task.context.models.named}
-    model = models.get(video.ROLE)
-    room = make_room(
-        draft, task.voxels, ratio, model, embed=config.embed_model, repair=config.repair
-    )
-    asked = config.block_type == "implicit"
-    tried = asked or ratio >= LEAST_RATIO
-    implicit = implicit_for(volume, task.voxels, needed=asked) if tried else None
-    if implicit is None:
+    """By videos and wavelets, or by implicit blocks alone."""
+    roles = task.context.models.named
+    model = task.context.models.get(video.ROLE) if video.ROLE in roles else None
+    if config.block_type == "auto":
+        room = make_room(
+            draft, task.voxels, ratio, model, embed=config.embed_model, repair=config.repair
+        )
         return code_to_ratio(task, room)
+    implicit = implicit_for(volume, task.voxels)
     decoder = implicit.writer.model
-    named = replace(draft, models={decoder.role: decoder.identity})
-    beside = make_room(named, task.voxels, ratio, repair=config.repair)
-    if config.embed_model:
-        beside = beside.without(len(decoder.data))
-    others = partial(code_to_ratio, room=room)
-    return code_beside_implicit(task, beside, implicit, others, config)
+    room = make_room(
+        draft, task.voxels, ratio, decoder, embed=config.embed_model, repair=config.repair
+    )
+    return code_implicit_volume(task, room, implicit, config.fit)
 
 
 def make_room(

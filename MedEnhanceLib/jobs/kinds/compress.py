@@ -32,7 +32,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.config import CompressConfig
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.unicompress import CompressResult, Estimate
+    from MedEnhanceLib.unicompress import Estimate
 
 #: Fields of a CompressResult that every job's result has under its own name.
 _ELSEWHERE = ("path", "seconds")
@@ -110,9 +110,10 @@ class RecoverParams(Params):
 
 def run_compress(params: CompressParams, monitor: Monitor, kept: KeptVolumes) -> Result:
     """Load → compress → verify and replace (in `compress`) → manifest."""
+    from MedEnhanceLib.unicompress import compress
+
     began = time.monotonic()
     config = params.config
-    check_fit(config)
     source, output = Path(params.input), Path(params.output)
     if output.suffix.lower() != CONTAINER:
         raise OutputError(f"{output.name}: not the ending of a container", f"Use {CONTAINER}.")
@@ -123,7 +124,9 @@ def run_compress(params: CompressParams, monitor: Monitor, kept: KeptVolumes) ->
     )
     if params.dicom and volume.origin is None:
         volume = replace(volume, origin=_known_origin(params.dicom))
-    done = compress_volume(volume, output, config, monitor.part(0.1, 1.0), params.overwrite)
+    done = compress(
+        volume, output, config, monitor=monitor.part(0.1, 1.0), overwrite=params.overwrite
+    )
     return finish(
         "compressed",
         {"output": output},
@@ -144,33 +147,8 @@ def _known_origin(uids: Mapping[str, str]) -> DicomOrigin:
 
 def run_estimate(params: EstimateParams, monitor: Monitor, kept: KeptVolumes) -> Result:
     """Load → code a few blocks; nothing is written."""
-    check_fit(params.config)
     volume = kept.input.load(params, keep=True, monitor=monitor.part(0.0, 0.1))
     return Result(as_json(estimate_volume(volume, params.config, monitor.part(0.1, 1.0))))
-
-
-def check_fit(config: CompressConfig) -> None:
-    """Raise ConfigError for `fit` where no implicit blocks are tried that it could refine."""
-    from MedEnhanceLib.unicompress.allocation.implicit_layers import LEAST_RATIO
-
-    is_tried = config.block_type == "implicit" or (config.ratio or 0) >= LEAST_RATIO
-    if config.fit and not is_tried:
-        raise ConfigError(
-            f"fit refines implicit blocks, and at a ratio of {config.ratio:g} none are tried",
-            f"Leave fit out, choose the block type implicit, or a ratio from {LEAST_RATIO:g} on.",
-        )
-
-
-def compress_volume(
-    volume: Volume, output: Path, config: CompressConfig, monitor: Monitor, overwrite: bool
-) -> CompressResult:
-    """As `compress`; warns where seconds for refining went into blocks that were not taken."""
-    from MedEnhanceLib.unicompress import compress
-
-    done = compress(volume, output, config, monitor=monitor, overwrite=overwrite)
-    if config.fit and "implicit" not in done.block_types:
-        monitor.warn("fit had no effect: no implicit blocks were taken, others lose less here")
-    return done
 
 
 def estimate_volume(volume: Volume, config: CompressConfig, monitor: Monitor) -> Estimate:

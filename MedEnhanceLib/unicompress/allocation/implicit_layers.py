@@ -1,17 +1,14 @@
-"""Codes a volume as implicit blocks within given bytes: the paper's codec, and a candidate for
-ratios where little else is left.
-"""
+"""Codes a volume as implicit blocks within given bytes: the paper's codec, on request."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from MedEnhanceLib.core.volume import Volume, Voxels
-from MedEnhanceLib.errors import ConfigError, DependencyError
+from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
 from MedEnhanceLib.unicompress.blocks import wavelet_grid
@@ -23,7 +20,6 @@ from MedEnhanceLib.unicompress.codecs.implicit.codec import (
     is_thick,
 )
 from MedEnhanceLib.unicompress.codecs.lossless import IMPLICIT
-from MedEnhanceLib.unicompress.config import CompressConfig
 from MedEnhanceLib.unicompress.container import Chunk
 from MedEnhanceLib.unicompress.models import ModelSet, shipped_model
 from MedEnhanceLib.unicompress.verify import Tally
@@ -33,10 +29,6 @@ if TYPE_CHECKING:
 
 _DEPTH = 64
 ROLES = (ROLE, WRITER_ROLE)
-#: From this ratio on implicit blocks are tried: below it they have never won.
-LEAST_RATIO = 256.0
-#: Estimated to lose so much more than the others, they are not decoded to make sure.
-_HOPELESS = 1.2
 
 
 @dataclass(frozen=True)
@@ -48,63 +40,25 @@ class Implicit:
     thick: bool
 
 
-def implicit_for(volume: Volume, voxels: Voxels, *, needed: bool) -> Implicit | None:
-    """What there is for a volume: None for floats, for modalities without a model, and without
-    torch; where it is needed, ConfigError or DependencyError instead.
+def implicit_for(volume: Volume, voxels: Voxels) -> Implicit:
+    """What there is for a volume.
+
+    Raises ConfigError for floats and for modalities without a model, DependencyError without torch.
     """
     reader = shipped_model(ROLE, volume.modality)
     encoder = shipped_model(WRITER_ROLE, volume.modality)
     is_integer = voxels.dtype.kind in "iu" and voxels.dtype.itemsize <= 4
     if reader is None or encoder is None or not is_integer:
-        if needed:
-            raise ConfigError(
-                f"there are no implicit blocks for {volume.modality} of type {voxels.dtype}",
-                "They are for integers of CT, MR and EM: leave block_type out.",
-            )
-        return None
-    try:
-        for package in ("torch", "safetensors"):
-            require(package, purpose="Implicit blocks")
-    except DependencyError:
-        if needed:
-            raise
-        return None
+        raise ConfigError(
+            f"there are no implicit blocks for {volume.modality} of type {voxels.dtype}",
+            "They are for integers of CT, MR and EM: leave block_type out.",
+        )
+    for package in ("torch", "safetensors"):
+        require(package, purpose="Implicit blocks")
     from MedEnhanceLib.unicompress.codecs.implicit.writer import writer_of
 
     scaling = Scaling.of(voxels, volume.modality)
     return Implicit(writer_of(reader, encoder), scaling, is_thick(volume.geometry.spacing))
-
-
-def code_beside_implicit(
-    task: Task,
-    room: Room,
-    implicit: Implicit,
-    others: Callable[[Task], Payload],
-    config: CompressConfig,
-) -> Payload:
-    """The better of implicit blocks and what `others` gives; implicit ones alone if that is asked.
-
-    Where one of them cannot reach the ratio, the other is taken.
-    """
-    if config.block_type == "implicit":
-        return code_implicit_volume(task, room, implicit, config.fit)
-    try:
-        classical = others(task.part(0.0, 0.7))
-    except ConfigError as refusal:
-        try:
-            return code_implicit_volume(task.part(0.7, 1.0), room, implicit, config.fit)
-        except ConfigError:
-            raise refusal from None
-    try:
-        codes = _plain_codes(task.part(0.7, 0.8), implicit)
-        keep, _ = choose_layers(codes, room, task.voxels.nbytes)
-    except ConfigError:
-        return classical
-    lost = sum(code.losses[n - 1] for code, n in zip(codes, keep, strict=True))
-    if lost > _HOPELESS * classical.tally.squared:
-        return classical
-    found = code_implicit_volume(task.part(0.8, 1.0), room, implicit, config.fit)
-    return min(classical, found, key=lambda payload: payload.tally.squared)
 
 
 def code_implicit_volume(task: Task, room: Room, implicit: Implicit, fit_s: float = 0.0) -> Payload:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, CodecError, ConfigError, OutputError
 from MedEnhanceLib.jobs import Client, JobSpec, Result, run_job
 from MedEnhanceLib.jobs.files import KeptVolumes
-from MedEnhanceLib.jobs.kinds.compress import check_fit, compress_volume, estimate_volume
+from MedEnhanceLib.jobs.kinds.compress import estimate_volume
 from MedEnhanceLib.runtime.progress import Event
 from MedEnhanceLib.unicompress import CompressConfig
 
@@ -196,42 +195,6 @@ def test_what_was_estimated_is_not_read_again_to_be_compressed(
 
     monkeypatch.setattr("MedEnhanceLib.jobs.files.load_volume", must_not_be_called)
     assert _compress(scan, kept)["ratio"] > 1
-
-
-class TestRefining:
-    """`fit` is never silent where it has no effect."""
-
-    CONFIG = CompressConfig(ratio=300.0, fit=1.0)
-
-    @pytest.fixture
-    def taken(self, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-        """Which blocks a compression that is not really done has taken."""
-        blocks: dict[str, int] = {}
-        done = SimpleNamespace(block_types=blocks)
-        monkeypatch.setattr(unicompress, "compress", lambda *_, **__: done)
-        return blocks
-
-    @pytest.mark.parametrize(("name", "warns"), [("av1", 1), ("implicit", 0)])
-    def test_blocks_that_were_not_taken_are_warned_of(
-        self,
-        name: str,
-        warns: int,
-        taken: dict[str, int],
-        head: Volume,
-        tmp_path: Path,
-        recorder: WarningRecorder,
-    ) -> None:
-        taken[name] = 1
-        compress_volume(head, tmp_path / "a.ucv", self.CONFIG, recorder.monitor, False)
-        assert [("fit had no effect" in line) for line in recorder.warnings] == [True] * warns
-
-    def test_it_is_refused_below_the_ratios_that_try_such_blocks(self) -> None:
-        for config in (self.CONFIG, CompressConfig(ratio=32, fit=1, block_type="implicit")):
-            check_fit(config)
-        for config in (CompressConfig(ratio=255, fit=1), CompressConfig(ratio=8, fit=0.1)):
-            with pytest.raises(ConfigError, match="none are tried"):
-                check_fit(config)
-        check_fit(CompressConfig(lossless=True))
 
 
 def test_an_estimate_says_that_it_knows_no_implicit_blocks(

@@ -95,7 +95,7 @@ def _write_every_type(path: Path) -> None:
 def _write_with_models(path: Path) -> None:
     """A sequence of a video with all that a filter has, a learned block and an implicit one."""
     voxels, volume = golden_voxels(), golden_volume()
-    implicit = implicit_for(volume, voxels, needed=True)
+    implicit = implicit_for(volume, voxels)
     networks = [shipped_model(role, "CT") for role in ("restoration", "predictor")]
     assert implicit is not None
     models = [model for model in networks if model is not None] + [implicit.writer.model]
