@@ -73,7 +73,8 @@ def test_it_is_independent_and_small(part: ModuleType, lines: int) -> None:
     assert imported <= {
         "__future__", "collections", "functools", "hashlib", "imagecodecs",
         "itertools", "json", "math", "numpy", "pathlib", "struct", "sys", "typing", "zlib",
-        "minimal_implicit", "minimal_predictor", "minimal_records", "minimal_repair", "minimal_video",
+        "minimal_implicit", "minimal_predictor", "minimal_records", "minimal_repair",
+        "minimal_video",
     }  # fmt: skip
 
 
