@@ -22,7 +22,7 @@ _MOST_THREADS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class CompressConfig(Options):
-    """What the file guarantees: exactly one of lossless, max_error, ratio, psnr and ssim."""
+    """What the file guarantees: exactly one of its modes."""
 
     lossless: bool = option(False, help="every voxel comes back equal", one_of="mode")
     max_error: float | None = option(
@@ -31,6 +31,15 @@ class CompressConfig(Options):
         low=0,
         ranged=False,
         metavar="E",
+        one_of="mode",
+    )
+    keep_noise_level: float | None = option(
+        None,
+        help="of CT and MR: no voxel off by more than this share of the noise that the volume "
+        "itself has where it is quietest; it is measured, and becomes the largest error",
+        above=0,
+        high=2,
+        metavar="F",
         one_of="mode",
     )
     ratio: float | None = option(
@@ -104,12 +113,12 @@ class CompressConfig(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        numbers = (self.max_error, self.ratio, self.psnr, self.ssim)
+        numbers = (self.max_error, self.keep_noise_level, self.ratio, self.psnr, self.ssim)
         chosen = [self.lossless, *(number is not None for number in numbers)]
         if sum(chosen) != 1:
             raise ConfigError(
                 f"{sum(chosen)} compression modes are chosen",
-                "Choose exactly one of lossless, max_error, ratio, psnr and ssim.",
+                "Choose one of lossless, max_error, keep_noise_level, ratio, psnr and ssim.",
             )
         if self.ratio is None and self.block_type != "auto":
             raise ConfigError("block_type is for ratio", "Choose ratio, or leave it out.")
@@ -121,10 +130,10 @@ class CompressConfig(Options):
 
     @property
     def mode(self) -> Mode:
-        """The compression mode that is chosen."""
+        """The compression mode that is chosen; a share of the noise becomes a largest error."""
         if self.lossless:
             return "lossless"
-        if self.max_error is not None:
+        if self.max_error is not None or self.keep_noise_level is not None:
             return "max_error"
         if self.ratio is not None:
             return "ratio"

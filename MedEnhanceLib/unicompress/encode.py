@@ -23,6 +23,7 @@ from MedEnhanceLib.core.slabs import extremes, looks_like_labels, slabs
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.io.atomic import atomic_write
+from MedEnhanceLib.nets.noise import measure_noise
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.allocation.implicit_layers import (
@@ -64,6 +65,8 @@ from MedEnhanceLib.unicompress.repair import Repair, most_bytes
 from MedEnhanceLib.unicompress.verify import Tally, check_target
 
 ENDING = ".ucv"
+#: Share of the places, the quietest, whose noise counts.
+_QUIET_PLACES = 0.1
 _VIDEO_MODES = ("ratio", "psnr", "ssim")
 
 
@@ -128,6 +131,7 @@ def compress(
     target = Path(path)
     if target.suffix.lower() != ENDING:
         raise OutputError(f"{target.name}: not the ending of a container", f"Use {ENDING}.")
+    config = with_bound(volume, config, monitor)
     voxels = codable(volume, config)
     threads = thread_count(config.threads)
     with atomic_write(target, overwrite=overwrite) as temporary, Spool(temporary.parent) as spool:
@@ -170,6 +174,41 @@ def compress(
         sha256=header.voxels_sha256,
         file_sha256=file_sha256,
     )
+
+
+def with_bound(volume: Volume, config: CompressConfig, monitor: Monitor) -> CompressConfig:
+    """The configuration with a largest error in place of a share of the noise.
+
+    The noise is that of the quietest tenth of the places where it could be measured; of a sequence
+    that of its quietest frame.
+    Raises ConfigError where it cannot be measured.
+    """
+    if config.keep_noise_level is None:
+        return config
+    name = volume.source or "the volume"
+    remedy = "Choose max_error instead, or lossless."
+    if volume.modality not in ("CT", "MR"):
+        raise ConfigError(
+            f"{name}: noise is measured in CT and MR, and this is {volume.modality}", remedy
+        )
+    frames = [
+        measure_noise(frame.voxels, modality=frame.modality, spacing=frame.geometry.spacing)
+        for frame in volume.frames()
+    ]
+    unknown = [noise.reason for noise in frames if not noise.confidence > 0]
+    if unknown:
+        raise ConfigError(f"{name}: its noise cannot be measured ({unknown[0]})", remedy)
+    level = min(float(np.quantile(noise.sigma, _QUIET_PLACES)) for noise in frames)
+    bound = config.keep_noise_level * level
+    if volume.voxels.dtype.kind in "iu":
+        bound = math.floor(bound)
+    if doubts := [noise.reason for noise in frames if noise.reason]:
+        monitor.warn(f"{name}: the measure of its noise is not certain: {doubts[0]}")
+    monitor.log(
+        f"Its noise is {level:.3g} {volume.units}".rstrip() + " where it is lowest: the largest "
+        f"error is {bound:.3g}" + ("" if bound else ", which is lossless")
+    )
+    return replace(config, keep_noise_level=None, max_error=float(bound))
 
 
 def codable(volume: Volume, config: CompressConfig) -> Voxels:

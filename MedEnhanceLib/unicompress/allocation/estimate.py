@@ -41,6 +41,7 @@ from MedEnhanceLib.unicompress.encode import (
     draft_header,
     make_room,
     peak_of,
+    with_bound,
 )
 from MedEnhanceLib.unicompress.header import VoxelRange
 from MedEnhanceLib.unicompress.models import DecodeContext
@@ -133,8 +134,9 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
     """
     began = time.monotonic()
     monitor = monitor or Monitor()
-    voxels = codable(volume, config)
     monitor.progress(0.0, "look at the volume")
+    config = with_bound(volume, config, monitor)
+    voxels = codable(volume, config)
     header = draft_header(volume, voxels, config)
     room = make_room(header, voxels, config.ratio or 1.0, repair=config.repair)
     context = DecodeContext(voxels.dtype, header.voxel_range)

@@ -16,7 +16,13 @@ from hypothesis.extra import numpy as hnp
 
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import ConfigError, DependencyError, InputError
-from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, inspect_container
+from MedEnhanceLib.unicompress import (
+    CompressConfig,
+    compress,
+    decompress,
+    estimate,
+    inspect_container,
+)
 from MedEnhanceLib.unicompress.codecs import integers
 
 from .conftest import Write
@@ -31,6 +37,46 @@ def largest_error(left: Voxels, right: Voxels) -> float:
         (abs(a - b) for a, b in zip(left.ravel().tolist(), right.ravel().tolist(), strict=True)),
         default=0,
     )
+
+
+class TestKeepNoiseLevel:
+    @staticmethod
+    def noisy(sigma: float, dtype: str = "i2") -> Volume:
+        k, j, i = np.mgrid[:24, :72, :72]
+        smooth = 60 + 40 * np.sin(j / 30) * np.cos(i / 25) + k / 4
+        noise = np.random.default_rng(0).normal(0, sigma, smooth.shape)
+        return Volume((smooth + noise).astype(dtype), modality="CT", units="HU", source="scan")
+
+    @pytest.mark.parametrize(("sigma", "share"), [(20.0, 0.5), (20.0, 0.25), (8.0, 1.0)])
+    def test_the_largest_error_is_that_share_of_the_noise(
+        self, write: Write, sigma: float, share: float
+    ) -> None:
+        volume = self.noisy(sigma)
+        path = write(volume, keep_noise_level=share)
+        card = inspect_container(path)
+        bound = card["promise"]["max_error"]
+        assert 0.75 * share * sigma - 1 <= bound <= 1.05 * share * sigma
+        assert largest_error(decompress(path).voxels, volume.voxels) <= bound
+        assert card["mode"] == "max_error"
+
+    def test_less_than_one_of_whole_numbers_is_lossless(self, write: Write) -> None:
+        volume = self.noisy(4.0)
+        assert same_bits(decompress(write(volume, keep_noise_level=0.1)).voxels, volume.voxels)
+
+    def test_an_estimate_is_of_the_same_bound(self) -> None:
+        found = estimate(self.noisy(20.0), CompressConfig(keep_noise_level=0.5))
+        assert found.mode == "max_error"
+        assert 6 <= found.max_error <= 10
+
+    @pytest.mark.parametrize("modality", ["EM", "OT"])
+    def test_other_modalities_are_refused(self, write: Write, modality: str) -> None:
+        with pytest.raises(ConfigError, match="measured in CT and MR"):
+            write(replace(self.noisy(9.0), modality=modality), keep_noise_level=0.5)
+
+    def test_a_volume_without_noise_is_refused(self, write: Write) -> None:
+        flat = Volume(np.zeros((8, 30, 30), np.float32), modality="CT", source="flat")
+        with pytest.raises(ConfigError, match="cannot be measured"):
+            write(flat, keep_noise_level=0.5)
 
 
 class TestMaxError:
