@@ -66,7 +66,7 @@ from MedEnhanceLib.unicompress.verify import Tally, check_target
 
 ENDING = ".ucv"
 #: Share of the places, the quietest, whose noise counts.
-_QUIET_PLACES = 0.1
+QUIET_PLACES = 0.1
 _VIDEO_MODES = ("ratio", "psnr", "ssim")
 
 
@@ -198,7 +198,7 @@ def with_bound(volume: Volume, config: CompressConfig, monitor: Monitor) -> Comp
     unknown = [noise.reason for noise in frames if not noise.confidence > 0]
     if unknown:
         raise ConfigError(f"{name}: its noise cannot be measured ({unknown[0]})", remedy)
-    level = min(float(np.quantile(noise.sigma, _QUIET_PLACES)) for noise in frames)
+    level = min(float(np.quantile(noise.sigma, QUIET_PLACES)) for noise in frames)
     bound = config.keep_noise_level * level
     if volume.voxels.dtype.kind in "iu":
         bound = math.floor(bound)

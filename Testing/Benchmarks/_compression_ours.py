@@ -44,7 +44,8 @@ ESTIMATED: tuple[dict[str, Any], ...] = ({"lossless": True}, {"max_error": 2}, {
 def codec_key() -> str:
     """Of all code of the codec and of all models that ship with it."""
     folder = REPOSITORY / "MedEnhanceLib" / "unicompress"
-    code = sorted(str(path.relative_to(REPOSITORY)) for path in folder.rglob("*.py"))
+    compiled = (REPOSITORY / "MedEnhanceLib" / "native").glob("*.[ch]")
+    code = sorted(str(path.relative_to(REPOSITORY)) for path in (*folder.rglob("*.py"), *compiled))
     models = sorted(str(path.relative_to(REPOSITORY)) for path in shipped_models())
     return key_of(code_hash(*code, *models, "_compression_ours.py"), measures_key())
 

@@ -44,6 +44,9 @@ patients and the worst patient. *Concordance*: Lin's, of each feature over the p
 feature, and the share of features above 0.95. {unseen}"""
 _UNSEEN = """Models of the codec learned from other slices of most of these patients; *unseen* is
 the one that none learned from."""
+_SHARES = """A largest error, divided by the noise that each scan itself has where it is quietest,
+as `--keep-noise-level` measures it. *Agreement*: the least Dice of any structure with the labels
+found before; *within 5 %*: share of the features of the tumor."""
 _ENHANCED = """A slab of 12 slices with simulated noise (seed 0), compressed, then enhanced. PSNR in
 dB inside the body: of the input and of the result against the clean slab, and of the result against
 the result without compression. *Noise*: what an estimator finds in the compressed input (gray
@@ -67,6 +70,7 @@ def page(rows: list[Row], enhanced: list[Row], *, thin: bool = False) -> str:
         + _features_table(rows),
         "### The features that change first\n\nThose with the lowest concordance at the weakest "
         "setting that failed.\n\n" + _fragile_table(rows),
+        f"## Errors as shares of the noise\n\n{_SHARES}\n\n" + _shares_table(rows),
         f"## Enhancement\n\n{_ENHANCED}\n\n" + _enhanced_table(enhanced) if enhanced else "",
     ]
     return "\n\n".join(part.rstrip() for part in parts)
@@ -130,6 +134,29 @@ def _kept(chosen: Iterable[Row], originals: dict[str, Row]) -> list[float]:
         for row in chosen
         if "features" in row
     ]
+
+
+def _shares_table(rows: list[Row]) -> str:
+    originals = {row["scan"]: row for row in rows if not row["mode"]}
+    lines = []
+    for row in rows:
+        if row["mode"] != ERROR or not row["noise"]:
+            continue
+        kept = _kept([row], originals)
+        agreement = row.get("dice_original")
+        lines.append(
+            (
+                row["scan"],
+                f"{row['noise']:.3g}",
+                f"{row['value']:g}",
+                f"{row['value'] / row['noise']:.2f}",
+                f"{row['ratio']:.1f}",
+                f"{min(agreement.values()):.4f}" if agreement else "–",
+                f"{100 * kept[0]:.1f} %" if kept else "–",
+            )
+        )
+    columns = ("noise", "largest error", "share", "ratio", "agreement", "within 5 %")
+    return table(("scan", *columns), lines)
 
 
 def _heads_table(rows: list[Row]) -> str:

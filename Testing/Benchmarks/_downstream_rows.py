@@ -17,6 +17,8 @@ from _enhancement_peers import noise_between_slices, noise_in_tissue
 
 from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.nets.noise import measure_noise
+from MedEnhanceLib.unicompress.encode import QUIET_PLACES
 
 Row = dict[str, Any]
 FOLDER = REPOSITORY / "runs" / "downstream-rows"
@@ -45,7 +47,7 @@ class Setting:
 
 ORIGINAL = Setting()
 SETTINGS = (
-    *(Setting(ERROR, bound) for bound in (1, 2, 4, 8)),
+    *(Setting(ERROR, bound) for bound in (1, 2, 4, 8, 16)),
     *(Setting(RATIO, ratio) for ratio in (4, 8, 16, 32, 64, 128)),
 )
 
@@ -66,6 +68,9 @@ def scan_rows(scan: Scan, settings: tuple[Setting, ...]) -> Iterator[Row]:
 def _measured(scan: Scan, setting: Setting, made: dict[str, Any]) -> Row:
     row: Row = {"scan": scan.name, "modality": scan.modality, "setting": str(setting)}
     row |= {"mode": setting.mode, "value": setting.value}
+    if "noise" not in made:
+        made["noise"] = noise_where_quiet(scan.volume)
+    row["noise"] = made["noise"]
     volume, stated = decoded(scan.volume, setting)
     row |= stated
     if scan.tumour is not None:
@@ -86,6 +91,12 @@ def decoded(volume: Volume, setting: Setting) -> tuple[Volume, Row]:
         return volume, {"ratio": 1.0, "psnr_db": None}
     stated, voxels = coded(volume, {setting.mode: setting.value})
     return replace(volume, voxels=voxels), {key: stated[key] for key in ("ratio", "psnr_db")}
+
+
+def noise_where_quiet(volume: Volume) -> float:
+    """σ that `keep_noise_level` refers to, in the units of the volume."""
+    noise = measure_noise(volume.voxels, modality=volume.modality, spacing=volume.geometry.spacing)
+    return float(np.quantile(noise.sigma, QUIET_PLACES))
 
 
 def features(volume: Volume, inside: Any) -> dict[str, float]:
