@@ -51,6 +51,13 @@ _TRIAL = 1e4
 _TRUSTED = 0.25
 #: Least and most share of the measured noise that is simulated.
 _AROUND = (0.8, 1.2)
+#: What the names of `gradprom.adapt`'s losses mean.
+_CURVES_NOTE = (
+    "fidelity: the error against the undamaged image, of the training without the segmenter. Where "
+    "the segmenter begins to teach: task, its loss; cost, the fidelity that it takes, in dB; "
+    "weight of the task, how strongly it teaches beside the restoration; cosine, how far both "
+    "agree, from −1 to 1."
+)
 #: Of the network after the filter: nothing but the correction.
 _PLAIN = {
     "guide_widths": (4, 4, 4, 4),
@@ -420,5 +427,6 @@ def _report(
             if config.held_out
             else "No volume was held out, so nothing is measured (held_out).",
         ),
+        curves_note=_CURVES_NOTE,
     )
     training_report(out / "report", story)

@@ -121,6 +121,9 @@ def test_the_card_says_whom_it_was_made_for_and_how(trained: tuple[Path, Bundle]
     page = (bundle.folder.parent / "report/index.html").read_text(encoding="utf-8")
     assert "for the segmenter organs; its target: labels" in page
     assert "0.3 dB were allowed" in page
+    # What is drawn is explained; PSNR of samples is not, as there is no curve of it.
+    assert "fidelity: the error against the undamaged image" in page
+    assert "psnr_db" not in page and "PSNR should rise" not in page
     assert bundle.metadata["segmenter"]["kind"] == "state-dict"
     assert len(bundle.metadata["segmenter"]["sha256"]) == 64
     assert bundle.metadata["on_request"] is True
@@ -215,6 +218,20 @@ def test_without_labels_the_segmenter_itself_is_the_target(
 
 
 @pytest.mark.slow
+def test_the_line_at_the_end_uses_the_model(
+    cohort: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(arguments(cohort, "--segmenter", cohort / "organs.pt")) == 0
+    said = capsys.readouterr().out
+    (line,) = re.findall(r"^next: medenhance (.*)$", said, re.M)
+    assert "to organs in place of" in said
+    monkeypatch.chdir(cohort)
+    io.save(Rician(0.08, seed=9).apply(image_of(labels_of(1))), cohort / "SCAN.nii.gz")
+    assert main(shlex.split(line)) == 0
+    assert "made for the segmenter organs" in " ".join(io.load("BETTER.nii.gz").history)
+
+
+@pytest.mark.slow
 def test_a_module_of_ones_own_is_taken_in_python(cohort: Path) -> None:
     from MedEnhanceLib import train
     from MedEnhanceLib.gradprom.segmenters import open_segmenter
@@ -285,6 +302,7 @@ def test_noise_that_cannot_be_measured_is_not_simulated(
         ("hqg", ["--labels", "labels"], "--labels is for an enhancer that is made for"),
         ("gradprom", [], "no segmenter is named"),
         ("gradprom", ["--labels", "labels"], "no segmenter is named"),
+        ("gradprom", ["--labels", "labels"], "trains an enhancer and a segmentation head together"),
         ("gradprom", ["--segmenter", "gone.pt"], "gone.pt: there is no such file"),
         ("gradprom", ["--segmenter", "organs.pt", "--budget", "0"], "budget is 0.0"),
     ],
@@ -304,8 +322,11 @@ def test_options_of_something_else_are_refused(
 def test_labels_of_a_data_folder_are_not_left_out_silently(
     cohort: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    paths = ("--segmenter", cohort / "organs.pt", "--labels", cohort / "labels")
-    typed = ["train", "gradprom", "--data", cohort, "--out", cohort / "out", *paths]
+    labels = ("--labels", cohort / "labels")
+    typed = ["train", "gradprom", "--data", cohort, "--out", cohort / "out", *labels]
+    # Without a segmenter these would be labels of a head, which are named elsewhere.
+    assert "the labels that --config names" in refused(capsys, [str(one) for one in typed])
+    typed += ["--segmenter", cohort / "organs.pt"]
     assert "--labels are those of --hq" in refused(capsys, [str(one) for one in typed])
 
 
