@@ -269,7 +269,12 @@ def train_method(
     one that an `AdaptConfig` names. Raises DeviceBusyError where nobody wants to wait.
     """
     require("torch", purpose="Training")
-    with hold_gpu([_device_of(config)], f"train {method}", monitor, wait=wait):
+    from MedEnhanceLib.nets.training import checkpoint_named
+
+    with (
+        hold_gpu([_device_of(config)], f"train {method}", monitor, wait=wait),
+        checkpoint_named(out),
+    ):
         return _train(method, config, data, out, monitor, segmenter)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,8 @@ from MedEnhanceLib.core.metrics import dice, psnr
 from MedEnhanceLib.core.options import config_from_json, config_to_json
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import LowDose, Rician, robust_max
-from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.gradprom.adapt import Adapted, Example, adapt
+from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
+from MedEnhanceLib.gradprom.adapt import Adapted, Example, adapt, check_resumed
 from MedEnhanceLib.gradprom.config import AdaptConfig
 from MedEnhanceLib.gradprom.labeled import Files, check_labels, pair_files
 from MedEnhanceLib.gradprom.segmenters import Segmenter, open_segmenter
@@ -142,6 +143,7 @@ def train_adapted(
             f"{segmenter.spec.modality}",
             "Give the modality of both (--modality), or another segmenter.",
         )
+    check_resumed(config, out, learned_for=segmenter.sha256)
     for note in segmenter.notes:
         monitor.warn(f"{segmenter.name}: {note}")
     files = pair_files(config.high_quality, config.labels, data)
@@ -170,7 +172,8 @@ def train_adapted(
     if held_out:
         _measure_held_out(bundle, made, prepare, held_out, data, monitor.part(0.9, 1.0))
     _report(out, config, made, choice.name, segmenter)
-    monitor.progress(1.0, "model written")
+    with suppress(Cancelled):  # the model is written: too late to cancel
+        monitor.progress(1.0, "model written")
     return bundle.folder
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -20,9 +21,12 @@ from MedEnhanceLib.cli.main import build_parser, main
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import Rician
-from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.errors import Cancelled, ConfigError
 from MedEnhanceLib.gradprom import AdaptConfig
 from MedEnhanceLib.jobs import JobSpec, run_job
+from MedEnhanceLib.jobs.kinds import train_adapted
+from MedEnhanceLib.nets.checkpoint import save_checkpoint
+from MedEnhanceLib.runtime.progress import Event
 
 GEOMETRY = Geometry((0.9, 0.8, 2.0), (3.0, -4.0, 5.0))
 UNET = {
@@ -246,6 +250,50 @@ def test_another_modality_is_refused(cohort: Path, capsys: pytest.CaptureFixture
     typed = arguments(cohort, "--segmenter", cohort / "organs.pt", "--modality", "CT")
     said = refused(capsys, typed)
     assert "the training is for CT, segmenter 'organs' is for MR" in said
+
+
+def test_a_checkpoint_of_another_training_is_refused_before_volumes_are_prepared(
+    cohort: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Preparing takes minutes with real volumes."""
+    monkeypatch.setattr(train_adapted._Preparation, "example", lambda *_: pytest.fail("prepared"))
+    out = cohort / "runs/mine"
+    out.mkdir(parents=True)
+    typed = arguments(cohort, "--segmenter", cohort / "organs.pt", "--budget", "0.2")
+    config = AdaptConfig.from_json({"preset": "smoke", "budget": 0.3})
+    stored = {"config": config.to_json(), "modules": {}, "optimizers": {}}
+    save_checkpoint(out / "checkpoint.safetensors", step=3, **stored)
+    assert re.search(r"made with another configuration \(.*budget", refused(capsys, typed))
+    (out / "checkpoint.safetensors").write_bytes(b"cut off")
+    assert "the checkpoint is damaged" in refused(capsys, typed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_cancel_after_the_last_step_loses_nothing(tmp_path: Path, count: int) -> None:
+    """With four volumes it comes before the one that is held out has been measured."""
+    cohort = write_cohort(tmp_path, count)
+    stages: list[str] = []
+    fields = {"segmenter": str(cohort / "organs.pt"), "device": "cpu", "name": "mine"}
+    config = {"preset": "smoke", **fields, "held_out": int(count == 4)}
+    job = JobSpec(
+        "train",
+        {"method": "gradprom", "config": config, "data": str(cohort), "out": str(cohort / "out")},
+    )
+    cancel = threading.Event()
+
+    def stop_late(event: Event) -> None:
+        stages.append(str(event.fields.get("stage")))
+        if stages[-1] == "step 5 of 6":
+            cancel.set()
+
+    if count == 2:  # the model is there: too late
+        assert read_bundle(Path(run_job(job, stop_late, cancel)["outputs"]["model"]))
+        return
+    with pytest.raises(Cancelled, match="the checkpoint is kept") as caught:
+        run_job(job, stop_late, cancel)
+    assert "to continue" in caught.value.hint
+    assert run_job(job)["held_out"]
 
 
 def _coarse(cohort: Path) -> None:
