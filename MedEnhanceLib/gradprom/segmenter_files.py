@@ -51,7 +51,10 @@ _SAVE_WEIGHTS = (
     "Save the weights alone: torch.save(network.state_dict(), …), or as safetensors; their network "
     "is named in the spec (network)."
 )
-_SPEC = "Write what it expects, the fields of SegmenterSpec, into {}, or give spec= in Python."
+_SPEC = (
+    "Write what it expects into {}, or give spec= in Python; docs/segmenters.md shows one of each "
+    "kind."
+)
 
 
 @dataclass(frozen=True)
