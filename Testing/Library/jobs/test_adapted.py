@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -294,6 +297,30 @@ def test_a_cancel_after_the_last_step_loses_nothing(tmp_path: Path, count: int) 
         run_job(job, stop_late, cancel)
     assert "to continue" in caught.value.hint
     assert run_job(job)["held_out"]
+
+
+@pytest.mark.slow
+def test_a_training_that_was_killed_goes_on_to_the_same_weights(cohort: Path) -> None:
+    """Killed after the segmenter has begun to teach, at step 20 of 40."""
+    often = cohort / "often.json"
+    often.write_text(json.dumps({"checkpoint_s": 0.0, "steps": 40, "name": "mine"}))
+    typed = arguments(cohort, "--segmenter", cohort / "organs.pt", "--config", often)
+
+    def start(out: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "MedEnhanceLib", *typed, "--out", str(cohort / out)]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def weights(out: str) -> bytes:
+        assert start(out).wait(120) == 0
+        return (cohort / out / "mine" / "models" / "model.safetensors").read_bytes()
+
+    run, journal = start("killed"), cohort / "killed" / "metrics.jsonl"
+    while not (journal.exists() and '"step": 30}' in journal.read_text()):
+        assert run.poll() is None
+        time.sleep(0.01)
+    run.kill()
+    assert run.wait() != 0
+    assert weights("killed") == weights("whole")
 
 
 def _coarse(cohort: Path) -> None:
