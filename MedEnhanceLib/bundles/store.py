@@ -182,8 +182,8 @@ def open_bundle(name_or_path: str, *, kind: str, modality: str) -> Bundle:
     """
     if name_or_path == "auto":
         bundle = _recommended(kind, modality)
-    elif os.sep in name_or_path or Path(name_or_path).is_dir():
-        bundle = read_bundle(Path(name_or_path))
+    elif (folder := folder_of(name_or_path)) is not None:
+        bundle = read_bundle(folder)
     else:
         bundle = _by_name(name_or_path)
     if bundle.kind != kind:
@@ -306,9 +306,25 @@ def _candidates() -> Iterator[tuple[Path, bool]]:
 
 def find_bundle(name_or_path: str) -> Bundle:
     """An installed model by name, or one by its folder; raises ModelError for neither."""
-    if Path(name_or_path).is_dir():
-        return read_bundle(Path(name_or_path))
+    folder = folder_of(name_or_path)
+    if folder is not None and folder.is_dir():
+        return read_bundle(folder)
     return _by_name(name_or_path, ". Or give the folder of a model.")
+
+
+def folder_of(name_or_path: str) -> Path | None:
+    """The folder that is meant, or None for the name of a model.
+
+    A folder of images may have the name of an installed model: a plain word means a folder where
+    that holds a model, or where no model of that name is installed.
+    """
+    folder = Path(name_or_path)
+    if os.sep in name_or_path:
+        return folder
+    if not folder.is_dir():
+        return None
+    is_installed = any(bundle.name == name_or_path for bundle in list_bundles())
+    return folder if (folder / METADATA).is_file() or not is_installed else None
 
 
 def _by_name(name: str, more: str = " (see: medenhance models list).") -> Bundle:

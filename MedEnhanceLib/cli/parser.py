@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
-from MedEnhanceLib.core.options import Option, did_you_mean, generations_up, options_of
+from MedEnhanceLib.core.options import (
+    Option,
+    allowed_text,
+    did_you_mean,
+    generations_up,
+    options_of,
+)
 from MedEnhanceLib.errors import ConfigError
 
 #: What `add_subparsers` gives; argparse has no public name for it.
@@ -50,6 +56,18 @@ class Parser(argparse.ArgumentParser):
         if rest:
             self.error(f"too much was given: {' '.join(rest)}")
         return parsed, rest
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        """As argparse's, but a text in place of a number is refused in words of our own."""
+        try:
+            return super()._get_value(action, arg_string)
+        except argparse.ArgumentError as cause:
+            if action.type not in (int, float):
+                raise
+            names = "/".join(action.option_strings) or action.metavar or action.dest
+            raise ConfigError(
+                f"{names} is {arg_string!r}", f"Use {allowed_text(action.type)}."
+            ) from cause
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
@@ -230,14 +248,17 @@ def _argument(one: Option) -> dict[str, Any]:
 def _reader(one: Option) -> Callable[[str], Any]:
     """What turns the text of a command line into the value of an option."""
     kind = one.kind if one.kind in (int, float) else str
-    if not one.words:
-        return kind
 
-    def number_or_word(text: str) -> Any:
-        return text if text in one.words else kind(text)
+    def read(text: str) -> Any:
+        if text in one.words:
+            return text
+        try:
+            return kind(text)
+        except ValueError:
+            one.check(text)  # refuses it as it does a number out of range
+            raise
 
-    number_or_word.__name__ = kind.__name__  # what argparse's errors call it
-    return number_or_word
+    return read
 
 
 def _add_like(parser: Parser) -> None:

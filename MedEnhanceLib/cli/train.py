@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from MedEnhanceLib.cli.parser import (
@@ -25,6 +26,11 @@ from MedEnhanceLib.errors import ConfigError
 _OF_DENOISER = ("task", "network", "pattern")
 #: Options that are fields of an AdaptConfig.
 _OF_SEGMENTER = ("segmenter", "trust_segmenter", "budget")
+#: What the method gradprom is without a segmenter.
+_WITHOUT = (
+    "Without one, gradprom trains an enhancer and a segmentation head together, on the labels that "
+    "--config names: docs/training.md, With labels."
+)
 #: Options that are fields of the configuration as they are.
 _FIELDS = ("modality", "anatomy", "name", "seed", "steps", "device", "part")
 
@@ -39,7 +45,10 @@ def _declare_train(parser: Parser) -> None:
     parser.add_argument("--hq", metavar="DIR", help="good images: files, or a folder of DICOM each")
     parser.add_argument("--lq", metavar="DIR", help="bad images, of other people (optional)")
     parser.add_argument(
-        "--labels", metavar="DIR", help="label volumes of the good images, for --segmenter"
+        "--labels",
+        metavar="DIR",
+        help="label volumes of the good images, with --segmenter; a head's own training finds its "
+        "labels in --config",
     )
     add_flags(parser, AdaptConfig, only=_OF_SEGMENTER)
     parser.add_argument("--modality", choices=("MR", "CT", "EM"), help="of the images")
@@ -110,19 +119,23 @@ def _train(args: argparse.Namespace) -> int:
     if not is_first:
         args.console.show_progress = False
     fields = args.console.run("train", params, isolated=args.isolated)
-    return int(args.console.done(fields, "\n".join(_lines(fields)))) if is_first else 0
+    if not is_first:
+        return 0
+    text = "\n".join([*_lines(fields), *_next_lines(args.method, fields, config)])
+    return int(args.console.done(fields, text))
 
 
 def _check_segmenter(args: argparse.Namespace, config: Mapping[str, Any]) -> None:
     """Raises ConfigError where options of a segmenter are given for something else."""
+    is_adapted = args.method == "gradprom" and bool(args.segmenter or "segmenter" in config)
+    if args.method == "gradprom" and not is_adapted and (args.hq or args.labels):
+        raise ConfigError("no segmenter is named", f"Name one: --segmenter PATH. {_WITHOUT}")
     if args.labels and not args.hq:
         raise ConfigError(
             "--labels are those of --hq", "Name the labels of --data in --config (labels)."
         )
-    if args.method == "gradprom" and (args.segmenter or "segmenter" in config):
+    if is_adapted:
         return
-    if args.method == "gradprom" and args.hq:
-        raise ConfigError("no segmenter is named", "Name one: --segmenter PATH.")
     named = [name for name in (*_OF_SEGMENTER, "labels") if getattr(args, name)]
     if named:
         options = " and ".join(f"--{name.replace('_', '-')}" for name in named)
@@ -130,6 +143,24 @@ def _check_segmenter(args: argparse.Namespace, config: Mapping[str, Any]) -> Non
             f"{options} is for an enhancer that is made for a segmenter",
             "Use: medenhance train gradprom --segmenter PATH …",
         )
+
+
+def _next_lines(method: str, fields: Mapping[str, Any], config: Mapping[str, Any]) -> Sequence[str]:
+    """The command that uses what was trained, once its capital words are replaced."""
+    outputs, segmenter = fields["outputs"], fields.get("segmenter")
+    model = quote(str(outputs["model"]))
+    if method == "unicompress":
+        return [f"next: medenhance models import {model}"]
+    if method == "head":
+        return [f"next: medenhance segment SCAN.nii.gz LABELS.nii.gz --model {model}"]
+    enhance = f"next: medenhance enhance SCAN.nii.gz BETTER.nii.gz --model {model}"
+    if method == "slices":
+        return [f"{enhance} --task slices"]
+    if segmenter and segmenter["kind"] != "head":
+        what = f"then give BETTER.nii.gz to {segmenter['name']} in place of SCAN.nii.gz"
+        return [enhance, f"{what}; from Python: docs/segmenters.md"]
+    head = config["segmenter"] if segmenter else outputs.get("head")
+    return [f"{enhance} --segment --head {quote(str(head))}" if head else enhance]
 
 
 def _config_name(args: argparse.Namespace, given: Iterable[str]) -> str | None:
@@ -181,8 +212,10 @@ TRAIN = Command(
     summary="train an enhancer, a denoiser, a head, thin slices, or a model of the codec",
     description="Train a model on volumes of your own: an enhancer on a folder of good images\n"
     "and, where there are some, a folder of bad ones, which need not belong together.\n"
-    "With labels an enhancer and a segmentation head can learn from each other\n"
-    "(gradprom), or a head alone (head): these take --data and --config.\n"
+    "gradprom with --segmenter makes an enhancer for a segmenter that stays as it is, with\n"
+    "--labels or without (docs/segmenters.md). Without --segmenter it trains two models, an\n"
+    "enhancer and a segmentation head that learn from each other; head trains a head alone.\n"
+    "Both take --data, and --config with their labels (docs/training.md).\n"
     "slices (a network that restores thin slices) and unicompress (models of the codec) learn\n"
     "from the volumes below --data that --config names.\n"
     "denoiser, and hqg too, learn from a distilled set (medenhance distill): --data SET.\n"

@@ -28,8 +28,10 @@ from MedEnhanceLib.gradprom.budget import FidelityBudget
 from MedEnhanceLib.gradprom.config import AdaptConfig
 from MedEnhanceLib.gradprom.gate import GradientGate
 from MedEnhanceLib.gradprom.gradients import Gradient, both_gradients
+from MedEnhanceLib.nets.checkpoint import check_checkpoint
 from MedEnhanceLib.nets.precision import move
 from MedEnhanceLib.nets.training import (
+    CHECKPOINT,
     LossWatch,
     averaged_weights,
     diverged,
@@ -362,12 +364,11 @@ def adapt(
     """
     pair = Pair(config, network, segmenter, Sampler(examples, config), device)
     out.mkdir(parents=True, exist_ok=True)
-    free = {"device": "", "checkpoint_s": 0.0, "data": (), "licence": ""}
     curves, seconds = run_steps(
         pair.step,
         config.steps,
         out,
-        {"config": config_to_json(config) | free | {"learned_for": learned_for}, **pair.parts()},
+        {"config": _decisive(config, learned_for), **pair.parts()},
         monitor,
         every_s=config.checkpoint_s,
         reported_every=_METRIC_EVERY,
@@ -383,6 +384,27 @@ def adapt(
         pair=pair,
         seconds=seconds,
     )
+
+
+def check_resumed(config: AdaptConfig, out: Path, *, learned_for: str = "") -> None:
+    """Raise what `adapt` raises for a checkpoint of another training, before anything is prepared.
+
+    Args:
+        config: of the training.
+        out: its folder, which may be missing.
+        learned_for: as for `adapt`.
+    Raises:
+        ConfigError: the checkpoint is of another training.
+        ModelError: it is damaged.
+    """
+    if (out / CHECKPOINT).exists():
+        check_checkpoint(out / CHECKPOINT, _decisive(config, learned_for))
+
+
+def _decisive(config: AdaptConfig, learned_for: str) -> dict[str, Any]:
+    """What a training that goes on must have in common with its checkpoint."""
+    free = {"device": "", "checkpoint_s": 0.0, "data": (), "licence": ""}
+    return config_to_json(config) | free | {"learned_for": learned_for}
 
 
 def chosen_share(compared: Sequence[Mapping[str, float]], budget: float) -> float:

@@ -52,7 +52,12 @@ def pair_files(images: Sequence[str], labels: Sequence[str], data: Path) -> list
     """
     paths = [path for pattern in images for path in sorted(data.glob(pattern))]
     drawn = [path for pattern in labels for path in sorted(data.glob(pattern))]
-    if not paths or (labels and len(paths) != len(drawn)):
+    if not paths:
+        raise InputError(
+            f"{data}: no image matches {', '.join(images)}",
+            "Name the folder of the images, or patterns relative to the data folder.",
+        )
+    if labels and len(paths) != len(drawn):
         raise InputError(
             f"{data}: {len(paths)} images and {len(drawn)} labels match{_lonely(paths, drawn)}",
             "Give one label volume for each image, in the same order.",

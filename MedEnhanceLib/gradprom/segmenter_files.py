@@ -22,7 +22,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from MedEnhanceLib.bundles.store import FORMAT, METADATA, open_bundle
+from MedEnhanceLib.bundles.store import FORMAT, METADATA, folder_of, open_bundle
 from MedEnhanceLib.core.options import did_you_mean
 from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.gradprom.monai_bundle import Config, read_network, read_spec
@@ -51,7 +51,10 @@ _SAVE_WEIGHTS = (
     "Save the weights alone: torch.save(network.state_dict(), …), or as safetensors; their network "
     "is named in the spec (network)."
 )
-_SPEC = "Write what it expects, the fields of SegmenterSpec, into {}, or give spec= in Python."
+_SPEC = (
+    "Write what it expects into {}, or give spec= in Python; docs/segmenters.md shows one of each "
+    "kind."
+)
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def find(source: str | Path | nn.Module, spec: SegmenterSpec | None, *, trust: b
         copy = deepcopy(source).float().eval()
         return Found(name, "module", copy, spec, _digest(copy))
     path = Path(source)
-    if path.is_dir():
+    if path.is_dir() and folder_of(str(source)) is not None:
         return _of_folder(path, spec, trust=trust)
     if path.is_file():
         return _of_file(path, spec or _spec_beside(path), trust=trust)

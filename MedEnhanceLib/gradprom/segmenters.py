@@ -6,7 +6,7 @@ slab on the networks' scale → axes, spacing, intensities → sides filled up �
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -188,6 +188,13 @@ def probe(network: nn.Module, spec: SegmenterSpec, name: str) -> None:
         )
 
 
+def _numbering(labels: Sequence[str]) -> str:
+    """The hint that says which value each label has."""
+    if len(labels) == 1:
+        return f"Write {labels[0]} as 1, and the background as 0."
+    return f"Number its labels from 1 to {len(labels)}, in this order, and the background 0."
+
+
 def _count(number: int, thing: str) -> str:
     return f"{number} {thing}{'' if number == 1 else 's'}"
 
@@ -283,7 +290,7 @@ class Segmenter:
                 f"{there}: values from {low} to {high}, segmenter {self.name!r} has "
                 f"{_count(most, 'label')} ({', '.join(self.labels[:5])}"
                 f"{' …' if most > 5 else ''})",
-                f"Number its labels from 1 to {most}, in this order, and the background 0.",
+                _numbering(self.labels),
             )
 
     def view_of(self, volume: Volume, scaling: Scaling) -> View:

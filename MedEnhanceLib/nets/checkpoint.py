@@ -15,6 +15,8 @@ from torch.optim import Optimizer
 from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.io.atomic import atomic_write
 
+#: What reading a damaged file raises, besides the error of safetensors itself.
+_DAMAGE = (OSError, KeyError, TypeError, ValueError)
 _TORCH_RANDOM, _CUDA_RANDOM = "random.torch", "random.cuda"
 
 
@@ -70,6 +72,18 @@ def save_checkpoint(
         save_file(contiguous, temporary, metadata={"medenhance": json.dumps(header)})
 
 
+def check_checkpoint(path: Path, config: Mapping[str, Any]) -> None:
+    """Raise the errors of `load_checkpoint` for this configuration, without reading tensors."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as stored:
+            header = json.loads(stored.metadata()["medenhance"])
+    except (SafetensorError, *_DAMAGE) as cause:
+        raise _damaged(path, cause) from cause
+    _check_config(path, header["config"], config)
+
+
 def load_checkpoint(
     path: Path,
     *,
@@ -93,19 +107,9 @@ def load_checkpoint(
         with safe_open(path, framework="pt") as stored:
             header = json.loads(stored.metadata()["medenhance"])
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as cause:
-        raise ModelError(
-            f"{path}: the checkpoint is damaged ({cause})",
-            "Delete it to start again, or choose another output folder.",
-        ) from cause
-    wanted = json.loads(json.dumps(dict(config)))
-    if header["config"] != wanted:
-        keys = sorted(wanted.keys() | header["config"].keys())
-        changed = [key for key in keys if header["config"].get(key) != wanted.get(key)]
-        raise ConfigError(
-            f"{path}: it was made with another configuration ({', '.join(changed)})",
-            "Resume with the same configuration, or choose another output folder.",
-        )
+    except (SafetensorError, *_DAMAGE) as cause:
+        raise _damaged(path, cause) from cause
+    _check_config(path, header["config"], config)
     for name, module in modules.items():
         module.load_state_dict(_below(tensors, name))
     for name, optimizer in optimizers.items():
@@ -124,6 +128,24 @@ def load_checkpoint(
     if notes is not None:
         notes.update(header.get("notes", {}))
     return int(header["step"])
+
+
+def _damaged(path: Path, cause: Exception) -> ModelError:
+    return ModelError(
+        f"{path}: the checkpoint is damaged ({cause})",
+        "Delete it to start again, or choose another output folder.",
+    )
+
+
+def _check_config(path: Path, stored: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    wanted = json.loads(json.dumps(dict(config)))
+    if stored != wanted:
+        keys = sorted(wanted.keys() | stored.keys())
+        changed = [key for key in keys if stored.get(key) != wanted.get(key)]
+        raise ConfigError(
+            f"{path}: it was made with another configuration ({', '.join(changed)})",
+            "Resume with the same configuration, or choose another output folder.",
+        )
 
 
 def _below(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from torch.optim.swa_utils import AveragedModel
 from MedEnhanceLib.errors import Cancelled, ModelError
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
-from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.progress import NOTHING_WRITTEN, Monitor
 
 #: File of a training's state in its output folder.
 CHECKPOINT = "checkpoint.safetensors"
@@ -83,6 +83,20 @@ def cancelled_before(*, resumed: bool) -> Cancelled:
     return Cancelled(
         "cancelled before the first step; no checkpoint was written", "Start again when you like."
     )
+
+
+@contextmanager
+def checkpoint_named(out: Path) -> Iterator[None]:
+    """A cancel within it that finds a checkpoint in `out` says that it is kept.
+
+    The monitor's own error, before and after the steps of a training, says that nothing is there.
+    """
+    try:
+        yield
+    except Cancelled as cause:
+        if cause.hint != NOTHING_WRITTEN or not any(out.glob("*checkpoint*.safetensors")):
+            raise
+        raise Cancelled("cancelled; the checkpoint is kept", _GO_ON) from cause
 
 
 def run_steps(

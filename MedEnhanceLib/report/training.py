@@ -34,7 +34,8 @@ Floats = npt.NDArray[np.float32]
 _CURVES, _SAMPLES, _GATE = "curves.png", "samples.png", "gate.png"
 _MOST_SAMPLES = 6
 _GATE_IN, _LAYERS_NAMED = (11.7, 3.0), 5
-_PSNR = "psnr_db"
+#: The metric of validations, and what the page calls it.
+_PSNR, _PSNR_SHOWN = "psnr_db", "PSNR (dB)"
 
 
 class Samples(Protocol):
@@ -102,6 +103,7 @@ class TrainingStory:
     samples: of the last validation. is_held_out: whether their volumes are left out of the
     training data. gate: of a task whose gradients are gated. config: as JSON. data: the training
     data as in the bundle's model card. summary: sentences in place of those about the samples.
+    curves_note: sentences that say what the curves are.
     """
 
     name: str
@@ -120,6 +122,7 @@ class TrainingStory:
     config: Mapping[str, Any] = field(default_factory=dict)
     data: Sequence[Mapping[str, str]] = ()
     summary: Sequence[str] = ()
+    curves_note: str = ""
 
 
 def training_report(folder: Path, story: TrainingStory) -> Path:
@@ -132,10 +135,11 @@ def training_report(folder: Path, story: TrainingStory) -> Path:
     if story.curves:
         # What matters most comes first.
         names = sorted(story.curves, key=lambda name: name != _PSNR)
-        levels = {_PSNR: story.samples.input_psnr_db} if story.samples else {}
-        draw_curves(target / _CURVES, {name: story.curves[name] for name in names}, levels)
-        alt = f"By step: {', '.join(story.curves)}."
-        pictures.append(Picture(_CURVES, "Curves", alt, _CURVES_CAPTION))
+        curves = {_shown(name): story.curves[name] for name in names}
+        levels = {_PSNR_SHOWN: story.samples.input_psnr_db} if story.samples else {}
+        draw_curves(target / _CURVES, curves, levels)
+        alt = f"By step: {', '.join(curves)}."
+        pictures.append(Picture(_CURVES, "Curves", alt, _curves_caption(story)))
     if story.samples is not None:
         found = story.samples
         images = {
@@ -222,11 +226,17 @@ def _tables(story: TrainingStory) -> list[Table]:
     tables = []
     if story.curves:
         rows = [
-            (name, f"{curve[0][1]:.4g}", f"{min(v for _, v in curve):.4g}", f"{curve[-1][1]:.4g}")
+            (
+                _shown(name),
+                f"{curve[0][1]:.4g}",
+                f"{min(v for _, v in curve):.4g}",
+                f"{curve[-1][1]:.4g}",
+            )
             for name, curve in story.curves.items()
         ]
         heads = ("Measured", "First", "Least", "Last")
-        tables.append(Table("Losses and scores", heads, rows, _LOSSES_NOTE))
+        note = f"{_LOSSES_NOTE} PSNR should rise." if _PSNR in story.curves else _LOSSES_NOTE
+        tables.append(Table("Losses and scores", heads, rows, note))
     if story.gate is not None and story.gate.layer_cosines:
         against = sorted(story.gate.layer_cosines.items(), key=lambda layer: layer[1])
         cells = [(name, f"{cosine:+.3f}") for name, cosine in against[:_LAYERS_NAMED]]
@@ -270,9 +280,21 @@ def _gate_caption(gate: GateStory) -> str:
     )
 
 
-_CURVES_CAPTION = (
-    "Losses are running means, weighted as they are minimized. psnr_db: mean PSNR of the fixed "
-    "slabs, peak 1 on the network's scale; dashed: of the slabs before enhancement."
+def _shown(curve: str) -> str:
+    """The name of a curve for people; its key stays in metrics and events."""
+    return _PSNR_SHOWN if curve == _PSNR else curve
+
+
+def _curves_caption(story: TrainingStory) -> str:
+    sentences = ["Running means over steps; losses are weighted as they are minimized."]
+    if _PSNR in story.curves:
+        sentences.append(_PSNR_CAPTION)
+    return " ".join([*sentences, story.curves_note]).strip()
+
+
+_PSNR_CAPTION = (
+    "PSNR: mean of the fixed slabs, peak 1 on the network's scale; dashed: of the slabs before "
+    "enhancement."
 )
 _SAMPLES_ALT = "Rows: degraded, enhanced, target and expected error; a column for each slab."
 _SAMPLES_CAPTION = (
@@ -280,4 +302,4 @@ _SAMPLES_CAPTION = (
     "target and not in the enhanced image was lost; the other way round, it was invented."
 )
 _GATE_ALT = "Histogram of angles, and a bar for each layer; orange where the task disagrees."
-_LOSSES_NOTE = "Weighted losses fall; how fast says little across configurations. PSNR should rise."
+_LOSSES_NOTE = "Weighted losses fall; how fast says little across configurations."

@@ -28,6 +28,8 @@ class Event:
 
 
 Answer = TypeVar("Answer")
+#: The hint of a cancel at a safe point; work that has kept something says so instead.
+NOTHING_WRITTEN = "Nothing was written; start again when you like."
 #: How often a request to cancel is checked while work has no safe points.
 _LOOK_SECONDS = 0.05
 #: How long the end of a process waits for work that was cancelled.
@@ -104,7 +106,7 @@ class Monitor:
     def check(self) -> None:
         """A safe point: raises Cancelled where the user asked to stop."""
         if self.cancelled:
-            raise Cancelled("cancelled", "Nothing was written; start again when you like.")
+            raise Cancelled("cancelled", NOTHING_WRITTEN)
 
     def progress(self, fraction: float, stage: str) -> None:
         """Report how far the work is, in [0, 1], and what it does; also a safe point."""

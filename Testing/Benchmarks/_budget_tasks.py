@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from MedEnhanceLib.nets.intensity import TISSUE, Scaling, scaling_for
 from MedEnhanceLib.nets.training import averaged_weights, set_learning_rate
 
 FOLDER = REPOSITORY / "runs" / "budget"
+#: The segmenter of brains, which ships.
+_HEAD = "brain-tissue"
 #: Noisy versions of each volume: the first is what a test uses.
 _VERSIONS = 4
 #: Slices of a brain, from this share of its height on.
@@ -70,9 +73,22 @@ class Task:
     def is_brain(self) -> bool:
         return self.modality == "MR"
 
+    @property
+    def weights(self) -> str:
+        """The SHA-256 of a segmenter that ships: with it results change; "" for one trained here.
+
+        It is part of the keys of what is kept.
+        """
+        return _shipped_weights() if self.is_brain else ""
+
     def segmenter(self, cases: list[Case], seed: int) -> Segmenter:
         """The shipped head, or one that has learned from the undamaged images of `cases`."""
-        return open_segmenter("brain-tissue") if self.is_brain else _trained(cases, seed)
+        return open_segmenter(_HEAD) if self.is_brain else _trained(cases, seed)
+
+
+@cache
+def _shipped_weights() -> str:
+    return open_segmenter(_HEAD).sha256
 
 
 TASKS = (
@@ -102,7 +118,8 @@ def load_cases(task: Task, most: int = 0) -> list[Case]:
     code = code_hash("_budget_tasks.py", "MedEnhanceLib/nets/grouped.py")
     cases = []
     for path in paths[: most or None]:
-        kept = FOLDER / "data" / f"{key_of(task.name, str(path.name), path.parent.name, code)}.npz"
+        key = key_of(task.name, path.name, path.parent.name, task.weights, code)
+        kept = FOLDER / "data" / f"{key}.npz"
         if not kept.is_file():
             kept.parent.mkdir(parents=True, exist_ok=True)
             partial = kept.with_suffix(".partial.npz")
@@ -148,7 +165,7 @@ def _simulated(task: Task, path: Path) -> dict[str, npt.NDArray[Any]]:
     if task.is_brain:
         first = round(_HEIGHT * volume.shape[0])
         volume = volume.cropped(first, min(first + _SLICES, volume.shape[0]))
-        target = open_segmenter("brain-tissue").find(volume)
+        target = open_segmenter(_HEAD).find(volume)
     else:
         volume = _around_tumour(volume, path)
         target = _tissues(volume.voxels)

@@ -1,6 +1,8 @@
 """An enhancer made for a frozen segmenter: what it finds more, over what that costs in fidelity.
 
     python Testing/Benchmarks/budget.py --jobs 2     writes docs/benchmarks/budget.*
+    python Testing/Benchmarks/budget.py --tasks MR   measures this task again; the other one's rows
+                                                     stay as the page has them
     python Testing/Benchmarks/budget.py --quick      a few steps, into runs/budget/quick
 
 All arms go on from the same first half of the training, on the same batches; patients that are
@@ -19,6 +21,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 # Before PyTorch comes in: several processes run side by side.
@@ -27,13 +30,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 from _budget_tasks import FOLDER, TASKS, Case, Task, load_cases, volume_of, with_view
-from _common import DOCS, gate, gate_table, table, write
+from _common import DOCS, commit, gate, gate_table, table, write
 from _enhancement_cache import code_hash, key_of
 from _enhancement_statistics import Row, difference, difference_gate, mean_of, values_of
 from _gradprom_data import split
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
-from torchjd.aggregation import PCGrad
 
 from MedEnhanceLib.core.metrics import dice
 from MedEnhanceLib.gradprom import AdaptConfig, GateReport, GradientGate
@@ -64,6 +66,7 @@ BUDGETS = (0.03, 0.1, 0.3)
 _WEIGHTS = (0.3, 1.0, 3.0)
 #: How far above the budget a test may end, dB.
 _TOLERANCE = 0.02
+_STEPS = 300
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,8 @@ class PcGrad(GradientGate):
     def admit(
         self, main: Sequence[Gradient], aux: Sequence[Gradient], parameters: Parameters
     ) -> tuple[list[Gradient], GateReport]:
+        from torchjd.aggregation import PCGrad
+
         _, wanted = named(parameters)
         known = [g is not None and a is not None for g, a in zip(main, aux, strict=True)]
         rows = [
@@ -126,30 +131,58 @@ class Fixed(Tuned):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tasks", nargs="+", default=[task.name for task in TASKS])
+    names = [task.name for task in TASKS]
+    parser.add_argument("--tasks", nargs="+", default=names, choices=names)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=_STEPS)
     parser.add_argument("--jobs", type=int, default=1, help="processes, one thread each")
     parser.add_argument("--quick", action="store_true", help="4 patients, 6 steps, 1 seed")
     options = parser.parse_args()
     if options.quick:
         options.steps, options.seeds = 6, [0]
+    folder = FOLDER / "quick" if options.quick else DOCS
     tasks = [task for task in TASKS if task.name in options.tasks]
+    others = [task.name for task in TASKS if task not in tasks]
+    kept = kept_rows(folder / "budget.json", others, options.seeds, options.steps)
+    facts = {"steps": options.steps, "commit": commit()}
     for task in tasks:
         load_cases(task, 4 if options.quick else 0)
     runs = [(task, seed, options.steps, options.quick) for task in tasks for seed in options.seeds]
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
-        rows = [row for found in pool.map(performed, *zip(*runs, strict=True)) for row in found]
-    gates = [one for task in tasks for one in gates_of(rows, task)]
-    folder = FOLDER / "quick" if options.quick else DOCS
-    text = page(rows, gates, tasks, options.steps)
+        found = [row for rows in pool.map(performed, *zip(*runs, strict=True)) for row in rows]
+    rows = kept + [row | facts for row in found]
+    shown = [task for task in TASKS if any(row["case"] == task.name for row in rows)]
+    rows = [row for task in shown for row in rows if row["case"] == task.name]
+    gates = [one for task in shown for one in gates_of(rows, task)]
+    text = page(rows, gates, shown, options.steps)
     write("budget", text, gates=gates, rows=rows, seeds=options.seeds, folder=folder)
+
+
+def kept_rows(path: Path, tasks: Sequence[str], seeds: list[int], steps: int) -> list[Row]:
+    """Rows of tasks that are not measured now, as the page has them, with the commit of each.
+
+    Args:
+        path: of the page's JSON; none is nothing to keep.
+        tasks: names.
+        seeds, steps: of what is measured now.
+
+    Raises SystemExit where rows are of other seeds or steps: one page states both for all tasks.
+    """
+    if not path.is_file():
+        return []
+    record = json.loads(path.read_text(encoding="utf-8"))
+    # Pages that were written in one go have neither commit nor steps in their rows.
+    older = {"steps": _STEPS, "commit": record["commit"]}
+    rows = [older | row for row in record["rows"] if row["case"] in tasks]
+    if rows and (record["seeds"] != list(seeds) or any(row["steps"] != steps for row in rows)):
+        raise SystemExit(f"{path.name} has {', '.join(tasks)} of other seeds or steps: run all")
+    return rows
 
 
 def performed(task: Task, seed: int, steps: int, quick: bool) -> list[Row]:
     """Train all arms of a seed and measure them, or read what was measured."""
     torch.set_num_threads(1)
-    path = FOLDER / "rows" / f"{key_of(task.name, seed, steps, quick, code_hash(*CODE))}.json"
+    path = FOLDER / "rows" / f"{_key(task, seed, steps, quick)}.json"
     if path.is_file():
         found: list[Row] = json.loads(path.read_text(encoding="utf-8"))
         return found
@@ -163,6 +196,10 @@ def performed(task: Task, seed: int, steps: int, quick: bool) -> list[Row]:
     path.write_text(json.dumps(rows), encoding="utf-8")
     print(f"{task.name}, seed {seed}: {time.process_time() - began:.0f} CPU s", flush=True)
     return rows
+
+
+def _key(task: Task, seed: int, steps: int, quick: bool) -> str:
+    return key_of(task.name, seed, steps, quick, task.weights, code_hash(*CODE))
 
 
 def _trained(
@@ -195,6 +232,7 @@ def _trained(
                 "subject": case.subject,
                 "seed": seed,
                 "arm": arm,
+                **({"segmenter": task.weights} if task.weights else {}),
                 **_figures(case, image, found, len(segmenter.labels)),
                 **facts,
             }
@@ -307,8 +345,17 @@ def page(rows: list[Row], gates: list[dict[str, Any]], tasks: Sequence[Task], st
     ]
     for task in tasks:
         own = [row for row in rows if row["case"] == task.name]
-        lines += [f"## {task.name}\n", f"{task.about[0].upper()}{task.about[1:]}.\n", _table(own)]
+        about = f"{task.about[0].upper()}{task.about[1:]}. {_origin(own)}"
+        lines += [f"## {task.name}\n", f"{about.strip()}\n", _table(own)]
     return "\n".join(lines)
+
+
+def _origin(rows: list[Row]) -> str:
+    """At which commit a task was measured, and with which weights of a segmenter that ships."""
+    commits = sorted({row["commit"] for row in rows})
+    known = sorted({row["segmenter"] for row in rows if "segmenter" in row})
+    weights = f", weights of the segmenter {known[0][:12]} (SHA-256)" if known else ""
+    return f"Measured at {', '.join(commits)}{weights}."
 
 
 def _table(rows: list[Row]) -> str:

@@ -65,7 +65,7 @@ class TrainParams(Params):
         About(
             help="hqg: an enhancer; denoiser: a small network for one task, from a distilled set "
             "or a cohort; head: segmentation; gradprom: an enhancer for a segmenter that stays as "
-            "it is (--segmenter), or enhancer and head, learning from each other; "
+            "it is (--segmenter), else enhancer and head, learning from each other (--config); "
             "slices: a network that restores thin slices; unicompress: a model of the codec, by "
             "its part",
             flag="METHOD",
@@ -93,7 +93,10 @@ class TrainParams(Params):
 
 
 def run_train(params: TrainParams, monitor: Monitor) -> Result:
-    """Train, or go on with a training; the model's folder, a head's beside it, held-out figures."""
+    """Train, or go on with a training; the model's folder, a head's beside it, held-out figures.
+
+    Of an enhancer for a segmenter the result names the segmenter.
+    """
     with low_priority(wanted=params.nice):
         return _run_train(params, monitor)
 
@@ -110,12 +113,13 @@ def _run_train(params: TrainParams, monitor: Monitor) -> Result:
     head = Path(outputs.get("head", folder))
     if isinstance(config, CodecTraining):
         return Result({"outputs": outputs, "seconds": round(time.monotonic() - began, 3)})
-    measured = read_bundle(head).metadata.get("measured", [])
+    metadata = read_bundle(head).metadata
+    kept = {"held_out": metadata.get("measured"), "segmenter": metadata.get("segmenter")}
     return Result(
         {
             "outputs": outputs,
             "seconds": round(time.monotonic() - began, 3),
-            **({"held_out": measured} if measured else {}),
+            **{name: value for name, value in kept.items() if value},
         }
     )
 
@@ -265,7 +269,12 @@ def train_method(
     one that an `AdaptConfig` names. Raises DeviceBusyError where nobody wants to wait.
     """
     require("torch", purpose="Training")
-    with hold_gpu([_device_of(config)], f"train {method}", monitor, wait=wait):
+    from MedEnhanceLib.nets.training import checkpoint_named
+
+    with (
+        hold_gpu([_device_of(config)], f"train {method}", monitor, wait=wait),
+        checkpoint_named(out),
+    ):
         return _train(method, config, data, out, monitor, segmenter)
 
 

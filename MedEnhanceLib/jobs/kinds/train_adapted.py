@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,8 @@ from MedEnhanceLib.core.metrics import dice, psnr
 from MedEnhanceLib.core.options import config_from_json, config_to_json
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import LowDose, Rician, robust_max
-from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.gradprom.adapt import Adapted, Example, adapt
+from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
+from MedEnhanceLib.gradprom.adapt import Adapted, Example, adapt, check_resumed
 from MedEnhanceLib.gradprom.config import AdaptConfig
 from MedEnhanceLib.gradprom.labeled import Files, check_labels, pair_files
 from MedEnhanceLib.gradprom.segmenters import Segmenter, open_segmenter
@@ -51,6 +52,13 @@ _TRIAL = 1e4
 _TRUSTED = 0.25
 #: Least and most share of the measured noise that is simulated.
 _AROUND = (0.8, 1.2)
+#: What the names of `gradprom.adapt`'s losses mean.
+_CURVES_NOTE = (
+    "fidelity: the error against the undamaged image, of the training without the segmenter. Where "
+    "the segmenter begins to teach: task, its loss; cost, the fidelity that it takes, in dB; "
+    "weight of the task, how strongly it teaches beside the restoration; cosine, how far both "
+    "agree, from −1 to 1."
+)
 #: Of the network after the filter: nothing but the correction.
 _PLAIN = {
     "guide_widths": (4, 4, 4, 4),
@@ -135,6 +143,7 @@ def train_adapted(
             f"{segmenter.spec.modality}",
             "Give the modality of both (--modality), or another segmenter.",
         )
+    check_resumed(config, out, learned_for=segmenter.sha256)
     for note in segmenter.notes:
         monitor.warn(f"{segmenter.name}: {note}")
     files = pair_files(config.high_quality, config.labels, data)
@@ -163,7 +172,8 @@ def train_adapted(
     if held_out:
         _measure_held_out(bundle, made, prepare, held_out, data, monitor.part(0.9, 1.0))
     _report(out, config, made, choice.name, segmenter)
-    monitor.progress(1.0, "model written")
+    with suppress(Cancelled):  # the model is written: too late to cancel
+        monitor.progress(1.0, "model written")
     return bundle.folder
 
 
@@ -420,5 +430,6 @@ def _report(
             if config.held_out
             else "No volume was held out, so nothing is measured (held_out).",
         ),
+        curves_note=_CURVES_NOTE,
     )
     training_report(out / "report", story)

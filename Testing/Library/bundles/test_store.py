@@ -19,7 +19,7 @@ from MedEnhanceLib.bundles import (
     verify_bundle,
 )
 from MedEnhanceLib.bundles.export import export_bundle, load_tensors
-from MedEnhanceLib.bundles.store import METADATA, WEIGHTS, read_bundle
+from MedEnhanceLib.bundles.store import METADATA, WEIGHTS, find_bundle, read_bundle
 from MedEnhanceLib.errors import ModelError
 
 METADATA_FIELDS = {
@@ -77,6 +77,25 @@ def test_import_from_folder_then_remove(toy: Bundle, user_models: Path) -> None:
     remove_bundle("toy")
     assert not imported.folder.exists()
     assert toy.folder.exists()
+
+
+def test_a_folder_of_images_may_have_the_name_of_a_model(
+    toy: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = tmp_path / "work"
+    (work / "toy").mkdir(parents=True)
+    (work / "toy" / "scan.nii.gz").touch()
+    monkeypatch.chdir(work)
+    with pytest.raises(ModelError, match="cannot be read"):
+        open_bundle("toy", kind="enhancer", modality="MR")
+    installed = import_bundle(toy.folder).folder
+    assert open_bundle("toy", kind="enhancer", modality="MR").folder == installed
+    assert find_bundle("toy").folder == installed
+    with pytest.raises(ModelError, match="cannot be read"):
+        find_bundle("./toy")
+    # A folder that holds a model is meant before one that is installed.
+    shutil.copytree(toy.folder, work / "toy", dirs_exist_ok=True)
+    assert open_bundle("toy", kind="enhancer", modality="MR").folder == Path("toy")
 
 
 def test_import_from_zip(toy: Bundle, tmp_path: Path) -> None:

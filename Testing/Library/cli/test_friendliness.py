@@ -45,6 +45,28 @@ def test_a_word_like_no_other_gets_no_guess(run: Callable) -> None:
     assert "too much was given: c" in run("enhance", "a", "b", "c").err
 
 
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (("train", "gradprom", "--out", "o", "--budget", "abc"), "budget is 'abc'|a number, 0.005"),
+        (("train", "hqg", "--out", "o", "--steps", "1e3"), "--steps is '1e3'|a whole number."),
+        (("enhance", "a", "b", "--strength", "much"), "strength is 'much'|auto"),
+        (("compress", "a", "b", "--max-error", "2HU"), "max_error is '2HU'|a number, "),
+        (("degrade", "a", "b", "--rician", "5%"), "--rician is '5%'|a number."),
+        (("distill", "a", "b", "--images-per-patient", "ten"), "images_per_patient is 'ten'|whole"),
+    ],
+)
+def test_a_word_in_place_of_a_number_is_refused_with_what_is_allowed(
+    words: tuple[str, ...], answer: str, run: Callable
+) -> None:
+    ran = run(*words)
+    assert ran.status == 2
+    refusal, hint = ran.err.splitlines()
+    expected, allowed = answer.split("|")
+    assert refusal == f"error: {expected}"
+    assert hint.startswith("Use ") and allowed in hint
+
+
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [100.0]

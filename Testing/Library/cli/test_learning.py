@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,43 @@ def test_the_file_of_a_wrong_option_is_named(method: str, run: Callable, tmp_pat
     assert f"error: {file}: " in ran.err
     assert "Did you mean modality?" in ran.err
     assert f"error: {file} with --seed: " in run("train", method, *where, "--seed", "3").err
+
+
+MODEL = ["--model", "runs/a/model"]
+#: Methods with what a job gives besides, and the command that uses the model.
+USES = [
+    ("hqg", {}, ["enhance", *MODEL]),
+    ("denoiser", {}, ["enhance", *MODEL]),
+    ("slices", {}, ["enhance", *MODEL, "--task", "slices"]),
+    ("head", {}, ["segment", *MODEL]),
+    ("gradprom", {"head": "own head"}, ["enhance", *MODEL, "--segment", "--head", "own head"]),
+    ("gradprom", {"kind": "torchscript"}, ["enhance", *MODEL]),
+    ("gradprom", {"kind": "head"}, ["enhance", *MODEL, "--segment", "--head", "brain-tissue"]),
+    ("unicompress", {}, ["models", "import", "runs/a/model"]),
+]
+
+
+@pytest.mark.parametrize(("method", "given", "words"), USES)
+def test_the_command_that_uses_the_model_comes_next(
+    method: str,
+    given: dict[str, str],
+    words: list[str],
+    run: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It can be parsed as it stands, and has the options that this model needs."""
+    outputs = {"model": "runs/a/model", **{name: given[name] for name in given if name == "head"}}
+    segmenter = {"name": "brain-tissue", "sha256": "ab", **given} if "kind" in given else {}
+    fields = {"outputs": outputs, **({"segmenter": segmenter} if segmenter else {})}
+    monkeypatch.setattr(console.Console, "run", lambda *_, **__: fields)
+    typed = ("--segmenter", "brain-tissue") if segmenter else ()
+    ran = run("train", method, "--data", "d", "--out", "o", *typed)
+    (line,) = (line for line in ran.out.splitlines() if line.startswith("next: medenhance "))
+    following = shlex.split(line)[2:]
+    build_parser().parse_args(following)
+    assert [word for word in following if not word.endswith(".nii.gz")] == words
+    # A segmenter from elsewhere is run by its owner.
+    assert ("to brain-tissue in place of" in ran.out) == (given.get("kind") == "torchscript")
 
 
 def test_means_of_an_evaluation_are_a_table(

@@ -24,6 +24,7 @@ from MedEnhanceLib.gradprom.head import make_head
 from MedEnhanceLib.gradprom.labeled import (
     check_structures,
     find_labeled,
+    pair_files,
     patients_of,
     split_patients,
 )
@@ -268,6 +269,15 @@ def test_an_image_without_labels_beside_many_is_named(tmp_path: Path) -> None:
     assert "2 images and 3 labels match (a.nii without labels; c.nii, d.nii without an image)" in (
         text
     )
+
+
+@pytest.mark.parametrize("labels", [(), ("drawn/*",)])
+def test_where_no_image_is_found_labels_are_not_to_blame(
+    tmp_path: Path, labels: tuple[str, ...]
+) -> None:
+    with pytest.raises(InputError, match=r"no image matches hq/\*, more/\*") as caught:
+        pair_files(("hq/*", "more/*"), labels, tmp_path)
+    assert "label" not in str(caught.value)
 
 
 def test_a_head_for_what_few_images_show_has_to_be_named(

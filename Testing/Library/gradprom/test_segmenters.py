@@ -697,6 +697,9 @@ def test_volumes_that_it_is_not_for_are_refused() -> None:
     refused(good, "another grid", moved)
     refused(good, r"values from 0 to 2, segmenter 'Shifted' has 1 label \(Cube\)",
             labels.with_voxels(labels.voxels * 2))  # fmt: skip
+    one = labels.with_voxels(labels.voxels * 2)
+    with pytest.raises(InputError, match="Write Cube as 1, and the background as 0"):
+        segmenter.check(good, one)
     refused(good, "between whole numbers", labels.with_voxels(labels.voxels * 0.5))
     with pytest.raises(InputError, match=r"3\.5 mm"):
         segmenter.find(thick)

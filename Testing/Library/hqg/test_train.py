@@ -414,6 +414,8 @@ def test_the_run_leaves_curves_and_pictures(tiny_model: Path, smoke: TrainConfig
     page = (out / "report/index.html").read_text()
     assert "finished" in page
     assert "volumes of the training data" in page
+    # In words of the field; the key is for programs.
+    assert "PSNR: mean of the fixed slabs" in page and "psnr_db" not in page
     for picture in ("curves.png", "samples.png"):
         assert (out / "report" / picture).stat().st_size > 5000
 

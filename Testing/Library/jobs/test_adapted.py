@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
+import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -20,9 +24,12 @@ from MedEnhanceLib.cli.main import build_parser, main
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import Rician
-from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.errors import Cancelled, ConfigError
 from MedEnhanceLib.gradprom import AdaptConfig
 from MedEnhanceLib.jobs import JobSpec, run_job
+from MedEnhanceLib.jobs.kinds import train_adapted
+from MedEnhanceLib.nets.checkpoint import save_checkpoint
+from MedEnhanceLib.runtime.progress import Event
 
 GEOMETRY = Geometry((0.9, 0.8, 2.0), (3.0, -4.0, 5.0))
 UNET = {
@@ -121,6 +128,9 @@ def test_the_card_says_whom_it_was_made_for_and_how(trained: tuple[Path, Bundle]
     page = (bundle.folder.parent / "report/index.html").read_text(encoding="utf-8")
     assert "for the segmenter organs; its target: labels" in page
     assert "0.3 dB were allowed" in page
+    # What is drawn is explained; PSNR of samples is not, as there is no curve of it.
+    assert "fidelity: the error against the undamaged image" in page
+    assert "psnr_db" not in page and "PSNR should rise" not in page
     assert bundle.metadata["segmenter"]["kind"] == "state-dict"
     assert len(bundle.metadata["segmenter"]["sha256"]) == 64
     assert bundle.metadata["on_request"] is True
@@ -215,6 +225,20 @@ def test_without_labels_the_segmenter_itself_is_the_target(
 
 
 @pytest.mark.slow
+def test_the_line_at_the_end_uses_the_model(
+    cohort: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(arguments(cohort, "--segmenter", cohort / "organs.pt")) == 0
+    said = capsys.readouterr().out
+    (line,) = re.findall(r"^next: medenhance (.*)$", said, re.M)
+    assert "to organs in place of" in said
+    monkeypatch.chdir(cohort)
+    io.save(Rician(0.08, seed=9).apply(image_of(labels_of(1))), cohort / "SCAN.nii.gz")
+    assert main(shlex.split(line)) == 0
+    assert "made for the segmenter organs" in " ".join(io.load("BETTER.nii.gz").history)
+
+
+@pytest.mark.slow
 def test_a_module_of_ones_own_is_taken_in_python(cohort: Path) -> None:
     from MedEnhanceLib import train
     from MedEnhanceLib.gradprom.segmenters import open_segmenter
@@ -229,6 +253,74 @@ def test_another_modality_is_refused(cohort: Path, capsys: pytest.CaptureFixture
     typed = arguments(cohort, "--segmenter", cohort / "organs.pt", "--modality", "CT")
     said = refused(capsys, typed)
     assert "the training is for CT, segmenter 'organs' is for MR" in said
+
+
+def test_a_checkpoint_of_another_training_is_refused_before_volumes_are_prepared(
+    cohort: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Preparing takes minutes with real volumes."""
+    monkeypatch.setattr(train_adapted._Preparation, "example", lambda *_: pytest.fail("prepared"))
+    out = cohort / "runs/mine"
+    out.mkdir(parents=True)
+    typed = arguments(cohort, "--segmenter", cohort / "organs.pt", "--budget", "0.2")
+    config = AdaptConfig.from_json({"preset": "smoke", "budget": 0.3})
+    stored = {"config": config.to_json(), "modules": {}, "optimizers": {}}
+    save_checkpoint(out / "checkpoint.safetensors", step=3, **stored)
+    assert re.search(r"made with another configuration \(.*budget", refused(capsys, typed))
+    (out / "checkpoint.safetensors").write_bytes(b"cut off")
+    assert "the checkpoint is damaged" in refused(capsys, typed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [2, 4])
+def test_a_cancel_after_the_last_step_loses_nothing(tmp_path: Path, count: int) -> None:
+    """With four volumes it comes before the one that is held out has been measured."""
+    cohort = write_cohort(tmp_path, count)
+    stages: list[str] = []
+    fields = {"segmenter": str(cohort / "organs.pt"), "device": "cpu", "name": "mine"}
+    config = {"preset": "smoke", **fields, "held_out": int(count == 4)}
+    job = JobSpec(
+        "train",
+        {"method": "gradprom", "config": config, "data": str(cohort), "out": str(cohort / "out")},
+    )
+    cancel = threading.Event()
+
+    def stop_late(event: Event) -> None:
+        stages.append(str(event.fields.get("stage")))
+        if stages[-1] == "step 5 of 6":
+            cancel.set()
+
+    if count == 2:  # the model is there: too late
+        assert read_bundle(Path(run_job(job, stop_late, cancel)["outputs"]["model"]))
+        return
+    with pytest.raises(Cancelled, match="the checkpoint is kept") as caught:
+        run_job(job, stop_late, cancel)
+    assert "to continue" in caught.value.hint
+    assert run_job(job)["held_out"]
+
+
+@pytest.mark.slow
+def test_a_training_that_was_killed_goes_on_to_the_same_weights(cohort: Path) -> None:
+    """Killed after the segmenter has begun to teach, at step 20 of 40."""
+    often = cohort / "often.json"
+    often.write_text(json.dumps({"checkpoint_s": 0.0, "steps": 40, "name": "mine"}))
+    typed = arguments(cohort, "--segmenter", cohort / "organs.pt", "--config", often)
+
+    def start(out: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "MedEnhanceLib", *typed, "--out", str(cohort / out)]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def weights(out: str) -> bytes:
+        assert start(out).wait(120) == 0
+        return (cohort / out / "mine" / "models" / "model.safetensors").read_bytes()
+
+    run, journal = start("killed"), cohort / "killed" / "metrics.jsonl"
+    while not (journal.exists() and '"step": 30}' in journal.read_text()):
+        assert run.poll() is None
+        time.sleep(0.01)
+    run.kill()
+    assert run.wait() != 0
+    assert weights("killed") == weights("whole")
 
 
 def _coarse(cohort: Path) -> None:
@@ -285,6 +377,7 @@ def test_noise_that_cannot_be_measured_is_not_simulated(
         ("hqg", ["--labels", "labels"], "--labels is for an enhancer that is made for"),
         ("gradprom", [], "no segmenter is named"),
         ("gradprom", ["--labels", "labels"], "no segmenter is named"),
+        ("gradprom", ["--labels", "labels"], "trains an enhancer and a segmentation head together"),
         ("gradprom", ["--segmenter", "gone.pt"], "gone.pt: there is no such file"),
         ("gradprom", ["--segmenter", "organs.pt", "--budget", "0"], "budget is 0.0"),
     ],
@@ -304,8 +397,11 @@ def test_options_of_something_else_are_refused(
 def test_labels_of_a_data_folder_are_not_left_out_silently(
     cohort: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    paths = ("--segmenter", cohort / "organs.pt", "--labels", cohort / "labels")
-    typed = ["train", "gradprom", "--data", cohort, "--out", cohort / "out", *paths]
+    labels = ("--labels", cohort / "labels")
+    typed = ["train", "gradprom", "--data", cohort, "--out", cohort / "out", *labels]
+    # Without a segmenter these would be labels of a head, which are named elsewhere.
+    assert "the labels that --config names" in refused(capsys, [str(one) for one in typed])
+    typed += ["--segmenter", cohort / "organs.pt"]
     assert "--labels are those of --hq" in refused(capsys, [str(one) for one in typed])
 
 
