@@ -37,7 +37,7 @@ MODES: dict[str, dict[str, Any]] = {
     "lossless": {"lossless": True},
     "lossless, whole": {"lossless": True, "access": "whole"},
     "lossless, fast": {"lossless": True, "speed": "fast"},
-    "max error 2": {"max_error": 2.0},
+    "max error 2, fast": {"max_error": 2.0, "speed": "fast"},
     "ratio 32, fast": {"ratio": 32.0, "speed": "fast"},
     "ratio 32, fast, slice": {"ratio": 32.0, "speed": "fast", "access": "slice"},
 }
