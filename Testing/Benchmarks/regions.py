@@ -31,7 +31,6 @@ SAMPLE = "mni152_t1.nii.gz"
 OPEN = {
     "CT STS_013": ("ct/sts/STS_013/CT.nii.gz", "CT"),
     "CT abdomen": ("ct/abdomen/CT.nii.gz", "CT"),
-    "MR studyforrest T1": ("mr/studyforrest/T1.nii.gz", "MR"),
 }
 MODES: dict[str, dict[str, Any]] = {
     "lossless": {"lossless": True},

@@ -63,7 +63,7 @@ def code_bounded(task: Task, bound: float | None) -> Payload:
     if task.predictors and task.speed != "fast":
         chosen = _learned_wins(task.voxels, bound, task.predictors)
         if chosen is not None:
-            return _code_learned(task, bound, chosen)
+            return _code_learned(task, bound, *chosen)
     polled = _poll(task, grid, bound)
     variants = leading_variant(polled.values()) if polled else (STACKED,)
 
@@ -88,16 +88,16 @@ def _all_coded(task: Task, grid: Grid, code: Callable[[int], tuple[Code, Voxels]
 
 def _learned_wins(
     voxels: Voxels, bound: float | None, predictors: Sequence[Predictor]
-) -> Predictor | None:
-    """The predictor that takes less than every classical type on some blocks, or None."""
+) -> tuple[Predictor, float] | None:
+    """The predictor that takes less than every classical type on some blocks, and its bytes."""
     blocks = _pieces(voxels)
     chosen = cheapest(predictors, blocks[len(blocks) // 2], bound)
     learned = sum(would_take(chosen, block, bound) for block in blocks)
     classical = 0
     for block in blocks:
         classical += len(code_block(block, bound, speed="normal", variants=(STACKED,)).data)
-    saved = (classical - learned) * voxels.size / sum(block.size for block in blocks)
-    return chosen if saved > _NAMED_BYTES else None
+    share = sum(block.size for block in blocks) / voxels.size
+    return (chosen, learned / share) if (classical - learned) / share > _NAMED_BYTES else None
 
 
 def _pieces(voxels: Voxels) -> list[Voxels]:
@@ -113,9 +113,11 @@ def _piece(block: Voxels) -> Voxels:
     return block[first : first + count]
 
 
-def _code_learned(task: Task, bound: float | None, predictor: Predictor) -> Payload:
+def _code_learned(
+    task: Task, bound: float | None, predictor: Predictor, expected_bytes: float
+) -> Payload:
     voxels = task.voxels
-    grid = task.cut(predictor_grid(voxels.shape), cheap=True)
+    grid = task.cut(predictor_grid(voxels.shape), expected_bytes)
     predictor = taught(predictor, voxels, bound, threads=task.threads, monitor=task.monitor)
 
     def code(number: int) -> tuple[Code, Voxels]:
