@@ -32,7 +32,7 @@ _VIDEO_VOXELS = 1 << 24
 _VIDEO_SLICES = 256
 #: Along k, of all frames: a tenth with header and table, and where blocks differ.
 _SLICE_BLOCKS = 14
-_LEAST_SLICES = 8
+_LEAST_SLICES, _LEAST_VOXELS, _LEAST_BYTES = 8, 1 << 18, 1 << 17
 _LOOK_SECONDS = 0.05
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
@@ -158,16 +158,23 @@ def video_grid(shape: tuple[int, ...]) -> Grid:
     return Grid(shape, (-(-slices // depth), *counts))
 
 
-def readable_by_slices(grid: Grid, *, cheap: bool) -> Grid:
+def readable_by_slices(grid: Grid, expected_bytes: float | None = None) -> Grid:
     """The grid, cut along k until a slice touches a tenth of the file at most.
 
-    cheap: but into blocks of eight slices and half a million voxels at least. Measured: that takes
-    1 to 2 % more bytes without loss; blocks of two slices take 10 % more.
+    Args:
+        grid: as it is without.
+        expected_bytes: of the file, where the cut shall take 1 to 2 % of them at most, and thus
+            leave blocks of eight slices, 2¹⁸ voxels and 128 KiB at least. Measured: a block takes
+            2.5 kB by itself, and blocks of two slices 10 % more.
     """
-    slices = grid.shape[-3]
-    most = slices
-    if cheap:
-        most = min(slices // _LEAST_SLICES, math.prod(grid.shape[-3:]) // _LOSSLESS_VOXELS)
+    most = slices = grid.shape[-3]
+    if expected_bytes is not None:
+        across = grid.frames * grid.counts[1] * grid.counts[2]
+        most = min(
+            slices // _LEAST_SLICES,
+            math.prod(grid.shape[-3:]) // _LEAST_VOXELS,
+            int(expected_bytes / across) // _LEAST_BYTES,
+        )
     count = min(-(-_SLICE_BLOCKS // grid.frames), most)
     return replace(grid, counts=(max(count, grid.counts[0]), *grid.counts[1:]))
 

@@ -31,13 +31,12 @@ SAMPLE = "mni152_t1.nii.gz"
 OPEN = {
     "CT STS_013": ("ct/sts/STS_013/CT.nii.gz", "CT"),
     "CT abdomen": ("ct/abdomen/CT.nii.gz", "CT"),
-    "MR studyforrest T1": ("mr/studyforrest/T1.nii.gz", "MR"),
 }
 MODES: dict[str, dict[str, Any]] = {
     "lossless": {"lossless": True},
     "lossless, whole": {"lossless": True, "access": "whole"},
     "lossless, fast": {"lossless": True, "speed": "fast"},
-    "max error 2": {"max_error": 2.0},
+    "max error 2, fast": {"max_error": 2.0, "speed": "fast"},
     "ratio 32, fast": {"ratio": 32.0, "speed": "fast"},
     "ratio 32, fast, slice": {"ratio": 32.0, "speed": "fast", "access": "slice"},
 }

@@ -66,7 +66,7 @@ def code_bounded(task: Task, bound: float | None) -> Payload:
     if task.predictors and task.speed != "fast":
         chosen = _winning_predictor(task, bound)
         if chosen is not None:
-            return _code_learned(task, bound, chosen)
+            return _code_learned(task, bound, *chosen)
     polled = _poll(task, grid, bound)
     variants = leading_variant(polled.values()) if polled else (STACKED,)
 
@@ -89,8 +89,8 @@ def _all_coded(task: Task, grid: Grid, code: Callable[[int], tuple[Code, Voxels]
     return Payload(grid, chunks, tally)
 
 
-def _winning_predictor(task: Task, bound: float | None) -> Predictor | None:
-    """The predictor, taught the volume, if it takes less than the classical types; else None."""
+def _winning_predictor(task: Task, bound: float | None) -> tuple[Predictor, float] | None:
+    """The predictor, taught the volume, and its bytes; None where classical types take less."""
     voxels, pieces = task.voxels, _pieces(task.voxels)
     share = sum(piece.size for piece in pieces) / voxels.size
     chosen = cheapest(task.predictors, pieces, bound)
@@ -104,8 +104,8 @@ def _winning_predictor(task: Task, bound: float | None) -> Predictor | None:
         chosen, voxels, bound, speed=task.speed, threads=task.threads, monitor=task.monitor
     )
     carried = 2 * len(chosen.model.data) if chosen.carried else 0
-    saved = (classical - would_take(chosen, pieces, bound)) / share - carried
-    return chosen if saved > _NAMED_BYTES else None
+    expected_bytes = would_take(chosen, pieces, bound) / share + carried
+    return (chosen, expected_bytes) if classical / share - expected_bytes > _NAMED_BYTES else None
 
 
 def _pieces(voxels: Voxels) -> list[Voxels]:
@@ -130,9 +130,11 @@ def _pieces(voxels: Voxels) -> list[Voxels]:
     return found
 
 
-def _code_learned(task: Task, bound: float | None, predictor: Predictor) -> Payload:
+def _code_learned(
+    task: Task, bound: float | None, predictor: Predictor, expected_bytes: float
+) -> Payload:
     voxels = task.voxels
-    grid = task.cut(predictor_grid(voxels.shape), cheap=True)
+    grid = task.cut(predictor_grid(voxels.shape), expected_bytes)
 
     def code(number: int) -> tuple[Code, Voxels]:
         block = grid.box(number).of(voxels)

@@ -43,11 +43,12 @@ class Task:
     predictors: Sequence[Predictor] = ()
     access: Access = "auto"
 
-    def cut(self, grid: Grid, *, cheap: bool = False) -> Grid:
-        """The grid, cut for access to slices; cheap: whether that costs little here."""
-        if self.access == "whole" or (self.access == "auto" and not cheap):
-            return grid
-        return readable_by_slices(grid, cheap=self.access == "auto")
+    def cut(self, grid: Grid, expected_bytes: float | None = None) -> Grid:
+        """The grid, cut for access to slices; expected_bytes: of a file that may be, by itself."""
+        if self.access == "slice":
+            return readable_by_slices(grid)
+        may_be = self.access == "auto" and expected_bytes is not None
+        return readable_by_slices(grid, expected_bytes) if may_be else grid
 
     def part(self, start: float, stop: float) -> Task:
         """The same, as the part of the progress from `start` to `stop`."""
