@@ -115,13 +115,7 @@ def code_to_quality(task: Task, quality: Quality) -> Payload:
     found: list[Payload] = []
     if tried.wins > -_NEAR_DB:
         part, grid = task.part(0.0, 0.5 if both else 0.9), video_grid(voxels.shape)
-        videos = VideoTask(
-            **vars(part),
-            grid=grid,
-            encoder=tried.encoder,
-            wavelet_too=both,
-            over_guide=tried.over_guide,
-        )
+        videos = VideoTask(**vars(part), grid=grid, encoder=tried.encoder, wavelet_too=both)
         chunks = to_error(videos, quality.limit, step, partial(quality.error_of, voxels))
         if chunks:
             found.append(payload_of(videos, chunks, videos.tally(grid, chunks)))
