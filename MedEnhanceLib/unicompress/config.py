@@ -71,8 +71,8 @@ class CompressConfig(Options):
     speed: Speed = option(
         "normal",
         help="fast: about eight times as fast, files 5 to 10 % larger; of ratio, psnr and ssim "
-        "about twice as fast, for some tenths of a dB. slow: of ratio, psnr and ssim the last "
-        "0.2 dB in five times the time",
+        "about twice as fast, for some tenths of a dB. slow: of ratio, psnr and ssim all that "
+        "encoders and a restoring network give, in many times the time, to read it too",
     )
     block_type: BlockType = option(
         "auto",

@@ -8,9 +8,9 @@ from typing import Any
 
 from _common import DOCS, gate
 from _compression_arms import shipped_models
-from _compression_curves import psnr_at
+from _compression_curves import bd_rate, psnr_at
 from _compression_implicit import CONVERGED, HUNDREDFOLD, IMPLICIT, MODE, SIREN
-from _compression_large import NAMED_PEER
+from _compression_large import LARGE_RATIO, NAMED_PEER
 from _compression_measures import Row
 from _compression_ours import ESTIMATE, ONLY, OURS
 from _compression_peers import HEVC, JPEG2000, JPEGXL, QUANTIZED, STACKED
@@ -23,13 +23,20 @@ MODALITY = {subject.name: subject.modality for subject in SUBJECTS}
 ABOVE_DB = {"CT": 0.5, "MR": 0.3, "EM": 0.0}
 ABOVE_RATIOS = (32, 64, 128, 256, 512)
 GOAL_DB = 2.0
+#: Bytes fewer than slow HEVC at equal PSNR, on every volume, and between which ratios.
+SAVED_OVER_HEVC, SAVED_RATIOS, SAVED_MODALITIES = 0.3, (32, 256), ("CT", "MR")
+#: Files have somewhat fewer bytes than their ratio asks for.
+_REACHED = 0.05
 LOSSLESS_SHARE = {"CT": 0.12, "MR": 0.08, "EM": 0.04}
 LOSSLESS_GOAL = {"CT": 0.18, "MR": 0.15, "EM": 0.08}
 BOUNDED_SHARE = {1: 0.20, 2: 0.20, 8: 0.30}
 #: Encoding and decoding against the named peer, in processor time; a learned predictor decodes
 #: voxel after voxel and may take longer.
 ENCODE_TIME, DECODE_TIME, LEARNED_DECODE_TIME = 2, 1, 4
+#: The same of a ratio, as it is wanted first.
+WANTED_TIME, WANTED_FAST_TIME = 3, 1
 MEMORY_MB = 2048
+_LARGE = f"{RATIO} {LARGE_RATIO}"
 
 
 def all_gates(rows: list[Row]) -> list[Gate]:
@@ -122,6 +129,28 @@ def _against_video(rows: list[Row]) -> Iterator[Gate]:
         span = _span(ours)
         yield at_least(f"{named}{span}, least (dB)", _least(gains), bound)
         yield at_least(f"goal: the same, {modality} (dB)", _least(gains), GOAL_DB)
+        if modality in SAVED_MODALITIES:
+            saved = _least(saved_over_hevc(rows, row["volume"]) for row in _one_each(ours))
+            first, last = SAVED_RATIOS
+            name = f"{modality}: bytes below slow HEVC at equal PSNR, ratios {first} to {last}"
+            yield at_least(f"{name}, least (BD-rate, share)", saved, SAVED_OVER_HEVC)
+
+
+def saved_over_hevc(rows: list[Row], volume: str) -> float | None:
+    """Share of bytes saved against slow HEVC over the ratios that count, by BD-rate."""
+    ours = curve(rows, volume, OURS)
+    sizes = [
+        row["bytes"] * row["ratio"] for row in chosen(rows, volume=volume, codec=OURS, mode=RATIO)
+    ]
+    if not sizes:
+        return None
+    most, least = (sizes[0] / ratio for ratio in SAVED_RATIOS)
+    more = bd_rate(ours, curve(rows, volume, HEVC), (least * (1 - _REACHED), most))
+    return None if more is None else -more
+
+
+def _one_each(rows: list[Row]) -> list[Row]:
+    return list({row["volume"]: row for row in rows}.values())
 
 
 def _span(ours: list[Row]) -> str:
@@ -174,15 +203,28 @@ def _large(rows: list[Row]) -> Iterator[Gate]:
     large = chosen(rows, mode="large")
     learned = any(path.stem == "predictor" for path in shipped_models())
     for mode, name in NAMED_PEER.items():
-        ours, peer = chosen(large, setting=mode), chosen(large, setting=name)
         decode = LEARNED_DECODE_TIME if learned and not mode.startswith(RATIO) else DECODE_TIME
         for way, bound in (("encode", ENCODE_TIME), ("decode", decode)):
             key = f"{way}_cpu_s"
-            value = ours[0][key] / peer[0][key] if ours and peer else None
+            value = _times(large, mode, name, key)
             yield at_most(f"{mode}: {way} / {name}, CPU time", value, bound)
+            if mode.startswith(RATIO):
+                yield at_most(f"wanted first: the same, {way}", value, WANTED_TIME)
+    fast = _times(large, f"{_LARGE}, fast", HEVC, "encode_cpu_s")
+    yield at_most(f"{_LARGE}, fast: encode / {HEVC}, CPU time", fast, WANTED_FAST_TIME)
     memory = [row["extra_peak_mb"] for row in large if row["codec"] == OURS]
     yield at_most("peak beyond the volume, all modes (MB)", max(memory, default=None), MEMORY_MB)
     yield gate("on one GPU, each way (s)", None, "≤ 2", False)
+
+
+def _times(large: list[Row], mode: str, peer: str, key: str) -> float | None:
+    """How many times as long as a peer a mode of ours takes, on the same volume, at worst."""
+    found = [
+        row[key] / other[key]
+        for row in chosen(large, setting=mode)
+        for other in chosen(large, setting=peer, volume=row["volume"])
+    ]
+    return max(found, default=None)
 
 
 def _estimate(rows: list[Row]) -> Iterator[Gate]:

@@ -116,13 +116,7 @@ def code_to_quality(task: Task, quality: Quality) -> Payload:
     if tried.wins > -_NEAR_DB:
         part = task.part(0.0, 0.5 if both else 0.9)
         grid = task.cut(video_grid(voxels.shape))
-        videos = VideoTask(
-            **vars(part),
-            grid=grid,
-            encoder=tried.encoder,
-            wavelet_too=both,
-            over_guide=tried.over_guide,
-        )
+        videos = VideoTask(**vars(part), grid=grid, encoder=tried.encoder, wavelet_too=both)
         chunks = to_error(videos, quality.limit, step, partial(quality.error_of, voxels))
         if chunks:
             found.append(payload_of(videos, chunks, videos.tally(grid, chunks)))

@@ -23,12 +23,12 @@ from MedEnhanceLib.unicompress.allocation.near_lossless import (
 from MedEnhanceLib.unicompress.allocation.rate import activity_of, seek
 from MedEnhanceLib.unicompress.allocation.task import ROW_BYTES, SLACK, Payload, Room, Task
 from MedEnhanceLib.unicompress.allocation.videos import (
-    LEAST_ERROR,
     SIZE_SLOPE,
     VideoTask,
     against_wavelet,
     finished,
     for_streams,
+    middle_of,
     to_size,
 )
 from MedEnhanceLib.unicompress.allocation.wavelets import code_wavelets
@@ -42,8 +42,6 @@ from MedEnhanceLib.unicompress.container import Chunk
 from MedEnhanceLib.unicompress.models import DecodeContext
 from MedEnhanceLib.unicompress.verify import Tally
 
-_SIDE = 128
-_SLICES = 48
 _TOLERANCE = 0.15
 #: Of two encoders that differ by less, in dB, either may be the better one on the whole.
 _NEAR = 0.5
@@ -138,7 +136,6 @@ def _best_videos(task: Task, room: Room, trial: Trial, *, wavelet_too: bool) -> 
             grid=grid,
             encoder=one.encoder,
             wavelet_too=wavelet_too,
-            over_guide=one.over_guide,
         )
         chunks = to_size(videos, for_streams(budget, len(grid)), one.step)
         if not chunks:
@@ -188,14 +185,12 @@ def payload_of(
 class VideoTrial:
     """A part, coded as a video. step: in stored units, for the whole to have the bytes it should.
 
-    wins: in dB over a wavelet of equal bytes; infinity where it has no such code. over_guide: see
-    VideoTask.
+    wins: in dB over a wavelet of equal bytes; infinity where it has no such code.
     """
 
     encoder: Encoder
     step: float
     wins: float
-    over_guide: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -243,17 +238,6 @@ def at_step(voxels: Voxels, step: float, speed: Speed, context: DecodeContext) -
     return max((part.at(step, one) for one in part.encoders()), key=lambda one: one.wins)
 
 
-def middle_of(voxels: Voxels) -> Voxels:
-    """At most `_SLICES` slices of `_SIDE` × `_SIDE`, from the middle of the middle block."""
-    grid = video_grid(voxels.shape)
-    block = grid.box(len(grid) // 2).of(voxels)
-    most = (_SLICES, _SIDE, _SIDE)
-    starts = [max(0, extent - side) // 2 for extent, side in zip(block.shape, most, strict=True)]
-    return block[
-        tuple(slice(start, start + side) for start, side in zip(starts, most, strict=True))
-    ]
-
-
 def limits_of(voxels: Voxels) -> tuple[float, float]:
     """The smallest and the largest voxel: bits that a part would not need, the whole may."""
     low, high = extremes(voxels)
@@ -282,11 +266,11 @@ class _Part:
                 return
 
     def of_size(self, size: float, encoder: Encoder) -> VideoTrial | None:
-        """As a video whose quick coding has about `size` bytes."""
+        """As a video of about `size` bytes."""
         coded: dict[float, bytes] = {}
 
         def measure(setting: float) -> float:
-            coded[setting] = self._code(2.0**setting, encoder, quickly=True)
+            coded[setting] = self._code(2.0**setting, encoder)
             return math.log2(len(coded[setting]))
 
         span = self.limits[1] - self.limits[0]
@@ -296,25 +280,16 @@ class _Part:
         )
         return None if chosen is None else self.at(2.0**chosen, encoder, coded[chosen])
 
-    def at(self, step: float, encoder: Encoder, quick: bytes | None = None) -> VideoTrial:
-        """In a step, against the wavelet. quick: the quick coding in it, where it is known."""
-        quick = quick or self._code(step, encoder, quickly=True)
-        data = self._code(step, encoder) if encoder.guides else quick
+    def at(self, step: float, encoder: Encoder, data: bytes = b"") -> VideoTrial:
+        """In a step, against the wavelet. data: its code, where it is known."""
+        data = data or self._code(step, encoder)
         wins, error, _ = against_wavelet(self.block, data, self.context)
         finest = (encoder.finest * (self.limits[1] - self.limits[0])) ** 2
         self.lacks_bits = error < finest * self.block.size
-        if not encoder.guides:
-            return VideoTrial(encoder, step, wins)
-        decoded = video.decode(quick, self.block.shape, self.context)
-        more = math.log2(error / max(video.error_of(self.block, decoded), LEAST_ERROR))
-        return VideoTrial(encoder, step, wins, (math.log2(len(data) / len(quick)), more))
+        return VideoTrial(encoder, step, wins)
 
-    def _code(self, step: float, encoder: Encoder, *, quickly: bool = False) -> bytes:
-        # An encoder that does not guide is compared at its own fast pace.
-        speed = self.speed if encoder.guides else "fast"
-        coded = video.encode(
-            self.block, step, speed=speed, encoder=encoder, limits=self.limits, quickly=quickly
-        )
+    def _code(self, step: float, encoder: Encoder) -> bytes:
+        coded = video.encode(self.block, step, speed="fast", encoder=encoder, limits=self.limits)
         return coded.data
 
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from MedEnhanceLib.core.slabs import let_go, trim
+from MedEnhanceLib.core.slabs import extremes, let_go, trim
 from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.unicompress.allocation.rate import LONGEST_STEP, seek, slope_of
 from MedEnhanceLib.unicompress.allocation.task import Task
-from MedEnhanceLib.unicompress.blocks import Grid
+from MedEnhanceLib.unicompress.blocks import Grid, video_grid
 from MedEnhanceLib.unicompress.codecs import wavelet
 from MedEnhanceLib.unicompress.codecs.lossless import VIDEO, WAVELET, code_block, codecs
 from MedEnhanceLib.unicompress.codecs.video import video, wiener
@@ -32,11 +32,15 @@ SIZE_SLOPE, ERROR_SLOPE = -1.25, 1.2
 #: A search ends this much below the limit, in octaves, and after this many codings.
 _TOLERANCE = {"normal": math.log2(1.012), "fast": math.log2(1.03), "slow": math.log2(1.012)}
 _TRIES = {"normal": 5, "fast": 4, "slow": 3}
-#: The same where quick codings have shown the way.
-_GUIDED_TOLERANCE = {"normal": math.log2(1.025), "fast": math.log2(1.05), "slow": math.log2(1.008)}
+#: The same where quick codings have shown the way, and what their first outcome may leave unused.
+_GUIDED_TOLERANCE = {"normal": math.log2(1.007), "fast": math.log2(1.03), "slow": math.log2(1.007)}
+_UNUSED = {"normal": math.log2(1.016), "fast": math.log2(1.07), "slow": math.log2(1.008)}
 _GUIDED_TRIES = {"normal": 2, "fast": 2, "slow": 3}
-#: A guide is followed from this near, in octaves of bytes or errors.
-_NEARLY, _MOST_GUIDES = math.log2(1.06), 3
+_ABOUT = math.log2(1.05)
+#: A quick coding that comes this near, in octaves of bytes or errors, is enough.
+_NEARLY, _MOST_GUIDES = math.log2(1.25), 3
+#: Extents of the part that is tried.
+_SIDE, _SLICES = 128, 48
 #: One block of several is coded anew to use up the bytes, where these are so much of its own.
 _ONE_BLOCK = 0.15
 #: Times that a coding to a quality is filtered and measured, at most.
@@ -55,16 +59,11 @@ _FILTER_SHARE = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class VideoTask(Task):
-    """A task as videos of one encoder. wavelet_too: where a wavelet is nearer, it is taken.
-
-    over_guide: octaves of bytes, and of squared errors, that the encoder's codings have more than
-    its quick ones in equal steps, of a part.
-    """
+    """A task as videos of one encoder. wavelet_too: where a wavelet is nearer, it is taken."""
 
     grid: Grid
     encoder: Encoder
     wavelet_too: bool = False
-    over_guide: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -91,29 +90,29 @@ def to_size(task: VideoTask, budget: int, start: float) -> list[Chunk] | None:
     """
     passes: dict[float, Pass] = {}
     anchor, setting, slope = start, math.log2(start), SIZE_SLOPE
-    tolerance, most = _search(task)
     limit = math.log2(budget)
 
     def measure(setting: float) -> float:
         nonlocal anchor
         if len(passes) == 1:  # near where the search will end
             anchor = 2.0**setting
-        passes[setting] = found = code(task, 2.0**setting, anchor)
-        task.monitor.progress(min(0.8, 0.4 + 0.2 * len(passes)), "compress")
-        if task.encoder.guides:
-            passes[setting] = found = _evened(task, found, budget, slope)
-        return math.log2(found.bytes)
+        if setting not in passes:
+            passes[setting] = code(task, 2.0**setting, anchor)
+            task.monitor.progress(min(0.8, 0.4 + 0.2 * len(passes)), "compress")
+        return math.log2(passes[setting].bytes)
 
     if task.encoder.guides:
         setting, slope = _guided(
-            task,
-            setting,
-            limit - tolerance / 2,
-            slope,
-            lambda chunks: math.log2(_bytes_of(chunks)) + task.over_guide[0],
+            task, setting, limit, slope, lambda chunks: math.log2(_bytes_of(chunks)), 0
         )
+        if limit - _UNUSED[task.speed] <= measure(setting) <= limit:
+            return passes[setting].chunks
+        evened = _evened(task, passes[setting], budget, slope)
+        if evened is not None:
+            return evened
     elif task.speed == "slow":  # about where it will be is found in less time
         setting = _step_of_size(replace(task, speed="normal"), budget, setting)
+    tolerance, most = _search(task)
     chosen = seek(measure, setting, limit, slope=slope, tolerance=tolerance, most=most)
     if chosen is None:
         return None
@@ -137,45 +136,77 @@ def _guided(
     aim: float,
     slope: float,
     value_of: Callable[[list[Chunk]], float],
+    which: int,
 ) -> tuple[float, float]:
-    """The step, in octaves, whose quick codings come to `aim`, and the slope that they show.
+    """The step, in octaves, whose coding should come to `aim`, and the slope that was seen.
 
-    value_of: chunks → bytes or errors of the better codings, in octaves, as expected from these.
-    Better codings, of which each takes several times as long, need no search then.
+    Quick codings of the whole come to it first; then a part is coded both ways, and what
+    the better coding has more there is taken off. So it is needed once or twice, no search.
+
+    value_of: chunks → their bytes, or their error, in octaves. which: 0 for bytes, 1 for errors.
     """
     tried: list[tuple[float, float]] = []
     for turn in range(_MOST_GUIDES):
         quick = code(task, 2.0**setting, 2.0**setting, quickly=True)
-        task.monitor.progress(0.1 * (turn + 1), "compress")
         tried.append((setting, value_of(quick.chunks)))
+        task.monitor.progress(0.1 * (turn + 1), "compress")
         slope = slope_of(tried, slope)
         off = aim - tried[-1][1]
         setting += max(-LONGEST_STEP, min(off / slope, LONGEST_STEP))
         if abs(off) < _NEARLY:
             break
-    return setting, slope
+    more = _over_quick(task, 2.0**setting)
+    return setting - more[which] / slope, slope
 
 
-def _evened(task: VideoTask, found: Pass, budget: int, slope: float) -> Pass:
-    """A coding that nearly has its bytes, with one of its several blocks coded anew to have them.
+def _over_quick(task: VideoTask, step: float) -> tuple[float, float]:
+    """What a coding has more than a quick one, in octaves of bytes and of errors, of a part."""
+    part = middle_of(task.voxels)
+    if not (video.fits(part) and task.encoder.takes(*part.shape)):
+        return 0.0, 0.0
+    low, high = extremes(task.voxels)
 
-    The other blocks stay as they are: a small part of the time of a coding of all.
+    def coded(*, quickly: bool) -> tuple[float, float]:
+        made = video.encode(
+            part,
+            step,
+            speed=task.speed,
+            encoder=task.encoder,
+            limits=(float(low), float(high)),
+            quickly=quickly,
+        )
+        error = video.error_of(part, video.decode(made.data, part.shape, task.context))
+        return math.log2(len(made.data)), math.log2(max(error, LEAST_ERROR))
+
+    good, quick = coded(quickly=False), coded(quickly=True)
+    return good[0] - quick[0], good[1] - quick[1]
+
+
+def middle_of(voxels: Voxels) -> Voxels:
+    """At most `_SLICES` slices of `_SIDE` × `_SIDE`, from the middle of the middle block."""
+    grid = video_grid(voxels.shape)
+    block = grid.box(len(grid) // 2).of(voxels)
+    most = (_SLICES, _SIDE, _SIDE)
+    starts = [max(0, extent - side) // 2 for extent, side in zip(block.shape, most, strict=True)]
+    return block[
+        tuple(slice(start, start + side) for start, side in zip(starts, most, strict=True))
+    ]
+
+
+def _evened(task: VideoTask, found: Pass, budget: int, slope: float) -> list[Chunk] | None:
+    """A coding that nearly has its bytes, with its largest block coded anew to have them.
+
+    In a part of the time of a coding of all blocks; None where there is one, or that does not do.
     """
-    rest = budget - found.bytes
-    number = max(range(len(found.chunks)), key=lambda n: len(found.chunks[n].data))
-    chunk = found.chunks[number]
-    size = len(chunk.data)
-    reserve = budget * _GUIDED_TOLERANCE[task.speed] / 8
-    if len(found.chunks) == 1 or chunk.kind != VIDEO or abs(rest - reserve) > _ONE_BLOCK * size:
-        return found
-    if reserve / 2 <= rest <= 2 * reserve:
-        return found
-    step = found.step * 2.0 ** (math.log2((size + rest - reserve) / size) / slope)
-    other = _coded(task, number, step, step)
     chunks = [*found.chunks]
-    chunks[number] = other
-    evened = Pass(found.step, chunks)
-    return evened if found.bytes > budget or found.bytes < evened.bytes <= budget else found
+    number = max(range(len(chunks)), key=lambda n: len(chunks[n].data))
+    rest = round(budget / 2.0 ** (_search(task)[0] / 2)) - found.bytes
+    size = len(chunks[number].data)
+    if len(chunks) == 1 or chunks[number].kind != VIDEO or abs(rest) > _ONE_BLOCK * size:
+        return None
+    step = found.step * 2.0 ** (math.log2((size + rest) / size) / slope)
+    chunks[number] = _coded(task, number, step, step)
+    return chunks if _bytes_of(chunks) <= budget else None
 
 
 def _step_of_size(task: VideoTask, budget: int, setting: float) -> float:
@@ -184,7 +215,7 @@ def _step_of_size(task: VideoTask, budget: int, setting: float) -> float:
     def measure(setting: float) -> float:
         return math.log2(code(task, 2.0**setting, 2.0**setting).bytes)
 
-    found = seek(measure, setting, math.log2(budget), slope=SIZE_SLOPE, tolerance=_NEARLY, most=3)
+    found = seek(measure, setting, math.log2(budget), slope=SIZE_SLOPE, tolerance=_ABOUT, most=3)
     return setting if found is None else found
 
 
@@ -235,9 +266,10 @@ def to_error(
         setting, slope = _guided(
             task,
             setting,
-            aim - tolerance / 2,
+            aim - tolerance / 4,
             slope,
-            lambda chunks: whole(chunks)[1] + task.over_guide[1],
+            lambda chunks: whole(chunks)[1],
+            1,
         )
     for _ in range(_CHECKS):
         chosen = seek(measure, setting, aim, slope=slope, tolerance=tolerance, most=most)

@@ -87,6 +87,15 @@ def test_half_the_bytes_are_a_bd_rate_of_minus_a_half(curves: Any) -> None:
     assert curves.bd_rate(LINE, halved) == pytest.approx(1.0, abs=1e-9)
 
 
+def test_a_bd_rate_may_be_of_some_ratios_alone(curves: Any) -> None:
+    """Here of a curve that saves a fifth of the bytes above 3200 of them, and none below."""
+    line = [(1000.0 * 2 ** (n / 3), 30.0 + n) for n in range(13)]
+    mixed = [(rate * 0.8 if rate > 4000 else rate, psnr) for rate, psnr in line]
+    assert curves.bd_rate(mixed, line, (1000, 2000)) == pytest.approx(0.0, abs=1e-3)
+    assert curves.bd_rate(mixed, line, (6000, 12000)) == pytest.approx(-0.2, abs=1e-3)
+    assert -0.2 < curves.bd_rate(mixed, line) < 0
+
+
 def test_a_decibel_more_is_a_bd_psnr_of_one(curves: Any) -> None:
     better = [(rate, psnr + 1) for rate, psnr in LINE]
     assert curves.bd_psnr(better, LINE) == pytest.approx(1.0, abs=1e-9)

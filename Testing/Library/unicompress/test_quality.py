@@ -110,10 +110,9 @@ def test_there_is_no_break_from_4_to_1024(tmp_path: Path) -> None:
 
 def test_a_model_that_does_not_fit_into_the_ratio_is_reported(head: Volume, tmp_path: Path) -> None:
     small = Volume(head.voxels[:6, :64, :64], modality="CT")
+    config = CompressConfig(ratio=20, embed_model=True, speed="slow")
     with pytest.raises(ConfigError, match="ratio 20 cannot be reached"):
-        compress(
-            small, tmp_path / "a.ucv", CompressConfig(ratio=20, speed="slow", embed_model=True)
-        )
+        compress(small, tmp_path / "a.ucv", config)
     assert list(tmp_path.iterdir()) == []
 
 

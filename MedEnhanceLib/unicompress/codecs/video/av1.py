@@ -53,10 +53,9 @@ _CONFIGURATION = {
 }
 Frames = npt.NDArray[np.uint16]
 _AOM_SPEED: dict[Speed, int] = {"normal": 4, "fast": 6, "slow": 2}
-_SVT_PRESET: dict[Speed, int] = {"normal": 2, "fast": 4, "slow": 1}
-#: A quick coding whose size is that of the preset above within a few hundredths, once the factor
-#: between the two is known of a part.
-_SVT_GUIDE: dict[Speed, int] = {"normal": 5, "fast": 8, "slow": 5}
+_SVT_PRESET: dict[Speed, int] = {"normal": 2, "fast": 5, "slow": 1}
+#: In a fraction of that time, to find the step; from 9 on sizes say little.
+_SVT_QUICK = 8
 _LEAST_QUANTIZER, _MOST_QUANTIZER = 5, 63
 #: Where intensities end, at least, in 12 bits; a quarter of that in coarse steps.
 _AOM_TOP, _SPREAD = 1023, 4
@@ -369,11 +368,11 @@ class Encoder:
 
     scale: (span, step, anchor) → where intensities end, and the quantizer, that together give
     `step` in the units of `span`; codings with one anchor, another step, differ so little that a
-    size can be sought. code: (frames [K, H, W], quantizer, speed, whether quickly, for a guide) →
+    size can be sought. code: (frames [K, H, W], quantizer, speed, whether quickly) →
     an AV1 stream as `av1.stream_of` gives it. takes: whether it codes a number of slices of H × W.
     profile: of its streams. most_threads: that may code at once; a large block takes 170 MiB
     with libaom, 380 with SVT-AV1. finest: of the range, the error (RMS) below which it has not
-    bits enough. guides: whether its quick codings tell what the others will take.
+    bits enough. guides: whether its quick codings tell the size of the others.
     """
 
     name: str
@@ -448,13 +447,13 @@ def _svt_code(frames: Frames, quantizer: float, speed: Speed, quickly: bool) -> 
     os.environ.setdefault("SVT_LOG", "1")  # it prints its settings at length otherwise
     buffer = io.BytesIO()
     # Full range; one thread: blocks run side by side.
-    presets = _SVT_GUIDE if quickly else _SVT_PRESET
+    preset = _SVT_QUICK if quickly else _SVT_PRESET[speed]
     parameters = f"tune=1:lp=1:color-range=1:crf={quantizer:g}:{_SVT_SLICES_APART}"
     with av.open(buffer, "w", format="obu") as container:
         stream = container.add_stream(
             "libsvtav1",
             rate=_RATE,
-            options={"preset": str(presets[speed]), "svtav1-params": parameters},
+            options={"preset": str(preset), "svtav1-params": parameters},
         )
         stream.height, stream.width = frames.shape[1:]
         stream.pix_fmt = "yuv420p10le"

@@ -283,7 +283,7 @@ def encode(
 
     encoder: what it does not take libaom codes. anchor: see Encoder; `step`, if none is given.
     axis: along which slices follow each other. limits: the range that is coded, of the block
-    itself if none is given. quickly: for a guide, see Encoder.
+    itself if none is given. quickly: see Encoder.
     """
     low, high = limits or (float(block.min()), float(block.max()))
     slices = np.moveaxis(block, axis, 0)
