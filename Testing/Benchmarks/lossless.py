@@ -49,7 +49,7 @@ QUICK = ("MR open_ms L20 T1", "MR STS_010 T1, rescaled upstream")
 BOUND = 2
 #: Volumes that every path of the code is measured on.
 ON_EVERY_PATH = ("CT STS_013", "MR open_ms L20 T1")
-#: Volumes of the table that times are promised for: of the size of a scan.
+#: Volumes of the size of a scan, which the gates of time are for.
 _LARGE = ("CT 512×512×100", "CT STS_013", "MR studyforrest T1")
 _DECODED = 3
 
