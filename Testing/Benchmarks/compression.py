@@ -20,7 +20,15 @@ from _compression_gates import all_gates
 from _compression_implicit import implicit_rows
 from _compression_large import large_rows, measure_large
 from _compression_measures import Row
-from _compression_ours import ablation_rows, estimate_rows, our_rows, self_contained
+from _compression_ours import (
+    OURS,
+    OURS_FAST,
+    SELF_CONTAINED,
+    ablation_rows,
+    estimate_rows,
+    our_rows,
+    self_contained,
+)
 from _compression_pages import page
 from _compression_pictures import draw_crops, draw_curves, picture_of
 from _compression_quality import quality_rows
@@ -29,6 +37,10 @@ from _compression_summary import estimate_sentence, summary_table
 from _compression_volumes import SUBJECTS, load_subjects
 
 _QUICK_RATIOS = (16, 64, 256)
+#: Modes in which peers are measured.
+_PEER_MODES = ("lossless", "max_error", "ratio", "implicit")
+_KEPT = """Bytes and errors of the peers, the implicit network and the pictures are of the run
+before; times of the table of time and memory, peers' too, are of this one."""
 _LARGE_SLICES = 100
 #: The smaller volumes.
 ABLATED = ("CT STS_013", "MR open_ms L20")
@@ -60,7 +72,8 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     draw_curves(options.out / "compression.png", rows)
     drawn = [draw_crops(options.out, case) for case in cases] if options.pictures else []
-    _write(rows, [picture for picture in drawn if picture], options.out)
+    pictures = [picture for picture in drawn if picture]
+    _write(rows, pictures or _pictures_there(rows), options.out, kept=options.peers_kept)
     if options.out == DOCS and not options.only:
         guide = DOCS.parent / "compression.md"
         fill(guide, "figures of Testing/Benchmarks/compression.py", summary_table(rows))
@@ -72,14 +85,22 @@ def _measure_large_anew(options: argparse.Namespace) -> None:
     kept = json.loads((options.out / "compression.json").read_text(encoding="utf-8"))["rows"]
     rows = [row for row in kept if row["mode"] != "large"]
     rows += large_rows(__file__, options.slices)
+    _write(rows, _pictures_there(rows), options.out)
+
+
+def _pictures_there(rows: list[Row]) -> list[tuple[str, str]]:
+    """Those that an earlier run drew of these volumes."""
     known = {row["volume"] for row in rows}
-    pictures = [picture_of(s) for s in SUBJECTS if s.crop is not None and s.name in known]
-    _write(rows, pictures, options.out)
+    return [picture_of(s) for s in SUBJECTS if s.crop is not None and s.name in known]
 
 
-def _write(rows: list[Row], pictures: list[tuple[str, str]], out: Path) -> None:
+def _write(
+    rows: list[Row], pictures: list[tuple[str, str]], out: Path, *, kept: bool = False
+) -> None:
     gates = all_gates(rows)
     text = page(rows, gates, pictures)
+    if kept:
+        text += f"\n\n{_KEPT}\n"
     write("compression", text, gates=gates, rows=rows, seeds=[], folder=out)
 
 
@@ -89,13 +110,26 @@ def measured(case: Case, options: argparse.Namespace) -> Iterator[Row]:
         yield from ablation_rows(case)
         return
     yield from our_rows(case, _QUICK_RATIOS if options.quick else RATIOS)
-    if not options.ours_only:
+    if options.peers_kept:
+        yield from _kept_peers(case)
+    elif not options.ours_only:
         yield from peer_rows(case, quick=options.quick)
     yield from estimate_rows(case)
     yield from quality_rows(case)
     if case.subject.name in ABLATED:
         yield from ablation_rows(case)
-    yield from implicit_rows(case, anew=options.fits)
+    if not options.peers_kept:
+        yield from implicit_rows(case, anew=options.fits)
+
+
+def _kept_peers(case: Case) -> Iterator[Row]:
+    """Rows of an earlier run that nothing of ours has a part in, or that are no choice of ours."""
+    kept = json.loads((DOCS / "compression.json").read_text(encoding="utf-8"))["rows"]
+    ours = {OURS, OURS_FAST, SELF_CONTAINED}
+    for row in kept:
+        is_peer = row["mode"] in _PEER_MODES and row["codec"] not in ours
+        if row["volume"] == case.subject.name and is_peer and not row["codec"].startswith("only "):
+            yield row
 
 
 def parse() -> argparse.Namespace:
@@ -103,6 +137,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="12 slices of each, three ratios")
     parser.add_argument("--only", nargs="+", help="volumes whose name holds one of these")
     parser.add_argument("--ours-only", action="store_true", help="no peers")
+    parser.add_argument(
+        "--peers-kept",
+        action="store_true",
+        help="peers, whose bytes do not change, and the implicit network from the last run",
+    )
     parser.add_argument("--ablation-only", action="store_true", help="what each part brings")
     parser.add_argument("--measure-only", action="store_true", help="rows alone, no page")
     parser.add_argument("--large-only", action="store_true", help="time and memory anew")
