@@ -41,6 +41,9 @@ _QUICK_RATIOS = (16, 64, 256)
 _PEER_MODES = ("lossless", "max_error", "ratio", "implicit")
 _KEPT = """Bytes and errors of the peers, the implicit network and the pictures are of the run
 before; times of the table of time and memory, peers' too, are of this one."""
+_LARGE_ALONE = """**Only the table of time and memory, and its gates, are of this run.** All else is
+of {commit}: files of the present codec have other bytes at a ratio, and parity in all modes
+([lossless and bounded files now](lossless.md), [parity](repair.md))."""
 _LARGE_SLICES = 100
 #: The smaller volumes.
 ABLATED = ("CT STS_013", "MR open_ms L20")
@@ -73,7 +76,8 @@ def main() -> None:
     draw_curves(options.out / "compression.png", rows)
     drawn = [draw_crops(options.out, case) for case in cases] if options.pictures else []
     pictures = [picture for picture in drawn if picture]
-    _write(rows, pictures or _pictures_there(rows), options.out, kept=options.peers_kept)
+    note = _KEPT if options.peers_kept else ""
+    _write(rows, pictures or _pictures_there(rows), options.out, note)
     if options.out == DOCS and not options.only:
         guide = DOCS.parent / "compression.md"
         fill(guide, "figures of Testing/Benchmarks/compression.py", summary_table(rows))
@@ -81,11 +85,12 @@ def main() -> None:
 
 
 def _measure_large_anew(options: argparse.Namespace) -> None:
-    """The page with other time and memory: of a codec whose files are what they were."""
-    kept = json.loads((options.out / "compression.json").read_text(encoding="utf-8"))["rows"]
-    rows = [row for row in kept if row["mode"] != "large"]
+    """The page with other time and memory; it says that all else is of an earlier commit."""
+    kept = json.loads((options.out / "compression.json").read_text(encoding="utf-8"))
+    rows = [row for row in kept["rows"] if row["mode"] != "large"]
     rows += large_rows(__file__, options.slices)
-    _write(rows, _pictures_there(rows), options.out)
+    note = _LARGE_ALONE.format(commit=kept["commit"])
+    _write(rows, _pictures_there(rows), options.out, note)
 
 
 def _pictures_there(rows: list[Row]) -> list[tuple[str, str]]:
@@ -94,13 +99,10 @@ def _pictures_there(rows: list[Row]) -> list[tuple[str, str]]:
     return [picture_of(s) for s in SUBJECTS if s.crop is not None and s.name in known]
 
 
-def _write(
-    rows: list[Row], pictures: list[tuple[str, str]], out: Path, *, kept: bool = False
-) -> None:
+def _write(rows: list[Row], pictures: list[tuple[str, str]], out: Path, note: str = "") -> None:
     gates = all_gates(rows)
-    text = page(rows, gates, pictures)
-    if kept:
-        text += f"\n\n{_KEPT}\n"
+    head, introduction, rest = page(rows, gates, pictures).split("\n\n", 2)
+    text = "\n\n".join([head, introduction, *([note] if note else []), rest])
     write("compression", text, gates=gates, rows=rows, seeds=[], folder=out)
 
 
