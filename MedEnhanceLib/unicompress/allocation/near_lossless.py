@@ -15,7 +15,7 @@ from MedEnhanceLib import native
 from MedEnhanceLib.core.slabs import let_go
 from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.unicompress.allocation.task import Payload, Task
-from MedEnhanceLib.unicompress.blocks import Grid, coding_grid
+from MedEnhanceLib.unicompress.blocks import Box, Grid, coding_grid
 from MedEnhanceLib.unicompress.codecs.lossless import (
     LEARNED,
     STACKED,
@@ -40,6 +40,8 @@ from MedEnhanceLib.unicompress.verify import Tally
 #: Blocks, and slices, rows and columns of each, that decide between learned and classical types.
 _COMPARED = 3
 _PIECE = (16, 96, 96)
+#: Slices of a block that size is estimated from.
+_SLAB = 6
 #: Of what classical types take: more than teaching was ever seen to make up for.
 _TAUGHT_MOST = 1.1
 #: What a header takes to name a model, twice.
@@ -92,7 +94,6 @@ def _all_coded(task: Task, grid: Grid, code: Callable[[int], tuple[Code, Voxels]
 def _winning_predictor(task: Task, bound: float | None) -> tuple[Predictor, float] | None:
     """The predictor, taught the volume, and its bytes; None where classical types take less."""
     voxels, pieces = task.voxels, _pieces(task.voxels)
-    share = sum(piece.size for piece in pieces) / voxels.size
     chosen = cheapest(task.predictors, pieces, bound)
     classical = 0
     for piece in pieces:
@@ -104,21 +105,36 @@ def _winning_predictor(task: Task, bound: float | None) -> tuple[Predictor, floa
         chosen, voxels, bound, speed=task.speed, threads=task.threads, monitor=task.monitor
     )
     carried = 2 * len(chosen.model.data) if chosen.carried else 0
-    expected_bytes = would_take(chosen, pieces, bound) / share + carried
-    return (chosen, expected_bytes) if classical / share - expected_bytes > _NAMED_BYTES else None
+    slabs, share = _slabs(voxels)
+    expected_bytes = would_take(chosen, slabs, bound) / share
+    saved = expected_bytes * (classical / max(would_take(chosen, pieces, bound), 1.0) - 1)
+    return (chosen, expected_bytes + carried) if saved - carried > _NAMED_BYTES else None
+
+
+def _some_boxes(voxels: Voxels) -> list[Box]:
+    grid = coding_grid(voxels.shape)
+    numbers = np.unique(np.linspace(0, len(grid) - 1, 2 + _COMPARED).astype(int)[1:-1]).tolist()
+    return [grid.box(number) for number in numbers]
+
+
+def _slabs(voxels: Voxels) -> tuple[list[Voxels], float]:
+    """A few slices of some blocks, which show how much there is to code, and their share of all."""
+    found = []
+    for box in _some_boxes(voxels):
+        block = box.of(voxels)
+        first = max(0, (len(block) - _SLAB) // 2)
+        found.append(block[first : first + _SLAB])
+    return found, sum(slab.size for slab in found) / voxels.size
 
 
 def _pieces(voxels: Voxels) -> list[Voxels]:
-    """Parts of the middle of a few blocks: enough to compare.
+    """Parts of the middle of some blocks, which show what takes less.
 
     Many slices of a small extent: a predictor looks at the slices before.
     """
-    grid = coding_grid(voxels.shape)
     frames = voxels.reshape(-1, *voxels.shape[-3:])
-    numbers = np.unique(np.linspace(0, len(grid) - 1, 2 + _COMPARED).astype(int)[1:-1]).tolist()
     found = []
-    for number in numbers:
-        box = grid.box(number)
+    for box in _some_boxes(voxels):
         spans = (box.k, box.j, box.i)
         centers = [(start + stop) // 2 for start, stop in spans]
         starts = [
@@ -207,14 +223,13 @@ def code_within(task: Task, budget: Callable[[int], int]) -> Payload | None:
 
 def _first_bound(voxels: Voxels, room: float, predictors: Sequence[Predictor]) -> int:
     """The smallest bound whose size, estimated from a few pieces, is at most `room`."""
-    pieces = _pieces(voxels)
-    share = sum(piece.size for piece in pieces) / voxels.size
+    slabs, share = _slabs(voxels)
 
     def size(bound: int) -> float:
-        learned = (would_take(one, pieces, bound) for one in predictors)
+        learned = (would_take(one, slabs, bound) for one in predictors)
         if np.isfinite(smallest := min(learned, default=np.inf)):
             return smallest / share
-        codes = (code_block(piece, bound, speed="fast", variants=(STACKED,)) for piece in pieces)
+        codes = (code_block(slab, bound, speed="fast", variants=(STACKED,)) for slab in slabs)
         return sum(len(code.data) for code in codes) / share
 
     high = 1
