@@ -60,6 +60,8 @@ def _guarantee_lines(fields: dict[str, Any]) -> list[str]:
         + (f", PSNR {psnr:.1f} dB" if psnr else "")
         + (f", SSIM {ssim:.4f}" if ssim else "")
     )
+    if fields.get("noise"):
+        kept += f" (noise {fields['noise']:.3g} where it is quietest)"
     return [
         f"{size(fields['raw_bytes'])} → {size(fields['file_bytes'])}: "
         f"{fields['ratio']:.2f} times smaller",

@@ -131,7 +131,8 @@ def _damage(path: str, check: Mapping[str, Any]) -> CodecError:
     return CodecError(
         f"{said}; {len(check['damaged'])} of {check['chunks']} chunks are damaged"
         + (", and its parity repairs them" if whole and places else ""),
-        "Copy the file again, or decompress it: no voxel is lost."
+        "Copy the file again, or write a sound one (medenhance recover FILE.ucv SOUND.ucv): "
+        "no voxel is lost."
         if whole
         else "Copy the file again, or save what is intact (medenhance recover).",
     )

@@ -27,7 +27,7 @@ class CompressConfig(Options):
     lossless: bool = option(False, help="every voxel comes back equal", one_of="mode")
     max_error: float | None = option(
         None,
-        help="no voxel off by more than this, in stored units (HU for CT); 0 is lossless",
+        help="no voxel off by more than this, in the volume's units (HU for CT); 0 is lossless",
         low=0,
         ranged=False,
         metavar="E",
@@ -94,8 +94,8 @@ class CompressConfig(Options):
     )
     access: Access = option(
         "auto",
-        help="slice: reading a slice reads a tenth of the file at most, at a loss; whole: the"
-        " smallest file; auto: slice where it takes 1 to 2 %, without loss and within a bound",
+        help="slice: reading a slice reads about a tenth of the file, at a loss; whole: the "
+        "smallest file; auto: slice in lossless and bounded files where it takes 1 to 2 %",
     )
     embed_model: bool = option(
         False,

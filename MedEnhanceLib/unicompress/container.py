@@ -348,7 +348,8 @@ class Container:
         if raw[: len(MAGIC)] != MAGIC and not tolerant:
             raise CodecError(
                 f"{self.path.name} is not a .ucv: it does not begin with {MAGIC.decode()}",
-                "Choose a file that MedEnhance compressed.",
+                "Choose a file that MedEnhance compressed. Where its first bytes are damaged: "
+                "medenhance recover.",
             )
         if len(raw) < _PROLOGUE.size:
             self._fail(f"cut short at byte {self.size}, before the first chunk")

@@ -79,7 +79,8 @@ class CompressResult:
     smallest voxel), None where nothing was lost. ssim: in 3D, where it was the mode and something
     was lost. block_types: name → how many blocks took it.
     verified: the file was read back and meets its target. sha256: of the voxels that a reader
-    gets; file_sha256: of the file.
+    gets; file_sha256: of the file. noise: σ where it is quietest, in the volume's units, where it
+    was measured for `keep_noise_level`.
     """
 
     path: Path
@@ -96,6 +97,7 @@ class CompressResult:
     verified: bool
     sha256: str
     file_sha256: str
+    noise: float | None = None
 
 
 def compress(
@@ -131,8 +133,8 @@ def compress(
     target = Path(path)
     if target.suffix.lower() != ENDING:
         raise OutputError(f"{target.name}: not the ending of a container", f"Use {ENDING}.")
-    config = with_bound(volume, config, monitor)
     voxels = codable(volume, config)
+    config, noise = with_bound(volume, config, monitor)
     threads = thread_count(config.threads)
     with atomic_write(target, overwrite=overwrite) as temporary, Spool(temporary.parent) as spool:
         draft = draft_header(volume, voxels, config)
@@ -173,23 +175,28 @@ def compress(
         verified=True,
         sha256=header.voxels_sha256,
         file_sha256=file_sha256,
+        noise=noise,
     )
 
 
-def with_bound(volume: Volume, config: CompressConfig, monitor: Monitor) -> CompressConfig:
-    """The configuration with a largest error in place of a share of the noise.
+def with_bound(
+    volume: Volume, config: CompressConfig, monitor: Monitor
+) -> tuple[CompressConfig, float | None]:
+    """The configuration with a largest error in place of a share of the noise, and that noise.
 
     The noise is that of the quietest tenth of the places where it could be measured; of a sequence
     that of its quietest frame.
     Raises ConfigError where it cannot be measured.
     """
     if config.keep_noise_level is None:
-        return config
+        return config, None
     name = volume.source or "the volume"
-    remedy = "Choose max_error instead, or lossless."
+    remedy = "Choose a largest error instead, or lossless."
     if volume.modality not in ("CT", "MR"):
         raise ConfigError(
-            f"{name}: noise is measured in CT and MR, and this is {volume.modality}", remedy
+            f"{name}: noise is measured in CT and MR, and the modality of this is "
+            f"{volume.modality}",
+            remedy,
         )
     frames = [
         measure_noise(frame.voxels, modality=frame.modality, spacing=frame.geometry.spacing)
@@ -204,11 +211,12 @@ def with_bound(volume: Volume, config: CompressConfig, monitor: Monitor) -> Comp
         bound = math.floor(bound)
     if doubts := [noise.reason for noise in frames if noise.reason]:
         monitor.warn(f"{name}: the measure of its noise is not certain: {doubts[0]}")
-    monitor.log(
-        f"Its noise is {level:.3g} {volume.units}".rstrip() + " where it is lowest: the largest "
-        f"error is {bound:.3g}" + ("" if bound else ", which is lossless")
-    )
-    return replace(config, keep_noise_level=None, max_error=float(bound))
+    if not bound:
+        monitor.warn(
+            f"{name}: {config.keep_noise_level:g} of its noise, {level:.3g}, is less than 1: "
+            "every voxel is kept as it is"
+        )
+    return replace(config, keep_noise_level=None, max_error=float(bound)), level
 
 
 def codable(volume: Volume, config: CompressConfig) -> Voxels:

@@ -92,7 +92,7 @@ class DecompressParams(DicomParams):
 class RecoverParams(Params):
     """Repair a damaged container in memory, and save what is intact."""
 
-    input: Annotated[str, About(help="a .ucv that decompress refuses", flag="FILE")]
+    input: Annotated[str, About(help="a damaged .ucv", flag="FILE")]
     output: Annotated[
         str,
         About(
