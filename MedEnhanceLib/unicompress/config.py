@@ -70,7 +70,7 @@ class CompressConfig(Options):
     )
     speed: Speed = option(
         "normal",
-        help="fast: about eight times as fast, files 5 to 10 % larger; of ratio, psnr and ssim "
+        help="fast: three to eight times as fast, files 5 to 30 % larger; of ratio, psnr and ssim "
         "about twice as fast, for some tenths of a dB. slow: of ratio, psnr and ssim all that "
         "encoders and a restoring network give, in many times the time, to read it too",
     )
