@@ -380,6 +380,6 @@ def _speeds():
     """How long compression may take, in words."""
     return {
         "normal": _("Normal speed"),
-        "fast": _("Fast: about eight times as fast, the file is 5 to 10 % larger"),
-        "slow": _("Slow: five times as long, slightly better at a ratio or quality"),
+        "fast": _("Fast: three to eight times as fast, a lossless file is 5 to 30 % larger"),
+        "slow": _("Slow: many times as long, slightly better"),
     }
