@@ -5,7 +5,8 @@ each function once for every vector width of the processor family, and the wides
 processor has is used. All widths give the same bits.
 
 The C functions trust what they are given, so everything is checked before a call: of the denoising
-filter here, of the lossless codec where its tables are.
+filter here, of the filter of videos in `video_filter.py`, of the lossless codec where its tables
+are.
 """
 
 from __future__ import annotations

@@ -23,7 +23,6 @@ from MedEnhanceLib.core.slabs import extremes, looks_like_labels, slabs
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.io.atomic import atomic_write
-from MedEnhanceLib.nets.noise import measure_noise
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.allocation.implicit_layers import (
@@ -190,6 +189,8 @@ def with_bound(
     """
     if config.keep_noise_level is None:
         return config, None
+    from MedEnhanceLib.nets.noise import measure_noise
+
     name = volume.source or "the volume"
     remedy = "Choose a largest error instead, or lossless."
     if volume.modality not in ("CT", "MR"):

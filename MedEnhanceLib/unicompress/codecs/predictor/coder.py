@@ -123,14 +123,12 @@ def encode_block(
     """
     if not codable(indices):
         return None
-    layout = layout_of(indices.shape)
     if (library := _library_for(network)) is not None:
-        start, linear = start_of(indices), fit(indices, layout)
-        coded = compiled.symbols_of(library, indices, linear, start, network, check)
+        start, linear, coded = _compiled(library, indices, network, check)
         head = Head(lanes_for(indices.size, coded.bytes), start, linear)
         states, words = compiled.pack(library, coded, head.lanes)
     else:
-        head, (states, words) = _encode(indices, layout, network, check)
+        head, (states, words) = _encode(indices, layout_of(indices.shape), network, check)
     return head.pack() + states.astype("<u8").tobytes() + words.astype("<u4").tobytes()
 
 
@@ -181,12 +179,9 @@ def fits(shape: Shape) -> bool:
 
 def ideal_bytes(indices: Indices, network: Network) -> float:
     """About what `encode_block` would take."""
-    layout = layout_of(indices.shape)
     if (library := _library_for(network)) is not None:
-        linear = fit(indices, layout)
-        start = start_of(indices)
-        return compiled.symbols_of(library, indices, linear, start, network, go_on).bytes
-    context = Context.of(indices, layout)
+        return _compiled(library, indices, network, go_on)[-1].bytes
+    context = Context.of(indices, layout_of(indices.shape))
     return sum(coded.bytes for _, coded in _coded(context, network, go_on))
 
 
@@ -195,10 +190,14 @@ def start_of(indices: Indices) -> int:
     return int(np.median(indices[0, 0]))
 
 
-def fit(indices: Indices, layout: Layout) -> Linear:
-    """The linear prediction of a block."""
-    cells = layout.pad(indices.astype(np.float32), start_of(indices))
-    return fit_linear(cells, layout, int(indices.max()))
+def _compiled(
+    library: native.Library, indices: Indices, network: Network, check: Callable[[], None]
+) -> tuple[int, Linear, compiled.Sequence]:
+    """Start and linear prediction of a block, and its symbols, by the compiled library."""
+    layout, start = layout_of(indices.shape), start_of(indices)
+    cells = layout.pad(indices.astype(np.float32), start)
+    linear = fit_linear(cells, layout, int(indices.max()))
+    return start, linear, compiled.symbols_of(library, indices, linear, start, network, check)
 
 
 @dataclass(frozen=True)
