@@ -88,12 +88,15 @@ class MedEnhanceTestCase(unittest.TestCase):
     # --- waiting ---
 
     def processEvents(self, milliseconds=0):
-        """Let Qt handle what is due, and everything else for so long."""
+        """Let Qt handle what is due, and everything else for so long.
+
+        Only time without events counts: on a busy machine one of them may take all of it, and what
+        it began would not end.
+        """
         slicer.app.processEvents()
-        end = time.monotonic() + milliseconds / 1000
-        while time.monotonic() < end:
-            slicer.app.processEvents()
+        for _wait in range(milliseconds // 2):
             time.sleep(0.002)
+            slicer.app.processEvents()
 
     def waitUntil(self, condition, seconds=30, message=""):
         """Keep the event loop going until the condition holds; fails after that many seconds."""
