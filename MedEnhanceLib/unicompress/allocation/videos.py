@@ -15,7 +15,7 @@ import numpy as np
 
 from MedEnhanceLib.core.slabs import extremes, let_go, trim
 from MedEnhanceLib.core.volume import Voxels
-from MedEnhanceLib.unicompress.allocation.rate import LONGEST_STEP, seek, slope_of
+from MedEnhanceLib.unicompress.allocation.rate import LONGEST_STEP, activity_of, seek, slope_of
 from MedEnhanceLib.unicompress.allocation.task import Task
 from MedEnhanceLib.unicompress.blocks import Grid, video_grid
 from MedEnhanceLib.unicompress.codecs import wavelet
@@ -34,15 +34,20 @@ _TOLERANCE = {"normal": math.log2(1.012), "fast": math.log2(1.03), "slow": math.
 _TRIES = {"normal": 5, "fast": 4, "slow": 3}
 #: The same where quick codings have shown the way, and what their first outcome may leave unused.
 _GUIDED_TOLERANCE = {"normal": math.log2(1.007), "fast": math.log2(1.03), "slow": math.log2(1.007)}
-_UNUSED = {"normal": math.log2(1.016), "fast": math.log2(1.07), "slow": math.log2(1.008)}
+_UNUSED = {"normal": math.log2(1.038), "fast": math.log2(1.07), "slow": math.log2(1.008)}
+#: What that first outcome is aimed below the limit: blocks differ by so much from what the first of
+#: them showed.
+_BELOW = {"normal": math.log2(1.018), "fast": math.log2(1.035), "slow": math.log2(1.004)}
 _GUIDED_TRIES = {"normal": 2, "fast": 2, "slow": 3}
 _ABOUT = math.log2(1.05)
 #: A quick coding that comes this near, in octaves of bytes or errors, is enough.
 _NEARLY, _MOST_GUIDES = math.log2(1.25), 3
+#: How far blocks may differ in their step, in octaves, to make up for what the first one showed.
+_ONE_STEP = 0.25
 #: Extents of the part that is tried.
 _SIDE, _SLICES = 128, 48
-#: One block of several is coded anew to use up the bytes, where these are so much of its own.
-_ONE_BLOCK = 0.15
+#: Blocks are coded anew to use up the bytes, so many that these are at most this share of theirs.
+_ANEW = 0.15
 #: Times that a coding to a quality is filtered and measured, at most.
 _CHECKS = 4
 #: Above this, a wavelet's block takes too much memory; see wavelet.MOST_THREADS.
@@ -102,12 +107,12 @@ def to_size(task: VideoTask, budget: int, start: float) -> list[Chunk] | None:
         return math.log2(passes[setting].bytes)
 
     if task.encoder.guides:
-        setting, slope = _guided(
-            task, setting, limit, slope, lambda chunks: math.log2(_bytes_of(chunks)), 0
-        )
+        found, slope = _led(task, budget, setting)
+        setting = math.log2(found.step)
+        passes[setting] = found
         if limit - _UNUSED[task.speed] <= measure(setting) <= limit:
-            return passes[setting].chunks
-        evened = _evened(task, passes[setting], budget, slope)
+            return found.chunks
+        evened = _evened(task, found, budget, slope)
         if evened is not None:
             return evened
     elif task.speed == "slow":  # about where it will be is found in less time
@@ -136,27 +141,70 @@ def _guided(
     aim: float,
     slope: float,
     value_of: Callable[[list[Chunk]], float],
-    which: int,
-) -> tuple[float, float]:
-    """The step, in octaves, whose coding should come to `aim`, and the slope that was seen.
+) -> tuple[float, float, list[Chunk]]:
+    """The step, in octaves, whose quick coding should come to `aim`, the slope that was seen, and
+    the last quick coding.
 
-    Quick codings of the whole come to it first; then a part is coded both ways, and what
-    the better coding has more there is taken off. So it is needed once or twice, no search.
-
-    value_of: chunks → their bytes, or their error, in octaves. which: 0 for bytes, 1 for errors.
+    value_of: chunks → their bytes, or their error, in octaves.
     """
     tried: list[tuple[float, float]] = []
+    chunks: list[Chunk] = []
     for turn in range(_MOST_GUIDES):
-        quick = code(task, 2.0**setting, 2.0**setting, quickly=True)
-        tried.append((setting, value_of(quick.chunks)))
+        chunks = code(task, 2.0**setting, 2.0**setting, quickly=True).chunks
+        tried.append((setting, value_of(chunks)))
         task.monitor.progress(0.1 * (turn + 1), "compress")
         slope = slope_of(tried, slope)
         off = aim - tried[-1][1]
         setting += max(-LONGEST_STEP, min(off / slope, LONGEST_STEP))
         if abs(off) < _NEARLY:
             break
-    more = _over_quick(task, 2.0**setting)
-    return setting - more[which] / slope, slope
+    return setting, slope, chunks
+
+
+def _led(task: VideoTask, budget: int, setting: float) -> tuple[Pass, float]:
+    """A coding that should come to `budget` bytes, and the slope that was seen.
+
+    Quick codings lead to it. What the better coding has more than they is learned from the
+    largest block, which is coded before all others; from a part where it is the only one.
+    """
+    aim = math.log2(budget) - _BELOW[task.speed]
+
+    def octaves(chunks: list[Chunk]) -> float:
+        return math.log2(_bytes_of(chunks))
+
+    if task.speed == "fast":
+        setting = _by_one_block(task, setting, aim)
+        return code(task, 2.0**setting, 2.0**setting), SIZE_SLOPE
+    setting, slope, quick = _guided(task, setting, aim, SIZE_SLOPE, octaves)
+    first = max(range(len(quick)), key=lambda number: len(quick[number].data))
+    if len(quick) == 1:
+        setting -= _over_quick(task, 2.0**setting)[0] / slope
+        return code(task, 2.0**setting, 2.0**setting), slope
+    chunks = {first: _coded(task, first, 2.0**setting)}
+    # The quick coding was in another step: how far off it was holds for each of its blocks.
+    scale = 2.0**aim / _bytes_of(quick)
+    expected = [scale * len(chunk.data) for chunk in quick]
+    more = len(chunks[first].data) / expected[first]
+    rest = 2.0**aim - len(chunks[first].data)
+    wanted = math.log2(max(rest, 1) / (more * (sum(expected) - expected[first])))
+    setting += max(-_ONE_STEP, min(wanted / slope, _ONE_STEP))
+    others = [number for number in range(len(quick)) if number != first]
+    step = 2.0**setting
+    chunks.update(zip(others, _all_coded(task, others, step), strict=True))
+    return Pass(step, [chunks[number] for number in range(len(quick))]), slope
+
+
+def _by_one_block(task: VideoTask, setting: float, aim: float) -> float:
+    """The step, in octaves, whose coding should come to `aim`, by what the middle block takes.
+
+    Where the coder is nearly as quick as its quick coding, this leads as well.
+    """
+    number = len(task.grid) // 2
+    block, step = task.grid.box(number).of(task.voxels), 2.0**setting
+    share = activity_of(block, step) / max(activity_of(task.voxels, step), 1e-9)
+    taken = len(_coded(task, number, step).data)
+    off = aim + math.log2(max(share, 1e-9)) - math.log2(max(taken, 1))
+    return setting + max(-LONGEST_STEP, min(off / SIZE_SLOPE, LONGEST_STEP))
 
 
 def _over_quick(task: VideoTask, step: float) -> tuple[float, float]:
@@ -194,18 +242,24 @@ def middle_of(voxels: Voxels) -> Voxels:
 
 
 def _evened(task: VideoTask, found: Pass, budget: int, slope: float) -> list[Chunk] | None:
-    """A coding that nearly has its bytes, with its largest block coded anew to have them.
+    """A coding that nearly has its bytes, with its largest blocks coded anew to have them.
 
-    In a part of the time of a coding of all blocks; None where there is one, or that does not do.
+    In a part of the time of a coding of all blocks; None where half of them do not do.
     """
     chunks = [*found.chunks]
-    number = max(range(len(chunks)), key=lambda n: len(chunks[n].data))
     rest = round(budget / 2.0 ** (_search(task)[0] / 2)) - found.bytes
-    size = len(chunks[number].data)
-    if len(chunks) == 1 or chunks[number].kind != VIDEO or abs(rest) > _ONE_BLOCK * size:
+    numbers: list[int] = []
+    size = 0
+    for number in sorted(range(len(chunks)), key=lambda n: -len(chunks[n].data)):
+        if abs(rest) <= _ANEW * size:
+            break
+        numbers.append(number)
+        size += len(chunks[number].data)
+    if 2 * len(numbers) > len(chunks) or any(chunks[n].kind != VIDEO for n in numbers):
         return None
     step = found.step * 2.0 ** (math.log2((size + rest) / size) / slope)
-    chunks[number] = _coded(task, number, step, step)
+    for number, chunk in zip(numbers, _all_coded(task, numbers, step), strict=True):
+        chunks[number] = chunk
     return chunks if _bytes_of(chunks) <= budget else None
 
 
@@ -263,14 +317,10 @@ def to_error(
     best: tuple[float, list[Chunk]] | None = None
     setting = math.log2(start)
     if task.encoder.guides:
-        setting, slope = _guided(
-            task,
-            setting,
-            aim - tolerance / 4,
-            slope,
-            lambda chunks: whole(chunks)[1],
-            1,
+        setting, slope, _ = _guided(
+            task, setting, aim - tolerance / 4, slope, lambda chunks: whole(chunks)[1]
         )
+        setting -= _over_quick(task, 2.0**setting)[1] / slope
     for _ in range(_CHECKS):
         chosen = seek(measure, setting, aim, slope=slope, tolerance=tolerance, most=most)
         if chosen is None:
@@ -288,17 +338,33 @@ def to_error(
 
 def code(task: VideoTask, step: float, anchor: float, *, quickly: bool = False) -> Pass:
     """Every block as a video, or without loss where that is smaller; not yet restored."""
-    numbers = range(len(task.grid))
-    coded = task.map(
+    every = range(len(task.grid))
+    return Pass(step, list(_all_coded(task, every, step, anchor, quickly=quickly)))
+
+
+def _all_coded(
+    task: VideoTask,
+    numbers: Iterable[int],
+    step: float,
+    anchor: float | None = None,
+    *,
+    quickly: bool = False,
+) -> Iterator[Chunk]:
+    """Those blocks, in that step."""
+    return task.map(
         lambda number: _coded(task, number, step, anchor, quickly=quickly),
         numbers,
         task.encoder.most_threads,
     )
-    return Pass(step, list(coded))
 
 
 def _coded(
-    task: VideoTask, number: int, step: float, anchor: float, *, quickly: bool = False
+    task: VideoTask,
+    number: int,
+    step: float,
+    anchor: float | None = None,
+    *,
+    quickly: bool = False,
 ) -> Chunk:
     block = task.grid.box(number).of(task.voxels)
     kind, data = code_one(block, step, task.speed, task.encoder, anchor, quickly=quickly)

@@ -53,7 +53,7 @@ _CONFIGURATION = {
 }
 Frames = npt.NDArray[np.uint16]
 _AOM_SPEED: dict[Speed, int] = {"normal": 4, "fast": 6, "slow": 2}
-_SVT_PRESET: dict[Speed, int] = {"normal": 2, "fast": 5, "slow": 1}
+_SVT_PRESET: dict[Speed, int] = {"normal": 2, "fast": 6, "slow": 1}
 #: In a fraction of that time, to find the step; from 9 on sizes say little.
 _SVT_QUICK = 8
 _LEAST_QUANTIZER, _MOST_QUANTIZER = 5, 63
