@@ -23,7 +23,6 @@ from MedEnhanceLib.unicompress.allocation.near_lossless import (
 from MedEnhanceLib.unicompress.allocation.rate import activity_of, seek
 from MedEnhanceLib.unicompress.allocation.task import ROW_BYTES, SLACK, Payload, Room, Task
 from MedEnhanceLib.unicompress.allocation.videos import (
-    ERROR_SLOPE,
     SIZE_SLOPE,
     VideoTask,
     against_wavelet,
@@ -51,8 +50,6 @@ _SURE_BYTES = 4000
 #: Where a trial's part differs by less than this, in dB, the whole volume is coded both ways.
 _NEAR_WAVELET = 0.7
 _USED = 0.8
-#: Where videos of a part are so much worse, in dB, than a code of bounded error, none is made.
-_SURELY = 1.0
 #: Coding without loss at full effort takes this much less than the fast estimate.
 _EFFORT_GAIN = 1.15
 
@@ -72,7 +69,7 @@ def code_to_ratio(task: Task, room: Room) -> Payload:
     if within is not None:
         within = replace(within, second_copy=room.for_payload(len(within.chunks))[1])
     try:
-        found = _transformed(task.part(0.2, 1.0), room, within)
+        found = _transformed(task.part(0.2, 1.0), room)
     except ConfigError:
         if within is None:
             raise
@@ -88,19 +85,14 @@ def _try_without_loss(task: Task, room: Room) -> Payload | None:
     return replace(payload, second_copy=second_copy) if payload.bytes <= budget else None
 
 
-def _transformed(task: Task, room: Room, within: Payload | None) -> Payload:
-    """Videos or wavelets, cut to size; ConfigError where not even the coarsest fit.
-
-    within: a code of bounded error that fits; it is what comes back where it wins the trial.
-    """
+def _transformed(task: Task, room: Room) -> Payload:
+    """Videos or wavelets, cut to size; ConfigError where not even the coarsest fit."""
     if len(encoders()) == 1:
         task.monitor.log(
             "Videos are coded by libaom alone; SVT-AV1 is faster and often 0.5 dB better: "
             "python -m pip install 'av>=17.1'"
         )
     trial = try_types(task, 8 * room.file_bytes / task.voxels.size)
-    if within is not None and trial.loses_to(within.tally.max_error):
-        return within
     best: Payload | None = None
     share = 0.0  # of the work, by the videos
     if trial.video_wins > -_NEAR_WAVELET or trial.small:
@@ -193,14 +185,12 @@ def payload_of(
 class VideoTrial:
     """A part, coded as a video. step: in stored units, for the whole to have the bytes it should.
 
-    wins: in dB over a wavelet of equal bytes; infinity where it has no such code. error: the mean
-    of its squares, in stored units, at that step.
+    wins: in dB over a wavelet of equal bytes; infinity where it has no such code.
     """
 
     encoder: Encoder
     step: float
     wins: float
-    error: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -219,16 +209,6 @@ class Trial:
         """The best video over the wavelet, in dB; minus infinity where there is none."""
         return self.videos[0].wins if self.videos else -math.inf
 
-    def loses_to(self, bound: float) -> bool:
-        """Whether a code that is off by up to `bound` is surely nearer than every video.
-
-        Its errors are at most spread evenly over the whole numbers up to the bound.
-        """
-        if self.small or not self.videos or self.video_wins < 0:
-            return False
-        evenly = bound * (bound + 1) / 3
-        return evenly * 10 ** (_SURELY / 10) < min(one.error for one in self.videos)
-
     def is_near(self, one: VideoTrial) -> bool:
         """Whether it may be the best on the whole."""
         return one.wins >= self.video_wins - _NEAR
@@ -245,7 +225,8 @@ def try_types(task: Task, bits: float) -> Trial:
     coded = (part.of_size(size, encoder) for encoder in part.encoders())
     found = sorted((one for one in coded if one), key=lambda one: one.wins, reverse=True)
     # The whole differs from its middle by how much there is to code.
-    return Trial(tuple(_carried(one, block, voxels) for one in found), size < _SURE_BYTES)
+    videos = tuple(replace(one, step=_carried(one.step, block, voxels)) for one in found)
+    return Trial(videos, size < _SURE_BYTES)
 
 
 def at_step(voxels: Voxels, step: float, speed: Speed, context: DecodeContext) -> VideoTrial:
@@ -305,17 +286,14 @@ class _Part:
         wins, error, _ = against_wavelet(self.block, data, self.context)
         finest = (encoder.finest * (self.limits[1] - self.limits[0])) ** 2
         self.lacks_bits = error < finest * self.block.size
-        return VideoTrial(encoder, step, wins, error / self.block.size)
+        return VideoTrial(encoder, step, wins)
 
     def _code(self, step: float, encoder: Encoder) -> bytes:
         coded = video.encode(self.block, step, speed="fast", encoder=encoder, limits=self.limits)
         return coded.data
 
 
-def _carried(one: VideoTrial, block: Voxels, voxels: Voxels) -> VideoTrial:
-    """A trial, from the size of a part to that of the whole."""
-    busier = activity_of(block, one.step) * voxels.size / max(activity_of(voxels, one.step), 1e-9)
+def _carried(step: float, block: Voxels, voxels: Voxels) -> float:
+    busier = activity_of(block, step) * voxels.size / max(activity_of(voxels, step), 1e-9)
     octaves = math.log2(max(busier / block.size, 0.1)) / SIZE_SLOPE
-    octaves = max(-1.0, min(octaves, 1.0))
-    error = one.error * 2.0 ** (ERROR_SLOPE * octaves)
-    return replace(one, step=one.step * 2.0**octaves, error=error)
+    return float(step * 2.0 ** max(-1.0, min(octaves, 1.0)))

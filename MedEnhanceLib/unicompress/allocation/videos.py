@@ -8,7 +8,7 @@ is taken.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -73,9 +73,9 @@ class VideoTask(Task):
 
 @dataclass(frozen=True)
 class Pass:
-    """All blocks, coded in steps of one size."""
+    """All blocks. steps: of each, nearly or wholly the same."""
 
-    step: float
+    steps: Sequence[float]
     chunks: list[Chunk]
     bytes: int = field(init=False)
 
@@ -108,7 +108,7 @@ def to_size(task: VideoTask, budget: int, start: float) -> list[Chunk] | None:
 
     if task.encoder.guides:
         found, slope = _led(task, budget, setting)
-        setting = math.log2(found.step)
+        setting = math.log2(found.steps[0])
         passes[setting] = found
         if limit - _UNUSED[task.speed] <= measure(setting) <= limit:
             return found.chunks
@@ -180,18 +180,20 @@ def _led(task: VideoTask, budget: int, setting: float) -> tuple[Pass, float]:
     if len(quick) == 1:
         setting -= _over_quick(task, 2.0**setting)[0] / slope
         return code(task, 2.0**setting, 2.0**setting), slope
-    chunks = {first: _coded(task, first, 2.0**setting)}
+    steps = {first: 2.0**setting}
+    chunks = [_coded(task, first, steps[first])]
     # The quick coding was in another step: how far off it was holds for each of its blocks.
     scale = 2.0**aim / _bytes_of(quick)
     expected = [scale * len(chunk.data) for chunk in quick]
-    more = len(chunks[first].data) / expected[first]
-    rest = 2.0**aim - len(chunks[first].data)
+    more = len(chunks[0].data) / expected[first]
+    rest = 2.0**aim - len(chunks[0].data)
     wanted = math.log2(max(rest, 1) / (more * (sum(expected) - expected[first])))
     setting += max(-_ONE_STEP, min(wanted / slope, _ONE_STEP))
-    others = [number for number in range(len(quick)) if number != first]
-    step = 2.0**setting
-    chunks.update(zip(others, _all_coded(task, others, step), strict=True))
-    return Pass(step, [chunks[number] for number in range(len(quick))]), slope
+    others = {number: 2.0**setting for number in range(len(quick)) if number != first}
+    chunks += _all_coded(task, others)
+    steps |= others
+    chunks.sort(key=lambda chunk: chunk.block)
+    return Pass([steps[chunk.block] for chunk in chunks], chunks), slope
 
 
 def _by_one_block(task: VideoTask, setting: float, aim: float) -> float:
@@ -257,9 +259,9 @@ def _evened(task: VideoTask, found: Pass, budget: int, slope: float) -> list[Chu
         size += len(chunks[number].data)
     if 2 * len(numbers) > len(chunks) or any(chunks[n].kind != VIDEO for n in numbers):
         return None
-    step = found.step * 2.0 ** (math.log2((size + rest) / size) / slope)
-    for number, chunk in zip(numbers, _all_coded(task, numbers, step), strict=True):
-        chunks[number] = chunk
+    change = 2.0 ** (math.log2((size + rest) / size) / slope)
+    for chunk in _all_coded(task, {number: found.steps[number] * change for number in numbers}):
+        chunks[chunk.block] = chunk
     return chunks if _bytes_of(chunks) <= budget else None
 
 
@@ -338,22 +340,21 @@ def to_error(
 
 def code(task: VideoTask, step: float, anchor: float, *, quickly: bool = False) -> Pass:
     """Every block as a video, or without loss where that is smaller; not yet restored."""
-    every = range(len(task.grid))
-    return Pass(step, list(_all_coded(task, every, step, anchor, quickly=quickly)))
+    steps = dict.fromkeys(range(len(task.grid)), step)
+    return Pass([*steps.values()], list(_all_coded(task, steps, anchor, quickly=quickly)))
 
 
 def _all_coded(
     task: VideoTask,
-    numbers: Iterable[int],
-    step: float,
+    steps: Mapping[int, float],
     anchor: float | None = None,
     *,
     quickly: bool = False,
 ) -> Iterator[Chunk]:
-    """Those blocks, in that step."""
+    """Blocks by their numbers, each in its step."""
     return task.map(
-        lambda number: _coded(task, number, step, anchor, quickly=quickly),
-        numbers,
+        lambda number: _coded(task, number, steps[number], anchor, quickly=quickly),
+        steps,
         task.encoder.most_threads,
     )
 

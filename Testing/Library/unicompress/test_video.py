@@ -9,13 +9,16 @@ import pytest
 
 from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.unicompress.allocation import ratio
+from MedEnhanceLib.unicompress.allocation import ratio, videos
 from MedEnhanceLib.unicompress.allocation.ratio import try_types
 from MedEnhanceLib.unicompress.allocation.task import Task
-from MedEnhanceLib.unicompress.blocks import video_grid
+from MedEnhanceLib.unicompress.allocation.videos import VideoTask
+from MedEnhanceLib.unicompress.blocks import Grid, video_grid
+from MedEnhanceLib.unicompress.codecs.lossless import VIDEO
 from MedEnhanceLib.unicompress.codecs.video import av1, video
 from MedEnhanceLib.unicompress.codecs.video.av1 import LIBAOM, SVT, Encoder, encoders
 from MedEnhanceLib.unicompress.config import Speed
+from MedEnhanceLib.unicompress.container import Chunk
 from MedEnhanceLib.unicompress.decode import FOREIGN_ERRORS
 from MedEnhanceLib.unicompress.models import DecodeContext
 
@@ -207,6 +210,35 @@ def test_the_trial_knows_of_bits_that_a_part_does_not_need() -> None:
     whole[0, 0, 0] = 400_000
     trial = try_types(task_of(whole, "normal"), 3.0)
     assert trial.videos[0].encoder is LIBAOM
+
+
+@pytest.mark.parametrize(("blocks", "most"), [(1, 2), (2, 3), (7, 9)])
+def test_a_size_takes_about_one_coding_of_each_block(
+    blocks: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sizes follow the step by other laws than is expected, each block a little by its own."""
+    sizes = np.random.default_rng(blocks).uniform(8e4, 12e4, blocks)
+    own = np.random.default_rng(1).normal(0, 0.02, blocks)
+    good: list[int] = []
+
+    def coded(_: object, number: int, step: float, *__: object, quickly: bool = False) -> Chunk:
+        size = sizes[number] * step**-1.4
+        if not quickly:
+            good.append(number)
+            size *= 1.05 * (1 + own[number])
+        return Chunk(number, VIDEO, bytes(round(size)))
+
+    monkeypatch.setattr(videos, "_coded", coded)
+    monkeypatch.setattr(videos, "_over_quick", lambda *_: (np.log2(1.04), 0.0))
+    voxels = smooth((8 * blocks, 8, 8))
+    task = VideoTask(
+        **vars(task_of(voxels, "normal")), grid=Grid(voxels.shape, (blocks, 1, 1)), encoder=SVT
+    )
+    budget = round(sizes.sum() / 20)
+    chunks = videos.to_size(task, budget, 4.0)
+    assert chunks is not None
+    assert 0.96 * budget <= sum(len(chunk.data) for chunk in chunks) <= budget
+    assert len(good) <= most
 
 
 def test_videos_are_long_and_blocks_stay_within_the_format() -> None:
