@@ -138,6 +138,29 @@ class Monitor:
             self._listener(Event(kind, fields))
 
 
+class Steps:
+    """Progress of work of which nobody knows beforehand how many steps it will take.
+
+    Each step gets, of what is left of the monitor's range, its share of the time that is expected
+    from there on. So progress keeps to time where the expectation holds, and never goes back where
+    it is given up.
+    """
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor, self._done = monitor, 0.0
+
+    def next(self, cost: float, left: float) -> Monitor:
+        """The monitor of the next step.
+
+        Args:
+            cost: what this step is expected to take, in any unit.
+            left: what all steps after it are expected to take, in the same unit; 0 of the last one.
+        """
+        start = self._done
+        self._done = 1 - (1 - start) * left / (cost + left)
+        return self._monitor.part(start, self._done)
+
+
 def attend(work: Callable[[], Answer], monitor: Monitor | None) -> Answer:
     """Run `work` of another library, which has no safe points, so that it can be canceled.
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from MedEnhanceLib.core.slabs import extremes, let_go, trim
 from MedEnhanceLib.core.volume import Voxels
+from MedEnhanceLib.runtime.progress import Steps
 from MedEnhanceLib.unicompress.allocation.rate import LONGEST_STEP, seek, slope_of
 from MedEnhanceLib.unicompress.allocation.task import Task
 from MedEnhanceLib.unicompress.blocks import Grid, video_grid
@@ -55,6 +56,16 @@ _MIXED = 1.25
 LEAST_ERROR = 1e-9
 #: Of the bytes, at most, that are kept free for filters.
 _FILTER_SHARE = 0.02
+#: About what a coding takes, and what filters do, as multiples of the time of a quick coding.
+_COST = {"normal": 11.0, "fast": 2.5, "slow": 30.0}
+FILTER_COST, _OVER_QUICK_COST = 1.8, 0.6
+#: Codings that are to be expected still, after 0, 1, 2, … of them: where quick ones have shown the
+#: way for one block, for several, and where none have.
+_EXPECTED_OF_ONE = (2.3, 1.4, 0.7, 0.4)
+_EXPECTED_OF_SEVERAL = (1.3, 0.3)
+_EXPECTED_UNGUIDED = (4.5, 3.5, 2.5, 1.6, 1.0, 0.5)
+#: The same of quick codings.
+_EXPECTED_GUIDES = (2.0, 1.0, 0.3, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +94,18 @@ def _bytes_of(chunks: list[Chunk]) -> int:
     return max(1, sum(len(chunk.data) for chunk in chunks))
 
 
+def search_cost(speed: Speed) -> float:
+    """About what finding the step for a size or a quality takes, for the progress."""
+    return _EXPECTED_GUIDES[0] + _OVER_QUICK_COST + _EXPECTED_OF_ONE[0] * _COST[speed]
+
+
+def _left(task: VideoTask, done: int) -> float:
+    """What codings are expected to take after `done` of them."""
+    guided = _EXPECTED_OF_ONE if len(task.grid) == 1 else _EXPECTED_OF_SEVERAL
+    expected: tuple[float, ...] = guided if task.encoder.guides else _EXPECTED_UNGUIDED
+    return _COST[task.speed] * expected[min(done, len(expected) - 1)]
+
+
 def to_size(task: VideoTask, budget: int, start: float) -> list[Chunk] | None:
     """The best bare streams of `budget` bytes together; None where even the coarsest take more.
 
@@ -91,19 +114,20 @@ def to_size(task: VideoTask, budget: int, start: float) -> list[Chunk] | None:
     passes: dict[float, Pass] = {}
     anchor, setting, slope = start, math.log2(start), SIZE_SLOPE
     limit = math.log2(budget)
+    steps = Steps(task.monitor)
 
     def measure(setting: float) -> float:
         nonlocal anchor
         if len(passes) == 1:  # near where the search will end
             anchor = 2.0**setting
         if setting not in passes:
-            passes[setting] = code(task, 2.0**setting, anchor)
-            task.monitor.progress(min(0.8, 0.4 + 0.2 * len(passes)), "compress")
+            step = steps.next(_COST[task.speed], _left(task, len(passes) + 1))
+            passes[setting] = code(task.at(step), 2.0**setting, anchor)
         return math.log2(passes[setting].bytes)
 
     if task.encoder.guides:
         setting, slope = _guided(
-            task, setting, limit, slope, lambda chunks: math.log2(_bytes_of(chunks)), 0
+            task, steps, setting, limit, slope, lambda chunks: math.log2(_bytes_of(chunks)), 0
         )
         if limit - _UNUSED[task.speed] <= measure(setting) <= limit:
             return passes[setting].chunks
@@ -111,7 +135,8 @@ def to_size(task: VideoTask, budget: int, start: float) -> list[Chunk] | None:
         if evened is not None:
             return evened
     elif task.speed == "slow":  # about where it will be is found in less time
-        setting = _step_of_size(replace(task, speed="normal"), budget, setting)
+        part = task.at(steps.next(3 * _COST["normal"], _left(task, 0)))
+        setting = _step_of_size(replace(part, speed="normal"), budget, setting)
     tolerance, most = _search(task)
     chosen = seek(measure, setting, limit, slope=slope, tolerance=tolerance, most=most)
     if chosen is None:
@@ -132,6 +157,7 @@ def _search(task: VideoTask) -> tuple[float, int]:
 
 def _guided(
     task: VideoTask,
+    steps: Steps,
     setting: float,
     aim: float,
     slope: float,
@@ -147,15 +173,17 @@ def _guided(
     """
     tried: list[tuple[float, float]] = []
     for turn in range(_MOST_GUIDES):
-        quick = code(task, 2.0**setting, 2.0**setting, quickly=True)
+        left = _EXPECTED_GUIDES[turn + 1] + _OVER_QUICK_COST + _left(task, 0)
+        part = task.at(steps.next(1, left))
+        quick = code(part, 2.0**setting, 2.0**setting, quickly=True)
         tried.append((setting, value_of(quick.chunks)))
-        task.monitor.progress(0.1 * (turn + 1), "compress")
         slope = slope_of(tried, slope)
         off = aim - tried[-1][1]
         setting += max(-LONGEST_STEP, min(off / slope, LONGEST_STEP))
         if abs(off) < _NEARLY:
             break
     more = _over_quick(task, 2.0**setting)
+    steps.next(_OVER_QUICK_COST, _left(task, 0)).progress(1.0, "compress")
     return setting - more[which] / slope, slope
 
 
@@ -211,9 +239,11 @@ def _evened(task: VideoTask, found: Pass, budget: int, slope: float) -> list[Chu
 
 def _step_of_size(task: VideoTask, budget: int, setting: float) -> float:
     """The step, in octaves, whose streams take about `budget` bytes; `setting` where none do."""
+    steps = Steps(task.monitor)
 
     def measure(setting: float) -> float:
-        return math.log2(code(task, 2.0**setting, 2.0**setting).bytes)
+        part = task.at(steps.next(1, 1))
+        return math.log2(code(part, 2.0**setting, 2.0**setting).bytes)
 
     found = seek(measure, setting, math.log2(budget), slope=SIZE_SLOPE, tolerance=_ABOUT, most=3)
     return setting if found is None else found
@@ -235,6 +265,7 @@ def to_error(
     anchor, slope = start, ERROR_SLOPE
     bare: dict[float, tuple[list[Chunk], float]] = {}
     aim, gain, (tolerance, most) = math.log2(limit), 0.0, _search(task)
+    steps = Steps(task.monitor)
 
     def octaves_of(blocks: Iterable[Voxels]) -> float:
         return math.log2(max(error_of(task.grid.joined(blocks, task.voxels.dtype)), 1e-300))
@@ -253,9 +284,9 @@ def to_error(
         nonlocal gain, anchor
         if setting not in bare:
             anchor = 2.0**setting if len(bare) == 1 else anchor
-            chunks = code(task, 2.0**setting, anchor).chunks
+            step = steps.next(_COST[task.speed], _left(task, len(bare) + 1))
+            chunks = code(task.at(step), 2.0**setting, anchor).chunks
             bare[setting] = chunks, octaves_of(task.decoded(task.grid, chunks))
-            task.monitor.progress(min(0.9, 0.15 * len(bare)), "compress")
         if not gain:
             gain = whole(bare[setting][0])[1] - bare[setting][1]
         return bare[setting][1] + gain
@@ -265,6 +296,7 @@ def to_error(
     if task.encoder.guides:
         setting, slope = _guided(
             task,
+            steps,
             setting,
             aim - tolerance / 4,
             slope,
@@ -289,12 +321,16 @@ def to_error(
 def code(task: VideoTask, step: float, anchor: float, *, quickly: bool = False) -> Pass:
     """Every block as a video, or without loss where that is smaller; not yet restored."""
     numbers = range(len(task.grid))
+    chunks: list[Chunk] = []
     coded = task.map(
         lambda number: _coded(task, number, step, anchor, quickly=quickly),
         numbers,
         task.encoder.most_threads,
     )
-    return Pass(step, list(coded))
+    for chunk in coded:
+        chunks.append(chunk)
+        task.monitor.progress(len(chunks) / len(task.grid), "compress")
+    return Pass(step, chunks)
 
 
 def _coded(
