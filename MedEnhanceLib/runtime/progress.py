@@ -119,10 +119,13 @@ class Monitor:
         """Report a line for the log."""
         self._emit("log", message=message)
 
-    def warn(self, message: str) -> None:
-        """Report a fallback or another warning; the same text is reported once in a job."""
-        if message not in self._warned:
-            self._warned.add(message)
+    def warn(self, message: str, *, about: str = "") -> None:
+        """Report a fallback or another warning; the same text is reported once in a job.
+
+        about: where one text is enough for all files that it holds for, what it says of them.
+        """
+        if (about or message) not in self._warned:
+            self._warned.add(about or message)
             self._emit("warning", message=message)
 
     def metric(self, name: str, value: float, step: int) -> None:

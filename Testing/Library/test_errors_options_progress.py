@@ -216,6 +216,16 @@ def test_a_warning_is_reported_once_in_a_job() -> None:
     assert messages == ["one scanner only", "another", "one scanner only"]
 
 
+def test_a_warning_about_several_files_names_the_first_alone() -> None:
+    recorder = Recorder()
+    monitor = Monitor(recorder)
+    monitor.warn("a.nii looks like MR", about="taken as MR")
+    monitor.part(0, 0.5).warn("b.nii looks like MR", about="taken as MR")
+    monitor.warn("c.nii looks like CT", about="taken as CT")
+    messages = [event.fields["message"] for event in recorder.events]
+    assert messages == ["a.nii looks like MR", "c.nii looks like CT"]
+
+
 def test_a_slow_first_step_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr("MedEnhanceLib.runtime.progress.time.monotonic", lambda: now[0])
