@@ -34,13 +34,13 @@ class MedEnhanceError(Exception):
 
 
 class ConfigError(MedEnhanceError):
-    """An option or a configuration that cannot be carried out."""
+    """An option or a configuration that cannot be carried out, with no volume or not with this."""
 
     code, exit_status = "config", 2
 
 
 class InputError(MedEnhanceError):
-    """A file or a volume that cannot be used."""
+    """A file or a volume that cannot be read, or that what is asked for is not meant for."""
 
     code, exit_status = "input", 3
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from MedEnhanceLib.cli.parser import Command, Parser, declaration_of, params_of
 from MedEnhanceLib.cli.series import run_on_series
-from MedEnhanceLib.cli.text import job_lines, size, wrote
+from MedEnhanceLib.cli.text import job_lines, size, slices_of, wrote
 from MedEnhanceLib.errors import ConfigError, MedEnhanceError
 
 
@@ -150,7 +150,7 @@ def report_lines(report: Mapping[str, Any]) -> list[str]:
     if lost:
         lines = [
             f"{len(lost)} of {report['blocks']} blocks are lost: {report['lost_voxels']:,} voxels,"
-            f" filled with {report['fill_value']:g}"
+            f" filled with {report['fill_value']:g}, in {slices_of(lost)}"
         ]
     else:
         lines = [f"all {report['blocks']} blocks are intact"]

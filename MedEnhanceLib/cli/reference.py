@@ -31,8 +31,10 @@ output is not replaced without `--force`. Ctrl-C stops at the next safe point; a
 |---|---|
 | 0 | done |
 | 1 | failed, or the output is there already |
-| 2 | wrong usage |
-| 3 | bad input |
+| 2 | a wrong command line: an option that there is not, or a value that is not allowed, \
+be it by this volume alone (a region beyond it, a ratio out of reach) |
+| 3 | bad input: a file that cannot be read, or a volume that the command or its mode is not for \
+(labels with a loss, the noise of EM) |
 | 4 | a package or a model is missing |
 | 5 | out of memory |
 | 6 | damaged file |

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -105,3 +105,10 @@ def _object_text(row: Mapping[str, Any]) -> str:
 
 def _name(name: str) -> str:
     return str(name).replace("_", " ")
+
+
+def slices_of(blocks: Iterable[Mapping[str, Any]]) -> str:
+    """The slices of lost blocks, each with `start` and `stop` of its voxels."""
+    from MedEnhanceLib.unicompress.blocks import slices_text
+
+    return slices_text((block["start"], block["stop"]) for block in blocks)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.cli.parser import Command, Parser, declaration_of, params_of
 from MedEnhanceLib.cli.series import series_rows, series_table
-from MedEnhanceLib.cli.text import columns, inline, job_lines, pairs, size, wrote
+from MedEnhanceLib.cli.text import columns, inline, job_lines, pairs, size, slices_of, wrote
 from MedEnhanceLib.errors import CodecError, ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -128,6 +128,9 @@ def _damage(path: str, check: Mapping[str, Any]) -> CodecError:
         ends = zip(first["start"], first["stop"], strict=True)
         place = ", ".join(f"{start}:{stop}" for start, stop in ends)
         said += f", which holds block {first['block']} [{place}]"
+    lost = [one for one in check["damaged"] if one["block"] is not None]
+    if lost and not whole:
+        said += f"; lost: {slices_of(lost)}"
     return CodecError(
         f"{said}; {len(check['damaged'])} of {check['chunks']} chunks are damaged"
         + (", and its parity repairs them" if whole and places else ""),

@@ -196,8 +196,9 @@ def _meaning(volume: Volume, found: tags.Tags, modality: str | None, monitor: Mo
     if chosen is None:
         chosen = guess_modality(volume)
         monitor.warn(
-            f"{Path(volume.source).name}: the header names no modality; by its values it looks "
-            f"like {_KINDS.get(chosen, chosen)}; if that is wrong, state it (--modality, modality=)"
+            f"{Path(volume.source).name}: no modality stated; by its values it looks like "
+            f"{_KINDS.get(chosen, chosen)} (if that is wrong: --modality, modality=)",
+            about=f"taken as {chosen}",
         )
     return dataclasses.replace(
         volume,

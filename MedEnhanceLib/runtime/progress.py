@@ -119,10 +119,13 @@ class Monitor:
         """Report a line for the log."""
         self._emit("log", message=message)
 
-    def warn(self, message: str) -> None:
-        """Report a fallback or another warning; the same text is reported once in a job."""
-        if message not in self._warned:
-            self._warned.add(message)
+    def warn(self, message: str, *, about: str = "") -> None:
+        """Report a fallback or another warning; the same text is reported once in a job.
+
+        about: where one text is enough for all files that it holds for, what it says of them.
+        """
+        if (about or message) not in self._warned:
+            self._warned.add(about or message)
             self._emit("warning", message=message)
 
     def metric(self, name: str, value: float, step: int) -> None:
@@ -136,6 +139,29 @@ class Monitor:
     def _emit(self, kind: EventKind, **fields: Any) -> None:
         if self._listener is not None:
             self._listener(Event(kind, fields))
+
+
+class Steps:
+    """Progress of work of which nobody knows beforehand how many steps it will take.
+
+    Each step gets, of what is left of the monitor's range, its share of the time that is expected
+    from there on. So progress keeps to time where the expectation holds, and never goes back where
+    it is given up.
+    """
+
+    def __init__(self, monitor: Monitor) -> None:
+        self._monitor, self._done = monitor, 0.0
+
+    def next(self, cost: float, left: float) -> Monitor:
+        """The monitor of the next step.
+
+        Args:
+            cost: what this step is expected to take, in any unit.
+            left: what all steps after it are expected to take, in the same unit; 0 of the last one.
+        """
+        start = self._done
+        self._done = 1 - (1 - start) * left / (cost + left)
+        return self._monitor.part(start, self._done)
 
 
 def attend(work: Callable[[], Answer], monitor: Monitor | None) -> Answer:

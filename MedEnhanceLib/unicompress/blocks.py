@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from types import EllipsisType
@@ -40,6 +40,25 @@ Outcome = TypeVar("Outcome")
 _call = threading.local()
 
 
+def slices_text(places: Iterable[tuple[Sequence[int], Sequence[int]]]) -> str:
+    """The slices that blocks lie in, as a reader of messages takes them: "slices 8:16, 24:32".
+
+    places: start and stop of each, [frame,] k, j, i.
+    """
+    spans: dict[tuple[int, ...], list[list[int]]] = {}
+    for start, stop in sorted((tuple(start), tuple(stop)) for start, stop in places):
+        found = spans.setdefault(start[:-3], [])
+        if found and start[-3] <= found[-1][1]:
+            found[-1][1] = max(found[-1][1], stop[-3])
+        else:
+            found.append([start[-3], stop[-3]])
+    parts = []
+    for frame, ranges in spans.items():
+        whose = f"frame {frame[0]}, " if frame else ""
+        parts.append(f"{whose}slices {', '.join(f'{first}:{last}' for first, last in ranges)}")
+    return "; ".join(parts)
+
+
 @dataclass(frozen=True)
 class Box:
     """A block's place: frame, and start and stop along k, j, i."""
@@ -53,6 +72,12 @@ class Box:
     def shape(self) -> tuple[int, int, int]:
         """Voxels along k, j, i."""
         return self.k[1] - self.k[0], self.j[1] - self.j[0], self.i[1] - self.i[0]
+
+    def place(self, dimensions: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Start and stop of its voxels, [frame,] k, j, i, in a volume of 3 or 4 dimensions."""
+        frame = [(self.frame, self.frame + 1)] if dimensions == 4 else []
+        start, stop = zip(*frame, self.k, self.j, self.i, strict=True)
+        return start, stop
 
     def of(self, voxels: Voxels) -> Voxels:
         """The block of `voxels`, [K, J, I] or [T, K, J, I], as a view."""

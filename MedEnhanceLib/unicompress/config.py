@@ -70,9 +70,11 @@ class CompressConfig(Options):
     )
     speed: Speed = option(
         "normal",
-        help="fast: three to eight times as fast, files 5 to 30 % larger; of ratio, psnr and ssim "
-        "about twice as fast, for some tenths of a dB. slow: of ratio, psnr and ssim all that "
-        "encoders and a restoring network give, in many times the time, to read it too",
+        help="the time that writing may take. fast: lossless and bounded files three to eight "
+        "times as fast, 5 to 31 % larger; ratio, psnr and ssim in about half the time, worse by "
+        "some tenths of a dB. slow: lossless and bounded files learn from the volume for three "
+        "times as long; ratio, psnr and ssim get all encoders and a network that restores, in "
+        "many times the time to write and some thirty times to read",
     )
     block_type: BlockType = option(
         "auto",

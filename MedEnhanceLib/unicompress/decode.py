@@ -29,6 +29,7 @@ from MedEnhanceLib.unicompress.blocks import (
     Region,
     ordered_map,
     resolve_region,
+    slices_text,
     whole_region,
 )
 from MedEnhanceLib.unicompress.codecs import wavelet
@@ -274,7 +275,11 @@ def decode_chunks(
 
     def read(chunk: ChunkInfo) -> Bytes:
         more = behind.get(chunk.block, ()) if chunk.kind in LAYERED else ()
-        return chunk, container.read(chunk), [container.read(one) for one in more]
+        try:
+            return chunk, container.read(chunk), [container.read(one) for one in more]
+        except CodecError as damage:
+            lost = slices_text(_lost_places(container, header))
+            raise CodecError(f"{damage.message}; lost: {lost}", damage.hint) from damage
 
     def decode(batch: list[Bytes]) -> list[Voxels]:
         found = decode_side_by_side(header, context, batch)
@@ -291,6 +296,18 @@ def decode_chunks(
     )
     for blocks in decoded:
         yield from blocks
+
+
+def _lost_places(
+    container: Container, header: Header
+) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Where the blocks lie whose bytes are damaged; reads all of the file."""
+    for chunk in container.chunks:
+        if chunk.block < len(header.grid):
+            try:
+                container.read(chunk)
+            except CodecError:
+                yield header.grid.box(chunk.block).place(len(header.shape))
 
 
 def batches(

@@ -21,7 +21,7 @@ from MedEnhanceLib._version import __version__
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.slabs import extremes, looks_like_labels, slabs
 from MedEnhanceLib.core.volume import Volume, Voxels
-from MedEnhanceLib.errors import ConfigError, InputError, OutputError
+from MedEnhanceLib.errors import InputError, OutputError
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
@@ -67,6 +67,8 @@ ENDING = ".ucv"
 #: Share of the places, the quietest, whose noise counts.
 QUIET_PLACES = 0.1
 _VIDEO_MODES = ("ratio", "psnr", "ssim")
+#: Of the time, until the file is verified: without loss or bounded; as videos, which are searched.
+_CODED = (0.85, 0.97)
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,8 @@ def compress(
         monitor: receives progress and logs, and may cancel.
         overwrite: whether a file at `path` is replaced.
     Raises:
-        ConfigError: a mode that this volume cannot have.
-        InputError: a type of voxels that a container does not hold.
+        ConfigError: a number that this volume does not allow, as a ratio out of reach.
+        InputError: a volume that the mode is not for, or of a type that a container does not hold.
         OutputError: the file cannot be written, or is there already.
         DependencyError: a codec is not installed.
         CodecError: the file, as read back, misses its target.
@@ -135,6 +137,7 @@ def compress(
     voxels = codable(volume, config)
     config, noise = with_bound(volume, config, monitor)
     threads = thread_count(config.threads)
+    coded = _CODED[config.mode in _VIDEO_MODES]
     with atomic_write(target, overwrite=overwrite) as temporary, Spool(temporary.parent) as spool:
         draft = draft_header(volume, voxels, config)
         task = Task(
@@ -142,7 +145,7 @@ def compress(
             _context(draft, config),
             config.speed,
             threads,
-            monitor.part(0.0, 0.85),
+            monitor.part(0.0, coded),
             spool.keep,
             shipped_predictors(draft.modality) if config.speed != "fast" else (),
             config.access,
@@ -156,7 +159,7 @@ def compress(
             header.to_json(), chunks, config.repair, second_copy=payload.second_copy
         )
         file_sha256 = write_container(temporary, frame, chunks)
-        ssim = _verify(temporary, voxels, config, threads, monitor.part(0.85, 1.0))
+        ssim = _verify(temporary, voxels, config, threads, monitor.part(coded, 1.0))
     return CompressResult(
         path=target,
         mode=config.mode,
@@ -185,7 +188,7 @@ def with_bound(
 
     The noise is that of the quietest tenth of the places where it could be measured; of a sequence
     that of its quietest frame.
-    Raises ConfigError where it cannot be measured.
+    Raises InputError where it cannot be measured.
     """
     if config.keep_noise_level is None:
         return config, None
@@ -194,7 +197,7 @@ def with_bound(
     name = volume.source or "the volume"
     remedy = "Choose a largest error instead, or lossless."
     if volume.modality not in ("CT", "MR"):
-        raise ConfigError(
+        raise InputError(
             f"{name}: noise is measured in CT and MR, and the modality of this is "
             f"{volume.modality}",
             remedy,
@@ -205,7 +208,7 @@ def with_bound(
     ]
     unknown = [noise.reason for noise in frames if not noise.confidence > 0]
     if unknown:
-        raise ConfigError(f"{name}: its noise cannot be measured ({unknown[0]})", remedy)
+        raise InputError(f"{name}: its noise cannot be measured ({unknown[0]})", remedy)
     level = min(float(np.quantile(noise.sigma, QUIET_PLACES)) for noise in frames)
     bound = config.keep_noise_level * level
     if volume.voxels.dtype.kind in "iu":
@@ -232,7 +235,7 @@ def codable(volume: Volume, config: CompressConfig) -> Voxels:
         )
     is_label = volume.modality == "SEG" or voxels.dtype.kind == "b"
     if config.mode != "lossless" and (is_label or looks_like_labels(voxels)):
-        raise ConfigError(
+        raise InputError(
             f"{name} holds labels: with {config.mode} they would turn into other labels",
             "Compress it lossless; labels become very small.",
         )

@@ -122,7 +122,7 @@ def _recover(path: Path, monitor: Monitor, threads: int) -> tuple[Volume, Recove
         for block, outcome in _read_blocks(container, header, threads, monitor):
             box = header.grid.box(block)
             if isinstance(outcome, CodecError):
-                lost.append(LostBlock(block, *_place(header, block), outcome.message))
+                lost.append(LostBlock(block, *box.place(len(header.shape)), outcome.message))
                 box.of(voxels)[...] = fill
             else:
                 paste(voxels, ranges, box, outcome)
@@ -212,14 +212,6 @@ def _read_blocks(
         if outcome is None:
             outcome = CodecError(f"{container.path.name}: block {block} has no chunk")
         yield block, outcome
-
-
-def _place(header: Header, block: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Start and stop of a block's voxels, [frame,] k, j, i."""
-    box = header.grid.box(block)
-    frame = [(box.frame, box.frame + 1)] if len(header.shape) == 4 else []
-    start, stop = zip(*frame, box.k, box.j, box.i, strict=True)
-    return start, stop
 
 
 def inspect_container(
@@ -315,7 +307,7 @@ def _run(damage: Damage) -> dict[str, Any]:
 def _damaged(chunk: ChunkInfo, header: Header, reason: str) -> dict[str, Any]:
     place: dict[str, Any] = {"block": None, "start": None, "stop": None}
     if chunk.block < len(header.grid):
-        start, stop = _place(header, chunk.block)
+        start, stop = header.grid.box(chunk.block).place(len(header.shape))
         place = {"block": chunk.block, "start": list(start), "stop": list(stop)}
     at = {"offset": chunk.offset, "length": chunk.length}
     return {"chunk": chunk.index, **place, **at, "reason": reason}

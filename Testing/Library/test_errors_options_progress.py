@@ -12,7 +12,7 @@ import pytest
 from MedEnhanceLib import errors
 from MedEnhanceLib.core.options import Options, config_from_json, config_to_json, option
 from MedEnhanceLib.errors import Cancelled, ConfigError, MedEnhanceError
-from MedEnhanceLib.runtime.progress import Event, Monitor
+from MedEnhanceLib.runtime.progress import Event, Monitor, Steps
 
 KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass)
          if issubclass(kind, MedEnhanceError)]  # fmt: skip
@@ -196,6 +196,15 @@ def test_time_left_is_reported_once_it_can_be_known(monkeypatch: pytest.MonkeyPa
     assert [event.fields["eta_s"] for event in recorder.events] == [None, 30.0, 20.0]
 
 
+def test_steps_share_what_is_left_by_what_they_are_expected_to_take() -> None:
+    recorder = Recorder()
+    steps = Steps(Monitor(recorder).part(0.0, 0.5))
+    for cost, left in ((1, 3), (1, 1), (2, 6), (1, 0)):  # more is to be done than was expected
+        steps.next(cost, left).progress(1.0, "search")
+    fractions = [event.fields["fraction"] for event in recorder.events]
+    assert fractions == pytest.approx([0.125, 0.3125, 0.359375, 0.5], abs=1e-5)
+
+
 def test_a_warning_is_reported_once_in_a_job() -> None:
     recorder = Recorder()
     monitor = Monitor(recorder)
@@ -205,6 +214,16 @@ def test_a_warning_is_reported_once_in_a_job() -> None:
     Monitor(recorder).warn("one scanner only")
     messages = [event.fields["message"] for event in recorder.events]
     assert messages == ["one scanner only", "another", "one scanner only"]
+
+
+def test_a_warning_about_several_files_names_the_first_alone() -> None:
+    recorder = Recorder()
+    monitor = Monitor(recorder)
+    monitor.warn("a.nii looks like MR", about="taken as MR")
+    monitor.part(0, 0.5).warn("b.nii looks like MR", about="taken as MR")
+    monitor.warn("c.nii looks like CT", about="taken as CT")
+    messages = [event.fields["message"] for event in recorder.events]
+    assert messages == ["a.nii looks like MR", "c.nii looks like CT"]
 
 
 def test_a_slow_first_step_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

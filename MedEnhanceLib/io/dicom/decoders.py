@@ -20,6 +20,7 @@ from MedEnhanceLib.io.dicom.streams import (
     Pixels,
     read_frame_header,
     read_j2k,
+    read_jpegls_header,
     verify_blocks,
     verify_samples,
 )
@@ -131,9 +132,7 @@ def _decode_jpeg(stream: bytes, layout: Layout, lossy: bool) -> Pixels:
 
 
 def _decode_jpegls(stream: bytes, layout: Layout, lossy: bool) -> Pixels:
-    frame = read_frame_header(stream)
-    if frame.process != 0xF7:
-        raise DamagedError("its stream is JPEG, not JPEG-LS as its header says")
+    frame = read_jpegls_header(stream)
     _refuse_size(frame.rows, frame.columns, frame.components, layout, "JPEG-LS")
     _refuse_bits(frame.precision, layout, "JPEG-LS")
     imagecodecs = _imagecodecs("JPEG-LS")

@@ -109,6 +109,19 @@ def read_frame_header(stream: bytes) -> JpegFrame:
     return frame
 
 
+def read_jpegls_header(stream: bytes) -> JpegFrame:
+    """Read all markers of a JPEG-LS stream, before CharLS sees it.
+
+    CharLS reads on for seconds in a few bytes without an end marker, or with a damaged one.
+    Raises:
+        DamagedError: a marker is damaged or missing, or the stream is another kind of JPEG.
+    """
+    frame = read_frame_header(stream)
+    if frame.process != _SOF_LS:
+        raise DamagedError("its stream is JPEG, not JPEG-LS as its header says")
+    return frame
+
+
 def verify_blocks(frame: JpegFrame) -> None:
     """Follow the Huffman codes of a gray, sequential (lossy) JPEG frame.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from MedEnhanceLib.core.volume import Volume, Voxels
-from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
 from MedEnhanceLib.unicompress.blocks import wavelet_grid
@@ -43,13 +43,13 @@ class Implicit:
 def implicit_for(volume: Volume, voxels: Voxels) -> Implicit:
     """What there is for a volume.
 
-    Raises ConfigError for floats and for modalities without a model, DependencyError without torch.
+    Raises InputError for floats and for modalities without a model, DependencyError without torch.
     """
     reader = shipped_model(ROLE, volume.modality)
     encoder = shipped_model(WRITER_ROLE, volume.modality)
     is_integer = voxels.dtype.kind in "iu" and voxels.dtype.itemsize <= 4
     if reader is None or encoder is None or not is_integer:
-        raise ConfigError(
+        raise InputError(
             f"there are no implicit blocks for {volume.modality} of type {voxels.dtype}",
             "They are for integers of CT, MR and EM: leave block_type out.",
         )

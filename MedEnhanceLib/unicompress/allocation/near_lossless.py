@@ -14,6 +14,7 @@ import numpy as np
 from MedEnhanceLib import native
 from MedEnhanceLib.core.slabs import let_go
 from MedEnhanceLib.core.volume import Voxels
+from MedEnhanceLib.runtime.progress import Steps
 from MedEnhanceLib.unicompress.allocation.task import Payload, Task
 from MedEnhanceLib.unicompress.blocks import Box, Grid, coding_grid
 from MedEnhanceLib.unicompress.codecs.lossless import (
@@ -209,10 +210,13 @@ def code_within(task: Task, budget: Callable[[int], int]) -> Payload | None:
     if voxels.dtype.kind not in "iu" or 8 * room < LEAST_BITS * voxels.size:
         return None
     bound = _first_bound(voxels, room * _TAUGHT, task.predictors if task.speed != "fast" else ())
+    steps = Steps(task.monitor)
     for turn in range(_TRIES):
         if bound > _MOST_BOUND:
             return None
-        payload = code_bounded(task.part(turn / _TRIES, (turn + 1) / _TRIES), bound)
+        # Most often the first one fits.
+        left = 0.3 if turn + 1 < _TRIES else 0.0
+        payload = code_bounded(task.at(steps.next(1, left)), bound)
         models = sum(2 * len(model.data) for model in payload.carried)
         models += _MODEL_ROW_BYTES * len(payload.models)
         if payload.bytes + models <= budget(len(payload.chunks)):

@@ -16,7 +16,7 @@ import numpy as np
 
 from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.volume import Voxels
-from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.unicompress.allocation.near_lossless import code_bounded, estimate_bytes
 from MedEnhanceLib.unicompress.allocation.rate import activity_of, seek
 from MedEnhanceLib.unicompress.allocation.ratio import at_step, payload_of
@@ -93,9 +93,9 @@ def ssim_of(source: Voxels, decoded: Voxels, peak: float) -> float:
 
 
 def check_quality(voxels: Voxels, config: CompressConfig, name: str) -> None:
-    """Raise ConfigError where a volume is too small for the window of SSIM."""
+    """Raise InputError where a volume is too small for the window of SSIM."""
     if config.ssim is not None and min(voxels.shape[-3:]) < LEAST_EXTENT:
-        raise ConfigError(
+        raise InputError(
             f"{name} has {' × '.join(map(str, voxels.shape[-3:]))} voxels: too few for SSIM, "
             f"whose window needs {LEAST_EXTENT} along each axis",
             "Choose a psnr instead.",
@@ -114,12 +114,13 @@ def code_to_quality(task: Task, quality: Quality) -> Payload:
     both = tried.wins < _NEAR_DB
     found: list[Payload] = []
     if tried.wins > -_NEAR_DB:
-        part = task.part(0.0, 0.5 if both else 0.9)
+        part = task.part(0.0, 0.4 if both else 0.85)
         grid = task.cut(video_grid(voxels.shape))
         videos = VideoTask(**vars(part), grid=grid, encoder=tried.encoder, wavelet_too=both)
         chunks = to_error(videos, quality.limit, step, partial(quality.error_of, voxels))
         if chunks:
-            found.append(payload_of(videos, chunks, videos.tally(grid, chunks)))
+            proved = task.part(*((0.4, 0.5) if both else (0.85, 0.9)))
+            found.append(payload_of(videos, chunks, proved.tally(grid, chunks)))
     if both or not found:
         found += _as_wavelets(task, quality)
     smallest = min(found, key=lambda one: one.bytes, default=None)

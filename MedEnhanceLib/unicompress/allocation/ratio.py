@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 from MedEnhanceLib.core.slabs import extremes
 from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor, Steps
 from MedEnhanceLib.unicompress.allocation.near_lossless import (
+    LEAST_BITS,
     code_bounded,
     code_within,
     estimate_bytes,
@@ -23,12 +24,14 @@ from MedEnhanceLib.unicompress.allocation.near_lossless import (
 from MedEnhanceLib.unicompress.allocation.rate import activity_of, seek
 from MedEnhanceLib.unicompress.allocation.task import ROW_BYTES, SLACK, Payload, Room, Task
 from MedEnhanceLib.unicompress.allocation.videos import (
+    FILTER_COST,
     SIZE_SLOPE,
     VideoTask,
     against_wavelet,
     finished,
     for_streams,
     middle_of,
+    search_cost,
     to_size,
 )
 from MedEnhanceLib.unicompress.allocation.wavelets import code_wavelets
@@ -52,6 +55,10 @@ _NEAR_WAVELET = 0.7
 _USED = 0.8
 #: Coding without loss at full effort takes this much less than the fast estimate.
 _EFFORT_GAIN = 1.15
+#: About what steps take, for the progress: as FILTER_COST.
+_ESTIMATE_COST, _TRIAL_COST, _BOUNDED_COST, _WAVELET_COST = 0.5, 0.6, 12.0, 8.0
+#: What is kept of the progress for a further way of coding that the trial does not call for.
+_SURPRISE = 0.05
 
 
 def code_to_ratio(task: Task, room: Room) -> Payload:
@@ -59,17 +66,23 @@ def code_to_ratio(task: Task, room: Room) -> Payload:
 
     Raises ConfigError, naming what can be reached, where not even the coarsest code fits.
     """
-    exact = _try_without_loss(task.part(0.0, 0.1), room)
+    steps = Steps(task.monitor)
+    task.monitor.progress(0.0, "compress")
+    videos = search_cost(task.speed)
+    # Only a low ratio is tried with a bounded error.
+    bounded = _BOUNDED_COST if 8 * room.file_bytes >= LEAST_BITS * task.voxels.size else 0.0
+    exact = _try_without_loss(task, steps, bounded + videos, room)
     if exact is not None:
         return exact
     if room.for_payload(1)[0] <= 0:
         carried = int(task.voxels.nbytes / room.ratio) - room.file_bytes
         raise room.out_of_reach(task.voxels.nbytes, carried + room.once + ROW_BYTES + SLACK)
-    within = code_within(task.part(0.1, 0.2), lambda chunks: room.for_payload(chunks)[0])
+    one = task.at(steps.next(bounded, videos))
+    within = code_within(one, lambda chunks: room.for_payload(chunks)[0])
     if within is not None:
         within = replace(within, second_copy=room.for_payload(len(within.chunks))[1])
     try:
-        found = _transformed(task.part(0.2, 1.0), room)
+        found = _transformed(task.at(steps.next(videos, 0)), room)
     except ConfigError:
         if within is None:
             raise
@@ -77,10 +90,14 @@ def code_to_ratio(task: Task, room: Room) -> Payload:
     return within if within and within.tally.squared < found.tally.squared else found
 
 
-def _try_without_loss(task: Task, room: Room) -> Payload | None:
-    if estimate_bytes(task) > room.file_bytes * _EFFORT_GAIN:
+def _try_without_loss(task: Task, steps: Steps, left: float, room: Room) -> Payload | None:
+    """left: what is expected to follow, where this does not fit."""
+    expected = estimate_bytes(task.at(steps.next(_ESTIMATE_COST, left)))
+    if expected > room.file_bytes * _EFFORT_GAIN:
         return None
-    payload = code_bounded(replace(task, predictors=()), None)
+    # Where it is tried, it most often fits.
+    exact = replace(task, predictors=(), monitor=steps.next(left, 0.1 * left))
+    payload = code_bounded(exact, None)
     budget, second_copy = room.for_payload(len(payload.chunks))
     return replace(payload, second_copy=second_copy) if payload.bytes <= budget else None
 
@@ -94,17 +111,19 @@ def _transformed(task: Task, room: Room) -> Payload:
         )
     trial = try_types(task, 8 * room.file_bytes / task.voxels.size)
     best: Payload | None = None
-    share = 0.0  # of the work, by the videos
+    steps = Steps(task.monitor)
+    videos = search_cost(task.speed)
+    task.at(steps.next(_TRIAL_COST, videos)).monitor.progress(1.0, "compress")
     if trial.video_wins > -_NEAR_WAVELET or trial.small:
         both = trial.video_wins < _NEAR_WAVELET
-        share = 0.5 if both else 0.9
-        best = _best_videos(task.part(0.0, share), room, trial, wavelet_too=both)
+        one = task.at(steps.next(videos, _WAVELET_COST * (1 if both else _SURPRISE)))
+        best = _best_videos(one, room, trial, wavelet_too=both)
         # A video that cannot use its bytes is as good as videos become: a wavelet may be better.
         idle = best is not None and best.bytes < _USED * room.file_bytes
         if best is not None and not (both or idle):
             return best
     try:
-        other = code_wavelets(task.part(share, 1.0), room)
+        other = code_wavelets(task.at(steps.next(1, 0)), room)
     except ConfigError:
         if best is None:
             raise
@@ -127,12 +146,14 @@ def _best_videos(task: Task, room: Room, trial: Trial, *, wavelet_too: bool) -> 
     waiting = [*trial.videos]
     if waiting and LIBAOM not in (one.encoder for one in waiting):
         waiting.append(VideoTrial(LIBAOM, waiting[0].step, -math.inf))
-    for turn, one in enumerate(waiting):
+    steps = Steps(task.monitor)
+    for turn, one in enumerate(waiting, 1):
         if best is not None and not (trial.is_near(one) or lacks_bits):
             continue
-        part = task.part(0.5 * turn, 0.5 * (turn + 1))
+        later = sum(1 if trial.is_near(other) else _SURPRISE for other in waiting[turn:])
+        own = Steps(steps.next(1, later))
         videos = VideoTask(
-            **vars(part.part(0.0, 0.8)),
+            **vars(task.at(own.next(search_cost(task.speed), FILTER_COST))),
             grid=grid,
             encoder=one.encoder,
             wavelet_too=wavelet_too,
@@ -141,7 +162,7 @@ def _best_videos(task: Task, room: Room, trial: Trial, *, wavelet_too: bool) -> 
         if not chunks:
             continue
         most = (budget - sum(len(chunk.data) for chunk in chunks)) // len(chunks)
-        found = _filled_up(videos, chunks, most, second_copy, part.part(0.8, 1.0).monitor)
+        found = _filled_up(videos, chunks, most, second_copy, own.next(1, 0))
         lacks_bits = _lacks_bits(found.tally.squared, videos)
         if best is None or found.tally.squared < best.tally.squared:
             best = found
@@ -162,6 +183,7 @@ def _filled_up(
 ) -> Payload:
     """Chunks with filters of `most` bytes each."""
     tally, whole = Tally(task.voxels, task.grid), []
+    monitor.progress(0.0, "compress")  # no further search was needed
     for chunk, decoded in finished(task, chunks, most):
         tally.add(decoded)
         whole.append(chunk)

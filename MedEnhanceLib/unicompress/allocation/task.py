@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.errors import ConfigError
@@ -50,9 +50,13 @@ class Task:
         may_be = self.access == "auto" and expected_bytes is not None
         return readable_by_slices(grid, expected_bytes) if may_be else grid
 
-    def part(self, start: float, stop: float) -> Task:
+    def part(self, start: float, stop: float) -> Self:
         """The same, as the part of the progress from `start` to `stop`."""
         return replace(self, monitor=self.monitor.part(start, stop))
+
+    def at(self, monitor: Monitor) -> Self:
+        """The same, as a step of the progress."""
+        return replace(self, monitor=monitor)
 
     def map(
         self, function: Callable[[Item], Outcome], items: Iterable[Item], most: int = 1 << 10

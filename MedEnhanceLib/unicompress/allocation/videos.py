@@ -15,6 +15,7 @@ import numpy as np
 
 from MedEnhanceLib.core.slabs import extremes, let_go, trim
 from MedEnhanceLib.core.volume import Voxels
+from MedEnhanceLib.runtime.progress import Steps
 from MedEnhanceLib.unicompress.allocation.rate import LONGEST_STEP, activity_of, seek, slope_of
 from MedEnhanceLib.unicompress.allocation.task import Task
 from MedEnhanceLib.unicompress.blocks import Grid, video_grid
@@ -60,6 +61,16 @@ _MIXED = 1.25
 LEAST_ERROR = 1e-9
 #: Of the bytes, at most, that are kept free for filters.
 _FILTER_SHARE = 0.02
+#: About what a coding takes, and what filters do, as multiples of the time of a quick coding.
+_COST = {"normal": 11.0, "fast": 2.5, "slow": 30.0}
+FILTER_COST, _OVER_QUICK_COST = 1.8, 0.6
+#: Codings that are to be expected still, after 0, 1, 2, … of them: where quick ones have shown the
+#: way for one block, for several, and where none have.
+_EXPECTED_OF_ONE = (2.3, 1.4, 0.7, 0.4)
+_EXPECTED_OF_SEVERAL = (1.3, 0.3)
+_EXPECTED_UNGUIDED = (4.5, 3.5, 2.5, 1.6, 1.0, 0.5)
+#: The same of quick codings.
+_EXPECTED_GUIDES = (2.0, 1.0, 0.3, 0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +99,18 @@ def _bytes_of(chunks: list[Chunk]) -> int:
     return max(1, sum(len(chunk.data) for chunk in chunks))
 
 
+def search_cost(speed: Speed) -> float:
+    """About what finding the step for a size or a quality takes, for the progress."""
+    return _EXPECTED_GUIDES[0] + _OVER_QUICK_COST + _EXPECTED_OF_ONE[0] * _COST[speed]
+
+
+def _left(task: VideoTask, done: int) -> float:
+    """What codings are expected to take after `done` of them."""
+    guided = _EXPECTED_OF_ONE if len(task.grid) == 1 else _EXPECTED_OF_SEVERAL
+    expected: tuple[float, ...] = guided if task.encoder.guides else _EXPECTED_UNGUIDED
+    return _COST[task.speed] * expected[min(done, len(expected) - 1)]
+
+
 def to_size(task: VideoTask, budget: int, start: float) -> list[Chunk] | None:
     """The best bare streams of `budget` bytes together; None where even the coarsest take more.
 
@@ -96,18 +119,19 @@ def to_size(task: VideoTask, budget: int, start: float) -> list[Chunk] | None:
     passes: dict[float, Pass] = {}
     anchor, setting, slope = start, math.log2(start), SIZE_SLOPE
     limit = math.log2(budget)
+    steps = Steps(task.monitor)
 
     def measure(setting: float) -> float:
         nonlocal anchor
         if len(passes) == 1:  # near where the search will end
             anchor = 2.0**setting
         if setting not in passes:
-            passes[setting] = code(task, 2.0**setting, anchor)
-            task.monitor.progress(min(0.8, 0.4 + 0.2 * len(passes)), "compress")
+            step = steps.next(_COST[task.speed], _left(task, len(passes) + 1))
+            passes[setting] = code(task.at(step), 2.0**setting, anchor)
         return math.log2(passes[setting].bytes)
 
     if task.encoder.guides:
-        found, slope = _led(task, budget, setting)
+        found, slope = _led(task, steps, budget, setting)
         setting = math.log2(found.steps[0])
         passes[setting] = found
         if limit - _UNUSED[task.speed] <= measure(setting) <= limit:
@@ -116,7 +140,8 @@ def to_size(task: VideoTask, budget: int, start: float) -> list[Chunk] | None:
         if evened is not None:
             return evened
     elif task.speed == "slow":  # about where it will be is found in less time
-        setting = _step_of_size(replace(task, speed="normal"), budget, setting)
+        part = task.at(steps.next(3 * _COST["normal"], _left(task, 0)))
+        setting = _step_of_size(replace(part, speed="normal"), budget, setting)
     tolerance, most = _search(task)
     chosen = seek(measure, setting, limit, slope=slope, tolerance=tolerance, most=most)
     if chosen is None:
@@ -137,6 +162,7 @@ def _search(task: VideoTask) -> tuple[float, int]:
 
 def _guided(
     task: VideoTask,
+    steps: Steps,
     setting: float,
     aim: float,
     slope: float,
@@ -150,9 +176,10 @@ def _guided(
     tried: list[tuple[float, float]] = []
     chunks: list[Chunk] = []
     for turn in range(_MOST_GUIDES):
-        chunks = code(task, 2.0**setting, 2.0**setting, quickly=True).chunks
+        left = _EXPECTED_GUIDES[turn + 1] + _OVER_QUICK_COST + _left(task, 0)
+        part = task.at(steps.next(1, left))
+        chunks = code(part, 2.0**setting, 2.0**setting, quickly=True).chunks
         tried.append((setting, value_of(chunks)))
-        task.monitor.progress(0.1 * (turn + 1), "compress")
         slope = slope_of(tried, slope)
         off = aim - tried[-1][1]
         setting += max(-LONGEST_STEP, min(off / slope, LONGEST_STEP))
@@ -161,7 +188,7 @@ def _guided(
     return setting, slope, chunks
 
 
-def _led(task: VideoTask, budget: int, setting: float) -> tuple[Pass, float]:
+def _led(task: VideoTask, steps: Steps, budget: int, setting: float) -> tuple[Pass, float]:
     """A coding that should come to `budget` bytes, and the slope that was seen.
 
     Quick codings lead to it. What the better coding has more than they is learned from the
@@ -173,15 +200,21 @@ def _led(task: VideoTask, budget: int, setting: float) -> tuple[Pass, float]:
         return math.log2(_bytes_of(chunks))
 
     if task.speed == "fast":
-        setting = _by_one_block(task, setting, aim)
-        return code(task, 2.0**setting, 2.0**setting), SIZE_SLOPE
-    setting, slope, quick = _guided(task, setting, aim, SIZE_SLOPE, octaves)
+        cost = _COST["fast"]
+        one = task.at(steps.next(cost / len(task.grid), _left(task, 0)))
+        setting = _by_one_block(one, setting, aim)
+        part = task.at(steps.next(cost, _left(task, 1)))
+        return code(part, 2.0**setting, 2.0**setting), SIZE_SLOPE
+    setting, slope, quick = _guided(task, steps, setting, aim, SIZE_SLOPE, octaves)
     first = max(range(len(quick)), key=lambda number: len(quick[number].data))
     if len(quick) == 1:
-        setting -= _over_quick(task, 2.0**setting)[0] / slope
-        return code(task, 2.0**setting, 2.0**setting), slope
-    steps = {first: 2.0**setting}
-    chunks = [_coded(task, first, steps[first])]
+        setting -= _over_quick(task, steps, 2.0**setting)[0] / slope
+    part = task.at(steps.next(_COST[task.speed], _left(task, 1)))
+    if len(quick) == 1:
+        return code(part, 2.0**setting, 2.0**setting), slope
+    chosen = {first: 2.0**setting}
+    chunks = [_coded(part, first, chosen[first])]
+    part.monitor.progress(1 / len(quick), "compress")
     # The quick coding was in another step: how far off it was holds for each of its blocks.
     scale = 2.0**aim / _bytes_of(quick)
     expected = [scale * len(chunk.data) for chunk in quick]
@@ -190,10 +223,10 @@ def _led(task: VideoTask, budget: int, setting: float) -> tuple[Pass, float]:
     wanted = math.log2(max(rest, 1) / (more * (sum(expected) - expected[first])))
     setting += max(-_ONE_STEP, min(wanted / slope, _ONE_STEP))
     others = {number: 2.0**setting for number in range(len(quick)) if number != first}
-    chunks += _all_coded(task, others)
-    steps |= others
+    chosen |= others
+    chunks += _all_coded(part.part(1 / len(quick), 1.0), others)
     chunks.sort(key=lambda chunk: chunk.block)
-    return Pass([steps[chunk.block] for chunk in chunks], chunks), slope
+    return Pass([chosen[chunk.block] for chunk in chunks], chunks), slope
 
 
 def _by_one_block(task: VideoTask, setting: float, aim: float) -> float:
@@ -205,12 +238,14 @@ def _by_one_block(task: VideoTask, setting: float, aim: float) -> float:
     block, step = task.grid.box(number).of(task.voxels), 2.0**setting
     share = activity_of(block, step) / max(activity_of(task.voxels, step), 1e-9)
     taken = len(_coded(task, number, step).data)
+    task.monitor.progress(1.0, "compress")
     off = aim + math.log2(max(share, 1e-9)) - math.log2(max(taken, 1))
     return setting + max(-LONGEST_STEP, min(off / SIZE_SLOPE, LONGEST_STEP))
 
 
-def _over_quick(task: VideoTask, step: float) -> tuple[float, float]:
+def _over_quick(task: VideoTask, steps: Steps, step: float) -> tuple[float, float]:
     """What a coding has more than a quick one, in octaves of bytes and of errors, of a part."""
+    steps.next(_OVER_QUICK_COST, _left(task, 0)).progress(0.0, "compress")
     part = middle_of(task.voxels)
     if not (video.fits(part) and task.encoder.takes(*part.shape)):
         return 0.0, 0.0
@@ -267,9 +302,11 @@ def _evened(task: VideoTask, found: Pass, budget: int, slope: float) -> list[Chu
 
 def _step_of_size(task: VideoTask, budget: int, setting: float) -> float:
     """The step, in octaves, whose streams take about `budget` bytes; `setting` where none do."""
+    steps = Steps(task.monitor)
 
     def measure(setting: float) -> float:
-        return math.log2(code(task, 2.0**setting, 2.0**setting).bytes)
+        part = task.at(steps.next(1, 1))
+        return math.log2(code(part, 2.0**setting, 2.0**setting).bytes)
 
     found = seek(measure, setting, math.log2(budget), slope=SIZE_SLOPE, tolerance=_ABOUT, most=3)
     return setting if found is None else found
@@ -291,6 +328,7 @@ def to_error(
     anchor, slope = start, ERROR_SLOPE
     bare: dict[float, tuple[list[Chunk], float]] = {}
     aim, gain, (tolerance, most) = math.log2(limit), 0.0, _search(task)
+    steps = Steps(task.monitor)
 
     def octaves_of(blocks: Iterable[Voxels]) -> float:
         return math.log2(max(error_of(task.grid.joined(blocks, task.voxels.dtype)), 1e-300))
@@ -309,9 +347,9 @@ def to_error(
         nonlocal gain, anchor
         if setting not in bare:
             anchor = 2.0**setting if len(bare) == 1 else anchor
-            chunks = code(task, 2.0**setting, anchor).chunks
+            step = steps.next(_COST[task.speed], _left(task, len(bare) + 1))
+            chunks = code(task.at(step), 2.0**setting, anchor).chunks
             bare[setting] = chunks, octaves_of(task.decoded(task.grid, chunks))
-            task.monitor.progress(min(0.9, 0.15 * len(bare)), "compress")
         if not gain:
             gain = whole(bare[setting][0])[1] - bare[setting][1]
         return bare[setting][1] + gain
@@ -320,9 +358,9 @@ def to_error(
     setting = math.log2(start)
     if task.encoder.guides:
         setting, slope, _ = _guided(
-            task, setting, aim - tolerance / 4, slope, lambda chunks: whole(chunks)[1]
+            task, steps, setting, aim - tolerance / 4, slope, lambda chunks: whole(chunks)[1]
         )
-        setting -= _over_quick(task, 2.0**setting)[1] / slope
+        setting -= _over_quick(task, steps, 2.0**setting)[1] / slope
     for _ in range(_CHECKS):
         chosen = seek(measure, setting, aim, slope=slope, tolerance=tolerance, most=most)
         if chosen is None:
@@ -352,11 +390,14 @@ def _all_coded(
     quickly: bool = False,
 ) -> Iterator[Chunk]:
     """Blocks by their numbers, each in its step."""
-    return task.map(
+    coded = task.map(
         lambda number: _coded(task, number, steps[number], anchor, quickly=quickly),
         steps,
         task.encoder.most_threads,
     )
+    for count, chunk in enumerate(coded, 1):
+        yield chunk
+        task.monitor.progress(count / len(steps), "compress")
 
 
 def _coded(

@@ -96,6 +96,18 @@ def test_an_estimate_is_reported_in_words_and_writes_nothing(
     assert sorted(scan.parent.iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    ("modality", "option"),
+    [("SEG", ("--max-error", "1")), ("EM", ("--keep-noise-level", "0.5"))],
+)
+def test_a_volume_that_a_mode_is_not_for_is_bad_input_and_no_wrong_option(
+    modality: str, option: tuple[str, str], run: Callable, tmp_path: Path
+) -> None:
+    voxels = np.arange(3 * 5 * 7, dtype=np.uint8).reshape(3, 5, 7)
+    io.save(Volume(voxels, modality=modality), tmp_path / "odd.nrrd")
+    assert run("compress", tmp_path / "odd.nrrd", tmp_path / "a.ucv", *option).status == 3
+
+
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (0, 2, 1), (1, 0, 2)])
 def test_an_estimate_needs_no_output_wherever_options_stand(
     order: tuple[int, ...], run: Callable, scan: Path, tmp_path: Path
@@ -271,6 +283,26 @@ def test_damage_that_parity_repairs_is_a_warning(
     assert io.load(tmp_path / "sound.nrrd").is_equal(whole)
     for name in ("back", "again"):
         assert io.load(tmp_path / f"{name}.nrrd").is_equal(whole)
+
+
+@pytest.mark.parametrize("repair", ["locate", "off"])
+def test_damage_names_the_slices_that_are_lost(
+    repair: str, run: Callable, head: Volume, tmp_path: Path
+) -> None:
+    """A file of many slices, damaged in the middle: what is lost is read off its mask."""
+    tall = np.tile(head.voxels, (8, 4, 4))
+    io.save(Volume(tall, modality="MR"), tmp_path / "tall.nrrd")
+    path, back = tmp_path / "tall.ucv", tmp_path / "back.nrrd"
+    run("compress", tmp_path / "tall.nrrd", path, "--lossless", "--speed", "fast",
+        "--repair", repair)  # fmt: skip
+    damage(path)
+    saved = run("recover", path, back)
+    lost = np.flatnonzero(io.load(tmp_path / "back-lost.nrrd").voxels.any(axis=(1, 2)))
+    place = f"slices {lost[0]}:{lost[-1] + 1}"
+    assert 0 < len(lost) < len(tall)
+    assert f"in {place}\n" in saved.err
+    assert f"lost: {place}\n" in run("decompress", path, back, "--force").err
+    assert f"lost: {place};" in run("inspect", path, "--verify").err
 
 
 def test_damage_is_status_six(run: Callable, damaged: Path, tmp_path: Path) -> None:

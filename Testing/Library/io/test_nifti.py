@@ -97,6 +97,18 @@ def test_nibabel_places_both_the_same(tmp_path: Path) -> None:
         assert np.allclose(affine, nibabel.load(path).affine, atol=1e-6)
 
 
+def test_one_warning_names_the_modality_that_is_guessed_and_how_to_state_it(
+    tmp_path: Path, recorder: WarningRecorder
+) -> None:
+    for name in ("a.nii", "b.nii"):
+        guessed = load(written(tmp_path / name, **sform(AFFINE)), monitor=recorder.monitor)
+    (warning,) = recorder.warnings
+    assert "a.nii: no modality stated; by its values" in warning
+    assert "--modality" in warning
+    assert len(warning) < 120
+    assert guessed.modality == "OT"
+
+
 def test_without_any_form_there_is_a_warning(tmp_path: Path, recorder: WarningRecorder) -> None:
     path = written(tmp_path / "a.nii")
     geometry = load(path, modality="OT", monitor=recorder.monitor).geometry

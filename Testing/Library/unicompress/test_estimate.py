@@ -13,7 +13,7 @@ import pytest
 
 from MedEnhanceLib import io
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import Cancelled, ConfigError
+from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.unicompress import CompressConfig, compress, estimate
@@ -118,7 +118,7 @@ def test_what_compress_would_refuse_is_refused() -> None:
     noise = np.random.default_rng(0).integers(0, 9999, (4, 8, 8)).astype(np.int16)
     with pytest.raises(ConfigError, match="cannot be reached"):
         estimate(Volume(noise), CompressConfig(ratio=5000))
-    with pytest.raises(ConfigError, match="labels"):
+    with pytest.raises(InputError, match="labels"):
         estimate(Volume(noise, modality="SEG"), CompressConfig(ratio=2))
 
 

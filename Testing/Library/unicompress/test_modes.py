@@ -16,6 +16,7 @@ from hypothesis.extra import numpy as hnp
 
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import ConfigError, DependencyError, InputError
+from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.unicompress import (
     CompressConfig,
     compress,
@@ -70,12 +71,12 @@ class TestKeepNoiseLevel:
 
     @pytest.mark.parametrize("modality", ["EM", "OT"])
     def test_other_modalities_are_refused(self, write: Write, modality: str) -> None:
-        with pytest.raises(ConfigError, match="measured in CT and MR"):
+        with pytest.raises(InputError, match="measured in CT and MR"):
             write(replace(self.noisy(9.0), modality=modality), keep_noise_level=0.5)
 
     def test_a_volume_without_noise_is_refused(self, write: Write) -> None:
         flat = Volume(np.zeros((8, 30, 30), np.float32), modality="CT", source="flat")
-        with pytest.raises(ConfigError, match="cannot be measured"):
+        with pytest.raises(InputError, match="cannot be measured"):
             write(flat, keep_noise_level=0.5)
 
 
@@ -215,6 +216,27 @@ class TestRatio:
         assert done.psnr is not None
         assert done.psnr > 40
 
+    @pytest.mark.parametrize("ratio", [64, 256])
+    def test_the_progress_of_a_ratio_never_goes_back_and_leaves_little_to_the_proof(
+        self, ratio: float, tmp_path: Path
+    ) -> None:
+        """Verifying takes a few hundredths of the time; before it, nearly all is done."""
+        k, j, i = np.mgrid[:24, :72, :72]
+        noise = np.random.default_rng(0).normal(0, 9, k.shape)
+        voxels = (900 * np.sin(j / 30) * np.cos(i / 25) + 9 * k + noise).astype(np.int16)
+        seen: list[tuple[str, float]] = []
+
+        def listen(event: Event) -> None:
+            if event.kind == "progress":
+                seen.append((event.fields["stage"], event.fields["fraction"]))
+
+        config = CompressConfig(ratio=ratio, threads=1)
+        volume = Volume(voxels, modality="CT")
+        compress(volume, tmp_path / "a.ucv", config, monitor=Monitor(listen))
+        fractions = [fraction for _, fraction in seen]
+        assert fractions == sorted(fractions)
+        assert max(fraction for stage, fraction in seen if stage != "verify") > 0.9
+
     def test_a_ratio_out_of_reach_is_refused(self, tmp_path: Path) -> None:
         volume = Volume(np.random.default_rng(0).integers(0, 99, (3, 5, 7), np.int16))
         with pytest.raises(ConfigError, match="ratio 64 cannot be reached") as caught:
@@ -282,7 +304,7 @@ def test_labels_are_compressed_without_loss_only(
 ) -> None:
     labels = np.zeros((3, 5, 7), np.uint8)
     for volume in (Volume(labels, modality="SEG"), Volume(labels.astype(bool))):
-        with pytest.raises(ConfigError, match="labels"):
+        with pytest.raises(InputError, match="labels"):
             compress(volume, tmp_path / "a.ucv", CompressConfig(**config))
     assert list(tmp_path.iterdir()) == []
 
@@ -324,7 +346,7 @@ def test_labels_are_not_compressed_with_a_loss(mode: dict[str, float], tmp_path:
     """Also where nothing but their values says that they are labels."""
     labels = np.zeros((10, 30, 30), np.uint8)
     labels[3:7, 5:20, 5:20], labels[4:6, 8:12, 8:12] = 2, 5
-    with pytest.raises(ConfigError, match="labels"):
+    with pytest.raises(InputError, match="labels"):
         compress(Volume(labels), tmp_path / "a.ucv", CompressConfig(**mode))
     assert list(tmp_path.iterdir()) == []
 

@@ -12,7 +12,7 @@ from MedEnhanceLib import io
 from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import CodecError, ConfigError
+from MedEnhanceLib.errors import CodecError, ConfigError, InputError
 from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, inspect_container
 from MedEnhanceLib.unicompress.allocation.rate import seek
@@ -73,7 +73,7 @@ def test_a_volume_without_a_range_needs_no_bytes(write: Write) -> None:
 
 def test_ssim_of_too_few_slices_is_refused(head: Volume, tmp_path: Path) -> None:
     few = Volume(head.voxels[:9])
-    with pytest.raises(ConfigError, match="too few for SSIM") as caught:
+    with pytest.raises(InputError, match="too few for SSIM") as caught:
         compress(few, tmp_path / "a.ucv", CompressConfig(ssim=0.9))
     assert "psnr" in caught.value.hint
 

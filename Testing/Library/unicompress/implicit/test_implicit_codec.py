@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import CodecError, ConfigError, ModelError
+from MedEnhanceLib.errors import CodecError, ConfigError, InputError, ModelError
 from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, recover
 from MedEnhanceLib.unicompress.codecs.lossless import IMPLICIT
 from MedEnhanceLib.unicompress.container import Container
@@ -99,7 +99,7 @@ def test_a_damaged_layer_is_named_and_the_other_block_recovered(file: Path, tmp_
 
 def test_floats_and_other_modalities_are_refused(volume: Volume, tmp_path: Path) -> None:
     floats = volume.with_voxels(volume.voxels.astype(np.float32))
-    with pytest.raises(ConfigError, match="no implicit blocks"):
+    with pytest.raises(InputError, match="no implicit blocks"):
         compress(floats, tmp_path / "c.ucv", CompressConfig(ratio=9, block_type="implicit"))
 
 
