@@ -59,6 +59,8 @@ _EFFORT_GAIN = 1.15
 _ESTIMATE_COST, _TRIAL_COST, _BOUNDED_COST, _WAVELET_COST = 0.5, 0.6, 12.0, 8.0
 #: What is kept of the progress for a further way of coding that the trial does not call for.
 _SURPRISE = 0.05
+#: For each voxel.
+_MANY_BITS = 0.4
 
 
 def code_to_ratio(task: Task, room: Room) -> Payload:
@@ -147,10 +149,12 @@ def _best_videos(task: Task, room: Room, trial: Trial, *, wavelet_too: bool) -> 
     if waiting and LIBAOM not in (one.encoder for one in waiting):
         waiting.append(VideoTrial(LIBAOM, waiting[0].step, -math.inf))
     steps = Steps(task.monitor)
+    # In so many bits the first encoder's own may not suffice, which shows at its end alone.
+    surprise = 1.0 if 8 * room.file_bytes >= _MANY_BITS * task.voxels.size else _SURPRISE
     for turn, one in enumerate(waiting, 1):
         if best is not None and not (trial.is_near(one) or lacks_bits):
             continue
-        later = sum(1 if trial.is_near(other) else _SURPRISE for other in waiting[turn:])
+        later = sum(1 if trial.is_near(other) else surprise for other in waiting[turn:])
         own = Steps(steps.next(1, later))
         videos = VideoTask(
             **vars(task.at(own.next(search_cost(task.speed), FILTER_COST))),
