@@ -47,7 +47,7 @@ _NEARLY, _MOST_GUIDES = math.log2(1.25), 3
 _ONE_STEP = 0.25
 #: Extents of the part that is tried.
 _SIDE, _SLICES = 128, 48
-#: Blocks are coded anew to use up the bytes, so many that these are at most this share of theirs.
+#: As few blocks are coded anew to use up the bytes as make these at most this share of theirs.
 _ANEW = 0.15
 #: Times that a coding to a quality is filtered and measured, at most.
 _CHECKS = 4
