@@ -149,7 +149,7 @@ def _best_videos(task: Task, room: Room, trial: Trial, *, wavelet_too: bool) -> 
     if waiting and LIBAOM not in (one.encoder for one in waiting):
         waiting.append(VideoTrial(LIBAOM, waiting[0].step, -math.inf))
     steps = Steps(task.monitor)
-            # Whether its bits suffice for the whole shows at the end of the first coding alone.
+    # Whether its bits suffice for the whole shows at the end of the first coding alone.
     surprise = 1.0 if 8 * room.file_bytes >= _MANY_BITS * task.voxels.size else _SURPRISE
     for turn, one in enumerate(waiting, 1):
         if best is not None and not (trial.is_near(one) or lacks_bits):
