@@ -171,17 +171,17 @@ def page(rows: list[Row], gates: list[dict[str, Any]]) -> str:
     ships = (
         "With seed 0 the first head is the one that ships."
         if ships_the_first()
-        else "The head that ships learned from images that an earlier enhancer made; it is measured "
-        "with the present one."
+        else "The head that ships learned from images that an earlier enhancer made; the present "
+        "one enhances what it is measured on."
     )
     return f"""# The tumour head with and without the enhancer
 
 Both heads learn from the same nine patients with soft-tissue sarcomas (STS, CC BY 3.0; manual
 outlines), clean and at simulated low dose, by the same recipe (docs/recipes/sts-tumour-ct.json).
-One also sees each damaged image enhanced by *ct-lowdose*, the other never does. Dice on three
-patients of whom neither head nor enhancer saw anything, means over seeds; degraded: 5,000 photons
-per ray. {ships} Intervals (95 %) are of draws of patients, and of seeds within each: three patients
-carry little.
+One also sees each damaged image enhanced by *ct-lowdose*, the other never does. {ships}
+Dice on three patients of whom neither head nor enhancer saw anything, means over seeds; degraded:
+5,000 photons per ray. Intervals (95 %) are of draws of patients, and of seeds within each: three
+patients carry little.
 
 {table(("head trained", "images", *subjects, "mean"), lines)}
 ## Gates
