@@ -49,6 +49,8 @@ _ONE_STEP = 0.25
 _SIDE, _SLICES = 128, 48
 #: As few blocks are coded anew to use up the bytes as make these at most this share of theirs.
 _ANEW = 0.15
+#: How often.
+_EVENINGS = 3
 #: Times that a coding to a quality is filtered and measured, at most.
 _CHECKS = 4
 #: Above this, a wavelet's block takes too much memory; see wavelet.MOST_THREADS.
@@ -132,13 +134,10 @@ def to_size(task: VideoTask, budget: int, start: float) -> list[Chunk] | None:
 
     if task.encoder.guides:
         found, slope = _led(task, steps, budget, setting)
+        nearest = _evened(task, steps, found, budget, slope)
+        if nearest is not None:
+            return nearest
         setting = math.log2(found.steps[0])
-        passes[setting] = found
-        if limit - _UNUSED[task.speed] <= measure(setting) <= limit:
-            return found.chunks
-        evened = _evened(task, found, budget, slope)
-        if evened is not None:
-            return evened
     elif task.speed == "slow":  # about where it will be is found in less time
         part = task.at(steps.next(3 * _COST["normal"], _left(task, 0)))
         setting = _step_of_size(replace(part, speed="normal"), budget, setting)
@@ -278,26 +277,47 @@ def middle_of(voxels: Voxels) -> Voxels:
     ]
 
 
-def _evened(task: VideoTask, found: Pass, budget: int, slope: float) -> list[Chunk] | None:
-    """A coding that nearly has its bytes, with its largest blocks coded anew to have them.
+def _evened(
+    task: VideoTask, steps: Steps, found: Pass, budget: int, slope: float
+) -> list[Chunk] | None:
+    """A coding that has its bytes, with its largest blocks coded anew until it does.
 
-    In a part of the time of a coding of all blocks; None where half of them do not do.
+    As few of them as do, a few times at most: what fits then is taken, also where it leaves more
+    bytes unused. None where nothing fitted.
     """
-    chunks = [*found.chunks]
-    rest = round(budget / 2.0 ** (_search(task)[0] / 2)) - found.bytes
+    best: Pass | None = None
+    for turn in range(_EVENINGS + 1):
+        if found.bytes <= budget and (best is None or found.bytes > best.bytes):
+            best = found
+        rest = round(budget / 2.0 ** (_BELOW[task.speed] / 2)) - found.bytes
+        numbers = _fewest(found.chunks, abs(rest))
+        is_near = budget / 2.0 ** _UNUSED[task.speed] <= found.bytes <= budget
+        if is_near or turn == _EVENINGS or not numbers:
+            break
+        size = sum(len(found.chunks[number].data) for number in numbers)
+        change = 2.0 ** (math.log2((size + rest) / size) / slope)
+        anew = {number: found.steps[number] * change for number in numbers}
+        cost = _COST[task.speed] * len(anew) / len(found.chunks)
+        part = task.at(steps.next(cost, cost / 2))
+        coded = {chunk.block: chunk for chunk in _all_coded(part, anew)}
+        found = Pass(
+            [anew.get(number, step) for number, step in enumerate(found.steps)],
+            [coded.get(chunk.block, chunk) for chunk in found.chunks],
+        )
+    return None if best is None else best.chunks
+
+
+def _fewest(chunks: list[Chunk], change: int) -> list[int]:
+    """The largest blocks, as few as can change by so many bytes together; none where all cannot."""
     numbers: list[int] = []
     size = 0
-    for number in sorted(range(len(chunks)), key=lambda n: -len(chunks[n].data)):
-        if abs(rest) <= _ANEW * size:
-            break
-        numbers.append(number)
-        size += len(chunks[number].data)
-    if 2 * len(numbers) > len(chunks) or any(chunks[n].kind != VIDEO for n in numbers):
-        return None
-    change = 2.0 ** (math.log2((size + rest) / size) / slope)
-    for chunk in _all_coded(task, {number: found.steps[number] * change for number in numbers}):
-        chunks[chunk.block] = chunk
-    return chunks if _bytes_of(chunks) <= budget else None
+    for chunk in sorted(chunks, key=lambda chunk: -len(chunk.data)):
+        if change <= _ANEW * size:
+            return numbers
+        if chunk.kind == VIDEO:
+            numbers.append(chunk.block)
+            size += len(chunk.data)
+    return numbers if change <= _ANEW * size else []
 
 
 def _step_of_size(task: VideoTask, budget: int, setting: float) -> float:

@@ -212,20 +212,21 @@ def test_the_trial_knows_of_bits_that_a_part_does_not_need() -> None:
     assert trial.videos[0].encoder is LIBAOM
 
 
-@pytest.mark.parametrize(("blocks", "most"), [(1, 2), (2, 3), (7, 9)])
+@pytest.mark.parametrize(("blocks", "most"), [(1, 3), (2, 4), (7, 10)])
+@pytest.mark.parametrize("differ", [0.02, 0.06])
 def test_a_size_takes_about_one_coding_of_each_block(
-    blocks: int, most: int, monkeypatch: pytest.MonkeyPatch
+    differ: float, blocks: int, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sizes follow the step by other laws than is expected, each block a little by its own."""
+    """Sizes follow the step by other laws than is expected, not evenly, each block by its own."""
     sizes = np.random.default_rng(blocks).uniform(8e4, 12e4, blocks)
-    own = np.random.default_rng(1).normal(0, 0.02, blocks)
+    own = np.random.default_rng(1).normal(0, differ, blocks)
     good: list[int] = []
 
     def coded(_: object, number: int, step: float, *__: object, quickly: bool = False) -> Chunk:
         size = sizes[number] * step**-1.4
         if not quickly:
             good.append(number)
-            size *= 1.05 * (1 + own[number])
+            size *= (1.05 + 0.01 * np.sin(500 * step)) * (1 + own[number])
         return Chunk(number, VIDEO, bytes(round(size)))
 
     monkeypatch.setattr(videos, "_coded", coded)
@@ -237,7 +238,7 @@ def test_a_size_takes_about_one_coding_of_each_block(
     budget = round(sizes.sum() / 20)
     chunks = videos.to_size(task, budget, 4.0)
     assert chunks is not None
-    assert 0.96 * budget <= sum(len(chunk.data) for chunk in chunks) <= budget
+    assert 0.95 * budget <= sum(len(chunk.data) for chunk in chunks) <= budget
     assert len(good) <= most
 
 
