@@ -308,7 +308,7 @@ def _evened(
 
 
 def _fewest(chunks: list[Chunk], change: int) -> list[int]:
-    """The largest blocks, as few as can change by so many bytes together; none where all cannot."""
+    """The largest blocks, as few as can take that change together; none where all cannot."""
     numbers: list[int] = []
     size = 0
     for chunk in sorted(chunks, key=lambda chunk: -len(chunk.data)):

@@ -32,6 +32,7 @@ Model = Callable[[str], bytes]
 PROLOGUE = struct.Struct("<4sHHQQIIIIII12sI")
 NO_BLOCK = 0xFFFFFFFF
 MOST_BYTES = 1 << 34
+TYPES = ["|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8"]
 
 
 class BadFileError(Exception):
@@ -89,6 +90,17 @@ def read(path: Path, models: Sequence[bytes] = ()) -> tuple[dict[str, Any], Arra
     return header, voxels, sha256(voxels) == header["voxels_sha256"]
 
 
+def read_stream(stream: bytes) -> Array:
+    """The array [K, J, I] of a block that is a stream of its own."""
+    magic, number, kind, *extents = struct.unpack_from("<4sBBIII", stream)
+    (crc,) = struct.unpack_from("<I", stream, 18)
+    _need(magic == b"UCB1" and number < len(TYPES) and kind in INDEX_TYPES, "not a stream")
+    _need(zlib.crc32(stream[:18] + stream[22:]) == crc, "the stream is damaged")
+    _need(0 < prod(extents) <= 1 << 24, "too many voxels")
+    header = {"dtype": TYPES[number], "encoder": "an unknown writer"}
+    return _decode(kind, [stream[22:]], tuple(extents), header, lambda _: b"")
+
+
 def sha256(voxels: Array) -> str:
     """Of an array's bytes, in C order."""
     return hashlib.sha256(voxels.tobytes()).hexdigest()
@@ -137,8 +149,7 @@ def _checked(header: dict[str, Any]) -> dict[str, Any]:
     _need(prod(shape[:-3]) * prod(counts) <= 1 << 20, "too many blocks")
     largest = prod(-(-n // c) for c, n in zip(counts, shape[-3:], strict=True))
     _need(largest <= 1 << 24, "blocks are too large")
-    types = ["|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8"]
-    _need(header["dtype"] in types, "dtype")
+    _need(header["dtype"] in TYPES, "dtype")
     return header
 
 
