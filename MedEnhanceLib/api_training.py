@@ -118,6 +118,7 @@ class DistillCall(CohortCall):
     images_per_patient: Annotated[int | None, about(DistillConfig, "images_per_patient")] = None
     prior: Annotated[str | None, about(DistillConfig, "prior")] = None
     device: Annotated[str | None, about(DistillConfig, "device")] = None
+    licence: Annotated[str | None, about(DistillConfig, "licence")] = None
     scheduler: Annotated[str | None, about(DistillParams, "scheduler")] = None
     overwrite: Annotated[bool, about(DistillParams, "overwrite")] = False
 
@@ -141,7 +142,7 @@ def distill(call: DistillCall) -> Path:
 
         me.distill(me.Cohort.from_folder("patients/"), "distilled/", task="denoise")
     """
-    names = ("task", "images_per_patient", "prior", "device")
+    names = ("task", "images_per_patient", "prior", "device", "licence")
     given = {name: value for name in names if (value := getattr(call, name)) is not None}
     config, cohort, out = distill_config(call.config, given), call.cohort, Path(call.out)
     with watched(call.progress, call.cancel) as monitor:

@@ -227,6 +227,7 @@ class State:
     distillPriorPatient = Text("DistillPriorPatient", "")
     distillImages = fieldOf(DistillConfig, "images_per_patient", "DistillImages")
     distillHeldOut = fieldOf(DistillConfig, "held_out", "DistillHeldOut")
+    distillLicence = Text("DistillLicence", "")
 
     page = Text("Page", "")
 

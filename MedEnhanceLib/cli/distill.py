@@ -49,7 +49,7 @@ def _declare_distill(parser: Parser) -> None:
         "--status", metavar="OUT", help="report how far the distillation in that folder is"
     )
     fields = ("task", "images_per_patient", "prior", "held_out", "shadows", "seed", "device")
-    _add_config(parser, fields)
+    _add_config(parser, (*fields, "licence"))
     add_flags(parser, DPConfig)
     add_flags(parser, declaration_of("distill"), without=["cohort", "out", "config"])
     add_job_options(parser)

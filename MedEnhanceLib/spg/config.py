@@ -22,7 +22,7 @@ TEMPLATE, REPRESENTATIVE, PATIENT = "template", "representative", "patient:"
 #: Sides of images are multiples of this: ζ has an eighth of the resolution.
 GRID = 8
 #: Fields without effect on the result: a run may be resumed with other values.
-_FREE = ("device", "checkpoint_s")
+_FREE = ("device", "checkpoint_s", "licence")
 #: The same of a training of a denoiser.
 _FREE_OF_DENOISER = ("device", "checkpoint_s", "data", "licence")
 
@@ -298,9 +298,20 @@ class DistillConfig(WithPresets):
     checkpoint_s: float = option(
         60.0, help="between checkpoints at most", low=0, high=1e9, unit="s", flag=None
     )
+    licence: str = option(
+        "",
+        help="under which others may use the images, for README.md and the manifest; empty: none "
+        "is stated, so nobody may. It can be stated or changed later",
+        flag="--license",
+        metavar="L",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not self.licence.isprintable() or self.licence != self.licence.strip():
+            raise ConfigError(
+                f"licence is {self.licence!r}", 'Give a name in one line, as "CC BY 4.0".'
+            )
         if self.shadows % 2 or self.shadows == 2:
             raise ConfigError(f"shadows is {self.shadows}", "Use 0, or an even number from 4 on.")
         if not self.prior or self.prior == PATIENT:

@@ -1,4 +1,4 @@
-"""A distilled data set on disk: images, manifest and card; written, and read back.
+"""A distilled data set on disk: images, manifest, and what others open it with; and read back.
 
 Nothing in it names a patient, a file, a date or a place. The order of the images does not reveal
 which belong to one patient.
@@ -19,33 +19,41 @@ import numpy.typing as npt
 
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.bundles.export import NOT_STATED
+from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY, file_sha256
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.atomic import atomic_write, write_json
+from MedEnhanceLib.io.volume_files import save
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.spg.config import DistillConfig, sha256_of
-from MedEnhanceLib.spg.folder import MANIFEST, RUN, WORK, read_run
+from MedEnhanceLib.spg.folder import (
+    ARRAY,
+    EARLIER_CARD,
+    IMAGES,
+    LISTING,
+    MANIFEST,
+    NIFTI,
+    PRIOR,
+    README,
+    RUN,
+    WORK,
+    read_run,
+)
 from MedEnhanceLib.spg.images import Floats
+from MedEnhanceLib.spg.readme import METHOD, NO_LICENCE, SIGNAL, headline, readme
 
 FORMAT, FORMAT_VERSION = "medenhance-distilled", 1
 #: The stored value of 1.0.
 TOP = 65535
-_IMAGES, _ARRAY, _CARD = "images", "images.npy", "card.md"
 #: Stated in the card of every model that learned from distilled images.
 NOT_ANATOMY = (
     "Learned from distilled images, which are training signal, not anatomy: shapes that look like "
     "organs can be invented in them."
 )
-PRIOR = "prior"
-#: A distillation with fewer matches of a patient is a test, as the preset smoke.
-_FEWEST_MATCHES = 20
+#: In the header of each NIfTI, which may go astray from the set.
+_NOTE = "distilled image: training signal, not anatomy"
 _PACKAGES = ("numpy", "SimpleITK", "torch", "monai")
-_PURPOSES = {
-    "denoise": "removing noise",
-    "sr2": "doubling the resolution",
-    "sr4": "four times the resolution",
-    "undersample": "completing MR of which a quarter of the lines was measured",
-}
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,11 @@ class Distilled:
     def config(self) -> DistillConfig:
         """The configuration that it was distilled with."""
         return DistillConfig.from_json(dict(self.manifest["config"]))
+
+    @property
+    def licence(self) -> str:
+        """Under which others may use it; "" if its maker stated none."""
+        return licence_of(self.manifest)
 
     @property
     def alarm(self) -> str | None:
@@ -104,9 +117,15 @@ class Distilled:
         return {
             "name": name,
             "subjects": f"{len(self.images)} images{origin}",
-            "licence": NOT_STATED,
-            "source": f"{_ARRAY} with the SHA-256 {file_sha256(self.folder / _ARRAY)}",
+            "licence": self.licence or NOT_STATED,
+            "source": f"{ARRAY} with the SHA-256 {file_sha256(self.folder / ARRAY)}",
         }
+
+
+def licence_of(manifest: Mapping[str, Any]) -> str:
+    """The license that a manifest states; "" if none."""
+    stated = str(manifest.get("licence", NO_LICENCE))
+    return "" if stated == NO_LICENCE else stated
 
 
 def is_distilled(folder: Path) -> bool:
@@ -143,11 +162,11 @@ def load_distilled(folder: Path) -> Distilled:
             f"{folder / MANIFEST} is of another format or a later version", "Update MedEnhance."
         )
     try:
-        stored = np.load(folder / _ARRAY, allow_pickle=False)
+        stored = np.load(folder / ARRAY, allow_pickle=False)
     except (OSError, ValueError, EOFError) as cause:
-        raise InputError(f"{folder / _ARRAY} cannot be read: {cause}", "Copy it again.") from cause
+        raise InputError(f"{folder / ARRAY} cannot be read: {cause}", "Copy it again.") from cause
     if stored.dtype != np.uint16 or stored.ndim != 3 or len(stored) != manifest.get("images"):
-        raise InputError(f"{folder / _ARRAY} is not what its manifest says", "Copy it again.")
+        raise InputError(f"{folder / ARRAY} is not what its manifest says", "Copy it again.")
     return Distilled(stored.astype(np.float32) / np.float32(TOP), manifest, folder)
 
 
@@ -169,7 +188,7 @@ def quantized(images: Floats) -> npt.NDArray[np.uint16]:
 def write_images(folder: Path, stored: npt.NDArray[np.uint16]) -> None:
     """Write images.npy, and images/0000.png … for people and other tools; uint16 [N, H, W]."""
     _write_array(folder, stored)
-    _write_pictures(folder / _IMAGES, stored)
+    _write_pictures(folder / IMAGES, stored)
 
 
 def write_prior(
@@ -195,7 +214,7 @@ def write_prior(
 
 
 def _write_array(folder: Path, stored: npt.NDArray[np.uint16]) -> None:
-    with atomic_write(folder / _ARRAY, overwrite=True) as temporary, temporary.open("wb") as stream:
+    with atomic_write(folder / ARRAY, overwrite=True) as temporary, temporary.open("wb") as stream:
         np.save(stream, stored, allow_pickle=False)
 
 
@@ -227,6 +246,7 @@ def make_manifest(
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "notice": RESEARCH_ONLY,
+        "licence": config.licence or NO_LICENCE,
         "task": config.task,
         "modality": run["modality"],
         "window": window,
@@ -246,105 +266,64 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     write_json(folder / MANIFEST, manifest, overwrite=True)
 
 
-def write_card(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Write the card: what a person should know before using or sharing the images."""
-    with atomic_write(folder / _CARD, overwrite=True) as temporary:
-        temporary.write_text(card(manifest), encoding="utf-8")
+def write_copies(folder: Path, images: Floats, manifest: Mapping[str, Any]) -> None:
+    """Write what others open the set with: nifti/, dataset.json and README.md.
+
+    One NIfTI of one slice each, because neighbors in the set are no neighbors in a patient: tools
+    would interpolate between the slices of one volume. Values are those of images.npy in [0, 1],
+    not HU; so CT is not called CT in the header.
+
+    Args:
+        folder: of the set, with its images.npy.
+        images: float32 [N, H, W] in [0, 1], as stored.
+        manifest: of the set.
+    """
+    (folder / NIFTI).mkdir(exist_ok=True)
+    geometry = Geometry((float(manifest["pixel_spacing_mm"]),) * 3)
+    modality = "MR" if manifest["modality"] == "MR" else "OT"
+    for number, image in enumerate(images):
+        volume = Volume(image[None], geometry, modality, history=(_NOTE,))
+        save(volume, folder / NIFTI / nifti_name(number), overwrite=True)
+    write_json(folder / LISTING, _listing(len(images), manifest), overwrite=True)
+    with atomic_write(folder / README, overwrite=True) as temporary:
+        temporary.write_text(readme(manifest, file_sha256(folder / ARRAY)), encoding="utf-8")
+    (folder / EARLIER_CARD).unlink(missing_ok=True)
 
 
-def _kept_lines(kept: Mapping[str, Any]) -> list[str]:
-    if not kept.get("psnr_db"):
-        return []
-    found = ", ".join(f"{float(n):.0%}: {psnr:.2f} dB" for n, psnr in kept["psnr_db"].items())
-    return [
-        f"- Of the change from the prior, {kept['share']:.0%} is kept: the least that trains "
-        "networks as well as any share, measured on patients of the cohort whose own images had no "
-        f"part in the training ({found})."
-    ]
+def nifti_name(number: int) -> str:
+    """The name of an image's NIfTI; 0000 at the end is nnU-Net's number of the first channel."""
+    return f"distilled_{number:04d}_0000.nii.gz"
 
 
-def _alignment_lines(measured: Mapping[str, float], kept: Mapping[str, Any]) -> list[str]:
-    if kept.get("share", 1.0) < 1:  # measured with all of the change
-        return []
-    ours, theirs = measured["alignment"], measured["alignment_of_prior"]
-    nearer = "nearer to" if ours < theirs else "no nearer to"
-    return [
-        f"- The gradients of small networks on them are {nearer} those on the patients' images "
-        f"than the prior's are: the distance is {ours:.3g}, the prior's is {theirs:.3g}."
-    ]
+def _listing(count: int, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """dataset.json as the Medical Segmentation Decathlon has it; there are no labels."""
+    return {
+        "name": headline(manifest),
+        "description": f"{SIGNAL} {RESEARCH_ONLY}",
+        "reference": METHOD,
+        "licence": manifest["licence"],
+        "release": manifest["software"]["medenhance"],
+        "tensorImageSize": "3D",
+        "modality": {"0": manifest["modality"]},
+        "labels": {},
+        "numTraining": count,
+        "numTest": 0,
+        "training": [{"image": f"./{NIFTI}/{nifti_name(number)}"} for number in range(count)],
+        "test": [],
+    }
 
 
-def _loop_line(loop: Mapping[str, Any]) -> str:
-    steps = int(loop["outer"]) * int(loop["inner"])
-    networks = "1 network" if loop["outer"] == 1 else f"{loop['outer']} networks"
-    few = ": a test only, of no other use" if steps < _FEWEST_MATCHES else ""
-    return f"- Each patient's images were matched {steps} times, on {networks}{few}."
+def relicense(folder: Path, licence: str) -> None:
+    """State another license in a finished set, to the bytes of a run with it from the beginning.
 
-
-def _prior_lines(manifest: Mapping[str, Any]) -> list[str]:
-    lines = [f"- They start from a prior and stay near it. The prior: {manifest['prior']['told']}."]
-    if manifest["config"].get("intensities") == "cohort":
-        lines.append(
-            "- The prior was given the patients' intensities: 33 quantiles, means over all of them."
-        )
-    return lines
-
-
-def _privacy_lines(privacy: Mapping[str, Any]) -> list[str]:
-    return [
-        "",
-        "## Differential privacy",
-        "",
-        str(privacy["statement"]),
-        "",
-        f"- In each of {privacy['matches']} matches the gradient of a patient was cut to "
-        f"{privacy['clip']:g} times the norm of the distilled images' own, and Gaussian noise of "
-        f"{privacy['noise_multiplier']:.4g} times that norm added (δ = {privacy['delta']:g}).",
-        f"- What ε compares: {privacy['neighbours']}.",
-        "- It holds for this set alone: with several sets of the same patients the ε add up.",
-        "- It covers neither settings that were chosen after looking at the patients' images, nor "
-        "attacks on floating-point rounding.",
-    ]
-
-
-def card(manifest: Mapping[str, Any]) -> str:
-    """The card in Markdown."""
-    task, measured = manifest["task"], manifest["measured"]
-    privacy, kept = manifest.get("privacy"), manifest.get("kept") or {}
-    audit = manifest.get("audit") or {}
-    tried = (
-        "No attack was tried."
-        if audit.get("alarm") is None and not privacy
-        else "Attacks were tried, see below; others may find more."
-    )
-    lines = [
-        f"# Distilled {manifest['modality']} images for {_PURPOSES[task]}",
-        "",
-        f"**{RESEARCH_ONLY}**",
-        "",
-        f"{manifest['images']} images of {manifest['size'][0]} × {manifest['size'][1]} pixels, "
-        f"{manifest['pixel_spacing_mm']} mm, 16 bits, distilled from {manifest['patients']} "
-        f"{'patient' if manifest['patients'] == 1 else 'patients'} "
-        f"({manifest['images_per_patient']} for each), to train small networks for the "
-        f"task {task!r}.",
-        "",
-        "## What they are",
-        "",
-        "- Training signal, not anatomy: shapes that look like organs can be invented.",
-        *_prior_lines(manifest),
-        *(_privacy_lines(privacy) if privacy else _alignment_lines(measured, kept)),
-        *_kept_lines(kept),
-        _loop_line(manifest["config"]["loop"]),
-        "",
-        "## What is not proven",
-        "",
-        f"- That no information on a patient can be extracted. {tried}",
-        "- That they are better for training than a handful of real images, which is often enough.",
-        "- Anything for another task, scanner or part of the body.",
-        "",
-        "## Audit",
-        "",
-        str(audit.get("summary") or "Not audited: treat the images as the patients' own."),
-        "",
-    ]
-    return "\n".join(lines)
+    A set of an earlier version also gets what `write_copies` writes, in place of its card.md.
+    """
+    found = load_distilled(folder)
+    if licence == found.licence:
+        return
+    manifest = found.manifest | {"licence": licence}
+    write_copies(folder, found.images, manifest)
+    before = folder / PRIOR / MANIFEST
+    if before.is_file():
+        write_json(before, read_run(before) | {"licence": licence}, overwrite=True)
+    write_manifest(folder, manifest)

@@ -38,12 +38,13 @@ from MedEnhanceLib.spg.audit import (
     write_report,
 )
 from MedEnhanceLib.spg.config import DistillConfig
-from MedEnhanceLib.spg.folder import RunFolder, confidential_folder
+from MedEnhanceLib.spg.folder import MANIFEST, RunFolder, confidential_folder, read_run
 from MedEnhanceLib.spg.images import Floats, spread_over
 from MedEnhanceLib.spg.matching import Raw
 from MedEnhanceLib.spg.patient import PatientImages, distill_patient
 from MedEnhanceLib.spg.prepare import Prepared, prepare
 from MedEnhanceLib.spg.privacy import privacy_record
+from MedEnhanceLib.spg.readme import NO_LICENCE
 from MedEnhanceLib.spg.restorer import RestorerConfig, restored_psnr, train_restorer
 from MedEnhanceLib.spg.tasks import make_task
 
@@ -133,6 +134,9 @@ def distill_cohort(
         run = _run_record(prepared, config)
         folder.agree(run)
         if folder.is_finished:
+            if config.licence:
+                dataset.relicense(out, config.licence)
+            _warn_of_licence(out, monitor)
             monitor.progress(1.0, "was finished already")
             return out
         # A patient's prior belongs into the confidential folder.
@@ -158,7 +162,17 @@ def distill_cohort(
                 "cancelled before the result was complete; all patients are distilled and kept",
                 "Run the same command again to audit and write the result.",
             ) from cause
+        _warn_of_licence(out, monitor)
     return out
+
+
+def _warn_of_licence(out: Path, monitor: Monitor) -> None:
+    """Warn where nobody may use the result yet."""
+    if not dataset.licence_of(read_run(out / MANIFEST)):
+        monitor.warn(
+            f"{NO_LICENCE} To state one, run the same command again with --license NAME "
+            '(licence="NAME"): the images stay as they are.'
+        )
 
 
 def _without_cohort_intensities(config: DistillConfig, monitor: Monitor) -> DistillConfig:
@@ -257,7 +271,7 @@ def _finish(
     if config.dp is not None:  # with the hash of the data a guess of them could be verified
         run = {name: value for name, value in run.items() if name != "data_sha256"}
     manifest = dataset.make_manifest(config, run, results)
-    dataset.write_card(folder.out, manifest)
+    dataset.write_copies(folder.out, scaled, manifest)
     dataset.write_manifest(folder.out, manifest)
     writing.progress(1.0, "images written")
 

@@ -6,7 +6,8 @@
         noise.key               with differential privacy: the secret of the noise
         patient-000/            two checkpoints
         patient-000.safetensors images of a patient who is done
-    OUT/images/ images.npy manifest.json card.md audit/     the result
+    OUT/images/ images.npy manifest.json audit/     the result
+    OUT/nifti/ dataset.json README.md               the result, for who gets it
     OUT/prior/                the prior's images, if they show no patient of the cohort
 
 Patients are numbers here: no name, path or date of a patient is in any file.
@@ -32,7 +33,11 @@ SECRET = "noise.key"
 CHECKPOINTS = ("checkpoint-a.safetensors", "checkpoint-b.safetensors")
 WORK, RUN, MANIFEST = "work", "run.json", "manifest.json"
 _SECRET_BITS = 256
-RESULTS = ("prior", "images", "images.npy", "card.md", "audit", MANIFEST)
+PRIOR, IMAGES, NIFTI, ARRAY = "prior", "images", "nifti", "images.npy"
+LISTING, README = "dataset.json", "README.md"
+#: What README.md was in sets of earlier versions.
+EARLIER_CARD = "card.md"
+RESULTS = (PRIOR, IMAGES, NIFTI, ARRAY, LISTING, README, EARLIER_CARD, "audit", MANIFEST)
 #: What a run must agree in, and how messages call it.
 _AGREED = {"modality": "modality", "data_sha256": "images", "prior_sha256": "prior"}
 

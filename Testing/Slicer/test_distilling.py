@@ -67,6 +67,7 @@ class ChoiceTest(DistillingTestCase):
         self.assertEqual(self.ui.cohortTable.cellWidget(0, 2).currentText, "Distill")
         self.ui.taskSelector.currentIndex = 0
         self.assertTrue(self.ui.goalSelector.isHidden())
+        self.assertTrue(self.ui.licenceEdit.isHidden())
         self.assertEqual(self.ui.cohortTable.cellWidget(0, 2).currentText, "Good")
 
     @slow
@@ -138,6 +139,8 @@ class ChoiceTest(DistillingTestCase):
         self.assertIs(state.distillPriorVolume, node)
         self.assertEqual(state.distillHeldOut, 0.3)
         self.assertEqual((state.distillCohort, state.distillPattern), ("/patients.csv", "T1*"))
+        self.ui.licenceEdit.text = " CC BY 4.0 "
+        self.assertEqual(self.panel.options.fields()["licence"], "CC BY 4.0")
         state.distillHeldOut = 0.5
         self.assertEqual(self.ui.heldOutSpinBox.value, 50)
 

@@ -119,6 +119,7 @@ class DistillPanel(Page):
             (ui.pathEdit, "distillCohort"),
             (ui.patternEdit, "distillPattern"),
             (ui.nameEdit, "distillName"),
+            (ui.licenceEdit, "distillLicence"),
             (ui.rootEdit, "distillRoot"),
         )
 
@@ -173,6 +174,7 @@ class DistillPanel(Page):
             imagesPerPatient=state.distillImages,
             heldOut=state.distillHeldOut,
             modality=state.distillModality,
+            licence=state.distillLicence.strip(),
             **common,
         )
 
@@ -231,6 +233,7 @@ class DistillPanel(Page):
         for widget in (
             *(ui.goalLabel, ui.goalSelector, ui.modalityLabel, ui.modalitySelector),
             *(ui.imagesLabel, ui.imagesSpinBox, ui.heldOutLabel, ui.heldOutSpinBox),
+            *(ui.licenceLabel, ui.licenceEdit),
         ):
             widget.visible = self.isDistilling
         ui.stepsLabel.visible = ui.stepsSpinBox.visible = not self.isDistilling

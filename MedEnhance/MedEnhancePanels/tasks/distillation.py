@@ -51,7 +51,7 @@ DistillOptions = arguments.optionsClass(
     DistillConfig,
     _DistillOptions,
     first=[("name", MISSING)],
-    only=("task", "images_per_patient", "held_out", "device"),
+    only=("task", "images_per_patient", "held_out", "device", "licence"),
     budget="cpu",
     modality="auto",
 )

@@ -102,6 +102,7 @@ def _run_distill(params: DistillParams, monitor: Monitor) -> Result:
         "prior",
         "audit",
         "privacy",
+        "licence",
     )
     outputs = {"output": str(out)}
     confidential = confidential_folder(out)

@@ -25,11 +25,25 @@ from MedEnhanceLib.spg.audit.nearest import Pair
 from MedEnhanceLib.spg.audit.records import Finding, NotRun
 
 FORMAT = 1
-CLEAN = "No leak detected by these attacks at this power."
+CLEAN = "No attack found a leak."
 NOT_A_PROOF = (
-    "This is no proof that there is none: another attack may find what these missed. What each of "
-    "them would have missed is stated below."
+    "This is no proof that there is none: weaker leaks than those stated below can be there, and "
+    "others that no attack here looks for."
 )
+#: What each attack does, for who has to decide on sharing.
+_TRIED = {
+    "copies": "Every image was compared with every slice of every patient, shifted and turned.",
+    "likeness-ncc": "Fine details of the images were compared with those of every patient.",
+    "likeness-ssim": "Brightness and structure of the images were compared with every patient's.",
+    "identity": "A program learned on held-out patients what slices of one person have in common, "
+    "and assigned the images to the used patients.",
+    "shadows": "Random halves of the patients were distilled again, and each patient was searched "
+    "in the set made with them and in the one made without.",
+    "lira": "Each patient's nearness to the images was compared with the nearness to sets that are "
+    "known to be made with or without that patient.",
+    "canaries": "An artificial lesion was put into the slices of each used patient, these were "
+    "distilled, and the lesion was searched in the result.",
+}
 #: Folder of what shows patients: never to be shared with the images.
 CONFIDENTIAL = "confidential"
 _WARNING = """These pictures show slices of patients, and patients.json names them.
@@ -86,13 +100,22 @@ class AuditReport:
         """The result in one or two sentences."""
         if self.alarm:
             names = ", ".join(finding.attack for finding in self.alarms)
-            text = f"ALARM: the images reveal their patients ({names}). Do not share them."
+            text = (
+                f"ALARM: {len(self.alarms)} of {len(self.findings)} attacks found that the images "
+                f"reveal their patients ({names}). Do not share them."
+            )
         elif all(finding.is_blind for finding in self.findings):
-            text = "Nothing is known: with as few patients none of the attacks can find a leak."
+            text = (
+                f"Nothing is known: with {self._groups} none of the attacks can find a leak, "
+                "however large. Treat the images as the patients' own."
+            )
         else:
             could = sum(not finding.is_blind for finding in self.findings)
             total = len(self.findings) + len(self.not_run)
-            text = f"{CLEAN} {could} of {total} attacks could have found one. {NOT_A_PROOF}"
+            text = (
+                f"{CLEAN} With {self._groups}, {could} of {total} attacks could have found one, if "
+                f"it is as strong as stated below. {NOT_A_PROOF}"
+            )
         if self.exposed is not None:
             text += (
                 f" The prior is the anatomy of patient {self.exposed}, who is visible in every "
@@ -101,13 +124,27 @@ class AuditReport:
         return text
 
     @property
+    def _groups(self) -> str:
+        counts = self.counts
+        used, others = counts["training_patients"], counts["held_out_patients"]
+        return f"{used} used and {others} held-out patients"
+
+    @property
     def summary(self) -> str:
         """All findings in Markdown."""
-        lines = [self.headline, ""]
+        lines = [
+            self.headline,
+            "",
+            "Used patients are those whom the images were made from; held-out patients are of the "
+            "same cohort and had no part in them. Where images reveal nothing, no attack can tell "
+            "the two groups apart. If there is no leak, all attacks together raise the alarm in at "
+            f"most {self.alpha:.0%} of audits.",
+            "",
+        ]
         for finding in self.findings:
-            mark = "ALARM" if finding.alarm else "cannot find a leak" if finding.is_blind else "ok"
-            lines.append(f"- **{finding.title}** {mark}. {finding.sentence} {finding.power}")
-        lines += [f"- **{each.title}** not run. {each.reason}" for each in self.not_run]
+            parts = _TRIED[finding.attack], _verdict(finding), finding.sentence, finding.power
+            lines.append(" ".join((f"- **{finding.title}**", *parts)))
+        lines += [f"- **{each.title}** Not tried. {each.reason}" for each in self.not_run]
         lines += [f"- Caution: {caution}" for caution in self.cautions]
         return "\n".join(lines)
 
@@ -136,6 +173,14 @@ class AuditReport:
             "counts": dict(self.counts),
             "config": dict(self.config),
         }
+
+
+def _verdict(finding: Finding) -> str:
+    if finding.alarm:
+        return "**ALARM: it found a leak.**"
+    if finding.is_blind:
+        return "**It says nothing: it could not have found one.**"
+    return "**It found no leak.**"
 
 
 def write_audit(

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from MedEnhanceLib.spg.audit.records import AuditConfig, Audited, Finding
 from MedEnhanceLib.spg.audit.significance import (
+    OFTEN,
     Doubles,
     permutation_p,
     rate_interval,
@@ -126,17 +127,19 @@ def identify(audited: Audited, config: AuditConfig, level: float) -> Finding:
         attack="identity",
         title=TITLE,
         sentence=(
-            f"Rank 1 for {hits} of {count} patients ({hits / count:.0%}, 95 % interval {low:.0%} "
-            f"to {high:.0%}); chance is {1 / count:.0%}."
+            f"{hits} of {count} patients were recognized ({hits / count:.0%}, 95 % interval "
+            f"{low:.0%} to {high:.0%}); guessing recognizes {1 / count:.0%}."
         ),
         p=_matching_p(table, config),
         level=level,
         smallest_p=smallest_p,
         detectable=detectable,
         power=(
-            f"With {count} patients no leak can be found: more patients are needed."
+            f"With {count} used patients it cannot notice any leak, however large: more patients "
+            "are needed."
             if detectable is None
-            else f"A rank-1 rate of {detectable:.0%} is found."
+            else f"A leak by which {detectable:.0%} of them can be recognized is noticed in "
+            f"{OFTEN} audits, a weaker one less often."
         ),
         measured={
             "rank_1": hits / count,

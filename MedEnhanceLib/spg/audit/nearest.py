@@ -27,6 +27,7 @@ import numpy.typing as npt
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.audit.records import AuditConfig, Audited, Finding, Images
 from MedEnhanceLib.spg.audit.significance import (
+    OFTEN,
     POWER,
     Doubles,
     auc,
@@ -176,14 +177,14 @@ def likeness(
             details,
             level,
             attack="likeness-ncc",
-            title="Are training patients nearer? Details (NCC)",
+            title="Are used patients nearer than others? Details (NCC)",
         ),
         compare_groups(
             audited,
             structure,
             level,
             attack="likeness-ssim",
-            title="Are training patients nearer? Structure (SSIM)",
+            title="Are used patients nearer than others? Structure (SSIM)",
         ),
     ]
 
@@ -199,17 +200,20 @@ def compare_groups(
     low, high = auc_interval(value, ours, theirs)
     detectable = smallest_detectable_auc(ours, theirs, level)
     power = (
-        f"With {ours} and {theirs} patients an AUC of {detectable:.2f} or more is found."
+        f"With {ours} used and {theirs} held-out patients, a leak that raises this to "
+        f"{detectable:.0%} is noticed in {OFTEN} audits, a weaker one less often."
         if detectable is not None
-        else f"With {ours} and {theirs} patients no leak can be found: more patients are needed."
+        else f"With {ours} used and {theirs} held-out patients it cannot notice any leak, however "
+        "large: more patients are needed."
     )
     aliases = audited.aliases
     return Finding(
         attack=attack,
         title=title,
         sentence=(
-            f"AUC {value:.2f} (95 % interval {low:.2f} to {high:.2f}); 0.5 means that training "
-            "patients are no nearer than held-out patients."
+            f"In {value:.0%} of all pairs of a used and a held-out patient, the used one looks "
+            f"more like a source of the images (95 % interval {low:.0%} to {high:.0%}); without a "
+            "leak it is about 50%."
         ),
         p=rank_sum_p(training, held_out),
         level=level,
@@ -326,10 +330,10 @@ def search_copies(
     suspects = _suspects(audited, search, nearest, level)
     return Finding(
         attack="copies",
-        title="Is a slice of a training patient in an image?",
+        title="Is a slice of a used patient in an image?",
         sentence=(
             f"{_called(len(suspects))} The nearest slices have a correlation of {ours:.2f} "
-            f"(training) and {theirs:.2f} (held out)."
+            f"(used patients) and {theirs:.2f} (held out)."
         ),
         p=search.p(),
         level=level,
@@ -433,7 +437,7 @@ def _paste(image: Images, copied: Images, share: float) -> Images:
 
 def _called(count: int) -> str:
     if count == 0:
-        return "No image is closer to a training patient than strangers are to each other."
+        return "No image is closer to a used patient than strangers are to each other."
     pairs = (
         "1 pair of image and patient is"
         if count == 1
@@ -444,6 +448,17 @@ def _called(count: int) -> str:
 
 def _power(blended: float | None, pasted: float | None) -> str:
     if blended is None:
-        return "Not even whole planted slices were found: the patients are too similar, or too few."
-    square = "" if pasted is None else f" or a pasted square of {pasted:.0%} of the side"
-    return f"A copied slice that makes up {blended:.0%} of an image{square} is found."
+        return (
+            f"Tried with planted copies: of whole slices, fewer than {OFTEN} were noticed. The "
+            "patients are too similar, or too few."
+        )
+    squares = (
+        "pasted squares are not noticed"
+        if pasted is None
+        else f"so are pasted squares of at least {pasted:.0%} of the side"
+    )
+    return (
+        f"Tried with planted copies: at least {OFTEN} are noticed where a slice makes up "
+        f"at least {blended:.0%} of an image; {squares}. What is fainter or covers less can be "
+        "missed."
+    )

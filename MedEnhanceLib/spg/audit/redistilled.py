@@ -30,6 +30,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.audit.nearest import Gallery, Nearest, compare_groups
 from MedEnhanceLib.spg.audit.records import AuditConfig, Audited, Finding, Images, check_redistilled
 from MedEnhanceLib.spg.audit.significance import (
+    OFTEN,
     Doubles,
     combined_p,
     permutation_p,
@@ -147,9 +148,10 @@ def shadow_finding(shadows: Shadows, config: AuditConfig, level: float) -> Findi
         smallest_p=smallest_p,
         detectable=detectable,
         power=(
-            "No rate of right answers would have been found: more shadows are needed."
+            "It cannot notice any leak, however large: more shadows are needed."
             if detectable is None
-            else f"A leak that gives right answers in {detectable:.0%} of trials is found."
+            else f"A leak that gives right answers in {detectable:.0%} of trials is noticed in "
+            f"{OFTEN} audits, a weaker one less often."
         ),
         measured={
             "right": right,
@@ -170,7 +172,7 @@ def lira_finding(audited: Audited, nearest: Nearest, shadows: Shadows, level: fl
         ratios,
         level,
         attack="lira",
-        title="Who were the training patients? (LiRA, against the shadows)",
+        title="Who were the used patients? (LiRA, against the shadows)",
     )
 
 
@@ -287,17 +289,19 @@ def _finding(ranks: list[int], config: AuditConfig, level: float) -> Finding:
         attack="canaries",
         title="Are planted lesions still to be seen?",
         sentence=(
-            f"{first} of {count} planted lesions are more visible than all of their "
-            f"{config.decoys} decoys, where chance makes it {chance:.0%}."
+            f"{first} of {count} planted lesions are more visible than all {config.decoys} "
+            f"others that were not planted; by chance {chance:.0%} are."
         ),
         p=combined_p([rank * chance for rank in ranks]) if ranks else 1.0,
         level=level,
         smallest_p=combined_p([chance] * count) if ranks else 1.0,
         detectable=detectable,
         power=(
-            "With as few lesions no leak can be found: more patients or decoys are needed."
+            "With as few lesions it cannot notice any leak, however large: more patients or "
+            "decoys are needed."
             if detectable is None
-            else f"A leak is found if {detectable:.0%} of such lesions come through."
+            else f"A leak that lets {detectable:.0%} of such lesions through is noticed in "
+            f"{OFTEN} audits, a weaker one less often."
         ),
         measured={
             "recovered": first,

@@ -18,8 +18,8 @@ Doubles = npt.NDArray[np.float64]
 _Z95 = 1.959963984540054
 #: Patients up to which the distribution of the rank sum is exact; normal above.
 _EXACT_UP_TO = 60
-#: Probability with which a detectable leak is found.
-POWER = 0.8
+#: Probability with which a detectable leak is found, and how reports word it.
+POWER, OFTEN = 0.8, "4 of 5"
 
 
 def auc(positives: Sequence[float] | Doubles, negatives: Sequence[float] | Doubles) -> float:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,15 +18,17 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib import io
+from MedEnhanceLib.core.manifest import RESEARCH_ONLY
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, OutputError
 from MedEnhanceLib.io.cohort import Cohort, Patient
 from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.spg import distill as run_module
 from MedEnhanceLib.spg.config import DistillConfig, KeepingConfig
-from MedEnhanceLib.spg.dataset import load_distilled
+from MedEnhanceLib.spg.dataset import load_distilled, nifti_name, write_copies
 from MedEnhanceLib.spg.distill import SHARES, _least, distill_cohort, share_to_keep, with_share
 from MedEnhanceLib.spg.folder import RunFolder
 from MedEnhanceLib.spg.images import Floats
+from MedEnhanceLib.spg.readme import METHOD, NO_LICENCE, readme
 
 from .conftest import PEOPLE, phantom, write_cohort
 
@@ -64,7 +68,7 @@ def test_a_result_has_images_manifest_and_card(whole: Path, smoke: DistillConfig
         "saturation",
     }
     assert result.config.record() == smoke.record()
-    assert "Training signal, not anatomy" in (whole / "card.md").read_text(encoding="utf-8")
+    assert "Training signal, not anatomy" in (whole / "README.md").read_text(encoding="utf-8")
     assert not (whole / "work").exists()
 
 
@@ -76,6 +80,142 @@ def test_pictures_hold_what_the_array_holds(whole: Path) -> None:
     assert len(files) == len(stored)
     for file, image in zip(files, stored, strict=True):
         assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(file))), image)
+
+
+def test_each_image_is_a_nifti_of_one_slice_with_its_pixel_spacing(whole: Path) -> None:
+    import nibabel as nib
+    import SimpleITK as sitk  # noqa: N813 - its own name
+
+    images = load_distilled(whole).images
+    files = sorted((whole / "nifti").iterdir())
+    assert len(files) == len(images)
+    for file, image in zip(files, images, strict=True):
+        assert file.name.endswith("_0000.nii.gz"), "nnU-Net's number of the first channel"
+        by_itk = sitk.ReadImage(str(file))
+        assert np.array_equal(sitk.GetArrayFromImage(by_itk), image[None])
+        assert by_itk.GetSpacing() == (3.0, 3.0, 3.0)
+        by_nibabel = nib.load(file)
+        assert np.array_equal(by_nibabel.dataobj, image.T[..., None])
+        assert b"not anatomy" in bytes(by_nibabel.header["descrip"])
+        assert np.array_equal(io.load(file).voxels, image[None])
+
+
+def test_the_list_is_one_of_the_decathlon(whole: Path) -> None:
+    from monai.data import load_decathlon_datalist
+    from monai.data.decathlon_datalist import check_missing_files, load_decathlon_properties
+
+    items = load_decathlon_datalist(str(whole / "dataset.json"))
+    assert len(items) == len(load_distilled(whole).images)
+    assert not check_missing_files(items, "image")
+    keys = ["name", "description", "reference", "licence", "tensorImageSize", "modality", "labels"]
+    keys += ["numTraining", "numTest"]
+    listed = load_decathlon_properties(whole / "dataset.json", keys)
+    assert (listed["numTraining"], listed["modality"]) == (8, {"0": "MR"})
+    stored = json.loads((whole / "dataset.json").read_text(encoding="utf-8"))
+    assert not any(Path(item["image"]).is_absolute() for item in stored["training"])
+
+
+def test_ct_in_0_to_1_is_not_taken_for_hounsfield_units(whole: Path, tmp_path: Path) -> None:
+    shutil.copy(whole / "images.npy", tmp_path)
+    found = load_distilled(whole)
+    window = {"modality": "CT", "window": {"HU": [-1000.0, 1000.0]}}
+    write_copies(tmp_path, found.images, found.manifest | window)
+    volume = io.load(tmp_path / "nifti" / nifti_name(0))
+    assert (volume.modality, volume.units) == ("OT", "")
+    assert "-1000 HU are 0 and 1000 HU are 1" in (tmp_path / "README.md").read_text("utf-8")
+
+
+def test_the_readme_says_what_who_gets_the_folder_has_to_know(whole: Path) -> None:
+    page = (whole / "README.md").read_text(encoding="utf-8")
+    manifest = load_distilled(whole).manifest
+    digest = hashlib.sha256((whole / "images.npy").read_bytes()).hexdigest()
+    said = (RESEARCH_ONLY, "not anatomy", METHOD, digest, manifest["audit"]["summary"])
+    said += (manifest["data_sha256"], manifest["prior_sha256"], manifest["config_sha256"])
+    said += tuple(f"{name} {version}" for name, version in manifest["software"].items())
+    said += ("Patients: 4 distilled, 0 held out", "ICBM 152", "Louis Collins, McConnell Brain")
+    for words in said:
+        assert words in page
+    alarm = {"audit": {"alarm": True, "summary": "ALARM: it leaks.\n\nMore."}}
+    before_loading = readme(manifest | alarm, digest).partition("## Load them")[0]
+    assert "**ALARM: it leaks.**" in before_loading
+    own = {"prior": {"kind": "file", "told": "a volume"}}
+    assert "ICBM" not in readme(manifest | own, digest)
+
+
+def warned(events: list[Event]) -> list[str]:
+    return [event.fields["message"] for event in events if event.kind == "warning"]
+
+
+@pytest.mark.slow
+def test_without_a_license_nobody_may_use_it_until_one_is_stated(
+    whole: Path, cohort: Cohort, smoke: DistillConfig, tmp_path: Path
+) -> None:
+    out, events = tmp_path / "out", list[Event]()
+    distill_cohort(cohort, out, smoke, Monitor(events.append))
+    (message,) = [text for text in warned(events) if "icense" in text]
+    assert message.startswith(NO_LICENCE)
+    assert "--license" in message
+    for name in ("README.md", "manifest.json", "dataset.json"):
+        assert NO_LICENCE in (out / name).read_text(encoding="utf-8")
+    assert load_distilled(out).entry()["licence"] == "not stated"
+
+    events.clear()
+    images = (out / "images.npy").stat().st_mtime_ns
+    distill_cohort(cohort, out, replace(smoke, licence="CC BY 4.0"), Monitor(events.append))
+    assert not any("icense" in text for text in warned(events))
+    for name in ("README.md", "manifest.json", "dataset.json", "prior/manifest.json"):
+        text = (out / name).read_text(encoding="utf-8")
+        assert "CC BY 4.0" in text
+        assert NO_LICENCE not in text
+    assert load_distilled(out).entry()["licence"] == "CC BY 4.0"
+    assert (out / "images.npy").stat().st_mtime_ns == images
+    stated = replace(smoke, licence="CC BY 4.0")
+    assert hashes(distill_cohort(cohort, tmp_path / "stated", stated)) == hashes(out)
+
+    events.clear()
+    before = hashes(out)
+    distill_cohort(cohort, out, smoke, Monitor(events.append))
+    assert hashes(out) == before, "a license is not taken back by leaving it out"
+    assert not any("icense" in text for text in warned(events))
+
+
+@pytest.mark.slow
+def test_a_license_can_be_stated_while_it_is_resumed(
+    cohort: Cohort, smoke: DistillConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(Cancelled):
+        _cancelled(cohort, tmp_path / "out", smoke)
+    out = distill_cohort(cohort, tmp_path / "out", replace(smoke, licence="CC0"))
+    assert load_distilled(out).licence == "CC0"
+
+
+@pytest.mark.slow
+def test_a_set_of_an_earlier_version_is_read_and_completed_with_its_license(
+    whole: Path, cohort: Cohort, smoke: DistillConfig, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    shutil.rmtree(out / "nifti")
+    (out / "dataset.json").unlink()
+    (out / "README.md").rename(out / "card.md")
+    for place in (out, out / "prior"):
+        manifest = json.loads((place / "manifest.json").read_text(encoding="utf-8"))
+        del manifest["licence"]
+        (place / "manifest.json").write_text(json.dumps(manifest))
+    assert load_distilled(out).licence == ""
+    distill_cohort(cohort, out, smoke)
+    assert (out / "card.md").exists(), "left as it is"
+    distill_cohort(cohort, out, replace(smoke, licence="CC0"))
+    assert not (out / "card.md").exists(), "one card, not two"
+    assert load_distilled(out).licence == "CC0"
+    found = {path.relative_to(out) for path in out.rglob("*")}
+    assert found == {path.relative_to(whole) for path in whole.rglob("*")}
+
+
+@pytest.mark.parametrize("licence", ["CC0\n# Not so", " ", "CC0 "])
+def test_a_license_is_a_name_in_one_line(licence: str) -> None:
+    with pytest.raises(ConfigError, match="licence is"):
+        DistillConfig(licence=licence)
 
 
 @pytest.mark.slow
@@ -253,9 +393,12 @@ def test_no_byte_identifies_a_patient(
     words = [*PEOPLE, "cohort-of-2019", "_T1", "nii.gz", str(people), str(people.parent)]
     words += [hashlib.sha256(name.encode()).hexdigest() for name in PEOPLE]
     words += [path.name for path in people.rglob("*")]
+    seen |= {f"{path}, unpacked": gzip.decompress(seen[path]) for path in seen if "nifti/" in path}
+    assert any("unpacked" in path for path in seen)
+    ours = re.compile(rb"distilled_\d{4}_0000\.nii\.gz")  # listed in dataset.json
     for path, data in seen.items():
         for word in words:
-            assert word.encode() not in data, (path, word)
+            assert word.encode() not in ours.sub(b"", data), (path, word)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -59,7 +60,7 @@ def test_command_job_and_function_give_the_same(
     params = {"cohort": str(people), "out": str(tmp_path / "b"), "config": config}
     run_job(JobSpec("distill", params))
     for folder in (tmp_path / "a", tmp_path / "b"):
-        for name in ("images.npy", "manifest.json", "card.md"):
+        for name in ("images.npy", "manifest.json", "README.md"):
             assert (folder / name).read_bytes() == (distilled / name).read_bytes()
 
 
@@ -195,15 +196,53 @@ def test_the_pages_code_trains_on_a_result(
 ) -> None:
     """The blocks of "Train on it", as they stand, but for the number of steps."""
     section = PAGE.read_text(encoding="utf-8").partition("## Train on it")[2].partition("\n## ")[0]
-    blocks = re.findall(r"```python\n(.*?)```", section, flags=re.S)
-    assert len(blocks) == 3
+    loading, training, *others = re.findall(r"```python\n(.*?)```", section, flags=re.S)
+    assert len(others) == 2
     (tmp_path / "distilled").symlink_to(distilled)
     monkeypatch.chdir(tmp_path)
-    for block in blocks:
+    for block in (loading + training, *others):
         names: dict[str, Any] = {}
-        exec(compile(block.replace("1000", "2"), str(PAGE), "exec"), names)  # the page's own code
+        short = re.sub(r"\b1000?\b", "2", block)
+        exec(compile(short, str(PAGE), "exec"), names)  # the page's own code
         assert "network" in names or names["noisy"].shape == names["clean"].shape
         if "clean" in names:
             assert names["clean"].shape[1:] == (1, 32, 32)
             assert 0 <= float(names["clean"].min()) < float(names["clean"].max()) <= 1
             assert float((names["noisy"] - names["clean"]).abs().mean()) > 0.01
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # as above
+def test_the_code_in_a_sets_own_readme_loads_it(
+    distilled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both ways give all images, equal but for MONAI's order of axes, which is that of NIfTI."""
+    monkeypatch.chdir(distilled)
+    text = Path("README.md").read_text(encoding="utf-8")
+    torch_block, monai_block = re.findall(r"```python\n(.*?)```", text, flags=re.S)
+    names: dict[str, Any] = {}
+    exec(torch_block, names)
+    (batch,) = names["loader"]
+    assert batch.shape == (8, 1, 32, 32)
+    stored = {image.numpy().tobytes() for image in names["images"]}
+    assert {image.numpy().tobytes() for image in batch} == stored
+    exec(monai_block, names)
+    (batch,) = names["loader"]
+    assert batch["image"].shape == (8, 1, 32, 32)
+    turned = {image.numpy().swapaxes(1, 2).tobytes() for image in batch["image"]}
+    assert turned == stored
+
+
+@pytest.mark.slow
+def test_a_license_is_stated_by_command_and_function(
+    people: Path, distilled: Path, run: Run, tmp_path: Path
+) -> None:
+    out = shutil.copytree(distilled, tmp_path / "distilled")
+    options = ("--preset", "smoke", "--held-out", "0", "--device", "cpu")
+    _, reported, _ = run("distill", people, out, *options)
+    assert reported["licence"].startswith("No license is stated: nobody may use this set")
+    assert any("--license" in warning for warning in reported["warnings"])
+    status, reported, _ = run("distill", people, out, *options, "--license", "CC BY 4.0")
+    assert (status, reported["licence"]) == (0, "CC BY 4.0")
+    config = {"preset": "smoke", "held_out": 0.0}
+    me.distill(people, out, config=config, device="cpu", licence="CC0 1.0")
+    assert "**CC0 1.0**" in (out / "README.md").read_text(encoding="utf-8")

@@ -249,7 +249,7 @@ def test_the_manifest_says_what_the_accountant_says(
     phase = NoisySteps(steps=privacy["matches"], noise_multiplier=privacy["noise_multiplier"])
     assert privacy["epsilon"] == epsilon([phase], privacy["delta"])
     assert privacy["epsilon"] <= 8
-    assert privacy["statement"] in (out / "card.md").read_text(encoding="utf-8")
+    assert privacy["statement"] in (out / "README.md").read_text(encoding="utf-8")
     assert load_distilled(out).config.dp == noised.dp
     # What no noise covers is not there.
     assert "data_sha256" not in reported

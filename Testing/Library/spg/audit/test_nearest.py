@@ -70,7 +70,7 @@ def test_smooth_images_raise_no_alarm(seed: int, audited: Make) -> None:
 
     report = run(audited(smooth_images(seed)))
     assert alarms(report) == []
-    assert report.headline.startswith("No leak detected by these attacks at this power.")
+    assert report.headline.startswith("No attack found a leak.")
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ import pytest
 from MedEnhanceLib.errors import Cancelled, OutputError
 from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.spg.audit import AuditConfig, Audited, AuditReport, Finding, audit, write_audit
+from MedEnhanceLib.spg.audit.audit_report import _TRIED
 
 Anatomy = dict[str, np.ndarray]
 Make = Callable[..., Audited]
@@ -66,7 +67,7 @@ def test_it_never_says_private_and_never_guarantees(report: AuditReport) -> None
     for said in (report.summary, clean.summary):
         assert "private" not in said.lower()
         assert "safe" not in said.lower()
-    assert clean.headline.startswith("No leak detected by these attacks at this power.")
+    assert clean.headline.startswith("No attack found a leak.")
     assert "no proof" in clean.headline
 
 
@@ -78,6 +79,22 @@ def test_the_priors_patient_is_named_first_with_or_without_an_alarm(report: Audi
     assert "patient A1" not in replace(clean, exposed=None).headline
 
 
+def test_who_decides_on_sharing_reads_what_was_tried_and_how_often_a_leak_is_noticed(
+    report: AuditReport,
+) -> None:
+    clean = replace(report, findings=report.findings[1:])
+    assert "5 used and 5 held-out patients" in clean.headline
+    assert "weaker leaks than those stated below can be there" in clean.headline
+    for finding in report.findings:
+        assert _TRIED[finding.attack] in report.summary
+        assert finding.is_blind or ("4 of 5" in finding.power and "noticed" in finding.power)
+        assert finding.is_blind == ("cannot notice any leak" in finding.power)
+    blind = sum(finding.is_blind for finding in report.findings)
+    assert report.summary.count("It says nothing: it could not have found one.") == blind
+    assert report.summary.count("ALARM: it found a leak.") == 1
+    assert f"at most {report.alpha:.0%} of audits" in report.summary
+
+
 def test_attacks_that_could_find_nothing_say_so(report: AuditReport) -> None:
     blind = tuple(
         replace(finding, p=1.0, detectable=None, power="No leak can be found.")
@@ -86,7 +103,7 @@ def test_attacks_that_could_find_nothing_say_so(report: AuditReport) -> None:
     silent = replace(report, findings=blind)
     assert not silent.alarm
     assert silent.headline.startswith("Nothing is known")
-    assert silent.summary.count("cannot find a leak.") >= len(blind)
+    assert silent.summary.count("It says nothing: it could not have found one.") >= len(blind)
 
 
 def test_what_cannot_alarm_never_claims_that_it_could(people: Anatomy) -> None:
