@@ -48,7 +48,16 @@ def _declare_distill(parser: Parser) -> None:
     parser.add_argument(
         "--status", metavar="OUT", help="report how far the distillation in that folder is"
     )
-    fields = ("task", "images_per_patient", "prior", "held_out", "shadows", "seed", "device")
+    fields = (
+        "task",
+        "method",
+        "images_per_patient",
+        "prior",
+        "held_out",
+        "shadows",
+        "seed",
+        "device",
+    )
     _add_config(parser, (*fields, "licence"))
     add_flags(parser, DPConfig)
     add_flags(parser, declaration_of("distill"), without=["cohort", "out", "config"])

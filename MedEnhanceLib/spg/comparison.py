@@ -23,10 +23,12 @@ from MedEnhanceLib.spg.config import GRID, DistillConfig, sha256_of
 from MedEnhanceLib.spg.images import Floats, data_sha256
 from MedEnhanceLib.spg.networks import UNSEEN
 from MedEnhanceLib.spg.restorer import RestorerConfig, restored_psnr, train_restorer
+from MedEnhanceLib.spg.statistics import NUMBERS
 from MedEnhanceLib.spg.tasks import make_task
 
 Row = dict[str, Any]
 FULL, RANDOM, PUBLIC, PRIOR, SPG = "full", "random", "public", "prior", "spg"
+STATISTICS = "statistics"
 Choice = Callable[[Material, Budget, int], Floats]
 Matching = Callable[[Material, Budget, int, DistillConfig, Monitor | None], Floats]
 _CHOSEN: dict[str, Choice] = {
@@ -34,6 +36,7 @@ _CHOSEN: dict[str, Choice] = {
     "k-centre": comparison_arms.k_center,
     PUBLIC: comparison_arms.public_prior,
     PRIOR: comparison_arms.prior_alone,
+    STATISTICS: comparison_arms.statistics,
 }
 _MATCHED: dict[str, Matching] = {
     "dc-noise": comparison_arms.gradients_from_noise,
@@ -48,13 +51,14 @@ ARMS = {
     "k-centre": "raw images that lie far from each other",
     PUBLIC: "the public prior as it is",
     PRIOR: "the prior with the cohort's intensities (33 numbers)",
+    STATISTICS: f"the prior with their intensities and textures ({NUMBERS} numbers)",
     "dc-noise": "gradient matching of pixels from noise (DC)",
     "dc-real": "gradient matching of pixels from raw images (DC)",
     "dm": "distribution matching of pixels from raw images (DM)",
     SPG: "SPG: gradient matching of a generator from the prior",
 }
 #: Arms that are also measured with a budget of images per patient.
-_ORDINARY = (RANDOM, PUBLIC, PRIOR, SPG)
+_ORDINARY = (RANDOM, PUBLIC, PRIOR, STATISTICS, SPG)
 #: Arms that are also measured with further networks, at the first and the last budget.
 _OTHERS = (FULL, RANDOM, PUBLIC, SPG)
 ALL = Budget("all", 0)
@@ -276,7 +280,7 @@ class _Bench:
             "test_images": config.test_images,
             "data": self._data,
         }
-        if cell.arm in (PRIOR, SPG) and not cell.budget.per_patient:
+        if cell.arm in (PRIOR, STATISTICS, SPG) and not cell.budget.per_patient:
             fields["start"] = "nearest intensities"  # keys of older rows lack it: drawn at random
         return sha256_of(fields)[:32]
 

@@ -23,6 +23,7 @@ from MedEnhanceLib.spg.matching import PatientLoop, Raw
 from MedEnhanceLib.spg.networks import PriorChange, make_network
 from MedEnhanceLib.spg.patient import distill_patient
 from MedEnhanceLib.spg.prepare import prepare, with_intensities
+from MedEnhanceLib.spg.statistics import imposed, mean_over, measure
 from MedEnhanceLib.spg.tasks import Patches, make_task
 
 #: Candidates to choose from, and the side to which they are reduced for comparison.
@@ -75,6 +76,15 @@ class Material:
     def pool(self) -> Floats:
         """All training images, [N, H, W]."""
         return np.concatenate(list(self.training.values()))
+
+    @cached_property
+    def textured(self) -> Floats:
+        """The public prior with the intensities and textures of the training patients, [M, H, W].
+
+        What the method `statistics` gives.
+        """
+        found = (measure(one, self.modality, self.scaling) for one in self.training.values())
+        return imposed(self.public, mean_over(found), self.modality, self.scaling)
 
     def test_images(self, per_patient: int) -> Floats:
         """`per_patient` images of each held-out patient, at equal quantiles of their order."""
@@ -172,16 +182,26 @@ def public_prior(material: Material, budget: Budget, seed: int) -> Floats:
 
 
 def prior_alone(material: Material, budget: Budget, seed: int) -> Floats:
-    """The same with the intensities of the training patients: the start of a distillation.
+    """The same with the intensities of the training patients: the start of a distillation."""
+    return _of_prior(material, material.prior, budget, seed)
 
-    Crops are chosen so that together they show these intensities best: a network that has seen
-    dark crops alone fails on bright ones.
+
+def statistics(material: Material, budget: Budget, seed: int) -> Floats:
+    """The same with their intensities and textures."""
+    return _of_prior(material, material.textured, budget, seed)
+
+
+def _of_prior(material: Material, images: Floats, budget: Budget, seed: int) -> Floats:
+    """All of a changed prior, or crops of it.
+
+    Crops are chosen so that together they show the patients' intensities best: a network that has
+    seen dark crops alone fails on bright ones.
     """
     if budget.per_patient:
-        return material.prior
+        return images
     rng = np.random.default_rng((seed, 12))
-    candidates = max(_CANDIDATES if budget.side else len(material.prior), budget.count)
-    pieces = material.cut(material.prior, candidates, budget.side, rng)
+    candidates = max(_CANDIDATES if budget.side else len(images), budget.count)
+    pieces = material.cut(images, candidates, budget.side, rng)
     wanted = _levels(material.pool)
     chosen: list[int] = []
     while len(chosen) < material.count(budget):

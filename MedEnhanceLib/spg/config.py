@@ -13,6 +13,7 @@ from MedEnhanceLib.errors import ConfigError
 
 Task = Literal["denoise", "sr2", "sr4", "undersample"]
 TASKS: tuple[Task, ...] = get_args(Task)
+Method = Literal["matching", "statistics"]
 Network = Literal["srcnn", "edsr", "unet"]
 #: Networks whose gradients can be matched; `networks.UNSEEN` is kept for evaluation.
 MATCHED = ("srcnn", "edsr")
@@ -246,7 +247,15 @@ class DistillConfig(WithPresets):
         help="denoise: low dose in CT, Rician noise in MR; sr2, sr4: twice and four times the "
         "resolution; undersample: MR from a quarter of its lines",
     )
-    images_per_patient: int = option(10, help="in the result", low=1, high=10_000, metavar="N")
+    method: Method = option(
+        "matching",
+        help="matching: images for each patient, whose gradients match the patient's (SPG, minutes "
+        "a patient); statistics: the prior alone, with the cohort's mean intensities and textures, "
+        "101 numbers (seconds)",
+    )
+    images_per_patient: int = option(
+        10, help="in the result; with statistics, in all", low=1, high=10_000, metavar="N"
+    )
     prior: str = option(
         TEMPLATE,
         help="what the images start from and stay near: template (a public average brain; MR "
@@ -321,6 +330,11 @@ class DistillConfig(WithPresets):
                 "the prior is a patient of the cohort, whom no noise covers",
                 "With differential privacy use the template, or the file of a public volume.",
             )
+        if self.dp is not None and self.method == "statistics":
+            raise ConfigError(
+                "differential privacy with the method statistics: there is no noise for means yet",
+                "Use it with --method matching, or give the statistics without it.",
+            )
         if self.loop.patch > self.images.size:
             raise ConfigError(
                 f"patch is {self.loop.patch}, larger than images of {self.images.size}",
@@ -343,6 +357,8 @@ class DistillConfig(WithPresets):
         fields["prior"] = self.kind_of_prior
         if self.dp is None:
             del fields["dp"]
+        if self.method == "matching":  # as of sets that were made before there was another one
+            del fields["method"]
         return dict(json.loads(json.dumps(fields)))
 
     @property

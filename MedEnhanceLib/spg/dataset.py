@@ -97,11 +97,16 @@ class Distilled:
         exposed = "The distilled set starts from a patient of its cohort, who is to be seen in it."
         alarm = self.alarm
         return (
-            *([] if self.manifest.get("is_prior") else [NOT_ANATOMY]),
+            *([] if self._shows_prior else [NOT_ANATOMY]),
             *([f"{alarm[0].upper()}{alarm[1:]}."] if alarm else []),
             *([exposed] if prior.get("in_cohort") else []),
             *([f"The distilled set: {privacy['statement']}"] if privacy else []),
         )
+
+    @property
+    def _shows_prior(self) -> bool:
+        """Whether the anatomy is the prior's alone."""
+        return bool(self.manifest.get("is_prior") or self.manifest.get("statistics"))
 
     def entry(self) -> dict[str, str]:
         """The entry on the training data for the card of a model."""
@@ -111,6 +116,10 @@ class Distilled:
             name, origin = "the prior of a distillation", f": {self.manifest['prior']['told']}"
             if self.manifest["config"].get("intensities") == "cohort":
                 origin += f"; with the intensities of {learned}, 33 numbers"
+        elif self.manifest.get("statistics"):
+            name = "a prior with the statistics of a cohort"
+            origin = f": {self.manifest['prior']['told']}; with the intensities and textures of "
+            origin += f"{learned}, as means"
         else:
             name = "a distilled set"
             origin = f" distilled from {learned} (training signal, not anatomy)"

@@ -46,6 +46,7 @@ from MedEnhanceLib.spg.prepare import Prepared, prepare
 from MedEnhanceLib.spg.privacy import privacy_record
 from MedEnhanceLib.spg.readme import NO_LICENCE
 from MedEnhanceLib.spg.restorer import RestorerConfig, restored_psnr, train_restorer
+from MedEnhanceLib.spg.statistics import Statistics, imposed, mean_over, measure
 from MedEnhanceLib.spg.tasks import make_task
 
 #: Shares of the change to choose from; not 0: everybody's images would be the prior's.
@@ -142,6 +143,9 @@ def distill_cohort(
         # A patient's prior belongs into the confidential folder.
         place = out if prepared.prior.patient is None else confidential_folder(out)
         dataset.write_prior(place, prepared.prior.images, config, run)
+        if config.method == "statistics":
+            _finish_statistics(folder, config, prepared, run, monitor.part(0.1, 1.0))
+            return out
         hashes = {name: str(run[name]) for name in ("data_sha256", "prior_sha256")}
         secret = folder.secret() if config.dp is not None else None
         works = [
@@ -199,7 +203,7 @@ def _run_record(prepared: Prepared, config: DistillConfig) -> dict[str, Any]:
             "told": prior.description,
             "in_cohort": prior.patient is not None,
         },
-        "steps": config.loop.steps,
+        "steps": config.loop.steps if config.method == "matching" else 0,
         "data_sha256": prepared.sha256,
         "prior_sha256": prior.sha256,
         "config": config.record(),
@@ -245,35 +249,84 @@ def _finish(
     silent = Monitor(cancel=lambda: monitor.cancelled)
     redistill = redistiller(prepared, config, device, silent, kept.share)
     writing = monitor.part(0.4, 1.0)
-    writing.progress(0.0, "writing images")
     images = with_share(np.concatenate([images for images, _ in found]), prior, kept.share)
     order = dataset.order_of(images)
-    stored = dataset.quantized(images[order])
     names = list(prepared.training)
     owners = tuple(names[place // config.images_per_patient] for place in order)
-    dataset.write_images(folder.out, stored)
-    writing.progress(0.1, "audit")
-    scaled = stored.astype(np.float32) / np.float32(dataset.TOP)
-    part = writing.part(0.1, 0.95)
-    audited = audit_result(scaled, owners, prepared, config, folder.out, redistill, part)
     notes = [note for _, note in found]
     results = {
-        "images": len(stored),
-        "size": list(stored.shape[1:]),
         "batch": sorted({int(note["batch"]) for note in notes}),
         "measured": _means([note["measured"] for note in notes]),
         "kept": {
             "share": kept.share,
             "psnr_db": {f"{share:g}": psnr for share, psnr in kept.psnr_db.items()},
         },
-        "audit": audited,
     }
+    _write_result(folder, config, prepared, run, images[order], owners, redistill, results, writing)
+
+
+def _finish_statistics(
+    folder: RunFolder,
+    config: DistillConfig,
+    prepared: Prepared,
+    run: Mapping[str, Any],
+    monitor: Monitor,
+) -> None:
+    """The prior with the cohort's statistics, audited and written; they stand in the manifest."""
+    modality, scaling = prepared.modality, config.images
+
+    def made(patients: Mapping[str, Floats]) -> tuple[Floats, Statistics]:
+        found = []
+        for images in patients.values():
+            monitor.progress(0.0, "statistics")
+            found.append(measure(images, modality, scaling))
+        means = mean_over(found)
+        return imposed(prepared.prior.images, means, modality, scaling), means
+
+    images, statistics = made(prepared.training)
+    results = {"statistics": statistics.record()}
+    _write_result(
+        folder,
+        config,
+        prepared,
+        run,
+        images,
+        None,
+        lambda patients, _seed: made(patients)[0],
+        results,
+        monitor.part(0.3, 1.0),
+    )
+
+
+def _write_result(
+    folder: RunFolder,
+    config: DistillConfig,
+    prepared: Prepared,
+    run: Mapping[str, Any],
+    images: Floats,
+    owners: tuple[str, ...] | None,
+    redistill: Redistill,
+    results: Mapping[str, Any],
+    monitor: Monitor,
+) -> None:
+    """Write images in this order, audit them as stored, and complete the folder.
+
+    owners: the patient of each image; None where all are of all. results: for the manifest.
+    """
+    monitor.progress(0.0, "writing images")
+    stored = dataset.quantized(images)
+    dataset.write_images(folder.out, stored)
+    monitor.progress(0.1, "audit")
+    scaled = stored.astype(np.float32) / np.float32(dataset.TOP)
+    part = monitor.part(0.1, 0.95)
+    audited = audit_result(scaled, owners, prepared, config, folder.out, redistill, part)
     if config.dp is not None:  # with the hash of the data a guess of them could be verified
         run = {name: value for name, value in run.items() if name != "data_sha256"}
-    manifest = dataset.make_manifest(config, run, results)
+    size = {"images": len(stored), "size": list(stored.shape[1:])}
+    manifest = dataset.make_manifest(config, run, {**size, **results, "audit": audited})
     dataset.write_copies(folder.out, scaled, manifest)
     dataset.write_manifest(folder.out, manifest)
-    writing.progress(1.0, "images written")
+    monitor.progress(1.0, "images written")
 
 
 def _means(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -431,7 +484,7 @@ def redistiller(
 
 def audit_result(
     distilled: Floats,
-    owners: tuple[str, ...],
+    owners: tuple[str, ...] | None,
     prepared: Prepared,
     config: DistillConfig,
     out: Path,
@@ -444,7 +497,7 @@ def audit_result(
 
     Args:
         distilled: [N, H, W] in [0, 1].
-        owners: the patient of each image.
+        owners: the patient of each image; None where all are of all.
         prepared: the patients and the prior.
         config: its shadows and dp are used.
         out: folder of the result.

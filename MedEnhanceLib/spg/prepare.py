@@ -104,7 +104,8 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
     _check(cohort.modality, config)  # before minutes of reading
     if config.kind_of_prior == "patient":
         cohort[config.prior.removeprefix(PATIENT)]
-    least = max(config.images_per_patient, _LEAST_SLICES)
+    wanted = config.images_per_patient if config.method == "matching" else 0
+    least = max(wanted, _LEAST_SLICES)
     volumes: dict[str, list[Floats]] = {}
     modality = ""
     for patient, read in cohort.volumes(least_slices=least, monitor=monitor.part(0.0, 0.9)):
@@ -127,7 +128,7 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
         _refuse_theirs(prior, volumes, config)
     joined = {name: np.concatenate(parts) for name, parts in volumes.items()}
     training = {name: images for name, images in joined.items() if name not in held}
-    if config.intensities == "cohort":
+    if config.intensities == "cohort" and config.method == "matching":
         prior = with_intensities(prior, training.values(), modality, config.images)
     if not held:
         monitor.warn("no patient is held out: the audit has nobody to compare with, and is limited")

@@ -13,7 +13,9 @@ from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.spg.config import TEMPLATE
 
 METHOD = "SPG, structure-preserving personalised generation (arXiv 2511.13106)"
+BY_STATISTICS = "statistics of a cohort imposed on a public prior (after Heeger and Bergen, 1995)"
 SIGNAL = "Training signal, not anatomy: shapes that look like organs can be invented."
+OF_THE_PRIOR = "Their anatomy is the prior's alone; intensities and textures were changed."
 NO_LICENCE = "No license is stated: nobody may use this set until its maker states one."
 #: A distillation with fewer matches of a patient is a test, as the preset smoke.
 _FEWEST_MATCHES = 20
@@ -70,7 +72,7 @@ def _kept_lines(kept: Mapping[str, Any]) -> list[str]:
 
 
 def _alignment_lines(measured: Mapping[str, float], kept: Mapping[str, Any]) -> list[str]:
-    if kept.get("share", 1.0) < 1:  # measured with all of the change
+    if not measured or kept.get("share", 1.0) < 1:  # measured with all of the change
         return []
     ours, theirs = measured["alignment"], measured["alignment_of_prior"]
     nearer = "nearer to" if ours < theirs else "no nearer to"
@@ -89,7 +91,7 @@ def _loop_line(loop: Mapping[str, Any]) -> str:
 
 def _prior_lines(manifest: Mapping[str, Any]) -> list[str]:
     lines = [f"- They start from a prior and stay near it. The prior: {manifest['prior']['told']}."]
-    if manifest["config"].get("intensities") == "cohort":
+    if manifest["config"].get("intensities") == "cohort" and not manifest.get("statistics"):
         lines.append(
             "- The prior was given the patients' intensities: 33 quantiles, means over all of them."
         )
@@ -120,7 +122,8 @@ def readme(manifest: Mapping[str, Any], images_sha256: str) -> str:
         manifest: of the set.
         images_sha256: hash of images.npy.
     """
-    measured = manifest["measured"]
+    statistics = manifest.get("statistics")
+    measured = manifest.get("measured") or {}
     privacy, kept = manifest.get("privacy"), manifest.get("kept") or {}
     audit = manifest.get("audit") or {}
     attacked = (
@@ -135,8 +138,7 @@ def readme(manifest: Mapping[str, Any], images_sha256: str) -> str:
         "",
         f"{manifest['images']} images of {manifest['size'][0]} × {manifest['size'][1]} pixels, "
         f"{manifest['pixel_spacing_mm']} mm, 16 bits, distilled from {_patients(manifest)} "
-        f"({manifest['images_per_patient']} for each), to train small networks for the "
-        f"task {manifest['task']!r}.",
+        f"({_made(manifest)}), to train small networks for the task {manifest['task']!r}.",
         "",
         *([f"**{audit['summary'].partition(_PARAGRAPH)[0]}**", ""] if audit.get("alarm") else []),
         *_licence_lines(manifest),
@@ -144,11 +146,12 @@ def readme(manifest: Mapping[str, Any], images_sha256: str) -> str:
         *_use_lines(manifest),
         "## What they are",
         "",
-        f"- {SIGNAL}",
+        f"- {OF_THE_PRIOR if statistics else SIGNAL}",
         *_prior_lines(manifest),
+        *(_statistics_lines(statistics) if statistics else []),
         *(_privacy_lines(privacy) if privacy else _alignment_lines(measured, kept)),
         *_kept_lines(kept),
-        _loop_line(manifest["config"]["loop"]),
+        *([] if statistics else [_loop_line(manifest["config"]["loop"])]),
         "",
         "## What is not proven",
         "",
@@ -163,6 +166,21 @@ def readme(manifest: Mapping[str, Any], images_sha256: str) -> str:
         *_origin_lines(manifest, images_sha256),
     ]
     return "\n".join(lines)
+
+
+def _made(manifest: Mapping[str, Any]) -> str:
+    if manifest.get("statistics"):
+        return "by statistics over all of them"
+    return f"{manifest['images_per_patient']} for each"
+
+
+def _statistics_lines(statistics: Mapping[str, Any]) -> list[str]:
+    numbers = len(statistics["intensities"]) + sum(map(len, statistics["bands"]))
+    return [
+        f"- What is the patients' in them are {numbers} numbers, each a mean over "
+        f"{statistics['patients']} patients: quantiles of intensity, and of four bands of detail. "
+        "They stand in manifest.json. No gradient and no image of a patient was used otherwise.",
+    ]
 
 
 def _patients(manifest: Mapping[str, Any]) -> str:
@@ -211,7 +229,9 @@ def _origin_lines(manifest: Mapping[str, Any], images_sha256: str) -> list[str]:
     return [
         "## Where they come from",
         "",
-        f"- Method: {METHOD}. Its code is not public; this is MedEnhance's reconstruction.",
+        f"- Method: {BY_STATISTICS}."
+        if manifest.get("statistics")
+        else f"- Method: {METHOD}. Its code is not public; this is MedEnhance's reconstruction.",
         f"- Patients: {manifest['patients']} distilled, {manifest['held_out']} held out for the "
         "audit.",
         f"- Configuration: in manifest.json; seed {config['seed']}.",
