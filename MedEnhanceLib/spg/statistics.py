@@ -33,7 +33,7 @@ _SHARES = np.array([*SHARES, *(1 - share for share in reversed(SHARES[:-1]))])
 NUMBERS = LEVELS + len(BLURS) * len(_SHARES)
 #: Intensities and bands are matched in turns: each undoes some of the other.
 _ROUNDS = 4
-#: From this many patients on the lowest and the highest value of each number count as the next ones.
+#: From this many patients on the lowest and highest value of each number count as the next ones.
 _CLIPPED_FROM = 5
 
 
