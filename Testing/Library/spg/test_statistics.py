@@ -108,6 +108,7 @@ def test_no_number_is_of_one_patient_alone(made: Path) -> None:
     assert load_distilled(made).manifest["statistics"]["patients"] > 1
 
 
+@pytest.mark.slow
 def test_equal_runs_give_equal_bytes(made: Path, people: Path, tmp_path: Path) -> None:
     config = load_distilled(made).config
     other = distill_cohort(

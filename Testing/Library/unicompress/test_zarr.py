@@ -99,7 +99,15 @@ class TestStream:
 class TestZarr:
     @pytest.mark.parametrize(
         ("format_", "dtype"),
-        [(n, t) for n in (2, 3) for t in ("<i2", "u1", "<f4", "?")] + [(3, ">i2")],
+        [
+            (2, "<i2"),
+            (3, ">i2"),
+            *(
+                pytest.param(n, t, marks=pytest.mark.slow)
+                for n in (2, 3)
+                for t in ("u1", "<f4", "?")
+            ),
+        ],
     )
     def test_an_array_of_chunks_comes_back_in_a_process_that_imports_zarr_alone(
         self, format_: int, dtype: str, tmp_path: Path
