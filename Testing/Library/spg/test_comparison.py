@@ -218,7 +218,7 @@ def test_the_job_writes_tables_curve_and_page(people: Path, tmp_path: Path) -> N
     manifest = json.loads((tmp_path / "out" / "comparison.json").read_text())
     assert len(manifest["results"]["rows"]) == fields["measured"]
     reported = {(row["arm"], row["budget"]) for row in manifest["results"]["rows"]}
-    assert len(reported) == 1 + 8 * 3  # full data, and every arm at every budget
+    assert len(reported) == 1 + 9 * 3  # full data, and every arm at every budget
     text = (tmp_path / "out" / "comparison.md").read_text()
     assert "| G_R |" in text
     assert (tmp_path / "out" / "comparison.png").read_bytes()[1:4] == b"PNG"
