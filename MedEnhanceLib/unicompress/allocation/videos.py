@@ -39,6 +39,8 @@ _UNUSED = {"normal": math.log2(1.038), "fast": math.log2(1.07), "slow": math.log
 #: What that first outcome is aimed below the limit: blocks differ by so much from what the first of
 #: them showed.
 _BELOW = {"normal": math.log2(1.018), "fast": math.log2(1.035), "slow": math.log2(1.004)}
+#: Of both, where there is one block: a part of it, or a coding of it, shows it well.
+_OF_ONE = 0.4
 _GUIDED_TRIES = {"normal": 2, "fast": 2, "slow": 3}
 _ABOUT = math.log2(1.05)
 #: A quick coding that comes this near, in octaves of bytes or errors, is enough.
@@ -134,10 +136,15 @@ def to_size(task: VideoTask, budget: int, start: float) -> list[Chunk] | None:
 
     if task.encoder.guides:
         found, slope = _led(task, steps, budget, setting)
-        nearest = _evened(task, steps, found, budget, slope)
-        if nearest is not None:
-            return nearest
         setting = math.log2(found.steps[0])
+        if len(task.grid) > 1:
+            evened = _evened(task, steps, found, budget, slope)
+            if evened is not None:
+                return evened
+        else:
+            passes[setting] = found
+            if limit - _below(task)[1] <= measure(setting) <= limit:
+                return found.chunks
     elif task.speed == "slow":  # about where it will be is found in less time
         part = task.at(steps.next(3 * _COST["normal"], _left(task, 0)))
         setting = _step_of_size(replace(part, speed="normal"), budget, setting)
@@ -187,13 +194,19 @@ def _guided(
     return setting, slope, chunks
 
 
+def _below(task: VideoTask) -> tuple[float, float]:
+    """How far below its limit a first outcome is aimed, and may end, in octaves."""
+    share = 1.0 if len(task.grid) > 1 else _OF_ONE
+    return share * _BELOW[task.speed], share * _UNUSED[task.speed]
+
+
 def _led(task: VideoTask, steps: Steps, budget: int, setting: float) -> tuple[Pass, float]:
     """A coding that should come to `budget` bytes, and the slope that was seen.
 
     Quick codings lead to it. What the better coding has more than they is learned from the
     largest block, which is coded before all others; from a part where it is the only one.
     """
-    aim = math.log2(budget) - _BELOW[task.speed]
+    aim = math.log2(budget) - _below(task)[0]
 
     def octaves(chunks: list[Chunk]) -> float:
         return math.log2(_bytes_of(chunks))
@@ -286,16 +299,17 @@ def _evened(
     bytes unused. None where nothing fitted.
     """
     best: Pass | None = None
+    below, unused = _below(task)
     for turn in range(_EVENINGS + 1):
         if found.bytes <= budget and (best is None or found.bytes > best.bytes):
             best = found
-        rest = round(budget / 2.0 ** (_BELOW[task.speed] / 2)) - found.bytes
+        rest = round(budget / 2.0 ** (below / 2)) - found.bytes
         numbers = _fewest(found.chunks, abs(rest))
-        is_near = budget / 2.0 ** _UNUSED[task.speed] <= found.bytes <= budget
+        is_near = budget / 2.0**unused <= found.bytes <= budget
         if is_near or turn == _EVENINGS or not numbers:
             break
         size = sum(len(found.chunks[number].data) for number in numbers)
-        change = 2.0 ** (math.log2((size + rest) / size) / slope)
+        change = 2.0 ** (math.log2(max(size + rest, 1) / size) / slope)
         anew = {number: found.steps[number] * change for number in numbers}
         cost = _COST[task.speed] * len(anew) / len(found.chunks)
         part = task.at(steps.next(cost, cost / 2))
@@ -308,16 +322,16 @@ def _evened(
 
 
 def _fewest(chunks: list[Chunk], change: int) -> list[int]:
-    """The largest blocks, as few as can take that change together; none where all cannot."""
+    """The largest videos, as few as can take that change together, or all of them."""
     numbers: list[int] = []
     size = 0
     for chunk in sorted(chunks, key=lambda chunk: -len(chunk.data)):
         if change <= _ANEW * size:
-            return numbers
+            break
         if chunk.kind == VIDEO:
             numbers.append(chunk.block)
             size += len(chunk.data)
-    return numbers if change <= _ANEW * size else []
+    return numbers
 
 
 def _step_of_size(task: VideoTask, budget: int, setting: float) -> float:

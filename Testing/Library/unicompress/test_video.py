@@ -212,7 +212,7 @@ def test_the_trial_knows_of_bits_that_a_part_does_not_need() -> None:
     assert trial.videos[0].encoder is LIBAOM
 
 
-@pytest.mark.parametrize(("blocks", "most"), [(1, 3), (2, 4), (7, 10)])
+@pytest.mark.parametrize(("blocks", "most"), [(1, 6), (2, 4), (7, 10)])
 @pytest.mark.parametrize("differ", [0.02, 0.06])
 def test_a_size_takes_about_one_coding_of_each_block(
     differ: float, blocks: int, most: int, monkeypatch: pytest.MonkeyPatch
