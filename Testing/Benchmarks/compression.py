@@ -96,7 +96,8 @@ def _measure_large_anew(options: argparse.Namespace) -> None:
 def _pictures_there(rows: list[Row]) -> list[tuple[str, str]]:
     """Those that an earlier run drew of these volumes."""
     known = {row["volume"] for row in rows}
-    return [picture_of(s) for s in SUBJECTS if s.crop is not None and s.name in known]
+    named = [picture_of(s) for s in SUBJECTS if s.crop is not None and s.name in known]
+    return [(name, file) for name, file in named if (DOCS / file).is_file()]
 
 
 def _write(rows: list[Row], pictures: list[tuple[str, str]], out: Path, note: str = "") -> None:
