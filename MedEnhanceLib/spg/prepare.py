@@ -28,6 +28,7 @@ from MedEnhanceLib.spg.config import (
     ImageConfig,
 )
 from MedEnhanceLib.spg.images import Floats, axial_slices, data_sha256, shown, spread_over
+from MedEnhanceLib.spg.statistics import LEVELS, with_levels
 
 #: Slices of a patient that must show something, however few images are requested.
 _LEAST_SLICES = 4
@@ -35,7 +36,6 @@ _LEAST_SLICES = 4
 _COMPARED = 2
 _TEMPLATE_FILE = "mni152_t1.nii.gz"
 _CUBE, _COMPONENTS = 64, 32
-_QUANTILES = 33
 #: What is published about each kind; names nobody.
 _DESCRIPTIONS = {
     TEMPLATE: "ICBM 2009a, the average of 152 adult brains (T1): no single person",
@@ -259,14 +259,10 @@ def with_intensities(
         modality: "CT" or "MR".
         config: how the images were made.
     """
-    levels = np.linspace(0, 1, _QUANTILES)
+    levels = np.linspace(0, 1, LEVELS)
     found = [np.quantile(images[shown(images, modality, config)], levels) for images in patients]
-    wanted = np.mean(found, axis=0)
-    images = prior.images.copy()
-    inside = shown(images, modality, config)
-    own = np.quantile(images[inside], levels)
-    images[inside] = np.interp(np.interp(images[inside], own, levels), levels, wanted)
-    return replace(prior, images=images)
+    inside = shown(prior.images, modality, config)
+    return replace(prior, images=with_levels(prior.images, inside, np.mean(found, axis=0)))
 
 
 def representative(volumes: Mapping[str, Sequence[Floats]]) -> str:

@@ -108,18 +108,19 @@ def imposed(images: Floats, statistics: Statistics, modality: str, config: Image
         float32, same shape.
     """
     inside = shown(images, modality, config)
-    result = _with_levels(images, inside, statistics.levels)
+    result = with_levels(images, inside, statistics.levels)
     for _ in range(_ROUNDS):
         bands, rest = _bands(result)
         for band, wanted in zip(bands, statistics.bands, strict=True):
             own = np.quantile(band[inside], _SHARES)
             rest += np.interp(band, own, wanted).astype(np.float32)
         changed = np.where(inside, np.clip(rest, 0, 1), result)
-        result = _with_levels(changed, inside, statistics.levels)
+        result = with_levels(changed, inside, statistics.levels)
     return result
 
 
-def _with_levels(images: Floats, inside: npt.NDArray[np.bool_], wanted: Doubles) -> Floats:
+def with_levels(images: Floats, inside: npt.NDArray[np.bool_], wanted: Doubles) -> Floats:
+    """Images whose intensities inside have these quantiles, [33]; a copy."""
     levels = np.linspace(0, 1, LEVELS)
     own = np.quantile(images[inside], levels)
     result = images.copy()
