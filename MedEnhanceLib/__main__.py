@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+import threading
+from typing import NoReturn
+
+_CANCELLED = 130
 
 
 def main(arguments: list[str]) -> int:
@@ -11,10 +17,28 @@ def main(arguments: list[str]) -> int:
         from MedEnhanceLib.jobs.worker import worker
 
         return worker.main(arguments[1:])
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:
+        # While modules are imported Python would answer Ctrl-C with a traceback.
+        signal.signal(signal.SIGINT, lambda *_: os._exit(_CANCELLED))
     from MedEnhanceLib.cli.main import main as run_command
 
+    signal.signal(signal.SIGINT, before)
     return run_command(arguments)
 
 
+def console() -> NoReturn:
+    """The command `medenhance`."""
+    status = main(sys.argv[1:])
+    if any(thread.name == "attended" for thread in threading.enumerate()):
+        # Work of another library that was canceled: waiting for it takes long, and Python cannot
+        # be torn down around it.
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    console()

@@ -9,12 +9,12 @@ message and hint.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from types import EllipsisType
 from typing import TYPE_CHECKING, Annotated, Any
 
+from MedEnhanceLib.core.exchange import as_volume
 from MedEnhanceLib.core.options import About, Options, narrowed, option, takes
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
@@ -34,10 +34,14 @@ from MedEnhanceLib.unicompress.config import CompressConfig
 if TYPE_CHECKING:
     from MedEnhanceLib.gradprom import Segmentation
     from MedEnhanceLib.io.dicom import SeriesRow
-    from MedEnhanceLib.unicompress import CompressResult, Estimate, RecoverReport
+    from MedEnhanceLib.unicompress import CompressResult, Estimate, RecoverReport, StoredVolume
 
 PathLike = str | os.PathLike[str]
 Progress = Listener | bool | None
+_HELD = (
+    "a Volume, a path, a SimpleITK or nibabel image, a MONAI MetaTensor, or an array [slice, row, "
+    "column] with spacing or affine"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +54,30 @@ class Watched(Options):
     cancel: Cancel | None = option(
         None, help="a function that returns whether to stop, or a threading.Event"
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed(Options):
+    """What every call takes with its volume."""
+
+    affine: Any = option(
+        None, help="of an array: 4×4, (column, row, slice) → mm in RAS; or spacing"
+    )
+    spacing: Any = option(None, help="of an array: mm between columns, rows and slices")
+    modality: str | None = option(
+        None, help='"CT", "MR" …; None: what the volume states, else guessed from its values'
+    )
+
+    def opened(self, data: Any, monitor: Monitor, scratch: Path | None = None) -> Volume:
+        """The volume that `data` is, holds or leads to.
+
+        Raises InputError for what is none, and what reading a file raises.
+        """
+        if isinstance(data, str | os.PathLike):
+            if self.affine is not None or self.spacing is not None:
+                raise ConfigError("affine or spacing of a file, which has its own", "Leave it out.")
+            return load_volume(Path(data), modality=self.modality, scratch=scratch, monitor=monitor)
+        return as_volume(data, affine=self.affine, spacing=self.spacing, modality=self.modality)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,6 +182,7 @@ def save(
     """
     from MedEnhanceLib import io
 
+    volume = as_volume(volume)
     check_ending(Path(path))
     with watched(progress, cancel) as monitor:
         monitor.progress(0.0, "save")
@@ -229,12 +258,12 @@ def save_dicom(
 class _EnhanceOrder(Options):
     """The arguments of `enhance` that may be given by position."""
 
-    volume: Annotated[Volume, About(help="what is enhanced")]
+    volume: Annotated[Any, About(help=f"what is enhanced: {_HELD}")]
     model: str = "auto"
-    guide: Volume | Sequence[Volume] | None = option(
+    guide: Any = option(
         None,
-        help="a volume of the wanted appearance or several, or an earlier scan of the patient (see "
-        "guide_use)",
+        help="a volume of the wanted appearance or a list of several, or an earlier scan of the "
+        "patient (see guide_use); of any kind that volume may be but an array",
     )
     uncertainty: int = 0
     segment: bool = option(False, help="find labels in the enhanced volume too")
@@ -242,7 +271,7 @@ class _EnhanceOrder(Options):
 
 
 @dataclass(frozen=True)
-class EnhanceCall(EnhanceConfig, Watched, _EnhanceOrder):
+class EnhanceCall(EnhanceConfig, Placed, Watched, _EnhanceOrder):
     """The arguments of `enhance`."""
 
     _: KW_ONLY
@@ -280,14 +309,30 @@ def enhance(call: EnhanceCall) -> Enhanced:
         raise ConfigError("slices cannot be segmented alone", "Leave out segment, or slices.")
     head = head_config(call.head, call.device, wanted=call.segment)
     with watched(call.progress, call.cancel) as monitor:
+        reading, monitor = _parts(call.volume, monitor)
         return enhance_volume(
-            call.volume,
+            call.opened(call.volume, reading),
             narrowed(EnhanceConfig, call),
-            guide=call.guide,
+            guide=_guides(call.guide),
             head=head,
             slices=call.slices,
             monitor=monitor,
         )
+
+
+def _parts(data: Any, monitor: Monitor) -> tuple[Monitor, Monitor]:
+    """Monitors of reading what a call was given, and of what comes after."""
+    share = 0.1 if isinstance(data, str | os.PathLike) else 0.0
+    return monitor.part(0.0, share), monitor.part(share, 1.0)
+
+
+def _guides(given: Any) -> Volume | list[Volume] | None:
+    """The guides as volumes: one stays one, as an earlier scan has to be; None stays."""
+    if given is None:
+        return None
+    if isinstance(given, list | tuple):
+        return [Placed().opened(one, Monitor()) for one in given]
+    return Placed().opened(given, Monitor())
 
 
 def blend(
@@ -323,7 +368,7 @@ def blend(
 
     with watched(progress, cancel) as monitor:
         monitor.progress(0.0, "blend")
-        blended = blend_volumes(original, enhanced, strength)
+        blended = blend_volumes(as_volume(original), as_volume(enhanced), strength)
         monitor.progress(1.0, "blended")
         return blended
 
@@ -332,11 +377,11 @@ def blend(
 class _SegmentOrder(Options):
     """The arguments of `segment` that may be given by position."""
 
-    volume: Annotated[Volume, About(help="what is segmented")]
+    volume: Annotated[Any, About(help=f"what is segmented: {_HELD}")]
 
 
 @dataclass(frozen=True)
-class SegmentCall(SegmentConfig, Watched, _SegmentOrder):
+class SegmentCall(SegmentConfig, Placed, Watched, _SegmentOrder):
     """The arguments of `segment`."""
 
 
@@ -360,21 +405,16 @@ def segment(call: SegmentCall) -> Segmentation:
     from MedEnhanceLib.gradprom import segment as segment_volume
 
     with watched(call.progress, call.cancel) as monitor:
-        return segment_volume(call.volume, narrowed(SegmentConfig, call), monitor=monitor)
+        reading, monitor = _parts(call.volume, monitor)
+        volume = call.opened(call.volume, reading)
+        return segment_volume(volume, narrowed(SegmentConfig, call), monitor=monitor)
 
 
 @dataclass(frozen=True)
-class EstimateCall(CompressConfig, Watched):
+class EstimateCall(CompressConfig, Placed, Watched):
     """The arguments of `estimate_compression`."""
 
-    volume: Annotated[Volume | PathLike, About(help="a volume, or a file of one")]
-
-    def load(self, monitor: Monitor, scratch: Path | None = None) -> tuple[Volume, Monitor]:
-        """The volume, and a monitor of what comes after."""
-        if isinstance(self.volume, Volume):
-            return self.volume, monitor
-        loading, rest = monitor.part(0.0, 0.1), monitor.part(0.1, 1.0)
-        return load_volume(Path(self.volume), scratch=scratch, monitor=loading), rest
+    volume: Annotated[Any, About(help=_HELD)]
 
 
 @dataclass(frozen=True)
@@ -405,7 +445,8 @@ def compress(call: CompressCall) -> CompressResult:
 
     config, path = narrowed(CompressConfig, call), Path(call.path)
     with watched(call.progress, call.cancel) as monitor:
-        volume, monitor = call.load(monitor, scratch=path.parent)
+        reading, monitor = _parts(call.volume, monitor)
+        volume = call.opened(call.volume, reading, scratch=path.parent)
         return compress_to(volume, path, config, monitor=monitor, overwrite=call.overwrite)
 
 
@@ -430,8 +471,8 @@ def estimate_compression(call: EstimateCall) -> Estimate:
     """
     config = narrowed(CompressConfig, call)
     with watched(call.progress, call.cancel) as monitor:
-        volume, monitor = call.load(monitor)
-        return estimate_volume(volume, config, monitor)
+        reading, monitor = _parts(call.volume, monitor)
+        return estimate_volume(call.opened(call.volume, reading), config, monitor)
 
 
 def decompress(
@@ -466,6 +507,26 @@ def decompress(
 
     with watched(progress, cancel) as monitor:
         return decompress_file(Path(path), region=region, layers=layers, monitor=monitor)
+
+
+def open(path: PathLike) -> StoredVolume:  # noqa: A001 - as gzip.open, used with its module
+    """Open a container as an array that stays on the disk: only what is asked for is decoded.
+
+    Args:
+        path: the .ucv file.
+
+    Returns:
+        An object with shape, dtype, geometry; `[…]` gives voxels as an array, .read(region) a
+        Volume, .to_dask() a Dask array.
+
+    Raises:
+        InputError, CodecError: it cannot be opened, is no container, or is damaged.
+
+        me.open("scan.ucv")[40:60]
+    """
+    from MedEnhanceLib.unicompress import StoredVolume
+
+    return StoredVolume(Path(path))
 
 
 def recover(
@@ -522,9 +583,9 @@ def inspect(
         me.inspect("scan.ucv", verify=True)["check"]["intact"]
     """
     with watched(progress, cancel) as monitor:
-        if not isinstance(path_or_volume, Volume):
+        if isinstance(path_or_volume, str | os.PathLike):
             params = InspectParams(input=os.fspath(path_or_volume), verify=verify)
             return inspect_volume(params, monitor)
         if verify:
             raise ConfigError("a volume in memory carries no checksums", "Leave out verify.")
-        return described(path_or_volume)
+        return described(as_volume(path_or_volume))

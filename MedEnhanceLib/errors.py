@@ -8,6 +8,7 @@ MedEnhanceError
 ├── DependencyError      a package that is missing                      dependency 4
 ├── ModelError           a bundle that is missing, damaged or unfit     model    4
 ├── DeviceMemoryError    memory ran out                                 memory   5
+├── DeviceLostError      a GPU that stopped answering                   device   1
 ├── DeviceBusyError      another long job has the GPU                   busy     1
 ├── CodecError           a compressed file that is damaged              codec    6
 └── Cancelled            the user stopped the job                       cancelled 130
@@ -73,6 +74,12 @@ class DeviceMemoryError(MedEnhanceError):
     """Memory ran out, on the device or on the host."""
 
     code, exit_status = "memory", 5
+
+
+class DeviceLostError(MedEnhanceError):
+    """A GPU that stopped answering; this process cannot use it again."""
+
+    code, exit_status = "device", 1
 
 
 class DeviceBusyError(MedEnhanceError):

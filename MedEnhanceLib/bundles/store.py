@@ -18,9 +18,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from MedEnhanceLib.core.manifest import file_sha256
+from MedEnhanceLib.core.modality import default_units
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ModelError
-from MedEnhanceLib.io.describe import default_units
+from MedEnhanceLib.io.atomic import write_json
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
 
@@ -36,7 +37,11 @@ RESTORER = "restorer"
 SLICES = "slices"
 CARD = PurePosixPath("docs/README.md")
 _REQUIRED = ("name", "kind", "modality", "version", "description", "licence", "files")
-_MAX_FILE_BYTES = 1 << 30
+#: Of all files of a model in a zip.
+_MOST_BYTES, _MOST_FILES = 1 << 30, 1000
+#: In the user's folder: the models that the user set as default.
+_DEFAULTS = "defaults.json"
+_IMPORTED = "@imported"
 
 
 @dataclass(frozen=True)
@@ -46,11 +51,20 @@ class Bundle:
     folder: Path
     metadata: dict[str, Any]
     shipped: bool
+    #: Added to the name of an imported model that another one has too.
+    suffix: str = ""
 
     @property
     def name(self) -> str:
         """The name that users give."""
-        return str(self.metadata["name"])
+        return f"{self.metadata['name']}{self.suffix}"
+
+    @property
+    def origin(self) -> str:
+        """Where it is from: "shipped with MedEnhance", "imported" or "in a folder"."""
+        if self.shipped or self.folder.parent == resource_folder("models"):
+            return "shipped with MedEnhance"
+        return "imported" if self.folder.parent == user_folder() else "in a folder"
 
     @property
     def kind(self) -> str:
@@ -113,12 +127,12 @@ class Bundle:
         return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
     def identity(self, *, is_learned: bool = True) -> dict[str, str]:
-        """Name and hash, as manifests record them, and the anatomy where it is stated.
+        """Name, hash and origin, as manifests record them, and the anatomy where it is stated.
 
         is_learned: whether what was learned has a part in the result; else its anatomy has none.
         """
         anatomy = {"anatomy": self.anatomy} if self.anatomy and is_learned else {}
-        return {"name": self.name, "sha256": self.sha256} | anatomy
+        return {"name": self.name, "sha256": self.sha256, "origin": self.origin} | anatomy
 
 
 def user_folder() -> Path:
@@ -128,9 +142,11 @@ def user_folder() -> Path:
 
 
 def list_bundles() -> list[Bundle]:
-    """All readable bundles, sorted by name; an imported one replaces a shipped one of its name.
+    """All readable bundles: the user's defaults, then those that ship, then imported ones, by name.
 
-    Folders that are no readable bundle are left out; `read_bundle` reports the reason.
+    So the first one that fits is the one to take. An imported one with the name of one that ships
+    has "@imported" behind its name. Folders that are no readable bundle are left out;
+    `read_bundle` reports the reason.
     """
     found: dict[str, Bundle] = {}
     for folder, shipped in _candidates():
@@ -138,8 +154,49 @@ def list_bundles() -> list[Bundle]:
             bundle = read_bundle(folder, shipped=shipped)
         except ModelError:
             continue
+        if bundle.name in found:
+            bundle = replace(bundle, suffix=_IMPORTED)
         found[bundle.name] = bundle
-    return sorted(found.values(), key=lambda bundle: bundle.name)
+    defaults = set(read_defaults().values())
+    return sorted(
+        found.values(), key=lambda one: (one.name not in defaults, not one.shipped, one.name)
+    )
+
+
+def read_defaults() -> dict[str, str]:
+    """The names of the models that the user set as default, by "KIND MODALITY".
+
+    Raises:
+        ModelError: the file that holds them is damaged.
+    """
+    path = user_folder() / _DEFAULTS
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as cause:
+        raise ModelError(f"{path} cannot be read ({cause})", "Delete the file.") from cause
+    if not isinstance(fields, dict) or not all(isinstance(v, str) for v in fields.values()):
+        raise ModelError(f"{path} holds no names of models", "Delete the file.")
+    return fields
+
+
+def set_default(name: str) -> Bundle:
+    """Take an installed model where none is named ("auto"), for its kind and modality.
+
+    Raises:
+        ModelError: there is none of this name, or it is taken on request alone.
+    """
+    bundle = _by_name(name)
+    if bundle.on_request:
+        raise ModelError(
+            f"model {name!r} finds something that few images show, and is no default",
+            "Name it where it is needed.",
+        )
+    which = f"{bundle.kind} {bundle.modality}"
+    others = {key: value for key, value in read_defaults().items() if key != which}
+    write_json(user_folder() / _DEFAULTS, others | {which: bundle.name}, overwrite=True)
+    return bundle
 
 
 def open_bundle_for(
@@ -173,8 +230,8 @@ def open_bundle(name_or_path: str, *, kind: str, modality: str) -> Bundle:
     """Find a bundle and check its files against their hashes.
 
     Args:
-        name_or_path: a name, a folder, or "auto" for the first of this kind and modality that is
-            not `on_request`.
+        name_or_path: a name, a folder, or "auto" for the user's default of this kind and modality,
+            else the first that ships, else the first imported one; none that is `on_request`.
         kind: "enhancer", "restorer", "slices", "head" or "codec".
         modality: of the volume, such as "MR"; "OT" fits any model.
     Raises:
@@ -271,6 +328,11 @@ def import_bundle(source: Path) -> Bundle:
             raise ModelError(
                 f"the model's name {bundle.name!r} cannot be used", "Use letters, digits, - and _."
             )
+        if any(one.shipped and one.name == bundle.name for one in list_bundles()):
+            raise ModelError(
+                f"a model {bundle.name!r} came with MedEnhance",
+                "Give the other one another name in its metadata.json.",
+            )
         target = target_root / bundle.name
         if target.exists():
             raise ModelError(
@@ -293,6 +355,9 @@ def remove_bundle(name: str) -> None:
         raise ModelError(
             f"model {name!r} is part of MedEnhance", "Only imported models can be removed."
         )
+    kept = {which: default for which, default in read_defaults().items() if default != name}
+    if kept != read_defaults():
+        write_json(user_folder() / _DEFAULTS, kept, overwrite=True)
     shutil.rmtree(bundle.folder)
 
 
@@ -344,6 +409,9 @@ def is_restorer(name_or_path: str) -> bool:
 
 
 def _recommended(kind: str, modality: str) -> Bundle:
+    chosen = read_defaults().get(f"{kind} {modality}")
+    if chosen is not None:
+        return _by_name(chosen, ". Or set another default: medenhance models default NAME.")
     for bundle in list_bundles():
         if bundle.kind == kind and bundle.modality == modality and not bundle.on_request:
             return bundle
@@ -398,14 +466,18 @@ def _unpack(archive: Path, folder: Path) -> Path:
     """Extract a zip; returns the folder of the bundle inside."""
     try:
         with zipfile.ZipFile(archive) as contents:
+            # `zipfile` unpacks no more than the size that a member declares.
+            declared = sum(entry.file_size for entry in contents.infolist())
+            if declared > _MOST_BYTES or len(contents.infolist()) > _MOST_FILES:
+                raise ModelError(
+                    f"{archive.name} unpacks to {declared / 1e9:.1f} GB in "
+                    f"{len(contents.infolist())} files, more than a model has",
+                    "Do not import it.",
+                )
             for entry in contents.infolist():
                 target = folder / "zip" / _safe(entry.filename)
                 if entry.is_dir():
                     continue
-                if entry.file_size > _MAX_FILE_BYTES:
-                    raise ModelError(
-                        f"{archive.name}: {entry.filename} is too large", "Do not import it."
-                    )
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with contents.open(entry) as stream, target.open("wb") as copy:
                     shutil.copyfileobj(stream, copy)
@@ -432,6 +504,8 @@ def summary(bundle: Bundle) -> dict[str, Any]:
         "licence": str(metadata.get("licence", "")),
         "description": str(metadata.get("description", "")),
         "shipped": bundle.shipped,
+        "origin": bundle.origin,
+        "default": bundle.name in read_defaults().values(),
         "bytes": folder_bytes(bundle.folder),
         "sha256": bundle.sha256,
         "folder": str(bundle.folder),

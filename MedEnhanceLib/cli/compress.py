@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -98,8 +99,8 @@ def _add_region(parser: Parser) -> None:
     parser.add_argument(
         "--region",
         metavar="K,J,I",
-        help="slices, rows, columns as start:stop, from 0, stop excluded; an empty side takes"
-        " all (a sequence has its frames first)",
+        help="slices, rows, columns as start:stop, from 0, stop excluded, negative from the end; "
+        "an empty side takes all (a sequence has its frames first)",
     )
 
 
@@ -115,7 +116,7 @@ def parse_region(text: str) -> list[list[int | None] | None]:
 
 def _parse_axis(axis: str, text: str) -> list[int | None] | None:
     ends = axis.split(":")
-    is_range = len(ends) == 2 and all(end.strip() == "" or end.strip().isdecimal() for end in ends)
+    is_range = len(ends) == 2 and all(re.fullmatch(r"\s*(-?[0-9]+)?\s*", end) for end in ends)
     if not is_range:
         raise ConfigError(
             f"--region {text!r}: {axis!r} is not start:stop",

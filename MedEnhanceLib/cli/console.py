@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -13,13 +15,15 @@ import traceback
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
-from MedEnhanceLib.errors import MedEnhanceError
+from MedEnhanceLib.errors import Cancelled, MedEnhanceError
 
 if TYPE_CHECKING:
     from MedEnhanceLib.runtime.progress import Event, Listener
 
 
 _SIGN_SECONDS = 10.0
+#: How long work may take to stop that was asked twice, or by SIGTERM.
+_PATIENCE_SECONDS = 1.5
 
 
 class UnexpectedError(MedEnhanceError):
@@ -184,27 +188,58 @@ class Console:
 def cancel_on_interrupt() -> Iterator[threading.Event]:
     """The first Ctrl-C asks the job to stop, the second one stops it at once.
 
-    So does the signal by which schedulers end a job: nothing half-written is left behind.
+    So does the signal by which schedulers end a job (SIGTERM). Nothing half-written is left under
+    a final name. Python answers a signal only between two of its own steps, which compiled code
+    may keep it from for long: a thread of its own gets it at once, and ends the process where
+    the second Ctrl-C, or SIGTERM, has not ended it in time.
     """
     cancel = threading.Event()
-
-    def on_interrupt(number: int, frame: object) -> None:  # noqa: ARG001 - signal's signature
-        if cancel.is_set():
-            raise KeyboardInterrupt
-        cancel.set()
-        print("\nstopping … (Ctrl-C again to stop at once)", file=sys.stderr, flush=True)
-
     if threading.current_thread() is not threading.main_thread():
         yield cancel
         return
+    answered = threading.Event()
+
+    def on_signal(number: int, frame: object) -> None:  # noqa: ARG001 - signal's signature
+        if answered.is_set():
+            raise KeyboardInterrupt
+        answered.set()
+        cancel.set()
+
+    def listen() -> None:
+        last_resort: threading.Timer | None = None
+        is_first = True
+        while number := inbox.recv(1):
+            if number[0] not in before:
+                continue
+            cancel.set()
+            if is_first:
+                print("\nstopping … (Ctrl-C again to stop at once)", file=sys.stderr, flush=True)
+            is_hurry = not is_first or number[0] == signal.SIGTERM
+            is_first = False
+            if is_hurry and last_resort is None:
+                last_resort = threading.Timer(_PATIENCE_SECONDS, os._exit, [Cancelled.exit_status])
+                last_resort.daemon = True
+                last_resort.start()
+        if last_resort is not None:
+            last_resort.cancel()
+
+    inbox, outbox = socket.socketpair()
+    outbox.setblocking(False)
     before = {
-        number: signal.signal(number, on_interrupt) for number in (signal.SIGINT, signal.SIGTERM)
+        number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
     }
+    previous = signal.set_wakeup_fd(outbox.fileno(), warn_on_full_buffer=False)
+    listener = threading.Thread(target=listen, name="signals", daemon=True)
+    listener.start()
     try:
         yield cancel
     finally:
+        signal.set_wakeup_fd(previous)
         for number, handler in before.items():
             signal.signal(number, handler)
+        outbox.close()
+        listener.join()
+        inbox.close()
 
 
 def plain(value: Any) -> Any:

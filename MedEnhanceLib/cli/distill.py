@@ -48,6 +48,11 @@ def _declare_distill(parser: Parser) -> None:
     parser.add_argument(
         "--status", metavar="OUT", help="report how far the distillation in that folder is"
     )
+    parser.add_argument(
+        "--room",
+        action="store_true",
+        help="only estimate what a distillation of COHORT can gain, in a minute or two; no OUT",
+    )
     fields = (
         "task",
         "method",
@@ -73,14 +78,23 @@ def _distill(args: argparse.Namespace) -> int:
             raise ConfigError("--status with a cohort", "Give --status OUT alone.")
         fields = args.console.run("distill-status", {"out": args.status}, isolated=False)
         return int(args.console.done(fields, pairs(_status_fields(fields))))
-    if args.out is None:
-        raise ConfigError("COHORT or OUT is missing", "See: medenhance distill --help")
+    if args.room and args.cohort is not None and args.out is None:
+        return _room(args)
+    if args.out is None or args.room:
+        what = "OUT with --room" if args.room and args.out else "COHORT or OUT is missing"
+        raise ConfigError(what, "See: medenhance distill --help")
     config = _config_of(args)
     if private := params_of(args, DPConfig):
         config["dp"] = (config.get("dp") or {}) | private
     params = params_of(args, declaration_of("distill")) | {"config": config}
     fields = args.console.run("distill", params, isolated=args.isolated)
     return int(args.console.done(fields, "\n".join(_lines(fields))))
+
+
+def _room(args: argparse.Namespace) -> int:
+    params = params_of(args, declaration_of("distill-room")) | {"config": _config_of(args)}
+    fields = args.console.run("distill-room", params, isolated=args.isolated)
+    return int(args.console.done(fields, fields["sentence"]))
 
 
 def _lines(fields: Mapping[str, Any]) -> list[str]:
@@ -91,6 +105,7 @@ def _lines(fields: Mapping[str, Any]) -> list[str]:
         *(["the confidential folder shows and names patients: do not share it"] if secret else []),
         f"{fields['images']} images of {fields['patients']} patients; "
         f"{fields['held_out']} patients were held out",
+        *([fields["room"]["sentence"]] if fields.get("room") else []),
         *([str(fields["privacy"]["statement"])] if fields.get("privacy") else []),
         f"audit: {audit.get('summary', 'none')}",
     ]

@@ -144,7 +144,10 @@ def _version_text(row: Mapping[str, Any]) -> str:
 
 def _device_text(row: Mapping[str, Any]) -> str:
     room = f", {size(row['free'])} free of {size(row['total'])}" if row.get("total") else ""
-    return f"{row['name']}: {row['what']}{room}"
+    fault = f"; it cannot be used: {row['fault']}" if row.get("fault") else ""
+    if row.get("needs") and not fault:
+        room += f"; enhancing takes up to {size(row['needs'])} of it"
+    return f"{row['name']}: {row['what']}{room}{fault}"
 
 
 def _share(count: int | None) -> str:

@@ -6,6 +6,7 @@ Nothing heavy is imported here or at the top of a command's file: help must be i
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from MedEnhanceLib.errors import (
     DependencyError,
     DeviceMemoryError,
     MedEnhanceError,
+    OutputError,
 )
 from MedEnhanceLib.runtime.dependencies import PIP_NAMES
 from MedEnhanceLib.runtime.machine import let_idle_threads_sleep
@@ -46,6 +48,8 @@ COMMANDS = (
     doctor.DOCTOR,
     doctor.WORKER,
 )
+#: What the system answers where what is printed has no room.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 _DESCRIPTION = (
     "Enhance, segment and compress medical volumes.\n"
     "Research software, not a medical device; not for diagnosis."
@@ -101,6 +105,11 @@ def _run(arguments: Sequence[str], console: Console) -> int:
     except (BrokenPipeError, SystemExit):
         raise
     except Exception as cause:  # noqa: BLE001 - the last place: nobody wants a traceback here
+        if isinstance(cause, OSError) and cause.errno in _FULL and cause.filename is None:
+            console.as_json = False  # what it says goes to stderr alone
+            _forget_stdout()
+            said = f"what the command prints cannot be written: {cause.strerror}"
+            return console.fail(OutputError(said, "Free some space, or print elsewhere."), cause)
         return console.fail(UnexpectedError.of(cause), cause)
 
 
@@ -138,6 +147,11 @@ def _survive_narrow_encodings() -> None:
 
 def _reader_went_away() -> int:
     """`medenhance … | head`: not an error, but Python must not complain when it exits."""
+    _forget_stdout()
+    return 0
+
+
+def _forget_stdout() -> None:
+    """Lead what is still to be printed nowhere."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0

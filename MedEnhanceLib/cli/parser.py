@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,8 @@ class Parser(argparse.ArgumentParser):
         """As argparse's, but what is left over is refused here, where the options are known."""
         self.declared()
         self._given = list(args or ())
-        parsed, rest = super().parse_known_args(args, namespace)
+        given = None if args is None else _with_negative_values(args)
+        parsed, rest = super().parse_known_args(given, namespace)
         for word in rest:
             if word.startswith("-"):
                 self._refuse_option(word)
@@ -312,3 +314,14 @@ def read_config(path: str | None) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise ConfigError(f"{path} does not hold a JSON object", 'Write {"option": value, …}.')
     return fields
+
+
+def _with_negative_values(words: Sequence[str]) -> list[str]:
+    """`--region -5:,:,:` as `--region=-5:,:,:`, which argparse does not take for an option."""
+    joined: list[str] = []
+    for word in words:
+        if joined and re.fullmatch(r"--[\w-]+", joined[-1]) and re.match(r"-\d", word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined

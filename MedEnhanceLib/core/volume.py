@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.geometry import Geometry, Triple
 from MedEnhanceLib.core.origin import DicomOrigin, Lossy
 from MedEnhanceLib.errors import InputError, MedEnhanceError
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.report.notebook import Picture
 
 Voxels = npt.NDArray[Any]
 
@@ -77,6 +80,27 @@ class Volume:
         name = f" {self.source!r}" if self.source else ""
         return f"<Volume{name}: {self.modality} {self.shape} {self.dtype}, {spacing} mm>"
 
+    def plot(
+        self,
+        *,
+        point: tuple[int, int, int] | None = None,
+        window: tuple[float, float] | None = None,
+    ) -> Picture:
+        """Three planes, with a ruler and the sides of the patient; notebooks show them.
+
+        Args:
+            point: (slice, row, column) that they go through; None: where much is to be seen.
+            window: lowest and highest gray level; None: chosen by the voxels.
+        """
+        from MedEnhanceLib.report.notebook import planes_of_volume
+
+        return planes_of_volume(self, point=point, window=window)
+
+    def _repr_html_(self) -> str:
+        from MedEnhanceLib.report.notebook import volume_html
+
+        return volume_html(self)
+
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of `voxels`."""
@@ -137,6 +161,130 @@ class Volume:
             geometry=self.geometry.cropped((first, 0, 0)),
             origin=self.origin and self.origin.cropped(first, stop),
         )
+
+    def crop(
+        self, k: slice = slice(None), j: slice = slice(None), i: slice = slice(None)
+    ) -> Volume:
+        """A part of every frame, where it is (a view), as `volume.crop(k=slice(40, 60))`.
+
+        Args:
+            k: slices; negative numbers count from the end.
+            j: rows.
+            i: columns.
+        Raises:
+            InputError: nothing is left, or there is a step.
+        """
+        from MedEnhanceLib.core import exchange
+
+        return exchange.crop(self, (k, j, i))
+
+    def resample(self, spacing: Triple | None = None, *, like: Volume | None = None) -> Volume:
+        """On another grid; linear, labels (SEG) by the nearest neighbor, outside the lowest value.
+
+        Args:
+            spacing: mm along i (columns), j (rows), k (slices); the field of view stays.
+            like: a volume whose grid is taken.
+        Raises:
+            ConfigError: neither or both are given.
+        """
+        from MedEnhanceLib.core import exchange
+
+        return exchange.resample(self, spacing, like)
+
+    @property
+    def affine(self) -> npt.NDArray[np.float64]:
+        """4×4, (i, j, k) → mm in RAS, as NIfTI, nibabel and Slicer have it."""
+        return self.geometry.affine_ras
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Voxels:
+        """The voxels, read-only unless copied."""
+        if copy or (dtype is not None and np.dtype(dtype) != self.dtype):
+            if copy is False:
+                raise ValueError(f"voxels of type {self.dtype} are {dtype} in a copy alone")
+            return np.array(self.voxels, dtype)
+        return self.voxels
+
+    @classmethod
+    def from_array(
+        cls,
+        array: Any,
+        *,
+        affine: Any = None,
+        spacing: Any = None,
+        modality: str | None = None,
+        units: str | None = None,
+    ) -> Volume:
+        """A volume of a copy of an array or tensor.
+
+        Args:
+            array: [slice, row, column], or [frame, slice, row, column].
+            affine: 4×4, (column, row, slice) → mm in RAS; or spacing.
+            spacing: mm between columns, rows and slices.
+            modality: "CT", "MR" …; None: guessed from the values.
+            units: of the intensities; None: HU for CT, else "".
+        Raises:
+            InputError: neither or both of affine and spacing; a wrong number of axes.
+            GeometryError: no valid grid.
+        """
+        from MedEnhanceLib.core import exchange
+
+        return exchange.from_array(
+            array, affine=affine, spacing=spacing, modality=modality, units=units
+        )
+
+    @classmethod
+    def from_sitk(cls, image: Any, *, modality: str | None = None) -> Volume:
+        """A copy of a SimpleITK image of 3 axes, or 4 with time last.
+
+        Raises InputError for other axes, or several values a voxel.
+        """
+        from MedEnhanceLib.core import exchange
+
+        return exchange.from_sitk(image, modality=modality)
+
+    def to_sitk(self) -> Any:
+        """As a SimpleITK image; a sequence has time as its fourth axis."""
+        from MedEnhanceLib.core import exchange
+
+        return exchange.to_sitk(self)
+
+    @classmethod
+    def from_nibabel(cls, image: Any, *, modality: str | None = None) -> Volume:
+        """A copy of a nibabel image, [I, J, K] or [I, J, K, T], with its scale factors applied.
+
+        Raises GeometryError for a sheared grid.
+        """
+        from MedEnhanceLib.core import exchange
+
+        return exchange.from_nibabel(image, modality=modality)
+
+    def to_nibabel(self) -> Any:
+        """As a nibabel Nifti1Image, in the order [I, J, K], a sequence [I, J, K, T]."""
+        from MedEnhanceLib.core import exchange
+
+        return exchange.to_nibabel(self)
+
+    @classmethod
+    def from_metatensor(cls, tensor: Any, *, modality: str | None = None) -> Volume:
+        """A copy of a MONAI MetaTensor, [1, I, J, K] or [I, J, K].
+
+        Raises InputError for several channels or a batch.
+        """
+        from MedEnhanceLib.core import exchange
+
+        return exchange.from_metatensor(tensor, modality=modality)
+
+    def to_metatensor(self) -> Any:
+        """As a MONAI MetaTensor [1, I, J, K] with its affine, a copy."""
+        from MedEnhanceLib.core import exchange
+
+        return exchange.to_metatensor(self)
+
+    def to_torch(self, dtype: Any = None) -> Any:
+        """As a writable tensor [K, J, I], a copy; of a type that PyTorch has, or `dtype`."""
+        from MedEnhanceLib.core import exchange
+
+        return exchange.to_torch(self, dtype)
 
     def is_equal(self, other: Volume) -> bool:
         """Whether voxels (values and type) and geometry are the same, bit for bit."""

@@ -38,6 +38,7 @@ from MedEnhanceLib.gradprom.gradients import (
     named,
     products,
 )
+from MedEnhanceLib.nets.precision import in_double
 
 MODES = ("binary", "cosine", "project", "joint", "off")
 SCOPES = ("global", "layer", "parameter")
@@ -409,7 +410,7 @@ def _against(main: Sequence[Gradient], aux: Sequence[Gradient], group: Sequence[
     g_a less this multiple of g_m is what of g_a does not contradict g_m.
     """
     pairs = [
-        (main_of.detach().double().flatten(), aux_of.detach().to(main_of).double().flatten())
+        (in_double(main_of.detach()).flatten(), in_double(aux_of.detach().to(main_of)).flatten())
         for main_of, aux_of in ((main[index], aux[index]) for index in group)
         if main_of is not None and aux_of is not None
     ]

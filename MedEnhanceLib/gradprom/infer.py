@@ -24,7 +24,7 @@ from MedEnhanceLib.gradprom.config import Label, SegmentConfig
 from MedEnhanceLib.gradprom.head import HeadModel, kept_components, open_head
 from MedEnhanceLib.gradprom.shapes import keep_largest, surface_areas, voxel_counts
 from MedEnhanceLib.nets.intensity import scaling_for
-from MedEnhanceLib.nets.precision import move
+from MedEnhanceLib.nets.precision import move, without_tf32
 from MedEnhanceLib.nets.slices import Plan, SliceStacks, over_slices, stoppable
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
@@ -52,14 +52,19 @@ class Segmentation:
     seconds: float
     warning: str = ""
 
+    def __repr__(self) -> str:
+        names = ", ".join(label.name for label in self.labels)
+        return f"<Segmentation by {self.model['name']} in {self.seconds:.1f} s: {names}>"
 
+
+@without_tf32()
 def segment(
     volume: Volume, bundle: Bundle, config: SegmentConfig, *, warning: str, monitor: Monitor
 ) -> Segmentation:
     """As `gradprom.segment`, with a verified bundle and the warning of `open_head_for`."""
     began = time.monotonic()
     choice = choose_device(config.device)
-    monitor.log(f"running {bundle.name} on {choice.name}: {choice.reason}")
+    monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
     untrained = training_length_warning(bundle)
     if untrained is not None:
         monitor.warn(untrained.text)

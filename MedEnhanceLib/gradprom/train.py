@@ -31,7 +31,7 @@ from MedEnhanceLib.gradprom.labeled import Files, check_structures, find_split, 
 from MedEnhanceLib.gradprom.shapes import flicker
 from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
 from MedEnhanceLib.nets.intensity import scaling_for
-from MedEnhanceLib.nets.precision import mixed_precision, move
+from MedEnhanceLib.nets.precision import mixed_precision, move, without_tf32
 from MedEnhanceLib.nets.training import averaged_weights, set_learning_rate, training_steps
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
@@ -48,6 +48,7 @@ _PHOTONS, _ELECTRONIC = 5e3, 5.0
 FLICKER = "flicker (1 is the reference's)"
 
 
+@without_tf32()
 def train(
     config: TrainHeadConfig,
     data: Path,

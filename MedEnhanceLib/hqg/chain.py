@@ -21,6 +21,7 @@ from MedEnhanceLib.hqg import appearance, artifacts, earlier_scan, sharpness
 from MedEnhanceLib.hqg.cache import VolumeCache
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import denoise, need_of
+from MedEnhanceLib.nets.grouped import Engine
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.noise import NoiseEstimate, measure_noise, noise_to_contrast
 from MedEnhanceLib.runtime.progress import Monitor, attend
@@ -43,6 +44,7 @@ class Chain:
         wanted: the appearance that a guide shows.
         earlier: the patient's earlier scan on the grid of the frame, in its units.
         is_shaded: whether its shading is to be corrected (N4), for bias_correction "auto".
+        engine: what computes the filter; None for the default one.
         facts: what was measured and decided, as manifests record it.
     """
 
@@ -54,6 +56,7 @@ class Chain:
     wanted: appearance.Appearance | None = None
     earlier: Floats | None = None
     is_shaded: bool = False
+    engine: Engine | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -69,6 +72,7 @@ def plan_chain(
     *,
     guide: Volume | appearance.Appearance | None = None,
     is_preview: bool = False,
+    engine: Engine | None = None,
     monitor: Monitor,
 ) -> Chain:
     """Measure a frame and decide what is done to it.
@@ -79,6 +83,7 @@ def plan_chain(
         config: task, strength and what the guide is for.
         guide: the wanted appearance or a volume that has it, or the patient's earlier scan.
         is_preview: leaves out what needs all slices.
+        engine: of the filter.
         monitor: messages and cancelling.
 
     Raises:
@@ -103,7 +108,7 @@ def plan_chain(
     if share < 1:
         facts["noise"]["reason"] = need.reason
         monitor.log(f"{share:.0%} of the correction is applied: {need.reason}")
-    chain = Chain(frame, noise, share, facts=facts)
+    chain = Chain(frame, noise, share, engine=engine, facts=facts)
     if is_preview:
         left_out = "blur and shading" + (", and the guide" if guide is not None else "")
         monitor.log(f"the preview shows what happens to the noise; without {left_out}")
@@ -218,6 +223,7 @@ def _denoised(chain: Chain, only: slice, monitor: Monitor) -> Floats:
         share=chain.share,
         only=only,
         earlier=chain.earlier,
+        engine=chain.engine,
         monitor=monitor,
     )
 
@@ -230,7 +236,10 @@ def _at_any_level(chain: Chain, monitor: Monitor) -> Callable[[Floats, float], F
         louder = replace(chain.noise, sigma=chain.noise.sigma * np.float32(factor), level=sigma)
         quiet = Monitor(cancel=lambda: monitor.cancelled)
         return denoise(
-            chain.frame.with_voxels(voxels), replace(louder, rician=False), monitor=quiet
+            chain.frame.with_voxels(voxels),
+            replace(louder, rician=False),
+            engine=chain.engine,
+            monitor=quiet,
         )
 
     return run

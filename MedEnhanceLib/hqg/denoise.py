@@ -96,6 +96,7 @@ def denoise(
     share: float = 1.0,
     only: slice | None = None,
     earlier: Floats | None = None,
+    engine: grouped.Engine | None = None,
     monitor: Monitor | None = None,
 ) -> Floats:
     """A volume without the noise that was measured in it.
@@ -108,6 +109,7 @@ def denoise(
         earlier: an earlier scan of the patient on the grid and in the units of the volume, NaN
             where it shows nothing; it helps to decide what is anatomy, none of it gets into the
             result.
+        engine: what computes, as in `grouped.denoised`.
         monitor: progress and cancelling.
 
     Returns:
@@ -128,6 +130,7 @@ def denoise(
         LevelMap(noise),
         noise.spectrum.reshape(-1),
         spacing=volume.geometry.spacing,
+        engine=engine,
     )
     monitor, pilot = monitor or Monitor(), None
     if earlier is not None:

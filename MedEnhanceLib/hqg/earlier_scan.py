@@ -166,7 +166,8 @@ def _regressed(start: Floats, aligned: Floats, sigma: Floats) -> Floats:
         shown = torch.from_numpy(np.isfinite(aligned)).float()
         seen = torch.from_numpy(np.nan_to_num(aligned, nan=0.0, copy=True))
         own = torch.from_numpy(np.ascontiguousarray(start))
-        chance = (_START_ERROR * torch.from_numpy(np.ascontiguousarray(sigma))).square()
+        # A copy: σ may be one number seen at every voxel, which PyTorch does not take.
+        chance = (_START_ERROR * torch.from_numpy(np.array(sigma, order="C"))).square()
         mean_own, mean_seen = _mean(own), _mean(seen)
         variance = (_mean(seen.square()) - mean_seen.square()).clamp_min(0)
         slope = (_mean(own * seen) - mean_own * mean_seen) / (variance + _TINY)

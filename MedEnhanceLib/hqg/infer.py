@@ -43,8 +43,9 @@ from MedEnhanceLib.hqg.range import Verdict
 from MedEnhanceLib.hqg.strength import Enhancement, lowest_value
 from MedEnhanceLib.hqg.uncertainty import raw_deviation, spread_of_samples
 from MedEnhanceLib.io.describe import refuse_not_finite
+from MedEnhanceLib.nets.grouped import engine_for
 from MedEnhanceLib.nets.intensity import Scaling, scaling_for
-from MedEnhanceLib.nets.precision import move
+from MedEnhanceLib.nets.precision import move, without_tf32
 from MedEnhanceLib.nets.slices import GRID, Plan, SliceStacks, stoppable
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.device import choose_device
@@ -60,6 +61,7 @@ _GUIDE_SLICES = 32
 _SLICES_AT_ONCE = 16
 
 
+@without_tf32()
 def enhance(
     volume: Volume,
     bundle: Bundle,
@@ -81,7 +83,7 @@ def enhance(
     frames = volume.frames()
     caches = _measured(volume, cache)  # of all frames before the first is enhanced
     choice = choose_device(config.device)
-    monitor.log(f"running {bundle.name} on {choice.name}: {choice.reason}")
+    monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
     described = json.dumps(bundle.metadata, sort_keys=True, default=str)
     model = _warm_enhancer(bundle.folder, bundle.sha256, described)
     move(model.guide, "cpu")
@@ -103,9 +105,16 @@ def enhance(
     if bundle.starts_grouped and isinstance(guide, Volume) and is_looked_at:
         guide = measure_appearance(guide, monitor)  # once for all frames
     if bundle.starts_grouped:
+        engine = engine_for(choice.name, monitor)
         chains = [
             plan_chain(
-                frame, known, config, guide=guide, is_preview=slices is not None, monitor=monitor
+                frame,
+                known,
+                config,
+                guide=guide,
+                is_preview=slices is not None,
+                engine=engine,
+                monitor=monitor,
             )
             for frame, known in zip(frames, caches, strict=True)
         ]

@@ -30,6 +30,7 @@ from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.predict import SliceRun, predict_oriented, predict_slices, shrunk
 from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.intensity import Scaling, scaling_for
+from MedEnhanceLib.nets.precision import without_tf32
 from MedEnhanceLib.nets.slices import Plan, SliceStacks
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
@@ -149,6 +150,7 @@ def raw_estimate(
     return RawEstimate(image, error, spread, stacks.scaling)
 
 
+@without_tf32()
 def calibrate(
     folder: Path,
     pairs: Iterable[Pair],

@@ -1,4 +1,4 @@
-"""What a volume is: its card for people and JSON, its likely modality, whether all is finite."""
+"""What a volume is: its card for people and JSON, and whether all of it is finite."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import map_in_words
-from MedEnhanceLib.core.slabs import every, extremes, slabs
+from MedEnhanceLib.core.modality import MICROSCOPY_MM
+from MedEnhanceLib.core.slabs import slabs
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import InputError
 
 _LETTERS = ("LR", "PA", "SI")
 #: Above this ratio of spacings, methods work slice by slice.
 _ANISOTROPIC = 3.0
-_MICROSCOPY_MM = 1e-3
 
 
 def card(volume: Volume, path: str | os.PathLike[str] | None = None) -> dict[str, Any]:
@@ -91,40 +91,12 @@ def _warnings(volume: Volume, *, constant: bool) -> list[str]:
             spacing
         )
         > _ANISOTROPIC * min(spacing),
-        "microscopy: spacing below 1 µm": min(spacing) < _MICROSCOPY_MM,
+        "microscopy: spacing below 1 µm": min(spacing) < MICROSCOPY_MM,
         f"oblique: up to {angle:.1f}° off the patient's axes": angle > 0.1,
         "left-handed axes": not volume.geometry.is_right_handed,
         f"no image, but {map_in_words(volume.history)}": bool(map_in_words(volume.history)),
     }
     return [fact for fact, holds in facts.items() if holds]
-
-
-_LARGEST_SAMPLE = 200_000
-#: Below 1 µm it is no patient.
-#: Air is -1000 HU; -4096 is the lowest padding in use; metal saturates at 12 or 16 bits.
-_HU_AIR, _HU_LOWEST, _HU_HIGHEST = -500, -4096, 32767
-
-
-def guess_modality(volume: Volume) -> str:
-    """Guess the modality: EM by its spacing, CT by values like HU, MR by many levels from 0.
-
-    Everything else is OT: label maps and small ranges (SUV, probabilities) among them.
-    """
-    if min(volume.geometry.spacing) < _MICROSCOPY_MM:
-        return "EM"
-    low, high = (float(end) for end in extremes(volume.voxels))
-    if _HU_LOWEST <= low <= _HU_AIR and 100 <= high <= _HU_HIGHEST:
-        return "CT"
-    if low >= -0.25 * high and high >= 64:
-        sample = every(volume.voxels, max(1, volume.voxels.size // _LARGEST_SAMPLE))
-        if np.unique(sample).size > 32:
-            return "MR"
-    return "OT"
-
-
-def default_units(modality: str) -> str:
-    """The unit of a modality's intensities if the file does not state one."""
-    return "HU" if modality == "CT" else ""
 
 
 def refuse_not_finite(volume: Volume) -> None:

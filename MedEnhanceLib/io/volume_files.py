@@ -10,16 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from MedEnhanceLib.core.modality import default_units, guess_modality
 from MedEnhanceLib.core.slabs import blank, slabs
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.io import tags
 from MedEnhanceLib.io.atomic import atomic_write, refuse_existing
-from MedEnhanceLib.io.describe import default_units, finite_parts, guess_modality, refuse_not_finite
+from MedEnhanceLib.io.describe import finite_parts, refuse_not_finite
 from MedEnhanceLib.io.dicom import Repairs, is_dicom, is_source, load_dicom
 from MedEnhanceLib.io.nifti import read_nifti, write_nifti
 from MedEnhanceLib.io.nrrd_metaimage import read_itk, write_itk
-from MedEnhanceLib.io.voxels import input_error
+from MedEnhanceLib.io.voxels import input_error, refuse_pipe
 from MedEnhanceLib.runtime.progress import Monitor
 
 _READERS = {
@@ -83,6 +84,7 @@ def load(
         ConfigError: `series` for a file that has none.
     """
     path, monitor = Path(path), monitor or Monitor()
+    refuse_pipe(path)
     try:
         is_folder, size = path.is_dir(), path.stat().st_size
     except OSError as cause:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import stat
 import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,6 +36,16 @@ def readable(path: Path) -> Iterator[BinaryIO]:
             yield stream
     except OSError as cause:
         raise input_error(path, cause) from cause
+
+
+def refuse_pipe(path: Path) -> None:
+    """Raise InputError for a pipe, a socket or a device: reading it might wait for ever."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as cause:
+        raise input_error(path, cause) from cause
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise InputError(f"{path} is a pipe or a device", "Give a file or a folder.")
 
 
 def input_error(path: Path, cause: OSError) -> InputError:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from MedEnhanceLib.jobs.failures import memory_errors
+from MedEnhanceLib.jobs.failures import device_errors
 from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.lazy import imported
 from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor
 
 
@@ -16,7 +17,7 @@ def watched(progress: Listener | bool | None, cancel: Cancel | None) -> Iterator
 
     progress: a function that takes Events; True shows a bar on stderr; None or False nothing.
     """
-    with memory_errors():
+    with device_errors(), _torch_as_it_starts():
         if progress is not True:
             yield Monitor(progress or None, cancel)
             return
@@ -27,7 +28,7 @@ def watched(progress: Listener | bool | None, cancel: Cancel | None) -> Iterator
 @contextmanager
 def progress_bar() -> Iterator[Listener]:
     """A bar by tqdm on stderr; warnings and log lines are printed above it."""
-    tqdm = require("tqdm", purpose="A progress bar").tqdm
+    tqdm = require("tqdm.auto", purpose="A progress bar").tqdm
     shape = "{desc}: {percentage:3.0f}% |{bar}| {elapsed}<{remaining}"
     with tqdm(total=1.0, bar_format=shape, dynamic_ncols=True) as bar:
 
@@ -39,3 +40,23 @@ def progress_bar() -> Iterator[Listener]:
                 tqdm.write(f"{event.kind}: {event.fields['message']}", file=bar.fp)
 
         yield listen
+        bar.update(1.0 - bar.n)  # what comes after the last stage was not announced
+
+
+@contextmanager
+def _torch_as_it_starts() -> Iterator[None]:
+    """PyTorch's default type and device as after its import, whatever a notebook has set."""
+    torch = imported("torch")
+    if torch is None:
+        yield
+        return
+    chosen, device = torch.get_default_dtype(), torch.get_default_device()
+    if chosen == torch.float32 and device.type == "cpu":
+        yield
+        return
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(chosen)

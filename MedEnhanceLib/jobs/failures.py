@@ -7,19 +7,22 @@ MedEnhanceError
 
 from __future__ import annotations
 
-import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from MedEnhanceLib import errors
-from MedEnhanceLib.errors import Cancelled, DeviceMemoryError, MedEnhanceError
+from MedEnhanceLib.errors import Cancelled, DeviceLostError, DeviceMemoryError, MedEnhanceError
+from MedEnhanceLib.runtime.device import is_device_lost, is_out_of_memory
 
 _LONGEST_DETAILS = 32_000
 _LESS_MEMORY = "Close other programs, crop the volume, or choose the CPU as device (--device cpu)."
-#: What libraries say in a plain RuntimeError when memory runs out.
-_MEMORY_WORDS = ("out of memory", "can't allocate memory", "failed to allocate", "bad_alloc")
+#: A training or distillation goes on from its last checkpoint; other jobs begin anew.
+_LOST = (
+    "Start it again, on the CPU if this comes back (--device cpu): trainings and distillations "
+    "resume from their last checkpoint, on either."
+)
 
 
 class InternalError(MedEnhanceError):
@@ -43,6 +46,7 @@ _CLASSES: tuple[type[MedEnhanceError], ...] = (
     errors.DependencyError,
     errors.ModelError,
     errors.DeviceMemoryError,
+    errors.DeviceLostError,
     errors.DeviceBusyError,
     errors.CodecError,
     errors.Cancelled,
@@ -53,16 +57,22 @@ _BY_CODE = {cls.code: cls for cls in _CLASSES}
 
 
 @contextmanager
-def memory_errors() -> Iterator[None]:
-    """Turn every way in which memory runs out into DeviceMemoryError."""
+def device_errors() -> Iterator[None]:
+    """Turn every way in which memory runs out into DeviceMemoryError, and a card that stopped
+    answering into DeviceLostError.
+    """
     try:
         yield
     except MemoryError as cause:
         raise DeviceMemoryError(f"memory ran out ({cause or 'host'})", _LESS_MEMORY) from cause
     except RuntimeError as cause:
-        if not _is_out_of_memory(cause):
-            raise
         reason = str(cause).strip().partition("\n")[0][:200]
+        if is_device_lost(cause):
+            raise DeviceLostError(
+                f"the graphics card stopped answering: {reason}", _LOST
+            ) from cause
+        if not is_out_of_memory(cause):
+            raise
         raise DeviceMemoryError(f"memory ran out: {reason}", _LESS_MEMORY) from cause
 
 
@@ -70,7 +80,7 @@ def memory_errors() -> Iterator[None]:
 def job_errors(kind: str) -> Iterator[None]:
     """Let only MedEnhanceErrors out of a job."""
     try:
-        with memory_errors():
+        with device_errors():
             yield
     except MedEnhanceError:
         raise
@@ -102,11 +112,3 @@ def error_from_json(fields: Mapping[str, Any]) -> MedEnhanceError:
     if fields.get("details"):
         error.add_note(f"In the worker:\n{fields['details']}")
     return error
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(error, torch.OutOfMemoryError):
-        return True
-    text = str(error).lower()
-    return any(words in text for words in _MEMORY_WORDS)

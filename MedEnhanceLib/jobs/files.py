@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
-from MedEnhanceLib.core.manifest import make_manifest
+from MedEnhanceLib.core.manifest import file_sha256, make_manifest
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, OutputError
@@ -62,6 +62,12 @@ class VolumeParams(Params):
     fix_spacing: bool = option(
         False,
         help="resample a DICOM series with gaps or uneven spacing to an even one, across the gaps",
+    )
+
+    keep_names: bool = option(
+        False,
+        help="record the names of the files that were read in manifest and report; else their "
+        "hash, as files are often called as patients are",
     )
 
     def load(self, monitor: Monitor, scratch: Path | None = None) -> Volume:
@@ -255,6 +261,25 @@ def known_as(path: Path, volume: Volume) -> Path:
     return path if volume.source.startswith(str(path)) else Path(volume.source or path)
 
 
+def recorded(inputs: Mapping[str, Path], *, keep_names: bool) -> dict[str, str]:
+    """What a manifest states of each file that was read: its name, or else its hash."""
+    from MedEnhanceLib.io import ending_of
+
+    def neutral(path: Path) -> str:
+        if path.is_file():
+            return f"a file{ending_of(path) and f' ({ending_of(path)})'}, {_hash_of(path)}"
+        return "a folder" if path.is_dir() else "a volume"
+
+    return {name: path.name if keep_names else neutral(path) for name, path in inputs.items()}
+
+
+def _hash_of(path: Path) -> str:
+    try:
+        return f"SHA-256 {file_sha256(path)}"
+    except OSError:  # gone since it was read
+        return "SHA-256 not known"
+
+
 class Extra(Protocol):
     """What was written besides files of volumes."""
 
@@ -278,6 +303,7 @@ def finish(
     source: Volume | None = None,
     written: Extra | None = None,
     anonymous: bool = False,
+    keep_names: bool = False,
     overwrite: bool,
 ) -> Result:
     """Write the manifest beside the first output; the Result that reports both.
@@ -285,8 +311,9 @@ def finish(
     began: `time.monotonic()` at the start. figures: what the job found out; it goes into both.
     source: the volume that was read, whose DICOM series the manifest names. written: the DICOM
     objects in the output, whose files only the Result lists. anonymous: the manifest, which lies
-    beside what nobody shall be recognized by, names neither input nor series: files are often
-    called as patients are.
+    beside what nobody shall be recognized by, states neither input nor series. keep_names: it names
+    the files that were read, where it would state their hashes: files are often called as patients
+    are.
     """
     from MedEnhanceLib.io.atomic import write_json
 
@@ -299,7 +326,7 @@ def finish(
     manifest = make_manifest(
         action,
         config=config,
-        inputs={} if anonymous else {name: path.name for name, path in inputs.items()},
+        inputs={} if anonymous else recorded(inputs, keep_names=keep_names),
         device=device,
         seconds=seconds,
         model=model,

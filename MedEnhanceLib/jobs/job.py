@@ -16,6 +16,7 @@ from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.failures import job_errors
 from MedEnhanceLib.jobs.files import KeptVolumes, Result
 from MedEnhanceLib.jobs.worker.events import PROTOCOL, check_version
+from MedEnhanceLib.runtime.locks import release_memory
 from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor
 
 
@@ -70,6 +71,7 @@ JOBS: dict[str, JobKind | ShippedKind] = {
     "deidentify": ShippedKind("series", "Deidentify"),
     "train": ShippedKind("train", "Train"),
     "distill": ShippedKind("distill", "Distill"),
+    "distill-room": ShippedKind("distill", "DistillRoom"),
     "distill-status": ShippedKind("distill", "DistillStatus"),
     "compare": ShippedKind("compare", "Compare"),
     "distill-estimate": ShippedKind("distill", "DistillEstimate"),
@@ -164,9 +166,14 @@ def run_job(
     with job_errors(spec.kind):
         report(Event("started", {"kind": spec.kind}))
         monitor = Monitor(progress, cancel)
-        if isinstance(kind, ShippedKind) and kind.keeps_volumes:
-            result = kind.run(spec.typed_params(), monitor, kept or KeptVolumes())
-        else:
-            result = kind.run(spec.typed_params(), monitor)
+        try:
+            if isinstance(kind, ShippedKind) and kind.keeps_volumes:
+                result = kind.run(spec.typed_params(), monitor, kept or KeptVolumes())
+            else:
+                result = kind.run(spec.typed_params(), monitor)
+        finally:
+            # A worker stays for minutes after its job: the card is shared with other programs.
+            for device in ("cuda", "mps"):
+                release_memory(device)
         report(Event("result", result.fields))
     return result

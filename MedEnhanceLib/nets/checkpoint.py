@@ -54,13 +54,14 @@ def save_checkpoint(
     from safetensors.torch import save_file
 
     tensors = {_TORCH_RANDOM: torch.get_rng_state()}
-    if torch.cuda.is_available():
-        tensors[_CUDA_RANDOM] = torch.cuda.get_rng_state()
     for name, module in modules.items():
         tensors |= {f"{name}/{key}": value for key, value in module.state_dict().items()}
     for name, optimizer in optimizers.items():
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"{name}/{index}/{key}": value for key, value in state.items()}
+    card = _card_of(tensors)
+    if card is not None:
+        tensors[_CUDA_RANDOM] = torch.cuda.get_rng_state(card)
     header = {
         "step": step,
         "config": dict(config),
@@ -121,13 +122,22 @@ def load_checkpoint(
             {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
         )
     torch.set_rng_state(tensors[_TORCH_RANDOM])
-    if _CUDA_RANDOM in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors[_CUDA_RANDOM])
+    card = _card_of({k: v for m in modules.values() for k, v in m.state_dict().items()})
+    if _CUDA_RANDOM in tensors and card is not None:
+        torch.cuda.set_rng_state(tensors[_CUDA_RANDOM], card)
     if generator is not None:
         generator.bit_generator.state = header["random"]
     if notes is not None:
         notes.update(header.get("notes", {}))
     return int(header["step"])
+
+
+def _card_of(tensors: Mapping[str, Tensor]) -> torch.device | None:
+    """The CUDA device that holds tensors of a training; None for one on the CPU.
+
+    Asking PyTorch whether there is a card would take memory on it for trainings on the CPU too.
+    """
+    return next((tensor.device for tensor in tensors.values() if tensor.is_cuda), None)
 
 
 def _damaged(path: Path, cause: Exception) -> ModelError:

@@ -231,6 +231,18 @@ def default_engine(monitor: Monitor) -> Engine:
     return TorchEngine()
 
 
+def engine_for(device: str, monitor: Monitor) -> Engine | None:
+    """What computes on a device that a user chose; None for the default engine of CPUs.
+
+    CUDA devices have the filter; other GPUs lack what it needs and leave it to the CPU.
+    """
+    if not device.startswith("cuda"):
+        return None
+    from MedEnhanceLib.nets.grouped_torch import CardEngine
+
+    return CardEngine(device, monitor)
+
+
 class _Run:
     """A volume on its way through the stages; a context, which ends its threads."""
 
@@ -332,7 +344,8 @@ class _Run:
     def _bands(self, stage: _Stage, number: int) -> list[range]:
         """The rows of references of a layer in parts that threads share."""
         rows, step = stage.layer(number).rows(self._noisy.shape[1]), stage.layer(number).step
-        at_once = max(1, _REFERENCES_IN_BAND[stage.kind] * step // self._noisy.shape[2])
+        most = getattr(self._engine, "references_in_band", _REFERENCES_IN_BAND)
+        at_once = max(1, most[stage.kind] * step // self._noisy.shape[2])
         return [range(row, min(row + at_once, rows)) for row in range(0, rows, at_once)]
 
     def _band(self, stage: _Stage, layer: Layer, rows: range, slab: _Slab) -> _Band:

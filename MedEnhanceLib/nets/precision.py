@@ -1,9 +1,21 @@
-"""Precision and memory layout of networks on a device: half precision, channels last."""
+"""Precision and memory layout of networks on a device: half precision, TF32, channels last."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+#: Compute capability from which NVIDIA's cards have bfloat16; before, PyTorch emulates it.
+_BFLOAT16_SINCE = (8, 0)
+_tf32_lock = threading.Lock()
+_runs_without_tf32 = 0
+_tf32_before: tuple[Any, Any] = (False, False)
 
 
 def mixed_precision(device: str) -> torch.autocast:
@@ -13,7 +25,7 @@ def mixed_precision(device: str) -> torch.autocast:
     """
     kind = device.partition(":")[0]
     if kind == "cuda":
-        native = torch.cuda.is_bf16_supported()
+        native = torch.cuda.get_device_capability(device) >= _BFLOAT16_SINCE
     else:
         native = kind == "cpu" and _cpu_has_bfloat16()
     return torch.autocast(kind, dtype=torch.bfloat16, enabled=native)
@@ -34,6 +46,68 @@ def computes_in_half(device: str) -> bool:
     """Whether `inference_precision` uses half precision on the device."""
     kind = device.partition(":")[0]
     return kind == "cuda" or (kind == "cpu" and _cpu_has_bfloat16())
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Within it, and for functions decorated with it, float32 is float32 on NVIDIA's cards too.
+
+    cuDNN's default for convolutions is TF32, with the 10 bits of float16. What is computed in
+    float32 here needs more: the shrinkage, stem and head of the enhancer, finite differences of
+    losses, penalties on gradients, gradients that are matched. It has to hold for the backward
+    pass as well, so whole runs are decorated, not single losses. The switch is the process's: it
+    goes back when the last of several runs ends.
+    """
+    global _runs_without_tf32, _tf32_before
+    with _tf32_lock:
+        if _runs_without_tf32 == 0:
+            _tf32_before = _allow_tf32(False, False)
+        _runs_without_tf32 += 1
+    try:
+        yield
+    finally:
+        with _tf32_lock:
+            _runs_without_tf32 -= 1
+            if _runs_without_tf32 == 0:
+                _allow_tf32(*_tf32_before)
+
+
+def _allow_tf32(convolutions: Any, products: Any) -> tuple[Any, Any]:
+    """Switch TF32; returns what was set before.
+
+    PyTorch has two kinds of names for the switches. Where another program used the newer ones, the
+    older ones raise RuntimeError.
+    """
+    cudnn: Any = torch.backends.cudnn
+    matmul: Any = torch.backends.cuda.matmul
+    try:
+        before = cudnn.allow_tf32, matmul.allow_tf32
+        cudnn.allow_tf32, matmul.allow_tf32 = bool(convolutions), bool(products)
+    except RuntimeError:
+        before = cudnn.conv.fp32_precision, matmul.fp32_precision
+        cudnn.conv.fp32_precision = convolutions or "ieee"
+        matmul.fp32_precision = products or "ieee"
+    return before
+
+
+@lru_cache(maxsize=64)
+def constant(table: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """A table of the code on a device, copied there once: copies for each use would add up.
+
+    An ordinary tensor, also when it is first needed in inference mode.
+    """
+    with torch.inference_mode(False):
+        return table.to(device, dtype)
+
+
+def in_double(values: Tensor) -> Tensor:
+    """The values in float64: on their device, or on the CPU where that has none (Apple's GPUs)."""
+    return values.double() if has_double(values.device.type) else values.cpu().double()
+
+
+def has_double(kind: str) -> bool:
+    """Whether devices of a kind ("cuda", "mps", …) compute in float64."""
+    return kind != "mps"
 
 
 def _cpu_has_bfloat16() -> bool:

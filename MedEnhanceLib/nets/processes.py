@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 
+from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.device import DeviceChoice, choose_device
 
 #: Timeout: the first process validates, calibrates and writes while the others wait.
@@ -71,6 +72,22 @@ class Processes:
         return states
 
 
+def own_device(name: str) -> str:
+    """The device of this process: of several on CUDA each has the card of its number.
+
+    Raises ConfigError where there are more processes on this machine than cards.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or not name.startswith("cuda"):
+        return name
+    number, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    if number >= count:
+        raise ConfigError(
+            f"process {number + 1} has no card: {count} on this machine",
+            f"Start at most {count} processes on it (--nproc-per-node), or choose the CPU.",
+        )
+    return f"cuda:{number}"
+
+
 @contextmanager
 def join_processes(requested: str) -> Iterator[tuple[Processes, DeviceChoice]]:
     """Join the other processes of this training, where torchrun started several.
@@ -82,8 +99,8 @@ def join_processes(requested: str) -> Iterator[tuple[Processes, DeviceChoice]]:
     if count == 1:
         yield Processes(device=choice.name), choice
         return
-    if choice.name == "cuda":
-        choice = DeviceChoice(f"cuda:{os.environ.get('LOCAL_RANK', '0')}", choice.reason)
+    choice = DeviceChoice(own_device(choice.name), choice.reason)
+    if choice.name.startswith("cuda"):
         torch.cuda.set_device(choice.name)
     # Imported before the group exists, as its functions bind the group as a default at import. Else
     # an optimizer imports it later, the group stays alive, and its threads can abort the exit.

@@ -19,13 +19,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.nets.blocks import at_pixels
+from MedEnhanceLib.nets.precision import constant, without_tf32
 
 #: Side of a block in voxels, and slices that a layer of blocks reaches beyond its first one.
 BLOCK = 4
@@ -182,7 +182,7 @@ class BlockShrinkage(nn.Module):
         if not torch.is_grad_enabled() and variance.device.type == "cpu":
             band = _BAND
         total = layers[0].new_zeros(layers[0].shape)
-        with _full_precision():
+        with without_tf32():
             for start in range(0, variance.shape[2], band):
                 noise = spectrum * variance[:, :, start : start + band]
                 within = slice(start * step, (start + noise.shape[2] - 1) * step + BLOCK)
@@ -203,15 +203,6 @@ class BlockShrinkage(nn.Module):
         kernel, margin = self.get_buffer(f"quads_{step}"), REACH // step
         blocks = F.conv2d(coefficients, kernel, stride=2 // step, padding=margin)
         return F.pixel_shuffle(blocks, 2)[..., :rows, :columns]
-
-
-def _full_precision() -> AbstractContextManager[None]:
-    """Without TF32, cuDNN's default, whose 10 bits round large coefficients."""
-    enabled = torch.backends.cudnn.enabled
-    context: AbstractContextManager[None] = torch.backends.cudnn.flags(
-        enabled=enabled, allow_tf32=False
-    )
-    return context
 
 
 def _layers_of(slabs: Tensor) -> Tensor:
@@ -368,7 +359,7 @@ def _looked_up(table: Tensor, at: Tensor) -> Tensor:
     """Linear between the values of a table at 0, 1/_PER_SIGMA, …, _FAR."""
     place = (at * _PER_SIGMA).clamp(0, len(table) - 1.001)
     below = place.detach().nan_to_num().long()  # NaN stays NaN
-    table = table.to(at)
+    table = constant(table, at.device, at.dtype)
     first = table[below]
     return first + (place - below) * (table[below + 1] - first)
 

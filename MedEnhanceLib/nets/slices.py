@@ -17,6 +17,8 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 from MedEnhanceLib.errors import DeviceMemoryError, ModelError
 from MedEnhanceLib.nets.intensity import Scaling
 from MedEnhanceLib.nets.precision import computes_in_half
+from MedEnhanceLib.runtime.device import is_out_of_memory
+from MedEnhanceLib.runtime.locks import release_memory
 from MedEnhanceLib.runtime.progress import Monitor
 
 Floats = npt.NDArray[np.float32]
@@ -27,9 +29,11 @@ _SMALLEST_TILE = 256
 #: Pixels at once on a CPU: a slice of 512². More is slower (1.7 times for 16 slices): features
 #: leave the cache, and beyond 32 MiB every tensor comes from the system anew, page by page.
 _CPU_PIXELS = 512 * 512
-#: On a GPU 32 of them keep it busy, given that much memory: bytes per pixel of chunks in flight.
+#: On a GPU 32 of them keep it busy, given that much memory. Bytes of the tensors alive at once for
+#: each pixel of a chunk were counted (Testing/Benchmarks/cuda_counts.py), twice as much allows for
+#: cuDNN's workspace, the chunk ahead and what cannot be used of cached memory.
 _GPU_PIXELS = 32 * _CPU_PIXELS
-_GPU_BYTES = 600
+_GPU_BYTES = 2 * 1756
 #: Computes some slices with a plan: [n, channels, H, W], on the plan's device.
 Run = Callable[[slice, "Plan"], Tensor]
 #: Chunks that a device computes before the first of them is waited for.
@@ -66,9 +70,12 @@ class Plan:
         if self.device != "cpu":
             at_once = _GPU_PIXELS
             if self.device.startswith("cuda"):
-                free = torch.cuda.get_device_properties(self.device).total_memory // 2
+                free, _ = torch.cuda.mem_get_info(self.device)
                 at_once = min(at_once, free // _GPU_BYTES)
-        return replace(self, batch=max(1, at_once // pixels))
+        batch = max(1, at_once // pixels)
+        if self.device.startswith("cuda"):  # the same where a little more or less is free
+            batch = 1 << batch.bit_length() - 1
+        return replace(self, batch=batch)
 
     @property
     def slices(self) -> int:
@@ -210,7 +217,7 @@ def in_chunks(
             except (MemoryError, RuntimeError) as cause:
                 smaller = _after(cause, plan, monitor)
             if smaller is not None:
-                _release(plan.device)  # only now: the traceback held what was computed
+                release_memory(plan.device)  # only now: the traceback held what was computed
                 plan = smaller
                 continue
             begun = where.stop
@@ -257,7 +264,7 @@ def download(result: Tensor) -> Callable[[], Tensor]:
     host = torch.empty(result.shape, dtype=torch.float32, pin_memory=True)
     host.copy_(result, non_blocking=True)
     arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    arrived.record()
+    arrived.record(torch.cuda.current_stream(result.device))
 
     def wait() -> Tensor:
         arrived.synchronize()
@@ -335,19 +342,9 @@ def _in_full_precision(plan: Plan, monitor: Monitor) -> Plan:
     return replace(plan, half=False)
 
 
-def _release(device: str) -> None:
-    """Give memory back that nothing holds any more."""
-    if device.startswith("cuda"):
-        torch.cuda.empty_cache()
-
-
 def _after(cause: BaseException, plan: Plan, monitor: Monitor) -> Plan:
     """The plan to go on with when `cause` is memory running out; anything else is raised."""
-    text = str(cause).lower()
-    ran_out = isinstance(cause, torch.OutOfMemoryError | MemoryError) or any(
-        words in text for words in ("out of memory", "can't allocate memory", "not enough memory")
-    )
-    if not ran_out:
+    if not is_out_of_memory(cause):
         raise cause
     smaller = plan.smaller()
     if smaller is None:

@@ -178,10 +178,12 @@ def averaged_weights(network: nn.Module, decay: float) -> AveragedModel:
 
     @torch.no_grad()
     def average(averages: Sequence[Tensor], weights: Sequence[Tensor], count: Tensor | int) -> None:
-        share = 1 - min(decay, (1 + int(count)) / (10 + int(count)))
+        # As a tensor: to read the count would make the host wait for the device in each step.
+        steps = torch.as_tensor(count, dtype=torch.float32)
+        share = 1 - ((1 + steps) / (10 + steps)).clamp_max(decay)
         for averaged, weight in zip(averages, weights, strict=True):
             if averaged.is_floating_point():
-                averaged.lerp_(weight.to(averaged.dtype), share)
+                averaged.lerp_(weight.to(averaged.dtype), share.to(averaged.dtype))
             else:
                 averaged.copy_(weight)
 
@@ -252,8 +254,9 @@ def finite_gradients(parameters: Iterable[nn.Parameter]) -> bool:
 
 
 def finite_weights(state: Mapping[str, torch.Tensor]) -> bool:
-    """Whether all tensors of a state are finite."""
-    return all(bool(torch.isfinite(t).all()) for t in state.values() if t.is_floating_point())
+    """Whether all tensors of a state are finite; synchronizes with the device once."""
+    found = [torch.isfinite(t).all() for t in state.values() if t.is_floating_point()]
+    return not found or bool(torch.stack([each.to(found[0].device) for each in found]).all())
 
 
 class Journal:

@@ -5,6 +5,7 @@ matplotlib is imported when something is drawn, and only its parts that need no 
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,9 +39,16 @@ def save_figure(path: Path, figure: Any, *, overwrite: bool = True) -> None:
 
     Raises OutputError where `path` cannot be written, or exists and `overwrite` is False.
     """
-    agg = require("matplotlib.backends.backend_agg", purpose=_PURPOSE)
     with atomic_write(path, overwrite=overwrite) as temporary:
-        agg.FigureCanvasAgg(figure).print_png(str(temporary), metadata={"Software": "MedEnhance"})
+        temporary.write_bytes(png_of(figure))
+
+
+def png_of(figure: Any) -> bytes:
+    """A figure as PNG, the same bytes for the same figure."""
+    agg = require("matplotlib.backends.backend_agg", purpose=_PURPOSE)
+    buffer = io.BytesIO()
+    agg.FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": "MedEnhance"})
+    return buffer.getvalue()
 
 
 def darken(axes: Any, title: str) -> None:

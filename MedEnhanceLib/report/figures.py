@@ -66,6 +66,19 @@ def comparison_sheet(
         InputError: the grids differ.
         OutputError: `path` cannot be written.
     """
+    figure = comparison(panes, legend=legend, point=point, window=window)
+    save_figure(Path(path), figure, overwrite=overwrite)
+    return Path(path)
+
+
+def comparison(
+    panes: Sequence[Pane],
+    *,
+    legend: Sequence[LabelLike] = (),
+    point: Point | None = None,
+    window: tuple[float, float] | None = None,
+) -> Any:
+    """The figure of `comparison_sheet`, which is not written."""
     panes = [_first_frame(pane) for pane in panes]
     _check_grids(panes)
     at = point or busiest_point(panes[0].volume)
@@ -73,8 +86,7 @@ def comparison_sheet(
     scales = _shared_scales(panes, rows, at, window or choose_window(panes[0].volume))
     sheet = Sheet(panes, rows or list(PLANES[:1]), at, legend)
     sheet.draw(panes, scales)
-    sheet.save(Path(path), overwrite=overwrite)
-    return Path(path)
+    return sheet.figure
 
 
 def sheet_alt(panes: Sequence[Pane]) -> str:
@@ -239,7 +251,7 @@ class Sheet:
         self._widest_mm = max(width for _, width in sizes)
         self._width = LEFT_IN + len(panes) * _CELL_IN
         self._height = TOP_IN + sum(self._heights) + GAP_IN * len(rows) + self._foot
-        self._figure = new_figure((self._width, self._height), dpi=DPI)
+        self.figure = new_figure((self._width, self._height), dpi=DPI)
 
     def draw(self, panes: Sequence[Pane], scales: Mapping[str, Scale]) -> None:
         """All panes, then the legend of their contours."""
@@ -267,10 +279,6 @@ class Sheet:
             top -= height + GAP_IN
         if pane.labels is None and image is not None:
             self._draw_bar(left, image, scale)
-
-    def save(self, path: Path, *, overwrite: bool) -> None:
-        """Write the PNG."""
-        save_figure(path, self._figure, overwrite=overwrite)
 
     def _draw_plane(self, axes: Any, plane: Plane, scale: Scale) -> Any:
         height, width = plane.size_mm
@@ -339,7 +347,7 @@ class Sheet:
     def _draw_bar(self, left: float, image: Any, scale: Scale) -> None:
         width = COLUMN_IN * 0.72
         axes = self._axes(left + (COLUMN_IN - width) / 2, self._foot - 0.2, width, 0.1)
-        bar = self._figure.colorbar(image, cax=axes, orientation="horizontal")
+        bar = self.figure.colorbar(image, cax=axes, orientation="horizontal")
         ticks = [scale.low, (scale.low + scale.high) / 2, scale.high]
         bar.set_ticks(ticks)
         bar.set_ticklabels([_tick_text(value, scale) for value in ticks])
@@ -356,7 +364,7 @@ class Sheet:
             for label, color in self._legend
         ]
         first, last = LEFT_IN + columns[0] * _CELL_IN, LEFT_IN + columns[-1] * _CELL_IN + COLUMN_IN
-        self._figure.legend(
+        self.figure.legend(
             handles=handles,
             loc="center",
             bbox_to_anchor=((first + last) / 2 / self._width, 0.52 * self._foot / self._height),
@@ -372,14 +380,14 @@ class Sheet:
     def _axes(self, left: float, bottom: float, width: float, height: float) -> Any:
         x, y = left / self._width, bottom / self._height
         place = (x, y, width / self._width, height / self._height)
-        axes = self._figure.add_axes(place, facecolor="black", xticks=[], yticks=[])
+        axes = self.figure.add_axes(place, facecolor="black", xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
         return axes
 
     def _text(
         self, x: float, y: float, text: str, size: float, color: str, rotation: float = 0
     ) -> None:
-        self._figure.text(
+        self.figure.text(
             x / self._width,
             y / self._height,
             text,

@@ -52,7 +52,7 @@ _PACKAGES = (
     Package("pydicom>=3.0", "pydicom", "DICOM", 2.4),
     Package("highdicom>=0.26", "highdicom", "writing DICOM", 4),
     Package("dicom-anonymizer>=2.0", "dicomanonymizer", "de-identification", 0.1),
-    Package("torch>=2.4", "torch", "enhancing, segmenting, training", 0),
+    Package("torch>=2.5", "torch", "enhancing, segmenting, training", 0),
     Package("monai>=1.4", "monai", "tiled inference, segmentation heads", 1.7),
     Package("safetensors>=0.4.5", "safetensors", "models", 0.5),
     Package("imagecodecs>=2025.3.30", "imagecodecs", "compression, pixels of DICOM", 28),
@@ -64,6 +64,7 @@ _PACKAGES = (
     Package("matplotlib>=3.9", "matplotlib", "pictures of reports", 20, essential=False),
     Package("dask[distributed]>=2024.8", "distributed", "batch --scheduler", 5, required=False),
     Package("av>=17.1", "av", "smaller and faster files of a ratio", 35, required=False),
+    Package("dp-accounting>=0.6", "dp_accounting", "distill --epsilon", 37, required=False),
 )
 #: import name → pip's name, where they differ.
 PIP_NAMES = {p.module: p.name for p in _PACKAGES if p.module != p.name}

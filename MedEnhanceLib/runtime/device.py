@@ -6,7 +6,33 @@ from dataclasses import dataclass
 
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.lazy import imported
 from MedEnhanceLib.runtime.locks import holder
+
+#: What libraries say in an ordinary RuntimeError when memory runs out, in small letters. cuDNN
+#: finds no engine where its workspace does not fit.
+_MEMORY_WORDS = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "failed to allocate",
+    "bad_alloc",
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
+    "unable to find an engine",
+)
+#: What CUDA and its libraries say, in small letters, when the card or its driver is gone, or a
+#: kernel has failed: after that, every call of this process fails.
+_LOST_WORDS = (
+    "cuda error",
+    "cublas_status_execution_failed",
+    "cublas_status_internal_error",
+    "cudnn_status_execution_failed",
+    "cudnn_status_internal_error",
+    "device-side assert",
+    "unspecified launch failure",
+    "no cuda gpus are available",
+)
 
 
 @dataclass(frozen=True)
@@ -27,13 +53,18 @@ def choose_device(requested: str = "auto") -> DeviceChoice:
     """
     torch = require("torch", purpose="Running a model")
     if requested == "auto":
+        unusable = ""
         if torch.cuda.is_available():
-            return _with_holder("cuda", f"CUDA device {torch.cuda.get_device_name(0)}")
+            name = torch.cuda.get_device_name(0)
+            fault = fault_of("cuda")
+            if not fault:
+                return _with_holder("cuda", f"CUDA device {name}")
+            unusable = f"{name} cannot be used: {fault}; "
         if torch.backends.mps.is_available():
-            return _with_holder("mps", "Apple GPU (MPS); no CUDA device")
+            return _with_holder("mps", f"{unusable}Apple GPU (MPS); no CUDA device")
         count = torch.get_num_threads()
         threads = "1 thread" if count == 1 else f"{count} threads"
-        return DeviceChoice("cpu", f"no CUDA device found; {threads} of the CPU")
+        return DeviceChoice("cpu", f"{unusable or 'no CUDA device found; '}{threads} of the CPU")
     kind = requested.partition(":")[0]
     available = {
         "cpu": True,
@@ -47,6 +78,12 @@ def choose_device(requested: str = "auto") -> DeviceChoice:
             f"the device {requested!r} is not available here",
             "Use auto, which takes the best available one (--device auto; see medenhance doctor).",
         )
+    if kind == "cuda" and (fault := fault_of(requested)):
+        raise ConfigError(
+            f"the device {requested!r} cannot be used: {fault}",
+            "Use another one (--device), or the CPU; or install a PyTorch that was built for the "
+            "card (pytorch.org).",
+        )
     return _with_holder(requested, "chosen by the user")
 
 
@@ -59,8 +96,40 @@ def devices_for(requested: str = "auto") -> list[str]:
     if requested == "auto" and chosen == "cuda":
         torch = require("torch", purpose="Running a model")
         count = torch.cuda.device_count()
-        return [f"cuda:{number}" for number in range(count)] if count > 1 else [chosen]
+        names = [f"cuda:{number}" for number in range(count)]
+        return [name for name in names if not fault_of(name)] if count > 1 else [chosen]
     return [chosen]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, of the host or of a device."""
+    torch = imported("torch")
+    kinds = (MemoryError,) if torch is None else (MemoryError, torch.OutOfMemoryError)
+    if isinstance(error, kinds):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(words in text for words in _MEMORY_WORDS)
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Whether an error says that a CUDA device is of no more use to this process."""
+    text = str(error).lower()
+    is_one = isinstance(error, RuntimeError) and any(words in text for words in _LOST_WORDS)
+    return is_one and not is_out_of_memory(error)
+
+
+def fault_of(name: str) -> str:
+    """Why a CUDA device cannot compute, "" where it can: tried with one small operation.
+
+    PyTorch also lists cards that it has no kernels for, and cards that other programs hold alone.
+    """
+    torch = require("torch", purpose="Running a model")
+    try:
+        torch.ones(2, device=name).add_(1).sum().item()
+    except RuntimeError as cause:
+        # A card that is full computes: what runs out later has a ladder of smaller plans.
+        return "" if is_out_of_memory(cause) else str(cause).strip().partition("\n")[0][:200]
+    return ""
 
 
 def _with_holder(name: str, reason: str) -> DeviceChoice:

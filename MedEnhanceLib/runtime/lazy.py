@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from typing import Any
@@ -25,3 +26,10 @@ def imported_when_used(
         return getattr(import_module(f"{package}.{modules[name]}"), name)
 
     return get, lambda: sorted(names)
+
+
+def imported(module: str) -> Any:
+    """A module that has been imported, and completely: another thread may be at it; else None."""
+    found = sys.modules.get(module)
+    spec = getattr(found, "__spec__", None)
+    return None if getattr(spec, "_initializing", False) else found

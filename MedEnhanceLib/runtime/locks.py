@@ -26,6 +26,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from MedEnhanceLib.errors import DependencyError, DeviceBusyError
 from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.lazy import imported
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def holder(device: str) -> str | None:
 
 def release_memory(device: str) -> None:
     """Free the memory that torch keeps cached on a GPU, for other processes there."""
-    torch: Any = sys.modules.get("torch")
+    torch: Any = imported("torch")
     if torch is None:
         return
     if device.startswith("cuda") and torch.cuda.is_initialized():
@@ -310,7 +311,7 @@ def _gpu_file(device: str) -> Path | None:
     if kind not in ("cuda", "mps"):
         return None
     card = "mps" if kind == "mps" else number or "0"
-    torch: Any = sys.modules.get("torch")
+    torch: Any = imported("torch")
     if kind == "cuda" and torch is not None and torch.cuda.is_available():
         uuid = str(getattr(torch.cuda.get_device_properties(device), "uuid", ""))
         if uuid.replace("-", "").isalnum():

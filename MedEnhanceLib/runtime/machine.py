@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.device import fault_of
+from MedEnhanceLib.runtime.lazy import imported
 
 #: Unix's nice value of background work.
 _LOW_NICE = 10
@@ -28,6 +30,9 @@ _CGROUPS = (
     ),
 )
 
+#: Bytes of a GPU that enhancing takes by default where there is that much: the filter's groups
+#: (docs/benchmarks/cuda_counts.md). With less it does fewer at once, then goes on on the CPU.
+_ENHANCING_BYTES = 1_200_000_000
 #: Run in a process of its own: torch takes a second and much memory to import, a broken driver can
 #: crash the process, and a package that is in use cannot be replaced on Windows.
 _EXAMINE = (
@@ -53,7 +58,8 @@ def compute(check: Callable[[], None] = lambda: None) -> dict[str, Any]:
     Args:
         check: called while torch is examined; may raise to cancel.
     Returns:
-        "devices": CUDA devices with their memory in bytes, MPS, and the CPU, which is always there.
+        "devices": CUDA devices with their memory in bytes, what enhancing takes of it ("needs"),
+        and why they cannot be used ("fault"); MPS, and the CPU, which is always there.
         "choice": the device of "auto" with its reason; "none" without PyTorch.
         "cuda": the version PyTorch was built for, whether it is usable, and whether NVIDIA's driver
         is installed.
@@ -83,7 +89,8 @@ def torch_facts() -> dict[str, Any]:
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         free, total = torch.cuda.mem_get_info(index)
         name = torch.cuda.get_device_name(index)
-        devices.append({"name": f"cuda:{index}", "what": name, "total": total, "free": free})
+        row = {"name": f"cuda:{index}", "what": name, "total": total, "free": free}
+        devices.append(row | {"needs": _ENHANCING_BYTES, "fault": fault_of(f"cuda:{index}")})
     if torch.backends.mps.is_available():
         devices.append({"name": "mps", "what": "Apple GPU", "total": None, "free": None})
     return {"devices": devices, "built": torch.version.cuda}
@@ -95,7 +102,7 @@ def has_nvidia_driver() -> bool:
 
 
 def _examine_torch(check: Callable[[], None]) -> dict[str, Any]:
-    if "torch" in sys.modules:
+    if imported("torch") is not None:
         return torch_facts()
     if find_spec("torch") is None:
         return {"problem": "torch cannot be used: it is not installed", "absent": True}
@@ -141,14 +148,17 @@ def _without(facts: dict[str, Any]) -> dict[str, str]:
 
 def _choice(devices: list[dict[str, Any]], cuda: dict[str, Any]) -> dict[str, str]:
     """The device that `choose_device` takes, with a reason for users."""
-    if cuda["available"]:
+    if cuda["available"] and not devices[0].get("fault"):
         first = devices[0]
         room = f" with {first['total'] / 1e9:.0f} GB" if first["total"] else ""
         return {"name": "cuda", "reason": f"the NVIDIA GPU {first['what']}{room} is fastest"}
-    if devices:
+    if any(row["name"] == "mps" for row in devices):
         return {"name": "mps", "reason": "the Apple GPU is faster than the CPU"}
     # PyTorch chooses the number of threads; the log of each run states it.
     slow = "models run on the CPU, which takes several times longer"
+    if cuda["available"]:
+        reason = f"{devices[0]['what']} cannot be used: {devices[0]['fault']}; {slow}"
+        return {"name": "cpu", "reason": reason}
     if not cuda["driver"]:
         return {"name": "cpu", "reason": f"no graphics card that PyTorch can use; {slow}"}
     why = (

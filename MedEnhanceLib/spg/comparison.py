@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from MedEnhanceLib.core.options import check_range, config_to_json
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.atomic import output_error
@@ -177,7 +179,8 @@ def measure(
         kept: only rows that are in the store; nothing is measured.
     Returns:
         Rows with arm, budget, seed, network, images and pixels in all, made_s (of the images),
-        trained_s, psnr_db, and floor_db: of the degraded images themselves.
+        trained_s, psnr_db, by_patient_db (of each held-out patient), and floor_db: of the degraded
+        images themselves.
     """
     monitor = monitor or Monitor()
     todo = cells(config)
@@ -248,10 +251,12 @@ class _Bench:
             monitor=monitor,
         )
         seconds = time.process_time() - began
-        test = material.test_images(config.test_images)
-        floor, restored = restored_psnr(
-            trained, test, task, material.modality, scaling=material.scaling
-        )
+
+        def measured(images: Floats) -> tuple[float, float]:
+            return restored_psnr(trained, images, task, material.modality, scaling=material.scaling)
+
+        tests = material.tests(config.test_images)
+        floor, restored = measured(np.concatenate(tests))
         return {
             "arm": cell.arm,
             "budget": cell.budget.name,
@@ -262,6 +267,7 @@ class _Bench:
             "trained_s": round(seconds, 2),
             "psnr_db": round(restored, 4),
             "floor_db": round(floor, 4),
+            "by_patient_db": [round(measured(images)[1], 4) for images in tests],
         }
 
     def key(self, cell: Cell, network: str) -> str:
@@ -282,6 +288,8 @@ class _Bench:
         }
         if cell.arm in (PRIOR, STATISTICS, SPG) and not cell.budget.per_patient:
             fields["start"] = "nearest intensities"  # keys of older rows lack it: drawn at random
+        if cell.arm == SPG:
+            fields["from"] = STATISTICS  # keys of older rows lack it: from intensities alone
         return sha256_of(fields)[:32]
 
 

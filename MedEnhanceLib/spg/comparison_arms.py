@@ -17,7 +17,6 @@ from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.config import DistillConfig, GeneratorConfig, ImageConfig
-from MedEnhanceLib.spg.distill import share_to_keep, with_share
 from MedEnhanceLib.spg.images import Floats, shown, spread_over
 from MedEnhanceLib.spg.matching import PatientLoop, Raw
 from MedEnhanceLib.spg.networks import PriorChange, make_network
@@ -25,6 +24,7 @@ from MedEnhanceLib.spg.patient import distill_patient
 from MedEnhanceLib.spg.prepare import prepare, with_intensities
 from MedEnhanceLib.spg.statistics import imposed, mean_over, measure
 from MedEnhanceLib.spg.tasks import Patches, make_task
+from MedEnhanceLib.spg.worth import share_to_keep, with_share
 
 #: Candidates to choose from, and the side to which they are reduced for comparison.
 _CANDIDATES, _REDUCED = 256, 8
@@ -62,7 +62,7 @@ class Material:
         training: float32 [N, H, W] in [0, 1] by patient.
         held_out: the same of the patients to measure on.
         public: the prior as it is public, [M, H, W].
-        prior: the same with the intensities of the training patients: the start of a distillation.
+        prior: the same with the intensities of the training patients.
     """
 
     modality: str
@@ -81,19 +81,19 @@ class Material:
     def textured(self) -> Floats:
         """The public prior with the intensities and textures of the training patients, [M, H, W].
 
-        What the method `statistics` gives.
+        What the method `statistics` gives, and what matching starts from.
         """
         found = (measure(one, self.modality, self.scaling) for one in self.training.values())
         return imposed(self.public, mean_over(found), self.modality, self.scaling)
 
     def test_images(self, per_patient: int) -> Floats:
         """`per_patient` images of each held-out patient, at equal quantiles of their order."""
-        return np.concatenate(
-            [
-                spread_over(images, min(per_patient, len(images)))
-                for images in self.held_out.values()
-            ]
-        )
+        return np.concatenate(self.tests(per_patient))
+
+    def tests(self, per_patient: int) -> list[Floats]:
+        """The same, patient by patient."""
+        held_out = self.held_out.values()
+        return [spread_over(images, min(per_patient, len(images))) for images in held_out]
 
     def count(self, budget: Budget) -> int:
         """The total number of images."""
@@ -182,12 +182,12 @@ def public_prior(material: Material, budget: Budget, seed: int) -> Floats:
 
 
 def prior_alone(material: Material, budget: Budget, seed: int) -> Floats:
-    """The same with the intensities of the training patients: the start of a distillation."""
+    """The same with the intensities of the training patients."""
     return _of_prior(material, material.prior, budget, seed)
 
 
 def statistics(material: Material, budget: Budget, seed: int) -> Floats:
-    """The same with their intensities and textures."""
+    """The same with their intensities and textures: the start of a distillation."""
     return _of_prior(material, material.textured, budget, seed)
 
 
@@ -254,7 +254,7 @@ def spg(
     """The method, patient by patient; at a total budget with the cohort as one patient."""
     monitor = monitor or Monitor()
     chosen = replace(config, seed=seed)
-    start = prior_alone(material, budget, seed)
+    start = statistics(material, budget, seed)
     sources = list(material.training.values()) if budget.per_patient else [material.pool]
     parts = []
     for number, images in enumerate(sources):

@@ -205,7 +205,7 @@ def summary_of(rows: Sequence[Row]) -> list[str]:
     last = budgets[-1]
     found = []
     full, ours = mean_of(rows, FULL, ALL.name), mean_of(rows, SPG, last)
-    best, prior = mean_of(rows, "random", last), mean_of(rows, "prior", last)
+    best, cheap = mean_of(rows, "random", last), mean_of(rows, "statistics", last)
     if full and full.mean <= floor_of(rows):
         return [
             f"No conclusion: networks that learned from all images reach {full.mean:.2f} dB, "
@@ -228,10 +228,10 @@ def summary_of(rows: Sequence[Row]) -> list[str]:
             found.append(
                 f"The closed share of the gap from {against} to all images {closed} ({name})."
             )
-    if prior and ours:
+    if cheap and ours:
         found.append(
-            f"The prior with the cohort's intensities alone reaches {prior.mean:.2f} dB: "
-            f"matching adds {ours.mean - prior.mean:+.2f} dB to it."
+            f"The prior with the cohort's statistics, where matching starts, reaches "
+            f"{cheap.mean:.2f} dB: matching adds {ours.mean - cheap.mean:+.2f} dB to it."
         )
     if best and ours and best.mean >= ours.mean:
         found.append("As many random raw images do as well or better: share those where you may.")

@@ -13,7 +13,9 @@ from MedEnhanceLib.errors import ConfigError
 
 Task = Literal["denoise", "sr2", "sr4", "undersample"]
 TASKS: tuple[Task, ...] = get_args(Task)
-Method = Literal["matching", "statistics"]
+Method = Literal["matching", "statistics", "auto"]
+#: What a prior takes on from the patients, by `DistillConfig.intensities`, and in how many numbers.
+TAKEN_ON = {"statistics": ("intensities and textures", 101), "cohort": ("intensities", 33)}
 Network = Literal["srcnn", "edsr", "unet"]
 #: Networks whose gradients can be matched; `networks.UNSEEN` is kept for evaluation.
 MATCHED = ("srcnn", "edsr")
@@ -193,8 +195,9 @@ class DPConfig(Options):
     )
     clip: float = option(
         1.0,
-        help="what the norm of a patient's gradient is cut to in each match, in norms of the "
-        "gradient of that patient's distilled images",
+        help="what the norm of a patient's contribution is cut to: with matching a gradient, in "
+        "each match, in norms of the gradient of that patient's distilled images; with statistics "
+        "how far the patient is from the prior, in units of the library's (docs/distillation.md)",
         low=1e-6,
         high=1e6,
         flag=None,
@@ -251,7 +254,8 @@ class DistillConfig(WithPresets):
         "matching",
         help="matching: images for each patient, whose gradients match the patient's (SPG, minutes "
         "a patient); statistics: the prior alone, with the cohort's mean intensities and textures, "
-        "101 numbers (seconds)",
+        "101 numbers (seconds); auto: matching where statistics leave 1 dB or more, which "
+        "is measured first",
     )
     images_per_patient: int = option(
         10, help="in the result; with statistics, in all", low=1, high=10_000, metavar="N"
@@ -263,10 +267,11 @@ class DistillConfig(WithPresets):
         "cohort",
         metavar="P",
     )
-    intensities: Literal["cohort", "own"] = option(
-        "cohort",
-        help="cohort gives the prior the cohort's distribution of intensities (the mean over "
-        "patients of 33 quantiles), own leaves it its own",
+    intensities: Literal["statistics", "cohort", "own"] = option(
+        "statistics",
+        help="of the prior that matching starts from: statistics gives it the cohort's intensities "
+        "and textures (means over patients, 101 numbers), cohort the intensities alone (33), own "
+        "leaves it its own",
         flag=None,
     )
     held_out: float = option(
@@ -299,8 +304,9 @@ class DistillConfig(WithPresets):
     )
     dp: DPConfig | None = option(
         None,
-        help="differential privacy; intensities are then own, and all of the change is kept: "
-        "nothing but noised gradients may depend on the patients",
+        help="differential privacy: nothing but noised gradients, or with statistics one noised "
+        "sum, may depend on the patients. With matching intensities are then own, and all of the "
+        "change is kept",
         flag=None,
     )
     device: str = option("auto", help="auto, cpu, cuda, cuda:N or mps", metavar="D")
@@ -330,10 +336,11 @@ class DistillConfig(WithPresets):
                 "the prior is a patient of the cohort, whom no noise covers",
                 "With differential privacy use the template, or the file of a public volume.",
             )
-        if self.dp is not None and self.method == "statistics":
+        if self.dp is not None and self.method == "auto":
             raise ConfigError(
-                "differential privacy with the method statistics: there is no noise for means yet",
-                "Use it with --method matching, or give the statistics without it.",
+                "differential privacy with the method auto: raw images would choose the method, "
+                "and no noise covers that",
+                "Name the method.",
             )
         if self.loop.patch > self.images.size:
             raise ConfigError(

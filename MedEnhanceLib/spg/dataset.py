@@ -26,7 +26,7 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.atomic import atomic_write, write_json
 from MedEnhanceLib.io.volume_files import save
 from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.spg.config import DistillConfig, sha256_of
+from MedEnhanceLib.spg.config import TAKEN_ON, DistillConfig, sha256_of
 from MedEnhanceLib.spg.folder import (
     ARRAY,
     EARLIER_CARD,
@@ -114,12 +114,14 @@ class Distilled:
         learned = f"{patients} patient{'' if patients == 1 else 's'}"
         if self.manifest.get("is_prior"):
             name, origin = "the prior of a distillation", f": {self.manifest['prior']['told']}"
-            if self.manifest["config"].get("intensities") == "cohort":
-                origin += f"; with the intensities of {learned}, 33 numbers"
+            config = self.manifest["config"]
+            taken = TAKEN_ON.get(config.get("intensities"))
+            if taken and config.get("method") != "statistics":
+                origin += f"; with the {taken[0]} of {learned}, {taken[1]} numbers"
         elif self.manifest.get("statistics"):
             name = "a prior with the statistics of a cohort"
             origin = f": {self.manifest['prior']['told']}; with the intensities and textures of "
-            origin += f"{learned}, as means"
+            origin += f"{learned}, as {'noised sums' if self.manifest.get('privacy') else 'means'}"
         else:
             name = "a distilled set"
             origin = f" distilled from {learned} (training signal, not anatomy)"

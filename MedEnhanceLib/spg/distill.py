@@ -1,12 +1,7 @@
 """Distills a cohort into a folder: patient after patient, resumable after any stop to equal bytes.
 
-prepare → agree with what is in the folder → each patient → the share that helps others → order,
-16 bits → audit → manifest
-
-Images on which gradients match need not train a network better. So the last step before writing
-trains networks on the images of one half of the patients, with all of the change from the prior and
-with shares of it, and measures them on raw images of the other half. The smallest share is kept
-that is as good as the best one. Ours; the publication has no such step.
+prepare → what can be gained, and the method → agree with what is in the folder → each patient →
+the share that helps others → order, 16 bits → audit → manifest
 
 The audit writes what names or shows patients into a folder beside the result, never into it: the
 result may be shared.
@@ -14,14 +9,12 @@ result may be shared.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from MedEnhanceLib.errors import Cancelled
 from MedEnhanceLib.io.cohort import Cohort
@@ -39,20 +32,21 @@ from MedEnhanceLib.spg.audit import (
 )
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.folder import MANIFEST, RunFolder, confidential_folder, read_run
-from MedEnhanceLib.spg.images import Floats, spread_over
+from MedEnhanceLib.spg.images import Floats
 from MedEnhanceLib.spg.matching import Raw
 from MedEnhanceLib.spg.patient import PatientImages, distill_patient
-from MedEnhanceLib.spg.prepare import Prepared, prepare
-from MedEnhanceLib.spg.privacy import privacy_record
+from MedEnhanceLib.spg.prepare import Prepared, prepare, with_start
+from MedEnhanceLib.spg.privacy import noisy_steps, privacy_record
 from MedEnhanceLib.spg.readme import NO_LICENCE
-from MedEnhanceLib.spg.restorer import RestorerConfig, restored_psnr, train_restorer
-from MedEnhanceLib.spg.statistics import Statistics, imposed, mean_over, measure
-from MedEnhanceLib.spg.tasks import make_task
+from MedEnhanceLib.spg.statistics import (
+    CLIPPED_FROM,
+    imposed,
+    mean_over,
+    measure,
+    noised_mean,
+)
+from MedEnhanceLib.spg.worth import Kept, Room, room_of, share_to_keep, with_share
 
-#: Shares of the change to choose from; not 0: everybody's images would be the prior's.
-SHARES = (0.25, 0.5, 1.0)
-#: Raw images of each patient that are measured.
-_MEASURED = 8
 #: Patients, distilled and held out, besides the prior's: fewer cannot be compared.
 _FEWEST_AUDITED = 2
 _AUDIT_WITHHELD = (
@@ -121,18 +115,25 @@ def distill_cohort(
         `out`.
     Raises:
         Cancelled: after a checkpoint was written.
-        ConfigError: the folder was begun with other options.
+        ConfigError: the folder was begun with other options, or no noise reaches the requested ε.
+        DependencyError: differential privacy is asked for, and its accountant is not installed.
         InputError: the folder was begun with other data, or a patient (named) cannot be distilled.
         OutputError: another process distills there, or `out` holds something else.
     """
     monitor = monitor or Monitor()
     choice = choose_device(config.device)
     monitor.log(f"distilling on {choice.name}: {choice.reason}")
+    if config.dp is not None:
+        noisy_steps(config)  # what is missing or in vain is said before minutes of reading
     config = _without_cohort_intensities(config, monitor)
     folder = RunFolder(out)
     with folder.owned(overwrite=overwrite):
-        prepared = prepare(cohort, config, monitor.part(0.0, 0.05))
-        run = _run_record(prepared, config)
+        prepared = prepare(cohort, config, monitor.part(0.0, 0.03))
+        room = _room(prepared, config, folder, choice.name, monitor.part(0.03, 0.05))
+        if config.method == "auto":
+            config = _settled(config, room, monitor)
+            prepared = with_start(prepared, config)
+        run = _run_record(prepared, config) | ({"room": room.record()} if room else {})
         folder.agree(run)
         if folder.is_finished:
             if config.licence:
@@ -179,9 +180,41 @@ def _warn_of_licence(out: Path, monitor: Monitor) -> None:
         )
 
 
+def _room(
+    prepared: Prepared, config: DistillConfig, folder: RunFolder, device: str, monitor: Monitor
+) -> Room | None:
+    """What there is to gain, measured once; None where it is not asked for or may not be known."""
+    asked = config.method != "statistics" and config.dp is None
+    if not asked or len(prepared.training) < 2 or not config.keeping.seeds:
+        return None
+    known = folder.room(prepared.sha256)
+    if known is not None:
+        return Room.of(known)
+    with hold_gpu([device], "distill", monitor):
+        room = room_of(prepared, config, device=device, monitor=monitor)
+    folder.save_room(prepared.sha256, room.record())
+    if config.method == "matching" and room.method != "matching":
+        monitor.warn(f"{room.sentence} Matching goes on, as it was asked for.")
+    else:
+        monitor.log(room.sentence)
+    return room
+
+
+def _settled(config: DistillConfig, room: Room | None, monitor: Monitor) -> DistillConfig:
+    """With the method that `auto` stands for."""
+    if room is None:
+        monitor.warn(
+            "what can be gained cannot be measured with fewer than two patients to learn from "
+            "(or keeping.seeds of 0): the method is statistics"
+        )
+        return replace(config, method="statistics")
+    monitor.log(f"the method is {room.method}, chosen by what can be gained")
+    return replace(config, method=room.method)
+
+
 def _without_cohort_intensities(config: DistillConfig, monitor: Monitor) -> DistillConfig:
-    """With differential privacy only noised gradients are taken from the cohort."""
-    if config.dp is None or config.intensities == "own":
+    """With differential privacy matching takes nothing of the cohort but noised gradients."""
+    if config.dp is None or config.intensities == "own" or config.method == "statistics":
         return config
     monitor.warn(
         "with differential privacy the prior keeps its own intensities: no noise covers the "
@@ -272,19 +305,37 @@ def _finish_statistics(
     run: Mapping[str, Any],
     monitor: Monitor,
 ) -> None:
-    """The prior with the cohort's statistics, audited and written; they stand in the manifest."""
-    modality, scaling = prepared.modality, config.images
+    """The prior with the cohort's statistics, audited and written; they stand in the manifest.
 
-    def made(patients: Mapping[str, Floats]) -> tuple[Floats, Statistics]:
+    With differential privacy they are rebuilt from one noised sum, and nothing else is taken.
+    """
+    modality, scaling, prior = prepared.modality, config.images, prepared.prior.images
+    secret = folder.secret() if config.dp is not None else 0
+
+    def made(patients: Mapping[str, Floats], *draw: int) -> tuple[Floats, dict[str, Any]]:
         found = []
         for images in patients.values():
             monitor.progress(0.0, "statistics")
             found.append(measure(images, modality, scaling))
-        means = mean_over(found)
-        return imposed(prepared.prior.images, means, modality, scaling), means
+        if config.dp is None:
+            means = mean_over(found)
+        else:
+            means = noised_mean(
+                found,
+                measure(prior, modality, scaling),
+                clip=config.dp.clip,
+                noise_multiplier=noisy_steps(config).noise_multiplier,
+                rng=np.random.default_rng((secret, *draw)),
+            )
+        return imposed(prior, means, modality, scaling), means.record()
 
+    count = len(prepared.training)
+    if config.dp is None and count < CLIPPED_FROM:
+        monitor.warn(
+            f"statistics of {count} patients are plain means: from {CLIPPED_FROM} on nobody's "
+            "extremes are in them; give more patients, or hold fewer out (held_out)"
+        )
     images, statistics = made(prepared.training)
-    results = {"statistics": statistics.record()}
     _write_result(
         folder,
         config,
@@ -292,8 +343,9 @@ def _finish_statistics(
         run,
         images,
         None,
-        lambda patients, _seed: made(patients)[0],
-        results,
+        # Each shadow has noise of its own, as everybody's result would.
+        lambda patients, seed: made(patients, 1, seed)[0],
+        {"statistics": statistics},
         monitor.part(0.3, 1.0),
     )
 
@@ -337,28 +389,6 @@ def _means(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
     }
 
 
-@dataclass(frozen=True)
-class Kept:
-    """How much of the change from the prior is kept.
-
-    Args:
-        share: of the change, 0 to 1.
-        psnr_db: mean PSNR in dB of restored images by share; empty: not measured.
-    """
-
-    share: float
-    psnr_db: dict[float, float]
-
-
-def with_share(images: Floats, prior: Floats, share: float) -> Floats:
-    """Images [N · M, H, W] with a share of their difference from the prior's [M, H, W]."""
-    if share == 1:
-        return images
-    start = np.tile(prior, (len(images) // len(prior), 1, 1))
-    kept: Floats = start + np.float32(share) * (images - start)
-    return kept
-
-
 def _kept(
     prepared: Prepared,
     config: DistillConfig,
@@ -378,72 +408,6 @@ def _kept(
         found = ", ".join(f"{share:.0%}: {psnr:.2f} dB" for share, psnr in kept.psnr_db.items())
         monitor.log(f"{kept.share:.0%} of the change is kept; on other patients: {found}")
     return kept
-
-
-def share_to_keep(
-    images: Sequence[Floats],
-    prior: Floats,
-    raw: Mapping[str, Floats],
-    modality: str,
-    config: DistillConfig,
-    *,
-    device: str = "cpu",
-    monitor: Monitor | None = None,
-) -> Kept:
-    """Choose from `SHARES` by training networks on halves of the patients.
-
-    Args:
-        images: distilled, [M, H, W] of each patient.
-        prior: [M, H, W].
-        raw: the patients' own images [N, H, W], in the same order.
-        modality: "CT" or "MR".
-        config: its task, images and keeping are used.
-        device: a torch device.
-        monitor: gets progress and may cancel.
-    Returns:
-        The share; 1 with a single patient, or where `config.keeping` asks for no training.
-    """
-    monitor = monitor or Monitor()
-    keeping = config.keeping
-    if len(images) < 2 or not keeping.seeds:
-        return Kept(1.0, {})
-    task = make_task(config, modality)
-    test = [spread_over(one, min(_MEASURED, len(one))) for one in raw.values()]
-    training = RestorerConfig(
-        steps=keeping.steps,
-        batch=keeping.batch,
-        patch=min(keeping.patch, config.images.size),
-        learning_rate=keeping.learning_rate,
-    )
-    trainings = [(seed, half) for seed in range(keeping.seeds) for half in (0, 1)]
-    found = np.zeros((len(SHARES), len(trainings)))
-    for row, share in enumerate(SHARES):
-        for column, (seed, half) in enumerate(trainings):
-            done = (row * len(trainings) + column) / found.size
-            part = monitor.part(done, done + 1 / found.size)
-            part.progress(0.0, f"how much helps others: {share:.0%}")
-            network = train_restorer(
-                with_share(np.concatenate(images[half::2]), prior, share),
-                task,
-                modality,
-                replace(training, seed=config.seed + seed),
-                scaling=config.images,
-                device=device,
-                monitor=part,
-            )
-            others = np.concatenate(test[1 - half :: 2])
-            _, found[row, column] = restored_psnr(
-                network, others, task, modality, scaling=config.images, device=device
-            )
-    means = {share: round(float(row.mean()), 4) for share, row in zip(SHARES, found, strict=True)}
-    return Kept(SHARES[_least(found)], means)
-
-
-def _least(found: npt.NDArray[np.float64]) -> int:
-    """The first row whose mean deficit to the best row is at most its standard error."""
-    worse = found[found.mean(axis=1).argmax()] - found
-    error = worse.std(axis=1, ddof=1) / math.sqrt(worse.shape[1])
-    return int(np.argmax(worse.mean(axis=1) <= error))
 
 
 def redistiller(

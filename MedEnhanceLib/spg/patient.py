@@ -16,8 +16,10 @@ import torch
 
 from MedEnhanceLib.errors import Cancelled, DeviceMemoryError, ModelError
 from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
+from MedEnhanceLib.nets.precision import without_tf32
 from MedEnhanceLib.nets.training import training_steps
-from MedEnhanceLib.runtime.locks import hold_gpu
+from MedEnhanceLib.runtime.device import is_out_of_memory
+from MedEnhanceLib.runtime.locks import hold_gpu, release_memory
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.folder import CHECKPOINTS
@@ -29,12 +31,6 @@ _OUTER_STEPS = 10
 #: New networks and batches on which prior and result are compared.
 _COMPARED = 5
 _MUCH_SATURATED = 0.1
-_MEMORY_MESSAGES = (
-    "out of memory",
-    "can't allocate memory",
-    "not enough memory",
-    "failed to allocate",
-)
 #: Raw images to time with, at least: as many as are degraded whole at once.
 _RAW_IMAGES = 8
 
@@ -57,6 +53,7 @@ class PatientImages:
     measured: dict[str, float]
 
 
+@without_tf32()
 def distill_patient(
     raw: Raw,
     config: DistillConfig,
@@ -204,7 +201,7 @@ def step_within_memory(loop: PatientLoop, number: int, monitor: Monitor) -> None
     try:
         loop.step(number)
     except (MemoryError, RuntimeError) as cause:
-        if not _ran_out(cause):
+        if not is_out_of_memory(cause):
             raise
         whole = loop.config.loop.batch
         if loop.batch < whole or whole < 2:
@@ -219,17 +216,11 @@ def step_within_memory(loop: PatientLoop, number: int, monitor: Monitor) -> None
         )
     else:
         return
-    if loop.device.startswith("cuda"):
-        torch.cuda.empty_cache()
+    release_memory(loop.device)
     step_within_memory(loop, number, monitor)
 
 
-def _ran_out(cause: BaseException) -> bool:
-    text = str(cause).lower()
-    is_kind = isinstance(cause, torch.OutOfMemoryError | MemoryError)
-    return is_kind or any(message in text for message in _MEMORY_MESSAGES)
-
-
+@without_tf32()
 def seconds_of_a_patient(
     config: DistillConfig, modality: str, device: str, monitor: Monitor | None = None
 ) -> float:

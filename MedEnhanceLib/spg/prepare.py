@@ -28,7 +28,7 @@ from MedEnhanceLib.spg.config import (
     ImageConfig,
 )
 from MedEnhanceLib.spg.images import Floats, axial_slices, data_sha256, shown, spread_over
-from MedEnhanceLib.spg.statistics import LEVELS, with_levels
+from MedEnhanceLib.spg.statistics import LEVELS, imposed, mean_over, measure, with_levels
 
 #: Slices of a patient that must show something, however few images are requested.
 _LEAST_SLICES = 4
@@ -79,12 +79,14 @@ class Prepared:
         training: by patient in the cohort's order, float32 [N, H, W] in [0, 1].
         held_out: the same of patients kept for the audit; never the prior's patient.
         prior: what all distilled images start from.
+        public: the prior before it took anything on from the patients, [M, H, W].
     """
 
     modality: str
     training: dict[str, Floats]
     held_out: dict[str, Floats]
     prior: Prior
+    public: Floats
 
     @property
     def sha256(self) -> str:
@@ -104,7 +106,7 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
     _check(cohort.modality, config)  # before minutes of reading
     if config.kind_of_prior == "patient":
         cohort[config.prior.removeprefix(PATIENT)]
-    wanted = config.images_per_patient if config.method == "matching" else 0
+    wanted = config.images_per_patient if config.method != "statistics" else 0
     least = max(wanted, _LEAST_SLICES)
     volumes: dict[str, list[Floats]] = {}
     modality = ""
@@ -128,13 +130,20 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
         _refuse_theirs(prior, volumes, config)
     joined = {name: np.concatenate(parts) for name, parts in volumes.items()}
     training = {name: images for name, images in joined.items() if name not in held}
-    if config.intensities == "cohort" and config.method == "matching":
-        prior = with_intensities(prior, training.values(), modality, config.images)
     if not held:
         monitor.warn("no patient is held out: the audit has nobody to compare with, and is limited")
-    return Prepared(
-        modality, training, {name: images for name, images in joined.items() if name in held}, prior
-    )
+    others = {name: images for name, images in joined.items() if name in held}
+    return with_start(Prepared(modality, training, others, prior, prior.images), config)
+
+
+def with_start(prepared: Prepared, config: DistillConfig) -> Prepared:
+    """With the prior that matching starts from; for another method as it is."""
+    if config.method != "matching" or config.intensities == "own":
+        return prepared
+    public = replace(prepared.prior, images=prepared.public)
+    patients, modality = prepared.training.values(), prepared.modality
+    change = with_statistics if config.intensities == "statistics" else with_intensities
+    return replace(prepared, prior=change(public, patients, modality, config.images))
 
 
 def _refuse_theirs(
@@ -243,6 +252,14 @@ def make_prior(
     if not len(images):
         raise InputError(f"{path.name}: no slice shows anything", "Use another prior.")
     return Prior(spread_over(images, count), kind)
+
+
+def with_statistics(
+    prior: Prior, patients: Iterable[Floats], modality: str, config: ImageConfig
+) -> Prior:
+    """The prior with the cohort's intensities and textures; see `statistics.imposed`."""
+    means = mean_over(measure(images, modality, config) for images in patients)
+    return replace(prior, images=imposed(prior.images, means, modality, config))
 
 
 def with_intensities(

@@ -10,7 +10,8 @@ from typing import Any
 
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY
 from MedEnhanceLib.runtime.resources import resource_folder
-from MedEnhanceLib.spg.config import TEMPLATE
+from MedEnhanceLib.spg.config import TAKEN_ON, TEMPLATE
+from MedEnhanceLib.spg.statistics import PROJECTED
 
 METHOD = "SPG, structure-preserving personalised generation (arXiv 2511.13106)"
 BY_STATISTICS = "statistics of a cohort imposed on a public prior (after Heeger and Bergen, 1995)"
@@ -91,9 +92,11 @@ def _loop_line(loop: Mapping[str, Any]) -> str:
 
 def _prior_lines(manifest: Mapping[str, Any]) -> list[str]:
     lines = [f"- They start from a prior and stay near it. The prior: {manifest['prior']['told']}."]
-    if manifest["config"].get("intensities") == "cohort" and not manifest.get("statistics"):
+    taken = TAKEN_ON.get(manifest["config"].get("intensities"))
+    if taken and not manifest.get("statistics"):
+        what, numbers = taken
         lines.append(
-            "- The prior was given the patients' intensities: 33 quantiles, means over all of them."
+            f"- The prior was given the patients' {what}: {numbers} numbers, means over them."
         )
     return lines
 
@@ -105,14 +108,28 @@ def _privacy_lines(privacy: Mapping[str, Any]) -> list[str]:
         "",
         str(privacy["statement"]),
         "",
-        f"- In each of {privacy['matches']} matches the gradient of a patient was cut to "
-        f"{privacy['clip']:g} times the norm of the distilled images' own, and Gaussian noise of "
-        f"{privacy['noise_multiplier']:.4g} times that norm added (δ = {privacy['delta']:g}).",
+        _noise_line(privacy),
         f"- What ε compares: {privacy['neighbours']}.",
         "- It holds for this set alone: with several sets of the same patients the ε add up.",
         "- It covers neither settings that were chosen after looking at the patients' images, nor "
         "attacks on floating-point rounding.",
     ]
+
+
+def _noise_line(privacy: Mapping[str, Any]) -> str:
+    if "matches" in privacy:
+        return (
+            f"- In each of {privacy['matches']} matches the gradient of a patient was cut to "
+            f"{privacy['clip']:g} times the norm of the distilled images' own, and Gaussian noise "
+            f"of {privacy['noise_multiplier']:.4g} times that norm added "
+            f"(δ = {privacy['delta']:g})."
+        )
+    return (
+        f"- The numbers of a patient were cut to a norm of {privacy['clip']:g}, and Gaussian noise "
+        f"of {privacy['noise_multiplier']:.4g} times that norm was added to each sum over the "
+        f"patients (δ = {privacy['delta']:g}). That somebody was left out, and not replaced by "
+        f"another, is hidden with ε = {privacy['epsilon_left_out']:.3g}."
+    )
 
 
 def readme(manifest: Mapping[str, Any], images_sha256: str) -> str:
@@ -148,7 +165,7 @@ def readme(manifest: Mapping[str, Any], images_sha256: str) -> str:
         "",
         f"- {OF_THE_PRIOR if statistics else SIGNAL}",
         *_prior_lines(manifest),
-        *(_statistics_lines(statistics) if statistics else []),
+        *(_statistics_lines(manifest) if statistics else []),
         *(_privacy_lines(privacy) if privacy else _alignment_lines(measured, kept)),
         *_kept_lines(kept),
         *([] if statistics else [_loop_line(manifest["config"]["loop"])]),
@@ -174,7 +191,15 @@ def _made(manifest: Mapping[str, Any]) -> str:
     return f"{manifest['images_per_patient']} for each"
 
 
-def _statistics_lines(statistics: Mapping[str, Any]) -> list[str]:
+def _statistics_lines(manifest: Mapping[str, Any]) -> list[str]:
+    statistics = manifest["statistics"]
+    if manifest.get("privacy"):
+        return [
+            f"- What is the patients' in them are {PROJECTED} numbers, each a sum over "
+            f"{statistics['patients']} patients with noise: how far brightness, contrast and skew "
+            "of intensities, and the strength of detail, are from the prior's. The quantiles in "
+            "manifest.json were rebuilt from them and the prior alone.",
+        ]
     numbers = len(statistics["intensities"]) + sum(map(len, statistics["bands"]))
     return [
         f"- What is the patients' in them are {numbers} numbers, each a mean over "

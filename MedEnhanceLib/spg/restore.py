@@ -33,6 +33,7 @@ from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError
 from MedEnhanceLib.io.describe import refuse_not_finite
 from MedEnhanceLib.nets.intensity import Scaling
+from MedEnhanceLib.nets.precision import without_tf32
 from MedEnhanceLib.nets.slices import Plan, SliceStacks, over_slices, stoppable
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
@@ -76,6 +77,7 @@ class Restored:
     warnings: tuple[ModelWarning, ...]
 
 
+@without_tf32()
 def restore(
     volume: Volume,
     options: Mapping[str, Any],
@@ -111,7 +113,7 @@ def restore(
         )
     model = open_restorer(bundle)
     choice = choose_device(options["device"])
-    monitor.log(f"running {bundle.name} on {choice.name}: {choice.reason}")
+    monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
     warnings = _warnings(model, volume)
     for warning in warnings:
         monitor.warn(warning.text)

@@ -17,6 +17,7 @@ from MedEnhanceLib.bundles.suitability import training_length_limits
 from MedEnhanceLib.core.options import config_to_json
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
 from MedEnhanceLib.io.cohort import Cohort
+from MedEnhanceLib.nets.precision import without_tf32
 from MedEnhanceLib.nets.training import (
     CHECKPOINT,
     cancelled_before,
@@ -50,6 +51,7 @@ _LIMITS = (
 )
 
 
+@without_tf32()
 def train_denoiser(
     config: TrainDenoiserConfig, data: Path, out: Path, monitor: Monitor | None = None
 ) -> Path:

@@ -22,6 +22,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.degrade import low_dose_noise
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.nets.precision import in_double
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.images import Floats
 
@@ -180,7 +181,7 @@ def make_task(config: DistillConfig, modality: str) -> Task:
 
 def psnr_db(errors: Tensor) -> float:
     """Peak signal-to-noise ratio in dB of errors of images whose peak is 1."""
-    return -10 * math.log10(max(float(errors.double().square().mean()), 1e-20))
+    return -10 * math.log10(max(float(in_double(errors).square().mean()), 1e-20))
 
 
 @dataclass(frozen=True)
@@ -247,15 +248,17 @@ class Patches:
         """
         top, left = self.corners(images, rng)
         kinds = rng.integers(8 if turned else 4, size=len(images))
-        down, right = np.mgrid[: self._side, : self._side][:, None]
-        last = self._side - 1
-        down = np.where((kinds & 1)[:, None, None], last - down, down)
-        right = np.where((kinds & 2)[:, None, None], last - right, right)
-        swapped = (kinds & 4)[:, None, None] > 0
-        rows = top[:, None, None] + np.where(swapped, right, down)
-        columns = left[:, None, None] + np.where(swapped, down, right)
-        found = (torch.from_numpy(part).to(device) for part in (images, rows, columns))
-        return Places(*found)
+        # Four numbers a patch go to the device; where its pixels are is computed there.
+        numbers = torch.from_numpy(np.stack([images, top, left, kinds]).astype(np.int64)).to(device)
+        place, row, column, kind = (part[:, None, None] for part in numbers)
+        down = torch.arange(self._side, device=device)[:, None]
+        right, last = down.T, self._side - 1
+        down = torch.where((kind & 1) > 0, last - down, down)
+        right = torch.where((kind & 2) > 0, last - right, right)
+        is_swapped = (kind & 4) > 0
+        rows = row + torch.where(is_swapped, right, down)
+        columns = column + torch.where(is_swapped, down, right)
+        return Places(place[:, 0, 0], rows, columns)
 
 
 class Tensors(dict[str, Tensor]):

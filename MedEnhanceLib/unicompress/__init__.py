@@ -3,6 +3,7 @@
 compress: volume → blocks → the best code of each → `.ucv`, verified before it appears
 decompress: `.ucv`, or a region of it → volume; decompress_to: → file, a few slices at a time
 estimate: what compress would give, from a few blocks
+stored: a `.ucv` as an array that stays on the disk
 recover: what is intact in a damaged `.ucv` → volume and report
 """
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         inspect_container,
         recover,
     )
+    from MedEnhanceLib.unicompress.stored import StoredVolume
 
 __all__ = [
     "CompressConfig",
@@ -28,6 +30,7 @@ __all__ = [
     "Estimate",
     "LostBlock",
     "RecoverReport",
+    "StoredVolume",
     "compress",
     "decompress",
     "decompress_preview",
@@ -43,5 +46,6 @@ _HOMES = {
     "decode": ["decompress", "decompress_preview", "decompress_to"],
     "encode": ["CompressResult", "compress"],
     "inspection": ["LostBlock", "RecoverReport", "inspect_container", "recover"],
+    "stored": ["StoredVolume"],
 }
 __getattr__, __dir__ = imported_when_used(__name__, __all__, _HOMES)

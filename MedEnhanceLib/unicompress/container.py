@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 from MedEnhanceLib.errors import CodecError, InputError
+from MedEnhanceLib.io.voxels import input_error, refuse_pipe
 from MedEnhanceLib.unicompress.repair import Damage, Layout, Repair, RepairChunk
 
 MAGIC = b"UCV1"
@@ -562,12 +563,11 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _open(path: Path) -> BinaryIO:
+    refuse_pipe(path)
     try:
         return path.open("rb")
     except OSError as cause:
-        raise InputError(
-            f"{path} cannot be read: {cause.strerror or cause}", "Check the path."
-        ) from cause
+        raise input_error(path, cause) from cause
 
 
 class Spool:

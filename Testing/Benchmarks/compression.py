@@ -3,6 +3,7 @@
     python Testing/Benchmarks/compression.py             whole volumes, writes docs/benchmarks
     python Testing/Benchmarks/compression.py --quick     thin slabs, writes runs/benchmarks
     python Testing/Benchmarks/compression.py --large-only  time and memory anew; all else stays
+    python Testing/Benchmarks/compression.py --ours-anew C19  our rows of these volumes anew
 
 What was measured before, by the same code on the same voxels, is read from runs/compression-rows:
 a new form of the codec measures itself, time and memory anew, and no peer. Needs the extra `bench`.
@@ -44,6 +45,7 @@ before; times of the table of time and memory, peers' too, are of this one."""
 _LARGE_ALONE = """**Only the table of time and memory, and its gates, are of this run.** All else is
 of {commit}: files of the present codec have other bytes at a ratio, and parity in all modes
 ([lossless and bounded files now](lossless.md), [parity](repair.md))."""
+_SOME_ANEW = """**Of this run are our rows of {volumes} alone**; all else is of {commit}."""
 _LARGE_SLICES = 100
 #: The smaller volumes.
 ABLATED = ("CT STS_013", "MR open_ms L20")
@@ -57,6 +59,9 @@ def main() -> None:
         return
     if options.large_only:
         _measure_large_anew(options)
+        return
+    if options.ours_anew:
+        _measure_some_anew(options)
         return
     rows: list[Row] = []
     cases = [Case.of(*found) for found in load_subjects(options.quick, options.only)]
@@ -79,9 +84,7 @@ def main() -> None:
     note = _KEPT if options.peers_kept else ""
     _write(rows, pictures or _pictures_there(rows), options.out, note)
     if options.out == DOCS and not options.only:
-        guide = DOCS.parent / "compression.md"
-        fill(guide, "figures of Testing/Benchmarks/compression.py", summary_table(rows))
-        fill(guide, "estimate of Testing/Benchmarks/compression.py", estimate_sentence(rows))
+        _fill_guide(rows)
 
 
 def _measure_large_anew(options: argparse.Namespace) -> None:
@@ -91,6 +94,33 @@ def _measure_large_anew(options: argparse.Namespace) -> None:
     rows += large_rows(__file__, options.slices)
     note = _LARGE_ALONE.format(commit=kept["commit"])
     _write(rows, _pictures_there(rows), options.out, note)
+
+
+def _measure_some_anew(options: argparse.Namespace) -> None:
+    """The page with other rows of ours of some volumes; it says of which."""
+    kept = json.loads((options.out / "compression.json").read_text(encoding="utf-8"))
+    options.peers_kept = True
+    anew = {
+        subject.name: list(measured(Case.of(subject, volume), options))
+        for subject, volume in load_subjects(False, options.ours_anew)
+    }
+    whole = [row for row in kept["rows"] if row["mode"] != "large"]
+    whole = [row for row in whole if row["codec"] != SELF_CONTAINED]
+    rows: list[Row] = []
+    for name in dict.fromkeys(row["volume"] for row in whole):
+        rows += anew.get(name) or [row for row in whole if row["volume"] == name]
+    rows += self_contained(rows)
+    rows += [row for row in kept["rows"] if row["mode"] == "large"]
+    note = _SOME_ANEW.format(volumes=" and ".join(anew), commit=kept["commit"])
+    draw_curves(options.out / "compression.png", rows)
+    _write(rows, _pictures_there(rows), options.out, note)
+    _fill_guide(rows)
+
+
+def _fill_guide(rows: list[Row]) -> None:
+    guide = DOCS.parent / "compression.md"
+    fill(guide, "figures of Testing/Benchmarks/compression.py", summary_table(rows))
+    fill(guide, "estimate of Testing/Benchmarks/compression.py", estimate_sentence(rows))
 
 
 def _pictures_there(rows: list[Row]) -> list[tuple[str, str]]:
@@ -154,6 +184,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--ablation-only", action="store_true", help="what each part brings")
     parser.add_argument("--measure-only", action="store_true", help="rows alone, no page")
     parser.add_argument("--large-only", action="store_true", help="time and memory anew")
+    parser.add_argument("--ours-anew", nargs="+", help="volumes whose name holds one of these")
     parser.add_argument("--no-large", dest="large_volume", action="store_false")
     parser.add_argument("--no-pictures", dest="pictures", action="store_false")
     parser.add_argument(

@@ -2,6 +2,7 @@
 
 python Testing/Benchmarks/distillation_audit.py           two draws, writes docs/benchmarks
 python Testing/Benchmarks/distillation_audit.py --quick   one, fewer steps, into runs/benchmarks
+python Testing/Benchmarks/distillation_audit.py --statistics   these sets anew, all else stays
 
 MR of sarcoma patients from the data beside the repository. No picture of them is written.
 """
@@ -9,6 +10,7 @@ MR of sarcoma patients from the data beside the repository. No picture of them i
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -21,12 +23,14 @@ from _common import DOCS, REPOSITORY, SHARED_DATA, gate, gate_table, table, writ
 from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.audit import AuditConfig, Audited, AuditReport, audit
+from MedEnhanceLib.spg.audit.redistilled import plant_canaries
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.dataset import TOP, quantized
 from MedEnhanceLib.spg.images import Floats
 from MedEnhanceLib.spg.matching import Raw
 from MedEnhanceLib.spg.patient import distill_patient
 from MedEnhanceLib.spg.prepare import Prepared, prepare
+from MedEnhanceLib.spg.statistics import imposed, mean_over, measure
 
 SEEDS = (0, 1)
 #: Share of a raw slice in the image that it leaks into; 1 is a copy.
@@ -35,6 +39,12 @@ SHARES = (1.0, 0.7, 0.5)
 PLANTS = 3
 #: Distillations of random halves of the patients, in the sets that all attacks are tried on.
 SHADOWS = 8
+#: Further draws of lesions, where those of a set by statistics raise the alarm.
+_REDRAWN = 11
+BY_STATISTICS = "statistics, all attacks"
+_COUNTED = "training", "held_out"
+_KEPT = """**Of this run are the sets by statistics alone**; all else is of {commit}, when matching
+started from the cohort's intensities and not yet from its textures."""
 WITHOUT_SHADOWS = AuditConfig(shadows=0, canaries=False)
 Row = dict[str, Any]
 
@@ -43,21 +53,28 @@ def main() -> None:
     """Distill, leak, audit; then write the page."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true")
-    quick = parser.parse_args().quick
+    parser.add_argument("--statistics", action="store_true", help="these sets alone anew")
+    options = parser.parse_args()
+    quick = options.quick
     seeds = SEEDS[:1] if quick else SEEDS
-    rows: list[Row] = []
+    cohort = Cohort.from_folder(SHARED_DATA / "mr" / "sts", pattern="MR_T1.nii.gz")
+    kept = json.loads((DOCS / "distillation_audit.json").read_text(encoding="utf-8"))
+    rows: list[Row] = [row for row in kept["rows"] if not row["set"].startswith(BY_STATISTICS)]
+    rows = rows if options.statistics else []
     for seed in seeds:
         config = _config(seed, quick=quick)
-        cohort = Cohort.from_folder(SHARED_DATA / "mr" / "sts", pattern="MR_T1.nii.gz")
         prepared = prepare(cohort, config, Monitor())
-        rows += _rows(prepared, config, leaks=seed == seeds[0])
-        if seed == seeds[0]:
-            rows += _rows_of_all_attacks(prepared, config, quick=quick)
+        if not options.statistics:
+            rows += _rows(prepared, config, leaks=seed == seeds[0])
+            if seed == seeds[0]:
+                rows += _rows_of_all_attacks(prepared, config, quick=quick)
+        rows.append(_row_of_statistics(prepared, config, quick=quick))
+    note = _KEPT.format(commit=kept["commit"]) if options.statistics else ""
     gates = _gates(rows)
     folder = REPOSITORY / "runs" / "benchmarks" if quick else DOCS
     write(
         "distillation_audit",
-        _page(rows, gates, config),
+        _page(rows, gates, config, note),
         gates=gates,
         rows=rows,
         seeds=seeds,
@@ -106,6 +123,30 @@ def _rows_of_all_attacks(prepared: Prepared, config: DistillConfig, *, quick: bo
         name = f"{what}, short, all attacks"
         rows.append(_row(name, prepared, short, images, attacks, redistill))
     return rows
+
+
+def _row_of_statistics(prepared: Prepared, config: DistillConfig, *, quick: bool) -> Row:
+    """The prior with statistics over the patients, and all attacks, which make it again."""
+
+    def made(patients: Mapping[str, Floats], _seed: int) -> Floats:
+        found = (measure(one, prepared.modality, config.images) for one in patients.values())
+        means = mean_over(found)
+        images = imposed(prepared.public, means, prepared.modality, config.images)
+        return quantized(images).astype(np.float32) / np.float32(TOP)
+
+    attacks = AuditConfig(shadows=4 if quick else SHADOWS)
+    images = made(prepared.training, config.seed)
+    row = _row(BY_STATISTICS, prepared, config, images, attacks, made, owned=False)
+    if not row["findings"]["canaries"]["alarm"]:
+        return row
+    # Is it a leak, or the one audit in twenty that raises the alarm by chance? Other lesions tell.
+    found = Audited(images, prepared.training, prepared.held_out, prior=prepared.public)
+    level = row["findings"]["canaries"]["level"]
+    again = [
+        plant_canaries(found, made, replace(attacks, seed=seed), level, Monitor()).p
+        for seed in range(1, 1 + _REDRAWN)
+    ]
+    return row | {"canaries_again": again}
 
 
 def _short(config: DistillConfig) -> DistillConfig:
@@ -163,7 +204,10 @@ def _row(
     images: Floats,
     attacks: AuditConfig = WITHOUT_SHADOWS,
     redistill: Callable[[Mapping[str, Floats], int], Floats] | None = None,
+    *,
+    owned: bool = True,
 ) -> Row:
+    """owned: whether each image is of one patient."""
     began = time.monotonic()
     owners = tuple(np.repeat(list(prepared.training), config.images_per_patient).tolist())
     report = audit(
@@ -172,7 +216,7 @@ def _row(
             prepared.training,
             prepared.held_out,
             prior=None if what.startswith("real start") else prepared.prior.images,
-            owners=owners,
+            owners=owners if owned else None,
         ),
         attacks,
         redistill=redistill,
@@ -202,7 +246,7 @@ def _findings(report: AuditReport) -> dict[str, Row]:
 
 
 def _gates(rows: list[Row]) -> list[Row]:
-    clean = [row["alarm"] for row in rows if row["set"].startswith("clean")]
+    clean = [row["alarm"] for row in rows if row["set"].startswith(("clean", BY_STATISTICS))]
     copies = [row["alarm"] for row in rows if row.get("share") == 1.0]
     started = [row["alarm"] for row in rows if row["set"].startswith("real start")]
     return [
@@ -222,7 +266,7 @@ def _gates(rows: list[Row]) -> list[Row]:
     ]
 
 
-def _page(rows: list[Row], gates: list[Row], config: DistillConfig) -> str:
+def _page(rows: list[Row], gates: list[Row], config: DistillConfig, note: str) -> str:
     counts = rows[0]["counts"]
     loop = config.loop
     clean = [row for row in rows if row["set"] == "clean"]
@@ -231,18 +275,23 @@ def _page(rows: list[Row], gates: list[Row], config: DistillConfig) -> str:
         [
             "# The audit of distilled sets, on real patients",
             f"T1-weighted MR of sarcoma patients (STS, TCIA): {counts['training_patients']} "
-            f"distilled, {counts['held_out_patients']} held out, drawn by the seed. Preset `cpu`, "
+            f"distilled, {counts['held_out_patients']} held out, drawn by the seed (the number of "
+            "each set is in the table). Preset `cpu`, "
             f"reduced: {loop.outer} networks × {loop.inner} matches, {loop.batch} patches a match, "
             f"{config.images_per_patient} images for each patient; the prior is the template. "
             f"All attacks, with {SHADOWS} shadows and with canaries, which distill again, were "
             "tried on two sets of one network each; the others were audited without. All audits "
             f"together took {minutes:.1f} minutes. No picture is shown: these are patients.",
+            *([note] if note else []),
             "## Gates\n\n" + gate_table(gates).rstrip(),
             "## What was found\n\n" + _found(rows).rstrip(),
+            *_again(rows),
             "*Clean*: distilled as it is. *Planted*: that set with one image blended with one raw "
             "slice, another image, patient and slice each time. *Real start*: the same method "
             "started from each patient's own slices, as data set condensation often is, in place "
-            "of the template, with one network.",
+            "of the template, with one network. *Statistics*: the template with means over the "
+            "patients of their intensities and textures, 101 numbers; images that are nobody's, so "
+            "no image can be assigned to a patient.",
             "## What would have been missed\n\n" + _rates(rows).rstrip(),
             "Read it so: a blend weaker than the first line, a set whose training patients are "
             "nearer than the others by less than the AUC, or one whose images can be assigned "
@@ -265,6 +314,7 @@ def _found(rows: list[Row]) -> str:
             (
                 key[0],
                 "–" if key[1] is None else f"{key[1]:.0%}",
+                " + ".join(str(group[0]["counts"][f"{one}_patients"]) for one in _COUNTED),
                 len(group),
                 sum(row["alarm"] for row in group),
                 ", ".join(raised) or "–",
@@ -272,8 +322,30 @@ def _found(rows: list[Row]) -> str:
                 _span(lowest, "{:.2g}"),
             )
         )
-    header = ("set", "raw", "sets", "alarms", "by", "nearest slice (NCC)", "p of copies")
+    header = (
+        "set",
+        "raw",
+        "patients",
+        "sets",
+        "alarms",
+        "by",
+        "nearest slice (NCC)",
+        "p of copies",
+    )
     return table(header, lines)
+
+
+def _again(rows: list[Row]) -> list[str]:
+    """What further draws of lesions found, for each alarm of lesions in a set by statistics."""
+    return [
+        f"Seed {row['seed']}, statistics: the planted lesions raised the alarm with p = "
+        f"{row['findings']['canaries']['p']:.2g}. With {len(row['canaries_again'])} further draws "
+        f"of lesions p is {_span(row['canaries_again'], '{:.2g}')}: that alarm is by chance, as "
+        "one clean audit in twenty may raise by construction."
+        for row in rows
+        if "canaries_again" in row
+        and min(row["canaries_again"]) > row["findings"]["canaries"]["level"]
+    ]
 
 
 def _span(values: list[float], form: str) -> str:
@@ -282,8 +354,11 @@ def _span(values: list[float], form: str) -> str:
 
 
 def _rates(rows: list[Row]) -> str:
-    """Of the clean set that all attacks were tried on."""
-    row = next(row for row in rows if row["set"].startswith("clean, "))
+    """Of the clean sets that all attacks were tried on."""
+    row, *others = (
+        next(row for row in rows if row["set"].startswith(name))
+        for name in ("clean, ", BY_STATISTICS)
+    )
     units = {
         "shadows": "share of right answers",
         "lira": "AUC",
@@ -294,17 +369,30 @@ def _rates(rows: list[Row]) -> str:
         "identity": "rank-1 rate",
     }
     return table(
-        ("attack", "smallest leak found with 80 % probability", "of what", "alarm at p ≤"),
+        (
+            "attack",
+            "smallest leak found with 80 % probability",
+            "the same, statistics",
+            "of what",
+            "alarm at p ≤",
+        ),
         (
             (
                 name,
-                "none" if one["detectable"] is None else f"{one['detectable']:.2f}",
+                _detectable(one),
+                *(_detectable(other["findings"].get(name)) for other in others),
                 units.get(name, ""),
                 f"{one['level']:.3g}",
             )
             for name, one in row["findings"].items()
         ),
     )
+
+
+def _detectable(finding: Row | None) -> str:
+    if finding is None:
+        return "–"
+    return "none" if finding["detectable"] is None else f"{finding['detectable']:.2f}"
 
 
 def _distance(rows: list[Row]) -> str:

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import os
 import re
 import runpy
-from dataclasses import fields
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from Library.conftest import write_series
 
+import MedEnhanceLib
+from MedEnhanceLib.cli.main import build_parser, main
+from MedEnhanceLib.core.metrics import psnr
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.unicompress import CompressConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +48,63 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert not [target for target in local if not (page.parent / target).exists()]
 
 
+def test_every_command_on_a_page_is_one() -> None:
+    """Options that were renamed or removed are found here; commands.md is made from the parser."""
+    parser, count = build_parser(), 0
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        if page.name == "commands.md":
+            continue
+        blocks = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text("utf-8"), re.S | re.M)
+        text = "".join(block for language, block in blocks if language in ("", "sh"))
+        lines = text.replace("\\\n", " ").splitlines()
+        for line in lines:
+            if found := re.match(r"\s*(?:\S*/)?medenhance (.*)$", line):
+                count += 1
+                try:
+                    parser.parse_args(shlex.split(found[1], comments=True))
+                except MedEnhanceLib.ConfigError as error:
+                    pytest.fail(f"{page.relative_to(ROOT)}: {line}\n{error}")
+    assert count > 40
+
+
+def test_the_faq_quotes_what_the_program_says() -> None:
+    page = (ROOT / "docs/faq.md").read_text(encoding="utf-8")
+    quoted = re.findall(r'"([^"]+)"', " ".join(re.findall(r"^\*\*(.*?)\*\*", page, re.M)))
+    code = "".join(p.read_text("utf-8") for p in (ROOT / "MedEnhanceLib").rglob("*.py"))
+    assert len(quoted) > 7
+    assert not [words for words in quoted if words not in code]
+
+
+def test_every_benchmark_and_every_model_is_in_its_index() -> None:
+    index = (ROOT / "docs/benchmarks/README.md").read_text(encoding="utf-8")
+    pages = {path.name for path in (ROOT / "docs/benchmarks").glob("*.md")} - {"README.md"}
+    assert not pages - set(re.findall(r"\]\(([\w.]+)\)", index))
+    models = (ROOT / "docs/models.md").read_text(encoding="utf-8")
+    cards = {path.name for path in (ROOT / "Resources/models").iterdir()}
+    assert set(re.findall(r"models/([\w-]+)/docs/README\.md", models)) == cards
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
+    """Links and anchors are checked, and every page is in the table of contents."""
+    missing = [name for name in ("material", "mkdocstrings_handlers") if not find_spec(name)]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)} (python -m pip install -e '.[docs]')")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stderr
+    reference = (tmp_path / "api/index.html").read_text(encoding="utf-8")
+    for name in (name for name in MedEnhanceLib.__all__ if not name.startswith("__")):
+        assert re.search(rf'id="MedEnhanceLib\.[\w.]+\.{name}"', reference), name
+    assert "keep_noise_level" in reference, "the options of compress are not listed"
+    assert (tmp_path / "models/mr-brain/index.html").is_file()
+    home = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "docs/" not in " ".join(re.findall(r'(?:href|src)="([^":]+)"', home))
+
+
 @pytest.mark.slow
 def test_the_picture_is_that_of_the_code() -> None:
     drawn = runpy.run_path(str(ROOT / "docs/architecture.py"))
@@ -50,7 +121,9 @@ def test_every_decision_is_in_the_index() -> None:
 
 
 def test_the_help_of_speed_says_what_the_page_says() -> None:
-    help_text = next(one.metadata for one in fields(CompressConfig) if one.name == "speed")
+    help_text = next(
+        one.metadata for one in dataclasses.fields(CompressConfig) if one.name == "speed"
+    )
     page = (ROOT / "docs/compression.md").read_text(encoding="utf-8")
     for words in (
         "three to eight times as fast, 5 to 31 % larger",
@@ -62,3 +135,187 @@ def test_the_help_of_speed_says_what_the_page_says() -> None:
     ):
         assert words in str(help_text)
         assert words in page
+
+
+#: A block of Python, and the comment before it that says why it is not run.
+_BLOCK = re.compile(r"(<!-- not run: [^>]*-->\n)?```python\n(.*?)```", re.S)
+#: Slices of the sample that the examples work on: the way is the same, and it takes seconds.
+_SLAB = slice(84, 91)
+
+
+def run_blocks(page: Path, names: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Run the Python of a page from top to bottom, in one namespace, which is returned."""
+    text = page.read_text(encoding="utf-8")
+    names = {"__name__": "__page__"} | (names or {})
+    for match in _BLOCK.finditer(text):
+        if match[1] is None:
+            lines_before = text.count("\n", 0, match.start(2))
+            exec(compile("\n" * lines_before + match[2], str(page), "exec"), names)
+    return names
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A reader's folder, with a part of the sample as scan.nii.gz."""
+    volume = MedEnhanceLib.load(ROOT / "Resources/samples/mni152_t1.nii.gz", modality="MR")
+    MedEnhanceLib.save(volume.crop(_SLAB, slice(70, 190), slice(40, 160)), tmp_path / "scan.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.slow
+# MONAI's LoadImage asks for a decoder of DICOM on GPUs.
+@pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader")
+def test_the_examples_of_the_python_page_run(
+    desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("dask.array", reason="the extra batch is not installed")
+    names = run_blocks(ROOT / "docs/python.md")
+    assert "Grey matter" in capsys.readouterr().out
+    assert names["coarse"].geometry.spacing == (2, 2, 2)
+    assert names["image"].shape == (1, 120, 120, 7) and float(names["image"].max()) == 1
+    assert {p.name for p in desk.iterdir()} >= {"compare.png", "better.nii.gz", "0.ucv"}
+
+
+def _readme(desk: Path) -> dict[str, Any]:
+    # It reads slices 40 to 59.
+    volume = _scan()
+    voxels = np.tile(volume.voxels[:, 40:80, 40:80], (9, 1, 1))
+    MedEnhanceLib.save(dataclasses.replace(volume, voxels=voxels), "scan.nii.gz", overwrite=True)
+    return {}
+
+
+def _compression(desk: Path) -> dict[str, Any]:
+    voxels = np.random.default_rng(0).normal(40, 12, (104, 32, 128)).astype(np.int16)
+    return {"me": MedEnhanceLib, "volume": MedEnhanceLib.Volume(voxels, modality="CT")}
+
+
+def _guidance(desk: Path) -> dict[str, Any]:
+    volume = _scan()
+    noise = np.random.default_rng(0).normal(0, 4, volume.shape)
+    for name in ("good-scan.nii.gz", "another.nii.gz", "earlier.nii.gz"):
+        voxels = (volume.voxels + noise).clip(0, 255).astype(volume.dtype)
+        MedEnhanceLib.save(volume.with_voxels(voxels), name)
+    good = ["good-scan.nii.gz", "another.nii.gz"]
+    return {"me": MedEnhanceLib, "volume": volume, "good_scans": good}
+
+
+def _slices(desk: Path) -> dict[str, Any]:
+    volume = _scan().crop(j=slice(40, 72), i=slice(40, 72))
+    thick = dataclasses.replace(volume, geometry=MedEnhanceLib.Geometry((1, 1, 4)))
+    labels = thick.with_voxels((thick.voxels > 90).astype(np.uint8))
+    return {"volume": thick, "labels_of_volume": dataclasses.replace(labels, modality="SEG")}
+
+
+def _dicom(desk: Path) -> dict[str, Any]:
+    from pydicom import dcmread
+    from pydicom.uid import MRImageStorage, generate_uid
+
+    slab = _scan().voxels.astype(np.uint16)
+    about = {"Modality": "MR", "RescaleSlope": None, "RescaleIntercept": None, "number": 1}
+    about |= {"SOPClassUID": MRImageStorage, "PatientID": "P1", "PatientName": "Doe^Jane"}
+    about |= {"StudyInstanceUID": generate_uid(), "StudyDate": "20260102", "PatientSex": "O"}
+    for folder, number in (("CD/a", 1), ("CD/b", 2), ("SERIES", 1), ("study", 1)):
+        uid = generate_uid()[:50]
+        write_series(desk / folder, slab, **(about | {"uid": uid, "number": number}))
+    MedEnhanceLib.save(MedEnhanceLib.load("SERIES"), "better.nii.gz")
+    return {"dataset": dcmread(next((desk / "study").iterdir()))}
+
+
+def _plain(desk: Path) -> dict[str, Any]:
+    return {"me": MedEnhanceLib, "volume": _scan()}
+
+
+def _scan() -> Volume:
+    return MedEnhanceLib.load("scan.nii.gz", modality="MR")
+
+
+#: Page → what its reader has before its first example, beside scan.nii.gz.
+_READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "README.md": _readme,
+    "docs/compression.md": _compression,
+    "docs/dicom/de-identification.md": _dicom,
+    "docs/dicom/reading.md": _dicom,
+    "docs/dicom/writing.md": _dicom,
+    "docs/guidance.md": _guidance,
+    "docs/slices.md": _slices,
+    "docs/uncertainty.md": _plain,
+}
+#: Run by tests of their subjects.
+_RUN_ELSEWHERE = {
+    "docs/distillation.md",
+    "docs/gradient-gate.md",
+    "docs/python.md",
+    "docs/segmenters.md",
+    "docs/slicer/console.md",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", _READERS)
+def test_the_examples_of_a_page_run(page: str, desk: Path) -> None:
+    run_blocks(ROOT / page, _READERS[page](desk))
+
+
+@pytest.mark.slow
+def test_the_five_steps_of_the_readme_run(desk: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """On a part of the sample, by the commands as they are written."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Five steps")[2]
+    steps = text.partition("```sh\n")[2].partition("```")[0].splitlines()
+    sample = desk / "Resources/samples/mni152_t1.nii.gz"
+    sample.parent.mkdir(parents=True)
+    (desk / "scan.nii.gz").rename(sample)
+    for step in steps:
+        program, *words = shlex.split(step)
+        assert (program, main(words)) == ("medenhance", 0), step
+    assert "Grey matter" in capfd.readouterr().out
+    assert (desk / "report/index.html").is_file()
+    load = MedEnhanceLib.load
+    clean, noisy, better = (load(p) for p in (sample, "noisy.nii.gz", "better.nii.gz"))
+    assert psnr(clean.voxels, better.voxels) > psnr(clean.voxels, noisy.voxels) + 5
+    part = load("part.nii.gz")
+    assert part.shape == (5, 120, 120)
+    assert np.abs(part.voxels.astype(float) - better.voxels[:5]).max() <= 2
+
+
+NOTEBOOKS = sorted((ROOT / "docs/notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_stored_without_what_they_print(path: Path) -> None:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert code and not [c for c in code if c["outputs"] or c["execution_count"]]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # of the packages that run the notebook, in this process
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = pytest.importorskip("nbclient", reason="python -m pip install -e '.[docs]'")
+    nbformat = pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebook = nbformat.read(path, as_version=4)
+    resources = {"metadata": {"path": str(tmp_path)}}
+    client.NotebookClient(notebook, timeout=250, resources=resources).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    shown = [set(output.get("data", {})) for output in outputs]
+    assert any("text/html" in kinds for kinds in shown), "no volume is shown"
+    assert any("image/png" in kinds for kinds in shown), "no picture is shown"
+    printed = "".join(output.get("text", "") for output in outputs)
+    if path.stem == "enhance":
+        noisy, enhanced = (float(found) for found in re.findall(r"([\d.]+) dB", printed))
+        assert enhanced > noisy + 10
+    else:
+        smaller = [float(found) for found in re.findall(r"([\d.]+) times smaller", printed)]
+        assert smaller == sorted(smaller) and smaller[0] > 4 and smaller[2] >= 32
+
+
+def test_no_page_has_examples_that_nothing_runs() -> None:
+    pages = {
+        page.relative_to(ROOT).as_posix()
+        for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+        if any(match[1] is None for match in _BLOCK.finditer(page.read_text(encoding="utf-8")))
+    }
+    assert pages == {*_READERS, *_RUN_ELSEWHERE}

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 TOP_LEVEL = {
-    "CHANGELOG.md", "CMakeLists.txt", "CONTRIBUTING.md", "LICENSE", "MedEnhance", "MedEnhanceLib",
-    "README.md", "Resources", "Testing", "constraints.txt", "docs", "pyproject.toml",
+    "CHANGELOG.md", "CITATION.cff", "CMakeLists.txt", "CONTRIBUTING.md", "LICENSE", "MedEnhance",
+    "MedEnhanceLib", "README.md", "Resources", "Testing", "codemeta.json", "constraints.txt",
+    "distribution", "docs", "mkdocs.yml", "pyproject.toml",
 }  # fmt: skip
 #: Made by building, testing and trying; never committed.
 LEFTOVERS = {"build", "dist", "runs", "medenhance-demo"}
@@ -73,8 +76,6 @@ def test_links_of_the_documents_lead_somewhere() -> None:
 
 @pytest.mark.parametrize("recipe", sorted((ROOT / "docs/recipes").glob("*.json")), ids=str)
 def test_recipes_are_valid_configurations(recipe: Path) -> None:
-    import json
-
     from MedEnhanceLib.gradprom import TrainHeadConfig
     from MedEnhanceLib.hqg import TrainConfig
     from MedEnhanceLib.hqg.slices import TrainSlicesConfig
@@ -88,3 +89,27 @@ def test_recipes_are_valid_configurations(recipe: Path) -> None:
     enhancer = TrainSlicesConfig if recipe.stem.endswith("-slices") else TrainConfig
     made = (TrainHeadConfig if "structures" in fields else enhancer).from_json(fields)
     assert made.name == recipe.stem
+
+
+def test_the_readme_is_short_and_has_what_a_reader_looks_for() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.split()) < 700
+    headings = re.findall(r"^## (.*)$", text, re.M)
+    assert headings == ["Try it", "Five steps", "How well", "Limits", "Cite"]
+    assert "not a medical device" in text.partition("## ")[0]
+    steps = text.partition("## Five steps")[2].partition("```sh\n")[2].partition("```")[0]
+    assert len(steps.splitlines()) == 5
+
+
+def test_citations_name_the_papers_of_the_readme_and_no_version_of_their_own() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Cite")[2]
+    cff = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    codemeta = json.loads((ROOT / "codemeta.json").read_text(encoding="utf-8"))
+    titles = [one["title"] for one in cff["references"]]
+    assert len(titles) == 4 and all(one["authors"] for one in cff["references"])
+    assert [one["name"] for one in codemeta["referencePublication"]] == titles
+    known = json.dumps([cff, codemeta])
+    papers = re.findall(r"(?:arXiv |doi.org/)([\d./A-Z]+\d)", readme)
+    assert len(papers) == 4 and not [paper for paper in papers if paper not in known]
+    assert {"version", "softwareVersion", "date-released"}.isdisjoint({*cff, *codemeta})
+    assert cff["license"] == project()["license"]

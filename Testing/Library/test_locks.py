@@ -157,6 +157,7 @@ def three_cards(monkeypatch: pytest.MonkeyPatch) -> None:
     mps = SimpleNamespace(is_available=lambda: False)
     torch = SimpleNamespace(cuda=cuda, backends=SimpleNamespace(mps=mps))
     monkeypatch.setattr(device, "require", lambda *_, **__: torch)
+    monkeypatch.setattr(device, "fault_of", lambda _: "")
 
 
 @pytest.mark.usefixtures("three_cards")

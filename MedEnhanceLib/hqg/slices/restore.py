@@ -31,7 +31,7 @@ from MedEnhanceLib.io.describe import refuse_not_finite
 from MedEnhanceLib.io.dicom.headers import read_header
 from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.nets.intensity import TISSUE, Scaling, scaling_for
-from MedEnhanceLib.nets.precision import inference_precision, move
+from MedEnhanceLib.nets.precision import inference_precision, move, without_tf32
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
@@ -130,6 +130,7 @@ def _usual_profile(volume: Volume) -> Shape:
     return "box" if volume.modality == "CT" else "gaussian"
 
 
+@without_tf32()
 def restore_slices(
     volume: Volume, config: RestoreSlicesConfig | None = None, *, monitor: Monitor | None = None
 ) -> Volume:
@@ -161,7 +162,7 @@ def restore_slices(
     refuse_not_finite(volume)
     bundle = open_bundle(config.model, kind=SLICES, modality=volume.modality)
     choice = choose_device(config.device)
-    monitor.log(f"running {bundle.name} on {choice.name}: {choice.reason}")
+    monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
     monitor.log(
         f"slices of {plan.stack.thickness_mm:.3g} mm ({plan.stack.shape}), "
         f"{plan.stack.spacing_mm:.3g} mm apart"

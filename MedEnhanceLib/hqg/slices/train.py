@@ -20,7 +20,7 @@ from MedEnhanceLib.hqg.slices.config import TrainSlicesConfig
 from MedEnhanceLib.hqg.slices.network import SliceNet, restore_patches
 from MedEnhanceLib.hqg.slices.planes import OwnSampler, Patches, Planes, Sampler, read_planes
 from MedEnhanceLib.hqg.slices.profile import SliceStack
-from MedEnhanceLib.nets.precision import mixed_precision, move
+from MedEnhanceLib.nets.precision import mixed_precision, move, without_tf32
 from MedEnhanceLib.nets.training import (
     CHECKPOINT,
     DivergenceError,
@@ -48,6 +48,7 @@ _LIMITS = (
 )
 
 
+@without_tf32()
 def train_slices(
     config: TrainSlicesConfig, data: Path, out: Path, monitor: Monitor | None = None
 ) -> Path:

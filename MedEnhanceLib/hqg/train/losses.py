@@ -16,6 +16,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 from MedEnhanceLib.hqg.config import LossConfig, TrainConfig
 from MedEnhanceLib.hqg.network import Cue, Enhancer, GuidanceEncoder, make_discriminator
 from MedEnhanceLib.hqg.train.pools import Batch
+from MedEnhanceLib.nets.precision import constant
 from MedEnhanceLib.nets.training import finite_gradients, frozen
 
 _HAAR = torch.tensor(
@@ -185,14 +186,14 @@ def haar(images: Tensor) -> tuple[Tensor, Tensor]:
     images: [B, 1, H, W], H and W even → LL [B, 1, H/2, W/2] and details [B, 3, H/2, W/2]
     (LH, HL, HH).
     """
-    bands = F.conv2d(images, _HAAR.to(images), stride=2)
+    bands = F.conv2d(images, constant(_HAAR, images.device, images.dtype), stride=2)
     return bands[:, :1], bands[:, 1:]
 
 
 def inverse_haar(low: Tensor, details: Tensor) -> Tensor:
     """The inverse of `haar`, exact up to rounding."""
     bands = torch.cat([low, details], dim=1)
-    return F.conv_transpose2d(bands, _HAAR.to(bands), stride=2)
+    return F.conv_transpose2d(bands, constant(_HAAR, bands.device, bands.dtype), stride=2)
 
 
 def wavelet_content(output: Tensor, reference: Tensor, window: int = 11) -> Tensor:

@@ -32,6 +32,7 @@ from MedEnhanceLib.hqg.train.pools import Batch, Pools, worker_count
 from MedEnhanceLib.hqg.train.range_fit import measure_range
 from MedEnhanceLib.hqg.train.trainer import RETRY, Trainer
 from MedEnhanceLib.hqg.uncertainty import calibrate_on_held_out
+from MedEnhanceLib.nets.precision import without_tf32
 from MedEnhanceLib.nets.processes import join_processes
 from MedEnhanceLib.nets.training import DivergenceError, Journal, cancelled_before, training_steps
 from MedEnhanceLib.report.training import TrainingStory, training_report
@@ -49,6 +50,7 @@ _SLABS = 6
 _SEED = 7_000_000
 
 
+@without_tf32()
 def train(
     config: TrainConfig,
     data: Path,

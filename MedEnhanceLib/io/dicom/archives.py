@@ -17,6 +17,9 @@ from MedEnhanceLib.runtime.machine import memory
 from MedEnhanceLib.runtime.progress import Monitor
 
 _ENCRYPTED = 0x1
+#: A zip that unpacks to more than this must not be packed more tightly than that.
+_LARGE, _MOST_RATIO = 1_000_000_000, 100
+_MOST_FILES = 500_000
 _ARCHIVES = (".zip", ".7z", ".rar", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".iso")
 _OF_SYSTEMS = ("__MACOSX", "lost+found", "System Volume Information", "$RECYCLE.BIN")
 _UNPACK = "Unpack the archive and give the folder."
@@ -30,6 +33,8 @@ UNZIP_FAILURES: tuple[type[Exception], ...] = (
 def is_zip(path: Path) -> bool:
     """Whether a file is a zip, by its content; one that is damaged, by its name."""
     try:
+        if not path.is_file():  # reading a pipe would wait
+            return False
         with path.open("rb") as stream:
             begins = stream.read(4)
         return begins in (b"PK\x03\x04", b"PK\x05\x06") or path.suffix.lower() == ".zip"
@@ -45,7 +50,7 @@ def members(path: Path, monitor: Monitor) -> list[str]:
         monitor: is warned of archives inside it, which are not opened.
     Raises:
         InputError: the zip is damaged, encrypted, empty, holds only further archives, or unpacks
-            to more than the free memory.
+            to more than half of the free memory, or is packed as nothing but a trap is.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -136,12 +141,22 @@ def _refuse_encrypted(entries: list[zipfile.ZipInfo], path: Path) -> None:
 def _refuse_huge(entries: list[zipfile.ZipInfo], path: Path) -> None:
     """`zipfile` unpacks no more than the size that a member declares."""
     declared, free = sum(entry.file_size for entry in entries), memory()["free"]
-    if free is not None and declared > free:
+    # A member lies in memory twice: unpacked, and as what is read of it.
+    if free is not None and 2 * declared > free:
         raise InputError(
-            f"{path} unpacks to {declared / 1e9:.1f} GB, more than the free memory of "
-            f"{free / 1e9:.1f} GB",
+            f"{path} unpacks to {declared / 1e9:.1f} GB, which takes twice that; the free memory "
+            f"is {free / 1e9:.1f} GB",
             _UNPACK,
         )
+    packed = sum(entry.compress_size for entry in entries)
+    if declared > _LARGE and declared > _MOST_RATIO * packed:
+        raise InputError(
+            f"{path} unpacks to {declared / 1e9:.1f} GB, {declared // max(packed, 1)} times what "
+            "it takes: no images do",
+            "If it is what you expect, unpack it and give the folder.",
+        )
+    if len(entries) > _MOST_FILES:
+        raise InputError(f"{path} holds {len(entries)} files", _UNPACK)
 
 
 def is_litter(name: str) -> bool:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.modality import default_units
 from MedEnhanceLib.core.origin import DicomOrigin, Instance, Lossy
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import InputError, MedEnhanceError
-from MedEnhanceLib.io.describe import default_units
 from MedEnhanceLib.io.dicom import archives, segmentation
 from MedEnhanceLib.io.dicom.elements import text
 from MedEnhanceLib.io.dicom.headers import not_an_image

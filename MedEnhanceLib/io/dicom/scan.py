@@ -221,11 +221,15 @@ def _without_trifles(found: Sequence[Header | None], monitor: Monitor) -> list[H
         beside = images.get(header.file.folder) or anywhere
         return header.unread and _ending(header.file.name) not in beside
 
-    trifles = [one for one in found if one is not None and is_trifle(one)]
-    shut = [one.file.name for one in trifles if not one.reason.startswith("it ")]
+    kept = [None if one is None or is_trifle(one) else one for one in found]
+    shut = [
+        one.file.name
+        for one, is_kept in zip(found, kept, strict=True)
+        if one is not None and is_kept is None and not one.reason.startswith("it ")
+    ]
     if shut:
         monitor.warn(f"left out, as they cannot be read: {named(shut)}")
-    return [None if one in trifles else one for one in found]
+    return kept
 
 
 def _ending(name: str) -> str:

@@ -20,6 +20,7 @@ from MedEnhanceLib.io.dicom.structure import (
     read_elements,
 )
 from MedEnhanceLib.io.staging import PREFIX, is_moving
+from MedEnhanceLib.io.voxels import refuse_pipe
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -130,6 +131,8 @@ def find_files(path: Path, monitor: Monitor) -> list[FileRef]:
     """
     if path.is_dir():
         return _in_folder(path, monitor)
+    if path.exists():
+        refuse_pipe(path)
     if _is_list(path):
         return _in_list(path, monitor)
     if archives.is_zip(path):

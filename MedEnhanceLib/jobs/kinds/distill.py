@@ -98,6 +98,8 @@ def _run_distill(params: DistillParams, monitor: Monitor) -> Result:
         "held_out",
         "modality",
         "task",
+        "method",
+        "room",
         "measured",
         "prior",
         "audit",
@@ -114,8 +116,30 @@ def _run_distill(params: DistillParams, monitor: Monitor) -> Result:
             "manifest": str(out / MANIFEST),
             "seconds": round(time.monotonic() - began, 3),
             **{name: manifest.get(name) for name in reported},
+            "method": manifest["config"].get("method", "matching"),
         }
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DistillRoomParams(CohortParams):
+    """Estimate what a distillation can gain; a minute or two, and nothing is written."""
+
+
+def run_distill_room(params: DistillRoomParams, monitor: Monitor) -> Result:
+    """PSNR by what networks learned from, a sentence about it, and the method that is advised."""
+    cohort = Cohort.open(
+        params.cohort, pattern=params.pattern, modality=params.modality, monitor=monitor
+    )
+    _require_torch(monitor)
+    from MedEnhanceLib.spg.prepare import prepare
+    from MedEnhanceLib.spg.worth import room_of
+
+    prepared = prepare(cohort, replace(params.config, method="auto"), monitor.part(0.0, 0.2))
+    with hold_gpu(devices_for(params.config.device), "distill", monitor) as device:
+        room = room_of(prepared, params.config, device=device, monitor=monitor.part(0.2, 1.0))
+    of_cohort = {"modality": prepared.modality, "held_out": len(prepared.held_out)}
+    return Result(room.record() | of_cohort)
 
 
 def run_distill_status(params: DistillStatusParams, monitor: Monitor) -> Result:
@@ -138,9 +162,7 @@ def distill_into(
 
     Raises DeviceBusyError besides, where another long job has the GPU and nobody wants to wait.
     """
-    # The imports take seconds, in which a cancel is noticed.
-    for package in ("torch", "monai.losses"):
-        attend(lambda package=package: require(package, purpose="Distilling"), monitor)  # type: ignore[misc]
+    _require_torch(monitor)
     from MedEnhanceLib.spg.distill import distill_cohort
 
     if scheduler:  # its workers take the devices of theirs, which may be ours
@@ -149,6 +171,12 @@ def distill_into(
     with hold_gpu(devices_for(config.device), "distill", monitor, wait=wait) as device:
         config = replace(config, device=device)
         return distill_cohort(cohort, out, config, monitor, overwrite=overwrite)
+
+
+def _require_torch(monitor: Monitor) -> None:
+    """The imports take seconds, in which a cancel is noticed."""
+    for package in ("torch", "monai.losses"):
+        attend(lambda package=package: require(package, purpose="Distilling"), monitor)  # type: ignore[misc]
 
 
 def distill_config(
@@ -186,8 +214,7 @@ def run_distill_estimate(params: DistillEstimateParams, monitor: Monitor) -> Res
     config = params.config
     cohort = _cohort(params, monitor.part(0.0, 0.3))
     held = held_out(cohort, config)
-    for package in ("torch", "monai.losses"):  # as above
-        attend(lambda package=package: require(package, purpose="Distilling"), monitor)  # type: ignore[misc]
+    _require_torch(monitor)
     from MedEnhanceLib.spg.patient import seconds_of_a_patient
 
     choice = choose_device(config.device)

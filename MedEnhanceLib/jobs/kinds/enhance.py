@@ -27,13 +27,15 @@ from MedEnhanceLib.jobs.files import (
 )
 from MedEnhanceLib.jobs.kinds.segment import check_head, found_of, head_config, segmentation_figures
 from MedEnhanceLib.jobs.objects import Found, Objects, anonymous_history, write
-from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.dependencies import has, require
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
     from MedEnhanceLib.gradprom import Segmentation, SegmentConfig
+    from MedEnhanceLib.gradprom.config import Label
     from MedEnhanceLib.hqg import VolumeCache
     from MedEnhanceLib.hqg.strength import Enhancement
+    from MedEnhanceLib.report.notebook import Picture
 
 #: Passes of the enhancer that take as long as the head does.
 _HEAD_PASSES = 0.4
@@ -140,6 +142,57 @@ class Enhanced:
     def noise(self) -> Volume | None:
         """The measured σ at each voxel, in the units of `volume`; None for models without it."""
         return self.enhancement.noise_map()
+
+    def compare(
+        self,
+        *,
+        point: tuple[int, int, int] | None = None,
+        window: tuple[float, float] | None = None,
+    ) -> Picture:
+        """Input, result, difference, and what there is besides, side by side in three planes.
+
+        Args:
+            point: (slice, row, column) that the planes go through; None: where much is to be seen.
+            window: lowest and highest gray level; None: chosen by the input.
+        """
+        from MedEnhanceLib.report.figures import Pane
+        from MedEnhanceLib.report.notebook import planes_of
+
+        before = self.enhancement.original
+        panes = [
+            Pane("Input", before),
+            Pane("Enhanced", self.volume),
+            Pane("Enhanced − input", self.volume, minus=before),
+        ]
+        labels: tuple[Label, ...] = ()
+        if self.uncertainty is not None:
+            panes.append(Pane("Uncertainty", self.uncertainty, heat=True))
+        if self.segmentation is not None:
+            labels = self.segmentation.labels
+            panes.append(Pane("Segmentation", self.volume, labels=self.segmentation.volume))
+        return planes_of(panes, legend=labels, point=point, window=window)
+
+    def __repr__(self) -> str:
+        besides = {"uncertainty": self.uncertainty, "segmentation": self.segmentation}
+        there = "".join(f", {name}" for name, one in besides.items() if one is not None)
+        model, seconds = self.enhancement.model.get("name", "no model"), self.report["seconds"]
+        return f"<Enhanced by {model} in {seconds:.1f} s: {self.volume!r}{there}>"
+
+    def _repr_html_(self) -> str:
+        from MedEnhanceLib.report.notebook import page_of
+
+        measured = self.report["results"].get("measured", {})
+        facts = {
+            "Model": self.enhancement.model.get("name", ""),
+            "Result": repr(self.volume)[1:-1],
+            **{
+                name.capitalize(): str(one["reason"])
+                for name, one in measured.items()
+                if isinstance(one, dict) and one.get("reason")
+            },
+            "Warnings": "; ".join(one.text for one in self.enhancement.warnings),
+        }
+        return page_of("Enhanced", facts, [self.compare()] if has("matplotlib") else [])
 
     def at_strength(self, strength: float) -> Enhanced:
         """The same result at another strength (0 to 1.5), without running the model again.
@@ -325,6 +378,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         source=volume,
         device=done.report["device"],
         model=done.report["model"],
+        keep_names=params.keep_names,
         overwrite=params.overwrite,
     )
 
@@ -448,6 +502,9 @@ def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced, monitor
     enhanced, manifest = done.volume, done.report
     if enhanced.geometry != volume.geometry:  # thin slices are compared with interpolated ones
         volume = done.enhancement.original
+    if not params.keep_names:
+        volume, enhanced = (replace(one, source="") for one in (volume, enhanced))
+        manifest = dict(manifest) | {"inputs": dict.fromkeys(manifest["inputs"], "a volume")}
     if params.deidentify:
         volume = replace(volume, source="", history=())
         enhanced = replace(enhanced, source="", history=anonymous_history(enhanced.history))

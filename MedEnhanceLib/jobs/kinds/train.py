@@ -282,8 +282,11 @@ def _device_of(config: AnyConfig) -> str:
     """Where it will run; of several processes each takes a GPU of its own (nets/processes.py)."""
     own = config.config if isinstance(config, CodecTraining) else config
     name = choose_device(getattr(own, "device", "cpu")).name
-    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if several and name == "cuda" else name
+    if not name.startswith("cuda"):
+        return name
+    from MedEnhanceLib.nets.processes import own_device
+
+    return own_device(name)
 
 
 def _train(

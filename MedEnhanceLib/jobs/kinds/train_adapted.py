@@ -36,6 +36,7 @@ from MedEnhanceLib.hqg.network import Enhancer
 from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.intensity import TISSUE, scaling_for
 from MedEnhanceLib.nets.noise import NoiseEstimate, measure_noise
+from MedEnhanceLib.nets.precision import without_tf32
 from MedEnhanceLib.report.training import TrainingStory, training_report
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
@@ -106,6 +107,7 @@ class Noise:
         return f"Rician noise of {self.low:.1%} to {self.high:.1%} of the brightest tissue"
 
 
+@without_tf32()
 def train_adapted(
     config: AdaptConfig,
     data: Path,

@@ -69,6 +69,7 @@ def run_convert(params: ConvertParams, monitor: Monitor) -> Result:
         written=written,
         anonymous=params.deidentify,
         source=volume,
+        keep_names=params.keep_names,
         overwrite=params.overwrite,
     )
 
@@ -124,5 +125,6 @@ def run_degrade(params: DegradeParams, monitor: Monitor) -> Result:
         inputs={"input": source},
         figures={"steps": replay},
         source=volume,
+        keep_names=params.keep_names,
         overwrite=params.overwrite,
     )

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from MedEnhanceLib._version import __version__
-from MedEnhanceLib.errors import Cancelled, ConfigError, MedEnhanceError
+from MedEnhanceLib.errors import Cancelled, ConfigError, DeviceLostError, MedEnhanceError
 from MedEnhanceLib.jobs.failures import InternalError, error_to_json
 from MedEnhanceLib.jobs.files import KeptVolumes
 from MedEnhanceLib.jobs.job import JobSpec, run_job
@@ -65,7 +65,7 @@ class Worker:
         self._kept = KeptVolumes()
         self._writer = LineWriter(events, on_broken=self._queue.stop)
         self._finished = threading.Event()
-        self._signalled = False
+        self._signalled = self._lost_device = False
 
     def serve(self, idle_seconds: float = IDLE_SECONDS) -> int:
         """Run jobs until there is a reason to stop; the exit status."""
@@ -74,6 +74,9 @@ class Worker:
         threading.Thread(target=self._read, name="commands", daemon=True).start()
         while (spec := self._queue.take(idle_seconds)) is not None:
             self._run(spec)
+            if self._lost_device:  # for this process: the client sends waiting jobs to a new one
+                self._finished.set()
+                return 0
         for job in self._queue.drop_waiting():
             self._tell_dropped(job)
         self._finished.set()
@@ -107,6 +110,7 @@ class Worker:
         except MedEnhanceError as error:
             if isinstance(error, InternalError):
                 traceback.print_exception(error)
+            self._lost_device = isinstance(error, DeviceLostError)
             report(Event("error", error_to_json(error)))
 
     def _read(self) -> None:

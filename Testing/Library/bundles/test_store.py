@@ -16,10 +16,11 @@ from MedEnhanceLib.bundles import (
     list_bundles,
     open_bundle,
     remove_bundle,
+    store,
     verify_bundle,
 )
 from MedEnhanceLib.bundles.export import export_bundle, load_tensors
-from MedEnhanceLib.bundles.store import METADATA, WEIGHTS, find_bundle, read_bundle
+from MedEnhanceLib.bundles.store import METADATA, WEIGHTS, find_bundle, read_bundle, set_default
 from MedEnhanceLib.errors import ModelError
 
 METADATA_FIELDS = {
@@ -56,9 +57,10 @@ def test_an_exported_bundle_reads_back(toy: Bundle) -> None:
 def test_the_anatomy_is_stated_by_card_and_identity(toy: Bundle, tmp_path: Path) -> None:
     fields = METADATA_FIELDS | {"name": "knees", "anatomy": "knee"}
     knees = export_bundle(tmp_path / "knees", {"w": torch.arange(6.0)}, fields)
-    assert knees.identity() == {"name": "knees", "sha256": knees.sha256, "anatomy": "knee"}
+    here = {"origin": "in a folder"}
+    assert knees.identity() == {"name": "knees", "sha256": knees.sha256, "anatomy": "knee"} | here
     assert "- Anatomy: knee only" in (knees.folder / "docs/README.md").read_text()
-    assert toy.identity() == {"name": "toy", "sha256": toy.sha256}
+    assert toy.identity() == {"name": "toy", "sha256": toy.sha256} | here
 
 
 def test_shipped_models_state_their_anatomy_and_verify() -> None:
@@ -101,6 +103,20 @@ def test_a_folder_of_images_may_have_the_name_of_a_model(
 def test_import_from_zip(toy: Bundle, tmp_path: Path) -> None:
     archive = Path(shutil.make_archive(str(tmp_path / "toy"), "zip", tmp_path, "toy"))
     assert import_bundle(archive).sha256 == toy.sha256
+
+
+@pytest.mark.parametrize(("limit", "value"), [("_MOST_BYTES", 250_000), ("_MOST_FILES", 2)])
+def test_a_zip_of_more_than_a_model_is_refused_before_it_is_unpacked(
+    tmp_path: Path, user_models: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
+) -> None:
+    archive = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as contents:
+        for number in range(3):
+            contents.writestr(f"{number}.bin", bytes(100_000))
+    monkeypatch.setattr(store, limit, value)
+    with pytest.raises(ModelError, match="in 3 files, more than a model has"):
+        import_bundle(archive)
+    assert list(user_models.iterdir()) == []
 
 
 def test_a_zip_that_climbs_out_is_refused(tmp_path: Path) -> None:
@@ -175,6 +191,61 @@ def test_shipped_models_verify_and_cannot_be_removed() -> None:
             remove_bundle(bundle.name)
     total = sum(path.stat().st_size for b in shipped for path in b.folder.rglob("*"))
     assert total < 20e6
+
+
+def test_an_imported_model_is_the_default_only_where_the_user_says_so(
+    toy: Bundle, user_models: Path
+) -> None:
+    _edit(toy, name="aaa")
+    imported = import_bundle(toy.folder)
+    assert imported.identity()["origin"] == "imported"
+    shipped = open_bundle("auto", kind="enhancer", modality="MR")
+    assert (shipped.name, shipped.origin) == ("mr-brain", "shipped with MedEnhance")
+    # Panels offer models in this order, and recommend the first.
+    names = [bundle.name for bundle in list_bundles()]
+    assert names.index("mr-brain") < names.index("aaa")
+    set_default("aaa")
+    assert open_bundle("auto", kind="enhancer", modality="MR").name == "aaa"
+    assert open_bundle("auto", kind="enhancer", modality="CT").name == "ct-lowdose"
+    assert list_bundles()[0].name == "aaa"
+    set_default("mr-brain")
+    assert open_bundle("auto", kind="enhancer", modality="MR").name == "mr-brain"
+    set_default("aaa")
+    remove_bundle("aaa")
+    assert open_bundle("auto", kind="enhancer", modality="MR").name == "mr-brain"
+
+
+def test_a_default_that_is_gone_is_named(toy: Bundle) -> None:
+    set_default(import_bundle(toy.folder).name)
+    shutil.rmtree(find_bundle("toy").folder)
+    with pytest.raises(ModelError, match="no model 'toy'") as caught:
+        open_bundle("auto", kind="enhancer", modality="MR")
+    assert "models default" in caught.value.hint
+
+
+def test_what_finds_something_rare_is_no_default() -> None:
+    with pytest.raises(ModelError, match="no default"):
+        set_default("sts-tumour-ct")
+
+
+def test_the_name_of_a_shipped_model_is_taken(toy: Bundle, user_models: Path) -> None:
+    _edit(toy, name="mr-brain")
+    with pytest.raises(ModelError, match="came with MedEnhance"):
+        import_bundle(toy.folder)
+    # One that lay there before is distinguished, and can be removed.
+    shutil.copytree(toy.folder, user_models / "mr-brain")
+    assert open_bundle("mr-brain", kind="enhancer", modality="MR").origin.startswith("shipped")
+    assert find_bundle("mr-brain@imported").sha256 == toy.sha256
+    remove_bundle("mr-brain@imported")
+    assert not (user_models / "mr-brain").exists()
+    assert find_bundle("mr-brain").shipped
+
+
+def test_a_damaged_file_of_defaults_is_named(user_models: Path) -> None:
+    user_models.mkdir()
+    (user_models / "defaults.json").write_text("[1]")
+    with pytest.raises(ModelError, match="holds no names"):
+        open_bundle("auto", kind="enhancer", modality="MR")
 
 
 def _edit(bundle: Bundle, **fields: object) -> None:

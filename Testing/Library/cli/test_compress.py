@@ -159,19 +159,30 @@ def test_region_is_cropped_with_its_geometry(
     assert part.geometry.is_close(whole.geometry.cropped((4, 0, 10)))
 
 
+def test_a_region_may_count_from_the_end(
+    run: Callable, scan: Path, packed: Path, tmp_path: Path
+) -> None:
+    for name, region in (("a", ["--region", "-3:,:,:-4"]), ("b", ["--region=-3:,:,:-4"])):
+        assert run("decompress", packed, tmp_path / f"{name}.nrrd", *region).status == 0
+    part, whole = io.load(tmp_path / "a.nrrd"), io.load(scan)
+    assert np.array_equal(part.voxels, whole.voxels[-3:, :, :-4])
+    assert np.array_equal(part.voxels, io.load(tmp_path / "b.nrrd").voxels)
+
+
 @pytest.mark.parametrize(
     ("text", "region"),
     [
         ("40:60", [[40, 60]]),
         (":,:,:", [None, None, None]),
         ("1:2, 3: ,:4", [[1, 2], [3, None], [None, 4]]),
+        ("-5:,:-2,-9:-1", [[-5, None], [None, -2], [-9, -1]]),
     ],
 )
 def test_region_is_read(text: str, region: list[object]) -> None:
     assert parse_region(text) == region
 
 
-@pytest.mark.parametrize("text", ["", "5", "1:2:3", "a:b", "1:2,,", "1.5:2", "-3:4"])
+@pytest.mark.parametrize("text", ["", "5", "1:2:3", "a:b", "1:2,,", "1.5:2", "--3:4", "²:3"])
 def test_region_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="--region"):
         parse_region(text)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -280,6 +281,88 @@ def test_interrupt_stops_with_status_130(number: signal.Signals, tmp_path: Path)
     assert process.returncode == 130
     assert json.loads(out)["error"]["code"] == "cancelled"
     assert "Traceback" not in err
+
+
+_FROM_CONSOLE = """
+import signal, sys, threading, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a run in the background lacks
+from MedEnhanceLib import __main__
+{before}
+__main__.console()
+"""
+
+
+def _interrupted(before: str, *numbers: signal.Signals) -> tuple[int, str, float]:
+    """Status and stderr of `medenhance inspect` that gets signals, and seconds after the last."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _FROM_CONSOLE.format(before=before), "inspect", "x.nii"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert process.stderr.readline() == "ready\n"
+    for number in numbers:
+        process.send_signal(number)
+        time.sleep(0.2)
+    began = time.monotonic()
+    _, err = process.communicate(timeout=20)
+    return process.returncode, err, time.monotonic() - began
+
+
+_SLOW_IMPORT = """
+import importlib.abc
+class Slow(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name == "MedEnhanceLib.cli.main":
+            print("ready", file=sys.stderr, flush=True)
+            time.sleep(60)
+sys.meta_path.insert(0, Slow())
+"""
+
+#: A job whose work does not let Python answer signals, as compiled code may.
+_DEAF = """
+import hashlib
+from dataclasses import replace
+from MedEnhanceLib.cli import main, volumes
+from MedEnhanceLib.cli.console import cancel_on_interrupt
+def run(args):
+    with cancel_on_interrupt():
+        print("ready", file=sys.stderr, flush=True)
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 60_000_000)
+main.COMMANDS = (replace(volumes.INSPECT, run=run),)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
+def test_an_interrupt_while_modules_are_imported_leaves_no_traceback() -> None:
+    status, err, seconds = _interrupted(_SLOW_IMPORT, signal.SIGINT)
+    assert (status, err) == (130, "")
+    assert seconds < 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
+@pytest.mark.slow
+@pytest.mark.parametrize("numbers", [(signal.SIGINT, signal.SIGINT), (signal.SIGTERM,)])
+def test_what_does_not_listen_is_ended(numbers: tuple[signal.Signals, ...]) -> None:
+    status, err, seconds = _interrupted(_DEAF, *numbers)
+    assert status == 130
+    assert "stopping" in err
+    assert "Traceback" not in err
+    assert seconds < 2.5
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no disk that is always full")
+def test_output_that_does_not_fit_is_a_sentence() -> None:
+    with Path("/dev/full").open("w") as full:
+        ran = subprocess.run(
+            [sys.executable, "-m", "MedEnhanceLib", "models", "list", "--json"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert ran.returncode == 1
+    assert "cannot be written: No space left" in ran.stderr
+    assert "fault of MedEnhance" not in ran.stderr
 
 
 def test_main_never_raises_for_any_arguments() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 import zipfile
 from collections import namedtuple
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib.errors import Cancelled, InputError
 from MedEnhanceLib.io.dicom import archives, is_source, load_dicom, sources
+from MedEnhanceLib.io.dicom.scan import scan
 from MedEnhanceLib.io.dicom.sources import FileRef, find_files
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -181,9 +184,41 @@ def test_a_zip_that_unpacks_to_more_than_memory_is_refused(
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as out:
         out.writestr("a.dcm", bytes(5_000_000))
     assert path.stat().st_size < 10_000
-    monkeypatch.setattr(archives, "memory", lambda: {"free": 4_000_000})
-    with pytest.raises(InputError, match="more than the free memory"):
+    monkeypatch.setattr(archives, "memory", lambda: {"free": 9_000_000})  # 5 MB, and 5 as read
+    with pytest.raises(InputError, match="takes twice that"):
         find_files(path, Monitor())
+    monkeypatch.setattr(archives, "memory", lambda: {"free": 90_000_000})
+    find_files(path, Monitor())
+    monkeypatch.setattr(archives, "_LARGE", 4_000_000)
+    with pytest.raises(InputError, match="no images do"):
+        find_files(path, Monitor())
+    monkeypatch.setattr(archives, "_LARGE", 6_000_000)
+    monkeypatch.setattr(archives, "_MOST_FILES", 0)
+    with pytest.raises(InputError, match="holds 1 files"):
+        find_files(path, Monitor())
+
+
+def test_many_empty_files_take_linear_time(tmp_path: Path) -> None:
+    """A list that is searched for each of them takes several times as long."""
+    path = tmp_path / "empty.zip"
+    with zipfile.ZipFile(path, "w") as out:
+        for number in range(2000):
+            out.writestr(f"{number}.dcm", b"")
+    began = time.process_time()
+    with pytest.raises(InputError):
+        scan(path, Monitor())
+    assert time.process_time() - began < 1.5
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize("name", ["a", "a.zip", "a.dcm", "a.nii.gz", "a.nrrd", "a.ucv"])
+def test_a_pipe_is_refused_at_once(name: str, tmp_path: Path) -> None:
+    pipe = tmp_path / name
+    os.mkfifo(pipe)
+    for read in (me.load, me.inspect, me.list_series, me.decompress):
+        with pytest.raises(InputError, match="pipe"):
+            read(pipe)
+    assert not archives.is_zip(pipe)
 
 
 def test_a_member_that_declares_less_than_it_holds_is_refused(

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.modality import guess_modality
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io import load, save
-from MedEnhanceLib.io.describe import card, guess_modality, orientation_code
+from MedEnhanceLib.io.describe import card, orientation_code
 
 if TYPE_CHECKING:
     from Testing.Library.conftest import WarningRecorder

@@ -41,6 +41,10 @@ def run_out_of_memory(_: Nothing, monitor: Monitor) -> Result:
     raise MemoryError("Unable to allocate 1. PiB")
 
 
+def lose_card(_: Nothing, monitor: Monitor) -> Result:
+    raise RuntimeError("CUDA error: unspecified launch failure\nCompile with TORCH_USE_CUDA_DSA.")
+
+
 def crash(_: Nothing, monitor: Monitor) -> Result:
     """What a native library does when it is hit by a bug."""
     os.write(2, b"last words\n")
@@ -65,6 +69,7 @@ JOBS |= {
     "chatter": JobKind(Nothing, chatter),
     "break-down": JobKind(Nothing, break_down),
     "run-out-of-memory": JobKind(Nothing, run_out_of_memory),
+    "lose-card": JobKind(Nothing, lose_card),
     "crash": JobKind(Nothing, crash),
     "deaf": JobKind(Nothing, deaf),
     "not-json": JobKind(Nothing, not_json),

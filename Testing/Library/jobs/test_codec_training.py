@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib import io
-from MedEnhanceLib.bundles.store import import_bundle, read_bundle, verify_bundle
+from MedEnhanceLib.bundles.store import METADATA, import_bundle, read_bundle, verify_bundle
 from MedEnhanceLib.core.options import options_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, ModelError
@@ -134,9 +134,11 @@ class TestBundle:
         assert folder.name == "codec-ct"
         data = (folder / "models" / f"{part}.safetensors").read_bytes()
         sha256 = hashlib.sha256(data).hexdigest()
-        models = ModelSet({part: {"id": folder.name, "sha256": sha256}})
+        models = ModelSet({part: {"id": "codec-mine", "sha256": sha256}})
         with pytest.raises(ModelError, match="not on this machine"):
             models.get(part)
+        described = json.loads((folder / METADATA).read_text())
+        (folder / METADATA).write_text(json.dumps(described | {"name": "codec-mine"}))
         bundle = import_bundle(folder)
         assert (bundle.kind, bundle.modality) == ("codec", "CT")
         assert models.get(part).data == data

@@ -14,10 +14,10 @@ from MedEnhanceLib.errors import ConfigError, DeviceMemoryError, MedEnhanceError
 from MedEnhanceLib.jobs.failures import (
     InternalError,
     WorkerError,
+    device_errors,
     error_from_json,
     error_to_json,
     job_errors,
-    memory_errors,
 )
 from MedEnhanceLib.jobs.worker.events import as_json, event_from_json, event_to_line
 from MedEnhanceLib.runtime.progress import Event
@@ -123,7 +123,7 @@ def test_an_unknown_code_is_still_an_error_of_ours() -> None:
     ],
 )
 def test_memory_that_runs_out_has_one_name(cause: Exception) -> None:
-    with pytest.raises(DeviceMemoryError, match="memory ran out") as caught, memory_errors():
+    with pytest.raises(DeviceMemoryError, match="memory ran out") as caught, device_errors():
         raise cause
     assert caught.value.hint
     assert "\n" not in caught.value.message
@@ -131,12 +131,12 @@ def test_memory_that_runs_out_has_one_name(cause: Exception) -> None:
 
 def test_torch_running_out_of_memory_has_the_same_name() -> None:
     torch = pytest.importorskip("torch")
-    with pytest.raises(DeviceMemoryError), memory_errors():
+    with pytest.raises(DeviceMemoryError), device_errors():
         raise torch.OutOfMemoryError("tried to allocate")
 
 
 def test_other_errors_of_the_run_time_keep_theirs() -> None:
-    with pytest.raises(RuntimeError, match="shape"), memory_errors():
+    with pytest.raises(RuntimeError, match="shape"), device_errors():
         raise RuntimeError("shape mismatch")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib import io
+from MedEnhanceLib.bundles.store import METADATA
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.jobs import JobSpec, run_job
@@ -20,7 +22,7 @@ from MedEnhanceLib.runtime.resources import resource_folder
 _FIELDS = {
     "name", "kind", "modality", "version", "description", "licence", "sha256", "shipped", "bytes",
     "folder", "card", "training", "ok", "message", "anatomy",
-    "deblurs",
+    "deblurs", "default", "origin",
 }  # fmt: skip
 
 
@@ -49,17 +51,22 @@ def test_models_are_listed_with_all_that_a_page_shows() -> None:
 def test_a_model_is_imported_found_damaged_and_removed(tmp_path: Path, user_models: Path) -> None:
     source = tmp_path / "mine"
     shutil.copytree(resource_folder("models") / "mr-brain", source)
+    with pytest.raises(ModelError, match="came with MedEnhance"):
+        run_job(JobSpec("models", {"action": "import", "path": str(source)}))
+    described = json.loads((source / METADATA).read_text())
+    (source / METADATA).write_text(json.dumps(described | {"name": "mine"}))
     result = run_job(JobSpec("models", {"action": "import", "path": str(source)}))
-    assert result["imported"] == "mr-brain"
+    assert result["imported"] == "mine"
     (mine,) = [row for row in result["models"] if not row["shipped"]]
-    assert mine["folder"] == str(user_models / "mr-brain")
-    (user_models / "mr-brain/docs/README.md").write_text("forged")
-    (mine,) = _models("verify", name="mr-brain")
+    assert mine["folder"] == str(user_models / "mine")
+    assert not mine["default"]
+    (user_models / "mine/docs/README.md").write_text("forged")
+    (mine,) = _models("verify", name="mine")
     assert mine["ok"] is False
     assert "damaged" in mine["message"]
-    rows = run_job(JobSpec("models", {"action": "remove", "name": "mr-brain"}))["models"]
+    rows = run_job(JobSpec("models", {"action": "remove", "name": "mine"}))["models"]
     assert all(row["shipped"] for row in rows)
-    assert not (user_models / "mr-brain").exists()
+    assert not (user_models / "mine").exists()
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib import io
 from MedEnhanceLib.bundles import import_bundle, open_bundle
+from MedEnhanceLib.bundles.store import METADATA, set_default
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError, OutputError
 from MedEnhanceLib.jobs import JobSpec, run_job
@@ -130,7 +131,8 @@ def test_uncertainty_and_report_lie_where_they_are_wanted(scan: Path, model: str
 
 
 def test_a_guide_is_named_in_the_manifest(scan: Path, model: str, data: Path) -> None:
-    result = run_job(_enhance(scan, model, guide=str(data / "hq" / "0.nii.gz")))
+    guide = str(data / "hq" / "0.nii.gz")
+    result = run_job(_enhance(scan, model, guide=guide, keep_names=True))
     manifest = json.loads(Path(result["manifest"]).read_text(encoding="utf-8"))
     assert manifest["inputs"] == {"input": "scan.nii.gz", "guide": "0.nii.gz"}
 
@@ -165,7 +167,12 @@ def test_the_enhanced_volume_can_be_segmented_in_the_same_job(
     scan: Path, model: str, head_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MEDENHANCE_MODELS", str(tmp_path / "models"))
-    import_bundle(Path(head_model))
+    own = tmp_path / "mine"
+    shutil.copytree(head_model, own)
+    described = json.loads((own / METADATA).read_text())
+    (own / METADATA).write_text(json.dumps(described | {"name": "mine"}))
+    import_bundle(own)
+    set_default("mine")
     report = scan.with_name("report")
     result = run_job(_enhance(scan, model, segment=True, report=str(report)))
     assert list(result["outputs"]) == ["output", "segmentation", "report"]

@@ -30,6 +30,7 @@ _KINDS = {
     "compare",
     "distill",
     "distill-estimate",
+    "distill-room",
     "distill-status",
     "evaluate",
     "estimate",

@@ -183,6 +183,20 @@ def test_it_ends_when_nothing_comes(start_worker: Start, temp_root: Path) -> Non
     assert list(temp_root.iterdir()) == []
 
 
+def test_it_ends_when_its_card_is_lost_and_leaves_waiting_jobs_to_another(
+    start_worker: Start, temp_root: Path
+) -> None:
+    worker = start_worker(odd=True)
+    worker.job("a", "lose-card")
+    worker.ping("b")
+    *_, error = worker.rest()
+    assert (error["job"], error["event"], error["code"]) == ("a", "error", "device")
+    assert "card stopped answering: CUDA error: unspecified launch failure" in error["message"]
+    assert "--device cpu" in error["hint"]
+    assert worker.wait() == 0
+    assert list(temp_root.iterdir()) == []
+
+
 @posix_only
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_it_in_good_order(

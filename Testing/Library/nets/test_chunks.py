@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from MedEnhanceLib.errors import DeviceMemoryError, ModelError
+from MedEnhanceLib.jobs.failures import device_errors
 from MedEnhanceLib.nets import slices as module
 from MedEnhanceLib.nets.intensity import Scaling
 from MedEnhanceLib.nets.slices import GRID, Plan, SliceStacks, blended, in_chunks, windows
@@ -94,6 +95,30 @@ def test_the_end_of_the_ladder_is_an_error_that_says_what_to_do() -> None:
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+        "GET was unable to find an engine to execute this computation",
+        "MPS backend out of memory",
+        "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: not enough memory",
+        "std::bad_alloc",
+    ],
+)
+def test_every_library_is_understood_when_its_memory_ran_out(message: str) -> None:
+    def run(where: slice, plan: Plan) -> torch.Tensor:
+        if plan.slices > 2:
+            raise RuntimeError(message)
+        return _stacks().planes(where)[:, None]
+
+    found = list(in_chunks(run, _stacks(), Plan("cpu", 4, 512, 0), Monitor(), ""))
+    assert next(where.stop - where.start for where, _ in found) == 2
+    with pytest.raises(DeviceMemoryError), device_errors():
+        raise RuntimeError(message)
+
+
 def test_another_error_is_not_taken_for_memory() -> None:
     def broken(where: slice, plan: Plan) -> torch.Tensor:
         raise RuntimeError("shapes cannot be multiplied")
@@ -134,7 +159,7 @@ def test_memory_is_given_back_once_nothing_holds_it(monkeypatch: pytest.MonkeyPa
     held: list[weakref.ref[torch.Tensor]] = []
     left: list[int] = []
     monkeypatch.setattr(
-        module, "_release", lambda _: left.append(sum(ref() is not None for ref in held))
+        module, "release_memory", lambda _: left.append(sum(ref() is not None for ref in held))
     )
 
     def run(where: slice, plan: Plan) -> torch.Tensor:

@@ -31,6 +31,11 @@ def torch_engine() -> TorchEngine:
     return TorchEngine()
 
 
+@pytest.fixture
+def as_on_a_gpu() -> TorchEngine:
+    return TorchEngine(as_gpu=True)
+
+
 def phantom(*shape: int) -> np.ndarray:
     """Rings around an axis that leans: edges in all directions, and much that repeats."""
     k, j, i = np.meshgrid(*(np.arange(n, dtype=np.float32) for n in shape), indexing="ij")
@@ -100,6 +105,36 @@ def test_c_and_pytorch_choose_the_same_of_equal_blocks(library, torch_engine, va
         for engine in (library, torch_engine)
     )
     assert np.abs(ours - other).max() < AGREE * SIGMA
+
+
+@pytest.mark.parametrize(
+    ("rounds", "spacing"),
+    [
+        (MR_ROUNDS[:1], (1, 1, 1)),
+        (CT_ROUNDS, (1, 1, 1)),
+        ((Round(step=3, keep=60),), (1, 1, 1)),
+        (MR_ROUNDS[:1], (1, 4, 1)),
+    ],
+    ids=str,
+)
+def test_what_a_gpu_does_agrees(library, as_on_a_gpu, rounds: tuple, spacing: tuple) -> None:
+    clean = phantom(7, 22, 27)
+    noisy, level = clean + noise(*clean.shape), flat(clean)
+    level[:, :11] *= 0.5
+    spectrum = np.linspace(0.2, 1.8, 64)
+    ours, other = (
+        denoised(noisy, level, spectrum, rounds=rounds, spacing=spacing, engine=engine, threads=1)
+        for engine in (library, as_on_a_gpu)
+    )
+    assert np.abs(ours - other).max() < AGREE * SIGMA
+
+
+def test_bands_on_a_gpu_add_up_to_the_layer(as_on_a_gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    noisy = phantom(9, 40, 20) + noise(9, 40, 20)
+    whole = denoised(noisy, flat(noisy), engine=as_on_a_gpu, threads=1)
+    monkeypatch.setattr(grouped, "_REFERENCES_IN_BAND", {"threshold": 30, "grouped": 7})
+    bands = denoised(noisy, flat(noisy), engine=as_on_a_gpu, threads=2)
+    assert np.abs(bands - whole).max() < AGREE * SIGMA
 
 
 def test_every_width_of_vectors_gives_the_same_bits(library) -> None:

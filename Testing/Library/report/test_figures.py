@@ -42,13 +42,13 @@ TISSUE = (Label(1, "gray matter", "#ffb703"), Label(2, "white matter", "#f72585"
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The figures that sheets save, kept to look at."""
     kept: list[Any] = []
-    save = sheets.Sheet.save
+    compare = sheets.comparison
 
-    def keep(sheet: Any, path: Path, **options: Any) -> None:
-        kept.append(sheet._figure)
-        save(sheet, path, **options)
+    def keep(*panes: Any, **options: Any) -> Any:
+        kept.append(compare(*panes, **options))
+        return kept[-1]
 
-    monkeypatch.setattr(sheets.Sheet, "save", keep)
+    monkeypatch.setattr(sheets, "comparison", keep)
     return kept
 
 

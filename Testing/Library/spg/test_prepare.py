@@ -64,7 +64,7 @@ def test_the_prior_takes_on_the_cohorts_intensities_and_keeps_its_shapes(
     cohort: Cohort, smoke: DistillConfig
 ) -> None:
     own, _ = prepared(cohort, replace(smoke, intensities="own"))
-    adapted, _ = prepared(cohort, smoke)
+    adapted, _ = prepared(cohort, replace(smoke, intensities="cohort"))
     inside = own.prior.images > 0.05
     before, after = own.prior.images[inside], adapted.prior.images[inside]
     assert np.array_equal(own.prior.images[~inside], adapted.prior.images[~inside])

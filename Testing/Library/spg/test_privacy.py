@@ -1,9 +1,10 @@
-"""The accountant of privacy against closed forms, and a distillation with noised gradients."""
+"""Privacy accounted for, against closed forms, and a distillation with noised gradients."""
 
 from __future__ import annotations
 
 import json
 import math
+import sys
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -16,7 +17,7 @@ import torch
 
 from MedEnhanceLib import io
 from MedEnhanceLib.cli.main import main
-from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.errors import ConfigError, DependencyError
 from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg import folder as folder_module
@@ -53,10 +54,11 @@ def spent(steps: int, noise: float, rate: float = 1.0, delta: float = 1e-5) -> f
         (0.5, 100.0, 2000, 1e-4, 0.7631),
     ],
 )
-def test_it_says_what_another_accountant_says(
+def test_it_says_what_another_accountant_says_or_somewhat_less(
     rate: float, noise: float, steps: int, delta: float, reference: float
 ) -> None:
-    assert spent(steps, noise, rate, delta) == pytest.approx(reference, rel=5e-3)
+    """Rényi divergences bound from above what loss distributions give nearly exactly."""
+    assert 0.85 * reference < spent(steps, noise, rate, delta) < reference
 
 
 @pytest.mark.parametrize(("noise", "delta"), [(1.0, 1e-5), (5.0, 1e-3), (0.7, 1e-6)])
@@ -69,8 +71,7 @@ def test_its_bound_is_never_below_the_exact_curve_of_one_step(noise: float, delt
     claimed = spent(1, noise, delta=delta)
     half, scaled = 1 / (2 * noise), claimed * noise
     exact = normal(half - scaled) - math.exp(claimed) * normal(-half - scaled)
-    assert exact <= delta
-    assert exact > delta / 100
+    assert 0.99 * delta < exact <= delta
 
 
 @pytest.mark.parametrize(("rate", "noise"), [(0.05, 0.8), (0.3, 1.5)])
@@ -152,6 +153,24 @@ def test_a_delta_that_allows_to_publish_a_patient_is_refused() -> None:
 def test_little_noise_is_called_next_to_no_guarantee() -> None:
     assert "next to no guarantee" in statement([NoisySteps(steps=100, noise_multiplier=1)], 1e-3, 9)
     assert "strong" in statement([NoisySteps(steps=10, noise_multiplier=100)], 1e-3, 9)
+
+
+@pytest.mark.parametrize("noise", [0.05, 0.2])
+def test_next_to_no_noise_is_accounted_for_at_once(noise: float) -> None:
+    """Loss distributions of such an ε would take gigabytes."""
+    said = spent(1000, noise, delta=1e-3)
+    assert said > 1000 / (2 * noise**2)  # the mean loss of one Gaussian of 1000 steps
+
+
+def test_without_the_accountant_it_says_what_to_install(
+    cohort: Cohort, smoke: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "dp_accounting", None)
+    config = replace(smoke, method="statistics", dp=DPConfig(epsilon=7.7123))
+    with pytest.raises(DependencyError, match="needs the package dp-accounting") as caught:
+        distill_cohort(cohort, tmp_path / "out", config)
+    assert "pip install 'dp-accounting'" in caught.value.hint
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.fixture

@@ -157,7 +157,7 @@ def test_the_prior_alone_is_a_set_to_train_on(distilled: Path, tmp_path: Path) -
     (entry,) = bundle.metadata["data"]
     assert entry["name"] == "the prior of a distillation"
     assert "2 images: ICBM 2009a" in entry["subjects"]
-    assert "intensities of 4 patients" in entry["subjects"]
+    assert "intensities and textures of 4 patients" in entry["subjects"]
 
 
 @pytest.mark.parametrize("method", ["denoiser", "hqg"])

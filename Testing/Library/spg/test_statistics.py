@@ -5,17 +5,39 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
-from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.io.cohort import Cohort
+from MedEnhanceLib.spg import folder as folder_module
+from MedEnhanceLib.spg import statistics
 from MedEnhanceLib.spg.config import DistillConfig, DPConfig, ImageConfig
 from MedEnhanceLib.spg.dataset import load_distilled
 from MedEnhanceLib.spg.distill import distill_cohort
+from MedEnhanceLib.spg.folder import SECRET
 from MedEnhanceLib.spg.images import Floats
-from MedEnhanceLib.spg.statistics import NUMBERS, Statistics, imposed, mean_over, measure
+from MedEnhanceLib.spg.privacy import NoisySteps, epsilon
+from MedEnhanceLib.spg.statistics import (
+    NUMBERS,
+    PROJECTED,
+    Statistics,
+    clipped_sum,
+    imposed,
+    mean_over,
+    measure,
+    noised_mean,
+    projected,
+    rebuilt,
+    shrunk,
+)
+
+from .conftest import PEOPLE
+from .test_distill import Stop, hashes
 
 SCALING = ImageConfig()
 
@@ -109,16 +131,157 @@ def test_no_number_is_of_one_patient_alone(made: Path) -> None:
 
 
 @pytest.mark.slow
-def test_equal_runs_give_equal_bytes(made: Path, people: Path, tmp_path: Path) -> None:
+def test_equal_runs_give_equal_bytes(
+    made: Path, people: Path, tmp_path: Path, recorder: Any
+) -> None:
     config = load_distilled(made).config
     other = distill_cohort(
-        Cohort.from_folder(people), tmp_path / "out", replace(config, device="cpu")
+        Cohort.from_folder(people),
+        tmp_path / "out",
+        replace(config, device="cpu"),
+        monitor=recorder.monitor,
     )
+    assert any("plain means" in warning for warning in recorder.warnings)
     for name in ("images.npy", "manifest.json"):
         assert (other / name).read_bytes() == (made / name).read_bytes()
 
 
-def test_differential_privacy_is_refused_with_a_remedy() -> None:
-    with pytest.raises(ConfigError, match="statistics") as caught:
-        replace(DistillConfig(), method="statistics", dp=DPConfig(epsilon=8.0))
-    assert "matching" in caught.value.hint
+def statistics_of(seed: int, **how: float) -> Statistics:
+    return measure(textured(seed, **how), "MR", SCALING)
+
+
+PUBLIC = statistics_of(0, coarse=9, bright=0.7, noise=0.005)
+anybody = st.one_of(
+    arrays(np.float64, PROJECTED, elements=st.floats(allow_nan=True, allow_infinity=True)),
+    arrays(np.float64, PROJECTED, elements=st.floats(-3, 3)),
+)
+
+
+@given(others=st.lists(anybody, max_size=5), one=anybody, another=anybody, clip=st.floats(0.01, 10))
+def test_no_patient_moves_the_sum_by_more_than_the_clip(
+    others: list[np.ndarray], one: np.ndarray, another: np.ndarray, clip: float
+) -> None:
+    without = clipped_sum(others, clip)
+    with_one, with_another = (clipped_sum([*others, who], clip) for who in (one, another))
+    assert np.linalg.norm(with_one - without) <= clip * (1 + 1e-9)
+    assert np.linalg.norm(with_one - with_another) <= 2 * clip * (1 + 1e-9)
+
+
+def test_numbers_say_how_far_a_patient_is_from_the_prior() -> None:
+    assert np.allclose(projected(PUBLIC, PUBLIC), 0)
+    patient = statistics_of(1, coarse=3, bright=0.4, noise=0.04)
+    again = projected(rebuilt(projected(patient, PUBLIC), PUBLIC, 1), PUBLIC)
+    assert np.allclose(again, projected(patient, PUBLIC), atol=0.1)
+    # Nearer to the patient than the prior is.
+    assert distance(rebuilt(again, PUBLIC, 1), patient)[0] < 0.3 * distance(PUBLIC, patient)[0]
+
+
+@pytest.mark.parametrize("constant", [0.0, 1.0])
+def test_a_patient_without_detail_has_numbers_too(constant: float) -> None:
+    flat = Statistics(np.full(33, constant), np.zeros((4, 17)))
+    assert np.isfinite(projected(flat, PUBLIC)).all()
+    found = rebuilt(1e9 * projected(flat, PUBLIC), PUBLIC, 1)
+    assert (np.diff(found.levels) >= 0).all()
+    assert 0 <= found.levels.min() <= found.levels.max() <= 1
+    assert np.isfinite(found.bands).all()
+
+
+def test_noise_is_as_large_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[np.ndarray] = []
+    monkeypatch.setattr(
+        statistics, "shrunk", lambda noised, deviation: seen.append(noised) or noised
+    )
+    patients = [statistics_of(n, coarse=4, bright=0.65, noise=0.01) for n in (1, 2, 3)]
+    rng = np.random.default_rng(5)
+    for _ in range(1500):
+        noised_mean(patients, PUBLIC, clip=0.5, noise_multiplier=4.0, rng=rng)
+    noise = np.stack(seen) - clipped_sum([projected(one, PUBLIC) for one in patients], 0.5) / 3
+    assert noise.std(axis=0) == pytest.approx(np.full(PROJECTED, 0.5 * 4.0 / 3), rel=0.06)
+    assert np.abs(noise.mean(axis=0)).max() < 0.08
+    assert np.abs(np.corrcoef(noise.T) - np.eye(PROJECTED)).max() < 0.1
+
+
+def test_where_noise_explains_all_there_is_the_prior_stays() -> None:
+    assert not shrunk(np.full(PROJECTED, 0.01), 1.0).any()
+    assert np.allclose(shrunk(np.full(PROJECTED, 1.0), 0.01), 1, rtol=1e-3)
+    assert not shrunk(np.zeros(PROJECTED), 0.0).any()
+
+
+@pytest.fixture
+def private(smoke: DistillConfig) -> DistillConfig:
+    dp = DPConfig(epsilon=8.0, delta=1e-3)
+    return replace(smoke, method="statistics", images_per_patient=3, dp=dp)
+
+
+def test_a_private_set_says_what_it_keeps_and_how(
+    cohort: Cohort, private: DistillConfig, tmp_path: Path
+) -> None:
+    out = distill_cohort(cohort, tmp_path / "out", private)
+    manifest = load_distilled(out).manifest
+    privacy = manifest["privacy"]
+    # A replaced patient moves the sum by two clips, one who is left out by one.
+    for name, clips in (("epsilon", 2), ("epsilon_left_out", 1)):
+        noise = NoisySteps(steps=1, noise_multiplier=privacy["noise_multiplier"] / clips)
+        assert privacy[name] == epsilon([noise], 1e-3)
+    assert 7.99 < privacy["epsilon"] <= 8
+    assert privacy["clip"] == 1
+    assert "replaced by any other" in privacy["neighbours"]
+    assert "for each of 4 patients, as far as the statistics go" in privacy["statement"]
+    page = (out / "README.md").read_text(encoding="utf-8")
+    assert privacy["statement"] in page
+    assert f"are {PROJECTED} numbers" in page
+    assert "101" not in page
+    assert "data_sha256" not in manifest
+    assert not (out / "work").exists()
+
+
+@pytest.mark.slow
+def test_patients_reach_the_result_through_the_noise_alone(
+    cohort: Cohort, private: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two pairs of patients with the same noise, so much that nobody shows in it."""
+    monkeypatch.setattr(folder_module, "new_secret", lambda: 7)
+    pairs = [
+        cohort.only(lambda who, pair=pair: who.id in pair) for pair in (PEOPLE[:2], PEOPLE[2:])
+    ]
+
+    def found(noise: float, name: str) -> list[Floats]:
+        config = replace(private, dp=DPConfig(noise_multiplier=noise, delta=1e-3))
+        return [
+            load_distilled(distill_cohort(pair, tmp_path / f"{name}{n}", config)).images
+            for n, pair in enumerate(pairs)
+        ]
+
+    drowned, shown = found(1e6, "drowned"), found(0.05, "shown")
+    assert np.abs(drowned[0] - drowned[1]).max() < 1e-3
+    assert np.abs(shown[0] - shown[1]).max() > 0.02
+
+
+@pytest.mark.slow
+def test_a_run_that_was_stopped_goes_on_with_the_same_noise(
+    cohort: Cohort, private: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise Stop
+
+    with monkeypatch.context() as broken, pytest.raises(Stop):
+        broken.setattr("MedEnhanceLib.spg.dataset.write_images", stop)
+        distill_cohort(cohort, tmp_path / "out", private)
+    path = tmp_path / "out" / "work" / SECRET
+    assert path.stat().st_mode & 0o077 == 0
+    drawn = int(path.read_text(encoding="ascii"), 16)
+    resumed = distill_cohort(cohort, tmp_path / "out", private)
+    monkeypatch.setattr(folder_module, "new_secret", lambda: drawn)
+    whole = distill_cohort(cohort, tmp_path / "whole", private)
+    assert hashes(resumed) == hashes(whole)
+
+
+def test_what_the_audit_found_stays_out_of_a_private_set(
+    cohort: Cohort, private: DistillConfig, tmp_path: Path
+) -> None:
+    out = distill_cohort(cohort, tmp_path / "out", replace(private, held_out=0.5))
+    assert not (out / "audit").exists()
+    assert (tmp_path / "out-confidential" / "audit.json").exists()
+    reported = load_distilled(out).manifest["audit"]
+    assert reported["alarm"] is None
+    assert "no noise covers them" in reported["summary"]

@@ -156,6 +156,22 @@ def test_each_encoder_codes_odd_sides(
     assert np.abs(back.astype(float) - block).max() < 25
 
 
+def test_sizes_do_not_jump_where_12_bits_end() -> None:
+    """A finer quantizer takes over there; a size between both must be within reach."""
+    block = smooth((8, 96, 96))
+    span = float(block.max()) - float(block.min())
+    steps = 8.0 * 2.0 ** (-np.arange(0, 3, 0.01))
+    quantizers = [LIBAOM.scale(span, step, 8.0)[1] for step in steps]
+    changes = [n for n in range(1, len(steps)) if quantizers[n] != quantizers[n - 1]]
+    assert len(changes) >= 2
+    for n in changes:
+        before, after = (
+            len(video.encode(block, float(step), speed="fast", anchor=8.0).data)
+            for step in steps[n - 1 : n + 1]
+        )
+        assert after == pytest.approx(before, rel=0.08)
+
+
 def test_slices_that_svt_does_not_take_are_coded_by_libaom() -> None:
     block = smooth((5, 40, 70))
     made = video.encode(block, 8.0, speed="fast", encoder=SVT)

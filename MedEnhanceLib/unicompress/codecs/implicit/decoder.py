@@ -107,8 +107,9 @@ def cosines(blend: Tensor, count: int, *, fixed: bool = False) -> Tensor:
 
     Of order m along an axis it is cos(π m d), where m is odd sin(π m d); d from the center.
     """
-    wanted = torch.from_numpy(orders(count)).to(blend.device)
-    m = torch.arange(int(wanted.max()) + 1, device=blend.device)
+    chosen = orders(count)
+    wanted = torch.from_numpy(chosen).to(blend.device)
+    m = torch.arange(int(chosen.max()) + 1, device=blend.device)
     waves = torch.cos(math.pi * (m * blend[..., None] - 0.5 * (m % 2)))
     waves = on_grid(waves, COSINE_BITS, COSINE_TOP, fixed=fixed)
     result = waves[..., 0, :].index_select(-1, wanted[:, 0])

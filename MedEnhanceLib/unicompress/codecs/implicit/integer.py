@@ -179,7 +179,8 @@ class IntegerDecoder:
             raise ValueError("biases that do not fit")
         weights, halves, shifts, biases = map(self._tensor, (rows, half, shift, bias))
         if self.dtype != torch.int64:
-            weights, halves = weights * torch.exp2(-shifts)[:, None], halves * torch.exp2(-shifts)
+            factors = power_of_two(-shifts)
+            weights, halves = weights * factors[:, None], halves * factors
         return Matrix(weights, halves, shifts, biases)
 
     def sums(self, matrix: Matrix, x: Tensor) -> Tensor:
@@ -202,7 +203,7 @@ class IntegerDecoder:
         """floor(x / 2^shift); a negative shift multiplies."""
         if self.dtype == torch.int64:
             return (x >> shift.clamp_min(0)) << (-shift).clamp_min(0)
-        return torch.floor(x * torch.exp2(-shift))
+        return torch.floor(x * power_of_two(-shift))
 
     def cut_(self, x: Tensor, bits: int) -> Tensor:
         """floor(x / 2^bits), in the place of x."""
@@ -416,7 +417,8 @@ class IntegerDecoder:
         powers = self.power.index_select(0, steps.to(torch.int32).flatten()).view(steps.shape)
         shares = powers.mul_(torch.cat([near, near], dim=-1)[:, None])
         total = shares.sum(dim=-1, keepdim=True)
-        exponent = torch.frexp(total.double()).exponent.to(self.dtype) - fx.POWER_BITS
+        exact = total if total.is_floating_point() else total.double()
+        exponent = torch.frexp(exact).exponent.to(self.dtype) - fx.POWER_BITS
         total, shares = self.shifted(total, exponent), self.shifted(shares, exponent)
         shares = self.nearest_(shares * self.reciprocal[total.to(torch.int32)], fx.POWER_BITS)
         return self._mixed(shares, values), self._mixed(shares, self.signs * values)
@@ -425,6 +427,17 @@ class IntegerDecoder:
         values = _by_head(values, self.heads).transpose(1, 2)
         mixed = (shares @ values).transpose(1, 2).flatten(2)
         return self.nearest_(mixed, fx.SHARE_BITS).clamp_(-fx.VALUE_TOP, fx.VALUE_TOP)
+
+
+def power_of_two(exponents: Tensor) -> Tensor:
+    """2 to whole numbers of a small size, float32 or float64 as they are; exact on every device.
+
+    `torch.exp2` is only near. The exponent is written into the bits of a float.
+    """
+    bits, bias, kind = (23, 127, torch.int32)
+    if exponents.dtype == torch.float64:
+        bits, bias, kind = (52, 1023, torch.int64)
+    return ((exponents.to(kind) + bias) << bits).view(exponents.dtype)
 
 
 def tables() -> dict[str, npt.NDArray[np.int16]]:

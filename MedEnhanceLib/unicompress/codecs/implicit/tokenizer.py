@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
+from MedEnhanceLib.nets.precision import in_double
 from MedEnhanceLib.unicompress.codecs.implicit import decoder as fx
 from MedEnhanceLib.unicompress.codecs.implicit.config import CELL, DecoderConfig, TokenConfig
 from MedEnhanceLib.unicompress.codecs.implicit.decoder import Decoder, cosines
@@ -100,6 +101,7 @@ class ResidualQuantizer(nn.Module):
         self.register_buffer("uses", torch.ones(layers, config.codes))
         self.register_buffer("sums", self.codebooks.clone())
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+        self._is_refreshed = False
 
     @torch.no_grad()
     def _start_projections(self) -> None:
@@ -153,8 +155,8 @@ class ResidualQuantizer(nn.Module):
 
     @torch.no_grad()
     def _learn(self, layer: int, small: Tensor, code: Tensor, taken: Tensor) -> None:
-        small, code = small[taken], code[taken]
-        hot = F.one_hot(code, self.config.codes).to(small.dtype)
+        # Zeros for what is not taken: to choose it would make the host wait for the device.
+        hot = F.one_hot(code, self.config.codes).to(small.dtype) * taken[:, None]
         self.uses[layer].mul_(_DECAY).add_(hot.sum(dim=0), alpha=1 - _DECAY)
         self.sums[layer].mul_(_DECAY).add_(hot.T @ small, alpha=1 - _DECAY)
         uses = self.uses[layer].clamp_min(1e-5)
@@ -163,8 +165,9 @@ class ResidualQuantizer(nn.Module):
         self.codebooks[layer] = torch.where(seen[:, None], mean, self.codebooks[layer])
         if layer == 0:
             self.steps += 1
-        if int(self.steps) % _REFRESH_EVERY == 0 and len(small):
-            self._replace_dead(layer, small)
+            self._is_refreshed = int(self.steps) % _REFRESH_EVERY == 0
+        if self._is_refreshed and len(recent := small[taken]):
+            self._replace_dead(layer, recent)
 
     def _replace_dead(self, layer: int, small: Tensor) -> None:
         """Dead codes become vectors that were just seen."""
@@ -221,11 +224,12 @@ class ResidualQuantizer(nn.Module):
 
 def principal_axes(points: Tensor) -> Tensor:
     """Orthonormal rows [D, D] of points [N, D]: the one along which they are largest first."""
-    _, axes = torch.linalg.eigh(points.T.double() @ points.double())
+    wide = in_double(points)
+    _, axes = torch.linalg.eigh(wide.T @ wide)
     # Signs of eigenvectors are arbitrary: this one is the same everywhere.
     axes = axes.flip(1).T
     signs = torch.where(axes.sum(dim=1, keepdim=True) < 0, -1.0, 1.0)
-    result: Tensor = (signs * axes).to(points.dtype)
+    result: Tensor = (signs * axes).to(points)
     return result
 
 

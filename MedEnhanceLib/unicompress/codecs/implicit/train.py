@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from MedEnhanceLib.errors import MedEnhanceError
+from MedEnhanceLib.nets.precision import without_tf32
 from MedEnhanceLib.nets.training import Journal, training_steps
 from MedEnhanceLib.report.drawing import draw_curves, draw_image_grid
 from MedEnhanceLib.report.page import Fact, Page, Picture, Table, make_folder, write_page
@@ -45,6 +46,7 @@ PEAK = 2.0
 _CURVES, _SAMPLES = "curves.png", "samples.png"
 
 
+@without_tf32()
 def train_implicit(
     config: ImplicitConfig, data: Path, out: Path, monitor: Monitor | None = None
 ) -> Path:

@@ -344,14 +344,16 @@ class Trainer:
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         weights = [w for group in optimizer.param_groups for w in group["params"]]
-        norm = float(torch.nn.utils.clip_grad_norm_(weights, 1.0))
-        if not math.isfinite(norm):
+        norm = torch.nn.utils.clip_grad_norm_(weights, 1.0)
+        # One transfer from the device.
+        numbers = torch.stack([norm, *(term.detach() for term in terms.values())]).tolist()
+        if not math.isfinite(numbers[0]):
             raise ModelError(
                 f"the training diverged at step {number}", "Resume with a lower learning_rate."
             )
         optimizer.step()
         name = ("teacher", "student", "joint")[part]
-        return {f"{name} {term}": float(value.detach()) for term, value in terms.items()}
+        return {f"{name} {term}": value for term, value in zip(terms, numbers[1:], strict=True)}
 
     def draw(self, rng: np.random.Generator) -> Batch:
         """Blocks and coordinates of a step."""

@@ -1,0 +1,36 @@
+"""The likely modality of a volume whose file states none, and the unit of its intensities."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from MedEnhanceLib.core.slabs import every, extremes
+from MedEnhanceLib.core.volume import Volume
+
+#: Below 1 µm it is no patient.
+MICROSCOPY_MM = 1e-3
+_LARGEST_SAMPLE = 200_000
+#: Air is -1000 HU; -4096 is the lowest padding in use; metal saturates at 12 or 16 bits.
+_HU_AIR, _HU_LOWEST, _HU_HIGHEST = -500, -4096, 32767
+
+
+def guess_modality(volume: Volume) -> str:
+    """Guess the modality: EM by its spacing, CT by values like HU, MR by many levels from 0.
+
+    Everything else is OT: label maps and small ranges (SUV, probabilities) among them.
+    """
+    if min(volume.geometry.spacing) < MICROSCOPY_MM:
+        return "EM"
+    low, high = (float(end) for end in extremes(volume.voxels))
+    if _HU_LOWEST <= low <= _HU_AIR and 100 <= high <= _HU_HIGHEST:
+        return "CT"
+    if low >= -0.25 * high and high >= 64:
+        sample = every(volume.voxels, max(1, volume.voxels.size // _LARGEST_SAMPLE))
+        if np.unique(sample).size > 32:
+            return "MR"
+    return "OT"
+
+
+def default_units(modality: str) -> str:
+    """The unit of a modality's intensities if the file does not state one."""
+    return "HU" if modality == "CT" else ""

@@ -1,0 +1,286 @@
+"""What images are worth to other patients: which share of a change helps, and what can be gained.
+
+Both train small networks on half of the patients' images, or on what was made of them, and measure
+them on raw images of the other half; both are ours.
+
+- *Share*: images on which gradients match need not train a network better. So networks learn from
+  the distilled images with all of their change from the prior, and with shares of it; the smallest
+  share is kept that is as good as the best one.
+- *Room*: what there is to gain at all, before minutes are spent. Networks learn from the public
+  prior, from the prior with the cohort's statistics, and from all raw images.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.spg.config import DistillConfig, Method
+from MedEnhanceLib.spg.images import Floats, spread_over
+from MedEnhanceLib.spg.prepare import Prepared
+from MedEnhanceLib.spg.restorer import RestorerConfig, restored_psnr, train_restorer
+from MedEnhanceLib.spg.statistics import NUMBERS, imposed, mean_over, measure
+from MedEnhanceLib.spg.tasks import make_task
+
+Doubles = npt.NDArray[np.float64]
+
+#: Shares of the change to choose from; not 0: everybody's images would be the prior's.
+SHARES = (0.25, 0.5, 1.0)
+#: Raw images of each patient that are measured.
+_MEASURED = 8
+#: dB; what gains less is called nothing to gain.
+LEAST_ROOM = 0.3
+#: dB that statistics have to leave before matching is advised. In eight cohorts and tasks, where
+#: they left up to 0.5, matching gained 0.14 at most (docs/benchmarks/distillation_cohorts.md).
+ROOM_FOR_MATCHING = 1.0
+#: The estimate of what can be gained takes this share of the steps, and as many seeds at most.
+_ROOM_STEPS, _ROOM_SEEDS = 0.5, 2
+
+
+@dataclass(frozen=True)
+class Kept:
+    """How much of the change from the prior is kept.
+
+    Args:
+        share: of the change, 0 to 1.
+        psnr_db: mean PSNR in dB of restored images by share; empty: not measured.
+    """
+
+    share: float
+    psnr_db: dict[float, float]
+
+
+def with_share(images: Floats, prior: Floats, share: float) -> Floats:
+    """Images [N · M, H, W] with a share of their difference from the prior's [M, H, W]."""
+    if share == 1:
+        return images
+    start = np.tile(prior, (len(images) // len(prior), 1, 1))
+    kept: Floats = start + np.float32(share) * (images - start)
+    return kept
+
+
+def share_to_keep(
+    images: Sequence[Floats],
+    prior: Floats,
+    raw: Mapping[str, Floats],
+    modality: str,
+    config: DistillConfig,
+    *,
+    device: str = "cpu",
+    monitor: Monitor | None = None,
+) -> Kept:
+    """Choose from `SHARES` by training networks on halves of the patients.
+
+    Args:
+        images: distilled, [M, H, W] of each patient.
+        prior: [M, H, W].
+        raw: the patients' own images [N, H, W], in the same order.
+        modality: "CT" or "MR".
+        config: its task, images and keeping are used.
+        device: a torch device.
+        monitor: gets progress and may cancel.
+    Returns:
+        The share; 1 with a single patient, or where `config.keeping` asks for no training.
+    """
+    if len(images) < 2 or not config.keeping.seeds:
+        return Kept(1.0, {})
+    arms = {
+        f"how much helps others: {share:.0%}": [
+            with_share(np.concatenate(images[half::2]), prior, share) for half in (0, 1)
+        ]
+        for share in SHARES
+    }
+    found = _on_others(arms, raw, modality, config, device, monitor or Monitor())
+    means = {share: round(float(row.mean()), 4) for share, row in zip(SHARES, found, strict=True)}
+    return Kept(SHARES[_least(found)], means)
+
+
+def _least(found: Doubles) -> int:
+    """The first row whose mean deficit to the best row is at most its standard error."""
+    worse = found[found.mean(axis=1).argmax()] - found
+    error = worse.std(axis=1, ddof=1) / math.sqrt(worse.shape[1])
+    return int(np.argmax(worse.mean(axis=1) <= error))
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a cohort's images could add to the public prior, for one task.
+
+    Args:
+        public_db: mean PSNR in dB of what networks restore that learned from the public prior.
+        statistics_db: from the prior with the cohort's statistics.
+        full_db: from all raw images.
+        error_db: standard error of `full_db` − `statistics_db`, over seeds and halves.
+        patients: how many they learned from and were measured on.
+    """
+
+    public_db: float
+    statistics_db: float
+    full_db: float
+    error_db: float
+    patients: int
+
+    @property
+    def method(self) -> Method:
+        """What is advised: matching where statistics leave more than it was seen to gain."""
+        return "matching" if self.left_db >= ROOM_FOR_MATCHING else "statistics"
+
+    @property
+    def gain_db(self) -> float:
+        """What all raw images gain over the public prior."""
+        return self.full_db - self.public_db
+
+    @property
+    def left_db(self) -> float:
+        """What statistics leave of it."""
+        return self.full_db - self.statistics_db
+
+    @property
+    def sentence(self) -> str:
+        """For a person who is about to distill."""
+        if self.gain_db < LEAST_ROOM:
+            return (
+                f"There is next to nothing to gain: networks that learn from the public prior "
+                f"restore other patients to {self.public_db:.1f} dB, those that learn from all raw "
+                f"images to {self.full_db:.1f} dB. The public prior alone serves."
+            )
+        reached = (self.statistics_db - self.public_db) / self.gain_db
+        left = f"{self.left_db:.1f} ± {self.error_db:.1f} dB are left"
+        if self.method == "matching":
+            advice = f"{left}, of which matching may gain a part: it is advised."
+        elif self.left_db >= LEAST_ROOM:
+            advice = (
+                f"{left}; where so little was left, matching gained next to nothing: the method "
+                "statistics is advised."
+            )
+        else:
+            advice = "Next to nothing is left: the method statistics is advised."
+        return (
+            f"All raw images would gain {self.gain_db:.1f} dB over the public prior "
+            f"({self.public_db:.1f} to {self.full_db:.1f} dB on other patients); the cohort's "
+            f"{NUMBERS} statistics reach {min(max(0.0, reached), 1.0):.0%} of it. {advice}"
+        )
+
+    def record(self) -> dict[str, Any]:
+        """As it is published; `of` reads it."""
+        found = {name: round(value, 4) for name, value in asdict(self).items()}
+        return {**found, "method": self.method, "sentence": self.sentence}
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Room:
+        """From a record.
+
+        Raises:
+            InputError: it is none.
+        """
+        try:
+            known = {one.name: float(record[one.name]) for one in fields(cls)}
+        except (KeyError, TypeError, ValueError) as cause:
+            raise InputError("the record of what can be gained is damaged") from cause
+        return cls(**known | {"patients": int(known["patients"])})  # type: ignore[arg-type]
+
+
+def room_of(
+    prepared: Prepared,
+    config: DistillConfig,
+    *,
+    device: str = "cpu",
+    monitor: Monitor | None = None,
+) -> Room:
+    """Estimate what there is to gain, by training on halves of the patients who are distilled.
+
+    Args:
+        prepared: their images, and the public prior.
+        config: its task, images and keeping are used.
+        device: a torch device.
+        monitor: gets progress and may cancel.
+    Raises:
+        ConfigError: fewer than two patients, or `config.keeping` asks for no training.
+    """
+    raw, modality = prepared.training, prepared.modality
+    if len(raw) < 2 or not config.keeping.seeds:
+        raise ConfigError(
+            f"what can be gained cannot be measured: {len(raw)} patients, "
+            f"{config.keeping.seeds} seeds (keeping.seeds)",
+            "Give two patients or more and one seed or more, or name the method.",
+        )
+    public, everybody = prepared.prior.images, list(raw.values())
+    found = [measure(images, modality, config.images) for images in everybody]
+    arms = {
+        "the public prior": [public, public],
+        "statistics": [
+            imposed(public, mean_over(found[half::2]), modality, config.images) for half in (0, 1)
+        ],
+        "all raw images": [np.concatenate(everybody[half::2]) for half in (0, 1)],
+    }
+    labeled = {f"what can be gained: {name}": sets for name, sets in arms.items()}
+    keeping = config.keeping
+    quick = replace(
+        keeping,
+        seeds=min(keeping.seeds, _ROOM_SEEDS),
+        steps=max(1, round(_ROOM_STEPS * keeping.steps)),
+    )
+    config = replace(config, keeping=quick)
+    psnr = _on_others(labeled, raw, modality, config, device, monitor or Monitor())
+    prior_db, statistics_db, full_db = (float(row.mean()) for row in psnr)
+    return Room(prior_db, statistics_db, full_db, _error(psnr[2] - psnr[1]), len(raw))
+
+
+def _on_others(
+    arms: Mapping[str, Sequence[Floats]],
+    raw: Mapping[str, Floats],
+    modality: str,
+    config: DistillConfig,
+    device: str,
+    monitor: Monitor,
+) -> Doubles:
+    """PSNR in dB by arm, and by seed and half: [arms, seeds · 2].
+
+    arms: by label, the images of the first half of the patients and of the second; networks that
+    learn from one are measured on raw images of the other.
+    """
+    keeping = config.keeping
+    task = make_task(config, modality)
+    test = [spread_over(one, min(_MEASURED, len(one))) for one in raw.values()]
+    training = RestorerConfig(
+        steps=keeping.steps,
+        batch=keeping.batch,
+        patch=min(keeping.patch, config.images.size),
+        learning_rate=keeping.learning_rate,
+    )
+    trainings = [(seed, half) for seed in range(keeping.seeds) for half in (0, 1)]
+    found = np.zeros((len(arms), len(trainings)))
+    silent = Monitor(cancel=lambda: monitor.cancelled)
+    for row, (label, images) in enumerate(arms.items()):
+        for column, (seed, half) in enumerate(trainings):
+            monitor.progress((row * len(trainings) + column) / found.size, label)
+            network = train_restorer(
+                images[half],
+                task,
+                modality,
+                replace(training, seed=config.seed + seed),
+                scaling=config.images,
+                device=device,
+                monitor=silent,
+            )
+            _, found[row, column] = restored_psnr(
+                network,
+                np.concatenate(test[1 - half :: 2]),
+                task,
+                modality,
+                scaling=config.images,
+                device=device,
+            )
+    return found
+
+
+def _error(values: Doubles) -> float:
+    """The standard error of a mean; 0 of a single value."""
+    return float(values.std(ddof=1) / math.sqrt(values.size)) if values.size > 1 else 0.0

@@ -1,0 +1,131 @@
+"""A container as an array that stays on the disk: only what is asked for is decoded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import EllipsisType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from MedEnhanceLib.errors import CodecError, InputError
+from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.unicompress.container import Container
+from MedEnhanceLib.unicompress.decode import decompress
+from MedEnhanceLib.unicompress.header import Header
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.core.geometry import Geometry
+    from MedEnhanceLib.core.volume import Volume, Voxels
+    from MedEnhanceLib.unicompress.blocks import Region
+
+
+class StoredVolume:
+    """A `.ucv` that is read as it is needed, with the shape and type of an array.
+
+        scan = me.open("scan.ucv")
+        scan.shape, scan[40:60]                 # an array of these slices
+        scan.read((slice(40, 60), ...))         # the same as a Volume, where it is
+        scan.to_dask().mean(axis=0).compute()
+
+    The file is not kept open. In files of a ratio or a quality a block is up to 256 slices, and
+    a block is decoded whole.
+
+    Args:
+        path: of the file.
+    Raises:
+        InputError: it cannot be opened.
+        CodecError: it is no container, or damaged.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        with Container(self.path) as container:
+            self.header = Header.from_json(container.header, self.path.name)
+        self._state = self._now()
+
+    def __repr__(self) -> str:
+        size = f"{self.header.modality} {self.shape} {self.dtype}"
+        return f"<StoredVolume {str(self.path)!r}: {size}, {self.header.mode}>"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[T,] K, J, I."""
+        return self.header.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the voxels."""
+        return self.header.dtype
+
+    @property
+    def ndim(self) -> int:
+        """3, or 4 for a sequence."""
+        return len(self.shape)
+
+    @property
+    def geometry(self) -> Geometry:
+        """Of the whole volume."""
+        return self.header.geometry
+
+    @property
+    def chunks(self) -> tuple[tuple[int, ...], ...]:
+        """Sizes of the blocks along each axis, as Dask has them."""
+        grid = self.header.grid
+        sizes = tuple(
+            tuple(extent * (n + 1) // count - extent * n // count for n in range(count))
+            for extent, count in zip(self.shape[-3:], grid.counts, strict=True)
+        )
+        return sizes if self.ndim == 3 else ((1,) * grid.frames, *sizes)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> Voxels:
+        """Voxels as an array, as NumPy indexes by whole numbers, slices and `...`.
+
+        Raises IndexError outside the volume, InputError for other keys.
+        """
+        given = key if isinstance(key, tuple) else (key,)
+        kinds = (slice, EllipsisType, int, np.integer)
+        if not all(isinstance(one, kinds) and not isinstance(one, bool) for one in given):
+            raise InputError(f"the key {key!r}", "Use whole numbers, slices and `...`.")
+        # A single number in the shape of the volume: NumPy's rules, without its memory.
+        pattern: Voxels = np.broadcast_to(np.zeros((), self.dtype), self.shape)[key]
+        if pattern.size == 0:
+            return pattern.copy()
+        gap = given.index(...) if ... in given else len(given)
+        rest = [one for one in given if one is not ...]
+        rest[gap:gap] = [slice(None)] * (self.ndim - len(rest))
+        spans: list[slice] = []
+        inside: list[slice | int] = []
+        for one, extent in zip(rest, self.shape, strict=True):
+            places = range(extent)[one]
+            if isinstance(places, int):
+                spans.append(slice(places, places + 1))
+                inside.append(0)
+            else:
+                first = min(places)
+                spans.append(slice(first, max(places) + 1))
+                inside.append(slice(places[0] - first, None, places.step))
+        part: Voxels = self.read(tuple(spans)).voxels[tuple(inside)]
+        return part
+
+    def read(self, region: Region | None = None) -> Volume:
+        """A part as a Volume, or all of it; errors as `decompress`'s."""
+        if self._now() != self._state:
+            raise CodecError(f"{self.path} has changed since it was opened", "Open it again.")
+        return decompress(self.path, region=region)
+
+    def to_dask(self) -> Any:
+        """As a Dask array whose chunks are the file's blocks."""
+        array = require("dask.array", purpose="Making a Dask array")
+        return array.from_array(self, chunks=self.chunks, name=f"ucv-{self.path}-{self._state}")
+
+    def _now(self) -> tuple[int, int]:
+        """What changes with the file."""
+        try:
+            state = self.path.stat()
+        except OSError as cause:
+            raise InputError(f"{self.path} cannot be read: {cause.strerror}") from cause
+        return state.st_mtime_ns, state.st_size

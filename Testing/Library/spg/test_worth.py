@@ -1,0 +1,229 @@
+"""What images are worth to other patients: the share of a change that helps, and room to gain."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from Library.conftest import WarningRecorder
+
+from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
+from MedEnhanceLib.io.cohort import Cohort
+from MedEnhanceLib.jobs import JobSpec, run_job
+from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.spg import distill as distill_module
+from MedEnhanceLib.spg.config import DistillConfig, DPConfig, KeepingConfig
+from MedEnhanceLib.spg.dataset import load_distilled
+from MedEnhanceLib.spg.distill import distill_cohort
+from MedEnhanceLib.spg.images import Floats
+from MedEnhanceLib.spg.prepare import Prepared, Prior
+from MedEnhanceLib.spg.worth import (
+    SHARES,
+    Room,
+    _least,
+    room_of,
+    share_to_keep,
+    with_share,
+)
+
+from .conftest import PEOPLE
+
+
+@pytest.fixture
+def config() -> DistillConfig:
+    keeping = KeepingConfig(seeds=2, steps=40, patch=16)
+    return replace(DistillConfig.preset("smoke"), keeping=keeping)
+
+
+def rings(count: int, level: float, seed: int) -> Floats:
+    """[count, 32, 32]: something to be restored, of about the brightness `level`."""
+    rng = np.random.default_rng(seed)
+    row = np.linspace(-1, 1, 32)
+    distance = np.hypot(*np.meshgrid(row, row))
+    waves = [np.sin(distance * rng.uniform(6, 14) + rng.uniform(0, 6)) for _ in range(count)]
+    return np.float32(level + 0.1 * np.stack(waves)).astype(np.float32)
+
+
+def test_shares_lie_between_the_prior_and_the_images() -> None:
+    prior, images = rings(2, 0.5, 0), rings(4, 0.6, 1)
+    assert with_share(images, prior, 1.0) is images
+    half = with_share(images, prior, 0.5)
+    assert np.allclose(half, (images + np.tile(prior, (2, 1, 1))) / 2, atol=1e-6)
+    assert half.dtype == np.float32
+
+
+@pytest.mark.slow
+def test_a_change_that_spoils_the_images_for_others_is_left_out(config: DistillConfig) -> None:
+    raw = {name: rings(6, 0.5, seed) for seed, name in enumerate("abcd")}
+    prior = rings(2, 0.5, 9)
+    noise = np.random.default_rng(0).normal(0, 0.3, (4, *prior.shape)).astype(np.float32)
+    spoiled = list(np.clip(prior + noise, 0, 1))
+    kept = share_to_keep(spoiled, prior, raw, "MR", config)
+    assert kept.share == SHARES[0]
+    assert list(kept.psnr_db) == list(SHARES)
+    assert kept.psnr_db[0.25] > kept.psnr_db[1.0]
+    assert kept == share_to_keep(spoiled, prior, raw, "MR", config)
+
+
+@pytest.mark.slow
+def test_a_change_that_helps_others_is_kept(config: DistillConfig) -> None:
+    """A prior of which nothing can be learned, and images as they should be."""
+    raw = {name: rings(6, 0.5, seed) for seed, name in enumerate("abcd")}
+    prior = np.random.default_rng(0).uniform(0, 1, (2, 32, 32)).astype(np.float32)
+    good = [rings(2, 0.5, seed) for seed in range(4)]
+    longer = replace(config, keeping=replace(config.keeping, steps=100))
+    assert share_to_keep(good, prior, raw, "MR", longer).share == 1.0
+
+
+def test_with_one_patient_all_is_kept_and_nothing_is_trained(config: DistillConfig) -> None:
+    alone = share_to_keep(
+        [rings(2, 0.5, 0)], rings(2, 0.5, 1), {"a": rings(3, 0.5, 2)}, "MR", config
+    )
+    assert alone.share == 1.0
+    assert not alone.psnr_db
+
+
+def test_the_least_share_is_taken_of_those_that_cannot_be_distinguished() -> None:
+    assert _least(np.array([[20.0, 22.2, 21.0], [20.1, 21.9, 21.1], [20.2, 22.0, 21.2]])) == 0
+    assert _least(np.array([[20.0, 22.0, 21.0], [21.0, 23.0, 22.1], [21.1, 23.0, 22.0]])) == 1
+
+
+def test_it_can_be_cancelled(config: DistillConfig) -> None:
+    images = [rings(2, 0.5, seed) for seed in range(2)]
+    with pytest.raises(Cancelled):
+        share_to_keep(
+            images,
+            rings(2, 0.5, 5),
+            {"a": images[0], "b": images[1]},
+            "MR",
+            config,
+            monitor=Monitor(cancel=lambda: True),
+        )
+
+
+def prepared(prior: Floats, raw: dict[str, Floats]) -> Prepared:
+    return Prepared("MR", raw, {}, Prior(prior, "file"), prior)
+
+
+@pytest.mark.slow
+def test_what_raw_images_gain_over_a_prior_that_teaches_nothing_is_seen(
+    config: DistillConfig,
+) -> None:
+    raw = {name: rings(6, 0.5, seed) for seed, name in enumerate("abcd")}
+    noise = np.random.default_rng(0).uniform(0, 1, (2, 32, 32)).astype(np.float32)
+    longer = replace(config, keeping=replace(config.keeping, steps=200))
+    far = room_of(prepared(noise, raw), longer)
+    assert far.gain_db > 1
+    near = room_of(prepared(rings(4, 0.5, 9), raw), longer)
+    assert near.gain_db < far.gain_db / 2
+    assert near.patients == 4
+
+
+def test_matching_is_advised_only_where_statistics_leave_something() -> None:
+    room = Room(public_db=27.0, statistics_db=29.0, full_db=30.0, error_db=0.1, patients=8)
+    assert room.method == "matching"
+    assert "gain 3.0 dB" in room.sentence
+    assert "reach 67%" in room.sentence
+    assert "1.0 ± 0.1 dB are left" in room.sentence
+    some = replace(room, statistics_db=29.5)
+    assert some.method == "statistics"
+    assert "0.5 ± 0.1 dB are left; where so little was left" in some.sentence
+    enough = replace(room, statistics_db=29.9)
+    assert enough.method == "statistics"
+    assert "97%" in enough.sentence
+    nothing = replace(room, public_db=29.9)
+    assert "next to nothing to gain" in nothing.sentence
+    assert Room.of(json.loads(json.dumps(room.record()))) == room
+    with pytest.raises(InputError, match="damaged"):
+        Room.of({"public_db": "much"})
+
+
+def test_one_patient_has_nobody_to_be_measured_on(config: DistillConfig) -> None:
+    with pytest.raises(ConfigError, match="1 patients") as caught:
+        room_of(prepared(rings(2, 0.5, 0), {"a": rings(3, 0.5, 1)}), config)
+    assert "name the method" in caught.value.hint
+
+
+def test_the_job_says_what_can_be_gained_and_writes_nothing(people: Path, tmp_path: Path) -> None:
+    config = {"preset": "smoke", "device": "cpu"}
+    before = sorted(people.parent.rglob("*"))
+    found = run_job(JobSpec("distill-room", {"cohort": str(people), "config": config})).fields
+    assert found["method"] in ("matching", "statistics")
+    assert found["patients"] + found["held_out"] == len(PEOPLE)
+    assert str(found["sentence"]).endswith(".")
+    assert sorted(people.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("left", "taken"),
+    [pytest.param(1.5, "matching", marks=pytest.mark.slow), (0.5, "statistics")],
+)
+def test_auto_takes_the_method_that_is_advised_and_measures_once(
+    left: float,
+    taken: str,
+    people: Path,
+    smoke: DistillConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    measured: list[Room] = []
+
+    def measure_once(*_: object, **__: object) -> Room:
+        measured.append(Room(27.0, 30.0 - left, 30.0, 0.1, 4))
+        return measured[-1]
+
+    monkeypatch.setattr(distill_module, "room_of", measure_once)
+    auto = replace(smoke, method="auto")
+    out = distill_cohort(Cohort.from_folder(people), tmp_path / "out", auto)
+    result = load_distilled(out)
+    assert result.config.method == taken
+    assert ("statistics" in result.manifest) == (taken == "statistics")
+    assert result.manifest["room"]["method"] == taken
+    again = distill_cohort(Cohort.from_folder(people), tmp_path / "out", auto)
+    assert again == out
+    assert len(measured) == 1
+
+
+@pytest.mark.slow
+def test_a_stopped_run_measures_no_second_time(
+    people: Path, smoke: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[int] = []
+    whole = room_of
+
+    def counted(*args: object, **named: object) -> Room:
+        measured.append(1)
+        return whole(*args, **named)  # type: ignore[arg-type]
+
+    def stop(*_: object, **__: object) -> None:
+        raise Cancelled("stopped", "")
+
+    monkeypatch.setattr(distill_module, "room_of", counted)
+    cohort, out = Cohort.from_folder(people), tmp_path / "out"
+    with monkeypatch.context() as stopped, pytest.raises(Cancelled):
+        stopped.setattr(distill_module, "_distill_all", stop)
+        distill_cohort(cohort, out, smoke)
+    distill_cohort(cohort, out, smoke)
+    assert len(measured) == 1
+    straight = distill_cohort(cohort, tmp_path / "straight", smoke)
+    for name in ("images.npy", "manifest.json"):
+        assert (out / name).read_bytes() == (straight / name).read_bytes()
+
+
+@pytest.mark.slow
+def test_who_asks_for_matching_where_it_cannot_pay_is_warned(
+    people: Path, smoke: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distill_module, "room_of", lambda *_, **__: Room(27.0, 29.9, 30.0, 0.1, 4))
+    recorder = WarningRecorder()
+    distill_cohort(Cohort.from_folder(people), tmp_path / "out", smoke, recorder.monitor)
+    assert any("Matching goes on" in message for message in recorder.warnings)
+
+
+def test_with_differential_privacy_raw_images_choose_nothing() -> None:
+    with pytest.raises(ConfigError, match="auto") as caught:
+        replace(DistillConfig(), method="auto", dp=DPConfig(epsilon=8.0))
+    assert "Name the method" in caught.value.hint

@@ -1,0 +1,266 @@
+"""Volumes from and to what others hold: each place and value stays, nothing is shared by chance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import MedEnhanceLib as me  # noqa: N813 - as users write it
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
+
+nibabel = pytest.importorskip("nibabel")
+sitk = pytest.importorskip("SimpleITK")
+
+_KINDS = ("sitk", "nibabel", "metatensor")
+
+
+def _sequence(volume: Volume) -> Volume:
+    both = np.stack([volume.voxels, volume.voxels + 7])
+    return replace(volume, voxels=both, frame_interval_s=2.5)
+
+
+@pytest.mark.parametrize("kind", _KINDS)
+def test_what_goes_out_comes_back(kind: str, head: Volume) -> None:
+    there = getattr(head, f"to_{kind}")()
+    back: Volume = getattr(Volume, f"from_{kind}")(there, modality="MR")
+    assert np.array_equal(back.voxels, head.voxels)
+    assert back.dtype == head.dtype
+    assert back.geometry.is_close(head.geometry, shape=head.shape)
+    assert back.modality == "MR"
+    assert not back.modality_is_guess
+
+
+@pytest.mark.parametrize("kind", ["sitk", "nibabel"])
+def test_a_sequence_comes_back_with_its_interval(kind: str, head: Volume) -> None:
+    sequence = _sequence(head)
+    back: Volume = getattr(Volume, f"from_{kind}")(getattr(sequence, f"to_{kind}")())
+    assert np.array_equal(back.voxels, sequence.voxels)
+    assert back.geometry.is_close(head.geometry, shape=head.shape)
+    assert back.frame_interval_s in (2.5, None if kind == "sitk" else 2.5)
+
+
+@pytest.mark.parametrize("kind", ["sitk", "nibabel"])
+def test_others_read_the_same_from_the_file(kind: str, head: Volume, tmp_path: Path) -> None:
+    """The exchange in memory agrees with the one by files."""
+    path = tmp_path / "scan.nii.gz"
+    me.save(head, path)
+    image = sitk.ReadImage(path) if kind == "sitk" else nibabel.load(path)
+    found: Volume = getattr(Volume, f"from_{kind}")(image, modality="MR")
+    loaded = me.load(path, modality="MR")
+    assert np.array_equal(found.voxels, loaded.voxels)
+    assert found.geometry.is_close(loaded.geometry, shape=loaded.shape)
+
+
+def test_scale_factors_and_units_of_nifti_count(head: Volume) -> None:
+    image = nibabel.Nifti1Image(head.voxels.T, head.geometry.affine_ras)
+    image.header.set_slope_inter(2, -1000)
+    image.header.set_xyzt_units("micron", "msec")
+    again = nibabel.Nifti1Image.from_bytes(image.to_bytes())
+    found = Volume.from_nibabel(again)
+    assert np.array_equal(found.voxels, head.voxels * 2.0 - 1000)
+    assert np.allclose(found.geometry.spacing, np.array(head.geometry.spacing) / 1000)
+
+
+def test_a_metatensor_may_have_a_channel_or_none_and_lps(head: Volume) -> None:
+    tensor = head.to_metatensor()
+    assert tensor.shape == (1, *head.shape[::-1])
+    assert Volume.from_metatensor(tensor[0]).shape == head.shape
+    tensor.meta["space"] = "LPS"
+    tensor.affine = torch.as_tensor(head.geometry.affine_lps)
+    assert Volume.from_metatensor(tensor).geometry.is_close(head.geometry, shape=head.shape)
+    two = torch.cat([tensor, tensor])
+    with pytest.raises(me.InputError, match="shape \\(2,") as caught:
+        Volume.from_metatensor(two)
+    assert "tensor[:1]" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda v: v.to_sitk(),
+        lambda v: v.to_nibabel(),
+        lambda v: v.to_metatensor(),
+        lambda v: v.to_torch(),
+    ],
+    ids=[*_KINDS, "torch"],
+)
+def test_changes_of_what_went_out_change_no_volume(
+    make: Callable[[Volume], Any], head: Volume
+) -> None:
+    before = head.voxels.copy()
+    there = make(head)
+    if hasattr(there, "SetPixel"):
+        there[0, 0, 0] = 77
+    elif hasattr(there, "dataobj"):
+        there.dataobj[...] = 77
+    else:
+        there[...] = 77
+    assert np.array_equal(head.voxels, before)
+
+
+def test_changes_of_what_came_in_change_no_volume(head: Volume) -> None:
+    array = head.voxels.copy()
+    made = [
+        Volume.from_array(array, spacing=(1, 1, 1)),
+        Volume.from_array(torch.from_numpy(array), affine=head.affine),
+        Volume.from_nibabel(nibabel.Nifti1Image(array.T, head.affine)),
+    ]
+    array[...] = 77
+    assert all(np.array_equal(one.voxels, head.voxels) for one in made)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "u1", "u2", "u4", "u8", "i2", "f2", "f4", "f8", ">i2"])
+def test_a_tensor_is_writable_and_holds_every_value(dtype: str) -> None:
+    values = np.arange(24).reshape(2, 3, 4).astype(dtype)
+    tensor = Volume(values).to_torch()
+    assert np.array_equal(tensor.numpy().astype(float), values.astype(float))
+    tensor[0] = 0
+    assert Volume(values).to_torch(torch.float16).dtype == torch.float16
+
+
+def test_values_that_no_tensor_holds_are_refused() -> None:
+    with pytest.raises(me.InputError, match="int64"):
+        Volume(np.full((1, 1, 1), 2**64 - 1, np.uint64)).to_torch()
+
+
+def test_numpy_sees_the_voxels(head: Volume) -> None:
+    assert np.array_equal(np.asarray(head), head.voxels)
+    assert np.asarray(head, np.float32).dtype == np.float32
+    copied = np.array(head)
+    copied[...] = 0
+    assert head.voxels.any()
+    assert float(np.mean(head)) == pytest.approx(head.voxels.mean())
+    with pytest.raises(ValueError, match="copy"):
+        np.asarray(head, np.float32, copy=False)
+
+
+def test_a_part_stays_where_it_is(head: Volume) -> None:
+    part = head.crop(slice(2, 5), slice(None, -3), slice(4, None))
+    assert part.shape == (3, head.shape[1] - 3, head.shape[2] - 4)
+    assert np.array_equal(part.voxels, head.voxels[2:5, :-3, 4:])
+    corner = head.affine @ (4, 0, 2, 1)
+    assert np.allclose(part.affine[:3, 3], corner[:3])
+    assert _sequence(head).crop(slice(1, 2)).shape == (2, 1, *head.shape[1:])
+    for wrong in (slice(5, 5), slice(0, 6, 2), slice(99, None)):
+        with pytest.raises(me.InputError, match="region k="):
+            head.crop(wrong)
+
+
+def test_resampling_keeps_the_field_of_view(head: Volume) -> None:
+    fine = head.resample(tuple(step / 2 for step in head.geometry.spacing))
+    assert fine.shape == tuple(2 * count for count in head.shape)
+    outer = np.array([-0.5, -0.5, -0.5, 1])
+    assert np.allclose(fine.affine @ outer, head.affine @ outer)
+    assert "resampled" in fine.history[-1]
+    assert fine.resample(like=head).geometry == head.geometry
+
+
+def test_a_ramp_is_resampled_without_error(oblique_geometry: Geometry) -> None:
+    k, j, i = np.mgrid[0:9, 0:12, 0:10]
+    ramp = Volume(100.0 + 3 * k - 2 * j + i, oblique_geometry)
+    fine = ramp.resample((0.5, 0.6, 1.1))
+    index = np.linalg.inv(ramp.affine) @ fine.affine
+    k, j, i = np.indices(fine.shape)
+    i, j, k = (row[0] * i + row[1] * j + row[2] * k + row[3] for row in index[:3])
+    inside = (k >= 0) & (k <= 8) & (j >= 0) & (j <= 11) & (i >= 0) & (i <= 9)
+    assert inside.mean() > 0.6
+    assert np.allclose(fine.voxels[inside], (100 + 3 * k - 2 * j + i)[inside])
+
+
+def test_labels_are_resampled_to_labels_alone() -> None:
+    labels = np.zeros((6, 6, 6), np.uint8)
+    labels[2:4] = 5
+    found = Volume(labels, Geometry((1, 1, 1)), modality="SEG").resample((0.7, 0.7, 0.7))
+    assert set(np.unique(found.voxels)) == {0, 5}
+    assert found.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ({}, me.ConfigError),
+        ({"spacing": (1, 1, 1), "like": "itself"}, me.ConfigError),
+        ({"spacing": (1, 1)}, me.GeometryError),
+        ({"spacing": (1, 1, 0)}, me.GeometryError),
+    ],
+)
+def test_a_grid_that_is_none_is_refused(
+    arguments: dict[str, Any], error: type[Exception], head: Volume
+) -> None:
+    given = {name: head if one == "itself" else one for name, one in arguments.items()}
+    with pytest.raises(error):
+        head.resample(**given)
+
+
+class TestCalls:
+    """The functions of the API take each of them."""
+
+    @pytest.fixture(params=["volume", "path", "sitk", "nibabel", "metatensor", "array"])
+    def given(self, request: pytest.FixtureRequest, head: Volume, tmp_path: Path) -> dict[str, Any]:
+        if request.param == "volume":
+            return {"volume": head}
+        if request.param == "path":
+            me.save(head, tmp_path / "in.nrrd")
+            return {"volume": tmp_path / "in.nrrd", "modality": "MR"}
+        if request.param == "array":
+            return {"volume": head.voxels, "affine": head.affine, "modality": "MR"}
+        return {"volume": getattr(head, f"to_{request.param}")(), "modality": "MR"}
+
+    def test_compress(self, given: dict[str, Any], head: Volume, tmp_path: Path) -> None:
+        me.compress(**given, path=tmp_path / "a.ucv", lossless=True)
+        assert np.array_equal(me.decompress(tmp_path / "a.ucv").voxels, head.voxels)
+        assert me.estimate_compression(**given, lossless=True).file_bytes > 0
+
+    @pytest.mark.slow
+    def test_enhance(self, given: dict[str, Any], head: Volume) -> None:
+        # Without N4, which the last bit of a spacing from an affine leads elsewhere.
+        result = me.enhance(**given, bias_correction="none").volume
+        assert result.modality == "MR"
+        assert result.geometry.is_close(head.geometry, shape=head.shape)
+        wanted = me.enhance(head, bias_correction="none").volume
+        assert np.array_equal(result.voxels, wanted.voxels)
+
+
+def test_a_bare_array_is_refused_before_anything_else() -> None:
+    for call in (me.enhance, me.segment):
+        with pytest.raises(me.InputError, match="an array without spacing") as caught:
+            call(np.zeros((4, 5, 6)))
+        assert "spacing=(1, 1, 3)" in caught.value.hint
+
+
+def test_what_is_no_volume_is_named(head: Volume, tmp_path: Path) -> None:
+    with pytest.raises(me.InputError, match="type dict is no volume"):
+        me.enhance({})
+    with pytest.raises(me.InputError, match="no volume") as caught:
+        me.save(me.enhance(head), tmp_path / "a.nii")  # type: ignore[arg-type]
+    assert caught.value.hint == "Give its .volume."
+    with pytest.raises(me.ConfigError, match="of a Volume"):
+        me.enhance(head, spacing=(1, 1, 1))
+    with pytest.raises(me.ConfigError, match="of a file"):
+        me.enhance(tmp_path / "a.nii", spacing=(1, 1, 1))
+    with pytest.raises(me.ConfigError, match="which has its own"):
+        me.enhance(head.to_sitk(), spacing=(1, 1, 1))
+
+
+@pytest.fixture
+def doubles() -> Iterator[None]:
+    """As a notebook may have set it."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("doubles")
+def test_a_notebook_in_double_precision_changes_no_result(head: Volume) -> None:
+    result = me.enhance(head, uncertainty=2)
+    assert torch.get_default_dtype() == torch.float64
+    torch.set_default_dtype(torch.float32)
+    assert np.array_equal(result.volume.voxels, me.enhance(head, uncertainty=2).volume.voxels)

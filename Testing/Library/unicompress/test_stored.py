@@ -1,0 +1,113 @@
+"""A container as an array on the disk: NumPy's indices, and no more decoded than they need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import MedEnhanceLib as me  # noqa: N813 - as users write it
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.unicompress import StoredVolume, decode
+
+from .conftest import Write
+
+
+@pytest.fixture
+def stored(scan: Volume, write: Write, small_blocks: None) -> StoredVolume:
+    return me.open(write(scan, lossless=True))
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        5,
+        -1,
+        slice(4, 6),
+        (slice(None), 3),
+        (..., slice(30, 2, -7)),
+        (-1, ..., -2),
+        (2, 3, 4),
+        (slice(5, 5),),
+        (slice(3, 9, 2), slice(39, None, -5), np.int64(4)),
+        (),
+        slice(4, 999),
+    ],
+)
+def test_indices_mean_what_they_mean_in_numpy(key: Any, stored: StoredVolume, scan: Volume) -> None:
+    found = stored[key]
+    assert found.dtype == scan.dtype
+    assert np.array_equal(found, scan.voxels[key])
+
+
+def test_it_looks_like_an_array(stored: StoredVolume, scan: Volume) -> None:
+    assert (stored.shape, stored.dtype, stored.ndim) == (scan.shape, scan.dtype, 3)
+    assert len(stored) == scan.shape[0]
+    assert [sum(sizes) for sizes in stored.chunks] == list(scan.shape)
+    assert "CT (10, 40, 36) int16, lossless" in repr(stored)
+
+
+def test_a_part_knows_its_place(stored: StoredVolume, scan: Volume) -> None:
+    part = stored.read((slice(4, 6), ...))
+    assert part.geometry.is_close(scan.geometry.cropped((4, 0, 0)), shape=part.shape)
+
+
+def test_only_blocks_that_are_touched_are_decoded(
+    stored: StoredVolume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touched: list[int] = []
+    real = decode.decode_chunks
+
+    def count(container: Any, header: Any, chunks: Any, **options: Any) -> Any:
+        touched.append(len(chunks))
+        return real(container, header, chunks, **options)
+
+    monkeypatch.setattr(decode, "decode_chunks", count)
+    stored[0, 0, 0]
+    stored[0]
+    assert touched == [1, 9]
+
+
+@pytest.mark.parametrize(("key", "error"), [(99, IndexError), ((0, 0, 0, 0), IndexError)])
+def test_places_outside_are_refused(key: Any, error: type[Exception], stored: StoredVolume) -> None:
+    with pytest.raises(error):
+        stored[key]
+
+
+@pytest.mark.parametrize("key", [[1, 2], True, None, np.arange(3)])
+def test_other_keys_are_refused(key: Any, stored: StoredVolume) -> None:
+    with pytest.raises(me.InputError, match="key"):
+        stored[key]
+
+
+def test_a_file_that_changes_is_noticed(stored: StoredVolume, scan: Volume, write: Write) -> None:
+    write(scan.with_voxels(scan.voxels[:, :, ::-1]), max_error=3)
+    with pytest.raises(me.CodecError, match="changed since it was opened"):
+        stored[0]
+    stored.path.unlink()
+    with pytest.raises(me.InputError, match="cannot be read"):
+        stored[0]
+
+
+def test_what_is_no_container_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.ucv").write_bytes(b"no container")
+    with pytest.raises(me.CodecError):
+        me.open(tmp_path / "a.ucv")
+    with pytest.raises(me.InputError):
+        me.open(tmp_path / "b.ucv")
+
+
+def test_dask_computes_on_it(stored: StoredVolume, scan: Volume) -> None:
+    pytest.importorskip("dask.array")
+    array = stored.to_dask()
+    assert array.chunks == stored.chunks
+    assert np.array_equal(array[3:5].compute(scheduler="sync"), scan.voxels[3:5])
+
+
+def test_a_sequence_has_a_block_for_each_frame(scan: Volume, write: Write) -> None:
+    both = Volume(np.stack([scan.voxels, scan.voxels + 1]), scan.geometry, modality="CT")
+    stored = me.open(write(both, lossless=True))
+    assert stored.chunks[0] == (1, 1)
+    assert np.array_equal(stored[1, 4], both.voxels[1, 4])

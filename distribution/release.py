@@ -1,0 +1,72 @@
+"""What a release needs beyond building: docs/release.md has the steps.
+
+python distribution/release.py size           what publishing costs, with and without history
+python distribution/release.py recipe DIST    conda-forge's recipe with the hash of the sdist
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+#: The extension index refuses repositories that are larger with their history.
+LIMIT_MB = 100
+
+
+def size(repository: Path = ROOT) -> dict[str, float]:
+    """Megabytes that a clone transfers: with its whole history, and as one commit of HEAD."""
+    history = _git(repository, "rev-list", "--objects", "HEAD")
+    listed = _git(repository, "ls-tree", "-r", "-t", "--format=%(objectname) %(path)", "HEAD")
+    tree = _git(repository, "rev-parse", "HEAD^{tree}")
+    return {
+        "whole history": _packed(repository, history),
+        "one commit": _packed(repository, tree + listed),
+    }
+
+
+def recipe(dist: Path) -> str:
+    """The recipe for the one sdist in a folder."""
+    (sdist,) = dist.glob("medenhance-*.tar.gz")
+    text = (ROOT / "distribution/recipe.yaml").read_text(encoding="utf-8")
+    version = sdist.name.removeprefix("medenhance-").removesuffix(".tar.gz")
+    if f'version: "{version}"' not in text:
+        raise SystemExit(f"recipe.yaml is of another version than {sdist.name}")
+    digest = hashlib.sha256(sdist.read_bytes()).hexdigest()
+    return text.replace("SHA256_OF_THE_SDIST", digest)
+
+
+def _packed(repository: Path, objects: bytes) -> float:
+    # The path after each object's name helps git to find what is alike.
+    command = ["git", "-C", str(repository), "pack-objects", "--stdout", "--quiet"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        pack, _ = process.communicate(objects)
+    if process.returncode:
+        raise SystemExit("git pack-objects failed")
+    return len(pack) / 1e6
+
+
+def _git(repository: Path, *words: str) -> bytes:
+    return subprocess.run(
+        ["git", "-C", str(repository), *words], check=True, capture_output=True
+    ).stdout
+
+
+def main(words: Sequence[str]) -> int:
+    """Run one of the two commands."""
+    if list(words) == ["size"]:
+        for name, megabytes in size().items():
+            print(f"{name:14} {megabytes:6.1f} MB of {LIMIT_MB}")
+        return 0
+    if len(words) == 2 and words[0] == "recipe":
+        print(recipe(Path(words[1])), end="")
+        return 0
+    print(__doc__, file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
