@@ -54,6 +54,7 @@ class MedEnhance(ScriptedLoadableModule):
             "Reimplements published methods; the model cards list data and licenses."
         )
         slicer.app.connect("startupCompleted()", registerSampleData)
+        slicer.app.connect("startupCompleted()", registerContextMenu)
 
 
 def registerSampleData():
@@ -61,6 +62,13 @@ def registerSampleData():
     from MedEnhancePanels.tasks import samples
 
     samples.registerSampleData()
+
+
+def registerContextMenu():
+    """Add our entries to the context menu of the subject hierarchy, as in Slicer's module Data."""
+    if hasattr(slicer, "qSlicerSubjectHierarchyScriptedPlugin"):  # not without a window
+        plugin = slicer.qSlicerSubjectHierarchyScriptedPlugin(None)
+        plugin.setPythonSource(os.path.join(os.path.dirname(__file__), "MedEnhance.py"))
 
 
 class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -160,9 +168,9 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onReload(self):
         """For developers: the pages are reloaded as well, which ends the jobs."""
-        from MedEnhancePanels.runner import sharedRunner
+        from MedEnhancePanels.runner import endSharedRunner
 
-        sharedRunner().shutdown()
+        endSharedRunner()
         for name in [name for name in sys.modules if name.startswith("MedEnhancePanels")]:
             del sys.modules[name]
         ScriptedLoadableModuleWidget.onReload(self)
@@ -249,16 +257,87 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.messageDetailsButton.visible = bool(details)
         self.ui.messageFrame.visible = bool(text)
         if text:
-            icons = {
-                "info": qt.QStyle.SP_MessageBoxInformation,
-                "warning": qt.QStyle.SP_MessageBoxWarning,
-                "error": qt.QStyle.SP_MessageBoxCritical,
-            }
-            icon = self.uiWidget.style().standardIcon(icons[level])
-            self.ui.messageIcon.setPixmap(icon.pixmap(20, 20))
+            from MedEnhancePanels.pages.widgets import showWeight
+
+            showWeight(self.ui.messageFrame, self.ui.messageIcon, level)
 
     def onMessageClosed(self):
         self.showMessage("", "")
+
+
+class MedEnhanceSubjectHierarchyPlugin:
+    """Entries of the context menu of volumes and of what holds them; Slicer finds it by its name.
+
+    It owns no item: only the pages that they open do something.
+    """
+
+    def __init__(self, scriptedPlugin):
+        scriptedPlugin.name = "MedEnhance"
+        self._ofVolumes = {
+            "enhance": qt.QAction(_("Enhance…"), scriptedPlugin),
+            "compress": qt.QAction(_("Compress…"), scriptedPlugin),
+        }
+        self._ofGroups = qt.QAction(_("Enhance all volumes…"), scriptedPlugin)
+        self._ofVolumes["enhance"].connect("triggered()", self.onEnhance)
+        self._ofVolumes["compress"].connect("triggered()", self.onCompress)
+        self._ofGroups.connect("triggered()", self.onEnhanceAll)
+        self._handler = slicer.qSlicerSubjectHierarchyPluginHandler.instance()
+        self._handler.registerPlugin(scriptedPlugin)
+
+    def canOwnSubjectHierarchyItem(self, itemID):
+        return 0.0
+
+    def canAddNodeToSubjectHierarchy(self, node, parentItemID):
+        return 0.0
+
+    def roleForPlugin(self):
+        return "N/A"
+
+    def itemContextMenuActions(self):
+        return [*self._ofVolumes.values(), self._ofGroups]
+
+    def sceneContextMenuActions(self):
+        return []
+
+    def showContextMenuActionsForItem(self, itemID):
+        """All are hidden beforehand."""
+        hierarchy = self._handler.subjectHierarchyNode()
+        if not itemID or hierarchy is None:
+            return
+        node = hierarchy.GetItemDataNode(itemID)
+        if node is None:
+            isGroup = hierarchy.GetItemLevel(itemID) in ("Patient", "Study", "Folder")
+            self._ofGroups.visible = isGroup and itemID != hierarchy.GetSceneItemID()
+        elif _isImage(node):
+            for action in self._ofVolumes.values():
+                action.visible = True
+
+    def onEnhance(self):
+        self._open("enhance")
+
+    def onCompress(self):
+        self._open("compress")
+
+    def onEnhanceAll(self):
+        item = self._handler.currentItem()
+        self._page("enhance").openBatch(item)
+
+    def _open(self, name):
+        item = self._handler.currentItem()
+        node = self._handler.subjectHierarchyNode().GetItemDataNode(item)
+        self._page(name).context.state.inputVolume = node
+
+    def _page(self, name):
+        """Bring a page of the module to the front."""
+        slicer.util.selectModule("MedEnhance")
+        widget = slicer.util.getModuleWidget("MedEnhance")
+        widget.showPage(name)
+        return widget.panels[name]
+
+
+def _isImage(node):
+    isVolume = node.IsA("vtkMRMLScalarVolumeNode") and not node.IsA("vtkMRMLLabelMapVolumeNode")
+    return isVolume or node.IsA("vtkMRMLSequenceNode")
 
 
 class MedEnhanceFileReader:

@@ -19,6 +19,7 @@ QUESTIONS = (
     "inspect",
     "estimate",
     "distill-estimate",
+    "distill-room",
     "distill-status",
     "ping",
 )

@@ -38,15 +38,15 @@ class Runner:
         self.jobs = []
         self.listeners = []
         self.longRun = None  # see tasks/long_run.py
+        #: What the page Enhance runs, and how it began: a page that is opened anew follows it.
+        self.enhancement = None
         self._command = command
         self._shared = None
         self._own = {}
         self._killers = {}
         self._slices = []
         self._workspace = None
-        self._timer = qt.QTimer()
-        self._timer.setInterval(0)
-        self._timer.timeout.connect(self._turn)
+        self._timer = None
         self._handlers = {
             "started": self._onStarted,
             "progress": self._onProgress,
@@ -116,7 +116,7 @@ class Runner:
 
     def shutdown(self):
         """End everything: no process, no timer, no file is left; for the end of the module."""
-        self._timer.stop()
+        self._stopTimer()
         workers = [worker for worker in [self._shared, *self._own.values()] if worker is not None]
         for worker in workers:
             worker.close()
@@ -127,9 +127,8 @@ class Runner:
                 worker.kill()
                 worker.waitForEnd(2000)
         self._shared, self._own = None, {}
-        for timer in self._killers.values():
-            timer.stop()
-        self._killers = {}
+        for name in list(self._killers):
+            self._stopKiller(name)
         if self._workspace is not None:
             self._workspace.remove()
             self._workspace = None
@@ -158,7 +157,7 @@ class Runner:
     def _receive(self, job, result):
         job.result = result
         job.worker = None
-        self._stopKiller(job)
+        self._stopKiller(job.id)
         if job.after is None:
             self._complete(job)
         else:
@@ -171,7 +170,7 @@ class Runner:
 
     def _fail(self, job, error):
         job.worker = None
-        self._stopKiller(job)
+        self._stopKiller(job.id)
         job.finish("cancelled" if error.isCancellation else "failed", error)
         self._closeOwn(job)
 
@@ -187,7 +186,18 @@ class Runner:
 
     def _cut(self, job, steps, start, end, then):
         self._slices.append((job, steps, start, end, then))
-        self._timer.start()
+        if self._timer is None:
+            self._timer = qt.QTimer()
+            self._timer.setInterval(0)
+            self._timer.timeout.connect(self._turn)
+            self._timer.start()
+
+    def _stopTimer(self):
+        """Its connection keeps this object, so it is there only while it is needed."""
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.stop()
+            timer.deleteLater()
 
     def _turn(self):
         until = time.monotonic() + _TURN_SECONDS
@@ -199,7 +209,7 @@ class Runner:
         if len(self._slices) > 1:
             self._slices.append(self._slices.pop(0))
         if not self._slices:
-            self._timer.stop()
+            self._stopTimer()
 
     def _step(self, entry):
         job, steps, start, end, then = entry
@@ -326,10 +336,11 @@ class Runner:
             job.keepLog(_("the job did not stop in time: its worker was terminated"))
             job.worker.kill()
 
-    def _stopKiller(self, job):
-        timer = self._killers.pop(job.id, None)
+    def _stopKiller(self, name):
+        timer = self._killers.pop(name, None)
         if timer is not None:
             timer.stop()
+            timer.deleteLater()
 
     def folder(self):
         """The private folder of this process; the first call removes those of crashed processes."""
@@ -354,6 +365,15 @@ def sharedRunner():
         _sharedRunner = Runner()
         slicer.app.connect("aboutToQuit()", _sharedRunner.shutdown)
     return _sharedRunner
+
+
+def endSharedRunner():
+    """End the shared runner's jobs, and let go of it."""
+    global _sharedRunner
+    if _sharedRunner is not None:
+        _sharedRunner.shutdown()
+        slicer.app.disconnect("aboutToQuit()", _sharedRunner.shutdown)
+        _sharedRunner = None
 
 
 def wait(job):

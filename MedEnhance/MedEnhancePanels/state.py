@@ -142,6 +142,12 @@ def fieldOf(declaration, option, name=""):
     return {bool: Flag, float: Number, int: Whole, str: Text}[one.kind](name, one.default)
 
 
+def choiceOf(declaration, option, name):
+    """The field of an option with choices that are shown as a list, however many there are."""
+    one = option_of(declaration, option)
+    return Choice(name, *one.choices, default=one.default)
+
+
 def declared(declaration):
     """Give the class of the state a field for each option that users choose and it has not yet."""
 
@@ -182,6 +188,9 @@ class State:
     inputVolume = NodeReference("InputVolume")
     guideVolume = NodeReference("GuideVolume")
     outputVolume = NodeReference("OutputVolume")
+    #: Of an enhancement: a markups ROI node, or a segmentation node and a segment of it.
+    region = NodeReference("Region")
+    regionSegment = Text("RegionSegment", "")
     enhancedVolume = NodeReference("EnhancedVolume")
     #: How much of a result is shown; runs themselves take the strength that suits the noise.
     strength = Number("Strength", 1.0)
@@ -221,6 +230,7 @@ class State:
     distillPattern = Text("DistillPattern", "*")
     distillModality = Choice("DistillModality", "auto", "MR", "CT")
     distillGoal = fieldOf(DistillConfig, "task", "DistillGoal")
+    distillMethod = choiceOf(DistillConfig, "method", "DistillMethod")
     distillPrior = Choice("DistillPrior", "template", "scene", "file", "patient", "representative")
     distillPriorVolume = NodeReference("DistillPriorVolume")
     distillPriorFile = Text("DistillPriorFile", "")

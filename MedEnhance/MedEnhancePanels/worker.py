@@ -59,7 +59,8 @@ class Worker:
         """End it at once; PythonSlicer is a launcher, so the process behind it is ended as well."""
         if self.pid:
             _killProcess(self.pid)
-        self._process.kill()
+        if self.isAlive:
+            self._process.kill()
 
     def waitForEnd(self, milliseconds):
         """Block until it ended; only for the end of the application. Whether it did."""
@@ -116,6 +117,8 @@ class Worker:
             qt.QTimer.singleShot(0, self._tellEnd)
 
     def _tellEnd(self):
+        # Its connections would keep this object, and the process with it.
+        self._process.deleteLater()
         self._onEnded(self)
 
 

@@ -40,6 +40,19 @@ class DistillTestCase(MedEnhanceTestCase):
         if models is not None:
             os.environ["MEDENHANCE_MODELS"] = models
 
+    def visible(self, *widgets):
+        """Which of them the page shows."""
+        return [widget for widget in widgets if widget.isVisibleTo(self.panel.widget)]
+
+    def assertFitsAScreen(self, height=900):
+        """The whole panel, with the font of a usual screen (9 pt)."""
+        panel = self.widget.parent
+        panel.resize(max(400, panel.minimumSizeHint.width()), height)
+        panel.show()
+        self.processEvents(20)
+        # What Slicer's scroll area asks of a panel.
+        self.assertLessEqual(panel.layout().totalHeightForWidth(panel.width), height)
+
     def picture(self, name):
         """The whole panel, as high as the page needs."""
         height = self.panel.widget.sizeHint.height() + 180
@@ -80,8 +93,9 @@ class DistillTestCase(MedEnhanceTestCase):
         self.ui.startButton.click()
         return self.job()
 
-    def job(self):
-        return next(job for job in reversed(self.context.runner.jobs) if job.kind == self.KIND)
+    def job(self, kind=None):
+        wanted = kind or self.KIND
+        return next(job for job in reversed(self.context.runner.jobs) if job.kind == wanted)
 
     def runFolder(self):
         return self.context.state.distillRun

@@ -162,11 +162,11 @@ class KeepOnThePageTest(EnhanceTestCase):
         ]
         np.testing.assert_allclose(*arrays, rtol=1e-5)
 
-    def test_itIsFinalAndSaysSo(self):
+    def test_itIsKeptOnceAndThePageSaysHowLongItCanBeUndone(self):
         self.enhanced(0.4)
-        self.assertIn("cannot be undone", self.ui.keepStrengthButton.toolTip)
+        self.assertIn("until the scene is closed", self.ui.keepStrengthButton.toolTip)
         self.keep()
-        self.assertIn("This cannot be undone", self.message)
+        self.assertIn("until the scene is closed", self.message)
         self.assertEqual(self.ui.strengthSlider.value, 1.0)
         self.assertIn("strength 0.40", self.ui.factsLabel.text)
         self.ui.strengthSlider.value = 0.5
@@ -226,9 +226,9 @@ class KeepOnThePageTest(EnhanceTestCase):
         self.ui.segmentCheckBox.checked = True
         output = self.enhanced(0.4)
         sentence = "The segmentation was made at strength 1."
-        self.assertNotIn(sentence, self.ui.factsLabel.text)
+        self.assertNotIn(sentence, self.ui.moreFactsLabel.text)
         self.keep()
-        self.assertIn(sentence, self.ui.factsLabel.text)
+        self.assertIn(sentence, self.ui.moreFactsLabel.text)
         self.assertNotIn(
             "labels", json.loads(output.GetAttribute("MedEnhance.manifest"))["results"]
         )

@@ -18,7 +18,7 @@ class PageTest(DistillTestCase):
         self.assertFalse(self.ui.startButton.enabled)
         self.assertIn("Mark at least one", self.ui.whyLabel.text)
         self.assertEqual(self.ui.startButton.toolTip, self.ui.whyLabel.text)
-        self.assertTrue(self.ui.goalSelector.isHidden())
+        self.assertTrue(self.ui.distillArea.isHidden())
         self.assertTrue(self.ui.resumeArea.isHidden())
         self.picture("distill-empty")
 
@@ -60,14 +60,14 @@ class PageTest(DistillTestCase):
 
     def test_aCohortOfAnotherModalityIsNotTrainedOn(self):
         self.cohort()
-        self.ui.taskSelector.currentIndex = 1
+        self.ui.trainModalitySelector.currentIndex = 1
         self.assertFalse(self.ui.startButton.enabled)
         self.assertIn("None of the good volumes is CT", self.ui.whyLabel.text)
 
     def test_volumesOfAnotherModalityAreWarninged(self):
         self.cohort()
         self.assertNotIn("better leave them out", self.ui.cohortLabel.text)
-        self.ui.taskSelector.currentIndex = 1
+        self.ui.trainModalitySelector.currentIndex = 1
         self.assertIn("T1 of 0, T1 of 1, T1 of 2: not CT", self.ui.cohortLabel.text)
 
     def test_aFolderWithoutFilesIsReportedBeforeAnythingStarts(self):
@@ -81,7 +81,7 @@ class PageTest(DistillTestCase):
 
     def test_theChoicesAreKeptInTheScene(self):
         self.chooseBudget(123)
-        self.ui.taskSelector.currentIndex = 1
+        self.ui.trainModalitySelector.currentIndex = 1
         state = self.context.state
         self.assertEqual(
             (state.distillTask, state.distillBudget, state.distillSteps, state.distillName),
@@ -103,15 +103,15 @@ class PageTest(DistillTestCase):
 
     def test_aSegmenterIsAskedForByTrainingsAlone(self):
         ui = self.ui
+        ui.folderButton.checked = True
         shown = (ui.segmenterEdit, ui.segmenterFileButton, ui.segmenterFolderButton)
         others = (ui.trustCheckBox, ui.fidelitySpinBox, ui.labelsEdit)
-        self.assertFalse(any(widget.isHidden() for widget in shown))
-        self.assertTrue(all(widget.isHidden() for widget in others))
+        self.assertEqual(self.visible(*shown, *others), [*shown])
         ui.segmenterEdit.text = self.temporaryFolder()
-        self.assertFalse(any(widget.isHidden() for widget in (*shown, *others)))
+        self.assertEqual(self.visible(*shown, *others), [*shown, *others])
         self.picture("train-segmenter")
-        ui.taskSelector.currentIndex = 2
-        self.assertTrue(all(widget.isHidden() for widget in (*shown, *others)))
+        ui.distillButton.checked = True
+        self.assertEqual(self.visible(*shown, *others), [])
 
     def test_aSegmenterThatIsNotThereIsReportedBeforeAnythingStarts(self):
         from MedEnhancePanels.errors import PanelError
@@ -126,7 +126,7 @@ class PageTest(DistillTestCase):
         with self.assertRaisesRegex(PanelError, "cannot be made for this segmenter"):
             training.start(self.context.runner, self.root, self.panel.cohort, self.panel.options)
         self.assertEqual(os.listdir(self.root), [])
-        self.ui.taskSelector.currentIndex = 2
+        self.ui.distillButton.checked = True
         self.assertNotIn("gone.ts", self.ui.whyLabel.text)
 
     def test_whoseProgramMayRunIsNotTakenFromAScene(self):

@@ -12,7 +12,7 @@ from distill_testing import HAS_TORCH, DistillTestCase
 from medenhance_testing import slow
 
 #: Places of the entries of selectors.
-_SMOKE, _CPU, _DISTILL = 2, 1, 2
+_SMOKE, _CPU = 2, 1
 _SCENE_PRIOR, _FILE_PRIOR, _PATIENT_PRIOR = 1, 2, 3
 
 
@@ -23,7 +23,7 @@ class DistillingTestCase(DistillTestCase):
         super().setUp()
         # Estimates start processes of their own; they are tested apart.
         self.panel._estimate._settle.setInterval(3_600_000)
-        self.ui.taskSelector.currentIndex = _DISTILL
+        self.ui.distillButton.checked = True
         self.ui.budgetSelector.currentIndex = _SMOKE
         self.ui.deviceSelector.currentIndex = _CPU
         self.ui.imagesSpinBox.value = 2
@@ -56,8 +56,9 @@ class ChoiceTest(DistillingTestCase):
     def test_thePageSaysWhatDistillationIsAndAsksForWhatItTakes(self):
         self.cohort()
         self.assertIn("does not prove", self.ui.noticeLabel.text)
-        self.assertFalse(self.ui.goalSelector.isHidden())
-        self.assertTrue(self.ui.stepsSpinBox.isHidden())
+        ui = self.ui
+        taken = (ui.goalSelector, ui.methodSelector, ui.priorSelector, ui.licenceEdit)
+        self.assertEqual(self.visible(*taken, ui.stepsSpinBox), [*taken])
         ends = [
             (box.minimum, box.maximum) for box in (self.ui.imagesSpinBox, self.ui.heldOutSpinBox)
         ]
@@ -65,10 +66,38 @@ class ChoiceTest(DistillingTestCase):
         self.assertTrue(self.ui.startButton.enabled, self.ui.whyLabel.text)
         self.assertIn("4 patients, 4 volumes", self.ui.cohortLabel.text)
         self.assertEqual(self.ui.cohortTable.cellWidget(0, 2).currentText, "Distill")
-        self.ui.taskSelector.currentIndex = 0
-        self.assertTrue(self.ui.goalSelector.isHidden())
-        self.assertTrue(self.ui.licenceEdit.isHidden())
+        self.ui.trainButton.checked = True
+        self.assertEqual(self.visible(*taken, ui.stepsSpinBox), [ui.stepsSpinBox])
         self.assertEqual(self.ui.cohortTable.cellWidget(0, 2).currentText, "Good")
+
+    def test_thePageSaysWhatWillBeShared(self):
+        """Before anything starts, and for the method that is chosen."""
+        from MedEnhanceLib.core.options import option_of
+        from MedEnhanceLib.spg.config import DistillConfig
+
+        declared = option_of(DistillConfig, "method")
+        offered = [self.ui.methodSelector.itemData(n) for n in range(len(declared.choices))]
+        self.assertEqual(offered, list(declared.choices))
+        self.assertEqual(self.ui.methodSelector.toolTip, declared.description)
+        self.cohort()
+        self.assertIn("2 images for each patient", self.ui.shareLabel.text)
+        self.ui.methodSelector.currentIndex = offered.index("statistics")
+        self.assertEqual(self.context.state.distillMethod, "statistics")
+        self.assertEqual(self.panel.options.fields()["method"], "statistics")
+        self.assertIn("101 numbers", self.ui.shareLabel.text)
+        self.assertIn("no image of any of them", self.ui.shareLabel.text)
+        self.assertEqual(self.ui.imagesLabel.text, "Images in all:")
+        self.ui.priorSelector.currentIndex = _PATIENT_PRIOR
+        self.assertNotIn("no image of any of them", self.ui.shareLabel.text)
+        self.assertIn("who is a patient of the cohort", self.ui.shareLabel.text)
+        self.ui.trainButton.checked = True
+        self.assertEqual(self.visible(self.ui.shareLabel, self.ui.roomButton), [])
+
+    def test_eachHalfFitsAScreen(self):
+        self.cohort()
+        for button in (self.ui.distillButton, self.ui.trainButton):
+            button.checked = True
+            self.assertFitsAScreen()
 
     @slow
     def test_volumesOfNobodyAreRefusedOrLeftOut(self):
@@ -284,8 +313,54 @@ class EstimateTest(DistillingTestCase):
         self.assertIn("No CUDA device was found", self.ui.estimateLabel.text)
         self.picture("distill-ready")
         self.assertTrue(self.ui.startButton.enabled)
-        self.ui.taskSelector.currentIndex = 0
+        self.ui.trainButton.checked = True
         self.assertTrue(self.ui.estimateLabel.isHidden())
+
+    def test_whatCanBeGainedIsMeasuredOnRequestForTheseChoicesAlone(self):
+        self.cohort()
+        submitted = []
+
+        def submit(kind, params, **options):
+            submitted.append(FakeJob(kind, params, options))
+            return submitted[-1]
+
+        sentence = "Full data would gain 0.3 dB over the public prior; statistics reach 60 % of it."
+        with mock.patch.object(self.context.runner, "submit", submit):
+            self.assertTrue(self.ui.roomButton.enabled)
+            self.ui.roomButton.click()
+            [job] = submitted
+            self.assertEqual(job.kind, "distill-room")
+            self.assertTrue(job.options["own"], "nobody waits behind it")
+            self.assertIn("can take minutes", self.ui.roomLabel.text)
+            job.end({"sentence": sentence, "advice": "statistics"})
+            self.assertEqual(self.ui.roomLabel.text, sentence)
+            self.picture("distill-room")
+            self.ui.imagesSpinBox.value = 3
+            self.assertEqual(self.visible(self.ui.roomLabel), [])
+            self.ui.roomButton.click()
+            self.assertEqual(self.ui.roomButton.text, "Stop the estimate")
+            self.ui.roomButton.click()
+            self.assertEqual(submitted[-1].state, "cancelled")
+            self.assertEqual(self.visible(self.ui.roomLabel), [])
+            self.assertEqual(self.ui.roomButton.text, "Estimate what can be gained")
+        self.ui.nameEdit.text = " "
+        self.assertFalse(self.ui.roomButton.enabled)
+
+    def test_theEstimateOfTheGainGetsCopiesOfTheCohortThatGoWithIt(self):
+        nodes = self.cohort()
+        with mock.patch("MedEnhancePanels.tasks.distillation.ROOM", "ping"):
+            self.ui.roomButton.click()
+            job = self.job("ping")
+            folder = job.folder
+            self.waitUntil(lambda: job.params, 10)
+            self.assertEqual(job.params["cohort"], os.path.join(folder, "data"))
+            self.assertEqual(set(job.params), {"cohort", "pattern", "modality", "config"})
+            self.waitUntil(lambda: len(list(Path(folder).rglob("*.nrrd"))) == 4 or job.isFinished)
+            self.assertTrue((Path(folder) / "data" / "patient-001").is_dir())
+        self.waitUntil(lambda: job.isFinished, 60)
+        self.assertIn("could not be estimated", self.ui.roomLabel.text)
+        self.assertFalse(os.path.exists(folder))
+        self.assertIsNone(nodes[0].GetAttribute("MedEnhance.distilledAs"))
 
     def test_patientsOfAFolderCanBeChosenOnceTheyAreKnown(self):
         self.ui.folderButton.checked = True
@@ -336,7 +411,7 @@ class DistillationTest(DistillingTestCase):
         with mock.patch("slicer.util.confirmOkCancelDisplay", return_value=True):
             job = self.begin()
         self.waitUntil(lambda: job.metrics or job.isFinished, 120)
-        self.assertIn("the prior is patient Patient 3", self.ui.noteLabel.text)
+        self.assertIn("The prior is patient Patient 3", self.ui.noteLabel.text)
         self.picture("distill-running")
         self.pauseAfter(1)
         self.assertEqual(self.record()["state"], "paused")
@@ -385,9 +460,28 @@ class DistillationTest(DistillingTestCase):
                     self.assertFalse(word.encode() in content, os.path.join(place, name))
 
 
+class WarningTest(DistillingTestCase):
+    def test_aWarningOfARunIsShownOnce(self):
+        from MedEnhancePanels.tasks import long_run
+
+        self.cohort()
+        run = long_run.Run.create(self.root, self.panel.options, "distill")
+        run.record["params"] = {"cohort": "x", "out": run.out}
+        job = self.context.runner.submit("ping", {"count": 200, "seconds": 60}, title="Ping")
+        self.panel.runs.begin(long_run.LongRun(run, job))
+        job.keepLog("reading patients")
+        for warning in ("patient-001 has few slices", "the GPU is busy."):
+            self.context.runner._onWarning(job, {"message": warning})
+        shown = self.ui.noteLabel.text.splitlines()
+        self.assertEqual(shown, ["Patient-001 has few slices.", "The GPU is busy."])
+        self.assertEqual(self.ui.logLabel.text, "reading patients")
+        job.cancel()
+        self.waitUntil(lambda: job.isFinished, 20)
+
+
 class AuditTest(DistillingTestCase):
-    def finished(self, audit):
-        """A run that a worker finished, with this audit."""
+    def finished(self, audit, figures=None):
+        """A run that a worker finished, with this audit, and the figures of its attacks."""
         from MedEnhanceLib.io.atomic import write_json
         from MedEnhancePanels.tasks import long_run
 
@@ -401,6 +495,9 @@ class AuditTest(DistillingTestCase):
             self.assertTrue(picture.save(os.path.join(run.out, name)))
         manifest = {"images": 4, "patients": 2, "held_out": 2, "audit": audit}
         write_json(Path(run.out) / "manifest.json", manifest, overwrite=False)
+        if figures is not None:
+            os.makedirs(os.path.join(run.out, "audit"))
+            write_json(Path(run.out) / "audit" / "audit.json", figures, overwrite=False)
         self.panel.runs.recall(run.folder)
         return run
 
@@ -410,16 +507,51 @@ class AuditTest(DistillingTestCase):
         self.assertEqual((self.ui.priorGallery.count, self.ui.imageGallery.count), (1, 2))
         self.assertEqual(self.ui.priorTitle.text, "Prior")
         self.assertFalse(self.ui.confidentialButton.enabled)
-        self.assertIn("ALARM: the images give away", self.ui.auditLabel.text)
+        self.assertVerdict("red", "Leak found: do not share", "missed other leaks")
+        self.assertIn("ALARM: the images give away", self.ui.auditBrowser.plainText)
         self.assertIn("Copies ALARM. 3.", self.ui.auditBrowser.plainText)
         self.assertEqual(self.warnedOf(run), "warning")
         self.picture("distill-alarm")
         run = self.finished({"alarm": False, "summary": "No leak detected."})
-        self.assertEqual(self.ui.auditLabel.text, "No leak detected.")
-        self.assertTrue(self.ui.auditBrowser.isHidden())
+        self.assertVerdict("amber", "These attacks found no leak", "no proof")
+        self.assertIn("No leak detected.", self.ui.auditBrowser.plainText)
         self.assertEqual(self.warnedOf(run), "info")
         run = self.finished({"alarm": None, "summary": "Not audited: too few."})
+        self.assertVerdict("gray", "Not audited", "as the patients' own")
         self.assertEqual(self.warnedOf(run), "warning")
+        self.finished({})
+        self.assertVerdict("gray", "Not audited", "as the patients' own")
+        self.assertTrue(self.ui.auditBrowser.isHidden())
+
+    def test_aCleanAuditHasTheColorOfWhatItCouldHaveFound(self):
+        for blind, color, text in (
+            (1, "green", "by the 4 of 7 attacks"),
+            (3, "amber", "by the 2 of 7 attacks"),
+            (5, "gray", "none of 7 attacks"),
+        ):
+            findings = [{"is_blind": place < blind} for place in range(5)]
+            figures = {"findings": findings, "not_run": [{}, {}]}
+            self.finished({"alarm": False, "summary": "No leak."}, figures)
+            self.assertVerdict(color, text)
+
+    def assertVerdict(self, color, *texts):
+        from MedEnhancePanels.pages.widgets import COLORS
+
+        self.assertIn(COLORS[color], self.ui.auditFrame.styleSheet)
+        for text in texts:
+            self.assertIn(text, self.ui.auditLabel.text.replace("&#x27;", "'"))
+
+    def test_aResultHasTheRoomOfWhatItWasMadeWith(self):
+        """A screen of 900 pixels shows it all; what was chosen can be unfolded."""
+        self.finished({"alarm": False, "summary": "No leak.\n\n" + 9 * "- **Copies** None.\n"})
+        sections = (self.ui.cohortSection, self.ui.optionsSection)
+        self.assertEqual([section.collapsed for section in sections], [True, True])
+        self.assertFitsAScreen()
+        self.ui.trainButton.checked = True
+        self.assertTrue(self.ui.resultBox.isHidden())
+        self.assertEqual([section.collapsed for section in sections], [False, False])
+        self.ui.distillButton.checked = True
+        self.assertFalse(self.ui.resultBox.isHidden())
 
     def warnedOf(self, run):
         """How the end of the run is reported."""

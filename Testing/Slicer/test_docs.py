@@ -122,7 +122,7 @@ class HeadlessPageTest(MedEnhanceTestCase):
         for name in ("out.nrrd", "out.seg.nrrd"):
             manifest = json.loads(Path(self.path(f"{name}.json")).read_text(encoding="utf-8"))
             self.assertIn(manifest["model"]["name"], ("mr-brain", "brain-tissue"))
-            self.assertEqual(manifest["inputs"], {"input": "in"})
+            self.assertEqual(manifest["inputs"], {"input": "a volume"})
 
     @slow
     def test_aCompressedFileIsReadAndWritten(self):

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import types
 from unittest import mock
 
 import numpy as np
@@ -22,6 +23,58 @@ class ChoicesTest(EnhanceTestCase):
         self.assertEqual(self.ui.applyButton.toolTip, self.ui.problemLabel.text)
         self.picture("enhance-empty")
 
+    def test_threeChoicesAreVisibleAndTheTaskIsInWords(self):
+        """Volume, task and output; the rest is for those who look for it."""
+        node = self.smallVolume()
+        node.SetAttribute(self.bridge.MODALITY, "MR")
+        self.choose(node)
+        ui, page = self.ui, self.panel.widget
+        choices = [
+            name
+            for name in dir(ui)
+            if name.endswith(("Selector", "ComboBox", "CheckBox", "SpinBox"))
+            and getattr(ui, name).isVisibleTo(page)
+        ]
+        self.assertEqual(sorted(choices), ["inputSelector", "outputSelector", "taskComboBox"])
+        self.assertEqual(ui.taskComboBox.currentText, "MR: noise, blur and shading as measured")
+        node.SetAttribute(self.bridge.MODALITY, "CT")
+        self.processEvents(80)
+        self.assertEqual(ui.taskComboBox.currentText, "CT: noise as measured")
+        texts = [ui.taskComboBox.itemText(index) for index in range(ui.taskComboBox.count)]
+        self.assertIn("MR: missing lines or motion", texts)  # in nothing else
+        node.SetAttribute(self.bridge.MODALITY, "OT")
+        self.processEvents(80)
+        self.assertEqual(ui.taskComboBox.currentText, "What is measured")
+
+    def test_theCardIsBehindAButton(self):
+        node = self.smallVolume()
+        node.SetAttribute(self.bridge.MODALITY, "MR")
+        self.choose(node)
+        card, page = self.ui.cardLabel, self.panel.widget
+        self.assertFalse(card.isVisibleTo(page))
+        self.ui.cardButton.click()
+        self.assertTrue(card.isVisibleTo(page))
+        self.assertIn("mr-brain", card.text)
+        self.context.state.task = "slices"
+        self.assertIn("mr-slices", card.text)  # of the model that does the task
+        self.ui.inputSelector.setCurrentNode(None)
+        self.assertFalse(card.isVisibleTo(page) or self.ui.cardButton.enabled)
+        self.ui.cardButton.checked = False
+
+    def test_whatItIsForIsSaidOnceOnAPage(self):
+        source, output = self.smallVolume(name="scan"), self.smallVolume(name="better")
+        source.SetAttribute(self.bridge.MODALITY, "MR")
+        self.results.stamp(output, "enhanced", source, {"name": "mr-brain", "sha256": "0f"})
+        self.results.link(output, input=source)
+        self.choose(source)
+        for button in (self.ui.cardButton, self.ui.factsButton):
+            button.checked = True
+        labels = slicer.util.findChildren(self.widget.uiWidget, className="QLabel")
+        said = [each.text for each in labels if "diagnosis" in each.text]
+        self.assertEqual(len(said), 1, said)
+        for button in (self.ui.cardButton, self.ui.factsButton):
+            button.checked = False
+
     def test_onlyFittingModelsAreOfferedTheRecommendedOneFirst(self):
         node = self.smallVolume()
         texts = []
@@ -32,7 +85,6 @@ class ChoicesTest(EnhanceTestCase):
             texts.append([box.itemText(index) for index in range(box.count)])
             self.assertTrue(self.ui.applyButton.enabled)
             self.assertIn(modality, self.ui.modelCardLabel.text)
-            self.assertIn("not for diagnosis", self.ui.modelCardLabel.text)
             self.assertIn("Trained on", box.toolTip)
         self.assertEqual(texts[0], ["Recommended: mr-brain", "mr-brain"])
         self.assertEqual(texts[1], ["Recommended: ct-lowdose", "ct-lowdose"])
@@ -192,6 +244,7 @@ class ChoicesTest(EnhanceTestCase):
         node, first = self.smallVolume(name="scan"), self.smallVolume(name="other patient")
         second, result = self.smallVolume(name="third"), self.smallVolume(name="result")
         self.results.stamp(result, "enhanced", node)
+        self.results.link(result, input=node)
         node.SetAttribute(self.bridge.MODALITY, "MR")
         self.choose(node)
         box = self.ui.overwriteCheckBox
@@ -208,13 +261,31 @@ class ChoicesTest(EnhanceTestCase):
         self.assertFalse(box.isVisibleTo(self.panel.widget))
         self.assertTrue(self.ui.applyButton.enabled)
 
+    def test_eachWarningOfARunIsALineOfItsOwn(self):
+        output, warnings = self.smallVolume(name="better"), ["the noise is high", "Look at it."]
+        job = mock.Mock(warnings=warnings, nodes={"output": output}, started=1.0, ended=3.0)
+        self.panel._onApplied(job)
+        ready = "better is ready, after 2.0 s."
+        self.assertEqual(
+            self.widget.ui.messageLabel.text.splitlines(),
+            [ready, "The noise is high.", "Look at it."],
+        )
+        self.panel.job = job
+        self.panel._onFinished(mock.Mock(), None)  # of another run
+        job.error = None
+        self.panel._onFinished(job, lambda _job: None)
+        said = self.widget.ui.messageLabel.text.splitlines()
+        self.assertEqual(said, ["The noise is high.", "Look at it."])
+
     @slow
     def test_whatAModelLearnedFromIsSaid(self):
         node = self.smallVolume(name="thigh")
         node.SetAttribute(self.bridge.MODALITY, "MR")
         self.choose(node)
+        self.ui.advancedButton.collapsed = False
         sentence = "Trained on images of the brain only; not validated outside the brain"
-        self.assertIn("trained on", self.ui.modelCardLabel.text)
+        self.assertIn("trained on images of 6 people (brain)", self.ui.modelCardLabel.text)
+        self.assertNotIn("studyforrest", self.ui.modelCardLabel.text)  # known to few
         self.assertNotIn(sentence, self.ui.modelCardLabel.text)  # its network has no part
         self.assertFalse(self.ui.segmentNoteLabel.isVisibleTo(self.panel.widget))
         self.ui.segmentCheckBox.checked = True
@@ -222,7 +293,7 @@ class ChoicesTest(EnhanceTestCase):
         self.assertTrue(self.ui.segmentNoteLabel.isVisibleTo(self.panel.widget))
         node.SetAttribute(self.bridge.MODALITY, "CT")
         self.processEvents(80)
-        self.assertIn("CT · version", self.ui.modelCardLabel.text)
+        self.assertIn("CT, trained on images of 10 people", self.ui.modelCardLabel.text)
 
     def test_aModalityThatTheValuesContradictIsReportedAndNotForbidden(self):
         node = self.smallVolume(name="scan")
@@ -232,7 +303,14 @@ class ChoicesTest(EnhanceTestCase):
         node.SetAttribute(self.bridge.MODALITY, "MR")
         self.choose(node)
         self.assertIn("values look like CT", self.ui.problemLabel.text)
+        self.assertEqual(self.ui.problemLabel.text.count("."), 1)  # one sentence
         self.assertTrue(self.ui.problemIcon.isVisibleTo(self.panel.widget))
+        self.assertEqual(self.ui.problemIcon.accessibleName, "Warning")
+        self.assertFalse(self.ui.problemDetails.isVisibleTo(self.panel.widget))
+        self.ui.problemDetailsButton.click()
+        self.assertTrue(self.ui.problemDetails.isVisibleTo(self.panel.widget))
+        self.assertIn("on the Load page", self.ui.problemDetails.text)
+        self.ui.problemDetailsButton.click()
         self.assertTrue(self.ui.applyButton.enabled)
         self.picture("enhance-warning")
         node.SetAttribute("DICOM.Modality", "PT")
@@ -275,6 +353,28 @@ class ChoicesTest(EnhanceTestCase):
         self.assertIn("Automatic", self.ui.deviceComboBox.currentText)
         self.assertGreaterEqual(self.ui.deviceComboBox.findData("cpu"), 0)
         self.picture("enhance-ready")
+
+    def test_aCardShowsItsMemoryAndWhatHappensWhereItDoesNotSuffice(self):
+        from MedEnhancePanels.pages.enhance_choices import DeviceChoice
+
+        job = types.SimpleNamespace(state="done", onFinished=lambda listener: listener(job))
+        runner = types.SimpleNamespace(submit=lambda *_arguments, **_options: job)
+        label = self.ui.deviceReasonLabel
+        for free, isEnough in ((6e9, True), (5e8, False)):
+            card = {"name": "cuda:0", "what": "Card", "total": 8e9, "free": free, "needs": 1.2e9}
+            choice = {"name": "cuda", "reason": "fast"}
+            job.result = {"choice": choice, "devices": [card, {"name": "cpu", "total": None}]}
+            devices = DeviceChoice(runner, self.ui.deviceComboBox, label, lambda: None)
+            devices.ask()
+            for device in ("auto", "cuda:0"):
+                devices.show(device)
+                self.assertIn("of 8.0 GB free", label.text)
+                self.assertIn("1.2 GB", label.text)
+                self.assertEqual("goes on on the processor" in label.text, not isEnough)
+            devices.show("cpu")
+            self.assertEqual(label.text, "")
+            devices.forget()  # free memory changes: it is asked for again
+            self.assertIsNone(devices._job)
 
     @slow
     def test_choicesSurviveASavedScene(self):
@@ -381,7 +481,7 @@ class ApplyTest(EnhanceTestCase):
         for role in ("segmentation", "table"):
             self.assertEqual(job.nodes[role].GetAttribute("MedEnhance.anatomy"), "brain")
             self.assertIn("images of the brain only", job.nodes[role].GetDescription())
-        self.assertEqual(self.ui.factsLabel.text.count("images of the brain only"), 1)
+        self.assertEqual(self.ui.moreFactsLabel.text.count("images of the brain only"), 1)
         self.assertIn("images of the brain only", self.message)
         table = job.nodes["table"]
         parts = job.nodes["segmentation"].GetSegmentation()

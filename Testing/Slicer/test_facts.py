@@ -51,14 +51,61 @@ class FactsTest(EnhanceTestCase):
         self.ui.samplesSpinBox.value = 2
         self.ui.deblurCheckBox.checked = True  # by the network: without it nothing learned acts
         output = self.apply().nodes["output"]
-        warnings = self.provenance.warningsOf(output)
+        warnings = self.provenance.doubtsOf(output)
         self.assertTrue(warnings)
-        for warning in warnings:
-            self.assertIn(f"Warning: {warning}.", self.ui.factsLabel.text)
+        self.assertIn("no structure", self.ui.alarmLabel.text)
+        for _code, message, hint in warnings:
+            self.assertIn(f"{message}: {hint}."[1:], self.ui.alarmDetails.text)
+            self.assertNotIn(message, self.message)  # it stands above the result
+        self.assertEqual(self.ui.alarmIcon.accessibleName, "Alarm")
+        self.assertEqual(self.ui.strengthSlider.value, 0.5)
+        self.assertIn("half of the correction", self.message)
         self.picture("enhance-out-of-range")
-        shown = self.ui.factsLabel.text
+        shown = self.ui.alarmLabel.text, self.ui.alarmDetails.text, self.ui.moreFactsLabel.text
         self.throughAScene()
-        self.assertEqual(self.ui.factsLabel.text, shown)
+        now = self.ui.alarmLabel.text, self.ui.alarmDetails.text, self.ui.moreFactsLabel.text
+        self.assertEqual(now, shown)
+
+    def test_theWarningOfMostWeightStandsAboveTheResultInASentence(self):
+        doubts = [
+            {"code": "already-clean", "message": "it is clean", "hint": "gain little"},
+            {"code": "out-of-range", "message": "it is a leg", "hint": "check the model"},
+        ]
+        output = self.result(doubts=doubts)
+        self.choose(self.results.linked(output, "input"))
+        ui, page = self.ui, self.panel.widget
+        self.assertEqual(ui.alarmLabel.text, "It is a leg. And 1 more.")
+        self.assertIn("#d32f2f", ui.alarmFrame.styleSheet)
+        self.assertLess(ui.alarmFrame.y, ui.resultSelector.y)
+        self.assertFalse(ui.alarmDetails.isVisibleTo(page))
+        ui.alarmDetailsButton.click()
+        self.assertTrue(ui.alarmDetails.isVisibleTo(page))
+        lines = ["It is a leg: check the model.", "It is clean: gain little."]
+        self.assertEqual(ui.alarmDetails.text.splitlines(), lines)
+        self.panel.result.showNew(output)
+        self.assertEqual(self.context.state.strength, 0.5)
+        clean = self.result(doubts=doubts[:1])
+        self.context.state.enhancedVolume = clean
+        self.assertEqual(ui.alarmLabel.text, "It is clean.")
+        self.assertIn("#c77700", ui.alarmFrame.styleSheet)
+        self.assertFalse(ui.alarmDetails.isVisibleTo(page))  # of another result
+        self.panel.result.showNew(clean)
+        self.assertEqual(self.context.state.strength, 1.0)
+        self.context.state.enhancedVolume = self.result()
+        self.assertFalse(ui.alarmFrame.isVisibleTo(page))
+
+    def test_theFactsAreALineThatUnfolds(self):
+        output = self.result(uncertainty=_CALIBRATED)
+        self.choose(self.results.linked(output, "input"))
+        ui, page = self.ui, self.panel.widget
+        self.assertEqual(ui.factsLabel.text, "m · cpu")
+        self.assertFalse(ui.moreFactsLabel.isVisibleTo(page))
+        self.assertIn("calibrated on held-out heads", ui.factsButton.toolTip)
+        ui.factsButton.click()
+        self.assertTrue(ui.moreFactsLabel.isVisibleTo(page))
+        self.assertIn("calibrated on held-out heads", ui.moreFactsLabel.text)
+        ui.factsButton.click()
+        self.assertFalse(ui.moreFactsLabel.isVisibleTo(page))
 
     @slow
     def test_theStateOfTheUncertaintyIsReportedWhereItIsLookedAt(self):
@@ -75,7 +122,7 @@ class FactsTest(EnhanceTestCase):
         lines = self.results.legendOf(deviation).GetTitleText().splitlines()
         self.assertEqual(lines, ["Uncertainty (1 SD)", "intensity units", "calibrated"])
         for words, unit in (
-            (self.ui.factsLabel.text, "1 SD, in intensity units"),
+            (self.ui.moreFactsLabel.text, "1 SD, in intensity units"),
             (self.ui.uncertaintyButton.toolTip, "standard deviation (SD) in intensity units"),
         ):
             self.assertIn(expected, words)
@@ -83,17 +130,18 @@ class FactsTest(EnhanceTestCase):
 
     def test_aMapThatIsNotCalibratedIsCalledSo(self):
         output = self.result(uncertainty={"samples": 8, "calibration": None})
-        self.assertIn("1 SD, in HU", self.enhance_result.factsOf(output))
-        self.assertIn("HU; not calibrated: it ranks errors", self.enhance_result.factsOf(output))
+        facts = self.enhance_result.moreFactsOf(output)
+        self.assertIn("1 SD, in HU", facts)
+        self.assertIn("HU; not calibrated: it ranks errors", facts)
         deviation = self.results.linked(output, "uncertainty")
         self.results.styleUncertainty(deviation, "HU", self.provenance.uncertaintyOf(output))
         self.assertIn("not calibrated", self.results.legendOf(deviation).GetTitleText())
 
     def test_aMapThatIsGoneIsNotSpokenOf(self):
         output = self.result(uncertainty=_CALIBRATED)
-        self.assertIn("calibrated on held-out heads", self.enhance_result.factsOf(output))
+        self.assertIn("calibrated on held-out heads", self.enhance_result.moreFactsOf(output))
         slicer.mrmlScene.RemoveNode(self.results.linked(output, "uncertainty"))
-        self.assertNotIn("calibrated", self.enhance_result.factsOf(output))
+        self.assertNotIn("calibrated", self.enhance_result.moreFactsOf(output))
 
     def test_warningsAboutTheStructuresAreReportedToo(self):
         output = self.result(doubts=[])
@@ -101,7 +149,8 @@ class FactsTest(EnhanceTestCase):
         manifest = json.dumps({"results": {"doubt_of_labels": "it is a leg"}})
         self.results.stamp(parts, "segmentation", None, manifest=manifest)
         self.results.link(output, segmentation=parts)
-        self.assertIn("Warning: it is a leg.", self.enhance_result.factsOf(output))
+        notice = self.enhance_result.noticeOf(output)
+        self.assertEqual(notice, ("warning", "It is a leg.", "It is a leg."))
 
     def test_aManifestOfAnotherHandBreaksNothing(self):
         for results in ({"doubts": ["odd"]}, {"doubts": 7}, {"uncertainty": "big"}, {"doubts": {}}):
@@ -109,4 +158,5 @@ class FactsTest(EnhanceTestCase):
             self.assertIn("cpu", self.enhance_result.factsOf(output), results)
         output.SetAttribute("MedEnhance.manifest", '{"results": 3, "config": []}')
         output.SetAttribute("MedEnhance.strength", "much")
-        self.assertIn("Research use only", self.enhance_result.factsOf(output))
+        self.assertEqual(self.enhance_result.factsOf(output), "m")
+        self.assertEqual(self.enhance_result.noticeOf(output), ("info", "", ""))

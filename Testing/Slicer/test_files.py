@@ -183,7 +183,7 @@ class SavingTest(MedEnhanceTestCase):
         path = self.logic.save(node, self.path("plain.nrrd"))
         self.assertEqual(MedEnhanceLib.load(path).history, ())
         with open(f"{path}.json", encoding="utf-8") as file:
-            self.assertEqual(json.load(file)["inputs"], {"input": 'MR_"T1" a_b_c'})
+            self.assertEqual(json.load(file)["inputs"], {"input": "a volume"})
 
     def test_aCompressedResultStaysDerivedWhenItIsOpened(self):
         from MedEnhancePanels.nodes import provenance

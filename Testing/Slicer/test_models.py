@@ -90,7 +90,7 @@ class ModelsTest(MedEnhanceTestCase):
     def test_aFolderIsImportedVerifiedAndRemoved(self):
         self.finish(self.panel.refresh())
         self.finish(self.panel.importFrom(self.bundle()))
-        self.assertEqual(self.listed(), sorted([*SHIPPED, "mine"]))
+        self.assertEqual(self.listed(), [*sorted(SHIPPED), "mine"])
         self.assertIn("mine is installed", self.message())
         self.assertEqual(self.panel.selected["name"], "mine")
         self.assertTrue(os.path.isdir(os.path.join(self.installed, "mine")))

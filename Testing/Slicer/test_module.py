@@ -8,8 +8,9 @@ import sys
 import time
 import weakref
 
+import qt
 import slicer
-from medenhance_testing import MedEnhanceTestCase, slow
+from medenhance_testing import MedEnhanceTestCase, alone, pythonOfTheWorker, slow
 
 PAGES = ["load", "enhance", "compress", "distill", "jobs", "models"]
 
@@ -51,7 +52,11 @@ class ModuleTest(MedEnhanceTestCase):
             "print(*sorted(set(sys.modules) - before))\n"
         )
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+            [pythonOfTheWorker(), "-c", code],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
         )
         self.assertEqual(done.returncode, 0, done.stderr)
         loaded = {name.partition(".")[0] for name in done.stdout.split()}
@@ -93,6 +98,37 @@ class ModuleTest(MedEnhanceTestCase):
         self.assertIn("in a slot", self.widget.ui.messageLabel.text)
         self.assertIn("Traceback", self.widget.ui.messageDetails.plainText)
 
+    def test_everyPageFitsANarrowPanelWithItsResult(self):
+        """400 pixels with all sections open, with the font of a usual screen (9 pt) and a larger
+        one."""
+        from MedEnhancePanels.nodes import results
+
+        source, output = self.smallVolume(name="scan"), self.smallVolume(name="scan enhanced")
+        source.SetAttribute("MedEnhance.modality", "MR")
+        results.stamp(output, "enhanced", source)
+        results.link(output, input=source, difference=source, uncertainty=source)
+        self.context.state.inputVolume = source
+        self.context.state.enhancedVolume = output
+        self.context.message("warning", "The noise is high: look at the result. " * 3, "details")
+        before = qt.QApplication.font()
+        self.addCleanup(qt.QApplication.setFont, before)
+        self.widget.parent.show()
+        self.addCleanup(self.widget.parent.hide)
+        for section in self.unfold(self.widget.uiWidget):
+            self.addCleanup(setattr, section, "collapsed", True)
+        wide = []
+        for points in (9, 11):
+            font = qt.QFont(before)
+            font.setPointSize(points)
+            qt.QApplication.setFont(font)
+            for name in PAGES:
+                self.widget.showPage(name)
+                self.processEvents(80)
+                width = self.widget.parent.minimumSizeHint.width()
+                if width > 400:
+                    wide.append((points, name, width))
+        self.assertEqual(wide, [])
+
     def test_closingTheSceneLeavesAnEmptyButUsablePanel(self):
         node = self.smallVolume()
         self.context.state.inputVolume = node
@@ -109,6 +145,21 @@ class ModuleTest(MedEnhanceTestCase):
         widget = slicer.util.getModuleWidget("MedEnhance")
         self.assertIs(widget.context.state.node, node)
         self.assertEqual(widget.context.state.model, "mr-brain")
+
+    def test_aRunThatGoesOnAfterAReloadIsShown(self):
+        job = self.context.runner.submit("ping", {"count": 600, "seconds": 60}, title="Ping")
+        self.widget.panels["enhance"]._run("apply", job)
+        slicer.util.reloadScriptedModule("MedEnhance")
+        widget = slicer.util.getModuleWidget("MedEnhance")
+        panel = widget.panels["enhance"]
+        self.assertIs(panel.job, job)
+        self.assertFalse(panel.ui.runFrame.isHidden())
+        self.assertFalse(panel.ui.applyButton.enabled)
+        panel.ui.cancelButton.click()
+        self.waitUntil(lambda: job.isFinished, 20)
+        self.assertTrue(panel.ui.runFrame.isHidden())
+        self.assertIn("Cancelled", widget.ui.messageLabel.text)
+        self.assertIsNone(widget.context.runner.enhancement)
 
     @slow
     def test_whatWasBeforeAReloadChangesNothingAnyMore(self):
@@ -136,6 +187,7 @@ class LeakTest(MedEnhanceTestCase):
     CYCLES = int(os.environ.get("MEDENHANCE_CYCLES", "8"))
 
     @slow
+    @alone
     def test_openingClosingAndReloadingDoesNotGrow(self):
         counts = []
         for _round in range(3 + self.CYCLES):
@@ -190,6 +242,7 @@ class LeakTest(MedEnhanceTestCase):
         for _round in range(3):
             gc.collect()
             self.processEvents()
+            self.deleteWhatIsDue()
         gc.collect()
 
     def count(self):

@@ -1,12 +1,14 @@
 """Jobs: each ends once, in time, and leaves nothing behind, whatever happens."""
 
+import gc
 import glob
 import os
 import signal
 import sys
 import time
+import weakref
 
-from medenhance_testing import MedEnhanceTestCase, slow
+from medenhance_testing import MedEnhanceTestCase, pythonOfTheWorker, slow
 
 
 class RunnerTest(MedEnhanceTestCase):
@@ -36,6 +38,18 @@ class RunnerTest(MedEnhanceTestCase):
         self.assertEqual(job.fraction, 1.0)
         self.assertIn("progress", seen)
         self.assertFalse(os.path.exists(job.folder))
+
+    @slow
+    def test_aWorkerThatHasEndedIsGone(self):
+        """A connection keeps its slot as long as its sender lives: here the process."""
+        job = self.ping(own=True)
+        worker = weakref.ref(self.runner._own[job.id])
+        self.finish(job)
+        self.waitUntil(lambda: not self.runner._own, 20)
+        self.processEvents(20)
+        self.deleteWhatIsDue()
+        gc.collect()
+        self.assertIsNone(worker())
 
     @slow
     def test_theWorkerStaysWarm(self):
@@ -101,7 +115,7 @@ class RunnerTest(MedEnhanceTestCase):
         )
         from MedEnhancePanels.runner import Runner
 
-        runner = Runner([sys.executable, "-c", dies])
+        runner = Runner([pythonOfTheWorker(), "-c", dies])
         try:
             jobs = [runner.submit("ping", {"dies": dies}, title="P") for dies in (1, 1, 1, 0)]
             self.waitUntil(lambda: not runner.activeJobs(), 20)
@@ -152,7 +166,10 @@ class RunnerTest(MedEnhanceTestCase):
     def test_aWorkerThatCannotStartIsAnErrorWithARemedy(self):
         from MedEnhancePanels.runner import Runner
 
-        for command in (["/no/such/python"], [sys.executable, "-c", "raise SystemExit('broken')"]):
+        for command in (
+            ["/no/such/python"],
+            [pythonOfTheWorker(), "-c", "raise SystemExit('broken')"],
+        ):
             runner = Runner(command)
             job = runner.submit("ping", {}, title="Ping")
             self.finish(job)
@@ -169,7 +186,7 @@ class RunnerTest(MedEnhanceTestCase):
             " flush=True); time.sleep(600)"
         )
         grace, module._GRACE_MS = module._GRACE_MS, 300
-        runner = module.Runner([sys.executable, "-c", deaf])
+        runner = module.Runner([pythonOfTheWorker(), "-c", deaf])
         try:
             job = runner.submit("ping", {}, title="Ping")
             self.waitUntil(lambda: job.isRunning, 20)

@@ -4,9 +4,10 @@ import subprocess
 import sys
 import tempfile
 import unittest
+from pathlib import Path
 
 import qt
-from medenhance_testing import MedEnhanceTestCase
+from medenhance_testing import MedEnhanceTestCase, pythonOfTheWorker
 
 
 class CatchingTest(MedEnhanceTestCase):
@@ -43,7 +44,9 @@ class CatchingTest(MedEnhanceTestCase):
         left = []
 
         def body(inner):
-            left.append(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]))
+            left.append(
+                subprocess.Popen([pythonOfTheWorker(), "-c", "import time; time.sleep(60)"])
+            )
 
         try:
             import psutil  # noqa: F401
@@ -55,6 +58,20 @@ class CatchingTest(MedEnhanceTestCase):
             for process in left:
                 process.kill()
                 process.wait()
+
+    def test_noTestStartsWhatMayBeSlicerItself(self):
+        name = ".".join(("sys", "executable"))
+        for path in Path(__file__).parent.glob("*.py"):
+            self.assertNotIn(name, path.read_text(encoding="utf-8"), path.name)
+
+    def test_aHiddenRowOfAFormFails(self):
+        def body(inner):
+            inner.widget.panels["load"].ui.sizeLabel.visible = False
+
+        try:
+            self.assertIn("sizeLabel", self.failuresOf(body))
+        finally:
+            self.widget.panels["load"].ui.sizeLabel.visible = True
 
     def test_aFolderThatIsLeftFails(self):
         def body(inner):

@@ -90,9 +90,8 @@ class qSlicerCoreApplication:
     resumeRender = pauseRender
 
     def processEvents(self: Any) -> None:
+        """As the genuine one it deletes nothing that is to be deleted later: an event loop does."""
         qt.QCoreApplication.processEvents()
-        # Slicer's outer event loop deletes what is to be deleted later; tests have no such loop.
-        qt.QCoreApplication.sendPostedEvents(None, int(qt.QEvent.DeferredDelete))
 
 
 @behavior

@@ -52,6 +52,7 @@ def start() -> Any:
         app,
         ctk_widgets,
         dicom,
+        hierarchy,
         io_manager,
         mrml_widgets,
         standins,

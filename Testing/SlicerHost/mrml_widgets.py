@@ -5,15 +5,21 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
+import vtk
+
 from SlicerHost import qt
 from SlicerHost.standins import behavior, stored
 
 
 class _Watch:
-    """Calls a widget's method whenever nodes come or go; holds no reference to the widget."""
+    """Calls a widget's method whenever nodes come or go; holds no reference to the widget.
 
-    def __init__(self, method: Any) -> None:
+    leaves(node or item): called before one goes, as the genuine models take its row out then.
+    """
+
+    def __init__(self, method: Any, leaves: Any) -> None:
         self.scene, self._observed, self._method = None, [], weakref.WeakMethod(method)
+        self._leaves = weakref.WeakMethod(leaves)
 
     def watch(self, scene: Any, *also: tuple[Any, Any]) -> None:
         """Watch the scene, and other (object, event) pairs, instead of what was watched."""
@@ -28,6 +34,17 @@ class _Watch:
         )  # fmt: skip
         for watched, event in [*((scene, each) for each in events), *also]:
             self._observed.append((watched, watched.AddObserver(event, self._call)))
+
+    def watch_leaving(self, watched: Any, event: Any, kind: Any) -> None:
+        """Call `leaves` with what the event hands over, of a VTK kind."""
+
+        def going(_caller: Any, _event: Any, leaving: Any = None) -> None:
+            method = self._leaves()
+            if method is not None and not self.scene.IsClosing():
+                method(leaving)
+
+        going.CallDataType = kind  # type: ignore[attr-defined]
+        self._observed.append((watched, watched.AddObserver(event, going)))
 
     def _call(self, *_: Any) -> None:
         method = self._method()
@@ -79,8 +96,8 @@ class qMRMLNodeComboBox:
 
     def construct(self: Any) -> None:
         own = self._own
-        own.combo, own.watch, own.current = qt.QComboBox(), _Watch(self._refresh), None
-        own.ids, own.attributes = [], []
+        own.combo, own.watch = qt.QComboBox(), _Watch(self._refresh, self._leave)
+        own.ids, own.attributes, own.current, own.leaving = [], [], None, None
         own.combo.setMinimumContentsLength(12)
         own.combo.setSizeAdjustPolicy(qt.QComboBox.AdjustToMinimumContentsLengthWithIcon)
         own.combo.enabled = False
@@ -93,8 +110,18 @@ class qMRMLNodeComboBox:
 
     def setMRMLScene(self: Any, scene: Any) -> None:
         self._own.watch.watch(scene)
+        if scene is not None:
+            event = scene.NodeAboutToBeRemovedEvent
+            self._own.watch.watch_leaving(scene, event, vtk.VTK_OBJECT)
         self._own.combo.enabled = scene is not None
         self._refresh()
+
+    def _leave(self: Any, node: Any) -> None:
+        self._own.leaving = node
+        try:
+            self._refresh()
+        finally:
+            self._own.leaving = None
 
     def mrmlScene(self: Any) -> Any:
         return self._own.watch.scene
@@ -119,10 +146,11 @@ class qMRMLNodeComboBox:
         if scene is None:
             return []
         every = [scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes())]
-        return [node for node in every if self._is_shown(node)]
+        leaving = self._own.leaving
+        return [node for node in every if node is not leaving and self._is_shown(node)]
 
     def _refresh(self: Any) -> None:
-        own, nodes = self._own, self._nodes()
+        own, nodes, before = self._own, self._nodes(), self._own.ids
         own.ids = [None] * self.noneEnabled + [node.GetID() for node in nodes]
         own.combo.blockSignals(True)
         own.combo.clear()
@@ -130,9 +158,11 @@ class qMRMLNodeComboBox:
             [self.noneDisplay] * self.noneEnabled + [node.GetName() or "" for node in nodes]
         )
         own.combo.blockSignals(False)
-        # Without "None" the genuine widget chooses the first node by itself.
-        first = own.ids[0] if own.ids else None
-        self._choose(own.current if own.current in own.ids else first)
+        # Without "None" the genuine widget chooses the first node by itself. Where its node goes it
+        # stays at that row, with "None" too, as QComboBox does: that is the neighbor's then.
+        row = before.index(own.current) if own.current in before else 0
+        neighbor = own.ids[min(row, len(own.ids) - 1)] if own.ids else None
+        self._choose(own.current if own.current in own.ids else neighbor)
 
     def _chosen(self: Any, index: int) -> None:
         self._choose(self._own.ids[index] if 0 <= index < len(self._own.ids) else None)
@@ -206,7 +236,8 @@ class qMRMLSubjectHierarchyComboBox:
 
     def construct(self: Any) -> None:
         own = self._own
-        own.watch, own.items, own.current, own.levels = _Watch(self._refresh), [], 0, []
+        own.watch, own.items, own.current, own.levels = None, [], 0, []
+        own.watch, own.leaving = _Watch(self._refresh, self._leave), 0
         self.currentIndexChanged.connect(self._chosen)
         self.destroyed.connect(own.watch.stop)
 
@@ -215,7 +246,16 @@ class qMRMLSubjectHierarchyComboBox:
         events = ("Added", "Removed", "Modified", "Reparented")
         changes = [getattr(hierarchy, f"SubjectHierarchyItem{each}Event") for each in events]
         self._own.watch.watch(scene, *[(hierarchy, event) for event in changes])
+        event = hierarchy.SubjectHierarchyItemAboutToBeRemovedEvent
+        self._own.watch.watch_leaving(hierarchy, event, vtk.VTK_LONG)
         self._refresh()
+
+    def _leave(self: Any, item: int) -> None:
+        self._own.leaving = item
+        try:
+            self._refresh()
+        finally:
+            self._own.leaving = 0
 
     def mrmlScene(self: Any) -> Any:
         return self._own.watch.scene
@@ -231,13 +271,13 @@ class qMRMLSubjectHierarchyComboBox:
         own = self._own
         if own.watch.scene is None:
             return
-        hierarchy, texts = self.subjectHierarchyNode(), []
+        hierarchy, texts, before = self.subjectHierarchyNode(), [], own.items
         own.items = []
         if self.noneEnabled:
             own.items, texts = [0], [self.noneDisplay]
         for item, depth in _items(hierarchy, hierarchy.GetSceneItemID(), 0):
             level, node = hierarchy.GetItemLevel(item), hierarchy.GetItemDataNode(item)
-            if own.levels and level not in own.levels:
+            if item == own.leaving or (own.levels and level not in own.levels):
                 continue
             if self.nodeTypes and not (node and any(map(node.IsA, self.nodeTypes))):
                 continue
@@ -247,13 +287,23 @@ class qMRMLSubjectHierarchyComboBox:
         self.clear()
         self.addItems(texts)
         self.blockSignals(False)
-        # Other than among nodes, the genuine widget chooses nothing by itself.
-        self.setCurrentItem(own.current if own.current in own.items else 0)
+        # Other than among nodes, the genuine widget chooses nothing by itself; but where its item
+        # goes it takes the next one.
+        if own.current in own.items or own.current not in before:
+            self._choose(own.current if own.current in own.items else 0)
+        else:
+            row = min(before.index(own.current), len(own.items) - 1)
+            self._choose(own.items[row] if own.items else 0)
 
     def _chosen(self: Any, index: int) -> None:
-        self.setCurrentItem(self._own.items[index] if 0 <= index < len(self._own.items) else 0)
+        self._choose(self._own.items[index] if 0 <= index < len(self._own.items) else 0)
 
     def setCurrentItem(self: Any, item: int) -> None:
+        """Nothing to choose can become the scene's own item in the genuine widget."""
+        hierarchy = self.subjectHierarchyNode() if self._own.watch.scene else None
+        self._choose(item or (hierarchy.GetSceneItemID() if hierarchy else 0))
+
+    def _choose(self: Any, item: int) -> None:
         own = self._own
         self.blockSignals(True)
         self.currentIndex = own.items.index(item) if item in own.items else -1
@@ -266,7 +316,7 @@ class qMRMLSubjectHierarchyComboBox:
         return self._own.current
 
     def currentNode(self: Any) -> Any:
-        item = self._own.current
+        item = self.currentItem()
         return self.subjectHierarchyNode().GetItemDataNode(item) if item else None
 
     def setCurrentNode(self: Any, node: Any) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from Qt import QtCore
+from shiboken6 import getCppPointer
 
 QObject = QtCore.QObject
 refused: list[str] = []
@@ -154,6 +155,54 @@ def _slot(receiver: Any, name: str | None = None) -> Callable[..., Any] | None:
     return slot
 
 
+# --- connections that hold their slots -----------------------------------------------------------
+
+#: Address of a sender -> (signal, slot) of each connection, until the sender is destroyed.
+_held: dict[int, list[tuple[str, Any]]] = {}
+
+
+class Signal:
+    """A signal of an object, whose connections hold their slots strongly, as PythonQt's do."""
+
+    def __init__(self, sender: Any, name: str, native: Any) -> None:
+        self._sender, self._name, self._native = sender, name, native
+
+    def __getitem__(self, types_: Any) -> Signal:
+        return Signal(self._sender, self._name, self._native[types_])
+
+    def __call__(self, *values: Any) -> None:
+        self._native.emit(*values)
+
+    emit = __call__
+
+    def connect(self, slot: Any, *kind: Any) -> Any:
+        if isinstance(slot, Signal):
+            return self._native.connect(slot._native, *kind)
+        done = self._native.connect(slot, *kind)
+        address = getCppPointer(self._sender)[0]
+        if address not in _held:
+            _held[address] = []
+            destroyed = _native_attribute(self._sender, "destroyed")
+            destroyed.connect(functools.partial(_release, address))
+        _held[address].append((self._name, slot))
+        return done
+
+    def disconnect(self, *slots: Any) -> Any:
+        done = self._native.disconnect(*slots)
+        held = _held.get(getCppPointer(self._sender)[0], [])
+        gone = [each for each in held if each[0] == self._name and slots in ((), (each[1],))]
+        for each in gone if not slots else gone[:1]:
+            held.remove(each)
+        return done
+
+
+def _release(address: int, *_: Any) -> None:
+    _held.pop(address, None)
+
+
+_native_attribute = QObject.__getattribute__
+
+
 # --- attributes ----------------------------------------------------------------------------------
 
 
@@ -194,7 +243,8 @@ def _get_attribute(native: Callable[[Any, str], Any]) -> Callable[[Any, str], An
         if name in _INSTEAD:
             return functools.partial(_INSTEAD[name], self, native(self, name))
         try:
-            return native(self, name)
+            found = native(self, name)
+            return Signal(self, name, found) if type(found).__name__ == "SignalInstance" else found
         except AttributeError:
             if name[:2] == "__" or name.encode() not in map(bytes, self.dynamicPropertyNames()):
                 raise

@@ -37,8 +37,35 @@ def test_a_panel_works_on_nodes(sketch):
     sketch.ui.factor.value = 3
     sketch.ui.applyButton.click()
     assert slicer.util.arrayFromVolume(sketch.output).max() == 69
+    slicer.mrmlScene.RemoveNode(sketch.output)
     slicer.mrmlScene.RemoveNode(node)
     assert sketch.ui.inputSelector.currentNode() is None
+
+
+def test_a_selector_whose_node_goes_takes_the_neighbor_and_signals_it(sketch):
+    """With "None" too: what the genuine widget does, and what panels have to cope with."""
+    nodes = [volume(name) for name in "ABC"]
+    selector, signaled = sketch.ui.inputSelector, []
+    selector.currentNodeChanged.connect(lambda node: signaled.append(node and node.GetName()))
+    selector.setCurrentNode(nodes[1])
+    slicer.mrmlScene.RemoveNode(nodes[1])
+    slicer.mrmlScene.RemoveNode(nodes[2])
+    slicer.mrmlScene.RemoveNode(nodes[0])
+    assert signaled == ["B", "C", "A", None]
+
+
+def test_a_hierarchy_selector_whose_item_goes_takes_the_next():
+    slicer.mrmlScene.Clear(0)
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    selector = slicer.qMRMLSubjectHierarchyComboBox()
+    selector.setMRMLScene(slicer.mrmlScene)
+    items = [hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), name) for name in "ABC"]
+    selector.setCurrentItem(items[1])
+    hierarchy.RemoveItem(items[1])
+    assert selector.currentItem() == items[2]
+    selector.setCurrentItem(0)
+    assert selector.currentItem() == hierarchy.GetSceneItemID()
+    slicer.mrmlScene.Clear(0)
 
 
 def test_a_reload_leaves_the_former_widgets_there_hidden(sketch):

@@ -1,6 +1,8 @@
 """Qt's classes behave as PythonQt's do."""
 
+import gc
 import os
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -150,3 +152,30 @@ def test_classes_outlive_the_instances_that_forms_bring():
     qt.QCoreApplication.sendPostedEvents(None, int(qt.QEvent.DeferredDelete))
     assert all(each.className() for each in described)
     assert qt.QPushButton.staticMetaObject.className() == "QPushButton"
+
+
+class Owner:
+    def __init__(self, parent=None):
+        self.timer = qt.QTimer(parent) if parent else qt.QTimer()
+        self.timer.timeout.connect(self.tick)
+
+    def tick(self):
+        """Nothing to do."""
+
+
+def test_a_connection_keeps_its_slot_as_long_as_its_sender_lives():
+    widget = qt.QWidget()
+    made = {"own": Owner(), "child": Owner(widget), "disconnected": Owner()}
+    made["disconnected"].timer.timeout.disconnect(made["disconnected"].tick)
+    alive = {name: weakref.ref(owner) for name, owner in made.items()}
+    made.clear()
+    gc.collect()
+    assert {name for name, ref in alive.items() if ref()} == {"own", "child"}
+    widget.deleteLater()
+    slicer.app.processEvents()
+    gc.collect()
+    assert alive["child"]() is not None  # plain processEvents deletes nothing
+    qt.QCoreApplication.sendPostedEvents(None, int(qt.QEvent.DeferredDelete))
+    gc.collect()
+    assert alive["child"]() is None
+    assert alive["own"]() is not None  # for good: its timer has no parent that takes it along

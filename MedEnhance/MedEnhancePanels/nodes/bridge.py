@@ -215,8 +215,8 @@ def voxelState(node):
 
 def _guessModality(node):
     """The library's guess (io/describe.py), on a sample of the voxels, once for each image."""
+    from MedEnhanceLib.core.modality import guess_modality
     from MedEnhanceLib.core.volume import Volume
-    from MedEnhanceLib.io.describe import guess_modality
 
     image = node.GetImageData()
     if image is None or image.GetNumberOfPoints() == 0:
@@ -257,20 +257,22 @@ def rangeOf(image):
 _ranges = {}
 
 
-def sendVolume(node, path, source=""):
+def sendVolume(node, path, source="", box=None):
     """Write a volume, or a sequence of volumes as 4D, for the worker; a generator of fractions.
 
     Args:
         node: a scalar volume node, or a sequence node of them.
         path: of the file, .nrrd.
         source: its name in messages and manifests; "" for the node's name.
+        box: [start, stop) along k, j, i of the part that is sent; None for the whole.
     """
     checkVolume(node)
     frames = frameNodes(node)
+    geometry = geometryOf(frames[0])
     tags = {
         "modality": modalityOf(frames[0]),
         "units": unitsOf(node),
-        "geometry": geometryOf(frames[0]),
+        "geometry": geometry.cropped(tuple(first for first, _end in box)) if box else geometry,
         "source": source or safeName(node),
     }
     history = provenance.historyOf(node) or provenance.historyOf(frames[0])
@@ -284,6 +286,9 @@ def sendVolume(node, path, source=""):
         tags["frame_interval_s"] = interval
     # Views of the nodes' own memory; the nodes are kept, so that it stays while it is written.
     arrays = [slicer.util.arrayFromVolume(frame) for frame in frames]
+    if box is not None:
+        part = tuple(slice(start, stop) for start, stop in box)
+        arrays = [array[part].copy() for array in arrays]
     yield from nrrd.write(path, arrays, tags)
 
 

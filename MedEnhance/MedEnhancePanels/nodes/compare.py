@@ -176,7 +176,7 @@ class Compare:
         if model is not None:
             plane.DeepCopy(model.GetSliceToRAS())
         view = (model.GetFieldOfView(), model.GetXYZOrigin()) if model is not None else None
-        layout = _layoutNode()
+        layout = layoutNode()
         if layout is not None:
             layout.SetViewArrangement(layout.SlicerLayoutSideBySideView)
         for name in (_LEFT, _RIGHT):
@@ -206,7 +206,7 @@ class _ViewState:
     """
 
     def __init__(self, without=None):
-        layout = _layoutNode()
+        layout = layoutNode()
         self._layout = layout.GetViewArrangement() if layout is not None else None
         if without is not None and _showsSideBySide():
             self._layout = layout.SlicerLayoutFourUpView  # Slicer's own, as the former is unknown
@@ -227,7 +227,7 @@ class _ViewState:
     def restore(self, source, output):
         """Put it all back, but for views that show something else than the comparison by now."""
         scene = slicer.mrmlScene
-        layout = _layoutNode()
+        layout = layoutNode()
         if layout is not None:
             layout.SetViewArrangement(self._layout)
         for identifier, background, foreground, opacity, linked in self._layers:
@@ -269,9 +269,10 @@ def _isPreview(identifier):
 
 
 def _showsSideBySide():
-    layout = _layoutNode()
+    layout = layoutNode()
     return layout is not None and layout.GetViewArrangement() == layout.SlicerLayoutSideBySideView
 
 
-def _layoutNode():
+def layoutNode():
+    """The node of Slicer's layout, or None."""
     return slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")

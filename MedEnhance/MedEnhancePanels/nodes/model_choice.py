@@ -2,15 +2,18 @@
 
 import dataclasses
 import html
+import re
 
 from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge, card, results
+from MedEnhancePanels.nodes import bridge, card, region, results
 
 ENHANCER, HEAD, RESTORER, SLICES = "enhancer", "head", "restorer", "slices"
 #: DICOM's word for a modality that is none of the others: the user has to choose the model.
 UNKNOWN = "OT"
+#: Whose images a data set has, in the words of the cards: "3 other patients", "1 subject, 0.7 mm".
+_PEOPLE = re.compile(r"(\d+)(?: other)? (?:patient|subject|person|people|volunteer)")
 #: The number of structures of a model that are named; the others are counted.
 _NAMED = 6
 
@@ -105,14 +108,24 @@ def headProblem(node, head):
     ).format(head=head, modality=modality)
 
 
-def tasks():
+def tasks(modality=UNKNOWN):
     """What an enhancement can correct: the values of the option `task`, with a text for each."""
+    measured = _("noise, blur and shading") if modality == "MR" else _("noise")
+    texts = {
+        "auto": _("{what} as measured").format(what=measured),
+        "noise": _("noise alone"),
+        "sharpness": _("noise and blur"),
+        "slices": _("thin slices from thick ones"),
+        "artifacts": _("missing lines or motion"),
+    }
+    if modality == UNKNOWN:
+        texts["auto"] = _("what is measured")
+    names = dict.fromkeys(texts, modality) | {"artifacts": "MR"}  # of which it is known alone
     return {
-        "auto": _("As measured"),
-        "noise": _("Noise alone"),
-        "sharpness": _("Noise and blur"),
-        "slices": _("Thin slices from thick ones"),
-        "artifacts": _("Missing lines or motion (MR)"),
+        task: _("{modality}: {task}").format(modality=card.modalityName(names[task]), task=text)
+        if names[task] != UNKNOWN
+        else text[:1].upper() + text[1:]
+        for task, text in texts.items()
     }
 
 
@@ -122,6 +135,16 @@ def guideUses():
         "appearance": _("Take over its sharpness and noise"),
         "earlier-scan": _("Earlier scan of the patient: helps to keep anatomy"),
     }
+
+
+def wholeProblem(node, model, task="auto", hasRegion=False):
+    """Why maps, segmentation and N4 are not to be had, in a sentence; empty where they are.
+
+    As `restorerProblem`, and where only a region is enhanced.
+    """
+    if hasRegion:
+        return _("Not available with a region: it needs the whole volume.")
+    return restorerProblem(node, model, task)
 
 
 def restorerProblem(node, model, task="auto"):
@@ -151,7 +174,25 @@ def withoutWhatItLacks(node, options):
         )
     if options.task == "slices":
         return dataclasses.replace(
-            options, model="auto", deblur=False, segment=False, head="auto", output=None
+            options,
+            model="auto",
+            deblur=False,
+            segment=False,
+            head="auto",
+            output=None,
+            region=None,
+            regionSegment="",
+        )
+    if bridge.isSequence(node):
+        options = dataclasses.replace(options, region=None, regionSegment="")
+    if options.region is not None:
+        options = dataclasses.replace(
+            options,
+            uncertainty=0,
+            noiseMap=False,
+            segment=False,
+            head="auto",
+            biasCorrection="none",
         )
     isDeblurring = options.deblur and not deblurProblem(node, options.model)
     return dataclasses.replace(options, deblur=isDeblurring)
@@ -196,7 +237,7 @@ def _modelProblem(node, options):
     if isAuto and names and modality == UNKNOWN:
         return _(
             "The modality of {name} is not known: choose it on the Load page, or choose the model"
-            " yourself."
+            " yourself, below Advanced."
         ).format(name=node.GetName())
     if options.model in names or (isAuto and fitting(modality)):
         return ""
@@ -229,16 +270,43 @@ def _otherVolumesProblem(node, options):
                 "The guide is {guide}, the volume {volume}: choose a guide of the same modality."
             ).format(guide=bridge.modalityOf(guide), volume=bridge.modalityOf(node))
     bridge.checkOutput(options.output, node, guide)
-    return ""
+    return region.problemOf(node, options.region, options.regionSegment)
+
+
+def modelFor(node, model, task):
+    """The model that does a task, for its card: the bundle, or None where none is chosen.
+
+    model: a model's name, or "auto" for the recommended one.
+    """
+    modality = modalityOf(node)
+    if task == "slices":
+        found = _installed(modality, SLICES) if modality != UNKNOWN else []
+        return next(iter(found), None)
+    if model == "auto":
+        return next(iter(fitting(modality)), None) if modality != UNKNOWN else None
+    return next((each for each in choosable(modality) if each.name == model), None)
 
 
 def shortCard(bundle):
-    """A model in few sentences."""
-    data = ", ".join(_dataNames(bundle))
-    first = _("{modality} · version {version} · trained on {data}").format(
-        modality=bundle.modality, version=bundle.metadata["version"], data=data
+    """A model in a line or two; its data sets are for the full card."""
+    first = _("{modality}, trained on {data}").format(
+        modality=card.modalityName(bundle.modality), data=_people(bundle)
     )
-    return "\n".join(filter(None, (first, _scope(bundle), _use(bundle))))
+    origin = "" if bundle.shipped else _("Imported: it did not come with MedEnhance.")
+    return "\n".join(filter(None, (f"{first}.", origin, _scope(bundle))))
+
+
+def _people(bundle):
+    """Whose images a model learned from, in words."""
+    texts = [str(entry.get("subjects", "")) for entry in bundle.metadata.get("data", ())]
+    count = sum(int(found.group(1)) for text in texts for found in _PEOPLE.finditer(text))
+    anatomy = bundle.metadata.get("anatomy")
+    if not count:
+        return _("images of the {anatomy}").format(anatomy=anatomy) if anatomy else _("images")
+    whose = _("one person") if count == 1 else _("{count} people").format(count=count)
+    if anatomy:
+        return _("images of {whose} ({anatomy})").format(whose=whose, anatomy=anatomy)
+    return _("images of {whose}").format(whose=whose)
 
 
 def segmentNote(node, isWanted, head="auto"):
@@ -264,20 +332,20 @@ def segmentNote(node, isWanted, head="auto"):
 
 
 def modalityWarning(node):
-    """What speaks against the modality that a volume is taken for; empty where nothing does."""
+    """What speaks against the modality that a volume is taken for, and what to do; ("", "") where
+    nothing does."""
     if not isUsable(node):
-        return ""
+        return "", ""
     frame = bridge.frameNodes(node)[0]
     valueRange = bridge.rangeOf(frame.GetImageData())
     for warning in card.modalityWarnings(frame, bridge.modalityOf(node), valueRange):
-        return _("{warning}. Correct the modality on the Load page if it is wrong.").format(
-            warning=warning.text
-        )
-    return ""
+        remedy = _("Correct the modality on the Load page if it is wrong.")
+        return f"{warning.text}.", remedy
+    return "", ""
 
 
 def fullCard(bundle):
-    """The model card as rich text, for a tool tip."""
+    """The model card as rich text; what research software is for, the panel says itself."""
     metadata = bundle.metadata
     data = [
         ", ".join(filter(None, (entry.get("name"), entry.get("subjects"), entry.get("licence"))))
@@ -290,16 +358,11 @@ def fullCard(bundle):
         f"<p><b>{html.escape(head)}</b><br/>{html.escape(metadata['description'])}</p>"
         + _list(_("Trained on"), data)
         + _list(_("Limits"), metadata.get("limits", ()))
-        + f"<p>{html.escape(_use(bundle))}</p>"
     )
 
 
 def _scope(bundle):
     return f"{results.scopeText(bundle.scope)}." if bundle.scope else ""
-
-
-def _use(bundle):
-    return bundle.metadata.get("intended_use") or _("Research use only; not for diagnosis.")
 
 
 def _structures(bundle):
@@ -308,12 +371,6 @@ def _structures(bundle):
     text = ", ".join(names[:_NAMED])
     rest = len(names) - _NAMED
     return text if rest <= 0 else _("{names} and {count} more").format(names=text, count=rest)
-
-
-def _dataNames(bundle):
-    """The data sets without what their brackets add."""
-    names = [str(entry.get("name", "")) for entry in bundle.metadata.get("data", ())]
-    return list(dict.fromkeys(name.partition(" (")[0] for name in names if name))
 
 
 def _list(title, lines):

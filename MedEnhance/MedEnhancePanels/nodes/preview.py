@@ -111,7 +111,10 @@ class LayerWatch:
         ]
 
     def stop(self):
+        if not self._observed:
+            return
         self._timer.stop()
+        self._timer.deleteLater()  # its connection would keep this object
         for identifier, tag in self._observed:
             composite = slicer.mrmlScene.GetNodeByID(identifier)
             if composite is not None:
@@ -148,6 +151,8 @@ def differencesOf(options):
         differences.append(_("Shading is not corrected in the preview."))
     elif options.biasCorrection == "auto":
         differences.append(_("Apply also corrects blur and shading where it finds them."))
+    if options.region is not None:
+        differences.append(_("Apply changes the region alone."))
     return differences
 
 

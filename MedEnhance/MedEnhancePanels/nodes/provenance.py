@@ -6,7 +6,6 @@ goes along whenever voxels go to the worker, which writes it into every file, an
 
 import json
 
-from MedEnhanceLib.bundles.suitability import recorded_warnings
 from MedEnhanceLib.core.manifest import derived_note
 
 #: Attributes: what kind of result it is, all steps as a JSON list, the record of the last one.
@@ -81,11 +80,12 @@ def figuresOf(node):
     return _part(manifestOf(node), "results")
 
 
-def warningsOf(node):
-    """The warnings of the run about the model or the input."""
+def doubtsOf(node):
+    """The warnings of the run about the model or the input: (code, message, what to do) of each."""
+    found = figuresOf(node).get("doubts")
     try:
-        return recorded_warnings(figuresOf(node))
-    except (KeyError, TypeError):  # edited beyond use
+        return [(each.get("code", ""), each["message"], each["hint"]) for each in found or ()]
+    except (AttributeError, KeyError, TypeError):  # edited beyond use
         return []
 
 
@@ -116,6 +116,11 @@ def noiseOf(node):
     noise = _part(measured if isinstance(measured, dict) else {}, "noise")
     numbers = (noise.get(name) for name in ("sigma", "share_removed"))
     return noise if all(isinstance(number, int | float) for number in numbers) else {}
+
+
+def regionOf(node):
+    """The name of the region that alone was enhanced, by its manifest; "" for the whole volume."""
+    return str(_part(manifestOf(node), "region").get("name") or "")
 
 
 def isDeblurred(node):

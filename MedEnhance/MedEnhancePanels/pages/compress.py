@@ -10,7 +10,14 @@ from MedEnhancePanels.errors import PanelError, guarded
 from MedEnhancePanels.nodes import bridge
 from MedEnhancePanels.nodes.card import bytesText
 from MedEnhancePanels.pages.decompress import DecompressSection
-from MedEnhancePanels.pages.widgets import JobProgress, Page, askForNewFile, singleShot
+from MedEnhancePanels.pages.widgets import (
+    JobProgress,
+    NodeSelectors,
+    Page,
+    askForNewFile,
+    singleShot,
+    withWarnings,
+)
 from MedEnhancePanels.tasks import compression, compression_texts
 
 #: How long the page waits for further changes before it estimates.
@@ -23,6 +30,7 @@ class CompressPanel(Page):
     def __init__(self, context):
         super().__init__(context, "Compress")
         self._decompress = DecompressSection(context, self.ui)
+        self._selectors = NodeSelectors(self.ui.inputSelector)
         self._progress = JobProgress(
             self.ui.compressProgressArea,
             self.ui.compressProgressBar,
@@ -34,7 +42,7 @@ class CompressPanel(Page):
         self._suggested = ""
         self._estimate, self._estimated = None, None
         self._done = None
-        self._settle = singleShot(_SETTLE_MS, self._startEstimate)
+        self._settle = singleShot(self.widget, _SETTLE_MS, self._startEstimate)
         self.ui.resultBox.visible = False
         self._connect()
         self.followState()
@@ -81,6 +89,7 @@ class CompressPanel(Page):
     def cleanup(self):
         super().cleanup()
         self._isBound = False
+        self._selectors.cleanup()
         self._stopEstimate()
         self._observeVolume(None)
         self._progress.forget()
@@ -335,7 +344,9 @@ class CompressPanel(Page):
         text = _("{name} was compressed and verified: {size}.").format(
             name=os.path.basename(path), size=bytesText(job.result["file_bytes"])
         )
-        self.context.message("warning" if job.warnings else "info", " ".join([text, *job.warnings]))
+        self.context.message(
+            "warning" if job.warnings else "info", withWarnings(text, job.warnings)
+        )
 
     def _showResult(self, table):
         if table is None:
@@ -380,6 +391,6 @@ def _speeds():
     """How long compression may take, in words."""
     return {
         "normal": _("Normal speed"),
-        "fast": _("Fast: three to eight times as fast, a lossless file is 5 to 30 % larger"),
+        "fast": _("Fast, lossless files 5 to 30 % larger"),
         "slow": _("Slow: many times as long, slightly better"),
     }

@@ -6,7 +6,7 @@ from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.nodes.preview import showVolume
-from MedEnhancePanels.pages.widgets import JobProgress, askForFile
+from MedEnhancePanels.pages.widgets import JobProgress, askForFile, withWarnings
 from MedEnhancePanels.tasks import compression, compression_texts
 
 
@@ -199,7 +199,7 @@ class DecompressSection:
         self._choose(node)
         loaded = _("{name} was loaded.").format(name=node.GetName())
         level = "warning" if job.warnings else "info"
-        self.context.message(level, "\n".join([loaded, *job.warnings]))
+        self.context.message(level, withWarnings(loaded, job.warnings))
 
     def _onRecovered(self, job):
         self._refresh()

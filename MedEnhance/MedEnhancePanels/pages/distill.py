@@ -1,7 +1,7 @@
-"""The page Distill: a cohort, the task, and a run in the background.
+"""The page Distill: a cohort, what is made of it, and a run in the background.
 
-It distills the cohort into a few images, or trains an enhancer on it. RunArea shows the run and its
-result.
+It has two halves: one trains an enhancer on the cohort, the other distills it. Each shows what it
+takes, and its own runs; RunArea shows a run and its result.
 """
 
 import os
@@ -16,9 +16,15 @@ from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.pages import distill_choices
-from MedEnhancePanels.pages.distill_choices import CohortTable, SegmenterChoice, TimeEstimate
+from MedEnhancePanels.pages.distill_choices import (
+    CohortTable,
+    RoomEstimate,
+    SegmenterChoice,
+    TimeEstimate,
+)
 from MedEnhancePanels.pages.distill_run import RunArea
-from MedEnhancePanels.pages.widgets import Page, askForFile
+from MedEnhancePanels.pages.widgets import NodeSelectors, Page, askForFile
+from MedEnhancePanels.state import State
 from MedEnhancePanels.tasks import distillation, long_run, training
 
 
@@ -34,22 +40,19 @@ class DistillPanel(Page):
         self._describe()
         self._prior = distill_choices.PriorChoice(context, self.ui, self._onEdited)
         self._segmenter = SegmenterChoice(self.ui, self._onEdited)
+        self._selectors = NodeSelectors(self.ui.priorVolumeSelector)
         self._estimate = TimeEstimate(context.runner, self.ui.estimateLabel, self._onNames)
+        ui = self.ui
+        self._room = RoomEstimate(context, ui.roomButton, ui.roomLabel, self._distilled)
         self.runs = RunArea(context, self.ui, lambda: self.root, self._refreshButtons)
         self._connect()
+        self.runs.followCurrent()
         self.followState()
 
     def _fillSelectors(self):
         ui = self.ui
         self._choices = {
-            "distillTask": (
-                ui.taskSelector,
-                {
-                    "trainMR": _("Train an enhancer for MR"),
-                    "trainCT": _("Train an enhancer for CT"),
-                    "distill": _("Distill the cohort"),
-                },
-            ),
+            "distillMethod": (ui.methodSelector, _methods()),
             "distillGoal": (
                 ui.goalSelector,
                 {
@@ -81,6 +84,8 @@ class DistillPanel(Page):
                 },
             ),
         }
+        for task, text in {"trainMR": _("MR"), "trainCT": _("CT")}.items():
+            ui.trainModalitySelector.addItem(text, task)
         for selector, entries in self._choices.values():
             for value, text in entries.items():
                 selector.addItem(text, value)
@@ -90,6 +95,7 @@ class DistillPanel(Page):
         arguments.describe(ui.stepsSpinBox, TrainConfig, "steps")
         ui.stepsSpinBox.minimum = 0  # as many as the budget says
         arguments.describe(ui.fidelitySpinBox, AdaptConfig, "budget")
+        arguments.describe(ui.methodSelector, DistillConfig, "method")
         arguments.describe(ui.imagesSpinBox, DistillConfig, "images_per_patient")
         arguments.describe(ui.heldOutSpinBox, DistillConfig, "held_out", scale=100)
 
@@ -99,7 +105,9 @@ class DistillPanel(Page):
             selector.currentIndexChanged.connect(self._onEdited)
         for edit, _name in self._edits():
             edit.textChanged.connect(self._onEdited)
-        ui.sceneButton.toggled.connect(self._onEdited)
+        for button in (ui.sceneButton, ui.distillButton):
+            button.toggled.connect(self._onEdited)
+        ui.trainModalitySelector.currentIndexChanged.connect(self._onEdited)
         for spinBox in (ui.stepsSpinBox, ui.imagesSpinBox, ui.heldOutSpinBox):
             spinBox.valueChanged.connect(self._onEdited)
         ui.dataButton.clicked.connect(lambda _checked=False: self._browse(ui.dataEdit))
@@ -136,7 +144,9 @@ class DistillPanel(Page):
 
     def cleanup(self):
         super().cleanup()
+        self._selectors.cleanup()
         self._estimate.cleanup()
+        self._room.cleanup()
         self.runs.cleanup()
         self._cohort.cleanup()
 
@@ -171,6 +181,7 @@ class DistillPanel(Page):
             )
         return distillation.DistillOptions(
             task=state.distillGoal,
+            method=state.distillMethod,
             imagesPerPatient=state.distillImages,
             heldOut=state.distillHeldOut,
             modality=state.distillModality,
@@ -220,23 +231,30 @@ class DistillPanel(Page):
             ui.stepsSpinBox.value = state.distillSteps
             ui.imagesSpinBox.value = state.distillImages
             ui.heldOutSpinBox.value = round(100 * state.distillHeldOut)
-            self._prior.show(state, self._patientNames(), self.isDistilling)
+            ui.trainButton.checked = not self.isDistilling
+            ui.distillButton.checked = self.isDistilling
+            if not self.isDistilling:
+                task = ui.trainModalitySelector.findData(state.distillTask)
+                ui.trainModalitySelector.currentIndex = task
+            self._prior.show(state, self._patientNames())
             self._segmenter.show(state, not self.isDistilling)
         finally:
             self._isUpdating = False
+        self.runs.setKind("distill" if self.isDistilling else "train")
         ui.rootEdit.placeholderText = long_run.defaultRoot()
         ui.noticeLabel.text = self._noticeText()
         isScene = state.distillSource == "scene"
         ui.sceneArea.visible = isScene
         ui.folderArea.visible = not isScene and not self.isDistilling
         ui.pathArea.visible = not isScene and self.isDistilling
-        for widget in (
-            *(ui.goalLabel, ui.goalSelector, ui.modalityLabel, ui.modalitySelector),
-            *(ui.imagesLabel, ui.imagesSpinBox, ui.heldOutLabel, ui.heldOutSpinBox),
-            *(ui.licenceLabel, ui.licenceEdit),
-        ):
-            widget.visible = self.isDistilling
-        ui.stepsLabel.visible = ui.stepsSpinBox.visible = not self.isDistilling
+        ui.trainArea.visible = not self.isDistilling
+        ui.distillArea.visible = ui.roomArea.visible = self.isDistilling
+        ui.shareLabel.visible = self.isDistilling
+        isStatistics = state.distillMethod == "statistics"
+        ui.imagesLabel.text = _("Images in all:") if isStatistics else _("Images per patient:")
+        if self.isDistilling:
+            prior = distill_choices.priorIn(state)
+            ui.shareLabel.text = distillation.sharedText(prior, self.options)
         ui.cohortLabel.text = self._cohortText()
         self._refreshButtons()
 
@@ -248,6 +266,8 @@ class DistillPanel(Page):
         rootBefore, pathBefore = state.distillRoot, state.distillCohort
         with state.changes():
             state.distillSource = "scene" if ui.sceneButton.checked else "folder"
+            training = ui.trainModalitySelector.currentData
+            state.distillTask = "distill" if ui.distillButton.checked else training
             for name, (selector, entries) in self._choices.items():
                 setattr(state, name, list(entries)[selector.currentIndex])
             for edit, name in self._edits():
@@ -275,14 +295,11 @@ class DistillPanel(Page):
     def _noticeText(self):
         if self.isDistilling:
             return _(
-                "Distillation replaces a cohort by a few images, on which small networks can be "
-                "trained for one task. The images are audited; this does not prove that no "
-                "patient can be recognized in them. If ten real images may be shared, use those: "
-                "training works about as well."
+                "A few images stand in for a cohort, to train small networks for one task. "
+                "They are audited; this does not prove that nobody can be recognized. If ten real "
+                "images may be shared, share those: training works about as well."
             )
-        return _(
-            "Trains an enhancer on your cohort. “Distill the cohort” makes a few images instead."
-        )
+        return _("Trains an enhancer on your cohort: its model is then among the models.")
 
     def _cohortText(self):
         members, options = self._cohort.members, self.options
@@ -319,7 +336,14 @@ class DistillPanel(Page):
         ui.startButton.enabled = not why and not isRunning
         ui.startButton.toolTip = why or (_("A run is in progress") if isRunning else "")
         self.runs.refresh()
+        self._room.update(why or (_("A run is in progress") if isRunning else ""))
         self._refreshEstimate()
+
+    def _distilled(self):
+        """(cohort, prior, options) of the distillation that is chosen, None where it cannot be."""
+        if self.state is None or not self.isDistilling or self._whyNot():
+            return None
+        return self.cohort, distill_choices.priorIn(self.state), self.options
 
     def _whyNot(self):
         """What is missing before a run can start, or nothing."""
@@ -372,3 +396,13 @@ class DistillPanel(Page):
         ):
             return
         self.runs.begin(distillation.start(runner, root, self.cohort, prior, self.options))
+
+
+def _methods():
+    """The methods that the library declares, under short names."""
+    texts = {
+        "matching": _("Matching: images of each patient (minutes)"),
+        "statistics": _("Statistics: the prior with the cohort's means (seconds)"),
+        "auto": _("Automatic: what pays for this cohort"),
+    }
+    return {method: texts.get(method, method) for method in State.distillMethod.choices}

@@ -7,7 +7,7 @@ from slicer.i18n import tr as _
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.pages.widgets import askForFile, singleShot
 from MedEnhancePanels.tasks import long_run
-from MedEnhancePanels.tasks.distillation import ROLES, Prior, membersOfScene
+from MedEnhancePanels.tasks.distillation import ROLES, Prior, membersOfScene, startRoom
 
 #: Scenes change in bursts; the table follows once it is quiet.
 _SETTLE_MS = 200
@@ -26,7 +26,7 @@ class CohortTable:
         self._purpose = "train"
         self.members = []
         self._shown, self._selectors, self._observers = None, [], []
-        self._settle = singleShot(_SETTLE_MS, self.update)
+        self._settle = singleShot(table, _SETTLE_MS, self.update)
         header = table.horizontalHeader()
         header.setSectionResizeMode(0, qt.QHeaderView.ResizeToContents)
         header.setSectionResizeMode(1, qt.QHeaderView.Stretch)
@@ -132,11 +132,8 @@ class PriorChoice:
         ui.priorPatientSelector.editTextChanged.connect(onEdited)
         ui.priorFileButton.clicked.connect(self._onBrowse)
 
-    def show(self, state, names, isUsed):
-        """Show what the state says; names: of the patients who can be chosen.
-
-        isUsed: whether the task takes a prior; else nothing of it is shown.
-        """
+    def show(self, state, names):
+        """Show what the state says; names: of the patients who can be chosen."""
         ui, kind = self._ui, state.distillPrior
         ui.priorSelector.currentIndex = list(self._kinds).index(kind)
         ui.priorVolumeSelector.setCurrentNode(state.distillPriorVolume)
@@ -149,14 +146,12 @@ class PriorChoice:
                 ui.priorPatientSelector.addItem(name)
         if ui.priorPatientSelector.currentText != state.distillPriorPatient:
             ui.priorPatientSelector.setEditText(state.distillPriorPatient)
-        for widgets, shownFor in (
-            ((ui.priorLabel, ui.priorSelector), kind),
-            ((ui.priorVolumeLabel, ui.priorVolumeSelector), "scene"),
-            ((ui.priorFileLabel, ui.priorFileArea), "file"),
-            ((ui.priorPatientLabel, ui.priorPatientSelector), "patient"),
+        for widget, shownFor in (
+            (ui.priorVolumeSelector, "scene"),
+            (ui.priorFileArea, "file"),
+            (ui.priorPatientSelector, "patient"),
         ):
-            for widget in widgets:
-                widget.visible = isUsed and kind == shownFor
+            widget.visible = kind == shownFor
 
     def read(self, state):
         """Keep in the state what the widgets say."""
@@ -194,8 +189,8 @@ class SegmenterChoice:
         """Whether the user allowed the program in the file that is chosen now."""
         return bool(self._trusted) and self._trusted == self._ui.segmenterEdit.text
 
-    def show(self, state, isUsed):
-        """Show what the state says; isUsed: whether the task is a training, else nothing of it."""
+    def show(self, state, isTraining):
+        """Show what the state says; isTraining: whether that is a training."""
         ui = self._ui
         if ui.segmenterEdit.text != state.distillSegmenter:
             ui.segmenterEdit.text = state.distillSegmenter
@@ -204,16 +199,8 @@ class SegmenterChoice:
             self._trusted = ""
         ui.trustCheckBox.checked = self.isTrusted
         isChosen = bool(state.distillSegmenter.strip())
-        for widget in (
-            *(ui.segmenterLabel, ui.segmenterEdit),
-            *(ui.segmenterFileButton, ui.segmenterFolderButton),
-        ):
-            widget.visible = isUsed
-        for widget in (
-            *(ui.trustCheckBox, ui.fidelityLabel, ui.fidelitySpinBox),
-            *(ui.labelsLabel, ui.labelsEdit),
-        ):
-            widget.visible = isUsed and isChosen
+        ui.segmenterArea.visible = isChosen
+        ui.labelsArea.visible = isTraining and isChosen
 
     def read(self, state):
         """Keep in the state what the widgets say."""
@@ -271,7 +258,7 @@ class TimeEstimate:
     def __init__(self, runner, label, onNames):
         self._runner, self._label, self._onNames = runner, label, onNames
         self._params, self._job = None, None
-        self._settle = singleShot(_ESTIMATE_AFTER_MS, self._start)
+        self._settle = singleShot(label, _ESTIMATE_AFTER_MS, self._start)
         self._show("")
 
     def ask(self, params):
@@ -317,6 +304,65 @@ class TimeEstimate:
         else:  # somebody else cancelled it: ask again
             self._params = None
             self._show("")
+
+    def _show(self, text):
+        self._label.text = text
+        self._label.visible = bool(text)
+
+
+class RoomEstimate:
+    """A button that starts a `distill-room` job, and what the job found, in a label.
+
+    params(): (cohort, prior, options) of what is chosen now, None where it cannot be distilled.
+    """
+
+    def __init__(self, context, button, label, params):
+        self.context, self._button, self._label, self._params = context, button, label, params
+        self._job, self._askedFor = None, None
+        self._texts = {False: button.text, True: _("Stop the estimate")}
+        button.clicked.connect(self._onClicked)
+        self._show("")
+
+    def update(self, why):
+        """Forget what was found for other choices; why: there is nothing to ask about, or ""."""
+        if self._askedFor is not None and self._params() != self._askedFor:
+            self._forget()
+        self._button.enabled = not why or self._job is not None
+        self._button.text = self._texts[self._job is not None]
+
+    def cleanup(self):
+        self._params = lambda: None
+        self._forget()
+
+    def _forget(self):
+        job, self._job, self._askedFor = self._job, None, None
+        if job is not None:
+            job.cancel()
+        self._show("")
+
+    @guarded
+    def _onClicked(self, _checked=False):
+        isRunning = self._job is not None
+        self._forget()
+        if not isRunning:
+            self._askedFor = self._params()
+            self._show(_("This trains small networks, which can take minutes…"))
+            self._job = startRoom(self.context.runner, *self._askedFor)
+            self._job.onFinished(self._onFinished)
+        self.update("")
+
+    def _onFinished(self, job):
+        if job is not self._job:
+            return
+        self._job = None
+        if job.state == "done":
+            self._show(job.result["sentence"])
+        elif job.state == "failed":
+            text = _("What can be gained could not be estimated: {why}")
+            self._show(text.format(why=job.error.text))
+        else:
+            self._forget()
+        self.update("" if self._params() is not None else _("Nothing can be distilled."))
 
     def _show(self, text):
         self._label.text = text

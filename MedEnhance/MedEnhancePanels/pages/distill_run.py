@@ -2,6 +2,8 @@
 
 import logging
 import os
+from dataclasses import dataclass
+from html import escape
 
 import numpy as np
 import qt
@@ -12,7 +14,7 @@ from vtk.util import numpy_support
 
 from MedEnhancePanels.errors import PanelError, guarded
 from MedEnhancePanels.job import durationText, stageText
-from MedEnhancePanels.pages.widgets import openPath, ticking
+from MedEnhancePanels.pages.widgets import openPath, setBorder, ticking, withWarnings
 from MedEnhancePanels.tasks import distillation, long_run
 from MedEnhancePanels.tasks.long_run import picturesIn
 
@@ -32,10 +34,11 @@ class RunArea:
         self.context, self._ui = context, ui
         self._root, self._onChange = root, onChange
         self._long, self._lastRun, self._status = None, None, None
+        self._kind, self._isFolded = "train", False
         self.plot = None
         self._isBound = True
         self._distilled = DistilledView(context, ui)
-        self._clock = ticking(_CLOCK_MS, self._showTime)
+        self._clock = ticking(ui.runSection, _CLOCK_MS, self._showTime)
         ui.pauseButton.clicked.connect(self._onPause)
         ui.cancelButton.clicked.connect(self._onCancel)
         ui.resumeButton.clicked.connect(self._onResume)
@@ -43,9 +46,6 @@ class RunArea:
         ui.runSelector.currentIndexChanged.connect(self._askStatus)
         self._showProgress()
         self._showRun(None)
-        running = long_run.current(context.runner)
-        if running is not None:
-            self._follow(running)
 
     @property
     def isRunning(self):
@@ -57,6 +57,12 @@ class RunArea:
         self._clock.stop()
         self._long = self._status = None
 
+    def followCurrent(self):
+        """Follow the run that is in progress, as after a reload."""
+        running = long_run.current(self.context.runner)
+        if running is not None:
+            self._follow(running)
+
     def begin(self, begun):
         """Follow a LongRun that has just begun, with a plot of its own."""
         self.context.state.distillRun = begun.run.folder
@@ -64,6 +70,13 @@ class RunArea:
             self.plot.remove()
         self.plot = LossPlot.ofRun(begun.run)
         self._follow(begun)
+
+    def setKind(self, kind):
+        """Show results of runs of one kind, and offer these to be resumed: "train", "distill"."""
+        if kind != self._kind:
+            self._kind = kind
+            self._showRun(self._lastRun)
+            self.list()
 
     def recall(self, folder):
         """Show the run that the scene remembers, where its folder is still there."""
@@ -172,10 +185,11 @@ class RunArea:
         for widget in (ui.progressBar, ui.progressLabel, ui.timeLabel):
             widget.visible = running is not None
         job = running.job if running is not None else None
-        newest = job.log[-1] if job is not None and job.log else ""
-        warned = "\n".join(job.warnings) if job is not None else ""
-        for label, text in ((ui.logLabel, newest), (ui.noteLabel, warned)):
-            text = distillation.withNames(running.run, text) if text else ""
+        # Warnings have a label of their own.
+        news = [line for line in job.log if not line.startswith("warning: ")] if job else []
+        newest = distillation.withNames(running.run, news[-1]) if news else ""
+        warned = [distillation.withNames(running.run, each) for each in job.warnings] if job else []
+        for label, text in ((ui.logLabel, newest), (ui.noteLabel, withWarnings("", warned))):
             if label.text != text:
                 label.text = text
             label.visible = bool(text)
@@ -201,13 +215,22 @@ class RunArea:
     def _showRun(self, run):
         """How a run ended, and the pictures that it left."""
         ui, self._lastRun = self._ui, run
+        run = run if run is not None and run.kind == self._kind else None
         ui.resultBox.visible = run is not None
         self._distilled.show(run)
+        self._fold(run is not None and run.kind == "distill" and run.state == "done")
         pictures = run.pictures() if run is not None and run.kind == "train" else []
         ui.gallery.visible = bool(pictures)
         fill(ui.gallery, pictures)
         if run is not None:
             ui.resultLabel.text = distillation.withNames(run, long_run.runText(run))
+
+    def _fold(self, isFolded):
+        """Give a result the room of what it was made with, which the user can open again."""
+        if isFolded != self._isFolded:
+            self._isFolded = isFolded
+            for section in (self._ui.cohortSection, self._ui.optionsSection):
+                section.collapsed = isFolded
 
     def list(self):
         """Offer the runs that can go on; the scene's own first."""
@@ -220,7 +243,7 @@ class RunArea:
             runs[remembered] = elsewhere
         running = self._long.run.folder if self._long is not None else ""
         for folder in sorted(runs, key=lambda folder: folder != remembered):
-            if folder != running:
+            if folder != running and runs[folder].kind == self._kind:
                 selector.addItem(long_run.choiceText(runs[folder]), folder)
         self.refresh()
 
@@ -295,7 +318,7 @@ class DistilledView:
         self._ui.distilledArea.visible = bool(manifest)
         if manifest:
             self._showPictures(run)
-            self._showAudit(manifest.get("audit") or {})
+            self._showAudit(manifest.get("audit") or {}, run.attacks())
             self._showFolders(run)
 
     def _showFolders(self, run):
@@ -322,17 +345,20 @@ class DistilledView:
             title = _("The first {most} of {count} distilled images")
         ui.imagesTitle.text = title.format(count=len(images), most=_MOST_PICTURES)
 
-    def _showAudit(self, audit):
+    def _showAudit(self, audit, attacks):
         ui = self._ui
-        summary = str(audit.get("summary") or _("There was no audit."))
-        headline, _rest, details = summary.partition("\n\n")
-        isWell = audit.get("alarm") is False
-        icons = qt.QStyle.SP_MessageBoxInformation, qt.QStyle.SP_MessageBoxWarning
-        icon = self._ui.distilledArea.style().standardIcon(icons[not isWell])
+        verdict = verdictOf(audit, attacks)
+        icons = {
+            "red": qt.QStyle.SP_MessageBoxCritical,
+            "green": qt.QStyle.SP_MessageBoxInformation,
+        }
+        icon = icons.get(verdict.color, qt.QStyle.SP_MessageBoxWarning)
+        icon = ui.distilledArea.style().standardIcon(icon)
         ui.auditIcon.setPixmap(icon.pixmap(_ICON_PIXELS, _ICON_PIXELS))
-        ui.auditLabel.text = headline
-        ui.auditBrowser.setMarkdown(details)
-        ui.auditBrowser.visible = bool(details)
+        setBorder(ui.auditFrame, verdict.color)
+        ui.auditLabel.text = f"<b>{escape(verdict.found)}</b> {escape(verdict.limits)}"
+        ui.auditBrowser.setMarkdown(str(audit.get("summary") or ""))
+        ui.auditBrowser.visible = bool(audit.get("summary"))
 
     @guarded
     def _onFolder(self, _checked=False):
@@ -359,6 +385,38 @@ def fill(gallery, paths):
         item = qt.QListWidgetItem(qt.QIcon(picture), "")
         item.setToolTip(path)
         gallery.addItem(item)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an audit found, in a sentence, and what that does not say; color: of the frame."""
+
+    color: str
+    found: str
+    limits: str
+
+
+def verdictOf(audit, attacks):
+    """The Verdict of a manifest's audit; attacks: see Run.attacks."""
+    if audit.get("alarm"):
+        return Verdict(
+            "red",
+            _("Leak found: do not share this."),
+            _("What is listed below was found; the attacks may have missed other leaks."),
+        )
+    careful = _("Treat the images as the patients' own.")
+    if audit.get("alarm") is None:
+        return Verdict("gray", _("Not audited."), careful)
+    could, count = attacks or (None, None)
+    if could == 0:
+        found = _("Nothing is known: none of {count} attacks could have found a leak.")
+        return Verdict("gray", found.format(count=count), careful)
+    limits = _("This is no proof: weaker leaks than those stated below, or others, can be there.")
+    if could is None:
+        return Verdict("amber", _("These attacks found no leak."), limits)
+    found = _("No leak was found by the {could} of {count} attacks that could have found one.")
+    color = "green" if could > count / 2 else "amber"
+    return Verdict(color, found.format(could=could, count=count), limits)
 
 
 def isAlarming(manifest):

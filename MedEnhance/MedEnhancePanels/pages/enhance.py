@@ -1,6 +1,5 @@
 """The page Enhance: choose, preview in place, apply, compare."""
 
-import qt
 import slicer
 from slicer.i18n import tr as _
 
@@ -14,10 +13,20 @@ from MedEnhancePanels.pages.enhance_choices import (
     HeadBox,
     ModelBox,
     Overwriting,
+    RegionBox,
     TaskBoxes,
 )
-from MedEnhancePanels.pages.enhance_result import ResultArea, tookText
-from MedEnhancePanels.pages.widgets import JobProgress, Page, singleShot
+from MedEnhancePanels.pages.enhance_result import ResultArea, hasAlarm, tookText, warningsOf
+from MedEnhancePanels.pages.presets import PresetBox
+from MedEnhancePanels.pages.widgets import (
+    JobProgress,
+    NodeSelectors,
+    Notice,
+    Page,
+    Shortcuts,
+    singleShot,
+    withWarnings,
+)
 from MedEnhancePanels.tasks import enhancement
 
 _SETTLE_MS = 50
@@ -37,30 +46,56 @@ class EnhancePanel(Page):
         self._isUpdating = False
         self._observed, self._observedInput = [], None
         self._shownFor = self._shownInput = None
-        self._settle = singleShot(_SETTLE_MS, self.update)
+        self._settle = singleShot(self.widget, _SETTLE_MS, self.update)
         self._devices = DeviceChoice(
             context.runner,
             self.ui.deviceComboBox,
             self.ui.deviceReasonLabel,
             self._settle.start,
         )
-        self._batch = BatchArea(self.ui)
+        self._batch = BatchArea(self.ui, self._settle.start)
         self._models, self._heads = ModelBox(self.ui), HeadBox(self.ui)
         self._tasks = TaskBoxes(self.ui)
+        self._presets = PresetBox(context, self.ui, self._settle.start)
         self._overwriting = Overwriting(self.ui.overwriteCheckBox)
+        self._problem = Notice(self.ui, "problem")
+        self._shortcuts = Shortcuts(
+            self.widget,
+            {
+                "Ctrl+Shift+P": self.ui.previewButton.click,
+                "Ctrl+Shift+E": self.ui.applyButton.click,
+                "Ctrl+Shift+B": self.result.toggleInput,
+            },
+        )
+        ui = self.ui
+        self._region = RegionBox(ui)
+        self._selectors = NodeSelectors(
+            ui.inputSelector,
+            ui.guideSelector,
+            ui.outputSelector,
+            ui.resultSelector,
+            ui.regionSelector,
+        )
+        self._whenDone = {"apply": self._onApplied, "batch": self._onBatchDone}
         self._setup()
         self.followState()
+        running = context.runner.enhancement
+        if running is not None and not running[1].isFinished:
+            self._follow(*running)
 
     def _setup(self):
         ui = self.ui
-        icon = self.widget.style().standardIcon(qt.QStyle.SP_MessageBoxWarning)
-        ui.problemIcon.setPixmap(icon.pixmap(20, 20))
         ui.allFramesCheckBox.visible = False
         arguments.describe(ui.samplesSpinBox, EnhanceConfig, "uncertainty")
         ui.samplesSpinBox.minimum = 1  # none is the check box above
         arguments.describe(ui.orientationsCheckBox, EnhanceConfig, "orientations")
         ui.logButton.visible = False
-        for selector in (ui.inputSelector, ui.guideSelector, ui.outputSelector):
+        for selector in (
+            ui.inputSelector,
+            ui.guideSelector,
+            ui.outputSelector,
+            ui.regionSelector,
+        ):
             selector.currentNodeChanged.connect(self._onChoice)
         for comboBox in (
             ui.taskComboBox,
@@ -68,6 +103,7 @@ class EnhancePanel(Page):
             ui.modelComboBox,
             ui.headComboBox,
             ui.deviceComboBox,
+            ui.regionSegmentComboBox,
         ):
             comboBox.activated.connect(self._onChoice)
         for checkBox in (
@@ -84,7 +120,6 @@ class EnhancePanel(Page):
         ui.samplesSpinBox.valueChanged.connect(self._onChoice)
         ui.previewButton.clicked.connect(self.onPreview)
         ui.applyButton.clicked.connect(self.onApply)
-        ui.batchSelector.currentItemChanged.connect(lambda *_item: self._settle.start())
         ui.batchButton.contentsCollapsed.connect(lambda *_collapsed: self.update())
         ui.batchApplyButton.clicked.connect(self.onBatch)
         scene = slicer.mrmlScene
@@ -97,11 +132,19 @@ class EnhancePanel(Page):
         """Called when the page is shown: models and devices may have come or gone."""
         self._models.forget()
         self._heads.forget()
-        self._devices.forgetFailure()
+        self._devices.forget()
         self.update()
+        self._shortcuts.begin()
+
+    def exit(self):
+        """Called when the page is left: its keys are free for others."""
+        self._shortcuts.end()
 
     def cleanup(self):
         super().cleanup()
+        self._shortcuts.end()
+        self._selectors.cleanup()
+        self._batch.cleanup()
         self.result.finish()
         self._settle.stop()
         self._devices.cleanup()
@@ -146,6 +189,8 @@ class EnhancePanel(Page):
             deblur=state.deblur,
             orientations=state.value("orientations") if isMr else 1,
             output=state.outputVolume,
+            region=state.region,
+            regionSegment=state.regionSegment,
         )
         return model_choice.withoutWhatItLacks(node, options)
 
@@ -159,6 +204,9 @@ class EnhancePanel(Page):
             state.inputVolume = ui.inputSelector.currentNode()
             state.guideVolume = ui.guideSelector.currentNode()
             state.outputVolume = ui.outputSelector.currentNode()
+            state.region = ui.regionSelector.currentNode()
+            if ui.regionSegmentComboBox.isVisibleTo(self.widget):
+                state.regionSegment = ui.regionSegmentComboBox.currentData or ""
             isAgreed = self._overwriting.read(state.outputVolume)
             state.task = ui.taskComboBox.currentData or "auto"
             state.guideUse = ui.guideUseComboBox.currentData == "earlier-scan"
@@ -221,7 +269,7 @@ class EnhancePanel(Page):
             self.widget.enabled = self.context.state is not None
             if self.context.state is not None:
                 self._showChoices()
-                for box in (self._models, self._tasks, self._heads):
+                for box in (self._models, self._tasks, self._heads, self._presets, self._region):
                     box.show(self.context.state, self.target)
                 self._devices.show(self.context.state.device)
                 self._showActions()
@@ -252,20 +300,23 @@ class EnhancePanel(Page):
         ui.allFramesCheckBox.checked = state.allFrames
         isSlices = state.task == "slices"
         ui.outputSelector.enabled = not (bridge.isSequence(self.target) or isSlices)
-        self._overwriting.show(state.outputVolume)
+        self._overwriting.show(state.outputVolume, self.target)
         lacking = model_choice.restorerProblem(self.target, state.model, state.task)
+        hasRegion = state.region is not None
+        whole = model_choice.wholeProblem(self.target, state.model, state.task, hasRegion)
         _offer(ui.guideSelector, lacking)
-        _offerCheck(ui.uncertaintyCheckBox, state.uncertainty, lacking)
-        _offerCheck(ui.noiseMapCheckBox, state.noiseMap, lacking)
+        _offerCheck(ui.uncertaintyCheckBox, state.uncertainty, whole)
+        _offerCheck(ui.noiseMapCheckBox, state.noiseMap, whole)
         ui.samplesSpinBox.value = state.uncertaintySamples
-        ui.samplesSpinBox.enabled = state.uncertainty and not lacking
+        ui.samplesSpinBox.enabled = state.uncertainty and not whole
         problem = model_choice.canSegment(self.target) if model_choice.isUsable(self.target) else ""
-        _offerCheck(ui.segmentCheckBox, state.segment, lacking if isSlices else problem)
+        if isSlices or hasRegion:
+            problem = whole
+        _offerCheck(ui.segmentCheckBox, state.segment, problem)
         problem = ""
         if model_choice.isUsable(self.target) and model_choice.modalityOf(self.target) != "MR":
             problem = _("Only for MR.")
-        problem = problem or lacking
-        _offerCheck(ui.biasCorrectionCheckBox, state.biasCorrection, problem)
+        _offerCheck(ui.biasCorrectionCheckBox, state.biasCorrection, problem or whole)
         problem = ""
         if model_choice.isUsable(self.target) and model_choice.modalityOf(self.target) != "MR":
             problem = _("Only models for MR were trained along all axes.")
@@ -279,17 +330,19 @@ class EnhancePanel(Page):
         ui, state = self.ui, self.context.state
         problem = self.problem()
         busy = self._busy()
-        text = problem or model_choice.modalityWarning(self.target)
-        ui.problemLabel.text = text
-        ui.problemLabel.visible = bool(text)
-        ui.problemIcon.visible = bool(text) and state.inputVolume is not None
+        if problem:
+            self._problem.show("info" if state.inputVolume is None else "error", problem)
+        else:
+            self._problem.show("warning", *model_choice.modalityWarning(self.target))
         ui.applyButton.enabled = not (problem or busy)
-        ui.applyButton.toolTip = problem or busy or _("Enhance the whole volume")
+        ui.applyButton.toolTip = problem or busy or _("Enhance the whole volume (Ctrl+Shift+E)")
         isShown = self.preview.isShown
         ui.previewButton.text = _("Hide &preview") if isShown else _("&Preview")
         reason = "" if isShown else problem or busy or self._previewProblem()
         ui.previewButton.enabled = not reason
-        ui.previewButton.toolTip = reason or _("Enhance only the slice that is shown, in place")
+        ui.previewButton.toolTip = reason or _(
+            "Enhance only the slice that is shown, in place (Ctrl+Shift+P)"
+        )
         if not problem and not self.widget.isHidden():  # the page in front
             self._devices.ask()
 
@@ -298,7 +351,7 @@ class EnhancePanel(Page):
         if dependencies.missing():
             return _("Python packages are missing: install them with the button at the top.")
         fault = model_choice.problemOf(self.target, self.options)
-        return fault or self._overwriting.problem(self.context.state.outputVolume)
+        return fault or self._overwriting.problem(self.context.state.outputVolume, self.target)
 
     def _busy(self):
         """What has to end before another run can begin, in a sentence; empty for nothing."""
@@ -324,9 +377,7 @@ class EnhancePanel(Page):
     def onApply(self, *_checked):
         """Enhance the volume."""
         self.hidePreview()
-        self._follow(
-            enhancement.start(self.context.runner, self.target, self.options), self._onApplied
-        )
+        self._run("apply", enhancement.start(self.context.runner, self.target, self.options))
 
     @guarded
     def onPreview(self, *_checked):
@@ -339,28 +390,39 @@ class EnhancePanel(Page):
         current = preview.currentSlice(node)
         options = self.options
         job = enhancement.startPreview(self.context.runner, node, current.slab, options)
-        self._follow(job, lambda job: self._onPreviewed(job, node, current, options))
+        self._whenDone["preview"] = lambda job: self._onPreviewed(job, node, current, options)
+        self._follow("preview", job)
 
     @guarded
     def onBatch(self, *_checked):
         """Enhance all volumes of the chosen study or folder."""
         self.hidePreview()
         work = self._batch.start(self.context.runner, self.options)
-        self._follow(work, self._onBatchDone)
+        self._run("batch", work)
         work.start()
+
+    def openBatch(self, item):
+        """Show the batch of an item of the subject hierarchy."""
+        self.ui.batchButton.collapsed = False
+        self.ui.batchSelector.setCurrentItem(item)
 
     def hidePreview(self):
         self.preview.hide()
 
-    def _follow(self, job, onDone):
-        """Show a run until its end; onDone(job) where it was successful."""
+    def _run(self, kind, job):
+        """Show a run, here and on a page that takes the place of this one."""
+        self.context.runner.enhancement = (kind, job)
+        self._follow(kind, job)
+
+    def _follow(self, kind, job):
+        """Show a run until its end; kind: of _whenDone, what follows where it was successful."""
         self.context.clearMessage()
         self.job = job
         self.ui.logText.clear()
         self.ui.logButton.visible = True
         self.progress.show(job)
         job.onEvent(self._onLog)
-        job.onFinished(lambda job: self._onFinished(job, onDone))
+        job.onFinished(lambda job: self._onFinished(job, self._whenDone[kind]))
         self.update()
 
     def _onLog(self, job, name, fields):
@@ -372,11 +434,12 @@ class EnhancePanel(Page):
         if job is not self.job:
             return
         self.job = None
+        self.context.runner.enhancement = None
         if job.error is not None:
             self.context.showError(job.error)
         elif self.context.state is not None:
             if job.warnings:
-                self.context.message("warning", "\n".join(job.warnings))
+                self.context.message("warning", withWarnings("", job.warnings))
             onDone(job)
         self.update()
 
@@ -386,23 +449,27 @@ class EnhancePanel(Page):
             output = preview.shownVolume(output) or output
         if not bridge.isSequence(output):
             state.enhancedVolume = output
-        state.strength = 1.0
         self.result.showNew(output)
         seconds = tookText(job.ended - job.started)
         ready = _("{name} is ready, after {time}.").format(name=output.GetName(), time=seconds)
-        self.context.message(
-            "warning" if job.warnings else "info", " ".join([ready, *job.warnings])
-        )
+        if hasAlarm(output):
+            ready = _(
+                "{ready} As there is an alarm, the views begin with half of the correction; the"
+                " volume has all of it."
+            ).format(ready=ready)
+        # What is said about the result itself stands above it.
+        said = [f"{text}: {hint}" if hint else text for _level, text, hint in warningsOf(output)]
+        warnings = [each for each in job.warnings if each not in said]
+        self.context.message("warning" if warnings else "info", withWarnings(ready, warnings))
 
     def _onPreviewed(self, job, node, current, options):
         self.preview.show(job.nodes["output"], node, current)
         shown = _("Preview of slice {number} in the {view} view.").format(
             number=current.index + 1, view=current.sliceNode.GetLayoutName()
         )
-        self.context.message(
-            "warning" if job.warnings else "info",
-            " ".join([shown, *preview.differencesOf(options), *job.warnings]),
-        )
+        level = "warning" if job.warnings else "info"
+        shown = " ".join([shown, *preview.differencesOf(options)])
+        self.context.message(level, withWarnings(shown, job.warnings))
 
     def _onBatchDone(self, work):
         made = [node for node in work.nodes.values() if bridge.isInScene(node)]

@@ -11,6 +11,7 @@ from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.job import Work
 from MedEnhancePanels.nodes import bridge, model_choice, results
+from MedEnhancePanels.pages.widgets import FIRST, withWarnings
 from MedEnhancePanels.tasks import enhancement
 
 #: Levels of the subject hierarchy that hold volumes.
@@ -18,15 +19,67 @@ GROUPS = ("Patient", "Study", "Folder")
 
 
 class BatchArea:
-    """Chooses an item of the subject hierarchy, and shows how many volumes fit."""
+    """Chooses an item of the subject hierarchy, and shows how many volumes fit.
 
-    def __init__(self, ui):
-        self._ui = ui
+    onChange(): called after another item was chosen, or the hierarchy has changed.
+    """
+
+    def __init__(self, ui, onChange):
+        self._ui, self._onChange = ui, onChange
+        self._hierarchy, self._tags, self._isRemoving = None, [], False
+        #: 0: nothing was chosen, or what was chosen is gone.
+        self.item = 0
         ui.batchSelector.setLevelFilter(list(GROUPS))
+        ui.batchSelector.currentItemChanged.connect(self._onChosen)
+        self._observe(bridge.subjectHierarchy())
 
-    @property
-    def item(self):
-        return self._ui.batchSelector.currentItem()
+    def cleanup(self):
+        self._observe(None)
+        self._onChange = lambda: None
+
+    def _observe(self, hierarchy):
+        """Follow the hierarchy; the one of a new scene is another node."""
+        if hierarchy is self._hierarchy:
+            return
+        for tag in self._tags:
+            self._hierarchy.RemoveObserver(tag)
+        self._hierarchy, self._tags, self.item = hierarchy, [], 0
+        if hierarchy is None:
+            return
+        for event in (
+            hierarchy.SubjectHierarchyItemAddedEvent,
+            hierarchy.SubjectHierarchyItemReparentedEvent,
+            hierarchy.SubjectHierarchyItemModifiedEvent,
+        ):
+            self._tags.append(hierarchy.AddObserver(event, lambda *_item: self._onChange()))
+        going, gone = (
+            hierarchy.SubjectHierarchyItemAboutToBeRemovedEvent,
+            hierarchy.SubjectHierarchyItemRemovedEvent,
+        )
+        self._tags.append(hierarchy.AddObserver(going, self._onRemoval, FIRST))
+        # After the selector has followed.
+        self._tags.append(hierarchy.AddObserver(gone, self._onRemoved, -FIRST))
+
+    @vtk.calldata_type(vtk.VTK_LONG)
+    def _onRemoval(self, _hierarchy, _event, item):
+        """Slicer's selector goes on to the next item when its own is removed: that is no choice."""
+        self._isRemoving = True
+        if item == self.item:
+            self.item = 0
+            self._ui.batchSelector.clearSelection()
+
+    def _onRemoved(self, *_item):
+        self._isRemoving = False
+        self._onChange()
+
+    def _onChosen(self, *_item):
+        if self._isRemoving:
+            return
+        item = self._ui.batchSelector.currentItem()
+        # What is nothing to us can be the scene's own item, and that would be all volumes.
+        isGroup = bool(item) and bridge.subjectHierarchy().GetItemLevel(item) in GROUPS
+        self.item = item if isGroup else 0
+        self._onChange()
 
     def start(self, runner, options):
         """A batch of everything in the item, not begun yet."""
@@ -35,6 +88,7 @@ class BatchArea:
     def update(self, options, isBusy):
         """Say how many volumes there are, and how many fit the choices."""
         ui = self._ui
+        self._observe(bridge.subjectHierarchy())
         if ui.batchButton.collapsed:
             return
         nodes = volumesIn(self.item) if self.item else []
@@ -101,6 +155,8 @@ def fittedOptions(node, options):
     return dataclasses.replace(
         options,
         output=None,
+        region=None,
+        regionSegment="",
         guide=guide,
         segment=segment,
         head=head if segment else "auto",
@@ -193,7 +249,7 @@ class Batch(Work):
     def _onJobFinished(self, job, name):
         self._job = None
         seconds = (job.ended or time.time()) - (job.started or job.ended or time.time())
-        remark = job.error.text if job.error is not None else "\n".join(job.warnings)
+        remark = job.error.text if job.error is not None else withWarnings("", job.warnings)
         self.rows.append(Row(name, job.state, seconds, remark))
         if job.state == "done":
             self.nodes[name] = job.nodes["output"]

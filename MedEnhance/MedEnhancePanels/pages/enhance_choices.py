@@ -1,8 +1,11 @@
 """Parts of the page Enhance: lists of models and devices, confirmation of overwriting."""
 
+import qt
 from slicer.i18n import tr as _
 
-from MedEnhancePanels.nodes import model_choice
+from MedEnhancePanels.nodes import bridge, model_choice, preview, results
+from MedEnhancePanels.nodes.card import bytesText
+from MedEnhancePanels.pages.widgets import showIcon
 
 
 class _ModelList:
@@ -40,10 +43,13 @@ class _ModelList:
 
 
 class ModelBox(_ModelList):
-    """The models for a volume's modality, with the card of the chosen one."""
+    """The models for a volume's modality, with the card of the chosen one behind a button."""
 
     def __init__(self, ui):
         super().__init__(ui, ui.modelComboBox)
+        showIcon(ui.cardButton, qt.QStyle.SP_MessageBoxInformation)
+        ui.cardLabel.visible = False
+        ui.cardButton.toggled.connect(ui.cardLabel.setVisible)
 
     def show(self, state, target):
         """Offer what fits the target, and show what the state says."""
@@ -52,12 +58,15 @@ class ModelBox(_ModelList):
         isKnown = modality != model_choice.UNKNOWN
         recommended = next(iter(model_choice.fitting(modality)), None) if isKnown else None
         self._offer(state.model, target, models, recommended, _("Choose a model"))
-        chosen = next((model for model in models if model.name == state.model), None)
-        shown = recommended if state.model == "auto" else chosen
+        shown = model_choice.modelFor(target, state.model, state.task)
         ui.modelCardLabel.visible = shown is not None
         ui.modelCardLabel.text = model_choice.shortCard(shown) if shown else ""
-        for widget in (ui.modelComboBox, ui.modelCardLabel):
-            widget.toolTip = model_choice.fullCard(shown) if shown else ""
+        full = model_choice.fullCard(shown) if shown else ""
+        for widget in (ui.modelComboBox, ui.modelCardLabel, ui.cardButton):
+            widget.toolTip = full
+        ui.cardLabel.text = full
+        ui.cardButton.enabled = shown is not None
+        ui.cardLabel.visible = ui.cardButton.checked and shown is not None
 
 
 class HeadBox(_ModelList):
@@ -83,6 +92,37 @@ class HeadBox(_ModelList):
         ui.segmentNoteLabel.visible = bool(note)
 
 
+class RegionBox:
+    """The segment that is the region, where the region is a segmentation."""
+
+    def __init__(self, ui):
+        self._ui, self._offered = ui, None
+
+    def show(self, state, target):
+        """Show the state, and why there is no choice; target: the node to enhance."""
+        ui, node = self._ui, state.region
+        ui.regionSelector.setCurrentNode(node)
+        isSlices = state.task == "slices"
+        ui.regionSelector.enabled = not (isSlices or bridge.isSequence(target))
+        isSegmentation = node is not None and node.IsA("vtkMRMLSegmentationNode")
+        ui.regionSegmentComboBox.visible = isSegmentation
+        offered = []
+        if isSegmentation:
+            segments = node.GetSegmentation()
+            identifiers = [
+                segments.GetNthSegmentID(at) for at in range(segments.GetNumberOfSegments())
+            ]
+            offered = [(each, segments.GetSegment(each).GetName()) for each in identifiers]
+        if offered != self._offered:
+            self._offered = offered
+            ui.regionSegmentComboBox.clear()
+            ui.regionSegmentComboBox.addItem(_("Choose a segment"), "")
+            for identifier, name in offered:
+                ui.regionSegmentComboBox.addItem(name, identifier)
+        index = ui.regionSegmentComboBox.findData(state.regionSegment)
+        ui.regionSegmentComboBox.currentIndex = max(0, index)
+
+
 class TaskBoxes:
     """What is corrected, and what a guide is for."""
 
@@ -98,12 +138,12 @@ class TaskBoxes:
     def show(self, state, target):
         """Show the state; call it before the choices that depend on the task are shown."""
         ui = self._ui
+        for name, text in model_choice.tasks(model_choice.modalityOf(target)).items():
+            ui.taskComboBox.setItemText(ui.taskComboBox.findData(name), text)
         ui.taskComboBox.currentIndex = ui.taskComboBox.findData(state.task)
         ui.guideUseComboBox.currentIndex = ui.guideUseComboBox.findData(state.value("guideUse"))
         ui.guideUseComboBox.visible = state.guideVolume is not None
-        isSlices = state.task == "slices"
-        ui.modelComboBox.enabled = not isSlices
-        ui.modelCardLabel.visible = ui.modelCardLabel.visible and not isSlices
+        ui.modelComboBox.enabled = state.task != "slices"
 
 
 class DeviceChoice:
@@ -118,6 +158,7 @@ class DeviceChoice:
         self._devices = {"auto": _("Automatic"), "cpu": _("CPU")}
         self._offered = None
         self._reason = ""
+        self._rooms = {}  # by device: what its memory allows
         self._job = None
 
     def ask(self):
@@ -126,9 +167,10 @@ class DeviceChoice:
             self._job = self._runner.submit("doctor", {}, title=_("Check this computer"))
             self._job.onFinished(self._onFinished)
 
-    def forgetFailure(self):
-        """Ask again the next time where the last answer did not come."""
-        if self._job is not None and self._job.state in ("failed", "cancelled"):
+    def forget(self):
+        """Ask again the next time where no answer came, or free memory may have changed."""
+        state = self._job.state if self._job is not None else ""
+        if state in ("failed", "cancelled") or (state == "done" and self._rooms):
             self._job = None
 
     def show(self, device):
@@ -142,9 +184,10 @@ class DeviceChoice:
                 comboBox.addItem(text, name)
         comboBox.currentIndex = comboBox.findData(device)
         comboBox.toolTip = comboBox.currentText
-        reason = self._reason if device == "auto" else ""
-        self._label.text = reason
-        self._label.visible = bool(reason)
+        lines = [self._reason] if device == "auto" and self._reason else []
+        lines += [self._rooms[device]] if device in self._rooms else []
+        self._label.text = "\n".join(lines)
+        self._label.visible = bool(lines)
 
     def cleanup(self):
         self._onChange = None
@@ -157,14 +200,38 @@ class DeviceChoice:
             reason = choice.get("reason") or ""
             self._devices["auto"] = _("Automatic: {name}").format(name=choice["name"].upper())
             self._reason = reason[:1].upper() + reason[1:]
+        rooms = {}
         for device in job.result.get("devices") or ():
             name, what = device.get("name", ""), device.get("what") or ""
             self._devices[name] = f"{name.upper()}: {what}" if what else name.upper()
+            if device.get("total") and device.get("free") is not None:
+                rooms[name] = roomText(device)
+        if choice.get("name") == "cuda" and "cuda:0" in rooms:
+            rooms["auto"] = rooms["cuda:0"]
+        self._rooms = rooms
         self._onChange()
 
 
+def roomText(device):
+    """What a graphics card has free, what enhancing takes of it, and what happens without."""
+    free, needs = device["free"], device.get("needs") or 0
+    text = _("{free} of {total} free on the graphics card; enhancing takes up to {needs}.")
+    text = text.format(
+        free=bytesText(free), total=bytesText(device["total"]), needs=bytesText(needs)
+    )
+    if free >= needs:
+        return text
+    return f"{text} " + _(
+        "With less it works in smaller parts, and goes on on the processor where that is not "
+        "enough: slower, with the same result within rounding. A warning will say so."
+    )
+
+
 class Overwriting:
-    """The check box for an output that is an original; another output deselects it."""
+    """The check box for an output whose content would be lost; another output deselects it.
+
+    It is about all that is no earlier result of the same volume.
+    """
 
     def __init__(self, checkBox):
         self._checkBox = checkBox
@@ -178,32 +245,36 @@ class Overwriting:
         before = self._allowed
         if not self._checkBox.checked:
             self._allowed = None
-        elif self._isAsked(output):
+        elif output is not None and output.GetID() == self._asked:  # as the user saw the box
             self._allowed = output.GetID()
         return self._allowed != before
 
-    def show(self, output):
+    def show(self, output, target):
         """Ask where it is needed; called whenever another output is shown."""
-        isAsked = _isOriginal(output)
+        isAsked = _isLost(output, target)
         self._checkBox.visible = isAsked
         if not isAsked or output.GetID() != self._allowed:
             self._allowed = None
         self._checkBox.checked = self._allowed is not None
         self._asked = output.GetID() if isAsked else None
 
-    def problem(self, output):
+    def problem(self, output, target):
         """Why Apply has to wait, in a sentence; empty where it need not."""
-        if not _isOriginal(output) or output.GetID() == self._allowed:
+        if not _isLost(output, target) or output.GetID() == self._allowed:
             return ""
-        return _(
-            "The output “{name}” is an original volume and would be lost: select the check box to"
-            " overwrite it, or choose “Create new volume”."
-        ).format(name=output.GetName())
+        texts = {
+            False: _("The output “{name}” is an original volume and would be lost"),
+            True: _("The output “{name}” is no earlier result of this volume and would be lost"),
+        }
+        remedy = _("Select the check box to overwrite it, or choose “Create new volume”.")
+        what = texts[bool(output.GetAttribute("MedEnhance.derived"))]
+        return f"{what.format(name=output.GetName())}. {remedy}"
 
-    def _isAsked(self, output):
-        """Whether the box, as the user saw it, was about this output."""
-        return output is not None and output.GetID() == self._asked
 
-
-def _isOriginal(output):
-    return output is not None and not output.GetAttribute("MedEnhance.derived")
+def _isLost(output, target):
+    """Whether more goes with an output's voxels than an earlier result of the target."""
+    if output is None:
+        return False
+    source = results.linked(output, "input")
+    isResult = output.GetAttribute("MedEnhance.derived") == "enhanced"
+    return not (isResult and source in (target, preview.shownVolume(target)))

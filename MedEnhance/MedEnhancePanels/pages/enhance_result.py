@@ -1,5 +1,6 @@
 """The part of the page Enhance about a result: facts, comparison, strength, overlays."""
 
+import qt
 from slicer.i18n import tr as _
 
 from MedEnhanceLib.report.uncertainty import calibration_in_words, uncertainty_in_words
@@ -7,8 +8,14 @@ from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.job import durationText
 from MedEnhancePanels.nodes import bridge, preview, provenance, results
 from MedEnhancePanels.nodes.compare import Compare
-from MedEnhancePanels.pages.widgets import ticking
+from MedEnhancePanels.pages.result_tools import ResultTools
+from MedEnhancePanels.pages.widgets import Notice, sentence, showIcon, ticking
 from MedEnhancePanels.tasks import blending
+
+#: Codes of warnings that structure in a result may be wrong.
+_ALARMS = ("no-structure", "out-of-range", "anatomy", "test-model")
+#: The strength that the views begin with where there is an alarm.
+_MILDER = 0.5
 
 
 class ResultArea:
@@ -20,9 +27,14 @@ class ResultArea:
     def __init__(self, context, ui, onKeeping=lambda: None):
         self.context, self.ui, self._onKeeping = context, ui, onKeeping
         self.compare = Compare(self.update)
-        self._steps, self._kept = None, None
+        self._steps, self._kept, self._undo = None, None, None
+        #: Whether the views show the input alone for a moment.
+        self._isInput = False
         self._isUpdating = False
-        self._timer = ticking(0, self._onStep)
+        self._timer = ticking(ui.resultButton, 0, self._onStep)
+        self._notice = Notice(ui, "alarm")
+        showIcon(ui.factsButton, qt.QStyle.SP_MessageBoxInformation)
+        ui.factsButton.toggled.connect(lambda _checked: self._showFacts())
         self._modes = {
             "none": ui.compareOffButton,
             "sideBySide": ui.sideBySideButton,
@@ -38,6 +50,9 @@ class ResultArea:
         ui.segmentationButton.clicked.connect(self._onSegmentation)
         ui.strengthSlider.valueChanged.connect(self._onStrength)
         ui.keepStrengthButton.clicked.connect(self.keepStrength)
+        ui.undoButton.clicked.connect(self.undo)
+        ui.inputButton.clicked.connect(self.toggleInput)
+        self.tools = ResultTools(context, ui, lambda: self.output, self.leave)
         ui.exportButton.clicked.connect(self._onExport)
 
     @property
@@ -67,11 +82,13 @@ class ResultArea:
         canCompare = source is not None and not self.isKeeping
         ui.resultButton.visible = ui.resultSelector.nodeCount() > 0
         ui.resultSelector.setCurrentNode(output)
-        ui.factsLabel.text = factsOf(output)
-        ui.factsLabel.visible = bool(ui.factsLabel.text)
+        self._showFacts()
         for mode, button in self._modes.items():
             button.checked = mode == self.compare.mode
             button.enabled = canCompare
+        self._isInput = self._isInput and self.compare.mode != "none"
+        ui.inputButton.enabled, ui.inputButton.checked = canCompare, self._isInput
+        self.tools.update(self.isKeeping)
         ui.strengthSlider.value = self.context.state.strength if self.context.state else 1.0
         ui.strengthSlider.enabled = canCompare and self.compare.mode != "none"
         ui.strengthSlider.toolTip = (
@@ -95,6 +112,16 @@ class ResultArea:
         ui.segmentationButton.enabled = display is not None
         ui.segmentationButton.checked = display is not None and bool(display.GetVisibility())
 
+    def _showFacts(self):
+        """One line, and the rest on demand."""
+        ui, output = self.ui, self.output
+        ui.factsLabel.text, more = factsOf(output), moreFactsOf(output)
+        ui.factsLabel.visible = bool(ui.factsLabel.text)
+        ui.moreFactsLabel.text = ui.factsButton.toolTip = more
+        ui.factsButton.visible = bool(more)
+        ui.moreFactsLabel.visible = bool(more) and ui.factsButton.checked
+        self._notice.show(*noticeOf(output))
+
     def _showKeep(self):
         """Whether the strength can be kept, and why not."""
         ui = self.ui
@@ -104,13 +131,21 @@ class ResultArea:
         ui.keepStrengthButton.enabled = ui.strengthSlider.enabled and not problem
         ui.keepStrengthButton.toolTip = problem or _(
             "Blend the voxels of the enhanced volume with its input, without running again."
-            " This cannot be undone: for the full result, enhance again"
+            " “Undo” brings the full result back until the scene is closed"
+        )
+        canUndo = self._undo is not None and self._undo.output is self.output
+        ui.undoButton.enabled = canUndo and self._undo.isPossible and not self.isKeeping
+        ui.undoButton.toolTip = (
+            _("Bring the full result back")
+            if ui.undoButton.enabled
+            else _("There is nothing to undo: no strength was kept, or voxels were changed since.")
         )
 
     def showNew(self, output):
         """Show a result that has just come out, in the mode that is on, or fading."""
         mode = self.compare.mode if self.compare.mode != "none" else "fade"
-        self.compare.show(output, mode, 1.0)
+        self.context.state.strength = _MILDER if hasAlarm(output) else 1.0
+        self.compare.show(output, mode, self.context.state.strength)
 
     def follow(self, node):
         """Another input was chosen: its latest result belongs here, and no comparison of others."""
@@ -130,6 +165,7 @@ class ResultArea:
 
     def leave(self):
         """Put the views back."""
+        self._isInput = False
         self.compare.leave()
         self.update()
 
@@ -141,7 +177,9 @@ class ResultArea:
     def forget(self):
         """The scene closes: there is nothing to put back."""
         self._timer.stop()
-        self._steps = None
+        self._steps = self._undo = None
+        self._isInput = False
+        self.tools.forget()
         self.compare.forget()
 
     # --- what the buttons do ------------------------------------------------------------------
@@ -154,8 +192,21 @@ class ResultArea:
 
     @guarded
     def _onMode(self, mode):
+        self._isInput = False
         if self.output is not None:
             self.compare.show(self.output, mode, self.context.state.strength)
+            self.compare.setStrength(self.context.state.strength)
+        self.update()
+
+    @guarded
+    def toggleInput(self, *_checked):
+        """Show the input alone, or the correction again; begins to fade where nothing compares."""
+        if not self.ui.inputButton.enabled:
+            return
+        self._isInput = not self._isInput
+        if self.compare.mode == "none":
+            self.compare.show(self.output, "fade", self.context.state.strength)
+        self.compare.setStrength(0.0 if self._isInput else self.context.state.strength)
         self.update()
 
     @guarded
@@ -166,10 +217,10 @@ class ResultArea:
         self.update()
 
     @guarded
-    def _onSegmentation(self, checked=False):
+    def _onSegmentation(self, *_checked):
         segmentation = results.linked(self.output, "segmentation")
         if segmentation is not None:
-            segmentation.GetDisplayNode().SetVisibility(bool(checked))
+            segmentation.GetDisplayNode().SetVisibility(bool(self.ui.segmentationButton.checked))
 
     @guarded
     def _onExport(self, *_checked):
@@ -179,6 +230,7 @@ class ResultArea:
     def _onStrength(self, value):
         if self._isUpdating or self.context.state is None:
             return
+        self._isInput = self.ui.inputButton.checked = False
         self.context.state.strength = value
         self.compare.setStrength(value)
         self._showKeep()
@@ -199,8 +251,8 @@ class ResultArea:
         try:
             next(self._steps)
             return
-        except StopIteration:
-            pass
+        except StopIteration as stop:
+            self._undo = stop.value
         except BaseException:
             self._endKeeping()
             raise
@@ -211,10 +263,21 @@ class ResultArea:
         self.context.message(
             "info",
             _(
-                "The enhanced volume now has {share} % of the correction. This cannot be undone: "
-                "for the full result, enhance again."
+                "The enhanced volume now has {share} % of the correction. “Undo” brings the full "
+                "result back until the scene is closed."
             ).format(share=round(100 * strength)),
         )
+
+    @guarded
+    def undo(self, *_checked):
+        """Bring back what the result was before a strength was kept."""
+        self._undo.undo()
+        _state, strength = self._kept
+        self._undo = None
+        self.context.state.strength = strength
+        self.compare.setStrength(strength)
+        self.update()
+        self.context.message("info", _("The full result is back; the views show the strength."))
 
     def _endKeeping(self):
         self._timer.stop()
@@ -229,26 +292,57 @@ def tookText(seconds):
 
 
 def factsOf(output):
-    """Model, device, seconds and, where present, warnings, uncertainty and intended use.
+    """Model, device and seconds in a line.
 
-    All from what is saved with the nodes, so a scene opened later shows the same.
+    As all facts, from what is saved with the nodes: a scene opened later shows the same.
     """
+    return _madeBy(output) if output is not None and bridge.isInScene(output) else ""
+
+
+def moreFactsOf(output):
+    """Noise, what the model learned from, and the state of segmentation and uncertainty."""
     if output is None or not bridge.isInScene(output):
         return ""
-    lines = [_madeBy(output), _noise(output), *_scopes(output)]
-    lines += [_("Warning: {warning}.").format(warning=warning) for warning in warningsOf(output)]
-    lines += [_structures(output), _uncertainty(output)]
-    if results.linked(output, "input") is None:
-        lines.append(_("Its input is not in the scene, so it cannot be compared."))
-    lines.append(output.GetAttribute("MedEnhance.use") or "")
+    lines = [_noise(output), *_scopes(output), _structures(output), _uncertainty(output)]
     return "\n".join(filter(None, lines))
 
 
+def hasAlarm(output):
+    """Whether structure in a result may be wrong, by the warnings of its run."""
+    return any(code in _ALARMS for code, *_text in provenance.doubtsOf(output))
+
+
+def noticeOf(output):
+    """What to know before a result is looked at: (level, sentence, details), as a Notice takes it.
+
+    The sentence is the warning of most weight; the details have all, with what to do.
+    """
+    if output is None or not bridge.isInScene(output):
+        return "info", "", ""
+    found = warningsOf(output)
+    if not found:
+        lost = results.linked(output, "input") is None
+        text = _("Its input is not in the scene, so it cannot be compared.")
+        return "info", text if lost else "", ""
+    level, message, _hint = found[0]
+    text = sentence(message)
+    if len(found) > 1:
+        text = _("{sentence} And {count} more.").format(sentence=text, count=len(found) - 1)
+    lines = [sentence(f"{each}: {hint}" if hint else each) for _level, each, hint in found]
+    return level, text, "\n".join(lines)
+
+
 def warningsOf(output):
-    """The warnings of the run about the model or the input, in sentences."""
+    """The warnings of the run: (level, message, what to do) of each, those of most weight first."""
+    found = [
+        ("alarm" if code in _ALARMS else "warning", message, hint)
+        for code, message, hint in provenance.doubtsOf(output)
+    ]
     segmentation = results.linked(output, "segmentation")
     ofLabels = provenance.figuresOf(segmentation).get("doubt_of_labels") if segmentation else None
-    return list(dict.fromkeys([*provenance.warningsOf(output), *([ofLabels] if ofLabels else [])]))
+    if ofLabels:
+        found.append(("warning", str(ofLabels), ""))
+    return sorted(dict.fromkeys(found))  # "alarm" comes first
 
 
 def uncertaintyText(output):
@@ -278,6 +372,8 @@ def _madeBy(output):
         facts.append(tookText(manifest["seconds"]))
     if results.strengthOf(output) != 1.0:
         facts.append(_("strength {strength:.2f}").format(strength=results.strengthOf(output)))
+    if provenance.regionOf(output):
+        facts.append(_("in {region} only").format(region=provenance.regionOf(output)))
     if provenance.isDeblurred(output):
         facts.append(_("blur reduced"))
     return " · ".join(str(fact) for fact in facts if fact)

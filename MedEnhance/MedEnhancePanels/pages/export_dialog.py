@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 from MedEnhancePanels.errors import PanelError, guarded
 from MedEnhancePanels.nodes import bridge, dicom_source
 from MedEnhancePanels.pages import load_choices
-from MedEnhancePanels.pages.widgets import JobProgress, openPath
+from MedEnhancePanels.pages.widgets import JobProgress, openPath, withWarnings
 from MedEnhancePanels.tasks import dicom_export
 
 _FOLDER = "MedEnhance/DicomFolder"
@@ -98,7 +98,7 @@ class ExportDialog:
             ("uncertainty", ui.uncertaintyCheckBox),
         ):
             box.visible = box.checked = role in parts
-        ui.partsLabel.visible = len(parts) > 1
+        ui.partsArea.visible = len(parts) > 1
         ui.seriesDescriptionEdit.text = node.GetName()
         problem = dicom_source.problem()
         ui.databaseCheckBox.enabled = not problem
@@ -271,11 +271,7 @@ def outcomeText(work):
         lines.append(_("They were copied into Slicer's DICOM database."))
     if work.folder:
         lines.append(_("They are in {folder}.").format(folder=work.folder))
-    return "\n".join([" ".join(lines), *map(_sentence, work.warnings)])
-
-
-def _sentence(text):
-    return f"{text[:1].upper()}{text[1:].rstrip('. ')}."
+    return withWarnings(" ".join(lines), work.warnings)
 
 
 def _belongsTo(row, isDeidentified):

@@ -58,8 +58,7 @@ class FirstUsePanel(Page):
         self._fill(packages)
         needsTorch = any(package.name == "torch" for package in packages)
         ui = self.ui
-        for widget in (ui.computeCaption, ui.computeComboBox, ui.computeLabel):
-            widget.visible = needsTorch
+        ui.computeArea.visible = ui.computeLabel.visible = needsTorch
         ui.computeLabel.text = self._computeText()
         total = sum(package.megabytes for package in packages)
         ui.introLabel.text = _(

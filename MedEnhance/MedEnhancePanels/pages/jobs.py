@@ -12,7 +12,7 @@ from slicer.i18n import tr as _
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.job import durationText, stageText
 from MedEnhancePanels.pages.first_use import showEnd, startCheck
-from MedEnhancePanels.pages.widgets import Page, openPath, ticking
+from MedEnhancePanels.pages.widgets import Page, openPath, ticking, withWarnings
 
 _TITLE, _STATE, _STARTED, _TOOK = range(4)
 _MOST_REMEMBERED = 100
@@ -122,7 +122,7 @@ class JobsPanel(Page):
         self._rows = []
         self._check = None
         self._shownLog = None
-        self._timer = ticking(_TICK_MS, self._showTimes)
+        self._timer = ticking(self.widget, _TICK_MS, self._showTimes)
         self._setup()
         context.runner.onChange(self._onChange)
         self.refresh()
@@ -234,7 +234,7 @@ class JobsPanel(Page):
         ui.progressBar.visible = not job.isFinished
         ui.progressBar.value = int(100 * job.fraction)
         error, details = _errorOf(job)
-        text = "\n".join(line for line in (error, *job.warnings) if line)
+        text = withWarnings(error, job.warnings)
         ui.messageLabel.text = text
         ui.messageLabel.visible = bool(text)
         ui.traceButton.visible = bool(details)

@@ -18,7 +18,13 @@ from MedEnhancePanels.pages.load_choices import (
     seriesName,
     startSeries,
 )
-from MedEnhancePanels.pages.widgets import JobProgress, Page, askForFile, singleShot
+from MedEnhancePanels.pages.widgets import (
+    JobProgress,
+    NodeSelectors,
+    Page,
+    askForFile,
+    singleShot,
+)
 from MedEnhancePanels.tasks import compression, samples
 from MedEnhancePanels.tasks.files import (
     CONTAINER,
@@ -44,9 +50,10 @@ class LoadPanel(Page):
         self._series = SeriesTable(self.ui, self._onSeries)
         self._repair = RepairOffer(self.ui)
         frame, bar, label = self.ui.progressFrame, self.ui.progressBar, self.ui.progressLabel
+        self._selectors = NodeSelectors(self.ui.inputSelector)
         self._progress = JobProgress(frame, bar, label, self.ui.cancelButton, hasTitle=True)
         self._observed = []
-        self._settle = singleShot(_SETTLE_MS, self.updateCard)
+        self._settle = singleShot(self.widget, _SETTLE_MS, self.updateCard)
         self._sampleMenu = qt.QMenu(self.ui.sampleButton)
         self._sampleActions = []
         self._download = None
@@ -77,6 +84,7 @@ class LoadPanel(Page):
 
     def cleanup(self):
         super().cleanup()
+        self._selectors.cleanup()
         self._settle.stop()
         self._observe(None)
         self._progress.forget()
@@ -268,7 +276,9 @@ class LoadPanel(Page):
         ui.modalityComboBox.setCurrentIndex(card.MODALITIES.index(found.modality))
         unit = bridge.unitsOf(card.firstVolume(node))
         low, high = (card.numberText(value) for value in found.range)
-        ui.sizeLabel.text = _("{size} voxels").format(size=" × ".join(map(str, found.size)))
+        size = _("{frames} frames of {size} voxels") if found.frames > 1 else _("{size} voxels")
+        across = " × ".join(map(str, found.size))
+        ui.sizeLabel.text = size.format(size=across, frames=found.frames)
         ui.extentLabel.text = _("{size} mm").format(
             size=" × ".join(card.numberText(round(value, 1)) for value in found.extentMm)
         )
@@ -276,8 +286,6 @@ class LoadPanel(Page):
             size=" × ".join(f"{value:.4g}" for value in found.spacing)
         )
         ui.orientationLabel.text = found.orientation or _("not rectangular")
-        ui.framesCaption.visible = ui.framesLabel.visible = found.frames > 1
-        ui.framesLabel.text = str(found.frames)
         ui.typeLabel.text = (
             _("{low} to {high} {unit} ({type})")
             .format(low=low, high=high, unit=unit, type=found.type)

@@ -1,8 +1,19 @@
 """What pages share: the base class of a page, the progress of a job, dialogs and timers."""
 
 import qt
+import slicer
+import vtk
+from slicer.i18n import tr as _
 
 from MedEnhancePanels.job import stageText
+
+#: Observers with it are called before those of Slicer's selectors, which have 0.
+FIRST = 10.0
+#: Of frames that are seen on light and on dark grounds.
+COLORS = {"red": "#d32f2f", "amber": "#c77700", "green": "#2e7d32", "gray": "#808080"}
+#: The color of a message, by its weight.
+_COLOR_OF = {"error": "red", "alarm": "red", "warning": "amber", "info": "gray"}
+_ICON_PIXELS = 20
 
 
 class Page:
@@ -47,6 +58,31 @@ class Page:
             self._stopObserving()
         self._stopObserving = state.observe(lambda _state: self.update()) if state else None
         self.state = state
+
+
+class NodeSelectors:
+    """Selectors that show nothing once their node is removed from the scene.
+
+    Left alone, Slicer's selectors take the neighbor of a node that goes, also where they offer
+    "None", and signal it as if the user had chosen it.
+    """
+
+    def __init__(self, *selectors):
+        self._selectors, self._scene = selectors, slicer.mrmlScene
+        event = self._scene.NodeAboutToBeRemovedEvent
+        self._tag = self._scene.AddObserver(event, self._onRemoval, FIRST)
+
+    def cleanup(self):
+        self._scene.RemoveObserver(self._tag)
+        self._selectors = ()
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def _onRemoval(self, _scene, _event, node):
+        if self._scene.IsClosing():
+            return
+        for selector in self._selectors:
+            if selector.currentNode() is node:
+                selector.setCurrentNode(None)
 
 
 class JobProgress:
@@ -98,16 +134,108 @@ class JobProgress:
         self._label.text = ": ".join(filter(None, (title, stageText(self._job))))
 
 
-def singleShot(milliseconds, callback):
-    """A timer that calls back once, that long after its last start."""
-    timer = ticking(milliseconds, callback)
+class Notice:
+    """A colored frame with an icon, a sentence and, on demand, details; hidden while it is empty.
+
+    The weight has a color, an icon and, for screen readers, a word.
+    """
+
+    def __init__(self, ui, name):
+        """name: of the form's widgets: <name>Frame, <name>Icon, <name>Label, …"""
+        parts = ("Frame", "Icon", "Label", "DetailsButton", "Details")
+        self._frame, self._icon, self._label, self._button, self._details = (
+            getattr(ui, name + part) for part in parts
+        )
+        self._button.toggled.connect(self._details.setVisible)
+        self.show("info", "")
+
+    def show(self, level, text, details=""):
+        """level: "info", "warning", "alarm" or "error"; text: empty for nothing to say."""
+        if details != self._details.text:
+            self._button.checked = False
+            self._details.text = details
+        self._details.visible = bool(details) and self._button.checked
+        self._button.visible = bool(details)
+        self._label.text = text
+        self._frame.visible = bool(text)
+        showWeight(self._frame, self._icon, level)
+
+
+def showWeight(frame, icon, level):
+    """Give a frame the color of a message's weight, and a label the icon of it."""
+    setBorder(frame, _COLOR_OF[level])
+    icons = {
+        "info": (qt.QStyle.SP_MessageBoxInformation, _("Information")),
+        "warning": (qt.QStyle.SP_MessageBoxWarning, _("Warning")),
+        "alarm": (qt.QStyle.SP_MessageBoxCritical, _("Alarm")),
+        "error": (qt.QStyle.SP_MessageBoxCritical, _("Error")),
+    }
+    kind, word = icons[level]
+    icon.setPixmap(frame.style().standardIcon(kind).pixmap(_ICON_PIXELS, _ICON_PIXELS))
+    icon.accessibleName = word
+
+
+def setBorder(frame, color):
+    """color: a key of COLORS."""
+    style = f"QFrame#{frame.objectName} {{ border: 2px solid {COLORS[color]}; }}"
+    if frame.styleSheet != style:  # setting one lays everything out anew
+        frame.styleSheet = style
+
+
+def showIcon(button, kind):
+    """Show one of the style's own icons on a button; kind: of QStyle."""
+    button.icon = button.style().standardIcon(kind)
+
+
+def sentence(text):
+    """A warning or a remark with a capital letter and a full stop."""
+    first = text.partition(" ")[0]
+    # "scan.ucv is damaged": names stay as they are.
+    begin = text[:1] if "." in first.rstrip(".") or "_" in first else text[:1].upper()
+    return f"{begin}{text[1:].rstrip('. ')}."
+
+
+def withWarnings(first, warnings):
+    """A text and, each in a line of its own, warnings."""
+    return "\n".join([*([first] if first else []), *map(sentence, warnings)])
+
+
+class Shortcuts:
+    """Keys that work in the whole window, as slice views have the focus, while a page is shown."""
+
+    def __init__(self, widget, slots):
+        """slots: what each key sequence calls."""
+        self._widget, self._slots, self._made = widget, slots, []
+
+    def begin(self):
+        self.end()
+        parent = slicer.util.mainWindow() or self._widget
+        for keys, slot in self._slots.items():
+            shortcut = qt.QShortcut(qt.QKeySequence(keys), parent)
+            shortcut.activated.connect(slot)
+            self._made.append(shortcut)
+
+    def end(self):
+        for shortcut in self._made:
+            shortcut.enabled = False  # its deletion waits for the event loop
+            shortcut.deleteLater()
+        self._made = []
+
+
+def singleShot(parent, milliseconds, callback):
+    """A timer that calls back once, that long after its last start; it goes with its parent."""
+    timer = ticking(parent, milliseconds, callback)
     timer.setSingleShot(True)
     return timer
 
 
-def ticking(milliseconds, callback):
-    """A timer that calls back again and again while it is started."""
-    timer = qt.QTimer()
+def ticking(parent, milliseconds, callback):
+    """A timer that calls back again and again while it is started; it goes with its parent.
+
+    parent: a widget. A connection keeps its slot, and so whoever has it, as long as the timer
+    lives: one without a parent, which its owner keeps, would never go.
+    """
+    timer = qt.QTimer(parent)
     timer.setInterval(milliseconds)
     timer.timeout.connect(callback)
     return timer
@@ -128,6 +256,12 @@ def askForNewFile(parent, title, start="", kinds=""):
 
 def _path(answer):
     return answer[0] if isinstance(answer, tuple) else answer  # one binding adds the filter
+
+
+def askForText(parent, title, label, text=""):
+    """What the user enters in a line; "" where the dialog was cancelled."""
+    answer = qt.QInputDialog.getText(parent, title, label, qt.QLineEdit.Normal, text)
+    return _path(answer) or ""
 
 
 def openPath(path):

@@ -46,8 +46,8 @@ def keepStrength(output, strength):
         output: the enhanced volume node.
         strength: 0 to 1.
     Returns:
-        The steps, a generator of fractions. It raises PanelError if voxels were changed since, and
-        InputError if input and result do not belong together.
+        The steps, a generator of fractions, whose own return value is an Undo. It raises PanelError
+        if voxels were changed since, and InputError if input and result do not belong together.
     Raises:
         PanelError: the result cannot be blended.
     """
@@ -66,6 +66,7 @@ def keepStrength(output, strength):
 
 def _steps(parts, source, strength, watch):
     output, made = parts["output"], {role: slicer.vtkMRMLScalarVolumeNode() for role in parts}
+    before = Undo(output, parts.values())
     history = yield from watch.during(_blend(made["output"], source, output, strength), 0.0, 0.5)
     if "uncertainty" in parts:
         steps = _blendDeviation(made["uncertainty"], parts["uncertainty"], source, output, strength)
@@ -76,6 +77,8 @@ def _steps(parts, source, strength, watch):
     for role, node in parts.items():
         _handOver(made[role], node, strength)
     results.setHistory(output, history)
+    before.begin()
+    return before
 
 
 def _blend(blended, source, output, strength):
@@ -119,6 +122,45 @@ def _handOver(blended, node, strength):
         provenance.setManifest(node, manifest_at_strength(manifest, strength))
     node.SetAndObserveImageData(blended.GetImageData())
     slicer.util.arrayFromVolumeModified(node)
+
+
+class Undo:
+    """What a result and its parts were before a strength was kept, in memory."""
+
+    def __init__(self, output, nodes):
+        self.output = output
+        self._before = [
+            (node, node.GetImageData(), _attributesOf(node), node.GetDescription())
+            for node in nodes
+        ]
+        self._after = {}
+
+    def begin(self):
+        """From now on: whatever is changed after this call cannot be undone."""
+        self._after = {node: bridge.voxelState(node) for node, *_rest in self._before}
+
+    @property
+    def isPossible(self):
+        """Whether all parts are in the scene, with the voxels that the blend gave them."""
+        return all(
+            bridge.isInScene(node) and bridge.voxelState(node) == state
+            for node, state in self._after.items()
+        )
+
+    def undo(self):
+        """Give every part its former voxels, history and manifest."""
+        for node, image, attributes, description in self._before:
+            for name in set(_attributesOf(node)) - set(attributes):
+                node.RemoveAttribute(name)
+            for name, value in attributes.items():
+                node.SetAttribute(name, value)
+            node.SetDescription(description)
+            node.SetAndObserveImageData(image)
+            slicer.util.arrayFromVolumeModified(node)
+
+
+def _attributesOf(node):
+    return {name: node.GetAttribute(name) for name in node.GetAttributeNames()}
 
 
 class _Watch:

@@ -335,12 +335,18 @@ class Import:
         self._overdue.stop()
         if finished is None:
             return
-        qt.QTimer.singleShot(0, lambda: _alive.discard(self))
+        qt.QTimer.singleShot(0, self._letGo)
         error = PanelError.cancelled() if self._isCancelled else self._fault()
         if error is not None and self._database.isOpen:
             for uid in self._series:
                 self._database.removeSeries(uid)
         finished(error)
+
+    def _letGo(self):
+        """After its own signals: their connections would keep this object."""
+        _alive.discard(self)
+        self._indexer.deleteLater()
+        self._overdue.deleteLater()
 
     def _fault(self):
         if not self._database.isOpen:

@@ -12,6 +12,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedEnhanceLib.spg.config import MODALITIES, DistillConfig
+from MedEnhanceLib.spg.statistics import NUMBERS
 from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge
@@ -24,6 +25,8 @@ ROLES = {
     "train": ("MedEnhance.trainAs", ("high", "low", "none")),
     "distill": ("MedEnhance.distillAs", ("use", "none")),
 }
+#: The kind of the job that measures what can be gained.
+ROOM = "distill-room"
 #: Priors that are a patient of the cohort, whom every image then shows.
 EXPOSING = ("patient", "representative")
 #: Of a volume node: the run that it was copied for, and the number of its patient there.
@@ -51,7 +54,7 @@ DistillOptions = arguments.optionsClass(
     DistillConfig,
     _DistillOptions,
     first=[("name", MISSING)],
-    only=("task", "images_per_patient", "held_out", "device", "licence"),
+    only=("task", "method", "images_per_patient", "held_out", "device", "licence"),
     budget="cpu",
     modality="auto",
 )
@@ -231,6 +234,26 @@ def _priorProblem(prior, cohort):
     return ""
 
 
+def sharedText(prior, options):
+    """What of the patients the result gives to whoever gets it, in a sentence or two."""
+    matching = _("{count} images for each patient, made from that patient's images").format(
+        count=options.imagesPerPatient
+    )
+    statistics = _("{count} numbers, which are means over all patients").format(count=NUMBERS)
+    if prior.exposes:
+        whose = _("and images of the prior, who is a patient of the cohort")
+    else:
+        whose = _("and no image of any of them: its images show the prior")
+    texts = {
+        "matching": _("Will be shared: {matching}."),
+        "statistics": _("Will be shared: {statistics}, {whose}."),
+    }
+    either = _("Will be shared, as the method turns out: {matching}; or {statistics}, {whose}.")
+    return texts.get(options.method, either).format(
+        matching=matching, statistics=statistics, whose=whose
+    )
+
+
 def warningsAbout(cohort, prior, options):
     """What the user should know before a long run, as sentences."""
     warnings = []
@@ -264,7 +287,8 @@ def start(runner, root, cohort, prior, options):
     run = Run.create(root, options, "distill")
     numbers = _numbersOf(members)
     run.record["params"] = _params(run, options, prior, cohort, numbers)
-    copies = _copies(run, members, numbers, prior)
+    _keepNumbers(run, members, numbers)
+    copies = _copies(run.folder, members, numbers, prior)
     if not copies:
         run.record["state"] = "running"
     run.save()
@@ -273,19 +297,39 @@ def start(runner, root, cohort, prior, options):
 
 def _params(run, options, prior, cohort, numbers):
     """The job's parameters, as docs/jobs.md says."""
+    return {**_question(run.folder, options, prior, cohort, numbers), "out": run.out}
+
+
+def _question(folder, options, prior, cohort, numbers):
+    """Which cohort, and how it is distilled; folder: of the copies of volumes of the scene."""
     isPath = isinstance(cohort, PathCohort)
     named = {
         "file": prior.path,
-        "scene": _priorCopy(run),
+        "scene": _priorCopy(folder),
         "patient": f"patient:{numbers.get(prior.patient, prior.patient)}",
     }
     return {
-        "cohort": cohort.path if isPath else os.path.join(run.folder, "data"),
+        "cohort": cohort.path if isPath else os.path.join(folder, "data"),
         "pattern": (cohort.pattern.strip() or "*") if isPath else "*",
         "modality": options.modality if options.modality in MODALITIES else None,
-        "out": run.out,
         "config": options.fields() | {"prior": named.get(prior.kind, prior.kind)},
     }
+
+
+def startRoom(runner, cohort, prior, options):
+    """Begin to measure what can be gained by a distillation; returns a Job.
+
+    Its result has a `sentence` about it; nothing is kept.
+    """
+    members = [] if isinstance(cohort, PathCohort) else used(cohort)
+    numbers = _numbersOf(members)
+
+    def send(job):
+        job.params = _question(job.folder, options, prior, cohort, numbers)
+        yield from long_run.writeCopies(_copies(job.folder, members, numbers, prior))
+
+    title = _("Estimate what a distillation can gain")
+    return runner.submit(ROOM, {}, title=title, before=send, own=True)
 
 
 def estimateParams(cohort, prior, options):
@@ -308,20 +352,26 @@ def _numbersOf(members):
     return {name: f"patient-{place:03d}" for place, name in enumerate(patientsOf(members))}
 
 
-def _priorCopy(run):
-    return os.path.join(run.folder, "prior", "prior.nrrd")
+def _priorCopy(folder):
+    return os.path.join(folder, "prior", "prior.nrrd")
 
 
-def _copies(run, members, numbers, prior):
-    """(node, path) of each volume to copy into the run's folder; records the patients' numbers."""
-    copies = []
-    for place, member in enumerate(members):
-        number = numbers[member.patient]
-        member.node.SetAttribute(_NUMBER_ATTRIBUTE, f"{os.path.basename(run.folder)}/{number}")
-        copies.append((member.node, os.path.join(run.folder, "data", number, f"{place:03d}.nrrd")))
+def _copies(folder, members, numbers, prior):
+    """(node, path) of each volume to copy into a folder."""
+    copies = [
+        (member.node, os.path.join(folder, "data", numbers[member.patient], f"{place:03d}.nrrd"))
+        for place, member in enumerate(members)
+    ]
     if prior.kind == "scene":
-        copies.append((prior.node, _priorCopy(run)))
+        copies.append((prior.node, _priorCopy(folder)))
     return copies
+
+
+def _keepNumbers(run, members, numbers):
+    """Record in the scene which number a patient has in a run."""
+    for member in members:
+        kept = f"{os.path.basename(run.folder)}/{numbers[member.patient]}"
+        member.node.SetAttribute(_NUMBER_ATTRIBUTE, kept)
 
 
 def namesIn(run):

@@ -8,6 +8,7 @@ startSegment: labels and table of a volume as it is
 import json
 import os
 
+import numpy as np
 import slicer
 import vtk
 from slicer.i18n import tr as _
@@ -15,7 +16,7 @@ from slicer.i18n import tr as _
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge, nrrd, results
+from MedEnhancePanels.nodes import bridge, nrrd, provenance, region, results
 from MedEnhancePanels.tasks.node_job import NodeJob, share
 
 #: Which file holds a kind of result that is a volume.
@@ -26,8 +27,9 @@ class _EnhanceOptions:
     """How a volume is enhanced: the options of EnhanceConfig, and what is a node here.
 
     guide: a volume node whose look is taken over, or None. noiseMap: make a volume of the measured
-    noise too. segment: find labels too, with the model
-    `head`. output: a volume node to write into; None makes a new one.
+    noise too. segment: find labels too, with the model `head`. output: a volume node to write into;
+    None makes a new one. region: a markups ROI node, or a segmentation node with the ID of its
+    segment in regionSegment: nothing outside of it is changed.
     """
 
     def config(self):
@@ -44,6 +46,8 @@ EnhanceOptions = arguments.optionsClass(
     segment=False,
     head="auto",
     output=None,
+    region=None,
+    regionSegment="",
 )
 
 
@@ -93,9 +97,15 @@ class _Enhancement(NodeJob):
         self.options = options
         self._provenance, self._histories, self._suffix = {}, {}, ""
         self._uncertaintyFacts = {}
+        self._part = None
 
     def before(self, job):
-        yield from _sendInputs(self, self.send, job, self.options)
+        if self.options.region is not None:
+            self._part = region.partOf(self.node, self.options.region, self.options.regionSegment)
+            yield from _sendInputs(self, self._sendPart, job, self.options)
+            job.params["config"]["bias_correction"] = "none"  # shading needs the whole volume
+        else:
+            yield from _sendInputs(self, self.send, job, self.options)
         if self.options.segment:
             job.params["segmentation_output"] = os.path.join(job.folder, "labels.nrrd")
             job.params["head"] = self.options.head
@@ -103,6 +113,14 @@ class _Enhancement(NodeJob):
             job.params["uncertainty_output"] = os.path.join(job.folder, "uncertainty.nrrd")
         if self.options.noiseMap:
             job.params["noise_output"] = os.path.join(job.folder, "noise.nrrd")
+
+    def _sendPart(self, job, node, name):
+        """Send the region with its margin; a guide as a whole."""
+        if node is not self.node:
+            yield from self.send(job, node, name)
+            return
+        job.params[name] = os.path.join(job.folder, f"{name}.nrrd")
+        yield from bridge.sendVolume(node, job.params[name], box=self._part.outer)
 
     def place(self, job):
         self._provenance = _provenanceOf(job.result, "model")
@@ -112,6 +130,8 @@ class _Enhancement(NodeJob):
             for derived, role in _FILES.items()
             if role in job.result["outputs"]
         }
+        if self._part is not None:
+            self._recordRegion()
         self._suffix = results.freeSuffix(*_names(self.node).values())
         if self.options.task == "slices":
             yield from self._placeThinSlices(job)
@@ -120,6 +140,19 @@ class _Enhancement(NodeJob):
         else:
             self.checkGrid()
             yield from self._placeVolume(job)
+
+    def _recordRegion(self):
+        """In the history and the manifest: outside of the region it is the input."""
+        name = region.nameOf(self.options.region, self.options.regionSegment)
+        step = provenance.noteFor(f"restricted to the region {name}")
+        self._histories["enhanced"] = [*self._histories.get("enhanced", ()), step]
+        manifest = json.loads(self._provenance["manifest"] or "{}")
+        manifest["region"] = {
+            "name": name,
+            "voxels": int(self._part.mask.sum()),
+            "box": [list(ends) for ends in self._part.box],
+        }
+        self._provenance["manifest"] = json.dumps(manifest, separators=(",", ":"))
 
     def _placeVolume(self, job):
         source, files = self.node, job.result["outputs"]
@@ -177,10 +210,32 @@ class _Enhancement(NodeJob):
         """The output with its voxels. What a user chose is not touched yet: a run that ends
         half-way must leave it as it was, so that a volume outside of the scene stands in for it."""
         filled = output if output is not self.options.output else slicer.vtkMRMLScalarVolumeNode()
-        yield from bridge.receiveVoxels(path, filled, watched=output)
+        if self._part is None:
+            yield from bridge.receiveVoxels(path, filled, watched=output)
+        else:
+            yield from self._fillRegion(path, filled, output)
         if filled is output:
             self._present(output)
         return filled
+
+    def _fillRegion(self, path, filled, output):
+        """The input with the enhanced voxels in its region."""
+        if self.hasNewVoxels:
+            raise PanelError(
+                _("{name} was changed during the run").format(name=self.node.GetName()),
+                _("Run it again."),
+                "input",
+            )
+        enhanced = slicer.vtkMRMLScalarVolumeNode()
+        yield from share(bridge.receiveVoxels(path, enhanced, watched=output), 0.0, 0.7)
+        before, after = (slicer.util.arrayFromVolume(node) for node in (self.node, enhanced))
+        target = bridge.allocate(filled, before.shape, np.result_type(before, after))
+        for chunk, fraction in results.chunks(before.shape):
+            target[chunk] = before[chunk]
+            yield 0.7 + 0.3 * fraction
+        inside, part = target[region.slicesOf(self._part.box)], self._part
+        inside[part.mask] = after[part.inOuter][part.mask]
+        slicer.util.arrayFromVolumeModified(filled)
 
     def _handOver(self, filled, output):
         output.SetAndObserveImageData(filled.GetImageData())
@@ -375,6 +430,8 @@ def _checkOptions(node, options):
             _("Leave the output out."),
             "config",
         )
+    if options.region is not None:
+        _checkRegion(node, options)
     if options.segment:
         _checkSegmentable(node)
     elif options.head != "auto":
@@ -382,6 +439,19 @@ def _checkOptions(node, options):
         raise PanelError(
             message.format(head=options.head),
             _("Select segmentation too, or leave out this model."),
+            "config",
+        )
+
+
+def _checkRegion(node, options):
+    problem = region.problemOf(node, options.region, options.regionSegment)
+    if problem:
+        raise PanelError(problem, code="input")
+    needsWhole = options.uncertainty or options.noiseMap or options.segment
+    if needsWhole or options.task == "slices" or options.biasCorrection == "n4":
+        raise PanelError(
+            _("Maps, segmentation, thin slices and N4 need the whole volume, not a region"),
+            _("Leave out the region, or these."),
             "config",
         )
 

@@ -121,6 +121,18 @@ class Run:
         """Whether it has all it needs and has not ended."""
         return self.state in _UNFINISHED and "params" in self.record
 
+    def attacks(self):
+        """How many attacks of a distillation's audit could have found a leak, and of how many.
+
+        None: the audit's figures are not there.
+        """
+        audit = _jsonIn(os.path.join(self.out, "audit", "audit.json"))
+        found, others = audit.get("findings"), audit.get("not_run")
+        if not isinstance(found, list) or not isinstance(others, list):
+            return None
+        could = sum(isinstance(one, dict) and one.get("is_blind") is False for one in found)
+        return could, len(found) + len(others)
+
     @property
     def trustedProgram(self):
         """The segmenter whose program the run would execute, or ""."""
@@ -162,12 +174,17 @@ class Run:
 
     def manifest(self):
         """The manifest of a distillation's result; empty if there is none that can be read."""
-        try:
-            with open(os.path.join(self.out, "manifest.json"), encoding="utf-8") as file:
-                fields = json.load(file)
-        except (OSError, ValueError):
-            return {}
-        return fields if isinstance(fields, dict) else {}
+        return _jsonIn(os.path.join(self.out, "manifest.json"))
+
+
+def _jsonIn(path):
+    """The object in a file; an empty one where there is none that can be read."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            fields = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    return fields if isinstance(fields, dict) else {}
 
 
 def picturesIn(pattern):
@@ -268,14 +285,18 @@ def begin(runner, run, copies=()):
 
 
 def _copyVolumes(run, copies):
-    """Write the volumes under names that hold no patient's; a generator of fractions."""
+    yield from writeCopies(copies)
+    run.record["state"] = "running"
+    run.save()
+
+
+def writeCopies(copies):
+    """Write volumes, (node, path), under names that hold no patient's; a generator of fractions."""
     for place, (node, path) in enumerate(copies):
         os.makedirs(os.path.dirname(path), exist_ok=True)
         source = os.path.splitext(os.path.basename(path))[0]
         for fraction in bridge.sendVolume(node, path, source=source):
             yield (place + fraction) / len(copies)
-    run.record["state"] = "running"
-    run.save()
 
 
 def resume(runner, folder):

@@ -1,0 +1,162 @@
+"""Nodes and folders that go while they are chosen: nothing else is chosen in their place."""
+
+from unittest import mock
+
+import slicer
+from medenhance_testing import MedEnhanceTestCase
+
+
+class RemovalTest(MedEnhanceTestCase):
+    KEEPS_WORKER = True
+
+    def setUp(self):
+        super().setUp()
+        from MedEnhancePanels.nodes import bridge, results
+
+        self.results = results
+        self.panel = self.widget.panels["enhance"]
+        self.ui = self.panel.ui
+        self.widget.showPage("enhance")
+        self.nodes = [self.smallVolume(name=name) for name in "ABCD"]
+        for node in self.nodes:
+            node.SetAttribute(bridge.MODALITY, "MR")
+        self.processEvents(80)
+
+    def remove(self, node):
+        slicer.mrmlScene.RemoveNode(node)
+        self.processEvents(80)
+
+    def selectors(self):
+        """Every selector of a node, with the field of the state that it shows."""
+        panels = self.widget.panels
+        return (
+            (self.ui.inputSelector, "inputVolume"),
+            (self.ui.guideSelector, "guideVolume"),
+            (self.ui.outputSelector, "outputVolume"),
+            (panels["load"].ui.inputSelector, "inputVolume"),
+            (panels["compress"].ui.inputSelector, "inputVolume"),
+            (panels["distill"].ui.priorVolumeSelector, "distillPriorVolume"),
+        )
+
+    def test_noSelectorTakesTheNeighborOfANodeThatWasRemoved(self):
+        for selector, field in self.selectors():
+            node = self.smallVolume(name="removed")
+            last = self.smallVolume(name="last")
+            selector.setCurrentNode(node)
+            self.assertIs(getattr(self.context.state, field), node, field)
+            self.remove(node)
+            self.assertIsNone(selector.currentNode(), field)
+            self.assertIsNone(getattr(self.context.state, field), field)
+            self.remove(last)
+
+    def test_eachPageLooksAfterItsOwnSelectors(self):
+        """Several show the same field, so that one page would do for the others."""
+        self.addCleanup(slicer.util.reloadScriptedModule, "MedEnhance")
+        pages = [self.widget.panels[name] for name in ("load", "compress", "enhance")]
+        for page in pages:  # the last one looks after itself in the other tests
+            if page is self.panel:
+                break
+            own = [each for each in pages if each is not page]
+            kept = [each._selectors._selectors for each in own]
+            for each in own:
+                each._selectors._selectors = ()
+            node = self.smallVolume(name="removed")
+            last = self.smallVolume(name="last")
+            page.ui.inputSelector.setCurrentNode(node)
+            slicer.mrmlScene.RemoveNode(node)
+            self.assertIsNone(self.context.state.inputVolume, page)
+            self.remove(last)
+            for each, selectors in zip(own, kept, strict=True):
+                each._selectors._selectors = selectors
+
+    def test_noOtherResultIsShownForOneThatWasRemoved(self):
+        for node in self.nodes[1:]:
+            self.results.stamp(node, "enhanced", self.nodes[0])
+        self.smallVolume(name="E")
+        self.ui.inputSelector.setCurrentNode(self.nodes[0])
+        self.processEvents(80)
+        self.ui.resultSelector.setCurrentNode(self.nodes[2])
+        self.assertIs(self.context.state.enhancedVolume, self.nodes[2])
+        self.remove(self.nodes[2])
+        self.assertIsNone(self.ui.resultSelector.currentNode())
+        self.assertIsNone(self.context.state.enhancedVolume)
+
+    def test_anInputThatIsAGuideTooGoesFromBoth(self):
+        node = self.nodes[1]
+        self.ui.guideSelector.setCurrentNode(node)
+        self.ui.inputSelector.setCurrentNode(node)
+        self.remove(node)
+        state = self.context.state
+        self.assertEqual((state.inputVolume, state.guideVolume), (None, None))
+        self.assertFalse(self.ui.applyButton.enabled)
+
+    def test_afterTheOutputWasRemovedARunMakesANewVolume(self):
+        source, output, other = self.nodes[:3]
+        self.results.stamp(output, "enhanced", source)
+        self.results.link(output, input=source)
+        self.results.stamp(other, "difference", source)
+        self.ui.inputSelector.setCurrentNode(source)
+        self.ui.outputSelector.setCurrentNode(output)
+        self.processEvents(80)
+        self.assertEqual(self.panel.problem(), "")
+        self.remove(output)
+        self.assertIsNone(self.panel.options.output)
+
+    def test_whatIsNoEarlierResultOfThisVolumeIsOverwrittenOnRequestOnly(self):
+        source, difference, elsewhere, again = self.nodes
+        self.results.stamp(difference, "difference", source)
+        for node, of in ((elsewhere, difference), (again, source)):
+            self.results.stamp(node, "enhanced", of)
+            self.results.link(node, input=of)
+        self.ui.inputSelector.setCurrentNode(source)
+        box = self.ui.overwriteCheckBox
+        for node in (difference, elsewhere):
+            self.ui.outputSelector.setCurrentNode(node)
+            self.processEvents(80)
+            self.assertIn("would be lost", self.ui.problemLabel.text)
+            self.assertFalse(self.ui.applyButton.enabled)
+            box.checked = True
+            self.assertTrue(self.ui.applyButton.enabled)
+        self.ui.outputSelector.setCurrentNode(again)
+        self.processEvents(80)
+        self.assertTrue(self.ui.applyButton.enabled)
+
+    def test_aBatchDoesNotGoOnToTheNextFolder(self):
+        hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+        root = hierarchy.GetSceneItemID()
+        folders = [hierarchy.CreateFolderItem(root, name) for name in ("one", "two", "three")]
+        for node, folder in zip(self.nodes, folders, strict=False):
+            hierarchy.SetItemParent(hierarchy.GetItemByDataNode(node), folder)
+        self.ui.batchButton.collapsed = False
+        self.ui.batchSelector.setCurrentItem(folders[1])
+        self.processEvents(80)
+        self.assertTrue(self.ui.batchApplyButton.enabled)
+        hierarchy.RemoveItem(folders[1])
+        self.processEvents(80)
+        self.assertFalse(self.ui.batchApplyButton.enabled)
+        self.assertIn("Choose a patient", self.ui.batchSummaryLabel.text)
+        self.ui.batchSelector.setCurrentItem(folders[2])
+        self.processEvents(80)
+        self.assertIn("One volume", self.ui.batchSummaryLabel.text)
+        self.ui.batchSelector.setCurrentItem(0)  # which can become the scene's own item
+        self.processEvents(80)
+        self.assertFalse(self.ui.batchApplyButton.enabled)
+
+    def test_theBatchFollowsTheSubjectHierarchy(self):
+        hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+        folder = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), "one")
+        self.ui.batchButton.collapsed = False
+        self.ui.batchSelector.setCurrentItem(folder)
+        self.processEvents(80)
+        self.assertIn("contains no volumes", self.ui.batchSummaryLabel.text)
+        hierarchy.SetItemParent(hierarchy.GetItemByDataNode(self.nodes[0]), folder)
+        self.processEvents(80)
+        self.assertIn("One volume", self.ui.batchSummaryLabel.text)
+
+    def test_aSceneThatClosesIsNotTakenForAChoice(self):
+        self.ui.inputSelector.setCurrentNode(self.nodes[1])
+        with mock.patch.object(self.context, "message") as said:
+            slicer.mrmlScene.Clear(0)
+            self.processEvents(80)
+        said.assert_not_called()
+        self.assertIsNone(self.context.state.inputVolume)
