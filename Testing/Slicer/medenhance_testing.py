@@ -110,7 +110,11 @@ class MedEnhanceTestCase(unittest.TestCase):
         self._failures.append("".join(traceback.format_exception(kind, error, trace)))
 
     def _hiddenRows(self):
-        """Names of widgets that are rows of a form, and hidden."""
+        """Names of widgets that are rows of a form, and hidden.
+
+        Asked of the widgets: what `itemAt` returns is no QObject, so PySide6 does not learn when
+        it goes, and takes the next object at its place in memory for it.
+        """
         forms = [
             form
             for panel in self.widget.panels.values()
@@ -119,9 +123,9 @@ class MedEnhanceTestCase(unittest.TestCase):
         return [
             widget.objectName
             for form in forms
-            if not _isCollapsed(form.parent())
-            for place in range(form.count())
-            if (widget := form.itemAt(place).widget()) is not None and widget.isHidden()
+            if not _isCollapsed(form.parentWidget())
+            for widget in form.parentWidget().children()
+            if widget.isWidgetType() and widget.isHidden() and form.indexOf(widget) >= 0
         ]
 
     def _leftFolders(self):
