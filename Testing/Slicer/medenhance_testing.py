@@ -42,9 +42,8 @@ def pythonOfTheWorker():
     return pythonExecutable()
 
 
-#: A test after which PySide6 is not fit for others, or that others leave it unfit for: it ties what
-#: is found along the tab key's order, and fields of labels, to what it was asked of, and widgets
-#: then go twice. PythonQt has no such ties.
+#: A test after which PySide6 is not fit for others: it ties what it finds along the tab key's order
+#: to what it was asked of, and widgets then go twice. PythonQt has no such ties.
 alone = unittest.skipIf(
     "SlicerHost" in sys.modules and "MEDENHANCE_TEST_ALONE" not in os.environ,
     "in a process of its own: Testing/SlicerHost/test_alone.py",

@@ -1,10 +1,11 @@
 """Names for screen readers, the order of the tab key, and colors that all can tell apart."""
 
 import itertools
+import xml.etree.ElementTree as ElementTree
 
+import medenhance_testing
 import numpy as np
 import qt
-import slicer
 from medenhance_testing import MedEnhanceTestCase, alone
 
 FORMS = ["Load", "Enhance", "Compress", "Distill", "Jobs", "Models", "FirstUse"]
@@ -143,27 +144,27 @@ class AccessibilityTest(MedEnhanceTestCase):
             page.hide()
         self.assertEqual(wrong, [])
 
-    @alone
     def test_aLabelLeadsToItsField(self):
-        """Its mnemonic, and a screen reader, go by it."""
-        for name in [*FORMS, "MedEnhance", "ExportDicom"]:
-            page, _ui = self.form(name)
-            for form in slicer.util.findChildren(page, className="QFormLayout"):
-                for row in range(form.rowCount()):
-                    label = form.itemAt(row, qt.QFormLayout.LabelRole)
-                    field = form.itemAt(row, qt.QFormLayout.FieldRole)
-                    if label is None or field is None or not label.widget().inherits("QLabel"):
+        """Its mnemonic, and a screen reader, go by it; read from the forms, see `alone`."""
+        fields = 0
+        for path in medenhance_testing.FORMS.glob("*.ui"):
+            _page, ui = self.form(path.stem)
+            for form in ElementTree.parse(path).iter("layout"):
+                if form.get("class") != "QFormLayout":
+                    continue
+                rows = {}
+                for item in form.findall("item"):
+                    rows.setdefault(item.get("row"), {})[item.get("column")] = item
+                for row in rows.values():
+                    label = row["0"].find("widget") if len(row) == 2 else None
+                    if label is None or label.get("class") != "QLabel":
                         continue
-                    widgets = self.widgetsOf(field)
-                    if any(self.isAsked(each) for each in widgets):
-                        self.assertIn(label.widget().buddy(), widgets, label.widget().objectName)
-
-    def widgetsOf(self, item):
-        if item.widget() is not None:
-            return [item.widget()]
-        layout = item.layout()
-        inside = [layout.itemAt(at) for at in range(layout.count())] if layout else []
-        return [widget for each in inside for widget in self.widgetsOf(each)]
+                    names = [each.get("name") for each in row["1"].iter("widget")]
+                    if any(self.isAsked(getattr(ui, name)) for name in names):
+                        fields += 1
+                        buddy = label.findtext("property[@name='buddy']/cstring")
+                        self.assertIn(buddy, names, label.get("name"))
+        self.assertGreater(fields, 20)
 
     def test_everybodySeesOverlaysAndSegmentsApart(self):
         from MedEnhanceLib.bundles import list_bundles

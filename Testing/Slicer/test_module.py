@@ -10,7 +10,7 @@ import weakref
 
 import qt
 import slicer
-from medenhance_testing import MedEnhanceTestCase, alone, pythonOfTheWorker, slow
+from medenhance_testing import MedEnhanceTestCase, pythonOfTheWorker, slow
 
 PAGES = ["load", "enhance", "compress", "distill", "jobs", "models"]
 
@@ -187,7 +187,6 @@ class LeakTest(MedEnhanceTestCase):
     CYCLES = int(os.environ.get("MEDENHANCE_CYCLES", "8"))
 
     @slow
-    @alone
     def test_openingClosingAndReloadingDoesNotGrow(self):
         counts = []
         for _round in range(3 + self.CYCLES):
