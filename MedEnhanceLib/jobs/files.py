@@ -223,15 +223,18 @@ def check_ending(path: Path) -> None:
 
 def check_outputs(outputs: Mapping[str, Path], *, inputs: Sequence[Path], overwrite: bool) -> None:
     """Refuse existing files (their manifests too), missing folders, and writing over an input."""
-    from MedEnhanceLib.io.atomic import refuse_existing
+    from MedEnhanceLib.io.atomic import refuse_existing, resolved
+    from MedEnhanceLib.io.voxels import input_error
 
-    if len({path.resolve() for path in outputs.values()}) < len(outputs):
+    places = {name: resolved(path) for name, path in outputs.items()}
+    read = {resolved(path, input_error) for path in inputs}
+    if len(set(places.values())) < len(outputs):
         raise ConfigError(
             f"two outputs share one path: {', '.join(map(str, outputs.values()))}",
             "Give each its own.",
         )
     for name, path in outputs.items():
-        if path.resolve() in {entry.resolve() for entry in inputs}:
+        if places[name] in read:
             raise OutputError(
                 f"{path}: {name} is the input itself", "Give the output another name."
             )
