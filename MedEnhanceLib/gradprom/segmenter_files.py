@@ -22,7 +22,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from MedEnhanceLib.bundles.store import FORMAT, METADATA, folder_of, open_bundle
+from MedEnhanceLib.bundles.schema import FORMAT, METADATA
+from MedEnhanceLib.bundles.store import folder_of, open_bundle
 from MedEnhanceLib.core.options import did_you_mean
 from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.gradprom.monai_bundle import Config, read_network, read_spec
