@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from MedEnhanceLib.core.options import allowed_text, fits
+from MedEnhanceLib.core.options import NAMES, allowed_text, fits, is_name
 from MedEnhanceLib.core.volume import MODALITIES
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.io.voxels import refuse_pipe
@@ -126,10 +126,8 @@ def safe_path(relative: str) -> PurePosixPath:
 
 def check_name(name: str) -> None:
     """Raise ModelError for a name that an imported model cannot have, as its folder has it too."""
-    if not name.replace("-", "").replace("_", "").isalnum():
-        raise ModelError(
-            f"the model's name {name!r} cannot be used", "Use letters, digits, - and _."
-        )
+    if not is_name(name):
+        raise ModelError(f"the model's name {name!r} cannot be used", f"Use {NAMES}.")
 
 
 def _check_values(fields: Any) -> None:

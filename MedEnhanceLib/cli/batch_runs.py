@@ -105,7 +105,7 @@ class Ledger:
     def _take(self, line: str) -> None:
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             return
         if isinstance(row, dict) and isinstance(row.get("source"), str):
             self.rows[row["source"]] = row

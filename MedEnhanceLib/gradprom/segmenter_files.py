@@ -100,7 +100,7 @@ def _spec_beside(path: Path) -> SegmenterSpec | None:
         return SegmenterSpec.from_json(json.loads(beside.read_text(encoding="utf-8")))
     except ConfigError as error:
         raise ModelError(f"{beside.name}: {error.message}", error.hint) from error
-    except (OSError, ValueError) as cause:
+    except (OSError, ValueError, RecursionError) as cause:
         raise ModelError(f"{beside.name}: cannot be read ({cause})", "Correct the JSON.") from cause
 
 

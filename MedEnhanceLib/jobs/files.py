@@ -269,9 +269,12 @@ def recorded(inputs: Mapping[str, Path], *, keep_names: bool) -> dict[str, str]:
     from MedEnhanceLib.io import ending_of
 
     def neutral(path: Path) -> str:
-        if path.is_file():
-            return f"a file{ending_of(path) and f' ({ending_of(path)})'}, {_hash_of(path)}"
-        return "a folder" if path.is_dir() else "a volume"
+        try:
+            if path.is_file():
+                return f"a file{ending_of(path) and f' ({ending_of(path)})'}, {_hash_of(path)}"
+            return "a folder" if path.is_dir() else "a volume"
+        except OSError:  # a header may call its volume as no file can be called
+            return "a volume"
 
     return {name: path.name if keep_names else neutral(path) for name, path in inputs.items()}
 

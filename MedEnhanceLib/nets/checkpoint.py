@@ -17,7 +17,7 @@ from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.io.voxels import utf8_name
 
 #: What reading a damaged file raises, besides the error of safetensors itself.
-_DAMAGE = (OSError, KeyError, TypeError, ValueError)
+_DAMAGE = (OSError, KeyError, TypeError, ValueError, RecursionError)
 _TORCH_RANDOM, _CUDA_RANDOM = "random.torch", "random.cuda"
 
 
