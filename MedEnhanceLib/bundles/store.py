@@ -174,7 +174,10 @@ def read_defaults() -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, InputError) as cause:
-        raise ModelError(f"{path} cannot be read ({cause})", "Delete the file.") from cause
+        if isinstance(cause, PermissionError) and not os.access(path.parent, os.R_OK | os.X_OK):
+            return {}  # a home of somebody else: `unreadable_bundles` names it
+        reason = getattr(cause, "strerror", None) or cause
+        raise ModelError(f"{path} cannot be read ({reason})", "Delete the file.") from cause
     if not isinstance(fields, dict) or not all(isinstance(v, str) for v in fields.values()):
         raise ModelError(f"{path} holds no names of models", "Delete the file.")
     return fields
@@ -321,7 +324,8 @@ def _read_all() -> Iterator[tuple[Path, Bundle | ModelError]]:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as cause:
-            yield root, ModelError(f"{root} cannot be read ({cause.strerror})", "Allow it.")
+            said = f"{root} cannot be read ({cause.strerror})"
+            yield root, ModelError(said, "Allow it, or name another folder (MEDENHANCE_MODELS).")
             continue
         for folder in entries:
             # A plain file is no model, and what begins with a dot is being imported.
