@@ -35,6 +35,7 @@ _NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
 def refuse_existing(path: str | os.PathLike[str], overwrite: bool) -> None:
     """Raise OutputError if `path` exists and may not be replaced; call it before long work."""
     target = Path(path)
+    resolved(target)
     with _as_output_error(target):
         exists = target.exists()
     if exists and target.is_dir():
@@ -46,6 +47,26 @@ def refuse_existing(path: str | os.PathLike[str], overwrite: bool) -> None:
             f"{target} exists already",
             "Choose another name, or allow that it is replaced (--force, overwrite=True).",
         )
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Raise OutputError for a folder that cannot be written to, or made; call it before long work.
+
+    Args:
+        folder: one that is there, or that is to be made in the next one above that is.
+    """
+    there = folder
+    with _as_output_error(folder):
+        while True:
+            try:
+                is_folder = stat.S_ISDIR(there.stat().st_mode)
+                break
+            except (FileNotFoundError, NotADirectoryError):
+                there = there.parent
+    if not is_folder:
+        raise OutputError(f"{folder}: {there} is not a folder", "Name another one.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise output_error(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 def resolved(path: Path, error: Callable[[Path, OSError], MedEnhanceError] | None = None) -> Path:

@@ -223,7 +223,7 @@ def check_ending(path: Path) -> None:
 
 def check_outputs(outputs: Mapping[str, Path], *, inputs: Sequence[Path], overwrite: bool) -> None:
     """Refuse existing files (their manifests too), missing folders, and writing over an input."""
-    from MedEnhanceLib.io.atomic import refuse_existing, resolved
+    from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable, resolved
     from MedEnhanceLib.io.voxels import input_error
 
     places = {name: resolved(path) for name, path in outputs.items()}
@@ -244,6 +244,7 @@ def check_outputs(outputs: Mapping[str, Path], *, inputs: Sequence[Path], overwr
             )
         refuse_existing(path, overwrite)
         refuse_existing(manifest_path(path), overwrite)
+        refuse_unwritable(path.parent)
 
 
 def manifest_path(output: Path) -> Path:

@@ -52,10 +52,11 @@ class EvaluateParams(Params):
 
 def run_evaluate(params: EvaluateParams, monitor: Monitor) -> Result:
     """Measure → write the table, if a file is named for it."""
-    from MedEnhanceLib.io.atomic import refuse_existing, write_json
+    from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable, write_json
 
     if params.out:
         refuse_existing(params.out, params.overwrite)
+        refuse_unwritable(Path(params.out).parent)
     table = evaluate_bundle(params.bundle, Path(params.data), params.device, monitor)
     if params.out:
         write_json(params.out, table, overwrite=params.overwrite)

@@ -220,6 +220,8 @@ def _odd_paths(folder: Path, ending: str) -> dict[str, Path]:
         ("convert", "scan.nii.gz", "PATH"),
         ("enhance", "scan.nii.gz", "PATH"),
         ("models", "show", "PATH"),
+        ("enhance", "scan.nii.gz", "out.nii.gz", "--report", "PATH"),
+        ("evaluate", "mr-brain", "scan.nii.gz", "--out", "PATH"),
         ("convert", "scan.nii.gz", "out", "--dicom", "--like", "PATH"),
         ("models", "import", "PATH"),
     ],
@@ -236,6 +238,8 @@ def test_paths_that_lead_nowhere_are_named_before_work_begins(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MEDENHANCE_MODELS", str(tmp_path / "models"))
     for what, path in _odd_paths(tmp_path, ".nii.gz").items():
+        if what == "folder" and "--report" in arguments:
+            continue
         before = {entry.name for entry in tmp_path.iterdir()}
         ran = run(*(path if one == "PATH" else one for one in arguments), "--json")
         error = ran.json["error"]
