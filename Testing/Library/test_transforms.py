@@ -38,6 +38,7 @@ def test_an_image_is_enhanced_where_it_is(image: MetaTensor, monkeypatch: Any) -
 
     monkeypatch.setattr(api, "enhance", enhance)
     given = {"image": image, "name": "x"}
+    enhanced = Enhanced("image", modality="MR", strength=0.5)
     flip = Flipd("image", spatial_axis=0)
     found = Compose([flip, enhanced])(given)
     assert given["image"] is image
