@@ -2,11 +2,14 @@
 
 python distribution/release.py size           what publishing costs, with and without history
 python distribution/release.py recipe DIST    conda-forge's recipe with the hash of the sdist
+python distribution/release.py catalog        the entry for the index of Slicer's extensions
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,6 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 #: The extension index refuses repositories that are larger with their history.
 LIMIT_MB = 100
+_SCHEMAS = "https://raw.githubusercontent.com/Slicer/Slicer/main/Schemas"
 
 
 def size(repository: Path = ROOT) -> dict[str, float]:
@@ -39,6 +43,22 @@ def recipe(dist: Path) -> str:
     return text.replace("SHA256_OF_THE_SDIST", digest)
 
 
+def catalog(revision: str = "main") -> str:
+    """MedEnhance.json for Slicer's ExtensionsIndex, from the fields of CMakeLists.txt."""
+    text = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
+    stated = dict(re.findall(r'set\(EXTENSION_(\w+) "([^"]*)"\)', text))
+    entry = {
+        "$schema": f"{_SCHEMAS}/slicer-extension-catalog-entry-schema-v1.0.2.json#",
+        "build_dependencies": [name for name in stated["DEPENDS"].split() if name != "NA"],
+        "build_subdirectory": ".",
+        "category": stated["CATEGORY"],
+        "scm_revision": revision,
+        "scm_url": stated["HOMEPAGE"],
+        "tier": 1,
+    }
+    return json.dumps(entry, indent=2) + "\n"
+
+
 def _packed(repository: Path, objects: bytes) -> float:
     # The path after each object's name helps git to find what is alike.
     command = ["git", "-C", str(repository), "pack-objects", "--stdout", "--quiet"]
@@ -56,10 +76,13 @@ def _git(repository: Path, *words: str) -> bytes:
 
 
 def main(words: Sequence[str]) -> int:
-    """Run one of the two commands."""
+    """Run one of the commands."""
     if list(words) == ["size"]:
         for name, megabytes in size().items():
             print(f"{name:14} {megabytes:6.1f} MB of {LIMIT_MB}")
+        return 0
+    if list(words) == ["catalog"]:
+        print(catalog(), end="")
         return 0
     if len(words) == 2 and words[0] == "recipe":
         print(recipe(Path(words[1])), end="")
