@@ -12,7 +12,17 @@ import sys
 from collections.abc import Sequence
 
 from MedEnhanceLib._version import __version__
-from MedEnhanceLib.cli import batch, compress, distill, doctor, enhance, models, train, volumes
+from MedEnhanceLib.cli import (
+    batch,
+    completion,
+    compress,
+    distill,
+    doctor,
+    enhance,
+    models,
+    train,
+    volumes,
+)
 from MedEnhanceLib.cli.console import Console, UnexpectedError
 from MedEnhanceLib.cli.parser import Parser, add_common
 from MedEnhanceLib.errors import (
@@ -47,6 +57,7 @@ COMMANDS = (
     models.MODELS,
     doctor.DOCTOR,
     doctor.WORKER,
+    completion.COMPLETION,
 )
 #: What the system answers where what is printed has no room.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)

@@ -109,6 +109,15 @@ def test_one_warning_names_the_modality_that_is_guessed_and_how_to_state_it(
     assert guessed.modality == "OT"
 
 
+def test_voxels_that_lie_far_apart_are_warned_about(
+    tmp_path: Path, recorder: WarningRecorder
+) -> None:
+    path = written(tmp_path / "a.nii", **sform(AFFINE @ np.diag([1, 1, 900, 1])))
+    load(path, modality="MR", monitor=recorder.monitor)
+    (warning,) = recorder.warnings
+    assert "mm apart; if the header means another unit" in warning
+
+
 def test_without_any_form_there_is_a_warning(tmp_path: Path, recorder: WarningRecorder) -> None:
     path = written(tmp_path / "a.nii")
     geometry = load(path, modality="OT", monitor=recorder.monitor).geometry
