@@ -122,7 +122,8 @@ def segment_with(volume: Volume, config: SegmentConfig, monitor: Monitor) -> Seg
     monitor.log(f"running {segmenter.name} ({segmenter.kind}) on {choice.name}: {choice.reason}")
     for note in segmenter.notes:
         monitor.log(note)
-    monitor.warn(f"{segmenter.name} is not ours: nothing is known here of how well it does")
+    if segmenter.kind != "head":
+        monitor.warn(f"{segmenter.name} is not ours: nothing is known here of how well it does")
     segmenter.network.to(choice.name)
     labels = segmenter.find(volume, monitor)
     structures = tuple(
