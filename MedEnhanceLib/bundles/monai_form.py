@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib._version import __version__
-from MedEnhanceLib.bundles.store import METADATA, Bundle, verify_bundle
+from MedEnhanceLib.bundles.schema import METADATA
+from MedEnhanceLib.bundles.store import Bundle, verify_bundle
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY
 from MedEnhanceLib.errors import ModelError, OutputError
 from MedEnhanceLib.io.atomic import write_json

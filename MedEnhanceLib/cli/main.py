@@ -121,7 +121,9 @@ def _run(arguments: Sequence[str], console: Console) -> int:
             _forget_stdout()
             said = f"what the command prints cannot be written: {cause.strerror}"
             return console.fail(OutputError(said, "Free some space, or print elsewhere."), cause)
-        return console.fail(UnexpectedError.of(cause), cause)
+        from MedEnhanceLib.jobs.failures import refused
+
+        return console.fail(refused(cause) or UnexpectedError.of(cause), cause)
 
 
 def _dispatch(arguments: Sequence[str], console: Console) -> int:

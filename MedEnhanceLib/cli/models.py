@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace) -> int:
     from MedEnhanceLib.bundles import list_bundles
-    from MedEnhanceLib.bundles.store import folder_bytes, read_defaults, summary
+    from MedEnhanceLib.bundles.store import folder_bytes, read_defaults, summary, unreadable_rows
 
     bundles, defaults = list_bundles(), read_defaults().values()
     rows = [
@@ -60,15 +60,18 @@ def _list(args: argparse.Namespace) -> int:
     ]
     text = "\n".join([columns(heads, rows, left=len(heads)), "", *about])
     text = text if bundles else "no models are installed"
-    return int(args.console.done({"models": [summary(bundle) for bundle in bundles]}, text))
+    broken = unreadable_rows()
+    for row in broken:
+        args.console.note(f"not usable: {row['message']}. {row['hint']}")
+    fields = {"models": [summary(bundle) for bundle in bundles], "unreadable": broken}
+    return int(args.console.done(fields, text))
 
 
 def _show(args: argparse.Namespace) -> int:
-    from MedEnhanceLib.bundles.store import find_bundle, summary
+    from MedEnhanceLib.bundles.store import card_of, find_bundle, summary
 
     bundle = find_bundle(args.name)
-    card = bundle.folder / "docs" / "README.md"
-    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    text = card_of(bundle)
     fields = {"model": summary(bundle), "metadata": bundle.metadata, "card": text}
     shown = pairs(summary(bundle)) + (f"\n\n{text.strip()}" if text else "")
     return int(args.console.done(fields, shown))
@@ -76,10 +79,11 @@ def _show(args: argparse.Namespace) -> int:
 
 def _verify(args: argparse.Namespace) -> int:
     from MedEnhanceLib.bundles import list_bundles, verify_bundle
-    from MedEnhanceLib.bundles.store import find_bundle
+    from MedEnhanceLib.bundles.store import find_bundle, unreadable_bundles
 
     bundles = list_bundles() if args.name is None else [find_bundle(args.name)]
-    rows, first = [], None
+    rows: list[dict[str, object]] = []
+    first = None
     for bundle in bundles:
         try:
             verify_bundle(bundle)
@@ -87,6 +91,9 @@ def _verify(args: argparse.Namespace) -> int:
         except ModelError as error:
             first = first or error
             rows.append({"name": bundle.name, "verified": False, "message": error.message})
+    for folder, reason in unreadable_bundles().items() if args.name is None else ():
+        first = first or reason
+        rows.append({"name": folder.name, "verified": False, "message": reason.message})
     if first is not None:
         for row in rows:
             args.console.note(f"{row['name']}: {row['message']}")
@@ -99,10 +106,7 @@ def _import(args: argparse.Namespace) -> int:
     from MedEnhanceLib.bundles import import_bundle
     from MedEnhanceLib.bundles.store import summary
 
-    source = Path(args.name)
-    if not source.exists():
-        raise ModelError(f"{source} is not there", "Give the folder or the zip of a model.")
-    bundle = import_bundle(source)
+    bundle = import_bundle(Path(args.name))
     text = f"imported {bundle.name} into {bundle.folder}"
     return int(args.console.done({"model": summary(bundle)}, text))
 

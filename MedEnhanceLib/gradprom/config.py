@@ -132,7 +132,7 @@ class TrainHeadConfig(WithPresets):
     limits: tuple[str, ...] = option((), help="what else its card warns of")
     modality: str = option("MR", help="of the images")
     anatomy: str = option("", help="what the images show; users are informed of it")
-    name: str = option("brain-tissue", help="of the bundle that comes out")
+    name: str = option("brain-tissue", help="of the bundle that comes out", is_name=True)
     seed: int = option(0, help="of everything that is drawn")
     steps: int = option(3000, help="of the optimizer", low=1, high=10_000_000)
     batch: int = option(6, help="patches per step")
@@ -234,7 +234,7 @@ class AdaptConfig(WithPresets):
     licence: str = option("", help="of the weights, for the card; empty: not stated")
     modality: str = option("MR", help="of the images")
     anatomy: str = option("", help="what the images show; users are informed of it")
-    name: str = option("adapted", help="of the bundle that comes out")
+    name: str = option("adapted", help="of the bundle that comes out", is_name=True)
     seed: int = option(0, help="of everything that is drawn")
     steps: int = option(600, help="of the optimizers", low=2, high=10_000_000)
     start: float = option(

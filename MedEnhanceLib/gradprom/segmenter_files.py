@@ -22,7 +22,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from MedEnhanceLib.bundles.store import FORMAT, METADATA, folder_of, open_bundle
+from MedEnhanceLib.bundles.schema import FORMAT, METADATA
+from MedEnhanceLib.bundles.store import folder_of, open_bundle
 from MedEnhanceLib.core.options import did_you_mean
 from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.gradprom.monai_bundle import Config, read_network, read_spec
@@ -102,7 +103,7 @@ def _spec_beside(path: Path) -> SegmenterSpec | None:
         return SegmenterSpec.from_json(json.loads(beside.read_text(encoding="utf-8")))
     except ConfigError as error:
         raise ModelError(f"{beside.name}: {error.message}", error.hint) from error
-    except (OSError, ValueError) as cause:
+    except (OSError, ValueError, RecursionError) as cause:
         raise ModelError(f"{beside.name}: cannot be read ({cause})", "Correct the JSON.") from cause
 
 

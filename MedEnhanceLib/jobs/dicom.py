@@ -133,7 +133,7 @@ def _known_uids(volume: Volume) -> tuple[str, str]:
         manifest = (
             json.loads(path.read_bytes()) if path.stat().st_size < _LARGEST_MANIFEST else None
         )
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return "", ""
     dicom = manifest.get("dicom") if isinstance(manifest, dict) else None
     found = dicom if isinstance(dicom, dict) else {}

@@ -7,9 +7,12 @@ MedEnhanceError
 
 from __future__ import annotations
 
+import errno
+import os
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib import errors
@@ -17,6 +20,8 @@ from MedEnhanceLib.errors import Cancelled, DeviceLostError, DeviceMemoryError, 
 from MedEnhanceLib.runtime.device import is_device_lost, is_out_of_memory
 
 _LONGEST_DETAILS = 32_000
+_LIBRARY = str(Path(errors.__file__).parent)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _LESS_MEMORY = "Close other programs, crop the volume, or choose the CPU as device (--device cpu)."
 #: A training or distillation goes on from its last checkpoint; other jobs begin anew.
 _LOST = (
@@ -87,11 +92,34 @@ def job_errors(kind: str) -> Iterator[None]:
     except KeyboardInterrupt as cause:
         raise Cancelled("cancelled", "Start again when you like.") from cause
     except Exception as cause:
+        if (refusal := refused(cause)) is not None:
+            raise refusal from cause
         raise InternalError(
             f"{kind} failed unexpectedly: {type(cause).__name__}: {cause}",
             "This is a fault of MedEnhance: please report it with the traceback in the log"
             " (a worker's standard error).",
         ) from cause
+
+
+def refused(cause: BaseException) -> MedEnhanceError | None:
+    """The error for what the system would not do with a user's file; None for other failures.
+
+    What is known to go wrong is checked where the file is used, which names the remedy better.
+    """
+    if isinstance(cause, UnicodeEncodeError) and cause.reason == "surrogates not allowed":
+        what = f"{cause.object!r:.200} is not UTF-8"
+        return errors.InputError(what, "Rename the file, or its folder.")
+    if str(cause).startswith(("Symlink loop", "embedded null")):  # Python's own words
+        return errors.InputError(f"a path that leads nowhere: {cause}", "Check the paths.")
+    if not isinstance(cause, OSError) or cause.errno is None or cause.filename is None:
+        return None
+    path = os.fsdecode(cause.filename)
+    if path.startswith(_LIBRARY):
+        return None
+    kind = errors.OutputError if cause.errno in _NO_ROOM else errors.InputError
+    return kind(
+        f"{path:.300}: {cause.strerror}", "Check the path, and who may read and write there."
+    )
 
 
 def error_to_json(error: MedEnhanceError) -> dict[str, str]:

@@ -404,7 +404,7 @@ class TrainDenoiserConfig(WithPresets):
     patch: int = option(48, help="side of a patch", low=8, high=4096, multiple=4, unit="pixels")
     learning_rate: float = option(1e-3, help="of the optimizer", low=0, high=1)
     seed: int = option(0, help="of everything that is drawn", low=0, high=2**53)
-    name: str = option("denoiser", help="of the bundle that comes out")
+    name: str = option("denoiser", help="of the bundle that comes out", is_name=True)
     data: tuple[dict[str, str], ...] = option(
         (), help="for the bundle's card as well: name, subjects, licence and source of the data"
     )

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from MedEnhanceLib.bundles.store import RESTORER, find_bundle
+from MedEnhanceLib.bundles.schema import RESTORER
+from MedEnhanceLib.bundles.store import find_bundle
 from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.manifest import make_manifest
 from MedEnhanceLib.core.options import About, Params, option
