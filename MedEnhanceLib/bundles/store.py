@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ from MedEnhanceLib.core.modality import default_units
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.io.atomic import write_json
+from MedEnhanceLib.io.staging import staging_for
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
 
@@ -320,8 +320,8 @@ def import_bundle(source: Path) -> Bundle:
     """
     target_root = user_folder()
     target_root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target_root, prefix=".import-") as temporary:
-        folder = _unpack(source, Path(temporary)) if source.is_file() else source
+    with staging_for(target_root / ".import") as staging:
+        folder = _unpack(source, staging.new) if source.is_file() else source
         bundle = read_bundle(folder)
         verify_bundle(bundle)
         if not bundle.name.replace("-", "").replace("_", "").isalnum():
@@ -339,7 +339,7 @@ def import_bundle(source: Path) -> Bundle:
                 f"a model {bundle.name!r} already exists in {target_root}",
                 f"Remove it first: medenhance models remove {bundle.name}",
             )
-        staged = Path(temporary) / "staged"
+        staged = staging.new / "staged"
         for relative in (str(METADATA), *bundle.metadata["files"]):
             copy = staged / _safe(relative)
             copy.parent.mkdir(parents=True, exist_ok=True)

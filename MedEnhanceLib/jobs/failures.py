@@ -7,13 +7,20 @@ MedEnhanceError
 
 from __future__ import annotations
 
+import errno
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from MedEnhanceLib import errors
-from MedEnhanceLib.errors import Cancelled, DeviceLostError, DeviceMemoryError, MedEnhanceError
+from MedEnhanceLib.errors import (
+    Cancelled,
+    DeviceLostError,
+    DeviceMemoryError,
+    MedEnhanceError,
+    OutputError,
+)
 from MedEnhanceLib.runtime.device import is_device_lost, is_out_of_memory
 
 _LONGEST_DETAILS = 32_000
@@ -71,6 +78,10 @@ def device_errors() -> Iterator[None]:
             raise DeviceLostError(
                 f"the graphics card stopped answering: {reason}", _LOST
             ) from cause
+        if type(cause).__module__.partition(".")[0] == "imagecodecs":
+            raise DeviceMemoryError(
+                f"a codec stopped, as they do where memory runs out: {reason}", _LESS_MEMORY
+            ) from cause
         if not is_out_of_memory(cause):
             raise
         raise DeviceMemoryError(f"memory ran out: {reason}", _LESS_MEMORY) from cause
@@ -86,12 +97,32 @@ def job_errors(kind: str) -> Iterator[None]:
         raise
     except KeyboardInterrupt as cause:
         raise Cancelled("cancelled", "Start again when you like.") from cause
+    except OSError as cause:
+        if cause.errno is None:
+            raise _internal(kind, cause) from cause
+        raise _of_the_system(cause) from cause
     except Exception as cause:
-        raise InternalError(
-            f"{kind} failed unexpectedly: {type(cause).__name__}: {cause}",
-            "This is a fault of MedEnhance: please report it with the traceback in the log"
-            " (a worker's standard error).",
-        ) from cause
+        raise _internal(kind, cause) from cause
+
+
+def _internal(kind: str, cause: Exception) -> InternalError:
+    return InternalError(
+        f"{kind} failed unexpectedly: {type(cause).__name__}: {cause}",
+        "This is a fault of MedEnhance: please report it with the traceback in the log"
+        " (a worker's standard error).",
+    )
+
+
+def _of_the_system(cause: OSError) -> MedEnhanceError:
+    """What the system refused where nobody expected it: a disk that went away, a folder removed."""
+    said = f"{cause.filename}: {cause.strerror}" if cause.filename else str(cause.strerror)
+    if cause.errno == errno.ENOMEM:
+        return DeviceMemoryError(f"memory ran out: {said}", _LESS_MEMORY)
+    return OutputError(
+        f"the system refused a file: {said}",
+        "See whether its disk or network folder is still there and may be written to; then run it "
+        "again: what was there before is untouched.",
+    )
 
 
 def error_to_json(error: MedEnhanceError) -> dict[str, str]:
