@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import slicer
-from MedEnhancePanels.state import State
 from medenhance_testing import MedEnhanceTestCase
+
+from MedEnhancePanels.state import State
 
 SCENE = Path(__file__).resolve().parents[1] / "Data/first/scene.mrml"
 CHOICES = {
