@@ -21,8 +21,9 @@ import random
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from _common import DOCS, REPOSITORY, gate, gate_table, table, write
 
@@ -39,6 +40,8 @@ def main() -> None:
     parser.add_argument("--each", type=int, default=24, help="mutants of each file; 0: all")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--no-run", action="store_true", help="write the page of the last run")
+    if sys.argv[1:2] == ["mutmut"]:
+        _be_mutmut(sys.argv[2:])
     options = parser.parse_args()
     os.chdir(REPOSITORY)
     if not options.no_run:
@@ -59,7 +62,22 @@ def main() -> None:
 
 def _mutmut(*words: str, check: bool = True) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-m", "mutmut", *words], env=environment, check=check)
+    subprocess.run([sys.executable, __file__, "mutmut", *words], env=environment, check=check)
+
+
+def _be_mutmut(words: list[str]) -> NoReturn:
+    """Mutmut, which names tests without their parameters: pytest finds not every one by those."""
+    from mutmut.__main__ import cli
+    from mutmut.runners import harness
+
+    regular = harness.PytestRunner._pytest_args_regular_run
+
+    def by_function(self: Any, tests: Iterable[str]) -> list[str]:
+        named: list[str] = regular(self, sorted({test.partition("[")[0] for test in tests}))
+        return named
+
+    harness.PytestRunner._pytest_args_regular_run = by_function
+    sys.exit(cli(words))
 
 
 def _choose(each: int, seed: int) -> dict[str, list[str]]:

@@ -21,6 +21,8 @@ from MedEnhanceLib.jobs.job import JOBS as KINDS
 from MedEnhanceLib.runtime.resources import resource_folder
 
 IN, OUT = "IN/", "OUT/"
+#: Of the jobs below, those that take seconds or more.
+LONGEST = {"distill", "compare", "distill-room", "distill-estimate"}
 _DATA = Path(__file__).resolve().parents[2] / "Data"
 
 

@@ -1,6 +1,6 @@
 """What befalls a job never costs the user a file, and is said clearly: faulting.py has the faults.
 
-Each fault strikes each kind of job at one point here, the long ones excepted. With the environment
+Each fault strikes each kind of job at one point here; the long ones a full disk, or nothing. With the environment
 variable MEDENHANCE_FAULTS=20 every fault strikes every job at 20 points, which takes an hour.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from Library.jobs.fault_jobs import JOBS
+from Library.jobs.fault_jobs import JOBS, LONGEST
 from Library.jobs.faulting import FAULTS, applies
 
 from MedEnhanceLib.jobs.job import JOBS as KINDS
@@ -29,8 +29,6 @@ _POINTS = int(os.environ.get("MEDENHANCE_FAULTS", "0"))
 #: Of jobs that take seconds, what no other test does: test_distill.py and test_train.py stop them.
 _LONG = {"enhance with a report", "export with labels", "distill statistics", "demo", "train"}
 _OF_LONG = {"full disk"}
-#: Of jobs that take longer, nothing but where all is asked for.
-_LONGEST = {"distill", "compare", "distill-room", "distill-estimate"}
 Strike = Callable[[str, str, float], dict[str, Any]]
 
 
@@ -60,7 +58,7 @@ def strike(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Strike]:
 def _cases() -> Iterator[Any]:
     for job in JOBS:
         for fault in FAULTS:
-            is_chosen = job not in _LONGEST and (job not in _LONG or fault in _OF_LONG)
+            is_chosen = job not in LONGEST and (job not in _LONG or fault in _OF_LONG)
             if applies(job, fault) and (_POINTS or is_chosen):
                 yield pytest.param(job, fault, id=f"{job}: {fault}")
 
