@@ -1,7 +1,8 @@
 """What befalls a job never costs the user a file, and is said clearly: faulting.py has the faults.
 
-Each fault strikes each kind of job at one point here; the long ones a full disk, or nothing. With the environment
-variable MEDENHANCE_FAULTS=20 every fault strikes every job at 20 points, which takes an hour.
+Each fault strikes each kind of job at one point here; the long ones a full disk, or nothing. With
+the environment variable MEDENHANCE_FAULTS=20 every fault strikes every job at 20 points, which
+takes hours. Benchmarks/faults.py writes a page of it.
 """
 
 from __future__ import annotations
