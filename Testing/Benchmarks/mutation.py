@@ -146,6 +146,7 @@ def _rows(path: str, names: list[str]) -> list[Row]:
             "equivalent": known.get(name, "") if ends[name] not in _KILLED else "",
         }
         for name in names
+        if ends[name] is not None  # a run that was stopped judged the quick ones first
     ]
 
 
