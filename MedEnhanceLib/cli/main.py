@@ -34,6 +34,7 @@ from MedEnhanceLib.errors import (
     OutputError,
 )
 from MedEnhanceLib.runtime.dependencies import PIP_NAMES
+from MedEnhanceLib.runtime.device import is_out_of_memory
 from MedEnhanceLib.runtime.machine import let_idle_threads_sleep
 
 #: In the order in which help lists them.
@@ -106,11 +107,13 @@ def _run(arguments: Sequence[str], console: Console) -> int:
             return _dispatch(arguments, console)
     except KeyboardInterrupt as cause:
         return console.fail(Cancelled("cancelled", "Start again when you like."), cause)
-    except MemoryError as cause:
-        error = DeviceMemoryError("memory ran out", "Close other programs, or crop the volume.")
-        return console.fail(error, cause)
     except MedEnhanceError as error:
         return console.fail(error, error)
+    except (MemoryError, RuntimeError) as cause:
+        if not is_out_of_memory(cause):
+            return console.fail(UnexpectedError.of(cause), cause)
+        short = DeviceMemoryError("memory ran out", "Close other programs, or crop the volume.")
+        return console.fail(short, cause)
     except ModuleNotFoundError as cause:
         return console.fail(_missing_package(cause), cause)
     except (BrokenPipeError, SystemExit):

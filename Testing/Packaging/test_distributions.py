@@ -156,6 +156,17 @@ def test_the_recipe_gets_the_hash_of_the_sdist(tmp_path: Path) -> None:
         release["recipe"](tmp_path)
 
 
+def test_the_licenses_of_all_that_the_package_needs_are_listed() -> None:
+    """None that binds what is passed on together; an extra brings what it names."""
+    release = runpy.run_path(str(HERE / "release.py"))
+    rows = dict(release["licenses"]())
+    names = {row.partition(" ")[0] for row in rows}
+    assert {"medenhance", "numpy", "torch", "kiwisolver"} <= names
+    assert "pytest" not in names
+    assert not [row for row in rows.items() if "GPL" in row[1].upper()]
+    assert "pytest" in {row.partition(" ")[0] for row, _ in release["licenses"](["test"])}
+
+
 def test_the_size_of_a_release_is_that_of_its_files(tmp_path: Path) -> None:
     """Random bytes do not shrink: a file that was replaced counts in the history alone."""
     size = runpy.run_path(str(HERE / "release.py"))["size"]

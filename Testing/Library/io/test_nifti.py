@@ -181,6 +181,12 @@ def test_unknown_unit_of_length_is_refused(tmp_path: Path) -> None:
         load(written(tmp_path / "a.nii", **sform(AFFINE), xyzt_units=5))
 
 
+def test_our_interval_between_frames_keeps_its_64_bits(tmp_path: Path) -> None:
+    volume = Volume(np.zeros((5, 2, 3, 4), np.int16), modality="MR", frame_interval_s=0.1)
+    save(volume, tmp_path / "a.nii")
+    assert load(tmp_path / "a.nii").frame_interval_s == 0.1 != float(np.float32(0.1))
+
+
 @pytest.mark.parametrize(
     ("unit", "stored", "seconds"),
     [(8, 2.0, 2.0), (16, 500.0, 0.5), (8, 0.0, None), (0, 2.0, None), (8, np.nan, None)],
