@@ -2,19 +2,31 @@
 
 python distribution/release.py size           what publishing costs, with and without history
 python distribution/release.py recipe DIST    conda-forge's recipe with the hash of the sdist
+python distribution/release.py catalog        the entry for the index of Slicer's extensions
+python distribution/release.py licenses       what the installed package and all that it needs are
+                                              licensed under; extras behind it: licenses video zarr
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from importlib import metadata
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 #: The extension index refuses repositories that are larger with their history.
 LIMIT_MB = 100
+_SCHEMAS = "https://raw.githubusercontent.com/Slicer/Slicer/main/Schemas"
+#: Of licenses that a user would have to know of: they bind what is passed on together.
+STRICT = ("GPL", "GENERAL PUBLIC", "PROPRIETARY", "NOT STATED")
 
 
 def size(repository: Path = ROOT) -> dict[str, float]:
@@ -39,6 +51,58 @@ def recipe(dist: Path) -> str:
     return text.replace("SHA256_OF_THE_SDIST", digest)
 
 
+def catalog(revision: str = "main") -> str:
+    """MedEnhance.json for Slicer's ExtensionsIndex, from the fields of CMakeLists.txt."""
+    text = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
+    stated = dict(re.findall(r'set\(EXTENSION_(\w+) "([^"]*)"\)', text))
+    entry = {
+        "$schema": f"{_SCHEMAS}/slicer-extension-catalog-entry-schema-v1.0.2.json#",
+        "build_dependencies": [name for name in stated["DEPENDS"].split() if name != "NA"],
+        "build_subdirectory": ".",
+        "category": stated["CATEGORY"],
+        "scm_revision": revision,
+        "scm_url": stated["HOMEPAGE"],
+        "tier": 1,
+    }
+    return json.dumps(entry, indent=2) + "\n"
+
+
+def licenses(extras: Sequence[str] = (), package: str = "medenhance") -> Iterator[tuple[str, str]]:
+    """Name with version, and license, of an installed package and of all that it needs here."""
+    waiting, seen = [Requirement(f"{package}[{','.join(extras)}]")], set()
+    while waiting:
+        wanted = waiting.pop()
+        name = canonicalize_name(wanted.name)
+        if (name, key := frozenset(wanted.extras)) in seen:
+            continue
+        is_first = all(known != name for known, _ in seen)
+        seen.add((name, key))
+        try:
+            found = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            yield name, "NOT STATED: not installed"
+            continue
+        if is_first:
+            yield f"{name} {found.version}", license_of(found)
+        for line in found.requires or ():
+            needed = Requirement(line)
+            states = [{"extra": extra} for extra in ("", *wanted.extras)]
+            if needed.marker is None or any(needed.marker.evaluate(state) for state in states):
+                waiting.append(needed)
+
+
+def license_of(package: metadata.Distribution) -> str:
+    """The expression that a package states, else its classifiers, else the first line of a text."""
+    said = package.metadata
+    classified = [
+        line.rpartition(" :: ")[2]
+        for line in said.get_all("Classifier") or ()
+        if line.startswith("License :: ") and not line.endswith("OSI Approved")
+    ]
+    text = (said.get("License") or "").strip().partition("\n")[0][:60]
+    return said.get("License-Expression") or ", ".join(classified) or text or "NOT STATED"
+
+
 def _packed(repository: Path, objects: bytes) -> float:
     # The path after each object's name helps git to find what is alike.
     command = ["git", "-C", str(repository), "pack-objects", "--stdout", "--quiet"]
@@ -56,13 +120,23 @@ def _git(repository: Path, *words: str) -> bytes:
 
 
 def main(words: Sequence[str]) -> int:
-    """Run one of the two commands."""
+    """Run one of the commands."""
     if list(words) == ["size"]:
         for name, megabytes in size().items():
             print(f"{name:14} {megabytes:6.1f} MB of {LIMIT_MB}")
         return 0
+    if list(words) == ["catalog"]:
+        print(catalog(), end="")
+        return 0
     if len(words) == 2 and words[0] == "recipe":
         print(recipe(Path(words[1])), end="")
+        return 0
+    if words[:1] == ["licenses"]:
+        rows = sorted(licenses(words[1:]))
+        for name, licence in rows:
+            mark = "!" if any(word in licence.upper() for word in STRICT) else " "
+            print(f"{mark} {name:40} {licence}")
+        print(f"{len(rows)} packages; ! marks what somebody has to read")
         return 0
     print(__doc__, file=sys.stderr)
     return 2

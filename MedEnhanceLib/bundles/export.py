@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,7 @@ from MedEnhanceLib.bundles.schema import CARD, FORMAT, FORMAT_VERSION, METADATA,
 from MedEnhanceLib.bundles.store import Bundle, read_bundle, refuse_not_finite
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY, file_sha256
 from MedEnhanceLib.errors import ConfigError, ModelError
+from MedEnhanceLib.io.atomic import atomic_write, write_json
 from MedEnhanceLib.io.voxels import utf8_name
 from MedEnhanceLib.runtime.device import is_out_of_memory
 
@@ -43,7 +46,6 @@ def export_bundle(
             the range (tested).
     """
     import torch
-    from safetensors.torch import save_file
 
     for relative in (METADATA, WEIGHTS, CARD):
         (folder / relative).parent.mkdir(parents=True, exist_ok=True)
@@ -55,8 +57,28 @@ def export_bundle(
         ).contiguous()
         for name, tensor in tensors.items()
     }
-    save_file(stored, folder / WEIGHTS)
+    write_tensors(folder / WEIGHTS, stored)
     return describe_bundle(folder, metadata)
+
+
+def write_tensors(
+    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Write a safetensors file, whole or not at all; one that is there is replaced.
+
+    Raises OutputError where the disk is full or refuses it.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    with atomic_write(path, overwrite=True) as temporary:
+        try:
+            save_file(tensors, temporary, metadata=metadata)
+        except SafetensorError as cause:
+            number = re.search(r"\(os error (\d+)\)", str(cause))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1]))) from cause
 
 
 def describe_bundle(folder: Path, metadata: dict[str, Any]) -> Bundle:
@@ -200,10 +222,10 @@ def record_fields(folder: Path, fields: dict[str, Any]) -> Bundle:
 
 def _write_texts(folder: Path, metadata: dict[str, Any]) -> None:
     """Write model card and metadata, with the hash of every file of the bundle."""
-    # Names of files that are not UTF-8 hold lone surrogates: a "?" for people, escapes in JSON.
-    (folder / CARD).write_text(make_card(metadata), encoding="utf-8", errors="replace")
+    with atomic_write(folder / CARD, overwrite=True) as temporary:
+        # Names of files that are not UTF-8 hold lone surrogates: a "?" for people.
+        temporary.write_text(make_card(metadata), encoding="utf-8", errors="replace")
     models = sorted(path.relative_to(folder) for path in folder.glob("models/*.safetensors"))
     files = [*(model.as_posix() for model in models), str(CARD)]
     hashes = {relative: file_sha256(folder / relative) for relative in files}
-    text = json.dumps(metadata | {"files": hashes}, indent=2, ensure_ascii=False)
-    (folder / METADATA).write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+    write_json(folder / METADATA, metadata | {"files": hashes}, overwrite=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 import zipfile
 import zlib
 from pathlib import Path
@@ -31,6 +30,7 @@ from MedEnhanceLib.bundles.store import (
 )
 from MedEnhanceLib.errors import InputError, ModelError
 from MedEnhanceLib.io.atomic import output_error, write_json
+from MedEnhanceLib.io.staging import staging_for
 from MedEnhanceLib.io.voxels import input_error, refuse_pipe
 from MedEnhanceLib.runtime.dependencies import require
 
@@ -57,10 +57,11 @@ def import_bundle(source: Path) -> Bundle:
     root = user_folder()
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root, prefix=".import-") as temporary:
-            folder = _unpack(source, Path(temporary)) if is_zip else source
+        # An owned folder: what a killed import leaves is removed by the next one.
+        with staging_for(root / ".import") as staging:
+            folder = _unpack(source, staging.new) if is_zip else source
             target = root / _checked(folder, root).name
-            _copy(folder, Path(temporary) / "staged").replace(target)
+            _copy(folder, staging.new / "staged").replace(target)
     except OSError as cause:
         is_ours = str(cause.filename or root).startswith(str(root))
         raise (

@@ -12,7 +12,17 @@ import sys
 from collections.abc import Sequence
 
 from MedEnhanceLib._version import __version__
-from MedEnhanceLib.cli import batch, compress, distill, doctor, enhance, models, train, volumes
+from MedEnhanceLib.cli import (
+    batch,
+    completion,
+    compress,
+    distill,
+    doctor,
+    enhance,
+    models,
+    train,
+    volumes,
+)
 from MedEnhanceLib.cli.console import Console, UnexpectedError
 from MedEnhanceLib.cli.parser import Parser, add_common
 from MedEnhanceLib.errors import (
@@ -24,6 +34,7 @@ from MedEnhanceLib.errors import (
     OutputError,
 )
 from MedEnhanceLib.runtime.dependencies import PIP_NAMES
+from MedEnhanceLib.runtime.device import is_out_of_memory
 from MedEnhanceLib.runtime.machine import let_idle_threads_sleep
 
 #: In the order in which help lists them.
@@ -47,6 +58,7 @@ COMMANDS = (
     models.MODELS,
     doctor.DOCTOR,
     doctor.WORKER,
+    completion.COMPLETION,
 )
 #: What the system answers where what is printed has no room.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
@@ -95,11 +107,13 @@ def _run(arguments: Sequence[str], console: Console) -> int:
             return _dispatch(arguments, console)
     except KeyboardInterrupt as cause:
         return console.fail(Cancelled("cancelled", "Start again when you like."), cause)
-    except MemoryError as cause:
-        error = DeviceMemoryError("memory ran out", "Close other programs, or crop the volume.")
-        return console.fail(error, cause)
     except MedEnhanceError as error:
         return console.fail(error, error)
+    except (MemoryError, RuntimeError) as cause:
+        if not is_out_of_memory(cause):
+            return console.fail(UnexpectedError.of(cause), cause)
+        short = DeviceMemoryError("memory ran out", "Close other programs, or crop the volume.")
+        return console.fail(short, cause)
     except ModuleNotFoundError as cause:
         return console.fail(_missing_package(cause), cause)
     except (BrokenPipeError, SystemExit):

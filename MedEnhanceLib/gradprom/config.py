@@ -285,6 +285,16 @@ class SegmentConfig(Options):
     )
     device: str = option("auto", help="auto, cpu, cuda, cuda:N or mps", metavar="D")
     _: KW_ONLY
+    segmenter: str = option(
+        "",
+        help="a segmenter of somebody else's in place of a head: a MONAI bundle, TorchScript, .pt2 "
+        "or weights (docs/segmenters.md)",
+        flag="--segmenter",
+        metavar="PATH",
+    )
+    trust_segmenter: bool = option(
+        False, help="run the program in the segmenter's file", flag="--trust-segmenter"
+    )
     tile: int = option(1024, help="side of the inference window", unit="pixels", flag=None)
     overlap: float = option(
         0.25, help="of neighboring windows, as a share of them", low=0, high=0.9, flag=None

@@ -41,6 +41,8 @@ WRITABLE = tuple(_WRITERS)
 #: A DICOM file may have any name, and most have none of these.
 _DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
 _KINDS = {"OT": "neither CT nor MR"}
+#: mm; no scanner leaves as much between slices, but µm that are taken for mm do.
+_FARTHEST_MM = 100.0
 _MAY_BE_CT = (
     ". A CT whose values were rescaled looks so too: --modality CT; but they are no HU any more, "
     "which models for CT need"
@@ -118,6 +120,12 @@ def load(
             f"Give DICOM (a folder, file or zip), or one of: {', '.join(READABLE)}.",
         )
     refuse_not_finite(volume)
+    if max(volume.geometry.spacing) > _FARTHEST_MM:
+        monitor.warn(
+            f"{path.name}: voxels are {max(volume.geometry.spacing):g} mm apart; if the header "
+            "means another unit, correct it first: sizes and volumes of results go by it",
+            about="spacing",
+        )
     return volume
 
 

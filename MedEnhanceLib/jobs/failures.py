@@ -16,12 +16,22 @@ from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib import errors
-from MedEnhanceLib.errors import Cancelled, DeviceLostError, DeviceMemoryError, MedEnhanceError
+from MedEnhanceLib.errors import (
+    Cancelled,
+    DeviceLostError,
+    DeviceMemoryError,
+    MedEnhanceError,
+    OutputError,
+)
 from MedEnhanceLib.runtime.device import is_device_lost, is_out_of_memory
 
 _LONGEST_DETAILS = 32_000
 _LIBRARY = str(Path(errors.__file__).parent)
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+#: What is wrong with a path, and not with the disk that it leads to.
+_WRONG_PATH = (
+    errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP,
+    errno.ENAMETOOLONG,
+)  # fmt: skip
 _LESS_MEMORY = "Close other programs, crop the volume, or choose the CPU as device (--device cpu)."
 #: A training or distillation goes on from its last checkpoint; other jobs begin anew.
 _LOST = (
@@ -76,6 +86,10 @@ def device_errors() -> Iterator[None]:
             raise DeviceLostError(
                 f"the graphics card stopped answering: {reason}", _LOST
             ) from cause
+        if type(cause).__module__.partition(".")[0] == "imagecodecs":
+            raise DeviceMemoryError(
+                f"a codec stopped, as they do where memory runs out: {reason}", _LESS_MEMORY
+            ) from cause
         if not is_out_of_memory(cause):
             raise
         raise DeviceMemoryError(f"memory ran out: {reason}", _LESS_MEMORY) from cause
@@ -92,13 +106,15 @@ def job_errors(kind: str) -> Iterator[None]:
     except KeyboardInterrupt as cause:
         raise Cancelled("cancelled", "Start again when you like.") from cause
     except Exception as cause:
-        if (refusal := refused(cause)) is not None:
-            raise refusal from cause
-        raise InternalError(
-            f"{kind} failed unexpectedly: {type(cause).__name__}: {cause}",
-            "This is a fault of MedEnhance: please report it with the traceback in the log"
-            " (a worker's standard error).",
-        ) from cause
+        raise refused(cause) or _internal(kind, cause) from cause
+
+
+def _internal(kind: str, cause: Exception) -> InternalError:
+    return InternalError(
+        f"{kind} failed unexpectedly: {type(cause).__name__}: {cause}",
+        "This is a fault of MedEnhance: please report it with the traceback in the log"
+        " (a worker's standard error).",
+    )
 
 
 def refused(cause: BaseException) -> MedEnhanceError | None:
@@ -111,14 +127,20 @@ def refused(cause: BaseException) -> MedEnhanceError | None:
         return errors.InputError(what, "Rename the file, or its folder.")
     if str(cause).startswith(("Symlink loop", "embedded null")):  # Python's own words
         return errors.InputError(f"a path that leads nowhere: {cause}", "Check the paths.")
-    if not isinstance(cause, OSError) or cause.errno is None or cause.filename is None:
+    if not isinstance(cause, OSError) or cause.errno is None:
         return None
-    path = os.fsdecode(cause.filename)
+    path = os.fsdecode(cause.filename) if cause.filename is not None else ""
     if path.startswith(_LIBRARY):
         return None
-    kind = errors.OutputError if cause.errno in _NO_ROOM else errors.InputError
-    return kind(
-        f"{path:.300}: {cause.strerror}", "Check the path, and who may read and write there."
+    said = f"{path:.300}: {cause.strerror}" if path else str(cause.strerror)
+    if cause.errno == errno.ENOMEM:
+        return DeviceMemoryError(f"memory ran out: {said}", _LESS_MEMORY)
+    if path and cause.errno in _WRONG_PATH:
+        return errors.InputError(said, "Check the path, and who may read and write there.")
+    return OutputError(
+        f"the system refused a file: {said}",
+        "See whether its disk or network folder is still there, has room and may be written to; "
+        "then run it again: what was there before is untouched.",
     )
 
 

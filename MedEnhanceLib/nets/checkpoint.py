@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from MedEnhanceLib.bundles.export import write_tensors
 from MedEnhanceLib.errors import ConfigError, ModelError
-from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.io.voxels import utf8_name
 
 #: What reading a damaged file raises, besides the error of safetensors itself.
@@ -52,8 +52,6 @@ def save_checkpoint(
         generator: of random numbers besides torch's.
         notes: JSON that does not influence what is learned, such as the time spent.
     """
-    from safetensors.torch import save_file
-
     tensors = {_TORCH_RANDOM: torch.get_rng_state()}
     for name, module in modules.items():
         tensors |= {f"{name}/{key}": value for key, value in module.state_dict().items()}
@@ -69,9 +67,8 @@ def save_checkpoint(
         "random": generator.bit_generator.state if generator else None,
         "notes": dict(notes or {}),
     }
-    with atomic_write(path, overwrite=True) as temporary:
-        contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(contiguous, temporary, metadata={"medenhance": json.dumps(header)})
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_tensors(path, contiguous, {"medenhance": json.dumps(header)})
 
 
 def check_checkpoint(path: Path, config: Mapping[str, Any]) -> None:

@@ -14,12 +14,17 @@ from MedEnhanceLib.runtime.locks import holder
 _MEMORY_WORDS = (
     "out of memory",
     "can't allocate memory",
+    "cannot allocate memory",
     "not enough memory",
     "failed to allocate",
     "bad_alloc",
     "cublas_status_alloc_failed",
     "cudnn_status_alloc_failed",
     "unable to find an engine",
+    # Python, where the system has no memory for a thread, or allows no more of them.
+    "can't start new thread",
+    # oneDNN, of a convolution on the CPU.
+    "could not create a primitive",
 )
 #: What CUDA and its libraries say, in small letters, when the card or its driver is gone, or a
 #: kernel has failed: after that, every call of this process fails.

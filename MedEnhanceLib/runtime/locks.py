@@ -104,7 +104,10 @@ def remove_owned(folder: Path, lock: FileLock | None) -> None:
     """Remove the folder and release its lock; a second call does nothing."""
     if lock is not None and not lock.is_locked:
         return
-    for entry in folder.iterdir() if folder.is_dir() else ():
+    entries: list[Path] = []
+    with contextlib.suppress(OSError):  # a disk that went away: the next start removes the folder
+        entries = list(folder.iterdir())
+    for entry in entries:
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry, ignore_errors=True)
         elif entry.name != LOCK:  # the last to go: after a crash here, the next start goes on

@@ -276,7 +276,8 @@ class DistillConfig(WithPresets):
     )
     held_out: float = option(
         0.2,
-        help="share of the patients kept for the audit and not distilled",
+        help="share of the patients kept for the audit and not distilled; from four patients on "
+        "at least two, which the audit needs",
         low=0,
         high=0.9,
         metavar="S",

@@ -125,7 +125,7 @@ def restore(
         f"enhanced with {bundle.name} {bundle.sha256[:12]}"
         + (f" ({messages_of(warnings)})" if warnings else "")
     )
-    grid = volume if slices is None else volume.cropped(*slices)
+    grid = volume if slices is None else volume.crop(k=slice(*slices))
     return Restored(grid.with_voxels(voxels, did=note), grid, bundle, choice.name, warnings)
 
 

@@ -3,6 +3,7 @@
     python Testing/Benchmarks/fuzz.py                     up to 1,000,000 cases, then the page
     python Testing/Benchmarks/fuzz.py --minutes 10        as many more as fit; the next run goes on
     python Testing/Benchmarks/fuzz.py --case 1234         one case, in this process, for a debugger
+    python Testing/Benchmarks/fuzz.py --corpus FOLDER     files to begin with, for another fuzzer
 
 Cases run in a child process that is watched: a crash, a case that takes more than 20 seconds of
 the processor and memory beyond 2 GiB of address space are findings, named by their number, with
@@ -51,6 +52,9 @@ def main() -> None:
     if options.case is not None:
         _run_one(options.case)
         return
+    if options.corpus is not None:
+        _write_corpus(options.corpus)
+        return
     state = _load()
     end = time.monotonic() + 60 * options.minutes if options.minutes else float("inf")
     with tempfile.TemporaryDirectory(dir=_SCRATCH, prefix="ucv-fuzz-") as place:
@@ -66,9 +70,22 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--cases", type=int, default=TARGET)
     parser.add_argument("--minutes", type=float, default=0.0, help="0: until all are done")
     parser.add_argument("--case", type=int, help="run one case here and show what it raises")
+    parser.add_argument("--corpus", type=Path, metavar="FOLDER", help="write files and end")
     parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--place", help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def _write_corpus(folder: Path) -> None:
+    """Each base as a valid file, and the first cases of each mutation."""
+    bases = make_bases(folder)
+    for base in bases:
+        (folder / f"{Path(base.name).stem}.ucv").write_bytes(base.raw)
+    fuzzer = Fuzzer(bases, SEED, folder / "case.ucv")
+    for case in range(len(MUTATIONS) * 10):
+        _, mutation, _, raw = fuzzer.describe(case)
+        (folder / f"{mutation}-{case}.ucv").write_bytes(raw)
+    print(f"{len(list(folder.glob('*.ucv')))} files", file=sys.stderr)
 
 
 # ---------------------------------------------------------------- the child

@@ -28,6 +28,20 @@ HERE = ROOT / "distribution"
 CONDA = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
 
 
+def test_the_entry_for_slicers_index_says_what_cmake_says() -> None:
+    entry = json.loads(runpy.run_path(str(HERE / "release.py"))["catalog"]())
+    cmake = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
+    assert f'"{entry["category"]}"' in cmake
+    assert f'"{entry["scm_url"]}"' in cmake
+    assert entry["scm_url"].startswith("https://")
+    assert entry["build_dependencies"] == ["PyTorch"]
+    # What version 1.0.2 of the schema knows, and what it requires.
+    known = {"build_dependencies", "build_subdirectory", "dicom_support_rule", "enabled", "tier"}
+    required = {"$schema", "category", "scm_url"}
+    assert required <= set(entry) <= known | required | {"scm_revision", "scm_type"}
+    assert entry["tier"] in range(1, 6)
+
+
 def run(*command: object, folder: Path, **environment: str) -> str:
     """What a command prints, run in a folder that is not the repository's."""
     kept = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
@@ -140,6 +154,17 @@ def test_the_recipe_gets_the_hash_of_the_sdist(tmp_path: Path) -> None:
     sdist.rename(tmp_path / "medenhance-99.tar.gz")
     with pytest.raises(SystemExit, match="another version"):
         release["recipe"](tmp_path)
+
+
+def test_the_licenses_of_all_that_the_package_needs_are_listed() -> None:
+    """None that binds what is passed on together; an extra brings what it names."""
+    release = runpy.run_path(str(HERE / "release.py"))
+    rows = dict(release["licenses"]())
+    names = {row.partition(" ")[0] for row in rows}
+    assert {"medenhance", "numpy", "torch", "kiwisolver"} <= names
+    assert "pytest" not in names
+    assert not [row for row in rows.items() if "GPL" in row[1].upper()]
+    assert "pytest" in {row.partition(" ")[0] for row, _ in release["licenses"](["test"])}
 
 
 def test_the_size_of_a_release_is_that_of_its_files(tmp_path: Path) -> None:

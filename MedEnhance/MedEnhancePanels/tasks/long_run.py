@@ -394,8 +394,8 @@ def runText(run):
 
 def _madeText(manifest):
     return _(
-        "{images} images of {patients} patients; {held} patients were held out. The images are for "
-        "training only: structures that look like organs may not exist in any patient."
+        "{images} images from {patients} patients; {held} patients were held out. The images are "
+        "for training only: structures that look like organs may not exist in any patient."
     ).format(
         images=manifest.get("images", "?"),
         patients=manifest.get("patients", "?"),

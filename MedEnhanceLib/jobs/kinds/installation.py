@@ -60,7 +60,8 @@ def run_models(params: ModelsParams, monitor: Monitor) -> Result:
             raise ModelError(f"there is no model {params.name!r}", "See the list of models.")
     rows = []
     for count, bundle in enumerate(bundles):
-        monitor.progress(count / len(bundles), "check models")
+        if not changed:  # a cancel would say that nothing was written
+            monitor.progress(count / len(bundles), "check models")
         rows.append(checked(bundle))
     return Result({"models": rows, "unreadable": unreadable_rows(), **changed})
 

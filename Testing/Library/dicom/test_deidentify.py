@@ -394,3 +394,14 @@ def test_dates_move_into_the_past_by_the_patients_days(day: Any, patient: str) -
 @given(st.text())
 def test_new_uids_are_valid(uid: str) -> None:
     assert pydicom.uid.UID(new_uid(SECRET, uid)).is_valid
+
+
+def test_a_value_without_a_meaning_fits_its_kind() -> None:
+    from pydicom import DataElement
+
+    from MedEnhanceLib.io.deidentify.replacements import _DUMMIES, _NUMBERS, dummy
+
+    for vr in (*_NUMBERS, *_DUMMIES):
+        element = DataElement(0x00091001, vr, dummy(vr))
+        assert element.value is not None and not element.is_empty, vr
+    assert dummy("SQ") is None

@@ -18,7 +18,7 @@ pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("dicomanonymizer")
 
 from MedEnhanceLib.io.deidentify import Patients, deidentify  # noqa: E402
-from MedEnhanceLib.io.deidentify.patients import Person, person_of  # noqa: E402
+from MedEnhanceLib.io.deidentify.patients import Person, _relation, person_of  # noqa: E402
 
 STORED = np.arange(24, dtype=np.uint16).reshape(1, 4, 6)
 
@@ -62,6 +62,17 @@ def test_who_is_the_same(other: Person, is_same: bool, is_turned: bool) -> None:
     patients = Patients()
     first, second = (other, ANNA) if is_turned else (ANNA, other)
     assert (patients.pseudonym(first) == patients.pseudonym(second)) is is_same
+
+
+def test_without_numbers_and_studies_names_and_birth_dates_decide() -> None:
+    def known(name: str, birth: str, identity: str = "") -> Person:
+        return who(name, birth, identity, StudyInstanceUID="")
+
+    anna = known("Gruber^Anna", "19700102")
+    assert _relation(anna, known("GRUBER^ANNA", "19700102")) == "same"
+    assert _relation(anna, known("Gruber^Anna", "19700103")) == "other"
+    assert _relation(anna, known("", "19700102")) == "other"
+    assert _relation(anna, known("Alpha^Berta", "19700102", "8")) == ""
 
 
 def test_issuers_distinguish_equal_numbers() -> None:

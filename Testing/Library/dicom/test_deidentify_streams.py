@@ -17,6 +17,7 @@ pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("dicomanonymizer")
 
 from MedEnhanceLib.io.deidentify import Deidentifier, deidentify  # noqa: E402
+from MedEnhanceLib.io.deidentify.pixel_data import shows_face  # noqa: E402
 from MedEnhanceLib.io.dicom.structure import silence  # noqa: E402
 from Testing.Library.dicom.test_deidentify import PIXELS, SECRET, image  # noqa: E402
 
@@ -62,6 +63,43 @@ def test_words_in_compressed_frames_go_and_pixels_stay(
     with silence():
         pixels = pydicom.dcmread(result).pixel_array
     assert np.array_equal(pixels, dataset.pixel_array)
+
+
+def test_a_table_of_long_offsets_is_made_anew_with_its_frames() -> None:
+    from pydicom.encaps import encapsulate_extended, generate_frames
+
+    dataset = planted("JPEG 2000", "comment")
+    (frame,) = generate_frames(dataset.PixelData, number_of_frames=1)
+    pixels = dataset.pixel_array
+    value, dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths = encapsulate_extended(
+        [frame]
+    )
+    dataset.PixelData = value
+    lengths = dataset.ExtendedOffsetTableLengths
+    cleaned, changes = Deidentifier(SECRET, allow_burned_in=True).dataset(dataset)
+    assert WORDS not in cleaned.PixelData
+    assert cleaned.ExtendedOffsetTableLengths != lengths
+    assert any("comments in compressed" in one.action for one in changes)
+    assert np.array_equal(cleaned.pixel_array, pixels)
+
+
+@pytest.mark.parametrize(
+    ("elements", "shows"),
+    [
+        ({"BodyPartExamined": "HEAD"}, True),
+        ({"BodyPartExamined": "CHEST"}, False),
+        ({}, True),
+        ({"BodyPartExamined": "HEAD", "RecognizableVisualFeatures": "NO"}, False),
+        ({"BodyPartExamined": "CHEST", "RecognizableVisualFeatures": "YES"}, True),
+        ({"BodyPartExamined": "HEAD", "Modality": "DX"}, False),
+    ],
+)
+def test_a_face_is_warned_of_where_a_head_is_shown(elements: dict[str, str], shows: bool) -> None:
+    dataset = pydicom.Dataset()
+    dataset.Modality = "MR"
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
+    assert bool(shows_face(dataset)) is shows
 
 
 @pytest.mark.parametrize("kind", list(FILES))

@@ -143,6 +143,20 @@ def test_uneven_times_give_no_interval(make_frames: MakeFrames) -> None:
     assert load_dicom(folder, monitor=Monitor()).frame_interval_s is None
 
 
+@pytest.mark.parametrize(("stated", "found"), [(250.0, 0.25), (0.0, None), (-3.0, None)])
+def test_the_interval_that_headers_state_counts_where_images_have_no_times(
+    make_frames: MakeFrames, stated: float, found: float | None
+) -> None:
+    folder = make_frames(
+        lambda index: {
+            "TemporalPositionIdentifier": index // K + 1,
+            "TemporalResolution": stated,
+            **dict.fromkeys(("AcquisitionTime", "ContentTime", "TriggerTime")),
+        }
+    )
+    assert load_dicom(folder, monitor=Monitor()).frame_interval_s == found
+
+
 def test_echoes_have_no_time_between_them(make_frames: MakeFrames) -> None:
     folder = make_frames(
         lambda index: {"EchoNumbers": index // K, "AcquisitionTime": f"12000{index // K}"}

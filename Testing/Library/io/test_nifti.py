@@ -109,6 +109,15 @@ def test_one_warning_names_the_modality_that_is_guessed_and_how_to_state_it(
     assert guessed.modality == "OT"
 
 
+def test_voxels_that_lie_far_apart_are_warned_about(
+    tmp_path: Path, recorder: WarningRecorder
+) -> None:
+    path = written(tmp_path / "a.nii", **sform(AFFINE @ np.diag([1, 1, 900, 1])))
+    load(path, modality="MR", monitor=recorder.monitor)
+    (warning,) = recorder.warnings
+    assert "mm apart; if the header means another unit" in warning
+
+
 def test_a_ct_that_was_rescaled_is_no_hu(tmp_path: Path, recorder: WarningRecorder) -> None:
     rescaled = np.random.default_rng(0).integers(0, 564, (4, 5, 6)).astype(np.int16)
     path = written(tmp_path / "a.nii", voxels=rescaled, **sform(AFFINE))
@@ -170,6 +179,12 @@ def test_unit_of_length_is_heeded(tmp_path: Path, code: int, mm: float) -> None:
 def test_unknown_unit_of_length_is_refused(tmp_path: Path) -> None:
     with pytest.raises(GeometryError, match="xyzt_units"):
         load(written(tmp_path / "a.nii", **sform(AFFINE), xyzt_units=5))
+
+
+def test_our_interval_between_frames_keeps_its_64_bits(tmp_path: Path) -> None:
+    volume = Volume(np.zeros((5, 2, 3, 4), np.int16), modality="MR", frame_interval_s=0.1)
+    save(volume, tmp_path / "a.nii")
+    assert load(tmp_path / "a.nii").frame_interval_s == 0.1 != float(np.float32(0.1))
 
 
 @pytest.mark.parametrize(

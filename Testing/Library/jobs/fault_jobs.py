@@ -1,0 +1,358 @@
+"""A small job of every kind, for faults: what it reads, what it writes, and what it may keep."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from Library.conftest import write_series
+from Library.spg.conftest import phantom, write_cohort
+
+from MedEnhanceLib import io
+from MedEnhanceLib.bundles.store import METADATA
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.jobs import JobSpec, run_job
+from MedEnhanceLib.jobs.job import JOBS as KINDS
+from MedEnhanceLib.runtime.resources import resource_folder
+
+IN, OUT = "IN/", "OUT/"
+#: Of the jobs below, those that take seconds or more.
+LONGEST = {"distill", "compare", "distill-room", "distill-estimate"}
+_DATA = Path(__file__).resolve().parents[2] / "Data"
+
+
+@dataclass(frozen=True)
+class Work:
+    """One job.
+
+    params: with IN/ and OUT/ before names in the case's folders. source: what it reads, that may be
+    changed or called otherwise. model: of what it reads, a model. output: what it writes.
+    is_folder: the output is a folder. resumes: it keeps checkpoints there until it is done.
+    largest, written: bytes of its largest file and of all.
+    """
+
+    kind: str
+    params: dict[str, Any]
+    source: str = ""
+    output: str = ""
+    model: str = ""
+    beside: tuple[str, ...] = ()
+    is_folder: bool = False
+    resumes: bool = False
+    largest: int = 0
+    written: int = 0
+    names: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What it reads, by name in `SOURCES`."""
+        return tuple(name for name in (self.source, self.model, *self.beside) if name)
+
+    def params_in(self, folder: Path) -> dict[str, Any]:
+        """The parameters for a case in this folder."""
+
+        def placed(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {key: placed(entry) for key, entry in value.items()}
+            if isinstance(value, str) and value.startswith((IN, OUT)):
+                place = folder / ("in" if value.startswith(IN) else "out")
+                name = value.partition("/")[2]
+                return str(place / self.names.get(name, name))
+            return value
+
+        return {name: placed(value) for name, value in self.params.items()}
+
+    def named(self, name: str, folder: Path) -> Work:
+        """The same job with a source, which is renamed in `folder`, and an output of that name."""
+        called = {
+            old: name + (io.ending_of(Path(old)) or Path(old).suffix)
+            for old in (self.source, self.output)
+            if old
+        }
+        (folder / self.source).rename(folder / called[self.source])
+        return replace(self, names=called)
+
+    def renamed(self, name: str) -> str:
+        """What a file of the result is called in this case."""
+        stem = _stem(self.output)
+        if not self.names or not name.startswith(stem):
+            return name
+        return _stem(self.names[self.output]) + name.removeprefix(stem)
+
+    def again(self, folder: Path) -> Work:
+        """The same job in the case's folder, where files of an earlier run may lie."""
+        if self.kind == "models":  # which has no --force: the model is removed first
+            shutil.rmtree(folder / "out" / "models" / "mine", ignore_errors=True)
+        takes = "overwrite" in KINDS[self.kind].params.__dataclass_fields__
+        goes_on = self.resumes or not takes
+        return self if goes_on else replace(self, params=self.params | {"overwrite": True})
+
+
+def _stem(name: str) -> str:
+    return name[: len(name) - len(io.ending_of(Path(name)) or Path(name).suffix)]
+
+
+def _smoke(**fields: Any) -> dict[str, Any]:
+    return {"preset": "smoke", "device": "cpu", **fields}
+
+
+_CPU = {"device": "cpu"}
+_LOSSLESS = {"lossless": True, "threads": 1}
+_SCAN = {"input": "IN/scan.nii.gz"}
+_ENHANCE = _SCAN | {
+    "output": "OUT/result.nii.gz",
+    "config": {
+        "model": "IN/model",
+        "uncertainty": 1,
+        "task": "noise",
+        "bias_correction": "none",
+        **_CPU,
+    },
+}
+
+#: Name → a job. Of some kinds there are two, which write in different ways.
+JOBS: dict[str, Work] = {
+    "enhance": Work(
+        "enhance",
+        _ENHANCE,
+        source="scan.nii.gz",
+        output="result.nii.gz",
+        model="model",
+    ),
+    "enhance with a report": Work(
+        "enhance",
+        _ENHANCE | {"report": "OUT/report"},
+        source="scan.nii.gz",
+        output="result.nii.gz",
+        model="model",
+    ),
+    "blend": Work(
+        "blend",
+        _SCAN | {"enhanced": "IN/better.nii.gz", "output": "OUT/result.mha", "strength": 0.5},
+        source="scan.nii.gz",
+        output="result.mha",
+        beside=("better.nii.gz",),
+    ),
+    "segment": Work(
+        "segment",
+        _SCAN | {"output": "OUT/result.nrrd", "config": {"model": "IN/head", **_CPU}},
+        source="scan.nii.gz",
+        output="result.nrrd",
+        model="head",
+    ),
+    "compress": Work(
+        "compress",
+        _SCAN | {"output": "OUT/result.ucv", "config": {"max_error": 2, "threads": 1}},
+        source="scan.nii.gz",
+        output="result.ucv",
+    ),
+    "estimate": Work("estimate", _SCAN | {"config": {"ratio": 8}}, source="scan.nii.gz"),
+    "decompress": Work(
+        "decompress",
+        {"input": "IN/scan.ucv", "output": "OUT/result.nii"},
+        source="scan.ucv",
+        output="result.nii",
+    ),
+    "recover": Work(
+        "recover",
+        {"input": "IN/damaged.ucv", "output": "OUT/result.nrrd"},
+        source="damaged.ucv",
+        output="result.nrrd",
+    ),
+    "degrade": Work(
+        "degrade",
+        _SCAN
+        | {"output": "OUT/result.nrrd", "steps": [{"name": "rician", "level": 0.1, "seed": 7}]},
+        source="scan.nii.gz",
+        output="result.nrrd",
+    ),
+    "convert": Work(
+        "convert",
+        _SCAN | {"output": "OUT/result.nrrd"},
+        source="scan.nii.gz",
+        output="result.nrrd",
+    ),
+    "convert to DICOM": Work(
+        "convert",
+        {"input": "IN/ct", "output": "OUT/result", "dicom": True},
+        source="ct",
+        output="result",
+        is_folder=True,
+    ),
+    "inspect": Work("inspect", {"input": "IN/scan.nii.gz"}, source="scan.nii.gz"),
+    "series": Work("series", {"input": "IN/ct"}, source="ct"),
+    "export": Work(
+        "export",
+        _SCAN | {"output": "OUT/result", "patient_id": "P"},
+        source="scan.nii.gz",
+        output="result",
+        is_folder=True,
+    ),
+    "export with labels": Work(
+        "export",
+        _SCAN | {"output": "OUT/result", "patient_id": "P", "segmentation": "IN/labels.nii.gz"},
+        source="scan.nii.gz",
+        output="result",
+        beside=("labels.nii.gz",),
+        is_folder=True,
+    ),
+    "deidentify": Work(
+        "deidentify",
+        {"input": "IN/ct", "output": "OUT/result", "mapping": "OUT/secret.map"},
+        source="ct",
+        output="result",
+        is_folder=True,
+    ),
+    "evaluate": Work(
+        "evaluate",
+        {"bundle": "IN/head", "data": "IN/labeled", "out": "OUT/result.json", **_CPU},
+        source="labeled",
+        output="result.json",
+        model="head",
+    ),
+    "models": Work(
+        "models",
+        {"action": "import", "path": "IN/head"},
+        output="models",
+        model="head",
+        is_folder=True,
+    ),
+    "doctor": Work("doctor", {"folder": "OUT/"}),
+    "ping": Work("ping", {"count": 3}),
+    "demo": Work(
+        "demo",
+        {"out": "OUT/result", **_CPU},
+        output="result",
+        is_folder=True,
+    ),
+    "train": Work(
+        "train",
+        {"method": "hqg", "data": "IN/pools", "out": "OUT/result", "config": _smoke()},
+        source="pools",
+        output="result",
+        is_folder=True,
+        resumes=True,
+    ),
+    "distill": Work(
+        "distill",
+        {"cohort": "IN/cohort", "out": "OUT/result", "config": _smoke(held_out=0.5)},
+        source="cohort",
+        output="result",
+        is_folder=True,
+        resumes=True,
+    ),
+    "distill statistics": Work(
+        "distill",
+        {"cohort": "IN/cohort", "out": "OUT/result"}
+        | {"config": _smoke(held_out=0, method="statistics")},
+        source="cohort",
+        output="result",
+        is_folder=True,
+        resumes=True,
+    ),
+    "distill-room": Work(
+        "distill-room", {"cohort": "IN/cohort", "config": _smoke()}, source="cohort"
+    ),
+    "distill-status": Work("distill-status", {"out": "IN/run"}, source="run"),
+    "distill-estimate": Work(
+        "distill-estimate", {"cohort": "IN/cohort", "config": _smoke()}, source="cohort"
+    ),
+    "compare": Work(
+        "compare",
+        {"cohort": "IN/cohort", "out": "OUT/result", "config": _smoke(held_out=0.5)}
+        | {"seeds": 1, "draws": 1, "steps": 2},
+        source="cohort",
+        output="result",
+        is_folder=True,
+        resumes=True,
+    ),
+}
+
+
+def _scan() -> Volume:
+    """[10, 40, 36], int16, that looks like an MR."""
+    k, j, i = np.mgrid[-1:1:10j, -1:1:40j, -1:1:36j]
+    inside = (k**2 + j**2 + i**2) < 0.8
+    voxels = inside * (600 + 200 * np.sin(4 * i) * np.cos(3 * j))
+    noise = np.random.default_rng(1).normal(0, 8, inside.shape)
+    return Volume(np.abs(voxels + noise).astype(np.int16), modality="MR", source="head")
+
+
+def _labels(volume: Volume) -> Volume:
+    return replace(volume.with_voxels((volume.voxels > 300).astype(np.uint8)), modality="SEG")
+
+
+def _save(volume: Volume) -> Callable[[Path], None]:
+    return lambda path: io.save(volume, path)
+
+
+def _make_better(path: Path) -> None:
+    scan = _scan()
+    io.save(scan.with_voxels(scan.voxels // 2 * 2, did="smoothed"), path)
+
+
+def _make_container(path: Path) -> None:
+    plain = path.with_suffix(".nrrd")
+    io.save(_scan(), plain)
+    run_job(JobSpec("compress", {"input": str(plain), "output": str(path), "config": _LOSSLESS}))
+    plain.unlink()
+    path.with_name(f"{path.name}.json").unlink()
+
+
+def _make_damaged(path: Path) -> None:
+    """Of many blocks a few are lost: more bytes than parity repairs."""
+    data = bytearray((_DATA / "unicompress" / "v1.2-types.ucv").read_bytes())
+    data[6000:9000] = bytes(3000)
+    path.write_bytes(data)
+
+
+def _make_series(folder: Path) -> None:
+    stored = np.random.default_rng(2).integers(0, 3000, (4, 20, 24), dtype=np.uint16)
+    write_series(folder, stored, PatientID="P-17", PatientName="Doe^Jane", StudyDate="20200101")
+
+
+def _make_head(folder: Path) -> None:
+    shutil.copytree(resource_folder("models") / "brain-tissue", folder)
+    described = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+    (folder / METADATA).write_text(json.dumps(described | {"name": "mine"}), encoding="utf-8")
+
+
+def _make_labeled(folder: Path) -> None:
+    folder.mkdir()
+    io.save(_scan(), folder / "scan.nii.gz")
+    io.save(_labels(_scan()), folder / "scan-labels.nii.gz")
+
+
+def _make_pools(folder: Path) -> None:
+    for name, seed in (("hq", 0), ("lq", 2)):
+        (folder / name).mkdir(parents=True)
+        io.save(phantom(seed), folder / name / f"{seed}.nii.gz")
+
+
+def _make_run(folder: Path) -> None:
+    write_cohort(folder.with_name("cohort of the run"))
+    params = {"cohort": str(folder.with_name("cohort of the run")), "out": str(folder)}
+    config = _smoke(held_out=0, method="statistics")
+    run_job(JobSpec("distill", params | {"config": config}))
+
+
+#: What jobs read: name → what makes it.
+SOURCES: dict[str, Callable[[Path], object]] = {
+    "scan.nii.gz": _save(_scan()),
+    "better.nii.gz": _make_better,
+    "labels.nii.gz": _save(_labels(_scan())),
+    "scan.ucv": _make_container,
+    "damaged.ucv": _make_damaged,
+    "ct": _make_series,
+    "model": lambda folder: shutil.copytree(resource_folder("models") / "mr-brain", folder),
+    "head": _make_head,
+    "labeled": _make_labeled,
+    "pools": _make_pools,
+    "cohort": write_cohort,
+    "run": _make_run,
+}
