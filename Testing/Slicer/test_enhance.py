@@ -193,7 +193,7 @@ class ChoicesTest(EnhanceTestCase):
             self.choose(node)
             self.assertEqual(self.ui.segmentCheckBox.enabled, segments)
             self.assertEqual(self.ui.biasCorrectionCheckBox.enabled, shades)
-        self.assertIn("PT", self.ui.segmentCheckBox.toolTip)
+        self.assertIn("PET", self.ui.segmentCheckBox.toolTip)
 
     def test_blurIsUndoneOnlyByModelsThatHaveLearnedTo(self):
         node = self.smallVolume()

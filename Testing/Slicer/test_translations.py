@@ -12,7 +12,7 @@ from medenhance_testing import ROOT, MedEnhanceTestCase, slow
 
 SPANISH = ROOT / "MedEnhance/Resources/Translations/MedEnhance_es.ts"
 PANELS = "MedEnhancePanels"
-SHOWN = ("text", "title", "toolTip", "placeholderText", "accessibleName", "windowTitle", "suffix")
+SHOWN = ("text", "title", "toolTip", "placeholderText", "accessibleName", "suffix", "noneDisplay")
 
 
 def lrelease():
@@ -77,7 +77,8 @@ class SpanishTest(MedEnhanceTestCase):
             if isinstance(text, str) and text
         }
         self.assertGreater(len(shown), 300)
-        self.assertEqual({each for each in shown if each[1] in english}, set())
+        slicers = {("parameterNodeSelector", "None")}  # which the form leaves to the class
+        self.assertEqual({each for each in shown - slicers if each[1] in english}, set())
 
     @slow
     def test_everyPageFitsANarrowPanelWithItsResult(self):

@@ -2349,7 +2349,7 @@
     </message>
     <message>
         <source>A sheared grid, for example from a tilted gantry</source>
-        <translation>Cuadrícula oblicua, por ejemplo por un gantry inclinado</translation>
+        <translation>Cuadrícula no ortogonal, por ejemplo por un gantry inclinado</translation>
     </message>
     <message>
         <source>Open its DICOM folder here to have it straightened, or resample it with the module Resample Volume.</source>
@@ -2461,7 +2461,7 @@
     </message>
     <message>
         <source>No installed model enhances {modality}</source>
-        <translation>Ningún modelo instalado mejora {modality}</translation>
+        <translation>Ningún modelo instalado mejora imágenes de {modality}</translation>
     </message>
     <message>
         <source>There are models for {known}. Correct the modality, or import a model on the page Models; compression needs no model.</source>
@@ -2535,7 +2535,7 @@
     </message>
     <message>
         <source>No segmentation model is recommended for {modality}: choose one, or deselect Segmentation.</source>
-        <translation>Ningún modelo de segmentación se recomienda para {modality}: elija uno, o desmarque Segmentación.</translation>
+        <translation>No se recomienda ningún modelo de segmentación para {modality}: elija uno, o desmarque Segmentación.</translation>
     </message>
     <message>
         <source>The segmentation model {head} is not for {modality}: choose another, or deselect Segmentation.</source>
@@ -2615,7 +2615,7 @@
     </message>
     <message>
         <source>No model is recommended for {modality}: choose one.</source>
-        <translation>Ningún modelo se recomienda para {modality}: elija uno.</translation>
+        <translation>No se recomienda ningún modelo para {modality}: elija uno.</translation>
     </message>
     <message>
         <source>The model {model} is not for {modality}: choose another.</source>
@@ -2704,6 +2704,33 @@
     <message>
         <source>{names} and {count} more</source>
         <translation>{names} y {count} más</translation>
+    </message>
+</context>
+<context>
+    <name>nodes.nrrd</name>
+    <message>
+        <source>Frame {frame} differs in size or type from the first</source>
+        <translation>El fotograma {frame} difiere del primero en tamaño o tipo</translation>
+    </message>
+    <message>
+        <source>{path} is not a NRRD file</source>
+        <translation>{path} no es un archivo NRRD</translation>
+    </message>
+    <message>
+        <source>Run the job again.</source>
+        <translation>Ejecute de nuevo el trabajo.</translation>
+    </message>
+    <message>
+        <source>The result has {shape} voxels, the volume {there}</source>
+        <translation>El resultado tiene {shape} vóxeles, el volumen {there}</translation>
+    </message>
+    <message>
+        <source>The volume was changed in the meantime; run it again.</source>
+        <translation>El volumen cambió entretanto; ejecútelo de nuevo.</translation>
+    </message>
+    <message>
+        <source>{path} is cut short</source>
+        <translation>{path} está incompleto</translation>
     </message>
 </context>
 <context>
@@ -3003,7 +3030,7 @@
     </message>
     <message>
         <source>Statistics: the prior with the cohort&apos;s means (seconds)</source>
-        <translation>Estadísticas: la partida con las medias de la cohorte (segundos)</translation>
+        <translation>Estadísticas: partida con las medias de la cohorte (segundos)</translation>
     </message>
     <message>
         <source>Automatic: what pays for this cohort</source>
@@ -3181,7 +3208,7 @@
     </message>
     <message>
         <source>This run executes the program in {path}. Continue only if you trust where it comes from.</source>
-        <translation>Esta ejecución ejecuta el programa de {path}. Continúe solo si confía en su procedencia.</translation>
+        <translation>Esta ejecución pone en marcha el programa de {path}. Continúe solo si confía en su procedencia.</translation>
     </message>
     <message>
         <source>MedEnhance: a program in a segmenter&apos;s file</source>
@@ -3407,7 +3434,7 @@
     </message>
     <message>
         <source>Outcome</source>
-        <translation>Desenlace</translation>
+        <translation>Resultado</translation>
     </message>
     <message>
         <source>Seconds</source>
@@ -3517,7 +3544,7 @@
     </message>
     <message>
         <source>The full result is back; the views show the strength.</source>
-        <translation>Vuelve a estar el resultado completo; las vistas muestran el grado.</translation>
+        <translation>Se ha recuperado el resultado completo; las vistas muestran el grado.</translation>
     </message>
     <message>
         <source>{seconds:.1f} s</source>
@@ -4821,7 +4848,7 @@
     </message>
     <message>
         <source>The average brain with a simulated bad day of a scanner</source>
-        <translation>El cerebro medio con un mal día de un equipo, simulado</translation>
+        <translation>El cerebro medio tal como saldría en un mal día del equipo, simulado</translation>
     </message>
     <message>
         <source>MRHead: T1 of a head (download)</source>
@@ -4904,7 +4931,7 @@
     <name>tasks.training</name>
     <message>
         <source>{names}: not {modality}; better leave them out.</source>
-        <translation>{names}: no es {modality}; mejor omitir.</translation>
+        <translation>{names}: no son de {modality}; mejor omitirlos.</translation>
     </message>
     <message>
         <source>{names}: good and poor images should come from different patients.</source>
