@@ -196,6 +196,7 @@ def _cells(model):
         "restorer": _("Restoring"),
         "head": _("Segmenting"),
         "codec": _("Compressing"),
+        "slices": _("Thin slices"),
     }
     purpose = purposes.get(model["kind"], model["kind"])
     return (
