@@ -97,6 +97,7 @@ class ModuleTest(MedEnhanceTestCase):
         self.assertIn("in a slot", self.widget.ui.messageLabel.text)
         self.assertIn("Traceback", self.widget.ui.messageDetails.plainText)
 
+    @slow
     def test_everyPageFitsANarrowPanelWithItsResult(self):
         """With the font of a usual screen (9 pt) and a larger one."""
         self.assertEqual(self.widePages(9, 11), [])

@@ -216,7 +216,7 @@ def threshold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     class Bright(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.weight = torch.nn.Parameter(torch.ones(1))
+            self.weight = torch.nn.Parameter(torch.ones(8))
 
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             middle = images[:, images.shape[1] // 2, None]
