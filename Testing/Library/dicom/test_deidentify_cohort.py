@@ -53,6 +53,7 @@ def test_voxels_and_geometry_are_the_same_and_the_input_untouched(
     assert after.voxels.dtype == volume.voxels.dtype
     assert after.geometry == volume.geometry
     assert report.count("written") == 3
+    assert "3 files written, 0 not" in report.to_text()
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["ANON-0001"]
 
 
