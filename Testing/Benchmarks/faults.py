@@ -15,14 +15,14 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from _common import DOCS, REPOSITORY, gate, gate_table, table, write
 
 sys.path.insert(0, str(REPOSITORY / "Testing"))
-from Library.jobs.fault_jobs import JOBS, LONGEST
+from Library.jobs.fault_jobs import JOBS, LONG, LONGEST
 from Library.jobs.fault_kinds import FAULTS, applies, place_of
 from Library.jobs.faulting import Asked
 
@@ -66,18 +66,24 @@ def _run(turns: int, end: float) -> list[Row]:
     done = {(row["job"], row["fault"], row["turn"]) for row in rows}
     with tempfile.TemporaryDirectory() as folder, ROWS.open("a", encoding="utf-8") as stream:
         asked = Asked(Path(folder))
-        for turn in range(turns):
-            for job in sorted(JOBS, key=lambda job: job in LONGEST):
-                for fault in filter(lambda fault: applies(job, fault), FAULTS):
-                    is_left_out = (job, fault, turn) in done or (turn and job in LONGEST)
-                    if is_left_out or time.monotonic() > end:
-                        continue
-                    row = asked.run(job, fault, place_of(job, fault, turn)) | {"turn": turn}
-                    stream.write(json.dumps(row) + "\n")
-                    stream.flush()
-                    rows.append(row)
+        for job, fault, turn in _cases(turns):
+            if (job, fault, turn) not in done and time.monotonic() < end:
+                row = asked.run(job, fault, place_of(job, fault, turn)) | {"turn": turn}
+                stream.write(json.dumps(row) + "\n")
+                stream.flush()
+                rows.append(row)
         asked.close()
     return rows
+
+
+def _cases(turns: int) -> Iterator[tuple[str, str, int]]:
+    """Job, fault and turn: the quick jobs first."""
+    slow = LONG | LONGEST
+    for turn in range(turns):
+        for job in sorted(JOBS.keys() - slow):
+            yield from ((job, fault, turn) for fault in FAULTS if applies(job, fault))
+    for job in (*sorted(LONG), *sorted(LONGEST)):
+        yield from ((job, fault, 0) for fault in FAULTS if applies(job, fault))
 
 
 def _page(rows: list[Row], gates: list[Row]) -> str:

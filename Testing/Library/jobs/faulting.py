@@ -390,7 +390,8 @@ def _signatures(folder: Path) -> dict[str, str]:
         name = _RANDOM.sub("…", path.relative_to(folder).as_posix())
         found.setdefault(name, []).append(_signature(plain))
         plain.unlink()
-    return {name: ", ".join(sorted(values)) for name, values in found.items()}
+    # A set: a second export lays a second series beside the first.
+    return {name: ", ".join(sorted(set(values))) for name, values in found.items()}
 
 
 def _signature(path: Path) -> str:

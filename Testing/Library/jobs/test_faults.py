@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from Library.jobs.fault_jobs import JOBS, LONGEST
+from Library.jobs.fault_jobs import JOBS, LONG, LONGEST
 from Library.jobs.fault_kinds import FAULTS, applies, place_of
 from Library.jobs.faulting import Asked
 
@@ -24,7 +24,6 @@ pytestmark = [
 ]
 _TURNS = int(os.environ.get("MEDENHANCE_FAULTS", "0"))
 #: Of jobs that take seconds, what no other test does: test_distill.py and test_train.py stop them.
-_LONG = {"enhance with a report", "export with labels", "distill statistics", "demo", "train"}
 _OF_LONG = {"full disk"}
 
 
@@ -38,7 +37,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
 def _cases() -> Iterator[Any]:
     for job in JOBS:
         for fault in FAULTS:
-            is_chosen = job not in LONGEST and (job not in _LONG or fault in _OF_LONG)
+            is_chosen = job not in LONGEST and (job not in LONG or fault in _OF_LONG)
             if applies(job, fault) and (_TURNS or is_chosen):
                 yield pytest.param(job, fault, id=f"{job}: {fault}")
 
