@@ -2,6 +2,7 @@
 
 python distribution/release.py size           what publishing costs, with and without history
 python distribution/release.py recipe DIST    conda-forge's recipe with the hash of the sdist
+python distribution/release.py catalog        the entry for the index of Slicer's extensions
 python distribution/release.py licenses       what the installed package and all that it needs are
                                               licensed under; extras behind it: licenses video zarr
 """
@@ -9,6 +10,8 @@ python distribution/release.py licenses       what the installed package and all
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,6 +24,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 #: The extension index refuses repositories that are larger with their history.
 LIMIT_MB = 100
+_SCHEMAS = "https://raw.githubusercontent.com/Slicer/Slicer/main/Schemas"
 #: Of licenses that a user would have to know of: they bind what is passed on together.
 STRICT = ("GPL", "GENERAL PUBLIC", "PROPRIETARY", "NOT STATED")
 
@@ -45,6 +49,22 @@ def recipe(dist: Path) -> str:
         raise SystemExit(f"recipe.yaml is of another version than {sdist.name}")
     digest = hashlib.sha256(sdist.read_bytes()).hexdigest()
     return text.replace("SHA256_OF_THE_SDIST", digest)
+
+
+def catalog(revision: str = "main") -> str:
+    """MedEnhance.json for Slicer's ExtensionsIndex, from the fields of CMakeLists.txt."""
+    text = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
+    stated = dict(re.findall(r'set\(EXTENSION_(\w+) "([^"]*)"\)', text))
+    entry = {
+        "$schema": f"{_SCHEMAS}/slicer-extension-catalog-entry-schema-v1.0.2.json#",
+        "build_dependencies": [name for name in stated["DEPENDS"].split() if name != "NA"],
+        "build_subdirectory": ".",
+        "category": stated["CATEGORY"],
+        "scm_revision": revision,
+        "scm_url": stated["HOMEPAGE"],
+        "tier": 1,
+    }
+    return json.dumps(entry, indent=2) + "\n"
 
 
 def licenses(extras: Sequence[str] = (), package: str = "medenhance") -> Iterator[tuple[str, str]]:
@@ -104,6 +124,9 @@ def main(words: Sequence[str]) -> int:
     if list(words) == ["size"]:
         for name, megabytes in size().items():
             print(f"{name:14} {megabytes:6.1f} MB of {LIMIT_MB}")
+        return 0
+    if list(words) == ["catalog"]:
+        print(catalog(), end="")
         return 0
     if len(words) == 2 and words[0] == "recipe":
         print(recipe(Path(words[1])), end="")

@@ -5,28 +5,31 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from MedEnhanceLib._version import __version__
-from MedEnhanceLib.bundles.store import (
-    CARD,
-    FORMAT,
-    FORMAT_VERSION,
-    METADATA,
-    WEIGHTS,
-    Bundle,
-    read_bundle,
-)
+from MedEnhanceLib.bundles.schema import CARD, FORMAT, FORMAT_VERSION, METADATA, WEIGHTS
+from MedEnhanceLib.bundles.store import Bundle, read_bundle, refuse_not_finite
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY, file_sha256
-from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.io.atomic import atomic_write, write_json
+from MedEnhanceLib.io.voxels import utf8_name
+from MedEnhanceLib.runtime.device import is_out_of_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 #: Value of an entry of the training data that nobody stated.
 NOT_STATED = "not stated"
+#: What torch, and our own code, raise on numbers that make no network.
+_UNFIT = (RuntimeError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError)
+#: Sizes in the description of a network that are sizes of its tensors, too.
+_SIZES = ("context", "widths", "guide_widths", "cue_size", "content_size")
 _NO_DATA = "The training data are not stated."
 
 
@@ -97,20 +100,44 @@ def describe_bundle(folder: Path, metadata: dict[str, Any]) -> Bundle:
 
 
 def load_tensors(bundle: Bundle) -> dict[str, Tensor]:
-    """The bundle's weights in float32; raises ModelError where the file is damaged."""
+    """The bundle's weights in float32; raises ModelError where they are damaged or no numbers."""
+    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        stored = load_file(bundle.weights)
+        with utf8_name(bundle.weights) as name:
+            stored = load_file(name)
     except (SafetensorError, OSError) as cause:
         raise ModelError(
             f"model {bundle.name!r}: its weights cannot be read ({cause})", "Import it again."
         ) from cause
+    for name, tensor in stored.items():
+        refuse_not_finite(bundle, name, torch.isfinite(tensor).all())
     return {
         name: tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in stored.items()
     }
+
+
+@contextmanager
+def must_fit(bundle: Bundle, tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """Whatever goes wrong where networks are built of a bundle: a ModelError that names it.
+
+    Before they take memory, no size in the description may be larger than those of the weights.
+    """
+    try:
+        largest = max(size for tensor in tensors.values() for size in (*tensor.shape, 1))
+        for name, value in bundle.metadata.get("network", {}).items():
+            if name in _SIZES and np.max(value, initial=0) > largest:
+                raise ValueError(f"{name} is {value}, and no tensor is larger than {largest}")
+        yield
+    except (*_UNFIT, ConfigError) as cause:
+        if is_out_of_memory(cause):
+            raise
+        raise ModelError(
+            f"model {bundle.name!r}: its weights do not fit its description", "Import it again."
+        ) from cause
 
 
 def make_card(metadata: dict[str, Any]) -> str:
@@ -196,7 +223,8 @@ def record_fields(folder: Path, fields: dict[str, Any]) -> Bundle:
 def _write_texts(folder: Path, metadata: dict[str, Any]) -> None:
     """Write model card and metadata, with the hash of every file of the bundle."""
     with atomic_write(folder / CARD, overwrite=True) as temporary:
-        temporary.write_text(make_card(metadata), encoding="utf-8")
+        # Names of files that are not UTF-8 hold lone surrogates: a "?" for people.
+        temporary.write_text(make_card(metadata), encoding="utf-8", errors="replace")
     models = sorted(path.relative_to(folder) for path in folder.glob("models/*.safetensors"))
     files = [*(model.as_posix() for model in models), str(CARD)]
     hashes = {relative: file_sha256(folder / relative) for relative in files}

@@ -7,41 +7,37 @@ docs/README.md (its model card). It contains only data: nothing in it is ever ex
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import shutil
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
+from MedEnhanceLib.bundles.schema import (
+    CARD,
+    CODEC,
+    METADATA,
+    RESTORER,
+    SLICES,
+    WEIGHTS,
+    check_metadata,
+    read_json,
+    safe_path,
+)
 from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.core.modality import default_units
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.errors import InputError, ModelError
 from MedEnhanceLib.io.atomic import write_json
-from MedEnhanceLib.io.staging import staging_for
+from MedEnhanceLib.io.voxels import refuse_pipe
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
 
-FORMAT = "medenhance-bundle"
-FORMAT_VERSION = 1
-METADATA = PurePosixPath("configs/metadata.json")
-WEIGHTS = PurePosixPath("models/model.safetensors")
-#: Bundles of this kind contain several models, one for each part of the compressed container.
-CODEC = "codec"
-#: Small networks that restore single slices, as `train denoiser` makes them.
-RESTORER = "restorer"
-#: Networks that restore thin slices from thick ones, as `train slices` makes them.
-SLICES = "slices"
-CARD = PurePosixPath("docs/README.md")
-_REQUIRED = ("name", "kind", "modality", "version", "description", "licence", "files")
-#: Of all files of a model in a zip.
-_MOST_BYTES, _MOST_FILES = 1 << 30, 1000
+_LONGEST_CARD = 1 << 20
 #: In the user's folder: the models that the user set as default.
-_DEFAULTS = "defaults.json"
+DEFAULTS = "defaults.json"
 _IMPORTED = "@imported"
+_REMOVE = "Import it again, or remove it: medenhance models remove {}"
 
 
 @dataclass(frozen=True)
@@ -146,13 +142,11 @@ def list_bundles() -> list[Bundle]:
 
     So the first one that fits is the one to take. An imported one with the name of one that ships
     has "@imported" behind its name. Folders that are no readable bundle are left out;
-    `read_bundle` reports the reason.
+    `unreadable_bundles` has them.
     """
     found: dict[str, Bundle] = {}
-    for folder, shipped in _candidates():
-        try:
-            bundle = read_bundle(folder, shipped=shipped)
-        except ModelError:
+    for _, bundle in _read_all():
+        if isinstance(bundle, ModelError):
             continue
         if bundle.name in found:
             bundle = replace(bundle, suffix=_IMPORTED)
@@ -163,19 +157,27 @@ def list_bundles() -> list[Bundle]:
     )
 
 
+def unreadable_bundles() -> dict[Path, ModelError]:
+    """The folders among the models that hold none that can be used, with the reason."""
+    return {folder: one for folder, one in _read_all() if isinstance(one, ModelError)}
+
+
 def read_defaults() -> dict[str, str]:
     """The names of the models that the user set as default, by "KIND MODALITY".
 
     Raises:
         ModelError: the file that holds them is damaged.
     """
-    path = user_folder() / _DEFAULTS
+    path = user_folder() / DEFAULTS
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        fields = read_json(path)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as cause:
-        raise ModelError(f"{path} cannot be read ({cause})", "Delete the file.") from cause
+    except (OSError, ValueError, InputError) as cause:
+        if isinstance(cause, PermissionError) and not os.access(path.parent, os.R_OK | os.X_OK):
+            return {}  # a home of somebody else: `unreadable_bundles` names it
+        reason = getattr(cause, "strerror", None) or cause
+        raise ModelError(f"{path} cannot be read ({reason})", "Delete the file.") from cause
     if not isinstance(fields, dict) or not all(isinstance(v, str) for v in fields.values()):
         raise ModelError(f"{path} holds no names of models", "Delete the file.")
     return fields
@@ -187,7 +189,7 @@ def set_default(name: str) -> Bundle:
     Raises:
         ModelError: there is none of this name, or it is taken on request alone.
     """
-    bundle = _by_name(name)
+    bundle = by_name(name)
     if bundle.on_request:
         raise ModelError(
             f"model {name!r} finds something that few images show, and is no default",
@@ -195,7 +197,7 @@ def set_default(name: str) -> Bundle:
         )
     which = f"{bundle.kind} {bundle.modality}"
     others = {key: value for key, value in read_defaults().items() if key != which}
-    write_json(user_folder() / _DEFAULTS, others | {which: bundle.name}, overwrite=True)
+    write_json(user_folder() / DEFAULTS, others | {which: bundle.name}, overwrite=True)
     return bundle
 
 
@@ -242,7 +244,7 @@ def open_bundle(name_or_path: str, *, kind: str, modality: str) -> Bundle:
     elif (folder := folder_of(name_or_path)) is not None:
         bundle = read_bundle(folder)
     else:
-        bundle = _by_name(name_or_path)
+        bundle = by_name(name_or_path)
     if bundle.kind != kind:
         raise ModelError(
             f"model {bundle.name!r} {_verb(bundle.kind)}; a model that {_verb(kind)} is needed",
@@ -270,28 +272,13 @@ def read_bundle(folder: Path, *, shipped: bool = False, expected_sha256: str = "
     """
     path = folder / METADATA
     try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as cause:
+        metadata = check_metadata(read_json(path), path)
+    except (OSError, ValueError, InputError) as cause:
+        reason = getattr(cause, "strerror", None) or cause
         raise ModelError(
-            f"{folder}: {METADATA} cannot be read ({cause})",
+            f"{folder}: {METADATA} cannot be read ({reason})",
             "Choose a model folder made by MedEnhance, or import the model again.",
         ) from cause
-    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
-        raise ModelError(f"{path}: not the metadata of a MedEnhance model", "Choose another one.")
-    if metadata.get("format_version") != FORMAT_VERSION:
-        raise ModelError(
-            f"{path}: format {metadata.get('format_version')}, this version reads {FORMAT_VERSION}",
-            "Update MedEnhance.",
-        )
-    missing = [field for field in _REQUIRED if field not in metadata]
-    files = metadata.get("files")
-    has_weights = isinstance(files, dict) and (
-        str(WEIGHTS) in files or metadata.get("kind") == CODEC
-    )
-    if missing or not has_weights:
-        raise ModelError(
-            f"{path}: {', '.join(missing) or 'files'} is missing", "Import the model again."
-        )
     bundle = Bundle(folder, metadata, shipped)
     if expected_sha256 not in ("", bundle.sha256):
         raise ModelError(f"{folder}: the model was replaced in the meantime", "Start again.")
@@ -301,80 +288,61 @@ def read_bundle(folder: Path, *, shipped: bool = False, expected_sha256: str = "
 def verify_bundle(bundle: Bundle) -> None:
     """Raise ModelError unless every file exists with the hash in the metadata."""
     for relative, expected in bundle.metadata["files"].items():
-        path = bundle.folder / _safe(relative)
-        if not path.is_file():
+        path = bundle.folder / safe_path(relative)
+        try:
+            found = file_sha256(path) if path.is_file() else None
+        except OSError as cause:
+            raise ModelError(
+                f"model {bundle.name!r}: the file {relative} cannot be read ({cause.strerror})",
+                "Give yourself access to it, or import the model again.",
+            ) from cause
+        if found is None:
             raise ModelError(
                 f"model {bundle.name!r}: the file {relative} is missing", "Import it again."
             )
-        if file_sha256(path) != expected:
+        if found != expected:
             raise ModelError(
                 f"model {bundle.name!r}: the file {relative} is damaged (its SHA-256 differs)",
                 "Import the model again.",
             )
 
 
-def import_bundle(source: Path) -> Bundle:
-    """Verify a bundle, a folder or a zip, and copy it into the user's folder.
-
-    Raises ModelError where it is no bundle, is damaged, or one of its name exists already.
-    """
-    target_root = user_folder()
-    target_root.mkdir(parents=True, exist_ok=True)
-    with staging_for(target_root / ".import") as staging:
-        folder = _unpack(source, staging.new) if source.is_file() else source
-        bundle = read_bundle(folder)
-        verify_bundle(bundle)
-        if not bundle.name.replace("-", "").replace("_", "").isalnum():
-            raise ModelError(
-                f"the model's name {bundle.name!r} cannot be used", "Use letters, digits, - and _."
-            )
-        if any(one.shipped and one.name == bundle.name for one in list_bundles()):
-            raise ModelError(
-                f"a model {bundle.name!r} came with MedEnhance",
-                "Give the other one another name in its metadata.json.",
-            )
-        target = target_root / bundle.name
-        if target.exists():
-            raise ModelError(
-                f"a model {bundle.name!r} already exists in {target_root}",
-                f"Remove it first: medenhance models remove {bundle.name}",
-            )
-        staged = staging.new / "staged"
-        for relative in (str(METADATA), *bundle.metadata["files"]):
-            copy = staged / _safe(relative)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(folder / _safe(relative), copy)
-        staged.replace(target)
-    return read_bundle(target)
-
-
-def remove_bundle(name: str) -> None:
-    """Delete an imported bundle; raises ModelError for one that came with MedEnhance."""
-    bundle = _by_name(name)
-    if bundle.shipped:
+def refuse_not_finite(bundle: Bundle, name: str, is_finite: Any) -> None:
+    """Raise ModelError for weights with NaN or infinity; name: of the tensor."""
+    if not is_finite:
         raise ModelError(
-            f"model {name!r} is part of MedEnhance", "Only imported models can be removed."
+            f"model {bundle.name!r}: its weights are not all numbers (NaN or infinity in {name})",
+            "Do not use it: its training failed, or it was damaged before its hashes were taken.",
         )
-    kept = {which: default for which, default in read_defaults().items() if default != name}
-    if kept != read_defaults():
-        write_json(user_folder() / _DEFAULTS, kept, overwrite=True)
-    shutil.rmtree(bundle.folder)
 
 
-def _candidates() -> Iterator[tuple[Path, bool]]:
+def _read_all() -> Iterator[tuple[Path, Bundle | ModelError]]:
+    """Every folder that a model may be in, with the model, or with why there is none."""
     for root, shipped in ((resource_folder("models"), True), (user_folder(), False)):
-        if root.is_dir():
-            for folder in sorted(root.iterdir()):
-                if folder.is_dir() and not folder.name.startswith("."):
-                    yield folder, shipped
+        try:
+            entries = sorted(root.iterdir())
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as cause:
+            said = f"{root} cannot be read ({cause.strerror})"
+            yield root, ModelError(said, "Allow it, or name another folder (MEDENHANCE_MODELS).")
+            continue
+        for folder in entries:
+            # A plain file is no model, and what begins with a dot is being imported.
+            if not folder.name.startswith(".") and not os.path.isfile(folder):  # noqa: PTH113 - never raises
+                try:
+                    yield folder, read_bundle(folder, shipped=shipped)
+                except ModelError as error:
+                    remedy = error.hint if shipped else _REMOVE.format(folder.name)
+                    yield folder, ModelError(error.message, remedy)
 
 
 def find_bundle(name_or_path: str) -> Bundle:
     """An installed model by name, or one by its folder; raises ModelError for neither."""
     folder = folder_of(name_or_path)
-    if folder is not None and folder.is_dir():
+    if folder is not None and os.path.isdir(folder):  # noqa: PTH112
         return read_bundle(folder)
-    return _by_name(name_or_path, ". Or give the folder of a model.")
+    return by_name(name_or_path, ". Or give the folder of a model.")
 
 
 def folder_of(name_or_path: str) -> Path | None:
@@ -386,15 +354,19 @@ def folder_of(name_or_path: str) -> Path | None:
     folder = Path(name_or_path)
     if os.sep in name_or_path:
         return folder
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # noqa: PTH112 - never raises
         return None
     is_installed = any(bundle.name == name_or_path for bundle in list_bundles())
     return folder if (folder / METADATA).is_file() or not is_installed else None
 
 
-def _by_name(name: str, more: str = " (see: medenhance models list).") -> Bundle:
+def by_name(name: str, more: str = " (see: medenhance models list).") -> Bundle:
+    """An installed model; raises ModelError, with the names there are and `more`, without one."""
     installed = {bundle.name: bundle for bundle in list_bundles()}
     if name not in installed:
+        for folder, error in unreadable_bundles().items():
+            if folder.name == name:
+                raise error
         names = ", ".join(installed) or "none"
         raise ModelError(f"there is no model {name!r}", f"Installed: {names}{more}")
     return installed[name]
@@ -411,7 +383,7 @@ def is_restorer(name_or_path: str) -> bool:
 def _recommended(kind: str, modality: str) -> Bundle:
     chosen = read_defaults().get(f"{kind} {modality}")
     if chosen is not None:
-        return _by_name(chosen, ". Or set another default: medenhance models default NAME.")
+        return by_name(chosen, ". Or set another default: medenhance models default NAME.")
     for bundle in list_bundles():
         if bundle.kind == kind and bundle.modality == modality and not bundle.on_request:
             return bundle
@@ -452,45 +424,6 @@ def _names_hint(kind: str, modality: str) -> str:
     return f"A model here that {_verb(kind)}: {', '.join(others) or 'none'}."
 
 
-def _safe(relative: str) -> PurePosixPath:
-    """The path of a bundle's file; raises ModelError if it could leave the folder."""
-    path = PurePosixPath(relative)
-    if path.is_absolute() or ".." in path.parts or "\\" in relative or ":" in relative:
-        raise ModelError(
-            f"the model names a file outside its folder: {relative!r}", "Do not import it."
-        )
-    return path
-
-
-def _unpack(archive: Path, folder: Path) -> Path:
-    """Extract a zip; returns the folder of the bundle inside."""
-    try:
-        with zipfile.ZipFile(archive) as contents:
-            # `zipfile` unpacks no more than the size that a member declares.
-            declared = sum(entry.file_size for entry in contents.infolist())
-            if declared > _MOST_BYTES or len(contents.infolist()) > _MOST_FILES:
-                raise ModelError(
-                    f"{archive.name} unpacks to {declared / 1e9:.1f} GB in "
-                    f"{len(contents.infolist())} files, more than a model has",
-                    "Do not import it.",
-                )
-            for entry in contents.infolist():
-                target = folder / "zip" / _safe(entry.filename)
-                if entry.is_dir():
-                    continue
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with contents.open(entry) as stream, target.open("wb") as copy:
-                    shutil.copyfileobj(stream, copy)
-    except (zipfile.BadZipFile, OSError) as cause:
-        raise ModelError(
-            f"{archive}: not a readable zip ({cause})", "Download or copy the file again."
-        ) from cause
-    for metadata in sorted((folder / "zip").rglob(METADATA.name)):
-        if metadata.parent.name == METADATA.parent.name:
-            return metadata.parent.parent
-    raise ModelError(f"{archive.name}: no {METADATA} inside", "Choose the zip of a model.")
-
-
 def summary(bundle: Bundle) -> dict[str, Any]:
     """A model's row in lists."""
     metadata = bundle.metadata
@@ -514,12 +447,21 @@ def summary(bundle: Bundle) -> dict[str, Any]:
 
 def checked(bundle: Bundle) -> dict[str, Any]:
     """The summary with model card and training, and whether the files match their hashes."""
-    path = bundle.folder / CARD
     details = {
-        "card": path.read_text(encoding="utf-8") if path.is_file() else "",
+        "card": card_of(bundle),
         "training": str(bundle.metadata.get("training", {}).get("summary", "")),
     }
     return summary(bundle) | details | check(bundle)
+
+
+def card_of(bundle: Bundle) -> str:
+    """The model card; "" where there is none, and no more of it than a card has."""
+    try:
+        refuse_pipe(bundle.folder / CARD)
+        with (bundle.folder / CARD).open("rb") as stream:
+            return stream.read(_LONGEST_CARD).decode("utf-8", "replace").replace("\r\n", "\n")
+    except (OSError, InputError):
+        return ""
 
 
 def check(bundle: Bundle) -> dict[str, Any]:
@@ -532,14 +474,22 @@ def check(bundle: Bundle) -> dict[str, Any]:
 
 
 def installed() -> list[dict[str, Any]]:
-    """A checked row for each installed model; one row with the error if there is no folder."""
+    """A checked row for each model, those that cannot be read last; or one with the error."""
     try:
-        bundles = list_bundles()
+        bundles, unreadable = list_bundles(), unreadable_rows()
     except ModelError as error:
         return [{"name": "", "kind": "", "modality": "", "ok": False, "message": error.message}]
     return [
         {"name": bundle.name, "kind": bundle.kind, "modality": bundle.modality} | check(bundle)
         for bundle in bundles
+    ] + [row | {"kind": "", "modality": "", "ok": False} for row in unreadable]
+
+
+def unreadable_rows() -> list[dict[str, str]]:
+    """What is wrong with each folder among the models that holds none that can be used."""
+    return [
+        {"name": folder.name, "message": error.message, "hint": error.hint}
+        for folder, error in unreadable_bundles().items()
     ]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.cli.batch_items import CONTAINER, Item, gather
+from MedEnhanceLib.cli.batch_layouts import layout_of
 from MedEnhanceLib.cli.parser import (
     Command,
     Parser,
@@ -70,8 +71,27 @@ def _declare(parser: Parser, task: str) -> None:
     job = declaration_of(task)
     add_flags(parser, job, only=["config"])
     if task == "compress":
-        parser.set_defaults(ending=CONTAINER, dicom=False)
+        parser.set_defaults(
+            ending=CONTAINER, dicom=False, bids=False, nnunet=False, participant_label=None
+        )
     else:
+        parser.add_argument(
+            "--bids",
+            action="store_true",
+            help="INPUT is a BIDS dataset: its anatomical images; without --out the results are "
+            "a dataset in its derivatives/medenhance",
+        )
+        parser.add_argument(
+            "--participant-label",
+            nargs="+",
+            metavar="LABEL",
+            help="with --bids: these subjects alone (01 or sub-01)",
+        )
+        parser.add_argument(
+            "--nnunet",
+            action="store_true",
+            help="INPUT is a folder as nnU-Net has it, CASE_0000.nii.gz; labels become CASE.nii.gz",
+        )
         parser.add_argument(
             "--ending", metavar="E", help=".nii.gz, .nii, .nrrd or .mha (default: the source's own)"
         )
@@ -82,7 +102,7 @@ def _declare(parser: Parser, task: str) -> None:
         )
         add_flags(parser, job, only=["enhanced_multiframe"])
     add_flags(parser, job, only=["modality", "fix_tilt", "fix_spacing"])
-    parser.add_argument("--out", required=True, metavar="DIR", help="where the results go")
+    parser.add_argument("--out", metavar="DIR", help="where the results go")
     parser.add_argument(
         "--workers", type=int, default=1, metavar="N", help="processes at a time (default: 1)"
     )
@@ -106,7 +126,43 @@ def run(args: argparse.Namespace) -> int:
         stated.pop("dicom", None)
     if args.dicom and args.ending is not None:
         raise ConfigError("--ending with --dicom", "DICOM goes into folders: leave --ending out.")
+    layout = layout_of(args)
+    if layout is not None:
+        out, items = layout.out, layout.items()
+        if layout.modality:
+            stated.setdefault("modality", layout.modality)
+    else:
+        out, items = _gathered(args)
     options = {"task": args.job, "config": config, **stated}
+    _make(out)
+    if layout is not None:
+        layout.begin()
+    ledger = Ledger(out)
+    todo = [item for item in items if overwrite or not ledger.is_finished(item, options)]
+    work = [
+        (args.job, _params(item, config, overwrite or ledger.is_ours(item)) | stated)
+        for item in todo
+    ]
+
+    def starting(index: int) -> None:
+        ledger.add(todo[index], options, {"status": "started"})
+
+    def finished(index: int, fields: Mapping[str, Any]) -> None:
+        if layout is not None and fields["status"] == "done":
+            layout.finished(todo[index], fields)
+        ledger.add(todo[index], options, {**fields, **_label_volumes(fields)})
+        args.console.show_event(_progress(ledger, todo, todo[index]))
+
+    with args.console.listening(), cancel_on_interrupt() as cancel:
+        _runner(args, len(todo))(work, starting, finished, cancel)
+    table = ledger.write_table(items)
+    return _report(args, items, len(items) - len(todo), ledger.rows, table, cancel.is_set())
+
+
+def _gathered(args: argparse.Namespace) -> tuple[Path, list[Item]]:
+    """The folder of the results, and what was named on the command line."""
+    if args.out is None:
+        raise ConfigError("no folder for the results was named", "Give one: --out DIR.")
     out = Path(args.out)
     if args.dicom:
         _refuse_among_originals(out, [Path(entry) for entry in args.inputs])
@@ -119,25 +175,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.dicom:
         _refuse_among_originals(out, [item.source for item in items])  # tables name some
-    _make(out)
-    ledger = Ledger(out)
-    todo = [item for item in items if overwrite or not ledger.is_finished(item, options)]
-    work = [
-        (args.job, _params(item, config, overwrite or ledger.is_ours(item)) | stated)
-        for item in todo
-    ]
-
-    def starting(index: int) -> None:
-        ledger.add(todo[index], options, {"status": "started"})
-
-    def finished(index: int, fields: Mapping[str, Any]) -> None:
-        ledger.add(todo[index], options, {**fields, **_label_volumes(fields)})
-        args.console.show_event(_progress(ledger, todo, todo[index]))
-
-    with args.console.listening(), cancel_on_interrupt() as cancel:
-        _runner(args, len(todo))(work, starting, finished, cancel)
-    table = ledger.write_table(items)
-    return _report(args, items, len(items) - len(todo), ledger.rows, table, cancel.is_set())
+    return out, items
 
 
 def _label_volumes(fields: Mapping[str, Any]) -> dict[str, float]:

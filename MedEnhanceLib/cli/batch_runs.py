@@ -97,13 +97,15 @@ class Ledger:
         writer.writeheader()
         writer.writerows(rows)
         with atomic_write(self._table, overwrite=True) as temporary:
-            temporary.write_text(text.getvalue(), encoding="utf-8", newline="")
+            # Names of files that are not UTF-8 hold lone surrogates: escapes, as in the ledger.
+            data = text.getvalue().encode("utf-8", "backslashreplace")
+            temporary.write_bytes(data)
         return self._table
 
     def _take(self, line: str) -> None:
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             return
         if isinstance(row, dict) and isinstance(row.get("source"), str):
             self.rows[row["source"]] = row

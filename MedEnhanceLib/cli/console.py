@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
 from MedEnhanceLib.errors import Cancelled, MedEnhanceError
+from MedEnhanceLib.runtime.text import printable
 
 if TYPE_CHECKING:
     from MedEnhanceLib.runtime.progress import Event, Listener
@@ -120,7 +121,7 @@ class Console:
 
     def note(self, text: str) -> None:
         """A line on stderr."""
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
 
     def done(
         self, fields: Mapping[str, Any], text: str, fault: MedEnhanceError | None = None
@@ -137,7 +138,7 @@ class Console:
             warnings = {"warnings": self.warnings} if self.warnings else {}
             self._print_json({"ok": True, "command": self.command, **fields, **warnings})
         else:
-            print(text, file=self._stdout, flush=True)
+            print(printable(text), file=self._stdout, flush=True)
         return 0
 
     def fail(
@@ -155,9 +156,9 @@ class Console:
                 {"ok": False, "command": self.command, **(fields or {}), "error": reason}
             )
         else:
-            print(f"error: {error.message}", file=sys.stderr)
+            print(printable(f"error: {error.message}"), file=sys.stderr)
             if error.hint:
-                print(error.hint, file=sys.stderr)
+                print(printable(error.hint), file=sys.stderr)
             if error.code == "internal" and not self.debug:
                 print("For the details, run the same command with --debug.", file=sys.stderr)
             sys.stderr.flush()

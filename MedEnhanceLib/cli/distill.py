@@ -103,7 +103,7 @@ def _lines(fields: Mapping[str, Any]) -> list[str]:
     return [
         *wrote(fields),
         *(["the confidential folder shows and names patients: do not share it"] if secret else []),
-        f"{fields['images']} images of {fields['patients']} patients; "
+        f"{fields['images']} images from {fields['patients']} patients; "
         f"{fields['held_out']} patients were held out",
         *([fields["room"]["sentence"]] if fields.get("room") else []),
         *([str(fields["privacy"]["statement"])] if fields.get("privacy") else []),

@@ -13,6 +13,7 @@ from MedEnhanceLib.cli.parser import Command, Parser
 from MedEnhanceLib.cli.text import columns, size
 from MedEnhanceLib.errors import DependencyError, MedEnhanceError, ModelError
 from MedEnhanceLib.runtime.dependencies import package_rows
+from MedEnhanceLib.runtime.text import printable
 
 _LEAST_PYTHON = (3, 11)
 _PING_SECONDS = 60.0
@@ -41,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         everything = f"{text}\n\nEverything that is needed is here."
         return int(args.console.done({**found, "missing": []}, everything))
     if not args.console.as_json:
-        print(f"{text}\n", flush=True)
+        print(printable(f"{text}\n"), flush=True)
     error = _error(found, missing)
     return int(args.console.fail(error, error, {**found, "missing": missing}))
 
@@ -119,10 +120,7 @@ def screen(found: Mapping[str, Any]) -> str:
         f"library  {found['native']}",
         f"memory   {_share(memory['free'])} free of {_share(memory['total'])}",
         f"disk     {_share(disk['free'])} free of {_share(disk['total'])} ({disk['path']})",
-        *(
-            f"model    {row['name']} ({row['kind']}, {row['modality']}): {row['message']}"
-            for row in found["models"]
-        ),
+        *(f"model    {row['name']}{_model_text(row)}: {row['message']}" for row in found["models"]),
         f"worker   {found['worker']['message']}",
     ]
     return "\n".join(lines)
@@ -148,6 +146,11 @@ def _device_text(row: Mapping[str, Any]) -> str:
     if row.get("needs") and not fault:
         room += f"; enhancing takes up to {size(row['needs'])} of it"
     return f"{row['name']}: {row['what']}{room}{fault}"
+
+
+def _model_text(row: Mapping[str, Any]) -> str:
+    """What it is for; nothing of one whose metadata cannot be read."""
+    return f" ({row['kind']}, {row['modality']})" if row["kind"] else ""
 
 
 def _share(count: int | None) -> str:

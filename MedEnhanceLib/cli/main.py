@@ -12,7 +12,17 @@ import sys
 from collections.abc import Sequence
 
 from MedEnhanceLib._version import __version__
-from MedEnhanceLib.cli import batch, compress, distill, doctor, enhance, models, train, volumes
+from MedEnhanceLib.cli import (
+    batch,
+    completion,
+    compress,
+    distill,
+    doctor,
+    enhance,
+    models,
+    train,
+    volumes,
+)
 from MedEnhanceLib.cli.console import Console, UnexpectedError
 from MedEnhanceLib.cli.parser import Parser, add_common
 from MedEnhanceLib.errors import (
@@ -48,6 +58,7 @@ COMMANDS = (
     models.MODELS,
     doctor.DOCTOR,
     doctor.WORKER,
+    completion.COMPLETION,
 )
 #: What the system answers where what is printed has no room.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
@@ -113,7 +124,9 @@ def _run(arguments: Sequence[str], console: Console) -> int:
             _forget_stdout()
             said = f"what the command prints cannot be written: {cause.strerror}"
             return console.fail(OutputError(said, "Free some space, or print elsewhere."), cause)
-        return console.fail(UnexpectedError.of(cause), cause)
+        from MedEnhanceLib.jobs.failures import refused
+
+        return console.fail(refused(cause) or UnexpectedError.of(cause), cause)
 
 
 def _dispatch(arguments: Sequence[str], console: Console) -> int:

@@ -14,21 +14,27 @@ from MedEnhanceLib.errors import ConfigError, ModelError
 def _declare(parser: Parser) -> None:
     parser.add_argument("action", choices=tuple(ACTIONS), help="what to do")
     parser.add_argument("name", nargs="?", metavar="NAME", help="a model's name; a path for import")
+    parser.add_argument("folder", nargs="?", metavar="FOLDER", help="of monai: new, or empty")
 
 
 def run(args: argparse.Namespace) -> int:
     """Do what the action says."""
-    if args.action in ("show", "import", "remove", "default") and args.name is None:
+    if args.action in ("show", "import", "remove", "default", "monai") and args.name is None:
         raise ConfigError(f"models {args.action} needs a name", "See: medenhance models --help")
     if args.action == "list" and args.name is not None:
         raise ConfigError("models list takes no name", f"Try: medenhance models show {args.name}")
+    if (args.action == "monai") != (args.folder is not None):
+        raise ConfigError(
+            "models monai takes a name and a folder, and no other action a folder",
+            "For example: medenhance models monai mr-brain bundle/",
+        )
     do, _ = ACTIONS[args.action]
     return do(args)
 
 
 def _list(args: argparse.Namespace) -> int:
     from MedEnhanceLib.bundles import list_bundles
-    from MedEnhanceLib.bundles.store import folder_bytes, read_defaults, summary
+    from MedEnhanceLib.bundles.store import folder_bytes, read_defaults, summary, unreadable_rows
 
     bundles, defaults = list_bundles(), read_defaults().values()
     rows = [
@@ -54,15 +60,18 @@ def _list(args: argparse.Namespace) -> int:
     ]
     text = "\n".join([columns(heads, rows, left=len(heads)), "", *about])
     text = text if bundles else "no models are installed"
-    return int(args.console.done({"models": [summary(bundle) for bundle in bundles]}, text))
+    broken = unreadable_rows()
+    for row in broken:
+        args.console.note(f"not usable: {row['message']}. {row['hint']}")
+    fields = {"models": [summary(bundle) for bundle in bundles], "unreadable": broken}
+    return int(args.console.done(fields, text))
 
 
 def _show(args: argparse.Namespace) -> int:
-    from MedEnhanceLib.bundles.store import find_bundle, summary
+    from MedEnhanceLib.bundles.store import card_of, find_bundle, summary
 
     bundle = find_bundle(args.name)
-    card = bundle.folder / "docs" / "README.md"
-    text = card.read_text(encoding="utf-8") if card.is_file() else ""
+    text = card_of(bundle)
     fields = {"model": summary(bundle), "metadata": bundle.metadata, "card": text}
     shown = pairs(summary(bundle)) + (f"\n\n{text.strip()}" if text else "")
     return int(args.console.done(fields, shown))
@@ -70,10 +79,11 @@ def _show(args: argparse.Namespace) -> int:
 
 def _verify(args: argparse.Namespace) -> int:
     from MedEnhanceLib.bundles import list_bundles, verify_bundle
-    from MedEnhanceLib.bundles.store import find_bundle
+    from MedEnhanceLib.bundles.store import find_bundle, unreadable_bundles
 
     bundles = list_bundles() if args.name is None else [find_bundle(args.name)]
-    rows, first = [], None
+    rows: list[dict[str, object]] = []
+    first = None
     for bundle in bundles:
         try:
             verify_bundle(bundle)
@@ -81,6 +91,9 @@ def _verify(args: argparse.Namespace) -> int:
         except ModelError as error:
             first = first or error
             rows.append({"name": bundle.name, "verified": False, "message": error.message})
+    for folder, reason in unreadable_bundles().items() if args.name is None else ():
+        first = first or reason
+        rows.append({"name": folder.name, "verified": False, "message": reason.message})
     if first is not None:
         for row in rows:
             args.console.note(f"{row['name']}: {row['message']}")
@@ -93,10 +106,7 @@ def _import(args: argparse.Namespace) -> int:
     from MedEnhanceLib.bundles import import_bundle
     from MedEnhanceLib.bundles.store import summary
 
-    source = Path(args.name)
-    if not source.exists():
-        raise ModelError(f"{source} is not there", "Give the folder or the zip of a model.")
-    bundle = import_bundle(source)
+    bundle = import_bundle(Path(args.name))
     text = f"imported {bundle.name} into {bundle.folder}"
     return int(args.console.done({"model": summary(bundle)}, text))
 
@@ -119,12 +129,22 @@ def _default(args: argparse.Namespace) -> int:
     return int(args.console.done({"model": summary(bundle)}, text))
 
 
+def _monai(args: argparse.Namespace) -> int:
+    from MedEnhanceLib.bundles.monai_form import write_monai_bundle
+    from MedEnhanceLib.bundles.store import find_bundle
+
+    config = write_monai_bundle(find_bundle(args.name), Path(args.folder))
+    text = f"wrote {config.parents[1]}; how to run it: docs/README.md in it"
+    return int(args.console.done({"folder": str(config.parents[1])}, text))
+
+
 ACTIONS = {
     "list": (_list, "all models"),
     "show": (_show, "the metadata and card of one"),
     "verify": (_verify, "check the files of one, or of all, against their hashes"),
     "import": (_import, "take in a model: a folder, or a zip of one"),
     "default": (_default, "take one where none is named, in place of one that ships"),
+    "monai": (_monai, "write one as a MONAI bundle into FOLDER"),
     "remove": (_remove, "delete one that was imported"),
 }
 MODELS = Command(

@@ -309,7 +309,7 @@ def read_config(path: str | None) -> dict[str, Any]:
         raise ConfigError(
             f"{path} cannot be read: {cause.strerror}", "Name a JSON file that exists."
         ) from cause
-    except ValueError as cause:
+    except (ValueError, RecursionError) as cause:
         raise ConfigError(f"{path} is not JSON: {cause}", "Correct that place.") from cause
     if not isinstance(fields, dict):
         raise ConfigError(f"{path} does not hold a JSON object", 'Write {"option": value, …}.')

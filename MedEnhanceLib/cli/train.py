@@ -190,7 +190,7 @@ def _with_cohort(args: argparse.Namespace, config: dict[str, Any]) -> tuple[Path
 
     labels = Path(args.labels) if args.labels else None
     data, fields = cohort(Path(args.hq), Path(args.lq) if args.lq else None, labels)
-    name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(args.out).resolve().name).strip("-") or "own"
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(args.out).resolve().name).strip("-")[:64] or "own"
     named = ("high_quality", "low_quality", "labels")
     pools = {pool: fields[pool] for pool in named if pool in fields}
     return data, {"name": name} | fields | config | pools

@@ -117,7 +117,8 @@ def _damage(path: str, check: Mapping[str, Any]) -> CodecError:
         return CodecError(
             f"{path} is damaged, and all of its chunks are intact: the second copy of header and "
             "chunk table is, or the SHA-256 at its end",
-            "No voxel is lost: copy the file again, or decompress it.",
+            "No voxel is lost: copy the file again, or write a sound one (medenhance recover "
+            "FILE.ucv SOUND.ucv).",
         )
     places = check["places"]
     # No damage in what parity covers is damage to the parity itself.

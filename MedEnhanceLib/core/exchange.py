@@ -19,6 +19,8 @@ from MedEnhanceLib.errors import ConfigError, GeometryError, InputError
 from MedEnhanceLib.runtime.dependencies import require
 
 #: Millimeters and seconds of nibabel's names of units; an unknown one counts as its default.
+#: In the meta of a MetaTensor: what it does not know of a volume.
+_KNOWN = "medenhance"
 _MM = {"meter": 1e3, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 #: Turns left and posterior into right and anterior, and back.
@@ -162,11 +164,15 @@ def from_metatensor(tensor: Any, *, modality: str | None = None) -> Volume:
             "Give [1, I, J, K], one channel of one image, or [I, J, K]: of several tensor[:1].",
         )
     affine = np.asarray(tensor.affine, np.float64)
-    space = str(getattr(tensor, "meta", {}).get("space", "RAS")).upper()
-    if space.endswith("LPS"):
+    meta = getattr(tensor, "meta", {})
+    if str(meta.get("space", "RAS")).upper().endswith("LPS"):
         affine = _LPS_TO_RAS @ affine
-    array = _copied(tensor).T
-    return _named(np.array(array, order="C"), Geometry.from_affine_ras(affine), modality)
+    known = meta.get(_KNOWN)
+    known = known if isinstance(known, dict) else {}
+    array = np.array(_copied(tensor).T, order="C")
+    modality = modality or known.get("modality")
+    volume = _named(array, Geometry.from_affine_ras(affine), modality)
+    return replace(volume, history=tuple(map(str, known.get("history", ()))))
 
 
 def to_metatensor(volume: Volume) -> Any:
@@ -175,7 +181,10 @@ def to_metatensor(volume: Volume) -> Any:
     if volume.is_sequence:
         raise InputError("a sequence of several frames", "Give one frame: volume.frame(0).")
     tensor = to_torch(volume).permute(2, 1, 0)[None].contiguous()
-    return data.MetaTensor(tensor, affine=volume.geometry.affine_ras, meta={"space": "RAS"})
+    # Transforms copy what they do not know: a result still says that it is derived.
+    known = {"modality": volume.modality, "history": list(volume.history)}
+    meta = {"space": "RAS", _KNOWN: known}
+    return data.MetaTensor(tensor, affine=volume.geometry.affine_ras, meta=meta)
 
 
 def to_torch(volume: Volume, dtype: Any = None) -> Any:

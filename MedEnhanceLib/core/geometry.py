@@ -152,14 +152,14 @@ class Geometry:
 def _matrix(values: npt.ArrayLike, field: str) -> npt.NDArray[np.float64]:
     try:
         return np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as cause:
+    except (TypeError, ValueError, OverflowError) as cause:
         raise GeometryError(f"{field} is {values!r}", "Give a matrix of numbers.") from cause
 
 
 def _floats(values: Sequence[float], field: str) -> Triple:
     try:
         numbers = tuple(float(value) for value in values)
-    except (TypeError, ValueError) as cause:
+    except (TypeError, ValueError, OverflowError) as cause:
         raise GeometryError(f"{field} is {values!r}", "Give three numbers.") from cause
     if len(numbers) != 3 or not np.isfinite(numbers).all():
         raise GeometryError(f"{field} is {numbers}", "Give three finite numbers.")

@@ -54,6 +54,15 @@ _KINDS: dict[Any, tuple[type, str, str]] = {
 }
 
 
+#: What the name of a model or of a set may be, in words.
+NAMES = "at most 64 letters, digits, - and _"
+
+
+def is_name(text: str) -> bool:
+    """Whether a text can be the name of a folder on every system."""
+    return re.fullmatch(r"[\w-]{1,64}", text) is not None
+
+
 @dataclass(frozen=True, kw_only=True)
 class About:
     """What a declaration says of an option besides its name, type and default.
@@ -68,6 +77,7 @@ class About:
             "--no-wait" a switch that turns it off; "INPUT" a positional argument; None nothing.
         one_of: exactly one option with the same word here is to be chosen.
         ranged: whether help texts state the range.
+        is_name: text that becomes the name of a folder.
     """
 
     help: str = ""
@@ -81,6 +91,7 @@ class About:
     flag: str | None = ""
     one_of: str = ""
     ranged: bool = True
+    is_name: bool = False
 
 
 def option(default: Any = MISSING, *, factory: Any = MISSING, **about: Any) -> Any:
@@ -145,7 +156,7 @@ class Option:
         """What may be given, in words."""
         if self.choices:
             return _either([str(choice) for choice in self.choices])
-        text = allowed_text(self.hint)
+        text = NAMES if self.about.is_name else allowed_text(self.hint)
         if self.range_text:
             text = f"{text} of {self.range_text}" if self.kind is int else self.range_text
         if self.about.multiple:
@@ -195,6 +206,8 @@ class Option:
         if not fits(value, self.hint):
             return False
         about = self.about
+        if about.is_name:
+            return is_name(value)
         if self.kind not in (int, float):
             return True
         return (

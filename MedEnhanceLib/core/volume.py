@@ -153,15 +153,6 @@ class Volume:
         count = self.shape[0] if self.is_sequence else 1
         return [self.frame(index) for index in range(count)]
 
-    def cropped(self, first: int, stop: int) -> Volume:
-        """The slices `first` to `stop` (exclusive) of every frame, where they are (a view)."""
-        return replace(
-            self,
-            voxels=self.voxels[..., first:stop, :, :],
-            geometry=self.geometry.cropped((first, 0, 0)),
-            origin=self.origin and self.origin.cropped(first, stop),
-        )
-
     def crop(
         self, k: slice = slice(None), j: slice = slice(None), i: slice = slice(None)
     ) -> Volume:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from MedEnhanceLib.bundles import Bundle, open_bundle_for
 from MedEnhanceLib.bundles.suitability import anatomy_warning
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import InputError, ModelError
+from MedEnhanceLib.errors import ConfigError, InputError, ModelError
 from MedEnhanceLib.gradprom.config import (
     AdaptConfig,
     HeadConfig,
@@ -73,6 +73,8 @@ def segment(
         Cancelled: the monitor asked to stop.
     """
     config = config or SegmentConfig()
+    if config.segmenter:
+        return _with_segmenter(volume, config, monitor or Monitor())
     # Before seconds go into importing torch: unusable input is refused at once.
     bundle, warning = open_head_for(volume, config)
     if volume.modality_is_guess:
@@ -85,6 +87,17 @@ def segment(
     from MedEnhanceLib.gradprom import infer
 
     return infer.segment(volume, bundle, config, warning=warning, monitor=monitor or Monitor())
+
+
+def _with_segmenter(volume: Volume, config: SegmentConfig, monitor: Monitor) -> Segmentation:
+    if config.model != "auto":
+        raise ConfigError(
+            f"model {config.model} and segmenter {config.segmenter}", "Name one of them."
+        )
+    attend(partial(require, "torch", purpose="Segmenting a volume"), monitor)
+    from MedEnhanceLib.gradprom import infer
+
+    return infer.segment_with(volume, config, monitor)
 
 
 def open_head_for(volume: Volume, config: SegmentConfig) -> tuple[Bundle, str]:

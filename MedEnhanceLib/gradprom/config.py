@@ -132,7 +132,7 @@ class TrainHeadConfig(WithPresets):
     limits: tuple[str, ...] = option((), help="what else its card warns of")
     modality: str = option("MR", help="of the images")
     anatomy: str = option("", help="what the images show; users are informed of it")
-    name: str = option("brain-tissue", help="of the bundle that comes out")
+    name: str = option("brain-tissue", help="of the bundle that comes out", is_name=True)
     seed: int = option(0, help="of everything that is drawn")
     steps: int = option(3000, help="of the optimizer", low=1, high=10_000_000)
     batch: int = option(6, help="patches per step")
@@ -234,7 +234,7 @@ class AdaptConfig(WithPresets):
     licence: str = option("", help="of the weights, for the card; empty: not stated")
     modality: str = option("MR", help="of the images")
     anatomy: str = option("", help="what the images show; users are informed of it")
-    name: str = option("adapted", help="of the bundle that comes out")
+    name: str = option("adapted", help="of the bundle that comes out", is_name=True)
     seed: int = option(0, help="of everything that is drawn")
     steps: int = option(600, help="of the optimizers", low=2, high=10_000_000)
     start: float = option(
@@ -285,6 +285,16 @@ class SegmentConfig(Options):
     )
     device: str = option("auto", help="auto, cpu, cuda, cuda:N or mps", metavar="D")
     _: KW_ONLY
+    segmenter: str = option(
+        "",
+        help="a segmenter of somebody else's in place of a head: a MONAI bundle, TorchScript, .pt2 "
+        "or weights (docs/segmenters.md)",
+        flag="--segmenter",
+        metavar="PATH",
+    )
+    trust_segmenter: bool = option(
+        False, help="run the program in the segmenter's file", flag="--trust-segmenter"
+    )
     tile: int = option(1024, help="side of the inference window", unit="pixels", flag=None)
     overlap: float = option(
         0.25, help="of neighboring windows, as a share of them", low=0, high=0.9, flag=None

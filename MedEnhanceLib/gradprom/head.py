@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle, load_tensors
+from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle, load_tensors, must_fit
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.bundles.suitability import training_length_limits
 from MedEnhanceLib.core.options import config_from_json, config_to_json
@@ -108,17 +108,13 @@ def _limits(config: TrainHeadConfig) -> list[str]:
 
 def open_head(bundle: Bundle) -> HeadModel:
     """Build the network of a verified bundle; raises ModelError where weights do not fit."""
-    config = config_from_json(HeadConfig, bundle.metadata.get("network", {}))
     entries: list[dict[str, Any]] = bundle.metadata.get("labels", [])
-    labels = tuple(config_from_json(Label, entry) for entry in entries)
-    network = make_head(config, len(labels))
     tensors: dict[str, Tensor] = load_tensors(bundle)
-    try:
+    with must_fit(bundle, tensors):
+        config = config_from_json(HeadConfig, bundle.metadata.get("network", {}))
+        labels = tuple(config_from_json(Label, entry) for entry in entries)
+        network = make_head(config, len(labels))
         network.load_state_dict(tensors)
-    except RuntimeError as cause:
-        raise ModelError(
-            f"model {bundle.name!r}: its weights do not fit its description", "Import it again."
-        ) from cause
     return HeadModel(bundle, config, labels, move(network, "cpu").eval().requires_grad_(False))
 
 

@@ -5,6 +5,7 @@ scaling_for → over_slices → most likely label → largest parts → table
 
 from __future__ import annotations
 
+import colorsys
 import time
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -22,6 +23,7 @@ from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom.config import Label, SegmentConfig
 from MedEnhanceLib.gradprom.head import HeadModel, kept_components, open_head
+from MedEnhanceLib.gradprom.segmenters import open_segmenter
 from MedEnhanceLib.gradprom.shapes import keep_largest, surface_areas, voxel_counts
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.precision import move, without_tf32
@@ -104,6 +106,46 @@ def segment(
         seconds=time.monotonic() - began,
         warning=warning,
     )
+
+
+@without_tf32()
+def segment_with(volume: Volume, config: SegmentConfig, monitor: Monitor) -> Segmentation:
+    """As `gradprom.segment`, with the segmenter that the configuration names.
+
+    Raises:
+        ModelError, ConfigError, DependencyError: as `open_segmenter`.
+        ModelError, InputError: it is not for this volume.
+    """
+    began = time.monotonic()
+    choice = choose_device(config.device)
+    segmenter = open_segmenter(config.segmenter, trust=config.trust_segmenter)
+    monitor.log(f"running {segmenter.name} ({segmenter.kind}) on {choice.name}: {choice.reason}")
+    for note in segmenter.notes:
+        monitor.log(note)
+    if segmenter.kind != "head":
+        monitor.warn(f"{segmenter.name} is not ours: nothing is known here of how well it does")
+    segmenter.network.to(choice.name)
+    labels = segmenter.find(volume, monitor)
+    structures = tuple(
+        Label(value=value, name=name, color=_color_of(value))
+        for value, name in enumerate(segmenter.labels, 1)
+    )
+    note = derived_note(f"segmented with {segmenter.name} {segmenter.sha256[:12]}")
+    return Segmentation(
+        volume=replace(volume.with_voxels(labels, did=note), modality="SEG", units=""),
+        labels=structures,
+        table=volume_table(labels, structures, volume.geometry),
+        model=segmenter.identity(),
+        device=choice.name,
+        seconds=time.monotonic() - began,
+    )
+
+
+def _color_of(value: int) -> str:
+    """A color for a label that states none, far from its neighbors'."""
+    turn = value * 0.618034 % 1.0  # the golden angle
+    red, green, blue = colorsys.hsv_to_rgb(turn, 0.75, 0.95)
+    return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
 
 
 def volume_table(

@@ -22,7 +22,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from MedEnhanceLib.bundles.store import FORMAT, METADATA, folder_of, open_bundle
+from MedEnhanceLib.bundles.schema import FORMAT, METADATA
+from MedEnhanceLib.bundles.store import folder_of, open_bundle
 from MedEnhanceLib.core.options import did_you_mean
 from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.gradprom.monai_bundle import Config, read_network, read_spec
@@ -55,6 +56,9 @@ _SPEC = (
     "Write what it expects into {}, or give spec= in Python; docs/segmenters.md shows one of each "
     "kind."
 )
+
+
+_LICENSES = ("LICENSE", "docs/license.txt", "docs/LICENSE")
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ def _spec_beside(path: Path) -> SegmenterSpec | None:
         return SegmenterSpec.from_json(json.loads(beside.read_text(encoding="utf-8")))
     except ConfigError as error:
         raise ModelError(f"{beside.name}: {error.message}", error.hint) from error
-    except (OSError, ValueError) as cause:
+    except (OSError, ValueError, RecursionError) as cause:
         raise ModelError(f"{beside.name}: cannot be read ({cause})", "Correct the JSON.") from cause
 
 
@@ -233,9 +237,10 @@ def _of_bundle(
                 has_program = members.read(_PROGRAM, _MOST_WEIGHTS) is not None
                 way = f" Or use its {_PROGRAM}. {_TRUST}" if has_program else ""
                 raise ModelError(error.message, error.hint + way) from error
-        notes: tuple[str, ...] = ()
+        notes = _license_of(members, metadata)
         if spec is None:
-            spec, notes = read_spec(metadata, inference, network)
+            spec, more = read_spec(metadata, inference, network)
+            notes += more
     except (TypeError, ValueError, KeyError, AttributeError, IndexError) as cause:
         raise ModelError(
             f"{members.name}: its configurations cannot be understood ({cause})",
@@ -256,6 +261,17 @@ def _of_bundle(
         )
     built, more = build(network, read_weights(content, f"{members.name}/{name}"), members.name)
     return Found(members.name, "monai-bundle", built, spec, _sha256(content), (*notes, *more))
+
+
+def _license_of(members: _Members, metadata: Config) -> tuple[str, ...]:
+    """What a bundle says of its license, in a line."""
+    said = [str(metadata.fields.get(name) or "") for name in ("license", "copyright")]
+    for name in _LICENSES:
+        content = members.read(name, _MOST_TEXT) or b""
+        said += content.decode("utf-8", "replace").strip().splitlines()[:1]
+    text = "; ".join(dict.fromkeys(line.strip() for line in said if line.strip()))
+    clean = "".join(sign for sign in text if sign.isprintable())[:200]
+    return (f"its license: {clean or 'not stated'}",)
 
 
 def _of_file(path: Path, spec: SegmenterSpec | None, *, trust: bool) -> Found:

@@ -10,11 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle, load_tensors, record_fields
+from MedEnhanceLib.bundles.export import (
+    NOT_STATED,
+    export_bundle,
+    load_tensors,
+    must_fit,
+    record_fields,
+)
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
 from MedEnhanceLib.core.options import config_from_json, config_to_json
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError, ModelError
+from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg.cache import VolumeCache
 from MedEnhanceLib.hqg.calibration import Calibration
 from MedEnhanceLib.hqg.config import NetworkConfig, TrainConfig
@@ -198,21 +204,17 @@ def check_deblurring(bundle: Bundle) -> None:
 def open_enhancer(bundle: Bundle) -> EnhancerModel:
     """Build the networks of a verified bundle; raises ModelError where weights do not fit."""
     fields: dict[str, Any] = bundle.metadata.get("network", {})
-    config = config_from_json(NetworkConfig, _BEFORE | fields)
     tensors = load_tensors(bundle)
-    enhancer, guide = Enhancer(config), GuidanceEncoder(config)
-    try:
+    with must_fit(bundle, tensors):
+        config = config_from_json(NetworkConfig, _BEFORE | fields)
+        enhancer, guide = Enhancer(config), GuidanceEncoder(config)
         enhancer.load_state_dict(_below(tensors, "enhancer."))
         guide.load_state_dict(_below(tensors, "guide."))
         bank = CueBank(tensors["bank.mean"], tensors["bank.spread"])
-    except (RuntimeError, KeyError) as cause:
-        raise ModelError(
-            f"model {bundle.name!r}: its weights do not fit its description", "Import it again."
-        ) from cause
+        inputs = RangeBank.read(tensors, bundle.metadata)
     for network in (enhancer, guide):
         move(network, "cpu").eval().requires_grad_(False)
     calibration = Calibration.from_json(bundle.metadata.get("calibration"))
-    inputs = RangeBank.read(tensors, bundle.metadata)
     return EnhancerModel(bundle, config, enhancer, guide, bank, calibration, inputs)
 
 

@@ -40,7 +40,9 @@ class Curve:
     measured: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        good = len(self.raw) == len(self.measured) > 0
+        good = (
+            len(self.raw) == len(self.measured) > 0 and np.isfinite(self.raw + self.measured).all()
+        )
         if not (good and min(self.raw) > 0 and min(self.measured) > 0 and _ascends(self.raw)):
             raise ModelError("the calibration of a model is damaged", "Import the model again.")
 
@@ -163,8 +165,12 @@ class Calibration:
                 kind: {float(level): float(width) for level, width in widths.items()}
                 for kind, widths in fields["intervals"].items()
             }
+            if not all(
+                0 <= one < np.inf for widths in intervals.values() for one in widths.values()
+            ):
+                raise ValueError("a width is negative or infinite")
             return cls(curves, intervals, str(fields["fitted_on"]), int(fields["samples"]))
-        except (KeyError, TypeError, ValueError, AttributeError) as cause:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as cause:
             raise ModelError(
                 "the calibration of a model is damaged", "Import the model again."
             ) from cause

@@ -256,7 +256,7 @@ class TrainConfig(WithPresets):
     anatomy: str = option(
         "", help='what the images show, as in "images of the brain"; users are informed of it'
     )
-    name: str = option("mr-brain", help="of the bundle that comes out")
+    name: str = option("mr-brain", help="of the bundle that comes out", is_name=True)
     seed: int = option(0, help="of everything that is drawn")
     steps: int = option(5000, help="of the optimizer", low=1, high=10_000_000)
     batch: int = option(2, help="slabs per step", low=1, high=4096)

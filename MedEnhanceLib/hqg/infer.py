@@ -138,7 +138,7 @@ def enhance(
         _joined(volume, [result[which] for result in results]) for which in (0, 1, 2)
     )
     assert enhanced is not None
-    grid = volume.cropped(only.start, only.stop)
+    grid = volume.crop(k=slice(only.start, only.stop))
     facts = _uncertainty_facts(model, config)
     full = Enhancement(
         volume=grid.with_voxels(enhanced, did=note),

@@ -169,7 +169,10 @@ class RangeBank:
 
     @classmethod
     def read(cls, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> RangeBank | None:
-        """The bank of a bundle; None where it has none, or one of other features."""
+        """The bank of a bundle; None where it has none, or one of other features.
+
+        Raises ValueError where its arrays do not fit together.
+        """
         fields = metadata.get("range") or {}
         names = tuple(fields.get("features", ()))
         arrays = {
@@ -179,6 +182,19 @@ class RangeBank:
         }
         if not names or not set(names) <= set(WORDS) or len(arrays) < len(_TENSORS):
             return None
+        cue, parts = arrays["cue_mean"].size, arrays["centre"].size
+        sizes = {
+            "cue_mean": (cue,),
+            "cue_parts": (cue, parts - len(names)),
+            "centre": (parts,),
+            "scale": (parts,),
+            "whiten": (parts, parts),
+            "limits": (3,),
+        }
+        if not all(arrays[name].shape == size for name, size in sizes.items()):
+            raise ValueError(f"the bank has other sizes than {sizes}")
+        if not (arrays["scale"].min() > 0 and arrays["limits"][0] > 0):
+            raise ValueError("the bank divides by 0")
         return cls(
             names, **arrays, samples=fields.get("samples", 0), volumes=fields.get("volumes", 0)
         )

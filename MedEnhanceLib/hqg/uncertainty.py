@@ -257,7 +257,7 @@ def kept_reference(volume: Volume, degradation: Degradation, *, with_blur: bool)
 def central_slices(volume: Volume, count: int) -> Volume:
     """The middle slices along K as a volume of its own."""
     first = max(0, (volume.shape[-3] - count) // 2)
-    return replace(volume.cropped(first, first + count), origin=None)
+    return replace(volume.crop(k=slice(first, first + count)), origin=None)
 
 
 def _degradations(modality: str) -> list[Degradation]:

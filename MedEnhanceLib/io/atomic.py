@@ -21,12 +21,12 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from MedEnhanceLib.errors import OutputError
+from MedEnhanceLib.errors import MedEnhanceError, OutputError
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -35,6 +35,7 @@ _NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
 def refuse_existing(path: str | os.PathLike[str], overwrite: bool) -> None:
     """Raise OutputError if `path` exists and may not be replaced; call it before long work."""
     target = Path(path)
+    resolved(target)
     with _as_output_error(target):
         exists = target.exists()
     if exists and target.is_dir():
@@ -46,6 +47,44 @@ def refuse_existing(path: str | os.PathLike[str], overwrite: bool) -> None:
             f"{target} exists already",
             "Choose another name, or allow that it is replaced (--force, overwrite=True).",
         )
+
+
+def refuse_unwritable(folder: Path) -> None:
+    """Raise OutputError for a folder that cannot be written to, or made; call it before long work.
+
+    Args:
+        folder: one that is there, or that is to be made in the next one above that is.
+    """
+    there = folder
+    with _as_output_error(folder):
+        while True:
+            try:
+                is_folder = stat.S_ISDIR(there.stat().st_mode)
+                break
+            except (FileNotFoundError, NotADirectoryError):
+                there = there.parent
+    if not is_folder:
+        raise OutputError(f"{folder}: {there} is not a folder", "Name another one.")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise output_error(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
+def resolved(path: Path, error: Callable[[Path, OSError], MedEnhanceError] | None = None) -> Path:
+    """The path without links.
+
+    Args:
+        path: of what may be there or not.
+        error: makes what is raised for a path that leads nowhere; `output_error` by default.
+    """
+    try:
+        return path.resolve()
+    except RuntimeError:  # Python's own word for a loop of links
+        cause = OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    except ValueError as odd:
+        cause = OSError(errno.EINVAL, str(odd))
+    except OSError as refused:
+        cause = refused
+    raise (error or output_error)(path, cause) from cause
 
 
 @contextlib.contextmanager
@@ -65,7 +104,7 @@ def atomic_write(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[P
         OutputError: an existing file, a missing folder, no permission, no space left.
     """
     refuse_existing(path, overwrite)
-    target = Path(path).resolve()
+    target = resolved(Path(path))
     with _as_output_error(Path(path)):
         temporary = _create_beside(target)
     try:
@@ -86,7 +125,8 @@ def write_json(path: str | os.PathLike[str], obj: Any, *, overwrite: bool) -> No
     """Write `obj` as indented UTF-8 JSON, atomically; NaN is refused, as JSON has none."""
     text = json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False)
     with atomic_write(path, overwrite=overwrite) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        # A name of a file that is not UTF-8 holds lone surrogates, which JSON says as escapes.
+        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def _create_beside(target: Path) -> Path:
@@ -133,10 +173,12 @@ def output_error(path: Path, cause: OSError) -> OutputError:
         return OutputError(
             f"{path}: no permission to write here", "Choose a folder that you may write to."
         )
+    if cause.errno == errno.ENAMETOOLONG:
+        return OutputError(f"{path.name:.80}…: the name is too long", "Choose a shorter one.")
+    if cause.errno == errno.ELOOP:
+        return OutputError(f"{path}: a link that leads to itself", "Remove it, or name a file.")
     if not path.parent.is_dir():
         return OutputError(f"{path}: {path.parent} is not a folder", "Make it, or name another.")
-    if cause.errno == errno.ENAMETOOLONG:
-        return OutputError(f"{path.name}: the name is too long", "Choose a shorter one.")
     reason = cause.strerror or str(cause).partition("\n")[0]  # pydicom adds its own traceback
     return OutputError(f"{path} cannot be written: {reason}", "Write to another place.")
 

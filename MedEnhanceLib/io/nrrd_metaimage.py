@@ -24,7 +24,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import GeometryError, InputError, OutputError
 from MedEnhanceLib.io import tags
-from MedEnhanceLib.io.voxels import Payload, read_start, read_voxels
+from MedEnhanceLib.io.voxels import Payload, read_start, read_voxels, utf8_name
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -66,9 +66,10 @@ def _read_header(path: Path) -> Any:
     reader = sitk.ImageFileReader()
     # Named, because ITK does not know a .MHA in capitals.
     reader.SetImageIO("NrrdImageIO" if path.suffix.lower() == ".nrrd" else "MetaImageIO")
-    reader.SetFileName(str(path))
     try:
-        reader.ReadImageInformation()
+        with utf8_name(path) as name:
+            reader.SetFileName(name)
+            reader.ReadImageInformation()
     except RuntimeError as cause:
         raise InputError(
             f"{path.name}: its header cannot be read: {_last_line(cause)}", "Export it again."
@@ -108,7 +109,8 @@ def _header_for(volume: Volume, path: Path) -> bytes:
     image.SetDirection(direction.ravel().tolist())
     image.SetMetaData(tags.KEY, tags.to_text(volume))
     try:
-        sitk.WriteImage(image, str(path), useCompression=False)
+        with utf8_name(path) as name:
+            sitk.WriteImage(image, name, useCompression=False)
     except RuntimeError as cause:
         if shutil.disk_usage(path.parent).free < _HEADER_ROOM:  # ITK does not say it
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from cause

@@ -7,6 +7,7 @@ MetaImage under the key KEY. Its field DERIVED holds the history, so that a deri
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.origin import Lossy
 from MedEnhanceLib.core.volume import MODALITIES, Volume
 from MedEnhanceLib.errors import GeometryError
+from MedEnhanceLib.runtime.text import printable
 
 KEY = "MedEnhance"
 #: MetaImage readers keep lines in buffers of 32 KiB.
@@ -54,16 +56,18 @@ def from_text(text: str) -> Tags:
     """The inverse of `to_text`; other or damaged text gives empty Tags."""
     try:
         fields = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return Tags()
     if not isinstance(fields, dict) or fields.get("modality") not in MODALITIES:
         return Tags()
-    history, interval = fields.get("DERIVED", []), fields.get("frame_interval_s")
+    history = fields.get("DERIVED", [])
     return Tags(
         modality=fields["modality"],
-        units=str(fields.get("units", "")),
-        history=tuple(map(str, history)) if isinstance(history, list) else (),
-        frame_interval_s=float(interval) if isinstance(interval, int | float) else None,
+        units=printable(str(fields.get("units", ""))),
+        history=tuple(printable(str(step)) for step in history)
+        if isinstance(history, list)
+        else (),
+        frame_interval_s=_positive(fields.get("frame_interval_s")),
         geometry=_geometry(fields.get("geometry")),
         source=str(fields.get("source", "")),
         lossy=_lossy(fields.get("lossy")),
@@ -83,9 +87,15 @@ def _lossy(steps: Any) -> tuple[Lossy, ...]:
     """Every step that can be read; without a readable ratio it still counts as lossy."""
     pairs = [step for step in steps if isinstance(step, list)] if isinstance(steps, list) else []
     return tuple(
-        Lossy(str(method), float(ratio) if isinstance(ratio, int | float) else 1.0)
+        Lossy(printable(str(method)), _positive(ratio) or 1.0)
         for method, ratio in (pair for pair in pairs if len(pair) == 2)
     )
+
+
+def _positive(value: Any) -> float | None:
+    """A number above 0; None for anything else that a header may hold."""
+    is_number = isinstance(value, int | float) and 0 < value < sys.float_info.max
+    return float(value) if is_number else None
 
 
 def _newest(history: tuple[str, ...]) -> list[str]:

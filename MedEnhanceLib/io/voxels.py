@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import stat
 import tempfile
@@ -44,14 +45,42 @@ def refuse_pipe(path: Path) -> None:
         mode = path.stat().st_mode
     except OSError as cause:
         raise input_error(path, cause) from cause
+    except ValueError as cause:
+        raise InputError(f"{str(path)!r} is no path: {cause}", "Check the path.") from cause
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise InputError(f"{path} is a pipe or a device", "Give a file or a folder.")
+
+
+@contextlib.contextmanager
+def utf8_name(path: Path) -> Iterator[str]:
+    """A name of a file, in UTF-8, for libraries that take no other and end the process at one.
+
+    Args:
+        path: of a file that is there.
+    Yields:
+        Its path; else that of a link to it, while the context lasts.
+    """
+    try:
+        path.as_posix().encode()
+    except UnicodeEncodeError:
+        with tempfile.TemporaryDirectory() as folder:
+            link = Path(folder) / f"file{path.suffix}"
+            link.symlink_to(path.absolute())
+            yield str(link)
+    else:
+        yield str(path)
 
 
 def input_error(path: Path, cause: OSError) -> InputError:
     """Say why `path` cannot be read, and the remedy."""
     if isinstance(cause, FileNotFoundError | NotADirectoryError):
         return InputError(f"{path} does not exist", "Check the path.")
+    if isinstance(cause, IsADirectoryError):
+        return InputError(f"{path} is a folder", "Name a file inside it.")
+    if cause.errno == errno.ELOOP:
+        return InputError(f"{path} is a link that leads to itself", "Name a file.")
+    if cause.errno == errno.ENAMETOOLONG:
+        return InputError(f"{path.name:.80}…: the name is too long for a file", "Check the path.")
     if isinstance(cause, PermissionError):
         return InputError(f"{path}: no permission to read it", "Ask its owner for access.")
     return InputError(f"{path} cannot be read: {cause.strerror or cause}", "Copy the file again.")

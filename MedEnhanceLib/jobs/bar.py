@@ -9,6 +9,7 @@ from MedEnhanceLib.jobs.failures import device_errors
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.lazy import imported
 from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor
+from MedEnhanceLib.runtime.text import printable
 
 
 @contextmanager
@@ -34,10 +35,10 @@ def progress_bar() -> Iterator[Listener]:
 
         def listen(event: Event) -> None:
             if event.kind == "progress":
-                bar.set_description_str(event.fields["stage"], refresh=False)
+                bar.set_description_str(printable(event.fields["stage"]), refresh=False)
                 bar.update(max(0.0, event.fields["fraction"] - bar.n))
             elif event.kind in ("warning", "log"):
-                tqdm.write(f"{event.kind}: {event.fields['message']}", file=bar.fp)
+                tqdm.write(printable(f"{event.kind}: {event.fields['message']}"), file=bar.fp)
 
         yield listen
         bar.update(1.0 - bar.n)  # what comes after the last stage was not announced

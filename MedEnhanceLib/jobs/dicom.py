@@ -133,7 +133,7 @@ def _known_uids(volume: Volume) -> tuple[str, str]:
         manifest = (
             json.loads(path.read_bytes()) if path.stat().st_size < _LARGEST_MANIFEST else None
         )
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return "", ""
     dicom = manifest.get("dicom") if isinstance(manifest, dict) else None
     found = dicom if isinstance(dicom, dict) else {}
@@ -302,7 +302,7 @@ def check_folder(
     something, unless it may be added to.
     """
     from MedEnhanceLib import io
-    from MedEnhanceLib.io.atomic import refuse_existing
+    from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable
     from MedEnhanceLib.io.dicom.sources import is_dicom
     from MedEnhanceLib.io.staging import holds, recover
 
@@ -319,6 +319,7 @@ def check_folder(
         )
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder} is a file", "Name a folder that is new or empty.")
+    refuse_unwritable(folder)
     recover(folder, monitor)
     if folder.is_dir() and holds(folder) and not overwrite:
         raise OutputError(

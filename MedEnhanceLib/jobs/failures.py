@@ -8,9 +8,11 @@ MedEnhanceError
 from __future__ import annotations
 
 import errno
+import os
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib import errors
@@ -24,6 +26,12 @@ from MedEnhanceLib.errors import (
 from MedEnhanceLib.runtime.device import is_device_lost, is_out_of_memory
 
 _LONGEST_DETAILS = 32_000
+_LIBRARY = str(Path(errors.__file__).parent)
+#: What is wrong with a path, and not with the disk that it leads to.
+_WRONG_PATH = (
+    errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ELOOP,
+    errno.ENAMETOOLONG,
+)  # fmt: skip
 _LESS_MEMORY = "Close other programs, crop the volume, or choose the CPU as device (--device cpu)."
 #: A training or distillation goes on from its last checkpoint; other jobs begin anew.
 _LOST = (
@@ -97,12 +105,8 @@ def job_errors(kind: str) -> Iterator[None]:
         raise
     except KeyboardInterrupt as cause:
         raise Cancelled("cancelled", "Start again when you like.") from cause
-    except OSError as cause:
-        if cause.errno is None:
-            raise _internal(kind, cause) from cause
-        raise _of_the_system(cause) from cause
     except Exception as cause:
-        raise _internal(kind, cause) from cause
+        raise refused(cause) or _internal(kind, cause) from cause
 
 
 def _internal(kind: str, cause: Exception) -> InternalError:
@@ -113,15 +117,30 @@ def _internal(kind: str, cause: Exception) -> InternalError:
     )
 
 
-def _of_the_system(cause: OSError) -> MedEnhanceError:
-    """What the system refused where nobody expected it: a disk that went away, a folder removed."""
-    said = f"{cause.filename}: {cause.strerror}" if cause.filename else str(cause.strerror)
+def refused(cause: BaseException) -> MedEnhanceError | None:
+    """The error for what the system would not do with a user's file; None for other failures.
+
+    What is known to go wrong is checked where the file is used, which names the remedy better.
+    """
+    if isinstance(cause, UnicodeEncodeError) and cause.reason == "surrogates not allowed":
+        what = f"{cause.object!r:.200} is not UTF-8"
+        return errors.InputError(what, "Rename the file, or its folder.")
+    if str(cause).startswith(("Symlink loop", "embedded null")):  # Python's own words
+        return errors.InputError(f"a path that leads nowhere: {cause}", "Check the paths.")
+    if not isinstance(cause, OSError) or cause.errno is None:
+        return None
+    path = os.fsdecode(cause.filename) if cause.filename is not None else ""
+    if path.startswith(_LIBRARY):
+        return None
+    said = f"{path:.300}: {cause.strerror}" if path else str(cause.strerror)
     if cause.errno == errno.ENOMEM:
         return DeviceMemoryError(f"memory ran out: {said}", _LESS_MEMORY)
+    if path and cause.errno in _WRONG_PATH:
+        return errors.InputError(said, "Check the path, and who may read and write there.")
     return OutputError(
         f"the system refused a file: {said}",
-        "See whether its disk or network folder is still there and may be written to; then run it "
-        "again: what was there before is untouched.",
+        "See whether its disk or network folder is still there, has room and may be written to; "
+        "then run it again: what was there before is untouched.",
     )
 
 

@@ -223,15 +223,18 @@ def check_ending(path: Path) -> None:
 
 def check_outputs(outputs: Mapping[str, Path], *, inputs: Sequence[Path], overwrite: bool) -> None:
     """Refuse existing files (their manifests too), missing folders, and writing over an input."""
-    from MedEnhanceLib.io.atomic import refuse_existing
+    from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable, resolved
+    from MedEnhanceLib.io.voxels import input_error
 
-    if len({path.resolve() for path in outputs.values()}) < len(outputs):
+    places = {name: resolved(path) for name, path in outputs.items()}
+    read = {resolved(path, input_error) for path in inputs}
+    if len(set(places.values())) < len(outputs):
         raise ConfigError(
             f"two outputs share one path: {', '.join(map(str, outputs.values()))}",
             "Give each its own.",
         )
     for name, path in outputs.items():
-        if path.resolve() in {entry.resolve() for entry in inputs}:
+        if places[name] in read:
             raise OutputError(
                 f"{path}: {name} is the input itself", "Give the output another name."
             )
@@ -241,6 +244,7 @@ def check_outputs(outputs: Mapping[str, Path], *, inputs: Sequence[Path], overwr
             )
         refuse_existing(path, overwrite)
         refuse_existing(manifest_path(path), overwrite)
+        refuse_unwritable(path.parent)
 
 
 def manifest_path(output: Path) -> Path:
@@ -266,9 +270,12 @@ def recorded(inputs: Mapping[str, Path], *, keep_names: bool) -> dict[str, str]:
     from MedEnhanceLib.io import ending_of
 
     def neutral(path: Path) -> str:
-        if path.is_file():
-            return f"a file{ending_of(path) and f' ({ending_of(path)})'}, {_hash_of(path)}"
-        return "a folder" if path.is_dir() else "a volume"
+        try:
+            if path.is_file():
+                return f"a file{ending_of(path) and f' ({ending_of(path)})'}, {_hash_of(path)}"
+            return "a folder" if path.is_dir() else "a volume"
+        except OSError:  # a header may call its volume as no file can be called
+            return "a volume"
 
     return {name: path.name if keep_names else neutral(path) for name, path in inputs.items()}
 

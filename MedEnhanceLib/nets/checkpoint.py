@@ -14,9 +14,10 @@ from torch.optim import Optimizer
 
 from MedEnhanceLib.bundles.export import write_tensors
 from MedEnhanceLib.errors import ConfigError, ModelError
+from MedEnhanceLib.io.voxels import utf8_name
 
 #: What reading a damaged file raises, besides the error of safetensors itself.
-_DAMAGE = (OSError, KeyError, TypeError, ValueError)
+_DAMAGE = (OSError, KeyError, TypeError, ValueError, RecursionError)
 _TORCH_RANDOM, _CUDA_RANDOM = "random.torch", "random.cuda"
 
 
@@ -75,7 +76,7 @@ def check_checkpoint(path: Path, config: Mapping[str, Any]) -> None:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as stored:
+        with utf8_name(path) as name, safe_open(name, framework="pt") as stored:
             header = json.loads(stored.metadata()["medenhance"])
     except (SafetensorError, *_DAMAGE) as cause:
         raise _damaged(path, cause) from cause
@@ -102,7 +103,7 @@ def load_checkpoint(
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(path, framework="pt") as stored:
+        with utf8_name(path) as name, safe_open(name, framework="pt") as stored:
             header = json.loads(stored.metadata()["medenhance"])
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
     except (SafetensorError, *_DAMAGE) as cause:

@@ -276,7 +276,8 @@ class DistillConfig(WithPresets):
     )
     held_out: float = option(
         0.2,
-        help="share of the patients kept for the audit and not distilled",
+        help="share of the patients kept for the audit and not distilled; from four patients on "
+        "at least two, which the audit needs",
         low=0,
         high=0.9,
         metavar="S",
@@ -403,7 +404,7 @@ class TrainDenoiserConfig(WithPresets):
     patch: int = option(48, help="side of a patch", low=8, high=4096, multiple=4, unit="pixels")
     learning_rate: float = option(1e-3, help="of the optimizer", low=0, high=1)
     seed: int = option(0, help="of everything that is drawn", low=0, high=2**53)
-    name: str = option("denoiser", help="of the bundle that comes out")
+    name: str = option("denoiser", help="of the bundle that comes out", is_name=True)
     data: tuple[dict[str, str], ...] = option(
         (), help="for the bundle's card as well: name, subjects, licence and source of the data"
     )

@@ -146,6 +146,7 @@ def distill_cohort(
         dataset.write_prior(place, prepared.prior.images, config, run)
         if config.method == "statistics":
             _finish_statistics(folder, config, prepared, run, monitor.part(0.1, 1.0))
+            _warn_of_licence(out, monitor)
             return out
         hashes = {name: str(run[name]) for name in ("data_sha256", "prior_sha256")}
         secret = folder.secret() if config.dp is not None else None

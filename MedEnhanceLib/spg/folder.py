@@ -261,7 +261,7 @@ def read_run(path: Path) -> dict[str, Any]:
     """Read a JSON object; raises InputError for anything else."""
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as cause:
+    except (OSError, ValueError, RecursionError) as cause:
         raise InputError(f"{path} cannot be read: {cause}", "Start in another folder.") from cause
     if not isinstance(fields, dict):
         raise InputError(f"{path} holds no JSON object", "Start in another folder.")

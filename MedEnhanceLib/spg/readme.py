@@ -231,14 +231,14 @@ def _use_lines(manifest: Mapping[str, Any]) -> list[str]:
     scale = (
         "{:g} HU are 0 and {:g} HU are 1".format(*window["HU"])
         if "HU" in window
-        else f"0 is 0, and {window['share of the robust maximum'][1]:g} of the robust maximum (the "
-        "99.5th percentile of the foreground) is 1"
+        else f"an intensity of 0 is 0, {window['share of the robust maximum'][1]:g} times the "
+        "robust maximum (the 99.5th percentile of the foreground) is 1"
     )
     return [
         "The images are undamaged: damage them while you train, as `config.damage` of "
         "manifest.json says, and let the network undo it. `medenhance train denoiser --data . "
-        "--out ../runs` does that. Scans to restore need the same scale, "
-        f"{manifest['pixel_spacing_mm']} mm pixels where {scale}.",
+        "--out ../runs` does that. Bring scans that are to be restored to the same scale: pixels "
+        f"of {manifest['pixel_spacing_mm']} mm; {scale}.",
         "",
     ]
 

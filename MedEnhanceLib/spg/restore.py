@@ -18,8 +18,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from MedEnhanceLib.bundles.export import load_tensors
-from MedEnhanceLib.bundles.store import RESTORER, Bundle, open_bundle_for, read_bundle
+from MedEnhanceLib.bundles.export import load_tensors, must_fit
+from MedEnhanceLib.bundles.schema import RESTORER
+from MedEnhanceLib.bundles.store import Bundle, open_bundle_for, read_bundle
 from MedEnhanceLib.bundles.suitability import (
     ModelWarning,
     messages_of,
@@ -30,7 +31,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.options import config_to_json
 from MedEnhanceLib.core.volume import Volume, restore_dtype
-from MedEnhanceLib.errors import ConfigError, InputError, ModelError
+from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.io.describe import refuse_not_finite
 from MedEnhanceLib.nets.intensity import Scaling
 from MedEnhanceLib.nets.precision import without_tf32
@@ -124,7 +125,7 @@ def restore(
         f"enhanced with {bundle.name} {bundle.sha256[:12]}"
         + (f" ({messages_of(warnings)})" if warnings else "")
     )
-    grid = volume if slices is None else volume.cropped(*slices)
+    grid = volume if slices is None else volume.crop(k=slice(*slices))
     return Restored(grid.with_voxels(voxels, did=note), grid, bundle, choice.name, warnings)
 
 
@@ -145,15 +146,11 @@ def damaging_of(metadata: Mapping[str, Any]) -> DistillConfig:
 def _opened(folder: Path, sha256: str, described: str) -> RestorerModel:  # noqa: ARG001
     """Cached: models stay loaded between jobs of a process; other weights have another hash."""
     bundle = read_bundle(folder, expected_sha256=sha256)
-    try:
-        name = bundle.metadata["network"]["name"]
-        network = make_network(name, np.random.default_rng(0))
-        network.load_state_dict(load_tensors(bundle))
+    tensors = load_tensors(bundle)
+    with must_fit(bundle, tensors):
+        network = make_network(bundle.metadata["network"]["name"], np.random.default_rng(0))
+        network.load_state_dict(tensors)
         damaging = damaging_of(bundle.metadata)
-    except (RuntimeError, KeyError, TypeError, ConfigError) as cause:
-        raise ModelError(
-            f"model {bundle.name!r}: its weights do not fit its description", "Import it again."
-        ) from cause
     return RestorerModel(bundle, network.eval().requires_grad_(False), damaging)
 
 

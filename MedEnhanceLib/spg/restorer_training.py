@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle
-from MedEnhanceLib.bundles.store import RESTORER
+from MedEnhanceLib.bundles.schema import RESTORER
 from MedEnhanceLib.bundles.suitability import training_length_limits
 from MedEnhanceLib.core.options import config_to_json
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError

@@ -161,7 +161,10 @@ class Room:
                 "statistics is advised."
             )
         else:
-            advice = "Next to nothing is left: the method statistics is advised."
+            advice = (
+                f"Next to nothing is left ({self.left_db:.1f} ± {self.error_db:.1f} dB): the "
+                "method statistics is advised."
+            )
         return (
             f"All raw images would gain {self.gain_db:.1f} dB over the public prior "
             f"({self.public_db:.1f} to {self.full_db:.1f} dB on other patients); the cohort's "

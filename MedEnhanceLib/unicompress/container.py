@@ -16,12 +16,11 @@ compared with the file. This module knows bytes only: neither voxels nor network
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import struct
-import tempfile
-import threading
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn
 from MedEnhanceLib.errors import CodecError, InputError
 from MedEnhanceLib.io.voxels import input_error, refuse_pipe
 from MedEnhanceLib.unicompress.repair import Damage, Layout, Repair, RepairChunk
+from MedEnhanceLib.unicompress.spool import Bytes
 
 MAGIC = b"UCV1"
 #: A reader opens every minor version of its major one; only a new major breaks it.
@@ -51,8 +51,6 @@ _MAX_HEADER_BYTES = 1 << 22
 _MAX_CHUNKS = 1 << 20
 _SMALLEST_FILE = 2 * _PROLOGUE.size + _DIGEST_BYTES
 _RECOVER = "Copy the file again, or save what is intact (medenhance recover)."
-#: What a volume of usual size needs stays in memory; a disk is only asked beyond it.
-_IN_MEMORY = 64 << 20
 _AT_ONCE = 1 << 20
 #: What a disk cannot read is this much at least.
 _SECTOR = 4096
@@ -294,6 +292,45 @@ class Container:
             digest.update(piece)
             left -= len(piece)
         return self._stream.read(_DIGEST_BYTES) == digest.digest()
+
+    def spare_damage(self) -> str:
+        """The sentence that names damage which no voxel lies in; "" where there is none.
+
+        Such damage is found by the SHA-256 at the end alone: the whole file is read for it. What
+        was repaired was reported already.
+        """
+        if self._repaired or self.is_cut or self.header_copy != "first":
+            return ""
+        with contextlib.suppress(OSError):  # a disk that cannot read a place of it
+            if self.is_sealed():
+                return ""
+        anew = f"Write it anew (medenhance recover {self.path.name} NEW.ucv), or copy it again"
+        try:
+            for chunk in self.chunks:
+                if chunk.block == NO_BLOCK and not _is_repair(chunk):
+                    self.read(chunk)
+        except CodecError:
+            anew = "Copy it again"
+        if self._repaired:
+            return ""
+        return (
+            f"{self.path.name} is damaged, but whole: {self._unsealed()} changed since it was "
+            f"written, and no voxel lies there. {anew}"
+        )
+
+    def _unsealed(self) -> str:
+        """Which parts are not as the seal has them, where all voxels are."""
+        end = self.chunks[-1].offset + self.chunks[-1].length
+        front = self._bytes_or_zeros(0, self.chunks[0].offset)
+        back = self._bytes_or_zeros(end, self.size - _DIGEST_BYTES - end)
+        parts = []
+        if not (front[_PROLOGUE.size :] + front[: _PROLOGUE.size]).endswith(back):
+            parts.append("the second copy of its header and chunk table")
+        for chunk in self.chunks:
+            if zlib.crc32(self._bytes_or_zeros(chunk.offset, chunk.length)) != chunk.crc:
+                what = "its parity" if _is_repair(chunk) else f"chunk {chunk.index}"
+                parts.append(f"{what} at byte {chunk.offset}")
+        return " and ".join(parts) or "the SHA-256 at its end"
 
     def _load(self, tolerant: bool) -> None:
         problems: list[CodecError] = []
@@ -568,64 +605,3 @@ def _open(path: Path) -> BinaryIO:
         return path.open("rb")
     except OSError as cause:
         raise input_error(path, cause) from cause
-
-
-class Spool:
-    """A store of bytes in a file without a name: gone with its process, however that ends.
-
-    Use as a context; what it keeps can be read until it is left.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY, dir=str(folder))  # noqa: SIM115 - closed by __exit__
-        self._end = 0
-        self._lock = threading.Lock()
-
-    def __enter__(self) -> Spool:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def keep(self, data: bytes) -> Kept:
-        """Take `data` out of memory; raises OSError where the disk is full."""
-        with self._lock:
-            start = self._end
-            self._file.seek(start)
-            self._file.write(data)
-            self._end += len(data)
-        return Kept(self, start, self._end)
-
-    def read(self, start: int, stop: int) -> bytes:
-        """The bytes from `start` to `stop`."""
-        with self._lock:
-            self._file.seek(start)
-            data: bytes = self._file.read(stop - start)
-        return data
-
-
-class Kept:
-    """Bytes in a spool: their length costs nothing, `bytes(kept)` and `kept[a:b]` read them."""
-
-    def __init__(self, spool: Spool, start: int, stop: int) -> None:
-        self._spool, self._start, self._stop = spool, start, stop
-
-    def __len__(self) -> int:
-        return self._stop - self._start
-
-    def __bytes__(self) -> bytes:
-        return self._spool.read(self._start, self._stop)
-
-    def __getitem__(self, part: slice) -> bytes:
-        start, stop, _ = part.indices(len(self))
-        return self._spool.read(self._start + start, self._start + max(start, stop))
-
-    def __eq__(self, other: Any) -> bool:
-        return bytes(self) == bytes(other) if isinstance(other, Kept | bytes) else NotImplemented
-
-    __hash__ = None  # type: ignore[assignment]
-
-
-Bytes = bytes | Kept
-#: Takes a code and gives it back, from memory (`bytes`) or from a spool (`Spool.keep`).
-Keep = Callable[[bytes], Bytes]

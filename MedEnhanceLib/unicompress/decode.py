@@ -22,7 +22,7 @@ from MedEnhanceLib.core.slabs import blank
 from MedEnhanceLib.core.volume import Volume, Voxels, restore_dtype
 from MedEnhanceLib.errors import CodecError, ConfigError, DeviceMemoryError, OutputError
 from MedEnhanceLib.io.volume_files import save_slabs
-from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor, attend
 from MedEnhanceLib.unicompress.blocks import (
     Box,
     Range,
@@ -74,7 +74,8 @@ def decompress(
     """Read a `.ucv`, or the blocks of it that `region` touches and nothing else.
 
     A whole volume is compared with its SHA-256, a part with its chunks' checksums. Damage that the
-    file's parity undoes is a warning. Of a file that was cut a region before the cut can be read.
+    file's parity undoes is a warning; where all is read, so is damage in which no voxel lies.
+    Of a file that was cut a region before the cut can be read.
 
     Args:
         path: of the file.
@@ -101,6 +102,8 @@ def decompress(
         wanted = [chunks[block] for block in header.grid.blocks_in(ranges)]
         _fill(voxels, ranges, container, header, wanted, threads, monitor, layers)
         coarse = coarse_header(container, header, layers)
+        if coarse is None and ranges == whole_region(header.shape):
+            _warn_of_spare_damage(container, monitor)
     if coarse is not None:
         header = coarse
     elif ranges == whole_region(header.shape):
@@ -448,6 +451,13 @@ def check_voxels(header: Header, sha256: str, name: str, monitor: Monitor) -> No
     )
 
 
+def _warn_of_spare_damage(container: Container, monitor: Monitor) -> None:
+    """Nothing is lost yet: whoever reads all of a file is the one who can have it written anew."""
+    damage = attend(container.spare_damage, monitor)
+    if damage:
+        monitor.warn(damage)
+
+
 def _unknown_type(container: Container, header: Header, chunk: ChunkInfo, what: str) -> CodecError:
     names = ", ".join(model["id"] for model in header.models.values())
     needs = f" with its models ({names})" if names else ""
@@ -495,7 +505,7 @@ def decompress_to(
         outline = _outline(coarse or header, ranges, Path(output), container)
         parts = _runs(container, header, ranges, chunks, threads, monitor, layers)
         if coarse is None and ranges == whole_region(header.shape):
-            parts = _proved(parts, header, container.path.name, monitor)
+            parts = _proved(parts, header, container, monitor)
         save_slabs(outline, parts, output, overwrite=overwrite, monitor=monitor)
     return outline
 
@@ -551,10 +561,11 @@ def _runs(
 
 
 def _proved(
-    parts: Iterable[Voxels], header: Header, name: str, monitor: Monitor
+    parts: Iterable[Voxels], header: Header, container: Container, monitor: Monitor
 ) -> Iterator[Voxels]:
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part.view(np.uint8).data)
         yield part
-    check_voxels(header, digest.hexdigest(), name, monitor)
+    check_voxels(header, digest.hexdigest(), container.path.name, monitor)
+    _warn_of_spare_damage(container, monitor)

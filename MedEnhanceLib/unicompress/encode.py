@@ -46,7 +46,6 @@ from MedEnhanceLib.unicompress.container import (
     NO_BLOCK,
     Chunk,
     Container,
-    Spool,
     build_frame,
     with_repair,
     write_container,
@@ -61,6 +60,7 @@ from MedEnhanceLib.unicompress.models import (
     shipped_model,
 )
 from MedEnhanceLib.unicompress.repair import Repair, most_bytes
+from MedEnhanceLib.unicompress.spool import Spool
 from MedEnhanceLib.unicompress.verify import Tally, check_target
 
 ENDING = ".ucv"

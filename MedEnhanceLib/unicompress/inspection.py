@@ -133,12 +133,13 @@ def _recover(path: Path, monitor: Monitor, threads: int) -> tuple[Volume, Recove
                 f" damaged; the first: {lost[0].reason}",
                 _NOTHING_LEFT,
             )
+        spare = attend(container.spare_damage, monitor)
         report = RecoverReport(
             blocks=len(header.grid),
             lost=tuple(lost),
             lost_voxels=sum(math.prod(header.grid.box(one.block).shape) for one in lost),
             fill_value=fill.item(),
-            notes=tuple(container.notes),
+            notes=(*container.notes, *([spare] if spare else [])),
             proved=not lost and voxels_sha256(voxels) == header.voxels_sha256,
         )
     if lost:

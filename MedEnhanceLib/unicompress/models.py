@@ -6,6 +6,7 @@ can carry its models itself, in chunks without voxels. Models that files name ar
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -65,7 +66,7 @@ class CodecModel:
             size = int.from_bytes(self.data[:8], "little")
             header = json.loads(self.data[8 : 8 + min(size, _MOST_BYTES)])
             return {str(k): str(v) for k, v in header.get("__metadata__", {}).items()}
-        except (ValueError, AttributeError) as cause:
+        except (ValueError, AttributeError, RecursionError) as cause:
             raise self._unreadable(cause) from cause
 
     def _unreadable(self, cause: Exception) -> ModelError:
@@ -169,7 +170,9 @@ def _installed() -> Iterator[tuple[Path, str]]:
     """Every codec model on this machine, shipped or imported, with its hash."""
     for root in (resource_folder("models"), user_folder()):
         for path in sorted(root.glob(f"{PREFIX}*/models/*.safetensors")):
-            yield path, _load(path, path.stem).sha256
+            with contextlib.suppress(OSError):  # one that cannot be read hides no other
+                if path.is_file():
+                    yield path, _load(path, path.stem).sha256
 
 
 @dataclass(frozen=True)

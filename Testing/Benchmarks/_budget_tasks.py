@@ -164,7 +164,7 @@ def _simulated(task: Task, path: Path) -> dict[str, npt.NDArray[Any]]:
     volume = load(path, modality=task.modality)
     if task.is_brain:
         first = round(_HEIGHT * volume.shape[0])
-        volume = volume.cropped(first, min(first + _SLICES, volume.shape[0]))
+        volume = volume.crop(k=slice(first, min(first + _SLICES, volume.shape[0])))
         target = open_segmenter(_HEAD).find(volume)
     else:
         volume = _around_tumour(volume, path)
@@ -188,7 +188,7 @@ def _around_tumour(volume: Volume, path: Path) -> Volume:
     """The slices that show the tumour, and pixels averaged 2 × 2: a small network sees a limb."""
     outlined = load(path.with_name(FILES["CT"][2]), modality="SEG").voxels > 0
     near = around(outlined)
-    part = volume.cropped(near.start, near.stop)
+    part = volume.crop(k=slice(near.start, near.stop))
     voxels = reduced(part.voxels.astype(np.float32), 2)
     columns, rows, slices = part.geometry.spacing
     geometry = replace(part.geometry, spacing=(2 * columns, 2 * rows, slices))

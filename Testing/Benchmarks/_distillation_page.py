@@ -24,6 +24,7 @@ from MedEnhanceLib.spg.comparison import (
     PUBLIC,
     RANDOM,
     SPG,
+    STATISTICS,
     CompareConfig,
     Row,
 )
@@ -32,7 +33,7 @@ from MedEnhanceLib.spg.comparison_report import LEAST_GAP_DB, Closure, closure, 
 from MedEnhanceLib.spg.images import Floats
 from MedEnhanceLib.spg.networks import UNSEEN
 
-_OTHERS = (PUBLIC, PRIOR, "dc-noise", "dc-real", "dm")
+_OTHERS = (PUBLIC, PRIOR, STATISTICS, "dc-noise", "dc-real", "dm")
 _WITHIN_DB, _CLOSED, _KEPT = 0.5, 0.5, 0.7
 _CURVE_IN, _PICTURES, _PICTURE_IN, _DPI = (6.4, 4.2), 5, 1.7, 110
 

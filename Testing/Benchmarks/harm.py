@@ -88,7 +88,7 @@ def opened(name: str, data: Path, slices: int) -> Volume:
         volume = load(data / name, modality="CT" if name.startswith("ct/") else "MR")
     volume = volume.frame(0)
     first = max(0, (volume.shape[0] - slices) // 2)
-    return volume.cropped(first, min(volume.shape[0], first + slices))
+    return volume.crop(k=slice(first, min(volume.shape[0], first + slices)))
 
 
 def undamaged(name: str, data: Path, slices: int) -> Row:

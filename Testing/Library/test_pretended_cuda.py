@@ -12,8 +12,8 @@ import pytest
 _TESTS = Path(__file__).resolve().parents[1] / "PretendedCuda"
 
 
-#: Of processor time: under three minutes, and a third more where other tests share the core.
-_MOST_SECONDS = 240
+#: Of processor time: three minutes, and twice that where other tests share a slower core.
+_MOST_SECONDS = 360
 
 
 def _child_seconds() -> float:

@@ -28,6 +28,20 @@ HERE = ROOT / "distribution"
 CONDA = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
 
 
+def test_the_entry_for_slicers_index_says_what_cmake_says() -> None:
+    entry = json.loads(runpy.run_path(str(HERE / "release.py"))["catalog"]())
+    cmake = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
+    assert f'"{entry["category"]}"' in cmake
+    assert f'"{entry["scm_url"]}"' in cmake
+    assert entry["scm_url"].startswith("https://")
+    assert entry["build_dependencies"] == ["PyTorch"]
+    # What version 1.0.2 of the schema knows, and what it requires.
+    known = {"build_dependencies", "build_subdirectory", "dicom_support_rule", "enabled", "tier"}
+    required = {"$schema", "category", "scm_url"}
+    assert required <= set(entry) <= known | required | {"scm_revision", "scm_type"}
+    assert entry["tier"] in range(1, 6)
+
+
 def run(*command: object, folder: Path, **environment: str) -> str:
     """What a command prints, run in a folder that is not the repository's."""
     kept = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}

@@ -183,7 +183,7 @@ def size_of(picture: Path) -> tuple[int, int]:
 def test_every_field_is_one_quoted_text() -> None:
     assert len(FIELDS) == CMAKE.count("set(EXTENSION_")
     assert FIELDS["CATEGORY"] == "Filtering"
-    assert FIELDS["DEPENDS"] == "NA"
+    assert FIELDS["DEPENDS"] == "PyTorch"
     assert FIELDS["HOMEPAGE"].endswith("/SlicerMedEnhance")
     assert "not a medical device" in FIELDS["DESCRIPTION"]
 

@@ -54,9 +54,12 @@ class DistillTestCase(MedEnhanceTestCase):
         self.assertLessEqual(panel.layout().totalHeightForWidth(panel.width), height)
 
     def picture(self, name):
-        """The whole panel, as high as the page needs."""
-        height = self.panel.widget.sizeHint.height() + 180
-        self.screenshot(self.widget.parent, name, height=height)
+        """The whole panel, as high as Slicer's scroll area would make it."""
+        panel = self.widget.parent
+        panel.resize(400, 600)
+        panel.show()
+        self.processEvents(20)
+        self.screenshot(panel, name, height=panel.layout().totalHeightForWidth(400))
 
     def brain(self, name, patient, seed):
         """Something smooth with an edge, under a patient of the subject hierarchy."""

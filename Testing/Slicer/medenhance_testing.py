@@ -166,6 +166,39 @@ class MedEnhanceTestCase(unittest.TestCase):
             section.collapsed = False
         return closed
 
+    def widePages(self, *sizes):
+        """Pages that need more than 400 pixels, with a result and all sections open.
+
+        sizes: of fonts, in points. Returns (points, page, width).
+        """
+        from MedEnhancePanels.nodes import results
+
+        source, output = self.smallVolume(name="scan"), self.smallVolume(name="scan enhanced")
+        source.SetAttribute("MedEnhance.modality", "MR")
+        results.stamp(output, "enhanced", source)
+        results.link(output, input=source, difference=source, uncertainty=source)
+        self.context.state.inputVolume = source
+        self.context.state.enhancedVolume = output
+        self.context.message("warning", "The noise is high: look at the result. " * 3, "details")
+        before = qt.QApplication.font()
+        self.addCleanup(qt.QApplication.setFont, before)
+        self.widget.parent.show()
+        self.addCleanup(self.widget.parent.hide)
+        for section in self.unfold(self.widget.uiWidget):
+            self.addCleanup(setattr, section, "collapsed", True)
+        wide = []
+        for points in sizes:
+            font = qt.QFont(before)
+            font.setPointSize(points)
+            qt.QApplication.setFont(font)
+            for name, *_page in self.widget.PAGES:
+                self.widget.showPage(name)
+                self.processEvents(80)
+                width = self.widget.parent.minimumSizeHint.width()
+                if width > 400:
+                    wide.append((points, name, width))
+        return wide
+
     # --- data ---
 
     def temporaryFolder(self):

@@ -103,7 +103,7 @@ class BatchTest(MedEnhanceTestCase):
         rows = {row[0]: row for row in self.cells(work.table)}
         self.assertEqual(rows["fine"][1], "enhanced")
         self.assertEqual(rows["tracer"][1], "failed")
-        self.assertIn("no model for PT", rows["tracer"][3])
+        self.assertIn("no model for PET", rows["tracer"][3])
         self.assertIn("no voxels", rows["empty"][3])
         self.assertIn("1 of 3 volumes were enhanced", self.widget.ui.messageLabel.text)
         widget = self.panel.widget

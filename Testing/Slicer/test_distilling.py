@@ -428,7 +428,9 @@ class DistillationTest(DistillingTestCase):
         self.assertEqual(job.state, "done", job.error)
         folder = self.runFolder()
         self.assertEqual(self.ui.imageGallery.count, 6)
-        self.assertIn("6 images of 3 patients; 2 patients were held out", self.ui.resultLabel.text)
+        self.assertIn(
+            "6 images from 3 patients; 2 patients were held out", self.ui.resultLabel.text
+        )
         self.assertTrue(self.ui.auditLabel.text)
         self.assertIn("few is finished", self.widget.ui.messageLabel.text)
         self.assertFalse(os.path.exists(os.path.join(folder, "data")), "copies were left behind")

@@ -142,7 +142,7 @@ class ChoicesTest(EnhanceTestCase):
         node.SetAttribute(self.bridge.MODALITY, "PT")
         self.choose(node)
         self.assertFalse(self.ui.applyButton.enabled)
-        for word in ("PT", "tracer", "CT and MR"):
+        for word in ("PET", "tracer", "CT and MR"):
             self.assertIn(word, self.ui.problemLabel.text)
 
     def test_anUnknownModalityAsksForTheModel(self):
@@ -193,7 +193,7 @@ class ChoicesTest(EnhanceTestCase):
             self.choose(node)
             self.assertEqual(self.ui.segmentCheckBox.enabled, segments)
             self.assertEqual(self.ui.biasCorrectionCheckBox.enabled, shades)
-        self.assertIn("PT", self.ui.segmentCheckBox.toolTip)
+        self.assertIn("PET", self.ui.segmentCheckBox.toolTip)
 
     def test_blurIsUndoneOnlyByModelsThatHaveLearnedTo(self):
         node = self.smallVolume()

@@ -76,6 +76,9 @@ class FactsTest(EnhanceTestCase):
         ui, page = self.ui, self.panel.widget
         self.assertEqual(ui.alarmLabel.text, "It is a leg. And 1 more.")
         self.assertIn("#d32f2f", ui.alarmFrame.styleSheet)
+        self.widget.parent.show()
+        self.addCleanup(self.widget.parent.hide)
+        self.processEvents(20)
         self.assertLess(ui.alarmFrame.y, ui.resultSelector.y)
         self.assertFalse(ui.alarmDetails.isVisibleTo(page))
         ui.alarmDetailsButton.click()

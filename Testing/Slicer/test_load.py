@@ -9,7 +9,7 @@ import slicer
 import vtk
 from medenhance_testing import MedEnhanceTestCase, slow
 
-from MedEnhancePanels.nodes import bridge, card
+from MedEnhancePanels.nodes import bridge, card, provenance
 from MedEnhancePanels.tasks import files, samples
 
 
@@ -56,6 +56,20 @@ class LoadTest(LoadTestCase):
         self.assertTrue(self.panel.ui.progressFrame.isHidden())
         self.assertIn("197 × 233 × 189", self.panel.ui.sizeLabel.text)
         self.assertFalse(os.path.exists(job.folder))
+
+    @slow
+    def test_aSampleThatIsWornIsMadeWhenItIsOpenedAndSaysSo(self):
+        clean = slicer.util.loadVolume(samples.samplePath(samples.SAMPLES[0]))
+        sample = next(one for one in samples.SAMPLES if one.name == "MNI152T1-noisy")
+        job = self.panel.openSample(sample)
+        self.waitUntil(lambda: job.isFinished, 60)
+        node = self.panel.node
+        self.assertEqual((node.GetName(), bridge.modalityOf(node)), ("MNI152T1-noisy", "MR"))
+        before, after = (slicer.util.arrayFromVolume(one)[:, :9, :9] for one in (clean, node))
+        self.assertEqual(float(before.max()), 0)
+        self.assertGreater(float(after.std()), 5)
+        self.assertIn("degraded (rician", node.GetDescription())
+        self.assertTrue(provenance.historyOf(node))
 
     @slow
     def test_aStatedModalityIsTaken(self):

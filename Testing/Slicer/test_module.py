@@ -8,7 +8,6 @@ import sys
 import time
 import weakref
 
-import qt
 import slicer
 from medenhance_testing import MedEnhanceTestCase, pythonOfTheWorker, slow
 
@@ -99,35 +98,8 @@ class ModuleTest(MedEnhanceTestCase):
         self.assertIn("Traceback", self.widget.ui.messageDetails.plainText)
 
     def test_everyPageFitsANarrowPanelWithItsResult(self):
-        """400 pixels with all sections open, with the font of a usual screen (9 pt) and a larger
-        one."""
-        from MedEnhancePanels.nodes import results
-
-        source, output = self.smallVolume(name="scan"), self.smallVolume(name="scan enhanced")
-        source.SetAttribute("MedEnhance.modality", "MR")
-        results.stamp(output, "enhanced", source)
-        results.link(output, input=source, difference=source, uncertainty=source)
-        self.context.state.inputVolume = source
-        self.context.state.enhancedVolume = output
-        self.context.message("warning", "The noise is high: look at the result. " * 3, "details")
-        before = qt.QApplication.font()
-        self.addCleanup(qt.QApplication.setFont, before)
-        self.widget.parent.show()
-        self.addCleanup(self.widget.parent.hide)
-        for section in self.unfold(self.widget.uiWidget):
-            self.addCleanup(setattr, section, "collapsed", True)
-        wide = []
-        for points in (9, 11):
-            font = qt.QFont(before)
-            font.setPointSize(points)
-            qt.QApplication.setFont(font)
-            for name in PAGES:
-                self.widget.showPage(name)
-                self.processEvents(80)
-                width = self.widget.parent.minimumSizeHint.width()
-                if width > 400:
-                    wide.append((points, name, width))
-        self.assertEqual(wide, [])
+        """With the font of a usual screen (9 pt) and a larger one."""
+        self.assertEqual(self.widePages(9, 11), [])
 
     def test_closingTheSceneLeavesAnEmptyButUsablePanel(self):
         node = self.smallVolume()

@@ -97,7 +97,7 @@ class qMRMLNodeComboBox:
     def construct(self: Any) -> None:
         own = self._own
         own.combo, own.watch = qt.QComboBox(), _Watch(self._refresh, self._leave)
-        own.ids, own.attributes, own.current, own.leaving = [], [], None, None
+        own.ids, own.names, own.attributes, own.current, own.leaving = [], [], [], None, None
         own.combo.setMinimumContentsLength(12)
         own.combo.setSizeAdjustPolicy(qt.QComboBox.AdjustToMinimumContentsLengthWithIcon)
         own.combo.enabled = False
@@ -130,34 +130,36 @@ class qMRMLNodeComboBox:
         self._own.attributes.append((node_type, name, value))
         self._refresh()
 
-    def _is_shown(self: Any, node: Any) -> bool:
-        kinds = self.nodeTypes
-        is_one = node.IsA if self.showChildNodeTypes else node.GetClassName().__eq__
-        if not any(map(is_one, kinds)) or any(map(node.IsA, self.hideChildNodeTypes)):
-            return False
-        for node_type, name, value in self._own.attributes:
-            found = node.GetAttribute(name)
-            if node.IsA(node_type) and (found is None or value not in (None, found)):
-                return False
-        return self.showHidden or not node.GetHideFromEditors()
-
     def _nodes(self: Any) -> list[Any]:
-        scene = self._own.watch.scene
+        """The nodes that are offered. Every change of the scene asks, so classes are asked once."""
+        scene, leaving = self._own.watch.scene, self._own.leaving
         if scene is None:
             return []
-        every = [scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes())]
-        leaving = self._own.leaving
-        return [node for node in every if node is not leaving and self._is_shown(node)]
+        kinds, hidden = self.nodeTypes, self.hideChildNodeTypes
+        with_children, with_hidden = self.showChildNodeTypes, self.showHidden
+        attributes, fits, nodes = self._own.attributes, {}, []
+        for index in range(scene.GetNumberOfNodes()):
+            node = scene.GetNthNode(index)
+            name = node.GetClassName()
+            if name not in fits:
+                is_one = any(map(node.IsA, kinds)) if with_children else name in kinds
+                fits[name] = is_one and not any(map(node.IsA, hidden))
+            if not fits[name] or node is leaving or (node.GetHideFromEditors() and not with_hidden):
+                continue
+            if all(_has(node, *attribute) for attribute in attributes):
+                nodes.append(node)
+        return nodes
 
     def _refresh(self: Any) -> None:
         own, nodes, before = self._own, self._nodes(), self._own.ids
         own.ids = [None] * self.noneEnabled + [node.GetID() for node in nodes]
-        own.combo.blockSignals(True)
-        own.combo.clear()
-        own.combo.addItems(
-            [self.noneDisplay] * self.noneEnabled + [node.GetName() or "" for node in nodes]
-        )
-        own.combo.blockSignals(False)
+        names = [self.noneDisplay] * self.noneEnabled + [node.GetName() or "" for node in nodes]
+        if names != own.names:
+            own.names = names
+            own.combo.blockSignals(True)
+            own.combo.clear()
+            own.combo.addItems(names)
+            own.combo.blockSignals(False)
         # Without "None" the genuine widget chooses the first node by itself. Where its node goes it
         # stays at that row, with "None" too, as QComboBox does: that is the neighbor's then.
         row = before.index(own.current) if own.current in before else 0
@@ -222,6 +224,12 @@ class qMRMLNodeComboBox:
     def removeCurrentNode(self: Any) -> None:
         if self.currentNode() is not None:
             self._own.watch.scene.RemoveNode(self.currentNode())
+
+
+def _has(node: Any, node_type: str, name: str, value: Any) -> bool:
+    """Whether a node has the attribute that nodes of a type need to be offered."""
+    found = node.GetAttribute(name)
+    return not node.IsA(node_type) or (found is not None and value in (None, found))
 
 
 @behavior

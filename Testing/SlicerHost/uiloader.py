@@ -32,7 +32,10 @@ class QUiLoader(_QUiLoader):
         for custom in form.iter("customwidget"):
             if custom.findtext("class") not in api.classes():
                 raise FormError(f"Slicer has no widget class {custom.findtext('class')}")
-        later = [each for widget in form.iter("widget") for each in _take_properties(widget)]
+        context = form.findtext("class") or ""
+        later = [
+            each for widget in form.iter("widget") for each in _take_properties(widget, context)
+        ]
         wires = [
             [wire.findtext(part) for part in ("sender", "signal", "receiver", "slot")]
             for wire in form.iter("connection")
@@ -61,8 +64,11 @@ def _named(form: Any, name: str) -> Any:
     return found
 
 
-def _take_properties(widget: Any) -> list[tuple[str, str, Any]]:
-    """Take the stand-ins' own properties out of the form, to be set once it stands."""
+def _take_properties(widget: Any, context: str) -> list[tuple[str, str, Any]]:
+    """Take the stand-ins' own properties out of the form, to be set once it stands.
+
+    context: of the form's texts, for their translation.
+    """
     name, class_name = widget.get("name"), widget.get("class")
     own, taken = api.properties(class_name), []
     native = (
@@ -76,7 +82,7 @@ def _take_properties(widget: Any) -> list[tuple[str, str, Any]]:
         key = entry.get("name")
         if key in own:
             widget.remove(entry)
-            taken.append((name, key, _value(entry[0])))
+            taken.append((name, key, _value(entry[0], context)))
         elif key == "buddy":
             continue  # Qt's loader makes setBuddy() of it, in Slicer too
         elif entry.get("stdset") != "0" and native.staticMetaObject.indexOfProperty(key) < 0:
@@ -84,8 +90,10 @@ def _take_properties(widget: Any) -> list[tuple[str, str, Any]]:
     return taken
 
 
-def _value(element: Any) -> Any:
+def _value(element: Any, context: str) -> Any:
     text = element.text or ""
+    if element.tag == "string" and text and element.get("notr") != "true":
+        return qt.QCoreApplication.translate(context, text)
     convert = {"bool": lambda t: t == "true", "number": int, "double": float, "float": float}
     if element.tag == "stringlist":
         return [each.text or "" for each in element.findall("string")]

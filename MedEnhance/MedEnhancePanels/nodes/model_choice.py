@@ -83,7 +83,7 @@ def canSegment(node):
         return _("A sequence cannot be segmented as a whole: choose one frame.")
     if not heads(node):
         return _("There is no segmentation model for {modality}.").format(
-            modality=bridge.modalityOf(node)
+            modality=card.modalityName(bridge.modalityOf(node))
         )
     return ""
 
@@ -96,7 +96,7 @@ def headProblem(node, head):
     problem = canSegment(node)
     if problem or chosenHead(node, head) is not None:
         return problem
-    modality = bridge.modalityOf(node)
+    modality = card.modalityName(bridge.modalityOf(node))
     if head == "auto":
         return _(
             "No segmentation model is recommended for {modality}: choose one, or deselect"
@@ -241,23 +241,26 @@ def _modelProblem(node, options):
         ).format(name=node.GetName())
     if options.model in names or (isAuto and fitting(modality)):
         return ""
+    named, *known = map(card.modalityName, (modality, *modalities()))
     if isAuto and names:
-        return _("No model is recommended for {modality}: choose one.").format(modality=modality)
+        return _("No model is recommended for {modality}: choose one.").format(modality=named)
     if names:
         return _("The model {model} is not for {modality}: choose another.").format(
-            model=options.model, modality=modality
+            model=options.model, modality=named
         )
     return _(
         "There is no model for {modality}, the modality of {name}; there are models for {known}."
         " If the modality is wrong, correct it on the Load page."
-    ).format(modality=modality, name=node.GetName(), known=_(" and ").join(modalities()))
+    ).format(modality=named, name=node.GetName(), known=_(" and ").join(known))
 
 
 def _slicesProblem(node, modality):
     if bridge.isSequence(node):
         return _("Thin slices are made of single volumes: choose one frame.")
     if not _installed(modality, SLICES):
-        return _("There is no model of thin slices for {modality}.").format(modality=modality)
+        return _("There is no model of thin slices for {modality}.").format(
+            modality=card.modalityName(modality)
+        )
     return ""
 
 
@@ -268,7 +271,10 @@ def _otherVolumesProblem(node, options):
         if bridge.modalityOf(guide) != bridge.modalityOf(node):
             return _(
                 "The guide is {guide}, the volume {volume}: choose a guide of the same modality."
-            ).format(guide=bridge.modalityOf(guide), volume=bridge.modalityOf(node))
+            ).format(
+                guide=card.modalityName(bridge.modalityOf(guide)),
+                volume=card.modalityName(bridge.modalityOf(node)),
+            )
     bridge.checkOutput(options.output, node, guide)
     return region.problemOf(node, options.region, options.regionSegment)
 
@@ -352,7 +358,9 @@ def fullCard(bundle):
         for entry in metadata.get("data", ())
     ]
     head = _("{name} {version}, for {modality}").format(
-        name=bundle.name, version=metadata["version"], modality=bundle.modality
+        name=bundle.name,
+        version=metadata["version"],
+        modality=card.modalityName(bundle.modality),
     )
     return (
         f"<p><b>{html.escape(head)}</b><br/>{html.escape(metadata['description'])}</p>"

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+from slicer.i18n import tr as _
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhancePanels.errors import PanelError
@@ -49,7 +50,8 @@ def _write(path, arrays, tags):
         for frame, array in enumerate(arrays):
             if array.shape != first.shape or array.dtype != first.dtype:
                 raise PanelError(
-                    f"Frame {frame} differs in size or type from the first", code="input"
+                    _("Frame {frame} differs in size or type from the first").format(frame=frame),
+                    code="input",
                 )
             for done in _writeArray(file, array):
                 yield (frame + done) / len(arrays)
@@ -115,7 +117,9 @@ class Reader:
             head = file.read(_LONGEST_HEADER)
         end = head.find(b"\n\n")
         if not head.startswith(b"NRRD000") or end < 0:
-            raise PanelError(f"{path} is not a NRRD file", "Run the job again.", "output")
+            raise PanelError(
+                _("{path} is not a NRRD file").format(path=path), _("Run the job again."), "output"
+            )
         fields = dict(_fields(head[:end].decode("utf-8", "replace")))
         self._start = end + 2
         self.shape = tuple(int(size) for size in fields["sizes"].split())[::-1]
@@ -133,8 +137,10 @@ class Reader:
         _count, shape = self.frames()
         if array.shape != shape:
             raise PanelError(
-                f"The result has {shape} voxels, the volume {array.shape}",
-                "The volume was changed in the meantime; run it again.",
+                _("The result has {shape} voxels, the volume {there}").format(
+                    shape=shape, there=array.shape
+                ),
+                _("The volume was changed in the meantime; run it again."),
                 "input",
             )
         size = int(np.prod(shape[1:])) * self.dtype.itemsize
@@ -146,7 +152,11 @@ class Reader:
                 count = (stop - start) * size // self.dtype.itemsize
                 values = np.fromfile(file, self.dtype, count)
                 if len(values) != count:
-                    raise PanelError(f"{self.path} is cut short", "Run the job again.", "output")
+                    raise PanelError(
+                        _("{path} is cut short").format(path=self.path),
+                        _("Run the job again."),
+                        "output",
+                    )
                 array[start:stop] = values.reshape(stop - start, *shape[1:])
                 yield stop / shape[0]
 

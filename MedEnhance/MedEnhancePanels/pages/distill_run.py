@@ -229,6 +229,7 @@ class RunArea:
         """Give a result the room of what it was made with, which the user can open again."""
         if isFolded != self._isFolded:
             self._isFolded = isFolded
+            self._ui.noticeFrame.visible = not isFolded
             for section in (self._ui.cohortSection, self._ui.optionsSection):
                 section.collapsed = isFolded
 

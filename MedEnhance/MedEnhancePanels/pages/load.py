@@ -101,12 +101,13 @@ class LoadPanel(Page):
     # --- loading ------------------------------------------------------------------------------
 
     @guarded
-    def openPath(self, path, series=None, modality=None, name=None, repairs=None):
+    def openPath(self, path, series=None, modality=None, name=None, repairs=None, steps=()):
         """Load a file or folder; the Job, or None if Slicer's own loader did it."""
         self.context.clearMessage()
         self._series.hide()
         self._repair.hide()
         asked = {"series": series, "modality": modality, "name": name, "repairs": repairs}
+        asked["steps"] = steps
         self._asked = {"path": path, **asked}
         if str(path).lower().endswith(CONTAINER):
             job = compression.startInspect(self.context.runner, path)
@@ -219,6 +220,9 @@ class LoadPanel(Page):
     def _addSample(self, sample):
         action = self._sampleMenu.addAction(sample.title)
         action.setToolTip(sample.description)
+        picture = samples.thumbnail(sample)
+        if picture is not None:
+            action.setIcon(qt.QIcon(picture))
         action.triggered.connect(lambda *_checked: self.openSample(sample))
         self._sampleActions.append(action)
 
@@ -228,7 +232,8 @@ class LoadPanel(Page):
         self.context.clearMessage()
         if sample.path is not None:
             path = samples.checkedPath(sample)
-            return self.openPath(path, modality=sample.modality, name=sample.name)
+            how = {"modality": sample.modality, "name": sample.name, "steps": sample.steps}
+            return self.openPath(path, **how)
         self._asked = {"path": ""}
         self._download = samples.Download(sample, self.widget)
         self._follow(self._download)

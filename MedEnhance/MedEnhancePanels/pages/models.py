@@ -123,6 +123,7 @@ class ModelsPanel(Page):
             self.context.showError(job.error)
             return
         self._isLoaded = True
+        self._unreadable = job.result["unreadable"]
         self._show(job.result["models"])
         if report is not None:
             report(known)
@@ -135,7 +136,7 @@ class ModelsPanel(Page):
             self.context.message("info", _("The model {name} is installed.").format(name=name))
 
     def _reportVerified(self, _known):
-        bad = [model for model in self.models if not model["ok"]]
+        bad = [model for model in self.models if not model["ok"]] + self._unreadable
         if not bad:
             count = len(self.models)
             text = _("All files of {count} models are intact.").format(count=count)
@@ -195,6 +196,7 @@ def _cells(model):
         "restorer": _("Restoring"),
         "head": _("Segmenting"),
         "codec": _("Compressing"),
+        "slices": _("Thin slices"),
     }
     purpose = purposes.get(model["kind"], model["kind"])
     return (

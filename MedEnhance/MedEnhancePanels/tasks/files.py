@@ -29,7 +29,7 @@ DISC = "DICOMDIR"
 _SERIES_LINE = re.compile(r"^\s+\d+: \S+  \d+×\d+", re.MULTILINE)
 
 
-def startLoad(runner, path, *, series=None, modality=None, name=None, repairs=None):
+def startLoad(runner, path, *, series=None, modality=None, name=None, repairs=None, steps=()):
     """Read a file, or DICOM in a folder or zip, in the worker, checked by the library.
 
     Args:
@@ -38,12 +38,13 @@ def startLoad(runner, path, *, series=None, modality=None, name=None, repairs=No
         modality: CT, MR, PT, EM or OT; None to read or guess it.
         name: of the new node; None for the file's name.
         repairs: {"fix_tilt": True, "fix_spacing": True}, if the series may be resampled.
+        steps: damage to be simulated, as the job `degrade` takes it; usually none.
     Returns:
         The Job; at its end job.nodes["output"] is a volume node, or a sequence node for 4D.
     """
     path = os.path.abspath(str(path))
     name = name or nameFor(path)
-    options = {"series": series, "modality": modality, **(repairs or {})}
+    options = {"series": series, "modality": modality, "steps": list(steps), **(repairs or {})}
 
     def before(job):
         job.params = {
@@ -56,7 +57,8 @@ def startLoad(runner, path, *, series=None, modality=None, name=None, repairs=No
     def after(job):
         node = yield from bridge.receiveVolume(job.result["outputs"]["output"], name)
         known, study = dicom_source.seriesAndStudyOf(job.result)
-        dicom_source.remember(node, path, series or known, study)
+        if not steps:
+            dicom_source.remember(node, path, series or known, study)
         node.SetAttribute("MedEnhance.notes", "\n".join(job.warnings))
         isGuessed = any("modality" in warning for warning in job.warnings)
         for frame in [] if modality or isGuessed else bridge.frameNodes(node):
@@ -64,7 +66,8 @@ def startLoad(runner, path, *, series=None, modality=None, name=None, repairs=No
         job.nodes["output"] = node
 
     title = _("Load {name}").format(name=os.path.basename(path))
-    return runner.submit("convert", {}, title=title, before=before, after=after)
+    kind = "degrade" if steps else "convert"
+    return runner.submit(kind, {}, title=title, before=before, after=after)
 
 
 def isForTheLibrary(path):

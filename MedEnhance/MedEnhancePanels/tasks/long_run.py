@@ -42,7 +42,7 @@ class Run:
 
         kind: "train" or "distill". options: a dataclass with a `name`.
         """
-        name = "".join(c if c.isalnum() or c in "-_" else "-" for c in options.name).strip("-")
+        name = "".join(c if c.isalnum() or c in "-_" else "-" for c in options.name).strip("-")[:64]
         if not name:
             raise PanelError(_("The run has no name"), _("Give it one."), "config")
         base = os.path.join(root, time.strftime(f"{name}-%Y%m%d-%H%M%S"))
@@ -394,8 +394,8 @@ def runText(run):
 
 def _madeText(manifest):
     return _(
-        "{images} images of {patients} patients; {held} patients were held out. The images are for "
-        "training only: structures that look like organs may not exist in any patient."
+        "{images} images from {patients} patients; {held} patients were held out. The images are "
+        "for training only: structures that look like organs may not exist in any patient."
     ).format(
         images=manifest.get("images", "?"),
         patients=manifest.get("patients", "?"),

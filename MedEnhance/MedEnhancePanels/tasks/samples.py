@@ -22,7 +22,10 @@ _MNI152_SHA256 = "421a10e872fd6cadae7f61d358dffbcc1795a497d61ee76c5dda2503e1a1e9
 
 @dataclass(frozen=True)
 class Sample:
-    """path: the file of an included sample, None for one of Slicer's. modality: CT, MR, …"""
+    """path: the file of an included sample, None for one of Slicer's. modality: CT, MR, …
+
+    steps: damage that it gets when it is opened, as the job `degrade` takes it.
+    """
 
     name: str
     title: str
@@ -30,8 +33,15 @@ class Sample:
     modality: str
     path: str | None = None
     sha256: str = ""
+    steps: tuple[dict, ...] = ()
 
 
+_NOISE = {"name": "rician", "level": 0.09, "seed": 1}
+_WEAR = (
+    {"name": "bias", "strength": 0.3, "seed": 1},
+    {"name": "blur", "sigma_px": 0.8, "seed": 2},
+    {"name": "rician", "level": 0.07, "seed": 3},
+)
 SAMPLES = (
     Sample(
         "MNI152T1",
@@ -40,6 +50,24 @@ SAMPLES = (
         "MR",
         _MNI152_FILE,
         _MNI152_SHA256,
+    ),
+    Sample(
+        "MNI152T1-noisy",
+        _("MNI152 with noise (included)"),
+        _("The average brain with simulated noise of 9 %: shows what Enhance does in seconds"),
+        "MR",
+        _MNI152_FILE,
+        _MNI152_SHA256,
+        (_NOISE,),
+    ),
+    Sample(
+        "MNI152T1-worn",
+        _("MNI152 with noise, blur and shading (included)"),
+        _("The average brain with a simulated bad day of a scanner"),
+        "MR",
+        _MNI152_FILE,
+        _MNI152_SHA256,
+        _WEAR,
     ),
     Sample("MRHead", _("MRHead: T1 of a head (download)"), _("Slicer's sample, 4 MB"), "MR"),
     Sample("CTChest", _("CTChest: chest CT (download)"), _("Slicer's sample, 30 MB"), "CT"),
@@ -58,7 +86,7 @@ def registerSampleData():
     import SampleData
 
     for sample in SAMPLES:
-        if sample.path is None:
+        if sample.path is None or sample.steps:  # Slicer's own, or made in the panel
             continue
         SampleData.SampleDataLogic.registerCustomSampleDataSource(
             category=CATEGORY,
@@ -67,7 +95,15 @@ def registerSampleData():
             fileNames=sample.path,
             nodeNames=sample.name,
             checksums=f"SHA256:{sample.sha256}",
+            thumbnailFileName=thumbnail(sample),
         )
+
+
+def thumbnail(sample):
+    """The path of a sample's picture, 64 pixels wide; None where there is none."""
+    folder = os.path.join(os.path.dirname(slicer.modules.medenhance.path), "Resources", "Icons")
+    path = os.path.join(folder, f"{sample.name}.png")
+    return path if os.path.exists(path) else None
 
 
 def samplePath(sample):

@@ -8,6 +8,7 @@ from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge
+from MedEnhancePanels.nodes.card import modalityName
 from MedEnhancePanels.tasks import long_run
 from MedEnhancePanels.tasks.long_run import Run
 
@@ -51,7 +52,7 @@ def warningsAbout(members, modality):
     if others:
         warnings.append(
             _("{names}: not {modality}; better leave them out.").format(
-                names=", ".join(others), modality=modality
+                names=", ".join(others), modality=modalityName(modality)
             )
         )
     patients = {role: {m.patient for m in members if m.role == role} for role in ("high", "low")}
@@ -75,7 +76,7 @@ def whyNotTrainable(members, modality):
     if not high:
         return _("Mark at least one volume of the cohort as good.")
     if all(bridge.modalityOf(member.node) not in (modality, "OT") for member in high):
-        return _("None of the good volumes is {modality}.").format(modality=modality)
+        return _("None of the good volumes is {modality}.").format(modality=modalityName(modality))
     if {m.patient for m in high} & {m.patient for m in members if m.role == "low"}:
         return _(
             "Good and poor volumes must come from different patients: assign them to patients in "

@@ -51,7 +51,7 @@ class TrainSlicesConfig(WithPresets):
     licence: str = option("", help="of the weights, for the card; empty: not stated")
     modality: Literal["MR", "CT"] = option("MR", help="of the images")
     anatomy: str = option("", help="what the images show; users are informed of it")
-    name: str = option("mr-slices", help="of the bundle that comes out")
+    name: str = option("mr-slices", help="of the bundle that comes out", is_name=True)
     seed: int = option(0, help="of everything that is drawn")
     steps: int = option(6000, help="of the optimizer", low=1, high=10_000_000)
     batch: int = option(8, help="patches per step", low=1, high=4096)

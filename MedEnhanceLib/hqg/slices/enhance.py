@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from MedEnhanceLib.bundles.store import SLICES, open_bundle
+from MedEnhanceLib.bundles.schema import SLICES
+from MedEnhanceLib.bundles.store import open_bundle
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.slices.config import RestoreSlicesConfig

@@ -13,14 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from MedEnhanceLib.bundles.export import load_tensors
-from MedEnhanceLib.bundles.store import SLICES, Bundle, open_bundle
+from MedEnhanceLib.bundles.export import load_tensors, must_fit
+from MedEnhanceLib.bundles.schema import SLICES
+from MedEnhanceLib.bundles.store import Bundle, open_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.core.slabs import looks_like_labels
 from MedEnhanceLib.core.volume import Volume, Voxels, restore_dtype
-from MedEnhanceLib.errors import ConfigError, GeometryError, InputError, ModelError
+from MedEnhanceLib.errors import ConfigError, GeometryError, InputError
 from MedEnhanceLib.hqg.features import noise_level
 from MedEnhanceLib.hqg.slices.config import RestoreSlicesConfig, SliceNetConfig
 from MedEnhanceLib.hqg.slices.network import SliceNet, StackMaps, restore_planes
@@ -213,15 +214,10 @@ def new_geometry(geometry: Geometry, plan: SlicePlan) -> Geometry:
 
 def open_network(bundle: Bundle) -> SliceNet:
     """Build the network of a verified bundle; raises ModelError where weights do not fit."""
-    config = config_from_json(SliceNetConfig, bundle.metadata.get("network", {}))
-    with torch.random.fork_rng(devices=[]):
-        network = SliceNet(config)
-    try:
-        network.load_state_dict(load_tensors(bundle))
-    except RuntimeError as cause:
-        raise ModelError(
-            f"model {bundle.name!r}: its weights do not fit its description", "Import it again."
-        ) from cause
+    tensors = load_tensors(bundle)
+    with must_fit(bundle, tensors), torch.random.fork_rng(devices=[]):
+        network = SliceNet(config_from_json(SliceNetConfig, bundle.metadata.get("network", {})))
+        network.load_state_dict(tensors)
     return network.eval().requires_grad_(False)
 
 

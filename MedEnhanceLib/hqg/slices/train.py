@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle
-from MedEnhanceLib.bundles.store import SLICES
+from MedEnhanceLib.bundles.schema import SLICES
 from MedEnhanceLib.bundles.suitability import training_length_limits
 from MedEnhanceLib.core.options import config_to_json
 from MedEnhanceLib.errors import Cancelled

@@ -131,6 +131,12 @@ def _volumes(series: Series, suspects: Sequence[Header], name: str) -> list[Choi
         files = {one.file for one in part.slices}
         odd = _raised(partial(pixels.refuse_odd, part.slices, name))
         fault = odd or damage or _raised(partial(_refuse, part, name))
+        taken_for_one = ""
+        if fault is None:
+            try:
+                taken_for_one = _nameless(series, part, name)
+            except InputError as refusal:
+                fault = refusal
         problem = fault or _raised(partial(stack_frames, part.frames, name, Monitor()))
         row = SeriesRow(
             number=0,
@@ -143,7 +149,8 @@ def _volumes(series: Series, suspects: Sequence[Header], name: str) -> list[Choi
             **_columns_of(series.about),
         )
         mine = tuple(one for one in copies if one.first in files)
-        made.append(Choice(row, series.about, part, fault, odd is None, mine, tuple(notes)))
+        said = (*notes, *filter(None, [taken_for_one]))
+        made.append(Choice(row, series.about, part, fault, odd is None, mine, said))
     return made
 
 
@@ -166,13 +173,38 @@ def _refuse(part: Part, name: str) -> None:
     require_alike(part.slices, name)
     if part.reason:
         raise GeometryError(f"{name}: {part.reason}", part.hint)
-    nameless = {one.file for one in part.slices if not one.series}
-    if len(nameless) > 1:
+
+
+def _nameless(series: Series, part: Part, name: str) -> str:
+    """The warning that files without SeriesInstanceUID are taken for one series; "" without any.
+
+    Where nothing speaks against it: they are of one study, state the same of their series, and
+    make one stack, in which no place is taken twice. Raises InputError otherwise.
+    """
+    files = {one.file for one in part.slices if not one.series}
+    if len(files) < 2:
+        return ""
+    count = f"{name}: {len(files)} files have no SeriesInstanceUID"
+    stated = {(one.number, one.description, one.date) for one in series.images if one.file in files}
+    against = next(
+        (
+            why
+            for why, holds in (
+                ("and no StudyInstanceUID", not series.about.study),
+                ("and differ in number, description or date of their series", len(stated) > 1),
+                ("and several of them share each place", len(part.frames) > 1),
+                ("and make no single stack", len(files) < len(series.images)),
+            )
+            if holds
+        ),
+        "",
+    )
+    if against:
         raise InputError(
-            f"{name}: {len(nameless)} files have no SeriesInstanceUID, so it is unknown which "
-            "belong together",
-            "Export the series again, with its identifiers.",
+            f"{count}, {against}, so it is unknown which belong together",
+            "Export the series again, with its identifiers; or put one into a folder of its own.",
         )
+    return f"{count}; they are taken for one series: they are of one study, and of one stack"
 
 
 def _raised(check: Callable[[], object]) -> MedEnhanceError | None:

@@ -120,7 +120,7 @@ def _segmentation(choice: Choice, path: Path, monitor: Monitor) -> Volume:
             f"({choice.about.file.name} first)",
             "Give the file of the one that you want.",
         )
-    source = f"{path} (series {choice.row.key})"
+    source = f"{path} (series {choice.row.key or 'without UID'})"
     labels = segmentation.read_segmentation(choice.about.file, source, monitor.part(0.3, 1))
     return replace(labels, history=earlier_steps(choice.about.file))
 
@@ -213,7 +213,7 @@ def _volume(
         geometry,
         modality=meaning,
         units=_units(ordered[0], own) if meaning == own else default_units(meaning),
-        source=f"{path} (series {choice.row.key})",
+        source=f"{path} (series {choice.row.key or 'without UID'})",
         history=(*earlier_steps(ordered[0].file), *notes),
         frame_interval_s=part.interval_s,
         origin=_origin(stacks, is_on_grid=stacks[0].repair is None),

@@ -351,9 +351,10 @@ def mark_of(head: bytes) -> Mark:
 def is_dicom(path: Path) -> bool:
     """Whether the file has the prefix DICM, or begins like a data set without it."""
     try:
+        refuse_pipe(path)
         with path.open("rb") as stream:
             return mark_of(stream.read(HEAD)) in ("whole", "bare")
-    except OSError:
+    except (OSError, InputError):
         return False
 
 

@@ -169,7 +169,12 @@ def _one_image(source: Dataset, one: Instance, origin: DicomOrigin) -> Dataset:
 
     name = FileRef.parse(one.file).name
     for keyword in _IDENTITY:
-        if not UID(str(source.get(keyword) or ""), IGNORE).is_valid:
+        if not source.get(keyword):
+            raise InputError(
+                f"{name} has no {keyword}, which DICOM objects that refer to it have to name",
+                "Export the series again, with its identifiers; or write a file (.nii.gz, .nrrd).",
+            )
+        if not UID(str(source[keyword].value), IGNORE).is_valid:
             raise InputError(
                 f"{name}: {keyword} is {str(source.get(keyword))!r}, which is no UID: a PACS would "
                 "refuse what refers to it",

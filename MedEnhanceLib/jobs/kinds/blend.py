@@ -86,7 +86,7 @@ def _made(path: Path, volume: Volume) -> Mapping[str, Any]:
     """The manifest of the enhancement that made `volume`, from beside its file; else empty."""
     try:
         manifest = json.loads(manifest_path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(manifest, dict) or manifest.get("action") != "enhanced":
         return {}

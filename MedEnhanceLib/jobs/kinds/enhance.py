@@ -486,10 +486,11 @@ def _options_in_words(report: Mapping[str, Any]) -> str:
 
 
 def _check_report_folder(params: EnhanceParams) -> None:
-    from MedEnhanceLib.io.atomic import refuse_existing
+    from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable
 
     if params.report:
         require("matplotlib", purpose="Drawing the report's pictures")
+        refuse_unwritable(Path(params.report))
         refuse_existing(Path(params.report) / "index.html", params.overwrite)
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from MedEnhanceLib.bundles.store import RESTORER, find_bundle
+from MedEnhanceLib.bundles.schema import RESTORER
+from MedEnhanceLib.bundles.store import find_bundle
 from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.manifest import make_manifest
 from MedEnhanceLib.core.options import About, Params, option
@@ -51,10 +52,11 @@ class EvaluateParams(Params):
 
 def run_evaluate(params: EvaluateParams, monitor: Monitor) -> Result:
     """Measure → write the table, if a file is named for it."""
-    from MedEnhanceLib.io.atomic import refuse_existing, write_json
+    from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable, write_json
 
     if params.out:
         refuse_existing(params.out, params.overwrite)
+        refuse_unwritable(Path(params.out).parent)
     table = evaluate_bundle(params.bundle, Path(params.data), params.device, monitor)
     if params.out:
         write_json(params.out, table, overwrite=params.overwrite)

@@ -43,14 +43,11 @@ class DoctorParams(Params):
 def run_models(params: ModelsParams, monitor: Monitor) -> Result:
     """Do what the action says; then every installed model, its files checked."""
     from MedEnhanceLib.bundles import import_bundle, list_bundles, remove_bundle
-    from MedEnhanceLib.bundles.store import checked, set_default
+    from MedEnhanceLib.bundles.store import checked, set_default, unreadable_rows
 
     changed: dict[str, Any] = {}
     if params.action == "import":
-        source = Path(str(params.path))
-        if not source.exists():
-            raise ModelError(f"{source} is not there", "Give the folder or the zip of a model.")
-        changed = {"imported": import_bundle(source).name}
+        changed = {"imported": import_bundle(Path(str(params.path))).name}
     elif params.action == "remove":
         remove_bundle(str(params.name))
         changed = {"removed": params.name}
@@ -66,7 +63,7 @@ def run_models(params: ModelsParams, monitor: Monitor) -> Result:
         if not changed:  # a cancel would say that nothing was written
             monitor.progress(count / len(bundles), "check models")
         rows.append(checked(bundle))
-    return Result({"models": rows, **changed})
+    return Result({"models": rows, "unreadable": unreadable_rows(), **changed})
 
 
 def run_doctor(params: DoctorParams, monitor: Monitor) -> Result:

@@ -290,7 +290,7 @@ class _Preparation:
             shown = np.flatnonzero(drawn.voxels.any(axis=(1, 2)))
         count = min(self.config.slices, image.shape[0])
         first = int(np.clip((shown[0] + shown[-1] + 1 - count) // 2, 0, image.shape[0] - count))
-        block = image.cropped(first, first + count)
+        block = image.crop(k=slice(first, first + count))
         if drawn is not None:
             return block, drawn.voxels[first : first + count].astype(np.uint8)
         return block, self.segmenter.find(block, monitor)

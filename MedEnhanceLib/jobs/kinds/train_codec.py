@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.bundles.export import NOT_STATED, describe_bundle
-from MedEnhanceLib.bundles.store import CODEC, METADATA
+from MedEnhanceLib.bundles.schema import CODEC, METADATA
 from MedEnhanceLib.core.options import Options, check_names, config_from_json
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.io.atomic import atomic_write

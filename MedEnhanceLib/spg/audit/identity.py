@@ -96,7 +96,7 @@ class Verifier:
 def why_not(audited: Audited) -> str:
     """Why the attack cannot run; empty if it can."""
     if audited.owners is None:
-        return "The owners of the distilled images were not given."
+        return "No image is of one patient alone, or whose it is was not given."
     if len(_owners_in_question(audited)) < 2:
         return "The distilled images are of fewer than two patients."
     several = [name for name in audited.tested_held_out if len(audited.held_out[name]) > 1]

@@ -452,11 +452,12 @@ def _power(blended: float | None, pasted: float | None) -> str:
             f"Tried with planted copies: of whole slices, fewer than {OFTEN} were noticed. The "
             "patients are too similar, or too few."
         )
-    squares = (
-        "pasted squares are not noticed"
-        if pasted is None
-        else f"so are pasted squares of at least {pasted:.0%} of the side"
-    )
+    if pasted is None:
+        squares = "pasted squares are not noticed"
+    elif pasted < 1:
+        squares = f"so are pasted squares of at least {pasted:.0%} of the side"
+    else:
+        squares = "pasted squares are noticed only where they fill the image"
     return (
         f"Tried with planted copies: at least {OFTEN} are noticed where a slice makes up "
         f"at least {blended:.0%} of an image; {squares}. What is fainter or covers less can be "

@@ -13,9 +13,10 @@ from MedEnhanceLib.unicompress.blocks import Grid, ordered_map, readable_by_slic
 from MedEnhanceLib.unicompress.codecs.lossless import WAVELET
 from MedEnhanceLib.unicompress.codecs.predictor.learned import Predictor
 from MedEnhanceLib.unicompress.config import Access, Speed
-from MedEnhanceLib.unicompress.container import Chunk, Keep
+from MedEnhanceLib.unicompress.container import Chunk
 from MedEnhanceLib.unicompress.decode import decode_data
 from MedEnhanceLib.unicompress.models import CodecModel, DecodeContext
+from MedEnhanceLib.unicompress.spool import Keep
 from MedEnhanceLib.unicompress.verify import Tally
 
 Item = TypeVar("Item")

@@ -14,7 +14,8 @@ from MedEnhanceLib.unicompress.blocks import Grid, wavelet_grid
 from MedEnhanceLib.unicompress.codecs import wavelet
 from MedEnhanceLib.unicompress.codecs.lossless import WAVELET, Code, code_block
 from MedEnhanceLib.unicompress.config import Speed
-from MedEnhanceLib.unicompress.container import Chunk, Keep
+from MedEnhanceLib.unicompress.container import Chunk
+from MedEnhanceLib.unicompress.spool import Keep
 
 #: Slices of a block: the long wavelet wins where slices resemble each other, up to 2 dB at high
 #: ratios; the short one on thick slices. Both are tried on one block.

@@ -27,7 +27,7 @@ from MedEnhanceLib.unicompress.codecs.integers import (
     to_integers,
 )
 from MedEnhanceLib.unicompress.config import Speed
-from MedEnhanceLib.unicompress.container import Bytes
+from MedEnhanceLib.unicompress.spool import Bytes
 
 Shape = tuple[int, int, int]
 Encode = Callable[[Indices, Speed], "bytes | None"]

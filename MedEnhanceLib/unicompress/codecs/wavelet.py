@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.unicompress.codecs.lossless import Shape, codecs
-from MedEnhanceLib.unicompress.container import Bytes
+from MedEnhanceLib.unicompress.spool import Bytes
 
 Floats = npt.NDArray[np.floating[Any]]
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
+import os
+import re
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +17,7 @@ import torch
 from MedEnhanceLib.bundles import (
     Bundle,
     import_bundle,
+    importing,
     list_bundles,
     open_bundle,
     remove_bundle,
@@ -20,7 +25,13 @@ from MedEnhanceLib.bundles import (
     verify_bundle,
 )
 from MedEnhanceLib.bundles.export import export_bundle, load_tensors
-from MedEnhanceLib.bundles.store import METADATA, WEIGHTS, find_bundle, read_bundle, set_default
+from MedEnhanceLib.bundles.schema import METADATA, WEIGHTS
+from MedEnhanceLib.bundles.store import (
+    find_bundle,
+    read_bundle,
+    set_default,
+    unreadable_bundles,
+)
 from MedEnhanceLib.errors import ModelError
 
 METADATA_FIELDS = {
@@ -105,7 +116,7 @@ def test_import_from_zip(toy: Bundle, tmp_path: Path) -> None:
     assert import_bundle(archive).sha256 == toy.sha256
 
 
-@pytest.mark.parametrize(("limit", "value"), [("_MOST_BYTES", 250_000), ("_MOST_FILES", 2)])
+@pytest.mark.parametrize(("limit", "value"), [("MOST_BYTES", 250_000), ("MOST_FILES", 2)])
 def test_a_zip_of_more_than_a_model_is_refused_before_it_is_unpacked(
     tmp_path: Path, user_models: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int
 ) -> None:
@@ -113,7 +124,7 @@ def test_a_zip_of_more_than_a_model_is_refused_before_it_is_unpacked(
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as contents:
         for number in range(3):
             contents.writestr(f"{number}.bin", bytes(100_000))
-    monkeypatch.setattr(store, limit, value)
+    monkeypatch.setattr(importing, limit, value)
     with pytest.raises(ModelError, match="in 3 files, more than a model has"):
         import_bundle(archive)
     assert list(user_models.iterdir()) == []
@@ -246,6 +257,73 @@ def test_a_damaged_file_of_defaults_is_named(user_models: Path) -> None:
     (user_models / "defaults.json").write_text("[1]")
     with pytest.raises(ModelError, match="holds no names"):
         open_bundle("auto", kind="enhancer", modality="MR")
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"network": [[]]}, "network is [[]], not an object"),
+        ({"name": "a" * 5000}, "name has 5000 signs"),
+        ({"name": 7}, "name is 7"),
+        ({"name": None}, "name is None"),
+        ({"name": "a\nb"}, "several lines"),
+        ({"description": "\x1b[2J"}, "control character \\x1b"),
+        ({"kind": "oracle"}, "of the kind 'oracle'"),
+        ({"modality": "XX"}, "modality is 'XX'"),
+        ({"training": {"config": [1]}}, "training.config is [1], not an object"),
+        ({"labels": [{"value": 1, "name": 2}]}, "labels[1].name is 2, not text"),
+        ({"data": [{"name": []}]}, "data is"),
+        ({"pixel_spacing_mm": 10**400}, "more than 64 bits"),
+        ({"pixel_spacing_mm": float("nan")}, "pixel_spacing_mm is nan"),
+        ({"files": {str(WEIGHTS): 3}}, "files is"),
+        ({"files": {str(WEIGHTS): "00"}}, "no path with its SHA-256"),
+        ({"more": json.loads("[" * 60 + "]" * 60)}, "nested too deeply"),
+    ],
+    ids=str,
+)
+def test_metadata_are_what_the_schema_says_or_refused(
+    toy: Bundle, user_models: Path, fields: dict[str, Any], said: str
+) -> None:
+    _edit(toy, **fields)
+    for refuse in (import_bundle, read_bundle):
+        with pytest.raises(ModelError, match=re.escape(said)) as caught:
+            refuse(toy.folder)
+        assert caught.value.hint
+    # One that lies there already hides no other, and can be removed.
+    shutil.copytree(toy.folder, user_models / "odd")
+    assert "mr-brain" in [bundle.name for bundle in list_bundles()]
+    assert said in unreadable_bundles()[user_models / "odd"].message
+    assert [row["name"] for row in store.installed() if not row["ok"]] == ["odd"]
+    with pytest.raises(ModelError, match=re.escape(said)):
+        find_bundle("odd")
+    remove_bundle("odd")
+    assert not unreadable_bundles()
+
+
+def test_json_that_python_cannot_follow_hides_no_other_model(
+    toy: Bundle, user_models: Path
+) -> None:
+    text = (toy.folder / METADATA).read_text()
+    deep = "[" * 100_000 + "]" * 100_000
+    (toy.folder / METADATA).write_text(text.replace('"format":', f'"x": {deep}, "format":', 1))
+    shutil.copytree(toy.folder, user_models / "deep")
+    (user_models / "pipe" / "configs").mkdir(parents=True)
+    os.mkfifo(user_models / "pipe" / METADATA)
+    assert "mr-brain" in [bundle.name for bundle in list_bundles()]
+    messages = [error.message for error in unreadable_bundles().values()]
+    assert ["deeply" in messages[0], "pipe" in messages[1]] == [True, True]
+    (user_models / "defaults.json").write_text(deep)
+    with pytest.raises(ModelError, match="deeply"):
+        open_bundle("auto", kind="enhancer", modality="MR")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -> None:
+    bundle = export_bundle(tmp_path / "nan", {"w": torch.tensor([1.0, value])}, METADATA_FIELDS)
+    with pytest.raises(ModelError, match="not all numbers"):
+        import_bundle(bundle.folder)
+    with pytest.raises(ModelError, match="not all numbers"):
+        load_tensors(bundle)
 
 
 def _edit(bundle: Bundle, **fields: object) -> None:

@@ -75,6 +75,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         table = [
             {
                 "label": label.name,
+                "value": label.value,
                 "voxels": int((found == label.value).sum()),
                 "volume_ml": 1.5,
                 "surface_mm2": 2345.6,

@@ -8,7 +8,9 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
 
 @pytest.fixture(autouse=True)
@@ -21,10 +23,10 @@ def user_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    """A folder with the form of a model; its weights are never opened here."""
+    """A folder with the form of a model; its weights belong to no network."""
     folder = tmp_path / "bundle"
-    weights = b"not really weights"
-    card = "# my-model\nTrained on nothing.\n"
+    weights = save({"w": np.zeros(2, np.float32)})
+    card = "# my-model\nTrained on \x1b[31mnothing.\n"
     for name, content in (("models/model.safetensors", weights), ("docs/README.md", card.encode())):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content)
@@ -61,12 +63,28 @@ def test_imported_model_is_listed_shown_verified_and_removed(
     assert "imported" in listed
     shown = run("models", "show", "my-model")
     assert "Apache-2.0" in shown.out
-    assert "Trained on nothing." in shown.out
+    assert "Trained on \\x1b[31mnothing." in shown.out  # no card commands a terminal
     assert run("models", "show", "my-model", "--json").json["metadata"]["version"] == "1.0.0"
     assert "my-model: all files match" in run("models", "verify", "my-model").out
     assert "removed my-model" in run("models", "remove", "my-model").out
     assert not (user_models / "my-model").exists()
     assert "my-model" not in names(run("models", "list", "--json"))
+
+
+def test_a_model_that_cannot_be_read_is_named_beside_the_others(
+    run: Callable, bundle: Path, user_models: Path
+) -> None:
+    run("models", "import", bundle)
+    path = user_models / "my-model" / "configs" / "metadata.json"
+    path.write_text(path.read_text().replace('"files"', '"network": [[]], "files"'))
+    ran = run("models", "list")
+    assert ran.status == 0
+    assert "mr-brain" in ran.out
+    assert "my-model/configs/metadata.json: network is [[]]" in ran.err
+    assert "medenhance models remove my-model" in ran.err
+    assert run("models", "list", "--json").json["unreadable"][0]["name"] == "my-model"
+    assert run("models", "verify").status == 4
+    assert run("models", "remove", "my-model").status == 0
 
 
 def test_zip_of_a_model_is_imported(run: Callable, bundle: Path, tmp_path: Path) -> None:

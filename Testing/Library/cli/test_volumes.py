@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -186,3 +188,83 @@ def test_an_unknown_modality_is_refused(run: Callable, scan: Path) -> None:
     ran = run("inspect", scan, "--modality", "XX")
     assert ran.status in (2, 3)
     assert "XX" in ran.err
+
+
+def _odd_paths(folder: Path, ending: str) -> dict[str, Path]:
+    """Paths that lead nowhere, by what is wrong with them."""
+    plain, loop, pipe = folder / "plain", folder / f"loop{ending}", folder / f"pipe{ending}"
+    plain.write_text("no folder")
+    loop.symlink_to(loop)
+    (folder / f"folder{ending}").mkdir()
+    os.mkfifo(pipe)
+    return {
+        "link to itself": loop,
+        "below a link to itself": loop / f"a{ending}",
+        "file as folder": plain / f"a{ending}",
+        "name too long": folder / f"{'n' * 300}{ending}",
+        "path too long": folder / ("a/" * 3000) / f"a{ending}",
+        "folder": folder / f"folder{ending}",
+        "pipe": pipe,
+    }
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("convert", "PATH", "out.nii.gz"),
+        ("inspect", "PATH"),
+        ("enhance", "PATH", "out.nii.gz"),
+        ("compress", "PATH", "out.ucv", "--lossless"),
+        ("decompress", "PATH", "out.nii.gz"),
+        ("deidentify", "PATH", "out"),
+        ("convert", "scan.nii.gz", "PATH"),
+        ("enhance", "scan.nii.gz", "PATH"),
+        ("models", "show", "PATH"),
+        ("enhance", "scan.nii.gz", "out.nii.gz", "--report", "PATH"),
+        ("evaluate", "mr-brain", "scan.nii.gz", "--out", "PATH"),
+        ("convert", "scan.nii.gz", "out", "--dicom", "--like", "PATH"),
+        ("models", "import", "PATH"),
+    ],
+    ids=" ".join,
+)
+def test_paths_that_lead_nowhere_are_named_before_work_begins(
+    run: Callable,
+    scan: Path,
+    tmp_path: Path,
+    networks: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MEDENHANCE_MODELS", str(tmp_path / "models"))
+    for what, path in _odd_paths(tmp_path, ".nii.gz").items():
+        if what == "folder" and "--report" in arguments:
+            continue
+        before = {entry.name for entry in tmp_path.iterdir()}
+        ran = run(*(path if one == "PATH" else one for one in arguments), "--json")
+        error = ran.json["error"]
+        assert error["code"] in ("input", "output", "config", "model"), (what, error)
+        assert error["hint"], what
+        assert {entry.name for entry in tmp_path.iterdir()} - before <= {"models"}, what
+    assert not networks
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nrrd", ".mha"])
+def test_names_that_are_no_utf8_are_read_written_and_recorded(
+    run: Callable, scan: Path, tmp_path: Path, ending: str
+) -> None:
+    folder = tmp_path / os.fsdecode(b"M\xfcller")
+    try:
+        folder.mkdir()
+    except (OSError, UnicodeEncodeError):
+        pytest.skip("this file system takes no such names")
+    source = folder / f"{folder.name}{ending}"
+    assert run("convert", scan, source).status == 0
+    for output in (folder / f"again{ending}", folder / "again.ucv"):
+        more = ("--lossless",) if output.suffix == ".ucv" else ()
+        command = "compress" if more else "convert"
+        assert run(command, source, output, "--keep-names", *more).status == 0
+        manifest = json.loads(output.with_name(f"{output.name}.json").read_text(encoding="utf-8"))
+        assert manifest["inputs"] == {"input": source.name}
+    assert np.array_equal(io.load(folder / f"again{ending}").voxels, io.load(scan).voxels)
+    assert r"M\xfcller" in run("inspect", source).out

@@ -24,7 +24,7 @@ _SECONDS = 280
 
 @pytest.mark.timeout(_SECONDS + 15)
 @pytest.mark.parametrize(
-    ("seeds", "cases"), [((1,), 300), pytest.param((1, 2), 10_000, marks=pytest.mark.slow)]
+    ("seeds", "cases"), [((1,), 300), pytest.param((1, 2), 3_000, marks=pytest.mark.slow)]
 )
 def test_no_damage_gives_a_wrong_volume_a_crash_or_a_hang(
     seeds: tuple[int, ...], cases: int

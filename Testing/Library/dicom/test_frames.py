@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from Library.conftest import WarningRecorder
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
@@ -322,11 +323,35 @@ def test_ct_needs_a_slope_too(make_series: Make) -> None:
     assert load(folder, modality="OT").shape == (3, 4, 5)
 
 
-def test_files_without_a_series_are_not_piled_up(make: MakeRows) -> None:
+def test_files_without_a_series_are_taken_for_one_if_nothing_speaks_against_it(
+    make: MakeRows, recorder: WarningRecorder
+) -> None:
     folder = make((k, 2.0 * k, {"SeriesInstanceUID": None}) for k in range(3))
-    with pytest.raises(InputError, match="3 files have no SeriesInstanceUID"):
-        load(folder)
+    volume = load_dicom(folder, monitor=recorder.monitor)
+    assert volume.shape == (3, 4, 5)
+    assert volume.source.endswith("(series without UID)")
+    assert any("3 files have no SeriesInstanceUID" in one for one in recorder.warnings)
     assert load(folder / "001.dcm").shape == (1, 4, 5)
+
+
+@pytest.mark.parametrize(
+    ("elements", "second", "said"),
+    [
+        ({"StudyInstanceUID": None}, {}, "no StudyInstanceUID"),
+        ({}, {"SeriesDescription": "another"}, "differ in number, description"),
+        ({}, {"SeriesNumber": 7}, "differ in number, description"),
+        ({}, {"ImagePositionPatient": [0, 0, 0]}, "share"),
+        ({}, {"ImageOrientationPatient": [1, 0, 0, 0, 0, 1]}, "no single stack"),
+    ],
+    ids=str,
+)
+def test_files_without_a_series_are_not_piled_up(
+    make: MakeRows, elements: dict[str, Any], second: dict[str, Any], said: str
+) -> None:
+    nameless = elements | {"SeriesInstanceUID": None}
+    folder = make((k, 2.0 * k, nameless | (second if k > 2 else {})) for k in range(6))
+    with pytest.raises(InputError, match=said):
+        load(folder, series="1")
 
 
 # ------------------------------------------------------------ one grid

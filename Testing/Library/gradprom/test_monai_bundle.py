@@ -7,6 +7,7 @@ import json
 import warnings
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from monai.networks.nets import UNet
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ModelError
-from MedEnhanceLib.gradprom import segmenter_files
+from MedEnhanceLib.errors import ConfigError, ModelError
+from MedEnhanceLib.gradprom import SegmentConfig, segment, segmenter_files
 from MedEnhanceLib.gradprom.segmenters import Segmenter, open_segmenter
 from MedEnhanceLib.nets.intensity import scaling_for
+from MedEnhanceLib.runtime.progress import Event, Monitor
 
 Fields = dict[str, Any]
 _CLIP = {"a_min": -100, "a_max": 300, "b_min": 0, "b_max": 1, "clip": True}
@@ -166,6 +168,26 @@ def test_a_bundle_finds_what_its_network_gives_in_monai(make: Make, weights: Pat
     found = open_segmenter(make()).find(volume)
     assert np.unique(wanted).size > 1
     assert (found == wanted).mean() > 0.999  # two labels may be equally likely within rounding
+
+
+def test_a_bundle_segments_in_place_of_a_head(make: Make) -> None:
+    folder = make(metadata=METADATA | {"copyright": "CC BY 4.0, \x1b[31mA. Author"})
+    config = SegmentConfig(segmenter=str(folder), device="cpu")
+    events: list[Event] = []
+    found = segment(ct(), config, monitor=Monitor(events.append))
+    wanted = open_segmenter(folder).find(ct())
+    assert np.array_equal(found.volume.voxels, wanted)
+    assert (found.volume.modality, found.volume.geometry) == ("SEG", ct().geometry)
+    assert [(label.value, label.name) for label in found.labels] == [(1, "liver"), (2, "spleen")]
+    assert len({label.color for label in found.labels}) == 2
+    assert [row["voxels"] for row in found.table] == [int((wanted == n).sum()) for n in (1, 2)]
+    assert found.model["kind"] == "monai-bundle"
+    assert "organs" in found.volume.history[-1]
+    said = [(event.kind, event.fields.get("message", "")) for event in events]
+    assert ("log", "its license: CC BY 4.0, [31mA. Author") in said
+    assert any(kind == "warning" and "is not ours" in text for kind, text in said)
+    with pytest.raises(ConfigError, match="and segmenter"):
+        segment(ct(), replace(config, model="brain-tissue"))
 
 
 def test_a_zip_is_read_as_the_folder(make: Make, tmp_path: Path) -> None:

@@ -691,8 +691,8 @@ def test_volumes_that_it_is_not_for_are_refused() -> None:
     refused(thick, r"voxels of 3.5 mm, segmenter 'Shifted' is for 1 mm: more than 3 times")
     fine = Volume(good.voxels, Geometry((0.3, 1, 1)), modality="MR")
     refused(fine, "voxels of 0.3 mm")
-    refused(good.cropped(0, 3), "24 × 20 × 3 voxels .* needs 8")
-    refused(good, "another grid", labels.cropped(0, 5))
+    refused(good.crop(k=slice(0, 3)), "24 × 20 × 3 voxels .* needs 8")
+    refused(good, "another grid", labels.crop(k=slice(0, 5)))
     moved = Volume(labels.voxels, Geometry((1, 1, 1), (5, 0, 0)), modality="SEG")
     refused(good, "another grid", moved)
     refused(good, r"values from 0 to 2, segmenter 'Shifted' has 1 label \(Cube\)",

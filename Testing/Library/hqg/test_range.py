@@ -12,15 +12,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from MedEnhanceLib.bundles.store import WEIGHTS, read_bundle
+from MedEnhanceLib.bundles.schema import WEIGHTS
+from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import gaussian_blur, rician_noise
+from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.bundle import EnhancerModel, open_enhancer
 from MedEnhanceLib.hqg.config import NetworkConfig, TrainConfig
 from MedEnhanceLib.hqg.features import WORDS, Features, find_tissue, measure_features, noise_level
 from MedEnhanceLib.hqg.network import GuidanceEncoder
-from MedEnhanceLib.hqg.range import RangeBank, Sample, judge
+from MedEnhanceLib.hqg.range import PREFIX, RangeBank, Sample, judge
 from MedEnhanceLib.hqg.train.range_fit import fit_range
 from MedEnhanceLib.io import save
 from MedEnhanceLib.jobs.files import KeptVolumes
@@ -178,6 +180,26 @@ class TestInABundle:
         assert RangeBank.read(bank.tensors(), {"range": reported}) is None
         assert RangeBank.read({}, {"range": bank.to_json()}) is None
         assert RangeBank.read(bank.tensors(), {}) is None
+
+    @pytest.mark.parametrize("name", ["limits", "scale", "whiten"])
+    def test_a_bank_that_cannot_be_computed_with_is_refused(
+        self, bank: RangeBank, name: str
+    ) -> None:
+        tensor = bank.tensors()[PREFIX + name]
+        odd = tensor[1:] if name == "whiten" else torch.zeros_like(tensor)
+        with pytest.raises(ValueError, match="the bank"):
+            RangeBank.read(bank.tensors() | {PREFIX + name: odd}, {"range": bank.to_json()})
+
+    @pytest.mark.parametrize(
+        "fields", [{"widths": [1 << 20] * 4}, {"widths": "x"}, {"colors": 3}, {"widths": [[]]}]
+    )
+    def test_a_network_that_its_weights_are_not_of_takes_no_memory(
+        self, tiny_model: Path, fields: dict[str, object]
+    ) -> None:
+        bundle = read_bundle(tiny_model)
+        odd = replace(bundle, metadata=bundle.metadata | {"network": fields})
+        with pytest.raises(ModelError, match="do not fit its description"):
+            open_enhancer(odd)
 
     @pytest.mark.slow
     def test_an_existing_bundle_gets_one_and_keeps_its_weights(

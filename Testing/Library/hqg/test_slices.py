@@ -13,7 +13,8 @@ import torch
 
 import MedEnhanceLib as me  # noqa: N813 - as its users do
 from MedEnhanceLib.bundles.export import export_bundle
-from MedEnhanceLib.bundles.store import SLICES, read_bundle
+from MedEnhanceLib.bundles.schema import SLICES
+from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.options import config_to_json
 from MedEnhanceLib.core.volume import Volume

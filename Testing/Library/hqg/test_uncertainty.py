@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from MedEnhanceLib.bundles.store import METADATA, read_bundle
+from MedEnhanceLib.bundles.schema import METADATA
+from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import Bias, Blur, Composite, Rician
 from MedEnhanceLib.errors import InputError, ModelError

@@ -21,7 +21,7 @@ from MedEnhanceLib.errors import (
     MedEnhanceError,
     OutputError,
 )
-from MedEnhanceLib.io import READABLE, WRITABLE, load, save
+from MedEnhanceLib.io import READABLE, WRITABLE, load, save, tags
 from MedEnhanceLib.runtime.progress import Monitor
 
 
@@ -220,6 +220,28 @@ def test_unknown_ending_to_write_names_those_that_work(tmp_path: Path, ct: Volum
             save(ct, tmp_path / name)
         assert ".nii.gz" in caught.value.hint
     assert list(tmp_path.iterdir()) == []
+
+
+_DEEP, _HUGE = "[" * 100_000 + "]" * 100_000, "1" + "0" * 400
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        f'"x": {_DEEP}',
+        f'"frame_interval_s": {_HUGE}',
+        f'"lossy": [["a", {_HUGE}]]',
+        f'"geometry": {{"spacing_mm": [{_HUGE}, 1, 1], "origin_lps_mm": [0, 0, 0], '
+        '"direction_lps": [[1, 0, 0], [0, 1, 0], [0, 0, 1]]}',
+        '"DERIVED": ["\\u001b[2J\\ud800"]',
+        '"frame_interval_s": NaN',
+    ],
+    ids=lambda fields: fields[:20],
+)
+def test_what_others_wrote_in_place_of_our_tags_harms_nothing(fields: str) -> None:
+    found = tags.from_text('{"modality": "MR", ' + fields + "}")
+    assert (found.frame_interval_s, found.geometry) == (None, None)
+    assert found.history in ((), (r"\x1b[2J\ud800",))
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:

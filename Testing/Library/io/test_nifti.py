@@ -109,6 +109,29 @@ def test_one_warning_names_the_modality_that_is_guessed_and_how_to_state_it(
     assert guessed.modality == "OT"
 
 
+def test_voxels_that_lie_far_apart_are_warned_about(
+    tmp_path: Path, recorder: WarningRecorder
+) -> None:
+    path = written(tmp_path / "a.nii", **sform(AFFINE @ np.diag([1, 1, 900, 1])))
+    load(path, modality="MR", monitor=recorder.monitor)
+    (warning,) = recorder.warnings
+    assert "mm apart; if the header means another unit" in warning
+
+
+def test_a_ct_that_was_rescaled_is_no_hu(tmp_path: Path, recorder: WarningRecorder) -> None:
+    rescaled = np.random.default_rng(0).integers(0, 564, (4, 5, 6)).astype(np.int16)
+    path = written(tmp_path / "a.nii", voxels=rescaled, **sform(AFFINE))
+    assert load(path, monitor=recorder.monitor).modality == "MR"
+    assert load(path, modality="CT", monitor=recorder.monitor).modality == "CT"
+    guessed, chosen = recorder.warnings
+    assert "--modality CT" in guessed
+    assert "no HU any more" in guessed
+    assert "a.nii: no value is below 0" in chosen
+    hu = written(tmp_path / "b.nii", voxels=rescaled - np.int16(1000), **sform(AFFINE))
+    load(hu, modality="CT", monitor=recorder.monitor)
+    assert len(recorder.warnings) == 2
+
+
 def test_without_any_form_there_is_a_warning(tmp_path: Path, recorder: WarningRecorder) -> None:
     path = written(tmp_path / "a.nii")
     geometry = load(path, modality="OT", monitor=recorder.monitor).geometry

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib import io
-from MedEnhanceLib.bundles.store import METADATA, import_bundle, read_bundle, verify_bundle
+from MedEnhanceLib.bundles.importing import import_bundle
+from MedEnhanceLib.bundles.schema import METADATA
+from MedEnhanceLib.bundles.store import read_bundle, verify_bundle
 from MedEnhanceLib.core.options import options_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, ModelError

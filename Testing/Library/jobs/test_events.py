@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +12,13 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib import errors
-from MedEnhanceLib.errors import ConfigError, DeviceMemoryError, MedEnhanceError
+from MedEnhanceLib.errors import (
+    ConfigError,
+    DeviceMemoryError,
+    InputError,
+    MedEnhanceError,
+    OutputError,
+)
 from MedEnhanceLib.jobs.failures import (
     InternalError,
     WorkerError,
@@ -138,6 +146,17 @@ def test_torch_running_out_of_memory_has_the_same_name() -> None:
 def test_other_errors_of_the_run_time_keep_theirs() -> None:
     with pytest.raises(RuntimeError, match="shape"), device_errors():
         raise RuntimeError("shape mismatch")
+
+
+def test_what_the_system_refuses_is_no_fault_of_ours(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="Permission denied") as caught, job_errors("train"):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path / "a"))
+    assert "who may read" in caught.value.hint
+    with pytest.raises(OutputError, match="No space left"), job_errors("train"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / "a"))
+    ours = Path(errors.__file__).with_name("lost.py")
+    with pytest.raises(InternalError), job_errors("train"):
+        ours.read_bytes()
 
 
 def test_an_interrupt_is_a_cancelled_job() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib import io
-from MedEnhanceLib.bundles.store import METADATA
+from MedEnhanceLib.bundles.schema import METADATA
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.jobs import JobSpec, run_job
@@ -76,7 +76,7 @@ def test_a_model_is_imported_found_damaged_and_removed(tmp_path: Path, user_mode
         ({"action": "import"}, ConfigError, "path"),
         ({"action": "remove"}, ConfigError, "name"),
         ({"action": "remove", "name": "mr-brain"}, ModelError, "part of MedEnhance"),
-        ({"action": "import", "path": "/no/such"}, ModelError, "not there"),
+        ({"action": "import", "path": "/no/such"}, ModelError, "does not exist"),
         ({"action": "verify", "name": "none"}, ModelError, "no model"),
     ],
 )

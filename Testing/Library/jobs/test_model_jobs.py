@@ -15,7 +15,8 @@ import pytest
 import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib import io
 from MedEnhanceLib.bundles import import_bundle, open_bundle
-from MedEnhanceLib.bundles.store import METADATA, set_default
+from MedEnhanceLib.bundles.schema import METADATA
+from MedEnhanceLib.bundles.store import set_default
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError, OutputError
 from MedEnhanceLib.jobs import JobSpec, run_job

@@ -22,6 +22,7 @@ from MedEnhanceLib.spg.distill import distill_cohort
 from MedEnhanceLib.spg.folder import SECRET
 from MedEnhanceLib.spg.images import Floats
 from MedEnhanceLib.spg.privacy import NoisySteps, epsilon
+from MedEnhanceLib.spg.readme import NO_LICENCE
 from MedEnhanceLib.spg.statistics import (
     NUMBERS,
     PROJECTED,
@@ -142,6 +143,7 @@ def test_equal_runs_give_equal_bytes(
         monitor=recorder.monitor,
     )
     assert any("plain means" in warning for warning in recorder.warnings)
+    assert any(warning.startswith(NO_LICENCE) for warning in recorder.warnings)
     for name in ("images.npy", "manifest.json"):
         assert (other / name).read_bytes() == (made / name).read_bytes()
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import MedEnhanceError, OutputError
-from MedEnhanceLib.unicompress import CompressConfig, compress, container, decompress, decompress_to
+from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, decompress_to, spool
 
 MODES: dict[str, dict[str, Any]] = {
     "lossless": {"lossless": True},
@@ -74,7 +74,7 @@ def main() -> None:
     folder.mkdir(parents=True)
     dice, volume = random.Random(seed), scan()
     before = volume.voxels.tobytes()
-    container._IN_MEMORY = 64  # codes go to the disk, as those of a large volume do
+    spool._IN_MEMORY = 64  # codes go to the disk, as those of a large volume do
     known = writers(volume, folder)
     events = {name: _count(write) for name, (_, write) in known.items()} if what == "kill" else {}
     for point in range(points):

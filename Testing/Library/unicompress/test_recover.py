@@ -10,17 +10,19 @@ import pytest
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, CodecError
-from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.unicompress import (
     RecoverReport,
     blocks,
     container,
     decompress,
+    decompress_to,
     inspect_container,
     recover,
 )
 from MedEnhanceLib.unicompress.blocks import Grid
 from MedEnhanceLib.unicompress.container import Chunk, Container
+from MedEnhanceLib.unicompress.inspection import save_repaired
 
 from .conftest import Write
 from .fuzzing import light
@@ -201,6 +203,44 @@ def test_damage_behind_the_chunks_is_found_by_the_seal(place: int, file: Path) -
     file.write_bytes(raw)
     check = inspect_container(file, verify=True)["check"]
     assert (check["intact"], check["damaged"], check["sealed"]) == (False, [], False)
+
+
+@pytest.mark.parametrize(
+    ("place", "part"),
+    [(-1, "SHA-256"), (-60, "second copy"), (-100, "second copy"), ("a model", "chunk 27 at byte")],
+)
+def test_damage_in_which_no_voxel_lies_is_a_warning_of_whoever_reads_all(
+    place: int | str, part: str, file: Path, scan: Volume, tmp_path: Path
+) -> None:
+    rebuild(file, chunks=[*chunks_of(file), Chunk(container.NO_BLOCK, 99, b"a model")])
+    sound = file.read_bytes()
+    at = place if isinstance(place, int) else sound.index(place.encode())
+    raw = bytearray(sound)
+    raw[at] ^= 1
+    file.write_bytes(raw)
+    said: list[Event] = []
+    back = decompress(file, monitor=_warned(said))
+    assert same_bits(back.voxels, scan.voxels)
+    decompress_to(file, tmp_path / "out.nii", monitor=_warned(said))
+    whole, to_file = (event.fields["message"] for event in said)
+    assert whole == to_file
+    assert "damaged, but whole" in whole
+    assert part in whole
+    can_be_written_anew = place != "a model"
+    assert (f"medenhance recover {file.name} NEW.ucv" in whole) == can_be_written_anew
+    decompress(file, region=(slice(1, 3), ...), monitor=_warned(said))
+    assert len(said) == 2
+    _, report = recover(file)
+    assert report.proved
+    assert report.notes == (whole,)
+    if can_be_written_anew:
+        save_repaired(file, tmp_path / "new.ucv", overwrite=False)
+        with Container(tmp_path / "new.ucv") as written:
+            assert written.is_sealed()
+
+
+def _warned(said: list[Event]) -> Monitor:
+    return Monitor(lambda event: said.append(event) if event.kind == "warning" else None)
 
 
 def test_it_reports_progress_and_can_be_stopped(file: Path) -> None:

@@ -21,10 +21,10 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress import (
     CompressConfig,
     compress,
-    container,
     decode,
     decompress,
     decompress_to,
+    spool,
 )
 from MedEnhanceLib.unicompress.container import Container
 
@@ -45,9 +45,9 @@ class TestSpool:
     def test_what_is_kept_comes_back(
         self, in_memory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(container, "_IN_MEMORY", in_memory)
+        monkeypatch.setattr(spool, "_IN_MEMORY", in_memory)
         pieces = [bytes([n]) * n for n in (3, 0, 200, 1)]
-        with container.Spool(tmp_path) as store:
+        with spool.Spool(tmp_path) as store:
             kept = [store.keep(piece) for piece in pieces]
             assert [len(one) for one in kept] == [3, 0, 200, 1]
             assert [bytes(one) for one in reversed(kept)] == pieces[::-1]
@@ -58,8 +58,8 @@ class TestSpool:
 
     @pytest.mark.skipif(os.name == "nt", reason="a file without a name needs POSIX")
     def test_it_has_no_name(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(container, "_IN_MEMORY", 1)
-        with container.Spool(tmp_path) as store:
+        monkeypatch.setattr(spool, "_IN_MEMORY", 1)
+        with spool.Spool(tmp_path) as store:
             store.keep(bytes(1 << 16))
             assert list(tmp_path.iterdir()) == []
 
@@ -75,7 +75,7 @@ class TestSpool:
     ) -> None:
         files = []
         for in_memory in (1 << 20, 1):
-            monkeypatch.setattr(container, "_IN_MEMORY", in_memory)
+            monkeypatch.setattr(spool, "_IN_MEMORY", in_memory)
             path = tmp_path / f"{in_memory}.ucv"
             compress(scan, path, CompressConfig(threads=2, **config))
             files.append(path.read_bytes())
@@ -186,7 +186,7 @@ class TestMemory:
     def source(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setattr(payload, "LARGE_BYTES", 1 << 20)
         monkeypatch.setattr(slabs_module, "_SLAB_BYTES", 1 << 20)
-        monkeypatch.setattr(container, "_IN_MEMORY", 1 << 20)
+        monkeypatch.setattr(spool, "_IN_MEMORY", 1 << 20)
         rng = np.random.default_rng(0)
         voxels = rng.integers(0, 1 << 15, (256, 256, 256), np.int16)
         save(Volume(voxels, modality="CT"), tmp_path / "big.nrrd")

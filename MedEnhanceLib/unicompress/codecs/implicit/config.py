@@ -102,7 +102,7 @@ class ImplicitConfig(WithPresets):
         "full": {"checkpoint_s": 600.0},
     }
 
-    name: str = option("codec", help="of the bundle that comes out")
+    name: str = option("codec", help="of the bundle that comes out", is_name=True)
     modality: Literal["all", "CT", "MR", "EM"] = option(
         "all", help="all: one model for all three, each drawn equally often"
     )

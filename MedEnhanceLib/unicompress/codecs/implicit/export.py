@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.bundles.export import describe_bundle
-from MedEnhanceLib.bundles.store import CODEC, METADATA
+from MedEnhanceLib.bundles.schema import CODEC, METADATA
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.codecs.implicit import decoder as fx

@@ -1,0 +1,177 @@
+"""Models come in from elsewhere, a folder or a zip, and go again."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from MedEnhanceLib.bundles.schema import (
+    METADATA,
+    MOST_BYTES,
+    MOST_FILES,
+    check_name,
+    safe_path,
+)
+from MedEnhanceLib.bundles.store import (
+    DEFAULTS,
+    Bundle,
+    by_name,
+    list_bundles,
+    read_bundle,
+    read_defaults,
+    refuse_not_finite,
+    unreadable_bundles,
+    user_folder,
+    verify_bundle,
+)
+from MedEnhanceLib.errors import InputError, ModelError
+from MedEnhanceLib.io.atomic import output_error, write_json
+from MedEnhanceLib.io.staging import staging_for
+from MedEnhanceLib.io.voxels import input_error, refuse_pipe
+from MedEnhanceLib.runtime.dependencies import require
+
+_ALLOW = "Give yourself access to the model, or copy it again."
+#: What `zipfile` raises on members that it cannot unpack, besides its own error.
+_ZIP_FAULTS = (zipfile.BadZipFile, OSError, RuntimeError, EOFError, ValueError, zlib.error)
+
+
+def import_bundle(source: Path) -> Bundle:
+    """Verify a bundle, a folder or a zip, and copy it into the user's folder.
+
+    Args:
+        source: the folder, or the zip.
+    Raises:
+        ModelError: it is no bundle, is damaged, its weights are no numbers, or one of its name
+            exists already.
+        OutputError: there is no room for it, or no permission.
+    """
+    try:
+        refuse_pipe(source)
+        is_zip = not source.is_dir()
+    except InputError as cause:
+        raise ModelError(cause.message, "Give the folder or the zip of a model.") from cause
+    root = user_folder()
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        # An owned folder: what a killed import leaves is removed by the next one.
+        with staging_for(root / ".import") as staging:
+            folder = _unpack(source, staging.new) if is_zip else source
+            target = root / _checked(folder, root).name
+            _copy(folder, staging.new / "staged").replace(target)
+    except OSError as cause:
+        is_ours = str(cause.filename or root).startswith(str(root))
+        raise (
+            output_error(root / source.name, cause)
+            if is_ours
+            else ModelError(input_error(Path(str(cause.filename)), cause).message, _ALLOW)
+        ) from cause
+    return read_bundle(target)
+
+
+def _checked(folder: Path, root: Path) -> Bundle:
+    """A bundle that may come in; raises ModelError for any other."""
+    bundle = read_bundle(folder)
+    check_name(bundle.name)
+    verify_bundle(bundle)
+    _check_weights(bundle)
+    if any(one.shipped and one.name == bundle.name for one in list_bundles()):
+        raise ModelError(
+            f"a model {bundle.name!r} came with MedEnhance",
+            "Give the other one another name in its metadata.json.",
+        )
+    if (root / bundle.name).exists():
+        raise ModelError(
+            f"a model {bundle.name!r} already exists in {root}",
+            f"Remove it first: medenhance models remove {bundle.name}",
+        )
+    return bundle
+
+
+def _check_weights(bundle: Bundle) -> None:
+    """Raise ModelError where a file of weights is none, or holds what is no number."""
+    safetensors = require("safetensors", purpose="Importing models")
+    for relative in bundle.metadata["files"]:
+        if not relative.endswith(".safetensors"):
+            continue
+        try:
+            with safetensors.safe_open(bundle.folder / relative, framework="numpy") as stored:
+                for name in stored.keys():  # noqa: SIM118 - no dict
+                    refuse_not_finite(bundle, name, np.isfinite(stored.get_tensor(name)).all())
+        except (safetensors.SafetensorError, TypeError, ValueError) as cause:
+            raise ModelError(
+                f"model {bundle.name!r}: {relative} cannot be read ({cause})", "Do not import it."
+            ) from cause
+
+
+def _copy(folder: Path, staged: Path) -> Path:
+    """Metadata, and the files that they name."""
+    for relative in (str(METADATA), *read_bundle(folder).metadata["files"]):
+        copy = staged / safe_path(relative)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / safe_path(relative), copy)
+    return staged
+
+
+def remove_bundle(name: str) -> None:
+    """Delete an imported bundle, or what lies in its place and cannot be read.
+
+    Args:
+        name: of the bundle; of what cannot be read, that of its folder.
+    Raises:
+        ModelError: there is none, or it came with MedEnhance.
+        OutputError: it cannot be deleted.
+    """
+    broken = user_folder() / name
+    folder = broken
+    if broken not in unreadable_bundles():
+        bundle = by_name(name)
+        if bundle.shipped:
+            raise ModelError(
+                f"model {name!r} is part of MedEnhance", "Only imported models can be removed."
+            )
+        folder = bundle.folder
+    kept = {which: default for which, default in read_defaults().items() if default != name}
+    if kept != read_defaults():
+        write_json(user_folder() / DEFAULTS, kept, overwrite=True)
+    try:
+        if folder.is_symlink():
+            folder.unlink()
+        else:
+            shutil.rmtree(folder)
+    except OSError as cause:
+        raise output_error(folder, cause) from cause
+
+
+def _unpack(archive: Path, folder: Path) -> Path:
+    """Extract a zip; returns the folder of the bundle inside."""
+    try:
+        with zipfile.ZipFile(archive) as contents:
+            # `zipfile` unpacks no more than the size that a member declares.
+            declared = sum(entry.file_size for entry in contents.infolist())
+            if declared > MOST_BYTES or len(contents.infolist()) > MOST_FILES:
+                raise ModelError(
+                    f"{archive.name} unpacks to {declared / 1e9:.1f} GB in "
+                    f"{len(contents.infolist())} files, more than a model has",
+                    "Do not import it.",
+                )
+            for entry in contents.infolist():
+                target = folder / "zip" / safe_path(entry.filename)
+                if entry.is_dir():
+                    continue
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with contents.open(entry) as stream, target.open("wb") as copy:
+                    shutil.copyfileobj(stream, copy)
+    except _ZIP_FAULTS as cause:
+        if isinstance(cause, OSError) and cause.filename is not None:
+            raise  # not the zip's fault
+        raise ModelError(
+            f"{archive}: not a readable zip ({cause})", "Download or copy the file again."
+        ) from cause
+    for metadata in sorted((folder / "zip").rglob(METADATA.name)):
+        if metadata.parent.name == METADATA.parent.name:
+            return metadata.parent.parent
+    raise ModelError(f"{archive.name}: no {METADATA} inside", "Choose the zip of a model.")

@@ -1,0 +1,203 @@
+"""What a model's metadata may say: checked when it is imported, and whenever it is read.
+
+Metadata come from strangers. What other code takes out of them has the type that stands here, and
+no number, depth or length in them is without a limit. Fields that are not named here may be there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from MedEnhanceLib.core.options import NAMES, allowed_text, fits, is_name
+from MedEnhanceLib.core.volume import MODALITIES
+from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.io.voxels import refuse_pipe
+from MedEnhanceLib.runtime.text import CONTROLS, printable
+
+FORMAT = "medenhance-bundle"
+FORMAT_VERSION = 1
+METADATA = PurePosixPath("configs/metadata.json")
+WEIGHTS = PurePosixPath("models/model.safetensors")
+CARD = PurePosixPath("docs/README.md")
+#: Bundles of this kind contain several models, one for each part of the compressed container.
+CODEC = "codec"
+#: Small networks that restore single slices, as `train denoiser` makes them.
+RESTORER = "restorer"
+#: Networks that restore thin slices from thick ones, as `train slices` makes them.
+SLICES = "slices"
+KINDS = ("enhancer", RESTORER, SLICES, "head", CODEC)
+#: Of all files of a model.
+MOST_BYTES, MOST_FILES = 1 << 30, 1000
+_REQUIRED = ("name", "kind", "modality", "version", "description", "licence", "files")
+_IMPORT_AGAIN = "Import the model again."
+#: Of a JSON file: bytes, objects and lists within each other, and what a number may be.
+_MOST_JSON, _DEEPEST, _LARGEST = 16 << 20, 32, 1 << 63
+#: Signs of texts that are shown in one line, and of the name, which becomes that of a folder.
+_LONGEST_LINE, _LONGEST_NAME, _LONGEST_PATH = 300, 64, 200
+_LINES = ("name", "version", "anatomy", "licence")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+#: A type, or what is in an object or in each entry of a list; of fields that are there.
+_SHAPE: dict[str, Any] = {
+    **dict.fromkeys(_REQUIRED, str),
+    **dict.fromkeys(("anatomy", "start", "intensity", "task"), str),
+    **dict.fromkeys(("on_request", "second_pass", "expects_error"), bool),
+    "files": dict[str, str],
+    "keep_components": int,
+    "pixel_spacing_mm": float,
+    "network": {},
+    "training": {"summary": str, "config": dict | None},
+    "data": list[dict[str, str]],
+    "limits": list[str],
+    "measured": [{}],
+    "labels": [{"value": int, "name": str}],
+    "range": {"features": list[str], "samples": int, "volumes": int},
+    "calibration": dict | None,
+}
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file of unknown origin.
+
+    Raises:
+        InputError: it is a pipe or a device.
+        OSError: it cannot be read.
+        ValueError: it is no JSON, or larger or deeper than what a model needs.
+    """
+    if path.exists():
+        refuse_pipe(path)
+    with path.open("rb") as stream:
+        data = stream.read(_MOST_JSON + 1)
+    if len(data) > _MOST_JSON:
+        raise ValueError(f"it has more than {_MOST_JSON >> 20} MB")
+    try:
+        fields = json.loads(data.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    _check_values(fields)
+    return fields
+
+
+def check_metadata(fields: Any, path: Path) -> dict[str, Any]:
+    """The metadata of a model, if they are what they have to be.
+
+    Args:
+        fields: as `read_json` gave them.
+        path: of the file, for messages.
+    Raises:
+        ModelError: they are not those of a model; names the field.
+    """
+    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+        raise ModelError(f"{path}: not the metadata of a MedEnhance model", "Choose another one.")
+    if fields.get("format_version") != FORMAT_VERSION:
+        raise ModelError(
+            f"{path}: format {fields.get('format_version')!r:.40}, this version reads "
+            f"{FORMAT_VERSION}",
+            "Update MedEnhance.",
+        )
+    missing = [name for name in _REQUIRED if name not in fields]
+    if missing:
+        raise ModelError(f"{path}: {', '.join(missing)} is missing", _IMPORT_AGAIN)
+    fault = _fault(fields, _SHAPE, "") or _fault_of_lines(fields)
+    if fault:
+        raise ModelError(f"{path}: {fault}", _IMPORT_AGAIN)
+    if fields["kind"] not in KINDS:
+        raise ModelError(
+            f"{path}: a model of the kind {fields['kind']!r:.40}; this version knows "
+            f"{', '.join(KINDS)}",
+            "Update MedEnhance.",
+        )
+    _check_files(fields, path)
+    return fields
+
+
+def safe_path(relative: str) -> PurePosixPath:
+    """The path of a model's file; raises ModelError if it could leave the folder."""
+    path = PurePosixPath(relative)
+    if path.is_absolute() or ".." in path.parts or "\\" in relative or ":" in relative:
+        raise ModelError(
+            f"the model names a file outside its folder: {relative!r:.80}", "Do not import it."
+        )
+    return path
+
+
+def check_name(name: str) -> None:
+    """Raise ModelError for a name that an imported model cannot have, as its folder has it too."""
+    if not is_name(name):
+        raise ModelError(f"the model's name {name!r} cannot be used", f"Use {NAMES}.")
+
+
+def _check_values(fields: Any) -> None:
+    """Raise ValueError for text, numbers and depths that no metadata need."""
+    level = [fields]
+    for _ in range(_DEEPEST):
+        below: list[Any] = []
+        for one in level:
+            if isinstance(one, dict):
+                below += [*one, *one.values()]
+            elif isinstance(one, list):
+                below += one
+            elif isinstance(one, str) and (found := CONTROLS.search(_of_any_file(one))):
+                raise ValueError(f"it holds the control character {printable(found[0])}")
+            elif isinstance(one, int) and abs(one) >= _LARGEST:
+                raise ValueError("it holds a number of more than 64 bits")
+        if not below:
+            return
+        level = below
+    raise ValueError("it is nested too deeply")
+
+
+def _of_any_file(text: str) -> str:
+    """Without what is harmless: ends of lines, and the bytes of file names that are not UTF-8."""
+    return text.replace("\r", "").encode("utf-8", "replace").decode()
+
+
+def _fault(value: Any, shape: Any, place: str) -> str:
+    """What is wrong with a value; "" where it has the shape."""
+    wanted = "an object" if type(shape) is dict else "a list" if type(shape) is list else ""
+    if not wanted:
+        if fits(value, shape):
+            return ""
+        wanted = "an object" if shape == dict | None else allowed_text(shape)
+    elif isinstance(shape, dict) and isinstance(value, dict):
+        within = [(f"{place}.{name}", value[name], shape[name]) for name in shape if name in value]
+        return next(filter(None, (_fault(one, its, at) for at, one, its in within)), "")
+    elif isinstance(shape, list) and isinstance(value, list):
+        entries = enumerate(value, 1)
+        return next(
+            filter(None, (_fault(one, shape[0], f"{place}[{n}]") for n, one in entries)), ""
+        )
+    return f"{place.lstrip('.')} is {value!r:.40}, not {wanted}"
+
+
+def _fault_of_lines(fields: Mapping[str, Any]) -> str:
+    for name in _LINES:
+        text, longest = fields.get(name, "-"), _LONGEST_NAME if name == "name" else _LONGEST_LINE
+        if len(text) > longest:
+            return f"{name} has {len(text)} signs, {longest} are allowed"
+        if name != "licence" and (CONTROLS.search(text) or "\n" in text or "\t" in text):
+            return f"{name} has several lines, or what is no letter"
+    if not fields["name"].strip() or set("/\\") & set(fields["name"]):
+        return f"name is {fields['name']!r}"
+    if fields["modality"] not in MODALITIES:
+        return f"modality is {fields['modality']!r:.40}, not one of {', '.join(MODALITIES)}"
+    spacing = fields.get("pixel_spacing_mm", 1.0)
+    return "" if 0 < spacing < 1e6 else f"pixel_spacing_mm is {spacing}"
+
+
+def _check_files(fields: Mapping[str, Any], path: Path) -> None:
+    files = fields["files"]
+    if str(WEIGHTS) not in files and fields["kind"] != CODEC:
+        raise ModelError(f"{path}: files lacks {WEIGHTS}", _IMPORT_AGAIN)
+    if len(files) > MOST_FILES:
+        raise ModelError(f"{path}: {len(files)} files, more than a model has", "Do not import it.")
+    for relative, sha256 in files.items():
+        safe_path(relative)
+        if not 0 < len(relative) <= _LONGEST_PATH or not _SHA256.fullmatch(sha256):
+            raise ModelError(
+                f"{path}: files: {relative!r:.80} with {sha256!r:.80} is no path with its SHA-256",
+                _IMPORT_AGAIN,
+            )

@@ -1,0 +1,21 @@
+"""Text that others wrote, made safe for a terminal."""
+
+from __future__ import annotations
+
+import re
+
+#: Control characters but tab and line feed, what turns the direction of writing, and the lone
+#: surrogates that stand for bytes of file names which are not UTF-8.
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """The text with what commands a terminal, or cannot be encoded, as escapes such as "x1b"."""
+    return CONTROLS.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file's name
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

@@ -1,0 +1,187 @@
+"""MONAI's dictionary transforms: enhance, degrade, compress and segment as steps of a `Compose`.
+
+    from monai.transforms import Compose, LoadImaged
+    from MedEnhanceLib.transforms import Enhanced
+
+    load = Compose([
+        LoadImaged("image", ensure_channel_first=True),
+        Enhanced("image", modality="MR"),
+    ])
+
+Importing this module imports MONAI. Images are MetaTensors [1, I, J, K] with their affine; what is
+in `meta`, and which transforms were applied before, stays. They come before whatever resamples or
+normalizes: noise is measured on the grid and in the units of the scanner.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from abc import abstractmethod
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.config import KeysCollection
+from monai.transforms import MapTransform, Randomizable
+
+from MedEnhanceLib import api
+from MedEnhanceLib.core.volume import Volume
+
+__all__ = ["Compressed", "Degraded", "Enhanced", "Saved", "Segmented"]
+
+
+class _OfVolumes(MapTransform):  # type: ignore[misc]
+    """Applies a function of a Volume to each key.
+
+    Args:
+        keys: of the images.
+        modality: "CT", "MR" …; None: guessed from the values, with a warning.
+        allow_missing_keys: leave out keys that are not there.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, *, modality: str | None = None, allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.modality = modality
+
+    @abstractmethod
+    def _made(self, volume: Volume) -> Volume:
+        """The volume that takes the place of another."""
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The same dictionary with new images [1, I, J, K]; the given one is not changed.
+
+        Raises:
+            InputError: of an image that has no affine, or several channels.
+        """
+        found = dict(data)
+        for key in self.key_iterator(found):
+            tensor = found[key]
+            made = self._made(Volume.from_metatensor(tensor, modality=self.modality))
+            image = made.to_metatensor()
+            image.meta = {**tensor.meta, **image.meta}
+            image.applied_operations = tensor.applied_operations
+            found[key] = image
+        return found
+
+
+class Enhanced(_OfVolumes):
+    """`me.enhance` of each image; voxels keep their type.
+
+    Args:
+        keys: of the images.
+        modality: "CT", "MR" …; None: guessed from the values, with a warning.
+        allow_missing_keys: leave out keys that are not there.
+        options: of `me.enhance`, such as model, strength or device.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        *,
+        modality: str | None = None,
+        allow_missing_keys: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(keys, modality=modality, allow_missing_keys=allow_missing_keys)
+        self.options = options
+
+    def _made(self, volume: Volume) -> Volume:
+        return api.enhance(volume, **self.options).volume
+
+
+class Segmented(Enhanced):
+    """`me.segment` of each image: labels in its place. Its options are those of `me.segment`."""
+
+    def _made(self, volume: Volume) -> Volume:
+        return api.segment(volume, **self.options).volume
+
+
+class Compressed(Enhanced):
+    """What is left of each image after compression, as a training may meet it.
+
+    Its options are those of `me.compress`: lossless, max_error, ratio.
+    """
+
+    def _made(self, volume: Volume) -> Volume:
+        with tempfile.TemporaryDirectory(prefix="medenhance-") as folder:
+            path = Path(folder) / "image.ucv"
+            api.compress(volume, path, **self.options)
+            return api.decompress(path)
+
+
+class Degraded(Randomizable, _OfVolumes):  # type: ignore[misc]
+    """Each image with damage of a random strength, drawn anew at each call; float32.
+
+    Args:
+        keys: of the images; all of a dictionary get the same damage.
+        kind: "rician", "blur", "bias", "low-dose" or "composite", as in `degrade.draw`.
+        modality: "CT" or "MR", which have noises of their own.
+        allow_missing_keys: leave out keys that are not there.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        kind: str,
+        *,
+        modality: str | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, modality=modality, allow_missing_keys=allow_missing_keys)
+        self.kind = kind
+        self.randomize()
+
+    def randomize(self, data: Any = None) -> None:
+        """Draw strength and seed of the damage."""
+        from MedEnhanceLib.degrade import draw
+
+        self.damage = draw(self.kind, np.random.default_rng(self.R.randint(2**31)))
+
+    def _made(self, volume: Volume) -> Volume:
+        return self.damage.apply(volume)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """See `_OfVolumes`; a random state that was set gives the same damage again."""
+        self.randomize()
+        return super().__call__(data)
+
+
+class Saved(MapTransform):  # type: ignore[misc]
+    """Writes each image as NIfTI, with what was done to it in the header; it stays as it is.
+
+    Args:
+        keys: of the images, which were loaded from files.
+        folder: made where it is missing.
+        postfix: added to the name of the file that an image was loaded from.
+        overwrite: replace what is there.
+        allow_missing_keys: leave out keys that are not there.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        folder: str,
+        *,
+        postfix: str = "_enhanced",
+        overwrite: bool = False,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.folder, self.postfix, self.overwrite = Path(folder), postfix, overwrite
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """The same dictionary.
+
+        Raises:
+            OutputError: the file is there, or cannot be written.
+        """
+        for key in self.key_iterator(dict(data)):
+            source = Path(str(data[key].meta.get("filename_or_obj", "image")))
+            name = f"{source.name.partition('.')[0]}{self.postfix}.nii.gz"
+            self.folder.mkdir(parents=True, exist_ok=True)
+            volume = Volume.from_metatensor(data[key])
+            api.save(volume, self.folder / name, overwrite=self.overwrite)
+        return dict(data)

@@ -1,0 +1,126 @@
+"""batch with the layouts of BIDS and of nnU-Net: which volumes, which names, what lies beside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib import io
+from MedEnhanceLib.core.volume import Volume
+
+
+@pytest.fixture
+def bids(tmp_path: Path, head: Volume) -> Path:
+    """Two subjects, one with a session; a phase image, a mask and a scan of another kind."""
+    root = tmp_path / "raw"
+    names = [
+        "sub-01/anat/sub-01_T1w.nii.gz",
+        "sub-01/anat/sub-01_T2w.nii.gz",
+        "sub-01/func/sub-01_task-rest_bold.nii.gz",
+        "sub-02/ses-a/anat/sub-02_ses-a_run-1_T1w.nii.gz",
+        "sub-02/ses-a/anat/sub-02_ses-a_part-phase_T1w.nii.gz",
+        "sub-02/ses-a/anat/sub-02_ses-a_label-brain_mask.nii.gz",
+    ]
+    for number, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        io.save(head.with_voxels(head.voxels + np.int16(number)), root / name)
+    (root / "dataset_description.json").write_text('{"Name": "Two", "BIDSVersion": "1.9.0"}')
+    (root / "sub-01/anat/sub-01_T1w.json").write_text('{"MagneticFieldStrength": 3}')
+    return root
+
+
+def under(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def loaded(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.usefixtures("networks")
+class TestBids:
+    def test_anatomical_images_become_a_derivative_dataset(self, run: Callable, bids: Path) -> None:
+        before = under(bids)
+        ran = run("batch", "enhance", bids, "--bids")
+        assert (ran.status, "3 of 3 done" in ran.out) == (0, True)
+        out = bids / "derivatives" / "medenhance"
+        made = under(out)
+        assert {name for name in made if name.endswith(".nii.gz")} == {
+            "sub-01/anat/sub-01_desc-enhanced_T1w.nii.gz",
+            "sub-01/anat/sub-01_desc-enhanced_T2w.nii.gz",
+            "sub-02/ses-a/anat/sub-02_ses-a_run-1_desc-enhanced_T1w.nii.gz",
+        }
+        assert {name: under(bids)[name] for name in before} == before
+        description = loaded(out / "dataset_description.json")
+        assert description["DatasetType"] == "derivative"
+        assert description["GeneratedBy"][0]["Name"] == "MedEnhance"
+        sidecar = loaded(out / "sub-01/anat/sub-01_desc-enhanced_T1w.json")
+        assert sidecar["Sources"] == ["bids:raw:sub-01/anat/sub-01_T1w.nii.gz"]
+        assert sidecar["MagneticFieldStrength"] == 3
+        assert "not a medical device" in sidecar["Description"]
+        assert "3 of them before" in run("batch", "enhance", bids, "--bids").out
+
+    def test_labels_have_their_names_beside_them(self, run: Callable, bids: Path) -> None:
+        only = ("--bids", "--participant-label", "01", "--model", "brain")
+        assert run("batch", "segment", bids, *only).status == 0
+        anat = bids / "derivatives/medenhance/sub-01/anat"
+        assert io.load(anat / "sub-01_desc-T2w_dseg.nii.gz").modality == "SEG"
+        rows = (anat / "sub-01_desc-T1w_dseg.tsv").read_text(encoding="utf-8").splitlines()
+        assert rows[0] == "index\tname"
+        assert rows[1].split("\t")[1] == "gray matter"
+        assert not (bids / "derivatives/medenhance/sub-02").exists()
+
+    def test_what_is_no_raw_dataset_is_refused(
+        self, run: Callable, bids: Path, tmp_path: Path
+    ) -> None:
+        ran = run("batch", "enhance", bids, "--bids", "--participant-label", "7")
+        assert "has no sub-7" in ran.err
+        assert "There are: sub-01, sub-02." in ran.err
+        (bids / "dataset_description.json").write_text('{"DatasetType": "derivative"}')
+        assert "is a derivative dataset" in run("batch", "enhance", bids, "--bids").err
+        assert "is no BIDS dataset" in run("batch", "enhance", tmp_path, "--bids").err
+        assert not (bids / "derivatives").exists()
+
+
+@pytest.mark.usefixtures("networks")
+class TestNnUnet:
+    def test_labels_lose_the_channel_from_their_names(
+        self, run: Callable, head: Volume, tmp_path: Path
+    ) -> None:
+        images, out = tmp_path / "imagesTs", tmp_path / "labels"
+        images.mkdir()
+        for case in ("brain_001", "brain_002"):
+            io.save(head, images / f"{case}_0000.nii.gz")
+        arguments = ("batch", "segment", images, "--nnunet", "--out", out, "--model", "brain")
+        assert run(*arguments, "--modality", "MR").status == 0
+        assert io.load(out / "brain_002.nii.gz").modality == "SEG"
+        known = loaded(out / "dataset.json")
+        assert known["labels"]["background"] == 0
+        assert known["labels"]["gray matter"] > 0
+        assert known["file_ending"] == ".nii.gz"
+        io.save(head, images / "brain_001_0001.nii.gz")
+        assert "several channels" in run(*arguments).err
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (("--bids", "--nnunet"), "takes one folder"),
+        (("--bids", "--ending", ".nrrd"), "names the results itself"),
+        (("--participant-label", "1"), "goes with --bids"),
+        (("--nnunet",), "needs --out"),
+        ((), "no folder for the results"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    run: Callable, tmp_path: Path, options: tuple[str, ...], why: str
+) -> None:
+    ran = run("batch", "enhance", tmp_path, *options)
+    assert ran.status == 2
+    assert why in ran.err

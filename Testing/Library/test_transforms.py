@@ -1,0 +1,76 @@
+"""MONAI's dictionary transforms: what they change, what stays, and what they refuse."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose, Flipd
+
+from MedEnhanceLib import api
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.transforms import Compressed, Degraded, Enhanced
+
+
+@pytest.fixture
+def image(head: Volume) -> MetaTensor:
+    tensor = head.to_metatensor()
+    tensor.meta["filename_or_obj"] = "scan.nii.gz"
+    return tensor
+
+
+@dataclass
+class _Result:
+    volume: Volume
+
+
+def test_an_image_is_enhanced_where_it_is(image: MetaTensor, monkeypatch: Any) -> None:
+    def enhance(volume: Volume, **options: Any) -> _Result:
+        assert options == {"strength": 0.5}
+        assert volume.modality == "MR"
+        return _Result(volume.with_voxels(volume.voxels + np.int16(7)))
+
+    monkeypatch.setattr(api, "enhance", enhance)
+    given = {"image": image, "name": "x"}
+    enhanced = Enhanced("image", modality="MR", strength=0.5)
+    flip = Flipd("image", spatial_axis=0)
+    found = Compose([flip, enhanced])(given)
+    assert given["image"] is image
+    assert found["name"] == "x"
+    assert torch.equal(torch.as_tensor(found["image"]), torch.as_tensor(image.flip(1)) + 7)
+    assert found["image"].dtype == image.dtype
+    assert found["image"].meta["filename_or_obj"] == "scan.nii.gz"
+    back = flip.inverse(found)
+    np.testing.assert_allclose(back["image"].affine, image.affine, atol=1e-6)
+
+
+def test_what_compression_leaves_is_within_its_bound(image: MetaTensor) -> None:
+    lossless = Compressed("image", modality="MR", lossless=True)({"image": image})["image"]
+    assert torch.equal(torch.as_tensor(lossless), torch.as_tensor(image))
+    bounded = Compressed("image", modality="MR", max_error=3)({"image": image})["image"]
+    off = (torch.as_tensor(bounded) - torch.as_tensor(image)).abs().max()
+    assert 0 < off <= 3
+
+
+def test_damage_is_drawn_anew_and_the_same_from_the_same_state(image: MetaTensor) -> None:
+    damage = pickle.loads(pickle.dumps(Degraded("image", "rician", modality="MR")))
+    damage.set_random_state(3)
+    one, another = (damage({"image": image})["image"] for _call in range(2))
+    assert not torch.equal(one, another)
+    damage.set_random_state(3)
+    assert torch.equal(damage({"image": image})["image"], one)
+
+
+def test_missing_keys_and_several_channels_are_refused(image: MetaTensor) -> None:
+    with pytest.raises(KeyError):
+        Compressed("other", lossless=True)({"image": image})
+    assert Compressed("other", allow_missing_keys=True, lossless=True)({"image": image})
+    two = MetaTensor(torch.cat([image.as_tensor()] * 2), affine=image.affine)
+    with pytest.raises(InputError, match="one channel"):
+        Compressed("image", lossless=True)({"image": two})
