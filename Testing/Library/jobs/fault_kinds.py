@@ -174,7 +174,8 @@ def _full_disk(case: Case) -> None:
 def _little_memory(case: Case) -> Iterator[None]:
     """Address space for the job, some or none."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    most = pages * resource.getpagesize() + int(case.point**2 * _GROUND)
+    # With less, Python may wait for ever for a thread that it started.
+    most = pages * resource.getpagesize() + (1 << 20) + int(case.point**2 * _GROUND)
     before = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (most, before[1]))
     yield
