@@ -1,30 +1,33 @@
-"""Every fault into every kind of job, at many points: what is lost, and what is said.
+"""Every fault into every kind of job, at several points: what is lost, and what is said.
 
-python Testing/Benchmarks/faults.py                 4 points of each, writes docs/benchmarks
-python Testing/Benchmarks/faults.py --points 2      fewer, into runs/benchmarks
+    python Testing/Benchmarks/faults.py                   4 turns of all, then the page
+    python Testing/Benchmarks/faults.py --minutes 10      as many more as fit; the next run goes on
 
-Of jobs that take seconds even here, a quarter of the points.
+Rows are kept in runs/faults/rows.jsonl; remove the file to begin anew. Of jobs that take seconds
+even here there is one turn.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from _common import DOCS, REPOSITORY, gate, gate_table, table, write
 
 sys.path.insert(0, str(REPOSITORY / "Testing"))
-from Library.jobs.fault_jobs import JOBS, LONGEST
+from Library.jobs.fault_jobs import JOBS, LONG, LONGEST
+from Library.jobs.fault_kinds import FAULTS, applies, place_of
+from Library.jobs.faulting import Asked
 
-PROGRAM = REPOSITORY / "Testing" / "Library" / "jobs" / "faulting.py"
-POINTS = 4
+ROWS = REPOSITORY / "runs" / "faults" / "rows.jsonl"
+TURNS = 4
 Row = dict[str, Any]
 #: What a user sees of a case.
 _ENDS = {
@@ -37,51 +40,62 @@ _ENDS = {
 
 
 def main() -> None:
-    """Run all cases, then write the page."""
+    """Go on where the last run stopped, then write the page."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--points", type=int, default=POINTS)
-    parser.add_argument("jobs", nargs="*", metavar="JOB", help="all where none is named")
+    parser.add_argument("--turns", type=int, default=TURNS)
+    parser.add_argument("--minutes", type=float, default=0.0, help="0: until all are done")
     options = parser.parse_args()
-    jobs = options.jobs or list(JOBS)
-    rows = _run(options.points, [job for job in jobs if job not in LONGEST])
-    rows += _run(max(1, options.points // 4), [job for job in jobs if job in LONGEST])
+    end = time.monotonic() + 60 * options.minutes if options.minutes else float("inf")
+    rows = _run(options.turns, end)
     wrong = [row for row in rows if row["wrong"]]
     for row in wrong:
         print(json.dumps(row, indent=1), file=sys.stderr)
     struck = [row for row in rows if row["outcome"] != "not possible here"]
     gates = [
-        gate("cases", len(struck), "≥ 1000", len(struck) >= 1000),
+        gate("cases", len(struck), "≥ 500", len(struck) >= 500),
         gate("cases in which something does not hold", len(wrong), "0", not wrong),
     ]
-    whole = options.points >= POINTS and not options.jobs
-    folder = DOCS if whole else REPOSITORY / "runs" / "benchmarks"
     kept = [{name: row.get(name) for name in ("job", "fault", "step", "outcome")} for row in rows]
-    write("faults", _page(rows, gates), gates=gates, rows=kept, seeds=[], folder=folder)
+    write("faults", _page(rows, gates), gates=gates, rows=kept, seeds=[], folder=DOCS)
 
 
-def _run(points: int, jobs: list[str]) -> list[Row]:
-    if not jobs:
-        return []
-    search = os.pathsep.join((str(REPOSITORY), str(REPOSITORY / "Testing")))
-    environment = {**os.environ, "PYTHONPATH": search, "OMP_NUM_THREADS": "1"}
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, str(PROGRAM), folder, str(points), *jobs]
-        done = subprocess.run(
-            command, env=environment, stdout=subprocess.PIPE, text=True, check=True
-        )
-    return [json.loads(line) for line in done.stdout.splitlines()]
+def _run(turns: int, end: float) -> list[Row]:
+    ROWS.parent.mkdir(parents=True, exist_ok=True)
+    lines = ROWS.read_text(encoding="utf-8").splitlines() if ROWS.exists() else []
+    rows: list[Row] = [json.loads(line) for line in lines]
+    done = {(row["job"], row["fault"], row["turn"]) for row in rows}
+    with tempfile.TemporaryDirectory() as folder, ROWS.open("a", encoding="utf-8") as stream:
+        asked = Asked(Path(folder))
+        for job, fault, turn in _cases(turns):
+            if (job, fault, turn) not in done and time.monotonic() < end:
+                row = asked.run(job, fault, place_of(job, fault, turn)) | {"turn": turn}
+                stream.write(json.dumps(row) + "\n")
+                stream.flush()
+                rows.append(row)
+        asked.close()
+    return rows
+
+
+def _cases(turns: int) -> Iterator[tuple[str, str, int]]:
+    """Job, fault and turn: the quick jobs first."""
+    slow = LONG | LONGEST
+    for turn in range(turns):
+        for job in sorted(JOBS.keys() - slow):
+            yield from ((job, fault, turn) for fault in FAULTS if applies(job, fault))
+    for job in (*sorted(LONG), *sorted(LONGEST)):
+        yield from ((job, fault, 0) for fault in FAULTS if applies(job, fault))
 
 
 def _page(rows: list[Row], gates: list[Row]) -> str:
     return "\n\n".join(
         [
             "# Faults into jobs",
-            "Each fault strikes a small job of each kind at evenly spread ones of its steps: its "
+            "Each fault strikes a small job of each kind at some of its steps: its "
             "progress events, and what it asks of the file system in the folders of the case. In "
             "each case must hold: the user's files are as before; a file under a final name is "
             "whole, and what a run without a fault gives; no temporary file stays (after a kill, "
             "or where the disk is gone: after the next run); an error has a code and a remedy, and "
-            "no traceback. What a fault is: `Testing/Library/jobs/faulting.py`.",
+            "no traceback. What a fault is: `Testing/Library/jobs/fault_kinds.py`.",
             "## Gates\n\n" + gate_table(gates).rstrip(),
             "## By fault\n\n" + _counts("fault", rows),
             "## By job\n\n" + _counts("job", rows),

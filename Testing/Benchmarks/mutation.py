@@ -53,11 +53,19 @@ def main() -> None:
             "run", "--max-children", "1", *(name for names in chosen.values() for name in names)
         )
     rows = [row for path, names in chosen.items() for row in _rows(path, names)]
+    drawn = sum(map(len, chosen.values()))
     killed = sum(row["killed"] for row in rows)
     counted = sum(not row["equivalent"] for row in rows)
     share = killed / counted
     gates = [gate("share of the mutants that is killed", share, f"≥ {WANTED}", share >= WANTED)]
-    write("mutation", _page(rows, gates), gates=gates, rows=rows, seeds=[options.seed], folder=DOCS)
+    write(
+        "mutation",
+        _page(rows, drawn, gates),
+        gates=gates,
+        rows=rows,
+        seeds=[options.seed],
+        folder=DOCS,
+    )
 
 
 def _mutmut(*words: str, check: bool = True) -> None:
@@ -150,7 +158,7 @@ def _rows(path: str, names: list[str]) -> list[Row]:
     ]
 
 
-def _page(rows: list[Row], gates: list[Row]) -> str:
+def _page(rows: list[Row], drawn: int, gates: list[Row]) -> str:
     files: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         files[row["file"]].append(row)
@@ -169,9 +177,11 @@ def _page(rows: list[Row], gates: list[Row]) -> str:
         [
             "# Mutants",
             str(__doc__).split("\n\n")[2].replace("\n", " "),
+            f"{len(rows)} of {drawn} drawn mutants were judged; a run that is stopped has judged "
+            "those with the quickest tests.",
             "## Gates\n\n" + gate_table(gates).rstrip(),
             "## By file\n\n"
-            + table(("file", "mutants", "killed", "the same program", "share"), lines).rstrip(),
+            + table(("file", "mutants", "killed", "the same, or a word", "share"), lines).rstrip(),
             "## Alive\n\n" + table(("mutant", "read"), alive).rstrip(),
         ]
     )

@@ -53,6 +53,7 @@ def test_voxels_and_geometry_are_the_same_and_the_input_untouched(
     assert after.voxels.dtype == volume.voxels.dtype
     assert after.geometry == volume.geometry
     assert report.count("written") == 3
+    assert "3 files written, 0 not" in report.to_text()
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["ANON-0001"]
 
 
@@ -352,3 +353,26 @@ def test_pet_keeps_its_uptake_where_body_and_times_are_kept(
     (read, *_) = outputs(tmp_path / "out").values()
     assert (read.PatientWeight, read.PatientAge, read.SeriesTime) == (70, "061Y", "101112")
     assert json.loads((tmp_path / "out.json").read_text())["config"]["keep_characteristics"]
+
+
+@pytest.mark.parametrize(("implicit", "little"), [(True, True), (False, True), (False, False)])
+def test_a_file_without_meta_information_is_written_in_its_own_encoding(
+    make_series: Make, tmp_path: Path, implicit: bool, little: bool
+) -> None:
+    folder = make_series(STORED[:1], **WHO)
+    (path,) = folder.iterdir()
+    dataset = pydicom.dcmread(path)
+    pixels = dataset.pixel_array
+    bare = pydicom.Dataset()
+    bare.update({element.tag: element for element in dataset if element.tag.group != 2})
+    if not little:
+        bare["PixelData"].value = pixels.astype(">u2").tobytes()
+    pydicom.dcmwrite(
+        path, bare, implicit_vr=implicit, little_endian=little, enforce_file_format=False
+    )
+    deidentify(folder, tmp_path / "out")
+    (found,) = outputs(tmp_path / "out").values()
+    assert found.PatientName == "ANON-0001"
+    assert found.file_meta.TransferSyntaxUID.is_implicit_VR is implicit
+    assert found.file_meta.TransferSyntaxUID.is_little_endian is little
+    assert np.array_equal(found.pixel_array, pixels)

@@ -12,7 +12,7 @@ pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("dicomanonymizer")
 
 from MedEnhanceLib.io.deidentify import Deidentifier, deidentify  # noqa: E402
-from MedEnhanceLib.io.deidentify.leaks import kept_texts  # noqa: E402
+from MedEnhanceLib.io.deidentify.leaks import Identities, is_revealing, kept_texts  # noqa: E402
 from MedEnhanceLib.io.deidentify.replacements import decoded, texts  # noqa: E402
 from MedEnhanceLib.io.deidentify.rules import Action, table  # noqa: E402
 from MedEnhanceLib.io.dicom.structure import silence  # noqa: E402
@@ -66,6 +66,29 @@ def test_makers_methods_and_codes_stay() -> None:
 def test_a_name_is_found_however_it_is_spelt(name: str, text: str) -> None:
     copied = clean(PatientName=name, SequenceName=text, SpecificCharacterSet="ISO_IR 192")
     assert not copied.SequenceName
+
+
+@pytest.mark.parametrize("vr", ["AE", "LO", "LT", "PN", "SH", "ST", "UC", "UR", "UT"])
+def test_texts_of_every_kind_are_searched_for(vr: str) -> None:
+    assert is_revealing("InstitutionAddress", vr)
+    assert not is_revealing("InstitutionAddress", "DS")
+
+
+def test_what_the_result_holds_on_purpose_is_no_leak() -> None:
+    found = Identities()
+    found.add("ANON-0001", "LO")
+    found.add("Ignatius", "LO")
+    found.forget(["Patient Anon-0001"])
+    assert not found.in_text("ANON-0001")
+    assert found.in_text("IGNATIUS")
+
+
+def test_each_of_several_values_is_found() -> None:
+    found = Identities()
+    found.add("Ignatius Wood\\H-774412", "LO")
+    assert found.in_text("seen by Ignatius Wood")
+    assert found.in_text("number H774412")
+    assert not found.in_text("Ignatius")
 
 
 def test_a_number_is_found_without_its_signs() -> None:

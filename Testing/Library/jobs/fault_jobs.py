@@ -21,7 +21,8 @@ from MedEnhanceLib.jobs.job import JOBS as KINDS
 from MedEnhanceLib.runtime.resources import resource_folder
 
 IN, OUT = "IN/", "OUT/"
-#: Of the jobs below, those that take seconds or more.
+#: Of the jobs below, those that take seconds, and those that take longer.
+LONG = {"enhance with a report", "export with labels", "distill statistics", "demo", "train"}
 LONGEST = {"distill", "compare", "distill-room", "distill-estimate"}
 _DATA = Path(__file__).resolve().parents[2] / "Data"
 

@@ -1,7 +1,6 @@
 """Faults into jobs of every kind: what is left of the user's files, and what is said.
 
-    python faulting.py FOLDER                   requests {"job", "fault", "point"} as JSON lines
-    python faulting.py FOLDER POINTS [JOB …]    every fault of every job, at POINTS points
+    python faulting.py FOLDER     requests {"job", "fault", "point"} come in as lines of JSON
 
 One line of JSON for each case, whose `wrong` lists what does not hold. A job runs in a forked
 child. Its steps are its progress events and what it asks of the file system in the case's folder
@@ -12,8 +11,6 @@ the start. A program of its own, because it forks.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import errno
 import faulthandler
 import hashlib
 import json
@@ -29,15 +26,24 @@ import tempfile
 import threading
 import time
 import traceback
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from Library.jobs.fault_jobs import JOBS, SOURCES, Work
+from Library.jobs.fault_kinds import (
+    FAULTS,
+    FOREIGN,
+    PRECIOUS,
+    TAKEN,
+    TEMPORARY,
+    Case,
+    Fault,
+    cancel,
+)
 
 from MedEnhanceLib import io
 from MedEnhanceLib.cli.console import cancel_on_interrupt
@@ -48,232 +54,40 @@ from MedEnhanceLib.jobs.kinds import demo
 from MedEnhanceLib.report import figures
 from MedEnhanceLib.runtime.progress import Event
 
-TEMPORARY = (".medenhance-", "medenhance-")
-FOREIGN = b"another program's"
-PRECIOUS = "notes of the user.txt"
-#: Beside a case's folders, where another program wrote its output: the path of that.
-_TAKEN = "taken"
 #: Parts of names that are drawn anew in each run, and the numbers of files.
 _RANDOM = re.compile(r"[0-9a-f]{8,}|-\d{4}(?=\.dcm)")
 _SECONDS = 60.0  # that a case may take; smoke trainings take a few
-_GROUND = 40 << 20  # bytes of address space beyond what the imports take
-#: Names of files that people give: input and output are called so.
-NAMES = (
-    "two  blanks and 'quotes' \"of\" both kinds",
-    "a new\nline\tand a tab",
-    os.fsdecode(b"not UTF-8 \xff\xe9"),
-    "MÜLLER — 脳 $(touch no) `no` ; * ? [a] %s {0} -rf",
-    "x" * 241,
-)
 
 
-@dataclass
-class Case:
-    """A job with a fault, in a folder of its own."""
+class Asked:
+    """The program in a process of its own, which has imported all that jobs need."""
 
-    work: Work
-    fault: str
-    point: float
-    folder: Path
-    steps: int = 0
-    #: What the job asks of the file system at the present step.
-    event: str = ""
+    def __init__(self, folder: Path) -> None:
+        repository = Path(__file__).resolve().parents[3]
+        search = os.pathsep.join((str(repository), str(repository / "Testing")))
+        self._process = subprocess.Popen(
+            [sys.executable, __file__, str(folder)],
+            env={**os.environ, "PYTHONPATH": search, "OMP_NUM_THREADS": "1"},
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
 
-    @property
-    def step(self) -> int:
-        """At which of the job's steps the fault strikes, from 1."""
-        return 1 + min(int(self.point * self.steps), self.steps - 1)
+    def run(self, job: str, fault: str, point: float) -> dict[str, Any]:
+        """Strike once; the row of the case."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        request = {"job": job, "fault": fault, "point": point}
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"the program ended at {request}")
+        row: dict[str, Any] = json.loads(answer)
+        return row
 
-
-@dataclass(frozen=True)
-class Fault:
-    """What happens, and what it excuses.
-
-    before: prepares the case's folder. at: is called in the child at the chosen step, and at all
-    later ones too with `lasting`. within: is around the job, in the child. lost: files may stay
-    that the job could not remove any more, until the next run. touches: the user's own files are
-    changed by the fault itself. names: no name is said to the job but one of `NAMES`.
-    """
-
-    before: Callable[[Case], None] | None = None
-    at: Callable[[Case, str], None] | None = None
-    within: Callable[[Case], contextlib.AbstractContextManager[object]] | None = None
-    lasting: bool = False
-    lost: bool = False
-    touches: bool = False
-    needs: str = ""
-
-
-def _kill(case: Case, place: str) -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _terminate(case: Case, place: str) -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-_cancel = threading.Event()
-
-
-def _cancel_job(case: Case, place: str) -> None:
-    _cancel.set()
-
-
-def _gone(folder: str, number: int) -> Callable[[Case, str], None]:
-    """Everything in a folder of the case fails, as on a network disk that went away."""
-
-    def fail(case: Case, place: str) -> None:
-        if place.startswith(str(case.folder / folder)):
-            raise OSError(number, os.strerror(number), place)
-
-    return fail
-
-
-def _taken(case: Case, place: str) -> None:
-    """Another program writes what the job is about to write, if it is not there yet.
-
-    Not in the instant between the last look and the rename, which docs/reliability.md leaves out.
-    """
-    if Path(place).name.startswith(TEMPORARY) and case.event == "os.rename":
-        return
-    target = case.folder / "out" / case.work.output
-    if case.work.is_folder and case.work.output:
-        target.mkdir(exist_ok=True)
-        target /= "foreign.txt"
-    if case.work.output and not target.exists():
-        target.write_bytes(FOREIGN)
-        (case.folder / _TAKEN).write_text(str(target.relative_to(case.folder)), encoding="utf-8")
-
-
-def _changed(case: Case, place: str) -> None:
-    """The source is replaced, cut short or removed, by thirds of the point's last digits."""
-    for path in sorted(case.folder.glob(f"in/{case.work.source}")):
-        way = int(case.point * 997) % 3
-        if path.is_dir():
-            path = sorted(path.rglob("*.*"))[0]
-        if way == 0:
-            other = path.with_name(f"other-{path.name}")
-            if not other.exists():
-                shutil.copyfile(path, other)
-            other.replace(path)
-        elif way == 1:
-            os.truncate(path, path.stat().st_size // 2)
-        else:
-            path.unlink()
-        return
-
-
-@contextlib.contextmanager
-def _clock_set_back(case: Case) -> Iterator[None]:
-    """Every look at the clock is an hour before the last one, and files are from tomorrow."""
-    began, looks = time.time(), iter(range(1, sys.maxsize))
-    time.time = lambda: began - 3600.0 * next(looks)
-    time.time_ns = lambda: int(time.time() * 1e9)
-    yield
-
-
-def _from_tomorrow(case: Case) -> None:
-    for path in case.folder.glob("in/**/*"):
-        os.utime(path, (time.time() + 86400,) * 2)
-
-
-@contextlib.contextmanager
-def _small_files(case: Case) -> Iterator[None]:
-    """A write past a number of bytes fails, as on a full disk; also in temporary folders."""
-    most = int(case.point * case.work.largest)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-    yield
-
-
-def _full_disk(case: Case) -> None:
-    """The output's folder is a disk of a few pages, fewer than the result takes."""
-    pages = 3 + int(case.point * (case.work.written // 4096))
-    command = (
-        "mount",
-        "-t",
-        "tmpfs",
-        "-o",
-        f"size={pages * 4}k",
-        "tmpfs",
-        str(case.folder / "out"),
-    )
-    subprocess.run(command, check=True, capture_output=True)
-    (case.folder / "out" / PRECIOUS).write_bytes(b"mine")
-
-
-@contextlib.contextmanager
-def _little_memory(case: Case) -> Iterator[None]:
-    """Address space for the job, some or none."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    most = pages * resource.getpagesize() + int(case.point**2 * _GROUND)
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (most, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_AS, before)
-
-
-@contextlib.contextmanager
-def _read_only(case: Case) -> Iterator[None]:
-    """Nothing may be written to the output's folder; root may everywhere, and forgoes it."""
-    (case.folder / "out").chmod(0o555)
-    if os.geteuid() == 0:
-        header, none = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
-        assert ctypes.CDLL(None).capset(header, none) == 0
-    try:
-        yield
-    finally:
-        (case.folder / "out").chmod(0o755)
-
-
-def _no_model(case: Case) -> None:
-    shutil.rmtree(case.folder / "in" / case.work.model)
-
-
-def _damaged_model(case: Case) -> None:
-    """A byte of one of its files is another one, or the file is cut."""
-    files = sorted(p for p in (case.folder / "in" / case.work.model).rglob("*") if p.is_file())
-    path = files[int(case.point * len(files))]
-    data = bytearray(path.read_bytes())
-    place = int(case.point * 7919) % len(data)
-    if int(case.point * 997) % 2:
-        data[place] ^= 1 << place % 8
-    else:
-        del data[place:]
-    path.write_bytes(data)
-
-
-def _odd_name(case: Case) -> None:
-    name = NAMES[int(case.point * len(NAMES))]
-    case.work = case.work.named(name, case.folder / "in")
-
-
-FAULTS: dict[str, Fault] = {
-    "kill": Fault(at=_kill, lost=True),
-    "cancel": Fault(at=_cancel_job),
-    "SIGTERM": Fault(at=_terminate),
-    "full disk": Fault(before=_full_disk, needs="mount"),
-    "file too large": Fault(within=_small_files, needs="output"),
-    "read-only folder": Fault(within=_read_only, needs="output"),
-    "missing model": Fault(before=_no_model, needs="model", touches=True),
-    "damaged model": Fault(before=_damaged_model, needs="model", touches=True),
-    "little memory": Fault(within=_little_memory, lost=True),
-    "output taken": Fault(at=_taken, lasting=True, needs="output"),
-    "source changed": Fault(at=_changed, needs="source", touches=True),
-    "odd name": Fault(before=_odd_name, needs="source"),
-    "clock set back": Fault(before=_from_tomorrow, within=_clock_set_back),
-    "output's disk gone": Fault(
-        at=_gone("out", errno.ESTALE), lasting=True, lost=True, needs="output"
-    ),
-    "source's disk gone": Fault(at=_gone("in", errno.ESTALE), lasting=True, needs="source"),
-    "an error of the disk": Fault(at=_gone("out", errno.EIO), lost=True, needs="output"),
-}
-
-
-def applies(job: str, fault: str) -> bool:
-    """Whether a job has what the fault is about."""
-    work, needs = JOBS[job], FAULTS[fault].needs
-    has = {"model": work.model, "output": work.output, "source": work.source, "mount": work.output}
-    return bool(has.get(needs, True))
+    def close(self) -> None:
+        """End it."""
+        self._process.communicate()
 
 
 class Stage:
@@ -393,7 +207,7 @@ class Stage:
             wrong.append("the sources are not as before")
         if (folder / "out" / PRECIOUS).read_bytes() != b"mine":
             wrong.append("a file of the user is not as before")
-        taken = folder / _TAKEN
+        taken = folder / TAKEN
         if taken.exists() and (folder / taken.read_text("utf-8")).read_bytes() != FOREIGN:
             wrong.append("what another program wrote was overwritten")
         wrong += self._partial(case, said, expected)
@@ -493,7 +307,7 @@ def _run(case: Case, fault: Fault) -> dict[str, Any]:
         try:
             with device_errors(), cancel_on_interrupt() as asked:
                 spec = JobSpec(case.work.kind, case.work.params_in(folder))
-                run_job(spec, listen, lambda: _cancel.is_set() or asked.is_set())
+                run_job(spec, listen, lambda: cancel.is_set() or asked.is_set())
         except BaseException as error:  # noqa: BLE001 - judged by its kind
             is_on = False
             said = _as_said(error)
@@ -576,7 +390,8 @@ def _signatures(folder: Path) -> dict[str, str]:
         name = _RANDOM.sub("…", path.relative_to(folder).as_posix())
         found.setdefault(name, []).append(_signature(plain))
         plain.unlink()
-    return {name: ", ".join(sorted(values)) for name, values in found.items()}
+    # A set: a second export lays a second series beside the first.
+    return {name: ", ".join(sorted(set(values))) for name, values in found.items()}
 
 
 def _signature(path: Path) -> str:
@@ -630,25 +445,13 @@ def _small_demo() -> None:
 
 
 def main() -> None:
-    """Serve requests, or go through all of them."""
+    """Answer requests until there are no more."""
     torch.set_num_threads(1)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    folder = Path(sys.argv[1]).resolve()
-    stage = Stage(folder)
-    if len(sys.argv) == 2:
-        for line in sys.stdin:
-            asked = json.loads(line)
-            print(json.dumps(stage.run(asked["job"], asked["fault"], asked["point"])), flush=True)
-        return
-    counts: Counter[str] = Counter()
-    for job in sys.argv[3:] or JOBS:
-        for fault in filter(lambda fault: applies(job, fault), FAULTS):
-            for number in range(int(sys.argv[2])):
-                point = (number + 0.5) / int(sys.argv[2])
-                row = stage.run(job, fault, point)
-                counts[row["outcome"]] += 1
-                print(json.dumps(row), flush=True)
-    print(counts, file=sys.stderr)
+    stage = Stage(Path(sys.argv[1]).resolve())
+    for line in sys.stdin:
+        asked = json.loads(line)
+        print(json.dumps(stage.run(asked["job"], asked["fault"], asked["point"])), flush=True)
 
 
 if __name__ == "__main__":
