@@ -123,6 +123,7 @@ _COLORS = {
     "k-centre": "#c8a2ff",
     "public": "#e8762c",
     "prior": "#ffd58a",
+    "statistics": "#eef04a",
     "dc-noise": "#7a5c3a",
     "dc-real": "#d95f8a",
     "dm": "#58c28a",

@@ -15,7 +15,16 @@ from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.jobs.kinds.compare import CompareParams, run_compare
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg import comparison_arms, comparison_report
-from MedEnhanceLib.spg.comparison import CompareConfig, Row, RowStore, cells, measure, small_budgets
+from MedEnhanceLib.spg.comparison import (
+    ARMS,
+    FULL,
+    CompareConfig,
+    Row,
+    RowStore,
+    cells,
+    measure,
+    small_budgets,
+)
 from MedEnhanceLib.spg.comparison_arms import Budget, Material, gather
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.restorer import RestorerConfig
@@ -240,3 +249,7 @@ def test_the_job_writes_tables_curve_and_page(people: Path, tmp_path: Path) -> N
         assert rows == manifest["results"]["rows"]
     with pytest.raises(OutputError, match="other options"):
         run_compare(replace(params, steps=2), Monitor())
+
+
+def test_every_arm_is_drawn() -> None:
+    assert set(comparison_report._COLORS) == set(ARMS) - {FULL}
