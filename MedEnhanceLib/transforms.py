@@ -15,18 +15,21 @@ normalizes: noise is measured on the grid and in the units of the scanner.
 
 from __future__ import annotations
 
+import inspect
 import tempfile
 from abc import abstractmethod
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 
 from MedEnhanceLib import api
+from MedEnhanceLib.core.options import did_you_mean
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import ConfigError, InputError
 
 __all__ = ["Compressed", "Degraded", "Enhanced", "Saved", "Segmented"]
 
@@ -59,6 +62,11 @@ class _OfVolumes(MapTransform):  # type: ignore[misc]
         found = dict(data)
         for key in self.key_iterator(found):
             tensor = found[key]
+            if isinstance(tensor, str | Path):
+                raise InputError(
+                    f"{key} is a path, and no image",
+                    f'Put LoadImaged("{key}", ensure_channel_first=True) before.',
+                )
             made = self._made(Volume.from_metatensor(tensor, modality=self.modality))
             image = made.to_metatensor()
             image.meta = {**tensor.meta, **image.meta}
@@ -75,7 +83,11 @@ class Enhanced(_OfVolumes):
         modality: "CT", "MR" …; None: guessed from the values, with a warning.
         allow_missing_keys: leave out keys that are not there.
         options: of `me.enhance`, such as model, strength or device.
+    Raises:
+        ConfigError: an option that there is not.
     """
+
+    _CALL: ClassVar[Callable[..., Any]] = api.enhance
 
     def __init__(
         self,
@@ -87,6 +99,13 @@ class Enhanced(_OfVolumes):
     ) -> None:
         super().__init__(keys, modality=modality, allow_missing_keys=allow_missing_keys)
         self.options = options
+        # Here and not at the first volume, which may be hours away.
+        known = inspect.signature(self._CALL).parameters
+        for name in options:
+            if name not in known:
+                raise ConfigError(
+                    f"{type(self).__name__} has no option {name}", did_you_mean(name, [*known])
+                )
 
     def _made(self, volume: Volume) -> Volume:
         return api.enhance(volume, **self.options).volume
@@ -94,6 +113,8 @@ class Enhanced(_OfVolumes):
 
 class Segmented(Enhanced):
     """`me.segment` of each image: labels in its place. Its options are those of `me.segment`."""
+
+    _CALL = api.segment
 
     def _made(self, volume: Volume) -> Volume:
         return api.segment(volume, **self.options).volume
@@ -104,6 +125,8 @@ class Compressed(Enhanced):
 
     Its options are those of `me.compress`: lossless, max_error, ratio.
     """
+
+    _CALL = api.compress
 
     def _made(self, volume: Volume) -> Volume:
         with tempfile.TemporaryDirectory(prefix="medenhance-") as folder:

@@ -72,7 +72,8 @@ With `medenhance` and MONAI installed, in this folder:
     python -m monai.bundle run --config_file configs/inference.json --bundle_root . \\
         --dataset_dir SCANS --output_dir RESULTS
 
-SCANS holds .nii or .nii.gz. `preprocessing` of the configuration is a Compose for programs.
+SCANS holds .nii or .nii.gz; both are absolute paths. What is written has the type that MONAI's
+LoadImaged gives, float32. `preprocessing` of the configuration is a Compose for programs.
 """
 
 
@@ -110,7 +111,7 @@ def _inference(bundle: Bundle) -> dict[str, Any]:
             "data": "$[{'image': path} for path in @datalist]",
             "transform": "@preprocessing",
         },
-        "run": ["$len(list(@dataset))"],
+        "run": ["$print(len(list(@dataset)), 'volumes of', @dataset_dir, '->', @output_dir)"],
     }
 
 

@@ -33,7 +33,7 @@ KINDS = ("enhancer", RESTORER, SLICES, "head", CODEC)
 #: Of all files of a model.
 MOST_BYTES, MOST_FILES = 1 << 30, 1000
 _REQUIRED = ("name", "kind", "modality", "version", "description", "licence", "files")
-_IMPORT_AGAIN = "Import the model again."
+_IMPORT_AGAIN = "Correct it in its metadata.json, or ask who made the model."
 #: Of a JSON file: bytes, objects and lists within each other, and what a number may be.
 _MOST_JSON, _DEEPEST, _LARGEST = 16 << 20, 32, 1 << 63
 #: Signs of texts that are shown in one line, and of the name, which becomes that of a folder.

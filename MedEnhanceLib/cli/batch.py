@@ -84,8 +84,9 @@ def _declare(parser: Parser, task: str) -> None:
         parser.add_argument(
             "--participant-label",
             nargs="+",
+            action="extend",
             metavar="LABEL",
-            help="with --bids: these subjects alone (01 or sub-01)",
+            help="with --bids: these subjects alone (01 or sub-01), separated by blanks",
         )
         parser.add_argument(
             "--nnunet",
@@ -129,6 +130,8 @@ def run(args: argparse.Namespace) -> int:
     layout = layout_of(args)
     if layout is not None:
         out, items = layout.out, layout.items()
+        for note in layout.notes:
+            args.console.note(f"warning: {note}")
         if layout.modality:
             stated.setdefault("modality", layout.modality)
     else:
@@ -156,7 +159,8 @@ def run(args: argparse.Namespace) -> int:
     with args.console.listening(), cancel_on_interrupt() as cancel:
         _runner(args, len(todo))(work, starting, finished, cancel)
     table = ledger.write_table(items)
-    return _report(args, items, len(items) - len(todo), ledger.rows, table, cancel.is_set())
+    rows = [row for row in map(ledger.row_of, items) if row is not None]
+    return _report(args, len(items), len(items) - len(todo), rows, table, cancel.is_set())
 
 
 def _gathered(args: argparse.Namespace) -> tuple[Path, list[Item]]:
@@ -225,7 +229,8 @@ def _make(folder: Path) -> None:
 def _progress(ledger: Any, todo: Sequence[Item], item: Item) -> Any:
     from MedEnhanceLib.runtime.progress import Event
 
-    ended = sum(ledger.rows.get(each.name, {}).get("status") in ("done", "failed") for each in todo)
+    rows = [ledger.row_of(each) or {} for each in todo]
+    ended = sum(row.get("status") in ("done", "failed") for row in rows)
     stage = f"{ended} of {len(todo)}, {item.source.name}"
     return Event("progress", {"fraction": ended / len(todo), "stage": stage, "eta_s": None})
 
@@ -237,34 +242,33 @@ def _short(source: str) -> str:
 
 def _report(
     args: argparse.Namespace,
-    items: Sequence[Item],
+    total: int,
     skipped: int,
-    rows: Mapping[str, Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
     table: Path,
     was_cancelled: bool,
 ) -> int:
-    ours = [rows[item.name] for item in items if item.name in rows]
-    done = sum(row["status"] == "done" for row in ours)
-    failed = [row for row in ours if row["status"] == "failed"]
+    done = sum(row["status"] == "done" for row in rows)
+    failed = [row for row in rows if row["status"] == "failed"]
     fields = {
-        "total": len(items),
+        "total": total,
         "done": done,
         "already_done": skipped,
         "failed": len(failed),
         "table": str(table),
-        "rows": ours,
+        "rows": list(rows),
     }
     if failed and not args.console.as_json:
         names = [(_short(str(row["source"])), str(row["message"])) for row in failed]
         args.console.note(columns(("failed", "why"), names, left=2))
     again = "Run the same command again to go on: what is done is left out."
     if was_cancelled:
-        error: MedEnhanceError = Cancelled(f"cancelled; {done} of {len(items)} are done", again)
+        error: MedEnhanceError = Cancelled(f"cancelled; {done} of {total} are done", again)
         return int(args.console.fail(error, None, fields))
     if failed:
-        error = MedEnhanceError(f"{len(failed)} of {len(items)} failed; see {table}", again)
+        error = MedEnhanceError(f"{len(failed)} of {total} failed; see {table}", again)
         return int(args.console.fail(error, None, fields))
-    text = f"{done} of {len(items)} done, {skipped} of them before; see {table}"
+    text = f"{done} of {total} done, {skipped} of them before; see {table}"
     return int(args.console.done(fields, text))
 
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.cli.batch_items import Item
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY
-from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 
 _DESCRIPTION = "dataset_description.json"
 #: Anatomical images with a gray value at each voxel, by the suffix of their names.
@@ -26,8 +26,10 @@ _ANATOMY = re.compile(
     r"(?P<entities>sub-[0-9A-Za-z+]+(?:_[a-z]+-[0-9A-Za-z+]+)*)"
     rf"_(?P<suffix>{'|'.join(_IMAGES)})(?P<ending>\.nii(?:\.gz)?)"
 )
-#: Parts of complex images other than the magnitude hold no intensities.
-_NO_MAGNITUDE = re.compile(r"_part-(phase|real|imag)(_|$)")
+#: What the head that ships learned from.
+_OF_OUR_HEAD = ("T1w",)
+#: Parts of complex images other than the magnitude hold no intensities; desc- is what was derived.
+_NO_IMAGE = re.compile(r"_(part-(phase|real|imag)|desc-[0-9A-Za-z+]+)(_|$)")
 _CASE = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})(?P<ending>\.nii\.gz|\.nrrd|\.mha)")
 _VERSION = "1.9.0"
 #: What BIDS does not know lies beside what it knows.
@@ -39,6 +41,8 @@ class Layout(Protocol):
 
     modality: str
     out: Path
+    #: What a user should know before the work begins; there after `items`.
+    notes: list[str]
 
     def items(self) -> list[Item]:
         """Every volume, and where its result goes."""
@@ -74,7 +78,9 @@ def layout_of(args: Any) -> Layout | None:
     if not root.is_dir():
         raise InputError(f"{root} is no folder", f"Name the folder for --{named[0]}.")
     if named == ["bids"]:
-        return Bids(root, args.out, args.job, args.participant_label or ())
+        is_ours = args.job == "segment" and not (args.model or args.segmenter)
+        wanted = args.participant_label or ()
+        return Bids(root, args.out, args.job, wanted, _OF_OUR_HEAD if is_ours else _IMAGES)
     return NnUnet(root, args.out, args.job)
 
 
@@ -83,20 +89,37 @@ class Bids:
 
     modality = "MR"
 
-    def __init__(self, root: Path, out: str | None, task: str, participants: Sequence[str]) -> None:
-        self.root, self._task = root, task
+    def __init__(
+        self,
+        root: Path,
+        out: str | None,
+        task: str,
+        participants: Sequence[str],
+        suffixes: Sequence[str] = _IMAGES,
+    ) -> None:
+        self.root, self._task, self._suffixes = root, task, suffixes
+        self.notes: list[str] = []
         self.out = Path(out) if out else root / "derivatives" / "medenhance"
+        inside = self.out.resolve().is_relative_to(root.resolve())
+        if inside and not self.out.resolve().is_relative_to((root / "derivatives").resolve()):
+            raise OutputError(
+                f"{self.out} lies in the raw dataset",
+                f"Leave --out out, or name a folder in {root / 'derivatives'} or elsewhere.",
+            )
+        self._left_out = 0
         self._wanted = [f"sub-{name.removeprefix('sub-')}" for name in participants]
         description = _read(root / _DESCRIPTION)
         if description is None:
             raise InputError(
                 f"{root} is no BIDS dataset: it has no readable {_DESCRIPTION}",
-                "Name its top folder, or leave --bids out.",
+                "Name its top folder. If this is it, write the file there: "
+                '{"Name": "…", "BIDSVersion": "1.9.0"}',
             )
         if description.get("DatasetType", "raw") != "raw":
             raise InputError(
                 f"{root} is a {description['DatasetType']} dataset",
-                "Name the raw dataset: derivatives are not processed again.",
+                "Name the raw dataset; or leave --bids out, and name --out: then its images are "
+                "taken as those of any folder.",
             )
         self._name = str(description.get("Name") or root.name)
 
@@ -106,9 +129,22 @@ class Bids:
         missing = [name for name in self._wanted if name not in here]
         if missing:
             raise InputError(
-                f"{self.root} has no {', '.join(missing)}", f"There are: {', '.join(here)}."
+                f"{self.root} has no {', '.join(missing)}",
+                f"There are: {', '.join(here)}. Separate several by blanks.",
             )
         found = [item for name in self._wanted or here for item in self._of(self.root / name)]
+        if self._left_out:
+            self.notes.append(
+                f"{self._left_out} images are no {' and no '.join(self._suffixes)}, which our "
+                "model learned from alone: they are left out (--model NAME takes all)"
+            )
+        unsaid = [
+            one for one in found if "SkullStripped" not in (_read(_sidecar(one.source)) or {})
+        ]
+        if unsaid and self._task != "segment":
+            self.notes.append(
+                f"the sidecars of {len(unsaid)} images do not say SkullStripped: false is written"
+            )
         if not found:
             raise InputError(
                 f"{self.root}: no anatomical images",
@@ -120,7 +156,10 @@ class Bids:
         folders = [subject / "anat", *sorted(subject.glob("ses-*/anat"))]
         for path in (path for folder in folders for path in sorted(folder.glob("*.nii*"))):
             parts = _ANATOMY.fullmatch(path.name)
-            if parts is None or _NO_MAGNITUDE.search(parts["entities"]):
+            if parts is None or _NO_IMAGE.search(parts["entities"]):
+                continue
+            if parts["suffix"] not in self._suffixes:
+                self._left_out += 1
                 continue
             # The entity desc comes last; two contrasts of a subject keep their labels apart.
             name = (
@@ -188,6 +227,7 @@ class NnUnet:
         if not out:
             raise ConfigError("--nnunet needs --out", "Name the folder of the results.")
         self.root, self.out, self._task = root, Path(out), task
+        self.notes: list[str] = []
 
     def items(self) -> list[Item]:
         """The first channel of every case; labels lose the channel from their names.

@@ -28,7 +28,9 @@ _FIRST_COLUMNS = ("source", "output", "status", "seconds", "code", "message", "h
 
 
 class Ledger:
-    """batch.jsonl in the folder of the results; the last row of a source counts.
+    """batch.jsonl in the folder of the results; the last row of a source and its result counts.
+
+    Several commands may share the folder, as those for one dataset of BIDS do.
 
     status of a row: started, done, failed or cancelled. A row belongs to a key: the source with
     its size and time, and the options; with other options the work is done again.
@@ -37,14 +39,18 @@ class Ledger:
     def __init__(self, out: Path) -> None:
         """Read what an earlier run left; a line that was cut off by a crash is left out."""
         self.path, self._table = out / ROWS, out / TABLE
-        self.rows: dict[str, dict[str, Any]] = {}
+        self._rows: dict[tuple[str, str], dict[str, Any]] = {}
         if self.path.exists():
             for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
                 self._take(line)
 
+    def row_of(self, item: Item) -> dict[str, Any] | None:
+        """The last row of an item, None before the first."""
+        return self._rows.get((item.name, item.output.name))
+
     def is_finished(self, item: Item, options: Mapping[str, Any]) -> bool:
         """Whether this work was done, and its result is still there."""
-        row = self.rows.get(item.name)
+        row = self.row_of(item)
         return (
             row is not None
             and row.get("status") == "done"
@@ -54,7 +60,7 @@ class Ledger:
 
     def is_ours(self, item: Item) -> bool:
         """Whether a result that lies there comes from an earlier run that did not finish it."""
-        row = self.rows.get(item.name)
+        row = self.row_of(item)
         return row is not None and row.get("output") == str(item.output)
 
     def add(self, item: Item, options: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
@@ -68,7 +74,7 @@ class Ledger:
                 **fields,
             }
         )
-        self.rows[item.name] = row
+        self._rows[item.name, item.output.name] = row
         try:
             with self.path.open("a+b") as stream:
                 stream.write(_line_start(stream) + json.dumps(row).encode("ascii") + b"\n")
@@ -80,10 +86,11 @@ class Ledger:
             ) from cause
 
     def write_table(self, items: Sequence[Item]) -> Path:
-        """batch.csv: the rows of these items, a column for each figure; patients first."""
+        """batch.csv: a column for each figure, patients first; these items, then earlier ones."""
         from MedEnhanceLib.io.atomic import atomic_write
 
-        rows = [self.rows[item.name] for item in items if item.name in self.rows]
+        places = dict.fromkeys([*((one.name, one.output.name) for one in items), *self._rows])
+        rows = [self._rows[place] for place in places if place in self._rows]
         figures = [
             name
             for row in rows
@@ -108,7 +115,7 @@ class Ledger:
         except (ValueError, RecursionError):
             return
         if isinstance(row, dict) and isinstance(row.get("source"), str):
-            self.rows[row["source"]] = row
+            self._rows[row["source"], Path(str(row.get("output"))).name] = row
 
 
 def key_of(item: Item, options: Mapping[str, Any]) -> str:

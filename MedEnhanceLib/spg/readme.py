@@ -11,7 +11,7 @@ from typing import Any
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY
 from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.spg.config import TAKEN_ON, TEMPLATE
-from MedEnhanceLib.spg.statistics import PROJECTED
+from MedEnhanceLib.spg.statistics import CLIPPED_FROM, PROJECTED
 
 METHOD = "SPG, structure-preserving personalised generation (arXiv 2511.13106)"
 BY_STATISTICS = "statistics of a cohort imposed on a public prior (after Heeger and Bergen, 1995)"
@@ -195,16 +195,22 @@ def _statistics_lines(manifest: Mapping[str, Any]) -> list[str]:
     statistics = manifest["statistics"]
     if manifest.get("privacy"):
         return [
-            f"- What is the patients' in them are {PROJECTED} numbers, each a sum over "
+            f"- All that comes from the patients are {PROJECTED} numbers, each a sum over "
             f"{statistics['patients']} patients with noise: how far brightness, contrast and skew "
             "of intensities, and the strength of detail, are from the prior's. The quantiles in "
             "manifest.json were rebuilt from them and the prior alone.",
         ]
     numbers = len(statistics["intensities"]) + sum(map(len, statistics["bands"]))
+    few = (
+        " With so few patients the lowest and highest values among them are in the means, too."
+        if statistics["patients"] < CLIPPED_FROM
+        else ""
+    )
     return [
-        f"- What is the patients' in them are {numbers} numbers, each a mean over "
+        f"- All that comes from the patients are {numbers} numbers, each a mean over "
         f"{statistics['patients']} patients: quantiles of intensity, and of four bands of detail. "
-        "They stand in manifest.json. No gradient and no image of a patient was used otherwise.",
+        "They stand in manifest.json. No gradient and no image of a patient was used otherwise."
+        + few,
     ]
 
 

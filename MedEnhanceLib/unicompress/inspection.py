@@ -133,7 +133,8 @@ def _recover(path: Path, monitor: Monitor, threads: int) -> tuple[Volume, Recove
                 f" damaged; the first: {lost[0].reason}",
                 _NOTHING_LEFT,
             )
-        spare = attend(container.spare_damage, monitor)
+        # Beside lost blocks it would say that no voxel lies in the damage.
+        spare = "" if lost else attend(container.spare_damage, monitor)
         report = RecoverReport(
             blocks=len(header.grid),
             lost=tuple(lost),

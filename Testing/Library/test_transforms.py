@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,8 @@ from monai.transforms import Compose, Flipd
 
 from MedEnhanceLib import api
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.transforms import Compressed, Degraded, Enhanced
+from MedEnhanceLib.errors import ConfigError, InputError, OutputError
+from MedEnhanceLib.transforms import Compressed, Degraded, Enhanced, Saved
 
 
 @pytest.fixture
@@ -74,3 +75,19 @@ def test_missing_keys_and_several_channels_are_refused(image: MetaTensor) -> Non
     two = MetaTensor(torch.cat([image.as_tensor()] * 2), affine=image.affine)
     with pytest.raises(InputError, match="one channel"):
         Compressed("image", lossless=True)({"image": two})
+
+
+def test_what_cannot_work_is_said_before_the_first_volume() -> None:
+    with pytest.raises(ConfigError, match="Enhanced has no option strenght") as error:
+        Enhanced("image", strenght=0.5)
+    assert "strength" in error.value.hint
+    with pytest.raises(InputError, match="image is a path") as missing:
+        Compressed("image", lossless=True)({"image": "scan.nii.gz"})
+    assert "LoadImaged" in missing.value.hint
+
+
+def test_a_result_is_saved_beside_its_source_s_name(image: MetaTensor, tmp_path: Path) -> None:
+    Saved("image", str(tmp_path / "out"), postfix="_x")({"image": image})
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["scan_x.nii.gz"]
+    with pytest.raises(OutputError):
+        Saved("image", str(tmp_path / "out"), postfix="_x")({"image": image})

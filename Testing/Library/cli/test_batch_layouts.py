@@ -76,6 +76,33 @@ class TestBids:
         assert rows[1].split("\t")[1] == "gray matter"
         assert not (bids / "derivatives/medenhance/sub-02").exists()
 
+    def test_both_commands_go_on_in_one_dataset(self, run: Callable, bids: Path) -> None:
+        one = ("--bids", "--participant-label", "01")
+        assert run("batch", "enhance", bids, *one).status == 0
+        assert run("batch", "segment", bids, "--bids", "--model", "brain").status == 0
+        again = run("batch", "enhance", bids, "--bids")
+        assert (again.status, "2 of them before" in again.out) == (0, True)
+        table = (bids / "derivatives/medenhance/batch.csv").read_text(encoding="utf-8")
+        assert len(table.splitlines()) == 1 + 3 + 3
+        assert "gray matter ml" in table
+
+    def test_our_head_takes_what_it_learned_from(self, run: Callable, bids: Path) -> None:
+        ran = run("batch", "segment", bids, "--bids")
+        assert "2 of 2 done" in ran.out
+        assert "1 images are no T1w" in ran.err
+
+    def test_what_is_derived_stays_out_of_the_raw_dataset(self, run: Callable, bids: Path) -> None:
+        before = under(bids)
+        ran = run("batch", "enhance", bids, "--bids", "--out", bids / "sub-01")
+        assert (ran.status, "lies in the raw dataset" in ran.err) == (1, True)
+        assert under(bids) == before
+        copied = bids / "sub-01/anat/sub-01_desc-enhanced_T1w.nii.gz"
+        copied.write_bytes((bids / "sub-01/anat/sub-01_T1w.nii.gz").read_bytes())
+        twice = ("--participant-label", "01", "--participant-label", "sub-02")
+        ran = run("batch", "enhance", bids, "--bids", *twice)
+        assert "3 of 3 done" in ran.out
+        assert "do not say SkullStripped" in ran.err
+
     def test_what_is_no_raw_dataset_is_refused(
         self, run: Callable, bids: Path, tmp_path: Path
     ) -> None:

@@ -122,6 +122,7 @@ def test_a_set_by_statistics_is_a_set_like_any_other(made: Path) -> None:
     assert not np.array_equal(result.images, prior)
     page = (made / "README.md").read_text(encoding="utf-8")
     assert "101 numbers" in page
+    assert ("lowest and highest" in page) == (result.manifest["patients"] < 5)
     assert "matched" not in page
 
 

@@ -66,6 +66,7 @@ def test_a_damaged_chunk_costs_its_block_only(file: Path, scan: Volume) -> None:
     damage(file, chunk.offset)
     volume, report = recover(file)
     (lost,) = report.lost
+    assert not any("whole" in note for note in report.notes)
     assert (lost.block, report.proved) == (10, False)
     assert f"chunk 10 at byte {chunk.offset}" in lost.reason
     assert volume.history[-1].startswith("DERIVED: recovered without 1 of 27 damaged blocks")
