@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.bundles import Bundle, open_bundle_for
@@ -94,6 +95,9 @@ def _with_segmenter(volume: Volume, config: SegmentConfig, monitor: Monitor) -> 
         raise ConfigError(
             f"model {config.model} and segmenter {config.segmenter}", "Name one of them."
         )
+    path = Path(config.segmenter)
+    if not path.exists() and (path.suffix or len(path.parts) > 1):  # else the name of a head
+        raise ModelError(f"{path}: there is no such file", "Check the path of the segmenter.")
     attend(partial(require, "torch", purpose="Segmenting a volume"), monitor)
     from MedEnhanceLib.gradprom import infer
 
