@@ -279,7 +279,7 @@ class WithPresets(Options):
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]]
 
     @classmethod
-    def preset(cls, name: str, **fields: Any) -> Self:
+    def preset(cls, name: str, /, **fields: Any) -> Self:
         """One of PRESETS, with what the fields say otherwise."""
         return cls.from_json({"preset": name, **fields})
 

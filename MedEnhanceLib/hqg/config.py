@@ -332,7 +332,7 @@ class TrainConfig(WithPresets):
         )
 
     @classmethod
-    def preset(cls, name: str, modality: str = "MR", **fields: Any) -> TrainConfig:
+    def preset(cls, name: str, /, modality: str = "MR", **fields: Any) -> TrainConfig:
         """One of PRESETS for a modality, with what the fields say otherwise."""
         return cls.from_json({"preset": name, "modality": modality, **fields})
 

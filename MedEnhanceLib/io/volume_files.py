@@ -44,7 +44,7 @@ _KINDS = {"OT": "neither CT nor MR"}
 #: mm; no scanner leaves as much between slices, but µm that are taken for mm do.
 _FARTHEST_MM = 100.0
 _MAY_BE_CT = (
-    ". A CT whose values were rescaled looks so too: --modality CT; but they are no HU any more, "
+    ". A CT whose values were rescaled looks so too (--modality CT), but they are no HU any more, "
     "which models for CT need"
 )
 _NO_HU = (
