@@ -7,6 +7,7 @@ as the command line, to answer questions that a batch does not ask.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -100,8 +101,8 @@ class Bids:
         self.root, self._task, self._suffixes = root, task, suffixes
         self.notes: list[str] = []
         self.out = Path(out) if out else root / "derivatives" / "medenhance"
-        inside = self.out.resolve().is_relative_to(root.resolve())
-        if inside and not self.out.resolve().is_relative_to((root / "derivatives").resolve()):
+        self._is_inside = self.out.resolve().is_relative_to((root / "derivatives").resolve())
+        if not self._is_inside and self.out.resolve().is_relative_to(root.resolve()):
             raise OutputError(
                 f"{self.out} lies in the raw dataset",
                 f"Leave --out out, or name a folder in {root / 'derivatives'} or elsewhere.",
@@ -172,8 +173,9 @@ class Bids:
 
     def begin(self) -> None:
         """The description of the derivative dataset, a page, and what validators leave out."""
-        inside = self.out.resolve().is_relative_to(self.root.resolve())
-        raw = "../.." if inside else self.root.resolve().as_uri()
+        raw = self.root.resolve().as_uri()
+        if self._is_inside:  # the dataset can be moved as a whole
+            raw = Path(os.path.relpath(self.root.resolve(), self.out.resolve())).as_posix()
         description = {
             "Name": f"{self._name}: derived by MedEnhance",
             "BIDSVersion": _VERSION,

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.bundles import Bundle, open_bundle_for
 from MedEnhanceLib.bundles.suitability import anatomy_warning
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError
+from MedEnhanceLib.gradprom import segmenter_spec
 from MedEnhanceLib.gradprom.config import (
     AdaptConfig,
     HeadConfig,
@@ -95,9 +95,7 @@ def _with_segmenter(volume: Volume, config: SegmentConfig, monitor: Monitor) -> 
         raise ConfigError(
             f"model {config.model} and segmenter {config.segmenter}", "Name one of them."
         )
-    path = Path(config.segmenter)
-    if not path.exists() and (path.suffix or len(path.parts) > 1):  # else the name of a head
-        raise ModelError(f"{path}: there is no such file", "Check the path of the segmenter.")
+    segmenter_spec.refuse_missing(config.segmenter)  # before seconds go into importing torch
     attend(partial(require, "torch", purpose="Segmenting a volume"), monitor)
     from MedEnhanceLib.gradprom import infer
 

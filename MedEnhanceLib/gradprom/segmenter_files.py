@@ -9,7 +9,6 @@ import hashlib
 import inspect
 import io
 import json
-import os
 import pickle
 import warnings
 import zipfile
@@ -27,7 +26,12 @@ from MedEnhanceLib.bundles.store import folder_of, open_bundle
 from MedEnhanceLib.core.options import did_you_mean
 from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.gradprom.monai_bundle import Config, read_network, read_spec
-from MedEnhanceLib.gradprom.segmenter_spec import Intensity, NetworkSpec, SegmenterSpec
+from MedEnhanceLib.gradprom.segmenter_spec import (
+    Intensity,
+    NetworkSpec,
+    SegmenterSpec,
+    refuse_missing,
+)
 from MedEnhanceLib.nets.slices import GRID
 from MedEnhanceLib.runtime.dependencies import require
 
@@ -89,8 +93,7 @@ def find(source: str | Path | nn.Module, spec: SegmenterSpec | None, *, trust: b
         return _of_folder(path, spec, trust=trust)
     if path.is_file():
         return _of_file(path, spec or _spec_beside(path), trust=trust)
-    if os.sep in str(source) or path.suffix:
-        raise ModelError(f"{source}: there is no such file", "Check the path of the segmenter.")
+    refuse_missing(source)
     return _of_head(str(source), spec)
 
 

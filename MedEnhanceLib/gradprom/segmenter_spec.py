@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
@@ -12,7 +14,7 @@ import numpy.typing as npt
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.options import About, Options, option
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.nets.intensity import Scaling
 
 #: MONAI's network classes that may be built: they run MONAI's code alone, on plain arguments.
@@ -302,6 +304,13 @@ def _is_orientation(text: str) -> bool:
         return True
     hits = [[letter in ends for ends in _ENDS] for letter in text]
     return len(text) == 3 and all(sum(column) == 1 for column in zip(*hits, strict=True))
+
+
+def refuse_missing(source: str | Path) -> None:
+    """Raise ModelError for the path of a segmenter that is not there; a head's name is no path."""
+    path = Path(source)
+    if (os.sep in str(source) or path.suffix) and not path.exists():
+        raise ModelError(f"{source}: there is no such file", "Check the path of the segmenter.")
 
 
 def spec_from(fields: Mapping[str, Any] | SegmenterSpec) -> SegmenterSpec:

@@ -139,7 +139,7 @@ def _row_of_statistics(prepared: Prepared, config: DistillConfig, *, quick: bool
     row = _row(BY_STATISTICS, prepared, config, images, attacks, made, owned=False)
     if not row["findings"]["canaries"]["alarm"]:
         return row
-    # Is it a leak, or the one audit in twenty that raises the alarm by chance? Other lesions tell.
+    # A leak, or the one audit in twenty that raises the alarm by chance? Other lesions decide.
     found = Audited(images, prepared.training, prepared.held_out, prior=prepared.public)
     level = row["findings"]["canaries"]["level"]
     again = [

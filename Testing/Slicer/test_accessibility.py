@@ -1,4 +1,4 @@
-"""Names for screen readers, the order of the tab key, and colors that all can tell apart."""
+"""Names for screen readers, the order of the tab key, and colors that everybody sees apart."""
 
 import itertools
 import xml.etree.ElementTree as ElementTree

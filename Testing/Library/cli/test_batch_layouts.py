@@ -59,6 +59,7 @@ class TestBids:
         assert {name: under(bids)[name] for name in before} == before
         description = loaded(out / "dataset_description.json")
         assert description["DatasetType"] == "derivative"
+        assert (out / description["DatasetLinks"]["raw"]).resolve() == bids.resolve()
         assert description["GeneratedBy"][0]["Name"] == "MedEnhance"
         sidecar = loaded(out / "sub-01/anat/sub-01_desc-enhanced_T1w.json")
         assert sidecar["Sources"] == ["bids:raw:sub-01/anat/sub-01_T1w.nii.gz"]

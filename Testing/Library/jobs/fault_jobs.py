@@ -14,7 +14,7 @@ from Library.conftest import write_series
 from Library.spg.conftest import phantom, write_cohort
 
 from MedEnhanceLib import io
-from MedEnhanceLib.bundles.store import METADATA
+from MedEnhanceLib.bundles.schema import METADATA
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.job import JOBS as KINDS
