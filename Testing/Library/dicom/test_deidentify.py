@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,14 @@ pytest.importorskip("dicomanonymizer")
 
 from MedEnhanceLib.io.deidentify import Deidentifier, Patients, deidentify  # noqa: E402
 from MedEnhanceLib.io.deidentify.patients import Person  # noqa: E402
-from MedEnhanceLib.io.deidentify.replacements import new_uid, shift_days, shifted  # noqa: E402
+from MedEnhanceLib.io.deidentify.replacements import (  # noqa: E402
+    decoded,
+    new_uid,
+    shift_days,
+    shifted,
+    stored_bytes,
+    vr_of,
+)
 from MedEnhanceLib.io.deidentify.rules import Action, table  # noqa: E402
 
 SECRET = bytes(range(32))
@@ -394,6 +402,27 @@ def test_dates_move_into_the_past_by_the_patients_days(day: Any, patient: str) -
 @given(st.text())
 def test_new_uids_are_valid(uid: str) -> None:
     assert pydicom.uid.UID(new_uid(SECRET, uid)).is_valid
+
+
+def test_a_stated_kind_counts_before_the_dictionarys() -> None:
+    element = pydicom.DataElement
+    assert vr_of(element(0x00091001, "LO", "x")) == "LO"
+    assert vr_of(element("PatientName", "LO", "x")) == "LO"
+    assert vr_of(element("PatientName", "UN", b"x")) == "PN"
+    unknown = pydicom.dataelem.RawDataElement(
+        pydicom.tag.Tag(0x00091001), None, 1, b"x", 0, True, True
+    )
+    assert vr_of(unknown) == "UN"
+
+
+def test_a_text_is_read_in_the_character_set_of_its_file() -> None:
+    dataset = image(SpecificCharacterSet="ISO_IR 144", InstitutionName="Больница")
+    stream = io.BytesIO()
+    dataset.save_as(stream, enforce_file_format=True)
+    stream.seek(0)
+    read = pydicom.dcmread(stream)
+    assert decoded(read, 0x00080080).value == "Больница"
+    assert stored_bytes(read.get_item(0x00080080)) == "Больница".encode("iso8859_5")
 
 
 def test_a_value_without_a_meaning_fits_its_kind() -> None:

@@ -177,9 +177,29 @@ def test_what_is_no_image_is_left_out_and_what_is_damaged_fails(
     assert ended["twice.dcm"] == ("left out", "the same object as 001.dcm")
     assert ended["us.dcm"][0] == "failed"
     assert "--allow-burned-in" in ended["us.dcm"][1]
-    text = json.dumps(report.to_json()) + report.to_text()
+    said = report.to_json()
+    assert said["profile"].startswith("PS3.15")
+    assert (said["written"], said["left_out"], said["failed"]) == (3, 2, 2)
+    assert {"1 left out: no DICOM file", "1 left out: the same object as 001.dcm"} <= set(
+        report.warnings()
+    )
+    text = json.dumps(said) + report.to_text()
     assert "Gruber" not in text
     assert "77441" not in text
+
+
+def test_a_dicomdir_is_known_by_its_meta_information(make_series: Make, tmp_path: Path) -> None:
+    folder = make_series(STORED, **WHO)
+    index = pydicom.Dataset()
+    index.FileSetID = "77441"
+    index.file_meta = pydicom.dataset.FileMetaDataset()
+    index.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.1.3.10"
+    index.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4"
+    index.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    index.save_as(folder / "index.dcm", enforce_file_format=True)
+    report = deidentify(folder, tmp_path / "out")
+    (found,) = (one for one in report.outcomes if Path(one.source).name == "index.dcm")
+    assert (found.status, found.reason.split()[1]) == ("left out", "DICOMDIR")
 
 
 def test_no_log_or_warning_holds_a_value(
@@ -373,6 +393,7 @@ def test_a_file_without_meta_information_is_written_in_its_own_encoding(
     deidentify(folder, tmp_path / "out")
     (found,) = outputs(tmp_path / "out").values()
     assert found.PatientName == "ANON-0001"
+    assert found.file_meta.MediaStorageSOPClassUID == found.SOPClassUID
     assert found.file_meta.TransferSyntaxUID.is_implicit_VR is implicit
     assert found.file_meta.TransferSyntaxUID.is_little_endian is little
     assert np.array_equal(found.pixel_array, pixels)

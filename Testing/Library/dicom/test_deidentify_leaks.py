@@ -78,8 +78,10 @@ def test_what_the_result_holds_on_purpose_is_no_leak() -> None:
     found = Identities()
     found.add("ANON-0001", "LO")
     found.add("Ignatius", "LO")
-    found.forget(["Patient Anon-0001"])
+    found.add("Berta", "PN")
+    found.forget(["Patient Anon-0001", "Berta"])
     assert not found.in_text("ANON-0001")
+    assert not found.in_text("Berta")
     assert found.in_text("IGNATIUS")
 
 
@@ -134,10 +136,12 @@ def test_an_attribute_holds_nothing_but_its_kind(vr: str, keyword: str, value: s
         pydicom.tag.Tag(keyword), vr, len(value), value.encode(), 0, False, True
     )
     dataset._dict[raw.tag] = raw
-    copied, _ = Deidentifier(SECRET, keep_intervals=True, keep_characteristics=True).dataset(
+    copied, changes = Deidentifier(SECRET, keep_intervals=True, keep_characteristics=True).dataset(
         dataset
     )
     assert value[-5:] not in str(copied.get(keyword) or "")
+    if vr in ("DS", "IS", "CS"):
+        assert "emptied: not what this attribute holds" in {change.action for change in changes}
 
 
 OURS = (
@@ -166,6 +170,11 @@ def test_our_own_images_say_afterwards_what_they_are() -> None:
     assert done.ContributionDescription == f"enhanced; {hashed}. {NOTICE}"
     assert BETTY not in str(copied)
     assert "reduced to fixed words" in {change.action for change in changes}
+
+
+def test_an_image_that_names_no_version_is_ours_too() -> None:
+    copied = clean(DerivationDescription=f"Enhanced by MedEnhance. {NOTICE}")
+    assert copied.DerivationDescription == f"Enhanced by MedEnhance. {NOTICE}"
 
 
 @pytest.mark.parametrize("text", [NOTICE[:-1], f"MedEnhance enhanced {BETTY}", "Derived by others"])

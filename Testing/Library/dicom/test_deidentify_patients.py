@@ -90,6 +90,13 @@ def test_umlauts_are_written_in_many_ways(one: str, other: str) -> None:
     assert patients.pseudonym(who(one, "", "7")) == patients.pseudonym(who(other, "", "7"))
 
 
+@pytest.mark.parametrize("other", ["Mueller^Berta", "Muller^Berta"])
+def test_one_word_in_common_is_enough_where_the_rest_agrees(other: str) -> None:
+    """As after a marriage, also where the word is spelled in another way."""
+    one, changed = who("Müller^Anna", "19700102", "7"), who(other, "19700102", "7")
+    assert _relation(one, changed) == "same"
+
+
 def test_warnings_hold_no_names() -> None:
     patients = Patients()
     for one in (ANNA, who("Huber^Anna", "19700102", "7"), who("Gruber^Anna", "19700102", "8"),
