@@ -172,3 +172,5 @@ def test_volume_keeps_geometry_of_its_own_by_default() -> None:
 def test_printing_a_volume_states_what_it_is_in_one_line() -> None:
     volume = Volume(np.zeros((2, 3, 4), np.int16), modality="CT", source="scan.nii.gz")
     assert repr(volume) == "<Volume 'scan.nii.gz': CT (2, 3, 4) int16, 1 × 1 × 1 mm>"
+    unnamed = dataclasses.replace(volume, source="")
+    assert repr(unnamed) == "<Volume: CT (2, 3, 4) int16, 1 × 1 × 1 mm>"

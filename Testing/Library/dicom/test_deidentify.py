@@ -29,9 +29,10 @@ from MedEnhanceLib.io.deidentify.replacements import (  # noqa: E402
     shift_days,
     shifted,
     stored_bytes,
+    texts,
     vr_of,
 )
-from MedEnhanceLib.io.deidentify.rules import Action, table  # noqa: E402
+from MedEnhanceLib.io.deidentify.rules import Action, Rule, table  # noqa: E402
 
 SECRET = bytes(range(32))
 NAME, ID, PLACE = "Planted^Ignatius", "PID-774411", "Saint Planter Clinic"
@@ -371,7 +372,9 @@ def test_the_table_is_recent_and_whole() -> None:
     found = table()
     assert found.edition >= "2026"
     assert len(found.tags) > 640
-    assert found.rule(0x00100010, "PN").action is Action.EMPTY
+    assert found.rule(0x00100010, "PN") == Rule(Action.EMPTY, "table")
+    assert found.rule(0x00091001, "LO") == Rule(Action.REMOVE, "private")
+    assert found.rule(0x00020010, "UI") == Rule(Action.REMOVE, "ours")
     assert found.rule(0x00080080, "LO").action is Action.FIT
     assert found.rule(0x0020000D, "UI").action is Action.UID
     assert found.rule(0x00081030, "LO").action is Action.REMOVE
@@ -409,6 +412,7 @@ def test_a_stated_kind_counts_before_the_dictionarys() -> None:
     assert vr_of(element(0x00091001, "LO", "x")) == "LO"
     assert vr_of(element("PatientName", "LO", "x")) == "LO"
     assert vr_of(element("PatientName", "UN", b"x")) == "PN"
+    assert texts(element(0x00091001, "OB", "é".encode("latin-1"))) == ["é"]
     unknown = pydicom.dataelem.RawDataElement(
         pydicom.tag.Tag(0x00091001), None, 1, b"x", 0, True, True
     )

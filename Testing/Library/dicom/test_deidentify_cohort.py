@@ -119,7 +119,19 @@ def test_the_mapping_is_for_its_owner_alone(
         deidentify(folder, tmp_path / "c", mapping=tmp_path / "c" / "secret.json")
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"format": "other"}', '{"secret": "zz"}', ""])
+_DAMAGED = json.dumps(
+    {
+        "format": "medenhance-deidentification",
+        "version": 1,
+        "secret": "00" * 32,
+        "patients": [{"pseudonym": 7}],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"format": "other"}', '{"secret": "zz"}', "", _DAMAGED]
+)
 def test_a_file_that_is_no_mapping_is_not_replaced(
     make_series: Make, tmp_path: Path, text: str
 ) -> None:
@@ -162,6 +174,7 @@ def test_what_is_no_image_is_left_out_and_what_is_damaged_fails(
     folder = make_series(STORED, **WHO)
     whole = (folder / "001.dcm").read_bytes()
     (folder / "damaged.dcm").write_bytes(whole[:-9].replace(b"1.2.3.1.3", b"1.2.3.1.9"))
+    (folder / "cut.dcm").write_bytes(whole[:200])
     (folder / "notes.txt").write_text("Gruber")
     shutil.copy(folder / "001.dcm", folder / "twice.dcm")
     us = pydicom.dcmread(folder / "001.dcm")
@@ -173,13 +186,14 @@ def test_what_is_no_image_is_left_out_and_what_is_damaged_fails(
     assert report.count("written") == 3
     assert ended["damaged.dcm"][0] == "failed"
     assert "bytes of pixels" in ended["damaged.dcm"][1]
+    assert ended["cut.dcm"][0] == "failed"
     assert ended["notes.txt"] == ("left out", "no DICOM file")
     assert ended["twice.dcm"] == ("left out", "the same object as 001.dcm")
     assert ended["us.dcm"][0] == "failed"
     assert "--allow-burned-in" in ended["us.dcm"][1]
     said = report.to_json()
     assert said["profile"].startswith("PS3.15")
-    assert (said["written"], said["left_out"], said["failed"]) == (3, 2, 2)
+    assert (said["written"], said["left_out"], said["failed"]) == (3, 2, 3)
     assert {"1 left out: no DICOM file", "1 left out: the same object as 001.dcm"} <= set(
         report.warnings()
     )

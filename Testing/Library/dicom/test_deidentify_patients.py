@@ -75,6 +75,13 @@ def test_without_numbers_and_studies_names_and_birth_dates_decide() -> None:
     assert _relation(anna, known("Alpha^Berta", "19700102", "8")) == ""
 
 
+def test_nameless_images_of_one_study_are_of_one_patient() -> None:
+    here = who("")
+    assert _relation(here, who("Gruber^Anna")) == "same"
+    assert _relation(here, who("", StudyInstanceUID="1.2.4")) == ""
+    assert _relation(who("Gruber^Anna"), who("Huber^Ina")) == ""
+
+
 def test_issuers_distinguish_equal_numbers() -> None:
     patients = Patients()
     here = who("Gruber^Anna", "", "7", IssuerOfPatientID="A")

@@ -240,7 +240,7 @@ def test_a_loaded_state_is_a_copy() -> None:
     ],
 )
 def test_a_wrong_choice_is_refused(options: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match="gate"):
+    with pytest.raises(ConfigError, match=f"the gate's {next(iter(options))}"):
         GradientGate(**options)
 
 
