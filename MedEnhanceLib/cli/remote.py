@@ -158,7 +158,7 @@ def listen(args: argparse.Namespace) -> int:
         signal.signal(number, lambda *_: stop.set())
     threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
     say(f"listening on {host}, port {port}, {'TLS' if has_tls else 'this machine alone'}")
-    while not stop.wait(1.0):  # on Windows a wait without end hears no signal
+    while not stop.wait(1.0):  # Windows interrupts no wait without an end
         pass
     server.stop()
     return Cancelled.exit_status

@@ -168,7 +168,7 @@ def _next(wire: Wire, monitor: Monitor) -> dict[str, Any]:
     """The next event; raises Cancelled meanwhile, and TimeoutError for a silence."""
     while (event := wire.poll(_LOOK_SECONDS)) is None:
         monitor.check()
-        if time.monotonic() - wire.heard > SILENCE_SECONDS:
+        if time.monotonic() - wire.last_received > SILENCE_SECONDS:
             raise TimeoutError("no sign of life")
     return event
 

@@ -52,7 +52,7 @@ class Wire:
     def __init__(self, stream: socket.socket) -> None:
         self._stream = stream
         self._pending = bytearray()
-        self._spoke = self.heard = time.monotonic()
+        self._spoke = self.last_received = time.monotonic()
         _notice_a_dead_peer(stream)
 
     def send(self, **fields: Any) -> None:
@@ -149,7 +149,7 @@ class Wire:
         if not piece:
             raise ConnectionError("the other side has closed the connection")
         self._pending += piece
-        self.heard = time.monotonic()
+        self.last_received = time.monotonic()
 
 
 def _notice_a_dead_peer(stream: socket.socket) -> None:
