@@ -55,9 +55,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from MedEnhanceLib.jobs.remote.client import places_with_devices
-
-    rows = places_with_devices()
+    rows = args.console.run("machines", {}, isolated=False)["machines"]
     if not rows:
         return int(args.console.done({"machines": []}, "no remote machines are known"))
     table = [

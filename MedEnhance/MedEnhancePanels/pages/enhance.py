@@ -15,6 +15,7 @@ from MedEnhancePanels.pages.enhance_choices import (
     Overwriting,
     RegionBox,
     TaskBoxes,
+    leavingText,
 )
 from MedEnhancePanels.pages.enhance_result import ResultArea, hasAlarm, tookText, warningsOf
 from MedEnhancePanels.pages.presets import PresetBox
@@ -333,7 +334,10 @@ class EnhancePanel(Page):
         if problem:
             self._problem.show("info" if state.inputVolume is None else "error", problem)
         else:
-            self._problem.show("warning", *model_choice.modalityWarning(self.target))
+            warning, remedy = model_choice.modalityWarning(self.target)
+            texts = [warning, leavingText(state.device)]
+            level = "warning" if warning else "info"
+            self._problem.show(level, " ".join(filter(None, texts)), remedy)
         ui.applyButton.enabled = not (problem or busy)
         ui.applyButton.toolTip = problem or busy or _("Enhance the whole volume (Ctrl+Shift+E)")
         isShown = self.preview.isShown

@@ -14,7 +14,7 @@ from typing import Any
 
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.core.manifest import file_sha256
-from MedEnhanceLib.errors import MedEnhanceError
+from MedEnhanceLib.errors import Cancelled, MedEnhanceError
 from MedEnhanceLib.jobs.failures import WorkerError, error_from_json
 from MedEnhanceLib.jobs.remote.places import Place, find_place, read_places
 from MedEnhanceLib.jobs.remote.wire import RESULTS, SILENCE_SECONDS, Wire, check_sizes
@@ -88,23 +88,26 @@ def run_elsewhere(
                     return fields | {"elsewhere": about}
 
 
-def places_with_devices() -> list[dict[str, Any]]:
+def places_with_devices(monitor: Monitor) -> list[dict[str, Any]]:
     """Each machine that is known: `name` ("remote:NAME"), `host`, `ok`, `message`, and `what`,
     `total`, `free` and `needs` of the device that it takes, as `machine.compute` has them.
     """
-    return [_row(name, place) for name, place in read_places().items()]
+    silent = Monitor(cancel=lambda: monitor.cancelled)
+    return [_row(name, place, silent) for name, place in read_places().items()]
 
 
-def _row(name: str, place: Place) -> dict[str, Any]:
+def _row(name: str, place: Place, monitor: Monitor) -> dict[str, Any]:
     row: dict[str, Any] = {
         "name": f"remote:{name}", "host": place.host, "ok": True, "message": "", "what": "",
         "total": None, "free": None, "needs": None,
     }  # fmt: skip
     try:
-        found = run_elsewhere(name, "doctor", {}, {}, Path(), Monitor())
+        found = run_elsewhere(name, "doctor", {}, {}, Path(), monitor)
         choice = str(found["choice"]["name"]).partition(":")[0]
         device = next(one for one in found["devices"] if str(one["name"]).startswith(choice))
         row |= {key: device.get(key) for key in ("what", "total", "free", "needs")}
+    except Cancelled:
+        raise
     except MedEnhanceError as error:
         row |= {"ok": False, "message": error.message}
     except (KeyError, TypeError, StopIteration):
