@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from MedEnhanceLib.core.manifest import make_manifest, map_in_words
 from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.errors import ConfigError, MedEnhanceError
 from MedEnhanceLib.gradprom.config import Label, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.strength import Enhancement, lowest_value
@@ -104,14 +104,13 @@ def enhance_elsewhere(
         there = {file: _read(workspace.folder, file) for file in fields["files"]}
     figures = _figures(fields)
     enhanced, original = _placed(volume, there["output"], config)
-    others = {file: _onto(original, received) for file, received in there.items()
-              if file != "output"}  # fmt: skip
+    others = {file: _onto(original, there[file]) for file in there if file != "output"}
     labels = others.get("segmentation")
     done = _EnhancedElsewhere(
         volume=enhanced,
         uncertainty=others.get("uncertainty"),
         model=fields["model"],
-        device=f"{config.device} ({fields['device']})",
+        device=f"{config.device} ({fields.get('device')})",
         seconds=time.monotonic() - began,
         original=original,
         floors=tuple(lowest_value(frame) for frame in volume.frames()),
@@ -145,7 +144,7 @@ def segment_elsewhere(volume: Volume, config: SegmentConfig, monitor: Monitor) -
     with Workspace() as workspace:
         fields = _run(name, "segment", order, {"input": volume}, workspace.folder, monitor)
         labels = _onto(volume, _read(workspace.folder, "output"))
-    where = f"{config.device} ({fields['device']})"
+    where = f"{config.device} ({fields.get('device')})"
     return _segmentation(labels, fields, where, "model")
 
 
@@ -195,7 +194,12 @@ def _run(
     back.mkdir()
     most = _most_bytes(volumes["input"])
     rest = monitor.part(0.05, 1.0)
-    fields = run_elsewhere(name, kind, order.to_json(), files, back, rest, most_bytes=most)
+    try:
+        fields = run_elsewhere(name, kind, order.to_json(), files, back, rest, most_bytes=most)
+    except MedEnhanceError as error:  # which calls the volume as it travelled
+        own = volumes["input"].source or "the volume"
+        error.message = error.message.replace(files["input"].name, own)
+        raise
     if "output" not in fields["files"] or not isinstance(fields.get("model"), dict):
         raise WorkerError(f"{name} sent no result", "Check which version runs there.")
     for file in fields["files"]:
