@@ -8,7 +8,8 @@
                                                {… "event": "result", …, "files"}, their bytes
 
 `files` are names → sizes in bytes; both sides look names up in a list of their own and make no
-path of them. Closing the connection is how a client cancels.
+path of them. Closing the connection is how a client cancels. The kind `doctor` has neither
+parameters nor files, and waits for nobody: its result is what `machine.compute` finds.
 """
 
 from __future__ import annotations

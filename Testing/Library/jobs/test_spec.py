@@ -36,6 +36,7 @@ _KINDS = {
     "estimate",
     "models",
     "doctor",
+    "machines",
     "demo",
     "ping",
 }
