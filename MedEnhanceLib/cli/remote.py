@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 from MedEnhanceLib.cli.parser import Command, Parser
 from MedEnhanceLib.cli.text import columns, size
@@ -100,14 +99,11 @@ def declare_listen(parser: Parser) -> None:
     parser.add_argument(
         "--most-mb",
         type=int,
-        default=_MOST_MB,
         metavar="N",
         help="megabytes that a job may send, and the voxels of each volume may take "
-        "(default: %(default)s)",
+        f"(default: {_MOST_MB})",
     )
-    parser.add_argument(
-        "--device", default="auto", metavar="D", help="that jobs run on (default: auto)"
-    )
+    parser.add_argument("--device", metavar="D", help="that jobs run on (default: auto)")
 
 
 def listen(args: argparse.Namespace) -> int:
@@ -118,8 +114,9 @@ def listen(args: argparse.Namespace) -> int:
     console = args.console
     if (args.certificate is None) != (args.key is None):
         raise ConfigError("a certificate without its key", "Give --certificate FILE --key FILE.")
-    if args.most_mb < 1:
-        raise ConfigError(f"--most-mb is {args.most_mb}", "Use 1 or more.")
+    most_mb = _MOST_MB if args.most_mb is None else args.most_mb
+    if most_mb < 1:
+        raise ConfigError(f"--most-mb is {most_mb}", "Use 1 or more.")
     has_tls = args.tls or args.certificate is not None
     host, port = _address(args.listen, "0.0.0.0" if has_tls else "localhost")
     tls, sha256 = None, ""
@@ -127,19 +124,20 @@ def listen(args: argparse.Namespace) -> int:
         given = (Path(args.certificate), Path(args.key)) if args.certificate else None
         certificate, key = given or places.own_certificate()
         tls, sha256 = server_context(certificate, key), places.fingerprint(certificate)
-    secret, token = places.own_token(renew=args.new_token)
 
     def say(line: str) -> None:
         console.note(f"{time.strftime('%H:%M:%S')} {line}")
 
     server = Server(
         (host, port),
-        secret=secret,
+        secret=b"",
         tls=tls,
-        most_bytes=args.most_mb * 1_000_000,
-        device=args.device,
+        most_bytes=most_mb * 1_000_000,
+        device=args.device or "auto",
         say=say,
     )
+    # Once it is known that it can be shown: a token is shown once.
+    server.secret, token = places.own_token(renew=args.new_token)
     port = server.server_address[1]
     seen_as = socket.gethostname() if host in ("0.0.0.0", "::") else host
     if token:
@@ -171,8 +169,5 @@ def _address(text: str, default: str) -> tuple[str, int]:
 
 def options_alone(args: argparse.Namespace) -> list[str]:
     """Options of a worker that listens, where it does not."""
-    given: dict[str, Any] = {
-        "--tls": args.tls, "--certificate": args.certificate, "--key": args.key,
-        "--new-token": args.new_token,
-    }  # fmt: skip
-    return [name for name, value in given.items() if value]
+    names = ("tls", "certificate", "key", "new_token", "most_mb", "device")
+    return [f"--{name.replace('_', '-')}" for name in names if getattr(args, name)]
