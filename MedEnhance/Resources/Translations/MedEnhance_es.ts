@@ -1170,6 +1170,22 @@
         <translation>F&amp;undido</translation>
     </message>
     <message>
+        <source>A line in the slice views that you drag: left of it the input, right of it the result</source>
+        <translation>Una línea en las vistas de corte que usted arrastra: a su izquierda la entrada, a su derecha el resultado</translation>
+    </message>
+    <message>
+        <source>&amp;Wipe</source>
+        <translation>Desli&amp;zar</translation>
+    </message>
+    <message>
+        <source>Place of the line</source>
+        <translation>Lugar de la línea</translation>
+    </message>
+    <message>
+        <source>Where the line is: 0 % shows the result alone, 100 % the input alone; the arrow keys move it too</source>
+        <translation>Dónde está la línea: 0 % muestra solo el resultado, 100 % solo la entrada; las teclas de flecha también la mueven</translation>
+    </message>
+    <message>
         <source>Strength:</source>
         <translation>Grado:</translation>
     </message>
@@ -2817,6 +2833,21 @@
     </message>
 </context>
 <context>
+    <name>nodes.wipe</name>
+    <message>
+        <source>There are no slice views to draw in: Slicer runs without its window.</source>
+        <translation>No hay vistas de corte donde dibujar: Slicer se ejecuta sin su ventana.</translation>
+    </message>
+    <message>
+        <source>Input</source>
+        <translation>Entrada</translation>
+    </message>
+    <message>
+        <source>Enhanced</source>
+        <translation>Mejorado</translation>
+    </message>
+</context>
+<context>
     <name>pages.compress</name>
     <message>
         <source>The compressed file, ending in .ucv</source>
@@ -3515,8 +3546,8 @@
         <translation>Parte de la corrección que se muestra: 0 es la entrada, 1 el volumen mejorado; no se recalcula nada</translation>
     </message>
     <message>
-        <source>Choose “Side by side” or “Fade” first: the strength changes the views</source>
-        <translation>Elija antes «Lado a lado» o «Fundido»: el grado cambia las vistas</translation>
+        <source>Choose “Side by side”, “Fade” or “Wipe” first: the strength changes the views</source>
+        <translation>Elija antes «Lado a lado», «Fundido» o «Deslizar»: el grado cambia las vistas</translation>
     </message>
     <message>
         <source>Standard deviation of each voxel, in the volume&apos;s units</source>
