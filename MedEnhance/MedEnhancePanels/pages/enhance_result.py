@@ -5,11 +5,11 @@ from slicer.i18n import tr as _
 
 from MedEnhanceLib.report.uncertainty import calibration_in_words, uncertainty_in_words
 from MedEnhancePanels.errors import guarded
-from MedEnhancePanels.job import durationText
+from MedEnhancePanels.job import durationText, sentence
 from MedEnhancePanels.nodes import bridge, preview, provenance, results, wipe
 from MedEnhancePanels.nodes.compare import Compare
 from MedEnhancePanels.pages.result_tools import ResultTools
-from MedEnhancePanels.pages.widgets import Notice, sentence, showIcon, ticking
+from MedEnhancePanels.pages.widgets import Notice, showIcon, ticking
 from MedEnhancePanels.tasks import blending
 
 #: Codes of warnings that structure in a result may be wrong.
