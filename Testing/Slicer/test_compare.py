@@ -232,7 +232,7 @@ class WipeTest(ViewTestCase):
 
     def setUp(self):
         super().setUp()
-        self.manager = self.enterContext(self.shownViews())
+        self.manager = self.enterContext(self.shownViews(self.SIZE))
         self.output = self.makeOutput(300)
         self.panel = self.widget.panels["enhance"]
         self.area, self.ui = self.panel.result, self.panel.ui
@@ -241,13 +241,6 @@ class WipeTest(ViewTestCase):
         self.context.state.inputVolume = self.source
         self.context.state.enhancedVolume = self.output
         self.processEvents(80)
-
-    def shownViews(self):
-        if slicer.app.layoutManager() is not None:
-            return contextlib.nullcontext(slicer.app.layoutManager())
-        from SlicerHost import slice_view
-
-        return slice_view.shown(self.SIZE)
 
     def sliceView(self, name="Red"):
         return self.manager.sliceWidget(name).sliceView()

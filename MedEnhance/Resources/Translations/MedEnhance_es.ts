@@ -1314,10 +1314,6 @@
         <translation>Elegir una carpeta de volúmenes</translation>
     </message>
     <message>
-        <source>Browse…</source>
-        <translation>Examinar…</translation>
-    </message>
-    <message>
         <source>Results:</source>
         <translation>Resultados:</translation>
     </message>
