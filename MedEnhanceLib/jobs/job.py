@@ -68,6 +68,7 @@ JOBS: dict[str, JobKind | ShippedKind] = {
     "inspect": ShippedKind("volumes", "Inspect"),
     "series": ShippedKind("series", "Series"),
     "export": ShippedKind("series", "Export"),
+    "batch": ShippedKind("batch", "Batch"),
     "deidentify": ShippedKind("series", "Deidentify"),
     "train": ShippedKind("train", "Train"),
     "distill": ShippedKind("distill", "Distill"),

@@ -6,8 +6,9 @@ from slicer.i18n import tr as _
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhancePanels import arguments, dependencies
 from MedEnhancePanels.errors import guarded
+from MedEnhancePanels.job import withWarnings
 from MedEnhancePanels.nodes import bridge, model_choice, preview, results
-from MedEnhancePanels.pages.enhance_batch import BatchArea, outcomeText
+from MedEnhancePanels.pages.enhance_batch import BatchArea
 from MedEnhancePanels.pages.enhance_choices import (
     DeviceChoice,
     HeadBox,
@@ -26,9 +27,9 @@ from MedEnhancePanels.pages.widgets import (
     Page,
     Shortcuts,
     singleShot,
-    withWarnings,
 )
 from MedEnhancePanels.tasks import enhancement
+from MedEnhancePanels.tasks.batches import outcomeText
 
 _SETTLE_MS = 50
 
@@ -407,8 +408,7 @@ class EnhancePanel(Page):
 
     def openBatch(self, item):
         """Show the batch of an item of the subject hierarchy."""
-        self.ui.batchButton.collapsed = False
-        self.ui.batchSelector.setCurrentItem(item)
+        self._batch.show(item)
 
     def hidePreview(self):
         self.preview.hide()

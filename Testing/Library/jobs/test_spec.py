@@ -14,6 +14,7 @@ from MedEnhanceLib.jobs import JobSpec
 from MedEnhanceLib.jobs.job import JOBS
 
 _KINDS = {
+    "batch",
     "blend",
     "enhance",
     "segment",
