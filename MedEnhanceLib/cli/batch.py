@@ -201,9 +201,8 @@ def _runner(args: argparse.Namespace, count: int) -> Callable[..., None]:
 
 def _params(item: Item, config: Mapping[str, Any], overwrite: bool) -> dict[str, Any]:
     _make(item.output.parent)
-    # Absolute, because a worker elsewhere has a current folder of its own.
     return {
-        "input": str(item.source.absolute()),
+        "input": item.place,
         "output": str(item.output.absolute()),
         "config": dict(config),
         "overwrite": overwrite,
