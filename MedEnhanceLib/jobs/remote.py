@@ -117,26 +117,11 @@ def _copied(address: str, folder: Path, monitor: Monitor) -> Path:
     ending = ending_of(name_at(address))
     known = re.fullmatch(r"(\.[a-z0-9]{1,8}){1,2}", ending)
     path = folder / f"source{ending if known else ''}"
-    most, room = _most_bytes(), shutil.disk_usage(folder).free - _SPARE_BYTES
-    name, stage = shown(address), "download"
-    monitor.progress(0.0, stage)
+    name = shown(address)
+    monitor.progress(0.0, "download")
     try:
-        with _opened(address) as (stream, stated), path.open("xb") as copy:
-            done = 0
-            while piece := stream.read(_PIECE):
-                done += len(piece)
-                if done > most:
-                    raise InputError(
-                        f"{name} has more than {most:,} bytes",
-                        f"If that is right, allow more: set {LIMIT}.",
-                    )
-                if done > room:
-                    raise InputError(
-                        f"{name} does not fit on the disk of {folder.parent}",
-                        "Free some space, or name another folder in the variable TMPDIR.",
-                    )
-                copy.write(piece)
-                monitor.progress(min(done / stated, 1.0) if stated else 0.0, stage)
+        with _opened(address) as (stream, stated):
+            done = fill(path, stream, name, monitor, stated)
     except MedEnhanceError:
         raise
     # Whatever a client raises may hold the address with its signature: `from None`, in own words.
@@ -151,6 +136,32 @@ def _copied(address: str, folder: Path, monitor: Monitor) -> Path:
     if stated is not None and done < stated:
         raise InputError(f"{name} ended after {done:,} of {stated:,} bytes", "Try it again.")
     return path
+
+
+def fill(path: Path, stream: Any, name: str, monitor: Monitor, stated: int | None = None) -> int:
+    """Write what a stream has into a new file; how many bytes that were.
+
+    name: of the stream. stated: how many bytes there shall be, for the progress alone.
+    Raises InputError for more bytes than are allowed, or than the disk has room for.
+    """
+    most, room = _most_bytes(), shutil.disk_usage(path.parent).free - _SPARE_BYTES
+    done = 0
+    with path.open("xb") as copy:
+        while piece := stream.read(_PIECE):
+            done += len(piece)
+            if done > most:
+                raise InputError(
+                    f"{name} has more than {most:,} bytes",
+                    f"If that is right, allow more: set {LIMIT}.",
+                )
+            if done > room:
+                raise InputError(
+                    f"{name} does not fit on the disk of {path.parent}",
+                    "Free some space, or name another folder in the variable TMPDIR.",
+                )
+            copy.write(piece)
+            monitor.progress(min(done / stated, 1.0) if stated else 0.0, "download")
+    return done
 
 
 @contextmanager
