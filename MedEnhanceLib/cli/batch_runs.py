@@ -21,9 +21,10 @@ from typing import Any
 from MedEnhanceLib.cli.batch_items import Item
 from MedEnhanceLib.cli.console import plain
 from MedEnhanceLib.errors import Cancelled, MedEnhanceError, OutputError
+from MedEnhanceLib.runtime.progress import Event, Listener
 
 ROWS, TABLE = "batch.jsonl", "batch.csv"
-_PATIENT = "patient"
+_PATIENT, _WARNINGS = "patient", "warnings"
 _FIRST_COLUMNS = ("source", "output", "status", "seconds", "code", "message", "hint")
 
 
@@ -90,7 +91,7 @@ class Ledger:
         from MedEnhanceLib.io.atomic import atomic_write
 
         places = dict.fromkeys([*((one.name, one.output.name) for one in items), *self._rows])
-        rows = [self._rows[place] for place in places if place in self._rows]
+        rows = [_with_text(self._rows[place]) for place in places if place in self._rows]
         figures = [
             name
             for row in rows
@@ -116,6 +117,12 @@ class Ledger:
             return
         if isinstance(row, dict) and isinstance(row.get("source"), str):
             self._rows[row["source"], Path(str(row.get("output"))).name] = row
+
+
+def _with_text(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the table: its warnings in one column."""
+    warnings = row.get(_WARNINGS)
+    return row | {_WARNINGS: " | ".join(map(str, warnings))} if isinstance(warnings, list) else row
 
 
 def key_of(item: Item, options: Mapping[str, Any]) -> str:
@@ -180,7 +187,10 @@ def run_in_processes(
         kind, params = work[index]
         with lock:
             starting(index)
-        return timed(lambda: here.client.run(JobSpec(kind, params), cancel=cancel).fields)
+        spec = JobSpec(kind, params)
+        return timed(
+            lambda listener: here.client.run(spec, progress=listener, cancel=cancel).fields
+        )
 
     with _threads_shared_by(count), ThreadPoolExecutor(count) as pool:
         futures = {pool.submit(run, index): index for index in range(len(work))}
@@ -230,17 +240,25 @@ def outcome(
     """Run a job in this process; the fields of its row, whether it was done or failed."""
     from MedEnhanceLib.jobs import JobSpec, run_job
 
-    return timed(lambda: run_job(JobSpec(kind, params), cancel=cancel).fields)
+    spec = JobSpec(kind, params)
+    return timed(lambda listener: run_job(spec, progress=listener, cancel=cancel).fields)
 
 
-def timed(run: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-    """The row of what `run` gives or raises, with the seconds it took."""
+def timed(run: Callable[[Listener], Mapping[str, Any]]) -> dict[str, Any]:
+    """The row of what `run` gives or raises, with the seconds it took and what it warned of."""
     began = time.monotonic()
+    warnings: list[str] = []
+
+    def listen(event: Event) -> None:
+        if event.kind == "warning":
+            warnings.append(str(event.fields["message"]))
+
     try:
-        fields = {**run(), "status": "done"}
+        fields = {**run(listen), "status": "done"}
     except MedEnhanceError as error:
         fields = row_of_error(error)
-    return {"seconds": round(time.monotonic() - began, 3), **fields}
+    said = {_WARNINGS: list(dict.fromkeys(warnings))} if warnings else {}
+    return {"seconds": round(time.monotonic() - began, 3), **fields, **said}
 
 
 def row_of_error(error: MedEnhanceError) -> dict[str, Any]:

@@ -47,6 +47,12 @@ def test_a_container_goes_through_a_pipe_and_nothing_else_is_on_stdout(
     assert io.load(tmp_path / "back.nii.gz").is_equal(io.load(scan))
 
 
+def test_a_name_that_ends_wrongly_is_a_wrong_command_line(
+    run: Callable, scan: Path, tmp_path: Path
+) -> None:
+    assert run("convert", scan, tmp_path / "a.ucv", "--json").json["error"]["code"] == "ending"
+
+
 @pytest.mark.parametrize("name", ["stdin", "stdout"])
 def test_a_terminal_is_no_place_for_a_container(
     run: Callable, scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -172,7 +178,7 @@ def test_refining_without_implicit_blocks_is_refused(
 
 def test_container_needs_its_ending(run: Callable, scan: Path, tmp_path: Path) -> None:
     ran = run("compress", scan, tmp_path / "a.zip", "--lossless")
-    assert ran.status == 1
+    assert ran.status == 2
     assert ".ucv" in ran.err
 
 
