@@ -147,6 +147,8 @@ def run(args: argparse.Namespace) -> int:
         for item in todo
     ]
 
+    ended: list[int] = []
+
     def starting(index: int) -> None:
         ledger.add(todo[index], options, {"status": "started"})
 
@@ -154,7 +156,8 @@ def run(args: argparse.Namespace) -> int:
         if layout is not None and fields["status"] == "done":
             layout.finished(todo[index], fields)
         ledger.add(todo[index], options, {**fields, **_label_volumes(fields)})
-        args.console.show_event(_progress(ledger, todo, todo[index]))
+        ended.append(index)
+        args.console.show_event(_progress(len(ended), len(todo), todo[index]))
 
     with args.console.listening(), cancel_on_interrupt() as cancel:
         _runner(args, len(todo))(work, starting, finished, cancel)
@@ -225,13 +228,11 @@ def _make(folder: Path) -> None:
     make_folder(folder)
 
 
-def _progress(ledger: Any, todo: Sequence[Item], item: Item) -> Any:
+def _progress(ended: int, count: int, item: Item) -> Any:
     from MedEnhanceLib.runtime.progress import Event
 
-    rows = [ledger.row_of(each) or {} for each in todo]
-    ended = sum(row.get("status") in ("done", "failed") for row in rows)
-    stage = f"{ended} of {len(todo)}, {item.source.name}"
-    return Event("progress", {"fraction": ended / len(todo), "stage": stage, "eta_s": None})
+    stage = f"{ended} of {count}, {item.source.name}"
+    return Event("progress", {"fraction": ended / count, "stage": stage, "eta_s": None})
 
 
 def _short(source: str) -> str:

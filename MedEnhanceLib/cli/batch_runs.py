@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import itertools
 import json
 import os
 import threading
@@ -151,6 +152,10 @@ Work = tuple[str, Mapping[str, Any]]
 Finished = Callable[[int, Mapping[str, Any]], None]
 Starting = Callable[[int], None]
 _POLL_SECONDS = 0.2
+_DASK_POLL_SECONDS = 0.02
+#: Jobs that are sent ahead for each thread of a Dask cluster, at least so many in all, and how
+#: often the threads are counted.
+_AHEAD, _FEWEST_AHEAD, _COUNT_SECONDS = 4, 16, 10.0
 
 
 def run_here(
@@ -214,24 +219,55 @@ def run_on_dask(
 ) -> None:
     """On the workers of a Dask scheduler, which must see the same paths.
 
-    Raises DependencyError without dask.distributed, MedEnhanceError for no answer.
+    No more is sent than the workers need to stay busy: a million tasks would fill the scheduler's
+    memory, and each would count as started. A worker that is lost is Dask's to replace.
+    Raises DependencyError without dask.distributed, MedEnhanceError for no answer, then or later.
     """
     from MedEnhanceLib.jobs.cluster import connect
 
-    with connect(address, "batch --scheduler") as client:
-        futures = {}
-        for index, (kind, params) in enumerate(work):
-            starting(index)
-            futures[client.submit(outcome, kind, dict(params), pure=False, retries=0)] = index
-        waiting = set(futures)
-        while waiting and not cancel.is_set():
-            ended = {future for future in waiting if future.done()}
+    with connect(address, "batch --scheduler") as client, _while_it_answers(address):
+        left, running = iter(range(len(work))), {}
+        count, since = _ahead(client), time.monotonic()
+        while not cancel.is_set():
+            if time.monotonic() - since > _COUNT_SECONDS:  # workers come and go
+                count, since = _ahead(client), time.monotonic()
+            for index in itertools.islice(left, count - len(running)):
+                kind, params = work[index]
+                starting(index)
+                sent = dict(params) | _replacing_own(params)
+                running[client.submit(outcome, kind, sent, pure=False, retries=0)] = index
+            ended = [future for future in running if future.done()]
+            if client.status != "running":
+                raise ConnectionError(client.status)
             for future in ended:
-                finished(futures[future], _dask_row(future))
-            waiting -= ended
+                finished(running.pop(future), _dask_row(future))
+            if not running:
+                return
             if not ended:
-                time.sleep(_POLL_SECONDS)
-        client.cancel(list(waiting), force=True)
+                time.sleep(_DASK_POLL_SECONDS)
+        client.cancel(list(running), force=True)
+
+
+@contextmanager
+def _while_it_answers(address: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as cause:  # Dask's own errors of connections are, too
+        raise MedEnhanceError(
+            f"the Dask scheduler {address} went away",
+            "Start it again with its workers, and run the same command: what is done is left out.",
+        ) from cause
+
+
+def _ahead(client: Any) -> int:
+    """How many jobs are sent ahead: a few for each thread of the cluster."""
+    threads: int = sum(client.nthreads().values())
+    return max(_FEWEST_AHEAD, _AHEAD * threads)
+
+
+def _replacing_own(params: Mapping[str, Any]) -> dict[str, bool]:
+    """Where nothing lies at the output now, what lies there later is of a worker that was lost."""
+    return {} if Path(params["output"]).exists() else {"overwrite": True}
 
 
 def outcome(
