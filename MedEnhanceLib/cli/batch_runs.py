@@ -226,7 +226,7 @@ def run_on_dask(
     from MedEnhanceLib.jobs.cluster import connect
 
     with connect(address, "batch --scheduler") as client, _while_it_answers(address):
-        left, running = iter(range(len(work))), {}
+        left, running = iter(range(len(work))), dict[Any, int]()
         count, since = _ahead(client), time.monotonic()
         while not cancel.is_set():
             if time.monotonic() - since > _COUNT_SECONDS:  # workers come and go

@@ -291,9 +291,9 @@ def report(alone: float, runs: list[dict[str, Any]], ledger: list[dict[str, Any]
             ],
         ),
         f"\nA job alone takes {1000 * alone:.0f} ms in a warm process. On the cluster each volume "
-        f"takes {1000 * each:.0f} ms of a worker (the time from the first result to the last, times "
-        f"2 workers, over {quiet['volumes'] - 1:,} volumes; the {quiet['seconds']:.0f} s of the table "
-        f"include the start of command and workers): {1000 * overhead:.0f} ms "
+        f"takes {1000 * each:.0f} ms of a worker (the time from the first result to the last, "
+        f"times 2 workers, over {quiet['volumes'] - 1:,} volumes; the {quiet['seconds']:.0f} s of "
+        f"the table include the start of command and workers): {1000 * overhead:.0f} ms "
         "besides its work.\n",
         "\n## The ledger alone\n",
         table(
