@@ -153,7 +153,7 @@ Finished = Callable[[int, Mapping[str, Any]], None]
 Starting = Callable[[int], None]
 _POLL_SECONDS = 0.2
 _DASK_POLL_SECONDS = 0.02
-#: Jobs that are sent ahead for each thread of a Dask cluster, at least so many in all, and how
+#: Jobs that are sent ahead for each thread of a Dask cluster, the least of them in all, and how
 #: often the threads are counted.
 _AHEAD, _FEWEST_AHEAD, _COUNT_SECONDS = 4, 16, 10.0
 

@@ -179,7 +179,7 @@ def killed_scheduler(folder: Path, count: int) -> dict[str, Any]:
 
 
 def wait_for(out: Path, count: int, running: subprocess.Popen[bytes]) -> None:
-    """Until so many results are there."""
+    """Until a number of results is there."""
     while running.poll() is None and len(list(out.glob("*.ucv"))) < count:
         time.sleep(0.1)
     if running.poll() is not None:
@@ -191,9 +191,8 @@ def checked(name: str, out: Path, count: int, status: int, seconds: float) -> di
     text = (out / "batch.jsonl").read_text(encoding="utf-8")
     rows = [json.loads(line) for line in text.splitlines()]
     done = Counter(row["source"] for row in rows if row["status"] == "done")
-    files = list(out.glob("*.ucv"))
-    part = out.parent / f"{out.name}-parts"
-    leftovers = [path for path in out.rglob("*") if path.name.startswith(".")]
+    files = [path for path in out.glob("*.ucv") if not path.name.startswith(".")]
+    leftovers = [path for path in out.iterdir() if path.name.startswith(".")]
     times = [path.stat().st_mtime for path in files]
     row = {
         "run": name,
@@ -208,12 +207,12 @@ def checked(name: str, out: Path, count: int, status: int, seconds: float) -> di
         "between_s": round(max(times) - min(times), 2),
         "ledger_bytes": len(text),
     }
-    print(row, part.name, flush=True)
+    print(row, flush=True)
     return row
 
 
 def row_of_ledger(folder: Path, count: int) -> dict[str, Any]:
-    """Time and bytes of a ledger of so many volumes: written, read, made a table."""
+    """Time and bytes of a ledger of a number of volumes: written, read, made a table."""
     out = folder / f"ledger-{count}"
     out.mkdir()
     source = folder / "one.nii"
