@@ -44,7 +44,7 @@ _RESULTS = ("output", "out", "report", "noise_output", "uncertainty_output", "ma
 
 def is_remote(place: object) -> TypeGuard[str]:
     """Whether text is an address and no path of this machine."""
-    return isinstance(place, str) and _ADDRESS.match(place) is not None
+    return isinstance(place, str) and "://" in place and _ADDRESS.match(place) is not None
 
 
 def shown(address: str) -> str:

@@ -78,6 +78,8 @@ def test_every_scheme_of_fsspec_is_read(in_memory: str, head: Volume, temporary:
     assert np.array_equal(me.load(in_memory).voxels, head.voxels)
     assert me.inspect(in_memory)["shape"] == list(head.shape)
     assert [*temporary.iterdir()] == []
+    for path in ("sub-01::T1w.nii", "C://scan.nii", "scans//a.nii", Path("https://host/a.nii")):
+        assert not remote.is_remote(path)
 
 
 def test_a_command_reads_an_address_and_repeats_no_secret(
