@@ -249,6 +249,7 @@ def report(alone: float, runs: list[dict[str, Any]], ledger: list[dict[str, Any]
     each = 2 * quiet["between_s"] / (quiet["volumes"] - 1)  # of two workers
     overhead = each - alone
     small, large = ledger[0], ledger[-1]
+    pace = large["write_s"] / large["entries"]
     growth = (large["write_s"] / large["entries"]) / (small["write_s"] / small["entries"])
     gates = [
         gate(
@@ -311,7 +312,9 @@ def report(alone: float, runs: list[dict[str, Any]], ledger: list[dict[str, Any]
         f"{overhead * _MILLION / 3600:,.0f} worker hours. The ledger: "
         f"{large['bytes'] / large['entries']:.0f} bytes × {_MILLION:,} = "
         f"{large['bytes'] / large['entries'] * _MILLION / 1e9:.2f} GB; read at a start in "
-        f"{large['read_s'] / large['entries'] * _MILLION:.0f} s.\n",
+        f"{large['read_s'] / large['entries'] * _MILLION:.0f} s, written in no less than "
+        f"{1000 * pace:.1f} ms × {_MILLION:,} / 3600000 = {pace * _MILLION / 3600:.1f} h: one "
+        f"command starts and ends at most {1 / pace:.0f} volumes a second.\n",
     ]
     rows = [{"alone_s": alone, "each_s": each, "overhead_s": overhead}, *runs, *ledger]
     write("scale", "\n".join(lines), gates=gates, rows=rows, seeds=[0])
