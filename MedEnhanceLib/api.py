@@ -20,6 +20,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.gradprom.config import SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.jobs.addresses import kept_copy, local
 from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.jobs.dicom import DicomParams, check_folder
 from MedEnhanceLib.jobs.files import check_ending, load_volume
@@ -76,7 +77,10 @@ class Placed(Options):
         if isinstance(data, str | os.PathLike):
             if self.affine is not None or self.spacing is not None:
                 raise ConfigError("affine or spacing of a file, which has its own", "Leave it out.")
-            return load_volume(Path(data), modality=self.modality, scratch=scratch, monitor=monitor)
+            with local(data, monitor) as path:
+                return load_volume(
+                    Path(path), modality=self.modality, scratch=scratch, monitor=monitor
+                )
         return as_volume(data, affine=self.affine, spacing=self.spacing, modality=self.modality)
 
 
@@ -99,6 +103,7 @@ def load(
 ) -> Volume:
     """Read a volume: .nii, .nii.gz, .nrrd, .mha, .ucv; DICOM: a folder, file, zip, DICOMDIR, list.
 
+    Of an address (https://…, s3://…) a temporary copy is read, here and wherever a path is.
     A DICOM series of several times, echoes or b-values becomes [T, K, J, I]. A segmentation that is
     selected, or alone, becomes labels, whatever the modality is. Color is refused.
 
@@ -120,9 +125,9 @@ def load(
 
         volume = me.load("scan.nii.gz")
     """
-    with watched(progress, cancel) as monitor:
+    with watched(progress, cancel) as monitor, local(path, monitor) as here:
         return load_volume(
-            Path(path),
+            Path(here),
             modality=modality,
             series=None if series is None else str(series),
             fix_tilt=fix_tilt,
@@ -154,8 +159,8 @@ def list_series(
     """
     from MedEnhanceLib.io.dicom import list_series as rows_of
 
-    with watched(progress, cancel) as monitor:
-        return rows_of(Path(path), monitor)
+    with watched(progress, cancel) as monitor, local(path, monitor) as here:
+        return rows_of(Path(here), monitor)
 
 
 def save(
@@ -503,8 +508,8 @@ def decompress(
     """
     from MedEnhanceLib.unicompress import decompress as decompress_file
 
-    with watched(progress, cancel) as monitor:
-        return decompress_file(Path(path), region=region, layers=layers, monitor=monitor)
+    with watched(progress, cancel) as monitor, local(path, monitor) as here:
+        return decompress_file(Path(here), region=region, layers=layers, monitor=monitor)
 
 
 def open(path: PathLike) -> StoredVolume:  # noqa: A001 - as gzip.open, used with its module
@@ -524,7 +529,7 @@ def open(path: PathLike) -> StoredVolume:  # noqa: A001 - as gzip.open, used wit
     """
     from MedEnhanceLib.unicompress import StoredVolume
 
-    return StoredVolume(Path(path))
+    return kept_copy(path, StoredVolume)
 
 
 def recover(
@@ -548,8 +553,8 @@ def recover(
     """
     from MedEnhanceLib.unicompress import recover as recover_file
 
-    with watched(progress, cancel) as monitor:
-        return recover_file(Path(path), monitor=monitor)
+    with watched(progress, cancel) as monitor, local(path, monitor) as here:
+        return recover_file(Path(here), monitor=monitor)
 
 
 def inspect(
@@ -582,8 +587,9 @@ def inspect(
     """
     with watched(progress, cancel) as monitor:
         if isinstance(path_or_volume, str | os.PathLike):
-            params = InspectParams(input=os.fspath(path_or_volume), verify=verify)
-            return inspect_volume(params, monitor)
+            with local(path_or_volume, monitor) as path:
+                params = InspectParams(input=os.fspath(path), verify=verify)
+                return inspect_volume(params, monitor)
         if verify:
             raise ConfigError("a volume in memory carries no checksums", "Leave out verify.")
         return described(as_volume(path_or_volume))

@@ -5,6 +5,7 @@ MedEnhanceError
 ├── InputError           a file or volume that cannot be used           input    3
 │   └── GeometryError    its geometry cannot be used                    geometry 3
 ├── OutputError          a result that cannot be written                output   1
+│   └── EndingError      its name ends as no result of the job does     ending   2
 ├── DependencyError      a package that is missing                      dependency 4
 ├── ModelError           a bundle that is missing, damaged or unfit     model    4
 ├── DeviceMemoryError    memory ran out                                 memory   5
@@ -56,6 +57,12 @@ class OutputError(MedEnhanceError):
     """A result that cannot be written; what was there before is untouched."""
 
     code, exit_status = "output", 1
+
+
+class EndingError(OutputError):
+    """A name for a result that ends as none of this kind does: a wrong command line."""
+
+    code, exit_status = "ending", 2
 
 
 class DependencyError(MedEnhanceError):

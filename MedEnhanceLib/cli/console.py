@@ -14,9 +14,9 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
-from MedEnhanceLib.errors import Cancelled, MedEnhanceError
+from MedEnhanceLib.errors import Cancelled, ConfigError, MedEnhanceError, OutputError
 from MedEnhanceLib.runtime.text import printable
 
 if TYPE_CHECKING:
@@ -184,6 +184,32 @@ class Console:
                 yield
             finally:
                 self._bar = None
+
+
+@contextlib.contextmanager
+def stdout_kept() -> Iterator[BinaryIO]:
+    """Standard output for the bytes of a file; whatever else is printed meanwhile goes to stderr.
+
+    Raises ConfigError where it is a terminal, OutputError where its reader went away.
+    """
+    if sys.stdout.isatty():
+        raise ConfigError(
+            "OUTPUT is -, and standard output is a terminal, which a file would only garble",
+            "Lead it somewhere (> scan.ucv, or | another command), or name a file.",
+        )
+    sys.stdout.flush()
+    descriptor, saved = os.dup(1), os.dup(1)
+    os.dup2(2, 1)  # compiled libraries know no redirection of Python's
+    try:
+        with contextlib.redirect_stdout(sys.stderr), os.fdopen(descriptor, "wb") as stream:
+            yield stream
+    except BrokenPipeError as cause:
+        raise OutputError(
+            "standard output was closed before all was written", "See the command that reads it."
+        ) from cause
+    finally:
+        os.dup2(saved, 1)
+        os.close(saved)
 
 
 @contextlib.contextmanager

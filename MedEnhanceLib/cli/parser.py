@@ -304,6 +304,8 @@ def read_config(path: str | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
+        if not (Path(path).is_file() or Path(path).is_dir()) and Path(path).exists():
+            raise ConfigError(f"{path} is a pipe or a device", "Name a JSON file.")
         fields = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as cause:
         raise ConfigError(

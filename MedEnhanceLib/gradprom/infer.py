@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
-from MedEnhanceLib.bundles.suitability import training_length_warning
+from MedEnhanceLib.bundles.suitability import shows_anatomy, training_length_warning
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.volume import Volume
@@ -70,7 +70,7 @@ def segment(
     untrained = training_length_warning(bundle)
     if untrained is not None:
         monitor.warn(untrained.text)
-    if bundle.anatomy:
+    if bundle.anatomy and not shows_anatomy(bundle, volume):
         monitor.warn(
             f"{warning}: its labels are not validated there"
             if warning

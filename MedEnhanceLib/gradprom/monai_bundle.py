@@ -130,7 +130,7 @@ def read_network(config: Config) -> NetworkSpec:
 
 
 def read_spec(
-    metadata: Config, inference: Config, network: NetworkSpec | None
+    metadata: Config, inference: Config, network: NetworkSpec | None, *, restores: bool = False
 ) -> tuple[SegmenterSpec, tuple[str, ...]]:
     """What a bundle states, and notes on what is left out.
 
@@ -138,11 +138,12 @@ def read_spec(
         metadata: configs/metadata.json.
         inference: configs/inference.json.
         network: of `read_network`; None where the file of the network contains it.
+        restores: whether it shall give an image instead of labels: one channel, "image".
 
     Raises:
         ModelError: something is not understood; the message names file and field.
     """
-    facts = _Facts.read(metadata)
+    facts = _Facts.read(metadata, restores=restores)
     dimensions = facts.dimensions
     if network is not None:
         dimensions = int(network.arguments.get("spatial_dims", dimensions))
@@ -153,7 +154,7 @@ def read_spec(
     for place, step in _transforms(inference, given, name):
         steps.take(place, step)
     steps.finish()
-    after = _Postprocessing(inference)
+    after = _Postprocessing(inference, restores=restores)
     name, given = inference.first_of("postprocessing", "post_transforms")
     for place, step in _transforms(inference, given, name):
         after.take(place, step)
@@ -208,7 +209,7 @@ class _Facts:
     output_place: str
 
     @classmethod
-    def read(cls, metadata: Config) -> _Facts:
+    def read(cls, metadata: Config, *, restores: bool) -> _Facts:
         """Raises ModelError for more than one image, and for what is missing."""
         place = "network_data_format"
         format_ = _mapping(metadata, metadata.fields.get(place), place)
@@ -237,8 +238,11 @@ class _Facts:
         shape = shape if isinstance(shape, list) else [1, 1, 1]
         multiples = [re.match(r"(\d+)\s*\*\s*n", str(side)) for side in shape]
         there = f"{place}.outputs.{out}"
-        channels = _mapping(metadata, result, there).get("channel_def")
-        named = _mapping(metadata, channels, f"{there}.channel_def")
+        result = _mapping(metadata, result, there)
+        if restores:
+            named: Mapping[str, Any] = {"0": _restored_image(metadata, result, there)}
+        else:
+            named = _mapping(metadata, result.get("channel_def"), f"{there}.channel_def")
         return cls(
             modality,
             len(shape),
@@ -251,6 +255,19 @@ class _Facts:
     def has_background(self) -> bool:
         """Whether the first channel is the background."""
         return self.channels[0].strip().lower() in ("background", "bg")
+
+
+def _restored_image(metadata: Config, result: Mapping[str, Any], there: str) -> str:
+    """The name of the one channel of a restoration; raises ModelError for any other output."""
+    kind = str(result.get("format", "image")).lower()
+    if kind not in ("image", "magnitude", "hounsfield"):
+        raise metadata.refused(
+            f"{there}.format",
+            f"is {kind!r}, no image (segment runs what gives labels)",
+        )
+    if result.get("num_channels", 1) != 1:
+        raise metadata.refused(f"{there}.num_channels", f"is {result['num_channels']}, not 1")
+    return "image"
 
 
 def _mapping(config: Config, given: Any, place: str) -> Mapping[str, Any]:
@@ -504,6 +521,7 @@ class _Postprocessing:
     """What the transforms after the network say about it."""
 
     config: Config
+    restores: bool = False
     activation: str = ""
     notes: list[str] = field(default_factory=list)
 
@@ -512,6 +530,12 @@ class _Postprocessing:
         name = _plain_name(step)
         if _found(name, _AFTERWARDS):
             return
+        if self.restores:
+            raise self.config.refused(
+                f"{place}._target_",
+                f"is {step['_target_']!r}, which a restoration's intensities are not brought back "
+                "through",
+            )
         if _found(name, {"KeepLargestConnectedComponent", "FillHoles", "RemoveSmallObjects"}):
             self.notes.append(f"{name} is left out: labels are the network's")
         elif _found(name, {"Activations"}):

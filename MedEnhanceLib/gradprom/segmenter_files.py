@@ -97,6 +97,24 @@ def find(source: str | Path | nn.Module, spec: SegmenterSpec | None, *, trust: b
     return _of_head(str(source), spec)
 
 
+def find_restoration(path: Path) -> Found:
+    """The network of a MONAI bundle, folder or zip, that gives an image; raises ModelError.
+
+    As data: what contains a program is refused, whoever made it.
+    """
+    if path.is_dir():
+        members: _Members = _Folder(path)
+    else:
+        inside = _zip_names(path)
+        if _kind_of(inside) != "monai-bundle":
+            raise ModelError(f"{path.name}: no MONAI bundle", "Give its folder, or a zip of it.")
+        metadata_name = next(name for name in inside if name.endswith(str(METADATA)))
+        members = _Zip(path, metadata_name.removesuffix(str(METADATA)))
+    metadata = _config(members, METADATA)
+    assert metadata is not None  # what is_foreign_bundle looked at
+    return _of_bundle(members, metadata, None, trust=False, restores=True)
+
+
 def _spec_beside(path: Path) -> SegmenterSpec | None:
     """That of `<file>.json`; None where there is no such file."""
     beside = path.with_name(f"{path.name}.json")
@@ -220,7 +238,12 @@ def _config(members: _Members, member: PurePosixPath) -> Config | None:
 
 
 def _of_bundle(
-    members: _Members, metadata: Config, spec: SegmenterSpec | None, *, trust: bool
+    members: _Members,
+    metadata: Config,
+    spec: SegmenterSpec | None,
+    *,
+    trust: bool,
+    restores: bool = False,
 ) -> Found:
     """A MONAI bundle: its weights in a listed network, else its TorchScript where it is trusted."""
     inference = _config(members, _INFERENCE)
@@ -237,12 +260,12 @@ def _of_bundle(
             network = network or read_network(inference)
         except ModelError as error:
             if program is None:
-                has_program = members.read(_PROGRAM, _MOST_WEIGHTS) is not None
+                has_program = not restores and members.read(_PROGRAM, _MOST_WEIGHTS) is not None
                 way = f" Or use its {_PROGRAM}. {_TRUST}" if has_program else ""
                 raise ModelError(error.message, error.hint + way) from error
         notes = _license_of(members, metadata)
         if spec is None:
-            spec, more = read_spec(metadata, inference, network)
+            spec, more = read_spec(metadata, inference, network, restores=restores)
             notes += more
     except (TypeError, ValueError, KeyError, AttributeError, IndexError) as cause:
         raise ModelError(

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import InputError, ModelError
 from MedEnhanceLib.gradprom import segmenter_files, segmenter_spec
 from MedEnhanceLib.gradprom.segmenter_spec import SegmenterSpec as SegmenterSpec
@@ -37,6 +37,19 @@ _PROBE = 32
 _SUM = 1e-3
 #: Labels of a slab may lie this far, in voxels, from the image's grid.
 _GRID_TOLERANCE = 0.1
+
+
+def open_restoration(source: str | Path) -> Segmenter:
+    """Open a MONAI bundle that gives an image, whose label is "image"; see `Segmenter.restored`.
+
+    Raises ModelError, ConfigError and DependencyError as `open_segmenter`; no program in it runs.
+    """
+    found = segmenter_files.find_restoration(Path(source))
+    network = Frozen(found.network, found.spec, found.name)
+    probe(network, found.spec, found.name)
+    return Segmenter(
+        found.name, found.kind, network, found.spec.labels, found.spec, found.sha256, found.notes
+    )
 
 
 def open_segmenter(
@@ -371,6 +384,38 @@ class Segmenter:
         monitor.progress(1, "segmenting")
         return np.ascontiguousarray(_turned_back(found[None], view)[0].numpy())
 
+    def restored(self, volume: Volume, monitor: Monitor | None = None) -> Voxels:
+        """Voxels of a network that gives an image: on the volume's grid, in its unit and type.
+
+        What the network changes is added to the volume: what its scale clips, or leaves out, stays.
+        Raises as `check`; InputError where its spacing is another one; Cancelled.
+        """
+        monitor = monitor or Monitor()
+        self.check(volume)
+        scaling = scaling_for(volume)
+        view = self.view_of(volume, scaling)
+        if view.zoom != (1.0, 1.0, 1.0):
+            wanted = " × ".join(f"{side:g}" for side in self.spec.spacing)
+            raise InputError(
+                f"{volume.source or 'volume'}: {self.name!r} restores voxels of {wanted} mm, and "
+                "to resample would cost what is to be gained",
+                "Choose volumes of its spacing.",
+            )
+        with torch.inference_mode():
+            slab = torch.from_numpy(scaling.apply(volume.voxels)).to(self._device())
+            seen = self._seen(slab, view)
+            change = torch.zeros_like(seen)
+            for where in self._parts(seen, view):
+                part = monitor.part(where.start / len(seen), where.stop / len(seen))
+                part.progress(0, "restoring")
+                found = self._run(seen, where, is_whole=True, monitor=part)[0]
+                change[where] = found - seen[where]
+            if view.zero is not None:
+                change[seen == 0] = 0
+        monitor.progress(1, "restoring")
+        back = _turned_back(change[None], view)[0].cpu().numpy() * (scaling.scale / view.gain)
+        return _in_type(volume.voxels + back, volume.dtype)
+
     def _parts(self, seen: Tensor, view: View) -> Iterator[slice]:
         """Slices at once: few of 2D networks, unless they are resampled across; all of others."""
         step = len(seen)
@@ -444,6 +489,15 @@ class Segmenter:
             batch, spec.window, 1, run, spec.overlap, mode="gaussian", padding_mode="replicate"
         )
         return found
+
+
+def _in_type(values: npt.NDArray[Any], dtype: np.dtype[Any]) -> Voxels:
+    """Numbers in a type of voxels: rounded and limited where that holds whole numbers."""
+    if dtype.kind not in "iu":
+        return values.astype(dtype)
+    limits = np.iinfo(dtype)
+    rounded: Voxels = np.clip(np.rint(values), limits.min, limits.max).astype(dtype)
+    return rounded
 
 
 def _along(shape: tuple[int, ...], view: View) -> tuple[int, int, int]:

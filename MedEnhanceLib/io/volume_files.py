@@ -13,7 +13,7 @@ import numpy as np
 from MedEnhanceLib.core.modality import default_units, guess_modality
 from MedEnhanceLib.core.slabs import blank, extremes, slabs
 from MedEnhanceLib.core.volume import Volume, Voxels
-from MedEnhanceLib.errors import ConfigError, InputError, OutputError
+from MedEnhanceLib.errors import ConfigError, EndingError, InputError, OutputError
 from MedEnhanceLib.io import tags
 from MedEnhanceLib.io.atomic import atomic_write, refuse_existing
 from MedEnhanceLib.io.describe import finite_parts, refuse_not_finite
@@ -198,10 +198,10 @@ def _write(
 
 
 def _check_ending(path: Path) -> Callable[..., None]:
-    """The function that writes files with this ending; OutputError if there is none."""
+    """The function that writes files with this ending; EndingError if there is none."""
     write = _WRITERS.get(ending_of(path))
     if write is None:
-        raise OutputError(
+        raise EndingError(
             f"{path.name}: volumes cannot be written as {ending_of(path) or 'a name without end'}",
             f"Use one of: {', '.join(WRITABLE)}.",
         )

@@ -28,17 +28,28 @@ class Item:
     """One volume of a batch: where it lies, and where its result goes.
 
     series: which one, where `source` holds several, as `--series` takes it. patient: whose it is,
-    where a table says so.
+    where a table says so. address: where it lies, if not on this machine; then `source` is a name
+    alone.
     """
 
     source: Path
     output: Path
     series: str = ""
     patient: str = ""
+    address: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where a job finds it; absolute, as a worker elsewhere has a current folder of its own."""
+        return self.address or str(self.source.absolute())
 
     @property
     def name(self) -> str:
         """What a row calls it."""
+        if self.address:
+            from MedEnhanceLib.jobs.addresses import shown
+
+            return shown(self.address)
         return f"{self.source} (series {self.series})" if self.series else str(self.source)
 
 
@@ -47,17 +58,25 @@ def gather(
 ) -> list[Item]:
     """The items of all inputs, in order, each source once.
 
-    inputs: volumes and folders; below a folder every volume counts, and of a folder of DICOM files
-    every series of images; of a table (.csv: patient,path) what its rows name. list_file: a text
-    file with a path on each line, # begins a comment.
+    inputs: volumes, addresses of some, and folders; below a folder every volume counts, and of a
+    folder of DICOM files every series of images; of a table (.csv: patient,path) what its rows
+    name. list_file: a text file with a path or an address on each line, # begins a comment.
     containers: whether .ucv files are volumes too. ending: of the results; None keeps a source's,
     "" makes folders.
     Raises InputError where nothing is found, ConfigError where two results share a name.
     """
-    named = [Path(entry) for entry in [*inputs, *_lines(list_file)]]
-    if not named:
+    from MedEnhanceLib.jobs.addresses import is_remote, name_at, shown
+
+    given = [*inputs, *_lines(list_file)]
+    named = [Path(entry) for entry in given if not is_remote(entry)]
+    if not given:
         raise ConfigError("no volumes were named", "Name files or folders, or give --list FILE.")
     items: dict[tuple[Path, str], Item] = {}
+    for address in filter(is_remote, given):
+        source = Path(name_at(address))
+        items[Path(shown(address)), ""] = Item(
+            source, out / _result_name(source, ending, ""), address=address
+        )
     for place in _places(named):
         for source in _volumes(place.path, out, containers):
             for series, mark in _series_in(source):
@@ -200,11 +219,11 @@ def _result_name(relative: Path, ending: str | None, mark: str) -> Path:
 
 
 def _refuse_shared_names(items: Iterable[Item]) -> None:
-    seen: dict[Path, Path] = {}
+    seen: dict[Path, str] = {}
     for item in items:
-        other = seen.setdefault(item.output, item.source)
-        if other != item.source:
+        other = seen.setdefault(item.output, item.name.partition(" (series ")[0])
+        if other != item.name.partition(" (series ")[0]:
             raise ConfigError(
-                f"{other} and {item.source} would both become {item.output}",
+                f"{other} and {item.name} would both become {item.output}",
                 "Put them through in two runs, into two folders.",
             )

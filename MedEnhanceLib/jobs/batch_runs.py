@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import itertools
 import json
 import os
 import threading
@@ -23,9 +24,10 @@ from MedEnhanceLib.errors import Cancelled, MedEnhanceError, OutputError
 from MedEnhanceLib.jobs.batch_items import Item
 from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.report.page import make_folder
+from MedEnhanceLib.runtime.progress import Event, Listener
 
 ROWS, TABLE = "batch.jsonl", "batch.csv"
-_PATIENT = "patient"
+_PATIENT, _WARNINGS = "patient", "warnings"
 _FIRST_COLUMNS = ("source", "output", "status", "seconds", "code", "message", "hint")
 
 
@@ -92,7 +94,7 @@ class Ledger:
         from MedEnhanceLib.io.atomic import atomic_write
 
         places = dict.fromkeys([*((one.name, one.output.name) for one in items), *self._rows])
-        rows = [self._rows[place] for place in places if place in self._rows]
+        rows = [_with_text(self._rows[place]) for place in places if place in self._rows]
         figures = [
             name
             for row in rows
@@ -118,6 +120,12 @@ class Ledger:
             return
         if isinstance(row, dict) and isinstance(row.get("source"), str):
             self._rows[row["source"], Path(str(row.get("output"))).name] = row
+
+
+def _with_text(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of the table: its warnings in one column."""
+    warnings = row.get(_WARNINGS)
+    return row | {_WARNINGS: " | ".join(map(str, warnings))} if isinstance(warnings, list) else row
 
 
 def key_of(item: Item, options: Mapping[str, Any]) -> str:
@@ -148,6 +156,10 @@ Starting = Callable[[int], None]
 #: Runs the work, and stops at a request to cancel.
 Runner = Callable[[Sequence[Work], Starting, Finished], None]
 _POLL_SECONDS = 0.2
+_DASK_POLL_SECONDS = 0.02
+#: Jobs that are sent ahead for each thread of a Dask cluster, the least of them in all, and how
+#: often the threads are counted.
+_AHEAD, _FEWEST_AHEAD, _COUNT_SECONDS = 4, 16, 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,9 +216,8 @@ class Plan:
 
     def _params(self, item: Item, ledger: Ledger) -> dict[str, Any]:
         make_folder(item.output.parent)
-        # Absolute, because a worker elsewhere has a current folder of its own.
         params = {
-            "input": str(item.source.absolute()),
+            "input": item.place,
             "output": str(item.output.absolute()),
             "config": dict(self.config),
             "overwrite": self.overwrite or ledger.is_ours(item),
@@ -253,7 +264,10 @@ def run_in_processes(
         kind, params = work[index]
         with lock:
             starting(index)
-        return timed(lambda: here.client.run(JobSpec(kind, params), cancel=cancel).fields)
+        spec = JobSpec(kind, params)
+        return timed(
+            lambda listener: here.client.run(spec, progress=listener, cancel=cancel).fields
+        )
 
     with _threads_shared_by(count), ThreadPoolExecutor(count) as pool:
         futures = {pool.submit(run, index): index for index in range(len(work))}
@@ -277,24 +291,55 @@ def run_on_dask(
 ) -> None:
     """On the workers of a Dask scheduler, which must see the same paths.
 
-    Raises DependencyError without dask.distributed, MedEnhanceError for no answer.
+    No more is sent than the workers need to stay busy: a million tasks would fill the scheduler's
+    memory, and each would count as started. A worker that is lost is Dask's to replace.
+    Raises DependencyError without dask.distributed, MedEnhanceError for no answer, then or later.
     """
     from MedEnhanceLib.jobs.cluster import connect
 
-    with connect(address, "batch --scheduler") as client:
-        futures = {}
-        for index, (kind, params) in enumerate(work):
-            starting(index)
-            futures[client.submit(outcome, kind, dict(params), pure=False, retries=0)] = index
-        waiting = set(futures)
-        while waiting and not cancel.is_set():
-            ended = {future for future in waiting if future.done()}
+    with connect(address, "batch --scheduler") as client, _while_it_answers(address):
+        left, running = iter(range(len(work))), dict[Any, int]()
+        count, since = _ahead(client), time.monotonic()
+        while not cancel.is_set():
+            if time.monotonic() - since > _COUNT_SECONDS:  # workers come and go
+                count, since = _ahead(client), time.monotonic()
+            for index in itertools.islice(left, count - len(running)):
+                kind, params = work[index]
+                starting(index)
+                sent = dict(params) | _replacing_own(params)
+                running[client.submit(outcome, kind, sent, pure=False, retries=0)] = index
+            ended = [future for future in running if future.done()]
+            if client.status != "running":
+                raise ConnectionError(client.status)
             for future in ended:
-                finished(futures[future], _dask_row(future))
-            waiting -= ended
+                finished(running.pop(future), _dask_row(future))
+            if not running:
+                return
             if not ended:
-                time.sleep(_POLL_SECONDS)
-        client.cancel(list(waiting), force=True)
+                time.sleep(_DASK_POLL_SECONDS)
+        client.cancel(list(running), force=True)
+
+
+@contextmanager
+def _while_it_answers(address: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as cause:  # Dask's own errors of connections are, too
+        raise MedEnhanceError(
+            f"the Dask scheduler {address} went away",
+            "Start it again with its workers, and run the same command: what is done is left out.",
+        ) from cause
+
+
+def _ahead(client: Any) -> int:
+    """How many jobs are sent ahead: a few for each thread of the cluster."""
+    threads: int = sum(client.nthreads().values())
+    return max(_FEWEST_AHEAD, _AHEAD * threads)
+
+
+def _replacing_own(params: Mapping[str, Any]) -> dict[str, bool]:
+    """Where nothing lies at the output now, what lies there later is of a worker that was lost."""
+    return {} if Path(params["output"]).exists() else {"overwrite": True}
 
 
 def outcome(
@@ -303,17 +348,25 @@ def outcome(
     """Run a job in this process; the fields of its row, whether it was done or failed."""
     from MedEnhanceLib.jobs import JobSpec, run_job
 
-    return timed(lambda: run_job(JobSpec(kind, params), cancel=cancel).fields)
+    spec = JobSpec(kind, params)
+    return timed(lambda listener: run_job(spec, progress=listener, cancel=cancel).fields)
 
 
-def timed(run: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-    """The row of what `run` gives or raises, with the seconds it took."""
+def timed(run: Callable[[Listener], Mapping[str, Any]]) -> dict[str, Any]:
+    """The row of what `run` gives or raises, with the seconds it took and what it warned of."""
     began = time.monotonic()
+    warnings: list[str] = []
+
+    def listen(event: Event) -> None:
+        if event.kind == "warning":
+            warnings.append(str(event.fields["message"]))
+
     try:
-        fields = {**run(), "status": "done"}
+        fields = {**run(listen), "status": "done"}
     except MedEnhanceError as error:
         fields = row_of_error(error)
-    return {"seconds": round(time.monotonic() - began, 3), **fields}
+    said = {_WARNINGS: list(dict.fromkeys(warnings))} if warnings else {}
+    return {"seconds": round(time.monotonic() - began, 3), **fields, **said}
 
 
 def row_of_error(error: MedEnhanceError) -> dict[str, Any]:

@@ -58,6 +58,7 @@ _CLASSES: tuple[type[MedEnhanceError], ...] = (
     errors.InputError,
     errors.GeometryError,
     errors.OutputError,
+    errors.EndingError,
     errors.DependencyError,
     errors.ModelError,
     errors.DeviceMemoryError,

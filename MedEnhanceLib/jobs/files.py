@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 from MedEnhanceLib.core.manifest import file_sha256, make_manifest
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError, OutputError
+from MedEnhanceLib.errors import ConfigError, EndingError, OutputError
 from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -44,7 +44,8 @@ class VolumeParams(Params):
     input: Annotated[
         str,
         About(
-            help="a volume: a file, a .ucv, or DICOM: a folder, a file, a zip, a DICOMDIR, a list",
+            help="a volume: a file, a .ucv, or DICOM: a folder, a file, a zip, a DICOMDIR, a list; "
+            "a file's address too (https://, s3://)",
             flag="INPUT",
         ),
     ]
@@ -209,11 +210,11 @@ def check_volume_outputs(
 
 
 def check_ending(path: Path) -> None:
-    """Raise OutputError where no volume is written with the ending of `path`."""
+    """Raise EndingError where no volume is written with the ending of `path`."""
     from MedEnhanceLib import io
 
     if io.ending_of(path) not in io.WRITABLE:
-        raise OutputError(
+        raise EndingError(
             f"{path.name}: no volume is written with this ending",
             f"Use one of {', '.join(io.WRITABLE)}"
             f"{'; compress writes ' + CONTAINER if path.suffix.lower() == CONTAINER else ''}"

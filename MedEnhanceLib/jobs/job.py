@@ -13,6 +13,7 @@ from typing import Any
 
 from MedEnhanceLib.core.options import config_from_json, did_you_mean
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.jobs.addresses import local_sources
 from MedEnhanceLib.jobs.failures import job_errors
 from MedEnhanceLib.jobs.files import KeptVolumes, Result
 from MedEnhanceLib.jobs.worker.events import PROTOCOL, check_version
@@ -169,10 +170,11 @@ def run_job(
         report(Event("started", {"kind": spec.kind}))
         monitor = Monitor(progress, cancel)
         try:
-            if isinstance(kind, ShippedKind) and kind.keeps_volumes:
-                result = kind.run(spec.typed_params(), monitor, kept or KeptVolumes())
-            else:
-                result = kind.run(spec.typed_params(), monitor)
+            with local_sources(spec.typed_params(), monitor) as params:
+                if isinstance(kind, ShippedKind) and kind.keeps_volumes:
+                    result = kind.run(params, monitor, kept or KeptVolumes())
+                else:
+                    result = kind.run(params, monitor)
         finally:
             # A worker stays for minutes after its job: the card is shared with other programs.
             for device in ("cuda", "mps"):

@@ -63,6 +63,7 @@ _PACKAGES = (
     Package("Jinja2>=3.1", "jinja2", "pages of reports", 0.2),
     Package("matplotlib>=3.9", "matplotlib", "pictures of reports", 20, essential=False),
     Package("dask[distributed]>=2024.8", "distributed", "batch --scheduler", 5, required=False),
+    Package("fsspec>=2024.6", "fsspec", "sources at s3:// and the like", 0.2, required=False),
     Package("av>=17.1", "av", "smaller and faster files of a ratio", 35, required=False),
     Package("dp-accounting>=0.6", "dp_accounting", "distill --epsilon", 37, required=False),
 )

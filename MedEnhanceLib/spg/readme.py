@@ -268,6 +268,8 @@ def _origin_lines(manifest: Mapping[str, Any], images_sha256: str) -> list[str]:
         f"- Configuration: in manifest.json; seed {config['seed']}.",
         f"- Software: {', '.join(f'{name} {version}' for name, version in software.items())}.",
         *(f"- SHA-256 of {what}: `{found}`" for what, found in hashes.items() if found),
+        "- A SHA-256 shows that something is the same, bit for bit, to who has it already; no "
+        "image can be made from it.",
         "",
         "## Files",
         "",

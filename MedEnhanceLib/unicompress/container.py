@@ -383,6 +383,8 @@ class Container:
 
     def _prologue(self, offset: int, place: str, tolerant: bool) -> _Prologue:
         raw = self._bytes_at(offset, _PROLOGUE.size)
+        if self.size == 0:
+            raise CodecError(f"{self.path.name} is empty (0 bytes)", "Copy the file again.")
         if raw[: len(MAGIC)] != MAGIC and not tolerant:
             raise CodecError(
                 f"{self.path.name} is not a .ucv: it does not begin with {MAGIC.decode()}",

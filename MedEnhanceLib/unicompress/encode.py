@@ -21,7 +21,7 @@ from MedEnhanceLib._version import __version__
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.slabs import extremes, looks_like_labels, slabs
 from MedEnhanceLib.core.volume import Volume, Voxels
-from MedEnhanceLib.errors import InputError, OutputError
+from MedEnhanceLib.errors import EndingError, InputError
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
@@ -133,7 +133,7 @@ def compress(
     monitor = monitor or Monitor()
     target = Path(path)
     if target.suffix.lower() != ENDING:
-        raise OutputError(f"{target.name}: not the ending of a container", f"Use {ENDING}.")
+        raise EndingError(f"{target.name}: not the ending of a container", f"Use {ENDING}.")
     voxels = codable(volume, config)
     config, noise = with_bound(volume, config, monitor)
     threads = thread_count(config.threads)

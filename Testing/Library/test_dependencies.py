@@ -22,7 +22,7 @@ def test_packages_are_those_of_the_project() -> None:
     assert required == project["dependencies"]
     optional = [package.requirement for package in packages() if not package.required]
     extras = project["optional-dependencies"]
-    assert optional == extras["batch"] + extras["video"] + extras["dp"]
+    assert optional == extras["batch"] + extras["cloud"] + extras["video"] + extras["dp"]
     assert all(package.purpose for package in packages())
 
 

@@ -30,6 +30,7 @@ def test_every_error_has_the_code_and_status_of_the_contract() -> None:
         "InputError": ("input", 3),
         "GeometryError": ("geometry", 3),
         "OutputError": ("output", 1),
+        "EndingError": ("ending", 2),
         "DependencyError": ("dependency", 4),
         "ModelError": ("model", 4),
         "DeviceMemoryError": ("memory", 5),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.files import Result
-from MedEnhanceLib.runtime.progress import Event, Monitor
+from MedEnhanceLib.runtime.progress import Event, Listener, Monitor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,7 +94,7 @@ def _outcome(kind: str, job: Any, monitor: Monitor, index: int, count: int) -> d
 
     part, name = monitor.part(index / count, (index + 1) / count), Path(job["input"]).name
 
-    def listen(event: Event) -> None:
+    def show(event: Event) -> None:
         if event.kind == "progress":
             stage = f"{index + 1} of {count}, {name}: {event.fields['stage']}"
             part.progress(event.fields["fraction"], stage)
@@ -103,4 +103,11 @@ def _outcome(kind: str, job: Any, monitor: Monitor, index: int, count: int) -> d
         elif event.kind == "warning":
             part.warn(f"{name}: {event.fields['message']}")
 
-    return timed(lambda: run_job(JobSpec(kind, job), listen, lambda: monitor.cancelled).fields)
+    def run(note: Listener) -> dict[str, Any]:
+        def listen(event: Event) -> None:
+            note(event)
+            show(event)
+
+        return run_job(JobSpec(kind, job), listen, lambda: monitor.cancelled).fields
+
+    return timed(run)

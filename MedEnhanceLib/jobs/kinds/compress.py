@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.core.origin import DicomOrigin
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import CodecError, ConfigError, OutputError
+from MedEnhanceLib.errors import CodecError, ConfigError, EndingError
 from MedEnhanceLib.jobs.dicom import DicomParams, check_output
 from MedEnhanceLib.jobs.files import (
     CONTAINER,
@@ -116,7 +116,7 @@ def run_compress(params: CompressParams, monitor: Monitor, kept: KeptVolumes) ->
     config = params.config
     source, output = Path(params.input), Path(params.output)
     if output.suffix.lower() != CONTAINER:
-        raise OutputError(f"{output.name}: not the ending of a container", f"Use {CONTAINER}.")
+        raise EndingError(f"{output.name}: not the ending of a container", f"Use {CONTAINER}.")
     check_outputs({"output": output}, inputs=[source], overwrite=params.overwrite)
     # After an estimate the volume is in memory already.
     volume = kept.input.load(

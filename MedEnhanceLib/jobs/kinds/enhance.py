@@ -13,6 +13,7 @@ from MedEnhanceLib.core.manifest import make_manifest, manifest_at_strength
 from MedEnhanceLib.core.options import option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.gradprom.segmenter_spec import is_foreign_bundle
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.jobs.dicom import DicomParams, check_output, placed
 from MedEnhanceLib.jobs.files import (
@@ -247,6 +248,8 @@ def enhance_volume(
     part = monitor.part(0.0, share)
     if config.task == "slices":
         done = _with_thin_slices(volume, config, guide=guide, slices=slices, monitor=part)
+    elif is_foreign_bundle(config.model):
+        done = _restored_elsewhere(volume, config, guide=guide, slices=slices, monitor=part)
     elif is_restorer(config.model):
         done = _restored(volume, config, guide=guide, slices=slices, monitor=part)
     else:
@@ -324,6 +327,55 @@ def _restored(
         original=done.original,
         floors=tuple(lowest_value(frame) for frame in volume.frames()),
         warnings=done.warnings,
+    )
+    return replace(full.at_strength(config.share), seconds=time.monotonic() - began)
+
+
+def _restored_elsewhere(
+    volume: Volume,
+    config: EnhanceConfig,
+    *,
+    guide: Volume | Iterable[Volume] | None,
+    slices: tuple[int, int] | None,
+    monitor: Monitor,
+) -> Enhancement:
+    """As `hqg.enhance`, with a MONAI bundle that gives an image."""
+    began = time.monotonic()
+    fixed = EnhanceConfig(
+        model=config.model,
+        device=config.device,
+        strength=config.strength,
+        task="noise" if config.task == "noise" else "auto",
+    )
+    if config != fixed or guide is not None or slices is not None:
+        raise ConfigError(
+            f"{Path(config.model).name} is a MONAI bundle, which takes model, device and strength "
+            "alone",
+            "Leave out the other options, or choose an enhancer.",
+        )
+    attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
+    from MedEnhanceLib.core.manifest import derived_note
+    from MedEnhanceLib.gradprom.segmenters import open_restoration
+    from MedEnhanceLib.hqg.strength import Enhancement, lowest_value
+    from MedEnhanceLib.runtime.device import choose_device
+
+    model, choice = open_restoration(config.model), choose_device(config.device)
+    monitor.log(f"running {model.name} on {choice.name}: {choice.reason}")
+    monitor.warn(f"{model.name} is not ours: nothing is known here of how well it does")
+    for note in model.notes:
+        monitor.warn(f"{model.name}: {note}")
+    model.network.to(choice.name)
+    if volume.modality_is_guess:
+        volume = replace(volume, modality=model.spec.modality, units=volume.units)
+    note = derived_note(f"enhanced with {model.name} {model.sha256[:12]}")
+    full = Enhancement(
+        volume=volume.with_voxels(model.restored(volume, monitor), did=note),
+        uncertainty=None,
+        model=model.identity(),
+        device=choice.name,
+        seconds=time.monotonic() - began,
+        original=volume,
+        floors=(lowest_value(volume),),
     )
     return replace(full.at_strength(config.share), seconds=time.monotonic() - began)
 

@@ -14,6 +14,7 @@ from MedEnhanceLib.bundles.store import list_bundles
 from MedEnhanceLib.bundles.suitability import (
     anatomy_warning,
     recorded_warnings,
+    shows_anatomy,
     training_length_limits,
     training_length_warning,
 )
@@ -36,6 +37,7 @@ def test_images_of_the_brain_or_without_a_body_part_give_no_warning(part: str) -
     head, warning = open_head_for(_mr(part), SegmentConfig())
     assert head.anatomy == "brain"
     assert not warning
+    assert shows_anatomy(head, _mr(part)) == bool(part)  # else its limits are said
 
 
 def test_volumes_that_never_were_dicom_give_no_warning() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 
@@ -44,6 +45,16 @@ def statuses(out: Path) -> list[tuple[str, str]]:
 
 def enhance(out: Path, *inputs: Path) -> list[str | Path]:
     return ["batch", "enhance", *inputs, "--out", out]
+
+
+def test_a_row_has_the_warnings_of_its_volume(run: Callable, tmp_path: Path) -> None:
+    voxels = np.arange(512, dtype=np.int16).reshape(8, 8, 8)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / "a.nii")
+    out = tmp_path / "out"
+    assert run("batch", "compress", tmp_path / "a.nii", "--out", out, "--lossless").status == 0
+    assert "no modality stated" in rows_of(out)[-1]["warnings"][0]
+    with (out / "batch.csv").open(newline="") as stream:
+        assert "no modality stated" in next(csv.DictReader(stream))["warnings"]
 
 
 @pytest.mark.usefixtures("networks")

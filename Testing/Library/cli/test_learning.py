@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -44,6 +45,13 @@ def _choices(dest: str) -> tuple[str, ...]:
 
 def test_methods_are_those_of_the_job() -> None:
     assert set(_choices("method")) == set(METHODS)
+
+
+def test_a_pipe_is_no_configuration(run: Callable, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    ran = run("train", "hqg", "--config", tmp_path / "pipe", "--data", tmp_path, "--out", "a")
+    assert ran.status == 2
+    assert "is a pipe or a device" in ran.err
 
 
 def test_preset_and_configuration_file_go_together(

@@ -406,6 +406,9 @@ def test_a_shell_completes_commands_options_and_choices(
     for word in ("decompress", "--max-error", "normal fast slow"):
         assert word.replace(" ", "' '") in script or word in script
     assert "_shtab_compgen_files" in script
+    assert "_enhance___model_COMPGEN=_medenhance_models" in script
+    assert main(["completion", "models"]) == 0
+    assert "mr-brain" in capsys.readouterr().out.splitlines()
     monkeypatch.setitem(sys.modules, "shtab", None)
     assert main(["completion", "zsh"]) == 4
     assert "python -m pip install 'shtab'" in capsys.readouterr().err

@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from monai.inferers import sliding_window_inference
 from monai.networks.nets import UNet
 
+import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError, ModelError
+from MedEnhanceLib.errors import ConfigError, InputError, ModelError
 from MedEnhanceLib.gradprom import SegmentConfig, segment, segmenter_files
-from MedEnhanceLib.gradprom.segmenters import Segmenter, open_segmenter
+from MedEnhanceLib.gradprom.segmenters import Segmenter, open_restoration, open_segmenter
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
@@ -136,6 +138,71 @@ def ct() -> Volume:
     rng = np.random.default_rng(1)
     voxels = rng.normal(50, 80, (20, 36, 32)).astype(np.int16)
     return Volume(voxels, Geometry((1.5, 1.5, 2.0)), modality="CT", source="ct")
+
+
+def restoration(*steps: Fields, **output: Any) -> tuple[Fields, Fields]:
+    """The configurations of a bundle that gives an image of one channel."""
+    load = of("LoadImaged", keys="image")
+    fields = changed(INFERENCE, "preprocessing.transforms", [load, *steps])
+    fields = changed(fields, "network_def.out_channels", 1)
+    fields = changed(fields, "postprocessing.transforms", [of("SaveImaged", keys="pred")])
+    about = changed(METADATA, "network_data_format.outputs.pred", {"format": "image", **output})
+    return fields, about | {"license": "Apache-2.0"}
+
+
+@pytest.fixture
+def restorer(make: Make) -> Make:
+    def make_restorer(inference: Fields, metadata: Fields) -> Path:
+        folder = make(inference, metadata)
+        torch.manual_seed(5)
+        arguments = {k: v for k, v in inference["network_def"].items() if k != "_target_"}
+        torch.save(UNet(**arguments).state_dict(), folder / "models/model.pt")
+        return folder
+
+    return make_restorer
+
+
+def test_a_restoration_is_run_by_enhance_on_the_volumes_own_grid_and_unit(restorer: Make) -> None:
+    window = of("ScaleIntensityRanged", keys="image", **_CLIP)
+    oriented = of("Orientationd", keys="image", axcodes="RAS")
+    folder = restorer(*restoration(oriented, window))
+    said: list[str] = []
+    volume = ct()
+    done = me.enhance(volume, model=str(folder), progress=lambda e: said.append(str(e.fields)))
+    assert done.volume.geometry == volume.geometry
+    assert (done.volume.dtype, done.volume.modality) == (volume.dtype, "CT")
+    assert any("its license: Apache-2.0" in one for one in said)
+    # The network by itself, on the array as MONAI would turn it.
+    model = open_restoration(folder)
+    assert done.report["model"]["sha256"] == model.sha256
+    seen = np.clip((volume.voxels.astype(np.float32) + 100) / 400, 0, 1)
+    turned = torch.from_numpy(seen.transpose(2, 1, 0)[::-1, ::-1].copy())[None, None]
+    wanted = sliding_window_inference(
+        turned, (32, 32, 16), 1, model.network, 0.5, mode="gaussian", padding_mode="replicate"
+    )
+    change = wanted[0, 0].numpy()[::-1, ::-1].transpose(2, 1, 0) - seen
+    assert np.abs(change).max() > 0.05
+    np.testing.assert_allclose(done.volume.voxels, volume.voxels + 400 * change, atol=0.51)
+    half = done.at_strength(0.5).volume.voxels
+    np.testing.assert_allclose(half, volume.voxels + 200 * change, atol=1.01)
+
+
+def test_what_is_no_restoration_is_refused_by_name(restorer: Make) -> None:
+    window = of("ScaleIntensityRanged", keys="image", **_CLIP)
+    whole = restoration(window)
+    discrete = of("AsDiscreted", keys="pred", argmax=True)
+    spaced = restoration(of("Spacingd", keys="image", pixdim=[1.5, 1.5, 1.0]), window)
+    for (inference, metadata), words in (
+        ((changed(whole[0], "postprocessing.transforms", [discrete]), whole[1]), "AsDiscreted"),
+        (restoration(window, format="segmentation"), "segment runs what gives labels"),
+        (restoration(window, num_channels=2), "num_channels is 2"),
+        (spaced, r"restores voxels of 1\.5 × 1\.5 × 1 mm"),
+    ):
+        folder = restorer(inference, metadata)
+        with pytest.raises((ModelError, InputError), match=words):
+            me.enhance(ct(), model=str(folder))
+    with pytest.raises(ConfigError, match="model, device and strength"):
+        me.enhance(ct(), model=str(restorer(*whole)), uncertainty=1)
 
 
 def test_a_bundle_is_understood(make: Make) -> None:

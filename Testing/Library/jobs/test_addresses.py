@@ -1,0 +1,175 @@
+"""Sources at addresses: read by a copy that is gone afterwards, and nothing secret is repeated."""
+
+from __future__ import annotations
+
+import gc
+import json
+import tempfile
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+
+import MedEnhanceLib as me  # noqa: N813 - as users write it
+from MedEnhanceLib.cli.main import main
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.jobs import addresses
+
+_SECRET = "X-Signature=s3cr3t"
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where copies lie while a job runs."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture
+def scan(tmp_path: Path, head: Volume) -> Path:
+    me.save(head, tmp_path / "doe-john.nii.gz")
+    return tmp_path / "doe-john.nii.gz"
+
+
+@pytest.fixture
+def in_memory(scan: Path) -> str:
+    address = "memory://bucket/doe-john.nii.gz"
+    with fsspec.open(address, "wb") as stream:
+        stream.write(scan.read_bytes())
+    return address
+
+
+@pytest.fixture
+def server(scan: Path) -> Iterator[str]:
+    content = scan.read_bytes()
+
+    class Answers(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            path = self.path.partition("?")[0]
+            if path.startswith("/missing"):
+                self.send_error(404, self.path)
+                return
+            self.send_response(200)
+            if not path.startswith("/unstated"):
+                # A server that says less than it sends is not believed either.
+                said = {"/cut": len(content) + 9}.get(path[:4], len(content))
+                self.send_header("Content-Length", str(said))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    served = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    thread = threading.Thread(target=served.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{served.server_port}"
+    served.shutdown()
+    served.server_close()
+
+
+def test_every_scheme_of_fsspec_is_read(in_memory: str, head: Volume, temporary: Path) -> None:
+    assert np.array_equal(me.load(in_memory).voxels, head.voxels)
+    assert me.inspect(in_memory)["shape"] == list(head.shape)
+    assert [*temporary.iterdir()] == []
+    for path in ("sub-01::T1w.nii", "C://scan.nii", "scans//a.nii", Path("https://host/a.nii")):
+        assert not addresses.is_remote(path)
+
+
+def test_a_command_reads_an_address_and_repeats_no_secret(
+    server: str, scan: Path, tmp_path: Path, temporary: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = f"{server}/unstated/doe-john.nii.gz?{_SECRET}#{_SECRET}"
+    assert main(["convert", address, str(tmp_path / "out.nrrd"), "--keep-names", "--debug"]) == 0
+    said = "".join(capsys.readouterr()) + (tmp_path / "out.nrrd.json").read_text()
+    assert "s3cr3t" not in said
+    assert "doe" not in said
+    assert np.array_equal(me.load(tmp_path / "out.nrrd").voxels, me.load(scan).voxels)
+    assert [*temporary.iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    ("place", "words"), [("missing", "answers 404"), ("cut", "ended after"), ("more", "more than")]
+)
+def test_what_cannot_be_read_is_a_sentence_without_the_signature(
+    server: str,
+    place: str,
+    words: str,
+    temporary: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if place == "more":
+        monkeypatch.setenv(addresses.LIMIT, "1000")
+    assert main(["inspect", f"{server}/{place}/a.nii.gz?{_SECRET}", "--debug"]) == 3
+    err = capsys.readouterr().err
+    assert words in err
+    assert "s3cr3t" not in err
+    assert [*temporary.iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    ("address", "status", "words"),
+    [
+        ("s3://bucket/a.nii.gz", 4, "s3fs"),
+        ("nowhere://bucket/a.nii.gz", 2, "fsspec knows no addresses"),
+        ("https://user:word@host/a.nii.gz", 2, "https://host/a.nii.gz"),
+    ],
+)
+def test_an_address_that_cannot_be_read_here_is_refused(
+    address: str, status: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if address.startswith("s3") and fsspec_has("s3"):
+        pytest.skip("s3fs is installed")
+    assert main(["inspect", address]) == status
+    err = capsys.readouterr().err
+    assert words in err
+    assert "word@" not in err
+
+
+def fsspec_has(scheme: str) -> bool:
+    try:
+        fsspec.get_filesystem_class(scheme)
+    except ImportError:
+        return False
+    return True
+
+
+def test_results_go_to_this_machine(in_memory: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert", in_memory, "memory://bucket/out.nii.gz"]) == 2
+    assert "results are written to this machine" in capsys.readouterr().err
+
+
+def test_a_container_stays_readable_as_long_as_it_is_open(
+    scan: Path, tmp_path: Path, head: Volume, temporary: Path
+) -> None:
+    me.compress(scan, tmp_path / "scan.ucv", lossless=True)
+    with fsspec.open("memory://bucket/scan.ucv", "wb") as stream:
+        stream.write((tmp_path / "scan.ucv").read_bytes())
+    stored = me.open("memory://bucket/scan.ucv")
+    assert np.array_equal(stored[3:5], head.voxels[3:5])
+    assert [*temporary.iterdir()]
+    del stored
+    gc.collect()
+    assert [*temporary.iterdir()] == []
+
+
+def test_a_batch_takes_addresses_from_its_list_and_leaves_out_what_is_done(
+    server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "list.txt").write_text(f"{server}/a/one.nii.gz?{_SECRET}\n{server}/b/two.nii.gz\n")
+    command = ["batch", "compress", "--list", str(tmp_path / "list.txt"), "--lossless", "--json"]
+    command += ["--out", str(tmp_path / "out")]
+    assert main(command) == 0
+    done = json.loads(capsys.readouterr().out)
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.ucv")) == ["one.ucv", "two.ucv"]
+    assert done["rows"][0]["source"] == f"{server}/a/one.nii.gz"
+    assert "s3cr3t" not in (tmp_path / "out" / "batch.jsonl").read_text()
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out)["already_done"] == 2
