@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from MedEnhanceLib.cli.batch_layouts import layout_of
 from MedEnhanceLib.cli.parser import (
     Command,
     Parser,
@@ -18,7 +17,9 @@ from MedEnhanceLib.cli.parser import (
 )
 from MedEnhanceLib.cli.text import columns
 from MedEnhanceLib.errors import Cancelled, ConfigError, MedEnhanceError, OutputError
-from MedEnhanceLib.jobs.batch_items import CONTAINER, Item, gather
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.jobs.batch_items import Item
 
 _ABOUT = (
     "Put all volumes of folders or a list through one command. OUT gets the results, batch.jsonl\n"
@@ -72,7 +73,7 @@ def _declare(parser: Parser, task: str) -> None:
     add_flags(parser, job, only=["config"])
     if task == "compress":
         parser.set_defaults(
-            ending=CONTAINER, dicom=False, bids=False, nnunet=False, participant_label=None
+            ending=".ucv", dicom=False, bids=False, nnunet=False, participant_label=None
         )
     else:
         parser.add_argument(
@@ -116,6 +117,7 @@ def _declare(parser: Parser, task: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run what is not finished yet and report how it went."""
+    from MedEnhanceLib.cli.batch_layouts import layout_of
     from MedEnhanceLib.cli.console import cancel_on_interrupt
     from MedEnhanceLib.jobs.batch_runs import Plan
     from MedEnhanceLib.report.page import make_folder
@@ -159,6 +161,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _gathered(args: argparse.Namespace) -> tuple[Path, list[Item]]:
     """The folder of the results, and what was named on the command line."""
+    from MedEnhanceLib.jobs.batch_items import gather
+
     if args.out is None:
         raise ConfigError("no folder for the results was named", "Give one: --out DIR.")
     out = Path(args.out)

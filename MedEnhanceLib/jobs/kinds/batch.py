@@ -12,7 +12,7 @@ from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.runtime.progress import Event, Listener, Monitor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from MedEnhanceLib.jobs.batch_runs import Finished, Starting, Work
 
@@ -103,7 +103,7 @@ def _outcome(kind: str, job: Any, monitor: Monitor, index: int, count: int) -> d
         elif event.kind == "warning":
             part.warn(f"{name}: {event.fields['message']}")
 
-    def run(note: Listener) -> dict[str, Any]:
+    def run(note: Listener) -> Mapping[str, Any]:
         def listen(event: Event) -> None:
             note(event)
             show(event)

@@ -20,7 +20,7 @@ class TestRefused:
 
     def test_a_folder_for_a_file(self, run: Run, mr: Path, tmp_path: Path) -> None:
         ran = run("convert", mr, tmp_path / "out")
-        assert ran.status == 1
+        assert ran.status == 2
         assert "--dicom" in ran.err
 
     def test_a_folder_that_holds_something(self, run: Run, mr: Path, tmp_path: Path) -> None:
