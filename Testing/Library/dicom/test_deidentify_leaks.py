@@ -112,6 +112,17 @@ def test_who_is_named_inside_a_removed_sequence_is_looked_for() -> None:
     assert "Quellwasser" not in str(copied)
 
 
+def test_names_are_found_as_parts_of_user_names_and_inside_sequences() -> None:
+    found = Identities()
+    found.add("van der Berg^Jo Ann", "PN")
+    for written in ("jvanderberg", "vanderbergjoann", "joannvanderberg", "vanderbergj"):
+        assert found.in_text(f"saved by {written}")
+    inner, dataset = pydicom.Dataset(), image()
+    inner.add_new(0x00091001, "UN", b"x van der Berg x")
+    dataset.add_new(0x00081140, "SQ", [inner])
+    assert find_leak(dataset, b"", found) == "(0009,1001)"
+
+
 def test_a_private_date_is_not_moved_but_removed() -> None:
     dataset = image(AcquisitionDate="20110203")
     dataset.add_new(0x00090010, "LO", "maker")

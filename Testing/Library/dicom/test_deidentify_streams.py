@@ -17,7 +17,12 @@ pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("dicomanonymizer")
 
 from MedEnhanceLib.io.deidentify import Deidentifier, deidentify  # noqa: E402
-from MedEnhanceLib.io.deidentify.pixel_data import shows_face  # noqa: E402
+from MedEnhanceLib.io.deidentify.pixel_data import (  # noqa: E402
+    burned_in,
+    shows_face,
+    tidy_pixels,
+    without_comments,
+)
 from MedEnhanceLib.io.dicom.structure import silence  # noqa: E402
 from Testing.Library.dicom.test_deidentify import PIXELS, SECRET, image  # noqa: E402
 
@@ -129,20 +134,91 @@ def test_frames_in_pieces_are_put_together() -> None:
     assert np.array_equal(cleaned.pixel_array, [pixels, pixels])
 
 
-def test_a_comment_inside_a_tile_stops_the_file() -> None:
-    """Its length stands in several places: nobody is to guess which."""
+@pytest.mark.parametrize("before", [b"", b"\xff\x52\x00\x04ab"])
+def test_a_comment_inside_a_tile_stops_the_file(before: bytes) -> None:
+    """Its length stands in several places: nobody is to guess which. before: another segment."""
     from pydicom.encaps import encapsulate, generate_frames
 
     dataset = planted("JPEG 2000", "behind")
     (frame,) = generate_frames(dataset.PixelData, number_of_frames=1)
     tile = frame.index(b"\xff\x90")
     length = int.from_bytes(frame[tile + 6 : tile + 10], "big")
-    segment = b"\xff\x64" + (len(WORDS) + 2).to_bytes(2, "big") + WORDS
+    segment = before + b"\xff\x64" + (len(WORDS) + 2).to_bytes(2, "big") + WORDS
     longer = (length + len(segment)).to_bytes(4, "big") if length else bytes(4)
     frame = frame[: tile + 6] + longer + frame[tile + 10 : tile + 12] + segment + frame[tile + 12 :]
     dataset.PixelData = encapsulate([frame + b"\0" * (len(frame) % 2)])
     with pytest.raises(InputError, match="middle of its compressed"):
         Deidentifier(SECRET, allow_burned_in=True).dataset(dataset)
+
+
+@pytest.mark.parametrize(
+    ("segment", "stays"),
+    [
+        (b"\xff\xe0\x00\x10JFIF\0\1\1\0\0\1\0\1\0\0", True),
+        (b"\xff\xe0\x00\x13JFIF\0\1\1\0\0\1\0\1\0\0Ann", False),
+        (b"\xff\xee\x00\x0eAdobe\0\x64\0\0\0\0\0", True),
+        (b"\xff\xe1\x00\x0eAdobe\0\x64\0\0\0\0\0", False),
+        (b"\xff\xe8\x00\x0bmrfx\1\2\3\4\5", True),
+        (b"\xff\xe8\x00\x22mrfx" + b"n" * 28, False),
+    ],
+)
+def test_what_says_how_colors_are_stored_stays_and_nothing_beside_it(
+    segment: bytes, stays: bool
+) -> None:
+    from pydicom.encaps import generate_frames
+
+    dataset = planted("JPEG", "behind")
+    (frame,) = generate_frames(dataset.PixelData, number_of_frames=1)
+    syntax = str(dataset.file_meta.TransferSyntaxUID)
+    bare = without_comments(frame, syntax)
+    with_it = without_comments(frame[:2] + segment + frame[2:], syntax)
+    assert (with_it != bare) is stays
+    assert (segment in with_it) is stays
+
+
+@pytest.mark.parametrize(
+    ("elements", "decides"),
+    [
+        ({}, "warn"),
+        ({"Modality": "SEG"}, ""),
+        ({"Modality": "RTDOSE"}, ""),
+        ({"Modality": "US"}, "refuse"),
+        ({"Modality": "US", "BurnedInAnnotation": "NO"}, "warn"),
+        ({"BurnedInAnnotation": "NO"}, ""),
+        ({"BurnedInAnnotation": "YES"}, "refuse"),
+        ({"ImageType": ["DERIVED", "SECONDARY", "SCREEN SAVE"]}, "refuse"),
+        ({"PhotometricInterpretation": "RGB"}, "refuse"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.7"}, "refuse"),
+        ({"PixelData": None}, ""),
+    ],
+)
+def test_where_text_may_stand_in_the_pixels(elements: dict[str, str], decides: str) -> None:
+    assert burned_in(image(**elements))[0] == decides
+
+
+@pytest.mark.parametrize(
+    ("elements", "end"),
+    [
+        ({"BitsStored": 12, "HighBit": 11}, 0x0FFF),
+        ({"BitsStored": 12, "HighBit": None}, 0x0FFF),
+        ({"BitsStored": 12, "HighBit": 15}, 0xFFF0),
+        ({"BitsStored": 12, "HighBit": 10}, None),
+        ({"BitsStored": 17, "HighBit": 16}, None),
+    ],
+)
+def test_an_overlay_goes_and_the_stored_bits_stay(elements: dict[str, int], end: int) -> None:
+    words = np.full(24, 0xFFFF, np.uint16)
+    dataset = image(PixelData=words.tobytes(), **elements)
+    dataset.add_new(0x60000102, "US", 12)
+    if end is None:
+        with pytest.raises(InputError, match="BitsStored and HighBit"):
+            tidy_pixels(dataset)
+        return
+    (change,) = tidy_pixels(dataset)
+    assert "overlay" in change.action
+    assert set(np.frombuffer(dataset.PixelData, np.uint16)) == {end}
+    dataset[0x60000102].value = 0  # an overlay with data of its own
+    assert tidy_pixels(dataset) == []
 
 
 def test_missing_frames_are_reported() -> None:
