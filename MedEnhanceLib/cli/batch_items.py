@@ -47,7 +47,7 @@ class Item:
     def name(self) -> str:
         """What a row calls it."""
         if self.address:
-            from MedEnhanceLib.jobs.remote import shown
+            from MedEnhanceLib.jobs.addresses import shown
 
             return shown(self.address)
         return f"{self.source} (series {self.series})" if self.series else str(self.source)
@@ -65,7 +65,7 @@ def gather(
     "" makes folders.
     Raises InputError where nothing is found, ConfigError where two results share a name.
     """
-    from MedEnhanceLib.jobs.remote import is_remote, name_at, shown
+    from MedEnhanceLib.jobs.addresses import is_remote, name_at, shown
 
     given = [*inputs, *_lines(list_file)]
     named = [Path(entry) for entry in given if not is_remote(entry)]

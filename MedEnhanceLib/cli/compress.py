@@ -84,7 +84,7 @@ def _compress_to_stdout(args: argparse.Namespace, params: dict[str, Any]) -> int
 
 def _decompress(args: argparse.Namespace) -> int:
     """Run the job, on a copy of standard input where FILE is -."""
-    from MedEnhanceLib.jobs.remote import fill
+    from MedEnhanceLib.jobs.addresses import fill
     from MedEnhanceLib.jobs.worker.workspace import Workspace
     from MedEnhanceLib.runtime.progress import Monitor
 

@@ -13,9 +13,9 @@ from typing import Any
 
 from MedEnhanceLib.core.options import config_from_json, did_you_mean
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.jobs.addresses import local_sources
 from MedEnhanceLib.jobs.failures import job_errors
 from MedEnhanceLib.jobs.files import KeptVolumes, Result
-from MedEnhanceLib.jobs.remote import local_sources
 from MedEnhanceLib.jobs.worker.events import PROTOCOL, check_version
 from MedEnhanceLib.runtime.locks import release_memory
 from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor

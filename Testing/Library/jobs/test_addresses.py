@@ -17,7 +17,7 @@ import pytest
 import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.jobs import remote
+from MedEnhanceLib.jobs import addresses
 
 _SECRET = "X-Signature=s3cr3t"
 
@@ -79,7 +79,7 @@ def test_every_scheme_of_fsspec_is_read(in_memory: str, head: Volume, temporary:
     assert me.inspect(in_memory)["shape"] == list(head.shape)
     assert [*temporary.iterdir()] == []
     for path in ("sub-01::T1w.nii", "C://scan.nii", "scans//a.nii", Path("https://host/a.nii")):
-        assert not remote.is_remote(path)
+        assert not addresses.is_remote(path)
 
 
 def test_a_command_reads_an_address_and_repeats_no_secret(
@@ -106,7 +106,7 @@ def test_what_cannot_be_read_is_a_sentence_without_the_signature(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     if place == "more":
-        monkeypatch.setenv(remote.LIMIT, "1000")
+        monkeypatch.setenv(addresses.LIMIT, "1000")
     assert main(["inspect", f"{server}/{place}/a.nii.gz?{_SECRET}", "--debug"]) == 3
     err = capsys.readouterr().err
     assert words in err
