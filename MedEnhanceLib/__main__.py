@@ -13,7 +13,8 @@ _CANCELLED = 130
 
 def main(arguments: list[str]) -> int:
     """Run the command; the exit status."""
-    if arguments[:1] == ["worker"]:
+    options = {word.partition("=")[0] for word in arguments if word.startswith("-")}
+    if arguments[:1] == ["worker"] and options <= {"--idle-seconds"}:
         from MedEnhanceLib.jobs.worker import worker
 
         return worker.main(arguments[1:])

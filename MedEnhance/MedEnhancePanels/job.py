@@ -15,6 +15,7 @@ _LOG_LINES = 5000
 #: Kinds that answer a query of the panel at once; the list of jobs leaves them out.
 QUESTIONS = (
     "doctor",
+    "machines",
     "models",
     "inspect",
     "estimate",
@@ -195,3 +196,16 @@ def durationText(seconds):
     if seconds < 3600:
         return _("{minutes} min {seconds} s").format(minutes=seconds // 60, seconds=seconds % 60)
     return _("{hours} h {minutes} min").format(hours=seconds // 3600, minutes=seconds % 3600 // 60)
+
+
+def sentence(text):
+    """A warning or a remark with a capital letter and a full stop."""
+    first = text.partition(" ")[0]
+    # "scan.ucv is damaged": names stay as they are.
+    begin = text[:1] if "." in first.rstrip(".") or "_" in first else text[:1].upper()
+    return f"{begin}{text[1:].rstrip('. ')}."
+
+
+def withWarnings(first, warnings):
+    """A text and, each in a line of its own, warnings."""
+    return "\n".join([*([first] if first else []), *map(sentence, warnings)])

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from MedEnhanceLib.cli.batch_items import CONTAINER, Item, gather
 from MedEnhanceLib.cli.batch_layouts import layout_of
 from MedEnhanceLib.cli.parser import (
     Command,
@@ -19,6 +18,7 @@ from MedEnhanceLib.cli.parser import (
 )
 from MedEnhanceLib.cli.text import columns
 from MedEnhanceLib.errors import Cancelled, ConfigError, MedEnhanceError, OutputError
+from MedEnhanceLib.jobs.batch_items import CONTAINER, Item, gather
 
 _ABOUT = (
     "Put all volumes of folders or a list through one command. OUT gets the results, batch.jsonl\n"
@@ -116,8 +116,10 @@ def _declare(parser: Parser, task: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run what is not finished yet and report how it went."""
-    from MedEnhanceLib.cli.batch_runs import Ledger
     from MedEnhanceLib.cli.console import cancel_on_interrupt
+    from MedEnhanceLib.jobs.batch_runs import Plan
+    from MedEnhanceLib.report.page import make_folder
+    from MedEnhanceLib.runtime.progress import Event
 
     if args.workers < 1:
         raise ConfigError(f"--workers is {args.workers}", "Use 1 or more.")
@@ -136,34 +138,23 @@ def run(args: argparse.Namespace) -> int:
             stated.setdefault("modality", layout.modality)
     else:
         out, items = _gathered(args)
-    options = {"task": args.job, "config": config, **stated}
-    _make(out)
     if layout is not None:
+        make_folder(out)
         layout.begin()
-    ledger = Ledger(out)
-    todo = [item for item in items if overwrite or not ledger.is_finished(item, options)]
-    work = [
-        (args.job, _params(item, config, overwrite or ledger.is_ours(item)) | stated)
-        for item in todo
-    ]
 
-    ended: list[int] = []
-
-    def starting(index: int) -> None:
-        ledger.add(todo[index], options, {"status": "started"})
-
-    def finished(index: int, fields: Mapping[str, Any]) -> None:
+    def ended(item: Item, fields: Mapping[str, Any], count: int, total: int) -> None:
         if layout is not None and fields["status"] == "done":
-            layout.finished(todo[index], fields)
-        ledger.add(todo[index], options, {**fields, **_label_volumes(fields)})
-        ended.append(index)
-        args.console.show_event(_progress(len(ended), len(todo), todo[index]))
+            layout.finished(item, fields)
+        stage = f"{count} of {total}, {item.source.name}"
+        event = Event("progress", {"fraction": count / total, "stage": stage, "eta_s": None})
+        args.console.show_event(event)
 
+    plan = Plan(
+        task=args.job, items=items, out=out, config=config, stated=stated, overwrite=overwrite
+    )
     with args.console.listening(), cancel_on_interrupt() as cancel:
-        _runner(args, len(todo))(work, starting, finished, cancel)
-    table = ledger.write_table(items)
-    rows = [row for row in map(ledger.row_of, items) if row is not None]
-    return _report(args, len(items), len(items) - len(todo), rows, table, cancel.is_set())
+        found = plan.work_through(lambda *work: _runner(args, len(work[0]))(*work, cancel), ended)
+    return _report(args, found, cancel.is_set())
 
 
 def _gathered(args: argparse.Namespace) -> tuple[Path, list[Item]]:
@@ -185,13 +176,8 @@ def _gathered(args: argparse.Namespace) -> tuple[Path, list[Item]]:
     return out, items
 
 
-def _label_volumes(fields: Mapping[str, Any]) -> dict[str, float]:
-    """A column for each label of a segmentation: lists of the row have none."""
-    return {f"{row['label']} ml": row["volume_ml"] for row in fields.get("table") or ()}
-
-
 def _runner(args: argparse.Namespace, count: int) -> Callable[..., None]:
-    from MedEnhanceLib.cli import batch_runs
+    from MedEnhanceLib.jobs import batch_runs
 
     if args.scheduler:
         return lambda work, *rest: batch_runs.run_on_dask(work, args.scheduler, *rest)
@@ -200,16 +186,6 @@ def _runner(args: argparse.Namespace, count: int) -> Callable[..., None]:
             work, max(1, min(args.workers, count)), *rest
         )
     return batch_runs.run_here
-
-
-def _params(item: Item, config: Mapping[str, Any], overwrite: bool) -> dict[str, Any]:
-    _make(item.output.parent)
-    return {
-        "input": item.place,
-        "output": str(item.output.absolute()),
-        "config": dict(config),
-        "overwrite": overwrite,
-    } | ({"series": item.series} if item.series else {})
 
 
 def _refuse_among_originals(out: Path, originals: Sequence[Path]) -> None:
@@ -222,54 +198,26 @@ def _refuse_among_originals(out: Path, originals: Sequence[Path]) -> None:
             )
 
 
-def _make(folder: Path) -> None:
-    from MedEnhanceLib.report.page import make_folder
-
-    make_folder(folder)
-
-
-def _progress(ended: int, count: int, item: Item) -> Any:
-    from MedEnhanceLib.runtime.progress import Event
-
-    stage = f"{ended} of {count}, {item.source.name}"
-    return Event("progress", {"fraction": ended / count, "stage": stage, "eta_s": None})
-
-
 def _short(source: str) -> str:
     path, series, uid = source.partition(" (series ")
     return Path(path).name + series + uid
 
 
-def _report(
-    args: argparse.Namespace,
-    total: int,
-    skipped: int,
-    rows: Sequence[Mapping[str, Any]],
-    table: Path,
-    was_cancelled: bool,
-) -> int:
-    done = sum(row["status"] == "done" for row in rows)
-    failed = [row for row in rows if row["status"] == "failed"]
-    fields = {
-        "total": total,
-        "done": done,
-        "already_done": skipped,
-        "failed": len(failed),
-        "table": str(table),
-        "rows": list(rows),
-    }
+def _report(args: argparse.Namespace, found: dict[str, Any], was_cancelled: bool) -> int:
+    total, done, table = found["total"], found["done"], found["table"]
+    failed = [row for row in found["rows"] if row["status"] == "failed"]
     if failed and not args.console.as_json:
         names = [(_short(str(row["source"])), str(row["message"])) for row in failed]
         args.console.note(columns(("failed", "why"), names, left=2))
     again = "Run the same command again to go on: what is done is left out."
     if was_cancelled:
         error: MedEnhanceError = Cancelled(f"cancelled; {done} of {total} are done", again)
-        return int(args.console.fail(error, None, fields))
+        return int(args.console.fail(error, None, found))
     if failed:
         error = MedEnhanceError(f"{len(failed)} of {total} failed; see {table}", again)
-        return int(args.console.fail(error, None, fields))
-    text = f"{done} of {total} done, {skipped} of them before; see {table}"
-    return int(args.console.done(fields, text))
+        return int(args.console.fail(error, None, found))
+    text = f"{done} of {total} done, {found['already_done']} of them before; see {table}"
+    return int(args.console.done(found, text))
 
 
 BATCH = Command(

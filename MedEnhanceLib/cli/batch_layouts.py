@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from MedEnhanceLib._version import __version__
-from MedEnhanceLib.cli.batch_items import Item
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
+from MedEnhanceLib.jobs.batch_items import Item
 
 _DESCRIPTION = "dataset_description.json"
 #: Anatomical images with a gray value at each voxel, by the suffix of their names.

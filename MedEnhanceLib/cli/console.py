@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import json
 import math
@@ -232,11 +233,30 @@ def cancel_on_interrupt() -> Iterator[threading.Event]:
         answered.set()
         cancel.set()
 
-    def listen() -> None:
-        last_resort: threading.Timer | None = None
-        is_first = True
+    inbox, outbox = socket.socketpair()
+    outbox.setblocking(False)
+    before = {
+        number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    previous = signal.set_wakeup_fd(outbox.fileno(), warn_on_full_buffer=False)
+    # Not threading.Thread: its start() waits for ever where memory runs out as the thread begins.
+    _thread.start_new_thread(_listen, (inbox, cancel))
+    try:
+        yield cancel
+    finally:
+        signal.set_wakeup_fd(previous)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        outbox.close()
+
+
+def _listen(inbox: socket.socket, cancel: threading.Event) -> None:
+    """Take signals from `inbox` until its other end is closed."""
+    last_resort: threading.Timer | None = None
+    is_first = True
+    with inbox:
         while number := inbox.recv(1):
-            if number[0] not in before:
+            if number[0] not in (signal.SIGINT, signal.SIGTERM):
                 continue
             cancel.set()
             if is_first:
@@ -247,26 +267,8 @@ def cancel_on_interrupt() -> Iterator[threading.Event]:
                 last_resort = threading.Timer(_PATIENCE_SECONDS, os._exit, [Cancelled.exit_status])
                 last_resort.daemon = True
                 last_resort.start()
-        if last_resort is not None:
-            last_resort.cancel()
-
-    inbox, outbox = socket.socketpair()
-    outbox.setblocking(False)
-    before = {
-        number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    previous = signal.set_wakeup_fd(outbox.fileno(), warn_on_full_buffer=False)
-    listener = threading.Thread(target=listen, name="signals", daemon=True)
-    listener.start()
-    try:
-        yield cancel
-    finally:
-        signal.set_wakeup_fd(previous)
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        outbox.close()
-        listener.join()
-        inbox.close()
+    if last_resort is not None:
+        last_resort.cancel()
 
 
 def plain(value: Any) -> Any:

@@ -20,6 +20,7 @@ from MedEnhanceLib.cli import (
     doctor,
     enhance,
     models,
+    remote,
     train,
     volumes,
 )
@@ -58,6 +59,7 @@ COMMANDS = (
     models.MODELS,
     doctor.DOCTOR,
     doctor.WORKER,
+    remote.REMOTE,
     completion.COMPLETION,
 )
 #: What the system answers where what is printed has no room.

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.hqg import appearance, artifacts, earlier_scan, sharpness
+from MedEnhanceLib.hqg import appearance, artifacts, earlier_scan, matching, sharpness
 from MedEnhanceLib.hqg.cache import VolumeCache
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import denoise, need_of
@@ -195,7 +195,7 @@ def run_chain(chain: Chain, only: slice, monitor: Monitor) -> Floats:
             monitor=monitor,
         )
     if chain.wanted is not None:
-        matched, match = appearance.match_appearance(
+        matched, match = matching.match_appearance(
             frame,
             chain.wanted,
             denoise=lambda volume: volume.with_voxels(_denoised(chain, only, monitor)),

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from MedEnhanceLib.core.options import Options, WithPresets, merged, option
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.runtime.device import ANYWHERE
 
 DEVICES = "auto, cpu, cuda, cuda:N or mps"
 #: Slices on each side that a result depends on (docs/decisions/0016).
@@ -367,7 +368,7 @@ class EnhanceConfig(Options):
         metavar="N",
         ranged=False,
     )
-    device: str = option("auto", help=DEVICES, metavar="D")
+    device: str = option("auto", help=ANYWHERE, metavar="D")
     _: KW_ONLY
     strength: float | Literal["auto"] = option(
         "auto",

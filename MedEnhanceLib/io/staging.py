@@ -23,7 +23,7 @@ from pathlib import Path, PurePath
 
 from MedEnhanceLib.errors import OutputError
 from MedEnhanceLib.io.atomic import flush_folder, output_error
-from MedEnhanceLib.runtime.locks import make_owned, remove_owned, take_over
+from MedEnhanceLib.runtime.locks import make_owned, remove_owned, remove_unborn, take_over
 from MedEnhanceLib.runtime.progress import Monitor
 
 PREFIX = ".medenhance-"
@@ -107,6 +107,7 @@ def recover(target: Path, monitor: Monitor | None = None) -> None:
         for folder in _stagings(place):
             lock = take_over(folder)
             if lock is None:
+                remove_unborn(folder)
                 continue
             was_moving = is_moving(folder)
             try:

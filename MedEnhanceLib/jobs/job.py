@@ -69,6 +69,7 @@ JOBS: dict[str, JobKind | ShippedKind] = {
     "inspect": ShippedKind("volumes", "Inspect"),
     "series": ShippedKind("series", "Series"),
     "export": ShippedKind("series", "Export"),
+    "batch": ShippedKind("batch", "Batch"),
     "deidentify": ShippedKind("series", "Deidentify"),
     "train": ShippedKind("train", "Train"),
     "distill": ShippedKind("distill", "Distill"),
@@ -80,6 +81,7 @@ JOBS: dict[str, JobKind | ShippedKind] = {
     "demo": ShippedKind("demo", "Demo"),
     "models": ShippedKind("installation", "Models"),
     "doctor": ShippedKind("installation", "Doctor"),
+    "machines": ShippedKind("installation", "Machines"),
     "ping": ShippedKind("installation", "Ping"),
 }
 _LONGEST_ID = 200

@@ -38,6 +38,8 @@ LOCK = "owner.lock"
 _MARK = b"MedEnhance temporary folder\n"
 #: How long a cleaner that looks into a new folder may hold its lock.
 _CLEANER_SECONDS = 5.0
+#: Making and marking a lock takes no longer by far.
+_UNBORN_SECONDS = 60.0
 #: Errors of file systems without locks, such as some network disks.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 _POLL_SECONDS = 0.5
@@ -79,6 +81,22 @@ def take_over(folder: Path) -> FileLock | None:
             lock.acquire(blocking=False)
             return lock
     return None
+
+
+def remove_unborn(folder: Path) -> None:
+    """Remove a folder whose maker was killed before it had marked its lock.
+
+    It is private, a minute old, and holds nothing, or an empty lock that nobody has taken.
+    """
+    with contextlib.suppress(OSError, DependencyError):
+        if not _is_private(folder) or time.time() - folder.lstat().st_mtime < _UNBORN_SECONDS:
+            return
+        lock, names = folder / LOCK, [entry.name for entry in folder.iterdir()]
+        if names == [LOCK] and not lock.is_symlink() and lock.is_file():
+            if lock.stat().st_size or _is_locked(lock):
+                return
+            lock.unlink()
+        folder.rmdir()  # fails where anything lies in it
 
 
 def hold(folder: Path) -> FileLock | None:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 from MedEnhanceLib.errors import Cancelled
 
@@ -36,6 +36,7 @@ _LOOK_SECONDS = 0.05
 _EXIT_SECONDS = 10.0
 
 
+@runtime_checkable
 class _HasIsSet(Protocol):
     def is_set(self) -> bool: ...
 

@@ -23,7 +23,7 @@ from _distillation_cases import CASES, ROWS, Case, config_of, material_of
 from _distillation_elsewhere import elsewhere
 from _distillation_page import Found, draw, draw_images, gates, page
 
-from MedEnhanceLib.spg.comparison import SPG, Cell, Row, RowStore, cells, measure
+from MedEnhanceLib.spg.comparison import SPG, STATISTICS, Cell, Row, RowStore, cells, measure
 from MedEnhanceLib.spg.comparison_arms import Material
 from MedEnhanceLib.spg.images import Floats
 
@@ -37,9 +37,12 @@ def main() -> None:
     parser.add_argument("--networks", nargs="*", default=["edsr", "unet"], help="besides SRCNN")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--draws", type=int, default=10)
+    parser.add_argument(
+        "--most-seeds", type=int, default=8, help="of matching over statistics, many patients"
+    )
     options = parser.parse_args()
     if options.quick:
-        options.seeds, options.draws = 1, 2
+        options.seeds, options.draws, options.most_seeds = 1, 2, 1
     out = REPOSITORY / "runs" / "benchmarks" if options.quick else DOCS
     wanted = [
         case
@@ -81,7 +84,16 @@ def _measured(case: Case, options: argparse.Namespace) -> Found:
     others = elsewhere(
         name, material, config, images.get("distilled"), kept=options.page or options.quick
     )
-    return Found(case, config, material, rows, images, planned, list(others))
+    # The question of the page is what matching adds: three seeds leave it open.
+    closely = replace(
+        config,
+        arms=(STATISTICS, SPG),
+        budgets=config.budgets[-1:],
+        seeds=options.most_seeds,
+        networks=(),
+    )
+    more = list(measure(material, closely, store, kept=options.page or options.most_seeds == 1))
+    return Found(case, config, material, rows, images, planned, list(others), more)
 
 
 class _Shelf:

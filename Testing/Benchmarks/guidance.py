@@ -27,12 +27,8 @@ from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.degrade.image import gaussian_blur, rician_noise, robust_max
 from MedEnhanceLib.degrade.lowdose import low_dose_noise
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
-from MedEnhanceLib.hqg.appearance import (
-    Appearance,
-    combine,
-    match_appearance,
-    measure_appearance,
-)
+from MedEnhanceLib.hqg.appearance import Appearance, combine, measure_appearance
+from MedEnhanceLib.hqg.matching import match_appearance
 from MedEnhanceLib.io import load
 
 mpl.use("Agg")

@@ -133,6 +133,7 @@ def test_values_that_no_tensor_holds_are_refused() -> None:
 def test_numpy_sees_the_voxels(head: Volume) -> None:
     assert np.array_equal(np.asarray(head), head.voxels)
     assert np.asarray(head, np.float32).dtype == np.float32
+    assert np.shares_memory(np.asarray(head, head.dtype), head.voxels)
     copied = np.array(head)
     copied[...] = 0
     assert head.voxels.any()

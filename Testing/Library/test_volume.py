@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.origin import DicomOrigin, Instance
 from MedEnhanceLib.core.volume import MODALITIES, Volume, restore_dtype
 from MedEnhanceLib.errors import InputError, MedEnhanceError
 
@@ -79,6 +80,15 @@ def test_frames_are_volumes_of_their_own() -> None:
     assert np.array_equal(frames[1].voxels, sequence.voxels[1])
     assert frames[1].frame_interval_s is None
     assert frames[1].history == ("a",)
+
+
+def test_a_frame_knows_its_own_images() -> None:
+    images = tuple((Instance(f"{t}.dcm", "1.2", f"1.2.{t}"),) * 2 for t in range(3))
+    origin = DicomOrigin("1.1", "1.3", images)
+    frame = Volume(np.zeros((3, 2, 2, 2)), origin=origin).frame(1)
+    assert frame.origin is not None
+    assert frame.origin.instances == images[1:2]
+    assert frame.origin.series == "1.3"
 
 
 def test_single_volume_is_its_own_first_frame(head: Volume) -> None:
@@ -162,3 +172,5 @@ def test_volume_keeps_geometry_of_its_own_by_default() -> None:
 def test_printing_a_volume_states_what_it_is_in_one_line() -> None:
     volume = Volume(np.zeros((2, 3, 4), np.int16), modality="CT", source="scan.nii.gz")
     assert repr(volume) == "<Volume 'scan.nii.gz': CT (2, 3, 4) int16, 1 × 1 × 1 mm>"
+    unnamed = dataclasses.replace(volume, source="")
+    assert repr(unnamed) == "<Volume: CT (2, 3, 4) int16, 1 × 1 × 1 mm>"

@@ -32,10 +32,8 @@ class CMake:
         )  # fmt: skip
 
     def install(self, build: Path, prefix: Path) -> str:
-        return self._run(
-            self.cmake, "--install", build, "--prefix", prefix,
-            "--component", "RuntimeLibraries",
-        )  # fmt: skip
+        """All components, as Slicer packages an extension (CPACK_MONOLITHIC_INSTALL)."""
+        return self._run(self.cmake, "--install", build, "--prefix", prefix)
 
     def tests(self, build: Path) -> str:
         """The registered tests, as ctest's JSON."""

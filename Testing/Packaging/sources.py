@@ -23,6 +23,11 @@ def package() -> dict[str, Path]:
     }
 
 
+def commands() -> list[Path]:
+    """The files of Slicer's command line module."""
+    return [ROOT / "MedEnhanceCLI" / f"MedEnhanceCLI.{ending}" for ending in ("py", "xml")]
+
+
 def unit_tests() -> list[str]:
     """The test files that Slicer runs."""
     return sorted(path.name for path in (ROOT / "Testing/Slicer").glob("test_*.py"))

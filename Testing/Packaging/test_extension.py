@@ -13,10 +13,11 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from sources import ROOT, package, unit_tests
+from sources import ROOT, commands, package, unit_tests
 
 PATHS = "import sys; sys.path += {}"
 MODULES = "lib/Slicer-5.12/qt-scripted-modules"
+COMMANDS = "lib/Slicer-5.12/cli-modules"
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,7 @@ def installed(cmake, build, tmp_path_factory) -> Path:
 
 def test_what_is_installed_is_what_the_source_tree_holds(installed: Path) -> None:
     expected = {f"{MODULES}/{path}": source for path, source in package().items()}
+    expected |= {f"{COMMANDS}/{path.name}": path for path in commands()}
     expected["share/Slicer-5.12/MedEnhance.s4ext"] = None
     found = {p.relative_to(installed).as_posix(): p for p in installed.rglob("*") if p.is_file()}
     assert sorted(found) == sorted(expected)
@@ -70,6 +72,7 @@ def test_the_build_tree_is_as_complete_as_the_package(build: Path, installed: Pa
         return sorted(p.relative_to(folder) for p in folder.rglob("*") if p.is_file())
 
     assert files(build / MODULES) == files(installed / MODULES)
+    assert files(build / COMMANDS) == files(installed / COMMANDS)
 
 
 def test_nothing_of_the_tests_is_installed(installed: Path) -> None:

@@ -193,11 +193,23 @@ class MedEnhanceTestCase(unittest.TestCase):
             qt.QApplication.setFont(font)
             for name, *_page in self.widget.PAGES:
                 self.widget.showPage(name)
-                self.processEvents(80)
-                width = self.widget.parent.minimumSizeHint.width()
-                if width > 400:
-                    wide.append((points, name, width))
+                for part in self._partsOf(name):
+                    self.processEvents(80)
+                    width = self.widget.parent.minimumSizeHint.width()
+                    if width > 400:
+                        wide.append((points, f"{name} {part}".strip(), width))
         return wide
+
+    def _partsOf(self, page):
+        """Show the parts of a page that take each other's place, one after the other."""
+        if page != "enhance":
+            yield ""
+            return
+        box = self.widget.panels["enhance"].ui.batchSourceComboBox
+        for index in range(box.count):
+            box.currentIndex = index
+            yield box.currentData
+        box.currentIndex = 0
 
     # --- data ---
 
@@ -271,6 +283,14 @@ class MedEnhanceTestCase(unittest.TestCase):
         self.assertGreater(width * height, 0)
         spots = {image.pixel(x, y) for x in range(0, width, 7) for y in range(0, height, 5)}
         self.assertGreater(len(spots), 1, "nothing was drawn")
+
+    def shownViews(self, size=200):
+        """A context with slice views, the host's of that many pixels; gives the layout manager."""
+        if slicer.app.layoutManager() is not None:
+            return contextlib.nullcontext(slicer.app.layoutManager())
+        from SlicerHost import slice_view
+
+        return slice_view.shown(size)
 
     def sliceViewPicture(self, name, view="Red", size=400):
         """What the slice view shows, overlays included; only the host draws it without a screen."""

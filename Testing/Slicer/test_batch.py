@@ -1,8 +1,14 @@
 """A study or folder at once: in order, past failures, with one progress and one summary."""
 
+import os
+import shutil
+
 import numpy as np
 import slicer
+from dicom_testing import STUDY, DicomTestCase
 from medenhance_testing import MedEnhanceTestCase, slow
+
+from MedEnhancePanels.nodes import dicom_source, results
 
 
 class BatchTest(MedEnhanceTestCase):
@@ -11,10 +17,10 @@ class BatchTest(MedEnhanceTestCase):
     def setUp(self):
         super().setUp()
         from MedEnhancePanels.nodes import bridge
-        from MedEnhancePanels.pages import enhance_batch
+        from MedEnhancePanels.tasks import batches
         from MedEnhancePanels.tasks.enhancement import EnhanceOptions
 
-        self.batch, self.bridge, self.Options = enhance_batch, bridge, EnhanceOptions
+        self.batch, self.bridge, self.Options = batches, bridge, EnhanceOptions
         self.panel = self.widget.panels["enhance"]
         self.ui = self.panel.ui
         self.hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
@@ -181,3 +187,119 @@ class BatchTest(MedEnhanceTestCase):
         self.assertEqual(work.state, "cancelled")
         self.processEvents(50)
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLTableNode"), [])
+
+
+class BatchSourcesTest(DicomTestCase):
+    """Volumes that are not in the scene: files of a folder, and series of the DICOM database."""
+
+    def setUp(self):
+        super().setUp()
+        self.enhance = self.widget.panels["enhance"]
+        self.ui = self.enhance.ui
+        self.widget.showPage("enhance")
+        self.ui.batchButton.collapsed = False
+        self.addCleanup(self.choose, "scene")
+
+    def choose(self, name):
+        box = self.ui.batchSourceComboBox
+        box.currentIndex = box.findData(name)
+        self.processEvents(80)
+
+    def run_(self):
+        """Press the button, and wait for the end."""
+        self.assertTrue(self.ui.batchApplyButton.enabled, self.ui.batchSummaryLabel.text)
+        self.ui.batchApplyButton.click()
+        work = self.enhance.job
+        self.waitUntil(lambda: self.enhance.job is None, 90)
+        return work
+
+    def rows(self, work):
+        table = work.table
+        return {
+            table.GetCellText(row, 0): [table.GetCellText(row, column) for column in (1, 3)]
+            for row in range(table.GetNumberOfRows())
+        }
+
+    @slow
+    def test_aFolderGoesOnWhereItStoppedWithTheLedgerOfTheCommand(self):
+        folder = self.temporaryFolder()
+        for name in ("one", "two"):
+            node = self.smallVolume((6, 48, 48), name=name)
+            node.SetAttribute("MedEnhance.modality", "MR")
+            slicer.util.saveNode(node, os.path.join(folder, f"{name}.nrrd"))
+        with open(os.path.join(folder, "broken.nrrd"), "wb") as file:
+            file.write(b"NRRD0004\n")
+        self.choose("folder")
+        self.assertFalse(self.ui.batchApplyButton.enabled)
+        self.ui.batchFolderEdit.text = folder
+        self.addCleanup(setattr, self.ui.batchFolderEdit, "text", "")
+        self.processEvents(80)
+        out = self.ui.batchOutEdit.text
+        self.assertEqual(out, f"{folder}-enhanced")
+        self.addCleanup(shutil.rmtree, out, True)
+        nodes = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
+        work = self.run_()
+        rows = self.rows(work)
+        self.assertEqual([rows[f"{name}.nrrd"][0] for name in ("one", "two")], ["enhanced"] * 2)
+        self.assertEqual(rows["broken.nrrd"][0], "failed")
+        self.assertIn("broken.nrrd", rows["broken.nrrd"][1])
+        self.assertIn("2 of 3", self.widget.ui.messageLabel.text)
+        self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode"), nodes)
+        written = os.stat(os.path.join(out, "one.nrrd")).st_mtime_ns
+        with open(os.path.join(out, "batch.jsonl"), encoding="utf-8") as file:
+            before = len(file.readlines())
+        self.run_()
+        self.assertEqual(os.stat(os.path.join(out, "one.nrrd")).st_mtime_ns, written)
+        with open(os.path.join(out, "batch.jsonl"), encoding="utf-8") as file:
+            self.assertEqual(len(file.readlines()), before + 2, "what is done was done again")
+        self.ui.batchOutEdit.text = folder
+        self.processEvents(80)
+        self.assertFalse(self.ui.batchApplyButton.enabled)
+        self.assertIn("another folder", self.ui.batchSummaryLabel.text)
+
+    @slow
+    def test_seriesOfTheDatabaseAreLoadedUnderTheirStudyAndEnhanced(self):
+        database, folder = self.openDatabase(), self.temporaryFolder()
+        shape = (4, 48, 48)
+        self.writeSeries(folder, shape, number=1)
+        derived = ["DERIVED", "SECONDARY", "AXIAL"]
+        self.writeSeries(folder, shape, number=2, ImageType=derived, SeriesDescription="computed")
+        self.writeSeries(folder, shape, number=3, Modality="PT")
+        self.choose("dicom")
+        self.assertIn("has no studies", self.ui.batchSummaryLabel.text)
+        self.importInto(database, folder)
+        self.processEvents(80)
+        table = self.ui.batchStudyTable
+        self.assertEqual(table.rowCount, 1)
+        self.assertEqual(table.item(0, 0).text(), "Doe Jane")
+        self.assertIn("Thorax", table.item(0, 1).text())
+        self.assertFalse(self.ui.batchApplyButton.enabled)
+        table.selectRow(0)
+        self.processEvents(80)
+        self.assertIn("2 series", self.ui.batchSummaryLabel.text)
+        box = self.ui.batchModalityComboBox
+        box.currentIndex = box.findData("MR")
+        self.processEvents(80)
+        self.assertFalse(self.ui.batchApplyButton.enabled)
+        box.currentIndex = 0
+        self.ui.batchFindEdit.text = "nobody"
+        self.processEvents(80)
+        self.assertFalse(self.ui.batchApplyButton.enabled)
+        self.ui.batchFindEdit.text = "doe"
+        self.processEvents(80)
+        work = self.run_()
+        rows = self.rows(work)
+        self.assertEqual(rows["axial"][0], "enhanced", rows)
+        self.assertEqual(rows["computed"][0], "failed")
+        self.assertIn("derived", rows["computed"][1])
+        output = work.nodes["axial"]
+        source = results.linked(output, "input")
+        files = dicom_source.sourceOf(source).instances
+        self.assertEqual(sorted(files), sorted(database.instancesForSeries(f"{STUDY}.1")))
+        self.assertEqual(dicom_source.sourceOf(output).instances, files)
+        hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+        for node in (source, output):
+            study = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node))
+            self.assertEqual(hierarchy.GetItemUID(study, "DICOM"), STUDY)
+            self.assertEqual(hierarchy.GetItemName(hierarchy.GetItemParent(study)), "Doe Jane")
+        self.assertEqual(len(database.seriesForStudy(STUDY)), 3)

@@ -1,5 +1,8 @@
 """Comparing and previewing in the slice views: layers, planes, strength, and all of it undone."""
 
+import contextlib
+import sys
+
 import numpy as np
 import slicer
 import vtk
@@ -140,6 +143,16 @@ class CompareTest(ViewTestCase):
         self.assertEqual(self.everything(), before)
         self.assertEqual(self.compare.mode, "none")
 
+    def test_theSliceThatWasGoneToStaysButForSideBySide(self):
+        for mode, index in (("fade", 6), ("sideBySide", 3)):
+            self.lookAt(3)
+            self.compare.show(self.output, mode)
+            self.lookAt(6)
+            self.compare.show(self.output, "none")
+            from MedEnhancePanels.nodes.preview import currentSlice
+
+            self.assertEqual(currentSlice(self.source).index, index, mode)
+
     def test_overlaysLieOnTopAndTheUncertaintyBringsItsLegend(self):
         uncertainty = self.results.linked(self.output, "uncertainty")
         legend = self.results.legendOf(uncertainty)
@@ -210,6 +223,147 @@ class CompareTest(ViewTestCase):
         self.assertEqual(self.layers("Red").GetBackgroundVolumeID(), self.source.GetID())
         self.assertIsNone(self.layers("Red").GetForegroundVolumeID())
         self.assertIsNone(later.adopt(self.output))
+
+
+class WipeTest(ViewTestCase):
+    """The line between input and result, in the views of Slicer's window or of the host."""
+
+    SIZE = 200
+
+    def setUp(self):
+        super().setUp()
+        self.manager = self.enterContext(self.shownViews(self.SIZE))
+        self.output = self.makeOutput(300)
+        self.panel = self.widget.panels["enhance"]
+        self.area, self.ui = self.panel.result, self.panel.ui
+        self.area.compare.wipe.setPosition(0.5)
+        self.widget.showPage("enhance")
+        self.context.state.inputVolume = self.source
+        self.context.state.enhancedVolume = self.output
+        self.processEvents(80)
+
+    def sliceView(self, name="Red"):
+        return self.manager.sliceWidget(name).sliceView()
+
+    def drawn(self, name="Red"):
+        """How many things are drawn in a view."""
+        renderers = self.sliceView(name).renderWindow().GetRenderers()
+        return renderers.GetItemAsObject(0).GetViewProps().GetNumberOfItems()
+
+    def mouse(self, x, *events, name="Red"):
+        interactor = self.sliceView(name).interactor()
+        for event in events:
+            interactor.SetEventInformation(x, 20)
+            interactor.InvokeEvent(event)
+
+    def picture(self, mode, strength=1.0):
+        """The upper part of a view, where no text is."""
+        from SlicerHost import slice_view
+
+        self.area.compare.show(self.output, mode, strength)
+        self.area.compare.setStrength(strength)
+        slice_view.logic_of("Red").FitSliceToAll()
+        return self.manager.sliceWidget("Red")._own.screen.picture()[:80]
+
+    def test_leftOfTheLineIsTheInputAndRightOfItTheResult(self):
+        self.source.GetDisplayNode().SetAutoWindowLevel(False)
+        self.source.GetDisplayNode().SetWindowLevel(900.0, 100.0)
+        result, before = self.picture("fade"), self.picture("fade", 0.0)
+        self.assertGreater(np.abs(result - before).max(), 50)
+        self.area.compare.wipe.setPosition(0.3)
+        wiped = self.picture("wipe")
+        np.testing.assert_array_equal(wiped[:, :55], before[:, :55])
+        np.testing.assert_array_equal(wiped[:, 65:], result[:, 65:])
+        self.assertGreater(np.abs(wiped - result)[:, 60].max(), 50, "no line was drawn")
+        self.lookAt(6)
+        moved = self.manager.sliceWidget("Red")._own.screen.picture()[:80]
+        self.assertGreater(np.abs(moved - wiped)[:, :55].max(), 20, "the input stood still")
+        self.area.compare.wipe.setPosition(0.0)
+        after = self.manager.sliceWidget("Red")._own.screen.picture()[:80]
+        self.area.compare.show(self.output, "fade")
+        fading = self.manager.sliceWidget("Red")._own.screen.picture()[:80]
+        np.testing.assert_array_equal(after[:, 10:], fading[:, 10:])
+
+    def test_theMouseDragsTheLineInAllViewsAndNothingElseBegins(self):
+        self.ui.wipeButton.click()
+        interactor, others = self.sliceView().interactor(), []
+        tag = interactor.AddObserver("LeftButtonPressEvent", lambda *_: others.append(True))
+        self.addCleanup(interactor.RemoveObserver, tag)
+        width = self.sliceView().renderWindow().GetSize()[0]
+        self.mouse(width // 4, "LeftButtonPressEvent", "MouseMoveEvent", "LeftButtonReleaseEvent")
+        self.assertEqual((others, self.area.compare.wipe.position), ([True], 0.5))
+        self.mouse(width // 2, "LeftButtonPressEvent")
+        self.mouse(width // 5, "MouseMoveEvent", "LeftButtonReleaseEvent")
+        self.mouse(width - 1, "MouseMoveEvent")
+        self.assertEqual(others, [True])
+        self.assertAlmostEqual(self.area.compare.wipe.position, 0.2, 2)
+        self.assertAlmostEqual(self.ui.wipeSlider.value, 20, 0)
+        positions = [each._line.GetPosition()[0] for each in self.area.compare.wipe._curtains]
+        self.assertEqual(len(positions), 3)
+        self.assertEqual(len(set(positions)), 1)
+
+    def test_aDragComputesNoSliceAgain(self):
+        self.picture("wipe")
+        logic = self.manager.sliceWidget("Red").sliceLogic()
+        computed = []
+        picture = self.area.compare.wipe._curtains[0]._picture._blend
+        for each in (logic.GetBlend(), logic.GetBackgroundLayer().GetReslice(), picture):
+            tag = each.AddObserver("StartEvent", lambda *_: computed.append(True))
+            self.addCleanup(each.RemoveObserver, tag)
+        for x in (100, 40, 199, 0):
+            self.area.compare.wipe.setPosition(x / 200)
+            self.sliceView().renderWindow().Render()
+        self.assertEqual(computed, [])
+
+    def test_theSliderMovesTheLineAndGoesWithTheMode(self):
+        self.assertFalse(self.ui.wipeSlider.enabled)
+        self.ui.wipeButton.click()
+        self.assertTrue(self.ui.wipeSlider.enabled)
+        self.assertTrue(self.ui.strengthSlider.enabled)
+        self.ui.wipeSlider.value = 75
+        self.assertEqual(self.area.compare.wipe.position, 0.75)
+        self.ui.fadeButton.click()
+        self.assertFalse(self.ui.wipeSlider.enabled)
+
+    def test_whateverEndsTheComparisonTakesTheLineAway(self):
+        other = self.smallVolume(name="another patient")
+        ends = {
+            "off": lambda: self.ui.compareOffButton.click(),
+            "another mode": lambda: self.ui.fadeButton.click(),
+            "another volume": lambda: slicer.util.setSliceViewerLayers(background=other),
+            "another result": lambda: self.ui.resultSelector.setCurrentNode(None),
+            "the scene": lambda: slicer.mrmlScene.Clear(0),
+        }
+        for name, end in ends.items():
+            plain = {view: self.drawn(view) for view in ("Red", "Yellow", "Green")}
+            slicer.util.setSliceViewerLayers(background=self.source, foreground=None)
+            self.context.state.enhancedVolume = self.output
+            self.panel.update()
+            self.processEvents(30)
+            before, count = self.everything(), slicer.mrmlScene.GetNumberOfNodes()
+            self.ui.wipeButton.click()
+            self.assertEqual(self.area.compare.mode, "wipe")
+            self.assertGreater(self.drawn(), plain["Red"])
+            self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), count)
+            end()
+            self.processEvents(30)
+            for view, drawn in plain.items():
+                self.assertEqual(self.drawn(view), drawn, f"{name}: {view}")
+            if name == "off":
+                self.assertEqual(self.everything(), before)
+            self.ui.compareOffButton.click()
+
+    def test_withoutViewsThereIsNoLine(self):
+        with contextlib.ExitStack() as without:
+            if "SlicerHost.slice_view" not in sys.modules:
+                self.skipTest("Slicer's own views are there")
+            own = slicer.app._own
+            without.callback(setattr, own, "layout_manager", own.layout_manager)
+            own.layout_manager = None
+            self.area.update()
+            self.assertFalse(self.ui.wipeButton.enabled)
+            self.assertIn("no slice views", self.ui.wipeButton.toolTip)
+            self.assertTrue(self.ui.fadeButton.enabled)
 
 
 class PreviewTest(ViewTestCase):

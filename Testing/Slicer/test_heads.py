@@ -113,8 +113,7 @@ class HeadChoiceTest(HeadTestCase):
         self.assertEqual(self.panel.options.head, TUMOUR)
 
     def test_inABatchEachVolumeGetsAHeadThatFitsIt(self):
-        from MedEnhancePanels.pages import enhance_batch
-        from MedEnhancePanels.tasks import enhancement
+        from MedEnhancePanels.tasks import batches, enhancement
 
         scan, dose = self.volume("MR"), self.volume("CT", "dose")
         for head, expected in (
@@ -123,11 +122,9 @@ class HeadChoiceTest(HeadTestCase):
             ("auto", [(True, "auto"), (False, "auto")]),
         ):
             options = enhancement.EnhanceOptions(segment=True, head=head)
-            fitted = [enhance_batch.fittedOptions(node, options) for node in (scan, dose)]
+            fitted = [batches.fittedOptions(node, options) for node in (scan, dose)]
             self.assertEqual([(each.segment, each.head) for each in fitted], expected, head)
-            self.assertEqual(
-                [enhance_batch.problemOf(node, options) for node in (scan, dose)], ["", ""]
-            )
+            self.assertEqual([batches.problemOf(node, options) for node in (scan, dose)], ["", ""])
 
 
 class HeadRunTest(HeadTestCase):

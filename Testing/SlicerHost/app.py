@@ -38,7 +38,7 @@ class qSlicerCoreApplication:
         qt.QSettings.setPath(qt.QSettings.IniFormat, qt.QSettings.UserScope, own.folder.name)
         own.settings = qt.QSettings()
         own.settings_file = own.settings.fileName()
-        own.logic = own.modules = own.io = own.dicom = None
+        own.logic = own.modules = own.io = own.dicom = own.layout_manager = None
 
     @property
     def temporaryPath(self: Any) -> str:
@@ -96,13 +96,13 @@ class qSlicerCoreApplication:
 
 @behavior
 class qSlicerApplication:
-    """As that of a Slicer without main window."""
+    """As that of a Slicer without main window, unless its slice views are shown."""
 
     def ioManager(self: Any) -> Any:
         return self._own.io
 
     def layoutManager(self: Any) -> Any:
-        return None
+        return self._own.layout_manager
 
 
 @behavior

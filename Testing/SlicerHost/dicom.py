@@ -31,6 +31,7 @@ class Entry:
     series: str
     instance: str
     descriptions: tuple[str, str]  # of the study, of the series
+    fields: tuple[tuple[str, str], ...]  # columns of the database's tables
 
     @property
     def patient(self) -> tuple[str, str, str]:
@@ -60,6 +61,7 @@ def read_entry(path: Path) -> Entry | None:
         series=text("SeriesInstanceUID"),
         instance=text("SOPInstanceUID"),
         descriptions=(text("StudyDescription"), text("SeriesDescription")),
+        fields=tuple((name, text(name)) for name in ("StudyDate", "Modality")),
     )
     return entry if entry.study and entry.series and entry.instance else None
 
@@ -169,6 +171,12 @@ class ctkDICOMDatabase:
     def descriptionForSeries(self: Any, series: str) -> str:
         return next((entry.descriptions[1] for entry in self._of(series=series)), "")
 
+    def fieldForStudy(self: Any, field: str, study: str) -> str:
+        return next((dict(e.fields)[field] for e in self._of(study=study)), "")
+
+    def fieldForSeries(self: Any, field: str, series: str) -> str:
+        return next((dict(e.fields)[field] for e in self._of(series=series)), "")
+
     def fileForInstance(self: Any, instance: str) -> str:
         return self._one("file", instance=instance)
 
@@ -184,7 +192,10 @@ class ctkDICOMDatabase:
 
         header = dcmread(file, stop_before_pixels=True)
         element = header.get(int(tag.replace(",", ""), 16))
-        return "" if element is None or element.value is None else str(element.value)
+        if element is None or element.value is None:
+            return ""
+        value = element.value
+        return str(value) if element.VM < 2 else "\\".join(map(str, value))
 
     def instanceValue(self: Any, instance: str, tag: str) -> str:
         file = self.fileForInstance(instance)

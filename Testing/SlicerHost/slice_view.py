@@ -6,10 +6,15 @@ window and the widget around it are not there.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import slicer
 import vtk
+from vtkmodules.util import numpy_support
+
+from SlicerHost.standins import behavior, make
 
 _MANAGERS = (
     "vtkMRMLVolumeGlyphSliceDisplayableManager",
@@ -26,28 +31,110 @@ def logic_of(view: str) -> Any:
 
 
 def save(view: str, path: str, size: int = 400) -> None:
-    """Render what the view named Red, Yellow or Green shows, and write it as PNG."""
-    logic = logic_of(view)
-    logic.GetSliceNode().SetDimensions(size, size, 1)
-    logic.ResizeSliceNode(size, size)
-    logic.FitSliceToAll(size, size)
-    logic.SnapSliceOffsetToIJK()
-    renderer, window = vtk.vtkRenderer(), vtk.vtkRenderWindow()
-    window.SetOffScreenRendering(1)
-    window.SetSize(size, size)
-    window.AddRenderer(renderer)
-    interactor = vtk.vtkRenderWindowInteractor()
-    interactor.SetRenderWindow(window)
-    interactor.Initialize()
-    renderer.AddViewProp(_image(logic))
-    managers = slicer.vtkMRMLDisplayableManagerGroup()
-    managers.Initialize(_factory(), renderer)
-    managers.SetMRMLDisplayableNode(logic.GetSliceNode())
-    window.Render()
-    _write(window, path)
-    managers.SetMRMLDisplayableNode(None)
-    managers.SetRenderer(None)
-    window.Finalize()
+    """Render what the view named Red, Yellow or Green shows, and write it as PNG.
+
+    Where the views are `shown`, with all that is drawn into them.
+    """
+    manager = slicer.app.layoutManager()
+    screen = manager.sliceWidget(view)._own.screen if manager is not None else Screen(view, size)
+    logic_of(view).FitSliceToAll(*screen.window.GetSize())
+    logic_of(view).SnapSliceOffsetToIJK()
+    screen.window.Render()
+    _write(screen.window, path)
+    if manager is None:
+        screen.close()
+
+
+class Screen:
+    """What draws a slice view, into memory: window, renderer, interactor, displayable managers."""
+
+    def __init__(self, view: str, size: int) -> None:
+        logic = logic_of(view)
+        logic.GetSliceNode().SetDimensions(size, size, 1)
+        logic.ResizeSliceNode(size, size)
+        self.renderer, self.window = vtk.vtkRenderer(), vtk.vtkRenderWindow()
+        self.window.SetOffScreenRendering(1)
+        self.window.SetSize(size, size)
+        self.window.AddRenderer(self.renderer)
+        self.interactor = vtk.vtkRenderWindowInteractor()
+        self.interactor.SetRenderWindow(self.window)
+        self.interactor.Initialize()
+        self.renderer.AddViewProp(_image(logic))
+        self._managers = slicer.vtkMRMLDisplayableManagerGroup()
+        self._managers.Initialize(_factory(), self.renderer)
+        self._managers.SetMRMLDisplayableNode(logic.GetSliceNode())
+
+    def picture(self) -> Any:
+        """The pixels, rows from the top."""
+        grab = vtk.vtkWindowToImageFilter()
+        grab.SetInput(self.window)
+        grab.ReadFrontBufferOff()
+        self.window.Render()
+        grab.Update()
+        pixels = numpy_support.vtk_to_numpy(grab.GetOutput().GetPointData().GetScalars())
+        columns, rows, _slices = grab.GetOutput().GetDimensions()
+        return pixels.reshape(rows, columns, -1)[::-1].astype(int)
+
+    def close(self) -> None:
+        self._managers.SetMRMLDisplayableNode(None)
+        self._managers.SetRenderer(None)
+        self.window.Finalize()
+
+
+@contextlib.contextmanager
+def shown(size: int = 200) -> Iterator[Any]:
+    """Slice views as in Slicer's window, of that many pixels; its layout manager."""
+    manager = make("qSlicerLayoutManager")()
+    manager._own.size, manager._own.widgets = size, {}
+    slicer.app._own.layout_manager = manager
+    try:
+        yield manager
+    finally:
+        slicer.app._own.layout_manager = None
+        for widget in manager._own.widgets.values():
+            widget._own.screen.close()
+
+
+@behavior
+class qMRMLLayoutManager:
+    """Finds the widget of a slice view by its name."""
+
+    def sliceWidget(self: Any, name: str) -> Any:
+        if logic_of(name) is None:
+            return None
+        if name not in self._own.widgets:
+            widget = make("qMRMLSliceWidget")()
+            widget._own.name, widget._own.screen = name, Screen(name, self._own.size)
+            self._own.widgets[name] = widget
+        return self._own.widgets[name]
+
+
+@behavior
+class qMRMLSliceWidget:
+    """A slice view with its logic."""
+
+    def sliceLogic(self: Any) -> Any:
+        return logic_of(self._own.name)
+
+    def sliceView(self: Any) -> Any:
+        if "view" not in self._own.__dict__:
+            self._own.view = make("qMRMLSliceView")()
+            self._own.view._own.screen = self._own.screen
+        return self._own.view
+
+
+@behavior
+class ctkVTKAbstractView:
+    """What is drawn into, and the mouse over it; it draws when it is asked for a picture."""
+
+    def renderWindow(self: Any) -> Any:
+        return self._own.screen.window
+
+    def interactor(self: Any) -> Any:
+        return self._own.screen.interactor
+
+    def scheduleRender(self: Any) -> None:
+        """A picture is always of the latest."""
 
 
 def _image(logic: Any) -> Any:

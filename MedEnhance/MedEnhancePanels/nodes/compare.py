@@ -1,7 +1,7 @@
-"""Input and enhanced volume in the slice views: side by side, or blended.
+"""Input and enhanced volume in the slice views: side by side, blended, or with a line between.
 
-Everything goes through MRML (layout, slice and composite nodes), so that Slicer's own controls
-show and change the same things; leaving puts the views back as they were.
+Everything but that line (wipe.py) goes through MRML (layout, slice and composite nodes), so that
+Slicer's own controls show and change the same things; leaving puts the views back as they were.
 
 With equal window and level, the foreground's opacity is the strength of the correction:
 0 shows the input, 1 the enhanced volume, and nothing is recomputed.
@@ -19,6 +19,7 @@ from MedEnhancePanels.nodes.preview import (
     sliceNodes,
     visibleSliceNodes,
 )
+from MedEnhancePanels.nodes.wipe import Wipe
 
 #: The two views of Slicer's side-by-side layout.
 _LEFT, _RIGHT = "Red", "Yellow"
@@ -31,12 +32,14 @@ _OVERLAYS = ("difference", "uncertainty")
 class Compare:
     """One comparison at a time.
 
-    mode: "none", "sideBySide" or "fade". overlay: "difference", "uncertainty" or None.
+    mode: "none", "sideBySide", "fade" or "wipe". overlay: "difference", "uncertainty" or None.
+    wipe: the line of the last mode. onWiped(position): called while the user drags it.
     It ends as soon as another volume is put into its views, with a call of onEnded().
     """
 
-    def __init__(self, onEnded=lambda: None):
+    def __init__(self, onEnded=lambda: None, onWiped=lambda _position: None):
         self.mode = "none"
+        self.wipe = Wipe(onWiped)
         self._onEnded = onEnded
         self._outputID = self._sourceID = None
         self._before = None
@@ -67,6 +70,8 @@ class Compare:
         self._watch()
         self.setStrength(strength)
         self.setOverlay(overlay)
+        if mode == "wipe":
+            self.wipe.show(visibleSliceNodes())
 
     def adopt(self, output):
         """Take over a comparison that a saved scene has brought into the views, if there is one.
@@ -87,17 +92,22 @@ class Compare:
         return None
 
     def leave(self):
-        """Put layout and views back as they were; but what others have put there stays."""
+        """Put the views back as they were; but what others have put there stays.
+
+        Layout and planes are changed side by side only: otherwise the slice in view stays.
+        """
         if self._before is None:
             return
         self._endWatches()
+        self.wipe.hide()
         self._setOverlayLayer(None)
-        self._before.restore(self._sourceID, self._outputID)
+        self._before.restore(self._sourceID, self._outputID, self.mode == "sideBySide")
         self.forget()
 
     def forget(self):
         """The scene is gone, and what there was to restore with it."""
         self._endWatches()
+        self.wipe.hide()
         self.mode, self._before, self.overlay = "none", None, None
         self._outputID = self._sourceID = None
 
@@ -224,10 +234,13 @@ class _ViewState:
                 foreground, links = None, (0.0, node.GetLinkedControl())
             self._layers.append((node.GetID(), background, foreground, *links))
 
-    def restore(self, source, output):
-        """Put it all back, but for views that show something else than the comparison by now."""
+    def restore(self, source, output, isMoved):
+        """Put it all back, but for views that show something else than the comparison by now.
+
+        isMoved: layout and planes too.
+        """
         scene = slicer.mrmlScene
-        layout = layoutNode()
+        layout = layoutNode() if isMoved else None
         if layout is not None:
             layout.SetViewArrangement(self._layout)
         for identifier, background, foreground, opacity, linked in self._layers:
@@ -245,7 +258,7 @@ class _ViewState:
                 node.SetBackgroundVolumeID(presentOrNone(background))
                 node.SetForegroundVolumeID(presentOrNone(foreground))
                 node.SetForegroundOpacity(opacity)
-        for identifier, plane, fieldOfView, origin in self._planes:
+        for identifier, plane, fieldOfView, origin in self._planes if isMoved else ():
             node = scene.GetNodeByID(identifier)
             if node is not None:
                 _setPlane(node, plane, fieldOfView, origin)

@@ -7,6 +7,7 @@ import vtk
 from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError, guarded
+from MedEnhancePanels.job import withWarnings
 from MedEnhancePanels.nodes import bridge
 from MedEnhancePanels.nodes.card import bytesText
 from MedEnhancePanels.pages.decompress import DecompressSection
@@ -16,7 +17,6 @@ from MedEnhancePanels.pages.widgets import (
     Page,
     askForNewFile,
     singleShot,
-    withWarnings,
 )
 from MedEnhancePanels.tasks import compression, compression_texts
 

@@ -5,8 +5,9 @@ import os
 from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import guarded
+from MedEnhancePanels.job import withWarnings
 from MedEnhancePanels.nodes.preview import showVolume
-from MedEnhancePanels.pages.widgets import JobProgress, askForFile, withWarnings
+from MedEnhancePanels.pages.widgets import JobProgress, askForFile
 from MedEnhancePanels.tasks import compression, compression_texts
 
 

@@ -13,8 +13,8 @@ from slicer.i18n import tr as _
 from vtk.util import numpy_support
 
 from MedEnhancePanels.errors import PanelError, guarded
-from MedEnhancePanels.job import durationText, stageText
-from MedEnhancePanels.pages.widgets import openPath, setBorder, ticking, withWarnings
+from MedEnhancePanels.job import durationText, stageText, withWarnings
+from MedEnhancePanels.pages.widgets import openPath, setBorder, ticking
 from MedEnhancePanels.tasks import distillation, long_run
 from MedEnhancePanels.tasks.long_run import picturesIn
 

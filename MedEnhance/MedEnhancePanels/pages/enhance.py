@@ -6,8 +6,9 @@ from slicer.i18n import tr as _
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhancePanels import arguments, dependencies
 from MedEnhancePanels.errors import guarded
+from MedEnhancePanels.job import withWarnings
 from MedEnhancePanels.nodes import bridge, model_choice, preview, results
-from MedEnhancePanels.pages.enhance_batch import BatchArea, outcomeText
+from MedEnhancePanels.pages.enhance_batch import BatchArea
 from MedEnhancePanels.pages.enhance_choices import (
     DeviceChoice,
     HeadBox,
@@ -15,6 +16,7 @@ from MedEnhancePanels.pages.enhance_choices import (
     Overwriting,
     RegionBox,
     TaskBoxes,
+    leavingText,
 )
 from MedEnhancePanels.pages.enhance_result import ResultArea, hasAlarm, tookText, warningsOf
 from MedEnhancePanels.pages.presets import PresetBox
@@ -25,9 +27,9 @@ from MedEnhancePanels.pages.widgets import (
     Page,
     Shortcuts,
     singleShot,
-    withWarnings,
 )
 from MedEnhancePanels.tasks import enhancement
+from MedEnhancePanels.tasks.batches import outcomeText
 
 _SETTLE_MS = 50
 
@@ -333,7 +335,10 @@ class EnhancePanel(Page):
         if problem:
             self._problem.show("info" if state.inputVolume is None else "error", problem)
         else:
-            self._problem.show("warning", *model_choice.modalityWarning(self.target))
+            warning, remedy = model_choice.modalityWarning(self.target)
+            texts = [warning, leavingText(state.device)]
+            level = "warning" if warning else "info"
+            self._problem.show(level, " ".join(filter(None, texts)), remedy)
         ui.applyButton.enabled = not (problem or busy)
         ui.applyButton.toolTip = problem or busy or _("Enhance the whole volume (Ctrl+Shift+E)")
         isShown = self.preview.isShown
@@ -403,8 +408,7 @@ class EnhancePanel(Page):
 
     def openBatch(self, item):
         """Show the batch of an item of the subject hierarchy."""
-        self.ui.batchButton.collapsed = False
-        self.ui.batchSelector.setCurrentItem(item)
+        self._batch.show(item)
 
     def hidePreview(self):
         self.preview.hide()

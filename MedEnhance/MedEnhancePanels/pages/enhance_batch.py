@@ -1,28 +1,107 @@
-"""Enhancing all volumes of a study or folder, one after the other: a part of the page Enhance."""
+"""Enhancing many volumes, one after the other: a part of the page Enhance.
 
-import dataclasses
-import time
+They come from the scene, from a folder, or from Slicer's DICOM database.
+"""
 
-import slicer
+import os
+
+import qt
 import vtk
 from slicer.i18n import tr as _
 
 from MedEnhancePanels import dependencies
-from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.job import Work
-from MedEnhancePanels.nodes import bridge, model_choice, results
-from MedEnhancePanels.pages.widgets import FIRST, withWarnings
-from MedEnhancePanels.tasks import enhancement
+from MedEnhancePanels.errors import guarded
+from MedEnhancePanels.nodes import bridge, dicom_source
+from MedEnhancePanels.pages.widgets import FIRST
+from MedEnhancePanels.tasks.batches import (
+    Batch,
+    DicomBatch,
+    FolderBatch,
+    itemsIn,
+    problemOf,
+    volumesIn,
+)
 
 #: Levels of the subject hierarchy that hold volumes.
 GROUPS = ("Patient", "Study", "Folder")
+_MODALITIES = ("MR", "CT")
 
 
 class BatchArea:
-    """Chooses an item of the subject hierarchy, and shows how many volumes fit.
+    """Where the volumes come from, how many fit, and the batch of them.
 
-    onChange(): called after another item was chosen, or the hierarchy has changed.
+    onChange(): called after something else was chosen, or what there is to choose has changed.
     """
+
+    def __init__(self, ui, onChange):
+        self._ui, self._onChange = ui, onChange
+        self._sources = {
+            "scene": _Scene(ui, onChange),
+            "folder": _Folder(ui, onChange),
+            "dicom": _Database(ui, onChange),
+        }
+        self._frames = {
+            "scene": ui.batchSelector,
+            "folder": ui.batchFolderFrame,
+            "dicom": ui.batchDicomFrame,
+        }
+        for name, text in (
+            ("scene", _("The scene")),
+            ("folder", _("A folder of files")),
+            ("dicom", _("Slicer's DICOM database")),
+        ):
+            ui.batchSourceComboBox.addItem(text, name)
+        ui.batchSourceComboBox.currentIndexChanged.connect(self._onSource)
+        self._showFrame()
+
+    @property
+    def item(self):
+        """The item of the subject hierarchy; 0: nothing was chosen, or what was chosen is gone."""
+        return self._sources["scene"].item
+
+    def show(self, item):
+        """Open the section for an item of the subject hierarchy."""
+        ui = self._ui
+        ui.batchButton.collapsed = False
+        ui.batchSourceComboBox.currentIndex = ui.batchSourceComboBox.findData("scene")
+        ui.batchSelector.setCurrentItem(item)
+
+    def start(self, runner, options):
+        """A batch of everything that was chosen, not begun yet."""
+        return self._source.batch(runner, options)
+
+    def update(self, options, isBusy):
+        """Say how many volumes there are, and how many fit the choices."""
+        ui = self._ui
+        self._sources["scene"].follow()
+        if ui.batchButton.collapsed:
+            return
+        text, button, isPossible = self._source.state(options)
+        ui.batchSummaryLabel.text = text
+        ui.batchApplyButton.text = button
+        ui.batchApplyButton.enabled = isPossible and not isBusy and not dependencies.missing()
+
+    def cleanup(self):
+        for source in self._sources.values():
+            source.cleanup()
+        self._onChange = lambda: None
+
+    @property
+    def _source(self):
+        return self._sources[self._ui.batchSourceComboBox.currentData]
+
+    @guarded
+    def _onSource(self, *_index):
+        self._showFrame()
+        self._onChange()
+
+    def _showFrame(self):
+        for name, frame in self._frames.items():
+            frame.visible = name == self._ui.batchSourceComboBox.currentData
+
+
+class _Scene:
+    """An item of the subject hierarchy; onChange(): after another was chosen, or it has changed."""
 
     def __init__(self, ui, onChange):
         self._ui, self._onChange = ui, onChange
@@ -31,7 +110,7 @@ class BatchArea:
         self.item = 0
         ui.batchSelector.setLevelFilter(list(GROUPS))
         ui.batchSelector.currentItemChanged.connect(self._onChosen)
-        self._observe(bridge.subjectHierarchy())
+        self.follow()
 
     def cleanup(self):
         self._observe(None)
@@ -81,16 +160,15 @@ class BatchArea:
         self.item = item if isGroup else 0
         self._onChange()
 
-    def start(self, runner, options):
-        """A batch of everything in the item, not begun yet."""
+    def follow(self):
+        """The hierarchy of a new scene is another node."""
+        self._observe(bridge.subjectHierarchy())
+
+    def batch(self, runner, options):
         return Batch(runner, volumesIn(self.item), options, item=self.item)
 
-    def update(self, options, isBusy):
-        """Say how many volumes there are, and how many fit the choices."""
-        ui = self._ui
-        self._observe(bridge.subjectHierarchy())
-        if ui.batchButton.collapsed:
-            return
+    def state(self, options):
+        """(summary, text of the button, whether it can begin)"""
         nodes = volumesIn(self.item) if self.item else []
         fit = sum(problemOf(node, options) == "" for node in nodes)
         if not self.item and hasGroups():
@@ -108,184 +186,153 @@ class BatchArea:
             text = _("One volume, with the settings above.")
         else:
             text = _("{count} volumes, with the settings above.").format(count=len(nodes))
-        ui.batchSummaryLabel.text = text
-        ui.batchApplyButton.text = _("Enhance a&ll {count}").format(count=fit)
-        ui.batchApplyButton.enabled = fit > 0 and not isBusy and not dependencies.missing()
+        return text, _("Enhance a&ll {count}").format(count=fit), fit > 0
 
 
-def outcomeText(work):
-    """What came of a batch, in a sentence."""
-    done = sum(row.state == "done" for row in work.rows)
-    text = _("{done} of {count} volumes were enhanced; see the table {table} for each.")
-    return text.format(done=done, count=len(work.rows), table=work.table.GetName())
+class _Folder:
+    """A folder of files, and the folder of the results."""
+
+    def __init__(self, ui, onChange):
+        self._ui, self._onChange = ui, onChange
+        self._suggested = ""
+        ui.batchFolderEdit.textChanged.connect(self._onFolder)
+        ui.batchOutEdit.textChanged.connect(lambda _text: self._onChange())
+        for button, edit, title in (
+            (ui.batchFolderButton, ui.batchFolderEdit, _("Choose a folder of volumes")),
+            (ui.batchOutButton, ui.batchOutEdit, _("Choose the folder of the results")),
+        ):
+            button.clicked.connect(lambda *_, edit=edit, title=title: self._browse(edit, title))
+
+    def cleanup(self):
+        self._onChange = lambda: None
+
+    def batch(self, runner, options):
+        folder, out = self._folders()
+        return FolderBatch(runner, folder, out, options)
+
+    def state(self, options):
+        """As _Scene.state."""
+        folder, out = self._folders()
+        button = _("Enhance a&ll")
+        if not folder:
+            return _("Choose a folder: every volume below it is enhanced."), button, False
+        if not os.path.isdir(folder):
+            return _("There is no folder {path}.").format(path=folder), button, False
+        if not out or os.path.realpath(out) == os.path.realpath(folder):
+            return _("Choose another folder for the results."), button, False
+        text = _(
+            "Every volume below the folder, with the settings above but for guide, region and "
+            "noise map. Begun again, it goes on where it stopped; no file is overwritten."
+        )
+        return text, button, True
+
+    def _folders(self):
+        edits = (self._ui.batchFolderEdit, self._ui.batchOutEdit)
+        texts = (os.path.expanduser(edit.text.strip()) for edit in edits)
+        return tuple(os.path.abspath(text) if text else "" for text in texts)
+
+    @guarded
+    def _onFolder(self, *_text):
+        """Suggest a folder beside it, unless the user has chosen one."""
+        out, folder = self._ui.batchOutEdit, self._folders()[0]
+        if out.text in ("", self._suggested):
+            self._suggested = f"{folder}-enhanced" if folder else ""
+            out.text = self._suggested
+        self._onChange()
+
+    @guarded
+    def _browse(self, edit, title):
+        folder = qt.QFileDialog.getExistingDirectory(edit, title, edit.text)
+        if folder:
+            edit.text = folder
+
+
+class _Database:
+    """Studies of Slicer's DICOM database, and the modality of their series."""
+
+    def __init__(self, ui, onChange):
+        self._ui, self._onChange = ui, onChange
+        self._studies, self._observed = [], None
+        table, box = ui.batchStudyTable, ui.batchModalityComboBox
+        table.horizontalHeader().setSectionResizeMode(qt.QHeaderView.Stretch)
+        table.itemSelectionChanged.connect(lambda: self._onChange())
+        box.addItem(_("MR and CT"), "")
+        for modality in _MODALITIES:
+            box.addItem(modality, modality)
+        box.currentIndexChanged.connect(lambda _index: self._onChange())
+        ui.batchFindEdit.textChanged.connect(self._onFind)
+
+    def cleanup(self):
+        self._onChange = lambda: None
+        self._follow(None)
+
+    def batch(self, runner, options):
+        return DicomBatch(runner, self._series(), options)
+
+    def state(self, options):
+        """As _Scene.state."""
+        self._follow(dicom_source.database())
+        button = _("Enhance a&ll {count}")
+        problem = dicom_source.problem()
+        if problem:
+            return problem, button.format(count=0), False
+        series = self._series()
+        if not self._studies:
+            text = _("The database has no studies: import some in the module DICOM.")
+        elif not self._chosen():
+            text = _("Choose studies; Ctrl and Shift choose several.")
+        elif not series:
+            text = _("The chosen studies have no such series.")
+        else:
+            text = _(
+                "{count} series are loaded and enhanced, as new volumes of the scene. Those that "
+                "were computed are left out."
+            ).format(count=len(series))
+        return text, button.format(count=len(series)), bool(series)
+
+    def _chosen(self):
+        table = self._ui.batchStudyTable
+        rows = {index.row() for index in table.selectionModel().selectedRows()}
+        return [self._studies[row] for row in sorted(rows) if not table.isRowHidden(row)]
+
+    def _series(self):
+        modality = self._ui.batchModalityComboBox.currentData
+        wanted = (modality,) if modality else _MODALITIES
+        return [one for study in self._chosen() for one in study.series(wanted)]
+
+    def _follow(self, database):
+        """List what a database holds, and again when it changes; None: list nothing."""
+        if database is self._observed:
+            return
+        if self._observed is not None:
+            self._observed.databaseChanged.disconnect(self._list)
+        self._observed = database
+        if database is not None:
+            database.databaseChanged.connect(self._list)
+        self._list()
+
+    @guarded
+    def _list(self, *_arguments):
+        table = self._ui.batchStudyTable
+        self._studies = dicom_source.storedStudies() if self._observed is not None else []
+        table.clearSelection()
+        table.setRowCount(len(self._studies))
+        for row, study in enumerate(self._studies):
+            table.setItem(row, 0, qt.QTableWidgetItem(study.patientName))
+            table.setItem(row, 1, qt.QTableWidgetItem(study.name))
+        self._onFind()
+
+    @guarded
+    def _onFind(self, *_text):
+        table, text = self._ui.batchStudyTable, self._ui.batchFindEdit.text.strip().lower()
+        for row, study in enumerate(self._studies):
+            table.setRowHidden(row, text not in f"{study.patientName} {study.name}".lower())
+        self._onChange()
 
 
 def hasGroups():
     """Whether the scene has anything to choose volumes by."""
     hierarchy = bridge.subjectHierarchy()
     return any(
-        hierarchy.GetItemLevel(item) in GROUPS for item in _itemsIn(hierarchy.GetSceneItemID())
-    )
-
-
-def volumesIn(item):
-    """The volumes below an item of the subject hierarchy, without results."""
-    nodes = [bridge.subjectHierarchy().GetItemDataNode(child) for child in _itemsIn(item)]
-    return [node for node in nodes if _isOriginal(node)]
-
-
-def _itemsIn(item):
-    """All items below an item of the subject hierarchy."""
-    items = vtk.vtkIdList()
-    bridge.subjectHierarchy().GetItemChildren(item, items, True)
-    return [items.GetId(index) for index in range(items.GetNumberOfIds())]
-
-
-def fittedOptions(node, options):
-    """The options as they suit one of many volumes: what does not fit it is left out."""
-    modality = bridge.modalityOf(node)
-    names = [bundle.name for bundle in model_choice.choosable(modality)]
-    model = options.model if options.model in names else "auto"
-    options = model_choice.withoutWhatItLacks(node, dataclasses.replace(options, model=model))
-    guide = options.guide
-    if guide is node or (guide is not None and bridge.modalityOf(guide) != modality):
-        guide = None
-    head = options.head if model_choice.chosenHead(node, options.head) else "auto"
-    segment = options.segment and not model_choice.headProblem(node, head)
-    return dataclasses.replace(
-        options,
-        output=None,
-        region=None,
-        regionSegment="",
-        guide=guide,
-        segment=segment,
-        head=head if segment else "auto",
-        biasCorrection=options.biasCorrection if modality == "MR" else "none",
-        orientations=options.orientations if modality == "MR" else 1,
-    )
-
-
-def problemOf(node, options):
-    """Why one of many volumes cannot be enhanced; empty where it can."""
-    if not model_choice.isUsable(node):
-        return _("{name} has no voxels").format(name=node.GetName())
-    return model_choice.problemOf(node, fittedOptions(node, options))
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """What became of one volume. state: done, failed or cancelled."""
-
-    name: str
-    state: str
-    seconds: float
-    remark: str
-
-
-class Batch(Work):
-    """Enhancements of many nodes in a row.
-
-    A volume that fails does not stop the rest; cancelling stops all. rows: what became
-    of each; table: the node that holds them in the end.
-    """
-
-    def __init__(self, runner, nodes, options, *, item=0):
-        super().__init__(_("Enhance {count} volumes").format(count=len(nodes)))
-        self.rows, self.table = [], None
-        self._runner, self._options, self._item = runner, options, item
-        self._waiting = [(node, node.GetName() or "") for node in nodes]
-        self._count, self._began = len(nodes), time.monotonic()
-        self._hasScene = True
-
-    def start(self):
-        self._next()
-        return self
-
-    def _drop(self):
-        self._waiting = []
-
-    def _onSceneCloses(self, *_arguments):
-        self._hasScene = False
-        self.cancel()
-
-    # --- one after the other ------------------------------------------------------------------
-
-    def _next(self):
-        while self._waiting:
-            node, name = self._waiting.pop(0)
-            try:
-                self._job = self._begin(node)
-            except Exception as exception:  # whatever it is, the others go on
-                error = PanelError.fromException(exception)
-                self.rows.append(Row(name, "failed", 0.0, error.text))
-                continue
-            self._job.onEvent(self._onEvent)
-            self._job.onFinished(lambda job, name=name: self._onJobFinished(job, name))
-            return
-        self._finish()
-
-    def _begin(self, node):
-        if not bridge.isInScene(node):
-            raise PanelError(_("It was removed from the scene"), code="input")
-        problem = problemOf(node, self._options)
-        if problem:
-            raise PanelError(problem, code="input")
-        return enhancement.start(self._runner, node, fittedOptions(node, self._options))
-
-    def _onEvent(self, job, event, fields):
-        if event == "progress":
-            done = self._count - len(self._waiting) - 1
-            self.fraction = (done + job.fraction) / self._count
-            self.stage = _("{number} of {count}: {stage}").format(
-                number=done + 1, count=self._count, stage=job.stage
-            )
-            elapsed = time.monotonic() - self._began
-            known = done or job.fraction > 0.2
-            self.etaSeconds = elapsed * (1 / self.fraction - 1) if known and self.fraction else None
-        elif event == "log":
-            self.log.append(fields.get("message", ""))
-        self._notifyListeners(event, fields)
-
-    def _onJobFinished(self, job, name):
-        self._job = None
-        seconds = (job.ended or time.time()) - (job.started or job.ended or time.time())
-        remark = job.error.text if job.error is not None else withWarnings("", job.warnings)
-        self.rows.append(Row(name, job.state, seconds, remark))
-        if job.state == "done":
-            self.nodes[name] = job.nodes["output"]
-        self._next()
-
-    def _finish(self):
-        self.warnings = [f"{row.name}: {row.remark}" for row in self.rows if row.state != "done"]
-        if self.rows and self._hasScene:
-            self.table = self._summarize()
-        self._end("cancelled" if self.error is not None else "done")
-
-    def _summarize(self):
-        node = slicer.mrmlScene.AddNewNodeByClass(
-            "vtkMRMLTableNode", bridge.uniqueName(_("Batch summary"))
-        )
-        texts = {"done": _("enhanced"), "failed": _("failed"), "cancelled": _("cancelled")}
-        columns = (
-            (_("Volume"), vtk.vtkStringArray, [row.name for row in self.rows]),
-            (_("Outcome"), vtk.vtkStringArray, [texts[row.state] for row in self.rows]),
-            (_("Seconds"), vtk.vtkDoubleArray, [round(row.seconds, 1) for row in self.rows]),
-            (_("Remark"), vtk.vtkStringArray, [row.remark for row in self.rows]),
-        )
-        for column in columns:
-            results.addColumn(node, *column)
-        node.SetAttribute("MedEnhance.derived", "batch")
-        hierarchy = bridge.subjectHierarchy()
-        item = hierarchy.GetItemByDataNode(node)
-        if item and self._item and hierarchy.GetItemLevel(self._item):
-            hierarchy.SetItemParent(item, self._item)
-        return node
-
-
-def _isOriginal(node):
-    return (
-        node is not None
-        and node.IsA("vtkMRMLScalarVolumeNode")
-        and not node.IsA("vtkMRMLLabelMapVolumeNode")
-        and not node.GetAttribute("MedEnhance.derived")
+        hierarchy.GetItemLevel(item) in GROUPS for item in itemsIn(hierarchy.GetSceneItemID())
     )

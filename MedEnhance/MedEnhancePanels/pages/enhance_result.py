@@ -5,11 +5,11 @@ from slicer.i18n import tr as _
 
 from MedEnhanceLib.report.uncertainty import calibration_in_words, uncertainty_in_words
 from MedEnhancePanels.errors import guarded
-from MedEnhancePanels.job import durationText
-from MedEnhancePanels.nodes import bridge, preview, provenance, results
+from MedEnhancePanels.job import durationText, sentence
+from MedEnhancePanels.nodes import bridge, preview, provenance, results, wipe
 from MedEnhancePanels.nodes.compare import Compare
 from MedEnhancePanels.pages.result_tools import ResultTools
-from MedEnhancePanels.pages.widgets import Notice, sentence, showIcon, ticking
+from MedEnhancePanels.pages.widgets import Notice, showIcon, ticking
 from MedEnhancePanels.tasks import blending
 
 #: Codes of warnings that structure in a result may be wrong.
@@ -26,7 +26,7 @@ class ResultArea:
 
     def __init__(self, context, ui, onKeeping=lambda: None):
         self.context, self.ui, self._onKeeping = context, ui, onKeeping
-        self.compare = Compare(self.update)
+        self.compare = Compare(self.update, self._onWiped)
         self._steps, self._kept, self._undo = None, None, None
         #: Whether the views show the input alone for a moment.
         self._isInput = False
@@ -39,7 +39,9 @@ class ResultArea:
             "none": ui.compareOffButton,
             "sideBySide": ui.sideBySideButton,
             "fade": ui.fadeButton,
+            "wipe": ui.wipeButton,
         }
+        self._wipeTip = ui.wipeButton.toolTip
         self._overlays = {"difference": ui.differenceButton, "uncertainty": ui.uncertaintyButton}
         ui.resultSelector.addAttribute("vtkMRMLScalarVolumeNode", "MedEnhance.derived", "enhanced")
         ui.resultSelector.currentNodeChanged.connect(self._onChosen)
@@ -49,6 +51,7 @@ class ResultArea:
             button.clicked.connect(lambda checked=False, kind=kind: self._onOverlay(kind, checked))
         ui.segmentationButton.clicked.connect(self._onSegmentation)
         ui.strengthSlider.valueChanged.connect(self._onStrength)
+        ui.wipeSlider.valueChanged.connect(self._onWipeSlider)
         ui.keepStrengthButton.clicked.connect(self.keepStrength)
         ui.undoButton.clicked.connect(self.undo)
         ui.inputButton.clicked.connect(self.toggleInput)
@@ -86,6 +89,11 @@ class ResultArea:
         for mode, button in self._modes.items():
             button.checked = mode == self.compare.mode
             button.enabled = canCompare
+        problem = wipe.problem()
+        ui.wipeButton.enabled = canCompare and not problem
+        ui.wipeButton.toolTip = problem or self._wipeTip
+        ui.wipeSlider.enabled = self.compare.mode == "wipe"
+        ui.wipeSlider.value = 100 * self.compare.wipe.position
         self._isInput = self._isInput and self.compare.mode != "none"
         ui.inputButton.enabled, ui.inputButton.checked = canCompare, self._isInput
         self.tools.update(self.isKeeping)
@@ -97,7 +105,7 @@ class ResultArea:
                 " nothing is recomputed"
             )
             if ui.strengthSlider.enabled
-            else _("Choose “Side by side” or “Fade” first: the strength changes the views")
+            else _("Choose “Side by side”, “Fade” or “Wipe” first: the strength changes the views")
         )
         self._showKeep()
         for kind, button in self._overlays.items():
@@ -197,6 +205,17 @@ class ResultArea:
             self.compare.show(self.output, mode, self.context.state.strength)
             self.compare.setStrength(self.context.state.strength)
         self.update()
+
+    def _onWiped(self, position):
+        """The line was dragged in a view; what the slider rounds must not move it back."""
+        self._isUpdating = True
+        self.ui.wipeSlider.value = 100 * position
+        self._isUpdating = False
+
+    @guarded
+    def _onWipeSlider(self, value):
+        if not self._isUpdating:
+            self.compare.wipe.setPosition(value / 100)
 
     @guarded
     def toggleInput(self, *_checked):

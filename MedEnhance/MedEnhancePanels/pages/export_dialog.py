@@ -7,9 +7,10 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError, guarded
+from MedEnhancePanels.job import withWarnings
 from MedEnhancePanels.nodes import bridge, dicom_source
 from MedEnhancePanels.pages import load_choices
-from MedEnhancePanels.pages.widgets import JobProgress, openPath, withWarnings
+from MedEnhancePanels.pages.widgets import JobProgress, openPath
 from MedEnhancePanels.tasks import dicom_export
 
 _FOLDER = "MedEnhance/DicomFolder"

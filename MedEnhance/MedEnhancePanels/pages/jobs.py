@@ -10,9 +10,9 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import guarded
-from MedEnhancePanels.job import durationText, stageText
+from MedEnhancePanels.job import durationText, stageText, withWarnings
 from MedEnhancePanels.pages.first_use import showEnd, startCheck
-from MedEnhancePanels.pages.widgets import Page, openPath, ticking, withWarnings
+from MedEnhancePanels.pages.widgets import Page, openPath, ticking
 
 _TITLE, _STATE, _STARTED, _TOOK = range(4)
 _MOST_REMEMBERED = 100

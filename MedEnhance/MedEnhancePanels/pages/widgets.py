@@ -187,19 +187,6 @@ def showIcon(button, kind):
     button.icon = button.style().standardIcon(kind)
 
 
-def sentence(text):
-    """A warning or a remark with a capital letter and a full stop."""
-    first = text.partition(" ")[0]
-    # "scan.ucv is damaged": names stay as they are.
-    begin = text[:1] if "." in first.rstrip(".") or "_" in first else text[:1].upper()
-    return f"{begin}{text[1:].rstrip('. ')}."
-
-
-def withWarnings(first, warnings):
-    """A text and, each in a line of its own, warnings."""
-    return "\n".join([*([first] if first else []), *map(sentence, warnings)])
-
-
 class Shortcuts:
     """Keys that work in the whole window, as slice views have the focus, while a page is shown."""
 

@@ -1170,6 +1170,22 @@
         <translation>F&amp;undido</translation>
     </message>
     <message>
+        <source>A line in the slice views that you drag: left of it the input, right of it the result</source>
+        <translation>Una línea en las vistas de corte que usted arrastra: a su izquierda la entrada, a su derecha el resultado</translation>
+    </message>
+    <message>
+        <source>&amp;Wipe</source>
+        <translation>Desli&amp;zar</translation>
+    </message>
+    <message>
+        <source>Place of the line</source>
+        <translation>Lugar de la línea</translation>
+    </message>
+    <message>
+        <source>Where the line is: 0 % shows the result alone, 100 % the input alone; the arrow keys move it too</source>
+        <translation>Dónde está la línea: 0 % muestra solo el resultado, 100 % solo la entrada; las teclas de flecha también la mueven</translation>
+    </message>
+    <message>
         <source>Strength:</source>
         <translation>Grado:</translation>
     </message>
@@ -1266,12 +1282,76 @@
         <translation>Todos en:</translation>
     </message>
     <message>
+        <source>Where the volumes come from</source>
+        <translation>De dónde vienen los volúmenes</translation>
+    </message>
+    <message>
+        <source>Volumes of the scene, files of a folder, or studies of Slicer&apos;s DICOM database; they are enhanced one after the other with the settings above</source>
+        <translation>Volúmenes de la escena, archivos de una carpeta o estudios de la base de datos DICOM de Slicer; se mejoran uno tras otro con los ajustes de arriba</translation>
+    </message>
+    <message>
         <source>All in</source>
         <translation>Todos en</translation>
     </message>
     <message>
         <source>A patient, study or folder of the scene; its volumes are enhanced one after the other with the settings above</source>
         <translation>Un paciente, un estudio o una carpeta de la escena; sus volúmenes se mejoran uno tras otro con los ajustes de arriba</translation>
+    </message>
+    <message>
+        <source>Folder:</source>
+        <translation>Carpeta:</translation>
+    </message>
+    <message>
+        <source>Folder of volumes</source>
+        <translation>Carpeta de volúmenes</translation>
+    </message>
+    <message>
+        <source>NIfTI, NRRD, MetaImage, .ucv and folders of DICOM, also in folders below</source>
+        <translation>NIfTI, NRRD, MetaImage, .ucv y carpetas DICOM, también en subcarpetas</translation>
+    </message>
+    <message>
+        <source>Choose a folder of volumes</source>
+        <translation>Elegir una carpeta de volúmenes</translation>
+    </message>
+    <message>
+        <source>Results:</source>
+        <translation>Resultados:</translation>
+    </message>
+    <message>
+        <source>Folder of the results</source>
+        <translation>Carpeta de los resultados</translation>
+    </message>
+    <message>
+        <source>Results lie here as the sources below their folder, with a table of them, batch.csv</source>
+        <translation>Los resultados quedan aquí con la misma estructura que los originales en su carpeta, junto con una tabla, batch.csv</translation>
+    </message>
+    <message>
+        <source>Choose the folder of the results</source>
+        <translation>Elegir la carpeta de los resultados</translation>
+    </message>
+    <message>
+        <source>Find a patient or study</source>
+        <translation>Buscar un paciente o estudio</translation>
+    </message>
+    <message>
+        <source>Modality of the series</source>
+        <translation>Modalidad de las series</translation>
+    </message>
+    <message>
+        <source>Only series of this modality are taken</source>
+        <translation>Solo se toman las series de esta modalidad</translation>
+    </message>
+    <message>
+        <source>Studies of the DICOM database</source>
+        <translation>Estudios de la base de datos DICOM</translation>
+    </message>
+    <message>
+        <source>Patient</source>
+        <translation>Paciente</translation>
+    </message>
+    <message>
+        <source>Study</source>
+        <translation>Estudio</translation>
     </message>
     <message>
         <source>Enhance the volumes one after the other; if one fails, the others continue</source>
@@ -2503,6 +2583,22 @@
         <translation>Importe de nuevo la serie en el módulo DICOM e inténtelo otra vez.</translation>
     </message>
     <message>
+        <source>The series {name} is derived: it was computed from another</source>
+        <translation>La serie {name} es derivada: se calculó a partir de otra</translation>
+    </message>
+    <message>
+        <source>Enhance the original; to enhance this one, load it and choose it as volume.</source>
+        <translation>Mejore la original; para mejorar esta, cárguela y elíjala como volumen.</translation>
+    </message>
+    <message>
+        <source>Study</source>
+        <translation>Estudio</translation>
+    </message>
+    <message>
+        <source>Unnamed</source>
+        <translation>Sin nombre</translation>
+    </message>
+    <message>
         <source>The image {uid} is no longer in Slicer&apos;s DICOM database</source>
         <translation>La imagen {uid} ya no está en la base de datos DICOM de Slicer</translation>
     </message>
@@ -2814,6 +2910,21 @@
     <message>
         <source>Surface (mm²)</source>
         <translation>Superficie (mm²)</translation>
+    </message>
+</context>
+<context>
+    <name>nodes.wipe</name>
+    <message>
+        <source>There are no slice views to draw in: Slicer runs without its window.</source>
+        <translation>No hay vistas de corte donde dibujar: Slicer se ejecuta sin su ventana.</translation>
+    </message>
+    <message>
+        <source>Input</source>
+        <translation>Entrada</translation>
+    </message>
+    <message>
+        <source>Enhanced</source>
+        <translation>Mejorado</translation>
     </message>
 </context>
 <context>
@@ -3365,6 +3476,18 @@
 <context>
     <name>pages.enhance_batch</name>
     <message>
+        <source>The scene</source>
+        <translation>La escena</translation>
+    </message>
+    <message>
+        <source>A folder of files</source>
+        <translation>Una carpeta de archivos</translation>
+    </message>
+    <message>
+        <source>Slicer&apos;s DICOM database</source>
+        <translation>La base de datos DICOM de Slicer</translation>
+    </message>
+    <message>
         <source>Choose a patient, study or folder.</source>
         <translation>Elija un paciente, un estudio o una carpeta.</translation>
     </message>
@@ -3393,56 +3516,52 @@
         <translation>Me&amp;jorar los {count}</translation>
     </message>
     <message>
-        <source>{done} of {count} volumes were enhanced; see the table {table} for each.</source>
-        <translation>Se mejoraron {done} de {count} volúmenes; la tabla {table} detalla cada uno.</translation>
+        <source>Choose a folder of volumes</source>
+        <translation>Elegir una carpeta de volúmenes</translation>
     </message>
     <message>
-        <source>{name} has no voxels</source>
-        <translation>{name} no tiene vóxeles</translation>
+        <source>Choose the folder of the results</source>
+        <translation>Elegir la carpeta de los resultados</translation>
     </message>
     <message>
-        <source>Enhance {count} volumes</source>
-        <translation>Mejorar {count} volúmenes</translation>
+        <source>Enhance a&amp;ll</source>
+        <translation>Me&amp;jorar todos</translation>
     </message>
     <message>
-        <source>It was removed from the scene</source>
-        <translation>Se eliminó de la escena</translation>
+        <source>Choose a folder: every volume below it is enhanced.</source>
+        <translation>Elija una carpeta: se mejoran todos los volúmenes que contiene.</translation>
     </message>
     <message>
-        <source>{number} of {count}: {stage}</source>
-        <translation>{number} de {count}: {stage}</translation>
+        <source>There is no folder {path}.</source>
+        <translation>No existe la carpeta {path}.</translation>
     </message>
     <message>
-        <source>Batch summary</source>
-        <translation>Resumen del lote</translation>
+        <source>Choose another folder for the results.</source>
+        <translation>Elija otra carpeta para los resultados.</translation>
     </message>
     <message>
-        <source>enhanced</source>
-        <translation>mejorado</translation>
+        <source>Every volume below the folder, with the settings above but for guide, region and noise map. Begun again, it goes on where it stopped; no file is overwritten.</source>
+        <translation>Todos los volúmenes de la carpeta, con los ajustes de arriba salvo guía, región y mapa de ruido. Si se inicia de nuevo, continúa donde se detuvo; no se sobrescribe ningún archivo.</translation>
     </message>
     <message>
-        <source>failed</source>
-        <translation>fallido</translation>
+        <source>MR and CT</source>
+        <translation>RM y TC</translation>
     </message>
     <message>
-        <source>cancelled</source>
-        <translation>cancelado</translation>
+        <source>The database has no studies: import some in the module DICOM.</source>
+        <translation>La base de datos no tiene estudios: importe alguno en el módulo DICOM.</translation>
     </message>
     <message>
-        <source>Volume</source>
-        <translation>Volumen</translation>
+        <source>Choose studies; Ctrl and Shift choose several.</source>
+        <translation>Elija estudios; con Ctrl y Mayús se eligen varios.</translation>
     </message>
     <message>
-        <source>Outcome</source>
-        <translation>Resultado</translation>
+        <source>The chosen studies have no such series.</source>
+        <translation>Los estudios elegidos no tienen series de este tipo.</translation>
     </message>
     <message>
-        <source>Seconds</source>
-        <translation>Segundos</translation>
-    </message>
-    <message>
-        <source>Remark</source>
-        <translation>Observación</translation>
+        <source>{count} series are loaded and enhanced, as new volumes of the scene. Those that were computed are left out.</source>
+        <translation>Se cargan y mejoran {count} series, como volúmenes nuevos de la escena. Las que fueron calculadas se omiten.</translation>
     </message>
 </context>
 <context>
@@ -3480,12 +3599,28 @@
         <translation>Comprobar este equipo</translation>
     </message>
     <message>
+        <source>{name} (another computer)</source>
+        <translation>{name} (otro equipo)</translation>
+    </message>
+    <message>
+        <source>Ask other computers for their devices</source>
+        <translation>Preguntar a otros equipos por sus dispositivos</translation>
+    </message>
+    <message>
         <source>{device} (not found here)</source>
         <translation>{device} (no se encuentra aquí)</translation>
     </message>
     <message>
         <source>Automatic: {name}</source>
         <translation>Automático: {name}</translation>
+    </message>
+    <message>
+        <source>{name} (not reached)</source>
+        <translation>{name} (sin conexión)</translation>
+    </message>
+    <message>
+        <source>The volume leaves this computer: it is sent to {name}, without names, and deleted there after the run. Previews are made here.</source>
+        <translation>El volumen sale de este equipo: se envía a {name}, sin nombres, y se borra allí tras la ejecución. Las vistas previas se hacen aquí.</translation>
     </message>
     <message>
         <source>{free} of {total} free on the graphics card; enhancing takes up to {needs}.</source>
@@ -3515,8 +3650,8 @@
         <translation>Parte de la corrección que se muestra: 0 es la entrada, 1 el volumen mejorado; no se recalcula nada</translation>
     </message>
     <message>
-        <source>Choose “Side by side” or “Fade” first: the strength changes the views</source>
-        <translation>Elija antes «Lado a lado» o «Fundido»: el grado cambia las vistas</translation>
+        <source>Choose “Side by side”, “Fade” or “Wipe” first: the strength changes the views</source>
+        <translation>Elija antes «Lado a lado», «Fundido» o «Deslizar»: el grado cambia las vistas</translation>
     </message>
     <message>
         <source>Standard deviation of each voxel, in the volume&apos;s units</source>
@@ -4044,6 +4179,69 @@
     <message>
         <source>Error</source>
         <translation>Error</translation>
+    </message>
+</context>
+<context>
+    <name>tasks.batches</name>
+    <message>
+        <source>{name} has no voxels</source>
+        <translation>{name} no tiene vóxeles</translation>
+    </message>
+    <message>
+        <source>Enhance {count} volumes</source>
+        <translation>Mejorar {count} volúmenes</translation>
+    </message>
+    <message>
+        <source>It was removed from the scene</source>
+        <translation>Se eliminó de la escena</translation>
+    </message>
+    <message>
+        <source>{number} of {count}: {stage}</source>
+        <translation>{number} de {count}: {stage}</translation>
+    </message>
+    <message>
+        <source>Enhance {folder}</source>
+        <translation>Mejorar {folder}</translation>
+    </message>
+    <message>
+        <source>Enhance {count} series</source>
+        <translation>Mejorar {count} series</translation>
+    </message>
+    <message>
+        <source>Batch summary</source>
+        <translation>Resumen del lote</translation>
+    </message>
+    <message>
+        <source>enhanced</source>
+        <translation>mejorado</translation>
+    </message>
+    <message>
+        <source>failed</source>
+        <translation>fallido</translation>
+    </message>
+    <message>
+        <source>cancelled</source>
+        <translation>cancelado</translation>
+    </message>
+    <message>
+        <source>Volume</source>
+        <translation>Volumen</translation>
+    </message>
+    <message>
+        <source>Outcome</source>
+        <translation>Resultado</translation>
+    </message>
+    <message>
+        <source>Seconds</source>
+        <translation>Segundos</translation>
+    </message>
+    <message>
+        <source>Remark</source>
+        <translation>Observación</translation>
+    </message>
+    <message>
+        <source>{done} of {count} volumes were enhanced; see the table {table} for each.</source>
+        <translation>Se mejoraron {done} de {count} volúmenes; la tabla {table} detalla cada uno.</translation>
     </message>
 </context>
 <context>

@@ -159,10 +159,9 @@ def _read(file: FileRef, *, header_only: bool = False) -> Dataset:
             _name_encoding(dataset)
     if not dataset.get("SOPInstanceUID") or not dataset.get("SOPClassUID"):
         sop_class = str(dataset.file_meta.get("MediaStorageSOPClassUID") or "")
-        directory = "DirectoryRecordSequence" in dataset or sop_class == DIRECTORY
         raise (
             UnfitError("a DICOMDIR names its patients; make a new one for the result")
-            if directory
+            if sop_class == DIRECTORY
             else InputError("it does not say which object it is (SOPClassUID, SOPInstanceUID)")
         )
     return dataset

@@ -29,6 +29,7 @@ from MedEnhanceLib.jobs.files import (
 from MedEnhanceLib.jobs.kinds.segment import check_head, found_of, head_config, segmentation_figures
 from MedEnhanceLib.jobs.objects import Found, Objects, anonymous_history, write
 from MedEnhanceLib.runtime.dependencies import has, require
+from MedEnhanceLib.runtime.device import remote_of
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
@@ -215,12 +216,27 @@ def enhance_volume(
     slices: tuple[int, int] | None = None,
     cache: VolumeCache | None = None,
     guide_cache: VolumeCache | None = None,
+    noise: bool = False,
     monitor: Monitor,
 ) -> Enhanced:
     """Enhance, then segment the enhanced volume if a `head` is given; in memory.
 
-    cache, guide_cache: as for `hqg.enhance`.
+    cache, guide_cache: as for `hqg.enhance`. noise: whether the map of the noise will be asked
+    for, which another machine sends only then.
     """
+    if remote_of(config.device) is not None:
+        from MedEnhanceLib.jobs.remote.volumes import enhance_elsewhere
+
+        return enhance_elsewhere(
+            volume,
+            config,
+            guide=guide,
+            head=head,
+            slices=slices,
+            noise=noise,
+            inputs=_names(volume, guide),
+            monitor=monitor,
+        )
     from MedEnhanceLib.gradprom import open_head_for, segment
     from MedEnhanceLib.hqg import enhance
 
@@ -407,6 +423,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         slices=params.chosen,
         cache=kept.input.cache,
         guide_cache=kept.guide.cache,
+        noise=params.noise_output is not None,
         monitor=monitor.part(0.05, 0.9),
     )
     written = None

@@ -74,10 +74,13 @@ class Client:
                     raise
             return self._connection
 
-    def close(self) -> None:
-        """Stop what runs, end the worker and remove its folder, however it ended."""
+    def close(self, grace_seconds: float | None = None) -> None:
+        """Stop what runs, end the worker and remove its folder, however it ended.
+
+        grace_seconds: how long it may take before it is killed; None: as the client was made with.
+        """
         with self._lock:
-            self._close()
+            self._close(grace_seconds)
 
     def submit(self, spec: JobSpec) -> RunningJob:
         """Hand a job over and return at once."""
@@ -114,10 +117,10 @@ class Client:
             result = self.run(spec, progress, cancel)
             return load(target), result
 
-    def _close(self) -> None:
+    def _close(self, grace_seconds: float | None = None) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.close(self._grace_seconds)
+            connection.close(self._grace_seconds if grace_seconds is None else grace_seconds)
             if not connection.ended_well:
                 remove_abandoned()
 

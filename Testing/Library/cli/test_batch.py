@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib import io
-from MedEnhanceLib.cli.batch_items import gather
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
+from MedEnhanceLib.jobs import JobSpec, run_job
+from MedEnhanceLib.jobs.batch_items import gather
 
 
 @pytest.fixture
@@ -176,7 +177,7 @@ class TestEnhance:
     def test_interrupt_keeps_what_is_done(
         self, run: Callable, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from MedEnhanceLib.cli import batch_runs as pool
+        from MedEnhanceLib.jobs import batch_runs as pool
 
         outcome = pool.outcome
 
@@ -437,6 +438,32 @@ def test_what_cannot_be_loaded_as_it_is_can_be_repaired(
     ran = run(*arguments, "--fix-spacing")
     assert ran.status == 0, ran.err
     assert io.load(tmp_path / "out" / "series.nii.gz").shape == (7, 8, 9)
+
+
+def test_the_job_goes_on_with_what_the_command_began(
+    run: Callable, scans: Path, tmp_path: Path
+) -> None:
+    (scans / "broken.nii").write_bytes(b"no volume")
+    out, events = tmp_path / "out", []
+    assert run("batch", "compress", scans / "a.nii.gz", "--out", out, "--lossless").status == 0
+    params = {"config": {"lossless": True}}
+    spec = JobSpec("batch", {"inputs": [str(scans)], "output": str(out), "task": "compress"})
+    spec.params["params"] = params
+    found = run_job(spec, events.append)
+    assert (found["total"], found["done"], found["already_done"], found["failed"]) == (4, 3, 1, 1)
+    assert [row["status"] for row in found["rows"]].count("failed") == 1
+    stages = [event.fields["stage"] for event in events if event.kind == "progress"]
+    assert any(stage.startswith("1 of 3, b.nrrd: ") for stage in stages)
+    fractions = [event.fields["fraction"] for event in events if event.kind == "progress"]
+    assert fractions == sorted(fractions)
+    asked = iter([False] * 30)
+    with pytest.raises(Cancelled):
+        run_job(
+            JobSpec("batch", {**spec.params, "output": str(tmp_path / "other")}),
+            cancel=lambda: next(asked, True),
+        )
+    with pytest.raises(ConfigError, match="params has input"):
+        JobSpec("batch", {**spec.params, "params": {"input": "x"}})
 
 
 def test_volume_named_twice_is_done_once(scans: Path, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ EXPECTED = [
         "models",
         "doctor",
         "worker",
+        "remote",
         "completion",
     ),
 ]

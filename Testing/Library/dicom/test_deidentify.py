@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +23,16 @@ pytest.importorskip("dicomanonymizer")
 
 from MedEnhanceLib.io.deidentify import Deidentifier, Patients, deidentify  # noqa: E402
 from MedEnhanceLib.io.deidentify.patients import Person  # noqa: E402
-from MedEnhanceLib.io.deidentify.replacements import new_uid, shift_days, shifted  # noqa: E402
-from MedEnhanceLib.io.deidentify.rules import Action, table  # noqa: E402
+from MedEnhanceLib.io.deidentify.replacements import (  # noqa: E402
+    decoded,
+    new_uid,
+    shift_days,
+    shifted,
+    stored_bytes,
+    texts,
+    vr_of,
+)
+from MedEnhanceLib.io.deidentify.rules import Action, Rule, table  # noqa: E402
 
 SECRET = bytes(range(32))
 NAME, ID, PLACE = "Planted^Ignatius", "PID-774411", "Saint Planter Clinic"
@@ -363,7 +372,9 @@ def test_the_table_is_recent_and_whole() -> None:
     found = table()
     assert found.edition >= "2026"
     assert len(found.tags) > 640
-    assert found.rule(0x00100010, "PN").action is Action.EMPTY
+    assert found.rule(0x00100010, "PN") == Rule(Action.EMPTY, "table")
+    assert found.rule(0x00091001, "LO") == Rule(Action.REMOVE, "private")
+    assert found.rule(0x00020010, "UI") == Rule(Action.REMOVE, "ours")
     assert found.rule(0x00080080, "LO").action is Action.FIT
     assert found.rule(0x0020000D, "UI").action is Action.UID
     assert found.rule(0x00081030, "LO").action is Action.REMOVE
@@ -394,6 +405,28 @@ def test_dates_move_into_the_past_by_the_patients_days(day: Any, patient: str) -
 @given(st.text())
 def test_new_uids_are_valid(uid: str) -> None:
     assert pydicom.uid.UID(new_uid(SECRET, uid)).is_valid
+
+
+def test_a_stated_kind_counts_before_the_dictionarys() -> None:
+    element = pydicom.DataElement
+    assert vr_of(element(0x00091001, "LO", "x")) == "LO"
+    assert vr_of(element("PatientName", "LO", "x")) == "LO"
+    assert vr_of(element("PatientName", "UN", b"x")) == "PN"
+    assert texts(element(0x00091001, "OB", "é".encode("latin-1"))) == ["é"]
+    unknown = pydicom.dataelem.RawDataElement(
+        pydicom.tag.Tag(0x00091001), None, 1, b"x", 0, True, True
+    )
+    assert vr_of(unknown) == "UN"
+
+
+def test_a_text_is_read_in_the_character_set_of_its_file() -> None:
+    dataset = image(SpecificCharacterSet="ISO_IR 144", InstitutionName="Больница")
+    stream = io.BytesIO()
+    dataset.save_as(stream, enforce_file_format=True)
+    stream.seek(0)
+    read = pydicom.dcmread(stream)
+    assert decoded(read, 0x00080080).value == "Больница"
+    assert stored_bytes(read.get_item(0x00080080)) == "Больница".encode("iso8859_5")
 
 
 def test_a_value_without_a_meaning_fits_its_kind() -> None:

@@ -119,7 +119,19 @@ def test_the_mapping_is_for_its_owner_alone(
         deidentify(folder, tmp_path / "c", mapping=tmp_path / "c" / "secret.json")
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"format": "other"}', '{"secret": "zz"}', ""])
+_DAMAGED = json.dumps(
+    {
+        "format": "medenhance-deidentification",
+        "version": 1,
+        "secret": "00" * 32,
+        "patients": [{"pseudonym": 7}],
+    }
+)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"format": "other"}', '{"secret": "zz"}', "", _DAMAGED]
+)
 def test_a_file_that_is_no_mapping_is_not_replaced(
     make_series: Make, tmp_path: Path, text: str
 ) -> None:
@@ -162,6 +174,7 @@ def test_what_is_no_image_is_left_out_and_what_is_damaged_fails(
     folder = make_series(STORED, **WHO)
     whole = (folder / "001.dcm").read_bytes()
     (folder / "damaged.dcm").write_bytes(whole[:-9].replace(b"1.2.3.1.3", b"1.2.3.1.9"))
+    (folder / "cut.dcm").write_bytes(whole[:200])
     (folder / "notes.txt").write_text("Gruber")
     shutil.copy(folder / "001.dcm", folder / "twice.dcm")
     us = pydicom.dcmread(folder / "001.dcm")
@@ -173,13 +186,34 @@ def test_what_is_no_image_is_left_out_and_what_is_damaged_fails(
     assert report.count("written") == 3
     assert ended["damaged.dcm"][0] == "failed"
     assert "bytes of pixels" in ended["damaged.dcm"][1]
+    assert ended["cut.dcm"][0] == "failed"
     assert ended["notes.txt"] == ("left out", "no DICOM file")
     assert ended["twice.dcm"] == ("left out", "the same object as 001.dcm")
     assert ended["us.dcm"][0] == "failed"
     assert "--allow-burned-in" in ended["us.dcm"][1]
-    text = json.dumps(report.to_json()) + report.to_text()
+    said = report.to_json()
+    assert said["profile"].startswith("PS3.15")
+    assert (said["written"], said["left_out"], said["failed"]) == (3, 2, 3)
+    assert {"1 left out: no DICOM file", "1 left out: the same object as 001.dcm"} <= set(
+        report.warnings()
+    )
+    text = json.dumps(said) + report.to_text()
     assert "Gruber" not in text
     assert "77441" not in text
+
+
+def test_a_dicomdir_is_known_by_its_meta_information(make_series: Make, tmp_path: Path) -> None:
+    folder = make_series(STORED, **WHO)
+    index = pydicom.Dataset()
+    index.FileSetID = "77441"
+    index.file_meta = pydicom.dataset.FileMetaDataset()
+    index.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.1.3.10"
+    index.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4"
+    index.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    index.save_as(folder / "index.dcm", enforce_file_format=True)
+    report = deidentify(folder, tmp_path / "out")
+    (found,) = (one for one in report.outcomes if Path(one.source).name == "index.dcm")
+    assert (found.status, found.reason.split()[1]) == ("left out", "DICOMDIR")
 
 
 def test_no_log_or_warning_holds_a_value(
@@ -373,6 +407,7 @@ def test_a_file_without_meta_information_is_written_in_its_own_encoding(
     deidentify(folder, tmp_path / "out")
     (found,) = outputs(tmp_path / "out").values()
     assert found.PatientName == "ANON-0001"
+    assert found.file_meta.MediaStorageSOPClassUID == found.SOPClassUID
     assert found.file_meta.TransferSyntaxUID.is_implicit_VR is implicit
     assert found.file_meta.TransferSyntaxUID.is_little_endian is little
     assert np.array_equal(found.pixel_array, pixels)

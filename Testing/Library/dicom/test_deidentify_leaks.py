@@ -12,7 +12,12 @@ pydicom = pytest.importorskip("pydicom")
 pytest.importorskip("dicomanonymizer")
 
 from MedEnhanceLib.io.deidentify import Deidentifier, deidentify  # noqa: E402
-from MedEnhanceLib.io.deidentify.leaks import Identities, is_revealing, kept_texts  # noqa: E402
+from MedEnhanceLib.io.deidentify.leaks import (  # noqa: E402
+    Identities,
+    find_leak,
+    is_revealing,
+    kept_texts,
+)
 from MedEnhanceLib.io.deidentify.replacements import decoded, texts  # noqa: E402
 from MedEnhanceLib.io.deidentify.rules import Action, table  # noqa: E402
 from MedEnhanceLib.io.dicom.structure import silence  # noqa: E402
@@ -78,9 +83,42 @@ def test_what_the_result_holds_on_purpose_is_no_leak() -> None:
     found = Identities()
     found.add("ANON-0001", "LO")
     found.add("Ignatius", "LO")
-    found.forget(["Patient Anon-0001"])
+    found.add("Berta", "PN")
+    found.forget(["Patient Anon-0001", "Berta"])
     assert not found.in_text("ANON-0001")
+    assert not found.in_text("Berta")
     assert found.in_text("IGNATIUS")
+
+
+def test_a_name_is_found_as_its_file_stored_it() -> None:
+    """In a character set that the rest of the file does not name, and in bytes beside pixels."""
+    stored = "Yamada^Tarou=山田^太郎".encode("iso2022_jp")
+    found = Identities()
+    found.add_stored(stored)
+    assert found.in_bytes(b"seen by " + "山田".encode("iso2022_jp") + b" today")
+    read = image()
+    read.add_new(0x7FE00001, "OV", b"12345678" + "山田".encode("iso2022_jp") * 3)
+    assert find_leak(read, b"", found) == "(7FE0,0001)"
+    assert find_leak(image(), b"", found) == ""
+
+
+def test_who_is_named_inside_a_removed_sequence_is_looked_for() -> None:
+    item = pydicom.Dataset()
+    item.PatientName = "Quellwasser^Berta"
+    copied = clean(
+        OtherPatientIDsSequence=[item], DeviceSerialNumber="1", ConvolutionKernel="Quellwasser 2"
+    )
+    assert "OtherPatientIDsSequence" not in copied
+    assert "Quellwasser" not in str(copied)
+
+
+def test_a_private_date_is_not_moved_but_removed() -> None:
+    dataset = image(AcquisitionDate="20110203")
+    dataset.add_new(0x00090010, "LO", "maker")
+    dataset.add_new(0x00091001, "DA", "20110203")
+    copied, _ = Deidentifier(SECRET, keep_intervals=True).dataset(dataset)
+    assert (0x0009, 0x1001) not in copied
+    assert copied.AcquisitionDate not in ("", "20110203")
 
 
 def test_each_of_several_values_is_found() -> None:
@@ -134,10 +172,12 @@ def test_an_attribute_holds_nothing_but_its_kind(vr: str, keyword: str, value: s
         pydicom.tag.Tag(keyword), vr, len(value), value.encode(), 0, False, True
     )
     dataset._dict[raw.tag] = raw
-    copied, _ = Deidentifier(SECRET, keep_intervals=True, keep_characteristics=True).dataset(
+    copied, changes = Deidentifier(SECRET, keep_intervals=True, keep_characteristics=True).dataset(
         dataset
     )
     assert value[-5:] not in str(copied.get(keyword) or "")
+    if vr in ("DS", "IS", "CS"):
+        assert "emptied: not what this attribute holds" in {change.action for change in changes}
 
 
 OURS = (
@@ -166,6 +206,11 @@ def test_our_own_images_say_afterwards_what_they_are() -> None:
     assert done.ContributionDescription == f"enhanced; {hashed}. {NOTICE}"
     assert BETTY not in str(copied)
     assert "reduced to fixed words" in {change.action for change in changes}
+
+
+def test_an_image_that_names_no_version_is_ours_too() -> None:
+    copied = clean(DerivationDescription=f"Enhanced by MedEnhance. {NOTICE}")
+    assert copied.DerivationDescription == f"Enhanced by MedEnhance. {NOTICE}"
 
 
 @pytest.mark.parametrize("text", [NOTICE[:-1], f"MedEnhance enhanced {BETTY}", "Derived by others"])

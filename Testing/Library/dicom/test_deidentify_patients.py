@@ -75,6 +75,13 @@ def test_without_numbers_and_studies_names_and_birth_dates_decide() -> None:
     assert _relation(anna, known("Alpha^Berta", "19700102", "8")) == ""
 
 
+def test_nameless_images_of_one_study_are_of_one_patient() -> None:
+    here = who("")
+    assert _relation(here, who("Gruber^Anna")) == "same"
+    assert _relation(here, who("", StudyInstanceUID="1.2.4")) == ""
+    assert _relation(who("Gruber^Anna"), who("Huber^Ina")) == ""
+
+
 def test_issuers_distinguish_equal_numbers() -> None:
     patients = Patients()
     here = who("Gruber^Anna", "", "7", IssuerOfPatientID="A")
@@ -88,6 +95,13 @@ def test_issuers_distinguish_equal_numbers() -> None:
 def test_umlauts_are_written_in_many_ways(one: str, other: str) -> None:
     patients = Patients()
     assert patients.pseudonym(who(one, "", "7")) == patients.pseudonym(who(other, "", "7"))
+
+
+@pytest.mark.parametrize("other", ["Mueller^Berta", "Muller^Berta"])
+def test_one_word_in_common_is_enough_where_the_rest_agrees(other: str) -> None:
+    """As after a marriage, also where the word is spelled in another way."""
+    one, changed = who("Müller^Anna", "19700102", "7"), who(other, "19700102", "7")
+    assert _relation(one, changed) == "same"
 
 
 def test_warnings_hold_no_names() -> None:

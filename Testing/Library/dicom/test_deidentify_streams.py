@@ -115,6 +115,36 @@ def test_a_compressed_frame_that_is_cut_short_is_damaged(kind: str, left: float)
         Deidentifier(SECRET, allow_burned_in=True).dataset(dataset)
 
 
+def test_frames_in_pieces_are_put_together() -> None:
+    """Two frames in four fragments, and no table says where the second one begins."""
+    from pydicom.encaps import encapsulate, generate_frames
+
+    dataset = planted("JPEG 2000", "comment")
+    pixels = dataset.pixel_array
+    frames = [*generate_frames(dataset.PixelData, number_of_frames=1)] * 2
+    dataset.NumberOfFrames = 2
+    dataset.PixelData = encapsulate(frames, fragments_per_frame=2, has_bot=False)
+    cleaned, _ = Deidentifier(SECRET, allow_burned_in=True).dataset(dataset)
+    assert WORDS not in cleaned.PixelData
+    assert np.array_equal(cleaned.pixel_array, [pixels, pixels])
+
+
+def test_a_comment_inside_a_tile_stops_the_file() -> None:
+    """Its length stands in several places: nobody is to guess which."""
+    from pydicom.encaps import encapsulate, generate_frames
+
+    dataset = planted("JPEG 2000", "behind")
+    (frame,) = generate_frames(dataset.PixelData, number_of_frames=1)
+    tile = frame.index(b"\xff\x90")
+    length = int.from_bytes(frame[tile + 6 : tile + 10], "big")
+    segment = b"\xff\x64" + (len(WORDS) + 2).to_bytes(2, "big") + WORDS
+    longer = (length + len(segment)).to_bytes(4, "big") if length else bytes(4)
+    frame = frame[: tile + 6] + longer + frame[tile + 10 : tile + 12] + segment + frame[tile + 12 :]
+    dataset.PixelData = encapsulate([frame + b"\0" * (len(frame) % 2)])
+    with pytest.raises(InputError, match="middle of its compressed"):
+        Deidentifier(SECRET, allow_burned_in=True).dataset(dataset)
+
+
 def test_missing_frames_are_reported() -> None:
     dataset = planted("JPEG 2000", "comment")
     dataset.NumberOfFrames = 3

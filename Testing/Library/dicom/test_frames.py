@@ -411,6 +411,7 @@ def test_frames_tilted_otherwise_are_not_repaired_as_one(
         (lambda t: {"TemporalPositionIdentifier": t + 1, "TemporalResolution": 2500.0}, 2.5),
         (lambda t: {"AcquisitionNumber": t + 1, "FrameReferenceTime": 15000.0 + 30000.0 * t}, 30.0),
         (lambda t: {"TemporalPositionIdentifier": t + 1}, None),
+        (lambda t: {"TemporalPositionIdentifier": t + 1, "TriggerTime": 40.0}, None),
     ],
 )
 def test_the_interval_is_what_images_say(

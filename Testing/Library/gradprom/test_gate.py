@@ -229,10 +229,18 @@ def test_a_loaded_state_is_a_copy() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"mode": "sometimes"}, {"scope": "block"}, {"ema": 1.0}, {"weight": -1.0}]
+    "options",
+    [
+        {"mode": "sometimes"},
+        {"scope": "block"},
+        {"ema": 1.0},
+        {"weight": -1.0},
+        {"weight": 2e6},
+        {"warm_up": 10**9 + 1},
+    ],
 )
 def test_a_wrong_choice_is_refused(options: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match="gate"):
+    with pytest.raises(ConfigError, match=f"the gate's {next(iter(options))}"):
         GradientGate(**options)
 
 

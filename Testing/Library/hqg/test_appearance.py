@@ -13,14 +13,8 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade.image import gaussian_blur
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.hqg.appearance import (
-    Appearance,
-    apply_match,
-    combine,
-    match_appearance,
-    measure_appearance,
-    plan_match,
-)
+from MedEnhanceLib.hqg.appearance import Appearance, combine, measure_appearance
+from MedEnhanceLib.hqg.matching import apply_match, match_appearance, plan_match
 
 _SHAPE = (10, 128, 136)
 
@@ -119,7 +113,7 @@ def test_slabs_join_without_seams(sharp: Appearance, monkeypatch: pytest.MonkeyP
     given = patient(9, 0.6)
     match = plan_match(measure_appearance(given), sharp, spacing_mm=given.geometry.spacing)
     whole = apply_match(given, match, like=given)
-    monkeypatch.setattr("MedEnhanceLib.hqg.appearance._SLAB", 3)
+    monkeypatch.setattr("MedEnhanceLib.hqg.matching._SLAB", 3)
     assert np.array_equal(apply_match(given, match, like=given).voxels, whole.voxels)
 
 

@@ -407,6 +407,14 @@ def test_extension_with_a_lying_length_is_passed_over(tmp_path: Path, ct: Volume
         assert back.history == ()
 
 
+def test_extension_with_odd_bytes_hides_nothing(tmp_path: Path, ct: Volume) -> None:
+    save(ct.with_voxels(ct.voxels, did="checked"), tmp_path / "a.nii")
+    data = bytearray((tmp_path / "a.nii").read_bytes())
+    data[data.index(b"checked")] = 0xE9
+    (tmp_path / "b.nii").write_bytes(data)
+    assert np.array_equal(load(tmp_path / "b.nii").voxels, ct.voxels)
+
+
 def test_extension_of_another_program_is_passed_over(tmp_path: Path, ct: Volume) -> None:
     save(ct, tmp_path / "a.nii")
     data = (tmp_path / "a.nii").read_bytes()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +189,23 @@ def test_the_record_names_what_moves_relative_to_the_folder(filled: Path) -> Non
         "old": ["kept.txt"],
         "made": ["x"],
     }
+
+
+@pytest.mark.parametrize("lies_in", [[], ["owner.lock"], ["owner.lock", "mine"], ["mine"]])
+def test_a_folder_whose_maker_was_killed_at_once_goes_after_a_minute(
+    filled: Path, lies_in: list[str]
+) -> None:
+    unborn = filled / ".medenhance-abcd1234"
+    unborn.mkdir(mode=0o700)
+    for name in lies_in:
+        (unborn / name).touch()
+    with staging_for(filled):
+        assert unborn.exists()
+    os.utime(unborn, times=(time.time() - 120,) * 2)
+    with staging_for(filled):
+        assert unborn.exists() is ("mine" in lies_in)
+    if "mine" in lies_in:
+        assert sorted(path.name for path in unborn.iterdir()) == sorted(lies_in)
 
 
 def test_leftovers_are_for_the_user_alone(filled: Path) -> None:

@@ -52,4 +52,5 @@ def test_nothing_is_lost_and_the_error_is_clear(job: str, fault: str, asked: Ask
 
 
 def test_every_kind_of_job_is_there() -> None:
-    assert {work.kind for work in JOBS.values()} == set(KINDS)
+    """But `batch`, which runs others of these: a fault of one is a row, and no error of its own."""
+    assert {work.kind for work in JOBS.values()} == set(KINDS) - {"batch"}

@@ -14,6 +14,7 @@ from MedEnhanceLib.jobs import JobSpec
 from MedEnhanceLib.jobs.job import JOBS
 
 _KINDS = {
+    "batch",
     "blend",
     "enhance",
     "segment",
@@ -36,6 +37,7 @@ _KINDS = {
     "estimate",
     "models",
     "doctor",
+    "machines",
     "demo",
     "ping",
 }

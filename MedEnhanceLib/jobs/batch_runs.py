@@ -16,12 +16,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from MedEnhanceLib.cli.batch_items import Item
-from MedEnhanceLib.cli.console import plain
 from MedEnhanceLib.errors import Cancelled, MedEnhanceError, OutputError
+from MedEnhanceLib.jobs.batch_items import Item
+from MedEnhanceLib.jobs.worker.events import as_json
+from MedEnhanceLib.report.page import make_folder
 from MedEnhanceLib.runtime.progress import Event, Listener
 
 ROWS, TABLE = "batch.jsonl", "batch.csv"
@@ -67,7 +69,7 @@ class Ledger:
 
     def add(self, item: Item, options: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
         """Append a row; it is on the disk when this returns."""
-        row = plain(
+        row = as_json(
             {
                 "source": item.name,
                 "output": item.output,
@@ -134,7 +136,7 @@ def key_of(item: Item, options: Mapping[str, Any]) -> str:
         states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     except OSError:
         states = []
-    text = json.dumps([item.name, states, plain(options)], sort_keys=True)
+    text = json.dumps([item.name, states, as_json(options)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -151,11 +153,81 @@ Work = tuple[str, Mapping[str, Any]]
 #: Is called at the end of each: its index, and the fields of its row.
 Finished = Callable[[int, Mapping[str, Any]], None]
 Starting = Callable[[int], None]
+#: Runs the work, and stops at a request to cancel.
+Runner = Callable[[Sequence[Work], Starting, Finished], None]
 _POLL_SECONDS = 0.2
 _DASK_POLL_SECONDS = 0.02
 #: Jobs that are sent ahead for each thread of a Dask cluster, the least of them in all, and how
 #: often the threads are counted.
 _AHEAD, _FEWEST_AHEAD, _COUNT_SECONDS = 4, 16, 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A batch: one task, its volumes, and what is stated for all of them.
+
+    out: the folder of the results, with the ledger. config: of the task; stated: its other
+    parameters. overwrite: whether what is done, and what lies there, is made anew.
+    """
+
+    task: str
+    items: Sequence[Item]
+    out: Path
+    config: Mapping[str, Any]
+    stated: Mapping[str, Any]
+    overwrite: bool
+
+    def work_through(
+        self, run: Runner, ended: Callable[[Item, Mapping[str, Any], int, int], None]
+    ) -> dict[str, Any]:
+        """Do what is not finished yet, with a row for each.
+
+        ended: called with each item, the fields of its row, how many have ended, and of how many.
+        Returns total, done, already_done, failed (counts), table (path) and rows.
+        """
+        make_folder(self.out)
+        ledger = Ledger(self.out)
+        options = {"task": self.task, "config": self.config, **self.stated}
+        todo = [one for one in self.items if self.overwrite or not ledger.is_finished(one, options)]
+        work = [(self.task, self._params(one, ledger)) for one in todo]
+        count = 0
+
+        def starting(index: int) -> None:
+            ledger.add(todo[index], options, {"status": "started"})
+
+        def finished(index: int, fields: Mapping[str, Any]) -> None:
+            nonlocal count
+            count += fields["status"] in ("done", "failed")
+            volumes = _label_volumes(fields)
+            ended(todo[index], fields, count, len(todo))
+            ledger.add(todo[index], options, {**fields, **volumes})
+
+        run(work, starting, finished)
+        table = ledger.write_table(self.items)
+        rows = [row for row in map(ledger.row_of, self.items) if row is not None]
+        return {
+            "total": len(self.items),
+            "done": sum(row["status"] == "done" for row in rows),
+            "already_done": len(self.items) - len(todo),
+            "failed": sum(row["status"] == "failed" for row in rows),
+            "table": str(table),
+            "rows": rows,
+        }
+
+    def _params(self, item: Item, ledger: Ledger) -> dict[str, Any]:
+        make_folder(item.output.parent)
+        params = {
+            "input": item.place,
+            "output": str(item.output.absolute()),
+            "config": dict(self.config),
+            "overwrite": self.overwrite or ledger.is_ours(item),
+        }
+        return params | ({"series": item.series} if item.series else {}) | dict(self.stated)
+
+
+def _label_volumes(fields: Mapping[str, Any]) -> dict[str, float]:
+    """A column for each label of a segmentation: lists of the row have none."""
+    return {f"{row['label']} ml": row["volume_ml"] for row in fields.get("table") or ()}
 
 
 def run_here(

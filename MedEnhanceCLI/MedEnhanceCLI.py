@@ -1,0 +1,85 @@
+#!/usr/bin/env python-real
+"""MedEnhance as a command line module of Slicer: `medenhance enhance`, in Slicer's words.
+
+    MedEnhanceCLI.py --xml
+    MedEnhanceCLI.py [--modality MR] [--model NAME] [--task T] [--device D] INPUT OUTPUT
+
+Slicer, and what runs its command line modules, read MedEnhanceCLI.xml, and progress from stdout.
+"""
+
+import sys
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+_HERE = Path(__file__).resolve().parent
+_XML = _HERE / "MedEnhanceCLI.xml"
+
+
+def _find_library():
+    """Let Python find the library: among Slicer's scripted modules, or in a clone.
+
+    A build tree of several configurations has a folder for each.
+    """
+    modules = "qt-scripted-modules"
+    for folder in (_HERE.parent / modules, _HERE.parents[1] / modules, _HERE.parent):
+        if (folder / "MedEnhanceLib").is_dir():
+            sys.path.insert(0, str(folder))
+            return
+
+
+def _arguments(given):
+    """The parameters of the XML file, by name, with what is given on the command line."""
+    import argparse
+
+    parser = argparse.ArgumentParser(description=ElementTree.parse(_XML).findtext("description"))
+    for parameter in ElementTree.parse(_XML).iterfind("parameters/*[name]"):
+        text = parameter.findtext
+        if text("index") is not None:
+            parser.add_argument(text("name"), help=text("description"))
+        else:
+            choices = [each.text for each in parameter.iterfind("element")]
+            parser.add_argument(
+                f"--{text('longflag')}",
+                help=text("description"),
+                default=text("default"),
+                choices=choices or None,
+            )
+    return vars(parser.parse_args(given))
+
+
+def _show(event):
+    """Progress as Slicer reads it."""
+    if event.kind == "progress":
+        print(f"<filter-progress>{event.fields['fraction']:.4f}</filter-progress>")
+        print(f"<filter-comment>{event.fields['stage']}</filter-comment>", flush=True)
+    elif event.kind == "warning":
+        print(f"warning: {event.fields['message']}", file=sys.stderr, flush=True)
+
+
+def main(given):
+    """Enhance a volume; the exit status: 0, or that of the error, as of `medenhance`."""
+    if given == ["--xml"]:
+        print(_XML.read_text(encoding="utf-8"))
+        return 0
+    values = _arguments(given)
+    _find_library()
+    from MedEnhanceLib.errors import MedEnhanceError
+    from MedEnhanceLib.jobs import JobSpec, run_job
+
+    modality = values.pop("modality")
+    params = {"input": values.pop("input"), "output": values.pop("output"), "config": values}
+    if modality != "auto":
+        params["modality"] = modality
+    print("<filter-start><filter-name>MedEnhance</filter-name></filter-start>", flush=True)
+    try:
+        run_job(JobSpec("enhance", params), _show)
+    except MedEnhanceError as error:
+        print(f"{error.message}. {error.hint}", file=sys.stderr)
+        return error.exit_status
+    print("<filter-progress>1</filter-progress>")
+    print("<filter-end><filter-name>MedEnhance</filter-name></filter-end>", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
