@@ -27,8 +27,8 @@ from _common import REPOSITORY, gate, gate_table, table, write
 
 sys.path.insert(0, str(REPOSITORY))
 import MedEnhanceLib as me  # noqa: N813 - as users write it
-from MedEnhanceLib.cli.batch_items import Item
-from MedEnhanceLib.cli.batch_runs import Ledger
+from MedEnhanceLib.jobs.batch_items import Item
+from MedEnhanceLib.jobs.batch_runs import Ledger
 
 _ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
 _PORT = 38786
@@ -106,7 +106,7 @@ def seconds_of_work(folder: Path) -> float:
     """Seconds of one job in a warm process, without any cluster."""
     scans = volumes(folder / "alone", 60)
     paths = sorted(scans.iterdir())
-    from MedEnhanceLib.cli.batch_runs import outcome
+    from MedEnhanceLib.jobs.batch_runs import outcome
 
     for warm in (True, False):
         began = time.perf_counter()

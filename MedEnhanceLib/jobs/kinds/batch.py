@@ -89,10 +89,12 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
 
 def _outcome(kind: str, job: Any, monitor: Monitor, index: int, count: int) -> dict[str, Any]:
     """The row of one volume; its events are passed on as those of a share of the batch."""
+    from MedEnhanceLib.jobs.addresses import is_remote, name_at
     from MedEnhanceLib.jobs.batch_runs import timed
     from MedEnhanceLib.jobs.job import JobSpec, run_job
 
-    part, name = monitor.part(index / count, (index + 1) / count), Path(job["input"]).name
+    part, given = monitor.part(index / count, (index + 1) / count), job["input"]
+    name = name_at(given) if is_remote(given) else Path(given).name
 
     def show(event: Event) -> None:
         if event.kind == "progress":
