@@ -157,6 +157,22 @@ def list_bundles() -> list[Bundle]:
     )
 
 
+def bundle_files() -> list[tuple[str, int, int]]:
+    """What `list_bundles` depends on: path, size and time of each file that is there.
+
+    A reader that asks often may keep the list while this stays as it is.
+    """
+    found = []
+    for root in (resource_folder("models"), user_folder()):
+        for path in (root / DEFAULTS, root, *sorted(root.glob(f"*/{METADATA}"))):
+            try:
+                state = path.stat()
+            except OSError:
+                continue
+            found.append((str(path), state.st_size, state.st_mtime_ns))
+    return found
+
+
 def unreadable_bundles() -> dict[Path, ModelError]:
     """The folders among the models that hold none that can be used, with the reason."""
     return {folder: one for folder, one in _read_all() if isinstance(one, ModelError)}

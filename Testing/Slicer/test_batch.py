@@ -220,6 +220,18 @@ class BatchSourcesTest(DicomTestCase):
             for row in range(table.GetNumberOfRows())
         }
 
+    def test_aClosedSectionShowsNothingOfIt(self):
+        self.widget.parent.show()
+        self.addCleanup(self.widget.parent.hide)
+        frames = (self.ui.batchSelector, self.ui.batchFolderFrame, self.ui.batchDicomFrame)
+        for index, name in enumerate(("scene", "folder", "dicom")):
+            self.choose(name)
+            self.assertEqual([each.visible for each in frames].index(True), index)
+            self.ui.batchButton.collapsed = True
+            self.choose("scene" if name == "dicom" else "dicom")
+            self.assertFalse(any(each.visible for each in frames), name)
+            self.ui.batchButton.collapsed = False
+
     @slow
     def test_aFolderGoesOnWhereItStoppedWithTheLedgerOfTheCommand(self):
         folder = self.temporaryFolder()

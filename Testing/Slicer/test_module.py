@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import weakref
+from unittest import mock
 
 import qt
 import slicer
@@ -173,6 +174,11 @@ class LeakTest(MedEnhanceTestCase):
 
     @slow
     def test_openingClosingAndReloadingDoesNotGrow(self):
+        from MedEnhancePanels.pages.enhance_choices import DeviceChoice
+
+        # What the computer has is asked of a worker for seconds: the next test has it.
+        # (A Mock would keep each call.)
+        self.enterContext(mock.patch.object(DeviceChoice, "ask", lambda _self: None))
         counts = []
         for _round in range(3 + self.CYCLES):
             self.cycle()
@@ -184,7 +190,7 @@ class LeakTest(MedEnhanceTestCase):
             self.assertEqual(after, before, kind)
         steps = sorted(after[-1] - before[-1] for before, after in itertools.pairwise(counts))
         # A leak grows in every cycle; what comes once, as the answer to a question, does not.
-        usual = steps[2:-2]
+        usual = steps[2:-2] or steps
         growth = sum(usual) / len(usual)
         print(f"{self.CYCLES} cycles: {growth:+.1f} Python objects a cycle; all: {steps}")
         self.assertLess(growth, 1, "Python objects that each cycle leaves")

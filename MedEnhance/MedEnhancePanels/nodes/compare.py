@@ -99,7 +99,6 @@ class Compare:
         if self._before is None:
             return
         self._endWatches()
-        self.wipe.hide()
         self._setOverlayLayer(None)
         self._before.restore(self._sourceID, self._outputID, self.mode == "sideBySide")
         self.forget()

@@ -49,13 +49,26 @@ def chosenHead(node, name):
 
 
 def _installed(modality, kind):
-    from MedEnhanceLib.bundles import list_bundles
-
     return [
         bundle
-        for bundle in list_bundles()
+        for bundle in _listed()
         if bundle.kind == kind and modality in (bundle.modality, UNKNOWN)
     ]
+
+
+#: The files of the models as they were, and what was read from them: a page asks often.
+_known = (None, [])
+
+
+def _listed():
+    """All models; they are read again when a file of theirs has changed."""
+    global _known
+    from MedEnhanceLib.bundles import store
+
+    files = store.bundle_files()
+    if files != _known[0]:
+        _known = (files, store.list_bundles())
+    return _known[1]
 
 
 def modalities():

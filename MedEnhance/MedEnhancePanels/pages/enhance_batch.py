@@ -283,6 +283,8 @@ class _Database:
             text = _("Choose studies; Ctrl and Shift choose several.")
         elif not series:
             text = _("The chosen studies have no such series.")
+        elif len(series) == 1:
+            text = _("One series is loaded and enhanced, as a new volume of the scene.")
         else:
             text = _(
                 "{count} series are loaded and enhanced, as new volumes of the scene. Those that "

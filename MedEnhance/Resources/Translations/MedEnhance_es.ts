@@ -3560,6 +3560,10 @@
         <translation>Los estudios elegidos no tienen series de este tipo.</translation>
     </message>
     <message>
+        <source>One series is loaded and enhanced, as a new volume of the scene.</source>
+        <translation>Se carga y mejora una serie, como volumen nuevo de la escena.</translation>
+    </message>
+    <message>
         <source>{count} series are loaded and enhanced, as new volumes of the scene. Those that were computed are left out.</source>
         <translation>Se cargan y mejoran {count} series, como volúmenes nuevos de la escena. Las que fueron calculadas se omiten.</translation>
     </message>
