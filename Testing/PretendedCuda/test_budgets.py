@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from Library.hqg.conftest import make_head, model, smoke, tiny_model, training_data  # noqa: F401
@@ -55,7 +54,13 @@ def of_one_more(make: Callable[[int], None]) -> Counts:
             make(count)
         found.append(counts)
     few, many = found
-    return Counts(many.waits - few.waits, many.up - few.up, many.down - few.down)
+    return Counts(
+        many.waits - few.waits,
+        many.up - few.up,
+        many.down - few.down,
+        many.bytes_up - few.bytes_up,
+        many.bytes_down - few.bytes_down,
+    )
 
 
 @pytest.mark.slow
@@ -118,13 +123,25 @@ def test_a_decision_of_the_gate() -> None:
     held(counts, waits=4, up=0, down=0)
 
 
-def test_a_band_of_the_filter() -> None:
-    from MedEnhanceLib.nets.grouped import Round, denoised
-    from MedEnhanceLib.nets.grouped_torch import TorchEngine
+@pytest.mark.parametrize("rounded", [False, True])
+def test_a_chunk_of_the_filter(rounded: bool) -> None:
+    """Each slice goes up once, in two bytes, and comes down once."""
+    from MedEnhanceLib.hqg.denoise import Rounding, denoise
+    from MedEnhanceLib.nets.grouped_card import CardEngine, CardPlan
+    from MedEnhanceLib.nets.noise import measure_noise
 
-    noisy = make_head(1, (4, 16, 16)).voxels.astype(np.float32)
-    level = np.broadcast_to(np.float32(8), noisy.shape)
-    engine = TorchEngine("cuda:1")
-    with counted() as counts:
-        denoised(noisy, level, rounds=(Round(step=4),), pilot=noisy, engine=engine, threads=1)
-    held(counts, waits=2, up=6, down=2)
+    volume = make_head(1, (24, 16, 16))
+    noise = measure_noise(volume.voxels, modality="MR")
+    rounding = Rounding(volume.voxels.dtype, 0.0) if rounded else None
+
+    def run(chunks: int) -> None:
+        part = volume.crop(k=slice(0, 8 * chunks))
+        known = replace(noise, shape=part.shape, level=max(noise.level, 10.0))
+        engine = CardEngine("cuda:1", plan=CardPlan(8, 4096))
+        denoise(part, known, engine=engine, rounding=rounding)
+
+    counts = of_one_more(run)
+    held(counts, waits=1, up=11, down=1)
+    # Beside the slices tables of the layers go up, 8 bytes for each and 4 for their number.
+    assert counts.bytes_up <= 2 * 8 * 16 * 16 + 12 * 32
+    assert counts.bytes_down == (2 if rounded else 4) * 8 * 16 * 16
