@@ -171,7 +171,7 @@ class _Finish:
 
     def __init__(self, noise: NoiseEstimate, share: float, rounding: Rounding | None) -> None:
         self._noise, self._share, self._rounding = noise, share, rounding
-        self._is_nan: dict[Any, Tensor] = {}  # by device; looked at once, as that waits for it
+        self._sums: dict[Any, Tensor] = {}  # by device; looked at once, as that waits for it
 
     def __call__(self, values: Tensor, before: Tensor, sigma: Tensor) -> Tensor:
         """values, before, sigma: results, input and σ in float32, [n, J, I]."""
@@ -183,15 +183,17 @@ class _Finish:
             return values
         import torch
 
-        found = values.isnan().any()
-        self._is_nan[values.device] = found | self._is_nan.get(values.device, found)
-        limits, floor = np.iinfo(self._rounding.dtype), float(np.float32(self._rounding.floor))
-        values = values.clamp_min(floor).round_().clamp_(limits.min, limits.max)
+        found = values.sum()
+        known = self._sums.get(values.device)
+        self._sums[values.device] = found if known is None else known.add_(found)
+        limits = np.iinfo(self._rounding.dtype)
+        lowest = max(float(np.float32(self._rounding.floor)), limits.min)
+        values = values.clamp(lowest, limits.max).round_()
         return values.to(getattr(torch, self._rounding.dtype.name))
 
     def check(self) -> None:
         """Raise MedEnhanceError where NaN was rounded."""
-        if any(bool(found) for found in self._is_nan.values()):
+        if any(bool(found.isnan()) for found in self._sums.values()):
             raise MedEnhanceError(
                 "the result holds NaN and cannot be rounded",
                 "Check the input for extreme values, or run on the CPU (--device cpu).",

@@ -1,8 +1,8 @@
 """The filter of `nets.grouped` on a CUDA device, that slices reach once and leave after all of it.
 
 Each is copied up in the type that it has, and its result is rounded before it is copied back. In
-between every stage keeps the slices that its windows reach. Groups are computed by
-`nets.grouped_torch`.
+between every stage keeps the slices that its windows reach. Groups are computed by Triton kernels
+(`nets.grouped_kernels`) where Triton is there, else by PyTorch (`nets.grouped_torch`).
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
+from MedEnhanceLib import native
 from MedEnhanceLib.native import SIDE, Layer
 from MedEnhanceLib.nets.grouped import Finish, Run, Stage, default_engine, ranges_of
 from MedEnhanceLib.nets.grouped_torch import Groups, references
 from MedEnhanceLib.nets.noise import LevelMap
 from MedEnhanceLib.nets.precision import without_tf32
 from MedEnhanceLib.nets.slices import Uploads, download
-from MedEnhanceLib.runtime.device import is_out_of_memory
+from MedEnhanceLib.runtime.device import is_device_lost, is_out_of_memory
 from MedEnhanceLib.runtime.locks import release_memory
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -37,6 +38,10 @@ _GROUPS, _LEAST_GROUPS = 131072, 1024
 _GROUP_BYTES, _VOXEL_BYTES = 100_000, 160
 #: Types that go to a device as they are, and are made float32 there.
 _SENT = (np.uint8, np.int8, np.int16, np.int32, np.float32)
+#: Lists of references that are kept: three stages, and as the layers of a chunk are two of each.
+_KEPT_REFERENCES = 8
+#: Compute capability from which kernels are used: those that they are compiled for in tests.
+_KERNELS_SINCE = (8, 0)
 #: Places in a slab are numbers of 32 bits.
 _MOST_PLACES = 1 << 31
 
@@ -76,6 +81,8 @@ class CardEngine:
     ) -> None:
         self._device, self._monitor = device, monitor or Monitor()
         self._plan, self._gave_up = plan, False
+        self._kernels: Any = None
+        self._has_kernels: bool | None = None  # None until they are first wanted
 
     def slabs(
         self,
@@ -133,7 +140,7 @@ class CardEngine:
     ) -> Iterator[npt.NDArray[Any]]:
         """The wanted slices; one part is copied while the next one is computed."""
         assert self._plan is not None
-        card = _Card(self._device, run, self._plan)
+        card = _Card(self._device, run, self._plan, self._add)
         ranges = ranges_of(stages, wanted)
         slices = card.slices(run.start(pilot), ranges[0]) if pilot is not None else iter(())
         for stage, needed in zip(stages, ranges[1:], strict=True):
@@ -147,6 +154,51 @@ class CardEngine:
         if coming is not None:
             yield coming().numpy()
 
+    def _add(self, stage: native.Stage, layer: Layer, at: Tensor, *inputs: Tensor) -> None:
+        """Add what references make to the sums: by a kernel where there is one, else by PyTorch."""
+        if self._has_kernels is None:
+            self._kernels = kernels_for(self._device, self._monitor)
+            self._has_kernels = self._kernels is not None
+        if self._has_kernels:
+            try:
+                self._kernels.add(stage, layer, at, *inputs)
+            except Exception as cause:
+                if is_out_of_memory(cause) or is_device_lost(cause):
+                    raise
+                self._has_kernels = False
+                why = str(cause).strip().partition("\n")[0][:200]
+                _do_without(self._monitor, f"Triton cannot compile them here ({why})")
+            else:
+                return
+        assert self._plan is not None
+        groups = Groups(layer, True, *inputs)
+        # In the first stage one block each, of 32 in a group.
+        most = self._plan.groups * (1 if stage == "grouped" else 16)
+        for some in torch.split(at, most):
+            groups.add(stage, some)
+
+
+def kernels_for(device: str, monitor: Monitor) -> Any:
+    """The Triton kernels for a device; None where there are none, on CUDA devices with a notice."""
+    if not device.startswith("cuda"):
+        return None
+    if torch.version.cuda is None:
+        _do_without(monitor, "this PyTorch is not built for CUDA")
+        return None
+    if torch.cuda.get_device_capability(device) < _KERNELS_SINCE:
+        _do_without(monitor, "the card is older than they are meant for")
+        return None
+    try:
+        from MedEnhanceLib.nets.grouped_kernels import Kernels
+    except ImportError as cause:
+        _do_without(monitor, f"Triton is not installed ({cause})")
+        return None
+    return Kernels(device)
+
+
+def _do_without(monitor: Monitor, why: str) -> None:
+    monitor.log(f"removing noise goes on without its kernels, slower: {why}")
+
 
 def _next(parts: Iterator[npt.NDArray[Any]]) -> npt.NDArray[Any] | None:
     with without_tf32(), torch.inference_mode():
@@ -156,14 +208,14 @@ def _next(parts: Iterator[npt.NDArray[Any]]) -> npt.NDArray[Any] | None:
 class _Card:
     """The slices of a run that are on a device, and the stages over them."""
 
-    def __init__(self, device: str, run: Run, plan: CardPlan) -> None:
-        self._device, self._run, self._plan = device, run, plan
+    def __init__(self, device: str, run: Run, plan: CardPlan, add: Callable[..., None]) -> None:
+        self._device, self._run, self._plan, self._add = device, run, plan, add
         self._uploads, self._pinned = Uploads(device), list[Tensor]()
         self._spectrum, self._taper = self._sent(run.spectrum), self._sent(run.taper)
         line = torch.from_numpy(run.line)
         self._spread = torch.einsum("i,j,k->ijk", line, line, line)[None, None].to(device)
         self._level_at = self._level_maker()
-        self._patterns = lru_cache(maxsize=8)(self._pattern)
+        self._references_at = lru_cache(maxsize=_KEPT_REFERENCES)(self._references)
         self._first = -1
         self._noisy = self._level = torch.empty(0)
 
@@ -242,13 +294,12 @@ class _Card:
         weight: Tensor,
     ) -> None:
         """Add what some layers make to the sums."""
-        layer, at = stage.layer(batch[0]), self._references(stage, batch, held_from)
+        layers = tuple(stage.layer(number) for number in batch)
+        firsts = tuple(stage.firsts[number] - held_from for number in batch)
+        phases = tuple((number % 4, layer.z) for number, layer in zip(batch, layers, strict=True))
+        layer, at = layers[0], self._references_at(stage.kind, layers[0].step, firsts, phases)
         inputs = (noisy, pilot, level, self._spectrum, self._taper, total, weight)
-        groups = Groups(layer, True, *inputs)
-        # In the first stage one block each, of 32 in a group.
-        most = self._plan.groups * (1 if stage.kind == "grouped" else 16)
-        for some in torch.split(at, most):
-            groups.add(stage.kind, some)
+        self._add(stage.kind, layer, at, *inputs)
 
     def _means(self, sums: Tensor, at: slice, noisy: Tensor, level: Tensor) -> Tensor:
         """The mean of the blocks over each voxel; the input where there is no noise."""
@@ -258,25 +309,29 @@ class _Card:
         over = F.conv3d(weight[None, None], self._spread, padding=(0, behind, behind))
         over = over[0, 0, :, :rows, :columns]
         total = sums[0, at.start + behind : at.stop + behind]
-        return torch.where((over > 0) & (level > 0), total / over, noisy)
+        return torch.where(over * level > 0, total / over, noisy)
 
-    def _references(self, stage: Stage, batch: Sequence[int], held_from: int) -> Tensor:
-        """[n, 4]: the slice in which the window begins, and slice, row and column."""
-        patterns = [self._patterns(stage.kind, stage.layer(n).step, n % 4) for n in batch]
-        first = [stage.firsts[number] - held_from for number in batch]
-        slices = [at + stage.layer(number).z for at, number in zip(first, batch, strict=True)]
-        tables = np.array([first, slices], np.int32).T
-        counts = np.array([len(pattern) for pattern in patterns], np.int32)
-        table, repeats = self._sent(tables), self._sent(counts)
-        z = table.repeat_interleave(repeats, dim=0, output_size=int(counts.sum()))
-        return torch.cat([z, torch.cat(patterns)], dim=1)
+    def _references(
+        self,
+        kind: native.Stage,
+        step: int,
+        firsts: Sequence[int],
+        phases: Sequence[tuple[int, int]],
+    ) -> Tensor:
+        """Of some layers, [n, 4]: the slice in which the window begins; slice, row and column.
 
-    def _pattern(self, kind: Any, step: int, phase: int) -> Tensor:
-        """(row, column) of the references of every fourth layer."""
+        firsts: where the layers' slabs begin. phases: number of each, which repeats after four, and
+        its slice in its slab. Most chunks of a volume have the same.
+        """
+        found = []
         shape = self._run.noisy.shape
-        layer = Layer(phase, 0, (1, 1, 1), step, 1, 0, 1.0)
-        found = references(layer, range(layer.rows(shape[1])), shape, is_grouped=kind == "grouped")
-        return self._sent(found.astype(np.int32))
+        for first, (phase, z) in zip(firsts, phases, strict=True):
+            layer = Layer(phase, z, (1, 1, 1), step, 1, 0, 1.0)
+            rows = range(layer.rows(shape[1]))
+            within = references(layer, rows, shape, is_grouped=kind == "grouped")
+            place = np.broadcast_to(np.array([first, first + z]), within.shape)
+            found.append(np.concatenate([place, within], axis=1).astype(np.int32))
+        return self._sent(np.concatenate(found))
 
     def _taken(self, first: int, last: int) -> tuple[Tensor, Tensor]:
         """Slices of the input and of its level, which come up when they are first wanted."""
@@ -312,18 +367,20 @@ class _Card:
             return lambda first, last: self._floats(level[first:last]) * louder
         sigma = self._sent(level.noise.sigma)
         places = [
-            (self._sent(low), self._sent(share)) for low, share in level.noise.places(level.shape)
+            (self._sent(low), self._sent(np.minimum(low + 1, count - 1)), self._sent(share))
+            for (low, share), count in zip(
+                level.noise.places(level.shape), level.noise.sigma.shape, strict=True
+            )
         ]
 
         def spread(first: int, last: int) -> Tensor:
             values = sigma
-            for axis, (low, share) in enumerate(places):
-                if axis == 0:
-                    low, share = low[first:last], share[first:last]
+            for axis, tables in enumerate(places):
+                low, high, share = (t[first:last] for t in tables) if axis == 0 else tables
                 share = share.view([-1 if other == axis else 1 for other in range(3)])
-                after = (low + 1).clamp_(max=values.shape[axis] - 1)
                 below = values.index_select(axis, low)
-                values = below + share * values.index_select(axis, after).sub_(below)
+                rise = values.index_select(axis, high).sub_(below)
+                values = torch.addcmul(below, share, rise)
             return values
 
         return spread

@@ -277,13 +277,13 @@ def references(
 ) -> npt.NDArray[np.int64]:
     """(row, column) of each reference, [n, 2], in the order in which C adds them."""
     number, step = layer.number, layer.step
-    places_y = places(shape[1], step, is_shifted=bool(number & 1))
-    found = []
-    for row in rows:
-        odd = (row + number // 2) & 1 if is_grouped else number & 1
-        columns = np.array(places(shape[2], step, is_shifted=bool(odd)))
-        found.append(np.stack([np.full_like(columns, places_y[row]), columns], axis=1))
-    return np.concatenate(found) if found else np.empty((0, 2), np.int64)
+    places_y = np.array(places(shape[1], step, is_shifted=bool(number & 1)))
+    columns = [np.array(places(shape[2], step, is_shifted=odd)) for odd in (False, True)]
+    found = [columns[(row + number // 2) & 1 if is_grouped else number & 1] for row in rows]
+    if not found:
+        return np.empty((0, 2), np.int64)
+    y = np.repeat(places_y[rows.start : rows.stop], [len(line) for line in found])
+    return np.stack([y, np.concatenate(found)], axis=1)
 
 
 def _cosine_line() -> Tensor:

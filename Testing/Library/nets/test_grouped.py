@@ -11,7 +11,7 @@ from Library.conftest import WarningRecorder
 
 from MedEnhanceLib import native
 from MedEnhanceLib.errors import Cancelled
-from MedEnhanceLib.nets import grouped
+from MedEnhanceLib.nets import grouped, grouped_card
 from MedEnhanceLib.nets.grouped import CT_ROUNDS, MR_ROUNDS, Round, denoised, threshold, window_for
 from MedEnhanceLib.nets.grouped_card import CardEngine, CardPlan
 from MedEnhanceLib.nets.grouped_torch import _COSINES, TorchEngine
@@ -137,6 +137,25 @@ def test_chunks_and_groups_on_a_gpu_add_up_to_the_volume(as_on_a_gpu) -> None:
     for only in (slice(0, 19), slice(6, 11)):
         parts = denoised(noisy, flat(noisy), rounds=CT_ROUNDS, engine=small, only=only)
         assert np.abs(parts - whole[only]).max() < AGREE * SIGMA
+
+
+def test_a_card_whose_kernels_do_not_compile_goes_on_without(monkeypatch) -> None:
+    tried, said = [], []
+
+    class Broken:
+        def add(self, *arguments: object) -> None:
+            tried.append(arguments)
+            raise OSError("no C compiler was found")
+
+    noisy = phantom(7, 16, 20) + noise(7, 16, 20)
+    wanted = denoised(noisy, flat(noisy), rounds=MR_ROUNDS[:1], engine=CardEngine("cpu"))
+    monkeypatch.setattr(grouped_card, "kernels_for", lambda *_: Broken())
+    monitor = Monitor(lambda event: said.append(str(event.fields.get("message"))))
+    engine = CardEngine("cpu", monitor)
+    found = denoised(noisy, flat(noisy), rounds=MR_ROUNDS[:1], engine=engine)
+    assert np.abs(found - wanted).max() < AGREE * SIGMA
+    assert len(tried) == 1
+    assert [text for text in said if "without its kernels" in text and "no C compiler" in text]
 
 
 def test_every_width_of_vectors_gives_the_same_bits(library) -> None:
