@@ -17,7 +17,7 @@ from MedEnhanceLib.spg.config import DistillConfig
 
 #: Of a training: bytes for each pixel of a step and each channel of the first level. Of a
 #: distillation: for each pixel of a match.
-_TRAINING, _DISTILLING = 350, 4000
+TRAINING, DISTILLING = 350, 4000
 _CONTEXT = 500_000_000
 _ROOM = 2
 
@@ -26,10 +26,10 @@ def needed(config: object) -> int | None:
     """Bytes of a card that a run with this configuration takes at most; None where not known."""
     if isinstance(config, DistillConfig):
         loop = config.loop
-        return _CONTEXT + _ROOM * _DISTILLING * loop.batch * loop.patch**2
+        return _CONTEXT + _ROOM * DISTILLING * loop.batch * loop.patch**2
     if isinstance(config, TrainConfig):
         pixels = config.batch * config.patch**2
-        return _CONTEXT + _ROOM * _TRAINING * config.network.widths[0] * pixels
+        return _CONTEXT + _ROOM * TRAINING * config.network.widths[0] * pixels
     return None
 
 

@@ -77,12 +77,18 @@ class CardEngine:
     """
 
     def __init__(
-        self, device: str, monitor: Monitor | None = None, *, plan: CardPlan | None = None
+        self,
+        device: str,
+        monitor: Monitor | None = None,
+        *,
+        plan: CardPlan | None = None,
+        wants_kernels: bool = True,
     ) -> None:
         self._device, self._monitor = device, monitor or Monitor()
         self._plan, self._gave_up = plan, False
         self._kernels: Any = None
-        self._has_kernels: bool | None = None  # None until they are first wanted
+        # None until they are first wanted.
+        self._has_kernels: bool | None = None if wants_kernels else False
 
     def slabs(
         self,
@@ -190,8 +196,8 @@ def kernels_for(device: str, monitor: Monitor) -> Any:
         return None
     try:
         from MedEnhanceLib.nets.grouped_kernels import Kernels
-    except ImportError as cause:
-        _do_without(monitor, f"Triton is not installed ({cause})")
+    except Exception as cause:  # noqa: BLE001 - missing, or a version that lacks what they need
+        _do_without(monitor, f"Triton is missing or too old ({cause})")
         return None
     return Kernels(device)
 

@@ -24,6 +24,14 @@ from MedEnhanceLib.nets.grouped_torch import COSINE_LINE
 
 #: Blocks that a program of `thresholded` takes; with these and these warps all fits into registers.
 _BLOCKS = 32
+#: One program for all sizes and addresses: each more would be compiled in the middle of a run.
+_FOR_ALL: dict[str, Any] = {
+    "do_not_specialize": ("ny", "nx", "damp", "count"),
+    "do_not_specialize_on_alignment": (
+        *("noisy", "pilot", "level", "spectrum", "taper"),
+        *("table", "references", "total", "weight"),
+    ),
+}
 #: Product and sum in one rounding, as GPUs do by default.
 _FUSED = {"enable_fp_fusion": True}
 
@@ -37,7 +45,7 @@ def _cosines(table, frequency, cell):
     return along_z * along_y * along_x
 
 
-@triton.jit
+@triton.jit(**_FOR_ALL)
 def grouped(
     noisy, pilot, level, spectrum, taper, table, references, total, weight, ny, nx, damp,
     DEEP: tl.constexpr, WIDE: tl.constexpr, LONG: tl.constexpr, PLACES: tl.constexpr,
@@ -116,7 +124,7 @@ def grouped(
         tl.atomic_add(weight + starts, ones, mask=is_member, sem="relaxed")
 
 
-@triton.jit
+@triton.jit(**_FOR_ALL)
 def thresholded(
     noisy, level, spectrum, taper, table, references, total, weight, ny, nx, damp, count,
     BLOCKS: tl.constexpr,

@@ -17,8 +17,10 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,8 @@ _FLOP = {
 }
 #: Rows and columns of a slice, and free bytes of a card: what is computed at once follows.
 _FITS = (_SIDE, _SIDE, 140 << 30)
+#: Side of the patches of the trainings that are counted.
+_PATCH = 32
 _FILTERS = {"MR": "an MR's filter", "CT": "a CT's filter"}
 
 
@@ -206,6 +210,61 @@ def kernels_measured() -> dict[str, Row]:
     return found
 
 
+def bytes_of_training(batch: int) -> int:
+    """The most bytes alive in a step of HQG-Net's training, by the preset cpu, patches of 32²."""
+    from cuda import Bench, Sizes
+
+    from MedEnhanceLib.hqg.config import TrainConfig
+    from MedEnhanceLib.hqg.train import Trainer
+    from MedEnhanceLib.hqg.train.pools import Pools
+    from MedEnhanceLib.runtime.progress import Monitor
+
+    with tempfile.TemporaryDirectory() as folder:
+        Bench(sizes=Sizes(head=(24, 80, 80)), device="cpu")._write_heads(Path(folder))
+        config = TrainConfig.preset("cpu", device="cpu", batch=batch, patch=_PATCH)
+        with Counting() as counting:
+            trainer = Trainer(config, Pools.load(config, Path(folder), Monitor()), "cpu")
+            for number in (0, 1):
+                trainer.step(number)
+    return counting.peak
+
+
+def bytes_of_distilling(network: str) -> int:
+    """The most bytes that are alive in a match and a step of teaching, by the preset cpu."""
+    from MedEnhanceLib.nets.precision import without_tf32
+    from MedEnhanceLib.spg.config import DistillConfig
+    from MedEnhanceLib.spg.matching import PatientLoop, Raw
+
+    config = DistillConfig.preset("cpu")
+    config = replace(config, loop=replace(config.loop, networks=(network,)))
+    size, count = config.images.size, config.images_per_patient
+    rng = np.random.default_rng(0)
+    images = rng.uniform(0.4, 0.9, (count, size, size)).astype(np.float32)
+    with without_tf32(), Counting() as counting:
+        loop = PatientLoop(Raw(images, images, "MR"), config, "cpu")
+        loop.step(0)
+        loop.step(1)
+    return counting.peak
+
+
+def memory_rows() -> list[Row]:
+    """What jobs/card_memory.py reckons with, and what was counted."""
+    from MedEnhanceLib.hqg.config import TrainConfig
+    from MedEnhanceLib.jobs import card_memory
+    from MedEnhanceLib.spg.config import DistillConfig
+
+    width = TrainConfig.preset("cpu").network.widths[0]
+    more = (bytes_of_training(2) - bytes_of_training(1)) / _PATCH**2 / width
+    what = "training HQG-Net: bytes a pixel and channel"
+    found: list[Row] = [{"what": what, "counted": more, "reckoned": card_memory.TRAINING}]
+    loop = DistillConfig.preset("cpu").loop
+    for network in ("srcnn", "edsr"):
+        counted = bytes_of_distilling(network) / loop.batch / loop.patch**2
+        what = f"distilling with {network}: bytes a pixel"
+        found.append({"what": what, "counted": counted, "reckoned": card_memory.DISTILLING})
+    return found
+
+
 def rows_here(kernels: dict[str, Row]) -> list[Row]:
     """The rows of the present code."""
     filters = [filtered(m, kernels=k) for m in ("CT", "MR") for k in (kernels, None)]
@@ -217,7 +276,9 @@ def rows_of(at: str) -> list[Row]:
     path = "docs/benchmarks/cuda_counts.json"
     command = ["git", "-C", str(REPOSITORY), "show", f"{at}:{path}"]
     page = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return [row for row in page["rows"] if row["at"] == "now" and row["what"] in _FILTERS.values()]
+    return [
+        row for row in page["rows"] if row.get("at") == "now" and row["what"] in _FILTERS.values()
+    ]
 
 
 def main() -> None:
@@ -247,9 +308,9 @@ def main() -> None:
             host = round(row["host"], 2)
             name = f"{what}: CPU s of the host for {_SLICES} slices"
             gates.append(gate(name, host, f"≤ {_MOST_HOST}", host <= _MOST_HOST))
-    rows = [*before, *now]
-    page = _page(rows, gates, kernels)
-    write("cuda_counts", page, gates=gates, rows=[*rows, {"kernels": kernels}], seeds=[0])
+    rows, memory = [*before, *now], memory_rows()
+    page = _page(rows, gates, kernels, memory)
+    write("cuda_counts", page, gates=gates, rows=[*rows, {"kernels": kernels}, *memory], seeds=[0])
 
 
 def _least(row: Row) -> dict[str, float]:
@@ -262,7 +323,7 @@ def _least(row: Row) -> dict[str, float]:
     }
 
 
-def _page(rows: list[Row], gates: list[Row], kernels: dict[str, Row]) -> str:
+def _page(rows: list[Row], gates: list[Row], kernels: dict[str, Row], memory: list[Row]) -> str:
     cells = [
         (
             row["what"], row["at"], round(row["launches"], 1), f"{row['bytes'] / 1e9:.2f}",
@@ -277,6 +338,7 @@ def _page(rows: list[Row], gates: list[Row], kernels: dict[str, Row]) -> str:
         "memory, ms", "computing, ms", "launching, ms", "copying, ms",
         f"{_SLICES} slices, s at least", "host, CPU s",
     )  # fmt: skip
+    of_memory = [(row["what"], round(row["counted"]), row["reckoned"]) for row in memory]
     of_groups, of_blocks = kernels["grouped 32 0"], kernels["threshold 1 0"]
     return f"""# What a slice costs on a GPU, counted
 
@@ -304,7 +366,14 @@ host prepares, launches and copies. Starting kernels by the driver and measuring
 part of it.
 
 {gate_table(gates)}
-{table(header, cells)}"""
+{table(header, cells)}
+
+## Memory of long runs
+
+Tensors alive at once in a step, counted on the CPU in float32. What is stated before a run is twice
+what is reckoned with, and 0.5 GB for CUDA itself (MedEnhanceLib/jobs/card_memory.py).
+
+{table(("what", "counted", "reckoned with"), of_memory)}"""
 
 
 if __name__ == "__main__":
