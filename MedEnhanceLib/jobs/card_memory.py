@@ -17,7 +17,7 @@ from MedEnhanceLib.spg.config import DistillConfig
 
 #: Of a training: bytes for each pixel of a step and each channel of the first level. Of a
 #: distillation: for each pixel of a match.
-TRAINING, DISTILLING = 350, 4000
+TRAINING, DISTILLING = 350, 4200
 _CONTEXT = 500_000_000
 _ROOM = 2
 

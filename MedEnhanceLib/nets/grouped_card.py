@@ -7,6 +7,7 @@ between every stage keeps the slices that its windows reach. Groups are computed
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -57,7 +58,10 @@ class CardPlan:
     def suited(cls, rows: int, columns: int, free: int) -> CardPlan:
         """For slices of that size in half of the free bytes."""
         free //= 2
-        slices, groups = _SLICES, _GROUPS
+        slices = _SLICES
+        while slices > _LEAST_SLICES and 2 * (slices + 16) * rows * columns >= _MOST_PLACES:
+            slices //= 2
+        groups = _GROUPS
         while slices > _LEAST_SLICES and (slices + 16) * rows * columns * _VOXEL_BYTES > free // 2:
             slices //= 2
         while groups > _LEAST_GROUPS and groups * _GROUP_BYTES > free // 2:
@@ -100,6 +104,9 @@ class CardEngine:
     ) -> Iterator[npt.NDArray[Any]]:
         """As `grouped.WholeEngine.slabs`."""
         done = wanted.start
+        if not self._gave_up and 64 * math.prod(run.noisy.shape[1:]) >= _MOST_PLACES:
+            self._gave_up = True
+            self._monitor.warn("slices this large are not filtered on a card; the CPU does it")
         while not self._gave_up:
             self._plan = self._plan or self._suited(run)
             parts = self._parts(run, stages, slice(done, wanted.stop), pilot, finish)
@@ -120,10 +127,7 @@ class CardEngine:
         rows, columns = run.noisy.shape[1:]
         is_cuda = self._device.startswith("cuda")
         free = torch.cuda.mem_get_info(self._device)[0] if is_cuda else 1 << 31
-        plan = CardPlan.suited(rows, columns, free)
-        if (plan.slices + 64) * rows * columns >= _MOST_PLACES:
-            raise MemoryError("slices of more than 32 bits of places")
-        return plan
+        return CardPlan.suited(rows, columns, free)
 
     def _use_less(self) -> None:
         assert self._plan is not None
