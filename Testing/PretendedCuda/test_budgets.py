@@ -123,6 +123,7 @@ def test_a_decision_of_the_gate() -> None:
     held(counts, waits=4, up=0, down=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rounded", [False, True])
 def test_a_chunk_of_the_filter(rounded: bool) -> None:
     """Each slice goes up once, in two bytes, and comes down once."""
