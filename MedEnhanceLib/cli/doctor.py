@@ -146,6 +146,9 @@ def _device_text(row: Mapping[str, Any]) -> str:
     fault = f"; it cannot be used: {row['fault']}" if row.get("fault") else ""
     if row.get("needs") and not fault:
         room += f"; enhancing takes up to {size(row['needs'])} of it"
+        for job, name in (("train", "training"), ("distill", "distilling")):
+            needs = (row.get("long") or {}).get(job)
+            room += f", {name} {size(needs['full'])} (preset full)" if needs else ""
     return f"{row['name']}: {row['what']}{room}{fault}"
 
 

@@ -20,8 +20,8 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg import appearance, artifacts, earlier_scan, matching, sharpness
 from MedEnhanceLib.hqg.cache import VolumeCache
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.denoise import denoise, need_of
-from MedEnhanceLib.nets.grouped import Engine
+from MedEnhanceLib.hqg.denoise import Rounding, denoise, need_of
+from MedEnhanceLib.nets.grouped import WholeEngine
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.noise import NoiseEstimate, measure_noise, noise_to_contrast
 from MedEnhanceLib.runtime.progress import Monitor, attend
@@ -56,7 +56,7 @@ class Chain:
     wanted: appearance.Appearance | None = None
     earlier: Floats | None = None
     is_shaded: bool = False
-    engine: Engine | None = None
+    engine: WholeEngine | None = None
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -72,7 +72,7 @@ def plan_chain(
     *,
     guide: Volume | appearance.Appearance | None = None,
     is_preview: bool = False,
-    engine: Engine | None = None,
+    engine: WholeEngine | None = None,
     monitor: Monitor,
 ) -> Chain:
     """Measure a frame and decide what is done to it.
@@ -216,7 +216,22 @@ def run_chain(chain: Chain, only: slice, monitor: Monitor) -> Floats:
     return result
 
 
-def _denoised(chain: Chain, only: slice, monitor: Monitor) -> Floats:
+def run_rounded(
+    chain: Chain, only: slice, floor: float, monitor: Monitor
+) -> npt.NDArray[Any] | None:
+    """As `run_chain`, rounded to the frame's type on the device that computes it.
+
+    None where it has to come back first: the chain has more steps, or no such device.
+    """
+    rounding = Rounding(chain.frame.dtype, floor)
+    if chain.needs_whole or chain.engine is None or not rounding.knows(rounding.dtype):
+        return None
+    return _denoised(chain, only, monitor, rounding)
+
+
+def _denoised(
+    chain: Chain, only: slice, monitor: Monitor, rounding: Rounding | None = None
+) -> npt.NDArray[Any]:
     return denoise(
         chain.frame,
         chain.noise,
@@ -224,6 +239,7 @@ def _denoised(chain: Chain, only: slice, monitor: Monitor) -> Floats:
         only=only,
         earlier=chain.earlier,
         engine=chain.engine,
+        rounding=rounding,
         monitor=monitor,
     )
 

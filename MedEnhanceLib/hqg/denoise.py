@@ -10,26 +10,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.core.volume import Volume, restore_dtype
+from MedEnhanceLib.errors import MedEnhanceError
 from MedEnhanceLib.hqg.earlier_scan import pilot_from
 from MedEnhanceLib.nets import grouped
-from MedEnhanceLib.nets.noise import NoiseEstimate, noise_to_contrast
+from MedEnhanceLib.nets.noise import LevelMap, NoiseEstimate, noise_to_contrast
 from MedEnhanceLib.nets.noise_blocks import AIR_MEAN
 from MedEnhanceLib.nets.shrinkage import amplitude
 from MedEnhanceLib.runtime.progress import Monitor
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Floats = npt.NDArray[np.float32]
-#: Slices whose bias is undone at once.
-_SLICES = 16
 #: Below this mean, in σ, a magnitude may be air, whose own mean is 1.25.
 _NEAR_AIR = 2.0
 #: σ of air over that of the tissue around it, at most.
-_MOST_OF_AIR = np.float32(1.15)
+_MOST_OF_AIR = float(np.float32(1.15))
 #: How far above the mean of air, in σ, the mean of neighbors is air for certain, and is not.
 _ABOVE_AIR = (0.08, 0.16)
 #: σ over the contrast of the tissue at which half of the correction is applied, and the share from
@@ -46,18 +48,6 @@ FITTED_ON = {
     "MR": "T1 of six persons from four sites, with known noise",
     "CT": "five patients of several hospitals, at simulated low dose",
 }
-
-
-class LevelMap:
-    """The map of σ at the voxels of a volume, made slice by slice as it is read."""
-
-    def __init__(self, noise: NoiseEstimate) -> None:
-        self._noise = noise
-        self.shape, self.ndim = noise.shape, 3
-
-    def __getitem__(self, slices: slice) -> Floats:
-        """Some slices: float32 [n, J, I], in the units of the volume."""
-        return self._noise.at(self.shape, slices)
 
 
 @dataclass(frozen=True)
@@ -96,9 +86,10 @@ def denoise(
     share: float = 1.0,
     only: slice | None = None,
     earlier: Floats | None = None,
-    engine: grouped.Engine | None = None,
+    engine: grouped.Engine | grouped.WholeEngine | None = None,
+    rounding: Rounding | None = None,
     monitor: Monitor | None = None,
-) -> Floats:
+) -> npt.NDArray[Any]:
     """A volume without the noise that was measured in it.
 
     Args:
@@ -110,17 +101,23 @@ def denoise(
             where it shows nothing; it helps to decide what is anatomy, none of it gets into the
             result.
         engine: what computes, as in `grouped.denoised`.
+        rounding: makes integers of the result where it is computed.
         monitor: progress and cancelling.
 
     Returns:
-        float32 [K, J, I], or the wanted slices, in the units of the volume, not rounded.
+        [K, J, I], or the wanted slices, in the units of the volume; float32 and not rounded, or of
+        the type of `rounding`.
 
     Raises:
         Cancelled: the monitor asked to stop.
+        MedEnhanceError: NaN was to be rounded.
     """
     only = only or slice(0, volume.shape[0])
     if noise.level <= 0 or share <= 0:
-        return volume.voxels[only].astype(np.float32)
+        before = volume.voxels[only].astype(np.float32)
+        if rounding is None:
+            return before
+        return restore_dtype(np.maximum(before, np.float32(rounding.floor)), rounding.dtype)
     rounds: Sequence[grouped.Round] = (
         grouped.CT_ROUNDS if volume.modality == "CT" else grouped.MR_ROUNDS
     )
@@ -140,16 +137,67 @@ def denoise(
             rounds[-1:],
             monitor.part(0.5, 1),
         )
-    result = run(rounds=rounds, pilot=pilot, only=only, monitor=monitor)
-    for first in range(only.start, only.stop, _SLICES):
-        where = slice(first, min(first + _SLICES, only.stop))
-        part = result[where.start - only.start : where.stop - only.start]
-        if noise.rician:
-            part[:] = _without_rician_bias(part, noise, where)
-        if share < 1:
-            before = volume.voxels[where].astype(np.float32)
-            part[:] = before + np.float32(share) * (part - before)
+    finish = None
+    if noise.rician or share < 1 or rounding is not None:
+        finish = _Finish(noise, share, rounding)
+    result = run(
+        rounds=rounds,
+        pilot=pilot,
+        only=only,
+        finish=finish,
+        dtype=np.float32 if rounding is None else rounding.dtype,
+        monitor=monitor,
+    )
+    if finish is not None:
+        finish.check()
     return result
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """What makes integers of a result: of at most 16 bits, and none below `floor`."""
+
+    dtype: np.dtype[Any]
+    floor: float
+
+    @staticmethod
+    def knows(dtype: np.dtype[Any]) -> bool:
+        """Whether float32 and PyTorch hold all values of a type."""
+        return dtype.type in (np.uint8, np.int8, np.int16)
+
+
+class _Finish:
+    """The last steps of `denoise` on some slices, on whatever device they are."""
+
+    def __init__(self, noise: NoiseEstimate, share: float, rounding: Rounding | None) -> None:
+        self._noise, self._share, self._rounding = noise, share, rounding
+        self._sums: dict[Any, Tensor] = {}  # by device; looked at once, as that waits for it
+
+    def __call__(self, values: Tensor, before: Tensor, sigma: Tensor) -> Tensor:
+        """values, before, sigma: results, input and σ in float32, [n, J, I]."""
+        if self._noise.rician:
+            values = _without_rician_bias(values, sigma, self._noise)
+        if self._share < 1:
+            values = before + float(np.float32(self._share)) * (values - before)
+        if self._rounding is None:
+            return values
+        import torch
+
+        found = values.sum()
+        known = self._sums.get(values.device)
+        self._sums[values.device] = found if known is None else known.add_(found)
+        limits = np.iinfo(self._rounding.dtype)
+        lowest = max(float(np.float32(self._rounding.floor)), limits.min)
+        values = values.clamp(lowest, limits.max).round_()
+        return values.to(getattr(torch, self._rounding.dtype.name))
+
+    def check(self) -> None:
+        """Raise MedEnhanceError where NaN was rounded."""
+        if any(bool(found.isnan()) for found in self._sums.values()):
+            raise MedEnhanceError(
+                "the result holds NaN and cannot be rounded",
+                "Check the input for extreme values, or run on the CPU (--device cpu).",
+            )
 
 
 def expected_deviation(
@@ -196,28 +244,27 @@ def expected_deviation(
     return deviation.astype(np.float32)
 
 
-def _without_rician_bias(mean: Floats, noise: NoiseEstimate, where: slice) -> Floats:
+def _without_rician_bias(mean: Tensor, sigma: Tensor, noise: NoiseEstimate) -> Tensor:
     """The signal without what noise adds to the mean of magnitudes.
 
     Where the mean is near that of air, σ is that of the air: the map there comes from tissue around
     it, and an error of it would be seen in black. Dark tissue in strong noise looks like air with a
     σ far above that of bright tissue, and would be removed: hence the limit.
+
+    mean, sigma: [n, J, I], σ as the map has it.
     """
     import torch
     from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-    sigma = np.maximum(noise.at(noise.shape, where), np.float32(1e-6))
-    values = torch.from_numpy(mean)
+    sigma = sigma.clamp_min(1e-6)
     if noise.air is None:
-        unbiased: Floats = amplitude(values, torch.from_numpy(sigma)).numpy()
-        return unbiased
-    air = np.minimum(np.float32(noise.air), _MOST_OF_AIR * sigma)
-    sigma = np.where(mean < _NEAR_AIR * noise.air, air, sigma)
-    signal = amplitude(values, torch.from_numpy(sigma))
+        return amplitude(mean, sigma)
+    air = (_MOST_OF_AIR * sigma).clamp_max(float(np.float32(noise.air)))
+    sigma = torch.where(mean < _NEAR_AIR * noise.air, air, sigma)
+    signal = amplitude(mean, sigma)
     # What noise is left in air, the inverse of the bias multiplies: there the mean of neighbors
     # decides. Within a slice, so that slices do not depend on how many are treated at once.
-    around = F.avg_pool2d(F.pad(values[None], (2, 2, 2, 2), mode="replicate"), 5, stride=1)[0]
-    above = around / torch.from_numpy(air) - AIR_MEAN
+    around = F.avg_pool2d(F.pad(mean[None], (2, 2, 2, 2), mode="replicate"), 5, stride=1)[0]
+    above = around / air - AIR_MEAN
     low, high = _ABOVE_AIR
-    cleared: Floats = (signal * ((above - low) / (high - low)).clamp(0, 1)).numpy()
-    return cleared
+    return signal * ((above - low) / (high - low)).clamp(0, 1)

@@ -35,7 +35,7 @@ from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.appearance import Appearance, measure_appearance
 from MedEnhanceLib.hqg.bundle import EnhancerModel, check_deblurring, open_enhancer
 from MedEnhanceLib.hqg.cache import VolumeCache
-from MedEnhanceLib.hqg.chain import Chain, plan_chain, run_chain
+from MedEnhanceLib.hqg.chain import Chain, plan_chain, run_chain, run_rounded
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import FITTED_ON, expected_deviation
 from MedEnhanceLib.hqg.predict import SliceRun, predict_oriented, shrunk
@@ -270,6 +270,10 @@ def _enhance_frame(
     wants_n4 = config.bias_correction == "n4" or (
         chain is not None and config.bias_correction == "auto" and chain.is_shaded
     )
+    if chain is not None and not (wants_n4 or config.uncertainty or _network_runs(model, config)):
+        rounded = run_rounded(chain, only, floor, monitor)
+        if rounded is not None:
+            return rounded, None, None
     samples = 0 if _judged_by_filter(model, config) else config.samples
     passes = 1 + config.orientations + samples
     share = 1 - samples / passes

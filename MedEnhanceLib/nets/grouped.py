@@ -17,7 +17,8 @@ known spectrum.
 Volumes pass as slabs from stage to stage: only slices near the present one are in memory. The
 grid and the order of every sum depend on the whole volume alone, so that neither slabs nor threads
 nor the width of vectors change a bit of the result. The work is done by the compiled library
-(`MedEnhanceLib.native`) or, where that is missing or on a GPU, by `nets.grouped_torch`.
+(`MedEnhanceLib.native`) or, where that is missing, by `nets.grouped_torch`; on a CUDA device by
+`nets.grouped_card`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from __future__ import annotations
 import math
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -35,6 +36,7 @@ import numpy.typing as npt
 
 from MedEnhanceLib import native
 from MedEnhanceLib.native import CELLS, SIDE, Array, Layer
+from MedEnhanceLib.nets.grouped_sums import Band, Slab, Sums
 from MedEnhanceLib.runtime import machine
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -108,6 +110,25 @@ class Engine(Protocol):
         """As `native.Library.run`."""
 
 
+#: What is done to results on the device that made them: takes the values, the input and the level
+#: of some slices, tensors [n, J, I] in float32, and returns tensors of the result's type.
+Finish = Callable[[Any, Any, Any], Any]
+
+
+class WholeEngine(Protocol):
+    """What computes all stages at once, so that nothing in between leaves its device."""
+
+    def slabs(
+        self,
+        run: Run,
+        stages: Sequence[Stage],
+        wanted: slice,
+        pilot: npt.NDArray[Any] | None,
+        finish: Finish | None,
+    ) -> Iterator[npt.NDArray[Any]]:
+        """The wanted slices in order, in parts, finished. A part is valid until the next one."""
+
+
 def denoised(
     noisy: npt.NDArray[Any],
     level: npt.NDArray[Any] | Slices,
@@ -116,11 +137,13 @@ def denoised(
     rounds: Sequence[Round] = MR_ROUNDS,
     pilot: npt.NDArray[Any] | None = None,
     spacing: Sequence[float] = (1.0, 1.0, 1.0),
-    engine: Engine | None = None,
+    engine: Engine | WholeEngine | None = None,
     threads: int | None = None,
     only: slice | None = None,
+    finish: Finish | None = None,
+    dtype: npt.DTypeLike = np.float32,
     monitor: Monitor | None = None,
-) -> Array:
+) -> npt.NDArray[Any]:
     """All stages: threshold (unless there is a pilot), then the rounds.
 
     Args:
@@ -136,32 +159,37 @@ def denoised(
         engine: None for the compiled library, or PyTorch on the CPU where that is missing.
         threads: that compute at once; None for all that this process may use.
         only: slices (first, one after the last) that are wanted; they equal those of a whole run.
+        finish: what is done to the results, on the device that makes them.
+        dtype: of what `finish` returns.
         monitor: for progress, cancel, and a notice where the library is missing.
     Returns:
-        float32 [K, J, I], or the wanted slices.
+        [K, J, I], or the wanted slices; float32 where nothing finishes them.
     Raises:
         ValueError: shapes do not match, or an option is out of range.
         Cancelled: the monitor was asked to stop.
     """
     monitor = monitor or Monitor()
     wanted = only if only is not None and len(noisy) >= SIDE else slice(0, len(noisy))
-    result = np.empty((wanted.stop - wanted.start, *noisy.shape[1:]), np.float32)
-    with _Run(
-        noisy, level, spectrum, window_for(spacing), engine or default_engine(monitor),
-        threads or machine.cpu_threads(), monitor,
-    ) as run:  # fmt: skip
+    result = np.empty((wanted.stop - wanted.start, *noisy.shape[1:]), dtype)
+    engine = engine or default_engine(monitor)
+    with Run(
+        noisy, level, spectrum, window_for(spacing), threads or machine.cpu_threads(), monitor
+    ) as run:
         stages = [run.stage(each) for each in rounds]
         if pilot is None:
             stages.insert(0, run.threshold())
-        ranges = [run.padded(wanted)]
-        for stage in reversed(stages):
-            ranges.insert(0, stage.reads(ranges[0]))
-        stream = run.slabs(noisy if pilot is None else pilot, ranges[0])
-        for stage, needed in zip(stages, ranges[1:], strict=True):
-            stream = run.results(stage, needed, stream)
+        # What was mirrored on has another level and is not seen by what finishes results.
+        inside = finish if run.louder == 1 else None
+        if hasattr(engine, "slabs"):
+            stream = engine.slabs(run, stages, run.padded(wanted), pilot, inside)
+        else:
+            stream = run.stream(engine, stages, run.padded(wanted), pilot, inside)
         first = 0
         for slab in stream:
             part = run.cropped(slab, first, len(result))
+            if finish is not None and inside is None:
+                here = slice(wanted.start + first, wanted.start + first + len(part))
+                part = _finished(finish, part, noisy[here], level[here])
             result[first : first + len(part)] = part
             first += len(part)
             monitor.progress(first / max(1, len(result)), "removing noise")
@@ -231,19 +259,19 @@ def default_engine(monitor: Monitor) -> Engine:
     return TorchEngine()
 
 
-def engine_for(device: str, monitor: Monitor) -> Engine | None:
+def engine_for(device: str, monitor: Monitor) -> WholeEngine | None:
     """What computes on a device that a user chose; None for the default engine of CPUs.
 
     CUDA devices have the filter; other GPUs lack what it needs and leave it to the CPU.
     """
     if not device.startswith("cuda"):
         return None
-    from MedEnhanceLib.nets.grouped_torch import CardEngine
+    from MedEnhanceLib.nets.grouped_card import CardEngine
 
     return CardEngine(device, monitor)
 
 
-class _Run:
+class Run:
     """A volume on its way through the stages; a context, which ends its threads."""
 
     def __init__(
@@ -252,35 +280,65 @@ class _Run:
         level: npt.NDArray[Any] | Slices,
         spectrum: npt.NDArray[Any] | None,
         window: tuple[int, int, int],
-        engine: Engine,
         threads: int,
         monitor: Monitor,
     ) -> None:
         if noisy.ndim != 3 or not noisy.size or level.shape != noisy.shape:
             raise ValueError(f"noisy is {noisy.shape} and level {level.shape}: [K, J, I] twice")
         self._shape = noisy.shape
-        self._noisy, louder = _large_enough(noisy)
-        self._level, _ = _large_enough(level)
-        self._louder = np.float32(louder)
-        self._spectrum = _spectrum(spectrum)
-        self._window, self._engine, self._monitor = window, engine, monitor
+        self.noisy, louder = _large_enough(noisy)
+        self.level, _ = _large_enough(level)
+        self.louder = np.float32(louder)
+        self.spectrum = _spectrum(spectrum)
+        self._window, self.monitor = window, monitor
         self._threads, self._scratch = threads, threading.local()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="denoising")
         line = np.kaiser(SIDE, _TAPER_SHAPE).astype(np.float32)
-        self._line = line
-        self._taper = np.einsum("i,j,k->ijk", line, line, line).reshape(-1).astype(np.float32)
+        self.line = line
+        self.taper = np.einsum("i,j,k->ijk", line, line, line).reshape(-1).astype(np.float32)
 
-    def __enter__(self) -> _Run:
+    def __enter__(self) -> Run:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._pool.shutdown(cancel_futures=True)
 
-    def slabs(self, volume: npt.NDArray[Any], part: slice) -> Iterator[Array]:
-        """Some slices of a volume in memory as a stream of slabs, mirrored where it is small."""
-        if volume.shape != self._shape:
-            raise ValueError(f"a pilot of {volume.shape} for a volume of {self._shape}")
-        padded, _ = _large_enough(volume)
+    def stream(
+        self,
+        engine: Engine,
+        stages: Sequence[Stage],
+        wanted: slice,
+        pilot: npt.NDArray[Any] | None,
+        finish: Finish | None,
+    ) -> Iterator[npt.NDArray[Any]]:
+        """Slabs of the wanted slices after all stages, finished, from an engine of layers."""
+        self._engine = engine
+        ranges = ranges_of(stages, wanted)
+        stream = self._slabs(self.start(pilot), ranges[0])
+        for stage, needed in zip(stages, ranges[1:], strict=True):
+            stream = self._results(stage, needed, stream)
+        first = wanted.start
+        for slab in stream:
+            if finish is None:
+                yield slab
+            else:
+                yield _finished(finish, slab, *self.input(first, first + len(slab)))
+            first += len(slab)
+
+    def start(self, pilot: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
+        """What the first stage begins with: the pilot, mirrored where it is small, or the input."""
+        start: npt.NDArray[Any]
+        if pilot is None:
+            start = self.noisy
+            return start
+        if pilot.shape != self._shape:
+            raise ValueError(f"a pilot of {pilot.shape} for a volume of {self._shape}")
+        start, _ = _large_enough(pilot)
+        return start
+
+    @staticmethod
+    def _slabs(padded: npt.NDArray[Any], part: slice) -> Iterator[Array]:
+        """Some slices of a volume in memory as a stream of slabs."""
         for first in range(part.start, part.stop, _SLICES):
             yield _floats(padded[first : min(first + _SLICES, part.stop)])
 
@@ -293,27 +351,27 @@ class _Run:
         _, rows, columns = self._shape
         return slab[: max(0, deep - first), :rows, :columns]
 
-    def threshold(self) -> _Stage:
+    def threshold(self) -> Stage:
         """The first stage."""
-        return _Stage(
-            self._noisy.shape,
+        return Stage(
+            self.noisy.shape,
             (1, 1, 1),
             "threshold",
             1,
             Round(step=_THRESHOLD_STEP, keep=1, damp=_THRESHOLD),
         )
 
-    def stage(self, each: Round) -> _Stage:
+    def stage(self, each: Round) -> Stage:
         """One round of the grouped filter."""
-        return _Stage(self._noisy.shape, self._window, "grouped", each.step, each)
+        return Stage(self.noisy.shape, self._window, "grouped", each.step, each)
 
-    def results(self, stage: _Stage, part: slice, pilots: Iterator[Array]) -> Iterator[Array]:
+    def _results(self, stage: Stage, part: slice, pilots: Iterator[Array]) -> Iterator[Array]:
         """Stream of some slices from a stream of the pilot's slices that they need."""
         numbers, firsts, tall = stage.layers_of(part), stage.firsts, stage.tall
         held_from = stage.reads(part).start
-        none = np.empty((0, *self._noisy.shape[1:]), np.float32)
-        held, sums = _Slab(none, none, none), _Sums(self._line, part, none.shape[1:])
-        begun: list[tuple[int, Future[_Band]]] = []
+        none = np.empty((0, *self.noisy.shape[1:]), np.float32)
+        held, sums = Slab(none, none, none), Sums(self.line, part, none.shape[1:])
+        begun: list[tuple[int, Future[Band]]] = []
         # The next layers begin before the sums of these are made, so that no thread waits for that.
         starts = range(0, len(numbers), self._threads)
         for batch in [*(numbers[n : n + self._threads] for n in starts), []]:
@@ -323,9 +381,9 @@ class _Run:
                 end = held_from + len(held.pilot)
                 while end < firsts[batch[-1]] + tall:
                     pilot = next(pilots)
-                    parts.append(_Slab(*self._input(end, end + len(pilot)), pilot))
+                    parts.append(Slab(*self.input(end, end + len(pilot)), pilot))
                     end += len(pilot)
-                held, held_from = _Slab.joined(parts), firsts[batch[0]]
+                held, held_from = Slab.joined(parts), firsts[batch[0]]
             for number in batch:
                 slab = held.part(firsts[number] - held_from, firsts[number] - held_from + tall)
                 for rows in self._bands(stage, number):
@@ -337,28 +395,27 @@ class _Run:
                 sums.add(firsts[number], task.result())
             ready = min(firsts[batch[0]], part.stop) if batch else part.stop
             if ready > sums.first:
-                yield sums.means(ready, *self._input(sums.first, ready))
+                yield sums.means(ready, *self.input(sums.first, ready))
         for _ in pilots:  # lets the stages before report their end
             pass
 
-    def _bands(self, stage: _Stage, number: int) -> list[range]:
+    def _bands(self, stage: Stage, number: int) -> list[range]:
         """The rows of references of a layer in parts that threads share."""
-        rows, step = stage.layer(number).rows(self._noisy.shape[1]), stage.layer(number).step
-        most = getattr(self._engine, "references_in_band", _REFERENCES_IN_BAND)
-        at_once = max(1, most[stage.kind] * step // self._noisy.shape[2])
+        rows, step = stage.layer(number).rows(self.noisy.shape[1]), stage.layer(number).step
+        at_once = max(1, _REFERENCES_IN_BAND[stage.kind] * step // self.noisy.shape[2])
         return [range(row, min(row + at_once, rows)) for row in range(0, rows, at_once)]
 
-    def _band(self, stage: _Stage, layer: Layer, rows: range, slab: _Slab) -> _Band:
+    def _band(self, stage: Stage, layer: Layer, rows: range, slab: Slab) -> Band:
         """What some rows of references of a layer add to the sums."""
-        self._monitor.check()
+        self.monitor.check()
         total, weight = self._zeros("total", len(slab.pilot)), self._zeros("weight", stage.deep)
         self._engine.run(
             stage.kind, layer, rows, noisy=slab.noisy, pilot=slab.pilot, level=slab.level,
-            spectrum=self._spectrum, taper=self._taper, total=total, weight=weight,
+            spectrum=self.spectrum, taper=self.taper, total=total, weight=weight,
         )  # fmt: skip
         reach = layer.window[1] + SIDE
         lines = slice(max(0, (rows.start - 1) * layer.step - reach), rows.stop * layer.step + reach)
-        made = _Band(lines, total[:, lines].copy(), weight[:, lines].copy())
+        made = Band(lines, total[:, lines].copy(), weight[:, lines].copy())
         total[:, lines] = 0
         weight[:, lines] = 0
         return made
@@ -367,17 +424,25 @@ class _Run:
         """Slices of zeros that this thread uses for each of its bands, and leaves as zeros."""
         known: Array | None = getattr(self._scratch, name, None)
         if known is None or len(known) < deep:
-            known = np.zeros((deep, *self._noisy.shape[1:]), np.float32)
+            known = np.zeros((deep, *self.noisy.shape[1:]), np.float32)
             setattr(self._scratch, name, known)
         return known[:deep]
 
-    def _input(self, first: int, last: int) -> tuple[Array, Array]:
+    def input(self, first: int, last: int) -> tuple[Array, Array]:
         """Slices of the input and of its level."""
-        noisy, level = _floats(self._noisy[first:last]), _floats(self._level[first:last])
-        return noisy, level if self._louder == 1 else level * self._louder
+        noisy, level = _floats(self.noisy[first:last]), _floats(self.level[first:last])
+        return noisy, level if self.louder == 1 else level * self.louder
 
 
-class _Stage:
+def ranges_of(stages: Sequence[Stage], wanted: slice) -> list[slice]:
+    """What each stage reads for some slices of the last one; and these slices."""
+    ranges = [wanted]
+    for stage in reversed(stages):
+        ranges.insert(0, stage.reads(ranges[0]))
+    return ranges
+
+
+class Stage:
     """One stage over a volume: which layers of references it has, and what slices they need.
 
     shape: of the volume. window: starting places of candidates. step_z: slices between layers.
@@ -392,7 +457,7 @@ class _Stage:
         settings: Round,
     ) -> None:
         widths = [min(w, side - SIDE + 1) for w, side in zip(window, shape, strict=True)]
-        self.kind, self._settings = kind, settings
+        self.kind, self.step_z, self._settings = kind, step_z, settings
         self._window = widths[0], widths[1], widths[2]
         self.deep, self.tall = widths[0], widths[0] + SIDE - 1
         self._starts = native.places(shape[0], step_z, is_shifted=False)
@@ -420,88 +485,13 @@ class _Stage:
         return slice(self.firsts[numbers[0]], self.firsts[numbers[-1]] + self.tall)
 
 
-@dataclass(frozen=True, eq=False)
-class _Slab:
-    """Some slices of the input, of the level of its noise, and of the pilot: [n, J, I] each."""
+def _finished(finish: Finish, *values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    import torch
 
-    noisy: Array
-    level: Array
-    pilot: Array
-
-    def part(self, first: int, end: int | None) -> _Slab:
-        """Some slices of these."""
-        return _Slab(self.noisy[first:end], self.level[first:end], self.pilot[first:end])
-
-    @classmethod
-    def joined(cls, parts: Sequence[_Slab]) -> _Slab:
-        """Slabs that follow one another."""
-        if len(parts) == 1:
-            return parts[0]
-        return cls(
-            np.concatenate([part.noisy for part in parts]),
-            np.concatenate([part.level for part in parts]),
-            np.concatenate([part.pilot for part in parts]),
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class _Band:
-    """Sums and weights of some lines of slices, [n, lines, I] each."""
-
-    lines: slice
-    total: Array
-    weight: Array
-
-
-class _Sums:
-    """Sums of the layers so far, of slices that are not complete; slices before `first` are not."""
-
-    def __init__(self, line: Array, part: slice, shape: tuple[int, ...]) -> None:
-        self.first, self._end, self._line, self._shape = part.start, part.stop, line, shape
-        self._totals: dict[int, Array] = {}
-        self._weights: dict[int, Array] = {}
-        self._over: dict[int, Array] = {}
-
-    def add(self, first: int, band: _Band) -> None:
-        """Add a part of a layer whose slab begins at slice `first`."""
-        for parts, added in ((self._totals, band.total), (self._weights, band.weight)):
-            for z, values in enumerate(added, first):
-                if not self.first - SIDE < z < self._end:  # nothing that is wanted depends on it
-                    continue
-                if z not in parts:
-                    parts[z] = np.zeros(self._shape, np.float32)
-                parts[z][band.lines] += values
-
-    def means(self, end: int, noisy: Array, level: Array) -> Array:
-        """The mean of the blocks over each voxel of slices `first` to `end`; the input where there
-        is no noise. These slices are let go.
-        """
-        result = np.empty_like(noisy)
-        for z in range(self.first, end):
-            over = np.zeros_like(noisy[0])
-            for k, share in enumerate(self._line):
-                if z - k in self._weights:
-                    self._over[z - k] = self._within_slice(self._weights.pop(z - k))
-                if z - k in self._over:
-                    over += share * self._over[z - k]
-            here = z - self.first
-            is_noisy = (over > 0) & (level[here] > 0)
-            np.copyto(result[here], noisy[here])
-            np.divide(self._totals.pop(z), over, out=result[here], where=is_noisy)
-        for z in [z for z in self._over if z < end - SIDE + 1]:
-            del self._over[z]
-        self.first = end
-        return result
-
-    def _within_slice(self, weight: Array) -> Array:
-        """Weights of blocks by starting place → of the places that they cover, in one slice."""
-        for axis in (0, 1):
-            spread = np.zeros_like(weight)
-            for offset, share in enumerate(self._line):
-                ahead = np.moveaxis(spread, axis, 0)[offset:]
-                ahead += share * np.moveaxis(weight, axis, 0)[: len(ahead)]
-            weight = spread
-        return weight
+    found: npt.NDArray[Any] = finish(
+        *(torch.from_numpy(each.astype(np.float32)) for each in values)
+    ).numpy()
+    return found
 
 
 def _spectrum(spectrum: npt.NDArray[Any] | None) -> Array:
@@ -518,7 +508,7 @@ def _floats(values: npt.NDArray[Any]) -> Array:
     return np.ascontiguousarray(values, dtype=np.float32)
 
 
-def _large_enough(volume: npt.NDArray[Any] | Slices) -> tuple[npt.NDArray[Any] | Slices, float]:
+def _large_enough(volume: Any) -> tuple[Any, float]:
     """At least a block's voxels along each axis, by mirroring; and the factor on the noise for it.
 
     What is mirrored repeats its noise, so less of it averages out.

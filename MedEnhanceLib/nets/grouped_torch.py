@@ -9,9 +9,8 @@ matrix products and a Cholesky decomposition, and agrees within rounding.
 from __future__ import annotations
 
 import math
-import threading
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,36 +20,18 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib import native
 from MedEnhanceLib.native import CELLS, SIDE, Array, Layer, places
-from MedEnhanceLib.nets.grouped import Engine, default_engine
-from MedEnhanceLib.nets.precision import without_tf32
-from MedEnhanceLib.runtime.device import is_out_of_memory
-from MedEnhanceLib.runtime.locks import release_memory
-from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.nets.precision import constant, without_tf32
 
-#: References computed together; on a GPU more, which then has work for longer: the most (1.2 GB,
-#: see Testing/Benchmarks/cuda_counts.py), and the least before the CPU takes over (0.1 GB).
-_AT_ONCE, _AT_ONCE_ON_GPU, _LEAST_ON_GPU = 256, 16384, 1024
+#: References computed together on a CPU.
+_AT_ONCE = 256
 #: As in grouped.c: below this σ there is no noise to remove.
-_LEAST_LEVEL = 1e-10
+LEAST_LEVEL = 1e-10
 #: Bits that number the candidates of a window, and a key beyond all that are chosen.
 _INDEX_BITS, _EXCLUDED = 11, 1 << 50
 
 
 class TorchEngine:
-    """Computes layers on a device, in place of `native.Library`.
-
-    as_gpu: whether as on a GPU; by default where the device is one. For tests without one.
-    """
-
-    def __init__(self, device: torch.device | str = "cpu", *, as_gpu: bool | None = None) -> None:
-        self.device = torch.device(device)
-        self._atoms = _cosines().to(self.device)
-        self._is_gpu = self.device.type != "cpu" if as_gpu is None else as_gpu
-        self.at_once = _AT_ONCE_ON_GPU if self._is_gpu else _AT_ONCE
-        # A GPU does one thing after another anyway; side by side they would need its memory twice.
-        self._turn: AbstractContextManager[Any] = (
-            threading.Lock() if self._is_gpu else nullcontext()
-        )
+    """Computes layers on the CPU, in place of `native.Library`."""
 
     def run(
         self,
@@ -66,180 +47,136 @@ class TorchEngine:
         total: Array,
         weight: Array,
     ) -> None:
-        """As `native.Library.run`; on a GPU the sums have no fixed order.
-
-        Nothing is added where it fails.
-        """
-        references = _references(layer, rows, noisy.shape, level, is_grouped=stage == "grouped")
-        if not len(references):
-            return
-        lines = _lines(layer, references, noisy.shape[1]) if self._is_gpu else slice(None)
-        with self._turn, without_tf32(), torch.inference_mode():
-            # Of the level the slice in the middle of the references' blocks; the first stage has no
-            # pilot but its input.
-            middle = level[layer.z + 1, lines]
-            here = self._moved(noisy[:, lines])
-            known = here if stage == "threshold" else self._moved(pilot[:, lines])
-            inputs = [here, known, *(self._moved(each) for each in (middle, spectrum, taper))]
-            if self._is_gpu:  # added to what is here, so that one direction of copies is enough
-                shapes = (total[:, lines].shape, weight[:, lines].shape)
-                sums = [torch.zeros(shape, device=self.device) for shape in shapes]
-            else:
-                sums = [torch.from_numpy(values) for values in (total, weight)]
-            top = lines.start or 0
-            part = _Part(layer, self._is_gpu, self._atoms, noisy.shape[1], top, *inputs, *sums)
-            at = self._moved(references)
-            compute, at_once = part.group, self.at_once
-            if stage == "threshold":  # one block each, of 32 in a group
-                compute, at_once = part.threshold, 16 * self.at_once
-            for some in torch.split(at, at_once):
-                compute(some)
-            if self._is_gpu:
-                found = [values.cpu().numpy() for values in sums]
-        if self._is_gpu:
-            total[:, lines] += found[0]
-            weight[:, lines] += found[1]
-
-    def _moved(self, values: npt.NDArray[Any]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
-
-
-class CardEngine:
-    """Computes layers on a CUDA device: fewer groups at once where its memory runs out, then on
-    the CPU.
-    """
-
-    #: More than a CPU's thread takes: each band copies its surroundings too.
-    references_in_band: ClassVar[dict[native.Stage, int]] = {"threshold": 65536, "grouped": 32768}
-
-    def __init__(self, device: str, monitor: Monitor) -> None:
-        self._device, self._monitor = device, monitor
-        self._engine: Engine | None = None
-        self._turn = threading.Lock()
-
-    def run(self, stage: native.Stage, layer: Layer, rows: range, **arrays: Array) -> None:
         """As `native.Library.run`."""
-        while True:
-            engine, at_once = self._engine, getattr(self._engine, "at_once", 0)
-            try:
-                if engine is None:
-                    with self._turn:
-                        self._engine = self._engine or TorchEngine(self._device)
-                    continue
-                engine.run(stage, layer, rows, **arrays)
-            except (MemoryError, RuntimeError) as cause:
-                if not is_out_of_memory(cause) or (engine and not at_once):
-                    raise
-            else:
-                return
-            self._use_less(engine, at_once)  # only now: the error held what it had
-
-    def _use_less(self, engine: Engine | None, at_once: int) -> None:
-        """Of several threads the first one decides, and says so."""
-        with self._turn:
-            if self._engine is engine and getattr(engine, "at_once", 0) == at_once:
-                if isinstance(engine, TorchEngine) and at_once > _LEAST_ON_GPU:
-                    engine.at_once = at_once // 4
-                    how = f"{engine.at_once} groups at once"
-                else:
-                    self._engine = default_engine(self._monitor)
-                    how = "the CPU, slower"
-                self._monitor.warn(
-                    f"memory ran out on {self._device}; removing noise goes on with {how}"
-                )
-        release_memory(self._device)
+        found = references(layer, rows, noisy.shape, is_grouped=stage == "grouped")
+        at = np.concatenate(
+            [np.zeros_like(found[:, :1]), np.full_like(found[:, :1], layer.z), found], 1
+        )
+        if stage == "grouped":
+            at = at[level[layer.z + 1, at[:, 2] + 1, at[:, 3] + 1] > LEAST_LEVEL]
+        with without_tf32(), torch.inference_mode():
+            known = pilot if stage == "grouped" else noisy
+            inputs = [np.ascontiguousarray(each) for each in (noisy, known, level, spectrum, taper)]
+            part = Groups(layer, False, *map(torch.from_numpy, (*inputs, total, weight)))
+            # In the first stage one block each, of 32 in a group.
+            at_once = _AT_ONCE if stage == "grouped" else 16 * _AT_ONCE
+            for some in torch.split(torch.from_numpy(at), at_once):
+                part.add(stage, some)
 
 
-class _Part:
-    """A layer with its slab as tensors [n, lines, nx], and the level at its references.
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Groups of blocks in a slab, and the sums that their estimates are added to.
 
-    full: lines of the whole slab. top: the first of them that is here.
+    Attributes:
+        layer: window, keep, apart and damp count.
+        is_gpu: whether distances come from products.
+        noisy: the slab, [n, ny, nx].
+        pilot: like the slab.
+        level: σ of the noise, like the slab.
+        spectrum: [64].
+        taper: [64].
+        total: like the slab, sums of weighed blocks.
+        weight: sums of weights by starting place, the same rows and columns.
     """
 
-    def __init__(
-        self,
-        layer: Layer,
-        is_gpu: bool,
-        atoms: Tensor,
-        full: int,
-        top: int,
-        noisy: Tensor,
-        pilot: Tensor,
-        level: Tensor,
-        spectrum: Tensor,
-        taper: Tensor,
-        total: Tensor,
-        weight: Tensor,
-    ) -> None:
-        self.layer, self.is_gpu, self.atoms = layer, is_gpu, atoms
-        self.full, self.top = full, top
-        self.noisy, self.pilot, self.level = noisy, pilot, level
-        self.spectrum, self.taper = spectrum, taper
-        self.total, self.weight = total, weight
-        _, self.ny, self.nx = noisy.shape
-        self.images = torch.stack([noisy, pilot]).flatten(1)
-        side = torch.arange(SIDE, device=noisy.device)
-        cells = (side[:, None, None] * self.ny + side[:, None]) * self.nx + side
-        self.cells = cells.flatten()
+    layer: Layer
+    is_gpu: bool
+    noisy: Tensor
+    pilot: Tensor
+    level: Tensor
+    spectrum: Tensor
+    taper: Tensor
+    total: Tensor
+    weight: Tensor
 
-    def group(self, references: Tensor) -> None:
-        """The grouped filter on references (row, column) [n, 2] of the whole slab."""
-        deviation = self.spectrum.sqrt()[:, None]
-        into, back = (self.atoms / deviation).T, self.atoms * deviation * self.taper
-        level = self._levels(references)
-        starts, members = self._match(references)
-        at = starts[:, :, None] + self.cells
-        blocks = self._filtered(self.images[:, at] @ into, members, level.square()) @ back
-        weights = (1 / level.square())[:, None]
-        weights = weights.expand_as(starts) if members is None else weights * members
-        self._add(blocks, at, starts, weights)
+    def add(self, stage: native.Stage, at: Tensor) -> None:
+        """Add what a stage makes of references [n, 4].
 
-    def threshold(self, references: Tensor) -> None:
-        """The first stage on references (row, column) [n, 2] of the whole slab."""
-        rows, columns = references[:, :1] - self.top, references[:, 1:]
-        starts = (self.layer.z * self.ny + rows) * self.nx + columns
-        noise = self._levels(references).square() * self.layer.damp * self.layer.damp
-        at = starts[:, :, None] + self.cells
-        blocks = self.noisy.flatten()[at[:, 0]] @ self.atoms.T
+        Each is the slice in which its window begins, and its own slice, row and column.
+        """
+        if len(at):
+            (self._group if stage == "grouped" else self._threshold)(at)
+
+    def _group(self, at: Tensor) -> None:
+        atoms, deviation = self._atoms(), self.spectrum.sqrt()[:, None]
+        into, back = (atoms / deviation).T, atoms * deviation * self.taper
+        level = self._levels(at)
+        is_noisy = level > LEAST_LEVEL  # on a CPU all are: others were left out
+        level = torch.where(is_noisy, level, 1)
+        starts, members = self._match(at)
+        where = self._cells(starts)
+        noisy, pilot = (
+            values.reshape(-1).index_select(0, where.view(-1)).view(where.shape) @ into
+            for values in (self.noisy, self.pilot)
+        )
+        weight = is_noisy / level.square()
+        blocks = self._filtered(noisy, pilot, members, level.square(), weight) @ back
+        weights = weight[:, None].expand_as(starts)
+        self._sum(blocks, where, starts, weights if members is None else weights * members)
+
+    def _threshold(self, at: Tensor) -> None:
+        atoms, starts = self._atoms(), self._starts(*at[:, 1:].T)[:, None]
+        noise = self._levels(at).square() * self.layer.damp * self.layer.damp
+        where = self._cells(starts)
+        blocks = self.noisy.reshape(-1).index_select(0, where.view(-1)).view(-1, CELLS) @ atoms.T
         ratio = blocks.square() / (self.spectrum * noise[:, None] + 1e-30)
-        steep = ratio.clamp(max=1e4).square().square()
-        share = steep / (steep + 1)
+        steep = ratio.clamp_(max=1e4).square_().square_()
+        share = steep.div_(steep + 1)
         share[:, 0] = 1  # the mean of a block stays
         ones = torch.ones(starts.shape, device=starts.device)
-        self._add(((blocks * share) @ (self.atoms * self.taper))[:, None], at, starts, ones)
+        self._sum(blocks.mul_(share) @ (atoms * self.taper), where, starts, ones)
 
-    def _levels(self, references: Tensor) -> Tensor:
-        rows, columns = references[:, 0] - self.top, references[:, 1]
-        return self.level[rows + 1, columns + 1]
+    def _atoms(self) -> Tensor:
+        return constant(_COSINES, self.noisy.device, torch.float32)
 
-    def _match(self, references: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _starts(self, z: Tensor, y: Tensor, x: Tensor) -> Tensor:
+        _, ny, nx = self.noisy.shape
+        return (z * ny + y) * nx + x
+
+    def _cells(self, starts: Tensor) -> Tensor:
+        """The places of the cells of blocks, [..., 64]."""
+        side = torch.arange(SIDE, device=starts.device, dtype=starts.dtype)
+        return starts[..., None] + self._starts(side[:, None, None], side[:, None], side).flatten()
+
+    def _levels(self, at: Tensor) -> Tensor:
+        z, y, x = at[:, 1:].T
+        return self.level[z + 1, y + 1, x + 1]
+
+    def _match(self, at: Tensor) -> tuple[Tensor, Tensor | None]:
         """Where the blocks of each group start, [B, keep], and 1 for members, 0 for none.
 
         None for the latter where all are members.
         """
         deep, wide, long = self.layer.window
-        device = references.device
-        rows, columns = references[:, 0], references[:, 1]
-        first_y = _first(rows, wide, self.full)
-        first_x = _first(columns, long, self.nx)
-        top = first_y - self.top
-        window_y = top[:, None] + torch.arange(wide + 3, device=device)
-        window_x = first_x[:, None] + torch.arange(long + 3, device=device)
-        window = self.pilot[:, window_y[:, :, None], window_x[:, None, :]]  # [n, B, wide, long]
-        own = torch.stack([torch.full_like(rows, self.layer.z), rows - first_y, columns - first_x])
-        own_number = (own[0] * wide + own[1]) * long + own[2]
+        _, ny, nx = self.noisy.shape
+        first_z, z, rows, columns = at.T
+        first_y, first_x = first_place(rows, wide, ny), first_place(columns, long, nx)
+        window_z, window_y, window_x = (
+            first[:, None] + torch.arange(side + 3, device=at.device, dtype=at.dtype)
+            for first, side in ((first_z, deep), (first_y, wide), (first_x, long))
+        )
+        window = self.pilot[
+            window_z[:, :, None, None], window_y[:, None, :, None], window_x[:, None, None]
+        ]
+        own = torch.stack([z - first_z, rows - first_y, columns - first_x])
+        own_number = ((own[0] * wide + own[1]) * long + own[2]).long()
         near, apart = None, self.layer.apart
         if apart:
             near_z, near_y, near_x = (
-                (torch.arange(count, device=device) - at[:, None]).abs() < apart
-                for count, at in zip((deep, wide, long), own, strict=True)
+                (torch.arange(count, device=at.device) - place[:, None]).abs() < apart
+                for count, place in zip((deep, wide, long), own, strict=True)
             )
             near = near_z[:, :, None, None] & near_y[:, None, :, None] & near_x[:, None, None]
             near = near.flatten(1)
         find = self._nearest_by_products if self.is_gpu else self._nearest
         number, is_member = find(window, own, own_number, near)
-        z, y, x = number // (wide * long), number // long % wide, number % long
-        starts = (z * self.ny + y + top[:, None]) * self.nx + x + first_x[:, None]
+        number = number.to(at.dtype)
+        starts = self._starts(
+            first_z[:, None] + number // (wide * long),
+            first_y[:, None] + number // long % wide,
+            first_x[:, None] + number % long,
+        )
         most_near = min(deep, 2 * apart) * min(wide, 2 * apart) * min(long, 2 * apart)
         is_full = deep * wide * long - most_near >= number.shape[1]
         return starts, None if is_full else is_member.float()
@@ -247,8 +184,12 @@ class _Part:
     def _nearest(
         self, window: Tensor, own: Tensor, own_number: Tensor, near: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Numbers of the candidates that are most alike, and which of them belong to the group."""
+        """Numbers of the candidates that are most alike, and which of them belong to the group.
+
+        window: [B, deep + 3, wide + 3, long + 3].
+        """
         deep, wide, long = self.layer.window
+        window = window.transpose(0, 1)
         every = torch.arange(len(own_number), device=window.device)
         distance = torch.zeros(deep, len(own_number), wide, long, device=window.device)
         for k in range(SIDE):
@@ -276,13 +217,12 @@ class _Part:
         side = torch.arange(SIDE, device=window.device)
         z, y, x = (at[:, None] + side for at in own)
         every = torch.arange(len(own_number), device=window.device)[:, None, None, None]
-        here = window[z[:, :, None, None], every, y[:, None, :, None], x[:, None, None]]
+        here = window[every, z[:, :, None, None], y[:, None, :, None], x[:, None, None]]
         mean = here.mean(dim=(1, 2, 3), keepdim=True)
-        here, slabs = here - mean, window.transpose(0, 1) - mean
+        here, slabs = here.sub_(mean), window.sub_(mean)
         products = F.conv3d(slabs[None], here[:, None], groups=len(here))[0]
         distance = F.avg_pool3d(slabs.square_(), SIDE, stride=1, divisor_override=1)
-        distance.sub_(products, alpha=2).add_(here.square().sum(dim=(1, 2, 3), keepdim=True))
-        distance = distance.flatten(1)
+        distance = distance.sub_(products, alpha=2).flatten(1)  # |a|² is the same for all
         if near is not None:
             distance.masked_fill_(near, torch.inf)
         distance.scatter_(1, own_number[:, None], -torch.inf)
@@ -290,74 +230,69 @@ class _Part:
         chosen = distance.topk(count, dim=1, largest=False, sorted=True)
         return chosen.indices, chosen.values < torch.inf
 
-    def _filtered(self, both: Tensor, members: Tensor | None, variance: Tensor) -> Tensor:
-        """Estimates of the groups' blocks, [B, keep, 64] in frequencies of variance 1 times σ².
+    def _filtered(
+        self,
+        noisy: Tensor,
+        pilot: Tensor,
+        members: Tensor | None,
+        variance: Tensor,
+        weight: Tensor,
+    ) -> Tensor:
+        """Estimates of the groups' blocks times their weight, [B, keep, 64].
 
-        both: [2, B, keep, 64], the noisy blocks and those of the pilot. variance: σ² of each group.
+        noisy, pilot: [B, keep, 64] in frequencies of variance 1 times σ², overwritten. variance:
+        σ² of each group. weight: of each group.
         """
-        keep = both.shape[2]
         if members is None:
-            count = torch.full_like(variance, keep)[:, None, None]
+            count = torch.full_like(variance, noisy.shape[1])[:, None, None]
         else:
             count = members.sum(dim=1)[:, None, None]
-            both = both * members[:, :, None]
-        noisy, pilot = both
-        mean, known = both.sum(dim=2, keepdim=True) / count
-        variance = variance[:, None, None]
-        noisy, pilot = noisy - mean, pilot - known
+            noisy, pilot = noisy.mul_(members[:, :, None]), pilot.mul_(members[:, :, None])
+        variance, weight = variance[:, None, None], weight[:, None, None]
+        mean, known = noisy.sum(dim=1, keepdim=True) / count, pilot.sum(dim=1, keepdim=True) / count
+        noisy, pilot = noisy.sub_(mean), pilot.sub_(known)
         if members is not None:
-            noisy, pilot = noisy * members[:, :, None], pilot * members[:, :, None]
+            noisy, pilot = noisy.mul_(members[:, :, None]), pilot.mul_(members[:, :, None])
         mean = mean * (known.square() / (known.square() + variance / count))
         gram = pilot @ pilot.transpose(1, 2)
         gram.diagonal(dim1=1, dim2=2).add_((variance * count)[:, 0] * self.layer.damp)
-        right = pilot @ noisy.transpose(1, 2)
-        shares = torch.cholesky_solve(right, torch.linalg.cholesky(gram))
-        return torch.baddbmm(mean, shares.transpose(1, 2), pilot)
+        right = (pilot @ noisy.transpose(1, 2)).mul_(weight)
+        shares = torch.cholesky_solve(right, torch.linalg.cholesky_ex(gram).L)  # waits for nothing
+        made = torch.baddbmm(mean * weight, shares.transpose(1, 2), pilot)
+        return made if members is None else made.mul_(members[:, :, None])
 
-    def _add(self, blocks: Tensor, at: Tensor, starts: Tensor, weights: Tensor) -> None:
-        """Add tapered blocks [B, keep, 64], by their weights [B, keep], to the sums."""
-        values = blocks * weights[:, :, None]
-        self.total.view(-1).index_add_(0, at.flatten(), values.flatten())
-        self.weight.view(-1).index_add_(0, starts.flatten(), weights.flatten())
+    def _sum(self, blocks: Tensor, where: Tensor, starts: Tensor, weights: Tensor) -> None:
+        """Add tapered blocks that are weighed, and their weights, to the sums."""
+        self.total.view(-1).index_add_(0, where.view(-1), blocks.view(-1))
+        self.weight.view(-1).index_add_(0, starts.reshape(-1), weights.reshape(-1))
 
 
-def _first(places_of: Tensor, size: int, side: int) -> Tensor:
+def first_place(places_of: Any, size: int, side: int) -> Any:
     """The first candidate of a window of that size along a side of the slab."""
-    return (places_of - (size - 1) // 2).clamp(0, side - 3 - size)
+    return (places_of - (size - 1) // 2).clip(0, side - 3 - size)
 
 
-def _references(
-    layer: Layer, rows: range, shape: tuple[int, ...], level: Array, *, is_grouped: bool
+def references(
+    layer: Layer, rows: range, shape: tuple[int, ...], *, is_grouped: bool
 ) -> npt.NDArray[np.int64]:
-    """(row, column) of each reference, [n, 2], in the order in which C adds them.
-
-    Of the grouped filter only where there is noise to remove: found on the host, which then does
-    not wait for the device.
-    """
+    """(row, column) of each reference, [n, 2], in the order in which C adds them."""
     number, step = layer.number, layer.step
-    places_y = places(shape[1], step, is_shifted=bool(number & 1))
-    found = []
-    for row in rows:
-        odd = (row + number // 2) & 1 if is_grouped else number & 1
-        columns = np.array(places(shape[2], step, is_shifted=bool(odd)))
-        found.append(np.stack([np.full_like(columns, places_y[row]), columns], axis=1))
-    at = np.concatenate(found) if found else np.empty((0, 2), np.int64)
-    if is_grouped:
-        at = at[level[layer.z + 1, at[:, 0] + 1, at[:, 1] + 1] > _LEAST_LEVEL]
-    return at
+    places_y = np.array(places(shape[1], step, is_shifted=bool(number & 1)))
+    columns = [np.array(places(shape[2], step, is_shifted=odd)) for odd in (False, True)]
+    found = [columns[(row + number // 2) & 1 if is_grouped else number & 1] for row in rows]
+    if not found:
+        return np.empty((0, 2), np.int64)
+    y = np.repeat(places_y[rows.start : rows.stop], [len(line) for line in found])
+    return np.stack([y, np.concatenate(found)], axis=1)
 
 
-def _lines(layer: Layer, references: npt.NDArray[np.int64], full: int) -> slice:
-    """The lines of a slab that these references read and write."""
-    wide = layer.window[1]
-    ends = torch.from_numpy(references[[0, -1], 0])  # in order
-    first, last = _first(ends, wide, full).tolist()
-    return slice(first, last + wide + 3)
-
-
-def _cosines() -> Tensor:
-    """The orthonormal cosine transform of a block, [64 frequencies, 64 places]."""
+def _cosine_line() -> Tensor:
     at, frequencies = torch.arange(SIDE) + 0.5, torch.arange(SIDE)
     basis = torch.cos(math.pi / SIDE * frequencies[:, None] * at) * math.sqrt(2 / SIDE)
     basis[0] /= math.sqrt(2)
-    return torch.einsum("ai,bj,ck->abcijk", basis, basis, basis).reshape(CELLS, CELLS)
+    return basis
+
+
+#: The orthonormal cosine transform of SIDE values, [frequencies, places], and of a block.
+COSINE_LINE = _cosine_line()
+_COSINES = torch.einsum("ai,bj,ck->abcijk", *(3 * [COSINE_LINE])).reshape(CELLS, CELLS)

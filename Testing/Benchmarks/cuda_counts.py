@@ -2,24 +2,26 @@
 
     python Testing/Benchmarks/cuda_counts.py --before COMMIT
 
-writes docs/benchmarks/cuda_counts, with an earlier commit beside the present one. Every operation
-that is not a view counts as one launch, which reads its arguments and writes its results once:
-kernels that are joined would need less. The network runs in float32 on tensors without memory
-(PyTorch's device "meta"), over a whole volume; the filter on the CPU as on a GPU, each of its
-stages for one band of a slab of full size, as its groups depend on values. What is copied between
-host and card follows from the sizes of arrays. The least time on a card follows from the speed of
-its memory, of computing, of launching and of copying, whichever takes longest.
+writes docs/benchmarks/cuda_counts, with the filter as an earlier commit's page has it beside the
+present one. Every operation that is not a view counts as one launch, which reads its arguments and
+writes its results once: kernels that are joined would need less. Everything runs on tensors without
+memory (PyTorch's device "meta"), over a whole volume. What Triton's kernels load is measured by its
+interpreter, so Triton has to be installed. What is copied between host and card is counted where it
+is. The least time on a card follows from the speed of its memory, of computing, of launching and of
+copying, whichever takes longest.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -37,8 +39,18 @@ _SLICES, _SIDE, _BATCH = 300, 512, 32
 #: NVIDIA H200: bytes a second of its memory, FLOP a second in half and in single precision (the
 #: filter's), seconds of a launch, bytes a second from and to the host.
 _MEMORY, _HALF, _SINGLE, _LAUNCH, _LINK = 4.8e12, 790e12, 67e12, 5e-6, 55e9
-#: Goals: gigabytes a slice, launches a chunk of 32.
-_MOST_GB, _MOST_LAUNCHES = 1.0, 100
+#: Goals: gigabytes a slice, launches a chunk of 32, seconds of the host's CPU for a volume.
+_MOST_GB, _MOST_LAUNCHES, _MOST_HOST = 1.0, 100, 0.3
+#: FLOP of a reference in the kernels: distances, three transforms, covariances, elimination, sum;
+#: of the first stage two transforms.
+_FLOP = {
+    "grouped": 3 * 64 * 1232 + 3 * 2 * 32 * 64**2 + 2 * 2 * 32**2 * 64 + 4 * 32**3 + 2 * 32**2 * 64,
+    "threshold": 2 * 2 * 64**2,
+}
+#: Rows and columns of a slice, and free bytes of a card: what is computed at once follows.
+_FITS = (_SIDE, _SIDE, 140 << 30)
+#: Side of the patches of the trainings that are counted.
+_PATCH = 32
 _FILTERS = {"MR": "an MR's filter", "CT": "a CT's filter"}
 
 
@@ -116,112 +128,177 @@ def network(*, has_start: bool) -> Row:
     }
 
 
-def filtered(modality: str) -> Row:
-    """All stages of the filter for a modality: each is counted for one band, in full size."""
-    from MedEnhanceLib.nets import grouped
+def filtered(modality: str, *, kernels: dict[str, Row] | None) -> Row:
+    """The filter of a modality over a volume. kernels: what they load (kernels.py); None without.
 
-    rounds = grouped.CT_ROUNDS if modality == "CT" else grouped.MR_ROUNDS
-    found: Row = dict.fromkeys(("launches", "bytes", "flop", "copied", "peak"), 0)
+    Kernels are counted and not run: one launch for each, and their bytes for each reference.
+    """
+    from MedEnhanceLib.core.geometry import Geometry
+    from MedEnhanceLib.core.volume import Volume
+    from MedEnhanceLib.hqg import denoise as steps
+    from MedEnhanceLib.nets import grouped_card
+
+    counting, copied = Counting(), []
+
+    class Counted:
+        def add(self, stage: str, layer: Any, at: torch.Tensor, *_: Any) -> None:
+            assert kernels is not None
+            name = f"{stage} {layer.keep} {layer.apart}"
+            counting.launches += 1
+            counting.bytes += len(at) * kernels[name]["bytes"]
+            counting.flop += len(at) * _FLOP[stage]
+
+    pinned = np.zeros(4 * _BATCH * _SIDE**2 * 4, np.uint8)  # as the real one, it is used again
+
+    def sent(_: Any, host: np.ndarray) -> torch.Tensor:
+        copied.append(host.nbytes)
+        np.copyto(pinned[: host.nbytes].view(host.dtype).reshape(host.shape), host)
+        dtype = torch.from_numpy(np.empty(0, host.dtype)).dtype
+        return torch.empty(host.shape, dtype=dtype, device="meta")
+
+    def fetched(_: Any, part: torch.Tensor) -> Any:
+        size = part.numel() * part.element_size()
+        copied.append(size)
+        return lambda: torch.from_numpy(pinned[:size]).view(part.dtype).view(part.shape)
+
+    voxels = np.zeros((_SLICES, _SIDE, _SIDE), np.int16)
+    volume = Volume(voxels, Geometry((1.0, 1.0, 1.0)), modality=modality)
+    rounding = steps.Rounding(voxels.dtype, 0.0)
+    engine = grouped_card.CardEngine("meta", plan=grouped_card.CardPlan.suited(*_FITS))
+    with (
+        mock.patch.object(grouped_card.Uploads, "send", sent),
+        mock.patch.object(grouped_card._Card, "fetch", fetched),
+        mock.patch.object(grouped_card, "kernels_for", lambda *_: kernels and Counted()),
+        mock.patch.object(steps._Finish, "check", lambda _: None),
+    ):
+        run = partial(steps.denoise, volume, _noise(modality), engine=engine, rounding=rounding)
+        run(only=slice(0, 1))  # what a process does once
+        began = time.process_time()
+        run()
+        host = time.process_time() - began
+        counting.launches = counting.bytes = counting.flop = 0
+        copied.clear()
+        with counting:
+            run()
+    how = "with kernels" if kernels is not None else "without Triton"
+    return {
+        "what": f"{_FILTERS[modality]}, {how}",
+        "launches": counting.launches / _SLICES,
+        "bytes": counting.bytes / _SLICES,
+        "flop": counting.flop / _SLICES,
+        "copied": sum(copied) / _SLICES,
+        "peak": counting.peak,
+        "speed": _SINGLE,
+        "host": host if kernels is not None else None,
+    }
+
+
+def _noise(modality: str) -> Any:
+    from MedEnhanceLib.nets.noise import NoiseEstimate
+
+    cells = (18, 32, 32)
     shape = (_SLICES, _SIDE, _SIDE)
-    alone = grouped.Round(step=grouped._THRESHOLD_STEP, keep=1, damp=grouped._THRESHOLD)
-    first = grouped._Stage(shape, (1, 1, 1), "threshold", 1, alone)
-    stages = [first, *(grouped._Stage(shape, grouped.WINDOW, "grouped", r.step, r) for r in rounds)]
-    for stage in stages:
-        number = 20
-        layer = stage.layer(number)
-        rows = layer.rows(_SIDE)
-        most = _references_in_band()[stage.kind]
-        at_once = max(1, most * layer.step // _SIDE)
-        here = min(at_once, rows)
-        middle = (rows - here) // 2  # away from the edges
-        counting, copied = _band(stage, layer, range(middle, middle + here))
-        bands = rows / here * len(stage.firsts) / _SLICES  # of a slice
-        found["launches"] += counting.launches * bands
-        found["bytes"] += counting.bytes * bands
-        found["flop"] += counting.flop * bands
-        found["copied"] += copied * bands
-        found["peak"] = max(found["peak"], counting.peak)
-    return {"what": _FILTERS[modality], **found, "speed": _SINGLE}
+    is_mr = modality == "MR"
+    return NoiseEstimate(
+        level=10.0, sigma=np.full(cells, 10, np.float32),
+        spectrum=np.ones((4, 4, 4), np.float32), confidence=1.0, reason="", rician=is_mr,
+        air=10.0 if is_mr else None, contrast=50.0, shape=shape,
+        cell=tuple(side / count for side, count in zip(shape, cells, strict=True)),
+    )  # fmt: skip
 
 
-def _references_in_band() -> dict[str, int]:
-    """Those of a card; before, there was one number for all devices."""
-    from MedEnhanceLib.nets import grouped, grouped_torch
+def kernels_measured() -> dict[str, Row]:
+    """What the kernels load, by Triton's interpreter in a process of its own."""
+    command = [sys.executable, str(Path(__file__).with_name("kernels.py")), "--interpreted"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found: dict[str, Row] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
-    engine = getattr(grouped_torch, "CardEngine", None)
-    return grouped._REFERENCES_IN_BAND if engine is None else engine.references_in_band
+
+def bytes_of_training(batch: int) -> int:
+    """The most bytes alive in a step of HQG-Net's training, by the preset cpu, patches of 32²."""
+    from cuda import Bench, Sizes
+
+    from MedEnhanceLib.hqg.config import TrainConfig
+    from MedEnhanceLib.hqg.train import Trainer
+    from MedEnhanceLib.hqg.train.pools import Pools
+    from MedEnhanceLib.runtime.progress import Monitor
+
+    with tempfile.TemporaryDirectory() as folder:
+        Bench(sizes=Sizes(head=(24, 80, 80)), device="cpu")._write_heads(Path(folder))
+        config = TrainConfig.preset("cpu", device="cpu", batch=batch, patch=_PATCH)
+        with Counting() as counting:
+            trainer = Trainer(config, Pools.load(config, Path(folder), Monitor()), "cpu")
+            for number in (0, 1):
+                trainer.step(number)
+    return counting.peak
 
 
-def _band(stage: Any, layer: Any, rows: range) -> tuple[Counting, int]:
-    """What a band needs, and the bytes that are copied to a card and back."""
-    from MedEnhanceLib.nets import grouped_torch
+def bytes_of_distilling(network: str) -> int:
+    """The most bytes that are alive in a match and a step of teaching, by the preset cpu."""
+    from MedEnhanceLib.nets.precision import without_tf32
+    from MedEnhanceLib.spg.config import DistillConfig
+    from MedEnhanceLib.spg.matching import PatientLoop, Raw
 
-    shape = (stage.tall, _SIDE, _SIDE)
+    config = DistillConfig.preset("cpu")
+    config = replace(config, loop=replace(config.loop, networks=(network,)))
+    size, count = config.images.size, config.images_per_patient
     rng = np.random.default_rng(0)
-    noisy = rng.normal(100, 10, shape).astype(np.float32)
-    level = np.full_like(noisy, 10)
-    ones, total = np.ones(64, np.float32), np.zeros_like(noisy)
-    weight = np.zeros((stage.deep, *shape[1:]), np.float32)
-    arrays = {"noisy": noisy, "pilot": noisy, "level": level, "spectrum": ones, "taper": ones}
-    try:
-        engine = grouped_torch.TorchEngine(as_gpu=True)
-    except TypeError:  # of a commit that did the same on every device
-        engine = grouped_torch.TorchEngine()
-    with Counting() as counting:
-        engine.run(stage.kind, layer, rows, **arrays, total=total, weight=weight)
-    if hasattr(grouped_torch, "_lines"):
-        at = grouped_torch._references(
-            layer, rows, shape, level, is_grouped=stage.kind == "grouped"
-        )
-        lines = grouped_torch._lines(layer, at, _SIDE)
-        images = [noisy] if stage.kind == "threshold" else [noisy, noisy]
-        moved = [part[:, lines] for part in (*images, level[:1], total, weight)]
-        return counting, at.nbytes + sum(part.nbytes for part in moved)
-    both_ways = 2 * (total.nbytes + weight.nbytes)
-    return counting, sum(part.nbytes for part in arrays.values()) + both_ways
+    images = rng.uniform(0.4, 0.9, (count, size, size)).astype(np.float32)
+    with without_tf32(), Counting() as counting:
+        loop = PatientLoop(Raw(images, images, "MR"), config, "cpu")
+        loop.step(0)
+        loop.step(1)
+    return counting.peak
 
 
-def rows_here() -> list[Row]:
-    """The rows of the commit that is imported."""
-    return [filtered("CT"), filtered("MR"), network(has_start=True), network(has_start=False)]
+def memory_rows() -> list[Row]:
+    """What jobs/card_memory.py reckons with, and what was counted."""
+    from MedEnhanceLib.hqg.config import TrainConfig
+    from MedEnhanceLib.jobs import card_memory
+    from MedEnhanceLib.spg.config import DistillConfig
+
+    width = TrainConfig.preset("cpu").network.widths[0]
+    more = (bytes_of_training(2) - bytes_of_training(1)) / _PATCH**2 / width
+    what = "training HQG-Net: bytes a pixel and channel"
+    found: list[Row] = [{"what": what, "counted": more, "reckoned": card_memory.TRAINING}]
+    loop = DistillConfig.preset("cpu").loop
+    for network in ("srcnn", "edsr"):
+        counted = bytes_of_distilling(network) / loop.batch / loop.patch**2
+        what = f"distilling with {network}: bytes a pixel"
+        found.append({"what": what, "counted": counted, "reckoned": card_memory.DISTILLING})
+    return found
+
+
+def rows_here(kernels: dict[str, Row]) -> list[Row]:
+    """The rows of the present code."""
+    filters = [filtered(m, kernels=k) for m in ("CT", "MR") for k in (kernels, None)]
+    return [*filters, network(has_start=True), network(has_start=False)]
 
 
 def rows_of(at: str) -> list[Row]:
-    """The rows of another commit, by this script in a process that imports that commit."""
-    with tempfile.TemporaryDirectory() as folder:
-        other = Path(folder) / "before"
-        git = ("git", "-C", str(REPOSITORY), "worktree")
-        subprocess.run([*git, "add", "--detach", str(other), at], check=True, capture_output=True)
-        try:
-            paths = os.pathsep.join([str(other), str(Path(__file__).parent)])
-            command = [sys.executable, __file__, "--rows"]
-            environment = os.environ | {"PYTHONPATH": paths}
-            done = subprocess.run(
-                command, check=True, capture_output=True, text=True, env=environment, cwd=other
-            )
-        finally:
-            subprocess.run([*git, "remove", "--force", str(other)], check=True)
-    found: list[Row] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    """The filter's rows as the page of an earlier commit had them."""
+    path = "docs/benchmarks/cuda_counts.json"
+    command = ["git", "-C", str(REPOSITORY), "show", f"{at}:{path}"]
+    page = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return [
+        row for row in page["rows"] if row.get("at") == "now" and row["what"] in _FILTERS.values()
+    ]
 
 
 def main() -> None:
     """Count, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--before", metavar="COMMIT", required="--rows" not in sys.argv)
-    parser.add_argument("--rows", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--before", metavar="COMMIT", required=True)
     options = parser.parse_args()
-    if options.rows:
-        print(json.dumps(rows_here()))
-        return
-    rows = [
-        row | {"at": at, "least_ms": _least(row)}
-        for at, found in ((options.before, rows_of(options.before)), ("now", rows_here()))
-        for row in found
-    ]
-    now = {row["what"]: row for row in rows if row["at"] == "now"}
+    kernels = kernels_measured()
+    before = [row | {"at": options.before} for row in rows_of(options.before)]
+    now = [row | {"at": "now", "least_ms": _least(row)} for row in rows_here(kernels)]
     gates = []
-    for what, row in now.items():
+    for row in now:
+        what = row["what"]
+        if "without Triton" in what:
+            continue
         gigabytes, launches = round(row["bytes"] / 1e9, 2), round(row["launches"] * _BATCH)
         gates += [
             gate(f"{what}: GB a slice", gigabytes, f"≤ {_MOST_GB}", gigabytes <= _MOST_GB),
@@ -232,7 +309,13 @@ def main() -> None:
                 launches <= _MOST_LAUNCHES,
             ),
         ]
-    write("cuda_counts", _page(rows, gates), gates=gates, rows=rows, seeds=[0])
+        if row.get("host") is not None:
+            host = round(row["host"], 2)
+            name = f"{what}: CPU s of the host for {_SLICES} slices"
+            gates.append(gate(name, host, f"≤ {_MOST_HOST}", host <= _MOST_HOST))
+    rows, memory = [*before, *now], memory_rows()
+    page = _page(rows, gates, kernels, memory)
+    write("cuda_counts", page, gates=gates, rows=[*rows, {"kernels": kernels}, *memory], seeds=[0])
 
 
 def _least(row: Row) -> dict[str, float]:
@@ -245,20 +328,23 @@ def _least(row: Row) -> dict[str, float]:
     }
 
 
-def _page(rows: list[Row], gates: list[Row]) -> str:
+def _page(rows: list[Row], gates: list[Row], kernels: dict[str, Row], memory: list[Row]) -> str:
     cells = [
         (
             row["what"], row["at"], round(row["launches"], 1), f"{row['bytes'] / 1e9:.2f}",
             f"{row['flop'] / 1e9:.1f}", f"{row['copied'] / 1e6:.1f}", f"{row['peak'] / 1e9:.2f}",
             *row["least_ms"].values(), f"{_SLICES / 1e3 * max(row['least_ms'].values()):.1f}",
+            "" if row.get("host") is None else f"{row['host']:.2f}",
         )
-        for row in sorted(rows, key=lambda row: [each["what"] for each in rows].index(row["what"]))
+        for row in sorted(rows, key=lambda row: row["what"])
     ]  # fmt: skip
     header = (
         "what", "at", "launches", "GB", "GFLOP", "MB copied", "peak, GB",
         "memory, ms", "computing, ms", "launching, ms", "copying, ms",
-        f"{_SLICES} slices, s at least",
+        f"{_SLICES} slices, s at least", "host, CPU s",
     )  # fmt: skip
+    of_memory = [(row["what"], round(row["counted"]), row["reckoned"]) for row in memory]
+    of_groups, of_blocks = kernels["grouped 32 0"], kernels["threshold 1 0"]
     return f"""# What a slice costs on a GPU, counted
 
 Nothing here was measured on a device: operations were counted for a volume of 512×512×{_SLICES},
@@ -268,12 +354,31 @@ in half and {_SINGLE / 1e12:g} in single precision, {_LAUNCH * 1e6:g} µs a laun
 for a slice, but the peak and the last one. The filter is what the models that ship do by
 default. The network after it runs on request (`--second-pass on`),
 {_BATCH} slices at once; a network with its own start is of models that were
-trained without the filter. All is counted in float32; half precision moves less. The filter's rows
-before are what PyTorch's version of it would have needed on a card: enhancing used the CPU for it,
-whatever the device.
+trained without the filter. All is counted in float32; half precision moves less.
+
+**Kernels.** Their bytes are counted from their loads and sums, as Triton's interpreter runs them
+(`Testing/Benchmarks/kernels.py --interpreted`). An address that a program loads again counts once,
+as it comes from the cache of the multiprocessor, which holds the window of a group several times;
+what is added to the sums counts as read and written each time. So a group needs
+{of_groups["bytes"] / 1e3:.1f} kB ({of_groups["bytes_in_sectors"] / 1e3:.1f} kB in sectors of 32
+bytes), and asks the cache for {of_groups["bytes_asked_for"] / 1e3:.0f} kB; a block of the first
+stage {of_blocks["bytes"]:.0f} bytes. Neighbors' windows overlap, so that of all this the larger
+part comes from the second cache and not from memory: not counted here. Without Triton every
+operation reads its arguments and writes its results once.
+
+**Host.** CPU seconds of the filter's own work for all slices, with a device that does nothing: the
+host prepares, launches and copies. Starting kernels by the driver and measuring the noise are not
+part of it.
 
 {gate_table(gates)}
-{table(header, cells)}"""
+{table(header, cells)}
+
+## Memory of long runs
+
+Tensors alive at once in a step, counted on the CPU in float32. What is stated before a run is twice
+what is reckoned with, and 0.5 GB for CUDA itself (MedEnhanceLib/jobs/card_memory.py).
+
+{table(("what", "counted", "reckoned with"), of_memory)}"""
 
 
 if __name__ == "__main__":

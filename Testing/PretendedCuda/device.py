@@ -169,6 +169,9 @@ class Event:
         _count_wait("Event.synchronize")
         self.arrive(on_host=True)
 
+    def query(self) -> bool:
+        return self._stream is None or not any(c in self._stream.coming for c in self._before)
+
     def elapsed_time(self, _: Event) -> float:
         return 1.0
 

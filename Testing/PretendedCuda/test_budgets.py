@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from Library.hqg.conftest import make_head, model, smoke, tiny_model, training_data  # noqa: F401
@@ -55,7 +54,13 @@ def of_one_more(make: Callable[[int], None]) -> Counts:
             make(count)
         found.append(counts)
     few, many = found
-    return Counts(many.waits - few.waits, many.up - few.up, many.down - few.down)
+    return Counts(
+        many.waits - few.waits,
+        many.up - few.up,
+        many.down - few.down,
+        many.bytes_up - few.bytes_up,
+        many.bytes_down - few.bytes_down,
+    )
 
 
 @pytest.mark.slow
@@ -118,13 +123,27 @@ def test_a_decision_of_the_gate() -> None:
     held(counts, waits=4, up=0, down=0)
 
 
-def test_a_band_of_the_filter() -> None:
-    from MedEnhanceLib.nets.grouped import Round, denoised
-    from MedEnhanceLib.nets.grouped_torch import TorchEngine
+@pytest.mark.slow
+@pytest.mark.parametrize("rounded", [False, True])
+def test_a_chunk_of_the_filter(rounded: bool) -> None:
+    """Each slice goes up once, in two bytes, and comes down once."""
+    from MedEnhanceLib.hqg.denoise import Rounding, denoise
+    from MedEnhanceLib.nets.grouped_card import CardEngine, CardPlan
+    from MedEnhanceLib.nets.noise import measure_noise
 
-    noisy = make_head(1, (4, 16, 16)).voxels.astype(np.float32)
-    level = np.broadcast_to(np.float32(8), noisy.shape)
-    engine = TorchEngine("cuda:1")
-    with counted() as counts:
-        denoised(noisy, level, rounds=(Round(step=4),), pilot=noisy, engine=engine, threads=1)
-    held(counts, waits=2, up=6, down=2)
+    volume = make_head(1, (72, 16, 16))
+    noise = measure_noise(volume.voxels, modality="MR")
+    rounding = Rounding(volume.voxels.dtype, 0.0) if rounded else None
+
+    def run(chunks: int) -> None:
+        part = volume.crop(k=slice(0, 24 * chunks))
+        known = replace(noise, shape=part.shape, level=max(noise.level, 10.0))
+        denoise(part, known, engine=CardEngine("cuda:1", plan=CardPlan(8, 4096)), rounding=rounding)
+
+    run(1)  # tables move once
+    # Three chunks of 8 go up; the last round, whose layers are 3 slices apart, makes four of 6.
+    counts = of_one_more(run)
+    held(counts, waits=4, up=3, down=4)
+    # Besides, where a volume ends its layers have other references.
+    assert 2 * 24 * 16 * 16 <= counts.bytes_up < 1.05 * 2 * 24 * 16 * 16
+    assert counts.bytes_down == (2 if rounded else 4) * 24 * 16 * 16

@@ -2,6 +2,7 @@
 
 import json
 import os
+import types
 from pathlib import Path
 from unittest import mock
 
@@ -78,6 +79,28 @@ class PageTest(DistillTestCase):
         self.ui.startButton.click()
         self.assertIn("no file matches hq/*", self.widget.ui.messageLabel.text)
         self.assertEqual(os.listdir(self.root), [])
+
+    def test_aCardShowsWhatARunTakesBeforeItStarts(self):
+        from MedEnhancePanels.pages.distill_choices import CardMemory
+
+        job = types.SimpleNamespace(state="done", onFinished=lambda listener: listener(job))
+        runner = types.SimpleNamespace(submit=lambda *_arguments, **_options: job)
+        label = self.ui.memoryLabel
+        needs = {"train": {"full": 24e9, "cpu": 1e9}, "distill": {"full": 2e9}}
+        card = {"name": "cuda:0", "total": 40e9, "free": 8e9, "long": needs}
+        choice = {"name": "cuda", "reason": "fast"}
+        job.result = {"choice": choice, "devices": [card, {"name": "cpu", "total": None}]}
+        memory = CardMemory(runner, label)
+        memory.ask()
+        for device in ("auto", "cuda"):
+            memory.show(device, "train", "full")
+            self.assertIn("8.0 GB of 40.0 GB free", label.text)
+            self.assertIn("24.0 GB", label.text)
+            self.assertIn("may stop because memory ran out", label.text)
+            memory.show(device, "distill", "full")
+            self.assertTrue(label.text.endswith("takes up to 2.0 GB."))
+        memory.show("cpu", "train", "full")
+        self.assertEqual(label.text, "")
 
     def test_theChoicesAreKeptInTheScene(self):
         self.chooseBudget(123)

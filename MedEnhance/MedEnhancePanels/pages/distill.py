@@ -17,6 +17,7 @@ from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.pages import distill_choices
 from MedEnhancePanels.pages.distill_choices import (
+    CardMemory,
     CohortTable,
     RoomEstimate,
     SegmenterChoice,
@@ -43,6 +44,7 @@ class DistillPanel(Page):
         self._selectors = NodeSelectors(self.ui.priorVolumeSelector)
         self._estimate = TimeEstimate(context.runner, self.ui.estimateLabel, self._onNames)
         ui = self.ui
+        self._memory = CardMemory(context.runner, ui.memoryLabel)
         self._room = RoomEstimate(context, ui.roomButton, ui.roomLabel, self._distilled)
         self.runs = RunArea(context, self.ui, lambda: self.root, self._refreshButtons)
         self._connect()
@@ -133,6 +135,7 @@ class DistillPanel(Page):
 
     def enter(self):
         self._isShown = True
+        self._memory.ask()
         self._cohort.observe(True)
         self.runs.list()
         self.update()
@@ -146,6 +149,7 @@ class DistillPanel(Page):
         super().cleanup()
         self._selectors.cleanup()
         self._estimate.cleanup()
+        self._memory.cleanup()
         self._room.cleanup()
         self.runs.cleanup()
         self._cohort.cleanup()
@@ -240,7 +244,9 @@ class DistillPanel(Page):
             self._segmenter.show(state, not self.isDistilling)
         finally:
             self._isUpdating = False
-        self.runs.setKind("distill" if self.isDistilling else "train")
+        job = "distill" if self.isDistilling else "train"
+        self._memory.show(state.distillDevice, job, state.distillBudget)
+        self.runs.setKind(job)
         ui.rootEdit.placeholderText = long_run.defaultRoot()
         ui.noticeLabel.text = self._noticeText()
         isScene = state.distillSource == "scene"

@@ -1,10 +1,11 @@
-"""Parts of the page Distill: table of the cohort, prior, segmenter, estimate of the time."""
+"""Parts of the page Distill: table of the cohort, prior, segmenter, memory, estimated time."""
 
 import qt
 import slicer
 from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import guarded
+from MedEnhancePanels.pages.enhance_choices import roomText
 from MedEnhancePanels.pages.widgets import askForFile, singleShot
 from MedEnhancePanels.tasks import long_run
 from MedEnhancePanels.tasks.distillation import ROLES, Prior, membersOfScene, startRoom
@@ -308,6 +309,54 @@ class TimeEstimate:
     def _show(self, text):
         self._label.text = text
         self._label.visible = bool(text)
+
+
+class CardMemory:
+    """Says in a label what the chosen graphics card has free and what a run takes of it.
+
+    The cards are those that a `doctor` job finds.
+    """
+
+    def __init__(self, runner, label):
+        self._runner, self._label = runner, label
+        self._cards, self._auto = {}, None
+        self._job, self._shown = None, None
+        self._fill()
+
+    def ask(self):
+        """Find out; again each time that the page is entered, as free memory changes."""
+        if self._job is None:
+            self._job = self._runner.submit("doctor", {}, title=_("Check this computer"))
+            self._job.onFinished(self._onFinished)
+
+    def show(self, device, job, budget):
+        """For a device of the page, and a job and budget as in `roomText`."""
+        self._shown = (device, job, budget)
+        self._fill()
+
+    def cleanup(self):
+        self._label = None
+
+    def _onFinished(self, job):
+        self._job = None
+        if job.state != "done":
+            return
+        self._cards = {
+            device["name"]: device
+            for device in job.result.get("devices") or ()
+            if device.get("total") and device.get("free") is not None and not device.get("fault")
+        }
+        self._auto = (job.result.get("choice") or {}).get("name")
+        self._fill()
+
+    def _fill(self):
+        if self._label is None:
+            return
+        device, job, budget = self._shown or ("cpu", "train", "")
+        device = self._auto if device == "auto" else device
+        card = self._cards.get("cuda:0" if device == "cuda" else device)
+        self._label.text = roomText(card, job, budget) if card is not None else ""
+        self._label.visible = card is not None
 
 
 class RoomEstimate:

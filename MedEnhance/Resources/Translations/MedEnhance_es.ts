@@ -3235,6 +3235,10 @@
         <translation>No se pudo estimar la duración: {why}</translation>
     </message>
     <message>
+        <source>Check this computer</source>
+        <translation>Comprobar este equipo</translation>
+    </message>
+    <message>
         <source>Stop the estimate</source>
         <translation>Detener la estimación</translation>
     </message>
@@ -3633,6 +3637,18 @@
     <message>
         <source>With less it works in smaller parts, and goes on on the processor where that is not enough: slower, with the same result within rounding. A warning will say so.</source>
         <translation>Con menos trabaja en partes más pequeñas, y sigue en el procesador donde eso no baste: más lento, con el mismo resultado salvo redondeo. Un aviso lo indicará.</translation>
+    </message>
+    <message>
+        <source>{free} of {total} free on the graphics card; this run takes up to {needs}.</source>
+        <translation>{free} de {total} libres en la tarjeta gráfica; esta ejecución ocupa hasta {needs}.</translation>
+    </message>
+    <message>
+        <source>With less it takes half as many patches at once, with a warning. Where that is not enough it stops, and goes on from its last checkpoint when it is started again, also on the processor.</source>
+        <translation>Con menos, toma la mitad de parches a la vez, con una advertencia. Si no basta, se detiene y, al iniciarla de nuevo, continúa desde su último punto de control, también en el procesador.</translation>
+    </message>
+    <message>
+        <source>With less it may stop because memory ran out. Started again, it goes on from its last checkpoint, also on the processor. Close other programs, or choose a shorter budget.</source>
+        <translation>Con menos, puede detenerse porque se agotó la memoria. Al iniciarla de nuevo, continúa desde su último punto de control, también en el procesador. Cierre otros programas o elija un presupuesto más corto.</translation>
     </message>
     <message>
         <source>The output “{name}” is an original volume and would be lost</source>

@@ -11,9 +11,10 @@ from Library.conftest import WarningRecorder
 
 from MedEnhanceLib import native
 from MedEnhanceLib.errors import Cancelled
-from MedEnhanceLib.nets import grouped
+from MedEnhanceLib.nets import grouped, grouped_card
 from MedEnhanceLib.nets.grouped import CT_ROUNDS, MR_ROUNDS, Round, denoised, threshold, window_for
-from MedEnhanceLib.nets.grouped_torch import TorchEngine
+from MedEnhanceLib.nets.grouped_card import CardEngine, CardPlan
+from MedEnhanceLib.nets.grouped_torch import _COSINES, TorchEngine
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
 SIGMA = np.float32(0.1)
@@ -32,8 +33,8 @@ def torch_engine() -> TorchEngine:
 
 
 @pytest.fixture
-def as_on_a_gpu() -> TorchEngine:
-    return TorchEngine(as_gpu=True)
+def as_on_a_gpu() -> CardEngine:
+    return CardEngine("cpu")
 
 
 def phantom(*shape: int) -> np.ndarray:
@@ -129,12 +130,32 @@ def test_what_a_gpu_does_agrees(library, as_on_a_gpu, rounds: tuple, spacing: tu
     assert np.abs(ours - other).max() < AGREE * SIGMA
 
 
-def test_bands_on_a_gpu_add_up_to_the_layer(as_on_a_gpu, monkeypatch: pytest.MonkeyPatch) -> None:
-    noisy = phantom(9, 40, 20) + noise(9, 40, 20)
-    whole = denoised(noisy, flat(noisy), engine=as_on_a_gpu, threads=1)
-    monkeypatch.setattr(grouped, "_REFERENCES_IN_BAND", {"threshold": 30, "grouped": 7})
-    bands = denoised(noisy, flat(noisy), engine=as_on_a_gpu, threads=2)
-    assert np.abs(bands - whole).max() < AGREE * SIGMA
+def test_chunks_and_groups_on_a_gpu_add_up_to_the_volume(as_on_a_gpu) -> None:
+    noisy = phantom(19, 20, 20) + noise(19, 20, 20)
+    whole = denoised(noisy, flat(noisy), rounds=CT_ROUNDS, engine=as_on_a_gpu)
+    small = CardEngine("cpu", plan=CardPlan(4, 100))
+    for only in (slice(0, 19), slice(6, 11)):
+        parts = denoised(noisy, flat(noisy), rounds=CT_ROUNDS, engine=small, only=only)
+        assert np.abs(parts - whole[only]).max() < AGREE * SIGMA
+
+
+def test_a_card_whose_kernels_do_not_compile_goes_on_without(monkeypatch) -> None:
+    tried, said = [], []
+
+    class Broken:
+        def add(self, *arguments: object) -> None:
+            tried.append(arguments)
+            raise OSError("no C compiler was found")
+
+    noisy = phantom(7, 16, 20) + noise(7, 16, 20)
+    wanted = denoised(noisy, flat(noisy), rounds=MR_ROUNDS[:1], engine=CardEngine("cpu"))
+    monkeypatch.setattr(grouped_card, "kernels_for", lambda *_: Broken())
+    monitor = Monitor(lambda event: said.append(str(event.fields.get("message"))))
+    engine = CardEngine("cpu", monitor)
+    found = denoised(noisy, flat(noisy), rounds=MR_ROUNDS[:1], engine=engine)
+    assert np.abs(found - wanted).max() < AGREE * SIGMA
+    assert len(tried) == 1
+    assert [text for text in said if "without its kernels" in text and "no C compiler" in text]
 
 
 def test_every_width_of_vectors_gives_the_same_bits(library) -> None:
@@ -234,7 +255,7 @@ def test_a_known_spectrum_removes_more_than_white(library) -> None:
     smooth = noise(8, 33, 33)
     smooth = (smooth[:, 1:, 1:] + smooth[:, :-1, 1:] + smooth[:, 1:, :-1] + smooth[:, :-1, :-1]) / 2
     blocks = np.lib.stride_tricks.sliding_window_view(smooth, (4, 4, 4)).reshape(-1, 64)
-    atoms = TorchEngine()._atoms.numpy()
+    atoms = _COSINES.numpy()
     spectrum = ((blocks @ atoms.T) ** 2).mean(axis=0) / SIGMA**2
     known, white = (
         denoised(clean + smooth, flat(clean), s, rounds=CT_ROUNDS, engine=library, threads=1)
@@ -293,6 +314,6 @@ def test_a_gpu_gives_the_same_within_rounding(torch_engine) -> None:
     noisy = phantom(8, 24, 30) + noise(8, 24, 30)
     on_gpu, on_cpu = (
         denoised(noisy, flat(noisy), rounds=MR_ROUNDS[:1], engine=engine, threads=1)
-        for engine in (TorchEngine("cuda"), torch_engine)
+        for engine in (CardEngine("cuda"), torch_engine)
     )
     assert np.abs(on_gpu - on_cpu).max() < AGREE * SIGMA
