@@ -22,7 +22,6 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener, url2pathname
 
 from MedEnhanceLib.errors import ConfigError, DependencyError, InputError, MedEnhanceError
-from MedEnhanceLib.io import ending_of
 from MedEnhanceLib.jobs.worker.workspace import Workspace
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
@@ -114,6 +113,8 @@ def local_sources(params: Any, monitor: Monitor) -> Iterator[Any]:
 
 def _copied(address: str, folder: Path, monitor: Monitor) -> Path:
     """The bytes at an address, under a name that says nothing but how it ends."""
+    from MedEnhanceLib.io import ending_of  # with numpy, which help of commands does without
+
     ending = ending_of(name_at(address))
     known = re.fullmatch(r"(\.[a-z0-9]{1,8}){1,2}", ending)
     path = folder / f"source{ending if known else ''}"
