@@ -122,7 +122,7 @@ def page(found: Sequence[Found]) -> str:
         gate_table(entries),
         "Missed, or not measured: " + ("; ".join(missed) + "." if missed else "none."),
         "![Quality against images given](distillation.png)",
-        "![Distilled images beside the prior](distillation-images.png)",
+        "![Distilled images beside the prior](distillation-images.jpg)",
         "Upper rows: the prior with the cohort's intensities. Lower rows: what the first patient's "
         "images became. They are training signal: shapes in them are no anatomy of anybody.",
     ]
@@ -312,4 +312,4 @@ def draw_images(path: Path, found: Sequence[Found]) -> None:
                 axes.axis("off")
                 if column == 0:
                     axes.set_title(f"{one.case}: {kind}", color=INK, fontsize=8, loc="left")
-    figure.savefig(path)
+    figure.savefig(path, pil_kwargs={"quality": 82})

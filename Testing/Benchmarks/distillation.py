@@ -52,7 +52,7 @@ def main() -> None:
     found = [one for one in (_measured(case, options) for case in wanted) if one.rows]
     out.mkdir(parents=True, exist_ok=True)
     draw(out / "distillation.png", found)
-    draw_images(out / "distillation-images.png", found)
+    draw_images(out / "distillation-images.jpg", found)
     record = [{"case": str(one.case)} | row for one in found for row in one.rows]
     record += [{"case": str(one.case)} | row for one in found for row in one.elsewhere]
     text = page(found)
