@@ -221,6 +221,8 @@ def _report(args: argparse.Namespace, found: dict[str, Any], was_cancelled: bool
         error = MedEnhanceError(f"{len(failed)} of {total} failed; see {table}", again)
         return int(args.console.fail(error, None, found))
     text = f"{done} of {total} done, {found['already_done']} of them before; see {table}"
+    if warned := sum(bool(row.get("warnings")) for row in found["rows"]):
+        text += f" ({warned} with warnings)"
     return int(args.console.done(found, text))
 
 

@@ -145,7 +145,11 @@ def listen(args: argparse.Namespace) -> int:
         command = f"medenhance remote add NAME '{line}'"
         console.note(f"On the other machine, once (this is not shown again):\n  {command}")
     else:
-        console.note("The token is as before, and its line was shown then; or use --new-token.")
+        line = places.Place(seen_as, port, "TOKEN", sha256).line
+        console.note(
+            f"The token is as before. In place of TOKEN, it goes into this line on the other "
+            f"machine (or make a new one: --new-token):\n  medenhance remote add NAME '{line}'"
+        )
     if not has_tls:
         tunnel = f"ssh -N -L {port}:localhost:{port} {socket.gethostname()}"
         console.note(f"Only this machine is listened to; there, before use:\n  {tunnel}")

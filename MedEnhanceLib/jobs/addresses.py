@@ -72,7 +72,13 @@ def local(place: Any, monitor: Monitor | None = None) -> Iterator[Any]:
         yield url2pathname(urlsplit(place).path)
     else:
         with Workspace() as workspace:
-            yield str(_copied(place, workspace.folder, monitor or Monitor()))
+            copy = _copied(place, workspace.folder, monitor or Monitor())
+            try:
+                yield str(copy)
+            except MedEnhanceError as error:  # which names the copy
+                for name in (str(copy), copy.name):
+                    error.message = error.message.replace(name, shown(place))
+                raise
 
 
 def kept_copy(place: Any, of: Callable[[Path], P]) -> P:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,14 +17,21 @@ from MedEnhanceLib.runtime.text import printable
 def watched(progress: Listener | bool | None, cancel: Cancel | None) -> Iterator[Monitor]:
     """A monitor that calls `progress` with what happens; where memory runs out, DeviceMemoryError.
 
-    progress: a function that takes Events; True shows a bar on stderr; None or False nothing.
+    progress: a function that takes Events; True shows a bar on stderr; None warnings alone, as
+    Python's logging has them; False nothing.
     """
     with device_errors(), _torch_as_it_starts():
         if progress is not True:
-            yield Monitor(progress or None, cancel)
+            yield Monitor(_logged if progress is None else progress or None, cancel)
             return
         with progress_bar() as listener:
             yield Monitor(listener, cancel)
+
+
+def _logged(event: Event) -> None:
+    """What a caller who asked for nothing has to know all the same."""
+    if event.kind == "warning":
+        logging.getLogger("MedEnhanceLib").warning("%s", printable(event.fields["message"]))
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from Library.cli.stand_in import stand_in
 
 import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.runtime.progress import Event
 
 
@@ -315,3 +316,11 @@ def test_a_result_is_blended_with_its_input(head: Volume) -> None:
         me.blend(head, brighter, 2)
     with pytest.raises(me.InputError, match="no pair"):
         me.blend(head, replace(brighter, modality="CT"), 0.5)
+
+
+def test_a_warning_is_logged_where_nobody_listens(caplog: pytest.LogCaptureFixture) -> None:
+    for progress in (None, False):
+        with watched(progress, None) as monitor:
+            monitor.warn(f"no modality is stated: {progress}")
+    assert [record.getMessage() for record in caplog.records] == ["no modality is stated: None"]
+    assert caplog.records[0].name == "MedEnhanceLib"

@@ -20,6 +20,7 @@ from MedEnhanceLib.runtime.locks import hold_gpu
 from MedEnhanceLib.runtime.machine import low_priority
 from MedEnhanceLib.runtime.progress import Monitor, attend
 from MedEnhanceLib.spg.config import DistillConfig, Modality
+from MedEnhanceLib.spg.dataset import is_distilled
 from MedEnhanceLib.spg.folder import MANIFEST, RunFolder, confidential_folder, read_run
 from MedEnhanceLib.spg.prepare import held_out
 
@@ -196,11 +197,16 @@ def distill_config(
 
 
 def refuse_among_patients(out: Path, cohort: Path) -> None:
-    """Raise OutputError where the result would lie among what the next run reads."""
+    """Raise OutputError where the result would lie among what the next run reads, or is shared."""
     if cohort.is_dir() and out.resolve().is_relative_to(cohort.resolve()):
         raise OutputError(
             f"{out} lies in {cohort}, among the patients", "Name a folder outside of it."
         )
+    for parent in out.resolve().parents:
+        if is_distilled(parent):  # names of patients, which go beside the result, would get into it
+            raise OutputError(
+                f"{out} lies in {parent.name}, a distilled set", "Name a folder outside of it."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -169,7 +169,7 @@ class _Visit(socketserver.BaseRequestHandler):
             wire.send(job=job, event="error", **{**fields, "details": ""})
             is_fault = fields["code"] == "internal"
             self.server.say(
-                f"{self.client_address[0]}: {fields['details' if is_fault else 'code']}"
+                f"{self.client_address[0]}: {fields['details' if is_fault else 'message']}"
             )
 
     def _is_known(self, wire: Wire) -> bool:

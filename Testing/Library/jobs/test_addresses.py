@@ -114,6 +114,15 @@ def test_what_cannot_be_read_is_a_sentence_without_the_signature(
     assert [*temporary.iterdir()] == []
 
 
+def test_an_error_names_the_address_and_not_its_copy(
+    server: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", f"{server}/scans/a.nrrd?{_SECRET}"]) == 3
+    err = capsys.readouterr().err
+    assert f"{server}/scans/a.nrrd" in err
+    assert "source.nrrd" not in err
+
+
 @pytest.mark.parametrize(
     ("address", "status", "words"),
     [

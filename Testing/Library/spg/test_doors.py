@@ -190,6 +190,15 @@ def test_what_cannot_be_distilled_is_said(
     assert says.format(tmp=tmp_path.name) in reported["error"]["message"]
 
 
+def test_names_of_patients_do_not_get_into_a_set_that_is_shared(
+    run: Run, people: Path, distilled: Path
+) -> None:
+    ran, reported, _ = run("distill", str(people), str(distilled / "more"), "--preset", "smoke")
+    assert ran == 1
+    assert "a distilled set" in reported["error"]["message"]
+    assert not [*distilled.glob("more*")]
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning")  # MONAI misses readers that nobody asked for
 def test_the_pages_code_trains_on_a_result(
     distilled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
