@@ -82,6 +82,8 @@ def _distill(args: argparse.Namespace) -> int:
         return _room(args)
     if args.out is None or args.room:
         what = "OUT with --room" if args.room and args.out else "COHORT or OUT is missing"
+        if args.room and args.cohort is None:
+            what = "COHORT is missing"
         raise ConfigError(what, "See: medenhance distill --help")
     config = _config_of(args)
     if private := params_of(args, DPConfig):

@@ -209,11 +209,17 @@ def room_of(
         ConfigError: fewer than two patients, or `config.keeping` asks for no training.
     """
     raw, modality = prepared.training, prepared.modality
-    if len(raw) < 2 or not config.keeping.seeds:
+    if len(raw) < 2:
         raise ConfigError(
-            f"what can be gained cannot be measured: {len(raw)} patients, "
-            f"{config.keeping.seeds} seeds (keeping.seeds)",
-            "Give two patients or more and one seed or more, or name the method.",
+            "what can be gained is measured by learning from one half of the patients and trying "
+            f"it on the other; there are {len(raw)}",
+            "Give two patients or more to learn from (the held-out share does not count), or name the "
+            "method.",
+        )
+    if not config.keeping.seeds:
+        raise ConfigError(
+            "what can be gained is measured by trainings, and keeping.seeds asks for none",
+            "Set keeping.seeds to 1 or more.",
         )
     public, everybody = prepared.prior.images, list(raw.values())
     found = [measure(images, modality, config.images) for images in everybody]

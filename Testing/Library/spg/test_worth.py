@@ -142,9 +142,9 @@ def test_matching_is_advised_only_where_statistics_leave_something() -> None:
 
 
 def test_one_patient_has_nobody_to_be_measured_on(config: DistillConfig) -> None:
-    with pytest.raises(ConfigError, match="1 patients") as caught:
+    with pytest.raises(ConfigError, match="there are 1") as caught:
         room_of(prepared(rings(2, 0.5, 0), {"a": rings(3, 0.5, 1)}), config)
-    assert "name the method" in caught.value.hint
+    assert "two patients or more" in caught.value.hint
 
 
 def test_the_job_says_what_can_be_gained_and_writes_nothing(people: Path, tmp_path: Path) -> None:
