@@ -213,7 +213,7 @@ def room_of(
         raise ConfigError(
             "what can be gained is measured by learning from one half of the patients and trying "
             f"it on the other; there are {len(raw)}",
-            "Give two patients or more to learn from (the held-out share does not count), or name the "
+            "Give two patients or more to learn from, the held-out ones not counted, or name the "
             "method.",
         )
     if not config.keeping.seeds:
