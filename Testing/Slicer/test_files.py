@@ -228,12 +228,12 @@ class SavingTest(MedEnhanceTestCase):
         node, taken = self.smallVolume(), self.path("taken.nrrd")
         with open(taken, "w") as file:
             file.write("mine")
-        refused = ((self.path("q.xyz"), "ending"), (self.path("none/q.nrrd"), "not there"),
-                   (taken, "exists"))  # fmt: skip
-        for path, words in refused:
+        refused = ((self.path("q.xyz"), "ending", "ending"), (taken, "exists", "output"),
+                   (self.path("none/q.nrrd"), "not there", "output"))  # fmt: skip
+        for path, words, code in refused:
             with self.assertRaises(PanelError) as caught:
                 self.logic.save(node, path)
-            self.assertEqual(caught.exception.code, "output")
+            self.assertEqual(caught.exception.code, code)
             self.assertIn(words, caught.exception.message)
         self.assertEqual(os.listdir(self.folder), ["taken.nrrd"])
         self.logic.save(node, taken, overwrite=True)

@@ -444,6 +444,7 @@ def _small_demo() -> None:
         )
 
     load, demo.load_sample, figures.DPI = demo.load_sample, cut, 30
+    demo.RATIO = 32.0  # a block has no smaller files
 
 
 def main() -> None:
