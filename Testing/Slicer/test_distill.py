@@ -330,6 +330,7 @@ class TrainingTest(DistillTestCase):
 
     @slow
     def test_aRunIsPausedResumedInANewPageAndFinished(self):
+        self.context.runner.shutdown()  # the next worker knows this test's folder of models
         self.cohort()
         job = self.start(steps=60)
         self.assertTrue(self.ui.pauseButton.enabled)
