@@ -138,11 +138,10 @@ def run(args: argparse.Namespace) -> int:
             args.console.note(f"warning: {note}")
         if layout.modality:
             stated.setdefault("modality", layout.modality)
-    else:
-        out, items = _gathered(args)
-    if layout is not None:
         make_folder(out)
         layout.begin()
+    else:
+        out, items = _gathered(args)
 
     def ended(item: Item, fields: Mapping[str, Any], count: int, total: int) -> None:
         if layout is not None and fields["status"] == "done":

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError
+from MedEnhanceLib.jobs.files import CONTAINER
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from MedEnhanceLib.io.cohort import Patient
 
-CONTAINER = ".ucv"
 _TABLE = ".csv"
 _DICOM = ".dcm"
 #: Files of a folder that are opened to see whether they are DICOM.

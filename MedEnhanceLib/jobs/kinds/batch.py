@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.jobs.files import Result
+from MedEnhanceLib.jobs.files import CONTAINER, Result
 from MedEnhanceLib.runtime.progress import Event, Listener, Monitor
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
     A volume that fails has a row that says why, and the others go on.
     Raises Cancelled where the user asked to stop; what is done by then is left out the next time.
     """
-    from MedEnhanceLib.jobs.batch_items import CONTAINER, gather
+    from MedEnhanceLib.jobs.batch_items import gather
     from MedEnhanceLib.jobs.batch_runs import Plan
 
     compresses = params.task == "compress"
