@@ -7,6 +7,7 @@ import platform
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,9 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+@cache
 def _package_versions() -> dict[str, str]:
+    """Of this process, as it began: reading them takes as long as compressing a small volume."""
     from importlib import metadata  # takes longer to import than the rest of this module
 
     versions = {}

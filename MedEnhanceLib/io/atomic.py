@@ -21,6 +21,7 @@ import os
 import re
 import secrets
 import stat
+import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -196,6 +197,10 @@ def _first_cause(error: OSError) -> OSError:
 PREFIX = ".medenhance-"
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _PROCESSES = Path("/proc/self/ns/pid")
+#: A folder whose names took this long to read is left alone for so many times as long; when each
+#: of them is read again, by this process's clock.
+_NOTICED_SECONDS, _REST = 0.005, 20
+_read_again: dict[Path, float] = {}
 
 
 def temporary_name(target: Path, ending: str) -> str:
@@ -210,9 +215,11 @@ def remove_leftovers(target: Path) -> None:
     """Remove what writers of `target` left behind that were killed since this machine started.
 
     Only regular files of this user, under names of `temporary_name`, whose process is gone.
+    A folder whose names take long to read is not read again at once: a hundred thousand results
+    in it would else take time that grows as their square.
     """
-    owner = _owner()
-    if not owner:
+    owner, began = _owner(), time.monotonic()
+    if not owner or began < _read_again.get(target.parent, began):
         return
     ours = re.compile(
         rf"{re.escape(PREFIX)}{owner}-(\d+)-{_hash(target.name)}-[0-9a-f]{{8}}(\..*)?"
@@ -224,6 +231,11 @@ def remove_leftovers(target: Path) -> None:
             if named and _is_gone(int(named[1])) and _is_own_file(entry):
                 with contextlib.suppress(OSError):
                     Path(entry.path).unlink()
+    ended = time.monotonic()
+    if ended - began > _NOTICED_SECONDS:
+        _read_again[target.parent] = ended + _REST * (ended - began)
+    else:
+        _read_again.pop(target.parent, None)
 
 
 def _is_own_file(entry: os.DirEntry[str]) -> bool:

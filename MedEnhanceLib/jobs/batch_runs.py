@@ -13,7 +13,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,21 +67,26 @@ class Ledger:
         row = self.row_of(item)
         return row is not None and row.get("output") == str(item.output)
 
-    def add(self, item: Item, options: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
-        """Append a row; it is on the disk when this returns."""
-        row = as_json(
-            {
-                "source": item.name,
-                "output": item.output,
-                **({_PATIENT: item.patient} if item.patient else {}),
-                "key": key_of(item, options),
-                **fields,
-            }
-        )
-        self._rows[item.name, item.output.name] = row
+    def add(
+        self, rows: Iterable[tuple[Item, Mapping[str, Any]]], options: Mapping[str, Any]
+    ) -> None:
+        """Append a row for each item and its fields; all are on the disk when this returns."""
+        lines = []
+        for item, fields in rows:
+            row = as_json(
+                {
+                    "source": item.name,
+                    "output": item.output,
+                    **({_PATIENT: item.patient} if item.patient else {}),
+                    "key": key_of(item, options),
+                    **fields,
+                }
+            )
+            self._rows[item.name, item.output.name] = row
+            lines.append(json.dumps(row).encode("ascii") + b"\n")
         try:
             with self.path.open("a+b") as stream:
-                stream.write(_line_start(stream) + json.dumps(row).encode("ascii") + b"\n")
+                stream.write(_line_start(stream) + b"".join(lines))
                 stream.flush()
                 os.fsync(stream.fileno())
         except OSError as cause:
@@ -150,13 +155,14 @@ def _line_start(stream: io.BufferedRandom) -> bytes:
 
 #: A job: its kind and its parameters.
 Work = tuple[str, Mapping[str, Any]]
-#: Is called at the end of each: its index, and the fields of its row.
-Finished = Callable[[int, Mapping[str, Any]], None]
-Starting = Callable[[int], None]
+#: Called with the indices of some that begin, and of some that ended, with the fields of their
+#: rows: rows of several reach the disk in the time of one.
+Starting = Callable[[Sequence[int]], None]
+Finished = Callable[[Mapping[int, Mapping[str, Any]]], None]
 #: Runs the work, and stops at a request to cancel.
 Runner = Callable[[Sequence[Work], Starting, Finished], None]
 _POLL_SECONDS = 0.2
-_DASK_POLL_SECONDS = 0.02
+_DASK_POLL_SECONDS = 0.05
 #: Jobs that are sent ahead for each thread of a Dask cluster, the least of them in all, and how
 #: often the threads are counted.
 _AHEAD, _FEWEST_AHEAD, _COUNT_SECONDS = 4, 16, 10.0
@@ -192,15 +198,21 @@ class Plan:
         work = [(self.task, self._params(one, ledger)) for one in todo]
         count = 0
 
-        def starting(index: int) -> None:
-            ledger.add(todo[index], options, {"status": "started"})
+        def starting(indices: Sequence[int]) -> None:
+            ledger.add(((todo[index], {"status": "started"}) for index in indices), options)
 
-        def finished(index: int, fields: Mapping[str, Any]) -> None:
+        def finished(rows: Mapping[int, Mapping[str, Any]]) -> None:
             nonlocal count
-            count += fields["status"] in ("done", "failed")
-            volumes = _label_volumes(fields)
-            ended(todo[index], fields, count, len(todo))
-            ledger.add(todo[index], options, {**fields, **volumes})
+            for index, fields in rows.items():
+                count += fields["status"] in ("done", "failed")
+                ended(todo[index], fields, count, len(todo))
+            ledger.add(
+                (
+                    (todo[index], {**fields, **_label_volumes(fields)})
+                    for index, fields in rows.items()
+                ),
+                options,
+            )
 
         run(work, starting, finished)
         table = ledger.write_table(self.items)
@@ -237,8 +249,8 @@ def run_here(
     for index, (kind, params) in enumerate(work):
         if cancel.is_set():
             return
-        starting(index)
-        finished(index, outcome(kind, params, cancel))
+        starting([index])
+        finished({index: outcome(kind, params, cancel)})
 
 
 def run_in_processes(
@@ -263,7 +275,7 @@ def run_in_processes(
             clients.append(here.client)
         kind, params = work[index]
         with lock:
-            starting(index)
+            starting([index])
         spec = JobSpec(kind, params)
         return timed(
             lambda listener: here.client.run(spec, progress=listener, cancel=cancel).fields
@@ -274,7 +286,7 @@ def run_in_processes(
         try:
             for future in _as_completed(futures):
                 with lock:
-                    finished(futures[future], future.result())
+                    finished({futures[future]: future.result()})
         finally:
             for future in futures:
                 future.cancel()
@@ -298,26 +310,26 @@ def run_on_dask(
     from MedEnhanceLib.jobs.cluster import connect
 
     with connect(address, "batch --scheduler") as client, _while_it_answers(address):
-        left, running = iter(range(len(work))), dict[Any, int]()
+        left, running = iter(range(len(work))), dict[int, Any]()
         count, since = _ahead(client), time.monotonic()
         while not cancel.is_set():
             if time.monotonic() - since > _COUNT_SECONDS:  # workers come and go
                 count, since = _ahead(client), time.monotonic()
-            for index in itertools.islice(left, count - len(running)):
-                kind, params = work[index]
-                starting(index)
-                sent = dict(params) | _replacing_own(params)
-                running[client.submit(outcome, kind, sent, pure=False, retries=0)] = index
-            ended = [future for future in running if future.done()]
+            if indices := [*itertools.islice(left, count - len(running))]:
+                starting(indices)
+                kinds, given = zip(*(_sent(*work[index]) for index in indices), strict=True)
+                sent = client.map(outcome, kinds, given, pure=False, retries=0)
+                running.update(zip(indices, sent, strict=True))
             if client.status != "running":
                 raise ConnectionError(client.status)
-            for future in ended:
-                finished(running.pop(future), _dask_row(future))
+            if ended := {index: future for index, future in running.items() if future.done()}:
+                finished(_dask_rows(client, ended))
+                for index in ended:
+                    del running[index]
             if not running:
                 return
-            if not ended:
-                time.sleep(_DASK_POLL_SECONDS)
-        client.cancel(list(running), force=True)
+            time.sleep(_DASK_POLL_SECONDS)  # meanwhile more of them end, and share a flush
+        client.cancel([*running.values()], force=True)
 
 
 @contextmanager
@@ -337,9 +349,9 @@ def _ahead(client: Any) -> int:
     return max(_FEWEST_AHEAD, _AHEAD * threads)
 
 
-def _replacing_own(params: Mapping[str, Any]) -> dict[str, bool]:
+def _sent(kind: str, params: Mapping[str, Any]) -> Work:
     """Where nothing lies at the output now, what lies there later is of a worker that was lost."""
-    return {} if Path(params["output"]).exists() else {"overwrite": True}
+    return kind, params if Path(params["output"]).exists() else {**params, "overwrite": True}
 
 
 def outcome(
@@ -388,11 +400,14 @@ def _as_completed(futures: Mapping[Future[Any], int]) -> Iterator[Future[Any]]:
         yield from done
 
 
-def _dask_row(future: Any) -> dict[str, Any]:
+def _dask_rows(client: Any, ended: Mapping[int, Any]) -> dict[int, dict[str, Any]]:
+    """The rows of jobs that ended, asked for together; of one that was lost, why."""
+    found: dict[int, dict[str, Any] | None] = client.gather(dict(ended), errors="skip")
+    return {index: row or _lost_row(ended[index]) for index, row in found.items()}
+
+
+def _lost_row(future: Any) -> dict[str, Any]:
     error = future.exception()
-    if error is None:
-        row: dict[str, Any] = future.result()
-        return row
     lost = MedEnhanceError(
         f"the Dask worker lost the job: {type(error).__name__}: {error}",
         "See the worker's log; it may have run out of memory.",

@@ -79,8 +79,8 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
         for index, (kind, job) in enumerate(work):
             if monitor.cancelled:
                 return
-            starting(index)
-            finished(index, _outcome(kind, job, monitor, index, len(work)))
+            starting([index])
+            finished({index: _outcome(kind, job, monitor, index, len(work))})
 
     found = plan.work_through(run, lambda *_item: None)
     monitor.check()

@@ -120,3 +120,24 @@ def test_targets_without_an_ending_are_tidied_too(tmp_path: Path) -> None:
     (tmp_path / name.replace(f"-{os.getpid()}-", f"-{dead.pid}-")).touch()
     write(tmp_path / "plain")
     assert hidden(tmp_path) == set()
+
+
+def test_a_folder_of_many_names_is_not_read_for_each_result(
+    left: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, read, scandir = [0.0], list[float](), os.scandir
+
+    def slow(folder: Path) -> object:
+        read.append(clock[0])
+        clock[0] += 0.2
+        return scandir(folder)
+
+    monkeypatch.setattr(atomic.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(atomic.os, "scandir", slow)
+    for _result in range(100):
+        clock[0] += 0.1
+        write(tmp_path / "b.ucv")
+    assert len(read) == 3  # in ten seconds
+    clock[0] += 5
+    write(tmp_path / "a.ucv")
+    assert not left.exists()
