@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-import shutil
-import sys
 from collections.abc import Mapping
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.cli.parser import Command, Parser, declaration_of, params_of
@@ -16,16 +12,12 @@ from MedEnhanceLib.cli.series import run_on_series
 from MedEnhanceLib.cli.text import job_lines, size, slices_of, wrote
 from MedEnhanceLib.errors import ConfigError, MedEnhanceError
 
-#: The name that stands for standard input or output.
-_STREAM = "-"
-_CONTAINER = ".ucv"
-
 
 def _add_estimate(parser: Parser) -> None:
     output = parser.add_argument(
         "output",
         metavar="OUTPUT",
-        help="a name that ends in .ucv, or - for standard output; not needed with --estimate",
+        help="a name that ends in .ucv; not needed with --estimate",
     )
     parser.add_argument(
         "--estimate",
@@ -58,48 +50,8 @@ def _compress(args: argparse.Namespace) -> int:
         text = "\n".join(_estimate_lines(fields, params["config"]))
         return int(args.console.done({"estimated": True, **fields}, text))
     params = params_of(args, declaration_of("compress"))
-    if args.output == _STREAM:
-        return _compress_to_stdout(args, params)
     fields = run_on_series(args, "compress", params)
     return int(args.console.done(fields, "\n".join([*wrote(fields), *_guarantee_lines(fields)])))
-
-
-def _compress_to_stdout(args: argparse.Namespace, params: dict[str, Any]) -> int:
-    """Write the container, once it is complete and verified; what people read goes to stderr."""
-    from MedEnhanceLib.cli.console import stdout_kept
-    from MedEnhanceLib.jobs.worker.workspace import Workspace
-
-    if args.console.as_json:
-        raise ConfigError(
-            "--json with OUTPUT -: standard output cannot have both", "Leave out one of them."
-        )
-    with stdout_kept() as stream, Workspace() as workspace:
-        path = workspace.folder / f"output{_CONTAINER}"
-        fields = run_on_series(args, "compress", params | {"output": str(path)})
-        with path.open("rb") as file:
-            shutil.copyfileobj(file, stream)
-    args.console.note("\n".join(_guarantee_lines(fields)))
-    return 0
-
-
-def _decompress(args: argparse.Namespace) -> int:
-    """Run the job, on a copy of standard input where FILE is -."""
-    from MedEnhanceLib.jobs.addresses import fill
-    from MedEnhanceLib.jobs.worker.workspace import Workspace
-    from MedEnhanceLib.runtime.progress import Monitor
-
-    with ExitStack() as stack:
-        if args.input == _STREAM:
-            if sys.stdin.isatty():
-                raise ConfigError(
-                    "FILE is -, and standard input is a terminal",
-                    "Lead a .ucv there (< scan.ucv, or another command |), or name a file.",
-                )
-            folder = stack.enter_context(Workspace()).folder
-            args.input = str(folder / f"input{_CONTAINER}")
-            fill(Path(args.input), sys.stdin.buffer, "standard input", Monitor())
-        fields = run_on_series(args, "decompress", _decompress_params(args))
-        return int(args.console.done(fields, "\n".join(job_lines(fields))))
 
 
 def _guarantee_lines(fields: dict[str, Any]) -> list[str]:
@@ -226,8 +178,7 @@ COMPRESS = Command(
     name="compress",
     summary="write a volume as a small .ucv within a guaranteed error bound",
     description="Compress a volume. The file is read back and verified before it takes its\n"
-    "place; the source is never touched. With --estimate nothing is written. OUTPUT may\n"
-    "be -: standard output, without a manifest.",
+    "place; the source is never touched. With --estimate nothing is written.",
     example="medenhance compress scan.nii.gz scan.ucv --max-error 2",
     without=("output",),
     extra=_add_estimate,
@@ -238,10 +189,11 @@ DECOMPRESS = Command(
     name="decompress",
     summary="read a .ucv, whole or a region",
     description="Decode a .ucv into a volume. A region reads only the chunks it needs,\n"
-    "and its geometry follows the crop. FILE may be -: standard input.",
+    "and its geometry follows the crop.",
     example="medenhance decompress scan.ucv part.nii.gz --region 40:60,:,100:228",
     extra=_add_region,
-    run=_decompress,
+    params=_decompress_params,
+    lines=job_lines,
 )
 
 RECOVER = Command(

@@ -54,6 +54,8 @@ class Console:
         self.show_progress: bool | None = None
         self.command = ""
         self.warnings: list[str] = []
+        #: Paths of temporary files → what people call them.
+        self.renamed: dict[str, str] = {}
         self._stdout: TextIO = sys.stdout
         self._bar: Listener | None = None
         self._is_silent = False
@@ -139,7 +141,7 @@ class Console:
             warnings = {"warnings": self.warnings} if self.warnings else {}
             self._print_json({"ok": True, "command": self.command, **fields, **warnings})
         else:
-            print(printable(text), file=self._stdout, flush=True)
+            print(printable(self._with_names(text)), file=self._stdout, flush=True)
         return 0
 
     def fail(
@@ -166,7 +168,13 @@ class Console:
         return error.exit_status
 
     def _print_json(self, fields: Mapping[str, Any]) -> None:
-        print(json.dumps(plain(fields), allow_nan=False), file=self._stdout, flush=True)
+        text = self._with_names(json.dumps(plain(fields), allow_nan=False))
+        print(text, file=self._stdout, flush=True)
+
+    def _with_names(self, text: str) -> str:
+        for path, name in self.renamed.items():
+            text = text.replace(path, name)
+        return text
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:

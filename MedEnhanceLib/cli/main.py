@@ -5,11 +5,12 @@ Nothing heavy is imported here or at the top of a command's file: help must be i
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import errno
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.cli import (
@@ -26,6 +27,7 @@ from MedEnhanceLib.cli import (
 )
 from MedEnhanceLib.cli.console import Console, UnexpectedError
 from MedEnhanceLib.cli.parser import Parser, add_common
+from MedEnhanceLib.cli.streams import is_streaming, run_with_streams
 from MedEnhanceLib.errors import (
     Cancelled,
     ConfigError,
@@ -141,8 +143,8 @@ def _dispatch(arguments: Sequence[str], console: Console) -> int:
     console.as_json, console.debug = options.json, options.debug
     console.show_progress = getattr(options, "progress", None)
     options.console = console
-    status: int = options.run(options)
-    return status
+    run: Callable[[argparse.Namespace], int] = options.run
+    return run_with_streams(options, run) if is_streaming(options) else run(options)
 
 
 def _missing_package(cause: ModuleNotFoundError) -> MedEnhanceError:

@@ -131,10 +131,12 @@ class Command:
 
     def add_to(self, subparsers: Subparsers) -> None:
         """Make its parser."""
+        from MedEnhanceLib.cli.streams import about_streams
+
         parser = subparsers.add_parser(
             self.name,
             help=self.summary,
-            description=self.description,
+            description=self.description + about_streams(self.name),
             epilog=f"example:\n  {self.example}",
         )
         parser.declare = self.declare or self._declare_job

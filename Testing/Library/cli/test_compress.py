@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,35 +32,10 @@ def test_lossless_comes_back_bit_for_bit(
     assert io.load(tmp_path / "back.nii.gz").is_equal(io.load(scan))
 
 
-def test_a_container_goes_through_a_pipe_and_nothing_else_is_on_stdout(
-    scan: Path, packed: Path, tmp_path: Path
-) -> None:
-    medenhance = [sys.executable, "-m", "MedEnhanceLib"]
-    ran = subprocess.run([*medenhance, "compress", scan, "-", "--lossless"], capture_output=True)
-    assert ran.returncode == 0
-    assert len(ran.stdout) == packed.stat().st_size
-    assert b"every voxel is equal" in ran.stderr
-    back = [*medenhance, "decompress", "-", tmp_path / "back.nii.gz", "--json"]
-    assert subprocess.run(back, input=ran.stdout, capture_output=True).returncode == 0
-    assert io.load(tmp_path / "back.nii.gz").is_equal(io.load(scan))
-
-
 def test_a_name_that_ends_wrongly_is_a_wrong_command_line(
     run: Callable, scan: Path, tmp_path: Path
 ) -> None:
     assert run("convert", scan, tmp_path / "a.ucv", "--json").json["error"]["code"] == "ending"
-
-
-@pytest.mark.parametrize("name", ["stdin", "stdout"])
-def test_a_terminal_is_no_place_for_a_container(
-    run: Callable, scan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    monkeypatch.setattr(f"sys.{name}.isatty", lambda: True)
-    written = ("compress", scan, "-", "--lossless")
-    ran = run(*(written if name == "stdout" else ("decompress", "-", tmp_path / "a.nii")))
-    assert ran.status == 2
-    assert "is a terminal" in ran.err
-    assert "--json" in run(*written, "--json").out  # one object on stdout, or the file
 
 
 def test_lossless_is_stated_in_words(run: Callable, scan: Path, tmp_path: Path) -> None:
