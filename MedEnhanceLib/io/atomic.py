@@ -197,8 +197,8 @@ def _first_cause(error: OSError) -> OSError:
 PREFIX = ".medenhance-"
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _PROCESSES = Path("/proc/self/ns/pid")
-#: A folder whose names took this long to read is left alone for so many times as long; when each
-#: of them is read again, by this process's clock.
+#: A folder whose names took as long as this to read is left alone for 20 times as long; when each
+#: of these folders is read again, by this process's clock.
 _NOTICED_SECONDS, _REST = 0.005, 20
 _read_again: dict[Path, float] = {}
 
