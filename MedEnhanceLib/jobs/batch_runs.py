@@ -207,10 +207,7 @@ class Plan:
                 count += fields["status"] in ("done", "failed")
                 ended(todo[index], fields, count, len(todo))
             ledger.add(
-                (
-                    (todo[index], {**fields, **_label_volumes(fields)})
-                    for index, fields in rows.items()
-                ),
+                ((todo[index], {**fields, **_columns(fields)}) for index, fields in rows.items()),
                 options,
             )
 
@@ -237,9 +234,12 @@ class Plan:
         return params | ({"series": item.series} if item.series else {}) | dict(self.stated)
 
 
-def _label_volumes(fields: Mapping[str, Any]) -> dict[str, float]:
-    """A column for each label of a segmentation: lists of the row have none."""
-    return {f"{row['label']} ml": row["volume_ml"] for row in fields.get("table") or ()}
+def _columns(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What lists and objects of a row have for the table: each label's ml, the measured noise."""
+    columns = {f"{row['label']} ml": row["volume_ml"] for row in fields.get("table") or ()}
+    noise = (fields.get("measured") or {}).get("noise") or {}
+    named = {"noise σ": "sigma", "correction": "share_removed"}
+    return columns | {name: noise[key] for name, key in named.items() if key in noise}
 
 
 def run_here(

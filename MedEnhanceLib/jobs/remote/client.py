@@ -158,7 +158,10 @@ def _connected(name: str, place: Place) -> Iterator[Wire]:
 
 def _greeted(wire: Wire, name: str, place: Place) -> dict[str, Any]:
     wire.send(token=place.token)
-    hello = wire.read()
+    end = time.monotonic() + _CONNECT_SECONDS
+    while (hello := wire.poll(_LOOK_SECONDS)) is None:
+        if time.monotonic() > end:  # the port is open, and nobody is behind it
+            raise TimeoutError("no greeting")
     if hello.get("event") != "hello":
         raise WorkerError(
             f"{name} refused the token",

@@ -57,6 +57,17 @@ def test_a_row_has_the_warnings_of_its_volume(run: Callable, tmp_path: Path) -> 
         assert "no modality stated" in next(csv.DictReader(stream))["warnings"]
 
 
+@pytest.mark.slow
+def test_a_row_says_how_much_noise_there_was_and_was_corrected(
+    run: Callable, scan: Path, tmp_path: Path
+) -> None:
+    assert run(*enhance(tmp_path / "out", scan)).status == 0
+    with (tmp_path / "out" / "batch.csv").open(newline="", encoding="utf-8") as stream:
+        row = next(csv.DictReader(stream))
+    assert float(row["noise σ"]) > 0
+    assert 0 <= float(row["correction"]) <= 1
+
+
 @pytest.mark.usefixtures("networks")
 class TestEnhance:
     def test_every_volume_gets_a_result_and_a_row(

@@ -28,7 +28,7 @@ from MedEnhanceLib.jobs import JobSpec, Result, run_job
 from MedEnhanceLib.jobs.failures import WorkerError
 from MedEnhanceLib.jobs.job import JOBS, JobKind
 from MedEnhanceLib.jobs.kinds.enhance import EnhanceParams
-from MedEnhanceLib.jobs.remote import places, server, wire
+from MedEnhanceLib.jobs.remote import client, places, server, wire
 from MedEnhanceLib.jobs.remote.places import Place, add_place, fingerprint, hash_of, own_certificate
 from MedEnhanceLib.jobs.remote.server import Server, Turns, server_context
 from MedEnhanceLib.runtime.device import choose_device
@@ -68,9 +68,9 @@ class _Elsewhere:
     def connected(self, token: str = _TOKEN) -> Iterator[wire.Wire]:
         """A client that has greeted."""
         with socket.create_connection(("127.0.0.1", self.port), 5) as stream:
-            client = wire.Wire(stream)
-            client.send(token=token)
-            yield client
+            greeted = wire.Wire(stream)
+            greeted.send(token=token)
+            yield greeted
 
     def leftovers(self) -> list[Path]:
         """What jobs left in the server's folder, once it had time to clean up."""
@@ -258,7 +258,7 @@ def test_a_worker_that_ends_is_a_sentence(
     there = start()
     silent = socket.create_server(("127.0.0.1", 0))
     add_place("lab", Place("127.0.0.1", silent.getsockname()[1], _TOKEN))
-    monkeypatch.setattr(wire, "SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr(client, "_CONNECT_SECONDS", 0.2)
     with pytest.raises(WorkerError, match="lab does not answer"):
         enhance(head, device="remote:lab")
     silent.close()
