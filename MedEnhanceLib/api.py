@@ -23,9 +23,9 @@ from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.jobs.addresses import kept_copy, local
 from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.jobs.dicom import DicomParams, check_folder
+from MedEnhanceLib.jobs.enhancing import Enhanced, enhance_volume, objects_of
 from MedEnhanceLib.jobs.files import check_ending, load_volume
 from MedEnhanceLib.jobs.kinds.compress import estimate_volume
-from MedEnhanceLib.jobs.kinds.enhance import Enhanced, enhance_volume, objects_of
 from MedEnhanceLib.jobs.kinds.segment import head_config, segment_volume
 from MedEnhanceLib.jobs.kinds.volumes import InspectParams, described, inspect_volume
 from MedEnhanceLib.jobs.objects import place_all, write

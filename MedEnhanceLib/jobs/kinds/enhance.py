@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from MedEnhanceLib.bundles.store import is_restorer
-from MedEnhanceLib.core.manifest import make_manifest, manifest_at_strength
 from MedEnhanceLib.core.options import option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.gradprom.segmenter_spec import is_foreign_bundle
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.jobs.dicom import DicomParams, check_output, placed
+from MedEnhanceLib.jobs.enhancing import Enhanced, enhance_volume, enhanced_objects
 from MedEnhanceLib.jobs.files import (
     CONTAINER,
     KeptVolumes,
@@ -26,21 +24,13 @@ from MedEnhanceLib.jobs.files import (
     finish,
     known_as,
 )
-from MedEnhanceLib.jobs.kinds.segment import check_head, found_of, head_config, segmentation_figures
-from MedEnhanceLib.jobs.objects import Found, Objects, anonymous_history, write
-from MedEnhanceLib.runtime.dependencies import has, require
-from MedEnhanceLib.runtime.device import remote_of
-from MedEnhanceLib.runtime.progress import Monitor, attend
+from MedEnhanceLib.jobs.kinds.segment import check_head, head_config
+from MedEnhanceLib.jobs.objects import anonymous_history, write
+from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.gradprom import Segmentation, SegmentConfig
-    from MedEnhanceLib.gradprom.config import Label
-    from MedEnhanceLib.hqg import VolumeCache
-    from MedEnhanceLib.hqg.strength import Enhancement
-    from MedEnhanceLib.report.notebook import Picture
-
-#: Passes of the enhancer that take as long as the head does.
-_HEAD_PASSES = 0.4
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,261 +113,6 @@ class EnhanceParams(DicomParams, VolumeParams):
     def chosen(self) -> tuple[int, int] | None:
         """The slices as `hqg.enhance` takes them."""
         return None if self.slices is None else (self.slices[0], self.slices[1])
-
-
-@dataclass(frozen=True, eq=False)
-class Enhanced:
-    """An enhancement with all that was asked for besides.
-
-    volume: on the grid and in the type of what came in. uncertainty: standard deviation per
-    voxel, same units, or None. segmentation: labels found in `volume`, or None.
-    report: its manifest, a JSON object. enhancement: what `at_strength` blends.
-    """
-
-    volume: Volume
-    uncertainty: Volume | None
-    segmentation: Segmentation | None
-    report: dict[str, Any]
-    enhancement: Enhancement
-
-    @property
-    def noise(self) -> Volume | None:
-        """The measured σ at each voxel, in the units of `volume`; None for models without it."""
-        return self.enhancement.noise_map()
-
-    def compare(
-        self,
-        *,
-        point: tuple[int, int, int] | None = None,
-        window: tuple[float, float] | None = None,
-    ) -> Picture:
-        """Input, result, difference, and what there is besides, side by side in three planes.
-
-        Args:
-            point: (slice, row, column) that the planes go through; None: where much is to be seen.
-            window: lowest and highest gray level; None: chosen by the input.
-        """
-        from MedEnhanceLib.report.figures import Pane
-        from MedEnhanceLib.report.notebook import planes_of
-
-        before = self.enhancement.original
-        panes = [
-            Pane("Input", before),
-            Pane("Enhanced", self.volume),
-            Pane("Enhanced − input", self.volume, minus=before),
-        ]
-        labels: tuple[Label, ...] = ()
-        if self.uncertainty is not None:
-            panes.append(Pane("Uncertainty", self.uncertainty, heat=True))
-        if self.segmentation is not None:
-            labels = self.segmentation.labels
-            panes.append(Pane("Segmentation", self.volume, labels=self.segmentation.volume))
-        return planes_of(panes, legend=labels, point=point, window=window)
-
-    def __repr__(self) -> str:
-        besides = {"uncertainty": self.uncertainty, "segmentation": self.segmentation}
-        there = "".join(f", {name}" for name, one in besides.items() if one is not None)
-        model, seconds = self.enhancement.model.get("name", "no model"), self.report["seconds"]
-        return f"<Enhanced by {model} in {seconds:.1f} s: {self.volume!r}{there}>"
-
-    def _repr_html_(self) -> str:
-        from MedEnhanceLib.report.notebook import page_of
-
-        measured = self.report["results"].get("measured", {})
-        facts = {
-            "Model": self.enhancement.model.get("name", ""),
-            "Result": repr(self.volume)[1:-1],
-            **{
-                name.capitalize(): str(one["reason"])
-                for name, one in measured.items()
-                if isinstance(one, dict) and one.get("reason")
-            },
-            "Warnings": "; ".join(one.text for one in self.enhancement.warnings),
-        }
-        return page_of("Enhanced", facts, [self.compare()] if has("matplotlib") else [])
-
-    def at_strength(self, strength: float) -> Enhanced:
-        """The same result at another strength (0 to 1.5), without running the model again.
-
-        Without segmentation: that was found at full strength. Raises ConfigError for another
-        strength, or for a result that is not at full strength itself.
-        """
-        done = self.enhancement.at_strength(strength)
-        report = manifest_at_strength(self.report, strength)
-        return Enhanced(done.volume, done.uncertainty, None, report, done)
-
-
-def enhance_volume(
-    volume: Volume,
-    config: EnhanceConfig,
-    *,
-    guide: Volume | Iterable[Volume] | None = None,
-    head: SegmentConfig | None = None,
-    slices: tuple[int, int] | None = None,
-    cache: VolumeCache | None = None,
-    guide_cache: VolumeCache | None = None,
-    noise: bool = False,
-    monitor: Monitor,
-) -> Enhanced:
-    """Enhance, then segment the enhanced volume if a `head` is given; in memory.
-
-    cache, guide_cache: as for `hqg.enhance`. noise: whether the map of the noise will be asked
-    for, which another machine sends only then.
-    """
-    if remote_of(config.device) is not None:
-        from MedEnhanceLib.jobs.remote.volumes import enhance_elsewhere
-
-        return enhance_elsewhere(
-            volume,
-            config,
-            guide=guide,
-            head=head,
-            slices=slices,
-            noise=noise,
-            inputs=_names(volume, guide),
-            monitor=monitor,
-        )
-    from MedEnhanceLib.gradprom import open_head_for, segment
-    from MedEnhanceLib.hqg import enhance
-
-    began = time.monotonic()
-    if head is not None:  # better missed now than after the long work
-        open_head_for(volume, head)
-    passes = 1 + config.samples
-    share = passes / (passes + _HEAD_PASSES) if head else 1.0
-    part = monitor.part(0.0, share)
-    if config.task == "slices":
-        done = _with_thin_slices(volume, config, guide=guide, slices=slices, monitor=part)
-    elif is_foreign_bundle(config.model):
-        done = _restored_elsewhere(volume, config, guide=guide, slices=slices, monitor=part)
-    elif is_restorer(config.model):
-        done = _restored(volume, config, guide=guide, slices=slices, monitor=part)
-    else:
-        done = enhance(
-            volume,
-            config,
-            guide=guide,
-            slices=slices,
-            cache=cache,
-            guide_cache=guide_cache,
-            monitor=part,
-        )
-    found = segment(done.volume, head, monitor=monitor.part(share, 1.0)) if head else None
-    manifest = make_manifest(
-        "enhanced",
-        config=config.to_json() | ({"head": head.to_json()} if head else {}),
-        inputs=_names(volume, guide),
-        device=done.device,
-        seconds=time.monotonic() - began,
-        model=done.model,
-        results=segmentation_figures(found) | _recorded_warnings(done) | _measured_facts(done),
-        dicom=volume.origin.facts() if volume.origin else None,
-    )
-    return Enhanced(done.volume, done.uncertainty, found, manifest, done)
-
-
-def _with_thin_slices(
-    volume: Volume,
-    config: EnhanceConfig,
-    *,
-    guide: Volume | Iterable[Volume] | None,
-    slices: tuple[int, int] | None,
-    monitor: Monitor,
-) -> Enhancement:
-    """As `hqg.enhance`, for the task slices: the result has another grid."""
-    requested = {
-        "guide": guide is not None,
-        "slices": slices is not None,
-        "uncertainty": config.uncertainty > 0,
-        "deblur": config.deblur,
-        "bias_correction n4": config.bias_correction == "n4",
-        "orientations": config.orientations > 1,
-    }
-    if asked := [name for name, is_requested in requested.items() if is_requested]:
-        raise ConfigError(
-            f"the task slices has no {' and no '.join(asked)}", f"Leave out {', '.join(asked)}."
-        )
-    attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
-    from MedEnhanceLib.hqg.slices.enhance import enhance_slices
-
-    return enhance_slices(volume, config, monitor)
-
-
-def _restored(
-    volume: Volume,
-    config: EnhanceConfig,
-    *,
-    guide: Volume | Iterable[Volume] | None,
-    slices: tuple[int, int] | None,
-    monitor: Monitor,
-) -> Enhancement:
-    """As `hqg.enhance`, with a small restorer."""
-    began = time.monotonic()
-    attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
-    from MedEnhanceLib.hqg.strength import Enhancement, lowest_value
-    from MedEnhanceLib.spg.restore import restore
-
-    done = restore(volume, config.to_json(), guide=guide, slices=slices, monitor=monitor)
-    full = Enhancement(
-        volume=done.volume,
-        uncertainty=None,
-        model=done.bundle.identity(),
-        device=done.device,
-        seconds=time.monotonic() - began,
-        original=done.original,
-        floors=tuple(lowest_value(frame) for frame in volume.frames()),
-        warnings=done.warnings,
-    )
-    return replace(full.at_strength(config.share), seconds=time.monotonic() - began)
-
-
-def _restored_elsewhere(
-    volume: Volume,
-    config: EnhanceConfig,
-    *,
-    guide: Volume | Iterable[Volume] | None,
-    slices: tuple[int, int] | None,
-    monitor: Monitor,
-) -> Enhancement:
-    """As `hqg.enhance`, with a MONAI bundle that gives an image."""
-    began = time.monotonic()
-    fixed = EnhanceConfig(
-        model=config.model,
-        device=config.device,
-        strength=config.strength,
-        task="noise" if config.task == "noise" else "auto",
-    )
-    if config != fixed or guide is not None or slices is not None:
-        raise ConfigError(
-            f"{Path(config.model).name} is a MONAI bundle, which takes model, device and strength "
-            "alone",
-            "Leave out the other options, or choose an enhancer.",
-        )
-    attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
-    from MedEnhanceLib.core.manifest import derived_note
-    from MedEnhanceLib.gradprom.segmenters import open_restoration
-    from MedEnhanceLib.hqg.strength import Enhancement, lowest_value
-    from MedEnhanceLib.runtime.device import choose_device
-
-    model, choice = open_restoration(config.model), choose_device(config.device)
-    monitor.log(f"running {model.name} on {choice.name}: {choice.reason}")
-    monitor.warn(f"{model.name} is not ours: nothing is known here of how well it does")
-    for note in model.notes:
-        monitor.warn(f"{model.name}: {note}")
-    model.network.to(choice.name)
-    if volume.modality_is_guess:
-        volume = replace(volume, modality=model.spec.modality, units=volume.units)
-    note = derived_note(f"enhanced with {model.name} {model.sha256[:12]}")
-    full = Enhancement(
-        volume=volume.with_voxels(model.restored(volume, monitor), did=note),
-        uncertainty=None,
-        model=model.identity(),
-        device=choice.name,
-        seconds=time.monotonic() - began,
-        original=volume,
-        floors=(lowest_value(volume),),
-    )
-    return replace(full.at_strength(config.share), seconds=time.monotonic() - began)
 
 
 def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> Result:
@@ -516,44 +251,6 @@ def _save_enhanced(
             save(noise, outputs["noise"], overwrite=overwrite, monitor=monitor)
 
 
-def enhanced_objects(volume: Volume, done: Enhanced) -> Objects:
-    """What becomes DICOM of an enhancement of `volume`."""
-    return Objects(
-        volume,
-        "enhanced",
-        options=_options_in_words(done.report),
-        volume=done.volume,
-        found=found_of(done.segmentation) if done.segmentation else None,
-        uncertainty=done.uncertainty,
-        model=done.report["model"],
-    )
-
-
-def objects_of(result: Volume | Enhanced | Segmentation) -> Objects:
-    """What becomes DICOM of a volume or a result, whose source is not at hand any more."""
-    if isinstance(result, Volume):
-        is_labels = result.modality == "SEG"
-        found = Found(result, ()) if is_labels else None
-        return Objects(result, "exported", volume=None if is_labels else result, found=found)
-    before = replace(result.volume, history=result.volume.history[:-1])
-    if isinstance(result, Enhanced):
-        return enhanced_objects(before, result)
-    return Objects(before, "segmented", found=found_of(result))
-
-
-def _options_in_words(report: Mapping[str, Any]) -> str:
-    config, measured = report["config"], report["results"].get("measured", {})
-    options = [f"strength {config['strength']}"] if config["strength"] not in (1, "auto") else []
-    if config["deblur"] or measured.get("blur", {}).get("undone"):
-        options.append("blur undone")
-    if config["bias_correction"] == "n4" or measured.get("shading", {}).get("corrected"):
-        options.append("shading corrected with N4")
-    if measured.get("artifacts", {}).get("repaired"):
-        options.append(f"{measured['artifacts']['kind']} repaired")
-    options += [warning["message"] for warning in report["results"].get("doubts", ())]
-    return ", ".join(options)
-
-
 def _check_report_folder(params: EnhanceParams) -> None:
     from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable
 
@@ -602,27 +299,3 @@ def _volumes_in(folder: Path | None) -> list[Path]:
     if folder is None or not folder.is_dir():
         return []
     return sorted(file for file in folder.iterdir() if ending_of(file) in (*READABLE, CONTAINER))
-
-
-def _names(volume: Volume, guide: Volume | Iterable[Volume] | None) -> dict[str, str]:
-    names = {"input": Path(volume.source).name or "volume"}
-    if guide is None:
-        return names
-    source = guide.source if isinstance(guide, Volume) else "several volumes"
-    return names | {"guide": Path(source).name or "volume"}
-
-
-def _recorded_warnings(done: Enhancement) -> dict[str, Any]:
-    """What speaks against the model, and how far the input is from what it learned from."""
-    verdict = done.verdict
-    return {
-        "doubts": [warning.to_json() for warning in done.warnings],
-        "range": "not checked"
-        if verdict is None
-        else {"distance": round(verdict.distance, 3), "noise": round(verdict.noise, 4)},
-    }
-
-
-def _measured_facts(done: Enhancement) -> dict[str, Any]:
-    facts = {"uncertainty": done.uncertainty_facts, "measured": done.measured}
-    return {name: known for name, known in facts.items() if known}

@@ -19,8 +19,8 @@ from MedEnhanceLib.errors import ConfigError, MedEnhanceError
 from MedEnhanceLib.gradprom.config import Label, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.strength import Enhancement, lowest_value
+from MedEnhanceLib.jobs.enhancing import Enhanced
 from MedEnhanceLib.jobs.failures import WorkerError
-from MedEnhanceLib.jobs.kinds.enhance import Enhanced
 from MedEnhanceLib.jobs.remote.client import run_elsewhere
 from MedEnhanceLib.jobs.remote.wire import GUIDES, EnhanceOrder, SegmentOrder
 from MedEnhanceLib.jobs.worker.workspace import Workspace

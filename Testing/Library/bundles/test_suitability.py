@@ -23,7 +23,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.gradprom import SegmentConfig, open_head_for
 from MedEnhanceLib.hqg import EnhanceConfig
-from MedEnhanceLib.jobs.kinds.enhance import enhance_volume
+from MedEnhanceLib.jobs.enhancing import enhance_volume
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
 

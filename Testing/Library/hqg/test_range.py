@@ -25,8 +25,9 @@ from MedEnhanceLib.hqg.network import GuidanceEncoder
 from MedEnhanceLib.hqg.range import PREFIX, RangeBank, Sample, judge
 from MedEnhanceLib.hqg.train.range_fit import fit_range
 from MedEnhanceLib.io import save
+from MedEnhanceLib.jobs.enhancing import enhance_volume
 from MedEnhanceLib.jobs.files import KeptVolumes
-from MedEnhanceLib.jobs.kinds.enhance import EnhanceParams, enhance_volume, run_enhance
+from MedEnhanceLib.jobs.kinds.enhance import EnhanceParams, run_enhance
 from MedEnhanceLib.nets.intensity import Scaling
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
