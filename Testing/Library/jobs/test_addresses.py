@@ -150,11 +150,6 @@ def fsspec_has(scheme: str) -> bool:
     return True
 
 
-def test_results_go_to_this_machine(in_memory: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["convert", in_memory, "memory://bucket/out.nii.gz"]) == 2
-    assert "results are written to this machine" in capsys.readouterr().err
-
-
 def test_a_container_stays_readable_as_long_as_it_is_open(
     scan: Path, tmp_path: Path, head: Volume, temporary: Path
 ) -> None:
