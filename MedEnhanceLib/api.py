@@ -31,6 +31,7 @@ from MedEnhanceLib.jobs.kinds.volumes import InspectParams, described, inspect_v
 from MedEnhanceLib.jobs.objects import place_all, write
 from MedEnhanceLib.jobs.sending import sent_result
 from MedEnhanceLib.runtime.progress import Cancel, Listener, Monitor
+from MedEnhanceLib.runtime.text import Names
 from MedEnhanceLib.unicompress.config import CompressConfig
 
 if TYPE_CHECKING:
@@ -603,7 +604,10 @@ def inspect(
         if isinstance(path_or_volume, str | os.PathLike):
             with local(path_or_volume, monitor) as path:
                 params = InspectParams(input=os.fspath(path), verify=verify)
-                return inspect_volume(params, monitor)
+                found = inspect_volume(params, monitor)
+            if is_remote(path_or_volume):
+                found = Names({str(path): shown(path_or_volume)}).of(found)
+            return found
         if verify:
             raise ConfigError("a volume in memory carries no checksums", "Leave out verify.")
         return described(as_volume(path_or_volume))

@@ -97,16 +97,16 @@ def kept_copy(place: Any, of: Callable[[Path], P]) -> P:
 
 
 @contextmanager
-def local_sources(params: Any, monitor: Monitor) -> Iterator[Any]:
+def local_sources(params: Any, names: Names, monitor: Monitor) -> Iterator[Any]:
     """The parameters of a job with a copy in place of each address that it reads.
 
-    Raises as `local`.
+    names: learns what the copies are called. Raises as `local`.
     """
     with ExitStack() as stack:
-        changed: dict[str, Any] = {
-            name: str(stack.enter_context(local(place, monitor)))
-            for name, place in sources_of(params).items()
-        }
+        changed: dict[str, Any] = {}
+        for name, place in sources_of(params).items():
+            changed[name] = str(stack.enter_context(local(place, monitor)))
+            names.add(changed[name], shown(place))
         if "like" in changed:
             changed["like"] = {**params.like, "path": changed["like"]}
         yield dataclasses.replace(params, **changed) if changed else params

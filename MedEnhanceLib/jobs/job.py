@@ -174,7 +174,7 @@ def run_job(
         monitor = Monitor(progress, cancel)
         try:
             with sent_results(spec.kind, spec.typed_params(), names, monitor) as sending:
-                with local_sources(sending.params, sending.monitor) as params:
+                with local_sources(sending.params, names, sending.monitor) as params:
                     if isinstance(kind, ShippedKind) and kind.keeps_volumes:
                         result = kind.run(params, sending.monitor, kept or KeptVolumes())
                     else:
