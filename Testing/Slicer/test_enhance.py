@@ -75,6 +75,30 @@ class ChoicesTest(EnhanceTestCase):
         self.choose(second)  # which is shown already
         self.assertEqual({each.GetBackgroundVolumeID() for each in layers}, {first.GetID()})
 
+    @slow
+    def test_noTextIsCutWhereOthersComeAndGo(self):
+        node = self.smallVolume()
+        node.SetAttribute(self.bridge.MODALITY, "MR")
+        self.choose(node)
+        self.waitUntil(lambda: self.ui.deviceReasonLabel.text, 30)
+        area, page = qt.QScrollArea(), self.widget.parent
+        area.setWidgetResizable(True)
+        area.setWidget(page)
+        self.addCleanup(area.hide)  # which keeps it until the page has left it
+        self.addCleanup(page.setParent, None)
+        self.ui.advancedButton.collapsed = False
+        area.show()
+        for width, height in ((430, 700), (400, 1400), (415, 900)):
+            area.resize(width, height)
+            self.processEvents(100)
+            for _twice in range(2):
+                self.ui.segmentCheckBox.click()
+                self.processEvents(200)
+                for label in (self.ui.deviceReasonLabel, self.ui.segmentNoteLabel):
+                    if label.isVisible():
+                        needed = label.heightForWidth(label.width)
+                        self.assertGreaterEqual(label.height, needed, label.text)
+
     def test_enhancingASecondTimeIsWarnedOf(self):
         node, again = self.smallVolume(name="scan"), self.smallVolume(name="scan enhanced")
         for each in (node, again):

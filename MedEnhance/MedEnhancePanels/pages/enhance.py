@@ -298,6 +298,7 @@ class EnhancePanel(Page):
                 self._showActions()
                 self._batch.update(self.options, bool(self._busy()))
                 self.result.update()
+                self.settleTexts()
         finally:
             self._isUpdating = False
 

@@ -16,6 +16,10 @@ _COLOR_OF = {"error": "red", "alarm": "red", "warning": "amber", "info": "gray"}
 _ICON_PIXELS = 20
 
 
+#: After a change of what is shown, its layout is done.
+_LAID_OUT_MS = 50
+
+
 class Page:
     """A page of the panel: its widgets, and the state that it shows.
 
@@ -27,6 +31,7 @@ class Page:
         self.context = context
         self.widget, self.ui = context.ui(name)
         self.state = self._stopObserving = None
+        self._forms = FormHeights(self.widget)
 
     def followState(self):
         """Call onState now and whenever another State is chosen, `update` whenever it changes."""
@@ -47,7 +52,11 @@ class Page:
         self.update()
 
     def update(self):
-        """Show what the state says."""
+        """Show what the state says; pages with texts in forms end it with `settleTexts`."""
+
+    def settleTexts(self):
+        """Give texts that have changed the height that they need."""
+        self._forms.update()
 
     def _setState(self, state):
         self._setStateObserved(state)
@@ -132,6 +141,36 @@ class JobProgress:
         self._bar.value = int(100 * self._job.fraction)
         title = self._job.title if self._hasTitle else ""
         self._label.text = ": ".join(filter(None, (title, stageText(self._job))))
+
+
+class FormHeights:
+    """Has forms measure their rows again where a wrapped text in one has come, gone or changed.
+
+    QFormLayout gives such a text the height of before when it lies beside others in a field: lines
+    would be cut.
+    """
+
+    def __init__(self, widget):
+        """widget: what the forms are in."""
+        self._forms = slicer.util.findChildren(widget, className="QFormLayout")
+        labels = [
+            label
+            for form in self._forms
+            for label in slicer.util.findChildren(form.parentWidget(), className="QLabel")
+            if label.wordWrap
+        ]
+        self._labels, self._shown = labels, None
+        self._later = singleShot(widget, _LAID_OUT_MS, self._measure)
+
+    def update(self):
+        shown = [(label.text, label.isHidden()) for label in self._labels]
+        if shown != self._shown:
+            self._shown = shown
+            self._later.start()  # when the rows have their places
+
+    def _measure(self):
+        for form in self._forms:
+            form.invalidate()
 
 
 class Notice:
