@@ -78,7 +78,7 @@ def gather(
             source, out / _result_name(source, ending, ""), address=address
         )
     for place in _places(named):
-        for source in _volumes(place.path, out, containers):
+        for source in volumes_below(place.path, out, containers):
             for series, mark in _series_in(source):
                 target = (
                     out / place.below / _result_name(source.relative_to(place.root), ending, mark)
@@ -155,8 +155,13 @@ def _holds_dicom(folder: Path) -> bool:
     return any(is_dicom(entry) for entry in first)
 
 
-def _volumes(path: Path, out: Path, containers: bool) -> Iterator[Path]:
-    """Volumes at or below `path`; what lies in `out` are results, not sources."""
+def volumes_below(path: Path, out: Path, containers: bool) -> Iterator[Path]:
+    """Volumes at or below `path`, a folder of DICOM files as one, in order.
+
+    path: of a volume, also one that is missing, or a folder.
+    out: what lies in it are results, not sources.
+    containers: whether .ucv files are volumes too.
+    """
     if not path.is_dir():
         yield path  # also one that is missing: its row will say so
         return
