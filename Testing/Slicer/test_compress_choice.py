@@ -7,6 +7,7 @@ import qt
 import slicer
 from compress_testing import CompressTestCase
 
+from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import provenance, results
 
 
@@ -93,8 +94,10 @@ class PathTest(CompressTestCase):
         from MedEnhancePanels.tasks import compression
 
         path = os.path.join(self.folder, "new", "scan.ucv")
-        options = compression.CompressOptions()
-        job = compression.startCompress(self.context.runner, self.smallVolume(), path, options)
+        asked = (self.context.runner, self.smallVolume(), path, compression.CompressOptions())
+        with self.assertRaisesRegex(PanelError, "does not exist"):  # a script has not been asked
+            compression.startCompress(*asked)
+        job = compression.startCompress(*asked, makesFolder=True)
         job.cancel()
         self.waitUntil(lambda: job.isFinished, 20)
         self.assertEqual(os.listdir(self.folder), [])

@@ -286,7 +286,8 @@ class CompressPanel(Page):
             return _("The volume is being compressed")
         try:
             compression.checkOptions(self.state.compressVolume, self.options)
-            compression.checkDestination(self.path, self.ui.replaceCheckBox.checked)
+            isAgreed = self.ui.replaceCheckBox.checked
+            compression.checkDestination(self.path, isAgreed, makesFolder=True)
         except PanelError as error:
             return error.text
         return ""
@@ -368,7 +369,12 @@ class CompressPanel(Page):
         node, path = self.state.compressVolume, self.path
         units = bridge.unitsOf(node)
         job = compression.startCompress(
-            self.context.runner, node, path, self.options, self.ui.replaceCheckBox.checked
+            self.context.runner,
+            node,
+            path,
+            self.options,
+            self.ui.replaceCheckBox.checked,
+            makesFolder=True,
         )
         self._progress.show(job)
         self._refreshButton()

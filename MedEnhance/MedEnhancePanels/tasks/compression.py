@@ -62,14 +62,15 @@ def modeOf(options):
     return modes[0]
 
 
-def startCompress(runner, node, path, options, overwrite=False):
+def startCompress(runner, node, path, options, overwrite=False, makesFolder=False):
     """Compress a volume node, or a sequence of them, into a file.
 
     Args:
         node: a scalar volume node, or a sequence node of them.
-        path: of the new file, ending in .ucv; its folder is made where it is not there.
+        path: of the new file, ending in .ucv.
         options: CompressOptions.
         overwrite: whether an existing file may be replaced.
+        makesFolder: whether a folder that is missing is made; without a file it goes again.
     Returns:
         The Job. The file appears only after it was decoded again and compared.
     Raises:
@@ -77,7 +78,7 @@ def startCompress(runner, node, path, options, overwrite=False):
     """
     path = os.path.expanduser(str(path))
     checkOptions(node, options)
-    checkDestination(path, overwrite)
+    checkDestination(path, overwrite, makesFolder)
 
     def before(job):
         job.params["dicom"] = dicom_source.uidsOf(node)
@@ -316,8 +317,11 @@ def checkOptions(node, options):
         )
 
 
-def checkDestination(path, overwrite):
-    """Raise PanelError where a file cannot, or may not, be written."""
+def checkDestination(path, overwrite, makesFolder=False):
+    """Raise PanelError where a file cannot, or may not, be written.
+
+    makesFolder: whether a folder that is missing is made before.
+    """
     name = os.path.basename(path)
     if not name:
         raise PanelError(_("No file is chosen"), _("Choose where to save it."), "output")
@@ -328,7 +332,7 @@ def checkDestination(path, overwrite):
             "output",
         )
     folder = folderToMake(path)
-    if folder and not _canBeMade(folder):
+    if folder and not (makesFolder and _canBeMade(folder)):
         raise PanelError(
             _("The folder {folder} does not exist").format(folder=folder),
             _("Create it, or choose another."),
