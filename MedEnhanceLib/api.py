@@ -9,7 +9,7 @@ message and hint.
 from __future__ import annotations
 
 import os
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from types import EllipsisType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +20,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.gradprom.config import SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.jobs.addresses import kept_copy, local
+from MedEnhanceLib.jobs.addresses import is_remote, kept_copy, local, shown
 from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.jobs.dicom import DicomParams, check_folder
 from MedEnhanceLib.jobs.enhancing import Enhanced, enhance_volume, objects_of
@@ -29,7 +29,9 @@ from MedEnhanceLib.jobs.kinds.compress import estimate_volume
 from MedEnhanceLib.jobs.kinds.segment import head_config, segment_volume
 from MedEnhanceLib.jobs.kinds.volumes import InspectParams, described, inspect_volume
 from MedEnhanceLib.jobs.objects import place_all, write
+from MedEnhanceLib.jobs.sending import sent_result
 from MedEnhanceLib.runtime.progress import Cancel, Listener, Monitor
+from MedEnhanceLib.runtime.text import Names
 from MedEnhanceLib.unicompress.config import CompressConfig
 
 if TYPE_CHECKING:
@@ -175,7 +177,7 @@ def save(
 
     Args:
         volume: what is written.
-        path: .nii, .nii.gz, .nrrd, .mha or .ucv.
+        path: .nii, .nii.gz, .nrrd, .mha or .ucv; an address too (s3://…), but none of https.
         overwrite: replace what is there.
         progress: a function that is called with each `progress.Event`, or True for a bar.
         cancel: a function that returns whether to stop, or a threading.Event.
@@ -190,8 +192,9 @@ def save(
     volume = as_volume(volume)
     check_ending(Path(path))
     with watched(progress, cancel) as monitor:
-        monitor.progress(0.0, "save")
-        io.save(volume, path, overwrite=overwrite)
+        with sent_result(path, monitor, overwrite=overwrite) as here:
+            monitor.progress(0.0, "save")
+            io.save(volume, here, overwrite=overwrite)
         monitor.progress(1.0, "saved")
 
 
@@ -208,7 +211,7 @@ def save_dicom(
     overwrite: bool = False,
     progress: Progress = None,
     cancel: Cancel | None = None,
-) -> list[Path]:
+) -> list[Path] | list[str]:
     """Write a volume, or a result of `enhance` or `segment`, as derived DICOM into a folder.
 
     A volume becomes a series, a segmentation a SEG with a structured report of its table, an
@@ -216,7 +219,7 @@ def save_dicom(
 
     Args:
         result: a volume, or what `enhance` or `segment` returned.
-        folder: where the files go.
+        folder: where the files go; an address too (s3://…).
         like: the DICOM series that it was made from, if it was loaded from another format.
         series: which one of several series in `like`, by number or UID.
         patient_id: the patient's ID, for what never was DICOM.
@@ -228,7 +231,7 @@ def save_dicom(
         cancel: a function that returns whether to stop, or a threading.Event.
 
     Returns:
-        The files.
+        The files; their addresses, if the folder has one.
 
     Raises:
         InputError: nothing states whose it is.
@@ -241,22 +244,30 @@ def save_dicom(
         beside["series"] = str(series)
     elif series is not None:
         raise ConfigError("series says which one of like, which is not given", "Give like too.")
-    params = DicomParams(
-        output=os.fspath(folder),
-        dicom=True,
-        like=beside,
-        patient_id=patient_id,
-        patient_name=patient_name,
-        enhanced_multiframe=enhanced,
-        deidentify=deidentify,
-        overwrite=overwrite,
-    )
     objects = objects_of(result)
-    with watched(progress, cancel) as monitor:
+    with (
+        watched(progress, cancel) as monitor,
+        sent_result(folder, monitor.part(0.9, 1.0), overwrite=overwrite, is_folder=True) as here,
+    ):
+        params = DicomParams(
+            output=str(here),
+            dicom=True,
+            like=beside,
+            patient_id=patient_id,
+            patient_name=patient_name,
+            enhanced_multiframe=enhanced,
+            deidentify=deidentify,
+            overwrite=overwrite,
+        )
         inputs = [Path(like)] if like else []
-        check_folder(Path(folder), inputs=inputs, overwrite=overwrite, monitor=monitor)
+        check_folder(here, inputs=inputs, overwrite=overwrite, monitor=monitor)
         objects = place_all(objects, params, monitor.part(0.0, 0.2))
-        return write(objects, Path(folder), params, monitor.part(0.2, 1.0)).files
+        files = write(objects, here, params, monitor.part(0.2, 0.9)).files
+    if is_remote(folder):
+        return [
+            f"{shown(folder).rstrip('/')}/{file.relative_to(here).as_posix()}" for file in files
+        ]
+    return files
 
 
 @dataclass(frozen=True)
@@ -424,7 +435,7 @@ class EstimateCall(CompressConfig, Placed, Watched):
 class CompressCall(EstimateCall, Written):
     """The arguments of `compress`."""
 
-    path: Annotated[PathLike, About(help="the file, which ends in .ucv")]
+    path: Annotated[PathLike, About(help="the file, which ends in .ucv; an address too (s3://…)")]
 
 
 @takes(CompressCall)
@@ -446,11 +457,15 @@ def compress(call: CompressCall) -> CompressResult:
     """
     from MedEnhanceLib.unicompress import compress as compress_to
 
-    config, path = narrowed(CompressConfig, call), Path(call.path)
+    config, overwrite = narrowed(CompressConfig, call), call.overwrite
     with watched(call.progress, call.cancel) as monitor:
         reading, monitor = _parts(call.volume, monitor)
-        volume = call.opened(call.volume, reading, scratch=path.parent)
-        return compress_to(volume, path, config, monitor=monitor, overwrite=call.overwrite)
+        part = monitor.part(0.9, 1.0)
+        with sent_result(call.path, part, overwrite=overwrite) as here:
+            part = monitor.part(0.0, 0.9) if is_remote(call.path) else monitor
+            volume = call.opened(call.volume, reading, scratch=here.parent)
+            done = compress_to(volume, here, config, monitor=part, overwrite=overwrite)
+    return replace(done, path=shown(call.path)) if is_remote(call.path) else done
 
 
 @takes(EstimateCall)
@@ -589,7 +604,10 @@ def inspect(
         if isinstance(path_or_volume, str | os.PathLike):
             with local(path_or_volume, monitor) as path:
                 params = InspectParams(input=os.fspath(path), verify=verify)
-                return inspect_volume(params, monitor)
+                found = inspect_volume(params, monitor)
+            if is_remote(path_or_volume):
+                found = Names({str(path): shown(path_or_volume)}).of(found)
+            return found
         if verify:
             raise ConfigError("a volume in memory carries no checksums", "Leave out verify.")
         return described(as_volume(path_or_volume))

@@ -29,6 +29,7 @@ from MedEnhanceLib.jobs.kinds.distill import (
 )
 from MedEnhanceLib.jobs.kinds.evaluate import EvaluateParams, evaluate_bundle
 from MedEnhanceLib.jobs.kinds.train import TrainParams, train_method, training_config
+from MedEnhanceLib.jobs.sending import results_here
 from MedEnhanceLib.spg.config import DistillConfig, Modality, TrainDenoiserConfig
 
 _PRESET = 'a preset ("smoke", "cpu", "full"), '
@@ -87,12 +88,10 @@ def train(call: TrainCall) -> Path:
     fields = {"preset": call.config} if isinstance(call.config, str) else call.config
     if call.segmenter is not None and isinstance(fields, Mapping):
         fields = {"segmenter": call.segmenter.name, **fields}
-    data = Path(call.data)
+    data, out = Path(call.data), Path(results_here("out", call.out))
     config = training_config(call.method, fields, data)
     with watched(call.progress, call.cancel) as monitor:
-        return train_method(
-            call.method, config, data, Path(call.out), monitor, segmenter=call.segmenter
-        )
+        return train_method(call.method, config, data, out, monitor, segmenter=call.segmenter)
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,8 @@ def distill(call: DistillCall) -> Path:
     """
     names = ("task", "images_per_patient", "prior", "device", "licence")
     given = {name: value for name in names if (value := getattr(call, name)) is not None}
-    config, cohort, out = distill_config(call.config, given), call.cohort, Path(call.out)
+    config, cohort = distill_config(call.config, given), call.cohort
+    out = Path(results_here("out", call.out))
     with watched(call.progress, call.cancel) as monitor:
         if not isinstance(cohort, Cohort):
             refuse_among_patients(out, Path(cohort))
@@ -187,7 +187,7 @@ def compare(call: CompareCall) -> list[dict[str, Any]]:
         CompareParams,
         call,
         cohort="Cohort" if isinstance(call.cohort, Cohort) else os.fspath(call.cohort),
-        out=os.fspath(call.out),
+        out=os.fspath(results_here("out", call.out)),
         config=distill_config(call.config, {"task": call.task} if call.task else {}),
     )
     with watched(call.progress, call.cancel) as monitor:

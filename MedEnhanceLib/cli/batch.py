@@ -66,9 +66,12 @@ def _declare(parser: Parser, task: str) -> None:
         "inputs",
         nargs="*",
         metavar="INPUT",
-        help="volumes, folders of them, and tables of patients (.csv with patient,path)",
+        help="volumes, folders of them, and tables of patients (.csv with patient,path); of an "
+        "address that ends in / (s3://bucket/scans/) every volume below it",
     )
-    parser.add_argument("--list", metavar="FILE", help="a text file with a path on each line")
+    parser.add_argument(
+        "--list", metavar="FILE", help="a text file with a path or an address on each line"
+    )
     job = declaration_of(task)
     add_flags(parser, job, only=["config"])
     if task == "compress":
@@ -104,7 +107,10 @@ def _declare(parser: Parser, task: str) -> None:
         )
         add_flags(parser, job, only=["enhanced_multiframe"])
     add_flags(parser, job, only=["modality", "fix_tilt", "fix_spacing"])
-    parser.add_argument("--out", metavar="DIR", help="where the results go")
+    parser.add_argument(
+        "--out", metavar="DIR", help="where the results go; an address too (s3://bucket/small)"
+    )
+    add_flags(parser, declaration_of("batch"), only=["ledger"])
     parser.add_argument(
         "--workers", type=int, default=1, metavar="N", help="processes at a time (default: 1)"
     )
@@ -119,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
     """Run what is not finished yet and report how it went."""
     from MedEnhanceLib.cli.batch_layouts import layout_of
     from MedEnhanceLib.cli.console import cancel_on_interrupt
-    from MedEnhanceLib.jobs.batch_runs import Plan
+    from MedEnhanceLib.jobs.batch_runs import Plan, results_and_ledger
     from MedEnhanceLib.report.page import make_folder
     from MedEnhanceLib.runtime.progress import Event
 
@@ -133,15 +139,16 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--ending with --dicom", "DICOM goes into folders: leave --ending out.")
     layout = layout_of(args)
     if layout is not None:
-        out, items = layout.out, layout.items()
+        out, ledger = results_and_ledger(str(layout.out), args.ledger)
+        items = layout.items()
         for note in layout.notes:
             args.console.note(f"warning: {note}")
         if layout.modality:
             stated.setdefault("modality", layout.modality)
-        make_folder(out)
+        make_folder(layout.out)
         layout.begin()
     else:
-        out, items = _gathered(args)
+        out, ledger, items = _gathered(args)
 
     def ended(item: Item, fields: Mapping[str, Any], count: int, total: int) -> None:
         if layout is not None and fields["status"] == "done":
@@ -151,22 +158,31 @@ def run(args: argparse.Namespace) -> int:
         args.console.show_event(event)
 
     plan = Plan(
-        task=args.job, items=items, out=out, config=config, stated=stated, overwrite=overwrite
+        task=args.job,
+        items=items,
+        out=out,
+        ledger=ledger,
+        config=config,
+        stated=stated,
+        overwrite=overwrite,
+        repeats=bool(args.scheduler),
     )
     with args.console.listening(), cancel_on_interrupt() as cancel:
         found = plan.work_through(lambda *work: _runner(args, len(work[0]))(*work, cancel), ended)
     return _report(args, found, cancel.is_set())
 
 
-def _gathered(args: argparse.Namespace) -> tuple[Path, list[Item]]:
-    """The folder of the results, and what was named on the command line."""
+def _gathered(args: argparse.Namespace) -> tuple[Path | str, Path, list[Item]]:
+    """The folders of results and ledger, and what was named on the command line."""
     from MedEnhanceLib.jobs.batch_items import gather
+    from MedEnhanceLib.jobs.batch_runs import results_and_ledger
 
     if args.out is None:
         raise ConfigError("no folder for the results was named", "Give one: --out DIR.")
-    out = Path(args.out)
-    if args.dicom:
-        _refuse_among_originals(out, [Path(entry) for entry in args.inputs])
+    out, ledger = results_and_ledger(args.out, args.ledger)
+    folder = out if args.dicom and isinstance(out, Path) else None
+    if folder:
+        _refuse_among_originals(folder, [Path(entry) for entry in args.inputs])
     items = gather(
         args.inputs,
         args.list,
@@ -174,9 +190,9 @@ def _gathered(args: argparse.Namespace) -> tuple[Path, list[Item]]:
         containers=args.job != "compress",
         ending="" if args.dicom else args.ending,
     )
-    if args.dicom:
-        _refuse_among_originals(out, [item.source for item in items])  # tables name some
-    return out, items
+    if folder:
+        _refuse_among_originals(folder, [item.source for item in items])  # tables name some
+    return out, ledger, items
 
 
 def _runner(args: argparse.Namespace, count: int) -> Callable[..., None]:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
+from MedEnhanceLib.jobs.addresses import is_remote, shown
 from MedEnhanceLib.jobs.batch_items import Item
 
 _DESCRIPTION = "dataset_description.json"
@@ -74,6 +75,11 @@ def layout_of(args: Any) -> Layout | None:
     if getattr(args, "dicom", False) or args.ending:
         raise ConfigError(
             f"--{named[0]} names the results itself", "Leave --dicom and --ending out."
+        )
+    if is_remote(args.out):
+        raise ConfigError(
+            f"--{named[0]} with --out {shown(args.out)}: a dataset is written on this machine",
+            "Name a folder here, and copy it there afterwards with the store's own tool.",
         )
     root = Path(args.inputs[0])
     if not root.is_dir():

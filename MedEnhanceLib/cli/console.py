@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from MedEnhanceLib.errors import Cancelled, ConfigError, MedEnhanceError, OutputError
-from MedEnhanceLib.runtime.text import printable
+from MedEnhanceLib.runtime.text import Names, printable
 
 if TYPE_CHECKING:
     from MedEnhanceLib.runtime.progress import Event, Listener
@@ -54,8 +54,8 @@ class Console:
         self.show_progress: bool | None = None
         self.command = ""
         self.warnings: list[str] = []
-        #: Paths of temporary files → what people call them.
-        self.renamed: dict[str, str] = {}
+        #: What people call temporary files.
+        self.names = Names()
         self._stdout: TextIO = sys.stdout
         self._bar: Listener | None = None
         self._is_silent = False
@@ -141,7 +141,7 @@ class Console:
             warnings = {"warnings": self.warnings} if self.warnings else {}
             self._print_json({"ok": True, "command": self.command, **fields, **warnings})
         else:
-            print(printable(self._with_names(text)), file=self._stdout, flush=True)
+            print(printable(self.names.of(text)), file=self._stdout, flush=True)
         return 0
 
     def fail(
@@ -168,13 +168,8 @@ class Console:
         return error.exit_status
 
     def _print_json(self, fields: Mapping[str, Any]) -> None:
-        text = self._with_names(json.dumps(plain(fields), allow_nan=False))
+        text = json.dumps(self.names.of(plain(fields)), allow_nan=False)
         print(text, file=self._stdout, flush=True)
-
-    def _with_names(self, text: str) -> str:
-        for path, name in self.renamed.items():
-            text = text.replace(path, name)
-        return text
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:

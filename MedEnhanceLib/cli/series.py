@@ -25,7 +25,10 @@ def run_on_series(args: argparse.Namespace, kind: str, params: Mapping[str, Any]
         readable = [row for row in rows if row["readable"]]
         if len(readable) < 2:
             raise
-        args.console.note(f"{params['input']} holds several series:\n\n{series_table(rows)}\n")
+        from MedEnhanceLib.jobs.addresses import shown
+
+        name = shown(params["input"])
+        args.console.note(f"{name} holds several series:\n\n{series_table(rows)}\n")
         number = _ask([row["number"] for row in readable])
         if number is None:
             raise

@@ -10,7 +10,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from MedEnhanceLib.cli.console import Console, stdout_kept
-from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError
+from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.runtime.text import Names
 
 STREAM = "-"
 #: Commands that may read standard input, as the argument of that name.
@@ -91,13 +92,9 @@ def _standard_input(args: argparse.Namespace, name: str) -> Iterator[str]:
         fill(copy, sys.stdin.buffer, "standard input", Monitor())
         named = copy.with_name(f"input{_ending(copy)}")
         copy.rename(named)
-        args.console.renamed[str(named)] = "standard input"
-        try:
+        args.console.names.add(named, "standard input")
+        with Names(dict.fromkeys((str(named), named.name), "standard input")).in_errors():
             yield str(named)
-        except MedEnhanceError as error:
-            for text in (str(named), named.name):
-                error.message = error.message.replace(text, "standard input")
-            raise
 
 
 def _ending(path: Path) -> str:
@@ -142,7 +139,7 @@ def _to_standard_output(args: argparse.Namespace, run: Callable[[argparse.Namesp
         path = workspace.folder / f"output{_WRITING[args.command]}"
         args.output = str(path)
         console: Console = args.console
-        console.renamed[str(path)] = "standard output"
+        console.names.add(path, "standard output")
         status = run(args)
         if status == 0:
             with path.open("rb") as file:

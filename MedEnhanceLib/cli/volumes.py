@@ -42,6 +42,8 @@ def demo_text(fields: dict[str, Any]) -> str:
 
 def _inspect(args: argparse.Namespace) -> int:
     """Run the job and print the card; of several series, the table of them."""
+    from MedEnhanceLib.jobs.addresses import shown
+
     try:
         params = params_of(args, declaration_of("inspect"))
         fields = args.console.run("inspect", params, isolated=args.isolated)
@@ -49,10 +51,10 @@ def _inspect(args: argparse.Namespace) -> int:
         rows = [] if args.series else series_rows(args, args.input)
         if len(rows) < 2:
             raise
-        choose = f"The card of one: medenhance inspect {quote(args.input)} --series N"
+        choose = f"The card of one: medenhance inspect {quote(shown(args.input))} --series N"
         return int(args.console.done({"series": rows}, f"{series_table(rows)}\n\n{choose}"))
     check = fields["card"].get("check")
-    fault = None if check is None or check["intact"] else _damage(args.input, check)
+    fault = None if check is None or check["intact"] else _damage(shown(args.input), check)
     return int(args.console.done(fields, card_text(fields["card"]), fault))
 
 

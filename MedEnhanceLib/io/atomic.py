@@ -39,13 +39,19 @@ def refuse_existing(path: str | os.PathLike[str], overwrite: bool) -> None:
     resolved(target)
     with _as_output_error(target):
         exists = target.exists()
-    if exists and target.is_dir():
-        raise OutputError(f"{target} is a folder", "Name a file inside it.")
-    if exists and not target.is_file():
+    if exists and not target.is_dir() and not target.is_file():
         raise OutputError(f"{target} is a device, not a file", "Name a file.")
-    if exists and not overwrite:
+    if exists:
+        refuse_taken(target, is_folder=target.is_dir(), overwrite=overwrite)
+
+
+def refuse_taken(place: object, *, is_folder: bool, overwrite: bool) -> None:
+    """Raise OutputError for a place where something is, here or at an address, by these rules."""
+    if is_folder:
+        raise OutputError(f"{place} is a folder", "Name a file inside it.")
+    if not overwrite:
         raise OutputError(
-            f"{target} exists already",
+            f"{place} exists already",
             "Choose another name, or allow that it is replaced (--force, overwrite=True).",
         )
 

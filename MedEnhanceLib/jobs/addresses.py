@@ -1,8 +1,8 @@
-"""Sources that are elsewhere: copied into a private temporary folder, and removed after the job.
+"""Addresses; and sources there: copied into a private temporary folder, removed after the job.
 
 An address is `scheme://…`: https and http are read with Python's own client, every other scheme
 (`s3`, `gs`, `abfs`, `sftp` …) through fsspec. What an address may hold of credentials (a user, a
-query) is never repeated, and manifests state none of it.
+query) is never repeated, and manifests state none of it. jobs/sending.py writes to addresses.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from MedEnhanceLib.errors import ConfigError, DependencyError, InputError, MedEn
 from MedEnhanceLib.jobs.worker.workspace import Workspace
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.text import Names
 
 P = TypeVar("P")
 #: The variable that says how many bytes a source may have.
@@ -36,9 +37,8 @@ _PIECE = 1 << 20
 _PATIENCE_SECONDS = 60.0
 #: Two signs or more, so that no drive of Windows is one; `zip://part::s3://…` is fsspec's.
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(::|://)")
-#: Parameters of jobs that name one volume to read, and those that name what is written.
+#: Parameters of jobs that name one volume to read.
 _SOURCES = ("input", "enhanced", "guide", "segmentation", "uncertainty")
-_RESULTS = ("output", "out", "report", "noise_output", "uncertainty_output", "mask")
 
 
 def is_remote(place: object) -> TypeGuard[str]:
@@ -47,7 +47,12 @@ def is_remote(place: object) -> TypeGuard[str]:
 
 
 def shown(address: str) -> str:
-    """An address as messages and rows may have it: without password, query and fragment."""
+    """An address as messages and rows may have it: without password, query and fragment.
+
+    Any other text stays.
+    """
+    if not is_remote(address):
+        return address
     parts = (re.split(r"[?#]", part)[0] for part in address.split("::"))
     return "::".join(re.sub(r"(://)[^/]*:[^/]*@", r"\1", part) for part in parts)
 
@@ -56,6 +61,12 @@ def name_at(address: str) -> str:
     """The last part of an address; of fsspec's `zip://part::s3://…` that of the part."""
     part = next((part for part in shown(address).split("::") if "://" in part), "")
     return PurePosixPath(unquote(part.partition("://")[2])).name
+
+
+def on_this_machine(place: str) -> str:
+    """The path that a `file://` names; any other address stays."""
+    is_file = place.lower().startswith("file://")
+    return url2pathname(urlsplit(place).path) if is_file else place
 
 
 @contextmanager
@@ -68,17 +79,13 @@ def local(place: Any, monitor: Monitor | None = None) -> Iterator[Any]:
     """
     if not is_remote(place):
         yield place
-    elif place.lower().startswith("file://"):
-        yield url2pathname(urlsplit(place).path)
+    elif not is_remote(path := on_this_machine(place)):
+        yield path
     else:
         with Workspace() as workspace:
             copy = _copied(place, workspace.folder, monitor or Monitor())
-            try:
+            with Names({str(copy): shown(place), copy.name: shown(place)}).in_errors():
                 yield str(copy)
-            except MedEnhanceError as error:  # which names the copy
-                for name in (str(copy), copy.name):
-                    error.message = error.message.replace(name, shown(place))
-                raise
 
 
 def kept_copy(place: Any, of: Callable[[Path], P]) -> P:
@@ -90,31 +97,27 @@ def kept_copy(place: Any, of: Callable[[Path], P]) -> P:
 
 
 @contextmanager
-def local_sources(params: Any, monitor: Monitor) -> Iterator[Any]:
+def local_sources(params: Any, names: Names, monitor: Monitor) -> Iterator[Any]:
     """The parameters of a job with a copy in place of each address that it reads.
 
-    Raises as `local`; ConfigError where a result is to go to an address.
+    names: learns what the copies are called. Raises as `local`.
     """
-    for name in _RESULTS:
-        if is_remote(given := getattr(params, name, None)):
-            raise ConfigError(
-                f"{name} is {shown(given)}: results are written to this machine alone",
-                "Name a file or folder here, and copy it there afterwards.",
-            )
     with ExitStack() as stack:
-
-        def fetched(place: str) -> str:
-            return str(stack.enter_context(local(place, monitor)))
-
-        changed: dict[str, Any] = {
-            name: fetched(given)
-            for name in _SOURCES
-            if is_remote(given := getattr(params, name, None))
-        }
-        like = getattr(params, "like", None)
-        if isinstance(like, dict) and is_remote(like.get("path")):
-            changed["like"] = {**like, "path": fetched(like["path"])}
+        changed: dict[str, Any] = {}
+        for name, place in sources_of(params).items():
+            changed[name] = str(stack.enter_context(local(place, monitor)))
+            names.add(changed[name], shown(place))
+        if "like" in changed:
+            changed["like"] = {**params.like, "path": changed["like"]}
         yield dataclasses.replace(params, **changed) if changed else params
+
+
+def sources_of(params: Any) -> dict[str, str]:
+    """The addresses that a job reads, by parameter."""
+    places = {name: getattr(params, name, None) for name in _SOURCES}
+    like = getattr(params, "like", None)
+    places["like"] = like.get("path") if isinstance(like, dict) else None
+    return {name: place for name, place in places.items() if is_remote(place)}
 
 
 def _copied(address: str, folder: Path, monitor: Monitor) -> Path:
@@ -126,20 +129,8 @@ def _copied(address: str, folder: Path, monitor: Monitor) -> Path:
     path = folder / f"source{ending if known else ''}"
     name = shown(address)
     monitor.progress(0.0, "download")
-    try:
-        with _opened(address) as (stream, stated):
-            done = fill(path, stream, name, monitor, stated)
-    except MedEnhanceError:
-        raise
-    # Whatever a client raises may hold the address with its signature: `from None`, in own words.
-    except HTTPError as cause:
-        raise InputError(f"{name}: the server answers {cause.code}", _remedy(cause.code)) from None
-    except Exception as cause:  # noqa: BLE001 - of many clients, each with errors of its own
-        raise InputError(
-            f"{name} cannot be read: {_reason(cause)}",
-            "Check the address, the network and the credentials (of the environment, as the "
-            "store's own tools take them).",
-        ) from None
+    with in_our_words(name, "read", InputError), _opened(address) as (stream, stated):
+        done = fill(path, stream, name, monitor, stated)
     if stated is not None and done < stated:
         raise InputError(f"{name} ended after {done:,} of {stated:,} bytes", "Try it again.")
     return path
@@ -186,17 +177,55 @@ def _opened(address: str) -> Iterator[tuple[BinaryIO | http.client.HTTPResponse,
             length = answer.headers.get("Content-Length", "")
             yield answer, int(length) if re.fullmatch(r"\d{1,15}", length) else None
         return
-    fsspec = require("fsspec", purpose=f"Reading {scheme}://")
+    files, path = filesystem(address)
+    with files.open(path, "rb") as stream:
+        yield stream, None
+
+
+def filesystem(address: str) -> tuple[Any, str]:
+    """What fsspec reads and writes an address with, and the path in it.
+
+    Raises DependencyError where a package is missing, ConfigError for an unknown scheme.
+    """
+    scheme = address.partition("://")[0].lower()
+    fsspec = require("fsspec", purpose=f"Reading and writing {scheme}://")
     try:
-        opened = fsspec.open(address, "rb")
+        files, path = fsspec.url_to_fs(address)
     except ImportError as cause:  # its own sentence names the package for this scheme
-        raise DependencyError(f"{scheme}:// cannot be read: {cause}", _INSTALL) from None
+        raise DependencyError(f"{scheme}:// cannot be used: {cause}", _INSTALL) from None
     except ValueError:
         raise ConfigError(
             f"fsspec knows no addresses that begin with {scheme}://", "Check the address."
         ) from None
-    with opened as stream:
-        yield stream, None
+    return files, str(path)
+
+
+@contextmanager
+def in_our_words(
+    name: str,
+    what: str,
+    error: type[MedEnhanceError],
+    missing: str = "there is nothing at that address",
+) -> Iterator[None]:
+    """Whatever a client raises may hold the address with its signature: none of its words stay.
+
+    name: what is read or written; what: which of these. missing: what it means that something is
+    not there.
+    """
+    try:
+        yield
+    except MedEnhanceError:
+        raise
+    except HTTPError as cause:
+        raise error(f"{name}: the server answers {cause.code}", _remedy(cause.code)) from None
+    except Exception as cause:  # noqa: BLE001 - of many clients, each with errors of its own
+        inner = cause.reason if isinstance(cause, URLError) else cause
+        reason = missing if isinstance(inner, FileNotFoundError) else _reason(inner)
+        raise error(
+            f"{name} cannot be {what}: {reason}",
+            "Check the address, the network and the credentials (of the environment, as the "
+            "store's own tools take them).",
+        ) from None
 
 
 class _NeverLessSafe(HTTPRedirectHandler):
@@ -219,16 +248,16 @@ def _remedy(status: int) -> str:
     return "Check the address." if status in (404, 410) else "Try it again later."
 
 
-def _reason(cause: Exception) -> str:
+def _reason(cause: object) -> str:
     """What went wrong, without the words of a client, which may repeat the address."""
-    inner = cause.reason if isinstance(cause, URLError) else cause
-    if isinstance(inner, FileNotFoundError):
-        return "there is nothing at that address"
-    if isinstance(inner, TimeoutError):
+    if isinstance(cause, PermissionError):
+        return "no permission, or no credentials that are known there"
+    if isinstance(cause, TimeoutError):
         return f"no answer in {_PATIENCE_SECONDS:.0f} s"
-    if isinstance(inner, OSError) and inner.errno is not None and inner.strerror:
-        return inner.strerror
-    return type(inner).__name__
+    if isinstance(cause, OSError) and cause.errno is not None and cause.strerror:
+        # Of the system's own kinds; a plain one is what a store's answer was made into.
+        return os.strerror(cause.errno) if type(cause) is OSError else cause.strerror
+    return type(cause).__name__
 
 
 def _most_bytes() -> int:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,8 @@ _TABLE = ".csv"
 _DICOM = ".dcm"
 #: Files of a folder that are opened to see whether they are DICOM.
 _LOOKED_AT = 3
+#: What stores call the state of an object besides its size; the first that there is.
+_TAGS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "modified", "created")
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Item:
 
     series: which one, where `source` holds several, as `--series` takes it. patient: whose it is,
     where a table says so. address: where it lies, if not on this machine; then `source` is a name
-    alone.
+    alone. state: what a listing says of the object there, if one was made. to: the address that
+    its result goes to, if it does; then `output` is the path below that of all results.
     """
 
     source: Path
@@ -37,11 +40,22 @@ class Item:
     series: str = ""
     patient: str = ""
     address: str = ""
+    state: str = ""
+    to: str = ""
 
     @property
     def place(self) -> str:
         """Where a job finds it; absolute, as a worker elsewhere has a current folder of its own."""
         return self.address or str(self.source.absolute())
+
+    @property
+    def target(self) -> str:
+        """Where a row says that its result goes."""
+        if self.to:
+            from MedEnhanceLib.jobs.addresses import shown
+
+            return shown(self.to)
+        return str(self.output)
 
     @property
     def name(self) -> str:
@@ -54,13 +68,19 @@ class Item:
 
 
 def gather(
-    inputs: Sequence[str], list_file: str | None, out: Path, *, containers: bool, ending: str | None
+    inputs: Sequence[str],
+    list_file: str | None,
+    out: Path | str,
+    *,
+    containers: bool,
+    ending: str | None,
 ) -> list[Item]:
     """The items of all inputs, in order, each source once.
 
-    inputs: volumes, addresses of some, and folders; below a folder every volume counts, and of a
-    folder of DICOM files every series of images; of a table (.csv: patient,path) what its rows
-    name. list_file: a text file with a path or an address on each line, # begins a comment.
+    inputs: volumes, addresses of some, and folders; below a folder every volume counts, also below
+    an address that ends in "/", and of a folder of DICOM files every series of images; of a table
+    (.csv: patient,path) what its rows name. list_file: a text file with a path or an address on
+    each line, # begins a comment. out: the folder of the results, or its address.
     containers: whether .ucv files are volumes too. ending: of the results; None keeps a source's,
     "" makes folders.
     Raises InputError where nothing is found, ConfigError where two results share a name.
@@ -71,25 +91,75 @@ def gather(
     named = [Path(entry) for entry in given if not is_remote(entry)]
     if not given:
         raise ConfigError("no volumes were named", "Name files or folders, or give --list FILE.")
+    here = None if isinstance(out, str) else out
+    folder = here or Path()
     items: dict[tuple[Path, str], Item] = {}
     for address in filter(is_remote, given):
-        source = Path(name_at(address))
-        items[Path(shown(address)), ""] = Item(
-            source, out / _result_name(source, ending, ""), address=address
-        )
+        if address.endswith("/"):
+            below = _below(address, out, containers)
+        else:
+            below = [(Path(name_at(address)), address, "")]
+        for path, place_there, state in below:
+            target = folder / _result_name(path, ending, "")
+            item = Item(Path(path.name), target, address=place_there, state=state)
+            items[Path(shown(place_there)), ""] = item
     for place in _places(named):
-        for source in volumes_below(place.path, out, containers):
+        for source in volumes_below(place.path, here, containers):
             for series, mark in _series_in(source):
-                target = (
-                    out / place.below / _result_name(source.relative_to(place.root), ending, mark)
-                )
-                item = Item(source, target, series, place.patient)
+                name = _result_name(source.relative_to(place.root), ending, mark)
+                item = Item(source, folder / place.below / name, series, place.patient)
                 items.setdefault((source.resolve(), series), item)
     if not items:
-        places = ", ".join(str(path) for path in named)
+        places = ", ".join(shown(entry) if is_remote(entry) else entry for entry in given)
         raise InputError(f"{places}: no volumes found", "Name a folder that holds some.")
-    _refuse_shared_names(items.values())
-    return list(items.values())
+    found = list(items.values())
+    if isinstance(out, str):
+        start = out.rstrip("/")
+        found = [replace(item, to=f"{start}/{item.output.as_posix()}") for item in found]
+    _refuse_shared_names(found)
+    return found
+
+
+def _below(address: str, out: Path | str, containers: bool) -> list[tuple[Path, str, str]]:
+    """Every volume below an address, by one listing: its path from there, address and state.
+
+    What lies in `out` are results, not sources.
+    """
+    from MedEnhanceLib.io import ending_of
+    from MedEnhanceLib.jobs.addresses import shown
+    from MedEnhanceLib.jobs.sending import Store
+
+    if address.lower().startswith(("http://", "https://")):
+        raise ConfigError(
+            f"{shown(address)}: a web server does not list what it has",
+            "Name each file by its address: --list FILE.",
+        )
+    store = Store.at(address)
+    results = Store.at(out) if isinstance(out, str) else None
+    ours = f"{results.root}/" if results and results.files == store.files else None
+    known, found = _known(containers), []
+    for name, about in store.listed().items():
+        path = Path(name)
+        is_volume = ending_of(path) in known and not path.name.startswith(".")
+        if not is_volume or (ours and store.key(name).startswith(ours)):
+            continue
+        if re.search(r"[?#]|::", name):
+            raise InputError(
+                f"{store.name} holds {name!r}: ?, # and :: have a meaning of their own in an "
+                "address",
+                "Give it another name there, or name the others one by one: --list FILE.",
+            )
+        tags = (about.get(tag) for tag in _TAGS)
+        state = f"{about.get('size')} {next((str(tag) for tag in tags if tag), '')}"
+        found.append((path, f"{address.rstrip('/')}/{name}", state))
+    return found
+
+
+def _known(containers: bool) -> set[str]:
+    """The endings of volumes."""
+    from MedEnhanceLib.io import READABLE
+
+    return {*READABLE, CONTAINER} if containers else set(READABLE)
 
 
 @dataclass(frozen=True)
@@ -155,11 +225,11 @@ def _holds_dicom(folder: Path) -> bool:
     return any(is_dicom(entry) for entry in first)
 
 
-def volumes_below(path: Path, out: Path, containers: bool) -> Iterator[Path]:
+def volumes_below(path: Path, out: Path | None, containers: bool) -> Iterator[Path]:
     """Volumes at or below `path`, a folder of DICOM files as one, in order.
 
     path: of a volume, also one that is missing, or a folder.
-    out: what lies in it are results, not sources.
+    out: what lies in it are results, not sources; None where they go elsewhere.
     containers: whether .ucv files are volumes too.
     """
     if not path.is_dir():
@@ -168,12 +238,12 @@ def volumes_below(path: Path, out: Path, containers: bool) -> Iterator[Path]:
     if not _is_tree(path):
         yield path
         return
-    from MedEnhanceLib.io import READABLE, ending_of
+    from MedEnhanceLib.io import ending_of
 
-    known = {*READABLE, CONTAINER} if containers else set(READABLE)
+    known = _known(containers)
     for folder, below, files in os.walk(path):
         here = Path(folder)
-        if here.resolve() == out.resolve():
+        if out is not None and here.resolve() == out.resolve():
             below.clear()
             continue
         below.sort()
@@ -229,6 +299,6 @@ def _refuse_shared_names(items: Iterable[Item]) -> None:
         other = seen.setdefault(item.output, item.name.partition(" (series ")[0])
         if other != item.name.partition(" (series ")[0]:
             raise ConfigError(
-                f"{other} and {item.name} would both become {item.output}",
+                f"{other} and {item.name} would both become {item.target}",
                 "Put them through in two runs, into two folders.",
             )

@@ -13,15 +13,17 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-from MedEnhanceLib.errors import Cancelled, MedEnhanceError, OutputError
+from MedEnhanceLib.errors import Cancelled, ConfigError, MedEnhanceError, OutputError
+from MedEnhanceLib.jobs.addresses import is_remote, on_this_machine, shown
 from MedEnhanceLib.jobs.batch_items import Item
+from MedEnhanceLib.jobs.sending import Store
 from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.report.page import make_folder
 from MedEnhanceLib.runtime.progress import Event, Listener
@@ -32,7 +34,7 @@ _FIRST_COLUMNS = ("source", "output", "status", "seconds", "code", "message", "h
 
 
 class Ledger:
-    """batch.jsonl in the folder of the results; the last row of a source and its result counts.
+    """batch.jsonl; the last row of a source and its result counts.
 
     Several commands may share the folder, as those for one dataset of BIDS do.
 
@@ -40,9 +42,13 @@ class Ledger:
     its size and time, and the options; with other options the work is done again.
     """
 
-    def __init__(self, out: Path) -> None:
-        """Read what an earlier run left; a line that was cut off by a crash is left out."""
-        self.path, self._table = out / ROWS, out / TABLE
+    def __init__(self, folder: Path, there: Collection[str] = ()) -> None:
+        """Read what an earlier run left; a line that was cut off by a crash is left out.
+
+        there: the results at an address, by their paths below it.
+        """
+        self.path, self._table = folder / ROWS, folder / TABLE
+        self._there = there
         self._rows: dict[tuple[str, str], dict[str, Any]] = {}
         if self.path.exists():
             for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -59,13 +65,13 @@ class Ledger:
             row is not None
             and row.get("status") == "done"
             and row.get("key") == key_of(item, options)
-            and item.output.exists()
+            and (item.output.as_posix() in self._there if item.to else item.output.exists())
         )
 
     def is_ours(self, item: Item) -> bool:
         """Whether a result that lies there comes from an earlier run that did not finish it."""
         row = self.row_of(item)
-        return row is not None and row.get("output") == str(item.output)
+        return row is not None and row.get("output") == item.target
 
     def add(
         self, rows: Iterable[tuple[Item, Mapping[str, Any]]], options: Mapping[str, Any]
@@ -76,7 +82,7 @@ class Ledger:
             row = as_json(
                 {
                     "source": item.name,
-                    "output": item.output,
+                    "output": item.target,
                     **({_PATIENT: item.patient} if item.patient else {}),
                     "key": key_of(item, options),
                     **fields,
@@ -141,7 +147,7 @@ def key_of(item: Item, options: Mapping[str, Any]) -> str:
         states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     except OSError:
         states = []
-    text = json.dumps([item.name, states, as_json(options)], sort_keys=True)
+    text = json.dumps([item.name, item.state or states, as_json(options)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -168,20 +174,50 @@ _DASK_POLL_SECONDS = 0.05
 _AHEAD, _FEWEST_AHEAD, _COUNT_SECONDS = 4, 16, 10.0
 
 
+def results_and_ledger(out: str, ledger: str | None) -> tuple[Path | str, Path]:
+    """The folder of the results, or its address, and that of the ledger, on this machine.
+
+    Raises ConfigError where results go to an address and no folder is named for the ledger, and
+    for addresses that nothing can be written to.
+    """
+    place, folder = (
+        on_this_machine(name) if is_remote(name) else name for name in (out, ledger or "")
+    )
+    if is_remote(folder):
+        raise ConfigError(
+            f"--ledger is {shown(folder)}: rows are added to it as volumes end, which stores do "
+            "not offer",
+            "Name a folder on this machine.",
+        )
+    if not is_remote(place):
+        return Path(place), Path(folder or place)
+    Store.at(place)
+    if not folder:
+        raise ConfigError(
+            f"--out is {shown(place)}, and the ledger (batch.jsonl, batch.csv) stays on this "
+            "machine",
+            "Name a folder for it: --ledger DIR. The same folder lets the batch go on later.",
+        )
+    return place, Path(folder)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """A batch: one task, its volumes, and what is stated for all of them.
 
-    out: the folder of the results, with the ledger. config: of the task; stated: its other
-    parameters. overwrite: whether what is done, and what lies there, is made anew.
+    out, ledger: as `results_and_ledger` gives them. config: of the task; stated: its other
+    parameters. overwrite: whether what is done, and what lies there, is made anew. repeats: whether
+    a job that was lost is run again elsewhere, and may find its own result.
     """
 
     task: str
     items: Sequence[Item]
-    out: Path
+    out: Path | str
+    ledger: Path
     config: Mapping[str, Any]
     stated: Mapping[str, Any]
     overwrite: bool
+    repeats: bool = False
 
     def work_through(
         self, run: Runner, ended: Callable[[Item, Mapping[str, Any], int, int], None]
@@ -191,11 +227,12 @@ class Plan:
         ended: called with each item, the fields of its row, how many have ended, and of how many.
         Returns total, done, already_done, failed (counts), table (path) and rows.
         """
-        make_folder(self.out)
-        ledger = Ledger(self.out)
+        make_folder(self.ledger)
+        there = self._there()
+        ledger = Ledger(self.ledger, there)
         options = {"task": self.task, "config": self.config, **self.stated}
         todo = [one for one in self.items if self.overwrite or not ledger.is_finished(one, options)]
-        work = [(self.task, self._params(one, ledger)) for one in todo]
+        work = [(self.task, self._params(one, ledger, there)) for one in todo]
         count = 0
 
         def starting(indices: Sequence[int]) -> None:
@@ -223,13 +260,29 @@ class Plan:
             "rows": rows,
         }
 
-    def _params(self, item: Item, ledger: Ledger) -> dict[str, Any]:
-        make_folder(item.output.parent)
+    def _there(self) -> set[str]:
+        """What lies at the address of the results, by one listing: paths below it, folders too.
+
+        Raises OutputError where nothing can be written there.
+        """
+        if isinstance(self.out, Path):
+            return set()
+        store = Store.at(self.out)
+        store.refuse_unwritable()
+        names = [PurePosixPath(name) for name in store.listed()]
+        return {str(one) for name in names for one in (name, *name.parents)}
+
+    def _params(self, item: Item, ledger: Ledger, there: Collection[str]) -> dict[str, Any]:
+        is_own = ledger.is_ours(item)
+        if item.to:
+            is_own = is_own or (self.repeats and item.output.as_posix() not in there)
+        else:
+            make_folder(item.output.parent)
         params = {
             "input": item.place,
-            "output": str(item.output.absolute()),
+            "output": item.to or str(item.output.absolute()),
             "config": dict(self.config),
-            "overwrite": self.overwrite or ledger.is_ours(item),
+            "overwrite": self.overwrite or is_own,
         }
         return params | ({"series": item.series} if item.series else {}) | dict(self.stated)
 
@@ -350,8 +403,12 @@ def _ahead(client: Any) -> int:
 
 
 def _sent(kind: str, params: Mapping[str, Any]) -> Work:
-    """Where nothing lies at the output now, what lies there later is of a worker that was lost."""
-    return kind, params if Path(params["output"]).exists() else {**params, "overwrite": True}
+    """Where nothing lies at the output now, what lies there later is of a worker that was lost.
+
+    At an address that was looked up before, for all of them at once.
+    """
+    is_settled = is_remote(params["output"]) or Path(params["output"]).exists()
+    return kind, params if is_settled else {**params, "overwrite": True}
 
 
 def outcome(

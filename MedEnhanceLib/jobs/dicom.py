@@ -230,7 +230,11 @@ class DicomParams(Params):
     """What every job that writes a volume takes: a file, or a folder of DICOM objects."""
 
     output: Annotated[
-        str, About(help=".nii.gz, .nii, .nrrd or .mha; with dicom a folder", flag="OUTPUT")
+        str,
+        About(
+            help=".nii.gz, .nii, .nrrd or .mha; with dicom a folder; an address too (s3://)",
+            flag="OUTPUT",
+        ),
     ]
     dicom: bool = option(
         False,
@@ -322,12 +326,17 @@ def check_folder(
     refuse_unwritable(folder)
     recover(folder, monitor)
     if folder.is_dir() and holds(folder) and not overwrite:
-        raise OutputError(
-            f"{folder} holds files already",
-            "Name a new or empty folder; or allow to add to it, and to replace what was made of "
-            "the same series before (--force, overwrite=True).",
-        )
+        raise in_use(folder)
     refuse_existing(manifest_path(folder), overwrite)
+
+
+def in_use(folder: object) -> OutputError:
+    """The error for a folder, here or at an address, that holds something already."""
+    return OutputError(
+        f"{folder} holds files already",
+        "Name a new or empty folder; or allow to add to it, and to replace what was made of "
+        "the same series before (--force, overwrite=True).",
+    )
 
 
 def check_apart(volume: Volume, folder: Path) -> None:

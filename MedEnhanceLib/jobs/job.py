@@ -16,9 +16,11 @@ from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.addresses import local_sources
 from MedEnhanceLib.jobs.failures import job_errors
 from MedEnhanceLib.jobs.files import KeptVolumes, Result
+from MedEnhanceLib.jobs.sending import sent_results
 from MedEnhanceLib.jobs.worker.events import PROTOCOL, check_version
 from MedEnhanceLib.runtime.locks import release_memory
 from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor
+from MedEnhanceLib.runtime.text import Names
 
 
 class JobKind:
@@ -166,15 +168,19 @@ def run_job(
     """
     kind = JOBS[spec.kind]
     report = progress or (lambda _event: None)
-    with job_errors(spec.kind):
+    names = Names()
+    with names.in_errors(), job_errors(spec.kind):
         report(Event("started", {"kind": spec.kind}))
         monitor = Monitor(progress, cancel)
         try:
-            with local_sources(spec.typed_params(), monitor) as params:
-                if isinstance(kind, ShippedKind) and kind.keeps_volumes:
-                    result = kind.run(params, monitor, kept or KeptVolumes())
-                else:
-                    result = kind.run(params, monitor)
+            with sent_results(spec.kind, spec.typed_params(), names, monitor) as sending:
+                with local_sources(sending.params, names, sending.monitor) as params:
+                    if isinstance(kind, ShippedKind) and kind.keeps_volumes:
+                        result = kind.run(params, sending.monitor, kept or KeptVolumes())
+                    else:
+                        result = kind.run(params, sending.monitor)
+                sending.finish(result.fields)
+            result = Result(names.of(result.fields))
         finally:
             # A worker stays for minutes after its job: the card is shared with other programs.
             for device in ("cuda", "mps"):

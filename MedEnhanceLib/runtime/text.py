@@ -1,8 +1,14 @@
-"""Text that others wrote, made safe for a terminal."""
+"""Texts as people read them: safe for a terminal, without the names of temporary files."""
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from MedEnhanceLib.errors import MedEnhanceError
 
 #: Control characters but tab and line feed, what turns the direction of writing, and the lone
 #: surrogates that stand for bytes of file names which are not UTF-8.
@@ -19,3 +25,49 @@ def _escape(found: re.Match[str]) -> str:
     if 0xDC80 <= code <= 0xDCFF:  # a byte of a file's name
         code -= 0xDC00
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+class Names:
+    """What temporary files are called in what people read: by another name, or by none.
+
+    names: path → what stands in its place. Below a folder that has one, the rest of a path stays.
+    """
+
+    def __init__(self, names: Mapping[str, str] | None = None) -> None:
+        self._names = dict(names or {})
+
+    def add(self, path: object, name: str) -> None:
+        """From now on `path` is called `name`."""
+        self._names[str(path)] = name
+
+    def of(self, value: Any) -> Any:
+        """A text, or the texts in a list or an object of JSON, with these names."""
+        if not self._names:
+            return value
+        if isinstance(value, str | os.PathLike):
+            return self._in_text(os.fspath(value))
+        if isinstance(value, Mapping):
+            return {name: self.of(entry) for name, entry in value.items()}
+        return [self.of(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+    @contextmanager
+    def in_errors(self) -> Iterator[None]:
+        """Errors that leave it have these names."""
+        try:
+            yield
+        except MedEnhanceError as error:
+            error.message, error.hint = self.of(error.message), self.of(error.hint)
+            raise
+
+    def _in_text(self, text: str) -> str:
+        # At once, as a new name may hold an old one; the bare name of a file is no end of a path.
+        longest_first = sorted(self._names, key=len, reverse=True)
+        pattern = "|".join(
+            re.escape(path) if os.sep in path else rf"(?<![\w./\\-]){re.escape(path)}"
+            for path in longest_first
+        )
+
+        def renamed(found: re.Match[str]) -> str:
+            return self._names[found[1]] + found[2].replace(os.sep, "/")
+
+        return re.sub(rf"({pattern})((?:[\\/][^\s'\",;:]*)?)", renamed, text)

@@ -75,6 +75,7 @@ _CODED = (0.85, 0.97)
 class CompressResult:
     """What was written.
 
+    path: of the file; its address, if it was sent to one.
     ratio: raw_bytes / file_bytes. max_error: the largest difference of any voxel, in stored
     units. psnr: in dB against the full range of the source (psnr_peak = its largest less its
     smallest voxel), None where nothing was lost. ssim: in 3D, where it was the mode and something
@@ -84,7 +85,7 @@ class CompressResult:
     was measured for `keep_noise_level`.
     """
 
-    path: Path
+    path: Path | str
     mode: Mode
     raw_bytes: int
     file_bytes: int

@@ -129,7 +129,11 @@ class Command:
             raise RuntimeError("the batch ended before anything was killed")
 
     def ended(self) -> tuple[int, int]:
-        """Wait for it; its status, and the most MB of memory that it held."""
+        """Wait for it; its status, and the most MB of memory that it held.
+
+        The system counts what this process held when it started the command, too: the MB of a
+        run after a large one are not the command's.
+        """
         _pid, status, usage = os.wait4(self._process.pid, 0)
         self._process.returncode = os.waitstatus_to_exitcode(status)
         return self._process.returncode, usage.ru_maxrss // 1000
@@ -299,14 +303,12 @@ def report(alone: float, runs: list[dict[str, Any]], ledger: list[dict[str, Any]
                 "done more often",
                 "failed rows",
                 "temporary files",
-                "command, MB",
-                "scheduler, MB",
             ),
             [
                 (
                     *(row[name] for name in ("run", "volumes", "seconds", "results")),
                     *(row[name] for name in ("done_once", "done_more", "failed_rows")),
-                    *(row[name] for name in ("leftovers", "command_mb", "scheduler_mb")),
+                    row["leftovers"],
                 )
                 for row in runs
             ],
@@ -316,8 +318,8 @@ def report(alone: float, runs: list[dict[str, Any]], ledger: list[dict[str, Any]
         f"times 2 workers, over {quiet['volumes'] - 1:,} volumes; the {quiet['seconds']:.0f} s of "
         f"the table include the start of command and workers): {1000 * overhead:.0f} ms "
         f"besides its work. The first tenth took {quiet['first_tenth_s']:.0f} s, the last "
-        f"{quiet['last_tenth_s']:.0f} s, with all results in one folder. MB are the most that "
-        "command and scheduler held.\n",
+        f"{quiet['last_tenth_s']:.0f} s, with all results in one folder. The command held at most "
+        f"{quiet['command_mb']} MB, the scheduler {quiet['scheduler_mb']} MB.\n",
         "\n## The ledger alone\n",
         table(
             ("volumes", "MB", "written, s", "read, s", "made a table, s"),

@@ -153,22 +153,31 @@ class CompareTest(ViewTestCase):
 
             self.assertEqual(currentSlice(self.source).index, index, mode)
 
-    def test_overlaysLieOnTopAndTheUncertaintyBringsItsLegend(self):
+    def test_overlaysLieOnTopWithABarThatNamesThem(self):
         uncertainty = self.results.linked(self.output, "uncertainty")
-        legend = self.results.legendOf(uncertainty)
         self.compare.show(self.output, "fade", 0.8)
         self.compare.setOverlay("uncertainty")
         self.assertEqual(self.layers("Red").GetNthLayerVolumeID(3), uncertainty.GetID())
         self.assertEqual(self.layers("Red").GetForegroundVolumeID(), self.output.GetID())
-        self.assertTrue(legend.GetVisibility())
+        self.assertEqual(
+            [title.partition("\n")[0] for title in self.bars()], ["Uncertainty (1 SD)"]
+        )
         self.compare.setOverlay("difference")
-        self.assertFalse(legend.GetVisibility())
-        legend = self.results.legendOf(self.results.linked(self.output, "difference"))
-        self.assertIn("HU", legend.GetTitleText())
-        self.assertTrue(legend.GetVisibility())
+        self.assertEqual(self.bars(), ["Enhanced − input\nHU"])
+        model = slicer.util.getNode("MedEnhance legend")
+        display = self.results.linked(self.output, "difference").GetDisplayNode()
+        display.SetWindowLevelMinMax(-7, 7)
+        self.assertEqual(model.GetDisplayNode().GetScalarRange(), (-7, 7))
+        self.assertFalse(model.GetSaveWithScene())
         self.compare.setOverlay(None)
-        self.assertFalse(legend.GetVisibility())
+        self.assertEqual(self.bars(), [])
+        self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLModelNode")), 3)  # the slices
         self.assertEqual(self.layers("Red").GetNumberOfAdditionalLayers(), 0)
+
+    def bars(self):
+        """Titles of the color bars that are shown."""
+        bars = slicer.util.getNodesByClass("vtkMRMLColorLegendDisplayNode")
+        return [bar.GetTitleText() for bar in bars if bar.GetVisibility()]
 
     def test_aResultWithoutItsInputIsNotCompared(self):
         before = self.everything()
@@ -283,6 +292,17 @@ class WipeTest(ViewTestCase):
         self.area.compare.show(self.output, "fade")
         fading = self.manager.sliceWidget("Red")._own.screen.picture()[:80]
         np.testing.assert_array_equal(after[:, 10:], fading[:, 10:])
+
+    def test_aMapOverTheViewsHasABarOfItsColors(self):
+        self.picture("fade")
+        screen = self.manager.sliceWidget("Red")._own.screen
+        plain = screen.picture()
+        self.area.compare.setOverlay("difference")
+        colors = screen.picture()[100:, 190:]
+        spread = (colors.max(axis=2) - colors.min(axis=2)).max(axis=1)
+        self.assertGreater((spread > 100).sum(), 4, "no bar was drawn")
+        self.area.compare.setOverlay(None)
+        np.testing.assert_array_equal(screen.picture(), plain)
 
     def test_theMouseDragsTheLineInAllViewsAndNothingElseBegins(self):
         self.ui.wipeButton.click()

@@ -36,15 +36,55 @@ class ChoicesTest(EnhanceTestCase):
             and getattr(ui, name).isVisibleTo(page)
         ]
         self.assertEqual(sorted(choices), ["inputSelector", "outputSelector", "taskComboBox"])
-        self.assertEqual(ui.taskComboBox.currentText, "MR: noise, blur and shading as measured")
+        self.assertEqual(ui.taskComboBox.currentText, "MR: automatic (noise, blur, shading)")
+        self.assertIn("MR: missing lines or motion", self.tasks())
+        tips = {ui.taskComboBox.itemData(at, qt.Qt.ToolTipRole) for at in range(5)}
+        self.assertEqual(len(tips), 5)
         node.SetAttribute(self.bridge.MODALITY, "CT")
-        self.processEvents(80)
-        self.assertEqual(ui.taskComboBox.currentText, "CT: noise as measured")
-        texts = [ui.taskComboBox.itemText(index) for index in range(ui.taskComboBox.count)]
-        self.assertIn("MR: missing lines or motion", texts)  # in nothing else
+        self.processEvents(80)  # of which noise alone is found
+        self.assertEqual(self.tasks(), ["CT: automatic (noise)", "CT: thin slices from thick ones"])
         node.SetAttribute(self.bridge.MODALITY, "OT")
         self.processEvents(80)
-        self.assertEqual(ui.taskComboBox.currentText, "What is measured")
+        self.assertEqual(ui.taskComboBox.currentText, "Automatic")
+
+    def tasks(self):
+        box = self.ui.taskComboBox
+        return [box.itemText(index) for index in range(box.count)]
+
+    def test_aTaskThatDoesNotFitTheVolumeStaysChosenAndIsShown(self):
+        node = self.smallVolume()
+        node.SetAttribute(self.bridge.MODALITY, "MR")
+        self.choose(node)
+        self.context.state.task = "artifacts"
+        node.SetAttribute(self.bridge.MODALITY, "CT")
+        self.processEvents(80)
+        self.assertEqual(self.ui.taskComboBox.currentData, "artifacts")
+        self.assertEqual(self.context.state.task, "artifacts")
+
+    def test_theViewsShowTheVolumeThatIsChosenAndOldNewsGoes(self):
+        first, second = self.smallVolume(name="first"), self.smallVolume(name="second")
+        slicer.util.setSliceViewerLayers(background=first)
+        self.choose(first)
+        self.context.message("info", "first enhanced is ready")
+        self.choose(second)
+        self.assertFalse(self.widget.ui.messageFrame.isVisibleTo(self.widget.parent))
+        layers = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+        self.assertEqual({each.GetBackgroundVolumeID() for each in layers}, {second.GetID()})
+        slicer.util.setSliceViewerLayers(background=first, foreground=second)
+        self.choose(None)
+        self.choose(second)  # which is shown already
+        self.assertEqual({each.GetBackgroundVolumeID() for each in layers}, {first.GetID()})
+
+    def test_enhancingASecondTimeIsWarnedOf(self):
+        node, again = self.smallVolume(name="scan"), self.smallVolume(name="scan enhanced")
+        for each in (node, again):
+            each.SetAttribute(self.bridge.MODALITY, "MR")
+        self.results.stamp(again, "enhanced", node)
+        self.choose(again)
+        self.assertIn("scan enhanced is enhanced already", self.ui.problemLabel.text)
+        self.assertTrue(self.ui.applyButton.enabled)
+        self.choose(node)
+        self.assertEqual(self.ui.problemLabel.text, "")
 
     def test_theCardIsBehindAButton(self):
         node = self.smallVolume()
@@ -293,7 +333,8 @@ class ChoicesTest(EnhanceTestCase):
         self.assertTrue(self.ui.segmentNoteLabel.isVisibleTo(self.panel.widget))
         node.SetAttribute(self.bridge.MODALITY, "CT")
         self.processEvents(80)
-        self.assertIn("CT, trained on images of 10 people", self.ui.modelCardLabel.text)
+        self.assertIn("trained on images of 10 people", self.ui.modelCardLabel.text)
+        self.assertIn("off by default", self.ui.modelCardLabel.text)
 
     def test_aModalityThatTheValuesContradictIsReportedAndNotForbidden(self):
         node = self.smallVolume(name="scan")

@@ -163,3 +163,33 @@ class FactsTest(EnhanceTestCase):
         output.SetAttribute("MedEnhance.strength", "much")
         self.assertEqual(self.enhance_result.factsOf(output), "m")
         self.assertEqual(self.enhance_result.noticeOf(output), ("info", "", ""))
+
+    def test_aResultThatIsHardlyChangedSaysSo(self):
+        noise = {"sigma": 7.6, "share_removed": 0.19, "reason": "anatomy may be in it"}
+        output = self.result(measured={"noise": noise})
+        text = self.enhance_result.hardlyChangedText(output)
+        self.assertEqual(
+            text,
+            "It is hardly changed: 19% of the correction was applied: anatomy may be in it.",
+        )
+        output.SetAttribute(self.results.STRENGTH, "0.5")  # kept after the run
+        self.assertIn("10% of the correction", self.enhance_result.moreFactsOf(output))
+        output = self.result(measured={"noise": noise | {"share_removed": 0.6}})
+        self.assertEqual(self.enhance_result.hardlyChangedText(output), "")
+
+    def test_labelsOfOneResultDoNotLieOverAnother(self):
+        first, second = self.result(), self.result()
+        labels = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+        labels.CreateDefaultDisplayNodes()
+        self.results.link(first, segmentation=labels)
+        self.context.state.inputVolume = self.results.linked(first, "input")
+        self.context.state.enhancedVolume = first
+        self.processEvents(80)
+        self.assertTrue(self.ui.segmentationButton.checked)
+        self.ui.resultSelector.setCurrentNode(second)
+        self.assertFalse(labels.GetDisplayNode().GetVisibility())
+        self.assertIn("Not made in this run", self.ui.segmentationButton.toolTip)
+        self.assertNotIn("Not made", self.ui.uncertaintyButton.toolTip)
+        self.results.link(second, uncertainty=None)
+        self.panel.update()
+        self.assertIn("“Uncertainty map”", self.ui.uncertaintyButton.toolTip)

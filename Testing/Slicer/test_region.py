@@ -52,6 +52,18 @@ class RegionTest(EnhanceTestCase):
 
     # --- which voxels ---
 
+    def test_aNewBoxIsTheMiddleOfTheVolumeAndTheRegion(self):
+        volume = self.brain()  # turned, and under a transform
+        self.choose(volume)
+        self.ui.newBoxButton.click()
+        node = self.ui.regionSelector.currentNode()
+        self.assertIs(self.context.state.region, node)
+        self.assertTrue(node.GetDisplayNode().GetHandlesInteractive())
+        shape = np.array(SHAPE)
+        found = np.array(self.region.partOf(volume, node).box)
+        np.testing.assert_allclose(found[:, 1] - found[:, 0], shape / 2, atol=1)
+        np.testing.assert_allclose(found.sum(axis=1), shape, atol=1)
+
     def test_anRoiHasTheVoxelsWhoseCentersLieInIt(self):
         volume = self.brain()  # turned, and under a transform
         found = self.region.partOf(volume, self.roi(volume, (30, 20, 6), (4.0, 6.0, 2.2)))

@@ -11,6 +11,7 @@ import slicer
 import vtk
 
 from MedEnhancePanels.nodes import results
+from MedEnhancePanels.nodes.legend import Legend
 from MedEnhancePanels.nodes.preview import (
     LayerWatch,
     compositeOf,
@@ -26,7 +27,6 @@ _LEFT, _RIGHT = "Red", "Yellow"
 #: Background, foreground and label are Slicer's; the overlay is a layer on top of them.
 _OVERLAY_LAYER = 3
 _OVERLAY_OPACITY = 0.6
-_OVERLAYS = ("difference", "uncertainty")
 
 
 class Compare:
@@ -39,7 +39,7 @@ class Compare:
 
     def __init__(self, onEnded=lambda: None, onWiped=lambda _position: None):
         self.mode = "none"
-        self.wipe = Wipe(onWiped)
+        self.wipe, self._legend = Wipe(onWiped), Legend()
         self._onEnded = onEnded
         self._outputID = self._sourceID = None
         self._before = None
@@ -107,6 +107,7 @@ class Compare:
         """The scene is gone, and what there was to restore with it."""
         self._endWatches()
         self.wipe.hide()
+        self._legend.hide()
         self.mode, self._before, self.overlay = "none", None, None
         self._outputID = self._sourceID = None
 
@@ -155,10 +156,7 @@ class Compare:
             composite.SetNthLayerVolumeID(_OVERLAY_LAYER, volume.GetID() if volume else None)
             if volume is not None:
                 composite.SetNthLayerOpacity(_OVERLAY_LAYER, _OVERLAY_OPACITY)
-        for node in (results.linked(self.output, role) for role in _OVERLAYS):
-            legend = results.legendOf(node) if node is not None else None
-            if legend is not None:
-                legend.SetVisibility(volume is node)
+        self._legend.show(volume)
 
     def _fading(self, mode=None):
         """The layers of the views that show the enhanced volume."""

@@ -7,7 +7,7 @@ import re
 from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge, card, region, results
+from MedEnhancePanels.nodes import bridge, card, provenance, region, results
 
 ENHANCER, HEAD, RESTORER, SLICES = "enhancer", "head", "restorer", "slices"
 #: DICOM's word for a modality that is none of the others: the user has to choose the model.
@@ -123,23 +123,39 @@ def headProblem(node, head):
 
 def tasks(modality=UNKNOWN):
     """What an enhancement can correct: the values of the option `task`, with a text for each."""
-    measured = _("noise, blur and shading") if modality == "MR" else _("noise")
+    measured = _("noise, blur, shading") if modality == "MR" else _("noise")
     texts = {
-        "auto": _("{what} as measured").format(what=measured),
-        "noise": _("noise alone"),
+        "auto": _("automatic ({what})").format(what=measured),
+        "noise": _("noise only"),
         "sharpness": _("noise and blur"),
         "slices": _("thin slices from thick ones"),
         "artifacts": _("missing lines or motion"),
     }
     if modality == UNKNOWN:
-        texts["auto"] = _("what is measured")
-    names = dict.fromkeys(texts, modality) | {"artifacts": "MR"}  # of which it is known alone
+        texts["auto"] = _("automatic")
+    elif modality != "MR":  # of which noise is all that is found
+        texts = {task: text for task, text in texts.items() if task in ("auto", "slices")}
+    if modality == UNKNOWN:
+        return {task: text[:1].upper() + text[1:] for task, text in texts.items()}
+    name = card.modalityName(modality)
     return {
-        task: _("{modality}: {task}").format(modality=card.modalityName(names[task]), task=text)
-        if names[task] != UNKNOWN
-        else text[:1].upper() + text[1:]
+        task: _("{modality}: {task}").format(modality=name, task=text)
         for task, text in texts.items()
     }
+
+
+def aboutTask(task):
+    """What a task does, in a sentence, as the tool tip of its entry."""
+    return {
+        "auto": _(
+            "Corrects what is measured in the volume, as far as it is certain: noise, and in "
+            "MR blur and shading"
+        ),
+        "noise": _("Removes noise; blur and shading stay"),
+        "sharpness": _("Removes noise, and undoes blur; shading stays"),
+        "slices": _("Makes thin slices between thick ones, on a new grid"),
+        "artifacts": _("Fills lines that are missing, and corrects motion during the scan"),
+    }[task]
 
 
 def guideUses():
@@ -308,7 +324,11 @@ def modelFor(node, model, task):
 
 def shortCard(bundle):
     """A model in a line or two; its data sets are for the full card."""
-    first = _("{modality}, trained on {data}").format(
+    texts = {
+        True: _("{modality}: a filter; the network with it, off by default, was trained on {data}"),
+        False: _("{modality}, trained on {data}"),
+    }
+    first = texts[bundle.starts_grouped and not bundle.has_second_pass].format(
         modality=card.modalityName(bundle.modality), data=_people(bundle)
     )
     origin = "" if bundle.shipped else _("Imported: it did not come with MedEnhance.")
@@ -350,11 +370,14 @@ def segmentNote(node, isWanted, head="auto"):
     return " ".join(filter(None, (found, rare, _scope(bundle))))
 
 
-def modalityWarning(node):
-    """What speaks against the modality that a volume is taken for, and what to do; ("", "") where
-    nothing does."""
+def inputWarning(node):
+    """What speaks against enhancing a volume, or against the modality that it is taken for, and
+    what to do; ("", "") where nothing does."""
     if not isUsable(node):
         return "", ""
+    if node.GetAttribute(provenance.DERIVED) == "enhanced":
+        warning = _("{name} is enhanced already.").format(name=node.GetName())
+        return warning, _("Choose the original: a second time smooths what should stay.")
     frame = bridge.frameNodes(node)[0]
     valueRange = bridge.rangeOf(frame.GetImageData())
     for warning in card.modalityWarnings(frame, bridge.modalityOf(node), valueRange):

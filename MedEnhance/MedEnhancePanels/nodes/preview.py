@@ -147,6 +147,15 @@ class LayerWatch:
             self._onChanged()
 
 
+def isShown(volume):
+    """Whether a view of the layout has a volume as its background or foreground."""
+    layers = [compositeOf(node) for node in visibleSliceNodes()]
+    return any(
+        volume.GetID() in (each.GetBackgroundVolumeID(), each.GetForegroundVolumeID())
+        for each in layers
+    )
+
+
 def sequenceOf(node):
     """The sequence that a volume shows a frame of, or None."""
     for browser in slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode"):
@@ -168,7 +177,7 @@ def differencesOf(options):
     differences = []
     if options.biasCorrection == "n4":
         differences.append(_("Shading is not corrected in the preview."))
-    elif options.biasCorrection == "auto":
+    elif options.biasCorrection == "auto" and options.task == "auto":
         differences.append(_("Apply also corrects blur and shading where it finds them."))
     if options.region is not None:
         differences.append(_("Apply changes the region alone."))

@@ -45,6 +45,25 @@ def nameOf(node, segment=""):
     return node.GetName()
 
 
+def newBox(volume):
+    """A new ROI in the middle of a volume, along its axes and half as wide, with handles."""
+    node = slicer.mrmlScene.AddNewNodeByClass(
+        "vtkMRMLMarkupsROINode", bridge.uniqueName(_("Region"))
+    )
+    counts = np.array(volume.GetImageData().GetDimensions())
+    toRas = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(toRas)
+    place = np.eye(4)
+    place[:3, :3] = slicer.util.arrayFromVTKMatrix(toRas)[:3, :3] / volume.GetSpacing()
+    place[:3, 3] = toRas.MultiplyPoint((*(counts - 1) / 2, 1.0))[:3]
+    node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
+    node.SetAndObserveObjectToNodeMatrix(slicer.util.vtkMatrixFromArray(place))
+    node.SetSize(*(counts * volume.GetSpacing() / 2))
+    node.CreateDefaultDisplayNodes()
+    node.GetDisplayNode().SetHandlesInteractive(True)
+    return node
+
+
 def partOf(volume, node, segment=""):
     """The Part of a volume that lies in a region.
 

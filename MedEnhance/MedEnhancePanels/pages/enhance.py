@@ -7,7 +7,7 @@ from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhancePanels import arguments, dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.job import withWarnings
-from MedEnhancePanels.nodes import bridge, model_choice, preview, results
+from MedEnhancePanels.nodes import bridge, model_choice, preview, region, results
 from MedEnhancePanels.pages.enhance_batch import BatchArea
 from MedEnhancePanels.pages.enhance_choices import (
     DeviceChoice,
@@ -18,7 +18,13 @@ from MedEnhancePanels.pages.enhance_choices import (
     TaskBoxes,
     leavingText,
 )
-from MedEnhancePanels.pages.enhance_result import ResultArea, hasAlarm, tookText, warningsOf
+from MedEnhancePanels.pages.enhance_result import (
+    ResultArea,
+    hardlyChangedText,
+    hasAlarm,
+    tookText,
+    warningsOf,
+)
 from MedEnhancePanels.pages.presets import PresetBox
 from MedEnhancePanels.pages.widgets import (
     JobProgress,
@@ -124,6 +130,7 @@ class EnhancePanel(Page):
         ui.applyButton.clicked.connect(self.onApply)
         ui.batchButton.contentsCollapsed.connect(lambda *_collapsed: self.update())
         ui.batchApplyButton.clicked.connect(self.onBatch)
+        ui.newBoxButton.clicked.connect(self._onNewBox)
         scene = slicer.mrmlScene
         for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent):
             self._observed.append((scene, scene.AddObserver(event, self._onSceneChanged)))
@@ -202,6 +209,7 @@ class EnhancePanel(Page):
         state, ui = self.context.state, self.ui
         if self._isUpdating or state is None:
             return
+        before = state.inputVolume
         with state.changes():
             state.inputVolume = ui.inputSelector.currentNode()
             state.guideVolume = ui.guideSelector.currentNode()
@@ -231,6 +239,19 @@ class EnhancePanel(Page):
                 state.orientations = ui.orientationsCheckBox.checked
         if isAgreed:  # which is not part of the state
             self.update()
+        if state.inputVolume is not before:
+            self._lookAtInput()
+
+    @guarded
+    def _onNewBox(self, *_checked):
+        self.context.state.region = region.newBox(self.context.state.inputVolume)
+
+    def _lookAtInput(self):
+        """The user chose another volume: the views show it, and news of the former one goes."""
+        self.context.clearMessage()
+        shown = preview.shownVolume(self.context.state.inputVolume)
+        if shown is not None and not preview.isShown(shown):
+            preview.showVolume(shown)
 
     def onState(self, state):
         if state is not None:
@@ -335,7 +356,7 @@ class EnhancePanel(Page):
         if problem:
             self._problem.show("info" if state.inputVolume is None else "error", problem)
         else:
-            warning, remedy = model_choice.modalityWarning(self.target)
+            warning, remedy = model_choice.inputWarning(self.target)
             texts = [warning, leavingText(state.device)]
             level = "warning" if warning else "info"
             self._problem.show(level, " ".join(filter(None, texts)), remedy)
@@ -389,6 +410,7 @@ class EnhancePanel(Page):
         """Enhance the slice that is shown, or take the preview away."""
         if self.preview.isShown:
             self.hidePreview()
+            self.context.clearMessage()
             self.update()
             return
         node = preview.shownVolume(self.context.state.inputVolume)
@@ -456,6 +478,8 @@ class EnhancePanel(Page):
         self.result.showNew(output)
         seconds = tookText(job.ended - job.started)
         ready = _("{name} is ready, after {time}.").format(name=output.GetName(), time=seconds)
+        if share := hardlyChangedText(output):
+            ready = f"{ready} {share}"
         if hasAlarm(output):
             ready = _(
                 "{ready} As there is an alarm, the views begin with half of the correction; the"

@@ -105,6 +105,8 @@ class RegionBox:
         ui.regionSelector.setCurrentNode(node)
         isSlices = state.task == "slices"
         ui.regionSelector.enabled = not (isSlices or bridge.isSequence(target))
+        isUsable = model_choice.isUsable(target)
+        ui.newBoxButton.enabled = ui.regionSelector.enabled and isUsable
         isSegmentation = node is not None and node.IsA("vtkMRMLSegmentationNode")
         ui.regionSegmentComboBox.visible = isSegmentation
         offered = []
@@ -128,19 +130,22 @@ class TaskBoxes:
     """What is corrected, and what a guide is for."""
 
     def __init__(self, ui):
-        self._ui = ui
-        for comboBox, choices in (
-            (ui.taskComboBox, model_choice.tasks()),
-            (ui.guideUseComboBox, model_choice.guideUses()),
-        ):
-            for name, text in choices.items():
-                comboBox.addItem(text, name)
+        self._ui, self._offered = ui, {}
+        for name, text in model_choice.guideUses().items():
+            ui.guideUseComboBox.addItem(text, name)
 
     def show(self, state, target):
         """Show the state; call it before the choices that depend on the task are shown."""
         ui = self._ui
-        for name, text in model_choice.tasks(model_choice.modalityOf(target)).items():
-            ui.taskComboBox.setItemText(ui.taskComboBox.findData(name), text)
+        offered = model_choice.tasks(model_choice.modalityOf(target))
+        # A choice from before this volume stays, and the page says where it does not fit.
+        offered.setdefault(state.task, model_choice.tasks()[state.task])
+        if offered != self._offered:
+            self._offered = offered
+            ui.taskComboBox.clear()
+            for at, (name, text) in enumerate(offered.items()):
+                ui.taskComboBox.addItem(text, name)
+                ui.taskComboBox.setItemData(at, model_choice.aboutTask(name), qt.Qt.ToolTipRole)
         ui.taskComboBox.currentIndex = ui.taskComboBox.findData(state.task)
         ui.guideUseComboBox.currentIndex = ui.guideUseComboBox.findData(state.value("guideUse"))
         ui.guideUseComboBox.visible = state.guideVolume is not None

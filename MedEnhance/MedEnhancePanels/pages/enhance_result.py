@@ -1,6 +1,7 @@
 """The part of the page Enhance about a result: facts, comparison, strength, overlays."""
 
 import qt
+import slicer
 from slicer.i18n import tr as _
 
 from MedEnhanceLib.report.uncertainty import calibration_in_words, uncertainty_in_words
@@ -16,6 +17,8 @@ from MedEnhancePanels.tasks import blending
 _ALARMS = ("no-structure", "out-of-range", "anatomy", "test-model")
 #: The strength that the views begin with where there is an alarm.
 _MILDER = 0.5
+#: With a smaller share of the correction than this a result looks like its input.
+_HARDLY = 0.5
 
 
 class ResultArea:
@@ -41,7 +44,7 @@ class ResultArea:
             "fade": ui.fadeButton,
             "wipe": ui.wipeButton,
         }
-        self._wipeTip = ui.wipeButton.toolTip
+        self._wipeTip, self._segmentationTip = ui.wipeButton.toolTip, ui.segmentationButton.toolTip
         self._overlays = {"difference": ui.differenceButton, "uncertainty": ui.uncertaintyButton}
         ui.resultSelector.addAttribute("vtkMRMLScalarVolumeNode", "MedEnhance.derived", "enhanced")
         ui.resultSelector.currentNodeChanged.connect(self._onChosen)
@@ -111,13 +114,18 @@ class ResultArea:
         for kind, button in self._overlays.items():
             button.enabled = results.linked(output, kind) is not None and canCompare
             button.checked = self.compare.overlay == kind
-        ui.uncertaintyButton.toolTip = uncertaintyText(output) or _(
-            "Standard deviation of each voxel, in the volume's units"
+        ui.uncertaintyButton.toolTip = (
+            uncertaintyText(output) or _("Standard deviation of each voxel, in the volume's units")
+            if results.linked(output, "uncertainty") is not None
+            else _notMade(_("Uncertainty map"))
         )
         ui.exportButton.enabled = bridge.isInScene(output) and not self.isKeeping
         segmentation = results.linked(output, "segmentation")
         display = segmentation.GetDisplayNode() if segmentation is not None else None
         ui.segmentationButton.enabled = display is not None
+        ui.segmentationButton.toolTip = (
+            _notMade(_("Segmentation")) if display is None else self._segmentationTip
+        )
         ui.segmentationButton.checked = display is not None and bool(display.GetVisibility())
 
     def _showFacts(self):
@@ -152,6 +160,7 @@ class ResultArea:
     def showNew(self, output):
         """Show a result that has just come out, in the mode that is on, or fading."""
         mode = self.compare.mode if self.compare.mode != "none" else "fade"
+        _hideLabelsOfOthers(output)
         self.context.state.strength = _MILDER if hasAlarm(output) else 1.0
         self.compare.show(output, mode, self.context.state.strength)
 
@@ -196,6 +205,7 @@ class ResultArea:
     def _onChosen(self, node=None):
         if not self._isUpdating and self.context.state is not None:
             self.context.state.enhancedVolume = self.ui.resultSelector.currentNode()
+            _hideLabelsOfOthers(self.output)
             self.update()
 
     @guarded
@@ -282,9 +292,10 @@ class ResultArea:
         self.context.message(
             "info",
             _(
-                "The enhanced volume now has {share} % of the correction. “Undo” brings the full "
-                "result back until the scene is closed."
-            ).format(share=round(100 * strength)),
+                "The enhanced volume was changed to strength {strength:.2f}; from now on 1 on the "
+                "slider stands for that. “Undo” brings the full result back until the scene is "
+                "closed."
+            ).format(strength=strength),
         )
 
     @guarded
@@ -296,13 +307,34 @@ class ResultArea:
         self.context.state.strength = strength
         self.compare.setStrength(strength)
         self.update()
-        self.context.message("info", _("The full result is back; the views show the strength."))
+        self.context.message(
+            "info",
+            _("The full result is restored; the views show it at strength {strength:.2f}.").format(
+                strength=strength
+            ),
+        )
 
     def _endKeeping(self):
         self._timer.stop()
         self._steps = None
         self.update()
         self._onKeeping()
+
+
+def _notMade(choice):
+    """Why a map cannot be shown. choice: its check box below Advanced."""
+    return _("Not made in this run: select “{choice}” below Advanced, and apply again.").format(
+        choice=choice
+    )
+
+
+def _hideLabelsOfOthers(output):
+    """Labels of one result do not lie over another, where no button would take them away."""
+    own = results.linked(output, "segmentation")
+    for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
+        labels = results.linked(node, "segmentation")
+        if labels is not None and labels is not own and labels.GetDisplayNode() is not None:
+            labels.GetDisplayNode().SetVisibility(False)
 
 
 def tookText(seconds):
@@ -404,7 +436,23 @@ def _noise(output):
     if not noise:
         return ""
     text = _("Measured noise: σ {sigma:g} {unit}; {share:.0%} of the correction applied").format(
-        sigma=noise["sigma"], unit=results.unitOf(output), share=noise["share_removed"]
+        sigma=noise["sigma"], unit=results.unitOf(output), share=_shareIn(output, noise)
+    )
+    return f"{text}: {noise['reason']}." if noise.get("reason") else f"{text}."
+
+
+def _shareIn(output, noise):
+    """The share of the correction in the voxels, those of a strength that was kept later too."""
+    return noise["share_removed"] * results.strengthOf(output)
+
+
+def hardlyChangedText(output):
+    """That a result has less than half of the correction, and why; empty where it has more."""
+    noise = provenance.noiseOf(output)
+    if not noise or noise["share_removed"] >= _HARDLY:
+        return ""
+    text = _("It is hardly changed: {share:.0%} of the correction was applied").format(
+        share=noise["share_removed"]
     )
     return f"{text}: {noise['reason']}." if noise.get("reason") else f"{text}."
 

@@ -27,7 +27,15 @@ class BatchParams(Params):
     inputs: Annotated[
         list[str], About(help="volumes, folders of them, tables of patients (.csv: patient,path)")
     ]
-    output: Annotated[str, About(help="the folder of the results and of batch.jsonl")]
+    output: Annotated[
+        str, About(help="the folder of the results, or its address (s3://bucket/small)")
+    ]
+    ledger: str | None = option(
+        None,
+        help="the folder of batch.jsonl and batch.csv, on this machine (default: that of the "
+        "results; needed where they go to an address)",
+        metavar="DIR",
+    )
     task: Literal["enhance", "segment", "compress"] = option("enhance", help="what is done")
     params: dict[str, Any] = option(
         factory=dict, help="of the task, for every volume, without input and output"
@@ -53,11 +61,11 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
     Raises Cancelled where the user asked to stop; what is done by then is left out the next time.
     """
     from MedEnhanceLib.jobs.batch_items import gather
-    from MedEnhanceLib.jobs.batch_runs import Plan
+    from MedEnhanceLib.jobs.batch_runs import Plan, results_and_ledger
 
     compresses = params.task == "compress"
     monitor.progress(0.0, "find the volumes")
-    out = Path(params.output)
+    out, ledger = results_and_ledger(params.output, params.ledger)
     items = gather(
         params.inputs,
         None,
@@ -70,6 +78,7 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
         task=params.task,
         items=items,
         out=out,
+        ledger=ledger,
         config=stated.pop("config", {}),
         stated=stated,
         overwrite=params.overwrite,

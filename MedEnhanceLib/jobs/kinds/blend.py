@@ -32,7 +32,9 @@ class BlendParams(VolumeParams):
     enhanced: Annotated[
         str, About(help="what enhance made of INPUT, at full strength", flag="ENHANCED")
     ]
-    output: Annotated[str, About(help=".nii.gz, .nii, .nrrd or .mha", flag="OUTPUT")]
+    output: Annotated[
+        str, About(help=".nii.gz, .nii, .nrrd or .mha; an address too (s3://)", flag="OUTPUT")
+    ]
     strength: Annotated[
         float,
         About(

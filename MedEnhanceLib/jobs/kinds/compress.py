@@ -50,7 +50,9 @@ class EstimateParams(VolumeParams):
 class CompressParams(EstimateParams):
     """Compress a volume into a verified file."""
 
-    output: Annotated[str, About(help="a name that ends in .ucv", flag="OUTPUT")]
+    output: Annotated[
+        str, About(help="a name that ends in .ucv; an address too (s3://)", flag="OUTPUT")
+    ]
     dicom: dict[str, str] | None = option(
         None,
         help='{"study", "series"}, the UIDs that an image file is known to come from: it has no '
@@ -96,7 +98,8 @@ class RecoverParams(Params):
     output: Annotated[
         str,
         About(
-            help=".nii.gz, .nii, .nrrd or .mha; .ucv for a sound copy, where nothing is lost",
+            help=".nii.gz, .nii, .nrrd or .mha; .ucv for a sound copy, where nothing is lost; an "
+            "address too (s3://)",
             flag="OUTPUT",
         ),
     ]
@@ -106,6 +109,15 @@ class RecoverParams(Params):
         metavar="FILE",
     )
     overwrite: bool = option(False, help="replace existing outputs", flag="--force")
+
+    @property
+    def results(self) -> dict[str, Path]:
+        """Where the volume goes, and the mask if one is needed; a sound copy has none."""
+        output = Path(self.output)
+        if output.suffix.lower() == CONTAINER:
+            return {"output": output}
+        check_ending(output)
+        return {"output": output, "mask": Path(self.mask or beside(output, "lost"))}
 
 
 def run_compress(params: CompressParams, monitor: Monitor, kept: KeptVolumes) -> Result:
@@ -222,14 +234,10 @@ def run_recover(params: RecoverParams, monitor: Monitor) -> Result:
 
     began = time.monotonic()
     source, output = Path(params.input), Path(params.output)
-    outputs = {"output": output}
+    outputs = params.results
     is_copy = output.suffix.lower() == CONTAINER
-    if is_copy:
-        check_outputs(outputs, inputs=[source], overwrite=params.overwrite)
-    else:
-        check_ending(output)
-        outputs["mask"] = Path(params.mask or beside(output, "lost"))
-        check_volume_outputs(outputs, inputs=[source], overwrite=params.overwrite)
+    check = check_outputs if is_copy else check_volume_outputs
+    check(outputs, inputs=[source], overwrite=params.overwrite)
     volume, report = recover(source, monitor=monitor.part(0.0, 0.9))
     monitor.progress(0.9, "save")
     if is_copy:

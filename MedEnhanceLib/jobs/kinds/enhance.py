@@ -110,6 +110,28 @@ class EnhanceParams(DicomParams, VolumeParams):
         return self.segment or self.segmentation_output is not None
 
     @property
+    def results(self) -> dict[str, Path]:
+        """Where everything goes but the report; raises ConfigError for what is not asked for."""
+        output = Path(self.output)
+        outputs = {"output": output}
+        if self.dicom:
+            return outputs
+        if self.wants_segmentation:
+            named = self.segmentation_output
+            outputs["segmentation"] = Path(named) if named else beside(output, "segmentation")
+        if self.noise_output:
+            outputs["noise"] = Path(self.noise_output)
+        if self.uncertainty_output and not self.config.uncertainty:
+            raise ConfigError(
+                "uncertainty_output is given, but no uncertainty is asked for",
+                "Set the number of samples: uncertainty 8.",
+            )
+        if self.config.uncertainty:
+            named = self.uncertainty_output
+            outputs["uncertainty"] = Path(named) if named else beside(output, "uncertainty")
+        return outputs
+
+    @property
     def chosen(self) -> tuple[int, int] | None:
         """The slices as `hqg.enhance` takes them."""
         return None if self.slices is None else (self.slices[0], self.slices[1])
@@ -119,7 +141,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     """Load → enhance → segment → save each output, or all as DICOM → page → manifest."""
     began = time.monotonic()
     config = params.config
-    outputs = _enhance_outputs(params, config)
+    outputs = params.results
     inputs = {"input": Path(params.input)}
     if params.guide:
         inputs["guide"] = Path(params.guide)
@@ -205,27 +227,6 @@ def _frame_of(params: EnhanceParams) -> int | None:
 def _part_of(params: EnhanceParams) -> dict[str, Any]:
     part = {"slices": params.slices, "frame": _frame_of(params)}
     return {name: value for name, value in part.items() if value is not None}
-
-
-def _enhance_outputs(params: EnhanceParams, config: EnhanceConfig) -> dict[str, Path]:
-    output = Path(params.output)
-    outputs = {"output": output}
-    if params.dicom:
-        return outputs
-    if params.wants_segmentation:
-        named = params.segmentation_output
-        outputs["segmentation"] = Path(named) if named else beside(output, "segmentation")
-    if params.noise_output:
-        outputs["noise"] = Path(params.noise_output)
-    if params.uncertainty_output and not config.uncertainty:
-        raise ConfigError(
-            "uncertainty_output is given, but no uncertainty is asked for",
-            "Set the number of samples: uncertainty 8.",
-        )
-    if config.uncertainty:
-        named = params.uncertainty_output
-        outputs["uncertainty"] = Path(named) if named else beside(output, "uncertainty")
-    return outputs
 
 
 def _save_enhanced(

@@ -127,7 +127,9 @@ class DeidentifyParams(Params):
     input: Annotated[
         str, About(help="DICOM: a folder, zip, DICOMDIR, list of files, or a file", flag="INPUT")
     ]
-    output: Annotated[str, About(help="the folder, new or empty", flag="OUTPUT")]
+    output: Annotated[
+        str, About(help="the folder, new or empty; an address too (s3://)", flag="OUTPUT")
+    ]
     mapping: str | None = option(
         None,
         help="secret file that keeps names and UIDs the same over several runs, made where it is "
@@ -160,6 +162,12 @@ class DeidentifyParams(Params):
         if self.patient_id is not None and self.prefix is not None:
             raise ConfigError("deidentify: patient_id and prefix exclude each other", "Give one.")
 
+    @property
+    def results(self) -> dict[str, Path]:
+        """The folder, and the report of what was done, which lies beside it."""
+        output = Path(self.output)
+        return {"output": output, "report": output.with_name(f"{output.name}.txt")}
+
 
 def run_deidentify(params: DeidentifyParams, monitor: Monitor) -> Result:
     """Clean every file → folder; report and manifest beside it, as they name source files."""
@@ -169,7 +177,7 @@ def run_deidentify(params: DeidentifyParams, monitor: Monitor) -> Result:
 
     began = time.monotonic()
     source, output = Path(params.input), Path(params.output)
-    table = output.with_name(f"{output.name}.txt")
+    table = params.results["report"]
     _check_mapping(params, [table, manifest_path(output)])
     check_outputs({"report": table}, inputs=[source], overwrite=params.overwrite)
     refuse_existing(manifest_path(output), params.overwrite)
@@ -189,7 +197,7 @@ def run_deidentify(params: DeidentifyParams, monitor: Monitor) -> Result:
         temporary.write_text(report.to_text(), encoding="utf-8")
     return finish(
         "de-identified",
-        {"output": output, "report": table},
+        params.results,
         began=began,
         config={
             "keep_intervals": params.keep_intervals,

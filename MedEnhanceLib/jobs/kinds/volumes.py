@@ -43,7 +43,9 @@ class InspectParams(VolumeParams):
 class DegradeParams(VolumeParams):
     """Degrade a volume by simulation."""
 
-    output: Annotated[str, About(help=".nii.gz, .nii, .nrrd or .mha", flag="OUTPUT")]
+    output: Annotated[
+        str, About(help=".nii.gz, .nii, .nrrd or .mha; an address too (s3://)", flag="OUTPUT")
+    ]
     steps: list[dict[str, Any]] = option(
         factory=list,
         help="degradations as their `to_json` gives them, applied in order",

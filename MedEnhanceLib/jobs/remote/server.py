@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hmac
+import os
 import socket
 import socketserver
 import ssl
@@ -40,6 +41,7 @@ from MedEnhanceLib.jobs.worker.client import Client
 from MedEnhanceLib.jobs.worker.workspace import Workspace, exchange_folder, remove_abandoned
 from MedEnhanceLib.runtime import machine
 from MedEnhanceLib.runtime.progress import Event, Monitor
+from MedEnhanceLib.runtime.text import Names
 
 #: How long a stranger may take to say who it is, and how long a wrong token waits for its answer.
 _GREETING_SECONDS = 10.0
@@ -219,27 +221,22 @@ class _Visit(socketserver.BaseRequestHandler):
         server.say(f"{self.client_address[0]}: done in {time.monotonic() - began:.1f} s")
 
     def _run(self, wire: Wire, job: str, spec: JobSpec, folder: Path) -> None:
+        nameless = Names({f"{folder}{os.sep}": "", str(folder): ""})
+
         def forward(event: Event) -> None:
             if event.kind in ("progress", "log", "warning"):
-                wire.send(job=job, event=event.kind, **_without(folder, event.fields))
+                wire.send(job=job, event=event.kind, **nameless.of(event.fields))
 
-        try:
+        with nameless.in_errors():
             result = self.server.client.run(spec, progress=forward, cancel=wire.is_gone)
             files = {
                 name: _compressed(Path(path), Monitor(cancel=wire.is_gone))
                 for name, path in result["outputs"].items()
                 if name in RESULTS
             }
-        except Cancelled:
-            raise
-        except MedEnhanceError as error:
-            error.message, error.hint = (
-                text.replace(f"{folder}/", "") for text in (error.message, error.hint)
-            )
-            raise
         fields = {name: value for name, value in result.fields.items() if name not in _OURS}
         sizes = {name: path.stat().st_size for name, path in files.items()}
-        wire.send(job=job, event="result", **_without(folder, fields), files=sizes)
+        wire.send(job=job, event="result", **nameless.of(fields), files=sizes)
         for path in files.values():
             wire.send_file(path, lambda _count: None)
 
@@ -343,16 +340,3 @@ def _compressed(path: Path, monitor: Monitor) -> Path:
     pack(load(path), packed, monitor)
     path.unlink()
     return packed
-
-
-def _without(folder: Path, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields whose texts do not show where files lie on this machine."""
-
-    def cleaned(value: Any) -> Any:
-        if isinstance(value, str):
-            return value.replace(f"{folder}/", "").replace(str(folder), "")
-        if isinstance(value, Mapping):
-            return {name: cleaned(entry) for name, entry in value.items()}
-        return [cleaned(entry) for entry in value] if isinstance(value, list | tuple) else value
-
-    return {name: cleaned(value) for name, value in fields.items()}

@@ -74,9 +74,14 @@ def server(scan: Path) -> Iterator[str]:
     served.server_close()
 
 
-def test_every_scheme_of_fsspec_is_read(in_memory: str, head: Volume, temporary: Path) -> None:
+def test_every_scheme_of_fsspec_is_read(
+    in_memory: str, head: Volume, temporary: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert np.array_equal(me.load(in_memory).voxels, head.voxels)
     assert me.inspect(in_memory)["shape"] == list(head.shape)
+    assert me.inspect(in_memory)["source"] == in_memory
+    assert main(["inspect", in_memory]) == 0
+    assert capsys.readouterr().out.startswith(f"{in_memory} (")
     assert [*temporary.iterdir()] == []
     for path in ("sub-01::T1w.nii", "C://scan.nii", "scans//a.nii", Path("https://host/a.nii")):
         assert not addresses.is_remote(path)
@@ -148,11 +153,6 @@ def fsspec_has(scheme: str) -> bool:
     except ImportError:
         return False
     return True
-
-
-def test_results_go_to_this_machine(in_memory: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["convert", in_memory, "memory://bucket/out.nii.gz"]) == 2
-    assert "results are written to this machine" in capsys.readouterr().err
 
 
 def test_a_container_stays_readable_as_long_as_it_is_open(
