@@ -150,7 +150,10 @@ class AfterwardsTest(CompressTestCase):
         opened = self.openFile().nodes["output"]
         self.assertFalse(self.ui.resultBox.isHidden())
         self.assertTrue(self.ui.whyLabel.isHidden(), self.ui.whyLabel.text)
+        self.widget.showPage("jobs")
+        self.widget.showPage("compress")
         self.assertIs(self.ui.inputSelector.currentNode(), node)
+        self.assertIs(self.context.state.inputVolume, opened)
         shown = opened.GetDisplayNode()
         self.assertEqual((shown.GetWindow(), shown.GetLevel()), (77, 33))
         slicer.mrmlScene.RemoveNode(node)
