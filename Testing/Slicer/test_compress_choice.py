@@ -144,7 +144,10 @@ class AfterwardsTest(CompressTestCase):
         node = self.smallVolume()
         display = results.displayOf(node)
         display.SetWindowLevel(77, 33)
-        self.choose(node)
+        self.context.state.inputVolume = node
+        self.widget.showPage("jobs")
+        self.widget.showPage("compress")  # which offers it
+        self.ui.pathEdit.text = self.path
         self.compress()
         self.assertEqual(self.ui.fileEdit.text, self.path)
         opened = self.openFile().nodes["output"]
