@@ -313,19 +313,20 @@ class MedEnhanceSubjectHierarchyPlugin:
                 action.visible = True
 
     def onEnhance(self):
-        self._open("enhance")
+        self._page("enhance").context.state.inputVolume = self._node()
 
     def onCompress(self):
-        self._open("compress")
+        state = self._page("compress").context.state
+        with state.changes():
+            state.compressVolume, state.compressOffer = self._node(), None
 
     def onEnhanceAll(self):
         item = self._handler.currentItem()
         self._page("enhance").openBatch(item)
 
-    def _open(self, name):
+    def _node(self):
         item = self._handler.currentItem()
-        node = self._handler.subjectHierarchyNode().GetItemDataNode(item)
-        self._page(name).context.state.inputVolume = node
+        return self._handler.subjectHierarchyNode().GetItemDataNode(item)
 
     def _page(self, name):
         """Bring a page of the module to the front."""

@@ -203,6 +203,10 @@ class State:
     segment = Flag("Segment", False)
     head = Text("Head", "auto")
 
+    #: What the page Compress works on; choosing it changes nothing on other pages.
+    compressVolume = NodeReference("CompressVolume")
+    #: What that page chose by itself last: while it is `compressVolume`, the user has not chosen.
+    compressOffer = NodeReference("CompressOffer")
     compressMode = Choice("CompressMode", "lossless", "max_error", "ratio", "psnr", "ssim")
     maxError = Number("MaxError", 2.0)
     ratio = Number("Ratio", 10.0)
@@ -262,6 +266,11 @@ class State:
         """Whether nothing was chosen yet but, at most, the page to look at."""
         chosen = set(self.node.GetParameterNames()) - {State.page.name}
         return not chosen and self.node.GetNumberOfNodeReferenceRoles() == 0
+
+    def offerToCompress(self, node):
+        """Choose a volume on the page Compress, in place of the user."""
+        with self.changes():
+            self.compressVolume = self.compressOffer = node
 
     def observe(self, callback):
         """Call `callback(state)` after every change; returns a function that ends it."""

@@ -25,7 +25,7 @@ from MedEnhanceLib.bundles.schema import (
     safe_path,
 )
 from MedEnhanceLib.core.manifest import file_sha256
-from MedEnhanceLib.core.modality import default_units
+from MedEnhanceLib.core.modality import default_units, modality_in_words
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, ModelError
 from MedEnhanceLib.io.atomic import write_json
@@ -268,7 +268,8 @@ def open_bundle(name_or_path: str, *, kind: str, modality: str) -> Bundle:
         )
     if modality not in (bundle.modality, "OT"):
         raise ModelError(
-            f"model {bundle.name!r} is for {bundle.modality}, the volume is {modality}",
+            f"model {bundle.name!r} is for {bundle.modality}, the volume is "
+            f"{modality_in_words(modality)}",
             _names_hint(kind, modality)
             + " If the modality is wrong, correct it (--modality, or modality= when loading).",
         )
@@ -404,7 +405,7 @@ def _recommended(kind: str, modality: str) -> Bundle:
         if bundle.kind == kind and bundle.modality == modality and not bundle.on_request:
             return bundle
     raise ModelError(
-        f"there is no model that {_verb(kind)} {modality}"
+        f"there is no model that {_verb(kind)} {modality_in_words(modality)}"
         + (" unless it is selected by name" if _fitting(kind, modality) else ""),
         _names_hint(kind, modality),
     )

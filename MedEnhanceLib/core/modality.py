@@ -31,6 +31,11 @@ def guess_modality(volume: Volume) -> str:
     return "OT"
 
 
+def modality_in_words(modality: str) -> str:
+    """What people call a modality: PET for DICOM's PT; others as they are."""
+    return "PET" if modality == "PT" else modality
+
+
 def default_units(modality: str) -> str:
     """The unit of a modality's intensities if the file does not state one."""
     return "HU" if modality == "CT" else ""

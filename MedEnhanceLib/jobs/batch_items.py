@@ -104,7 +104,7 @@ def gather(
             item = Item(Path(path.name), target, address=place_there, state=state)
             items[Path(shown(place_there)), ""] = item
     for place in _places(named):
-        for source in _volumes(place.path, here, containers):
+        for source in volumes_below(place.path, here, containers):
             for series, mark in _series_in(source):
                 name = _result_name(source.relative_to(place.root), ending, mark)
                 item = Item(source, folder / place.below / name, series, place.patient)
@@ -225,8 +225,13 @@ def _holds_dicom(folder: Path) -> bool:
     return any(is_dicom(entry) for entry in first)
 
 
-def _volumes(path: Path, out: Path | None, containers: bool) -> Iterator[Path]:
-    """Volumes at or below `path`; what lies in `out` are results, not sources."""
+def volumes_below(path: Path, out: Path | None, containers: bool) -> Iterator[Path]:
+    """Volumes at or below `path`, a folder of DICOM files as one, in order.
+
+    path: of a volume, also one that is missing, or a folder.
+    out: what lies in it are results, not sources; None where they go elsewhere.
+    containers: whether .ucv files are volumes too.
+    """
     if not path.is_dir():
         yield path  # also one that is missing: its row will say so
         return

@@ -9,6 +9,7 @@ from dicom_testing import STUDY, DicomTestCase
 from medenhance_testing import MedEnhanceTestCase, slow
 
 from MedEnhancePanels.nodes import dicom_source, results
+from MedEnhancePanels.pages.jobs import stateText
 
 
 class BatchTest(MedEnhanceTestCase):
@@ -94,6 +95,70 @@ class BatchTest(MedEnhanceTestCase):
         self.hierarchy.RemoveAllItems()
         self.panel.update()
         self.assertIn("has no patient", self.ui.batchSummaryLabel.text)
+
+    def test_volumesThatLieInNoGroupAreSpokenOf(self):
+        self.choose(0)
+        self.hierarchy.RemoveAllItems()
+        self.smallVolume(name="loose")
+        self.panel.update()
+        self.assertIn("those of this scene lie in none", self.ui.batchSummaryLabel.text)
+        self.assertEqual(self.ui.batchApplyButton.text.replace("&", ""), "Enhance all")
+
+    def test_itBeginsWithASourceThatHasSomethingToOffer(self):
+        box = self.ui.batchSourceComboBox
+        self.addCleanup(setattr, box, "currentIndex", 0)
+        area = self.panel._batch
+        for hasStudy, expected in ((False, "folder"), (True, "scene")):
+            self.ui.batchButton.collapsed = True
+            area._isChosen = False  # as when the page is new
+            self.hierarchy.RemoveAllItems()
+            if hasStudy:
+                self.hierarchy.CreateStudyItem(self.hierarchy.GetSceneItemID(), "Visit")
+            self.ui.batchButton.collapsed = False
+            self.assertEqual(box.currentData, expected)
+        box.currentIndex = box.findData("dicom")
+        self.ui.batchButton.collapsed = True
+        self.ui.batchButton.collapsed = False
+        self.assertEqual(box.currentData, "dicom", "a choice stays")
+
+    def test_theTableIsOneClickAway(self):
+        button = self.panel._batch.table._button
+        self.choose(self.study)
+        self.assertTrue(button.isHidden())
+        for name in ("first", "second"):
+            table = self.batch.summaryTable([self.batch.Row(name, "done", 1.0, "")])
+        self.processEvents(80)
+        self.assertFalse(button.isHidden())
+        layout = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
+        if layout is None:
+            layout = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLayoutNode")
+        before = layout.GetViewArrangement()
+        button.click()
+        selection = slicer.app.applicationLogic().GetSelectionNode()
+        self.assertEqual(selection.GetActiveTableID(), table.GetID())
+        self.assertEqual(layout.GetViewArrangement(), layout.SlicerLayoutFourUpTableView)
+        button.click()
+        self.assertEqual(layout.GetViewArrangement(), before)
+
+    def test_shadingIsCorrectedInMrWhateverThePageShows(self):
+        """The page leaves it out of the options where its own volume is a CT, or none."""
+        node = self.volume("scan")
+        options = self.Options(biasCorrection="none")
+        self.assertEqual(self.batch.fittedOptions(node, options).biasCorrection, "auto")
+        work = self.batch.FolderBatch(self.context.runner, "/in", "/out", options)
+        self.assertEqual(work._params["params"]["config"], {})
+        work.cancel()
+
+    def test_aRemarkIsTwoSentencesForPeople(self):
+        from MedEnhanceLib.bundles import store
+        from MedEnhanceLib.errors import ModelError
+
+        with self.assertRaises(ModelError) as caught:
+            store._recommended("enhancer", "PT")
+        error = caught.exception
+        row = {"source": "/in/x.nrrd", "status": "failed", "message": error.message}
+        remark = self.batch._rowOf({**row, "hint": error.hint}).remark
+        self.assertRegex(remark, r"^There is no model that enhances PET\. A model here .*[^.]\.$")
 
     @slow
     def test_oneThatCannotDoesNotStopTheRest(self):
@@ -207,6 +272,7 @@ class BatchSourcesTest(DicomTestCase):
 
     def run_(self):
         """Press the button, and wait for the end."""
+        self.waitUntil(lambda: "Looking" not in self.ui.batchSummaryLabel.text, 10)
         self.assertTrue(self.ui.batchApplyButton.enabled, self.ui.batchSummaryLabel.text)
         self.ui.batchApplyButton.click()
         work = self.enhance.job
@@ -232,6 +298,27 @@ class BatchSourcesTest(DicomTestCase):
             self.assertFalse(any(each.visible for each in frames), name)
             self.ui.batchButton.collapsed = False
 
+    def test_aFolderSaysWhatWasFoundAndWhatEachGets(self):
+        folder = self.temporaryFolder()
+        for name in ("one.nrrd", "two.nii.gz", "notes.txt"):
+            open(os.path.join(folder, name), "wb").close()
+        self.choose("folder")
+        self.ui.batchFolderEdit.text = folder
+        self.addCleanup(setattr, self.ui.batchFolderEdit, "text", "")
+        state = self.context.state
+        label = self.ui.batchSummaryLabel
+        self.waitUntil(lambda: "or folders of DICOM: 2." in label.text, 10, label.text)
+        self.assertIn("Each gets the automatic task of its modality.", label.text)
+        self.assertNotIn("left out", label.text)
+        state.task = "sharpness"
+        self.assertIn("the task chosen above, with the model of its modality", label.text)
+        state.noiseMap = True
+        self.assertIn("Guide, region and noise map are left out.", label.text)
+        self.ui.batchFolderEdit.text = os.path.join(folder, "none")
+        self.processEvents(80)
+        self.assertIn("There is no folder", label.text)
+        self.assertFalse(self.ui.batchApplyButton.enabled)
+
     @slow
     def test_aFolderGoesOnWhereItStoppedWithTheLedgerOfTheCommand(self):
         folder = self.temporaryFolder()
@@ -256,6 +343,9 @@ class BatchSourcesTest(DicomTestCase):
         self.assertEqual(rows["broken.nrrd"][0], "failed")
         self.assertIn("broken.nrrd", rows["broken.nrrd"][1])
         self.assertIn("2 of 3", self.widget.ui.messageLabel.text)
+        job = next(job for job in self.context.runner.jobs if job.kind == "batch")
+        self.assertEqual(stateText(job), "Done, 1 of 3 failed")
+        self.assertIn("broken.nrrd failed: ", job.log[-1])
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode"), nodes)
         written = os.stat(os.path.join(out, "one.nrrd")).st_mtime_ns
         with open(os.path.join(out, "batch.jsonl"), encoding="utf-8") as file:

@@ -51,11 +51,15 @@ class ContextMenuTest(MedEnhanceTestCase):
 
     def test_theyOpenThePageWithTheVolume(self):
         self.smallVolume(name="other")
+        state = self.context.state
         for page, text in (("enhance", "Enhance…"), ("compress", "Compress…")):
-            self.context.state.inputVolume = None
+            state.inputVolume = None
             self.choose(self.itemOf(self.volume), text)
-            self.assertEqual(self.context.state.page, page)
-            self.assertIs(self.context.state.inputVolume, self.volume)
+            self.assertEqual(state.page, page)
+        self.assertIs(state.compressVolume, self.volume)
+        self.assertIsNone(state.inputVolume, "what is compressed is not to be enhanced again")
+        self.choose(self.itemOf(self.volume), "Enhance…")
+        self.assertIs(state.inputVolume, self.volume)
 
     def test_aFolderOpensTheBatch(self):
         folder = self.hierarchy.CreateFolderItem(self.hierarchy.GetSceneItemID(), "folder")

@@ -1,6 +1,7 @@
 """The window "Export to DICOM" as a user drives it."""
 
 import os
+import warnings
 from unittest import mock
 
 import qt
@@ -190,9 +191,79 @@ class DialogTest(DialogTestCase):
         node, parent = self.loaded(), self.temporaryFolder()
         os.mkdir(os.path.join(parent, "ct DICOM"))
         ui = self.show(node)
+        self.assertFalse(ui.folderButton.enabled)
+        ui.folderCheckBox.checked = True
         with mock.patch.object(qt.QFileDialog, "getExistingDirectory", return_value=parent):
             ui.folderButton.click()
         self.assertEqual(ui.folderEdit.text, os.path.join(parent, "ct DICOM 2"))
+
+    def test_nothingIsCutWhateverIsShown(self):
+        before = qt.QApplication.font()
+        self.addCleanup(qt.QApplication.setFont, before)
+        ui = self.show(self.smallVolume(name="a volume whose name is as long as names get to be"))
+        self.addCleanup(setattr, ui.patientIdEdit, "text", "")
+        for points in (9, 12):
+            font = qt.QFont(before)
+            font.setPointSize(points)
+            qt.QApplication.setFont(font)
+            self.processEvents(20)
+            for isIntoDatabase in (False, True):  # without a place, and without a patient
+                ui.databaseCheckBox.checked = isIntoDatabase
+                self.assertNothingIsCut(points)
+            ui.resultLabel.text = "They are in a folder that has a name of some length. " * 4
+            ui.resultFrame.visible = True
+            ui.patientIdEdit.text = f"X{points}"  # which has the window look again
+            self.assertNothingIsCut(points)
+            ui.resultFrame.visible = False
+
+    def assertNothingIsCut(self, points):
+        self.processEvents(20)
+        widget = self.dialog.widget
+        self.assertGreaterEqual(widget.width, 400)
+        cut = []
+        for child in slicer.util.findChildren(widget):
+            if not child.isWidgetType() or not child.isVisibleTo(widget):
+                continue
+            needed = child.minimumSizeHint.height()
+            if child.inherits("QLabel") and child.wordWrap:
+                needed = child.heightForWidth(child.width)
+            if child.height < needed:
+                cut.append((points, child.objectName, child.height, needed))
+        self.assertEqual(cut, [])
+        self.assertGreater(self.dialog.ui.folderEdit.width, 240)
+
+    def test_aValueThatWasTooLongForDicomIsNoWarning(self):
+        source = os.path.join(self.temporaryFolder(), "ct")
+        with warnings.catch_warnings(action="ignore"):
+            self.writeSeries(source, StudyID="longer than sixteen characters")
+        ui = self.show(self.open(source).nodes["output"])
+        self.toFolder(ui)
+        work = self.run_(ui)
+        self.assertEqual(len(work.warnings), 1)
+        first, second = self.widget.ui.messageLabel.text.split("\n")
+        self.assertIn("written and read back", first)
+        self.assertIn("cut to the 16 characters", second)
+        self.assertEqual(self.widget.ui.messageIcon.accessibleName, "Information")
+
+    def test_theStrengthThatIsWrittenIsNamedWhereTheViewsShowAnother(self):
+        source, output = self.smallVolume(name="scan"), self.smallVolume(name="better")
+        results.stamp(output, "enhanced", source)
+        results.link(output, input=source)
+        state = self.context.state
+        state.strength = 0.5
+        slicer.util.setSliceViewerLayers(
+            background=source, foreground=output, foregroundOpacity=0.5
+        )
+        ui = self.show(output)
+        self.assertIn("at full strength; the views show 0.50", ui.strengthLabel.text)
+        self.assertFalse(ui.strengthLabel.isHidden())
+        state.strength = 1.0
+        self.assertTrue(ui.strengthLabel.isHidden())
+        output.SetAttribute(results.STRENGTH, "0.4")
+        state.strength = 0.5
+        self.assertIn("at strength 0.40; the views show 0.50 of that", ui.strengthLabel.text)
+        slicer.util.setSliceViewerLayers(background=output, foreground=None)
+        self.assertTrue(self.show(output).strengthLabel.isHidden())
 
     def test_onlyWhatAResultHasIsOffered(self):
         node = self.loaded()

@@ -5,7 +5,6 @@ import shutil
 import zipfile
 
 import numpy as np
-import qt
 import slicer
 from dicom_testing import STUDY, DicomTestCase
 from medenhance_testing import slow
@@ -96,7 +95,6 @@ class SeriesTest(DicomTestCase):
         self.assertEqual(self.panel.node.GetName(), "series 2")
         self.assertEqual(self.panel.node.GetAttribute(dicom_source.SERIES), f"{STUDY}.2")
 
-    @slow
     def test_whatCannotBeLoadedIsGrayAndSaysWhy(self):
         rows = [
             row(1, "SR", "report", readable=False, reason="a report, no image"),
@@ -104,9 +102,15 @@ class SeriesTest(DicomTestCase):
         ]
         self.panel._series.show(rows, {"MR"})
         table = self.panel.ui.seriesTable
-        self.assertEqual(int(table.item(0, 0).flags()) & int(qt.Qt.ItemIsEnabled), 0)
+        colors = [table.item(line, 0).foreground().color().name() for line in (0, 1)]
+        self.assertNotEqual(*colors)
         self.assertEqual(table.item(0, 1).toolTip(), "a report, no image")
         self.assertEqual(table.currentRow(), 1)
+        self.assertTrue(self.panel.ui.reasonLabel.isHidden())
+        table.selectRow(0)
+        self.assertEqual(self.panel.ui.reasonLabel.text, "It cannot be loaded: a report, no image.")
+        self.assertFalse(self.panel.ui.reasonLabel.isHidden())
+        self.assertFalse(self.panel.ui.loadSeriesButton.enabled)
         self.assertIn("1 in gray cannot be loaded", self.panel.ui.seriesLabel.text)
         self.assertEqual(self.texts(1)[1], "(no description)")
         self.assertEqual(self.texts(1)[3], "2015-03-14")

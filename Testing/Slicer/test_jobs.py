@@ -193,8 +193,49 @@ class JobsTest(MedEnhanceTestCase):
         self.assertTrue(self.panel.ui.reportButton.isHidden())
         self.assertTrue(self.restart().ui.reportButton.isHidden())
 
-    def test_longLinesOfTheLogAreWrapped(self):
-        self.assertEqual(self.panel.ui.logEdit.lineWrapMode, qt.QPlainTextEdit.WidgetWidth)
+    def test_longLinesAreWrapped(self):
+        ui = self.panel.ui
+        for edit in (ui.logEdit, ui.traceEdit, self.widget.ui.messageDetails):
+            self.assertEqual(edit.lineWrapMode, qt.QPlainTextEdit.WidgetWidth)
+
+    def record(self, title, **fields):
+        known = {"kind": "batch", "title": title, "state": "done", "started": 1.0, "ended": 2.0}
+        return jobs.Record(known | fields)
+
+    def test_jobsOnOneVolumeDifferByTheirResult(self):
+        rows = ("scan enhanced", "scan enhanced_1", "")
+        self.panel._past = [self.record("Enhance scan", made=name) for name in rows]
+        self.panel._past.append(self.record("Load scan", made="scan"))
+        self.panel.refresh()
+        titles = [self.cell(row, 0) for row in range(4)]
+        of = "Enhance scan → scan enhanced"
+        self.assertEqual(titles, ["Load scan", "Enhance scan", f"{of}_1", of])
+        self.panel.ui.jobTable.selectRow(2)
+        self.assertIn("Result: scan enhanced_1", self.panel.ui.stateLabel.text)
+
+    def test_whatFailedInABatchIsCounted(self):
+        self.panel._past = [self.record("old"), self.record("Enhance all", failed=[1, 3])]
+        self.panel.refresh()
+        self.assertEqual(self.cell(0, 1), "Done, 1 of 3 failed")
+        self.assertEqual(self.cell(1, 1), "Done")
+
+    def test_theNewestIsSelectedWhenThePageOpens(self):
+        self.panel._past = [self.record("old"), self.record("new")]
+        self.panel.refresh()
+        self.panel.ui.jobTable.selectRow(1)
+        self.panel.refresh()
+        self.assertEqual(self.panel.selected.title, "old")
+        self.panel.enter()
+        self.assertEqual(self.panel.selected.title, "new")
+
+    @slow
+    def test_theResultOfAJobIsRemembered(self):
+        volume = self.smallVolume(name="made")
+        job = self.ping(title="Make")
+        job.onFinished(lambda job: job.nodes.update(output=volume))
+        self.finish(job)
+        self.assertEqual(self.cell(0, 0), "Make → made")
+        self.assertEqual(self.restart().ui.jobTable.item(0, 0).text(), "Make → made")
 
     @slow
     def test_theComputerIsChecked(self):

@@ -62,6 +62,7 @@ class LoadTest(LoadTestCase):
         clean = slicer.util.loadVolume(samples.samplePath(samples.SAMPLES[0]))
         sample = next(one for one in samples.SAMPLES if one.name == "MNI152T1-noisy")
         job = self.panel.openSample(sample)
+        self.assertEqual(job.title, "Load MNI152T1-noisy")
         self.waitUntil(lambda: job.isFinished, 60)
         node = self.panel.node
         self.assertEqual((node.GetName(), bridge.modalityOf(node)), ("MNI152T1-noisy", "MR"))

@@ -34,7 +34,7 @@ class RemovalTest(MedEnhanceTestCase):
             (self.ui.guideSelector, "guideVolume"),
             (self.ui.outputSelector, "outputVolume"),
             (panels["load"].ui.inputSelector, "inputVolume"),
-            (panels["compress"].ui.inputSelector, "inputVolume"),
+            (panels["compress"].ui.inputSelector, "compressVolume"),
             (panels["distill"].ui.priorVolumeSelector, "distillPriorVolume"),
         )
 
@@ -52,7 +52,7 @@ class RemovalTest(MedEnhanceTestCase):
     def test_eachPageLooksAfterItsOwnSelectors(self):
         """Several show the same field, so that one page would do for the others."""
         self.addCleanup(slicer.util.reloadScriptedModule, "MedEnhance")
-        pages = [self.widget.panels[name] for name in ("load", "compress", "enhance")]
+        pages = [self.widget.panels[name] for name in ("load", "enhance")]
         for page in pages:  # the last one looks after itself in the other tests
             if page is self.panel:
                 break

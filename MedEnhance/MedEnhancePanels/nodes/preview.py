@@ -89,6 +89,25 @@ def compositeOf(sliceNode):
     return None
 
 
+def isInView(volume):
+    """Whether a slice view of the layout shows a volume, alone or over another."""
+    identifier = volume.GetID()
+    return any(
+        layers.GetBackgroundVolumeID() == identifier
+        or (layers.GetForegroundVolumeID() == identifier and layers.GetForegroundOpacity() > 0)
+        for layers in map(compositeOf, visibleSliceNodes())
+    )
+
+
+def isOver(volume, below):
+    """Whether a slice view of the layout has a volume over another, at whatever opacity."""
+    wanted = (below.GetID(), volume.GetID())
+    return any(
+        (layers.GetBackgroundVolumeID(), layers.GetForegroundVolumeID()) == wanted
+        for layers in map(compositeOf, visibleSliceNodes())
+    )
+
+
 class LayerWatch:
     """Notices when a view shows other volumes than it should, whatever changed it.
 

@@ -14,6 +14,9 @@ HISTORY = "MedEnhance.history"
 MANIFEST = "MedEnhance.manifest"
 #: The lossy compressions that the voxels went through, as JSON: [[method, ratio], …].
 LOSSY = "MedEnhance.lossy"
+#: What the sentences for a step begin and end with, see `MedEnhanceLib.core.manifest.derived_note`.
+_DERIVED, _BY = "DERIVED: ", " by MedEnhance "
+_BLENDED = f"{_DERIVED}blended with its input"
 #: The kind of what was read from a file that says that it is derived.
 FROM_FILE = "file"
 
@@ -28,10 +31,18 @@ def historyOf(node):
 
 
 def setHistory(node, steps):
-    """Record the history on a node; its description is the newest step."""
+    """Record the history on a node; its description is what was done last."""
     node.SetAttribute(HISTORY, json.dumps(list(steps)) if steps else None)
     if steps:
-        node.SetDescription(steps[-1])
+        node.SetDescription(lastOf(steps))
+
+
+def lastOf(steps):
+    """What was done last, in a sentence; of a blend, what was blended with its input too."""
+    newest, *others = reversed(steps)
+    if not newest.startswith(_BLENDED) or not others:
+        return newest
+    return f"{others[0].partition(_BY)[0]}, {newest.removeprefix(_DERIVED)}"
 
 
 def noteFor(derived, model=None):

@@ -8,8 +8,9 @@ from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError, guarded
 from MedEnhancePanels.job import withWarnings
-from MedEnhancePanels.nodes import bridge
+from MedEnhancePanels.nodes import bridge, results
 from MedEnhancePanels.nodes.card import bytesText
+from MedEnhancePanels.nodes.preview import isInView
 from MedEnhancePanels.pages.decompress import DecompressSection
 from MedEnhancePanels.pages.widgets import (
     JobProgress,
@@ -29,7 +30,7 @@ class CompressPanel(Page):
 
     def __init__(self, context):
         super().__init__(context, "Compress")
-        self._decompress = DecompressSection(context, self.ui)
+        self._decompress = DecompressSection(context, self.ui, self._onOpened)
         self._selectors = NodeSelectors(self.ui.inputSelector)
         self._progress = JobProgress(
             self.ui.compressProgressArea,
@@ -39,7 +40,9 @@ class CompressPanel(Page):
         )
         self._isShown, self._isUpdating, self._isBound = False, False, True
         self._volumeObserver = None
-        self._suggested = ""
+        #: What the choice is beside: another volume of the other pages ends it.
+        self._input = None
+        self._suggested, self._suggestedFor = "", None
         self._estimate, self._estimated = None, None
         self._done = None
         self._settle = singleShot(self.widget, _SETTLE_MS, self._startEstimate)
@@ -79,11 +82,13 @@ class CompressPanel(Page):
     def enter(self):
         self._isShown = True
         self._decompress.enter()
-        self._onPath()
+        self._offer()
+        self._lookAtPath()
         self._scheduleEstimate()
 
     def exit(self):
         self._isShown = False
+        self._input = self.state.inputVolume if self.state is not None else None
         self._stopEstimate()
 
     def cleanup(self):
@@ -120,22 +125,54 @@ class CompressPanel(Page):
         self._decompress.setState(state)
         self.widget.enabled = state is not None
         self._showResult(None)
+        self._suggested, self._suggestedFor = "", None
+        self._input = state.inputVolume if state is not None else None
+        if self._isShown:
+            self._offer()
         self.update()
+
+    def _offer(self):
+        """Choose the result in view, else the volume of the other pages, for who has not chosen."""
+        state = self.state
+        if state is None:
+            return
+        hasChosen = state.compressVolume is not state.compressOffer
+        if hasChosen and state.inputVolume is self._input:
+            return
+        self._input, result = state.inputVolume, state.enhancedVolume
+        isOfIt = result is not None and results.linked(result, "input") is self._input
+        isLookedAt = isOfIt and isInView(result)
+        state.offerToCompress(result if isLookedAt else self._input)
+
+    def _suggest(self):
+        """Prepare for another choice: a free name, and labels are kept or nothing."""
+        state = self.state
+        node = self._suggestedFor = state.compressVolume
+        if self._done is not None and self._done[0] is not node:
+            self._showResult(None)
+        with state.changes():
+            if bridge.isLabelMap(node):
+                state.compressMode = "lossless"
+            if node is not None and state.compressPath in ("", self._suggested):
+                self._suggested = compression.suggestPath(node)
+                state.compressPath = self._suggested
 
     def update(self):
         """Show what the state says."""
         if self.state is None or self._isUpdating:
             return
         state, ui = self.state, self.ui
+        if state.compressVolume is not self._suggestedFor:
+            self._suggest()
         self._isUpdating = True
         try:
-            ui.inputSelector.setCurrentNode(state.inputVolume)
+            ui.inputSelector.setCurrentNode(state.compressVolume)
             ui.losslessButton.checked = state.compressMode == "lossless"
             ui.maxErrorButton.checked = state.compressMode == "max_error"
             ui.ratioButton.checked = state.compressMode == "ratio"
             ui.qualityButton.checked = state.compressMode == "psnr"
             ui.ssimButton.checked = state.compressMode == "ssim"
-            self._setUnits(state.inputVolume)
+            self._setUnits(state.compressVolume)
             ui.maxErrorSpinBox.value = state.maxError
             ui.ratioSpinBox.value = state.ratio
             ui.qualitySpinBox.value = state.psnr
@@ -146,12 +183,12 @@ class CompressPanel(Page):
                 ui.pathEdit.text = state.compressPath
         finally:
             self._isUpdating = False
-        self._observeVolume(state.inputVolume)
+        self._observeVolume(state.compressVolume)
         ui.maxErrorSpinBox.enabled = state.compressMode == "max_error"
         ui.ratioSpinBox.enabled = state.compressMode == "ratio"
         ui.qualitySpinBox.enabled = state.compressMode == "psnr"
         ui.ssimSpinBox.enabled = state.compressMode == "ssim"
-        isLossless = bridge.isLabelMap(state.inputVolume)
+        isLossless = bridge.isLabelMap(state.compressVolume)
         for button in self._modeButtons().values():
             button.enabled = not isLossless
         self._refreshButton()
@@ -178,15 +215,7 @@ class CompressPanel(Page):
     def _onInput(self, node=None):
         if self.state is None or self._isUpdating:
             return
-        node = self.ui.inputSelector.currentNode()
-        self._showResult(None)
-        with self.state.changes():
-            self.state.inputVolume = node
-            if bridge.isLabelMap(node):
-                self.state.compressMode = "lossless"
-            if node is not None and self.state.compressPath in ("", self._suggested):
-                self._suggested = compression.suggestPath(node)
-                self.state.compressPath = self._suggested
+        self.state.compressVolume = self.ui.inputSelector.currentNode()
 
     @guarded
     def _onOptions(self, _value=None):
@@ -207,12 +236,18 @@ class CompressPanel(Page):
 
     @guarded
     def _onPath(self, _text=None):
-        path = self.path
         self.ui.replaceCheckBox.checked = False
-        self.ui.replaceCheckBox.visible = bool(path) and compression.isTaken(path)
-        self.ui.pathEdit.toolTip = path or _("The compressed file, ending in .ucv")
+        self.ui.pathEdit.toolTip = self.path or _("The compressed file, ending in .ucv")
         if self.state is not None and not self._isUpdating:
             self.state.compressPath = self.ui.pathEdit.text.strip()
+        self._lookAtPath()
+
+    def _lookAtPath(self):
+        """Say what there is at the path, which others may change."""
+        isTaken = bool(self.path) and compression.isTaken(self.path)
+        self.ui.replaceCheckBox.visible = isTaken
+        if not isTaken:
+            self.ui.replaceCheckBox.checked = False
         self._refreshButton()
 
     @guarded
@@ -223,18 +258,25 @@ class CompressPanel(Page):
         if path:
             hasEnding = path.lower().endswith(compression.ENDING)
             self.ui.pathEdit.text = path if hasEnding else path + compression.ENDING
+        self._lookAtPath()  # folders are made and files removed in such dialogs
 
     def _refreshButton(self):
         why = self._whyNot()
         self.ui.compressButton.enabled = not why
         self.ui.compressButton.toolTip = why or _("Write the file and verify it")
         isBusy = self._progress.job is not None  # which the progress shows
-        self.ui.whyLabel.text = why
+        note = why or self._note()
+        self.ui.whyLabel.text = note
         # The file that was just written is there, of course; that is no news.
         isResult = self._done is not None and self._done[1] == self.path
-        self.ui.whyLabel.visible = bool(why) and not isBusy and not isResult
-        if self.state is not None and self.state.inputVolume is None:
+        self.ui.whyLabel.visible = bool(note) and not isBusy and not isResult
+        if self.state is not None and self.state.compressVolume is None:
             self.ui.estimateLabel.text = _("Choose a volume to see the estimated file size.")
+
+    def _note(self):
+        """What Compress does besides writing the file, or nothing."""
+        folder = compression.folderToMake(self.path)
+        return _("The folder {folder} will be created.").format(folder=folder) if folder else ""
 
     def _whyNot(self):
         """What is missing before the volume can be compressed, or nothing."""
@@ -243,8 +285,9 @@ class CompressPanel(Page):
         if self._progress.job is not None:
             return _("The volume is being compressed")
         try:
-            compression.checkOptions(self.state.inputVolume, self.options)
-            compression.checkDestination(self.path, self.ui.replaceCheckBox.checked)
+            compression.checkOptions(self.state.compressVolume, self.options)
+            isAgreed = self.ui.replaceCheckBox.checked
+            compression.checkDestination(self.path, isAgreed, makesFolder=True)
         except PanelError as error:
             return error.text
         return ""
@@ -269,7 +312,7 @@ class CompressPanel(Page):
         """Estimate soon, unless something changes once more before; nothing where it is known."""
         if not self._isShown or self.state is None or self._progress.job is not None:
             return
-        node = self.state.inputVolume
+        node = self.state.compressVolume
         wanted = None if node is None else (node.GetID(), bridge.voxelState(node), self.options)
         if wanted is not None and wanted == self._estimated:
             return
@@ -292,7 +335,7 @@ class CompressPanel(Page):
 
     @guarded
     def _startEstimate(self):
-        node = self.state.inputVolume if self.state is not None else None
+        node = self.state.compressVolume if self.state is not None else None
         if node is None:
             return
         try:
@@ -308,7 +351,7 @@ class CompressPanel(Page):
         self._estimate = None
         self.context.runner.forget(job)
         if job.state == "done":
-            units = bridge.unitsOf(self.state.inputVolume)
+            units = bridge.unitsOf(self.state.compressVolume)
             self.ui.estimateLabel.text = compression_texts.estimateText(job.result, units)
         else:
             self.ui.estimateLabel.text = _("No estimate: {why}").format(why=job.error.text)
@@ -317,13 +360,21 @@ class CompressPanel(Page):
 
     @guarded
     def _onCompress(self, _checked=False):
+        self._lookAtPath()
+        if not self.ui.compressButton.enabled:  # a file has come to the path since
+            return
         self._stopEstimate()
         self.context.clearMessage()
         self._showResult(None)
-        node, path = self.state.inputVolume, self.path
+        node, path = self.state.compressVolume, self.path
         units = bridge.unitsOf(node)
         job = compression.startCompress(
-            self.context.runner, node, path, self.options, self.ui.replaceCheckBox.checked
+            self.context.runner,
+            node,
+            path,
+            self.options,
+            self.ui.replaceCheckBox.checked,
+            makesFolder=True,
         )
         self._progress.show(job)
         self._refreshButton()
@@ -337,6 +388,8 @@ class CompressPanel(Page):
         if job.state != "done":
             self.context.showError(job.error)
             return
+        self._suggested = self.state.compressPath  # which the next volume does not take over
+        self._decompress.offer(path)
         self._done = (node, path, units)
         self._refreshButton()
         self._showResult(compression_texts.resultTable(job.result, units, path))
@@ -347,6 +400,12 @@ class CompressPanel(Page):
         self.context.message(
             "warning" if job.warnings else "info", withWarnings(text, job.warnings)
         )
+
+    def _onOpened(self, node):
+        """All other pages work on it, as after opening it on the page Load; the choice stays."""
+        if self.state is not None:
+            with self.state.changes():
+                self.state.inputVolume, self.state.compressOffer = node, None
 
     def _showResult(self, table):
         if table is None:

@@ -12,10 +12,13 @@ from MedEnhancePanels.tasks import compression, compression_texts
 
 
 class DecompressSection:
-    """Drives the widgets of Compress.ui that open files. ui: the page's widgets by name."""
+    """Drives the widgets of Compress.ui that open files.
 
-    def __init__(self, context, ui):
-        self.context, self.ui = context, ui
+    ui: the page's widgets by name. onOpened(node): called when a file was opened or recovered.
+    """
+
+    def __init__(self, context, ui, onOpened):
+        self.context, self.ui, self._onNode = context, ui, onOpened
         self._state = None
         self._card, self._inspection, self._inspected = None, None, ""
         self._shownPath = ""
@@ -37,6 +40,11 @@ class DecompressSection:
         """Look at the file again: it may have changed since."""
         self._inspected = ""
         self._onFile()
+
+    def offer(self, path):
+        """Fill in a file that has just been written."""
+        self.ui.fileEdit.text = path
+        self.enter()  # where that file was filled in before, it is another now
 
     def setState(self, state):
         self._state = state
@@ -211,6 +219,5 @@ class DecompressSection:
         self.context.message("warning", compression_texts.lostText(job.result["report"]))
 
     def _choose(self, node):
-        """All pages work on what was opened last, as after opening it on the page Load."""
         showVolume(node)
-        self.ui.inputSelector.setCurrentNode(node)
+        self._onNode(node)

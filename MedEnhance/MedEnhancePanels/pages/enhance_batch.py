@@ -4,6 +4,8 @@ They come from the scene, from a folder, or from Slicer's DICOM database.
 """
 
 import os
+import time
+from pathlib import Path
 
 import qt
 import vtk
@@ -12,12 +14,14 @@ from slicer.i18n import tr as _
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.nodes import bridge, dicom_source
-from MedEnhancePanels.pages.widgets import FIRST
+from MedEnhancePanels.pages.result_tools import TableButton
+from MedEnhancePanels.pages.widgets import FIRST, ticking
 from MedEnhancePanels.tasks.batches import (
     Batch,
     DicomBatch,
     FolderBatch,
     itemsIn,
+    latestTable,
     problemOf,
     volumesIn,
 )
@@ -25,6 +29,8 @@ from MedEnhancePanels.tasks.batches import (
 #: Levels of the subject hierarchy that hold volumes.
 GROUPS = ("Patient", "Study", "Folder")
 _MODALITIES = ("MR", "CT")
+#: How long one turn of counting volumes may keep the event loop waiting.
+_TURN_SECONDS = 0.02
 
 
 class BatchArea:
@@ -52,6 +58,14 @@ class BatchArea:
         ):
             ui.batchSourceComboBox.addItem(text, name)
         ui.batchSourceComboBox.currentIndexChanged.connect(self._onSource)
+        #: Whether the section is open, and whether its source was chosen rather than begun with.
+        self._isOpen, self._isChosen, self._isBeginning = False, False, False
+        # A row of its own: hidden rows of a form keep their space.
+        button = qt.QPushButton(_("Show table"), ui.batchButton)
+        button.toolTip = _("What became of each volume of the last batch, and why")
+        ui.batchButton.layout().addWidget(button)
+        self.table = TableButton(button, latestTable)
+        self.table.update()
         self._showFrame()
 
     @property
@@ -74,8 +88,13 @@ class BatchArea:
         """Say how many volumes there are, and how many fit the choices."""
         ui = self._ui
         self._sources["scene"].follow()
-        if ui.batchButton.collapsed:
+        isOpened = not (ui.batchButton.collapsed or self._isOpen)
+        self._isOpen = not ui.batchButton.collapsed
+        if not self._isOpen:
             return
+        if isOpened and not self._isChosen:
+            self._begin()
+        self.table.update()
         text, button, isPossible = self._source.state(options)
         ui.batchSummaryLabel.text = text
         ui.batchApplyButton.text = button
@@ -90,8 +109,16 @@ class BatchArea:
     def _source(self):
         return self._sources[self._ui.batchSourceComboBox.currentData]
 
+    def _begin(self):
+        """Begin with a source that has something to offer."""
+        self._isBeginning = True
+        box = self._ui.batchSourceComboBox
+        box.currentIndex = box.findData("scene" if hasGroups() else "folder")
+        self._isBeginning = False
+
     @guarded
     def _onSource(self, *_index):
+        self._isChosen = self._isChosen or not self._isBeginning
         self._showFrame()
         self._onChange()
 
@@ -173,6 +200,11 @@ class _Scene:
         fit = sum(problemOf(node, options) == "" for node in nodes)
         if not self.item and hasGroups():
             text = _("Choose a patient, study or folder.")
+        elif not self.item and isAnyVolume():
+            text = _(
+                "A batch takes the volumes of a patient, a study or a folder of the scene, and "
+                "those of this scene lie in none: put them into one in the Data module."
+            )
         elif not self.item:
             text = _("The scene has no patient, study or folder yet; make one in the Data module.")
         elif not nodes:
@@ -186,7 +218,7 @@ class _Scene:
             text = _("One volume, with the settings above.")
         else:
             text = _("{count} volumes, with the settings above.").format(count=len(nodes))
-        return text, _("Enhance a&ll {count}").format(count=fit), fit > 0
+        return text, _allOf(fit), fit > 0
 
 
 class _Folder:
@@ -195,6 +227,8 @@ class _Folder:
     def __init__(self, ui, onChange):
         self._ui, self._onChange = ui, onChange
         self._suggested = ""
+        self._counted, self._count, self._paths = None, 0, iter(())
+        self._counting = ticking(ui.batchFolderFrame, 0, self._onCount)
         ui.batchFolderEdit.textChanged.connect(self._onFolder)
         ui.batchOutEdit.textChanged.connect(lambda _text: self._onChange())
         for button, edit, title in (
@@ -204,6 +238,7 @@ class _Folder:
             button.clicked.connect(lambda *_, edit=edit, title=title: self._browse(edit, title))
 
     def cleanup(self):
+        self._counting.stop()
         self._onChange = lambda: None
 
     def batch(self, runner, options):
@@ -220,11 +255,36 @@ class _Folder:
             return _("There is no folder {path}.").format(path=folder), button, False
         if not out or os.path.realpath(out) == os.path.realpath(folder):
             return _("Choose another folder for the results."), button, False
-        text = _(
-            "Every volume below the folder, with the settings above but for guide, region and "
-            "noise map. Begun again, it goes on where it stopped; no file is overwritten."
-        )
-        return text, button, True
+        self._look(folder, out)
+        if self._counting.isActive():
+            return _("Looking for volumes below the folder…"), button, True
+        if not self._count:
+            return _("There are no volumes below the folder."), button, False
+        found = _("Volumes found below the folder, or folders of DICOM: {count}.")
+        again = _("Begun again, it goes on where it stopped; no file is overwritten.")
+        texts = (found.format(count=self._count), *_howEach(options), again)
+        return " ".join(texts), button, True
+
+    def _look(self, folder, out):
+        """Count the volumes, in slices: a folder can be large, or far away."""
+        if self._counted == (folder, out):
+            return
+        from MedEnhanceLib.jobs.batch_items import volumes_below
+
+        self._counted, self._count = (folder, out), 0
+        self._paths = volumes_below(Path(folder), Path(out), containers=True)
+        self._counting.start()
+
+    @guarded
+    def _onCount(self):
+        until = time.monotonic() + _TURN_SECONDS
+        try:
+            while time.monotonic() < until:
+                next(self._paths)
+                self._count += 1
+        except (StopIteration, OSError):  # what cannot be listed is not counted
+            self._counting.stop()
+            self._onChange()
 
     def _folders(self):
         edits = (self._ui.batchFolderEdit, self._ui.batchOutEdit)
@@ -272,10 +332,9 @@ class _Database:
     def state(self, options):
         """As _Scene.state."""
         self._follow(dicom_source.database())
-        button = _("Enhance a&ll {count}")
         problem = dicom_source.problem()
         if problem:
-            return problem, button.format(count=0), False
+            return problem, _allOf(0), False
         series = self._series()
         if not self._studies:
             text = _("The database has no studies: import some in the module DICOM.")
@@ -290,7 +349,7 @@ class _Database:
                 "{count} series are loaded and enhanced, as new volumes of the scene. Those that "
                 "were computed are left out."
             ).format(count=len(series))
-        return text, button.format(count=len(series)), bool(series)
+        return text, _allOf(len(series)), bool(series)
 
     def _chosen(self):
         table = self._ui.batchStudyTable
@@ -330,6 +389,29 @@ class _Database:
         for row, study in enumerate(self._studies):
             table.setRowHidden(row, text not in f"{study.patientName} {study.name}".lower())
         self._onChange()
+
+
+def _allOf(count):
+    return _("Enhance a&ll {count}").format(count=count) if count else _("Enhance a&ll")
+
+
+def _howEach(options):
+    """What each volume of a folder gets of the choices on the page, in sentences."""
+    if options.model != "auto":
+        yield _(
+            "Each is enhanced with the model {model}; one of another modality is listed as failed."
+        ).format(model=options.model)
+    elif options.task == "auto":
+        yield _("Each gets the automatic task of its modality.")
+    else:
+        yield _("Each gets the task chosen above, with the model of its modality.")
+    if options.guide is not None or options.region is not None or options.noiseMap:
+        yield _("Guide, region and noise map are left out.")
+
+
+def isAnyVolume():
+    """Whether the scene has volumes, wherever they lie."""
+    return bool(volumesIn(bridge.subjectHierarchy().GetSceneItemID()))
 
 
 def hasGroups():

@@ -8,12 +8,15 @@ from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError, guarded
 from MedEnhancePanels.job import withWarnings
-from MedEnhancePanels.nodes import bridge, dicom_source
+from MedEnhancePanels.nodes import bridge, dicom_source, results
+from MedEnhancePanels.nodes.preview import isOver
 from MedEnhancePanels.pages import load_choices
 from MedEnhancePanels.pages.widgets import JobProgress, openPath
 from MedEnhancePanels.tasks import dicom_export
 
 _FOLDER = "MedEnhance/DicomFolder"
+#: Pixels that the window has at least.
+_WIDTH = 400
 
 
 class ExportDialog:
@@ -25,6 +28,7 @@ class ExportDialog:
         self.node, self.work = None, None
         self._source, self._question, self._folder = None, None, ""
         self._studies, self._row = [], None
+        self._stopObserving = None
         ui = self.ui
         self.progress = JobProgress(ui.runFrame, ui.progressBar, ui.stageLabel, ui.cancelButton)
         for edit in (ui.patientIdEdit, ui.folderEdit):
@@ -37,9 +41,11 @@ class ExportDialog:
         ui.closeButton.clicked.connect(lambda *_checked: self.widget.hide())
         ui.openFolderButton.clicked.connect(lambda *_checked: openPath(self._folder))
         ui.openDicomButton.clicked.connect(lambda *_checked: slicer.util.selectModule("DICOM"))
+        context.onState(self._onState)
 
     def cleanup(self):
         """The module goes: so does the window; an export goes on without it."""
+        self._onState(None)
         self.progress.forget()
         self.node = self.work = self._question = None
         self.widget.hide()
@@ -50,6 +56,7 @@ class ExportDialog:
         if self.work is None:
             self.node = node
             self._fill()
+        self._fit()
         self.widget.show()
         self.widget.raise_()
 
@@ -184,7 +191,7 @@ class ExportDialog:
         isNew = self.source is None
         for edit in (ui.patientIdEdit, ui.patientNameEdit, ui.studyDescriptionEdit):
             edit.enabled = isNew
-        ui.folderEdit.enabled = ui.folderCheckBox.checked
+        ui.folderEdit.enabled = ui.folderButton.enabled = ui.folderCheckBox.checked
         ui.deidentifyCheckBox.enabled = not isNew  # a pseudonym is named instead
         if self._row is not None:
             ui.sourceLabel.text = _belongsTo(self._row, self.options.deidentify)
@@ -192,6 +199,29 @@ class ExportDialog:
         ui.problemLabel.text = problem
         ui.problemLabel.visible = bool(problem) and self.work is None
         ui.exportButton.enabled = not problem and self.work is None
+        self._showStrength()
+
+    def _onState(self, state):
+        """The strength in the views can change while the window is open."""
+        if self._stopObserving is not None:
+            self._stopObserving()
+        self._stopObserving = state.observe(self._showStrength) if state else None
+
+    def _showStrength(self, *_state):
+        text = strengthText(self.node, self.context.state) if bridge.isInScene(self.node) else ""
+        self.ui.strengthLabel.text = text
+        self.ui.strengthLabel.visible = bool(text)
+        self._fit()
+
+    def _fit(self, *_event):
+        """Grow with what is shown: by itself, Qt does not make room for lines that wrap."""
+        for name in ("patientFrame", "partsArea", "runFrame", "resultFrame"):
+            getattr(self.ui, name).layout().activate()
+        layout = self.widget.layout()
+        layout.activate()
+        width = max(_WIDTH, layout.totalMinimumSize().width())
+        self.widget.minimumWidth = width
+        self.widget.minimumHeight = layout.totalHeightForWidth(width)
 
     def _problem(self):
         if not bridge.isInScene(self.node):
@@ -217,7 +247,6 @@ class ExportDialog:
         if path:
             slicer.app.userSettings().setValue(_FOLDER, str(path))
             self.ui.folderEdit.text = dicom_export.suggestFolder(self.node, path)
-            self.ui.folderCheckBox.checked = True
 
     def _lastParent(self):
         last = slicer.util.settingsValue(_FOLDER, "", converter=str)
@@ -236,6 +265,7 @@ class ExportDialog:
         self.work = dicom_export.DicomExport(self.context.runner, self.node, self.options)
         self.progress.show(self.work)
         self.update()
+        self.work.onEvent(self._fit)
         self.work.onFinished(self._onFinished)
         self.work.start()
 
@@ -249,7 +279,8 @@ class ExportDialog:
         if work.error is not None:
             self.context.showError(work.error)
         else:
-            self.context.message("warning" if work.warnings else "info", text)
+            isLoss = not all(map(dicom_export.isShortened, work.warnings))
+            self.context.message("warning" if isLoss else "info", text)
             # Done: no second export, and no message that the folder is not empty.
             self.ui.exportButton.enabled = self.ui.problemLabel.visible = False
         self._folder = work.folder
@@ -258,6 +289,26 @@ class ExportDialog:
         isPlaced = work.error is None and work.options.database
         self.ui.openDicomButton.visible = isPlaced and hasattr(slicer.modules, "dicom")
         self.ui.resultFrame.visible = True
+        self._fit()
+
+
+def strengthText(node, state):
+    """What is written, where the views show another strength than the voxels have; else ""."""
+    source = results.linked(node, "input")
+    if source is None or state is None or state.strength == 1.0 or not isOver(node, source):
+        return ""
+    held = results.strengthOf(node)
+    if held == 1.0:
+        text = _(
+            "The voxels are written as they are, at full strength; the views show {shown:.2f}: "
+            "keep the strength first to export that."
+        )
+    else:
+        text = _(
+            "The voxels are written as they are, at strength {held:.2f}; the views show "
+            "{shown:.2f} of that."
+        )
+    return text.format(shown=state.strength, held=held)
 
 
 def outcomeText(work):

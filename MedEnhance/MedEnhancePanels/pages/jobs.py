@@ -36,6 +36,8 @@ class Record:
         self.log = [str(line) for line in fields.get("log", [])]
         self.warnings = [str(line) for line in fields.get("warnings", [])]
         self.result = _pathsIn(fields.get("result", {}))
+        self.made = str(fields.get("made", ""))
+        self.failed = tuple(int(number) for number in fields.get("failed", ()))[:2]
         self.errorText = str(fields.get("error", ""))
         self.details = str(fields.get("details", ""))
         self.isFinished, self.fraction, self.stage, self.etaSeconds = True, 1.0, "", None
@@ -93,6 +95,8 @@ def remember(job):
         "log": job.log[-_LOG_LINES_REMEMBERED:],
         "warnings": job.warnings,
         "result": _pathsIn(job.result),
+        "made": _madeBy(job),
+        "failed": _failedOf(job),
         "error": error.text if error is not None else "",
         "details": error.details if error is not None else "",
     }
@@ -138,8 +142,10 @@ class JobsPanel(Page):
         ui.checkButton.clicked.connect(self._onCheck)
 
     def enter(self):
-        """Called when the page is shown."""
+        """Called when the page is shown: what somebody comes for is the newest job."""
         self.refresh()
+        if self._rows:
+            self.ui.jobTable.selectRow(0)
 
     def cleanup(self):
         super().cleanup()
@@ -195,7 +201,7 @@ class JobsPanel(Page):
             remember(job)
 
     def _fillRow(self, row, job):
-        texts = (job.title, stateText(job), _clock(job.started), _took(job))
+        texts = (_rowTitle(job), stateText(job), _clock(job.started), _took(job))
         for column, text in enumerate(texts):
             item = self.ui.jobTable.item(row, column)
             if item is None:
@@ -290,16 +296,49 @@ def stateText(job):
         "cancelled": _("Cancelled"),
     }
     text = texts.get(job.state, job.state)
-    return f"{text}, {100 * job.fraction:.0f} %" if job.state == "running" else text
+    if job.state == "running":
+        return f"{text}, {100 * job.fraction:.0f} %"
+    failed, count = _failedOf(job) or (0, 0)
+    if job.state == "done" and failed:
+        return _("Done, {failed} of {count} failed").format(failed=failed, count=count)
+    return text
+
+
+def _failedOf(job):
+    """(how many volumes of a batch failed, of how many); empty for other jobs."""
+    if isinstance(job, Record):
+        return job.failed
+    isBatch = job.kind == "batch" and job.result
+    return (job.result["failed"], job.result["total"]) if isBatch else ()
+
+
+def _madeBy(job):
+    """The name of what came out of a job: a volume of the scene, or a file; "" for neither."""
+    if isinstance(job, Record):
+        return job.made
+    if not job.isFinished:
+        return ""
+    node = job.nodes.get("output") or next(iter(job.nodes.values()), None)
+    if node is not None:
+        return node.GetName() or ""
+    path = _pathsIn(job.result)["outputs"].get("output", "")
+    return os.path.basename(path) if os.path.exists(path) else ""
+
+
+def _rowTitle(job):
+    """The title, and what came out where that has another name: runs on one volume differ by it."""
+    made = _madeBy(job)
+    return job.title if not made or job.title.endswith(f" {made}") else f"{job.title} → {made}"
 
 
 def _sentence(job):
-    if job.isFinished:
-        when = _clock(job.started)
-        return _("{state}; started {when}, took {time}").format(
-            state=stateText(job), when=when, time=_took(job)
-        )
-    return stageText(job)
+    if not job.isFinished:
+        return stageText(job)
+    text = _("{state}; started {when}, took {time}").format(
+        state=stateText(job), when=_clock(job.started), time=_took(job)
+    )
+    made = _madeBy(job)
+    return "\n".join([text, _("Result: {name}").format(name=made)]) if made else text
 
 
 def _took(job):

@@ -74,7 +74,7 @@ class LoadPanel(Page):
         ui.openFolderButton.clicked.connect(self._onOpenFolder)
         ui.modalityComboBox.activated.connect(self._onModality)
         ui.enhanceButton.clicked.connect(lambda *_checked: self.context.showPage("enhance"))
-        ui.compressButton.clicked.connect(lambda *_checked: self.context.showPage("compress"))
+        ui.compressButton.clicked.connect(self._onCompress)
         ui.exportButton.clicked.connect(self._onExport)
         self.updateCard()
 
@@ -193,6 +193,11 @@ class LoadPanel(Page):
         if path:
             self._rememberFolder(path)
             self.openPath(path)
+
+    @guarded
+    def _onCompress(self, *_checked):
+        self.context.showPage("compress")
+        self.context.state.offerToCompress(self.node)
 
     @guarded
     def _onExport(self, *_checked):

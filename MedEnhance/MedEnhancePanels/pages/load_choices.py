@@ -62,9 +62,12 @@ class SeriesTable:
     @property
     def row(self):
         """The chosen row, None while there is none that can be loaded."""
-        chosen = self._ui.seriesTable.currentRow()
-        row = self._rows[chosen] if 0 <= chosen < len(self._rows) else None
+        row = self._chosen()
         return row if row is not None and row["readable"] else None
+
+    def _chosen(self):
+        chosen = self._ui.seriesTable.currentRow()
+        return self._rows[chosen] if 0 <= chosen < len(self._rows) else None
 
     def show(self, rows, modalities=()):
         """Show rows; the first that is of one of the modalities is chosen beforehand."""
@@ -91,9 +94,10 @@ class SeriesTable:
     def _summary(self, readable):
         unreadable = len(self._rows) - readable
         if not unreadable:
-            return _("Choose the series to load:")
+            return _("Choose the series to load, or double-click it:")
         return _(
-            "Choose the series to load. {count} in gray cannot be loaded; point at one to see why."
+            "Choose the series to load, or double-click it. {count} in gray cannot be loaded; "
+            "choose one to see why."
         ).format(count=unreadable)
 
     def _fill(self, index, row, hasPatients):
@@ -108,8 +112,12 @@ class SeriesTable:
             item = qt.QTableWidgetItem(text)
             item.setToolTip(self._tip(row))
             if not row["readable"]:
-                item.setFlags(qt.Qt.NoItemFlags)
+                item.setForeground(qt.QBrush(self._gray()))
             self._ui.seriesTable.setItem(index, column, item)
+
+    def _gray(self):
+        palette = self._ui.seriesTable.palette
+        return palette.color(qt.QPalette.Disabled, qt.QPalette.Text)
 
     def _tip(self, row):
         if not row["readable"]:
@@ -125,6 +133,12 @@ class SeriesTable:
 
     def _onSelection(self):
         self._ui.loadSeriesButton.enabled = self.row is not None
+        row = self._chosen()
+        reason = row["reason"] if row is not None and not row["readable"] else ""
+        self._ui.reasonLabel.text = _("It cannot be loaded: {reason}.").format(
+            reason=reason.rstrip(". ")
+        )
+        self._ui.reasonLabel.visible = bool(reason)
 
     def _onLoad(self, *_arguments):
         row = self.row

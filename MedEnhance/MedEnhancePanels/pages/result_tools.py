@@ -13,6 +13,41 @@ from MedEnhancePanels.tasks import files
 _KINDS = "NRRD (*.nrrd);;NIfTI (*.nii.gz);;MetaImage (*.mha)"
 
 
+class TableButton:
+    """A button that shows a table beside the slice views, and then what was there before.
+
+    table(): the node, or None; then there is no button.
+    """
+
+    def __init__(self, button, table):
+        self._button, self._table, self._layout = button, table, None
+        button.checkable = True
+        button.clicked.connect(self._onClick)
+
+    def update(self):
+        """Follow the table and the layout, which others change too."""
+        table = self._table()
+        self._button.visible = table is not None
+        self._button.checked = table is not None and _isTableShown(table)
+
+    def forget(self):
+        """The scene closes: the layout before the table's is Slicer's own affair."""
+        self._layout = None
+
+    def _onClick(self, *_checked):
+        layout, table = layoutNode(), self._table()
+        if self._button.checked and table is not None:
+            logic = slicer.app.applicationLogic()
+            logic.GetSelectionNode().SetActiveTableID(table.GetID())
+            logic.PropagateTableSelection()
+            self._layout = layout.GetViewArrangement()
+            layout.SetViewArrangement(layout.SlicerLayoutFourUpTableView)
+        else:
+            layout.SetViewArrangement(self._layout or layout.SlicerLayoutFourUpView)
+            self._layout = None
+        self.update()
+
+
 class ResultTools:
     """The menu beside a result, and the buttons of its segmentation.
 
@@ -22,7 +57,6 @@ class ResultTools:
     def __init__(self, context, ui, result, onRemoval):
         self.context, self._ui = context, ui
         self._result, self._onRemoval = result, onRemoval
-        self._layout = None
         self._menu = qt.QMenu(ui.resultMenuButton)
         self.actions = {}
         for name, text, slot in (
@@ -35,7 +69,7 @@ class ResultTools:
             self.actions[name].triggered.connect(slot)
         ui.resultMenuButton.setMenu(self._menu)
         ui.show3dButton.clicked.connect(self._onShow3d)
-        ui.tableButton.clicked.connect(self._onTable)
+        self._table = TableButton(ui.tableButton, lambda: results.linked(self._result(), "table"))
 
     def update(self, isBusy):
         """Enable what can be done; isBusy: voxels of the result are being changed."""
@@ -48,13 +82,11 @@ class ResultTools:
         display = segmentation.GetDisplayNode() if segmentation is not None else None
         ui.show3dButton.visible = display is not None
         ui.show3dButton.checked = display is not None and _isShownIn3d(segmentation, display)
-        table = results.linked(output, "table")
-        ui.tableButton.visible = table is not None
-        ui.tableButton.checked = table is not None and _isTableShown(table)
+        self._table.update()
 
     def forget(self):
-        """The scene closes: the layout before the table's is Slicer's own affair."""
-        self._layout = None
+        """The scene closes."""
+        self._table.forget()
 
     @guarded
     def _onRename(self, *_checked):
@@ -109,21 +141,6 @@ class ResultTools:
         segmentation.GetDisplayNode().SetVisibility3D(bool(checked))
         if checked:
             segmentation.GetDisplayNode().SetVisibility(True)
-        self.update(False)
-
-    @guarded
-    def _onTable(self, *_checked):
-        layout = layoutNode()
-        if self._ui.tableButton.checked:
-            logic = slicer.app.applicationLogic()
-            table = results.linked(self._result(), "table")
-            logic.GetSelectionNode().SetActiveTableID(table.GetID())
-            logic.PropagateTableSelection()
-            self._layout = layout.GetViewArrangement()
-            layout.SetViewArrangement(layout.SlicerLayoutFourUpTableView)
-        else:
-            layout.SetViewArrangement(self._layout or layout.SlicerLayoutFourUpView)
-            self._layout = None
         self.update(False)
 
 

@@ -15,12 +15,14 @@ from slicer.i18n import tr as _
 
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.job import Work, withWarnings
-from MedEnhancePanels.nodes import bridge, model_choice, results
+from MedEnhancePanels.job import Work, sentence, withWarnings
+from MedEnhancePanels.nodes import bridge, model_choice, provenance, results
 from MedEnhancePanels.tasks import enhancement, files
 
 #: Share of a series' progress that goes to loading it.
 _LOADING = 0.2
+#: What marks the table of a batch as such.
+_SUMMARY = "batch"
 
 
 def volumesIn(item):
@@ -41,7 +43,8 @@ def fittedOptions(node, options):
     modality = bridge.modalityOf(node)
     names = [bundle.name for bundle in model_choice.choosable(modality)]
     model = options.model if options.model in names else "auto"
-    options = model_choice.withoutWhatItLacks(node, dataclasses.replace(options, model=model))
+    options = dataclasses.replace(options, model=model, biasCorrection=_shadingOf(options))
+    options = model_choice.withoutWhatItLacks(node, options)
     guide = options.guide
     if guide is node or (guide is not None and bridge.modalityOf(guide) != modality):
         guide = None
@@ -58,6 +61,11 @@ def fittedOptions(node, options):
         biasCorrection=options.biasCorrection if modality == "MR" else "none",
         orientations=options.orientations if modality == "MR" else 1,
     )
+
+
+def _shadingOf(options):
+    """What is asked for in MR; the page Enhance leaves it out where its own volume is none."""
+    return "auto" if options.biasCorrection == "none" else options.biasCorrection
 
 
 def problemOf(node, options):
@@ -175,6 +183,8 @@ class FolderBatch(Work):
         super().__init__(_("Enhance {folder}").format(folder=os.path.basename(folder)))
         self.rows, self.table = [], None
         self._runner = runner
+        if options.model == "auto":
+            options = dataclasses.replace(options, biasCorrection=_shadingOf(options))
         self._params = {
             "inputs": [folder],
             "output": out,
@@ -184,7 +194,7 @@ class FolderBatch(Work):
             self._params["params"] |= {"segment": True, "head": options.head}
 
     def start(self):
-        self._job = self._runner.submit("batch", self._params, title=self.title)
+        self._job = self._runner.submit("batch", self._params, title=self.title, after=_logFailed)
         self._job.onEvent(self._onEvent)
         self._job.onFinished(self._onJobFinished)
         return self
@@ -207,6 +217,14 @@ class FolderBatch(Work):
         self._end(job.state)
 
 
+def _logFailed(job):
+    """Name in the job's log what failed; its rows are in the result alone."""
+    for row in map(_rowOf, job.result["rows"]):
+        if row.state == "failed":
+            job.keepLog(_("{name} failed: {why}").format(name=row.name, why=row.remark))
+    yield 1.0
+
+
 def _statedConfig(options):
     """What differs from the defaults, as a command line states it: the ledger compares it."""
     from MedEnhanceLib.core.options import config_to_json
@@ -217,8 +235,7 @@ def _statedConfig(options):
 
 def _rowOf(row):
     """A row of the ledger as one of the table."""
-    failed = row.get("message")
-    remark = f"{failed} {row.get('hint') or ''}".strip() if failed else ""
+    remark = sentence(PanelError.fromEvent(row).text) if row.get("message") else ""
     state = row["status"] if row["status"] in ("done", "cancelled") else "failed"
     return Row(os.path.basename(row["source"]), state, float(row.get("seconds") or 0.0), remark)
 
@@ -290,7 +307,7 @@ def summaryTable(rows, item=0):
     )
     for column in columns:
         results.addColumn(node, *column)
-    node.SetAttribute("MedEnhance.derived", "batch")
+    node.SetAttribute(provenance.DERIVED, _SUMMARY)
     hierarchy = bridge.subjectHierarchy()
     own = hierarchy.GetItemByDataNode(node)
     if own and item and hierarchy.GetItemLevel(item):
@@ -298,10 +315,20 @@ def summaryTable(rows, item=0):
     return node
 
 
+def latestTable():
+    """The table of the scene's last batch, or None."""
+    tables = slicer.util.getNodesByClass("vtkMRMLTableNode")
+    found = [node for node in tables if node.GetAttribute(provenance.DERIVED) == _SUMMARY]
+    return found[-1] if found else None
+
+
 def outcomeText(work):
     """What came of a batch, in a sentence."""
     done = sum(row.state == "done" for row in work.rows)
-    text = _("{done} of {count} volumes were enhanced; see the table {table} for each.")
+    text = _(
+        "{done} of {count} volumes were enhanced. “Show table”, below Batch, shows {table}, with a "
+        "row for each."
+    )
     return text.format(done=done, count=len(work.rows), table=work.table.GetName())
 
 

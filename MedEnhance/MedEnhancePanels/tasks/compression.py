@@ -1,5 +1,6 @@
 """Compressed volumes: estimate, compress, open, recover, compare; from nodes and to nodes."""
 
+import contextlib
 import os
 
 import slicer
@@ -21,6 +22,10 @@ FILTER = _("MedEnhance compressed volume") + " (*.ucv)"
 _MARK, _TAIL_BYTES = b"UCV1", 256
 #: Attribute with notes for the card of a volume, one per line.
 NOTES = "MedEnhance.notes"
+#: Attribute with the path of the file that a volume was compressed into last.
+_FILE = "MedEnhance.compressedFile"
+#: Setting: the folder of the file that was written last.
+_FOLDER = "MedEnhance/CompressFolder"
 
 
 class _CompressOptions:
@@ -57,7 +62,7 @@ def modeOf(options):
     return modes[0]
 
 
-def startCompress(runner, node, path, options, overwrite=False):
+def startCompress(runner, node, path, options, overwrite=False, makesFolder=False):
     """Compress a volume node, or a sequence of them, into a file.
 
     Args:
@@ -65,6 +70,7 @@ def startCompress(runner, node, path, options, overwrite=False):
         path: of the new file, ending in .ucv.
         options: CompressOptions.
         overwrite: whether an existing file may be replaced.
+        makesFolder: whether a folder that is missing is made; without a file it goes again.
     Returns:
         The Job. The file appears only after it was decoded again and compared.
     Raises:
@@ -72,7 +78,7 @@ def startCompress(runner, node, path, options, overwrite=False):
     """
     path = os.path.expanduser(str(path))
     checkOptions(node, options)
-    checkDestination(path, overwrite)
+    checkDestination(path, overwrite, makesFolder)
 
     def before(job):
         job.params["dicom"] = dicom_source.uidsOf(node)
@@ -80,7 +86,9 @@ def startCompress(runner, node, path, options, overwrite=False):
 
     params = {"output": path, "config": options.toConfig(), "overwrite": bool(overwrite)}
     title = _("Compress {name}").format(name=node.GetName())
+    made = _makeFolder(os.path.dirname(os.path.abspath(path)))
     job = runner.submit("compress", params, title=title, before=before)
+    job.onFinished(lambda job: _onCompressed(job, node, path, made))
     if losesTimes(node):
         job.warnings.append(
             _(
@@ -89,6 +97,33 @@ def startCompress(runner, node, path, options, overwrite=False):
             )
         )
     return job
+
+
+def _onCompressed(job, node, path, made):
+    """Remember where the file lies; made: folders that go again where there is none."""
+    if job.state != "done":
+        for folder in made:
+            with contextlib.suppress(OSError):  # not empty
+                os.rmdir(folder)
+        return
+    slicer.app.userSettings().setValue(_FOLDER, os.path.dirname(os.path.abspath(path)))
+    for former in _madeInto(path):
+        former.RemoveAttribute(_FILE)
+    if bridge.isInScene(node):
+        node.SetAttribute(_FILE, os.path.realpath(path))
+
+
+def _madeInto(path):
+    """The volumes of the scene that a file was made from: one, or none."""
+    nodes = slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+    return [node for node in nodes if node.GetAttribute(_FILE) == os.path.realpath(path)]
+
+
+def _showAsItsSource(node, path):
+    """Show what was opened as the volume is shown that its file was made from."""
+    for source in _madeInto(path):
+        if source.GetDisplayNode() is not None and node.IsA("vtkMRMLScalarVolumeNode"):
+            results.copyDisplay(source, node)
 
 
 def losesTimes(node):
@@ -147,6 +182,7 @@ def startPreviewLoad(runner, path, card, name=None):
         )
         try:
             yield from _fillPreview(node, job.params["output"], card, slices)
+            _showAsItsSource(node, path)
         except BaseException:  # cancelled in the middle too: half a preview must not stay
             if bridge.isInScene(node):
                 results.remove(node)
@@ -281,8 +317,11 @@ def checkOptions(node, options):
         )
 
 
-def checkDestination(path, overwrite):
-    """Raise PanelError where a file cannot, or may not, be written."""
+def checkDestination(path, overwrite, makesFolder=False):
+    """Raise PanelError where a file cannot, or may not, be written.
+
+    makesFolder: whether a folder that is missing is made before.
+    """
     name = os.path.basename(path)
     if not name:
         raise PanelError(_("No file is chosen"), _("Choose where to save it."), "output")
@@ -292,9 +331,10 @@ def checkDestination(path, overwrite):
             _("Choose a file name that ends in {ending}.").format(ending=ENDING),
             "output",
         )
-    if not os.path.isdir(os.path.dirname(os.path.abspath(path))):
+    folder = folderToMake(path)
+    if folder and not (makesFolder and _canBeMade(folder)):
         raise PanelError(
-            _("The folder {folder} does not exist").format(folder=os.path.dirname(path)),
+            _("The folder {folder} does not exist").format(folder=folder),
             _("Create it, or choose another."),
             "output",
         )
@@ -304,6 +344,32 @@ def checkDestination(path, overwrite):
             _("Choose another name, or allow replacing it."),
             "output",
         )
+
+
+def folderToMake(path):
+    """The folder of a file where it is not there yet; else ""."""
+    folder = os.path.dirname(os.path.abspath(path))
+    return "" if os.path.isdir(folder) else folder
+
+
+def _canBeMade(folder):
+    above = os.path.dirname(folder)
+    if os.path.lexists(folder) or above == folder:  # a file, or a disk that is not there
+        return False
+    if os.path.isdir(above):
+        return os.access(above, os.W_OK | os.X_OK)
+    return _canBeMade(above)
+
+
+def _makeFolder(folder):
+    """Make a folder, with those above it; returns what was made, the innermost first."""
+    made = []
+    while not os.path.isdir(folder):
+        made.append(folder)
+        folder = os.path.dirname(folder)
+    for each in reversed(made):
+        os.makedirs(each, exist_ok=True)
+    return made
 
 
 def fullPath(text):
@@ -349,12 +415,13 @@ def isTaken(path):
 
 
 def suggestPath(node):
-    """A free name beside the volume's own file, or in the home folder."""
+    """A free name in the folder that was written to last, else beside the volume, else at home."""
     storage = node.GetStorageNode() if hasattr(node, "GetStorageNode") else None
     source = (storage.GetFullNameFromFileName() if storage is not None else "") or ""
-    folder = os.path.dirname(source)
-    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
-        folder = os.path.expanduser("~")
+    last = slicer.util.settingsValue(_FOLDER, "", converter=str)
+    folders = [each for each in (last, os.path.dirname(source)) if os.path.isdir(each)]
+    writable = [each for each in folders if os.access(each, os.W_OK)]
+    folder = next(iter(writable), os.path.expanduser("~"))
     base, number = bridge.fileName(node), 2
     path = os.path.join(folder, f"{base}{ENDING}")
     while isTaken(path):
@@ -385,6 +452,7 @@ def _startOpening(runner, kind, path, params, name, notes, then=None):
 
     def after(job):
         node = yield from bridge.receiveVolume(job.params["output"], name or baseName(path))
+        _showAsItsSource(node, path)
         node.SetAttribute(NOTES, "\n".join(filter(None, [notes(job), *job.warnings])))
         dicom_source.rememberSeries(node, *dicom_source.seriesAndStudyOf(job.result))
         job.nodes["output"] = node

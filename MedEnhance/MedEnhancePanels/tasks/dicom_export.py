@@ -5,6 +5,7 @@ volume, segmentation, table and uncertainty → the job `export` → a folder �
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from MedEnhancePanels.tasks.node_job import share
 PARTS = ("volume", "segmentation", "uncertainty")
 #: Share of the progress that the jobs take where an import follows.
 _WRITING = 0.85
+#: How the library says that a value of the original's headers was too long for DICOM.
+_SHORTENED = re.compile(r"the source's \w+ .*was (cut|rounded) to the \d+ characters allowed")
 #: Imports in progress: an indexer must not be destroyed while it signals that it is done.
 _alive = set()
 #: How long an import that was cancelled may take to say that it has ended.
@@ -54,6 +57,11 @@ def partsOf(node):
         if part is not None:
             found[role] = part
     return found
+
+
+def isShortened(warning):
+    """Whether a warning says no more than that a value of the original's headers was too long."""
+    return _SHORTENED.fullmatch(warning) is not None
 
 
 def suggestFolder(node, parent):

@@ -43,6 +43,7 @@ def startLoad(runner, path, *, series=None, modality=None, name=None, repairs=No
         The Job; at its end job.nodes["output"] is a volume node, or a sequence node for 4D.
     """
     path = os.path.abspath(str(path))
+    title = _("Load {name}").format(name=name or os.path.basename(path))
     name = name or nameFor(path)
     options = {"series": series, "modality": modality, "steps": list(steps), **(repairs or {})}
 
@@ -65,7 +66,6 @@ def startLoad(runner, path, *, series=None, modality=None, name=None, repairs=No
             frame.SetAttribute(card.FILE_MODALITY, bridge.modalityOf(node))
         job.nodes["output"] = node
 
-    title = _("Load {name}").format(name=os.path.basename(path))
     kind = "degrade" if steps else "convert"
     return runner.submit(kind, {}, title=title, before=before, after=after)
 
