@@ -232,7 +232,7 @@ def _origin(node, volume):
         )
         return
     model = node.GetAttribute("MedEnhance.model") or volume.GetAttribute("MedEnhance.model")
-    last = _step(history[-1]) if history else ""
+    last = _step(provenance.lastOf(history)) if history else ""
     if model:
         text = _("Derived, by {model}").format(model=model)
     else:

@@ -52,21 +52,26 @@ class Page:
         self.update()
 
     def update(self):
-        """Show what the state says; pages with texts in forms end it with `settleTexts`."""
+        """Show what the state says."""
 
     def settleTexts(self):
-        """Give texts that have changed the height that they need."""
+        """Give texts that have changed the height that they need; called when the state has."""
         self._forms.update()
 
     def _setState(self, state):
         self._setStateObserved(state)
         self.onState(state)
+        self.settleTexts()
 
     def _setStateObserved(self, state):
         if self._stopObserving is not None:
             self._stopObserving()
-        self._stopObserving = state.observe(lambda _state: self.update()) if state else None
+        self._stopObserving = state.observe(lambda _state: self._showState()) if state else None
         self.state = state
+
+    def _showState(self):
+        self.update()
+        self.settleTexts()
 
 
 class NodeSelectors:

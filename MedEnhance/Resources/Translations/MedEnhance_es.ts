@@ -950,6 +950,14 @@
         <translation>Volumen entero</translation>
     </message>
     <message>
+        <source>Put a box into the middle of the volume: drag its handles in the views to what shall be enhanced</source>
+        <translation>Coloca una caja en el centro del volumen: arrastre sus controles en las vistas hasta lo que se debe mejorar</translation>
+    </message>
+    <message>
+        <source>New box</source>
+        <translation>Nueva caja</translation>
+    </message>
+    <message>
         <source>Segment of the region</source>
         <translation>Segmento de la región</translation>
     </message>
@@ -2638,19 +2646,19 @@
         <translation>El modelo de segmentación {head} no es para {modality}: elija otro, o desmarque Segmentación.</translation>
     </message>
     <message>
-        <source>noise, blur and shading</source>
-        <translation>ruido, borrosidad y sombreado</translation>
+        <source>noise, blur, shading</source>
+        <translation>ruido, desenfoque, sombreado</translation>
     </message>
     <message>
         <source>noise</source>
         <translation>ruido</translation>
     </message>
     <message>
-        <source>{what} as measured</source>
-        <translation>{what} (medido)</translation>
+        <source>automatic ({what})</source>
+        <translation>automático ({what})</translation>
     </message>
     <message>
-        <source>noise alone</source>
+        <source>noise only</source>
         <translation>solo ruido</translation>
     </message>
     <message>
@@ -2666,12 +2674,32 @@
         <translation>líneas que faltan o movimiento</translation>
     </message>
     <message>
-        <source>what is measured</source>
-        <translation>lo que se mida</translation>
+        <source>automatic</source>
+        <translation>automático</translation>
     </message>
     <message>
         <source>{modality}: {task}</source>
         <translation>{modality}: {task}</translation>
+    </message>
+    <message>
+        <source>Corrects what is measured in the volume, as far as it is certain: noise, and in MR blur and shading</source>
+        <translation>Corrige lo que se mide en el volumen, hasta donde es seguro: ruido y, en RM, desenfoque y sombreado</translation>
+    </message>
+    <message>
+        <source>Removes noise; blur and shading stay</source>
+        <translation>Quita el ruido; el desenfoque y el sombreado quedan</translation>
+    </message>
+    <message>
+        <source>Removes noise, and undoes blur; shading stays</source>
+        <translation>Quita el ruido y deshace el desenfoque; el sombreado queda</translation>
+    </message>
+    <message>
+        <source>Makes thin slices between thick ones, on a new grid</source>
+        <translation>Hace cortes finos entre los gruesos, en una rejilla nueva</translation>
+    </message>
+    <message>
+        <source>Fills lines that are missing, and corrects motion during the scan</source>
+        <translation>Completa las líneas que faltan y corrige el movimiento durante la adquisición</translation>
     </message>
     <message>
         <source>Take over its sharpness and noise</source>
@@ -2738,6 +2766,10 @@
         <translation>La guía es {guide} y el volumen es {volume}: elija una guía de la misma modalidad.</translation>
     </message>
     <message>
+        <source>{modality}: a filter; the network with it, off by default, was trained on {data}</source>
+        <translation>{modality}: un filtro; la red que lo acompaña, desactivada de forma predeterminada, se entrenó con {data}</translation>
+    </message>
+    <message>
         <source>{modality}, trained on {data}</source>
         <translation>{modality}, entrenado con {data}</translation>
     </message>
@@ -2780,6 +2812,14 @@
     <message>
         <source>Only for images that show it.</source>
         <translation>Solo para imágenes que lo muestren.</translation>
+    </message>
+    <message>
+        <source>{name} is enhanced already.</source>
+        <translation>{name} ya está mejorado.</translation>
+    </message>
+    <message>
+        <source>Choose the original: a second time smooths what should stay.</source>
+        <translation>Elija el original: una segunda vez suaviza lo que debería quedar.</translation>
     </message>
     <message>
         <source>Correct the modality on the Load page if it is wrong.</source>
@@ -2846,6 +2886,10 @@
 </context>
 <context>
     <name>nodes.region</name>
+    <message>
+        <source>Region</source>
+        <translation>Región</translation>
+    </message>
     <message>
         <source>Nothing of {volume} lies in the region {name}</source>
         <translation>La región {name} no contiene nada de {volume}</translation>
@@ -2944,6 +2988,10 @@
     <message>
         <source>Choose a volume to see the estimated file size.</source>
         <translation>Elija un volumen para ver el tamaño estimado del archivo.</translation>
+    </message>
+    <message>
+        <source>The folder {folder} will be created.</source>
+        <translation>Se creará la carpeta {folder}.</translation>
     </message>
     <message>
         <source>There is no scene</source>
@@ -3492,8 +3540,20 @@
         <translation>La base de datos DICOM de Slicer</translation>
     </message>
     <message>
+        <source>Show table</source>
+        <translation>Mostrar tabla</translation>
+    </message>
+    <message>
+        <source>What became of each volume of the last batch, and why</source>
+        <translation>Qué fue de cada volumen del último lote, y por qué</translation>
+    </message>
+    <message>
         <source>Choose a patient, study or folder.</source>
         <translation>Elija un paciente, un estudio o una carpeta.</translation>
+    </message>
+    <message>
+        <source>A batch takes the volumes of a patient, a study or a folder of the scene, and those of this scene lie in none: put them into one in the Data module.</source>
+        <translation>Un lote toma los volúmenes de un paciente, un estudio o una carpeta de la escena, y los de esta escena no están en ninguno: póngalos en uno en el módulo Data.</translation>
     </message>
     <message>
         <source>The scene has no patient, study or folder yet; make one in the Data module.</source>
@@ -3514,10 +3574,6 @@
     <message>
         <source>{count} volumes, with the settings above.</source>
         <translation>{count} volúmenes, con los ajustes de arriba.</translation>
-    </message>
-    <message>
-        <source>Enhance a&amp;ll {count}</source>
-        <translation>Me&amp;jorar los {count}</translation>
     </message>
     <message>
         <source>Choose a folder of volumes</source>
@@ -3544,8 +3600,20 @@
         <translation>Elija otra carpeta para los resultados.</translation>
     </message>
     <message>
-        <source>Every volume below the folder, with the settings above but for guide, region and noise map. Begun again, it goes on where it stopped; no file is overwritten.</source>
-        <translation>Todos los volúmenes de la carpeta, con los ajustes de arriba salvo guía, región y mapa de ruido. Si se inicia de nuevo, continúa donde se detuvo; no se sobrescribe ningún archivo.</translation>
+        <source>Looking for volumes below the folder…</source>
+        <translation>Buscando volúmenes dentro de la carpeta…</translation>
+    </message>
+    <message>
+        <source>There are no volumes below the folder.</source>
+        <translation>No hay volúmenes dentro de la carpeta.</translation>
+    </message>
+    <message>
+        <source>Volumes found below the folder, or folders of DICOM: {count}.</source>
+        <translation>Volúmenes encontrados dentro de la carpeta, o carpetas de DICOM: {count}.</translation>
+    </message>
+    <message>
+        <source>Begun again, it goes on where it stopped; no file is overwritten.</source>
+        <translation>Si se inicia otra vez, continúa donde se detuvo; no se sobrescribe ningún archivo.</translation>
     </message>
     <message>
         <source>MR and CT</source>
@@ -3570,6 +3638,26 @@
     <message>
         <source>{count} series are loaded and enhanced, as new volumes of the scene. Those that were computed are left out.</source>
         <translation>Se cargan y mejoran {count} series, como volúmenes nuevos de la escena. Las que fueron calculadas se omiten.</translation>
+    </message>
+    <message>
+        <source>Enhance a&amp;ll {count}</source>
+        <translation>Me&amp;jorar los {count}</translation>
+    </message>
+    <message>
+        <source>Each is enhanced with the model {model}; one of another modality is listed as failed.</source>
+        <translation>Cada uno se mejora con el modelo {model}; uno de otra modalidad figura como fallido.</translation>
+    </message>
+    <message>
+        <source>Each gets the automatic task of its modality.</source>
+        <translation>Cada uno recibe la tarea automática de su modalidad.</translation>
+    </message>
+    <message>
+        <source>Each gets the task chosen above, with the model of its modality.</source>
+        <translation>Cada uno recibe la tarea elegida arriba, con el modelo de su modalidad.</translation>
+    </message>
+    <message>
+        <source>Guide, region and noise map are left out.</source>
+        <translation>Se omiten la guía, la región y el mapa de ruido.</translation>
     </message>
 </context>
 <context>
@@ -3678,6 +3766,14 @@
         <translation>Desviación estándar de cada vóxel, en las unidades del volumen</translation>
     </message>
     <message>
+        <source>Uncertainty map</source>
+        <translation>Mapa de incertidumbre</translation>
+    </message>
+    <message>
+        <source>Segmentation</source>
+        <translation>Segmentación</translation>
+    </message>
+    <message>
         <source>At strength 1 the volume already has the full correction.</source>
         <translation>Con grado 1 el volumen ya tiene la corrección completa.</translation>
     </message>
@@ -3694,12 +3790,16 @@
         <translation>No hay nada que deshacer: no se fijó ningún grado, o los vóxeles cambiaron desde entonces.</translation>
     </message>
     <message>
-        <source>The enhanced volume now has {share} % of the correction. “Undo” brings the full result back until the scene is closed.</source>
-        <translation>El volumen mejorado tiene ahora el {share} % de la corrección. «Deshacer» recupera el resultado completo hasta que se cierre la escena.</translation>
+        <source>The enhanced volume was changed to strength {strength:.2f}; from now on 1 on the slider stands for that. “Undo” brings the full result back until the scene is closed.</source>
+        <translation>El volumen mejorado se cambió al grado {strength:.2f}; desde ahora, 1 en el control deslizante equivale a eso. “Deshacer” recupera el resultado completo hasta que se cierre la escena.</translation>
     </message>
     <message>
-        <source>The full result is back; the views show the strength.</source>
-        <translation>Se ha recuperado el resultado completo; las vistas muestran el grado.</translation>
+        <source>The full result is restored; the views show it at strength {strength:.2f}.</source>
+        <translation>Se ha restablecido el resultado completo; las vistas lo muestran en el grado {strength:.2f}.</translation>
+    </message>
+    <message>
+        <source>Not made in this run: select “{choice}” below Advanced, and apply again.</source>
+        <translation>No se hizo en esta ejecución: marque “{choice}” en Avanzado y aplique de nuevo.</translation>
     </message>
     <message>
         <source>{seconds:.1f} s</source>
@@ -3732,6 +3832,10 @@
     <message>
         <source>Measured noise: σ {sigma:g} {unit}; {share:.0%} of the correction applied</source>
         <translation>Ruido medido: σ {sigma:g} {unit}; {share:.0%} de la corrección aplicado</translation>
+    </message>
+    <message>
+        <source>It is hardly changed: {share:.0%} of the correction was applied</source>
+        <translation>Apenas ha cambiado: se aplicó el {share:.0%} de la corrección</translation>
     </message>
     <message>
         <source>The segmentation was made at strength {strength:g}.</source>
@@ -3787,6 +3891,14 @@
     <message>
         <source>Create the new folder in</source>
         <translation>Crear la carpeta nueva en</translation>
+    </message>
+    <message>
+        <source>The voxels are written as they are, at full strength; the views show {shown:.2f}: keep the strength first to export that.</source>
+        <translation>Los vóxeles se escriben como son, en el grado completo; las vistas muestran {shown:.2f}: fije antes el grado para exportar eso.</translation>
+    </message>
+    <message>
+        <source>The voxels are written as they are, at strength {held:.2f}; the views show {shown:.2f} of that.</source>
+        <translation>Los vóxeles se escriben como son, en el grado {held:.2f}; las vistas muestran {shown:.2f} de eso.</translation>
     </message>
     <message>
         <source>{count} files in {number} series were written and read back.</source>
@@ -3927,8 +4039,16 @@
         <translation>Cancelado</translation>
     </message>
     <message>
+        <source>Done, {failed} of {count} failed</source>
+        <translation>Terminado, fallaron {failed} de {count}</translation>
+    </message>
+    <message>
         <source>{state}; started {when}, took {time}</source>
         <translation>{state}; inicio {when}, duración {time}</translation>
+    </message>
+    <message>
+        <source>Result: {name}</source>
+        <translation>Resultado: {name}</translation>
     </message>
 </context>
 <context>
@@ -3981,12 +4101,12 @@
         <translation>Enumerar las series</translation>
     </message>
     <message>
-        <source>Choose the series to load:</source>
-        <translation>Elija la serie que se cargará:</translation>
+        <source>Choose the series to load, or double-click it:</source>
+        <translation>Elija la serie que se debe cargar, o haga doble clic en ella:</translation>
     </message>
     <message>
-        <source>Choose the series to load. {count} in gray cannot be loaded; point at one to see why.</source>
-        <translation>Elija la serie que se cargará. {count} en gris no se pueden cargar; señale una para ver por qué.</translation>
+        <source>Choose the series to load, or double-click it. {count} in gray cannot be loaded; choose one to see why.</source>
+        <translation>Elija la serie que se debe cargar, o haga doble clic en ella. Las {count} en gris no se pueden cargar; elija una para ver por qué.</translation>
     </message>
     <message>
         <source>(no description)</source>
@@ -4007,6 +4127,10 @@
     <message>
         <source>Files</source>
         <translation>Archivos</translation>
+    </message>
+    <message>
+        <source>It cannot be loaded: {reason}.</source>
+        <translation>No se puede cargar: {reason}.</translation>
     </message>
     <message>
         <source>straighten the tilted slices</source>
@@ -4224,6 +4348,10 @@
         <translation>Mejorar {folder}</translation>
     </message>
     <message>
+        <source>{name} failed: {why}</source>
+        <translation>{name} falló: {why}</translation>
+    </message>
+    <message>
         <source>Enhance {count} series</source>
         <translation>Mejorar {count} series</translation>
     </message>
@@ -4260,8 +4388,8 @@
         <translation>Observación</translation>
     </message>
     <message>
-        <source>{done} of {count} volumes were enhanced; see the table {table} for each.</source>
-        <translation>Se mejoraron {done} de {count} volúmenes; la tabla {table} detalla cada uno.</translation>
+        <source>{done} of {count} volumes were enhanced. “Show table”, below Batch, shows {table}, with a row for each.</source>
+        <translation>Se mejoraron {done} de {count} volúmenes. “Mostrar tabla”, en Lote, muestra {table}, con una fila para cada uno.</translation>
     </message>
 </context>
 <context>
