@@ -2647,7 +2647,7 @@
     </message>
     <message>
         <source>noise, blur, shading</source>
-        <translation>ruido, desenfoque, sombreado</translation>
+        <translation>ruido, borrosidad, sombreado</translation>
     </message>
     <message>
         <source>noise</source>
@@ -2683,15 +2683,15 @@
     </message>
     <message>
         <source>Corrects what is measured in the volume, as far as it is certain: noise, and in MR blur and shading</source>
-        <translation>Corrige lo que se mide en el volumen, hasta donde es seguro: ruido y, en RM, desenfoque y sombreado</translation>
+        <translation>Corrige lo que se mide en el volumen, hasta donde es seguro: ruido y, en RM, borrosidad y sombreado</translation>
     </message>
     <message>
         <source>Removes noise; blur and shading stay</source>
-        <translation>Quita el ruido; el desenfoque y el sombreado quedan</translation>
+        <translation>Quita el ruido; la borrosidad y el sombreado quedan</translation>
     </message>
     <message>
         <source>Removes noise, and undoes blur; shading stays</source>
-        <translation>Quita el ruido y deshace el desenfoque; el sombreado queda</translation>
+        <translation>Quita el ruido y deshace la borrosidad; el sombreado queda</translation>
     </message>
     <message>
         <source>Makes thin slices between thick ones, on a new grid</source>
@@ -3791,7 +3791,7 @@
     </message>
     <message>
         <source>The enhanced volume was changed to strength {strength:.2f}; from now on 1 on the slider stands for that. “Undo” brings the full result back until the scene is closed.</source>
-        <translation>El volumen mejorado se cambió al grado {strength:.2f}; desde ahora, 1 en el control deslizante equivale a eso. “Deshacer” recupera el resultado completo hasta que se cierre la escena.</translation>
+        <translation>El volumen mejorado se cambió al grado {strength:.2f}; desde ahora, 1 en el control deslizante equivale a eso. «Deshacer» recupera el resultado completo hasta que se cierre la escena.</translation>
     </message>
     <message>
         <source>The full result is restored; the views show it at strength {strength:.2f}.</source>
@@ -3799,7 +3799,7 @@
     </message>
     <message>
         <source>Not made in this run: select “{choice}” below Advanced, and apply again.</source>
-        <translation>No se hizo en esta ejecución: marque “{choice}” en Avanzado y aplique de nuevo.</translation>
+        <translation>No se hizo en esta ejecución: marque «{choice}» en Avanzado y aplique de nuevo.</translation>
     </message>
     <message>
         <source>{seconds:.1f} s</source>
@@ -4389,7 +4389,7 @@
     </message>
     <message>
         <source>{done} of {count} volumes were enhanced. “Show table”, below Batch, shows {table}, with a row for each.</source>
-        <translation>Se mejoraron {done} de {count} volúmenes. “Mostrar tabla”, en Lote, muestra {table}, con una fila para cada uno.</translation>
+        <translation>Se mejoraron {done} de {count} volúmenes. «Mostrar tabla», en Lote, muestra {table}, con una fila para cada uno.</translation>
     </message>
 </context>
 <context>
