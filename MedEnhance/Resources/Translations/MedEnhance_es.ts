@@ -862,8 +862,8 @@
         <translation>Tarea</translation>
     </message>
     <message>
-        <source>What is corrected. As measured: noise, and in MR blur and shading where they are found</source>
-        <translation>Lo que se corrige. Según lo medido: el ruido y, en RM, la borrosidad y el sombreado donde se encuentren</translation>
+        <source>What is corrected. Automatic: noise, and in MR blur and shading where they are found</source>
+        <translation>Lo que se corrige. Automático: el ruido y, en RM, la borrosidad y el sombreado donde se encuentren</translation>
     </message>
     <message>
         <source>The model&apos;s card</source>
