@@ -129,6 +129,8 @@ def run(args: argparse.Namespace) -> int:
     from MedEnhanceLib.report.page import make_folder
     from MedEnhanceLib.runtime.progress import Event
 
+    if "-" in (*args.inputs, args.out):
+        raise ConfigError("a batch has no standard input and output", "Name files and folders.")
     if args.workers < 1:
         raise ConfigError(f"--workers is {args.workers}", "Use 1 or more.")
     stated = params_of(args, declaration_of(args.job))
@@ -223,6 +225,8 @@ def _short(source: str) -> str:
 
 
 def _report(args: argparse.Namespace, found: dict[str, Any], was_cancelled: bool) -> int:
+    from MedEnhanceLib.jobs.batch_runs import FOREIGN
+
     total, done, table = found["total"], found["done"], found["table"]
     failed = [row for row in found["rows"] if row["status"] == "failed"]
     if failed and not args.console.as_json:
@@ -233,6 +237,11 @@ def _report(args: argparse.Namespace, found: dict[str, Any], was_cancelled: bool
         error: MedEnhanceError = Cancelled(f"cancelled; {done} of {total} are done", again)
         return int(args.console.fail(error, None, found))
     if failed:
+        if any(row.get(FOREIGN) for row in failed):
+            again += (
+                " What lay there before this batch stays: name another folder, or allow to "
+                "replace it (--force)."
+            )
         error = MedEnhanceError(f"{len(failed)} of {total} failed; see {table}", again)
         return int(args.console.fail(error, None, found))
     text = f"{done} of {total} done, {found['already_done']} of them before; see {table}"

@@ -136,7 +136,8 @@ class Command:
         parser = subparsers.add_parser(
             self.name,
             help=self.summary,
-            description=self.description + about_streams(self.name),
+            # The tasks of a batch have names of commands, and no streams.
+            description=self.description + ("" if self.declare else about_streams(self.name)),
             epilog=f"example:\n  {self.example}",
         )
         parser.declare = self.declare or self._declare_job

@@ -67,7 +67,7 @@ def run_with_streams(args: argparse.Namespace, run: Callable[[argparse.Namespace
         for name in ("input", "enhanced"):
             if getattr(args, name, None) == STREAM:
                 setattr(args, name, stack.enter_context(_standard_input(args, name)))
-        if getattr(args, "output", None) != STREAM:
+        if getattr(args, "output", None) != STREAM or getattr(args, "estimate", False):
             return run(args)
         _check_output(args)
         return _to_standard_output(args, run)

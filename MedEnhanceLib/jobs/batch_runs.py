@@ -23,6 +23,7 @@ from typing import Any
 from MedEnhanceLib.errors import Cancelled, ConfigError, MedEnhanceError, OutputError
 from MedEnhanceLib.jobs.addresses import is_remote, on_this_machine, shown
 from MedEnhanceLib.jobs.batch_items import Item
+from MedEnhanceLib.jobs.files import manifest_path
 from MedEnhanceLib.jobs.sending import Store
 from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.report.page import make_folder
@@ -30,6 +31,8 @@ from MedEnhanceLib.runtime.progress import Event, Listener
 
 ROWS, TABLE = "batch.jsonl", "batch.csv"
 _PATIENT, _WARNINGS = "patient", "warnings"
+#: Of a row that is not done: something lay at its output that no run of this batch had made.
+FOREIGN = "foreign"
 _FIRST_COLUMNS = ("source", "output", "status", "seconds", "code", "message", "hint")
 
 
@@ -71,7 +74,7 @@ class Ledger:
     def is_ours(self, item: Item) -> bool:
         """Whether a result that lies there comes from an earlier run that did not finish it."""
         row = self.row_of(item)
-        return row is not None and row.get("output") == item.target
+        return row is not None and row.get("output") == item.target and not row.get(FOREIGN)
 
     def add(
         self, rows: Iterable[tuple[Item, Mapping[str, Any]]], options: Mapping[str, Any]
@@ -233,10 +236,18 @@ class Plan:
         options = {"task": self.task, "config": self.config, **self.stated}
         todo = [one for one in self.items if self.overwrite or not ledger.is_finished(one, options)]
         work = [(self.task, self._params(one, ledger, there)) for one in todo]
+        own = [self.overwrite or ledger.is_ours(one) for one in todo]
         count = 0
 
+        def foreign(index: int) -> dict[str, bool]:
+            is_foreign = not own[index] and _is_taken(todo[index], there)
+            return {FOREIGN: True} if is_foreign else {}
+
         def starting(indices: Sequence[int]) -> None:
-            ledger.add(((todo[index], {"status": "started"}) for index in indices), options)
+            ledger.add(
+                ((todo[index], {"status": "started", **foreign(index)}) for index in indices),
+                options,
+            )
 
         def finished(rows: Mapping[int, Mapping[str, Any]]) -> None:
             nonlocal count
@@ -244,7 +255,14 @@ class Plan:
                 count += fields["status"] in ("done", "failed")
                 ended(todo[index], fields, count, len(todo))
             ledger.add(
-                ((todo[index], {**fields, **_columns(fields)}) for index, fields in rows.items()),
+                (
+                    (
+                        todo[index],
+                        {**fields, **_columns(fields)}
+                        | ({} if fields["status"] == "done" else foreign(index)),
+                    )
+                    for index, fields in rows.items()
+                ),
                 options,
             )
 
@@ -285,6 +303,14 @@ class Plan:
             "overwrite": self.overwrite or is_own,
         }
         return params | ({"series": item.series} if item.series else {}) | dict(self.stated)
+
+
+def _is_taken(item: Item, there: Collection[str]) -> bool:
+    """Whether something lies where a result or its manifest is to go."""
+    manifest = manifest_path(item.output)
+    if item.to:
+        return any(path.as_posix() in there for path in (item.output, manifest))
+    return item.output.exists() or manifest.exists()
 
 
 def _columns(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,6 +47,29 @@ def enhance(out: Path, *inputs: Path) -> list[str | Path]:
     return ["batch", "enhance", *inputs, "--out", out]
 
 
+@pytest.mark.parametrize("name", ["a.ucv", "a.ucv.json"])
+def test_what_another_hand_put_there_is_never_replaced_without_force(
+    run: Callable, scan: Path, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "in").mkdir()
+    scan.rename(tmp_path / "in" / "a.nii.gz")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("mine")
+    batch = ("batch", "compress", tmp_path / "in", "--out", out, "--lossless")
+    for _again in range(3):
+        ran = run(*batch)
+        assert ran.status == 1
+        assert "--force" in ran.err
+        assert (out / name).read_text() == "mine"
+    rows = rows_of(out)
+    assert [row.get("foreign") for row in rows] == [True] * 6  # also were it killed at once
+    assert run(*batch, "--force").status == 0
+    assert rows_of(out)[-1].get("foreign") is None
+    (out / "a.ucv").unlink()
+    assert run(*batch).status == 0  # the manifest is this batch's own
+
+
 def test_a_row_has_the_warnings_of_its_volume(run: Callable, tmp_path: Path) -> None:
     voxels = np.arange(512, dtype=np.int16).reshape(8, 8, 8)
     nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / "a.nii")

@@ -88,6 +88,8 @@ def test_what_is_no_volume_is_refused(
         (("enhance", "a.nii", "-", "--segment"), "--segment FILE"),
         (("enhance", "a.nii", "-", "--uncertainty", "4"), "--uncertainty-output FILE"),
         (("compress", "a.nii", "-", "--lossless", "--json"), "cannot have both"),
+        (("batch", "compress", "-", "--out", "b", "--lossless"), "no standard input"),
+        (("batch", "compress", "a.nii", "--out", "-", "--lossless"), "no standard input"),
     ],
 )
 def test_where_no_stream_can_be_had_is_said(
@@ -96,6 +98,10 @@ def test_where_no_stream_can_be_had_is_said(
     ran = run(*words)
     assert ran.status == 2
     assert said in ran.err + ran.out
+
+
+def test_an_estimate_writes_nothing_anywhere(run: Callable, scan: Path) -> None:
+    assert "times smaller" in run("compress", scan, "-", "--lossless", "--estimate").out
 
 
 @pytest.mark.parametrize("name", ["stdin", "stdout"])
