@@ -80,9 +80,10 @@ class Placed(Options):
             if self.affine is not None or self.spacing is not None:
                 raise ConfigError("affine or spacing of a file, which has its own", "Leave it out.")
             with local(data, monitor) as path:
-                return load_volume(
+                volume = load_volume(
                     Path(path), modality=self.modality, scratch=scratch, monitor=monitor
                 )
+                return _called(volume, path, data)
         return as_volume(data, affine=self.affine, spacing=self.spacing, modality=self.modality)
 
 
@@ -128,7 +129,7 @@ def load(
         volume = me.load("scan.nii.gz")
     """
     with watched(progress, cancel) as monitor, local(path, monitor) as here:
-        return load_volume(
+        volume = load_volume(
             Path(here),
             modality=modality,
             series=None if series is None else str(series),
@@ -136,6 +137,14 @@ def load(
             fix_spacing=fix_spacing,
             monitor=monitor,
         )
+        return _called(volume, here, path)
+
+
+def _called(volume: Volume, here: PathLike, place: object) -> Volume:
+    """The volume from the file `here`, named after the address that it is a copy of, if any."""
+    if not is_remote(place):
+        return volume
+    return replace(volume, source=Names({str(here): shown(place)}).of(volume.source))
 
 
 def list_series(
@@ -524,7 +533,8 @@ def decompress(
     from MedEnhanceLib.unicompress import decompress as decompress_file
 
     with watched(progress, cancel) as monitor, local(path, monitor) as here:
-        return decompress_file(Path(here), region=region, layers=layers, monitor=monitor)
+        volume = decompress_file(Path(here), region=region, layers=layers, monitor=monitor)
+        return _called(volume, here, path)
 
 
 def open(path: PathLike) -> StoredVolume:  # noqa: A001 - as gzip.open, used with its module
@@ -569,7 +579,8 @@ def recover(
     from MedEnhanceLib.unicompress import recover as recover_file
 
     with watched(progress, cancel) as monitor, local(path, monitor) as here:
-        return recover_file(Path(here), monitor=monitor)
+        volume, report = recover_file(Path(here), monitor=monitor)
+        return _called(volume, here, path), report
 
 
 def inspect(

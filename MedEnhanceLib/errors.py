@@ -12,6 +12,7 @@ MedEnhanceError
 ├── DeviceLostError      a GPU that stopped answering                   device   1
 ├── DeviceBusyError      another long job has the GPU                   busy     1
 ├── CodecError           a compressed file that is damaged              codec    6
+│   └── NoContainerError one that is no compressed file at all          container 3
 └── Cancelled            the user stopped the job                       cancelled 130
 """
 
@@ -99,6 +100,12 @@ class CodecError(MedEnhanceError):
     """A compressed file that is damaged, cut short or hostile."""
 
     code, exit_status = "codec", 6
+
+
+class NoContainerError(InputError, CodecError):
+    """A file that is no compressed file of ours, whatever its name says."""
+
+    code, exit_status = "container", 3
 
 
 class Cancelled(MedEnhanceError):  # noqa: N818 - the name is part of the contract

@@ -225,7 +225,7 @@ def _short(source: str) -> str:
 
 
 def _report(args: argparse.Namespace, found: dict[str, Any], was_cancelled: bool) -> int:
-    from MedEnhanceLib.jobs.batch_runs import FOREIGN
+    from MedEnhanceLib.jobs.ledger import FOREIGN
 
     total, done, table = found["total"], found["done"], found["table"]
     failed = [row for row in found["rows"] if row["status"] == "failed"]

@@ -177,6 +177,11 @@ def _opened(address: str) -> Iterator[tuple[BinaryIO | http.client.HTTPResponse,
             length = answer.headers.get("Content-Length", "")
             yield answer, int(length) if re.fullmatch(r"\d{1,15}", length) else None
         return
+    if address.endswith("/"):
+        raise InputError(
+            f"{shown(address)} is a folder, by the / at its end; one file is read here",
+            "Name the file, or take medenhance batch for all volumes below it.",
+        )
     files, path = filesystem(address)
     with files.open(path, "rb") as stream:
         yield stream, None

@@ -127,7 +127,7 @@ def _below(address: str, out: Path | str, containers: bool) -> list[tuple[Path, 
     """
     from MedEnhanceLib.io import ending_of
     from MedEnhanceLib.jobs.addresses import shown
-    from MedEnhanceLib.jobs.sending import Store
+    from MedEnhanceLib.jobs.store import Store
 
     if address.lower().startswith(("http://", "https://")):
         raise ConfigError(
@@ -138,7 +138,13 @@ def _below(address: str, out: Path | str, containers: bool) -> list[tuple[Path, 
     results = Store.at(out) if isinstance(out, str) else None
     ours = f"{results.root}/" if results and results.files == store.files else None
     known, found = _known(containers), []
-    for name, about in store.listed().items():
+    listed = store.listed()
+    if not listed:  # stores have no empty folders
+        raise InputError(
+            f"{store.name}/: there is nothing below that address",
+            "Check the bucket, the path, and whose credentials the environment holds.",
+        )
+    for name, about in listed.items():
         path = Path(name)
         is_volume = ending_of(path) in known and not path.name.startswith(".")
         if not is_volume or (ours and store.key(name).startswith(ours)):

@@ -1,166 +1,26 @@
-"""The jobs of a batch: the rows that are kept of them, and how they run.
-
-One after another, in several processes, or on a Dask cluster.
-"""
+"""How the jobs of a batch run: one after another, in several processes, or on a Dask cluster."""
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
 import itertools
-import json
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from MedEnhanceLib.errors import Cancelled, ConfigError, MedEnhanceError, OutputError
+from MedEnhanceLib.errors import Cancelled, ConfigError, MedEnhanceError
 from MedEnhanceLib.jobs.addresses import is_remote, on_this_machine, shown
 from MedEnhanceLib.jobs.batch_items import Item
 from MedEnhanceLib.jobs.files import manifest_path
-from MedEnhanceLib.jobs.sending import Store
-from MedEnhanceLib.jobs.worker.events import as_json
+from MedEnhanceLib.jobs.ledger import FOREIGN, WARNINGS, Ledger, columns_of
+from MedEnhanceLib.jobs.store import Store
 from MedEnhanceLib.report.page import make_folder
 from MedEnhanceLib.runtime.progress import Event, Listener
-
-ROWS, TABLE = "batch.jsonl", "batch.csv"
-_PATIENT, _WARNINGS = "patient", "warnings"
-#: Of a row that is not done: something lay at its output that no run of this batch had made.
-FOREIGN = "foreign"
-_FIRST_COLUMNS = ("source", "output", "status", "seconds", "code", "message", "hint")
-
-
-class Ledger:
-    """batch.jsonl; the last row of a source and its result counts.
-
-    Several commands may share the folder, as those for one dataset of BIDS do.
-
-    status of a row: started, done, failed or cancelled. A row belongs to a key: the source with
-    its size and time, and the options; with other options the work is done again.
-    """
-
-    def __init__(self, folder: Path, there: Collection[str] = ()) -> None:
-        """Read what an earlier run left; a line that was cut off by a crash is left out.
-
-        there: the results at an address, by their paths below it.
-        """
-        self.path, self._table = folder / ROWS, folder / TABLE
-        self._there = there
-        self._rows: dict[tuple[str, str], dict[str, Any]] = {}
-        if self.path.exists():
-            for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
-                self._take(line)
-
-    def row_of(self, item: Item) -> dict[str, Any] | None:
-        """The last row of an item, None before the first."""
-        return self._rows.get((item.name, item.output.name))
-
-    def is_finished(self, item: Item, options: Mapping[str, Any]) -> bool:
-        """Whether this work was done, and its result is still there."""
-        row = self.row_of(item)
-        return (
-            row is not None
-            and row.get("status") == "done"
-            and row.get("key") == key_of(item, options)
-            and (item.output.as_posix() in self._there if item.to else item.output.exists())
-        )
-
-    def is_ours(self, item: Item) -> bool:
-        """Whether a result that lies there comes from an earlier run that did not finish it."""
-        row = self.row_of(item)
-        return row is not None and row.get("output") == item.target and not row.get(FOREIGN)
-
-    def add(
-        self, rows: Iterable[tuple[Item, Mapping[str, Any]]], options: Mapping[str, Any]
-    ) -> None:
-        """Append a row for each item and its fields; all are on the disk when this returns."""
-        lines = []
-        for item, fields in rows:
-            row = as_json(
-                {
-                    "source": item.name,
-                    "output": item.target,
-                    **({_PATIENT: item.patient} if item.patient else {}),
-                    "key": key_of(item, options),
-                    **fields,
-                }
-            )
-            self._rows[item.name, item.output.name] = row
-            lines.append(json.dumps(row).encode("ascii") + b"\n")
-        try:
-            with self.path.open("a+b") as stream:
-                stream.write(_line_start(stream) + b"".join(lines))
-                stream.flush()
-                os.fsync(stream.fileno())
-        except OSError as cause:
-            raise OutputError(
-                f"{self.path} cannot be written: {cause.strerror}", "Free space, and go on."
-            ) from cause
-
-    def write_table(self, items: Sequence[Item]) -> Path:
-        """batch.csv: a column for each figure, patients first; these items, then earlier ones."""
-        from MedEnhanceLib.io.atomic import atomic_write
-
-        places = dict.fromkeys([*((one.name, one.output.name) for one in items), *self._rows])
-        rows = [_with_text(self._rows[place]) for place in places if place in self._rows]
-        figures = [
-            name
-            for row in rows
-            for name, value in row.items()
-            if name not in (*_FIRST_COLUMNS, "key") and not isinstance(value, (dict, list))
-        ]
-        text = io.StringIO()
-        whose = [_PATIENT] if _PATIENT in figures else []
-        names = dict.fromkeys([*whose, *_FIRST_COLUMNS, *figures])
-        writer = csv.DictWriter(text, [*names], extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
-        with atomic_write(self._table, overwrite=True) as temporary:
-            # Names of files that are not UTF-8 hold lone surrogates: escapes, as in the ledger.
-            data = text.getvalue().encode("utf-8", "backslashreplace")
-            temporary.write_bytes(data)
-        return self._table
-
-    def _take(self, line: str) -> None:
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            return
-        if isinstance(row, dict) and isinstance(row.get("source"), str):
-            self._rows[row["source"], Path(str(row.get("output"))).name] = row
-
-
-def _with_text(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of the table: its warnings in one column."""
-    warnings = row.get(_WARNINGS)
-    return row | {_WARNINGS: " | ".join(map(str, warnings))} if isinstance(warnings, list) else row
-
-
-def key_of(item: Item, options: Mapping[str, Any]) -> str:
-    """What a row is about: the source as it is now, and the options."""
-    try:
-        # A folder's own time changes with its files' names, not with their bytes.
-        files = sorted(item.source.iterdir()) if item.source.is_dir() else [item.source]
-        states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    except OSError:
-        states = []
-    text = json.dumps([item.name, item.state or states, as_json(options)], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _line_start(stream: io.BufferedRandom) -> bytes:
-    """A newline, where a crash left the last line without one."""
-    if stream.seek(0, os.SEEK_END) == 0:
-        return b""
-    stream.seek(-1, os.SEEK_END)
-    return b"" if stream.read(1) == b"\n" else b"\n"
-
 
 #: A job: its kind and its parameters.
 Work = tuple[str, Mapping[str, Any]]
@@ -258,7 +118,7 @@ class Plan:
                 (
                     (
                         todo[index],
-                        {**fields, **_columns(fields)}
+                        {**fields, **columns_of(fields)}
                         | ({} if fields["status"] == "done" else foreign(index)),
                     )
                     for index, fields in rows.items()
@@ -311,14 +171,6 @@ def _is_taken(item: Item, there: Collection[str]) -> bool:
     if item.to:
         return any(path.as_posix() in there for path in (item.output, manifest))
     return item.output.exists() or manifest.exists()
-
-
-def _columns(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """What lists and objects of a row have for the table: each label's ml, the measured noise."""
-    columns = {f"{row['label']} ml": row["volume_ml"] for row in fields.get("table") or ()}
-    noise = (fields.get("measured") or {}).get("noise") or {}
-    named = {"noise σ": "sigma", "correction": "share_removed"}
-    return columns | {name: noise[key] for name, key in named.items() if key in noise}
 
 
 def run_here(
@@ -460,7 +312,7 @@ def timed(run: Callable[[Listener], Mapping[str, Any]]) -> dict[str, Any]:
         fields = {**run(listen), "status": "done"}
     except MedEnhanceError as error:
         fields = row_of_error(error)
-    said = {_WARNINGS: list(dict.fromkeys(warnings))} if warnings else {}
+    said = {WARNINGS: list(dict.fromkeys(warnings))} if warnings else {}
     return {"seconds": round(time.monotonic() - began, 3), **fields, **said}
 
 

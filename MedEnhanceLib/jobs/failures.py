@@ -65,6 +65,7 @@ _CLASSES: tuple[type[MedEnhanceError], ...] = (
     errors.DeviceLostError,
     errors.DeviceBusyError,
     errors.CodecError,
+    errors.NoContainerError,
     errors.Cancelled,
     InternalError,
     WorkerError,

@@ -28,7 +28,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, NoReturn
 
-from MedEnhanceLib.errors import CodecError, InputError
+from MedEnhanceLib.errors import CodecError, InputError, NoContainerError
 from MedEnhanceLib.io.voxels import input_error, refuse_pipe
 from MedEnhanceLib.unicompress.repair import Damage, Layout, Repair, RepairChunk
 from MedEnhanceLib.unicompress.spool import Bytes
@@ -355,6 +355,8 @@ class Container:
                 if self._mended_front(prologue):
                     self._opened(prologue, "repaired", problems, tolerant)
                     return
+        if tolerant and not any(map(self._begins_at, self._ends())):
+            raise self._no_container("no MedEnhance header stands at its beginning or its end")
         raise problems[0]
 
     def _opened(
@@ -377,20 +379,27 @@ class Container:
         return True
 
     def _prologue_places(self, tolerant: bool) -> Iterator[tuple[int, str]]:
-        yield 0, "the beginning"
-        if tolerant and self.size >= _SMALLEST_FILE:
-            yield self.size - _DIGEST_BYTES - _PROLOGUE.size, "the end"
+        yield from zip(self._ends()[: 1 + tolerant], ("the beginning", "the end"), strict=False)
+
+    def _ends(self) -> tuple[int, ...]:
+        """Where a prologue stands: at the beginning, and again before the seal."""
+        last = self.size - _DIGEST_BYTES - _PROLOGUE.size
+        return (0, last) if self.size >= _SMALLEST_FILE else (0,)
+
+    def _begins_at(self, offset: int) -> bool:
+        return self._bytes_at(offset, len(MAGIC)) == MAGIC
+
+    def _no_container(self, reason: str) -> NoContainerError:
+        return NoContainerError(
+            f"{self.path.name} is not a .ucv: {reason}", "Choose a file that MedEnhance compressed."
+        )
 
     def _prologue(self, offset: int, place: str, tolerant: bool) -> _Prologue:
         raw = self._bytes_at(offset, _PROLOGUE.size)
         if self.size == 0:
             raise CodecError(f"{self.path.name} is empty (0 bytes)", "Copy the file again.")
-        if raw[: len(MAGIC)] != MAGIC and not tolerant:
-            raise CodecError(
-                f"{self.path.name} is not a .ucv: it does not begin with {MAGIC.decode()}",
-                "Choose a file that MedEnhance compressed. Where its first bytes are damaged: "
-                "medenhance recover.",
-            )
+        if not tolerant and not any(map(self._begins_at, self._ends())):
+            raise self._no_container(f"it does not begin with {MAGIC.decode()}")
         if len(raw) < _PROLOGUE.size:
             self._fail(f"cut short at byte {self.size}, before the first chunk")
         prologue = _Prologue._make(_PROLOGUE.unpack(raw))

@@ -14,7 +14,7 @@ import numpy as np
 
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.volume import Volume, Voxels
-from MedEnhanceLib.errors import CodecError
+from MedEnhanceLib.errors import CodecError, NoContainerError
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.io.describe import orientation_code, plain_geometry
 from MedEnhanceLib.runtime.progress import Monitor, attend
@@ -103,9 +103,12 @@ def recover(
         The volume, with lost blocks filled by the smallest voxel of the source, and a report.
     Raises:
         CodecError: neither copy of header and table can be read, or no block can.
+        NoContainerError: it is no `.ucv`.
     """
     try:
         return _recover(Path(path), monitor or Monitor(), thread_count(threads))
+    except NoContainerError:
+        raise
     except CodecError as damage:
         # Elsewhere the advice is to recover what is intact: here it was tried.
         raise CodecError(damage.message, _NOTHING_LEFT) from damage

@@ -29,7 +29,7 @@ from _common import REPOSITORY, gate, gate_table, table, write
 sys.path.insert(0, str(REPOSITORY))
 import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib.jobs.batch_items import Item
-from MedEnhanceLib.jobs.batch_runs import Ledger
+from MedEnhanceLib.jobs.ledger import Ledger
 
 _ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
 _PORT = 38786

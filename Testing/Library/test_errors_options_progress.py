@@ -35,6 +35,7 @@ def test_every_error_has_the_code_and_status_of_the_contract() -> None:
         "ModelError": ("model", 4),
         "DeviceMemoryError": ("memory", 5),
         "CodecError": ("codec", 6),
+        "NoContainerError": ("container", 3),
         "Cancelled": ("cancelled", 130),
     }
     assert {kind.__name__: (kind.code, kind.exit_status) for kind in KINDS} == expected

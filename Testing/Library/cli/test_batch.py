@@ -88,6 +88,7 @@ def test_a_row_says_how_much_noise_there_was_and_was_corrected(
     with (tmp_path / "out" / "batch.csv").open(newline="", encoding="utf-8") as stream:
         row = next(csv.DictReader(stream))
     assert float(row["noise σ"]) > 0
+    assert 0 <= float(row["noise confidence"]) <= 1
     assert 0 <= float(row["correction"]) <= 1
 
 

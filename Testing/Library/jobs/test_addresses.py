@@ -147,6 +147,24 @@ def test_an_address_that_cannot_be_read_here_is_refused(
     assert "word@" not in err
 
 
+def test_a_folder_at_an_address_is_no_volume(
+    in_memory: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", "memory://bucket/"]) == 3
+    err = capsys.readouterr().err
+    assert "memory://bucket/ is a folder" in err
+    assert "medenhance batch" in err
+
+
+def test_what_was_read_from_an_address_is_called_by_it(
+    in_memory: str, head: Volume, tmp_path: Path
+) -> None:
+    assert "'memory://bucket/doe-john.nii.gz'" in repr(me.load(in_memory))
+    me.compress(head, "memory://bucket/a.ucv", lossless=True)
+    for volume in (me.decompress("memory://bucket/a.ucv"), me.recover("memory://bucket/a.ucv")[0]):
+        assert volume.source == "memory://bucket/a.ucv"
+
+
 def fsspec_has(scheme: str) -> bool:
     try:
         fsspec.get_filesystem_class(scheme)

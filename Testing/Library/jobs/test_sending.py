@@ -261,6 +261,7 @@ def test_a_cancel_between_pieces_leaves_nothing(scan: str, store: dict[str, Any]
         ("memory://bucket/out.nii.gz?key=w0rd", "has a meaning of its own"),
         ("zip://out.nii.gz::memory://bucket/a.zip", "leads through another file"),
         ("memory://out.nii.gz", "names no file or folder"),
+        ("memory://bucket/a/../out.nii.gz", ". and .. are no parts"),
         ("memory://bucket/out.png", "no volume is written with this ending"),
     ],
 )
@@ -473,7 +474,7 @@ class TestBatch:
             ({"--ledger": "memory://bucket/rows"}, "rows are added to it"),
             ({"--out": "https://host/small"}, "no general way to write"),
             ({"memory://bucket/": "https://host/scans/"}, "does not list what it has"),
-            ({"memory://bucket/": "memory://bucket/none/"}, "no volumes found"),
+            ({"memory://bucket/": "memory://bucket/none/"}, "nothing below that address"),
         ],
     )
     def test_what_cannot_be_is_refused_before_the_work(

@@ -17,7 +17,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import CodecError, DeviceMemoryError, InputError, MedEnhanceError
+from MedEnhanceLib.errors import (
+    CodecError,
+    DeviceMemoryError,
+    InputError,
+    MedEnhanceError,
+    NoContainerError,
+)
 from MedEnhanceLib.unicompress import (
     container,
     decode,
@@ -73,6 +79,26 @@ def test_a_file_cut_at_any_byte_is_refused_with_its_place(file: Path) -> None:
             decompress(file)
         assert caught.value.hint
         assert file.name in caught.value.message
+
+
+@pytest.mark.parametrize("read", [decompress, recover, Container])
+@pytest.mark.parametrize("length", [3, 200, 5000])
+def test_a_file_that_is_none_is_no_damaged_one(
+    tmp_path: Path, read: Callable[[Path], object], length: int
+) -> None:
+    file = tmp_path / "scan.ucv"
+    file.write_bytes(b"NRRD0004 " + bytes(length))
+    with pytest.raises(NoContainerError, match=r"scan\.ucv is not a \.ucv"):
+        read(file)
+
+
+def test_damage_of_the_first_bytes_leaves_it_a_container(file: Path, scan: Volume) -> None:
+    file.write_bytes(b"NRRD" + file.read_bytes()[4:])
+    with pytest.raises(CodecError, match="damaged") as caught:
+        decompress(file)
+    assert not isinstance(caught.value, NoContainerError)
+    assert "medenhance recover" in caught.value.hint
+    assert same_bits(recover(file)[0].voxels, scan.voxels)
 
 
 def test_a_truncated_file_names_the_first_chunk_that_is_lost(file: Path) -> None:
