@@ -186,6 +186,8 @@ class Option:
             return tuple(tuple(one) if isinstance(one, list) else one for one in value)
         if isinstance(value, os.PathLike) and self.kind is str:
             return os.fspath(value)
+        if self.kind in _KINDS and getattr(value, "ndim", None) == 0:
+            return value.item()  # a number of numpy or PyTorch, which JSON does not take
         return value
 
     def check(self, value: Any) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import pytest
+import torch
 
 from MedEnhanceLib import compress, enhance, estimate_compression
 from MedEnhanceLib.cli.parser import Parser, add_flags, params_of
@@ -230,3 +233,11 @@ class TestANumberOrAWord:
         )
         number, words = schema_of(Smoothing)["properties"]["width"]["anyOf"]
         assert (number["maximum"], words["enum"]) == (10, ["auto"])
+
+
+@pytest.mark.parametrize("number", [np.float32(2), np.int64(2), np.array(2.0), torch.tensor(2.0)])
+def test_a_number_of_numpy_or_pytorch_is_a_number(number: Any) -> None:
+    """As `max_error=0.5 * volume.voxels.std()` gives one, which JSON would not take."""
+    config = CompressConfig(max_error=number, lossless=np.False_)  # type: ignore[arg-type]
+    assert json.dumps(config.to_json())
+    assert (config.max_error, config.lossless) == (2, False)
