@@ -25,7 +25,10 @@ def main(arguments: list[str]) -> int:
     from MedEnhanceLib.cli.main import main as run_command
 
     signal.signal(signal.SIGINT, before)
-    return run_command(arguments)
+    try:
+        return run_command(arguments)
+    except KeyboardInterrupt:  # one more, while the first one was answered
+        return _CANCELLED
 
 
 def console() -> NoReturn:

@@ -64,8 +64,9 @@ COMMANDS = (
     remote.REMOTE,
     completion.COMPLETION,
 )
-#: What the system answers where what is printed has no room.
+#: What the system answers where what is printed has no room, or no reader from the beginning.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+_CLOSED = (errno.EBADF,)
 _DESCRIPTION = (
     "Enhance, segment and compress medical volumes.\n"
     "Research software, not a medical device; not for diagnosis."
@@ -83,6 +84,7 @@ exit status: 0 done, 1 failed, 2 usage, 3 bad input, 4 missing package or model,
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status and never raises."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _replace_closed_streams()
     _survive_narrow_encodings()
     let_idle_threads_sleep()
     console = Console(as_json="--json" in arguments, debug="--debug" in arguments)
@@ -123,11 +125,14 @@ def _run(arguments: Sequence[str], console: Console) -> int:
     except (BrokenPipeError, SystemExit):
         raise
     except Exception as cause:  # noqa: BLE001 - the last place: nobody wants a traceback here
-        if isinstance(cause, OSError) and cause.errno in _FULL and cause.filename is None:
+        if isinstance(cause, OSError) and cause.errno in _FULL + _CLOSED and not cause.filename:
             console.as_json = False  # what it says goes to stderr alone
             _forget_stdout()
-            said = f"what the command prints cannot be written: {cause.strerror}"
-            return console.fail(OutputError(said, "Free some space, or print elsewhere."), cause)
+            reason, hint = cause.strerror, "Free some space, or print elsewhere."
+            if cause.errno in _CLOSED:
+                reason, hint = "standard output is closed", "Lead it somewhere, as > /dev/null."
+            said = f"what the command prints cannot be written: {reason}"
+            return console.fail(OutputError(said, hint), cause)
         from MedEnhanceLib.jobs.failures import refused
 
         return console.fail(refused(cause) or UnexpectedError.of(cause), cause)
@@ -135,7 +140,11 @@ def _run(arguments: Sequence[str], console: Console) -> int:
 
 def _dispatch(arguments: Sequence[str], console: Console) -> int:
     parser = build_parser()
-    options = parser.parse_args(arguments)
+    try:
+        options = parser.parse_args(arguments)
+    except SystemExit:  # help or the version were printed
+        sys.stdout.flush()
+        raise
     if options.command is None:
         parser.print_help(sys.stderr)
         raise ConfigError("no command was given", "Name one, for example: medenhance demo")
@@ -156,6 +165,16 @@ def _missing_package(cause: ModuleNotFoundError) -> MedEnhanceError:
     return DependencyError(
         f"the package {name} is not installed", f"Install it with: python -m pip install {name}"
     )
+
+
+def _replace_closed_streams() -> None:
+    """Where a program starts this one without a stream (`>&-`), nothing is read, and what is
+    printed is refused when it is written; else the next file that is opened would take its place.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            flags = os.O_RDONLY if name == "stdout" else os.O_RDWR  # writing the former fails
+            setattr(sys, name, os.fdopen(os.open(os.devnull, flags), mode, encoding="utf-8"))
 
 
 def _survive_narrow_encodings() -> None:

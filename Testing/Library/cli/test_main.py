@@ -321,6 +321,15 @@ class Slow(importlib.abc.MetaPathFinder):
 sys.meta_path.insert(0, Slow())
 """
 
+#: An error that takes long to say.
+_LONG_ANSWER = """
+from MedEnhanceLib.cli.console import Console
+def fail(self, *about):
+    print("ready", file=sys.stderr, flush=True)
+    time.sleep(60)
+Console.fail = fail
+"""
+
 #: A job whose work does not let Python answer signals, as compiled code may.
 _DEAF = """
 import hashlib
@@ -338,6 +347,13 @@ main.COMMANDS = (replace(volumes.INSPECT, run=run),)
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
 def test_an_interrupt_while_modules_are_imported_leaves_no_traceback() -> None:
     status, err, seconds = _interrupted(_SLOW_IMPORT, signal.SIGINT)
+    assert (status, err) == (130, "")
+    assert seconds < 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
+def test_an_interrupt_while_the_first_is_answered_leaves_no_traceback() -> None:
+    status, err, seconds = _interrupted(_LONG_ANSWER, signal.SIGINT)
     assert (status, err) == (130, "")
     assert seconds < 2
 
@@ -365,6 +381,19 @@ def test_output_that_does_not_fit_is_a_sentence() -> None:
     assert ran.returncode == 1
     assert "cannot be written: No space left" in ran.stderr
     assert "fault of MedEnhance" not in ran.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell of POSIX closes streams")
+@pytest.mark.parametrize("closed", ["<&-", "2>&-", ">&-"])
+def test_a_stream_that_is_closed_is_no_fault_of_ours(closed: str, scan: Path) -> None:
+    """As schedulers and daemons start a program."""
+    command = f'"{sys.executable}" -m MedEnhanceLib inspect "{scan}" {closed}'
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120)
+    if closed == ">&-":
+        assert (done.returncode, done.stderr.count("\n")) == (1, 2)
+        assert "standard output is closed" in done.stderr
+    else:
+        assert (done.returncode, "voxels" in done.stdout) == (0, True)
 
 
 def test_main_never_raises_for_any_arguments() -> None:
