@@ -16,6 +16,8 @@ Floats = npt.NDArray[np.float32]
 #: Above this there is tissue, on the network's scale.
 TISSUE = {"MR": 0.1, "CT": -0.5}
 _HINT = "Choose a volume that shows something."
+#: Steps of single precision from the lowest value to the highest, below which rounding is seen.
+_LEVELS = 1000
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,21 @@ class Scaling:
 def scaling_for(volume: Volume) -> Scaling:
     """CT: water at 0 and 1000 HU a unit. MR: 0 stays, the robust maximum becomes 1.
 
-    Raises InputError for a volume in which nothing stands out: there is no scale to find.
+    Raises InputError for a volume in which nothing stands out: there is no scale to find; and for
+    one whose values are nearly equal in single precision, in which all is computed.
     """
     name = volume.source or "volume"
-    if float(volume.voxels.min()) == float(volume.voxels.max()):
+    if volume.dtype.kind == "b":
+        raise InputError(f"{name}: voxels are true or false, no intensities", _HINT)
+    low, high = float(volume.voxels.min()), float(volume.voxels.max())
+    if low == high:
         raise InputError(f"{name}: intensities are constant", _HINT)
+    if high - low < _LEVELS * float(np.spacing(np.float32(max(abs(low), abs(high))))):
+        raise InputError(
+            f"{name}: intensities from {low:.12g} to {high:.12g} can hardly be kept apart in the "
+            "single precision that all is computed in",
+            "Subtract the lowest one first.",
+        )
     if volume.modality == "CT":
         return Scaling(0.0, 1000.0)
     top = robust_max(_sample(volume.voxels))
