@@ -71,6 +71,7 @@ class ImplicitCodec(nn.Module):
         self.student.fixed = True  # as the integers of every reader, with gradients
         self.requires_grad_(False)
         self.tokeniser.encoders.requires_grad_(True)
+        self.float()  # as the weights are, whatever the default type was while it was made
 
     def forward(self, x: Tensor) -> dict[str, Any]:
         """Code and decode blocks, differentiably.
@@ -128,7 +129,7 @@ class ImplicitCodec(nn.Module):
     def _padded(self, x: Tensor) -> Tensor:
         wanted = padded_extents(_shape_of(x), thick=self.thick)
         k, j, i = (m - n for n, m in zip(_shape_of(x), wanted, strict=True))
-        return F.pad(x, (0, i, 0, j, 0, k), mode="replicate")
+        return F.pad(x.float(), (0, i, 0, j, 0, k), mode="replicate")
 
     def _decoded(self, low: Tensor, high: Tensor, shape: tuple[int, int, int]) -> Tensor:
         """Values [K, J, I] of the latents [1, latent, k, j, i] of a block."""

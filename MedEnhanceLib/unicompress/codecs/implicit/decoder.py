@@ -84,7 +84,8 @@ def position_features(positions: Tensor, *, fixed: bool = False) -> Tensor:
     Wavelengths of 64 to 2 units: the long ones give the place in the block, the short ones that
     in the cell. All repeat every 64 units, so that blocks meet without a seam.
     """
-    turns = positions[..., None] / _LONGEST * 2.0 ** torch.arange(BANDS, device=positions.device)
+    bands = torch.arange(BANDS, device=positions.device, dtype=torch.float32)
+    turns = positions[..., None].float() / _LONGEST * 2.0**bands
     angles = 2 * math.pi * turns
     waves = torch.cat([torch.sin(angles), torch.cos(angles)], dim=-1).flatten(-2)
     return on_grid(waves, FEATURE_BITS, FEATURE_TOP, fixed=fixed)
@@ -319,5 +320,7 @@ def count_weights(module: nn.Module) -> int:
 
 def positions_of(voxels: Tensor, *, thick: bool) -> Tensor:
     """Centers of voxels, in units, from their indices [..., 3]."""
-    step = torch.tensor([2.0 if thick else 1.0, 1.0, 1.0], device=voxels.device)
-    return (voxels + 0.5) * step
+    step = torch.tensor(
+        [2.0 if thick else 1.0, 1.0, 1.0], device=voxels.device, dtype=torch.float32
+    )
+    return (voxels.float() + 0.5) * step
