@@ -15,6 +15,7 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, Annotated, Any
 
 from MedEnhanceLib.core.exchange import as_volume
+from MedEnhanceLib.core.modality import doubts
 from MedEnhanceLib.core.options import About, Options, narrowed, option, takes
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
@@ -84,7 +85,10 @@ class Placed(Options):
                     Path(path), modality=self.modality, scratch=scratch, monitor=monitor
                 )
                 return _called(volume, path, data)
-        return as_volume(data, affine=self.affine, spacing=self.spacing, modality=self.modality)
+        volume = as_volume(data, affine=self.affine, spacing=self.spacing, modality=self.modality)
+        for text, about in [] if volume is data else doubts(volume, type(data).__name__):
+            monitor.warn(text, about=about)
+        return volume
 
 
 @dataclass(frozen=True, kw_only=True)

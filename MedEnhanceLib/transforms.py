@@ -16,6 +16,7 @@ normalizes: noise is measured on the grid and in the units of the scanner.
 from __future__ import annotations
 
 import inspect
+import logging
 import tempfile
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping
@@ -27,6 +28,7 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 
 from MedEnhanceLib import api
+from MedEnhanceLib.core.modality import doubts
 from MedEnhanceLib.core.options import did_you_mean
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
@@ -48,6 +50,7 @@ class _OfVolumes(MapTransform):  # type: ignore[misc]
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.modality = modality
+        self._said: set[str] = set()
 
     @abstractmethod
     def _made(self, volume: Volume) -> Volume:
@@ -67,7 +70,12 @@ class _OfVolumes(MapTransform):  # type: ignore[misc]
                     f"{key} is a path, and no image",
                     f'Put LoadImaged("{key}", ensure_channel_first=True) before.',
                 )
-            made = self._made(Volume.from_metatensor(tensor, modality=self.modality))
+            volume = Volume.from_metatensor(tensor, modality=self.modality)
+            for text, about in doubts(volume, str(key)):
+                if about not in self._said:  # once, and not for each image of a cohort
+                    self._said.add(about)
+                    logging.getLogger("MedEnhanceLib").warning("%s", text)
+            made = self._made(volume)
             image = made.to_metatensor()
             image.meta = {**tensor.meta, **image.meta}
             image.applied_operations = tensor.applied_operations

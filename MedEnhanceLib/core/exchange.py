@@ -18,9 +18,9 @@ from MedEnhanceLib.core.volume import Volume, Voxels, restore_dtype
 from MedEnhanceLib.errors import ConfigError, GeometryError, InputError
 from MedEnhanceLib.runtime.dependencies import require
 
-#: Millimeters and seconds of nibabel's names of units; an unknown one counts as its default.
 #: In the meta of a MetaTensor: what it does not know of a volume.
 _KNOWN = "medenhance"
+#: Millimeters and seconds of nibabel's names of units; an unknown one counts as its default.
 _MM = {"meter": 1e3, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 #: Turns left and posterior into right and anterior, and back.
@@ -44,7 +44,10 @@ def as_volume(
     if isinstance(data, Volume):
         if affine is not None or spacing is not None:
             raise ConfigError("affine or spacing of a Volume, which has its own", "Leave them out.")
-        return replace(data, modality=modality) if modality else data
+        if not modality:
+            return data
+        units = data.units if modality == data.modality else default_units(modality)
+        return replace(data, modality=modality, units=units, modality_is_guess=False)
     home = type(data).__module__.partition(".")[0]
     readers = {"SimpleITK": from_sitk, "nibabel": from_nibabel, "monai": from_metatensor}
     if home in readers:
@@ -96,6 +99,9 @@ def from_sitk(image: Any, *, modality: str | None = None) -> Volume:
             "a voxel",
             "Give 3 axes, or 4 with time last, and one intensity a voxel.",
         )
+    kind = image.GetPixelIDTypeAsString()
+    if kind.startswith("label"):  # taking its array would end the process
+        raise InputError(f"a SimpleITK image of {kind}", "Give sitk.LabelMapToLabel(image).")
     direction = np.reshape(image.GetDirection(), (axes, axes))
     if axes == 4 and not np.allclose(direction[3, :3], 0) & np.allclose(direction[:3, 3], 0):
         raise GeometryError("the fourth axis is no time of its own", "Give frames one by one.")
@@ -122,6 +128,10 @@ def to_sitk(volume: Volume) -> Any:
 
 def from_nibabel(image: Any, *, modality: str | None = None) -> Volume:
     """See `Volume.from_nibabel`."""
+    if getattr(image, "affine", None) is None or not hasattr(image, "dataobj"):
+        raise InputError(
+            f"a {type(image).__name__} without an affine", "Give an image that says where it is."
+        )
     length, time = "mm", "sec"
     if hasattr(image.header, "get_xyzt_units"):
         length, time = image.header.get_xyzt_units()
@@ -158,7 +168,7 @@ def from_metatensor(tensor: Any, *, modality: str | None = None) -> Volume:
     shape = tuple(tensor.shape)
     if len(shape) == 4 and shape[0] == 1:
         tensor = tensor[0]
-    elif len(shape) != 3:
+    elif len(shape) != 3 or shape[0] == 1:  # the latter may be one channel of a plane
         raise InputError(
             f"a MetaTensor of shape {shape}",
             "Give [1, I, J, K], one channel of one image, or [I, J, K]: of several tensor[:1].",
@@ -182,7 +192,8 @@ def to_metatensor(volume: Volume) -> Any:
         raise InputError("a sequence of several frames", "Give one frame: volume.frame(0).")
     tensor = to_torch(volume).permute(2, 1, 0)[None].contiguous()
     # Transforms copy what they do not know: a result still says that it is derived.
-    known = {"modality": volume.modality, "history": list(volume.history)}
+    modality = None if volume.modality_is_guess else volume.modality
+    known = {"modality": modality, "history": list(volume.history)}
     meta = {"space": "RAS", _KNOWN: known}
     return data.MetaTensor(tensor, affine=volume.geometry.affine_ras, meta=meta)
 
@@ -203,7 +214,12 @@ def crop(volume: Volume, region: tuple[slice, slice, slice]) -> Volume:
     """See `Volume.crop`."""
     starts, sizes = [], []
     for axis, one, length in zip("kji", region, volume.shape[-3:], strict=True):
-        start, stop, step = one.indices(length)
+        try:
+            start, stop, step = one.indices(length)
+        except (AttributeError, TypeError) as cause:
+            raise InputError(
+                f"region {axis}={one!r}", f"Give whole numbers, as {axis}=slice(4, 9)."
+            ) from cause
         if step != 1 or stop <= start:
             raise InputError(
                 f"region {axis}={one.start}:{one.stop}:{one.step} of {length} voxels",
@@ -227,6 +243,8 @@ def resample(volume: Volume, spacing: Any, like: Volume | None) -> Volume:
     """See `Volume.resample`."""
     if (spacing is None) == (like is None):
         raise ConfigError("spacing and like", "Give one of them.")
+    if like is not None and not isinstance(like, Volume):
+        raise InputError(f"like is of type {type(like).__name__}", "Give a Volume.")
     sitk = require("SimpleITK", purpose="Resampling")
     if like is not None:
         grid, shape = like.geometry, like.shape[-3:]
@@ -272,8 +290,16 @@ def _grid(volume: Volume, wanted: Geometry) -> tuple[Geometry, tuple[int, int, i
 
 
 def _copied(array: Any) -> Voxels:
+    if isinstance(array, np.ma.MaskedArray):
+        raise InputError("a masked array", "Give what counts instead: array.filled(value).")
     if hasattr(array, "detach"):
-        array = array.detach().cpu().numpy()
+        try:
+            array = array.detach().cpu().numpy()
+        except (TypeError, RuntimeError) as cause:  # NotImplementedError is a RuntimeError
+            raise InputError(
+                f"a tensor of {array.dtype}, {array.layout}, on {array.device}: no array of numpy",
+                "Give tensor.float(); of a sparse one tensor.to_dense().",
+            ) from cause
     return np.array(array, order="C")
 
 

@@ -12,6 +12,13 @@ MICROSCOPY_MM = 1e-3
 _LARGEST_SAMPLE = 200_000
 #: Air is -1000 HU; -4096 is the lowest padding in use; metal saturates at 12 or 16 bits.
 _HU_AIR, _HU_LOWEST, _HU_HIGHEST = -500, -4096, 32767
+_KINDS = {"OT": "neither CT nor MR"}
+#: mm; no scanner leaves as much between slices, but µm that are taken for mm do.
+_FARTHEST_MM = 100.0
+_MAY_BE_CT = (
+    ". A CT whose values were rescaled looks so too (--modality CT), but they are no HU any more, "
+    "which models for CT need"
+)
 
 
 def guess_modality(volume: Volume) -> str:
@@ -29,6 +36,22 @@ def guess_modality(volume: Volume) -> str:
         if np.unique(sample).size > 32:
             return "MR"
     return "OT"
+
+
+def doubts(volume: Volume, name: str) -> list[tuple[str, str]]:
+    """What may be wrong with a volume as it was given: a warning, and what it says of any file."""
+    found, widest = [], max(volume.geometry.spacing)
+    if volume.modality_is_guess:
+        kind = _KINDS.get(volume.modality, volume.modality)
+        text = f"{name}: no modality stated; by its values it looks like {kind}"
+        text += " (if that is wrong: --modality, modality=)"
+        text += _MAY_BE_CT if volume.modality == "MR" else ""
+        found.append((text, f"taken as {volume.modality}"))
+    if widest > _FARTHEST_MM:
+        text = f"{name}: voxels are {widest:g} mm apart; if the header means another unit, "
+        text += "correct it first: sizes and volumes of results go by it"
+        found.append((text, "spacing"))
+    return found
 
 
 def modality_in_words(modality: str) -> str:

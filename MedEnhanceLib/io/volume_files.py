@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from MedEnhanceLib.core.modality import default_units, guess_modality
+from MedEnhanceLib.core.modality import default_units, doubts, guess_modality
 from MedEnhanceLib.core.slabs import blank, extremes, slabs
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import ConfigError, EndingError, InputError, OutputError
@@ -40,13 +40,6 @@ READABLE = tuple(_READERS)
 WRITABLE = tuple(_WRITERS)
 #: A DICOM file may have any name, and most have none of these.
 _DICOM_ENDINGS = (".dcm", ".dicom", ".ima")
-_KINDS = {"OT": "neither CT nor MR"}
-#: mm; no scanner leaves as much between slices, but µm that are taken for mm do.
-_FARTHEST_MM = 100.0
-_MAY_BE_CT = (
-    ". A CT whose values were rescaled looks so too (--modality CT), but they are no HU any more, "
-    "which models for CT need"
-)
 _NO_HU = (
     "no value is below 0, as fat and air are in HU: if the values were rescaled, they are no HU any"
     " more, and models for CT do not fit them (convert the original again, without rescaling)"
@@ -120,12 +113,8 @@ def load(
             f"Give DICOM (a folder, file or zip), or one of: {', '.join(READABLE)}.",
         )
     refuse_not_finite(volume)
-    if max(volume.geometry.spacing) > _FARTHEST_MM:
-        monitor.warn(
-            f"{path.name}: voxels are {max(volume.geometry.spacing):g} mm apart; if the header "
-            "means another unit, correct it first: sizes and volumes of results go by it",
-            about="spacing",
-        )
+    for text, about in doubts(volume, path.name):
+        monitor.warn(text, about=about)
     return volume
 
 
@@ -213,12 +202,6 @@ def _meaning(volume: Volume, found: tags.Tags, modality: str | None, monitor: Mo
     chosen, name = modality or found.modality, Path(volume.source).name
     if chosen is None:
         chosen = guess_modality(volume)
-        monitor.warn(
-            f"{name}: no modality stated; by its values it looks like "
-            f"{_KINDS.get(chosen, chosen)} (if that is wrong: --modality, modality=)"
-            + (_MAY_BE_CT if chosen == "MR" else ""),
-            about=f"taken as {chosen}",
-        )
     elif modality == "CT" and found.modality is None and extremes(volume.voxels)[0] >= 0:
         monitor.warn(f"{name}: {_NO_HU}", about="CT without a value below 0")
     return dataclasses.replace(

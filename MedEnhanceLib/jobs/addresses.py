@@ -77,6 +77,8 @@ def local(place: Any, monitor: Monitor | None = None) -> Iterator[Any]:
     Raises InputError where it cannot be read, ends early or has too many bytes, DependencyError
     where a package is missing, ConfigError for an address that cannot be one.
     """
+    if place == "":  # pathlib's name for it is the current folder
+        raise ConfigError("the path is empty", "Name a file.")
     if not is_remote(place):
         yield place
     elif not is_remote(path := on_this_machine(place)):

@@ -102,11 +102,13 @@ def page_of(title: str, facts: Mapping[str, str], pictures: Sequence[Picture]) -
 def _histogram(volume: Volume) -> Picture:
     flat = volume.voxels.reshape(-1)
     values = flat[:: max(1, flat.size // _MOST_SAMPLES)].astype(np.float64)
+    values = values[np.isfinite(values)]  # a notebook shows what no method takes
     figure = new_figure(_HISTOGRAM_IN, dpi=DPI)
     axes = figure.add_axes((0.1, 0.24, 0.86, 0.6))
     darken(axes, "Share of the voxels")
     counts, edges = np.histogram(values, bins=_BINS)
-    axes.fill_between(edges[:-1], np.maximum(counts / values.size, 1e-7), step="post", color=LINE)
+    shares = np.maximum(counts / max(1, values.size), 1e-7)
+    axes.fill_between(edges[:-1], shares, step="post", color=LINE)
     axes.set_yscale("log")
     axes.set_xlabel(f"intensity, {volume.units or 'arbitrary units'}", color=MUTED, fontsize=8)
     return Picture(figure, "Histogram of the intensities.")

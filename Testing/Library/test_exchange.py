@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
 
 import MedEnhanceLib as me  # noqa: N813 - as users write it
+from MedEnhanceLib.core.exchange import as_volume
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 
@@ -250,6 +252,65 @@ def test_what_is_no_volume_is_named(head: Volume, tmp_path: Path) -> None:
         me.enhance(head.to_sitk(), spacing=(1, 1, 1))
 
 
+def _cases() -> list[Any]:
+    plane = MetaTensor(torch.ones(1, 5, 6))
+    array = np.arange(120.0).reshape(4, 5, 6)
+    return [
+        (sitk.Image([4, 5, 6], sitk.sitkLabelUInt8), {}, "image of label"),
+        (nibabel.Nifti1Image(array, None), {}, "without an affine"),
+        (nibabel.Nifti1Header(), {}, "without an affine"),
+        (plane, {}, "shape \\(1, 5, 6\\)"),
+        (np.ma.masked_less(array, 3), {"spacing": (1, 1, 1)}, "masked"),
+        (torch.ones(4, 5, 6, dtype=torch.bfloat16), {"spacing": (1, 1, 1)}, "bfloat16"),
+        (torch.ones(4, 5, 6).to_sparse(), {"spacing": (1, 1, 1)}, "sparse"),
+    ]
+
+
+@pytest.mark.parametrize(("data", "place", "message"), _cases())
+def test_what_cannot_be_taken_is_refused_in_a_sentence(
+    data: Any, place: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(me.InputError, match=message):
+        me.enhance(data, **place)
+
+
+def test_a_path_without_a_letter_is_not_the_folder_one_stands_in() -> None:
+    with pytest.raises(me.ConfigError, match="path is empty"):
+        me.load("")
+
+
+def test_a_modality_that_is_said_is_no_guess_any_more(head: Volume) -> None:
+    guessed = Volume.from_array(head.voxels, spacing=(1, 1, 1))
+    said = as_volume(guessed, modality="CT")
+    assert (said.modality, said.units, said.modality_is_guess) == ("CT", "HU", False)
+    assert Volume.from_metatensor(guessed.to_metatensor()).modality_is_guess
+
+
+def test_what_may_be_wrong_with_an_array_is_said(
+    head: Volume, caplog: pytest.LogCaptureFixture
+) -> None:
+    array = np.array(head.voxels)
+    me.estimate_compression(array, lossless=True, spacing=(1, 1, 5000))
+    said = [record.getMessage() for record in caplog.records]
+    assert "ndarray: no modality stated" in said[0]
+    assert "5000 mm apart" in said[1]
+    caplog.clear()
+    me.estimate_compression(array, lossless=True, spacing=(1, 1, 5), modality="MR")
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("job", [me.enhance, me.segment])
+def test_values_that_single_precision_does_not_keep_apart_are_refused(
+    job: Callable[..., Any], head: Volume
+) -> None:
+    """Before, they came back equal: the noise was gone, and the anatomy too."""
+    far = head.voxels.astype(np.int64) + 2**40
+    with pytest.raises(me.InputError, match="single precision"):
+        job(far, spacing=(1, 1, 1), modality="MR")
+    with pytest.raises(me.InputError, match="true or false"):
+        job(head.voxels > 50, spacing=(1, 1, 1), modality="MR")
+
+
 @pytest.fixture
 def doubles() -> Iterator[None]:
     """As a notebook may have set it."""
@@ -265,3 +326,13 @@ def test_a_notebook_in_double_precision_changes_no_result(head: Volume) -> None:
     assert torch.get_default_dtype() == torch.float64
     torch.set_default_dtype(torch.float32)
     assert np.array_equal(result.volume.voxels, me.enhance(head, uncertainty=2).volume.voxels)
+
+
+@pytest.mark.usefixtures("doubles")
+def test_the_implicit_module_works_in_double_precision_too() -> None:
+    from MedEnhanceLib.unicompress.learned import ImplicitCodec
+
+    codec = ImplicitCodec("MR", layers=1)
+    x = 0.4 * torch.rand(1, 1, 4, 8, 8)
+    assert codec(x)["x_hat"].shape == x.shape
+    assert codec.decompress(**codec.compress(x))["x_hat"].shape == x.shape
