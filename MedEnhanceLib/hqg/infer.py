@@ -59,6 +59,8 @@ _ITERATIONS = [20, 20]
 _GUIDE_SLICES = 32
 #: Slices that leave the filter at once.
 _SLICES_AT_ONCE = 16
+#: Of the brightest tissue; below it floors of the computation count as noise.
+_LOWEST_TOP = 1e-4
 
 
 @without_tf32()
@@ -188,6 +190,12 @@ def _measured(volume: Volume, cache: VolumeCache | None) -> list[VolumeCache]:
         if known.scaling is None:
             try:
                 known.scaling = scaling_for(frame)
+                if known.scaling.scale < _LOWEST_TOP:
+                    raise InputError(
+                        f"{frame.source or 'volume'}: intensities up to {known.scaling.scale:.3g} "
+                        "are too small for the measure of the noise",
+                        "Multiply them, as by changing their unit.",
+                    )
             except InputError as cause:
                 if not volume.is_sequence:
                     raise

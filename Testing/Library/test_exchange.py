@@ -311,6 +311,12 @@ def test_values_that_single_precision_does_not_keep_apart_are_refused(
         job(head.voxels > 50, spacing=(1, 1, 1), modality="MR")
 
 
+def test_values_too_small_to_measure_their_noise_are_refused(head: Volume) -> None:
+    """As diffusion in m²/s: below some 1e-6 the measure of the noise has a floor."""
+    with pytest.raises(me.InputError, match="too small"):
+        me.enhance(head.voxels * 1e-12, spacing=(1, 1, 1), modality="MR")
+
+
 @pytest.fixture
 def doubles() -> Iterator[None]:
     """As a notebook may have set it."""
