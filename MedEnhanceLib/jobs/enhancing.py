@@ -87,7 +87,7 @@ class Enhanced:
         return f"<Enhanced by {model} in {seconds:.1f} s: {self.volume!r}{there}>"
 
     def _repr_html_(self) -> str:
-        from MedEnhanceLib.report.notebook import page_of
+        from MedEnhanceLib.report.notebook import histogram_of, page_of
 
         measured = self.report["results"].get("measured", {})
         facts = {
@@ -100,7 +100,8 @@ class Enhanced:
             },
             "Warnings": "; ".join(one.text for one in self.enhancement.warnings),
         }
-        return page_of("Enhanced", facts, [self.compare()] if has("matplotlib") else [])
+        drawn = [self.compare(), histogram_of(self.volume)] if has("matplotlib") else []
+        return page_of("Enhanced", facts, drawn)
 
     def at_strength(self, strength: float) -> Enhanced:
         """The same result at another strength (0 to 1.5), without running the model again.

@@ -75,7 +75,7 @@ def volume_html(volume: Volume) -> str:
     }
     if not has("matplotlib"):
         return page_of("Volume", facts, [])
-    pictures = [planes_of_volume(volume), _histogram(volume)]
+    pictures = [planes_of_volume(volume), histogram_of(volume)]
     return page_of("Volume", facts, pictures)
 
 
@@ -99,7 +99,8 @@ def page_of(title: str, facts: Mapping[str, str], pictures: Sequence[Picture]) -
     )
 
 
-def _histogram(volume: Volume) -> Picture:
+def histogram_of(volume: Volume) -> Picture:
+    """The share of the voxels at each intensity."""
     flat = volume.voxels.reshape(-1)
     values = flat[:: max(1, flat.size // _MOST_SAMPLES)].astype(np.float64)
     values = values[np.isfinite(values)]  # a notebook shows what no method takes

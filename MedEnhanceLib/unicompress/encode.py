@@ -101,6 +101,11 @@ class CompressResult:
     file_sha256: str
     noise: float | None = None
 
+    def __repr__(self) -> str:
+        loss = f", largest error {self.max_error:.4g}" if self.max_error else ""
+        smaller = f"{self.file_bytes:,} bytes, {self.ratio:.2f} times smaller"
+        return f"<CompressResult {str(self.path)!r}: {self.mode}, {smaller}{loss}>"
+
 
 def compress(
     volume: Volume,

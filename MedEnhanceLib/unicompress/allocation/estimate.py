@@ -96,6 +96,11 @@ class Estimate:
     share: float
     seconds: float
 
+    def __repr__(self) -> str:
+        quality = "" if self.psnr is None else f", PSNR about {self.psnr:.1f} dB"
+        smaller = f"about {self.file_bytes:,} bytes, {self.ratio:.2f} times smaller"
+        return f"<Estimate: {self.mode}, {smaller}{quality}>"
+
 
 @dataclass(frozen=True)
 class _Found:

@@ -7,10 +7,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.gradprom.config import Label
+from MedEnhanceLib.gradprom.infer import Segmentation
 
 _PNG = b"\x89PNG"
 
@@ -53,5 +56,32 @@ def test_a_result_is_one_line_and_compares_itself(head: Volume) -> None:
     assert picture._repr_png_().startswith(_PNG)
     assert "input, enhanced, enhanced − input, uncertainty" in picture.alt
     page = result._repr_html_()
-    assert page.count("<img") == 1
+    assert page.count("<img") == 2
+    assert "Histogram" in page
     assert "Noise" in page
+
+
+def test_compressions_are_one_short_line(head: Volume, tmp_path: Path) -> None:
+    done = me.compress(head, tmp_path / "a.ucv", max_error=1)
+    about = me.estimate_compression(head, max_error=1)
+    for line in (repr(done), repr(about)):
+        assert len(line.replace(str(tmp_path), "")) < 100
+        assert "times smaller" in line
+
+
+def test_labels_and_what_is_not_finite_can_be_looked_at(head: Volume) -> None:
+    label = Label(value=1, name="<b>", color="#ff0000")
+    found = Segmentation(
+        volume=replace(head.with_voxels((head.voxels > 50).astype(np.uint8)), modality="SEG"),
+        labels=(label,),
+        table=[{"label": label.name, "value": 1, "voxels": 9, "volume_ml": 1.5}],
+        model={"name": "some"},
+        device="cpu",
+        seconds=0.0,
+    )
+    page = found._repr_html_()
+    assert "1.50 ml" in page
+    assert "&lt;b&gt;" in page
+    broken = head.voxels.astype(np.float32)
+    broken[0, 0, 0] = np.nan
+    assert head.with_voxels(broken)._repr_html_().count("<img") == 2
