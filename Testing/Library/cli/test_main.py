@@ -330,6 +330,18 @@ def fail(self, *about):
 Console.fail = fail
 """
 
+#: A thread of some library that the interpreter waits for at its end.
+_LONG_END = """
+import threading
+from MedEnhanceLib.cli import main
+thread = threading.Thread(target=time.sleep, args=(60,))
+def quick(arguments):
+    thread.start()
+    threading.Timer(0.3, lambda: print("ready", file=sys.stderr, flush=True)).start()
+    return 130
+main.main = quick
+"""
+
 #: A job whose work does not let Python answer signals, as compiled code may.
 _DEAF = """
 import hashlib
@@ -353,7 +365,16 @@ def test_an_interrupt_while_modules_are_imported_leaves_no_traceback() -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
 def test_an_interrupt_while_the_first_is_answered_leaves_no_traceback() -> None:
-    status, err, seconds = _interrupted(_LONG_ANSWER, signal.SIGINT)
+    _check_quiet_end(_LONG_ANSWER)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
+def test_an_interrupt_while_the_program_ends_leaves_no_traceback() -> None:
+    _check_quiet_end(_LONG_END)
+
+
+def _check_quiet_end(before: str) -> None:
+    status, err, seconds = _interrupted(before, signal.SIGINT)
     assert (status, err) == (130, "")
     assert seconds < 2
 
