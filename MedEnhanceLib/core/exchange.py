@@ -23,6 +23,8 @@ _KNOWN = "medenhance"
 #: Millimeters and seconds of nibabel's names of units; an unknown one counts as its default.
 _MM = {"meter": 1e3, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
+#: Of a grid that `resample` makes: what no memory has room for, in double precision.
+_MOST_VOXELS = 2**40
 #: Turns left and posterior into right and anterior, and back.
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -286,6 +288,8 @@ def _grid(volume: Volume, wanted: Geometry) -> tuple[Geometry, tuple[int, int, i
     moved = (np.array(wanted.spacing) - np.array(old.spacing)) / 2
     origin = np.array(old.origin) + np.array(old.direction) @ moved
     i, j, k = (int(count) for count in new)
+    if float(k) * j * i > _MOST_VOXELS:
+        raise InputError(f"a grid of {i} × {j} × {k} voxels", "Choose a larger spacing.")
     return Geometry(wanted.spacing, tuple(origin.tolist()), old.direction), (k, j, i)
 
 

@@ -274,6 +274,11 @@ def test_what_cannot_be_taken_is_refused_in_a_sentence(
         me.enhance(data, **place)
 
 
+def test_a_grid_beyond_all_memory_is_refused(head: Volume) -> None:
+    with pytest.raises(me.InputError, match="a grid of"):
+        head.resample((1e-6, 1e-6, 1e-6))
+
+
 def test_a_path_without_a_letter_is_not_the_folder_one_stands_in() -> None:
     with pytest.raises(me.ConfigError, match="path is empty"):
         me.load("")
