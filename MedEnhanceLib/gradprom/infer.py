@@ -120,10 +120,10 @@ def segment_with(volume: Volume, config: SegmentConfig, monitor: Monitor) -> Seg
     choice = choose_device(config.device)
     segmenter = open_segmenter(config.segmenter, trust=config.trust_segmenter)
     monitor.log(f"running {segmenter.name} ({segmenter.kind}) on {choice.name}: {choice.reason}")
-    for note in segmenter.notes:
-        monitor.log(note)
     if segmenter.kind != "head":
         monitor.warn(f"{segmenter.name} is not ours: nothing is known here of how well it does")
+    for note in segmenter.notes:
+        monitor.warn(f"{segmenter.name}: {note}")
     segmenter.network.to(choice.name)
     labels = segmenter.find(volume, monitor)
     structures = tuple(

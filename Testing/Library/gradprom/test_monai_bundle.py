@@ -251,7 +251,7 @@ def test_a_bundle_segments_in_place_of_a_head(make: Make) -> None:
     assert found.model["kind"] == "monai-bundle"
     assert "organs" in found.volume.history[-1]
     said = [(event.kind, event.fields.get("message", "")) for event in events]
-    assert ("log", "its license: CC BY 4.0, [31mA. Author") in said
+    assert ("warning", "organs: its license: CC BY 4.0, [31mA. Author") in said
     assert any(kind == "warning" and "is not ours" in text for kind, text in said)
     with pytest.raises(ConfigError, match="and segmenter"):
         segment(ct(), replace(config, model="brain-tissue"))
