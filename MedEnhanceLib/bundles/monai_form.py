@@ -67,7 +67,7 @@ def write_monai_bundle(bundle: Bundle, folder: Path) -> Path:
 
 _USE = """## As a MONAI bundle
 
-With `medenhance` and MONAI installed, in this folder:
+With `medenhance` and `monai[fire]` installed, in this folder:
 
     python -m monai.bundle run --config_file configs/inference.json --bundle_root . \\
         --dataset_dir SCANS --output_dir RESULTS
