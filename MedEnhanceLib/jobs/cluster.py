@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Iterator, Sequence
@@ -39,6 +40,9 @@ def connect(address: str, purpose: str) -> Any:
         MedEnhanceError: the scheduler does not answer.
     """
     distributed = require("dask.distributed", purpose=purpose)
+    # A connection that is lost becomes an error of ours; Dask logs it too, with its traceback.
+    for name in ("distributed.batched", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         return distributed.Client(address, timeout="15s", set_as_default=False)
     except (OSError, TimeoutError, ValueError) as cause:

@@ -10,12 +10,20 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-from numcodecs.abc import Codec
-from numcodecs.compat import ensure_bytes, ndarray_copy
-from zarr.abc.codec import ArrayBytesCodec
 
+from MedEnhanceLib.errors import DependencyError
 from MedEnhanceLib.unicompress.config import Speed
 from MedEnhanceLib.unicompress.streams import check_array, decode_stream, encode_stream
+
+try:
+    from numcodecs.abc import Codec
+    from numcodecs.compat import ensure_bytes, ndarray_copy
+    from zarr.abc.codec import ArrayBytesCodec
+except ImportError as cause:
+    raise DependencyError(
+        "The codecs for zarr need the package zarr, which is not installed",
+        "Install it with: python -m pip install 'medenhance[zarr]'",
+    ) from cause
 
 if TYPE_CHECKING:
     from zarr.core.array_spec import ArraySpec

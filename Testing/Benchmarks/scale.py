@@ -271,6 +271,9 @@ def report(alone: float, runs: list[dict[str, Any]], ledger: list[dict[str, Any]
     overhead = each - alone
     small, large = ledger[0], ledger[-1]
     pace = large["write_s"] / large["entries"]
+    # The rows of the ledger alone have fewer fields than those of a run.
+    each_bytes = quiet["ledger_bytes"] / quiet["volumes"]
+    read_pace = large["read_s"] / large["bytes"]
     growth = (large["write_s"] / large["entries"]) / (small["write_s"] / small["entries"])
     gates = [
         gate(
@@ -335,9 +338,9 @@ def report(alone: float, runs: list[dict[str, Any]], ledger: list[dict[str, Any]
         "\n## A million studies\n",
         f"Besides the work: {overhead:.3f} s × {_MILLION:,} / 3600 = "
         f"{overhead * _MILLION / 3600:,.0f} worker hours. The ledger: "
-        f"{large['bytes'] / large['entries']:.0f} bytes × {_MILLION:,} = "
-        f"{large['bytes'] / large['entries'] * _MILLION / 1e9:.2f} GB; read at a start in "
-        f"{large['read_s'] / large['entries'] * _MILLION:.0f} s, written in no less than "
+        f"{each_bytes:.0f} bytes, as in the long run, × {_MILLION:,} = "
+        f"{each_bytes * _MILLION / 1e9:.2f} GB; read at a start in "
+        f"{read_pace * each_bytes * _MILLION:.0f} s, written in no less than "
         f"{1000 * pace:.1f} ms × {_MILLION:,} / 3600000 = {pace * _MILLION / 3600:.1f} h: one "
         f"command starts and ends at most {1 / pace:.0f} volumes a second.\n",
     ]

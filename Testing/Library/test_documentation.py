@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import inspect
 import json
 import os
 import re
@@ -10,6 +12,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,6 +26,7 @@ import MedEnhanceLib
 from MedEnhanceLib.cli.main import build_parser, main
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.jobs.kinds.train import training_config
 from MedEnhanceLib.unicompress import CompressConfig
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -276,6 +280,78 @@ def test_the_five_steps_of_the_readme_run(desk: Path, capfd: pytest.CaptureFixtu
     part = load("part.nii.gz")
     assert part.shape == (5, 120, 120)
     assert np.abs(part.voxels.astype(float) - better.voxels[:5]).max() <= 2
+
+
+def _last_code(text: str | None) -> str:
+    """The example that a docstring ends in, indented as code."""
+    before, _gap, last = inspect.cleandoc(text or "").rpartition("\n\n")
+    indented = before and all(line.startswith("    ") for line in last.split("\n"))
+    return textwrap.dedent(last) if indented else ""
+
+
+#: Public function → the example of its docstring, which the site shows.
+_DOCSTRINGS = {
+    name: code
+    for name in MedEnhanceLib.__all__
+    if name.islower() and (code := _last_code(getattr(MedEnhanceLib, name).__doc__))
+}
+#: They take minutes, or a cohort; that they fit the function is checked with all others.
+_LONG = {"compare", "distill", "evaluate", "train"}
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_docstrings_run(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _readme(desk)
+    volume = _scan()
+    names = {"me": MedEnhanceLib, "volume": volume}
+    names["result"] = MedEnhanceLib.enhance(volume, model="mr-brain")
+    for name in ("scan.ucv", "damaged.ucv"):
+        MedEnhanceLib.compress(volume, name, lossless=True)
+    whole = Path("damaged.ucv").read_bytes()
+    Path("damaged.ucv").write_bytes(whole[: len(whole) // 2])
+    _dicom(desk)
+    (desk / "CD").rename("cd")
+    (desk / "better.nii.gz").unlink()
+    assert set(_DOCSTRINGS) > _LONG
+    for name, code in _DOCSTRINGS.items():
+        if name in _LONG:
+            continue
+        if name == "compress":
+            Path("scan.ucv").unlink()
+        whose = {"volume": MedEnhanceLib.load("SERIES")} if name == "save_dicom" else {}
+        exec(compile(code, name, "exec"), names | whose)
+    assert "Grey matter" in capsys.readouterr().out
+
+
+def test_every_call_of_me_on_a_page_fits_the_function() -> None:
+    """Also where a block is not run: options that were renamed or removed are found here."""
+    blocks = [("docstring", code) for code in _DOCSTRINGS.values()]
+    for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        blocks += [(page.name, m[2]) for m in _BLOCK.finditer(page.read_text(encoding="utf-8"))]
+    count = 0
+    for place, code in blocks:
+        for node in ast.walk(ast.parse(code)):
+            called = getattr(node, "func", None)
+            if isinstance(called, ast.Attribute) and ast.unparse(called.value) == "me":
+                count += 1
+                assert isinstance(node, ast.Call)
+                words = {one.arg: one for one in node.keywords if one.arg}
+                function = getattr(MedEnhanceLib, called.attr)
+                try:
+                    inspect.signature(function).bind(*node.args, **words)
+                except TypeError as wrong:
+                    pytest.fail(f"{place}: {ast.unparse(node)}: {wrong}")
+    assert count > 60
+
+
+@pytest.mark.parametrize(
+    ("page", "methods"), [("training", ["hqg", "gradprom", "gradprom"]), ("slices", ["slices"])]
+)
+def test_the_configurations_of_a_page_are_valid(page: str, methods: list[str]) -> None:
+    text = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
+    found = re.findall(r"^```json\n(.*?)^```", text, re.S | re.M)
+    for method, block in zip(methods, found, strict=True):
+        training_config(method, json.loads(block))
 
 
 NOTEBOOKS = sorted((ROOT / "docs/notebooks").glob("*.ipynb"))

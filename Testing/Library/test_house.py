@@ -113,3 +113,9 @@ def test_citations_name_the_papers_of_the_readme_and_no_version_of_their_own() -
     assert len(papers) == 4 and not [paper for paper in papers if paper not in known]
     assert {"version", "softwareVersion", "date-released"}.isdisjoint({*cff, *codemeta})
     assert cff["license"] == project()["license"]
+    assert codemeta["license"].endswith(f"/{cff['license']}")
+    address = cff["repository-code"]
+    assert codemeta["codeRepository"] == address == project()["urls"]["Repository"]
+    assert f'EXTENSION_HOMEPAGE "{address}"' in (ROOT / "CMakeLists.txt").read_text("utf-8")
+    people = [[one["name"] for one in file] for file in (cff["authors"], codemeta["author"])]
+    assert people == [[one["name"] for one in project()["authors"]]] * 2

@@ -144,6 +144,9 @@ def test_the_recipe_of_conda_needs_what_the_project_needs() -> None:
     assert stated == needed
     scripts = [f"{name} = {target}" for name, target in PROJECT["scripts"].items()]
     assert recipe["build"]["python"]["entry_points"] == scripts
+    least = PROJECT["requires-python"].removeprefix(">=")
+    assert recipe["build"]["skip"] == f'match(python, "<{least}")'
+    assert recipe["about"]["homepage"] == PROJECT["urls"]["Repository"]
 
 
 def test_the_recipe_gets_the_hash_of_the_sdist(tmp_path: Path) -> None:
