@@ -294,6 +294,21 @@ class WipeTest(ViewTestCase):
         fading = self.manager.sliceWidget("Red")._own.screen.picture()[:80]
         np.testing.assert_array_equal(after[:, 10:], fading[:, 10:])
 
+    def test_filledSegmentsDoNotHideTheInput(self):
+        segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+        segmentation.CreateDefaultDisplayNodes()
+        segmentation.SetReferenceImageGeometryParameterFromVolumeNode(self.source)
+        name = segmentation.GetSegmentation().AddEmptySegment("", "all")
+        labels = np.ones_like(slicer.util.arrayFromVolume(self.source), np.uint8)
+        slicer.util.updateSegmentBinaryLabelmapFromArray(labels, segmentation, name, self.source)
+        self.source.GetDisplayNode().SetAutoWindowLevel(False)
+        self.source.GetDisplayNode().SetWindowLevel(900.0, 100.0)
+        result, before = self.picture("fade"), self.picture("fade", 0.0)
+        self.assertGreater(np.abs(result - before)[:, :95].max(), 20)
+        wiped = self.picture("wipe")
+        np.testing.assert_array_equal(wiped[:, :95], before[:, :95])
+        np.testing.assert_array_equal(wiped[:, 105:], result[:, 105:])
+
     def test_aMapOverTheViewsHasABarOfItsColors(self):
         self.picture("fade")
         screen = self.manager.sliceWidget("Red")._own.screen

@@ -80,6 +80,7 @@ class _Curtain:
         self._props = [self._picture.actor, self._line, self._handle, *self._names]
         for prop in self._props:
             self._renderer.AddViewProp(prop)
+        _drawAfterSlice(self._renderer.GetViewProps(), self._picture.actor)
         interactor = self._view.interactor()
         self._observed = [(self._logic, self._logic.AddObserver("ModifiedEvent", self._update))]
         self._tags = {}
@@ -174,6 +175,21 @@ class _Picture:
         cut = round(position * columns)
         self._mapper.SetCustomDisplayExtents((0, max(0, cut - 1), 0, rows - 1))
         self.actor.SetVisibility(cut > 0 and layers[0][0] is not None)
+
+
+def _drawAfterSlice(props, actor):
+    """Move an actor to its place in the order of drawing: right after the view's own image.
+
+    Filled segments are nearer, so that where they are drawn before it, nothing of it is seen, not
+    even where they are transparent.
+    """
+    for index in range(props.GetNumberOfItems()):
+        each = props.GetItemAsObject(index)
+        mapper = each.GetMapper() if each.IsA("vtkActor2D") and each is not actor else None
+        if mapper is not None and mapper.IsA("vtkImageMapper"):
+            props.RemoveItem(actor)
+            props.InsertItem(index, actor)
+            return
 
 
 def _line():
