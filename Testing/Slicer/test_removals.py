@@ -53,21 +53,28 @@ class RemovalTest(MedEnhanceTestCase):
         """Several show the same field, so that one page would do for the others."""
         self.addCleanup(slicer.util.reloadScriptedModule, "MedEnhance")
         pages = [self.widget.panels[name] for name in ("load", "enhance")]
-        for page in pages:  # the last one looks after itself in the other tests
-            if page is self.panel:
-                break
-            own = [each for each in pages if each is not page]
-            kept = [each._selectors._selectors for each in own]
-            for each in own:
-                each._selectors._selectors = ()
+        for page, other in (pages, reversed(pages)):
+            kept, other._selectors._selectors = other._selectors._selectors, ()
+            other.ui.inputSelector.blockSignals(True)
             node = self.smallVolume(name="removed")
             last = self.smallVolume(name="last")
             page.ui.inputSelector.setCurrentNode(node)
             slicer.mrmlScene.RemoveNode(node)
             self.assertIsNone(self.context.state.inputVolume, page)
             self.remove(last)
-            for each, selectors in zip(own, kept, strict=True):
-                each._selectors._selectors = selectors
+            other._selectors._selectors = kept
+            other.ui.inputSelector.blockSignals(False)
+
+    def test_aRegionThatWasRemovedIsNotExchangedForAnother(self):
+        first, _second = (
+            slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", name) for name in "PQ"
+        )
+        self.ui.inputSelector.setCurrentNode(self.nodes[0])
+        self.ui.regionSelector.setCurrentNode(first)
+        self.assertIs(self.context.state.region, first)
+        self.remove(first)
+        self.assertIsNone(self.ui.regionSelector.currentNode())
+        self.assertIsNone(self.context.state.region)
 
     def test_noOtherResultIsShownForOneThatWasRemoved(self):
         for node in self.nodes[1:]:
