@@ -7,6 +7,9 @@ import slicer
 
 from MedEnhancePanels.errors import PanelError
 
+#: Of empty check boxes on a dark ground: a contrast of three to it, and to the white check.
+_BOX_COLOR = "#808080"
+
 
 class Context:
     """Shared by all pages of one widget.
@@ -29,17 +32,23 @@ class Context:
 
     def ui(self, name):
         """Load Resources/UI/<name>.ui: its widget, with the scene set, and its children by name."""
-        widget = slicer.util.loadUI(self.resource("UI", f"{name}.ui"))
+        widget = self._load(name)
         widget.setMRMLScene(slicer.mrmlScene)
         return widget, slicer.util.childWidgetVariables(widget)
 
     def dialog(self, name):
         """Load Resources/UI/<name>.ui, a window of its own: its widget and children by name."""
-        widget = slicer.util.loadUI(self.resource("UI", f"{name}.ui"))
+        widget = self._load(name)
         window = slicer.util.mainWindow()
         if window is not None:  # so that it stays in front of Slicer, and goes with it
             widget.setParent(window, qt.Qt.Dialog)
         return widget, slicer.util.childWidgetVariables(widget)
+
+    def _load(self, name):
+        widget = slicer.util.loadUI(self.resource("UI", f"{name}.ui"))
+        if widget.palette.color(qt.QPalette.Window).lightness() < 128:
+            _lightenBoxes(widget)
+        return widget
 
     def exportDicom(self, node):
         """Open the window that exports a node as DICOM."""
@@ -96,3 +105,12 @@ class Context:
             self._exportDialog = None
         self._stateListeners, self.state = [], None
         self._showMessage = self._showPage = lambda *_arguments: None
+
+
+def _lightenBoxes(widget):
+    """Let empty boxes be seen on a dark ground, where Qt draws them nearly as dark."""
+    for kind in ("QCheckBox", "QRadioButton"):
+        for each in slicer.util.findChildren(widget, className=kind):
+            palette = each.palette
+            palette.setColor(qt.QPalette.Base, qt.QColor(_BOX_COLOR))
+            each.palette = palette

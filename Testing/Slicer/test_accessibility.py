@@ -189,5 +189,20 @@ class AccessibilityTest(MedEnhanceTestCase):
             words.add(self.widget.ui.messageIcon.accessibleName)
         self.assertEqual(len(words), 4)
 
+    def test_anEmptyBoxIsSeenOnADarkGround(self):
+        light = qt.QPalette(qt.QApplication.palette())
+        self.addCleanup(qt.QApplication.setPalette, light)
+        qt.QApplication.setPalette(qt.QPalette(qt.QColor(50, 50, 50)))
+        for form, name in (("Enhance", "deblurCheckBox"), ("Compress", "losslessButton")):
+            _page, ui = self.form(form)
+            box = getattr(ui, name)
+            box.checked = False
+            picture = box.grab().toImage()
+            seen = [(7, picture.height() // 2), (0, 0)]
+            inside, ground = (
+                np.mean(qt.QColor(picture.pixel(*place)).getRgbF()[:3]) ** 2.2 for place in seen
+            )
+            self.assertGreater((inside + 0.05) / (ground + 0.05), 3, name)
+
     def test_colorsThatSomeCannotTellApartAreFound(self):
         self.assertLess(closest([parsed("#c00000"), parsed("#4a6a00")]), 30)

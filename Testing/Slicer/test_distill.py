@@ -29,6 +29,7 @@ class PageTest(DistillTestCase):
         texts = [[table.item(row, column).text() for column in (0, 1)] for row in range(3)]
         self.assertEqual(texts, [[f"Patient {n}", f"T1 of {n}"] for n in range(3)])
         self.assertEqual(table.cellWidget(2, 2).currentIndex, 1)
+        self.assertEqual(table.cellWidget(2, 2).accessibleName, "T1 of 2")
         self.assertIn("Good: 2. Poor: 1.", self.ui.cohortLabel.text)
         table.cellWidget(1, 2).currentIndex = 2
         self.assertEqual(nodes[1].GetAttribute("MedEnhance.trainAs"), "none")

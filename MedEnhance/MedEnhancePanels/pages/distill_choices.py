@@ -98,6 +98,7 @@ class CohortTable:
         for role in roles:
             selector.addItem(texts[role])
         selector.toolTip = tips[self._purpose]
+        selector.accessibleName = member.node.GetName()
         selector.currentIndex = roles.index(member.role)
         selector.currentIndexChanged.connect(
             lambda index, node=member.node: self._onRole(node, roles[index])
