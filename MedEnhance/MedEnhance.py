@@ -19,6 +19,9 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
+#: The first page to read; below the home page that CMakeLists.txt states.
+_GUIDE = "https://github.com/medenhance/SlicerMedEnhance/blob/main/docs/slicer/user-guide.md"
+
 
 def findLibrary():
     """Make MedEnhanceLib importable from a source tree too, where it is one folder up."""
@@ -50,6 +53,7 @@ class MedEnhance(ScriptedLoadableModule):
             "Enhances, segments and compresses volumes. Pick a volume on the Load page, then"
             " choose what to do with it. Research software, not a medical device."
         )
+        parent.helpText += f'<p><a href="{_GUIDE}">{_("User guide")}</a></p>'
         parent.acknowledgementText = _(
             "Reimplements published methods; the model cards list data and licenses."
         )

@@ -91,7 +91,9 @@ class Installation:
             offline = ["--no-index", "--find-links", self._wheels]
             return [lambda: self._pip(requirements + offline)]
         steps = []
-        if torch and hasattr(slicer.modules, "pytorchutils"):
+        # The package index has no build for a card on Windows: pip would take that for the CPU.
+        isForCard = self._computeOn == "auto" and sys.platform == "win32"
+        if torch and (isForCard or hasattr(slicer.modules, "pytorchutils")):
             # As the extension PyTorch does itself, but without freezing Slicer.
             if importlib.util.find_spec("light_the_torch") is None:
                 steps.append(lambda: self._pip(["light-the-torch>=0.7"]))

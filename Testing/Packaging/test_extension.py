@@ -204,9 +204,16 @@ def test_icons_have_the_size_that_slicer_asks_for(icon: str) -> None:
     assert size_of(ROOT / icon) == (128, 128)
 
 
-def test_the_address_stands_in_one_file() -> None:
-    """It is provisional: moving the repository means to edit CMakeLists.txt alone."""
-    texts = [ROOT / "README.md"]
-    texts += [*(ROOT / "docs").rglob("*.md"), *(ROOT / "MedEnhance").rglob("*.py")]
+def test_the_address_stands_in_few_files() -> None:
+    """It is provisional: moving the repository means to edit CMakeLists.txt and two help links."""
+    texts = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *commands()]
+    texts += (ROOT / "MedEnhance").rglob("*.py")
     named = [p.name for p in texts if "github.com/medenhance" in p.read_text(encoding="utf-8")]
-    assert named == []
+    assert sorted(named) == ["MedEnhance.py", "MedEnhanceCLI.xml"]
+
+
+@pytest.mark.parametrize("path", ["MedEnhance/MedEnhance.py", "MedEnhanceCLI/MedEnhanceCLI.xml"])
+def test_help_leads_to_a_page_of_this_repository(path: str) -> None:
+    text = (ROOT / path).read_text(encoding="utf-8")
+    (page,) = re.findall(re.escape(FIELDS["HOMEPAGE"]) + r"/blob/main/([\w/-]+\.md)", text)
+    assert (ROOT / page).is_file()

@@ -175,6 +175,19 @@ class FirstUseTest(FirstUseTestCase):
         self.assertEqual(pip.calls[1][:3], ["light_the_torch", "install", "torch>=2.4"])
         self.assertEqual(pip.calls[2], ["SimpleITK>=2.4", "imagecodecs>=2025.3.30"])
 
+    def test_onWindowsACardGetsItsBuildWithoutTheExtensionToo(self):
+        """The package index has none for it."""
+        for computeOn, expected in ((0, "light_the_torch"), (1, "torch>=2.4")):
+            self.lacking = [TORCH]
+            pip = self.pip()
+            pip.onEnd = lambda pip=pip, expected=expected: (
+                self.done() if expected in pip.calls[-1] else None
+            )
+            self.panel.ui.computeComboBox.setCurrentIndex(computeOn)
+            with mock.patch.object(dependencies.sys, "platform", "win32"):
+                self.install()
+            self.assertEqual(pip.calls[-1][0], expected)
+
     def test_aFolderOfWheelsNeedsNoNetwork(self):
         folder = self.temporaryFolder()
         pip = self.pip(onEnd=self.done)

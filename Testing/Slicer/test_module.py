@@ -24,6 +24,9 @@ class ModuleTest(MedEnhanceTestCase):
             self.assertEqual(self.context.state.page, name)
         self.assertEqual(self.widget.ui.tabs.count, len(PAGES))
 
+    def test_theHelpLeadsToTheGuide(self):
+        self.assertIn("docs/slicer/user-guide.md", slicer.modules.medenhance.helpText)
+
     def test_openingTakesLessThanHalfASecond(self):
         times = []
         for _attempt in range(3):

@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 from html import escape
 
 import qt
@@ -96,11 +95,6 @@ class FirstUsePanel(Page):
         if hasattr(slicer.modules, "pytorchutils"):
             return _(
                 "The extension PyTorch is installed: it selects the version for your graphics card."
-            )
-        if sys.platform == "win32":
-            return _(
-                "For an NVIDIA card on Windows, install the extension PyTorch from the Extensions "
-                "Manager first; otherwise the version for the CPU is installed."
             )
         return _("Uses an NVIDIA or Apple graphics card if available, otherwise the CPU.")
 

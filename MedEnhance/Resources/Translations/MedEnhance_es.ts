@@ -1861,6 +1861,10 @@
         <translation>Mejora, segmenta y comprime volúmenes. Elija un volumen en la página Cargar y después qué hacer con él. Software de investigación: no es un producto sanitario (dispositivo médico).</translation>
     </message>
     <message>
+        <source>User guide</source>
+        <translation>Guía del usuario</translation>
+    </message>
+    <message>
         <source>Reimplements published methods; the model cards list data and licenses.</source>
         <translation>Reimplementa métodos publicados; las fichas de los modelos indican los datos y las licencias.</translation>
     </message>
@@ -3958,10 +3962,6 @@
     <message>
         <source>The extension PyTorch is installed: it selects the version for your graphics card.</source>
         <translation>La extensión PyTorch está instalada: ella elige la versión para su tarjeta gráfica.</translation>
-    </message>
-    <message>
-        <source>For an NVIDIA card on Windows, install the extension PyTorch from the Extensions Manager first; otherwise the version for the CPU is installed.</source>
-        <translation>Para una tarjeta NVIDIA en Windows, instale antes la extensión PyTorch desde el Gestor de extensiones; si no, se instala la versión para la CPU.</translation>
     </message>
     <message>
         <source>Uses an NVIDIA or Apple graphics card if available, otherwise the CPU.</source>
