@@ -25,6 +25,10 @@ class ChoicesTest(EnhanceTestCase):
 
     def test_threeChoicesAreVisibleAndTheTaskIsInWords(self):
         """Volume, task and output; the rest is for those who look for it."""
+        slicer.util.reloadScriptedModule("MedEnhance")  # as it opens
+        self.widget = slicer.util.getModuleWidget("MedEnhance")
+        self.context, self.panel = self.widget.context, self.widget.panels["enhance"]
+        self.ui = self.panel.ui
         node = self.smallVolume()
         node.SetAttribute(self.bridge.MODALITY, "MR")
         self.choose(node)

@@ -106,6 +106,10 @@ class SampleDataTest(LoadTestCase):
         self.assertEqual(algorithm, "SHA256")
         self.assertEqual(slicer.util.computeChecksum(algorithm, path), digest)
 
+    def test_theMenuShowsPicturesOfOurSamples(self):
+        shown = [not action.icon.isNull() for action in self.panel._sampleActions]
+        self.assertEqual(shown, [sample.path is not None for sample in samples.SAMPLES])
+
     def test_aSampleIsFetchedIntoSlicersCacheAndLoaded(self):
         from MedEnhanceLib.core.volume import Volume
         from MedEnhanceLib.io import save
