@@ -21,6 +21,7 @@ from MedEnhanceLib.core.origin import DicomOrigin
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, GeometryError, InputError, OutputError
 from MedEnhanceLib.jobs.files import check_volume_outputs, manifest_path
+from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: How far cosines, and spacings relative to their size, may differ on the same grid: NIfTI keeps
@@ -286,6 +287,18 @@ class DicomParams(Params):
         """Whether it says whose a new study is."""
         return any((self.patient_id, self.patient_name, self.study_description))
 
+    @property
+    def has_objects(self) -> bool:
+        """Whether more than a series of single images is written."""
+        return self.enhanced_multiframe
+
+    def require_packages(self) -> None:
+        """Raise DependencyError, before the long work, for what DICOM is written with after it."""
+        if self.dicom and self.has_objects:
+            require("highdicom", purpose="Writing DICOM objects")
+        if self.dicom and self.deidentify:
+            require("dicomanonymizer", purpose="De-identification")
+
 
 def check_like(like: Mapping[str, Any] | None) -> None:
     """Raise ConfigError for what is not {"path": …, "series": …}."""
@@ -361,6 +374,7 @@ def _refuse_among(folder: Path, originals: Sequence[Path]) -> None:
 
 def check_output(params: DicomParams, source: Path, monitor: Monitor) -> None:
     """Refuse before the long work an `output` that could not be written after it."""
+    params.require_packages()
     output = Path(params.output)
     if not params.dicom:
         check_volume_outputs({"output": output}, inputs=[source], overwrite=params.overwrite)

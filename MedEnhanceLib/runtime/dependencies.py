@@ -21,17 +21,18 @@ class Package:
     """A package that MedEnhance uses.
 
     requirement: as pip takes it. module: as Python imports it. purpose: what it is for.
-    megabytes: approximate download, its own dependencies included. required: installed along with
-    MedEnhance; others are extras. essential: needed to open the module, to enhance, segment or
-    compress; without the others only what `purpose` names is refused. installed: its version,
-    "unknown" where it states none, None where it is missing. fits: installed and recent enough.
+    megabytes: approximate download, its own dependencies included. extra: which one brings it;
+    "" where it is installed along with MedEnhance. essential: needed to open the module, to
+    enhance, segment or compress; without the others only what `purpose` names is refused.
+    installed: its version, "unknown" where it states none, None where it is missing. fits:
+    installed and recent enough.
     """
 
     requirement: str
     module: str
     purpose: str
     megabytes: float
-    required: bool = True
+    extra: str = ""
     essential: bool = True
     installed: str | None = None
     fits: bool = False
@@ -40,6 +41,11 @@ class Package:
     def name(self) -> str:
         """Its name for pip, without a version."""
         return re.split(r"[>=<~! ]", self.requirement)[0]
+
+    @property
+    def required(self) -> bool:
+        """Whether it is installed along with MedEnhance."""
+        return not self.extra
 
 
 #: Sizes of the wheels for Linux and Python 3.12 in 2026; on other systems only PyTorch's differs
@@ -50,8 +56,6 @@ _PACKAGES = (
     Package("SimpleITK>=2.4", "SimpleITK", "NRRD and MetaImage, N4", 53),
     Package("nibabel>=5.3", "nibabel", "NIfTI", 3.5),
     Package("pydicom>=3.0", "pydicom", "DICOM", 2.4),
-    Package("highdicom>=0.26", "highdicom", "writing DICOM", 4),
-    Package("dicom-anonymizer>=2.0", "dicomanonymizer", "de-identification", 0.1),
     Package("torch>=2.5", "torch", "enhancing, segmenting, training", 0),
     Package("monai>=1.4", "monai", "tiled inference, segmentation heads", 1.7),
     Package("safetensors>=0.4.5", "safetensors", "models", 0.5),
@@ -61,12 +65,23 @@ _PACKAGES = (
     Package("psutil>=5.9", "psutil", "memory, priority", 0.3),
     Package("filelock>=3.30", "filelock", "locks of GPUs and folders", 0.1),
     Package("Jinja2>=3.1", "jinja2", "pages of reports", 0.2),
-    Package("matplotlib>=3.9", "matplotlib", "pictures of reports", 20, essential=False),
-    Package("dask[distributed]>=2024.8", "distributed", "batch --scheduler", 5, required=False),
-    Package("fsspec>=2024.6", "fsspec", "sources at s3:// and the like", 0.2, required=False),
-    Package("av>=17.1", "av", "smaller and faster files of a ratio", 35, required=False),
-    Package("dp-accounting>=0.6", "dp_accounting", "distill --epsilon", 37, required=False),
+    Package("matplotlib>=3.9", "matplotlib", "pictures", 20, "reports", essential=False),
+    Package("highdicom>=0.26", "highdicom", "DICOM objects", 4, "dicom", essential=False),
+    Package(
+        "dicom-anonymizer>=2.0",
+        "dicomanonymizer",
+        "de-identification",
+        0.1,
+        "dicom",
+        essential=False,
+    ),
+    Package("dask[distributed]>=2024.8", "distributed", "batch --scheduler", 5, "batch"),
+    Package("fsspec>=2024.6", "fsspec", "sources at s3:// and the like", 0.2, "cloud"),
+    Package("av>=17.1", "av", "smaller and faster files of a ratio", 35, "video"),
+    Package("dp-accounting>=0.6", "dp_accounting", "distill --epsilon", 37, "dp"),
 )
+#: What the module in Slicer installs: the core, and extras that its pages have buttons for.
+_IN_SLICER = ("", "reports", "dicom")
 #: import name → pip's name, where they differ.
 PIP_NAMES = {p.module: p.name for p in _PACKAGES if p.module != p.name}
 PIP_NAMES["dask.distributed"] = PIP_NAMES["distributed"]
@@ -97,7 +112,7 @@ def package_rows() -> list[dict[str, object]]:
 
 
 def missing(compute_on: str = "auto") -> list[Package]:
-    """The required packages to install or update; empty while no essential one is missing.
+    """What the module in Slicer installs or updates; nothing while no essential one is missing.
 
     Args:
         compute_on: "auto" for the size of PyTorch's default build, "cpu" for its smaller one.
@@ -106,7 +121,7 @@ def missing(compute_on: str = "auto") -> list[Package]:
     absent = [
         replace(package, megabytes=sizes.get(package.name, package.megabytes))
         for package in packages()
-        if package.required and not package.fits
+        if package.extra in _IN_SLICER and not package.fits
     ]
     return absent if any(package.essential for package in absent) else []
 

@@ -34,13 +34,8 @@ TASKS = {
     "segment": "me.segment(volume)",
     "read and write NIfTI": 'me.save(volume, "a.nii.gz"); me.load("a.nii.gz", modality="MR")',
 }
-#: Groups of packages that could become extras.
-PROPOSALS = {
-    "NRRD, N4, registration": ["SimpleITK"],
-    "DICOM": ["pydicom", "highdicom", "dicom-anonymizer"],
-    "pictures": ["matplotlib"],
-    "segmenting, training": ["monai"],
-}
+#: Extras that were part of the core once.
+CUT = ("reports", "dicom")
 _RUN = """
 import json, os, sys, tempfile
 os.chdir(tempfile.mkdtemp())
@@ -148,12 +143,6 @@ def megabytes(names: Iterable[str]) -> float:
     return sum(_megabytes(name) for name in names)
 
 
-def _without(names: list[str]) -> frozenset[str]:
-    """The core without some of its packages."""
-    kept = [one for one in PROJECT["dependencies"] if Requirement(one).name not in names]
-    return closure(kept)
-
-
 def _page(total: float, rows: list[dict[str, Any]], extras: list[dict[str, Any]]) -> str:
     packages_table = table(
         ("package", "alone, MB", "with all that it brings", "saved without it", "used by"),
@@ -180,14 +169,8 @@ def _page(total: float, rows: list[dict[str, Any]], extras: list[dict[str, Any]]
             for row in extras
         ),
     )
-    everything = [name for names in PROPOSALS.values() for name in names]
-    proposals_table = table(
-        ("what would be an extra", "packages", "the core without it, MB"),
-        (
-            (what, ", ".join(f"`{name}`" for name in names), f"{megabytes(_without(names)):.0f}")
-            for what, names in [*PROPOSALS.items(), ("all of these", everything)]
-        ),
-    )
+    cut = {one for name in CUT for one in PROJECT["optional-dependencies"][name]}
+    before = megabytes(closure([*PROJECT["dependencies"], *cut]))
     return f"""# What an installation costs
 
 Files on the disk after `pip install medenhance`, without MedEnhance's own models (17 MB):
@@ -199,15 +182,16 @@ by*: the tasks that import it, each run on a small MR volume in a process of its
 ## Extras
 
 {extras_table}
-## What could leave the core
+## What left the core, and what did not
 
-Nothing has been taken out. PyTorch, without which nothing is enhanced, is most of the core; a
-lossless compression does not import it.
+The core is what enhancing, segmenting and compressing need. Pictures (`reports`) and what writes
+objects of DICOM and takes out names (`dicom`) were part of it: **{before:.0f} MB** with them. A
+command that needs one of them says so before it begins.
 
-{proposals_table}
-SimpleITK is needed for NRRD and MetaImage, for registration and resampling, and when an MR is
-enhanced, for N4 and for measuring whether there is shading. Each package is named in a sentence
-where it is missing.
+PyTorch, without which nothing is enhanced, is most of the rest; a lossless compression does not
+import it. SimpleITK is needed when an MR is enhanced, for N4 and for measuring whether there is
+shading, and for NRRD and MetaImage. MONAI lays tiles over large slices and segments; nibabel and
+pydicom read.
 """
 
 

@@ -61,7 +61,7 @@ def run_compare(params: CompareParams, monitor: Monitor, cohort: Cohort | None =
     if cohort is None:
         refuse_among_patients(out, Path(params.cohort))
     _own(out, params.overwrite)
-    for package in ("torch", "monai.losses"):
+    for package in ("torch", "monai.losses", "matplotlib"):
         attend(lambda package=package: require(package, purpose="Comparing"), monitor)  # type: ignore[misc]
     from MedEnhanceLib.spg.comparison import (
         CompareConfig,

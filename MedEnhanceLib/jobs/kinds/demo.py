@@ -30,6 +30,7 @@ from MedEnhanceLib.report.demo import (
 )
 from MedEnhanceLib.report.page import FileEntry, make_folder
 from MedEnhanceLib.report.planes import Point
+from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
 
@@ -97,6 +98,7 @@ class _Clock:
 
 def run_demo(params: DemoParams, monitor: Monitor) -> Result:
     """Damage → enhance → segment → measure → compress → read back → pictures and page."""
+    require("matplotlib", purpose="Drawing the demo's pictures")
     folder = claim_folder(Path(params.out), overwrite=params.overwrite)
     clock = _Clock(monitor)
     with clock.step("load the sample", 0.0, 0.02):

@@ -110,6 +110,11 @@ class EnhanceParams(DicomParams, VolumeParams):
         return self.segment or self.segmentation_output is not None
 
     @property
+    def has_objects(self) -> bool:
+        """Whether more than a series of single images is written."""
+        return super().has_objects or self.wants_segmentation or bool(self.config.uncertainty)
+
+    @property
     def results(self) -> dict[str, Path]:
         """Where everything goes but the report; raises ConfigError for what is not asked for."""
         output = Path(self.output)

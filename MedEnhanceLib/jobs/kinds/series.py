@@ -57,6 +57,12 @@ class ExportParams(DicomParams, VolumeParams):
                 'Give the volume as input with the role "volume", or leave them out.',
             )
 
+    @property
+    def has_objects(self) -> bool:
+        """Whether more than a series of single images is written."""
+        besides = self.role != "volume" or self.segmentation or self.uncertainty
+        return super().has_objects or bool(besides)
+
 
 def run_series(params: SeriesParams, monitor: Monitor) -> Result:
     """Read headers → a row for each series, those that cannot be loaded with the reason."""
@@ -71,6 +77,7 @@ def run_export(params: ExportParams, monitor: Monitor) -> Result:
     source, output = Path(params.input), Path(params.output)
     named = {"segmentation": params.segmentation, "uncertainty": params.uncertainty}
     inputs = {"input": source} | {name: Path(path) for name, path in named.items() if path}
+    params.require_packages()
     check_folder(output, inputs=list(inputs.values()), overwrite=params.overwrite, monitor=monitor)
     objects = _objects(params, monitor.part(0.0, 0.4))
     objects = place_all(objects, params, monitor.part(0.4, 0.5))

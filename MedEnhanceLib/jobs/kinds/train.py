@@ -269,7 +269,8 @@ def train_method(
     Meanwhile no other long job has the GPU; wait: for one that has it. segmenter: in place of the
     one that an `AdaptConfig` names. Raises DeviceBusyError where nobody wants to wait.
     """
-    require("torch", purpose="Training")
+    for package in ("torch", "matplotlib"):
+        require(package, purpose="Training, with pictures of how it goes,")
     from MedEnhanceLib.nets.training import checkpoint_named
 
     with (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydicom import dcmread
 
 from MedEnhanceLib import io
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError, InputError, OutputError
+from MedEnhanceLib.errors import ConfigError, DependencyError, InputError, OutputError
 from MedEnhanceLib.jobs import JobSpec, run_job
 
 LABELS = [
@@ -170,6 +171,35 @@ def test_a_folder_with_files_is_refused_before_anything_is_read(tmp_path: Path) 
     (tmp_path / "out" / "a").touch()
     with pytest.raises(OutputError, match="holds files"):
         export(input=tmp_path / "missing.nrrd", output=tmp_path / "out", patient_id="X1")
+
+
+@pytest.mark.parametrize(
+    ("kind", "params", "package"),
+    [
+        ("segment", {"dicom": True}, "highdicom"),
+        ("enhance", {"dicom": True, "segment": True}, "highdicom"),
+        ("enhance", {"dicom": True, "config": {"uncertainty": 2}}, "highdicom"),
+        ("convert", {"dicom": True, "enhanced_multiframe": True}, "highdicom"),
+        ("convert", {"dicom": True, "deidentify": True}, "dicom-anonymizer"),
+        ("demo", {}, "matplotlib"),
+    ],
+)
+def test_what_results_are_written_with_is_missed_before_the_work(
+    kind: str,
+    params: dict[str, object],
+    package: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for module in ("highdicom", "dicomanonymizer", "matplotlib"):
+        monkeypatch.setitem(sys.modules, module, None)
+    name = "out" if kind == "demo" else "output"
+    given = {name: str(tmp_path / "out")} | params
+    if kind != "demo":
+        given["input"] = str(tmp_path / "there_is_none")
+    with pytest.raises(DependencyError, match=package):
+        run_job(JobSpec(kind, given))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_sequence_with_uncertainty_is_refused_before_the_long_work(
