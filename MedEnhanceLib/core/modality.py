@@ -14,7 +14,7 @@ _LARGEST_SAMPLE = 200_000
 _HU_AIR, _HU_LOWEST, _HU_HIGHEST = -500, -4096, 32767
 _KINDS = {"OT": "neither CT nor MR"}
 #: mm; no scanner leaves as much between slices, but µm that are taken for mm do.
-_FARTHEST_MM = 100.0
+FARTHEST_MM = 100.0
 _MAY_BE_CT = (
     ". A CT whose values were rescaled looks so too (--modality CT), but they are no HU any more, "
     "which models for CT need"
@@ -47,7 +47,7 @@ def doubts(volume: Volume, name: str) -> list[tuple[str, str]]:
         text += " (if that is wrong: --modality, modality=)"
         text += _MAY_BE_CT if volume.modality == "MR" else ""
         found.append((text, f"taken as {volume.modality}"))
-    if widest > _FARTHEST_MM:
+    if widest > FARTHEST_MM:
         text = f"{name}: voxels are {widest:g} mm apart; if the header means another unit, "
         text += "correct it first: sizes and volumes of results go by it"
         found.append((text, "spacing"))

@@ -187,7 +187,9 @@ class Option:
         if isinstance(value, os.PathLike) and self.kind is str:
             return os.fspath(value)
         if self.kind in _KINDS and getattr(value, "ndim", None) == 0:
-            return value.item()  # a number of numpy or PyTorch, which JSON does not take
+            value = value.item()  # a number of numpy or PyTorch, which JSON does not take
+        if self.kind is str and isinstance(value, int | float) and not isinstance(value, bool):
+            return str(value)  # millimeters, where words are taken too
         return value
 
     def check(self, value: Any) -> None:

@@ -26,7 +26,8 @@ class Volume:
     """Voxels with their geometry; immutable.
 
     voxels: [K, J, I] = slice, row, column; a leading frame axis, [T, K, J, I], makes a sequence.
-        Any integer or floating type but complex; the array is held as a read-only view.
+        Any integer or floating type but complex; the array is held as a read-only view, without a
+        copy, and must not change any more (`from_array` copies).
     geometry: shared by all frames.
     modality: one of MODALITIES.
     units: of the intensities: "HU" for CT, "SUV" for PET, "" where they are arbitrary.

@@ -11,7 +11,7 @@ import numpy as np
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import map_in_words
-from MedEnhanceLib.core.modality import MICROSCOPY_MM
+from MedEnhanceLib.core.modality import FARTHEST_MM, MICROSCOPY_MM
 from MedEnhanceLib.core.slabs import slabs
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import InputError
@@ -95,6 +95,8 @@ def _warnings(volume: Volume, *, constant: bool) -> list[str]:
         f"oblique: up to {angle:.1f}° off the patient's axes": angle > 0.1,
         "left-handed axes": not volume.geometry.is_right_handed,
         f"no image, but {map_in_words(volume.history)}": bool(map_in_words(volume.history)),
+        "modality not stated, but guessed from the values": volume.modality_is_guess,
+        f"voxels {max(spacing):g} mm apart: another unit?": max(spacing) > FARTHEST_MM,
     }
     return [fact for fact, holds in facts.items() if holds]
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import EndingError
 from MedEnhanceLib.report.drawing import LINE, MUTED, darken, new_figure, png_of, save_figure
 from MedEnhanceLib.report.figures import DPI, LabelLike, Pane, comparison, sheet_alt
 from MedEnhanceLib.report.planes import Point
@@ -33,7 +34,9 @@ class Picture:
     alt: str
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write it as PNG; raises OutputError where that cannot be."""
+        """Write it as PNG; raises OutputError where that cannot be, and for another ending."""
+        if Path(path).suffix.lower() != ".png":
+            raise EndingError(f"{path}: pictures are written as PNG", "End its name in .png.")
         save_figure(Path(path), self.figure, overwrite=overwrite)
 
     def __repr__(self) -> str:

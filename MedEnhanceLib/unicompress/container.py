@@ -397,7 +397,7 @@ class Container:
     def _prologue(self, offset: int, place: str, tolerant: bool) -> _Prologue:
         raw = self._bytes_at(offset, _PROLOGUE.size)
         if self.size == 0:
-            raise CodecError(f"{self.path.name} is empty (0 bytes)", "Copy the file again.")
+            raise NoContainerError(f"{self.path.name} is empty (0 bytes)", "Copy the file again.")
         if not tolerant and not any(map(self._begins_at, self._ends())):
             raise self._no_container(f"it does not begin with {MAGIC.decode()}")
         if len(raw) < _PROLOGUE.size:

@@ -25,6 +25,8 @@ def test_a_volume_plots_itself(head: Volume, tmp_path: Path) -> None:
     assert (tmp_path / "a.png").read_bytes() == picture._repr_png_()
     with pytest.raises(me.OutputError):
         picture.save(tmp_path / "a.png")
+    with pytest.raises(me.OutputError, match="PNG"):
+        picture.save(tmp_path / "a.jpg")
     assert "Axial" in repr(picture)
 
 
