@@ -11,6 +11,7 @@ the panel (MedEnhancePanels/state.py).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import functools
@@ -188,8 +189,9 @@ class Option:
             return os.fspath(value)
         if self.kind in _KINDS and getattr(value, "ndim", None) == 0:
             value = value.item()  # a number of numpy or PyTorch, which JSON does not take
-        if self.kind is str and isinstance(value, int | float) and not isinstance(value, bool):
-            return str(value)  # millimeters, where words are taken too
+        if self.words and self.kind is float and isinstance(value, str) and value not in self.words:
+            with contextlib.suppress(ValueError):
+                return float(value)  # a number as text, where other text is taken
         return value
 
     def check(self, value: Any) -> None:

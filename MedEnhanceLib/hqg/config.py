@@ -398,10 +398,12 @@ class EnhanceConfig(Options):
         "become thin ones, on a new grid; artifacts: MR with missing lines of k-space or motion; "
         "auto: noise, and blur and shading where they are measured",
     )
-    slice_spacing: str = option(
+    slice_spacing: float | Literal["isotropic", "half"] = option(
         "isotropic",
         help="with the task slices, what the slices are apart afterwards: isotropic (as the "
         "pixels), half (of what it was), or mm",
+        low=0.01,
+        high=100,
         metavar="T",
     )
     guide_use: Literal["appearance", "earlier-scan"] = option(

@@ -18,8 +18,6 @@ from MedEnhancePanels.tasks.node_job import share
 ENDING = ".ucv"
 #: The kind of file, for file dialogs.
 FILTER = _("MedEnhance compressed volume") + " (*.ucv)"
-#: Begins every file, and lies near its end once more.
-_MARK, _TAIL_BYTES = b"UCV1", 256
 #: Attribute with notes for the card of a volume, one per line.
 NOTES = "MedEnhance.notes"
 #: Attribute with the path of the file that a volume was compressed into last.
@@ -378,25 +376,14 @@ def fullPath(text):
     return os.path.join(os.path.expanduser("~"), path) if path else ""
 
 
-def isContainer(path):
-    """Whether a file, even a damaged one, was written by MedEnhance, by one of its two marks."""
-    try:
-        with open(path, "rb") as file:
-            start = file.read(len(_MARK))
-            file.seek(-min(_TAIL_BYTES, os.path.getsize(path)), os.SEEK_END)
-            return start == _MARK or _MARK in file.read()
-    except OSError:
-        return False
-
-
 def withRemedy(error, path):
-    """An error about a damaged file, with the remedy that Slicer offers for it."""
-    if error.code != "codec":
-        return error
-    if os.path.isfile(path) and not isContainer(path):
+    """An error about a compressed file, with the remedy that Slicer offers for it."""
+    if error.code == "container":
         message = _("{name} was not compressed by MedEnhance")
         message, hint = message.format(name=os.path.basename(path)), _("Choose another file.")
         return PanelError(message, hint, "input", error.details)
+    if error.code != "codec":
+        return error
     hint = _("Copy the file again, or recover the intact parts on MedEnhance's page Compress.")
     return PanelError(error.message, hint, error.code, error.details)
 

@@ -72,9 +72,11 @@ class TrainSlicesConfig(WithPresets):
 class RestoreSlicesConfig(Options):
     """How thin slices are restored."""
 
-    target: str = option(
+    target: float | Literal["isotropic", "half"] = option(
         "isotropic",
         help="spacing to restore: isotropic (that of the pixels), half (of the slices), or mm",
+        low=0.01,
+        high=100,
         metavar="T",
     )
     thickness_mm: float | None = option(

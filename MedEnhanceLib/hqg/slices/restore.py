@@ -79,9 +79,8 @@ def plan_slices(volume: Volume, config: RestoreSlicesConfig) -> SlicePlan:
     thick, step = volume.shape[-3:][axis], spacing[axis]
     others = [value for index, value in enumerate(spacing) if index != axis]
     fine = float(np.sqrt(others[0] * others[1]))
-    target = {"isotropic": fine, "half": step / 2}.get(config.target)
-    if target is None:
-        target = _millimeters(config.target)
+    named = {"isotropic": fine, "half": step / 2}
+    target = named[config.target] if isinstance(config.target, str) else config.target
     if config.target == "isotropic" and step / fine < 1.2:
         raise InputError(
             f"{name}: its voxels are already nearly cubes ({step:.3g} mm by {fine:.3g} mm)",
@@ -114,16 +113,6 @@ def stated_thickness(volume: Volume) -> float | None:
     number = (first.frame or 1) - 1
     thickness = slices[number].thickness if number < len(slices) else None
     return abs(thickness) if thickness else None
-
-
-def _millimeters(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0.01 <= value <= 100:
-        raise ConfigError(f"target is {text!r}", 'Use "isotropic", "half", or a spacing in mm.')
-    return value
 
 
 def _usual_profile(volume: Volume) -> Shape:

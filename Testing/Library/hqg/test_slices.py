@@ -101,7 +101,7 @@ def test_the_extent_is_kept_and_the_first_center_moves(model: str) -> None:
 
 def test_half_and_millimeters_are_targets_too(model: str) -> None:
     assert restore_slices(_scan(), _config(model, target="half")).shape[0] == 16
-    odd = restore_slices(_scan(), _config(model, target="1.5"))
+    odd = restore_slices(_scan(), _config(model, target=1.5))
     assert odd.shape[0] == 21
     assert odd.geometry.spacing[2] == pytest.approx(32 / 21)
 
