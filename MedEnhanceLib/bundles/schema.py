@@ -29,7 +29,13 @@ CODEC = "codec"
 RESTORER = "restorer"
 #: Networks that restore thin slices from thick ones, as `train slices` makes them.
 SLICES = "slices"
-KINDS = ("enhancer", RESTORER, SLICES, "head", CODEC)
+#: Imported MONAI bundles of somebody else, kept below `MONAI`, by what they do: how one is run.
+FOREIGN = {
+    "segmenter": "medenhance segment … --segmenter {}",
+    "restoration": "medenhance enhance … --model {}",
+}
+MONAI = "monai"
+KINDS = ("enhancer", RESTORER, SLICES, "head", CODEC, *FOREIGN)
 #: Of all files of a model.
 MOST_BYTES, MOST_FILES = 1 << 30, 1000
 _REQUIRED = ("name", "kind", "modality", "version", "description", "licence", "files")
@@ -91,6 +97,11 @@ def check_metadata(fields: Any, path: Path) -> dict[str, Any]:
         ModelError: they are not those of a model; names the field.
     """
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+        if isinstance(fields, dict) and "network_data_format" in fields:
+            raise ModelError(
+                f"{path}: the metadata of a MONAI bundle, not of a MedEnhance model",
+                f"Import it first: medenhance models import {path.parents[1]}",
+            )
         raise ModelError(f"{path}: not the metadata of a MedEnhance model", "Choose another one.")
     if fields.get("format_version") != FORMAT_VERSION:
         raise ModelError(
@@ -190,8 +201,12 @@ def _fault_of_lines(fields: Mapping[str, Any]) -> str:
 
 def _check_files(fields: Mapping[str, Any], path: Path) -> None:
     files = fields["files"]
-    if str(WEIGHTS) not in files and fields["kind"] != CODEC:
-        raise ModelError(f"{path}: files lacks {WEIGHTS}", _IMPORT_AGAIN)
+    weights, wanted = str(WEIGHTS), ""
+    if fields["kind"] in FOREIGN:
+        weights, wanted = str(fields.get("weights")), f"{MONAI}/*/models/*"
+    is_there = weights in files and (not wanted or PurePosixPath(weights).match(wanted))
+    if not is_there and fields["kind"] != CODEC:
+        raise ModelError(f"{path}: files lacks {wanted or weights}", _IMPORT_AGAIN)
     if len(files) > MOST_FILES:
         raise ModelError(f"{path}: {len(files)} files, more than a model has", "Do not import it.")
     for relative, sha256 in files.items():

@@ -11,7 +11,7 @@ _SHELLS = ("bash", "zsh", "tcsh")
 #: In place of a shell: the names of the models, a line each, which the scripts ask for.
 _NAMES = "models"
 #: Options and arguments whose value is the name of a model.
-_MODELS = ("model", "head", "bundle")
+_MODELS = ("model", "head", "bundle", "segmenter")
 _ASK = "medenhance completion models 2>/dev/null"
 _PREAMBLE = {
     "bash": f'_medenhance_models() {{ compgen -W "$({_ASK})" -f -- "$1"; }}',

@@ -196,8 +196,8 @@ class AdaptConfig(WithPresets):
 
     segmenter: str = option(
         "",
-        help="the segmenter that stays as it is: a head's name or folder, a MONAI bundle, a "
-        "TorchScript file or weights with a description (docs/segmenters.md)",
+        help="the segmenter that stays as it is: a head's name or folder, a MONAI bundle (its "
+        "name, if imported), a TorchScript file or weights with a description (docs/segmenters.md)",
         metavar="PATH",
     )
     trust_segmenter: bool = option(
@@ -288,8 +288,8 @@ class SegmentConfig(Options):
     _: KW_ONLY
     segmenter: str = option(
         "",
-        help="a segmenter of somebody else's in place of a head: a MONAI bundle, TorchScript, .pt2 "
-        "or weights (docs/segmenters.md)",
+        help="a segmenter of somebody else's in place of a head: a MONAI bundle (its name, if "
+        "imported), TorchScript, .pt2 or weights (docs/segmenters.md)",
         flag="--segmenter",
         metavar="PATH",
     )

@@ -19,6 +19,8 @@ _OWN_SPEC = (
     "State what the segmenter expects yourself: in a JSON file beside the bundle, named as the "
     "bundle with .json (fields of SegmenterSpec), or with spec= in Python."
 )
+#: Formats of an output that is an image.
+IMAGES = ("image", "magnitude", "hounsfield")
 #: Longest chain of references, deepest nesting and most values of a field that are followed.
 _DEPTH, _MOST_VALUES = 32, 10_000
 #: Lists and Compose of transforms in each other: two for one Compose.
@@ -260,7 +262,7 @@ class _Facts:
 def _restored_image(metadata: Config, result: Mapping[str, Any], there: str) -> str:
     """The name of the one channel of a restoration; raises ModelError for any other output."""
     kind = str(result.get("format", "image")).lower()
-    if kind not in ("image", "magnitude", "hounsfield"):
+    if kind not in IMAGES:
         raise metadata.refused(
             f"{there}.format",
             f"is {kind!r}, no image (segment runs what gives labels)",

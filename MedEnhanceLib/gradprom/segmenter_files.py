@@ -21,10 +21,11 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from MedEnhanceLib.bundles.schema import FORMAT, METADATA
+from MedEnhanceLib.bundles.schema import CARD, FORMAT, METADATA
 from MedEnhanceLib.bundles.store import folder_of, open_bundle
 from MedEnhanceLib.core.options import did_you_mean
 from MedEnhanceLib.errors import ConfigError, ModelError
+from MedEnhanceLib.gradprom.foreign import installed_folder
 from MedEnhanceLib.gradprom.monai_bundle import Config, read_network, read_spec
 from MedEnhanceLib.gradprom.segmenter_spec import (
     Intensity,
@@ -62,7 +63,9 @@ _SPEC = (
 )
 
 
-_LICENSES = ("LICENSE", "docs/license.txt", "docs/LICENSE")
+LICENSES = ("LICENSE", "docs/license.txt", "docs/LICENSE")
+#: What the note on a bundle's license begins with.
+LICENSE_NOTE = "its license: "
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,8 @@ def find(source: str | Path | nn.Module, spec: SegmenterSpec | None, *, trust: b
         return _of_folder(path, spec, trust=trust)
     if path.is_file():
         return _of_file(path, spec or _spec_beside(path), trust=trust)
+    if (installed := installed_folder(str(source), "segmenter")) is not None:
+        return _of_folder(installed, spec, trust=trust)
     refuse_missing(source)
     return _of_head(str(source), spec)
 
@@ -100,8 +105,10 @@ def find(source: str | Path | nn.Module, spec: SegmenterSpec | None, *, trust: b
 def find_restoration(path: Path) -> Found:
     """The network of a MONAI bundle, folder or zip, that gives an image; raises ModelError.
 
-    As data: what contains a program is refused, whoever made it.
+    As data: what contains a program is refused, whoever made it. A name stands for one that was
+    imported.
     """
+    path = installed_folder(str(path), "restoration") or path
     if path.is_dir():
         members: _Members = _Folder(path)
     else:
@@ -111,8 +118,23 @@ def find_restoration(path: Path) -> Found:
         metadata_name = next(name for name in inside if name.endswith(str(METADATA)))
         members = _Zip(path, metadata_name.removesuffix(str(METADATA)))
     metadata = _config(members, METADATA)
-    assert metadata is not None  # what is_foreign_bundle looked at
+    assert metadata is not None  # what is_restoration looked at
     return _of_bundle(members, metadata, None, trust=False, restores=True)
+
+
+def read_members(folder: Path) -> dict[str, bytes]:
+    """All that is ever read of a MONAI bundle without trust, by path inside; raises ModelError."""
+    members, found = _Folder(folder), dict[str, bytes]()
+    for name in (*map(str, (METADATA, _INFERENCE, CARD)), *LICENSES, *_WEIGHTS):
+        path = PurePosixPath(name)
+        if any((folder / one).is_symlink() for one in (path, *path.parents[:-1])):
+            raise ModelError(
+                f"{folder}: {name} is a link", "Copy the bundle with files in place of links."
+            )
+        content = members.read(name, _MOST_WEIGHTS if name in _WEIGHTS else _MOST_TEXT)
+        if content is not None and not (name in _WEIGHTS and found.keys() & set(_WEIGHTS)):
+            found[name] = content
+    return found
 
 
 def _spec_beside(path: Path) -> SegmenterSpec | None:
@@ -292,12 +314,12 @@ def _of_bundle(
 def _license_of(members: _Members, metadata: Config) -> tuple[str, ...]:
     """What a bundle says of its license, in a line."""
     said = [str(metadata.fields.get(name) or "") for name in ("license", "copyright")]
-    for name in _LICENSES:
+    for name in LICENSES:
         content = members.read(name, _MOST_TEXT) or b""
         said += content.decode("utf-8", "replace").strip().splitlines()[:1]
     text = "; ".join(dict.fromkeys(line.strip() for line in said if line.strip()))
     clean = "".join(sign for sign in text if sign.isprintable())[:200]
-    return (f"its license: {clean or 'not stated'}",)
+    return (f"{LICENSE_NOTE}{clean or 'not stated'}",)
 
 
 def _of_file(path: Path, spec: SegmenterSpec | None, *, trust: bool) -> Found:

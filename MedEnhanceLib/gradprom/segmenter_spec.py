@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
@@ -12,7 +11,6 @@ from typing import Annotated, Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.bundles.schema import FORMAT, METADATA
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.options import About, Options, option
 from MedEnhanceLib.core.volume import Volume
@@ -42,7 +40,6 @@ _ARRAY = "IJK"
 _MOST_LABELS = 255
 #: Voxels that a percentile is measured on: more change no digit that matters.
 _SAMPLE = 20_000_000
-_MOST_METADATA = 8 << 20
 #: Spacings that differ by less are the same: headers round them.
 _SAME_SPACING = 1e-3
 
@@ -314,22 +311,6 @@ def refuse_missing(source: str | Path) -> None:
     path = Path(source)
     if (os.sep in str(source) or path.suffix) and not path.exists():
         raise ModelError(f"{source}: there is no such file", "Check the path of the segmenter.")
-
-
-def is_foreign_bundle(source: str) -> bool:
-    """Whether a name leads to a zip, or to the folder of a MONAI bundle that is not ours."""
-    path = Path(source)
-    if path.suffix.lower() == ".zip":
-        return path.is_file()
-    try:
-        fields = json.loads((path / METADATA).read_bytes()[:_MOST_METADATA])
-    except (OSError, ValueError, RecursionError):
-        return False
-    return (
-        isinstance(fields, dict)
-        and fields.get("format") != FORMAT
-        and ("network_data_format" in fields)
-    )
 
 
 def spec_from(fields: Mapping[str, Any] | SegmenterSpec) -> SegmenterSpec:

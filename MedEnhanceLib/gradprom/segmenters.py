@@ -61,9 +61,10 @@ def open_segmenter(
     """Open a segmenter, freeze it, and check with a probe that it can teach.
 
     Args:
-        source: the name or folder of a head of MedEnhance; a MONAI bundle, folder or zip; a
-            TorchScript file, an exported program (.pt2), or a file of weights (safetensors, or
-            torch.save of a state dict); in Python also a module, which is copied.
+        source: the name or folder of a head of MedEnhance; a MONAI bundle, folder or zip, or
+            the name of an imported one; a TorchScript file, an exported program (.pt2), or a file
+            of weights (safetensors, or torch.save of a state dict); in Python also a module, which
+            is copied.
         spec: what it expects. None: the bundle's own, or that of `<file>.json` beside the file.
         trust: whether files that contain a program, TorchScript and .pt2, may run.
     Raises:

@@ -12,7 +12,7 @@ from MedEnhanceLib.bundles.store import is_restorer
 from MedEnhanceLib.core.manifest import derived_note, make_manifest, manifest_at_strength
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.gradprom.segmenter_spec import is_foreign_bundle
+from MedEnhanceLib.gradprom.foreign import is_restoration
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.jobs.kinds.segment import found_of, segmentation_figures
 from MedEnhanceLib.jobs.objects import Found, Objects
@@ -155,7 +155,7 @@ def enhance_volume(
     part = monitor.part(0.0, share)
     if config.task == "slices":
         done = _with_thin_slices(volume, config, guide=guide, slices=slices, monitor=part)
-    elif is_foreign_bundle(config.model):
+    elif is_restoration(config.model):
         done = _restored_by_bundle(volume, config, guide=guide, slices=slices, monitor=part)
     elif is_restorer(config.model):
         done = _restored(volume, config, guide=guide, slices=slices, monitor=part)
