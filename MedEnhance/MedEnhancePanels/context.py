@@ -48,6 +48,9 @@ class Context:
         widget = slicer.util.loadUI(self.resource("UI", f"{name}.ui"))
         if widget.palette.color(qt.QPalette.Window).lightness() < 128:
             _lightenBoxes(widget)
+        for section in slicer.util.findChildren(widget, className="ctkCollapsibleButton"):
+            # Its own policy keeps it as wide as its form with no row wrapped, whatever there is.
+            section.setSizePolicy(qt.QSizePolicy.Preferred, qt.QSizePolicy.Preferred)
         return widget
 
     def exportDicom(self, node):

@@ -82,4 +82,4 @@ class SpanishTest(MedEnhanceTestCase):
 
     @slow
     def test_everyPageFitsANarrowPanelWithItsResult(self):
-        self.assertEqual(self.widePages(9, 10), [])
+        self.assertEqual(self.widePages(9, 10, 11), [])

@@ -1723,7 +1723,7 @@
     </message>
     <message>
         <source>Open &amp;file…</source>
-        <translation>Abrir &amp;archivo…</translation>
+        <translation>&amp;Archivo…</translation>
     </message>
     <message>
         <source>Load a DICOM series from a folder; several series are listed, gaps and uneven spacing are reported</source>
@@ -1835,11 +1835,11 @@
     </message>
     <message>
         <source>&amp;Enhance it</source>
-        <translation>&amp;Mejorarlo</translation>
+        <translation>&amp;Mejorar</translation>
     </message>
     <message>
         <source>&amp;Compress it</source>
-        <translation>Com&amp;primirlo</translation>
+        <translation>Com&amp;primir</translation>
     </message>
     <message>
         <source>As a derived DICOM series, into Slicer&apos;s DICOM database or a folder</source>
