@@ -42,6 +42,7 @@ class ChoicesTest(EnhanceTestCase):
         self.assertEqual(sorted(choices), ["inputSelector", "outputSelector", "taskComboBox"])
         self.assertEqual(ui.taskComboBox.currentText, "MR: automatic (noise, blur, shading)")
         self.assertIn("MR: missing lines or motion", self.tasks())
+        self.assertIn("noise, blur, shading", ui.taskComboBox.toolTip)
         tips = {ui.taskComboBox.itemData(at, qt.Qt.ToolTipRole) for at in range(5)}
         self.assertEqual(len(tips), 5)
         node.SetAttribute(self.bridge.MODALITY, "CT")

@@ -11,6 +11,7 @@ from unittest import mock
 
 import numpy as np
 import slicer
+from medenhance_testing import slow
 from test_load import LoadTestCase
 
 from MedEnhancePanels.context import Context
@@ -63,11 +64,12 @@ class SampleDataTest(LoadTestCase):
         self.addCleanup(manager.SetRemoteCacheDirectory, previous)
         self.registered = []
         self.uri, self.checksum = "file:///nowhere/at/all.nrrd", None
+        self.lacks = ()
         test = self
 
         class Logic:
             def sourceForSampleName(self, name):
-                if name == "CTChest":
+                if name in test.lacks:
                     return None
                 return types.SimpleNamespace(
                     uris=[test.uri], fileNames=[f"{name}.nrrd"], checksums=[test.checksum]
@@ -108,7 +110,8 @@ class SampleDataTest(LoadTestCase):
 
     def test_theMenuShowsPicturesOfOurSamples(self):
         shown = [not action.icon.isNull() for action in self.panel._sampleActions]
-        self.assertEqual(shown, [sample.path is not None for sample in samples.SAMPLES])
+        ours = [bool(sample.path or sample.steps) for sample in samples.SAMPLES]
+        self.assertEqual(shown, ours)
 
     def test_aSampleIsFetchedIntoSlicersCacheAndLoaded(self):
         from MedEnhanceLib.core.volume import Volume
@@ -124,6 +127,67 @@ class SampleDataTest(LoadTestCase):
         path.unlink()  # a second time it comes from the cache
         self.fetch("MRHead")
         self.assertEqual(self.message(), "")
+
+    def water(self):
+        """A cylinder of water in air, where CTChest would be downloaded from."""
+        from MedEnhanceLib.core.volume import Volume
+        from MedEnhanceLib.io import save
+
+        across = np.hypot(*np.meshgrid(*[np.arange(64) - 31.5] * 2))
+        voxels = np.where(across < 24, 0, -1000).astype(np.int16)
+        path = Path(self.folder) / "there.nrrd"
+        save(Volume(np.stack([voxels] * 3)), path)
+        self.uri = path.as_uri()
+        return voxels == 0
+
+    def volumes(self):
+        return [node.GetName() for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")]
+
+    @slow
+    def test_aLowDoseCTIsMadeFromSlicersSampleAndSaysSo(self):
+        inside = self.water()
+        self.fetch("CTChest-low-dose")
+        node = self.panel.node
+        self.assertEqual(self.volumes(), ["CTChest-low-dose"])
+        self.assertIs(self.context.state.inputVolume, node)
+        self.assertEqual(bridge.modalityOf(node), "CT")
+        voxels = slicer.util.arrayFromVolume(node)
+        self.assertLess(abs(float(voxels[:, inside].mean())), 3)
+        self.assertGreater(float(voxels[:, inside].std()), 5)
+        self.assertGreater(float((voxels[0] - voxels[1])[inside].std()), 5)
+        self.assertIn("degraded (low-dose", node.GetDescription())
+        for word in ("on purpose", "CTChest", "simulated"):
+            self.assertIn(word, self.panel.ui.warningsLabel.text)
+        self.assertEqual(self.cached(), ["CTChest.nrrd"])
+        Path(self.folder, "there.nrrd").unlink()  # a second time it comes from the cache
+        self.fetch("CTChest-low-dose")
+        again = slicer.util.arrayFromVolume(self.panel.node)
+        self.assertIsNot(self.panel.node, node)
+        self.assertTrue(np.array_equal(again, voxels))
+
+    def test_aLowDoseCTIsMadeInTheWorkerAndCancelledThere(self):
+        self.water()
+        self.panel.openSample(self.sample("CTChest-low-dose"))
+        self.waitUntil(lambda: self.panel._job is not self.panel._download, 10)
+        job = self.panel._job
+        self.assertEqual((job.kind, job.title), ("degrade", "Load CTChest-low-dose"))
+        self.panel.ui.cancelButton.click()
+        self.waitUntil(lambda: self.panel._job is None, 20)
+        self.assertEqual(job.state, "cancelled")
+        self.assertEqual((self.message(), self.volumes()), ("", []))
+        self.assertEqual(self.cached(), ["CTChest.nrrd"])
+        self.assertFalse(os.path.exists(job.folder))
+
+    def test_aLowDoseCTThatCannotBeMadeSaysWhyAndLeavesNothing(self):
+        self.fetch("CTChest-low-dose")
+        self.assertIn("could not be downloaded", self.message())
+        self.assertEqual((self.cached(), self.volumes()), ([], []))
+        path = Path(self.folder) / "there.nrrd"
+        path.write_bytes(b"NRRD0004\n but no more")
+        self.uri = path.as_uri()
+        self.fetch("CTChest-low-dose")
+        self.assertIn("CTChest.nrrd", self.message())
+        self.assertEqual(self.volumes(), [])
 
     def test_aFileThatIsNotWhatItShouldBeNeverReachesTheCache(self):
         path = Path(self.folder) / "there.nrrd"
@@ -195,8 +259,10 @@ class SampleDataTest(LoadTestCase):
         self.assertEqual(self.cached(), [])
 
     def test_aSampleThatThisSlicerLacks(self):
-        self.fetch("CTChest")
-        self.assertIn("has no sample CTChest", self.message())
+        self.lacks = ("CTChest",)
+        for name in ("CTChest", "CTChest-low-dose"):
+            self.fetch(name)
+            self.assertIn("has no sample CTChest", self.message())
 
     def test_ADamagedSampleOfOursIsRefused(self):
         path = os.path.join(self.folder, "mni.nii.gz")

@@ -147,6 +147,9 @@ class TaskBoxes:
                 ui.taskComboBox.addItem(text, name)
                 ui.taskComboBox.setItemData(at, model_choice.aboutTask(name), qt.Qt.ToolTipRole)
         ui.taskComboBox.currentIndex = ui.taskComboBox.findData(state.task)
+        # In a narrow panel the box has no room for all of its text.
+        about = model_choice.aboutTask(state.task)
+        ui.taskComboBox.toolTip = f"{ui.taskComboBox.currentText}\n{about}"
         ui.guideUseComboBox.currentIndex = ui.guideUseComboBox.findData(state.value("guideUse"))
         ui.guideUseComboBox.visible = state.guideVolume is not None
         ui.modelComboBox.enabled = state.task != "slices"

@@ -101,13 +101,15 @@ class LoadPanel(Page):
     # --- loading ------------------------------------------------------------------------------
 
     @guarded
-    def openPath(self, path, series=None, modality=None, name=None, repairs=None, steps=()):
+    def openPath(
+        self, path, series=None, modality=None, name=None, repairs=None, steps=(), note=""
+    ):
         """Load a file or folder; the Job, or None if Slicer's own loader did it."""
         self.context.clearMessage()
         self._series.hide()
         self._repair.hide()
         asked = {"series": series, "modality": modality, "name": name, "repairs": repairs}
-        asked["steps"] = steps
+        asked |= {"steps": steps, "note": note}
         self._asked = {"path": path, **asked}
         if str(path).lower().endswith(CONTAINER):
             job = compression.startInspect(self.context.runner, path)
@@ -236,14 +238,20 @@ class LoadPanel(Page):
         """Load a sample: ours from its file, Slicer's own through its SampleData module."""
         self.context.clearMessage()
         if sample.path is not None:
-            path = samples.checkedPath(sample)
-            how = {"modality": sample.modality, "name": sample.name, "steps": sample.steps}
-            return self.openPath(path, **how)
+            return self._openSampleFile(sample, samples.checkedPath(sample))
         self._asked = {"path": ""}
         self._download = samples.Download(sample, self.widget)
-        self._follow(self._download)
+        self._follow(self._download, self._onDownload if sample.steps else None)
         self._download.start()
         return None
+
+    def _onDownload(self, download):
+        """A sample with steps has come as a file; the worker makes them."""
+        self._openSampleFile(download.sample, download.path)
+
+    def _openSampleFile(self, sample, path):
+        how = {"steps": sample.steps, "note": sample.note}
+        return self.openPath(path, modality=sample.modality, name=sample.name, **how)
 
     # --- the card -----------------------------------------------------------------------------
 

@@ -29,7 +29,9 @@ DISC = "DICOMDIR"
 _SERIES_LINE = re.compile(r"^\s+\d+: \S+  \d+×\d+", re.MULTILINE)
 
 
-def startLoad(runner, path, *, series=None, modality=None, name=None, repairs=None, steps=()):
+def startLoad(
+    runner, path, *, series=None, modality=None, name=None, repairs=None, steps=(), note=""
+):
     """Read a file, or DICOM in a folder or zip, in the worker, checked by the library.
 
     Args:
@@ -39,6 +41,7 @@ def startLoad(runner, path, *, series=None, modality=None, name=None, repairs=No
         name: of the new node; None for the file's name.
         repairs: {"fix_tilt": True, "fix_spacing": True}, if the series may be resampled.
         steps: damage to be simulated, as the job `degrade` takes it; usually none.
+        note: shown with the volume, before what the worker warns of.
     Returns:
         The Job; at its end job.nodes["output"] is a volume node, or a sequence node for 4D.
     """
@@ -60,7 +63,7 @@ def startLoad(runner, path, *, series=None, modality=None, name=None, repairs=No
         known, study = dicom_source.seriesAndStudyOf(job.result)
         if not steps:
             dicom_source.remember(node, path, series or known, study)
-        node.SetAttribute("MedEnhance.notes", "\n".join(job.warnings))
+        node.SetAttribute("MedEnhance.notes", "\n".join(filter(None, (note, *job.warnings))))
         isGuessed = any("modality" in warning for warning in job.warnings)
         for frame in [] if modality or isGuessed else bridge.frameNodes(node):
             frame.SetAttribute(card.FILE_MODALITY, bridge.modalityOf(node))

@@ -24,7 +24,8 @@ _MNI152_SHA256 = "421a10e872fd6cadae7f61d358dffbcc1795a497d61ee76c5dda2503e1a1e9
 class Sample:
     """path: the file of an included sample, None for one of Slicer's. modality: CT, MR, …
 
-    steps: damage that it gets when it is opened, as the job `degrade` takes it.
+    steps: damage that it gets when it is opened, as the job `degrade` takes it. origin: which of
+    Slicer's samples gets it, where that has another name. note: shown with the volume.
     """
 
     name: str
@@ -34,6 +35,8 @@ class Sample:
     path: str | None = None
     sha256: str = ""
     steps: tuple[dict, ...] = ()
+    origin: str = ""
+    note: str = ""
 
 
 _NOISE = {"name": "rician", "level": 0.09, "seed": 1}
@@ -42,6 +45,8 @@ _WEAR = (
     {"name": "blur", "sigma_px": 0.8, "seed": 2},
     {"name": "rician", "level": 0.07, "seed": 3},
 )
+# Seen at once in soft tissue (about 50 HU), and within what the models for CT were trained on.
+_LOW_DOSE = {"name": "low-dose", "photons": 1e5, "electronic": 5.0, "seed": 1}
 SAMPLES = (
     Sample(
         "MNI152T1",
@@ -68,6 +73,20 @@ SAMPLES = (
         _MNI152_FILE,
         _MNI152_SHA256,
         _WEAR,
+    ),
+    Sample(
+        "CTChest-low-dose",
+        _("Low-dose CT: CTChest with noise (download)"),
+        _(
+            "Slicer's sample CTChest, 30 MB, with the noise of a scan at a low dose, simulated "
+            "when it is opened"
+        ),
+        "CT",
+        steps=(_LOW_DOSE,),
+        origin="CTChest",
+        note=_(
+            "Made noisier on purpose: Slicer's sample CTChest with simulated noise of a low dose."
+        ),
     ),
     Sample("MRHead", _("MRHead: T1 of a head (download)"), _("Slicer's sample, 4 MB"), "MR"),
     Sample("CTChest", _("CTChest: chest CT (download)"), _("Slicer's sample, 30 MB"), "CT"),
@@ -136,7 +155,10 @@ def checkedPath(sample):
 
 
 class Download(Work):
-    """One of Slicer's samples on its way into the scene, in the background; nodes: "output"."""
+    """One of Slicer's samples on its way into the scene, in the background; nodes: "output".
+
+    path: of a sample with steps, which is not loaded: its file, for the job that makes them.
+    """
 
     def __init__(self, sample, parent):
         """parent: a widget that owns Qt's network objects, which must outlive their own signals."""
@@ -145,7 +167,7 @@ class Download(Work):
         self._parent = parent
         self._manager = self._reply = self._file = None
         self._logic = self._source = None
-        self._part = self._path = ""
+        self._part = self._path = self.path = ""
         self._total = -1
 
     def start(self):
@@ -153,7 +175,7 @@ class Download(Work):
         try:
             self._find()
             if os.path.exists(self._path) and self._isWhole(self._path):
-                self._load()
+                self._arrive()
             else:
                 self._fetch(self._source.uris[0])
         except Exception as exception:
@@ -176,10 +198,11 @@ class Download(Work):
         import SampleData
 
         self._logic = SampleData.SampleDataLogic()
-        self._source = self._logic.sourceForSampleName(self.sample.name)
+        name = self.sample.origin or self.sample.name
+        self._source = self._logic.sourceForSampleName(name)
         if self._source is None:
             raise PanelError(
-                _("This Slicer has no sample {name}").format(name=self.sample.name),
+                _("This Slicer has no sample {name}").format(name=name),
                 _("Use the included sample, or open your own file."),
                 "input",
             )
@@ -229,9 +252,16 @@ class Download(Work):
             return
         os.replace(self._part, self._path)
         try:
-            self._load()
+            self._arrive()
         except Exception as exception:
             self._finish(None, PanelError.fromException(exception))
+
+    def _arrive(self):
+        if self.sample.steps:
+            self.path = self._path
+            self._finish(None, None)
+        else:
+            self._load()
 
     def _isWhole(self, path):
         """Checked before SampleData does, which would download a damaged file again and freeze."""
@@ -273,7 +303,7 @@ class Download(Work):
         self._manager = self._reply = self._file = None
         self.error = error
         if error is None:
-            self.nodes["output"] = node
+            self.nodes.update({"output": node} if node is not None else {})
             self._end("done")
         else:
             self._end("cancelled" if error.isCancellation else "failed")

@@ -5197,6 +5197,18 @@
         <translation>El cerebro medio tal como saldría en un mal día del equipo, simulado</translation>
     </message>
     <message>
+        <source>Low-dose CT: CTChest with noise (download)</source>
+        <translation>TC de baja dosis: CTChest con ruido (descarga)</translation>
+    </message>
+    <message>
+        <source>Slicer&apos;s sample CTChest, 30 MB, with the noise of a scan at a low dose, simulated when it is opened</source>
+        <translation>El ejemplo CTChest de Slicer, 30 MB, con el ruido de una adquisición a baja dosis, simulado al abrirlo</translation>
+    </message>
+    <message>
+        <source>Made noisier on purpose: Slicer&apos;s sample CTChest with simulated noise of a low dose.</source>
+        <translation>Más ruidoso a propósito: el ejemplo CTChest de Slicer con el ruido simulado de una dosis baja.</translation>
+    </message>
+    <message>
         <source>MRHead: T1 of a head (download)</source>
         <translation>MRHead: T1 de una cabeza (descarga)</translation>
     </message>
