@@ -164,6 +164,7 @@ def distill_into(
 
     Raises DeviceBusyError besides, where another long job has the GPU and nobody wants to wait.
     """
+    require("matplotlib", purpose="Drawing the audit of a distillation")  # at its end
     _require_torch(monitor)
     from MedEnhanceLib.spg.distill import distill_cohort
 

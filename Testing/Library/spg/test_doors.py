@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -141,6 +142,16 @@ def test_a_cluster_that_is_not_there_is_named(people: Path, run: Run, tmp_path: 
     status, reported, _ = run("distill", people, tmp_path / "out", *options)
     assert status == 1
     assert "nonsense://x does not answer" in reported["error"]["message"]
+
+
+def test_what_the_audit_is_drawn_with_is_missed_before_the_work(
+    people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr(distill, "hold_gpu", lambda *_, **__: pytest.fail("work began"))
+    with pytest.raises(me.DependencyError, match="matplotlib"):
+        me.distill(people, tmp_path / "out", config="smoke", device="cpu")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="this process's own locks are ours there")
