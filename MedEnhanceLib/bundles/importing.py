@@ -20,6 +20,7 @@ from MedEnhanceLib.bundles.schema import (
     MOST_BYTES,
     MOST_FILES,
     check_name,
+    is_monai,
     read_json,
     safe_path,
 )
@@ -153,9 +154,7 @@ def _staged(folder: Path, source: Path, new: Path, adopt: Adopt | None) -> Path 
         if fields.get("kind") not in FOREIGN:
             return None
         bundle = read_bundle(folder).weights.parents[1]  # as an earlier import left it
-    elif "network_data_format" not in fields and not (
-        fields and (folder / "configs/inference.json").is_file()
-    ):
+    elif not is_monai(fields) and not (fields and (folder / "configs/inference.json").is_file()):
         return None
     if adopt is None:
         return None

@@ -87,6 +87,15 @@ def read_json(path: Path) -> Any:
     return fields
 
 
+def is_monai(fields: Any) -> bool:
+    """Whether metadata are those of a MONAI bundle that is no model of ours."""
+    return (
+        isinstance(fields, dict)
+        and fields.get("format") != FORMAT
+        and "network_data_format" in fields
+    )
+
+
 def check_metadata(fields: Any, path: Path) -> dict[str, Any]:
     """The metadata of a model, if they are what they have to be.
 
@@ -97,7 +106,7 @@ def check_metadata(fields: Any, path: Path) -> dict[str, Any]:
         ModelError: they are not those of a model; names the field.
     """
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
-        if isinstance(fields, dict) and "network_data_format" in fields:
+        if is_monai(fields):
             raise ModelError(
                 f"{path}: the metadata of a MONAI bundle, not of a MedEnhance model",
                 f"Import it first: medenhance models import {path.parents[1]}",

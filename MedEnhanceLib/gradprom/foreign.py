@@ -24,6 +24,7 @@ from MedEnhanceLib.bundles.schema import (
     FORMAT_VERSION,
     METADATA,
     MONAI,
+    is_monai,
     read_json,
 )
 from MedEnhanceLib.bundles.store import Bundle, folder_of, list_bundles, verify_bundle
@@ -82,11 +83,7 @@ def is_restoration(source: str) -> bool:
         fields = json.loads((path / METADATA).read_bytes()[:_MOST_METADATA])
     except (OSError, ValueError, RecursionError):
         return any((one.name, one.kind) == (source, "restoration") for one in list_bundles())
-    return (
-        isinstance(fields, dict)
-        and fields.get("format") != FORMAT
-        and ("network_data_format" in fields)
-    )
+    return is_monai(fields)
 
 
 def _adopt(bundle: Path, name: str, beside: Path, model: Path) -> None:
