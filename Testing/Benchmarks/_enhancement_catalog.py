@@ -27,7 +27,6 @@ from _enhancement_peers import (
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import MedEnhanceError
 
-MODELS = {"MR": "mr-brain", "CT": "ct-lowdose"}
 #: Ours, asked to undo blur as well.
 DEBLUR = "ours, deblur"
 BLOCK_FILTER = "block filter"

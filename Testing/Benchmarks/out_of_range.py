@@ -1,6 +1,6 @@
 """How often the enhancer warns of an input: of what it did not learn from, and of what it did.
 
-    python Testing/Benchmarks/out_of_range.py            writes docs/benchmarks/out_of_range.*
+    python Testing/Benchmarks/out_of_range.py            writes results/out_of_range.json
 
 Nothing here was trained on unless its row says so. No network runs but the guidance encoder.
 """
@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from _common import DOCS, SHARED_DATA, gate, gate_table, table, write
+from _common import RESULTS, SHARED_DATA, gate, write
 from _range_cases import CLEAN, FLAGGED, Case, ct_cases, mr_cases
 
 from MedEnhanceLib.bundles import open_bundle
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.bundle import EnhancerModel, open_enhancer
 
-CODES = ("out-of-range", "no-structure", "already-clean")
 REFUSED = "refused"
 Row = dict[str, Any]
 
@@ -43,10 +41,7 @@ def main() -> None:
             )
         banks.append((model.bundle.name, model.range.to_json()))
         rows += [measure(case, model) for case in cases(options.data, options.seeds)]
-    text = report(rows, banks)
-    write(
-        "out_of_range", text, gates=gates(rows), rows=rows, seeds=options.seeds, folder=options.out
-    )
+    write("out_of_range", gates=gates(rows), rows=rows, seeds=options.seeds, folder=options.out)
 
 
 def parse() -> argparse.Namespace:
@@ -56,7 +51,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--mr-model", default="mr-brain", help="bundle name or folder")
     parser.add_argument("--ct-model", default="ct-lowdose", help="bundle name or folder")
-    parser.add_argument("--out", type=Path, default=DOCS)
+    parser.add_argument("--out", type=Path, default=RESULTS)
     return parser.parse_args()
 
 
@@ -150,63 +145,6 @@ def at_most(rows: Sequence[Row], codes: Iterable[str]) -> bool:
 def enough(rows: Sequence[Row]) -> bool:
     value = flagged(rows)
     return value is not None and value >= 0.95
-
-
-def report(rows: Sequence[Row], banks: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
-    parts = [
-        "# Inputs that an enhancer did not learn from\n",
-        "Before a volume is enhanced it is compared with what the model learned from: the cue of "
-        "the guidance encoder, intensities, noise and texture of up to eight slices, as a "
-        "Mahalanobis distance that is 1 at the limit. It does not know anatomy or disease: a "
-        "warning says that the images look unlike the training's, and no warning says nothing "
-        "about how good the result is.\n",
-        "## Goals\n",
-        gate_table(gates(rows)),
-    ]
-    for name, bank in banks:
-        of_model = [row for row in rows if row["model"] == name]
-        limits = bank["limits"]
-        parts += [
-            f"## {name}\n",
-            f"The bank: {bank['samples']} samples of {bank['volumes']} volumes; limit "
-            f"{limits['distance']:.2f} ({bank['limit']}); as clean as its high-quality volumes is "
-            f"a noise of {limits['noise']:.1%} of the scale, where detail is no softer than "
-            "halfway between them and their blurred copies.\n",
-            rates(of_model),
-            misses(of_model),
-        ]
-    return "\n".join(parts)
-
-
-def rates(rows: Sequence[Row]) -> str:
-    def line(group: str) -> tuple[object, ...]:
-        of_group = [row for row in rows if row["group"] == group]
-        counts = Counter(code for row in of_group for code in row["codes"])
-        distances = [row["distance"] for row in of_group if "distance" in row]
-        reach = f"{min(distances):.2f} to {max(distances):.2f}" if distances else "–"
-        wanted_codes = of_group[0]["wanted"]
-        wanted = (
-            "reported, not judged"
-            if wanted_codes is None
-            else " or ".join(wanted_codes) or "no warning of range"
-        )
-        numbers = (f"{counts[code]} of {len(of_group)}" for code in CODES)
-        return (group, wanted, *numbers, reach)
-
-    header = ("input", "should be", *(code.replace("-", " ") for code in CODES), "distance")
-    return table(header, [line(group) for group in dict.fromkeys(row["group"] for row in rows)])
-
-
-def misses(rows: Sequence[Row]) -> str:
-    wrong = [row for row in rows if row["as_wanted"] is False]
-    if not wrong:
-        return "Nothing was flagged wrongly.\n"
-    lines = [
-        f"- {row['group']} · {row['name']}: {', '.join(row['codes']) or 'no warning'}, distance "
-        f"{row['distance']:.2f}, noise {row['noise']:.1%}"
-        for row in wrong
-    ]
-    return "Flagged wrongly, all of them:\n\n" + "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from _common import DOCS, REPOSITORY
+from _common import REPOSITORY, RESULTS
 
 from MedEnhanceLib.bundles.export import record_measurements
 
@@ -47,11 +47,11 @@ def main() -> None:
         for name, start in CODECS.items():
             record_measurements(MODELS / name, codec_rows(rows, start))
         return
-    rows = json.loads((DOCS / "enhancement.json").read_text())["rows"]
+    rows = json.loads((RESULTS / "enhancement.json").read_text())["rows"]
     for name, modality in ENHANCERS.items():
         chosen = [row for row in rows if row["modality"] == modality and "psnr_image" in row]
         record_measurements(MODELS / name, enhancement_rows(chosen))
-    segmentation = json.loads((DOCS / "segmentation.json").read_text())["rows"]
+    segmentation = json.loads((RESULTS / "segmentation.json").read_text())["rows"]
     record_measurements(MODELS / "brain-tissue", segmentation)
 
 
