@@ -13,7 +13,7 @@ The origin is a file in Testing/Benchmarks/results, a path in it and how many va
 (`!=`, `~` for "contains", `<`, `>`, alternatives with ` or `); `:mean`, `:min`, `:max`, `:median`,
 `:sum` and `:count` reduce a list. Origins and numbers are joined by + - * /, from left to right;
 two lists of the same subjects, seeds and cases entry by entry, in parentheses before they are
-reduced: `(A - B):min`. A value is compared at the digits that the page states.
+reduced: `(A - B):min`. `all.gates` are the gates of all files. A value is compared at the digits that the page states.
 
 A table between `<!-- figures: NAME -->` and `<!-- /figures -->` is made by results_page.py.
 
@@ -66,7 +66,7 @@ _COMPARISONS: dict[str, Callable[[Any, str], bool]] = {
     ">": lambda value, text: float(value) > float(text),
 }
 
-_NUMBER = r"[+−-]?\d[\d,]*(?:\.\d+)?"
+_NUMBER = r"[+−-]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)"
 _ORIGIN = re.compile(rf"(?P<value>{_NUMBER})(?P<between>[^\d\s<]{{0,2}})<!-- = (?P<path>.*?) -->")
 _BLOCK = re.compile(r"(<!-- figures: ([\w-]+) -->\n)(.*?)(<!-- /figures -->)", re.S)
 _COMMENT = re.compile(r"<!--.*?-->", re.S)
@@ -75,7 +75,7 @@ _INLINE = re.compile(r"`[^`\n]*`")
 _WORD = r"(?:two|three|four|five|six|seven|eight|nine|ten|twelve|twenty|thirty|forty|fifty|hundred)"
 _AMOUNT = rf"(?:{_NUMBER}|\b{_WORD}\b|\b[Hh]alf\b|\b[Tt]wice\b)"
 _UNIT = (
-    r"(?:dB|%|×|times|fold|HU|AUC|Dice|SSIM|PSNR|CPU s|CPU seconds|s|ms|min|h|seconds?|minutes?|"
+    r"(?:dB|%|×(?!\s*\d)|times|fold|HU|AUC|Dice|SSIM|PSNR|CPU s|CPU seconds|s|ms|min|h|seconds?|minutes?|"
     r"hours?|days?|[kKMG]i?B|GB|[kmg]igabytes?|bytes of|bits (?:a|per) voxel|bit/voxel)"
 )
 #: An amount and its unit; a bound of the pattern "half the time"; a name and its value.
@@ -83,7 +83,7 @@ _MEASURED = (
     re.compile(rf"{_AMOUNT}(?:\s(?:to|and|or|–)\s{_AMOUNT}|–{_NUMBER})?[  ]?{_UNIT}(?![\w/])"),
     re.compile(r"\b(?:[Hh]alf|[Tt]wice|a third|a quarter|a tenth|two thirds) (?:the|as|of the)\b"),
     re.compile(rf"(?:PSNR|SSIM|Dice|AUC|d′|F1)(?: of| is| =|:)? {_NUMBER}"),
-    re.compile(r"(?<=\|)[^|\n]*\d\.\d[^|\n]*(?=\|)"),
+    re.compile(r"(?<=\|)[\s*(±+−]*\d*\.\d+(?:[\s*/()±+−–,]|\d|\.\d|%|dB|to)*(?=\|)"),
 )
 
 
@@ -129,6 +129,9 @@ def written(value: float, form: str) -> str:
 
 @cache
 def _record(name: str) -> Any:
+    if name == "all":
+        found = [_record(path.stem) for path in sorted(RESULTS.glob("*.json"))]
+        return {"gates": [entry for record in found for entry in record["gates"]]}
     path = RESULTS / f"{name}.json"
     if not path.is_file():
         raise FigureError(f"no result {path.name}")
@@ -239,7 +242,8 @@ def _fits(value: Any, condition: str) -> bool:
     if not isinstance(value, dict) or key not in value:
         return False
     compare = _COMPARISONS[sign]
-    wanted = [compare(value[key], one) for one in text.split(" or ")]
+    choices = [text, *text.split(" or ")] if " or " in text else [text]
+    wanted = [compare(value[key], one) for one in choices]
     return all(wanted) if sign == "!=" else any(wanted)
 
 
@@ -311,6 +315,8 @@ def rounded(value: float, shown: str) -> str:
     text = f"{exact:{'+' if shown[0] in '+' else ''}{',' if ',' in shown else ''}.{places}f}"
     if not exact:
         text = text.lstrip("-")
+    if "." in shown and not shown.lstrip("+−-")[0].isdigit():
+        text = text.replace("0.", ".", 1)
     return text if shown.startswith("-") else text.replace("-", "−")
 
 
@@ -331,7 +337,7 @@ def wrong(page: str, text: str) -> Iterator[str]:
 
 
 def definitions() -> list[dict[str, str]]:
-    """Phrases with numbers that are defined: page, phrase, reason."""
+    """Phrases or patterns of numbers that are defined: page, phrase or pattern, reason."""
     entries: list[dict[str, str]] = tomllib.loads(DEFINITIONS.read_text("utf-8"))["number"]
     return entries
 
@@ -346,9 +352,10 @@ def _without_origin(page: str, text: str) -> Iterator[str]:
     rest = _INLINE.sub(blank, _COMMENT.sub(blank, _ORIGIN.sub(blank, rest)))
     for entry in definitions():
         if entry["page"] == page:
-            if entry["phrase"] not in rest:
-                yield f"{page}: definitions.toml names {entry['phrase']!r}, which is not there"
-            rest = rest.replace(entry["phrase"], " " * len(entry["phrase"]))
+            pattern = entry.get("pattern") or re.escape(entry["phrase"])
+            rest, count = re.subn(pattern, blank, rest)
+            if not count:
+                yield f"{page}: definitions.toml names {pattern!r}, which is not there"
     for pattern in _MEASURED:
         for match in pattern.finditer(rest):
             line = rest.count("\n", 0, match.start()) + 1
