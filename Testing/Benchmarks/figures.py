@@ -8,12 +8,7 @@ A number in running text has its origin behind it, in a comment that no reader s
 
     35.83<!-- = enhancement.rows[case=Rician 5 %; arm=ours].psnr_image:mean -->
 
-The origin is a file in Testing/Benchmarks/results, a path in it and how many values become one:
-`.key` takes a value, of each entry of a list too; `[key=value; …]` keeps the entries that have it
-(`!=`, `~` for "contains", `<`, `>`, alternatives with ` or `); `:mean`, `:min`, `:max`, `:median`,
-`:sum` and `:count` reduce a list. Origins and numbers are joined by + - * /, from left to right;
-two lists of the same subjects, seeds and cases entry by entry, in parentheses before they are
-reduced: `(A - B):min`. `all.gates` are the gates of all files. A value is compared at the digits that the page states.
+How an origin is written: _figure_origins.py. A value is compared at the digits that the page has.
 
 A table between `<!-- figures: NAME -->` and `<!-- /figures -->` is made by results_page.py.
 
@@ -24,48 +19,21 @@ the reason: formats, defaults, limits and sizes are defined, not measured.
 from __future__ import annotations
 
 import argparse
-import json
-import operator
 import re
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal
-from functools import cache
 from pathlib import Path
-from statistics import fmean, median
-from typing import Any
+
+from _figure_origins import Cell, FigureError, file_of, value_of
+from results_page import TABLES, Table
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-RESULTS = Path(__file__).resolve().parent / "results"
 DEFINITIONS = Path(__file__).resolve().parent / "definitions.toml"
 #: Decisions tell what was measured when they were taken; commands.md is made from the parser.
 _NOT_CHECKED = ("docs/decisions/", "docs/commands.md")
-#: What two lists must agree in, where their entries have it, before one is taken from the other.
-_SAME = ("subject", "volume", "reference", "scan", "case", "times", "noise", "seed", "budget")
-_REDUCERS: dict[str, Callable[[list[float]], float]] = {
-    "mean": fmean,
-    "min": min,
-    "max": max,
-    "median": median,
-    "sum": sum,
-    "count": len,
-}
-_OPERATORS: dict[str, Callable[[float, float], float]] = {
-    "+": operator.add,
-    "-": operator.sub,
-    "*": operator.mul,
-    "/": operator.truediv,
-}
-_COMPARISONS: dict[str, Callable[[Any, str], bool]] = {
-    "!=": lambda value, text: not _equal(value, text),
-    "=": lambda value, text: _equal(value, text),
-    "~": lambda value, text: text in str(value),
-    "<": lambda value, text: float(value) < float(text),
-    ">": lambda value, text: float(value) > float(text),
-}
-
 _NUMBER = r"[+−-]?(?:\d[\d,]*(?:\.\d+)?|\.\d+)"
 _ORIGIN = re.compile(rf"(?P<value>{_NUMBER})(?P<between>[^\d\s<]{{0,2}})<!-- = (?P<path>.*?) -->")
 _BLOCK = re.compile(r"(<!-- figures: ([\w-]+) -->\n)(.*?)(<!-- /figures -->)", re.S)
@@ -75,8 +43,8 @@ _INLINE = re.compile(r"`[^`\n]*`")
 _WORD = r"(?:two|three|four|five|six|seven|eight|nine|ten|twelve|twenty|thirty|forty|fifty|hundred)"
 _AMOUNT = rf"(?:{_NUMBER}|\b{_WORD}\b|\b[Hh]alf\b|\b[Tt]wice\b)"
 _UNIT = (
-    r"(?:dB|%|×(?!\s*\d)|times|fold|HU|AUC|Dice|SSIM|PSNR|CPU s|CPU seconds|s|ms|min|h|seconds?|minutes?|"
-    r"hours?|days?|[kKMG]i?B|GB|[kmg]igabytes?|bytes of|bits (?:a|per) voxel|bit/voxel)"
+    r"(?:dB|%(?! interval)|×(?!\s*\d)|times|fold|HU|AUC|Dice|SSIM|PSNR|CPU s|CPU seconds|s|ms|min|"
+    r"h|seconds?|minutes?|hours?|days?|[kKMG]i?B|GB|[kmg]igabytes?|bytes of|bits (?:a|per) voxel)"
 )
 #: An amount and its unit; a bound of the pattern "half the time"; a name and its value.
 _MEASURED = (
@@ -85,10 +53,6 @@ _MEASURED = (
     re.compile(rf"(?:PSNR|SSIM|Dice|AUC|d′|F1)(?: of| is| =|:)? {_NUMBER}"),
     re.compile(r"(?<=\|)[\s*(±+−]*\d*\.\d+(?:[\s*/()±+−–,]|\d|\.\d|%|dB|to)*(?=\|)"),
 )
-
-
-class FigureError(Exception):
-    """An origin that leads nowhere, or to more than one number."""
 
 
 @dataclass(frozen=True)
@@ -102,170 +66,6 @@ class Figure:
 
     def __str__(self) -> str:
         return f"{self.page}:{self.line}\t{self.shown}\t{file_of(self.path)}\t{self.path}"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A number of a generated table: an origin, and how it is written."""
-
-    path: str
-    form: str = ".2f"
-    around: str = "{}"
-
-    def __str__(self) -> str:
-        return self.around.format(written(value_of(self.path), self.form))
-
-
-def written(value: float, form: str) -> str:
-    """A number as the pages write it: U+2212 before what is below 0; no −0."""
-    text = format(value, form)
-    if not re.search("[1-9]", text):
-        text = text.replace("-", "").replace("+", "")
-    return text.replace("-", "−")
-
-
-# --- origins
-
-
-@cache
-def _record(name: str) -> Any:
-    if name == "all":
-        found = [_record(path.stem) for path in sorted(RESULTS.glob("*.json"))]
-        return {"gates": [entry for record in found for entry in record["gates"]]}
-    path = RESULTS / f"{name}.json"
-    if not path.is_file():
-        raise FigureError(f"no result {path.name}")
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-def file_of(path: str) -> str:
-    """The results that an origin names."""
-    names = re.findall(r"(?<![\w.\[])([a-z]\w*)(?=[.\[])", re.sub(r"\[[^\]]*\]", "[]", path))
-    return ", ".join(f"{name}.json" for name in dict.fromkeys(names))
-
-
-@cache
-def value_of(path: str) -> float:
-    """The number that an origin leads to."""
-    values, rest = _joined(path)
-    if rest:
-        raise FigureError(f"what is {rest!r} in {path!r}?")
-    if len(values) != 1:
-        raise FigureError(f"{len(values)} numbers at {path!r}")
-    return float(values[0][0])
-
-
-#: Numbers with the entries that they are from.
-_Values = list[tuple[float, dict[str, Any]]]
-
-
-def _joined(text: str) -> tuple[_Values, str]:
-    values, rest = _term(text.lstrip())
-    while match := re.match(r"\s+([+*/-])\s+", rest):
-        others, rest = _term(rest[match.end() :])
-        values = _combined(values, others, _OPERATORS[match[1]])
-    return values, rest.strip() if not rest.startswith(")") else rest
-
-
-def _combined(
-    values: _Values, others: _Values, join: Callable[[float, float], float]
-) -> _Values:
-    if len(others) == 1 and not others[0][1]:
-        others = others * len(values)
-    if len(values) != len(others):
-        raise FigureError(f"{len(values)} numbers against {len(others)}")
-    for (_, entry), (_, other) in zip(values, others, strict=True):
-        differ = [key for key in _SAME if key in entry and key in other and entry[key] != other[key]]
-        if differ:
-            raise FigureError(f"entries differ in {', '.join(differ)}")
-    return [
-        (join(value, other), entry)
-        for (value, entry), (other, _) in zip(values, others, strict=True)
-    ]
-
-
-def _term(text: str) -> tuple[_Values, str]:
-    if text.startswith("("):
-        values, rest = _joined(text[1:])
-        if not rest.startswith(")"):
-            raise FigureError(f"no ) in {text!r}")
-        return _reduced(values, rest[1:])
-    if match := re.match(r"\d+(?:\.\d+)?(?:e\d+)?", text):
-        return [(float(match[0]), {})], text[match.end() :]
-    match = re.match(r"\w+", text)
-    if match is None:
-        raise FigureError(f"no origin: {text!r}")
-    found, rest = [(_record(match[0]), {})], text[match.end() :]
-    while rest.startswith((".", "[")):
-        found, rest = _step(found, rest)
-    found = [entry for value, about in found for entry in _entries(value, about)]
-    return _reduced(found, rest)
-
-
-def _entries(value: Any, about: dict[str, Any]) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """A value with what is known of it; of a list, each."""
-    if isinstance(value, list):
-        for one in value:
-            yield one, one if isinstance(one, dict) else about
-    else:
-        yield value, about
-
-
-def _step(found: list[tuple[Any, dict[str, Any]]], text: str) -> tuple[Any, str]:
-    """Take a key of each entry, or keep those that fit."""
-    every = [entry for value, about in found for entry in _entries(value, about)]
-    if text.startswith("["):
-        filters, _, rest = text[1:].partition("]")
-        kept = [
-            (value, about) for value, about in every if all(_fits(value, f) for f in filters.split("; "))
-        ]
-        return kept, rest
-    match = re.match(r'\.(?:"([^"]+)"|(\w+))', text)
-    if match is None:
-        raise FigureError(f"no key: {text!r}")
-    key = match[1] or match[2]
-    taken = [
-        (value[key], about or value)
-        for value, about in every
-        if isinstance(value, dict) and value.get(key) is not None
-    ]
-    if not taken:
-        raise FigureError(f"nothing has {key!r}")
-    return taken, text[match.end() :]
-
-
-def _fits(value: Any, condition: str) -> bool:
-    match = re.match(r"([^=!~<>]+?)(!=|=|~|<|>)(.*)$", condition)
-    if match is None:
-        raise FigureError(f"no condition: {condition!r}")
-    key, sign, text = match.groups()
-    if not isinstance(value, dict) or key not in value:
-        return False
-    compare = _COMPARISONS[sign]
-    choices = [text, *text.split(" or ")] if " or " in text else [text]
-    wanted = [compare(value[key], one) for one in choices]
-    return all(wanted) if sign == "!=" else any(wanted)
-
-
-def _equal(value: Any, text: str) -> bool:
-    if isinstance(value, bool) or value is None:
-        return json.dumps(value) == text
-    if isinstance(value, int | float):
-        try:
-            return float(text) == value
-        except ValueError:
-            return False
-    return bool(value == text)
-
-
-def _reduced(values: _Values, rest: str) -> tuple[_Values, str]:
-    if match := re.match(r":(\w+)", rest):
-        if match[1] not in _REDUCERS:
-            raise FigureError(f"no way to reduce: {match[1]!r}")
-        if not values:
-            raise FigureError("no entry fits")
-        return [(_REDUCERS[match[1]]([value for value, _ in values]), {})], rest[match.end() :]
-    return values, rest
 
 
 # --- pages
@@ -288,9 +88,7 @@ def figures_of(page: str, text: str) -> Iterator[Figure]:
         yield Figure(page, line, match["value"], match["path"])
 
 
-def _blocks(text: str) -> Iterator[tuple[re.Match[str], Any]]:
-    from results_page import TABLES
-
+def _blocks(text: str) -> Iterator[tuple[re.Match[str], Table]]:
     for match in _BLOCK.finditer(text):
         if match[2] not in TABLES:
             raise FigureError(f"no table {match[2]!r} in results_page.py")

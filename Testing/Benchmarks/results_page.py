@@ -5,11 +5,10 @@ figures.py puts them between `<!-- figures: NAME -->` and `<!-- /figures -->`, a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from figures import RESULTS, Cell, FigureError, value_of
+from _figure_origins import RESULTS, Cell, FigureError, record, value_of
 
 #: Text, a number, or several of both in one cell.
 Content = str | Cell | tuple[str | Cell, ...]
@@ -255,13 +254,11 @@ def tissue() -> Table:
 def tumors() -> Table:
     """Soft-tissue sarcoma in CT: three patients held out."""
     arms = ("without", "with the enhancer")
-    rows = []
-    for state in ("clean", "degraded", "enhanced"):
-        rows.append((
-            state, *(part for arm in arms
-                     for part in (_mean(f"heads.rows[arm={arm}, {state}].dice", ".3f"),)),
-            Cell(f"heads.rows[arm=with the enhancer, {state}].dice:count", ".0f"),
-        ))  # fmt: skip
+    rows = [
+        (state, *(_mean(f"heads.rows[arm={arm}, {state}].dice", ".3f") for arm in arms),
+         Cell(f"heads.rows[arm=with the enhancer, {state}].dice:count", ".0f"))
+        for state in ("clean", "degraded", "enhanced")
+    ]  # fmt: skip
     return Table(("CT", "trained without the enhancer", "trained with it", "n"), rows)
 
 
@@ -380,10 +377,10 @@ class Between(Cell):
 def _psnr_at(volume: str, codec: str, size: float) -> float | None:
     from _compression_curves import psnr_at
 
-    record = json.loads((RESULTS / "compression.json").read_text(encoding="utf-8"))
+    results = record("compression")
     points = [
         (row["bytes"], row["psnr_db"])
-        for row in record["rows"]
+        for row in results["rows"]
         if (row["volume"], row["mode"], row["codec"]) == (volume, "ratio", codec)
         and row.get("psnr_db") is not None
     ]
@@ -482,9 +479,9 @@ def distillation() -> Table:
 
 def cohorts() -> Table:
     """Where matching adds to statistics, with the interval over patients and seeds."""
-    record = json.loads((RESULTS / "distillation_cohorts.json").read_text(encoding="utf-8"))
+    results = record("distillation_cohorts")
     rows = []
-    for case in (row["case"] for row in record["rows"]):
+    for case in (row["case"] for row in results["rows"]):
         base = f"distillation_cohorts.rows[case={case}]"
         cells: list[Content] = [case, Cell(f"{base}.training", ".0f"),
                                 Cell(f"{base}.held_out", ".0f")]  # fmt: skip
@@ -627,8 +624,8 @@ def failed() -> Table:
     """The gates that failed, of the files behind the main comparisons."""
     rows: list[Sequence[Content]] = []
     for name in _HEADLINES:
-        record = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-        for entry in record["gates"]:
+        results = record(name)
+        for entry in results["gates"]:
             if entry["pass"]:
                 continue
             path = f"{name}.gates[name={entry['name']}].value"
