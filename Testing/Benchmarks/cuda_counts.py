@@ -240,7 +240,7 @@ def bytes_of_distilling(network: str) -> int:
     from MedEnhanceLib.spg.config import DistillConfig
     from MedEnhanceLib.spg.matching import PatientLoop, Raw
 
-    config = DistillConfig.preset("cpu")
+    config = replace(DistillConfig.preset("cpu"), method="matching")
     config = replace(config, loop=replace(config.loop, networks=(network,)))
     size, count = config.images.size, config.images_per_patient
     rng = np.random.default_rng(0)
@@ -262,7 +262,7 @@ def memory_rows() -> list[Row]:
     more = (bytes_of_training(2) - bytes_of_training(1)) / _PATCH**2 / width
     what = "training HQG-Net: bytes a pixel and channel"
     found: list[Row] = [{"what": what, "counted": more, "reckoned": card_memory.TRAINING}]
-    loop = DistillConfig.preset("cpu").loop
+    loop = replace(DistillConfig.preset("cpu"), method="matching").loop
     for network in ("srcnn", "edsr"):
         counted = bytes_of_distilling(network) / loop.batch / loop.patch**2
         what = f"distilling with {network}: bytes a pixel"

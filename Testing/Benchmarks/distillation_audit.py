@@ -79,7 +79,7 @@ def main() -> None:
 
 def _config(seed: int, *, quick: bool) -> DistillConfig:
     """The preset `cpu` with a quarter of its networks and half of its batches."""
-    base = DistillConfig.preset("cpu")
+    base = replace(DistillConfig.preset("cpu"), method="matching")
     loop = replace(base.loop, outer=1 if quick else 4, teaching=10, batch=8, teaching_batch=4)
     return replace(base, images_per_patient=5, held_out=0.4, device="cpu", seed=seed, loop=loop)
 
