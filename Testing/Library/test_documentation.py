@@ -27,7 +27,6 @@ from MedEnhanceLib.cli.main import build_parser, main
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.jobs.kinds.train import training_config
-from MedEnhanceLib.unicompress import CompressConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 _PLACES = (ROOT, ROOT / "MedEnhanceLib", ROOT / "MedEnhance", ROOT / "docs")
@@ -119,23 +118,6 @@ def test_every_decision_is_in_the_index() -> None:
     index = (folder / "README.md").read_text(encoding="utf-8")
     pages = sorted(path.name for path in folder.glob("0*.md"))
     assert re.findall(r"\]\((0[\w.-]+\.md)\)", index) == pages
-
-
-def test_the_help_of_speed_says_what_the_page_says() -> None:
-    help_text = next(
-        one.metadata for one in dataclasses.fields(CompressConfig) if one.name == "speed"
-    )
-    page = (ROOT / "docs/compression.md").read_text(encoding="utf-8")
-    for words in (
-        "three to eight times as fast, 5 to 31 % larger",
-        "half the time",
-        "some tenths of a dB",
-        "for three times as long",
-        "many times the time to write",
-        "some thirty times to read",
-    ):
-        assert words in str(help_text)
-        assert words in page
 
 
 #: A block of Python, and the comment before it that says why it is not run.

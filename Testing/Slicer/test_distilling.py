@@ -408,6 +408,7 @@ class DistillationTest(DistillingTestCase):
     @slow
     def test_aDistillationIsPausedResumedInANewPageAndFinished(self):
         self.cohort(5)
+        self.context.state.distillMethod = "matching"
         self.ui.priorSelector.currentIndex = _PATIENT_PRIOR
         self.ui.priorPatientSelector.setEditText("Patient 3")
         with mock.patch("slicer.util.confirmOkCancelDisplay", return_value=True):

@@ -51,13 +51,30 @@ def distilled(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_command_job_and_function_give_the_same(
     people: Path, distilled: Path, run: Run, tmp_path: Path
 ) -> None:
-    options = ("--task", "denoise", "--preset", "smoke", "--method", "matching", "--held-out", "0", "--device", "cpu")
+    options = (
+        "--task",
+        "denoise",
+        "--preset",
+        "smoke",
+        "--method",
+        "matching",
+        "--held-out",
+        "0",
+        "--device",
+        "cpu",
+    )
     status, reported, _ = run("distill", people, tmp_path / "a", *options)
     assert status == 0
     assert (reported["images"], reported["patients"], reported["held_out"]) == (8, 4, 0)
     assert reported["audit"]["alarm"] is None
     assert "warnings" in reported
-    config = {"task": "denoise", "preset": "smoke", "method": "matching", "held_out": 0.0, "device": "cpu"}
+    config = {
+        "task": "denoise",
+        "preset": "smoke",
+        "method": "matching",
+        "held_out": 0.0,
+        "device": "cpu",
+    }
     params = {"cohort": str(people), "out": str(tmp_path / "b"), "config": config}
     run_job(JobSpec("distill", params))
     for folder in (tmp_path / "a", tmp_path / "b"):
@@ -129,7 +146,10 @@ def test_a_cluster_gives_what_one_process_gives(
 ) -> None:
     """Two patients at a time, in two threads of one process; stopped in between."""
     stages: list[str] = []
-    options = {"config": {"preset": "smoke", "method": "matching", "held_out": 0.0}, "device": "cpu"}
+    options = {
+        "config": {"preset": "smoke", "method": "matching", "held_out": 0.0},
+        "device": "cpu",
+    }
     with pytest.raises(me.Cancelled):
         me.distill(
             people,
