@@ -254,8 +254,8 @@ class DistillConfig(WithPresets):
         "statistics",
         help="statistics: the prior alone, with the cohort's mean intensities and textures, "
         "101 numbers (seconds); matching: images for each patient, whose gradients match the "
-        "patient's (SPG, minutes a patient); auto: matching where statistics leave 1 dB or more, which "
-        "is measured first",
+        "patient's (SPG, minutes a patient); auto: matching where statistics leave 1 dB or more, "
+        "which is measured first",
     )
     images_per_patient: int = option(
         10, help="in the result; with statistics, in all", low=1, high=10_000, metavar="N"

@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal
 from pathlib import Path
+from typing import Any
 
 from _figure_origins import Cell, FigureError, file_of, value_of
 from results_page import TABLES, Table
@@ -134,9 +135,9 @@ def wrong(page: str, text: str) -> Iterator[str]:
     yield from _without_origin(page, text)
 
 
-def definitions() -> list[dict[str, str]]:
-    """Phrases or patterns of numbers that are defined: page, phrase or pattern, reason."""
-    entries: list[dict[str, str]] = tomllib.loads(DEFINITIONS.read_text("utf-8"))["number"]
+def definitions() -> list[dict[str, Any]]:
+    """Phrases and patterns with numbers that are defined: page, phrases, patterns, reason."""
+    entries: list[dict[str, Any]] = tomllib.loads(DEFINITIONS.read_text("utf-8"))["number"]
     return entries
 
 
@@ -150,10 +151,10 @@ def _without_origin(page: str, text: str) -> Iterator[str]:
     rest = _INLINE.sub(blank, _COMMENT.sub(blank, _ORIGIN.sub(blank, rest)))
     for entry in definitions():
         if entry["page"] == page:
-            pattern = entry.get("pattern") or re.escape(entry["phrase"])
-            rest, count = re.subn(pattern, blank, rest)
-            if not count:
-                yield f"{page}: definitions.toml names {pattern!r}, which is not there"
+            for pattern in (*map(re.escape, entry.get("phrases", ())), *entry.get("patterns", ())):
+                rest, count = re.subn(pattern, blank, rest)
+                if not count:
+                    yield f"{page}: definitions.toml names {pattern!r}, which is not there"
     for pattern in _MEASURED:
         for match in pattern.finditer(rest):
             line = rest.count("\n", 0, match.start()) + 1
