@@ -11,7 +11,7 @@ from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.device import ANYWHERE
 
 DEVICES = "auto, cpu, cuda, cuda:N or mps"
-#: Slices on each side that a result depends on (docs/decisions/0016).
+#: Slices on each side that a result depends on.
 DEFAULT_CONTEXT = 5
 #: The stem and seven blocks can see the neighboring slices.
 MOST_CONTEXT = 8
