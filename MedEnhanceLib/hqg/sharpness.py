@@ -217,8 +217,8 @@ def measure_shading(volume: Volume) -> ShadingEstimate:
     """Measure whether N4 pays, by N4 on a copy with voxels of 4 mm (1 to 3 s).
 
     Anatomy alone gives a field as well, so a limit decides
-    (docs/decisions/0050-blind-corrections.md). Where the picture is cropped within the body nothing is decided:
-    what remains there is too little to separate the two. Needs SimpleITK.
+    (docs/decisions/0050-blind-corrections.md). Where the picture is cropped within the body
+    nothing is decided: what remains there is too little to separate the two. Needs SimpleITK.
 
     Args:
         volume: one frame; other modalities than MR are not shaded.
