@@ -17,7 +17,6 @@ from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.jobs.kinds.segment import found_of, segmentation_figures
 from MedEnhanceLib.jobs.objects import Found, Objects
 from MedEnhanceLib.runtime.dependencies import has, require
-from MedEnhanceLib.runtime.device import remote_of
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
@@ -123,27 +122,12 @@ def enhance_volume(
     slices: tuple[int, int] | None = None,
     cache: VolumeCache | None = None,
     guide_cache: VolumeCache | None = None,
-    noise: bool = False,
     monitor: Monitor,
 ) -> Enhanced:
     """Enhance, then segment the enhanced volume if a `head` is given; in memory.
 
-    cache, guide_cache: as for `hqg.enhance`. noise: whether the map of the noise will be asked
-    for, which another machine sends only then.
+    cache, guide_cache: as for `hqg.enhance`.
     """
-    if remote_of(config.device) is not None:
-        from MedEnhanceLib.jobs.remote.volumes import enhance_elsewhere
-
-        return enhance_elsewhere(
-            volume,
-            config,
-            guide=guide,
-            head=head,
-            slices=slices,
-            noise=noise,
-            inputs=_names(volume, guide),
-            monitor=monitor,
-        )
     from MedEnhanceLib.gradprom import open_head_for, segment
     from MedEnhanceLib.hqg import enhance
 
