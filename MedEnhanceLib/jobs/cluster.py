@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _POLL_SECONDS = 0.2
 #: How long a scheduler may take to pass on a cancel, and as long to let go of the connection.
-_LEAVE_SECONDS = 0.5
+LEAVE_SECONDS = 0.5
 #: How long workers may take to write their checkpoints after a cancel.
 _CHECKPOINT_SECONDS = 10.0
 #: Seconds between a worker's checks whether it should stop.
@@ -74,7 +74,7 @@ def distilling_on(address: str) -> Runner:
     ) -> Iterator[tuple[int, PatientImages]]:
         if not works:
             return
-        with _connected(address, monitor) as client:
+        with connected(address, "distill --scheduler", monitor) as client:
             patients = _RemotePatients(client, works, device, monitor)
             try:
                 yield from patients.results()
@@ -85,21 +85,21 @@ def distilling_on(address: str) -> Runner:
 
 
 @contextmanager
-def _connected(address: str, monitor: Monitor) -> Iterator[Any]:
-    """A client; neither its beginning nor its end holds up a cancel."""
-    connecting = _in_thread(lambda: connect(address, "distill --scheduler"))
+def connected(address: str, purpose: str, monitor: Monitor) -> Iterator[Any]:
+    """As `connect`, until this ends; neither its beginning nor its end holds up a cancel."""
+    connecting = in_thread(lambda: connect(address, purpose))
     try:
-        client = _answer(connecting, monitor)
+        client = answer_of(connecting, monitor)
     except Cancelled:
         connecting.add_done_callback(lambda late: late.exception() or late.result().close())
         raise
     try:
         yield client
     finally:
-        wait([_in_thread(client.close)], _LEAVE_SECONDS)
+        wait([in_thread(client.close)], LEAVE_SECONDS)
 
 
-def _in_thread(call: Callable[[], T]) -> Future[T]:
+def in_thread(call: Callable[[], T]) -> Future[T]:
     """Begin a call that a scheduler may never answer, without waiting even at the process's end."""
     answer: Future[T] = Future()
 
@@ -113,7 +113,7 @@ def _in_thread(call: Callable[[], T]) -> Future[T]:
     return answer
 
 
-def _answer(answer: Future[T], monitor: Monitor) -> T:
+def answer_of(answer: Future[T], monitor: Monitor) -> T:
     """Wait for the answer; raises what the call raised, and Cancelled."""
     while not wait([answer], _POLL_SECONDS).done:
         monitor.check()
@@ -159,22 +159,22 @@ class _RemotePatients:
 
     def stop(self) -> None:
         """Ask the workers to stop, and give them time to write their checkpoints."""
-        asked = _in_thread(self._stop.set)
-        if not wait([asked], _LEAVE_SECONDS).done:
+        asked = in_thread(self._stop.set)
+        if not wait([asked], LEAVE_SECONDS).done:
             self._monitor.warn(
                 "the Dask scheduler does not answer: its workers may go on with their patients"
             )
             return
         deadline = time.monotonic() + _CHECKPOINT_SECONDS
         while any(task.status == "pending" for task in self._out) and time.monotonic() < deadline:
-            workers = _in_thread(self._client.nthreads)
-            is_answer = wait([workers], _LEAVE_SECONDS).done and workers.exception() is None
+            workers = in_thread(self._client.nthreads)
+            is_answer = wait([workers], LEAVE_SECONDS).done and workers.exception() is None
             if not is_answer or not workers.result():
                 return
             time.sleep(_POLL_SECONDS)
 
     def _ask(self, call: Callable[[], T]) -> T:
-        return _answer(_in_thread(call), self._monitor)
+        return answer_of(in_thread(call), self._monitor)
 
     def _send(self, place: int) -> None:
         self._wait_for_a_worker()
