@@ -8,9 +8,8 @@ from typing import Any, ClassVar, Literal
 
 from MedEnhanceLib.core.options import Options, WithPresets, merged, option
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.runtime.device import ANYWHERE
+from MedEnhanceLib.runtime.device import DEVICES
 
-DEVICES = "auto, cpu, cuda, cuda:N or mps"
 #: Slices on each side that a result depends on.
 DEFAULT_CONTEXT = 5
 #: The stem and seven blocks can see the neighboring slices.
@@ -368,7 +367,7 @@ class EnhanceConfig(Options):
         metavar="N",
         ranged=False,
     )
-    device: str = option("auto", help=ANYWHERE, metavar="D")
+    device: str = option("auto", help=DEVICES, metavar="D")
     _: KW_ONLY
     strength: float | Literal["auto"] = option(
         "auto",

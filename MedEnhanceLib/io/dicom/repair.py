@@ -255,7 +255,7 @@ class Slant:
     def note(self) -> str:
         """What was resampled, for the history of the volume."""
         return (
-            f"moved slices inside their planes by up to {np.abs(self.aside).max():.2f} mm onto a "
+            f"resampled within the slices, moved by up to {np.abs(self.aside).max():.2f} mm onto a "
             f"rectangular grid, because they were stacked at a slant of {self._angle}"
         )
 
