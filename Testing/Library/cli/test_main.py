@@ -36,7 +36,6 @@ EXPECTED = [
         "models",
         "doctor",
         "worker",
-        "remote",
         "completion",
     ),
 ]
