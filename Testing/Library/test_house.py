@@ -102,7 +102,6 @@ def test_the_readme_is_short_and_has_what_a_reader_looks_for() -> None:
     assert len(steps.splitlines()) == 5
 
 
-
 def test_citations_name_the_papers_of_the_readme_and_no_version_of_their_own() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     cff = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -122,3 +123,29 @@ def test_the_list_has_every_number_with_file_and_path(figures: ModuleType) -> No
     assert len(listed) > 500
     assert all(line.split("\t")[2].endswith(".json") for line in listed)
     assert any("\t27.15\tenhancement.json\t" in line for line in listed)
+
+
+@pytest.mark.parametrize(("name", "modality"), [("mr-brain", "MR"), ("ct-lowdose", "CT")])
+def test_the_cards_of_enhancers_state_what_was_measured(
+    origins: ModuleType, name: str, modality: str
+) -> None:
+    cards = import_module("record_in_cards")
+    rows = origins.record("enhancement")["rows"]
+    rows = [row for row in rows if row["modality"] == modality and "psnr_image" in row]
+    folder = ROOT / "Resources/models" / name
+    metadata = json.loads((folder / "configs/metadata.json").read_text(encoding="utf-8"))
+    assert metadata["measured"] == cards.enhancement_rows(rows), (
+        "run: python Testing/Benchmarks/record_in_cards.py"
+    )
+    card = (folder / "docs/README.md").read_text(encoding="utf-8")
+    assert all(line["ours"] in card for line in metadata["measured"])
+
+
+def test_the_card_of_the_tissue_model_states_what_was_measured(origins: ModuleType) -> None:
+    folder = ROOT / "Resources/models/brain-tissue"
+    metadata = json.loads((folder / "configs/metadata.json").read_text(encoding="utf-8"))
+    rows = origins.record("segmentation")["rows"]
+    shipped = [row for row in rows if row["head"] == "with the enhancer"]
+    assert metadata["measured"] == [
+        {key: value for key, value in row.items() if key != "head"} for row in shipped
+    ]
