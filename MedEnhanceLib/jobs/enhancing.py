@@ -325,16 +325,15 @@ def objects_of(result: Volume | Enhanced | Segmentation) -> Objects:
 
 def _options_in_words(report: Mapping[str, Any]) -> str:
     """What was chosen and what was done, for the derivation of an object."""
-    config, results = report["config"], report["results"]
-    measured, inputs = results.get("measured", {}), report["inputs"]
-    chosen = config["strength"]
-    strength = results.get("strength", 1 if isinstance(chosen, str) else chosen)
+    results, inputs = report["results"], report["inputs"]
+    measured = results.get("measured", {})
+    strength = results["strength"]
     options = [f"strength {strength:g}"] if strength != 1 else []
     if noise := measured.get("noise"):
         options.append(f"{strength * noise['share_removed']:.0%} of the noise removal")
     if measured.get("blur", {}).get("undone"):
         options.append("blur undone")
-    if config["bias_correction"] == "n4" or measured.get("shading", {}).get("corrected"):
+    if measured.get("shading", {}).get("corrected"):
         options.append("bias field corrected with N4")
     if measured.get("artifacts", {}).get("repaired"):
         options.append(f"{measured['artifacts']['kind']} repaired")
@@ -343,8 +342,6 @@ def _options_in_words(report: Mapping[str, Any]) -> str:
             f"slices resampled from {slices['before']} of {slices['spacing_before_mm']:g} mm to "
             f"{slices['after']} of {slices['spacing_after_mm']:g} mm"
         )
-    if (orientations := config.get("orientations", 1)) > 1:
-        options.append(f"mean of {orientations} orientations")
     if "guide" in inputs:
         guide = measured.get("guide", {})
         found = f" ({guide['summary']})" if guide.get("summary") else ""

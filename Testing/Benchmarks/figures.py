@@ -51,6 +51,7 @@ _UNIT = (
 _MEASURED = (
     re.compile(rf"{_AMOUNT}(?:\s(?:to|and|or|–)\s{_AMOUNT}|–{_NUMBER})?[  ]?{_UNIT}(?![\w/])"),
     re.compile(r"\b(?:[Hh]alf|[Tt]wice|a third|a quarter|a tenth|two thirds) (?:the|as|of the)\b"),
+    re.compile(r"(?:seconds|minutes|hours) on (?:a|one) (?:graphics card|card|GPU)"),
     re.compile(rf"(?:PSNR|SSIM|Dice|AUC|d′|F1)(?: of| is| =|:)? {_NUMBER}"),
     re.compile(r"(?<=\|)[\s*(±+−]*\d*\.\d+(?:[\s*/()±+−–,]|\d|\.\d|%|dB|to)*(?=\|)"),
 )

@@ -167,8 +167,7 @@ def arms() -> list[Arm]:
     blurred = {"MR": smoothed, "CT": smoothed}
     return [
         Arm(OURS, ours()),
-        Arm("ours, full strength", ours(strength=1.0)),
-        Arm("ours, second pass", ours(second_pass="on")),
+        Arm("ours, full strength", ours(strength="full")),
         Arm("Gaussian", blurred),
         Arm("NLM", {"MR": nlm_mr, "CT": nlm_ct}, slow=True),
         Arm("BM4D", {"MR": bm4d_mr, "CT": bm4d_ct}, slow=True),
@@ -277,7 +276,7 @@ def gates_of(known: list[Row], real: list[Row]) -> list[Row]:
     most = max((row["error"] for row in sure if row["arm"] == OURS), default=None)
     name = "real scans of certain noise: error of ours, most (1: as the scan)"
     found.append(gate(name, most, "< 1", most is not None and most < 1))
-    for arm in ("Gaussian", "NLM", "BM4D", "ours, second pass"):
+    for arm in ("Gaussian", "NLM", "BM4D"):
         less = [row["less_ours"] for row in sure if row["arm"] == arm]
         mean = float(np.mean(less)) if less else None
         name = f"real scans of certain noise: error of {arm} less that of ours, mean"

@@ -58,6 +58,7 @@ _OURS = "enhancement.rows[modality=MR; case=composite; arm=ours].psnr_image"
         ("3 dB above the spline", "'3 dB' has no origin"),
         ("three times as fast", "'three times' has no origin"),
         ("half the time", "'half the' has no origin"),
+        ("in seconds on a graphics card", "'seconds on a graphics card' has no origin"),
         ("| ours | **38.84** |", "has no origin"),
         (f"27.15<!-- = {_OURS}:middle -->", "no way to reduce: 'middle'"),
         ("1<!-- = elsewhere.rows.psnr -->", "no result elsewhere.json"),

@@ -21,7 +21,8 @@ class StandInEnhancement:
     device: str
     seconds: float
     warnings: tuple[Any, ...] = ()
-    verdict: Any = None
+    strength: float = 1.0
+    shading: Any = None
     uncertainty_facts: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
 
@@ -56,6 +57,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         config: Any,
         *,
         guide: Any = None,
+        frame: int | None = None,
         slices: Any = None,
         monitor: Any,
         **_: Any,
@@ -63,10 +65,11 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         calls.append({"kind": "enhance", "config": config, "guide": guide})
         monitor.progress(0.5, "enhancing")
         monitor.warn("only a stand-in")
-        wants = config.uncertainty > 0
+        wants = config.uncertainty
         spread = volume.with_voxels(np.ones(volume.shape, np.float32)) if wants else None
         better = volume.with_voxels(volume.voxels + volume.dtype.type(1), did="enhanced")
-        return StandInEnhancement(better, spread, {"name": "mr", "sha256": "0" * 64}, "cpu", 0.1)
+        model = {"name": "mr", "sha256": "0" * 64}
+        return StandInEnhancement(better, spread, model, "cpu", 0.1, strength=config.share)
 
     def segment(volume: Volume, config: Any, *, monitor: Any) -> Any:
         calls.append({"kind": "segment", "config": config})

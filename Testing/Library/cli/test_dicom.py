@@ -143,7 +143,7 @@ class TestOut:
     ) -> None:
         out = tmp_path / "out"
         ran = run(
-            "enhance", mr, out, "--dicom", "--uncertainty", "4", "--segment", "--json",
+            "enhance", mr, out, "--dicom", "--uncertainty", "--segment", "--json",
             "--report", tmp_path / "page",
         )  # fmt: skip
         assert ran.status == 0, ran.err
@@ -362,7 +362,7 @@ class TestResampled:
         self, run: Run, uneven: Path, tmp_path: Path, networks: list, more: tuple[str, ...]
     ) -> None:
         ran = run(
-            "enhance", uneven, tmp_path / "out", "--dicom", "--segment", "--uncertainty", "4",
+            "enhance", uneven, tmp_path / "out", "--dicom", "--segment", "--uncertainty",
             *self._FIX, *more,
         )  # fmt: skip
         assert ran.status == 0, ran.err
