@@ -138,6 +138,12 @@ def test_the_decisions_that_code_names_are_there() -> None:
     assert not [name for name in named if not (ROOT / f"docs/decisions/{name}.md").is_file()]
 
 
+def test_the_results_are_short() -> None:
+    text = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+    text = re.sub(r"<!--.*?-->|^\|.*$", "", text, flags=re.M)
+    assert len(text.split()) <= 2500
+
+
 def test_the_changelog_is_short() -> None:
     assert len((ROOT / "CHANGELOG.md").read_text(encoding="utf-8").split()) <= 500
 

@@ -93,7 +93,7 @@ def test_the_same_line_again_says_that_it_is_done(people: Path, distilled: Path,
 
 
 def test_without_a_method_the_statistics_are_taken(people: Path, tmp_path: Path) -> None:
-    """They give nearly all that a distillation gains; images of patients are to be asked for."""
+    """They give most of what a distillation gains; images of patients are to be asked for."""
     config = {"preset": "smoke", "held_out": 0.0}
     out = me.distill(people, tmp_path / "set", "denoise", config=config, device="cpu")
     manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
