@@ -74,8 +74,12 @@ class Figure:
 
 
 def pages() -> list[Path]:
-    """README and the pages whose numbers are checked."""
-    found = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+    """README, the release notes and the pages whose numbers are checked."""
+    found = [
+        REPOSITORY / "README.md",
+        REPOSITORY / "CHANGELOG.md",
+        *sorted((REPOSITORY / "docs").rglob("*.md")),
+    ]
     return [path for path in found if not _name(path).startswith(_NOT_CHECKED)]
 
 

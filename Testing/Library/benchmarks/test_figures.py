@@ -150,3 +150,32 @@ def test_the_card_of_the_tissue_model_states_what_was_measured(origins: ModuleTy
     assert metadata["measured"] == [
         {key: value for key, value in row.items() if key != "head"} for row in shipped
     ]
+
+
+@pytest.mark.parametrize(("name", "modality"), [("mr-slices", "MR"), ("ct-slices", "CT")])
+def test_the_cards_of_thin_slices_state_what_was_measured(
+    origins: ModuleType, name: str, modality: str
+) -> None:
+    measured: dict[tuple[object, ...], dict[str, float]] = {}
+    for row in origins.record("slices")["rows"]:
+        if row.get("modality") == modality and row["arm"] in ("ours", "spline"):
+            key = row["reference"], row["thickness_mm"], row["noise"]
+            measured.setdefault(key, {})[row["arm"]] = row["psnr"]
+    metadata = ROOT / "Resources/models" / name / "configs/metadata.json"
+    stated = {
+        (line["volume"], line["slices (mm)"], line["noise"]): {
+            "spline": line["spline (dB)"],
+            "ours": line["restored (dB)"],
+        }
+        for line in json.loads(metadata.read_text(encoding="utf-8"))["measured"]
+    }
+    assert stated == measured
+
+
+@pytest.mark.parametrize("name", ["codec-ct", "codec-mr", "codec-em"])
+def test_the_cards_of_the_codec_state_what_was_measured(origins: ModuleType, name: str) -> None:
+    cards = import_module("record_in_cards")
+    metadata = ROOT / "Resources/models" / name / "configs/metadata.json"
+    stated = json.loads(metadata.read_text(encoding="utf-8"))["measured"]
+    rows = origins.record("compression")["rows"]
+    assert stated == cards.codec_rows(rows, cards.CODECS[name])
