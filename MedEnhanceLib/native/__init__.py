@@ -279,7 +279,7 @@ def load(folder: Path = _HERE, *, monitor: Monitor | None = None) -> Library | N
     """
     library = _found(folder)[0]
     if library is None:
-        warn = monitor.warn if monitor is not None and monitor.is_heard else _log
+        warn = monitor.warn if monitor is not None and monitor.has_listener else _log
         warn(f"The compiled library is not used: {describe(folder)}")
     return library
 

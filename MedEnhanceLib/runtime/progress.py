@@ -100,7 +100,7 @@ class Monitor:
         return whole
 
     @property
-    def is_heard(self) -> bool:
+    def has_listener(self) -> bool:
         """Whether the caller gave a listener."""
         return self._listener is not None
 
