@@ -79,7 +79,7 @@ def _compiled_paths(request: pytest.FixtureRequest) -> None:
 @contextmanager
 def on(path: native.Library | None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native, "load", lambda **_: path)
+        patch.setattr(native, "_found", lambda _folder: (path, "not compiled"))
         yield
 
 
