@@ -4,7 +4,6 @@ import os
 import time
 
 import qt
-import slicer
 from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import guarded

@@ -1909,10 +1909,6 @@
         <translation>Volumen comprimido de MedEnhance</translation>
     </message>
     <message>
-        <source>MedEnhance compressed volume, lossless</source>
-        <translation>Volumen comprimido de MedEnhance, sin pérdida</translation>
-    </message>
-    <message>
         <source>Details</source>
         <translation>Detalles</translation>
     </message>
