@@ -85,10 +85,9 @@ class EnhanceTestCase(MedEnhanceTestCase):
         self.waitUntil(lambda: self.panel.job is None, seconds)
         return job
 
-    def slowApply(self, samples=64):
-        """Press Apply for a run that takes long, and wait until the worker is at it."""
-        self.ui.uncertaintyCheckBox.checked = True
-        self.ui.samplesSpinBox.value = samples
+    def slowApply(self):
+        """Press Apply for a run that takes seconds, and wait until the worker is at it."""
+        self.ui.uncertaintyCheckBox.checked = self.ui.segmentCheckBox.checked = True
         self.ui.applyButton.click()
         job = self.panel.job
         self.waitUntil(lambda: job.reached and job.fraction > 0.06, 60)

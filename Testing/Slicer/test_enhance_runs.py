@@ -50,7 +50,7 @@ class ThinSlicesTest(EnhanceTestCase):
         self.assertIs(output.GetNodeReference("MedEnhance.input"), node)
         self.assertEqual(output.GetTransformNodeID(), node.GetTransformNodeID())
         self.assertNotIn("difference", job.nodes)
-        self.assertIn("not those of its input", self.ui.keepStrengthButton.toolTip)
+        self.assertIn("not those of its input", self.ui.strengthSlider.toolTip)
 
 
 class PreviewTest(EnhanceTestCase):
@@ -223,7 +223,7 @@ class TroubleTest(EnhanceTestCase):
     def test_voxelsThatChangeDuringTheRunAreReportedOf(self):
         node = self.brain()
         self.choose(node)
-        job = self.slowApply(6)
+        job = self.slowApply()
         slicer.util.arrayFromVolume(node)[:] = 0
         slicer.util.arrayFromVolumeModified(node)
         self.waitUntil(lambda: self.panel.job is None, 90)
@@ -367,7 +367,6 @@ class SequenceTest(EnhanceTestCase):
         sequence, _browser = self.sequence()
         self.choose(sequence)
         self.ui.uncertaintyCheckBox.checked = self.ui.noiseMapCheckBox.checked = True
-        self.ui.samplesSpinBox.value = 2
         self.processEvents(80)
         before = self.nodeIDs()
         for step in range(1, 20):

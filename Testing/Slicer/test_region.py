@@ -132,8 +132,7 @@ class RegionTest(EnhanceTestCase):
         self.assertEqual(manifest["config"]["bias_correction"], "none")
         self.assertIn("in spot only", self.ui.factsLabel.text)
         self.ui.strengthSlider.value = 0.5  # a blend of it is one too
-        self.ui.keepStrengthButton.click()
-        self.waitUntil(lambda: not self.panel.result.isKeeping, 10)
+        self.waitUntil(lambda: not self.panel.result.isBlending, 10)
         blended = slicer.util.arrayFromVolume(output)
         np.testing.assert_array_equal(blended[~inside], before[~inside])
 

@@ -99,15 +99,6 @@ def isInView(volume):
     )
 
 
-def isOver(volume, below):
-    """Whether a slice view of the layout has a volume over another, at whatever opacity."""
-    wanted = (below.GetID(), volume.GetID())
-    return any(
-        (layers.GetBackgroundVolumeID(), layers.GetForegroundVolumeID()) == wanted
-        for layers in map(compositeOf, visibleSliceNodes())
-    )
-
-
 class LayerWatch:
     """Notices when a view shows other volumes than it should, whatever changed it.
 

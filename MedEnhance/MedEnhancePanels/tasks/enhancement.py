@@ -18,6 +18,7 @@ from MedEnhanceLib.runtime.device import remote_of
 from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, nrrd, provenance, region, results
+from MedEnhancePanels.tasks import blending
 from MedEnhancePanels.tasks.node_job import NodeJob, share
 
 #: Which file holds a kind of result that is a volume.
@@ -112,6 +113,9 @@ class _Enhancement(NodeJob):
             job.params["head"] = self.options.head
         if self.options.uncertainty:
             job.params["uncertainty_output"] = os.path.join(job.folder, "uncertainty.nrrd")
+        if self.options.uncertainty and not bridge.isSequence(self.node):
+            # The uncertainty at another strength depends on it.
+            job.params["bias_field_output"] = os.path.join(job.folder, "bias-field.nrrd")
         if self.options.noiseMap:
             job.params["noise_output"] = os.path.join(job.folder, "noise.nrrd")
 
@@ -176,6 +180,9 @@ class _Enhancement(NodeJob):
             input=source,
             **{role: job.nodes.get(role) for role in results.ROLES if role != "input"},
         )
+        if results.strengthOf(output) == 1.0:
+            field = yield from share(_fieldIn(files), 1.0, 1.0)
+            blending.remember(output, self._voxels, field)
 
     def _style(self, role, node, unit):
         if role == "uncertainty":
@@ -317,7 +324,8 @@ class _Enhancement(NodeJob):
     def _describe(self, output, source, derived="enhanced"):
         self._stamp(output, derived)
         strength = self.options.strength
-        output.SetAttribute(results.STRENGTH, repr(1.0 if strength == "auto" else float(strength)))
+        isFull = strength in ("auto", "full")
+        output.SetAttribute(results.STRENGTH, repr(1.0 if isFull else float(strength)))
         output.SetAttribute(bridge.MODALITY, bridge.modalityOf(source))
 
     def _stamp(self, node, derived):
@@ -386,6 +394,16 @@ def _sendInputs(run, send, job, options):
         yield from share(send(job, options.guide, "guide"), 0.5, 1.0)
     job.params["config"] = options.config()
     job.params["output"] = os.path.join(job.folder, "enhanced.nrrd")
+
+
+def _fieldIn(files):
+    """The bias field among the worker's files, [K, J, I]; None where none was corrected."""
+    if "bias_field" not in files:
+        return None
+    reader = nrrd.Reader(files["bias_field"])
+    field = np.empty(reader.shape, np.float32)
+    yield from reader.readInto(field)
+    return field
 
 
 def _names(node):
