@@ -294,7 +294,7 @@ class _EnhanceOrder(Options):
         help="a volume of the wanted appearance or a list of several, or an earlier scan of the "
         "patient (see guide_use); of any kind that volume may be but an array",
     )
-    uncertainty: int = 0
+    uncertainty: bool = False
     segment: bool = option(False, help="find labels in the enhanced volume too")
     device: str = "auto"
 
@@ -311,8 +311,8 @@ class EnhanceCall(EnhanceConfig, Placed, Watched, _EnhanceOrder):
     )
     slices: tuple[int, int] | None = option(
         None,
-        help="(first, before which): only these, as a preview; equal to those of the whole run in "
-        "one orientation. Not with n4 nor segment, which need the whole volume",
+        help="(first, before which): only these, as a preview; as in the whole run, but without "
+        "blur and shading. Not with n4 nor segment, which need the whole volume",
     )
 
 
@@ -331,7 +331,7 @@ def enhance(call: EnhanceCall) -> Enhanced:
         ConfigError: an option cannot be as it is, or not together with another.
         ModelError, InputError, DependencyError, DeviceMemoryError, Cancelled: as they are named.
 
-        result = me.enhance(volume, model="mr-brain", uncertainty=8, segment=True)
+        result = me.enhance(volume, model="mr-brain", uncertainty=True, segment=True)
         result.segmentation.table
     """
     if call.slices is not None and call.segment:
@@ -374,13 +374,14 @@ def blend(
 ) -> Volume:
     """Give an enhanced volume another strength, without running the model again.
 
-    The voxels are those of `enhance(original, strength=strength)`, bit for bit. Of a result with
-    its uncertainty, `result.at_strength(0.5)` blends both.
+    Strength scales the correction that is in `enhanced`. Of a result of `enhance(original)` the
+    voxels are those of `enhance(original, strength=strength)`, bit for bit. Of a result with its
+    uncertainty, `result.at_strength(0.5)` blends both.
 
     Args:
         original: what was enhanced.
-        enhanced: its result at full strength.
-        strength: 0 gives the original, 1 the enhanced volume, up to 1.5 exaggerates.
+        enhanced: its result at strength 1, as `enhance` gives it without a number.
+        strength: 0 gives the original, 1 the enhanced volume.
         progress: a function that is called with each `progress.Event`, or True for a bar.
         cancel: a function that returns whether to stop, or a threading.Event.
 

@@ -101,15 +101,14 @@ class Bundle:
         return str(self.metadata.get("anatomy", ""))
 
     @property
-    def scope(self) -> str:
-        """The anatomy that default results depend on; empty where nothing learned acts."""
-        is_off = self.starts_grouped and not self.has_second_pass
-        return "" if is_off else self.anatomy
+    def network_runs(self) -> bool:
+        """Of an enhancer: whether its network has a part in results, or the filter makes them."""
+        return not self.starts_grouped or self.has_second_pass
 
     @property
-    def deblurs(self) -> bool:
-        """Whether it is an enhancer that undoes blur on request."""
-        return bool(self.metadata.get("network", {}).get("deblurring", False))
+    def scope(self) -> str:
+        """The anatomy that results depend on; empty where nothing learned acts."""
+        return self.anatomy if self.network_runs else ""
 
     @property
     def on_request(self) -> bool:
@@ -470,7 +469,6 @@ def summary(bundle: Bundle) -> dict[str, Any]:
         "kind": bundle.kind,
         "modality": bundle.modality,
         "anatomy": bundle.anatomy,
-        "deblurs": bundle.deblurs,
         "version": str(metadata.get("version", "")),
         "licence": str(metadata.get("licence", "")),
         "description": str(metadata.get("description", "")),

@@ -1,4 +1,4 @@
-"""Warnings that a model may not suit a volume."""
+"""Warnings that a model, or the filter, may not suit a volume."""
 
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ _SHOWN_IN = {"brain": ("BRAIN", "HEAD", "SKULL", "CEREB", "NEURO", "WHOLEBODY")}
 class ModelWarning:
     """One reason why a model's result on a volume may be wrong.
 
-    code: "test-model", "segmenter", "anatomy", "out-of-range", "already-clean", "no-structure" or
-    "pixel-size".
+    code: "test-model", "segmenter", "anatomy", "pixel-size", "noise-model" or "no-structure".
     message: a clause. hint: what to do about it. distance: from the training data, in multiples of
-    its usual spread (1 is the limit), or None where it was not measured.
+    the limit, or None where it was not measured.
     """
 
     code: str

@@ -24,10 +24,7 @@ def _add_labels(parser: Parser) -> None:
 
 def _enhance_params(args: argparse.Namespace) -> dict[str, Any]:
     if args.uncertainty_output and not args.uncertainty:
-        raise ConfigError(
-            "--uncertainty-output without --uncertainty",
-            "State the number of samples: --uncertainty 8",
-        )
+        raise ConfigError("--uncertainty-output without --uncertainty", "Give --uncertainty too.")
     params = params_of(args, declaration_of("enhance"))
     if args.labels is not None:
         params |= {"segment": True, "segmentation_output": args.labels or None}
@@ -38,7 +35,8 @@ def _enhance_lines(fields: Mapping[str, Any]) -> list[str]:
     from MedEnhanceLib.core.manifest import findings_in_words
 
     first, *others = job_lines(fields)
-    return [first, *findings_in_words(fields.get("measured") or {}), *others]
+    found = findings_in_words(fields.get("measured") or {}, fields.get("strength", 1.0))
+    return [first, *found, *others]
 
 
 ENHANCE = Command(
@@ -57,8 +55,9 @@ ENHANCE = Command(
 BLEND = Command(
     name="blend",
     summary="give an enhanced volume another strength, at once",
-    description="Blend a volume with its enhancement: INPUT + S · (ENHANCED − INPUT). It\n"
-    "gives the voxels of enhance --strength S, without running the model again.",
+    description="Blend a volume with its enhancement: INPUT + S · (ENHANCED − INPUT), which\n"
+    "scales the correction that is in it. Of a result of enhance without --strength these\n"
+    "are the voxels of enhance --strength S, without running the model again.",
     example="medenhance blend scan.nii.gz better.nii.gz half.nii.gz --strength 0.5",
     lines=job_lines,
 )

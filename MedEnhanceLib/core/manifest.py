@@ -16,9 +16,11 @@ from MedEnhanceLib._version import __version__
 RESEARCH_ONLY = "Research software, not a medical device; not for diagnosis."
 #: What the newest step of a map begins with, and what the map is.
 NOISE_MAP, UNCERTAINTY_MAP = "standard deviation of the noise", "uncertainty of the enhancement"
+BIAS_FIELD = "bias field that the enhancement divided by"
 _MAPS = {
     NOISE_MAP: "a map of the noise in another volume",
     UNCERTAINTY_MAP: "a map of the uncertainty of another volume",
+    BIAS_FIELD: "the bias field of another volume",
 }
 #: Keys of `results` that belong to a segmentation.
 _OF_SEGMENTATION = ("labels", "table", "head", "doubt_of_labels")
@@ -79,14 +81,14 @@ def make_manifest(
 
 
 def manifest_at_strength(manifest: Mapping[str, Any], strength: float) -> dict[str, Any]:
-    """The manifest of a result at full strength, for its blend with the input at `strength`.
+    """The manifest of a result at strength 1, for its blend with the input at `strength`.
 
-    Figures of the segmentation are left out: it was found at full strength.
+    Figures of the segmentation are left out: it was found at strength 1.
     """
     results = manifest.get("results") or {}
     kept = {name: value for name, value in results.items() if name not in _OF_SEGMENTATION}
     config = dict(manifest.get("config") or {}) | {"strength": strength}
-    return dict(manifest) | {"config": config, "results": kept}
+    return dict(manifest) | {"config": config, "results": kept | {"strength": strength}}
 
 
 def file_sha256(path: Path) -> str:
@@ -109,16 +111,16 @@ def _package_versions() -> dict[str, str]:
     return versions
 
 
-def findings_in_words(measured: Mapping[str, Any]) -> list[str]:
+def findings_in_words(measured: Mapping[str, Any], strength: float = 1.0) -> list[str]:
     """What was measured in a volume and what was done about it, a line each.
 
-    measured: `results.measured` of an enhancement's manifest.
+    measured, strength: `results.measured` and `results.strength` of an enhancement's manifest.
     """
     lines = []
     if noise := measured.get("noise"):
         units = f" {noise['units']}" if noise.get("units") else ""
         text = f"noise: σ {noise['sigma']:g}{units}, confidence {noise['confidence']:g}; "
-        text += f"{noise['share_removed']:.0%} of the correction applied"
+        text += f"{strength * noise['share_removed']:.0%} of the correction applied"
         lines.append(text + (f": {noise['reason']}" if noise.get("reason") else ""))
     for name, key, done in (
         ("blur", "undone", "undone"),

@@ -47,12 +47,15 @@ def enhance(
     config: EnhanceConfig | None = None,
     *,
     guide: Volume | Iterable[Volume] | None = None,
+    frame: int | None = None,
     slices: tuple[int, int] | None = None,
     cache: VolumeCache | None = None,
     guide_cache: VolumeCache | None = None,
     monitor: Monitor | None = None,
 ) -> Enhancement:
     """Enhance every slice of a volume, and every frame of a sequence.
+
+    What is done to a sequence is decided once, for all of its frames.
 
     Source: arXiv 2307.07829; details reconstructed.
 
@@ -62,6 +65,7 @@ def enhance(
         guide: a volume of the same modality whose appearance is transferred, or an earlier scan of
             the patient (`guide_use`). Several volumes, of other patients, are measured one after
             another as one appearance.
+        frame: of a sequence, only this one is enhanced, as in a run over the whole sequence.
         slices: (first, one after the last) along K. Only these are returned, with the geometry of
             the crop. They equal those of a whole run bit for bit: measurements are of the whole
             volume.
@@ -70,13 +74,13 @@ def enhance(
         monitor: receives progress, messages and warnings, and can cancel.
 
     Returns:
-        The result at `config.strength`: other than 1, it is blended with the input, together with
-        the correction of shading.
+        The result at `config.strength`: a number scales the correction that "auto" chose, by
+        blending with the input.
 
     Raises:
         ConfigError: slices are out of range, or combined with N4.
         ModelError: no model fits.
-        InputError: the volume or the guide cannot be used.
+        InputError: the volume or the guide cannot be used, or there is no such frame.
         DeviceMemoryError: memory ran out with the smallest tile.
         Cancelled: the monitor asked to stop.
     """
@@ -89,6 +93,8 @@ def enhance(
     # Before seconds go into importing torch: unusable input is refused at once.
     if isinstance(guide, Volume):
         check_guide(guide, volume.modality, guide_cache)
+    if frame is not None:
+        volume.frame(frame)  # refuses what is not there
     bundle, volume = open_bundle_for(volume, config.model, kind="enhancer", monitor=monitor)
     is_single = guide is None or isinstance(guide, Volume)
     if not is_single and not (bundle.starts_grouped and config.guide_use == "appearance"):
@@ -111,6 +117,7 @@ def enhance(
         bundle,
         config,
         guide=wanted,
+        frame=frame if volume.is_sequence else None,
         slices=slices,
         cache=cache,
         guide_cache=guide_cache,

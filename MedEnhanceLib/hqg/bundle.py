@@ -19,15 +19,9 @@ from MedEnhanceLib.bundles.export import (
 )
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
 from MedEnhanceLib.core.options import config_from_json, config_to_json
-from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.hqg.cache import VolumeCache
 from MedEnhanceLib.hqg.calibration import Calibration
 from MedEnhanceLib.hqg.config import NetworkConfig, TrainConfig
-from MedEnhanceLib.hqg.features import measure_features
 from MedEnhanceLib.hqg.network import Enhancer, GuidanceEncoder
-from MedEnhanceLib.hqg.range import RangeBank, Verdict, judge
-from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.precision import move
 
 _LIMITS = (
@@ -35,7 +29,7 @@ _LIMITS = (
     "It can remove faint structure together with noise: compare with the input.",
 )
 #: Values for bundles that were trained before these options existed.
-_BEFORE = {"shrinkage": False, "rician": False, "deblurring": False, "sharpening": False}
+_BEFORE = {"shrinkage": False, "rician": False, "sharpening": False}
 _ONE_SEGMENTER = (
     "Made for one segmenter: for looking at, and for other segmenters, the enhancement without a "
     "model of its own is the better choice."
@@ -71,27 +65,6 @@ class EnhancerModel:
     guide: GuidanceEncoder
     bank: CueBank
     calibration: Calibration = field(default_factory=Calibration)
-    range: RangeBank | None = None
-
-    def compare(self, volume: Volume, cache: VolumeCache | None = None) -> Verdict | None:
-        """Compare a volume with the model's training data.
-
-        Args:
-            volume: of a sequence, the first frame is compared.
-            cache: of that frame; a known verdict is taken from it.
-        Returns:
-            None where the bundle has no bank.
-        Raises:
-            InputError: the volume shows nothing.
-        """
-        if self.range is None:
-            return None
-        frame, cache = volume.frame(0), cache or VolumeCache()
-        if self.bundle.sha256 not in cache.verdicts:
-            scaling = cache.scaling or scaling_for(frame)
-            features = measure_features(frame.voxels, scaling, self.guide, self.bundle.modality)
-            cache.verdicts[self.bundle.sha256] = judge(features, self.range, self.bundle)
-        return cache.verdicts[self.bundle.sha256]
 
 
 def export_enhancer(
@@ -101,7 +74,6 @@ def export_enhancer(
     guide: GuidanceEncoder,
     bank: CueBank,
     seconds: float,
-    inputs: RangeBank | None = None,
     limits: Sequence[str] = (),
 ) -> Bundle:
     """Write the bundle of a training.
@@ -113,7 +85,6 @@ def export_enhancer(
         guide: the guidance encoder, with averaged weights.
         bank: their cues.
         seconds: duration of the training.
-        inputs: the bank of the out-of-range warning.
         limits: warnings that the model card lists first.
     """
     tensors = {f"enhancer.{key}": value for key, value in enhancer.state_dict().items()}
@@ -125,8 +96,7 @@ def export_enhancer(
         "kind": "enhancer",
         "modality": config.modality,
         "anatomy": config.anatomy,
-        "description": f"HQG-Net: unpaired, guided enhancement of {what}."
-        + (" Blur is undone where it is asked to." if config.network.deblurring else ""),
+        "description": f"HQG-Net: unpaired, guided enhancement of {what}.",
         "licence": config.licence or NOT_STATED,
         "network": config_to_json(config.network),
         "intensity": "HU / 1000" if config.modality == "CT" else "value / robust maximum",
@@ -139,9 +109,6 @@ def export_enhancer(
         "data": list(config.data),
         "limits": [*limits, *_LIMITS, _NOT_CALIBRATED],
     }
-    if inputs is not None:
-        tensors |= inputs.tensors()
-        metadata["range"] = inputs.to_json()
     return export_bundle(folder, tensors, metadata)
 
 
@@ -181,8 +148,6 @@ def record_calibration(folder: Path, calibration: Calibration) -> Bundle:
     kept = bundle.metadata.get("limits", ())
     limits = [text for text in kept if not text.startswith("The uncertainty")]
     blur = " and blur" if bundle.modality == "MR" else ""
-    if bundle.deblurs:
-        blur = " (measured without undoing blur)"
     limit = (
         f"The uncertainty map is calibrated on {calibration.fitted_on}: there ± 1.645 σ hold 90 % "
         f"of the errors by noise{blur}. On other data it can be too narrow or too wide, and it "
@@ -190,15 +155,6 @@ def record_calibration(folder: Path, calibration: Calibration) -> Bundle:
     )
     fields = {"calibration": calibration.to_json(), "limits": [*limits, limit]}
     return record_fields(folder, fields)
-
-
-def check_deblurring(bundle: Bundle) -> None:
-    """Raises ConfigError for a model that does not undo blur on request."""
-    if not bundle.deblurs:
-        raise ConfigError(
-            f"model {bundle.name!r} has not learned to undo blur on request",
-            "Leave deblur out, or choose a model that has.",
-        )
 
 
 def open_enhancer(bundle: Bundle) -> EnhancerModel:
@@ -209,13 +165,14 @@ def open_enhancer(bundle: Bundle) -> EnhancerModel:
         config = config_from_json(NetworkConfig, _BEFORE | fields)
         enhancer, guide = Enhancer(config), GuidanceEncoder(config)
         enhancer.load_state_dict(_below(tensors, "enhancer."))
-        guide.load_state_dict(_below(tensors, "guide."))
+        of_guide = _below(tensors, "guide.")
+        of_guide.pop("deblurring", None)  # of networks that undid blur on request
+        guide.load_state_dict(of_guide)
         bank = CueBank(tensors["bank.mean"], tensors["bank.spread"])
-        inputs = RangeBank.read(tensors, bundle.metadata)
     for network in (enhancer, guide):
         move(network, "cpu").eval().requires_grad_(False)
     calibration = Calibration.from_json(bundle.metadata.get("calibration"))
-    return EnhancerModel(bundle, config, enhancer, guide, bank, calibration, inputs)
+    return EnhancerModel(bundle, config, enhancer, guide, bank, calibration)
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

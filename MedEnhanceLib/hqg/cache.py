@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from MedEnhanceLib.hqg.range import Verdict
     from MedEnhanceLib.nets.intensity import Scaling
     from MedEnhanceLib.nets.noise import NoiseEstimate
 
 
 @dataclass
 class VolumeCache:
-    """Measurements of one volume (a single frame), filled by the first run over it.
+    """Measurements of one volume, filled by the first run over it.
 
     Owned by who keeps the volume in memory; valid as long as nobody writes to its voxels.
 
@@ -26,7 +25,7 @@ class VolumeCache:
         noise: as measured; None before the first run.
         contents: (hash of the model, device) → content vector [1, content_size].
         cues: hash of the model → cue [1, cue_size], where the volume was a guide.
-        verdicts: hash of the model → how it compares with the training data.
+        later: of the frames of a sequence after the first, by number.
     """
 
     scaling: Scaling | None = None
@@ -34,4 +33,8 @@ class VolumeCache:
     noise: NoiseEstimate | None = None
     contents: dict[tuple[str, str], Tensor] = field(default_factory=dict)
     cues: dict[str, Tensor] = field(default_factory=dict)
-    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    later: dict[int, VolumeCache] = field(default_factory=dict)
+
+    def of_frame(self, number: int) -> VolumeCache:
+        """The measurements of one frame; those of a single volume are of its frame 0."""
+        return self if number == 0 else self.later.setdefault(number, VolumeCache())

@@ -3,24 +3,27 @@
 measure → noise removed (grouped filter) → blur undone → lines of k-space completed, as `task` says
                  └ pilot from an earlier scan           └ appearance of a guide
 
-Everything is measured in the whole frame, so that parts of it are treated as the whole is.
+`decide` looks at the whole volume, and at all frames of a sequence together, so that parts of it
+are treated as the whole is and no frame differs from the next in what is done to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.bundles.suitability import ModelWarning
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg import appearance, artifacts, earlier_scan, matching, sharpness
 from MedEnhanceLib.hqg.cache import VolumeCache
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.denoise import Rounding, denoise, need_of
+from MedEnhanceLib.hqg.denoise import Need, Rounding, denoise, need_of
+from MedEnhanceLib.hqg.noise_check import noise_warning
 from MedEnhanceLib.nets.grouped import WholeEngine
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.noise import NoiseEstimate, measure_noise, noise_to_contrast
@@ -29,6 +32,29 @@ from MedEnhanceLib.runtime.progress import Monitor, attend
 Floats = npt.NDArray[np.float32]
 #: Fewer patients as a guide are announced.
 _FEW_GUIDES = 5
+#: Frames of a sequence that are measured for what is decided once, spread over all of it.
+_FRAMES_MEASURED = 9
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is done to a volume, or to every frame of a sequence.
+
+    Attributes:
+        share: of the noise's removal, 0 to 1.
+        blur: where blur is to be undone.
+        repair: where lines of k-space are to be completed, or motion undone.
+        corrects_shading: whether the bias field is divided by (N4).
+        warnings: that the measurement of the noise may not suit the volume.
+        facts: what was measured and decided, as manifests record it.
+    """
+
+    share: float
+    blur: sharpness.BlurEstimate | None = None
+    repair: artifacts.ArtifactEstimate | None = None
+    corrects_shading: bool = False
+    warnings: tuple[ModelWarning, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -38,104 +64,163 @@ class Chain:
     Attributes:
         frame: the whole frame, [K, J, I].
         noise: as measured in it.
-        share: of the noise's removal that is applied, 0 to 1.
-        blur: where blur is to be undone.
-        repair: where lines of k-space are to be completed, or motion undone.
+        decision: what is done.
         wanted: the appearance that a guide shows.
         earlier: the patient's earlier scan on the grid of the frame, in its units.
-        is_shaded: whether its shading is to be corrected (N4), for bias_correction "auto".
         engine: what computes the filter; None for the default one.
-        facts: what was measured and decided, as manifests record it.
     """
 
     frame: Volume
     noise: NoiseEstimate
-    share: float = 1.0
-    blur: sharpness.BlurEstimate | None = None
-    repair: artifacts.ArtifactEstimate | None = None
+    decision: Decision
     wanted: appearance.Appearance | None = None
     earlier: Floats | None = None
-    is_shaded: bool = False
     engine: WholeEngine | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def needs_whole(self) -> bool:
         """Whether a part of the result depends on all of the frame."""
-        return any(step is not None for step in (self.blur, self.repair, self.wanted))
+        steps = (self.decision.blur, self.decision.repair, self.wanted)
+        return any(step is not None for step in steps)
 
 
-def plan_chain(
-    frame: Volume,
-    known: VolumeCache,
+def decide(
+    frames: Sequence[Volume],
+    caches: Sequence[VolumeCache],
     config: EnhanceConfig,
     *,
-    guide: Volume | appearance.Appearance | None = None,
+    chosen: Sequence[int] = (0,),
     is_preview: bool = False,
-    engine: WholeEngine | None = None,
     monitor: Monitor,
-) -> Chain:
-    """Measure a frame and decide what is done to it.
+) -> Decision:
+    """Measure a volume and decide what is done to it; to all frames of a sequence the same.
+
+    In a sequence up to nine frames, spread evenly, are measured: noise and blur by the median
+    frame, the bias field in the mean of all frames.
 
     Args:
-        frame: [K, J, I].
-        known: measurements of an earlier run over it, filled by this one.
-        config: task, strength and what the guide is for.
-        guide: the wanted appearance or a volume that has it, or the patient's earlier scan.
+        frames: [K, J, I] each, all of a sequence.
+        caches: measurements of earlier runs over the frames, filled by this one.
+        config: task, strength and bias correction.
+        chosen: the frames that are going to be enhanced.
         is_preview: leaves out what needs all slices.
-        engine: of the filter.
         monitor: messages and cancelling.
 
     Raises:
-        InputError: artifacts too strong to be repaired; a guide that does not fit.
+        InputError: artifacts too strong to be repaired, or in a sequence.
     """
-    monitor.check()
-    spacing = frame.geometry.spacing
-    if known.noise is None:
-        known.noise = measure_noise(frame.voxels, modality=frame.modality, spacing=spacing)
-    noise, need = known.noise, need_of(known.noise)
-    share = need.share if config.strength == "auto" else 1.0
-    facts: dict[str, Any] = {
-        "noise": {
-            "sigma": float(f"{noise.level:.4g}"),
-            "units": frame.units,
-            "confidence": round(noise.confidence, 2),
-            "share_removed": round(share, 2),
-        }
-    }
-    units = f" {frame.units}" if frame.units else ""
-    monitor.log(f"measured noise: σ {noise.level:.3g}{units}, confidence {noise.confidence:.2f}")
-    if share < 1:
-        facts["noise"]["reason"] = need.reason
-        monitor.log(f"{share:.0%} of the correction is applied: {need.reason}")
-    chain = Chain(frame, noise, share, engine=engine, facts=facts)
+    numbers = _spread(frames, chosen)
+    noises = [measured_noise(frames[number], caches[number], monitor) for number in numbers]
+    needs = [need_of(noise) for noise in noises]
+    middle = _median([need.share for need in needs])
+    typical, noise, need = frames[numbers[middle]], noises[middle], needs[middle]
+    is_full = config.strength == "full"
+    share = 1.0 if is_full else need.share
+    facts: dict[str, Any] = {"noise": _noise_facts(typical, noise, need, share)}
+    if len(frames) > 1:
+        facts["noise"]["frames_measured"] = len(numbers)
+    _log_noise(facts["noise"], monitor)
+    warning = noise_warning(typical, noise, is_full=is_full)
+    decision = Decision(share, warnings=(warning,) if warning else (), facts=facts)
     if is_preview:
-        left_out = "blur and shading" + (", and the guide" if guide is not None else "")
-        monitor.log(f"the preview shows what happens to the noise; without {left_out}")
-        return chain
-    if config.task in ("auto", "sharpness") and not config.deblur and frame.modality == "MR":
-        blur = sharpness.measure_blur(
-            frame.voxels,
-            spacing=spacing,
-            noise=noise.level,
-            noise_to_contrast=noise_to_contrast(noise),
-        )
+        monitor.log("the preview shows what happens to the noise; without blur, shading and guide")
+        return decision
+    is_mr = typical.modality == "MR"
+    if config.task in ("auto", "sharpness") and is_mr:
+        pairs = zip([frames[number] for number in numbers], noises, strict=True)
+        blurs = [_blur_of(frame, noise) for frame, noise in pairs]
+        blur = blurs[_median([_sharper(blur) for blur in blurs])]
         facts["blur"] = {"undone": blur.is_blurred, "reason": blur.reason}
         if blur.is_blurred or config.task == "sharpness":
             monitor.log(blur.reason)
-        chain = replace(chain, blur=blur if blur.is_blurred else None)
-    if config.task == "auto" and config.bias_correction == "auto" and frame.modality == "MR":
-        shading = attend(lambda: sharpness.measure_shading(frame), monitor)
+        decision = replace(decision, blur=blur if blur.is_blurred else None)
+    if config.bias_correction == "n4":
+        facts["shading"] = {"corrected": True, "reason": "as was asked for"}
+        decision = replace(decision, corrects_shading=True)
+    elif config.task == "auto" and config.bias_correction == "auto" and is_mr:
+        shading = attend(lambda: sharpness.measure_shading(mean_frame(frames)), monitor)
         facts["shading"] = {"corrected": shading.is_shaded, "reason": shading.reason}
-        chain = replace(chain, is_shaded=shading.is_shaded)
+        decision = replace(decision, corrects_shading=shading.is_shaded)
     if config.task == "artifacts":
-        chain = replace(chain, repair=_repairable(frame, facts, monitor))
-    return chain if guide is None else _guided(chain, guide, config, monitor)
+        decision = replace(decision, repair=_repairable(frames, chosen, facts, monitor))
+    return decision
+
+
+def measured_noise(frame: Volume, known: VolumeCache, monitor: Monitor) -> NoiseEstimate:
+    """The noise of a frame, measured once for all runs over it."""
+    monitor.check()
+    if known.noise is None:
+        known.noise = measure_noise(
+            frame.voxels, modality=frame.modality, spacing=frame.geometry.spacing
+        )
+    return known.noise
+
+
+def mean_frame(frames: Sequence[Volume]) -> Volume:
+    """The mean of all frames in float32; a single frame as it is."""
+    if len(frames) == 1:
+        return frames[0]
+    total = np.zeros(frames[0].shape, np.float64)
+    for frame in frames:
+        total += frame.voxels
+    return frames[0].with_voxels((total / len(frames)).astype(np.float32))
+
+
+def _spread(frames: Sequence[Volume], chosen: Sequence[int]) -> list[int]:
+    """Frames to be measured, spread evenly; none that is constant, unless it is a chosen one."""
+    last = len(frames) - 1
+    places = np.linspace(0, last, min(len(frames), _FRAMES_MEASURED)).round().astype(int)
+    shown = [int(n) for n in places if frames[n].voxels.min() < frames[n].voxels.max()]
+    return shown or list(chosen)
+
+
+def _median(values: Sequence[float]) -> int:
+    """Where the median is; of an even number of values the lower one."""
+    return sorted(range(len(values)), key=values.__getitem__)[(len(values) - 1) // 2]
+
+
+def _noise_facts(frame: Volume, noise: NoiseEstimate, need: Need, share: float) -> dict[str, Any]:
+    facts = {
+        "sigma": float(f"{noise.level:.4g}"),
+        "units": frame.units,
+        "confidence": round(noise.confidence, 2),
+        "share_removed": share,
+    }
+    return facts | ({"reason": need.reason} if share < 1 else {})
+
+
+def _log_noise(facts: dict[str, Any], monitor: Monitor) -> None:
+    units = f" {facts['units']}" if facts["units"] else ""
+    level = f"σ {facts['sigma']:.3g}{units}, confidence {facts['confidence']:.2f}"
+    monitor.log(f"measured noise: {level}")
+    if "reason" in facts:
+        monitor.log(f"{facts['share_removed']:.0%} of the correction is applied: {facts['reason']}")
+
+
+def _blur_of(frame: Volume, noise: NoiseEstimate) -> sharpness.BlurEstimate:
+    return sharpness.measure_blur(
+        frame.voxels,
+        spacing=frame.geometry.spacing,
+        noise=noise.level,
+        noise_to_contrast=noise_to_contrast(noise),
+    )
+
+
+def _sharper(blur: sharpness.BlurEstimate) -> float:
+    """σ in px of the sharper axis where the frame is blurred; 0 where it is not."""
+    return min(blur.sigma_px) if blur.is_blurred else 0.0
 
 
 def _repairable(
-    frame: Volume, facts: dict[str, Any], monitor: Monitor
+    frames: Sequence[Volume], chosen: Sequence[int], facts: dict[str, Any], monitor: Monitor
 ) -> artifacts.ArtifactEstimate | None:
+    if len(chosen) > 1:
+        raise InputError(
+            f"{frames[0].source or 'volume'}: artifacts of a sequence, whose frames may have "
+            "others",
+            "Repair one frame after another.",
+        )
+    frame = frames[chosen[0]]
     found = artifacts.measure_artifacts(frame)
     facts["artifacts"] = {
         "kind": found.kind,
@@ -155,45 +240,48 @@ def _repairable(
     return found
 
 
-def _guided(
-    chain: Chain, guide: Volume | appearance.Appearance, config: EnhanceConfig, monitor: Monitor
-) -> Chain:
-    if config.guide_use == "earlier-scan" and isinstance(guide, Volume):
-        found = earlier_scan.register(guide, chain.frame, monitor)
-        chain.facts["guide"] = {"use": "earlier-scan"} | found.to_json()
-        scaling = scaling_for(chain.frame)
-        return replace(chain, earlier=scaling.undo(found.aligned))
-    wanted = appearance.measure_appearance(guide, monitor) if isinstance(guide, Volume) else guide
+def warn_of_few_guides(wanted: appearance.Appearance, monitor: Monitor) -> None:
+    """Warn where an appearance was measured in too few patients to be typical."""
     if (count := len(wanted.patients)) < _FEW_GUIDES:
         monitor.warn(
             f"{count} patient{'s' if count > 1 else ''} as guide: taken for typical of the kernel "
             "or scanner; a folder of five or more patients is a safer guide"
         )
-    return replace(chain, wanted=wanted)
 
 
-def run_chain(chain: Chain, only: slice, monitor: Monitor) -> Floats:
-    """The result of all steps.
+def with_earlier_scan(chain: Chain, scan: Volume, monitor: Monitor) -> tuple[Chain, dict[str, Any]]:
+    """The chain with the patient's earlier scan, and what manifests record of it.
+
+    Raises InputError for a scan that does not fit.
+    """
+    found = earlier_scan.register(scan, chain.frame, monitor)
+    earlier = scaling_for(chain.frame).undo(found.aligned)
+    return replace(chain, earlier=earlier), {"use": "earlier-scan"} | found.to_json()
+
+
+def run_chain(chain: Chain, only: slice, monitor: Monitor) -> tuple[Floats, dict[str, Any]]:
+    """The result of all steps, and what was found out on the way.
 
     Args:
-        chain: from `plan_chain`.
+        chain: the steps.
         only: the slices that are wanted; all where the chain `needs_whole`.
         monitor: progress and cancelling.
 
     Returns:
-        float32 [n, J, I], in the units of the frame, not rounded.
+        float32 [n, J, I], in the units of the frame, not rounded; facts for manifests.
     """
-    frame, noise = chain.frame, chain.noise
+    frame, noise, decision = chain.frame, chain.noise, chain.decision
     if chain.needs_whole:
         only = slice(0, frame.shape[0])
-    if chain.repair is not None:
-        return artifacts.repair(
+    if decision.repair is not None:
+        repaired = artifacts.repair(
             frame.voxels,
-            chain.repair,
+            decision.repair,
             noise=noise.level,
             denoise=_at_any_level(chain, monitor),
             monitor=monitor,
         )
+        return repaired, {}
     if chain.wanted is not None:
         matched, match = matching.match_appearance(
             frame,
@@ -202,18 +290,18 @@ def run_chain(chain: Chain, only: slice, monitor: Monitor) -> Floats:
             monitor=monitor,
         )
         summary = "; ".join(match.sentences())
-        chain.facts["guide"] = {"use": "appearance", "summary": summary} | match.to_json()
-        return matched.voxels.astype(np.float32)
+        facts = {"use": "appearance", "summary": summary} | match.to_json()
+        return matched.voxels.astype(np.float32), {"guide": facts}
     result = _denoised(chain, only, monitor.part(0, 0.9))
-    if chain.blur is not None:
+    if decision.blur is not None:
         result = sharpness.undo_blur(
             frame.voxels,
-            chain.blur,
-            noise=noise.level * chain.share,
+            decision.blur,
+            noise=noise.level * decision.share,
             denoise=lambda _: result,
             monitor=monitor,
         )
-    return result
+    return result, {}
 
 
 def run_rounded(
@@ -235,7 +323,7 @@ def _denoised(
     return denoise(
         chain.frame,
         chain.noise,
-        share=chain.share,
+        share=chain.decision.share,
         only=only,
         earlier=chain.earlier,
         engine=chain.engine,

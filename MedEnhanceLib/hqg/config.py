@@ -60,11 +60,6 @@ class NetworkConfig(Options):
         help="whether the first estimate is corrected for the bias that noise has in magnitude "
         "images (nets.shrinkage); a training for CT leaves it out",
     )
-    deblurring: bool = option(
-        True,
-        help="whether blur is undone on request alone, which comes with the cue; false: always. A "
-        "training leaves it out whose degradations hold no blur, or whose decoder is not restyled",
-    )
     sharpening: bool = option(
         True,
         help="whether blur is undone by strengthening bands of detail (nets.blocks), not by "
@@ -234,7 +229,7 @@ class TrainConfig(WithPresets):
             "ema": 0.999,
             "unpaired_every": 1,
             "denoise": False,
-            "network": {"window": 0, "shrinkage": False, "deblurring": False, "sharpening": False},
+            "network": {"window": 0, "shrinkage": False, "sharpening": False},
             "loss": _PUBLISHED_LOSS,
         },
     }
@@ -328,7 +323,6 @@ class TrainConfig(WithPresets):
         return replace(
             network,
             rician=network.rician and self.modality == "MR",
-            deblurring=network.deblurring and network.restyling and blurs,
             sharpening=network.sharpening and blurs,
         )
 
@@ -359,33 +353,19 @@ class EnhanceConfig(Options):
     model: str = option(
         "auto", help="a model's name or folder; auto: the one for the modality", metavar="NAME"
     )
-    uncertainty: int = option(
-        0,
-        help="a map of the uncertainty: 0 makes none; 1 makes it of the expected error alone, at "
-        "no further cost; 2 to 64 add the spread over that many samples, one run each (8 is usual)",
-        low=0,
-        high=64,
-        metavar="N",
-        ranged=False,
+    uncertainty: bool = option(
+        False, help="make a map of the uncertainty too: the standard deviation of the error"
     )
     device: str = option("auto", help=ANYWHERE, metavar="D")
     _: KW_ONLY
-    strength: float | Literal["auto"] = option(
+    strength: float | Literal["auto", "full"] = option(
         "auto",
-        help="share of the correction that is applied; auto: as much as the measured noise calls "
-        "for, which is little where a volume is clean",
+        help="how much is corrected; auto: as much as the measured noise calls for, which is "
+        "little where a volume is clean; a number from 0 to 1 scales that; full: all of it, "
+        "whatever the noise",
         low=0,
-        high=1.5,
+        high=1,
         metavar="S",
-    )
-    second_pass: Literal["auto", "on", "off"] = option(
-        "auto",
-        help="whether the network removes noise after the filter; auto: where the model's card "
-        "says that this gains",
-    )
-    deblur: bool = option(
-        False,
-        help="undo blur with the network, without any measure of it, with a model trained for that",
     )
     bias_correction: Literal["auto", "none", "n4"] = option(
         "auto",
@@ -411,11 +391,6 @@ class EnhanceConfig(Options):
         help="what a guide is for: the sharpness and noise texture that are wanted, or an earlier "
         "scan of the same patient, which helps to separate noise from anatomy",
     )
-    orientations: Literal[1, 3] = option(
-        1,
-        help="3 enhances along every axis and averages, in about twice the time: for MR with "
-        "voxels about as thick as wide; 1 goes along the slices",
-    )
     tile: int = option(
         1024,
         help="side of the inference window; smaller slices go in whole",
@@ -434,19 +409,8 @@ class EnhanceConfig(Options):
         high=256,
         flag=None,
     )
-    seed: int = option(0, help="of the samples of the uncertainty", flag=None)
 
     @property
     def share(self) -> float:
-        """The strength that results are blended at: `auto` limits the correction before."""
+        """What the correction of `auto`, or all of it, is scaled by."""
         return 1.0 if isinstance(self.strength, str) else float(self.strength)
-
-    @property
-    def samples(self) -> int:
-        """Cues that are sampled for the uncertainty; one alone has no spread."""
-        return self.uncertainty if self.uncertainty > 1 else 0
-
-    @property
-    def runs_share_start(self) -> bool:
-        """Whether the network runs more than once, and always from the same first estimate."""
-        return self.orientations > 1 or self.samples > 0

@@ -238,8 +238,10 @@ def expected_deviation(
     variance = power * (_OF_A_MEAN + signal / (signal + power + np.float32(1e-12)))
     modality = "CT" if volume.modality == "CT" else "MR"  # as the rounds are chosen
     deviation: Floats = CALIBRATION[modality] * np.sqrt(variance)
+    if share <= 0:  # nothing was removed, and what would have been is not known
+        return np.sqrt(power).astype(np.float32)
     if share < 1:  # the noise that stays: the correction is what would have removed it
-        left = np.float32((1 - share) / max(share, 1e-3))
+        left = np.float32((1 - share) / share)
         deviation = np.hypot(deviation, left * (result - volume.voxels[where]))
     return deviation.astype(np.float32)
 

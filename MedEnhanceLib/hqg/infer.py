@@ -1,15 +1,16 @@
-"""Enhances a volume with a trained bundle.
+"""Enhances a volume with a bundle.
 
-scaling_for → encode_guide → predict_oriented → (n4_field) → restore_dtype
-→ (spread_of_samples → calibration) → blend at the strength
+decide (of the whole volume) → each frame: filter and its further steps, or the network, or both
+→ bias field → restore_dtype → blend at the strength
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,19 +34,27 @@ from MedEnhanceLib.core.manifest import UNCERTAINTY_MAP, corrections_in_words, d
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.appearance import Appearance, measure_appearance
-from MedEnhanceLib.hqg.bundle import EnhancerModel, check_deblurring, open_enhancer
+from MedEnhanceLib.hqg.bundle import EnhancerModel, open_enhancer
 from MedEnhanceLib.hqg.cache import VolumeCache
-from MedEnhanceLib.hqg.chain import Chain, plan_chain, run_chain, run_rounded
+from MedEnhanceLib.hqg.chain import (
+    Chain,
+    Decision,
+    decide,
+    mean_frame,
+    measured_noise,
+    run_chain,
+    run_rounded,
+    warn_of_few_guides,
+    with_earlier_scan,
+)
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import FITTED_ON, expected_deviation
-from MedEnhanceLib.hqg.predict import SliceRun, predict_oriented, shrunk
-from MedEnhanceLib.hqg.range import Verdict
-from MedEnhanceLib.hqg.strength import Enhancement, lowest_value
-from MedEnhanceLib.hqg.uncertainty import raw_deviation, spread_of_samples
+from MedEnhanceLib.hqg.predict import SliceRun, predict_slices
+from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.io.describe import refuse_not_finite
 from MedEnhanceLib.nets.grouped import engine_for
 from MedEnhanceLib.nets.intensity import Scaling, scaling_for
-from MedEnhanceLib.nets.precision import move, without_tf32
+from MedEnhanceLib.nets.precision import without_tf32
 from MedEnhanceLib.nets.slices import GRID, Plan, SliceStacks, stoppable
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.device import choose_device
@@ -57,7 +66,7 @@ _SHRINK = 4
 _ITERATIONS = [20, 20]
 #: Slices of a guide that its cue is the mean of.
 _GUIDE_SLICES = 32
-#: Slices that leave the filter at once.
+#: Slices whose expected deviation is computed at once.
 _SLICES_AT_ONCE = 16
 #: Of the brightest tissue; below it floors of the computation count as noise.
 _LOWEST_TOP = 1e-4
@@ -70,6 +79,7 @@ def enhance(
     config: EnhanceConfig,
     *,
     guide: Volume | Appearance | None,
+    frame: int | None,
     slices: tuple[int, int] | None,
     cache: VolumeCache | None,
     guide_cache: VolumeCache | None,
@@ -78,86 +88,68 @@ def enhance(
     """As `hqg.enhance`, with a verified bundle and a checked guide."""
     began = time.monotonic()
     only = _chosen_slices(slices, volume, config)
-    if config.deblur:
-        check_deblurring(bundle)
-    if cache is None or volume.is_sequence or cache.scaling is None:
+    frames, cache = volume.frames(), cache or VolumeCache()
+    original = volume if frame is None else volume.frame(frame)
+    chosen = range(len(frames)) if frame is None else [frame]
+    caches = [cache.of_frame(number) for number in range(len(frames))]
+    if any(known.scaling is None for known in caches):
         refuse_not_finite(volume)
-    frames = volume.frames()
-    caches = _measured(volume, cache)  # of all frames before the first is enhanced
+    _measure(frames, caches, chosen)  # of all frames before the first is enhanced
     choice = choose_device(config.device)
     monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
-    described = json.dumps(bundle.metadata, sort_keys=True, default=str)
-    model = _warm_enhancer(bundle.folder, bundle.sha256, described)
-    move(model.guide, "cpu")
     # What a network learned from matters where it has a part in the result.
-    is_learned = _network_runs(model, config)
-    verdict = model.compare(frames[0], caches[0]) if is_learned else None
-    warnings = _warnings(volume, bundle, verdict) if is_learned else ()
+    model = _own_model(bundle) if bundle.network_runs else None
+    warnings = _warnings(volume, bundle) if model else ()
+    decision = Decision(1.0, corrects_shading=config.bias_correction == "n4")
+    if bundle.starts_grouped:
+        decision = decide(
+            frames, caches, config, chosen=chosen, is_preview=slices is not None, monitor=monitor
+        )
+    warnings += decision.warnings
     for warning in warnings:
         monitor.warn(warning.text)
-    if is_learned and verdict is None:
-        monitor.log(f"{bundle.name} cannot check whether the volume resembles its training data")
-    cue = model.bank.mean[None]
-    if isinstance(guide, Volume) and not bundle.starts_grouped:
-        cue = encode_guide(guide, model, monitor, guide_cache)
-    if config.deblur:
-        cue = model.guide.asking(cue, torch.ones(1))
-    chains: list[Chain | None] = [None] * len(frames)
-    is_looked_at = config.guide_use == "appearance" and slices is None
-    if bundle.starts_grouped and isinstance(guide, Volume) and is_looked_at:
-        guide = measure_appearance(guide, monitor)  # once for all frames
-    if bundle.starts_grouped:
-        engine = engine_for(choice.name, monitor)
-        chains = [
-            plan_chain(
-                frame,
-                known,
-                config,
-                guide=guide,
-                is_preview=slices is not None,
-                engine=engine,
-                monitor=monitor,
-            )
-            for frame, known in zip(frames, caches, strict=True)
-        ]
-    plan = Plan.make(choice.name, batch=config.batch, tile=config.tile, overlap=config.overlap)
-    results = []
-    for number, (frame, known, chain) in enumerate(zip(frames, caches, chains, strict=True)):
-        assert known.scaling is not None
-        stacks = SliceStacks(frame.voxels, known.scaling, model.config.context)
-        run = SliceRun(model, stacks, cue, plan, only, known)
-        part = monitor.part(number / len(frames), (number + 1) / len(frames))
-        results.append(_enhance_frame(frame, run, chain, config, part))
-    measured = chains[0].facts if chains[0] is not None else {}
+    shading = None
+    if decision.corrects_shading and len(frames) > 1:
+        # One coil shades all frames alike, and frames divided by one field do not flicker.
+        shading = attend(lambda: n4_field(mean_frame(frames)), monitor)
+    steps = _Steps(bundle, config, decision, choice.name, shading=shading, only=only)
+    if slices is None or config.guide_use != "appearance":
+        steps = steps.guided(guide, monitor)
+    if model is not None:
+        cue = model.bank.mean[None]
+        if isinstance(guide, Volume) and not bundle.starts_grouped:
+            cue = encode_guide(guide, model, monitor, guide_cache)
+        steps = replace(steps, model=model, cue=cue)
+    made = []
+    for done, number in enumerate(chosen):
+        part = monitor.part(done / len(chosen), (done + 1) / len(chosen))
+        made.append(steps.run(frames[number], caches[number], part))
+    measured = decision.facts | made[0].facts
     note = derived_note(
         f"enhanced with {bundle.name} {bundle.sha256[:12]}"
-        + (", blur undone" if config.deblur else "")
         + corrections_in_words(measured)
-        + (f", mean of {config.orientations} orientations" if config.orientations > 1 else "")
         + (f" ({messages_of(warnings)})" if warnings else "")
     )
-    enhanced, uncertainty, shading = (
-        _joined(volume, [result[which] for result in results]) for which in (0, 1, 2)
-    )
+    enhanced = _joined(original, [each.voxels for each in made])
     assert enhanced is not None
-    grid = volume.crop(k=slice(only.start, only.stop))
-    facts = _uncertainty_facts(model, config)
+    uncertainty = _joined(original, [each.deviation for each in made])
+    grid = original.crop(k=only)
+    facts = _uncertainty_facts(model, bundle, config)
     full = Enhancement(
         volume=grid.with_voxels(enhanced, did=note),
         uncertainty=None
         if uncertainty is None
         else grid.with_voxels(uncertainty, did=_uncertainty_note(facts)),
-        model=bundle.identity(is_learned=is_learned),
+        model=bundle.identity(is_learned=model is not None),
         device=choice.name,
         seconds=time.monotonic() - began,
         original=grid,
-        floors=tuple(known.floor for known in caches),
+        share=decision.share,
         uncertainty_facts=facts,
         warnings=warnings,
-        verdict=verdict,
-        shading=shading,
+        shading=made[0].shading,
         measured=measured,
-        noises=tuple(chain.noise for chain in chains if chain is not None),
+        noises=tuple(noise for n in chosen if (noise := caches[n].noise) is not None),
         first_slice=only.start,
     )
     return replace(full.at_strength(config.share), seconds=time.monotonic() - began)
@@ -179,54 +171,64 @@ def _chosen_slices(slices: tuple[int, int] | None, volume: Volume, config: Enhan
     return slice(first, stop)
 
 
-def _measured(volume: Volume, cache: VolumeCache | None) -> list[VolumeCache]:
-    """Scaling and floor of each whole frame; of a single volume in `cache`.
+def _measure(
+    frames: Sequence[Volume], caches: Sequence[VolumeCache], chosen: Sequence[int]
+) -> None:
+    """Scaling and floor of each frame that is enhanced, into its cache.
 
     Raises InputError that names the frame where one shows nothing.
     """
-    measured = []
-    for number, frame in enumerate(volume.frames()):
-        known = VolumeCache() if cache is None or volume.is_sequence else cache
-        if known.scaling is None:
-            try:
-                known.scaling = scaling_for(frame)
-                if known.scaling.scale < _LOWEST_TOP:
-                    raise InputError(
-                        f"{frame.source or 'volume'}: intensities up to {known.scaling.scale:.3g} "
-                        "are too small for the measure of the noise",
-                        "Multiply them, as by changing their unit.",
-                    )
-            except InputError as cause:
-                if not volume.is_sequence:
-                    raise
+    for number in chosen:
+        frame, known = frames[number], caches[number]
+        if known.scaling is not None:
+            continue
+        try:
+            known.scaling = scaling_for(frame)
+            if known.scaling.scale < _LOWEST_TOP:
                 raise InputError(
-                    f"{cause.message} in frame {number}", "Leave this frame out, or take one frame."
-                ) from cause
-            known.floor = lowest_value(frame)
-        measured.append(known)
-    return measured
+                    f"{frame.source or 'volume'}: intensities up to {known.scaling.scale:.3g} "
+                    "are too small for the measure of the noise",
+                    "Multiply them, as by changing their unit.",
+                )
+        except InputError as cause:
+            known.scaling = None
+            if len(frames) == 1:
+                raise
+            raise InputError(
+                f"{cause.message} in frame {number}", "Leave this frame out, or take one frame."
+            ) from cause
+        # Lower values are undershoot: magnitudes are not below 0 or the lowest of the input.
+        if frame.modality != "CT":
+            known.floor = min(0.0, float(frame.voxels.min()))
 
 
 @lru_cache(maxsize=4)
 def _warm_enhancer(folder: Path, sha256: str, described: str) -> EnhancerModel:  # noqa: ARG001
     """Models stay loaded between jobs of one process; other weights have another hash.
 
-    described: all metadata, as calibration or range may be new where the weights are not.
+    Never run, nor moved to a device: jobs of several threads share it. described: all metadata, as
+    the calibration may be new where the weights are not.
     """
     return open_enhancer(read_bundle(folder, expected_sha256=sha256))
 
 
-def _warnings(volume: Volume, bundle: Bundle, verdict: Verdict | None) -> tuple[ModelWarning, ...]:
+def _own_model(bundle: Bundle) -> EnhancerModel:
+    """The networks of a bundle for one run, which may move them and put hooks on them."""
+    described = json.dumps(bundle.metadata, sort_keys=True, default=str)
+    kept = _warm_enhancer(bundle.folder, bundle.sha256, described)
+    return replace(kept, enhancer=copy.deepcopy(kept.enhancer), guide=copy.deepcopy(kept.guide))
+
+
+def _warnings(volume: Volume, bundle: Bundle) -> tuple[ModelWarning, ...]:
     trained_mm = bundle.metadata.get(PIXEL_SPACING)
     di, dj, _ = volume.geometry.spacing
-    of_bundle = (
+    warnings = (
         training_length_warning(bundle),
         segmenter_warning(bundle),
         anatomy_warning(bundle, volume),
         pixel_size_warning(bundle.name, float(trained_mm), (di, dj)) if trained_mm else None,
     )
-    of_images = verdict.warnings if verdict else ()
-    return (*(warning for warning in of_bundle if warning), *of_images)
+    return tuple(warning for warning in warnings if warning)
 
 
 def encode_guide(
@@ -267,138 +269,162 @@ def _cue_mean(model: EnhancerModel, slices: Tensor) -> Tensor:
     return mean
 
 
-def _enhance_frame(
-    frame: Volume, run: SliceRun, chain: Chain | None, config: EnhanceConfig, monitor: Monitor
-) -> tuple[npt.NDArray[Any], Floats | None, Floats | None]:
-    """One frame's voxels at full strength in its type, its uncertainty in its units, its shading.
+@dataclass(frozen=True)
+class _Made:
+    """What came of one frame.
 
-    The last two are None where no uncertainty is requested, or no shading corrected.
+    Attributes:
+        voxels: at strength 1, in the type of the frame.
+        deviation: of their errors, in the units of the frame; None where it is not requested.
+        shading: the bias field that they were divided by; None where none was corrected.
+        facts: what was found out on the way, for manifests.
     """
-    model, only, floor = run.model, run.only, run.cache.floor
-    wants_n4 = config.bias_correction == "n4" or (
-        chain is not None and config.bias_correction == "auto" and chain.is_shaded
-    )
-    if chain is not None and not (wants_n4 or config.uncertainty or _network_runs(model, config)):
-        rounded = run_rounded(chain, only, floor, monitor)
-        if rounded is not None:
-            return rounded, None, None
-    samples = 0 if _judged_by_filter(model, config) else config.samples
-    passes = 1 + config.orientations + samples
-    share = 1 - samples / passes
-    # Without a further step each part goes straight into the result's type, which saves memory.
-    output = np.empty(frame.voxels[only].shape, np.float32 if wants_n4 else frame.dtype)
-    error = np.empty(output.shape, np.float32) if config.uncertainty else None
-    with torch.inference_mode(), stoppable(model.enhancer, monitor):
-        run = _started(run, chain, config, monitor.part(0, share / passes))
-        part = monitor.part(share / passes, (0.9 if wants_n4 else 1) * share)
-        for where, values, expected in _enhanced_slices(run, chain, config, part):
-            enhanced = np.maximum(values, floor, dtype=np.float32)
-            inside = slice(where.start - only.start, where.stop - only.start)
-            output[inside] = enhanced if wants_n4 else restore_dtype(enhanced, frame.dtype)
-            if error is not None and expected is not None:
-                error[inside] = expected
-        shading = None
-        if wants_n4:
-            monitor.progress(0.9 * share, "correcting shading (N4)")
-            corrected = frame.with_voxels(output)
-            shading = attend(lambda: n4_field(corrected), monitor)
+
+    voxels: npt.NDArray[Any]
+    deviation: Floats | None = None
+    shading: Floats | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """What is done to each frame.
+
+    Attributes:
+        bundle: of the network, if one runs.
+        config: how it is enhanced.
+        decision: what is done, the same for all frames.
+        device: as torch names it.
+        only: the slices that are wanted.
+        shading: the bias field of a sequence; of a single volume it comes from its result.
+        wanted: the appearance that a guide shows.
+        earlier: the patient's earlier scan.
+        model: the network; None where the filter makes all of the result.
+        cue: of the network, [1, cue_size].
+    """
+
+    bundle: Bundle
+    config: EnhanceConfig
+    decision: Decision
+    device: str
+    only: slice
+    shading: Floats | None = None
+    wanted: Appearance | None = None
+    earlier: Volume | None = None
+    model: EnhancerModel | None = None
+    cue: Tensor | None = None
+
+    def guided(self, guide: Volume | Appearance | None, monitor: Monitor) -> _Steps:
+        """With what a guide says to the filter; measured once for all frames."""
+        if guide is None or not self.bundle.starts_grouped:
+            return self
+        if self.config.guide_use == "earlier-scan" and isinstance(guide, Volume):
+            return replace(self, earlier=guide)
+        wanted = measure_appearance(guide, monitor) if isinstance(guide, Volume) else guide
+        warn_of_few_guides(wanted, monitor)
+        return replace(self, wanted=wanted)
+
+    def run(self, frame: Volume, known: VolumeCache, monitor: Monitor) -> _Made:
+        """One frame at strength 1."""
+        chain, facts = None, {}
+        if self.bundle.starts_grouped:
+            engine, noise = engine_for(self.device, monitor), measured_noise(frame, known, monitor)
+            chain = Chain(frame, noise, self.decision, wanted=self.wanted, engine=engine)
+            if self.earlier is not None:
+                chain, facts["guide"] = with_earlier_scan(chain, self.earlier, monitor)
+        corrects, wants_map = self.decision.corrects_shading, self.config.uncertainty
+        if chain is not None and self.model is None and not (corrects or wants_map):
+            rounded = run_rounded(chain, self.only, known.floor, monitor)
+            if rounded is not None:
+                return _Made(rounded, facts=facts)
+        part = monitor.part(0.0, 0.9) if corrects else monitor
+        output, deviation, found = self._enhanced(frame, known, chain, part)
+        np.maximum(output, known.floor, out=output, dtype=np.float32)
+        shading = self.shading
+        if corrects:
+            monitor.progress(0.9, "correcting shading (N4)")
+            if shading is None:
+                corrected = frame.with_voxels(output)
+                shading = attend(lambda: n4_field(corrected), monitor)
             output /= shading
-            output = restore_dtype(np.maximum(output, floor), frame.dtype)
-        if error is None:
-            return output, None, None
-        spread = None
-        if samples:
-            spread = spread_of_samples(
-                run, monitor.part(share, 1), samples=samples, seed=config.seed
+            np.maximum(output, known.floor, out=output, dtype=np.float32)
+            if deviation is not None:
+                deviation /= shading
+        return _Made(restore_dtype(output, frame.dtype), deviation, shading, facts | found)
+
+    def _enhanced(
+        self, frame: Volume, known: VolumeCache, chain: Chain | None, monitor: Monitor
+    ) -> tuple[Floats, Floats | None, dict[str, Any]]:
+        """The wanted slices in float32, how far they may be off, and facts."""
+        if self.model is None:
+            assert chain is not None
+            made, facts = run_chain(chain, self.only, monitor)
+            output = made[self.only] if chain.needs_whole else made
+            by_filter, deviation = self.config.uncertainty, None
+        else:
+            output, deviation, facts = self._by_network(frame, known, chain, monitor)
+            by_filter = self.config.uncertainty and deviation is None
+        if by_filter:
+            assert chain is not None
+            deviation = self._deviation_of_filter(output, chain)
+        return output, deviation, facts
+
+    def _deviation_of_filter(self, output: Floats, chain: Chain) -> Floats:
+        deviation = np.empty(output.shape, np.float32)
+        for first in range(0, len(output), _SLICES_AT_ONCE):
+            part = slice(first, min(first + _SLICES_AT_ONCE, len(output)))
+            where = slice(self.only.start + part.start, self.only.start + part.stop)
+            deviation[part] = expected_deviation(
+                output[part], chain.frame, chain.noise, share=self.decision.share, where=where
             )
-        deviation = error
-        if not _judged_by_filter(model, config):
-            deviation = model.calibration(raw_deviation(error, spread), sampled=spread is not None)
-    deviation *= np.float32(run.stacks.scaling.scale)
-    if shading is not None:
-        deviation /= shading
-    return output, deviation, shading
+        return deviation
+
+    def _by_network(
+        self, frame: Volume, known: VolumeCache, chain: Chain | None, monitor: Monitor
+    ) -> tuple[Floats, Floats | None, dict[str, Any]]:
+        """The same; no deviation where the network does not say it."""
+        model, config = self.model, self.config
+        assert model is not None
+        assert self.cue is not None
+        assert known.scaling is not None
+        plan = Plan.make(self.device, batch=config.batch, tile=config.tile, overlap=config.overlap)
+        stacks = SliceStacks(frame.voxels, known.scaling, model.config.context)
+        run = SliceRun(model, stacks, self.cue, plan, self.only, known)
+        facts: dict[str, Any] = {}
+        if chain is not None:
+            needed = run.all_slices if chain.needs_whole else _needed(run)
+            made, facts = run_chain(chain, needed, monitor.part(0.0, 0.5))
+            run = replace(run, start=_padded(made, needed, stacks))
+            monitor = monitor.part(0.5, 1.0)
+        wants_error = config.uncertainty and self.bundle.expects_error
+        output = np.empty(frame.voxels[self.only].shape, np.float32)
+        deviation = np.empty(output.shape, np.float32) if wants_error else None
+        with torch.inference_mode(), stoppable(model.enhancer, monitor):
+            for where, scaled, error in predict_slices(run, monitor, wants_error=wants_error):
+                inside = slice(where.start - self.only.start, where.stop - self.only.start)
+                output[inside] = known.scaling.undo(scaled)
+                if deviation is not None and error is not None:
+                    deviation[inside] = model.calibration(error)
+        if deviation is not None:
+            deviation *= np.float32(known.scaling.scale)
+        return output, deviation, facts
 
 
-def _network_runs(model: EnhancerModel, config: EnhanceConfig) -> bool:
-    """Whether the network has a part in the result, or the filter before it makes all of it."""
-    if not model.bundle.starts_grouped or config.deblur:
-        return True
-    return config.second_pass == "on" or (
-        config.second_pass == "auto" and model.bundle.has_second_pass
-    )
+def _padded(made: Floats, needed: slice, stacks: SliceStacks) -> SliceStacks:
+    """What the filter made of the needed slices, as the network starts from it."""
+    depth, rows, columns = stacks.voxels.shape
+    scaled = np.zeros((depth, rows + -rows % GRID, columns + -columns % GRID), np.float32)
+    margins = ((0, 0), (0, -rows % GRID), (0, -columns % GRID))
+    scaled[needed] = np.pad(stacks.scaling.apply(made), margins, mode="edge")
+    return SliceStacks(scaled, Scaling(0.0, 1.0), stacks.context)
 
 
-def _judged_by_filter(model: EnhancerModel, config: EnhanceConfig) -> bool:
-    """Whether the uncertainty is the filter's: it makes all of the result, or nearly all."""
-    return not (_network_runs(model, config) and model.bundle.expects_error)
-
-
-def _started(
-    run: SliceRun, chain: Chain | None, config: EnhanceConfig, monitor: Monitor
-) -> SliceRun:
-    """The run with what it starts from, where that is computed before and for all passes."""
-    if chain is not None:
-        needed = run.all_slices if chain.needs_whole else _needed(run, config)
-        made = run_chain(chain, needed, monitor)
-        depth, rows, columns = run.stacks.voxels.shape
-        scaled = np.zeros((depth, rows + -rows % GRID, columns + -columns % GRID), np.float32)
-        margins = ((0, 0), (0, -rows % GRID), (0, -columns % GRID))
-        scaled[needed] = np.pad(run.stacks.scaling.apply(made), margins, mode="edge")
-        return replace(run, start=SliceStacks(scaled, Scaling(0.0, 1.0), run.stacks.context))
-    if not config.runs_share_start:
-        return run
-    needed = run.only if config.orientations == 1 else run.all_slices
-    return replace(run, start=shrunk(replace(run, only=needed), monitor))
-
-
-def _needed(run: SliceRun, config: EnhanceConfig) -> slice:
+def _needed(run: SliceRun) -> slice:
     """The slices of the start that the wanted slices depend on."""
-    if not _network_runs(run.model, config):
-        return run.only
-    if config.orientations > 1:
-        return run.all_slices
     # Whole chunks: the other slices of a chunk enter the network too and have to be images.
     reach, size = run.model.config.context, run.plan.suited(*run.stacks.voxels.shape[1:]).slices
     first = max(0, run.only.start - reach) // size * size
     return slice(first, min(len(run.stacks), -(-(run.only.stop + reach) // size) * size))
-
-
-def _enhanced_slices(
-    run: SliceRun, chain: Chain | None, config: EnhanceConfig, monitor: Monitor
-) -> Iterator[tuple[slice, Floats, Floats | None]]:
-    """Parts of the wanted slices: where, values in the volume's units, and what may be off, scaled.
-
-    That is the network's expected error, or the calibrated deviation of the filter.
-    """
-    scaling, wants_error = run.stacks.scaling, config.uncertainty > 0
-    by_filter = _judged_by_filter(run.model, config)
-    for where, values, expected in _corrected(run, config, monitor, wants_error and not by_filter):
-        deviation = expected
-        if wants_error and by_filter:
-            assert chain is not None
-            deviation = expected_deviation(
-                values, chain.frame, chain.noise, share=chain.share, where=where
-            ) / np.float32(scaling.scale)
-        yield where, values, deviation
-
-
-def _corrected(
-    run: SliceRun, config: EnhanceConfig, monitor: Monitor, wants_error: bool
-) -> Iterator[tuple[slice, Floats, Floats | None]]:
-    """Parts of what the network, or the filter alone, makes; values in the volume's units."""
-    undo = run.stacks.scaling.undo
-    if _network_runs(run.model, config):
-        for where, scaled, expected in predict_oriented(
-            run, monitor, orientations=config.orientations, wants_error=wants_error
-        ):
-            yield where, undo(scaled), expected
-        return
-    assert run.start is not None
-    rows, columns = run.stacks.voxels.shape[1:]
-    for first in range(run.only.start, run.only.stop, _SLICES_AT_ONCE):
-        where = slice(first, min(first + _SLICES_AT_ONCE, run.only.stop))
-        yield where, undo(run.start.voxels[where, :rows, :columns]), None
 
 
 def n4_field(volume: Volume) -> npt.NDArray[np.float32]:
@@ -444,30 +470,19 @@ def _joined(volume: Volume, frames: Sequence[npt.NDArray[Any] | None]) -> npt.ND
     return np.stack(arrays) if volume.is_sequence else arrays[0]
 
 
-def _uncertainty_facts(model: EnhancerModel, config: EnhanceConfig) -> dict[str, Any]:
+def _uncertainty_facts(
+    model: EnhancerModel | None, bundle: Bundle, config: EnhanceConfig
+) -> dict[str, Any]:
     if not config.uncertainty:
         return {}
-    if _judged_by_filter(model, config):
-        fitted_on = FITTED_ON[model.bundle.modality]
-        if _network_runs(model, config):
-            fitted_on += ", for the filter alone, without what the network changes"
-        return {
-            "samples": 0,
-            "flips": False,
-            "expected_error": True,
-            "calibration": {"fitted_on": fitted_on},
-        }
-    # A calibration is measured without undoing blur: it does not cover what is left of the blur.
-    is_calibrated = model.calibration.is_fitted and not config.deblur
-    return {
-        "samples": config.samples,
-        "flips": config.samples > 1,
-        "expected_error": True,
-        "calibration": model.calibration.identity() if is_calibrated else None,
-    }
+    if model is not None and bundle.expects_error:
+        return {"calibration": model.calibration.identity()}
+    fitted_on = FITTED_ON[bundle.modality]
+    if model is not None:
+        fitted_on += ", for the filter alone, without what the network changes"
+    return {"calibration": {"fitted_on": fitted_on}}
 
 
 def _uncertainty_note(facts: dict[str, Any]) -> str:
-    samples = f"{facts['samples']} samples, " if facts["samples"] else ""
     state = "calibrated" if facts["calibration"] else "not calibrated"
-    return derived_note(f"{UNCERTAINTY_MAP} ({samples}expected error, {state})")
+    return derived_note(f"{UNCERTAINTY_MAP} (expected error, {state})")

@@ -76,9 +76,6 @@ class GuidanceEncoder(nn.Module):
             ResidualBlock(before, after) for before, after in pairwise(widths)
         )
         self.guidance, self.variational = config.guidance, config.variational
-        self.deblurring = None
-        if config.deblurring:
-            self.deblurring = nn.Parameter(torch.randn(config.cue_size))
         self.head = nn.Linear(widths[-1], 2 * config.cue_size)
         nn.init.normal_(self.head.weight, std=0.05)
         nn.init.zeros_(self.head.bias)
@@ -94,20 +91,6 @@ class GuidanceEncoder(nn.Module):
         if not (self.guidance and self.variational):
             return Cue(mean, torch.full_like(mean, -math.inf))
         return Cue(mean, log_variance.clamp(-8, 4))
-
-    def asking(self, cue: Tensor, deblur: Tensor) -> Tensor:
-        """The cue with the request: a learned vector is added where blur is to be undone. [ours]
-
-        Args:
-            cue: [B, cue_size].
-            deblur: [B], 1 where blur is to be undone, else 0.
-        Returns:
-            [B, cue_size + 1], the last being the request; unchanged without the option deblurring.
-        """
-        if self.deblurring is None:
-            return cue
-        request = deblur.to(cue)[:, None]
-        return torch.cat([cue + request * self.deblurring, request], dim=1)
 
 
 class Estimate(NamedTuple):
@@ -126,7 +109,7 @@ class Enhancer(nn.Module):
     First a learned shrinkage of blocks removes most of the noise (`nets.shrinkage`). The network
     sees its result and the input, as differences to the local mean in units of the local noise. Its
     output is a correction to the shrinkage's result in the same units, so that noise looks the same
-    at every strength and brightness. On request, amplified bands of detail undo blur
+    at every strength and brightness. Amplified bands of detail undo blur
     (`nets.blocks.Sharpening`). Both are zero before the training.
     """
 
@@ -184,16 +167,6 @@ class Enhancer(nn.Module):
             stages.append(features)
         return stages
 
-    def split(self, cue: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The cue alone, [B, cue_size], and how much blur to undo, [B, 1, 1, 1] or None.
-
-        Without the option deblurring, blur is always undone.
-        """
-        size = self.config.cue_size
-        if cue.shape[1] > size:
-            return cue[:, :size], cue[:, size:, None, None]
-        return cue, None if self.config.deblurring else cue.new_ones(len(cue), 1, 1, 1)
-
     def start(self, slabs: Tensor) -> Tensor:
         """What the correction is added to: slabs after the shrinkage, or unchanged without it."""
         if self.shrinkage is None:
@@ -232,14 +205,14 @@ class Enhancer(nn.Module):
 
         Args:
             slabs: [B, D, H, W] on the network's scale, H and W multiples of STRIDE.
-            cue: [B, cue_size], or as `GuidanceEncoder.asking` returns it.
+            cue: [B, cue_size].
             content: [B, content_size], v_y of the whole volume (then tiles and slabs agree); None
                 takes each slab's own.
         Returns:
             [B, D, H, W] in float32.
         """
-        start, (cue, asked) = self.start(slabs), self.split(cue)
-        return self.finish(slabs, start, self._decode(slabs, start, cue, content), asked)
+        start = self.start(slabs)
+        return self.finish(slabs, start, self._decode(slabs, start, cue, content))
 
     def correct(self, slabs: Tensor, start: Tensor) -> Tensor:
         """As a call, of a network without restyling after another filter than its own.
@@ -247,7 +220,7 @@ class Enhancer(nn.Module):
         slabs, start: [B, D, H, W], before and after the filter. Returns the same shape.
         """
         cue = slabs.new_zeros(len(slabs), self.config.cue_size)
-        return self.finish(slabs, start.float(), self._decode(slabs, start, cue, None), None)
+        return self.finish(slabs, start.float(), self._decode(slabs, start, cue, None))
 
     def estimate(self, slabs: Tensor, cue: Tensor, content: Tensor | None = None) -> Estimate:
         """The enhanced slabs and their expected error; arguments as for `forward`.
@@ -255,9 +228,9 @@ class Enhancer(nn.Module):
         The error is a Laplace distribution's mean absolute deviation [ours]. No gradient reaches
         the features, so training it does not change the image.
         """
-        start, (cue, asked) = self.start(slabs), self.split(cue)
+        start = self.start(slabs)
         features = self._decode(slabs, start, cue, content)
-        image = self.finish(slabs, start, features, asked)
+        image = self.finish(slabs, start, features)
         return Estimate(image, self.expected_error(slabs, features))
 
     @staticmethod
@@ -265,20 +238,16 @@ class Enhancer(nn.Module):
         """What a decoder stage sees: the stage before it at twice the side, and the encoder's."""
         return torch.cat([F.interpolate(features, scale_factor=2, mode="nearest"), skip], dim=1)
 
-    def finish(
-        self, slabs: Tensor, start: Tensor, features: Tensor, asked: Tensor | None
-    ) -> Tensor:
+    def finish(self, slabs: Tensor, start: Tensor, features: Tensor) -> Tensor:
         """The last stage's features, [B·D, widths[0], H/2, W/2] → the image in float32.
 
-        asked: how much blur is to be undone, [B, 1, 1, 1] or None. A network that learned this by
-        itself also sharpened without a request, which cost 0.1 to 0.2 dB under noise.
         Computed in full precision: rounding here is most of the error of half precision.
         """
         with torch.autocast(features.device.type, enabled=False):
             correction = F.pixel_shuffle(self.head(features.float()), 2).view_as(slabs)
             image = start + _step(slabs) * correction
-            if self.sharpening is not None and asked is not None:
-                image += asked.float() * self.sharpening(start, features.float())
+            if self.sharpening is not None:
+                image += self.sharpening(start, features.float())
         return image
 
     def expected_error(self, slabs: Tensor, features: Tensor) -> Tensor:

@@ -1,15 +1,9 @@
-"""Runs the enhancer over a volume's slices, with one content vector for all of them.
-
-`predict_oriented` enhances along each of the three axes and averages. Slices along one axis see
-five neighbors on each side but differ from slice to slice; averaged over three axes they agree
-better, and some of the remaining noise is removed. The network's start (after the shrinkage) is
-the same along all axes and computed once. [ours]
-"""
+"""Runs the enhancer over a volume's slices, with one content vector for all of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +12,8 @@ from torch import Tensor
 
 from MedEnhanceLib.hqg.bundle import EnhancerModel
 from MedEnhanceLib.hqg.cache import VolumeCache
-from MedEnhanceLib.hqg.stream import Stage, enhanced, started
-from MedEnhanceLib.nets.intensity import TISSUE, Scaling
+from MedEnhanceLib.hqg.stream import Stage, enhanced
+from MedEnhanceLib.nets.intensity import TISSUE
 from MedEnhanceLib.nets.precision import inference_precision, move
 from MedEnhanceLib.nets.slices import (
     GRID,
@@ -40,9 +34,6 @@ Floats = npt.NDArray[np.float32]
 _CONTENT_SLABS = 4
 _CONTENT_DEPTH = 4
 _CONTENT_SIDE = 128
-#: Which axis of the volume becomes slices, rows and columns.
-_AXES = ((0, 1, 2), (1, 0, 2), (2, 0, 1))
-_CHUNK = 16
 
 
 @dataclass(frozen=True)
@@ -52,11 +43,11 @@ class SliceRun:
     Attributes:
         model: the networks.
         stacks: the slices, scaled when they are read.
-        cue: [1, cue_size], or with the request as `GuidanceEncoder.asking` returns it.
+        cue: [1, cue_size].
         plan: device, tile and number of slices at once.
         only: the slices along K that are wanted.
         cache: where the content vector may be known already.
-        start: what `shrunk` made of the same slices; None computes it along with the rest.
+        start: what the filter made of the same slices; None: the network's own start.
     """
 
     model: EnhancerModel
@@ -73,51 +64,14 @@ class SliceRun:
         return slice(0, len(self.stacks))
 
 
-def predict_oriented(
-    run: SliceRun, monitor: Monitor, *, orientations: int, wants_error: bool
-) -> Iterator[tuple[slice, Floats, Floats | None]]:
-    """As `predict_slices`; with three orientations the mean of images and expected errors."""
-    if orientations == 1:
-        yield from predict_slices(run, monitor, wants_error=wants_error)
-        return
-    image = np.zeros(run.stacks.voxels.shape, np.float32)
-    error = np.zeros_like(image) if wants_error else None
-    for number, axes in enumerate(_AXES):
-        along = _turned(run, axes)
-        image_turned = image.transpose(axes)
-        error_turned = None if error is None else error.transpose(axes)
-        part = monitor.part(number / len(_AXES), (number + 1) / len(_AXES))
-        for where, scaled, expected in predict_slices(along, part, wants_error=wants_error):
-            image_turned[where] += scaled / len(_AXES)
-            if error_turned is not None and expected is not None:
-                error_turned[where] += expected / len(_AXES)
-    for first in range(run.only.start, run.only.stop, _CHUNK):
-        where = slice(first, min(first + _CHUNK, run.only.stop))
-        yield where, image[where], None if error is None else error[where]
-
-
-def _turned(run: SliceRun, axes: tuple[int, int, int]) -> SliceRun:
-    """All slices along another axis. Their start loses its padding, which differs by axis."""
-    stacks = replace(run.stacks, voxels=run.stacks.voxels.transpose(axes))
-    if axes == _AXES[0]:
-        return replace(run, stacks=stacks, only=run.all_slices)
-    start = run.start
-    if start is not None:
-        _, rows, columns = run.stacks.voxels.shape
-        start = replace(start, voxels=start.voxels[:, :rows, :columns].transpose(axes))
-    turned = replace(run, stacks=stacks, start=start, cache=VolumeCache())
-    return replace(turned, only=turned.all_slices)
-
-
 def predict_slices(
-    run: SliceRun, monitor: Monitor, *, flips: tuple[int, ...] = (), wants_error: bool = False
+    run: SliceRun, monitor: Monitor, *, wants_error: bool = False
 ) -> Iterator[tuple[slice, Floats, Floats | None]]:
     """Enhance the wanted slices, in order.
 
     Args:
         run: model, slices, cue and plan.
         monitor: progress; a safe point for cancelling before each chunk of a stage.
-        flips: axes of [B, C, H, W] to mirror before and after (for uncertainty).
         wants_error: whether the expected error is computed too.
 
     Yields:
@@ -127,7 +81,6 @@ def predict_slices(
         DeviceMemoryError, Cancelled: see `in_chunks`.
     """
     model, stacks, contents = run.model, run.stacks, run.cache.contents
-    cue, asked = model.enhancer.split(run.cue)
 
     def begin(plan: Plan, window: Window) -> Stage:
         key = model.bundle.sha256, plan.device if plan.half else f"{plan.device}, single precision"
@@ -135,57 +88,18 @@ def predict_slices(
             contents[key] = volume_content(model, stacks, plan, monitor)
         return enhanced(
             model.enhancer,
-            _planes(stacks, window, plan, monitor, flips),
-            torch.cat([cue.to(plan.device), contents[key]], dim=1),
+            _planes(stacks, window, plan, monitor),
+            torch.cat([run.cue.to(plan.device), contents[key]], dim=1),
             depth=len(stacks),
-            asked=None if asked is None else asked.to(plan.device),
-            start=None if run.start is None else _planes(run.start, window, plan, monitor, flips),
+            start=None if run.start is None else _planes(run.start, window, plan, monitor),
             wants_error=wants_error,
         )
 
-    streams = _Streams(run, begin, lambda made: made.flip(flips).transpose(0, 1))
+    streams = _Streams(run, begin, lambda made: made.transpose(0, 1))
     for where, values in in_chunks(
         streams.run, stacks, run.plan, monitor, "enhancing slices", only=run.only
     ):
         yield where, values[:, 0], values[:, 1] if wants_error else None
-
-
-def shrunk(run: SliceRun, monitor: Monitor) -> SliceStacks | None:
-    """What the network starts from, computed once for several runs over the same slices.
-
-    Args:
-        run: its `only` names the slices that will be enhanced.
-        monitor: as for `predict_slices`.
-
-    Returns:
-        The wanted slices and those they depend on, other slices 0; sides padded to multiples of
-        GRID, as they enter the network. None where the network starts from its input, or where
-        each tile has a start of its own.
-
-    Raises:
-        DeviceMemoryError, Cancelled: see `in_chunks`.
-    """
-    model, stacks, plan = run.model, run.stacks, run.plan
-    if model.enhancer.shrinkage is None or max(stacks.voxels.shape[1:]) > plan.tile:
-        return None
-
-    def begin(plan: Plan, window: Window) -> Stage:
-        return started(model.enhancer, _planes(stacks, window, plan, monitor), len(stacks))
-
-    depth, rows, columns = stacks.voxels.shape
-    plan = plan.suited(rows, columns)  # not for the padded sides: chunks are the network's own
-    reach = model.config.context
-    # Whole chunks: the other slices of a chunk enter the network too and have to be images.
-    first = max(0, run.only.start - reach) // plan.slices * plan.slices
-    needed = slice(first, min(depth, -(-(run.only.stop + reach) // plan.slices) * plan.slices))
-    voxels = np.zeros((depth, rows + -rows % GRID, columns + -columns % GRID), np.float32)
-    made = SliceStacks(voxels, Scaling(0.0, 1.0), stacks.context)
-    streams = _Streams(run, begin, lambda planes: planes[:, None])
-    for where, values in in_chunks(
-        streams.run, made, plan, monitor, "removing noise from blocks", only=needed
-    ):
-        voxels[where] = values[:, 0]
-    return made
 
 
 class _Streams:
@@ -222,17 +136,13 @@ class _Streams:
             raise
 
 
-def _planes(
-    stacks: SliceStacks, window: Window, plan: Plan, monitor: Monitor, flips: tuple[int, ...] = ()
-) -> Stage:
-    """The slices in chunks on request, in the window of the tile, mirrored."""
+def _planes(stacks: SliceStacks, window: Window, plan: Plan, monitor: Monitor) -> Stage:
+    """The slices in chunks on request, in the window of the tile."""
     uploads = Uploads(plan.device)
-    axes = tuple(axis - 4 for axis in flips)
 
     def make(chunk: int) -> Tensor:
         first = chunk * plan.slices
-        planes = uploads.send(stacks.planes(slice(first, first + plan.slices), window))
-        return planes.flip(axes) if axes else planes
+        return uploads.send(stacks.planes(slice(first, first + plan.slices), window))
 
     count = -(-len(stacks) // plan.slices)
     return Stage(make, count=count, size=plan.slices, check=monitor.check)

@@ -35,7 +35,6 @@ def enhanced(
     condition: Tensor,
     *,
     depth: int,
-    asked: Tensor | None = None,
     start: Stage | None = None,
     wants_error: bool = False,
 ) -> Stage:
@@ -46,7 +45,6 @@ def enhanced(
         planes: chunks [n, H, W], scaled, on the enhancer's device.
         condition: cue and content vector, [1, cue_size + content_size].
         depth: number of slices of the volume.
-        asked: how much blur to undo, see `Enhancer.split`.
         start: `started` of `planes`, where it is known.
         wants_error: whether to compute the expected error.
     Returns:
@@ -69,7 +67,7 @@ def enhanced(
 
     def finished(chunk: int) -> Tensor:
         last, slab = features[chunk], planes[chunk][None]
-        results = [enhancer.finish(slab, start[chunk][None], last, asked)]
+        results = [enhancer.finish(slab, start[chunk][None], last)]
         if wants_error:
             results.append(enhancer.expected_error(slab, last))
         return torch.cat(results)

@@ -1,16 +1,16 @@
 """The result of an enhancement, and its strength: blending with the input, without the model.
 
-    x(s) = y + s · (x̂ − y)        y: the input, x̂: enhanced at full strength, in its type
+    x(s) = y + s · (x̂ − y)        y: the input, x̂: enhanced with strength 1, in its type
 
-A run at strength s ends with these lines, so blending its full result later gives the same voxels
-bit for bit. Everything done belongs to x̂, the correction of shading too: strength 0 is the input.
-Needs numpy alone.
+Strength scales the whole correction that is in x̂: removal of noise, blur and shading alike. With
+"auto", x̂ contains the share of the noise removal that the measured noise calls for; with "full",
+all of it; a number from 0 to 1 scales the correction of "auto". A run at strength s ends with the
+line above, so blending its result later gives the same voxels bit for bit, and strength 0 is the
+input. Needs numpy alone.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,18 +18,16 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.bundles.suitability import ModelWarning
-from MedEnhanceLib.core.manifest import NOISE_MAP, derived_note
+from MedEnhanceLib.core.manifest import BIAS_FIELD, NOISE_MAP, derived_note
 from MedEnhanceLib.core.options import check_range
 from MedEnhanceLib.core.volume import Volume, Voxels, restore_dtype
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.io.describe import refuse_not_finite
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.hqg.range import Verdict
     from MedEnhanceLib.nets.noise import NoiseEstimate
 
 Floats = npt.NDArray[np.float32]
-MOST_STRENGTH = 1.5
 _BLENDED = "blended with its input at strength"
 _ENHANCED = "DERIVED: enhanced with"
 
@@ -46,15 +44,15 @@ class Enhancement:
         device: where it ran.
         seconds: of wall time.
         original: the input, on the same grid.
-        floors: lowest value of each (whole) frame.
-        strength: share of the correction in `volume`, 0 to 1.5.
+        strength: what the correction in `volume` is scaled by, 0 to 1.
+        share: of the noise removal that strength 1 contains, 0 to 1.
         uncertainty_facts: how the uncertainty was made, as manifests record it; "calibration" is
             None where it is not calibrated: then it ranks voxels but does not measure errors.
-        warnings: that the model may not suit the input.
-        verdict: how the input compares with the training data; None where the model has no bank.
-        shading: the field that N4 divided `volume` by; kept where there is an uncertainty.
-        measured: what was measured in the first frame and what was done about it, as manifests
-            record it: noise, blur, shading, artifacts, guide; empty for models that do not measure.
+        warnings: that model or noise measurement may not suit the input.
+        shading: the bias field that N4 divided `volume` by, [K, J, I], one for all frames; None
+            where none was corrected.
+        measured: what was measured and what was done about it, as manifests record it: noise, blur,
+            shading, artifacts, guide; empty for models that do not measure.
         noises: the noise of each frame; empty as well.
         first_slice: of `volume`, in the whole input.
     """
@@ -65,11 +63,10 @@ class Enhancement:
     device: str
     seconds: float
     original: Volume
-    floors: tuple[float, ...]
     strength: float = 1.0
+    share: float = 1.0
     uncertainty_facts: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[ModelWarning, ...] = ()
-    verdict: Verdict | None = None
     shading: Floats | None = None
     measured: dict[str, Any] = field(default_factory=dict)
     noises: tuple[NoiseEstimate, ...] = ()
@@ -84,11 +81,18 @@ class Enhancement:
         voxels = np.stack(maps) if self.volume.is_sequence else maps[0]
         return self.original.with_voxels(voxels, did=derived_note(NOISE_MAP))
 
+    def bias_field(self) -> Volume | None:
+        """The field that was divided by, float32 without unit; None where none was corrected."""
+        if self.shading is None:
+            return None
+        frame = self.original.frame(0)
+        return replace(frame, units="").with_voxels(self.shading, did=derived_note(BIAS_FIELD))
+
     def at_strength(self, strength: float) -> Enhancement:
         """The same result at another strength, as a run at that strength gives it.
 
-        Only of a result at full strength (1): what was rounded away does not come back.
-        Raises ConfigError for a strength outside 0 to 1.5.
+        Only of a result at strength 1: what was rounded away does not come back.
+        Raises ConfigError for a strength outside 0 to 1.
         """
         check_strength(strength)
         if self.strength != 1:
@@ -104,12 +108,13 @@ class Enhancement:
                 self.original.voxels,
                 self.volume.voxels,
                 strength,
+                share=self.share,
                 shading=self.shading,
             )
             uncertainty = uncertainty.with_voxels(voxels)
         return replace(
             self,
-            volume=blend(self.original, self.volume, strength, floors=self.floors),
+            volume=blend(self.original, self.volume, strength),
             uncertainty=uncertainty,
             strength=strength,
         )
@@ -117,112 +122,92 @@ class Enhancement:
 
 def check_strength(strength: float) -> None:
     """Raise ConfigError for what is no strength."""
-    check_range("strength", strength, 0.0, MOST_STRENGTH)
+    check_range("strength", strength, 0.0, 1.0)
 
 
-def lowest_value(volume: Volume) -> float:
-    """Lower values are undershoot: magnitudes are not below 0 or the lowest value of the input."""
-    return -math.inf if volume.modality == "CT" else min(0.0, float(volume.voxels.min()))
-
-
-def blend(
-    original: Volume,
-    enhanced: Volume,
-    strength: float,
-    *,
-    floors: Sequence[float] | None = None,
-) -> Volume:
-    """The input plus a share of its correction, equal to a run at that strength.
+def blend(original: Volume, enhanced: Volume, strength: float) -> Volume:
+    """The input plus a share of the correction that is in its result.
 
     Args:
         original: the input of the enhancement.
-        enhanced: its result at full strength (1).
-        strength: 0 gives the input, 1 the enhanced volume, up to 1.5 exaggerates.
-        floors: lowest value of each frame; None takes those of `original`, which has to be whole.
+        enhanced: its result at strength 1, of a run with "auto" or "full".
+        strength: 0 gives the input, 1 the enhanced volume.
     Returns:
         A volume with grid, type and history of `enhanced`.
     Raises:
-        ConfigError: the strength is not within 0 to 1.5.
+        ConfigError: the strength is not within 0 to 1.
         InputError: the two are no pair, are swapped or hold NaN or infinity, or `enhanced` was
             made at another strength.
     """
     check_strength(strength)
     _check_pair(original, enhanced)
     voxels = np.empty(enhanced.shape, enhanced.dtype)
-    frames = original.frames()
-    if strength <= 1:
-        floors = [-math.inf] * len(frames)
-    elif floors is None:
-        floors = [lowest_value(frame) for frame in frames]
-    pairs = zip(frames, enhanced.frames(), floors, _frames_of(voxels, enhanced), strict=True)
-    for before, after, floor, target in pairs:
-        for index in range(before.shape[0]):
-            target[index] = blend_voxels(
-                before.voxels[index], after.voxels[index], strength, floor=floor
-            )
+    for index in np.ndindex(original.shape[:-2]):
+        voxels[index] = blend_voxels(original.voxels[index], enhanced.voxels[index], strength)
     did = derived_note(f"{_BLENDED} {strength:g}")
     return enhanced.with_voxels(voxels, did=did)
 
 
-def blend_voxels(
-    original: Voxels, enhanced: Voxels, strength: float, *, floor: float = -math.inf
-) -> Voxels:
-    """As `blend`, for arrays of one shape; the type is that of `enhanced`, rounded and clipped.
-
-    floor: lower values are raised to it (see `lowest_value`).
-    """
+def blend_voxels(original: Voxels, enhanced: Voxels, strength: float) -> Voxels:
+    """As `blend`, for arrays of one shape; the type is that of `enhanced`, rounded and clipped."""
     # float32 unless a type is wider: it does not hold every int32.
     working = np.result_type(original.dtype, enhanced.dtype, np.float32)
     base = original.astype(working)
     blended = base + working.type(strength) * (enhanced.astype(working) - base)
-    return restore_dtype(np.maximum(blended, floor, dtype=working), enhanced.dtype)
+    return restore_dtype(blended, enhanced.dtype)
 
 
 def blend_deviation(
     deviation: npt.NDArray[Any],
     original: Voxels,
-    blended: Voxels,
+    enhanced: Voxels,
     strength: float,
     *,
-    made_at: float = 1.0,
+    share: float = 1.0,
     shading: Floats | None = None,
 ) -> Floats:
     """The standard deviation of the error of a blend at another strength. [ours]
 
-    The error is x(s) − t = (x̂ − t) + (1 − s)(y − x̂), where t is the truth. The first part has the
-    variance σ², the second is known, so σ(s)² = σ² + (1 − s)² (y − x̂)²: the less of the correction
-    is applied, the less certain is the value. A field of shading f is no noise: only y − f x̂ is,
-    and σ(s)² = (1 − s + s/f)² f² σ² + (1 − s)² (y − f x̂)².
+    A result with the share a of the noise removal is x(a) = y + a (x̂ − y). Its error is that of x̂,
+    with the standard deviation e, and the noise that was left: σ² = e² + (1 − a)² n², where
+    n = y − x̂ = (y − x(a)) / a. Blended at s, the share a s is removed:
+
+        σ(s)² = e² + (1 − a s)² n².
+
+    Where N4 divided the result by the field f, the blend holds 1 − s + s/f of the truth, of which
+    the field is no error:
+
+        σ(s)² = (1 − s + s/f)² e² + (1 − s + (1 − a) s/f)² n²,
+
+    with n = (y − f x) / a and e² = f² σ² − (1 − a)² n² from the enhanced voxels x and their σ.
 
     Args:
-        deviation: of `blended`, in its units.
-        original: the input.
-        blended: a result at the strength `made_at`.
-        strength: the new one, 0 to 1.5.
-        made_at: not 0.
-        shading: the field f that x̂ was divided by at full strength (N4); None for none.
+        deviation: σ of `enhanced`, in its units.
+        original: the input y.
+        enhanced: the result at strength 1.
+        strength: s, 0 to 1.
+        share: a, the share of the noise removal in `enhanced`; at 0 the input's noise is all in
+            `deviation`.
+        shading: f, in the shape of the arrays or of their last three axes; None for none.
     Returns:
         float32, in the units and shape of `deviation`.
     Raises:
-        ConfigError: `made_at` is 0.
+        ConfigError: strength or share is not within 0 to 1.
     """
-    if made_at == 0:
-        raise ConfigError("a result at strength 0 contains no correction", "Enhance again.")
-    noise = blended.astype(np.float32)
-    noise -= original.astype(np.float32)
-    noise /= np.float32(made_at)
-    variance = np.square(deviation, dtype=np.float32)
-    if shading is not None:
-        noise += original.astype(np.float32)
-        noise *= shading
-        noise -= original.astype(np.float32)
+    check_strength(strength)
+    check_range("share", share, 0.0, 1.0)
+    field = np.float32(1) if shading is None else shading.astype(np.float32)
+    noise = original.astype(np.float32)
+    noise -= field * enhanced.astype(np.float32)
+    noise *= np.float32(1 / share if share > 0 else 0)
     np.square(noise, out=noise)
-    variance -= np.float32((1 - made_at) ** 2) * noise
-    if shading is not None:
-        left, was = ((1 - part + part / shading) for part in (strength, made_at))
-        variance *= np.square(left / was)
-    variance += np.float32((1 - strength) ** 2) * noise
-    spread: Floats = np.sqrt(np.maximum(variance, 0))
+    error = np.square(field * deviation, dtype=np.float32)
+    error -= np.float32((1 - share) ** 2) * noise
+    np.maximum(error, 0, out=error)
+    corrected = np.float32(strength) / field
+    error *= np.square(np.float32(1 - strength) + corrected)
+    noise *= np.square(np.float32(1 - strength) + np.float32(1 - share) * corrected)
+    spread: Floats = np.sqrt(error + noise)
     return spread
 
 
@@ -268,11 +253,7 @@ def _check_pair(original: Volume, enhanced: Volume) -> None:
     if enhanced.history and enhanced.history[-1].startswith(f"DERIVED: {_BLENDED}"):
         raise InputError(
             f"{names} are no pair: the second is blended with its input already",
-            "Give the result at full strength (1), or enhance again.",
+            "Give the result at strength 1, or enhance again.",
         )
     refuse_not_finite(original)
     refuse_not_finite(enhanced)
-
-
-def _frames_of(voxels: Voxels, like: Volume) -> Voxels:
-    return voxels if like.is_sequence else voxels[None]

@@ -104,10 +104,11 @@ class Enhanced:
         return page_of("Enhanced", facts, drawn)
 
     def at_strength(self, strength: float) -> Enhanced:
-        """The same result at another strength (0 to 1.5), without running the model again.
+        """The same result at another strength (0 to 1), without running the model again.
 
-        Without segmentation: that was found at full strength. Raises ConfigError for another
-        strength, or for a result that is not at full strength itself.
+        The voxels are those of a run with that number as its strength, where this one had "auto".
+        Without segmentation: that was found at strength 1. Raises ConfigError for another strength,
+        or for a result that is not at strength 1 itself.
         """
         done = self.enhancement.at_strength(strength)
         report = manifest_at_strength(self.report, strength)
@@ -120,6 +121,7 @@ def enhance_volume(
     *,
     guide: Volume | Iterable[Volume] | None = None,
     head: SegmentConfig | None = None,
+    frame: int | None = None,
     slices: tuple[int, int] | None = None,
     cache: VolumeCache | None = None,
     guide_cache: VolumeCache | None = None,
@@ -128,9 +130,12 @@ def enhance_volume(
 ) -> Enhanced:
     """Enhance, then segment the enhanced volume if a `head` is given; in memory.
 
-    cache, guide_cache: as for `hqg.enhance`. noise: whether the map of the noise will be asked
-    for, which another machine sends only then.
+    frame, cache, guide_cache: as for `hqg.enhance`. noise: whether the map of the noise will be
+    asked for, which another machine sends only then.
     """
+    if frame is not None and (remote_of(config.device) or not _is_decided_once(config)):
+        # Nothing is decided for all frames there: one can come alone.
+        volume, frame = volume.frame(frame), None
     if remote_of(config.device) is not None:
         from MedEnhanceLib.jobs.remote.volumes import enhance_elsewhere
 
@@ -150,8 +155,7 @@ def enhance_volume(
     began = time.monotonic()
     if head is not None:  # better missed now than after the long work
         open_head_for(volume, head)
-    passes = 1 + config.samples
-    share = passes / (passes + _HEAD_PASSES) if head else 1.0
+    share = 1 / (1 + _HEAD_PASSES) if head else 1.0
     part = monitor.part(0.0, share)
     if config.task == "slices":
         done = _with_thin_slices(volume, config, guide=guide, slices=slices, monitor=part)
@@ -164,6 +168,7 @@ def enhance_volume(
             volume,
             config,
             guide=guide,
+            frame=frame,
             slices=slices,
             cache=cache,
             guide_cache=guide_cache,
@@ -177,7 +182,7 @@ def enhance_volume(
         device=done.device,
         seconds=time.monotonic() - began,
         model=done.model,
-        results=segmentation_figures(found) | _recorded_warnings(done) | _measured_facts(done),
+        results=segmentation_figures(found) | _figures(done),
         dicom=volume.origin.facts() if volume.origin else None,
     )
     return Enhanced(done.volume, done.uncertainty, found, manifest, done)
@@ -195,10 +200,8 @@ def _with_thin_slices(
     requested = {
         "guide": guide is not None,
         "slices": slices is not None,
-        "uncertainty": config.uncertainty > 0,
-        "deblur": config.deblur,
+        "uncertainty": config.uncertainty,
         "bias_correction n4": config.bias_correction == "n4",
-        "orientations": config.orientations > 1,
     }
     if asked := [name for name, is_requested in requested.items() if is_requested]:
         raise ConfigError(
@@ -221,7 +224,7 @@ def _restored(
     """As `hqg.enhance`, with a small restorer."""
     began = time.monotonic()
     attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
-    from MedEnhanceLib.hqg.strength import Enhancement, lowest_value
+    from MedEnhanceLib.hqg.strength import Enhancement
     from MedEnhanceLib.spg.restore import restore
 
     done = restore(volume, config.to_json(), guide=guide, slices=slices, monitor=monitor)
@@ -232,7 +235,6 @@ def _restored(
         device=done.device,
         seconds=0.0,
         original=done.original,
-        floors=tuple(lowest_value(frame) for frame in volume.frames()),
         warnings=done.warnings,
     )
     return replace(full.at_strength(config.share), seconds=time.monotonic() - began)
@@ -262,7 +264,7 @@ def _restored_by_bundle(
         )
     attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
     from MedEnhanceLib.gradprom.segmenters import open_restoration
-    from MedEnhanceLib.hqg.strength import Enhancement, lowest_value
+    from MedEnhanceLib.hqg.strength import Enhancement
     from MedEnhanceLib.runtime.device import choose_device
 
     model, choice = open_restoration(config.model), choose_device(config.device)
@@ -281,7 +283,6 @@ def _restored_by_bundle(
         device=choice.name,
         seconds=0.0,
         original=volume,
-        floors=(lowest_value(volume),),
     )
     return replace(full.at_strength(config.share), seconds=time.monotonic() - began)
 
@@ -294,20 +295,23 @@ def _names(volume: Volume, guide: Volume | Iterable[Volume] | None) -> dict[str,
     return names | {"guide": Path(source).name or "volume"}
 
 
-def _recorded_warnings(done: Enhancement) -> dict[str, Any]:
-    """What speaks against the model, and how far the input is from what it learned from."""
-    verdict = done.verdict
-    return {
-        "doubts": [warning.to_json() for warning in done.warnings],
-        "range": "not checked"
-        if verdict is None
-        else {"distance": round(verdict.distance, 3), "noise": round(verdict.noise, 4)},
-    }
+def _is_decided_once(config: EnhanceConfig) -> bool:
+    """Whether an enhancer looks at all frames of a sequence before it enhances one."""
+    is_other = is_restoration(config.model) or is_restorer(config.model)
+    return config.task != "slices" and not is_other
 
 
-def _measured_facts(done: Enhancement) -> dict[str, Any]:
+def _figures(done: Enhancement) -> dict[str, Any]:
+    """Strength as a number, what speaks against the result, and what was measured.
+
+    The share of the noise removal in the voxels is strength · measured.noise.share_removed.
+    """
     facts = {"uncertainty": done.uncertainty_facts, "measured": done.measured}
-    return {name: known for name, known in facts.items() if known}
+    return {
+        "strength": done.strength,
+        "doubts": [warning.to_json() for warning in done.warnings],
+        **{name: known for name, known in facts.items() if known},
+    }
 
 
 def enhanced_objects(volume: Volume, done: Enhanced) -> Objects:
@@ -338,7 +342,7 @@ def objects_of(result: Volume | Enhanced | Segmentation) -> Objects:
 def _options_in_words(report: Mapping[str, Any]) -> str:
     config, measured = report["config"], report["results"].get("measured", {})
     options = [f"strength {config['strength']}"] if config["strength"] not in (1, "auto") else []
-    if config["deblur"] or measured.get("blur", {}).get("undone"):
+    if measured.get("blur", {}).get("undone"):
         options.append("blur undone")
     if config["bias_correction"] == "n4" or measured.get("shading", {}).get("corrected"):
         options.append("shading corrected with N4")

@@ -126,25 +126,23 @@ class KeptVolume:
     A second preview then pays for its slices alone: neither for reading the file nor for what is
     measured of the whole volume.
 
-    cache: what `hqg.enhance` measured of the volume that is kept, or its frame; else None.
+    cache: what `hqg.enhance` measured of the volume that is kept; else None.
     """
 
     def __init__(self) -> None:
         self._key: Hashable = None
         self._volume: Volume | None = None
-        self._frame: tuple[int, Volume] | None = None
         self.cache: VolumeCache | None = None
 
     def load(
         self,
         params: VolumeParams,
         *,
-        frame: int | None = None,
         keep: bool,
         scratch: Path | None = None,
         monitor: Monitor,
     ) -> Volume:
-        """The volume of `params`, or its frame: the kept one where the file is still the same.
+        """The volume of `params`: the kept one where the file is still the same.
 
         Any other one is forgotten first. keep: whether to remember this one.
         scratch: as `io.load` takes it.
@@ -157,24 +155,14 @@ class KeptVolume:
             volume = params.load(monitor, scratch)
             # A file that was exchanged while it was read has another key by now.
             if not keep or key is None or key != _key_of(params):
-                return volume if frame is None else volume.frame(frame)
+                return volume
             self._key, self._volume, self.cache = key, volume, VolumeCache()
         monitor.progress(1.0, "load")
-        return self._chosen(self._volume, frame)
+        return self._volume
 
     def forget(self) -> None:
         """Give the memory back."""
-        self._key = self._volume = self._frame = self.cache = None
-
-    def _chosen(self, volume: Volume, frame: int | None) -> Volume:
-        """The volume or its frame, each the same object for as long as it is asked for."""
-        from MedEnhanceLib.hqg import VolumeCache
-
-        if frame is None:
-            return volume
-        if self._frame is None or self._frame[0] != frame:
-            self._frame, self.cache = (frame, volume.frame(frame)), VolumeCache()
-        return self._frame[1]
+        self._key = self._volume = self.cache = None
 
 
 @dataclass(frozen=True)

@@ -49,12 +49,9 @@ _ENOUGH = 20_000_000
 _K = 2
 #: Options of an enhancement that a small restorer does not have, and their values when unused.
 _LACKING = {
-    "uncertainty": (0,),
-    "deblur": (False,),
+    "uncertainty": (False,),
     "bias_correction": ("auto", "none"),
-    "orientations": (1,),
     "task": ("auto", "noise"),
-    "second_pass": ("auto", "off"),
 }
 
 

@@ -13,7 +13,7 @@ from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.slices.config import RestoreSlicesConfig
 from MedEnhanceLib.hqg.slices.restore import SlicePlan, new_geometry, plan_slices, restore_slices
-from MedEnhanceLib.hqg.strength import Enhancement, lowest_value
+from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -23,7 +23,7 @@ def enhance_slices(volume: Volume, config: EnhanceConfig, monitor: Monitor) -> E
 
     Args:
         volume: as `restore_slices` takes it.
-        config: model, slice_spacing, device and strength; "auto" is 1.
+        config: model, slice_spacing, device and strength; "auto" and "full" are 1.
         monitor: progress and cancelling.
 
     Raises:
@@ -43,7 +43,6 @@ def enhance_slices(volume: Volume, config: EnhanceConfig, monitor: Monitor) -> E
         device=choose_device(config.device).name,
         seconds=time.monotonic() - began,
         original=interpolated(volume, plan),
-        floors=tuple(lowest_value(frame) for frame in volume.frames()),
         measured={
             "slices": {
                 "before": plan.stack.thick,

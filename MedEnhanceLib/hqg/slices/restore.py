@@ -22,7 +22,6 @@ from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.core.slabs import looks_like_labels
 from MedEnhanceLib.core.volume import Volume, Voxels, restore_dtype
 from MedEnhanceLib.errors import ConfigError, GeometryError, InputError
-from MedEnhanceLib.hqg.features import noise_level
 from MedEnhanceLib.hqg.slices.config import RestoreSlicesConfig, SliceNetConfig
 from MedEnhanceLib.hqg.slices.network import SliceNet, StackMaps, restore_planes
 from MedEnhanceLib.hqg.slices.planes import Planes
@@ -49,6 +48,8 @@ _NOISE_SLICES = 24
 #: Learning from the slices themselves: steps for each million voxels of the result; least and most.
 _STEPS_PER_MVOXEL, _TUNING_STEPS = 45, (60, 400)
 _OUT_OF_PLACE = 1e-3
+#: The median of |x| over σ of a normal distribution, and the gain of the mask 1 −2 1 ⊗ 1 −2 1.
+_MAD_TO_SIGMA, _MASK_GAIN = 1.4826, 6.0
 #: Slices are learned from where neither side of a pixel is longer than the other by this factor.
 _ALIKE = 1.25
 
@@ -278,7 +279,25 @@ def _in_units(thin: Floats, frame: Volume, scaling: Scaling, plan: SlicePlan) ->
 def measure_noise(slices: Floats, modality: str) -> float:
     """Standard deviation of the noise of slices [K, A, B], on the network's scale as they are."""
     tissue = slices > TISSUE.get(modality, TISSUE["MR"])
-    return noise_level(slices, tissue) if tissue.any() else 0.0
+    return _noise_level(slices, tissue) if tissue.any() else 0.0
+
+
+def _noise_level(planes: Floats, tissue: npt.NDArray[np.bool_]) -> float:
+    """σ of white noise in the tissue, on the scale of `planes` [N, H, W].
+
+    The median of a mask that no plane or slope passes, where all nine pixels are tissue.
+    Source: Immerkær, Computer Vision and Image Understanding 64 (1996) 300, made robust.
+    """
+    if min(planes.shape[1:]) < 3:
+        return 0.0
+    rows = planes[:, :-2] - 2 * planes[:, 1:-1] + planes[:, 2:]
+    mask = rows[:, :, :-2] - 2 * rows[:, :, 1:-1] + rows[:, :, 2:]
+    inner = tissue[:, 1:-1, 1:-1].copy()
+    for j in (0, 2):
+        for i in (0, 2):
+            inner &= tissue[:, j : j + inner.shape[1], i : i + inner.shape[2]]
+    values = np.abs(mask[inner] if inner.any() else mask)
+    return float(np.median(values)) * _MAD_TO_SIGMA / _MASK_GAIN
 
 
 def restore_array(

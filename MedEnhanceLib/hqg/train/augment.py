@@ -30,33 +30,28 @@ _SPOT_SHARE = 0.6
 _SPOT_CONTRAST = {"MR": (0.04, 0.35), "CT": (0.015, 0.15)}
 #: The least share of its width that a spot is deep, in slices, which are thick in CT.
 _SPOT_FLATNESS = {"MR": 1.0, "CT": 0.3}
-#: Share of slabs whose blur is to be undone, by degradation. Some of them have no blur: else
-#: the request itself would be taken as evidence of blur.
-_DEBLUR_SHARES = {"composite": 0.5, "blur": 0.6, "rician": 0.15, "clean": 0.3}
 #: Slices of a volume's noise that its spectrum is measured on.
 _DEPTH = 12
 _MOST_VOLUMES = 8
 
 
 class Degraded(NamedTuple):
-    """A slab [D, P, P] with simulated degradation. quiet: without noise; sharp: without blur too.
+    """A slab [D, P, P] with simulated degradation. sharp: without noise and blur.
 
-    Shading stays in all of them: in a patch it cannot be separated from anatomy, so it is corrected
+    Shading stays in both: in a patch it cannot be separated from anatomy, so it is corrected
     in a step of its own.
     """
 
     image: Floats
-    quiet: Floats
     sharp: Floats
 
 
 class Example(NamedTuple):
-    """Input [D, P, P], target [D, P, P] and guide [1, P, P]; deblur: whether to undo blur."""
+    """Input [D, P, P], target [D, P, P] and guide [1, P, P]."""
 
     degraded: Floats
     target: Floats
     guide: Floats
-    deblur: bool
 
 
 class Degradations:
@@ -67,7 +62,6 @@ class Degradations:
         self._kinds = tuple(shares)
         self._shares = np.array(list(shares.values())) / sum(shares.values())
         self._appearance = config.appearance
-        self._on_request = config.network.deblurring
 
     def apply(
         self, clean: Floats, noise: Floats | None, guide: Floats, rng: np.random.Generator
@@ -75,11 +69,10 @@ class Degradations:
         """Degrade a slab at random strength; noise: see `degrade_slab`."""
         kind = self._kinds[rng.choice(len(self._kinds), p=self._shares)]
         degraded = degrade_slab(clean, kind, noise, rng)
-        deblur = self._on_request and rng.random() < _DEBLUR_SHARES.get(kind, 0.0)
-        target = degraded.sharp if deblur or not self._on_request else degraded.quiet
+        target = degraded.sharp
         if rng.random() < self._appearance:
             target, guide = same_sharpness(target, guide, rng)
-        return Example(degraded.image, target, guide, deblur)
+        return Example(degraded.image, target, guide)
 
 
 def degrade_slab(
@@ -94,21 +87,20 @@ def degrade_slab(
         rng: source of the strength and the noise.
     """
     if kind == "clean":
-        return Degraded(clean, clean, clean)
+        return Degraded(clean, clean)
     if kind == "low-dose":
         if noise is None:
             raise InputError("low-dose noise was not prepared for this volume", "Train for CT.")
         dose = np.float32(np.exp(rng.uniform(np.log(0.3), np.log(1.7))))
-        return Degraded(clean + noise * dose, clean, clean)
+        return Degraded(clean + noise * dose, clean)
     if kind == "rician":
-        return Degraded(rician_noise(clean, rng.uniform(0.01, 0.17), rng), clean, clean)
+        return Degraded(rician_noise(clean, rng.uniform(0.01, 0.17), rng), clean)
     if kind == "blur":
-        blurred = gaussian_blur(clean, rng.uniform(0.4, 1.5))
-        return Degraded(blurred, blurred, clean)
+        return Degraded(gaussian_blur(clean, rng.uniform(0.4, 1.5)), clean)
     field = bias_field(clean.shape, rng.uniform(0.0, 0.4), rng, spacing_mm=(1.5, 1.5, 1.5))
     shaded = clean * field
     blurred = gaussian_blur(shaded, rng.uniform(0.0, 1.2))
-    return Degraded(rician_noise(blurred, rng.uniform(0.01, 0.12), rng), blurred, shaded)
+    return Degraded(rician_noise(blurred, rng.uniform(0.01, 0.12), rng), shaded)
 
 
 def turn(slab: npt.NDArray[np.generic], turns: int, flips: tuple[bool, bool]) -> Floats:

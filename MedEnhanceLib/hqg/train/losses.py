@@ -59,12 +59,8 @@ class Objective:
         """E(T(z), z′) alone."""
         with self.autocast:
             cue: Cue = self.guide(batch.guide)
-            output: Tensor = self.enhancer(batch.degraded, self._drawn(cue, batch))
+            output: Tensor = self.enhancer(batch.degraded, cue.sample())
         return output
-
-    def _drawn(self, cue: Cue, batch: Batch) -> Tensor:
-        """A sample of the guides' distribution of cues, with the request to undo blur."""
-        return self.guide.asking(cue.sample(), batch.deblur)
 
     def clean_terms(
         self, batch: Batch, number: int, *, with_output: bool = False
@@ -81,7 +77,7 @@ class Objective:
         weights = self.config.loss
         with self.autocast:
             cue: Cue = self.guide(batch.guide)
-        drawn = self._drawn(cue, batch)
+        drawn = cue.sample()
         terms: Terms = {}
         output = None
         if with_output or any(getattr(weights, name) for name in _OF_CYCLE):

@@ -81,21 +81,19 @@ class Batch(NamedTuple):
         degraded: [B, D, P, P], on the network's scale, as are all images.
         target: [B, D, P, P].
         guide: [B, 1, P, P].
-        deblur: [B], 1 where blur is to be undone, else 0.
         low: real low-quality slabs [b, D, P, P], or None.
     """
 
     degraded: Tensor
     target: Tensor
     guide: Tensor
-    deblur: Tensor
     low: Tensor | None = None
 
     @classmethod
     def of(cls, examples: Sequence[Example]) -> Batch:
         """Single slabs, stacked."""
-        *images, deblur = (np.stack(part) for part in zip(*examples, strict=True))
-        return cls(*map(torch.from_numpy, (*images, deblur.astype(np.float32))))
+        images = (np.stack(part) for part in zip(*examples, strict=True))
+        return cls(*map(torch.from_numpy, images))
 
     def to(self, device: str) -> Batch:
         """The same on a device."""
@@ -105,7 +103,7 @@ class Batch(NamedTuple):
 
     def joined(self, other: Batch) -> Batch:
         """The clean slabs of both batches, the other's last; the real slabs of this one."""
-        pairs = zip(self[:4], other[:4], strict=True)
+        pairs = zip(self[:3], other[:3], strict=True)
         return Batch(*map(torch.cat, pairs))._replace(low=self.low)
 
 

@@ -28,10 +28,9 @@ from MedEnhanceLib.errors import Cancelled, MedEnhanceError
 from MedEnhanceLib.hqg.bundle import CueBank, export_enhancer
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.network import Enhancer, GuidanceEncoder
+from MedEnhanceLib.hqg.train.calibrate import calibrate_on_held_out
 from MedEnhanceLib.hqg.train.pools import Batch, Pools, worker_count
-from MedEnhanceLib.hqg.train.range_fit import measure_range
 from MedEnhanceLib.hqg.train.trainer import RETRY, Trainer
-from MedEnhanceLib.hqg.uncertainty import calibrate_on_held_out
 from MedEnhanceLib.nets.precision import without_tf32
 from MedEnhanceLib.nets.processes import join_processes
 from MedEnhanceLib.nets.training import DivergenceError, Journal, cancelled_before, training_steps
@@ -225,11 +224,8 @@ class _Run:
         if not self.config.loss.error:
             limits.append("The expected error was not trained: do not rely on it.")
         part = self.monitor.part(0.98, 1.0)
-        inputs = measure_range(self.trainer.pools, guide, self.config, part)
         seconds = self.trainer.seconds
-        export_enhancer(
-            self.folder, self.config, enhancer, guide, bank, seconds, inputs, limits=limits
-        )
+        export_enhancer(self.folder, self.config, enhancer, guide, bank, seconds, limits=limits)
         calibrate_on_held_out(
             self.folder, self.trainer.pools.held_out_files, self.trainer.device, part
         )
@@ -302,10 +298,10 @@ class Validation:
         enhanced, errors = np.empty_like(target), np.empty_like(target)
         with torch.inference_mode():
             for index in range(len(target)):
-                slab, _, guiding, deblur = (
-                    part[index : index + 1].to(self._device) for part in self._slabs[:4]
+                slab, _, guiding = (
+                    part[index : index + 1].to(self._device) for part in self._slabs[:3]
                 )
-                image, error = enhancer.estimate(slab, guide.asking(guide(guiding).mean, deblur))
+                image, error = enhancer.estimate(slab, guide(guiding).mean)
                 enhanced[index], errors[index] = image[0].cpu(), error[0].cpu()
         return Validated(
             _mean_psnr(enhanced, target),

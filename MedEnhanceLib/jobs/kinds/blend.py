@@ -22,7 +22,7 @@ from MedEnhanceLib.jobs.files import (
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Figures of an enhancement that hold at any strength.
-_KEPT = ("doubts", "range")
+_KEPT = ("doubts", "measured")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class BlendParams(VolumeParams):
     """Blend a volume with its enhancement."""
 
     enhanced: Annotated[
-        str, About(help="what enhance made of INPUT, at full strength", flag="ENHANCED")
+        str, About(help="what enhance made of INPUT, at strength 1", flag="ENHANCED")
     ]
     output: Annotated[
         str, About(help=".nii.gz, .nii, .nrrd or .mha; an address too (s3://)", flag="OUTPUT")
@@ -38,9 +38,9 @@ class BlendParams(VolumeParams):
     strength: Annotated[
         float,
         About(
-            help="share of the correction: 0 gives the input, 1 the enhanced volume",
+            help="scales the correction in ENHANCED: 0 gives the input, 1 the enhanced volume",
             low=0,
-            high=1.5,
+            high=1,
             metavar="S",
         ),
     ]

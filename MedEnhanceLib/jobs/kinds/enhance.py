@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from MedEnhanceLib.core.options import option
 from MedEnhanceLib.core.volume import Volume
@@ -29,9 +29,6 @@ from MedEnhanceLib.jobs.objects import anonymous_history, write
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
-if TYPE_CHECKING:
-    pass
-
 
 @dataclass(frozen=True, kw_only=True)
 class EnhanceParams(DicomParams, VolumeParams):
@@ -50,6 +47,12 @@ class EnhanceParams(DicomParams, VolumeParams):
     )
     noise_output: str | None = option(
         None, help="where a map of the measured noise goes (default: none)", metavar="FILE"
+    )
+    bias_field_output: str | None = option(
+        None,
+        help="where the bias field goes that the result was divided by; nothing is written where "
+        "none was corrected",
+        flag=None,
     )
     uncertainty_output: str | None = option(
         None, help="where the uncertainty volume goes (default: beside OUTPUT)", metavar="FILE"
@@ -70,22 +73,29 @@ class EnhanceParams(DicomParams, VolumeParams):
     slices: list[int] | None = option(
         None,
         help="[first, before which]: a preview of these slices alone. It equals those of a whole "
-        "run in one orientation; with a model that starts from the grouped filter it leaves out "
-        "blur, shading and guide. Of a sequence it takes frame 0 or `frame`",
+        "run, but leaves out blur, shading and guide. Of a sequence it takes frame 0 or `frame`",
         flag=None,
     )
-    frame: int | None = option(None, help="only this one of a sequence", flag=None)
+    frame: int | None = option(
+        None,
+        help="only this one of a sequence, as it is in a run over the whole sequence",
+        flag=None,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_head(self.head, wanted=self.wants_segmentation)
-        if self.dicom and (
-            self.segmentation_output or self.uncertainty_output or self.noise_output
-        ):
+        named = (
+            self.segmentation_output,
+            self.uncertainty_output,
+            self.noise_output,
+            self.bias_field_output,
+        )
+        if self.dicom and any(named):
             raise ConfigError(
                 "with dicom, what is made besides goes into the folder of the series",
                 "Name no file for --segment, --uncertainty and --noise-output (in a job: leave out "
-                "segmentation_output, uncertainty_output and noise_output).",
+                "segmentation_output, uncertainty_output, noise_output and bias_field_output).",
             )
         if self.dicom and self.config.task == "slices":
             raise ConfigError(
@@ -112,7 +122,7 @@ class EnhanceParams(DicomParams, VolumeParams):
     @property
     def has_objects(self) -> bool:
         """Whether more than a series of single images is written."""
-        return super().has_objects or self.wants_segmentation or bool(self.config.uncertainty)
+        return super().has_objects or self.wants_segmentation or self.config.uncertainty
 
     @property
     def results(self) -> dict[str, Path]:
@@ -126,10 +136,12 @@ class EnhanceParams(DicomParams, VolumeParams):
             outputs["segmentation"] = Path(named) if named else beside(output, "segmentation")
         if self.noise_output:
             outputs["noise"] = Path(self.noise_output)
+        if self.bias_field_output:
+            outputs["bias_field"] = Path(self.bias_field_output)
         if self.uncertainty_output and not self.config.uncertainty:
             raise ConfigError(
                 "uncertainty_output is given, but no uncertainty is asked for",
-                "Set the number of samples: uncertainty 8.",
+                "Ask for it: uncertainty true.",
             )
         if self.config.uncertainty:
             named = self.uncertainty_output
@@ -156,15 +168,14 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         check_volume_outputs(outputs, inputs=list(inputs.values()), overwrite=params.overwrite)
     _check_report_folder(params)
     volume = kept.input.load(
-        params,
-        frame=_frame_of(params),
-        keep=params.slices is not None,
-        monitor=monitor.part(0.0, 0.05),
+        params, keep=params.slices is not None, monitor=monitor.part(0.0, 0.05)
     )
     inputs["input"] = known_as(inputs["input"], volume)
+    frame = _frame_of(params)
+    source = volume if frame is None else volume.frame(frame)
     if params.dicom:
-        volume = placed(volume, params, monitor)
-        _refuse_sequence(volume, params, config)
+        source = placed(source, params, monitor)
+        _refuse_sequence(source, params, config)
     guide: Volume | Iterator[Volume] | None = None
     if several := _volumes_in(inputs.get("guide")):
         guide = (
@@ -178,10 +189,11 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         guide = loaded
     head = head_config(params.head, config.device, wanted=params.wants_segmentation)
     done = enhance_volume(
-        volume,
+        source if frame is None else volume,
         config,
         guide=guide,
         head=head,
+        frame=frame,
         slices=params.chosen,
         cache=kept.input.cache,
         guide_cache=kept.guide.cache,
@@ -190,12 +202,12 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     )
     written = None
     if params.dicom:
-        objects = enhanced_objects(volume, done)
+        objects = enhanced_objects(source, done)
         written = write(objects, Path(params.output), params, monitor.part(0.9, 0.98))
     else:
         _save_enhanced(done, outputs, monitor, overwrite=params.overwrite)
     if params.report:
-        _write_report(params, volume, done, monitor)
+        _write_report(params, source, done, monitor)
         outputs["report"] = Path(params.report) / "index.html"
     return finish(
         "enhanced",
@@ -206,7 +218,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         figures=done.report["results"],
         written=written,
         anonymous=params.deidentify,
-        source=volume,
+        source=source,
         device=done.report["device"],
         model=done.report["model"],
         keep_names=params.keep_names,
@@ -248,13 +260,14 @@ def _save_enhanced(
         )
     if done.uncertainty is not None:
         save(done.uncertainty, outputs["uncertainty"], overwrite=overwrite, monitor=monitor)
-    if "noise" in outputs:
-        noise = done.noise
-        if noise is None:
-            monitor.warn("this model does not measure noise: there is no map of it")
-            del outputs["noise"]
-        else:
-            save(noise, outputs["noise"], overwrite=overwrite, monitor=monitor)
+    if "noise" in outputs and done.noise is None:
+        monitor.warn("this model does not measure noise: there is no map of it")
+    for name, made in (("noise", done.noise), ("bias_field", done.enhancement.bias_field())):
+        path = outputs.get(name)
+        if path is not None and made is not None:
+            save(made, path, overwrite=overwrite, monitor=monitor)
+        elif path is not None:
+            del outputs[name]
 
 
 def _check_report_folder(params: EnhanceParams) -> None:

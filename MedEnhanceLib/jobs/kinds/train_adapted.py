@@ -69,7 +69,6 @@ _PLAIN = {
     "variational": False,
     "restyling": False,
     "rician": False,
-    "deblurring": False,
     "sharpening": False,
 }
 
@@ -258,9 +257,7 @@ class _Preparation:
 
     def __init__(self, config: AdaptConfig, segmenter: Segmenter, noise: Noise) -> None:
         self.config, self.segmenter, self.noise = config, segmenter, noise
-        self.start = EnhanceConfig(
-            model="auto", task="noise", second_pass="off", device=config.device
-        )
+        self.start = EnhanceConfig(model="auto", task="noise", device=config.device)
 
     def example(self, files: Files, number: int, monitor: Monitor) -> Example:
         """Some slices of a volume around its labels, damaged and filtered."""
@@ -382,7 +379,7 @@ def _measure_held_out(
 
 
 def _by(bundle: Bundle, noisy: Volume, prepare: _Preparation, monitor: Monitor) -> Volume:
-    config = replace(prepare.start, model=str(bundle.folder), second_pass="auto")
+    config = replace(prepare.start, model=str(bundle.folder))
     return _enhanced(noisy, config, monitor)
 
 

@@ -18,7 +18,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, MedEnhanceError
 from MedEnhanceLib.gradprom.config import Label, SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.strength import Enhancement, lowest_value
+from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.jobs.enhancing import Enhanced
 from MedEnhanceLib.jobs.failures import WorkerError
 from MedEnhanceLib.jobs.remote.client import run_elsewhere
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 _MOST_GROWTH, _LEAST_ROOM = 64, 1 << 26
 #: What a result says that goes into the manifest here.
 _FIGURES = (
-    "labels", "table", "head", "doubt_of_labels", "doubts", "range", "uncertainty", "measured",
+    "labels", "table", "head", "doubt_of_labels", "doubts", "strength", "uncertainty",
+    "measured",
 )  # fmt: skip
 
 
@@ -113,8 +114,8 @@ def enhance_elsewhere(
         device=f"{config.device} ({fields.get('device')})",
         seconds=time.monotonic() - began,
         original=original,
-        floors=tuple(lowest_value(frame) for frame in volume.frames()),
         strength=config.share,
+        share=_share(figures),
         uncertainty_facts=figures.get("uncertainty", {}),
         measured=figures.get("measured", {}),
         noise=others.get("noise"),
@@ -265,6 +266,13 @@ def _segmentation(
 def _figures(fields: Mapping[str, Any]) -> dict[str, Any]:
     known = {name: fields[name] for name in _FIGURES if name in fields}
     return known | {"elsewhere": fields["elsewhere"]}
+
+
+def _share(figures: Mapping[str, Any]) -> float:
+    """The share of the noise removal in the result, as the other machine says; 1 without."""
+    noise = (figures.get("measured") or {}).get("noise") or {}
+    share = noise.get("share_removed", 1.0)
+    return min(max(float(share), 0.0), 1.0) if isinstance(share, int | float) else 1.0
 
 
 def _machine(device: str) -> str:
