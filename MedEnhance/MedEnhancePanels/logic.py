@@ -66,7 +66,6 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         for name in ("guide", "output"):
             if getattr(options, name) is not None:
                 arguments.checkNode(name, getattr(options, name))
-        options = dataclasses.replace(options, uncertainty=bool(options.uncertainty))
         options.config()
         return self._output(enhancement.start(self.runner, node, options), wait, "output")
 

@@ -195,7 +195,6 @@ class State:
     #: Off: where shading is measured to be strong; on: always.
     biasCorrection = Switch("BiasCorrection", "auto", "n4")
     allFrames = Flag("AllFrames", False)
-    uncertainty = Flag("Uncertainty", False)
     noiseMap = Flag("NoiseMap", False)
     segment = Flag("Segment", False)
     head = Text("Head", "auto")

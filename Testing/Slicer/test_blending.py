@@ -260,6 +260,7 @@ class SliderTest(ViewTestCase):
         self.ui.strengthSlider.value = 0.5
         self.wait()
         other = self.makeOutput()
+        self.processEvents(80)
         self.ui.resultSelector.setCurrentNode(other)
         self.assertEqual(self.ui.strengthSlider.value, 1.0)
         self.ui.resultSelector.setCurrentNode(self.output)

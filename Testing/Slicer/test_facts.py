@@ -67,7 +67,7 @@ class FactsTest(EnhanceTestCase):
     def test_theWarningOfMostWeightStandsAboveTheResultInASentence(self):
         doubts = [
             {"code": "already-clean", "message": "it is clean", "hint": "gain little"},
-            {"code": "out-of-range", "message": "it is a leg", "hint": "check the model"},
+            {"code": "no-structure", "message": "it is a leg", "hint": "check the model"},
         ]
         output = self.result(doubts=doubts)
         self.choose(self.results.linked(output, "input"))

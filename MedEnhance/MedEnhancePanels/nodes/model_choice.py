@@ -199,7 +199,6 @@ def withoutWhatItLacks(node, options):
             uncertainty=False,
             noiseMap=False,
             biasCorrection="none",
-            orientations=1,
         )
     if options.task == "slices":
         return dataclasses.replace(

@@ -3,8 +3,7 @@
 import slicer
 from slicer.i18n import tr as _
 
-from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhancePanels import arguments, dependencies
+from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.job import withWarnings
 from MedEnhancePanels.nodes import bridge, model_choice, preview, region, results
@@ -93,7 +92,6 @@ class EnhancePanel(Page):
     def _setup(self):
         ui = self.ui
         ui.allFramesCheckBox.visible = False
-        arguments.describe(ui.orientationsCheckBox, EnhanceConfig, "orientations")
         ui.logButton.visible = False
         for selector in (
             ui.inputSelector,
@@ -117,7 +115,6 @@ class EnhancePanel(Page):
             ui.noiseMapCheckBox,
             ui.segmentCheckBox,
             ui.biasCorrectionCheckBox,
-            ui.orientationsCheckBox,
             ui.overwriteCheckBox,
         ):
             checkBox.toggled.connect(self._onChoice)
@@ -190,7 +187,6 @@ class EnhancePanel(Page):
             head=state.head if segment else "auto",
             device=state.device,
             biasCorrection=state.value("biasCorrection") if isMr else "none",
-            orientations=state.value("orientations") if isMr else 1,
             output=state.outputVolume,
             region=state.region,
             regionSegment=state.regionSegment,
@@ -226,8 +222,6 @@ class EnhancePanel(Page):
                 state.segment = ui.segmentCheckBox.checked
             if ui.biasCorrectionCheckBox.enabled:
                 state.biasCorrection = ui.biasCorrectionCheckBox.checked
-            if ui.orientationsCheckBox.enabled:
-                state.orientations = ui.orientationsCheckBox.checked
         if isAgreed:  # which is not part of the state
             self.update()
         if state.inputVolume is not before:
@@ -330,10 +324,6 @@ class EnhancePanel(Page):
         if model_choice.isUsable(self.target) and model_choice.modalityOf(self.target) != "MR":
             problem = _("Only for MR.")
         _offerCheck(ui.biasCorrectionCheckBox, state.biasCorrection, problem or whole)
-        problem = ""
-        if model_choice.isUsable(self.target) and model_choice.modalityOf(self.target) != "MR":
-            problem = _("Only models for MR were trained along all axes.")
-        _offerCheck(ui.orientationsCheckBox, state.orientations, problem or lacking)
 
     def _showActions(self):
         ui, state = self.ui, self.context.state

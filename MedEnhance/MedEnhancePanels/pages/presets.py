@@ -21,7 +21,6 @@ FIELDS = (
     "segment",
     "head",
     "biasCorrection",
-    "orientations",
 )
 
 
