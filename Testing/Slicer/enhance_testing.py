@@ -123,6 +123,8 @@ class EnhanceTestCase(MedEnhanceTestCase):
         environment = {**os.environ, "PYTHONPATH": worker.libraryFolder()}
         subprocess.run([*start, *options], check=True, env=environment, capture_output=True)
         reader = nrrd.Reader(paths[-1])
-        voxels = np.empty(reader.shape, reader.dtype)
-        list(reader.readInto(voxels))
-        return voxels, reader.tags
+        count, shape = reader.frames()
+        voxels = np.empty((count, *shape), reader.dtype)
+        for frame in range(count):
+            list(reader.readInto(voxels[frame], frame))
+        return voxels if count > 1 else voxels[0], reader.tags

@@ -357,10 +357,37 @@ class SequenceTest(EnhanceTestCase):
             self.assertTrue(
                 np.any(slicer.util.arrayFromVolume(frame) != slicer.util.arrayFromVolume(original))
             )
-        single = self.libraryResult(sequence.GetNthDataNode(1))
-        np.testing.assert_array_equal(slicer.util.arrayFromVolume(output.GetNthDataNode(1)), single)
+        whole = self.libraryResult(sequence)
+        for at in range(3):
+            frame = slicer.util.arrayFromVolume(output.GetNthDataNode(at))
+            np.testing.assert_array_equal(frame, whole[at])
         self.assertTrue(browser.IsSynchronizedSequenceNode(output, True))
         self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode")), 1)
+
+    @slow
+    def test_aPreviewOfAFrameIsDecidedForItsSequence(self):
+        """One frame without noise: of it alone another share would be removed."""
+        sequence, browser = self.sequence()
+        logic = slicer.modules.sequences.logic()
+        smooth = slicer.util.arrayFromVolume(sequence.GetNthDataNode(1))
+        smooth[:] = np.round(smooth.mean(axis=0) / 8) * 8
+        slicer.util.arrayFromVolumeModified(sequence.GetNthDataNode(1))
+        browser.SetSelectedItemNumber(1)
+        logic.UpdateProxyNodesFromSequences(browser)
+        self.choose(browser.GetProxyNode(sequence))
+        self.ui.allFramesCheckBox.checked = True
+        self.ui.previewButton.click()
+        job = self.panel.job
+        self.waitUntil(lambda: self.panel.job is None, 60)
+        self.assertEqual(job.state, "done", self.message)
+        first, end = job.params["slices"]
+        voxels = slicer.util.arrayFromVolume(job.nodes["output"]).copy()
+        matrix = self.ijkToRas(sequence.GetNthDataNode(1))
+        matrix[:3, 3] += first * matrix[:3, 2]
+        np.testing.assert_allclose(self.ijkToRas(job.nodes["output"]), matrix, atol=1e-9)
+        self.context.state.task = "noise"
+        output = self.apply().nodes["output"].GetNthDataNode(1)
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(output)[first:end], voxels)
 
     @slow
     def test_aSequenceLeavesNothingWhenItIsCancelledAndNothingTwiceWhenDone(self):

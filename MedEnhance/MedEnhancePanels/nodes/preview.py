@@ -155,6 +155,16 @@ def sequenceOf(node):
     return None
 
 
+def frameOf(volume):
+    """The number of the frame that a volume shows of its sequence."""
+    for browser in slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode"):
+        if browser.IsProxyNodeID(volume.GetID()):
+            master = browser.GetMasterSequenceNode()
+            value = master.GetNthIndexValue(browser.GetSelectedItemNumber())
+            return browser.GetSequenceNode(volume).GetItemNumberFromIndexValue(value, False)
+    return 0
+
+
 def shownVolume(node):
     """The volume that stands for a node in the views: itself, or a sequence's current frame."""
     if not bridge.isSequence(node):

@@ -392,7 +392,7 @@ class EnhancePanel(Page):
         node = preview.shownVolume(self.context.state.inputVolume)
         current = preview.currentSlice(node)
         options = self.options
-        job = enhancement.startPreview(self.context.runner, node, current.slab, options)
+        job = enhancement.startPreview(self.context.runner, self.target, current.slab, options)
         self._whenDone["preview"] = lambda job: self._onPreviewed(job, node, current, options)
         self._follow("preview", job)
 

@@ -17,7 +17,7 @@ from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.runtime.device import remote_of
 from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge, nrrd, provenance, region, results
+from MedEnhancePanels.nodes import bridge, nrrd, preview, provenance, region, results
 from MedEnhancePanels.tasks import blending
 from MedEnhancePanels.tasks.node_job import NodeJob, share
 
@@ -71,10 +71,10 @@ def start(runner, node, options=None, title=None):
 
 
 def startPreview(runner, node, slices, options=None):
-    """Enhance some slices of a volume node.
+    """Enhance some slices of a volume node, or of the frame of a sequence node that is shown.
 
     Args:
-        node: a scalar volume node.
+        node: a scalar volume node, or a sequence node: what is done is then decided for all frames.
         slices: (first, stop), indices along k.
         options: EnhanceOptions; None for the defaults.
     Returns:
@@ -339,18 +339,22 @@ class _Preview(NodeJob):
         super().__init__(runner, node)
         self.options = options
         self.slices = [int(slices[0]), int(slices[1])]
+        self._shown = preview.shownVolume(node)
+        self._frame = preview.frameOf(self._shown) if bridge.isSequence(node) else None
 
     def before(self, job):
         yield from _sendInputs(self, self.sendToKeep, job, self.options)
-        job.params["config"]["uncertainty"] = 0
+        job.params["config"]["uncertainty"] = False
         if remote_of(self.options.device) is not None:
             job.params["config"]["device"] = "auto"  # nothing leaves for a look
         job.params["config"]["bias_correction"] = "none"  # N4 needs the whole volume
         job.params["slices"] = self.slices
+        if self._frame is not None:
+            job.params["frame"] = self._frame
 
     def place(self, job):
         self.checkGrid()
-        source = self.node
+        source, image = self._shown, bridge.frameNodes(self.node)[self._frame or 0]
         node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLScalarVolumeNode")
         node.UnRegister(None)
         node.SetName(_("{name} preview").format(name=source.GetName()))
@@ -358,9 +362,9 @@ class _Preview(NodeJob):
         node.SetSaveWithScene(False)
         slicer.mrmlScene.AddNode(node)
         job.nodes["output"] = self.made(node)
-        bridge.copyGeometry(source, node)
+        bridge.copyGeometry(image, node)
         ijkToRas = vtk.vtkMatrix4x4()
-        source.GetIJKToRASMatrix(ijkToRas)
+        image.GetIJKToRASMatrix(ijkToRas)
         node.SetOrigin(*ijkToRas.MultiplyPoint((0.0, 0.0, float(self.slices[0]), 1.0))[:3])
         node.SetAndObserveTransformNodeID(source.GetTransformNodeID())
         yield from bridge.receiveVoxels(job.result["outputs"]["output"], node)
