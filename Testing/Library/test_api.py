@@ -122,7 +122,7 @@ def test_damaged_and_missing_inputs_are_named(tmp_path: Path) -> None:
     ("call", "says"),
     [
         (lambda volume: me.enhance(volume, strength=7.0), "strength"),
-        (lambda volume: me.enhance(volume, uncertainty=-1), "uncertainty"),
+        (lambda volume: me.enhance(volume, uncertainty=8), "uncertainty"),
         (lambda volume: me.enhance(volume, bias_correction="n3"), "bias_correction"),
         (lambda volume: me.train("spells", "smoke", ".", "."), "spells"),
         (lambda volume: me.train("hqg", "tiny", ".", "."), "tiny"),
@@ -257,7 +257,7 @@ class TestDicom:
         stand_in(monkeypatch)
         stored = rng.integers(0, 1000, (4, 10, 12), dtype=np.uint16)
         series = make_series(stored, SOPClassUID="1.2.840.10008.5.1.4.1.1.4", Modality="MR")
-        result = me.enhance(me.load(series), uncertainty=4, segment=True)
+        result = me.enhance(me.load(series), uncertainty=True, segment=True)
         files = me.save_dicom(result, tmp_path / "out")
         kinds = {path.name.partition("-")[0].rstrip("0123456789") for path in files}
         assert sorted(kinds) == ["MR", "OT", "SEG", "SR"]

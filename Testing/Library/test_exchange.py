@@ -333,10 +333,10 @@ def doubles() -> Iterator[None]:
 @pytest.mark.slow
 @pytest.mark.usefixtures("doubles")
 def test_a_notebook_in_double_precision_changes_no_result(head: Volume) -> None:
-    result = me.enhance(head, uncertainty=2)
+    result = me.enhance(head, uncertainty=True)
     assert torch.get_default_dtype() == torch.float64
     torch.set_default_dtype(torch.float32)
-    assert np.array_equal(result.volume.voxels, me.enhance(head, uncertainty=2).volume.voxels)
+    assert np.array_equal(result.volume.voxels, me.enhance(head, uncertainty=True).volume.voxels)
 
 
 @pytest.mark.usefixtures("doubles")

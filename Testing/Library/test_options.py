@@ -114,7 +114,7 @@ class TestAnOptionThatIsAdded:
         assert "0 to 1." in caught.value.hint
 
 
-@pytest.mark.parametrize("name", ["orientations", "deblur", "strength", "tile"])
+@pytest.mark.parametrize("name", ["task", "uncertainty", "strength", "tile"])
 def test_the_options_of_enhancement_are_those_of_the_function(name: str) -> None:
     known = {one.name: one for one in options_of(EnhanceConfig)}
     assert inspect.signature(enhance).parameters[name].default == known[name].default
@@ -188,10 +188,10 @@ def test_type_checkers_know_the_keywords(tmp_path: Path) -> None:
     program.write_text(
         "import MedEnhanceLib as me\n"
         "volume: me.Volume\n"
-        "me.enhance(volume, 'mr-brain', None, 8, True, 'cpu', strength=0.5, orientations=3)\n"
+        "me.enhance(volume, 'mr-brain', None, True, True, 'cpu', strength='full', task='noise')\n"
         "me.compress('a.nii', 'a.ucv', max_error=2, overwrite=True)\n"
         "me.enhance(volume, strenth=0.5)\n"
-        "me.enhance(volume, orientations=2)\n"
+        "me.enhance(volume, task='most')\n"
         "me.compress('a.nii')\n"
         "reveal_type(me.enhance(volume).volume)\n"
     )

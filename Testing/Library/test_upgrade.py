@@ -39,7 +39,7 @@ def test_a_model_is_imported_and_enhances(tmp_path: Path, monkeypatch: pytest.Mo
     verify_bundle(read_bundle(FIRST / "model"))
     assert import_bundle(FIRST / "model").name == "first"
     scan = io.load(FIRST / "scans" / "5.nii.gz", modality="MR")
-    result = me.enhance(scan, model="first", device="cpu", second_pass="on")
+    result = me.enhance(scan, model="first", device="cpu")
     assert result.volume.geometry == scan.geometry
     assert result.report["model"]["name"] == "first"
     assert not np.array_equal(result.volume.voxels, scan.voxels)

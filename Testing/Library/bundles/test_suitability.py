@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from MedEnhanceLib.bundles import Bundle, open_bundle, open_bundle_for
 from MedEnhanceLib.bundles.export import make_card
+from MedEnhanceLib.bundles.schema import METADATA
 from MedEnhanceLib.bundles.store import list_bundles
 from MedEnhanceLib.bundles.suitability import (
     anatomy_warning,
@@ -25,6 +28,7 @@ from MedEnhanceLib.gradprom import SegmentConfig, open_head_for
 from MedEnhanceLib.hqg import EnhanceConfig
 from MedEnhanceLib.jobs.enhancing import enhance_volume
 from MedEnhanceLib.runtime.progress import Event, Monitor
+from MedEnhanceLib.runtime.resources import resource_folder
 
 
 def _mr(body_part: str) -> Volume:
@@ -60,9 +64,14 @@ def test_a_leg_is_refused_for_its_labels_before_it_is_enhanced() -> None:
         enhance_volume(_mr("EXTREMITY"), EnhanceConfig(), head=SegmentConfig(), monitor=Monitor())
 
 
-def test_an_enhanced_leg_carries_the_warning_about_the_model() -> None:
+def test_an_enhanced_leg_carries_the_warning_about_the_model(tmp_path: Path) -> None:
+    """Where a network runs: it learned from brains."""
+    folder = tmp_path / "model"
+    shutil.copytree(resource_folder("models") / "mr-brain", folder)
+    metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
+    (folder / METADATA).write_text(json.dumps(metadata | {"second_pass": True}))
     events: list[Event] = []
-    config = EnhanceConfig(second_pass="on")
+    config = EnhanceConfig(model=str(folder))
     done = enhance_volume(_mr("LEG"), config, monitor=Monitor(events.append))
     warnings = [event.fields["message"] for event in events if event.kind == "warning"]
     assert any("LEG" in warning for warning in warnings)

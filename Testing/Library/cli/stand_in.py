@@ -21,7 +21,8 @@ class StandInEnhancement:
     device: str
     seconds: float
     warnings: tuple[Any, ...] = ()
-    verdict: Any = None
+    strength: float = 1.0
+    shading: Any = None
     uncertainty_facts: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
 
@@ -56,6 +57,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         config: Any,
         *,
         guide: Any = None,
+        frame: int | None = None,
         slices: Any = None,
         monitor: Any,
         **_: Any,

@@ -108,7 +108,6 @@ def test_networks_get_what_the_demo_describes(made: Made) -> None:
     enhance, *segments = made.calls
     assert enhance["config"].model == "mr-brain"
     assert enhance["config"].bias_correction == "auto"
-    assert not enhance["config"].deblur
     assert enhance["config"].device == "cpu"
     assert [call["kind"] for call in segments] == ["segment"] * 3
 

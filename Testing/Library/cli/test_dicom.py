@@ -143,7 +143,7 @@ class TestOut:
     ) -> None:
         out = tmp_path / "out"
         ran = run(
-            "enhance", mr, out, "--dicom", "--uncertainty", "4", "--segment", "--json",
+            "enhance", mr, out, "--dicom", "--uncertainty", "--segment", "--json",
             "--report", tmp_path / "page",
         )  # fmt: skip
         assert ran.status == 0, ran.err

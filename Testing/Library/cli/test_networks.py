@@ -30,12 +30,12 @@ def test_options_of_enhance_reach_the_method(
 ) -> None:
     ran = run(
         *("enhance", scan, tmp_path / "out.nii.gz", "--model", "mine", "--strength", "0.5"),
-        *("--bias-correction", "n4", "--device", "cpu", "--guide", scan, "--uncertainty", "4"),
+        *("--bias-correction", "n4", "--device", "cpu", "--guide", scan, "--uncertainty"),
     )
     assert ran.status == 0
     call = networks[0]
     config = call["config"]
-    assert (config.model, config.strength, config.uncertainty) == ("mine", 0.5, 4)
+    assert (config.model, config.strength, config.uncertainty) == ("mine", 0.5, True)
     assert (config.bias_correction, config.device) == ("n4", "cpu")
     assert call["guide"].shape == (12, 40, 36)
 
@@ -45,7 +45,7 @@ def test_everything_else_is_written_where_requested(
 ) -> None:
     ran = run(
         *("enhance", scan, tmp_path / "out.nii.gz", "--segment", tmp_path / "labels.nrrd"),
-        *("--uncertainty", "4", "--uncertainty-output", tmp_path / "spread.mha"),
+        *("--uncertainty", "--uncertainty-output", tmp_path / "spread.mha"),
         *("--report", tmp_path / "report", "--json"),
     )
     assert ran.status == 0
@@ -114,12 +114,12 @@ def test_warnings_of_a_method_are_shown_on_stderr(
     assert "warning: only a stand-in" in ran.err
 
 
-def test_place_for_uncertainty_without_samples_is_refused(
+def test_place_for_an_uncertainty_that_is_not_asked_for_is_refused(
     run: Callable, scan: Path, tmp_path: Path
 ) -> None:
     ran = run("enhance", scan, tmp_path / "o.nii", "--uncertainty-output", tmp_path / "u.nii")
     assert ran.status == 2
-    assert "--uncertainty 8" in ran.err
+    assert "Give --uncertainty too" in ran.err
 
 
 def test_existing_outputs_are_refused_before_the_work(
@@ -133,7 +133,7 @@ def test_existing_outputs_are_refused_before_the_work(
 
 
 @pytest.mark.parametrize(
-    "options", [("--strength", "7"), ("--uncertainty", "65"), ("--bias-correction", "n5")]
+    "options", [("--strength", "1.2"), ("--strength", "most"), ("--bias-correction", "n5")]
 )
 def test_option_out_of_range_is_status_two(
     options: tuple[str, ...],

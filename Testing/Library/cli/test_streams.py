@@ -86,7 +86,7 @@ def test_what_is_no_volume_is_refused(
         (("deidentify", "-", "clean"), "reads no standard input"),
         (("convert", "a.nii", "-", "--dicom"), "a series is a folder"),
         (("enhance", "a.nii", "-", "--segment"), "--segment FILE"),
-        (("enhance", "a.nii", "-", "--uncertainty", "4"), "--uncertainty-output FILE"),
+        (("enhance", "a.nii", "-", "--uncertainty"), "--uncertainty-output FILE"),
         (("compress", "a.nii", "-", "--lossless", "--json"), "cannot have both"),
         (("batch", "compress", "-", "--out", "b", "--lossless"), "no standard input"),
         (("batch", "compress", "a.nii", "--out", "-", "--lossless"), "no standard input"),

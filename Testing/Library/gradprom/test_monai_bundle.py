@@ -202,7 +202,7 @@ def test_what_is_no_restoration_is_refused_by_name(restorer: Make) -> None:
         with pytest.raises((ModelError, InputError), match=words):
             me.enhance(ct(), model=str(folder))
     with pytest.raises(ConfigError, match="model, device and strength"):
-        me.enhance(ct(), model=str(restorer(*whole)), uncertainty=1)
+        me.enhance(ct(), model=str(restorer(*whole)), uncertainty=True)
 
 
 def test_a_bundle_is_understood(make: Make) -> None:

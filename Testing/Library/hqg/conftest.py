@@ -17,7 +17,6 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg.config import TrainConfig
-from MedEnhanceLib.hqg.range import PREFIX
 from MedEnhanceLib.hqg.train import train
 from MedEnhanceLib.io import save
 
@@ -70,8 +69,7 @@ def _shaken_bundle(source: Path, target: Path) -> Path:
     generator = torch.Generator().manual_seed(0)
     for name, tensor in weights.items():
         noise = torch.randn(tensor.shape, generator=generator)
-        if not name.startswith(PREFIX):  # the bank of the training data is no network
-            weights[name] = (tensor.float() + 0.05 * noise).half()
+        weights[name] = (tensor.float() + 0.05 * noise).half()
     weights["bank.spread"] = weights["bank.spread"].abs() + 0.5
     save_file(weights, folder / WEIGHTS)
     path = folder / "configs/metadata.json"

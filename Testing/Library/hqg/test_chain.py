@@ -15,7 +15,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import Blur, Rician, robust_max
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.cache import VolumeCache
-from MedEnhanceLib.hqg.chain import plan_chain, run_chain
+from MedEnhanceLib.hqg.chain import Chain, Decision, decide, measured_noise, run_chain
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import Need, denoise, expected_deviation, need_of
 from MedEnhanceLib.jobs import JobSpec, run_job
@@ -108,40 +108,44 @@ class TestNoise:
         assert np.mean(found[inside] <= 1.645 * expected[inside]) > 0.85
 
 
+def _decided(frame: Volume, monitor: Monitor | None = None, **options: object) -> Decision:
+    return decide([frame], [VolumeCache()], EnhanceConfig(**options), monitor=monitor or Monitor())
+
+
+def _made(frame: Volume, decision: Decision) -> np.ndarray:
+    noise = measured_noise(frame, VolumeCache(), Monitor())
+    return run_chain(Chain(frame, noise, decision), _WHOLE, Monitor())[0]
+
+
 class TestChain:
     def test_strength_auto_leaves_a_clean_volume_nearly_as_it_is(self) -> None:
-        chain = plan_chain(_brain(), VolumeCache(), EnhanceConfig(), monitor=Monitor())
-        result = run_chain(chain, _WHOLE, Monitor())
-        change = _error(result, _brain()) / robust_max(_brain().voxels)
+        decision = _decided(_brain())
+        change = _error(_made(_brain(), decision), _brain()) / robust_max(_brain().voxels)
         assert -20 * np.log10(change) > 42
-        assert chain.facts["noise"]["share_removed"] < 0.5
-        assert chain.facts["noise"]["reason"]
+        assert decision.facts["noise"]["share_removed"] == decision.share < 0.5
+        assert decision.facts["noise"]["reason"]
 
     def test_blur_is_undone_where_it_is_measured_and_not_elsewhere(self) -> None:
-        config = EnhanceConfig(bias_correction="none")
         blurred = Rician(0.01, 1).apply(Blur(1.5).apply(_brain()))
-        chain = plan_chain(blurred, VolumeCache(), config, monitor=Monitor())
-        assert chain.facts["blur"]["undone"]
-        result = run_chain(chain, _WHOLE, Monitor())
+        decision = _decided(blurred, bias_correction="none")
+        assert decision.facts["blur"]["undone"]
+        result = _made(blurred, decision)
         assert _error(result, _brain()) < 0.85 * _error(blurred.voxels, _brain())
-        sharp = plan_chain(_noisy(0.05), VolumeCache(), config, monitor=Monitor())
+        sharp = _decided(_noisy(0.05), bias_correction="none")
         assert not sharp.facts["blur"]["undone"]
-        alone = replace(config, task="noise")
-        assert "blur" not in plan_chain(blurred, VolumeCache(), alone, monitor=Monitor()).facts
+        assert "blur" not in _decided(blurred, bias_correction="none", task="noise").facts
 
     def test_artifacts_that_are_not_there_are_not_repaired(self) -> None:
         events: list[Event] = []
-        config = EnhanceConfig(task="artifacts")
-        chain = plan_chain(_noisy(0.03), VolumeCache(), config, monitor=Monitor(events.append))
-        assert chain.repair is None
-        assert chain.facts["artifacts"]["kind"] == "none"
+        decision = _decided(_noisy(0.03), Monitor(events.append), task="artifacts")
+        assert decision.repair is None
+        assert decision.facts["artifacts"]["kind"] == "none"
         assert any("no artifacts" in str(event) for event in events)
 
     def test_noise_is_measured_once_for_one_volume(self) -> None:
         known = VolumeCache()
-        first = plan_chain(_noisy(0.05), known, EnhanceConfig(task="noise"), monitor=Monitor())
-        again = plan_chain(_brain(), known, EnhanceConfig(task="noise"), monitor=Monitor())
-        assert again.noise is first.noise
+        first = measured_noise(_noisy(0.05), known, Monitor())
+        assert measured_noise(_brain(), known, Monitor()) is first
 
 
 class TestEnhancement:
@@ -158,7 +162,7 @@ class TestEnhancement:
 
     def test_a_volume_of_no_stated_modality_has_an_uncertainty_too(self) -> None:
         noisy = replace(_noisy(0.1), modality="OT", modality_is_guess=False)
-        result = me.enhance(noisy, model="mr-brain", task="noise", device="cpu", uncertainty=1)
+        result = me.enhance(noisy, model="mr-brain", task="noise", device="cpu", uncertainty=True)
         assert result.uncertainty is not None
 
     def test_thin_slices_have_no_previews_and_no_guide(self) -> None:
@@ -171,7 +175,7 @@ class TestEnhancement:
         me.save(_noisy(0.1), tmp_path / "in.nii.gz")
         names = [str(tmp_path / name) for name in ("in.nii.gz", "out.nii.gz", "noise.nii.gz")]
         arguments = ["enhance", *names[:2], "--task", "noise", "--noise-output", names[2]]
-        arguments += ["--uncertainty", "1", "--device", "cpu", "--json"]
+        arguments += ["--uncertainty", "--device", "cpu", "--json"]
         assert main(arguments) == 0
         assert me.load(names[2]).voxels.mean() > 0
         for name, what in (

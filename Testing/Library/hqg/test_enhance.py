@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import (
@@ -21,7 +24,8 @@ from MedEnhanceLib.errors import (
     InputError,
     ModelError,
 )
-from MedEnhanceLib.hqg import EnhanceConfig, check_guide, enhance
+from MedEnhanceLib.hqg import EnhanceConfig, check_guide, enhance, infer, predict
+from MedEnhanceLib.hqg.bundle import EnhancerModel
 from MedEnhanceLib.hqg.network import Enhancer
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.slices import Plan
@@ -86,13 +90,13 @@ def test_tiles_agree_with_the_whole_slice_where_one_tile_covers_it(
 def test_uncertainty_is_a_volume_in_the_units_of_the_input(
     head: Volume, config: EnhanceConfig
 ) -> None:
-    result = enhance(head, replace(config, uncertainty=4))
+    result = enhance(head, replace(config, uncertainty=True))
     assert result.uncertainty is not None
     assert result.uncertainty.geometry == head.geometry
     assert result.uncertainty.dtype == np.float32
     assert result.uncertainty.voxels.min() >= 0
     assert result.uncertainty.voxels.max() > 0
-    again = enhance(head, replace(config, uncertainty=4))
+    again = enhance(head, replace(config, uncertainty=True))
     assert again.uncertainty is not None
     assert np.array_equal(result.uncertainty.voxels, again.uncertainty.voxels)
     assert result.volume.is_equal(enhance(head, config).volume)
@@ -118,27 +122,6 @@ def test_every_frame_of_a_sequence_is_enhanced(head: Volume, config: EnhanceConf
     result = enhance(sequence, config).volume
     assert result.shape == sequence.shape
     assert np.array_equal(result.voxels[0], enhance(head, config).volume.voxels)
-
-
-def test_blur_is_undone_on_request(head: Volume, config: EnhanceConfig) -> None:
-    plain, asked = enhance(head, config), enhance(head, replace(config, deblur=True))
-    assert not asked.volume.is_equal(plain.volume)
-    assert asked.volume.geometry == plain.volume.geometry
-    assert "blur undone" in asked.volume.history[-1]
-    assert "blur" not in plain.volume.history[-1]
-
-
-def test_a_model_that_undoes_no_blur_on_request_says_so(
-    head: Volume, model: str, tmp_path: Path
-) -> None:
-    folder = tmp_path / "earlier"
-    shutil.copytree(model, folder)
-    path = folder / "configs/metadata.json"
-    metadata = json.loads(path.read_text())
-    del metadata["network"]["deblurring"]  # as in bundles from before there was a choice
-    path.write_text(json.dumps(metadata))
-    with pytest.raises(ConfigError, match="has not learned to undo blur"):
-        enhance(head, EnhanceConfig(model=str(folder), device="cpu", deblur=True))
 
 
 def test_a_guide_changes_the_result(head: Volume, config: EnhanceConfig) -> None:
@@ -195,9 +178,9 @@ def test_a_guide_that_is_a_sequence_is_refused(head: Volume, config: EnhanceConf
 
 
 @pytest.mark.parametrize("value", [np.nan, -np.inf])
-@pytest.mark.parametrize("uncertainty", [0, 1])
+@pytest.mark.parametrize("uncertainty", [False, True])
 def test_what_is_no_number_is_counted_and_named(
-    head: Volume, config: EnhanceConfig, value: float, uncertainty: int
+    head: Volume, config: EnhanceConfig, value: float, uncertainty: bool
 ) -> None:
     voxels = head.voxels.astype(np.float32)
     voxels[4, 10, 10:13] = value
@@ -329,7 +312,7 @@ def test_n4_on_a_ct_is_refused(head: Volume, model: str) -> None:
 
 @pytest.mark.parametrize(
     "fields",
-    [{"strength": 2.0}, {"uncertainty": -1}, {"overlap": 1.0}, {"tile": 100}, {"batch": 0},
+    [{"strength": 2.0}, {"uncertainty": 8}, {"overlap": 1.0}, {"tile": 100}, {"batch": 0},
      {"bias_correction": "n5"}, {"strength": float("nan")}],
 )  # fmt: skip
 def test_impossible_options_are_refused(fields: dict[str, object]) -> None:
@@ -354,7 +337,7 @@ def test_memory_that_runs_out_midway_leaves_the_result_as_it_is(
     """After some slices are done, and in the midst of the samples of the uncertainty."""
     # In half precision chunks of another size are rounded otherwise, which is not the matter here.
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
-    config = replace(config, batch=4, uncertainty=2)
+    config = replace(config, batch=4, uncertainty=True)
     expected = enhance(head, config)
     calls, real = [], Enhancer.begin
 
@@ -390,7 +373,50 @@ def test_a_frame_that_shows_nothing_is_named_before_any_is_enhanced(
     def must_not_be_called(*_: object) -> None:
         raise AssertionError("enhanced a frame")
 
-    monkeypatch.setattr("MedEnhanceLib.hqg.infer._enhance_frame", must_not_be_called)
+    monkeypatch.setattr("MedEnhanceLib.hqg.infer._Steps.run", must_not_be_called)
     voxels = np.stack([head.voxels, head.voxels, np.zeros_like(head.voxels)])
     with pytest.raises(InputError, match="constant in frame 2"):
         enhance(replace(head, voxels=voxels), config)
+
+
+def test_jobs_in_two_threads_never_share_a_network(
+    head: Volume, config: EnhanceConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them may move it to another device while the other is within it."""
+    moved: list[object] = []
+    met = threading.Barrier(2)
+
+    def move(network: torch.nn.Module, device: str) -> torch.nn.Module:
+        met.wait(60)  # each is within its own run, on its way to a device
+        moved.append(network)
+        return real(network, device)
+
+    real = predict.move
+    enhance(head, config)  # the networks are kept now
+    kept = open_kept(config.model)
+    monkeypatch.setattr(predict, "move", move)
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: enhance(head, config).volume, range(2))
+    assert first.is_equal(second)
+    assert len({id(network) for network in moved}) == 2
+    assert not any(network is kept.enhancer for network in moved)
+
+
+def open_kept(model: str) -> EnhancerModel:
+    bundle = read_bundle(Path(model))
+    described = json.dumps(bundle.metadata, sort_keys=True, default=str)
+    return infer._warm_enhancer(bundle.folder, bundle.sha256, described)
+
+
+@pytest.mark.parametrize("model", ["mr-brain", "ct-lowdose"])
+def test_a_network_that_does_not_run_is_not_opened(
+    head: Volume, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def must_not_be_called(*_: object, **__: object) -> None:
+        raise AssertionError("opened the network")
+
+    monkeypatch.setattr(infer, "open_enhancer", must_not_be_called)
+    infer._warm_enhancer.cache_clear()
+    volume = head if model == "mr-brain" else replace(head, modality="CT")
+    result = enhance(volume, EnhanceConfig(model=model, device="cpu", task="noise"))
+    assert result.volume.shape == head.shape

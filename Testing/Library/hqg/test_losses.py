@@ -134,21 +134,6 @@ def test_without_guidance_no_guide_changes_the_result(with_loss: Any) -> None:
     assert "kl" not in terms_of(trainer)
 
 
-def test_what_is_asked_reaches_the_enhancer(with_loss: Any) -> None:
-    trainer = with_loss(replace(NOTHING, cycle=1.0))
-    batch = trainer.batches[0]
-    asked = [
-        batch._replace(deblur=torch.full((len(batch.degraded),), requested))
-        for requested in (0.0, 1.0)
-    ]
-    for run in (trainer.objective.enhanced, lambda b: trainer.objective.clean_terms(b, 0)[1]):
-        outputs = []
-        for requested in asked:
-            torch.manual_seed(0)
-            outputs.append(run(requested).detach())
-        assert not torch.equal(*outputs)
-
-
 def test_without_a_distribution_the_cue_is_its_mean(with_loss: Any) -> None:
     trainer = with_loss(LossConfig(), variational=False)
     cue = trainer.guide(torch.rand(2, 1, 32, 32))

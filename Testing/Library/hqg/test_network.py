@@ -118,19 +118,6 @@ def test_cue_and_content_reach_the_output() -> None:
     assert not torch.allclose(plain, enhancer(stacks, torch.zeros(1, 64), torch.ones(1, 16)))
 
 
-def test_blur_is_undone_where_it_is_asked_and_nowhere_else() -> None:
-    enhancer, guide = _shaken(Enhancer(SMALL)), _shaken(GuidanceEncoder(SMALL))
-    slabs, cue = torch.rand(2, 3, 32, 32), torch.randn(2, 64)
-    with torch.no_grad():
-        asked = enhancer(slabs, guide.asking(cue, torch.tensor([1.0, 0.0])))
-        plain = enhancer(slabs, cue)
-        enhancer.sharpening = None
-        without = enhancer(slabs, cue)
-    assert torch.equal(plain, without)
-    assert torch.equal(asked[1], plain[1])
-    assert not torch.allclose(asked[0], plain[0], atol=1e-3)
-
-
 def test_divergence_of_the_standard_normal_is_zero() -> None:
     assert torch.equal(Cue(torch.zeros(3, 4), torch.zeros(3, 4)).kl_divergence(), torch.zeros(3, 4))
     assert (Cue(torch.ones(3, 4), torch.zeros(3, 4)).kl_divergence() == 0.5).all()

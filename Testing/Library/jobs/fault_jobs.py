@@ -109,7 +109,7 @@ _ENHANCE = _SCAN | {
     "output": "OUT/result.nii.gz",
     "config": {
         "model": "IN/model",
-        "uncertainty": 1,
+        "uncertainty": True,
         "task": "noise",
         "bias_correction": "none",
         **_CPU,

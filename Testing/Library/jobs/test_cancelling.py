@@ -111,7 +111,7 @@ _LOW_DOSE = {"name": "low-dose", "seed": 0, "photons": 1e4, "electronic": 10.0}
 _KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"compress {next(iter(mode))}": ("compress", {"config": mode}) for mode in _COMPRESS},
     "enhance": ("enhance", {"config": {"device": "cpu"}}),
-    "uncertainty": ("enhance", {"config": {"device": "cpu", "uncertainty": 8}}),
+    "uncertainty": ("enhance", {"config": {"device": "cpu", "uncertainty": True}}),
     "degrade": ("degrade", {"steps": [_LOW_DOSE]}),
     "save packed": ("convert", {"output": "packed.nii.gz"}),
 }

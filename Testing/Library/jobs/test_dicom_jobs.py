@@ -178,7 +178,7 @@ def test_a_folder_with_files_is_refused_before_anything_is_read(tmp_path: Path) 
     [
         ("segment", {"dicom": True}, "highdicom"),
         ("enhance", {"dicom": True, "segment": True}, "highdicom"),
-        ("enhance", {"dicom": True, "config": {"uncertainty": 2}}, "highdicom"),
+        ("enhance", {"dicom": True, "config": {"uncertainty": True}}, "highdicom"),
         ("convert", {"dicom": True, "enhanced_multiframe": True}, "highdicom"),
         ("convert", {"dicom": True, "deidentify": True}, "dicom-anonymizer"),
         ("demo", {}, "matplotlib"),
@@ -212,7 +212,7 @@ def test_a_sequence_with_uncertainty_is_refused_before_the_long_work(
         "output": str(tmp_path / "out"),
         "dicom": True,
         "patient_id": "X1",
-        "config": {"uncertainty": 4},
+        "config": {"uncertainty": True},
     }
     with pytest.raises(InputError, match="a sequence of 2 frames"):
         run_job(JobSpec("enhance", params))

@@ -22,7 +22,7 @@ from MedEnhanceLib.runtime.resources import resource_folder
 _FIELDS = {
     "name", "kind", "modality", "version", "description", "licence", "sha256", "shipped", "bytes",
     "folder", "card", "training", "ok", "message", "anatomy",
-    "deblurs", "default", "origin",
+    "default", "origin",
 }  # fmt: skip
 
 

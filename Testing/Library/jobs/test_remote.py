@@ -275,7 +275,7 @@ def test_a_worker_that_ends_is_a_sentence(
         ({"params": {"config": {"model": "../../secret"}}}, "does not travel"),
         ({"params": {"config": {"device": "cuda:1"}}}, "chooses its device itself"),
         ({"params": {"head": "/etc", "segment": True}}, "does not travel"),
-        ({"params": {"config": {"uncertainty": 65}}}, "uncertainty"),
+        ({"params": {"config": {"uncertainty": 8}}}, "uncertainty"),
         ({"kind": "segment", "params": {"config": {"segmenter": "x.pt"}}}, "does not travel"),
         ({"files": {"../input": 1}}, "files that this job does not have"),
         ({"files": {"input": 1, "guide-00/../../x": 1}}, "files that this job does not have"),
@@ -451,7 +451,7 @@ def test_a_real_worker_gives_the_same_bits_and_ends_within_two_seconds(
             "output": str(tmp_path / f"{device[:3]}.nrrd"),
             "guide": str(guide),
             "noise_output": str(tmp_path / f"{device[:3]}-noise.nrrd"),
-            "config": {"device": device, "uncertainty": 1, "strength": 0.5},
+            "config": {"device": device, "uncertainty": True, "strength": 0.5},
             "segment": True,
         }
         found[device] = run_job(JobSpec("enhance", params))["outputs"]

@@ -51,7 +51,7 @@ def test_without_a_library_for_drawing_the_facts_stay(
 
 @pytest.mark.slow
 def test_a_result_is_one_line_and_compares_itself(head: Volume) -> None:
-    result = me.enhance(head, uncertainty=2)
+    result = me.enhance(head, uncertainty=True)
     line = repr(result)
     assert re.fullmatch(r"<Enhanced by \S+ in [\d.]+ s: <Volume .*>, uncertainty>", line)
     picture = result.compare()

@@ -269,7 +269,8 @@ def test_other_pixels_are_warned_of(model: Path, scan: Volume) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"uncertainty": 4}, {"deblur": True}, {"bias_correction": "n4"}, {"guide": 1}]
+    "options",
+    [{"uncertainty": True}, {"task": "sharpness"}, {"bias_correction": "n4"}, {"guide": 1}],
 )
 def test_what_a_restorer_has_not_is_refused_by_name(
     options: dict[str, Any], model: Path, scan: Volume

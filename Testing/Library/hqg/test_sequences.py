@@ -1,0 +1,150 @@
+"""What is done to a sequence is decided once: its frames never flip from one thing to another."""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.degrade import Blur, Rician
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.hqg import EnhanceConfig, enhance
+from MedEnhanceLib.jobs import JobSpec, run_job
+from MedEnhanceLib.runtime.resources import resource_folder
+
+#: Below, about and above what calls for all of the correction.
+_LEVELS = (0.006, 0.01, 0.03)
+
+
+@lru_cache(maxsize=1)
+def brain() -> Volume:
+    sample = me.load(resource_folder("samples") / "mni152_t1.nii.gz", modality="MR")
+    voxels = np.ascontiguousarray(sample.voxels[84:90, 10:106, 40:136])
+    return Volume(voxels, Geometry((1.0, 1.0, 1.0)), modality="MR")
+
+
+def sequence(frames: list[Volume]) -> Volume:
+    voxels = np.stack([np.float32(frame.voxels) for frame in frames])
+    return Volume(voxels, frames[0].geometry, modality="MR", frame_interval_s=2.0)
+
+
+@pytest.fixture
+def dynamic() -> Volume:
+    """Frames whose noise straddles the limits of what auto removes."""
+    return sequence([Rician(level, 3).apply(brain()) for level in _LEVELS])
+
+
+def config(**options: object) -> EnhanceConfig:
+    return EnhanceConfig(model="mr-brain", device="cpu", **options)
+
+
+def test_every_frame_gets_the_share_of_the_typical_one(dynamic: Volume) -> None:
+    auto = enhance(dynamic, config(task="noise"))
+    full = enhance(dynamic, config(task="noise", strength="full"))
+    share = auto.measured["noise"]["share_removed"]
+    assert 0.2 < share < 0.8
+    assert auto.measured["noise"]["frames_measured"] == len(_LEVELS)
+    assert f"{share:.0%} of the noise correction" in auto.volume.history[-1]
+    for before, some, whole in zip(
+        dynamic.voxels, auto.volume.voxels, full.volume.voxels, strict=True
+    ):
+        missed = np.abs((some - before) - share * (whole - before))
+        assert np.quantile(missed, 0.999) < 1e-3
+    levels = [noise.level for noise in auto.noises]
+    assert levels[-1] > 2 * levels[0]  # of each frame by itself
+
+
+def test_blur_is_undone_in_all_frames_or_in_none() -> None:
+    sharp = Rician(0.01, 1).apply(brain())
+    soft = Rician(0.01, 2).apply(Blur(1.6).apply(brain()))
+    most = enhance(sequence([soft, sharp, soft]), config(bias_correction="none"))
+    assert most.measured["blur"]["undone"]
+    few = enhance(sequence([sharp, soft, sharp]), config(bias_correction="none"))
+    assert not few.measured["blur"]["undone"]
+    noise = enhance(sequence([sharp, soft, sharp]), config(task="noise"))
+    assert np.array_equal(few.volume.voxels, noise.volume.voxels)
+    assert most.volume.voxels[1].std() > few.volume.voxels[0].std()  # sharpened, too
+
+
+def test_one_bias_field_corrects_all_frames(tmp_path: Path) -> None:
+    field = 1 + 0.4 * np.linspace(-1, 1, brain().shape[2])
+    shaded = brain().with_voxels((brain().voxels * field).astype(np.float32))
+    frames = sequence([Rician(level, 3).apply(shaded) for level in (0.01, 0.03)])
+    plain = enhance(frames, config(bias_correction="none"))
+    corrected = enhance(frames, config(bias_correction="n4", uncertainty=True))
+    assert corrected.shading is not None
+    assert corrected.shading.shape == frames.shape[1:]
+    ratio = plain.volume.voxels / np.maximum(corrected.volume.voxels, 1e-3)
+    inside = brain().voxels > 100
+    for one in ratio:
+        assert np.allclose(one[inside], corrected.shading[inside], rtol=1e-3)
+    half = corrected.at_strength(0.5)
+    again = enhance(frames, config(bias_correction="n4", uncertainty=True, strength=0.5))
+    assert half.volume.is_equal(again.volume)
+    assert half.uncertainty is not None
+    assert again.uncertainty is not None
+    assert half.uncertainty.is_equal(again.uncertainty)
+
+
+def test_a_frame_alone_is_as_in_the_whole_sequence(dynamic: Volume, tmp_path: Path) -> None:
+    me.save(dynamic, tmp_path / "dynamic.nii.gz")
+    whole = enhance(dynamic, config(task="noise"))
+    for frame in (0, 2):
+        alone = enhance(dynamic, config(task="noise"), frame=frame)
+        assert np.array_equal(alone.volume.voxels, whole.volume.voxels[frame])
+        assert alone.volume.history == whole.volume.history
+    params = {
+        "input": str(tmp_path / "dynamic.nii.gz"),
+        "output": str(tmp_path / "out.nii.gz"),
+        "modality": "MR",
+        "frame": 2,
+        "config": {"device": "cpu", "task": "noise"},
+    }
+    run_job(JobSpec("enhance", params))
+    written = me.load(tmp_path / "out.nii.gz", modality="MR")
+    assert np.array_equal(written.voxels, whole.volume.voxels[2])
+    measured = json.loads((tmp_path / "out.nii.gz.json").read_text())["results"]["measured"]
+    assert measured["noise"]["share_removed"] == whole.share
+    with pytest.raises(InputError, match="frame 3"):
+        enhance(dynamic, config(), frame=3)
+
+
+def test_a_constant_frame_decides_nothing(dynamic: Volume) -> None:
+    voxels = dynamic.voxels.copy()
+    voxels[0] = 0
+    alone = enhance(dynamic.with_voxels(voxels), config(task="noise"), frame=2)
+    assert alone.measured["noise"]["frames_measured"] == 2
+
+
+def test_artifacts_are_repaired_frame_by_frame(dynamic: Volume) -> None:
+    with pytest.raises(InputError, match="one frame after another"):
+        enhance(dynamic, config(task="artifacts"))
+
+
+@pytest.mark.parametrize("is_shaded", [True, False])
+def test_the_bias_field_is_a_result_where_one_was_corrected(
+    is_shaded: bool, tmp_path: Path
+) -> None:
+    me.save(Rician(0.03, 3).apply(brain()), tmp_path / "in.nii.gz")
+    params = {
+        "input": str(tmp_path / "in.nii.gz"),
+        "output": str(tmp_path / "out.nii.gz"),
+        "bias_field_output": str(tmp_path / "field.nii.gz"),
+        "modality": "MR",
+        "config": {"device": "cpu", "bias_correction": "n4" if is_shaded else "none"},
+    }
+    result = run_job(JobSpec("enhance", params))
+    assert ("bias_field" in result["outputs"]) is is_shaded
+    assert (tmp_path / "field.nii.gz").exists() is is_shaded
+    if is_shaded:
+        field = me.load(result["outputs"]["bias_field"], modality="MR")
+        assert field.dtype == np.float32
+        assert field.geometry.is_close(brain().geometry, 1e-3, shape=field.shape)
+        assert 0.2 < field.voxels.mean() < 5
+        assert "bias field" in field.history[-1]
