@@ -5,7 +5,7 @@ import signal
 
 import numpy as np
 import slicer
-from enhance_testing import EnhanceTestCase
+from enhance_testing import CORNER, SHAPE, EnhanceTestCase
 from medenhance_testing import slow
 
 
@@ -366,11 +366,18 @@ class SequenceTest(EnhanceTestCase):
 
     @slow
     def test_aPreviewOfAFrameIsDecidedForItsSequence(self):
-        """One frame without noise: of it alone another share would be removed."""
+        """One frame with little noise: of it alone another share would be removed."""
         sequence, browser = self.sequence()
         logic = slicer.modules.sequences.logic()
-        smooth = slicer.util.arrayFromVolume(sequence.GetNthDataNode(1))
-        smooth[:] = np.round(smooth.mean(axis=0) / 8) * 8
+        for at in range(3):
+            sequence.GetNthDataNode(at).SetAttribute(self.bridge.MODALITY, "MR")
+        part = tuple(slice(at, at + size) for at, size in zip(CORNER, SHAPE, strict=True))
+        sample = self.loadSample()
+        clean = slicer.util.arrayFromVolume(sample)[part]
+        noise = np.random.default_rng(1).normal(0, 2, clean.shape)
+        frame = slicer.util.arrayFromVolume(sequence.GetNthDataNode(1))
+        frame[:] = (clean + noise).round().clip(0, 255)
+        slicer.mrmlScene.RemoveNode(sample)
         slicer.util.arrayFromVolumeModified(sequence.GetNthDataNode(1))
         browser.SetSelectedItemNumber(1)
         logic.UpdateProxyNodesFromSequences(browser)
