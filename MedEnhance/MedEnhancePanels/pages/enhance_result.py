@@ -30,6 +30,8 @@ class ResultArea:
         self._blended, self._steps = None, None
         #: Whether the views show the input alone for a moment.
         self._isInput = False
+        #: Whether the slider is held somewhere else than at the strength of the voxels.
+        self._isHeld = False
         self._isUpdating = False
         self._timer = ticking(ui.resultButton, 0, self._onStep)
         self._notice = Notice(ui, "alarm")
@@ -126,7 +128,7 @@ class ResultArea:
         isOurs = not self.isBlending or self._blended is output
         slider.enabled = output is not None and not problem and isOurs
         slider.toolTip = problem or self._strengthTip
-        if not (self.isBlending and isOurs):
+        if not (self._isHeld or (self.isBlending and isOurs)):
             slider.value = results.strengthOf(output) if output is not None else 1.0
 
     def showNew(self, output):
@@ -162,6 +164,7 @@ class ResultArea:
     def forget(self):
         """The scene closes: there is nothing to put back."""
         self.stop()
+        self._isHeld = False
         blending.forgetRemoved()
         self._isInput = False
         self.tools.forget()
@@ -218,8 +221,9 @@ class ResultArea:
         if self._isUpdating or self.output is None:
             return
         self._isInput = self.ui.inputButton.checked = False
-        held = results.strengthOf(self.output)
-        self.compare.setOpacity(min(1.0, value / held) if held > 0 else 1.0)
+        strength = results.strengthOf(self.output)
+        self._isHeld = value != strength
+        self.compare.setOpacity(min(1.0, value / strength) if strength > 0 else 1.0)
 
     @guarded
     def _onStrength(self, value):
@@ -227,6 +231,7 @@ class ResultArea:
         if self._isUpdating or self.output is None:
             return
         self.stop()
+        self._isHeld = False
         try:
             self._steps, self._blended = blending.setStrength(self.output, value), self.output
             self._timer.start()
