@@ -1,8 +1,8 @@
-"""Where the measured noise is no noise as the filter assumes it, and what a user is told then.
+"""Warns where the measured noise is no noise as the filter assumes it.
 
-The filter needs noise of a known level that is independent of the anatomy. What is measured tells
-where that is not so: no tissue to measure in, noise that cannot be told from structure, an image
-enlarged from a smaller matrix, or a volume that holds nothing but noise.
+The filter needs noise of a known level that is independent of the anatomy. The measurement shows
+where that is not so: no tissue to measure in, noise that cannot be separated from structure, an
+image enlarged from a smaller matrix, or a volume that holds nothing but noise.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def noise_warning(volume: Volume, noise: NoiseEstimate, *, is_full: bool) -> Mod
         )
     if noise_to_contrast(noise) >= _STRONG and noise.confidence < _UNSURE:
         return _unfit(
-            "strong noise and structure cannot be told apart in this volume, as in label maps, "
+            "strong noise and structure cannot be separated in this volume, as in label maps, "
             "textures and filtered images",
             "little is removed; check that the volume is an image that nothing was done to",
         )

@@ -28,8 +28,6 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import MedEnhanceError
 
 MODELS = {"MR": "mr-brain", "CT": "ct-lowdose"}
-#: Ours, asked to undo blur as well.
-DEBLUR = "ours, deblur"
 BLOCK_FILTER = "block filter"
 #: BM4D with the σ that was added: what it could reach with a perfect estimate.
 INFORMED = "BM4D, true σ"
@@ -58,7 +56,7 @@ class Arm:
     settings: names the way, its settings or weights; rows are known by it. others: the same,
     trained with further seeds; the test's seed chooses. slow: measured with few seeds only.
     keep: its results are kept. few: only on the cases that ablations are measured on. shaded:
-    only where there is shading. blurred: only where there is blur. corrected: N4 after it makes a
+    only where there is shading.  corrected: N4 after it makes a
     further arm there. informed: takes the true σ as well, where the damage is white noise alone.
     note: what is known of its training.
     """
@@ -71,7 +69,6 @@ class Arm:
     keep: bool = False
     few: bool = False
     shaded: bool = False
-    blurred: bool = False
     corrected: bool = True
     informed: bool = False
     note: str = ""
@@ -82,13 +79,12 @@ class Arm:
     @property
     def special(self) -> bool:
         """Measured on some kinds of damage alone, so neither on lesions nor on real scans."""
-        return self.few or self.shaded or self.blurred or self.informed
+        return self.few or self.shaded or self.informed
 
     def takes(self, case: Case) -> bool:
         return (
             (case.key or not self.few)
             and (case.shaded or not self.shaded)
-            and (case.blurred or not self.blurred)
             and (case.noise is not None or not self.informed)
         )
 
@@ -159,16 +155,11 @@ def _own(modality: str, options: argparse.Namespace) -> tuple[list[Arm], list[st
     before = partial(_block_filter, folder=bundle.folder)
     arms = [
         arm("ours", {}),
-        arm("ours, full strength", {"strength": 1.0}),
-        arm("ours, second pass", {"second_pass": "on"}),
+        arm("ours, full strength", {"strength": "full"}),
         Arm(BLOCK_FILTER, before, f"{settings} block filter", corrected=False),
     ]
     if modality == "MR":
         arms.append(arm("ours + N4", {"bias_correction": "n4"}, shaded=True))
-    if bundle.deblurs:
-        arms.append(arm(DEBLUR, {"deblur": True}, blurred=True))
-        both = {"deblur": True, "bias_correction": "n4"}
-        arms.append(arm(f"{DEBLUR} + N4", both, shaded=True, blurred=True))
     return arms, []
 
 

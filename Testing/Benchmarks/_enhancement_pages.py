@@ -335,9 +335,8 @@ _ARMS = (
     "Wiener; spectrum and strength learned on a few scanners), without any network.\n"
     "- ours: the shipped bundle on the CPU with its defaults: noise measured in the volume and "
     "removed by the grouped filter as far as it calls for (strength auto), blur and shading "
-    "corrected where they are measured. full strength: strength 1. second pass: the network after "
-    "the filter. + N4: with `bias_correction` n4. deblur: with `deblur`, blur undone by the "
-    "network, where there is blur.\n"
+    "corrected where they are measured. full strength: strength full. + N4: with "
+    "`bias_correction` n4.\n"
     "- Arms that the command at the end does not name were measured earlier, by the same code on "
     "the same voxels.\n"
 )

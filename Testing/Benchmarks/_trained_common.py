@@ -30,11 +30,9 @@ Floats = npt.NDArray[np.float32]
 RECIPES = {"MR": "mr-brain.json", "CT": "ct-lowdose.json"}
 #: What makes a recipe small enough that a minute shows differences.
 SIZE: dict[str, Any] = {"batch": 1, "patch": 64, "slab": 10}
-#: All undo blur, asked or not: no peer can be asked.
 NETWORK: dict[str, Any] = {
     "widths": [24, 32, 48, 64],
     "guide_widths": [8, 16, 24, 32],
-    "deblurring": False,
 }
 
 

@@ -100,7 +100,7 @@ class Bench:
                 ("cpu", "cpu", False), ("single", self.device, False), ("half", self.device, True)
             ):  # fmt: skip
                 precision.computes_in_half = half if is_half else (lambda _: False)
-                config = EnhanceConfig(model="ct-lowdose", device=device, second_pass="on")
+                config = EnhanceConfig(model="ct-lowdose", device=device)
                 found[name] = enhance(volume, config).volume.voxels.astype(float)
         finally:
             precision.computes_in_half = half
@@ -152,17 +152,13 @@ class Bench:
 
     def warm(self) -> Row:
         """The second of two enhancements: wall, host and device time, peak of memory."""
-        return self._warm(second_pass="on")
-
-    def warm_default(self) -> Row:
-        """The same with the shipped defaults."""
         return self._warm()
 
     def profile(self) -> Row:
         """The kernels that take most of the device's time, and how long it was busy."""
         from torch.profiler import ProfilerActivity, profile
 
-        run = self._enhancer(slices=min(self.sizes.slices, 64), second_pass="on")
+        run = self._enhancer(slices=min(self.sizes.slices, 64))
         run()
         with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as profiler:
             _, wall, _ = self._timed(run)
@@ -190,9 +186,7 @@ class Bench:
             torch.cuda.set_per_process_memory_fraction(fraction)
             warnings: list[str] = []
             try:
-                _, wall, _ = self._timed(
-                    self._enhancer(slices=slices, warnings=warnings, second_pass="on")
-                )
+                _, wall, _ = self._timed(self._enhancer(slices=slices, warnings=warnings))
                 found[str(fraction)] = {"wall_s": round(wall, 2), "warnings": warnings}
             finally:
                 torch.cuda.set_per_process_memory_fraction(1.0)
@@ -412,7 +406,6 @@ PARTS: dict[int, dict[str, Callable[[Bench], Row]]] = {
     },
     2: {
         "warm": Bench.warm,
-        "warm default": Bench.warm_default,
         "profile": Bench.profile,
         "batches": Bench.batches,
         "ladder": Bench.ladder,

@@ -21,7 +21,7 @@ from _agreement import Floats, Halves, Mask, split
 from _common import DOCS, REPOSITORY, SHARED_DATA, gate, gate_table, table, write
 from _enhancement_cache import code_hash, run_kept
 from _enhancement_catalog import INFERENCE
-from _enhancement_data import modality_of, trained_on
+from _enhancement_data import modality_of
 from _enhancement_measures import EDGES, measure_real
 from _enhancement_peers import bm4d_ct, bm4d_mr, nlm_ct, nlm_mr, noise_between_slices
 from _enhancement_texture import edge_slope
@@ -168,8 +168,7 @@ def arms() -> list[Arm]:
     blurred = {"MR": smoothed, "CT": smoothed}
     return [
         Arm(OURS, ours()),
-        Arm("ours, full strength", ours(strength=1.0)),
-        Arm("ours, second pass", ours(second_pass="on")),
+        Arm("ours, full strength", ours(strength="full")),
         Arm("Gaussian", blurred),
         Arm("NLM", {"MR": nlm_mr, "CT": nlm_ct}, slow=True),
         Arm("BM4D", {"MR": bm4d_mr, "CT": bm4d_ct}, slow=True),
@@ -278,7 +277,7 @@ def gates_of(known: list[Row], real: list[Row]) -> list[Row]:
     most = max((row["error"] for row in sure if row["arm"] == OURS), default=None)
     name = "real scans of certain noise: error of ours, most (1: as the scan)"
     found.append(gate(name, most, "< 1", most is not None and most < 1))
-    for arm in ("Gaussian", "NLM", "BM4D", "ours, second pass"):
+    for arm in ("Gaussian", "NLM", "BM4D"):
         less = [row["less_ours"] for row in sure if row["arm"] == arm]
         mean = float(np.mean(less)) if less else None
         name = f"real scans of certain noise: error of {arm} less that of ours, mean"
@@ -312,8 +311,7 @@ def page(known: list[Row], real: list[Row], gates: list[Row]) -> str:
         "noise's power: true / estimated with the true noise / estimated with the measured noise.",
         known_table(known),
         "## Real scans",
-        "Error in % of the noise's power, estimated. σ in HU or in % of the robust maximum. "
-        "*: a shipped network was trained on it, which concerns the second pass.",
+        "Error in % of the noise's power, estimated. σ in HU or in % of the robust maximum.",
         real_table(real, lambda row: f"{100 * row['error']:.1f}"),
         "The same less that of ours, in points: above 0 where ours is nearer to the clean scan.",
         real_table(real, lambda row: f"{100 * row['less_ours']:+.1f}"),
@@ -346,10 +344,9 @@ def real_table(rows: list[Row], cell: Callable[[Row], str]) -> str:
     for scan in dict.fromkeys(row["scan"] for row in rows):
         own = {row["arm"]: row for row in rows if row["scan"] == scan}
         first = own[OURS]
-        mark = "*" if trained_on(scan) else ""
         level = f"{first['sigma']:g} {first['unit']}"
         cells = (cell(own[name]) for name in names)
-        body.append((scan + mark, first["site"], level, first["confidence"], *cells))
+        body.append((scan, first["site"], level, first["confidence"], *cells))
     return table(("scan", "site", "σ", "confidence", *names), body)
 
 

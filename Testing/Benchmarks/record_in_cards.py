@@ -27,8 +27,6 @@ ARMS = (
     "BM4D + N4",
     "ours",
     "ours + N4",
-    "ours, deblur",
-    "ours, deblur + N4",
 )
 
 

@@ -113,10 +113,8 @@ def blurs() -> Iterator[Row]:
             arms: dict[str, Callable[[], Floats]] = {
                 "input": lambda x=blurred: x,
                 "filter": lambda x=blurred: ours(x),
-                "network, on request": lambda x=blurred: ours(x, deblur=True),
                 "Wiener alone": lambda x=blurred, e=estimate, n=noise: undo_blur(x, e, noise=n),
                 "filter + Wiener": partial(sharpened, blurred, estimate, noise),
-                "network + Wiener": partial(sharpened, blurred, estimate, noise, second_pass="on"),
                 "ours": lambda x=blurred: ours(x, "sharpness"),
             }
             row |= measured(arms, truth, inside)
@@ -287,13 +285,12 @@ def gates_of(parts: dict[str, list[Row]]) -> list[dict[str, Any]]:
         return float(np.mean([row["psnr"]["ours"] - row["psnr"][over] for row in rows]))
 
     blurred = [row for row in parts["blur"] if row["sigma"]]
-    above, over = gain(blurred, "input"), gain(blurred, "network, on request")
+    above = gain(blurred, "input")
     false = [row for row in parts["undamaged"] if "blur" in row["found"]]
     wrong = [row for row in parts["undamaged"] if {"undersampling", "motion"} & set(row["found"])]
     shaded = [row for row in parts["shading"] if row["is_shaded"] and row["corrected_before"]]
     gates = [
         gate("blur: ours above the input, dB", above, "≥ 2", above >= 2),
-        gate("blur: ours above the network on request, dB", over, "> 0", over > 0),
         gate("undamaged volumes called blurred", len(false), "0", not false),
         gate("undamaged MR called undersampled or moved", len(wrong), "0", not wrong),
         gate("MR corrected upstream called shaded", len(shaded), "0", not shaded),

@@ -124,7 +124,7 @@ def measure_one(
     degraded = damage.apply(whole)
     if one.whole is not None:
         degraded = one.volume.with_voxels(degraded.voxels[one.window])
-    config = EnhanceConfig(uncertainty=1, device="cpu", task="noise")
+    config = EnhanceConfig(uncertainty=True, device="cpu", task="noise")
     done = enhance(degraded, config)
     half = enhance(degraded, EnhanceConfig.from_json({**config.to_json(), "strength": 0.5}))
     assert done.uncertainty is not None

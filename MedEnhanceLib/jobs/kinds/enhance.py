@@ -260,14 +260,19 @@ def _save_enhanced(
         )
     if done.uncertainty is not None:
         save(done.uncertainty, outputs["uncertainty"], overwrite=overwrite, monitor=monitor)
-    if "noise" in outputs and done.noise is None:
-        monitor.warn("this model does not measure noise: there is no map of it")
-    for name, made in (("noise", done.noise), ("bias_field", done.enhancement.bias_field())):
-        path = outputs.get(name)
-        if path is not None and made is not None:
-            save(made, path, overwrite=overwrite, monitor=monitor)
-        elif path is not None:
-            del outputs[name]
+    if "noise" in outputs:
+        noise = done.noise
+        if noise is None:
+            monitor.warn("this model does not measure noise: there is no map of it")
+            del outputs["noise"]
+        else:
+            save(noise, outputs["noise"], overwrite=overwrite, monitor=monitor)
+    if "bias_field" in outputs:
+        field = done.enhancement.bias_field()
+        if field is None:
+            del outputs["bias_field"]
+        else:
+            save(field, outputs["bias_field"], overwrite=overwrite, monitor=monitor)
 
 
 def _check_report_folder(params: EnhanceParams) -> None:

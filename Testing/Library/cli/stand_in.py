@@ -65,7 +65,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         calls.append({"kind": "enhance", "config": config, "guide": guide})
         monitor.progress(0.5, "enhancing")
         monitor.warn("only a stand-in")
-        wants = config.uncertainty > 0
+        wants = config.uncertainty
         spread = volume.with_voxels(np.ones(volume.shape, np.float32)) if wants else None
         better = volume.with_voxels(volume.voxels + volume.dtype.type(1), did="enhanced")
         return StandInEnhancement(better, spread, {"name": "mr", "sha256": "0" * 64}, "cpu", 0.1)
