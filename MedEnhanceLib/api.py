@@ -27,7 +27,7 @@ from MedEnhanceLib.jobs.dicom import DicomParams, check_folder
 from MedEnhanceLib.jobs.enhancing import Enhanced, enhance_volume, objects_of
 from MedEnhanceLib.jobs.files import check_ending, load_volume
 from MedEnhanceLib.jobs.kinds.compress import estimate_volume
-from MedEnhanceLib.jobs.kinds.segment import head_config, segment_volume
+from MedEnhanceLib.jobs.kinds.segment import head_config
 from MedEnhanceLib.jobs.kinds.volumes import InspectParams, described, inspect_volume
 from MedEnhanceLib.jobs.objects import place_all, write
 from MedEnhanceLib.jobs.sending import sent_result
@@ -432,10 +432,12 @@ def segment(call: SegmentCall) -> Segmentation:
         for row in me.segment(volume).table:
             print(row["label"], row["volume_ml"], row["surface_mm2"])
     """
+    from MedEnhanceLib import gradprom
+
     with watched(call.progress, call.cancel) as monitor:
         reading, monitor = _parts(call.volume, monitor)
         volume = call.opened(call.volume, reading)
-        return segment_volume(volume, narrowed(SegmentConfig, call), monitor)
+        return gradprom.segment(volume, narrowed(SegmentConfig, call), monitor=monitor)
 
 
 @dataclass(frozen=True)

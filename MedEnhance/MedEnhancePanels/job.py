@@ -15,7 +15,6 @@ _LOG_LINES = 5000
 #: Kinds that answer a query of the panel at once; the list of jobs leaves them out.
 QUESTIONS = (
     "doctor",
-    "machines",
     "models",
     "inspect",
     "estimate",

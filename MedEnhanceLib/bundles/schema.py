@@ -60,7 +60,6 @@ _SHAPE: dict[str, Any] = {
     "limits": list[str],
     "measured": [{}],
     "labels": [{"value": int, "name": str}],
-    "range": {"features": list[str], "samples": int, "volumes": int},
     "calibration": dict | None,
 }
 

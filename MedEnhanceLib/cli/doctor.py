@@ -10,9 +10,8 @@ from typing import Any
 
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.cli.parser import Command, Parser
-from MedEnhanceLib.cli.remote import declare_listen, listen, options_alone
 from MedEnhanceLib.cli.text import columns, size
-from MedEnhanceLib.errors import ConfigError, DependencyError, MedEnhanceError, ModelError
+from MedEnhanceLib.errors import DependencyError, MedEnhanceError, ModelError
 from MedEnhanceLib.runtime.dependencies import package_rows
 from MedEnhanceLib.runtime.text import printable
 
@@ -168,15 +167,10 @@ def _declare_worker(parser: Parser) -> None:
         metavar="S",
         help="end when no job came for this long (default: 600)",
     )
-    declare_listen(parser)
 
 
 def _serve(args: argparse.Namespace) -> int:
-    """Serve until stdin ends, or other machines until a signal."""
-    if args.listen is not None:
-        return listen(args)
-    if alone := options_alone(args):
-        raise ConfigError(f"{', '.join(alone)} without --listen", "Add --listen [HOST:]PORT.")
+    """Serve until stdin ends."""
     from MedEnhanceLib.jobs.worker import worker as serving
 
     options = [] if args.idle_seconds is None else ["--idle-seconds", str(args.idle_seconds)]
@@ -198,8 +192,7 @@ WORKER = Command(
     summary="run jobs that come in as JSON lines (for programs)",
     description="Read one JSON job per line on stdin and write JSON events, one per line, on\n"
     "stdout; nothing else goes there, with or without --json. The end of\n"
-    "stdin stops the running job and the worker. With --listen it serves other machines over the\n"
-    "network instead (docs/remote.md), and prints what to type there.",
+    "stdin stops the running job and the worker.",
     example="medenhance worker --idle-seconds 60",
     declare=_declare_worker,
     run=_serve,

@@ -21,7 +21,6 @@ from MedEnhanceLib.cli import (
     doctor,
     enhance,
     models,
-    remote,
     train,
     volumes,
 )
@@ -61,7 +60,6 @@ COMMANDS = (
     models.MODELS,
     doctor.DOCTOR,
     doctor.WORKER,
-    remote.REMOTE,
     completion.COMPLETION,
 )
 #: What the system answers where what is printed has no room, or no reader from the beginning.

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.modality import default_units, guess_modality
 from MedEnhanceLib.core.volume import Volume, Voxels, restore_dtype
 from MedEnhanceLib.errors import ConfigError, GeometryError, InputError
@@ -275,7 +276,7 @@ def resample(volume: Volume, spacing: Any, like: Volume | None) -> Volume:
         voxels=voxels,
         geometry=grid,
         origin=None,
-        history=(*volume.history, f"resampled to {text} mm ({how})"),
+        history=(*volume.history, derived_note(f"resampled to {text} mm ({how})")),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from MedEnhanceLib.core.options import About, Options, WithPresets, config_from_json, option
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.runtime.device import ANYWHERE
+from MedEnhanceLib.runtime.device import DEVICES
 
 #: Of a window's ends, on the network's scale: metal in CT is at 3.
 _FARTHEST = 20.0
@@ -284,7 +284,7 @@ class SegmentConfig(Options):
     model: str = option(
         "auto", help="a head's name or folder; auto: the one for the modality", metavar="NAME"
     )
-    device: str = option("auto", help=ANYWHERE, metavar="D")
+    device: str = option("auto", help=DEVICES, metavar="D")
     _: KW_ONLY
     segmenter: str = option(
         "",

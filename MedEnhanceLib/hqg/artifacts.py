@@ -47,7 +47,8 @@ _ROUNDS = 40
 #: Lines are visible where their neighborhood has this multiple of the noise's power.
 _VISIBLE = 6.0
 #: Undersampled: this much more likely per line (nats), with changes between this share of
-#: neighboring lines. Undamaged volumes have one of the two at most; see decision 0050.
+#: neighboring lines. Undamaged volumes have one of the two at most
+#: (docs/decisions/0050-blind-corrections.md).
 _LEAST_GAIN, _LEAST_CHANGES = 1.0, 0.12
 #: Share of visible pairs of lines that are missing, from which nothing can be completed.
 _TOO_MUCH = 0.55

@@ -32,6 +32,8 @@ from MedEnhanceLib.runtime.progress import Monitor, attend
 Floats = npt.NDArray[np.float32]
 #: Fewer patients as a guide are announced.
 _FEW_GUIDES = 5
+#: What is recorded where N4 was asked for, whatever the shading.
+N4_AS_ASKED = {"shading": {"corrected": True, "reason": "as was asked for"}}
 #: Frames of a sequence that are measured for what is decided once, spread over all of it.
 _FRAMES_MEASURED = 9
 
@@ -135,7 +137,7 @@ def decide(
             monitor.log(blur.reason)
         decision = replace(decision, blur=blur if blur.is_blurred else None)
     if config.bias_correction == "n4":
-        facts["shading"] = {"corrected": True, "reason": "as was asked for"}
+        facts |= N4_AS_ASKED
         decision = replace(decision, corrects_shading=True)
     elif config.task == "auto" and config.bias_correction == "auto" and is_mr:
         shading = attend(lambda: sharpness.measure_shading(mean_frame(frames)), monitor)

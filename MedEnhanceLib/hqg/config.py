@@ -8,10 +8,9 @@ from typing import Any, ClassVar, Literal
 
 from MedEnhanceLib.core.options import Options, WithPresets, merged, option
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.runtime.device import ANYWHERE
+from MedEnhanceLib.runtime.device import DEVICES
 
-DEVICES = "auto, cpu, cuda, cuda:N or mps"
-#: Slices on each side that a result depends on (docs/decisions/0016).
+#: Slices on each side that a result depends on.
 DEFAULT_CONTEXT = 5
 #: The stem and seven blocks can see the neighboring slices.
 MOST_CONTEXT = 8
@@ -356,7 +355,7 @@ class EnhanceConfig(Options):
     uncertainty: bool = option(
         False, help="make a map of the uncertainty too: the standard deviation of the error"
     )
-    device: str = option("auto", help=ANYWHERE, metavar="D")
+    device: str = option("auto", help=DEVICES, metavar="D")
     _: KW_ONLY
     strength: float | Literal["auto", "full"] = option(
         "auto",

@@ -37,6 +37,7 @@ from MedEnhanceLib.hqg.appearance import Appearance, measure_appearance
 from MedEnhanceLib.hqg.bundle import EnhancerModel, open_enhancer
 from MedEnhanceLib.hqg.cache import VolumeCache
 from MedEnhanceLib.hqg.chain import (
+    N4_AS_ASKED,
     Chain,
     Decision,
     decide,
@@ -100,7 +101,8 @@ def enhance(
     # What a network learned from matters where it has a part in the result.
     model = _own_model(bundle) if bundle.network_runs else None
     warnings = _warnings(volume, bundle) if model else ()
-    decision = Decision(1.0, corrects_shading=config.bias_correction == "n4")
+    is_n4 = config.bias_correction == "n4"
+    decision = Decision(1.0, corrects_shading=is_n4, facts=N4_AS_ASKED if is_n4 else {})
     if bundle.starts_grouped:
         decision = decide(
             frames, caches, config, chosen=chosen, is_preview=slices is not None, monitor=monitor

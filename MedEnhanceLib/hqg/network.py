@@ -1,7 +1,7 @@
 """The networks of HQG-Net: guidance encoder, enhancer, discriminator.
 
-Implements the published idea (arXiv 2307.07829); details reconstructed, with what we changed
-recorded in docs/decisions/0016-hqg-in-full.md.
+Implements the published idea (arXiv 2307.07829); layers and weights are reconstructed. Why no
+shipped enhancer applies them by default: docs/decisions/0051-no-network-by-default.md.
 """
 
 from __future__ import annotations

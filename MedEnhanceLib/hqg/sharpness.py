@@ -40,7 +40,8 @@ _FIRST = 0.04
 #: The exponent of edges, and how firmly it is expected.
 _EXPONENT, _FIRMNESS = 2.0, 30.0
 #: σ in px of undamaged scans: the middle, to which blur is undone, and the limit. 24 MR and 26 CT
-#: of soft tissue reach 0.83 where the spectrum has the shape of a blur; see decision 0050.
+#: of soft tissue reach 0.83 where the spectrum has the shape of a blur
+#: (docs/decisions/0050-blind-corrections.md).
 _USUAL_PX, LIMIT_PX = 0.65, 0.86
 #: Root-mean-square misfit in dB from which the spectrum has another shape: that of an image
 #: enlarged from a smaller matrix, which ends in a step.
@@ -215,9 +216,9 @@ def undo_blur(
 def measure_shading(volume: Volume) -> ShadingEstimate:
     """Measure whether N4 pays, by N4 on a copy with voxels of 4 mm (1 to 3 s).
 
-    Anatomy alone gives a field as well, so a limit decides; see decision 0050 for how often
-    undamaged volumes exceed it. Where the picture is cropped within the body nothing is decided:
-    what remains there is too little to separate the two. Needs SimpleITK.
+    Anatomy alone gives a field as well, so a limit decides
+    (docs/decisions/0050-blind-corrections.md). Where the picture is cropped within the body
+    nothing is decided: what remains there is too little to separate the two. Needs SimpleITK.
 
     Args:
         volume: one frame; other modalities than MR are not shaded.

@@ -5,7 +5,7 @@ voxels are read by `voxels.read_voxels` (nibabel holds a .nii.gz twice in memory
 its checksum), contradictions of a header are refused by name (nibabel repairs some and raises its
 own errors for others), and extensions are walked through one by one (one that nibabel cannot read
 would hide ours). ITK is not used: it fills a file that is cut short with zeros, and reports success
-on a full disk (see docs/decisions/0041-nifti-through-nibabel.md).
+on a full disk (see docs/decisions/0007-verified-reading.md).
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gzip
 import math
 import stat
 import tempfile
@@ -22,7 +23,6 @@ from MedEnhanceLib.io.atomic import output_error
 from MedEnhanceLib.runtime.progress import Monitor
 
 Compression = Literal["none", "gzip", "zlib"]
-_WINDOW_BITS = {"gzip": 31, "zlib": 15}
 _PIECE = 1 << 20
 _COPY_AGAIN = "Copy or download the file again."
 #: Deflate cannot do better: a header that declares more than this is damaged.
@@ -244,40 +244,39 @@ def _cut_short(path: Path, expected: int, found: int) -> InputError:
 def _pieces(
     stream: BinaryIO, path: Path, compression: Compression, *, strict: bool = True
 ) -> Iterator[bytes]:
-    if compression == "none":
-        while piece := stream.read(_PIECE):
-            yield piece
-        return
     try:
-        yield from _unpacked(stream, _WINDOW_BITS[compression])
+        yield from _unpacked(stream, compression)
     except EOFError:
         if strict:
             raise InputError(
                 f"{path.name} is cut short: its compressed data ends too early",
                 _COPY_AGAIN,
             ) from None
-    except zlib.error as cause:
+    except (gzip.BadGzipFile, zlib.error) as cause:
         raise InputError(
             f"{path.name} is damaged: its compressed data does not unpack ({cause})",
             _COPY_AGAIN,
         ) from cause
 
 
-def _unpacked(stream: BinaryIO, window_bits: int) -> Iterator[bytes]:
-    """Unpack member after member; other bytes after the last one are ignored."""
-    unpacker = zlib.decompressobj(window_bits)
-    packed = stream.read(_PIECE)
-    while piece := unpacker.decompress(packed, _PIECE):
-        yield piece
-        packed = unpacker.unconsumed_tail
-        if unpacker.eof:
-            packed = unpacker.unused_data or stream.read(_PIECE)
-            if not packed.startswith(b"\x1f\x8b"):
-                return
-            unpacker = zlib.decompressobj(window_bits)
-        packed = packed or stream.read(_PIECE)
-    if not unpacker.eof:
-        raise EOFError
+def _unpacked(stream: BinaryIO, compression: Compression) -> Iterator[bytes]:
+    """Plain bytes, up to the checksum; EOFError where compressed data end before it."""
+    if compression == "none":
+        while piece := stream.read(_PIECE):
+            yield piece
+    elif compression == "gzip":
+        # read1: what was unpacked before the end of a truncated file, such as a header, counts.
+        unpacked = gzip.GzipFile(fileobj=stream, mode="rb")
+        while piece := unpacked.read1(_PIECE):
+            yield piece
+    else:
+        unpacker = zlib.decompressobj()
+        while not unpacker.eof:
+            packed = unpacker.unconsumed_tail or stream.read(_PIECE)
+            piece = unpacker.decompress(packed, _PIECE)
+            if not packed and not piece:
+                raise EOFError
+            yield piece
 
 
 _INTEGERS = tuple(np.dtype(name) for name in ("int16", "uint16", "int32", "uint32", "int64"))

@@ -37,6 +37,13 @@ _PIECE = 1 << 20
 _PATIENCE_SECONDS = 60.0
 #: Two signs or more, so that no drive of Windows is one; `zip://part::s3://…` is fsspec's.
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(::|://)")
+#: A query or fragment, up to the end or the next part of a chain.
+_QUERY = re.compile(r"[?#].*?(?=::[A-Za-z][A-Za-z0-9+.-]*(?:::|://)|$)", re.DOTALL)
+_USER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/]*)@")
+#: Schemes whose addresses may begin with a user or a token.
+_WITH_USERS = frozenset(
+    ("http", "https", "ftp", "ftps", "sftp", "ssh", "smb", "hdfs", "webhdfs", "dav", "webdav", "s3")
+)
 #: Parameters of jobs that name one volume to read.
 _SOURCES = ("input", "enhanced", "guide", "segmentation", "uncertainty")
 
@@ -47,14 +54,20 @@ def is_remote(place: object) -> TypeGuard[str]:
 
 
 def shown(address: str) -> str:
-    """An address as messages and rows may have it: without password, query and fragment.
+    """An address as messages and rows may have it: without user, query and fragment.
 
-    Any other text stays.
+    What stands before an @ stays where it is no user's: `github://organization:repository@branch`,
+    `abfs://container@account`. Any other text stays.
     """
     if not is_remote(address):
         return address
-    parts = (re.split(r"[?#]", part)[0] for part in address.split("::"))
-    return "::".join(re.sub(r"(://)[^/]*:[^/]*@", r"\1", part) for part in parts)
+    return _USER.sub(_without_user, _QUERY.sub("", address))
+
+
+def _without_user(match: re.Match[str]) -> str:
+    scheme, user = match[1].lower(), match[2]
+    is_secret = not _WITH_USERS.isdisjoint(scheme.split("+")) or ":" in user
+    return f"{match[1]}://" if is_secret and scheme != "github" else match[0]
 
 
 def name_at(address: str) -> str:

@@ -8,10 +8,11 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from MedEnhanceLib.errors import Cancelled, ConfigError, MedEnhanceError
 from MedEnhanceLib.jobs.addresses import is_remote, on_this_machine, shown
@@ -20,8 +21,9 @@ from MedEnhanceLib.jobs.files import manifest_path
 from MedEnhanceLib.jobs.ledger import FOREIGN, WARNINGS, Ledger, columns_of
 from MedEnhanceLib.jobs.store import Store
 from MedEnhanceLib.report.page import make_folder
-from MedEnhanceLib.runtime.progress import Event, Listener
+from MedEnhanceLib.runtime.progress import Event, Listener, Monitor
 
+T = TypeVar("T")
 #: A job: its kind and its parameters.
 Work = tuple[str, Mapping[str, Any]]
 #: Called with the indices of some that begin, and of some that ended, with the fields of their
@@ -238,29 +240,47 @@ def run_on_dask(
     memory, and each would count as started. A worker that is lost is Dask's to replace.
     Raises DependencyError without dask.distributed, MedEnhanceError for no answer, then or later.
     """
-    from MedEnhanceLib.jobs.cluster import connect
+    monitor = Monitor(cancel=cancel)
+    with suppress(Cancelled), _while_it_answers(address):
+        _follow_on_dask(work, address, starting, finished, monitor)
 
-    with connect(address, "batch --scheduler") as client, _while_it_answers(address):
+
+def _follow_on_dask(
+    work: Sequence[Work], address: str, starting: Starting, finished: Finished, monitor: Monitor
+) -> None:
+    """As `run_on_dask`; raises Cancelled, and OSError where the scheduler went away."""
+    from MedEnhanceLib.jobs.cluster import LEAVE_SECONDS, answer_of, connected, in_thread
+
+    def ask(call: Callable[[], T]) -> T:
+        return answer_of(in_thread(call), monitor)
+
+    with connected(address, "batch --scheduler", monitor) as client:
         left, running = iter(range(len(work))), dict[int, Any]()
-        count, since = _ahead(client), time.monotonic()
-        while not cancel.is_set():
-            if time.monotonic() - since > _COUNT_SECONDS:  # workers come and go
-                count, since = _ahead(client), time.monotonic()
-            if indices := [*itertools.islice(left, count - len(running))]:
-                starting(indices)
-                kinds, given = zip(*(_sent(*work[index]) for index in indices), strict=True)
-                sent = client.map(outcome, kinds, given, pure=False, retries=0)
-                running.update(zip(indices, sent, strict=True))
-            if client.status != "running":
-                raise ConnectionError(client.status)
-            if ended := {index: future for index, future in running.items() if future.done()}:
-                finished(_dask_rows(client, ended))
-                for index in ended:
-                    del running[index]
-            if not running:
-                return
-            time.sleep(_DASK_POLL_SECONDS)  # meanwhile more of them end, and share a flush
-        client.cancel([*running.values()], force=True)
+        count, since = ask(lambda: _ahead(client)), time.monotonic()
+        try:
+            while True:
+                monitor.check()
+                if time.monotonic() - since > _COUNT_SECONDS:  # workers come and go
+                    count, since = ask(lambda: _ahead(client)), time.monotonic()
+                if indices := [*itertools.islice(left, count - len(running))]:
+                    starting(indices)
+                    kinds, given = zip(*(_sent(*work[index]) for index in indices), strict=True)
+                    sent = client.map(outcome, kinds, given, pure=False, retries=0)
+                    running.update(zip(indices, sent, strict=True))
+                if client.status != "running":
+                    raise ConnectionError(client.status)
+                if ended := {index: future for index, future in running.items() if future.done()}:
+                    finished(ask(partial(_dask_rows, client, ended)))
+                    for index in ended:
+                        del running[index]
+                if not running:
+                    return
+                time.sleep(_DASK_POLL_SECONDS)  # meanwhile more of them end, and share a flush
+        finally:
+            if running:
+                unfinished = [*running.values()]
+                stopping = in_thread(lambda: client.cancel(unfinished, force=True))
+                wait([stopping], LEAVE_SECONDS)
 
 
 @contextmanager

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import secrets
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from MedEnhanceLib.errors import MedEnhanceError
+from MedEnhanceLib.errors import Cancelled, MedEnhanceError
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.locks import hold
 from MedEnhanceLib.runtime.progress import Monitor
@@ -20,7 +22,12 @@ if TYPE_CHECKING:
     from MedEnhanceLib.spg.distill import PatientWork, Runner
     from MedEnhanceLib.spg.patient import PatientImages
 
+T = TypeVar("T")
 _POLL_SECONDS = 0.2
+#: How long a scheduler may take to pass on a cancel, and as long to let go of the connection.
+LEAVE_SECONDS = 0.5
+#: How long workers may take to write their checkpoints after a cancel.
+_CHECKPOINT_SECONDS = 10.0
 #: Seconds between a worker's checks whether it should stop.
 _ASK_SECONDS = 0.5
 #: Workers that may be lost at a patient without progress; then the patient is taken for the cause.
@@ -56,9 +63,10 @@ def distilling_on(address: str) -> Runner:
     """A runner of patients on the workers of a cluster, which must see the output folder.
 
     Each worker uses as many threads as this process would, because results depend on the number of
-    threads in their last bits. A cancel is passed on to the workers, which write checkpoints. A
-    patient whose worker is lost is resumed on another one; a patient who cannot be distilled, or at
-    whom worker after worker is lost, ends the run.
+    threads in their last bits. A cancel is passed on to the workers, which write checkpoints; a
+    scheduler that does not answer does not hold it up. A patient whose worker is lost is resumed on
+    another one; a patient who cannot be distilled, or at whom worker after worker is lost, ends the
+    run.
     """
 
     def run(
@@ -66,7 +74,7 @@ def distilling_on(address: str) -> Runner:
     ) -> Iterator[tuple[int, PatientImages]]:
         if not works:
             return
-        with connect(address, "distill --scheduler") as client:
+        with connected(address, "distill --scheduler", monitor) as client:
             patients = _RemotePatients(client, works, device, monitor)
             try:
                 yield from patients.results()
@@ -74,6 +82,42 @@ def distilling_on(address: str) -> Runner:
                 patients.stop()
 
     return run
+
+
+@contextmanager
+def connected(address: str, purpose: str, monitor: Monitor) -> Iterator[Any]:
+    """As `connect`, until this ends; neither its beginning nor its end holds up a cancel."""
+    connecting = in_thread(lambda: connect(address, purpose))
+    try:
+        client = answer_of(connecting, monitor)
+    except Cancelled:
+        connecting.add_done_callback(lambda late: late.exception() or late.result().close())
+        raise
+    try:
+        yield client
+    finally:
+        wait([in_thread(client.close)], LEAVE_SECONDS)
+
+
+def in_thread(call: Callable[[], T]) -> Future[T]:
+    """Begin a call that a scheduler may never answer, without waiting even at the process's end."""
+    answer: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            answer.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - raised where the answer is awaited
+            answer.set_exception(error)
+
+    threading.Thread(target=run, name="dask call", daemon=True).start()
+    return answer
+
+
+def answer_of(answer: Future[T], monitor: Monitor) -> T:
+    """Wait for the answer; raises what the call raised, and Cancelled."""
+    while not wait([answer], _POLL_SECONDS).done:
+        monitor.check()
+    return answer.result()
 
 
 class _RemotePatients:
@@ -114,20 +158,34 @@ class _RemotePatients:
                 time.sleep(_POLL_SECONDS)
 
     def stop(self) -> None:
-        """Ask the workers to stop, and wait until they have written their checkpoints."""
-        self._stop.set()
-        while any(task.status == "pending" for task in self._out) and self._client.nthreads():
+        """Ask the workers to stop, and give them time to write their checkpoints."""
+        asked = in_thread(self._stop.set)
+        if not wait([asked], LEAVE_SECONDS).done:
+            self._monitor.warn(
+                "the Dask scheduler does not answer: its workers may go on with their patients"
+            )
+            return
+        deadline = time.monotonic() + _CHECKPOINT_SECONDS
+        while any(task.status == "pending" for task in self._out) and time.monotonic() < deadline:
+            workers = in_thread(self._client.nthreads)
+            is_answer = wait([workers], LEAVE_SECONDS).done and workers.exception() is None
+            if not is_answer or not workers.result():
+                return
             time.sleep(_POLL_SECONDS)
+
+    def _ask(self, call: Callable[[], T]) -> T:
+        return answer_of(in_thread(call), self._monitor)
 
     def _send(self, place: int) -> None:
         self._wait_for_a_worker()
         # Sent separately: Dask warns of tasks that contain megabytes.
-        sent = self._client.scatter(self._works[place], direct=False, hash=False)
+        work = self._works[place]
+        sent = self._ask(lambda: self._client.scatter(work, direct=False, hash=False))
         task = self._client.submit(_distill_there, sent, *self._given, pure=False)
         self._out[task] = place
 
     def _wait_for_a_worker(self) -> None:
-        while not self._client.nthreads():
+        while not self._ask(self._client.nthreads):
             self._warn_of_no_worker()
             self._monitor.check()
             time.sleep(_POLL_SECONDS)
@@ -137,7 +195,7 @@ class _RemotePatients:
         places = {task.key: place for task, place in self._out.items()}
         busy = {
             worker: {places[key] for key in keys if key in places}
-            for worker, keys in self._client.processing().items()
+            for worker, keys in self._ask(self._client.processing).items()
         }
         for worker in self._busy.keys() - busy.keys():
             left = sorted(
@@ -159,7 +217,7 @@ class _RemotePatients:
     def _images_of(self, task: Any, place: int) -> PatientImages | None:
         """A patient's images; None if the worker was lost and the patient was sent again."""
         try:
-            found: PatientImages = task.result()
+            found: PatientImages = self._ask(task.result)
         except self._lost_errors as error:
             # Dask gave up: too many workers were lost, or the sent data was lost with one of them.
             self._send_again(place, error)

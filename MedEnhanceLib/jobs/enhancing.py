@@ -17,7 +17,6 @@ from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.jobs.kinds.segment import found_of, segmentation_figures
 from MedEnhanceLib.jobs.objects import Found, Objects
 from MedEnhanceLib.runtime.dependencies import has, require
-from MedEnhanceLib.runtime.device import remote_of
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
@@ -125,30 +124,14 @@ def enhance_volume(
     slices: tuple[int, int] | None = None,
     cache: VolumeCache | None = None,
     guide_cache: VolumeCache | None = None,
-    noise: bool = False,
     monitor: Monitor,
 ) -> Enhanced:
     """Enhance, then segment the enhanced volume if a `head` is given; in memory.
 
-    frame, cache, guide_cache: as for `hqg.enhance`. noise: whether the map of the noise will be
-    asked for, which another machine sends only then.
+    frame, cache, guide_cache: as for `hqg.enhance`.
     """
-    if frame is not None and (remote_of(config.device) or not _is_decided_once(config)):
-        # Nothing is decided for all frames there: one can come alone.
+    if frame is not None and not _is_decided_once(config):
         volume, frame = volume.frame(frame), None
-    if remote_of(config.device) is not None:
-        from MedEnhanceLib.jobs.remote.volumes import enhance_elsewhere
-
-        return enhance_elsewhere(
-            volume,
-            config,
-            guide=guide,
-            head=head,
-            slices=slices,
-            noise=noise,
-            inputs=_names(volume, guide),
-            monitor=monitor,
-        )
     from MedEnhanceLib.gradprom import open_head_for, segment
     from MedEnhanceLib.hqg import enhance
 
@@ -340,13 +323,27 @@ def objects_of(result: Volume | Enhanced | Segmentation) -> Objects:
 
 
 def _options_in_words(report: Mapping[str, Any]) -> str:
-    config, measured = report["config"], report["results"].get("measured", {})
-    options = [f"strength {config['strength']}"] if config["strength"] not in (1, "auto") else []
+    """What was chosen and what was done, for the derivation of an object."""
+    results, inputs = report["results"], report["inputs"]
+    measured = results.get("measured", {})
+    strength = results["strength"]
+    options = [f"strength {strength:g}"] if strength != 1 else []
+    if noise := measured.get("noise"):
+        options.append(f"{strength * noise['share_removed']:.0%} of the noise removal")
     if measured.get("blur", {}).get("undone"):
         options.append("blur undone")
-    if config["bias_correction"] == "n4" or measured.get("shading", {}).get("corrected"):
-        options.append("shading corrected with N4")
+    if measured.get("shading", {}).get("corrected"):
+        options.append("bias field corrected with N4")
     if measured.get("artifacts", {}).get("repaired"):
         options.append(f"{measured['artifacts']['kind']} repaired")
-    options += [warning["message"] for warning in report["results"].get("doubts", ())]
+    if slices := measured.get("slices"):
+        options.append(
+            f"slices resampled from {slices['before']} of {slices['spacing_before_mm']:g} mm to "
+            f"{slices['after']} of {slices['spacing_after_mm']:g} mm"
+        )
+    if "guide" in inputs:
+        guide = measured.get("guide", {})
+        found = f" ({guide['summary']})" if guide.get("summary") else ""
+        options.append(f"guide: {guide.get('use', 'another volume')}{found}")
+    options += [warning["message"] for warning in results.get("doubts", ())]
     return ", ".join(options)

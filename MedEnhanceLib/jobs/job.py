@@ -83,7 +83,6 @@ JOBS: dict[str, JobKind | ShippedKind] = {
     "demo": ShippedKind("demo", "Demo"),
     "models": ShippedKind("installation", "Models"),
     "doctor": ShippedKind("installation", "Doctor"),
-    "machines": ShippedKind("installation", "Machines"),
     "ping": ShippedKind("installation", "Ping"),
 }
 _LONGEST_ID = 200

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 #: How each of our own steps begins in a history.
 _OUR_STEP = re.compile(
-    r"DERIVED: (blended|compressed|converted|decompressed|degraded|enhanced|exported|opened"
-    r"|recovered|resampled|segmented)\b"
+    r"DERIVED: (blended|compressed|converted|decompressed|degraded|enhanced|exported|matched"
+    r"|opened|recovered|resampled|segmented|slices restored)\b"
 )
 
 

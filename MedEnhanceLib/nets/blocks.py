@@ -3,11 +3,10 @@
 Exchange of features between neighboring slices: Lin et al., Temporal shift module,
 arXiv 1811.08383, along slices instead of time.
 Variational normalization: features restyled by a vector (AdaLIN), arXiv 2307.07829 (HQG-Net).
-Initial values, the identity at the start and the local statistics are our reconstruction
-(docs/decisions/0004-hqg-first-form.md).
+Initial values, the identity at the start and the local statistics are our reconstruction.
 Sharpening: an adaptive unsharp mask of three scales [ours]. A correction in units of the noise is
 close to nothing where there is no noise, while undoing a blur of one pixel needs fine detail to
-become fifty times as strong (docs/decisions/0021-blur-is-undone-by-bands.md).
+become fifty times as strong.
 """
 
 from __future__ import annotations

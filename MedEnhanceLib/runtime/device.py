@@ -40,11 +40,8 @@ _LOST_WORDS = (
 )
 
 
-#: The devices of jobs that also run on another machine, for help.
-ANYWHERE = (
-    "auto, cpu, cuda, cuda:N or mps; remote:NAME sends the volume to another machine, see "
-    "medenhance remote"
-)
+#: The choices of a device, for help.
+DEVICES = "auto, cpu, cuda, cuda:N or mps"
 
 
 @dataclass(frozen=True)
@@ -55,12 +52,6 @@ class DeviceChoice:
     reason: str
 
 
-def remote_of(device: str) -> str | None:
-    """The machine of "remote:NAME"; None for a device of this one."""
-    kind, found, name = device.partition(":")
-    return name if found and kind == "remote" else None
-
-
 def choose_device(requested: str = "auto") -> DeviceChoice:
     """The device to use, with the reason for users.
 
@@ -69,11 +60,6 @@ def choose_device(requested: str = "auto") -> DeviceChoice:
     Raises:
         ConfigError: the requested device is unknown or not available; there is no fallback.
     """
-    if (name := remote_of(requested)) is not None:
-        raise ConfigError(
-            f"this does not run on the remote machine {name}",
-            "Enhancing and segmenting do; choose a device of this machine for all else.",
-        )
     torch = require("torch", purpose="Running a model")
     if requested == "auto":
         unusable = ""

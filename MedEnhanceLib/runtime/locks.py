@@ -6,7 +6,8 @@
 The locks are the operating system's, taken with filelock: a lock ends with its process, however
 that ends, and no later process can be taken for the owner. So a file that can be locked is free,
 and a folder whose lock can be taken is abandoned. All users of a machine share the files of GPUs
-where they share the temporary folder (TMPDIR). Why: docs/decisions/0030-gpu-lock.md.
+where they share the temporary folder (TMPDIR). Why:
+docs/decisions/0006-jobs-in-a-worker.md.
 """
 
 from __future__ import annotations

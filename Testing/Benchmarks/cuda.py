@@ -430,7 +430,7 @@ def _piece_of(name: str) -> Callable[[Bench], Row]:
 PARTS[4] = {name: _piece_of(name) for name in ("ct-lowdose", "mr-brain", "ct-slices", "mr-slices")}
 #: Where a person puts what a part found.
 _PAGES = {
-    1: "docs/decisions/0054-cuda-without-a-device.md: agreement and filter, as bounds",
+    1: "docs/devices.md: agreement and filter, as bounds",
     2: "docs/benchmarks/speed.md: run Testing/Benchmarks/speed.py there; ladder, batches and warm "
     "say whether _GPU_BYTES and _GPU_PIXELS in MedEnhanceLib/nets/slices.py are right",
     3: "docs/devices.md: resume, as the bound of resuming; docs/training.md: steps per second",

@@ -124,6 +124,28 @@ def test_every_decision_is_in_the_index() -> None:
     assert re.findall(r"\]\((0[\w.-]+\.md)\)", index) == pages
 
 
+@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/decisions/0*.md")), ids=lambda p: p.stem)
+def test_a_decision_is_short_and_has_a_status_with_its_date(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert len(text.split()) <= 120
+    assert re.match(rf"# {page.name[:4]} .+\n\nAccepted \d{{4}}-\d\d-\d\d", text)
+
+
+def test_the_decisions_that_code_names_are_there() -> None:
+    text = "".join(
+        path.read_text(encoding="utf-8")
+        for folder in ("MedEnhance", "MedEnhanceLib", "Testing")
+        for path in (ROOT / folder).rglob("*.py")
+    )
+    named = set(re.findall(r"decisions/(0\d{3}[\w-]*)", text))
+    assert len(named) > 5
+    assert not [name for name in named if not (ROOT / f"docs/decisions/{name}.md").is_file()]
+
+
+def test_the_changelog_is_short() -> None:
+    assert len((ROOT / "CHANGELOG.md").read_text(encoding="utf-8").split()) <= 500
+
+
 def test_the_help_of_speed_says_what_the_page_says() -> None:
     help_text = next(
         one.metadata for one in dataclasses.fields(CompressConfig) if one.name == "speed"

@@ -13,7 +13,7 @@ punishes raises here or shows in the values:
 
 Waits of the host and copies are counted with their place in MedEnhanceLib. Not shown: kernels, what
 half precision gives on a GPU, the memory that is needed, NCCL, races between processes; see
-docs/decisions/0054-cuda-without-a-device.md.
+docs/decisions/0009-slicer-stand-ins.md.
 
 guard.py has to be loaded before the first `import torch` of the process.
 """

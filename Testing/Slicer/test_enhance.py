@@ -425,51 +425,6 @@ class ChoicesTest(EnhanceTestCase):
             devices.forget()  # free memory changes: it is asked for again
             self.assertIsNone(devices._job)
 
-    def test_aVolumeThatLeavesThisComputerIsSaidToLeave(self):
-        from MedEnhanceLib.jobs.remote.places import Place, add_place
-        from MedEnhancePanels.tasks import enhancement
-
-        folder = self.temporaryFolder()
-        with mock.patch.dict(os.environ, MEDENHANCE_REMOTE=folder):
-            add_place("lab", Place("localhost", 1, "t" * 43))
-            card = {"name": "remote:lab", "ok": True, "what": "Card", "total": 8e9, "free": 6e9}
-            away = {"name": "remote:lab", "ok": False, "message": "cannot be reached"}
-            for machine, text, below in (
-                (card | {"needs": 1.2e9}, "lab: Card", "6.0 GB of 8.0 GB free"),
-                (away, "lab (not reached)", "cannot be reached"),
-            ):
-                results = {"doctor": {}, "machines": {"machines": [machine]}}
-                devices = self.deviceChoice(results)
-                devices.ask()
-                devices.show("remote:lab")
-                self.assertEqual(self.ui.deviceComboBox.currentText, text)
-                self.assertIn("leaves this computer", self.ui.deviceReasonLabel.text)
-                self.assertIn(below, self.ui.deviceReasonLabel.text)
-                devices.show("auto")
-        self.choose(self.smallVolume(name="scan"))
-        self.assertNotIn("leaves", self.ui.problemLabel.text)
-        self.panel.context.state.device = "remote:lab"
-        self.processEvents(80)
-        self.assertIn("sent to lab, without names", self.ui.problemLabel.text)
-        node, options = self.panel.target, self.panel.options
-        job = enhancement.startPreview(self.runner, node, (0, 1), options)
-        self.waitUntil(lambda: "config" in job.params, 10)
-        self.assertEqual(job.params["config"]["device"], "auto")
-        job.cancel()
-
-    def deviceChoice(self, results):
-        """The choice of a device, where jobs end at once with these results by kind."""
-        from MedEnhancePanels.pages.enhance_choices import DeviceChoice
-
-        def submit(kind, *_arguments, **_options):
-            job = types.SimpleNamespace(state="done", result=results[kind])
-            job.onFinished = lambda listener: listener(job)
-            return job
-
-        runner = types.SimpleNamespace(submit=submit)
-        label = self.ui.deviceReasonLabel
-        return DeviceChoice(runner, self.ui.deviceComboBox, label, lambda: None)
-
     @slow
     def test_choicesSurviveASavedScene(self):
         self.choose(self.brain())

@@ -15,7 +15,6 @@ from MedEnhancePanels.pages.enhance_choices import (
     Overwriting,
     RegionBox,
     TaskBoxes,
-    leavingText,
 )
 from MedEnhancePanels.pages.enhance_result import (
     ResultArea,
@@ -333,9 +332,7 @@ class EnhancePanel(Page):
             self._problem.show("info" if state.inputVolume is None else "error", problem)
         else:
             warning, remedy = model_choice.inputWarning(self.target)
-            texts = [warning, leavingText(state.device)]
-            level = "warning" if warning else "info"
-            self._problem.show(level, " ".join(filter(None, texts)), remedy)
+            self._problem.show("warning" if warning else "info", warning, remedy)
         ui.applyButton.enabled = not (problem or busy)
         ui.applyButton.toolTip = problem or busy or _("Enhance the whole volume (Ctrl+Shift+E)")
         isShown = self.preview.isShown

@@ -3,7 +3,6 @@
 import qt
 from slicer.i18n import tr as _
 
-from MedEnhanceLib.runtime.device import remote_of
 from MedEnhancePanels.nodes import bridge, model_choice, preview, results
 from MedEnhancePanels.nodes.card import bytesText
 from MedEnhancePanels.pages.widgets import showIcon
@@ -168,8 +167,6 @@ class DeviceChoice:
         self._offered = None
         self._reason = ""
         self._rooms = {}  # by device: what its memory allows
-        self._machines = {}  # other ones, by device: what the list shows
-        self._machineRooms = {}
         self._job = None
 
     def ask(self):
@@ -177,29 +174,16 @@ class DeviceChoice:
         if self._job is None:
             self._job = self._runner.submit("doctor", {}, title=_("Check this computer"))
             self._job.onFinished(self._onFinished)
-            self._askMachines()
-
-    def _askMachines(self):
-        """In a process of its own: a machine that is switched off takes seconds to say nothing."""
-        self._machines = {
-            f"remote:{name}": _("{name} (another computer)").format(name=name)
-            for name in _knownMachines()
-        }
-        if self._machines:
-            title = _("Ask other computers for their devices")
-            job = self._runner.submit("machines", {}, title=title, own=True)
-            job.onFinished(self._onMachines)
 
     def forget(self):
         """Ask again the next time where no answer came, or free memory may have changed."""
         state = self._job.state if self._job is not None else ""
-        changes = self._rooms or self._machines
-        if state in ("failed", "cancelled") or (state == "done" and changes):
+        if state in ("failed", "cancelled") or (state == "done" and self._rooms):
             self._job = None
 
     def show(self, device):
         """Show a choice, also of a device that is not here."""
-        comboBox, devices = self._comboBox, self._devices | self._machines
+        comboBox, devices = self._comboBox, dict(self._devices)
         devices.setdefault(device, _("{device} (not found here)").format(device=device))
         if devices != self._offered:  # filling an open list would close it
             self._offered = devices
@@ -209,9 +193,7 @@ class DeviceChoice:
         comboBox.currentIndex = comboBox.findData(device)
         comboBox.toolTip = comboBox.currentText
         lines = [self._reason] if device == "auto" and self._reason else []
-        rooms = self._rooms | self._machineRooms
-        lines += [leavingText(device)] if leavingText(device) else []
-        lines += [rooms[device]] if device in rooms else []
+        lines += [self._rooms[device]] if device in self._rooms else []
         self._label.text = "\n".join(lines)
         self._label.visible = bool(lines)
 
@@ -236,43 +218,6 @@ class DeviceChoice:
             rooms["auto"] = rooms["cuda:0"]
         self._rooms = rooms
         self._onChange()
-
-    def _onMachines(self, job):
-        if job.state != "done" or self._onChange is None:
-            return
-        self._machineRooms = {}
-        for machine in job.result.get("machines") or ():
-            device, name = machine["name"], remote_of(machine["name"])
-            if not machine.get("ok"):
-                self._machines[device] = _("{name} (not reached)").format(name=name)
-                self._machineRooms[device] = machine.get("message") or ""
-                continue
-            self._machines[device] = f"{name}: {machine.get('what')}"
-            if machine.get("total") and machine.get("free") is not None:
-                self._machineRooms[device] = roomText(machine)
-        self._onChange()
-
-
-def _knownMachines():
-    """Names of the other computers that enhance for this one; none where the list is damaged."""
-    from MedEnhanceLib.errors import MedEnhanceError
-    from MedEnhanceLib.jobs.remote.places import read_places
-
-    try:
-        return list(read_places())
-    except MedEnhanceError:
-        return []
-
-
-def leavingText(device):
-    """That a volume leaves this computer for a device, and how; empty for one that is here."""
-    name = remote_of(device)
-    if name is None:
-        return ""
-    return _(
-        "The volume leaves this computer: it is sent to {name}, without names, and deleted there "
-        "after the run. Previews are made here."
-    ).format(name=name)
 
 
 def roomText(device, job="enhance", budget=""):

@@ -14,7 +14,6 @@ import vtk
 from slicer.i18n import tr as _
 
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.runtime.device import remote_of
 from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, nrrd, preview, provenance, region, results
@@ -345,8 +344,6 @@ class _Preview(NodeJob):
     def before(self, job):
         yield from _sendInputs(self, self.sendToKeep, job, self.options)
         job.params["config"]["uncertainty"] = False
-        if remote_of(self.options.device) is not None:
-            job.params["config"]["device"] = "auto"  # nothing leaves for a look
         job.params["config"]["bias_correction"] = "none"  # N4 needs the whole volume
         job.params["slices"] = self.slices
         if self._frame is not None:

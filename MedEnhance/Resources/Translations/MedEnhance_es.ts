@@ -3596,28 +3596,12 @@
         <translation>Comprobar este equipo</translation>
     </message>
     <message>
-        <source>{name} (another computer)</source>
-        <translation>{name} (otro equipo)</translation>
-    </message>
-    <message>
-        <source>Ask other computers for their devices</source>
-        <translation>Preguntar a otros equipos por sus dispositivos</translation>
-    </message>
-    <message>
         <source>{device} (not found here)</source>
         <translation>{device} (no se encuentra aquí)</translation>
     </message>
     <message>
         <source>Automatic: {name}</source>
         <translation>Automático: {name}</translation>
-    </message>
-    <message>
-        <source>{name} (not reached)</source>
-        <translation>{name} (sin conexión)</translation>
-    </message>
-    <message>
-        <source>The volume leaves this computer: it is sent to {name}, without names, and deleted there after the run. Previews are made here.</source>
-        <translation>El volumen sale de este equipo: se envía a {name}, sin nombres, y se borra allí tras la ejecución. Las vistas previas se hacen aquí.</translation>
     </message>
     <message>
         <source>{free} of {total} free on the graphics card; enhancing takes up to {needs}.</source>

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from MedEnhanceLib.core.options import Options, WithPresets, option
-from MedEnhanceLib.hqg.config import DEVICES
+from MedEnhanceLib.runtime.device import DEVICES
 
 
 @dataclass(frozen=True, kw_only=True)

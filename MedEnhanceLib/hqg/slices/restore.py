@@ -387,9 +387,15 @@ def resample_labels(labels: Volume, like: Volume, method: LabelMethod = "shape")
     else:
         moved = _between(source, stack)
     voxels = np.ascontiguousarray(np.moveaxis(moved, 0, axis))
-    history = (*labels.history, f"labels resampled to slices of {stack.thin_mm:.3g} mm ({method})")
+    note = derived_note(f"resampled to slices of {stack.thin_mm:.3g} mm ({method})")
     origin = labels.origin and replace(labels.origin, on_grid=False)
-    return replace(labels, voxels=voxels, geometry=like.geometry, history=history, origin=origin)
+    return replace(
+        labels,
+        voxels=voxels,
+        geometry=like.geometry,
+        history=(*labels.history, note),
+        origin=origin,
+    )
 
 
 def _shared_stack(labels: Volume, like: Volume) -> tuple[int, SliceStack]:

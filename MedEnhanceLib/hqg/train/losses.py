@@ -1,6 +1,6 @@
 """The losses of HQG-Net: the objective of a training, its terms, and the critic.
 
-Sources: names from arXiv 2307.07829; forms and weights reconstructed (docs/decisions/0004).
+Sources: names from arXiv 2307.07829; forms and weights reconstructed.
 """
 
 from __future__ import annotations

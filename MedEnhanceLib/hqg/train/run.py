@@ -3,7 +3,7 @@
 Every step degrades clean slabs of the high-quality pool at random strength and restores them,
 guided by another high-quality slice. Some steps also use real low-quality slabs. From the
 configured step on, a task's head learns along and teaches the enhancer through a gate. The loss
-terms are in `losses`; the reasons in docs/decisions/0016-hqg-in-full.md.
+terms are in `losses`.
 """
 
 from __future__ import annotations

@@ -2,8 +2,7 @@
 
 Decoders fill what is missing with gray or zeros and report success. A stream is therefore compared
 with the header and checked up to its end before it is decoded (streams.py), and what the decoder
-gives is compared with the header again. Why these decoders and checks: docs/decisions/0010 and
-0040.
+gives is compared with the header again (docs/decisions/0007-verified-reading.md).
 """
 
 from __future__ import annotations

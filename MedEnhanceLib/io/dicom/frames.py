@@ -4,8 +4,8 @@ A series is divided only where it must be: where slices share a place, or where 
 stack and an attribute divides them into even stacks. (Many attributes differ from slice to slice
 in ordinary series: AcquisitionNumber, TriggerTime, AcquisitionTime.)
 A frame never mixes kinds of images: magnitude and phase, b-values, echoes, kernels, breathing
-phases. What is ambiguous is listed separately, or refused by name. The rules, in the order in which
-they are tried: docs/decisions/0015-dicom-grouping.md.
+phases. What is ambiguous is listed separately, or refused by name
+(docs/decisions/0012-dicom-geometry.md).
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.modality import default_units
 from MedEnhanceLib.core.origin import DicomOrigin, Instance, Lossy
 from MedEnhanceLib.core.volume import Volume, Voxels
@@ -208,13 +209,14 @@ def _volume(
     voxels = read_intensities(ordered, meaning, name, monitor.part(0.4, read_till))
     voxels = voxels.reshape(len(stacks), -1, *voxels.shape[-2:])
     voxels, geometry, notes = _repaired(voxels, stacks[0], monitor.part(read_till, 1))
+    steps = [derived_note("; ".join(notes))] if notes else []
     return Volume(
         voxels if len(stacks) > 1 else voxels[0],
         geometry,
         modality=meaning,
         units=_units(ordered[0], own) if meaning == own else default_units(meaning),
         source=f"{path} (series {choice.row.key or 'without UID'})",
-        history=(*earlier_steps(ordered[0].file), *notes),
+        history=(*earlier_steps(ordered[0].file), *steps),
         frame_interval_s=part.interval_s,
         origin=_origin(stacks, is_on_grid=stacks[0].repair is None),
         lossy=_lossy(ordered),

@@ -2,7 +2,7 @@
 
 Positions decide. SliceThickness, SpacingBetweenSlices and InstanceNumber are compared with them;
 a contradiction is a warning.
-The tolerances and their reasons: docs/decisions/0012-dicom-geometry.md.
+Tolerances: docs/decisions/0012-dicom-geometry.md.
 """
 
 from __future__ import annotations

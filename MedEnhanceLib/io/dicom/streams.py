@@ -5,7 +5,7 @@ bytes that are left over, all in silence. So every marker of a JPEG stream is re
 code must exist, and codes and pixels must end together. For lossless JPEG the decoded numbers are
 coded again: they must give exactly the bits of the stream. OpenJPEG leaves missing tiles at zero,
 so the tiles of a JPEG 2000 stream are counted, each with the length that it states.
-What happens without these checks is measured in docs/decisions/0040-damaged-streams.md.
+Why: docs/decisions/0007-verified-reading.md.
 Sources: ITU-T T.81 (JPEG), annexes B, F and H; ITU-T T.87 (JPEG-LS), annex C; ITU-T T.800
 (JPEG 2000), annex A; ITU-T T.814 (HTJ2K), annex A.
 """

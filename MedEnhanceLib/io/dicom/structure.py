@@ -2,7 +2,7 @@
 
 pydicom forgives lengths beyond the end and elements that are doubled or out of order, and reads a
 damaged header differently than other programs do. Pixels are therefore taken only from a file
-whose elements are in order up to them (docs/decisions/0011 and 0040).
+whose elements are in order up to them (docs/decisions/0007-verified-reading.md).
 Sources: DICOM PS3.5, chapter 7 and annex A; PS3.10, chapter 7.
 """
 

@@ -33,9 +33,12 @@ _OUR_WORDS = re.compile(r"( ?\bMedEnhance [a-z]+( [a-z]+)*)+$")
 #: File names, which are often patients' names: in brackets, or with a path or a file's ending.
 _FILE_NAMES = re.compile(
     r" ?\[[^]]*\]|(?:(?<=\s)|^)(?:[~.]{0,2}/|[A-Za-z]:[\\/])\S+|"
-    r"\S+\.(?:dcm|ima|nii|gz|nrrd|nhdr|mha|mhd|ucv|zip|json|img|hdr|tiff?|png|npy|txt|lst)\b",
+    r"(?P<in>\()?\S+\.(?:dcm|ima|nii|gz|nrrd|nhdr|mha|mhd|ucv|zip|json|img|hdr|tiff?|png|npy|txt"
+    r"|lst)\b(?(in)\))",
     re.IGNORECASE,
 )
+#: A step of a history that put voxels elsewhere, and its words.
+_RESAMPLED_STEP = re.compile(r"DERIVED: ((?:resampled|slices restored).*?)(?: by MedEnhance .*)?$")
 _SOURCE_IMAGE = ("121322", "Source image for image processing operation")
 #: Actions that leave the intensities as they are, or that have a code of their own.
 _CODES_OF_ACTIONS = {
@@ -72,7 +75,10 @@ class Derivation:
         if codes := self._codes():
             dataset.DerivationCodeSequence = [coded(*code) for code in codes]
         equipment = list(dataset.get("ContributingEquipmentSequence") or [])
-        dataset.ContributingEquipmentSequence = [*equipment, self._equipment()]
+        recorded = {str(item.get("ContributionDescription")) for item in equipment}
+        *before, last = self._contributions()
+        new = [*(step for step in before if step not in recorded), last]
+        dataset.ContributingEquipmentSequence = [*equipment, *map(_equipment, new)]
         _record_lossy(dataset, self.lossy)
         earlier = str(dataset.get("ImageComments") or "")
         comments = earlier if NOTICE in earlier else f"{NOTICE} {earlier}".strip()
@@ -111,21 +117,29 @@ class Derivation:
         codes = list(_CODES_OF_ACTIONS.get(self.action, (PROCESSING,)))
         if self.lossy:
             codes.append(_LOSSY)
-        steps = " ".join((*self.history, self.description)).lower()
-        if "resampled" in steps or "moved slices" in steps:
+        steps = " ".join((*self.history, self.description))
+        if "resampled" in steps or "slices restored" in steps:
             codes.append(_RESAMPLING)
         return list(dict.fromkeys(codes))
 
-    def _equipment(self) -> Dataset:
+    def _contributions(self) -> list[str]:
+        """What is said of each step: what was resampled before, then what is done now."""
+        resampled = filter(None, map(_RESAMPLED_STEP.match, self.history))
         model = f"; model {model_text(self.model)}" if self.model else ""
-        return with_elements(
-            PurposeOfReferenceCodeSequence=[coded(*_PROCESSING_EQUIPMENT)],
-            Manufacturer=MANUFACTURER,
-            ManufacturerModelName=MANUFACTURER,
-            SoftwareVersions=__version__,
-            ContributionDateTime=datetime.now(UTC).strftime("%Y%m%d%H%M%S+0000"),
-            ContributionDescription=ascii_text(f"{self.action}{model}. {NOTICE}")[:1024],
-        )
+        steps = [*(without_files(step[1]) for step in resampled), f"{self.action}{model}"]
+        room = 1024 - len(NOTICE) - 2
+        return [f"{ascii_text(step)[:room]}. {NOTICE}" for step in steps]
+
+
+def _equipment(contribution: str) -> Dataset:
+    return with_elements(
+        PurposeOfReferenceCodeSequence=[coded(*_PROCESSING_EQUIPMENT)],
+        Manufacturer=MANUFACTURER,
+        ManufacturerModelName=MANUFACTURER,
+        SoftwareVersions=__version__,
+        ContributionDateTime=datetime.now(UTC).strftime("%Y%m%d%H%M%S+0000"),
+        ContributionDescription=contribution,
+    )
 
 
 def refer_to_sources(
@@ -184,7 +198,7 @@ def now(offset: str = "") -> tuple[str, str]:
 
 _PLAIN = str.maketrans({
     "×": "x", "–": "-", "—": "-", "−": "-", "→": "->", "…": "...", "≤": "<=", "≥": ">=",
-    "°": " deg", "±": "+-", "²": "2", "³": "3", "µ": "u", "μ": "u", "\\": "/",
+    "°": " deg", "±": "+-", "²": "2", "³": "3", "µ": "u", "μ": "u", "σ": "sigma", "\\": "/",
     "‘": "'", "’": "'", "“": '"', "”": '"',
 })  # fmt: skip
 

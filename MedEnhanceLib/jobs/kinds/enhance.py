@@ -197,7 +197,6 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         slices=params.chosen,
         cache=kept.input.cache,
         guide_cache=kept.guide.cache,
-        noise=params.noise_output is not None,
         monitor=monitor.part(0.05, 0.9),
     )
     written = None

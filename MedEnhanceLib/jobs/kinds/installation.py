@@ -1,4 +1,4 @@
-"""Jobs about this installation: models, doctor, machines, ping.
+"""Jobs about this installation: models, doctor, ping.
 
 None imports torch into this process, but the import of a MONAI bundle, which is read with it.
 """
@@ -43,11 +43,6 @@ class DoctorParams(Params):
     folder: str | None = option(None, help="whose disk is looked at (default: the home folder)")
 
 
-@dataclass(frozen=True, kw_only=True)
-class MachinesParams(Params):
-    """Ask each remote machine that is known which device it has, and how much of it is free."""
-
-
 def run_models(params: ModelsParams, monitor: Monitor) -> Result:
     """Do what the action says; then every installed model, its files checked."""
     from MedEnhanceLib.bundles import list_bundles, remove_bundle
@@ -80,13 +75,6 @@ def run_doctor(params: DoctorParams, monitor: Monitor) -> Result:
     folder = Path(params.folder) if params.folder else Path.home()
     monitor.progress(0.0, "look at this machine")
     return Result(as_json(find_out(folder, monitor.check)))
-
-
-def run_machines(_params: MachinesParams, monitor: Monitor) -> Result:
-    """Each machine with its device, or why it cannot be used."""
-    from MedEnhanceLib.jobs.remote.client import places_with_devices
-
-    return Result({"machines": places_with_devices(monitor)})
 
 
 def find_out(folder: Path, check: Callable[[], None]) -> dict[str, Any]:

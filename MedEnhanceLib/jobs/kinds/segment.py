@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.core.options import option
-from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.gradprom.config import SegmentConfig
 from MedEnhanceLib.jobs.dicom import DicomParams, check_output, placed
 from MedEnhanceLib.jobs.files import Result, VolumeParams, finish, known_as
 from MedEnhanceLib.jobs.objects import Found, Objects, write
 from MedEnhanceLib.jobs.worker.events import as_json
-from MedEnhanceLib.runtime.device import remote_of
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
@@ -37,6 +35,7 @@ class SegmentParams(DicomParams, VolumeParams):
 
 def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
     """Load → segment → save, or as DICOM → manifest with the volume of each label."""
+    from MedEnhanceLib.gradprom import segment
     from MedEnhanceLib.io import save
 
     began = time.monotonic()
@@ -45,7 +44,7 @@ def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
     volume = params.load(monitor.part(0.0, 0.1))
     if params.dicom:
         volume = placed(volume, params, monitor)
-    found = segment_volume(volume, params.config, monitor.part(0.1, 0.9))
+    found = segment(volume, params.config, monitor=monitor.part(0.1, 0.9))
     monitor.progress(0.9, "save")
     written = None
     if params.dicom:
@@ -68,17 +67,6 @@ def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
         keep_names=params.keep_names,
         overwrite=params.overwrite,
     )
-
-
-def segment_volume(volume: Volume, config: SegmentConfig, monitor: Monitor) -> Segmentation:
-    """As `gradprom.segment`, here or on the machine that the device names; in memory."""
-    if remote_of(config.device) is not None:
-        from MedEnhanceLib.jobs.remote.volumes import segment_elsewhere
-
-        return segment_elsewhere(volume, config, monitor)
-    from MedEnhanceLib.gradprom import segment
-
-    return segment(volume, config, monitor=monitor)
 
 
 def head_config(head: str, device: str, *, wanted: bool) -> SegmentConfig | None:

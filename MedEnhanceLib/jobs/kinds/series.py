@@ -111,9 +111,11 @@ def _objects(params: ExportParams, monitor: Monitor) -> Objects:
         )
     model = params.head or params.model
     labels = Found(found, params.labels, params.table, model) if found is not None else None
+    before, options = _last_step(volume.history, params)
     return Objects(
-        replace(volume, history=_before(volume.history, params.action)),
+        replace(volume, history=before),
         params.action,
+        options=options,
         volume=volume if params.role == "volume" else None,
         found=labels,
         uncertainty=uncertainty,
@@ -121,10 +123,15 @@ def _objects(params: ExportParams, monitor: Monitor) -> Objects:
     )
 
 
-def _before(history: tuple[str, ...], action: str) -> tuple[str, ...]:
-    """What was done before the step that the objects record themselves."""
-    states_it = bool(history) and history[-1].startswith(f"DERIVED: {action} ")
-    return history[:-1] if states_it else history
+def _last_step(history: tuple[str, ...], params: ExportParams) -> tuple[tuple[str, ...], str]:
+    """What was done before the step that the objects record themselves, and that one's options."""
+    begin = f"DERIVED: {params.action} "
+    if not history or not history[-1].startswith(begin):
+        return history, ""
+    options = history[-1].removeprefix(begin).partition("by MedEnhance ")[0]
+    model = params.model or {}
+    options = options.removeprefix(f"with {model.get('name')} {model.get('sha256', '')[:12]}")
+    return history[:-1], options.strip(" ,")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -128,7 +128,10 @@ class Worker:
             if fields is not None:
                 self._obey_fields(fields)
         except MedEnhanceError as error:
-            self._tell(_id_of(fields), Event("error", error_to_json(error)))
+            job = _id_of(fields)
+            # An error is the last event of its job: of one that goes on it would be the end.
+            is_of_another = job is not None and self._queue.holds(job)
+            self._tell(None if is_of_another else job, Event("error", error_to_json(error)))
 
     def _obey_fields(self, fields: dict[str, Any]) -> None:
         if "cancel" not in fields:
@@ -241,12 +244,17 @@ class JobQueue:
     def add(self, spec: JobSpec) -> None:
         """Let a job wait for its turn; raises ConfigError where its id is in use."""
         with self._changed:
-            if spec.id == self._running or any(spec.id == other.id for other in self._waiting):
+            if self.holds(spec.id):
                 raise ConfigError(
                     f"the id {spec.id!r} is in use", "Give each job an id of its own."
                 )
             self._waiting.append(spec)
             self._changed.notify_all()
+
+    def holds(self, job: str) -> bool:
+        """Whether a job of this id runs or waits."""
+        with self._changed:
+            return job == self._running or any(job == spec.id for spec in self._waiting)
 
     def take(self, idle_seconds: float) -> JobSpec | None:
         """The next job, now running; None where none came in time, or after `stop`."""

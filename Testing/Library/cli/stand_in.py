@@ -68,7 +68,8 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         wants = config.uncertainty
         spread = volume.with_voxels(np.ones(volume.shape, np.float32)) if wants else None
         better = volume.with_voxels(volume.voxels + volume.dtype.type(1), did="enhanced")
-        return StandInEnhancement(better, spread, {"name": "mr", "sha256": "0" * 64}, "cpu", 0.1)
+        model = {"name": "mr", "sha256": "0" * 64}
+        return StandInEnhancement(better, spread, model, "cpu", 0.1, strength=config.share)
 
     def segment(volume: Volume, config: Any, *, monitor: Any) -> Any:
         calls.append({"kind": "segment", "config": config})

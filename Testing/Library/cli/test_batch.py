@@ -6,8 +6,11 @@ import csv
 import json
 import os
 import shutil
+import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nibabel
@@ -19,6 +22,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.batch_items import gather
+from MedEnhanceLib.jobs.batch_runs import run_on_dask
 
 
 @pytest.fixture
@@ -366,6 +370,33 @@ def test_dask_cluster_does_the_work(run: Callable, scans: Path, tmp_path: Path) 
         )
     assert ran.status == 1
     assert (ran.json["done"], ran.json["failed"]) == (2, 1)
+
+
+@pytest.mark.parametrize("silent", ["nthreads", "gather"])
+def test_a_cancel_is_not_held_up_by_a_dask_scheduler_that_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, silent: str
+) -> None:
+    never, cancel = threading.Event(), threading.Event()
+    cancelled_at = []
+
+    def wait_for_ever(*_: object, **__: object) -> None:
+        cancelled_at.append(time.monotonic())
+        cancel.set()
+        never.wait()
+
+    client = SimpleNamespace(
+        status="running",
+        nthreads=lambda: {"tcp://w:1": 1},
+        map=lambda _, kinds, *__, **___: [SimpleNamespace(done=lambda: True) for _ in kinds],
+        cancel=lambda *_, **__: never.wait(),
+        close=never.wait,
+    )
+    setattr(client, silent, wait_for_ever)
+    monkeypatch.setattr("MedEnhanceLib.jobs.cluster.connect", lambda *_: client)
+    work = [("compress", {"output": str(tmp_path / "a.ucv")})]
+    run_on_dask(work, "tcp://s:1", lambda _: None, lambda _: None, cancel)
+    assert time.monotonic() - cancelled_at[0] < 2.0
+    never.set()
 
 
 def test_results_of_one_name_are_refused_before_the_work(scans: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 
-from MedEnhanceLib import io
+from MedEnhanceLib import hqg, io
 
 Run = Callable[..., Any]
 
@@ -315,6 +315,86 @@ class TestOut:
         (only,) = objects(tmp_path / "out")["MR"]
         assert only.NumberOfFrames == 4
         assert np.array_equal(io.load(tmp_path / "out").voxels, io.load(mr).voxels)
+
+
+class TestResampled:
+    """A tilted, uneven series: all that is made of it says that it was resampled."""
+
+    _FIX = ("--fix-tilt", "--fix-spacing")
+
+    @pytest.fixture
+    def uneven(self, make_series: Callable, rng: np.random.Generator) -> Path:
+        heights = (0.0, 2.0, 4.0, 7.0, 8.0, 10.0)
+        return make_series(
+            rng.integers(0, 1000, (6, 20, 24), dtype=np.uint16),
+            positions=[(0.0, 0.4 * mm, mm) for mm in heights],
+            prefix="Doe_Jane_",
+            Modality="MR",
+            SOPClassUID="1.2.840.10008.5.1.4.1.1.4",
+            RescaleIntercept=None,
+            RescaleSlope=None,
+            FrameOfReferenceUID="1.2.3.99",
+        )
+
+    @staticmethod
+    def _refuse_silence(folder: Path) -> None:
+        for image in (one for some in objects(folder).values() for one in some):
+            if image.Modality != "SR":  # a report is no image: derivations have no place there
+                assert "DERIVED: resampled" in image.DerivationDescription, image.Modality
+                assert "113085" in [code.CodeValue for code in image.DerivationCodeSequence]
+            assert "Jane" not in str(image)
+
+    @pytest.mark.parametrize("more", [(), ("--deidentify",), ("--enhanced-multiframe",)])
+    def test_its_copy_and_what_is_made_of_that(
+        self, run: Run, uneven: Path, tmp_path: Path, more: tuple[str, ...]
+    ) -> None:
+        ran = run("convert", uneven, tmp_path / "out", "--dicom", *self._FIX, *more)
+        assert ran.status == 0, ran.err
+        self._refuse_silence(tmp_path / "out")
+        assert run("convert", tmp_path / "out", tmp_path / "next", "--dicom", *more).status == 0
+        self._refuse_silence(tmp_path / "next")
+        assert run("convert", tmp_path / "next", tmp_path / "last", "--dicom").status == 0
+        history = io.load(tmp_path / "last").history
+        assert [step.startswith("DERIVED: resampled") for step in history] == [True, *[False] * 3]
+
+    @pytest.mark.parametrize("more", [(), ("--deidentify",)])
+    def test_an_enhancement_and_its_labels(
+        self, run: Run, uneven: Path, tmp_path: Path, networks: list, more: tuple[str, ...]
+    ) -> None:
+        ran = run(
+            "enhance", uneven, tmp_path / "out", "--dicom", "--segment", "--uncertainty",
+            *self._FIX, *more,
+        )  # fmt: skip
+        assert ran.status == 0, ran.err
+        assert sorted(objects(tmp_path / "out")) == ["MR", "OT", "SEG", "SR"]
+        self._refuse_silence(tmp_path / "out")
+
+    def test_a_file_between(self, run: Run, uneven: Path, tmp_path: Path) -> None:
+        assert run("convert", uneven, tmp_path / "a.nii.gz", *self._FIX).status == 0
+        ran = run("convert", tmp_path / "a.nii.gz", tmp_path / "out", "--dicom", "--like", uneven)
+        assert ran.status == 0, ran.err
+        self._refuse_silence(tmp_path / "out")
+
+
+def test_the_derivation_states_what_was_chosen_and_what_was_done(
+    run: Run, mr: Path, scan: Path, tmp_path: Path, networks: list, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enhance = hqg.enhance
+    measured = {
+        "noise": {"sigma": 9, "confidence": 0.9, "units": "", "share_removed": 0.6},
+        "blur": {"undone": True, "reason": ""},
+        "shading": {"corrected": True, "reason": ""},
+        "guide": {"use": "appearance", "summary": "smoothed by a Gaussian of σ 0.5 mm"},
+    }
+    monkeypatch.setattr(
+        hqg, "enhance", lambda *given, **named: replace(enhance(*given, **named), measured=measured)
+    )
+    ran = run("enhance", mr, tmp_path / "out", "--dicom", "--guide", scan, "--strength", "0.5")
+    assert ran.status == 0, ran.err
+    assert (
+        "; strength 0.5, 30% of the noise removal, blur undone, bias field corrected with N4, "
+        "guide: appearance (smoothed by a Gaussian of sigma 0.5 mm). "
+    ) in objects(tmp_path / "out")["MR"][0].DerivationDescription
 
 
 def test_a_segmentation_without_a_name_lies_beside_the_output(

@@ -35,7 +35,6 @@ EXPECTED = [
         "models",
         "doctor",
         "worker",
-        "remote",
         "completion",
     ),
 ]

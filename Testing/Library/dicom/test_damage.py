@@ -2,7 +2,7 @@
 
 The fast part tries the first 300 of them.
 
-What counts as right, and why: docs/decisions/0011-damaged-dicom.md.
+What counts as right, and why: docs/decisions/0007-verified-reading.md.
 """
 
 from __future__ import annotations

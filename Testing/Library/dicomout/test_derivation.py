@@ -86,6 +86,7 @@ def test_a_requested_series_description_wins() -> None:
         "enhanced with guide Doe_Jane.nii.gz",
         "resampled from /data/Doe_Jane/ct.nii",
         "resampled from C:\\data\\Doe_Jane\\ct",
+        "resampled, as one slice (Doe_Jane_003.dcm) is off",
     ],
 )
 def test_names_of_files_are_left_out(step: str) -> None:
@@ -104,7 +105,7 @@ def test_names_of_files_are_left_out(step: str) -> None:
         (Derivation("decompressed", lossy=(Lossy("ucv", 2),)), ["113040"]),
         (Derivation("enhanced", history=("resampled to 1 mm",)), ["110001", "113085"]),
         (Derivation("converted"), []),
-        (Derivation("converted", history=("moved slices inside their planes",)), ["113085"]),
+        (Derivation("converted", history=("DERIVED: resampled within the slices",)), ["113085"]),
     ],
 )
 def test_codes_state_the_kind_of_derivation(derivation: Derivation, expected: list[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import struct
 import tracemalloc
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -366,6 +367,76 @@ def test_file_of_several_gzip_members_is_read(tmp_path: Path, ct: Volume) -> Non
     members = [gzip.compress(plain[start : start + 100]) for start in range(0, len(plain), 100)]
     (tmp_path / "a.nii.gz").write_bytes(b"".join(members))
     assert load(tmp_path / "a.nii.gz").is_equal(ct)
+
+
+def bgzipped(plain: bytes, sizes: list[int]) -> bytes:
+    """Members as bgzip writes them, with a field in each header; one of 0 bytes is empty."""
+    members, start = [], 0
+    for size in sizes:
+        packer = zlib.compressobj(6, zlib.DEFLATED, -15)
+        part = plain[start : start + size]
+        body = packer.compress(part) + packer.flush()
+        header = b"\x1f\x8b\x08\x04" + bytes(4) + b"\0\xff" + b"\x06\0BC\x02\0"
+        header += struct.pack("<H", len(header) + 2 + len(body) + 8 - 1)
+        members.append(header + body + struct.pack("<II", zlib.crc32(part), len(part)))
+        start += size
+    assert start == len(plain)
+    return b"".join(members)
+
+
+@pytest.mark.parametrize("sizes", [[0], [100, 0], [100, 0, 0, 252], [352, 0, 0, 48]])
+def test_empty_members_among_those_of_bgzip_are_no_end(tmp_path: Path, sizes: list[int]) -> None:
+    plain = written(tmp_path / "a.nii").read_bytes()
+    path = tmp_path / "a.nii.gz"
+    path.write_bytes(bgzipped(plain, [*sizes, len(plain) - sum(sizes), 0]))
+    assert np.array_equal(load(path, modality="OT").voxels, VOXELS)
+
+
+def stored(plain: bytes, size: int) -> bytes:
+    """One member of exactly `size` bytes: a name in its header fills it up."""
+    member = gzip.compress(plain, 0, mtime=0)
+    name = b"n" * (size - len(member) - 1) + b"\0"
+    return member[:3] + b"\x08" + member[4:10] + name + member[10:]
+
+
+def test_a_member_may_end_anywhere_around_a_read_of_one_mebibyte(tmp_path: Path) -> None:
+    voxels = np.arange(1 << 20, dtype=np.int16).reshape(16, 256, 256)
+    plain = written(tmp_path / "a.nii", voxels=voxels).read_bytes()
+    middle = (1 << 20) - 1000
+    first, second = plain[:middle], plain[middle:]
+    path = tmp_path / "a.nii.gz"
+    rest = gzip.compress(second, 1)
+    for size in range((1 << 20) - 20, (1 << 20) + 3):
+        path.write_bytes(stored(first, size) + rest)
+        assert np.array_equal(load(path, modality="OT").voxels, voxels), size
+
+
+@pytest.mark.parametrize("lost", [1, 7, 8, 9, 27, 28, 29, 40])
+def test_members_cut_short_are_refused(tmp_path: Path, lost: int) -> None:
+    """28 bytes are the empty member at the end: a file without just that is whole."""
+    plain = written(tmp_path / "a.nii").read_bytes()
+    path = tmp_path / "a.nii.gz"
+    path.write_bytes(bgzipped(plain, [352, len(plain) - 352, 0])[:-lost])
+    if lost == 28:
+        assert np.array_equal(load(path, modality="OT").voxels, VOXELS)
+        return
+    with pytest.raises(InputError, match=r"a\.nii\.gz is (cut short|damaged)") as caught:
+        load(path)
+    assert "again" in caught.value.hint
+
+
+def test_zeros_after_the_last_member_are_padding(tmp_path: Path) -> None:
+    path = tmp_path / "a.nii.gz"
+    path.write_bytes(gzip.compress(written(tmp_path / "a.nii").read_bytes()) + bytes(512))
+    assert np.array_equal(load(path, modality="OT").voxels, VOXELS)
+
+
+def test_a_checksum_that_differs_is_refused(tmp_path: Path) -> None:
+    packed = bytearray(gzip.compress(written(tmp_path / "a.nii").read_bytes()))
+    packed[-8] ^= 1
+    (tmp_path / "a.nii.gz").write_bytes(packed)
+    with pytest.raises(InputError, match=r"a\.nii\.gz is damaged"):
+        load(tmp_path / "a.nii.gz")
 
 
 def test_descrip_shows_the_newest_step_to_other_programs(tmp_path: Path, ct: Volume) -> None:

@@ -225,7 +225,6 @@ JOBS: dict[str, Work] = {
     ),
     "doctor": Work("doctor", {"folder": "OUT/"}),
     "ping": Work("ping", {"count": 3}),
-    "machines": Work("machines", {}),
     "demo": Work(
         "demo",
         {"out": "OUT/result", **_CPU},

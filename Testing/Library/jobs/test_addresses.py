@@ -134,6 +134,7 @@ def test_an_error_names_the_address_and_not_its_copy(
         ("s3://bucket/a.nii.gz", 4, "s3fs"),
         ("nowhere://bucket/a.nii.gz", 2, "fsspec knows no addresses"),
         ("https://user:word@host/a.nii.gz", 2, "https://host/a.nii.gz"),
+        ("https://word@host/a.nii.gz", 2, "https://host/a.nii.gz"),
     ],
 )
 def test_an_address_that_cannot_be_read_here_is_refused(
@@ -145,6 +146,34 @@ def test_an_address_that_cannot_be_read_here_is_refused(
     err = capsys.readouterr().err
     assert words in err
     assert "word@" not in err
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("https://TOKEN@host/a.nii", "https://host/a.nii"),
+        ("HTTPS://user:TOKEN@host:8443/a.nii?X=TOKEN", "HTTPS://host:8443/a.nii"),
+        ("git+https://TOKEN@host/a.nii", "git+https://host/a.nii"),
+        ("https://us@er:TOKEN@host/b@c.nii", "https://host/b@c.nii"),
+        ("sftp://user:TOKEN@host/a.nii", "sftp://host/a.nii"),
+        ("s3://KEY:TOKEN@bucket/a.nii", "s3://bucket/a.nii"),
+        ("rooms://KEY:TOKEN@bucket/a.nii", "rooms://bucket/a.nii"),
+        ("zip://a.nii::https://TOKEN@host/a.zip#TOKEN", "zip://a.nii::https://host/a.zip"),
+        (
+            "zip://a.nii::simplecache::s3://K:TOKEN@b/a.zip",
+            "zip://a.nii::simplecache::s3://b/a.zip",
+        ),
+        ("https://host/a.nii?X=ab::TOKEN", "https://host/a.nii"),
+        ("github://org:repo@main/a.nii", "github://org:repo@main/a.nii"),
+        ("abfs://container@account/a.nii", "abfs://container@account/a.nii"),
+        ("s3://bucket/sub@1/a.nii", "s3://bucket/sub@1/a.nii"),
+        ("C:/TOKEN@a.nii", "C:/TOKEN@a.nii"),
+    ],
+)
+def test_what_is_shown_of_an_address_has_no_secret_and_all_else(
+    address: str, expected: str
+) -> None:
+    assert addresses.shown(address) == expected
 
 
 def test_a_folder_at_an_address_is_no_volume(

@@ -101,6 +101,24 @@ def test_export_of_a_volume_beside_its_series(
     assert np.array_equal(io.load(tmp_path / "out").voxels, io.load(result["volume"]).voxels)
 
 
+def test_export_states_the_options_of_the_step_that_it_exports(
+    series: Path, tmp_path: Path
+) -> None:
+    volume = io.load(series)
+    step = f"DERIVED: enhanced with x {'0' * 12}, 62% of the noise correction, guide: appearance"
+    better = volume.with_voxels(volume.voxels, did=f"{step} by MedEnhance 1.0; research use only")
+    io.save(better, tmp_path / "a.nrrd")
+    reported = export(
+        input=tmp_path / "a.nrrd",
+        like={"path": str(series)},
+        output=tmp_path / "out",
+        action="enhanced",
+        model={"name": "x", "sha256": "0" * 64},
+    )
+    text = dcmread(reported["files"][0]).DerivationDescription
+    assert f"model x sha256 {'0' * 64}; 62% of the noise correction, guide: appearance. " in text
+
+
 @pytest.mark.slow
 def test_export_puts_a_whole_result_into_one_study_of_its_own(
     result: dict[str, Path], tmp_path: Path

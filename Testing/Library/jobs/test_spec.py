@@ -37,7 +37,6 @@ _KINDS = {
     "estimate",
     "models",
     "doctor",
-    "machines",
     "demo",
     "ping",
 }

@@ -111,7 +111,11 @@ def test_an_id_in_use_is_refused_and_free_again_afterwards(start_worker: Start) 
     worker = start_worker()
     worker.ping("a", 1, 0.3)
     worker.ping("a")
-    assert "in use" in worker.until("error", "a")["message"]
+    worker.send(b'{"v": 1, "id": "a", "kind": "pong"}')
+    for says in ("'a' is in use", "unknown job"):
+        refused = worker.until("error")
+        assert refused["job"] is None  # "a" itself goes on
+        assert says in refused["message"]
     worker.until("result", "a")
     worker.ping("a")
     worker.until("result", "a")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -105,10 +107,7 @@ class Stand:
         self.ends, self.sent = ends, 0
         self.workers: list[dict[str, int]] = []
 
-    def __enter__(self) -> Stand:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         pass
 
     def nthreads(self) -> dict[str, int]:
@@ -193,6 +192,59 @@ def test_a_cluster_without_workers_is_waited_for_and_reported(run: Any) -> None:
     assert any("has no worker; waiting" in message for message in received)
     with pytest.raises(Cancelled):
         run(lambda: "images", workers=[{}] * 1000, cancel=lambda: True)
+
+
+@pytest.mark.parametrize("silent", ["connect", "nthreads", "scatter", "processing", "result"])
+def test_a_cancel_is_not_held_up_by_a_scheduler_that_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, silent: str
+) -> None:
+    never, reached = threading.Event(), threading.Event()
+
+    def wait_for_ever(*_: object, **__: object) -> None:
+        reached.set()
+        never.wait()
+
+    task = Task(wait_for_ever if silent == "result" else lambda: "images", status="pending")
+    stand = Stand([])
+    stand.submit = lambda *_, **__: task  # type: ignore[method-assign]
+    stand.close = wait_for_ever  # type: ignore[method-assign]
+    if silent not in ("connect", "result"):
+        monkeypatch.setattr(stand, silent, wait_for_ever)
+    event = SimpleNamespace(name="stop", set=wait_for_ever)
+    monkeypatch.setattr("dask.distributed.Event", lambda *_, **__: event)
+
+    def connect(*_: object) -> Stand:
+        if silent == "connect":
+            wait_for_ever()
+        return stand
+
+    monkeypatch.setattr(cluster, "connect", connect)
+    work: Any = SimpleNamespace(folder=tmp_path / "p", raw=SimpleNamespace(number=4))
+    began = []
+
+    def cancelled() -> bool:
+        if reached.is_set() and not began:
+            began.append(time.monotonic())
+        return bool(began)
+
+    with pytest.raises(Cancelled):
+        list(distilling_on("tcp://s:1")([work], "cpu", Monitor(cancel=cancelled)))
+    assert time.monotonic() - began[0] < 2.0
+    never.set()
+
+
+def test_workers_that_write_no_checkpoint_are_waited_for_in_a_bounded_time(
+    run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "_CHECKPOINT_SECONDS", 0.1)
+    stuck = Task(lambda: None, status="pending")
+    monkeypatch.setattr(Stand, "submit", lambda *_, **__: stuck)
+    monkeypatch.setattr(Task, "done", lambda _: False)
+    cancels = iter([False] * 5)
+    began = time.monotonic()
+    with pytest.raises(Cancelled):
+        run(lambda: None, cancel=lambda: next(cancels, True))
+    assert time.monotonic() - began < 2.0
 
 
 def test_two_workers_never_write_into_one_patients_folder(tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ _AOM_TOP, _SPREAD = 1023, 4
 _FINEST_STEPS = (35, 75, 126, 183, 247, 314, 384, 456)
 #: Frames are predicted from others within 4, no source frame is smoothed over time, and levels
 #: differ less in their quantizers: slices lie further apart than the frames of films, and noise
-#: is no help to their neighbors. 0.1 to 0.35 dB together, decision 0025.
+#: is no help to their neighbors.
 _SVT_SLICES_APART = "hierarchical-levels=2:enable-tf=0:qp-scale-compress-strength=1"
 #: SVT-AV1 is for slices of at least this extent, and for at least this number of them.
 _SVT_SIDE, _SVT_SLICES = 64, 4
