@@ -156,7 +156,7 @@ class RegionTest(EnhanceTestCase):
     def test_whatNeedsTheWholeVolumeIsRefusedInScripts(self):
         volume = self.brain()
         roi = self.roi(volume, (30, 20, 6), (4.0, 4.0, 4.0))
-        for options in ({"uncertainty": 1}, {"segment": True}, {"biasCorrection": "n4"}):
+        for options in ({"uncertainty": True}, {"segment": True}, {"biasCorrection": "n4"}):
             with self.assertRaises(Exception) as caught:
                 self.widget.logic.enhance(volume, region=roi, **options)
             self.assertIn("need the whole volume", caught.exception.text)
