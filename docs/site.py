@@ -44,15 +44,14 @@ _SENTENCE = re.compile(r"^(?!([-*]|\d+\.) )[^\s#]")
 def on_config(config: Any) -> Any:
     """The repository's address, from the one file that has it; lists that grow with their folder.
 
-    A page of a benchmark or a decision is listed in its index by a test, and here by its name.
+    A page of a decision is listed in its index by a test, and here by its name.
     """
     cmake = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
     config.repo_url = re.search(r'EXTENSION_HOMEPAGE "([^"]+)"', cmake)[1]
     config.repo_name = "Repository"
     sections = {name: pages for entry in config.nav for name, pages in entry.items()}
-    for section, folder in (("Benchmarks", "benchmarks"), ("Decisions", "decisions")):
-        pages = sorted((ROOT / "docs" / folder).glob("*.md"))
-        sections[section] += [f"{folder}/{p.name}" for p in pages if p.name != "README.md"]
+    pages = sorted((ROOT / "docs/decisions").glob("*.md"))
+    sections["Decisions"] += [f"decisions/{p.name}" for p in pages if p.name != "README.md"]
     sections["Models"] += [page for page in _SOURCES if page.startswith("models/")]
     return config
 

@@ -27,7 +27,7 @@ def _add_config(parser: Parser, only: tuple[str, ...]) -> None:
     parser.add_argument(
         "--preset",
         choices=tuple(DistillConfig.PRESETS),
-        help="smoke: seconds, for tests; cpu: minutes a patient; full: hours on a GPU (default: "
+        help="smoke: seconds, for tests; cpu: minutes a patient; full: for a GPU (default: "
         "what --config says, else cpu)",
     )
     parser.add_argument("--config", metavar="FILE", help="options as JSON, on top of the preset")

@@ -1,6 +1,7 @@
-"""Writes docs/commands.md, and docs/job-parameters.md beside it, from the declarations.
+"""Writes docs/commands.md, and prints the parameters of jobs, from the declarations.
 
     python -m MedEnhanceLib.cli.reference docs/commands.md
+    python -m MedEnhanceLib.cli.reference --jobs
 
 It reads the parsers and not their help's text, whose layout differs between Python versions.
 """
@@ -54,7 +55,6 @@ terminal; elsewhere a line every 10 s) |
 _JOBS_INTRODUCTION = """\
 # Parameters of jobs
 
-Made from the jobs' declarations by `python -m MedEnhanceLib.cli.reference docs/commands.md`.
 What jobs are, and what they return: jobs.md. A parameter that is left out has its default; of an
 object (`config.…`), what is left out has its default too.
 """
@@ -153,6 +153,8 @@ def _parameter_rows(declaration: Any, prefix: str = "") -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    page = Path(sys.argv[1] if sys.argv[1:] else "docs/commands.md")
-    page.write_text(reference(), encoding="utf-8")
-    page.with_name("job-parameters.md").write_text(job_parameters(), encoding="utf-8")
+    if sys.argv[1:] == ["--jobs"]:
+        print(job_parameters())
+    else:
+        page = Path(sys.argv[1] if sys.argv[1:] else "docs/commands.md")
+        page.write_text(reference(), encoding="utf-8")

@@ -63,7 +63,7 @@ def _declare_train(parser: Parser) -> None:
     parser.add_argument(
         "--preset",
         choices=tuple(TrainConfig.PRESETS),
-        help="smoke: seconds, for tests; cpu: within an hour on two cores; full: hours on one GPU;"
+        help="smoke: seconds, for tests; cpu: within an hour on two cores; full: for a GPU;"
         " published: the publication's losses alone (default: what --config says, else cpu)",
     )
     parser.add_argument(

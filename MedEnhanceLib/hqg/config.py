@@ -195,7 +195,7 @@ class TaskConfig(Options):
 class TrainConfig(WithPresets):
     """One training run, reproducible from this, the seed and the data.
 
-    Presets: smoke: seconds, for tests; cpu: within an hour on two cores; full: hours on one GPU;
+    Presets: smoke: seconds, for tests; cpu: within an hour on two cores; full: for a GPU;
     published: the publication's losses and optimizer alone, for comparison, on a GPU.
     """
 

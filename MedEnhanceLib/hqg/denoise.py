@@ -37,7 +37,7 @@ _ABOVE_AIR = (0.08, 0.16)
 #: σ over the contrast of the tissue at which half of the correction is applied, and the share from
 #: which all of it is.
 _HALF_NEEDED, _NEARLY_ALL = 0.05, 0.9
-#: Confidence from which the measured σ is within 10 % of the truth (docs/benchmarks/noise.md).
+#: Confidence from which the measured σ is within 10 % of the truth (results/noise.json).
 _TRUSTED = 0.5
 #: Variance of the mean of the voxels that one is averaged with, as a share of the noise's.
 _OF_A_MEAN = np.float32(0.1)

@@ -29,7 +29,7 @@ from MedEnhanceLib.runtime.progress import Monitor, attend
 Floats = npt.NDArray[np.float32]
 
 #: Share of the volume's tissue that the earlier scan must show, and the least correlation there.
-#: Measured: .97 for the same patient, .77 at most for others (docs/benchmarks/guidance.md).
+#: Measured: .97 for the same patient, .77 at most for others (results/guidance.json).
 _LEAST_OVERLAP, _LEAST_SIMILARITY = 0.6, 0.85
 #: Resolutions of the registration: voxels of about this size in mm, and the steps at each.
 _LEVELS_MM = (8.0, 4.0, 2.0)

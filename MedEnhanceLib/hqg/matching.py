@@ -44,7 +44,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 #: Frequencies that are compared, in cycles per voxel of the coarsest grid.
 _LOWEST, _HIGHEST, _COUNT = 0.14, 0.45, 12
 #: Spread of b between patients of one scanner and protocol, in squared voxels, and the number of
-#: patients that this knowledge counts as. Measured: docs/benchmarks/guidance.md.
+#: patients that this knowledge counts as. Measured: results/guidance.json.
 _SPREAD = {"CT": 0.7, "MR": 1.0}
 _SPREAD_COUNTS = 4
 #: Spread of the logarithm of the noise's amplitude between patients.

@@ -130,12 +130,13 @@ def enhance_volume(
 
     frame, cache, guide_cache: as for `hqg.enhance`.
     """
-    if frame is not None and not _is_decided_once(config):
-        volume, frame = volume.frame(frame), None
     from MedEnhanceLib.gradprom import open_head_for, segment
     from MedEnhanceLib.hqg import enhance
 
     began = time.monotonic()
+    if frame is not None and not _is_decided_once(config):
+        # Nothing is decided for all frames there: one can come alone.
+        volume, frame = volume.frame(frame), None
     if head is not None:  # better missed now than after the long work
         open_head_for(volume, head)
     share = 1 / (1 + _HEAD_PASSES) if head else 1.0

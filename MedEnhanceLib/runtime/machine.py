@@ -31,7 +31,7 @@ _CGROUPS = (
 )
 
 #: Bytes of a GPU that enhancing takes by default where there is that much: the filter's slices
-#: (docs/benchmarks/cuda_counts.md). With less it does fewer at once, then goes on on the CPU.
+#: (results/cuda_counts.json). With less it does fewer at once, then goes on on the CPU.
 _ENHANCING_BYTES = 1_600_000_000
 #: Run in a process of its own: torch takes a second and much memory to import, a broken driver can
 #: crash the process, and a package that is in use cannot be replaced on Windows.

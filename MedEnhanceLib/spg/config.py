@@ -13,7 +13,7 @@ from MedEnhanceLib.errors import ConfigError
 
 Task = Literal["denoise", "sr2", "sr4", "undersample"]
 TASKS: tuple[Task, ...] = get_args(Task)
-Method = Literal["matching", "statistics", "auto"]
+Method = Literal["statistics", "matching", "auto"]
 #: What a prior takes on from the patients, by `DistillConfig.intensities`, and in how many numbers.
 TAKEN_ON = {"statistics": ("intensities and textures", 101), "cohort": ("intensities", 33)}
 Network = Literal["srcnn", "edsr", "unet"]
@@ -251,11 +251,11 @@ class DistillConfig(WithPresets):
         "resolution; undersample: MR from a quarter of its lines",
     )
     method: Method = option(
-        "matching",
-        help="matching: images for each patient, whose gradients match the patient's (SPG, minutes "
-        "a patient); statistics: the prior alone, with the cohort's mean intensities and textures, "
-        "101 numbers (seconds); auto: matching where statistics leave 1 dB or more, which "
-        "is measured first",
+        "statistics",
+        help="statistics: the prior alone, with the cohort's mean intensities and textures, "
+        "101 numbers (seconds); matching: images for each patient, whose gradients match the "
+        "patient's (SPG, minutes a patient); auto: matching where statistics leave 1 dB or more, "
+        "which is measured first",
     )
     images_per_patient: int = option(
         10, help="in the result; with statistics, in all", low=1, high=10_000, metavar="N"
@@ -365,8 +365,6 @@ class DistillConfig(WithPresets):
         fields["prior"] = self.kind_of_prior
         if self.dp is None:
             del fields["dp"]
-        if self.method == "matching":  # as of sets that were made before there was another one
-            del fields["method"]
         return dict(json.loads(json.dumps(fields)))
 
     @property

@@ -70,11 +70,9 @@ class CompressConfig(Options):
     )
     speed: Speed = option(
         "normal",
-        help="the time that writing may take. fast: lossless and bounded files three to eight "
-        "times as fast, 5 to 31 % larger; ratio, psnr and ssim in about half the time, worse by "
-        "some tenths of a dB. slow: lossless and bounded files learn from the volume for three "
-        "times as long; ratio, psnr and ssim get all encoders and a network that restores, in "
-        "many times the time to write and some thirty times to read",
+        help="the time that writing may take. fast: sooner, larger or with a little more loss. "
+        "slow: lossless and bounded files learn longer from the volume; ratio, psnr and ssim get "
+        "all encoders and a network that restores, and take far longer to write and to read",
     )
     block_type: BlockType = option(
         "auto",
@@ -96,8 +94,8 @@ class CompressConfig(Options):
     )
     access: Access = option(
         "auto",
-        help="slice: reading a slice reads about a tenth of the file, at a loss; whole: the "
-        "smallest file; auto: slice in lossless and bounded files where it takes 1 to 2 %",
+        help="slice: blocks of a fourteenth of the slices, at a loss; whole: the smallest file; "
+        "auto: slice in lossless and bounded files where it costs little",
     )
     embed_model: bool = option(
         False,

@@ -1,4 +1,4 @@
-"""What benchmarks share: where results go, what they ran on, tables and the two files of each."""
+"""What benchmarks share: where results go, what they ran on, goals and the file of each."""
 
 from __future__ import annotations
 
@@ -9,15 +9,13 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from PIL import Image
+from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-DOCS = REPOSITORY / "docs" / "benchmarks"
+#: What every benchmark measured, a JSON file each; results_page.py makes docs/results.md of them.
+RESULTS = REPOSITORY / "Testing" / "Benchmarks" / "results"
 #: The open volumes kept beside the project.
 SHARED_DATA = REPOSITORY.parent / "shared" / "data"
 
@@ -39,23 +37,6 @@ def machine() -> str:
         f"{model or platform.machine()}, {os.cpu_count()} cores ({threads} used by each library), "
         f"{platform.system()}, Python {platform.python_version()}"
     )
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table; the caller formats numbers."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines) + "\n"
-
-
-def write_picture(path: Path, image: Image.Image | Path, width: int = 1600) -> None:
-    """Write a JPEG of at most `width` pixels across; larger ones would swell the history."""
-    from PIL import Image as Pillow
-
-    picture = Pillow.open(image) if isinstance(image, Path) else image
-    picture = picture.convert("RGB")
-    if picture.width > width:
-        picture = picture.resize((width, round(picture.height * width / picture.width)))
-    picture.save(path, quality=85, optimize=True)
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
@@ -83,32 +64,15 @@ def gate(name: str, value: float | None, bound: str, passed: bool) -> dict[str, 
     return {"name": name, "value": value, "bound": bound, "pass": bool(passed)}
 
 
-def gate_table(gates: Iterable[Mapping[str, Any]]) -> str:
-    """The gates as a Markdown table."""
-    return table(
-        ("gate", "value", "bound", "passed"),
-        (
-            (
-                entry["name"],
-                "not measured" if entry["value"] is None else f"{entry['value']:.4g}",
-                entry["bound"],
-                "yes" if entry["pass"] else "**no**",
-            )
-            for entry in gates
-        ),
-    )
-
-
 def write(
     name: str,
-    text: str,
     *,
     gates: Sequence[Mapping[str, Any]],
     rows: Sequence[Mapping[str, Any]],
     seeds: Sequence[int],
-    folder: Path = DOCS,
+    folder: Path = RESULTS,
 ) -> None:
-    """NAME.md for people and NAME.json for programs, side by side in `folder`."""
+    """Write NAME.json: what was measured, where, and which goals were reached."""
     folder.mkdir(parents=True, exist_ok=True)
     command = shlex.join(["python", f"Testing/Benchmarks/{name}.py", *sys.argv[1:]])
     record = {
@@ -121,19 +85,6 @@ def write(
     }
     body = json.dumps(record, indent=1, allow_nan=False) + "\n"
     (folder / f"{name}.json").write_text(body, encoding="utf-8")
-    origin = f"Written by `{command}` at {record['commit']} on {record['machine']}.\n"
-    (folder / f"{name}.md").write_text(f"{text.rstrip()}\n\n{origin}", encoding="utf-8")
-
-
-def fill(path: Path, name: str, text: str) -> None:
-    """Write a table into a page that people wrote, between `<!-- NAME -->` and `<!-- end -->`."""
-    page = path.read_text(encoding="utf-8")
-    mark, end = f"<!-- {name} -->\n", "<!-- end -->"
-    before, found, rest = page.partition(mark)
-    if not found or end not in rest:
-        raise ValueError(f"{path.name} has no place for {name!r}")
-    after = rest[rest.index(end) :]
-    path.write_text(f"{before}{mark}{text.strip()}\n{after}", encoding="utf-8")
 
 
 def _git(*arguments: str) -> str:

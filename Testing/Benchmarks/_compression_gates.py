@@ -6,14 +6,14 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from _common import DOCS, gate
+from _common import RESULTS, gate
 from _compression_arms import shipped_models
 from _compression_curves import bd_rate, psnr_at
 from _compression_implicit import CONVERGED, HUNDREDFOLD, IMPLICIT, MODE, SIREN
 from _compression_large import LARGE_RATIO, NAMED_PEER
 from _compression_measures import Row
 from _compression_ours import ESTIMATE, ONLY, OURS
-from _compression_peers import HEVC, JPEG2000, JPEGXL, QUANTIZED, STACKED
+from _compression_peers import HEVC, JPEG2000, JPEGXL, QUANTIZED
 from _compression_rows import BOUNDED, LOSSLESS, RATIO
 from _compression_volumes import SUBJECTS
 
@@ -181,11 +181,6 @@ def _saved(rows: list[Row], ours: Row, layout: str) -> float | None:
     return 1 - ours["bytes"] / min(sizes) if sizes else None
 
 
-def saved_over_jpegxl(rows: list[Row], ours: Row) -> dict[str, float | None]:
-    """Shares saved against both layouts of JPEG XL."""
-    return {layout: _saved(rows, ours, layout) for layout in ("", STACKED)}
-
-
 def _bounded(rows: list[Row]) -> Iterator[Gate]:
     for bound, share in BOUNDED_SHARE.items():
         gains = []
@@ -252,10 +247,10 @@ def _implicit(rows: list[Row]) -> Iterator[Gate]:
 
 def _elsewhere() -> Iterator[Gate]:
     """What `implicit.py` measures, from its page, and what ships."""
-    measured = DOCS / "implicit.json"
+    measured = RESULTS / "implicit.json"
     if measured.is_file():
         for one in json.loads(measured.read_text(encoding="utf-8"))["gates"]:
-            yield one | {"name": f"[implicit network](implicit.md): {one['name']}"}
+            yield one | {"name": f"implicit network: {one['name']}"}
     else:
         yield gate("student, teacher and prior of the implicit network", None, "design", False)
     size = sum(path.stat().st_size for path in shipped_models())

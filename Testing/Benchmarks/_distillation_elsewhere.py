@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from _common import SHARED_DATA, table
+from _common import SHARED_DATA
 from _distillation_cases import ROWS
 
 from MedEnhanceLib.io import load
 from MedEnhanceLib.spg.comparison import (
-    ARMS,
     FULL,
     MATCHED_NETWORK,
     PRIOR,
@@ -22,7 +21,6 @@ from MedEnhanceLib.spg.comparison import (
     RowStore,
 )
 from MedEnhanceLib.spg.comparison_arms import Material, prior_alone, public_prior, random_coreset
-from MedEnhanceLib.spg.comparison_report import Mean
 from MedEnhanceLib.spg.config import sha256_of
 from MedEnhanceLib.spg.images import Floats, axial_slices, data_sha256, spread_over
 from MedEnhanceLib.spg.restorer import restored_psnr, train_restorer
@@ -112,14 +110,3 @@ def _measured(
 def _images_of(path: Path, material: Material) -> Floats:
     images = axial_slices(load(path), material.scaling)
     return spread_over(images, min(_IMAGES, len(images)))
-
-
-def elsewhere_table(rows: Sequence[Row]) -> str:
-    """Arms in lines, volumes in columns."""
-    first = rows[0]["elsewhere"]
-    lines = [["degraded images", *(f"{one['floor_db']:.2f}" for one in first.values())]]
-    for arm in dict.fromkeys(row["arm"] for row in rows):
-        of_arm = [row["elsewhere"] for row in rows if row["arm"] == arm]
-        means = (Mean.of([one[name]["psnr_db"] for one in of_arm]) for name in first)
-        lines.append([ARMS[arm], *map(str, means)])
-    return table(("arm", *first), lines)

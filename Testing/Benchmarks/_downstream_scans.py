@@ -19,8 +19,6 @@ from MedEnhanceLib.io import load
 TUMOUR_HEAD, TISSUE_HEAD = "sts-tumour-ct", "brain-tissue"
 #: Patients that the tumour head did not learn from.
 HELD_OUT = ("STS_013", "STS_025", "STS_037")
-#: No part of the codec learned from these.
-UNSEEN = ("STS_013", "open_ms C19")
 #: Central slices that the tissue head sees: minutes instead of hours.
 HEAD_SLICES = 40
 THIN_SLICES = 16

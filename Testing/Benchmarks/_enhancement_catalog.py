@@ -27,7 +27,6 @@ from _enhancement_peers import (
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import MedEnhanceError
 
-MODELS = {"MR": "mr-brain", "CT": "ct-lowdose"}
 BLOCK_FILTER = "block filter"
 #: BM4D with the σ that was added: what it could reach with a perfect estimate.
 INFORMED = "BM4D, true σ"

@@ -43,7 +43,6 @@ MR_SUBJECTS = ("mr/open_ms/C19/T1.nii.gz",)
 CT_SUBJECTS = tuple(f"ct/sts/{name}/CT.nii.gz" for name in ("STS_013", "STS_025", "STS_037"))
 #: Real scans of poor quality, without any reference.
 REAL_SCANS = ("mr/open_ms/L09/study2_FLAIR.nii.gz", "mr/open_ms/L20/study2_T1W.nii.gz")
-RECIPES = {"MR": "mr-brain.json", "CT": "ct-lowdose.json"}
 #: A volume without damage: what does an arm do to what needs nothing?
 CLEAN = "undamaged"
 _MARGIN = 8
@@ -231,11 +230,6 @@ def _ct_subject(name: str, whole: Volume) -> Subject:
     return Subject(name, volume, CT_RANGE_HU, regions, whole=whole, window=window)
 
 
-def without_body(name: str, volume: Volume, span: float) -> Subject:
-    """All of a small volume, everywhere foreground: for pictures."""
-    return Subject(name, volume, span, {"foreground": np.ones(volume.shape, np.bool_)})
-
-
 def real_scan(name: str, data: Path) -> Volume:
     volume = load(data / name, modality="MR")
     inside = volume.voxels > 0.1 * robust_max(volume.voxels)
@@ -273,23 +267,12 @@ def _cropped(volume: Volume, box: Box) -> Volume:
     )
 
 
-def recipe_files(modality: str, data: Path, pool: str) -> list[Path]:
-    """The files of a pool, "high_quality" or "low_quality", of the shipped model's recipe."""
-    path = REPOSITORY / "docs" / "recipes" / RECIPES[modality]
-    patterns = json.loads(path.read_text()).get(pool, ())
-    return [found for pattern in patterns for found in sorted(data.glob(pattern))]
-
-
 def refuse_trained(names: list[str]) -> None:
     """Stop if a recipe trains on what is measured here."""
     for recipe, patterns in _recipes():
         for name in names:
             if any(fnmatch.fnmatch(name, pattern) for pattern in patterns):
                 raise SystemExit(f"{recipe} trains on {name}, which is measured here")
-
-
-def trained_on(name: str) -> bool:
-    return any(fnmatch.fnmatch(name, p) for _, patterns in _recipes() for p in patterns)
 
 
 def _recipes() -> Iterator[tuple[str, list[str]]]:

@@ -9,10 +9,8 @@ from _common import gate
 from _enhancement_statistics import (
     Difference,
     Gate,
-    chosen,
     difference,
     difference_gate,
-    mean_of,
 )
 from _gradprom_arms import ALONE, JOINT, OURS, RANDOM
 from _gradprom_costs import PLAIN
@@ -141,25 +139,3 @@ def _costs(entry: dict[str, float], modality: str) -> list[Gate]:
             ("bytes", "peak bytes", _MOST_MEMORY),
         )
     ]
-
-
-def points(rows: list[Row], arms: Iterable[str], weights: tuple[float, ...]) -> list[Row]:
-    """Mean PSNR and Dice of each arm and λ, and whether no other point is better in both."""
-    found: list[Row] = []
-    for arm in arms:
-        for weight in weights:
-            here = chosen(rows, arm=arm, case=name_of(weight))
-            if not here or (here[0]["weight"] is None and weight != weights[0]):
-                continue
-            psnr, dice = mean_of(here, "psnr"), mean_of(here, "dice")
-            if psnr is not None and dice is not None:
-                own = {"arm": arm, "weight": here[0]["weight"]}
-                found.append(own | {"psnr": psnr, "dice": dice})
-    for one in found:
-        one["on_border"] = not any(
-            other["psnr"] >= one["psnr"]
-            and other["dice"] >= one["dice"]
-            and (other["psnr"] > one["psnr"] or other["dice"] > one["dice"])
-            for other in found
-        )
-    return found

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from _common import table
 
 from MedEnhanceLib.degrade.image import rician_noise
 from MedEnhanceLib.errors import InputError
@@ -142,78 +141,3 @@ def level_of(noisy: Floats, sigma: float) -> torch.Tensor:
 
 def psnr(truth: Floats, image: Floats, inside: npt.NDArray[np.bool_]) -> float:
     return float(10 * np.log10(1 / ((image - truth)[inside] ** 2).mean()))
-
-
-def earlier_text(rows: Sequence[Row]) -> str:
-    """The section of the page."""
-    registered = [row for row in rows if row["kind"] == "registration"]
-    noise = [row for row in rows if row["kind"] == "noise"]
-    found = [row for row in rows if row["kind"] == "lesions"]
-    return f"""## The guide is the patient's earlier scan
-
-One pair of visits (open_ms L01, FLAIR, 4 and 3 mm slices). Pilot of the last stage of today's
-start; the other patients and the other contrast must be refused.
-
-{
-        table(
-            ("earlier scan", "overlap", "correlation", "CPU s"),
-            (
-                (r["earlier"], "", "refused: " + r["refused"].partition("registered, ")[2], "")
-                if "refused" in r
-                else (
-                    r["earlier"],
-                    f"{r['overlap']:.3f}",
-                    f"{r['similarity']:.3f}",
-                    f"{r['cpu_s']:.1f}",
-                )
-                for r in registered
-            ),
-        )
-    }
-Rician noise, PSNR in the brain, dB. Wrong: the earlier scan mirrored left to right. The reference
-has noise of its own (about 2 %).
-
-{
-        table(
-            ("noise", "input", "no guide", "right guide", "wrong guide"),
-            (
-                (
-                    f"{r['sigma']:.0%}",
-                    f"{r['input']:.2f}",
-                    f"{r['without']:.2f}",
-                    f"{r['right']:.2f}",
-                    f"{r['wrong']:.2f}",
-                )
-                for r in noise
-            ),
-        )
-    }
-Planted blobs as high as the noise's σ. Trace: share of the contrast of blobs that only the earlier
-scan has. Kept: contrast of blobs that only the new scan has.
-
-{
-        table(
-            (
-                "noise",
-                "σ of the blobs, pixels",
-                "blobs",
-                "trace, mean",
-                "trace, largest",
-                "kept, no guide",
-                "kept, guide",
-            ),
-            (
-                (
-                    f"{r['sigma']:.0%}",
-                    r["size_px"],
-                    r["count"],
-                    f"{r['trace']:.1%}",
-                    f"{r['trace_largest']:.1%}",
-                    f"{r['kept_without']:.3f}",
-                    f"{r['kept_with']:.3f}",
-                )
-                for r in found
-            ),
-        )
-    }
-"""

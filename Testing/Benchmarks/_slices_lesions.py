@@ -20,21 +20,6 @@ _SURVIVES = 0.5
 _INVENTED = 0.5
 #: Labeled lesions whose volume is measured: voxels at least, and contrast to what is around them.
 _LEAST_VOXELS, _LEAST_CONTRAST = 30, 0.05
-PLANTED_TEXT = (
-    "Spheres of ± 20 % of the robust maximum (MR) or ± 60 HU (CT), planted into the thin slices. A "
-    "lesion survives where half of its contrast is left in a thick slice. *Kept*: mean contrast of "
-    "the surviving ones after restoring, as a share. *Invented*: share of the same places without "
-    "a lesion where the error averaged over the sphere exceeds half of the contrast. *Volume "
-    "error*: mean difference of a lesion's volume from that in the thin slices, as a share of it; "
-    "*volume change*: the same with its sign. The volume is that of the voxels which the lesion "
-    "changes by more than half of its contrast. *Thick*: the slices as they are.\n"
-)
-LABELED_TEXT = (
-    "Lesions of a patient with multiple sclerosis (C07, T1, consensus of three readers), of 30 "
-    "voxels and 5 % contrast at least. A volume is that of the voxels beyond the middle between "
-    "the lesion's mean and that of the tissue around it, within 2 voxels of the label; the middle "
-    "is that of the thin slices for all.\n"
-)
 Restore = Callable[[Floats], Floats]
 
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from _common import REPOSITORY, SHARED_DATA
 from torch import Tensor, nn
@@ -24,8 +23,6 @@ from MedEnhanceLib.hqg.train.pools import Pools, PoolVolume
 from MedEnhanceLib.nets.precision import mixed_precision, move
 from MedEnhanceLib.nets.training import averaged_weights, set_learning_rate
 from MedEnhanceLib.runtime.progress import Monitor
-
-Floats = npt.NDArray[np.float32]
 
 RECIPES = {"MR": "mr-brain.json", "CT": "ct-lowdose.json"}
 #: What makes a recipe small enough that a minute shows differences.

@@ -1,8 +1,8 @@
 """An enhancer made for a frozen segmenter: what it finds more, over what that costs in fidelity.
 
-    python Testing/Benchmarks/budget.py --jobs 2     writes docs/benchmarks/budget.*
+    python Testing/Benchmarks/budget.py --jobs 2     writes results/budget.json
     python Testing/Benchmarks/budget.py --tasks MR   measures this task again; the other one's rows
-                                                     stay as the page has them
+                                                     stay as they are
     python Testing/Benchmarks/budget.py --quick      a few steps, into runs/budget/quick
 
 All arms go on from the same first half of the training, on the same batches; patients that are
@@ -30,9 +30,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 from _budget_tasks import FOLDER, TASKS, Case, Task, load_cases, volume_of, with_view
-from _common import DOCS, commit, gate, gate_table, table, write
+from _common import RESULTS, commit, gate, write
 from _enhancement_cache import code_hash, key_of
-from _enhancement_statistics import Row, difference, difference_gate, mean_of, values_of
+from _enhancement_statistics import Row, difference, difference_gate, mean_of
 from _gradprom_data import split
 from torch import nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
@@ -140,7 +140,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.steps, options.seeds = 6, [0]
-    folder = FOLDER / "quick" if options.quick else DOCS
+    folder = FOLDER / "quick" if options.quick else RESULTS
     tasks = [task for task in TASKS if task.name in options.tasks]
     others = [task.name for task in TASKS if task not in tasks]
     kept = kept_rows(folder / "budget.json", others, options.seeds, options.steps)
@@ -154,12 +154,11 @@ def main() -> None:
     shown = [task for task in TASKS if any(row["case"] == task.name for row in rows)]
     rows = [row for task in shown for row in rows if row["case"] == task.name]
     gates = [one for task in shown for one in gates_of(rows, task)]
-    text = page(rows, gates, shown, options.steps)
-    write("budget", text, gates=gates, rows=rows, seeds=options.seeds, folder=folder)
+    write("budget", gates=gates, rows=rows, seeds=options.seeds, folder=folder)
 
 
 def kept_rows(path: Path, tasks: Sequence[str], seeds: list[int], steps: int) -> list[Row]:
-    """Rows of tasks that are not measured now, as the page has them, with the commit of each.
+    """Rows of tasks that are not measured now, as they are, with the commit of each.
 
     Args:
         path: of the page's JSON; none is nothing to keep.
@@ -325,61 +324,6 @@ def _mean(rows: list[Row], figure: str, arm: str) -> float:
     found = mean_of(rows, figure, arm=arm)
     assert found is not None
     return found
-
-
-def page(rows: list[Row], gates: list[dict[str, Any]], tasks: Sequence[Task], steps: int) -> str:
-    lines = [
-        "# An enhancer for a segmenter that stays as it is\n",
-        "After the filter that ships, a small network restores the undamaged image; in the second "
-        "half of its training the frozen segmenter teaches it too. Arms differ in how its gradient "
-        "is joined with that of the restoration ([what these are](../gradient-gate.md)); λ is the "
-        "norm of the task's gradient over that of the restoration. *Budget* is the product: its λ "
-        "is steered by the cost against a twin that learns on without the task, what contradicts "
-        "the restoration is projected out, and the weights between twin and tuned network are "
-        "chosen by training slabs. No λ and no arm is chosen by tested patients.\n",
-        f"{steps} steps of 2 slabs of 5 × 96 × 96 voxels, one thread. PSNR is that in tissue, with "
-        "peak 1 on the scale of the networks. Three seeds test every patient once between them. "
-        "Intervals (95 %) are of draws of patients, and of seeds within each.\n",
-        "## Gates\n",
-        gate_table(gates),
-    ]
-    for task in tasks:
-        own = [row for row in rows if row["case"] == task.name]
-        about = f"{task.about[0].upper()}{task.about[1:]}. {_origin(own)}"
-        lines += [f"## {task.name}\n", f"{about.strip()}\n", _table(own)]
-    return "\n".join(lines)
-
-
-def _origin(rows: list[Row]) -> str:
-    """At which commit a task was measured, and with which weights of a segmenter that ships."""
-    commits = sorted({row["commit"] for row in rows})
-    known = sorted({row["segmenter"] for row in rows if "segmenter" in row})
-    weights = f", weights of the segmenter {known[0][:12]} (SHA-256)" if known else ""
-    return f"Measured at {', '.join(commits)}{weights}."
-
-
-def _table(rows: list[Row]) -> str:
-    arms = list(dict.fromkeys(row["arm"] for row in rows))
-    names = {arm.name for arm in ARMS}
-    cells = []
-    for arm in arms:
-        psnr, share = mean_of(rows, "psnr", arm=arm), mean_of(rows, "share", arm=arm)
-        gained = difference(rows, "dice", [(rows[0]["case"], arm, TWIN)]) if arm in names else None
-        seeds = sorted({row["seed"] for row in rows})
-        worst = max(cost_of(rows, arm, seed) for seed in seeds) if arm in names else None
-        cells.append(
-            (
-                arm,
-                "–" if psnr is None else f"{psnr:.3f}",
-                f"{np.mean(values_of(rows, 'dice', arm=arm)):.4f}",
-                "–" if worst is None else f"{worst:+.3f}",
-                "–" if gained is None else str(gained),
-                "–" if gained is None else f"{gained.least:+.4f}",
-                "–" if share is None else f"{share:.2f}",
-            )
-        )
-    heads = ("images", "PSNR, dB", "Dice", "cost, worst seed", "Dice gained", "least", "share")
-    return table(heads, cells)
 
 
 if __name__ == "__main__":

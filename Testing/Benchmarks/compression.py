@@ -1,6 +1,6 @@
 """Compression against the codecs that a user might take instead, on open CT, MR and EM.
 
-    python Testing/Benchmarks/compression.py             whole volumes, writes docs/benchmarks
+    python Testing/Benchmarks/compression.py             whole volumes, writes results
     python Testing/Benchmarks/compression.py --quick     thin slabs, writes runs/benchmarks
     python Testing/Benchmarks/compression.py --large-only  time and memory anew; all else stays
     python Testing/Benchmarks/compression.py --ours-anew C19  our rows of these volumes anew
@@ -16,7 +16,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from _common import DOCS, REPOSITORY, fill, write
+from _common import REPOSITORY, RESULTS, write
 from _compression_gates import all_gates
 from _compression_implicit import implicit_rows
 from _compression_large import large_rows, measure_large
@@ -30,29 +30,20 @@ from _compression_ours import (
     our_rows,
     self_contained,
 )
-from _compression_pages import page
-from _compression_pictures import draw_crops, draw_curves, picture_of
 from _compression_quality import quality_rows
 from _compression_rows import RATIOS, Case, peer_rows
-from _compression_summary import estimate_sentence, summary_table
-from _compression_volumes import SUBJECTS, load_subjects
+from _compression_volumes import load_subjects
 
 _QUICK_RATIOS = (16, 64, 256)
 #: Modes in which peers are measured.
 _PEER_MODES = ("lossless", "max_error", "ratio", "implicit")
-_KEPT = """Bytes and errors of the peers, the implicit network and the pictures are of the run
-before; times of the table of time and memory, peers' too, are of this one."""
-_LARGE_ALONE = """**Only the table of time and memory, and its gates, are of this run.** All else is
-of {commit}: files of the present codec have other bytes at a ratio, and parity in all modes
-([lossless and bounded files now](lossless.md), [parity](repair.md))."""
-_SOME_ANEW = """**Of this run are our rows of {volumes} alone**; all else is of {commit}."""
 _LARGE_SLICES = 100
 #: The smaller volumes.
 ABLATED = ("CT STS_013", "MR open_ms L20")
 
 
 def main() -> None:
-    """Measure, then write the page and its figures."""
+    """Measure, then write what was found."""
     options = parse()
     if options.large:
         print(json.dumps(measure_large(options.large, options.slices)))
@@ -78,26 +69,19 @@ def main() -> None:
     if options.large_volume:
         rows += large_rows(__file__, options.slices)
     options.out.mkdir(parents=True, exist_ok=True)
-    draw_curves(options.out / "compression.png", rows)
-    drawn = [draw_crops(options.out, case) for case in cases] if options.pictures else []
-    pictures = [picture for picture in drawn if picture]
-    note = _KEPT if options.peers_kept else ""
-    _write(rows, pictures or _pictures_there(rows), options.out, note)
-    if options.out == DOCS and not options.only:
-        _fill_guide(rows)
+    _write(rows, options.out)
 
 
 def _measure_large_anew(options: argparse.Namespace) -> None:
-    """The page with other time and memory; it says that all else is of an earlier commit."""
+    """The results with other time and memory; it says that all else is of an earlier commit."""
     kept = json.loads((options.out / "compression.json").read_text(encoding="utf-8"))
     rows = [row for row in kept["rows"] if row["mode"] != "large"]
     rows += large_rows(__file__, options.slices)
-    note = _LARGE_ALONE.format(commit=kept["commit"])
-    _write(rows, _pictures_there(rows), options.out, note)
+    _write(rows, options.out)
 
 
 def _measure_some_anew(options: argparse.Namespace) -> None:
-    """The page with other rows of ours of some volumes; it says of which."""
+    """The results with other rows of ours of some volumes; it says of which."""
     kept = json.loads((options.out / "compression.json").read_text(encoding="utf-8"))
     options.peers_kept = True
     anew = {
@@ -111,30 +95,11 @@ def _measure_some_anew(options: argparse.Namespace) -> None:
         rows += anew.get(name) or [row for row in whole if row["volume"] == name]
     rows += self_contained(rows)
     rows += [row for row in kept["rows"] if row["mode"] == "large"]
-    note = _SOME_ANEW.format(volumes=" and ".join(anew), commit=kept["commit"])
-    draw_curves(options.out / "compression.png", rows)
-    _write(rows, _pictures_there(rows), options.out, note)
-    _fill_guide(rows)
+    _write(rows, options.out)
 
 
-def _fill_guide(rows: list[Row]) -> None:
-    guide = DOCS.parent / "compression.md"
-    fill(guide, "figures of Testing/Benchmarks/compression.py", summary_table(rows))
-    fill(guide, "estimate of Testing/Benchmarks/compression.py", estimate_sentence(rows))
-
-
-def _pictures_there(rows: list[Row]) -> list[tuple[str, str]]:
-    """Those that an earlier run drew of these volumes."""
-    known = {row["volume"] for row in rows}
-    named = [picture_of(s) for s in SUBJECTS if s.crop is not None and s.name in known]
-    return [(name, file) for name, file in named if (DOCS / file).is_file()]
-
-
-def _write(rows: list[Row], pictures: list[tuple[str, str]], out: Path, note: str = "") -> None:
-    gates = all_gates(rows)
-    head, introduction, rest = page(rows, gates, pictures).split("\n\n", 2)
-    text = "\n\n".join([head, introduction, *([note] if note else []), rest])
-    write("compression", text, gates=gates, rows=rows, seeds=[], folder=out)
+def _write(rows: list[Row], out: Path) -> None:
+    write("compression", gates=all_gates(rows), rows=rows, seeds=[], folder=out)
 
 
 def measured(case: Case, options: argparse.Namespace) -> Iterator[Row]:
@@ -160,7 +125,7 @@ def _kept_peers(case: Case) -> Iterator[Row]:
 
     Peers are measured where it had none of this volume.
     """
-    kept = json.loads((DOCS / "compression.json").read_text(encoding="utf-8"))["rows"]
+    kept = json.loads((RESULTS / "compression.json").read_text(encoding="utf-8"))["rows"]
     own = [row for row in kept if row["volume"] == case.subject.name]
     if not own:
         yield from peer_rows(case, quick=False)
@@ -182,11 +147,10 @@ def parse() -> argparse.Namespace:
         help="peers, whose bytes do not change, and the implicit network from the last run",
     )
     parser.add_argument("--ablation-only", action="store_true", help="what each part brings")
-    parser.add_argument("--measure-only", action="store_true", help="rows alone, no page")
+    parser.add_argument("--measure-only", action="store_true", help="rows alone")
     parser.add_argument("--large-only", action="store_true", help="time and memory anew")
     parser.add_argument("--ours-anew", nargs="+", help="volumes whose name holds one of these")
     parser.add_argument("--no-large", dest="large_volume", action="store_false")
-    parser.add_argument("--no-pictures", dest="pictures", action="store_false")
     parser.add_argument(
         "--fits", action="store_true", help="networks fitted to blocks anew: an hour"
     )
@@ -195,7 +159,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     options.slices = options.slices or (20 if options.quick else _LARGE_SLICES)
-    options.out = options.out or (REPOSITORY / "runs" / "benchmarks" if options.quick else DOCS)
+    options.out = options.out or (REPOSITORY / "runs" / "benchmarks" if options.quick else RESULTS)
     return options
 
 

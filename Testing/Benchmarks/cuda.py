@@ -40,7 +40,6 @@ _PIECE_SECONDS = 400
 RESULTS = REPOSITORY / "runs" / "benchmarks" / "cuda.jsonl"
 #: After this no further row begins; the longest takes about two minutes.
 _SECONDS = 400
-_BATCHES = (1, 4, 16, 32, 64)
 _WORKERS = (0, 2, 4, 8)
 #: Shares of the card's memory that an enhancement is held to: the ladder has to go down.
 _FRACTIONS = (0.2, 0.05)
@@ -431,10 +430,10 @@ PARTS[4] = {name: _piece_of(name) for name in ("ct-lowdose", "mr-brain", "ct-sli
 #: Where a person puts what a part found.
 _PAGES = {
     1: "docs/devices.md: agreement and filter, as bounds",
-    2: "docs/benchmarks/speed.md: run Testing/Benchmarks/speed.py there; ladder, batches and warm "
+    2: "Testing/Benchmarks/results/speed.json: run speed.py there; ladder, batches and warm "
     "say whether _GPU_BYTES and _GPU_PIXELS in MedEnhanceLib/nets/slices.py are right",
     3: "docs/devices.md: resume, as the bound of resuming; docs/training.md: steps per second",
-    4: "docs/benchmarks/enhancement.md and slices.md: measure the finished models there",
+    4: "enhancement.json and slices.json there: measure the finished models there",
 }
 
 

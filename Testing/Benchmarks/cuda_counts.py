@@ -2,7 +2,7 @@
 
     python Testing/Benchmarks/cuda_counts.py --before COMMIT
 
-writes docs/benchmarks/cuda_counts, with the filter as an earlier commit's page has it beside the
+writes results/cuda_counts, with the filter as an earlier commit has it beside the
 present one. Every operation that is not a view counts as one launch, which reads its arguments and
 writes its results once: kernels that are joined would need less. Everything runs on tensors without
 memory (PyTorch's device "meta"), over a whole volume. What Triton's kernels load is measured by its
@@ -28,7 +28,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from _common import REPOSITORY, gate, gate_table, table, write
+from _common import REPOSITORY, gate, write
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -240,7 +240,7 @@ def bytes_of_distilling(network: str) -> int:
     from MedEnhanceLib.spg.config import DistillConfig
     from MedEnhanceLib.spg.matching import PatientLoop, Raw
 
-    config = DistillConfig.preset("cpu")
+    config = replace(DistillConfig.preset("cpu"), method="matching")
     config = replace(config, loop=replace(config.loop, networks=(network,)))
     size, count = config.images.size, config.images_per_patient
     rng = np.random.default_rng(0)
@@ -262,7 +262,7 @@ def memory_rows() -> list[Row]:
     more = (bytes_of_training(2) - bytes_of_training(1)) / _PATCH**2 / width
     what = "training HQG-Net: bytes a pixel and channel"
     found: list[Row] = [{"what": what, "counted": more, "reckoned": card_memory.TRAINING}]
-    loop = DistillConfig.preset("cpu").loop
+    loop = replace(DistillConfig.preset("cpu"), method="matching").loop
     for network in ("srcnn", "edsr"):
         counted = bytes_of_distilling(network) / loop.batch / loop.patch**2
         what = f"distilling with {network}: bytes a pixel"
@@ -277,8 +277,8 @@ def rows_here(kernels: dict[str, Row]) -> list[Row]:
 
 
 def rows_of(at: str) -> list[Row]:
-    """The filter's rows as the page of an earlier commit had them."""
-    path = "docs/benchmarks/cuda_counts.json"
+    """The filter's rows as an earlier commit has them."""
+    path = "Testing/Benchmarks/results/cuda_counts.json"
     command = ["git", "-C", str(REPOSITORY), "show", f"{at}:{path}"]
     page = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return [
@@ -287,7 +287,7 @@ def rows_of(at: str) -> list[Row]:
 
 
 def main() -> None:
-    """Count, and write the page."""
+    """Count, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--before", metavar="COMMIT", required=True)
     options = parser.parse_args()
@@ -314,8 +314,7 @@ def main() -> None:
             name = f"{what}: CPU s of the host for {_SLICES} slices"
             gates.append(gate(name, host, f"≤ {_MOST_HOST}", host <= _MOST_HOST))
     rows, memory = [*before, *now], memory_rows()
-    page = _page(rows, gates, kernels, memory)
-    write("cuda_counts", page, gates=gates, rows=[*rows, {"kernels": kernels}, *memory], seeds=[0])
+    write("cuda_counts", gates=gates, rows=[*rows, {"kernels": kernels}, *memory], seeds=[0])
 
 
 def _least(row: Row) -> dict[str, float]:
@@ -326,59 +325,6 @@ def _least(row: Row) -> dict[str, float]:
         "launching": round(1e3 * row["launches"] * _LAUNCH, 2),
         "copying": round(1e3 * row["copied"] / _LINK, 2),
     }
-
-
-def _page(rows: list[Row], gates: list[Row], kernels: dict[str, Row], memory: list[Row]) -> str:
-    cells = [
-        (
-            row["what"], row["at"], round(row["launches"], 1), f"{row['bytes'] / 1e9:.2f}",
-            f"{row['flop'] / 1e9:.1f}", f"{row['copied'] / 1e6:.1f}", f"{row['peak'] / 1e9:.2f}",
-            *row["least_ms"].values(), f"{_SLICES / 1e3 * max(row['least_ms'].values()):.1f}",
-            "" if row.get("host") is None else f"{row['host']:.2f}",
-        )
-        for row in sorted(rows, key=lambda row: row["what"])
-    ]  # fmt: skip
-    header = (
-        "what", "at", "launches", "GB", "GFLOP", "MB copied", "peak, GB",
-        "memory, ms", "computing, ms", "launching, ms", "copying, ms",
-        f"{_SLICES} slices, s at least", "host, CPU s",
-    )  # fmt: skip
-    of_memory = [(row["what"], round(row["counted"]), row["reckoned"]) for row in memory]
-    of_groups, of_blocks = kernels["grouped 32 0"], kernels["threshold 1 0"]
-    return f"""# What a slice costs on a GPU, counted
-
-Nothing here was measured on a device: operations were counted for a volume of 512×512×{_SLICES},
-and the least time on an H200 follows from them: {_MEMORY / 1e12:g} TB/s, {_HALF / 1e12:g} TFLOP/s
-in half and {_SINGLE / 1e12:g} in single precision, {_LAUNCH * 1e6:g} µs a launch,
-{_LINK / 1e9:g} GB/s between host and card. FLOP are those of products and convolutions. Columns are
-for a slice, but the peak and the last one. The filter is what the models that ship do by
-default. The network after it runs on request (`--second-pass on`),
-{_BATCH} slices at once; a network with its own start is of models that were
-trained without the filter. All is counted in float32; half precision moves less.
-
-**Kernels.** Their bytes are counted from their loads and sums, as Triton's interpreter runs them
-(`Testing/Benchmarks/kernels.py --interpreted`). An address that a program loads again counts once,
-as it comes from the cache of the multiprocessor, which holds the window of a group several times;
-what is added to the sums counts as read and written each time. So a group needs
-{of_groups["bytes"] / 1e3:.1f} kB ({of_groups["bytes_in_sectors"] / 1e3:.1f} kB in sectors of 32
-bytes), and asks the cache for {of_groups["bytes_asked_for"] / 1e3:.0f} kB; a block of the first
-stage {of_blocks["bytes"]:.0f} bytes. Neighbors' windows overlap, so that of all this the larger
-part comes from the second cache and not from memory: not counted here. Without Triton every
-operation reads its arguments and writes its results once.
-
-**Host.** CPU seconds of the filter's own work for all slices, with a device that does nothing: the
-host prepares, launches and copies. Starting kernels by the driver and measuring the noise are not
-part of it.
-
-{gate_table(gates)}
-{table(header, cells)}
-
-## Memory of long runs
-
-Tensors alive at once in a step, counted on the CPU in float32. What is stated before a run is twice
-what is reckoned with, and 0.5 GB for CUDA itself (MedEnhanceLib/jobs/card_memory.py).
-
-{table(("what", "counted", "reckoned with"), of_memory)}"""
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """DICOM in: finding series among many files, reading one, and straightening it.
 
-    python Testing/Benchmarks/dicom.py             10,000 files, 512×512×300, writes docs/benchmarks
+    python Testing/Benchmarks/dicom.py             10,000 files, 512×512×300, writes results
     python Testing/Benchmarks/dicom.py --quick     400 files, 512×512×40, writes runs/benchmarks
 
 Each measurement has a process of its own. The files were just written, so the disk takes no part.
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import DOCS, REPOSITORY, SHARED_DATA, gate, gate_table, table, write
+from _common import REPOSITORY, RESULTS, SHARED_DATA, gate, write
 
 _SERIES = 20
 _TRIES = 3
@@ -37,7 +37,7 @@ Row = dict[str, Any]
 
 
 def main() -> None:
-    """Measure, then write the page and its figures."""
+    """Measure, then write what was found."""
     options = _options()
     if options.measure:
         print(json.dumps(_MEASURES[options.measure](Path(options.folder))))
@@ -56,9 +56,8 @@ def main() -> None:
             (Path(temporary) / "slices").write_text(str(2 * slices))
             rows += _rows((what,), Path(temporary))
     gates = _gates(rows, files, slices)
-    folder = REPOSITORY / "runs" / "benchmarks" if options.quick else DOCS
-    page = _page(rows, gates, files, slices)
-    write("dicom", page, gates=gates, rows=rows, seeds=[], folder=folder)
+    folder = REPOSITORY / "runs" / "benchmarks" if options.quick else RESULTS
+    write("dicom", gates=gates, rows=rows, seeds=[], folder=folder)
 
 
 def _options() -> argparse.Namespace:
@@ -335,7 +334,7 @@ def _measured(name: str, folder: Path, *more: str) -> Row:
     return row
 
 
-# ------------------------------------------------------------ the page
+# ---------------------------------------------------------------- results
 
 
 def _gates(rows: Sequence[Row], files: int, slices: int) -> list[dict[str, Any]]:
@@ -368,49 +367,6 @@ def _gates(rows: Sequence[Row], files: int, slices: int) -> list[dict[str, Any]]
         at_most("straightening: most memory / size of the result", peak("straighten"), 1.2),
         at_most("cancel while straightening (s)", by["cancel"]["seconds"], 2),
     ]
-
-
-def _page(rows: list[Row], gates: list[dict[str, Any]], files: int, slices: int) -> str:
-    source = f"tiled from `{_SOURCE}`" if (SHARED_DATA / _SOURCE).is_file() else "noise"
-    by = {row["what"]: row for row in rows}
-    shown = []
-    for row in rows:
-        peak = f"{row['peak_bytes'] / 1e6:.0f}" if row["peak_bytes"] else "–"
-        spread = f"{row['seconds']:.2f} – {row['slowest']:.2f}"
-        rate = f"{files / row['seconds']:,.0f}" if row["what"].startswith("scan") else "–"
-        busy = f"{row['processor_seconds']:.2f}" if row["processor_seconds"] else "–"
-        shown.append((_NAMES[row["what"]], spread, busy, rate, peak))
-    against = by["scan, ours"]["seconds"] / by["scan, SimpleITK"]["seconds"]
-    lines = [
-        "# DICOM in\n",
-        f"{files:,} files of 39 kB (pydicom's small CT, moved) in {_SERIES} series in one folder; "
-        f"a series of 512 × 512 × {slices}, int16, one file a slice, uncompressed, {source}; the "
-        f"same, 512 × 512 × {2 * slices}, in memory, at a slant of 19°, and with every tenth slice "
-        f"missing. The fastest of {_TRIES} runs, each in a process of its own, in turn: other work "
-        "on the machine only adds to that. The files were just written: the disk takes no part.\n",
-        "## Gates\n",
-        gate_table(gates),
-        "## Figures\n",
-        "Memory: proportional set size of the process and all that it starts, above what it was "
-        "after its imports. SimpleITK's scan is the list of series and the files of the first of "
-        f"them; the files of each further series cost it another pass. Ours takes {against:.2f} "
-        "times as long for all of them.\n",
-        table(_HEADER, shown),
-    ]
-    return "\n".join(lines)
-
-
-_HEADER = ("what", "seconds (fastest – slowest)", "of the processor", "files/s", "memory (MB)")
-_NAMES = {
-    "scan, ours": "scan, all headers checked and grouped",
-    "scan, pydicom": "headers one by one with pydicom",
-    "scan, SimpleITK": "scan with SimpleITK (GDCM)",
-    "read, ours": "reading",
-    "read, SimpleITK": "reading with SimpleITK",
-    "straighten": "straightening a slant",
-    "even": "filling gaps",
-    "cancel": "cancel while straightening",
-}
 
 
 if __name__ == "__main__":

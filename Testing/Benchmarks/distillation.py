@@ -1,6 +1,6 @@
 """What distilled images are worth: quality against images given, by arm, on held-out patients.
 
-    python Testing/Benchmarks/distillation.py            writes docs/benchmarks/distillation.*
+    python Testing/Benchmarks/distillation.py            writes results/distillation.json
     python Testing/Benchmarks/distillation.py --quick    one case, few steps; into runs/benchmarks
     python Testing/Benchmarks/distillation.py --page     what was measured so far, nothing new
 
@@ -18,10 +18,10 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-from _common import DOCS, REPOSITORY, write
+from _common import REPOSITORY, RESULTS, write
 from _distillation_cases import CASES, ROWS, Case, config_of, material_of
 from _distillation_elsewhere import elsewhere
-from _distillation_page import Found, draw, draw_images, gates, page
+from _distillation_gates import Found, gates
 
 from MedEnhanceLib.spg.comparison import SPG, STATISTICS, Cell, Row, RowStore, cells, measure
 from MedEnhanceLib.spg.comparison_arms import Material
@@ -29,7 +29,7 @@ from MedEnhanceLib.spg.images import Floats
 
 
 def main() -> None:
-    """Measure, then write the page and its figures."""
+    """Measure, then write what was found."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one case with few steps")
     parser.add_argument("--page", action="store_true", help="write from the rows that there are")
@@ -43,7 +43,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         options.seeds, options.draws, options.most_seeds = 1, 2, 1
-    out = REPOSITORY / "runs" / "benchmarks" if options.quick else DOCS
+    out = REPOSITORY / "runs" / "benchmarks" if options.quick else RESULTS
     wanted = [
         case
         for case in (CASES[:1] if options.quick else CASES)
@@ -51,13 +51,10 @@ def main() -> None:
     ]
     found = [one for one in (_measured(case, options) for case in wanted) if one.rows]
     out.mkdir(parents=True, exist_ok=True)
-    draw(out / "distillation.png", found)
-    draw_images(out / "distillation-images.jpg", found)
     record = [{"case": str(one.case)} | row for one in found for row in one.rows]
     record += [{"case": str(one.case)} | row for one in found for row in one.elsewhere]
-    text = page(found)
     seeds = list(range(options.seeds))
-    write("distillation", text, gates=gates(found), rows=record, seeds=seeds, folder=out)
+    write("distillation", gates=gates(found), rows=record, seeds=seeds, folder=out)
 
 
 def _measured(case: Case, options: argparse.Namespace) -> Found:

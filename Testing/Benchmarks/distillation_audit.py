@@ -1,6 +1,6 @@
 """The audit of distilled sets on real patients: silent on clean ones, loud on planted leaks.
 
-python Testing/Benchmarks/distillation_audit.py           two draws, writes docs/benchmarks
+python Testing/Benchmarks/distillation_audit.py           two draws, writes results
 python Testing/Benchmarks/distillation_audit.py --quick   one, fewer steps, into runs/benchmarks
 python Testing/Benchmarks/distillation_audit.py --statistics   these sets anew, all else stays
 
@@ -18,7 +18,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from _common import DOCS, REPOSITORY, SHARED_DATA, gate, gate_table, table, write
+from _common import REPOSITORY, RESULTS, SHARED_DATA, gate, write
 
 from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.runtime.progress import Monitor
@@ -42,15 +42,12 @@ SHADOWS = 8
 #: Further draws of lesions, where those of a set by statistics raise the alarm.
 _REDRAWN = 11
 BY_STATISTICS = "statistics, all attacks"
-_COUNTED = "training", "held_out"
-_KEPT = """**Of this run are the sets by statistics alone**; all else is of {commit}, when matching
-started from the cohort's intensities and not yet from its textures."""
 WITHOUT_SHADOWS = AuditConfig(shadows=0, canaries=False)
 Row = dict[str, Any]
 
 
 def main() -> None:
-    """Distill, leak, audit; then write the page."""
+    """Distill, leak, audit; then write the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--statistics", action="store_true", help="these sets alone anew")
@@ -58,7 +55,7 @@ def main() -> None:
     quick = options.quick
     seeds = SEEDS[:1] if quick else SEEDS
     cohort = Cohort.from_folder(SHARED_DATA / "mr" / "sts", pattern="MR_T1.nii.gz")
-    kept = json.loads((DOCS / "distillation_audit.json").read_text(encoding="utf-8"))
+    kept = json.loads((RESULTS / "distillation_audit.json").read_text(encoding="utf-8"))
     rows: list[Row] = [row for row in kept["rows"] if not row["set"].startswith(BY_STATISTICS)]
     rows = rows if options.statistics else []
     for seed in seeds:
@@ -69,12 +66,10 @@ def main() -> None:
             if seed == seeds[0]:
                 rows += _rows_of_all_attacks(prepared, config, quick=quick)
         rows.append(_row_of_statistics(prepared, config, quick=quick))
-    note = _KEPT.format(commit=kept["commit"]) if options.statistics else ""
     gates = _gates(rows)
-    folder = REPOSITORY / "runs" / "benchmarks" if quick else DOCS
+    folder = REPOSITORY / "runs" / "benchmarks" if quick else RESULTS
     write(
         "distillation_audit",
-        _page(rows, gates, config, note),
         gates=gates,
         rows=rows,
         seeds=seeds,
@@ -84,7 +79,7 @@ def main() -> None:
 
 def _config(seed: int, *, quick: bool) -> DistillConfig:
     """The preset `cpu` with a quarter of its networks and half of its batches."""
-    base = DistillConfig.preset("cpu")
+    base = replace(DistillConfig.preset("cpu"), method="matching")
     loop = replace(base.loop, outer=1 if quick else 4, teaching=10, batch=8, teaching_batch=4)
     return replace(base, images_per_patient=5, held_out=0.4, device="cpu", seed=seed, loop=loop)
 
@@ -264,157 +259,6 @@ def _gates(rows: list[Row]) -> list[Row]:
             all(started),
         ),
     ]
-
-
-def _page(rows: list[Row], gates: list[Row], config: DistillConfig, note: str) -> str:
-    counts = rows[0]["counts"]
-    loop = config.loop
-    clean = [row for row in rows if row["set"] == "clean"]
-    minutes = sum(row["seconds"] for row in rows) / 60
-    return "\n\n".join(
-        [
-            "# The audit of distilled sets, on real patients",
-            f"T1-weighted MR of sarcoma patients (STS, TCIA): {counts['training_patients']} "
-            f"distilled, {counts['held_out_patients']} held out, drawn by the seed (the number of "
-            "each set is in the table). Preset `cpu`, "
-            f"reduced: {loop.outer} networks × {loop.inner} matches, {loop.batch} patches a match, "
-            f"{config.images_per_patient} images for each patient; the prior is the template. "
-            f"All attacks, with {SHADOWS} shadows and with canaries, which distill again, were "
-            "tried on two sets of one network each; the others were audited without. All audits "
-            f"together took {minutes:.1f} minutes. No picture is shown: these are patients.",
-            *([note] if note else []),
-            "## Gates\n\n" + gate_table(gates).rstrip(),
-            "## What was found\n\n" + _found(rows).rstrip(),
-            *_again(rows),
-            "*Clean*: distilled as it is. *Planted*: that set with one image blended with one raw "
-            "slice, another image, patient and slice each time. *Real start*: the same method "
-            "started from each patient's own slices, as data set condensation often is, in place "
-            "of the template, with one network. *Statistics*: the template with means over the "
-            "patients of their intensities and textures, 101 numbers; images that are nobody's, so "
-            "no image can be assigned to a patient.",
-            "## What would have been missed\n\n" + _rates(rows).rstrip(),
-            "Read it so: a blend weaker than the first line, a set whose training patients are "
-            "nearer than the others by less than the AUC, or one whose images can be assigned "
-            "less often than the rank-1 rate may pass in silence.",
-            "## How far the clean sets went\n\n" + _distance(clean).rstrip(),
-        ]
-    )
-
-
-def _found(rows: list[Row]) -> str:
-    lines = []
-    for key in dict.fromkeys((row["set"], row.get("share")) for row in rows):
-        group = [row for row in rows if (row["set"], row.get("share")) == key]
-        raised = sorted(
-            {name for row in group for name, one in row["findings"].items() if one["alarm"]}
-        )
-        nearest = [row["findings"]["copies"]["highest_training"] for row in group]
-        lowest = [row["findings"]["copies"]["p"] for row in group]
-        lines.append(
-            (
-                key[0],
-                "–" if key[1] is None else f"{key[1]:.0%}",
-                " + ".join(str(group[0]["counts"][f"{one}_patients"]) for one in _COUNTED),
-                len(group),
-                sum(row["alarm"] for row in group),
-                ", ".join(raised) or "–",
-                _span(nearest, "{:.2f}"),
-                _span(lowest, "{:.2g}"),
-            )
-        )
-    header = (
-        "set",
-        "raw",
-        "patients",
-        "sets",
-        "alarms",
-        "by",
-        "nearest slice (NCC)",
-        "p of copies",
-    )
-    return table(header, lines)
-
-
-def _again(rows: list[Row]) -> list[str]:
-    """What further draws of lesions found, for each alarm of lesions in a set by statistics."""
-    return [
-        f"Seed {row['seed']}, statistics: the planted lesions raised the alarm with p = "
-        f"{row['findings']['canaries']['p']:.2g}. With {len(row['canaries_again'])} further draws "
-        f"of lesions p is {_span(row['canaries_again'], '{:.2g}')}: that alarm is by chance, as "
-        "one clean audit in twenty may raise by construction."
-        for row in rows
-        if "canaries_again" in row
-        and min(row["canaries_again"]) > row["findings"]["canaries"]["level"]
-    ]
-
-
-def _span(values: list[float], form: str) -> str:
-    low, high = form.format(min(values)), form.format(max(values))
-    return low if low == high else f"{low} to {high}"
-
-
-def _rates(rows: list[Row]) -> str:
-    """Of the clean sets that all attacks were tried on."""
-    row, *others = (
-        next(row for row in rows if row["set"].startswith(name))
-        for name in ("clean, ", BY_STATISTICS)
-    )
-    units = {
-        "shadows": "share of right answers",
-        "lira": "AUC",
-        "canaries": "share of lesions that come through",
-        "copies": "share of an image that is copied",
-        "likeness-ncc": "AUC",
-        "likeness-ssim": "AUC",
-        "identity": "rank-1 rate",
-    }
-    return table(
-        (
-            "attack",
-            "smallest leak found with 80 % probability",
-            "the same, statistics",
-            "of what",
-            "alarm at p ≤",
-        ),
-        (
-            (
-                name,
-                _detectable(one),
-                *(_detectable(other["findings"].get(name)) for other in others),
-                units.get(name, ""),
-                f"{one['level']:.3g}",
-            )
-            for name, one in row["findings"].items()
-        ),
-    )
-
-
-def _detectable(finding: Row | None) -> str:
-    if finding is None:
-        return "–"
-    return "none" if finding["detectable"] is None else f"{finding['detectable']:.2f}"
-
-
-def _distance(rows: list[Row]) -> str:
-    return table(
-        (
-            "seed",
-            "distance of gradients, prior",
-            "distilled",
-            "saturated",
-            "mean change of a pixel",
-        ),
-        (
-            (
-                row["seed"],
-                f"{row['measured']['alignment_of_prior']:.3f}",
-                f"{row['measured']['alignment']:.3f}",
-                f"{row['measured']['saturation']:.0%}",
-                f"{row['change']:.3f}",
-            )
-            for row in rows
-        ),
-    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Where a distillation pays: what raw images gain over the public prior, and who closes the gap.
 
-    python Testing/Benchmarks/distillation_cohorts.py           writes docs/benchmarks
+    python Testing/Benchmarks/distillation_cohorts.py           writes results
     python Testing/Benchmarks/distillation_cohorts.py --only STS-CT
 
 Rows are kept in runs/distillation-rows: a run that was stopped goes on with the same line.
@@ -17,14 +17,13 @@ from typing import Any
 # Before PyTorch comes in: figures do not depend on it, and a shared machine is kinder so.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from _common import SHARED_DATA, gate, gate_table, table, write
+from _common import SHARED_DATA, gate, write
 from _distillation_cases import ROWS, Case, config_of
 from _enhancement_statistics import Difference, difference
 
 from MedEnhanceLib.io.cohort import Cohort, Patient
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.comparison import (
-    ARMS,
     FULL,
     PRIOR,
     PUBLIC,
@@ -139,7 +138,7 @@ class Found:
 
 
 def main() -> None:
-    """Measure, then write the page."""
+    """Measure, then write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="+", help="these cohorts alone")
     options = parser.parse_args()
@@ -150,7 +149,7 @@ def main() -> None:
     ]
     rows = [_record(one) for one in found]
     seeds = list(range(_SEEDS))
-    write("distillation_cohorts", page(found), gates=gates(found), rows=rows, seeds=seeds)
+    write("distillation_cohorts", gates=gates(found), rows=rows, seeds=seeds)
 
 
 def _measured(group: Group, case: Case) -> Found:
@@ -210,84 +209,6 @@ def gates(found: Sequence[Found]) -> list[dict[str, Any]]:
             earned.append(one.name)
     name = "cases in which matching beats statistics by 0.3 dB or more, for certain"
     return [gate(name, len(earned), "≥ 2", len(earned) >= 2)]
-
-
-def page(found: Sequence[Found]) -> str:
-    """The whole text."""
-    first = found[0].material
-    groups = {one.group.name: one for one in found}
-    listed = "\n".join(
-        f"- {one.group.name}: {one.group.what}. {len(one.material.training)} patients to learn "
-        f"from, {len(one.material.held_out)} held out; {10 * one.group.outer} matches a patient."
-        for one in groups.values()
-    )
-    return "\n\n".join(
-        [
-            "# Where a distillation pays",
-            "Networks (SRCNN) learn from the public prior, from the prior with the cohort's "
-            "intensities (33 numbers) and with its intensities and textures (101), from what "
-            "matching made of each patient, starting from those (10 images), "
-            "and from all raw images; equal steps for all. They are measured on held-out patients, "
-            f"{_SEEDS} seeds. Differences are means over patients, with 95 % intervals over draws "
-            "of patients and of seeds; with two or three held-out patients an interval says "
-            f"little. Images are {first.scaling.size}² pixels.",
-            listed,
-            "## Gates\n\n" + gate_table(gates(found)).rstrip(),
-            "## PSNR, dB\n\n" + _quality(found).rstrip(),
-            "## Who closes the gap\n\n" + _differences(found).rstrip(),
-            "## What is estimated before a run\n\nBy `medenhance distill --room`, on halves of the "
-            "patients who are distilled, without those held out, with half of the steps.\n\n"
-            + _rooms(found).rstrip(),
-        ]
-    )
-
-
-def _quality(found: Sequence[Found]) -> str:
-    lines = []
-    for one in found:
-        means = []
-        for arm in (PUBLIC, PRIOR, STATISTICS, SPG, FULL):
-            values = [row["psnr_db"] for row in one.rows if row["arm"] == arm]
-            means.append(f"{sum(values) / len(values):.2f}")
-        lines.append((one.name, f"{one.rows[0]['floor_db']:.2f}", *means))
-    head = ("case", "degraded", *(ARMS[arm] for arm in (PUBLIC, PRIOR, STATISTICS, SPG, FULL)))
-    return table(head, lines)
-
-
-def _differences(found: Sequence[Found]) -> str:
-    pairs = ((FULL, PUBLIC), (STATISTICS, PUBLIC), (SPG, STATISTICS), (FULL, SPG))
-    head = (
-        "case",
-        "all raw images over the prior",
-        "statistics over the prior",
-        "matching over statistics",
-        "all raw images over matching",
-        "CPU s for matching",
-    )
-    lines = []
-    for one in found:
-        made = max(row["made_s"] for row in one.rows if row["arm"] == SPG)
-        gains = (str(one.gain(arm, other) or "–") for arm, other in pairs)
-        lines.append((one.name, *gains, f"{made:.0f}"))
-    return table(head, lines)
-
-
-def _rooms(found: Sequence[Found]) -> str:
-    head = ("case", "prior", "statistics", "all raw images", "left", "advised")
-    return table(
-        head,
-        (
-            (
-                one.name,
-                f"{one.room.public_db:.2f}",
-                f"{one.room.statistics_db:.2f}",
-                f"{one.room.full_db:.2f}",
-                f"{one.room.left_db:+.2f} ± {one.room.error_db:.2f}",
-                one.room.method,
-            )
-            for one in found
-        ),
-    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What statistics of a cohort leave to gain in two tasks that no distillation here is made for.
 
-    python Testing/Benchmarks/distillation_tasks.py         writes docs/benchmarks
+    python Testing/Benchmarks/distillation_tasks.py         writes results
 
 CT: a sharp kernel from a smooth one. MR: brain tissue. What all raw images gain over statistics is
 the most that matching could add; for tissue, where that is much, matching is tried: gradients of a
@@ -11,7 +11,6 @@ shipped head finds in the clean volumes: no reader has drawn them.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +20,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import numpy.typing as npt
 import torch
-from _common import gate, gate_table, table, write
+from _common import gate, write
 from _distillation_cases import Case, config_of
 from _enhancement_statistics import Difference, difference
 from distillation_cohorts import GROUPS, cohort_of
@@ -85,7 +84,7 @@ class Labeled:
 
 
 def main() -> None:
-    """Measure, then write the page."""
+    """Measure, then write the results."""
     kernel, tissue = _kernel(), _tissue()
     gates = [
         _gate("CT kernel, dB: all raw images", "full", kernel, LEAST_ROOM),
@@ -93,7 +92,7 @@ def main() -> None:
         _gate("tissue, Dice: matching", "matching", tissue, 0.02),
     ]
     rows = [*kernel, *tissue]
-    write("distillation_tasks", page(rows, gates), gates=gates, rows=rows, seeds=range(_SEEDS))
+    write("distillation_tasks", gates=gates, rows=rows, seeds=range(_SEEDS))
 
 
 def _kernel() -> list[dict[str, Any]]:
@@ -281,56 +280,6 @@ def _gate(name: str, arm: str, rows: list[dict[str, Any]], least: float) -> dict
     value = gain.mean if gain else None
     passed = gain is not None and gain.mean >= least and gain.low > 0
     return gate(f"{name} over statistics", value, f"≥ {least:g}, for certain", passed)
-
-
-def page(rows: Sequence[dict[str, Any]], gates: Sequence[dict[str, Any]]) -> str:
-    """The whole text."""
-    lines, gains = [], []
-    for case in dict.fromkeys(row["case"] for row in rows):
-        own = [row for row in rows if row["case"] == case]
-        values = [[row["value"] for row in own if row["arm"] == arm] for arm in ARMS]
-        floors = [row["floor"] for row in own if row["floor"] is not None]
-        digits = 2 if floors else 3
-        floor = f"{np.mean(floors):.2f}" if floors else "–"
-        means = [f"{np.mean(found):.{digits}f}" if found else "–" for found in values]
-        lines.append((case, floor, *means))
-        for arm, other in (
-            ("statistics", "public"),
-            ("full", "statistics"),
-            ("matching", "statistics"),
-        ):
-            gain = _gain(own, arm, other)
-            if gain is not None:
-                text = (
-                    f"{gain.mean:+.{digits}f} ({gain.low:+.{digits}f} to {gain.high:+.{digits}f})"
-                )
-                gains.append((case, ARMS[arm], ARMS[other], text))
-    patients = {row["case"]: row["subject"] + 1 for row in rows}
-    held = ", ".join(f"{count} in {case}" for case, count in patients.items())
-    return "\n\n".join(
-        [
-            "# What statistics leave to other tasks",
-            "Two tasks that `medenhance distill` has not: in CT a sharp kernel from a smooth one "
-            f"(σ {_KERNEL_SIGMA:g} pixels, SRCNN, PSNR in dB), and in MR brain tissue (T1, a small "
-            "U-Net on slices, mean Dice of three tissues; the labels are what the shipped head "
-            "finds in the clean volumes). Networks learn from the public prior, which for tissue "
-            "keeps its labels while it takes on intensities and textures, and from all "
-            "raw images of other patients. What all raw images gain over statistics is the most "
-            "that matching could add. For tissue it was tried: for each patient SPG's generator "
-            "changes ten of the prior's slices, from the statistics on, until a segmenter's "
-            "gradients on them and the prior's labels are those on the patient's slices and labels "
-            f"({_NETWORKS} networks, {_MATCHES} matches of each). "
-            f"Patients held out: {held}; {_SEEDS} seeds; 95 % intervals over draws of patients and "
-            "seeds.",
-            "## Is there room?\n\n" + gate_table(gates).rstrip(),
-            "## Found\n\n" + table(("case", "damaged", *ARMS.values()), lines).rstrip(),
-            "## Differences\n\n" + table(("case", "of", "over", "gain"), gains).rstrip(),
-            "Not tried: a contrast from another one needs pairs of both, which a public prior of "
-            "one contrast has not, and neither statistics nor gradients of single images make "
-            "them; and pathology, which the prior does not show: images that stay near it hold no "
-            "lesion to learn from.",
-        ]
-    )
 
 
 if __name__ == "__main__":

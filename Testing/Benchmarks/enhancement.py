@@ -1,12 +1,12 @@
 """Enhancement against its input, classical and trained peers, on subjects nobody trained on.
 
-    python Testing/Benchmarks/enhancement.py --jobs 2      central slabs, writes docs/benchmarks
+    python Testing/Benchmarks/enhancement.py --jobs 2      central slabs, writes results
     python Testing/Benchmarks/enhancement.py --quick       thin slabs, writes runs/benchmarks
     python Testing/Benchmarks/enhancement.py --slices 0    whole volumes
 
 Pairs are made here: a volume is the reference, its damaged copy the input. Arms see the input
 alone. What was measured before, by the same code on the same voxels, is read from
-runs/enhancement-rows. A peer that is not installed or not trained is left out and named.
+runs/enhancement-rows. A peer that is not installed or not trained is left out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from _common import DOCS, REPOSITORY, SHARED_DATA, write
+from _common import REPOSITORY, RESULTS, SHARED_DATA, write
 from _enhancement_cache import RowStore, key_of, measures_code, run_kept
 from _enhancement_catalog import Arm, find_arms
 from _enhancement_data import (
@@ -40,9 +40,7 @@ from _enhancement_data import (
 from _enhancement_gates import gates
 from _enhancement_lesions import contrast_kept, damaged_with_lesions, plant
 from _enhancement_measures import measure, measure_real
-from _enhancement_pages import report
 from _enhancement_peers import without_shading
-from _enhancement_pictures import draw_pictures
 from _enhancement_visibility import detectability
 
 from MedEnhanceLib.core.volume import Volume
@@ -66,7 +64,6 @@ def main() -> None:
     options = parse()
     names = subject_names(options.data, options.modality)
     refuse_trained(names)
-    missing, notes = described_arms(names, options)
     rows: list[Row] = []
     for found in measured(list(tasks(names, options)), options):
         rows += found
@@ -76,31 +73,8 @@ def main() -> None:
         now = {row["arm"] for row in rows}
         former = json.loads(options.keep_rows.read_text())["rows"]
         rows += [row for row in former if row["arm"] not in now and row["case"] != "guide swap"]
-    publish(rows, notes, missing, [], options)
-    if options.pictures:
-        publish(rows, notes, missing, draw_pictures(options), options)
-
-
-def described_arms(names: list[str], options: argparse.Namespace) -> tuple[list[str], list[str]]:
-    """What is missing with the reason, and what is known of how arms were trained."""
-    missing, notes = [], []
-    for modality in dict.fromkeys(modality_of(name) for name in names):
-        arms, absent = find_arms(modality, options)
-        missing += [reason for reason in absent if reason not in missing]
-        notes += [f"{arm.name} ({modality}): {arm.note}" for arm in arms if arm.note]
-    return missing, notes
-
-
-def publish(
-    rows: list[Row],
-    notes: list[str],
-    missing: list[str],
-    pictures: list[tuple[str, str]],
-    options: argparse.Namespace,
-) -> None:
-    found = gates(rows)
-    text = report(rows, found, notes, missing, pictures, options)
-    write("enhancement", text, gates=found, rows=rows, seeds=options.seeds, folder=options.out)
+    reached = gates(rows)
+    write("enhancement", gates=reached, rows=rows, seeds=options.seeds, folder=options.out)
 
 
 def parse() -> argparse.Namespace:
@@ -121,15 +95,16 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--jobs", type=int, default=1, help="processes at once")
     parser.add_argument(
-        "--keep-rows", type=Path, help="JSON of this page: rows of arms that are not measured now"
+        "--keep-rows",
+        type=Path,
+        help="results of an earlier run: rows of arms that are not measured now",
     )
-    parser.add_argument("--measure-only", action="store_true", help="rows alone, no page")
-    parser.add_argument("--no-pictures", dest="pictures", action="store_false")
+    parser.add_argument("--measure-only", action="store_true", help="rows alone, no results")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     if options.quick:
         options.slices, options.seeds = 6, [0]
-    options.out = options.out or (REPOSITORY / "runs" / "benchmarks" if options.quick else DOCS)
+    options.out = options.out or (REPOSITORY / "runs" / "benchmarks" if options.quick else RESULTS)
     return options
 
 

@@ -1,6 +1,6 @@
 """Every fault into every kind of job, at several points: what is lost, and what is said.
 
-    python Testing/Benchmarks/faults.py                   4 turns of all, then the page
+    python Testing/Benchmarks/faults.py                   4 turns of all, then the results
     python Testing/Benchmarks/faults.py --minutes 10      as many more as fit; the next run goes on
 
 Rows are kept in runs/faults/rows.jsonl; remove the file to begin anew. Of jobs that take seconds
@@ -14,12 +14,11 @@ import json
 import sys
 import tempfile
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from _common import DOCS, REPOSITORY, gate, gate_table, table, write
+from _common import REPOSITORY, RESULTS, gate, write
 
 sys.path.insert(0, str(REPOSITORY / "Testing"))
 from Library.jobs.fault_jobs import JOBS, LONG, LONGEST
@@ -29,18 +28,10 @@ from Library.jobs.faulting import Asked
 ROWS = REPOSITORY / "runs" / "faults" / "rows.jsonl"
 TURNS = 4
 Row = dict[str, Any]
-#: What a user sees of a case.
-_ENDS = {
-    "done": "result",
-    "error": "error",
-    "cancelled": "canceled",
-    "killed": "killed",
-    "not possible here": "not possible here",
-}
 
 
 def main() -> None:
-    """Go on where the last run stopped, then write the page."""
+    """Go on where the last run stopped, then write the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--turns", type=int, default=TURNS)
     parser.add_argument("--minutes", type=float, default=0.0, help="0: until all are done")
@@ -56,7 +47,7 @@ def main() -> None:
         gate("cases in which something does not hold", len(wrong), "0", not wrong),
     ]
     kept = [{name: row.get(name) for name in ("job", "fault", "step", "outcome")} for row in rows]
-    write("faults", _page(rows, gates), gates=gates, rows=kept, seeds=[], folder=DOCS)
+    write("faults", gates=gates, rows=kept, seeds=[], folder=RESULTS)
 
 
 def _run(turns: int, end: float) -> list[Row]:
@@ -84,37 +75,6 @@ def _cases(turns: int) -> Iterator[tuple[str, str, int]]:
             yield from ((job, fault, turn) for fault in FAULTS if applies(job, fault))
     for job in (*sorted(LONG), *sorted(LONGEST)):
         yield from ((job, fault, 0) for fault in FAULTS if applies(job, fault))
-
-
-def _page(rows: list[Row], gates: list[Row]) -> str:
-    return "\n\n".join(
-        [
-            "# Faults into jobs",
-            "Each fault strikes a small job of each kind at some of its steps: its "
-            "progress events, and what it asks of the file system in the folders of the case. In "
-            "each case must hold: the user's files are as before; a file under a final name is "
-            "whole, and what a run without a fault gives; no temporary file stays (after a kill, "
-            "or where the disk is gone: after the next run); an error has a code and a remedy, and "
-            "no traceback. What a fault is: `Testing/Library/jobs/fault_kinds.py`.",
-            "## Gates\n\n" + gate_table(gates).rstrip(),
-            "## By fault\n\n" + _counts("fault", rows),
-            "## By job\n\n" + _counts("job", rows),
-        ]
-    )
-
-
-def _counts(by: str, rows: Iterable[Row]) -> str:
-    found: dict[str, Counter[str]] = defaultdict(Counter)
-    for row in rows:
-        end = _ENDS.get(row["outcome"], "other")
-        found[row[by]][end] += 1
-        found[row[by]]["wrong"] += bool(row["wrong"])
-    known = (*_ENDS.values(), "other")
-    ends = [end for end in known if any(counts[end] for counts in found.values())]
-    lines = [
-        [name, *(counts[end] for end in ends), counts["wrong"]] for name, counts in found.items()
-    ]
-    return table((by, *ends, "does not hold"), lines).rstrip()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A million damaged and forged containers: each must end in an error of ours or in right voxels.
 
-    python Testing/Benchmarks/fuzz.py                     up to 1,000,000 cases, then the page
+    python Testing/Benchmarks/fuzz.py                     up to 1,000,000 cases, then the results
     python Testing/Benchmarks/fuzz.py --minutes 10        as many more as fit; the next run goes on
     python Testing/Benchmarks/fuzz.py --case 1234         one case, in this process, for a debugger
     python Testing/Benchmarks/fuzz.py --corpus FOLDER     files to begin with, for another fuzzer
@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from _common import DOCS, REPOSITORY, gate, gate_table, table, write
+from _common import REPOSITORY, RESULTS, gate, write
 
 sys.path.insert(0, str(REPOSITORY / "Testing"))
 from Library.unicompress.fuzzing import MUTATIONS, Fuzzer, light, make_bases
@@ -44,7 +44,7 @@ _SCRATCH = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gett
 
 
 def main() -> None:
-    """Go on where the last run stopped, then write the page once all are done."""
+    """Go on where the last run stopped, then write the results once all are done."""
     options = _options()
     if options.child is not None:
         _run_child(Path(options.place), options.child)
@@ -61,7 +61,7 @@ def main() -> None:
         while state["done"] < options.cases and time.monotonic() < end:
             _watch(Path(place), state, options.cases, end)
     if state["done"] >= options.cases:
-        _write_page(state, DOCS)
+        _write_results(state, RESULTS)
     print(f"{state['done']} cases, {len(state['findings'])} findings", file=sys.stderr)
 
 
@@ -199,10 +199,10 @@ def _save(state: dict[str, Any]) -> None:
     part.replace(STATE)
 
 
-# ---------------------------------------------------------------- the page
+# ---------------------------------------------------------------- results
 
 
-def _write_page(state: dict[str, Any], folder: Path) -> None:
+def _write_results(state: dict[str, Any], folder: Path) -> None:
     rows = list(_rows(state["outcomes"]))
     total, bad = state["done"], len(state["findings"])
     gates = [
@@ -215,37 +215,13 @@ def _write_page(state: dict[str, Any], folder: Path) -> None:
             state["peak_mib"] <= 2048,
         ),
     ]
-    text = "\n\n".join(
-        [
-            "# Damaged and forged containers",
-            f"{total} files, {state['cpu_s'] / 60:.0f} minutes of the processor. Each is a valid "
-            "file (the released ones, and tiny ones of every mode, voxel type and block type) with "
-            "one mutation, given to decompress, recover, a region, a preview or inspect. *bytes*: "
-            "flips, cuts, insertions, splices. The others have every checksum mended, so that they "
-            "reach what lies behind: the parsers of *header*, *table* and *prologue*, the inflater "
-            "(*deflated*), the decoders (*code*). *parity*: a forged repair chunk, and damage to"
-            " what it covers. *Refused*: an error that names file and place. "
-            "*Right*: the voxels that the header names by their hash. *Warned*: others, with a "
-            "warning, where the header says that voxels are not exact.",
-            "## Gates\n\n" + gate_table(gates).rstrip(),
-            table(("mutation", "refused", "right", "warned"), _lines(rows)).rstrip(),
-        ]
-    )
-    write("fuzz", text, gates=gates, rows=rows, seeds=[SEED], folder=folder)
+    write("fuzz", gates=gates, rows=rows, seeds=[SEED], folder=folder)
 
 
 def _rows(outcomes: dict[str, int]) -> Iterator[dict[str, Any]]:
     for key, count in sorted(outcomes.items()):
         base, mutation, outcome = key.split("/")
         yield {"base": base, "mutation": mutation, "outcome": outcome, "cases": count}
-
-
-def _lines(rows: list[dict[str, Any]]) -> Iterator[list[object]]:
-    for mutation in MUTATIONS:
-        yield [mutation] + [
-            sum(r["cases"] for r in rows if (r["mutation"], r["outcome"]) == (mutation, outcome))
-            for outcome in ("refused", "right", "warned")
-        ]
 
 
 if __name__ == "__main__":

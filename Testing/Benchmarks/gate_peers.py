@@ -1,6 +1,6 @@
 """The gradient gate beside published ways to join two gradients, on two digits that overlap.
 
-    python Testing/Benchmarks/gate_peers.py            writes docs/benchmarks
+    python Testing/Benchmarks/gate_peers.py            writes results
     python Testing/Benchmarks/gate_peers.py --quick    one seed, few steps, writes runs/benchmarks
 
 Needs TorchJD with its solvers and scikit-learn, whose digits these are: pip install
@@ -25,7 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import numpy.typing as npt
 import torch
-from _common import DOCS, REPOSITORY, gate, gate_table, peak_bytes, table, write
+from _common import REPOSITORY, RESULTS, gate, peak_bytes, write
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
@@ -419,121 +419,14 @@ def main() -> None:
     gates = gates_of(rows, costs_of)
     write(
         "gate_peers",
-        page(rows, costs_of, gates, settings),
         gates=gates,
         rows=[*rows, *costs_of],
         seeds=seeds,
-        folder=REPOSITORY / "runs" / "benchmarks" if options.quick else DOCS,
+        folder=REPOSITORY / "runs" / "benchmarks" if options.quick else RESULTS,
     )
 
 
-# --- page -----------------------------------------------------------------------------------------
-
-
-def page(
-    rows: Sequence[Row],
-    costs_of: Sequence[Row],
-    gates: Sequence[dict[str, Any]],
-    settings: Settings,
-) -> str:
-    seeds = len({row["seed"] for row in rows})
-    missed = "\n".join(f"- {entry['name']}" for entry in gates if not entry["pass"])
-    parts = "\n".join(part_of_page(case, rows, costs_of) for case in (CLASSES, IMAGE))
-    return f"""# The gradient gate beside published ways to join two gradients
-
-Two digits overlap in one image, as in Multi-MNIST; the left one is the main task, the right one the
-auxiliary task. Both share the first layers of a small network, and each has a head of its own.
-Arms differ only in how the two gradients of the shared layers become one
-([what the gate is, and which mode when](../gradient-gate.md)).
-
-**Read this first.** The methods of TorchJD treat both losses alike; the gate puts the main loss
-first. A method that loses in the main task and gains more in the auxiliary one is not worse, it has
-another aim. So the tables say of each arm whether any other is better in *both*. Digits of 8 × 8
-pixels and a network that trains for seconds compare rules with each other and say nothing about
-images of patients: for those see [gradprom.md](gradprom.md).
-
-**Data.** Optical digits of the UCI repository (E. Alpaydin and C. Kaynak, CC BY 4.0), as packaged
-by scikit-learn: 1,797, of which {_TRAINING_DIGITS} are learned from and the others held out, other
-ones for each of {seeds} seeds. They are placed at random rows of {SIDE} × {SIDE} pixels, two to
-four columns apart; the brighter pixel shows. Measured on {_HELD_OUT_PAIRS} pairs of held-out
-digits.
-
-**Cases.** *{CLASSES}*: both tasks name their digit. *{IMAGE}*: the main task restores the image of
-the left digit, the auxiliary one names the right digit. Each loss is divided by that of the best
-constant answer, so that no weight between them is chosen: all arms but those with a budget take 1.
-
-**Training.** {settings.steps} steps of {settings.batch} pairs, Adam, {settings.learning_rate:g}
-falling to 0 as a cosine, the same batches and first weights for all arms of a seed. Heads learn by
-their own loss alone. Length and rate were chosen with *{ALONE}* and a further seed; trials of all
-arms with 300 and 500 steps were seen before, with that seed and in part with seeds 0 and 1, and
-nothing of ours was changed after them but that a second budget was added. The gate on averages is
-closed for {settings.warm_up} steps. With a budget the twin is *{ALONE}*, trained beside, and its
-time counts. CAGrad has c = 0.5; PCGrad, MGDA, UPGrad, AlignedMTL, IMTL-G and Nash-MTL have the
-defaults of TorchJD, on the same two gradients as the gate.
-
-Intervals (95 %) are Student's over seeds, of differences seed by seed.
-
-## Gates
-
-No gate is passed by a rule that does nothing: each asks too that the auxiliary accuracy grows over
-*{ALONE}*, with its interval above 0. There the auxiliary head reads layers that the main task alone
-has trained.
-
-{gate_table(gates)}
-{f"Missed:{chr(10)}{chr(10)}{missed}" if missed else "All are passed."}
-
-{parts}
-**Cost of a step.** Processor time, medians of steps that the arms take in turn, and the most memory
-that PyTorch held in a step, both over the plain sum, which walks the graph once. The network is so
-small that the calls of Python, not the arithmetic, make most of the difference; with a network for
-slices of patients the gate's step took 1.3 times that of the sum ([gradprom.md](gradprom.md)).
-"""
-
-
-def part_of_page(case: str, rows: Sequence[Row], costs_of: Sequence[Row]) -> str:
-    unit = "accuracy, %" if case == CLASSES else "PSNR, dB"
-    lines = []
-    for arm in ARMS:
-        spent = next(row for row in costs_of if (row["case"], row["arm"]) == (case, arm))
-        better = better_than(rows, case, arm)
-        lines.append(
-            (
-                arm,
-                f"{statistics.fmean(of(rows, case, arm, 'main')):.2f}",
-                "–" if arm == ALONE else above(rows, case, arm, "main"),
-                "–" if arm == ALONE else cost(rows, case, arm),
-                f"{statistics.fmean(of(rows, case, arm, 'aux')):.1f}",
-                "–" if arm == ALONE else above(rows, case, arm, "aux"),
-                ", ".join(better) or "none",
-                f"{spent['time_ratio']:.2f}",
-                f"{spent['memory_ratio']:.2f}",
-            )
-        )
-    header = (
-        "arm", f"main, {unit}", "less main alone", "cost of the main loss, dB", "auxiliary, %",
-        "less main alone", "better in both losses", "time", "memory",
-    )  # fmt: skip
-    story = "\n".join(f"- {line}" for line in story_of(case, rows))
-    return f"""## {case[0].upper()}{case[1:]}
-
-{table(header, lines)}
-{story}
-"""
-
-
-def story_of(case: str, rows: Sequence[Row]) -> Iterator[str]:
-    """What the figures say of each mode of ours, whatever they are."""
-    for arm in (BINARY, COSINE, *ACTING):
-        gain, spent = above(rows, case, arm, "aux"), cost(rows, case, arm)
-        got = f"{gain.value:+.1f} points in the auxiliary task{reaching_zero(gain)}"
-        paid = f"{spent.value:+.2f} dB of the main loss{reaching_zero(spent)}"
-        better = better_than(rows, case, arm, PEERS)
-        lost = f"better in both on average: {', '.join(better)}" if better else "no peer is better"
-        yield f"*{arm}*: {got}, for {paid}; {lost}" + ("." if better else " in both.")
-
-
-def reaching_zero(mean: Mean) -> str:
-    return " (the interval reaches 0)" if mean.low <= 0 <= mean.high else ""
+# --- results
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The gradient gate against other ways to join two losses, on patients with outlined tumours.
 
-    python Testing/Benchmarks/gradprom.py --jobs 2            writes docs/benchmarks/gradprom.*
+    python Testing/Benchmarks/gradprom.py --jobs 2            writes results/gradprom.json
     python Testing/Benchmarks/gradprom.py --quick             a few steps, into runs/gradprom/quick
 
 Every run is kept in runs/gradprom by its settings and by the code it ran: what was interrupted
@@ -22,10 +22,10 @@ from statistics import median
 # Before PyTorch comes in: several processes run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from _common import DOCS, REPOSITORY, write
+from _common import REPOSITORY, RESULTS, write
 from _gradprom_arms import MGDA_ARM, WEIGHTED, Settings
 from _gradprom_costs import costs
-from _gradprom_page import Results, draw, page
+from _gradprom_results import Results
 from _gradprom_runs import REFERENCE, START, Run, cases_of, in_turn, kept, perform
 
 WEIGHTS = (0.01, 0.1, 1.0, 10.0)
@@ -45,16 +45,13 @@ def main() -> None:
             perform_all(runs, options.jobs)
             done += runs
     results = gathered(done, settings, options)
-    draw(options.out / "gradprom.png", results)
     write(
         "gradprom",
-        page(results),
         gates=results.gates(),
         rows=[*results.rows, *results.stories, *cost_rows(results)],
         seeds=options.seeds,
         folder=options.out,
     )
-    print((options.out / "gradprom.md").read_text(encoding="utf-8"))
 
 
 def parse() -> argparse.Namespace:
@@ -65,7 +62,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--budget", type=int, help="steps of the stage in which arms differ")
     parser.add_argument("--jobs", type=int, default=1, help="processes, one thread each")
     parser.add_argument("--quick", action="store_true", help="4 patients, 4 steps, 2 λ")
-    parser.add_argument("--out", type=Path, default=DOCS)
+    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     if options.quick:
         options.out = REPOSITORY / "runs" / "gradprom" / "quick"

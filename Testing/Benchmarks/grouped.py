@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from _common import DOCS, REPOSITORY, SHARED_DATA, table, write
+from _common import REPOSITORY, RESULTS, SHARED_DATA, write
 
-from MedEnhanceLib import io, native
+from MedEnhanceLib import io
 from MedEnhanceLib.core import metrics
 from MedEnhanceLib.degrade.lowdose import low_dose_noise
 from MedEnhanceLib.nets import grouped
@@ -190,51 +190,10 @@ def _variances(noise: Floats, sigma: float) -> Floats:
     return ((coefficients**2).mean(axis=0) / sigma**2).astype(np.float32)
 
 
-def page(rows: list[dict[str, Any]]) -> str:
-    """The tables."""
-    parts = [
-        "# Grouped filter against BM4D and the block filter, the earlier start",
-        "",
-        "Each cell: PSNR in dB, foreground / whole crop / SSIM / CPU s per Mvoxel.",
-        f"True σ, one thread, crops of at most {' × '.join(map(str, CROP))} voxels. The compiled",
-        f"library: {native.describe()}. Rician: every result is freed of the bias with the true σ.",
-        "",
-    ]
-    cases = list(dict.fromkeys((row["case"], row["noise"]) for row in rows))
-    for kind in ("MR", "CT"):
-        chosen = [c for c in cases if (c[1] == "5000 photons") == (kind == "CT")]
-        of_kind = [row for row in rows if (row["case"], row["noise"]) in chosen]
-        arms = list(dict.fromkeys(row["arm"] for row in of_kind))
-        body = []
-        for case in chosen:
-            found = {r["arm"]: r for r in of_kind if (r["case"], r["noise"]) == case}
-            body.append((*case, *(_cell(found.get(arm)) for arm in arms)))
-        parts += [f"## {kind}", "", table(("case", "noise", *arms), body)]
-        if body:
-            parts += [f"Mean of PSNR over the foreground / SSIM: {_means(of_kind, arms)}.", ""]
-    return "\n".join(parts)
-
-
-def _cell(row: dict[str, Any] | None) -> str:
-    if row is None:
-        return "–"
-    return (
-        f"{row['psnr']:.2f} / {row['whole']:.2f} / {row['ssim']:.3f} / "
-        f"{row['cpu_s_per_mvoxel']:.1f}"
-    )
-
-
-def _means(rows: list[dict[str, Any]], arms: list[str]) -> str:
-    def mean(arm: str, score: str) -> float:
-        return float(np.mean([row[score] for row in rows if row["arm"] == arm]))
-
-    return ", ".join(f"{arm} {mean(arm, 'psnr'):.2f} dB / {mean(arm, 'ssim'):.3f}" for arm in arms)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kept", type=Path, required=True, help="rows so far; the rest is added")
-    parser.add_argument("--folder", type=Path, default=DOCS)
+    parser.add_argument("--folder", type=Path, default=RESULTS)
     given = parser.parse_args()
     torch.set_num_threads(1)
     rows = json.loads(given.kept.read_text()) if given.kept.is_file() else []
@@ -242,7 +201,7 @@ def main() -> None:
     for case in [case for case in (*MR, *CT) if case not in done]:
         rows += mr_rows([case]) if case in MR else ct_rows([case])
         given.kept.write_text(json.dumps(rows))
-    write("grouped", page(rows), gates=[], rows=rows, seeds=[SEED], folder=given.folder)
+    write("grouped", gates=[], rows=rows, seeds=[SEED], folder=given.folder)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What guides do: the wanted appearance, and the patient's earlier scan, against wrong ones.
 
-python Testing/Benchmarks/guidance.py                    writes docs/benchmarks/guidance.*
+python Testing/Benchmarks/guidance.py                    writes results/guidance.json
 python Testing/Benchmarks/guidance.py --parts CT --out runs/ct      parts can run side by side
 python Testing/Benchmarks/guidance.py --join runs/ct runs/mr runs/earlier
 """
@@ -20,8 +20,8 @@ import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 import torch
-from _common import DOCS, SHARED_DATA, gate, gate_table, table, write
-from _guidance_earlier import earlier_rows, earlier_text
+from _common import RESULTS, SHARED_DATA, gate, write
+from _guidance_earlier import earlier_rows
 
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.degrade.image import gaussian_blur, rician_noise, robust_max
@@ -32,7 +32,6 @@ from MedEnhanceLib.hqg.matching import match_appearance
 from MedEnhanceLib.io import load
 
 mpl.use("Agg")
-import matplotlib.pyplot as plt
 
 Floats = npt.NDArray[np.float32]
 Row = dict[str, Any]
@@ -93,9 +92,7 @@ def main() -> None:
     earlier = [row for row in rows if "kind" in row]
     rows = [row for row in rows if "kind" not in row]
     gates = gates_of(rows)
-    text = report(rows, gates, earlier)
-    write("guidance", text, gates=gates, rows=rows + earlier, seeds=[7], folder=options.out)
-    print(text)
+    write("guidance", gates=gates, rows=rows + earlier, seeds=[7], folder=options.out)
 
 
 def parse() -> argparse.Namespace:
@@ -103,7 +100,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=SHARED_DATA, help="folder of open volumes")
     parser.add_argument("--parts", nargs="+", default=["CT", "MR", "earlier"])
     parser.add_argument("--join", nargs="+", type=Path, default=[], help="results of the parts")
-    parser.add_argument("--out", type=Path, default=DOCS)
+    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
@@ -169,7 +166,6 @@ def ct_rows(options: argparse.Namespace) -> list[Row]:
                         with_enhancer=wanted == "sharp",
                     )
                 )
-    draw_ct(options.out / "guidance-ct.png", volumes, looks)
     return rows
 
 
@@ -396,80 +392,6 @@ def gates_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
                  loss, "≥ 0", loss is not None and loss >= 0),
         ]  # fmt: skip
     return gates
-
-
-def draw_ct(
-    path: Path,
-    volumes: dict[tuple[Any, str, str], Volume],
-    looks: dict[tuple[Any, str, str], Appearance],
-) -> None:
-    """A slice before and after, and its noise spectra beside the guide's."""
-    patient, dose = 22, "as scanned"
-    soft, sharp = volumes[patient, "soft", dose], volumes[patient, "sharp", dose]
-    others = [other for other in CT_PATIENTS if other != patient][:GUIDES]
-    to_sharp = combine([looks[other, "sharp", dose] for other in others])
-    to_soft = combine([looks[other, "soft", dose] for other in others])
-    matched = {
-        "soft, as scanned": soft,
-        "guide: sharp": match_appearance(soft, to_sharp)[0],
-        "truth: sharp": sharp,
-        "sharp, guide: soft": match_appearance(sharp, to_soft)[0],
-    }
-    figure, axes = plt.subplots(1, 5, figsize=(17, 3.6))
-    for axis, (title, volume) in zip(axes, matched.items(), strict=False):
-        axis.imshow(volume.voxels[8, 40:160, 60:180], cmap="gray", vmin=-160, vmax=240)
-        axis.set_title(title, fontsize=9)
-        axis.axis("off")
-        spectrum = measure_appearance(volume).patients[0].spectra["in_plane"]
-        axes[4].plot(spectrum.frequencies, spectrum.smooth.mean(axis=0), label=title)
-    axes[4].set_xlabel("cycles per mm")
-    axes[4].set_title("noise spectrum, logarithm", fontsize=9)
-    axes[4].legend(fontsize=6)
-    figure.tight_layout()
-    figure.savefig(path, dpi=80)
-    plt.close(figure)
-
-
-def report(rows: Sequence[Row], gates: Sequence[dict[str, Any]], earlier: Sequence[Row]) -> str:
-    def number(value: float | None) -> str:
-        return "" if value is None else f"{value:.1f}"
-
-    lines = table(
-        ("volumes", "input", "wanted", "patients", "input alone", "no guide", "best wrong guide",
-         "right guide", "worst patient", "filtered", "b, mm²", "features' disagreement",
-         "concordance"),
-        ((r["group"], r["input"], r["wanted"], r["patients"], number(r["alone_db"]),
-          number(r["no_guide_db"]), number(r["best_wrong_db"]), f"**{r['right_db']:.1f}**",
-          f"{r['worst_patient_db']:+.1f}", r["applied"],
-          f"{r['slope_mm2']:.1f} ± {r['slope_sd']:.1f}",
-          f"{r['features_alone']:.2f} → {r['features_right']:.2f}",
-          f"{r['ccc_alone']:.2f} → {r['ccc_right']:.2f}") for r in rows),
-    )  # fmt: skip
-    return f"""# What a guide changes
-
-## The guide shows the wanted appearance
-
-Volumes with a known appearance: CTs with simulated reconstruction kernels, which filter anatomy and
-noise alike, at two doses; brain MR blurred in mm, with and without Rician noise added
-afterwards. The guide is a folder of up to {GUIDES} other patients; the truth is the same patient
-with the wanted appearance (CT: at the input's own dose; MR: without the added noise). PSNR in
-tissue, dB, 100 at most; *no guide* is the shipped enhancer (first patient, where the
-sharpest is wanted); *filtered* counts patients in whom anything was done. Rows in which input and
-wanted are the same show the guard: nothing may happen there. Ten features, first order and texture:
-mean difference from the truth in standard deviations between patients, and Lin's concordance.
-
-{gate_table(gates)}
-{lines}
-![A soft CT matched to sharp ones, and the reverse, with noise spectra](guidance-ct.png)
-
-{earlier_text(earlier)}
-## The cue of the shipped models
-
-Measured before at 1fbb3fd0de87 with the earlier version of this script: any volume as guide changes
-the result by at most 0.1 % (MR) and 0.0 % (CT) of the correction, against the default cue; a zero
-cue, which no volume has, by 2.5 % and 0.9 %. A sharp guide gives −0.02 dB (MR) and +0.04 dB (CT)
-against the zero cue. The cue is inert.
-"""
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
-from _common import DOCS, SHARED_DATA, gate, gate_table, table, write, write_picture
+from _common import RESULTS, SHARED_DATA, gate, write
 from _enhancement_data import CASES, CT_RANGE_HU, CT_SUBJECTS, TEMPLATE, robust_max, subject
 from _enhancement_lesions import Lesion, damaged_with_lesions, new_blobs, plant
 from _enhancement_visibility import detectability
@@ -27,7 +27,6 @@ from MedEnhanceLib.io import load
 from MedEnhanceLib.runtime.resources import resource_folder
 
 mpl.use("Agg")
-import matplotlib.pyplot as plt
 
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
@@ -52,7 +51,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=SHARED_DATA, help="folder of open volumes")
     parser.add_argument("--slices", type=int, default=16, help="central slices of each volume")
     parser.add_argument("--jobs", type=int, default=1, help="processes at once")
-    parser.add_argument("--out", type=Path, default=DOCS)
+    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     files = [TEMPLATE, *volumes(options.data)]
     with ProcessPoolExecutor(options.jobs) as pool:
@@ -64,12 +63,9 @@ def main() -> None:
             for found in pool.map(faint, *zip(*arms, strict=True), [options.data] * len(arms))
             for row in found
         ]
-    worst = sorted(rows, key=lambda row: row["psnr"])[:3]
-    draw(options.out / "harm.jpg", worst, options)
     gates = gates_of(rows, lesions)
-    write("harm", report(rows, lesions, worst, gates, options), gates=gates,
+    write("harm", gates=gates,
           rows=[*rows, *lesions], seeds=[0], folder=options.out)  # fmt: skip
-    print(gate_table(gates))
 
 
 def volumes(data: Path) -> list[str]:
@@ -251,86 +247,6 @@ def gates_of(rows: list[Row], lesions: list[Row]) -> list[dict[str, Any]]:
         gates.append(gate("new blobs over BM4D's, per 100 mL", ours["blobs"] - peer["blobs"],
                           "≤ 0", ours["blobs"] <= peer["blobs"]))  # fmt: skip
     return gates
-
-
-def draw(path: Path, worst: list[Row], options: argparse.Namespace) -> None:
-    """The worst volumes: before, after, difference within ± 3 σ; the middle at full resolution."""
-    figure, axes = plt.subplots(len(worst), 3, figsize=(15, 5 * len(worst)), squeeze=False)
-    for line, row in zip(axes, worst, strict=True):
-        volume = opened(row["volume"], options.data, options.slices)
-        after = enhance(volume, EnhanceConfig(device="cpu")).volume.voxels.astype(np.float32)
-        before = volume.voxels.astype(np.float32)
-        middle = len(before) // 2
-        part = tuple(slice(max(0, n // 2 - 128), n // 2 + 128) for n in before.shape[1:])
-        window = (-160, 240) if volume.modality == "CT" else (0, robust_max(volume.voxels))
-        change = (after - before)[middle][part]
-        limit = 3 * row["sigma"]
-        for place, image, (low, high), title in zip(
-            line, (before[middle][part], after[middle][part], change),
-            (window, window, (-limit, limit)),
-            (f"{row['volume']}: input", f"enhanced, {row['psnr']:.1f} dB to the input",
-             "difference, ± 3 σ"), strict=True,
-        ):  # fmt: skip
-            place.imshow(image, cmap="gray", vmin=low, vmax=high)
-            place.set_title(title, fontsize=9)
-            place.axis("off")
-    figure.tight_layout()
-    sheet = path.with_suffix(".png")
-    sheet.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(sheet, dpi=110)
-    plt.close(figure)
-    write_picture(path, sheet)
-    sheet.unlink()
-
-
-def report(
-    rows: list[Row],
-    lesions: list[Row],
-    worst: list[Row],
-    gates: list[dict[str, Any]],
-    options: argparse.Namespace,
-) -> str:
-    changed = table(
-        ("volume", "PSNR to the input, dB", "measured σ", "confidence", "removed", "blur undone",
-         "shading corrected", "edges", "local SD of the difference / σ"),
-        ((r["volume"], f"{r['psnr']:.1f}", f"{r['sigma']:.3g}", f"{r['confidence']:.2f}",
-          f"{r['removed']:.0%}", "yes" if r["deblurred"] else "no",
-          "yes" if r["corrected"] else "no", f"{r['edge']:.3f}",
-          ", ".join(f"{name} {value:.2f}" for name, value in r["spread"].items())) for r in rows),
-    )  # fmt: skip
-    seen = [(arm, observer(lesions, arm)) for arm in ("input", "ours", "BM4D")]
-    observed = table(
-        ("arm", "lesions", "AUC", "AUC, d′ < 8", "contrast kept", "kept at d′ ≥ 8",
-         "new blobs per 100 mL"),
-        ((arm, f"{o['count']} ({o['clear']} with d′ ≥ 8)", f"{o['auc']:.3f}",
-          f"{o['auc_faint']:.3f}", f"{o['kept']:.2f}", f"{o['kept_clear']:.2f}",
-          f"{o['blobs']:.1f}") for arm, o in seen if o),
-    )  # fmt: skip
-    return f"""# Does it harm?
-
-{gate_table(gates)}
-## Volumes as they are
-
-The central {options.slices} slices of every open CT and MR volume, enhanced with the defaults. PSNR
-refers to 2000 HU in CT and to the robust maximum in MR, over voxels that are not air. A volume that
-is noisy by itself is denoised, and moves away from its input by that noise: the last column relates
-the change to the measured noise, 1 being all of it. *Edges*: slope of the strongest hundredth.
-
-{changed}
-![The three volumes that change most: input, result, difference](harm.jpg)
-
-Furthest from their input: {", ".join(f"{r['volume']} ({r['psnr']:.1f} dB)" for r in worst)}.
-What is far from its input here is noisy by itself: look for anatomy in the differences.
-
-## Faint lesions in low-dose CT
-
-Ellipsoids of 1.5 to 4 mm radius and 20 to 100 HU, planted in even tissue at 5,000 photons a ray.
-The observer has a template of the lesion, and compares it with the ring around it; AUC is the share
-of pairs in which it scores a lesion above an absent one. d′: how visible a lesion is in the noise
-to the best linear observer.
-
-{observed}
-"""
 
 
 if __name__ == "__main__":

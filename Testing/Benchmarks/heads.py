@@ -1,6 +1,6 @@
 """The tumour head beside its twin that never saw the enhancer, on patients neither learned from.
 
-    python Testing/Benchmarks/heads.py            writes docs/benchmarks/heads.*
+    python Testing/Benchmarks/heads.py            writes results/heads.json
     python Testing/Benchmarks/heads.py --jobs 2   two trainings side by side, one thread each
 
 Trainings are kept in runs/heads: what was interrupted goes on where it was.
@@ -20,8 +20,8 @@ from typing import Any
 # Before PyTorch comes in: several processes run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from _common import REPOSITORY, SHARED_DATA, gate_table, table, write
-from _enhancement_statistics import Difference, difference, difference_gate, mean_of
+from _common import REPOSITORY, SHARED_DATA, write
+from _enhancement_statistics import Difference, difference, difference_gate
 
 from MedEnhanceLib import train
 from MedEnhanceLib.gradprom import TrainHeadConfig
@@ -57,7 +57,7 @@ def main() -> None:
     if not ships_the_first():
         rows += rows_of(measured_in(SHIPPED), THAT_SHIPS, seed=0)
     gates = list(gates_of(rows))
-    write("heads", page(rows, gates), gates=gates, rows=rows, seeds=options.seeds)
+    write("heads", gates=gates, rows=rows, seeds=options.seeds)
 
 
 def ships_the_first() -> bool:
@@ -155,42 +155,6 @@ def gates_of(rows: list[Row]) -> Iterator[dict[str, Any]]:
 
 def compared(rows: list[Row], arm: str, other: str) -> Difference | None:
     return difference(rows, "dice", [("all", arm, other)])
-
-
-def page(rows: list[Row], gates: list[dict[str, Any]]) -> str:
-    subjects = sorted({row["subject"] for row in rows})
-    arms = list(dict.fromkeys(row["arm"] for row in rows))
-    lines = [
-        (
-            *arm.rsplit(", ", 1),
-            *(number(mean_of(rows, "dice", arm=arm, subject=subject)) for subject in subjects),
-            number(mean_of(rows, "dice", arm=arm)),
-        )
-        for arm in arms
-    ]
-    ships = (
-        "With seed 0 the first head is the one that ships."
-        if ships_the_first()
-        else "The head that ships learned from images that an earlier enhancer made; the present "
-        "one enhances what it is measured on."
-    )
-    return f"""# The tumour head with and without the enhancer
-
-Both heads learn from the same nine patients with soft-tissue sarcomas (STS, CC BY 3.0; manual
-outlines), clean and at simulated low dose, by the same recipe (docs/recipes/sts-tumour-ct.json).
-One also sees each damaged image enhanced by *ct-lowdose*, the other never does. {ships}
-Dice on three patients of whom neither head nor enhancer saw anything, means over seeds; degraded:
-5,000 photons per ray. Intervals (95 %) are of draws of patients, and of seeds within each: three
-patients carry little.
-
-{table(("head trained", "images", *subjects, "mean"), lines)}
-## Gates
-
-{gate_table(gates)}"""
-
-
-def number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
 
 
 if __name__ == "__main__":

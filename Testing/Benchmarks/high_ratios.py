@@ -11,12 +11,12 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import SHARED_DATA, gate, gate_table, table, write
+from _common import SHARED_DATA, gate, write
 from _compression_volumes import SUBJECTS
 from _high_ratios_arms import cubic, evaluated, like, means, resized, shrunk
 from scipy import ndimage
@@ -49,7 +49,7 @@ _KEPT = "implicit.ucv"
 
 
 def main() -> None:
-    """Measure, then write the page."""
+    """Measure, then write the results."""
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "a.ucv"
@@ -61,7 +61,7 @@ def main() -> None:
                     rows[-1]["share"] = row["bytes"] / volume.nbytes
         rows += [{"volume": "MR sequence", **row} for row in _sequence_rows(path)]
     gates = list(_gates(rows))
-    write("high_ratios", _page(rows, gates), gates=gates, rows=rows, seeds=[SEED])
+    write("high_ratios", gates=gates, rows=rows, seeds=[SEED])
 
 
 def _cropped(file: str, modality: str, box: Sequence[int]) -> Volume:
@@ -207,74 +207,6 @@ def _gates(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
         value = float(np.mean(_lead(both, [DEFAULT])))
         name = f"{name}: default over shrunk (dB)"
         yield gate(name, value, f"≥ −{CLEAR_DB}", value >= -CLEAR_DB)
-
-
-def _page(rows: Sequence[Row], gates: Sequence[Mapping[str, Any]]) -> str:
-    header = ("volume", "ratio", "arm", "bytes", "PSNR, dB", "SSIM", "decode, CPU s")
-    parts = {
-        True: [row for row in rows if "ratio" in row and row["volume"] in CROPS],
-        False: [row for row in rows if "ratio" in row and row["volume"] not in CROPS],
-    }
-    previews = [row for row in rows if "ratio" not in row]
-    return "\n".join(
-        [
-            "# Very high ratios, previews, sequences\n",
-            "Three uses in which the [implicit network](implicit.md) might lead, at equal bytes of "
-            "the file, without parity (`--repair off`). *Shrunk* is the plain way: means over "
-            "2, 3, 4, 6 or 8 voxels along each axis (in mm alike), whichever is best, coded by "
-            "the codec and enlarged by cubic splines; its extents count as 8 bytes. The network's "
-            "model (96 kB) ships with the program and is not counted. PSNR is against the full "
-            "range, SSIM within every fourth slice. The middles of three volumes that the codec "
-            "learned nothing from: "
-            + ", ".join(f"{name} ({' × '.join(map(str, CROPS[name]))})" for name in CROPS)
-            + ".\n",
-            "## Gates\n",
-            gate_table(gates),
-            "Means over the volumes; of the network over those in which it reaches the ratio, and "
-            "*not measured* where it reaches it in none.\n",
-            _follows(gates),
-            "## Very high ratios\n",
-            table(header, map(_cells, parts[True])),
-            f"## A preview of {SIDE} voxels per side\n",
-            f"Against the volume shrunk by means to {SIDE} per side (all slices where there are "
-            "fewer). The network's first layer is evaluated at that grid's centers, or decoded "
-            "whole and then shrunk; the others have as many bytes, but for the last: *shrunk* is "
-            "shrunk further where that is better, and enlarged again.\n",
-            table(("volume", "of the raw bytes", *header[2:]), map(_cells, previews)),
-            "## A sequence\n",
-            f"{FRAMES} frames of 60 × 72 × 60 voxels, made of MR open_ms C19 (FLAIR, shrunk by 3): "
-            f"each moved on from the one before by a step of {STEP} voxels along each axis "
-            f"(standard deviation), with noise of {NOISE:.0%} of the range. No real sequence was "
-            "at hand. The codec codes each frame for itself, by any block type; *times as slices* "
-            "is the same data as one volume, the frames of a slice next to each other. Shrunk "
-            "ones may be means over a quarter or all of the frames.\n",
-            table(header, map(_cells, parts[False])),
-        ]
-    )
-
-
-def _follows(gates: Sequence[Mapping[str, Any]]) -> str:
-    """What the gates say, in words."""
-
-    def names(arm: str, passed: bool) -> str:
-        some = [one["name"].partition(":") for one in gates if one["pass"] is passed]
-        return "; ".join(name for name, _, what in some if what.startswith(f" {arm}")) or "nowhere"
-
-    return (
-        f"**The network leads: {names(IMPLICIT, True)}.** The default is more than {CLEAR_DB} dB "
-        f"below the plain way: {names(DEFAULT, False)}.\n"
-    )
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    arm = row["arm"]
-    if "shape" in row:
-        arm += f" to {' × '.join(map(str, row['shape']))}"
-    first = (row["volume"], str(row["ratio"]) if "ratio" in row else f"{row['share']:.2%}")
-    if "refused" in row:
-        return (*first, arm, "not reached", "–", "–", "–")
-    psnr = "equal" if row["psnr_db"] is None else f"{row['psnr_db']:.2f}"
-    return (*first, arm, f"{row['bytes']:,}", psnr, f"{row['ssim']:.3f}", f"{row['decode_s']:.2f}")
 
 
 if __name__ == "__main__":

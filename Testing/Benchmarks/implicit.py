@@ -1,12 +1,12 @@
 """The implicit network by itself: student and teacher, what its codes bring, other domains.
 
-    python Testing/Benchmarks/implicit.py            writes docs/benchmarks/implicit.*
+    python Testing/Benchmarks/implicit.py            writes results/implicit.json
     python Testing/Benchmarks/implicit.py --quick    a few steps, into runs/benchmarks
-    python Testing/Benchmarks/implicit.py --times    only the times anew, the page's other rows stay
+    python Testing/Benchmarks/implicit.py --times    only the times anew, all other rows stay
 
 Short trainings, all of the same length but where it is said, on volumes that the shipped models
 learn from; measured on blocks of volumes that nothing is trained on. What whole files of it come
-to is on the page of `compression.py`.
+to is measured by `compression.py`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from _common import DOCS, REPOSITORY, SHARED_DATA, gate, gate_table, table, write
+from _common import REPOSITORY, RESULTS, SHARED_DATA, gate, write
 from _compression_volumes import load_subjects
 
 from MedEnhanceLib.runtime.progress import Monitor
@@ -89,7 +89,7 @@ class Bench:
 
 
 def main() -> None:
-    """Train, measure, write the page."""
+    """Train, measure, write the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--times", action="store_true")
@@ -105,24 +105,24 @@ def main() -> None:
         for row in (*_students(bench, seed), *_arms(bench, seed), *_domains(bench, seed)):
             print(json.dumps(row), flush=True)
             rows.append(row)
-    _write(rows, bench.config, REPOSITORY / "runs" / "benchmarks" if options.quick else DOCS)
+    _write(rows, bench.config, REPOSITORY / "runs" / "benchmarks" if options.quick else RESULTS)
 
 
 def _measure_times() -> None:
     """Decode anew with networks that have learned nothing, which takes as long."""
-    rows = json.loads((DOCS / "implicit.json").read_text(encoding="utf-8"))["rows"]
+    rows = json.loads((RESULTS / "implicit.json").read_text(encoding="utf-8"))["rows"]
     config = _config(quick=False)
     networks = Networks(config.token, config.teacher, config.student)
     for row in rows:
         if row["part"] == "student":
             row.update(_times(networks, config, row["arm"]))
-    _write(rows, config, DOCS)
+    _write(rows, config, RESULTS)
 
 
 def _write(rows: list[dict[str, Any]], config: ImplicitConfig, out: Path) -> None:
     gates = _gates(rows)
     seeds = sorted({row["seed"] for row in rows})
-    write("implicit", _page(rows, gates, config), gates=gates, rows=rows, seeds=seeds, folder=out)
+    write("implicit", gates=gates, rows=rows, seeds=seeds, folder=out)
 
 
 def _config(*, quick: bool) -> ImplicitConfig:
@@ -294,72 +294,8 @@ def _gates(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-def _losing_nothing(gates: Sequence[Mapping[str, Any]]) -> str:
-    """Which parts bring nothing, in words."""
-    idle = [one["name"] for one in gates if ": loses" in one["name"] and not one["pass"]]
-    if not idle:
-        return "Each of them loses.\n"
-    names = ", ".join(name.partition(":")[0] for name in idle)
-    return f"**{names}: nothing is lost by it**, in trainings of this length.\n"
-
-
 def _arm_names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return list(dict.fromkeys(row["arm"] for row in rows if row["part"] == "arm"))
-
-
-def _stated(values: Sequence[float]) -> str:
-    spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.2f}{spread}" if values else "–"
-
-
-def _page(
-    rows: Sequence[Mapping[str, Any]], gates: Sequence[Mapping[str, Any]], config: ImplicitConfig
-) -> str:
-    modalities = list(rows[0]["psnr_db"])
-    steps = f"{config.teacher_steps} + {config.student_steps}"
-    sized = [row for row in rows if row["part"] == "student" and row["seed"] == 0]
-    domains = list(dict.fromkeys(row["arm"] for row in rows if row["part"] == "domain"))
-
-    def lines(part: str, arms: Sequence[str]) -> list[list[str]]:
-        return [[arm, *(_stated(_all(rows, part, arm, m)) for m in modalities)] for arm in arms]
-
-    return "\n".join(
-        [
-            "# The implicit network\n",
-            f"Trainings of {steps} steps (teacher + student), which is short: the shipped model "
-            "has 150 + 1,000. Mean PSNR in dB over blocks of CT STS_013, MR open_ms L20 and EM "
-            "medulla_v_z0, in none of which anything was learned, against the network's range, "
-            "floats; ± is the spread over seeds of the training.\n",
-            "## Gates\n",
-            gate_table(gates),
-            "## Student and teacher\n",
-            "The teacher before the student begins, the student at its end, whose codes went on "
-            f"learning with it. CPU seconds are of a block of {math.prod(_BLOCK):,} voxels: by the "
-            "decoder that reads files, both in its integers, and by the network as it trains, "
-            "whose time is mostly that of the attention, which is the same in both.\n",
-            table(
-                ("network", "weights", "decoder of files, s", "as it trains, s", *modalities),
-                [
-                    [
-                        row["arm"],
-                        f"{row['weights']:,}",
-                        f"{row['decode_s']:.2f}",
-                        f"{row['network_s']:.2f}",
-                        *(_stated(_all(rows, "student", row["arm"], m)) for m in modalities),
-                    ]
-                    for row in sized
-                ],
-            ),
-            "## What the parts bring\n",
-            table(("arm", *modalities), lines("arm", _arm_names(rows))),
-            _losing_nothing(gates),
-            "## Other domains\n",
-            "One modality alone, from its own principal components; for twice as many steps; and "
-            "from the networks of another modality after as many steps of that one "
-            "(`start_from`), which is to be held against twice as long.\n",
-            table(("started from", *modalities), lines("domain", domains)),
-        ]
-    )
 
 
 if __name__ == "__main__":

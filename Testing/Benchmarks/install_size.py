@@ -1,6 +1,6 @@
 """What each package costs on the disk, and which of them enhancing and compressing use.
 
-    python Testing/Benchmarks/install_size.py     writes docs/benchmarks/install_size.md
+    python Testing/Benchmarks/install_size.py     writes results/install_size.json
 
 Nothing is installed: sizes are those of the files that pip lists for the packages of this
 environment, which should have all extras.
@@ -17,9 +17,8 @@ from collections.abc import Iterable
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-from _common import REPOSITORY, table, write
+from _common import REPOSITORY, write
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -34,8 +33,6 @@ TASKS = {
     "segment": "me.segment(volume)",
     "read and write NIfTI": 'me.save(volume, "a.nii.gz"); me.load("a.nii.gz", modality="MR")',
 }
-#: Extras that were part of the core once.
-CUT = ("reports", "dicom")
 _RUN = """
 import json, os, sys, tempfile
 os.chdir(tempfile.mkdtemp())
@@ -49,7 +46,7 @@ print(json.dumps(sorted({{name.partition(".")[0] for name in sys.modules}})))
 
 
 def main() -> None:
-    """Measure and write the page."""
+    """Measure and write the results."""
     used = {task: imported(code) for task, code in TASKS.items()}
     core = closure(PROJECT["dependencies"])
     rows = []
@@ -82,7 +79,6 @@ def main() -> None:
     total = megabytes(core)
     write(
         "install_size",
-        _page(total, rows, extras),
         gates=[],
         rows=[{"core_mb": total}, *rows, *extras],
         seeds=[],
@@ -141,58 +137,6 @@ def _megabytes(name: str) -> float:
 def megabytes(names: Iterable[str]) -> float:
     """Of the files of these packages."""
     return sum(_megabytes(name) for name in names)
-
-
-def _page(total: float, rows: list[dict[str, Any]], extras: list[dict[str, Any]]) -> str:
-    packages_table = table(
-        ("package", "alone, MB", "with all that it brings", "saved without it", "used by"),
-        (
-            (
-                f"`{row['package']}`",
-                f"{row['alone_mb']:.1f}",
-                f"{row['with_its_own_mb']:.0f}",
-                f"{row['saved_mb']:.1f}",
-                ", ".join(row["used_by"]) or "–",
-            )
-            for row in rows
-        ),
-    )
-    extras_table = table(
-        ("extra", "on top of the core, MB", "largest", "not installed here"),
-        (
-            (
-                f"`{row['extra']}`",
-                f"{row['more_mb']:.0f}",
-                ", ".join(f"{name} {size:.0f}" for name, size in row["largest"].items()) or "–",
-                ", ".join(row["not_installed"]) or "–",
-            )
-            for row in extras
-        ),
-    )
-    cut = {one for name in CUT for one in PROJECT["optional-dependencies"][name]}
-    before = megabytes(closure([*PROJECT["dependencies"], *cut]))
-    return f"""# What an installation costs
-
-Files on the disk after `pip install medenhance`, without MedEnhance's own models (17 MB):
-**{total:.0f} MB** with PyTorch for the CPU. On Linux the build of PyTorch with NVIDIA's libraries
-takes several gigabytes more. *Saved without it*: what no other package of the core brings. *Used
-by*: the tasks that import it, each run on a small MR volume in a process of its own.
-
-{packages_table}
-## Extras
-
-{extras_table}
-## What left the core, and what did not
-
-The core is what enhancing, segmenting and compressing need. Pictures (`reports`) and what writes
-objects of DICOM and takes out names (`dicom`) were part of it: **{before:.0f} MB** with them. A
-command that needs one of them says so before it begins.
-
-PyTorch, without which nothing is enhanced, is most of the rest; a lossless compression does not
-import it. SimpleITK is needed when an MR is enhanced, for N4 and for measuring whether there is
-shading, and for NRRD and MetaImage. MONAI lays tiles over large slices and segments; nibabel and
-pydicom read.
-"""
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Writers killed at random points, and on disks that are full: what is left behind.
 
-python Testing/Benchmarks/kills.py                200 points of each, writes docs/benchmarks
+python Testing/Benchmarks/kills.py                200 points of each, writes results
 python Testing/Benchmarks/kills.py --points 20    fewer, into runs/benchmarks
 """
 
@@ -12,11 +12,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from _common import DOCS, REPOSITORY, gate, gate_table, table, write
+from _common import REPOSITORY, RESULTS, gate, write
 
 PROGRAM = REPOSITORY / "Testing" / "Library" / "unicompress" / "killing.py"
 POINTS, SEED = 200, 1
@@ -24,7 +23,7 @@ Row = dict[str, Any]
 
 
 def main() -> None:
-    """Run all points, then write the page."""
+    """Run all points, then write the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--points", type=int, default=POINTS)
     options = parser.parse_args()
@@ -45,9 +44,9 @@ def main() -> None:
         gate("full disk: old file lost, or a temporary left", len(wrong), "0", not wrong),
         gate("changed sources", sources, "0", sources == 0),
     ]
-    folder = DOCS if options.points >= POINTS else REPOSITORY / "runs" / "benchmarks"
+    folder = RESULTS if options.points >= POINTS else REPOSITORY / "runs" / "benchmarks"
     rows = [{"trial": "kill", **row} for row in killed] + [{"trial": "full", **row} for row in full]
-    write("kills", _page(killed, full, gates), gates=gates, rows=rows, seeds=[SEED], folder=folder)
+    write("kills", gates=gates, rows=rows, seeds=[SEED], folder=folder)
 
 
 def _run(what: str, points: int) -> list[Row]:
@@ -70,35 +69,6 @@ def _run(what: str, points: int) -> list[Row]:
 
 def _expected(row: Row) -> str:
     return "new" if row["says"] == "written" else "old" if row["exists"] else "none"
-
-
-def _page(killed: list[Row], full: list[Row], gates: list[Row]) -> str:
-    ends = Counter(
-        (row["writer"], "over a file" if row["exists"] else "new", row["target"], row["temporary"])
-        for row in killed
-        if row["killed"]
-    )
-    counted = Counter((row["writer"], row["says"].partition(":")[0], row["target"]) for row in full)
-    return "\n\n".join(
-        [
-            "# Killed writers and full disks",
-            "A child that compresses, or decompresses into a file, kills itself (SIGKILL) after a "
-            "random number of calls and returns of functions: every line between the first block "
-            "and the last rename is as likely. A full disk is a limit on the size of any file. A "
-            "temporary file that a kill leaves is hidden and begins with `.medenhance-`.",
-            "## Gates\n\n" + gate_table(gates).rstrip(),
-            "## Killed\n\n"
-            + table(
-                ("writer", "written", "what is there", "temporary left", "points"),
-                ([*key, count] for key, count in sorted(ends.items())),
-            ).rstrip(),
-            "## Full disk\n\n"
-            + table(
-                ("writer", "ended in", "what is there", "points"),
-                ([*key, count] for key, count in sorted(counted.items())),
-            ).rstrip(),
-        ]
-    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Lossless and bounded files beside JPEG XL: bytes, and CPU time with one thread each, in one run.
 
-    python Testing/Benchmarks/lossless.py             writes docs/benchmarks
+    python Testing/Benchmarks/lossless.py             writes results
     python Testing/Benchmarks/lossless.py --quick     two small volumes, writes runs/benchmarks
 
 Ours is whole files: encoding reads them back and proves them. JPEG XL (effort 7, one thread) codes
@@ -24,7 +24,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from _common import DOCS, REPOSITORY, SHARED_DATA, gate, gate_table, table, write
+from _common import REPOSITORY, RESULTS, SHARED_DATA, gate, write
 from _compression_volumes import large_volume
 
 from MedEnhanceLib import native
@@ -55,7 +55,7 @@ _DECODED = 3
 
 
 def main() -> None:
-    """Measure, then write the page; or, in a child, measure one volume."""
+    """Measure, then write the results; or, in a child, measure one volume."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="into runs/benchmarks")
     parser.add_argument("--case", help=argparse.SUPPRESS)
@@ -68,8 +68,8 @@ def main() -> None:
         print(name, flush=True)
         rows += _in_child(name)
     gates = _gates(rows)
-    folder = REPOSITORY / "runs" / "benchmarks" if options.quick else DOCS
-    write("lossless", _page(rows, gates), gates=gates, rows=rows, seeds=[], folder=folder)
+    folder = REPOSITORY / "runs" / "benchmarks" if options.quick else RESULTS
+    write("lossless", gates=gates, rows=rows, seeds=[], folder=folder)
 
 
 def _in_child(name: str) -> list[Row]:
@@ -206,83 +206,6 @@ def _gates(rows: list[Row]) -> list[dict[str, Any]]:
         gate("bytes below JPEG XL's, least", least, "> 0", least is not None and least > 0)
     )
     return gates
-
-
-def _page(rows: list[Row], gates: list[dict[str, Any]]) -> str:
-    lines = [
-        (
-            ours["volume"],
-            f"{ours['mvoxels']:.1f}",
-            ours["mode"],
-            f"{ours['bytes']:,}",
-            f"{100 * (1 - ours['bytes'] / jxl['bytes']):.1f} %",
-            *(
-                f"{ours[f'{way}_cpu_s']:.2f} ({ours[f'{way}_cpu_s'] / jxl[f'{way}_cpu_s']:.2f})"
-                for way in ("encode", "decode")
-            ),
-            ", ".join(ours["block_types"]),
-        )
-        for ours, jxl in _pairs(rows)
-    ]
-    columns = ("bytes", "below JPEG XL", "encode", "decode", "block types")
-    parts = [
-        "# Lossless and bounded files\n\n" + (__doc__ or "").split("\n\n", 2)[2],
-        "## Gates\n\n" + gate_table(gates),
-        "## Beside JPEG XL\n\nCPU seconds, in brackets over JPEG XL's.\n\n"
-        + table(("volume", "Mvoxel", "mode", *columns), lines),
-        "## At the speed fast\n\nWithout loss; times and bytes over those at normal speed.\n\n"
-        + _fast(rows),
-        "## Rescaled volumes\n\nScanners store whole numbers. Some programs multiply them: gaps "
-        "are left between the values, or floats. A table of the values that occur, in the file, "
-        "undoes it. (The models learned from STS_010 too, with and without.)\n\n" + _rescaled(rows),
-        "## Every path\n\nThe same file, without loss, with numpy alone and compiled for each "
-        "width of vectors.\n\n" + _every_path(rows),
-    ]
-    return "\n\n".join(part.rstrip() for part in parts)
-
-
-def _normal(rows: list[Row], row: Row) -> Row:
-    """Ours of the same volume and mode, as it is by default."""
-    mine = (one for one in rows if one["codec"] == "ours" and not one["path"])
-    return next(one for one in mine if _key(one) == _key(row))
-
-
-def _fast(rows: list[Row]) -> str:
-    lines = []
-    for row in rows:
-        if row["codec"] == "ours, fast":
-            ours = _normal(rows, row)
-            figures = (row[key] / ours[key] for key in ("encode_cpu_s", "decode_cpu_s", "bytes"))
-            lines.append((row["volume"], *(f"{figure:.2f}" for figure in figures)))
-    return table(("volume", "encode", "decode", "bytes"), lines)
-
-
-def _rescaled(rows: list[Row]) -> str:
-    lines = []
-    for row in rows:
-        if row["codec"] != "ours, no table":
-            continue
-        ours = _normal(rows, row)
-        share = 100 * (1 - ours["bytes"] / row["bytes"])
-        lines.append((row["volume"], f"{row['bytes']:,}", f"{ours['bytes']:,}", f"{share:.1f} %"))
-    return table(("volume", "without a table", "as it is", "fewer bytes"), lines)
-
-
-def _every_path(rows: list[Row]) -> str:
-    return table(
-        ("volume", "path", "bytes", "encode, CPU s", "decode, CPU s"),
-        (
-            (
-                row["volume"],
-                row["path"],
-                f"{row['bytes']:,}",
-                f"{row['encode_cpu_s']:.2f}",
-                f"{row['decode_cpu_s']:.2f}",
-            )
-            for row in rows
-            if row["path"]
-        ),
-    )
 
 
 if __name__ == "__main__":

@@ -20,12 +20,11 @@ import os
 import random
 import subprocess
 import sys
-from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from _common import DOCS, REPOSITORY, gate, gate_table, table, write
+from _common import REPOSITORY, RESULTS, gate, write
 
 MUTANTS = REPOSITORY / "mutants"
 EQUIVALENT = Path(__file__).with_name("mutation_equivalent.json")
@@ -35,11 +34,11 @@ Row = dict[str, Any]
 
 
 def main() -> None:
-    """Sample, run, and write the page."""
+    """Sample, run, and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--each", type=int, default=24, help="mutants of each file; 0: all")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--no-run", action="store_true", help="write the page of the last run")
+    parser.add_argument("--no-run", action="store_true", help="write the results of the last run")
     if sys.argv[1:2] == ["mutmut"]:
         _be_mutmut(sys.argv[2:])
     options = parser.parse_args()
@@ -53,18 +52,16 @@ def main() -> None:
             "run", "--max-children", "1", *(name for names in chosen.values() for name in names)
         )
     rows = [row for path, names in chosen.items() for row in _rows(path, names)]
-    drawn = sum(map(len, chosen.values()))
     killed = sum(row["killed"] for row in rows)
     counted = sum(not row["equivalent"] for row in rows)
     share = killed / counted
     gates = [gate("share of the mutants that is killed", share, f"≥ {WANTED}", share >= WANTED)]
     write(
         "mutation",
-        _page(rows, drawn, gates),
         gates=gates,
         rows=rows,
         seeds=[options.seed],
-        folder=DOCS,
+        folder=RESULTS,
     )
 
 
@@ -156,35 +153,6 @@ def _rows(path: str, names: list[str]) -> list[Row]:
         for name in names
         if ends[name] is not None  # a run that was stopped judged the quick ones first
     ]
-
-
-def _page(rows: list[Row], drawn: int, gates: list[Row]) -> str:
-    files: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        files[row["file"]].append(row)
-    lines = []
-    for path, its in files.items():
-        killed, same = (
-            sum(row["killed"] for row in its),
-            sum(bool(row["equivalent"]) for row in its),
-        )
-        share = killed / max(1, len(its) - same)
-        lines.append([f"`{path}`", len(its), killed, same, f"{share:.0%}"])
-    alive = [
-        [f"`{row['mutant']}`", row["equivalent"] or "alive"] for row in rows if not row["killed"]
-    ]
-    return "\n\n".join(
-        [
-            "# Mutants",
-            str(__doc__).split("\n\n")[2].replace("\n", " "),
-            f"{len(rows)} of {drawn} drawn mutants were judged; a run that is stopped has judged "
-            "those with the quickest tests.",
-            "## Gates\n\n" + gate_table(gates).rstrip(),
-            "## By file\n\n"
-            + table(("file", "mutants", "killed", "the same, or a word", "share"), lines).rstrip(),
-            "## Alive\n\n" + table(("mutant", "read"), alive).rstrip(),
-        ]
-    )
 
 
 if __name__ == "__main__":

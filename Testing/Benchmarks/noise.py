@@ -1,6 +1,6 @@
 """How well the noise of a volume is measured in the volume itself, against noise that is known.
 
-    python Testing/Benchmarks/noise.py            writes docs/benchmarks
+    python Testing/Benchmarks/noise.py            writes results
     python Testing/Benchmarks/noise.py --quick    a volume of each kind, writes runs/benchmarks
 
 References are volumes whose own noise was lowered: averaged over 2 × 2 (× 2) voxels where the table
@@ -24,7 +24,7 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 import torch
-from _common import DOCS, REPOSITORY, SHARED_DATA, gate, gate_table, table, write
+from _common import REPOSITORY, RESULTS, SHARED_DATA, gate, write
 
 from MedEnhanceLib.degrade import robust_max
 from MedEnhanceLib.degrade.lowdose import low_dose_noise
@@ -86,7 +86,7 @@ class Case:
 
 
 def main() -> None:
-    """Measure, then write the page and its figures."""
+    """Measure, then write what was found."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few volumes, results in runs/")
     quick = parser.parse_args().quick
@@ -97,10 +97,9 @@ def main() -> None:
         print(rows[-1], flush=True)
     as_is = [undamaged(path) for path in ([] if quick else real_volumes())]
     gates = gates_of(rows)
-    folder = REPOSITORY / "runs" / "benchmarks" if quick else DOCS
+    folder = REPOSITORY / "runs" / "benchmarks" if quick else RESULTS
     write(
         "noise",
-        page(rows, as_is, gates),
         gates=gates,
         rows=[*rows, *as_is],
         seeds=[0, 1, 2, 3],
@@ -332,7 +331,7 @@ def undamaged(path: Path) -> Row:
     return row
 
 
-# --- page -----------------------------------------------------------------------------------------
+# --- results
 
 
 def gates_of(rows: list[Row]) -> list[dict[str, Any]]:
@@ -351,64 +350,6 @@ def gates_of(rows: list[Row]) -> list[dict[str, Any]]:
     seconds = sum(row["cpu_s_per_mvoxel"] * row["mvoxel"] for row in rows) / whole
     gates.append(gate("CPU s per Mvoxel", seconds, "≤ 0.1", seconds <= 0.1))
     return gates
-
-
-def page(rows: list[Row], as_is: list[Row], gates: list[dict[str, Any]]) -> str:
-    header = (
-        "noise", "level", "cases", "level, mean error", "within 10 %", "worst ratio",
-        "cells, mean error", "spectrum, mean error", "spectrum taken as white", "confidence",
-        "before: mean error", "Haar: mean error",
-    )  # fmt: skip
-    lines = []
-    for kind, level in dict.fromkeys((row["kind"], row["noise"]) for row in rows):
-        of = [row for row in rows if (row["kind"], row["noise"]) == (kind, level)]
-        ratio = np.array([row["ratio"] for row in of])
-        mean = {
-            key: np.mean([row[key] for row in of])
-            for key in ("cells", "spectrum", "spectrum_white", "confidence")
-        }
-        old = [np.mean([abs(row[key] - 1) for row in of]) for key in ("ratio_before", "ratio_haar")]
-        lines.append((
-            kind, level, len(of), f"{np.abs(ratio - 1).mean():.3f}",
-            f"{(np.abs(ratio - 1) <= 0.1).sum()} of {len(of)}",
-            f"{ratio[np.abs(np.log(ratio)).argmax()]:.2f}", f"{mean['cells']:.3f}",
-            f"{mean['spectrum']:.3f}", f"{mean['spectrum_white']:.3f}", f"{mean['confidence']:.2f}",
-            *(f"{value:.3f}" for value in old),
-        ))  # fmt: skip
-    worst = sorted(rows, key=lambda row: -abs(math.log(row["ratio"])))[:12]
-    keys = ("kind", "volume", "noise", "ratio", "ratio_before", "ratio_haar", "confidence")
-    real = (
-        "undamaged",
-        "level",
-        "unit",
-        "air",
-        "confidence",
-        "need",
-        "across",
-        "in_plane",
-        "spread",
-    )
-    return "\n\n".join((
-        "# Noise measured in the volume itself",
-        "σ, its map and its spectrum from `nets/noise.py`, against noise that was added and is "
-        "known. Errors are relative: of the median level over tissue, of the map cell by cell, and "
-        "of the spectrum over the frequencies that carry more than 5 % of a voxel's variance. "
-        "*Before*: the level that the networks use (finest diagonal band, unscaled). *Haar*: "
-        "median absolute value of that band. Both know no spectrum.",
-        gate_table(gates),
-        "References are cleaned volumes, so fine texture that belongs to the body is missing from "
-        "them: on raw volumes with noise of their own the estimate can only be judged for sanity "
-        "(last table).",
-        "## Known noise",
-        table(header, lines),
-        "## The worst cases",
-        table(keys, ([row[key] for key in keys] for row in worst)),
-        "## Undamaged volumes",
-        "Level in HU, or in % of the robust maximum; *across*: noise of the highest frequency "
-        "across slices over that of the lowest (1: slices are independent); *in plane*: variance "
-        "of the highest frequency in plane (1: white); *spread*: of the map, 95 % over 5 %.",
-        table(real, ([row[key] for key in real] for row in as_is)),
-    ))  # fmt: skip
 
 
 if __name__ == "__main__":

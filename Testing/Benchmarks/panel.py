@@ -1,6 +1,6 @@
 """What a user of the panel waits for: opening, previews, and how long Slicer does not answer.
 
-    python Testing/Benchmarks/panel.py            512×512×300 from a real CT, writes docs/benchmarks
+    python Testing/Benchmarks/panel.py            512×512×300 from a real CT, writes results
     python Testing/Benchmarks/panel.py --quick    512×512×24, writes runs/benchmarks
 
 Runs in Testing/SlicerHost: real MRML, real Qt, the real worker, no Slicer around them. The longest
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from _common import DOCS, REPOSITORY, SHARED_DATA, gate, gate_table, table, write
+from _common import REPOSITORY, RESULTS, SHARED_DATA, gate, write
 
 _SOURCE = "ct/abdomen/CT.nii.gz"
 _SIDE = 512
@@ -24,7 +24,7 @@ Row = dict[str, Any]
 
 
 def main() -> None:
-    """Measure, then write the page and its figures."""
+    """Measure, then write what was found."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a thin volume, results in runs/")
     options = parser.parse_args()
@@ -48,8 +48,8 @@ def main() -> None:
         gate("cancel (s)", shown["cancel during Apply"]["seconds"], "≤ 2",
              shown["cancel during Apply"]["seconds"] <= 2),
     ]  # fmt: skip
-    folder = REPOSITORY / "runs" / "benchmarks" if options.quick else DOCS
-    write("panel", page(rows, gates, slices), gates=gates, rows=rows, seeds=[], folder=folder)
+    folder = REPOSITORY / "runs" / "benchmarks" if options.quick else RESULTS
+    write("panel", gates=gates, rows=rows, seeds=[], folder=folder)
 
 
 def measure(slices: int) -> list[Row]:
@@ -160,27 +160,6 @@ def _voxels(slices: int) -> np.ndarray:
         -(-size // have) for size, have in zip((slices, _SIDE, _SIDE), part.shape, strict=True)
     ]
     return np.tile(part, repeats)[:slices, :_SIDE, :_SIDE].astype(np.int16)
-
-
-def page(rows: list[Row], gates: list[dict[str, Any]], slices: int) -> str:
-    """The page for people."""
-    data = f"`{_SOURCE}`, tiled to 512 × 512 × {slices}, int16"
-    if not (SHARED_DATA / _SOURCE).is_file():
-        data = f"noise of 512 × 512 × {slices}, int16, for want of the open volumes"
-    lines = [
-        "# The panel\n",
-        f"What a user waits for, over the real worker with the shipped model ct-lowdose: {data}.",
-        "Measured in the tests' host (real MRML and Qt, no Slicer around them), on the CPU.\n",
-        "## Gates\n",
-        gate_table(gates),
-        "## Steps\n",
-        "Longest pause: for how long Slicer's event loop did not turn at the worst moment.\n",
-        table(
-            ("step", "seconds", "longest pause (s)"),
-            ((row["what"], f"{row['seconds']:.2f}", f"{row['pause']:.3f}") for row in rows),
-        ),
-    ]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

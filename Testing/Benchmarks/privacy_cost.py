@@ -1,6 +1,6 @@
 """What differential privacy costs a distilled set, in dB on patients who were held out.
 
-    python Testing/Benchmarks/privacy_cost.py               writes docs/benchmarks/privacy_cost.*
+    python Testing/Benchmarks/privacy_cost.py               writes results/privacy_cost.json
     python Testing/Benchmarks/privacy_cost.py --matching    measures the rows of matching anew too
 
 MR of soft-tissue sarcomas (STS), noise removed. Statistics of a cohort, and matching with a short
@@ -21,7 +21,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-from _common import DOCS, REPOSITORY, SHARED_DATA, commit, table, write
+from _common import REPOSITORY, RESULTS, SHARED_DATA, commit, write
 
 from MedEnhanceLib import Cohort
 from MedEnhanceLib.runtime.progress import Monitor
@@ -46,7 +46,6 @@ CONFIG = DistillConfig(
     device="cpu",
 )
 RESTORER = RestorerConfig(network="srcnn", steps=400, patch=32)
-_WEIGHTS = 10_900  # of the network that is matched
 KEPT = REPOSITORY / "runs" / "privacy_cost"
 FULL, DISTILLED, PRIOR = "all slices", "distilled", "the prior alone"
 Row = dict[str, Any]
@@ -69,13 +68,12 @@ def main() -> None:
     cohort = Cohort.open(SHARED_DATA / "mr" / "sts", pattern="MR_T1.nii.gz", modality="MR")
     rows = statistics_rows(prepare(cohort, STATISTICS, Monitor()))
     matching = measured_anew(cohort) if options.matching else published()
-    text = page(rows) + "\n" + matching_section(matching)
-    write("privacy_cost", text, gates=[], rows=[*rows, *matching], seeds=SEEDS)
+    write("privacy_cost", gates=[], rows=[*rows, *matching], seeds=SEEDS)
 
 
 def published() -> list[Row]:
     """The rows of matching that the page has, with the commit that they were measured at."""
-    record = json.loads((DOCS / "privacy_cost.json").read_text(encoding="utf-8"))
+    record = json.loads((RESULTS / "privacy_cost.json").read_text(encoding="utf-8"))
     rows = [row for row in record["rows"] if row.get("method", "matching") == "matching"]
     return [{"method": "matching", "commit": record["commit"]} | row for row in rows]
 
@@ -205,128 +203,6 @@ def distilled(prepared: Prepared, config: DistillConfig, seed: int) -> Floats:
 
 def multiplier(epsilon: float) -> float:
     return noisy_steps(replace(CONFIG, dp=DPConfig(epsilon=epsilon, delta=DELTA))).noise_multiplier
-
-
-def page(rows: list[Row]) -> str:
-    """The first part of the page, on statistics."""
-    floor = np.mean([row["damaged_db"] for row in rows])
-    most = max(row["patients"] for row in rows if row["arm"] == ALL)
-    seen: dict[tuple[str, float | None, int], list[float]] = {}
-    for row in rows:
-        which = row["arm"], row["epsilon"], row["patients"]
-        seen.setdefault(which, []).append(row["restored_db"])
-    public = np.mean(seen[PUBLIC, None, 0])
-    lines = []
-    for (arm, epsilon, patients), found in seen.items():
-        noise = 0.0 if epsilon is None else noisy_steps(private(epsilon)).noise_multiplier
-        lines.append(
-            (
-                arm,
-                patients or "–",
-                "–" if arm in (ALL, PUBLIC) else "∞" if epsilon is None else f"{epsilon:g}",
-                f"{noise / patients:.2f}" if noise else "–",
-                f"{np.mean(found):.2f}",
-                f"{np.min(found):.2f} to {np.max(found):.2f}",
-                "–" if arm == PUBLIC else f"{np.mean(found) - public:+.2f}",
-            )
-        )
-    head = ("learned from", "patients", "ε", "noise", "dB", "range", "beyond the prior")
-    useful = [
-        f"ε = {epsilon:g} with {count} patients"
-        for epsilon in PRIVATE
-        for count in COUNTS
-        if min(seen[FEW, epsilon, count]) > max(seen[PUBLIC, None, 0])
-    ]
-    useless = [
-        f"ε = {epsilon:g} with {count}"
-        for epsilon in PRIVATE
-        for count in COUNTS
-        if np.mean(seen[FEW, epsilon, count]) <= public
-    ]
-    return f"""# What differential privacy costs
-
-MR of soft-tissue sarcomas (STS, CC BY 3.0), the task denoise: SRCNN learns for {RESTORER.steps}
-steps and restores all slices of patients who were held out. PSNR over what shows tissue.
-
-## Statistics of a cohort
-
-`medenhance distill --method statistics --epsilon`: one noised sum of {PROJECTED} numbers over the
-patients, δ = {DPConfig(epsilon=8.0).delta:g}, for a patient who is replaced by any other. {most}
-patients to learn from, 8 held out; damaged: {floor:.2f} dB. Means and ranges over {len(SEEDS)}
-seeds of training, with noise also {len(DRAWS)} draws of it. {IMAGES} images of the public template
-in all. For more than {most} patients the noise for that many lies on the means of the {most} that
-there are. Noise: its standard deviation on each mean, in clips.
-
-{table(head, lines)}
-- Better than the prior in every draw and seed: {"; ".join(useful) or "none"}.
-- On average no better than the prior, which costs nothing: {"; ".join(useless) or "none"}.
-- The units of the numbers were chosen on these patients, those held out too, and on CT of the same
-  cohort: on others the default clip may fit less well.
-"""
-
-
-def matching_section(rows: list[Row]) -> str:
-    """The second part of the page, on matching."""
-    patients, held_out = 4, 3  # as `_fewer` and the split of CONFIG leave them
-    seeds = len({row["seed"] for row in rows})
-    at = ", ".join(sorted({row["commit"] for row in rows}))
-    matches = CONFIG.loop.outer * CONFIG.loop.inner
-    floor = np.mean([row["damaged_db"] for row in rows])
-    first = [row for row in rows if row["seed"] == rows[0]["seed"]]
-    lines = []
-    for row in first:
-        same = [
-            other["restored_db"]
-            for other in rows
-            if (other["arm"], other["intensities"], other["epsilon"])
-            == (row["arm"], row["intensities"], row["epsilon"])
-        ]
-        noise = row["noise_multiplier"]
-        is_distilled = row["arm"] == DISTILLED
-        lines.append(
-            (
-                row["arm"],
-                row["intensities"],
-                ("∞" if is_distilled else "–") if noise is None else f"{row['epsilon']:g}",
-                "–" if noise is None else f"{noise:.2f}",
-                row["images"],
-                f"{np.mean(same):.2f}",
-                f"{np.max(same) - np.min(same):.2f}",
-            )
-        )
-    head = ("learned from", "intensities", "ε", "noise, clips", "images", "dB", "range over seeds")
-    used = {row["epsilon"]: row["noise_multiplier"] for row in first if row["epsilon"]}
-    shown = ", ".join(
-        f"{noise * _WEIGHTS**0.5:.0f} times (ε = {epsilon:g})" for epsilon, noise in used.items()
-    )
-    now = ", ".join(f"{multiplier(epsilon):.2f} (ε = {epsilon:g})" for epsilon in used)
-    gains = ", ".join(
-        f"{gain(rows, epsilon):+.2f} dB "
-        + ("without noise" if epsilon is None else f"at ε = {epsilon:g}")
-        for epsilon in (None, *EPSILONS)
-    )
-    return f"""## Matching
-
-Measured at {at}. {patients} patients are distilled into {CONFIG.images_per_patient} images each by
-a short loop of {matches} matches, δ = {DELTA:g}; {held_out} patients were held out; damaged:
-{floor:.2f} dB. Means over {seeds} seeds. The prior is the public template; with differential
-privacy it keeps its own intensities, as those of the cohort are not covered by noise.
-
-{table(head, lines)}
-Every match is about one patient alone, so nobody hides among others: the noise on the {_WEIGHTS}
-numbers of a gradient is as long as {shown} the clip. The present accountant asks for {now} clips.
-Rows with ε are to be held against the prior alone with its own intensities, which reveals nothing
-of anybody and costs nothing. What patients add to it: {gains}. A gain smaller than the range over
-seeds is none.
-"""
-
-
-def gain(rows: list[Row], epsilon: float | None) -> float:
-    """What distilling adds to the prior alone, both with the prior's own intensities, in dB."""
-    own = [row for row in rows if row["intensities"] == "own"]
-    after = [r["restored_db"] for r in own if (r["arm"], r["epsilon"]) == (DISTILLED, epsilon)]
-    before = [r["restored_db"] for r in own if r["arm"] == PRIOR]
-    return float(np.mean(after) - np.mean(before))
 
 
 if __name__ == "__main__":

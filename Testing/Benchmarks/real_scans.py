@@ -1,6 +1,6 @@
 """Raw scans judged without a reference: noise, sharpness, agreement of two halves.
 
-    OMP_NUM_THREADS=1 python Testing/Benchmarks/real_scans.py            writes docs/benchmarks
+    OMP_NUM_THREADS=1 python Testing/Benchmarks/real_scans.py            writes results
     OMP_NUM_THREADS=1 python Testing/Benchmarks/real_scans.py --quick    few, runs/benchmarks
 
 Noisy scans of several sites as they are, and volumes with known noise, where the judgment itself is
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from _agreement import Floats, Halves, Mask, split
-from _common import DOCS, REPOSITORY, SHARED_DATA, gate, gate_table, table, write
+from _common import REPOSITORY, RESULTS, SHARED_DATA, gate, write
 from _enhancement_cache import code_hash, run_kept
 from _enhancement_catalog import INFERENCE
 from _enhancement_data import modality_of
@@ -93,9 +93,8 @@ def main() -> None:
     names = list(SCANS)[:: 5 if quick else 1]
     real = [row for name in names for row in judged(real_scan(name), on_known=False)]
     gates = gates_of(known, real)
-    folder = REPOSITORY / "runs" / "benchmarks" if quick else DOCS
-    text = page(known, real, gates)
-    write("real_scans", text, gates=gates, rows=[*known, *real], seeds=SEEDS, folder=folder)
+    folder = REPOSITORY / "runs" / "benchmarks" if quick else RESULTS
+    write("real_scans", gates=gates, rows=[*known, *real], seeds=SEEDS, folder=folder)
 
 
 # --- scans ----------------------------------------------------------------------------------------
@@ -258,7 +257,7 @@ def heading(scan: Scan, arm: Arm) -> Row:
     return row
 
 
-# --- page -----------------------------------------------------------------------------------------
+# --- results
 
 
 def gates_of(known: list[Row], real: list[Row]) -> list[Row]:
@@ -283,76 +282,6 @@ def gates_of(known: list[Row], real: list[Row]) -> list[Row]:
         name = f"real scans of certain noise: error of {arm} less that of ours, mean"
         found.append(gate(name, mean, "≥ 0", mean is not None and mean >= 0))
     return found
-
-
-def page(known: list[Row], real: list[Row], gates: list[Row]) -> str:
-    parts = [
-        "# Raw scans without a reference",
-        "Scans as they are, the noisiest at hand of each site, cropped to "
-        f"{' × '.join(map(str, BOX))} voxels in the middle. Nobody has their clean version, so "
-        "three things are measured: the noise that is left, the sharpness of edges, and how well "
-        "two halves agree.",
-        "**Two halves.** Noise z with the level, the map and the spectrum that were measured in "
-        "the scan y makes two volumes, y + z / 2 and y − 2 z, whose noises are independent. The "
-        "first is enhanced, the second is compared with the result. From that follows the mean "
-        "square error against the clean scan, without having it (the coupled bootstrap, Oliveira, "
-        "Lei & Tibshirani 2021). Figures are shares of the noise's power in what was given: 100 % "
-        "is leaving it as it is, 10 % is a gain of 10 dB. Four fields z (NLM and BM4D: one, "
-        "compared with ours on the same).",
-        "**What it rests on.** On the noise measured by the same code that ours removes noise by. "
-        "A σ that is 5 % too large makes the error of what removes most of the noise 10 points too "
-        "small, even negative: compare arms within a scan, where this nearly cancels, as far as "
-        "they remove the noise equally. Fine anatomy taken for "
-        f"noise counts as noise here: gates rest on scans whose confidence is {TRUSTED:g} or more. "
-        "Ours and its variants remove noise alone here (task noise).",
-        gate_table(gates),
-        "## Is the estimate right? Known noise",
-        "Cleaned volumes with simulated noise (docs/benchmarks/noise.md). Error in % of the "
-        "noise's power: true / estimated with the true noise / estimated with the measured noise.",
-        known_table(known),
-        "## Real scans",
-        "Error in % of the noise's power, estimated. σ in HU or in % of the robust maximum.",
-        real_table(real, lambda row: f"{100 * row['error']:.1f}"),
-        "The same less that of ours, in points: above 0 where ours is nearer to the clean scan.",
-        real_table(real, lambda row: f"{100 * row['less_ours']:+.1f}"),
-        "Noise left in tissue (MR: finest diagonal differences; CT: between slices) / steepest "
-        "slope of strong edges, as shares of what was given. Blur lowers both.",
-        real_table(real, look),
-    ]
-    return "\n\n".join(parts)
-
-
-def known_table(rows: list[Row]) -> str:
-    names = list(dict.fromkeys(row["arm"] for row in rows))
-    body = []
-    for scan in dict.fromkeys(row["scan"] for row in rows):
-        own = {row["arm"]: row for row in rows if row["scan"] == scan}
-        cells = [
-            " / ".join(
-                "–" if value is None else f"{100 * value:.1f}"
-                for value in (own[n]["true"], own[n].get("error_informed"), own[n]["error"])
-            )
-            for n in names
-        ]
-        body.append((scan, f"{own[OURS]['sigma_to_truth']:.2f}", *cells))
-    return table(("volume", "σ measured / true", *names), body)
-
-
-def real_table(rows: list[Row], cell: Callable[[Row], str]) -> str:
-    names = list(dict.fromkeys(row["arm"] for row in rows))
-    body = []
-    for scan in dict.fromkeys(row["scan"] for row in rows):
-        own = {row["arm"]: row for row in rows if row["scan"] == scan}
-        first = own[OURS]
-        level = f"{first['sigma']:g} {first['unit']}"
-        cells = (cell(own[name]) for name in names)
-        body.append((scan, first["site"], level, first["confidence"], *cells))
-    return table(("scan", "site", "σ", "confidence", *names), body)
-
-
-def look(row: Row) -> str:
-    edge = row.get("edge_slope_strong")
-    return f"{row['noise_left']:.2f} / " + ("–" if edge is None else f"{edge:.2f}")
 
 
 if __name__ == "__main__":

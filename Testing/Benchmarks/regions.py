@@ -1,6 +1,6 @@
 """What reading a part of a `.ucv` reads: bytes, blocks and seconds.
 
-    python Testing/Benchmarks/regions.py             writes docs/benchmarks
+    python Testing/Benchmarks/regions.py             writes results
     python Testing/Benchmarks/regions.py --quick     the sample alone, writes runs/benchmarks
 
 Volumes are compressed in each mode, then parts of them are decompressed; bytes are counted where
@@ -18,7 +18,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from _common import DOCS, REPOSITORY, SHARED_DATA, fill, gate, gate_table, table, write
+from _common import REPOSITORY, RESULTS, SHARED_DATA, gate, write
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io import load
@@ -43,12 +43,11 @@ MODES: dict[str, dict[str, Any]] = {
 #: What the blocks of access to slices are compared with.
 _COARSER = {"lossless": "lossless, whole", "ratio 32, fast, slice": "ratio 32, fast"}
 SIDE = 64
-_SCRIPT = "Testing/Benchmarks/regions.py"
 Row = dict[str, Any]
 
 
 def main() -> None:
-    """Measure, then write the page and its figures."""
+    """Measure, then write what was found."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="the sample, into runs/benchmarks")
     options = parser.parse_args()
@@ -70,10 +69,8 @@ def main() -> None:
         gates.append(
             gate(f"of the file for a slice, {mode} (%)", 100 * share, "≤ 10", share <= 0.1)
         )
-    folder = REPOSITORY / "runs" / "benchmarks" if options.quick else DOCS
-    if not options.quick:
-        fill(REPOSITORY / "docs" / "compression.md", f"parts of {_SCRIPT}", _short(rows))
-    write("regions", _page(rows, gates), gates=gates, rows=rows, seeds=[], folder=folder)
+    folder = REPOSITORY / "runs" / "benchmarks" if options.quick else RESULTS
+    write("regions", gates=gates, rows=rows, seeds=[], folder=folder)
 
 
 def _measure(volume: Volume, place: Path) -> Iterator[Row]:
@@ -125,78 +122,6 @@ def _read(path: Path, region: tuple[slice, ...], whole: np.ndarray) -> Row:
         "seconds": time.monotonic() - began,
         "equal": bool(np.array_equal(part.voxels, whole[region])),
     }
-
-
-def _page(rows: list[Row], gates: list[dict[str, Any]]) -> str:
-    header = ("volume", "mode", "block", "part", "blocks read", "bytes read", "of the file", "s")
-    cells = [
-        (
-            f"{row['volume']} ({_times(row['shape'])})",
-            row["mode"],
-            _times(row["block_shape"]),
-            row["part"],
-            f"{row['blocks']} of {row['of_blocks']}",
-            f"{row['bytes']:,}",
-            f"{row['bytes'] / row['file_bytes']:.1%}",
-            f"{row['seconds']:.2f}",
-        )
-        for row in rows
-    ]
-    return "\n".join(
-        [
-            "# Reading a part of a `.ucv`",
-            "",
-            "Sizes are slices × rows × columns. Bytes read include header and chunk table. Which"
-            " blocks are how large: [the format](../ucv-format.md); what to do with it:"
-            " [compression](../compression.md#reading-a-part).",
-            "",
-            "## Gates",
-            "",
-            gate_table(gates),
-            table(header, cells),
-            "## What access to slices costs",
-            "",
-            table(
-                ("volume", "blocks", "a slice reads", "instead of", "bytes", "dB"),
-                _costs(rows),
-            ),
-        ]
-    )
-
-
-def _costs(rows: list[Row]) -> Iterator[tuple[str, ...]]:
-    """Files for access to slices beside those of the largest blocks."""
-    slices = {(row["volume"], row["mode"]): row for row in rows if row["part"] == "1 slice"}
-    for (volume, mode), fine in slices.items():
-        if mode in _COARSER:
-            coarse = slices[volume, _COARSER[mode]]
-            lost = "–" if fine["psnr"] is None else f"−{coarse['psnr'] - fine['psnr']:.2f}"
-            yield (
-                f"{volume}, {mode}",
-                f"{coarse['of_blocks']} → {fine['of_blocks']}",
-                f"{fine['bytes'] / fine['file_bytes']:.1%}",
-                f"{coarse['bytes'] / coarse['file_bytes']:.1%}",
-                f"{fine['file_bytes'] / coarse['file_bytes'] - 1:+.2%}",
-                lost,
-            )
-
-
-def _short(rows: list[Row]) -> str:
-    """A row for each file, a column for each part."""
-    parts = list(dict.fromkeys(row["part"] for row in rows))
-    files = list(dict.fromkeys((row["volume"], row["mode"]) for row in rows))
-    cells = []
-    for volume, mode in files:
-        own = {row["part"]: row for row in rows if (row["volume"], row["mode"]) == (volume, mode)}
-        cells_of_parts = (
-            f"{row['bytes']:,} ({row['blocks']} of {row['of_blocks']})" for row in own.values()
-        )
-        cells.append((f"{volume}, {_times(own[parts[0]]['shape'])}", mode, *cells_of_parts))
-    return table(("volume", "mode", *(f"{part}: bytes (blocks)" for part in parts)), cells)
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return " × ".join(map(str, shape))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What parity in a `.ucv` takes and what it repairs, on real volumes; and other codes of its size.
 
-    python Testing/Benchmarks/repair.py             writes docs/benchmarks
+    python Testing/Benchmarks/repair.py             writes results
     python Testing/Benchmarks/repair.py --quick     the sample alone, writes runs/benchmarks
 
 Each file is damaged many times, and counts as whole where all of its covered bytes come back as
@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from _common import DOCS, REPOSITORY, SHARED_DATA, fill, gate, gate_table, table, write
+from _common import REPOSITORY, RESULTS, SHARED_DATA, gate, write
 from _compression_volumes import large_volume
 
 from MedEnhanceLib.core.volume import Volume
@@ -32,7 +32,6 @@ from MedEnhanceLib.unicompress.header import Header
 from MedEnhanceLib.unicompress.repair import REPAIRS, Layout, RepairChunk
 
 SEED, TRIALS, PAGE = 20_261_124, 24, 4096
-_SCRIPT = "Testing/Benchmarks/repair.py"
 Row = dict[str, Any]
 #: Name → damage: runs of bytes (offset, length) of a file of a given size.
 Damage = Callable[[random.Random, int], list[tuple[int, int]]]
@@ -67,7 +66,7 @@ MODES: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    """Measure, then write the page and its figures."""
+    """Measure, then write what was found."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="the sample, into runs/benchmarks")
     options = parser.parse_args()
@@ -75,11 +74,8 @@ def main() -> None:
         rows = [row for case in _cases(options.quick) for row in _measure(*case, Path(place))]
     codes = list(_codes())
     gates = _gates(rows)
-    folder = REPOSITORY / "runs" / "benchmarks" if options.quick else DOCS
-    if not options.quick:
-        fill(REPOSITORY / "docs" / "compression.md", f"repair of {_SCRIPT}", _short(rows))
-    text = _page(rows, codes, gates)
-    write("repair", text, gates=gates, rows=[*rows, *codes], seeds=[SEED], folder=folder)
+    folder = REPOSITORY / "runs" / "benchmarks" if options.quick else RESULTS
+    write("repair", gates=gates, rows=[*rows, *codes], seeds=[SEED], folder=folder)
 
 
 def _cases(quick: bool) -> Iterator[tuple[str, Volume, str, dict[str, Any]]]:
@@ -227,113 +223,6 @@ def _gates(rows: list[Row]) -> list[dict[str, Any]]:
         ),
         gate("PSNR for a hundredth of the bytes (dB)", decibels, "≤ 0.1", decibels <= 0.1),
     ]
-
-
-def _page(rows: list[Row], codes: list[Row], gates: list[dict[str, Any]]) -> str:
-    files = list({(row["volume"], row["mode"]): row for row in rows}.values())
-    takes = table(
-        (
-            "volume",
-            "mode",
-            "off",
-            "locate",
-            "parity",
-            "parity takes",
-            "dB of it",
-            "this run",
-            "rows × columns",
-            "s",
-        ),
-        (
-            (
-                row["volume"],
-                row["mode"],
-                f"{row['off']:,}",
-                f"{row['locate']:,}",
-                f"{row['parity']:,}",
-                f"{row['parity'] / row['off'] - 1:.2%}" if row["db"] is None else "inside",
-                "–" if row["worth"] is None else f"−{row['worth']:.3f}",
-                "–" if row["db"] is None else f"{-row['db']:+.3f}",
-                f"{row['rows']} × {row['columns']} of {min(row['page'], PAGE):,} bytes"
-                if row["page"] == PAGE
-                else "one run",
-                f"{row['seconds']:.2f}",
-            )
-            for row in files
-        ),
-    )
-    comes = table(
-        ("volume", "mode", *DAMAGES),
-        ((f["volume"], f["mode"], *(f"{row['whole']:.0%}" for row in _of(rows, f))) for f in files),
-    )
-    loses = table(
-        ("volume", "mode", *DAMAGES),
-        (
-            (f["volume"], f["mode"], *(f"{row['lost_without']:.1%}" for row in _of(rows, f)))
-            for f in files
-        ),
-    )
-    compared = table(
-        ("bytes", "pages of parity", "code", "a page", "2 pages", "64 KiB", "10 pages"),
-        (
-            (
-                f"{row['size']:,}",
-                row["parity_pages"],
-                row["code"],
-                *(f"{row[name]:.1%}" for name in ("a page", "2 pages", "64 KiB", "10 pages")),
-            )
-            for row in codes
-        ),
-    )
-    return "\n".join(
-        [
-            "# Parity in a `.ucv`",
-            "",
-            "Pages are 4096 bytes where a disk has them. *s*: processor time for the parity alone."
-            " *dB of it*: what a hundredth of the bytes is worth, from the ratios 24 and 40; *this"
-            " run*: the file with parity against the one without, whose searches end by chance."
-            f" Each damage was made {TRIALS} times at random places. How it works:"
-            " [the format](../ucv-format.md#repair), why so:"
-            " [decision 0053](../decisions/0053-repair.md).",
-            "",
-            "## Gates",
-            "",
-            gate_table(gates),
-            "## Bytes",
-            "",
-            takes,
-            "## Damage after which the whole file comes back",
-            "",
-            comes,
-            "## Voxels that the same damage costs without parity, on average",
-            "",
-            loses,
-            "## Codes of equal size",
-            "",
-            "Damaged files that come back whole, of 2,000, by counting lost pages.",
-            "",
-            compared,
-        ]
-    )
-
-
-def _of(rows: list[Row], file: Row) -> list[Row]:
-    return [row for row in rows if all(row[key] == file[key] for key in ("volume", "mode"))]
-
-
-def _short(rows: list[Row]) -> str:
-    files = list({(row["volume"], row["mode"]): row for row in rows}.values())
-    return table(
-        ("file", "bytes", *DAMAGES),
-        (
-            (
-                f"{f['volume']}, {f['mode']}",
-                f"{f['parity']:,}",
-                *(f"{row['whole']:.0%}" for row in _of(rows, f)),
-            )
-            for f in files
-        ),
-    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Blur, shading, missing lines and motion: what is measured blindly, and what undoing it gains.
 
-    python Testing/Benchmarks/repairs.py            writes docs/benchmarks/repairs.md and .json
+    python Testing/Benchmarks/repairs.py            writes results/repairs.json
     python Testing/Benchmarks/repairs.py --part blur     rows alone, into runs/repairs-blur.json
 
 References have little noise of their own. Arms see the damaged volume alone, steps by themselves
@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from _common import DOCS, REPOSITORY, SHARED_DATA, gate, gate_table, table, write
+from _common import REPOSITORY, RESULTS, SHARED_DATA, gate, write
 from _enhancement_data import TEMPLATE, Subject, motion, subject, undersampling
 
 from MedEnhanceLib.core.metrics import psnr
@@ -203,81 +203,10 @@ def shown(row: Row) -> Row:
     return row
 
 
-def draw(path: Path) -> None:
-    """Truth, damaged, filter and ours of the template's middle slice, one row for each damage."""
-    import matplotlib.pyplot as plt
-
-    _, truth, _ = next(subjects())
-    rng = np.random.default_rng(3)
-    volume = Volume(truth, modality="MR")
-    damaged = {
-        "blur σ 1 px, noise 3 %": rician_noise(gaussian_blur(truth, 1.0), 0.03, rng),
-        "undersampling": undersampling(volume, 0).voxels,
-        "motion": motion(volume, 0).voxels,
-    }
-    figure, axes = plt.subplots(3, 4, figsize=(9, 8.4), layout="constrained")
-    for line, (case, voxels) in zip(axes, damaged.items(), strict=True):
-        result = ours(voxels, "sharpness" if case.startswith("blur") else "artifacts")
-        images = {"reference": truth, case: voxels, "filter": ours(voxels), "ours": result}
-        for place, (title, image) in zip(line, images.items(), strict=True):
-            place.imshow(image[SLICES // 2, ::-1], cmap="gray", vmin=0, vmax=1.1)
-            place.set_title(title, fontsize=9)
-            place.axis("off")
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-
-
 def publish(rows: list[Row]) -> None:
     parts = {part: [row for row in rows if row["part"] == part] for part in PARTS}
-    text = ["# Repairs: blur, shading, missing lines, motion", "", __doc__.split("\n\n")[-1], ""]
-    for part, title in (("blur", "## Blur"), ("artifacts", "## Undersampling and motion")):
-        arms = list(parts[part][0]["psnr"])
-        lines = [
-            (row["subject"], row["case"], _found(row), *(f"{row['psnr'][arm]:.2f}" for arm in arms))
-            for row in parts[part]
-        ]
-        text += [title, "", "PSNR in the foreground, dB.", ""]
-        text += [table(("subject", "damage", "found", *arms), lines), ""]
-        cost = {
-            arm: f"{np.mean([row['cpu_s_per_mvoxel'][arm] for row in parts[part]]):.1f}"
-            for arm in arms
-        }
-        text += ["CPU s per Mvoxel: " + ", ".join(f"{a} {c}" for a, c in cost.items()) + ".", ""]
-    text += ["## Undamaged volumes in which something is found", ""]
-    groups = sorted({row["group"] for row in parts["undamaged"]})
-    lines = []
-    for group in groups:
-        own = [row for row in parts["undamaged"] if row["group"] == group]
-        for kind in ("blur",) if group == "CT" else ("blur", "undersampling", "motion"):
-            names = [row["subject"] for row in own if kind in row["found"]]
-            lines.append((group, kind, f"{len(names)} of {len(own)}", ", ".join(names)))
-    judged = [row for row in parts["shading"] if row["is_judged"]]
-    for group, corrected in (("MR, corrected upstream", True), ("MR, as scanned", False)):
-        own = [row for row in judged if row["corrected_before"] == corrected]
-        names = [row["subject"] for row in own if row["is_shaded"]]
-        lines.append((group, "shading", f"{len(names)} of {len(own)}", ", ".join(names)))
-    text += [table(("volumes", "found", "count", "which"), lines), ""]
-    shaded = [row["shaded_found"] for row in judged]
-    text += [
-        f"Shading is judged in {len(judged)} of {len(parts['shading'])} MR volumes: the others are "
-        f"cropped within the body. 30 % added to these is found in {sum(shaded)} of {len(shaded)}."
-    ]
     found = gates_of(parts)
-    text += ["", "## Gates", "", gate_table(found)]
-    draw(Path(DOCS) / "repairs.jpg")
-    text += [
-        "",
-        "![The template's middle slice: reference, damaged, noise removed alone, ours]"
-        "(repairs.jpg)",
-    ]
-    write("repairs", "\n".join(text), gates=found, rows=rows, seeds=[0, 3, 4], folder=Path(DOCS))
-
-
-def _found(row: Row) -> str:
-    if row["part"] == "artifacts":
-        return f"{row['found']} ({row['severity']:.2f})"
-    i, j = row["found"]
-    return f"{'blurred' if row['is_blurred'] else 'sharp'}, {i:.2f} × {j:.2f} px"
+    write("repairs", gates=found, rows=rows, seeds=[0, 3, 4], folder=Path(RESULTS))
 
 
 def gates_of(parts: dict[str, list[Row]]) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Many volumes on a Dask cluster: what each costs besides its work, and what survives a failure.
 
-    python Testing/Benchmarks/scale.py     writes docs/benchmarks/scale.md; an hour and a half
+    python Testing/Benchmarks/scale.py     writes results/scale.json; an hour and a half
 
 A scheduler and two workers, each a process of its own, compress tiny volumes without loss, as
 `medenhance batch compress --scheduler` does on a real cluster. Then one run in which a worker is
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import REPOSITORY, gate, gate_table, table, write
+from _common import REPOSITORY, gate, write
 
 sys.path.insert(0, str(REPOSITORY))
 import MedEnhanceLib as me  # noqa: N813 - as users write it
@@ -35,7 +35,6 @@ _ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "
 _PORT = 38786
 _ADDRESS = f"tcp://127.0.0.1:{_PORT}"
 _SIDE = 8
-_MILLION = 1_000_000
 
 
 class Cluster:
@@ -78,7 +77,7 @@ class Cluster:
 
 
 def main() -> None:
-    """Measure and write the page."""
+    """Measure and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--volumes", type=int, default=100_000, help="of the long run")
     parser.add_argument("--some", type=int, default=2000, help="of each run with a failure")
@@ -270,10 +269,6 @@ def report(alone: float, runs: list[dict[str, Any]], ledger: list[dict[str, Any]
     each = 2 * quiet["between_s"] / (quiet["volumes"] - 1)  # of two workers
     overhead = each - alone
     small, large = ledger[0], ledger[-1]
-    pace = large["write_s"] / large["entries"]
-    # The rows of the ledger alone have fewer fields than those of a run.
-    each_bytes = quiet["ledger_bytes"] / quiet["volumes"]
-    read_pace = large["read_s"] / large["bytes"]
     growth = (large["write_s"] / large["entries"]) / (small["write_s"] / small["entries"])
     gates = [
         gate(
@@ -290,62 +285,8 @@ def report(alone: float, runs: list[dict[str, Any]], ledger: list[dict[str, Any]
     gates.append(
         gate("worker seconds of a volume besides its work", overhead, "< 0.1", overhead < 0.1)
     )
-    lines = [
-        "# Many volumes on a cluster\n",
-        f"A scheduler and two workers on one machine, volumes of 2 × {_SIDE} × {_SIDE} voxels, "
-        "so that next to nothing is work. The text is in [scale](../scale.md).\n",
-        gate_table(gates),
-        "\n## Runs\n",
-        table(
-            (
-                "run",
-                "volumes",
-                "s",
-                "results",
-                "done once",
-                "done more often",
-                "failed rows",
-                "temporary files",
-            ),
-            [
-                (
-                    *(row[name] for name in ("run", "volumes", "seconds", "results")),
-                    *(row[name] for name in ("done_once", "done_more", "failed_rows")),
-                    row["leftovers"],
-                )
-                for row in runs
-            ],
-        ),
-        f"\nA job alone takes {1000 * alone:.0f} ms in a warm process. On the cluster each volume "
-        f"takes {1000 * each:.0f} ms of a worker (the time from the first result to the last, "
-        f"times 2 workers, over {quiet['volumes'] - 1:,} volumes; the {quiet['seconds']:.0f} s of "
-        f"the table include the start of command and workers): {1000 * overhead:.0f} ms "
-        f"besides its work. The first tenth took {quiet['first_tenth_s']:.0f} s, the last "
-        f"{quiet['last_tenth_s']:.0f} s, with all results in one folder. The command held at most "
-        f"{quiet['command_mb']} MB, the scheduler {quiet['scheduler_mb']} MB.\n",
-        "\n## The ledger alone\n",
-        table(
-            ("volumes", "MB", "written, s", "read, s", "made a table, s"),
-            [
-                (
-                    f"{row['entries']:,}",
-                    f"{row['bytes'] / 1e6:.1f}",
-                    *(row[name] for name in ("write_s", "read_s", "table_s")),
-                )
-                for row in ledger
-            ],
-        ),
-        "\n## A million studies\n",
-        f"Besides the work: {overhead:.3f} s × {_MILLION:,} / 3600 = "
-        f"{overhead * _MILLION / 3600:,.0f} worker hours. The ledger: "
-        f"{each_bytes:.0f} bytes, as in the long run, × {_MILLION:,} = "
-        f"{each_bytes * _MILLION / 1e9:.2f} GB; read at a start in "
-        f"{read_pace * each_bytes * _MILLION:.0f} s, written in no less than "
-        f"{1000 * pace:.1f} ms × {_MILLION:,} / 3600000 = {pace * _MILLION / 3600:.1f} h: one "
-        f"command starts and ends at most {1 / pace:.0f} volumes a second.\n",
-    ]
     rows = [{"alone_s": alone, "each_s": each, "overhead_s": overhead}, *runs, *ledger]
-    write("scale", "\n".join(lines), gates=gates, rows=rows, seeds=[0])
+    write("scale", gates=gates, rows=rows, seeds=[0])
 
 
 if __name__ == "__main__":

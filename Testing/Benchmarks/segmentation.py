@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from _common import REPOSITORY, SHARED_DATA, gate, gate_table, table, write
+from _common import REPOSITORY, SHARED_DATA, gate, write
 
 from MedEnhanceLib import train
 from MedEnhanceLib.bundles.export import record_measurements
@@ -61,23 +61,7 @@ def main() -> None:
         SHIPPED, [{k: v for k, v in entry.items() if k != "head"} for entry in shipped]
     )
     gates = gates_of(rows)
-    columns = list(rows[0])
-    text = "\n".join(
-        [
-            "# Brain tissue on subjects that the head was not trained on\n",
-            "Dice per structure; the composite is bias 30 %, blur 0.8 px, Rician 7 %; enhanced as "
-            "by default. Both heads learn by the same recipe (docs/recipes/brain-tissue.json); the "
-            "one that ships also sees each damaged image enhanced. The template is an average of "
-            "152 brains with labels of its own; for open_ms C19 the labels are propagated from the "
-            "template, so its rows are the agreement with a method, not with a reader. Two "
-            "subjects carry little.\n",
-            table(columns, [[entry[column] for column in columns] for entry in rows]),
-            "\n## Gates\n",
-            "Gray and white matter, mean over both and over both subjects; *least*: of all four.\n",
-            gate_table(gates),
-        ]
-    )
-    write("segmentation", text, gates=gates, rows=rows, seeds=[SEED])
+    write("segmentation", gates=gates, rows=rows, seeds=[SEED])
 
 
 def twin() -> Path:

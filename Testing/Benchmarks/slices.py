@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from _common import DOCS, REPOSITORY, gate, gate_table, table, write, write_picture
-from _slices_lesions import LABELED_TEXT, PLANTED_TEXT, labeled_rows, lesion_rows, volume_gates
+from _common import REPOSITORY, gate, write
+from _slices_lesions import labeled_rows, lesion_rows, volume_gates
 from _slices_references import (
     Floats,
     Reference,
@@ -49,7 +49,6 @@ from MedEnhanceLib.hqg.slices.restore import (
 from MedEnhanceLib.hqg.slices.train import Learner, tuned
 from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.intensity import Scaling, scaling_for
-from MedEnhanceLib.report.figures import Pane, comparison_sheet
 from MedEnhanceLib.runtime.progress import Monitor
 
 SEED = 0
@@ -59,7 +58,6 @@ NOISE = {"MR": 0.04, "CT": 0.025}
 #: Where the self-trained network is trained, and for which thicknesses.
 SELF_TRAINED = ("template", "STS_005 MR")
 SELF_TIMES = (3, 4)
-PLAIN = ("nearest", "linear", "spline")
 #: Thicknesses at which noise is added as well, and lesions planted; arms of which SSIM is measured.
 NOISY_TIMES = (4,)
 LESION_TIMES = (4,)
@@ -354,7 +352,6 @@ def report(
     mean = {m: float(np.mean([e["gain"] for e in entries if e["modality"] == m])) for m in MODELS}
     worst = min(entries, key=lambda e: e["gain"])
     slowest = max(entries, key=lambda e: e["cpu"])
-    took = [row["cpu_s_training"] for row in rows if "cpu_s_training" in row]
     over_self = [e["ours"] - e["self"] for e in entries if "self" in e]
     bad = [r for r in lesions if r["arm"] == "ours"]
     spline = [r for r in lesions if r["arm"] == "spline"]
@@ -390,114 +387,8 @@ def report(
             if e["modality"] == modality
         ]
         record_measurements(args.models / model, measured)
-    picture(entries, args)
-    text = "\n".join(
-        [
-            "# Thin slices from thick ones\n",
-            "Thin slices are averaged to thick ones with a Gaussian profile (MR) or a box (CT) as "
-            "wide as the slices are apart, and restored to the thin grid. PSNR in tissue, peak 1 "
-            "on the network's scale (MR: the robust maximum; CT: 1000 HU). Noise: Rician of "
-            f"{NOISE['MR']:.0%} of the robust maximum in MR, {NOISE['CT'] * 1000:.0f} HU in CT, "
-            "added to the thick slices; the network measures it. Brains are cropped to 128 × 128 "
-            "pixels. Where a scan has no thin slices its rows take their place, and only one of "
-            "the two directions is restored along; *STS_013 CT, 3 mm* has pixels averaged to "
-            "2.9 mm and its own slices.\n",
-            "*Shipped weights* are the model without learning from the slices. *Ours* learns from "
-            "them first, where their pixels are square, which they are not where rows take the "
-            "place of slices. The *self-trained* network has the same size and learns from the "
-            f"slices alone, from nothing, for {np.mean(took):.0f} CPU s: short, in comparison to "
-            "the training of the shipped weights, and two to three times as long as ours takes.\n",
-            "STS CT has noise of about 30 HU of its own, which nobody can restore: its gains are "
-            "bounded by that. *Abdomen CT, table* is the same scan with the rows that show the "
-            "table of the scanner, two thin plates in air.\n",
-            gain_table(entries),
-            "\n## Gates\n",
-            gate_table(gates),
-            "\n## Planted lesions\n",
-            PLANTED_TEXT,
-            lesion_table(lesions),
-            "\n## Volumes of labeled lesions\n",
-            LABELED_TEXT,
-            lesion_table(real),
-            "\n## Brain tissue\n",
-            "Dice of the shipped brain-tissue head on the whole template, with the template's "
-            "labels and with what the head finds in the thin slices.\n",
-            table(list(tissue[0]), [[r[c] for c in tissue[0]] for r in tissue]),
-            "\n![Median and worst gain: input, spline, ours, truth, differences](slices.jpg)\n",
-        ]
-    )
     every = [*rows, *lesions, *real, *tissue]
-    write("slices", text, gates=gates, rows=every, seeds=[SEED])
-
-
-def gain_table(entries: Sequence[dict[str, Any]]) -> str:
-    head = [
-        "reference",
-        "site",
-        "slices, mm",
-        "noise",
-        *PLAIN,
-        "self-trained, short",
-        "shipped weights",
-        "ours",
-    ]
-    head += ["gain", "SSIM spline", "SSIM ours", "CPU s/Mvoxel"]
-    body = [
-        (
-            e["reference"],
-            e["site"],
-            f"{e['thickness_mm']:g}",
-            f"{e['noise']:g}",
-            *(f"{e[arm]:.2f}" for arm in PLAIN),
-            f"{e['self']:.2f}" if "self" in e else "–",
-            f"{e['not tuned']:.2f}",
-            f"{e['ours']:.2f}",
-            f"{e['gain']:+.2f}",
-            f"{e['spline ssim']:.3f}",
-            f"{e['ours ssim']:.3f}",
-            f"{e['cpu']:.1f}",
-        )
-        for e in entries
-    ]
-    return table(head, body)
-
-
-def lesion_table(rows: Sequence[dict[str, Any]]) -> str:
-    names = list(rows[0])
-    body = [["–" if row[name] is None else row[name] for name in names] for row in rows]
-    return table([name.replace("_", " ") for name in names], body)
-
-
-def picture(entries: Sequence[dict[str, Any]], args: argparse.Namespace) -> None:
-    """Planes of the median and the worst case without noise, one above the other."""
-    from PIL import Image
-
-    plain = sorted((e for e in entries if not e["noise"]), key=lambda e: e["gain"])
-    chosen = [plain[len(plain) // 2], plain[0]]
-    sheets = []
-    for entry in chosen:
-        reference = next(r for r in references() if r.name == entry["reference"])
-        network, _ = network_of(reference.modality, args)
-        stack, slices, thin = thickened(reference, entry["times"], 0.0, SEED)
-        geometry = Geometry((reference.across_mm[1], reference.across_mm[0], reference.thin_mm))
-        images = {n: along(m, slices) for n, m in plain_arms(stack).items() if n != "linear"}
-        images |= {"ours": restored(network, reference, stack, slices, tune=True), "truth": thin}
-        volumes = {n: Volume(image, geometry, modality="MR") for n, image in images.items()}
-        name = f"{entry['reference']}, {entry['thickness_mm']:g} mm"
-        panes = [Pane(f"{n}\n{name}", volume) for n, volume in volumes.items()]
-        panes += [
-            Pane(f"{n} − truth", volumes[n], minus=volumes["truth"]) for n in ("spline", "ours")
-        ]
-        path = args.work / f"sheet-{len(sheets)}.png"
-        window = (0.0, 1.1) if reference.modality == "MR" else (-0.2, 0.3)
-        comparison_sheet(path, panes, window=window, overwrite=True)
-        sheets.append(Image.open(path).convert("RGB"))
-    sheet = Image.new("RGB", (max(s.width for s in sheets), sum(s.height for s in sheets)))
-    top = 0
-    for part in sheets:
-        sheet.paste(part, (0, top))
-        top += part.height
-    write_picture(DOCS / "slices.jpg", sheet)
+    write("slices", gates=gates, rows=every, seeds=[SEED])
 
 
 if __name__ == "__main__":

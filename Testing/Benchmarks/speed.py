@@ -1,6 +1,6 @@
 """How fast volumes are enhanced, in how much memory, and what of that is owed to what.
 
-    python Testing/Benchmarks/speed.py            512×512×300, writes docs/benchmarks
+    python Testing/Benchmarks/speed.py            512×512×300, writes results
     python Testing/Benchmarks/speed.py --quick    512×512×24, writes runs/benchmarks
 
 Every case runs in a process of its own, so that peaks of memory are its own. Cases that are
@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import DOCS, REPOSITORY, SHARED_DATA, gate, gate_table, table, write
+from _common import REPOSITORY, RESULTS, SHARED_DATA, gate, write
 
 Row = dict[str, Any]
 _SIDE = 512
@@ -34,7 +34,7 @@ _CUDA_BATCHES = (1, 4, 16, 32, 64)
 
 
 def main() -> None:
-    """Measure, then write the page and its figures; or, in a child, measure one case."""
+    """Measure, then write what was found; or, in a child, measure one case."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a thin volume, results in runs/")
     parser.add_argument("--case", help=argparse.SUPPRESS)
@@ -47,8 +47,8 @@ def main() -> None:
     found = {name: _in_child(name, slices) for name in _CASES}
     rows = [{"case": name, **figures} for name, figures in found.items()]
     gates = _gates(found, slices)
-    folder = REPOSITORY / "runs" / "benchmarks" if options.quick else DOCS
-    write("speed", _page(found, gates, slices), gates=gates, rows=rows, seeds=[0], folder=folder)
+    folder = REPOSITORY / "runs" / "benchmarks" if options.quick else RESULTS
+    write("speed", gates=gates, rows=rows, seeds=[0], folder=folder)
 
 
 def _in_child(name: str, slices: int) -> Row:
@@ -427,73 +427,6 @@ def _gates(found: dict[str, Row], slices: int) -> list[dict[str, Any]]:
              max(rates) / rates[0] if rates else None, "> 1",
              bool(rates) and max(rates) > rates[0]),
     ]  # fmt: skip
-
-
-def _page(found: dict[str, Row], gates: list[dict[str, Any]], slices: int) -> str:
-    work_row, slab = found["work"], found["slabs"]
-    reasons = {name: row["reason"] for name, row in found.items() if "reason" in row}
-    parts = [
-        "# Speed and memory\n",
-        f"A CT of 512×512×{slices}, enhanced from voxels to voxels. A thin volume has to keep its "
-        "share of the time.\n",
-        gate_table(gates),
-        "\n## What a slice costs\n",
-        table(
-            ("precision", "GFLOP", "CPU s", "GFLOP/s", "peak GFLOP/s", "share of peak"),
-            [
-                (
-                    words,
-                    work_row["gflop_per_slice"],
-                    work_row[f"{name}_cpu_s_per_slice"],
-                    round(work_row["gflop_per_slice"] / work_row[f"{name}_cpu_s_per_slice"]),
-                    work_row[f"{name}_peak_gflops"],
-                    f"{work_row[f'{name}_share_of_peak']:.0%}",
-                )
-                for name, words in (
-                    ("float32", "float32"),
-                    ("half", "bfloat16 (where the processor has it)"),
-                )
-            ],
-        ),
-        "\nOne thread, in one run. The peak is the better of a convolution and a matrix product "
-        "measured beside them. "
-        f"bfloat16 takes 1/{_ratio(work_row):.2f} of the time of float32.\n",
-        "\n## What pays and what does not\n",
-        table(
-            ("what", "CPU s a slice", "against"),
-            [
-                ("each stage once for each slice (as it is)", slab["stream_cpu_s_per_slice"], "1"),
-                ("slabs of 16 slices with their halo", slab["slab_cpu_s_per_slice"], slab["ratio"]),
-                *(
-                    (
-                        f"{size} slices at once",
-                        value,
-                        round(value / found["slices at once"]["1"], 2),
-                    )
-                    for size, value in found["slices at once"].items()
-                ),
-            ],
-        ),
-        f"\nOn a CPU a slice at a time is best: features stay in the cache. Convolution and "
-        f"activation in one: {found['fused']['ratio']:.2f} times as fast as one after another "
-        "for 48 channels at half the side; not used, as it needs a private operator of PyTorch.\n",
-        "\n## All figures\n",
-        table(
-            ("case", "figure", "value"),
-            [
-                (name, figure, value)
-                for name, row in found.items()
-                for figure, value in row.items()
-                if name not in reasons
-            ],
-        ),
-        *(f"\n{name}: not measured: {reason}.\n" for name, reason in reasons.items()),
-    ]
-    return "\n".join(parts)
-
-
-def _ratio(row: Row) -> float:
-    return float(row["float32_cpu_s_per_slice"] / row["half_cpu_s_per_slice"])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Memory that the command line takes for a volume larger than it: 512 × 512 × 2000 int16, 1.05 GB.
 
-    python Testing/Benchmarks/streaming.py             writes docs/benchmarks
+    python Testing/Benchmarks/streaming.py             writes results
     python Testing/Benchmarks/streaming.py --quick     300 slices, writes runs/benchmarks
 
 A real CT is tiled with noise, which no codec can predict, into an uncompressed NRRD. Each command
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import DOCS, REPOSITORY, SHARED_DATA, gate, gate_table, table, write
+from _common import REPOSITORY, RESULTS, SHARED_DATA, gate, write
 from _compression_ours import codec_key
 from _enhancement_cache import RowStore, key_of
 
@@ -51,13 +51,13 @@ Row = dict[str, Any]
 
 
 def main() -> None:
-    """Measure, then write the page and its figures."""
+    """Measure, then write what was found."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="300 slices, into runs/benchmarks")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     slices = QUICK_SLICES if options.quick else SLICES
-    folder = REPOSITORY / "runs" / "benchmarks" if options.quick else DOCS
+    folder = REPOSITORY / "runs" / "benchmarks" if options.quick else RESULTS
     with tempfile.TemporaryDirectory(dir=REPOSITORY.parent) as place:
         rows = list(_measure(Path(place), slices, options.threads))
     peak = max(row["peak_mib"] for row in rows)
@@ -71,9 +71,7 @@ def main() -> None:
         ),
         gate("wrong voxels, lossless", wrong, "0", wrong == 0),
     ]
-    write(
-        "streaming", _page(rows, gates, slices), gates=gates, rows=rows, seeds=[SEED], folder=folder
-    )
+    write("streaming", gates=gates, rows=rows, seeds=[SEED], folder=folder)
 
 
 def _measure(place: Path, slices: int, threads: int) -> Iterator[Row]:
@@ -175,41 +173,6 @@ def _voxels_hash(path: Path) -> str:
         while piece := stream.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
-
-
-def _page(rows: list[Row], gates: list[dict[str, Any]], slices: int) -> str:
-    lines = (
-        (
-            row["step"],
-            row.get("slices", slices),
-            f"{row['seconds']:.0f}",
-            f"{row['cpu_seconds']:.0f}",
-            f"{row['peak_mib']:.0f}",
-            f"{row['anonymous_mib']:.0f}",
-            f"{row['ratio']:.2f}" if "ratio" in row else "",
-        )
-        for row in rows
-    )
-    heads = (
-        "step",
-        "slices",
-        "seconds",
-        "processor seconds",
-        "peak (MiB)",
-        "of it its own (MiB)",
-        "ratio",
-    )
-    return "\n\n".join(
-        [
-            "# Volumes larger than memory should hold",
-            f"A CT of 512 × 512 × {slices}, int16 ({slices * SIDE * SIDE * 2 / 1e9:.2f} GB), "
-            f"tiled from a real one with noise of {NOISE_HU:g} HU, as an uncompressed NRRD. *Peak* "
-            "is the resident set of the whole process, with pages of the mapped source; *its own* "
-            "leaves them out. Blocks have 64 slices, and two of them are worked on at a time.",
-            "## Gates\n\n" + gate_table(gates).rstrip(),
-            table(heads, lines).rstrip(),
-        ]
-    )
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
-from _common import DOCS, SHARED_DATA, gate, gate_table, table, write, write_picture
+from _common import RESULTS, SHARED_DATA, gate, write
 from _enhancement_data import TEMPLATE, Subject, subject
 
 from MedEnhanceLib.core.volume import Volume
@@ -27,7 +27,6 @@ from MedEnhanceLib.hqg.denoise import CALIBRATION
 from MedEnhanceLib.nets.noise import measure_noise
 
 mpl.use("Agg")
-import matplotlib.pyplot as plt
 
 Floats = npt.NDArray[np.float32]
 Row = dict[str, Any]
@@ -48,7 +47,6 @@ CASES: dict[str, dict[str, Degradation]] = {
     "MR": {f"Rician {p} %": Rician(p / 100, 100 + p) for p in (3, 5, 10, 15)},
     "CT": {f"low dose {d}": LowDose(float(d), 5.0, 100) for d in ("5e3", "2e4", "1e5")},
 }
-SHOWN = ((TEMPLATE, "Rician 10 %"), ("ct/sts/STS_025/CT.nii.gz", "low dose 5e3"))
 #: Half width of an interval of 90 %, in standard deviations.
 _WIDTH = 1.6449
 _LEAST, _MOST = 0.85, 0.95
@@ -78,21 +76,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=SHARED_DATA, help="folder of open volumes")
     parser.add_argument("--slices", type=int, default=16, help="central slices of each subject")
-    parser.add_argument("--out", type=Path, default=DOCS)
+    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    pictures: list[tuple[str, list[Floats]]] = []
-    measured = list(measure(options, pictures))
+    measured = list(measure(options))
     rows = [row for modality in SUBJECTS for row in rows_of(modality, measured)]
-    draw(options.out / "uncertainty.jpg", pictures)
     gates = gates_of(rows)
-    write("uncertainty", report(rows, gates, options), gates=gates, rows=rows, seeds=[100],
+    write("uncertainty", gates=gates, rows=rows, seeds=[100],
           folder=options.out)  # fmt: skip
-    print(gate_table(gates))
 
 
-def measure(
-    options: argparse.Namespace, pictures: list[tuple[str, list[Floats]]]
-) -> Iterator[Measured]:
+def measure(options: argparse.Namespace) -> Iterator[Measured]:
     for modality, names in SUBJECTS.items():
         for name, site in names.items():
             if name != TEMPLATE and not (options.data / name).is_file():
@@ -101,7 +94,7 @@ def measure(
             one = subject(name, options.data, options.slices)
             own = own_noise(one.volume)
             for case, damage in CASES[modality].items():
-                yield measure_one(one, site, own, case, damage, pictures)
+                yield measure_one(one, site, own, case, damage)
 
 
 def own_noise(reference: Volume) -> float:
@@ -118,7 +111,6 @@ def measure_one(
     own: float,
     case: str,
     damage: Degradation,
-    pictures: list[tuple[str, list[Floats]]],
 ) -> Measured:
     whole = one.volume if one.whole is None else one.whole
     degraded = damage.apply(whole)
@@ -131,12 +123,6 @@ def measure_one(
     assert half.uncertainty is not None
     truth = one.volume.voxels.astype(np.float32)
     miss, miss_half = (np.abs(each.volume.voxels - truth) for each in (done, half))
-    if (one.name, case) in SHOWN:
-        middle = len(truth) // 2
-        pictures.append(
-            (f"{one.name}, {case}",
-             [a[middle] for a in (done.volume.voxels, miss, done.uncertainty.voxels)])
-        )  # fmt: skip
     facts = done.measured["noise"]
     print(one.name, case, facts, flush=True)
     inside = one.inside
@@ -216,56 +202,6 @@ def gates_of(rows: list[Row]) -> list[dict[str, Any]]:
             name = f"{modality}: coverage of ± 1.645 σ on other sites, {word}"
             gates.append(gate(name, value, f"{_LEAST} to {_MOST}", _LEAST <= value <= _MOST))
     return gates
-
-
-def draw(path: Path, pictures: list[tuple[str, list[Floats]]]) -> None:
-    """Image, absolute error and σ of a middle slice, the last two on one scale."""
-    if not pictures:
-        return
-    figure, axes = plt.subplots(len(pictures), 3, figsize=(12, 4 * len(pictures)), squeeze=False)
-    for line, (name, (image, miss, deviation)) in zip(axes, pictures, strict=True):
-        low, high = np.percentile(image, (2, 99.5))
-        line[0].imshow(image, cmap="gray", vmin=low, vmax=high)
-        top = float(np.percentile(miss, 99.5))
-        for place, shown in zip(line[1:], (miss, deviation), strict=True):
-            place.imshow(shown, cmap="inferno", vmin=0, vmax=top)
-        for place, title in zip(line, (name, "|error|", "σ"), strict=True):
-            place.set_title(title, fontsize=9)
-            place.axis("off")
-    figure.tight_layout()
-    sheet = path.with_suffix(".png")
-    figure.savefig(sheet, dpi=110)
-    plt.close(figure)
-    write_picture(path, sheet)
-    sheet.unlink()
-
-
-def report(rows: list[Row], gates: list[dict[str, Any]], options: argparse.Namespace) -> str:
-    coverage = table(
-        ("volume", "site", "noise", "removed", "RMS error", "RMS σ", "own noise",
-         "in ± 1.645 σ", "factor of the other sites", "strength 0.5", "factor needed", "ranking"),
-        ((r["subject"], r["site"], r["case"], f"{r['removed']:.0%}", f"{r['rms_error']:.4f}",
-          f"{r['rms_sigma']:.4f}", f"{r['own_noise']:.4f}" if r["own_noise"] else "–",
-          f"{r['coverage']:.1%}", f"{r['coverage_other_sites']:.1%}", f"{r['coverage_half']:.1%}",
-          f"{r['needed']:.2f}", f"{r['ranking']:.2f}") for r in rows),
-    )  # fmt: skip
-    factors = ", ".join(f"{name} {float(value):.2f}" for name, value in CALIBRATION.items())
-    return f"""# How true the uncertainty map is
-
-Central {options.slices} slices of each volume, damaged with known noise and enhanced with the
-defaults (task noise). Errors are differences from the volume before damage, in tissue, as shares
-of the span that PSNR refers to. One factor for each modality makes the expected error a standard
-deviation ({factors} in what ships, chosen between the factors needed by the sites). *Factor of
-the other sites*: the same when the factor is fitted without the site that is tested; in CT every
-patient counts as a site, and volumes whose own noise makes most of the error are left out of the
-fit. A reference with measurable noise of its own widens the interval by it (*own noise*, –: not
-measurable). *Strength 0.5*: half of the input's noise stays. Ranking: 1 where σ ranks voxels as
-the true errors do, 0 where it ranks as chance.
-
-{gate_table(gates)}
-{coverage}
-![Image, absolute error and σ of a middle slice](uncertainty.jpg)
-"""
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def test_a_step_of_hqg(smoke: TrainConfig, training_data: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("task", ["denoise", "sr2"])
 def test_a_match_and_teaching_of_a_distillation(task: str) -> None:
-    config = replace(DistillConfig.preset("smoke"), task=task)
+    config = replace(DistillConfig.preset("smoke"), method="matching", task=task)
     loop = PatientLoop(raw(config), config, "cuda:1")
     per_inner = 1 + config.loop.teaching
     with counted():

@@ -162,7 +162,7 @@ def raw(config: DistillConfig, modality: str = "MR") -> Raw:
 @pytest.mark.slow
 @pytest.mark.parametrize("task", [*TASKS, "with noise"])
 def test_distilling_agrees_and_resumes(task: str, tmp_path: Path) -> None:
-    config = DistillConfig.preset("smoke")
+    config = replace(DistillConfig.preset("smoke"), method="matching")
     if task == "with noise":
         config = DistillConfig.from_json(
             config.to_json() | {"dp": {"noise_multiplier": 1.0}, "intensities": "own"}
@@ -189,7 +189,7 @@ LOST = ("CUDA error: device-side assert triggered", "CUDA error: unspecified lau
 def test_a_distillation_on_a_card_that_is_lost_goes_on_on_the_cpu(
     said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = replace(DistillConfig.preset("smoke"), checkpoint_s=0.0)
+    config = replace(DistillConfig.preset("smoke"), method="matching", checkpoint_s=0.0)
     data, step = raw(config), PatientLoop.step
     wanted = distill_patient(data, config, "cpu").images
     begun = []

@@ -80,9 +80,10 @@ class ChoiceTest(DistillingTestCase):
         self.assertEqual(offered, list(declared.choices))
         self.assertEqual(self.ui.methodSelector.toolTip, declared.description)
         self.cohort()
+        self.assertEqual(self.context.state.distillMethod, "statistics")
+        self.ui.methodSelector.currentIndex = offered.index("matching")
         self.assertIn("2 images for each patient", self.ui.shareLabel.text)
         self.ui.methodSelector.currentIndex = offered.index("statistics")
-        self.assertEqual(self.context.state.distillMethod, "statistics")
         self.assertEqual(self.panel.options.fields()["method"], "statistics")
         self.assertIn("101 numbers", self.ui.shareLabel.text)
         self.assertIn("no image of any of them", self.ui.shareLabel.text)
@@ -114,6 +115,7 @@ class ChoiceTest(DistillingTestCase):
     @slow
     def test_whatTheLibraryWouldRefuseIsReportedBeforeAnythingStarts(self):
         node = self.cohort()[0]
+        self.context.state.distillMethod = "matching"
         self.ui.imagesSpinBox.value = 10
         self.assertIn("Patient 0 has 8 slices; at least 10", self.ui.whyLabel.text)
         self.ui.imagesSpinBox.value = 2
@@ -406,6 +408,7 @@ class DistillationTest(DistillingTestCase):
     @slow
     def test_aDistillationIsPausedResumedInANewPageAndFinished(self):
         self.cohort(5)
+        self.context.state.distillMethod = "matching"
         self.ui.priorSelector.currentIndex = _PATIENT_PRIOR
         self.ui.priorPatientSelector.setEditText("Patient 3")
         with mock.patch("slicer.util.confirmOkCancelDisplay", return_value=True):

@@ -243,7 +243,7 @@ def sharedText(prior, options):
     if prior.exposes:
         whose = _("and images of the prior, who is a patient of the cohort")
     else:
-        whose = _("and no image of any of them: its images show the prior")
+        whose = _("and no image of any of them")
     texts = {
         "matching": _("Will be shared: {matching}."),
         "statistics": _("Will be shared: {statistics}, {whose}."),

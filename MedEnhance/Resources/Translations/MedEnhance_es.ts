@@ -4707,8 +4707,8 @@
         <translation>e imágenes del volumen de partida, que es de un paciente de la cohorte</translation>
     </message>
     <message>
-        <source>and no image of any of them: its images show the prior</source>
-        <translation>y ninguna imagen de ellos: sus imágenes muestran el volumen de partida</translation>
+        <source>and no image of any of them</source>
+        <translation>y ninguna imagen de ellos</translation>
     </message>
     <message>
         <source>Will be shared: {matching}.</source>

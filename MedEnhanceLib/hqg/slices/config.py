@@ -22,7 +22,7 @@ class SliceNetConfig(Options):
 class TrainSlicesConfig(WithPresets):
     """One training run, reproducible from this, the seed and the data.
 
-    Presets: smoke: seconds, for tests; cpu: half an hour on one core; full: hours on one GPU.
+    Presets: smoke: seconds, for tests; cpu: half an hour on one core; full: for a GPU.
     """
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {

@@ -118,7 +118,7 @@ def _run_distill(params: DistillParams, monitor: Monitor) -> Result:
             "manifest": str(out / MANIFEST),
             "seconds": round(time.monotonic() - began, 3),
             **{name: manifest.get(name) for name in reported},
-            "method": manifest["config"].get("method", "matching"),
+            "method": manifest["config"]["method"],
         }
     )
 

@@ -1,4 +1,4 @@
-"""The scripts compute the figures of the pages; what in them can be wrong is tested here."""
+"""The scripts measure what docs/results.md states; what in them can be wrong is tested here."""
 
 from __future__ import annotations
 

@@ -51,19 +51,14 @@ def test_rows_of_the_other_task_are_kept_with_their_commit(
         {name: row[name] for name in row if name not in ("commit", "steps")} for row in kept
     ] == (rows_of(budget, "CT"))
     assert {row["commit"] for row in kept} == {"abc"}
-    now = [row | {"commit": "def", "steps": 300} for row in rows_of(budget, "MR")]
-    text = budget.page(kept + now, [], budget.TASKS, 300)
-    brains, bodies = text.partition("## MR")[2].split("## CT")
-    assert "Measured at def." in brains and "Measured at abc." in bodies
-    assert bodies.count("+0.007") == brains.count("+0.007") > 0
 
 
-def test_nothing_is_kept_where_there_is_no_page(budget: ModuleType, tmp_path: Path) -> None:
+def test_nothing_is_kept_where_there_are_no_results(budget: ModuleType, tmp_path: Path) -> None:
     assert budget.kept_rows(tmp_path / "budget.json", ["CT"], [0], 6) == []
 
 
 @pytest.mark.parametrize(("seeds", "steps"), [([0], 300), ([0, 1, 2], 6)])
-def test_rows_of_another_run_do_not_come_onto_one_page(
+def test_rows_of_another_run_do_not_come_into_one_file(
     budget: ModuleType, earlier: Path, seeds: list[int], steps: int
 ) -> None:
     with pytest.raises(SystemExit, match="other seeds or steps"):
@@ -79,13 +74,3 @@ def test_another_head_is_measured_anew(budget: ModuleType, monkeypatch: pytest.M
         monkeypatch.setattr("_budget_tasks._shipped_weights", lambda weights=weights: weights)
         keys.add(budget._key(brains, 0, 300, False))
     assert len(keys) == 2
-
-
-def test_the_page_shows_what_its_rows_give(budget: ModuleType) -> None:
-    """The tables of docs/benchmarks/budget.md are those of the rows beside it."""
-    record = json.loads((budget.DOCS / "budget.json").read_text(encoding="utf-8"))
-    text = (budget.DOCS / "budget.md").read_text(encoding="utf-8")
-    for task in budget.TASKS:
-        rows = [row for row in record["rows"] if row["case"] == task.name]
-        assert budget._table(rows) in text
-        assert {arm.name for arm in budget.ARMS} <= {row["arm"] for row in rows}

@@ -1,35 +1,13 @@
-"""Pages and goals of the benchmarks, PSNR at equal bytes, peers that return their input."""
+"""Goals of the benchmarks, PSNR at equal bytes, peers that return their input."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-
-
-@pytest.fixture
-def page(tmp_path: Path) -> Path:
-    path = tmp_path / "page.md"
-    path.write_text("# A\n<!-- x -->\nold\n<!-- end -->\nB\n<!-- y -->\n<!-- end -->\nC\n")
-    return path
-
-
-def test_a_table_is_written_into_its_place_alone(page: Path) -> None:
-    import_module("_common").fill(page, "x", "new\n")
-    import_module("_common").fill(page, "y", "| 1 |")
-    written = page.read_text()
-    assert written == "# A\n<!-- x -->\nnew\n<!-- end -->\nB\n<!-- y -->\n| 1 |\n<!-- end -->\nC\n"
-
-
-def test_a_place_that_is_not_there_is_an_error(page: Path) -> None:
-    before = page.read_text()
-    with pytest.raises(ValueError, match="no place for 'z'"):
-        import_module("_common").fill(page, "z", "new")
-    assert page.read_text() == before
 
 
 @pytest.fixture

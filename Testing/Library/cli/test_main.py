@@ -17,7 +17,8 @@ import pytest
 from MedEnhanceLib import errors
 from MedEnhanceLib.cli import volumes
 from MedEnhanceLib.cli.main import COMMANDS, build_parser, main
-from MedEnhanceLib.cli.reference import commands, job_parameters, reference
+from MedEnhanceLib.cli.reference import commands, reference
+from MedEnhanceLib.jobs.job import JOBS
 
 ALL = dict(commands(build_parser()))
 EXPECTED = [
@@ -432,11 +433,12 @@ def test_page_of_commands_is_up_to_date() -> None:
     )
 
 
-def test_page_of_job_parameters_is_up_to_date() -> None:
-    page = PAGE.with_name("job-parameters.md")
-    assert page.read_text(encoding="utf-8") == job_parameters(), (
-        "Run: python -m MedEnhanceLib.cli.reference docs/commands.md"
-    )
+def test_the_parameters_of_every_job_are_printed() -> None:
+    """The page of jobs leads to them; programs that send jobs read them there."""
+    command = [sys.executable, "-m", "MedEnhanceLib.cli.reference", "--jobs"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert all(f"\n## {kind}\n" in text for kind in JOBS)
+    assert "| `config.max_error` |" in text
 
 
 def test_page_lists_every_command_and_option() -> None:

@@ -241,7 +241,8 @@ JOBS: dict[str, Work] = {
     ),
     "distill": Work(
         "distill",
-        {"cohort": "IN/cohort", "out": "OUT/result", "config": _smoke(held_out=0.5)},
+        {"cohort": "IN/cohort", "out": "OUT/result"}
+        | {"config": _smoke(held_out=0.5, method="matching")},
         source="cohort",
         output="result",
         is_folder=True,

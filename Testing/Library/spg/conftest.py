@@ -65,4 +65,4 @@ def cohort(people: Path) -> Cohort:
 
 @pytest.fixture
 def smoke() -> DistillConfig:
-    return replace(DistillConfig.preset("smoke"), device="cpu", held_out=0.0)
+    return replace(DistillConfig.preset("smoke"), method="matching", device="cpu", held_out=0.0)

@@ -48,7 +48,7 @@ def main() -> None:
     for number in range(people):
         (place / "cohort" / f"P{number}").mkdir(parents=True)
         io.save(phantom(number), place / "cohort" / f"P{number}" / "T1.nii.gz")
-    base = replace(DistillConfig.preset("smoke"), device="cpu", checkpoint_s=0.0)
+    base = replace(DistillConfig.preset("smoke"), method="matching", device="cpu", checkpoint_s=0.0)
     config = replace(base, held_out=held_out / people)
 
     def distilling(out: Path) -> Work:

@@ -34,7 +34,7 @@ CROPS, PER_PATIENT = Budget("2 crops", 2, 16), Budget("1 per patient", 1, per_pa
 
 @pytest.fixture(scope="module")
 def tiny() -> DistillConfig:
-    return replace(DistillConfig.preset("smoke"), device="cpu", held_out=0.5)
+    return replace(DistillConfig.preset("smoke"), method="matching", device="cpu", held_out=0.5)
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ def hashes(folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def whole(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The result of a run that nothing interrupted."""
-    config = replace(DistillConfig.preset("smoke"), device="cpu", held_out=0.0)
+    config = replace(DistillConfig.preset("smoke"), method="matching", device="cpu", held_out=0.0)
     out = tmp_path_factory.mktemp("whole") / "out"
     return distill_cohort(Cohort.from_folder(people), out, config)
 

@@ -43,7 +43,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 @pytest.fixture(scope="module")
 def distilled(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("doors") / "distilled"
-    given = {"preset": "smoke", "held_out": 0.0}
+    given = {"preset": "smoke", "method": "matching", "held_out": 0.0}
     return me.distill(me.Cohort.from_folder(people), out, "denoise", config=given, device="cpu")
 
 
@@ -51,13 +51,30 @@ def distilled(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_command_job_and_function_give_the_same(
     people: Path, distilled: Path, run: Run, tmp_path: Path
 ) -> None:
-    options = ("--task", "denoise", "--preset", "smoke", "--held-out", "0", "--device", "cpu")
+    options = (
+        "--task",
+        "denoise",
+        "--preset",
+        "smoke",
+        "--method",
+        "matching",
+        "--held-out",
+        "0",
+        "--device",
+        "cpu",
+    )
     status, reported, _ = run("distill", people, tmp_path / "a", *options)
     assert status == 0
     assert (reported["images"], reported["patients"], reported["held_out"]) == (8, 4, 0)
     assert reported["audit"]["alarm"] is None
     assert "warnings" in reported
-    config = {"task": "denoise", "preset": "smoke", "held_out": 0.0, "device": "cpu"}
+    config = {
+        "task": "denoise",
+        "preset": "smoke",
+        "method": "matching",
+        "held_out": 0.0,
+        "device": "cpu",
+    }
     params = {"cohort": str(people), "out": str(tmp_path / "b"), "config": config}
     run_job(JobSpec("distill", params))
     for folder in (tmp_path / "a", tmp_path / "b"):
@@ -67,12 +84,20 @@ def test_command_job_and_function_give_the_same(
 
 @pytest.mark.slow
 def test_the_same_line_again_says_that_it_is_done(people: Path, distilled: Path, run: Run) -> None:
-    options = ("--preset", "smoke", "--held-out", "0", "--device", "cpu")
+    options = ("--preset", "smoke", "--method", "matching", "--held-out", "0", "--device", "cpu")
     status, reported, _ = run("distill", people, distilled, *options)
     assert (status, reported["images"]) == (0, 8)
     status, reported, _ = run("distill", people, distilled, *options, "--seed", "3")
     assert status == 2
     assert "begun with other options (seed)" in reported["error"]["message"]
+
+
+def test_without_a_method_the_statistics_are_taken(people: Path, tmp_path: Path) -> None:
+    """They give most of what a distillation gains; images of patients are to be asked for."""
+    config = {"preset": "smoke", "held_out": 0.0}
+    out = me.distill(people, tmp_path / "set", "denoise", config=config, device="cpu")
+    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["config"]["method"] == "statistics"
 
 
 @pytest.mark.slow
@@ -84,7 +109,11 @@ def test_status_of_a_folder(
     steps = iter(range(1000))
     with pytest.raises(me.Cancelled):
         me.distill(
-            people, tmp_path / "out", config="smoke", device="cpu", cancel=lambda: next(steps) > 60
+            people,
+            tmp_path / "out",
+            config={"preset": "smoke", "method": "matching"},
+            device="cpu",
+            cancel=lambda: (tmp_path / "out/prior").exists() and next(steps) > 20,
         )
     assert main(["distill", "--status", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
@@ -117,7 +146,10 @@ def test_a_cluster_gives_what_one_process_gives(
 ) -> None:
     """Two patients at a time, in two threads of one process; stopped in between."""
     stages: list[str] = []
-    options = {"config": {"preset": "smoke", "held_out": 0.0}, "device": "cpu"}
+    options = {
+        "config": {"preset": "smoke", "method": "matching", "held_out": 0.0},
+        "device": "cpu",
+    }
     with pytest.raises(me.Cancelled):
         me.distill(
             people,
@@ -166,7 +198,7 @@ def test_a_gpu_that_another_long_job_has_is_said_with_its_owner(
     lock.write_text(json.dumps(owner))
     with lock.open("rb") as held:
         assert lock_descriptor(held.fileno(), blocking=False)
-        options = ("--preset", "smoke", "--device", "cpu", "--no-nice")
+        options = ("--preset", "smoke", "--method", "matching", "--device", "cpu", "--no-nice")
         status, reported, _ = run("distill", people, tmp_path / "out", *options, "--no-wait")
         assert (status, reported["error"]["code"]) == (1, "busy")
         assert "process 4711 (train hqg, since 2023-11-1" in reported["error"]["message"]
@@ -257,12 +289,12 @@ def test_a_license_is_stated_by_command_and_function(
     people: Path, distilled: Path, run: Run, tmp_path: Path
 ) -> None:
     out = shutil.copytree(distilled, tmp_path / "distilled")
-    options = ("--preset", "smoke", "--held-out", "0", "--device", "cpu")
+    options = ("--preset", "smoke", "--method", "matching", "--held-out", "0", "--device", "cpu")
     _, reported, _ = run("distill", people, out, *options)
     assert reported["licence"].startswith("No license is stated: nobody may use this set")
     assert any("--license" in warning for warning in reported["warnings"])
     status, reported, _ = run("distill", people, out, *options, "--license", "CC BY 4.0")
     assert (status, reported["licence"]) == (0, "CC BY 4.0")
-    config = {"preset": "smoke", "held_out": 0.0}
+    config = {"preset": "smoke", "method": "matching", "held_out": 0.0}
     me.distill(people, out, config=config, device="cpu", licence="CC0 1.0")
     assert "**CC0 1.0**" in (out / "README.md").read_text(encoding="utf-8")

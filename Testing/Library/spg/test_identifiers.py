@@ -97,7 +97,13 @@ def words(archive: Path) -> Iterator[tuple[str, bytes]]:
 
 @pytest.mark.slow
 def test_no_byte_says_what_dicom_said(archive: Path, tmp_path: Path) -> None:
-    config = replace(DistillConfig.preset("smoke"), device="cpu", held_out=0.5, checkpoint_s=0.0)
+    config = replace(
+        DistillConfig.preset("smoke"),
+        method="matching",
+        device="cpu",
+        held_out=0.5,
+        checkpoint_s=0.0,
+    )
     out = tmp_path / "out"
     seen: dict[bytes, str] = {}
 

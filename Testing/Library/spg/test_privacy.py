@@ -376,7 +376,7 @@ def test_the_command_takes_epsilon_and_delta(
     people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["distill", str(people), str(tmp_path / "out"), "--preset", "smoke", "--device", "cpu"]
-    words += ["--held-out", "0", "--json"]
+    words += ["--held-out", "0", "--method", "matching", "--json"]
     assert main([*words, "--epsilon", "8", "--delta", "0.4"]) == 2
     assert "δ is 0.4 with 4 patients" in json.loads(capsys.readouterr().out)["error"]["message"]
     assert main([*words, "--epsilon", "8", "--delta", "1e-4"]) == 0

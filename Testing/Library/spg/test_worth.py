@@ -35,7 +35,7 @@ from .conftest import PEOPLE
 @pytest.fixture
 def config() -> DistillConfig:
     keeping = KeepingConfig(seeds=2, steps=40, patch=16)
-    return replace(DistillConfig.preset("smoke"), keeping=keeping)
+    return replace(DistillConfig.preset("smoke"), method="matching", keeping=keeping)
 
 
 def rings(count: int, level: float, seed: int) -> Floats:

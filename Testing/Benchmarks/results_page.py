@@ -1,0 +1,732 @@
+"""The tables of docs/results.md and of other pages, each cell from the results in JSON.
+
+figures.py puts them between `<!-- figures: NAME -->` and `<!-- /figures -->`, and checks them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from _figure_origins import RESULTS, Cell, FigureError, record, value_of
+
+#: Text, a number, or several of both in one cell.
+Content = str | Cell | tuple[str | Cell, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A Markdown table: a head, and rows of contents."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[Content]]
+
+    def __str__(self) -> str:
+        lines = [self.head, ["---"] * len(self.head), *(map(_text, row) for row in self.rows)]
+        return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def _text(content: Content) -> str:
+    return "".join(map(str, content)) if isinstance(content, tuple) else str(content)
+
+
+def _mean(path: str, form: str = ".2f") -> tuple[Cell, ...] | str:
+    """The mean with the range over subjects and seeds; a dash where nothing was measured."""
+    if not _there(path):
+        return "–"
+    return (Cell(f"{path}:mean", form), " (", Cell(f"{path}:min", form), " to ",
+            Cell(f"{path}:max", form), ")")  # fmt: skip
+
+
+def _one(path: str, form: str = ".2f") -> Cell | str:
+    return Cell(path, form) if _there(path.rpartition(":")[0] or path) else "–"
+
+
+def _there(path: str) -> bool:
+    try:
+        return value_of(f"({path}):count") > 0
+    except FigureError:
+        return False
+
+
+def _worst_first(rows: Iterable[tuple[str, Sequence[Content]]]) -> list[Sequence[Content]]:
+    """Rows by the value of a path, the lowest first: where we lose stands above."""
+    return [row for _, row in sorted(rows, key=lambda entry: value_of(entry[0]))]
+
+
+# --- enhancement
+
+_CT_CASES = {
+    "low dose 5e3": "5,000 photons a ray",
+    "low dose 2e4": "20,000 photons a ray",
+    "low dose 1e5": "100,000 photons a ray",
+    "soft kernel 5e3": "soft kernel, 5,000 photons",
+}
+_MR_CASES = {name: name for name in ("Rician 3 %", "Rician 5 %", "Rician 10 %", "Rician 15 %")}
+
+
+def _enhancement(modality: str, cases: dict[str, str]) -> Table:
+    rows = []
+    for case, name in cases.items():
+        base = f"enhancement.rows[modality={modality}; case={case}; arm="
+        ours = f"{base}ours].psnr_image"
+        rival = "BM4D" if _there(f"{base}BM4D].psnr_image") else "NLM"
+        gain = f"({base}ours; seed=0].{{0}} - {base}{rival}; seed=0].{{0}}):mean"
+        inside, whole = gain.format("psnr_foreground"), gain.format("psnr_image")
+        rows.append((inside, (
+            name,
+            _one(f"{base}input].psnr_image:mean"),
+            _one(f"{base}NLM].psnr_image:mean"),
+            _one(f"{base}BM4D].psnr_image:mean"),
+            _mean(ours),
+            Cell(f"{ours}:count", ".0f"),
+            (Cell(whole, "+.2f"), "" if rival == "BM4D" else " (NLM)"),
+            Cell(inside, "+.2f"),
+        )))  # fmt: skip
+    head = ("damage", "input", "NLM", "BM4D", "MedEnhance (range)", "n", "over BM4D",
+            "over BM4D within the body")  # fmt: skip
+    return Table(head, _worst_first(rows))
+
+
+def composite() -> Table:
+    """Bias field, blur and noise together; the peers alone, and followed by N4."""
+    base = "enhancement.rows[modality=MR; case=composite; arm="
+    names = {
+        "input": "input",
+        "N4": "N4",
+        "NLM": "NLM",
+        "NLM + N4": "NLM, then N4",
+        "BM4D + N4": "BM4D, then N4",
+        "ours": "MedEnhance",
+        "ours + N4": "MedEnhance, then N4",
+    }
+    rows = []
+    for arm, name in names.items():
+        path = f"{base}{arm}]"
+        rows.append((
+            name, _mean(f"{path}.psnr_image"), Cell(f"{path}.psnr_image:count", ".0f"),
+            _one(f"{base}{arm}; seed=0].psnr_image:mean"), _mean(f"{path}.psnr_foreground"),
+            Cell(f"{path}.ssim_image:mean", ".3f"),
+        ))  # fmt: skip
+    head = ("arm", "PSNR (range)", "n", "PSNR, seed 0", "within the body (range)", "SSIM")
+    return Table(head, rows)
+
+
+def repairs() -> Table:
+    """Blur, undersampling and motion: input, filter alone, ours."""
+    rows = []
+    for part, case in (("blur", ""), ("artifacts", "motion"), ("artifacts", "undersampling")):
+        chosen = f"repairs.rows[part={part}; " + (f"case={case}]" if case else "sigma>0]")
+        path = f"{chosen}.psnr"
+        gain = f"({path}.ours - {path}.input):min"
+        rows.append((gain, (
+            case or part, Cell(f"{path}.input:mean"), Cell(f"{path}.filter:mean"),
+            Cell(f"{path}.ours:mean"), Cell(f"({path}.ours - {path}.input):mean", "+.2f"),
+            Cell(gain, "+.2f"), Cell(f"{path}.ours:count", ".0f"),
+        )))  # fmt: skip
+    head = ("damage", "input", "noise removed alone", "MedEnhance", "gain", "least gain", "n")
+    return Table(head, _worst_first(rows))
+
+
+def lesions() -> Table:
+    """Planted lesions: contrast that is kept, and how surely an observer finds faint ones."""
+    rows = []
+    for modality, case in (("CT", "5,000 photons"), ("MR", "Rician 10 %")):
+        gate = f"enhancement.gates[name={modality}: planted lesions, "
+        rows.append((
+            f"{modality}, {case}", "contrast kept, share", Cell(f"{gate}mean contrast kept].value"),
+        ))  # fmt: skip
+        rows.append((
+            f"{modality}, {case}", "lesions of which less than half is kept, share",
+            Cell(f"{gate}share lost (less than half kept)].value"),
+        ))  # fmt: skip
+    rows += [
+        ("CT, 5,000 photons", "faint lesions: AUC of an observer below that on the input",
+         Cell("harm.gates[name=faint lesions: AUC below the input's].value", ".3f")),
+        ("CT, 5,000 photons", "the same, above that on BM4D's result",
+         Cell("harm.gates[name=faint lesions: AUC above BM4D's].value", ".3f")),
+        ("CT, 5,000 photons", "contrast kept of lesions that can be seen (d′ ≥ 8), share",
+         Cell("harm.gates[name=contrast kept at d′ ≥ 8].value")),
+        ("CT, 5,000 photons", "new blobs per 100 mL without lesions, most",
+         Cell("enhancement.gates[name=CT: lesion-free input, new blobs per 100 mL, most].value",
+              ".1f")),
+    ]  # fmt: skip
+    return Table(("volumes", "measure", "MedEnhance"), rows)
+
+
+def undamaged() -> Table:
+    """Volumes as they are: how near a result is to its input."""
+    rows = []
+    for modality in ("CT", "MR"):
+        path = f"harm.rows[table=undamaged; modality={modality}]"
+        rows.append((
+            modality, Cell(f"{path}.psnr:count", ".0f"), Cell(f"{path}.psnr:min", ".1f"),
+            Cell(f"{path}.psnr:mean", ".1f"), Cell(f"{path}.edge:min", ".3f"),
+            Cell(f"{path}.edge:mean", ".3f"),
+        ))  # fmt: skip
+    head = ("modality", "volumes", "PSNR to the input, least", "mean", "slope of edges kept, least",
+            "mean")  # fmt: skip
+    return Table(head, rows)
+
+
+def uncertainty() -> Table:
+    """How many errors lie within ± 1.645 of the stated deviations."""
+    rows = []
+    for modality in ("MR", "CT"):
+        path = f"uncertainty.rows[modality={modality}].coverage_other_sites"
+        rows.append((
+            modality, Cell(f"{path}:count", ".0f"), Cell(f"{path}:min * 100", ".0f"),
+            Cell(f"{path}:mean * 100", ".0f"), Cell(f"{path}:max * 100", ".0f"),
+        ))  # fmt: skip
+    return Table(("modality", "volumes and noise levels", "least, %", "mean, %", "most, %"), rows)
+
+
+def noise() -> Table:
+    """The measured level of the noise beside the true one."""
+    rows = []
+    for modality in ("MR", "CT"):
+        for which, name in (("", "all"), (", confidence ≥ .5", "confidence of .5 and more")):
+            gate = f"noise.gates[name={modality}{which}: error of the "
+            rows.append((
+                modality, name, *(Cell(f"{gate}{what}, mean].value * 100", ".1f")
+                                  for what in ("level", "cells", "spectrum")),
+            ))  # fmt: skip
+    head = ("modality", "volumes", "level, %", "local level, %", "spectrum, %")
+    return Table(head, rows)
+
+
+# --- thin slices
+
+_SLICES = {
+    "template": "MR, average of 152 brains",
+    "studyforrest": "MR, scanner that no training saw",
+    "C07": "MR, other patients of the collection seen",
+    "STS_005 MR": "MR, other patients of the collection seen",
+    "STS_037 CT": "CT, other patients of the collection seen",
+    "STS_013 CT, 3 mm": "CT, other patients of the collection seen",
+    "abdomen CT": "CT, collection that no training saw",
+    "abdomen CT, table": "the same with the scanner's table",
+}
+
+
+def slices() -> Table:
+    """Gains over the cubic B-spline, by volume."""
+    rows = []
+    for reference, site in _SLICES.items():
+        base = f"slices.rows[reference={reference}; arm="
+        gain = f"({base}ours].psnr - {base}spline].psnr)"
+        rows.append((f"{gain}:mean", (
+            reference, site, Cell(f"{gain}:count", ".0f"),
+            *(Cell(f"{base}{arm}].psnr:mean")
+              for arm in ("nearest", "linear", "spline", "not tuned", "ours")),
+            Cell(f"{gain}:mean", "+.2f"),
+            (Cell(f"{gain}:min", "+.2f"), " to ", Cell(f"{gain}:max", "+.2f")),
+        )))  # fmt: skip
+    head = ("volume", "what", "n", "nearest", "linear", "spline", "shipped weights", "MedEnhance",
+            "gain over spline", "range")  # fmt: skip
+    return Table(head, _worst_first(rows))
+
+
+# --- segmentation, GradProm
+
+
+def tissue() -> Table:
+    """Brain tissue: the shipped model with and without enhancing, and its twin."""
+    rows = []
+    for case in ("composite", "Rician 10 %", "undamaged"):
+        for subject in ("sample template", "open_ms C19"):
+            cells: list[Content] = [case, subject]
+            for head, given in (
+                ("without", "as it is"),
+                ("with the enhancer", "as it is"),
+                ("with the enhancer", "enhanced"),
+            ):
+                path = f"segmentation.rows[case={case}; subject={subject}; head={head}; "
+                path += f"input={given}]"
+                two = f'{path}."Grey matter" + {path}."White matter" / 2'
+                cells.append(Cell(two, ".3f") if _there(f'{path}."Grey matter"') else "–")
+            rows.append(cells)
+    head = ("damage", "volume", "trained without the enhancer", "trained with it",
+            "trained with it, enhanced input")  # fmt: skip
+    return Table(head, rows)
+
+
+def tumors() -> Table:
+    """Soft-tissue sarcoma in CT: three patients held out."""
+    arms = ("without", "with the enhancer")
+    rows = [
+        (state, *(_mean(f"heads.rows[arm={arm}, {state}].dice", ".3f") for arm in arms),
+         Cell(f"heads.rows[arm=with the enhancer, {state}].dice:count", ".0f"))
+        for state in ("clean", "degraded", "enhanced")
+    ]  # fmt: skip
+    return Table(("CT", "trained without the enhancer", "trained with it", "n"), rows)
+
+
+def gate() -> Table:
+    """What an auxiliary loss costs and gains, by the way in which two losses are joined."""
+    names = {
+        "enhancement only": "no auxiliary loss",
+        "joint": "sum of both losses",
+        "random gate": "gate that opens at random",
+        "PCGrad": "PCGrad",
+        "MGDA": "MGDA",
+        "gate, binary": "gate as published",
+        "gate, EMA 0.99": "gate on averages (ours)",
+    }
+    rows = []
+    for modality in ("MR", "CT"):
+        for arm, name in names.items():
+            path = f"gradprom.rows[modality={modality}; arm={arm}; psnr>0]"
+            rows.append((
+                modality, name, Cell(f"{path}.psnr:mean"), Cell(f"{path}.dice:mean", ".4f"),
+                Cell(f"{path}.dice:count", ".0f"),
+            ))  # fmt: skip
+    return Table(("modality", "training", "PSNR, dB", "Dice on enhanced", "n"), rows)
+
+
+def frozen() -> Table:
+    """An enhancer trained for a segmenter that stays as it is."""
+    names = {
+        "noisy": "noisy",
+        "filtered": "filter alone",
+        "enhancement alone": "network, no segmenter",
+        "joint, λ 1": "sum of both losses",
+        "budget 0.1": "budget of 0.1 dB",
+    }
+    rows = []
+    for modality in ("MR", "CT"):
+        for arm, name in names.items():
+            path = f"budget.rows[case={modality}; arm={arm}]"
+            rows.append((
+                modality, name, Cell(f"{path}.psnr:mean"), Cell(f"{path}.dice:mean", ".4f"),
+                Cell(f"{path}.dice:count", ".0f"),
+            ))  # fmt: skip
+    return Table(("modality", "training", "PSNR, dB", "Dice", "n"), rows)
+
+
+# --- compression
+
+_VOLUMES = ("EM medulla_v_z0", "MR studyforrest T1", "MR open_ms L20", "MR open_ms C19",
+            "CT STS_013")  # fmt: skip
+
+
+_JPEG_XL = (
+    "JPEG XL effort 7 or JPEG XL effort 7, slices stacked or JPEG XL effort 9, slices stacked"
+)
+
+
+def lossless() -> Table:
+    """Ratios without loss, and with a largest error."""
+    names = {
+        "gzip 9": "gzip",
+        "zstd 19, bytes shuffled": "zstd",
+        "JPEG-LS": "JPEG-LS",
+        "JPEG 2000": "JPEG 2000",
+        "JPEG XL effort 9": "JPEG XL",
+        "ours, fast": "MedEnhance, fast",
+        "ours": "MedEnhance",
+    }
+    peers = list(names)
+    rows = []
+    for volume in _VOLUMES:
+        base = f"compression.rows[volume={volume}; mode=lossless; codec="
+        better = f"{base}ours].ratio / {base}{' or '.join(peers[:-2])} or {_JPEG_XL}].ratio:max"
+        rows.append((better, (
+            volume, *(Cell(f"{base}{peer}].ratio") for peer in peers),
+            Cell(f"{better} - 1 * 100", "+.1f"),
+        )))  # fmt: skip
+    return Table(("volume", *names.values(), "over the best peer, %"), _worst_first(rows))
+
+
+def bounded() -> Table:
+    """Ratios at a largest error."""
+    names = {
+        "SZ3": "SZ3",
+        "JPEG-LS near-lossless": "JPEG-LS",
+        "quantized, JPEG XL effort 7": "quantized JPEG XL",
+        "ours, fast": "MedEnhance, fast",
+        "ours": "MedEnhance",
+    }
+    peers = list(names)
+    rows = []
+    for volume in _VOLUMES:
+        for bound in ("1", "2", "8"):
+            base = f"compression.rows[volume={volume}; mode=max_error; setting={bound}; codec="
+            better = f"{base}ours].ratio / {base}{' or '.join(peers[:-2])}].ratio:max"
+            rows.append((better, (
+                volume, bound, *(Cell(f"{base}{peer}].ratio") for peer in peers),
+                Cell(f"{better} - 1 * 100", "+.1f"),
+            )))  # fmt: skip
+    return Table(("volume", "largest error", *names.values(), "over the best peer, %"),
+                 _worst_first(rows))  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Between(Cell):
+    """The PSNR of a peer at the bytes of our file, read between the qualities measured."""
+
+    volume: str = ""
+    codec: str = ""
+    bytes: str = ""
+
+    def __str__(self) -> str:
+        value = _psnr_at(self.volume, self.codec, value_of(self.bytes))
+        return "–" if value is None else f"{value:.2f}"
+
+
+def _psnr_at(volume: str, codec: str, size: float) -> float | None:
+    from _compression_curves import psnr_at
+
+    results = record("compression")
+    points = [
+        (row["bytes"], row["psnr_db"])
+        for row in results["rows"]
+        if (row["volume"], row["mode"], row["codec"]) == (volume, "ratio", codec)
+        and row.get("psnr_db") is not None
+    ]
+    return psnr_at(points, size)
+
+
+def ratio() -> Table:
+    """PSNR at fixed ratios beside the peers at the same bytes."""
+    peers = ("JPEG 2000", "SPERR", "HEVC 12 bit, slow", "SVT-AV1 10 bit, slow")
+    found = []
+    for volume in _VOLUMES:
+        for number in (32, 128, 512):
+            path = f"compression.rows[volume={volume}; mode=ratio; codec=ours; setting={number}]"
+            values = [_psnr_at(volume, peer, value_of(f"{path}.bytes")) for peer in peers]
+            best = max(value for value in values if value is not None)
+            ours = value_of(f"{path}.psnr_db")
+            found.append((ours - best, (
+                volume, str(number),
+                *(Between(f"compression.rows: psnr_at({volume}, {peer}, {number})", volume=volume,
+                          codec=peer, bytes=f"{path}.bytes") for peer in peers),
+                Cell(f"{path}.psnr_db"),
+                Best(f"compression.rows: ours less the best at {volume}, {number}",
+                     difference=ours - best),
+            )))  # fmt: skip
+    rows = [row for _, row in sorted(found, key=lambda entry: entry[0])]
+    return Table(("volume", "ratio", *peers, "MedEnhance", "over the best"), rows)
+
+
+@dataclass(frozen=True)
+class Best(Cell):
+    """A difference to the best of several peers."""
+
+    difference: float = 0.0
+
+    def __str__(self) -> str:
+        return f"{self.difference:+.2f}".replace("-", "−")
+
+
+def parts() -> Table:
+    """Bytes that a part of a file takes, as a share of it."""
+    rows = []
+    for volume in ("MR, the sample", "CT STS_013", "CT abdomen"):
+        for mode in ("lossless", "lossless, fast", "ratio 32, fast", "ratio 32, fast, slice"):
+            base = f"regions.rows[volume={volume}; mode={mode}; part="
+            rows.append((
+                volume, mode, Cell(f"{base}whole].file_bytes / 1e6"),
+                *(Cell(f"{base}{part}].bytes / {base}whole].file_bytes * 100", ".0f")
+                  for part in ("1 slice", "10 slices", "64³ voxels")),
+            ))  # fmt: skip
+    return Table(("volume", "file", "MB", "1 slice, %", "10 slices, %", "64³ voxels, %"), rows)
+
+
+def repair() -> Table:
+    """How often a file came back whole after damage at random places."""
+    damages = ("50 bytes", "a page", "4096 bytes anywhere", "2 pages", "64 KiB", "10 pages")
+    rows = []
+    for volume, mode in (
+        ("MR, the sample", "ratio 32"),
+        ("CT STS_013", "ratio 32"),
+        ("MR, the sample", "lossless"),
+        ("CT STS_013", "lossless"),
+        ("CT 512×512×100", "lossless, fast"),
+    ):
+        base = f"repair.rows[volume={volume}; mode={mode}"
+        rows.append((
+            f"{volume}, {mode}", Cell(f"{base}].parity:max / 1e6"),
+            *(Cell(f"{base}; damage={damage}].whole * 100", ".0f") for damage in damages),
+        ))  # fmt: skip
+    return Table(("file", "MB", *damages), rows)
+
+
+def downstream() -> Table:
+    """What radiomics and segmentation keep of a volume that was compressed."""
+    labels = {"MR": "Grey matter", "CT": "Gross tumour volume"}
+    rows: list[Sequence[Content]] = []
+    for modality, label in labels.items():
+        for setting in ("error 1", "error 2", "error 8", "ratio 4", "ratio 8", "ratio 32",
+                        "ratio 128"):  # fmt: skip
+            path = f"downstream.rows[modality={modality}; setting={setting}]"
+            rows.append((
+                modality, setting, Cell(f"{path}.ratio:mean", ".1f"),
+                Cell(f"{path}.within:mean * 100", ".0f"), Cell(f"{path}.within:min * 100", ".0f"),
+                Cell(f'{path}.dice_original."{label}":min', ".3f"),
+            ))  # fmt: skip
+    head = ("modality", "setting", "ratio, mean", "features kept, %", "worst patient, %",
+            "Dice with the labels before")  # fmt: skip
+    return Table(head, rows)
+
+
+# --- distillation and its audit
+
+_CASES = ("MR denoise", "CT denoise", "MR sr2", "MR undersample")
+
+
+def distillation() -> Table:
+    """What a network trained on few images reaches on other patients."""
+    rows = []
+    for case in _CASES:
+        base = f"distillation.rows[case={case}; network=srcnn; arm="
+        few = "; budget=10 per patient"
+        seeds = "; seed<3"
+        matched = f"{base}spg{few}{seeds}].psnr_db"
+        gain = f"{matched}:mean - {base}statistics{few}{seeds}].psnr_db:mean"
+        rows.append((gain, (
+            case, Cell(f"{base}spg{few}].floor_db:mean"),
+            *(Cell(f"{base}{arm}{few}{seeds}].psnr_db:mean")
+              for arm in ("random", "public", "statistics")),
+            _mean(matched), Cell(f"{base}full; budget=all].psnr_db:mean"), Cell(gain, "+.2f"),
+        )))  # fmt: skip
+    head = ("case", "damaged", "random raw images", "public images", "statistics",
+            "matching (range)", "all raw images", "matching over statistics")  # fmt: skip
+    return Table(head, _worst_first(rows))
+
+
+def cohorts() -> Table:
+    """Where matching adds to statistics, with the interval over patients and seeds."""
+    results = record("distillation_cohorts")
+    rows = []
+    for case in (row["case"] for row in results["rows"]):
+        base = f"distillation_cohorts.rows[case={case}]"
+        cells: list[Content] = [case, Cell(f"{base}.training", ".0f"),
+                                Cell(f"{base}.held_out", ".0f")]  # fmt: skip
+        for what in ("full over statistics", "statistics over public", "spg over statistics"):
+            path = f'{base}.gains."{what}"'
+            cells.append((Cell(f"{path}.mean", "+.2f"), " (", Cell(f"{path}.low", "+.2f"), " to ",
+                          Cell(f"{path}.high", "+.2f"), ")"))  # fmt: skip
+        rows.append((f'{base}.gains."spg over statistics".mean', cells))
+    head = ("case", "patients", "held out", "all raw images over statistics",
+            "statistics over public images", "matching over statistics")  # fmt: skip
+    return Table(head, _worst_first(rows))
+
+
+def audit() -> Table:
+    """Alarms at sets that are clean and at sets with a known leak."""
+    return Table(
+        ("sets", "alarms", "sets with the alarm that should be"),
+        [
+            ("clean", Cell("distillation_audit.gates[name=alarms at clean sets (5)].value", ".0f"),
+             "0 of 5"),
+            ("one raw slice copied in",
+             Cell("distillation_audit.gates[name~one raw slice was copied].value", ".0f"),
+             "3 of 3"),
+            ("started from raw slices",
+             Cell("distillation_audit.gates[name~started from raw slices].value", ".0f"),
+             "2 of 2"),
+        ],
+    )  # fmt: skip
+
+
+# --- DICOM, speed, reliability
+
+
+def dicom() -> Table:
+    """Time and memory of reading, beside pydicom and SimpleITK."""
+    names = {
+        "scan, SimpleITK": "find the series of 10,000 files, SimpleITK",
+        "scan, pydicom": "the same, headers one by one with pydicom",
+        "scan, ours": "the same, MedEnhance",
+        "read, SimpleITK": "read 512×512×300, SimpleITK",
+        "read, ours": "the same, MedEnhance",
+        "straighten": "straighten 512×512×600 (tilted), MedEnhance",
+    }
+    rows = [
+        (name, Cell(f"dicom.rows[what={what}].seconds"),
+         Cell(f"dicom.rows[what={what}].peak_bytes / 1e6", ".0f"))
+        for what, name in names.items()
+    ]  # fmt: skip
+    return Table(("work", "s", "memory, MB"), rows)
+
+
+def speed() -> Table:
+    """CPU seconds for a million voxels, on one thread; what a user waits for."""
+    rows: list[Sequence[Content]] = []
+    for arm in ("BM4D", "NLM", "ours"):
+        base = "enhancement.rows[arm=" + arm
+        rows.append((
+            "MedEnhance" if arm == "ours" else arm,
+            *(Cell(f"{base}; modality={m}; case={c}].cpu_s_per_mvoxel:mean", ".1f")
+              for m, c in (("MR", "Rician 10 %"), ("CT", "low dose 5e3"))),
+        ))  # fmt: skip
+    return Table(("CPU s for a million voxels", "MR, Rician 10 %", "CT, 5,000 photons"), rows)
+
+
+def waiting() -> Table:
+    """What a user waits for, on two cores."""
+    volume = "speed.rows[case=whole volume]"
+    large = "compression.rows[mode=large; setting="
+    rows: list[Sequence[Content]] = [
+        ("enhance 512×512×300 CT, two threads", Cell(f"{volume}.wall_s", ".0f"),
+         Cell(f"{volume}.cpu_s", ".0f")),
+        ("first preview of a slice", Cell("speed.rows[case=preview].first_wall_s", ".1f"),
+         Cell("speed.rows[case=preview].first_cpu_s", ".1f")),
+    ]  # fmt: skip
+    for setting, name in (
+        ("lossless", "compress 512×512×100 CT, lossless"),
+        ("lossless, fast", "the same, fast"),
+        ("JPEG XL effort 7", "the same, JPEG XL effort 7"),
+        ("ratio 64", "compress it, ratio 64"),
+        ("HEVC 12 bit, slow", "the same, HEVC 12 bit, slow"),
+    ):
+        rows.append((name, Cell(f"{large}{setting}].encode_s", ".1f"),
+                     Cell(f"{large}{setting}].encode_cpu_s", ".1f")))  # fmt: skip
+    return Table(("work", "s", "CPU s"), rows)
+
+
+def reliability() -> Table:
+    """Attempts to lose data, and how many succeeded."""
+    rows = [
+        ("damaged and forged `.ucv` files read",
+         Cell("fuzz.gates[name=damaged and forged files].value", ",.0f"),
+         Cell("fuzz.gates[name~wrong voxels called right].value", ".0f")),
+        ("writers killed at random points",
+         Cell("kills.gates[name=points of SIGKILL].value", ".0f"),
+         Cell("kills.gates[name~neither the old file].value", ".0f")),
+        ("distillations killed and continued",
+         Cell("distillation_kills.gates[name=points of SIGKILL].value", ".0f"),
+         Cell("distillation_kills.gates[name~did not go on].value", ".0f")),
+        ("faults injected into jobs",
+         Cell("faults.gates[name=cases].value", ",.0f"),
+         Cell("faults.gates[name~does not hold].value", ".0f")),
+        ("volumes of a batch on a cluster",
+         Cell("scale.rows[run=nothing goes wrong].volumes", ",.0f"),
+         Cell("scale.gates[name~nothing goes wrong].value", ".0f")),
+    ]  # fmt: skip
+    return Table(("attempts to lose data", "number", "that succeeded"), rows)
+
+
+# --- README
+
+
+def methods() -> Table:
+    """The four papers: what is here, whether it acts by default, what it gains on unseen data."""
+    network = "0 - "
+    network += "enhancement.gates[name={}: ours above ours, second pass, PSNR, dB].value"
+    noisy = "(enhancement.rows[case={0}; arm=ours; seed=0].psnr_foreground - "
+    noisy += "enhancement.rows[case={0}; arm=BM4D].psnr_foreground)"
+    thin = "(slices.rows[reference=studyforrest; arm=ours].psnr - "
+    thin += "slices.rows[reference=studyforrest; arm=spline].psnr)"
+    head = "gradprom.gates[name={}: Dice of ours less enhancement only, mean over λ]"
+    code = "compression.rows[volume=MR studyforrest T1; mode=lossless; codec="
+    matched = 'distillation_cohorts.rows.gains."spg over statistics".mean'
+    rows: list[Sequence[Content]] = [
+        ("[HQG-Net](https://arxiv.org/abs/2307.07829)", "guided enhancer",
+         "no: filter",
+         ("over BM4D: MR, noise 5 %: ", *_gain(noisy.format("Rician 5 %")), ", CT, low dose: ",
+          *_gain(noisy.format("low dose 5e3")), "; network ",
+          Cell(network.format("MR"), "+.2f"), " and ",
+          Cell(network.format("CT"), "+.2f"))),
+        ("", "thin slices", "on request", ("over B-spline: MR ", *_gain(thin))),
+        ("[GradProm](https://doi.org/10.1109/TPAMI.2025.3525671)", "gradient gate",
+         "in trainings",
+         ("Dice: MR ", Cell(f"{head.format('MR')}.value", "+.4f"), " (n ",
+          Cell(f"{head.format('MR')}.subjects", ".0f"), "), CT ",
+          Cell(f"{head.format('CT')}.value", "+.4f"), " (n ",
+          Cell(f"{head.format('CT')}.subjects", ".0f"), ")")),
+        ("[UniCompress](https://arxiv.org/abs/2405.16850)", "`.ucv`",
+         "yes; implicit network no",
+         ("lossless over JPEG XL: MR ", Cell(f"{code}ours].ratio / {code}JPEG XL effort 9 or "
+                                             f"{_JPEG_XL}].ratio:max - 1 * 100", "+.1f"),
+          " % (n 1)")),
+        ("[SPG](https://arxiv.org/abs/2511.13106)", "matching, audit",
+         "no: statistics",
+         ("over statistics: ", Cell(f"{matched}:min", "+.2f"), " to ",
+          Cell(f"{matched}:max", "+.2f"), " (n ", Cell(f"{matched}:count", ".0f"), " cohorts)")),
+    ]  # fmt: skip
+    head_row = ("paper", "implemented", "by default", "gain where nobody trained, dB")
+    return Table(head_row, rows)
+
+
+def _gain(path: str) -> tuple[str | Cell, ...]:
+    return (Cell(f"{path}:mean", "+.2f"), " (", Cell(f"{path}:min", "+.2f"), " to ",
+            Cell(f"{path}:max", "+.2f"), ", n ", Cell(f"{path}:count", ".0f"), ")")  # fmt: skip
+
+
+# --- gates
+
+
+def gates() -> Table:
+    """Gates of each file, and how many failed; the most failures first."""
+    found = []
+    for path in sorted(RESULTS.glob("*.json")):
+        name = path.stem
+        count = _count(f"{name}.gates.name")
+        if count:
+            failed = f"{name}.gates[pass=false].name:count"
+            none = not _there(f"{name}.gates[pass=false].name")
+            found.append((-(0 if none else value_of(failed)), (
+                name, Cell(f"{name}.gates.name:count", ".0f"),
+                "0" if none else Cell(failed, ".0f"),
+            )))  # fmt: skip
+    rows = [row for _, row in sorted(found, key=lambda entry: (entry[0], str(entry[1][0])))]
+    return Table(("results", "gates", "failed"), rows)
+
+
+def _count(path: str) -> int:
+    return int(value_of(f"{path}:count")) if _there(path) else 0
+
+
+#: Files of which all failed gates are listed: those behind the comparisons above.
+_HEADLINES = ("enhancement", "slices", "compression", "lossless", "harm", "segmentation",
+              "gradprom", "distillation", "distillation_cohorts", "distillation_audit", "noise",
+              "uncertainty", "speed")  # fmt: skip
+
+
+def failed() -> Table:
+    """The gates that failed, of the files behind the main comparisons."""
+    rows: list[Sequence[Content]] = []
+    for name in _HEADLINES:
+        results = record(name)
+        for entry in results["gates"]:
+            if entry["pass"]:
+                continue
+            path = f"{name}.gates[name={entry['name']}].value"
+            value: Content = "not measured" if entry["value"] is None else Cell(path, ".3g")
+            rows.append((name, entry["name"], value, entry["bound"]))  # fmt: skip
+    return Table(("results", "gate", "value", "bound"), rows)
+
+
+TABLES: dict[str, Callable[[], Table]] = {
+    "enhancement-mr": lambda: _enhancement("MR", _MR_CASES),
+    "enhancement-ct": lambda: _enhancement("CT", _CT_CASES),
+    "composite": composite,
+    "repairs": repairs,
+    "lesions": lesions,
+    "undamaged": undamaged,
+    "uncertainty": uncertainty,
+    "noise": noise,
+    "slices": slices,
+    "tissue": tissue,
+    "tumors": tumors,
+    "gate": gate,
+    "frozen": frozen,
+    "lossless": lossless,
+    "bounded": bounded,
+    "ratio": ratio,
+    "parts": parts,
+    "repair": repair,
+    "downstream": downstream,
+    "distillation": distillation,
+    "cohorts": cohorts,
+    "audit": audit,
+    "dicom": dicom,
+    "speed": speed,
+    "waiting": waiting,
+    "reliability": reliability,
+    "methods": methods,
+    "gates": gates,
+    "failed": failed,
+}

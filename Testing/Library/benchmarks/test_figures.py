@@ -1,0 +1,152 @@
+"""Every number of README and the pages is that of its result in JSON, or defined with a reason."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+PAGES = ["README.md", *(p.relative_to(ROOT).as_posix() for p in (ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.fixture(scope="module")
+def figures() -> ModuleType:
+    return import_module("figures")
+
+
+@pytest.fixture(scope="module")
+def origins() -> ModuleType:
+    return import_module("_figure_origins")
+
+
+def test_every_number_of_the_pages_is_that_of_its_result(figures: ModuleType) -> None:
+    problems = [
+        problem
+        for path in figures.pages()
+        for problem in figures.wrong(
+            path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
+        )
+    ]
+    assert not problems, "\n".join(problems)
+
+
+def test_all_pages_but_decisions_are_checked(figures: ModuleType) -> None:
+    checked = {path.relative_to(ROOT).as_posix() for path in figures.pages()}
+    left_out = {page for page in PAGES if page not in checked}
+    assert all(page.startswith("docs/decisions/") for page in left_out)
+    assert len(checked) > 25
+
+
+_OURS = "enhancement.rows[modality=MR; case=composite; arm=ours].psnr_image"
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        # A seed that was taken for the mean of three.
+        (f"27.87<!-- = {_OURS}:mean --> dB", "27.87 is 27.15"),
+        # A difference that is one over the whole image alone.
+        (
+            "+.01<!-- = (enhancement.rows[case=low dose 5e3; arm=ours; seed=0].psnr_foreground - "
+            "enhancement.rows[case=low dose 5e3; arm=BM4D].psnr_foreground):mean --> dB",
+            "+.01 is −.10",
+        ),
+        ("3 dB above the spline", "'3 dB' has no origin"),
+        ("three times as fast", "'three times' has no origin"),
+        ("half the time", "'half the' has no origin"),
+        ("in seconds on a graphics card", "'seconds on a graphics card' has no origin"),
+        ("| ours | **38.84** |", "has no origin"),
+        (f"27.15<!-- = {_OURS}:middle -->", "no way to reduce: 'middle'"),
+        ("1<!-- = elsewhere.rows.psnr -->", "no result elsewhere.json"),
+        ("1<!-- = enhancement.rows[arm=ours].psnr -->", "nothing has 'psnr'"),
+        (f"27.15<!-- = {_OURS} -->", "6 numbers at"),
+        (f"0<!-- = {_OURS}:mean if 1 -->", "what is 'if 1' in"),
+    ],
+)
+def test_a_number_that_is_wrong_or_has_no_origin_is_found(
+    figures: ModuleType, line: str, problem: str
+) -> None:
+    (found,) = figures.wrong("page.md", f"Text.\n{line}\n")
+    assert problem in found
+    assert found.startswith("page.md:2: ")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"27.15<!-- = {_OURS}:mean --> dB, 29.3<!-- = {_OURS}:max --> dB at most",
+        f"mean of 6<!-- = {_OURS}:count --> runs",
+        "a volume of 512 × 512 × 300 voxels, `--max-error 2`, version 1.0",
+        "```sh\nmedenhance degrade a.nii.gz b.nii.gz --blur 3 mm 5 dB\n```",
+        "95 % intervals",
+    ],
+)
+def test_a_number_that_is_right_or_defined_is_not(figures: ModuleType, line: str) -> None:
+    assert not list(figures.wrong("page.md", line))
+
+
+def test_present_values_are_written_with_the_digits_that_the_page_has(figures: ModuleType) -> None:
+    page = f"27.9<!-- = {_OURS}:mean -->, 12<!-- = all.gates.name:count --> gates"
+    assert figures.refreshed(page).startswith("27.1<!--")
+    count = import_module("_figure_origins").value_of("all.gates.name:count")
+    assert f"{count:.0f}<!-- = all.gates" in figures.refreshed(page)
+
+
+def test_a_generated_table_that_was_changed_by_hand_is_found(figures: ModuleType) -> None:
+    page = "<!-- figures: tumors -->\n<!-- /figures -->\n"
+    written = figures.refreshed(page)
+    assert not list(figures.wrong("page.md", written))
+    (found,) = figures.wrong("page.md", written.replace("0.434", "0.464"))
+    assert "the table tumors is another now" in found
+
+
+def test_entries_are_taken_from_each_other_only_where_they_belong_together(
+    origins: ModuleType,
+) -> None:
+    rows = "enhancement.rows[case=Rician 5 %; arm="
+    assert origins.value_of(f"({rows}ours].psnr_image - {rows}input].psnr_image):min") > 8
+    with pytest.raises(origins.FigureError, match="differ in subject"):
+        origins.value_of(
+            f"({rows}ours; subject=sample template].psnr_image - "
+            f"{rows}input; subject!=sample template].psnr_image):min"
+        )
+    with pytest.raises(origins.FigureError, match="6 numbers against 2"):
+        origins.value_of(f"({rows}ours].psnr_image - {rows}BM4D].psnr_image):min")
+
+
+def test_the_list_has_every_number_with_file_and_path(figures: ModuleType) -> None:
+    page = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+    listed = [str(one) for one in figures.table_figures("docs/results.md", page)]
+    assert len(listed) > 500
+    assert all(line.split("\t")[2].endswith(".json") for line in listed)
+    assert any("\t27.15\tenhancement.json\t" in line for line in listed)
+
+
+@pytest.mark.parametrize(("name", "modality"), [("mr-brain", "MR"), ("ct-lowdose", "CT")])
+def test_the_cards_of_enhancers_state_what_was_measured(
+    origins: ModuleType, name: str, modality: str
+) -> None:
+    cards = import_module("record_in_cards")
+    rows = origins.record("enhancement")["rows"]
+    rows = [row for row in rows if row["modality"] == modality and "psnr_image" in row]
+    folder = ROOT / "Resources/models" / name
+    metadata = json.loads((folder / "configs/metadata.json").read_text(encoding="utf-8"))
+    assert metadata["measured"] == cards.enhancement_rows(rows), (
+        "run: python Testing/Benchmarks/record_in_cards.py"
+    )
+    card = (folder / "docs/README.md").read_text(encoding="utf-8")
+    assert all(line["ours"] in card for line in metadata["measured"])
+
+
+def test_the_card_of_the_tissue_model_states_what_was_measured(origins: ModuleType) -> None:
+    folder = ROOT / "Resources/models/brain-tissue"
+    metadata = json.loads((folder / "configs/metadata.json").read_text(encoding="utf-8"))
+    rows = origins.record("segmentation")["rows"]
+    shipped = [row for row in rows if row["head"] == "with the enhancer"]
+    assert metadata["measured"] == [
+        {key: value for key, value in row.items() if key != "head"} for row in shipped
+    ]
