@@ -371,38 +371,6 @@ class MedEnhanceFileReader:
         return files.load(self.parent, properties)
 
 
-class MedEnhanceFileWriter:
-    """Saves volumes as .ucv, without loss."""
-
-    def __init__(self, parent):
-        self.parent = parent
-
-    def description(self):
-        return _("MedEnhance compressed volume")
-
-    def fileType(self):
-        """Slicer's own type for volumes: among its writers the one for the ending is taken, so
-        that slicer.util.saveNode(node, "scan.ucv") finds this one."""
-        return "VolumeFile"
-
-    def extensions(self, obj):
-        return [_("MedEnhance compressed volume, lossless") + " (*.ucv)"]
-
-    def canWriteObject(self, obj):
-        from MedEnhancePanels.tasks import files
-
-        return files.canWriteObject(obj)
-
-    def canWriteObjectConfidence(self, obj):
-        """Less than Slicer's own writer, which stays the default."""
-        return 0.3 if self.canWriteObject(obj) else 0.0
-
-    def write(self, properties):
-        from MedEnhancePanels.tasks import files
-
-        return files.write(self.parent, properties)
-
-
 class MedEnhanceTest(ScriptedLoadableModuleTest):
     """A short way through the module, for Reload and Test; Testing/Slicer has the long ones."""
 

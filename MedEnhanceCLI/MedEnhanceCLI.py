@@ -8,6 +8,7 @@ Slicer, and what runs its command line modules, read MedEnhanceCLI.xml, and prog
 """
 
 import sys
+import tempfile
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -56,6 +57,23 @@ def _show(event):
         print(f"warning: {event.fields['message']}", file=sys.stderr, flush=True)
 
 
+def _enhance(params, output):
+    """Run the job; the output alone is left, and replaces what was there.
+
+    Slicer gives every run of a node the same temporary name, and reads nothing but that file.
+    """
+    from MedEnhanceLib.io.atomic import atomic_write
+    from MedEnhanceLib.jobs import JobSpec, run_job
+    from MedEnhanceLib.jobs.files import check_volume_outputs
+
+    check_volume_outputs({"output": output}, inputs=[Path(params["input"])], overwrite=True)
+    with tempfile.TemporaryDirectory(prefix="medenhance-", dir=output.parent) as folder:
+        made = Path(folder, output.name)
+        run_job(JobSpec("enhance", {**params, "output": str(made)}), _show)
+        with atomic_write(output, overwrite=True) as temporary:
+            made.replace(temporary)
+
+
 def main(given):
     """Enhance a volume; the exit status: 0, or that of the error, as of `medenhance`."""
     if given == ["--xml"]:
@@ -64,15 +82,15 @@ def main(given):
     values = _arguments(given)
     _find_library()
     from MedEnhanceLib.errors import MedEnhanceError
-    from MedEnhanceLib.jobs import JobSpec, run_job
 
     modality = values.pop("modality")
-    params = {"input": values.pop("input"), "output": values.pop("output"), "config": values}
+    params = {"input": values.pop("input"), "config": values}
+    output = Path(values.pop("output"))
     if modality != "auto":
         params["modality"] = modality
     print("<filter-start><filter-name>MedEnhance</filter-name></filter-start>", flush=True)
     try:
-        run_job(JobSpec("enhance", params), _show)
+        _enhance(params, output)
     except MedEnhanceError as error:
         print(f"{error.message}. {error.hint}", file=sys.stderr)
         return error.exit_status

@@ -5,11 +5,15 @@ Without options pytest runs the fast part on all cores; see CONTRIBUTING.md for 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -45,6 +49,37 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ[name] = folder
     tempfile.tempdir = folder
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+@pytest.fixture(autouse=True)
+def _no_process_outlives_its_test() -> Iterator[None]:
+    """End what a test has started and not ended, with its children: it would disturb the next."""
+    started: list[subprocess.Popen[Any]] = []
+    start = subprocess.Popen.__init__
+
+    def noted(process: subprocess.Popen[Any], *arguments: Any, **options: Any) -> None:
+        start(process, *arguments, **options)
+        started.append(process)
+
+    with mock.patch.object(subprocess.Popen, "__init__", noted):
+        yield
+    for process in started:
+        if process.poll() is None:
+            _end(process)
+
+
+def _end(process: subprocess.Popen[Any]) -> None:
+    import psutil
+
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    for child in children:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()
 
 
 @pytest.hookimpl(wrapper=True)

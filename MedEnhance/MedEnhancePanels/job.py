@@ -73,7 +73,6 @@ class Job(Notifier):
         self.started, self.ended = None, None
         self.folder = ""
         self.worker = None
-        self.isRemembered = False  # in the file of past jobs
         #: Whether a worker started it, whether it was sent twice, whether it is to stop.
         self.reached, self.resent, self.wantsCancel = False, False, False
         self._runner = runner

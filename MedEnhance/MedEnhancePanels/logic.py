@@ -22,16 +22,11 @@ def _compressOptions():
     return compression.CompressOptions
 
 
-def _whole(value):
-    """8.0 is 8; anything else is checked where all options are."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
 class MedEnhanceLogic(ScriptedLoadableModuleLogic):
     """The library for nodes: the methods of MedEnhanceLib with nodes in and nodes out.
 
     Every method runs its work in the worker process. With wait=True (the default) it returns
-    what came out, and meanwhile keeps Slicer's event loop going; with wait=False it returns a
+    what came out; meanwhile Slicer draws, but clicks and keys wait. With wait=False it returns a
     Job at once: see job.onFinished, job.cancel, job.nodes. Errors are raised as PanelError, with
     .message, .hint and .code.
 
@@ -71,9 +66,6 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         for name in ("guide", "output"):
             if getattr(options, name) is not None:
                 arguments.checkNode(name, getattr(options, name))
-        options = dataclasses.replace(
-            options, uncertainty=_whole(options.uncertainty), deblur=bool(options.deblur)
-        )
         options.config()
         return self._output(enhancement.start(self.runner, node, options), wait, "output")
 

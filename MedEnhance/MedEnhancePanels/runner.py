@@ -377,11 +377,15 @@ def endSharedRunner():
 
 
 def wait(job):
-    """Let Qt's events go on until the job has ended, for scripts; raises its PanelError."""
+    """Wait until the job has ended, for scripts and the reader of files; raises its PanelError.
+
+    The views are drawn and timers fire meanwhile, but clicks and keys wait: a second one on what
+    waits here, for example a modal dialog of Slicer's, would begin the same work within this.
+    """
     if not job.isFinished:
         loop = qt.QEventLoop()
         job.onFinished(lambda _job: loop.quit())
-        loop.exec_()
+        loop.exec_(qt.QEventLoop.ExcludeUserInputEvents)
     if job.error is not None:
         raise job.error
     return job

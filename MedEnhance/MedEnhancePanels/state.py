@@ -192,13 +192,9 @@ class State:
     region = NodeReference("Region")
     regionSegment = Text("RegionSegment", "")
     enhancedVolume = NodeReference("EnhancedVolume")
-    #: How much of a result is shown; runs themselves take the strength that suits the noise.
-    strength = Number("Strength", 1.0)
     #: Off: where shading is measured to be strong; on: always.
     biasCorrection = Switch("BiasCorrection", "auto", "n4")
     allFrames = Flag("AllFrames", False)
-    uncertainty = Flag("Uncertainty", False)
-    uncertaintySamples = Whole("UncertaintySamples", 8)
     noiseMap = Flag("NoiseMap", False)
     segment = Flag("Segment", False)
     head = Text("Head", "auto")

@@ -12,7 +12,7 @@ are.
 from __future__ import annotations
 
 import ctypes
-import hashlib
+import logging
 import sys
 from dataclasses import dataclass
 from functools import cache
@@ -37,6 +37,7 @@ WIDTHS = ("plain", "avx2", "avx512")
 _SLOWER = "denoising takes about ten times as long, lossless compression about four times"
 _HERE = Path(__file__).resolve().parent
 _BUILD = "python -m MedEnhanceLib.native.build"
+_COMPILER = "python -m pip install ziglang"
 _LABELS = {"plain": "no vector extension", "avx2": "AVX2", "avx512": "AVX-512"}
 
 Array = npt.NDArray[np.float32]
@@ -237,14 +238,16 @@ def _pointer(name: str, values: Array, shape: tuple[int, ...]) -> Any:
 
 
 def _verify(path: Path) -> None:
-    """Compare the file with the hash beside it: loading half a library ends the process."""
+    """Compare file and sources with the hash beside it: loading half a library ends the process."""
+    from MedEnhanceLib.native import build
+
     try:
         expected = path.with_suffix(".sha256").read_text(encoding="ascii").strip()
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        actual = build.digest(path)
     except (OSError, UnicodeDecodeError) as error:
         raise _unusable(f"{path.name} cannot be verified ({error})") from error
-    if found != expected:
-        raise _unusable(f"{path.name} is damaged")
+    if actual != expected:
+        raise _unusable(f"{path.name} is damaged or older than its sources")
 
 
 def _unusable(what: str) -> MedEnhanceError:
@@ -253,31 +256,40 @@ def _unusable(what: str) -> MedEnhanceError:
 
 @cache
 def _found(folder: Path) -> tuple[Library | None, str]:
-    """The library in a folder, or None and why."""
+    """The library in a folder, or None; its state, with what mends it, in one line."""
     path = folder / FILE
-    if not path.is_file():
-        return None, f"not compiled: {_SLOWER}"
     try:
-        library = Library(path)
+        library = Library(path) if path.is_file() else None
+        problem = "not compiled"
     except MedEnhanceError as error:
-        return None, f"{error.message}: {_SLOWER}"
-    return library, f"compiled, {_LABELS[library.width]}"
+        library, problem = None, error.message
+    if library is not None:
+        return library, f"compiled, {_LABELS[library.width]}"
+    from MedEnhanceLib.native import build
+
+    has_compiler = any(map(build.answers, build.compilers()))
+    remedy = _BUILD if has_compiler else f"{_COMPILER} && {_BUILD}"
+    return None, f"{problem}: {_SLOWER}. Mend it with: {remedy}"
 
 
-def load(folder: Path = _HERE) -> Library | None:
-    """The library at the widest vectors of this processor; None where there is none to use."""
-    return _found(folder)[0]
+def load(folder: Path = _HERE, *, monitor: Monitor | None = None) -> Library | None:
+    """The library at the widest vectors of this processor; None where there is none to use.
 
-
-def load_or_warn(monitor: Monitor) -> Library | None:
-    """As `load`; warns where the work has to do without."""
-    library = load()
+    Work that has to do without says so: to the monitor in each job, or in the log once.
+    """
+    library = _found(folder)[0]
     if library is None:
-        monitor.warn(f"The compiled library is not used: {describe()}")
+        warn = monitor.warn if monitor is not None and monitor.has_listener else _log
+        warn(f"The compiled library is not used: {describe(folder)}")
     return library
+
+
+@cache
+def _log(warning: str) -> None:
+    """Once in a process."""
+    logging.getLogger("MedEnhanceLib").warning("%s", warning)
 
 
 def describe(folder: Path = _HERE) -> str:
     """State and remedy in one line, for `medenhance doctor` and for notices."""
-    library, state = _found(folder)
-    return state if library else f"{state}. With a C compiler installed: {_BUILD}"
+    return _found(folder)[1]

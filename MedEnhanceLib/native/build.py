@@ -1,8 +1,8 @@
 """Builds the compiled library: python -m MedEnhanceLib.native.build.
 
-The one place that knows how: the command for developers, the hook of the wheel (`hatch_hook.py`)
-and the extension's CMake use it. It needs the standard library alone, because these two run it
-before MedEnhanceLib is installed.
+The one place that knows how: the command for developers, the hook of installations
+(`hatch_hook.py`) and the extension's CMake use it. It needs the standard library alone, because
+these two run it before MedEnhanceLib is installed.
 """
 
 from __future__ import annotations
@@ -78,6 +78,24 @@ def compilers() -> Iterator[list[str]]:
         yield [sys.executable, "-m", "ziglang", "cc"]
 
 
+def answers(compiler: Sequence[str]) -> bool:
+    """Whether it is more than a name: macOS without developer tools has a `cc` that only fails."""
+    asked = [] if _is_msvc(compiler) else ["--version"]
+    try:
+        _run([*compiler, *asked], str(HERE))
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return True
+
+
+def digest(library: Path) -> str:
+    """SHA-256 of a library and of the sources here: one built from other sources is known by it."""
+    whole = hashlib.sha256(library.read_bytes())
+    for source in sorted([*HERE.glob("*.[ch]"), HERE / "build.py"]):
+        whole.update(source.read_bytes())
+    return whole.hexdigest()
+
+
 def build(folder: Path = HERE, *, compiler: Sequence[str] = (), target: str = "") -> Path:
     """Build the library into a folder; an earlier one is replaced once the new one is complete.
 
@@ -86,7 +104,8 @@ def build(folder: Path = HERE, *, compiler: Sequence[str] = (), target: str = ""
         compiler: command of a C compiler; empty for the first of `compilers` that works.
         target: for zig's cross-compilation, for example "aarch64-macos"; empty for this machine.
     Returns:
-        The library's path; its hash lies beside it, because loading a damaged one ends the process.
+        The library's path; its `digest` lies beside it, because loading a damaged one ends the
+        process.
     Raises:
         BuildError: no compiler works; the text has the output of each.
     """
@@ -105,7 +124,7 @@ def build(folder: Path = HERE, *, compiler: Sequence[str] = (), target: str = ""
 
 
 def _build(compiler: list[str], folder: Path, target: str) -> Path:
-    is_msvc = Path(compiler[0]).stem.lower() == "cl"
+    is_msvc = _is_msvc(compiler)
     machine = target.split("-")[0] if target else platform.machine().lower()
     widths = {"plain": ([], []), **(_WIDE if machine in ("x86_64", "amd64") else {})}
     folder.mkdir(parents=True, exist_ok=True)
@@ -133,10 +152,14 @@ def _build(compiler: list[str], folder: Path, target: str) -> Path:
                 [*compiler, *goal, "-shared", "-o", str(library), *map(str, objects), *maths], place
             )
         final = folder / library.name
-        digest = hashlib.sha256(library.read_bytes()).hexdigest()
+        expected = digest(library)
         library.replace(final)
-        final.with_suffix(".sha256").write_text(f"{digest}\n", encoding="ascii")
+        final.with_suffix(".sha256").write_text(f"{expected}\n", encoding="ascii")
     return final
+
+
+def _is_msvc(compiler: Sequence[str]) -> bool:
+    return Path(compiler[0]).stem.lower() == "cl"
 
 
 def _compile(

@@ -1,6 +1,8 @@
-"""Puts the compiled library into wheels and editable installs; without a compiler they have none.
+"""Compiles the library in the source tree at every installation, and puts it into wheels.
 
-Hatchling runs this file by its path, before MedEnhanceLib is installed: see `pyproject.toml`.
+In the tree, because Python that is started in a clone imports the clone's own MedEnhanceLib, not
+the installed one. Hatchling runs this file by its path, before MedEnhanceLib is installed: see
+`pyproject.toml`.
 """
 
 from __future__ import annotations
@@ -9,7 +11,6 @@ import importlib.util
 import platform
 import sys
 import sysconfig
-import tempfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,31 +23,36 @@ _FOLDER = "MedEnhanceLib/native"
 class NativeHook(BuildHookInterface):  # type: ignore[misc]  # hatchling is there in builds only
     """Builds the library for the machine that builds the wheel."""
 
+    def dependencies(self) -> list[str]:
+        """What pip brings for the build: a C compiler where there is none."""
+        build = self._build_module()
+        return [] if any(map(build.answers, build.compilers())) else ["ziglang"]
+
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Called before the wheel is written; version is "editable" for `pip install -e`."""
-        native = Path(self.root) / _FOLDER
-        build = _module(native / "build.py")
-        is_editable = version == "editable"
-        self._place = None if is_editable else tempfile.TemporaryDirectory(prefix="medenhance-")
-        folder = native if self._place is None else Path(self._place.name)
+        build = self._build_module()
         try:
-            made = build.build(folder)
+            made = build.build()
         except (build.BuildError, OSError) as error:
-            first = str(error).splitlines()[0]
-            self.app.display_warning(f"Without the compiled library, denoising is slower: {first}")
+            self.app.display_warning(
+                f"NOT COMPILED: denoising will take ten times as long. {error}\n"
+                "Then install again, or run: python -m MedEnhanceLib.native.build"
+            )
             return
-        if is_editable:
+        if version == "editable":
             return
         for file in (made, made.with_suffix(".sha256")):
             build_data["force_include"][str(file)] = f"{_FOLDER}/{file.name}"
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{_platform_tag()}"
 
-    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
-        """Called after the wheel is written."""
-        del version, build_data, artifact_path
-        if self._place is not None:
-            self._place.cleanup()
+    def _build_module(self) -> ModuleType:
+        path = Path(self.root) / _FOLDER / "build.py"
+        spec = importlib.util.spec_from_file_location("medenhance_native_build", path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
 
 
 def _platform_tag() -> str:
@@ -54,11 +60,3 @@ def _platform_tag() -> str:
     if sys.platform == "darwin":  # Python may be for both processors, the library is for one
         return f"macosx_11_0_{platform.machine()}"
     return sysconfig.get_platform().replace("-", "_").replace(".", "_")
-
-
-def _module(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("medenhance_native_build", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

@@ -251,7 +251,7 @@ def window_for(spacing: Sequence[float]) -> tuple[int, int, int]:
 
 def default_engine(monitor: Monitor) -> Engine:
     """The compiled library; where it is missing PyTorch, with a notice."""
-    library = native.load_or_warn(monitor)
+    library = native.load(monitor=monitor)
     if library is not None:
         return library
     from MedEnhanceLib.nets.grouped_torch import TorchEngine

@@ -100,6 +100,11 @@ class Monitor:
         return whole
 
     @property
+    def has_listener(self) -> bool:
+        """Whether the caller gave a listener."""
+        return self._listener is not None
+
+    @property
     def can_be_cancelled(self) -> bool:
         """Whether the caller gave a way to cancel."""
         return self._cancel is not None

@@ -324,7 +324,7 @@ def batches(
     batch: list[ChunkInfo | None] = []
     for chunk in chunks:
         is_learned = chunk is not None and chunk.kind == LEARNED
-        if is_learned and native.load_or_warn(monitor) is not None:
+        if is_learned and native.load(monitor=monitor) is not None:
             most = 1
         if batch and (not is_learned or len(batch) >= most):
             yield batch

@@ -77,14 +77,13 @@ def recorder() -> WarningRecorder:
 
 @pytest.fixture(scope="session")
 def native_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The compiled library of the present sources: the one that was built, if it is not older."""
+    """The compiled library of the present sources."""
     from MedEnhanceLib import native
     from MedEnhanceLib.native import build
 
-    there = build.HERE / native.FILE
-    sources = [*build.HERE.glob("*.[ch]"), build.HERE / "build.py"]
-    if there.is_file() and there.stat().st_mtime > max(p.stat().st_mtime for p in sources):
-        return there
+    there = native.load()
+    if there is not None:
+        return there.path
     try:
         return build.build(tmp_path_factory.mktemp("native"))
     except build.BuildError as error:

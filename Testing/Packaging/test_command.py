@@ -93,9 +93,16 @@ def test_it_enhances_a_small_volume(tmp_path: Path) -> None:
     assert result.shape == (6, 48, 48)
     assert result.voxels.std() < noise.std()
     assert result.history
-    again = run(source, output)
-    assert again.returncode != 0
-    assert "exists" in again.stderr
+    before = result.voxels
+    io.save(Volume((noise + 500).astype(np.int16), result.geometry), tmp_path / "other.nrrd")
+    again = run("--modality", "MR", "--device", "cpu", tmp_path / "other.nrrd", output)
+    assert again.returncode == 0, again.stderr  # Slicer gives the next run the same name
+    assert io.load(output).voxels.mean() > before.mean() + 400
+    names = {each.name for each in tmp_path.iterdir()}
+    assert names == {"scan.nrrd", "other.nrrd", "better.nrrd"}, "nothing is left beside it"
+    onto_itself = run(output, output)
+    assert onto_itself.returncode != 0
+    assert "is the input itself" in onto_itself.stderr
 
 
 @pytest.mark.slow

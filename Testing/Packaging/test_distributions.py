@@ -128,6 +128,31 @@ def test_each_installs_from_its_file_alone_and_runs(kind: str, dist: Path, tmp_p
     assert version == VERSION and Path(place).is_relative_to(tmp_path.resolve())
 
 
+@pytest.mark.slow
+def test_a_clone_is_compiled_by_the_installation_from_it(tmp_path: Path) -> None:
+    """Python that is started in the clone imports its folder, whatever is installed."""
+    if not find_spec("hatchling"):
+        pytest.skip("not installed: hatchling (python -m pip install -e '.[dev]')")
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    for name in (".gitignore", "LICENSE", "README.md", "pyproject.toml"):
+        shutil.copy(ROOT / name, clone)
+    leave = shutil.ignore_patterns("__pycache__", "medenhance_native.*")
+    for name in ("MedEnhanceLib", "Resources"):
+        shutil.copytree(ROOT / name, clone / name, ignore=leave)
+    (clone / "MedEnhanceLib/native/medenhance_native.so").write_text("of another machine")
+    run(
+        sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-index",
+        "--no-build-isolation", "--ignore-installed", "--prefix", tmp_path / "prefix", ".",
+        folder=clone,
+    )  # fmt: skip
+    what = "from MedEnhanceLib import native; print(native.__file__, native.describe())"
+    place, _, state = run(sys.executable, "-c", what, folder=clone).partition(" ")
+    assert Path(place).is_relative_to(clone.resolve())
+    assert state.startswith("compiled, ")
+    assert only(tmp_path / "prefix", "**/medenhance_native.sha256").is_file()
+
+
 def test_the_version_stands_in_one_place() -> None:
     assert "version" in PROJECT["dynamic"] and "version" not in PROJECT
     recipe = yaml.safe_load((HERE / "recipe.yaml").read_text(encoding="utf-8"))

@@ -85,10 +85,9 @@ class EnhanceTestCase(MedEnhanceTestCase):
         self.waitUntil(lambda: self.panel.job is None, seconds)
         return job
 
-    def slowApply(self, samples=64):
-        """Press Apply for a run that takes long, and wait until the worker is at it."""
-        self.ui.uncertaintyCheckBox.checked = True
-        self.ui.samplesSpinBox.value = samples
+    def slowApply(self):
+        """Press Apply for a run that takes seconds, and wait until the worker is at it."""
+        self.ui.uncertaintyCheckBox.checked = self.ui.segmentCheckBox.checked = True
         self.ui.applyButton.click()
         job = self.panel.job
         self.waitUntil(lambda: job.reached and job.fraction > 0.06, 60)
@@ -124,6 +123,8 @@ class EnhanceTestCase(MedEnhanceTestCase):
         environment = {**os.environ, "PYTHONPATH": worker.libraryFolder()}
         subprocess.run([*start, *options], check=True, env=environment, capture_output=True)
         reader = nrrd.Reader(paths[-1])
-        voxels = np.empty(reader.shape, reader.dtype)
-        list(reader.readInto(voxels))
-        return voxels, reader.tags
+        count, shape = reader.frames()
+        voxels = np.empty((count, *shape), reader.dtype)
+        for frame in range(count):
+            list(reader.readInto(voxels[frame], frame))
+        return voxels if count > 1 else voxels[0], reader.tags

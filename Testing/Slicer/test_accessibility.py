@@ -193,7 +193,7 @@ class AccessibilityTest(MedEnhanceTestCase):
         light = qt.QPalette(qt.QApplication.palette())
         self.addCleanup(qt.QApplication.setPalette, light)
         qt.QApplication.setPalette(qt.QPalette(qt.QColor(50, 50, 50)))
-        for form, name in (("Enhance", "deblurCheckBox"), ("Compress", "losslessButton")):
+        for form, name in (("Enhance", "noiseMapCheckBox"), ("Compress", "losslessButton")):
             _page, ui = self.form(form)
             box = getattr(ui, name)
             box.checked = False

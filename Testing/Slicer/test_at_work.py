@@ -1,4 +1,4 @@
-"""The page Enhance beside a slice view: a noisy brain, and the line before its result."""
+"""The page Enhance beside a slice view: a noisy brain, its result, and both in turn."""
 
 import os
 from pathlib import Path
@@ -12,8 +12,8 @@ from medenhance_testing import recordStructure, slow
 _NAME, _HEIGHT, _VIEW = "enhance-at-work", 560, 280
 #: Slices of the sample: a few, so that a CPU takes seconds.
 _SLICES = slice(70, 82)
-#: Places of the line, and seconds that a picture stays.
-_PLACES, _SECONDS = (0.8, 0.6, 0.4, 0.2), 1.2
+#: Seconds that a picture stays.
+_SECONDS = 1.2
 
 
 class AtWorkTest(EnhanceTestCase):
@@ -54,7 +54,7 @@ class AtWorkTest(EnhanceTestCase):
         )
 
     @slow
-    def test_theLineMovesBetweenAnImageAndItsResult(self):
+    def test_theInputTakesTurnsWithItsResult(self):
         self.choose(self.noisyBrain())
         looks = [self.look()]
         self.ui.applyButton.click()
@@ -65,14 +65,13 @@ class AtWorkTest(EnhanceTestCase):
         looks.append(self.look())
         with self.shownViews(_VIEW):
             self.panel.result.update()
-            self.ui.wipeButton.click()
-            self.assertEqual(self.panel.result.compare.mode, "wipe")
-            for place in _PLACES:
-                self.ui.wipeSlider.value = 100 * place
+            self.assertEqual(self.panel.result.compare.mode, "fade")
+            for _time in range(2):
+                self.ui.inputButton.click()
                 looks.append(self.look())
             self.ui.compareOffButton.click()
-        # Left of the line stood the input, right of it stands the result.
-        self.assertGreater(np.abs(self.column(looks[4]) - self.column(looks[5])).max(), 10)
+        # First stood the input alone there, then the result again.
+        self.assertGreater(np.abs(self.column(looks[3]) - self.column(looks[4])).max(), 10)
         if folder := os.environ.get("MEDENHANCE_SCREENSHOTS"):
             os.makedirs(folder, exist_ok=True)
             _write(looks, Path(folder) / f"{_NAME}.png")

@@ -204,7 +204,7 @@ class BatchTest(MedEnhanceTestCase):
         work = self.batch.Batch(
             self.context.runner,
             self.batch.volumesIn(self.study),
-            self.Options(model="mr-brain", segment=True, biasCorrection="n4", deblur=True),
+            self.Options(model="mr-brain", segment=True, biasCorrection="n4"),
         ).start()
         self.waitUntil(lambda: work.isFinished, 60)
         self.assertEqual([row.state for row in work.rows], ["done", "done"], work.warnings)
@@ -223,7 +223,6 @@ class BatchTest(MedEnhanceTestCase):
         for name in ("one", "two", "three"):
             self.volume(name, shape=(40, 128, 128))
         self.context.state.uncertainty = True
-        self.context.state.uncertaintySamples = 32
         self.choose(self.study)
         self.ui.batchApplyButton.click()
         work = self.panel.job

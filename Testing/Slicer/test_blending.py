@@ -1,6 +1,7 @@
-"""Keeping a strength: the voxels that the library blends, its history, all or nothing."""
+"""The strength of a result: the voxels that the library blends, its history, all or nothing."""
 
 import json
+import os
 
 import numpy as np
 import slicer
@@ -9,7 +10,7 @@ from medenhance_testing import slow
 from test_compare import ViewTestCase
 
 
-class KeepStrengthTest(ViewTestCase):
+class StrengthTest(ViewTestCase):
     def setUp(self):
         super().setUp()
         from MedEnhancePanels.nodes import provenance
@@ -17,8 +18,8 @@ class KeepStrengthTest(ViewTestCase):
 
         self.blending, self.provenance = blending, provenance
         self.output = self.makeOutput()
-        manifest = {"config": {"strength": 1.0}, "results": {"labels": [], "doubts": []}}
-        self.provenance.setManifest(self.output, manifest)
+        self.manifest = {"config": {"strength": "auto"}, "results": {"labels": [], "doubts": []}}
+        self.provenance.setManifest(self.output, self.manifest)
         self.parts = [self.source, self.output]
         self.parts += [
             self.results.linked(self.output, role) for role in ("difference", "uncertainty")
@@ -33,33 +34,52 @@ class KeepStrengthTest(ViewTestCase):
         }
         return self.voxels(), attributes, self.output.GetDescription()
 
+    def set(self, strength):
+        list(self.blending.setStrength(self.output, strength))
+
     def refused(self, *words, strength=0.5):
-        """Keep a strength, which is refused in these words and changes nothing."""
+        """Set a strength, which is refused in these words and changes nothing."""
         before = self.whatItIs()
         with self.assertRaises(Exception) as caught:
-            list(self.blending.keepStrength(self.output, strength))
+            self.set(strength)
         for word in words:
             self.assertIn(word, caught.exception.message)
         np.testing.assert_equal(self.whatItIs(), before)
 
+    def reload(self):
+        path = os.path.join(self.temporaryFolder(), "scene.mrb")
+        self.assertTrue(slicer.util.saveScene(path))
+        slicer.mrmlScene.Clear(0)
+        slicer.util.loadScene(path)
+        self.source, self.output = map(slicer.util.getNode, ("scan", "scan enhanced"))
+        names = ("scan difference", "scan uncertainty")
+        self.parts = [self.source, self.output, *map(slicer.util.getNode, names)]
+
     def test_allVoxelsFollow(self):
         before = self.voxels()[0].astype(np.int32)
-        list(self.blending.keepStrength(self.output, 0.25))
-        _source, kept, difference, uncertainty = self.voxels()
-        np.testing.assert_array_equal(kept, before + 5)
-        self.assertEqual(kept.dtype, np.int16)
+        self.set(0.25)
+        _source, output, difference, uncertainty = self.voxels()
+        np.testing.assert_array_equal(output, before + 5)
+        self.assertEqual(output.dtype, np.int16)
         np.testing.assert_array_equal(difference, 5.0)
         np.testing.assert_allclose(uncertainty, 25.0)  # √(20² + (0.75 · 20)²): noise comes back
 
+    def test_theUncertaintyKnowsHowMuchOfTheNoiseTheRunRemoved(self):
+        noise = {"sigma": 40.0, "share_removed": 0.5}
+        self.manifest["results"]["measured"] = {"noise": noise}
+        self.provenance.setManifest(self.output, self.manifest)
+        self.set(0.25)
+        np.testing.assert_allclose(self.voxels()[3], 35.0)  # (1 − 0.5 · 0.25) of 40
+
     def test_theDifferenceIsThatOfTheRoundedVoxels(self):
-        list(self.blending.keepStrength(self.output, 0.33))
-        source, kept, difference, _uncertainty = self.voxels()
-        np.testing.assert_array_equal(difference, kept.astype(np.float32) - source)
+        self.set(0.33)
+        source, output, difference, _uncertainty = self.voxels()
+        np.testing.assert_array_equal(difference, output.astype(np.float32) - source)
         np.testing.assert_array_equal(difference, 7.0)  # 6.6 is no int16
 
     def test_itIsWrittenDown(self):
         steps = self.provenance.historyOf(self.output)
-        list(self.blending.keepStrength(self.output, 0.1 + 0.2))
+        self.set(0.1 + 0.2)
         *earlier, last = self.provenance.historyOf(self.output)
         self.assertEqual(earlier, steps)
         self.assertTrue(last.startswith("DERIVED: blended with its input at strength 0.3 by"))
@@ -67,18 +87,52 @@ class KeepStrengthTest(ViewTestCase):
         self.assertIn(blended, self.output.GetDescription())
         self.assertEqual(self.results.strengthOf(self.output), 0.3)
         manifest = self.provenance.manifestOf(self.output)
-        self.assertEqual(manifest, {"config": {"strength": 0.3}, "results": {"doubts": []}})
+        self.assertEqual(manifest["config"], {"strength": 0.3})
+        self.assertNotIn("labels", manifest["results"])
 
     def test_theViewsAreReported(self):
         before = self.output.GetImageData().GetMTime()
-        list(self.blending.keepStrength(self.output, 0.5))
+        self.set(0.5)
         self.assertGreater(self.output.GetImageData().GetMTime(), before)
 
-    def test_aBlendIsNotBlendedAgain(self):
-        list(self.blending.keepStrength(self.output, 0.5))
-        self.refused("already blended with its input, at strength 0.5")
+    def test_anyStrengthFollowsAndOneBringsTheFullResultBack(self):
+        self.set(1.0)
+        before = self.whatItIs()
+        self.set(0.5)
+        self.set(0.0)
+        np.testing.assert_array_equal(self.voxels()[1], self.voxels()[0])
+        self.set(0.25)
+        once = self.whatItIs()
+        self.set(1.0)
+        np.testing.assert_equal(self.whatItIs(), before)
+        self.set(0.25)
+        np.testing.assert_equal(self.whatItIs(), once)
+
+    def test_afterASceneIsLoadedOnlyAFullResultIsBlended(self):
+        self.set(0.5)
+        self.reload()
+        self.refused("at strength 0.5", "Enhance again for another strength", strength=1.0)
         self.output.RemoveAttribute("MedEnhance.strength")  # its history knows still
         self.refused("is blended with its input already")
+
+    def test_aFullResultIsBlendedAfterASceneIsLoaded(self):
+        self.reload()
+        self.set(0.5)
+        np.testing.assert_array_equal(self.voxels()[2], 10.0)
+
+    def test_withoutItsBiasFieldNoUncertaintyIsBlended(self):
+        self.manifest["results"]["measured"] = {"shading": {"corrected": True}}
+        self.provenance.setManifest(self.output, self.manifest)
+        self.refused("The bias field", "Enhance again for another strength")
+        state = self.bridge.voxelState(self.source)
+        field = np.full(self.voxels()[0].shape, 1.25, np.float32)
+        self.blending.remember(self.output, state, field)
+        self.set(0.5)
+        self.set(1.0)
+        self.reload()
+        self.assertIn("The bias field", self.blending.problemOf(self.output))
+        slicer.mrmlScene.RemoveNode(self.parts.pop())
+        self.assertEqual(self.blending.problemOf(self.output), "")
 
     def test_whatIsNoPairIsRefused(self):
         self.source.SetOrigin(50.0, 0.0, 0.0)
@@ -88,9 +142,26 @@ class KeepStrengthTest(ViewTestCase):
         self.results.link(self.output, input=None)
         self.refused("Its input is not in the scene")
 
+    def test_voxelsThatSomebodyChangedAreNotOverwritten(self):
+        for number in range(4):
+            self.set(0.5)
+            node = self.parts[number]
+            slicer.util.updateVolumeFromArray(node, slicer.util.arrayFromVolume(node) + 1)
+            for strength in (0.25, 1.0):
+                self.refused(f"The voxels of {node.GetName()} were changed", strength=strength)
+            self.output = self.makeOutput()
+            names = ("difference", "uncertainty")
+            parts = [self.results.linked(self.output, name) for name in names]
+            self.parts = [self.source, self.output, *parts]
+
+    def test_anInputThatChangedDuringTheRunIsNoInput(self):
+        self.blending.remember(self.output, self.bridge.voxelState(self.source) - 1)
+        self.refused("The voxels of scan were changed")
+
     def test_voxelsThatAreExchangedMeanwhileEndItAndNothingIsChanged(self):
         for node in self.parts:
-            steps = self.blending.keepStrength(self.output, 0.5)
+            self.blending.remember(self.output, self.bridge.voxelState(self.source))
+            steps = self.blending.setStrength(self.output, 0.5)
             next(steps)
             slicer.util.updateVolumeFromArray(node, slicer.util.arrayFromVolume(node) + 1)
             before = self.whatItIs()
@@ -101,7 +172,7 @@ class KeepStrengthTest(ViewTestCase):
             np.testing.assert_equal(self.whatItIs(), before)
 
     def test_anInputThatIsRemovedMeanwhileEndsIt(self):
-        steps = self.blending.keepStrength(self.output, 0.5)
+        steps = self.blending.setStrength(self.output, 0.5)
         next(steps)
         slicer.mrmlScene.RemoveNode(self.source)
         before = self.whatItIs()
@@ -110,31 +181,137 @@ class KeepStrengthTest(ViewTestCase):
         self.assertIn("scan was removed in the meantime", caught.exception.message)
         np.testing.assert_equal(self.whatItIs(), before)
 
+    def test_theFullResultGoesWithItsNode(self):
+        self.set(0.5)
+        self.assertIn(self.output, self.blending._full)
+        slicer.mrmlScene.RemoveNode(self.output)
+        self.widget.panels["enhance"].update()
+        self.assertEqual(self.blending._full, {})
 
-class KeepOnThePageTest(EnhanceTestCase):
+
+class SliderTest(ViewTestCase):
+    """The slider and the views, without a run."""
+
+    def setUp(self):
+        super().setUp()
+        self.output = self.makeOutput()
+        self.panel = self.widget.panels["enhance"]
+        self.ui, self.area = self.panel.ui, self.panel.result
+        self.widget.showPage("enhance")
+        self.ui.inputSelector.setCurrentNode(self.source)
+        self.processEvents(80)
+        self.ui.fadeButton.click()
+        self.before = slicer.util.arrayFromVolume(self.source).copy()
+
+    def wait(self):
+        self.waitUntil(lambda: not self.area.isBlending, 10)
+
+    def added(self):
+        """What the voxels of the result have more than those of the input."""
+        voxels = slicer.util.arrayFromVolume(self.output)
+        return {int(each) for each in np.unique(voxels - self.before)}
+
+    def opacity(self):
+        return self.layers("Red").GetForegroundOpacity()
+
+    def held(self):
+        """The slider's handle, for the mouse."""
+        try:
+            return self.ui.strengthSlider._own.slider
+        except AttributeError:
+            self.skipTest("only the host's sliders can be dragged by a test")
+
+    def test_aDragIsShownAndItsEndIsWritten(self):
+        handle = self.held()
+        handle.setSliderDown(True)
+        for position in (15, 10, 5):
+            handle.setSliderPosition(position)
+            self.assertAlmostEqual(self.opacity(), position / 20)
+        self.panel.update()  # whatever happens meanwhile
+        self.assertEqual((self.added(), self.area.isBlending), ({20}, False))
+        handle.setSliderDown(False)
+        self.wait()
+        self.assertEqual((self.added(), self.opacity()), ({5}, 1.0))
+        self.assertEqual(self.ui.strengthSlider.value, 0.25)
+        self.assertIn("strength 0.25", self.ui.factsLabel.text)
+
+    def test_theViewsShowWhatTheVoxelsAre(self):
+        for value, added in ((0.5, 10), (0.25, 5), (1.0, 20)):
+            self.ui.strengthSlider.value = value
+            self.wait()
+            self.assertEqual((self.added(), self.opacity()), ({added}, 1.0))
+            self.assertEqual(self.layers("Red").GetForegroundVolumeID(), self.output.GetID())
+            self.assertEqual(self.ui.strengthSlider.value, value)
+
+    def test_withoutAComparisonItIsWrittenToo(self):
+        self.ui.compareOffButton.click()
+        self.ui.strengthSlider.value = 0.5
+        self.wait()
+        self.assertEqual(self.added(), {10})
+
+    def test_theLastValueCounts(self):
+        self.ui.strengthSlider.value = 0.5
+        self.area._onStep()
+        self.ui.strengthSlider.value = 0.75
+        self.wait()
+        self.assertEqual(self.added(), {15})
+
+    def test_anotherResultShowsItsOwnStrength(self):
+        self.ui.strengthSlider.value = 0.5
+        self.wait()
+        other = self.makeOutput()
+        self.processEvents(80)
+        self.ui.resultSelector.setCurrentNode(other)
+        self.assertEqual(self.ui.strengthSlider.value, 1.0)
+        self.ui.resultSelector.setCurrentNode(self.output)
+        self.assertEqual(self.ui.strengthSlider.value, 0.5)
+
+    def test_aSceneThatIsLoadedShowsItsStrengthAndSaysWhyItStays(self):
+        self.ui.strengthSlider.value = 0.5
+        self.wait()
+        self.layers("Red").SetForegroundOpacity(0.3)
+        path = os.path.join(self.temporaryFolder(), "scene.mrb")
+        self.assertTrue(slicer.util.saveScene(path))
+        slicer.mrmlScene.Clear(0)
+        slicer.util.loadScene(path)
+        self.processEvents(80)
+        slider = self.ui.strengthSlider
+        self.assertEqual((slider.value, slider.enabled), (0.5, False))
+        self.assertIn("Enhance again for another strength", slider.toolTip)
+        self.assertEqual(self.opacity(), 1.0)
+
+    def test_aModuleThatGoesLeavesTheVoxelsWhole(self):
+        self.ui.strengthSlider.value = 0.5
+        self.area._onStep()
+        self.area.stop()
+        self.panel.update()
+        self.assertEqual((self.added(), self.ui.strengthSlider.value), ({20}, 1.0))
+
+
+class StrengthOfARunTest(EnhanceTestCase):
     def setUp(self):
         super().setUp()
         self.node = self.brain()
         self.choose(self.node)
 
-    def enhanced(self, strength):
-        """A new result, with the slider at a strength."""
-        output = self.apply().nodes["output"]
-        self.ui.strengthSlider.value = strength
-        return output
+    def enhanced(self):
+        return self.apply().nodes["output"]
 
-    def keep(self):
-        self.assertTrue(self.ui.keepStrengthButton.enabled)
-        self.ui.keepStrengthButton.click()
-        self.waitUntil(lambda: not self.panel.result.isKeeping, 10)
+    def set(self, strength):
+        self.assertTrue(self.ui.strengthSlider.enabled, self.ui.strengthSlider.toolTip)
+        self.ui.strengthSlider.value = strength
+        self.waitUntil(lambda: not self.panel.result.isBlending, 10)
+
+    def deviationOf(self, output):
+        return slicer.util.arrayFromVolume(self.results.linked(output, "uncertainty"))
 
     @slow
     def test_itIsWhatTheLibraryBlends(self):
         from MedEnhancePanels.nodes import provenance
 
-        output = self.enhanced(0.4)
+        output = self.enhanced()
         expected, tags = self.libraryRun("blend", [self.node, output], "--strength", "0.4")
-        self.keep()
+        self.set(0.4)
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(output), expected)
         self.assertEqual(provenance.historyOf(output), tags["DERIVED"])
         self.assertEqual(provenance.manifestOf(output)["config"]["strength"], 0.4)
@@ -143,38 +320,32 @@ class KeepOnThePageTest(EnhanceTestCase):
     def test_itIsWhatARunAtThatStrengthGives(self):
         from MedEnhancePanels.nodes import provenance
 
-        output = self.enhanced(0.4)
-        self.keep()
-        ran = self.widget.logic.enhance(self.node, strength=0.4)
+        self.ui.uncertaintyCheckBox.checked = True
+        output = self.enhanced()
+        self.set(0.4)
+        ran = self.widget.logic.enhance(self.node, strength=0.4, uncertainty=True)
         arrays = [slicer.util.arrayFromVolume(node) for node in (output, ran)]
         np.testing.assert_array_equal(*arrays)
         self.assertEqual(provenance.historyOf(output), provenance.historyOf(ran))
+        np.testing.assert_allclose(*map(self.deviationOf, (output, ran)), rtol=1e-5)
+        self.context.state.enhancedVolume = ran
+        self.assertIn("Enhance again", self.ui.strengthSlider.toolTip)
 
     @slow
-    def test_aKeptUncertaintyIsThatOfARunAtThatStrength(self):
+    def test_afterN4TheUncertaintyIsThatOfARunAtThatStrength(self):
         self.ui.uncertaintyCheckBox.checked = True
-        self.ui.samplesSpinBox.value = 2
-        output = self.enhanced(0.4)
-        self.keep()
-        ran = self.widget.logic.enhance(self.node, strength=0.4, uncertainty=2)
-        arrays = [
-            slicer.util.arrayFromVolume(self.results.linked(node, "uncertainty"))
-            for node in (output, ran)
-        ]
-        np.testing.assert_allclose(*arrays, rtol=1e-5)
-
-    def test_itIsKeptOnceAndThePageSaysHowLongItCanBeUndone(self):
-        self.enhanced(0.4)
-        self.assertIn("until the scene is closed", self.ui.keepStrengthButton.toolTip)
-        self.keep()
-        self.assertIn("until the scene is closed", self.message)
-        self.assertEqual(self.ui.strengthSlider.value, 1.0)
-        self.assertIn("strength 0.40", self.ui.factsLabel.text)
-        self.ui.strengthSlider.value = 0.5
-        self.assertFalse(self.ui.keepStrengthButton.enabled)
-        self.assertIn(
-            "already blended with its input, at strength 0.4", self.ui.keepStrengthButton.toolTip
+        self.ui.biasCorrectionCheckBox.checked = True
+        output = self.enhanced()
+        whole = self.deviationOf(output).copy()
+        self.set(0.5)
+        ran = self.widget.logic.enhance(
+            self.node, strength=0.5, uncertainty=True, biasCorrection="n4"
         )
+        arrays = [slicer.util.arrayFromVolume(node) for node in (output, ran)]
+        np.testing.assert_array_equal(*arrays)
+        np.testing.assert_allclose(*map(self.deviationOf, (output, ran)), rtol=1e-4)
+        self.set(1.0)
+        np.testing.assert_array_equal(self.deviationOf(output), whole)
 
     @slow
     def test_nothingIsStartedMeanwhile(self):
@@ -182,53 +353,38 @@ class KeepOnThePageTest(EnhanceTestCase):
         self.ui.batchButton.collapsed = False
         self.ui.batchSelector.setCurrentItem(hierarchy.GetItemParent(self.study) or self.study)
         self.ui.batchSelector.setCurrentItem(self.study)
-        self.enhanced(0.4)
+        self.enhanced()
         self.processEvents(80)
         buttons = (self.ui.applyButton, self.ui.previewButton, self.ui.batchApplyButton)
         self.assertTrue(all(button.enabled for button in buttons))
-        self.panel.result.keepStrength()
-        self.assertTrue(self.panel.result.isKeeping)
+        self.ui.strengthSlider.value = 0.4
+        self.assertTrue(self.panel.result.isBlending)
         self.assertFalse(any(button.enabled for button in buttons))
+        self.assertFalse(self.ui.exportButton.enabled)
         self.assertIn("strength has been applied", self.ui.applyButton.toolTip)
-        self.waitUntil(lambda: not self.panel.result.isKeeping, 10)
+        self.waitUntil(lambda: not self.panel.result.isBlending, 10)
         self.assertTrue(all(button.enabled for button in buttons))
 
     @slow
     def test_anExchangeMeanwhileIsReportedAndThePageGoesOn(self):
-        output = self.enhanced(0.4)
+        output = self.enhanced()
         before = slicer.util.arrayFromVolume(output).copy()
-        self.panel.result.keepStrength()
+        self.ui.strengthSlider.value = 0.4
         slicer.util.updateVolumeFromArray(self.node, slicer.util.arrayFromVolume(self.node) + 1)
-        self.waitUntil(lambda: not self.panel.result.isKeeping, 10)
+        self.waitUntil(lambda: not self.panel.result.isBlending, 10)
         self.assertIn("The voxels of Brain were changed in the meantime", self.message)
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(output), before)
-        self.assertEqual(self.ui.strengthSlider.value, 0.4)
+        self.assertEqual(self.ui.strengthSlider.value, 1.0)
+        self.assertIn("Enhance again", self.ui.strengthSlider.toolTip)
         self.assertTrue(self.ui.applyButton.enabled)
-
-    @slow
-    def test_itIsKeptWholly(self):
-        """Also when the module goes, or another set of choices is shown, in the middle."""
-        output = self.enhanced(0.5)
-        state, area = self.context.state, self.panel.result
-        expected = slicer.util.arrayFromVolume(self.node).astype(np.float32)
-        expected += np.float32(0.5) * (slicer.util.arrayFromVolume(output) - expected)
-        area.keepStrength()
-        area._onStep()
-        other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode")
-        self.widget.ui.parameterNodeSelector.setCurrentNode(other)
-        area.finish()
-        self.assertFalse(area.isKeeping)
-        self.assertEqual(state.strength, 1.0)
-        kept = slicer.util.arrayFromVolume(output)
-        np.testing.assert_allclose(kept, expected, atol=0.51)
 
     @slow
     def test_structuresOfTheFullResultAreCalledSo(self):
         self.ui.segmentCheckBox.checked = True
-        output = self.enhanced(0.4)
+        output = self.enhanced()
         sentence = "The segmentation was made at strength 1."
         self.assertNotIn(sentence, self.ui.moreFactsLabel.text)
-        self.keep()
+        self.set(0.4)
         self.assertIn(sentence, self.ui.moreFactsLabel.text)
         self.assertNotIn(
             "labels", json.loads(output.GetAttribute("MedEnhance.manifest"))["results"]

@@ -1,7 +1,4 @@
-"""Comparing and previewing in the slice views: layers, planes, strength, and all of it undone."""
-
-import contextlib
-import sys
+"""Comparing and previewing in the slice views: layers, planes, opacity, and all of it undone."""
 
 import numpy as np
 import slicer
@@ -82,19 +79,12 @@ class CompareTest(ViewTestCase):
         self.addCleanup(self.compare.forget)
 
     def test_fadingPutsTheResultOverTheInput(self):
-        self.compare.show(self.output, "fade", 0.3)
+        self.compare.show(self.output, "fade")
         for name in ("Red", "Yellow", "Green"):
             layers = self.layers(name)
             self.assertEqual(layers.GetBackgroundVolumeID(), self.source.GetID())
             self.assertEqual(layers.GetForegroundVolumeID(), self.output.GetID())
-            self.assertEqual(layers.GetForegroundOpacity(), 0.3)
-
-    def test_strengthIsOpacityAndChangesNoVoxel(self):
-        before = slicer.util.arrayFromVolume(self.output).copy()
-        self.compare.show(self.output, "fade")
-        self.compare.setStrength(0.25)
-        self.assertEqual(self.layers("Red").GetForegroundOpacity(), 0.25)
-        np.testing.assert_array_equal(slicer.util.arrayFromVolume(self.output), before)
+            self.assertEqual(layers.GetForegroundOpacity(), 1.0)
 
     def test_windowAndLevelGoTogetherWhileComparing(self):
         self.source.GetDisplayNode().SetAutoWindowLevel(False)
@@ -108,7 +98,7 @@ class CompareTest(ViewTestCase):
 
     def test_sideBySideShowsTheSamePlaneInTwoLinkedViews(self):
         self.lookAt(5)
-        self.compare.show(self.output, "sideBySide", 0.5)
+        self.compare.show(self.output, "sideBySide")
         layout = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
         self.assertEqual(layout.GetViewArrangement(), layout.SlicerLayoutSideBySideView)
         red, yellow = self.view("Red"), self.view("Yellow")
@@ -120,7 +110,7 @@ class CompareTest(ViewTestCase):
         self.assertEqual(left.GetBackgroundVolumeID(), self.source.GetID())
         self.assertIsNone(left.GetForegroundVolumeID())
         self.assertEqual(right.GetForegroundVolumeID(), self.output.GetID())
-        self.assertEqual(right.GetForegroundOpacity(), 0.5)
+        self.assertEqual(right.GetForegroundOpacity(), 1.0)
         self.assertTrue(left.GetLinkedControl() and right.GetLinkedControl())
 
     def test_leavingRestoresEverything(self):
@@ -129,7 +119,7 @@ class CompareTest(ViewTestCase):
         self.layers("Green").SetForegroundOpacity(0.7)
         before = self.everything()
         for mode in ("fade", "sideBySide"):
-            self.compare.show(self.output, mode, 0.4)
+            self.compare.show(self.output, mode)
             self.compare.setOverlay("difference")
             self.assertNotEqual(self.everything(), before)
             self.compare.leave()
@@ -156,7 +146,7 @@ class CompareTest(ViewTestCase):
     def test_overlaysLieOnTopWithABarThatNamesThem(self):
         uncertainty = self.results.linked(self.output, "uncertainty")
         models = slicer.util.getNodesByClass("vtkMRMLModelNode")
-        self.compare.show(self.output, "fade", 0.8)
+        self.compare.show(self.output, "fade")
         self.compare.setOverlay("uncertainty")
         self.assertEqual(self.layers("Red").GetNthLayerVolumeID(3), uncertainty.GetID())
         self.assertEqual(self.layers("Red").GetForegroundVolumeID(), self.output.GetID())
@@ -224,182 +214,41 @@ class CompareTest(ViewTestCase):
             self.assertEqual(layers.GetForegroundOpacity(), 0.4)
 
     def test_aComparisonInTheViewsIsTakenOver(self):
-        self.compare.show(self.output, "fade", 0.3)
+        self.compare.show(self.output, "fade")
+        self.compare.setOpacity(0.3)
         later = type(self.compare)()
-        self.assertEqual(later.adopt(self.output), 0.3)
+        later.adopt(self.output)
         self.assertEqual(later.mode, "fade")
+        self.assertEqual(self.layers("Red").GetForegroundOpacity(), 1.0)
         self.compare.forget()
         later.leave()
         self.assertEqual(self.layers("Red").GetBackgroundVolumeID(), self.source.GetID())
         self.assertIsNone(self.layers("Red").GetForegroundVolumeID())
-        self.assertIsNone(later.adopt(self.output))
+        later.adopt(self.output)
+        self.assertEqual(later.mode, "none")
 
 
-class WipeTest(ViewTestCase):
-    """The line between input and result, in the views of Slicer's window or of the host."""
-
-    SIZE = 200
-
-    def setUp(self):
-        super().setUp()
-        self.manager = self.enterContext(self.shownViews(self.SIZE))
-        self.output = self.makeOutput(300)
-        self.panel = self.widget.panels["enhance"]
-        self.area, self.ui = self.panel.result, self.panel.ui
-        self.area.compare.wipe.setPosition(0.5)
-        self.widget.showPage("enhance")
-        self.context.state.inputVolume = self.source
-        self.context.state.enhancedVolume = self.output
-        self.processEvents(80)
-
-    def sliceView(self, name="Red"):
-        return self.manager.sliceWidget(name).sliceView()
-
-    def drawn(self, name="Red"):
-        """How many things are drawn in a view."""
-        renderers = self.sliceView(name).renderWindow().GetRenderers()
-        return renderers.GetItemAsObject(0).GetViewProps().GetNumberOfItems()
-
-    def mouse(self, x, *events, name="Red"):
-        interactor = self.sliceView(name).interactor()
-        for event in events:
-            interactor.SetEventInformation(x, 20)
-            interactor.InvokeEvent(event)
-
-    def picture(self, mode, strength=1.0):
-        """The upper part of a view, where no text is."""
-        from SlicerHost import slice_view
-
-        self.area.compare.show(self.output, mode, strength)
-        self.area.compare.setStrength(strength)
-        slice_view.logic_of("Red").FitSliceToAll()
-        return self.manager.sliceWidget("Red")._own.screen.picture()[:80]
-
-    def test_leftOfTheLineIsTheInputAndRightOfItTheResult(self):
-        self.source.GetDisplayNode().SetAutoWindowLevel(False)
-        self.source.GetDisplayNode().SetWindowLevel(900.0, 100.0)
-        result, before = self.picture("fade"), self.picture("fade", 0.0)
-        self.assertGreater(np.abs(result - before).max(), 50)
-        self.area.compare.wipe.setPosition(0.3)
-        wiped = self.picture("wipe")
-        np.testing.assert_array_equal(wiped[:, :55], before[:, :55])
-        np.testing.assert_array_equal(wiped[:, 65:], result[:, 65:])
-        self.assertGreater(np.abs(wiped - result)[:, 60].max(), 50, "no line was drawn")
-        self.lookAt(6)
-        moved = self.manager.sliceWidget("Red")._own.screen.picture()[:80]
-        self.assertGreater(np.abs(moved - wiped)[:, :55].max(), 20, "the input stood still")
-        self.area.compare.wipe.setPosition(0.0)
-        after = self.manager.sliceWidget("Red")._own.screen.picture()[:80]
-        self.area.compare.show(self.output, "fade")
-        fading = self.manager.sliceWidget("Red")._own.screen.picture()[:80]
-        np.testing.assert_array_equal(after[:, 10:], fading[:, 10:])
-
-    def test_filledSegmentsDoNotHideTheInput(self):
-        segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
-        segmentation.CreateDefaultDisplayNodes()
-        segmentation.SetReferenceImageGeometryParameterFromVolumeNode(self.source)
-        name = segmentation.GetSegmentation().AddEmptySegment("", "all")
-        labels = np.ones_like(slicer.util.arrayFromVolume(self.source), np.uint8)
-        slicer.util.updateSegmentBinaryLabelmapFromArray(labels, segmentation, name, self.source)
-        self.source.GetDisplayNode().SetAutoWindowLevel(False)
-        self.source.GetDisplayNode().SetWindowLevel(900.0, 100.0)
-        result, before = self.picture("fade"), self.picture("fade", 0.0)
-        self.assertGreater(np.abs(result - before)[:, :95].max(), 20)
-        wiped = self.picture("wipe")
-        np.testing.assert_array_equal(wiped[:, :95], before[:, :95])
-        np.testing.assert_array_equal(wiped[:, 105:], result[:, 105:])
+class LegendTest(ViewTestCase):
+    """The bar of colors, in the views of Slicer's window or of the host."""
 
     def test_aMapOverTheViewsHasABarOfItsColors(self):
-        self.picture("fade")
-        screen = self.manager.sliceWidget("Red")._own.screen
+        from SlicerHost import slice_view
+
+        from MedEnhancePanels.nodes.compare import Compare
+
+        manager = self.enterContext(self.shownViews(200))
+        compare = Compare()
+        self.addCleanup(compare.forget)
+        compare.show(self.makeOutput(300), "fade")
+        slice_view.logic_of("Red").FitSliceToAll()
+        screen = manager.sliceWidget("Red")._own.screen
         plain = screen.picture()
-        self.area.compare.setOverlay("difference")
+        compare.setOverlay("difference")
         colors = screen.picture()[100:, 190:]
         spread = (colors.max(axis=2) - colors.min(axis=2)).max(axis=1)
         self.assertGreater((spread > 100).sum(), 4, "no bar was drawn")
-        self.area.compare.setOverlay(None)
+        compare.setOverlay(None)
         np.testing.assert_array_equal(screen.picture(), plain)
-
-    def test_theMouseDragsTheLineInAllViewsAndNothingElseBegins(self):
-        self.ui.wipeButton.click()
-        interactor, others = self.sliceView().interactor(), []
-        tag = interactor.AddObserver("LeftButtonPressEvent", lambda *_: others.append(True))
-        self.addCleanup(interactor.RemoveObserver, tag)
-        width = self.sliceView().renderWindow().GetSize()[0]
-        self.mouse(width // 4, "LeftButtonPressEvent", "MouseMoveEvent", "LeftButtonReleaseEvent")
-        self.assertEqual((others, self.area.compare.wipe.position), ([True], 0.5))
-        self.mouse(width // 2, "LeftButtonPressEvent")
-        self.mouse(width // 5, "MouseMoveEvent", "LeftButtonReleaseEvent")
-        self.mouse(width - 1, "MouseMoveEvent")
-        self.assertEqual(others, [True])
-        self.assertAlmostEqual(self.area.compare.wipe.position, 0.2, 2)
-        self.assertAlmostEqual(self.ui.wipeSlider.value, 20, 0)
-        positions = [each._line.GetPosition()[0] for each in self.area.compare.wipe._curtains]
-        self.assertGreaterEqual(len(positions), 3)
-        self.assertEqual(len(set(positions)), 1)
-
-    def test_aDragComputesNoSliceAgain(self):
-        self.picture("wipe")
-        logic = self.manager.sliceWidget("Red").sliceLogic()
-        computed = []
-        picture = self.area.compare.wipe._curtains[0]._picture._blend
-        for each in (logic.GetBlend(), logic.GetBackgroundLayer().GetReslice(), picture):
-            tag = each.AddObserver("StartEvent", lambda *_: computed.append(True))
-            self.addCleanup(each.RemoveObserver, tag)
-        for x in (100, 40, 199, 0):
-            self.area.compare.wipe.setPosition(x / 200)
-            self.sliceView().renderWindow().Render()
-        self.assertEqual(computed, [])
-
-    def test_theSliderMovesTheLineAndGoesWithTheMode(self):
-        self.assertFalse(self.ui.wipeSlider.enabled)
-        self.ui.wipeButton.click()
-        self.assertTrue(self.ui.wipeSlider.enabled)
-        self.assertTrue(self.ui.strengthSlider.enabled)
-        self.ui.wipeSlider.value = 75
-        self.assertEqual(self.area.compare.wipe.position, 0.75)
-        self.ui.fadeButton.click()
-        self.assertFalse(self.ui.wipeSlider.enabled)
-
-    def test_whateverEndsTheComparisonTakesTheLineAway(self):
-        other = self.smallVolume(name="another patient")
-        ends = {
-            "off": lambda: self.ui.compareOffButton.click(),
-            "another mode": lambda: self.ui.fadeButton.click(),
-            "another volume": lambda: slicer.util.setSliceViewerLayers(background=other),
-            "another result": lambda: self.ui.resultSelector.setCurrentNode(None),
-            "the scene": lambda: slicer.mrmlScene.Clear(0),
-        }
-        for name, end in ends.items():
-            plain = {view: self.drawn(view) for view in ("Red", "Yellow", "Green")}
-            slicer.util.setSliceViewerLayers(background=self.source, foreground=None)
-            self.context.state.enhancedVolume = self.output
-            self.panel.update()
-            self.processEvents(30)
-            before, count = self.everything(), slicer.mrmlScene.GetNumberOfNodes()
-            self.ui.wipeButton.click()
-            self.assertEqual(self.area.compare.mode, "wipe")
-            self.assertGreater(self.drawn(), plain["Red"])
-            self.assertEqual(slicer.mrmlScene.GetNumberOfNodes(), count)
-            end()
-            self.processEvents(30)
-            for view, drawn in plain.items():
-                self.assertEqual(self.drawn(view), drawn, f"{name}: {view}")
-            if name == "off":
-                self.assertEqual(self.everything(), before)
-            self.ui.compareOffButton.click()
-
-    def test_withoutViewsThereIsNoLine(self):
-        with contextlib.ExitStack() as without:
-            if "SlicerHost.slice_view" not in sys.modules:
-                self.skipTest("Slicer's own views are there")
-            own = slicer.app._own
-            without.callback(setattr, own, "layout_manager", own.layout_manager)
-            own.layout_manager = None
-            self.area.update()
-            self.assertFalse(self.ui.wipeButton.enabled)
-            self.assertIn("no slice views", self.ui.wipeButton.toolTip)
-            self.assertTrue(self.ui.fadeButton.enabled)
 
 
 class PreviewTest(ViewTestCase):

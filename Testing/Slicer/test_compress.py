@@ -301,7 +301,7 @@ class EstimateTest(CompressTestCase):
         node = self.smallVolume()
         self.choose(node)
         before = self.estimate()
-        self.context.state.uncertaintySamples = 5
+        self.context.state.noiseMap = True
         self.processEvents(800)
         self.assertEqual(self.context.runner.activeJobs(), [])
         self.assertEqual(self.ui.estimateLabel.text, before)

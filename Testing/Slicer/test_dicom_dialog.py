@@ -1,5 +1,6 @@
 """The window "Export to DICOM" as a user drives it."""
 
+import json
 import os
 import warnings
 from unittest import mock
@@ -9,7 +10,7 @@ import slicer
 from dicom_testing import STUDY, DicomTestCase
 from medenhance_testing import slow
 
-from MedEnhancePanels.nodes import dicom_source, results
+from MedEnhancePanels.nodes import bridge, dicom_source, results
 
 
 class DialogTestCase(DicomTestCase):
@@ -245,25 +246,53 @@ class DialogTest(DialogTestCase):
         self.assertIn("cut to the 16 characters", second)
         self.assertEqual(self.widget.ui.messageIcon.accessibleName, "Information")
 
-    def test_theStrengthThatIsWrittenIsNamedWhereTheViewsShowAnother(self):
-        source, output = self.smallVolume(name="scan"), self.smallVolume(name="better")
-        results.stamp(output, "enhanced", source)
+    def alarming(self):
+        """A result of the loaded series whose run has found nothing but noise."""
+        source = self.loaded()
+        output = bridge.newVolumeLike(source, "better")
+        slicer.util.updateVolumeFromArray(output, slicer.util.arrayFromVolume(source))
+        doubt = {"code": "no-structure", "message": "only noise", "hint": "check the input"}
+        manifest = json.dumps({"results": {"doubts": [doubt]}})
+        results.stamp(output, "enhanced", source, manifest=manifest)
         results.link(output, input=source)
-        state = self.context.state
-        state.strength = 0.5
-        slicer.util.setSliceViewerLayers(
-            background=source, foreground=output, foregroundOpacity=0.5
-        )
-        ui = self.show(output)
-        self.assertIn("at full strength; the views show 0.50", ui.strengthLabel.text)
-        self.assertFalse(ui.strengthLabel.isHidden())
-        state.strength = 1.0
-        self.assertTrue(ui.strengthLabel.isHidden())
-        output.SetAttribute(results.STRENGTH, "0.4")
-        state.strength = 0.5
-        self.assertIn("at strength 0.40; the views show 0.50 of that", ui.strengthLabel.text)
-        slicer.util.setSliceViewerLayers(background=output, foreground=None)
-        self.assertTrue(self.show(output).strengthLabel.isHidden())
+        return output
+
+    def answer(self, answer):
+        """Have a box that asks be answered; returns what was asked, and the answer beforehand."""
+        asked = []
+
+        def exec_(box):
+            asked.append((box.text, box.defaultButton().text, box.informativeText))
+            return answer
+
+        patch = mock.patch.object(qt.QMessageBox, "exec_", exec_)
+        patch.start()
+        self.addCleanup(patch.stop)
+        return asked
+
+    def test_aResultWithAnAlarmIsExportedOnlyAfterAQuestionThatNamesTheReason(self):
+        ui = self.show(self.alarming())
+        self.toFolder(ui)
+        asked = self.answer(qt.QMessageBox.No)
+        ui.exportButton.click()
+        reason, beforehand, question = asked[0]
+        self.assertEqual(reason, "Only noise: check the input.")
+        self.assertIn("No", beforehand)
+        self.assertEqual(question, "Export better all the same?")
+        self.assertIsNone(self.dialog.work)
+        self.assertFalse(os.path.exists(self.folder))
+        self.assertEqual(self.context.runner.activeJobs(), [])
+        asked = self.answer(qt.QMessageBox.Yes)
+        self.assertEqual(len(self.run_(ui).series), 1)
+        self.assertEqual(len(asked), 1)
+        self.assertTrue(os.listdir(self.folder))
+
+    def test_aResultWithoutAnAlarmIsExportedWithoutAQuestion(self):
+        asked = self.answer(qt.QMessageBox.No)
+        ui = self.show(self.loaded())
+        self.toFolder(ui)
+        self.run_(ui)
+        self.assertEqual(asked, [])
 
     def test_onlyWhatAResultHasIsOffered(self):
         node = self.loaded()

@@ -5,7 +5,7 @@ import signal
 
 import numpy as np
 import slicer
-from enhance_testing import EnhanceTestCase
+from enhance_testing import CORNER, SHAPE, EnhanceTestCase
 from medenhance_testing import slow
 
 
@@ -50,7 +50,7 @@ class ThinSlicesTest(EnhanceTestCase):
         self.assertIs(output.GetNodeReference("MedEnhance.input"), node)
         self.assertEqual(output.GetTransformNodeID(), node.GetTransformNodeID())
         self.assertNotIn("difference", job.nodes)
-        self.assertIn("not those of its input", self.ui.keepStrengthButton.toolTip)
+        self.assertIn("not those of its input", self.ui.strengthSlider.toolTip)
 
 
 class PreviewTest(EnhanceTestCase):
@@ -223,7 +223,7 @@ class TroubleTest(EnhanceTestCase):
     def test_voxelsThatChangeDuringTheRunAreReportedOf(self):
         node = self.brain()
         self.choose(node)
-        job = self.slowApply(6)
+        job = self.slowApply()
         slicer.util.arrayFromVolume(node)[:] = 0
         slicer.util.arrayFromVolumeModified(node)
         self.waitUntil(lambda: self.panel.job is None, 90)
@@ -357,17 +357,50 @@ class SequenceTest(EnhanceTestCase):
             self.assertTrue(
                 np.any(slicer.util.arrayFromVolume(frame) != slicer.util.arrayFromVolume(original))
             )
-        single = self.libraryResult(sequence.GetNthDataNode(1))
-        np.testing.assert_array_equal(slicer.util.arrayFromVolume(output.GetNthDataNode(1)), single)
+        whole = self.libraryResult(sequence)
+        for at in range(3):
+            frame = slicer.util.arrayFromVolume(output.GetNthDataNode(at))
+            np.testing.assert_array_equal(frame, whole[at])
         self.assertTrue(browser.IsSynchronizedSequenceNode(output, True))
         self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode")), 1)
+
+    @slow
+    def test_aPreviewOfAFrameIsDecidedForItsSequence(self):
+        """One frame with little noise: of it alone another share would be removed."""
+        sequence, browser = self.sequence()
+        logic = slicer.modules.sequences.logic()
+        for at in range(3):
+            sequence.GetNthDataNode(at).SetAttribute(self.bridge.MODALITY, "MR")
+        part = tuple(slice(at, at + size) for at, size in zip(CORNER, SHAPE, strict=True))
+        sample = self.loadSample()
+        clean = slicer.util.arrayFromVolume(sample)[part]
+        noise = np.random.default_rng(1).normal(0, 2, clean.shape)
+        frame = slicer.util.arrayFromVolume(sequence.GetNthDataNode(1))
+        frame[:] = (clean + noise).round().clip(0, 255)
+        slicer.mrmlScene.RemoveNode(sample)
+        slicer.util.arrayFromVolumeModified(sequence.GetNthDataNode(1))
+        browser.SetSelectedItemNumber(1)
+        logic.UpdateProxyNodesFromSequences(browser)
+        self.choose(browser.GetProxyNode(sequence))
+        self.ui.allFramesCheckBox.checked = True
+        self.ui.previewButton.click()
+        job = self.panel.job
+        self.waitUntil(lambda: self.panel.job is None, 60)
+        self.assertEqual(job.state, "done", self.message)
+        first, end = job.params["slices"]
+        voxels = slicer.util.arrayFromVolume(job.nodes["output"]).copy()
+        matrix = self.ijkToRas(sequence.GetNthDataNode(1))
+        matrix[:3, 3] += first * matrix[:3, 2]
+        np.testing.assert_allclose(self.ijkToRas(job.nodes["output"]), matrix, atol=1e-9)
+        self.context.state.task = "noise"
+        output = self.apply().nodes["output"].GetNthDataNode(1)
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(output)[first:end], voxels)
 
     @slow
     def test_aSequenceLeavesNothingWhenItIsCancelledAndNothingTwiceWhenDone(self):
         sequence, _browser = self.sequence()
         self.choose(sequence)
         self.ui.uncertaintyCheckBox.checked = self.ui.noiseMapCheckBox.checked = True
-        self.ui.samplesSpinBox.value = 2
         self.processEvents(80)
         before = self.nodeIDs()
         for step in range(1, 20):

@@ -1,9 +1,10 @@
-"""Files: .ucv through Slicer's own loading and saving; what was derived says so in any format."""
+"""Files: .ucv through Slicer's own loading; what was derived says so in any format."""
 
 import json
 import os
 
 import numpy as np
+import qt
 import slicer
 from medenhance_testing import MedEnhanceTestCase, slow
 
@@ -15,10 +16,16 @@ class FileTest(MedEnhanceTestCase):
         super().setUp()
         self.path = os.path.join(self.temporaryFolder(), "scan.ucv")
 
+    def compress(self, node):
+        """Write a node as the page Compress does."""
+        from MedEnhance import MedEnhanceLogic
+
+        MedEnhanceLogic().compress(node, self.path, lossless=True)
+
     @slow
-    def test_aVolumeIsSavedAndLoadedLikeAnyOther(self):
+    def test_aFileIsLoadedLikeAnyOther(self):
         node = self.smallVolume((24, 40, 36), spacing=(0.7, 0.8, 2.5))
-        self.assertTrue(slicer.util.saveNode(node, self.path, {}))
+        self.compress(node)
         back = slicer.util.loadNodeFromFile(self.path, None, {})
         self.assertIsNot(back, node)
         self.assertEqual(back.GetName(), "scan")
@@ -29,18 +36,18 @@ class FileTest(MedEnhanceTestCase):
         self.assertEqual(back.GetOrigin(), node.GetOrigin())
         self.assertIsNone(back.GetAttribute("MedEnhance.preview"))
 
-    def test_otherFormatsAreSavedAsBefore(self):
+    def test_slicersSaveDialogDoesNotOfferIt(self):
+        """A scene refers to the file of a node's storage, and no storage of Slicer's reads it."""
         node = self.smallVolume()
-        path = os.path.join(os.path.dirname(self.path), "scan.nrrd")
-        self.assertTrue(slicer.util.saveNode(node, path, {}))
-        with open(path, "rb") as file:
-            self.assertEqual(file.read(4), b"NRRD")
+        offered = slicer.app.coreIOManager().fileWriterExtensions(node)
+        self.assertTrue(any("nrrd" in each for each in offered), offered)
+        self.assertFalse(any("ucv" in each for each in offered), offered)
 
     @slow
     def test_aPreviewIsThereBeforeTheWholeVolume(self):
         k, j, i = np.ogrid[:200, :200, :200]
         node = slicer.util.addVolumeFromArray(((k + 2 * j + i) // 8 + 1).astype(np.uint8))
-        self.assertTrue(slicer.util.saveNode(node, self.path, {}))
+        self.compress(node)
         seen = []
 
         def look(job):
@@ -67,7 +74,7 @@ class FileTest(MedEnhanceTestCase):
     @slow
     def test_aDamagedFileIsReportedWithItsRemedyAndLeavesNothing(self):
         node = self.smallVolume((70, 70, 70))
-        self.assertTrue(slicer.util.saveNode(node, self.path, {}))
+        self.compress(node)
         with open(self.path, "r+b") as file:
             file.seek(os.path.getsize(self.path) // 3)
             file.write(b"\0" * (os.path.getsize(self.path) // 10))
@@ -91,38 +98,45 @@ class FileTest(MedEnhanceTestCase):
         self.assertTrue(back.IsA("vtkMRMLSequenceNode"))
         self.assertEqual(back.GetNumberOfDataNodes(), 2)
 
-    @slow
-    def test_savingReplacesBecauseSlicersDialogAsked(self):
-        self.assertTrue(slicer.util.saveNode(self.smallVolume(seed=1), self.path, {}))
-        second = self.smallVolume(seed=2)
-        self.assertTrue(slicer.util.saveNode(second, self.path, {}))
-        back = slicer.util.loadNodeFromFile(self.path, None, {})
-        np.testing.assert_array_equal(
-            slicer.util.arrayFromVolume(back), slicer.util.arrayFromVolume(second)
-        )
-
-    @slow
-    def test_whatCannotBeWrittenIsReported(self):
-        node = self.smallVolume()
-        node.SetAndObserveImageData(None)
-        with self.assertLogs(level="ERROR") as caught:
-            self.assertFalse(slicer.util.saveNode(node, self.path, {}))
-        self.assertIn("has no voxels", "\n".join(caught.output))
-        self.assertFalse(os.path.exists(self.path))
-
-    def test_colorVolumesAreNotOffered(self):
+    def test_itsEndingIsKnown(self):
         from MedEnhancePanels.tasks import files
 
-        vector = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLVectorVolumeNode")
-        self.assertFalse(files.canWriteObject(vector))
-        self.assertTrue(files.canWriteObject(self.smallVolume()))
         self.assertTrue(files.canLoadFile("/any/Where/SCAN.UCV"))
         self.assertFalse(files.canLoadFile("/any/where/scan.nrrd"))
+
+    def test_aSecondClickInADialogThatLoadsDoesNothing(self):
+        try:
+            from SlicerHost import mouse
+        except ImportError:
+            self.skipTest("only the host has a mouse")
+        self.compress(self.smallVolume())
+        dialog, loaded = qt.QDialog(), []
+        button = qt.QPushButton("OK", dialog)
+
+        def load():
+            loaded.append(None)
+            loaded[-1] = slicer.util.loadNodeFromFile(self.path, None, {})
+            dialog.accept()
+
+        def clickAgain(_job):
+            if not pressed:
+                pressed.append(True)
+                mouse.click(button)
+
+        pressed = []
+        button.clicked.connect(load)
+        self.context.runner.onChange(clickAgain)
+        self.addCleanup(self.context.runner.offChange, clickAgain)
+        dialog.show()
+        mouse.click(button)
+        self.processEvents(50)
+        self.assertEqual((len(pressed), len(loaded)), (1, 1))
+        self.assertEqual(loaded[0].GetName(), "scan")
 
     def test_aLoadedVolumeIsSavedWithTheScene(self):
         node = self.smallVolume()
         voxels = slicer.util.arrayFromVolume(node).copy()
-        self.assertTrue(slicer.util.saveNode(node, self.path, {}))
+        self.compress(node)
         slicer.mrmlScene.Clear(0)
         slicer.util.loadNodeFromFile(self.path, None, {})
         bundle = os.path.join(os.path.dirname(self.path), "scene.mrb")

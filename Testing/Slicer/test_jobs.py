@@ -1,12 +1,14 @@
-"""The page Jobs: what runs and ran, also before Slicer was closed."""
+"""The page Jobs: what runs and ran since Slicer was started."""
 
-import json
 import os
+from pathlib import Path
 from unittest import mock
 
 import qt
+import slicer
 from medenhance_testing import MedEnhanceTestCase, slow
 
+from MedEnhancePanels.job import Job
 from MedEnhancePanels.pages import jobs
 
 
@@ -14,8 +16,6 @@ class JobsTest(MedEnhanceTestCase):
     def setUp(self):
         super().setUp()
         self.folder = self.temporaryFolder()
-        self.history = os.path.join(self.folder, "settings", "history.jsonl")
-        self.use(mock.patch.object(jobs, "historyPath", lambda: self.history))
         self.use(mock.patch("MedEnhancePanels.job.QUESTIONS", ("models",)))  # ping is a job here
         for job in list(self.context.runner.jobs):
             self.context.runner.forget(job)
@@ -97,14 +97,15 @@ class JobsTest(MedEnhanceTestCase):
         self.assertNotIn("Traceback", self.panel.ui.logEdit.plainText)
 
     @slow
-    def test_pastJobsAreRemembered(self):
-        self.finish(self.ping(title="kept"))
-        self.finish(self.context.runner.submit("inspect", {"input": "/no.nii"}, title="failed"))
+    def test_nothingOfAJobIsKeptOnTheDisk(self):
+        """A job's title names a volume, and often the patient."""
+        self.finish(self.ping(title="Enhance DOE^JANE"))
+        slicer.app.userSettings().sync()
+        settings = Path(slicer.app.slicerUserSettingsFilePath).parent
+        kept = [path for path in settings.rglob("*") if path.is_file()]
+        self.assertEqual([path for path in kept if b"JANE" in path.read_bytes()], [])
         panel = self.restart()
-        self.assertEqual([record.title for record in panel._past], ["kept", "failed"])
-        self.assertEqual(panel.ui.jobTable.item(0, 0).text(), "failed")
-        self.assertIn("/no.nii", panel.ui.messageLabel.text)
-        self.assertIn("Traceback", panel.ui.traceEdit.plainText)
+        self.assertEqual(panel.ui.jobTable.rowCount, 0)
         self.assertFalse(panel.ui.cancelButton.enabled)
 
     @slow
@@ -115,58 +116,8 @@ class JobsTest(MedEnhanceTestCase):
         self.panel.ui.clearButton.click()
         self.assertEqual(self.panel.ui.jobTable.rowCount, 1)
         self.assertEqual(self.cell(0, 0), "running")
-        self.assertFalse(os.path.exists(self.history))
         running.cancel()
         self.finish(running)
-
-    @slow
-    def test_aDamagedHistoryIsLeftOutWithALine(self):
-        self.finish(self.ping(title="good"))
-        with open(self.history, "a", encoding="utf-8") as file:
-            file.write('{"title": "cut in the mid\n[]\n\x00\x01\n{"kind": 1}\n')
-        with self.assertLogs(level="WARNING") as logged:
-            records = jobs.readHistory()
-        self.assertEqual([record.title for record in records], ["good"])
-        self.assertEqual(len(logged.output), 4)
-        past = {"kind": "k", "title": "t", "state": "done", "started": 1.0, "ended": 2.0}
-        damages = (
-            {"started": 1e300}, {"ended": float("nan")}, {"started": 10**400}, {"result": [1]},
-            {"result": {"outputs": [3]}}, {"result": 3}, {"log": None},
-        )  # fmt: skip
-        with open(self.history, "w", encoding="utf-8") as file:
-            file.writelines(json.dumps(past | damage) + "\n" for damage in damages)
-        with self.assertLogs(level="WARNING") as logged:
-            self.assertEqual(jobs.readHistory(), [])
-        self.assertEqual(len(logged.output), len(damages))
-        with open(self.history, "wb") as file:
-            file.write(os.urandom(500))
-        with self.assertLogs(level="WARNING"):
-            self.assertEqual(jobs.readHistory(), [])
-        self.finish(self.ping(title="after"))
-        with self.assertLogs(level="WARNING"):
-            self.assertEqual(jobs.readHistory()[-1].title, "after")
-
-    @slow
-    def test_theHistoryStaysShort(self):
-        os.makedirs(os.path.dirname(self.history))
-        line = {"kind": "ping", "title": "x", "state": "done", "started": 1.0, "ended": 2.0}
-        with open(self.history, "w", encoding="utf-8") as file:
-            for number in range(150):
-                file.write(json.dumps({**line, "title": str(number)}) + "\n")
-        self.finish(self.ping(title="last"))
-        with open(self.history, encoding="utf-8") as file:
-            lines = file.read().splitlines()
-        self.assertEqual(len(lines), 100)
-        self.assertEqual(json.loads(lines[-1])["title"], "last")
-        self.assertEqual(json.loads(lines[0])["title"], "51")
-
-    @slow
-    def test_aFolderThatCannotBeWrittenIsNoError(self):
-        with open(os.path.join(self.folder, "settings"), "w", encoding="utf-8") as file:
-            file.write("a file where the folder should be")
-        with self.assertLogs(level="WARNING"):
-            self.finish(self.ping())
-        self.assertEqual(self.cell(0, 1), "Done")
 
     @slow
     def test_reportAndFolderAreOpened(self):
@@ -191,21 +142,26 @@ class JobsTest(MedEnhanceTestCase):
         job.onFinished(lambda job: job.result.update(report={"blocks": 120, "lost": [1, 2]}))
         self.finish(job)
         self.assertTrue(self.panel.ui.reportButton.isHidden())
-        self.assertTrue(self.restart().ui.reportButton.isHidden())
 
     def test_longLinesAreWrapped(self):
         ui = self.panel.ui
         for edit in (ui.logEdit, ui.traceEdit, self.widget.ui.messageDetails):
             self.assertEqual(edit.lineWrapMode, qt.QPlainTextEdit.WidgetWidth)
 
-    def record(self, title, **fields):
-        known = {"kind": "batch", "title": title, "state": "done", "started": 1.0, "ended": 2.0}
-        return jobs.Record(known | fields)
+    def ended(self, title, kind="ping", *, made="", **result):
+        """A job that has ended, without the work; made: the name of a volume that came out."""
+        job = Job(self.context.runner, kind, {}, title, None, None, False)
+        job.state, job.started, job.ended, job.result = "done", 1.0, 2.0, result
+        if made:
+            job.nodes = {"output": self.smallVolume(name=made)}
+        self.context.runner.jobs.append(job)
+        self.addCleanup(self.context.runner.forget, job)
+        return job
 
     def test_jobsOnOneVolumeDifferByTheirResult(self):
-        rows = ("scan enhanced", "scan enhanced_1", "")
-        self.panel._past = [self.record("Enhance scan", made=name) for name in rows]
-        self.panel._past.append(self.record("Load scan", made="scan"))
+        for name in ("scan enhanced", "scan enhanced_1", ""):
+            self.ended("Enhance scan", made=name)
+        self.ended("Load scan", made="scan")
         self.panel.refresh()
         titles = [self.cell(row, 0) for row in range(4)]
         of = "Enhance scan → scan enhanced"
@@ -214,28 +170,21 @@ class JobsTest(MedEnhanceTestCase):
         self.assertIn("Result: scan enhanced_1", self.panel.ui.stateLabel.text)
 
     def test_whatFailedInABatchIsCounted(self):
-        self.panel._past = [self.record("old"), self.record("Enhance all", failed=[1, 3])]
+        self.ended("old")
+        self.ended("Enhance all", "batch", failed=1, total=3)
         self.panel.refresh()
         self.assertEqual(self.cell(0, 1), "Done, 1 of 3 failed")
         self.assertEqual(self.cell(1, 1), "Done")
 
     def test_theNewestIsSelectedWhenThePageOpens(self):
-        self.panel._past = [self.record("old"), self.record("new")]
+        self.ended("old")
+        self.ended("new")
         self.panel.refresh()
         self.panel.ui.jobTable.selectRow(1)
         self.panel.refresh()
         self.assertEqual(self.panel.selected.title, "old")
         self.panel.enter()
         self.assertEqual(self.panel.selected.title, "new")
-
-    @slow
-    def test_theResultOfAJobIsRemembered(self):
-        volume = self.smallVolume(name="made")
-        job = self.ping(title="Make")
-        job.onFinished(lambda job: job.nodes.update(output=volume))
-        self.finish(job)
-        self.assertEqual(self.cell(0, 0), "Make → made")
-        self.assertEqual(self.restart().ui.jobTable.item(0, 0).text(), "Make → made")
 
     @slow
     def test_theComputerIsChecked(self):
@@ -262,7 +211,6 @@ class JobsTest(MedEnhanceTestCase):
         runner = self.context.runner
         self.finish(runner.submit("decompress", {}, title="Preview", before=before))
         self.assertEqual(self.panel.ui.jobTable.rowCount, 0)
-        self.assertEqual(jobs.readHistory(), [])
 
     @slow
     def test_aJobThatIsForgottenAtItsEndIsNotListed(self):
@@ -272,7 +220,6 @@ class JobsTest(MedEnhanceTestCase):
         self.assertEqual(self.panel.ui.jobTable.rowCount, 1)
         self.finish(job)
         self.assertEqual(self.panel.ui.jobTable.rowCount, 0)
-        self.assertEqual(jobs.readHistory(), [])
 
     def test_durations(self):
         self.assertEqual(jobs.durationText(3.2), "3 s")
@@ -283,15 +230,10 @@ class JobsTest(MedEnhanceTestCase):
 class JobsScreenshotTest(MedEnhanceTestCase):
     @slow
     def test_screenshots(self):
-        history = os.path.join(self.temporaryFolder(), "history.jsonl")
-        patch = mock.patch.object(jobs, "historyPath", lambda: history)
-        patch.start()
-        self.addCleanup(patch.stop)
         panel = self.widget.panels["jobs"]
         runner = self.context.runner
         for job in list(runner.jobs):
             runner.forget(job)
-        panel._past = []
         self.widget.showPage("jobs")
         panel.refresh()
         self.screenshot(self.widget.parent, "jobs-empty", height=700)

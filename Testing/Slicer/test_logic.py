@@ -90,7 +90,6 @@ class LogicTest(MedEnhanceTestCase):
             self.refusal(self.logic.enhance, node, model="no-such-model").hint,
             self.refusal(self.logic.enhance, node, model="ct-lowdose").hint,
             self.refusal(self.logic.enhance, ct, biasCorrection="n4").hint,
-            self.refusal(self.logic.enhance, ct, deblur=True).hint,
         ]
         for hint in hints:
             self.assertNotRegex(hint, r"--[a-z]|medenhance|modality=")

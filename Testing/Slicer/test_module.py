@@ -242,8 +242,8 @@ class LeakTest(MedEnhanceTestCase):
         ui.batchButton.collapsed = False
         ui.batchSourceComboBox.currentIndex = ui.batchSourceComboBox.findData("dicom")
         widget.panels["enhance"].update()
-        ui.wipeButton.click()
-        self.assertEqual(widget.panels["enhance"].result.compare.mode, "wipe")
+        ui.fadeButton.click()
+        self.assertEqual(widget.panels["enhance"].result.compare.mode, "fade")
         self.rounds = getattr(self, "rounds", 0) + 1
         if self.rounds % 2:
             ui.compareOffButton.click()

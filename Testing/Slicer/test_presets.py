@@ -44,7 +44,7 @@ class PresetTest(EnhanceTestCase):
     def test_choicesAreSavedAndComeBack(self):
         self.assertFalse(self.ui.presetComboBox.enabled)
         state = self.context.state
-        state.task, state.uncertainty, state.uncertaintySamples = "noise", True, 3
+        state.task, state.uncertainty, state.noiseMap = "noise", True, True
         self.saveAs(" Knee ")
         self.assertEqual(self.ui.presetComboBox.currentText, "Knee")
         state.task, state.uncertainty, state.segment = "auto", False, True
@@ -53,8 +53,8 @@ class PresetTest(EnhanceTestCase):
         self.assertEqual(self.ui.presetComboBox.currentText, "None")
         self.pick("Knee")
         self.assertEqual(
-            (state.task, state.uncertainty, state.uncertaintySamples, state.segment),
-            ("noise", True, 3, False),
+            (state.task, state.uncertainty, state.noiseMap, state.segment),
+            ("noise", True, True, False),
         )
         self.assertIs(state.inputVolume, self.node)
         self.assertEqual(state.device, "cpu")

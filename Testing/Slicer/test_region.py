@@ -132,8 +132,7 @@ class RegionTest(EnhanceTestCase):
         self.assertEqual(manifest["config"]["bias_correction"], "none")
         self.assertIn("in spot only", self.ui.factsLabel.text)
         self.ui.strengthSlider.value = 0.5  # a blend of it is one too
-        self.ui.keepStrengthButton.click()
-        self.waitUntil(lambda: not self.panel.result.isKeeping, 10)
+        self.waitUntil(lambda: not self.panel.result.isBlending, 10)
         blended = slicer.util.arrayFromVolume(output)
         np.testing.assert_array_equal(blended[~inside], before[~inside])
 
@@ -157,7 +156,7 @@ class RegionTest(EnhanceTestCase):
     def test_whatNeedsTheWholeVolumeIsRefusedInScripts(self):
         volume = self.brain()
         roi = self.roi(volume, (30, 20, 6), (4.0, 4.0, 4.0))
-        for options in ({"uncertainty": 1}, {"segment": True}, {"biasCorrection": "n4"}):
+        for options in ({"uncertainty": True}, {"segment": True}, {"biasCorrection": "n4"}):
             with self.assertRaises(Exception) as caught:
                 self.widget.logic.enhance(volume, region=roi, **options)
             self.assertIn("need the whole volume", caught.exception.text)

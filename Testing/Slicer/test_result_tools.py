@@ -1,4 +1,4 @@
-"""What can be done with a result: keys, renaming, saving, removing, 3D and table, undo."""
+"""What can be done with a result: keys, renaming, saving, removing, 3D and table."""
 
 import os
 from unittest import mock
@@ -75,14 +75,10 @@ class ResultToolsTest(ViewTestCase):
         self.assertTrue(self.ui.inputButton.checked)
         toggle()
         self.assertEqual(self.opacity(), 1.0)
-        self.ui.strengthSlider.value = 0.6
         toggle()
-        self.assertEqual((self.opacity(), self.ui.strengthSlider.value), (0.0, 0.6))
-        toggle()
-        self.assertEqual(self.opacity(), 0.6)
-        toggle()
-        self.ui.strengthSlider.value = 0.3  # who moves it wants to see it
-        self.assertEqual((self.opacity(), self.ui.inputButton.checked), (0.3, False))
+        self.ui.strengthSlider.value = 0.5  # who moves it wants to see it
+        self.waitUntil(lambda: not self.area.isBlending, 10)
+        self.assertEqual((self.opacity(), self.ui.inputButton.checked), (1.0, False))
         toggle()
         self.ui.compareOffButton.click()
         self.assertFalse(self.ui.inputButton.checked)
@@ -158,48 +154,3 @@ class ResultToolsTest(ViewTestCase):
         for shown in (False, True):
             self.ui.segmentationButton.click()
             self.assertEqual(bool(segmentation.GetDisplayNode().GetVisibility()), shown)
-
-    # --- undo ---
-
-    def keep(self, strength):
-        self.ui.fadeButton.click()
-        self.ui.strengthSlider.value = strength
-        self.ui.keepStrengthButton.click()
-        self.waitUntil(lambda: not self.area.isKeeping, 10)
-
-    def whatItIs(self):
-        nodes = [self.output, *(self.results.linked(self.output, r) for r in ("difference",))]
-        return [
-            (
-                slicer.util.arrayFromVolume(node).copy(),
-                {name: node.GetAttribute(name) for name in node.GetAttributeNames()},
-                node.GetDescription(),
-            )
-            for node in nodes
-        ]
-
-    def test_aKeptStrengthIsUndoneWholly(self):
-        before = self.whatItIs()
-        self.assertFalse(self.ui.undoButton.enabled)
-        self.keep(0.25)
-        self.assertIn("strength 0.25", self.ui.factsLabel.text)
-        self.assertTrue(self.ui.undoButton.enabled)
-        self.ui.undoButton.click()
-        np.testing.assert_equal(self.whatItIs(), before)
-        self.assertEqual((self.ui.strengthSlider.value, self.opacity()), (0.25, 0.25))
-        self.assertFalse(self.ui.undoButton.enabled)
-        self.keep(0.75)  # the full result is there to be blended
-        self.assertEqual(self.results.strengthOf(self.output), 0.75)
-
-    def test_whatWasChangedSinceIsNotOverwritten(self):
-        self.keep(0.5)
-        mine = slicer.util.arrayFromVolume(self.output) + 1
-        slicer.util.updateVolumeFromArray(self.output, mine)
-        self.panel.update()
-        self.assertFalse(self.ui.undoButton.enabled)
-        self.assertIn("changed since", self.ui.undoButton.toolTip)
-
-    def test_aClosedSceneKeepsNothingToUndo(self):
-        self.keep(0.5)
-        slicer.mrmlScene.Clear(0)
-        self.assertIsNone(self.area._undo)

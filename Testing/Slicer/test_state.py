@@ -11,11 +11,11 @@ class StateTest(MedEnhanceTestCase):
     def test_fieldsKeepTheirTypeAndValue(self):
         state = self.context.state
         state.model, state.uncertainty, state.maxError = "mr-brain", True, 0.1
-        state.uncertaintySamples, state.compressMode = 4, "ratio"
+        state.distillSteps, state.compressMode = 4, "ratio"
         self.assertEqual(state.model, "mr-brain")
         self.assertIs(state.uncertainty, True)
         self.assertEqual(state.maxError, 0.1)
-        self.assertEqual(state.uncertaintySamples, 4)
+        self.assertEqual(state.distillSteps, 4)
         self.assertEqual(state.compressMode, "ratio")
         with self.assertRaises(ValueError):
             state.compressMode = "magic"
@@ -47,9 +47,8 @@ class StateTest(MedEnhanceTestCase):
 
     def test_optionsWithTwoValuesAreSwitches(self):
         state = self.context.state
-        self.assertEqual((state.orientations, state.value("orientations")), (False, 1))
-        state.orientations = state.biasCorrection = True
-        self.assertEqual((state.value("orientations"), state.value("biasCorrection")), (3, "n4"))
+        state.biasCorrection = True
+        self.assertEqual(state.value("biasCorrection"), "n4")
         self.assertEqual(state.node.GetParameter("BiasCorrection"), "true")  # as in older scenes
         state.speed, state.compressMode = "slow", "ssim"
         self.assertEqual((state.speed, state.compressMode, state.ssim), ("slow", "ssim", 0.95))

@@ -24,9 +24,7 @@ CHOICES = {
     "ratio": 12.5,
     "segment": True,
     "speed": "fast",
-    "strength": 0.75,
     "uncertainty": True,
-    "uncertaintySamples": 4,
 }
 
 

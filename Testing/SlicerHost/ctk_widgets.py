@@ -98,7 +98,7 @@ def _of_box(name: str) -> property:
 
 @behavior
 class ctkSliderWidget:
-    """A slider with a spin box for the same number."""
+    """A slider and a spin box for one number; without tracking it reports a drag at its end."""
 
     tracking = stored(True)
     pageStep = stored(10.0)
@@ -114,6 +114,9 @@ class ctkSliderWidget:
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._own.slider, 1)
         layout.addWidget(self._own.box)
+        self._own.isHeld, self._own.before = False, 0.0
+        self._own.slider.sliderPressed.connect(self._held)
+        self._own.slider.sliderReleased.connect(self._released)
         self._own.slider.valueChanged.connect(self._moved)
         self._own.box.valueChanged.connect(self._changed)
         self._fit()
@@ -124,8 +127,18 @@ class ctkSliderWidget:
 
     def _changed(self: Any, value: float) -> None:
         self._fit()
-        self.valueIsChanging.emit(value)
-        self.valueChanged.emit(value)
+        if not self.tracking:
+            self.valueIsChanging.emit(value)
+        if self.tracking or not self._own.isHeld:
+            self.valueChanged.emit(value)
+
+    def _held(self: Any) -> None:
+        self._own.isHeld, self._own.before = not self.tracking, self.value
+
+    def _released(self: Any) -> None:
+        was_held, self._own.isHeld = self._own.isHeld, False
+        if was_held and self.value != self._own.before:
+            self.valueChanged.emit(self.value)
 
     def _fit(self: Any) -> None:
         """The slider counts steps."""

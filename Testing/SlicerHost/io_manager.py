@@ -1,7 +1,7 @@
-"""Reading and writing files: Slicer's own kinds over MRML's storage nodes, and modules' scripts.
+"""Reading and writing files: Slicer's own kinds over MRML's storage nodes, and modules' readers.
 
-Which reader or writer is taken follows qSlicerCoreIOManager: those that say they can, the most
-confident first; confidence grows with the length of the ending that matched.
+Which reader is taken follows qSlicerCoreIOManager: those that say they can, the most confident
+first; confidence grows with the length of the ending that matched.
 """
 
 from __future__ import annotations
@@ -60,34 +60,15 @@ class qSlicerScriptedFileReader:
         return self._own.messages
 
 
-@behavior
-class qSlicerScriptedFileWriter:
-    """What a module's ...FileWriter sees as its `parent`."""
-
-    def construct(self: Any) -> None:
-        self._own.python, self._own.nodes, self._own.messages = None, [], _messages()
-
-    def self(self: Any) -> Any:
-        return self._own.python
-
-    writtenNodes = property(
-        lambda self: list(self._own.nodes),
-        lambda self, value: setattr(self._own, "nodes", list(value)),
-    )
-
-    def userMessages(self: Any) -> Any:
-        return self._own.messages
-
-
 def _messages() -> Any:
     import slicer
 
     return slicer.vtkMRMLMessageCollection()
 
 
-def _endings(io: Any, *arguments: Any) -> list[str]:
+def _endings(io: Any) -> list[str]:
     """ ".ucv" of "Compressed volume (*.ucv)"."""
-    filters = _asked(io, "extensions", list, *arguments)
+    filters = _asked(io, "extensions", list)
     return [each.lower() for text in filters for each in re.findall(r"\*(\.[\w.]+)", text)]
 
 
@@ -119,10 +100,10 @@ def _built_in(path: str) -> tuple[str, float]:
 
 @behavior
 class qSlicerCoreIOManager:
-    """Finds the reader or writer for a file: a script of a module, or one of MRML's own."""
+    """Finds the reader for a file: a script of a module, or one of MRML's own, which write too."""
 
     def construct(self: Any) -> None:
-        self._own.readers, self._own.writers = {}, {}
+        self._own.readers = {}
 
     def fileType(self: Any, path: str) -> str:
         path = str(path)
@@ -160,25 +141,14 @@ class qSlicerCoreIOManager:
                 loaded.AddItem(node)
         return nodes is not None
 
-    def _writers(self: Any, node: Any) -> list[tuple[str, Any]]:
-        scripted = [
-            each
-            for each in self._own.writers.values()
-            if _asked(each, "canWriteObject", bool, node)
-        ]
-        kinds = [(_asked(each, "fileType", str), each) for each in scripted]
-        return [(_built_in_type(node), None), *kinds]
-
     def fileWriterFileType(self: Any, node: Any, description: str = "") -> str:
-        return self._writers(node)[0][0]
+        return _built_in_type(node)
 
     def fileWriterExtensions(self: Any, node: Any) -> list[str]:
-        scripted = [each for _, each in self._writers(node) if each]
-        own = node.CreateDefaultStorageNode().GetSupportedWriteFileExtensions()
-        own = [own.GetValue(index) for index in range(own.GetNumberOfValues())]
-        return own + [
-            each for writer in scripted for each in _asked(writer, "extensions", list, node)
-        ]
+        storage = node.CreateDefaultStorageNode()
+        storage.SetScene(node.GetScene())  # it asks the scene's data about formats
+        own = storage.GetSupportedWriteFileTypes()
+        return [own.GetValue(index) for index in range(own.GetNumberOfValues())]
 
     def saveNodes(
         self: Any, kind: str, properties: Any, messages: Any = None, scene: Any = None
@@ -190,21 +160,7 @@ class qSlicerCoreIOManager:
             return _save_scene(path)
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
         node = slicer.mrmlScene.GetNodeByID(properties["nodeID"])
-        writers = [(each, writer) for each, writer in self._writers(node) if each == kind]
-        scripted = [writer for _, writer in writers if writer and _writes(writer, node, path)]
-        if scripted:
-            writer = scripted[0]
-            writer._own.nodes, writer._own.messages = [], _messages()
-            done = _asked(writer, "write", bool, dict(properties))
-            _pass_on(writer.userMessages(), messages)
-            if done:
-                self.fileSaved.emit({**properties, "fileType": kind})
-            return done and bool(writer.writtenNodes)
-        return any(writer is None for _, writer in writers) and _save_node(node, path)
-
-
-def _writes(writer: Any, node: Any, path: str) -> bool:
-    return any(path.lower().endswith(each) for each in _endings(writer, node))
+        return kind == _built_in_type(node) and _save_node(node, path)
 
 
 def _pass_on(messages: Any, to: Any) -> None:

@@ -122,11 +122,12 @@ def load(path: Path | str) -> Any:
 
 
 def _register_io(python: Any, name: str) -> None:
-    manager = slicer.app.coreIOManager()
-    for kind, known in (("Reader", manager._own.readers), ("Writer", manager._own.writers)):
-        if hasattr(python, f"{name}File{kind}"):
-            known[name] = parent = make(f"qSlicerScriptedFile{kind}")()
-            parent._own.python = getattr(python, f"{name}File{kind}")(parent)
+    if hasattr(python, f"{name}FileWriter"):
+        raise NotImplementedError(f"{name}FileWriter: the host has readers of modules alone")
+    if hasattr(python, f"{name}FileReader"):
+        parent = make("qSlicerScriptedFileReader")()
+        slicer.app.coreIOManager()._own.readers[name] = parent
+        parent._own.python = getattr(python, f"{name}FileReader")(parent)
 
 
 def unload(name: str) -> None:
@@ -135,11 +136,7 @@ def unload(name: str) -> None:
     module = slicer.app.moduleManager()._own.by_name.pop(name)
     if module._own.widget is not None:
         module._own.widget.deleteLater()
-    for registered in (
-        slicer.app.coreIOManager()._own.readers,
-        slicer.app.coreIOManager()._own.writers,
-    ):
-        registered.pop(name, None)
+    slicer.app.coreIOManager()._own.readers.pop(name, None)
     for attribute in (name.lower(), f"{name}Widget", f"{name}Instance"):
         if hasattr(slicer.modules, attribute):
             delattr(slicer.modules, attribute)

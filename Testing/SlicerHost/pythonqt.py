@@ -295,6 +295,26 @@ def _checked(native: Any, owner: str, name: str) -> Callable[..., Any]:
     return setter
 
 
+#: Of the event loops that run within others, the innermost last: whether they take user input.
+loops: list[bool] = []
+
+
+def _watched(native: Any) -> Callable[..., Any]:
+    """QEventLoop.exec_, refused where a click in it could begin anew what waits for its end."""
+    every = QtCore.QEventLoop.AllEvents
+
+    def exec_(self: Any, flags: Any = every) -> Any:
+        loops.append(not flags & QtCore.QEventLoop.ExcludeUserInputEvents)
+        if loops[-1]:
+            refused.append("QEventLoop.exec_: a second click recurses, exclude user input")
+        try:
+            return native(self, flags)
+        finally:
+            loops.pop()
+
+    return exec_
+
+
 def behave() -> None:
     """Change every class that Qt brought, once."""
     classes = [QObject, *dict.fromkeys(subclasses(QObject))]
@@ -305,6 +325,7 @@ def behave() -> None:
         cls.__init__ = _without_keywords(cls)
         if hasattr(cls, "exec") and "exec" in cls.__dict__:
             cls.exec_ = cls.__dict__["exec"]
+    QtCore.QEventLoop.exec_ = _watched(QtCore.QEventLoop.exec_)
     for cls in classes:
         cls.__setattr__ = _set_attribute
         if "__getattribute__" in cls.__dict__:

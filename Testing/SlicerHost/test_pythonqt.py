@@ -142,7 +142,15 @@ def test_dialogs_and_loops_have_exec_():
         assert callable(cls.exec_)
     loop = qt.QEventLoop()
     qt.QTimer.singleShot(0, loop.quit)
+    loop.exec_(qt.QEventLoop.ExcludeUserInputEvents)
+
+
+def test_a_loop_that_takes_user_input_is_refused(refused):
+    loop = qt.QEventLoop()
+    qt.QTimer.singleShot(0, loop.quit)
     loop.exec_()
+    assert refused == ["QEventLoop.exec_: a second click recurses, exclude user input"]
+    refused.clear()
 
 
 def test_classes_outlive_the_instances_that_forms_bring():

@@ -1,10 +1,10 @@
-"""Input and enhanced volume in the slice views: side by side, blended, or with a line between.
+"""Input and enhanced volume in the slice views: side by side, or one over the other.
 
-Everything but that line (wipe.py) goes through MRML (layout, slice and composite nodes), so that
-Slicer's own controls show and change the same things; leaving puts the views back as they were.
+Everything goes through MRML (layout, slice and composite nodes), so that Slicer's own controls show
+and change the same things; leaving puts the views back as they were.
 
-With equal window and level, the foreground's opacity is the strength of the correction:
-0 shows the input, 1 the enhanced volume, and nothing is recomputed.
+Both have the same window and level, so that the foreground's opacity blends them: 1 shows the
+enhanced volume as its voxels are, 0 the input.
 """
 
 import slicer
@@ -20,7 +20,6 @@ from MedEnhancePanels.nodes.preview import (
     sliceNodes,
     visibleSliceNodes,
 )
-from MedEnhancePanels.nodes.wipe import Wipe
 
 #: The two views of Slicer's side-by-side layout.
 _LEFT, _RIGHT = "Red", "Yellow"
@@ -32,14 +31,13 @@ _OVERLAY_OPACITY = 0.6
 class Compare:
     """One comparison at a time.
 
-    mode: "none", "sideBySide", "fade" or "wipe". overlay: "difference", "uncertainty" or None.
-    wipe: the line of the last mode. onWiped(position): called while the user drags it.
+    mode: "none", "sideBySide" or "fade". overlay: "difference", "uncertainty" or None.
     It ends as soon as another volume is put into its views, with a call of onEnded().
     """
 
-    def __init__(self, onEnded=lambda: None, onWiped=lambda _position: None):
+    def __init__(self, onEnded=lambda: None):
         self.mode = "none"
-        self.wipe, self._legend = Wipe(onWiped), Legend()
+        self._legend = Legend()
         self._onEnded = onEnded
         self._outputID = self._sourceID = None
         self._before = None
@@ -54,7 +52,7 @@ class Compare:
     def source(self):
         return slicer.mrmlScene.GetNodeByID(self._sourceID) if self._sourceID else None
 
-    def show(self, output, mode, strength=1.0):
+    def show(self, output, mode):
         """Compare an enhanced volume with its input; "none" leaves, another mode replaces."""
         if mode == self.mode and output is self.output:
             return
@@ -68,28 +66,25 @@ class Compare:
             self._arrangeSideBySide(source)
         self._setLayers(source, output)
         self._watch()
-        self.setStrength(strength)
+        self.setOpacity(1.0)
         self.setOverlay(overlay)
-        if mode == "wipe":
-            self.wipe.show(visibleSliceNodes())
 
     def adopt(self, output):
         """Take over a comparison that a saved scene has brought into the views, if there is one.
 
-        Returns its strength, or None. What the views showed before it is not known any more:
-        leaving shows the input.
+        What the views showed before it is not known any more: leaving shows the input.
         """
         source = results.linked(output, "input")
         if self.mode != "none" or source is None:
-            return None
+            return
         for mode in ("sideBySide", "fade"):
             views = self._fading(mode)
             compared = [_layersOf(view) == (source.GetID(), output.GetID()) for view in views]
             if views and all(compared) and _showsSideBySide() == (mode == "sideBySide"):
                 self._begin(source, output, mode, _ViewState(without=output))
                 self._watch()
-                return views[0].GetForegroundOpacity()
-        return None
+                self.setOpacity(1.0)
+                return
 
     def leave(self):
         """Put the views back as they were; but what others have put there stays.
@@ -106,7 +101,6 @@ class Compare:
     def forget(self):
         """The scene is gone, and what there was to restore with it."""
         self._endWatches()
-        self.wipe.hide()
         self._legend.hide()
         self.mode, self._before, self.overlay = "none", None, None
         self._outputID = self._sourceID = None
@@ -136,11 +130,11 @@ class Compare:
                 stop()
         self._stopFollowing = self._stopWatching = None
 
-    def setStrength(self, strength):
-        """Show the input plus this share of the correction."""
+    def setOpacity(self, opacity):
+        """Blend the enhanced volume over the input: 1 shows it alone, 0 the input."""
         if self.mode != "none":
             for composite in self._fading():
-                composite.SetForegroundOpacity(float(strength))
+                composite.SetForegroundOpacity(float(opacity))
 
     def setOverlay(self, kind):
         """Show the "difference" or the "uncertainty" on top, or None of them."""
@@ -196,7 +190,7 @@ class Compare:
 def _follow(source, output):
     """Keep the output's window and level those of the source; returns what ends it.
 
-    Only with equal ones is the opacity the strength of the correction.
+    Only with equal ones does the opacity blend the voxels.
     """
     display = source.GetDisplayNode()
     results.copyDisplay(source, output)

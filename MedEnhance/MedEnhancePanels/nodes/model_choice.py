@@ -196,16 +196,14 @@ def withoutWhatItLacks(node, options):
         options = dataclasses.replace(
             options,
             guide=None,
-            uncertainty=0,
+            uncertainty=False,
             noiseMap=False,
             biasCorrection="none",
-            orientations=1,
         )
     if options.task == "slices":
         return dataclasses.replace(
             options,
             model="auto",
-            deblur=False,
             segment=False,
             head="auto",
             output=None,
@@ -217,28 +215,13 @@ def withoutWhatItLacks(node, options):
     if options.region is not None:
         options = dataclasses.replace(
             options,
-            uncertainty=0,
+            uncertainty=False,
             noiseMap=False,
             segment=False,
             head="auto",
             biasCorrection="none",
         )
-    isDeblurring = options.deblur and not deblurProblem(node, options.model)
-    return dataclasses.replace(options, deblur=isDeblurring)
-
-
-def deblurProblem(node, model):
-    """Why blur cannot be undone on request in a volume, in a sentence; empty where it can.
-
-    model: a model's name, or "auto" for the recommended one.
-    """
-    models = choosable(modalityOf(node))
-    chosen = [bundle for bundle in models if model in ("auto", bundle.name)][:1]
-    if not chosen:
-        return _("There is no model for this volume.")
-    if chosen[0].deblurs:
-        return ""
-    return _("The model {name} was not trained to reduce blur.").format(name=chosen[0].name)
+    return options
 
 
 def problemOf(node, options):

@@ -99,15 +99,6 @@ def isInView(volume):
     )
 
 
-def isOver(volume, below):
-    """Whether a slice view of the layout has a volume over another, at whatever opacity."""
-    wanted = (below.GetID(), volume.GetID())
-    return any(
-        (layers.GetBackgroundVolumeID(), layers.GetForegroundVolumeID()) == wanted
-        for layers in map(compositeOf, visibleSliceNodes())
-    )
-
-
 class LayerWatch:
     """Notices when a view shows other volumes than it should, whatever changed it.
 
@@ -162,6 +153,16 @@ def sequenceOf(node):
         if node is not None and browser.IsProxyNodeID(node.GetID()):
             return browser.GetSequenceNode(node)
     return None
+
+
+def frameOf(volume):
+    """The number of the frame that a volume shows of its sequence."""
+    for browser in slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode"):
+        if browser.IsProxyNodeID(volume.GetID()):
+            master = browser.GetMasterSequenceNode()
+            value = master.GetNthIndexValue(browser.GetSelectedItemNumber())
+            return browser.GetSequenceNode(volume).GetItemNumberFromIndexValue(value, False)
+    return 0
 
 
 def shownVolume(node):

@@ -17,6 +17,8 @@ LOSSY = "MedEnhance.lossy"
 #: What the sentences for a step begin and end with, see `MedEnhanceLib.core.manifest.derived_note`.
 _DERIVED, _BY = "DERIVED: ", " by MedEnhance "
 _BLENDED = f"{_DERIVED}blended with its input"
+#: Codes of warnings after which structure in a result may be wrong.
+_ALARMS = ("no-structure", "noise-model", "anatomy", "test-model")
 #: The kind of what was read from a file that says that it is derived.
 FROM_FILE = "file"
 
@@ -100,6 +102,16 @@ def doubtsOf(node):
         return []
 
 
+def isAlarm(code):
+    """Whether a warning with this code says that structure in the result may be wrong."""
+    return code in _ALARMS
+
+
+def alarmsOf(node):
+    """The warnings after which structure in a result may be wrong: (message, what to do)."""
+    return [(message, hint) for code, message, hint in doubtsOf(node) if isAlarm(code)]
+
+
 def uncertaintyOf(node):
     """The facts on the uncertainty map in the manifest of a result; {} if there are none."""
     return _part(figuresOf(node), "uncertainty")
@@ -108,10 +120,10 @@ def uncertaintyOf(node):
 def strengthIn(node):
     """The strength of the run that made a node, by its manifest; None if not stated.
 
-    1 is the full result: all that a run with strength auto corrects.
+    1 is the full result: all that a run with strength auto or full corrects.
     """
     strength = _part(manifestOf(node), "config").get("strength")
-    if strength == "auto":
+    if strength in ("auto", "full"):
         return 1.0
     return strength if isinstance(strength, int | float) else None
 
@@ -123,8 +135,7 @@ def taskOf(node):
 
 def noiseOf(node):
     """What the manifest says of the noise in the input: sigma, share_removed, reason; or {}."""
-    measured = _part(manifestOf(node), "results").get("measured")
-    noise = _part(measured if isinstance(measured, dict) else {}, "noise")
+    noise = _part(_part(figuresOf(node), "measured"), "noise")
     numbers = (noise.get(name) for name in ("sigma", "share_removed"))
     return noise if all(isinstance(number, int | float) for number in numbers) else {}
 
@@ -134,9 +145,10 @@ def regionOf(node):
     return str(_part(manifestOf(node), "region").get("name") or "")
 
 
-def isDeblurred(node):
-    """Whether blur was undone in it, by its manifest."""
-    return _part(manifestOf(node), "config").get("deblur") is True
+def isShadingCorrected(node):
+    """Whether its bias field was divided by, by its manifest."""
+    measured = _part(figuresOf(node), "measured")
+    return _part(measured, "shading").get("corrected") is True
 
 
 def _part(fields, name):

@@ -17,7 +17,7 @@ from MedEnhancePanels.nodes import bridge, dicom_source, nrrd, provenance
 
 #: Node references from an enhanced volume to what belongs to it: MedEnhance.input, …
 ROLES = ("input", "uncertainty", "noise", "segmentation", "table", "difference")
-#: Attribute: the share of the correction that a result holds.
+#: Attribute: the strength of a result, 0 to 1 of the correction that its run chose.
 STRENGTH = "MedEnhance.strength"
 RESEARCH_USE = "Research use only. Not a medical device, not for diagnosis."
 
@@ -65,7 +65,7 @@ def linked(output, role):
 
 
 def strengthOf(output):
-    """The share of the correction that a result holds; 1 is the full result."""
+    """The strength of a result; 1 is the full result."""
     try:
         return float(output.GetAttribute(STRENGTH) or 1.0)
     except ValueError:  # edited beyond use

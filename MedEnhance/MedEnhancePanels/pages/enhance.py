@@ -3,8 +3,7 @@
 import slicer
 from slicer.i18n import tr as _
 
-from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhancePanels import arguments, dependencies
+from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.job import withWarnings
 from MedEnhancePanels.nodes import bridge, model_choice, preview, region, results
@@ -20,7 +19,6 @@ from MedEnhancePanels.pages.enhance_choices import (
 from MedEnhancePanels.pages.enhance_result import (
     ResultArea,
     hardlyChangedText,
-    hasAlarm,
     tookText,
     warningsOf,
 )
@@ -93,9 +91,6 @@ class EnhancePanel(Page):
     def _setup(self):
         ui = self.ui
         ui.allFramesCheckBox.visible = False
-        arguments.describe(ui.samplesSpinBox, EnhanceConfig, "uncertainty")
-        ui.samplesSpinBox.minimum = 1  # none is the check box above
-        arguments.describe(ui.orientationsCheckBox, EnhanceConfig, "orientations")
         ui.logButton.visible = False
         for selector in (
             ui.inputSelector,
@@ -119,12 +114,9 @@ class EnhancePanel(Page):
             ui.noiseMapCheckBox,
             ui.segmentCheckBox,
             ui.biasCorrectionCheckBox,
-            ui.deblurCheckBox,
-            ui.orientationsCheckBox,
             ui.overwriteCheckBox,
         ):
             checkBox.toggled.connect(self._onChoice)
-        ui.samplesSpinBox.valueChanged.connect(self._onChoice)
         ui.previewButton.clicked.connect(self.onPreview)
         ui.applyButton.clicked.connect(self.onApply)
         ui.batchButton.contentsCollapsed.connect(lambda *_collapsed: self.update())
@@ -153,7 +145,7 @@ class EnhancePanel(Page):
         self._shortcuts.end()
         self._selectors.cleanup()
         self._batch.cleanup()
-        self.result.finish()
+        self.result.stop()
         self._settle.stop()
         self._devices.cleanup()
         self.preview.hide()
@@ -188,14 +180,12 @@ class EnhancePanel(Page):
             task=state.task,
             guide=state.guideVolume,
             guideUse=state.value("guideUse"),
-            uncertainty=state.uncertaintySamples if state.uncertainty else 0,
+            uncertainty=state.uncertainty,
             noiseMap=state.noiseMap,
             segment=segment,
             head=state.head if segment else "auto",
             device=state.device,
             biasCorrection=state.value("biasCorrection") if isMr else "none",
-            deblur=state.deblur,
-            orientations=state.value("orientations") if isMr else 1,
             output=state.outputVolume,
             region=state.region,
             regionSegment=state.regionSegment,
@@ -225,17 +215,12 @@ class EnhancePanel(Page):
             state.allFrames = ui.allFramesCheckBox.checked
             if ui.uncertaintyCheckBox.enabled:
                 state.uncertainty = ui.uncertaintyCheckBox.checked
-            state.uncertaintySamples = ui.samplesSpinBox.value
             if ui.noiseMapCheckBox.enabled:
                 state.noiseMap = ui.noiseMapCheckBox.checked
             if ui.segmentCheckBox.enabled:
                 state.segment = ui.segmentCheckBox.checked
             if ui.biasCorrectionCheckBox.enabled:
                 state.biasCorrection = ui.biasCorrectionCheckBox.checked
-            if ui.deblurCheckBox.enabled:
-                state.deblur = ui.deblurCheckBox.checked
-            if ui.orientationsCheckBox.enabled:
-                state.orientations = ui.orientationsCheckBox.checked
         if isAgreed:  # which is not part of the state
             self.update()
         if state.inputVolume is not before:
@@ -330,8 +315,6 @@ class EnhancePanel(Page):
         _offer(ui.guideSelector, lacking)
         _offerCheck(ui.uncertaintyCheckBox, state.uncertainty, whole)
         _offerCheck(ui.noiseMapCheckBox, state.noiseMap, whole)
-        ui.samplesSpinBox.value = state.uncertaintySamples
-        ui.samplesSpinBox.enabled = state.uncertainty and not whole
         problem = model_choice.canSegment(self.target) if model_choice.isUsable(self.target) else ""
         if isSlices or hasRegion:
             problem = whole
@@ -340,14 +323,6 @@ class EnhancePanel(Page):
         if model_choice.isUsable(self.target) and model_choice.modalityOf(self.target) != "MR":
             problem = _("Only for MR.")
         _offerCheck(ui.biasCorrectionCheckBox, state.biasCorrection, problem or whole)
-        problem = ""
-        if model_choice.isUsable(self.target) and model_choice.modalityOf(self.target) != "MR":
-            problem = _("Only models for MR were trained along all axes.")
-        _offerCheck(ui.orientationsCheckBox, state.orientations, problem or lacking)
-        problem = ""
-        if model_choice.isUsable(self.target):
-            problem = model_choice.deblurProblem(self.target, state.model)
-        _offerCheck(ui.deblurCheckBox, state.deblur, lacking if isSlices else problem)
 
     def _showActions(self):
         ui, state = self.ui, self.context.state
@@ -381,7 +356,7 @@ class EnhancePanel(Page):
         """What has to end before another run can begin, in a sentence; empty for nothing."""
         if self.job is not None:
             return _("Wait for the run to finish, or cancel it.")
-        if self.result.isKeeping:
+        if self.result.isBlending:
             return _("Wait until the strength has been applied.")
         return ""
 
@@ -414,7 +389,7 @@ class EnhancePanel(Page):
         node = preview.shownVolume(self.context.state.inputVolume)
         current = preview.currentSlice(node)
         options = self.options
-        job = enhancement.startPreview(self.context.runner, node, current.slab, options)
+        job = enhancement.startPreview(self.context.runner, self.target, current.slab, options)
         self._whenDone["preview"] = lambda job: self._onPreviewed(job, node, current, options)
         self._follow("preview", job)
 
@@ -478,11 +453,6 @@ class EnhancePanel(Page):
         ready = _("{name} is ready, after {time}.").format(name=output.GetName(), time=seconds)
         if share := hardlyChangedText(output):
             ready = f"{ready} {share}"
-        if hasAlarm(output):
-            ready = _(
-                "{ready} As there is an alarm, the views begin with half of the correction; the"
-                " volume has all of it."
-            ).format(ready=ready)
         # What is said about the result itself stands above it.
         said = [f"{text}: {hint}" if hint else text for _level, text, hint in warningsOf(output)]
         warnings = [each for each in job.warnings if each not in said]

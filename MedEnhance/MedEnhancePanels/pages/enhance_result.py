@@ -7,32 +7,31 @@ from slicer.i18n import tr as _
 from MedEnhanceLib.report.uncertainty import calibration_in_words, uncertainty_in_words
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.job import durationText, sentence
-from MedEnhancePanels.nodes import bridge, preview, provenance, results, wipe
+from MedEnhancePanels.nodes import bridge, preview, provenance, results
 from MedEnhancePanels.nodes.compare import Compare
 from MedEnhancePanels.pages.result_tools import ResultTools
 from MedEnhancePanels.pages.widgets import Notice, showIcon, ticking
 from MedEnhancePanels.tasks import blending
 
-#: Codes of warnings that structure in a result may be wrong.
-_ALARMS = ("no-structure", "out-of-range", "anatomy", "test-model")
-#: The strength that the views begin with where there is an alarm.
-_MILDER = 0.5
 #: With a smaller share of the correction than this a result looks like its input.
 _HARDLY = 0.5
 
 
 class ResultArea:
-    """Compares an enhanced volume (state.enhancedVolume) with its input.
+    """Compares an enhanced volume (state.enhancedVolume) with its input, and sets its strength.
 
-    onKeeping(): called when voxels begin to be changed to a strength, and when that has ended.
+    onBusy(): called when voxels begin to be changed to a strength, and when that has ended.
     """
 
-    def __init__(self, context, ui, onKeeping=lambda: None):
-        self.context, self.ui, self._onKeeping = context, ui, onKeeping
-        self.compare = Compare(self.update, self._onWiped)
-        self._steps, self._kept, self._undo = None, None, None
+    def __init__(self, context, ui, onBusy=lambda: None):
+        self.context, self.ui, self._onBusy = context, ui, onBusy
+        self.compare = Compare(self.update)
+        #: What is being blended, and the steps of that.
+        self._blended, self._steps = None, None
         #: Whether the views show the input alone for a moment.
         self._isInput = False
+        #: Whether the slider is held somewhere else than at the strength of the voxels.
+        self._isHeld = False
         self._isUpdating = False
         self._timer = ticking(ui.resultButton, 0, self._onStep)
         self._notice = Notice(ui, "alarm")
@@ -42,9 +41,9 @@ class ResultArea:
             "none": ui.compareOffButton,
             "sideBySide": ui.sideBySideButton,
             "fade": ui.fadeButton,
-            "wipe": ui.wipeButton,
         }
-        self._wipeTip, self._segmentationTip = ui.wipeButton.toolTip, ui.segmentationButton.toolTip
+        self._segmentationTip = ui.segmentationButton.toolTip
+        self._strengthTip = ui.strengthSlider.toolTip
         self._overlays = {"difference": ui.differenceButton, "uncertainty": ui.uncertaintyButton}
         ui.resultSelector.addAttribute("vtkMRMLScalarVolumeNode", "MedEnhance.derived", "enhanced")
         ui.resultSelector.currentNodeChanged.connect(self._onChosen)
@@ -53,10 +52,8 @@ class ResultArea:
         for kind, button in self._overlays.items():
             button.clicked.connect(lambda checked=False, kind=kind: self._onOverlay(kind, checked))
         ui.segmentationButton.clicked.connect(self._onSegmentation)
+        ui.strengthSlider.valueIsChanging.connect(self._onDragged)
         ui.strengthSlider.valueChanged.connect(self._onStrength)
-        ui.wipeSlider.valueChanged.connect(self._onWipeSlider)
-        ui.keepStrengthButton.clicked.connect(self.keepStrength)
-        ui.undoButton.clicked.connect(self.undo)
         ui.inputButton.clicked.connect(self.toggleInput)
         self.tools = ResultTools(context, ui, lambda: self.output, self.leave)
         ui.exportButton.clicked.connect(self._onExport)
@@ -68,8 +65,8 @@ class ResultArea:
         return state.enhancedVolume if state is not None else None
 
     @property
-    def isKeeping(self):
-        """Whether voxels are being changed to the strength."""
+    def isBlending(self):
+        """Whether voxels are being changed to a strength."""
         return self._steps is not None
 
     def update(self):
@@ -82,35 +79,21 @@ class ResultArea:
 
     def _update(self):
         ui, output = self.ui, self.output
+        blending.forgetRemoved()
         source = results.linked(output, "input")
         if self.compare.mode != "none" and (self.compare.output is not output or source is None):
             self.compare.leave()
-        canCompare = source is not None and not self.isKeeping
+        canCompare = source is not None and not self.isBlending
         ui.resultButton.visible = ui.resultSelector.nodeCount() > 0
         ui.resultSelector.setCurrentNode(output)
         self._showFacts()
         for mode, button in self._modes.items():
             button.checked = mode == self.compare.mode
             button.enabled = canCompare
-        problem = wipe.problem()
-        ui.wipeButton.enabled = canCompare and not problem
-        ui.wipeButton.toolTip = problem or self._wipeTip
-        ui.wipeSlider.enabled = self.compare.mode == "wipe"
-        ui.wipeSlider.value = 100 * self.compare.wipe.position
         self._isInput = self._isInput and self.compare.mode != "none"
         ui.inputButton.enabled, ui.inputButton.checked = canCompare, self._isInput
-        self.tools.update(self.isKeeping)
-        ui.strengthSlider.value = self.context.state.strength if self.context.state else 1.0
-        ui.strengthSlider.enabled = canCompare and self.compare.mode != "none"
-        ui.strengthSlider.toolTip = (
-            _(
-                "Share of the correction that is shown: 0 is the input, 1 the enhanced volume;"
-                " nothing is recomputed"
-            )
-            if ui.strengthSlider.enabled
-            else _("Choose “Side by side”, “Fade” or “Wipe” first: the strength changes the views")
-        )
-        self._showKeep()
+        self.tools.update(self.isBlending)
+        self._showStrength()
         for kind, button in self._overlays.items():
             button.enabled = results.linked(output, kind) is not None and canCompare
             button.checked = self.compare.overlay == kind
@@ -119,7 +102,7 @@ class ResultArea:
             if results.linked(output, "uncertainty") is not None
             else _notMade(_("Uncertainty map"))
         )
-        ui.exportButton.enabled = bridge.isInScene(output) and not self.isKeeping
+        ui.exportButton.enabled = bridge.isInScene(output) and not self.isBlending
         segmentation = results.linked(output, "segmentation")
         display = segmentation.GetDisplayNode() if segmentation is not None else None
         ui.segmentationButton.enabled = display is not None
@@ -138,31 +121,20 @@ class ResultArea:
         ui.moreFactsLabel.visible = bool(more) and ui.factsButton.checked
         self._notice.show(*noticeOf(output))
 
-    def _showKeep(self):
-        """Whether the strength can be kept, and why not."""
-        ui = self.ui
-        problem = blending.problemOf(self.output) if self.output is not None else ""
-        if not problem and ui.strengthSlider.value >= 1.0:
-            problem = _("At strength 1 the volume already has the full correction.")
-        ui.keepStrengthButton.enabled = ui.strengthSlider.enabled and not problem
-        ui.keepStrengthButton.toolTip = problem or _(
-            "Blend the voxels of the enhanced volume with its input, without running again."
-            " “Undo” brings the full result back until the scene is closed"
-        )
-        canUndo = self._undo is not None and self._undo.output is self.output
-        ui.undoButton.enabled = canUndo and self._undo.isPossible and not self.isKeeping
-        ui.undoButton.toolTip = (
-            _("Bring the full result back")
-            if ui.undoButton.enabled
-            else _("There is nothing to undo: no strength was kept, or voxels were changed since.")
-        )
+    def _showStrength(self):
+        """The strength that the voxels have, but for one that they are about to get."""
+        slider, output = self.ui.strengthSlider, self.output
+        problem = blending.problemOf(output) if output is not None else ""
+        isOurs = not self.isBlending or self._blended is output
+        slider.enabled = output is not None and not problem and isOurs
+        slider.toolTip = problem or self._strengthTip
+        if not (self._isHeld or (self.isBlending and isOurs)):
+            slider.value = results.strengthOf(output) if output is not None else 1.0
 
     def showNew(self, output):
-        """Show a result that has just come out, in the mode that is on, or fading."""
-        mode = self.compare.mode if self.compare.mode != "none" else "fade"
+        """Show a result that has just come out, in the mode that is on, or over its input."""
         _hideLabelsOfOthers(output)
-        self.context.state.strength = _MILDER if hasAlarm(output) else 1.0
-        self.compare.show(output, mode, self.context.state.strength)
+        self.compare.show(output, self.compare.mode if self.compare.mode != "none" else "fade")
 
     def follow(self, node):
         """Another input was chosen: its latest result belongs here, and no comparison of others."""
@@ -176,9 +148,7 @@ class ResultArea:
 
     def adopt(self):
         """A scene was loaded: take over the comparison that its views show."""
-        strength = self.compare.adopt(self.output)
-        if strength is not None:
-            self.context.state.strength = strength
+        self.compare.adopt(self.output)
 
     def leave(self):
         """Put the views back."""
@@ -186,15 +156,16 @@ class ResultArea:
         self.compare.leave()
         self.update()
 
-    def finish(self):
-        """Complete a blend that has begun."""
-        while self.isKeeping:
-            self._onStep()
+    def stop(self):
+        """Leave the voxels as they are, where a blend has begun."""
+        self._timer.stop()
+        self._blended = self._steps = None
 
     def forget(self):
         """The scene closes: there is nothing to put back."""
-        self._timer.stop()
-        self._steps = self._undo = None
+        self.stop()
+        self._isHeld = False
+        blending.forgetRemoved()
         self._isInput = False
         self.tools.forget()
         self.compare.forget()
@@ -212,36 +183,25 @@ class ResultArea:
     def _onMode(self, mode):
         self._isInput = False
         if self.output is not None:
-            self.compare.show(self.output, mode, self.context.state.strength)
-            self.compare.setStrength(self.context.state.strength)
+            self.compare.show(self.output, mode)
+            self.compare.setOpacity(1.0)
         self.update()
-
-    def _onWiped(self, position):
-        """The line was dragged in a view; what the slider rounds must not move it back."""
-        self._isUpdating = True
-        self.ui.wipeSlider.value = 100 * position
-        self._isUpdating = False
-
-    @guarded
-    def _onWipeSlider(self, value):
-        if not self._isUpdating:
-            self.compare.wipe.setPosition(value / 100)
 
     @guarded
     def toggleInput(self, *_checked):
-        """Show the input alone, or the correction again; begins to fade where nothing compares."""
+        """Show the input alone, or the result again; compares them where nothing does."""
         if not self.ui.inputButton.enabled:
             return
         self._isInput = not self._isInput
         if self.compare.mode == "none":
-            self.compare.show(self.output, "fade", self.context.state.strength)
-        self.compare.setStrength(0.0 if self._isInput else self.context.state.strength)
+            self.compare.show(self.output, "fade")
+        self.compare.setOpacity(0.0 if self._isInput else 1.0)
         self.update()
 
     @guarded
     def _onOverlay(self, kind, checked):
         if checked and self.compare.mode == "none":
-            self.compare.show(self.output, "fade", self.context.state.strength)
+            self.compare.show(self.output, "fade")
         self.compare.setOverlay(kind if checked else None)
         self.update()
 
@@ -256,69 +216,47 @@ class ResultArea:
         self.context.exportDicom(self.output)
 
     @guarded
-    def _onStrength(self, value):
-        if self._isUpdating or self.context.state is None:
+    def _onDragged(self, value):
+        """While the slider is held: the views show about what its release will write."""
+        if self._isUpdating or self.output is None:
             return
         self._isInput = self.ui.inputButton.checked = False
-        self.context.state.strength = value
-        self.compare.setStrength(value)
-        self._showKeep()
+        strength = results.strengthOf(self.output)
+        self._isHeld = value != strength
+        self.compare.setOpacity(min(1.0, value / strength) if strength > 0 else 1.0)
 
     @guarded
-    def keepStrength(self, *_checked):
-        """Change the voxels to what the slider shows, in slices; afterwards it stands at 1."""
-        if self.isKeeping or self.output is None:
+    def _onStrength(self, value):
+        """The slider was released, or a value was entered."""
+        if self._isUpdating or self.output is None:
             return
-        self._kept = (self.context.state, self.context.state.strength)
-        self._steps = blending.keepStrength(self.output, self.context.state.strength)
-        self.update()
-        self._onKeeping()
-        self._timer.start()
+        self.stop()
+        self._isHeld = False
+        try:
+            self._steps, self._blended = blending.setStrength(self.output, value), self.output
+            self._timer.start()
+        finally:
+            self._showBlending()
 
     @guarded
     def _onStep(self):
         try:
             next(self._steps)
             return
-        except StopIteration as stop:
-            self._undo = stop.value
+        except StopIteration:
+            self._endBlending()
         except BaseException:
-            self._endKeeping()
+            self._endBlending()
             raise
-        state, strength = self._kept  # another set of choices may be shown by now
-        state.strength = 1.0
-        self.compare.setStrength(1.0)
-        self._endKeeping()
-        self.context.message(
-            "info",
-            _(
-                "The enhanced volume was changed to strength {strength:.2f}; from now on 1 on the "
-                "slider stands for that. “Undo” brings the full result back until the scene is "
-                "closed."
-            ).format(strength=strength),
-        )
 
-    @guarded
-    def undo(self, *_checked):
-        """Bring back what the result was before a strength was kept."""
-        self._undo.undo()
-        _state, strength = self._kept
-        self._undo = None
-        self.context.state.strength = strength
-        self.compare.setStrength(strength)
-        self.update()
-        self.context.message(
-            "info",
-            _("The full result is restored; the views show it at strength {strength:.2f}.").format(
-                strength=strength
-            ),
-        )
+    def _endBlending(self):
+        self.stop()
+        self.compare.setOpacity(0.0 if self._isInput else 1.0)
+        self._showBlending()
 
-    def _endKeeping(self):
-        self._timer.stop()
-        self._steps = None
+    def _showBlending(self):
         self.update()
-        self._onKeeping()
+        self._onBusy()
 
 
 def _notMade(choice):
@@ -358,11 +296,6 @@ def moreFactsOf(output):
     return "\n".join(filter(None, lines))
 
 
-def hasAlarm(output):
-    """Whether structure in a result may be wrong, by the warnings of its run."""
-    return any(code in _ALARMS for code, *_text in provenance.doubtsOf(output))
-
-
 def noticeOf(output):
     """What to know before a result is looked at: (level, sentence, details), as a Notice takes it.
 
@@ -386,7 +319,7 @@ def noticeOf(output):
 def warningsOf(output):
     """The warnings of the run: (level, message, what to do) of each, those of most weight first."""
     found = [
-        ("alarm" if code in _ALARMS else "warning", message, hint)
+        ("alarm" if provenance.isAlarm(code) else "warning", message, hint)
         for code, message, hint in provenance.doubtsOf(output)
     ]
     segmentation = results.linked(output, "segmentation")
@@ -425,8 +358,6 @@ def _madeBy(output):
         facts.append(_("strength {strength:.2f}").format(strength=results.strengthOf(output)))
     if provenance.regionOf(output):
         facts.append(_("in {region} only").format(region=provenance.regionOf(output)))
-    if provenance.isDeblurred(output):
-        facts.append(_("blur reduced"))
     return " · ".join(str(fact) for fact in facts if fact)
 
 
@@ -442,7 +373,7 @@ def _noise(output):
 
 
 def _shareIn(output, noise):
-    """The share of the correction in the voxels, those of a strength that was kept later too."""
+    """The share of the noise's correction in the voxels, at the strength that they have."""
     return noise["share_removed"] * results.strengthOf(output)
 
 

@@ -7,11 +7,10 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError, guarded
-from MedEnhancePanels.job import withWarnings
-from MedEnhancePanels.nodes import bridge, dicom_source, results
-from MedEnhancePanels.nodes.preview import isOver
+from MedEnhancePanels.job import sentence, withWarnings
+from MedEnhancePanels.nodes import bridge, dicom_source, provenance
 from MedEnhancePanels.pages import load_choices
-from MedEnhancePanels.pages.widgets import JobProgress, openPath
+from MedEnhancePanels.pages.widgets import JobProgress, confirm, openPath
 from MedEnhancePanels.tasks import dicom_export
 
 _FOLDER = "MedEnhance/DicomFolder"
@@ -28,7 +27,6 @@ class ExportDialog:
         self.node, self.work = None, None
         self._source, self._question, self._folder = None, None, ""
         self._studies, self._row = [], None
-        self._stopObserving = None
         ui = self.ui
         self.progress = JobProgress(ui.runFrame, ui.progressBar, ui.stageLabel, ui.cancelButton)
         for edit in (ui.patientIdEdit, ui.folderEdit):
@@ -41,11 +39,9 @@ class ExportDialog:
         ui.closeButton.clicked.connect(lambda *_checked: self.widget.hide())
         ui.openFolderButton.clicked.connect(lambda *_checked: openPath(self._folder))
         ui.openDicomButton.clicked.connect(lambda *_checked: slicer.util.selectModule("DICOM"))
-        context.onState(self._onState)
 
     def cleanup(self):
         """The module goes: so does the window; an export goes on without it."""
-        self._onState(None)
         self.progress.forget()
         self.node = self.work = self._question = None
         self.widget.hide()
@@ -199,18 +195,6 @@ class ExportDialog:
         ui.problemLabel.text = problem
         ui.problemLabel.visible = bool(problem) and self.work is None
         ui.exportButton.enabled = not problem and self.work is None
-        self._showStrength()
-
-    def _onState(self, state):
-        """The strength in the views can change while the window is open."""
-        if self._stopObserving is not None:
-            self._stopObserving()
-        self._stopObserving = state.observe(self._showStrength) if state else None
-
-    def _showStrength(self, *_state):
-        text = strengthText(self.node, self.context.state) if bridge.isInScene(self.node) else ""
-        self.ui.strengthLabel.text = text
-        self.ui.strengthLabel.visible = bool(text)
         self._fit()
 
     def _fit(self, *_event):
@@ -256,9 +240,11 @@ class ExportDialog:
 
     @guarded
     def onExport(self, *_checked):
-        """Begin what is chosen."""
+        """Begin what is chosen; where structure may be wrong, only after a question."""
         self.update()
         if not self.ui.exportButton.enabled:  # the volume or the database has gone since
+            return
+        if not self._isAgreed():
             return
         self.context.clearMessage()
         self.ui.resultFrame.visible = False
@@ -268,6 +254,17 @@ class ExportDialog:
         self.work.onEvent(self._fit)
         self.work.onFinished(self._onFinished)
         self.work.start()
+
+    def _isAgreed(self):
+        """Whether nothing speaks against the result, or the user exports it all the same."""
+        alarms = provenance.alarmsOf(self.node)
+        reasons = [sentence(f"{what}: {hint}" if hint else what) for what, hint in alarms]
+        return not reasons or confirm(
+            self.widget,
+            _("Export to DICOM"),
+            "\n".join(reasons),
+            _("Export {name} all the same?").format(name=self.node.GetName()),
+        )
 
     @guarded
     def _onFinished(self, work):
@@ -290,25 +287,6 @@ class ExportDialog:
         self.ui.openDicomButton.visible = isPlaced and hasattr(slicer.modules, "dicom")
         self.ui.resultFrame.visible = True
         self._fit()
-
-
-def strengthText(node, state):
-    """What is written, where the views show another strength than the voxels have; else ""."""
-    source = results.linked(node, "input")
-    if source is None or state is None or state.strength == 1.0 or not isOver(node, source):
-        return ""
-    held = results.strengthOf(node)
-    if held == 1.0:
-        text = _(
-            "The voxels are written as they are, at full strength; the views show {shown:.2f}: "
-            "keep the strength first to export that."
-        )
-    else:
-        text = _(
-            "The voxels are written as they are, at strength {held:.2f}; the views show "
-            "{shown:.2f} of that."
-        )
-    return text.format(shown=state.strength, held=held)
 
 
 def outcomeText(work):

@@ -1,12 +1,9 @@
-"""The page Jobs: running and past jobs with their logs, also of earlier sessions."""
+"""The page Jobs: the jobs since Slicer was started, with their logs. Nothing of it is kept."""
 
-import json
-import logging
 import os
 import time
 
 import qt
-import slicer
 from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import guarded
@@ -15,38 +12,7 @@ from MedEnhancePanels.pages.first_use import showEnd, startCheck
 from MedEnhancePanels.pages.widgets import Page, openPath, ticking
 
 _TITLE, _STATE, _STARTED, _TOOK = range(4)
-_MOST_REMEMBERED = 100
-_LOG_LINES_REMEMBERED = 200
 _TICK_MS = 500
-
-
-def historyPath():
-    """The file of past jobs, beside Slicer's user settings."""
-    folder = os.path.dirname(slicer.app.slicerUserSettingsFilePath)
-    return os.path.join(folder, "MedEnhance-jobs.jsonl")
-
-
-class Record:
-    """A job of an earlier session, with the fields of a Job that the page shows."""
-
-    def __init__(self, fields):
-        self.kind = str(fields["kind"])
-        self.title, self.state = str(fields["title"]), str(fields["state"])
-        self.started, self.ended = _timeIn(fields, "started"), _timeIn(fields, "ended")
-        self.log = [str(line) for line in fields.get("log", [])]
-        self.warnings = [str(line) for line in fields.get("warnings", [])]
-        self.result = _pathsIn(fields.get("result", {}))
-        self.made = str(fields.get("made", ""))
-        self.failed = tuple(int(number) for number in fields.get("failed", ()))[:2]
-        self.errorText = str(fields.get("error", ""))
-        self.details = str(fields.get("details", ""))
-        self.isFinished, self.fraction, self.stage, self.etaSeconds = True, 1.0, "", None
-
-
-def _timeIn(fields, name):
-    seconds = float(fields[name])
-    time.localtime(seconds)  # raises for what no clock shows
-    return seconds
 
 
 def _pathsIn(result):
@@ -56,73 +22,11 @@ def _pathsIn(result):
     return {"outputs": outputs} | ({"report": report} if isinstance(report, str) else {})
 
 
-def readHistory():
-    """Past jobs, oldest first; damaged lines are left out, with a warning in Slicer's log."""
-    path = historyPath()
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            lines = file.read().splitlines()
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        logging.warning("MedEnhance: the list of past jobs cannot be read: %s", error)
-        return []
-    records = []
-    for number, line in enumerate(lines, 1):
-        try:
-            records.append(Record(json.loads(line)))
-        except (ValueError, TypeError, KeyError, AttributeError, OSError, OverflowError):
-            logging.warning("MedEnhance: line %d of %s is damaged and left out", number, path)
-    return records[-_MOST_REMEMBERED:]
-
-
-def remember(job):
-    """Append a finished job to the file of past jobs, and keep it short."""
-    path = historyPath()
-    kept = []
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            kept = file.read().splitlines()[-(_MOST_REMEMBERED - 1) :]
-    except OSError:
-        pass  # there is none yet, or it cannot be read, which writing reports
-    error = job.error
-    fields = {
-        "kind": job.kind,
-        "title": job.title,
-        "state": job.state,
-        "started": job.started or job.ended,
-        "ended": job.ended,
-        "log": job.log[-_LOG_LINES_REMEMBERED:],
-        "warnings": job.warnings,
-        "result": _pathsIn(job.result),
-        "made": _madeBy(job),
-        "failed": _failedOf(job),
-        "error": error.text if error is not None else "",
-        "details": error.details if error is not None else "",
-    }
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write("\n".join([*kept, json.dumps(fields)]) + "\n")
-        os.replace(temporary, path)
-    except OSError as problem:
-        logging.warning("MedEnhance: the job cannot be remembered: %s", problem)
-
-
-def forgetAll():
-    """Delete the file of past jobs."""
-    path = historyPath()
-    if os.path.exists(path):
-        os.remove(path)
-
-
 class JobsPanel(Page):
     """A table of jobs, newest first, and the chosen one in detail."""
 
     def __init__(self, context):
         super().__init__(context, "Jobs")
-        self._past = readHistory()
         self._rows = []
         self._check = None
         self._shownLog = None
@@ -156,7 +60,7 @@ class JobsPanel(Page):
 
     @property
     def selected(self):
-        """The chosen Job or Record, or None."""
+        """The chosen Job, or None."""
         row = self.ui.jobTable.currentRow()
         return self._rows[row] if 0 <= row < len(self._rows) else None
 
@@ -165,7 +69,7 @@ class JobsPanel(Page):
     def refresh(self):
         """Fill the table again."""
         kept = self.selected
-        self._rows = [*reversed(self._jobs()), *reversed(self._past)]
+        self._rows = self._jobs()[::-1]
         table = self.ui.jobTable
         table.setRowCount(len(self._rows))
         for row, job in enumerate(self._rows):
@@ -188,17 +92,10 @@ class JobsPanel(Page):
             self.refresh()
         if not isListed:
             return
-        if job.isFinished:
-            self._remember(job)
         self._fillRow(self._rows.index(job), job)
         if job is self.selected:
             self._showDetail()
         self._tickWhileNeeded()
-
-    def _remember(self, job):
-        if not job.isRemembered:  # several pages may follow one job, as after a reload
-            job.isRemembered = True
-            remember(job)
 
     def _fillRow(self, row, job):
         texts = (_rowTitle(job), stateText(job), _clock(job.started), _took(job))
@@ -277,8 +174,6 @@ class JobsPanel(Page):
     def _onClear(self, *_checked):
         for job in self._jobs():
             self.context.runner.forget(job)
-        self._past = []
-        forgetAll()
         self.refresh()
 
     @guarded
@@ -306,16 +201,12 @@ def stateText(job):
 
 def _failedOf(job):
     """(how many volumes of a batch failed, of how many); empty for other jobs."""
-    if isinstance(job, Record):
-        return job.failed
     isBatch = job.kind == "batch" and job.result
     return (job.result["failed"], job.result["total"]) if isBatch else ()
 
 
 def _madeBy(job):
     """The name of what came out of a job: a volume of the scene, or a file; "" for neither."""
-    if isinstance(job, Record):
-        return job.made
     if not job.isFinished:
         return ""
     node = job.nodes.get("output") or next(iter(job.nodes.values()), None)
@@ -358,8 +249,6 @@ def _errorOf(job):
     """The sentence of what went wrong, and its details; empty for a job that was well."""
     if job.state == "cancelled":
         return "", ""
-    if isinstance(job, Record):
-        return job.errorText, job.details
     return ("", "") if job.error is None else (job.error.text, job.error.details)
 
 

@@ -17,13 +17,10 @@ FIELDS = (
     "guideUse",
     "model",
     "uncertainty",
-    "uncertaintySamples",
     "noiseMap",
     "segment",
     "head",
     "biasCorrection",
-    "deblur",
-    "orientations",
 )
 
 

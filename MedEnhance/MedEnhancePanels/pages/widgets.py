@@ -295,6 +295,17 @@ def askForText(parent, title, label, text=""):
     return _path(answer) or ""
 
 
+def confirm(parent, title, text, question):
+    """Whether the user agrees to go on in spite of something; No is chosen beforehand."""
+    box = qt.QMessageBox(parent)
+    box.icon = qt.QMessageBox.Warning
+    box.windowTitle, box.text, box.informativeText = title, text, question
+    box.standardButtons = qt.QMessageBox.Yes | qt.QMessageBox.No
+    box.setDefaultButton(qt.QMessageBox.No)
+    box.deleteLater()
+    return box.exec_() == qt.QMessageBox.Yes
+
+
 def openPath(path):
     """Open a file or folder with the desktop's own program."""
     qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(path))

@@ -59,7 +59,6 @@ def fittedOptions(node, options):
         segment=segment,
         head=head if segment else "auto",
         biasCorrection=options.biasCorrection if modality == "MR" else "none",
-        orientations=options.orientations if modality == "MR" else 1,
     )
 
 

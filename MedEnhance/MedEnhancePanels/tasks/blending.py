@@ -1,30 +1,82 @@
-"""Blends the voxels of a result with those of its input, to keep a strength after the run.
+"""Gives a result another strength: its voxels become input + strength · (full result − input).
 
 It uses the library's functions, so the command line and Python give the same voxels and history.
-The new voxels replace the old ones at the end only, so a run that is stopped changes nothing.
+The new voxels replace the old ones at the end only, so a run that is stopped changes nothing. The
+full result stays in memory as long as its node is in the scene, so that any strength can follow;
+it is not saved with the scene.
 """
 
 import slicer
 from slicer.i18n import tr as _
+from vtk.util import numpy_support
 
 from MedEnhanceLib.core.manifest import manifest_at_strength
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg.strength import blend, blend_deviation
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge, provenance, results
+from MedEnhancePanels.nodes import bridge, preview, provenance, results
 from MedEnhancePanels.tasks.node_job import share
+
+#: Volumes whose voxels follow the strength of a result, the result itself first.
+_PARTS = ("output", "uncertainty", "difference")
+#: The full result of each enhanced volume, by node.
+_full = {}
+
+
+class _Full:
+    """A result at strength 1, in memory.
+
+    shading: the bias field that it was divided by, float32, [K, J, I]; None for none, or where it
+    is not known.
+    """
+
+    def __init__(self, output, shading=None):
+        self.shading = shading
+        nodes = _nodesOf(output)
+        self.history = provenance.historyOf(output)
+        self.images = {
+            role: nodes[role].GetImageData() for role in ("output", "uncertainty") if role in nodes
+        }
+        self.manifests = {role: provenance.manifestOf(node) for role, node in nodes.items()}
+        self.note(output)
+
+    def note(self, output):
+        """Remember the voxels as they are now: other changes than ours are found by that."""
+        nodes = [results.linked(output, "input"), *_nodesOf(output).values()]
+        self.states = {node: bridge.voxelState(node) for node in nodes if node is not None}
+
+    def changed(self):
+        """A node whose voxels somebody else has changed since, or None."""
+        for node, state in self.states.items():
+            if bridge.isInScene(node) and bridge.voxelState(node) != state:
+                return node
+        return None
+
+
+def remember(output, voxels, shading=None):
+    """Keep what a run has made, at strength 1.
+
+    voxels: the bridge.voxelState of the input that was enhanced. shading: the bias field that the
+    result was divided by, float32, [K, J, I]; None for none.
+    """
+    forgetRemoved()
+    full = _full[output] = _Full(output, shading)
+    full.states[results.linked(output, "input")] = voxels
+
+
+def forgetRemoved():
+    """Free the memory of results that have left the scene."""
+    for node in [node for node in _full if not bridge.isInScene(node)]:
+        del _full[node]
 
 
 def problemOf(output):
-    """Why no strength can be kept of a result, in a sentence; empty where one can."""
+    """Why a result cannot get another strength, in a sentence; empty where it can."""
     source = results.linked(output, "input")
     if source is None:
         return _("Its input is not in the scene, so it cannot be blended.")
-    if results.strengthOf(output) != 1.0:
-        return _(
-            "It is already blended with its input, at strength {strength:g}, and the full result no"
-            " longer exists: enhance again for another strength."
-        ).format(strength=results.strengthOf(output))
+    if preview.sequenceOf(output) is not None:
+        return _("It is a frame of a sequence: another strength would change this frame alone.")
     if provenance.taskOf(output) == "slices":
         return _("Its slices are not those of its input, so it cannot be blended.")
     if source.GetImageData() is None or output.GetImageData() is None:
@@ -33,59 +85,85 @@ def problemOf(output):
         return _("The size of {name} has changed since it was enhanced.").format(
             name=source.GetName()
         )
+    return _memoryProblem(output)
+
+
+def _memoryProblem(output):
+    full = _full.get(output)
+    changed = full.changed() if full is not None else None
+    if changed is not None:
+        return _("The voxels of {name} were changed. Enhance again for another strength.").format(
+            name=changed.GetName()
+        )
+    if full is None and results.strengthOf(output) != 1.0:
+        return _(
+            "It is at strength {strength:g}, and the full result is gone. Enhance again for another"
+            " strength."
+        ).format(strength=results.strengthOf(output))
+    isDivided = provenance.isShadingCorrected(output) and "uncertainty" in _nodesOf(output)
+    if isDivided and (full is None or full.shading is None):
+        return _(
+            "The bias field, which its uncertainty depends on, is gone. Enhance again for another"
+            " strength."
+        )
     return ""
 
 
-def keepStrength(output, strength):
-    """Change an enhanced volume to input + strength · (enhanced − input).
-
-    The difference is recomputed; the uncertainty grows by the part of the input's error that comes
-    back.
+def setStrength(output, strength):
+    """Change the voxels of an enhanced volume, of its uncertainty and of its difference.
 
     Args:
         output: the enhanced volume node.
-        strength: 0 to 1.
+        strength: 0 is the input, 1 the full result.
     Returns:
-        The steps, a generator of fractions, whose own return value is an Undo. It raises PanelError
-        if voxels were changed since, and InputError if input and result do not belong together.
+        The steps, a generator of fractions. It raises PanelError if voxels were changed since, and
+        InputError if input and result do not belong together.
     Raises:
         PanelError: the result cannot be blended.
     """
     problem = problemOf(output)
     if problem:
         raise PanelError(problem, code="input")
-    source = results.linked(output, "input")
-    parts = {"output": output}
-    for role in ("uncertainty", "difference"):
-        if results.linked(output, role) is not None:
-            parts[role] = results.linked(output, role)
-    watch = _Watch(source, *parts.values())
     strength = float(f"{strength:g}")  # as the history will state it
-    return _steps(parts, source, strength, watch)
+    if output not in _full:  # of a scene that was loaded
+        _full[output] = _Full(output)
+    watch = _Watch(results.linked(output, "input"), *_nodesOf(output).values())
+    return _steps(output, strength, _full[output], watch)
 
 
-def _steps(parts, source, strength, watch):
-    output, made = parts["output"], {role: slicer.vtkMRMLScalarVolumeNode() for role in parts}
-    before = Undo(output, parts.values())
-    history = yield from watch.during(_blend(made["output"], source, output, strength), 0.0, 0.5)
-    if "uncertainty" in parts:
-        steps = _blendDeviation(made["uncertainty"], parts["uncertainty"], source, output, strength)
-        yield from watch.during(steps, 0.5, 0.75)
-    if "difference" in parts:
+def _nodesOf(output):
+    """The nodes of a result whose voxels follow its strength, by role."""
+    nodes = {role: results.linked(output, role) for role in _PARTS[1:]}
+    return {"output": output} | {role: node for role, node in nodes.items() if node is not None}
+
+
+def _steps(output, strength, full, watch):
+    source, nodes = results.linked(output, "input"), _nodesOf(output)
+    made = {role: slicer.vtkMRMLScalarVolumeNode() for role in nodes}
+    history = full.history
+    if strength == 1.0:
+        for role in full.images.keys() & made:
+            made[role].SetAndObserveImageData(full.images[role])
+    else:
+        steps = _blend(made["output"], source, output, full, strength)
+        history = yield from watch.during(steps, 0.0, 0.5)
+        if "uncertainty" in made:
+            steps = _blendDeviation(made["uncertainty"], source, output, full, strength)
+            yield from watch.during(steps, 0.5, 0.75)
+    if "difference" in made:
         steps = results.fillDifference(made["difference"], source, made["output"])
         yield from watch.during(steps, 0.75, 1.0)
-    for role, node in parts.items():
-        _handOver(made[role], node, strength)
+    for role, node in nodes.items():
+        _handOver(made[role], node, strength, full.manifests.get(role))
     results.setHistory(output, history)
-    before.begin()
-    return before
+    full.note(output)
 
 
-def _blend(blended, source, output, strength):
+def _blend(blended, source, output, full, strength):
     """Fill a volume node with the blend; the return value is its history."""
-    before, after = (slicer.util.arrayFromVolume(node) for node in (source, output))
+    before, after = slicer.util.arrayFromVolume(source), _arrayOf(full.images["output"])
     target = bridge.allocate(blended, after.shape, after.dtype)
-    modality = bridge.modalityOf(source)
+    modality, histories = bridge.modalityOf(source), (provenance.historyOf(source), full.history)
     history = ()
     for chunk, fraction in results.chunks(before.shape):
         pair = [
@@ -94,9 +172,9 @@ def _blend(blended, source, output, strength):
                 bridge.geometryOf(node).cropped((chunk.start, 0, 0)),
                 modality=modality,
                 source=node.GetName() or "",
-                history=provenance.historyOf(node),
+                history=steps,
             )
-            for node, array in ((source, before), (output, after))
+            for node, array, steps in zip((source, output), (before, after), histories, strict=True)
         ]
         part = blend(*pair, strength)
         target[chunk], history = part.voxels, part.history
@@ -104,63 +182,41 @@ def _blend(blended, source, output, strength):
     return history
 
 
-def _blendDeviation(blended, deviation, source, output, strength):
-    before, after, spread = (
-        slicer.util.arrayFromVolume(node) for node in (source, output, deviation)
-    )
+def _blendDeviation(blended, source, output, full, strength):
+    before = slicer.util.arrayFromVolume(source)
+    after, spread = (_arrayOf(full.images[role]) for role in ("output", "uncertainty"))
     target = bridge.allocate(blended, spread.shape, spread.dtype)
+    removed = provenance.noiseOf(output).get("share_removed", 1.0)
     for chunk, fraction in results.chunks(before.shape):
-        target[chunk] = blend_deviation(spread[chunk], before[chunk], after[chunk], strength)
+        target[chunk] = blend_deviation(
+            spread[chunk],
+            before[chunk],
+            after[chunk],
+            strength,
+            share=removed,
+            shading=full.shading[chunk] if full.shading is not None else None,
+        )
         yield fraction
 
 
-def _handOver(blended, node, strength):
-    """Give a node its new voxels, and say at which strength they are."""
+def _arrayOf(image):
+    """The voxels of an image, [K, J, I]."""
+    voxels = numpy_support.vtk_to_numpy(image.GetPointData().GetScalars())
+    return voxels.reshape(image.GetDimensions()[::-1])
+
+
+def _handOver(blended, node, strength, manifest):
+    """Give a node its new voxels, and say at which strength they are.
+
+    manifest: of the full result, or None.
+    """
     node.SetAttribute(results.STRENGTH, repr(strength))
-    manifest = provenance.manifestOf(node)
     if manifest is not None:
-        provenance.setManifest(node, manifest_at_strength(manifest, strength))
+        if strength != 1.0:
+            manifest = manifest_at_strength(manifest, strength)
+        provenance.setManifest(node, manifest)
     node.SetAndObserveImageData(blended.GetImageData())
     slicer.util.arrayFromVolumeModified(node)
-
-
-class Undo:
-    """What a result and its parts were before a strength was kept, in memory."""
-
-    def __init__(self, output, nodes):
-        self.output = output
-        self._before = [
-            (node, node.GetImageData(), _attributesOf(node), node.GetDescription())
-            for node in nodes
-        ]
-        self._after = {}
-
-    def begin(self):
-        """From now on: whatever is changed after this call cannot be undone."""
-        self._after = {node: bridge.voxelState(node) for node, *_rest in self._before}
-
-    @property
-    def isPossible(self):
-        """Whether all parts are in the scene, with the voxels that the blend gave them."""
-        return all(
-            bridge.isInScene(node) and bridge.voxelState(node) == state
-            for node, state in self._after.items()
-        )
-
-    def undo(self):
-        """Give every part its former voxels, history and manifest."""
-        for node, image, attributes, description in self._before:
-            for name in set(_attributesOf(node)) - set(attributes):
-                node.RemoveAttribute(name)
-            for name, value in attributes.items():
-                node.SetAttribute(name, value)
-            node.SetDescription(description)
-            node.SetAndObserveImageData(image)
-            slicer.util.arrayFromVolumeModified(node)
-
-
-def _attributesOf(node):
-    return {name: node.GetAttribute(name) for name in node.GetAttributeNames()}
 
 
 class _Watch:
@@ -192,6 +248,6 @@ class _Watch:
                 _("{happened} in the meantime, so the strength was not applied").format(
                     happened=happened.format(name=node.GetName())
                 ),
-                _("The result is unchanged: check it, then keep the strength again."),
+                _("The result is unchanged: check it, then set the strength again."),
                 "input",
             )

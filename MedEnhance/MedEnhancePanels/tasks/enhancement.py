@@ -16,7 +16,8 @@ from slicer.i18n import tr as _
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge, nrrd, provenance, region, results
+from MedEnhancePanels.nodes import bridge, nrrd, preview, provenance, region, results
+from MedEnhancePanels.tasks import blending
 from MedEnhancePanels.tasks.node_job import NodeJob, share
 
 #: Which file holds a kind of result that is a volume.
@@ -69,10 +70,10 @@ def start(runner, node, options=None, title=None):
 
 
 def startPreview(runner, node, slices, options=None):
-    """Enhance some slices of a volume node.
+    """Enhance some slices of a volume node, or of the frame of a sequence node that is shown.
 
     Args:
-        node: a scalar volume node.
+        node: a scalar volume node, or a sequence node: what is done is then decided for all frames.
         slices: (first, stop), indices along k.
         options: EnhanceOptions; None for the defaults.
     Returns:
@@ -111,6 +112,9 @@ class _Enhancement(NodeJob):
             job.params["head"] = self.options.head
         if self.options.uncertainty:
             job.params["uncertainty_output"] = os.path.join(job.folder, "uncertainty.nrrd")
+        if self.options.uncertainty and not bridge.isSequence(self.node):
+            # The uncertainty at another strength depends on it.
+            job.params["bias_field_output"] = os.path.join(job.folder, "bias-field.nrrd")
         if self.options.noiseMap:
             job.params["noise_output"] = os.path.join(job.folder, "noise.nrrd")
 
@@ -175,6 +179,9 @@ class _Enhancement(NodeJob):
             input=source,
             **{role: job.nodes.get(role) for role in results.ROLES if role != "input"},
         )
+        if results.strengthOf(output) == 1.0:
+            field = yield from share(_fieldIn(files), 1.0, 1.0)
+            blending.remember(output, self._voxels, field)
 
     def _style(self, role, node, unit):
         if role == "uncertainty":
@@ -316,7 +323,8 @@ class _Enhancement(NodeJob):
     def _describe(self, output, source, derived="enhanced"):
         self._stamp(output, derived)
         strength = self.options.strength
-        output.SetAttribute(results.STRENGTH, repr(1.0 if strength == "auto" else float(strength)))
+        isFull = strength in ("auto", "full")
+        output.SetAttribute(results.STRENGTH, repr(1.0 if isFull else float(strength)))
         output.SetAttribute(bridge.MODALITY, bridge.modalityOf(source))
 
     def _stamp(self, node, derived):
@@ -330,16 +338,20 @@ class _Preview(NodeJob):
         super().__init__(runner, node)
         self.options = options
         self.slices = [int(slices[0]), int(slices[1])]
+        self._shown = preview.shownVolume(node)
+        self._frame = preview.frameOf(self._shown) if bridge.isSequence(node) else None
 
     def before(self, job):
         yield from _sendInputs(self, self.sendToKeep, job, self.options)
-        job.params["config"]["uncertainty"] = 0
+        job.params["config"]["uncertainty"] = False
         job.params["config"]["bias_correction"] = "none"  # N4 needs the whole volume
         job.params["slices"] = self.slices
+        if self._frame is not None:
+            job.params["frame"] = self._frame
 
     def place(self, job):
         self.checkGrid()
-        source = self.node
+        source, image = self._shown, bridge.frameNodes(self.node)[self._frame or 0]
         node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLScalarVolumeNode")
         node.UnRegister(None)
         node.SetName(_("{name} preview").format(name=source.GetName()))
@@ -347,9 +359,9 @@ class _Preview(NodeJob):
         node.SetSaveWithScene(False)
         slicer.mrmlScene.AddNode(node)
         job.nodes["output"] = self.made(node)
-        bridge.copyGeometry(source, node)
+        bridge.copyGeometry(image, node)
         ijkToRas = vtk.vtkMatrix4x4()
-        source.GetIJKToRASMatrix(ijkToRas)
+        image.GetIJKToRASMatrix(ijkToRas)
         node.SetOrigin(*ijkToRas.MultiplyPoint((0.0, 0.0, float(self.slices[0]), 1.0))[:3])
         node.SetAndObserveTransformNodeID(source.GetTransformNodeID())
         yield from bridge.receiveVoxels(job.result["outputs"]["output"], node)
@@ -383,6 +395,16 @@ def _sendInputs(run, send, job, options):
         yield from share(send(job, options.guide, "guide"), 0.5, 1.0)
     job.params["config"] = options.config()
     job.params["output"] = os.path.join(job.folder, "enhanced.nrrd")
+
+
+def _fieldIn(files):
+    """The bias field among the worker's files, [K, J, I]; None where none was corrected."""
+    if "bias_field" not in files:
+        return None
+    reader = nrrd.Reader(files["bias_field"])
+    field = np.empty(reader.shape, np.float32)
+    yield from reader.readInto(field)
+    return field
 
 
 def _names(node):

@@ -1,8 +1,8 @@
 """Volumes from files and DICOM folders, and into files.
 
 The worker reads and checks what the library knows; Slicer's own loaders read the rest. The reader
-and the writer of .ucv files, for Slicer's dialogs, drag and drop and scripts, are here too: a file
-is loaded as a preview first, then in full, and `load` returns with the full volume only.
+of .ucv files, for Slicer's dialogs, drag and drop and scripts, is here too: a file is loaded as a
+preview first, then in full, and `load` returns with the full volume only.
 """
 
 import os
@@ -208,15 +208,6 @@ def canLoadFile(path):
     return str(path).lower().endswith(compression.ENDING)
 
 
-def canWriteObject(node):
-    """Scalar volumes, label maps too; color and vectors are not held by a container."""
-    return bool(
-        node is not None
-        and node.IsA("vtkMRMLScalarVolumeNode")
-        and not node.IsA("vtkMRMLVectorVolumeNode")
-    )
-
-
 def load(parent, properties):
     """qSlicerScriptedFileReader.load: properties has fileName, and may have name and show."""
     path = str(properties["fileName"])
@@ -231,24 +222,10 @@ def load(parent, properties):
     return True
 
 
-def write(parent, properties):
-    """qSlicerScriptedFileWriter.write: lossless and verified; Slicer's dialog asks first."""
-    node = slicer.mrmlScene.GetNodeByID(properties["nodeID"])
-    path = str(properties["fileName"])
-    options = compression.CompressOptions()
-    try:
-        wait(compression.startCompress(sharedRunner(), node, path, options, overwrite=True))
-    except Exception as exception:  # the dialog shows it
-        _tell(parent, PanelError.fromException(exception))
-        return False
-    parent.writtenNodes = [node.GetID()]
-    return True
-
-
 def loadContainer(runner, path, name, show=True):
     """Load a compressed file; returns the volume node, or the sequence node of a 4D file.
 
-    The event loop continues, so the preview can be used. Raises PanelError.
+    Meanwhile the views show the preview; clicks and keys wait, see `wait`. Raises PanelError.
     """
     card = wait(compression.startInspect(runner, path)).result["card"]
     if len(card["shape"]) == 4:

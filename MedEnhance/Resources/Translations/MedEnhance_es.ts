@@ -1026,18 +1026,6 @@
         <translation>El modelo de segmentación; la lista muestra los de la modalidad del volumen</translation>
     </message>
     <message>
-        <source>Blur:</source>
-        <translation>Borrosidad:</translation>
-    </message>
-    <message>
-        <source>&amp;Reduce it as well as noise</source>
-        <translation>&amp;Reducirla además del ruido</translation>
-    </message>
-    <message>
-        <source>Undoes blur with the network, without measuring it. In MR, blur that is measured is undone without it</source>
-        <translation>Deshace la borrosidad con la red, sin medirla. En RM, la borrosidad medida se deshace aunque no se marque</translation>
-    </message>
-    <message>
         <source>Shading:</source>
         <translation>Sombreado:</translation>
     </message>
@@ -1048,30 +1036,6 @@
     <message>
         <source>Removes slow changes of brightness (bias field) in any case; without it, where they are measured to be strong</source>
         <translation>Elimina los cambios lentos de brillo (campo de sesgo) en todo caso; sin marcarlo, donde se midan intensos</translation>
-    </message>
-    <message>
-        <source>Orientations:</source>
-        <translation>Ejes:</translation>
-    </message>
-    <message>
-        <source>A&amp;verage over three (MR)</source>
-        <translation>&amp;Promediar tres (RM)</translation>
-    </message>
-    <message>
-        <source>Enhances along every axis and averages, in about twice the time; for voxels about as thick as wide</source>
-        <translation>Mejora a lo largo de cada eje y promedia, en el doble de tiempo aproximadamente; para vóxeles más o menos tan gruesos como anchos</translation>
-    </message>
-    <message>
-        <source>Samples:</source>
-        <translation>Muestras:</translation>
-    </message>
-    <message>
-        <source>Samples</source>
-        <translation>Muestras</translation>
-    </message>
-    <message>
-        <source>Of the uncertainty map, for models whose network removes noise; the shipped ones need none. 1: expected error only. More: also the spread over that many runs; 8 is usual</source>
-        <translation>Del mapa de incertidumbre, para modelos cuya red elimina ruido; los incluidos no las necesitan. 1: solo el error esperado. Más: también la dispersión entre ese número de ejecuciones; lo usual es 8</translation>
     </message>
     <message>
         <source>Device:</source>
@@ -1170,40 +1134,12 @@
         <translation>&amp;Lado a lado</translation>
     </message>
     <message>
-        <source>The result blended over the input; the strength sets the blend</source>
-        <translation>El resultado mezclado sobre la entrada; el grado fija la mezcla</translation>
+        <source>The result over the input</source>
+        <translation>El resultado sobre la entrada</translation>
     </message>
     <message>
         <source>Fa&amp;de</source>
         <translation>F&amp;undido</translation>
-    </message>
-    <message>
-        <source>A line in the slice views that you drag: left of it the input, right of it the result</source>
-        <translation>Una línea en las vistas de corte que usted arrastra: a su izquierda la entrada, a su derecha el resultado</translation>
-    </message>
-    <message>
-        <source>&amp;Wipe</source>
-        <translation>Desli&amp;zar</translation>
-    </message>
-    <message>
-        <source>Place of the line</source>
-        <translation>Lugar de la línea</translation>
-    </message>
-    <message>
-        <source>Where the line is: 0 % shows the result alone, 100 % the input alone; the arrow keys move it too</source>
-        <translation>Dónde está la línea: 0 % muestra solo el resultado, 100 % solo la entrada; las teclas de flecha también la mueven</translation>
-    </message>
-    <message>
-        <source>Strength:</source>
-        <translation>Grado:</translation>
-    </message>
-    <message>
-        <source>Strength</source>
-        <translation>Grado</translation>
-    </message>
-    <message>
-        <source>Share of the correction that is shown: 0 is the input, 1 the enhanced volume; nothing is recomputed</source>
-        <translation>Parte de la corrección que se muestra: 0 es la entrada, 1 el volumen mejorado; no se recalcula nada</translation>
     </message>
     <message>
         <source>Show the input alone, without the correction (Ctrl+Shift+B)</source>
@@ -1214,20 +1150,16 @@
         <translation>Entrada</translation>
     </message>
     <message>
-        <source>Blend the voxels of the enhanced volume with its input</source>
-        <translation>Mezclar los vóxeles del volumen mejorado con su entrada</translation>
+        <source>Strength:</source>
+        <translation>Grado:</translation>
     </message>
     <message>
-        <source>&amp;Keep strength</source>
-        <translation>Fijar &amp;grado</translation>
+        <source>Strength</source>
+        <translation>Grado</translation>
     </message>
     <message>
-        <source>Bring the full result back</source>
-        <translation>Recuperar el resultado completo</translation>
-    </message>
-    <message>
-        <source>Undo</source>
-        <translation>Deshacer</translation>
+        <source>Share of the correction that the enhanced volume has: 0 is the input, 1 the full result. Its voxels, uncertainty and difference change when the slider is released; nothing is run again</source>
+        <translation>Parte de la corrección que tiene el volumen mejorado: 0 es la entrada, 1 el resultado completo. Sus vóxeles, su incertidumbre y su diferencia cambian al soltar el control; no se vuelve a ejecutar nada</translation>
     </message>
     <message>
         <source>Overlay:</source>
@@ -1907,10 +1839,6 @@
     <message>
         <source>MedEnhance compressed volume</source>
         <translation>Volumen comprimido de MedEnhance</translation>
-    </message>
-    <message>
-        <source>MedEnhance compressed volume, lossless</source>
-        <translation>Volumen comprimido de MedEnhance, sin pérdida</translation>
     </message>
     <message>
         <source>Details</source>
@@ -2726,14 +2654,6 @@
         <translation>No disponible con el modelo {name}, que es un restaurador pequeño.</translation>
     </message>
     <message>
-        <source>There is no model for this volume.</source>
-        <translation>No hay modelo para este volumen.</translation>
-    </message>
-    <message>
-        <source>The model {name} was not trained to reduce blur.</source>
-        <translation>El modelo {name} no se entrenó para reducir la borrosidad.</translation>
-    </message>
-    <message>
         <source>Choose a volume, or load one on the Load page.</source>
         <translation>Elija un volumen, o cargue uno en la página Cargar.</translation>
     </message>
@@ -2958,21 +2878,6 @@
     <message>
         <source>Surface (mm²)</source>
         <translation>Superficie (mm²)</translation>
-    </message>
-</context>
-<context>
-    <name>nodes.wipe</name>
-    <message>
-        <source>There are no slice views to draw in: Slicer runs without its window.</source>
-        <translation>No hay vistas de corte donde dibujar: Slicer se ejecuta sin su ventana.</translation>
-    </message>
-    <message>
-        <source>Input</source>
-        <translation>Entrada</translation>
-    </message>
-    <message>
-        <source>Enhanced</source>
-        <translation>Mejorado</translation>
     </message>
 </context>
 <context>
@@ -3473,10 +3378,6 @@
         <translation>Solo para RM.</translation>
     </message>
     <message>
-        <source>Only models for MR were trained along all axes.</source>
-        <translation>Solo los modelos para RM se entrenaron en todos los ejes.</translation>
-    </message>
-    <message>
         <source>Enhance the whole volume (Ctrl+Shift+E)</source>
         <translation>Mejorar el volumen entero (Ctrl+Shift+E)</translation>
     </message>
@@ -3519,10 +3420,6 @@
     <message>
         <source>{name} is ready, after {time}.</source>
         <translation>{name} está listo, tras {time}.</translation>
-    </message>
-    <message>
-        <source>{ready} As there is an alarm, the views begin with half of the correction; the volume has all of it.</source>
-        <translation>{ready} Como hay una alarma, las vistas empiezan con la mitad de la corrección; el volumen la tiene entera.</translation>
     </message>
     <message>
         <source>Preview of slice {number} in the {view} view.</source>
@@ -3742,14 +3639,6 @@
 <context>
     <name>pages.enhance_result</name>
     <message>
-        <source>Share of the correction that is shown: 0 is the input, 1 the enhanced volume; nothing is recomputed</source>
-        <translation>Parte de la corrección que se muestra: 0 es la entrada, 1 el volumen mejorado; no se recalcula nada</translation>
-    </message>
-    <message>
-        <source>Choose “Side by side”, “Fade” or “Wipe” first: the strength changes the views</source>
-        <translation>Elija antes «Lado a lado», «Fundido» o «Deslizar»: el grado cambia las vistas</translation>
-    </message>
-    <message>
         <source>Standard deviation of each voxel, in the volume&apos;s units</source>
         <translation>Desviación estándar de cada vóxel, en las unidades del volumen</translation>
     </message>
@@ -3760,30 +3649,6 @@
     <message>
         <source>Segmentation</source>
         <translation>Segmentación</translation>
-    </message>
-    <message>
-        <source>At strength 1 the volume already has the full correction.</source>
-        <translation>Con grado 1 el volumen ya tiene la corrección completa.</translation>
-    </message>
-    <message>
-        <source>Blend the voxels of the enhanced volume with its input, without running again. “Undo” brings the full result back until the scene is closed</source>
-        <translation>Mezclar los vóxeles del volumen mejorado con su entrada, sin ejecutar de nuevo. «Deshacer» recupera el resultado completo hasta que se cierre la escena</translation>
-    </message>
-    <message>
-        <source>Bring the full result back</source>
-        <translation>Recuperar el resultado completo</translation>
-    </message>
-    <message>
-        <source>There is nothing to undo: no strength was kept, or voxels were changed since.</source>
-        <translation>No hay nada que deshacer: no se fijó ningún grado, o los vóxeles cambiaron desde entonces.</translation>
-    </message>
-    <message>
-        <source>The enhanced volume was changed to strength {strength:.2f}; from now on 1 on the slider stands for that. “Undo” brings the full result back until the scene is closed.</source>
-        <translation>El volumen mejorado se cambió al grado {strength:.2f}; desde ahora, 1 en el control deslizante equivale a eso. «Deshacer» recupera el resultado completo hasta que se cierre la escena.</translation>
-    </message>
-    <message>
-        <source>The full result is restored; the views show it at strength {strength:.2f}.</source>
-        <translation>Se ha restablecido el resultado completo; las vistas lo muestran en el grado {strength:.2f}.</translation>
     </message>
     <message>
         <source>Not made in this run: select “{choice}” below Advanced, and apply again.</source>
@@ -3812,10 +3677,6 @@
     <message>
         <source>in {region} only</source>
         <translation>solo en {region}</translation>
-    </message>
-    <message>
-        <source>blur reduced</source>
-        <translation>borrosidad reducida</translation>
     </message>
     <message>
         <source>Measured noise: σ {sigma:g} {unit}; {share:.0%} of the correction applied</source>
@@ -3881,12 +3742,12 @@
         <translation>Crear la carpeta nueva en</translation>
     </message>
     <message>
-        <source>The voxels are written as they are, at full strength; the views show {shown:.2f}: keep the strength first to export that.</source>
-        <translation>Los vóxeles se escriben como son, en el grado completo; las vistas muestran {shown:.2f}: fije antes el grado para exportar eso.</translation>
+        <source>Export to DICOM</source>
+        <translation>Exportar a DICOM</translation>
     </message>
     <message>
-        <source>The voxels are written as they are, at strength {held:.2f}; the views show {shown:.2f} of that.</source>
-        <translation>Los vóxeles se escriben como son, en el grado {held:.2f}; las vistas muestran {shown:.2f} de eso.</translation>
+        <source>Export {name} all the same?</source>
+        <translation>¿Exportar {name} de todos modos?</translation>
     </message>
     <message>
         <source>{count} files in {number} series were written and read back.</source>
@@ -4383,8 +4244,8 @@
         <translation>Su entrada no está en la escena, por lo que no se puede mezclar.</translation>
     </message>
     <message>
-        <source>It is already blended with its input, at strength {strength:g}, and the full result no longer exists: enhance again for another strength.</source>
-        <translation>Ya está mezclado con su entrada, con grado {strength:g}, y el resultado completo ya no existe: mejore de nuevo para otro grado.</translation>
+        <source>It is a frame of a sequence: another strength would change this frame alone.</source>
+        <translation>Es un fotograma de una secuencia: otro grado cambiaría solo este fotograma.</translation>
     </message>
     <message>
         <source>Its slices are not those of its input, so it cannot be blended.</source>
@@ -4399,6 +4260,18 @@
         <translation>El tamaño de {name} ha cambiado desde que se mejoró.</translation>
     </message>
     <message>
+        <source>The voxels of {name} were changed. Enhance again for another strength.</source>
+        <translation>Se modificaron los vóxeles de {name}. Mejore de nuevo para otro grado.</translation>
+    </message>
+    <message>
+        <source>It is at strength {strength:g}, and the full result is gone. Enhance again for another strength.</source>
+        <translation>Tiene el grado {strength:g} y ya no existe el resultado completo. Mejore de nuevo para otro grado.</translation>
+    </message>
+    <message>
+        <source>The bias field, which its uncertainty depends on, is gone. Enhance again for another strength.</source>
+        <translation>Ya no existe el campo de sesgo, del que depende su incertidumbre. Mejore de nuevo para otro grado.</translation>
+    </message>
+    <message>
         <source>{name} was removed</source>
         <translation>{name} se eliminó</translation>
     </message>
@@ -4411,8 +4284,8 @@
         <translation>{happened} entretanto, por lo que no se aplicó el grado</translation>
     </message>
     <message>
-        <source>The result is unchanged: check it, then keep the strength again.</source>
-        <translation>El resultado no ha cambiado: compruébelo y fije de nuevo el grado.</translation>
+        <source>The result is unchanged: check it, then set the strength again.</source>
+        <translation>El resultado no cambió: revíselo y ajuste de nuevo el grado.</translation>
     </message>
 </context>
 <context>

@@ -101,7 +101,7 @@ def _winning_predictor(task: Task, bound: float | None) -> tuple[Predictor, floa
         classical += len(code_block(piece, bound, speed="normal", variants=(STACKED,)).data)
     if would_take(chosen, pieces, bound) > _TAUGHT_MOST * classical:
         return None
-    native.load_or_warn(task.monitor)
+    native.load(monitor=task.monitor)
     chosen = taught(
         chosen, voxels, bound, speed=task.speed, threads=task.threads, monitor=task.monitor
     )

@@ -163,6 +163,6 @@ def test_worker_command_speaks_json_lines_only() -> None:
     while not events or events[-1]["event"] not in ("result", "error"):
         events.append(json.loads(process.stdout.readline()))
     assert events[-1]["event"] == "result"
-    rest, _ = process.communicate(timeout=30)
+    rest, _ = process.communicate(timeout=60)
     assert rest == ""
     assert process.returncode == 0

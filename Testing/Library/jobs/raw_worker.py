@@ -9,7 +9,7 @@ from typing import Any
 
 from MedEnhanceLib.jobs.worker.process import start_process
 
-_PATIENCE = 30.0
+_PATIENCE = 120.0
 
 
 class RawWorker:

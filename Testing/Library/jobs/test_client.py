@@ -140,7 +140,7 @@ def test_a_job_that_does_not_listen_is_killed_with_its_children(
     with pytest.raises(Cancelled, match="did not stop"):
         odd_client.run(JobSpec("deaf"), note_child, cancel=lambda: bool(children))
     assert time.monotonic() - began < 5
-    psutil.wait_procs(children, timeout=5)
+    psutil.wait_procs(children, timeout=60)
     assert not any(child.is_running() for child in children)
     odd_client.run(JobSpec("ping"))
     odd_client.close()
@@ -253,7 +253,7 @@ def test_a_worker_that_has_ended_is_started_again() -> None:
     with Client(idle_seconds=0.2) as client:
         client.run(JobSpec("ping"))
         first = client.start().pid
-        psutil.wait_procs([psutil.Process(first)], timeout=5)
+        psutil.wait_procs([psutil.Process(first)], timeout=60)
         time.sleep(0.2)
         client.run(JobSpec("ping"))
         assert client.start().pid != first
@@ -322,7 +322,7 @@ def _python_path(monkeypatch: pytest.MonkeyPatch, library: Path, inherited: str)
     monkeypatch.setenv("PYTHONPATH", inherited)
     code = "import os, sys; sys.stdout.write(os.environ['PYTHONPATH'])"
     started = process.start_process([sys.executable, "-c", code])
-    out, _ = started.communicate(timeout=30)
+    out, _ = started.communicate(timeout=60)
     return out.decode()
 
 
@@ -344,6 +344,6 @@ def test_the_current_folder_is_not_on_a_worker_s_path() -> None:
 
 def test_killing_what_has_ended_is_fine() -> None:
     started = process.start_process([sys.executable, "-c", ""])
-    started.communicate(timeout=30)
+    started.communicate(timeout=60)
     process.kill_tree(started)
     assert started.returncode == 0

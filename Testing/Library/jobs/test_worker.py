@@ -36,7 +36,7 @@ def test_it_says_who_it_is(start_worker: Start, temp_root: Path) -> None:
 def test_golden_lines(start_worker: Start) -> None:
     worker = start_worker()
     worker.send(b'{"v":1,"id":"a","kind":"ping","params":{"count":2}}')
-    assert [worker.lines.get(timeout=10) for _ in range(4)] == [
+    assert [worker.lines.get(timeout=60) for _ in range(4)] == [
         b'{"v": 1, "job": "a", "event": "started", "kind": "ping"}',
         b'{"v": 1, "job": "a", "event": "progress", "fraction": 0.5, "stage": "ping",'
         b' "eta_s": null}',
@@ -335,7 +335,7 @@ def test_it_starts_with_numpy_alone_and_in_little_time() -> None:
         "sys.exit(main(['worker']))\n"
     )
     process = subprocess.run(
-        [sys.executable, "-c", blocked], input=b"", capture_output=True, timeout=30, check=False
+        [sys.executable, "-c", blocked], input=b"", capture_output=True, timeout=60, check=False
     )
     assert (process.returncode, process.stderr) == (0, b"")
     assert b'"event": "hello"' in process.stdout

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
+import runpy
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,6 +16,10 @@ import pytest
 from MedEnhanceLib import native
 from MedEnhanceLib.errors import MedEnhanceError
 from MedEnhanceLib.native import Layer, build
+from MedEnhanceLib.runtime.progress import Monitor
+
+if TYPE_CHECKING:
+    from Testing.Library.conftest import WarningRecorder
 
 
 @pytest.fixture
@@ -56,11 +62,36 @@ def test_a_damaged_library_is_not_used(tmp_path: Path, built: Path) -> None:
     assert "is damaged" in native.describe(tmp_path)
 
 
+def test_a_library_of_other_sources_is_not_used(
+    tmp_path: Path, built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in (built, built.with_suffix(".sha256"), *build.HERE.glob("*.[ch]")):
+        shutil.copy(file, tmp_path)
+    shutil.copy(build.HERE / "build.py", tmp_path)
+    monkeypatch.setattr(build, "HERE", tmp_path)
+    native.Library(tmp_path / native.FILE)
+    with (tmp_path / "grouped.c").open("a") as source:
+        source.write("/* as after a pull */\n")
+    assert native.load(tmp_path) is None
+    assert "older than its sources" in native.describe(tmp_path)
+
+
+def test_work_without_a_library_says_so_once_where_nobody_listens(
+    tmp_path: Path, recorder: WarningRecorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    native._log.cache_clear()  # of other tests
+    for monitor in (recorder.monitor, Monitor(), None):
+        native.load(tmp_path, monitor=monitor)
+    (logged,) = caplog.records
+    assert (logged.name, [logged.getMessage()]) == ("MedEnhanceLib", recorder.warnings)
+    assert "ten times" in logged.getMessage()
+    assert logged.getMessage().endswith("python -m MedEnhanceLib.native.build")
+
+
 def test_a_library_for_another_system_is_not_used(tmp_path: Path) -> None:
-    other = b"MZ of another system"
-    (tmp_path / native.FILE).write_bytes(other)
-    digest = hashlib.sha256(other).hexdigest()
-    (tmp_path / native.FILE).with_suffix(".sha256").write_text(digest)
+    other = tmp_path / native.FILE
+    other.write_bytes(b"MZ of another system")
+    other.with_suffix(".sha256").write_text(build.digest(other))
     assert native.load(tmp_path) is None
     assert "cannot be loaded" in native.describe(tmp_path)
 
@@ -153,6 +184,21 @@ def test_a_machine_without_compiler_says_what_to_install(
     monkeypatch.setattr(build, "compilers", lambda: iter(()))
     assert build.main(["--folder", str(tmp_path)]) == 1
     assert "python -m pip install ziglang" in capsys.readouterr().err
+    assert "ziglang && python -m MedEnhanceLib.native.build" in native.describe(tmp_path)
+
+
+def test_an_installation_brings_a_compiler_where_none_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("hatchling", reason="python -m pip install -e '.[dev]'")
+    script = runpy.run_path(str(build.HERE / "hatch_hook.py"))
+    hook = script["NativeHook"](str(build.HERE.parents[1]), {}, None, None, "", "wheel")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CC", shlex.join([sys.executable, "-c", "raise SystemExit(1)"]))
+    monkeypatch.setitem(sys.modules, "ziglang", None)
+    assert hook.dependencies() == ["ziglang"]
+    monkeypatch.setenv("CC", shlex.quote(sys.executable))
+    assert hook.dependencies() == []
 
 
 @pytest.mark.slow

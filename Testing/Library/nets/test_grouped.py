@@ -274,8 +274,7 @@ def test_less_is_searched_along_thick_slices() -> None:
 def test_a_missing_library_is_announced_once(
     monkeypatch: pytest.MonkeyPatch, recorder: WarningRecorder
 ) -> None:
-    monkeypatch.setattr(native, "load", lambda: None)
-    monkeypatch.setattr(native, "describe", lambda: "not compiled")
+    monkeypatch.setattr(native, "_found", lambda _folder: (None, "not compiled"))
     noisy = 1 + noise(4, 8, 8)
     for _ in range(2):
         threshold(noisy, flat(noisy), monitor=recorder.monitor)

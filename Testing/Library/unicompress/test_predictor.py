@@ -79,7 +79,7 @@ def _compiled_paths(request: pytest.FixtureRequest) -> None:
 @contextmanager
 def on(path: native.Library | None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(native, "load", lambda: path)
+        patch.setattr(native, "_found", lambda _folder: (path, "not compiled"))
         yield
 
 
@@ -221,7 +221,7 @@ def test_nothing_goes_on_after_a_cancel(scan: Volume, write: Write) -> None:
 
 @pytest.mark.slow
 def test_blocks_side_by_side_are_what_they_are_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "load", lambda: None)
+    monkeypatch.setattr(native, "_found", lambda _folder: (None, "not compiled"))
     shapes = [(6, 40, 36), (6, 40, 36), (6, 40, 36), (5, 40, 36), (6, 40, 36)]
     blocks = [
         anatomy(shape, seed, noise)
@@ -435,7 +435,7 @@ def test_a_block_that_cannot_be_decoded_is_named(
 def test_recovered_blocks_are_decoded_side_by_side(
     scan: Volume, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(native, "load", lambda: None)
+    monkeypatch.setattr(native, "_found", lambda _folder: (None, "not compiled"))
     path = write(scan, lossless=True)
     decoded_at_once = []
     once = learned.decode_blocks
