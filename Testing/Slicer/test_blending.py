@@ -351,6 +351,8 @@ class StrengthOfARunTest(EnhanceTestCase):
     def test_nothingIsStartedMeanwhile(self):
         hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
         self.ui.batchButton.collapsed = False
+        box = self.ui.batchSourceComboBox
+        box.currentIndex = box.findData("scene")
         self.ui.batchSelector.setCurrentItem(hierarchy.GetItemParent(self.study) or self.study)
         self.ui.batchSelector.setCurrentItem(self.study)
         self.enhanced()
