@@ -251,8 +251,8 @@ class DialogTest(DialogTestCase):
         source = self.loaded()
         output = bridge.newVolumeLike(source, "better")
         slicer.util.updateVolumeFromArray(output, slicer.util.arrayFromVolume(source))
-        doubt = {"code": "no-structure", "message": "only noise", "hint": "check the input"}
-        manifest = json.dumps({"results": {"doubts": [doubt]}})
+        warning = {"code": "no-structure", "message": "only noise", "hint": "check the input"}
+        manifest = json.dumps({"results": {"doubts": [warning]}})
         results.stamp(output, "enhanced", source, manifest=manifest)
         results.link(output, input=source)
         return output

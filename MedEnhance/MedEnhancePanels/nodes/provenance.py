@@ -18,7 +18,7 @@ LOSSY = "MedEnhance.lossy"
 _DERIVED, _BY = "DERIVED: ", " by MedEnhance "
 _BLENDED = f"{_DERIVED}blended with its input"
 #: Codes of warnings after which structure in a result may be wrong.
-_ALARMS = ("no-structure", "noise-model", "anatomy", "test-model")
+_ALARMS = ("no-structure", "anatomy", "test-model")
 #: The kind of what was read from a file that says that it is derived.
 FROM_FILE = "file"
 
