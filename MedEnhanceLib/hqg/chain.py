@@ -18,6 +18,7 @@ import numpy.typing as npt
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg import appearance, artifacts, earlier_scan, matching, sharpness
+from MedEnhanceLib.hqg.bias_field import measure_bias_field
 from MedEnhanceLib.hqg.cache import VolumeCache
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import Rounding, denoise, need_of
@@ -43,7 +44,7 @@ class Chain:
         repair: where lines of k-space are to be completed, or motion undone.
         wanted: the appearance that a guide shows.
         earlier: the patient's earlier scan on the grid of the frame, in its units.
-        is_shaded: whether its shading is to be corrected (N4), for bias_correction "auto".
+        is_shaded: whether its bias field is to be corrected (N4), for bias_correction "auto".
         engine: what computes the filter; None for the default one.
         facts: what was measured and decided, as manifests record it.
     """
@@ -110,7 +111,7 @@ def plan_chain(
         monitor.log(f"{share:.0%} of the correction is applied: {need.reason}")
     chain = Chain(frame, noise, share, engine=engine, facts=facts)
     if is_preview:
-        left_out = "blur and shading" + (", and the guide" if guide is not None else "")
+        left_out = "blur and bias field" + (", and the guide" if guide is not None else "")
         monitor.log(f"the preview shows what happens to the noise; without {left_out}")
         return chain
     if config.task in ("auto", "sharpness") and not config.deblur and frame.modality == "MR":
@@ -125,9 +126,9 @@ def plan_chain(
             monitor.log(blur.reason)
         chain = replace(chain, blur=blur if blur.is_blurred else None)
     if config.task == "auto" and config.bias_correction == "auto" and frame.modality == "MR":
-        shading = attend(lambda: sharpness.measure_shading(frame), monitor)
-        facts["shading"] = {"corrected": shading.is_shaded, "reason": shading.reason}
-        chain = replace(chain, is_shaded=shading.is_shaded)
+        measured = attend(lambda: measure_bias_field(frame, noise=noise.level), monitor)
+        facts["shading"] = {"corrected": measured.is_strong, "reason": measured.reason}
+        chain = replace(chain, is_shaded=measured.is_strong)
     if config.task == "artifacts":
         chain = replace(chain, repair=_repairable(frame, facts, monitor))
     return chain if guide is None else _guided(chain, guide, config, monitor)

@@ -1,4 +1,4 @@
-"""Blur, shading, missing lines and motion: what is measured blindly, and what undoing it gains.
+"""Blur, missing lines and motion: what is measured blindly, and what undoing it gains.
 
     python Testing/Benchmarks/repairs.py            writes docs/benchmarks/repairs.md and .json
     python Testing/Benchmarks/repairs.py --part blur     rows alone, into runs/repairs-blur.json
@@ -25,11 +25,11 @@ from _enhancement_data import TEMPLATE, Subject, motion, subject, undersampling
 
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degrade import Bias, gaussian_blur, rician_noise, robust_max
+from MedEnhanceLib.degrade import gaussian_blur, rician_noise, robust_max
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.artifacts import measure_artifacts
 from MedEnhanceLib.hqg.denoise import denoise
-from MedEnhanceLib.hqg.sharpness import BlurEstimate, measure_blur, measure_shading, undo_blur
+from MedEnhanceLib.hqg.sharpness import BlurEstimate, measure_blur, undo_blur
 from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.noise import measure_noise
 
@@ -41,7 +41,7 @@ FOREST = "studyforrest, 2 × 2 × 2 averaged"
 SLICES = 8
 #: σ in px and noise as a share of the robust maximum.
 BLURS = ((0.0, 0.01), (0.6, 0.0), (0.8, 0.01), (1.0, 0.0), (1.0, 0.03), (1.5, 0.01))
-PARTS = ("blur", "artifacts", "undamaged", "shading")
+PARTS = ("blur", "artifacts", "undamaged")
 
 
 def main() -> None:
@@ -177,27 +177,7 @@ def undamaged() -> Iterator[Row]:
         yield shown(row)
 
 
-def shading() -> Iterator[Row]:
-    """Shading in undamaged volumes, and in copies that were shaded by 30 %."""
-    flat = [
-        *sorted(SHARED_DATA.glob("mr/sts/*/MR_T1.nii.gz")),
-        *sorted(SHARED_DATA.glob("mr/open_ms/C*/[TF]*.nii.gz")),
-        SHARED_DATA / "sample/mni152_t1.nii.gz",
-    ]
-    raw = sorted(SHARED_DATA.glob("mr/open_ms/L*/study*[RW].nii.gz"))
-    for path in [*flat, *raw, SHARED_DATA / "mr/studyforrest/T1.nii.gz"]:
-        volume = load(path, modality="MR")
-        before = measure_shading(volume)
-        row: Row = {"part": "shading", "subject": str(path.relative_to(SHARED_DATA))}
-        row |= {"corrected_before": path in flat, "is_judged": before.spread > 0}
-        row |= {"spread": before.spread, "is_shaded": before.is_shaded}
-        if row["is_judged"]:
-            after = measure_shading(Bias(0.3, seed=3).apply(volume))
-            row |= {"shaded_spread": after.spread, "shaded_found": after.is_shaded}
-        yield shown(row)
-
-
-_MEASURES = {"blur": blurs, "artifacts": artifacts, "undamaged": undamaged, "shading": shading}
+_MEASURES = {"blur": blurs, "artifacts": artifacts, "undamaged": undamaged}
 
 
 def shown(row: Row) -> Row:
@@ -231,7 +211,7 @@ def draw(path: Path) -> None:
 
 def publish(rows: list[Row]) -> None:
     parts = {part: [row for row in rows if row["part"] == part] for part in PARTS}
-    text = ["# Repairs: blur, shading, missing lines, motion", "", __doc__.split("\n\n")[-1], ""]
+    text = ["# Repairs: blur, missing lines, motion", "", __doc__.split("\n\n")[-1], ""]
     for part, title in (("blur", "## Blur"), ("artifacts", "## Undersampling and motion")):
         arms = list(parts[part][0]["psnr"])
         lines = [
@@ -253,17 +233,7 @@ def publish(rows: list[Row]) -> None:
         for kind in ("blur",) if group == "CT" else ("blur", "undersampling", "motion"):
             names = [row["subject"] for row in own if kind in row["found"]]
             lines.append((group, kind, f"{len(names)} of {len(own)}", ", ".join(names)))
-    judged = [row for row in parts["shading"] if row["is_judged"]]
-    for group, corrected in (("MR, corrected upstream", True), ("MR, as scanned", False)):
-        own = [row for row in judged if row["corrected_before"] == corrected]
-        names = [row["subject"] for row in own if row["is_shaded"]]
-        lines.append((group, "shading", f"{len(names)} of {len(own)}", ", ".join(names)))
     text += [table(("volumes", "found", "count", "which"), lines), ""]
-    shaded = [row["shaded_found"] for row in judged]
-    text += [
-        f"Shading is judged in {len(judged)} of {len(parts['shading'])} MR volumes: the others are "
-        f"cropped within the body. 30 % added to these is found in {sum(shaded)} of {len(shaded)}."
-    ]
     found = gates_of(parts)
     text += ["", "## Gates", "", gate_table(found)]
     draw(Path(DOCS) / "repairs.jpg")
@@ -290,13 +260,11 @@ def gates_of(parts: dict[str, list[Row]]) -> list[dict[str, Any]]:
     above, over = gain(blurred, "input"), gain(blurred, "network, on request")
     false = [row for row in parts["undamaged"] if "blur" in row["found"]]
     wrong = [row for row in parts["undamaged"] if {"undersampling", "motion"} & set(row["found"])]
-    shaded = [row for row in parts["shading"] if row["is_shaded"] and row["corrected_before"]]
     gates = [
         gate("blur: ours above the input, dB", above, "≥ 2", above >= 2),
         gate("blur: ours above the network on request, dB", over, "> 0", over > 0),
         gate("undamaged volumes called blurred", len(false), "0", not false),
         gate("undamaged MR called undersampled or moved", len(wrong), "0", not wrong),
-        gate("MR corrected upstream called shaded", len(shaded), "0", not shaded),
     ]
     for case in ("undersampling", "motion"):
         rows = [row for row in parts["artifacts"] if row["case"] == case]
