@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,11 +14,12 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import Bias, Blur, Composite, Rician, robust_max, standard_composite
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
-from MedEnhanceLib.hqg.bias_field import bias_field, measure_bias_field
+from MedEnhanceLib.hqg.bias_field import LIMIT, bias_field, measure_bias_field
 from MedEnhanceLib.io import load
 from MedEnhanceLib.runtime.resources import resource_folder
 
 pytest.importorskip("SimpleITK")
+REPOSITORY = Path(__file__).parents[3]
 
 
 @cache
@@ -64,6 +66,16 @@ def test_a_crop_without_a_field_is_left_alone(damage: Rician | Composite | None)
     assert not result.measured["shading"]["corrected"]
     without = enhance(volume, EnhanceConfig(device="cpu", bias_correction="none"))
     assert np.array_equal(result.volume.voxels, without.volume.voxels)
+
+
+def test_a_dark_tumor_is_not_taken_for_a_field() -> None:
+    file = REPOSITORY.parent / "shared" / "data" / "mr" / "sts" / "STS_005" / "MR_T1.nii.gz"
+    if not file.is_file():
+        pytest.skip("the open volumes are not beside the project")
+    thigh = load(file, modality="MR").crop(k=slice(36, 44), j=slice(22, 134), i=slice(7, 119))
+    found = measure_bias_field(thigh)
+    assert found.spread > LIMIT and not found.is_strong
+    assert "anatomy" in found.reason
 
 
 def test_a_single_slice_has_a_field_too() -> None:
