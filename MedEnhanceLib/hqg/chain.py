@@ -20,6 +20,7 @@ from MedEnhanceLib.bundles.suitability import ModelWarning
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg import appearance, artifacts, earlier_scan, matching, sharpness
+from MedEnhanceLib.hqg.bias_field import measure_bias_field
 from MedEnhanceLib.hqg.cache import VolumeCache
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import Need, Rounding, denoise, need_of
@@ -140,9 +141,9 @@ def decide(
         facts |= N4_AS_ASKED
         decision = replace(decision, corrects_shading=True)
     elif config.task == "auto" and config.bias_correction == "auto" and is_mr:
-        shading = attend(lambda: sharpness.measure_shading(mean_frame(frames)), monitor)
-        facts["shading"] = {"corrected": shading.is_shaded, "reason": shading.reason}
-        decision = replace(decision, corrects_shading=shading.is_shaded)
+        field = attend(lambda: measure_bias_field(mean_frame(frames), noise=noise.level), monitor)
+        facts["shading"] = {"corrected": field.is_strong, "reason": field.reason}
+        decision = replace(decision, corrects_shading=field.is_strong)
     if config.task == "artifacts":
         decision = replace(decision, repair=_repairable(frames, chosen, facts, monitor))
     return decision

@@ -19,9 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
 Array = npt.NDArray[Any]
@@ -57,12 +55,6 @@ _PLANE_EXPONENT = 3.0
 _LEFT, _LEAST_NOISE = 0.35, 0.012
 #: Detail is amplified by this factor at most.
 _MOST_GAIN = 12.0
-#: Shading: voxels of the coarse copy in mm, and the spread of log N4 from which N4 pays.
-_COARSE_MM = 4.0
-SHADED_SPREAD = 0.155
-#: Above this share of the border that the body covers, the picture is cropped within the body.
-_MOST_BORDER = 0.15
-_N4_ITERATIONS = (20, 20)
 
 
 @dataclass(frozen=True)
@@ -85,22 +77,6 @@ class BlurEstimate:
     excess_px: tuple[float, float]
     is_blurred: bool
     confidence: float
-    reason: str
-
-
-@dataclass(frozen=True)
-class ShadingEstimate:
-    """Whether the shading of an MR volume is strong enough for N4.
-
-    Attributes:
-        spread: 95th less 5th percentile of the logarithm of N4's field in the foreground; 0 for
-            other modalities.
-        is_shaded: whether N4 pays.
-        reason: a sentence for the report.
-    """
-
-    spread: float
-    is_shaded: bool
     reason: str
 
 
@@ -213,55 +189,6 @@ def undo_blur(
     return result
 
 
-def measure_shading(volume: Volume) -> ShadingEstimate:
-    """Measure whether N4 pays, by N4 on a copy with voxels of 4 mm (1 to 3 s).
-
-    Anatomy alone gives a field as well, so a limit decides
-    (docs/decisions/0050-blind-corrections.md). Where the picture is cropped within the body
-    nothing is decided: what remains there is too little to separate the two. Needs SimpleITK.
-
-    Args:
-        volume: one frame; other modalities than MR are not shaded.
-    Raises:
-        InputError: the volume is a sequence.
-        DependencyError: SimpleITK is missing.
-    """
-    if volume.is_sequence:
-        raise InputError("shading of a sequence", "Measure one frame.")
-    if volume.modality != "MR":
-        return ShadingEstimate(0.0, False, f"{volume.modality} has no shading that N4 corrects")
-    coarse, spacing = _coarse(volume)
-    if float(coarse.std()) == 0:
-        return ShadingEstimate(0.0, False, "intensities are constant")
-    sitk: Any = require("SimpleITK", purpose="Measuring shading (N4)")
-    image = sitk.GetImageFromArray(coarse)
-    image.SetSpacing(spacing)
-    mask = sitk.OtsuThreshold(image, 0, 1, 200)
-    if _share_of_border(sitk.GetArrayViewFromImage(mask) > 0) > _MOST_BORDER:
-        return ShadingEstimate(0.0, False, "not measured: the picture is cropped within the body")
-    corrector = sitk.N4BiasFieldCorrectionImageFilter()
-    corrector.SetMaximumNumberOfIterations(_N4_ITERATIONS)
-    corrector.Execute(image, mask)
-    log_field = sitk.GetArrayFromImage(corrector.GetLogBiasFieldAsImage(image))
-    inside = sitk.GetArrayViewFromImage(mask) > 0
-    low, high = np.quantile(log_field[inside] if inside.any() else log_field, (0.05, 0.95))
-    spread = float(high - low)
-    is_shaded = spread > SHADED_SPREAD
-    sign = "more" if is_shaded else "no more"
-    return ShadingEstimate(
-        spread,
-        is_shaded,
-        f"brightness varies by {math.expm1(spread):.0%} over the body, {sign} than in scans "
-        "without shading",
-    )
-
-
-def _share_of_border(inside: npt.NDArray[np.bool_]) -> float:
-    """How much of the border of the slices the body covers."""
-    sides = (inside[:, 0], inside[:, -1], inside[:, :, 0], inside[:, :, -1])
-    return float(np.concatenate([side.ravel() for side in sides]).mean())
-
-
 def _unknown(why: str) -> BlurEstimate:
     nothing = (math.nan, math.nan)
     return BlurEstimate(nothing, nothing, (0.0, 0.0), False, 0.0, f"sharpness not measured: {why}")
@@ -335,22 +262,3 @@ def _anatomy(planes: Floats, transfer: Doubles, radius: Doubles, floor: float) -
         return floor
     shape = (power[used] - floor) / transfer[used] ** 2 * radius[used] ** _PLANE_EXPONENT
     return float(np.exp(np.log(shape).mean()))
-
-
-def _coarse(volume: Volume) -> tuple[Floats, list[float]]:
-    """Means over blocks of about 4 mm, [K, J, I], and their spacing in mm along i, j, k."""
-    spacing = volume.geometry.spacing
-    steps = [
-        max(1, min(round(_COARSE_MM / size), count // 8))
-        for size, count in zip(reversed(spacing), volume.shape, strict=True)
-    ]
-    coarse = volume.voxels
-    for axis, step in enumerate(steps):
-        places = np.arange(0, coarse.shape[axis] // step * step, step)
-        ends = coarse.shape[axis] // step * step
-        coarse = np.add.reduceat(
-            coarse.take(range(ends), axis), places, axis=axis, dtype=np.float64
-        ) / np.float64(step)
-    return coarse.astype(np.float32), [
-        size * step for size, step in zip(spacing, reversed(steps), strict=True)
-    ]

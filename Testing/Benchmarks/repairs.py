@@ -1,4 +1,4 @@
-"""Blur, shading, missing lines and motion: what is measured blindly, and what undoing it gains.
+"""Blur, missing lines and motion: what is measured blindly, and what undoing it gains.
 
     python Testing/Benchmarks/repairs.py            writes results/repairs.json
     python Testing/Benchmarks/repairs.py --part blur     rows alone, into runs/repairs-blur.json
@@ -25,11 +25,11 @@ from _enhancement_data import TEMPLATE, Subject, motion, subject, undersampling
 
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degrade import Bias, gaussian_blur, rician_noise, robust_max
+from MedEnhanceLib.degrade import gaussian_blur, rician_noise, robust_max
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.artifacts import measure_artifacts
 from MedEnhanceLib.hqg.denoise import denoise
-from MedEnhanceLib.hqg.sharpness import BlurEstimate, measure_blur, measure_shading, undo_blur
+from MedEnhanceLib.hqg.sharpness import BlurEstimate, measure_blur, undo_blur
 from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.noise import measure_noise
 
@@ -41,7 +41,7 @@ FOREST = "studyforrest, 2 × 2 × 2 averaged"
 SLICES = 8
 #: σ in px and noise as a share of the robust maximum.
 BLURS = ((0.0, 0.01), (0.6, 0.0), (0.8, 0.01), (1.0, 0.0), (1.0, 0.03), (1.5, 0.01))
-PARTS = ("blur", "artifacts", "undamaged", "shading")
+PARTS = ("blur", "artifacts", "undamaged")
 
 
 def main() -> None:
@@ -175,27 +175,7 @@ def undamaged() -> Iterator[Row]:
         yield shown(row)
 
 
-def shading() -> Iterator[Row]:
-    """Shading in undamaged volumes, and in copies that were shaded by 30 %."""
-    flat = [
-        *sorted(SHARED_DATA.glob("mr/sts/*/MR_T1.nii.gz")),
-        *sorted(SHARED_DATA.glob("mr/open_ms/C*/[TF]*.nii.gz")),
-        SHARED_DATA / "sample/mni152_t1.nii.gz",
-    ]
-    raw = sorted(SHARED_DATA.glob("mr/open_ms/L*/study*[RW].nii.gz"))
-    for path in [*flat, *raw, SHARED_DATA / "mr/studyforrest/T1.nii.gz"]:
-        volume = load(path, modality="MR")
-        before = measure_shading(volume)
-        row: Row = {"part": "shading", "subject": str(path.relative_to(SHARED_DATA))}
-        row |= {"corrected_before": path in flat, "is_judged": before.spread > 0}
-        row |= {"spread": before.spread, "is_shaded": before.is_shaded}
-        if row["is_judged"]:
-            after = measure_shading(Bias(0.3, seed=3).apply(volume))
-            row |= {"shaded_spread": after.spread, "shaded_found": after.is_shaded}
-        yield shown(row)
-
-
-_MEASURES = {"blur": blurs, "artifacts": artifacts, "undamaged": undamaged, "shading": shading}
+_MEASURES = {"blur": blurs, "artifacts": artifacts, "undamaged": undamaged}
 
 
 def shown(row: Row) -> Row:
@@ -217,12 +197,10 @@ def gates_of(parts: dict[str, list[Row]]) -> list[dict[str, Any]]:
     above = gain(blurred, "input")
     false = [row for row in parts["undamaged"] if "blur" in row["found"]]
     wrong = [row for row in parts["undamaged"] if {"undersampling", "motion"} & set(row["found"])]
-    shaded = [row for row in parts["shading"] if row["is_shaded"] and row["corrected_before"]]
     gates = [
         gate("blur: ours above the input, dB", above, "≥ 2", above >= 2),
         gate("undamaged volumes called blurred", len(false), "0", not false),
         gate("undamaged MR called undersampled or moved", len(wrong), "0", not wrong),
-        gate("MR corrected upstream called shaded", len(shaded), "0", not shaded),
     ]
     for case in ("undersampling", "motion"):
         rows = [row for row in parts["artifacts"] if row["case"] == case]

@@ -303,13 +303,6 @@ def test_n4_flattens_shading(tiny_model: Path) -> None:
     assert after.mean() == pytest.approx(before.mean(), rel=0.1)
 
 
-def test_n4_on_a_ct_is_refused(head: Volume, model: str) -> None:
-    from MedEnhanceLib.hqg.infer import n4_field
-
-    with pytest.raises(InputError, match="CT"):
-        n4_field(replace(head, modality="CT"))
-
-
 @pytest.mark.parametrize(
     "fields",
     [{"strength": 2.0}, {"uncertainty": 8}, {"overlap": 1.0}, {"tile": 100}, {"batch": 0},

@@ -10,9 +10,9 @@ import pytest
 
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degrade import Bias, Blur, Rician, gaussian_blur, rician_noise
+from MedEnhanceLib.degrade import Blur, Rician, gaussian_blur, rician_noise
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.hqg.sharpness import BlurEstimate, measure_blur, measure_shading, undo_blur
+from MedEnhanceLib.hqg.sharpness import BlurEstimate, measure_blur, undo_blur
 from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.noise import measure_noise, noise_to_contrast
 from MedEnhanceLib.runtime.resources import resource_folder
@@ -138,22 +138,3 @@ def test_strong_noise_is_not_taken_for_blur() -> None:
         assert not found.is_blurred
         blurred = Rician(level, 0).apply(Blur(1.0).apply(sample()))
         assert measure_blur(blurred.voxels, **known, noise_to_contrast=ratio).is_blurred
-
-
-@pytest.mark.slow
-def test_shading_is_found_and_its_absence_too() -> None:
-    pytest.importorskip("SimpleITK")
-    assert not measure_shading(sample()).is_shaded
-    assert measure_shading(Bias(0.5, seed=3).apply(sample())).is_shaded
-    ct = Volume(slab(), modality="CT")
-    assert not measure_shading(ct).is_shaded
-
-
-@pytest.mark.slow
-def test_a_picture_cropped_within_the_body_is_not_judged() -> None:
-    pytest.importorskip("SimpleITK")
-    shaded = Bias(0.5, seed=3).apply(sample())
-    middle = shaded.voxels[60:120, 80:160, 60:140]
-    found = measure_shading(Volume(middle, shaded.geometry, modality="MR"))
-    assert not found.is_shaded
-    assert "cropped" in found.reason
