@@ -1,7 +1,7 @@
 """The bias field of MR: measured in a coarse copy by N4, corrected where it is strong.
 
 Everything is computed from means over blocks of 5 mm: they average noise out, and a bias field
-changes over lengths of 50 mm and more. The spline of N4 is stiff (spans of 70 mm, along each axis),
+changes over lengths of 50 mm and more. The spline of N4 is stiff (spans of 60 mm, along each axis),
 so that little anatomy enters it: that is what separates scans with a bias field from scans without,
 also where the picture is cropped within the body. Decision 0063 has what was tried.
 """
@@ -26,7 +26,7 @@ Mask = npt.NDArray[np.bool_]
 _BLOCK_MM, _FEWEST_BLOCKS = 5.0, 8
 #: Spans of the spline. With 50 mm, and with N4's usual doubling of a span per axis, more undamaged
 #: scans exceed the limit; with 100 mm the correction loses 0.4 dB.
-_SPAN_MM = 70.0
+_SPAN_MM = 60.0
 _ITERATIONS = 30
 #: Tissue: above this share of the robust maximum, and above this many σ of noise. Otsu's threshold
 #: leaves out gray matter or fat, whose intensities tell a field from anatomy.

@@ -38,7 +38,7 @@ INFERENCE = tuple(
     f"MedEnhanceLib/{name}.py"
     for name in (
         *(f"hqg/{part}" for part in ("infer", "predict", "stream", "network", "bundle")),
-        *(f"hqg/{part}" for part in ("chain", "denoise", "sharpness")),
+        *(f"hqg/{part}" for part in ("bias_field", "chain", "denoise", "sharpness")),
         *(f"nets/{part}" for part in ("slices", "intensity", "blocks", "shrinkage", "precision")),
         *(f"nets/{part}" for part in ("grouped", "noise", "noise_blocks")),
     )
