@@ -151,11 +151,11 @@ def _choice(devices: list[dict[str, Any]], cuda: dict[str, Any]) -> dict[str, st
     if cuda["available"] and not devices[0].get("fault"):
         first = devices[0]
         room = f" with {first['total'] / 1e9:.0f} GB" if first["total"] else ""
-        return {"name": "cuda", "reason": f"the NVIDIA GPU {first['what']}{room} is fastest"}
+        return {"name": "cuda", "reason": f"the NVIDIA GPU {first['what']}{room} can be used"}
     if any(row["name"] == "mps" for row in devices):
-        return {"name": "mps", "reason": "the Apple GPU is faster than the CPU"}
+        return {"name": "mps", "reason": "the Apple GPU can be used"}
     # PyTorch chooses the number of threads; the log of each run states it.
-    slow = "models run on the CPU, which takes several times longer"
+    slow = "models run on the CPU"
     if cuda["available"]:
         reason = f"{devices[0]['what']} cannot be used: {devices[0]['fault']}; {slow}"
         return {"name": "cpu", "reason": reason}

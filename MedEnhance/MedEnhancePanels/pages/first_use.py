@@ -91,7 +91,7 @@ class FirstUsePanel(Page):
 
     def _computeText(self):
         if self.computeOn == "cpu":
-            return _("Everything works, several times slower than on a graphics card.")
+            return _("Everything works; a graphics card is not used.")
         if hasattr(slicer.modules, "pytorchutils"):
             return _(
                 "The extension PyTorch is installed: it selects the version for your graphics card."

@@ -3801,8 +3801,8 @@
         <translation>{purpose}; sustituye a la versión {version}</translation>
     </message>
     <message>
-        <source>Everything works, several times slower than on a graphics card.</source>
-        <translation>Todo funciona, varias veces más lento que con una tarjeta gráfica.</translation>
+        <source>Everything works; a graphics card is not used.</source>
+        <translation>Todo funciona; no se usa ninguna tarjeta gráfica.</translation>
     </message>
     <message>
         <source>The extension PyTorch is installed: it selects the version for your graphics card.</source>
