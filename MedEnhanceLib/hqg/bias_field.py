@@ -32,7 +32,7 @@ _ITERATIONS = 30
 #: leaves out gray matter or fat, whose intensities tell a field from anatomy.
 _TISSUE, _ABOVE_NOISE = 0.15, 2.0
 #: 95th less 5th percentile of the field's logarithm in tissue from which the field is corrected.
-LIMIT = 0.13
+LIMIT = 0.155
 
 
 @dataclass(frozen=True)

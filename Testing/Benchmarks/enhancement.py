@@ -70,11 +70,15 @@ def main() -> None:
     if options.measure_only:
         return
     if options.keep_rows:
-        now = {row["arm"] for row in rows}
+        now = {_identity(row) for row in rows}
         former = json.loads(options.keep_rows.read_text())["rows"]
-        rows += [row for row in former if row["arm"] not in now and row["case"] != "guide swap"]
+        rows += [row for row in former if _identity(row) not in now]
     reached = gates(rows)
     write("enhancement", gates=reached, rows=rows, seeds=options.seeds, folder=options.out)
+
+
+def _identity(row: Row) -> tuple[object, ...]:
+    return tuple(row[name] for name in ("subject", "case", "seed", "arm"))
 
 
 def parse() -> argparse.Namespace:
@@ -97,7 +101,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--keep-rows",
         type=Path,
-        help="results of an earlier run: rows of arms that are not measured now",
+        help="results of an earlier run: its rows that are not measured now",
     )
     parser.add_argument("--measure-only", action="store_true", help="rows alone, no results")
     parser.add_argument("--out", type=Path)

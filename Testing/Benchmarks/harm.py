@@ -9,6 +9,7 @@ Faint lesions are planted in low-dose CT and looked for by an observer with a ma
 from __future__ import annotations
 
 import argparse
+import json
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -51,21 +52,29 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=SHARED_DATA, help="folder of open volumes")
     parser.add_argument("--slices", type=int, default=16, help="central slices of each volume")
     parser.add_argument("--jobs", type=int, default=1, help="processes at once")
+    parser.add_argument(
+        "--keep-lesions", action="store_true", help="keep the rows of lesions of an earlier run"
+    )
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     files = [TEMPLATE, *volumes(options.data)]
     with ProcessPoolExecutor(options.jobs) as pool:
         rows = list(pool.map(undamaged, files, *zip(*[(options.data, options.slices)] * len(files),
                                                     strict=True)))  # fmt: skip
-        arms = [(name, arm) for name in CT_SUBJECTS for arm in ("input", "ours", "BM4D")]
-        lesions = [
-            row
-            for found in pool.map(faint, *zip(*arms, strict=True), [options.data] * len(arms))
-            for row in found
-        ]
+        lesions = kept_lesions(options.out) if options.keep_lesions else []
+        if not options.keep_lesions:
+            arms = [(name, arm) for name in CT_SUBJECTS for arm in ("input", "ours", "BM4D")]
+            found = pool.map(faint, *zip(*arms, strict=True), [options.data] * len(arms))
+            lesions = [row for part in found for row in part]
     gates = gates_of(rows, lesions)
     write("harm", gates=gates,
           rows=[*rows, *lesions], seeds=[0], folder=options.out)  # fmt: skip
+
+
+def kept_lesions(folder: Path) -> list[Row]:
+    """The rows of lesions of an earlier run."""
+    rows = json.loads((folder / "harm.json").read_text(encoding="utf-8"))["rows"]
+    return [row for row in rows if row["table"] != "undamaged"]
 
 
 def volumes(data: Path) -> list[str]:
