@@ -25,14 +25,12 @@ class ModelWarning:
     """One reason why a model's result on a volume may be wrong.
 
     code: "test-model", "segmenter", "anatomy", "pixel-size", "noise-model" or "no-structure".
-    message: a clause. hint: what to do about it. distance: from the training data, in multiples of
-    the limit, or None where it was not measured.
+    message: a clause. hint: what to do about it.
     """
 
     code: str
     message: str
     hint: str
-    distance: float | None = None
 
     @property
     def text(self) -> str:

@@ -364,6 +364,7 @@ class EnhanceConfig(Options):
         "whatever the noise",
         low=0,
         high=1,
+        ranged=False,
         metavar="S",
     )
     bias_correction: Literal["auto", "none", "n4"] = option(

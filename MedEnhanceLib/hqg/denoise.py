@@ -73,7 +73,7 @@ def need_of(noise: NoiseEstimate) -> Need:
     share = float(trust * visible)
     if share > _NEARLY_ALL:
         return Need(1.0, "")
-    if trust < visible:
+    if trust < visible or noise.contrast == 0:
         why = noise.reason or "too little to measure it in"
         return Need(share, f"the noise cannot be measured for certain ({why})")
     return Need(share, "the noise is weak against the contrast of the tissue")

@@ -149,7 +149,9 @@ def test_where_there_is_nothing_to_measure_it_says_so(
     assert estimate.confidence == 0
     assert "no tissue" in estimate.reason
     assert np.isfinite(estimate.full()).all()
-    assert need_of(estimate).share == 0
+    need = need_of(estimate)
+    assert need.share == 0
+    assert "no tissue" in need.reason
 
 
 def test_texture_everywhere_gives_little_confidence() -> None:
