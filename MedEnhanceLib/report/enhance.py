@@ -33,6 +33,7 @@ _COMPARISON_CAPTION = (
     "Input and enhanced with the same window. Orange: brighter than the input; blue: darker. "
     "A structure in the difference is a structure that was changed."
 )
+_AIR_CAPTION = " In MR the body stands out from the air, which noise had brightened."
 
 
 def enhancement_report(
@@ -75,7 +76,8 @@ def enhancement_report(
     if segmentation is not None:
         panes.append(Pane("Segmentation", enhanced, labels=segmentation))
     written = [comparison_sheet(target / _COMPARISON, panes, legend=labels, overwrite=overwrite)]
-    pictures = [Picture(_COMPARISON, "Before and after", sheet_alt(panes), _COMPARISON_CAPTION)]
+    caption = _COMPARISON_CAPTION + (_AIR_CAPTION if volume.modality == "MR" else "")
+    pictures = [Picture(_COMPARISON, "Before and after", sheet_alt(panes), caption)]
     if uncertainty is not None:
         heat = [Pane("Enhanced", enhanced), Pane("Uncertainty", uncertainty, heat=True)]
         written.append(comparison_sheet(target / _UNCERTAINTY, heat, overwrite=overwrite))
@@ -86,8 +88,9 @@ def enhancement_report(
     record = {"manifest": dict(manifest), "labels": list(table), "change": change}
     write_json(target / _RECORD, record, overwrite=overwrite)
     written.append(target / _RECORD)
+    name = Path(volume.source).name
     page = Page(
-        title=f"Enhanced: {Path(volume.source).name or 'volume'}",
+        title=f"Enhanced: {name}" if name else "Enhanced volume",
         about=about(manifest, volume),
         summary=_summary(change, volume, enhanced, manifest),
         facts=_facts(change, volume.units, manifest),
@@ -107,7 +110,7 @@ def about(manifest: Mapping[str, Any], volume: Volume) -> list[tuple[str, str]]:
     model = manifest.get("model") or {}
     lines = [
         ("When", str(manifest.get("created", "")).replace("T", " ").replace("+00:00", " UTC")),
-        ("Input", Path(volume.source).name or "–"),
+        ("Input", Path(volume.source).name),
         ("Volume", f"{volume.modality}, {size} voxels of {spacing} mm"),
         ("Model", f"{model['name']} ({str(model.get('sha256', ''))[:12]})" if model else ""),
         ("Device", str(manifest.get("device", ""))),
