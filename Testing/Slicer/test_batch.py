@@ -244,7 +244,7 @@ class BatchTest(MedEnhanceTestCase):
 
     def test_closingTheSceneStopsAll(self):
         nodes = [self.volume("one", shape=(40, 128, 128)), self.volume("two")]
-        work = self.batch.Batch(self.context.runner, nodes, self.Options(uncertainty=32)).start()
+        work = self.batch.Batch(self.context.runner, nodes, self.Options(uncertainty=True)).start()
         self.waitUntil(lambda: work.fraction > 0.03, 60)
         slicer.mrmlScene.Clear(0)
         self.waitUntil(lambda: work.isFinished, 6)

@@ -314,7 +314,7 @@ class OwnRunTest(ExportTestCase):
     @slow
     def test_anEnhancedVolumeKeepsModelAndUncertainty(self):
         source = self.loaded(shape=(4, 32, 32))
-        options = enhancement.EnhanceOptions(uncertainty=2, device="cpu")
+        options = enhancement.EnhanceOptions(uncertainty=True, device="cpu")
         job = enhancement.start(self.runner, source, options)
         self.waitUntil(lambda: job.isFinished, 120)
         self.assertIsNone(job.error, job.error)

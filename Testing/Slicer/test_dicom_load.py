@@ -193,7 +193,7 @@ class RefusedTest(DicomTestCase):
         ui.repairButton.click()
         self.waitUntil(lambda: self.panel.node is not None, 60)
         self.assertTrue(ui.repairFrame.isHidden())
-        self.waitUntil(lambda: "Moved slices" in ui.warningsLabel.text, 5)
+        self.waitUntil(lambda: "moved by up to" in ui.warningsLabel.text, 5)
         self.screenshot(self.widget.parent, "load-resampled", height=600)
 
     def test_anUnevenSeriesIsRefusedAndThenLoadedResampled(self):

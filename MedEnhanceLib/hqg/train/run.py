@@ -224,6 +224,7 @@ class _Run:
         if not self.config.loss.error:
             limits.append("The expected error was not trained: do not rely on it.")
         part = self.monitor.part(0.98, 1.0)
+        part.check()
         seconds = self.trainer.seconds
         export_enhancer(self.folder, self.config, enhancer, guide, bank, seconds, limits=limits)
         calibrate_on_held_out(

@@ -69,7 +69,8 @@ def _shaken_bundle(source: Path, target: Path) -> Path:
     generator = torch.Generator().manual_seed(0)
     for name, tensor in weights.items():
         noise = torch.randn(tensor.shape, generator=generator)
-        weights[name] = (tensor.float() + 0.05 * noise).half()
+        if "sharpening" not in name:  # random bands of detail would be a multiple of the image
+            weights[name] = (tensor.float() + 0.05 * noise).half()
     weights["bank.spread"] = weights["bank.spread"].abs() + 0.5
     save_file(weights, folder / WEIGHTS)
     path = folder / "configs/metadata.json"

@@ -162,7 +162,7 @@ def test_a_result_says_that_it_was_made_for_one_segmenter(
 ) -> None:
     cohort, bundle = trained
     noisy = Rician(0.08, seed=9).apply(image_of(labels_of(1)))
-    result = enhanced(cohort, bundle, noisy, "--uncertainty", "1")
+    result = enhanced(cohort, bundle, noisy, "--uncertainty")
     assert "was made for the segmenter organs" in capsys.readouterr().err
     assert any("made for the segmenter organs" in line for line in result.history)
     record = json.loads((cohort / "better.nii.gz.json").read_text(encoding="utf-8"))
@@ -199,7 +199,7 @@ def test_an_uncertainty_map_can_be_made(trained: tuple[Path, Bundle]) -> None:
     cohort, bundle = trained
     noisy = Rician(0.08, seed=9).apply(image_of(labels_of(1)))
     where = cohort / "uncertainty.nii.gz"
-    enhanced(cohort, bundle, noisy, "--uncertainty", "1", "--uncertainty-output", str(where))
+    enhanced(cohort, bundle, noisy, "--uncertainty", "--uncertainty-output", str(where))
     uncertainty = io.load(where)
     assert uncertainty.shape == noisy.shape
     assert uncertainty.voxels.min() >= 0 < uncertainty.voxels.max()
