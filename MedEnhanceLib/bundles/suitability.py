@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -89,7 +88,6 @@ def pixel_size_warning(
         f"{name} was trained on axial pixels of {trained_mm:g} mm, and these are "
         f"{pixels_mm[0]:.3g} × {pixels_mm[1]:.3g} mm",
         "check the result closely, or train a model at this spacing",
-        round(math.log(ratio) / math.log(_PIXEL_RATIO), 3),
     )
 
 
