@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from MedEnhanceLib.core.options import Options, option
 from MedEnhanceLib.errors import ConfigError
@@ -12,7 +12,6 @@ from MedEnhanceLib.unicompress.repair import Repair
 
 Mode = Literal["lossless", "max_error", "ratio", "psnr", "ssim"]
 Speed = Literal["normal", "fast", "slow"]
-SPEEDS: tuple[Speed, ...] = get_args(Speed)
 BlockType = Literal["auto", "implicit"]
 Access = Literal["auto", "slice", "whole"]
 

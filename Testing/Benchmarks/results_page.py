@@ -300,15 +300,7 @@ def gate() -> Table:
         "gate, binary": "gate as published",
         "gate, EMA 0.99": "gate on averages (ours)",
     }
-    rows = []
-    for modality in ("MR", "CT"):
-        for arm, name in names.items():
-            path = f"gradprom.rows[modality={modality}; arm={arm}; psnr>0]"
-            rows.append((
-                modality, name, Cell(f"{path}.psnr:mean"), Cell(f"{path}.dice:mean", ".4f"),
-                Cell(f"{path}.dice:count", ".0f"),
-            ))  # fmt: skip
-    return Table(("modality", "training", "PSNR, dB", "Dice on enhanced", "n"), rows)
+    return _by_training("gradprom.rows[modality={}; arm={}; psnr>0]", names, "Dice on enhanced")
 
 
 def frozen() -> Table:
@@ -320,15 +312,20 @@ def frozen() -> Table:
         "joint, λ 1": "sum of both losses",
         "budget 0.1": "budget of 0.1 dB",
     }
+    return _by_training("budget.rows[case={}; arm={}]", names, "Dice")
+
+
+def _by_training(rows_of: str, names: dict[str, str], dice: str) -> Table:
+    """A row for each training in each modality. rows_of: path with places for both."""
     rows = []
     for modality in ("MR", "CT"):
         for arm, name in names.items():
-            path = f"budget.rows[case={modality}; arm={arm}]"
+            path = rows_of.format(modality, arm)
             rows.append((
                 modality, name, Cell(f"{path}.psnr:mean"), Cell(f"{path}.dice:mean", ".4f"),
                 Cell(f"{path}.dice:count", ".0f"),
             ))  # fmt: skip
-    return Table(("modality", "training", "PSNR, dB", "Dice", "n"), rows)
+    return Table(("modality", "training", "PSNR, dB", dice, "n"), rows)
 
 
 # --- compression
