@@ -1,333 +1,306 @@
-"""The networks of HQG-Net: guidance encoder, enhancer, discriminator.
+"""The set network over groups of similar blocks, and its correction by a guide.
 
-Implements the published idea (arXiv 2307.07829); layers and weights are reconstructed. Why no
-shipped enhancer applies them by default: docs/decisions/0051-no-network-by-default.md.
+The grouped filter leaves an estimate E of the noisy Y, and its next to last round a pilot P. A
+group is a reference block of 4 × 4 × 4 voxels and the blocks that look most like it in E. The
+network sees the blocks of a group as a set, in cosine coefficients over the noise's own deviation,
+and answers with what is to be added to each block of E. All its last layers begin at zero:
+untrained it adds nothing.
+
+    Y − E, P − E, E − mean of the group → three layers of mixing → residual, weight of each block
+
+A guide is another series of the same examination. Its blocks at the same places are fitted to E
+within the group. Whether the guide agrees with what the noisy blocks say beyond E is the cue: it
+modulates the features, and opens or closes a gate for each block.
+
+Sources: features of a high-quality image inserted by variational normalization, He et al., IEEE
+TNNLS 35 (2024), arXiv 2307.07829, which is implemented here in an idea, with details of our own;
+sets of blocks, Zaheer et al., NeurIPS 2017; the filter, see `nets.grouped`.
 """
 
 from __future__ import annotations
 
-import math
-from itertools import pairwise
-from typing import NamedTuple
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.hqg.config import NetworkConfig
-from MedEnhanceLib.nets.blocks import (
-    ResidualBlock,
-    Sharpening,
-    VariationalNormalization,
-    at_pixels,
-    neighbors,
-)
-from MedEnhanceLib.nets.shrinkage import TOTAL_REACH, BlockShrinkage, without_bias
+from MedEnhanceLib.native import CELLS, SIDE
 
-#: Sides of what goes into the enhancer must be multiples of this (unshuffle and three poolings).
-STRIDE = 16
-#: Places where slices exchange features, after the stem; those that gain most first.
-_EXCHANGES = (
-    "encoder 0",
-    "encoder 3",
-    "decoder 0",
-    "encoder 2",
-    "decoder 1",
-    "encoder 1",
-    "decoder 2",
-)
-#: Before anything is learned, an error of 2 % of the scale is expected.
-_FIRST_ERROR = 0.02
-#: What is learned is in units of the noise and this share of the scale.
-_LEAST_STEP = 0.01
-#: Side of a cell of the local mean, in pixels.
-_MEAN_CELL = 8
-#: Side of a cell of the noise map, in pixels of half the resolution.
-_NOISE_CELL = 16
-#: (E √|d|)² of a Gaussian is 0.6760 σ.
-_ROOT_TO_SIGMA = 1 / 0.6760
-#: The map as the stem sees it, of the order of the image.
-_NOISE_GAIN = 5.0
+#: Bands of frequency in which a guide is compared with the noisy blocks.
+BANDS = 4
+#: Of a guide's agreement in each band: correlation, regression, energy.
+_EVIDENCE = 3 * BANDS
+#: Evidence of the block, its group and its region; facts of the fit; level of the noise.
+_FACTS = 3 * _EVIDENCE + 3 + 1
+#: Share of the range below which a guide's variation counts as none.
+_FLAT = 0.02
+#: Factor on what is written without a hint: small steps at the beginning.
+_FREE_SHARE = 0.3
 
 
-class Cue(NamedTuple):
-    """The guide as a distribution: mean and log-variance, [B, cue_size] each."""
-
-    mean: Tensor
-    log_variance: Tensor
-
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """Draw m + s·ε, differentiable in both."""
-        noise = torch.randn(self.mean.shape, generator=generator, dtype=self.mean.dtype)
-        return self.mean + torch.exp(0.5 * self.log_variance) * noise.to(self.mean.device)
-
-    def kl_divergence(self) -> Tensor:
-        """To the standard normal: ½(m² + s² − 1 − log s²), [B, cue_size], nats."""
-        return 0.5 * (self.mean.square() + self.log_variance.exp() - 1 - self.log_variance)
+def cosine_transform() -> Tensor:
+    """[64, 64]: coefficients of a block = transform @ voxels; orthonormal, slices vary slowest."""
+    place = np.arange(SIDE)
+    cosines = np.cos(np.pi * (2 * place[None] + 1) * place[:, None] / (2 * SIDE))
+    cosines *= np.sqrt(2 / SIDE)
+    cosines[0] *= np.sqrt(0.5)
+    whole = np.einsum("ai,bj,ck->abcijk", cosines, cosines, cosines)
+    return torch.from_numpy(whole.reshape(CELLS, CELLS)).float()
 
 
-class GuidanceEncoder(nn.Module):
-    """Reduces high-quality slices to the cue v_z; four residual + pooling stages, then linear."""
+def bands() -> Tensor:
+    """[64, 4]: the band of each frequency: constant, sum of orders to 2, to 4, above."""
+    place = np.arange(SIDE)
+    order = np.add.outer(np.add.outer(place, place), place).reshape(CELLS)
+    limits = [order == 0, (order > 0) & (order <= 2), (order > 2) & (order <= 4), order > 4]
+    return torch.from_numpy(np.stack(limits, 1)).float()
 
-    def __init__(self, config: NetworkConfig) -> None:
+
+def compressed(values: Tensor) -> Tensor:
+    """Large coefficients on the scale of a logarithm, with their sign."""
+    return torch.sign(values) * torch.log1p(values.abs())
+
+
+class Mixing(nn.Module):
+    """Mixes the blocks of a group, which are in order of distance, then each block's features."""
+
+    def __init__(self, width: int, blocks: int, hidden: int) -> None:
         super().__init__()
-        widths = (1, *config.guide_widths)
-        self.stages = nn.ModuleList(
-            ResidualBlock(before, after) for before, after in pairwise(widths)
-        )
-        self.guidance, self.variational = config.guidance, config.variational
-        self.head = nn.Linear(widths[-1], 2 * config.cue_size)
-        nn.init.normal_(self.head.weight, std=0.05)
-        nn.init.zeros_(self.head.bias)
+        self.norm_of_set, self.norm_of_block = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.mix = nn.Parameter(torch.randn(blocks, blocks) * 0.02)
+        self.after_mix = nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        with torch.no_grad():
+            self.after_mix.weight *= 0.3
+            self.down.weight *= 0.5
 
-    def forward(self, slices: Tensor) -> Cue:
-        """slices: [B, 1, H, W], scaled intensities → Cue of [B, cue_size]."""
-        features = slices
-        for stage in self.stages:
-            features = F.avg_pool2d(stage(features), 2)
-        mean, log_variance = self.head(features.mean(dim=(2, 3))).float().chunk(2, dim=1)
-        if not self.guidance:
-            mean = torch.zeros_like(mean)
-        if not (self.guidance and self.variational):
-            return Cue(mean, torch.full_like(mean, -math.inf))
-        return Cue(mean, log_variance.clamp(-8, 4))
+    def forward(self, features: Tensor) -> Tensor:
+        """features: [N, blocks, width]."""
+        of_set = self.norm_of_set(features)
+        mixed = self.mix @ of_set + of_set.mean(1, keepdim=True)
+        features = features + self.after_mix(mixed)
+        inside = F.gelu(self.up(self.norm_of_block(features)), approximate="tanh")
+        changed: Tensor = features + self.down(inside)
+        return changed
 
 
-class Estimate(NamedTuple):
-    """The enhancer's output for slabs: image and expected absolute error, [B, D, H, W] each."""
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Coefficients of N groups, [N, blocks, 64] each, over the noise's deviation in each frequency.
 
-    image: Tensor
-    error: Tensor
-
-
-class Enhancer(nn.Module):
-    """E(y, v_z): a residual U-Net over slabs of slices, restyled by the cue in every decoder stage.
-
-    All slices of a slab are enhanced together: convolutions are 2D, and in `config.context` places
-    slices exchange features with their neighbors (`_EXCHANGES`). The first stage's pooling is a
-    pixel-unshuffle, so that the full resolution costs little.
-    First a learned shrinkage of blocks removes most of the noise (`nets.shrinkage`). The network
-    sees its result and the input, as differences to the local mean in units of the local noise. Its
-    output is a correction to the shrinkage's result in the same units, so that noise looks the same
-    at every strength and brightness. Amplified bands of detail undo blur
-    (`nets.blocks.Sharpening`). Both are zero before the training.
+    Attributes:
+        noisy: of the input.
+        pilot: of the next to last round of the filter.
+        estimate: of its last round.
+        distance: [N, blocks], mean squared difference to the reference in the estimate, in σ².
+        level: [N], σ as a share of the range.
     """
 
+    noisy: Tensor
+    pilot: Tensor
+    estimate: Tensor
+    distance: Tensor
+    level: Tensor
+
+
+class GroupNetwork(nn.Module):
+    """Residual and weight of each block of a group; about 170,000 weights at the usual size."""
+
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
-        self.config = config
-        widths = config.widths
-        condition = config.cue_size + config.content_size
-        self.sees = min(config.context, 1)
-        self._exchanges = set(_EXCHANGES[: max(config.context - 1, 0)])
-        self.shrinkage = BlockShrinkage() if config.shrinkage else None
-        images = 4 * (2 * self.sees + 1) + (4 if config.shrinkage else 0)
-        self.stem = nn.Conv2d(images + 2, widths[0], 3, padding=1)
-        nn.init.kaiming_normal_(self.stem.weight, a=0.2)
-        self.encoder = nn.ModuleList(
-            ResidualBlock(before, after)
-            for before, after in zip((widths[0], *widths[:-1]), widths, strict=True)
+        width = config.width
+        self.token = nn.Linear(3 * CELLS + 2, width)
+        self.group = nn.Linear(3 * CELLS + 2, width)
+        self.layers = nn.ModuleList(
+            Mixing(width, config.blocks, config.hidden) for _ in range(config.layers)
         )
-        self.content = nn.Linear(widths[-1], config.content_size)
-        self.decoder = nn.ModuleList(
-            ResidualBlock(deeper + finer, finer)
-            for deeper, finer in zip(widths[:0:-1], widths[-2::-1], strict=True)
-        )
-        self.restyle = nn.ModuleList(
-            VariationalNormalization(width, condition, config.window // (2 << level))
-            if config.restyling
-            else _Unstyled()
-            for level, width in reversed(list(enumerate(widths)))
-        )
-        self.head = nn.Conv2d(widths[0], 4, 3, padding=1)
-        self.sharpening = Sharpening(widths[0]) if config.sharpening else None
-        self.error_head = nn.Conv2d(widths[0], 4, 3, padding=1)
-        for parameter in (*self.head.parameters(), *self.error_head.parameters()):
-            nn.init.zeros_(parameter)
-        assert self.error_head.bias is not None
-        nn.init.constant_(self.error_head.bias, math.log(_FIRST_ERROR))
+        self.norm, self.out = nn.LayerNorm(width), nn.Linear(width, 4 * CELLS + 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
 
-    @property
-    def reach(self) -> int:
-        """Slices on each side that a result depends on."""
-        return self.config.context + (0 if self.shrinkage is None else TOTAL_REACH)
+    def forward(self, groups: Groups) -> tuple[Tensor, Tensor, Tensor]:
+        """What is to be added to the estimate.
 
-    def encode(self, slabs: Tensor, start: Tensor | None = None) -> list[Tensor]:
-        """Features of the four stages, finest first, at 1/2, 1/4, 1/8 and 1/16 of the side.
-
-        slabs: [B, D, H, W]; start: what `start` makes of them, where it is known.
-        Returns [B·D, C, h, w] each.
+        Returns:
+            residual [N, blocks, 64]; logarithm of each block's weight [N, blocks]; the last
+            features [N, blocks, width].
         """
-        depth = slabs.shape[1]
-        features = self.begin(slabs, self.start(slabs) if start is None else start)
-        stages = []
-        for number, stage in enumerate(self.encoder):
-            coarser = features if number == 0 else F.avg_pool2d(features, 2)
-            features = stage(coarser, self._depth(f"encoder {number}", depth))
-            stages.append(features)
-        return stages
+        estimate = groups.estimate
+        mean = estimate.mean(1)
+        deviation = estimate - mean[:, None]
+        from_noisy, from_pilot = groups.noisy - estimate, groups.pilot - estimate
+        mean_residual = from_noisy.mean(1)
+        far = torch.log1p(groups.distance)
+        level = torch.log(10 * groups.level)[:, None].expand_as(far)
+        token = [from_noisy, 2 * from_pilot, compressed(2 * deviation), far[..., None]]
+        features = self.token(torch.cat([*token, level[..., None]], -1))
+        # The mean's own level says how bright a group is, which is not to matter.
+        shape = torch.cat([torch.zeros_like(mean[:, :1]), mean[:, 1:]], -1)
+        spread = torch.log1p(4 * deviation.square().mean(1))
+        group = [compressed(2 * shape), 2 * mean_residual, spread, far[:, -1:], level[:, :1]]
+        features = features + self.group(torch.cat(group, -1))[:, None]
+        for layer in self.layers:
+            features = layer(features)
+        features = self.norm(features)
+        output = self.out(features)
+        free, of_noisy, of_pilot, of_mean = output[..., :-1].split(CELLS, -1)
+        residual = _FREE_SHARE * free + of_noisy * from_noisy + of_pilot * from_pilot
+        residual = residual + of_mean * mean_residual[:, None]
+        return residual, output[..., -1], features
 
-    def start(self, slabs: Tensor) -> Tensor:
-        """What the correction is added to: slabs after the shrinkage, or unchanged without it."""
-        if self.shrinkage is None:
-            return slabs.float()
-        with torch.autocast(slabs.device.type, enabled=False):
-            level = noise_level(slabs, reach=0)
-            shrunk: Tensor = self.shrinkage(slabs.float(), level)
-            return without_bias(shrunk, level) if self.config.rician else shrunk
 
-    def begin(self, slabs: Tensor, start: Tensor, only: slice = slice(None)) -> Tensor:
-        """The stem's features of all slices, or `only` some: [B, D, H, W] → [B·D, C, H/2, W/2].
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A guide's blocks, fitted to the estimate by one gain in each group.
 
-        start: of those slices. Computed in full precision, as later stages cannot restore what the
-        input loses by rounding.
-        """
-        kind = slabs.device.type
-        half = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
-        with torch.autocast(kind, enabled=False):
-            mean, detail = _local_contrast(slabs.float())
-            details = neighbors(detail, self.sees)[:, only].flatten(0, 1)
-            if self.shrinkage is not None:
-                known = (start - mean[:, only]) / _step(slabs[:, only])
-                details = torch.cat([details, known.flatten(0, 1)[:, None]], dim=1)
-            mean = F.avg_pool2d(mean[:, only].flatten(0, 1)[:, None], 2)
-            level = noise_level(slabs, self.sees)[:, only].flatten(0, 1)[:, None]
-            seen = torch.cat([F.pixel_unshuffle(details, 2), mean, _NOISE_GAIN * level], dim=1)
-            features: Tensor = self.stem(seen.contiguous(memory_format=torch.channels_last))
-        return features.to(half)
+    Attributes:
+        difference: the fitted guide minus the estimate, both without the group's level,
+            [N, blocks, 64].
+        scaled: the guide's blocks at unit power.
+        quality: [N, 3]: correlation, correlation of detail, power of the guide.
+        shows: [N], 0 to 1: whether the guide varies at all in this group.
+    """
 
-    def content_vector(self, slabs: Tensor) -> Tensor:
-        """v_y [B, content_size]: properties of the input, such as noise level and contrast."""
-        return self._content(self.encode(slabs)[-1], slabs.shape[1])
+    difference: Tensor
+    scaled: Tensor
+    quality: Tensor
+    shows: Tensor
 
-    def forward(self, slabs: Tensor, cue: Tensor, content: Tensor | None = None) -> Tensor:
-        """Enhance every slice of each slab.
+
+def fit(estimate: Tensor, guide: Tensor, level: Tensor) -> Fit:
+    """Fit the guide's blocks, [N, blocks, 64] in the same units as the estimate's; level [N]."""
+    size = estimate.shape[1] * CELLS
+    floor = 0.05 * size * (_FLAT / level).square()
+    g, e = _without_level(guide), _without_level(estimate)
+    gg, ee, ge = g.square().sum((1, 2)), e.square().sum((1, 2)), (g * e).sum((1, 2))
+    correlation = ge / torch.sqrt((gg + floor) * (ee + floor))
+    h, f = g[..., 1:], e[..., 1:]
+    hh, ff = h.square().sum((1, 2)), f.square().sum((1, 2))
+    of_detail = (h * f).sum((1, 2)) / torch.sqrt((hh + floor) * (ff + floor))
+    power = torch.log1p(gg / size)
+    return Fit(
+        difference=(ge / (gg + floor))[:, None, None] * g - e,
+        scaled=g / torch.sqrt(gg / size + 1e-2)[:, None, None],
+        quality=torch.stack([correlation, of_detail, power], -1),
+        shows=gg / (gg + 1e-3 * floor),
+    )
+
+
+def _without_level(blocks: Tensor) -> Tensor:
+    """Less the mean of the group's constant coefficients."""
+    constant = blocks[..., :1] - blocks[..., :1].mean(1, keepdim=True)
+    return torch.cat([constant, blocks[..., 1:]], -1)
+
+
+def agreement(from_noisy: Tensor, difference: Tensor, band: Tensor) -> Tensor:
+    """Sums of products and of squares in each band, [..., 12], which can be added over blocks."""
+    product = (from_noisy * difference) @ band
+    return torch.cat([product, difference.square() @ band, from_noisy.square() @ band], -1)
+
+
+def evidence(sums: Tensor) -> Tensor:
+    """Of sums of `agreement`: correlation, regression and energy in four bands, [..., 12]."""
+    product, of_guide, of_noisy = sums.split(BANDS, -1)
+    correlation = product / torch.sqrt((of_guide + 0.1) * (of_noisy + 1))
+    regression = (product / (of_guide + 0.5)).clamp(-1, 2)
+    return torch.cat([correlation, regression, torch.log1p(of_guide)], -1)
+
+
+class GuidedCorrection(nn.Module):
+    """What a guide adds to the residual; about 120,000 weights at the usual size."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        width = config.width
+        self.register_buffer("band", bands(), persistent=False)
+        self.token = nn.Linear(3 * CELLS, width)
+        self.of_features = nn.Linear(width, width)
+        self.is_variational = config.modulation == "variational"
+        self.cue: nn.Module = (
+            VariationalModulation(_FACTS, width)
+            if self.is_variational
+            else nn.Linear(_FACTS, width)
+        )
+        self.layers = nn.ModuleList(
+            Mixing(width, config.blocks, config.hidden) for _ in range(config.guide_layers)
+        )
+        self.norm, self.out = nn.LayerNorm(width), nn.Linear(width, 3 * CELLS)
+        self.gate_in, self.gate_out = nn.Linear(_FACTS, 32), nn.Linear(32, 1)
+        self.gate_of_features = nn.Linear(width, 1)
+        for layer in (self.out, self.gate_of_features):
+            nn.init.zeros_(layer.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def fit(self, groups: Groups, guide: Tensor) -> tuple[Fit, Tensor]:
+        """The fitted guide, and the sums of its agreement with each block, [N, blocks, 12]."""
+        fitted = fit(groups.estimate, guide, groups.level)
+        band: Tensor = self.get_buffer("band")
+        return fitted, agreement(groups.noisy - groups.estimate, fitted.difference, band)
+
+    def forward(
+        self, features: Tensor, groups: Groups, fitted: Fit, sums: Tensor, region: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The correction of each block.
 
         Args:
-            slabs: [B, D, H, W] on the network's scale, H and W multiples of STRIDE.
-            cue: [B, cue_size].
-            content: [B, content_size], v_y of the whole volume (then tiles and slabs agree); None
-                takes each slab's own.
+            features: of `GroupNetwork`, [N, blocks, width].
+            groups: coefficients of the groups.
+            fitted: the guide in them.
+            sums: of `fit`, [N, blocks, 12].
+            region: the same, added over the groups around each group, [N, 12].
         Returns:
-            [B, D, H, W] in float32.
+            correction [N, blocks, 64]; how far the gate is open [N, blocks]; divergence of the
+            cue's distribution from a normal one, a scalar.
         """
-        start = self.start(slabs)
-        return self.finish(slabs, start, self._decode(slabs, start, cue, content))
-
-    def correct(self, slabs: Tensor, start: Tensor) -> Tensor:
-        """As a call, of a network without restyling after another filter than its own.
-
-        slabs, start: [B, D, H, W], before and after the filter. Returns the same shape.
-        """
-        cue = slabs.new_zeros(len(slabs), self.config.cue_size)
-        return self.finish(slabs, start.float(), self._decode(slabs, start, cue, None))
-
-    def estimate(self, slabs: Tensor, cue: Tensor, content: Tensor | None = None) -> Estimate:
-        """The enhanced slabs and their expected error; arguments as for `forward`.
-
-        The error is a Laplace distribution's mean absolute deviation [ours]. No gradient reaches
-        the features, so training it does not change the image.
-        """
-        start = self.start(slabs)
-        features = self._decode(slabs, start, cue, content)
-        image = self.finish(slabs, start, features)
-        return Estimate(image, self.expected_error(slabs, features))
-
-    @staticmethod
-    def join(features: Tensor, skip: Tensor) -> Tensor:
-        """What a decoder stage sees: the stage before it at twice the side, and the encoder's."""
-        return torch.cat([F.interpolate(features, scale_factor=2, mode="nearest"), skip], dim=1)
-
-    def finish(self, slabs: Tensor, start: Tensor, features: Tensor) -> Tensor:
-        """The last stage's features, [B·D, widths[0], H/2, W/2] → the image in float32.
-
-        Computed in full precision: rounding here is most of the error of half precision.
-        """
-        with torch.autocast(features.device.type, enabled=False):
-            correction = F.pixel_shuffle(self.head(features.float()), 2).view_as(slabs)
-            image = start + _step(slabs) * correction
-            if self.sharpening is not None:
-                image += self.sharpening(start, features.float())
-        return image
-
-    def expected_error(self, slabs: Tensor, features: Tensor) -> Tensor:
-        """As `finish`, the mean absolute deviation."""
-        logarithm = F.pixel_shuffle(self.error_head(features.detach()), 2).float()
-        return logarithm.clamp(-12, 3).exp().view_as(slabs)
-
-    def _decode(self, slabs: Tensor, start: Tensor, cue: Tensor, content: Tensor | None) -> Tensor:
-        """Features at half the side, [B·D, widths[0], H/2, W/2]."""
-        depth = slabs.shape[1]
-        stages = self.encode(slabs, start)
-        if content is None:
-            content = self._content(stages[-1], depth)
-        condition = torch.cat([cue.to(content.dtype), content], dim=1)
-        condition = condition.repeat_interleave(depth, dim=0)
-        features: Tensor = self.restyle[0](stages[-1], condition)
-        levels = range(len(self.decoder) - 1, -1, -1)
-        for level, stage, restyle in zip(levels, self.decoder, self.restyle[1:], strict=True):
-            joined = self.join(features, stages[level])
-            features = restyle(stage(joined, self._depth(f"decoder {level}", depth)), condition)
-        return features
-
-    def _content(self, deepest: Tensor, depth: int) -> Tensor:
-        vectors: Tensor = self.content(deepest.mean(dim=(2, 3)))
-        averaged: Tensor = vectors.view(-1, depth, vectors.shape[1]).mean(dim=1)
-        return averaged
-
-    def exchanges_at(self, place: str) -> bool:
-        """Whether slices see their neighbors in "encoder 2", say."""
-        return place in self._exchanges
-
-    def _depth(self, place: str, depth: int) -> int:
-        return depth if self.exchanges_at(place) else 0
+        blocks = features.shape[1]
+        from_noisy = groups.noisy - groups.estimate
+        of_group = [evidence(sums.sum(1)), evidence(region), fitted.quality]
+        level = torch.log(10 * groups.level)[:, None]
+        group = torch.cat([*of_group, level], -1)
+        facts = torch.cat([evidence(sums), group[:, None].expand(-1, blocks, -1)], -1)
+        token = [compressed(fitted.difference), compressed(fitted.scaled), from_noisy]
+        hidden = self.token(torch.cat(token, -1)) + self.of_features(features)
+        if self.is_variational:
+            hidden, divergence = self.cue(hidden, facts)
+        else:
+            hidden, divergence = hidden + self.cue(facts), hidden.new_zeros(())
+        for layer in self.layers:
+            hidden = layer(hidden)
+        hidden = self.norm(hidden)
+        free, of_guide, of_noisy = self.out(hidden).split(CELLS, -1)
+        opening = self.gate_out(F.gelu(self.gate_in(facts), approximate="tanh"))
+        gate = torch.sigmoid(opening + self.gate_of_features(hidden))
+        gate = gate * fitted.shows[:, None, None]
+        correction = _FREE_SHARE * free + of_guide * fitted.difference + of_noisy * from_noisy
+        return gate * correction, gate[..., 0], divergence
 
 
-class _Unstyled(nn.Module):
-    """Replaces the restyling where it is switched off."""
+class VariationalModulation(nn.Module):
+    """Normalization whose scale and shift are drawn from what a cue says.
 
-    def forward(self, features: Tensor, condition: Tensor) -> Tensor:
-        return features
-
-
-def _step(slabs: Tensor) -> Tensor:
-    """The unit of details and corrections: local noise and a little, [B, D, H, W]."""
-    return _LEAST_STEP + F.interpolate(noise_level(slabs, reach=0), scale_factor=2, mode="nearest")
-
-
-def _local_contrast(slabs: Tensor) -> tuple[Tensor, Tensor]:
-    """The local mean, and what each pixel differs from it in units of `_step`; [B, D, H, W]."""
-    planes = slabs.flatten(0, 1)[:, None]  # each slice by itself, as in `noise_level`
-    cells = F.avg_pool2d(planes, _MEAN_CELL, ceil_mode=True, count_include_pad=False)
-    mean = at_pixels(cells, planes, _MEAN_CELL).expand_as(planes).reshape(slabs.shape)
-    return mean, (slabs - mean) / _step(slabs)
-
-
-def noise_level(slabs: Tensor, reach: int = 1) -> Tensor:
-    """A map of σ at half the side, robust against edges: [B, D, H, W] → [B, D, H/2, W/2].
-
-    From diagonal differences of 2 × 2 pixels (the finest HH band), averaged as square roots over
-    cells of 32 × 32 pixels and `reach` slices on either side. Gaussian noise without correlation
-    gives its σ; other noise a value that belongs to it.
+    [μ, log s²] = W cue; v = μ + s ε in training, μ otherwise; normalized features × (1 + a(v)) +
+    b(v). Source: the variational normalization module of arXiv 2307.07829, for sets of blocks.
     """
-    with torch.autocast(slabs.device.type, enabled=False):
-        # Detached: where pixels are equal, as in air, the root has no finite gradient.
-        values = slabs.detach().float()
-        corners = [values[..., j::2, i::2] for j in (0, 1) for i in (0, 1)]
-        root = (corners[0] - corners[1] - corners[2] + corners[3]).abs().mul(0.5).sqrt()
-        cell = min(_NOISE_CELL, *root.shape[-2:])
-        grid = F.avg_pool2d(root, cell, ceil_mode=True, count_include_pad=False)
-        # Each slice by itself: the number of slices shows in the last bits of an interpolation.
-        grid = neighbors(grid, reach).mean(dim=2).flatten(0, 1)[:, None]
-        level = _ROOT_TO_SIGMA * at_pixels(grid, root.flatten(0, 1)[:, None], cell).square()
-    return level.view(*root.shape[:2], *level.shape[-2:]).expand_as(root)
 
+    def __init__(self, facts: int, width: int, size: int = 32) -> None:
+        super().__init__()
+        self.distribution = nn.Linear(facts, 2 * size)
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.modulation = nn.Linear(size, 2 * width)
+        with torch.no_grad():
+            self.distribution.weight[size:] *= 0.1
+            self.distribution.bias[size:] = -4.0
 
-def make_discriminator() -> nn.Module:
-    """PatchGAN of three layers (through MONAI), [B, 1, H, W] → list whose last item is scores."""
-    from monai.networks.nets.patchgan_discriminator import PatchDiscriminator
-
-    network: nn.Module = PatchDiscriminator(
-        spatial_dims=2, num_layers_d=3, channels=24, in_channels=1, out_channels=1, norm="INSTANCE"
-    )
-    return network
+    def forward(self, features: Tensor, facts: Tensor) -> tuple[Tensor, Tensor]:
+        """Modulated features, and the divergence from a standard normal distribution, a scalar."""
+        mean, log_variance = self.distribution(facts).float().chunk(2, -1)
+        log_variance = log_variance.clamp(-10, 4)
+        value = mean
+        if self.training:
+            value = mean + torch.exp(log_variance / 2) * torch.randn_like(mean)
+        scale, shift = self.modulation(value).chunk(2, -1)
+        divergence = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(-1).mean()
+        return self.norm(features) * (1 + scale) + shift, divergence

@@ -1,0 +1,219 @@
+"""Groups of blocks as tensors: coefficients out of volumes, and residuals back into them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - the field's own short name
+
+from MedEnhanceLib.hqg.config import NetworkConfig
+from MedEnhanceLib.hqg.network import (
+    Fit,
+    GroupNetwork,
+    Groups,
+    GuidedCorrection,
+    cosine_transform,
+)
+from MedEnhanceLib.native import CELLS, SIDE
+
+#: Shape of the weight of places in a block, as in `nets.grouped`.
+_TAPER_SHAPE = 2.0
+#: Limits of the logarithm of a block's weight.
+_MOST_WEIGHT = 4.0
+#: Least σ as a share of the range that the network is told.
+_LEAST_LEVEL = 1e-4
+#: Groups in each direction, of one layer, over which a guide's agreement is added up.
+_REACH = 5
+#: Voxels between references along rows and columns.
+STEP = 4
+
+
+def taper() -> Tensor:
+    """[64]: weight of each place of a block."""
+    line = np.kaiser(SIDE, _TAPER_SHAPE)
+    return torch.from_numpy(np.einsum("i,j,k->ijk", line, line, line).reshape(CELLS)).float()
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Where the blocks of N groups are in a slab of voxels.
+
+    Attributes:
+        index: [N, blocks], flat place of each block's first voxel, the reference's first.
+        distance: [N, blocks], squared differences to the reference, summed over a block.
+        sigma: [N], the noise's deviation at each reference, in the units of the voxels.
+        root: [64], square root of the noise's relative variance in each frequency.
+        shape: of the slab, (slices, rows, columns).
+    """
+
+    index: Tensor
+    distance: Tensor
+    sigma: Tensor
+    root: Tensor
+    shape: tuple[int, int, int]
+
+    def part(self, chosen: slice | Tensor) -> Places:
+        """Some of the groups."""
+        return replace(
+            self,
+            index=self.index[chosen],
+            distance=self.distance[chosen],
+            sigma=self.sigma[chosen],
+        )
+
+    def to(self, device: str) -> Places:
+        """The same on a device."""
+        return replace(
+            self,
+            index=self.index.to(device),
+            distance=self.distance.to(device),
+            sigma=self.sigma.to(device),
+            root=self.root.to(device),
+        )
+
+    def voxels(self) -> Tensor:
+        """[N, blocks, 64]: flat places of all voxels."""
+        _, rows, columns = self.shape
+        side = torch.arange(SIDE, device=self.index.device)
+        offset = (side[:, None, None] * rows + side[:, None]) * columns + side
+        return self.index.long()[..., None] + offset.reshape(CELLS)
+
+    def scale(self) -> Tensor:
+        """[N, 1, 64]: deviation of the noise in each coefficient."""
+        return (self.sigma[:, None] * self.root)[:, None]
+
+    def cells(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Slice, row and column of each reference, the latter two in steps of the grid; [N]."""
+        _, rows, columns = self.shape
+        first = self.index[:, 0].long()
+        row, column = first // columns % rows, first % columns
+        return first // (rows * columns), row // STEP, column // STEP
+
+
+def coefficients(values: Tensor, voxels: Tensor, scale: Tensor, transform: Tensor) -> Tensor:
+    """Coefficients of blocks in the noise's deviation, [N, blocks, 64].
+
+    values: a slab. voxels, scale: of `Places`. transform: of `cosine_transform`.
+    """
+    blocks = values.reshape(-1).index_select(0, voxels.reshape(-1)).reshape(voxels.shape)
+    return (blocks @ transform.T) / scale
+
+
+def regional(sums: Tensor, places: Places) -> Tensor:
+    """Sums of a guide's agreement over the groups around each group in its layer, [N, 12].
+
+    One layer alone, so that slabs do not matter. sums: of each group, [N, 12].
+    """
+    slices, rows, columns = places.cells()
+    layers, layer = torch.unique(slices, return_inverse=True)
+    shape = (len(layers), int(rows.max()) + 1, int(columns.max()) + 1)
+    grid = sums.new_zeros((*shape, sums.shape[-1]))
+    grid.index_put_((layer, rows, columns), sums, accumulate=True)
+    size = 2 * _REACH + 1
+    around = F.avg_pool2d(grid.permute(0, 3, 1, 2), size, stride=1, padding=_REACH) * size**2
+    return around.permute(0, 2, 3, 1)[layer, rows, columns]
+
+
+@dataclass(frozen=True, eq=False)
+class Residual:
+    """What networks add to the blocks of groups.
+
+    Attributes:
+        unguided: [N, blocks, 64], in coefficients over the noise's deviation.
+        correction: the same, of the guides; None without.
+        weight: [N, blocks], of each block where blocks overlap.
+        divergence: of the cue's distribution, a scalar.
+    """
+
+    unguided: Tensor
+    correction: Tensor | None
+    weight: Tensor
+    divergence: Tensor
+
+
+class GuidedNetwork(torch.nn.Module):
+    """The set network with its correction by a guide: what a bundle holds, and a training trains.
+
+    transform, taper: tables that go to the device with the weights.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.network, self.correction = GroupNetwork(config), GuidedCorrection(config)
+        self.register_buffer("transform", cosine_transform(), persistent=False)
+        self.register_buffer("taper", taper(), persistent=False)
+
+    def groups(
+        self, places: Places, voxels: Tensor, noisy: Tensor, pilot: Tensor, estimate: Tensor, top: float
+    ) -> Groups:
+        """Coefficients of groups out of slabs, whose bright tissue is at `top`."""
+        scale, transform = places.scale(), self.get_buffer("transform")
+        sigma = places.sigma
+        return Groups(
+            noisy=coefficients(noisy, voxels, scale, transform),
+            pilot=coefficients(pilot, voxels, scale, transform),
+            estimate=coefficients(estimate, voxels, scale, transform),
+            distance=places.distance / (CELLS * sigma[:, None].square()),
+            level=(sigma / top).clamp_min(_LEAST_LEVEL),
+        )
+
+    def fit(self, groups: Groups, places: Places, voxels: Tensor, guide: Tensor) -> tuple[Fit, Tensor]:
+        """A guide, a slab with bright tissue at 1 and NaN where it shows nothing, fitted.
+
+        Returns:
+            the fit; sums of its agreement with each block, [N, blocks, 12].
+        """
+        values = guide.reshape(-1).index_select(0, voxels.reshape(-1)).reshape(voxels.shape)
+        is_seen = ~values.isnan().any(-1).any(-1)
+        values = torch.where(is_seen[:, None, None], values, values.new_zeros(()))
+        blocks = (values @ self.get_buffer("transform").T) / (places.root * groups.level[:, None])[:, None]
+        fitted, sums = self.correction.fit(groups, blocks)
+        seen = is_seen.to(sums.dtype)
+        fitted = replace(fitted, shows=fitted.shows * seen)
+        return fitted, sums * seen[:, None, None]
+
+    def forward(
+        self, groups: Groups, guides: list[tuple[Fit, Tensor, Tensor]], *, frozen: bool = False
+    ) -> Residual:
+        """Residuals of groups.
+
+        Args:
+            groups: their coefficients.
+            guides: fit, sums and regional sums of each guide.
+            frozen: no gradient reaches the set network.
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
+            unguided, log_weight, features = self.network(groups)
+        weight = torch.exp(log_weight.float().clamp(-_MOST_WEIGHT, _MOST_WEIGHT))
+        unguided = unguided.float()
+        if not guides:
+            return Residual(unguided, None, weight, unguided.new_zeros(()))
+        parts = [self.correction(features, groups, *guide) for guide in guides]
+        divergence = torch.stack([part[2] for part in parts]).mean()
+        if len(parts) == 1:
+            return Residual(unguided, parts[0][0].float(), weight, divergence)
+        # The guide whose gate is open counts; of several open ones their mean.
+        gates = torch.stack([gate.float() for _, gate, _ in parts])
+        shares = gates / gates.sum(0).clamp_min(1e-6)
+        corrections = torch.stack([correction.float() for correction, _, _ in parts])
+        return Residual(unguided, (shares[..., None] * corrections).sum(0), weight, divergence)
+
+    def aggregated(
+        self, residual: Tensor, weight: Tensor, places: Places, voxels: Tensor
+    ) -> Tensor:
+        """A residual over a slab, differentiable: the mean of the blocks over each voxel.
+
+        residual: [N, blocks, 64]. weight: [N, blocks].
+        """
+        share = weight[..., None] * self.get_buffer("taper")
+        blocks = (residual * places.scale()) @ self.get_buffer("transform") * share
+        size = int(np.prod(places.shape))
+        flat = voxels.reshape(-1)
+        total = blocks.new_zeros(size).scatter_add(0, flat, blocks.reshape(-1))
+        over = blocks.new_full((size,), 1e-6).scatter_add(0, flat, share.expand_as(blocks).reshape(-1))
+        mean: Tensor = total / over
+        return mean.reshape(places.shape)

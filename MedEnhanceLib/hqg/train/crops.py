@@ -1,0 +1,304 @@
+"""Crops of clean volumes with fresh noise, filtered and matched: what a training step learns from.
+
+A crop depends on the seed, the stage and its number alone. It is the same in another process, and
+after the training was stopped and resumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from MedEnhanceLib.degrade.lowdose import low_dose_noise
+from MedEnhanceLib.hqg.groups import STEP, Places
+from MedEnhanceLib.hqg.train.guides import GuidePair, draw_guide
+from MedEnhanceLib.hqg.train.targets import Target
+from MedEnhanceLib.native import CELLS, SIDE
+from MedEnhanceLib.nets import grouped
+from MedEnhanceLib.nets.noise import measure_noise
+
+Floats = npt.NDArray[np.float32]
+#: Voxels of a crop along slices, rows and columns.
+SHAPE = (28, 72, 72)
+#: Above this there is tissue, on the network's scale.
+TISSUE = {"MR": 0.1, "CT": -0.5}
+#: Share of tissue that a crop should have, and how often another place is tried.
+_LEAST_TISSUE, _TRIES = 0.5, 6
+#: σ of added noise as a share of the range.
+_SIGMA = (0.02, 0.18)
+_RICIAN_SHARE, _MAPPED_SHARE, _GAMMA_SHARE = 0.4, 0.3, 0.5
+#: Photons per ray of simulated CT, uniform in the logarithm, electronic noise, and kernels.
+_PHOTONS, _ELECTRONIC, _CUTOFFS = (3e3, 5e4), 5.0, (2.0, 2.0, 1.2)
+#: Crops out of one simulated slab of CT.
+_OF_A_SLAB = 6
+
+
+@dataclass(frozen=True, eq=False)
+class Noisy:
+    """What the filter made of a crop.
+
+    Attributes:
+        noisy, pilot, estimate: [K, J, I] on the network's scale.
+        target: the same without noise; of magnitudes the mean that noise leaves of them.
+        places: of its groups.
+    """
+
+    noisy: Tensor
+    pilot: Tensor
+    estimate: Tensor
+    target: Tensor
+    places: Places
+
+
+@dataclass(frozen=True, eq=False)
+class Crop:
+    """One crop.
+
+    Attributes:
+        plain: what the filter made of it.
+        tissue: [K, J, I], whether there is tissue.
+        guide: of the examination, with what is known about it; None without.
+        planted: the same crop with a lesion in the input; None without.
+        lesion: [K, J, I], the lesion's contrast in the input or in the guide; None without.
+    """
+
+    plain: Noisy
+    tissue: Tensor
+    guide: GuidePair | None = None
+    planted: Noisy | None = None
+    lesion: Tensor | None = None
+
+
+@dataclass
+class CropMaker:
+    """Makes crops by number.
+
+    Attributes:
+        targets: clean volumes; of a guided stage examinations.
+        modality: MR or CT.
+        blocks: in a group.
+        seed: of all.
+        guided: whether crops have guides.
+        lesions: whether crops have planted lesions.
+        engine: of the filter and the search.
+    """
+
+    targets: Sequence[Target]
+    modality: str
+    blocks: int
+    seed: int
+    guided: bool = False
+    lesions: bool = False
+    engine: grouped.Engine | None = None
+    _slab: tuple[int, list[Crop]] = field(default=(-1, []), repr=False)
+
+    def make(self, number: int) -> Crop:
+        """The crop of this number."""
+        self.engine = self.engine or grouped.default_engine(grouped.Monitor())
+        if self.modality == "CT":
+            slab, place = divmod(number, _OF_A_SLAB)
+            if self._slab[0] != slab:
+                self._slab = (slab, self._of_ct(slab))
+            crops = self._slab[1]
+            return crops[place % len(crops)]
+        return self._of_mr(number)
+
+    def _rng(self, number: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, int(self.guided), int(self.lesions), number])
+
+    def _of_mr(self, number: int) -> Crop:
+        rng = self._rng(number)
+        target = self._drawn(rng)
+        usable = [index for index, is_usable in enumerate(target.is_usable) if is_usable]
+        chosen = usable[rng.integers(len(usable))]
+        where = _place(target.series[chosen], TISSUE["MR"], rng)
+        clean = np.maximum(target.series[chosen][where], 0)
+        if rng.random() < _GAMMA_SHARE:
+            clean = clean ** np.float32(np.exp(rng.uniform(-0.4, 0.4)))
+        tissue = clean > TISSUE["MR"]
+        guide, lesion, planted_clean = None, None, None
+        if self.guided:
+            guide, lesion, planted_clean = draw_guide(
+                self.targets, target, chosen, where, clean, tissue, rng, lesions=self.lesions
+            )
+        noise = _Noise.drawn(clean.shape, rng)
+        plain = self._filtered(noise, clean, target.spacing)
+        planted = None
+        if planted_clean is not None and self.lesions:
+            planted = self._filtered(noise, planted_clean, target.spacing)
+        elif planted_clean is not None:
+            plain = self._filtered(noise, planted_clean, target.spacing)
+        return Crop(plain, torch.from_numpy(tissue), guide, planted, lesion)
+
+    def _drawn(self, rng: np.random.Generator) -> Target:
+        """Half of the crops at the resolution of the files, where there are both."""
+        raw = rng.random() < 0.5
+        some = [target for target in self.targets if target.is_raw == raw and any(target.is_usable)]
+        some = some or [target for target in self.targets if any(target.is_usable)]
+        return some[rng.integers(len(some))]
+
+    def _filtered(self, noise: _Noise, clean: Floats, spacing: Sequence[float]) -> Noisy:
+        noisy, target = noise.added(clean)
+        return self._noisy(noisy, target, noise.sigma, None, grouped.MR_ROUNDS, spacing)
+
+    def _noisy(
+        self,
+        noisy: Floats,
+        target: Floats,
+        sigma: Floats,
+        spectrum: Floats | None,
+        rounds: Sequence[grouped.Round],
+        spacing: Sequence[float],
+    ) -> Noisy:
+        run = {"spacing": spacing, "engine": self.engine, "threads": 1}
+        pilot_rounds, last = stages_of(rounds, self.modality)
+        pilot = grouped.denoised(noisy, sigma, spectrum, rounds=pilot_rounds, **run)
+        estimate = grouped.denoised(noisy, sigma, spectrum, rounds=last, pilot=pilot, **run)
+        places = self.places(estimate, sigma, spectrum, spacing)
+        return Noisy(*map(torch.from_numpy, (noisy, pilot, estimate, target)), places)
+
+    def places(
+        self, estimate: Floats, sigma: Floats, spectrum: Floats | None, spacing: Sequence[float]
+    ) -> Places:
+        """Groups of a whole crop."""
+        assert self.engine is not None
+        shape = estimate.shape
+        each = grouped.Round(step=STEP, keep=self.blocks)
+        stage = grouped.Stage(shape, grouped.window_for(spacing), "grouped", STEP, each)
+        index, distance, level = [], [], []
+        for number, first in enumerate(stage.firsts):
+            layer = stage.layer(number)
+            slab = slice(first, first + stage.tall)
+            groups = self.engine.match(
+                layer,
+                range(layer.rows(shape[1])),
+                pilot=np.ascontiguousarray(estimate[slab]),
+                level=np.ascontiguousarray(sigma[slab]),
+            )
+            index.append(groups.index.astype(np.int64) + first * shape[1] * shape[2])
+            distance.append(groups.distance)
+            level.append(groups.level)
+        flat = np.ones(CELLS, np.float32) if spectrum is None else spectrum.reshape(-1)
+        return Places(
+            torch.from_numpy(np.concatenate(index)),
+            torch.from_numpy(np.concatenate(distance)),
+            torch.from_numpy(np.concatenate(level)),
+            torch.from_numpy(np.sqrt(flat)),
+            (shape[0], shape[1], shape[2]),
+        )
+
+    def _of_ct(self, number: int) -> list[Crop]:
+        """Crops of a slab of CT at a simulated dose, with noise measured as in use."""
+        rng = self._rng(number)
+        target = self._drawn(rng)
+        voxels = target.series[0]
+        depth = min(SHAPE[0], len(voxels))
+        first = rng.integers(len(voxels) - depth + 1)
+        clean = voxels[first : first + depth]
+        photons = float(np.exp(rng.uniform(*np.log(_PHOTONS))))
+        cutoff = float(rng.choice(_CUTOFFS))
+        added = low_dose_noise(
+            clean * 1000, target.spacing, photons, _ELECTRONIC, rng, cutoff=cutoff
+        )
+        noisy = clean + added / np.float32(1000)
+        noise = measure_noise(noisy, modality="CT", spacing=target.spacing)
+        sigma, spectrum = noise.full(), noise.spectrum.reshape(-1)
+        if not noise.level > 0:
+            return self._of_ct(number + 1_000_000)
+        whole = self._noisy(noisy, clean, sigma, spectrum, grouped.CT_ROUNDS, target.spacing)
+        tissue = torch.from_numpy(clean > TISSUE["CT"])
+        crops = []
+        for _ in range(_OF_A_SLAB):
+            where = _place(clean, TISSUE["CT"], rng)
+            crops.append(Crop(_cut(whole, where), tissue[where]))
+        return crops
+
+
+def stages_of(
+    rounds: Sequence[grouped.Round], modality: str
+) -> tuple[Sequence[grouped.Round], Sequence[grouped.Round]]:
+    """Rounds of the pilot and of the estimate: MR has one more, which costs CT fine structure."""
+    return (rounds[:-1], rounds[-1:]) if modality == "CT" else (rounds, rounds[-1:])
+
+
+@dataclass(frozen=True, eq=False)
+class _Noise:
+    """One draw of noise for a crop, which can be added to several clean images."""
+
+    sigma: Floats
+    real: Floats
+    imaginary: Floats | None
+
+    @classmethod
+    def drawn(cls, shape: tuple[int, ...], rng: np.random.Generator) -> _Noise:
+        sigma = np.full(shape, rng.uniform(*_SIGMA), np.float32)
+        if rng.random() < _MAPPED_SHARE:
+            sigma *= _smooth_field(shape, rng)
+        real = sigma * rng.standard_normal(shape, np.float32)
+        is_rician = rng.random() < _RICIAN_SHARE
+        imaginary = sigma * rng.standard_normal(shape, np.float32) if is_rician else None
+        return cls(sigma, real, imaginary)
+
+    def added(self, clean: Floats) -> tuple[Floats, Floats]:
+        """The noisy image, and what it is on average."""
+        noisy = clean + self.real
+        if self.imaginary is None:
+            return noisy, clean
+        return np.hypot(noisy, self.imaginary), mean_magnitude(clean, self.sigma)
+
+
+def mean_magnitude(amplitude: Floats, sigma: Floats) -> Floats:
+    """The mean of Rician magnitudes; Koay & Basser, J. Magn. Reson. 179 (2006) 317."""
+    quarter = torch.from_numpy(np.square(amplitude / sigma) / 4)
+    bessel = (1 + 2 * quarter) * torch.special.i0e(quarter)
+    bessel = bessel + 2 * quarter * torch.special.i1e(quarter)
+    mean: Floats = np.sqrt(np.pi / 2).astype(np.float32) * sigma * bessel.numpy()
+    return mean
+
+
+def _smooth_field(shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
+    """A factor of 0.6 to 1.6 that changes slowly."""
+    field_ = np.zeros(shape, np.float32)
+    for axis, side in enumerate(shape):
+        wave = np.cos(np.linspace(0, np.pi * rng.uniform(0.5, 1.5), side) + rng.uniform(0, 6.3))
+        field_ += wave.astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
+    factor: Floats = np.exp(field_ * np.float32(rng.uniform(0.05, 0.15)))
+    return factor
+
+
+def _place(voxels: Floats, tissue: float, rng: np.random.Generator) -> tuple[slice, slice, slice]:
+    """Where a crop is cut; most of it tissue, where there is such a place."""
+    best, most = None, -1.0
+    for _ in range(_TRIES):
+        starts = [int(rng.integers(max(1, side - size + 1))) for side, size in zip(voxels.shape, SHAPE, strict=True)]
+        k, j, i = (slice(start, start + size) for start, size in zip(starts, SHAPE, strict=True))
+        share = float((voxels[k, j, i] > tissue).mean())
+        if share > most:
+            best, most = (k, j, i), share
+        if share > _LEAST_TISSUE:
+            break
+    assert best is not None
+    return best
+
+
+def _cut(whole: Noisy, where: tuple[slice, slice, slice]) -> Noisy:
+    """A part of a slab, with the groups that lie wholly in it."""
+    parts = [
+        each[where].contiguous() for each in (whole.noisy, whole.pilot, whole.estimate, whole.target)
+    ]
+    _, rows, columns = whole.places.shape
+    index = whole.places.index
+    at = torch.stack([index // (rows * columns), index // columns % rows, index % columns], -1)
+    starts = torch.tensor([side.start for side in where])
+    sides = torch.tensor(parts[0].shape)
+    inside = ((at >= starts) & (at <= starts + sides - SIDE)).all(-1).all(-1)
+    moved = (at[inside] - starts) * torch.tensor([sides[1] * sides[2], sides[2], 1])
+    places = whole.places.part(inside)
+    k, j, i = parts[0].shape
+    places = Places(moved.sum(-1), places.distance, places.sigma, places.root, (k, j, i))
+    return Noisy(parts[0], parts[1], parts[2], parts[3], places)

@@ -1,0 +1,210 @@
+"""Guides of a training: right ones, and all that a guide in use may be instead.
+
+A network that saw right guides alone trusts wrong ones as well. So some are misplaced, of another
+patient, mirrored, noisy, of other contrast, or show a lesion that is not in the volume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from MedEnhanceLib.hqg.train.targets import Target
+
+Floats = npt.NDArray[np.float32]
+Where = tuple[slice, slice, slice]
+#: Shares of guides that are right and misplaced; the rest is wrong.
+_RIGHT, _MISPLACED = 0.67, 0.19
+#: Voxels by which a right one may be off, and a misplaced one is.
+_JITTER, _OFF = 0.25, (0.3, 6.0)
+#: Shares of guides with other gray values, inverted, noisy, blurred, right in one half alone.
+_GAMMA, _INVERTED, _NOISY, _BLURRED, _HALF = 0.4, 0.3, 0.25, 0.2, 0.08
+#: Shares of crops with a lesion in the guide alone, and in both.
+_IN_GUIDE, _PLANTED = 0.35, 0.6
+#: Share of the crops of the last stage that come with and without a lesion.
+_PAIRED = 0.45
+#: Radius of lesions in voxels, and their contrast as a share of the range.
+_RADIUS, _CONTRAST = (1.3, 5.0), (0.05, 0.4)
+
+
+@dataclass(frozen=True, eq=False)
+class GuidePair:
+    """A guide, and the same with a lesion.
+
+    Attributes:
+        voxels: [K, J, I], NaN where it shows nothing.
+        with_lesion: the same with a lesion that the volume does not have; None without.
+        is_right: whether it shows the same anatomy at the same place.
+    """
+
+    voxels: Tensor
+    with_lesion: Tensor | None
+    is_right: bool
+
+
+def draw_guide(
+    targets: Sequence[Target],
+    target: Target,
+    chosen: int,
+    where: Where,
+    clean: Floats,
+    tissue: npt.NDArray[np.bool_],
+    rng: np.random.Generator,
+    *,
+    lesions: bool,
+) -> tuple[GuidePair, Tensor | None, Floats | None]:
+    """A guide for a crop of one series of an examination.
+
+    Args:
+        targets: all examinations, for wrong guides.
+        target: the examination.
+        chosen: its series that is made noisy.
+        where: the crop.
+        clean: the crop of that series.
+        tissue: where it shows tissue.
+        rng: of this crop.
+        lesions: whether lesions come in pairs of crops, with and without.
+    Returns:
+        the guide; the lesion, [K, J, I]; the crop with a lesion, where the input has one.
+    """
+    others = [index for index in range(len(target.series)) if index != chosen]
+    series = target.series[others[rng.integers(len(others))]]
+    kind = rng.random()
+    guide = _right(series, where, rng)
+    is_right = kind < _RIGHT
+    if not is_right:
+        bad = (
+            _misplaced(series, where, rng)
+            if kind < _RIGHT + _MISPLACED
+            else _wrong(targets, series, where, rng)
+        )
+        guide = _half(guide, bad, rng) if rng.random() < _HALF else bad
+    lesion = _lesion(tissue, rng)
+    if lesions and rng.random() < _PAIRED:
+        if rng.random() < 0.5:
+            seen = guide + lesion * np.float32(rng.uniform(0.5, 2.0))
+            changed, with_lesion = _changed(rng, guide, seen)
+            return GuidePair(changed, with_lesion, is_right), torch.from_numpy(lesion), None
+        (changed,) = _changed(rng, guide)
+        planted = np.maximum(clean + lesion, 0)
+        return GuidePair(changed, None, is_right), torch.from_numpy(lesion), planted
+    planted_clean: Floats | None = None
+    if not lesions and rng.random() < _PLANTED:
+        planted_clean = np.maximum(clean + lesion, 0)
+        guide = guide + lesion * np.float32(rng.uniform(-1.5, 1.5))
+    if rng.random() < _IN_GUIDE:
+        guide = guide + _lesion(tissue, rng)
+    (changed,) = _changed(rng, guide)
+    return GuidePair(changed, None, is_right), None, planted_clean
+
+
+def _right(series: Floats, where: Where, rng: np.random.Generator) -> Floats:
+    if rng.random() < 1 / 3:
+        return moved(series, where, rng.uniform(-_JITTER, _JITTER, 3))
+    guide = series[where]
+    return _blurred(guide) if rng.random() < _BLURRED else guide
+
+
+def _misplaced(series: Floats, where: Where, rng: np.random.Generator) -> Floats:
+    direction = rng.standard_normal(3)
+    length = np.exp(rng.uniform(*np.log(_OFF)))
+    return moved(series, where, direction / np.linalg.norm(direction) * length)
+
+
+def _wrong(
+    targets: Sequence[Target], series: Floats, where: Where, rng: np.random.Generator
+) -> Floats:
+    """Of another patient at the same place of an atlas, mirrored, or of any place."""
+    kind = rng.random()
+    alike = [
+        other
+        for target in targets
+        for other in target.series
+        if other.shape == series.shape and other is not series
+    ]
+    if kind < 0.4 and alike:
+        return alike[rng.integers(len(alike))][where]
+    if kind < 0.7:
+        return series[..., ::-1][where]
+    other = targets[rng.integers(len(targets))]
+    shown = other.series[rng.integers(len(other.series))]
+    sides = [side.stop - side.start for side in where]
+    starts = [rng.integers(max(1, n - side + 1)) for n, side in zip(shown.shape, sides, strict=True)]
+    k, j, i = (slice(start, start + side) for start, side in zip(starts, sides, strict=True))
+    shape = tuple(len(range(*side.indices(n))) for side, n in zip(where, series.shape, strict=True))
+    cut = shown[k, j, i]
+    missing = [(0, max(0, n - side)) for n, side in zip(shape, cut.shape, strict=True)]
+    cut = np.pad(cut, missing, mode="symmetric")
+    return cut[: shape[0], : shape[1], : shape[2]]
+
+
+def _half(right: Floats, bad: Floats, rng: np.random.Generator) -> Floats:
+    axis = int(rng.integers(3))
+    middle = right.shape[axis] // 2
+    first = [slice(None)] * 3
+    first[axis] = slice(0, middle)
+    mixed = bad.copy()
+    mixed[tuple(first)] = right[tuple(first)]
+    return mixed
+
+
+def _changed(rng: np.random.Generator, *guides: Floats) -> tuple[Tensor, ...]:
+    """Other gray values and noise, the same for all of them."""
+    gamma = np.float32(np.exp(rng.uniform(-0.5, 0.5))) if rng.random() < _GAMMA else None
+    is_inverted = rng.random() < _INVERTED
+    gain = np.float32(rng.uniform(0.7, 1.4))
+    noise: Floats | None = None
+    if rng.random() < _NOISY:
+        noise = np.float32(rng.uniform(0.01, 0.08)) * rng.standard_normal(guides[0].shape, np.float32)
+    changed = []
+    for guide in guides:
+        values = guide if gamma is None else np.sign(guide) * np.abs(guide) ** gamma
+        values = gain * (1 - values if is_inverted else values)
+        values = values if noise is None else values + noise
+        changed.append(torch.from_numpy(np.ascontiguousarray(values, np.float32)))
+    return tuple(changed)
+
+
+def moved(voxels: Floats, where: Where, shift: npt.NDArray[np.float64]) -> Floats:
+    """A crop at a place that is off by a shift in voxels, linearly interpolated."""
+    result = voxels
+    for axis, (side, off) in enumerate(zip(where, shift, strict=True)):
+        count = voxels.shape[axis]
+        places = np.arange(*side.indices(count)) + off
+        low = np.floor(places).astype(int)
+        share = (places - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
+        below = result.take(np.clip(low, 0, count - 1), axis)
+        above = result.take(np.clip(low + 1, 0, count - 1), axis)
+        result = below + share * (above - below)
+    return result
+
+
+def _blurred(voxels: Floats) -> Floats:
+    """As an interpolation half a voxel off blurs, but in place."""
+    for axis in range(3):
+        size = voxels.shape[axis]
+        before = voxels.take(np.clip(np.arange(size) - 1, 0, size - 1), axis)
+        after = voxels.take(np.clip(np.arange(size) + 1, 0, size - 1), axis)
+        voxels = 0.5 * voxels + 0.25 * (before + after)
+    return voxels.astype(np.float32)
+
+
+def _lesion(tissue: npt.NDArray[np.bool_], rng: np.random.Generator) -> Floats:
+    """One to three spheres of either sign in tissue, with soft edges."""
+    shape = tissue.shape
+    places = np.argwhere(tissue) if tissue.any() else np.argwhere(np.ones(shape, bool))
+    grid = np.ogrid[tuple(slice(0, side) for side in shape)]
+    total = np.zeros(shape, np.float32)
+    for _ in range(rng.integers(1, 4)):
+        center = places[rng.integers(len(places))]
+        radius = rng.uniform(*_RADIUS)
+        square = sum((axis - at) ** 2 for axis, at in zip(grid, center, strict=True))
+        inside = np.clip(radius + 0.5 - np.sqrt(square), 0, 1)
+        contrast = rng.uniform(*_CONTRAST) * rng.choice([-1, 1])
+        total += (contrast * inside).astype(np.float32)
+    return total
