@@ -26,7 +26,7 @@ from MedEnhanceLib.errors import MedEnhanceError
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: As in native.h.
-ABI = 3
+ABI = 4
 #: Statuses of its functions, as in native.h; 0 is done.
 NO_MEMORY, BAD_STREAM = 2, 3
 #: File name of the library.
@@ -41,6 +41,7 @@ _COMPILER = "python -m pip install ziglang"
 _LABELS = {"plain": "no vector extension", "avx2": "AVX2", "avx512": "AVX-512"}
 
 Array = npt.NDArray[np.float32]
+Index = npt.NDArray[np.int32]
 Width = Literal["plain", "avx2", "avx512"]
 Stage = Literal["grouped", "threshold"]
 
@@ -52,7 +53,7 @@ _SIZES = (
 _POINTERS = ["noisy", "pilot", "level", "spectrum", "taper", "total", "weight"]
 #: Largest search window along slices, rows and columns, largest group, coefficients of a block.
 MOST_WINDOW, MOST_KEPT, CELLS, SIDE = (7, 11, 16), 64, 64, 4
-_MOST_SIDE = 65536
+_MOST_SIDE, _MOST_PLACES = 65536, 2**31 - 1
 
 
 class _Task(ctypes.Structure):
@@ -64,6 +65,33 @@ class _Task(ctypes.Structure):
         ("unused", ctypes.c_float),
         *((name, _FLOATS) for name in _POINTERS),
     )
+
+
+class _MatchTask(ctypes.Structure):
+    """As `struct match_task` in grouped.c."""
+
+    _fields_ = (
+        ("layer", _Task),
+        *((name, ctypes.c_int64) for name in ("room", "count")),
+        *((name, ctypes.c_void_p) for name in ("index", "distance", "sigma")),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Groups of similar blocks of a layer, in the order of their references.
+
+    Attributes:
+        index: [N, keep], place in the flat slab of each block's first voxel: the reference's, then
+            nearest first. A group with fewer candidates is filled up with its reference.
+        distance: [N, keep], squared differences of the pilot from the reference, summed over a
+            block.
+        level: [N], σ of the noise at the reference.
+    """
+
+    index: Index
+    distance: Array
+    level: Array
 
 
 @dataclass(frozen=True)
@@ -174,27 +202,45 @@ class Library:
             "total": (total, slab),
             "weight": (weight, (deep, *slab[1:])),
         }
-        task = _Task(
-            ctypes.sizeof(_Task),
-            *slab[1:],
-            layer.z,
-            *layer.window,
-            layer.step,
-            layer.number,
-            rows.start,
-            rows.stop,
-            layer.keep,
-            layer.apart,
-            *(layer.wanted or (0, slab[0])),
-            layer.damp,
-            0.0,
-            *(_pointer(name, *given) for name, given in shapes.items()),
+        self._call(stage, _task(_Task, layer, rows, slab, shapes))
+
+    def match(self, layer: Layer, rows: range, *, pilot: Array, level: Array) -> Groups:
+        """The groups of rows of references of a layer; references without noise have none.
+
+        Args:
+            layer: the layer, in places of the slab; damp and wanted do not count.
+            rows: of references, successive.
+            pilot: the slab [window[0] + 3, ny, nx], of fewer than 2³¹ voxels.
+            level: σ of the noise, like the slab, ≥ 0.
+        Raises:
+            ValueError: an argument does not fit the others.
+            MemoryError: no memory for the C function's own arrays.
+        """
+        slab = pilot.shape
+        _check(layer, rows, slab)
+        if pilot.size > _MOST_PLACES:
+            raise ValueError(f"a slab of {slab} has more voxels than 32 bits number")
+        inputs = {"pilot": (pilot, slab), "level": (level, slab)}
+        rows = range(rows.start, min(rows.stop, layer.rows(slab[1])))
+        columns = [len(places(slab[2], layer.step, is_shifted=odd)) for odd in (False, True)]
+        room = len(rows) * max(columns)
+        index = np.empty((room, layer.keep), np.int32)
+        distance, sigma = np.empty((room, layer.keep), np.float32), np.empty(room, np.float32)
+        task = _MatchTask(
+            _task(_MatchTask, layer, rows, slab, inputs),
+            room,
+            0,
+            *(made.ctypes.data for made in (index, distance, sigma)),
         )
-        status = self.call(stage, task)
+        self._call("match", task)
+        return Groups(index[: task.count], distance[: task.count], sigma[: task.count])
+
+    def _call(self, name: str, task: ctypes.Structure) -> None:
+        status = self.call(name, task)
         if status == NO_MEMORY:
             raise MemoryError("no memory for the compiled denoising filter")
         if status:
-            raise ValueError(f"the compiled {stage} refuses its arguments")
+            raise ValueError(f"the compiled {name} refuses its arguments")
 
     def call(self, name: str, task: ctypes.Structure) -> int:
         """Call a function at this width with its structure, unchecked; its status, 0 if done."""
@@ -224,6 +270,31 @@ def _check(layer: Layer, rows: range, shape: tuple[int, ...]) -> None:
     )
     if not fits:
         raise ValueError(f"{layer} with rows {rows} does not fit a slab of {shape}")
+
+
+def _task(
+    structure: type[ctypes.Structure],
+    layer: Layer,
+    rows: range,
+    slab: tuple[int, ...],
+    arrays: dict[str, tuple[Array, tuple[int, ...]]],
+) -> _Task:
+    """What C reads of a layer, within that structure, with arrays by name and needed shape."""
+    return _Task(
+        ctypes.sizeof(structure),
+        *slab[1:],
+        layer.z,
+        *layer.window,
+        layer.step,
+        layer.number,
+        rows.start,
+        rows.stop,
+        layer.keep,
+        layer.apart,
+        *(layer.wanted or (0, slab[0])),
+        layer.damp,
+        **{name: _pointer(name, *given) for name, given in arrays.items()},
+    )
 
 
 def _pointer(name: str, values: Array, shape: tuple[int, ...]) -> Any:

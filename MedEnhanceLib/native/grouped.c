@@ -1,8 +1,8 @@
-/* Two denoising stages over blocks of 4 x 4 x 4 voxels; nets/grouped.py has the method, its sources
- * and the same stages in PyTorch.
+/* Two denoising stages over blocks of 4 x 4 x 4 voxels, and the search for groups of similar ones
+ * alone; nets/grouped.py has the method, its sources and the same in PyTorch.
  *
- * A call computes some rows of reference blocks of one layer (all blocks that start in one slice),
- * and adds to the layer's own sums. Layers are added in order by the caller, so that neither slabs
+ * A call computes some rows of reference blocks of one layer (all blocks that start in one slice).
+ * The stages add to the layer's own sums. Layers are added in order by the caller, so that neither slabs
  * nor threads change a bit of the result. */
 #include <math.h>
 #include <stdlib.h>
@@ -29,7 +29,7 @@ enum {
 /* As `_Task` in native/__init__.py. The slab is what the layer's candidates cover: window_z + 3
  * slices. Arrays are contiguous [window_z + 3][ny][nx]. */
 struct layer_task {
-  int64_t bytes;    /* sizeof(struct layer_task) */
+  int64_t bytes;    /* size of the whole structure that a function is given */
   int64_t ny, nx;   /* sides of a slice, 4 to 65536 */
   int64_t z;        /* slice of the slab in which the references start */
   int64_t window_z, window_y, window_x; /* starting places of candidates along each axis */
@@ -46,6 +46,16 @@ struct layer_task {
   const float *taper;    /* [64]: weight of each place in a block */
   float *total;          /* sums of weighed blocks */
   float *weight;         /* [window_z][ny][nx]: weights of the blocks by starting place */
+};
+
+/* As `_MatchTask` in native/__init__.py. Of the layer's arrays it has pilot and level alone. */
+struct match_task {
+  struct layer_task layer;
+  int64_t room;    /* groups that the arrays hold */
+  int64_t count;   /* groups so far; from 0 */
+  int32_t *index;  /* [room][keep]: places in the slab of the blocks' first voxels */
+  float *distance; /* [room][keep]: squared distances from the reference, over a whole block */
+  float *sigma;    /* [room]: of the noise at the reference */
 };
 
 struct workspace {
@@ -94,8 +104,7 @@ static int64_t between(int64_t value, int64_t low, int64_t high) {
   return value < low ? low : value > high ? high : value;
 }
 
-static int is_valid(const struct layer_task *t) {
-  if (!t || t->bytes != (int64_t)sizeof *t) return 0;
+static int fits(const struct layer_task *t) {
   if (t->ny < SIDE || t->nx < SIDE || t->ny > 65536 || t->nx > 65536) return 0;
   if (t->window_z < 1 || t->window_z > WINDOW_Z || t->z < 0 || t->z >= t->window_z) return 0;
   if (t->window_y < 1 || t->window_y > WINDOW_Y || t->window_y > t->ny - 3) return 0;
@@ -104,7 +113,12 @@ static int is_valid(const struct layer_task *t) {
   if (t->keep < 1 || t->keep > MOST_KEPT || t->apart < 0 || !(t->damp > 0)) return 0;
   if (t->row_from < 0 || t->row_to < t->row_from) return 0;
   if (t->from < 0 || t->to < t->from || t->to > t->window_z + SIDE - 1) return 0;
-  return t->noisy && t->pilot && t->level && t->spectrum && t->taper && t->total && t->weight;
+  return t->pilot && t->level;
+}
+
+static int is_valid(const struct layer_task *t) {
+  return t && t->bytes == (int64_t)sizeof *t && fits(t) && t->noisy && t->spectrum && t->taper &&
+         t->total && t->weight;
 }
 
 /* ---- block matching ---------------------------------------------------------------------- */
@@ -459,14 +473,9 @@ static float level_at(const struct layer_task *t, int64_t y, int64_t x) {
 /* Weights are 1 / variance: below this σ there is no noise to remove. */
 static const float LEAST_LEVEL = 1e-10f;
 
-NATIVE_EXPORT int32_t NATIVE_NAME(native_grouped)(const struct layer_task *t) {
-  if (!is_valid(t)) return NATIVE_BAD_ARGUMENT;
-  struct workspace *w = new_workspace();
-  if (!w) return NATIVE_NO_MEMORY;
-  for (int f = 0; f < CELLS; f++) {
-    w->root[f] = sqrtf(t->spectrum[f]);
-    w->inverse_root[f] = 1 / w->root[f];
-  }
+/* Matches the group of each reference that has noise, and passes it on with its size and σ. */
+static void for_each_group(struct workspace *w, const struct layer_task *t,
+                           void (*use)(struct workspace *, void *, int, float), void *task) {
   const int is_odd = (int)(t->layer & 1);
   const int64_t rows = references(t->ny - 3, t->step, is_odd);
   for (int64_t row = t->row_from; row < t->row_to && row < rows; row++) {
@@ -478,19 +487,58 @@ NATIVE_EXPORT int32_t NATIVE_NAME(native_grouped)(const struct layer_task *t) {
       const float sigma = level_at(t, y, x);
       if (!(sigma > LEAST_LEVEL)) continue;
       const int n = match(w, t, y, x);
-      if (n < 1) continue;
-      const int count = (n + LANES - 1) / LANES * LANES;
-      if (n == USUAL) {
-        filter_group(w, t, USUAL, USUAL, sigma);
-        add_blocks(w, t, USUAL, USUAL, 1 / (sigma * sigma));
-      } else {
-        filter_group(w, t, n, count, sigma);
-        add_blocks(w, t, n, count, 1 / (sigma * sigma));
-      }
+      if (n > 0) use(w, task, n, sigma);
     }
   }
+}
+
+static void filter_and_add(struct workspace *w, void *task, int n, float sigma) {
+  const struct layer_task *t = task;
+  if (n == USUAL) {
+    filter_group(w, t, USUAL, USUAL, sigma);
+    add_blocks(w, t, USUAL, USUAL, 1 / (sigma * sigma));
+  } else {
+    const int count = (n + LANES - 1) / LANES * LANES;
+    filter_group(w, t, n, count, sigma);
+    add_blocks(w, t, n, count, 1 / (sigma * sigma));
+  }
+}
+
+NATIVE_EXPORT int32_t NATIVE_NAME(native_grouped)(struct layer_task *t) {
+  if (!is_valid(t)) return NATIVE_BAD_ARGUMENT;
+  struct workspace *w = new_workspace();
+  if (!w) return NATIVE_NO_MEMORY;
+  for (int f = 0; f < CELLS; f++) {
+    w->root[f] = sqrtf(t->spectrum[f]);
+    w->inverse_root[f] = 1 / w->root[f];
+  }
+  for_each_group(w, t, filter_and_add, t);
   delete_workspace(w);
   return NATIVE_DONE;
+}
+
+/* A small group is filled up with its reference. */
+static void write_group(struct workspace *w, void *task, int n, float sigma) {
+  struct match_task *m = task;
+  const int64_t at = m->count++, keep = m->layer.keep;
+  if (at >= m->room) return;
+  m->sigma[at] = sigma;
+  for (int64_t g = 0; g < keep; g++) {
+    m->index[at * keep + g] = (int32_t)w->offset[g < n ? g : 0];
+    m->distance[at * keep + g] = 0 < g && g < n ? w->best[g] : 0;
+  }
+}
+
+/* The groups alone, in the order of their references. */
+NATIVE_EXPORT int32_t NATIVE_NAME(native_match)(struct match_task *m) {
+  if (!m || m->layer.bytes != (int64_t)sizeof *m || !fits(&m->layer)) return NATIVE_BAD_ARGUMENT;
+  if (m->count || !m->index || !m->distance || !m->sigma) return NATIVE_BAD_ARGUMENT;
+  if ((m->layer.window_z + 3) * m->layer.ny * m->layer.nx > INT32_MAX) return NATIVE_BAD_ARGUMENT;
+  struct workspace *w = new_workspace();
+  if (!w) return NATIVE_NO_MEMORY;
+  for_each_group(w, &m->layer, write_group, m);
+  delete_workspace(w);
+  return m->count <= m->room ? NATIVE_DONE : NATIVE_BAD_ARGUMENT;
 }
 
 /* The first stage: each block alone, without what does not stand out of the noise. */

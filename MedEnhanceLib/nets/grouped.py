@@ -109,6 +109,9 @@ class Engine(Protocol):
     ) -> None:
         """As `native.Library.run`."""
 
+    def match(self, layer: Layer, rows: range, *, pilot: Array, level: Array) -> native.Groups:
+        """As `native.Library.match`."""
+
 
 #: What is done to results on the device that made them: takes the values, the input and the level
 #: of some slices, tensors [n, J, I] in float32, and returns tensors of the result's type.

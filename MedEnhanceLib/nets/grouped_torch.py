@@ -48,12 +48,7 @@ class TorchEngine:
         weight: Array,
     ) -> None:
         """As `native.Library.run`."""
-        found = references(layer, rows, noisy.shape, is_grouped=stage == "grouped")
-        at = np.concatenate(
-            [np.zeros_like(found[:, :1]), np.full_like(found[:, :1], layer.z), found], 1
-        )
-        if stage == "grouped":
-            at = at[level[layer.z + 1, at[:, 2] + 1, at[:, 3] + 1] > LEAST_LEVEL]
+        at = _reference_places(layer, rows, level, is_grouped=stage == "grouped")
         with without_tf32(), torch.inference_mode():
             known = pilot if stage == "grouped" else noisy
             inputs = [np.ascontiguousarray(each) for each in (noisy, known, level, spectrum, taper)]
@@ -62,6 +57,19 @@ class TorchEngine:
             at_once = _AT_ONCE if stage == "grouped" else 16 * _AT_ONCE
             for some in torch.split(torch.from_numpy(at), at_once):
                 part.add(stage, some)
+
+    def match(self, layer: Layer, rows: range, *, pilot: Array, level: Array) -> native.Groups:
+        """As `native.Library.match`."""
+        at, none = (
+            torch.from_numpy(_reference_places(layer, rows, level, is_grouped=True)),
+            torch.empty(0),
+        )
+        with without_tf32(), torch.inference_mode():
+            known, sigma = (torch.from_numpy(np.ascontiguousarray(v)) for v in (pilot, level))
+            part = Groups(layer, False, known, known, sigma, none, none, none, none)
+            parts = [part.matched(some) for some in torch.split(at, _AT_ONCE)]
+            index, distance, sigmas = map(torch.cat, zip(*parts, strict=True))
+        return native.Groups(index.int().numpy(), distance.numpy(), sigmas.numpy())
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +105,17 @@ class Groups:
         """
         if len(at):
             (self._group if stage == "grouped" else self._threshold)(at)
+
+    def matched(self, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Index, distance and level of the groups of references [n, 4], as `native.Groups`."""
+        starts, members = self._match(at)
+        if members is not None:
+            starts = torch.where(members > 0, starts, starts[:, :1])
+        missing = starts[:, :1].expand(-1, self.layer.keep - starts.shape[1])
+        starts = torch.cat([starts, missing], 1)
+        blocks = self.pilot.reshape(-1)[self._cells(starts)]
+        distance = (blocks - blocks[:, :1]).square_().sum(dim=2)
+        return starts, distance, self._levels(at)
 
     def _group(self, at: Tensor) -> None:
         atoms, deviation = self._atoms(), self.spectrum.sqrt()[:, None]
@@ -265,6 +284,21 @@ class Groups:
         """Add tapered blocks that are weighed, and their weights, to the sums."""
         self.total.view(-1).index_add_(0, where.view(-1), blocks.view(-1))
         self.weight.view(-1).index_add_(0, starts.reshape(-1), weights.reshape(-1))
+
+
+def _reference_places(
+    layer: Layer, rows: range, level: Array, *, is_grouped: bool
+) -> npt.NDArray[np.int64]:
+    """References as `Groups.add` takes them, of a layer whose slab is its window; of the grouped
+    filter only those with noise.
+    """
+    within = references(layer, rows, level.shape, is_grouped=is_grouped)
+    at = np.concatenate(
+        [np.zeros_like(within[:, :1]), np.full_like(within[:, :1], layer.z), within], 1
+    )
+    if is_grouped:
+        at = at[level[layer.z + 1, at[:, 2] + 1, at[:, 3] + 1] > LEAST_LEVEL]
+    return at
 
 
 def first_place(places_of: Any, size: int, side: int) -> Any:
