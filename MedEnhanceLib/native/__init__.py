@@ -221,7 +221,8 @@ class Library:
         if pilot.size > _MOST_PLACES:
             raise ValueError(f"a slab of {slab} has more voxels than 32 bits number")
         inputs = {"pilot": (pilot, slab), "level": (level, slab)}
-        rows = range(rows.start, min(rows.stop, layer.rows(slab[1])))
+        most = layer.rows(slab[1])
+        rows = range(min(rows.start, most), min(rows.stop, most))
         columns = [len(places(slab[2], layer.step, is_shifted=odd)) for odd in (False, True)]
         room = len(rows) * max(columns)
         index = np.empty((room, layer.keep), np.int32)

@@ -65,8 +65,8 @@ class TorchEngine:
             torch.empty(0),
         )
         with without_tf32(), torch.inference_mode():
-            known, sigma = (torch.from_numpy(np.ascontiguousarray(v)) for v in (pilot, level))
-            part = Groups(layer, False, known, known, sigma, none, none, none, none)
+            slab, sigma = (torch.from_numpy(np.ascontiguousarray(v)) for v in (pilot, level))
+            part = Groups(layer, False, slab, slab, sigma, none, none, none, none)
             parts = [part.matched(some) for some in torch.split(at, _AT_ONCE)]
             index, distance, sigmas = map(torch.cat, zip(*parts, strict=True))
         return native.Groups(index.int().numpy(), distance.numpy(), sigmas.numpy())

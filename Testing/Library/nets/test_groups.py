@@ -1,0 +1,192 @@
+"""Groups of similar blocks: both engines find what a search over all candidates finds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib import native
+from MedEnhanceLib.native import Array, Layer, places
+from MedEnhanceLib.nets.grouped import Engine
+from MedEnhanceLib.nets.grouped_torch import TorchEngine
+
+WINDOW = (7, 11, 16)
+SHAPE = (10, 21, 30)
+LAYER = Layer(number=1, z=2, window=WINDOW, step=4, keep=16, apart=0, damp=1.0)
+
+
+@pytest.fixture
+def library(native_path: Path) -> native.Library:
+    return native.Library(native_path)
+
+
+@pytest.fixture(params=["compiled", "pytorch"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    if request.param == "pytorch":
+        return TorchEngine()
+    compiled: native.Library = request.getfixturevalue("library")
+    return compiled
+
+
+def volume(shape: tuple[int, ...] = SHAPE, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def match(engine: Engine, layer: Layer, pilot: Array, level: Array | None = None) -> native.Groups:
+    """The groups of a whole layer."""
+    level = np.full_like(pilot, 0.1) if level is None else level
+    return engine.match(layer, range(layer.rows(pilot.shape[1])), pilot=pilot, level=level)
+
+
+def references(layer: Layer, shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    """(row, column) of each: every second layer, and every second row in it, is shifted."""
+    return [
+        (y, x)
+        for row, y in enumerate(places(shape[1], layer.step, is_shifted=layer.number % 2 == 1))
+        for x in places(shape[2], layer.step, is_shifted=(row + layer.number // 2) % 2 == 1)
+    ]
+
+
+def brute_force(layer: Layer, pilot: Array, y: int, x: int) -> tuple[list[int], list[float]]:
+    """Index and distance of one group, from all candidates in float64."""
+
+    def block(at: tuple[int, int, int]) -> np.ndarray:
+        return pilot[tuple(slice(a, a + 4) for a in at)].astype(np.float64)
+
+    def flat(at: tuple[int, int, int]) -> int:
+        return int(np.ravel_multi_index(at, pilot.shape))
+
+    _, ny, nx = pilot.shape
+    deep, wide, long = layer.window
+    first_y = min(max(y - (wide - 1) // 2, 0), ny - 3 - wide)
+    first_x = min(max(x - (long - 1) // 2, 0), nx - 3 - long)
+    own = (layer.z, y, x)
+    others = [
+        (float(((block(at) - block(own)) ** 2).sum()), flat(at))
+        for at in ((k, first_y + j, first_x + i) for k, j, i in np.ndindex(deep, wide, long))
+        if at != own and max(abs(a - b) for a, b in zip(at, own, strict=True)) >= layer.apart
+    ]
+    group = [(0.0, flat(own)), *sorted(others)][: layer.keep]
+    group += [(0.0, flat(own))] * (layer.keep - len(group))
+    return [index for _, index in group], [distance for distance, _ in group]
+
+
+@pytest.mark.parametrize(
+    ("window", "keep", "apart", "step"),
+    [(WINDOW, 16, 0, 4), (WINDOW, 33, 4, 4), ((3, 5, 6), 64, 3, 3), ((1, 11, 16), 1, 0, 4)],
+)
+def test_a_group_has_the_nearest_of_all_candidates(
+    engine: Engine, window: tuple[int, int, int], keep: int, apart: int, step: int
+) -> None:
+    pilot = volume((window[0] + 3, *SHAPE[1:]))
+    layer = Layer(3, window[0] // 2, window, step, keep, apart, 1.0)
+    groups = match(engine, layer, pilot)
+    expected = [brute_force(layer, pilot, *at) for at in references(layer, pilot.shape)]
+    assert groups.index.dtype == np.int32 and groups.distance.dtype == np.float32
+    assert groups.index.tolist() == [index for index, _ in expected]
+    np.testing.assert_allclose(groups.distance, [d for _, d in expected], rtol=1e-5)
+    assert not groups.distance[:, 0].any()
+
+
+def test_equal_blocks_come_in_the_order_of_their_places(engine: Engine) -> None:
+    groups = match(engine, LAYER, np.ones(SHAPE, np.float32))
+    assert not groups.distance.any()
+    assert (np.diff(groups.index[:, 1:], axis=1) > 0).all()
+
+
+def test_references_without_noise_have_no_group(engine: Engine) -> None:
+    level = np.linspace(0.1, 0.2, np.prod(SHAPE), dtype=np.float32).reshape(SHAPE)
+    level[:, :, :15] = 0
+    groups = match(engine, LAYER, volume(), level)
+    z, y, x = np.unravel_index(groups.index[:, 0], SHAPE)
+    noisy = [at for at in references(LAYER, SHAPE) if at[1] + 1 >= 15]
+    assert list(zip(y.tolist(), x.tolist(), strict=True)) == noisy
+    assert set(z.tolist()) == {LAYER.z}
+    assert np.array_equal(groups.level, level[z + 1, y + 1, x + 1])
+    assert match(engine, LAYER, volume(), np.zeros(SHAPE, np.float32)).index.shape == (0, 16)
+
+
+def test_the_least_volume_has_one_group_of_one_block(engine: Engine) -> None:
+    layer = Layer(0, 0, (1, 1, 1), 4, 16, 0, 1.0)
+    groups = match(engine, layer, volume((4, 4, 4)))
+    assert groups.index.tolist() == [[0] * 16] and groups.distance.tolist() == [[0.0] * 16]
+
+
+@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("step", [1, 3, 4])
+def test_rows_and_columns_of_all_sizes_are_complete(
+    library: native.Library, number: int, step: int
+) -> None:
+    for side in range(4, 20):
+        layer = Layer(number, 0, (1, 1, 1), step, 2, 0, 1.0)
+        for shape in ((4, 9, side), (4, side, 9)):
+            groups = match(library, layer, volume(shape))
+            _, y, x = np.unravel_index(groups.index[:, 0], shape)
+            assert list(zip(y.tolist(), x.tolist(), strict=True)) == references(layer, shape)
+
+
+def test_parts_of_the_rows_have_the_groups_of_all(engine: Engine) -> None:
+    pilot, level = volume(), np.full(SHAPE, 0.1, np.float32)
+    whole = match(engine, LAYER, pilot)
+    rows = LAYER.rows(SHAPE[1])
+    parts = [
+        engine.match(LAYER, range(row, row + 1), pilot=pilot, level=level) for row in range(rows)
+    ]
+    for name in ("index", "distance", "level"):
+        joined = np.concatenate([getattr(part, name) for part in parts])
+        assert np.array_equal(joined, getattr(whole, name))
+
+
+def test_every_width_of_vectors_gives_the_same_bits(library: native.Library) -> None:
+    pilot = volume(seed=1)
+    widest = match(library, LAYER, pilot)
+    for width in library.widths[:-1]:
+        groups = match(native.Library(library.path, width), LAYER, pilot)
+        assert np.array_equal(groups.index, widest.index)
+        assert np.array_equal(groups.distance, widest.distance)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
+def test_values_that_are_no_numbers_lead_to_no_place_outside(
+    library: native.Library, value: float
+) -> None:
+    pilot = volume()
+    pilot[:, ::3] = value
+    for width in library.widths:
+        groups = match(native.Library(library.path, width), LAYER, pilot)
+        z, y, x = np.unravel_index(groups.index, SHAPE)
+        assert all((at <= side - 4).all() for at, side in zip((z, y, x), SHAPE, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pilot": np.ones((9, 21, 30), np.float32)}, "does not fit"),
+        ({"pilot": np.ones(SHAPE)}, "pilot is float64"),
+        ({"level": np.ones((10, 21, 29), np.float32)}, "level is"),
+        ({"level": np.ones((10, 21, 60), np.float32)[:, :, ::2]}, "level must be contiguous"),
+        ({"pilot": np.broadcast_to(np.float32(1), (10, 65536, 4096))}, "32 bits"),
+        ({"rows": range(0, 4, 2)}, "does not fit"),
+        ({"rows": range(-1, 2)}, "does not fit"),
+        ({"layer": Layer(0, 7, WINDOW, 4, 16, 0, 1.0)}, "does not fit"),
+        ({"layer": Layer(0, 3, WINDOW, 4, 65, 0, 1.0)}, "does not fit"),
+        ({"layer": Layer(0, 3, (7, 11, 17), 4, 16, 0, 1.0)}, "does not fit"),
+    ],
+    ids=lambda value: "" if isinstance(value, dict) else value,
+)
+def test_arguments_that_do_not_fit_never_reach_c(
+    library: native.Library, change: dict, message: str
+) -> None:
+    level = np.ones(SHAPE, np.float32)
+    given = {"layer": LAYER, "rows": range(2), "pilot": volume(), "level": level, **change}
+    with pytest.raises(ValueError, match=message):
+        library.match(given.pop("layer"), given.pop("rows"), **given)
+
+
+def test_rows_beyond_the_last_are_none(library: native.Library) -> None:
+    level = np.ones(SHAPE, np.float32)
+    groups = library.match(LAYER, range(3, 1 << 40), pilot=volume(), level=level)
+    assert len(groups.index) == sum(at[0] > 8 for at in references(LAYER, SHAPE))
+    assert not library.match(LAYER, range(90, 99), pilot=volume(), level=level).index.size
