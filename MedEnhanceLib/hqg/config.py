@@ -132,7 +132,10 @@ class TrainConfig(WithPresets):
     )
     name: str = option("mr", help="of the bundle that comes out", is_name=True)
     seed: int = option(0, help="of everything that is drawn")
-    steps: int = option(9400, help="without a guide", low=1, high=10_000_000)
+    start: str = option(
+        "", help="name or folder of an enhancer of the same size whose weights are started from"
+    )
+    steps: int = option(9400, help="without a guide", low=0, high=10_000_000)
     guide_steps: int = option(4700, help="with guides", low=0, high=10_000_000)
     lesion_steps: int = option(3500, help="with planted lesions", low=0, high=10_000_000)
     lesion_share: float = option(
@@ -144,7 +147,7 @@ class TrainConfig(WithPresets):
     )
     windows: int = option(1, help="crops that a step learns from", low=1, high=256)
     crops: int = option(300, help="that are drawn from at a time", low=1, high=100_000)
-    renewed_every: int = option(6, help="steps after which a crop is replaced", low=1)
+    renewed_every: int = option(10, help="steps after which a crop is replaced", low=1)
     learning_rate: float = option(2e-3, help="of the optimizer, AdamW")
     ema: float = option(0.998, help="decay of the averaged weights that ship", low=0, high=1)
     checkpoint_s: float = option(120.0, help="from one checkpoint to the next", unit="s")

@@ -21,6 +21,7 @@ from MedEnhanceLib.hqg.train.targets import Target
 from MedEnhanceLib.native import CELLS, SIDE
 from MedEnhanceLib.nets import grouped
 from MedEnhanceLib.nets.noise import measure_noise
+from MedEnhanceLib.runtime.progress import Monitor
 
 Floats = npt.NDArray[np.float32]
 #: Voxels of a crop along slices, rows and columns.
@@ -94,19 +95,11 @@ class CropMaker:
     seed: int
     guided: bool = False
     lesions: bool = False
-    engine: grouped.Engine | None = None
-    _slab: tuple[int, list[Crop]] = field(default=(-1, []), repr=False)
+    engine: grouped.Engine = field(default_factory=lambda: grouped.default_engine(Monitor()))
 
-    def make(self, number: int) -> Crop:
-        """The crop of this number."""
-        self.engine = self.engine or grouped.default_engine(grouped.Monitor())
-        if self.modality == "CT":
-            slab, place = divmod(number, _OF_A_SLAB)
-            if self._slab[0] != slab:
-                self._slab = (slab, self._of_ct(slab))
-            crops = self._slab[1]
-            return crops[place % len(crops)]
-        return self._of_mr(number)
+    def make(self, number: int) -> list[Crop]:
+        """The crops of this number: one of MR, several of a slab of CT."""
+        return self._of_ct(number) if self.modality == "CT" else [self._of_mr(number)]
 
     def _rng(self, number: int) -> np.random.Generator:
         return np.random.default_rng([self.seed, int(self.guided), int(self.lesions), number])
@@ -166,7 +159,6 @@ class CropMaker:
         self, estimate: Floats, sigma: Floats, spectrum: Floats | None, spacing: Sequence[float]
     ) -> Places:
         """Groups of a whole crop."""
-        assert self.engine is not None
         shape = estimate.shape
         each = grouped.Round(step=STEP, keep=self.blocks)
         stage = grouped.Stage(shape, grouped.window_for(spacing), "grouped", STEP, each)

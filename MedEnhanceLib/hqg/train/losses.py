@@ -1,0 +1,296 @@
+"""What a training of the set network minimizes on the window of a crop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the field's own short name
+
+from MedEnhanceLib.hqg.config import LossConfig
+from MedEnhanceLib.hqg.groups import GuidedNetwork, Places, Residual, regional
+from MedEnhanceLib.hqg.network import Groups
+from MedEnhanceLib.hqg.train.crops import Crop, Noisy
+from MedEnhanceLib.native import CELLS, SIDE
+
+#: Voxels of a window along slices, rows and columns, and its rim, where blocks are missing.
+_WINDOW, _RIM = (20, 40, 40), 2
+#: Weight of voxels without tissue, and of lesions.
+_OUTSIDE, _LESION = 0.15, 4.0
+#: Side of the cells in which a guided result may not be worse than an unguided one, and the weight
+#: of that for guides that are right and that are not.
+_CELL, _EXCESS_RIGHT, _EXCESS_WRONG = 4, 0.15, 0.6
+#: Weight of absolute values in the trace of a lesion.
+_ABSOLUTE = 0.3
+
+
+@dataclass(frozen=True, eq=False)
+class Turn:
+    """A flip, exchange of axes and inversion of blocks, as a change of their coefficients.
+
+    order, sign: [64] each.
+    """
+
+    order: Tensor
+    sign: Tensor
+
+    @classmethod
+    def drawn(cls, rng: np.random.Generator, *, in_plane: bool, inverts: bool) -> Turn:
+        """in_plane: slices keep their direction. inverts: gray values may be inverted."""
+        frequency = np.arange(CELLS).reshape(SIDE, SIDE, SIDE)
+        axes = [0, *(1 + rng.permutation(2))] if in_plane else list(rng.permutation(3))
+        sign = np.ones((SIDE, SIDE, SIDE), np.float32)
+        for axis in range(3):
+            if rng.random() < 0.5:
+                odd = (-1.0) ** np.arange(SIDE)
+                sign = sign * odd.reshape([-1 if a == axis else 1 for a in range(3)])
+        if inverts and rng.random() < 0.5:
+            sign = -sign
+        order = torch.from_numpy(frequency.transpose(axes).reshape(CELLS).copy())
+        return cls(order, torch.from_numpy(sign.reshape(CELLS)).float())
+
+    def apply(self, blocks: Tensor) -> Tensor:
+        """Coefficients [..., 64] of the turned blocks."""
+        return blocks[..., self.order] * self.sign
+
+    def undo(self, blocks: Tensor) -> Tensor:
+        """The inverse of `apply`."""
+        straight = torch.empty_like(blocks)
+        straight[..., self.order] = blocks * self.sign
+        return straight
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """A part of a crop, and the groups whose references are in it.
+
+    Attributes:
+        where: its voxels, without the rim.
+        places: of the groups.
+        voxels: of `Places`.
+        is_raw: whether slices are thick.
+    """
+
+    where: tuple[slice, slice, slice]
+    places: Places
+    voxels: Tensor
+
+    @classmethod
+    def drawn(cls, crop: Noisy, rng: np.random.Generator) -> Window:
+        """A random window of a crop."""
+        shape = crop.noisy.shape
+        sides = [min(size, side) for size, side in zip(_WINDOW, shape, strict=True)]
+        starts = [int(rng.integers(side - size + 1)) for size, side in zip(sides, shape, strict=True)]
+        return cls.at(crop, starts, sides)
+
+    @classmethod
+    def at(cls, crop: Noisy, starts: list[int], sides: list[int]) -> Window:
+        """The window of these sides that begins there."""
+        _, rows, columns = crop.places.shape
+        first = crop.places.index[:, 0]
+        at = torch.stack([first // (rows * columns), first // columns % rows, first % columns], -1)
+        low, size = torch.tensor(starts), torch.tensor(sides)
+        inside = ((at >= low) & (at <= low + size - SIDE)).all(-1)
+        k, j, i = (
+            slice(start + _RIM, start + side - _RIM)
+            for start, side in zip(starts, sides, strict=True)
+        )
+        places = crop.places.part(inside)
+        return cls((k, j, i), places, places.voxels())
+
+
+@dataclass(frozen=True, eq=False)
+class Made:
+    """What networks made of a window, on the crop's scale: [K, J, I] of the whole crop each.
+
+    Attributes:
+        unguided: with the set network.
+        guided: with the guide too; the same without one.
+        residual: in coefficients.
+    """
+
+    unguided: Tensor
+    guided: Tensor
+    residual: Residual
+
+
+def made(
+    network: GuidedNetwork,
+    crop: Noisy,
+    window: Window,
+    turn: Turn,
+    guide: Tensor | None,
+    *,
+    frozen: bool,
+    mixed: torch.autocast,
+) -> Made:
+    """Run the networks on a window.
+
+    frozen: the set network is not learning, as in the stages with guides.
+    """
+    places, voxels = window.places, window.voxels
+    groups = network.groups(places, voxels, crop.noisy, crop.pilot, crop.estimate, 1.0)
+    turned = replace(
+        groups,
+        noisy=turn.apply(groups.noisy),
+        pilot=turn.apply(groups.pilot),
+        estimate=turn.apply(groups.estimate),
+    )
+    guides = []
+    if guide is not None:
+        fitted, sums = network.fit(groups, places, voxels, guide)
+        region = regional(sums.sum(1), places)
+        fitted = replace(
+            fitted, difference=turn.apply(fitted.difference), scaled=turn.apply(fitted.scaled)
+        )
+        guides = [(fitted, sums, region)]
+    with mixed:
+        residual = network(turned, guides, frozen=frozen)
+    straight = turn.undo(residual.unguided)
+    if residual.correction is None:
+        image = crop.estimate + network.aggregated(straight, residual.weight, places, voxels)
+        return Made(image, image, residual)
+    corrected = turn.undo(residual.unguided + residual.correction)
+    weight = residual.weight
+    unguided = crop.estimate + network.aggregated(straight, weight, places, voxels).detach()
+    guided = crop.estimate + network.aggregated(corrected, weight, places, voxels)
+    return Made(unguided, guided, residual)
+
+
+def squared_error(image: Tensor, crop: Noisy, window: Window, weight: Tensor) -> Tensor:
+    """Weighted mean of squares over the noise's variance.
+
+    image: of the whole crop. weight: of the window's voxels.
+    """
+    variance = window.places.sigma.square().mean()
+    squares = (image[window.where] - crop.target[window.where]).square()
+    return (weight * squares).sum() / (weight.sum() * variance)
+
+
+def excess(made_: Made, crop: Noisy, window: Window, *, is_right: bool) -> Tensor:
+    """How much worse than without a guide cells of the window are."""
+    variance = window.places.sigma.square().mean()
+    target = crop.target[window.where]
+    worse = (made_.guided[window.where] - target).square()
+    worse = worse - (made_.unguided[window.where] - target).square()
+    cells = F.avg_pool3d(worse[None], _CELL)
+    factor = _EXCESS_RIGHT if is_right else _EXCESS_WRONG
+    return factor * F.relu(cells).mean() / variance
+
+
+def voxel_weight(crop: Crop, window: Window) -> Tensor:
+    """Tissue counts fully, lesions more."""
+    tissue = crop.tissue[window.where]
+    weight = torch.where(tissue, 1.0, _OUTSIDE)
+    if crop.lesion is not None:
+        weight = torch.where(crop.lesion[window.where] != 0, _LESION, weight)
+    return weight
+
+
+def trace(without: Tensor, with_lesion: Tensor, lesion: Tensor, window: Window) -> Tensor:
+    """How much of a lesion that only the guide has is seen in the result, in σ² of the noise."""
+    variance = window.places.sigma.square().mean()
+    part = lesion[window.where]
+    inside = part != 0
+    if not inside.any():
+        return without.new_zeros(())
+    difference = (with_lesion - without)[window.where]
+    squares = difference.square().sum() / (inside.sum() * variance)
+    absolutes = difference[inside].abs().mean() / variance.sqrt()
+    return squares + _ABSOLUTE * absolutes
+
+
+def lost_contrast(
+    with_lesion: Made, without: Made, lesion: Tensor, window: Window
+) -> Tensor:
+    """By how much a guide lowers the contrast that the input alone has, as a share of it."""
+    part = lesion[window.where]
+    power = part.square().sum()
+    if not power > 0:
+        return with_lesion.guided.new_zeros(())
+
+    def kept(image: Tensor, before: Tensor) -> Tensor:
+        return ((image - before)[window.where] * part).sum() / power
+
+    guided = kept(with_lesion.guided, without.guided)
+    unguided = kept(with_lesion.unguided, without.unguided).detach()
+    return F.relu(unguided - guided) + F.relu(unguided - guided).square()
+
+
+def haar(image: Tensor) -> list[Tensor]:
+    """The bands of a Haar wavelet in three axes, of an image [K, J, I] with even sides cut."""
+    bands = [image[tuple(slice(0, side // 2 * 2) for side in image.shape)]]
+    for axis in range(3):
+        halves = []
+        for band in bands:
+            even = band.unfold(axis, 2, 2)
+            low, high = even.select(-1, 0), even.select(-1, 1)
+            halves += [(low + high) / 2**0.5, (low - high) / 2**0.5]
+        bands = halves
+    return bands
+
+
+def wavelet_loss(image: Tensor, crop: Noisy, window: Window) -> Tensor:
+    """Content-aware loss of pixels: absolute differences in all bands, in σ of the noise."""
+    sigma = window.places.sigma.mean()
+    pairs = zip(haar(image[window.where]), haar(crop.target[window.where]), strict=True)
+    return torch.stack([(a - b).abs().mean() for a, b in pairs]).mean() / sigma
+
+
+def feature_loss(
+    network: GuidedNetwork, crop: Noisy, window: Window, image: Tensor
+) -> Tensor:
+    """Content-aware loss of features: what the set network sees in the result and in the target."""
+    places, voxels = window.places, window.voxels
+
+    def features(estimate: Tensor) -> Tensor:
+        groups: Groups = network.groups(
+            places, voxels, crop.noisy, crop.pilot, estimate, 1.0
+        )
+        seen: Tensor = network.network(groups)[2]
+        return seen
+
+    with torch.no_grad():
+        of_target = features(crop.target)
+    return (features(image) - of_target).abs().mean()
+
+
+class Critic(nn.Module):
+    """Tells windows of enhanced crops from clean ones: a few convolutions, about 60,000 weights."""
+
+    def __init__(self, width: int = 24) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 1
+        for number in range(3):
+            out = width * 2**number
+            layers += [
+                nn.utils.parametrizations.spectral_norm(
+                    nn.Conv3d(channels, out, 3, stride=2 if number else 1, padding=1)
+                ),
+                nn.LeakyReLU(0.2),
+            ]
+            channels = out
+        layers.append(nn.Conv3d(channels, 1, 1))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """A map of scores of an image [K, J, I]: 1 for clean, 0 for enhanced."""
+        scores: Tensor = self.layers(image[None, None])
+        return scores
+
+    def loss(self, image: Tensor, clean: Tensor) -> Tensor:
+        """Least squares, of the critic itself."""
+        on_clean = (self(clean) - 1).square().mean()
+        return on_clean + self(image.detach()).square().mean()
+
+    def fooled(self, image: Tensor) -> Tensor:
+        """Least squares, of what made the image."""
+        return (self(image) - 1).square().mean()
+
+
+def terms(config: LossConfig) -> list[str]:
+    """Names of the terms that count besides the error."""
+    return [name for name in ("wavelet", "feature", "adversarial", "unpaired", "kl") if getattr(config, name)]

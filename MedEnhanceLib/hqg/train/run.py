@@ -1,0 +1,187 @@
+"""Trains the enhancer in a folder: from data or a checkpoint to the bundle."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.hqg.bundle import export_enhancer
+from MedEnhanceLib.hqg.config import TrainConfig
+from MedEnhanceLib.hqg.groups import GuidedNetwork
+from MedEnhanceLib.hqg.train import losses
+from MedEnhanceLib.hqg.train.crops import Crop, CropMaker
+from MedEnhanceLib.hqg.train.losses import Turn, Window
+from MedEnhanceLib.hqg.train.targets import (
+    Target,
+    files_of,
+    load_examinations,
+    load_targets,
+)
+from MedEnhanceLib.hqg.train.trainer import Trainer
+from MedEnhanceLib.nets.precision import mixed_precision, without_tf32
+from MedEnhanceLib.nets.training import run_steps
+from MedEnhanceLib.runtime.device import choose_device
+from MedEnhanceLib.runtime.progress import Monitor
+
+_METRIC_EVERY = 50
+#: Crops that are validated on, and their numbers, which no training comes to.
+_VALIDATED, _FIRST_VALIDATED = 8, 500_000_000
+
+
+@without_tf32()
+def train(
+    config: TrainConfig, data: Path, out: Path, monitor: Monitor | None = None
+) -> Path:
+    """Train and export a bundle.
+
+    Args:
+        config: of the training.
+        data: folder that the configuration's patterns are relative to.
+        out: for checkpoint, metrics and bundle. Where it holds a checkpoint of the same
+            configuration, the training continues from it.
+        monitor: progress, metrics, warnings and cancelling.
+    Returns:
+        The bundle's folder, `out/<name>`.
+    Raises:
+        Cancelled: from the first step on after writing a checkpoint.
+        DivergenceError: a loss is not finite; the last good checkpoint stays.
+        InputError: data are missing or do not fit.
+    """
+    monitor = monitor or Monitor()
+    choice = choose_device(config.device)
+    monitor.log(f"training on {choice.name}: {choice.reason}")
+    out.mkdir(parents=True, exist_ok=True)
+    pools = Pools.load(config, data, monitor.part(0.0, 0.03))
+    trainer = Trainer(config, pools.targets, pools.examinations, choice.name, monitor)
+    validation = Validation(config, pools, choice.name)
+    began = last = time.monotonic()
+
+    def step(number: int) -> dict[str, float]:
+        nonlocal last
+        losses_ = trainer.step(number)
+        if time.monotonic() - last > config.validation_s:
+            for name, gain in validation.gains(trainer.averaged()).items():
+                monitor.metric(name, gain, number)
+            last = time.monotonic()
+        return losses_
+
+    try:
+        run_steps(
+            step,
+            trainer.steps,
+            out,
+            trainer.parts(),
+            monitor.part(0.03, 0.98),
+            every_s=config.checkpoint_s,
+            reported_every=_METRIC_EVERY,
+        )
+    finally:
+        trainer.close()
+    network = trainer.averaged()
+    gains = validation.gains(network)
+    for name, gain in gains.items():
+        monitor.metric(name, gain, trainer.steps)
+    folder = out / config.name
+    export_enhancer(
+        folder,
+        config,
+        network,
+        seconds=time.monotonic() - began,
+        takes_guide=trainer.counts[1] > 0,
+        gains=gains,
+    )
+    monitor.progress(1.0, "model written")
+    return folder
+
+
+@dataclass(frozen=True)
+class Pools:
+    """What a training learns from and is validated on."""
+
+    targets: list[Target]
+    examinations: list[Target]
+    validation: list[Target]
+
+    @classmethod
+    def load(cls, config: TrainConfig, data: Path, monitor: Monitor) -> Pools:
+        """Read all volumes; the patterns of the configuration are relative to `data`."""
+        left_out = (*config.leave_out, *config.validation)
+        files = files_of(data, config.high_quality, left_out)
+        targets = load_targets(files, config.modality, monitor)
+        if not any(any(target.is_usable) for target in targets):
+            raise InputError(
+                f"{data}: no clean volume of at least 28 × 24 × 24 voxels among {len(files)}",
+                "Give volumes with little noise (high_quality).",
+            )
+        examinations = load_examinations(
+            config.examinations, data, left_out, config.modality, monitor
+        )
+        validation = load_targets(
+            files_of(data, config.validation) if config.validation else [],
+            config.modality,
+            monitor,
+        )
+        return cls(targets, examinations, validation)
+
+
+class Validation:
+    """What the networks gain over the filter on fixed crops, in dB of the tissue."""
+
+    def __init__(self, config: TrainConfig, pools: Pools, device: str) -> None:
+        self._config, self._device = config, device
+        targets = pools.validation or pools.targets
+        self._crops = self._made(targets, guided=False)
+        self._guided = self._made(pools.examinations, guided=True) if pools.examinations else []
+
+    def _made(self, targets: list[Target], *, guided: bool) -> list[Crop]:
+        maker = CropMaker(
+            targets,
+            self._config.modality,
+            self._config.network.blocks,
+            self._config.seed + 1,
+            guided=guided,
+        )
+        numbers = range(_FIRST_VALIDATED, _FIRST_VALIDATED + _VALIDATED)
+        return [maker.make(number)[0] for number in numbers]
+
+    def gains(self, network: GuidedNetwork) -> dict[str, float]:
+        """Mean gain without and with guides (right ones and others)."""
+        kinds = {"gain_db": [(crop, None) for crop in self._crops]}
+        kinds["gain_right_guide_db"] = [
+            (crop, crop.guide) for crop in self._guided if crop.guide and crop.guide.is_right
+        ]
+        kinds["gain_wrong_guide_db"] = [
+            (crop, crop.guide) for crop in self._guided if crop.guide and not crop.guide.is_right
+        ]
+        gains = {}
+        for name, cases in kinds.items():
+            values = [
+                _gain(network, crop, guide.voxels if guide else None) for crop, guide in cases
+            ]
+            if values:
+                gains[name] = float(np.mean(values))
+        return gains
+
+
+def _gain(network: GuidedNetwork, crop: Crop, guide: torch.Tensor | None) -> float:
+    """Of a whole crop, in dB over the filter."""
+    plain = crop.plain
+    window = Window.at(plain, [0, 0, 0], list(plain.noisy.shape))
+    straight = Turn(torch.arange(64), torch.ones(64))
+    with torch.inference_mode():
+        made = losses.made(
+            network.cpu(), plain, window, straight, guide, frozen=True, mixed=mixed_precision("cpu")
+        )
+    tissue = crop.tissue[window.where]
+
+    def error(image: torch.Tensor) -> float:
+        squares = (image[window.where] - plain.target[window.where])[tissue].square()
+        return float(squares.mean())
+
+    return 10 * math.log10(error(plain.estimate) / error(made.guided))

@@ -1,0 +1,285 @@
+"""One training of the set network, step by step."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from MedEnhanceLib.core.options import config_to_json
+from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.hqg.config import TrainConfig
+from MedEnhanceLib.hqg.groups import GuidedNetwork
+from MedEnhanceLib.hqg.train import losses
+from MedEnhanceLib.hqg.train.crops import Crop, CropMaker
+from MedEnhanceLib.hqg.train.losses import Critic, Made, Turn, Window
+from MedEnhanceLib.hqg.train.pool import CropPool
+from MedEnhanceLib.hqg.train.targets import Target
+from MedEnhanceLib.nets.precision import mixed_precision
+from MedEnhanceLib.nets.training import averaged_weights, set_learning_rate
+from MedEnhanceLib.runtime.progress import Monitor
+
+T = TypeVar("T")
+#: Fields that do not change what is learned: a training may continue with other values.
+_FREE = {"device": "", "checkpoint_s": 0.0, "validation_s": 0.0, "workers": 1}
+_BETAS, _WEIGHT_DECAY, _MOST_GRADIENT = (0.9, 0.98), 1e-4, 1.0
+_WARM_UP = 0.01
+_CRITIC_RATE = 4e-4
+#: The stages in their order: without a guide, with guides, with planted lesions.
+STAGES = ("set network", "guide", "lesions")
+
+
+class Trainer:
+    """Networks, optimizers and crops of a training.
+
+    Args:
+        config: of the training.
+        targets: clean volumes of the first stage.
+        examinations: of the stages with guides.
+        device: as torch names it.
+        monitor: messages and cancelling.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        targets: Sequence[Target],
+        examinations: Sequence[Target],
+        device: str,
+        monitor: Monitor,
+    ) -> None:
+        self.config, self.device, self.monitor = config, device, monitor
+        torch.manual_seed(config.seed)
+        self.network = _started(config).to(device).train()
+        self.average = averaged_weights(self.network, config.ema)
+        self.before_lesions = copy.deepcopy(self.network).requires_grad_(False)
+        self.critic = Critic().to(device) if config.loss.adversarial else None
+        guided = (config.guide_steps, config.lesion_steps) if examinations else (0, 0)
+        self.counts = (config.steps, *guided)
+        self._makers = [
+            CropMaker(targets, config.modality, config.network.blocks, config.seed),
+            CropMaker(
+                examinations, config.modality, config.network.blocks, config.seed, guided=True
+            ),
+            CropMaker(
+                examinations,
+                config.modality,
+                config.network.blocks,
+                config.seed,
+                guided=True,
+                lesions=True,
+            ),
+        ]
+        self._pool: tuple[int, CropPool | None] = (-1, None)
+        correction = list(self.network.correction.parameters())
+        learned = [list(self.network.network.parameters()), correction, correction]
+        self.optimizers = [
+            torch.optim.AdamW(
+                weights, lr=config.learning_rate, betas=_BETAS, weight_decay=_WEIGHT_DECAY
+            )
+            for weights in learned
+        ]
+        self.critic_optimizer = (
+            torch.optim.Adam(self.critic.parameters(), lr=_CRITIC_RATE, betas=(0.5, 0.9))
+            if self.critic is not None
+            else None
+        )
+
+    @property
+    def steps(self) -> int:
+        """Of all stages."""
+        return sum(self.counts)
+
+    def stage_of(self, number: int) -> tuple[int, int]:
+        """The stage of a step, and the step's number in it."""
+        stage = 0
+        while stage < len(self.counts) - 1 and number >= self.counts[stage]:
+            number -= self.counts[stage]
+            stage += 1
+        return stage, number
+
+    def step(self, number: int) -> dict[str, float]:
+        """Make a step of this number; its losses."""
+        stage, here = self.stage_of(number)
+        if here == 0 and stage > 0 and number > 0:
+            self._begin(stage)
+        rng = np.random.default_rng([self.config.seed, 1, number])
+        torch.manual_seed(int(rng.integers(2**62)))
+        optimizer = self.optimizers[stage]
+        set_learning_rate(
+            optimizer, self.config.learning_rate, here, self.counts[stage], warm_up=_WARM_UP
+        )
+        optimizer.zero_grad(set_to_none=True)
+        pool = self._crops(stage).at(here, self.monitor)
+        seen: dict[str, float] = {}
+        for _ in range(self.config.windows):
+            drawn = pool[rng.integers(len(pool))]
+            crop = on_device(drawn[rng.integers(len(drawn))], self.device)
+            parts = self._losses(crop, stage, here, rng)
+            total = torch.stack([*parts.values()]).sum() / self.config.windows
+            total.backward()
+            for name, value in parts.items():
+                seen[name] = seen.get(name, 0.0) + float(value.detach()) / self.config.windows
+        self._update(optimizer)
+        return seen
+
+    def _update(self, optimizer: torch.optim.Optimizer) -> None:
+        weights = [w for group in optimizer.param_groups for w in group["params"]]
+        norm = nn.utils.clip_grad_norm_(weights, _MOST_GRADIENT)
+        if torch.isfinite(norm):
+            optimizer.step()
+        self.average.update_parameters(self.network)
+
+    def _begin(self, stage: int) -> None:
+        """A stage learns upon the averaged weights of the one before."""
+        self.network.load_state_dict(self.average.module.state_dict())
+        if stage == len(STAGES) - 1:
+            self.before_lesions.load_state_dict(self.network.state_dict())
+
+    def _crops(self, stage: int) -> CropPool:
+        if self._pool[0] != stage:
+            self.close()
+            config = self.config
+            pool = CropPool(
+                self._makers[stage].make, config.crops, config.renewed_every, config.workers
+            )
+            self._pool = (stage, pool)
+        assert self._pool[1] is not None
+        return self._pool[1]
+
+    def _losses(
+        self, crop: Crop, stage: int, here: int, rng: np.random.Generator
+    ) -> dict[str, Tensor]:
+        window = Window.drawn(crop.plain, rng)
+        is_mr = self.config.modality == "MR"
+        turn = Turn.drawn(rng, in_plane=not is_mr, inverts=is_mr)
+        turn = replace(turn, order=turn.order.to(self.device), sign=turn.sign.to(self.device))
+        mixed = mixed_precision(self.device)
+        weight = losses.voxel_weight(crop, window)
+
+        def run(noisy: Any, window: Window, guide: Tensor | None) -> Made:
+            return losses.made(
+                self.network, noisy, window, turn, guide, frozen=stage > 0, mixed=mixed
+            )
+
+        guide = crop.guide.voxels if crop.guide is not None else None
+        made = run(crop.plain, window, guide)
+        parts = {"error": losses.squared_error(made.guided, crop.plain, window, weight)}
+        if crop.guide is not None:
+            parts["excess"] = losses.excess(
+                made, crop.plain, window, is_right=crop.guide.is_right
+            )
+            if self.config.loss.kl:
+                parts["kl"] = self.config.loss.kl * made.residual.divergence
+        if crop.lesion is not None and crop.guide is not None:
+            parts |= self._of_lesion(crop, window, made, run)
+        return parts | self._content(crop, window, made, stage, here)
+
+    def _of_lesion(self, crop: Crop, window: Window, made: Made, run: Any) -> dict[str, Tensor]:
+        """What is lost of a lesion in the input, or seen of one that only the guide has."""
+        assert crop.lesion is not None
+        assert crop.guide is not None
+        config = self.config.loss
+        if crop.guide.with_lesion is not None:
+            other = run(crop.plain, window, crop.guide.with_lesion)
+            seen = losses.trace(made.guided, other.guided, crop.lesion, window)
+            return {"trace": config.trace * seen}
+        assert crop.planted is not None
+        starts = [side.start - 2 for side in window.where]
+        sides = [side.stop - side.start + 4 for side in window.where]
+        same = Window.at(crop.planted, starts, sides)
+        other = run(crop.planted, same, crop.guide.voxels)
+        weight = losses.voxel_weight(crop, same)
+        lost = losses.lost_contrast(other, made, crop.lesion, window)
+        error = losses.squared_error(other.guided, crop.planted, same, weight)
+        return {"kept": config.kept * lost, "error with lesion": error}
+
+    def _content(
+        self, crop: Crop, window: Window, made: Made, stage: int, here: int
+    ) -> dict[str, Tensor]:
+        """The terms that are options."""
+        config, parts = self.config.loss, {}
+        if config.wavelet:
+            loss = losses.wavelet_loss(made.guided, crop.plain, window)
+            parts["wavelet"] = config.wavelet * loss
+        if config.feature:
+            loss = losses.feature_loss(self.network, crop.plain, window, made.guided)
+            parts["feature"] = config.feature * loss
+        if self.critic is not None and here >= config.critic_start * self.counts[stage]:
+            assert self.critic_optimizer is not None
+            image, clean = made.guided[window.where], crop.plain.target[window.where]
+            self.critic_optimizer.zero_grad(set_to_none=True)
+            self.critic.loss(image, clean).backward()
+            self.critic_optimizer.step()
+            self.critic.requires_grad_(False)
+            parts["adversarial"] = config.adversarial * self.critic.fooled(image)
+            self.critic.requires_grad_(True)
+        return parts
+
+    def averaged(self) -> GuidedNetwork:
+        """The averaged weights, on the way that the configuration names through the last stage."""
+        network = copy.deepcopy(self.average.module)
+        assert isinstance(network, GuidedNetwork)
+        if self.counts[-1]:
+            share = self.config.lesion_share
+            before = self.before_lesions.state_dict()
+            mixed = {
+                name: torch.lerp(before[name], value, share) if value.is_floating_point() else value
+                for name, value in network.state_dict().items()
+            }
+            network.load_state_dict(mixed)
+        return network.eval().requires_grad_(False)
+
+    def parts(self) -> dict[str, Any]:
+        """What a checkpoint holds, as `save_checkpoint` takes it."""
+        modules: dict[str, Any] = {
+            "network": self.network,
+            "average": self.average,
+            "before lesions": self.before_lesions,
+        }
+        optimizers = dict(zip(STAGES, self.optimizers, strict=True))
+        if self.critic is not None and self.critic_optimizer is not None:
+            modules["critic"] = self.critic
+            optimizers["critic optimizer"] = self.critic_optimizer  # type: ignore[assignment]
+        config: Mapping[str, Any] = config_to_json(replace(self.config, **_FREE))  # type: ignore[arg-type]
+        return {"config": config, "modules": modules, "optimizers": optimizers}
+
+    def close(self) -> None:
+        """End the threads that make crops."""
+        if self._pool[1] is not None:
+            self._pool[1].close()
+        self._pool = (-1, None)
+
+
+def _started(config: TrainConfig) -> GuidedNetwork:
+    """A new network, or that of the enhancer that the configuration names."""
+    if not config.start:
+        return GuidedNetwork(config.network)
+    from MedEnhanceLib.bundles.store import open_bundle
+    from MedEnhanceLib.hqg.bundle import open_enhancer
+
+    model = open_enhancer(open_bundle(config.start))
+    if model.network.config != config.network:
+        raise ConfigError(
+            f"start: {config.start} has another size of network",
+            "Give the fields of network that its metadata.json states.",
+        )
+    return model.network.requires_grad_(True)
+
+
+def on_device(value: T, device: str) -> T:
+    """A dataclass of tensors on a device; the same object where it is there already."""
+    if device == "cpu":
+        return value
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)  # type: ignore[return-value]
+    if is_dataclass(value):
+        moved = {each.name: on_device(getattr(value, each.name), device) for each in fields(value)}
+        return replace(value, **moved)  # type: ignore[type-var]
+    return value
+
