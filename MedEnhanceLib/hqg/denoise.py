@@ -1,15 +1,15 @@
-"""Removes noise as far as it was measured: the grouped filter on a volume, without a network.
+"""Removes noise as far as it was measured: the grouped filter on a volume, and the set network.
 
-measure_noise → nets.grouped.denoised → bias of magnitudes undone → share of the correction
+measure_noise → nets.grouped.denoised → hqg.restore → bias of magnitudes undone → share of it
 
-Nothing here is learned, so nothing depends on the scanner or the anatomy of a training.
+Without a network nothing is learned, and nothing depends on the scanner or the anatomy of a
+training.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.errors import MedEnhanceError
-from MedEnhanceLib.hqg.earlier_scan import pilot_from
 from MedEnhanceLib.nets import grouped
 from MedEnhanceLib.nets.noise import LevelMap, NoiseEstimate, noise_to_contrast
 from MedEnhanceLib.nets.noise_blocks import AIR_MEAN
@@ -26,6 +25,8 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from MedEnhanceLib.hqg.restore import NetworkStage
 
 Floats = npt.NDArray[np.float32]
 #: Below this mean, in σ, a magnitude may be air, whose own mean is 1.25.
@@ -85,7 +86,7 @@ def denoise(
     *,
     share: float = 1.0,
     only: slice | None = None,
-    earlier: Floats | None = None,
+    network: NetworkStage | None = None,
     engine: grouped.Engine | grouped.WholeEngine | None = None,
     rounding: Rounding | None = None,
     monitor: Monitor | None = None,
@@ -97,9 +98,7 @@ def denoise(
         noise: what `nets.noise.measure_noise` found in it.
         share: of the correction, 0 to 1.
         only: the slices that are wanted; they equal those of a whole run.
-        earlier: an earlier scan of the patient on the grid and in the units of the volume, NaN
-            where it shows nothing; it helps to decide what is anatomy, none of it gets into the
-            result.
+        network: what goes on from the filter, with its guides; None for the filter alone.
         engine: what computes, as in `grouped.denoised`.
         rounding: makes integers of the result where it is computed.
         monitor: progress and cancelling.
@@ -118,32 +117,23 @@ def denoise(
         if rounding is None:
             return before
         return restore_dtype(np.maximum(before, np.float32(rounding.floor)), rounding.dtype)
-    rounds: Sequence[grouped.Round] = (
-        grouped.CT_ROUNDS if volume.modality == "CT" else grouped.MR_ROUNDS
-    )
-    run = partial(
-        grouped.denoised,
-        volume.voxels,
-        LevelMap(noise),
-        noise.spectrum.reshape(-1),
-        spacing=volume.geometry.spacing,
-        engine=engine,
-    )
-    monitor, pilot = monitor or Monitor(), None
-    if earlier is not None:
-        start = run(rounds=rounds[:-1], monitor=monitor.part(0, 0.5))
-        pilot, rounds, monitor = (
-            pilot_from(start, earlier, noise.full()),
-            rounds[-1:],
-            monitor.part(0.5, 1),
-        )
+    is_ct = volume.modality == "CT"
+    rounds: Sequence[grouped.Round] = grouped.CT_ROUNDS if is_ct else grouped.MR_ROUNDS
+    if network is not None and not is_ct:
+        # One round more, which costs CT fine structure: the network sees what it changes.
+        rounds = (*rounds, rounds[-1])
     finish = None
     if noise.rician or share < 1 or rounding is not None:
         finish = _Finish(noise, share, rounding)
-    result = run(
+    result = grouped.denoised(
+        volume.voxels,
+        LevelMap(noise),
+        noise.spectrum.reshape(-1),
         rounds=rounds,
-        pilot=pilot,
+        spacing=volume.geometry.spacing,
+        engine=engine,
         only=only,
+        after=network,
         finish=finish,
         dtype=np.float32 if rounding is None else rounding.dtype,
         monitor=monitor,

@@ -29,7 +29,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,7 @@ from MedEnhanceLib.nets.grouped_sums import Band, Slab, Sums
 from MedEnhanceLib.runtime import machine
 from MedEnhanceLib.runtime.progress import Monitor
 
+T = TypeVar("T")
 #: Search window along slices, rows and columns: starting places of candidates.
 WINDOW = native.MOST_WINDOW
 #: Threshold of the first stage in σ (2.7 as in BM3D), and steps of its grid.
@@ -118,6 +119,7 @@ class Engine(Protocol):
 Finish = Callable[[Any, Any, Any], Any]
 
 
+@runtime_checkable
 class WholeEngine(Protocol):
     """What computes all stages at once, so that nothing in between leaves its device."""
 
@@ -132,6 +134,20 @@ class WholeEngine(Protocol):
         """The wanted slices in order, in parts, finished. A part is valid until the next one."""
 
 
+class After(Protocol):
+    """What goes on from the results of the last two stages."""
+
+    def slabs(
+        self,
+        run: Run,
+        engine: Engine | WholeEngine,
+        stages: Sequence[Stage],
+        wanted: slice,
+        finish: Finish | None,
+    ) -> Iterator[npt.NDArray[Any]]:
+        """The wanted slices in order, in parts, finished."""
+
+
 def denoised(
     noisy: npt.NDArray[Any],
     level: npt.NDArray[Any] | Slices,
@@ -143,6 +159,7 @@ def denoised(
     engine: Engine | WholeEngine | None = None,
     threads: int | None = None,
     only: slice | None = None,
+    after: After | None = None,
     finish: Finish | None = None,
     dtype: npt.DTypeLike = np.float32,
     monitor: Monitor | None = None,
@@ -162,6 +179,7 @@ def denoised(
         engine: None for the compiled library, or PyTorch on the CPU where that is missing.
         threads: that compute at once; None for all that this process may use.
         only: slices (first, one after the last) that are wanted; they equal those of a whole run.
+        after: what goes on from the results of the last two stages, such as a network.
         finish: what is done to the results, on the device that makes them.
         dtype: of what `finish` returns.
         monitor: for progress, cancel, and a notice where the library is missing.
@@ -183,7 +201,9 @@ def denoised(
             stages.insert(0, run.threshold())
         # What was mirrored on has another level and is not seen by what finishes results.
         inside = finish if run.louder == 1 else None
-        if hasattr(engine, "slabs"):
+        if after is not None:
+            stream = after.slabs(run, engine, stages, run.padded(wanted), inside)
+        elif isinstance(engine, WholeEngine):
             stream = engine.slabs(run, stages, run.padded(wanted), pilot, inside)
         else:
             stream = run.stream(engine, stages, run.padded(wanted), pilot, inside)
@@ -192,7 +212,7 @@ def denoised(
             part = run.cropped(slab, first, len(result))
             if finish is not None and inside is None:
                 here = slice(wanted.start + first, wanted.start + first + len(part))
-                part = _finished(finish, part, noisy[here], level[here])
+                part = finished(finish, part, noisy[here], level[here])
             result[first : first + len(part)] = part
             first += len(part)
             monitor.progress(first / max(1, len(result)), "removing noise")
@@ -319,14 +339,27 @@ class Run:
         ranges = ranges_of(stages, wanted)
         stream = self._slabs(self.start(pilot), ranges[0])
         for stage, needed in zip(stages, ranges[1:], strict=True):
-            stream = self._results(stage, needed, stream)
+            stream = self.results(stage, needed, stream)
         first = wanted.start
         for slab in stream:
             if finish is None:
                 yield slab
             else:
-                yield _finished(finish, slab, *self.input(first, first + len(slab)))
+                yield finished(finish, slab, *self.input(first, first + len(slab)))
             first += len(slab)
+
+    def slabs(
+        self, engine: Engine | WholeEngine, stages: Sequence[Stage], wanted: slice
+    ) -> Iterator[npt.NDArray[Any]]:
+        """Slabs of the wanted slices after these stages, from the input, not finished."""
+        if isinstance(engine, WholeEngine):
+            return engine.slabs(self, stages, wanted, None, None)
+        self._engine = engine
+        return self.stream(engine, stages, wanted, None, None)
+
+    def submit(self, work: Callable[..., T], *args: Any, **options: Any) -> Future[T]:
+        """Let one of this run's threads do something."""
+        return self._pool.submit(work, *args, **options)
 
     def start(self, pilot: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
         """What the first stage begins with: the pilot, mirrored where it is small, or the input."""
@@ -368,7 +401,7 @@ class Run:
         """One round of the grouped filter."""
         return Stage(self.noisy.shape, self._window, "grouped", each.step, each)
 
-    def _results(self, stage: Stage, part: slice, pilots: Iterator[Array]) -> Iterator[Array]:
+    def results(self, stage: Stage, part: slice, pilots: Iterator[Array]) -> Iterator[Array]:
         """Stream of some slices from a stream of the pilot's slices that they need."""
         numbers, firsts, tall = stage.layers_of(part), stage.firsts, stage.tall
         held_from = stage.reads(part).start
@@ -488,7 +521,8 @@ class Stage:
         return slice(self.firsts[numbers[0]], self.firsts[numbers[-1]] + self.tall)
 
 
-def _finished(finish: Finish, *values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def finished(finish: Finish, *values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """What `finish` makes of values, input and level of some slices, on the CPU."""
     import torch
 
     found: npt.NDArray[Any] = finish(

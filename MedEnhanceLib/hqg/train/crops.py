@@ -214,7 +214,7 @@ class CropMaker:
 def stages_of(
     rounds: Sequence[grouped.Round], modality: str
 ) -> tuple[Sequence[grouped.Round], Sequence[grouped.Round]]:
-    """Rounds of the pilot and of the estimate: MR has one more, which costs CT fine structure."""
+    """Rounds of the pilot, and of the estimate; as `hqg.denoise` has them before the network."""
     return (rounds[:-1], rounds[-1:]) if modality == "CT" else (rounds, rounds[-1:])
 
 

@@ -1,0 +1,315 @@
+"""The set network on whole volumes: slabs of the filter go in, enhanced slices come out.
+
+Only slices near the present one are in memory. All that a slice depends on, and the order of every
+sum, is the same in a run over the whole volume and in a run over a few slices, so that a preview
+equals the result bit for bit on the CPU.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from MedEnhanceLib import native
+from MedEnhanceLib.bundles.store import Bundle, read_bundle
+from MedEnhanceLib.hqg.bundle import EnhancerModel, open_enhancer
+from MedEnhanceLib.hqg.groups import STEP, GuidedNetwork, Places, Residual, regional
+from MedEnhanceLib.hqg.network import Fit
+from MedEnhanceLib.nets import grouped
+from MedEnhanceLib.nets.grouped_sums import Band, Sums
+from MedEnhanceLib.nets.precision import mixed_precision
+
+Floats = npt.NDArray[np.float32]
+#: Groups that go through the network at once.
+_AT_ONCE = {"cpu": 1024, "cuda": 8192, "mps": 4096}
+
+@lru_cache(maxsize=4)
+def _warm(folder: Path, sha256: str, described: str) -> EnhancerModel:  # noqa: ARG001
+    """Models stay loaded between jobs of one process; other weights have another hash."""
+    return open_enhancer(read_bundle(folder, expected_sha256=sha256))
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkFilter:
+    """The network of a bundle on a device.
+
+    Attributes:
+        network: its weights.
+        takes_guide: whether its correction by a guide was trained.
+        device: as torch names it.
+    """
+
+    network: GuidedNetwork
+    takes_guide: bool
+    device: str
+
+    @classmethod
+    def open(cls, bundle: Bundle, device: str) -> NetworkFilter:
+        """Of a verified bundle; raises ModelError where weights do not fit."""
+        described = json.dumps(bundle.metadata, sort_keys=True, default=str)
+        model = _warm(bundle.folder, bundle.sha256, described)
+        # Jobs of several threads share what is warm: the one on a device is a copy.
+        network = model.network if device == "cpu" else copy.deepcopy(model.network).to(device)
+        return cls(network, model.takes_guide, device)
+
+
+@dataclass(eq=False)
+class NetworkStage:
+    """Goes on from the last two results of the filter: `grouped.After`.
+
+    Attributes:
+        filter: the network on its device.
+        top: intensity of bright tissue, 1000 for CT.
+        guides: [K, J, I] each, bright tissue at 1, NaN where it shows nothing.
+        wants_change: whether `change` is filled.
+        change: [K, J, I], what the guides changed, in the units of the volume.
+        squares: sum of squares of the change over the noise's variance, and of how many voxels.
+    """
+
+    filter: NetworkFilter
+    top: float
+    guides: Sequence[Floats] = ()
+    wants_change: bool = False
+    change: list[Floats] = field(default_factory=list)
+    squares: list[float] = field(default_factory=lambda: [0.0, 0.0])
+
+    @property
+    def use(self) -> float:
+        """How far the guides changed the result: root of the mean square, in σ of the noise."""
+        total, count = self.squares
+        return float(np.sqrt(total / count)) if count else 0.0
+
+    def slabs(
+        self,
+        run: grouped.Run,
+        engine: grouped.Engine | grouped.WholeEngine,
+        stages: Sequence[grouped.Stage],
+        wanted: slice,
+        finish: grouped.Finish | None,
+    ) -> Iterator[npt.NDArray[Any]]:
+        """As `grouped.After.slabs`."""
+        guides = [run.start(guide) for guide in self.guides]
+        settings = grouped.Round(step=STEP, keep=self.filter.network.config.blocks)
+        matching = run.stage(settings)
+        slices = _Slices(run, engine, stages, matching.reads(wanted))
+        shape = run.noisy.shape[1:]
+        sums, of_guide = Sums(run.line, wanted, shape), Sums(run.line, wanted, shape)
+        numbers = matching.layers_of(wanted)
+        for place, number in enumerate(numbers):
+            run.monitor.check()
+            first = matching.firsts[number]
+            slab = slices.at(first, first + matching.tall)
+            seen = [contiguous(guide[first : first + matching.tall]) for guide in guides]
+            residual, correction = self._layer(run, matching.layer(number), slab, seen)
+            sums.add(first, residual)
+            if correction is not None:
+                of_guide.add(first, correction)
+            is_last = place == len(numbers) - 1
+            ready = wanted.stop if is_last else min(matching.firsts[numbers[place + 1]], wanted.stop)
+            if ready <= sums.first:
+                continue
+            begin = sums.first
+            estimate = slices.estimate(begin, ready)
+            noisy, level = run.input(begin, ready)
+            nothing = np.zeros_like(estimate)
+            result = estimate + sums.means(ready, nothing, level)
+            if correction is not None:
+                self._record(of_guide.means(ready, nothing, level), level)
+            yield result if finish is None else grouped.finished(finish, result, noisy, level)
+            slices.let_go(ready)
+
+    def _record(self, change: Floats, level: Floats) -> None:
+        """Add up what the guides changed in some slices."""
+        is_noisy = level > 0
+        relative = change[is_noisy] / level[is_noisy]
+        self.squares[0] += float(np.square(relative, dtype=np.float64).sum())
+        self.squares[1] += float(is_noisy.sum())
+        if self.wants_change:
+            self.change.append(change)
+
+    @torch.inference_mode()
+    def _layer(
+        self,
+        run: grouped.Run,
+        layer: native.Layer,
+        slab: tuple[Floats, Floats, Floats, Floats],
+        guides: Sequence[Floats],
+    ) -> tuple[Band, Band | None]:
+        """What the groups of a layer add to the sums, and the part of it that is the guides'."""
+        noisy, level, pilot, estimate = slab
+        tasks = self._matched(run, layer, estimate, level)
+        device, network = self.filter.device, self.filter.network
+        images = [torch.from_numpy(image).to(device) for image in (noisy, pilot, estimate)]
+        shown = [torch.from_numpy(guide).to(device) for guide in guides]
+        chunks = [self._places(run, task.result(), noisy.shape) for task in tasks]
+        chunks = [places for places in chunks if len(places.index)]
+        regions = self._regions(chunks, images, shown)
+        totals = [torch.zeros(noisy.size, device=device) for _ in range(2 if guides else 1)]
+        weights = torch.zeros(noisy.size, device=device)
+        begin = 0
+        for places in chunks:
+            run.monitor.check()
+            end = begin + len(places.index)
+            voxels = places.voxels()
+            groups = network.groups(places, voxels, *images, self.top)
+            fits: list[tuple[Fit, Tensor, Tensor]] = [
+                (*network.fit(groups, places, voxels, guide), region[begin:end])
+                for guide, region in zip(shown, regions, strict=True)
+            ]
+            with mixed_precision(device):
+                residual: Residual = network(groups, fits)
+            parts = [residual.unguided]
+            if residual.correction is not None:
+                parts = [residual.unguided + residual.correction, residual.correction]
+            share = residual.weight[..., None] * network.get_buffer("taper")
+            for total, part in zip(totals, parts, strict=True):
+                blocks = (part * places.scale()) @ network.get_buffer("transform") * share
+                total.scatter_add_(0, voxels.reshape(-1), blocks.reshape(-1))
+            weights.scatter_add_(0, places.index.long().reshape(-1), residual.weight.reshape(-1))
+            begin = end
+        bands = [_band(total, weights, noisy.shape) for total in totals]
+        return bands[0], bands[1] if guides else None
+
+    def _matched(
+        self, run: grouped.Run, layer: native.Layer, estimate: Floats, level: Floats
+    ) -> list[Future[native.Groups]]:
+        """The groups of a layer in parts of rows, found by other threads."""
+        kind = self.filter.device.partition(":")[0]
+        at_once = max(1, _AT_ONCE[kind] * STEP // estimate.shape[2])
+        rows = layer.rows(estimate.shape[1])
+        # The search is on the CPU, whatever computes the filter.
+        engine = grouped.default_engine(run.monitor)
+        return [
+            run.submit(
+                engine.match, layer, range(row, min(row + at_once, rows)), pilot=estimate, level=level
+            )
+            for row in range(0, rows, at_once)
+        ]
+
+    def _places(
+        self, run: grouped.Run, groups: native.Groups, shape: tuple[int, ...]
+    ) -> Places:
+        return Places(
+            torch.from_numpy(groups.index),
+            torch.from_numpy(groups.distance),
+            torch.from_numpy(groups.level),
+            torch.from_numpy(np.sqrt(run.spectrum)),
+            (shape[0], shape[1], shape[2]),
+        ).to(self.filter.device)
+
+    def _regions(
+        self, chunks: Sequence[Places], images: Sequence[Tensor], guides: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """How each guide agrees with the input around each group of the layer, [N, 12]."""
+        if not guides or not chunks:
+            return [torch.empty(0) for _ in guides]
+        network = self.filter.network
+        layer = replace(
+            chunks[0],
+            index=torch.cat([places.index for places in chunks]),
+            distance=torch.cat([places.distance for places in chunks]),
+            sigma=torch.cat([places.sigma for places in chunks]),
+        )
+        regions = []
+        for guide in guides:
+            sums = []
+            for places in chunks:
+                voxels = places.voxels()
+                groups = network.groups(places, voxels, *images, self.top)
+                sums.append(network.fit(groups, places, voxels, guide)[1].sum(1))
+            regions.append(regional(torch.cat(sums), layer))
+        return regions
+
+
+def contiguous(values: npt.NDArray[Any]) -> Floats:
+    """Contiguous float32."""
+    return np.ascontiguousarray(values, np.float32)
+
+
+def _band(total: Tensor, weight: Tensor, shape: tuple[int, ...]) -> Band:
+    return Band(slice(0, shape[1]), total.cpu().numpy().reshape(shape), weight.cpu().numpy().reshape(shape))
+
+
+class _Slices:
+    """Input, pilot and estimate of the slices that are needed now."""
+
+    def __init__(
+        self,
+        run: grouped.Run,
+        engine: grouped.Engine | grouped.WholeEngine,
+        stages: Sequence[grouped.Stage],
+        needed: slice,
+    ) -> None:
+        self._run = run
+        of_pilot = grouped.ranges_of(stages[-1:], needed)[0]
+        pilots = run.slabs(engine, stages[:-1], of_pilot)
+        self._pilots = _Held(pilots, of_pilot.start)
+        # On a device that computes all stages at once, the pilot's are computed twice.
+        estimates = (
+            run.slabs(engine, stages, needed)
+            if isinstance(engine, grouped.WholeEngine)
+            else run.results(stages[-1], needed, self._pilots.passing())
+        )
+        self._estimates = _Held(estimates, needed.start)
+
+    def at(self, first: int, end: int) -> tuple[Floats, Floats, Floats, Floats]:
+        """Input, level, pilot and estimate of some slices, [n, J, I] each."""
+        estimate = self._estimates.at(first, end)
+        noisy, level = self._run.input(first, end)
+        return noisy, level, self._pilots.at(first, end), estimate
+
+    def estimate(self, first: int, end: int) -> Floats:
+        """Of some slices that `at` has given."""
+        return self._estimates.at(first, end)
+
+    def let_go(self, first: int) -> None:
+        """Slices before this one are not needed any more."""
+        self._pilots.let_go(first)
+        self._estimates.let_go(first)
+
+
+class _Held:
+    """Slices of a stream that are kept until they are let go."""
+
+    def __init__(self, stream: Iterator[Floats], first: int) -> None:
+        self._stream, self._first, self._end = stream, first, first
+        self._slices: deque[Floats] = deque()
+
+    def passing(self) -> Iterator[Floats]:
+        """The stream, for another reader; its slices stay here."""
+        while (slab := self._next()) is not None:
+            yield slab
+
+    def at(self, first: int, end: int) -> Floats:
+        """Some slices, [n, J, I]; reads on as far as needed."""
+        while self._end < end:
+            if self._next() is None:
+                raise RuntimeError(f"a stream ended at slice {self._end}, before {end}")
+        kept = range(first - self._first, end - self._first)
+        return np.stack([self._slices[place] for place in kept])
+
+    def let_go(self, first: int) -> None:
+        """Slices before this one are not needed any more."""
+        while self._first < first and self._slices:
+            self._slices.popleft()
+            self._first += 1
+
+    def _next(self) -> Floats | None:
+        slab = next(self._stream, None)
+        if slab is not None:
+            # A slab is valid until the next one.
+            self._slices.extend(slab.copy())
+            self._end += len(slab)
+        return slab
