@@ -17,11 +17,10 @@ import numpy.typing as npt
 
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.errors import MedEnhanceError
-from MedEnhanceLib.hqg.earlier_scan import pilot_from
 from MedEnhanceLib.nets import grouped
 from MedEnhanceLib.nets.noise import LevelMap, NoiseEstimate, noise_to_contrast
 from MedEnhanceLib.nets.noise_blocks import AIR_MEAN
-from MedEnhanceLib.nets.shrinkage import amplitude
+from MedEnhanceLib.nets.rician import amplitude
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
@@ -85,9 +84,10 @@ def denoise(
     *,
     share: float = 1.0,
     only: slice | None = None,
-    earlier: Floats | None = None,
     engine: grouped.Engine | grouped.WholeEngine | None = None,
     rounding: Rounding | None = None,
+    network: Any = None,  # noqa: ARG001 - of the next network
+    guides: Sequence[Any] = (),  # noqa: ARG001 - of the next network
     monitor: Monitor | None = None,
 ) -> npt.NDArray[Any]:
     """A volume without the noise that was measured in it.
@@ -97,11 +97,10 @@ def denoise(
         noise: what `nets.noise.measure_noise` found in it.
         share: of the correction, 0 to 1.
         only: the slices that are wanted; they equal those of a whole run.
-        earlier: an earlier scan of the patient on the grid and in the units of the volume, NaN
-            where it shows nothing; it helps to decide what is anatomy, none of it gets into the
-            result.
         engine: what computes, as in `grouped.denoised`.
         rounding: makes integers of the result where it is computed.
+        network: what corrects the filter's result; None for the filter alone.
+        guides: other series of the examination on the grid of the volume, for the network.
         monitor: progress and cancelling.
 
     Returns:
@@ -129,24 +128,15 @@ def denoise(
         spacing=volume.geometry.spacing,
         engine=engine,
     )
-    monitor, pilot = monitor or Monitor(), None
-    if earlier is not None:
-        start = run(rounds=rounds[:-1], monitor=monitor.part(0, 0.5))
-        pilot, rounds, monitor = (
-            pilot_from(start, earlier, noise.full()),
-            rounds[-1:],
-            monitor.part(0.5, 1),
-        )
     finish = None
     if noise.rician or share < 1 or rounding is not None:
         finish = _Finish(noise, share, rounding)
     result = run(
         rounds=rounds,
-        pilot=pilot,
         only=only,
         finish=finish,
         dtype=np.float32 if rounding is None else rounding.dtype,
-        monitor=monitor,
+        monitor=monitor or Monitor(),
     )
     if finish is not None:
         finish.check()
@@ -230,7 +220,8 @@ def expected_deviation(
 
     values = torch.from_numpy(np.ascontiguousarray(result, np.float32))[None, None]
     values = F.pad(values, (1, 1, 1, 1, 1, 1), mode="replicate")
-    middle = values.mean()  # squares of what is far from 0 would lose the variation
+    # Squares of what is far from 0 would lose the variation. The same for all parts of a volume.
+    middle = float(np.mean(volume.voxels[len(volume.voxels) // 2], dtype=np.float64))
     mean = F.avg_pool3d(values - middle, 3, stride=1)
     variation = F.avg_pool3d((values - middle).square(), 3, stride=1) - mean.square()
     signal = variation[0, 0].clamp_min(0).numpy()
