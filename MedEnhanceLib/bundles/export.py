@@ -174,10 +174,6 @@ def _anatomy_line(metadata: dict[str, Any]) -> list[str]:
     bundle = Bundle(Path(), metadata, shipped=False)
     if not bundle.anatomy:
         return []
-    if not bundle.scope:
-        return [
-            f"- Anatomy: any by default; the network, which is off, learned from: {bundle.anatomy}"
-        ]
     return [f"- Anatomy: {bundle.anatomy} only"]
 
 

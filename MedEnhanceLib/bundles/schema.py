@@ -49,8 +49,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 #: A type, or what is in an object or in each entry of a list; of fields that are there.
 _SHAPE: dict[str, Any] = {
     **dict.fromkeys(_REQUIRED, str),
-    **dict.fromkeys(("anatomy", "start", "intensity", "task"), str),
-    **dict.fromkeys(("on_request", "second_pass", "expects_error"), bool),
+    **dict.fromkeys(("anatomy", "intensity", "task"), str),
+    **dict.fromkeys(("on_request", "guided"), bool),
     "files": dict[str, str],
     "keep_components": int,
     "pixel_spacing_mm": float,
@@ -60,7 +60,6 @@ _SHAPE: dict[str, Any] = {
     "limits": list[str],
     "measured": [{}],
     "labels": [{"value": int, "name": str}],
-    "calibration": dict | None,
 }
 
 

@@ -76,21 +76,6 @@ class Bundle:
         return self.kind in FOREIGN
 
     @property
-    def starts_grouped(self) -> bool:
-        """Of an enhancer: whether the grouped filter comes first, in place of the network's own."""
-        return self.metadata.get("start") == "grouped"
-
-    @property
-    def has_second_pass(self) -> bool:
-        """Of an enhancer: whether its network removes noise too, after the filter."""
-        return bool(self.metadata.get("second_pass", True))
-
-    @property
-    def expects_error(self) -> bool:
-        """Of an enhancer: whether its network says how far off its result may be."""
-        return bool(self.metadata.get("expects_error", True))
-
-    @property
     def modality(self) -> str:
         """Of its training data: "MR", "CT"."""
         return str(self.metadata["modality"])
@@ -101,14 +86,9 @@ class Bundle:
         return str(self.metadata.get("anatomy", ""))
 
     @property
-    def network_runs(self) -> bool:
-        """Of an enhancer: whether its network has a part in results, or the filter makes them."""
-        return not self.starts_grouped or self.has_second_pass
-
-    @property
-    def scope(self) -> str:
-        """The anatomy that results depend on; empty where nothing learned acts."""
-        return self.anatomy if self.network_runs else ""
+    def uses_guides(self) -> bool:
+        """Of an enhancer: whether other series of the same examination can guide it."""
+        return bool(self.metadata.get("guided", False))
 
     @property
     def on_request(self) -> bool:
@@ -129,12 +109,9 @@ class Bundle:
         hashes = (str(files[name]) for name in sorted(files) if name.endswith(".safetensors"))
         return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
-    def identity(self, *, is_learned: bool = True) -> dict[str, str]:
-        """Name, hash and origin, as manifests record them, and the anatomy where it is stated.
-
-        is_learned: whether what was learned has a part in the result; else its anatomy has none.
-        """
-        anatomy = {"anatomy": self.anatomy} if self.anatomy and is_learned else {}
+    def identity(self) -> dict[str, str]:
+        """Name, hash and origin, as manifests record them, and the anatomy where it is stated."""
+        anatomy = {"anatomy": self.anatomy} if self.anatomy else {}
         return {"name": self.name, "sha256": self.sha256, "origin": self.origin} | anatomy
 
 

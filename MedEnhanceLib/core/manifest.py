@@ -129,8 +129,8 @@ def findings_in_words(measured: Mapping[str, Any], strength: float = 1.0) -> lis
     ):
         if measured.get(name, {}).get(key):
             lines.append(f"{name}: {done}; {measured[name]['reason']}")
-    if summary := measured.get("guide", {}).get("summary"):
-        lines.append(f"guide: {summary}")
+    if summary := measured.get("look", {}).get("summary"):
+        lines.append(f"look: {summary}")
     if slices := measured.get("slices"):
         lines.append(
             f"slices: {slices['before']} of {slices['spacing_before_mm']:g} mm became "
@@ -147,6 +147,6 @@ def corrections_in_words(measured: Mapping[str, Any]) -> str:
     parts += ["shading corrected"] if measured.get("shading", {}).get("corrected") else []
     repaired = measured.get("artifacts", {})
     parts += [f"{repaired['kind']} repaired"] if repaired.get("repaired") else []
-    use = measured.get("guide", {}).get("use")
-    parts += [f"guide: {use}"] if use else []
+    parts += ["guided"] if measured.get("guide") else []
+    parts += ["matched to a look"] if measured.get("look") else []
     return "".join(f", {part}" for part in parts)

@@ -90,6 +90,8 @@ def open_enhancer(bundle: Bundle) -> EnhancerModel:
         config = config_from_json(NetworkConfig, bundle.metadata.get("network", {}))
         network = GuidedNetwork(config)
         part = network if takes_guide else network.network
-        names = {name.removeprefix("" if takes_guide else "network."): t for name, t in tensors.items()}
+        names = {
+            name.removeprefix("" if takes_guide else "network."): t for name, t in tensors.items()
+        }
         part.load_state_dict(names)
     return EnhancerModel(bundle, network.eval().requires_grad_(False), takes_guide)

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from MedEnhanceLib.core.volume import Volume
+    from MedEnhanceLib.hqg.guide import AlignedGuide
     from MedEnhanceLib.nets.intensity import Scaling
     from MedEnhanceLib.nets.noise import NoiseEstimate
 
@@ -23,16 +23,14 @@ class VolumeCache:
         scaling: of its intensities; None before the first run.
         floor: lowest value of a result, in the volume's units.
         noise: as measured; None before the first run.
-        contents: (hash of the model, device) → content vector [1, content_size].
-        cues: hash of the model → cue [1, cue_size], where the volume was a guide.
+        guides: those of the last run that had any, each with what it is on the volume's grid.
         later: of the frames of a sequence after the first, by number.
     """
 
     scaling: Scaling | None = None
     floor: float = -math.inf
     noise: NoiseEstimate | None = None
-    contents: dict[tuple[str, str], Tensor] = field(default_factory=dict)
-    cues: dict[str, Tensor] = field(default_factory=dict)
+    guides: tuple[tuple[Volume, AlignedGuide], ...] = ()
     later: dict[int, VolumeCache] = field(default_factory=dict)
 
     def of_frame(self, number: int) -> VolumeCache:

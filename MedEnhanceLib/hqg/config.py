@@ -1,16 +1,13 @@
-"""What can be chosen in HQG-Net: its size, its losses, its training and its use."""
+"""What can be chosen in HQG-Net: its training and its use."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal
 
 from MedEnhanceLib.core.options import Options, WithPresets, merged, option
-from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.device import DEVICES
-
-
 
 Modulation = Literal["addition", "variational"]
 
@@ -152,9 +149,7 @@ class TrainConfig(WithPresets):
     ema: float = option(0.998, help="decay of the averaged weights that ship", low=0, high=1)
     checkpoint_s: float = option(120.0, help="from one checkpoint to the next", unit="s")
     validation_s: float = option(120.0, help="from one validation to the next", unit="s")
-    workers: int = option(
-        1, help="threads that make crops beside the training", low=1, high=64
-    )
+    workers: int = option(1, help="threads that make crops beside the training", low=1, high=64)
     network: NetworkConfig = option(factory=NetworkConfig, help="size of the network")
     loss: LossConfig = option(factory=LossConfig, help="weights of the losses")
     task: TaskConfig | None = option(
@@ -214,29 +209,6 @@ class EnhanceConfig(Options):
         low=0.01,
         high=100,
         metavar="T",
-    )
-    guide_use: Literal["appearance", "earlier-scan"] = option(
-        "appearance",
-        help="what a guide is for: the sharpness and noise texture that are wanted, or an earlier "
-        "scan of the same patient, which helps to separate noise from anatomy",
-    )
-    tile: int = option(
-        1024,
-        help="side of the inference window; smaller slices go in whole",
-        low=256,
-        multiple=128,
-        unit="pixels",
-        flag=None,
-    )
-    overlap: float = option(
-        0.25, help="of neighboring windows, as a share of them", low=0, high=0.9, flag=None
-    )
-    batch: int | None = option(
-        None,
-        help="slices at once; null takes what suits the device and the size of a slice",
-        low=1,
-        high=256,
-        flag=None,
     )
 
     @property

@@ -20,7 +20,7 @@ from MedEnhanceLib.errors import MedEnhanceError
 from MedEnhanceLib.nets import grouped
 from MedEnhanceLib.nets.noise import LevelMap, NoiseEstimate, noise_to_contrast
 from MedEnhanceLib.nets.noise_blocks import AIR_MEAN
-from MedEnhanceLib.nets.shrinkage import amplitude
+from MedEnhanceLib.nets.rician import amplitude
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def denoise(
         after=network,
         finish=finish,
         dtype=np.float32 if rounding is None else rounding.dtype,
-        monitor=monitor,
+        monitor=monitor or Monitor(),
     )
     if finish is not None:
         finish.check()
@@ -220,7 +220,8 @@ def expected_deviation(
 
     values = torch.from_numpy(np.ascontiguousarray(result, np.float32))[None, None]
     values = F.pad(values, (1, 1, 1, 1, 1, 1), mode="replicate")
-    middle = values.mean()  # squares of what is far from 0 would lose the variation
+    # Squares of what is far from 0 would lose the variation. The same for all parts of a volume.
+    middle = float(np.mean(volume.voxels[len(volume.voxels) // 2], dtype=np.float64))
     mean = F.avg_pool3d(values - middle, 3, stride=1)
     variation = F.avg_pool3d((values - middle).square(), 3, stride=1) - mean.square()
     signal = variation[0, 0].clamp_min(0).numpy()

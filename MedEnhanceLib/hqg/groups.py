@@ -148,7 +148,13 @@ class GuidedNetwork(torch.nn.Module):
         self.register_buffer("taper", taper(), persistent=False)
 
     def groups(
-        self, places: Places, voxels: Tensor, noisy: Tensor, pilot: Tensor, estimate: Tensor, top: float
+        self,
+        places: Places,
+        voxels: Tensor,
+        noisy: Tensor,
+        pilot: Tensor,
+        estimate: Tensor,
+        top: float,
     ) -> Groups:
         """Coefficients of groups out of slabs, whose bright tissue is at `top`."""
         scale, transform = places.scale(), self.get_buffer("transform")
@@ -161,7 +167,9 @@ class GuidedNetwork(torch.nn.Module):
             level=(sigma / top).clamp_min(_LEAST_LEVEL),
         )
 
-    def fit(self, groups: Groups, places: Places, voxels: Tensor, guide: Tensor) -> tuple[Fit, Tensor]:
+    def fit(
+        self, groups: Groups, places: Places, voxels: Tensor, guide: Tensor
+    ) -> tuple[Fit, Tensor]:
         """A guide, a slab with bright tissue at 1 and NaN where it shows nothing, fitted.
 
         Returns:
@@ -170,7 +178,9 @@ class GuidedNetwork(torch.nn.Module):
         values = guide.reshape(-1).index_select(0, voxels.reshape(-1)).reshape(voxels.shape)
         is_seen = ~values.isnan().any(-1).any(-1)
         values = torch.where(is_seen[:, None, None], values, values.new_zeros(()))
-        blocks = (values @ self.get_buffer("transform").T) / (places.root * groups.level[:, None])[:, None]
+        blocks = (values @ self.get_buffer("transform").T) / (places.root * groups.level[:, None])[
+            :, None
+        ]
         fitted, sums = self.correction.fit(groups, blocks)
         seen = is_seen.to(sums.dtype)
         fitted = replace(fitted, shows=fitted.shows * seen)
@@ -214,6 +224,8 @@ class GuidedNetwork(torch.nn.Module):
         size = int(np.prod(places.shape))
         flat = voxels.reshape(-1)
         total = blocks.new_zeros(size).scatter_add(0, flat, blocks.reshape(-1))
-        over = blocks.new_full((size,), 1e-6).scatter_add(0, flat, share.expand_as(blocks).reshape(-1))
+        over = blocks.new_full((size,), 1e-6).scatter_add(
+            0, flat, share.expand_as(blocks).reshape(-1)
+        )
         mean: Tensor = total / over
         return mean.reshape(places.shape)

@@ -1,26 +1,20 @@
 """Enhances a volume with a bundle.
 
-decide (of the whole volume) → each frame: filter and its further steps, or the network, or both
-→ bias field → restore_dtype → blend at the strength
+decide (of the whole volume) → each frame: filter with its network and further steps → bias field
+→ restore_dtype → blend at the strength
 """
 
 from __future__ import annotations
 
-import copy
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from MedEnhanceLib.bundles.store import Bundle, read_bundle
+from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.bundles.suitability import (
     PIXEL_SPACING,
     ModelWarning,
@@ -35,10 +29,8 @@ from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.appearance import Appearance, measure_appearance
 from MedEnhanceLib.hqg.bias_field import bias_field
-from MedEnhanceLib.hqg.bundle import EnhancerModel, open_enhancer
 from MedEnhanceLib.hqg.cache import VolumeCache
 from MedEnhanceLib.hqg.chain import (
-    N4_AS_ASKED,
     Chain,
     Decision,
     decide,
@@ -46,24 +38,23 @@ from MedEnhanceLib.hqg.chain import (
     measured_noise,
     run_chain,
     run_rounded,
-    warn_of_few_guides,
-    with_earlier_scan,
+    warn_of_few_looks,
 )
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import FITTED_ON, expected_deviation
-from MedEnhanceLib.hqg.predict import SliceRun, predict_slices
+from MedEnhanceLib.hqg.restore import NetworkFilter, NetworkStage
 from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.io.describe import refuse_not_finite
 from MedEnhanceLib.nets.grouped import engine_for
-from MedEnhanceLib.nets.intensity import Scaling, scaling_for
+from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.precision import without_tf32
-from MedEnhanceLib.nets.slices import GRID, Plan, SliceStacks, stoppable
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
+if TYPE_CHECKING:
+    from MedEnhanceLib.hqg.guide import AlignedGuide
+
 Floats = npt.NDArray[np.float32]
-#: Slices of a guide that its cue is the mean of.
-_GUIDE_SLICES = 32
 #: Slices whose expected deviation is computed at once.
 _SLICES_AT_ONCE = 16
 #: Of the brightest tissue; below it floors of the computation count as noise.
@@ -76,14 +67,14 @@ def enhance(
     bundle: Bundle,
     config: EnhanceConfig,
     *,
-    guide: Volume | Appearance | None,
+    guides: Sequence[Volume],
+    look: Volume | Appearance | None,
     frame: int | None,
     slices: tuple[int, int] | None,
     cache: VolumeCache | None,
-    guide_cache: VolumeCache | None,
     monitor: Monitor,
 ) -> Enhancement:
-    """As `hqg.enhance`, with a verified bundle and a checked guide."""
+    """As `hqg.enhance`, with a verified bundle, checked guides and a checked look."""
     began = time.monotonic()
     only = _chosen_slices(slices, volume, config)
     frames, cache = volume.frames(), cache or VolumeCache()
@@ -95,35 +86,34 @@ def enhance(
     _measure(frames, caches, chosen)  # of all frames before the first is enhanced
     choice = choose_device(config.device)
     monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
-    # What a network learned from matters where it has a part in the result.
-    model = _own_model(bundle) if bundle.network_runs else None
-    warnings = _warnings(volume, bundle) if model else ()
-    is_n4 = config.bias_correction == "n4"
-    decision = Decision(1.0, corrects_shading=is_n4, facts=N4_AS_ASKED if is_n4 else {})
-    if bundle.starts_grouped:
-        decision = decide(
-            frames, caches, config, chosen=chosen, is_preview=slices is not None, monitor=monitor
-        )
-    warnings += decision.warnings
+    network = NetworkFilter.open(bundle, choice.name)
+    decision = decide(
+        frames, caches, config, chosen=chosen, is_preview=slices is not None, monitor=monitor
+    )
+    warnings = _warnings(volume, bundle) + decision.warnings
     for warning in warnings:
         monitor.warn(warning.text)
-    shading = None
-    if decision.corrects_shading and len(frames) > 1:
-        # One coil shades all frames alike, and frames divided by one field do not flicker.
-        shading = attend(lambda: bias_field(mean_frame(frames)), monitor)
-    steps = _Steps(bundle, config, decision, choice.name, shading=shading, only=only)
-    if slices is None or config.guide_use != "appearance":
-        steps = steps.guided(guide, monitor)
-    if model is not None:
-        cue = model.bank.mean[None]
-        if isinstance(guide, Volume) and not bundle.starts_grouped:
-            cue = encode_guide(guide, model, monitor, guide_cache)
-        steps = replace(steps, model=model, cue=cue)
+    steps = _Steps(
+        config,
+        decision,
+        choice.name,
+        only,
+        shading=_shading_of_all(frames, decision, monitor),
+        # The look of a part depends on the whole: previews are without it.
+        wanted=_wanted(look, monitor) if look is not None and slices is None else None,
+        network=network,
+        guides=_aligned(guides, network, frames, cache, monitor),
+    )
     made = []
     for done, number in enumerate(chosen):
         part = monitor.part(done / len(chosen), (done + 1) / len(chosen))
         made.append(steps.run(frames[number], caches[number], part))
     measured = decision.facts | made[0].facts
+    if guides:
+        measured["guide"] = {
+            "used": round(float(np.mean([each.use for each in made])), 4),
+            "series": [aligned.facts for aligned in steps.guides],
+        }
     note = derived_note(
         f"enhanced with {bundle.name} {bundle.sha256[:12]}"
         + corrections_in_words(measured)
@@ -133,23 +123,26 @@ def enhance(
     assert enhanced is not None
     uncertainty = _joined(original, [each.deviation for each in made])
     grid = original.crop(k=only)
-    facts = _uncertainty_facts(model, bundle, config)
+    use = _joined(original, [each.use_map for each in made])
     full = Enhancement(
         volume=grid.with_voxels(enhanced, did=note),
         uncertainty=None
         if uncertainty is None
-        else grid.with_voxels(uncertainty, did=_uncertainty_note(facts)),
-        model=bundle.identity(is_learned=model is not None),
+        else grid.with_voxels(uncertainty, did=_UNCERTAINTY_NOTE),
+        model=bundle.identity(),
         device=choice.name,
         seconds=time.monotonic() - began,
         original=grid,
         share=decision.share,
-        uncertainty_facts=facts,
+        uncertainty_facts={"calibration": {"fitted_on": FITTED_ON[bundle.modality]}}
+        if config.uncertainty
+        else {},
         warnings=warnings,
         shading=made[0].shading,
         measured=measured,
         noises=tuple(noise for n in chosen if (noise := caches[n].noise) is not None),
         first_slice=only.start,
+        guide_use=None if use is None else grid.with_voxels(use, did=_USE_NOTE),
     )
     return replace(full.at_strength(config.share), seconds=time.monotonic() - began)
 
@@ -201,23 +194,6 @@ def _measure(
             known.floor = min(0.0, float(frame.voxels.min()))
 
 
-@lru_cache(maxsize=4)
-def _warm_enhancer(folder: Path, sha256: str, described: str) -> EnhancerModel:  # noqa: ARG001
-    """Models stay loaded between jobs of one process; other weights have another hash.
-
-    Never run, nor moved to a device: jobs of several threads share it. described: all metadata, as
-    the calibration may be new where the weights are not.
-    """
-    return open_enhancer(read_bundle(folder, expected_sha256=sha256))
-
-
-def _own_model(bundle: Bundle) -> EnhancerModel:
-    """The networks of a bundle for one run, which may move them and put hooks on them."""
-    described = json.dumps(bundle.metadata, sort_keys=True, default=str)
-    kept = _warm_enhancer(bundle.folder, bundle.sha256, described)
-    return replace(kept, enhancer=copy.deepcopy(kept.enhancer), guide=copy.deepcopy(kept.guide))
-
-
 def _warnings(volume: Volume, bundle: Bundle) -> tuple[ModelWarning, ...]:
     trained_mm = bundle.metadata.get(PIXEL_SPACING)
     di, dj, _ = volume.geometry.spacing
@@ -230,42 +206,44 @@ def _warnings(volume: Volume, bundle: Bundle) -> tuple[ModelWarning, ...]:
     return tuple(warning for warning in warnings if warning)
 
 
-def encode_guide(
-    guide: Volume,
-    model: EnhancerModel,
-    monitor: Monitor | None = None,
-    cache: VolumeCache | None = None,
-) -> Tensor:
-    """Reduce a high-quality volume to its cue.
-
-    Source: arXiv 2307.07829; the mean over slices is our reconstruction.
-
-    Args:
-        guide: a volume that `check_guide` accepts, on any grid.
-        model: whose guidance encoder sees it.
-        monitor: a safe point for cancelling before each slice.
-        cache: of the guide, from which a known cue is taken.
-
-    Returns:
-        [1, cue_size]: the mean over up to 32 slices.
-    """
-    cues = (cache or VolumeCache()).cues
-    sha256 = model.bundle.sha256
-    if sha256 not in cues:
-        stacks = SliceStacks(guide.voxels, scaling_for(guide), context=0)
-        means = []
-        with torch.inference_mode():
-            for center in stacks.informative(_GUIDE_SLICES):
-                if monitor is not None:
-                    monitor.check()
-                means.append(_cue_mean(model, stacks.take(np.array([center]))))
-            cues[sha256] = torch.cat(means).mean(dim=0, keepdim=True)
-    return cues[sha256]
+def _shading_of_all(
+    frames: Sequence[Volume], decision: Decision, monitor: Monitor
+) -> Floats | None:
+    """The bias field of a sequence; None where there is none, or one that its result shows."""
+    if len(frames) == 1 or not decision.corrects_shading:
+        return None
+    # One coil shades all frames alike, and frames divided by one field do not flicker.
+    return attend(lambda: bias_field(mean_frame(frames)), monitor)
 
 
-def _cue_mean(model: EnhancerModel, slices: Tensor) -> Tensor:
-    mean: Tensor = model.guide(slices).mean
-    return mean
+def _wanted(look: Volume | Appearance, monitor: Monitor) -> Appearance:
+    """The appearance of a look, measured once for all frames."""
+    wanted = measure_appearance(look, monitor) if isinstance(look, Volume) else look
+    warn_of_few_looks(wanted, monitor)
+    return wanted
+
+
+def _aligned(
+    guides: Sequence[Volume],
+    network: NetworkFilter,
+    frames: Sequence[Volume],
+    cache: VolumeCache,
+    monitor: Monitor,
+) -> tuple[AlignedGuide, ...]:
+    """The guides on the grid of the volume, aligned once for all frames and all runs over it."""
+    if not guides:
+        return ()
+    if not network.takes_guide:
+        monitor.warn("this model was trained without guides: the guide is not used")
+        return ()
+    from MedEnhanceLib.hqg.guide import align
+
+    aligned = []
+    for guide in guides:
+        kept = next((before for of, before in cache.guides if of is guide), None)
+        aligned.append(kept or align(guide, mean_frame(frames), monitor))
+    cache.guides = tuple(zip(guides, aligned, strict=True))
+    return tuple(aligned)
 
 
 @dataclass(frozen=True)
@@ -277,12 +255,16 @@ class _Made:
         deviation: of their errors, in the units of the frame; None where it is not requested.
         shading: the bias field that they were divided by; None where none was corrected.
         facts: what was found out on the way, for manifests.
+        use: how far guides changed it, in σ of the noise.
+        use_map: the same at each voxel, at most 1; None without guides.
     """
 
     voxels: npt.NDArray[Any]
     deviation: Floats | None = None
     shading: Floats | None = None
     facts: dict[str, Any] = field(default_factory=dict)
+    use: float = 0.0
+    use_map: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -290,54 +272,44 @@ class _Steps:
     """What is done to each frame.
 
     Attributes:
-        bundle: of the network, if one runs.
         config: how it is enhanced.
         decision: what is done, the same for all frames.
         device: as torch names it.
         only: the slices that are wanted.
         shading: the bias field of a sequence; of a single volume it comes from its result.
-        wanted: the appearance that a guide shows.
-        earlier: the patient's earlier scan.
-        model: the network; None where the filter makes all of the result.
-        cue: of the network, [1, cue_size].
+        wanted: the appearance that a look shows.
+        network: what goes on from the filter.
+        guides: other series of the examination on the grid of the frames.
     """
 
-    bundle: Bundle
     config: EnhanceConfig
     decision: Decision
     device: str
     only: slice
-    shading: Floats | None = None
-    wanted: Appearance | None = None
-    earlier: Volume | None = None
-    model: EnhancerModel | None = None
-    cue: Tensor | None = None
-
-    def guided(self, guide: Volume | Appearance | None, monitor: Monitor) -> _Steps:
-        """With what a guide says to the filter; measured once for all frames."""
-        if guide is None or not self.bundle.starts_grouped:
-            return self
-        if self.config.guide_use == "earlier-scan" and isinstance(guide, Volume):
-            return replace(self, earlier=guide)
-        wanted = measure_appearance(guide, monitor) if isinstance(guide, Volume) else guide
-        warn_of_few_guides(wanted, monitor)
-        return replace(self, wanted=wanted)
+    shading: Floats | None
+    wanted: Appearance | None
+    network: NetworkFilter
+    guides: Sequence[AlignedGuide]
 
     def run(self, frame: Volume, known: VolumeCache, monitor: Monitor) -> _Made:
         """One frame at strength 1."""
-        chain, facts = None, {}
-        if self.bundle.starts_grouped:
-            engine, noise = engine_for(self.device, monitor), measured_noise(frame, known, monitor)
-            chain = Chain(frame, noise, self.decision, wanted=self.wanted, engine=engine)
-            if self.earlier is not None:
-                chain, facts["guide"] = with_earlier_scan(chain, self.earlier, monitor)
+        assert known.scaling is not None
+        shown = [aligned.voxels for aligned in self.guides if aligned.is_usable]
+        network = NetworkStage(self.network, known.scaling.scale, shown)
+        noise = measured_noise(frame, known, monitor)
+        engine = engine_for(self.device, monitor)
+        chain = Chain(frame, noise, self.decision, self.wanted, engine, network)
         corrects, wants_map = self.decision.corrects_shading, self.config.uncertainty
-        if chain is not None and self.model is None and not (corrects or wants_map):
+        if not (corrects or wants_map):
             rounded = run_rounded(chain, self.only, known.floor, monitor)
             if rounded is not None:
-                return _Made(rounded, facts=facts)
-        part = monitor.part(0.0, 0.9) if corrects else monitor
-        output, deviation, found = self._enhanced(frame, known, chain, part)
+                return _Made(rounded, use=network.use, use_map=network.use_map(self.only))
+        around = self._around(frame) if wants_map else self.only
+        if chain.needs_whole:
+            around = slice(0, len(frame.voxels))
+        made, facts = run_chain(chain, around, monitor.part(0.0, 0.9) if corrects else monitor)
+        deviation = self._deviation(made, around, chain) if wants_map else None
+        output = made[self.only.start - around.start : self.only.stop - around.start]
         np.maximum(output, known.floor, out=output, dtype=np.float32)
         shading = self.shading
         if corrects:
@@ -349,81 +321,37 @@ class _Steps:
             np.maximum(output, known.floor, out=output, dtype=np.float32)
             if deviation is not None:
                 deviation /= shading
-        return _Made(restore_dtype(output, frame.dtype), deviation, shading, facts | found)
+        result = restore_dtype(output, frame.dtype)
+        use_map = network.use_map(
+            slice(self.only.start - around.start, self.only.stop - around.start)
+        )
+        return _Made(result, deviation, shading, facts, network.use, use_map)
 
-    def _enhanced(
-        self, frame: Volume, known: VolumeCache, chain: Chain | None, monitor: Monitor
-    ) -> tuple[Floats, Floats | None, dict[str, Any]]:
-        """The wanted slices in float32, how far they may be off, and facts."""
-        if self.model is None:
-            assert chain is not None
-            made, facts = run_chain(chain, self.only, monitor)
-            output = made[self.only] if chain.needs_whole else made
-            by_filter, deviation = self.config.uncertainty, None
-        else:
-            output, deviation, facts = self._by_network(frame, known, chain, monitor)
-            by_filter = self.config.uncertainty and deviation is None
-        if by_filter:
-            assert chain is not None
-            deviation = self._deviation_of_filter(output, chain)
-        return output, deviation, facts
+    def _around(self, frame: Volume) -> slice:
+        """The wanted slices with a neighbor on each side, on which their deviation depends."""
+        return slice(max(0, self.only.start - 1), min(len(frame.voxels), self.only.stop + 1))
 
-    def _deviation_of_filter(self, output: Floats, chain: Chain) -> Floats:
-        deviation = np.empty(output.shape, np.float32)
-        for first in range(0, len(output), _SLICES_AT_ONCE):
-            part = slice(first, min(first + _SLICES_AT_ONCE, len(output)))
-            where = slice(self.only.start + part.start, self.only.start + part.stop)
-            deviation[part] = expected_deviation(
-                output[part], chain.frame, chain.noise, share=self.decision.share, where=where
+    def _deviation(self, made: Floats, around: slice, chain: Chain) -> Floats:
+        """How far the wanted slices may be off, in the units of the frame.
+
+        made: the result, in the slices `around`.
+        """
+        wanted = self.only
+        deviation = np.empty((wanted.stop - wanted.start, *made.shape[1:]), np.float32)
+        for first in range(wanted.start, wanted.stop, _SLICES_AT_ONCE):
+            last = min(first + _SLICES_AT_ONCE, wanted.stop)
+            where = slice(max(around.start, first - 1), min(around.stop, last + 1))
+            part = expected_deviation(
+                made[where.start - around.start : where.stop - around.start],
+                chain.frame,
+                chain.noise,
+                share=self.decision.share,
+                where=where,
             )
+            deviation[first - wanted.start : last - wanted.start] = part[
+                first - where.start : last - where.start
+            ]
         return deviation
-
-    def _by_network(
-        self, frame: Volume, known: VolumeCache, chain: Chain | None, monitor: Monitor
-    ) -> tuple[Floats, Floats | None, dict[str, Any]]:
-        """The same; no deviation where the network does not say it."""
-        model, config = self.model, self.config
-        assert model is not None
-        assert self.cue is not None
-        assert known.scaling is not None
-        plan = Plan.make(self.device, batch=config.batch, tile=config.tile, overlap=config.overlap)
-        stacks = SliceStacks(frame.voxels, known.scaling, model.config.context)
-        run = SliceRun(model, stacks, self.cue, plan, self.only, known)
-        facts: dict[str, Any] = {}
-        if chain is not None:
-            needed = run.all_slices if chain.needs_whole else _needed(run)
-            made, facts = run_chain(chain, needed, monitor.part(0.0, 0.5))
-            run = replace(run, start=_padded(made, needed, stacks))
-            monitor = monitor.part(0.5, 1.0)
-        wants_error = config.uncertainty and self.bundle.expects_error
-        output = np.empty(frame.voxels[self.only].shape, np.float32)
-        deviation = np.empty(output.shape, np.float32) if wants_error else None
-        with torch.inference_mode(), stoppable(model.enhancer, monitor):
-            for where, scaled, error in predict_slices(run, monitor, wants_error=wants_error):
-                inside = slice(where.start - self.only.start, where.stop - self.only.start)
-                output[inside] = known.scaling.undo(scaled)
-                if deviation is not None and error is not None:
-                    deviation[inside] = model.calibration(error)
-        if deviation is not None:
-            deviation *= np.float32(known.scaling.scale)
-        return output, deviation, facts
-
-
-def _padded(made: Floats, needed: slice, stacks: SliceStacks) -> SliceStacks:
-    """What the filter made of the needed slices, as the network starts from it."""
-    depth, rows, columns = stacks.voxels.shape
-    scaled = np.zeros((depth, rows + -rows % GRID, columns + -columns % GRID), np.float32)
-    margins = ((0, 0), (0, -rows % GRID), (0, -columns % GRID))
-    scaled[needed] = np.pad(stacks.scaling.apply(made), margins, mode="edge")
-    return SliceStacks(scaled, Scaling(0.0, 1.0), stacks.context)
-
-
-def _needed(run: SliceRun) -> slice:
-    """The slices of the start that the wanted slices depend on."""
-    # Whole chunks: the other slices of a chunk enter the network too and have to be images.
-    reach, size = run.model.config.context, run.plan.suited(*run.stacks.voxels.shape[1:]).slices
-    first = max(0, run.only.start - reach) // size * size
-    return slice(first, min(len(run.stacks), -(-(run.only.stop + reach) // size) * size))
 
 
 def _joined(volume: Volume, frames: Sequence[npt.NDArray[Any] | None]) -> npt.NDArray[Any] | None:
@@ -433,19 +361,5 @@ def _joined(volume: Volume, frames: Sequence[npt.NDArray[Any] | None]) -> npt.ND
     return np.stack(arrays) if volume.is_sequence else arrays[0]
 
 
-def _uncertainty_facts(
-    model: EnhancerModel | None, bundle: Bundle, config: EnhanceConfig
-) -> dict[str, Any]:
-    if not config.uncertainty:
-        return {}
-    if model is not None and bundle.expects_error:
-        return {"calibration": model.calibration.identity()}
-    fitted_on = FITTED_ON[bundle.modality]
-    if model is not None:
-        fitted_on += ", for the filter alone, without what the network changes"
-    return {"calibration": {"fitted_on": fitted_on}}
-
-
-def _uncertainty_note(facts: dict[str, Any]) -> str:
-    state = "calibrated" if facts["calibration"] else "not calibrated"
-    return derived_note(f"{UNCERTAINTY_MAP} (expected error, {state})")
+_UNCERTAINTY_NOTE = derived_note(f"{UNCERTAINTY_MAP} (expected error, calibrated)")
+_USE_NOTE = derived_note("how far guides changed each voxel, in σ of the noise, at most 1")

@@ -35,6 +35,7 @@ Floats = npt.NDArray[np.float32]
 #: Groups that go through the network at once.
 _AT_ONCE = {"cpu": 1024, "cuda": 8192, "mps": 4096}
 
+
 @lru_cache(maxsize=4)
 def _warm(folder: Path, sha256: str, described: str) -> EnhancerModel:  # noqa: ARG001
     """Models stay loaded between jobs of one process; other weights have another hash."""
@@ -73,15 +74,13 @@ class NetworkStage:
         filter: the network on its device.
         top: intensity of bright tissue, 1000 for CT.
         guides: [K, J, I] each, bright tissue at 1, NaN where it shows nothing.
-        wants_change: whether `change` is filled.
-        change: [K, J, I], what the guides changed, in the units of the volume.
+        change: how far the guides changed each voxel, in σ of the noise, at most 1; in parts.
         squares: sum of squares of the change over the noise's variance, and of how many voxels.
     """
 
     filter: NetworkFilter
     top: float
     guides: Sequence[Floats] = ()
-    wants_change: bool = False
     change: list[Floats] = field(default_factory=list)
     squares: list[float] = field(default_factory=lambda: [0.0, 0.0])
 
@@ -90,6 +89,13 @@ class NetworkStage:
         """How far the guides changed the result: root of the mean square, in σ of the noise."""
         total, count = self.squares
         return float(np.sqrt(total / count)) if count else 0.0
+
+    def use_map(self, part: slice) -> Floats | None:
+        """How far the guides changed each voxel of some of the slices that were enhanced.
+
+        float32 [n, J, I], in σ of the noise and at most 1; None where no guide was used.
+        """
+        return np.concatenate(self.change)[part] if self.change else None
 
     def slabs(
         self,
@@ -117,7 +123,9 @@ class NetworkStage:
             if correction is not None:
                 of_guide.add(first, correction)
             is_last = place == len(numbers) - 1
-            ready = wanted.stop if is_last else min(matching.firsts[numbers[place + 1]], wanted.stop)
+            ready = (
+                wanted.stop if is_last else min(matching.firsts[numbers[place + 1]], wanted.stop)
+            )
             if ready <= sums.first:
                 continue
             begin = sums.first
@@ -133,11 +141,11 @@ class NetworkStage:
     def _record(self, change: Floats, level: Floats) -> None:
         """Add up what the guides changed in some slices."""
         is_noisy = level > 0
-        relative = change[is_noisy] / level[is_noisy]
+        relative = np.zeros_like(change)
+        np.divide(np.abs(change), level, out=relative, where=is_noisy)
         self.squares[0] += float(np.square(relative, dtype=np.float64).sum())
         self.squares[1] += float(is_noisy.sum())
-        if self.wants_change:
-            self.change.append(change)
+        self.change.append(np.minimum(relative, 1))
 
     @torch.inference_mode()
     def _layer(
@@ -193,14 +201,16 @@ class NetworkStage:
         engine = grouped.default_engine(run.monitor)
         return [
             run.submit(
-                engine.match, layer, range(row, min(row + at_once, rows)), pilot=estimate, level=level
+                engine.match,
+                layer,
+                range(row, min(row + at_once, rows)),
+                pilot=estimate,
+                level=level,
             )
             for row in range(0, rows, at_once)
         ]
 
-    def _places(
-        self, run: grouped.Run, groups: native.Groups, shape: tuple[int, ...]
-    ) -> Places:
+    def _places(self, run: grouped.Run, groups: native.Groups, shape: tuple[int, ...]) -> Places:
         return Places(
             torch.from_numpy(groups.index),
             torch.from_numpy(groups.distance),
@@ -239,7 +249,9 @@ def contiguous(values: npt.NDArray[Any]) -> Floats:
 
 
 def _band(total: Tensor, weight: Tensor, shape: tuple[int, ...]) -> Band:
-    return Band(slice(0, shape[1]), total.cpu().numpy().reshape(shape), weight.cpu().numpy().reshape(shape))
+    return Band(
+        slice(0, shape[1]), total.cpu().numpy().reshape(shape), weight.cpu().numpy().reshape(shape)
+    )
 
 
 class _Slices:

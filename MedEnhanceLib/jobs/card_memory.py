@@ -27,9 +27,6 @@ def needed(config: object) -> int | None:
     if isinstance(config, DistillConfig):
         loop = config.loop
         return _CONTEXT + _ROOM * DISTILLING * loop.batch * loop.patch**2
-    if isinstance(config, TrainConfig):
-        pixels = config.batch * config.patch**2
-        return _CONTEXT + _ROOM * TRAINING * config.network.widths[0] * pixels
     return None
 
 

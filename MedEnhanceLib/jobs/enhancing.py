@@ -123,12 +123,11 @@ def enhance_volume(
     frame: int | None = None,
     slices: tuple[int, int] | None = None,
     cache: VolumeCache | None = None,
-    guide_cache: VolumeCache | None = None,
     monitor: Monitor,
 ) -> Enhanced:
     """Enhance, then segment the enhanced volume if a `head` is given; in memory.
 
-    frame, cache, guide_cache: as for `hqg.enhance`.
+    frame, cache: as for `hqg.enhance`.
     """
     from MedEnhanceLib.gradprom import open_head_for, segment
     from MedEnhanceLib.hqg import enhance
@@ -151,11 +150,10 @@ def enhance_volume(
         done = enhance(
             volume,
             config,
-            guide=guide,
+            look=guide,
             frame=frame,
             slices=slices,
             cache=cache,
-            guide_cache=guide_cache,
             monitor=part,
         )
     found = segment(done.volume, head, monitor=monitor.part(share, 1.0)) if head else None
@@ -343,8 +341,7 @@ def _options_in_words(report: Mapping[str, Any]) -> str:
             f"{slices['after']} of {slices['spacing_after_mm']:g} mm"
         )
     if "guide" in inputs:
-        guide = measured.get("guide", {})
-        found = f" ({guide['summary']})" if guide.get("summary") else ""
-        options.append(f"guide: {guide.get('use', 'another volume')}{found}")
+        summary = measured.get("look", {}).get("summary")
+        options.append(f"look: another volume{f' ({summary})' if summary else ''}")
     options += [warning["message"] for warning in results.get("doubts", ())]
     return ", ".join(options)

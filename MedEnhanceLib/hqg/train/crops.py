@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -148,12 +149,21 @@ class CropMaker:
         rounds: Sequence[grouped.Round],
         spacing: Sequence[float],
     ) -> Noisy:
-        run = {"spacing": spacing, "engine": self.engine, "threads": 1}
         pilot_rounds, last = stages_of(rounds, self.modality)
-        pilot = grouped.denoised(noisy, sigma, spectrum, rounds=pilot_rounds, **run)
-        estimate = grouped.denoised(noisy, sigma, spectrum, rounds=last, pilot=pilot, **run)
+        run = partial(
+            grouped.denoised,
+            noisy,
+            sigma,
+            spectrum,
+            spacing=spacing,
+            engine=self.engine,
+            threads=1,
+        )
+        pilot = run(rounds=pilot_rounds)
+        estimate = run(rounds=last, pilot=pilot)
         places = self.places(estimate, sigma, spectrum, spacing)
-        return Noisy(*map(torch.from_numpy, (noisy, pilot, estimate, target)), places)
+        images = [torch.from_numpy(image) for image in (noisy, pilot, estimate, target)]
+        return Noisy(images[0], images[1], images[2], images[3], places)
 
     def places(
         self, estimate: Floats, sigma: Floats, spectrum: Floats | None, spacing: Sequence[float]
@@ -267,7 +277,10 @@ def _place(voxels: Floats, tissue: float, rng: np.random.Generator) -> tuple[sli
     """Where a crop is cut; most of it tissue, where there is such a place."""
     best, most = None, -1.0
     for _ in range(_TRIES):
-        starts = [int(rng.integers(max(1, side - size + 1))) for side, size in zip(voxels.shape, SHAPE, strict=True)]
+        starts = [
+            int(rng.integers(max(1, side - size + 1)))
+            for side, size in zip(voxels.shape, SHAPE, strict=True)
+        ]
         k, j, i = (slice(start, start + size) for start, size in zip(starts, SHAPE, strict=True))
         share = float((voxels[k, j, i] > tissue).mean())
         if share > most:
@@ -281,7 +294,8 @@ def _place(voxels: Floats, tissue: float, rng: np.random.Generator) -> tuple[sli
 def _cut(whole: Noisy, where: tuple[slice, slice, slice]) -> Noisy:
     """A part of a slab, with the groups that lie wholly in it."""
     parts = [
-        each[where].contiguous() for each in (whole.noisy, whole.pilot, whole.estimate, whole.target)
+        each[where].contiguous()
+        for each in (whole.noisy, whole.pilot, whole.estimate, whole.target)
     ]
     _, rows, columns = whole.places.shape
     index = whole.places.index

@@ -134,7 +134,9 @@ def _wrong(
     other = targets[rng.integers(len(targets))]
     shown = other.series[rng.integers(len(other.series))]
     sides = [side.stop - side.start for side in where]
-    starts = [rng.integers(max(1, n - side + 1)) for n, side in zip(shown.shape, sides, strict=True)]
+    starts = [
+        rng.integers(max(1, n - side + 1)) for n, side in zip(shown.shape, sides, strict=True)
+    ]
     k, j, i = (slice(start, start + side) for start, side in zip(starts, sides, strict=True))
     shape = tuple(len(range(*side.indices(n))) for side, n in zip(where, series.shape, strict=True))
     cut = shown[k, j, i]
@@ -160,7 +162,9 @@ def _changed(rng: np.random.Generator, *guides: Floats) -> tuple[Tensor, ...]:
     gain = np.float32(rng.uniform(0.7, 1.4))
     noise: Floats | None = None
     if rng.random() < _NOISY:
-        noise = np.float32(rng.uniform(0.01, 0.08)) * rng.standard_normal(guides[0].shape, np.float32)
+        noise = np.float32(rng.uniform(0.01, 0.08)) * rng.standard_normal(
+            guides[0].shape, np.float32
+        )
     changed = []
     for guide in guides:
         values = guide if gamma is None else np.sign(guide) * np.abs(guide) ** gamma
@@ -177,7 +181,9 @@ def moved(voxels: Floats, where: Where, shift: npt.NDArray[np.float64]) -> Float
         count = voxels.shape[axis]
         places = np.arange(*side.indices(count)) + off
         low = np.floor(places).astype(int)
-        share = (places - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
+        share = (
+            (places - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
+        )
         below = result.take(np.clip(low, 0, count - 1), axis)
         above = result.take(np.clip(low + 1, 0, count - 1), axis)
         result = below + share * (above - below)

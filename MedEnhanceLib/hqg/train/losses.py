@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-from MedEnhanceLib.hqg.config import LossConfig
 from MedEnhanceLib.hqg.groups import GuidedNetwork, Places, Residual, regional
 from MedEnhanceLib.hqg.network import Groups
 from MedEnhanceLib.hqg.train.crops import Crop, Noisy
@@ -70,7 +69,6 @@ class Window:
         where: its voxels, without the rim.
         places: of the groups.
         voxels: of `Places`.
-        is_raw: whether slices are thick.
     """
 
     where: tuple[slice, slice, slice]
@@ -82,7 +80,9 @@ class Window:
         """A random window of a crop."""
         shape = crop.noisy.shape
         sides = [min(size, side) for size, side in zip(_WINDOW, shape, strict=True)]
-        starts = [int(rng.integers(side - size + 1)) for size, side in zip(sides, shape, strict=True)]
+        starts = [
+            int(rng.integers(side - size + 1)) for size, side in zip(sides, shape, strict=True)
+        ]
         return cls.at(crop, starts, sides)
 
     @classmethod
@@ -202,9 +202,7 @@ def trace(without: Tensor, with_lesion: Tensor, lesion: Tensor, window: Window) 
     return squares + _ABSOLUTE * absolutes
 
 
-def lost_contrast(
-    with_lesion: Made, without: Made, lesion: Tensor, window: Window
-) -> Tensor:
+def lost_contrast(with_lesion: Made, without: Made, lesion: Tensor, window: Window) -> Tensor:
     """By how much a guide lowers the contrast that the input alone has, as a share of it."""
     part = lesion[window.where]
     power = part.square().sum()
@@ -239,16 +237,12 @@ def wavelet_loss(image: Tensor, crop: Noisy, window: Window) -> Tensor:
     return torch.stack([(a - b).abs().mean() for a, b in pairs]).mean() / sigma
 
 
-def feature_loss(
-    network: GuidedNetwork, crop: Noisy, window: Window, image: Tensor
-) -> Tensor:
+def feature_loss(network: GuidedNetwork, crop: Noisy, window: Window, image: Tensor) -> Tensor:
     """Content-aware loss of features: what the set network sees in the result and in the target."""
     places, voxels = window.places, window.voxels
 
     def features(estimate: Tensor) -> Tensor:
-        groups: Groups = network.groups(
-            places, voxels, crop.noisy, crop.pilot, estimate, 1.0
-        )
+        groups: Groups = network.groups(places, voxels, crop.noisy, crop.pilot, estimate, 1.0)
         seen: Tensor = network.network(groups)[2]
         return seen
 
@@ -284,13 +278,10 @@ class Critic(nn.Module):
     def loss(self, image: Tensor, clean: Tensor) -> Tensor:
         """Least squares, of the critic itself."""
         on_clean = (self(clean) - 1).square().mean()
-        return on_clean + self(image.detach()).square().mean()
+        total: Tensor = on_clean + self(image.detach()).square().mean()
+        return total
 
     def fooled(self, image: Tensor) -> Tensor:
         """Least squares, of what made the image."""
-        return (self(image) - 1).square().mean()
-
-
-def terms(config: LossConfig) -> list[str]:
-    """Names of the terms that count besides the error."""
-    return [name for name in ("wavelet", "feature", "adversarial", "unpaired", "kl") if getattr(config, name)]
+        score: Tensor = (self(image) - 1).square().mean()
+        return score

@@ -35,9 +35,7 @@ _VALIDATED, _FIRST_VALIDATED = 8, 500_000_000
 
 
 @without_tf32()
-def train(
-    config: TrainConfig, data: Path, out: Path, monitor: Monitor | None = None
-) -> Path:
+def train(config: TrainConfig, data: Path, out: Path, monitor: Monitor | None = None) -> Path:
     """Train and export a bundle.
 
     Args:
@@ -152,17 +150,17 @@ class Validation:
 
     def gains(self, network: GuidedNetwork) -> dict[str, float]:
         """Mean gain without and with guides (right ones and others)."""
-        kinds = {"gain_db": [(crop, None) for crop in self._crops]}
-        kinds["gain_right_guide_db"] = [
-            (crop, crop.guide) for crop in self._guided if crop.guide and crop.guide.is_right
-        ]
-        kinds["gain_wrong_guide_db"] = [
-            (crop, crop.guide) for crop in self._guided if crop.guide and not crop.guide.is_right
-        ]
+        right = [crop for crop in self._guided if crop.guide and crop.guide.is_right]
+        wrong = [crop for crop in self._guided if crop.guide and not crop.guide.is_right]
+        kinds = {
+            "gain_db": self._crops,
+            "gain_right_guide_db": right,
+            "gain_wrong_guide_db": wrong,
+        }
         gains = {}
-        for name, cases in kinds.items():
+        for name, crops in kinds.items():
             values = [
-                _gain(network, crop, guide.voxels if guide else None) for crop, guide in cases
+                _gain(network, crop, crop.guide.voxels if crop.guide else None) for crop in crops
             ]
             if values:
                 gains[name] = float(np.mean(values))

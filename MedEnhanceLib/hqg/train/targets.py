@@ -76,9 +76,7 @@ def is_below(path: Path, folders: set[Path]) -> bool:
     return path in folders or any(parent in folders for parent in path.parents)
 
 
-def load_targets(
-    files: Sequence[Path], modality: str, monitor: Monitor
-) -> list[Target]:
+def load_targets(files: Sequence[Path], modality: str, monitor: Monitor) -> list[Target]:
     """Each volume at its own and at half its resolution."""
     targets: list[Target] = []
     for path in files:
@@ -105,7 +103,10 @@ def load_examinations(
         if len(volumes) < 2:
             continue
         for grid in _grids(volumes):
-            aligned = [grid, *(_on_grid(other, grid, monitor) for other in volumes if other is not grid)]
+            aligned = [
+                grid,
+                *(_on_grid(other, grid, monitor) for other in volumes if other is not grid),
+            ]
             series = [volume for volume in aligned if volume is not None]
             if len(series) > 1:
                 targets += resolutions(series, pattern, only_first=not _share_grid(volumes))
@@ -181,9 +182,14 @@ def _factors(shape: tuple[int, ...], spacing: Sequence[float]) -> tuple[int, ...
 
 
 def _averaged(voxels: Floats, factors: tuple[int, ...]) -> Floats:
-    ends = tuple(slice(0, side // factor * factor) for side, factor in zip(voxels.shape, factors, strict=True))
+    ends = tuple(
+        slice(0, side // factor * factor)
+        for side, factor in zip(voxels.shape, factors, strict=True)
+    )
     k, j, i = factors
     whole = voxels[ends]
-    slices, rows, columns = (side // factor for side, factor in zip(whole.shape, factors, strict=True))
+    slices, rows, columns = (
+        side // factor for side, factor in zip(whole.shape, factors, strict=True)
+    )
     mean: Floats = whole.reshape(slices, k, rows, j, columns, i).mean((1, 3, 5)).astype(np.float32)
     return mean

@@ -118,11 +118,11 @@ class Trainer:
         pool = self._crops(stage).at(here, self.monitor)
         seen: dict[str, float] = {}
         for _ in range(self.config.windows):
-            drawn = pool[rng.integers(len(pool))]
-            crop = on_device(drawn[rng.integers(len(drawn))], self.device)
+            drawn = pool[int(rng.integers(len(pool)))]
+            crop = on_device(drawn[int(rng.integers(len(drawn)))], self.device)
             parts = self._losses(crop, stage, here, rng)
             total = torch.stack([*parts.values()]).sum() / self.config.windows
-            total.backward()
+            total.backward()  # type: ignore[no-untyped-call]
             for name, value in parts.items():
                 seen[name] = seen.get(name, 0.0) + float(value.detach()) / self.config.windows
         self._update(optimizer)
@@ -171,9 +171,7 @@ class Trainer:
         made = run(crop.plain, window, guide)
         parts = {"error": losses.squared_error(made.guided, crop.plain, window, weight)}
         if crop.guide is not None:
-            parts["excess"] = losses.excess(
-                made, crop.plain, window, is_right=crop.guide.is_right
-            )
+            parts["excess"] = losses.excess(made, crop.plain, window, is_right=crop.guide.is_right)
             if self.config.loss.kl:
                 parts["kl"] = self.config.loss.kl * made.residual.divergence
         if crop.lesion is not None and crop.guide is not None:
@@ -214,7 +212,7 @@ class Trainer:
             assert self.critic_optimizer is not None
             image, clean = made.guided[window.where], crop.plain.target[window.where]
             self.critic_optimizer.zero_grad(set_to_none=True)
-            self.critic.loss(image, clean).backward()
+            self.critic.loss(image, clean).backward()  # type: ignore[no-untyped-call]
             self.critic_optimizer.step()
             self.critic.requires_grad_(False)
             parts["adversarial"] = config.adversarial * self.critic.fooled(image)
@@ -263,7 +261,7 @@ def _started(config: TrainConfig) -> GuidedNetwork:
     from MedEnhanceLib.bundles.store import open_bundle
     from MedEnhanceLib.hqg.bundle import open_enhancer
 
-    model = open_enhancer(open_bundle(config.start))
+    model = open_enhancer(open_bundle(config.start, kind="enhancer", modality=config.modality))
     if model.network.config != config.network:
         raise ConfigError(
             f"start: {config.start} has another size of network",
@@ -282,4 +280,3 @@ def on_device(value: T, device: str) -> T:
         moved = {each.name: on_device(getattr(value, each.name), device) for each in fields(value)}
         return replace(value, **moved)  # type: ignore[type-var]
     return value
-

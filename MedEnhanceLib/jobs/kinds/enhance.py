@@ -196,7 +196,6 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         frame=frame,
         slices=params.chosen,
         cache=kept.input.cache,
-        guide_cache=kept.guide.cache,
         monitor=monitor.part(0.05, 0.9),
     )
     written = None

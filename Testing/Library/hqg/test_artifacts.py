@@ -14,6 +14,7 @@ from MedEnhanceLib.degrade import gaussian_blur, rician_noise
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.artifacts import ArtifactEstimate, measure_artifacts, repair
 from MedEnhanceLib.io import load
+from MedEnhanceLib.nets.grouped import denoised
 from MedEnhanceLib.runtime.resources import resource_folder
 
 Floats = npt.NDArray[np.float32]
@@ -41,16 +42,8 @@ def undersampled(
 
 
 def shrink(voxels: Floats, sigma: float) -> Floats:
-    """The block shrinkage without anything learned."""
-    import torch
-
-    from MedEnhanceLib.nets.shrinkage import BlockShrinkage
-
-    slabs = torch.from_numpy(np.ascontiguousarray(voxels))[None]
-    depth, rows, columns = voxels.shape
-    level = torch.full((1, depth, rows // 2, columns // 2), sigma)
-    with torch.inference_mode():
-        return np.asarray(BlockShrinkage()(slabs, level)[0].numpy())
+    """The grouped filter at this level."""
+    return np.asarray(denoised(voxels, np.full(voxels.shape, sigma, np.float32)))
 
 
 def moved(voxels: Floats, sigma_px: float, seed: int = 0) -> Floats:

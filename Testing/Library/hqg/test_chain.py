@@ -13,7 +13,7 @@ import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import Blur, Rician, robust_max
-from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg.cache import VolumeCache
 from MedEnhanceLib.hqg.chain import Chain, Decision, decide, measured_noise, run_chain
 from MedEnhanceLib.hqg.config import EnhanceConfig
@@ -186,9 +186,3 @@ class TestEnhancement:
             assert any(f"no image, but a map of the {what}" in each for each in card["warnings"])
             assert card["noise"] is None
         assert run_job(JobSpec("inspect", {"input": names[1]}))["card"]["noise"]
-
-
-def test_a_guide_of_the_same_look_changes_nothing_and_a_wrong_modality_is_refused() -> None:
-    guide = replace(_noisy(0.02), modality="CT", units="HU")
-    with pytest.raises(InputError, match="guide is CT"):
-        me.enhance(_noisy(0.02), guide=guide, device="cpu")
