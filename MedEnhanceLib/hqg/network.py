@@ -185,7 +185,8 @@ def fit(estimate: Tensor, guide: Tensor, level: Tensor) -> Fit:
         difference=(ge / (gg + floor))[:, None, None] * g - e,
         scaled=g / torch.sqrt(gg / size + 1e-2)[:, None, None],
         quality=torch.stack([correlation, of_detail, power], -1),
-        shows=gg / (gg + 1e-3 * floor),
+        # What a constant guide leaves by rounding is nothing.
+        shows=torch.where(gg > 1e-6 * floor, gg / (gg + 1e-3 * floor), 0),
     )
 
 
@@ -203,7 +204,7 @@ def agreement(from_noisy: Tensor, difference: Tensor, band: Tensor) -> Tensor:
 
 def evidence(sums: Tensor) -> Tensor:
     """Of sums of `agreement`: correlation, regression and energy in four bands, [..., 12]."""
-    product, of_guide, of_noisy = sums.split(BANDS, -1)
+    product, of_guide, of_noisy = sums.unflatten(-1, (3, BANDS)).unbind(-2)
     correlation = product / torch.sqrt((of_guide + 0.1) * (of_noisy + 1))
     regression = (product / (of_guide + 0.5)).clamp(-1, 2)
     return torch.cat([correlation, regression, torch.log1p(of_guide)], -1)

@@ -117,7 +117,7 @@ class NetworkStage:
             run.monitor.check()
             first = matching.firsts[number]
             slab = slices.at(first, first + matching.tall)
-            seen = [contiguous(guide[first : first + matching.tall]) for guide in guides]
+            seen = [guide[first : first + matching.tall] for guide in guides]
             residual, correction = self._layer(run, matching.layer(number), slab, seen)
             sums.add(first, residual)
             if correction is not None:
@@ -159,8 +159,8 @@ class NetworkStage:
         noisy, level, pilot, estimate = slab
         tasks = self._matched(run, layer, estimate, level)
         device, network = self.filter.device, self.filter.network
-        images = [torch.from_numpy(image).to(device) for image in (noisy, pilot, estimate)]
-        shown = [torch.from_numpy(guide).to(device) for guide in guides]
+        images = [_tensor(image, device) for image in (noisy, pilot, estimate)]
+        shown = [_tensor(guide, device) for guide in guides]
         chunks = [self._places(run, task.result(), noisy.shape) for task in tasks]
         chunks = [places for places in chunks if len(places.index)]
         regions = self._regions(chunks, images, shown)
@@ -171,7 +171,7 @@ class NetworkStage:
             run.monitor.check()
             end = begin + len(places.index)
             voxels = places.voxels()
-            groups = network.groups(places, voxels, *images, self.top)
+            groups = network.groups(places, voxels, images[0], images[1], images[2], self.top)
             fits: list[tuple[Fit, Tensor, Tensor]] = [
                 (*network.fit(groups, places, voxels, guide), region[begin:end])
                 for guide, region in zip(shown, regions, strict=True)
@@ -237,15 +237,15 @@ class NetworkStage:
             sums = []
             for places in chunks:
                 voxels = places.voxels()
-                groups = network.groups(places, voxels, *images, self.top)
+                groups = network.groups(places, voxels, images[0], images[1], images[2], self.top)
                 sums.append(network.fit(groups, places, voxels, guide)[1].sum(1))
             regions.append(regional(torch.cat(sums), layer))
         return regions
 
 
-def contiguous(values: npt.NDArray[Any]) -> Floats:
-    """Contiguous float32."""
-    return np.ascontiguousarray(values, np.float32)
+def _tensor(values: npt.NDArray[Any], device: str) -> Tensor:
+    """On a device; PyTorch wants memory that may be written to."""
+    return torch.from_numpy(np.require(values, np.float32, ["C", "W"])).to(device)
 
 
 def _band(total: Tensor, weight: Tensor, shape: tuple[int, ...]) -> Band:

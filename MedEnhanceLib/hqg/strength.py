@@ -55,6 +55,8 @@ class Enhancement:
             shading, artifacts, guide; empty for models that do not measure.
         noises: the noise of each frame; empty as well.
         first_slice: of `volume`, in the whole input.
+        guide_use: how far guides changed each voxel, float32, in σ of the noise and at most 1; None
+            without one.
     """
 
     volume: Volume
@@ -71,6 +73,7 @@ class Enhancement:
     measured: dict[str, Any] = field(default_factory=dict)
     noises: tuple[NoiseEstimate, ...] = ()
     first_slice: int = 0
+    guide_use: Volume | None = None
 
     def noise_map(self) -> Volume | None:
         """The measured σ at each voxel, float32 in the input's units; None where there is none."""

@@ -1,1 +1,5 @@
 """Training of the set network: clean targets, crops with fresh noise, losses, steps, export."""
+
+from MedEnhanceLib.hqg.train.run import train
+
+__all__ = ["train"]

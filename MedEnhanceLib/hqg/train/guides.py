@@ -131,8 +131,8 @@ def _wrong(
         return alike[rng.integers(len(alike))][where]
     if kind < 0.7:
         return series[..., ::-1][where]
-    other = targets[rng.integers(len(targets))]
-    shown = other.series[rng.integers(len(other.series))]
+    other = targets[int(rng.integers(len(targets)))]
+    shown = other.series[int(rng.integers(len(other.series)))]
     sides = [side.stop - side.start for side in where]
     starts = [
         rng.integers(max(1, n - side + 1)) for n, side in zip(shown.shape, sides, strict=True)

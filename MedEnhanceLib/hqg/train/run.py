@@ -114,7 +114,7 @@ class Pools:
         targets = load_targets(files, config.modality, monitor)
         if not any(any(target.is_usable) for target in targets):
             raise InputError(
-                f"{data}: no clean volume of at least 28 × 24 × 24 voxels among {len(files)}",
+                f"{data}: no clean volume among {len(files)} files",
                 "Give volumes with little noise (high_quality).",
             )
         examinations = load_examinations(

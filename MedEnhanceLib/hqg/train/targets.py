@@ -27,6 +27,8 @@ _LEAST_SIDE = 24
 #: Noise of a target as a share of its range, above which it is learned from at half its resolution
 #: alone.
 _MOST_NOISE = 0.02
+#: Confidence below which measured noise may be anatomy.
+_CERTAIN = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +171,7 @@ def _is_noisy(volume: Volume, scaled: Floats) -> bool:
     if np.isnan(scaled).any():
         return True
     noise = measure_noise(scaled, modality=volume.modality, spacing=volume.geometry.spacing)
-    return noise.level > _MOST_NOISE
+    return noise.level > _MOST_NOISE and noise.confidence > _CERTAIN
 
 
 def _factors(shape: tuple[int, ...], spacing: Sequence[float]) -> tuple[int, ...]:

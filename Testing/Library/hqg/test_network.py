@@ -1,0 +1,156 @@
+"""The set network: what it leaves alone, what a guide may change, and that slabs do not matter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.hqg.config import NetworkConfig
+from MedEnhanceLib.hqg.denoise import denoise
+from MedEnhanceLib.hqg.groups import GuidedNetwork
+from MedEnhanceLib.hqg.restore import NetworkFilter, NetworkStage
+from MedEnhanceLib.nets import grouped
+from MedEnhanceLib.nets.noise import LevelMap, NoiseEstimate, measure_noise
+
+Floats = npt.NDArray[np.float32]
+SMALL = NetworkConfig(width=24, hidden=24, layers=1, guide_layers=1, blocks=8)
+
+
+def scene(shape: tuple[int, int, int] = (20, 44, 40)) -> Floats:
+    """Bars and spheres between .2 and 1."""
+    k, j, i = np.ogrid[tuple(slice(0, side) for side in shape)]
+    image = 0.4 + 0.3 * (((j // 9) + (k // 7)) % 2) + 0.0 * i
+    image = image + 0.25 * ((i - 20) ** 2 + (j - 20) ** 2 + (k - 9) ** 2 < 80)
+    return image.astype(np.float32)
+
+
+def noisy_volume(modality: str = "MR", shape: tuple[int, int, int] = (20, 44, 40)) -> Volume:
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 0.08, shape).astype(np.float32)
+    top = 1000 if modality == "CT" else 1
+    return Volume((scene(shape) + noise) * np.float32(top), Geometry(), modality)
+
+
+def noise_of(volume: Volume) -> NoiseEstimate:
+    measured = measure_noise(volume.voxels, modality=volume.modality, spacing=(1, 1, 1))
+    return replace(measured, rician=False)
+
+
+def network(*, seed: int | None) -> GuidedNetwork:
+    """Untrained; with a seed it changes something."""
+    torch.manual_seed(0 if seed is None else seed)
+    made = GuidedNetwork(SMALL).eval().requires_grad_(False)
+    if seed is not None:
+        for layer in (made.network.out, made.correction.out):
+            torch.nn.init.normal_(layer.weight, std=0.02)
+    return made
+
+
+def run(
+    made: GuidedNetwork,
+    volume: Volume,
+    guides: Sequence[Floats] = (),
+    only: slice | None = None,
+) -> tuple[Floats, NetworkStage]:
+    top = 1000.0 if volume.modality == "CT" else 1.0
+    stage = NetworkStage(NetworkFilter(made, takes_guide=True, device="cpu"), top, guides)
+    return denoise(volume, noise_of(volume), only=only, network=stage), stage
+
+
+@pytest.mark.parametrize("modality", ["MR", "CT"])
+def test_untrained_it_returns_the_filters_estimate(modality: str) -> None:
+    volume = noisy_volume(modality)
+    noise = noise_of(volume)
+    rounds = (
+        grouped.CT_ROUNDS
+        if modality == "CT"
+        else (*grouped.MR_ROUNDS, grouped.MR_ROUNDS[-1])
+    )
+    estimate = grouped.denoised(
+        volume.voxels, LevelMap(noise), noise.spectrum.reshape(-1), rounds=rounds
+    )
+    result, _ = run(network(seed=None), volume)
+    assert np.array_equal(result, estimate)
+
+
+@pytest.mark.parametrize("guided", [False, True])
+def test_some_slices_equal_those_of_a_whole_run(guided: bool) -> None:
+    volume, made = noisy_volume(), network(seed=1)
+    guides = [1 - scene()] if guided else []
+    whole, stage = run(made, volume, guides)
+    part, of_part = run(made, volume, guides, only=slice(7, 11))
+    assert np.array_equal(part, whole[7:11])
+    if guided:
+        use, of_slices = stage.use_map(slice(7, 11)), of_part.use_map(slice(0, 4))
+        assert use is not None
+        assert of_slices is not None
+        assert np.array_equal(use, of_slices)
+
+
+@pytest.mark.parametrize("shape", [(1, 40, 40), (3, 24, 24), (5, 4, 4), (4, 9, 70)])
+def test_volumes_of_few_slices_and_rows_are_enhanced(shape: tuple[int, int, int]) -> None:
+    result, _ = run(network(seed=1), noisy_volume(shape=shape), [scene(shape)])
+    assert result.shape == shape
+    assert np.isfinite(result).all()
+
+
+def test_a_guide_that_shows_nothing_changes_nothing() -> None:
+    volume, made = noisy_volume(), network(seed=1)
+    without, _ = run(made, volume)
+    for value in (0.5, np.nan):
+        empty = np.full(volume.shape, value, np.float32)
+        result, stage = run(made, volume, [empty])
+        assert np.array_equal(result, without)
+        assert stage.use == 0
+
+
+def test_a_guide_acts_where_it_shows_something_alone() -> None:
+    volume, made = noisy_volume(), network(seed=1)
+    half = 1 - scene()
+    half[:, :, 24:] = np.nan
+    without, _ = run(made, volume)
+    result, stage = run(made, volume, [half])
+    changed = np.abs(result - without)
+    assert changed[:, :, :16].max() > 1e-3
+    assert changed[:, :, 34:].max() == 0
+    use = stage.use_map(slice(None))
+    assert use is not None
+    assert use[:, :, 34:].max() == 0
+    assert 0 < stage.use < 1
+
+
+def test_several_guides_are_taken_together() -> None:
+    volume, made = noisy_volume(), network(seed=1)
+    guide, empty = 1 - scene(), np.full(volume.shape, 0.5, np.float32)
+    alone, _ = run(made, volume, [guide])
+    together, _ = run(made, volume, [guide, empty])
+    assert np.abs(together - alone).max() < 1e-4
+
+
+def test_threads_do_not_change_a_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    from MedEnhanceLib.runtime import machine
+
+    volume, made = noisy_volume(), network(seed=1)
+    results = []
+    for threads in (1, 3):
+        monkeypatch.setattr(machine, "cpu_threads", lambda threads=threads: threads)
+        results.append(run(made, volume)[0])
+    assert np.array_equal(*results)
+
+
+def test_a_map_without_noise_leaves_voxels_as_they_are() -> None:
+    volume = noisy_volume()
+    quiet = np.full(volume.shape, 0.08, np.float32)
+    quiet[:, :20] = 0
+    stage = NetworkStage(NetworkFilter(network(seed=1), takes_guide=True, device="cpu"), 1.0)
+    denoised = partial(grouped.denoised, volume.voxels, quiet, after=stage)
+    result = denoised(rounds=(*grouped.MR_ROUNDS, grouped.MR_ROUNDS[-1]))
+    assert np.array_equal(result[:, :20], volume.voxels[:, :20])

@@ -1,0 +1,160 @@
+"""Training of the set network: it learns, resumes bit for bit, and learns when to trust a guide."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from MedEnhanceLib.bundles.store import read_bundle
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
+from MedEnhanceLib.hqg import EnhanceConfig, TrainConfig, enhance
+from MedEnhanceLib.hqg.train import train
+from MedEnhanceLib.io import save
+from MedEnhanceLib.runtime.progress import Event, Monitor
+
+SHAPE = (24, 40, 40)
+
+
+def series(contrast: tuple[float, float, float], seed: int) -> Volume:
+    """Nested tissues with folded borders, each contrast its own gray values."""
+    rng = np.random.default_rng(seed)
+    k, j, i = (axis.astype(np.float32) for axis in np.ogrid[tuple(map(slice, SHAPE))])
+    phase = rng.uniform(0, 6, 3)
+    wave = 2 * np.sin(j / 3 + phase[0]) + 2 * np.sin(i / 4 + phase[1]) + np.sin(k / 2 + phase[2])
+    radius = np.sqrt((j - 20) ** 2 + (i - 20) ** 2 + (k - 12) ** 2) + wave
+    image = np.select([radius < 8, radius < 13, radius < 18], contrast, 0.02)
+    return Volume((1000 * image).astype(np.float32), Geometry(), "MR")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    for name, contrast in (("T1", (0.9, 0.6, 0.3)), ("T2", (0.4, 0.6, 0.95))):
+        (folder / "hq").mkdir(exist_ok=True)
+        save(series(contrast, seed=3), folder / "hq" / f"{name}.nii.gz")
+    return folder
+
+
+def config(**fields: Any) -> TrainConfig:
+    return TrainConfig.from_json(
+        {"preset": "smoke", "examinations": ["hq/*.nii.gz"], "device": "cpu", **fields}
+    )
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    from MedEnhanceLib.bundles.export import load_tensors
+
+    return load_tensors(read_bundle(folder))
+
+
+def test_the_bundle_of_a_training_enhances_with_and_without_a_guide(
+    data: Path, tmp_path: Path
+) -> None:
+    folder = train(config(), data, tmp_path)
+    bundle = read_bundle(folder)
+    assert bundle.metadata["takes_guide"] is True
+    assert sum(path.stat().st_size for path in folder.rglob("*.safetensors")) < 1_000_000
+    clean = series((0.9, 0.6, 0.3), seed=3)
+    noise = np.random.default_rng(0).normal(0, 80, SHAPE).astype(np.float32)
+    volume = clean.with_voxels(clean.voxels + noise)
+    options = EnhanceConfig(model=str(folder), device="cpu")
+    alone = enhance(volume, options)
+    guided = enhance(volume, options, guide=series((0.4, 0.6, 0.95), seed=3))
+    assert alone.guide_use is None
+    assert guided.guide_use is not None
+    assert guided.guide_use.geometry == volume.geometry
+    assert set(guided.measured["guide"]) >= {"used", "series"}
+
+
+def test_without_examinations_the_enhancer_takes_no_guide(data: Path, tmp_path: Path) -> None:
+    folder = train(config(examinations=[], guide_steps=0, lesion_steps=0), data, tmp_path)
+    assert not any(name.startswith("correction") for name in weights(folder))
+    events: list[Event] = []
+    enhance(
+        series((0.9, 0.6, 0.3), seed=3),
+        EnhanceConfig(model=str(folder), device="cpu", strength="full"),
+        guide=series((0.4, 0.6, 0.95), seed=3),
+        monitor=Monitor(events.append),
+    )
+    texts = [event.fields["message"] for event in events if event.kind == "warning"]
+    assert any("without guides" in text for text in texts)
+
+
+@pytest.mark.parametrize("stop_at", [2, 5, 7])  # in each of the three stages
+def test_a_training_that_was_stopped_goes_on_bit_for_bit(
+    data: Path, tmp_path: Path, stop_at: int
+) -> None:
+    whole = weights(train(config(), data, tmp_path / "whole"))
+    count = 0
+
+    def stops() -> bool:
+        return count > stop_at
+
+    def listen(event: Event) -> None:
+        nonlocal count
+        count += event.kind == "progress" and "step" in str(event.fields.get("stage", ""))
+
+    with pytest.raises(Cancelled):
+        train(config(), data, tmp_path / "parts", Monitor(listen, cancel=stops))
+    assert (tmp_path / "parts" / "checkpoint.safetensors").exists()
+    parts = weights(train(config(), data, tmp_path / "parts"))
+    assert all(torch.equal(parts[name], tensor) for name, tensor in whole.items())
+
+
+def test_another_configuration_does_not_go_on_from_a_checkpoint(
+    data: Path, tmp_path: Path
+) -> None:
+    train(config(), data, tmp_path)
+    with pytest.raises(ConfigError, match="learning_rate"):
+        train(config(learning_rate=1e-5), data, tmp_path)
+
+
+def test_patterns_that_name_nothing_are_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nothing-here"):
+        train(config(high_quality=["nothing-here/*"]), data, tmp_path)
+
+
+def test_what_is_left_out_is_not_read(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no clean volume"):
+        train(config(leave_out=["hq"], examinations=[]), data, tmp_path)
+
+
+def test_a_training_starts_from_an_enhancer(data: Path, tmp_path: Path) -> None:
+    first = train(config(examinations=[]), data, tmp_path / "first")
+    fields = {"start": str(first), "steps": 0, "guide_steps": 2, "lesion_steps": 0}
+    second = train(config(**fields), data, tmp_path / "second")
+    before, after = weights(first), weights(second)
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert any(name.startswith("correction") for name in after)
+
+
+@pytest.mark.parametrize("term", ["wavelet", "feature", "adversarial", "kl"])
+def test_each_term_of_the_loss_changes_what_is_learned(
+    data: Path, tmp_path: Path, term: str
+) -> None:
+    network = {"width": 16, "hidden": 16, "layers": 1, "guide_layers": 1, "blocks": 8}
+    network["modulation"] = "variational"  # type: ignore[assignment]
+    plain = weights(train(config(network=network), data, tmp_path / "plain"))
+    loss = {term: 1.0, "critic_start": 0.0}
+    changed = weights(train(config(network=network, loss=loss), data, tmp_path / "changed"))
+    assert any(not torch.equal(changed[name], tensor) for name, tensor in plain.items())
+
+
+@pytest.mark.slow
+def test_a_short_training_beats_the_filter_and_tells_right_guides_from_wrong_ones(
+    data: Path, tmp_path: Path
+) -> None:
+    fields = {"steps": 150, "guide_steps": 150, "lesion_steps": 40, "crops": 24}
+    size = {"width": 32, "hidden": 32, "layers": 2, "guide_layers": 1, "blocks": 16}
+    folder = train(config(**fields, network=size, renewed_every=2), data, tmp_path)
+    gains = json.loads((folder / "configs" / "metadata.json").read_text())["training"]["validation"]
+    assert gains["gain_db"] > 0.02
+    assert gains["gain_right_guide_db"] > gains["gain_db"] + 0.1
+    assert gains["gain_wrong_guide_db"] > gains["gain_db"] - 0.1
