@@ -26,12 +26,10 @@ class EnhancerModel:
     Attributes:
         bundle: that it comes from.
         network: the set network with its correction by a guide.
-        takes_guide: whether the correction was trained.
     """
 
     bundle: Bundle
     network: GuidedNetwork
-    takes_guide: bool
 
 
 def export_enhancer(
@@ -40,7 +38,7 @@ def export_enhancer(
     network: GuidedNetwork,
     *,
     seconds: float,
-    takes_guide: bool,
+    is_guided: bool,
     gains: dict[str, float],
 ) -> Bundle:
     """Write the bundle of a training.
@@ -50,10 +48,10 @@ def export_enhancer(
         config: of the training.
         network: with averaged weights.
         seconds: duration of the training.
-        takes_guide: whether the correction by a guide was trained.
+        is_guided: whether the correction by a guide was trained.
         gains: of the last validation, in dB over the filter.
     """
-    guided = ", guided by other series of the same examination" if takes_guide else ""
+    guided = ", guided by other series of the same examination" if is_guided else ""
     metadata: dict[str, Any] = {
         "name": config.name,
         "kind": "enhancer",
@@ -62,7 +60,7 @@ def export_enhancer(
         "description": f"HQG-Net: a set network over groups of similar blocks{guided}.",
         "licence": config.licence or NOT_STATED,
         "network": config_to_json(config.network),
-        "takes_guide": takes_guide,
+        "guided": is_guided,
         "intensity": "HU / 1000" if config.modality == "CT" else "value / robust maximum",
         "training": {
             "config": config_to_json(config),
@@ -70,14 +68,14 @@ def export_enhancer(
             "validation": {name: round(gain, 3) for name, gain in gains.items()},
             "summary": f"{config.steps} steps without, {config.guide_steps} with guides and "
             f"{config.lesion_steps} with lesions, seed {config.seed}, {seconds / 60:.0f} minutes"
-            if takes_guide
+            if is_guided
             else f"{config.steps} steps, seed {config.seed}, {seconds / 60:.0f} minutes",
         },
         "data": list(config.data),
-        "limits": [*_LIMITS, *([_GUIDE_LIMIT] if takes_guide else [])],
+        "limits": [*_LIMITS, *([_GUIDE_LIMIT] if is_guided else [])],
     }
     tensors = dict(network.state_dict())
-    if not takes_guide:
+    if not is_guided:
         tensors = {k: v for k, v in tensors.items() if not k.startswith("correction.")}
     return export_bundle(folder, tensors, metadata)
 
@@ -85,13 +83,13 @@ def export_enhancer(
 def open_enhancer(bundle: Bundle) -> EnhancerModel:
     """Build the network of a verified bundle; raises ModelError where weights do not fit."""
     tensors = load_tensors(bundle)
-    takes_guide = bool(bundle.metadata.get("takes_guide"))
+    is_guided = bundle.uses_guides
     with must_fit(bundle, tensors):
         config = config_from_json(NetworkConfig, bundle.metadata.get("network", {}))
         network = GuidedNetwork(config)
-        part = network if takes_guide else network.network
+        part = network if is_guided else network.network
         names = {
-            name.removeprefix("" if takes_guide else "network."): t for name, t in tensors.items()
+            name.removeprefix("" if is_guided else "network."): t for name, t in tensors.items()
         }
         part.load_state_dict(names)
-    return EnhancerModel(bundle, network.eval().requires_grad_(False), takes_guide)
+    return EnhancerModel(bundle, network.eval().requires_grad_(False))

@@ -89,7 +89,8 @@ class TrainConfig(WithPresets):
             "steps": 4,
             "guide_steps": 2,
             "lesion_steps": 2,
-            "crops": 3,
+            "crops": 2,
+            "validated": 1,
             "network": {"width": 16, "hidden": 16, "layers": 1, "guide_layers": 1, "blocks": 8},
         },
         "cpu": {},
@@ -147,6 +148,7 @@ class TrainConfig(WithPresets):
     renewed_every: int = option(10, help="steps after which a crop is replaced", low=1)
     learning_rate: float = option(2e-3, help="of the optimizer, AdamW")
     ema: float = option(0.998, help="decay of the averaged weights that ship", low=0, high=1)
+    validated: int = option(8, help="crops that are validated on", low=1, high=1000)
     checkpoint_s: float = option(120.0, help="from one checkpoint to the next", unit="s")
     validation_s: float = option(120.0, help="from one validation to the next", unit="s")
     workers: int = option(1, help="threads that make crops beside the training", low=1, high=64)

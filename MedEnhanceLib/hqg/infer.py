@@ -102,7 +102,7 @@ def enhance(
         # The look of a part depends on the whole: previews are without it.
         wanted=_wanted(look, monitor) if look is not None and slices is None else None,
         network=network,
-        guides=_aligned(guides, network, frames, cache, monitor),
+        guides=_aligned(guides, frames, cache, monitor),
     )
     made = []
     for done, number in enumerate(chosen):
@@ -225,16 +225,12 @@ def _wanted(look: Volume | Appearance, monitor: Monitor) -> Appearance:
 
 def _aligned(
     guides: Sequence[Volume],
-    network: NetworkFilter,
     frames: Sequence[Volume],
     cache: VolumeCache,
     monitor: Monitor,
 ) -> tuple[AlignedGuide, ...]:
     """The guides on the grid of the volume, aligned once for all frames and all runs over it."""
     if not guides:
-        return ()
-    if not network.takes_guide:
-        monitor.warn("this model was trained without guides: the guide is not used")
         return ()
     from MedEnhanceLib.hqg.guide import align
 

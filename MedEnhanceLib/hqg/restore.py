@@ -48,12 +48,10 @@ class NetworkFilter:
 
     Attributes:
         network: its weights.
-        takes_guide: whether its correction by a guide was trained.
         device: as torch names it.
     """
 
     network: GuidedNetwork
-    takes_guide: bool
     device: str
 
     @classmethod
@@ -63,7 +61,7 @@ class NetworkFilter:
         model = _warm(bundle.folder, bundle.sha256, described)
         # Jobs of several threads share what is warm: the one on a device is a copy.
         network = model.network if device == "cpu" else copy.deepcopy(model.network).to(device)
-        return cls(network, model.takes_guide, device)
+        return cls(network, device)
 
 
 @dataclass(eq=False)

@@ -30,8 +30,8 @@ from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
 
 _METRIC_EVERY = 50
-#: Crops that are validated on, and their numbers, which no training comes to.
-_VALIDATED, _FIRST_VALIDATED = 8, 500_000_000
+#: Number of the first crop that is validated on, which no training comes to.
+_FIRST_VALIDATED = 500_000_000
 
 
 @without_tf32()
@@ -91,7 +91,7 @@ def train(config: TrainConfig, data: Path, out: Path, monitor: Monitor | None = 
         config,
         network,
         seconds=time.monotonic() - began,
-        takes_guide=trainer.counts[1] > 0,
+        is_guided=trainer.counts[1] > 0,
         gains=gains,
     )
     monitor.progress(1.0, "model written")
@@ -145,7 +145,7 @@ class Validation:
             self._config.seed + 1,
             guided=guided,
         )
-        numbers = range(_FIRST_VALIDATED, _FIRST_VALIDATED + _VALIDATED)
+        numbers = range(_FIRST_VALIDATED, _FIRST_VALIDATED + self._config.validated)
         return [maker.make(number)[0] for number in numbers]
 
     def gains(self, network: GuidedNetwork) -> dict[str, float]:

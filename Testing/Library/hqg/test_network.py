@@ -61,7 +61,7 @@ def run(
     only: slice | None = None,
 ) -> tuple[Floats, NetworkStage]:
     top = 1000.0 if volume.modality == "CT" else 1.0
-    stage = NetworkStage(NetworkFilter(made, takes_guide=True, device="cpu"), top, guides)
+    stage = NetworkStage(NetworkFilter(made, "cpu"), top, guides)
     return denoise(volume, noise_of(volume), only=only, network=stage), stage
 
 
@@ -69,11 +69,7 @@ def run(
 def test_untrained_it_returns_the_filters_estimate(modality: str) -> None:
     volume = noisy_volume(modality)
     noise = noise_of(volume)
-    rounds = (
-        grouped.CT_ROUNDS
-        if modality == "CT"
-        else (*grouped.MR_ROUNDS, grouped.MR_ROUNDS[-1])
-    )
+    rounds = grouped.CT_ROUNDS if modality == "CT" else (*grouped.MR_ROUNDS, grouped.MR_ROUNDS[-1])
     estimate = grouped.denoised(
         volume.voxels, LevelMap(noise), noise.spectrum.reshape(-1), rounds=rounds
     )
@@ -150,7 +146,7 @@ def test_a_map_without_noise_leaves_voxels_as_they_are() -> None:
     volume = noisy_volume()
     quiet = np.full(volume.shape, 0.08, np.float32)
     quiet[:, :20] = 0
-    stage = NetworkStage(NetworkFilter(network(seed=1), takes_guide=True, device="cpu"), 1.0)
+    stage = NetworkStage(NetworkFilter(network(seed=1), "cpu"), 1.0)
     denoised = partial(grouped.denoised, volume.voxels, quiet, after=stage)
     result = denoised(rounds=(*grouped.MR_ROUNDS, grouped.MR_ROUNDS[-1]))
     assert np.array_equal(result[:, :20], volume.voxels[:, :20])
