@@ -35,7 +35,7 @@ _STAYS_BELOW = 0.25
 _DARK, _BRIGHT = 0.5, 99.8
 #: Voxels that percentiles are taken from, at most.
 _SAMPLED = 4_000_000
-#: Share of the volume's box that a candidate must cover, and how many times larger its voxels may be.
+#: Share of the volume's box that a candidate must cover, and the most that its voxels are larger.
 _LEAST_COVERED, _MOST_COARSE = 0.5, 6.0
 
 
@@ -47,9 +47,10 @@ class AlignedGuide:
         everywhere if it is not usable.
     is_usable: whether it fits the volume.
     reason: why it is not usable, "" if it is.
-    facts: for the manifest: source, rotation_deg, shift_mm, overlap (share of the volume's tissue),
-        fit_before and fit_after (0 to 1), start ("headers" or "centers"), moved (whether the
-        headers' geometry was corrected), resampled, used, reason.
+    facts: for the manifest: source; rotation_deg, angles (rad, about x, y, z), shift_mm and
+        center_mm, LPS, from the volume to the guide; overlap (share of the volume's tissue);
+        fit_before and fit_after (0 to 1); start ("headers" or "centers"); moved (whether the
+        headers' geometry was corrected); resampled; used; reason.
     """
 
     voxels: Floats
@@ -95,10 +96,7 @@ def align(
         monitor.warn(reason)
         voxels = np.full(volume.shape, np.nan, np.float32)
     else:
-        is_on_grid = guide.shape == volume.shape and guide.geometry.is_close(
-            volume.geometry, 1e-3, shape=volume.shape
-        )
-        stays = is_on_grid and not facts["moved"]
+        stays = _is_on_grid(moving, fixed) and not facts["moved"]
         voxels = (
             guide.voxels.astype(np.float32)
             if stays
@@ -153,15 +151,16 @@ def _register(volume: Image, guide: Image, monitor: Monitor) -> tuple[Rigid, Fit
             places, fits, start = [by_headers, place], [fits[0], fit], "centers"
     (before, after), found = fits, places[1]
     distance = registration.displacement(found, by_headers)
-    is_same_grid = guide.voxels.shape == volume.voxels.shape and guide.geometry.is_close(
-        volume.geometry, 1e-3, shape=volume.voxels.shape
+    moved = after.value > before.value and distance >= (
+        _STAYS_BELOW if _is_on_grid(guide, volume) else 0
     )
-    moved = after.value > before.value and distance >= (_STAYS_BELOW if is_same_grid else 0)
     if not moved:
         found, after = by_headers, before
     facts = {
         "rotation_deg": round(found.degrees, 3),
-        "shift_mm": [round(value, 3) for value in found.shift],
+        "angles": [round(value, 6) for value in found.angles],
+        "shift_mm": [round(value, 4) for value in found.shift],
+        "center_mm": [round(value, 2) for value in found.center],
         "overlap": round(after.overlap, 3),
         "fit_before": round(before.value, 3),
         "fit_after": round(after.value, 3),
@@ -170,6 +169,12 @@ def _register(volume: Image, guide: Image, monitor: Monitor) -> tuple[Rigid, Fit
         "resampled": False,
     }
     return found, after, facts
+
+
+def _is_on_grid(guide: Image, volume: Image) -> bool:
+    shape = volume.voxels.shape
+    is_close = guide.geometry.is_close(volume.geometry, 1e-3, shape=shape)
+    return guide.voxels.shape == shape and is_close
 
 
 def _reason(fit: Fit) -> str:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -101,7 +102,10 @@ class Fit:
 
 
 class Registration:
-    """The tissue of a volume, to which guides are registered."""
+    """The tissue of a volume, to which guides are registered.
+
+    center: of the tissue, mm, LPS. points: [N, 3], positions in the tissue in mm, LPS.
+    """
 
     def __init__(self, volume: Image) -> None:
         self._volume = volume
@@ -109,12 +113,14 @@ class Registration:
         inside = np.argwhere(self._mask.voxels)
         middle = inside.mean(0) if len(inside) else (np.array(volume.voxels.shape) - 1) / 2
         self.center = _position(self._mask.geometry, middle[::-1])
-        self._points = _chosen(inside, _WINDOWS)
+        indices = _chosen(inside, _WINDOWS)[:, ::-1]
+        steps, origin = _steps(self._mask.geometry), np.array(self._mask.geometry.origin)
+        self.points: Matrix = indices @ steps.T + origin
 
     @property
     def is_empty(self) -> bool:
         """Whether the volume shows nothing."""
-        return not len(self._points)
+        return not len(self.points)
 
     def by_headers(self) -> Rigid:
         """The start that trusts the geometry of both files."""
@@ -128,16 +134,11 @@ class Registration:
 
     def overlap(self, guide: Image, place: Rigid) -> float:
         """Share of the volume's tissue inside the guide's field of view, 0 to 1."""
-        positions = self._points[:, ::-1] @ _steps(self._mask.geometry).T
-        positions = positions + np.array(self._mask.geometry.origin)
-        return float(_inside(_indices(guide.geometry, place, positions), guide).mean())
+        return float(_inside(_indices(guide.geometry, place, self.points), guide).mean())
 
     def displacement(self, one: Rigid, other: Rigid) -> float:
         """Mean distance between two places over the volume's tissue, in voxels of the volume."""
-        positions = self._points[:, ::-1] @ _steps(self._mask.geometry).T
-        homogeneous = np.c_[
-            positions + np.array(self._mask.geometry.origin), np.ones(len(positions))
-        ]
+        homogeneous = np.c_[self.points, np.ones(len(self.points))]
         moved = (homogeneous @ (one.matrix - other.matrix).T)[:, :3]
         in_voxels = moved @ np.linalg.inv(_steps(self._volume.geometry)).T
         return float(np.linalg.norm(in_voxels, axis=1).mean())
@@ -150,20 +151,19 @@ class Registration:
         transform = _euler(start)
         for number, (millimeters, step, points) in enumerate(_LEVELS):
             monitor.progress(number / len(_LEVELS), "registering the guide")
+            finer = _LEVELS[number + 1 :][:1]
+            if finer and all(
+                _factors(image, millimeters) == _factors(image, finer[0][0])
+                for image in (self._volume, guide)
+            ):
+                continue
 
-            def optimize(
-                millimeters: float = millimeters, step: float = step, points: int = points
-            ) -> Any:
-                volume = _level(self._volume, millimeters)
-                return _optimized(
-                    volume,
-                    _level(guide, millimeters),
-                    self._mask_on(volume.geometry, volume.voxels.shape),
-                    transform,
-                    (step, _LAST_STEP * millimeters, points),
-                )
-
-            transform = attend(optimize, monitor)
+            volume = _level(self._volume, millimeters)
+            mask = self._mask_on(volume.geometry, volume.voxels.shape)
+            steps = (step, _LAST_STEP * millimeters, points)
+            moving = _level(guide, millimeters)
+            work = partial(_optimized, volume, moving, mask, transform, steps)
+            transform = attend(work, monitor)
         x, y, z, *shift = transform.GetParameters()
         return Rigid((x, y, z), (shift[0], shift[1], shift[2]), self.center)
 
@@ -310,6 +310,16 @@ def _tissue(volume: Image) -> Image:
 
 def _level(image: Image, millimeters: float) -> Image:
     """Means over blocks of voxels, of about that size, smoothed a little; float32."""
+    binned = _binned(image, _factors(image, millimeters))
+    sigmas = [
+        _SMOOTHING * side if side < 1.5 * millimeters else 0.0 for side in binned.geometry.spacing
+    ]
+    smooth = _sitk().GetArrayFromImage(_smoothed(binned, sigmas))
+    return Image(smooth, binned.geometry)
+
+
+def _factors(image: Image, millimeters: float) -> list[int]:
+    """Voxels along k, j, i that make one of about that size."""
     spacing, shape = image.geometry.spacing[::-1], image.voxels.shape
     factors = [
         max(1, min(int(millimeters / side + 0.3), count // 6))
@@ -318,12 +328,7 @@ def _level(image: Image, millimeters: float) -> Image:
     while math.prod(c // f for c, f in zip(shape, factors, strict=True)) > _MOST_VOXELS:
         finest = min(range(3), key=lambda axis: factors[axis] * spacing[axis])
         factors[finest] += 1
-    binned = _binned(image, factors)
-    sigmas = [
-        _SMOOTHING * side if side < 1.5 * millimeters else 0.0 for side in binned.geometry.spacing
-    ]
-    smooth = _sitk().GetArrayFromImage(_smoothed(binned, sigmas))
-    return Image(smooth, binned.geometry)
+    return factors
 
 
 def _binned(image: Image, factors: list[int]) -> Image:
