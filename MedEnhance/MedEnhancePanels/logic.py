@@ -208,8 +208,8 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
     def train(self, method, config, data, out, *, wait=True):
         """Train a model on a folder of volumes, or go on with a training; the model's folder.
 
-        method: "hqg" (an enhancer) or "head". config: a preset ("smoke", "cpu", "full") or the method's fields as a dictionary. out: a folder; the same call goes on
-        from what is there.
+        method: "hqg" (an enhancer) or "head". config: a preset ("smoke", "cpu", "full") or the
+        method's fields as a dictionary. out: a folder; the same call goes on from what is there.
         """
         fields = {"preset": config} if isinstance(config, str) else dict(config)
         params = {"method": method, "config": fields, "data": str(data), "out": str(out)}

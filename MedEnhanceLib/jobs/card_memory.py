@@ -1,23 +1,21 @@
-"""What a training or distillation takes of a graphics card: known, and stated, before it begins.
+"""What a distillation takes of a graphics card: known, and stated, before it begins.
 
 Bytes of the tensors alive at once were counted for one step on the CPU
-(Testing/Benchmarks/cuda_counts.py); they grow with the number of pixels in a step and the width of
-the network. Twice as much allows for cuDNN's workspace and for cached memory that cannot be used,
-and the CUDA context is always there.
+(Testing/Benchmarks/cuda_counts.py); they grow with the number of pixels in a step. Twice as much
+allows for cuDNN's workspace and for cached memory that cannot be used, and the CUDA context is
+always there.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.runtime.lazy import imported
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.config import DistillConfig
 
-#: Of a training: bytes for each pixel of a step and each channel of the first level. Of a
-#: distillation: for each pixel of a match.
-TRAINING, DISTILLING = 350, 4200
+#: Of a distillation: bytes for each pixel of a match.
+DISTILLING = 4200
 _CONTEXT = 500_000_000
 _ROOM = 2
 
@@ -31,12 +29,9 @@ def needed(config: object) -> int | None:
 
 
 def of_presets() -> dict[str, dict[str, int | None]]:
-    """For "train" and "distill" what each preset takes."""
+    """For "distill" what each preset takes."""
     presets = ("smoke", "cpu", "full")
-    return {
-        "train": {name: needed(TrainConfig.preset(name)) for name in presets},
-        "distill": {name: needed(DistillConfig.preset(name)) for name in presets},
-    }
+    return {"distill": {name: needed(DistillConfig.preset(name)) for name in presets}}
 
 
 def state(device: str, config: object, monitor: Monitor) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from _common import gate
-from _enhancement_catalog import BLOCK_FILTER, INFORMED
+from _enhancement_catalog import INFORMED
 from _enhancement_data import CASES, CLEAN
 from _enhancement_statistics import (
     Difference,
@@ -133,9 +133,6 @@ def _peers(rows: list[Row], modality: str) -> Iterator[Gate]:
             found, over = _better_bm4d(rows, f"{figure}_foreground", pair)
             least = bar if figure == "psnr" else 0.005
             yield _mean(f"{modality}, {pair[0]}: {pair[1]} above {over}, {unit}", found, least)
-    pairs = [(name, "ours", BLOCK_FILTER) for name in NOISY[modality]]
-    found = difference(rows, "psnr_foreground", pairs)
-    yield _mean(f"{modality}: ours above {BLOCK_FILTER}, PSNR, dB", found, 0.0)
     ratio = _time_ratio(rows, against("BM4D", modality))
     yield gate(
         f"{modality}: CPU time as a share of BM4D's",

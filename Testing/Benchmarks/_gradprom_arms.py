@@ -21,7 +21,6 @@ from MedEnhanceLib.gradprom.config import HeadConfig, TrainHeadConfig
 from MedEnhanceLib.gradprom.gate import GateDiagnostics
 from MedEnhanceLib.gradprom.gradients import Gradient, Parameters, both_gradients, named
 from MedEnhanceLib.gradprom.task import SegmentationTask
-from MedEnhanceLib.hqg.bilevel import BilevelTask
 from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
 from MedEnhanceLib.nets.precision import move
 from MedEnhanceLib.nets.training import averaged_weights, set_learning_rate
@@ -218,9 +217,7 @@ class Learner:
         self.head_optimizer = torch.optim.AdamW(
             self.task.parameters(), lr=settings.head_rate, weight_decay=1e-4
         )
-        self.bilevel = BilevelTask(
-            self.task, gate or GATES[arm](rate, seed), self.head_optimizer, weight=weight
-        )
+        self.gate, self.weight = gate or GATES[arm](rate, seed), weight
         self.rng = np.random.default_rng([seed, 1])
         self._lower, self._upper = Slices(cases, "A"), Slices(cases, "B")
         self.losses: dict[str, list[float]] = {"main": [], "task": [], "head": []}
@@ -254,9 +251,7 @@ class Learner:
         image = enhanced(self.network, batch.noisy)
         main = F.l1_loss(image, batch.clean)
         task = self.task_loss(image, batch)
-        gradients, report = self.bilevel.upper_gradients(
-            main, task, self.network.named_parameters()
-        )
+        gradients, report = self.gate(main, self.weight * task, self.network.named_parameters())
         self._descend(gradients)
         self.losses["main"].append(float(main.detach()))
         self.losses["task"].append(float(task.detach()))
@@ -264,7 +259,12 @@ class Learner:
         self.cosines.append(report.batch_cosine)
 
     def task_loss(self, image: Tensor, batch: Batch) -> Tensor:
-        return self.bilevel.task_loss(image, batch.tumour)
+        """The head's loss for the enhancer; the head itself gets no gradient."""
+        self.task.train(False)
+        self.task.network.requires_grad_(False)
+        loss = self.task.loss(image, batch.tumour)
+        self.task.network.requires_grad_(True)
+        return loss
 
     def _begin(self, number: int) -> tuple[Batch, Batch]:
         settings, place = self.settings, place_of(number, self.settings)
@@ -275,7 +275,14 @@ class Learner:
     def _teach_head(self, batch: Batch) -> None:
         with torch.no_grad():
             image = enhanced(self.network, batch.noisy)
-        self.losses["head"].append(self.bilevel.lower_step(image, batch.tumour))
+        self.task.train(True)
+        loss = self.task.loss(image, batch.tumour)
+        self.head_optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.head_optimizer.step()
+        self.head_optimizer.zero_grad(set_to_none=True)
+        self.task.follow()
+        self.losses["head"].append(float(loss.detach()))
 
     def _descend(self, gradients: list[Gradient]) -> None:
         for parameter, gradient in zip(self.network.parameters(), gradients, strict=True):

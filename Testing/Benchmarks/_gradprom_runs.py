@@ -38,7 +38,6 @@ CODE = (
     "MedEnhanceLib/gradprom/task.py",
     "MedEnhanceLib/gradprom/train.py",
     "MedEnhanceLib/gradprom/head.py",
-    "MedEnhanceLib/hqg/bilevel.py",
     "MedEnhanceLib/nets/training.py",
     "MedEnhanceLib/degrade/lowdose.py",
     "MedEnhanceLib/degrade/image.py",

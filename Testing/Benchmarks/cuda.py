@@ -20,8 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -40,7 +39,6 @@ _PIECE_SECONDS = 400
 RESULTS = REPOSITORY / "runs" / "benchmarks" / "cuda.jsonl"
 #: After this no further row begins; the longest takes about two minutes.
 _SECONDS = 400
-_WORKERS = (0, 2, 4, 8)
 #: Shares of the card's memory that an enhancement is held to: the ladder has to go down.
 _FRACTIONS = (0.2, 0.05)
 
@@ -170,12 +168,6 @@ class Bench:
             "kernels": {k.key[:80]: round(k.self_device_time_total / 1e6, 4) for k in first},
         }
 
-    def batches(self) -> Row:
-        """Slices per second for each batch, and the share of the card's peak in half precision."""
-        from speed import cuda_batches
-
-        return cuda_batches(0)
-
     def ladder(self) -> Row:
         """What an enhancement does with a share of the card's memory."""
         found: Row = {}
@@ -192,27 +184,6 @@ class Bench:
         return found
 
     # --- part 3 ----------------------------------------------------------------------------------
-
-    def hqg(self) -> Row:
-        """Steps per second of HQG-Net for each number of loader workers."""
-        from MedEnhanceLib.nets.precision import without_tf32
-
-        with self._hqg_trainer() as trainer, without_tf32():
-            row = {}
-            for workers in _WORKERS[: 1 if self.sizes.preset == "smoke" else None]:
-                batches = trainer.batches.starting(0, workers=workers, pin=True)
-                for number in range(3):
-                    trainer.step(number, next(batches))
-                count = self.sizes.steps
-
-                def steps(batches: Any = batches, count: int = count) -> None:
-                    for number in range(3, 3 + count):
-                        trainer.step(number, next(batches))
-
-                _, wall, cpu = self._timed(steps)
-                row[f"{workers}_workers_steps_per_s"] = round(count / wall, 2)
-                row[f"{workers}_workers_host_s_per_step"] = round(cpu / count, 4)
-        return row
 
     def implicit(self) -> Row:
         """Steps per second of the implicit network's teacher."""
@@ -255,29 +226,6 @@ class Bench:
                 lambda: subprocess.run(command, capture_output=True, text=True, check=False)
             )
         return {"status": done.returncode, "wall_s": round(wall, 1), "end": done.stderr[-300:]}
-
-    def resume(self) -> Row:
-        """How far weights are from those of a training without a stop, and of the same once more.
-
-        As a share of the largest weight; 0 means equal bits.
-        """
-        from MedEnhanceLib.nets.precision import without_tf32
-
-        count, states = min(self.sizes.steps, 20), []
-        for stops in ((), (), (count // 2,)):
-            with tempfile.TemporaryDirectory() as folder, without_tf32():
-                with self._hqg_trainer() as trainer:
-                    for number in range(stops[0] if stops else count):
-                        trainer.step(number)
-                    trainer.save(Path(folder) / "checkpoint", count // 2)
-                    states.append(_weights(trainer))
-                if stops:
-                    with self._hqg_trainer() as trainer:
-                        for number in range(trainer.resume(Path(folder) / "checkpoint"), count):
-                            trainer.step(number)
-                        states[-1] = _weights(trainer)
-        first, again, resumed = states
-        return {"again": _farthest(first, again), "resumed": _farthest(first, resumed)}
 
     # --- part 4 ----------------------------------------------------------------------------------
 
@@ -358,18 +306,6 @@ class Bench:
             "host_s_per_step": round(cpu / count, 4),
         }
 
-    @contextmanager
-    def _hqg_trainer(self) -> Iterator[Any]:
-        from MedEnhanceLib.hqg.config import TrainConfig
-        from MedEnhanceLib.hqg.train import Trainer
-        from MedEnhanceLib.hqg.train.pools import Pools
-        from MedEnhanceLib.runtime.progress import Monitor
-
-        with tempfile.TemporaryDirectory() as folder:
-            self._write_heads(Path(folder))
-            config = replace(TrainConfig.preset(self.sizes.preset), device=self.device)
-            yield Trainer(config, Pools.load(config, Path(folder), Monitor()), self.device)
-
     def _write_heads(self, folder: Path) -> None:
         from MedEnhanceLib.io import save
 
@@ -406,16 +342,13 @@ PARTS: dict[int, dict[str, Callable[[Bench], Row]]] = {
     2: {
         "warm": Bench.warm,
         "profile": Bench.profile,
-        "batches": Bench.batches,
         "ladder": Bench.ladder,
     },
     3: {
-        "hqg": Bench.hqg,
         "implicit": Bench.implicit,
         "distill": Bench.distill,
         "two processes": Bench.two_processes,
         "torchrun": Bench.ranks,
-        "resume": Bench.resume,
     },
 }
 
@@ -492,16 +425,6 @@ def run_part(bench: Bench, part: int, results: Path) -> list[str]:
             stream.flush()
             os.fsync(stream.fileno())
     return missing
-
-
-def _weights(trainer: Any) -> dict[str, torch.Tensor]:
-    return {n: t.detach().float().cpu() for n, t in trainer.networks.state_dict().items()}
-
-
-def _farthest(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
-    largest = max(float(tensor.abs().max()) for tensor in one.values())
-    far = max(float((tensor - other[name]).abs().max()) for name, tensor in one.items())
-    return float(f"{far / largest:.2g}")
 
 
 if __name__ == "__main__":

@@ -17,9 +17,7 @@ import argparse
 import json
 import subprocess
 import sys
-import tempfile
 import time
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -36,9 +34,9 @@ from torch.utils.flop_counter import flop_registry
 
 Row = dict[str, Any]
 _SLICES, _SIDE, _BATCH = 300, 512, 32
-#: NVIDIA H200: bytes a second of its memory, FLOP a second in half and in single precision (the
-#: filter's), seconds of a launch, bytes a second from and to the host.
-_MEMORY, _HALF, _SINGLE, _LAUNCH, _LINK = 4.8e12, 790e12, 67e12, 5e-6, 55e9
+#: NVIDIA H200: bytes a second of its memory, FLOP a second in single precision, seconds of a
+#: launch, bytes a second from and to the host.
+_MEMORY, _SINGLE, _LAUNCH, _LINK = 4.8e12, 67e12, 5e-6, 55e9
 #: Goals: gigabytes a slice, launches a chunk of 32, seconds of the host's CPU for a volume.
 _MOST_GB, _MOST_LAUNCHES, _MOST_HOST = 1.0, 100, 0.3
 #: FLOP of a reference in the kernels: distances, three transforms, covariances, elimination, sum;
@@ -49,8 +47,6 @@ _FLOP = {
 }
 #: Rows and columns of a slice, and free bytes of a card: what is computed at once follows.
 _FITS = (_SIDE, _SIDE, 140 << 30)
-#: Side of the patches of the trainings that are counted.
-_PATCH = 32
 _FILTERS = {"MR": "an MR's filter", "CT": "a CT's filter"}
 
 
@@ -88,44 +84,6 @@ class Counting(TorchDispatchMode):
 
 def _tensors(tree: Any) -> list[torch.Tensor]:
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
-
-
-def network(*, has_start: bool) -> Row:
-    """All chunks of a volume. has_start: after the filter; else from its own shrinkage."""
-    from speed import _network
-
-    from MedEnhanceLib.hqg.stream import Stage, enhanced
-
-    enhancer, condition = _network("meta")
-    count = -(-_SLICES // _BATCH)
-
-    def planes() -> Stage:
-        def make(chunk: int) -> torch.Tensor:
-            deep = min(_BATCH, _SLICES - chunk * _BATCH)
-            return torch.empty(deep, _SIDE, _SIDE, device="meta")
-
-        return Stage(make, count=count, size=_BATCH)
-
-    # The device "meta" knows no autocast, which only switches off what is off here anyway.
-    with (
-        mock.patch.object(torch, "autocast", lambda *_, **__: nullcontext()),
-        mock.patch.object(torch, "is_autocast_enabled", lambda *_: False),
-        torch.no_grad(),
-        Counting() as counting,
-    ):
-        start = planes() if has_start else None
-        last = enhanced(enhancer, planes(), condition, depth=_SLICES, start=start)
-        for chunk in range(count):
-            last[chunk]
-    return {
-        "what": "network after the filter" if has_start else "network with its own start",
-        "launches": counting.launches / _SLICES,
-        "bytes": counting.bytes / _SLICES,
-        "flop": counting.flop / _SLICES,
-        "copied": 8 * _SIDE**2 + (4 * _SIDE**2 if has_start else 0),
-        "peak": counting.peak,
-        "speed": _HALF,
-    }
 
 
 def filtered(modality: str, *, kernels: dict[str, Row] | None) -> Row:
@@ -215,25 +173,6 @@ def kernels_measured() -> dict[str, Row]:
     return found
 
 
-def bytes_of_training(batch: int) -> int:
-    """The most bytes alive in a step of HQG-Net's training, by the preset cpu, patches of 32²."""
-    from cuda import Bench, Sizes
-
-    from MedEnhanceLib.hqg.config import TrainConfig
-    from MedEnhanceLib.hqg.train import Trainer
-    from MedEnhanceLib.hqg.train.pools import Pools
-    from MedEnhanceLib.runtime.progress import Monitor
-
-    with tempfile.TemporaryDirectory() as folder:
-        Bench(sizes=Sizes(head=(24, 80, 80)), device="cpu")._write_heads(Path(folder))
-        config = TrainConfig.preset("cpu", device="cpu", batch=batch, patch=_PATCH)
-        with Counting() as counting:
-            trainer = Trainer(config, Pools.load(config, Path(folder), Monitor()), "cpu")
-            for number in (0, 1):
-                trainer.step(number)
-    return counting.peak
-
-
 def bytes_of_distilling(network: str) -> int:
     """The most bytes that are alive in a match and a step of teaching, by the preset cpu."""
     from MedEnhanceLib.nets.precision import without_tf32
@@ -254,14 +193,10 @@ def bytes_of_distilling(network: str) -> int:
 
 def memory_rows() -> list[Row]:
     """What jobs/card_memory.py reckons with, and what was counted."""
-    from MedEnhanceLib.hqg.config import TrainConfig
     from MedEnhanceLib.jobs import card_memory
     from MedEnhanceLib.spg.config import DistillConfig
 
-    width = TrainConfig.preset("cpu").network.widths[0]
-    more = (bytes_of_training(2) - bytes_of_training(1)) / _PATCH**2 / width
-    what = "training HQG-Net: bytes a pixel and channel"
-    found: list[Row] = [{"what": what, "counted": more, "reckoned": card_memory.TRAINING}]
+    found: list[Row] = []
     loop = replace(DistillConfig.preset("cpu"), method="matching").loop
     for network in ("srcnn", "edsr"):
         counted = bytes_of_distilling(network) / loop.batch / loop.patch**2
@@ -272,8 +207,7 @@ def memory_rows() -> list[Row]:
 
 def rows_here(kernels: dict[str, Row]) -> list[Row]:
     """The rows of the present code."""
-    filters = [filtered(m, kernels=k) for m in ("CT", "MR") for k in (kernels, None)]
-    return [*filters, network(has_start=True), network(has_start=False)]
+    return [filtered(m, kernels=k) for m in ("CT", "MR") for k in (kernels, None)]
 
 
 def rows_of(at: str) -> list[Row]:

@@ -1,4 +1,4 @@
-"""Enhancement against its input, classical and trained peers, on subjects nobody trained on.
+"""Enhancement against its input, classical peers, on subjects nobody trained on.
 
     python Testing/Benchmarks/enhancement.py --jobs 2      central slabs, writes results
     python Testing/Benchmarks/enhancement.py --quick       thin slabs, writes runs/benchmarks
@@ -6,7 +6,7 @@
 
 Pairs are made here: a volume is the reference, its damaged copy the input. Arms see the input
 alone. What was measured before, by the same code on the same voxels, is read from
-runs/enhancement-rows. A peer that is not installed or not trained is left out.
+runs/enhancement-rows. A peer that is not installed is left out.
 """
 
 from __future__ import annotations
@@ -94,9 +94,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--thorough", action="store_true", help="BM4D on all kinds of damage")
     parser.add_argument("--mr-model", default="mr-brain", help="bundle name or folder")
     parser.add_argument("--ct-model", default="ct-lowdose", help="bundle name or folder")
-    parser.add_argument(
-        "--arms-folder", type=Path, default=REPOSITORY / "runs" / "enhancement-arms"
-    )
     parser.add_argument("--jobs", type=int, default=1, help="processes at once")
     parser.add_argument(
         "--keep-rows",
@@ -161,7 +158,7 @@ _FOUND: dict[str, list[Arm]] = {}
 
 
 def arms_here(modality: str, options: argparse.Namespace) -> list[Arm]:
-    """Found once in each process: trained arms are checked when they are opened."""
+    """Found once in each process."""
     if modality not in _FOUND:
         _FOUND[modality] = find_arms(modality, options)[0]
     return _FOUND[modality]
@@ -187,10 +184,7 @@ def on_damage(
             continue
         if case is UNDAMAGED and arm.name == "input":
             continue
-        if arm.few and task.seed > len(arm.others):  # not trained with that number of seeds
-            continue
-        _, settings = arm.of_seed(task.seed)
-        key = key_of(settings, given, case.name, task.seed, measures_code())
+        key = key_of(arm.settings, given, case.name, task.seed, measures_code())
         row = store.find(key)
         if row is None:
             row = store.add(key, row_of(task, known, case, degraded, arm))
@@ -204,7 +198,7 @@ def on_damage(
 
 
 def row_of(task: Task, known: Subject, case: Case, degraded: Volume, arm: Arm) -> Row:
-    run, settings = arm.of_seed(task.seed)
+    run, settings = arm.run, arm.settings
     if arm.informed and case.noise is not None:
         run = partial(run, sigma=case.noise * robust_max(known.volume.voxels))
     result, seconds = run_kept(run, settings, degraded, keep=arm.keep)
@@ -218,7 +212,7 @@ def row_of(task: Task, known: Subject, case: Case, degraded: Volume, arm: Arm) -
 
 def corrected_row(task: Task, known: Subject, case: Case, degraded: Volume, arm: Arm) -> Row:
     """The arm's result with N4 after it."""
-    run, settings = arm.of_seed(task.seed)
+    run, settings = arm.run, arm.settings
     result, seconds = run_kept(run, settings, degraded, keep=arm.keep)
     flat, more = run_kept(without_shading, "", known.volume.with_voxels(result), keep=False)
     name = "N4" if arm.name == "input" else f"{arm.name} + N4"
@@ -241,7 +235,7 @@ def on_lesions(
     for arm in arms:
         if arm.special or (arm.slow and too_slow(task, True, options)):
             continue
-        run, settings = arm.of_seed(task.seed)
+        run, settings = arm.run, arm.settings
         key = key_of(settings, given, PLANTED, task.seed, measures_code())
         row = store.find(key)
         if row is None:
@@ -261,7 +255,7 @@ def on_real_scan(
     for arm in arms:
         if arm.special or (arm.slow and too_slow(task, True, options)):
             continue
-        run, settings = arm.of_seed(0)
+        run, settings = arm.run, arm.settings
         key = key_of(settings, fingerprint(scan), REAL, measures_code())
         row = store.find(key)
         if row is None:

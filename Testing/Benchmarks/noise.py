@@ -4,7 +4,7 @@
     python Testing/Benchmarks/noise.py --quick    a volume of each kind, writes runs/benchmarks
 
 References are volumes whose own noise was lowered: averaged over 2 × 2 (× 2) voxels where the table
-says so, and shrunk (nets/shrinkage.py), except the brain template. CT noise comes from one
+says so, and filtered (nets/grouped.py), except the brain template. CT noise comes from one
 simulated scan per kernel (degrade/lowdose.py) and is scaled to the wanted level; overlapping slices
 are neighbors averaged with weights 1, 2, 1.
 """
@@ -29,9 +29,8 @@ from _common import REPOSITORY, RESULTS, SHARED_DATA, gate, write
 from MedEnhanceLib.degrade import robust_max
 from MedEnhanceLib.degrade.lowdose import low_dose_noise
 from MedEnhanceLib.hqg.denoise import need_of
-from MedEnhanceLib.hqg.network import noise_level
+from MedEnhanceLib.nets.grouped import denoised
 from MedEnhanceLib.nets.noise import NoiseEstimate, measure_noise
-from MedEnhanceLib.nets.shrinkage import BlockShrinkage
 
 Floats = npt.NDArray[np.float32]
 Row = dict[str, Any]
@@ -128,16 +127,10 @@ def averaged(voxels: Floats, by: tuple[int, int, int]) -> Floats:
 
 
 def shrunk(voxels: Floats, modality: str, amount: float) -> Floats:
-    """The reference with less noise: both estimates of the shrinkage, at `amount` × its noise."""
+    """The reference with less noise: the grouped filter at `amount` × its noise."""
     estimate = measure_noise(voxels, modality=modality)
-    scale = 1000.0 if modality == "CT" else robust_max(voxels)
-    shrinkage = BlockShrinkage().requires_grad_(False)
-    shrinkage.begin_with(torch.from_numpy(np.sqrt(estimate.spectrum).reshape(-1)))
-    half = voxels.shape[0], voxels.shape[1] // 2, voxels.shape[2] // 2
-    level = torch.from_numpy(estimate.at(half) * np.float32(amount / scale))[None]
-    with torch.inference_mode():
-        result = shrinkage(torch.from_numpy(voxels / np.float32(scale))[None], level)[0]
-    return result.numpy() * np.float32(scale)
+    level = estimate.full() * np.float32(amount)
+    return denoised(voxels, level, estimate.spectrum.reshape(-1))
 
 
 def ct_cases(names: tuple[str, ...]) -> Iterator[Case]:
@@ -242,7 +235,7 @@ def judge(case: Case) -> Row:
     carries = spectrum > _CARRIES
     carries[0, 0, 0] = False
     level = float(np.median(true))
-    plain = {"haar": haar(case), "before": before(case)}
+    plain = {"haar": haar(case)}
     return {
         "kind": case.kind,
         "volume": case.name,
@@ -282,13 +275,6 @@ def haar(case: Case) -> float:
     v = case.voxels[:, :rows, :columns]
     band = (v[:, ::2, ::2] - v[:, 1::2, ::2] - v[:, ::2, 1::2] + v[:, 1::2, 1::2]) / 2
     return float(np.median(np.abs(band[case.tissue[:, :rows:2, :columns:2]]))) / 0.6745
-
-
-def before(case: Case) -> float:
-    """The level that networks have used so far (hqg/network.py), its median over tissue."""
-    rows, columns = (side // 2 * 2 for side in case.voxels.shape[1:])
-    level = noise_level(torch.from_numpy(case.voxels[None, :, :rows, :columns]), reach=0)[0]
-    return float(np.median(level.numpy()[case.tissue[:, :rows:2, :columns:2]]))
 
 
 # --- undamaged volumes ----------------------------------------------------------------------------

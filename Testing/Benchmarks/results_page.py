@@ -303,18 +303,6 @@ def gate() -> Table:
     return _by_training("gradprom.rows[modality={}; arm={}; psnr>0]", names, "Dice on enhanced")
 
 
-def frozen() -> Table:
-    """An enhancer trained for a segmenter that stays as it is."""
-    names = {
-        "noisy": "noisy",
-        "filtered": "filter alone",
-        "enhancement alone": "network, no segmenter",
-        "joint, λ 1": "sum of both losses",
-        "budget 0.1": "budget of 0.1 dB",
-    }
-    return _by_training("budget.rows[case={}; arm={}]", names, "Dice")
-
-
 def _by_training(rows_of: str, names: dict[str, str], dice: str) -> Table:
     """A row for each training in each modality. rows_of: path with places for both."""
     rows = []
@@ -737,7 +725,6 @@ TABLES: dict[str, Callable[[], Table]] = {
     "tissue": tissue,
     "tumors": tumors,
     "gate": gate,
-    "frozen": frozen,
     "lossless": lossless,
     "bounded": bounded,
     "ratio": ratio,

@@ -257,7 +257,6 @@ _RUN_ELSEWHERE = {
     "docs/distillation.md",
     "docs/gradient-gate.md",
     "docs/python.md",
-    "docs/segmenters.md",
     "docs/slicer/console.md",
 }
 

@@ -114,7 +114,7 @@ class TestAnOptionThatIsAdded:
         assert "0 to 1." in caught.value.hint
 
 
-@pytest.mark.parametrize("name", ["task", "uncertainty", "strength", "tile"])
+@pytest.mark.parametrize("name", ["task", "uncertainty", "strength"])
 def test_the_options_of_enhancement_are_those_of_the_function(name: str) -> None:
     known = {one.name: one for one in options_of(EnhanceConfig)}
     assert inspect.signature(enhance).parameters[name].default == known[name].default

@@ -7,7 +7,6 @@ Testing/Library/test_pretended_cuda.py does.
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,14 +38,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if _HERE in item.path.parents:
                 item.add_marker(pytest.mark.skip(reason=_reason))
-
-
-@pytest.fixture(autouse=True)
-def cold() -> Iterator[None]:
-    """No network stays on a card that is gone."""
-    yield
-    if (infer := sys.modules.get("MedEnhanceLib.hqg.infer")) is not None:
-        infer._warm_enhancer.cache_clear()
 
 
 @pytest.fixture

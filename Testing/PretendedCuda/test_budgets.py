@@ -9,22 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
-from Library.hqg.conftest import make_head, model, smoke, tiny_model, training_data  # noqa: F401
+from Library.hqg.conftest import make_head
 from Library.unicompress.implicit.conftest import waves
 from PretendedCuda.device import Counts, cards
 from PretendedCuda.test_training import raw
 
 from MedEnhanceLib.gradprom import GradientGate
-from MedEnhanceLib.hqg import EnhanceConfig, enhance
-from MedEnhanceLib.hqg.config import TrainConfig
-from MedEnhanceLib.hqg.train import Trainer
-from MedEnhanceLib.hqg.train.pools import Pools
 from MedEnhanceLib.nets.precision import without_tf32
-from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.matching import PatientLoop
 from MedEnhanceLib.unicompress.codecs.implicit.config import ImplicitConfig
@@ -61,28 +55,6 @@ def of_one_more(make: Callable[[int], None]) -> Counts:
         many.bytes_up - few.bytes_up,
         many.bytes_down - few.bytes_down,
     )
-
-
-@pytest.mark.slow
-def test_a_chunk_of_slices(model: str) -> None:
-    def run(chunks: int) -> None:
-        config = EnhanceConfig(model=model, device="cuda:1", batch=4)
-        enhance(make_head(4, (4 * chunks, 32, 32)), config)
-
-    run(1)  # networks and tables move once
-    counts = of_one_more(run)
-    held(counts, waits=1, up=1, down=1)
-
-
-@pytest.mark.slow
-def test_a_step_of_hqg(smoke: TrainConfig, training_data: Path) -> None:
-    config = replace(smoke, network=replace(smoke.network, shrinkage=False), steps=20)
-    pools = Pools.load(config, training_data, Monitor())
-    trainer = Trainer(config, pools, "cuda:1")
-    for number in (0, 1):
-        with counted() as counts:
-            trainer.step(number)
-    held(counts, waits=1, up=7, down=0)
 
 
 @pytest.mark.slow

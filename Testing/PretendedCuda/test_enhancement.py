@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 import torch
 from Library.gradprom.test_head import phantom
-from Library.hqg.conftest import make_head, model, smoke, tiny_model, training_data  # noqa: F401
+from Library.hqg.conftest import make_head, model  # noqa: F401
 from Library.hqg.test_slices import _scan
 from PretendedCuda.device import cards as driver
 from PretendedCuda.device import pretended
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.hqg import EnhanceConfig, Enhancement, enhance, infer
+from MedEnhanceLib.hqg import EnhanceConfig, Enhancement, enhance
 from MedEnhanceLib.nets import precision
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
@@ -38,7 +38,6 @@ def single(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def on(card: str, config: EnhanceConfig, volume: Volume, **options: Any) -> Enhancement:
-    infer._warm_enhancer.cache_clear()
     if card == "cpu":
         return enhance(volume, config, **options)
     with pretended():
@@ -67,31 +66,13 @@ def test_each_card_agrees_with_the_cpu(case: str, model: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("single")
-def test_tiles_agree(model: str) -> None:
-    volume = make_head(4, (3, 32, 300))
-    config = EnhanceConfig(model=model, device="cpu", tile=256)
-    wanted = on("cpu", config, volume).volume
-    for card in CARDS:
-        assert far(on(card, config, volume).volume, wanted).max() <= 1
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("single")
-def test_a_guide_and_a_preview_agree(model: str) -> None:
-    volume, guide = make_head(4, (8, 32, 44)), make_head(0, (6, 32, 44))
+def test_a_preview_agrees(model: str) -> None:
+    volume = make_head(4, (8, 32, 44))
     config = EnhanceConfig(model=model, device="cpu")
-    wanted = on("cpu", config, volume, guide=guide, slices=(2, 4))
+    wanted = on("cpu", config, volume, slices=(2, 4))
     for card in CARDS:
-        found = on(card, config, volume, guide=guide, slices=(2, 4))
+        found = on(card, config, volume, slices=(2, 4))
         assert far(found.volume, wanted.volume).max() <= 1
-
-
-@pytest.mark.slow
-def test_half_precision_stays_near(model: str) -> None:
-    volume = make_head(4, (6, 40, 44))
-    config = EnhanceConfig(model=model, device="cpu")
-    found, wanted = on("cuda:1", config, volume).volume, on("cpu", config, volume).volume
-    assert far(found, wanted).mean() < 1e-3 * volume.voxels.max()
 
 
 @pytest.mark.slow

@@ -6,14 +6,11 @@ import importlib
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from Library.hqg.conftest import training_data  # noqa: F401
-
-from MedEnhanceLib.hqg.config import TrainConfig
 
 _FOLDER = Path(__file__).parents[1] / "Benchmarks"
 #: What these do is not what a pretended device has: kernels, other processes.
@@ -33,13 +30,6 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 def test_each_row_is_measured_and_kept(
     part: int, script: ModuleType, cards: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    preset = TrainConfig.preset
-
-    def small(name: str, *rest: str) -> TrainConfig:  # without thousands of small operations
-        config = preset(name, *rest)
-        return replace(config, network=replace(config.network, shrinkage=False))
-
-    monkeypatch.setattr(TrainConfig, "preset", small)
     sizes = script.Sizes(side=32, slices=4, preset="smoke", steps=2, head=(10, 48, 56))
     rows = {name: row for name, row in script.PARTS[part].items() if name not in _LEFT_OUT}
     monkeypatch.setitem(script.PARTS, part, rows)

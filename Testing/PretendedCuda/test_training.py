@@ -12,8 +12,6 @@ import torch
 from Library.gradprom.pair import descend, network
 from Library.gradprom.test_head import config as head_config  # noqa: F401
 from Library.gradprom.test_head import data as head_data  # noqa: F401
-from Library.hqg.conftest import smoke, training_data  # noqa: F401
-from Library.hqg.test_bilevel import STRUCTURES, Enhancer
 from Library.spg.conftest import phantom
 from Library.unicompress.implicit.conftest import waves
 from PretendedCuda.device import pretended
@@ -22,14 +20,9 @@ from MedEnhanceLib.bundles.export import load_tensors
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.errors import Cancelled, DeviceLostError
 from MedEnhanceLib.gradprom import GradientGate, TrainHeadConfig
-from MedEnhanceLib.gradprom.task import SegmentationTask, make_optimizer
-from MedEnhanceLib.hqg.bilevel import BilevelTask
-from MedEnhanceLib.hqg.config import TrainConfig
-from MedEnhanceLib.hqg.train import Trainer as HqgTrainer
-from MedEnhanceLib.hqg.train import train
 from MedEnhanceLib.jobs.failures import device_errors
 from MedEnhanceLib.nets.precision import without_tf32
-from MedEnhanceLib.runtime.progress import Event, Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.config import TASKS, DistillConfig
 from MedEnhanceLib.spg.images import axial_slices
 from MedEnhanceLib.spg.matching import PatientLoop, Raw
@@ -44,7 +37,7 @@ def single(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half precision of a card is no question for the CPU."""
 
     for module in (
-        "hqg.train.trainer", "gradprom.train", "hqg.slices.train",
+        "gradprom.train", "hqg.slices.train",
         "unicompress.codecs.implicit.trainer",
     ):  # fmt: skip
         monkeypatch.setattr(
@@ -63,31 +56,6 @@ def near(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> Non
         scale = float(tensor.float().abs().max()) + 1e-6
         difference = float((found[name].cpu().float() - tensor.float()).abs().max())
         assert difference < 2e-3 * scale, name
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("card", ["cuda", "cuda:1"])
-def test_hqg_with_a_critic_validates_exports_and_resumes(
-    card: str, smoke: TrainConfig, training_data: Path, tmp_path: Path
-) -> None:
-    loss = replace(smoke.loss, r1=0.1, past_images=4)
-    # The shrinkage is thousands of small operations, each of which costs the pretended card time.
-    sizes = replace(smoke.network, shrinkage=card == "cuda")
-    config = replace(smoke, loss=loss, network=sizes, steps=2 if card == "cuda" else 4)
-    wanted = weights(train(config, training_data, tmp_path / "cpu"))
-    steps = 0
-
-    def listen(event: Event) -> None:
-        nonlocal steps
-        steps += "step" in str(event.fields.get("stage"))
-
-    config = replace(config, device=card)
-    with pretended():
-        if card == "cuda:1":
-            with pytest.raises(Cancelled):
-                train(config, training_data, tmp_path, Monitor(listen, lambda: steps >= 3))
-        found = train(config, training_data, tmp_path)
-    near(weights(found), wanted)
 
 
 @pytest.mark.parametrize("mode", ["binary", "cosine"])
@@ -109,38 +77,6 @@ def test_the_gate_admits_the_same(card: str, mode: str) -> None:
         again.load_state_dict(state)
         again(*((model(images) - r).square().mean() for r in requests), list(model.parameters()))
     assert np.allclose(found["cpu"], found[card], atol=1e-5)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("second_order", [False, True])
-def test_a_head_teaches_the_enhancer_the_same(second_order: bool) -> None:
-    def gradients(device: str) -> list[np.ndarray]:
-        torch.manual_seed(0)
-        fields = {"preset": "smoke", "labels": ["x"], "structures": STRUCTURES}
-        head = SegmentationTask(TrainHeadConfig.from_json(fields), device)
-        task = BilevelTask(head, GradientGate(), make_optimizer(head), second_order=second_order)
-        enhancer, rng = Enhancer().to(device), np.random.default_rng(0)
-        for _ in range(2):
-            clean = torch.zeros(2, 5, 16, 16)
-            clean[:, :, 3:11, 4:12] = 1
-            noise = torch.from_numpy(rng.normal(size=clean.shape)).float()
-            noisy, labels = (clean + 0.3 * noise).to(device), clean.to(torch.uint8).to(device)
-            with torch.set_grad_enabled(second_order):
-                output = enhancer(noisy)
-            task.lower_step(output, labels)
-            output = enhancer(noisy)
-            main = (output - clean.to(device)).abs().mean()
-            found, _ = task.upper_gradients(
-                main, task.task_loss(output, labels), list(enhancer.parameters())
-            )
-        return [each.detach().cpu().numpy() for each in found]
-
-    wanted = gradients("cpu")
-    for card in ("cuda", "cuda:1"):
-        with pretended(), without_tf32():
-            found = gradients(card)
-        for ours, theirs in zip(found, wanted, strict=True):
-            assert np.allclose(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -208,29 +144,6 @@ def test_a_distillation_on_a_card_that_is_lost_goes_on_on_the_cpu(
     found = distill_patient(data, config, "cpu", folder=tmp_path).images
     assert begun.count(4) == 1  # it did not begin anew
     assert np.abs(found - wanted).max() < 1e-4
-
-
-@pytest.mark.slow
-def test_a_training_on_a_card_that_is_lost_goes_on_on_the_cpu(
-    smoke: TrainConfig, training_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sizes = replace(smoke.network, shrinkage=False)
-    config = replace(smoke, network=sizes, steps=4, checkpoint_s=0.0)
-    wanted = weights(train(config, training_data, tmp_path / "cpu"))
-    step = HqgTrainer.step
-
-    def lose(trainer: HqgTrainer, number: int, *rest: Any) -> Any:
-        if trainer.device != "cpu" and number == 3:
-            raise RuntimeError(LOST[0])
-        return step(trainer, number, *rest)
-
-    monkeypatch.setattr(HqgTrainer, "step", lose)
-    with pretended(), pytest.raises(DeviceLostError), device_errors():
-        train(replace(config, device="cuda:1"), training_data, tmp_path)
-    said: list[str] = []
-    listen = Monitor(lambda event: said.append(str(event.fields.get("message"))))
-    near(weights(train(config, training_data, tmp_path, listen)), wanted)
-    assert any("resumed at step 3" in text for text in said)
 
 
 @pytest.mark.slow

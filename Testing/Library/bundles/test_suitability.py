@@ -65,11 +65,11 @@ def test_a_leg_is_refused_for_its_labels_before_it_is_enhanced() -> None:
 
 
 def test_an_enhanced_leg_carries_the_warning_about_the_model(tmp_path: Path) -> None:
-    """Where a network runs: it learned from brains."""
+    """The network learned from brains."""
     folder = tmp_path / "model"
     shutil.copytree(resource_folder("models") / "mr-brain", folder)
     metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
-    (folder / METADATA).write_text(json.dumps(metadata | {"second_pass": True}))
+    (folder / METADATA).write_text(json.dumps(metadata | {"anatomy": "brain"}))
     events: list[Event] = []
     config = EnhanceConfig(model=str(folder))
     done = enhance_volume(_mr("LEG"), config, monitor=Monitor(events.append))
@@ -78,14 +78,6 @@ def test_an_enhanced_leg_carries_the_warning_about_the_model(tmp_path: Path) -> 
     assert "LEG" in done.report["results"]["doubts"][0]["message"]
     assert recorded_warnings(done.report["results"]) == warnings
     assert "LEG" in done.volume.history[-1]
-
-
-def test_where_no_network_acts_nothing_is_said_of_its_training() -> None:
-    events: list[Event] = []
-    done = enhance_volume(_mr("LEG"), EnhanceConfig(), monitor=Monitor(events.append))
-    assert not any("LEG" in str(event.fields) for event in events if event.kind == "warning")
-    assert "anatomy" not in [row["code"] for row in done.report["results"]["doubts"]]
-    assert "anatomy" not in done.report["model"]
 
 
 def trained(training: object) -> Bundle:

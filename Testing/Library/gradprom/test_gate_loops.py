@@ -271,33 +271,6 @@ def test_the_gate_of_the_example_was_asked_in_each_step(examples: dict[str, Any]
     assert 0 < examples["summary"].open_fraction < 1
 
 
-def test_the_slices_of_the_example_are_separated(examples: dict[str, Any]) -> None:
-    torch.manual_seed(1)
-    noisy, clean, labels = examples["draw_slabs"]()
-    with torch.no_grad():
-        enhanced = examples["slices_of"](examples["smoother"], noisy)
-    assert float((enhanced - clean).square().mean()) < 0.03
-    assert examples["recognition"].metrics(enhanced, labels)["accuracy"] > 0.75
-    assert examples["task"].gate.diagnostics().steps == 60
-
-
-def test_the_task_of_the_example_gains_within_its_budget(examples: dict[str, Any]) -> None:
-    torch.manual_seed(1)
-    noisy, clean, spot = map(
-        torch.cat, zip(*(examples["draw_batch"]() for _ in range(32)), strict=True)
-    )
-    errors, losses = {}, {}
-    for name in ("tuned", "twin"):
-        with torch.no_grad():
-            enhanced = examples[name](noisy)
-            errors[name] = float((enhanced - clean).square().mean())
-            losses[name] = float(
-                nn.functional.cross_entropy(examples["classifier"](enhanced), spot)
-            )
-    assert 10 * math.log10(errors["tuned"] / errors["twin"]) < 0.2
-    assert losses["tuned"] < 0.8 * losses["twin"]
-
-
 @pytest.mark.filterwarnings("ignore")
 def test_the_example_of_lightning_learns_and_continues(
     examples: dict[str, Any], tmp_path: Path
