@@ -1,4 +1,4 @@
-"""medenhance distill and compare: a small set of images to train on in place of a cohort."""
+"""medenhance distill: a small set of images to train on in place of a cohort."""
 
 from __future__ import annotations
 
@@ -128,18 +128,6 @@ def _status_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def _declare_compare(parser: Parser) -> None:
-    add_flags(parser, declaration_of("compare"), without=["config"])
-    _add_config(parser, ("task", "prior", "held_out"))
-    add_job_options(parser)
-
-
-def _compare(args: argparse.Namespace) -> int:
-    params = params_of(args, declaration_of("compare")) | {"config": _config_of(args)}
-    fields = args.console.run("compare", params, isolated=args.isolated)
-    return int(args.console.done(fields, "\n".join([*wrote(fields), *fields["summary"]])))
-
-
 COMMAND = Command(
     name="distill",
     summary="distill a cohort into a few images to train small networks on",
@@ -151,17 +139,4 @@ COMMAND = Command(
     example="medenhance distill patients/ distilled/ --task denoise --images-per-patient 10",
     declare=_declare_distill,
     run=_distill,
-)
-
-COMPARE = Command(
-    name="compare",
-    summary="measure how useful distilled images are on a cohort",
-    description="Train small networks on what each way to a small training set gives (random\n"
-    "raw images, k-center, the prior alone, three ways of matching pixels, SPG, all\n"
-    "images) and measure them on patients who are held out. A comparison that was\n"
-    "stopped goes on when the same line is given again. OUT holds no image, and no\n"
-    "name of a patient.",
-    example="medenhance compare patients/ comparison/ --task denoise --seeds 3",
-    declare=_declare_compare,
-    run=_compare,
 )

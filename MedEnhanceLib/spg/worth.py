@@ -38,8 +38,8 @@ _MEASURED = 8
 #: dB; what gains less is called nothing to gain.
 LEAST_ROOM = 0.3
 #: dB that statistics have to leave before matching is advised. In eight cohorts and tasks, where
-#: they left up to 0.5, matching gained 0.14 at most (results/distillation_cohorts.json); in
-#: two of 17 and 18 patients they left 0.6, and it gained 0.2 and 0.3 (distillation.md).
+#: they left up to 0.5, matching gained 0.14 at most; in two of 17 and 18 patients they left 0.6,
+#: and it gained 0.2 and 0.3.
 ROOM_FOR_MATCHING = 1.0
 #: The estimate of what can be gained takes this share of the steps, and as many seeds at most.
 _ROOM_STEPS, _ROOM_SEEDS = 0.5, 2
