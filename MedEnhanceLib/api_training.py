@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from MedEnhanceLib.api import PathLike, Watched
 from MedEnhanceLib.bundles import Bundle
 from MedEnhanceLib.core.options import About, about, option, takes
-from MedEnhanceLib.gradprom.config import AdaptConfig, TrainHeadConfig
+from MedEnhanceLib.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.slices.config import TrainSlicesConfig
 from MedEnhanceLib.io.cohort import Cohort
@@ -44,11 +44,10 @@ class TrainCall(Watched):
         | TrainConfig
         | TrainHeadConfig
         | TrainDenoiserConfig
-        | TrainSlicesConfig
-        | AdaptConfig,
+        | TrainSlicesConfig,
         About(
             help=f"{_PRESET}the method's fields as an object, or its TrainConfig, "
-            "TrainDenoiserConfig, TrainHeadConfig, TrainSlicesConfig or AdaptConfig"
+            "TrainDenoiserConfig, TrainHeadConfig or TrainSlicesConfig"
         ),
     ]
     data: Annotated[
@@ -59,12 +58,6 @@ class TrainCall(Watched):
         ),
     ]
     out: Annotated[PathLike, About(help="the folder for checkpoint and bundle")]
-    _: KW_ONLY
-    segmenter: Any = option(
-        None,
-        help="of gradprom: what gradprom.segmenters.open_segmenter returns, in place of the one "
-        "that the configuration names",
-    )
 
 
 @takes(TrainCall)
@@ -75,7 +68,7 @@ def train(call: TrainCall) -> Path:
         call: the options.
 
     Returns:
-        The folder of the bundle; of gradprom the enhancer's, with the head's beside it.
+        The folder of the bundle.
 
     Raises:
         Cancelled: after writing a checkpoint from which the same call resumes.
@@ -84,12 +77,10 @@ def train(call: TrainCall) -> Path:
         me.enhance(volume, model=str(folder))
     """
     fields = {"preset": call.config} if isinstance(call.config, str) else call.config
-    if call.segmenter is not None and isinstance(fields, Mapping):
-        fields = {"segmenter": call.segmenter.name, **fields}
     data, out = Path(call.data), Path(results_here("out", call.out))
     config = training_config(call.method, fields, data)
     with watched(call.progress, call.cancel) as monitor:
-        return train_method(call.method, config, data, out, monitor, segmenter=call.segmenter)
+        return train_method(call.method, config, data, out, monitor)
 
 
 @dataclass(frozen=True)

@@ -208,8 +208,7 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
     def train(self, method, config, data, out, *, wait=True):
         """Train a model on a folder of volumes, or go on with a training; the model's folder.
 
-        method: "hqg" (an enhancer), "gradprom" (with a head) or "head". config: a preset ("smoke",
-        "cpu", "full") or the method's fields as a dictionary. out: a folder; the same call goes on
+        method: "hqg" (an enhancer) or "head". config: a preset ("smoke", "cpu", "full") or the method's fields as a dictionary. out: a folder; the same call goes on
         from what is there.
         """
         fields = {"preset": config} if isinstance(config, str) else dict(config)

@@ -10,7 +10,6 @@ import slicer
 import vtk
 
 from MedEnhanceLib.core.options import option_of, options_of
-from MedEnhanceLib.gradprom.config import AdaptConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.unicompress.config import CompressConfig
@@ -218,7 +217,6 @@ class State:
     distillLabels = Text("DistillLabels", "")
     #: Whether its program may run is not kept: a scene comes from anybody.
     distillSegmenter = Text("DistillSegmenter", "")
-    distillFidelity = fieldOf(AdaptConfig, "budget", "DistillFidelity")
     distillTask = Choice("DistillTask", "trainMR", "trainCT", "distill")
     distillDevice = Choice("DistillDevice", "auto", "cpu", "cuda", "mps")
     distillBudget = Choice("DistillBudget", "cpu", "smoke", "full")

@@ -24,19 +24,11 @@ from MedEnhanceLib.errors import ConfigError
 
 #: Options of the denoiser alone: other methods use these names for other things.
 _OF_DENOISER = ("task", "network", "pattern")
-#: Options that are fields of an AdaptConfig.
-_OF_SEGMENTER = ("segmenter", "trust_segmenter", "budget")
-#: What the method gradprom is without a segmenter.
-_WITHOUT = (
-    "Without one, gradprom trains an enhancer and a segmentation head together, on the labels that "
-    "--config names: docs/training.md, With labels."
-)
 #: Options that are fields of the configuration as they are.
 _FIELDS = ("modality", "anatomy", "name", "seed", "steps", "device", "part")
 
 
 def _declare_train(parser: Parser) -> None:
-    from MedEnhanceLib.gradprom.config import AdaptConfig
     from MedEnhanceLib.hqg.config import TrainConfig
     from MedEnhanceLib.spg.config import TrainDenoiserConfig
 
@@ -44,13 +36,6 @@ def _declare_train(parser: Parser) -> None:
     add_flags(parser, job, only=["method", "out"])
     parser.add_argument("--hq", metavar="DIR", help="good images: files, or a folder of DICOM each")
     parser.add_argument("--lq", metavar="DIR", help="bad images, of other people (optional)")
-    parser.add_argument(
-        "--labels",
-        metavar="DIR",
-        help="label volumes of the good images, with --segmenter; a head's own training finds its "
-        "labels in --config",
-    )
-    add_flags(parser, AdaptConfig, only=_OF_SEGMENTER)
     parser.add_argument("--modality", choices=("MR", "CT", "EM"), help="of the images")
     parser.add_argument(
         "--anatomy", metavar="A", help="what the images show; users are informed of it"
@@ -63,8 +48,8 @@ def _declare_train(parser: Parser) -> None:
     parser.add_argument(
         "--preset",
         choices=tuple(TrainConfig.PRESETS),
-        help="smoke: seconds, for tests; cpu: within an hour on two cores; full: for a GPU;"
-        " published: the publication's losses alone (default: what --config says, else cpu)",
+        help="smoke: seconds, for tests; cpu: within an hour on two cores; full: for a GPU "
+        "(default: what --config says, else cpu)",
     )
     parser.add_argument(
         "--part",
@@ -91,7 +76,6 @@ def _train(args: argparse.Namespace) -> int:
     """Run the job and report where the model is; of several processes, the first one does."""
     config = read_config(args.config)
     data = args.data
-    _check_segmenter(args, config)
     if args.hq:
         data, config = _with_cohort(args, config)
     elif args.lq or data is None:
@@ -102,12 +86,9 @@ def _train(args: argparse.Namespace) -> int:
     typed = [f"--{name}" for name in _OF_DENOISER if getattr(args, name) is not None]
     if typed and args.method != "denoiser":
         raise ConfigError(f"{' and '.join(typed)} is for denoisers", "Leave it out.")
-    names = (*_FIELDS, *_OF_DENOISER, *_OF_SEGMENTER, "preset")
+    names = (*_FIELDS, *_OF_DENOISER, "preset")
     given = {name: getattr(args, name) for name in names}
     given = {name: value for name, value in given.items() if value is not None}
-    section = config.get("enhancement")  # what is typed counts more than a section of the file
-    if isinstance(section, dict):
-        config["enhancement"] = {name: v for name, v in section.items() if name not in given}
     config |= given
     params = params_of(args, declaration_of("train")) | {
         "config": config,
@@ -121,46 +102,19 @@ def _train(args: argparse.Namespace) -> int:
     fields = args.console.run("train", params, isolated=args.isolated)
     if not is_first:
         return 0
-    text = "\n".join([*_lines(fields), *_next_lines(args.method, fields, config)])
+    text = "\n".join([*_lines(fields), *_next_lines(args.method, fields)])
     return int(args.console.done(fields, text))
 
 
-def _check_segmenter(args: argparse.Namespace, config: Mapping[str, Any]) -> None:
-    """Raises ConfigError where options of a segmenter are given for something else."""
-    is_adapted = args.method == "gradprom" and bool(args.segmenter or "segmenter" in config)
-    if args.method == "gradprom" and not is_adapted and (args.hq or args.labels):
-        raise ConfigError("no segmenter is named", f"Name one: --segmenter PATH. {_WITHOUT}")
-    if args.labels and not args.hq:
-        raise ConfigError(
-            "--labels are those of --hq", "Name the labels of --data in --config (labels)."
-        )
-    if is_adapted:
-        return
-    named = [name for name in (*_OF_SEGMENTER, "labels") if getattr(args, name)]
-    if named:
-        options = " and ".join(f"--{name.replace('_', '-')}" for name in named)
-        raise ConfigError(
-            f"{options} is for an enhancer that is made for a segmenter",
-            "Use: medenhance train gradprom --segmenter PATH …",
-        )
-
-
-def _next_lines(method: str, fields: Mapping[str, Any], config: Mapping[str, Any]) -> Sequence[str]:
+def _next_lines(method: str, fields: Mapping[str, Any]) -> Sequence[str]:
     """The command that uses what was trained, once its capital words are replaced."""
-    outputs, segmenter = fields["outputs"], fields.get("segmenter")
-    model = quote(str(outputs["model"]))
+    model = quote(str(fields["outputs"]["model"]))
     if method == "unicompress":
         return [f"next: medenhance models import {model}"]
     if method == "head":
         return [f"next: medenhance segment SCAN.nii.gz LABELS.nii.gz --model {model}"]
     enhance = f"next: medenhance enhance SCAN.nii.gz BETTER.nii.gz --model {model}"
-    if method == "slices":
-        return [f"{enhance} --task slices"]
-    if segmenter and segmenter["kind"] != "head":
-        what = f"then give BETTER.nii.gz to {segmenter['name']} in place of SCAN.nii.gz"
-        return [enhance, f"{what}; from Python: docs/segmenters.md"]
-    head = config["segmenter"] if segmenter else outputs.get("head")
-    return [f"{enhance} --segment --head {quote(str(head))}" if head else enhance]
+    return [f"{enhance} --task slices" if method == "slices" else enhance]
 
 
 def _config_name(args: argparse.Namespace, given: Iterable[str]) -> str | None:
@@ -181,18 +135,15 @@ def _lines(fields: dict[str, Any]) -> list[str]:
 
 def _with_cohort(args: argparse.Namespace, config: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     """The folder of both pools, and the configuration with them; what it says itself stays."""
-    is_adapted = args.method == "gradprom" and (args.segmenter or "segmenter" in config)
-    if args.data or not (args.method == "hqg" or is_adapted):
+    if args.data or args.method != "hqg":
         raise ConfigError("--hq is for enhancers, and instead of --data", "Leave one of them out.")
     if not (args.modality or config.get("modality")):
         raise ConfigError("the modality is not stated", "Add --modality MR or --modality CT.")
     from MedEnhanceLib.jobs.kinds.train import cohort
 
-    labels = Path(args.labels) if args.labels else None
-    data, fields = cohort(Path(args.hq), Path(args.lq) if args.lq else None, labels)
+    data, fields = cohort(Path(args.hq), Path(args.lq) if args.lq else None)
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(args.out).resolve().name).strip("-")[:64] or "own"
-    named = ("high_quality", "low_quality", "labels")
-    pools = {pool: fields[pool] for pool in named if pool in fields}
+    pools = {pool: fields[pool] for pool in ("high_quality", "low_quality")}
     return data, {"name": name} | fields | config | pools
 
 
@@ -212,10 +163,7 @@ TRAIN = Command(
     summary="train an enhancer, a denoiser, a head, thin slices, or a model of the codec",
     description="Train a model on volumes of your own: an enhancer on a folder of good images\n"
     "and, where there are some, a folder of bad ones, which need not belong together.\n"
-    "gradprom with --segmenter makes an enhancer for a segmenter that stays as it is, with\n"
-    "--labels or without (docs/segmenters.md). Without --segmenter it trains two models, an\n"
-    "enhancer and a segmentation head that learn from each other; head trains a head alone.\n"
-    "Both take --data, and --config with their labels (docs/training.md).\n"
+    "head trains a segmentation head: it takes --data, and --config with its labels.\n"
     "slices (a network that restores thin slices) and unicompress (models of the codec) learn\n"
     "from the volumes below --data that --config names.\n"
     "denoiser, and hqg too, learn from a distilled set (medenhance distill): --data SET.\n"

@@ -16,7 +16,6 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError
 from MedEnhanceLib.gradprom import segmenter_spec
 from MedEnhanceLib.gradprom.config import (
-    AdaptConfig,
     HeadConfig,
     Label,
     SegmentConfig,
@@ -26,15 +25,12 @@ from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.gradprom.budget import FidelityBudget as FidelityBudget
     from MedEnhanceLib.gradprom.gate import GateDiagnostics as GateDiagnostics
     from MedEnhanceLib.gradprom.gate import GateReport as GateReport
     from MedEnhanceLib.gradprom.gate import GradientGate as GradientGate
     from MedEnhanceLib.gradprom.infer import Segmentation as Segmentation
 
 __all__ = [
-    "AdaptConfig",
-    "FidelityBudget",
     "GateDiagnostics",
     "GateReport",
     "GradientGate",
@@ -48,12 +44,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in ("FidelityBudget", "GateDiagnostics", "GateReport", "GradientGate"):
+    if name not in ("GateDiagnostics", "GateReport", "GradientGate"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     require("torch", purpose="Training")
-    from MedEnhanceLib.gradprom import budget, gate
+    from MedEnhanceLib.gradprom import gate
 
-    return getattr(budget if name == "FidelityBudget" else gate, name)
+    return getattr(gate, name)
 
 
 def segment(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from MedEnhanceLib.core.options import About, Options, WithPresets, config_from_json, option
 from MedEnhanceLib.errors import ConfigError
@@ -171,110 +171,6 @@ class TrainHeadConfig(WithPresets):
     def label_set(self) -> tuple[Label, ...]:
         """The structures as labels."""
         return tuple(config_from_json(Label, entry) for entry in self.structures)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdaptConfig(WithPresets):
-    """One training of an enhancer for a segmenter that stays as it is.
-
-    Presets: smoke: seconds, for tests; cpu: some minutes on two cores; full: on one GPU.
-    """
-
-    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smoke": {
-            "steps": 6,
-            "batch": 1,
-            "slab": 3,
-            "patch": 32,
-            "slices": 6,
-            "damaged": 1,
-            "network": {"context": 1, "widths": (8, 8, 8, 8)},
-        },
-        "cpu": {},
-        "full": {"steps": 10_000, "batch": 8, "patch": 160, "damaged": 4},
-    }
-
-    segmenter: str = option(
-        "",
-        help="the segmenter that stays as it is: a head's name or folder, a MONAI bundle (its "
-        "name, if imported), a TorchScript file or weights with a description (docs/segmenters.md)",
-        metavar="PATH",
-    )
-    trust_segmenter: bool = option(
-        False, help="run the program that a TorchScript or exported file contains"
-    )
-    budget: float = option(
-        0.1,
-        help="fidelity that the segmenter may cost, against the same training without it",
-        unit="dB",
-        metavar="DB",
-        low=0.005,
-        high=20,
-    )
-    high_quality: tuple[str, ...] = option(
-        ("hq/*",), help="patterns of undamaged images below the data folder"
-    )
-    low_quality: tuple[str, ...] = option(
-        (), help="patterns of real noisy images: their noise is measured, and simulated"
-    )
-    labels: tuple[str, ...] = option(
-        (),
-        help="patterns of the label volumes of high_quality, in the same order; empty: what the "
-        "segmenter finds in the undamaged images",
-    )
-    held_out: int = option(
-        0,
-        help="how many high-quality volumes, the last by name, are measured on and not learned "
-        "from",
-        low=0,
-        high=10_000,
-    )
-    data: tuple[dict[str, str], ...] = option(
-        (), help="for the bundle's card: name, subjects, licence and source of each collection"
-    )
-    licence: str = option("", help="of the weights, for the card; empty: not stated")
-    modality: str = option("MR", help="of the images")
-    anatomy: str = option("", help="what the images show; users are informed of it")
-    name: str = option("adapted", help="of the bundle that comes out", is_name=True)
-    seed: int = option(0, help="of everything that is drawn")
-    steps: int = option(600, help="of the optimizers", low=2, high=10_000_000)
-    start: float = option(
-        0.5, help="share of the steps before the segmenter teaches", low=0, high=0.99
-    )
-    batch: int = option(2, help="slabs per step", low=1, high=4096)
-    slab: int = option(5, help="slices of a slab", low=1, high=512)
-    patch: int = option(96, help="side of a slab", unit="pixels", low=32, multiple=16)
-    slices: int = option(
-        24, help="slices of each volume that are learned from, around its labels", low=1, high=4096
-    )
-    damaged: int = option(2, help="simulated noisy versions of each volume", low=1, high=100)
-    rician: tuple[float, float] = option(
-        (0.05, 0.15), help="MR: least and most noise, σ as a share of the robust maximum"
-    )
-    photons: tuple[float, float] = option(
-        (2e3, 5e4), help="CT: fewest and most photons of a simulated low dose"
-    )
-    learning_rate: float = option(1e-3, help="of the optimizers", above=0, high=1)
-    ema: float = option(0.98, help="decay of the averaged weights", low=0, below=1)
-    gate: Literal["binary", "cosine", "project", "joint", "off"] = option(
-        "project", help="mode of gradprom.GradientGate"
-    )
-    gate_ema: float = option(0.0, help="decay of the gate's averages", low=0, high=0.99999)
-    checkpoint_s: float = option(120.0, help="from one checkpoint to the next", low=0, unit="s")
-    network: dict[str, Any] = option(
-        factory=lambda: {"context": 1, "widths": (16, 24, 32, 48)},
-        help="size of the network after the filter: fields of hqg.NetworkConfig",
-    )
-    device: str = option("auto", help="auto, cpu, cuda, cuda:N or mps")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("rician", "photons"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high:
-                raise ConfigError(
-                    f"{name} goes from {low:g} to {high:g}", "Give two positive numbers, rising."
-                )
 
 
 @dataclass(frozen=True)

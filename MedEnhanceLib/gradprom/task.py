@@ -1,4 +1,4 @@
-"""Segmentation heads that learn along with an enhancer and teach it (the tasks of hqg.bilevel)."""
+"""Segmentation heads that learn along with an enhancer and teach it."""
 
 from __future__ import annotations
 
@@ -24,22 +24,23 @@ from MedEnhanceLib.runtime.progress import Monitor
 _MOST_SLICES = 4
 
 
-class Learner:
-    """Base of recognitions over few slices: a network trained by lower steps, and its average.
+class SegmentationTask:
+    """A segmentation head that learns beside an enhancer: its network, and the average of that.
 
-    With `loss` from a subclass it fits hqg.bilevel's protocol TaskHead.
+    It runs in float32: differences of its loss would vanish in bfloat16.
 
     Args:
-        network: [B, 2k + 1, H, W] → its output.
+        config: of the head: its network, its structures, and the decay of the averaged weights,
+            which are used for predictions.
         device: as torch names it.
-        context: k, slices on each side that the network sees.
-        ema: decay of the averaged weights, which are used for predictions.
     """
 
-    def __init__(self, network: nn.Module, device: str, *, context: int, ema: float) -> None:
-        self.network = move(network, device)
-        self.average = averaged_weights(self.network, ema)
-        self.context = context
+    def __init__(self, config: TrainHeadConfig, device: str) -> None:
+        self.network = move(make_head(config.network, len(config.structures)), device)
+        self.average = averaged_weights(self.network, config.ema)
+        self.context = config.network.context
+        self.config = config
+        self._criterion = segmentation_loss(over_batch=config.labelled_share > 0)
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """The parameters that a lower step updates."""
@@ -82,19 +83,6 @@ class Learner:
         seen = [np.clip(middle + offsets, 0, last).tolist() for middle in middles]
         return images[:, seen].flatten(0, 1)
 
-
-class SegmentationTask(Learner):
-    """A segmentation head for the bi-level scheme (hqg.bilevel's protocol TaskHead).
-
-    It runs in float32: second-order differences of its loss would vanish in bfloat16.
-    """
-
-    def __init__(self, config: TrainHeadConfig, device: str) -> None:
-        network = make_head(config.network, len(config.structures))
-        super().__init__(network, device, context=config.network.context, ema=config.ema)
-        self.config = config
-        self._criterion = segmentation_loss(over_batch=config.labelled_share > 0)
-
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """CE + Dice of up to four slices of each slab, each seen with its neighbors.
 
@@ -136,7 +124,7 @@ def make_optimizer(task: SegmentationTask) -> torch.optim.Optimizer:
 def read_subjects(
     config: TrainHeadConfig, data: Path, monitor: Monitor
 ) -> Iterator[tuple[Path, npt.NDArray[np.uint8]]]:
-    """Each training image and its labels as indices, for `LabeledPools.make`."""
+    """Each training image and its labels as indices, one after another."""
     found, _ = find_split(config, data)
     for index, files in enumerate(found):
         part = monitor.part(index / len(found), (index + 1) / len(found))

@@ -29,7 +29,7 @@ from _common import REPOSITORY, RESULTS, gate, peak_bytes, write
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-from MedEnhanceLib.gradprom import FidelityBudget, GradientGate
+from MedEnhanceLib.gradprom import GradientGate
 from MedEnhanceLib.gradprom.gradients import Gradient, both_gradients
 
 Row = dict[str, Any]
@@ -43,10 +43,8 @@ _HELD_OUT_PAIRS = 2000
 CLASSES, IMAGE = "two classes", "image and class"
 ALONE, AUX_ALONE, SUM = "main alone", "auxiliary alone", "sum"
 BINARY, OURS, COSINE, PROJECT = "gate, binary", "gate, EMA 0.99", "gate, cosine", "gate, project"
-#: Names of the arms with a budget, and the budget in dB of the main loss.
-BUDGETS = {f"gate, project, budget {decibels} dB": decibels for decibels in (0.1, 1.0)}
 PEERS = ("PCGrad", "MGDA", "CAGrad", "UPGrad", "AlignedMTL", "IMTL-G", "Nash-MTL")
-ACTING = (OURS, PROJECT, *BUDGETS)
+ACTING = (OURS, PROJECT)
 ARMS = (ALONE, AUX_ALONE, SUM, BINARY, COSINE, *ACTING, *PEERS)
 
 
@@ -207,12 +205,8 @@ class Learner:
         self.network = Network(case)
         self.shared, self.heads = list(self.network.shared.parameters()), self.network.heads()
         self.optimizer = torch.optim.Adam(self.network.parameters(), lr=settings.learning_rate)
-        self.rule = None if arm in BUDGETS else make_rule(arm, settings)
+        self.rule = make_rule(arm, settings)
         self.is_sum = arm == SUM
-        if arm in BUDGETS:
-            self.budget = FidelityBudget(BUDGETS[arm])
-            self.gate = GradientGate("project", ema=0.0)
-            self.twin = Learner(case, ALONE, seed, settings)
 
     def step(self, pairs: Pairs, number: int) -> float:
         """One step of the optimizer; the main loss."""
@@ -222,22 +216,9 @@ class Learner:
             self._descend([*gradients], number)
             return float(main.detach())
         of_heads = torch.autograd.grad(main + aux, self.heads, retain_graph=True)
-        if self.rule is None:
-            of_shared = self._within_budget(main, aux, pairs, number)
-        else:
-            of_shared = self.rule(main, aux, self.shared)
+        of_shared = self.rule(main, aux, self.shared)
         self._descend([*of_shared, *of_heads], number)
         return float(main.detach())
-
-    def _within_budget(
-        self, main: Tensor, aux: Tensor, pairs: Pairs, number: int
-    ) -> Sequence[Gradient]:
-        of_twin = self.twin.step(pairs, number)
-        both = both_gradients(main, aux, self.shared)
-        self.gate.weight = self.budget.weight(*both)
-        gradients, _ = self.gate.admit(*both, self.shared)
-        self.budget.observe(float(main.detach()), of_twin)
-        return gradients
 
     def _descend(self, gradients: Sequence[Gradient], number: int) -> None:
         for group in self.optimizer.param_groups:
@@ -369,7 +350,7 @@ def gates_of(rows: Sequence[Row], costs_of: Sequence[Row]) -> list[dict[str, Any
     for case in (CLASSES, IMAGE):
         for arm in ACTING:
             spent, acts = cost(rows, case, arm).value, above(rows, case, arm, "aux").low > 0
-            most, bound = BUDGETS.get(arm, 0.1), f"≤ {BUDGETS.get(arm, 0.1)}"
+            most, bound = 0.1, "≤ 0.1"
             if arm == PROJECT:  # it limits no cost
                 most, bound = cost(rows, case, SUM).value, "≤ that of the sum"
             name = f"{case}: {arm}, cost of the main loss, dB"

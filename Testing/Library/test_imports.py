@@ -181,11 +181,10 @@ try:
     import monai
 except ModuleNotFoundError:
     pass
-from MedEnhanceLib.gradprom import FidelityBudget, GradientGate
+from MedEnhanceLib.gradprom import GradientGate
 import torch
 gate, weight = GradientGate(), torch.ones(2, requires_grad=True)
 (gradient,), report = gate(weight.sum(), weight.square().sum(), [weight])
-FidelityBudget(0.1).observe(1.0, 1.0)
 print(json.dumps([report.open, gradient.tolist(), refused[:1], sorted(sys.modules)]))
 """
     is_open, gradient, refused, loaded = _python(code)

@@ -114,22 +114,18 @@ class PageTest(DistillTestCase):
         state.distillBudget = "full"
         self.assertEqual(self.ui.budgetSelector.currentIndex, 1)
         self.ui.segmenterEdit.text = "/clinic/organs.zip"
-        self.ui.fidelitySpinBox.value = 0.25
         self.ui.labelsEdit.text = "drawn/*"
         self.assertEqual(
-            (state.distillSegmenter, state.distillFidelity, state.distillLabels),
-            ("/clinic/organs.zip", 0.25, "drawn/*"),
+            (state.distillSegmenter, state.distillLabels), ("/clinic/organs.zip", "drawn/*")
         )
         state.distillSegmenter = ""
-        state.distillFidelity = 0.5
         self.assertEqual(self.ui.segmenterEdit.text, "")
-        self.assertEqual(self.ui.fidelitySpinBox.value, 0.5)
 
     def test_aSegmenterIsAskedForByTrainingsAlone(self):
         ui = self.ui
         ui.folderButton.checked = True
         shown = (ui.segmenterEdit, ui.segmenterFileButton, ui.segmenterFolderButton)
-        others = (ui.trustCheckBox, ui.fidelitySpinBox, ui.labelsEdit)
+        others = (ui.trustCheckBox, ui.labelsEdit)
         self.assertEqual(self.visible(*shown, *others), [*shown])
         ui.segmenterEdit.text = self.temporaryFolder()
         self.assertEqual(self.visible(*shown, *others), [*shown, *others])
@@ -186,7 +182,7 @@ class PageTest(DistillTestCase):
 
         run = long_run.Run.create(self.root, self.panel.options)
         config = {"segmenter": "/elsewhere/net.ts", "trust_segmenter": True}
-        params = {"method": "gradprom", "config": config, "data": "data", "out": "out"}
+        params = {"method": "hqg", "config": config, "data": "data", "out": "out"}
         run.record |= {"state": "paused", "params": params}
         run.save()
         self.panel.runs.list()
@@ -405,15 +401,14 @@ class TrainingTest(DistillTestCase):
         self.panel.enter()
         path = self.segmenter()
         self.ui.segmenterEdit.text = path
-        self.ui.fidelitySpinBox.value = 0.3
         job = self.start(steps=4)
         self.waitUntil(lambda: job.isFinished, 180)
         self.assertEqual(job.state, "done", job.error)
         params = job.params
-        self.assertEqual(params["method"], "gradprom")
+        self.assertEqual(params["method"], "hqg")
         self.assertEqual(params["config"]["low_quality"], [])
-        chosen = {n: params["config"][n] for n in ("segmenter", "trust_segmenter", "budget")}
-        self.assertEqual(chosen, {"segmenter": path, "trust_segmenter": False, "budget": 0.3})
+        chosen = {n: params["config"][n] for n in ("segmenter", "trust_segmenter")}
+        self.assertEqual(chosen, {"segmenter": path, "trust_segmenter": False})
         self.assertEqual(params["config"]["labels"], [])
         # The message may be that of an earlier training: the model itself says that it is there.
         self.waitUntil(lambda: os.path.isdir(os.path.join(self.models, "tiny")), 60)

@@ -10,7 +10,6 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from MedEnhanceLib.gradprom.config import AdaptConfig
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhancePanels import arguments
@@ -96,7 +95,6 @@ class DistillPanel(Page):
         ui = self.ui
         arguments.describe(ui.stepsSpinBox, TrainConfig, "steps")
         ui.stepsSpinBox.minimum = 0  # as many as the budget says
-        arguments.describe(ui.fidelitySpinBox, AdaptConfig, "budget")
         arguments.describe(ui.methodSelector, DistillConfig, "method")
         arguments.describe(ui.imagesSpinBox, DistillConfig, "images_per_patient")
         arguments.describe(ui.heldOutSpinBox, DistillConfig, "held_out", scale=100)
@@ -180,7 +178,6 @@ class DistillPanel(Page):
                 steps=state.distillSteps,
                 segmenter=state.distillSegmenter.strip(),
                 trustSegmenter=self._segmenter.isTrusted,
-                fidelity=state.distillFidelity,
                 **common,
             )
         return distillation.DistillOptions(

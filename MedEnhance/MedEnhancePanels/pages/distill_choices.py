@@ -181,7 +181,6 @@ class SegmenterChoice:
     def __init__(self, ui, onEdited):
         self._ui, self._trusted = ui, ""
         ui.segmenterEdit.textChanged.connect(onEdited)
-        ui.fidelitySpinBox.valueChanged.connect(onEdited)
         ui.trustCheckBox.toggled.connect(self._onTrust)
         ui.segmenterFileButton.clicked.connect(self._onFile)
         ui.segmenterFolderButton.clicked.connect(self._onFolder)
@@ -196,7 +195,6 @@ class SegmenterChoice:
         ui = self._ui
         if ui.segmenterEdit.text != state.distillSegmenter:
             ui.segmenterEdit.text = state.distillSegmenter
-        ui.fidelitySpinBox.value = state.distillFidelity
         if not self.isTrusted:
             self._trusted = ""
         ui.trustCheckBox.checked = self.isTrusted
@@ -207,7 +205,6 @@ class SegmenterChoice:
     def read(self, state):
         """Keep in the state what the widgets say."""
         state.distillSegmenter = self._ui.segmenterEdit.text
-        state.distillFidelity = self._ui.fidelitySpinBox.value
 
     def _onTrust(self, isTrusted):
         self._trusted = self._ui.segmenterEdit.text if isTrusted else ""

@@ -24,7 +24,6 @@ class TrainingOptions:
     device: str = "auto"  # or "cpu", "cuda", "mps"
     segmenter: str = ""  # file or folder that the enhancer is made for; empty: for looking at
     trustSegmenter: bool = False  # whether the program in its file may run
-    fidelity: float = 0.1  # dB that the segmenter may cost
 
 
 @dataclass(frozen=True)
@@ -162,12 +161,10 @@ def _params(run, options, cohort):
         config |= {
             "segmenter": options.segmenter,
             "trust_segmenter": options.trustSegmenter,
-            "budget": options.fidelity,
             "labels": list(cohort.labels) if isinstance(cohort, FolderCohort) else [],
         }
-    method = "gradprom" if options.segmenter else "hqg"
     out = os.path.join(run.folder, "out")
-    return {"method": method, "config": config, "data": data, "out": out}
+    return {"method": "hqg", "config": config, "data": data, "out": out}
 
 
 def _checkFolder(cohort, hasLabels):

@@ -84,10 +84,6 @@
         <translation>PSNR: el error medio respecto al intervalo completo del volumen; 6 dB más reducen el error a la mitad</translation>
     </message>
     <message>
-        <source> dB</source>
-        <translation> dB</translation>
-    </message>
-    <message>
         <source>The smallest file that reaches this PSNR. The error of a single voxel is not bounded.</source>
         <translation>El archivo más pequeño que alcanza este PSNR. El error de un vóxel concreto no está acotado.</translation>
     </message>
@@ -517,22 +513,6 @@
     <message>
         <source>Run the program in it</source>
         <translation>Ejecutar el programa que contiene</translation>
-    </message>
-    <message>
-        <source>Fidelity loss:</source>
-        <translation>Pérdida de fidelidad:</translation>
-    </message>
-    <message>
-        <source>Fidelity loss</source>
-        <translation>Pérdida de fidelidad</translation>
-    </message>
-    <message>
-        <source> dB</source>
-        <translation> dB</translation>
-    </message>
-    <message>
-        <source>By how much PSNR may fall, against the same training without the segmenter</source>
-        <translation>Cuánto puede bajar el PSNR, frente al mismo entrenamiento sin el segmentador</translation>
     </message>
     <message>
         <source>Steps:</source>

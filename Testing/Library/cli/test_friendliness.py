@@ -48,7 +48,6 @@ def test_a_word_like_no_other_gets_no_guess(run: Callable) -> None:
 @pytest.mark.parametrize(
     ("words", "answer"),
     [
-        (("train", "gradprom", "--out", "o", "--budget", "abc"), "budget is 'abc'|a number, 0.005"),
         (("train", "hqg", "--out", "o", "--steps", "1e3"), "--steps is '1e3'|a whole number."),
         (("enhance", "a", "b", "--strength", "much"), "strength is 'much'|auto"),
         (("compress", "a", "b", "--max-error", "2HU"), "max_error is '2HU'|a number, "),

@@ -70,16 +70,6 @@ def test_preset_and_configuration_file_go_together(
     assert (params["method"], params["data"], params["out"]) == ("hqg", "volumes", "runs/a")
 
 
-def test_what_is_typed_counts_more_than_a_section_of_the_file(
-    run: Callable, asked: list[tuple[str, Mapping[str, Any]]], tmp_path: Path
-) -> None:
-    file = tmp_path / "config.json"
-    file.write_text('{"enhancement": {"steps": 5000, "patch": 32}, "steps": 9}')
-    options = ("--config", file, "--data", "volumes", "--out", "runs/a", "--steps", "6")
-    assert run("train", "gradprom", *options).status == 0
-    assert asked[0][1]["config"] == {"enhancement": {"patch": 32}, "steps": 6}
-
-
 def test_presets_are_those_of_the_method() -> None:
     for name in _choices("preset"):
         TrainConfig.preset(name)
@@ -180,40 +170,31 @@ def test_the_file_of_a_wrong_option_is_named(method: str, run: Callable, tmp_pat
 
 
 MODEL = ["--model", "runs/a/model"]
-#: Methods with what a job gives besides, and the command that uses the model.
+#: Methods, and the command that uses the model.
 USES = [
-    ("hqg", {}, ["enhance", *MODEL]),
-    ("denoiser", {}, ["enhance", *MODEL]),
-    ("slices", {}, ["enhance", *MODEL, "--task", "slices"]),
-    ("head", {}, ["segment", *MODEL]),
-    ("gradprom", {"head": "own head"}, ["enhance", *MODEL, "--segment", "--head", "own head"]),
-    ("gradprom", {"kind": "torchscript"}, ["enhance", *MODEL]),
-    ("gradprom", {"kind": "head"}, ["enhance", *MODEL, "--segment", "--head", "brain-tissue"]),
-    ("unicompress", {}, ["models", "import", "runs/a/model"]),
+    ("hqg", ["enhance", *MODEL]),
+    ("denoiser", ["enhance", *MODEL]),
+    ("slices", ["enhance", *MODEL, "--task", "slices"]),
+    ("head", ["segment", *MODEL]),
+    ("unicompress", ["models", "import", "runs/a/model"]),
 ]
 
 
-@pytest.mark.parametrize(("method", "given", "words"), USES)
+@pytest.mark.parametrize(("method", "words"), USES)
 def test_the_command_that_uses_the_model_comes_next(
     method: str,
-    given: dict[str, str],
     words: list[str],
     run: Callable,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It can be parsed as it stands, and has the options that this model needs."""
-    outputs = {"model": "runs/a/model", **{name: given[name] for name in given if name == "head"}}
-    segmenter = {"name": "brain-tissue", "sha256": "ab", **given} if "kind" in given else {}
-    fields = {"outputs": outputs, **({"segmenter": segmenter} if segmenter else {})}
+    fields = {"outputs": {"model": "runs/a/model"}}
     monkeypatch.setattr(console.Console, "run", lambda *_, **__: fields)
-    typed = ("--segmenter", "brain-tissue") if segmenter else ()
-    ran = run("train", method, "--data", "d", "--out", "o", *typed)
+    ran = run("train", method, "--data", "d", "--out", "o")
     (line,) = (line for line in ran.out.splitlines() if line.startswith("next: medenhance "))
     following = shlex.split(line)[2:]
     build_parser().parse_args(following)
     assert [word for word in following if not word.endswith(".nii.gz")] == words
-    # A segmenter from elsewhere is run by its owner.
-    assert ("to brain-tissue in place of" in ran.out) == (given.get("kind") == "torchscript")
 
 
 def test_means_of_an_evaluation_are_a_table(

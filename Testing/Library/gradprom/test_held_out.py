@@ -32,8 +32,6 @@ from MedEnhanceLib.gradprom.task import read_subjects
 from MedEnhanceLib.gradprom.train import FLICKER, Example, draw_batch, segmentation_loss, train
 from MedEnhanceLib.io import save
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.jobs.kinds.train import train_method
-from MedEnhanceLib.jobs.kinds.train_joint import joint_config
 from MedEnhanceLib.runtime.progress import Monitor
 
 STRUCTURES = ({"value": 5, "name": "Lump", "color": "#ff0000"},)
@@ -127,16 +125,10 @@ def test_a_split_that_makes_no_sense_is_refused(fields: dict[str, Any], words: s
         TrainHeadConfig.from_json(FIELDS | fields)
 
 
-def test_a_joint_training_holds_the_same_patients_out(data: Path) -> None:
+def test_a_head_beside_an_enhancer_does_not_read_held_out_patients(data: Path) -> None:
     config = TrainHeadConfig.from_json(FIELDS | {"held_out": ["P1/*"]})
     read = [path.parent.name for path, _ in read_subjects(config, data, Monitor())]
     assert read == ["P0", "P2", "P3"]
-    fields: dict[str, Any] = {"preset": "smoke", "modality": "CT"}
-    for split_by in ({"held_out": ["P1/*"]}, {"folds": 2}):
-        head = FIELDS | split_by
-        with pytest.raises(ConfigError, match="the enhancer would learn from them"):
-            joint_config(fields | {"head": head})
-        joint_config(fields | {"head": head, "enhancement": {"high_quality": ["P0/*"]}})
 
 
 @pytest.mark.slow
@@ -317,17 +309,6 @@ def test_labels_that_lie_elsewhere_are_refused(tmp_path: Path) -> None:
     moved = replace(labels, geometry=replace(labels.geometry, origin=(i + 200, j, k)))
     with pytest.raises(InputError, match=r"its labels lie elsewhere .*lump\.nrrd"):
         train(TrainHeadConfig.from_json(FIELDS), labeled_by(moved, tmp_path), tmp_path / "out")
-
-
-def test_an_enhancer_does_not_learn_from_patients_held_out_of_its_head(
-    data: Path, tmp_path: Path
-) -> None:
-    head = {name: value for name, value in FIELDS.items() if name != "preset"}
-    head |= {"held_out": ["P3/*"]}
-    fields = {"preset": "smoke", "modality": "CT", "head": head}
-    config = joint_config(fields | {"enhancement": {"high_quality": list(FIELDS["images"])}})
-    with pytest.raises(InputError, match=r"P3/CT\.nrrd: held out of the head"):
-        train_method("gradprom", config, data, tmp_path, Monitor())
 
 
 @pytest.mark.parametrize(
