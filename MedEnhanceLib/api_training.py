@@ -28,7 +28,7 @@ from MedEnhanceLib.jobs.kinds.distill import (
 from MedEnhanceLib.jobs.kinds.evaluate import EvaluateParams, evaluate_bundle
 from MedEnhanceLib.jobs.kinds.train import TrainParams, train_method, training_config
 from MedEnhanceLib.jobs.sending import results_here
-from MedEnhanceLib.spg.config import DistillConfig, TrainDenoiserConfig
+from MedEnhanceLib.spg.config import DistillConfig
 
 _PRESET = 'a preset ("smoke", "cpu", "full"), '
 
@@ -39,23 +39,15 @@ class TrainCall(Watched):
 
     method: Annotated[str, about(TrainParams, "method")]
     config: Annotated[
-        str
-        | Mapping[str, Any]
-        | TrainConfig
-        | TrainHeadConfig
-        | TrainDenoiserConfig
-        | TrainSlicesConfig,
+        str | Mapping[str, Any] | TrainConfig | TrainHeadConfig | TrainSlicesConfig,
         About(
             help=f"{_PRESET}the method's fields as an object, or its TrainConfig, "
-            "TrainDenoiserConfig, TrainHeadConfig or TrainSlicesConfig"
+            "TrainHeadConfig or TrainSlicesConfig"
         ),
     ]
     data: Annotated[
         PathLike,
-        About(
-            help="a folder with the volumes; for hqg and denoiser also a distilled set, for "
-            "denoiser a cohort (then with the field `task`)"
-        ),
+        About(help="a folder with the volumes; for hqg also a distilled set"),
     ]
     out: Annotated[PathLike, About(help="the folder for checkpoint and bundle")]
 
@@ -106,7 +98,7 @@ class DistillCall(Watched):
 
 @takes(DistillCall)
 def distill(call: DistillCall) -> Path:
-    """Distill a cohort into a few images to train small networks on.
+    """Distill a cohort into a few images to train on.
 
     Where another long job uses the GPU, this waits and warns of it.
 

@@ -130,10 +130,11 @@ def _status_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 COMMAND = Command(
     name="distill",
-    summary="distill a cohort into a few images to train small networks on",
-    description="Distill the CT or MR of a cohort into a small set of images, on which small\n"
-    "networks learn one task. COHORT is a folder with a folder for each patient (or\n"
-    "a file each), a folder of DICOM, or a table with the columns patient and path.\n"
+    summary="distill a cohort into a few images to train on",
+    description="Distill the CT or MR of a cohort into a small set of images, on which an\n"
+    "enhancer learns (medenhance train hqg --data OUT). COHORT is a folder with a\n"
+    "folder for each patient (or a file each), a folder of DICOM, or a table with the\n"
+    "columns patient and path.\n"
     "A distillation that was stopped goes on when the same line is given again.\n"
     "The images are audited, not proved to be free of the patients: docs/distillation.md.",
     example="medenhance distill patients/ distilled/ --task denoise --images-per-patient 10",

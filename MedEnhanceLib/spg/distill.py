@@ -236,6 +236,7 @@ def _run_record(prepared: Prepared, config: DistillConfig) -> dict[str, Any]:
             "kind": prior.kind,
             "told": prior.description,
             "in_cohort": prior.patient is not None,
+            **({"slice_distance_mm": prior.distance_mm} if prior.distance_mm else {}),
         },
         "steps": config.loop.steps if config.method == "matching" else 0,
         "data_sha256": prepared.sha256,

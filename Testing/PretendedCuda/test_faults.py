@@ -70,8 +70,7 @@ def test_tf32_is_refused_by_the_cards_and_switched_off_for_whole_runs(cards) -> 
         "hqg.slices.restore:restore_slices", "hqg.slices.train:train_slices",
         "hqg.train.run:train", "hqg.train.calibrate:calibrate",
         "jobs.kinds.train_adapted:train_adapted",
-        "spg.patient:distill_patient", "spg.patient:seconds_of_a_patient", "spg.restore:restore",
-        "spg.restorer_training:train_denoiser",
+        "spg.patient:distill_patient", "spg.patient:seconds_of_a_patient",
         "unicompress.codecs.implicit.train:train_implicit",
     ],
 )  # fmt: skip

@@ -2630,10 +2630,6 @@
         <translation>No disponible para cortes finos: mejore otra vez el resultado para obtenerlo.</translation>
     </message>
     <message>
-        <source>Not available with the model {name}, which is a small restorer.</source>
-        <translation>No disponible con el modelo {name}, que es un restaurador pequeño.</translation>
-    </message>
-    <message>
         <source>Choose a volume, or load one on the Load page.</source>
         <translation>Elija un volumen, o cargue uno en la página Cargar.</translation>
     </message>
