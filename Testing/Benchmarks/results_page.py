@@ -496,6 +496,7 @@ def downstream() -> Table:
 
 # --- distillation and its audit
 
+
 def audit() -> Table:
     """Alarms at sets that are clean and at sets with a known leak."""
     return Table(

@@ -408,18 +408,19 @@ def test_images_of_a_patient_do_not_lie_together(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    owners: list[tuple[str, ...]] = []
+    orders: list[list[int]] = []
+    order_of = run_module.dataset.order_of
 
-    def audit(
-        distilled: object, names: tuple[str, ...], *_: object, **__: object
-    ) -> dict[str, object]:
-        owners.append(names)
-        return {}
+    def spied(images: np.ndarray) -> np.ndarray:
+        orders.append(order_of(images).tolist())
+        return np.array(orders[-1])
 
-    monkeypatch.setattr(run_module, "audit_result", audit)
+    monkeypatch.setattr(run_module.dataset, "order_of", spied)
     distill_cohort(cohort, tmp_path / "out", smoke)
-    assert sorted(owners[0]) == sorted(PEOPLE * smoke.images_per_patient)
-    assert list(owners[0]) != sorted(owners[0])
+    (order,) = orders
+    owners = [place // smoke.images_per_patient for place in order]
+    assert sorted(order) == list(range(len(PEOPLE) * smoke.images_per_patient))
+    assert owners != sorted(owners)
 
 
 @pytest.mark.slow
