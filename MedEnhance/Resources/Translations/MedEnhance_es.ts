@@ -84,6 +84,10 @@
         <translation>PSNR: el error medio respecto al intervalo completo del volumen; 6 dB más reducen el error a la mitad</translation>
     </message>
     <message>
+        <source> dB</source>
+        <translation> dB</translation>
+    </message>
+    <message>
         <source>The smallest file that reaches this PSNR. The error of a single voxel is not bounded.</source>
         <translation>El archivo más pequeño que alcanza este PSNR. El error de un vóxel concreto no está acotado.</translation>
     </message>
@@ -4037,10 +4041,6 @@
         <translation>Mejora</translation>
     </message>
     <message>
-        <source>Restoring</source>
-        <translation>Restauración</translation>
-    </message>
-    <message>
         <source>Segmenting</source>
         <translation>Segmentación</translation>
     </message>
@@ -4051,6 +4051,10 @@
     <message>
         <source>Thin slices</source>
         <translation>Cortes finos</translation>
+    </message>
+    <message>
+        <source>Restoring</source>
+        <translation>Restauración</translation>
     </message>
     <message>
         <source>Shipped</source>
