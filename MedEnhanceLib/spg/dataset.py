@@ -29,7 +29,6 @@ from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.spg.config import MODALITIES, TAKEN_ON, DistillConfig, sha256_of
 from MedEnhanceLib.spg.folder import (
     ARRAY,
-    EARLIER_CARD,
     IMAGES,
     LISTING,
     MANIFEST,
@@ -324,7 +323,6 @@ def write_copies(folder: Path, images: Floats, manifest: Mapping[str, Any]) -> N
     write_json(folder / LISTING, _listing(len(images), manifest), overwrite=True)
     with atomic_write(folder / README, overwrite=True) as temporary:
         temporary.write_text(readme(manifest, file_sha256(folder / ARRAY)), encoding="utf-8")
-    (folder / EARLIER_CARD).unlink(missing_ok=True)
 
 
 def nifti_name(number: int) -> str:
@@ -351,10 +349,7 @@ def _listing(count: int, manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def relicense(folder: Path, licence: str) -> None:
-    """State another license in a finished set, to the bytes of a run with it from the beginning.
-
-    A set of an earlier version also gets what `write_copies` writes, in place of its card.md.
-    """
+    """State another license in a finished set, to the bytes of a run with it from the beginning."""
     found = load_distilled(folder)
     if licence == found.licence:
         return

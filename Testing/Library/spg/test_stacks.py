@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import MedEnhanceLib as me  # noqa: N813 - as its users do
 from MedEnhanceLib import io
+from MedEnhanceLib.bundles.export import export_bundle
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
@@ -20,8 +22,6 @@ from MedEnhanceLib.spg.dataset import load_distilled
 from MedEnhanceLib.spg.stacks import deepened, distilled_volumes
 
 from .conftest import phantom, write_cohort
-
-MODEL = Path(__file__).parents[2] / "Data" / "first" / "model"
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,9 @@ def test_the_enhancer_learns_from_the_volumes_and_its_card_names_the_set(
 
     def train(config: Any, data: Path, out: Path, monitor: object, **others: Any) -> Path:
         given.update(others, config=config)
-        return Path(shutil.copytree(MODEL, out / "model"))
+        fields = ("name", "kind", "modality", "version", "description", "licence")
+        metadata = dict.fromkeys(fields, "1") | {"kind": "enhancer", "modality": "MR"}
+        return export_bundle(out / "model", {"w": torch.zeros(1)}, metadata).folder
 
     monkeypatch.setattr("MedEnhanceLib.hqg.train.train", train)
     folder = me.train("hqg", "smoke", load_distilled(distilled), tmp_path)
