@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         save_dicom,
         segment,
     )
-    from MedEnhanceLib.api_training import compare, distill, evaluate, train
+    from MedEnhanceLib.api_training import distill, evaluate, train
     from MedEnhanceLib.core.geometry import Geometry
     from MedEnhanceLib.core.volume import Volume
     from MedEnhanceLib.errors import (
@@ -66,7 +66,6 @@ __all__ = [
     "Volume",
     "__version__",
     "blend",
-    "compare",
     "compress",
     "decompress",
     "distill",
@@ -84,7 +83,7 @@ __all__ = [
     "train",
 ]
 
-_TRAINING = ["compare", "distill", "evaluate", "train"]
+_TRAINING = ["distill", "evaluate", "train"]
 _HOMES = {
     "api": [name for name in __all__ if name.islower() and name not in (*_TRAINING, "__version__")],
     "api_training": _TRAINING,

@@ -13,15 +13,13 @@ from typing import Annotated, Any
 
 from MedEnhanceLib.api import PathLike, Watched
 from MedEnhanceLib.bundles import Bundle
-from MedEnhanceLib.core.options import About, about, narrowed, option, takes
+from MedEnhanceLib.core.options import About, about, option, takes
 from MedEnhanceLib.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.slices.config import TrainSlicesConfig
 from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.jobs.bar import watched
-from MedEnhanceLib.jobs.kinds.compare import CompareOptions, CompareParams, rows_of, run_compare
 from MedEnhanceLib.jobs.kinds.distill import (
-    CohortParams,
     DistillParams,
     distill_config,
     distill_into,
@@ -30,7 +28,7 @@ from MedEnhanceLib.jobs.kinds.distill import (
 from MedEnhanceLib.jobs.kinds.evaluate import EvaluateParams, evaluate_bundle
 from MedEnhanceLib.jobs.kinds.train import TrainParams, train_method, training_config
 from MedEnhanceLib.jobs.sending import results_here
-from MedEnhanceLib.spg.config import DistillConfig, Modality, TrainDenoiserConfig
+from MedEnhanceLib.spg.config import DistillConfig
 
 _PRESET = 'a preset ("smoke", "cpu", "full"), '
 
@@ -41,23 +39,15 @@ class TrainCall(Watched):
 
     method: Annotated[str, about(TrainParams, "method")]
     config: Annotated[
-        str
-        | Mapping[str, Any]
-        | TrainConfig
-        | TrainHeadConfig
-        | TrainDenoiserConfig
-        | TrainSlicesConfig,
+        str | Mapping[str, Any] | TrainConfig | TrainHeadConfig | TrainSlicesConfig,
         About(
             help=f"{_PRESET}the method's fields as an object, or its TrainConfig, "
-            "TrainDenoiserConfig, TrainHeadConfig or TrainSlicesConfig"
+            "TrainHeadConfig or TrainSlicesConfig"
         ),
     ]
     data: Annotated[
         PathLike,
-        About(
-            help="a folder with the volumes; for hqg and denoiser also a distilled set, for "
-            "denoiser a cohort (then with the field `task`)"
-        ),
+        About(help="a folder with the volumes; for hqg also a distilled set"),
     ]
     out: Annotated[PathLike, About(help="the folder for checkpoint and bundle")]
 
@@ -86,8 +76,8 @@ def train(call: TrainCall) -> Path:
 
 
 @dataclass(frozen=True)
-class CohortCall(Watched):
-    """What `distill` and `compare` take."""
+class DistillCall(Watched):
+    """The arguments of `distill`."""
 
     cohort: Annotated[Cohort | PathLike, About(help="patients, or what `Cohort.open` takes")]
     out: Annotated[PathLike, about(DistillParams, "out")]
@@ -98,13 +88,6 @@ class CohortCall(Watched):
         help=f"{_PRESET}fields as an object, or a DistillConfig; what is given beside it counts "
         "more than what it holds",
     )
-
-
-@dataclass(frozen=True)
-class DistillCall(CohortCall):
-    """The arguments of `distill`."""
-
-    _: KW_ONLY
     images_per_patient: Annotated[int | None, about(DistillConfig, "images_per_patient")] = None
     prior: Annotated[str | None, about(DistillConfig, "prior")] = None
     device: Annotated[str | None, about(DistillConfig, "device")] = None
@@ -115,7 +98,7 @@ class DistillCall(CohortCall):
 
 @takes(DistillCall)
 def distill(call: DistillCall) -> Path:
-    """Distill a cohort into a few images to train small networks on.
+    """Distill a cohort into a few images to train on.
 
     Where another long job uses the GPU, this waits and warns of it.
 
@@ -143,46 +126,6 @@ def distill(call: DistillCall) -> Path:
         return distill_into(
             cohort, out, config, monitor, scheduler=call.scheduler, overwrite=call.overwrite
         )
-
-
-@dataclass(frozen=True)
-class CompareCall(CompareOptions, CohortCall):
-    """The arguments of `compare`."""
-
-    _: KW_ONLY
-    pattern: Annotated[str, about(CohortParams, "pattern")] = "*"
-    modality: Annotated[Modality | None, about(CohortParams, "modality")] = None
-
-
-@takes(CompareCall)
-def compare(call: CompareCall) -> list[dict[str, Any]]:
-    """Compare a distillation of a cohort with simpler ways to choose training images.
-
-    Nothing is distilled that could be shared. `out` gets tables, a curve and a page; the same call
-    resumes there. The loop of `config` is that of the small budgets.
-
-    Args:
-        call: the cohort and the options.
-
-    Returns:
-        A row for each training.
-
-    Raises:
-        Cancelled: what was measured is kept.
-        OutputError: the folder holds another comparison.
-
-        rows = me.compare("patients/", "comparison/", task="denoise")
-    """
-    patients = call.cohort if isinstance(call.cohort, Cohort) else None
-    params = narrowed(
-        CompareParams,
-        call,
-        cohort="Cohort" if isinstance(call.cohort, Cohort) else os.fspath(call.cohort),
-        out=os.fspath(results_here("out", call.out)),
-        config=distill_config(call.config, {"task": call.task} if call.task else {}),
-    )
-    with watched(call.progress, call.cancel) as monitor:
-        return rows_of(run_compare(params, monitor, patients))
 
 
 @dataclass(frozen=True)

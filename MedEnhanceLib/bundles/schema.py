@@ -25,8 +25,6 @@ WEIGHTS = PurePosixPath("models/model.safetensors")
 CARD = PurePosixPath("docs/README.md")
 #: Bundles of this kind contain several models, one for each part of the compressed container.
 CODEC = "codec"
-#: Small networks that restore single slices, as `train denoiser` makes them.
-RESTORER = "restorer"
 #: Networks that restore thin slices from thick ones, as `train slices` makes them.
 SLICES = "slices"
 #: Imported MONAI bundles of somebody else, kept below `MONAI`, by what they do: how one is run.
@@ -35,7 +33,7 @@ FOREIGN = {
     "restoration": "medenhance enhance … --model {}",
 }
 MONAI = "monai"
-KINDS = ("enhancer", RESTORER, SLICES, "head", CODEC, *FOREIGN)
+KINDS = ("enhancer", SLICES, "head", CODEC, *FOREIGN)
 #: Of all files of a model.
 MOST_BYTES, MOST_FILES = 1 << 30, 1000
 _REQUIRED = ("name", "kind", "modality", "version", "description", "licence", "files")

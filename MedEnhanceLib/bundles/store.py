@@ -18,7 +18,6 @@ from MedEnhanceLib.bundles.schema import (
     CODEC,
     FOREIGN,
     METADATA,
-    RESTORER,
     SLICES,
     WEIGHTS,
     check_metadata,
@@ -384,14 +383,6 @@ def by_name(name: str, more: str = " (see: medenhance models list).") -> Bundle:
     return installed[name]
 
 
-def is_restorer(name_or_path: str) -> bool:
-    """Whether a model that was named is a small restorer; False where there is no such model."""
-    try:
-        return find_bundle(name_or_path).kind == RESTORER
-    except ModelError:
-        return False
-
-
 def _recommended(kind: str, modality: str) -> Bundle:
     chosen = read_defaults().get(f"{kind} {modality}")
     if chosen is not None:
@@ -410,7 +401,6 @@ def _verb(kind: str) -> str:
     """What a model of that kind does: messages say "segments", not "head"."""
     verbs = {
         "enhancer": "enhances",
-        RESTORER: "restores",
         SLICES: "restores thin slices of",
         "head": "segments",
         CODEC: "compresses",

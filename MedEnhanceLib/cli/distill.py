@@ -1,4 +1,4 @@
-"""medenhance distill and compare: a small set of images to train on in place of a cohort."""
+"""medenhance distill: a small set of images to train on in place of a cohort."""
 
 from __future__ import annotations
 
@@ -128,40 +128,16 @@ def _status_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def _declare_compare(parser: Parser) -> None:
-    add_flags(parser, declaration_of("compare"), without=["config"])
-    _add_config(parser, ("task", "prior", "held_out"))
-    add_job_options(parser)
-
-
-def _compare(args: argparse.Namespace) -> int:
-    params = params_of(args, declaration_of("compare")) | {"config": _config_of(args)}
-    fields = args.console.run("compare", params, isolated=args.isolated)
-    return int(args.console.done(fields, "\n".join([*wrote(fields), *fields["summary"]])))
-
-
 COMMAND = Command(
     name="distill",
-    summary="distill a cohort into a few images to train small networks on",
-    description="Distill the CT or MR of a cohort into a small set of images, on which small\n"
-    "networks learn one task. COHORT is a folder with a folder for each patient (or\n"
-    "a file each), a folder of DICOM, or a table with the columns patient and path.\n"
+    summary="distill a cohort into a few images to train on",
+    description="Distill the CT or MR of a cohort into a small set of images, on which an\n"
+    "enhancer learns (medenhance train hqg --data OUT). COHORT is a folder with a\n"
+    "folder for each patient (or a file each), a folder of DICOM, or a table with the\n"
+    "columns patient and path.\n"
     "A distillation that was stopped goes on when the same line is given again.\n"
     "The images are audited, not proved to be free of the patients: docs/distillation.md.",
     example="medenhance distill patients/ distilled/ --task denoise --images-per-patient 10",
     declare=_declare_distill,
     run=_distill,
-)
-
-COMPARE = Command(
-    name="compare",
-    summary="measure how useful distilled images are on a cohort",
-    description="Train small networks on what each way to a small training set gives (random\n"
-    "raw images, k-center, the prior alone, three ways of matching pixels, SPG, all\n"
-    "images) and measure them on patients who are held out. A comparison that was\n"
-    "stopped goes on when the same line is given again. OUT holds no image, and no\n"
-    "name of a patient.",
-    example="medenhance compare patients/ comparison/ --task denoise --seeds 3",
-    declare=_declare_compare,
-    run=_compare,
 )

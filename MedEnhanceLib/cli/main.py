@@ -55,7 +55,6 @@ COMMANDS = (
     train.TRAIN,
     train.EVALUATE,
     distill.COMMAND,
-    distill.COMPARE,
     batch.BATCH,
     models.MODELS,
     doctor.DOCTOR,

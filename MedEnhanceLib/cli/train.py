@@ -22,15 +22,12 @@ from MedEnhanceLib.cli.parser import (
 from MedEnhanceLib.cli.text import columns, inline, wrote
 from MedEnhanceLib.errors import ConfigError
 
-#: Options of the denoiser alone: other methods use these names for other things.
-_OF_DENOISER = ("task", "network", "pattern")
 #: Options that are fields of the configuration as they are.
 _FIELDS = ("modality", "anatomy", "name", "seed", "steps", "device", "part")
 
 
 def _declare_train(parser: Parser) -> None:
     from MedEnhanceLib.hqg.config import TrainConfig
-    from MedEnhanceLib.spg.config import TrainDenoiserConfig
 
     job = declaration_of("train")
     add_flags(parser, job, only=["method", "out"])
@@ -63,10 +60,8 @@ def _declare_train(parser: Parser) -> None:
     parser.add_argument(
         "--data",
         metavar="DIR",
-        help="the folder that patterns in --config are relative to; for hqg and denoiser also a "
-        "distilled set, for denoiser a cohort (a folder of patients, a table, DICOM)",
+        help="the folder that patterns in --config are relative to; for hqg also a distilled set",
     )
-    add_flags(parser, TrainDenoiserConfig, only=_OF_DENOISER)
     add_flags(parser, job, only=["nice", "wait"])
     parser.set_defaults(nice=False)
     add_job_options(parser)
@@ -83,10 +78,7 @@ def _train(args: argparse.Namespace) -> int:
             "there is nothing to learn from",
             "Name good images (--hq DIR), or a folder (--data DIR).",
         )
-    typed = [f"--{name}" for name in _OF_DENOISER if getattr(args, name) is not None]
-    if typed and args.method != "denoiser":
-        raise ConfigError(f"{' and '.join(typed)} is for denoisers", "Leave it out.")
-    names = (*_FIELDS, *_OF_DENOISER, "preset")
+    names = (*_FIELDS, "preset")
     given = {name: getattr(args, name) for name in names}
     given = {name: value for name, value in given.items() if value is not None}
     config |= given
@@ -160,13 +152,13 @@ def _means_lines(fields: Mapping[str, Any]) -> list[str]:
 
 TRAIN = Command(
     name="train",
-    summary="train an enhancer, a denoiser, a head, thin slices, or a model of the codec",
+    summary="train an enhancer, a head, thin slices, or a model of the codec",
     description="Train a model on volumes of your own: an enhancer on a folder of good images\n"
     "and, where there are some, a folder of bad ones, which need not belong together.\n"
     "head trains a segmentation head: it takes --data, and --config with its labels.\n"
     "slices (a network that restores thin slices) and unicompress (models of the codec) learn\n"
     "from the volumes below --data that --config names.\n"
-    "denoiser, and hqg too, learn from a distilled set (medenhance distill): --data SET.\n"
+    "hqg also learns from a distilled set (medenhance distill): --data SET.\n"
     "A training that was stopped goes on from its checkpoint when it is started\n"
     "again with the same OUT. How to: docs/training.md.",
     example="medenhance train hqg --hq good/ --lq bad/ --modality MR --out runs/mine",

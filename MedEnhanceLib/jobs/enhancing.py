@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from MedEnhanceLib.bundles.store import is_restorer
 from MedEnhanceLib.core.manifest import derived_note, make_manifest, manifest_at_strength
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
@@ -144,8 +143,6 @@ def enhance_volume(
         done = _with_thin_slices(volume, config, guide=guide, slices=slices, monitor=part)
     elif is_restoration(config.model):
         done = _restored_by_bundle(volume, config, guide=guide, slices=slices, monitor=part)
-    elif is_restorer(config.model):
-        done = _restored(volume, config, guide=guide, slices=slices, monitor=part)
     else:
         done = enhance(
             volume,
@@ -193,33 +190,6 @@ def _with_thin_slices(
     from MedEnhanceLib.hqg.slices.enhance import enhance_slices
 
     return enhance_slices(volume, config, monitor)
-
-
-def _restored(
-    volume: Volume,
-    config: EnhanceConfig,
-    *,
-    guide: Volume | Iterable[Volume] | None,
-    slices: tuple[int, int] | None,
-    monitor: Monitor,
-) -> Enhancement:
-    """As `hqg.enhance`, with a small restorer."""
-    began = time.monotonic()
-    attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
-    from MedEnhanceLib.hqg.strength import Enhancement
-    from MedEnhanceLib.spg.restore import restore
-
-    done = restore(volume, config.to_json(), guide=guide, slices=slices, monitor=monitor)
-    full = Enhancement(
-        volume=done.volume,
-        uncertainty=None,
-        model=done.bundle.identity(),
-        device=done.device,
-        seconds=0.0,
-        original=done.original,
-        warnings=done.warnings,
-    )
-    return replace(full.at_strength(config.share), seconds=time.monotonic() - began)
 
 
 def _restored_by_bundle(
@@ -279,8 +249,7 @@ def _names(volume: Volume, guide: Volume | Iterable[Volume] | None) -> dict[str,
 
 def _is_decided_once(config: EnhanceConfig) -> bool:
     """Whether an enhancer looks at all frames of a sequence before it enhances one."""
-    is_other = is_restoration(config.model) or is_restorer(config.model)
-    return config.task != "slices" and not is_other
+    return config.task != "slices" and not is_restoration(config.model)
 
 
 def _figures(done: Enhancement) -> dict[str, Any]:

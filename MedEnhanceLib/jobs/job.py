@@ -77,7 +77,6 @@ JOBS: dict[str, JobKind | ShippedKind] = {
     "distill": ShippedKind("distill", "Distill"),
     "distill-room": ShippedKind("distill", "DistillRoom"),
     "distill-status": ShippedKind("distill", "DistillStatus"),
-    "compare": ShippedKind("compare", "Compare"),
     "distill-estimate": ShippedKind("distill", "DistillEstimate"),
     "evaluate": ShippedKind("evaluate", "Evaluate"),
     "demo": ShippedKind("demo", "Demo"),

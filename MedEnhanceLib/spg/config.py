@@ -1,4 +1,4 @@
-"""The options of a distillation, and of the training of a denoiser (a small restorer)."""
+"""The options of a distillation."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ TASKS: tuple[Task, ...] = get_args(Task)
 Method = Literal["statistics", "matching", "auto"]
 #: What a prior takes on from the patients, by `DistillConfig.intensities`, and in how many numbers.
 TAKEN_ON = {"statistics": ("intensities and textures", 101), "cohort": ("intensities", 33)}
-Network = Literal["srcnn", "edsr", "unet"]
-#: Networks whose gradients can be matched; `networks.UNSEEN` is kept for evaluation.
+#: Networks whose gradients can be matched.
 MATCHED = ("srcnn", "edsr")
 Modality = Literal["CT", "MR"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
@@ -26,8 +25,6 @@ TEMPLATE, REPRESENTATIVE, PATIENT = "template", "representative", "patient:"
 GRID = 8
 #: Fields without effect on the result: a run may be resumed with other values.
 _FREE = ("device", "checkpoint_s", "licence")
-#: The same of a training of a denoiser.
-_FREE_OF_DENOISER = ("device", "checkpoint_s", "data", "licence")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +152,7 @@ class LoopConfig(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class KeepingConfig(Options):
-    """Trainings of SRCNN that measure how much of the change helps other patients (keeping.py)."""
+    """Trainings of SRCNN that measure how much of the change helps other patients (worth.py)."""
 
     seeds: int = option(
         3, help="of each share and half of the patients; 0 keeps all, unmeasured", low=0, high=1000
@@ -378,59 +375,3 @@ class DistillConfig(WithPresets):
 def sha256_of(fields: dict[str, Any]) -> str:
     """The hash of a JSON object, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainDenoiserConfig(WithPresets):
-    """One training, reproducible from this and the data.
-
-    Of a distilled set, all from `task` on is the set's own and cannot be stated here. Of a cohort
-    (a folder of patients, a table, DICOM) task is needed.
-    Presets: smoke: seconds, for tests; cpu: a minute or two on one core; full: a larger network
-    for longer, on a GPU.
-    """
-
-    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "smoke": {"steps": 6, "batch": 2, "patch": 16},
-        "cpu": {},
-        "full": {"network": "unet", "steps": 20_000, "batch": 32},
-    }
-
-    network: Network = option("srcnn", help="of a denoiser")
-    steps: int = option(4000, help="of the optimizer", low=1, high=10_000_000)
-    batch: int = option(8, help="patches per step", low=1, high=4096)
-    patch: int = option(48, help="side of a patch", low=8, high=4096, multiple=4, unit="pixels")
-    learning_rate: float = option(1e-3, help="of the optimizer", low=0, high=1)
-    seed: int = option(0, help="of everything that is drawn", low=0, high=2**53)
-    name: str = option("denoiser", help="of the bundle that comes out", is_name=True)
-    data: tuple[dict[str, str], ...] = option(
-        (), help="for the bundle's card as well: name, subjects, licence and source of the data"
-    )
-    licence: str = option("", help="of the weights, for the card; empty: not stated")
-    task: Task | None = option(
-        None, help="of a denoiser from a cohort; a distilled set has its own"
-    )
-    modality: Modality | None = option(None, help="where the files do not state it")
-    pattern: str = option("*", help="of a denoiser's cohort: of the names of files that are images")
-    images: ImageConfig | None = option(
-        None, help="how volumes become images; null: as a distillation does by default"
-    )
-    damage: DamageConfig | None = option(
-        None, help="the degradations; null: as a distillation does by default"
-    )
-    held_out: float = option(
-        0.2, help="share of the patients who are measured on, not learned from", low=0, high=0.9
-    )
-    device: str = option("auto", help="auto, cpu, cuda, cuda:N or mps")
-    checkpoint_s: float = option(
-        60.0, help="between checkpoints at most", low=0, high=1e9, unit="s"
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.name.replace("-", "").replace("_", "").isalnum():
-            raise ConfigError(f"name is {self.name!r}", "Use letters, digits, - and _.")
-
-    def learned_with(self) -> dict[str, Any]:
-        """What a training that goes on must agree in."""
-        return {name: v for name, v in self.to_json().items() if name not in _FREE_OF_DENOISER}

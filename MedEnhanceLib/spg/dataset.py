@@ -26,10 +26,9 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.atomic import atomic_write, write_json
 from MedEnhanceLib.io.volume_files import save
 from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.spg.config import TAKEN_ON, DistillConfig, sha256_of
+from MedEnhanceLib.spg.config import MODALITIES, TAKEN_ON, DistillConfig, sha256_of
 from MedEnhanceLib.spg.folder import (
     ARRAY,
-    EARLIER_CARD,
     IMAGES,
     LISTING,
     MANIFEST,
@@ -70,10 +69,31 @@ class Distilled:
     manifest: dict[str, Any]
     folder: Path
 
+    def __fspath__(self) -> str:
+        """The folder: a set can be given wherever the folder of one can."""
+        return str(self.folder)
+
     @property
     def config(self) -> DistillConfig:
         """The configuration that it was distilled with."""
         return DistillConfig.from_json(dict(self.manifest["config"]))
+
+    @property
+    def modality(self) -> str:
+        """CT or MR."""
+        return str(self.manifest["modality"])
+
+    @property
+    def window(self) -> tuple[float, float]:
+        """What 0 and 1 are in the images: HU, or of MR shares of its robust maximum."""
+        scaling = self.config.images
+        return scaling.ct_window if self.modality == "CT" else (0.0, scaling.mr_top)
+
+    @property
+    def slice_distance_mm(self) -> float | None:
+        """The distance of images that are slices of one prior; None: they are no neighbors."""
+        distance = (self.manifest.get("prior") or {}).get("slice_distance_mm")
+        return float(distance) if self._shows_prior and distance is not None else None
 
     @property
     def licence(self) -> str:
@@ -178,6 +198,11 @@ def load_distilled(folder: Path) -> Distilled:
         raise InputError(f"{folder / ARRAY} cannot be read: {cause}", "Copy it again.") from cause
     if stored.dtype != np.uint16 or stored.ndim != 3 or len(stored) != manifest.get("images"):
         raise InputError(f"{folder / ARRAY} is not what its manifest says", "Copy it again.")
+    if manifest.get("modality") not in MODALITIES:
+        raise InputError(
+            f"{folder / MANIFEST}: modality is {manifest.get('modality')!r}",
+            f"It is {' or '.join(MODALITIES)}; copy the manifest again.",
+        )
     return Distilled(stored.astype(np.float32) / np.float32(TOP), manifest, folder)
 
 
@@ -298,7 +323,6 @@ def write_copies(folder: Path, images: Floats, manifest: Mapping[str, Any]) -> N
     write_json(folder / LISTING, _listing(len(images), manifest), overwrite=True)
     with atomic_write(folder / README, overwrite=True) as temporary:
         temporary.write_text(readme(manifest, file_sha256(folder / ARRAY)), encoding="utf-8")
-    (folder / EARLIER_CARD).unlink(missing_ok=True)
 
 
 def nifti_name(number: int) -> str:
@@ -325,10 +349,7 @@ def _listing(count: int, manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def relicense(folder: Path, licence: str) -> None:
-    """State another license in a finished set, to the bytes of a run with it from the beginning.
-
-    A set of an earlier version also gets what `write_copies` writes, in place of its card.md.
-    """
+    """State another license in a finished set, to the bytes of a run with it from the beginning."""
     found = load_distilled(folder)
     if licence == found.licence:
         return

@@ -236,6 +236,7 @@ def _run_record(prepared: Prepared, config: DistillConfig) -> dict[str, Any]:
             "kind": prior.kind,
             "told": prior.description,
             "in_cohort": prior.patient is not None,
+            **({"slice_distance_mm": prior.distance_mm} if prior.distance_mm else {}),
         },
         "steps": config.loop.steps if config.method == "matching" else 0,
         "data_sha256": prepared.sha256,
@@ -285,8 +286,6 @@ def _finish(
     writing = monitor.part(0.4, 1.0)
     images = with_share(np.concatenate([images for images, _ in found]), prior, kept.share)
     order = dataset.order_of(images)
-    names = list(prepared.training)
-    owners = tuple(names[place // config.images_per_patient] for place in order)
     notes = [note for _, note in found]
     results = {
         "batch": sorted({int(note["batch"]) for note in notes}),
@@ -296,7 +295,7 @@ def _finish(
             "psnr_db": {f"{share:g}": psnr for share, psnr in kept.psnr_db.items()},
         },
     }
-    _write_result(folder, config, prepared, run, images[order], owners, redistill, results, writing)
+    _write_result(folder, config, prepared, run, images[order], redistill, results, writing)
 
 
 def _finish_statistics(
@@ -343,7 +342,6 @@ def _finish_statistics(
         prepared,
         run,
         images,
-        None,
         # Each shadow has noise of its own, as everybody's result would.
         lambda patients, seed: made(patients, 1, seed)[0],
         {"statistics": statistics},
@@ -357,14 +355,13 @@ def _write_result(
     prepared: Prepared,
     run: Mapping[str, Any],
     images: Floats,
-    owners: tuple[str, ...] | None,
     redistill: Redistill,
     results: Mapping[str, Any],
     monitor: Monitor,
 ) -> None:
     """Write images in this order, audit them as stored, and complete the folder.
 
-    owners: the patient of each image; None where all are of all. results: for the manifest.
+    results: for the manifest.
     """
     monitor.progress(0.0, "writing images")
     stored = dataset.quantized(images)
@@ -372,7 +369,7 @@ def _write_result(
     monitor.progress(0.1, "audit")
     scaled = stored.astype(np.float32) / np.float32(dataset.TOP)
     part = monitor.part(0.1, 0.95)
-    audited = audit_result(scaled, owners, prepared, config, folder.out, redistill, part)
+    audited = audit_result(scaled, prepared, config, folder.out, redistill, part)
     if config.dp is not None:  # with the hash of the data a guess of them could be verified
         run = {name: value for name, value in run.items() if name != "data_sha256"}
     size = {"images": len(stored), "size": list(stored.shape[1:])}
@@ -449,7 +446,6 @@ def redistiller(
 
 def audit_result(
     distilled: Floats,
-    owners: tuple[str, ...] | None,
     prepared: Prepared,
     config: DistillConfig,
     out: Path,
@@ -462,7 +458,6 @@ def audit_result(
 
     Args:
         distilled: [N, H, W] in [0, 1].
-        owners: the patient of each image; None where all are of all.
         prepared: the patients and the prior.
         config: its shadows and dp are used.
         out: folder of the result.
@@ -490,9 +485,8 @@ def audit_result(
             held_out=prepared.held_out,
             prior=prepared.prior.images,
             prior_owner=chosen,
-            owners=owners,
         ),
-        AuditConfig(shadows=config.shadows, canaries=config.shadows > 0),
+        AuditConfig(shadows=config.shadows),
         redistill=redistill if config.shadows else None,
         monitor=monitor,
     )

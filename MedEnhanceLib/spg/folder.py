@@ -36,9 +36,7 @@ WORK, RUN, ROOM, MANIFEST = "work", "run.json", "room.json", "manifest.json"
 _SECRET_BITS = 256
 PRIOR, IMAGES, NIFTI, ARRAY = "prior", "images", "nifti", "images.npy"
 LISTING, README = "dataset.json", "README.md"
-#: What README.md was in sets of earlier versions.
-EARLIER_CARD = "card.md"
-RESULTS = (PRIOR, IMAGES, NIFTI, ARRAY, LISTING, README, EARLIER_CARD, "audit", MANIFEST)
+RESULTS = (PRIOR, IMAGES, NIFTI, ARRAY, LISTING, README, "audit", MANIFEST)
 #: What a run must agree in, and how messages call it.
 _AGREED = {"modality": "modality", "data_sha256": "images", "prior_sha256": "prior"}
 

@@ -1,15 +1,14 @@
-"""The networks: three small restorers, and the generator of a patient's images.
+"""The networks: two whose gradients are matched, and the generator of a patient's images.
 
-Restorers take and give [B, 1, H, W] and add a correction to their input. The gradients of two are
-matched; the third is kept for evaluation. None normalizes, none works in place, so that a gradient
-can be differentiated again. The generator changes the shared prior by a bounded residual.
+Those that are matched take and give [B, 1, H, W] and add a correction to their input. None
+normalizes, none works in place, so that a gradient can be differentiated again. The generator
+changes the shared prior by a bounded residual.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.spg.config import GRID, GeneratorConfig
 
-#: Never matched: its gain shows what distilled images give to networks in general.
-UNSEEN = "unet"
 #: A residual counts as saturated beyond this share of rho.
 _SATURATED = 0.95
 
@@ -82,30 +78,14 @@ def edsr(width: int = 16, blocks: int = 3) -> nn.Module:
     )
 
 
-def unet() -> nn.Module:
-    """MONAI's U-Net of three levels, 8-16-32, without normalization; sides are multiples of 4."""
-    nets: Any = require("monai.networks.nets", purpose="The unseen network")
-    return Correction(
-        nets.UNet(
-            spatial_dims=2,
-            in_channels=1,
-            out_channels=1,
-            channels=(8, 16, 32),
-            strides=(2, 2),
-            num_res_units=1,
-            norm=None,
-        )
-    )
-
-
-_NETWORKS: dict[str, Callable[[], nn.Module]] = {"srcnn": srcnn, "edsr": edsr, UNSEEN: unet}
+_NETWORKS: dict[str, Callable[[], nn.Module]] = {"srcnn": srcnn, "edsr": edsr}
 
 
 def make_network(name: str, rng: np.random.Generator) -> nn.Module:
     """A network with new weights.
 
     Args:
-        name: "srcnn", "edsr" or "unet".
+        name: "srcnn" or "edsr".
         rng: draws the weights.
     Raises:
         ConfigError: another name.

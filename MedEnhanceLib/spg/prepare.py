@@ -53,11 +53,13 @@ class Prior:
         images: float32 [M, H, W] in [0, 1].
         kind: see `DistillConfig.kind_of_prior`; published.
         patient: of the cohort, whose anatomy it is; never written to a file.
+        distance_mm: between images, in their order; None: not known.
     """
 
     images: Floats
     kind: str
     patient: str | None = None
+    distance_mm: float | None = None
 
     @property
     def description(self) -> str:
@@ -251,7 +253,13 @@ def make_prior(
     images = axial_slices(volume, config.images)
     if not len(images):
         raise InputError(f"{path.name}: no slice shows anything", "Use another prior.")
-    return Prior(spread_over(images, count), kind)
+    up = int(np.argmax(np.abs(np.asarray(volume.geometry.direction)[2])))
+    distance = volume.geometry.spacing[up] * len(images) / count
+    return Prior(
+        spread_over(images, count),
+        kind,
+        distance_mm=round(distance, 4) if count <= len(images) else None,
+    )
 
 
 def with_statistics(

@@ -155,7 +155,7 @@ def readme(manifest: Mapping[str, Any], images_sha256: str) -> str:
         "",
         f"{manifest['images']} images of {manifest['size'][0]} × {manifest['size'][1]} pixels, "
         f"{manifest['pixel_spacing_mm']} mm, 16 bits, distilled from {_patients(manifest)} "
-        f"({_made(manifest)}), to train small networks for the task {manifest['task']!r}.",
+        f"({_made(manifest)}), to train networks for the task {manifest['task']!r}.",
         "",
         *([f"**{audit['summary'].partition(_PARAGRAPH)[0]}**", ""] if audit.get("alarm") else []),
         *_licence_lines(manifest),
@@ -242,9 +242,10 @@ def _use_lines(manifest: Mapping[str, Any]) -> list[str]:
     )
     return [
         "The images are undamaged: damage them while you train, as `config.damage` of "
-        "manifest.json says, and let the network undo it. `medenhance train denoiser --data . "
-        "--out ../runs` does that. Bring scans that are to be restored to the same scale: pixels "
-        f"of {manifest['pixel_spacing_mm']} mm; {scale}.",
+        "manifest.json says, and let the network undo it. Bring scans that are to be restored to "
+        f"the same scale: pixels of {manifest['pixel_spacing_mm']} mm; {scale}. "
+        "`medenhance train hqg --data . --out ../runs` trains MedEnhance's enhancer on them, which "
+        "adds noise itself and takes scans as they are.",
         "",
     ]
 

@@ -24,8 +24,8 @@ from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.config import DistillConfig, Method
 from MedEnhanceLib.spg.images import Floats, spread_over
+from MedEnhanceLib.spg.learning import restored_psnr, train_network
 from MedEnhanceLib.spg.prepare import Prepared
-from MedEnhanceLib.spg.restorer import RestorerConfig, restored_psnr, train_restorer
 from MedEnhanceLib.spg.statistics import NUMBERS, imposed, mean_over, measure
 from MedEnhanceLib.spg.tasks import make_task
 
@@ -38,8 +38,8 @@ _MEASURED = 8
 #: dB; what gains less is called nothing to gain.
 LEAST_ROOM = 0.3
 #: dB that statistics have to leave before matching is advised. In eight cohorts and tasks, where
-#: they left up to 0.5, matching gained 0.14 at most (results/distillation_cohorts.json); in
-#: two of 17 and 18 patients they left 0.6, and it gained 0.2 and 0.3 (distillation.md).
+#: they left up to 0.5, matching gained 0.14 at most; in two of 17 and 18 patients they left 0.6,
+#: and it gained 0.2 and 0.3.
 ROOM_FOR_MATCHING = 1.0
 #: The estimate of what can be gained takes this share of the steps, and as many seeds at most.
 _ROOM_STEPS, _ROOM_SEEDS = 0.5, 2
@@ -259,24 +259,19 @@ def _on_others(
     keeping = config.keeping
     task = make_task(config, modality)
     test = [spread_over(one, min(_MEASURED, len(one))) for one in raw.values()]
-    training = RestorerConfig(
-        steps=keeping.steps,
-        batch=keeping.batch,
-        patch=min(keeping.patch, config.images.size),
-        learning_rate=keeping.learning_rate,
-    )
     trainings = [(seed, half) for seed in range(keeping.seeds) for half in (0, 1)]
     found = np.zeros((len(arms), len(trainings)))
     silent = Monitor(cancel=lambda: monitor.cancelled)
     for row, (label, images) in enumerate(arms.items()):
         for column, (seed, half) in enumerate(trainings):
             monitor.progress((row * len(trainings) + column) / found.size, label)
-            network = train_restorer(
+            network = train_network(
                 images[half],
                 task,
                 modality,
-                replace(training, seed=config.seed + seed),
+                keeping,
                 scaling=config.images,
+                seed=config.seed + seed,
                 device=device,
                 monitor=silent,
             )

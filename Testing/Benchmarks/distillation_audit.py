@@ -23,7 +23,6 @@ from _common import REPOSITORY, RESULTS, SHARED_DATA, gate, write
 from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.audit import AuditConfig, Audited, AuditReport, audit
-from MedEnhanceLib.spg.audit.redistilled import plant_canaries
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.dataset import TOP, quantized
 from MedEnhanceLib.spg.images import Floats
@@ -39,10 +38,8 @@ SHARES = (1.0, 0.7, 0.5)
 PLANTS = 3
 #: Distillations of random halves of the patients, in the sets that all attacks are tried on.
 SHADOWS = 8
-#: Further draws of lesions, where those of a set by statistics raise the alarm.
-_REDRAWN = 11
 BY_STATISTICS = "statistics, all attacks"
-WITHOUT_SHADOWS = AuditConfig(shadows=0, canaries=False)
+WITHOUT_SHADOWS = AuditConfig(shadows=0)
 Row = dict[str, Any]
 
 
@@ -131,17 +128,7 @@ def _row_of_statistics(prepared: Prepared, config: DistillConfig, *, quick: bool
 
     attacks = AuditConfig(shadows=4 if quick else SHADOWS)
     images = made(prepared.training, config.seed)
-    row = _row(BY_STATISTICS, prepared, config, images, attacks, made, owned=False)
-    if not row["findings"]["canaries"]["alarm"]:
-        return row
-    # A leak, or the one audit in twenty that raises the alarm by chance? Other lesions decide.
-    found = Audited(images, prepared.training, prepared.held_out, prior=prepared.public)
-    level = row["findings"]["canaries"]["level"]
-    again = [
-        plant_canaries(found, made, replace(attacks, seed=seed), level, Monitor()).p
-        for seed in range(1, 1 + _REDRAWN)
-    ]
-    return row | {"canaries_again": again}
+    return _row(BY_STATISTICS, prepared, config, images, attacks, made)
 
 
 def _short(config: DistillConfig) -> DistillConfig:
@@ -199,19 +186,14 @@ def _row(
     images: Floats,
     attacks: AuditConfig = WITHOUT_SHADOWS,
     redistill: Callable[[Mapping[str, Floats], int], Floats] | None = None,
-    *,
-    owned: bool = True,
 ) -> Row:
-    """owned: whether each image is of one patient."""
     began = time.monotonic()
-    owners = tuple(np.repeat(list(prepared.training), config.images_per_patient).tolist())
     report = audit(
         Audited(
             images,
             prepared.training,
             prepared.held_out,
             prior=None if what.startswith("real start") else prepared.prior.images,
-            owners=owners if owned else None,
         ),
         attacks,
         redistill=redistill,

@@ -25,13 +25,19 @@ from _common import REPOSITORY, RESULTS, SHARED_DATA, commit, write
 
 from MedEnhanceLib import Cohort
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.spg.config import DistillConfig, DPConfig, ImageConfig, LoopConfig
+from MedEnhanceLib.spg.config import (
+    DistillConfig,
+    DPConfig,
+    ImageConfig,
+    KeepingConfig,
+    LoopConfig,
+)
 from MedEnhanceLib.spg.images import Floats
+from MedEnhanceLib.spg.learning import restored_psnr, train_network
 from MedEnhanceLib.spg.matching import Raw
 from MedEnhanceLib.spg.patient import distill_patient
 from MedEnhanceLib.spg.prepare import Prepared, prepare
 from MedEnhanceLib.spg.privacy import noisy_steps
-from MedEnhanceLib.spg.restorer import RestorerConfig, restored_psnr, train_restorer
 from MedEnhanceLib.spg.statistics import PROJECTED, imposed, mean_over, measure, noised_mean
 from MedEnhanceLib.spg.tasks import make_task
 
@@ -45,7 +51,7 @@ CONFIG = DistillConfig(
     loop=LoopConfig(outer=4, inner=10, teaching=1, patch=32, batch=8),
     device="cpu",
 )
-RESTORER = RestorerConfig(network="srcnn", steps=400, patch=32)
+LEARNING = KeepingConfig(steps=400, batch=8, patch=32, learning_rate=1e-3)
 KEPT = REPOSITORY / "runs" / "privacy_cost"
 FULL, DISTILLED, PRIOR = "all slices", "distilled", "the prior alone"
 Row = dict[str, Any]
@@ -184,8 +190,7 @@ def rows_of(found: dict[str, Prepared], seed: int) -> list[Row]:
 def measured(images: Floats, held_out: Floats, seed: int) -> Row:
     """What a network that learns from the images makes of held-out ones."""
     task = make_task(CONFIG, "MR")
-    chosen = replace(RESTORER, seed=seed)
-    network = train_restorer(images, task, "MR", chosen, scaling=CONFIG.images)
+    network = train_network(images, task, "MR", LEARNING, scaling=CONFIG.images, seed=seed)
     damaged, restored = restored_psnr(network, held_out, task, "MR", seed=1, scaling=CONFIG.images)
     return {"images": len(images), "damaged_db": damaged, "restored_db": restored}
 

@@ -33,7 +33,6 @@ _PUBLIC = [
     "Volume",
     "__version__",
     "blend",
-    "compare",
     "compress",
     "decompress",
     "distill",

@@ -68,8 +68,8 @@ def test_tf32_is_refused_by_the_cards_and_switched_off_for_whole_runs(cards) -> 
     [
         "gradprom.infer:segment", "gradprom.train:train", "hqg.infer:enhance",
         "hqg.slices.restore:restore_slices", "hqg.slices.train:train_slices",
-        "spg.patient:distill_patient", "spg.patient:seconds_of_a_patient", "spg.restore:restore",
-        "spg.restorer_training:train_denoiser",
+        "hqg.train.run:train",
+        "spg.patient:distill_patient", "spg.patient:seconds_of_a_patient",
         "unicompress.codecs.implicit.train:train_implicit",
     ],
 )  # fmt: skip

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import types
 from unittest import mock
 
@@ -157,52 +156,6 @@ class ChoicesTest(EnhanceTestCase):
             self.assertIn("Trained on", box.toolTip)
         self.assertEqual(texts[0], ["Recommended: mr-brain", "mr-brain"])
         self.assertEqual(texts[1], ["Recommended: ct-lowdose", "ct-lowdose"])
-
-    def test_anImportedRestorerIsNeverRecommendedAndOfferedWithoutWhatItHasNot(self):
-        self._importRestorer("my-denoiser")
-        node, guide = self.smallVolume(), self.smallVolume(name="guide")
-        for volume in (node, guide):
-            volume.SetAttribute(self.bridge.MODALITY, "MR")
-        self.choose(node)
-        box = self.ui.modelComboBox
-        texts = [box.itemText(index) for index in range(box.count)]
-        self.assertEqual(texts, ["Recommended: mr-brain", "mr-brain", "my-denoiser"])
-        self.ui.uncertaintyCheckBox.checked = self.ui.biasCorrectionCheckBox.checked = True
-        self.ui.guideSelector.setCurrentNode(guide)
-        chosen = self.panel.options
-        self.context.state.model = "my-denoiser"
-        self.assertTrue(self.ui.applyButton.enabled, self.ui.problemLabel.text)
-        for widget in (
-            self.ui.guideSelector,
-            self.ui.uncertaintyCheckBox,
-            self.ui.biasCorrectionCheckBox,
-        ):
-            self.assertFalse(widget.enabled)
-        self.assertIn("my-denoiser, which is a small restorer", self.ui.guideSelector.toolTip)
-        options = self.panel.options
-        self.assertEqual(
-            (options.model, options.guide, options.uncertainty, options.biasCorrection),
-            ("my-denoiser", None, False, "none"),
-        )
-        self.context.state.model = "auto"
-        self.assertEqual(self.panel.options, chosen)
-
-    def _importRestorer(self, name):
-        """A model folder of a user that says it is a restorer."""
-        from MedEnhanceLib.bundles import open_bundle
-
-        folder = self.temporaryFolder()
-        place = os.path.join(folder, name)
-        shutil.copytree(open_bundle("mr-brain", kind="enhancer", modality="MR").folder, place)
-        path = os.path.join(place, "configs", "metadata.json")
-        with open(path, encoding="utf-8") as file:
-            metadata = json.load(file) | {"name": name, "kind": "restorer", "network": {}}
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump(metadata, file)
-        patch = mock.patch.dict(os.environ, {"MEDENHANCE_MODELS": folder})
-        patch.start()
-        self.addCleanup(patch.stop)
-        self.panel.enter()
 
     def test_aModalityWithoutModelDisablesApplyAndSaysWhy(self):
         node = self.smallVolume(name="tracer")

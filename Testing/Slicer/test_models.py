@@ -196,7 +196,7 @@ class ModelsTest(MedEnhanceTestCase):
         self.assertEqual(self.panel.ui.cardBox.title, "organs")
         self.assertTrue(self.panel.ui.removeButton.enabled)
         # It is run by name on the command line and in Python; the pages offer models of ours.
-        offered = model_choice.choosable("CT") + model_choice._installed("CT", "head")
+        offered = model_choice.fitting("CT") + model_choice._installed("CT", "head")
         self.assertNotIn("organs", [bundle.name for bundle in offered])
 
     @slow

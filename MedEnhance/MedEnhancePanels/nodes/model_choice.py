@@ -9,7 +9,7 @@ from slicer.i18n import tr as _
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, card, provenance, region, results
 
-ENHANCER, HEAD, RESTORER, SLICES = "enhancer", "head", "restorer", "slices"
+ENHANCER, HEAD, SLICES = "enhancer", "head", "slices"
 #: DICOM's word for a modality that is none of the others: the user has to choose the model.
 UNKNOWN = "OT"
 #: Whose images a data set has, in the words of the cards: "3 other patients", "1 subject, 0.7 mm".
@@ -24,12 +24,6 @@ def fitting(modality):
     Without experimental ones, which have to be selected explicitly.
     """
     return [bundle for bundle in _installed(modality, ENHANCER) if not bundle.on_request]
-
-
-def choosable(modality):
-    """The models that a user may choose to enhance by: enhancers as `fitting`, then the small
-    restorers that were trained here or imported, of which none is ever recommended."""
-    return fitting(modality) + _installed(modality, RESTORER)
 
 
 def heads(node):
@@ -166,33 +160,26 @@ def guideUses():
     }
 
 
-def wholeProblem(node, model, task="auto", hasRegion=False):
+def wholeProblem(task, hasRegion=False):
     """Why maps, segmentation and N4 are not to be had, in a sentence; empty where they are.
 
-    As `restorerProblem`, and where only a region is enhanced.
+    As `slicesProblem`, and where only a region is enhanced.
     """
     if hasRegion:
         return _("Not available with a region: it needs the whole volume.")
-    return restorerProblem(node, model, task)
+    return slicesProblem(task)
 
 
-def restorerProblem(node, model, task="auto"):
-    """Why a guide, maps and N4 are not to be had, in a sentence; empty where they are.
-
-    model: a model's name, or "auto" for the recommended one. task: what is corrected.
-    """
+def slicesProblem(task):
+    """Why a guide, maps and N4 are not to be had for thin slices; empty for another task."""
     if task == "slices":
         return _("Not available for thin slices: enhance the result again for it.")
-    if any(bundle.name == model for bundle in _installed(modalityOf(node), RESTORER)):
-        return _("Not available with the model {name}, which is a small restorer.").format(
-            name=model
-        )
     return ""
 
 
 def withoutWhatItLacks(node, options):
-    """The options of an enhancement without those that its task or model does not support."""
-    if restorerProblem(node, options.model, options.task):
+    """The options of an enhancement without those that its task does not support."""
+    if slicesProblem(options.task):
         options = dataclasses.replace(
             options,
             guide=None,
@@ -244,7 +231,7 @@ def _modelProblem(node, options):
     modality = bridge.modalityOf(node)
     if options.task == "slices":
         return _slicesProblem(node, modality)
-    names = [bundle.name for bundle in choosable(modality)]
+    names = [bundle.name for bundle in fitting(modality)]
     isAuto = options.model == "auto"
     if isAuto and names and modality == UNKNOWN:
         return _(
@@ -302,7 +289,7 @@ def modelFor(node, model, task):
         return next(iter(found), None)
     if model == "auto":
         return next(iter(fitting(modality)), None) if modality != UNKNOWN else None
-    return next((each for each in choosable(modality) if each.name == model), None)
+    return next((each for each in fitting(modality) if each.name == model), None)
 
 
 def shortCard(bundle):

@@ -309,9 +309,9 @@ class EnhancePanel(Page):
         isSlices = state.task == "slices"
         ui.outputSelector.enabled = not (bridge.isSequence(self.target) or isSlices)
         self._overwriting.show(state.outputVolume, self.target)
-        lacking = model_choice.restorerProblem(self.target, state.model, state.task)
+        lacking = model_choice.slicesProblem(state.task)
         hasRegion = state.region is not None
-        whole = model_choice.wholeProblem(self.target, state.model, state.task, hasRegion)
+        whole = model_choice.wholeProblem(state.task, hasRegion)
         _offer(ui.guideSelector, lacking)
         _offerCheck(ui.uncertaintyCheckBox, state.uncertainty, whole)
         _offerCheck(ui.noiseMapCheckBox, state.noiseMap, whole)

@@ -54,7 +54,7 @@ class ModelBox(_ModelList):
     def show(self, state, target):
         """Offer what fits the target, and show what the state says."""
         ui, modality = self._ui, model_choice.modalityOf(target)
-        models = model_choice.choosable(modality)
+        models = model_choice.fitting(modality)
         isKnown = modality != model_choice.UNKNOWN
         recommended = next(iter(model_choice.fitting(modality)), None) if isKnown else None
         self._offer(state.model, target, models, recommended, _("Choose a model"))

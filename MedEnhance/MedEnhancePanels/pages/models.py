@@ -193,7 +193,6 @@ class ModelsPanel(Page):
 def _cells(model):
     purposes = {
         "enhancer": _("Enhancing"),
-        "restorer": _("Restoring"),
         "head": _("Segmenting"),
         "codec": _("Compressing"),
         "slices": _("Thin slices"),

@@ -41,7 +41,7 @@ def itemsIn(item):
 def fittedOptions(node, options):
     """The options as they suit one of many volumes: what does not fit it is left out."""
     modality = bridge.modalityOf(node)
-    names = [bundle.name for bundle in model_choice.choosable(modality)]
+    names = [bundle.name for bundle in model_choice.fitting(modality)]
     model = options.model if options.model in names else "auto"
     options = dataclasses.replace(options, model=model, biasCorrection=_shadingOf(options))
     options = model_choice.withoutWhatItLacks(node, options)

@@ -84,6 +84,10 @@
         <translation>PSNR: el error medio respecto al intervalo completo del volumen; 6 dB más reducen el error a la mitad</translation>
     </message>
     <message>
+        <source> dB</source>
+        <translation> dB</translation>
+    </message>
+    <message>
         <source>The smallest file that reaches this PSNR. The error of a single voxel is not bounded.</source>
         <translation>El archivo más pequeño que alcanza este PSNR. El error de un vóxel concreto no está acotado.</translation>
     </message>
@@ -2630,10 +2634,6 @@
         <translation>No disponible para cortes finos: mejore otra vez el resultado para obtenerlo.</translation>
     </message>
     <message>
-        <source>Not available with the model {name}, which is a small restorer.</source>
-        <translation>No disponible con el modelo {name}, que es un restaurador pequeño.</translation>
-    </message>
-    <message>
         <source>Choose a volume, or load one on the Load page.</source>
         <translation>Elija un volumen, o cargue uno en la página Cargar.</translation>
     </message>
@@ -4041,10 +4041,6 @@
         <translation>Mejora</translation>
     </message>
     <message>
-        <source>Restoring</source>
-        <translation>Restauración</translation>
-    </message>
-    <message>
         <source>Segmenting</source>
         <translation>Segmentación</translation>
     </message>
@@ -4055,6 +4051,10 @@
     <message>
         <source>Thin slices</source>
         <translation>Cortes finos</translation>
+    </message>
+    <message>
+        <source>Restoring</source>
+        <translation>Restauración</translation>
     </message>
     <message>
         <source>Shipped</source>

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from MedEnhanceLib.bundles.schema import RESTORER
 from MedEnhanceLib.bundles.store import find_bundle
 from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.manifest import make_manifest
@@ -20,7 +19,6 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.jobs.worker.events import as_json
-from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
@@ -68,15 +66,13 @@ def evaluate_bundle(name_or_path: str, data: Path, device: str, monitor: Monitor
     """A manifest whose results are `rows`, one for each measurement, and their `means`.
 
     Enhancer: every volume is damaged (the same way in each run) and enhanced; PSNR in dB and
-    SSIM of both against the undamaged one. A small restorer: PSNR alone, of axial images as it
-    learned on them, damaged by its own task. Head: Dice of every label.
+    SSIM of both against the undamaged one. Head: Dice of every label.
     Raises ModelError for no such model, InputError where there is nothing to measure on.
     """
     began = time.monotonic()
     bundle = find_bundle(name_or_path)
     volumes = find_volumes(data)
-    measures = {"enhancer": _measure_enhancer, RESTORER: _measure_restorer}
-    measure = measures.get(bundle.kind, _measure_head)
+    measure = _measure_enhancer if bundle.kind == "enhancer" else _measure_head
     rows: list[dict[str, Any]] = []
     for index, path in enumerate(volumes):
         part = monitor.part(index / len(volumes), (index + 1) / len(volumes))
@@ -131,25 +127,6 @@ def _measure_enhancer(
             **_quality("input", clean, damaged),
             **_quality("enhanced", clean, enhanced),
         }
-
-
-def _measure_restorer(
-    bundle: Bundle, path: Path, device: str, monitor: Monitor
-) -> Iterator[dict[str, Any]]:
-    from MedEnhanceLib.io import load
-
-    require("torch", purpose="Measuring a model")
-    from MedEnhanceLib.spg.restore import measured_psnr
-
-    volume = load(path, modality=bundle.modality)
-    monitor.progress(0.0, f"{path.name}: {bundle.metadata.get('task')}")
-    before, after = measured_psnr(bundle, volume, device, SEED)
-    yield {
-        "volume": path.name,
-        "degradation": str(bundle.metadata.get("task")),
-        "input_psnr_db": before,
-        "enhanced_psnr_db": after,
-    }
 
 
 def _measure_head(

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
-from MedEnhanceLib.bundles.export import NOT_STATED
+from MedEnhanceLib.bundles.export import NOT_STATED, record_fields
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.core.volume import Volume
@@ -18,30 +18,22 @@ from MedEnhanceLib.io.volume_files import READABLE, ending_of
 from MedEnhanceLib.jobs import card_memory
 from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.jobs.kinds.train_codec import METHOD, CodecTraining
-from MedEnhanceLib.jobs.kinds.train_distilled import (
-    fields_for_distilled,
-    volumes_of_distilled,
-    warn_of_distilled,
-)
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.locks import hold_gpu
 from MedEnhanceLib.runtime.machine import low_priority
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.spg.dataset import is_distilled
+from MedEnhanceLib.spg.dataset import is_distilled, load_distilled
+from MedEnhanceLib.spg.stacks import distilled_volumes
 
 if TYPE_CHECKING:
     from MedEnhanceLib.gradprom import TrainHeadConfig
     from MedEnhanceLib.hqg import TrainConfig
     from MedEnhanceLib.hqg.slices import TrainSlicesConfig
-    from MedEnhanceLib.spg.config import TrainDenoiserConfig
 
-    AnyConfig = (
-        TrainConfig | TrainDenoiserConfig | TrainHeadConfig | TrainSlicesConfig | CodecTraining
-    )
+    AnyConfig = TrainConfig | TrainHeadConfig | TrainSlicesConfig | CodecTraining
 
-DENOISER = "denoiser"
-Method = Literal["hqg", "denoiser", "head", "slices", "unicompress"]
+Method = Literal["hqg", "head", "slices", "unicompress"]
 METHODS: tuple[Method, ...] = get_args(Method)
 #: With this many high-quality volumes or more, `cohort` keeps one to validate on.
 _ENOUGH_TO_HOLD_OUT = 4
@@ -54,18 +46,17 @@ class TrainParams(Params):
     method: Annotated[
         Method,
         About(
-            help="hqg: an enhancer; denoiser: a small network for one task, from a distilled set "
-            "or a cohort; head: segmentation; slices: a network that restores thin slices; "
-            "unicompress: a model of the codec, by its part",
+            help="hqg: an enhancer; head: segmentation; slices: a network that restores thin "
+            "slices; unicompress: a model of the codec, by its part",
             flag="METHOD",
         ),
     ]
-    data: Annotated[str, About(help="a folder of volumes, a distilled set, or a cohort", flag=None)]
+    data: Annotated[str, About(help="a folder of volumes, or a distilled set", flag=None)]
     out: Annotated[str, About(help="checkpoint and model go here", metavar="DIR")]
     config: dict[str, Any] = option(
         factory=dict,
-        help="fields of the method's configuration (hqg.TrainConfig, spg.TrainDenoiserConfig, "
-        "gradprom.TrainHeadConfig, hqg.slices.TrainSlicesConfig, or those of a part of the codec); "
+        help="fields of the method's configuration (hqg.TrainConfig, gradprom.TrainHeadConfig, "
+        "hqg.slices.TrainSlicesConfig, or those of a part of the codec); "
         "preset (smoke, cpu, full) names the rest",
         flag=None,
     )
@@ -173,11 +164,7 @@ def check_method(method: str) -> None:
 
 def training_config(
     method: str,
-    fields: Mapping[str, Any]
-    | TrainConfig
-    | TrainHeadConfig
-    | TrainDenoiserConfig
-    | TrainSlicesConfig,
+    fields: Mapping[str, Any] | TrainConfig | TrainHeadConfig | TrainSlicesConfig,
     data: Path | None = None,
 ) -> AnyConfig:
     """The method's configuration from its JSON object, or as it is where it is one.
@@ -187,27 +174,22 @@ def training_config(
     from MedEnhanceLib.gradprom import TrainHeadConfig
     from MedEnhanceLib.hqg import TrainConfig
     from MedEnhanceLib.hqg.slices import TrainSlicesConfig
-    from MedEnhanceLib.spg.config import TrainDenoiserConfig
 
     check_method(method)
     if method == METHOD:
         if not isinstance(fields, Mapping):
             raise ConfigError(f"config is {fields!r}", "Give a preset's name or an object.")
         return CodecTraining.from_json(fields)
-    known: dict[str, Any] = {
-        "head": TrainHeadConfig,
-        DENOISER: TrainDenoiserConfig,
-        "slices": TrainSlicesConfig,
-    }
+    known: dict[str, Any] = {"head": TrainHeadConfig, "slices": TrainSlicesConfig}
     cls = known.get(method, TrainConfig)
     if not isinstance(fields, cls | Mapping):
         raise ConfigError(
             f"config is {fields!r}", f"Give a preset's name, an object, or a {cls.__name__}."
         )
     if not isinstance(fields, Mapping):
-        return fields
+        return cast("AnyConfig", fields)
     if method == "hqg" and data is not None and is_distilled(data):
-        fields = fields_for_distilled(fields, data)
+        fields = {"modality": load_distilled(data).modality, **fields}
     config: AnyConfig = cls.from_json(dict(fields))
     return config
 
@@ -258,10 +240,6 @@ def _train(
 ) -> Path:
     if isinstance(config, CodecTraining):
         return config.train(data, out, monitor)
-    if method == DENOISER:
-        from MedEnhanceLib.spg.restorer_training import train_denoiser
-
-        return train_denoiser(cast("TrainDenoiserConfig", config), data, out, monitor)
     if method == "slices":
         from MedEnhanceLib.hqg.slices.train import train_slices
 
@@ -278,10 +256,21 @@ def _train_enhancer(config: TrainConfig, data: Path, out: Path, monitor: Monitor
     """Train an enhancer on volumes, or on a distilled set."""
     from MedEnhanceLib.hqg.train import train
 
-    if is_distilled(data):
-        config, volumes = volumes_of_distilled(config, data, out, monitor.part(0.0, 0.01))
-        return warn_of_distilled(train(config, volumes, out, monitor.part(0.01, 1.0)), data)
-    return train(config, data, out, monitor)
+    if not is_distilled(data):
+        return train(config, data, out, monitor)
+    distilled = load_distilled(data)
+    if config.modality != distilled.modality:
+        raise ConfigError(
+            f"{data} is a distilled set of {distilled.modality}, not of {config.modality}",
+            "Leave out the modality.",
+        )
+    if distilled.alarm:
+        monitor.warn(distilled.alarm)
+    config = replace(config, data=(distilled.entry(), *config.data))
+    volumes = list(distilled_volumes(data, seed=config.seed))
+    folder = train(config, data, out, monitor, volumes=volumes)  # type: ignore[call-arg]
+    limits = read_bundle(folder).metadata.get("limits", ())
+    return record_fields(folder, {"limits": [*distilled.limits, *limits]}).folder
 
 
 def _enhancer_of(config: TrainHeadConfig) -> Callable[[Volume], Volume] | None:

@@ -9,24 +9,23 @@ import numpy as np
 
 from MedEnhanceLib.core.options import config_to_json
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.spg.audit import identity
 from MedEnhanceLib.spg.audit.audit_report import AuditReport
-from MedEnhanceLib.spg.audit.nearest import Gallery, likeness, search_copies
-from MedEnhanceLib.spg.audit.records import AuditConfig, Audited, NotRun
-from MedEnhanceLib.spg.audit.redistilled import (
+from MedEnhanceLib.spg.audit.membership import (
     Redistill,
     distill_shadows,
     lira_finding,
-    plant_canaries,
     shadow_finding,
-    smallest_canary_p,
     smallest_shadow_p,
 )
+from MedEnhanceLib.spg.audit.nearest import Gallery, likeness, search_copies
+from MedEnhanceLib.spg.audit.records import AuditConfig, Audited, NotRun
 from MedEnhanceLib.spg.audit.significance import smallest_rank_sum_p, tarone_level
 from MedEnhanceLib.spg.audit.similarity import fingerprints, match
 
 #: Correlation that slices of two people never reach.
 _ONE_PERSON = 0.85
+#: Why there are no shadows where nothing distills again.
+_NEEDS = "It needs further distillations (--shadows 8)."
 #: Ratio of slices per patient beyond which one group is near more often by chance.
 _UNEVEN = 2.0
 
@@ -46,8 +45,7 @@ def audit(
         audited: the set and the patients.
         config: of the audit; None: the default.
         redistill: distills slices by patient with a seed, in the same way and from the same prior;
-            shadow distillations and canaries need it (`config.shadows` + 1 runs). None: only
-            attacks on the images.
+            shadow distillations need it (`config.shadows` runs). None: only attacks on the images.
         monitor: gets progress; may cancel between images and between distillations.
     Raises:
         InputError: the result of redistill cannot be used.
@@ -64,18 +62,14 @@ def audit(
         search_copies(audited, gallery, nearest, config, level, monitor.part(0.05, share)),
         *likeness(audited, gallery, nearest, level, monitor.part(share, 2 * share)),
     ]
-    if "identity" in smallest:
-        findings.append(identity.identify(audited, config, level))
     left = monitor.part(2 * share, 1.0)
     if redistill is not None and config.shadows:
-        shadows = distill_shadows(audited, gallery, redistill, config, left.part(0.0, 0.8))
+        shadows = distill_shadows(audited, gallery, redistill, config, left)
         findings.append(shadow_finding(shadows, config, level))
         findings.append(lira_finding(audited, nearest, shadows, level))
-    if redistill is not None and config.canaries:
-        findings.append(plant_canaries(audited, redistill, config, level, left.part(0.8, 1.0)))
     return AuditReport(
         findings=tuple(findings),
-        not_run=_not_run(audited, config, redistill is not None),
+        not_run=_not_run(config, redistill is not None),
         alpha=config.alpha,
         exposed=audited.aliases.get(audited.prior_owner or ""),
         prior=_likeness_to_prior(audited),
@@ -99,28 +93,17 @@ def _smallest_p(audited: Audited, config: AuditConfig, can_redistill: bool) -> d
     ours, theirs = len(audited.tested_training), len(audited.tested_held_out)
     groups = smallest_rank_sum_p(ours, theirs)
     smallest = {"copies": 0.0, "likeness-ncc": groups, "likeness-ssim": groups}
-    if not identity.why_not(audited):
-        smallest["identity"] = identity.smallest_identity_p(audited, config)
     if can_redistill and config.shadows:
         smallest["shadows"] = smallest_shadow_p(ours + theirs, config)
         smallest["lira"] = groups
-    if can_redistill and config.canaries:
-        smallest["canaries"] = smallest_canary_p(audited, config)
     return smallest
 
 
-def _not_run(audited: Audited, config: AuditConfig, can_redistill: bool) -> tuple[NotRun, ...]:
-    left_out = []
-    if why := identity.why_not(audited):
-        left_out.append(NotRun("identity", identity.TITLE, why))
-    cannot = "" if can_redistill else "It needs further distillations (--shadows 8)."
-    for attack, title, wanted in (
-        ("shadows", "Membership by shadow distillations.", bool(config.shadows)),
-        ("canaries", "Planted lesions.", config.canaries),
-    ):
-        if cannot or not wanted:
-            left_out.append(NotRun(attack, title, cannot or "It was switched off."))
-    return tuple(left_out)
+def _not_run(config: AuditConfig, can_redistill: bool) -> tuple[NotRun, ...]:
+    if can_redistill and config.shadows:
+        return ()
+    reason = "It was switched off." if can_redistill else _NEEDS
+    return (NotRun("shadows", "Membership by shadow distillations.", reason),)
 
 
 def _likeness_to_prior(audited: Audited) -> Mapping[str, float]:

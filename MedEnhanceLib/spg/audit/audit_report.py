@@ -35,14 +35,10 @@ _TRIED = {
     "copies": "Every image was compared with every slice of every patient, shifted and turned.",
     "likeness-ncc": "Fine details of the images were compared with those of every patient.",
     "likeness-ssim": "Brightness and structure of the images were compared with every patient's.",
-    "identity": "A program learned on held-out patients what slices of one person have in common, "
-    "and assigned the images to the used patients.",
     "shadows": "Random halves of the patients were distilled again, and each patient was searched "
     "in the set made with them and in the one made without.",
     "lira": "Each patient's nearness to the images was compared with the nearness to sets that are "
     "known to be made with or without that patient.",
-    "canaries": "An artificial lesion was put into the slices of each used patient, these were "
-    "distilled, and the lesion was searched in the result.",
 }
 #: Folder of what shows patients: never to be shared with the images.
 CONFIDENTIAL = "confidential"

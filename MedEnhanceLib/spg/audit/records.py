@@ -32,7 +32,6 @@ class Audited:
             the exact tests of the audit depend on it.
         prior: float32 [M, H, W], the start of the distillation; None: not used.
         prior_owner: the patient whose anatomy the prior shows; None: a template or an average.
-        owners: the patient of each distilled image, for the attack on identities; None: skip it.
     Raises:
         InputError: names what is empty, not finite, out of range or of another size.
     """
@@ -42,7 +41,6 @@ class Audited:
     held_out: Mapping[str, Images]
     prior: Images | None = None
     prior_owner: str | None = None
-    owners: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         size = _check_images("the distilled set", self.distilled, None)
@@ -64,21 +62,6 @@ class Audited:
             )
         if self.prior is not None:
             _check_images("the prior", self.prior, size)
-        if self.owners is not None:
-            self._check_owners(self.owners)
-
-    def _check_owners(self, owners: tuple[str, ...]) -> None:
-        if len(owners) != len(self.distilled):
-            raise InputError(
-                f"{len(owners)} owners for {len(self.distilled)} distilled images",
-                "Name the training patient of each image, in order.",
-            )
-        strangers = set(owners) - set(self.training)
-        if strangers:
-            raise InputError(
-                f"{len(strangers)} owners of distilled images are no training patients",
-                "Name the training patient of each image, in order.",
-            )
 
     @property
     def patients(self) -> dict[str, Images]:
@@ -237,10 +220,6 @@ class AuditConfig(Options):
         help="distillations of random halves of the patients, an even number; 0 leaves them out",
         low=0,
         high=10_000,
-    )
-    canaries: bool = option(True, help="whether lesions are planted in a distillation of their own")
-    decoys: int = option(
-        99, help="lesions for each planted one that were not planted", low=19, high=100_000
     )
     permutations: int = option(
         9999, help="random rearrangements, where there are too many for all", low=99, high=1_000_000

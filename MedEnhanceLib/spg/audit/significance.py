@@ -154,44 +154,6 @@ def smallest_detectable_rate(trials: int, chance: float, level: float) -> float 
     return _bisect(lambda rate: binomial_tail(needed, trials, rate) >= POWER, chance, 1.0)
 
 
-def combined_p(ps: Sequence[float]) -> float:
-    """Fisher's combination of independent p-values; conservative for discrete ones.
-
-    Source: Fisher, Statistical Methods for Research Workers (1932), section 21.1.
-    """
-    return _erlang_tail(len(ps), -math.fsum(map(math.log, ps)))
-
-
-def smallest_detectable_share(count: int, smallest: float, level: float) -> float | None:
-    """The share of `count` p-values at `smallest` that `combined_p` finds with 80 % probability.
-
-    The other p-values are uniform. None if even a share of 1 is not found.
-    """
-    if count == 0 or combined_p([smallest] * count) > level:
-        return None
-    needed = _bisect(lambda total: _erlang_tail(count, total) <= level, 0.0, 1e4)
-
-    def is_found(share: float) -> bool:
-        power = (
-            math.comb(count, hits)
-            * share**hits
-            * (1 - share) ** (count - hits)
-            * _erlang_tail(count - hits, needed + hits * math.log(smallest))
-            for hits in range(count + 1)
-        )
-        return math.fsum(power) >= POWER
-
-    return _bisect(is_found, 0.0, 1.0)
-
-
-def _erlang_tail(count: int, total: float) -> float:
-    """P(sum of `count` exponential variables of mean 1 ≥ total)."""
-    if total <= 0:
-        return 1.0
-    logs = (k * math.log(total) - total - math.lgamma(k + 1) for k in range(count))
-    return min(1.0, math.fsum(map(math.exp, logs)))
-
-
 def tarone_level(smallest: Sequence[float], alpha: float) -> float:
     """The level of each of several tests for a family-wise error rate of at most alpha.
 

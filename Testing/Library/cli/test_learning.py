@@ -173,7 +173,6 @@ MODEL = ["--model", "runs/a/model"]
 #: Methods, and the command that uses the model.
 USES = [
     ("hqg", ["enhance", *MODEL]),
-    ("denoiser", ["enhance", *MODEL]),
     ("slices", ["enhance", *MODEL, "--task", "slices"]),
     ("head", ["segment", *MODEL]),
     ("unicompress", ["models", "import", "runs/a/model"]),

@@ -30,7 +30,6 @@ EXPECTED = [
         "train",
         "evaluate",
         "distill",
-        "compare",
         "batch",
         "models",
         "doctor",

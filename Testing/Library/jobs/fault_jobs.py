@@ -23,7 +23,7 @@ from MedEnhanceLib.runtime.resources import resource_folder
 IN, OUT = "IN/", "OUT/"
 #: Of the jobs below, those that take seconds, and those that take longer.
 LONG = {"enhance with a report", "export with labels", "distill statistics", "demo", "train"}
-LONGEST = {"distill", "compare", "distill-room", "distill-estimate"}
+LONGEST = {"distill", "distill-room", "distill-estimate"}
 _DATA = Path(__file__).resolve().parents[2] / "Data"
 
 
@@ -263,15 +263,6 @@ JOBS: dict[str, Work] = {
     "distill-status": Work("distill-status", {"out": "IN/run"}, source="run"),
     "distill-estimate": Work(
         "distill-estimate", {"cohort": "IN/cohort", "config": _smoke()}, source="cohort"
-    ),
-    "compare": Work(
-        "compare",
-        {"cohort": "IN/cohort", "out": "OUT/result", "config": _smoke(held_out=0.5)}
-        | {"seeds": 1, "draws": 1, "steps": 2},
-        source="cohort",
-        output="result",
-        is_folder=True,
-        resumes=True,
     ),
 }
 

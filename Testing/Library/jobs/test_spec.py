@@ -28,7 +28,6 @@ _KINDS = {
     "series",
     "inspect",
     "train",
-    "compare",
     "distill",
     "distill-estimate",
     "distill-room",

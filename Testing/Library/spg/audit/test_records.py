@@ -86,14 +86,6 @@ def test_the_priors_patient_does_not_count(people: dict[str, np.ndarray], audite
         )
 
 
-@pytest.mark.parametrize("owners", [("train0",), ("train0",) * 9 + ("somebody",)])
-def test_owners_are_training_patients_one_for_each_image(
-    people: dict[str, np.ndarray], audited: Make, owners: tuple[str, ...]
-) -> None:
-    with pytest.raises(InputError, match="owners"):
-        audited(people["outside"], owners=owners)
-
-
 def test_a_prior_of_another_size_is_named(people: dict[str, np.ndarray], audited: Make) -> None:
     with pytest.raises(InputError, match="the prior has images of 24 × 24"):
         audited(people["outside"], prior=images())
@@ -110,9 +102,7 @@ def test_what_redistill_gives_is_checked(
         audit(audited(people["outside"]), config, redistill=lambda slices, seed: given)
 
 
-@pytest.mark.parametrize(
-    "options", [{"alpha": 0}, {"shadows": 2}, {"shadows": 5}, {"decoys": 3}, {"plants": 0}]
-)
+@pytest.mark.parametrize("options", [{"alpha": 0}, {"shadows": 2}, {"shadows": 5}, {"plants": 0}])
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         AuditConfig(**options)

@@ -11,14 +11,12 @@ from MedEnhanceLib.spg.audit.significance import (
     auc,
     auc_interval,
     binomial_tail,
-    combined_p,
     normal_quantile,
     permutation_p,
     rank_sum_p,
     rate_interval,
     smallest_detectable_auc,
     smallest_detectable_rate,
-    smallest_detectable_share,
     smallest_rank_sum_p,
     tarone_level,
 )
@@ -121,23 +119,6 @@ def test_the_detectable_auc_is_found_about_four_times_in_five(rng: np.random.Gen
 def test_what_cannot_reach_its_level_detects_nothing() -> None:
     assert smallest_detectable_auc(3, 3, 0.01) is None
     assert smallest_detectable_rate(3, 0.5, 0.01) is None
-
-
-def test_combined_p_values_are_fishers(rng: np.random.Generator) -> None:
-    assert combined_p([0.03]) == pytest.approx(0.03)
-    # −2 Σ ln p = 17.03 with 6 degrees of freedom.
-    assert combined_p([0.05, 0.02, 0.2]) == pytest.approx(0.009158, rel=1e-3)
-    steps = np.ceil(rng.uniform(size=(3000, 4)) * 100) / 100
-    assert np.mean([combined_p(p) <= 0.05 for p in steps]) <= 0.065
-
-
-def test_the_detectable_share_is_found_four_times_in_five(rng: np.random.Generator) -> None:
-    share = smallest_detectable_share(8, 0.01, 0.01)
-    assert share is not None
-    p = np.where(rng.uniform(size=(3000, 8)) < share, 0.01, rng.uniform(size=(3000, 8)))
-    assert np.mean([combined_p(row) <= 0.01 for row in p]) == pytest.approx(0.8, abs=0.03)
-    assert smallest_detectable_share(1, 0.05, 0.01) is None
-    assert smallest_detectable_share(0, 0.01, 0.01) is None
 
 
 def test_tests_that_cannot_alarm_cost_the_others_nothing() -> None:

@@ -1,0 +1,139 @@
+"""The images of a distilled set as volumes that an enhancer learns from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import MedEnhanceLib as me  # noqa: N813 - as its users do
+from MedEnhanceLib import io
+from MedEnhanceLib.bundles.export import export_bundle
+from MedEnhanceLib.bundles.store import read_bundle
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.spg.dataset import load_distilled
+from MedEnhanceLib.spg.stacks import deepened, distilled_volumes
+
+from .conftest import phantom, write_cohort
+
+
+@pytest.fixture(scope="module")
+def distilled(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two images of each of four people."""
+    out = tmp_path_factory.mktemp("stacks") / "distilled"
+    given = {"preset": "smoke", "method": "matching", "held_out": 0.0, "keeping": {"seeds": 0}}
+    return me.distill(people, out, "denoise", config=given, device="cpu")
+
+
+def test_each_matched_image_is_drawn_out_to_a_volume(distilled: Path) -> None:
+    images = load_distilled(distilled).images
+    volumes = list(distilled_volumes(distilled, depth=12))
+    assert len(volumes) == len(images) == 8
+    for volume, image in zip(volumes, images, strict=True):
+        assert (volume.modality, volume.shape) == ("MR", (12, 32, 32))
+        assert volume.geometry.spacing == (3.0, 3.0, 3.0)
+        assert 0 <= volume.voxels.min() <= volume.voxels.max() <= 1
+        assert np.abs(volume.voxels[6] - image).max() < 1e-4
+    again, other = (list(distilled_volumes(distilled, seed=n, depth=12)) for n in (0, 1))
+    assert np.array_equal(again[3].voxels, volumes[3].voxels)
+    assert not np.array_equal(other[3].voxels, volumes[3].voxels)
+
+
+def test_neighboring_slices_differ_and_show_the_same() -> None:
+    row = np.linspace(-1, 1, 64)
+    image = np.exp(-8 * (row**2 + row[:, None] ** 2)).astype(np.float32)
+    volume = deepened(image, 32, np.random.default_rng(0))
+    steps = np.abs(np.diff(volume, axis=0)).max(axis=(1, 2))
+    assert 0 < steps.min() <= steps.max() < 0.1
+    assert np.abs(volume.max(axis=(1, 2)) - 1).max() < 0.02
+
+
+def test_slices_of_a_prior_that_lie_close_stay_a_volume(tmp_path: Path) -> None:
+    people = write_cohort(tmp_path / "people", "CT")
+    prior = phantom(9, "CT")
+    near = replace(prior, geometry=replace(prior.geometry, spacing=(3.0, 3.0, 2.0)))
+    io.save(near, tmp_path / "prior.nii.gz")
+    fields = {"preset": "smoke", "images_per_patient": 4, "prior": str(tmp_path / "prior.nii.gz")}
+    for count, expected in ((4, 1), (2, 2)):
+        out = tmp_path / f"of-{count}"
+        me.distill(people, out, config=fields, images_per_patient=count, device="cpu")
+        found = load_distilled(out)
+        assert found.slice_distance_mm == pytest.approx(2.0 * _shown(near) / count)
+        volumes = list(distilled_volumes(out))
+        assert len(volumes) == expected
+        in_hu = found.images * 2000 - 1000
+        middle = volumes[0].voxels if expected == 1 else volumes[0].voxels[16]
+        assert np.allclose(middle, in_hu if expected == 1 else in_hu[0], atol=0.5)
+        assert (volumes[0].modality, volumes[0].units) == ("CT", "HU")
+
+
+def _shown(volume: Volume) -> int:
+    """How many of its slices show something."""
+    return int(((volume.voxels > -500).mean(axis=(1, 2)) > 0.05).sum())
+
+
+def test_the_enhancer_learns_from_the_volumes_and_its_card_names_the_set(
+    distilled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With another trainer, which keeps what it is given."""
+    given: dict[str, Any] = {}
+
+    def train(config: Any, data: Path, out: Path, monitor: object, **others: Any) -> Path:
+        given.update(others, config=config)
+        fields = ("name", "kind", "modality", "version", "description", "licence")
+        metadata = dict.fromkeys(fields, "1") | {"kind": "enhancer", "modality": "MR"}
+        return export_bundle(out / "model", {"w": torch.zeros(1)}, metadata).folder
+
+    monkeypatch.setattr("MedEnhanceLib.hqg.train.train", train)
+    folder = me.train("hqg", "smoke", load_distilled(distilled), tmp_path)
+    assert [volume.source for volume in given["volumes"]][:2] == [
+        "distilled_0000",
+        "distilled_0001",
+    ]
+    assert given["config"].modality == "MR"
+    assert "8 images distilled from 4 patients" in given["config"].data[0]["subjects"]
+    limits = read_bundle(folder).metadata["limits"]
+    assert "training signal, not anatomy" in limits[0]
+    with pytest.raises(ConfigError, match="distilled set of MR"):
+        me.train("hqg", {"preset": "smoke", "modality": "CT"}, distilled, tmp_path)
+
+
+def test_an_alarm_of_the_audit_goes_with_what_is_trained(distilled: Path, tmp_path: Path) -> None:
+    found = load_distilled(_with_manifest(distilled, tmp_path / "alarmed", audit={"alarm": True}))
+    assert "raised the alarm" in str(found.alarm)
+    assert any("raised the alarm" in limit for limit in found.limits)
+
+
+def test_the_prior_alone_is_a_set_to_train_on(distilled: Path) -> None:
+    entry = load_distilled(distilled / "prior").entry()
+    assert entry["name"] == "the prior of a distillation"
+    assert "2 images: ICBM 2009a" in entry["subjects"]
+    assert len(list(distilled_volumes(distilled / "prior"))) == 2
+
+
+def test_what_is_no_finished_set_is_reported(distilled: Path, tmp_path: Path) -> None:
+    unfinished = tmp_path / "distilled"
+    shutil.copytree(distilled, unfinished)
+    (unfinished / "manifest.json").unlink()
+    (unfinished / "work").mkdir()
+    (unfinished / "work" / "run.json").write_text("{}")
+    with pytest.raises(InputError, match="not finished"):
+        me.train("hqg", "smoke", unfinished, tmp_path / "out")
+    strange = _with_manifest(distilled, tmp_path / "strange", modality="PT")
+    with pytest.raises(InputError, match="modality is 'PT'"):
+        next(distilled_volumes(strange))
+
+
+def _with_manifest(distilled: Path, folder: Path, **fields: Any) -> Path:
+    """A copy of a set whose manifest says something else."""
+    shutil.copytree(distilled, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    (folder / "manifest.json").write_text(json.dumps(manifest | fields))
+    return folder
