@@ -106,6 +106,11 @@ class Bundle:
         return not self.starts_grouped or self.has_second_pass
 
     @property
+    def uses_guides(self) -> bool:
+        """Of an enhancer: whether other series of the same examination can guide it."""
+        return bool(self.metadata.get("guided", False))
+
+    @property
     def scope(self) -> str:
         """The anatomy that results depend on; empty where nothing learned acts."""
         return self.anatomy if self.network_runs else ""

@@ -129,8 +129,10 @@ def findings_in_words(measured: Mapping[str, Any], strength: float = 1.0) -> lis
     ):
         if measured.get(name, {}).get(key):
             lines.append(f"{name}: {done}; {measured[name]['reason']}")
-    if summary := measured.get("guide", {}).get("summary"):
-        lines.append(f"guide: {summary}")
+    if guide := measured.get("guide"):
+        lines.append(f"guide: used at {guide['used']:.0%} on average")
+    if summary := measured.get("look", {}).get("summary"):
+        lines.append(f"look: {summary}")
     if slices := measured.get("slices"):
         lines.append(
             f"slices: {slices['before']} of {slices['spacing_before_mm']:g} mm became "
@@ -147,6 +149,7 @@ def corrections_in_words(measured: Mapping[str, Any]) -> str:
     parts += ["shading corrected"] if measured.get("shading", {}).get("corrected") else []
     repaired = measured.get("artifacts", {})
     parts += [f"{repaired['kind']} repaired"] if repaired.get("repaired") else []
-    use = measured.get("guide", {}).get("use")
-    parts += [f"guide: {use}"] if use else []
+    guide = measured.get("guide")
+    parts += [f"guide used at {guide['used']:.0%}"] if guide else []
+    parts += ["look of another volume"] if "look" in measured else []
     return "".join(f", {part}" for part in parts)

@@ -6,11 +6,13 @@ Importing this needs numpy alone; `enhance` loads torch when it is first called.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.runtime.lazy import imported_when_used
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ __all__ = [
     "TrainConfig",
     "VolumeCache",
     "check_guide",
+    "check_look",
     "enhance",
 ]
 
@@ -46,11 +49,11 @@ def enhance(
     volume: Volume,
     config: EnhanceConfig | None = None,
     *,
-    guide: Volume | Iterable[Volume] | None = None,
+    guide: Volume | Sequence[Volume] | None = None,
+    look: Volume | Iterable[Volume] | None = None,
     frame: int | None = None,
     slices: tuple[int, int] | None = None,
     cache: VolumeCache | None = None,
-    guide_cache: VolumeCache | None = None,
     monitor: Monitor | None = None,
 ) -> Enhancement:
     """Enhance every slice of a volume, and every frame of a sequence.
@@ -62,15 +65,15 @@ def enhance(
     Args:
         volume: geometry, type and units of the result are the same.
         config: model, strength and further options; None takes the defaults.
-        guide: a volume of the same modality whose appearance is transferred, or an earlier scan of
-            the patient (`guide_use`). Several volumes, of other patients, are measured one after
-            another as one appearance.
+        guide: another series of the same examination, or several, of any contrast and grid; what
+            they show at the same place helps to separate noise from anatomy.
+        look: a volume of the same modality and contrast whose sharpness and noise are wanted.
+            Several volumes, of other patients, are measured one after another as one look.
         frame: of a sequence, only this one is enhanced, as in a run over the whole sequence.
         slices: (first, one after the last) along K. Only these are returned, with the geometry of
             the crop. They equal those of a whole run bit for bit: measurements are of the whole
             volume.
         cache: measurements of an earlier run over this volume, filled by this one.
-        guide_cache: the same of the guide.
         monitor: receives progress, messages and warnings, and can cancel.
 
     Returns:
@@ -80,7 +83,7 @@ def enhance(
     Raises:
         ConfigError: slices are out of range, or combined with N4.
         ModelError: no model fits.
-        InputError: the volume or the guide cannot be used, or there is no such frame.
+        InputError: the volume, a guide or the look cannot be used, or there is no such frame.
         DeviceMemoryError: memory ran out with the smallest tile.
         Cancelled: the monitor asked to stop.
     """
@@ -89,71 +92,100 @@ def enhance(
     from MedEnhanceLib.runtime.dependencies import require
     from MedEnhanceLib.runtime.progress import Monitor, attend
 
-    config = config or EnhanceConfig()
+    config, monitor = config or EnhanceConfig(), monitor or Monitor()
+    guides = [] if guide is None else [guide] if isinstance(guide, Volume) else list(guide)
     # Before seconds go into importing torch: unusable input is refused at once.
-    if isinstance(guide, Volume):
-        check_guide(guide, volume.modality, guide_cache)
+    for each in guides:
+        check_guide(each, volume)
+    if isinstance(look, Volume):
+        check_look(look, volume)
     if frame is not None:
         volume.frame(frame)  # refuses what is not there
     bundle, volume = open_bundle_for(volume, config.model, kind="enhancer", monitor=monitor)
-    is_single = guide is None or isinstance(guide, Volume)
-    if not is_single and not (bundle.starts_grouped and config.guide_use == "appearance"):
-        raise ConfigError(
-            f"several guides, with the model {bundle.name} and guide_use {config.guide_use}",
-            "Give one guide.",
-        )
+    if guides and not bundle.uses_guides:
+        monitor.warn(f"this model does not use a guide ({bundle.name}): the guide changes nothing")
+        guides = []
     attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
-    from MedEnhanceLib.hqg import appearance, infer
+    from MedEnhanceLib.hqg import infer
 
-    wanted: Volume | appearance.Appearance | None = None
-    if guide is None or isinstance(guide, Volume):
-        wanted = guide
-    else:
-        wanted = appearance.combine(
-            [_measured_guide(each, volume.modality, monitor) for each in guide]
-        )
     return infer.enhance(
         volume,
         bundle,
         config,
-        guide=wanted,
+        guides=guides,
+        look=look if look is None or isinstance(look, Volume) else _one_look(look, volume, monitor),
         frame=frame if volume.is_sequence else None,
         slices=slices,
         cache=cache,
-        guide_cache=guide_cache,
-        monitor=monitor or Monitor(),
+        monitor=monitor,
     )
 
 
-def _measured_guide(guide: Volume, modality: str, monitor: Monitor | None) -> Appearance:
-    from MedEnhanceLib.hqg.appearance import measure_appearance
+def check_guide(guide: Volume, volume: Volume) -> None:
+    """Refuse what cannot guide the enhancement of a volume.
 
-    check_guide(guide, modality)
-    return measure_appearance(guide, monitor)
-
-
-def check_guide(guide: Volume, modality: str, cache: VolumeCache | None = None) -> None:
-    """Refuse what cannot guide a volume of `modality`.
+    Args:
+        guide: another series of the same examination.
+        volume: what is enhanced.
 
     Raises:
-        InputError: the guide is constant, of another modality, a sequence, or holds NaN or
-            infinity. Voxels are not checked again where `cache` holds a cue of it.
+        InputError: the guide is constant, of another modality, a sequence or the volume itself, or
+            it holds NaN or infinity.
     """
+    _check_beside("guide", guide, volume)
+    is_same_grid = guide.shape == volume.shape and guide.geometry == volume.geometry
+    if is_same_grid and np.array_equal(guide.voxels, volume.voxels):
+        raise InputError(
+            f"{guide.source or 'guide'}: the guide is the volume itself",
+            "Choose another series of the same examination.",
+        )
+
+
+def check_look(look: Volume, volume: Volume) -> None:
+    """Refuse what cannot be the look of a volume.
+
+    Whether it shows the same contrast is measured later (`matching`).
+
+    Args:
+        look: a volume whose sharpness and noise are wanted.
+        volume: what is enhanced.
+
+    Raises:
+        InputError: the look is constant, of another modality or a sequence, or it holds NaN or
+            infinity.
+    """
+    _check_beside("look", look, volume)
+
+
+def _check_beside(role: str, given: Volume, volume: Volume) -> None:
+    """What guides and looks have in common; role: "guide" or "look"."""
     from MedEnhanceLib.io.describe import refuse_not_finite
 
-    name = guide.source or "guide"
+    name = given.source or role
     # Voxels first: the modality of a file that states none is guessed from its content.
-    if cache is None or not cache.cues:
-        refuse_not_finite(guide)
-        if guide.voxels.min() == guide.voxels.max():
-            raise InputError(
-                f"{name}: the guide is constant, every voxel is {guide.voxels.flat[0]:g}",
-                "Choose a volume that shows something.",
-            )
-    if guide.modality != modality:
+    refuse_not_finite(given)
+    if given.voxels.min() == given.voxels.max():
         raise InputError(
-            f"{name}: the guide is {guide.modality}, the volume {modality}",
-            "Choose a guide of the same modality.",
+            f"{name}: the {role} is constant, every voxel is {given.voxels.flat[0]:g}",
+            "Choose a volume that shows something.",
         )
-    if guide.is_sequence:
-        raise InputError(f"{name}: the guide is a sequence", "Choose a single volume, or a frame.")
+    if given.modality != volume.modality:
+        raise InputError(
+            f"{name}: the {role} is {given.modality}, the volume {volume.modality}",
+            f"Choose a {role} of the same modality.",
+        )
+    if given.is_sequence:
+        raise InputError(
+            f"{name}: the {role} is a sequence", "Choose a single volume, or a frame."
+        )
+
+
+def _one_look(looks: Iterable[Volume], volume: Volume, monitor: Monitor) -> Appearance:
+    """The appearance of several volumes, which need not be in memory at once."""
+    from MedEnhanceLib.hqg.appearance import combine, measure_appearance
+
+    measured = []
+    for look in looks:
+        check_look(look, volume)
+        measured.append(measure_appearance(look, monitor))
+    return combine(measured)

@@ -1,7 +1,7 @@
 """What is done to a volume before any network: steps that are measured in it, none of them learned.
 
 measure → noise removed (grouped filter) → blur undone → lines of k-space completed, as `task` says
-                 └ pilot from an earlier scan           └ appearance of a guide
+                                                        └ appearance of a look
 
 `decide` looks at the whole volume, and at all frames of a sequence together, so that parts of it
 are treated as the whole is and no frame differs from the next in what is done to it.
@@ -19,20 +19,19 @@ import numpy.typing as npt
 from MedEnhanceLib.bundles.suitability import ModelWarning
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.hqg import appearance, artifacts, earlier_scan, matching, sharpness
+from MedEnhanceLib.hqg import appearance, artifacts, matching, sharpness
 from MedEnhanceLib.hqg.bias_field import measure_bias_field
 from MedEnhanceLib.hqg.cache import VolumeCache
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import Need, Rounding, denoise, need_of
 from MedEnhanceLib.hqg.noise_check import noise_warning
 from MedEnhanceLib.nets.grouped import WholeEngine
-from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.noise import NoiseEstimate, measure_noise, noise_to_contrast
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 Floats = npt.NDArray[np.float32]
-#: Fewer patients as a guide are announced.
-_FEW_GUIDES = 5
+#: Fewer patients as a look are announced.
+_FEW_LOOKS = 5
 #: What is recorded where N4 was asked for, whatever the shading.
 N4_AS_ASKED = {"shading": {"corrected": True, "reason": "as was asked for"}}
 #: Frames of a sequence that are measured for what is decided once, spread over all of it.
@@ -68,8 +67,7 @@ class Chain:
         frame: the whole frame, [K, J, I].
         noise: as measured in it.
         decision: what is done.
-        wanted: the appearance that a guide shows.
-        earlier: the patient's earlier scan on the grid of the frame, in its units.
+        wanted: the appearance that a look shows.
         engine: what computes the filter; None for the default one.
     """
 
@@ -77,7 +75,6 @@ class Chain:
     noise: NoiseEstimate
     decision: Decision
     wanted: appearance.Appearance | None = None
-    earlier: Floats | None = None
     engine: WholeEngine | None = None
 
     @property
@@ -126,7 +123,7 @@ def decide(
     warning = noise_warning(typical, noise, is_full=is_full)
     decision = Decision(share, warnings=(warning,) if warning else (), facts=facts)
     if is_preview:
-        monitor.log("the preview shows what happens to the noise; without blur, shading and guide")
+        monitor.log("the preview shows what happens to the noise; without blur, shading and look")
         return decision
     is_mr = typical.modality == "MR"
     if config.task in ("auto", "sharpness") and is_mr:
@@ -243,23 +240,13 @@ def _repairable(
     return found
 
 
-def warn_of_few_guides(wanted: appearance.Appearance, monitor: Monitor) -> None:
+def warn_of_few_looks(wanted: appearance.Appearance, monitor: Monitor) -> None:
     """Warn where an appearance was measured in too few patients to be typical."""
-    if (count := len(wanted.patients)) < _FEW_GUIDES:
+    if (count := len(wanted.patients)) < _FEW_LOOKS:
         monitor.warn(
-            f"{count} patient{'s' if count > 1 else ''} as guide: taken for typical of the kernel "
-            "or scanner; a folder of five or more patients is a safer guide"
+            f"{count} patient{'s' if count > 1 else ''} as look: taken for typical of the kernel "
+            "or scanner; a folder of five or more patients is safer"
         )
-
-
-def with_earlier_scan(chain: Chain, scan: Volume, monitor: Monitor) -> tuple[Chain, dict[str, Any]]:
-    """The chain with the patient's earlier scan, and what manifests record of it.
-
-    Raises InputError for a scan that does not fit.
-    """
-    found = earlier_scan.register(scan, chain.frame, monitor)
-    earlier = scaling_for(chain.frame).undo(found.aligned)
-    return replace(chain, earlier=earlier), {"use": "earlier-scan"} | found.to_json()
 
 
 def run_chain(chain: Chain, only: slice, monitor: Monitor) -> tuple[Floats, dict[str, Any]]:
@@ -293,8 +280,7 @@ def run_chain(chain: Chain, only: slice, monitor: Monitor) -> tuple[Floats, dict
             monitor=monitor,
         )
         summary = "; ".join(match.sentences())
-        facts = {"use": "appearance", "summary": summary} | match.to_json()
-        return matched.voxels.astype(np.float32), {"guide": facts}
+        return matched.voxels.astype(np.float32), {"look": {"summary": summary} | match.to_json()}
     result = _denoised(chain, only, monitor.part(0, 0.9))
     if decision.blur is not None:
         result = sharpness.undo_blur(
@@ -328,7 +314,6 @@ def _denoised(
         chain.noise,
         share=chain.decision.share,
         only=only,
-        earlier=chain.earlier,
         engine=chain.engine,
         rounding=rounding,
         monitor=monitor,

@@ -386,11 +386,6 @@ class EnhanceConfig(Options):
         high=100,
         metavar="T",
     )
-    guide_use: Literal["appearance", "earlier-scan"] = option(
-        "appearance",
-        help="what a guide is for: the sharpness and noise texture that are wanted, or an earlier "
-        "scan of the same patient, which helps to separate noise from anatomy",
-    )
     tile: int = option(
         1024,
         help="side of the inference window; smaller slices go in whole",

@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.errors import MedEnhanceError
-from MedEnhanceLib.hqg.earlier_scan import pilot_from
 from MedEnhanceLib.nets import grouped
 from MedEnhanceLib.nets.noise import LevelMap, NoiseEstimate, noise_to_contrast
 from MedEnhanceLib.nets.noise_blocks import AIR_MEAN
@@ -85,7 +84,6 @@ def denoise(
     *,
     share: float = 1.0,
     only: slice | None = None,
-    earlier: Floats | None = None,
     engine: grouped.Engine | grouped.WholeEngine | None = None,
     rounding: Rounding | None = None,
     monitor: Monitor | None = None,
@@ -97,9 +95,6 @@ def denoise(
         noise: what `nets.noise.measure_noise` found in it.
         share: of the correction, 0 to 1.
         only: the slices that are wanted; they equal those of a whole run.
-        earlier: an earlier scan of the patient on the grid and in the units of the volume, NaN
-            where it shows nothing; it helps to decide what is anatomy, none of it gets into the
-            result.
         engine: what computes, as in `grouped.denoised`.
         rounding: makes integers of the result where it is computed.
         monitor: progress and cancelling.
@@ -129,24 +124,15 @@ def denoise(
         spacing=volume.geometry.spacing,
         engine=engine,
     )
-    monitor, pilot = monitor or Monitor(), None
-    if earlier is not None:
-        start = run(rounds=rounds[:-1], monitor=monitor.part(0, 0.5))
-        pilot, rounds, monitor = (
-            pilot_from(start, earlier, noise.full()),
-            rounds[-1:],
-            monitor.part(0.5, 1),
-        )
     finish = None
     if noise.rician or share < 1 or rounding is not None:
         finish = _Finish(noise, share, rounding)
     result = run(
         rounds=rounds,
-        pilot=pilot,
         only=only,
         finish=finish,
         dtype=np.float32 if rounding is None else rounding.dtype,
-        monitor=monitor,
+        monitor=monitor or Monitor(),
     )
     if finish is not None:
         finish.check()

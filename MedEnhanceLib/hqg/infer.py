@@ -46,8 +46,7 @@ from MedEnhanceLib.hqg.chain import (
     measured_noise,
     run_chain,
     run_rounded,
-    warn_of_few_guides,
-    with_earlier_scan,
+    warn_of_few_looks,
 )
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import FITTED_ON, expected_deviation
@@ -76,14 +75,14 @@ def enhance(
     bundle: Bundle,
     config: EnhanceConfig,
     *,
-    guide: Volume | Appearance | None,
+    guides: Sequence[Volume],  # noqa: ARG001 - of the next network
+    look: Volume | Appearance | None,
     frame: int | None,
     slices: tuple[int, int] | None,
     cache: VolumeCache | None,
-    guide_cache: VolumeCache | None,
     monitor: Monitor,
 ) -> Enhancement:
-    """As `hqg.enhance`, with a verified bundle and a checked guide."""
+    """As `hqg.enhance`, with a verified bundle, checked guides and a checked look."""
     began = time.monotonic()
     only = _chosen_slices(slices, volume, config)
     frames, cache = volume.frames(), cache or VolumeCache()
@@ -112,12 +111,12 @@ def enhance(
         # One coil shades all frames alike, and frames divided by one field do not flicker.
         shading = attend(lambda: bias_field(mean_frame(frames)), monitor)
     steps = _Steps(bundle, config, decision, choice.name, shading=shading, only=only)
-    if slices is None or config.guide_use != "appearance":
-        steps = steps.guided(guide, monitor)
+    if slices is None:
+        steps = steps.looking_like(look, monitor)
     if model is not None:
         cue = model.bank.mean[None]
-        if isinstance(guide, Volume) and not bundle.starts_grouped:
-            cue = encode_guide(guide, model, monitor, guide_cache)
+        if isinstance(look, Volume) and not bundle.starts_grouped:
+            cue = encode_guide(look, model, monitor)
         steps = replace(steps, model=model, cue=cue)
     made = []
     for done, number in enumerate(chosen):
@@ -296,8 +295,7 @@ class _Steps:
         device: as torch names it.
         only: the slices that are wanted.
         shading: the bias field of a sequence; of a single volume it comes from its result.
-        wanted: the appearance that a guide shows.
-        earlier: the patient's earlier scan.
+        wanted: the appearance that a look shows.
         model: the network; None where the filter makes all of the result.
         cue: of the network, [1, cue_size].
     """
@@ -309,33 +307,28 @@ class _Steps:
     only: slice
     shading: Floats | None = None
     wanted: Appearance | None = None
-    earlier: Volume | None = None
     model: EnhancerModel | None = None
     cue: Tensor | None = None
 
-    def guided(self, guide: Volume | Appearance | None, monitor: Monitor) -> _Steps:
-        """With what a guide says to the filter; measured once for all frames."""
-        if guide is None or not self.bundle.starts_grouped:
+    def looking_like(self, look: Volume | Appearance | None, monitor: Monitor) -> _Steps:
+        """With the appearance of a look, measured once for all frames."""
+        if look is None or not self.bundle.starts_grouped:
             return self
-        if self.config.guide_use == "earlier-scan" and isinstance(guide, Volume):
-            return replace(self, earlier=guide)
-        wanted = measure_appearance(guide, monitor) if isinstance(guide, Volume) else guide
-        warn_of_few_guides(wanted, monitor)
+        wanted = measure_appearance(look, monitor) if isinstance(look, Volume) else look
+        warn_of_few_looks(wanted, monitor)
         return replace(self, wanted=wanted)
 
     def run(self, frame: Volume, known: VolumeCache, monitor: Monitor) -> _Made:
         """One frame at strength 1."""
-        chain, facts = None, {}
+        chain = None
         if self.bundle.starts_grouped:
             engine, noise = engine_for(self.device, monitor), measured_noise(frame, known, monitor)
             chain = Chain(frame, noise, self.decision, wanted=self.wanted, engine=engine)
-            if self.earlier is not None:
-                chain, facts["guide"] = with_earlier_scan(chain, self.earlier, monitor)
         corrects, wants_map = self.decision.corrects_shading, self.config.uncertainty
         if chain is not None and self.model is None and not (corrects or wants_map):
             rounded = run_rounded(chain, self.only, known.floor, monitor)
             if rounded is not None:
-                return _Made(rounded, facts=facts)
+                return _Made(rounded)
         part = monitor.part(0.0, 0.9) if corrects else monitor
         output, deviation, found = self._enhanced(frame, known, chain, part)
         np.maximum(output, known.floor, out=output, dtype=np.float32)
@@ -349,7 +342,7 @@ class _Steps:
             np.maximum(output, known.floor, out=output, dtype=np.float32)
             if deviation is not None:
                 deviation /= shading
-        return _Made(restore_dtype(output, frame.dtype), deviation, shading, facts | found)
+        return _Made(restore_dtype(output, frame.dtype), deviation, shading, found)
 
     def _enhanced(
         self, frame: Volume, known: VolumeCache, chain: Chain | None, monitor: Monitor

@@ -52,9 +52,10 @@ class Enhancement:
         shading: the bias field that N4 divided `volume` by, [K, J, I], one for all frames; None
             where none was corrected.
         measured: what was measured and what was done about it, as manifests record it: noise, blur,
-            shading, artifacts, guide; empty for models that do not measure.
+            shading, artifacts, guide ("used": mean share, 0 to 1), look; empty for models that do not measure.
         noises: the noise of each frame; empty as well.
         first_slice: of `volume`, in the whole input.
+        guide_use: how much of the guides was used at each voxel, float32, 0 to 1; None without one.
     """
 
     volume: Volume
@@ -71,6 +72,7 @@ class Enhancement:
     measured: dict[str, Any] = field(default_factory=dict)
     noises: tuple[NoiseEstimate, ...] = ()
     first_slice: int = 0
+    guide_use: Volume | None = None
 
     def noise_map(self) -> Volume | None:
         """The measured σ at each voxel, float32 in the input's units; None where there is none."""
