@@ -175,9 +175,7 @@ def _check_beside(role: str, given: Volume, volume: Volume) -> None:
             f"Choose a {role} of the same modality.",
         )
     if given.is_sequence:
-        raise InputError(
-            f"{name}: the {role} is a sequence", "Choose a single volume, or a frame."
-        )
+        raise InputError(f"{name}: the {role} is a sequence", "Choose a single volume, or a frame.")
 
 
 def _one_look(looks: Iterable[Volume], volume: Volume, monitor: Monitor) -> Appearance:

@@ -215,7 +215,8 @@ def match_appearance(
         The volume on the same grid in the same type, and what was done. Where nothing is done the
         volume itself is returned.
     Raises:
-        InputError: the volume cannot be measured, or is of another modality or contrast than the look.
+        InputError: the volume cannot be measured, or is of another modality or contrast than the
+            look.
     """
     monitor = monitor or Monitor()
     measured = measured or measure_appearance(volume, monitor)

@@ -52,7 +52,8 @@ class Enhancement:
         shading: the bias field that N4 divided `volume` by, [K, J, I], one for all frames; None
             where none was corrected.
         measured: what was measured and what was done about it, as manifests record it: noise, blur,
-            shading, artifacts, guide ("used": mean share, 0 to 1), look; empty for models that do not measure.
+            shading, artifacts, guide ("used": mean share, 0 to 1), look; empty for models that do
+            not measure.
         noises: the noise of each frame; empty as well.
         first_slice: of `volume`, in the whole input.
         guide_use: how much of the guides was used at each voxel, float32, 0 to 1; None without one.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -80,7 +80,7 @@ def restore(
     volume: Volume,
     options: Mapping[str, Any],
     *,
-    guide: object = None,
+    besides: Sequence[str] = (),
     slices: tuple[int, int] | None = None,
     monitor: Monitor,
 ) -> Restored:
@@ -89,7 +89,7 @@ def restore(
     Args:
         volume: [K, J, I] or [T, K, J, I].
         options: the fields of an enhancement (EnhanceConfig) as JSON.
-        guide: refused, as no small restorer takes one.
+        besides: "guide" and "look" where they are given: refused, as no small restorer takes one.
         slices: (first, stop) along K: only these are returned, equal to those of a whole run.
         monitor: gets progress and warnings, and may cancel.
     Returns:
@@ -102,8 +102,7 @@ def restore(
         Cancelled: the monitor asked for it.
     """
     bundle, volume = open_bundle_for(volume, options["model"], kind=RESTORER, monitor=monitor)
-    asked = ["guide"] if guide is not None else []
-    asked += [name for name, unused in _LACKING.items() if options[name] not in unused]
+    asked = [*besides] + [name for name, unused in _LACKING.items() if options[name] not in unused]
     if asked:
         raise ConfigError(
             f"model {bundle.name!r} is a small restorer, which has no {' and no '.join(asked)}",
