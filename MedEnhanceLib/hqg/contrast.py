@@ -32,8 +32,8 @@ _CELL_MM, _SMOOTH_MM, _AROUND_MM, _DEEP_MM = 2.0, 2.0, 9.0, 15.0
 _DEEPEST = 0.4
 #: Of Otsu's threshold, above which a cell is body.
 _BODY = 0.8
-#: Cells without which nothing is compared.
-_FEWEST = 2000
+#: Cells (160 ml of tissue) without which nothing is compared.
+_FEWEST = 20_000
 #: Ranges of `tails` and `middle` by contrast. Measured: 27 volumes of heads from six scanners, with
 #: noise up to 10 % of the brightest tissue, and a margin.
 _HEADS = {

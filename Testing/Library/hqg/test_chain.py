@@ -188,7 +188,7 @@ class TestEnhancement:
         assert run_job(JobSpec("inspect", {"input": names[1]}))["card"]["noise"]
 
 
-def test_a_guide_of_the_same_look_changes_nothing_and_a_wrong_modality_is_refused() -> None:
-    guide = replace(_noisy(0.02), modality="CT", units="HU")
-    with pytest.raises(InputError, match="guide is CT"):
-        me.enhance(_noisy(0.02), guide=guide, device="cpu")
+def test_a_look_of_another_modality_is_refused() -> None:
+    look = replace(_noisy(0.02), modality="CT", units="HU")
+    with pytest.raises(InputError, match="look is CT"):
+        me.enhance(_noisy(0.02), look=look, device="cpu")

@@ -24,7 +24,7 @@ from MedEnhanceLib.errors import (
     InputError,
     ModelError,
 )
-from MedEnhanceLib.hqg import EnhanceConfig, check_guide, enhance, infer, predict
+from MedEnhanceLib.hqg import EnhanceConfig, enhance, infer, predict
 from MedEnhanceLib.hqg.bundle import EnhancerModel
 from MedEnhanceLib.hqg.network import Enhancer
 from MedEnhanceLib.nets.intensity import scaling_for
@@ -122,59 +122,6 @@ def test_every_frame_of_a_sequence_is_enhanced(head: Volume, config: EnhanceConf
     result = enhance(sequence, config).volume
     assert result.shape == sequence.shape
     assert np.array_equal(result.voxels[0], enhance(head, config).volume.voxels)
-
-
-def test_a_guide_changes_the_result(head: Volume, config: EnhanceConfig) -> None:
-    guide = replace(head, voxels=head.voxels[::-1].copy())
-    plain = enhance(head, config).volume
-    assert not np.array_equal(enhance(head, config, guide=guide).volume.voxels, plain.voxels)
-
-
-def test_a_guide_of_another_modality_is_refused(head: Volume, config: EnhanceConfig) -> None:
-    with pytest.raises(InputError, match="guide is CT"):
-        enhance(head, config, guide=replace(head, modality="CT"))
-
-
-def test_a_guide_may_lie_on_another_grid(head: Volume, config: EnhanceConfig) -> None:
-    guide = Volume(
-        head.voxels[:3, ::2, 5:], Geometry((3.0, 1.0, 7.0)), modality="MR", source="guide"
-    )
-    result = enhance(head, config, guide=guide).volume
-    assert result.geometry == head.geometry
-    assert result.shape == head.shape
-
-
-@pytest.mark.parametrize(
-    ("value", "says"), [(0, "constant, every voxel is 0"), (5, "is CT, the volume MR")]
-)
-def test_a_wrong_guide_is_refused_before_any_model_is_looked_for(
-    head: Volume, value: int, says: str
-) -> None:
-    """An empty one for that reason, not for the modality that a file of zeros seems to have."""
-    voxels = np.where(head.voxels > 0, value, 0).astype(np.int16)
-    guide = replace(head, voxels=voxels, modality="CT" if value else "OT")
-    with pytest.raises(InputError, match=says):
-        enhance(head, EnhanceConfig(model="not-there"), guide=guide)
-
-
-@pytest.mark.parametrize("modality", ["MR", "CT"])
-@pytest.mark.parametrize(
-    ("value", "says"),
-    [(0, "constant"), (7, "constant"), (np.nan, r"NaN or infinite"), (np.inf, r"NaN or infinite")],
-)
-def test_a_guide_that_shows_nothing_is_refused_by_name(
-    modality: str, value: float, says: str
-) -> None:
-    voxels = np.full((3, 40, 40), value, np.float32)
-    guide = Volume(voxels, modality=modality, source="flat.nii")
-    with pytest.raises(InputError, match=rf"flat\.nii.*{says}"):
-        check_guide(guide, modality)
-
-
-def test_a_guide_that_is_a_sequence_is_refused(head: Volume, config: EnhanceConfig) -> None:
-    sequence = replace(head, voxels=np.stack([head.voxels, head.voxels]))
-    with pytest.raises(InputError, match="guide is a sequence"):
-        enhance(head, config, guide=sequence)
 
 
 @pytest.mark.parametrize("value", [np.nan, -np.inf])

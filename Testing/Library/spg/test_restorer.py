@@ -270,14 +270,20 @@ def test_other_pixels_are_warned_of(model: Path, scan: Volume) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"uncertainty": True}, {"task": "sharpness"}, {"bias_correction": "n4"}, {"guide": 1}],
+    [
+        {"uncertainty": True},
+        {"task": "sharpness"},
+        {"bias_correction": "n4"},
+        {"guide": 1},
+        {"look": 1},
+    ],
 )
 def test_what_a_restorer_has_not_is_refused_by_name(
     options: dict[str, Any], model: Path, scan: Volume
 ) -> None:
-    if "guide" in options:
-        options = {"guide": phantom(3)}
     (name,) = options
+    if name in ("guide", "look"):
+        options = {name: phantom(3)}
     with pytest.raises(ConfigError, match=f"small restorer, which has no {name}"):
         me.enhance(scan, str(model), device="cpu", **options)
 
