@@ -158,14 +158,6 @@ def aboutTask(task):
     }[task]
 
 
-def guideUses():
-    """What a guide can be for: the values of the option `guide_use`, with a text for each."""
-    return {
-        "appearance": _("Take over its sharpness and noise"),
-        "earlier-scan": _("Earlier scan of the patient: helps to keep anatomy"),
-    }
-
-
 def wholeProblem(node, model, task="auto", hasRegion=False):
     """Why maps, segmentation and N4 are not to be had, in a sentence; empty where they are.
 
@@ -177,7 +169,7 @@ def wholeProblem(node, model, task="auto", hasRegion=False):
 
 
 def restorerProblem(node, model, task="auto"):
-    """Why a guide, maps and N4 are not to be had, in a sentence; empty where they are.
+    """Why guide, look, maps and N4 are not to be had, in a sentence; empty where they are.
 
     model: a model's name, or "auto" for the recommended one. task: what is corrected.
     """
@@ -196,6 +188,7 @@ def withoutWhatItLacks(node, options):
         options = dataclasses.replace(
             options,
             guide=None,
+            look=None,
             uncertainty=False,
             noiseMap=False,
             biasCorrection="none",
@@ -277,17 +270,21 @@ def _slicesProblem(node, modality):
 
 
 def _otherVolumesProblem(node, options):
-    guide = options.guide
-    if guide is not None:
-        bridge.checkIntensities(guide)
-        if bridge.modalityOf(guide) != bridge.modalityOf(node):
+    if options.guide is node:
+        return _("The guide is the volume itself: choose another series of this examination.")
+    for other in (options.guide, options.look):
+        if other is None:
+            continue
+        bridge.checkIntensities(other)
+        if bridge.modalityOf(other) != bridge.modalityOf(node):
             return _(
-                "The guide is {guide}, the volume {volume}: choose a guide of the same modality."
+                "{name} is {modality}, the volume {volume}: choose one of the same modality."
             ).format(
-                guide=card.modalityName(bridge.modalityOf(guide)),
+                name=other.GetName(),
+                modality=card.modalityName(bridge.modalityOf(other)),
                 volume=card.modalityName(bridge.modalityOf(node)),
             )
-    bridge.checkOutput(options.output, node, guide)
+    bridge.checkOutput(options.output, node, options.guide, options.look)
     return region.problemOf(node, options.region, options.regionSegment)
 
 
