@@ -14,11 +14,13 @@ from pathlib import Path
 from types import EllipsisType
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
+
 from MedEnhanceLib.core.exchange import as_volume
 from MedEnhanceLib.core.modality import doubts
 from MedEnhanceLib.core.options import About, Options, narrowed, option, takes
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.gradprom.config import SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.jobs.addresses import is_remote, kept_copy, local, shown
@@ -26,6 +28,7 @@ from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.jobs.dicom import DicomParams, check_folder
 from MedEnhanceLib.jobs.enhancing import Enhanced, enhance_volume, objects_of
 from MedEnhanceLib.jobs.files import check_ending, load_volume
+from MedEnhanceLib.jobs.guides import AUTO, chosen_guide
 from MedEnhanceLib.jobs.kinds.compress import estimate_volume
 from MedEnhanceLib.jobs.kinds.segment import head_config
 from MedEnhanceLib.jobs.kinds.volumes import InspectParams, described, inspect_volume
@@ -291,8 +294,9 @@ class _EnhanceOrder(Options):
     model: str = "auto"
     guide: Any = option(
         None,
-        help="a volume of the wanted appearance or a list of several, or an earlier scan of the "
-        "patient (see guide_use); of any kind that volume may be but an array",
+        help="another series of the same examination, or a list of several, of any contrast, which "
+        "helps to separate noise from anatomy; of any kind that volume may be, an array on its "
+        'grid; "auto": the best one of the study or the folder that volume was read from',
     )
     uncertainty: bool = False
     segment: bool = option(False, help="find labels in the enhanced volume too")
@@ -304,6 +308,11 @@ class EnhanceCall(EnhanceConfig, Placed, Watched, _EnhanceOrder):
     """The arguments of `enhance`."""
 
     _: KW_ONLY
+    look: Any = option(
+        None,
+        help="a volume of the same contrast, or a list of several, whose sharpness and noise are "
+        "taken over; of any kind that volume may be, an array on its grid",
+    )
     head: str = option(
         "auto",
         help="the model that finds labels with segment, by name or folder; auto: the one for the "
@@ -324,8 +333,9 @@ def enhance(call: EnhanceCall) -> Enhanced:
         call: the volume and the options.
 
     Returns:
-        An object with .volume, .uncertainty, .segmentation, .report (its manifest), and
-        .at_strength(s), which gives it at another strength at once.
+        An object with .volume, .uncertainty, .segmentation, .guide_use (how much of the guide was
+        used at each voxel), .report (its manifest), and .at_strength(s), which gives it at another
+        strength at once.
 
     Raises:
         ConfigError: an option cannot be as it is, or not together with another.
@@ -339,10 +349,12 @@ def enhance(call: EnhanceCall) -> Enhanced:
     head = head_config(call.head, call.device, wanted=call.segment)
     with watched(call.progress, call.cancel) as monitor:
         reading, monitor = _parts(call.volume, monitor)
+        volume = call.opened(call.volume, reading)
         return enhance_volume(
-            call.opened(call.volume, reading),
+            volume,
             narrowed(EnhanceConfig, call),
-            guide=_guides(call.guide),
+            guide=_guides(call.guide, volume, call, monitor) or None,
+            look=_looks(call.look, volume, call),
             head=head,
             slices=call.slices,
             monitor=monitor,
@@ -355,13 +367,41 @@ def _parts(data: Any, monitor: Monitor) -> tuple[Monitor, Monitor]:
     return monitor.part(0.0, share), monitor.part(share, 1.0)
 
 
-def _guides(given: Any) -> Volume | list[Volume] | None:
-    """The guides as volumes: one stays one, as an earlier scan has to be; None stays."""
+def _guides(given: Any, volume: Volume, call: EnhanceCall, monitor: Monitor) -> list[Volume]:
+    """The guides as volumes; of "auto" the chosen one, if any."""
     if given is None:
-        return None
+        return []
+    if isinstance(given, str) and given == AUTO:
+        is_path = isinstance(call.volume, str | os.PathLike)
+        path = Path(call.volume if is_path else volume.source.partition(" (series ")[0])
+        if not path.name or not path.exists():
+            raise ConfigError(
+                'guide is "auto", and the volume was not read from a file here',
+                "Give the guide itself.",
+            )
+        guide = chosen_guide(path, volume, monitor)
+        return [guide] if guide is not None else []
+    listed = given if isinstance(given, list | tuple) else [given]
+    return [_beside(one, volume, call) for one in listed]
+
+
+def _looks(given: Any, volume: Volume, call: Placed) -> Volume | list[Volume] | None:
+    """The look as a volume, or as several; None stays."""
     if isinstance(given, list | tuple):
-        return [Placed().opened(one, Monitor()) for one in given]
-    return Placed().opened(given, Monitor())
+        return [_beside(one, volume, call) for one in given]
+    return None if given is None else _beside(given, volume, call)
+
+
+def _beside(given: Any, volume: Volume, call: Placed) -> Volume:
+    """A guide or a look as a volume; an array lies on the grid of the volume."""
+    if isinstance(given, np.ndarray):
+        if given.shape != volume.shape:
+            raise InputError(
+                f"an array of {given.shape} beside a volume of {volume.shape}",
+                "Give a Volume with a geometry of its own.",
+            )
+        return replace(volume, voxels=given, source="", history=(), origin=None)
+    return Placed(modality=call.modality).opened(given, Monitor())
 
 
 def blend(

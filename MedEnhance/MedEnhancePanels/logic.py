@@ -54,16 +54,17 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
     def enhance(self, node, options, wait):
         """Enhance a volume node, or every frame of a sequence node; returns the new node.
 
-        The options are those of MedEnhanceLib's enhance, and: guide: a volume node of the same
-        modality and high quality. noiseMap: make a volume of the measured noise too. segment: find
-        labels too, with the model `head`. output: a volume node to fill instead of a new one.
+        The options are those of MedEnhanceLib's enhance, and: guide: a volume node of another
+        series of the examination. look: a volume node whose sharpness and noise are taken over.
+        noiseMap: make a volume of the measured noise too. segment: find labels too, with the model
+        `head`. output: a volume node to fill instead of a new one.
         The node refers to what else was made: node.GetNodeReference("MedEnhance.segmentation"),
         also .input, .uncertainty, .noise, .table, .difference.
         """
         from MedEnhancePanels.tasks import enhancement
 
         arguments.checkNode("node", node)
-        for name in ("guide", "output"):
+        for name in ("guide", "look", "output"):
             if getattr(options, name) is not None:
                 arguments.checkNode(name, getattr(options, name))
         options.config()

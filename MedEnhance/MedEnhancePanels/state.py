@@ -186,6 +186,7 @@ class State:
 
     inputVolume = NodeReference("InputVolume")
     guideVolume = NodeReference("GuideVolume")
+    lookVolume = NodeReference("LookVolume")
     outputVolume = NodeReference("OutputVolume")
     #: Of an enhancement: a markups ROI node, or a segmentation node and a segment of it.
     region = NodeReference("Region")

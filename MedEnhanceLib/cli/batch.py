@@ -74,6 +74,13 @@ def _declare(parser: Parser, task: str) -> None:
     )
     job = declaration_of(task)
     add_flags(parser, job, only=["config"])
+    if task == "enhance":
+        parser.add_argument(
+            "--guide",
+            choices=["auto"],
+            help="enhance each volume with the best other series of its study or folder as guide",
+        )
+        add_flags(parser, job, only=["look"])
     if task == "compress":
         parser.set_defaults(
             ending=".ucv", dicom=False, bids=False, nnunet=False, participant_label=None
@@ -125,6 +132,7 @@ def run(args: argparse.Namespace) -> int:
     """Run what is not finished yet and report how it went."""
     from MedEnhanceLib.cli.batch_layouts import layout_of
     from MedEnhanceLib.cli.console import cancel_on_interrupt
+    from MedEnhanceLib.jobs.addresses import is_remote
     from MedEnhanceLib.jobs.batch_runs import Plan, results_and_ledger
     from MedEnhanceLib.report.page import make_folder
     from MedEnhanceLib.runtime.progress import Event
@@ -135,6 +143,12 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f"--workers is {args.workers}", "Use 1 or more.")
     stated = params_of(args, declaration_of(args.job))
     config, overwrite = stated.pop("config", {}), stated.pop("overwrite", False)
+    if "guide" in stated:
+        stated["guide"] = [stated["guide"]]
+    if "look" in stated:  # a worker elsewhere has a current folder of its own
+        stated["look"] = [
+            place if is_remote(place) else str(Path(place).absolute()) for place in stated["look"]
+        ]
     if not args.dicom:
         stated.pop("dicom", None)
     if args.dicom and args.ending is not None:

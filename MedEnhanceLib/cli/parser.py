@@ -241,6 +241,8 @@ def _argument(one: Option) -> dict[str, Any]:
             return fields | {"action": "store_false"}
         on_off = argparse.BooleanOptionalAction if one.default is True else "store_true"
         return fields | {"action": on_off}
+    if one.kind is list:
+        fields |= {"nargs": "+", "action": "extend"}
     if one.choices:
         fields["choices"] = one.choices
     return fields | {

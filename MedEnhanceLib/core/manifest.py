@@ -129,6 +129,8 @@ def findings_in_words(measured: Mapping[str, Any], strength: float = 1.0) -> lis
     ):
         if measured.get(name, {}).get(key):
             lines.append(f"{name}: {done}; {measured[name]['reason']}")
+    if guide := measured.get("guide"):
+        lines.append(f"guide: changed the result by {guide['used']:.2f} σ of the noise")
     if summary := measured.get("look", {}).get("summary"):
         lines.append(f"look: {summary}")
     if slices := measured.get("slices"):
@@ -147,6 +149,7 @@ def corrections_in_words(measured: Mapping[str, Any]) -> str:
     parts += ["shading corrected"] if measured.get("shading", {}).get("corrected") else []
     repaired = measured.get("artifacts", {})
     parts += [f"{repaired['kind']} repaired"] if repaired.get("repaired") else []
-    parts += ["guided"] if measured.get("guide") else []
-    parts += ["matched to a look"] if measured.get("look") else []
+    guide = measured.get("guide")
+    parts += [f"guide changed it by {guide['used']:.2f} σ of the noise"] if guide else []
+    parts += ["look of another volume"] if "look" in measured else []
     return "".join(f", {part}" for part in parts)

@@ -8,7 +8,7 @@ and noise. `matching` compares them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.hqg.contrast import Contrast, measure_contrast
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -93,10 +94,12 @@ class Patient:
 
     source: its name, for messages.
     spectra: by direction; `through_plane` is missing where slices are thick.
+    contrast: of MR; None for CT, and where it cannot be measured.
     """
 
     source: str
     spectra: dict[Direction, Spectra]
+    contrast: Contrast | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,10 @@ class Appearance:
         return {
             "modality": self.modality,
             "patients": [
-                {"source": patient.source}
+                {
+                    "source": patient.source,
+                    "contrast": asdict(patient.contrast) if patient.contrast else None,
+                }
                 | {name: spectra.to_json() for name, spectra in patient.spectra.items()}
                 for patient in self.patients
             ],
@@ -125,6 +131,7 @@ class Appearance:
                 Patient(
                     str(entry["source"]),
                     {name: Spectra.from_json(entry[name]) for name in DIRECTIONS if name in entry},
+                    Contrast(**entry["contrast"]) if entry["contrast"] else None,
                 )
                 for entry in fields["patients"]
             )
@@ -151,7 +158,7 @@ def measure_appearance(volume: Volume, monitor: Monitor | None = None) -> Appear
     if volume.modality not in _TISSUE:
         raise InputError(
             f"{name}: an appearance is measured in CT and MR, not in {volume.modality}",
-            "Leave the guide out, or state the modality.",
+            "Leave the look out, or state the modality.",
         )
     volume = volume.frame(0)
     scaling = scaling_for(volume)
@@ -166,7 +173,8 @@ def measure_appearance(volume: Volume, monitor: Monitor | None = None) -> Appear
     if dk <= _MOST_ANISOTROPIC * min(di, dj) and volume.shape[0] >= 2 * _BLOCK:
         planes = _planes_of(volume.voxels.swapaxes(0, 1), offset, scale)
         spectra["through_plane"] = _spectra(planes, (dk, di), volume.modality, name, 0, monitor)
-    return Appearance(volume.modality, (Patient(name, spectra),))
+    contrast = measure_contrast(volume) if volume.modality == "MR" else None
+    return Appearance(volume.modality, (Patient(name, spectra, contrast),))
 
 
 def combine(appearances: Sequence[Appearance]) -> Appearance:
@@ -174,7 +182,7 @@ def combine(appearances: Sequence[Appearance]) -> Appearance:
     modalities = sorted({each.modality for each in appearances})
     if len(modalities) != 1:
         raise InputError(
-            f"a guide of {' and '.join(modalities) or 'no volumes'}",
+            f"a look of {' and '.join(modalities) or 'no volumes'}",
             "Give volumes of one modality, kernel and scanner.",
         )
     return Appearance(modalities[0], tuple(p for each in appearances for p in each.patients))
@@ -203,7 +211,7 @@ def _spectra(
         raise InputError(
             f"{name}: {len(blocks)} blocks of {_BLOCK} × {_BLOCK} voxels lie wholly in tissue, "
             f"{_FEWEST_BLOCKS} are needed to measure sharpness and noise",
-            "Leave the guide out, or choose a volume that shows more tissue.",
+            "Leave the look out, or choose a volume that shows more tissue.",
         )
     bins, frequencies = _bins(spacing_mm, axis)
     density = _power(blocks) @ bins.T * (spacing_mm[0] * spacing_mm[1])

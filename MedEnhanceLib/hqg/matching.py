@@ -11,7 +11,7 @@ anatomy and noise have both passed the reconstruction kernel, and both determine
 In MR noise is added after the loss of resolution; only the difference of both classes is compared.
 
 b is compared with its uncertainty: the spread over parts of the input, and over the patients of the
-guide. Below three times that nothing is done. Nothing is ever added to a volume: it is filtered
+look. Below three times that nothing is done. Nothing is ever added to a volume: it is filtered
 linearly, and more noise than wanted is reduced where a function for that is given.
 """
 
@@ -118,7 +118,7 @@ class Match:
                     "applied": change.applies,
                     "largest_gain": round(float(change.gain.max()), 3),
                     "smallest_gain": round(float(change.gain.min()), 3),
-                    "noise_relative_to_guide": round(math.exp(change.noise_log), 3),
+                    "noise_relative_to_look": round(math.exp(change.noise_log), 3),
                     "noise_uncertainty": round(change.noise_uncertainty, 3),
                 }
                 for name, change in self.changes.items()
@@ -136,11 +136,11 @@ class Match:
                 verb = "sharpened" if change.slope_mm2 > 0 else "smoothed"
                 lines.append(
                     f"{where}: {verb} by a Gaussian of σ {abs(change.blur_mm):.2f} mm to the "
-                    "guide's sharpness"
+                    "look's sharpness"
                 )
             else:
                 lines.append(
-                    f"{where}: as sharp as the guide within the uncertainty "
+                    f"{where}: as sharp as the look within the uncertainty "
                     f"({change.slope_mm2:+.2f} ± {change.uncertainty_mm2:.2f} mm²), left alone"
                 )
         lines += [
@@ -148,7 +148,7 @@ class Match:
             for name, reason in self.unmeasured.items()
         ]
         if self.keep_noise < 1:
-            lines.append(f"noise reduced to {self.keep_noise:.0%}, the guide's level")
+            lines.append(f"noise reduced to {self.keep_noise:.0%}, the look's level")
         return lines
 
 
@@ -159,26 +159,35 @@ def plan_match(
 
     Args:
         measured: of the volume.
-        wanted: of the guide, one or several patients.
+        wanted: of the look, one or several patients.
         spacing_mm: of the volume, along i, j, k.
     Raises:
-        InputError: of another modality.
+        InputError: of another modality, or of another contrast or anatomy.
     """
     if measured.modality != wanted.modality:
         raise InputError(
-            f"the guide is {wanted.modality}, the volume {measured.modality}",
-            "Choose a guide of the same modality.",
+            f"the look is {wanted.modality}, the volume {measured.modality}",
+            "Choose a look of the same modality.",
         )
+    mine = measured.patients[0]
+    for patient in wanted.patients:
+        if mine.contrast and patient.contrast and not patient.contrast.is_like(mine.contrast):
+            raise InputError(
+                f"{patient.source}: shows another contrast or anatomy than {mine.source}, and "
+                "cannot be its look",
+                "Choose a look of the same contrast. A series of the same examination with another "
+                "contrast is a guide: give it as --guide (guide=).",
+            )
     changes: dict[Direction, Change] = {}
     unmeasured: dict[Direction, str] = {}
     for direction in DIRECTIONS:
-        mine = measured.patients[0].spectra.get(direction)
+        own = mine.spectra.get(direction)
         theirs = [p.spectra[direction] for p in wanted.patients if direction in p.spectra]
-        if mine is None or not theirs:
-            whose = "this volume's" if mine is None else "the guide's"
+        if own is None or not theirs:
+            whose = "this volume's" if own is None else "the look's"
             unmeasured[direction] = f"{whose} slices are too thick or too few"
             continue
-        changes[direction] = _change(mine, theirs, measured.modality, spacing_mm)
+        changes[direction] = _change(own, theirs, measured.modality, spacing_mm)
     noise = changes["in_plane"]
     has_more = noise.noise_log > _CERTAIN * noise.noise_uncertainty
     keep = math.exp(-noise.noise_log) if has_more else 1.0
@@ -197,7 +206,7 @@ def match_appearance(
 
     Args:
         volume: CT or MR; the frames of a sequence are filtered alike.
-        wanted: what `measure_appearance` found in the guide, or `combine` in several.
+        wanted: what `measure_appearance` found in the look, or `combine` in several.
         measured: of the volume, where it is known.
         denoise: removes noise from a volume; called where there is more noise than wanted, and
             only the surplus is removed. None leaves the noise's level as it is.
@@ -206,7 +215,8 @@ def match_appearance(
         The volume on the same grid in the same type, and what was done. Where nothing is done the
         volume itself is returned.
     Raises:
-        InputError: the volume cannot be measured, or is of another modality than the guide.
+        InputError: the volume cannot be measured, or is of another modality or contrast than the
+            look.
     """
     monitor = monitor or Monitor()
     measured = measured or measure_appearance(volume, monitor)
@@ -245,12 +255,12 @@ def apply_match(
     for number, (frame, result) in enumerate(zip(source.frames(), frames, strict=True)):
         count = len(result)
         for start in range(0, count, _SLAB):
-            monitor.progress((number + start / count) / len(frames), "matching the guide's look")
+            monitor.progress((number + start / count) / len(frames), "matching the look")
             stop = min(start + _SLAB, count)
             slab = _along_slices(frame.voxels, start, stop, column)
             slab = _in_plane(slab, plane)
             result[start:stop] = restore_dtype(np.maximum(slab, floor), like.dtype)
-    note = derived_note("matched to the appearance of a guide")
+    note = derived_note("matched to the look of another volume")
     return like.with_voxels(output, did=note)
 
 

@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, TypeGuard, TypeVar
@@ -44,8 +44,9 @@ _USER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/]*)@")
 _WITH_USERS = frozenset(
     ("http", "https", "ftp", "ftps", "sftp", "ssh", "smb", "hdfs", "webhdfs", "dav", "webdav", "s3")
 )
-#: Parameters of jobs that name one volume to read.
-_SOURCES = ("input", "enhanced", "guide", "segmentation", "uncertainty")
+#: Parameters of jobs that name one volume to read, and those that list several.
+_SOURCES = ("input", "enhanced", "segmentation", "uncertainty")
+_LISTS = ("guide", "look")
 
 
 def is_remote(place: object) -> TypeGuard[str]:
@@ -119,20 +120,33 @@ def local_sources(params: Any, names: Names, monitor: Monitor) -> Iterator[Any]:
     """
     with ExitStack() as stack:
         changed: dict[str, Any] = {}
-        for name, place in sources_of(params).items():
-            changed[name] = str(stack.enter_context(local(place, monitor)))
-            names.add(changed[name], shown(place))
-        if "like" in changed:
-            changed["like"] = {**params.like, "path": changed["like"]}
+        for name, places in sources_of(params).items():
+            copies = []
+            for place in places:
+                copies.append(str(stack.enter_context(local(place, monitor))))
+                names.add(copies[-1], shown(place))
+            changed[name] = _with_copies(getattr(params, name), places, copies)
         yield dataclasses.replace(params, **changed) if changed else params
 
 
-def sources_of(params: Any) -> dict[str, str]:
+def sources_of(params: Any) -> dict[str, list[str]]:
     """The addresses that a job reads, by parameter."""
-    places = {name: getattr(params, name, None) for name in _SOURCES}
+    places: dict[str, list[Any]] = {name: [getattr(params, name, None)] for name in _SOURCES}
+    places |= {name: getattr(params, name, None) or [] for name in _LISTS}
     like = getattr(params, "like", None)
-    places["like"] = like.get("path") if isinstance(like, dict) else None
-    return {name: place for name, place in places.items() if is_remote(place)}
+    places["like"] = [like.get("path")] if isinstance(like, dict) else []
+    remote = {name: [place for place in each if is_remote(place)] for name, each in places.items()}
+    return {name: each for name, each in remote.items() if each}
+
+
+def _with_copies(given: Any, places: Sequence[str], copies: Sequence[str]) -> Any:
+    """A parameter with the path of a copy in place of each address."""
+    if isinstance(given, dict):
+        return {**given, "path": copies[0]}
+    if isinstance(given, str):
+        return copies[0]
+    copy_of = dict(zip(places, copies, strict=True))
+    return [copy_of.get(place, place) for place in given]
 
 
 def _copied(address: str, folder: Path, monitor: Monitor) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,6 +48,11 @@ class Enhanced:
     def noise(self) -> Volume | None:
         """The measured σ at each voxel, in the units of `volume`; None for models without it."""
         return self.enhancement.noise_map()
+
+    @property
+    def guide_use(self) -> Volume | None:
+        """How much of the guides was used at each voxel, 0 to 1; None without one."""
+        return self.enhancement.guide_use
 
     def compare(
         self,
@@ -117,7 +122,8 @@ def enhance_volume(
     volume: Volume,
     config: EnhanceConfig,
     *,
-    guide: Volume | Iterable[Volume] | None = None,
+    guide: Volume | Sequence[Volume] | None = None,
+    look: Volume | Iterable[Volume] | None = None,
     head: SegmentConfig | None = None,
     frame: int | None = None,
     slices: tuple[int, int] | None = None,
@@ -126,7 +132,7 @@ def enhance_volume(
 ) -> Enhanced:
     """Enhance, then segment the enhanced volume if a `head` is given; in memory.
 
-    frame, cache: as for `hqg.enhance`.
+    guide, look, frame, cache: as for `hqg.enhance`.
     """
     from MedEnhanceLib.gradprom import open_head_for, segment
     from MedEnhanceLib.hqg import enhance
@@ -139,15 +145,17 @@ def enhance_volume(
         open_head_for(volume, head)
     share = 1 / (1 + _HEAD_PASSES) if head else 1.0
     part = monitor.part(0.0, share)
+    besides = [name for name, given in (("guide", guide), ("look", look)) if given is not None]
     if config.task == "slices":
-        done = _with_thin_slices(volume, config, guide=guide, slices=slices, monitor=part)
+        done = _with_thin_slices(volume, config, besides, slices=slices, monitor=part)
     elif is_restoration(config.model):
-        done = _restored_by_bundle(volume, config, guide=guide, slices=slices, monitor=part)
+        done = _restored_by_bundle(volume, config, besides, slices=slices, monitor=part)
     else:
         done = enhance(
             volume,
             config,
-            look=guide,
+            guide=guide,
+            look=look,
             frame=frame,
             slices=slices,
             cache=cache,
@@ -157,7 +165,7 @@ def enhance_volume(
     manifest = make_manifest(
         "enhanced",
         config=config.to_json() | ({"head": head.to_json()} if head else {}),
-        inputs=_names(volume, guide),
+        inputs=_names(volume, guide, look),
         device=done.device,
         seconds=time.monotonic() - began,
         model=done.model,
@@ -170,14 +178,17 @@ def enhance_volume(
 def _with_thin_slices(
     volume: Volume,
     config: EnhanceConfig,
+    besides: Sequence[str],
     *,
-    guide: Volume | Iterable[Volume] | None,
     slices: tuple[int, int] | None,
     monitor: Monitor,
 ) -> Enhancement:
-    """As `hqg.enhance`, for the task slices: the result has another grid."""
+    """As `hqg.enhance`, for the task slices: the result has another grid.
+
+    besides: "guide" and "look", where they are given; here and below they are refused.
+    """
     requested = {
-        "guide": guide is not None,
+        **dict.fromkeys(besides, True),
         "slices": slices is not None,
         "uncertainty": config.uncertainty,
         "bias_correction n4": config.bias_correction == "n4",
@@ -195,8 +206,8 @@ def _with_thin_slices(
 def _restored_by_bundle(
     volume: Volume,
     config: EnhanceConfig,
+    besides: Sequence[str],
     *,
-    guide: Volume | Iterable[Volume] | None,
     slices: tuple[int, int] | None,
     monitor: Monitor,
 ) -> Enhancement:
@@ -208,7 +219,7 @@ def _restored_by_bundle(
         strength=config.strength,
         task="noise" if config.task == "noise" else "auto",
     )
-    if config != fixed or guide is not None or slices is not None:
+    if config != fixed or besides or slices is not None:
         raise ConfigError(
             f"{Path(config.model).name} is a MONAI bundle, which takes model, device and strength "
             "alone",
@@ -239,12 +250,21 @@ def _restored_by_bundle(
     return replace(full.at_strength(config.share), seconds=time.monotonic() - began)
 
 
-def _names(volume: Volume, guide: Volume | Iterable[Volume] | None) -> dict[str, str]:
-    names = {"input": Path(volume.source).name or "volume"}
-    if guide is None:
-        return names
-    source = guide.source if isinstance(guide, Volume) else "several volumes"
-    return names | {"guide": Path(source).name or "volume"}
+def _names(
+    volume: Volume,
+    guide: Volume | Sequence[Volume] | None,
+    look: Volume | Iterable[Volume] | None,
+) -> dict[str, str]:
+    """What each role of an enhancement was; a look of several volumes is not named."""
+    guides = [guide] if isinstance(guide, Volume) else guide or []
+    roles = {"input": [volume], "guide": guides, "look": [look] if isinstance(look, Volume) else []}
+    names = {
+        role: ", ".join(Path(each.source).name or "volume" for each in volumes)
+        for role, volumes in roles.items()
+        if volumes
+    }
+    is_several = look is not None and not isinstance(look, Volume)
+    return names | ({"look": "several volumes"} if is_several else {})
 
 
 def _is_decided_once(config: EnhanceConfig) -> bool:
@@ -292,7 +312,7 @@ def objects_of(result: Volume | Enhanced | Segmentation) -> Objects:
 
 def _options_in_words(report: Mapping[str, Any]) -> str:
     """What was chosen and what was done, for the derivation of an object."""
-    results, inputs = report["results"], report["inputs"]
+    results = report["results"]
     measured = results.get("measured", {})
     strength = results["strength"]
     options = [f"strength {strength:g}"] if strength != 1 else []
@@ -309,8 +329,9 @@ def _options_in_words(report: Mapping[str, Any]) -> str:
             f"slices resampled from {slices['before']} of {slices['spacing_before_mm']:g} mm to "
             f"{slices['after']} of {slices['spacing_after_mm']:g} mm"
         )
-    if "guide" in inputs:
-        summary = measured.get("look", {}).get("summary")
-        options.append(f"look: another volume{f' ({summary})' if summary else ''}")
+    if guide := measured.get("guide"):
+        options.append(f"guided by another series ({guide['used']:.2f} σ of the noise)")
+    if look := measured.get("look"):
+        options.append(f"look of another volume ({look['summary']})")
     options += [warning["message"] for warning in results.get("doubts", ())]
     return ", ".join(options)

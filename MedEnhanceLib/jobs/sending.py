@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -39,7 +40,8 @@ _KINDS = (
 )  # fmt: skip
 #: Parameters of jobs that name what is written.
 _RESULTS = (
-    "output", "out", "report", "noise_output", "uncertainty_output", "segmentation_output", "mask",
+    "output", "out", "report", "noise_output", "guide_map", "uncertainty_output",
+    "segmentation_output", "mask",
 )  # fmt: skip
 #: The file of a report's folder that is looked for.
 _PAGE = "index.html"
@@ -142,14 +144,16 @@ class Outbox:
                 fill(file, stream, store.shown(name), monitor)
             self._fetched[file] = _digest(file)
 
-    def refuse_source(self, parameter: str, path: Path, sources: Mapping[str, str]) -> None:
+    def refuse_source(
+        self, parameter: str, path: Path, sources: Mapping[str, Sequence[str]]
+    ) -> None:
         """Raise OutputError where a result would replace what it is made of, or lie around it."""
         owner = self._owner_of(path)
         if owner is None:
             return
         folder, store = owner
         below = path.relative_to(folder).as_posix()
-        for address in sources.values():
+        for address in itertools.chain(*sources.values()):
             if "::" in address or address.lower().startswith(("http://", "https://")):
                 continue
             files, key = filesystem(address)
@@ -289,7 +293,7 @@ def sent_results(kind: str, params: Any, names: Names, monitor: Monitor) -> Iter
 
 
 def _refuse_early(
-    kind: str, params: Any, sources: Mapping[str, str], outbox: Outbox, monitor: Monitor
+    kind: str, params: Any, sources: Mapping[str, Sequence[str]], outbox: Outbox, monitor: Monitor
 ) -> None:
     """Refuse before the long work what could not be sent after it."""
     from MedEnhanceLib.jobs.files import manifest_path

@@ -312,7 +312,9 @@ class BatchSourcesTest(DicomTestCase):
         state.task = "sharpness"
         self.assertIn("the task chosen above, with the model of its modality", label.text)
         state.noiseMap = True
-        self.assertIn("Guide, region and noise map are left out.", label.text)
+        self.assertIn("Look, region and noise map are left out.", label.text)
+        state.guideVolume = self.smallVolume(name="guide")
+        self.assertIn("Each is guided by the best other series", label.text)
         self.ui.batchFolderEdit.text = os.path.join(folder, "none")
         self.processEvents(80)
         self.assertIn("There is no folder", label.text)

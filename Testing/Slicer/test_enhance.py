@@ -234,8 +234,13 @@ class ChoicesTest(EnhanceTestCase):
         guide.SetAttribute(self.bridge.MODALITY, "CT")
         self.choose(node)
         self.ui.guideSelector.setCurrentNode(guide)
-        self.assertIn("guide is CT", self.ui.problemLabel.text)
+        self.assertIn("guide is CT, the volume MR", self.ui.problemLabel.text)
+        self.ui.guideSelector.setCurrentNode(node)
+        self.assertIn("the volume itself", self.ui.problemLabel.text)
         self.ui.guideSelector.setCurrentNode(None)
+        self.ui.lookSelector.setCurrentNode(guide)
+        self.assertIn("guide is CT, the volume MR", self.ui.problemLabel.text)
+        self.ui.lookSelector.setCurrentNode(None)
         self.ui.outputSelector.setCurrentNode(node)
         self.assertIn("input itself", self.ui.problemLabel.text)
         self.ui.outputSelector.setCurrentNode(None)
@@ -585,19 +590,42 @@ class ApplyTest(EnhanceTestCase):
         self.assertFalse(self.ui.uncertaintyButton.enabled)
         self.assertIs(self.ui.resultSelector.currentNode(), output)
 
+    def test_theSeriesOfTheStudyWithTheLeastNoiseIsSuggestedAndOffUntilChosen(self):
+        node, button = self.brain(), self.ui.suggestedGuideButton
+        self.choose(node)
+        self.assertFalse(button.isVisibleTo(self.panel.widget))
+        hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
+        rng = np.random.default_rng(0)
+        made = {}
+        for name, noise in (("T2", 30), ("FLAIR", 4), ("result", 0), ("CT", 1), ("elsewhere", 0)):
+            other = made[name] = self.smallVolume(name=name)
+            voxels = 500 + rng.normal(0, noise, slicer.util.arrayFromVolume(other).shape)
+            slicer.util.updateVolumeFromArray(other, voxels.astype(np.int16))
+            other.SetAttribute(self.bridge.MODALITY, "CT" if name == "CT" else "MR")
+            if name != "elsewhere":
+                hierarchy.SetItemParent(hierarchy.GetItemByDataNode(other), self.study)
+        self.results.stamp(made["result"], "enhanced", node)
+        self.panel.update()
+        self.assertEqual(button.text, "Suggested: FLAIR")
+        self.assertTrue(button.isVisibleTo(self.panel.widget))
+        self.assertIsNone(self.panel.options.guide)
+        button.click()
+        self.assertIs(self.panel.options.guide, made["FLAIR"])
+        self.assertFalse(button.isVisibleTo(self.panel.widget))
+
     @slow
-    def test_aGuideChangesTheResult(self):
+    def test_guideAndLookReachTheJob(self):
         node = self.brain()
-        guide = self.smallVolume((6, 64, 64), name="guide")
-        for each in (node, guide):
+        guide, look = (self.smallVolume((6, 64, 64), name=name) for name in ("guide", "look"))
+        for each in (node, guide, look):
             each.SetAttribute(self.bridge.MODALITY, "MR")
         self.choose(node)
-        plain = slicer.util.arrayFromVolume(self.apply().nodes["output"]).copy()
         self.ui.guideSelector.setCurrentNode(guide)
+        self.ui.lookSelector.setCurrentNode(look)
         job = self.apply()
-        self.assertEqual(job.state, "done", self.message)
-        guided = slicer.util.arrayFromVolume(job.nodes["output"])
-        self.assertTrue(np.any(guided != plain))
+        for name in ("guide", "look"):
+            (path,) = job.params[name]
+            self.assertTrue(path.endswith(f"{name}.nrrd"), path)
 
     @slow
     def test_scriptsGetTheSame(self):

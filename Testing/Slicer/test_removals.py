@@ -32,6 +32,7 @@ class RemovalTest(MedEnhanceTestCase):
         return (
             (self.ui.inputSelector, "inputVolume"),
             (self.ui.guideSelector, "guideVolume"),
+            (self.ui.lookSelector, "lookVolume"),
             (self.ui.outputSelector, "outputVolume"),
             (panels["load"].ui.inputSelector, "inputVolume"),
             (panels["compress"].ui.inputSelector, "compressVolume"),

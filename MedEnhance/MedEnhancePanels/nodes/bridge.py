@@ -143,7 +143,7 @@ def isSameMatrix(*fillers):
     return np.allclose(*map(slicer.util.arrayFromVTKMatrix, matrices), rtol=1e-6, atol=1e-6)
 
 
-def checkOutput(output, source, guide=None):
+def checkOutput(output, source, guide=None, look=None):
     """Raise PanelError where the enhanced `source` cannot go into a node; None makes a new one."""
     if output is None:
         return
@@ -155,6 +155,8 @@ def checkOutput(output, source, guide=None):
         raise PanelError(_("The output is the input itself"), hint, "input")
     if output is guide:
         raise PanelError(_("The output is the guide"), hint, "input")
+    if output is look:
+        raise PanelError(_("The output is the scan that it is to look like"), hint, "input")
     if isSequence(source):
         message = _("The result of a sequence is a new sequence")
         raise PanelError(message, _("Choose “Create new volume” as output."), "input")

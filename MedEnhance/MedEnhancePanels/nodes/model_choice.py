@@ -152,14 +152,6 @@ def aboutTask(task):
     }[task]
 
 
-def guideUses():
-    """What a guide can be for: the values of the option `guide_use`, with a text for each."""
-    return {
-        "appearance": _("Take over its sharpness and noise"),
-        "earlier-scan": _("Earlier scan of the patient: helps to keep anatomy"),
-    }
-
-
 def wholeProblem(task, hasRegion=False):
     """Why maps, segmentation and N4 are not to be had, in a sentence; empty where they are.
 
@@ -171,7 +163,7 @@ def wholeProblem(task, hasRegion=False):
 
 
 def slicesProblem(task):
-    """Why a guide, maps and N4 are not to be had for thin slices; empty for another task."""
+    """Why guide, look, maps and N4 are not to be had for thin slices; empty for another task."""
     if task == "slices":
         return _("Not available for thin slices: enhance the result again for it.")
     return ""
@@ -183,6 +175,7 @@ def withoutWhatItLacks(node, options):
         options = dataclasses.replace(
             options,
             guide=None,
+            look=None,
             uncertainty=False,
             noiseMap=False,
             biasCorrection="none",
@@ -264,17 +257,21 @@ def _slicesProblem(node, modality):
 
 
 def _otherVolumesProblem(node, options):
-    guide = options.guide
-    if guide is not None:
-        bridge.checkIntensities(guide)
-        if bridge.modalityOf(guide) != bridge.modalityOf(node):
+    if options.guide is node:
+        return _("The guide is the volume itself: choose another series of this examination.")
+    for other in (options.guide, options.look):
+        if other is None:
+            continue
+        bridge.checkIntensities(other)
+        if bridge.modalityOf(other) != bridge.modalityOf(node):
             return _(
-                "The guide is {guide}, the volume {volume}: choose a guide of the same modality."
+                "{name} is {modality}, the volume {volume}: choose one of the same modality."
             ).format(
-                guide=card.modalityName(bridge.modalityOf(guide)),
+                name=other.GetName(),
+                modality=card.modalityName(bridge.modalityOf(other)),
                 volume=card.modalityName(bridge.modalityOf(node)),
             )
-    bridge.checkOutput(options.output, node, guide)
+    bridge.checkOutput(options.output, node, options.guide, options.look)
     return region.problemOf(node, options.region, options.regionSegment)
 
 

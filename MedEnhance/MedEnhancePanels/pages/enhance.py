@@ -10,11 +10,13 @@ from MedEnhancePanels.nodes import bridge, model_choice, preview, region, result
 from MedEnhancePanels.pages.enhance_batch import BatchArea
 from MedEnhancePanels.pages.enhance_choices import (
     DeviceChoice,
+    GuideBox,
     HeadBox,
     ModelBox,
     Overwriting,
     RegionBox,
-    TaskBoxes,
+    TaskBox,
+    offer,
 )
 from MedEnhancePanels.pages.enhance_result import (
     ResultArea,
@@ -60,7 +62,7 @@ class EnhancePanel(Page):
         )
         self._batch = BatchArea(self.ui, self._settle.start)
         self._models, self._heads = ModelBox(self.ui), HeadBox(self.ui)
-        self._tasks = TaskBoxes(self.ui)
+        self._tasks, self._guide = TaskBox(self.ui), GuideBox(self.ui)
         self._presets = PresetBox(context, self.ui, self._settle.start)
         self._overwriting = Overwriting(self.ui.overwriteCheckBox)
         self._problem = Notice(self.ui, "problem")
@@ -77,6 +79,7 @@ class EnhancePanel(Page):
         self._selectors = NodeSelectors(
             ui.inputSelector,
             ui.guideSelector,
+            ui.lookSelector,
             ui.outputSelector,
             ui.resultSelector,
             ui.regionSelector,
@@ -95,13 +98,13 @@ class EnhancePanel(Page):
         for selector in (
             ui.inputSelector,
             ui.guideSelector,
+            ui.lookSelector,
             ui.outputSelector,
             ui.regionSelector,
         ):
             selector.currentNodeChanged.connect(self._onChoice)
         for comboBox in (
             ui.taskComboBox,
-            ui.guideUseComboBox,
             ui.modelComboBox,
             ui.headComboBox,
             ui.deviceComboBox,
@@ -179,7 +182,7 @@ class EnhancePanel(Page):
             model=state.model,
             task=state.task,
             guide=state.guideVolume,
-            guideUse=state.value("guideUse"),
+            look=state.lookVolume,
             uncertainty=state.uncertainty,
             noiseMap=state.noiseMap,
             segment=segment,
@@ -202,13 +205,13 @@ class EnhancePanel(Page):
         with state.changes():
             state.inputVolume = ui.inputSelector.currentNode()
             state.guideVolume = ui.guideSelector.currentNode()
+            state.lookVolume = ui.lookSelector.currentNode()
             state.outputVolume = ui.outputSelector.currentNode()
             state.region = ui.regionSelector.currentNode()
             if ui.regionSegmentComboBox.isVisibleTo(self.widget):
                 state.regionSegment = ui.regionSegmentComboBox.currentData or ""
             isAgreed = self._overwriting.read(state.outputVolume)
             state.task = ui.taskComboBox.currentData or "auto"
-            state.guideUse = ui.guideUseComboBox.currentData == "earlier-scan"
             state.model = ui.modelComboBox.currentData or "auto"
             state.head = ui.headComboBox.currentData or "auto"
             state.device = ui.deviceComboBox.currentData or "auto"
@@ -297,7 +300,7 @@ class EnhancePanel(Page):
             self.result.follow(node)
         self._shownFor, self._shownInput = state, node
         ui.inputSelector.setCurrentNode(node)
-        ui.guideSelector.setCurrentNode(state.guideVolume)
+        ui.lookSelector.setCurrentNode(state.lookVolume)
         ui.outputSelector.setCurrentNode(state.outputVolume)
         sequence = preview.sequenceOf(node)
         ui.allFramesCheckBox.visible = sequence is not None
@@ -312,7 +315,8 @@ class EnhancePanel(Page):
         lacking = model_choice.slicesProblem(state.task)
         hasRegion = state.region is not None
         whole = model_choice.wholeProblem(state.task, hasRegion)
-        _offer(ui.guideSelector, lacking)
+        self._guide.show(state, self.target, lacking)
+        offer(ui.lookSelector, lacking)
         _offerCheck(ui.uncertaintyCheckBox, state.uncertainty, whole)
         _offerCheck(ui.noiseMapCheckBox, state.noiseMap, whole)
         problem = model_choice.canSegment(self.target) if model_choice.isUsable(self.target) else ""
@@ -476,15 +480,7 @@ class EnhancePanel(Page):
         self.context.message(level, outcomeText(work), "\n".join(work.warnings))
 
 
-def _offer(widget, problem):
-    """A choice that is there only where it makes sense; the tooltip says why not."""
-    if not widget.property("tip"):
-        widget.setProperty("tip", widget.toolTip)
-    widget.enabled = not problem
-    widget.toolTip = problem or widget.property("tip")
-
-
 def _offerCheck(checkBox, value, problem):
-    """As `_offer`; not checked where it is not there."""
-    _offer(checkBox, problem)
+    """As `offer`; not checked where it is not there."""
+    offer(checkBox, problem)
     checkBox.checked = value and not problem

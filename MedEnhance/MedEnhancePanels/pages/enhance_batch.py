@@ -405,8 +405,10 @@ def _howEach(options):
         yield _("Each gets the automatic task of its modality.")
     else:
         yield _("Each gets the task chosen above, with the model of its modality.")
-    if options.guide is not None or options.region is not None or options.noiseMap:
-        yield _("Guide, region and noise map are left out.")
+    if options.guide is not None:
+        yield _("Each is guided by the best other series of its study or folder.")
+    if options.look is not None or options.region is not None or options.noiseMap:
+        yield _("Look, region and noise map are left out.")
 
 
 def isAnyVolume():

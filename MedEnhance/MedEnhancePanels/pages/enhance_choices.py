@@ -3,7 +3,8 @@
 import qt
 from slicer.i18n import tr as _
 
-from MedEnhancePanels.nodes import bridge, model_choice, preview, results
+from MedEnhancePanels.errors import guarded
+from MedEnhancePanels.nodes import bridge, guides, model_choice, preview, results
 from MedEnhancePanels.nodes.card import bytesText
 from MedEnhancePanels.pages.widgets import showIcon
 
@@ -125,13 +126,43 @@ class RegionBox:
         ui.regionSegmentComboBox.currentIndex = max(0, index)
 
 
-class TaskBoxes:
-    """What is corrected, and what a guide is for."""
+class GuideBox:
+    """The guide, and the series of the study that is suggested as one."""
+
+    def __init__(self, ui):
+        self._ui, self._suggested = ui, None
+        ui.suggestedGuideButton.clicked.connect(self._onSuggested)
+
+    def show(self, state, target, problem):
+        """Show the state; problem: why there can be no guide, or empty. target: as elsewhere."""
+        ui = self._ui
+        ui.guideSelector.setCurrentNode(state.guideVolume)
+        offer(ui.guideSelector, problem)
+        isOpen = state.guideVolume is None and not problem
+        self._suggested = guides.suggested(target) if isOpen else None
+        button = ui.suggestedGuideButton
+        button.visible = self._suggested is not None
+        if self._suggested is not None:
+            button.text = _("Suggested: {name}").format(name=self._suggested.GetName())
+
+    @guarded
+    def _onSuggested(self, *_checked):
+        self._ui.guideSelector.setCurrentNode(self._suggested)
+
+
+def offer(widget, problem):
+    """A choice that is there only where it makes sense; the tooltip says why not."""
+    if not widget.property("tip"):
+        widget.setProperty("tip", widget.toolTip)
+    widget.enabled = not problem
+    widget.toolTip = problem or widget.property("tip")
+
+
+class TaskBox:
+    """What is corrected."""
 
     def __init__(self, ui):
         self._ui, self._offered = ui, {}
-        for name, text in model_choice.guideUses().items():
-            ui.guideUseComboBox.addItem(text, name)
 
     def show(self, state, target):
         """Show the state; call it before the choices that depend on the task are shown."""
@@ -149,8 +180,6 @@ class TaskBoxes:
         # In a narrow panel the box has no room for all of its text.
         about = model_choice.aboutTask(state.task)
         ui.taskComboBox.toolTip = f"{ui.taskComboBox.currentText}\n{about}"
-        ui.guideUseComboBox.currentIndex = ui.guideUseComboBox.findData(state.value("guideUse"))
-        ui.guideUseComboBox.visible = state.guideVolume is not None
         ui.modelComboBox.enabled = state.task != "slices"
 
 

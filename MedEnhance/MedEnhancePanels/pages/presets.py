@@ -14,7 +14,6 @@ _SETTING = "MedEnhance/EnhancePresets"
 #: What a preset sets: no volume, and no device, which is of the computer.
 FIELDS = (
     "task",
-    "guideUse",
     "model",
     "uncertainty",
     "noiseMap",

@@ -16,7 +16,7 @@ from slicer.i18n import tr as _
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.job import Work, sentence, withWarnings
-from MedEnhancePanels.nodes import bridge, model_choice, provenance, results
+from MedEnhancePanels.nodes import bridge, guides, model_choice, provenance, results
 from MedEnhancePanels.tasks import enhancement, files
 
 #: Share of a series' progress that goes to loading it.
@@ -45,9 +45,9 @@ def fittedOptions(node, options):
     model = options.model if options.model in names else "auto"
     options = dataclasses.replace(options, model=model, biasCorrection=_shadingOf(options))
     options = model_choice.withoutWhatItLacks(node, options)
-    guide = options.guide
-    if guide is node or (guide is not None and bridge.modalityOf(guide) != modality):
-        guide = None
+    look = options.look
+    if look is node or (look is not None and bridge.modalityOf(look) != modality):
+        look = None
     head = options.head if model_choice.chosenHead(node, options.head) else "auto"
     segment = options.segment and not model_choice.headProblem(node, head)
     return dataclasses.replace(
@@ -55,7 +55,8 @@ def fittedOptions(node, options):
         output=None,
         region=None,
         regionSegment="",
-        guide=guide,
+        guide=guides.suggested(node) if options.guide is not None else None,
+        look=look,
         segment=segment,
         head=head if segment else "auto",
         biasCorrection=options.biasCorrection if modality == "MR" else "none",
@@ -189,6 +190,8 @@ class FolderBatch(Work):
             "output": out,
             "params": {"config": _statedConfig(options)},
         }
+        if options.guide is not None:
+            self._params["params"]["guide"] = ["auto"]
         if options.segment:
             self._params["params"] |= {"segment": True, "head": options.head}
 

@@ -5,6 +5,7 @@ startPreview: the same for a few slices, into a node that no list shows
 startSegment: labels and table of a volume as it is
 """
 
+import dataclasses
 import json
 import os
 
@@ -27,7 +28,8 @@ _FILES = {"enhanced": "output", "uncertainty": "uncertainty", "noise": "noise"}
 class _EnhanceOptions:
     """How a volume is enhanced: the options of EnhanceConfig, and what is a node here.
 
-    guide: a volume node whose look is taken over, or None. noiseMap: make a volume of the measured
+    guide: a volume node of another series of the examination, or None. look: a volume node whose
+    sharpness and noise are taken over, or None. noiseMap: make a volume of the measured
     noise too. segment: find labels too, with the model `head`. output: a volume node to write into;
     None makes a new one. region: a markups ROI node, or a segmentation node with the ID of its
     segment in regionSegment: nothing outside of it is changed.
@@ -43,6 +45,7 @@ EnhanceOptions = arguments.optionsClass(
     EnhanceConfig,
     _EnhanceOptions,
     guide=None,
+    look=None,
     noiseMap=False,
     segment=False,
     head="auto",
@@ -119,7 +122,7 @@ class _Enhancement(NodeJob):
             job.params["noise_output"] = os.path.join(job.folder, "noise.nrrd")
 
     def _sendPart(self, job, node, name):
-        """Send the region with its margin; a guide as a whole."""
+        """Send the region with its margin; guide and look as a whole."""
         if node is not self.node:
             yield from self.send(job, node, name)
             return
@@ -336,7 +339,7 @@ class _Enhancement(NodeJob):
 class _Preview(NodeJob):
     def __init__(self, runner, node, options, slices):
         super().__init__(runner, node)
-        self.options = options
+        self.options = dataclasses.replace(options, look=None)  # which needs the whole volume
         self.slices = [int(slices[0]), int(slices[1])]
         self._shown = preview.shownVolume(node)
         self._frame = preview.frameOf(self._shown) if bridge.isSequence(node) else None
@@ -388,11 +391,14 @@ class _Segmentation(NodeJob):
 
 
 def _sendInputs(run, send, job, options):
-    """Send the volume and the guide, and say what to do with them."""
-    guided = options.guide is not None
-    yield from share(send(job, run.node, "input"), 0.0, 0.5 if guided else 1.0)
-    if guided:
-        yield from share(send(job, options.guide, "guide"), 0.5, 1.0)
+    """Send the volume, the guide and the look, and say what to do with them."""
+    others = {"guide": options.guide, "look": options.look}
+    sent = {name: node for name, node in others.items() if node is not None}
+    parts = 1 + len(sent)
+    yield from share(send(job, run.node, "input"), 0.0, 1 / parts)
+    for number, (name, node) in enumerate(sent.items(), 1):
+        yield from share(send(job, node, name), number / parts, (number + 1) / parts)
+        job.params[name] = [job.params[name]]
     job.params["config"] = options.config()
     job.params["output"] = os.path.join(job.folder, "enhanced.nrrd")
 
@@ -445,7 +451,7 @@ def _checkSegmentable(node):
 
 
 def _checkOptions(node, options):
-    bridge.checkOutput(options.output, node, options.guide)
+    bridge.checkOutput(options.output, node, options.guide, options.look)
     if options.task == "slices" and options.output is not None:
         raise PanelError(
             _("Thin slices lie on a grid of their own, so they cannot be written into a volume"),

@@ -854,6 +854,26 @@
         <translation>La ficha del modelo</translation>
     </message>
     <message>
+        <source>Guide:</source>
+        <translation>Guía:</translation>
+    </message>
+    <message>
+        <source>Guide: another series of this examination</source>
+        <translation>Guía: otra serie de este estudio</translation>
+    </message>
+    <message>
+        <source>Another series of this examination, of any contrast: it helps to separate noise from anatomy</source>
+        <translation>Otra serie de este estudio, de cualquier contraste: ayuda a separar el ruido de la anatomía</translation>
+    </message>
+    <message>
+        <source>None: another series of this examination</source>
+        <translation>Ninguna: otra serie de este estudio</translation>
+    </message>
+    <message>
+        <source>Use the series of this study that shows the least noise as guide</source>
+        <translation>Usar como guía la serie de este estudio con menos ruido</translation>
+    </message>
+    <message>
         <source>Output:</source>
         <translation>Salida:</translation>
     </message>
@@ -950,24 +970,20 @@
         <translation>El segmento que es la región</translation>
     </message>
     <message>
-        <source>Guide:</source>
-        <translation>Guía:</translation>
+        <source>Look like:</source>
+        <translation>Aspecto de:</translation>
     </message>
     <message>
-        <source>Guide</source>
-        <translation>Guía</translation>
+        <source>Look like another scan</source>
+        <translation>Aspecto de otra exploración</translation>
     </message>
     <message>
-        <source>A volume of the same modality: one whose sharpness and noise are wanted, or an earlier scan of the patient. Usually not needed</source>
-        <translation>Un volumen de la misma modalidad: uno con la nitidez y el ruido deseados, o un estudio anterior del paciente. Normalmente no hace falta</translation>
+        <source>Another scan of the same contrast: its sharpness and noise are taken over. Usually not needed</source>
+        <translation>Otra exploración del mismo contraste: se adoptan su nitidez y su ruido. Normalmente no hace falta</translation>
     </message>
     <message>
         <source>None</source>
         <translation>Ninguna</translation>
-    </message>
-    <message>
-        <source>What the guide is for</source>
-        <translation>Para qué es la guía</translation>
     </message>
     <message>
         <source>Also make:</source>
@@ -2265,6 +2281,10 @@
         <translation>La salida es la guía</translation>
     </message>
     <message>
+        <source>The output is the scan that it is to look like</source>
+        <translation>La salida es la exploración cuyo aspecto se quiere</translation>
+    </message>
+    <message>
         <source>The result of a sequence is a new sequence</source>
         <translation>El resultado de una secuencia es una secuencia nueva</translation>
     </message>
@@ -2618,14 +2638,6 @@
         <translation>Completa las líneas que faltan y corrige el movimiento durante la adquisición</translation>
     </message>
     <message>
-        <source>Take over its sharpness and noise</source>
-        <translation>Adoptar su nitidez y su ruido</translation>
-    </message>
-    <message>
-        <source>Earlier scan of the patient: helps to keep anatomy</source>
-        <translation>Estudio anterior del paciente: ayuda a conservar la anatomía</translation>
-    </message>
-    <message>
         <source>Not available with a region: it needs the whole volume.</source>
         <translation>No disponible con una región: necesita el volumen entero.</translation>
     </message>
@@ -2666,8 +2678,12 @@
         <translation>No hay modelo de cortes finos para {modality}.</translation>
     </message>
     <message>
-        <source>The guide is {guide}, the volume {volume}: choose a guide of the same modality.</source>
-        <translation>La guía es {guide} y el volumen es {volume}: elija una guía de la misma modalidad.</translation>
+        <source>The guide is the volume itself: choose another series of this examination.</source>
+        <translation>La guía es el propio volumen: elija otra serie de este estudio.</translation>
+    </message>
+    <message>
+        <source>{name} is {modality}, the volume {volume}: choose one of the same modality.</source>
+        <translation>{name} es {modality} y el volumen es {volume}: elija uno de la misma modalidad.</translation>
     </message>
     <message>
         <source>{modality}: a filter; the network with it, off by default, was trained on {data}</source>
@@ -3537,8 +3553,12 @@
         <translation>Cada uno recibe la tarea elegida arriba, con el modelo de su modalidad.</translation>
     </message>
     <message>
-        <source>Guide, region and noise map are left out.</source>
-        <translation>Se omiten la guía, la región y el mapa de ruido.</translation>
+        <source>Each is guided by the best other series of its study or folder.</source>
+        <translation>Cada uno se guía por la mejor de las otras series de su estudio o carpeta.</translation>
+    </message>
+    <message>
+        <source>Look, region and noise map are left out.</source>
+        <translation>Se omiten el aspecto, la región y el mapa de ruido.</translation>
     </message>
 </context>
 <context>
@@ -3562,6 +3582,10 @@
     <message>
         <source>Choose a segment</source>
         <translation>Elija un segmento</translation>
+    </message>
+    <message>
+        <source>Suggested: {name}</source>
+        <translation>Sugerida: {name}</translation>
     </message>
     <message>
         <source>Automatic</source>

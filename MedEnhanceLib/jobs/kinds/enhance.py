@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.jobs.dicom import DicomParams, check_output, placed
 from MedEnhanceLib.jobs.enhancing import Enhanced, enhance_volume, enhanced_objects
 from MedEnhanceLib.jobs.files import (
-    CONTAINER,
     KeptVolumes,
     Result,
     VolumeParams,
@@ -24,6 +23,7 @@ from MedEnhanceLib.jobs.files import (
     finish,
     known_as,
 )
+from MedEnhanceLib.jobs.guides import AUTO, check_guides, chosen_guide, volumes_in
 from MedEnhanceLib.jobs.kinds.segment import check_head, head_config
 from MedEnhanceLib.jobs.objects import anonymous_history, write
 from MedEnhanceLib.runtime.dependencies import require
@@ -39,10 +39,21 @@ class EnhanceParams(DicomParams, VolumeParams):
     """
 
     config: EnhanceConfig = option(factory=EnhanceConfig, help="how it is enhanced")
-    guide: str | None = option(
+    guide: list[str] | None = option(
         None,
-        help="a volume of the wanted appearance, a folder of some, or an earlier scan of the "
-        "patient (see guide_use)",
+        help="other series of the same examination, of any contrast, which help to separate noise "
+        "from anatomy; auto: the best one of the volume's study or folder",
+        metavar="FILE",
+    )
+    look: list[str] | None = option(
+        None,
+        help="volumes of the same contrast, or folders of some, whose sharpness and noise are "
+        "taken over: a kernel's or a scanner's",
+        metavar="FILE",
+    )
+    guide_map: str | None = option(
+        None,
+        help="where a map goes of how much the guides were used, 0 to 1 (default: none)",
         metavar="FILE",
     )
     noise_output: str | None = option(
@@ -73,7 +84,7 @@ class EnhanceParams(DicomParams, VolumeParams):
     slices: list[int] | None = option(
         None,
         help="[first, before which]: a preview of these slices alone. It equals those of a whole "
-        "run, but leaves out blur, shading and guide. Of a sequence it takes frame 0 or `frame`",
+        "run, but leaves out blur, shading and look. Of a sequence it takes frame 0 or `frame`",
         flag=None,
     )
     frame: int | None = option(
@@ -85,17 +96,23 @@ class EnhanceParams(DicomParams, VolumeParams):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_head(self.head, wanted=self.wants_segmentation)
+        if self.guide is not None:
+            check_guides(self.guide)
+        elif self.guide_map is not None:
+            raise ConfigError("guide_map is given, but no guide", "Give a guide, or leave it out.")
         named = (
             self.segmentation_output,
             self.uncertainty_output,
             self.noise_output,
             self.bias_field_output,
+            self.guide_map,
         )
         if self.dicom and any(named):
             raise ConfigError(
                 "with dicom, what is made besides goes into the folder of the series",
-                "Name no file for --segment, --uncertainty and --noise-output (in a job: leave out "
-                "segmentation_output, uncertainty_output, noise_output and bias_field_output).",
+                "Name no file for --segment, --uncertainty, --noise-output and --guide-map (in a "
+                "job: leave out segmentation_output, uncertainty_output, noise_output, "
+                "bias_field_output and guide_map).",
             )
         if self.dicom and self.config.task == "slices":
             raise ConfigError(
@@ -138,6 +155,8 @@ class EnhanceParams(DicomParams, VolumeParams):
             outputs["noise"] = Path(self.noise_output)
         if self.bias_field_output:
             outputs["bias_field"] = Path(self.bias_field_output)
+        if self.guide_map:
+            outputs["guide_map"] = Path(self.guide_map)
         if self.uncertainty_output and not self.config.uncertainty:
             raise ConfigError(
                 "uncertainty_output is given, but no uncertainty is asked for",
@@ -160,8 +179,8 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     config = params.config
     outputs = params.results
     inputs = {"input": Path(params.input)}
-    if params.guide:
-        inputs["guide"] = Path(params.guide)
+    inputs |= _numbered("guide", [Path(one) for one in params.guide or () if one != AUTO])
+    inputs |= _numbered("look", [Path(one) for one in params.look or ()])
     if params.dicom:
         check_output(params, inputs["input"], monitor)
     else:
@@ -176,22 +195,14 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     if params.dicom:
         source = placed(source, params, monitor)
         _refuse_sequence(source, params, config)
-    guide: Volume | Iterator[Volume] | None = None
-    if several := _volumes_in(inputs.get("guide")):
-        guide = (
-            VolumeParams(input=str(file), modality=volume.modality).load(monitor)
-            for file in several
-        )
-    elif params.guide:
-        of_guide = VolumeParams(input=params.guide, modality=params.modality)
-        loaded = kept.guide.load(of_guide, keep=params.slices is not None, monitor=monitor)
-        inputs["guide"] = known_as(inputs["guide"], loaded)
-        guide = loaded
+    guides = _guides_of(params, volume, kept, monitor)
+    inputs |= _numbered("guide", [known_as(Path(one.source), one) for one in guides])
     head = head_config(params.head, config.device, wanted=params.wants_segmentation)
     done = enhance_volume(
         source if frame is None else volume,
         config,
-        guide=guide,
+        guide=guides or None,
+        look=_look_of(params, volume, monitor),
         head=head,
         frame=frame,
         slices=params.chosen,
@@ -222,6 +233,41 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         keep_names=params.keep_names,
         overwrite=params.overwrite,
     )
+
+
+def _numbered(name: str, places: Sequence[Path]) -> dict[str, Path]:
+    """What a manifest calls one of several inputs: guide, guide 2, guide 3."""
+    return {name if n == 1 else f"{name} {n}": place for n, place in enumerate(places, 1)}
+
+
+def _guides_of(
+    params: EnhanceParams, volume: Volume, kept: KeptVolumes, monitor: Monitor
+) -> list[Volume]:
+    """The guides that are named, or the chosen one; a single one is kept for previews."""
+    if params.guide == [AUTO]:
+        guide = chosen_guide(Path(params.input), volume, monitor)
+        return [guide] if guide is not None else []
+    named = params.guide or []
+    keep = params.slices is not None and len(named) == 1
+    return [
+        kept.guide.load(
+            VolumeParams(input=one, modality=params.modality), keep=keep, monitor=monitor
+        )
+        for one in named
+    ]
+
+
+def _look_of(
+    params: EnhanceParams, volume: Volume, monitor: Monitor
+) -> Volume | Iterator[Volume] | None:
+    """The look; several volumes are read one after another, and previews leave it out."""
+    if not params.look or params.slices is not None:
+        return None
+    files = volumes_in(params.look)
+    loads = (
+        VolumeParams(input=str(file), modality=volume.modality).load(monitor) for file in files
+    )
+    return loads if len(files) > 1 else next(loads)
 
 
 def _refuse_sequence(volume: Volume, params: EnhanceParams, config: EnhanceConfig) -> None:
@@ -265,6 +311,13 @@ def _save_enhanced(
             del outputs["noise"]
         else:
             save(noise, outputs["noise"], overwrite=overwrite, monitor=monitor)
+    if "guide_map" in outputs:
+        use = done.guide_use
+        if use is None:
+            monitor.warn("no guide was used: there is no map of it")
+            del outputs["guide_map"]
+        else:
+            save(use, outputs["guide_map"], overwrite=overwrite, monitor=monitor)
     if "bias_field" in outputs:
         field = done.enhancement.bias_field()
         if field is None:
@@ -312,12 +365,3 @@ def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced, monitor
         warnings=[f"{warning}." for warning in recorded_warnings(manifest["results"])],
         overwrite=params.overwrite,
     )
-
-
-def _volumes_in(folder: Path | None) -> list[Path]:
-    """The volume files of a folder of guides; none for a file, and for a folder of DICOM images."""
-    from MedEnhanceLib.io import READABLE, ending_of
-
-    if folder is None or not folder.is_dir():
-        return []
-    return sorted(file for file in folder.iterdir() if ending_of(file) in (*READABLE, CONTAINER))

@@ -25,6 +25,7 @@ class StandInEnhancement:
     shading: Any = None
     uncertainty_facts: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
+    guide_use: Volume | None = None
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,13 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         config: Any,
         *,
         guide: Any = None,
+        look: Any = None,
         frame: int | None = None,
         slices: Any = None,
         monitor: Any,
         **_: Any,
     ) -> Any:
-        calls.append({"kind": "enhance", "config": config, "guide": guide})
+        calls.append({"kind": "enhance", "config": config, "guide": guide, "look": look})
         monitor.progress(0.5, "enhancing")
         monitor.warn("only a stand-in")
         wants = config.uncertainty

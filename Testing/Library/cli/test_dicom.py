@@ -384,16 +384,18 @@ def test_the_derivation_states_what_was_chosen_and_what_was_done(
         "noise": {"sigma": 9, "confidence": 0.9, "units": "", "share_removed": 0.6},
         "blur": {"undone": True, "reason": ""},
         "shading": {"corrected": True, "reason": ""},
-        "guide": {"use": "appearance", "summary": "smoothed by a Gaussian of σ 0.5 mm"},
+        "guide": {"used": 0.31},
+        "look": {"summary": "smoothed by a Gaussian of σ 0.5 mm"},
     }
     monkeypatch.setattr(
         hqg, "enhance", lambda *given, **named: replace(enhance(*given, **named), measured=measured)
     )
-    ran = run("enhance", mr, tmp_path / "out", "--dicom", "--guide", scan, "--strength", "0.5")
+    ran = run("enhance", mr, tmp_path / "out", "--dicom", "--strength", "0.5")
     assert ran.status == 0, ran.err
     assert (
         "; strength 0.5, 30% of the noise removal, blur undone, bias field corrected with N4, "
-        "guide: appearance (smoothed by a Gaussian of sigma 0.5 mm). "
+        "guided by another series, used at 31%, look of another volume (smoothed by a Gaussian of "
+        "sigma 0.5 mm). "
     ) in objects(tmp_path / "out")["MR"][0].DerivationDescription
 
 

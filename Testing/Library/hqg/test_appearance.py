@@ -1,4 +1,4 @@
-"""The appearance of a guide: measured in tissue, transferred, and left alone where it agrees."""
+"""The appearance of a look: measured in tissue, transferred, and left alone where it agrees."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import MedEnhanceLib as me  # noqa: N813
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade.image import gaussian_blur
-from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.appearance import Appearance, combine, measure_appearance
 from MedEnhanceLib.hqg.matching import apply_match, match_appearance, plan_match
 
@@ -53,21 +53,21 @@ def _error(volume: Volume, truth: Volume) -> float:
     return float(np.sqrt((difference**2).mean()))
 
 
-def test_a_soft_volume_becomes_as_sharp_as_the_guide(sharp: Appearance) -> None:
+def test_a_soft_volume_becomes_as_sharp_as_the_look(sharp: Appearance) -> None:
     given, truth = patient(9, 0.6), patient(9)
     matched, match = match_appearance(given, sharp)
     assert match.changes["in_plane"].blur_mm == pytest.approx(0.6, abs=0.12)
     assert _error(matched, truth) < 0.45 * _error(given, truth)
 
 
-def test_a_sharp_volume_becomes_as_soft_as_the_guide(soft: Appearance) -> None:
+def test_a_sharp_volume_becomes_as_soft_as_the_look(soft: Appearance) -> None:
     given, truth = patient(9), patient(9, 0.6)
     matched, match = match_appearance(given, soft)
     assert match.changes["in_plane"].blur_mm == pytest.approx(-0.6, abs=0.12)
     assert _error(matched, truth) < 0.2 * _error(given, truth)
 
 
-def test_nothing_is_done_where_guide_and_volume_agree(sharp: Appearance) -> None:
+def test_nothing_is_done_where_look_and_volume_agree(sharp: Appearance) -> None:
     given = patient(9)
     matched, match = match_appearance(given, sharp)
     assert matched is given
@@ -84,7 +84,7 @@ def test_another_dose_is_not_taken_for_another_kernel(sharp: Appearance, noise: 
 
 
 def test_frequencies_are_physical(sharp: Appearance) -> None:
-    """A guide with smaller pixels and the same blur in mm asks for nothing else."""
+    """A look with smaller pixels and the same blur in mm asks for nothing else."""
     finer = measure_appearance(patient(4, 0.6, pixel_mm=0.8, noise=18))
     match = plan_match(measure_appearance(patient(9)), finer, spacing_mm=(1.0, 1.0, 3.0))
     assert match.changes["in_plane"].blur_mm == pytest.approx(-0.6, abs=0.25)
@@ -142,19 +142,19 @@ def test_modalities_are_not_mixed(sharp: Appearance) -> None:
     other = Appearance("MR", sharp.patients)
     with pytest.raises(InputError, match="CT and MR"):
         combine([sharp, other])
-    with pytest.raises(InputError, match="the guide is MR"):
+    with pytest.raises(InputError, match="the look is MR"):
         plan_match(sharp, other, spacing_mm=(1.0, 1.0, 3.0))
 
 
 @pytest.mark.slow
 class TestFolder:
-    """Several patients as one guide, as a folder and in memory."""
+    """Several patients as one look, as a folder and in memory."""
 
     @pytest.fixture
     def folder(self, tmp_path: Path) -> Path:
         for seed in (1, 2, 3):
-            (tmp_path / "guides").mkdir(exist_ok=True)
-            me.save(patient(seed), tmp_path / "guides" / f"{seed}.nrrd")
+            (tmp_path / "looks").mkdir(exist_ok=True)
+            me.save(patient(seed), tmp_path / "looks" / f"{seed}.nrrd")
         me.save(patient(9, 0.6), tmp_path / "in.nrrd")
         return tmp_path
 
@@ -163,15 +163,11 @@ class TestFolder:
 
         names = [str(folder / name) for name in ("in.nrrd", "out.nrrd")]
         options = ["--modality", "CT", "--device", "cpu"]
-        assert main(["enhance", *names, "--guide", str(folder / "guides"), *options]) == 0
+        assert main(["enhance", *names, "--look", str(folder / "looks"), *options]) == 0
         written = me.load(names[1], modality="CT")
-        guides = [patient(seed) for seed in (1, 2, 3)]
-        result = me.enhance(me.load(names[0], modality="CT"), guide=guides, device="cpu")
+        looks = [patient(seed) for seed in (1, 2, 3)]
+        result = me.enhance(me.load(names[0], modality="CT"), look=looks, device="cpu")
         assert np.array_equal(written.voxels, result.volume.voxels)
-        assert result.report["inputs"]["guide"] == "several volumes"
+        assert result.report["inputs"]["look"] == "several volumes"
         before, truth = patient(9, 0.6), patient(9)
         assert _error(result.volume, truth) < _error(before, truth)
-
-    def test_an_earlier_scan_is_one_volume(self, folder: Path) -> None:
-        with pytest.raises(ConfigError, match="several guides"):
-            me.enhance(patient(9), guide=[patient(1), patient(2)], guide_use="earlier-scan")

@@ -131,11 +131,16 @@ def test_uncertainty_and_report_lie_where_they_are_wanted(scan: Path, model: str
     assert outputs["report"] == str(report / "index.html")
 
 
-def test_a_guide_is_named_in_the_manifest(scan: Path, model: str, data: Path) -> None:
-    guide = str(data / "hq" / "0.nii.gz")
-    result = run_job(_enhance(scan, model, guide=guide, keep_names=True))
+def test_guides_and_look_are_named_in_the_manifest(scan: Path, model: str, data: Path) -> None:
+    guides = [str(data / "hq" / f"{n}.nii.gz") for n in (0, 1)]
+    result = run_job(_enhance(scan, model, guide=guides, look=guides[:1], keep_names=True))
     manifest = json.loads(Path(result["manifest"]).read_text(encoding="utf-8"))
-    assert manifest["inputs"] == {"input": "scan.nii.gz", "guide": "0.nii.gz"}
+    assert manifest["inputs"] == {
+        "input": "scan.nii.gz",
+        "guide": "0.nii.gz",
+        "guide 2": "1.nii.gz",
+        "look": "0.nii.gz",
+    }
 
 
 def test_a_head_of_a_few_steps_says_so(scan: Path, head_model: str) -> None:

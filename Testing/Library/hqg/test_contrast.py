@@ -1,0 +1,88 @@
+"""Contrasts of heads are told apart without registration; a look of another one is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+import MedEnhanceLib as me  # noqa: N813
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.degrade.image import rician_noise
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.hqg.appearance import combine, measure_appearance
+from MedEnhanceLib.hqg.contrast import Contrast, measure_contrast
+from MedEnhanceLib.hqg.matching import plan_match
+from MedEnhanceLib.io import load
+from MedEnhanceLib.runtime.resources import resource_folder
+
+
+@cache
+def t1() -> Volume:
+    """The sample: a head in T1."""
+    return load(resource_folder("samples") / "mni152_t1.nii.gz", modality="MR")
+
+
+@cache
+def t2() -> Volume:
+    """The same head as T2 shows it: bright fluid, dark white matter."""
+    tissue = load(resource_folder("samples") / "mni152_tissue.nii.gz").voxels
+    image = np.array([0, 1000, 450, 300], np.int16)[tissue]
+    return replace(t1().with_voxels(image), source="t2.nii.gz")
+
+
+def noisy(volume: Volume, share: float) -> Volume:
+    top = float(np.percentile(volume.voxels, 99.5))
+    rng = np.random.default_rng(3)
+    return volume.with_voxels(rician_noise(volume.voxels.astype(np.float32), share * top, rng))
+
+
+def contrast(volume: Volume) -> Contrast:
+    found = measure_contrast(volume)
+    assert found is not None
+    return found
+
+
+def test_t1_and_t2_differ() -> None:
+    assert (contrast(t1()).kind, contrast(t2()).kind) == ("T1", "T2")
+    assert not contrast(t1()).is_like(contrast(t2()))
+
+
+def test_noise_scale_and_bias_field_count_little() -> None:
+    plain, j = contrast(t1()), np.linspace(0.75, 1.25, t1().shape[1], dtype=np.float32)[:, None]
+    for changed in (
+        noisy(t1(), 0.1),
+        t1().with_voxels(t1().voxels.astype(np.float32) * 40),
+        t1().with_voxels(t1().voxels * j),
+    ):
+        found = contrast(changed)
+        assert abs(found.tails - plain.tails) < 0.15
+        assert abs(found.middle - plain.middle) < 0.15
+        assert found.is_like(plain)
+
+
+def test_what_is_no_head_is_not_judged() -> None:
+    limb = Contrast(tails=-2.0, middle=-0.5)
+    assert limb.kind == ""
+    assert all(limb.is_like(contrast(head)) for head in (t1(), t2()))
+
+
+def test_too_little_tissue_gives_no_contrast() -> None:
+    assert measure_contrast(t1().crop(k=slice(90, 96), j=slice(80, 110))) is None
+
+
+def test_one_look_of_another_contrast_is_refused_by_name() -> None:
+    looks = combine([measure_appearance(replace(one, source=name)) for one, name in
+                     ((t1(), "a.nii.gz"), (t2(), "b.nii.gz"))])  # fmt: skip
+    with pytest.raises(InputError, match=r"b\.nii\.gz: shows another contrast") as caught:
+        plan_match(measure_appearance(t1()), looks, spacing_mm=(1.0, 1.0, 1.0))
+    assert "--guide" in caught.value.hint
+    assert looks.from_json(looks.to_json()).patients[1].contrast == looks.patients[1].contrast
+
+
+@pytest.mark.slow
+def test_enhance_refuses_a_t2_as_look_of_a_noisy_t1() -> None:
+    with pytest.raises(InputError, match="another contrast"):
+        me.enhance(noisy(t1(), 0.07), look=t2(), device="cpu", task="noise")

@@ -1,0 +1,125 @@
+"""Guides and looks of an enhancement: what is refused, and what reaches the model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import MedEnhanceLib as me  # noqa: N813
+from MedEnhanceLib.bundles.store import Bundle
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.hqg import EnhanceConfig, check_guide, check_look, enhance, infer
+from MedEnhanceLib.runtime.progress import Event, Monitor
+
+
+@pytest.fixture
+def other(head: Volume) -> Volume:
+    """Another series of the examination, on a grid of its own."""
+    return Volume(
+        head.voxels[:3, ::2, 5:], Geometry((3.0, 1.0, 7.0)), modality="MR", source="other.nii"
+    )
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What the model is called with, in place of a run of it."""
+    seen: list[dict[str, Any]] = []
+
+    def stand_in(volume: Volume, bundle: Bundle, config: EnhanceConfig, **given: Any) -> None:
+        seen.append(given)
+        raise InputError("called")
+
+    monkeypatch.setattr(infer, "enhance", stand_in)
+    return seen
+
+
+def given(head: Volume, calls: list[dict[str, Any]], **options: Any) -> dict[str, Any]:
+    with pytest.raises(InputError, match="called"):
+        enhance(head, EnhanceConfig(model="mr-brain", device="cpu"), **options)
+    return calls[-1]
+
+
+def test_one_guide_and_several_reach_the_model(
+    head: Volume, other: Volume, calls: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Bundle, "uses_guides", True)
+    assert given(head, calls, guide=other)["guides"] == [other]
+    assert given(head, calls, guide=[other, other])["guides"] == [other, other]
+    assert given(head, calls)["guides"] == []
+    assert given(head, calls, look=other)["look"] is other
+
+
+def test_a_model_without_guidance_says_so(
+    head: Volume, other: Volume, calls: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Bundle, "uses_guides", False)
+    events: list[Event] = []
+    assert given(head, calls, guide=other, monitor=Monitor(events.append))["guides"] == []
+    said = [event.fields["message"] for event in events if event.kind == "warning"]
+    assert any("this model does not use a guide" in message for message in said)
+
+
+@pytest.mark.parametrize("role", ["guide", "look"])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda one: replace(one, modality="CT"), r"other\.nii: the {} is CT, the volume MR"),
+        (
+            lambda one: replace(one, voxels=np.stack([one.voxels] * 2)),
+            r"other\.nii: the {} is a sequence",
+        ),
+        (lambda one: one.with_voxels(np.full_like(one.voxels, 7)), r"the {} is constant, every"),
+        (
+            lambda one: one.with_voxels(np.where(one.voxels > 400, np.nan, 1.0)),
+            r"other\.nii: .*NaN or infinite",
+        ),
+    ],
+)
+def test_what_cannot_be_used_is_refused_before_any_model_is_looked_for(
+    head: Volume, other: Volume, role: str, change: Any, says: str
+) -> None:
+    with pytest.raises(InputError, match=says.format(role)):
+        enhance(head, EnhanceConfig(model="not-there"), **{role: change(other)})
+
+
+@pytest.mark.parametrize("check", [check_guide, check_look])
+def test_an_empty_one_is_refused_for_that_and_not_for_its_guessed_modality(
+    head: Volume, check: Any
+) -> None:
+    empty = Volume(np.zeros((3, 40, 40), np.int16), modality="OT", source="flat.nii")
+    with pytest.raises(InputError, match=r"flat\.nii.*constant"):
+        check(empty, head)
+
+
+def test_the_volume_itself_is_no_guide(head: Volume) -> None:
+    with pytest.raises(InputError, match="the guide is the volume itself"):
+        check_guide(replace(head, source="copy.nii"), head)
+    check_guide(replace(head, geometry=Geometry((1, 1, 3))), head)
+    check_look(head, head)
+
+
+def test_an_array_lies_on_the_grid_of_the_volume(
+    head: Volume, calls: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Bundle, "uses_guides", True)
+    with pytest.raises(InputError, match="called"):
+        me.enhance(head, "mr-brain", guide=[head.voxels[::-1]], device="cpu")
+    assert calls[-1]["guides"][0].geometry == head.geometry
+    with pytest.raises(InputError, match="an array of"):
+        me.enhance(head, "mr-brain", guide=head.voxels[1:], device="cpu")
+
+
+def test_auto_needs_a_volume_that_was_read_here(head: Volume) -> None:
+    with pytest.raises(ConfigError, match="not read from a file"):
+        me.enhance(head, "mr-brain", guide="auto", device="cpu")
+
+
+@pytest.mark.parametrize("role", ["guide", "look"])
+def test_thin_slices_have_neither(head: Volume, other: Volume, role: str) -> None:
+    with pytest.raises(ConfigError, match=f"the task slices has no {role}"):
+        me.enhance(head, task="slices", **{role: other})

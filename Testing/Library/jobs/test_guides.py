@@ -1,0 +1,166 @@
+"""Guides of a job: lists, the one that is chosen, its map; looks of files and folders."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from MedEnhanceLib import hqg, io
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.hqg.strength import Enhancement
+from MedEnhanceLib.jobs import JobSpec, run_job
+from MedEnhanceLib.jobs.guides import chosen_guide, volumes_in
+from MedEnhanceLib.runtime.progress import Event, Monitor
+
+
+def brain(seed: int, modality: str = "MR") -> Volume:
+    voxels = np.random.default_rng(seed).integers(0, 900, (4, 12, 14)).astype(np.int16)
+    return Volume(voxels, Geometry((1, 1, 2)), modality=modality)
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    io.save(brain(0), tmp_path / "t1.nii.gz")
+    return tmp_path / "t1.nii.gz"
+
+
+@pytest.fixture
+def offered(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The names of what the best guide is chosen among; the last one is taken."""
+    seen: list[list[str]] = []
+
+    def suggest(_volume: Volume, candidates: list[Volume]) -> Volume | None:
+        seen.append([Path(one.source).name for one in candidates])
+        return candidates[-1] if candidates else None
+
+    stand_in = ModuleType("MedEnhanceLib.hqg.guide")
+    stand_in.suggest = suggest  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "MedEnhanceLib.hqg.guide", stand_in)
+    return seen
+
+
+@pytest.fixture
+def enhanced(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What enhancements are asked for; a stand-in uses every guide at a quarter."""
+    calls: list[dict[str, Any]] = []
+
+    def enhance(volume: Volume, config: Any, **given: Any) -> Enhancement:
+        calls.append(given)
+        use = volume.with_voxels(np.full(volume.shape, 0.25, np.float32))
+        return Enhancement(
+            volume=volume.with_voxels(volume.voxels + np.int16(1), did="DERIVED: enhanced"),
+            uncertainty=None,
+            model={"name": "mr", "sha256": "0" * 64},
+            device="cpu",
+            seconds=0.1,
+            original=volume,
+            measured={"guide": {"used": 0.25}} if given["guide"] else {},
+            guide_use=use if given["guide"] else None,
+        )
+
+    monkeypatch.setattr(hqg, "enhance", enhance)
+    return calls
+
+
+def run(scan: Path, listener: Callable[[Event], None] | None = None, **params: Any) -> Any:
+    params = {"input": str(scan), "output": str(scan.with_name("out.nii.gz")), **params}
+    return run_job(JobSpec("enhance", params), listener)
+
+
+def test_the_map_of_the_use_is_written_where_it_is_requested(
+    scan: Path, enhanced: list[dict[str, Any]]
+) -> None:
+    io.save(brain(1), scan.with_name("t2.nii.gz"))
+    places = {"guide": [str(scan.with_name("t2.nii.gz"))], "guide_map": str(scan.parent / "u.nrrd")}
+    result = run(scan, **places)
+    assert result["outputs"]["guide_map"] == places["guide_map"]
+    assert np.all(io.load(Path(places["guide_map"])).voxels == np.float32(0.25))
+    assert result["measured"]["guide"] == {"used": 0.25}
+
+
+def test_no_guide_no_map(scan: Path, enhanced: list[dict[str, Any]]) -> None:
+    with pytest.raises(ConfigError, match="guide_map is given, but no guide"):
+        run(scan, guide_map=str(scan.parent / "use.nrrd"))
+
+
+@pytest.mark.parametrize(
+    ("guides", "says"), [([], "an empty list"), (["auto", "t2.nii.gz"], "auto and names files")]
+)
+def test_lists_that_mean_nothing_are_refused(scan: Path, guides: list[str], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        run(scan, guide=guides)
+
+
+def test_auto_takes_the_best_of_the_folder(
+    scan: Path, enhanced: list[dict[str, Any]], offered: list[list[str]]
+) -> None:
+    """Neither results, nor labels, nor sequences, nor another modality, nor what is no volume."""
+    io.save(brain(1), scan.with_name("t2.nii.gz"))
+    io.save(brain(2), scan.with_name("flair.nrrd"))
+    io.save(brain(3, "CT"), scan.with_name("ct.nrrd"))
+    io.save(brain(0).with_voxels(brain(0).voxels, did="DERIVED: x"), scan.with_name("old.nrrd"))
+    io.save(brain(0).with_voxels(brain(0).voxels % 3), scan.with_name("lesions.nrrd"))
+    io.save(replace(brain(0), voxels=np.stack([brain(0).voxels] * 2)), scan.with_name("four.nrrd"))
+    scan.with_name("broken.nii.gz").write_bytes(b"\x1f\x8b no volume")
+    result = run(scan, guide=["auto"], keep_names=True)
+    assert offered == [["flair.nrrd", "t2.nii.gz"]]
+    assert [Path(one.source).name for one in enhanced[0]["guide"]] == ["t2.nii.gz"]
+    assert '"guide": "t2.nii.gz"' in Path(result["manifest"]).read_text(encoding="utf-8")
+
+
+def test_auto_without_another_series_warns_and_goes_on(
+    scan: Path, enhanced: list[dict[str, Any]], offered: list[list[str]]
+) -> None:
+    events: list[Event] = []
+    run(scan, events.append, guide=["auto"])
+    assert enhanced[0]["guide"] is None
+    said = [event.fields["message"] for event in events if event.kind == "warning"]
+    assert any("no other series of this examination" in message for message in said)
+
+
+def test_a_folder_of_many_patients_is_no_examination(scan: Path, offered: list[list[str]]) -> None:
+    for number in range(21):
+        io.save(brain(number), scan.with_name(f"patient-{number}.nrrd"))
+    with pytest.raises(InputError, match="hardly be one examination"):
+        chosen_guide(scan, io.load(scan), Monitor())
+
+
+def test_auto_takes_other_series_of_the_dicom_study_alone(
+    make_series: Callable[..., Path], tmp_path: Path, offered: list[list[str]]
+) -> None:
+    rng = np.random.default_rng(0)
+    mr = {"Modality": "MR", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.4", "RescaleIntercept": None}
+    made = {}
+    for name, study in (("t1", "1.2.3"), ("t2", "1.2.3"), ("elsewhere", "1.2.4")):
+        stored = rng.integers(0, 1000, (4, 20, 24), dtype=np.uint16)
+        made[name] = make_series(
+            stored,
+            folder=tmp_path / "study" / name,
+            SeriesInstanceUID=f"1.9.{len(made)}",
+            StudyInstanceUID=study,
+            **mr,
+        )
+    volume = io.load(made["t1"])
+    chosen = chosen_guide(made["t1"], volume, Monitor())
+    assert chosen is not None
+    assert chosen.origin is not None
+    assert chosen.origin.series == "1.9.1"
+    assert len(offered[0]) == 1
+
+
+def test_folders_among_looks_stand_for_their_volumes(scan: Path) -> None:
+    folder = scan.with_name("looks")
+    folder.mkdir()
+    for name in ("b.nrrd", "a.nii.gz", "notes.txt"):
+        (folder / name).write_bytes(b"")
+    found = volumes_in([str(folder), str(scan)])
+    assert found == [folder / "a.nii.gz", folder / "b.nrrd", scan]
