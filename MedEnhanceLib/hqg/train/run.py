@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.bundle import export_enhancer
 from MedEnhanceLib.hqg.config import TrainConfig
@@ -22,6 +24,7 @@ from MedEnhanceLib.hqg.train.targets import (
     files_of,
     load_examinations,
     load_targets,
+    resolutions,
 )
 from MedEnhanceLib.hqg.train.trainer import Trainer
 from MedEnhanceLib.nets.precision import mixed_precision, without_tf32
@@ -35,7 +38,14 @@ _FIRST_VALIDATED = 500_000_000
 
 
 @without_tf32()
-def train(config: TrainConfig, data: Path, out: Path, monitor: Monitor | None = None) -> Path:
+def train(
+    config: TrainConfig,
+    data: Path,
+    out: Path,
+    monitor: Monitor | None = None,
+    *,
+    volumes: Sequence[Volume] | None = None,
+) -> Path:
     """Train and export a bundle.
 
     Args:
@@ -44,6 +54,7 @@ def train(config: TrainConfig, data: Path, out: Path, monitor: Monitor | None = 
         out: for checkpoint, metrics and bundle. Where it holds a checkpoint of the same
             configuration, the training continues from it.
         monitor: progress, metrics, warnings and cancelling.
+        volumes: clean ones, instead of the files that `high_quality` names.
     Returns:
         The bundle's folder, `out/<name>`.
     Raises:
@@ -55,7 +66,7 @@ def train(config: TrainConfig, data: Path, out: Path, monitor: Monitor | None = 
     choice = choose_device(config.device)
     monitor.log(f"training on {choice.name}: {choice.reason}")
     out.mkdir(parents=True, exist_ok=True)
-    pools = Pools.load(config, data, monitor.part(0.0, 0.03))
+    pools = Pools.load(config, data, volumes, monitor.part(0.0, 0.03))
     trainer = Trainer(config, pools.targets, pools.examinations, choice.name, monitor)
     validation = Validation(config, pools, choice.name)
     began = last = time.monotonic()
@@ -107,14 +118,23 @@ class Pools:
     validation: list[Target]
 
     @classmethod
-    def load(cls, config: TrainConfig, data: Path, monitor: Monitor) -> Pools:
+    def load(
+        cls,
+        config: TrainConfig,
+        data: Path,
+        volumes: Sequence[Volume] | None,
+        monitor: Monitor,
+    ) -> Pools:
         """Read all volumes; the patterns of the configuration are relative to `data`."""
         left_out = (*config.leave_out, *config.validation)
-        files = files_of(data, config.high_quality, left_out)
-        targets = load_targets(files, config.modality, monitor)
+        if volumes is None:
+            files = files_of(data, config.high_quality, left_out)
+            targets = load_targets(files, config.modality, monitor)
+        else:
+            targets = [each for volume in volumes for each in resolutions([volume], volume.source)]
         if not any(any(target.is_usable) for target in targets):
             raise InputError(
-                f"{data}: no clean volume among {len(files)} files",
+                f"{data}: no clean volume to learn from",
                 "Give volumes with little noise (high_quality).",
             )
         examinations = load_examinations(
