@@ -228,7 +228,7 @@ class _Windows:
 
 
 def resample(guide: Image, volume: Image, place: Rigid, monitor: Monitor) -> Floats:
-    """The guide on the volume's grid: cubic B-splines, which blur the least of what was compared.
+    """The guide on the volume's grid: cubic B-splines, which blur less than linear weights.
 
     Along axes in which its voxels are finer than the volume's, it is averaged first.
 
