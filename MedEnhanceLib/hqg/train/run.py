@@ -131,8 +131,8 @@ class Pools:
             files = files_of(data, config.high_quality, left_out)
             targets = load_targets(files, config.modality, monitor)
         else:
-            targets = [each for volume in volumes for each in resolutions([volume], volume.source)]
-        if not any(any(target.is_usable) for target in targets):
+            targets = [each for volume in volumes for each in resolutions(volume, volume.source)]
+        if not targets:
             raise InputError(
                 f"{data}: no clean volume to learn from",
                 "Give volumes with little noise (high_quality).",
