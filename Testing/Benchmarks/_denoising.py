@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import REPOSITORY, SHARED_DATA, write
+from _common import SHARED_DATA, write
 from _enhancement_cache import run_kept
 from _enhancement_data import TEMPLATE, Box, Floats, Mask, Subject, cropped, sample_volume
-from _enhancement_peers import bm4d_mr, nlm_ct, nlm_mr
-from _enhancement_statistics import Difference, Gate, Pair, difference, difference_gate
+from _enhancement_peers import bm4d_mr, nlm_mr
+from _enhancement_statistics import Gate, difference, difference_gate
 
 from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.volume import Volume
@@ -29,18 +29,18 @@ from MedEnhanceLib.nets import grouped
 from MedEnhanceLib.nets.noise import LevelMap, NoiseEstimate, measure_noise
 
 Row = dict[str, Any]
-
-#: Voxels of a crop along k, j, i; those of `--quick`, and those for peers, which are slow.
+#: Voxels of a crop along k, j, i; those of `--quick`; and those for peers, which are slow.
 CROP, QUICK_CROP, SMALL_CROP = (32, 96, 96), (16, 64, 64), (14, 56, 56)
-PERCENTS = (5, 10, 15)
 #: The filter before there was a network, whatever rounds the library has now; and one more round.
 FILTER_ROUNDS = {
     "MR": (grouped.Round(step=4), grouped.Round(step=4, damp=1.2), grouped.Round(step=3, damp=1.2)),
     "CT": (grouped.Round(step=4, damp=2.0, apart=4), grouped.Round(step=3, damp=1.4)),
 }
 ONE_MORE = grouped.Round(step=3, damp=1.2)
-_SLICES_ARE_THICK = 1.6
-_AIR = 0.1
+#: Arms whose result a network makes, with a guide or without.
+NETWORK, FILTER, ROUND = "network", "filter", "one more round"
+#: Where the foreground begins; from which ratio to the pixels slices are thick.
+_AIR, _THICK = 0.1, 1.6
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,9 +67,8 @@ class Made:
 
 @dataclass(frozen=True)
 class Model:
-    """An opened enhancer: its name, what `denoise` takes, and the metadata of its bundle."""
+    """An opened enhancer: what `denoise` takes, and the metadata of its bundle."""
 
-    name: str
     network: Any
     metadata: Mapping[str, Any]
 
@@ -77,7 +76,7 @@ class Model:
 # --- options and results --------------------------------------------------------------------------
 
 
-def parser_of(text: str, seeds: Sequence[int]) -> argparse.ArgumentParser:
+def parser_of(text: str | None, seeds: Sequence[int]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=text, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -85,12 +84,12 @@ def parser_of(text: str, seeds: Sequence[int]) -> argparse.ArgumentParser:
     parser.add_argument("--model", help="name or folder of an MR enhancer; none: the filter alone")
     parser.add_argument("--volumes", nargs="+", default=["*"], help="patterns, as *C07*: held out")
     parser.add_argument("--seeds", nargs="+", type=int, default=list(seeds))
-    parser.add_argument("--percents", nargs="+", type=int, default=list(PERCENTS))
+    parser.add_argument("--percents", nargs="+", type=int, default=[5, 10, 15], help="of noise")
     parser.add_argument("--crop", nargs=3, type=int, help="voxels along k, j, i")
     parser.add_argument("--quick", action="store_true", help="small crops, 10 %%, the first seed")
     parser.add_argument("--write", action="store_true", help="write Testing/Benchmarks/results")
     parser.add_argument("--add", type=Path, help="JSON of another run, whose rows are kept")
-    parser.add_argument("--pictures", type=Path, help="folder for rows of PNG pictures")
+    parser.add_argument("--pictures", type=Path, help="folder for PNG: best, median, worst case")
     return parser
 
 
@@ -105,18 +104,22 @@ def settled(parser: argparse.ArgumentParser, crop: Sequence[int] = CROP) -> argp
     return options
 
 
+def is_chosen(path: str, options: argparse.Namespace) -> bool:
+    fits = any(fnmatch.fnmatch(path, pattern) for pattern in options.volumes)
+    return fits and (path == TEMPLATE or (options.data / path).is_file())
+
+
 def finish(
     name: str, rows: list[Row], gates_of: Callable[[list[Row]], list[Gate]], options: Any
 ) -> None:
-    """Print the gates; write the JSON where that was requested."""
+    """Print the gates that were measured; write the JSON where that was requested."""
     if options.add:
         rows = json.loads(options.add.read_text(encoding="utf-8"))["rows"] + rows
     reached = gates_of(rows)
     for entry in [entry for entry in reached if entry["value"] is not None]:
-        value = f"{entry['value']:+.4f}"
         least = f" (least {entry['least']:+.3f}, n {entry['subjects']})" if "least" in entry else ""
-        print("pass" if entry["pass"] else "FAIL", f"{entry['name']}: {value}{least}, goal",
-              entry["bound"])  # fmt: skip
+        passed = "pass" if entry["pass"] else "FAIL"
+        print(f"{passed} {entry['name']}: {entry['value']:+.4f}{least}, goal {entry['bound']}")
     if options.write:
         write(name, gates=reached, rows=rows, seeds=options.seeds)
 
@@ -128,64 +131,54 @@ def table(rows: Sequence[Row], keys: Sequence[str], figures: Sequence[str]) -> N
         groups.setdefault(tuple(row.get(key) for key in keys), []).append(row)
     print("\n" + " | ".join((*keys, "n", *figures)))
     for group, members in groups.items():
-        cells = [str(cell) for cell in (*group, len(members))]
-        for figure in figures:
-            values = [row[figure] for row in members if row.get(figure) is not None]
-            cells.append(f"{np.mean(values):.3f}" if values else "–")
-        print(" | ".join(cells))
+        columns = [[r[f] for r in members if r.get(f) is not None] for f in figures]
+        means = [f"{np.mean(values):.3f}" if values else "–" for values in columns]
+        print(" | ".join(map(str, (*group, len(members), *means))))
 
 
 def gain_gate(
     name: str,
-    found: Difference | None,
+    rows: list[Row],
+    cases: Sequence[str],
+    arms: tuple[str, str],
+    *,
+    figure: str = "psnr",
     mean: float | None = None,
     least: float | None = None,
 ) -> Gate:
-    """Whether a mean difference, and the least of any subject, reach their bounds."""
+    """Whether the mean gain of an arm over another, and the least of a subject, reach bounds."""
+    found = difference(rows, figure, [(case, *arms) for case in cases]) if cases else None
     bounds = [f"≥ {mean:g}"] if mean is not None else []
     bounds += [f"least ≥ {least:g}"] if least is not None else []
-    reached = (
-        found is not None
-        and (mean is None or found.mean >= mean)
-        and (least is None or found.least >= least)
-    )
-    entry = difference_gate(name, found, ", ".join(bounds), reached)
+    reached = found is not None and (mean is None or found.mean >= mean)
+    reached = reached and (least is None or (found is not None and found.least >= least))
+    text = f"{name}: {arms[0]} over {arms[1]}, {figure}"
+    entry = difference_gate(text, found, ", ".join(bounds), reached)
     return entry if found is None else entry | {"least": found.least}
 
 
-def gains(rows: list[Row], figure: str, cases: Sequence[str], arm: str, over: str) -> Any:
-    pairs: list[Pair] = [(case, arm, over) for case in cases]
-    return difference(rows, figure, pairs) if cases else None
-
-
 # --- scans ----------------------------------------------------------------------------------------
-
-
-def short_name(path: str) -> str:
-    """As "C07 T1"."""
-    parts = path.removesuffix(".nii.gz").split("/")
-    return path if len(parts) == 1 else " ".join(parts[-2:])
 
 
 @lru_cache(maxsize=6)
 def whole_scan(path: str, data: Path, averaged: bool) -> tuple[Volume, Mask | None]:
     """All of a volume in float32, its robust maximum at 1, and the lesions marked in it, if any."""
     volume = sample_volume() if path == TEMPLATE else load(data / path, modality="MR")
-    voxels = np.maximum(volume.voxels, 0).astype(np.float32)  # splines of the source undershoot
+    # Splines of the source undershoot.
+    volume = volume.with_voxels(np.maximum(volume.voxels, 0).astype(np.float32))
     lesion = (data / path).with_name("lesion.nii.gz")
     marked = load(lesion, modality="SEG").voxels > 0 if lesion.is_file() else None
     if averaged:
         factors = averaging(volume)
-        voxels = mean_of_blocks(voxels, factors)
+        volume = shrunk(volume, factors)
         if marked is not None:
             marked = mean_of_blocks(marked.astype(np.float32), factors) > 0.5
-        volume = on_coarse_grid(volume, voxels, factors)
-    return volume.with_voxels(voxels / np.float32(robust_max(voxels))), marked
+    return volume.with_voxels(volume.voxels / np.float32(robust_max(volume.voxels))), marked
 
 
 def averaging(volume: Volume) -> tuple[int, int, int]:
     di, _, dk = volume.geometry.spacing
-    return (1 if dk > _SLICES_ARE_THICK * di else 2), 2, 2
+    return (1 if dk > _THICK * di else 2), 2, 2
 
 
 def mean_of_blocks(voxels: Floats, factors: tuple[int, int, int]) -> Floats:
@@ -196,35 +189,43 @@ def mean_of_blocks(voxels: Floats, factors: tuple[int, int, int]) -> Floats:
     return mean
 
 
-def on_coarse_grid(volume: Volume, voxels: Floats, factors: tuple[int, int, int]) -> Volume:
-    spacing = [mm * by for mm, by in zip(volume.geometry.spacing, factors[::-1], strict=True)]
-    geometry = replace(volume.geometry, spacing=(spacing[0], spacing[1], spacing[2]))
+def shrunk(volume: Volume, factors: tuple[int, int, int]) -> Volume:
+    """Fewer voxels, each the mean of a block."""
+    di, dj, dk = (mm * by for mm, by in zip(volume.geometry.spacing, factors[::-1], strict=True))
+    geometry = replace(volume.geometry, spacing=(di, dj, dk))
+    voxels = mean_of_blocks(volume.voxels.astype(np.float32), factors)
     return replace(volume, voxels=voxels, geometry=geometry, history=())
 
 
+def short_name(path: str, averaged: bool = False) -> str:
+    """As "C07 T1"."""
+    name = " ".join(path.removesuffix(".nii.gz").split("/")[-2:])
+    return name + (", averaged" if averaged else "")
+
+
 def scan_of(
-    path: str,
-    data: Path,
-    crop: Sequence[int],
-    *,
-    averaged: bool = False,
-    around: Mask | None = None,
+    path: str, data: Path, crop: Sequence[int], averaged: bool = False, around: Mask | None = None
 ) -> Scan:
     """A crop around the median of the foreground, or of another mask."""
     whole, marked = whole_scan(path, data, averaged)
     inside = whole.voxels > _AIR
-    places = np.argwhere(inside if around is None else around)
-    box = []
-    for middle, most, side in zip(np.median(places, axis=0), crop, whole.shape, strict=True):
-        first = int(np.clip(round(float(middle)) - most // 2, 0, max(0, side - most)))
-        box.append(slice(first, min(first + most, side)))
-    where = box[0], box[1], box[2]
-    name = short_name(path) + (", averaged" if averaged else "")
-    volume = replace(cropped(whole, where), source=name)
-    lesion = None if marked is None else marked[where]
-    reference = "averaged" if averaged else "plain"
-    regions = {"foreground": np.ascontiguousarray(inside[where])}
-    return Scan(name, volume, 1.0, regions, lesion, path=path, reference=reference, box=where)
+    middle = np.median(np.argwhere(inside if around is None else around), axis=0)
+    first = np.clip(middle.round().astype(int) - np.array(crop) // 2, 0, None)
+    first = np.maximum(np.minimum(first, np.array(whole.shape) - crop), 0)
+    k, j, i = (
+        slice(int(start), int(start) + most) for start, most in zip(first, crop, strict=True)
+    )
+    name = short_name(path, averaged)
+    return Scan(
+        name,
+        replace(cropped(whole, (k, j, i)), source=name),
+        1.0,
+        {"foreground": np.ascontiguousarray(inside[k, j, i])},
+        None if marked is None else marked[k, j, i],
+        path=path,
+        reference="averaged" if averaged else "plain",
+        box=(k, j, i),
+    )
 
 
 def noisy(scan: Scan, kind: str, percent: int, seed: int) -> Volume:
@@ -264,46 +265,44 @@ def measured_noise(volume: Volume) -> NoiseEstimate:
 
 def open_model(name: str | None, modality: str) -> Model | None:
     """The network of a bundle; None where no model was named."""
-    if name is None or name == "none":
+    if name in (None, "none"):
         return None
     from MedEnhanceLib.bundles import open_bundle
     from MedEnhanceLib.hqg.bundle import open_enhancer
 
     bundle = open_bundle(name, kind="enhancer", modality=modality)
-    return Model(f"{bundle.name} {bundle.sha256[:12]}", open_enhancer(bundle), bundle.metadata)
+    return Model(open_enhancer(bundle), bundle.metadata)
 
 
 def origin_in_card(model: Model | None, path: str) -> str | None:
     """What of a volume's origin the card lists among the training data.
 
-    Returns:
-        "volume" where a pattern of files fits it and none that is left out does, "collection",
-        "none", or None without a model.
+    "volume" where a pattern of files fits and none that is left out does; "collection"; "none".
     """
     if model is None:
         return None
-    stated = {key: model.metadata.get(key) for key in ("training", "data")}
-    used, left_out = _texts(stated, kept_apart=False), _texts(stated, kept_apart=True)
-    if any(map(partial(fnmatch.fnmatch, path), used)) and not any(
-        fnmatch.fnmatch(path, pattern) for pattern in left_out
-    ):
+    stated = list(_texts({key: model.metadata.get(key) for key in ("training", "data")}))
+    used, apart = (
+        [text for text, is_apart in stated if is_apart == flag] for flag in (False, True)
+    )
+    fits = [any(fnmatch.fnmatch(path, pattern) for pattern in texts) for texts in (used, apart)]
+    if fits == [True, False]:
         return "volume"
     collection = "mni152|template" if path == TEMPLATE else path.split("/")[1]
     named = re.compile(rf"(?<![a-z])(?:{collection})(?![a-z])", re.IGNORECASE)
-    return "collection" if any(named.search(text) for text in used) else "none"
+    return "collection" if any(map(named.search, used)) else "none"
 
 
-def _texts(fields: Any, *, kept_apart: bool, inside: bool = False) -> Iterator[str]:
-    """Texts below fields whose names say that they are left out of the training, or all others."""
-    if isinstance(fields, Mapping):
+def _texts(fields: Any, apart: bool = False) -> Iterator[tuple[str, bool]]:
+    """All texts, and whether a field above says that they are left out of the training."""
+    if isinstance(fields, str):
+        yield fields, apart
+    elif isinstance(fields, Mapping):
         for key, value in fields.items():
-            apart = inside or bool(re.search("leave|left|held", str(key)))
-            yield from _texts(value, kept_apart=kept_apart, inside=apart)
+            yield from _texts(value, apart or bool(re.search("leave|left|held", str(key))))
     elif isinstance(fields, list | tuple):
         for value in fields:
-            yield from _texts(value, kept_apart=kept_apart, inside=inside)
-    elif isinstance(fields, str) and inside == kept_apart:
-        yield fields
+            yield from _texts(value, apart)
 
 
 def run_arm(
@@ -319,11 +318,11 @@ def run_arm(
     """One way to remove noise.
 
     Args:
-        arm: "input", "non-local means", "BM4D", "filter", "one more round" or "network".
+        arm: "input", "non-local means", "BM4D", or one of FILTER, ROUND and NETWORK.
         volume: with noise.
         noise: true or measured; peers measure it themselves.
         share: of the correction.
-        model: of the arm "network".
+        model: of NETWORK.
         guide: of the same, [K, J, I] on the volume's grid, 0 to 1, NaN where it shows nothing.
         sigma: the true level, for BM4D; None lets it estimate.
     """
@@ -332,30 +331,24 @@ def run_arm(
     if arm == "BM4D":
         run = partial(bm4d_mr, sigma=sigma, rician=noise.rician)
         return Made(*run_kept(run, f"BM4D {sigma} {noise.rician} 2", volume, keep=True))
-    began = time.process_time()
-    use = None
+    began, use = time.process_time(), None
     if arm == "non-local means":
-        run = nlm_ct if volume.modality == "CT" else partial(nlm_mr, rician=noise.rician)
-        voxels = run(volume).voxels.astype(np.float32)
-    elif arm in ("filter", "one more round"):
-        rounds = FILTER_ROUNDS["CT" if volume.modality == "CT" else "MR"]
-        rounds += (ONE_MORE,) if arm == "one more round" else ()
-        voxels = by_filter(volume, noise, share, rounds)
+        voxels = nlm_mr(volume, rician=noise.rician).voxels.astype(np.float32)
+    elif model is None or arm != NETWORK:
+        voxels = by_filter(volume, noise, share, with_one_more=arm == ROUND)
     else:
-        assert model is not None
         voxels, use = by_network(volume, noise, share, model, guide)
     return Made(voxels, time.process_time() - began, use)
 
 
-def by_filter(
-    volume: Volume, noise: NoiseEstimate, share: float, rounds: Sequence[grouped.Round]
-) -> Floats:
+def by_filter(volume: Volume, noise: NoiseEstimate, share: float, with_one_more: bool) -> Floats:
     """The grouped filter with its last steps, and no network."""
+    rounds = FILTER_ROUNDS["CT" if volume.modality == "CT" else "MR"]
     voxels: Floats = grouped.denoised(
         volume.voxels,
         LevelMap(noise),
         noise.spectrum.reshape(-1),
-        rounds=rounds,
+        rounds=(*rounds, ONE_MORE) if with_one_more else rounds,
         spacing=volume.geometry.spacing,
         finish=denoise._Finish(noise, share, None),
     )
@@ -372,46 +365,49 @@ def by_network(
     return voxels, use
 
 
-def scores(scan: Subject, result: Floats, mask: Mask | None = None) -> Row:
-    """PSNR (its range: the span) and SSIM of the foreground, or of a part of it."""
+def scores(scan: Subject, made: Made, mask: Mask | None = None) -> Row:
+    """PSNR (its range: the span), SSIM of the foreground, or of a part of it, and CPU time."""
     inside = scan.inside if mask is None else scan.inside & mask
-    reference, made = scan.volume.voxels, result.astype(np.float32)
+    reference, image = scan.volume.voxels, made.voxels.astype(np.float32)
     return {
-        "psnr": min(99.0, metrics.psnr(reference, made, scan.span, mask=inside)),
-        "ssim": metrics.ssim(reference, made, scan.span, mask=inside),
+        "psnr": min(99.0, metrics.psnr(reference, image, scan.span, mask=inside)),
+        "ssim": metrics.ssim(reference, image, scan.span, mask=inside),
+        "cpu_s_per_mvoxel": round(made.seconds / image.size * 1e6, 3),
     }
 
 
 # --- pictures -------------------------------------------------------------------------------------
 
 
-def best_middle_worst(found: Mapping[str, float]) -> dict[str, str]:
-    """The names with the highest, the median and the lowest value."""
-    order = sorted(found, key=lambda name: found[name])
-    return {"best": order[-1], "median": order[len(order) // 2], "worst": order[0]}
+def draw(
+    path: Path, gain: Mapping[str, float], panels_of: Callable[[str], Mapping[str, Floats]]
+) -> None:
+    """The middle slices of the cases with the highest, the median and the lowest gain.
 
-
-def draw(path: Path, rows: Sequence[tuple[str, Mapping[str, Floats]]], signed: str = "−") -> None:
-    """Rows of slices with their names; those with `signed` in the name are differences, ± 0.1."""
+    panels_of: a case's volumes by name; those with a "−" in the name are differences, ± 0.1.
+    """
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    width = max(len(panels) for _, panels in rows)
-    figure, axes = plt.subplots(
-        len(rows), width, figsize=(2.2 * width, 2.5 * len(rows)), squeeze=False
-    )
-    for line, (name, panels) in zip(axes, rows, strict=True):
-        for place in line:
+    order = sorted(gain, key=lambda name: gain[name])
+    chosen = {"best": order[-1], "median": order[len(order) // 2], "worst": order[0]}
+    lines = [(f"{which}: {name}, {gain[name]:+.2f} dB", panels_of(name))
+             for which, name in chosen.items()]  # fmt: skip
+    width = len(lines[0][1])
+    figure, axes = plt.subplots(len(lines), width, figsize=(2.2 * width, 2.5 * len(lines)))
+    for row, (title, panels) in zip(axes, lines, strict=True):
+        for place, (what, image) in zip(row, panels.items(), strict=True):
+            low, high = (-0.1, 0.1) if "−" in what else (0.0, 1.0)
+            middle = image[len(image) // 2]
+            place.imshow(middle, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+            place.set_title(what, fontsize=7)
             place.axis("off")
-        for place, (what, image) in zip(line, panels.items(), strict=False):
-            low, high = (-0.1, 0.1) if signed in what else (0.0, 1.0)
-            place.imshow(image, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
-            place.set_title(what if place is not line[0] else "", fontsize=7)
-        line[0].set_title(f"{name}\n{next(iter(panels))}", fontsize=7, loc="left")
+        row[0].set_title(f"{title}\n{next(iter(panels))}", fontsize=7, loc="left")
+        row[0].set_title("")
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     plt.close(figure)
-    print("pictures:", path.relative_to(REPOSITORY) if path.is_relative_to(REPOSITORY) else path)
+    print("pictures:", path)

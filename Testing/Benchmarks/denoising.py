@@ -13,42 +13,17 @@ row says what of the volume's origin the model's card lists among its training d
 from __future__ import annotations
 
 import argparse
-import fnmatch
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from typing import Any
 
+import _denoising as shared
 import numpy as np
 from _common import gate
-from _denoising import (
-    SMALL_CROP,
-    Made,
-    Model,
-    Row,
-    Scan,
-    best_middle_worst,
-    draw,
-    finish,
-    gain_gate,
-    gains,
-    mean_of_blocks,
-    measured_noise,
-    noisy,
-    on_coarse_grid,
-    open_model,
-    origin_in_card,
-    parser_of,
-    run_arm,
-    scan_of,
-    scores,
-    settled,
-    short_name,
-    table,
-    true_noise,
-)
+from _denoising import FILTER, NETWORK, ROUND, Made, Model, Row, Scan, gain_gate, run_arm
 from _enhancement_data import CASES, CT_SUBJECTS, TEMPLATE, Subject, ct_subject
 from _enhancement_lesions import damaged_with_lesions, plant
-from _enhancement_statistics import Gate
+from _enhancement_statistics import Gate, chosen
 from _enhancement_texture import compare_spectra
 from _enhancement_visibility import detectability
 from harm import observer, score
@@ -57,7 +32,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg.denoise import need_of
 from MedEnhanceLib.io import load
 
-#: Volumes and whether a copy that was averaged is measured too.
+#: Volumes and whether an averaged copy is measured too.
 MR_SCANS = {
     TEMPLATE: False,
     **{f"mr/open_ms/{p}/{c}.nii.gz": True for p in ("C07", "C19") for c in ("T1", "T2", "FLAIR")},
@@ -69,37 +44,36 @@ MR_SCANS = {
 }
 #: Those that classical peers are measured on.
 FOR_PEERS = (TEMPLATE, "C07 T1, averaged", "C19 T2, averaged", "studyforrest T1",
-            "L20 study2_T1W", "STS_012 MR_T1")  # fmt: skip
+             "L20 study2_T1W", "STS_012 MR_T1")  # fmt: skip
 PEER_PERCENTS = (5, 10)
 CT_SCANS = (*CT_SUBJECTS, "ct/abdomen/CT.nii.gz")
 CT_CASES = CASES["CT"][:2]
 _CT_SLICES, _CT_SIDE = 12, 256
-#: Of the bars: dB and SSIM over the filter by level of noise.
+#: dB and SSIM over the filter that are wanted, by level of noise.
 OVER_FILTER = {5: (0.12, 0.008), 10: (0.15, 0.02), 15: (0.17, 0.03)}
 MR, PEERS, CT, LESIONS = "MR", "peers", "CT", "CT lesions"
+TRUE, MEASURED = "true σ", "measured σ"
+BM4D, BETTER = "BM4D", "BM4D, the better"
 
 
 def main() -> None:
-    parser = parser_of(__doc__ or "", seeds=(0, 1, 2))
+    parser = shared.parser_of(__doc__, seeds=(0, 1, 2))
     parser.add_argument("--ct-model", help="name or folder of a CT enhancer; none: filter alone")
     parser.add_argument("--parts", nargs="+", choices=(MR, PEERS, CT), default=[MR, PEERS, CT])
     parser.add_argument("--kinds", nargs="+", default=["Gaussian", "Rician"])
-    options = settled(parser)
-    rows: list[Row] = []
-    if {MR, PEERS} & set(options.parts):
-        model = open_model(options.model, "MR")
-        rows += mr_rows(options, model) if MR in options.parts else []
-        rows += peer_rows(options, model) if PEERS in options.parts else []
-        table(rows, ("part", "case", "reference", "arm"), ("psnr", "ssim", "cpu_s_per_mvoxel"))
-        if options.pictures and rows:
-            mr_pictures(rows, options, model)
-    if CT in options.parts:
-        found = list(ct_rows(options, open_model(options.ct_model, "CT")))
-        table([r for r in found if r["part"] == CT], ("case", "reference", "arm"),
-              ("psnr", "ssim", "nps_shape_distance", "cpu_s_per_mvoxel"))  # fmt: skip
-        table([r for r in found if r["part"] == LESIONS], ("arm",), ("kept", "present", "absent"))
-        rows += found
-    finish("denoising", rows, gates_of, options)
+    options = shared.settled(parser)
+    model, ct_model = (
+        shared.open_model(options.model, "MR"),
+        shared.open_model(options.ct_model, "CT"),
+    )
+    rows = mr_rows(options, model) if MR in options.parts else []
+    if rows and options.pictures:
+        pictures(rows, options, model)
+    rows += peer_rows(options, model) if PEERS in options.parts else []
+    rows += ct_rows(options, ct_model) if CT in options.parts else []
+    figures = ("psnr", "ssim", "nps_shape_distance", "cpu_s_per_mvoxel", "kept")
+    shared.table(rows, ("part", "case", "reference", "arm"), figures)
+    shared.finish("denoising", rows, gates_of, options)
 
 
 # --- MR -------------------------------------------------------------------------------------------
@@ -107,66 +81,50 @@ def main() -> None:
 
 def mr_scans(options: argparse.Namespace, crop: Sequence[int]) -> Iterator[Scan]:
     for path, is_averaged in MR_SCANS.items():
-        chosen = any(fnmatch.fnmatch(path, pattern) for pattern in options.volumes)
-        if chosen and (path == TEMPLATE or (options.data / path).is_file()):
-            for averaged in (False, True)[: 1 + is_averaged]:
-                yield scan_of(path, options.data, crop, averaged=averaged)
+        for averaged in (False, True)[: 1 + is_averaged]:
+            if shared.is_chosen(path, options):
+                yield shared.scan_of(path, options.data, crop, averaged)
 
 
 def mr_rows(options: argparse.Namespace, model: Model | None) -> list[Row]:
-    arms = ("input", "filter", "one more round", "network")
     return [
         row
         for scan in mr_scans(options, options.crop)
         for kind in options.kinds
         for percent in options.percents
         for seed in options.seeds
-        for row in mr_case(scan, kind, percent, seed, arms, model)
+        for row in mr_case(scan, kind, percent, seed, ("input", FILTER, ROUND, NETWORK), model)
     ]
 
 
 def peer_rows(options: argparse.Namespace, model: Model | None) -> list[Row]:
     """Classical peers beside filter and network, on the same small crops."""
-    arms = ["input", "non-local means", "BM4D", "filter", "network"]
-    if not find_spec("bm4d"):
-        print("BM4D is not installed")
-        arms.remove("BM4D")
-    scans = [scan for scan in mr_scans(options, SMALL_CROP) if scan.name in FOR_PEERS]
-    rows = []
+    arms = ["input", "non-local means", *([BM4D] if find_spec("bm4d") else []), FILTER, NETWORK]
+    scans = [scan for scan in mr_scans(options, shared.SMALL_CROP) if scan.name in FOR_PEERS]
+    rows: list[Row] = []
     for scan in scans[:1] if options.quick else scans:
-        for percent in [percent for percent in options.percents if percent in PEER_PERCENTS]:
-            rows += mr_case(scan, "Gaussian", percent, options.seeds[0], arms, model)
-    for case in {row["case"] for row in rows}:  # the better of its arms stands in both cases
-        for name in {row["subject"] for row in rows}:
-            same = [row for row in rows if row["subject"] == name and row["arm"] == "BM4D"
-                    and row["percent"] in percents_of(case)]  # fmt: skip
-            if same:
-                best = max(same, key=lambda row: row["psnr"])
-                rows.append(best | {"arm": "BM4D, the better", "case": case})
+        for percent in set(PEER_PERCENTS) & set(options.percents):
+            found = list(mr_case(scan, "Gaussian", percent, options.seeds[0], arms, model))
+            both = chosen(found, arm=BM4D)
+            best = max(both, key=lambda row: row["psnr"], default={})
+            found += [row | best | {"arm": BETTER, "case": row["case"]} for row in both]
+            rows += found
     return [row | {"part": PEERS} for row in rows]
-
-
-def percents_of(case: str) -> tuple[int, ...]:
-    return tuple(percent for percent in OVER_FILTER if f" {percent} %" in case)
 
 
 def mr_case(
     scan: Scan, kind: str, percent: int, seed: int, arms: Sequence[str], model: Model | None
 ) -> Iterator[Row]:
     """All arms on one noisy crop, with the true and with the measured σ."""
-    volume, sigma = noisy(scan, kind, percent, seed), percent / 100
-    found = measured_noise(volume)
-    noises = {
-        "true σ": (true_noise(volume, sigma, rician=kind == "Rician"), 1.0),
-        "measured σ": (found, need_of(found).share),
-    }
-    for which, (noise, share) in noises.items():
+    volume, sigma = shared.noisy(scan, kind, percent, seed), percent / 100
+    measured = shared.measured_noise(volume)
+    truth = shared.true_noise(volume, sigma, rician=kind == "Rician")
+    for which, noise, share in ((TRUE, truth, 1.0), (MEASURED, measured, need_of(measured).share)):
         for arm in arms:
-            if (arm == "network" and model is None) or (
-                which == "measured σ" and arm in ("input", "non-local means")
-            ):
+            is_once = which == MEASURED and arm in ("input", "non-local means")
+            if is_once or (arm == NETWORK and model is None):
                 continue
-            given = sigma if which == "true σ" else None
+            given = sigma if which == TRUE else None
             made = run_arm(arm, volume, noise, share=share, model=model, sigma=given)
             yield {
                 "part": MR,
@@ -176,94 +134,77 @@ def mr_case(
                 "percent": percent,
                 "seed": seed,
                 "arm": arm,
-                "in_card": origin_in_card(model, scan.path),
+                "in_card": shared.origin_in_card(model, scan.path),
                 "sigma_over_true": round(noise.level / sigma, 3),
-                **scores(scan, made.voxels),
-                "cpu_s_per_mvoxel": round(made.seconds / volume.voxels.size * 1e6, 3),
+                **shared.scores(scan, made),
             }
 
 
-def mr_pictures(rows: list[Row], options: argparse.Namespace, model: Model | None) -> None:
-    """Best, median and worst gain of the network (or of one more round) over the filter."""
-    ours = "network" if model else "one more round"
-    case, seed = f"{options.kinds[0]} 10 %, true σ", options.seeds[0]
-    same = [row for row in rows if row["case"] == case and row["seed"] == seed
-            and row["part"] == MR]  # fmt: skip
+def pictures(rows: list[Row], options: argparse.Namespace, model: Model | None) -> None:
+    """Gains of the network (without one, of one more round) over the filter."""
+    ours, kind, seed = NETWORK if model else ROUND, options.kinds[0], options.seeds[0]
+    same = chosen(rows, case=f"{kind} 10 %, {TRUE}", seed=seed)
     psnr = {(row["subject"], row["arm"]): row["psnr"] for row in same}
-    gain = {name: psnr[name, ours] - psnr[name, "filter"] for name, arm in psnr if arm == ours}
-    scans = {scan.name: scan for scan in mr_scans(options, options.crop) if scan.name in gain}
-    lines = []
-    for which, name in best_middle_worst(gain).items():
-        scan = scans[name]
-        volume = noisy(scan, options.kinds[0], 10, seed)
-        noise = true_noise(volume, 0.1, rician=options.kinds[0] == "Rician")
-        made = [run_arm(arm, volume, noise, model=model).voxels for arm in ("filter", ours)]
-        middle = len(volume.voxels) // 2
-        clean, before, after, given = (
-            v[middle] for v in (scan.volume.voxels, *made, volume.voxels)
-        )
-        panels = {"noisy": given, "filter": before, ours: after, "reference": clean,
-                  f"{ours} − filter": after - before, "filter − reference": before - clean,
-                  f"{ours} − reference": after - clean}  # fmt: skip
-        lines.append((f"{which}: {name}, {gain[name]:+.2f} dB", panels))
-    draw(options.pictures / "denoising.png", lines)
+    scans = {scan.name: scan for scan in mr_scans(options, options.crop)}
+
+    def panels(name: str) -> dict[str, Any]:
+        volume, clean = shared.noisy(scans[name], kind, 10, seed), scans[name].volume.voxels
+        noise = shared.true_noise(volume, 0.1, rician=kind == "Rician")
+        before, after = (run_arm(a, volume, noise, model=model).voxels for a in (FILTER, ours))
+        return {"noisy": volume.voxels, FILTER: before, ours: after, "reference": clean,
+                f"{ours} − {FILTER}": after - before, f"{FILTER} − reference": before - clean,
+                f"{ours} − reference": after - clean}  # fmt: skip
+
+    gain = {name: psnr[name, ours] - psnr[name, FILTER] for name, arm in psnr if arm == ours}
+    shared.draw(options.pictures / "denoising.png", gain, panels)
 
 
 # --- CT -------------------------------------------------------------------------------------------
 
 
-def ct_subjects(options: argparse.Namespace) -> Iterator[tuple[str, Subject]]:
-    """Central slices as they are, and with neighbors averaged two by two: a low-noise reference."""
-    for path in CT_SCANS:
-        is_there = (options.data / path).is_file()
-        if not (is_there and any(fnmatch.fnmatch(path, p) for p in options.volumes)):
-            continue
+def ct_subjects(options: argparse.Namespace) -> Iterator[tuple[str, str, Subject]]:
+    """Central slices, plain, and averaged two by two, which makes a low-noise reference."""
+    most = 6 if options.quick else _CT_SLICES
+    for path in [path for path in CT_SCANS if shared.is_chosen(path, options)]:
         scan = load(options.data / path, modality="CT")
-        most = 6 if options.quick else _CT_SLICES
-        sides = 2 * most, _CT_SIDE, _CT_SIDE
+        sides = (2 * most, _CT_SIDE, _CT_SIDE)
         starts = [max(0, (n - side) // 2) for n, side in zip(scan.shape, sides, strict=True)]
         parts = [slice(first, first + side) for first, side in zip(starts, sides, strict=True)]
         scan = scan.crop(*parts)
-        pairs = mean_of_blocks(scan.voxels.astype(np.float32), (2, 1, 1))
-        first = max(0, (scan.shape[0] - most) // 2)
-        yield path, ct_subject(short_name(path), scan.crop(k=slice(first, first + most)))
-        thick = on_coarse_grid(scan, pairs, (2, 1, 1))
-        yield path, ct_subject(f"{short_name(path)}, averaged", thick)
+        middle = max(0, (scan.shape[0] - most) // 2)
+        plain = scan.crop(k=slice(middle, middle + most))
+        yield path, "plain", ct_subject(shared.short_name(path), plain)
+        thick = shared.shrunk(scan, (2, 1, 1))
+        yield path, "averaged", ct_subject(shared.short_name(path, averaged=True), thick)
 
 
-def ct_rows(options: argparse.Namespace, model: Model | None) -> Iterator[Row]:
+def ct_rows(options: argparse.Namespace, model: Model | None) -> list[Row]:
     """Low dose, the noise's map and spectrum measured; and faint lesions at the lower one."""
-    for path, known in ct_subjects(options):
-        head = {
-            "subject": known.name,
-            "volume": known.name,
-            "reference": "averaged" if "averaged" in known.name else "plain",
-            "in_card": origin_in_card(model, path),
-        }
-        for case in CT_CASES:
-            for seed in options.seeds:
-                degraded = known.damaged(case, seed)
-                added = degraded.voxels - known.volume.voxels
-                flat, pixel = known.regions["flat"], known.volume.geometry.spacing[0]
-                for arm in ("input", "filter", "network"):
-                    if arm == "network" and model is None:
-                        continue
-                    made = ct_arm(arm, degraded, model)
-                    error = made.voxels - known.volume.voxels
-                    yield head | {
-                        "part": CT,
-                        "case": case.name,
-                        "seed": seed,
-                        "arm": arm,
-                        **scores(known, made.voxels),
-                        **compare_spectra(error, added, flat, pixel),
-                        "cpu_s_per_mvoxel": round(made.seconds / error.size * 1e6, 3),
-                    }
-        yield from (head | row for row in ct_lesions(known, options.seeds[0], model))
+    rows: list[Row] = []
+    for path, reference, known in ct_subjects(options):
+        head = {"subject": known.name, "volume": known.name, "reference": reference,
+                "in_card": shared.origin_in_card(model, path)}  # fmt: skip
+        found = [
+            row for case in CT_CASES for seed in options.seeds
+            for row in ct_case(known, case, seed, model)
+        ]  # fmt: skip
+        found += ct_lesions(known, options.seeds[0], model)
+        rows += [head | row for row in found]
+    return rows
+
+
+def ct_case(known: Subject, case: Any, seed: int, model: Model | None) -> Iterator[Row]:
+    degraded, clean = known.damaged(case, seed), known.volume.voxels
+    flat, pixel = known.regions["flat"], known.volume.geometry.spacing[0]
+    for arm in ("input", FILTER, NETWORK)[: 3 if model else 2]:
+        made = ct_arm(arm, degraded, model)
+        texture = compare_spectra(made.voxels - clean, degraded.voxels - clean, flat, pixel)
+        head = {"part": CT, "case": case.name, "seed": seed, "arm": arm}
+        yield head | shared.scores(known, made) | texture
 
 
 def ct_arm(arm: str, volume: Volume, model: Model | None) -> Made:
-    noise = measured_noise(volume)
+    noise = shared.measured_noise(volume)
     return run_arm(arm, volume, noise, share=need_of(noise).share, model=model)
 
 
@@ -274,23 +215,14 @@ def ct_lesions(known: Subject, seed: int, model: Model | None) -> Iterator[Row]:
     added, lesions = plant(known, seed)
     planted = damaged_with_lesions(known, case, seed, degraded, added)
     visible = detectability(known, degraded, lesions)
-    for arm in ("input", "filter", "network"):
-        if arm == "network" and model is None:
-            continue
+    for arm in ("input", FILTER, NETWORK)[: 3 if model else 2]:
         without, present = (ct_arm(arm, volume, model).voxels for volume in (degraded, planted))
         for lesion, d_prime in zip(lesions, visible, strict=True):
             through = (present[lesion.where] - without[lesion.where]) * lesion.share
-            yield {
-                "part": LESIONS,
-                "case": case.name,
-                "seed": seed,
-                "arm": arm,
-                "d_prime": d_prime,
-                "kept": float(through.sum() / (lesion.share**2).sum()) / lesion.contrast,
-                "present": score(present, lesion),
-                "absent": score(without, lesion),
-                "blobs": 0.0,
-            }
+            kept = float(through.sum() / (lesion.share**2).sum()) / lesion.contrast
+            yield {"part": LESIONS, "case": case.name, "seed": seed, "arm": arm,
+                   "d_prime": d_prime, "kept": kept, "present": score(present, lesion),
+                   "absent": score(without, lesion), "blobs": 0.0}  # fmt: skip
 
 
 # --- gates ----------------------------------------------------------------------------------------
@@ -298,53 +230,47 @@ def ct_lesions(known: Subject, seed: int, model: Model | None) -> Iterator[Row]:
 
 def gates_of(rows: list[Row]) -> list[Gate]:
     found: list[Gate] = []
-    mr, small = ([row for row in rows if row["part"] == part] for part in (MR, PEERS))
-    for which in ("true σ", "measured σ"):
+    mr, peers = (chosen(rows, part=part) for part in (MR, PEERS))
+    over_filter, over_bm4d = (NETWORK, FILTER), (NETWORK, BETTER)
+    for which in (TRUE, MEASURED):
         for percent, (decibels, similarity) in OVER_FILTER.items():
-            text = f"MR {percent} %, {which}"
-            cases = cases_of(mr, which, percent)
-            for over, mean, least in (("filter", decibels, -0.02), ("one more round", 0.0, None)):
-                gain = gains(mr, "psnr", cases, "network", over)
-                found.append(gain_gate(f"{text}: network over {over}, dB", gain, mean, least))
-            gain = gains(mr, "ssim", cases, "network", "filter")
-            found.append(gain_gate(f"{text}: network over filter, SSIM", gain, similarity))
-            if percent in PEER_PERCENTS:
-                cases = cases_of(small, which, percent)
-                for figure, mean in (("psnr", 0.5), ("ssim", 0.0)):
-                    gain = gains(small, figure, cases, "network", "BM4D, the better")
-                    name = f"{text}: network over the better BM4D, {figure}"
-                    found.append(gain_gate(name, gain, mean))
-    return found + ct_gates(rows)
+            name, cases = f"MR {percent} %, {which}", cases_of(mr, which, percent)
+            found += [
+                gain_gate(name, mr, cases, over_filter, mean=decibels, least=-0.02),
+                gain_gate(name, mr, cases, over_filter, figure="ssim", mean=similarity),
+                gain_gate(name, mr, cases, (NETWORK, ROUND), mean=0),
+            ]
+        for percent in PEER_PERCENTS:
+            name, cases = f"MR {percent} %, {which}", cases_of(peers, which, percent)
+            found.append(gain_gate(name, peers, cases, over_bm4d, mean=0.5))
+            found.append(gain_gate(name, peers, cases, over_bm4d, figure="ssim", mean=0))
+    return found + ct_gates(chosen(rows, part=CT), chosen(rows, part=LESIONS))
 
 
 def cases_of(rows: list[Row], which: str, percent: int) -> list[str]:
     return sorted({r["case"] for r in rows if r["percent"] == percent and which in r["case"]})
 
 
-def ct_gates(rows: list[Row]) -> list[Gate]:
+def ct_gates(rows: list[Row], lesions: list[Row]) -> list[Gate]:
     found: list[Gate] = []
-    ct = [row for row in rows if row["part"] == CT]
-    elsewhere = [row for row in ct if row["in_card"] == "none"]
-    for name, mean, part in (
-        ("low-noise references", 0.0, [row for row in ct if row["reference"] == "averaged"]),
-        ("collections that no training saw", 0.2, elsewhere),
-        ("all", 0.0, ct),
+    arms = (NETWORK, FILTER)
+    for name, mean, some in (
+        ("low-noise references", 0.0, chosen(rows, reference="averaged")),
+        ("collections that no training saw", 0.2, chosen(rows, in_card="none")),
+        ("all", 0.0, rows),
     ):
         for case in CT_CASES:
-            for figure, least, bound in (("psnr", 0.0, mean), ("ssim", None, 0.0)):
-                gain = gains(part, figure, [case.name], "network", "filter")
-                text = f"CT {case.name}, {name}: network over filter, {figure}"
-                found.append(gain_gate(text, gain, bound, least))
-    shape = gains(ct, "nps_shape_distance", [case.name for case in CT_CASES], "network", "filter")
-    change = None if shape is None else shape.mean
-    found.append(gate("CT: distance of the noise's spectrum, network less filter", change,
-                      "≤ 0.02", change is not None and change <= 0.02))  # fmt: skip
-    lesions = [row for row in rows if row["part"] == LESIONS]
-    before, after = (observer(lesions, arm) for arm in ("filter", "network"))
+            text = f"CT {case.name}, {name}"
+            found.append(gain_gate(text, some, [case.name], arms, mean=mean, least=0))
+            found.append(gain_gate(text, some, [case.name], arms, figure="ssim", mean=0))
+    entry = gain_gate("CT", rows, [c.name for c in CT_CASES], arms, figure="nps_shape_distance")
+    is_kept = entry["value"] is not None and entry["value"] <= 0.02
+    found.append(entry | {"bound": "≤ 0.02", "pass": is_kept})
+    before, after = (observer(lesions, arm) for arm in (FILTER, NETWORK))
     for figure in ("auc_faint", "auc", "kept"):
         value: Any = after[figure] - before[figure] if before and after else None
-        reached = value is not None and value >= -0.005
         value = value if value is None or np.isfinite(value) else None
+        reached = value is not None and value >= -0.005
         found.append(gate(f"CT lesions: {figure}, network less filter", value, "≥ −0.005", reached))
     return found
 

@@ -14,7 +14,6 @@ as the product does it. Wrong guides are measured at 10 % with the first seed.
 from __future__ import annotations
 
 import argparse
-import fnmatch
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,33 +21,9 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any
 
+import _denoising as shared
 import numpy as np
-from _denoising import (
-    Floats,
-    Made,
-    Model,
-    Row,
-    Scan,
-    averaging,
-    best_middle_worst,
-    draw,
-    finish,
-    gain_gate,
-    gains,
-    mean_of_blocks,
-    noisy,
-    open_model,
-    origin_in_card,
-    parser_of,
-    run_arm,
-    scan_of,
-    scores,
-    settled,
-    table,
-    true_noise,
-    whole_scan,
-)
-from _enhancement_data import Mask
+from _denoising import FILTER, NETWORK, Floats, Made, Mask, Model, Row, Scan, gain_gate, run_arm
 from _enhancement_statistics import Gate, chosen
 
 from MedEnhanceLib.core.volume import Volume
@@ -68,11 +43,11 @@ REGISTERED = (
 )
 #: Smaller than the crops without a guide: there are many pairs.
 CROP = (24, 72, 72)
-SHIFTS = (0.5, 1.0, 2.0)
 RIGHT, NONE, HALF = "right guide", "no guide", "bad in one half"
+SHIFTS, HARMLESS = (0.5, 1.0, 2.0), ("shifted 0.5", "noise 5 %", "inverted", HALF)
 WRONG = ("mirrored", "other patient", "shifted 1", "shifted 2")
-_WRONG_AT = 10
-#: Of the bars: dB over no guide by level of noise, at 2 mm and at native 1 mm.
+WRONG_AT = 10
+#: dB over no guide that are wanted, by level of noise.
 OVER_NONE = {
     "2 mm": {5: 0.2, 10: 0.35, 15: 0.5},
     "1 mm": {5: 0.0, 10: 0.15, 15: 0.15},
@@ -92,22 +67,21 @@ class Guided:
     group: str
     scan: Scan
     guide: Floats
-    other: Floats | None
+    other: Floats | None = None
 
     def guides(self, seed: int) -> dict[str, Floats]:
         """The right guide in other forms, and wrong ones."""
         from scipy.ndimage import shift
 
-        rng = np.random.default_rng((seed, 99))
-        noise = rng.normal(0, 0.05, self.guide.shape).astype(np.float32)
-        shown = np.nan_to_num(self.guide)
+        noise = np.random.default_rng((seed, 99)).normal(0, 0.05, self.guide.shape)
         found = {
             "mirrored": np.ascontiguousarray(self.guide[..., ::-1]),
-            **{f"shifted {by:g}": shift(shown, (0, 0, by), order=3, mode="nearest")
-               for by in SHIFTS},
-            "noise 5 %": self.guide + noise,
+            "noise 5 %": self.guide + noise.astype(np.float32),
             "inverted": 1 - self.guide,
-        }  # fmt: skip
+        }
+        for by in SHIFTS:
+            shown = np.nan_to_num(self.guide)
+            found[f"shifted {by:g}"] = shift(shown, (0, 0, by), order=3, mode="nearest")
         if self.other is not None:
             half = np.where(self.bad_half, self.other, self.guide)
             found |= {"other patient": self.other, HALF: half}
@@ -121,66 +95,61 @@ class Guided:
 
 
 def main() -> None:
-    parser = parser_of(__doc__ or "", seeds=(0, 1))
+    parser = shared.parser_of(__doc__, seeds=(0, 1))
     parser.add_argument("--groups", nargs="+", choices=tuple(OVER_NONE), default=list(OVER_NONE))
-    options = settled(parser, CROP)
-    model = open_model(options.model, "MR")
+    options = shared.settled(parser, CROP)
+    model = shared.open_model(options.model, "MR")
     rows = [row for pair in pairs_of(options) for row in pair_rows(pair, options, model)]
-    table(rows, ("group", "percent", "arm"), ("psnr", "ssim", "use", "psnr_bad_half"))
+    figures = ("psnr", "ssim", "use", "psnr_bad_half", "cpu_s_per_mvoxel")
+    shared.table(rows, ("group", "percent", "arm"), figures)
     if options.pictures and model:
         pictures(rows, options, model)
-    finish("guidance", rows, gates_of, options)
+    shared.finish("guidance", rows, gates_of, options)
 
 
 # --- pairs ----------------------------------------------------------------------------------------
 
 
 def pairs_of(options: argparse.Namespace) -> Iterator[Guided]:
-    """All pairs whose input fits `--volumes`, in the chosen groups."""
+    """All pairs whose input is among `--volumes`, in the chosen groups."""
     for group in options.groups:
         if group == "registered":
             yield from registered_pairs(options)
             continue
         for patient, other in OTHER_PATIENT.items():
             for given, guide in permutations(CONTRASTS, 2):
-                path = f"mr/open_ms/{patient}/{given}.nii.gz"
-                if fits(path, options):
-                    averaged = group == "2 mm"
-                    scan = scan_of(path, options.data, options.crop, averaged=averaged)
-                    yield Guided(
-                        f"{patient} {given} ← {guide}",
-                        group,
-                        scan,
-                        same_grid(f"mr/open_ms/{patient}/{guide}.nii.gz", scan, options.data),
-                        same_grid(f"mr/open_ms/{other}/{guide}.nii.gz", scan, options.data),
+                path = path_of(f"{patient}/{given}")
+                if shared.is_chosen(path, options):
+                    scan = shared.scan_of(path, options.data, options.crop, group == "2 mm")
+                    shown = (
+                        same_grid(f"{p}/{guide}", scan, options.data) for p in (patient, other)
                     )
+                    yield Guided(f"{patient} {given} ← {guide}", group, scan, *shown)
 
 
-def fits(path: str, options: argparse.Namespace) -> bool:
-    is_chosen = any(fnmatch.fnmatch(path, pattern) for pattern in options.volumes)
-    return is_chosen and (options.data / path).is_file()
+def path_of(name: str) -> str:
+    return f"mr/open_ms/{name}.nii.gz"
 
 
-def same_grid(path: str, scan: Scan, data: Path) -> Floats:
-    whole, _ = whole_scan(path, data, scan.reference == "averaged")
+def same_grid(name: str, scan: Scan, data: Path) -> Floats:
+    whole, _ = shared.whole_scan(path_of(name), data, scan.reference == "averaged")
     return np.ascontiguousarray(whole.voxels[scan.box], np.float32)
 
 
 def registered_pairs(options: argparse.Namespace) -> Iterator[Guided]:
-    for given, guide in REGISTERED[: 1 if options.quick else None]:
-        path, other = (f"mr/open_ms/{name}.nii.gz" for name in (given, guide))
-        if not fits(path, options):
-            continue
+    chosen_pairs = [p for p in REGISTERED if shared.is_chosen(path_of(p[0]), options)]
+    for given, guide in chosen_pairs[: 1 if options.quick else None]:
         try:
-            aligned = registered(other, path, options.data)
+            aligned = registered(path_of(guide), path_of(given), options.data)
         except (ImportError, MedEnhanceError) as error:
             print(f"{given} ← {guide}: {error}")
             continue
         for averaged in (False, True):
-            scan = scan_of(path, options.data, options.crop, averaged=averaged)
-            voxels = mean_of_blocks(aligned, averaging(scan.volume)) if averaged else aligned
-            name = f"{given} ← {guide.split('_')[1]}" + (", averaged" if averaged else "")
-            yield Guided(name, "registered", scan, np.ascontiguousarray(voxels[scan.box]), None)
+            scan = shared.scan_of(path_of(given), options.data, options.crop, averaged)
+            factors = shared.averaging(scan.volume)
+            voxels = shared.mean_of_blocks(aligned, factors) if averaged else aligned
+            name = f"{scan.name} ← {guide.split('_')[1]}"
+            yield Guided(name, "registered", scan, np.ascontiguousarray(voxels[scan.box]))
 
 
 @lru_cache(maxsize=8)
@@ -202,73 +171,59 @@ def pair_rows(pair: Guided, options: argparse.Namespace, model: Model | None) ->
     for percent in options.percents:
         for seed in options.seeds:
             guides: dict[str, Floats | None] = {NONE: None, RIGHT: pair.guide}
-            if percent == _WRONG_AT and seed == options.seeds[0]:
+            if percent == WRONG_AT and seed == options.seeds[0]:
                 guides |= pair.guides(seed)
-            volume = noisy(pair.scan, "Gaussian", percent, seed)
-            made = {"input": arm_of("input", volume, percent),
-                    "filter": arm_of("filter", volume, percent)}  # fmt: skip
+            volume = shared.noisy(pair.scan, "Gaussian", percent, seed)
+            made = {arm: arm_of(arm, volume, percent) for arm in ("input", FILTER)}
             for name, guide in guides.items() if model else ():
-                made[name] = arm_of("network", volume, percent, model, guide)
+                made[name] = arm_of(NETWORK, volume, percent, model, guide)
             for arm, result in made.items():
-                yield row_of(pair, percent, seed, arm, result, model)
+                row = {
+                    "subject": pair.name,
+                    "group": pair.group,
+                    "reference": pair.scan.reference,
+                    "case": f"{pair.group}, {percent} %",
+                    "percent": percent,
+                    "seed": seed,
+                    "arm": arm,
+                    "in_card": shared.origin_in_card(model, pair.scan.path),
+                    "use": result.use,
+                    **shared.scores(pair.scan, result),
+                }
+                if pair.other is not None:
+                    there = shared.scores(pair.scan, result, pair.bad_half)
+                    row["psnr_bad_half"] = there["psnr"]
+                yield row
 
 
 def arm_of(
-    arm: str,
-    volume: Volume,
-    percent: int,
-    model: Model | None = None,
-    guide: Floats | None = None,
+    arm: str, volume: Volume, percent: int, model: Model | None = None, guide: Floats | None = None
 ) -> Made:
-    noise = true_noise(volume, percent / 100, rician=False)
+    noise = shared.true_noise(volume, percent / 100, rician=False)
     return run_arm(arm, volume, noise, model=model, guide=guide)
 
 
-def row_of(pair: Guided, percent: int, seed: int, arm: str, made: Made, model: Model | None) -> Row:
-    row = {
-        "subject": pair.name,
-        "group": pair.group,
-        "reference": pair.scan.reference,
-        "case": f"{pair.group}, {percent} %",
-        "percent": percent,
-        "seed": seed,
-        "arm": arm,
-        "in_card": origin_in_card(model, pair.scan.path),
-        "use": made.use,
-        **scores(pair.scan, made.voxels),
-        "cpu_s_per_mvoxel": round(made.seconds / made.voxels.size * 1e6, 3),
-    }
-    if pair.other is not None:
-        row["psnr_bad_half"] = scores(pair.scan, made.voxels, pair.bad_half)["psnr"]
-    return row
-
-
 def pictures(rows: list[Row], options: argparse.Namespace, model: Model) -> None:
-    """Best, median and worst gain of a right guide at 10 %."""
-    same = chosen(rows, percent=_WRONG_AT, seed=options.seeds[0])
-    psnr = {(row["group"], row["subject"], row["arm"]): row["psnr"] for row in same}
-    gain = {f"{group}: {name}": value - psnr[group, name, NONE]
-            for (group, name, arm), value in psnr.items() if arm == RIGHT}  # fmt: skip
-    wanted = best_middle_worst(gain)
-    lines = {}
-    for pair in pairs_of(options):
-        name = f"{pair.group}: {pair.name}"
-        for which in [key for key, value in wanted.items() if value == name]:
-            volume = noisy(pair.scan, "Gaussian", _WRONG_AT, options.seeds[0])
-            results = [
-                arm_of("filter", volume, _WRONG_AT).voxels,
-                arm_of("network", volume, _WRONG_AT, model).voxels,
-                arm_of("network", volume, _WRONG_AT, model, pair.guide).voxels,
-            ]
-            every = (volume.voxels, pair.guide, *results, pair.scan.volume.voxels)
-            given, guide, before, alone, guided, clean = (v[len(v) // 2] for v in every)
-            lines[which] = (
-                f"{which}: {name}, {gain[name]:+.2f} dB",
-                {"noisy": given, "guide": guide, "filter": before, "no guide": alone,
-                 "guided": guided, "reference": clean, "guided − no guide": guided - alone,
-                 "no guide − reference": alone - clean, "guided − reference": guided - clean},
-            )  # fmt: skip
-    draw(options.pictures / "guidance.png", [lines[which] for which in wanted])
+    """Gains of right guides at one level."""
+    same = chosen(rows, percent=WRONG_AT, seed=options.seeds[0])
+    psnr = {(f"{row['group']}: {row['subject']}", row["arm"]): row["psnr"] for row in same}
+    pairs = {f"{pair.group}: {pair.name}": pair for pair in pairs_of(options)}
+
+    def panels(name: str) -> dict[str, Any]:
+        pair = pairs[name]
+        volume = shared.noisy(pair.scan, "Gaussian", WRONG_AT, options.seeds[0])
+        before = arm_of(FILTER, volume, WRONG_AT).voxels
+        alone, guided = (
+            arm_of(NETWORK, volume, WRONG_AT, model, guide).voxels for guide in (None, pair.guide)
+        )
+        clean = pair.scan.volume.voxels
+        return {"noisy": volume.voxels, "guide": pair.guide, FILTER: before, NONE: alone,
+                "guided": guided, "reference": clean, f"guided − {NONE}": guided - alone,
+                f"{NONE} − reference": alone - clean,
+                "guided − reference": guided - clean}  # fmt: skip
+
+    gain = {name: value - psnr[name, NONE] for (name, arm), value in psnr.items() if arm == RIGHT}
+    shared.draw(options.pictures / "guidance.png", gain, panels)
 
 
 # --- gates ----------------------------------------------------------------------------------------
@@ -276,27 +231,19 @@ def pictures(rows: list[Row], options: argparse.Namespace, model: Model) -> None
 
 def gates_of(rows: list[Row]) -> list[Gate]:
     found: list[Gate] = []
-
-    def add(name: str, some: list[Row], case: str, arm: str, mean: Any, least: Any) -> None:
-        gain = gains(some, "psnr", [case], arm, NONE)
-        found.append(gain_gate(f"{name} over no guide, dB", gain, mean, least))
-
+    in_bad_half = [row | {"psnr": row.get("psnr_bad_half")} for row in rows]
     for group, bounds in OVER_NONE.items():
         for percent, mean in bounds.items():
-            case = f"{group}, {percent} %"
-            least = 0.04 if group == "2 mm" else None
-            add(f"{case}: right guide", rows, case, RIGHT, mean, least)
-        case = f"{group}, {_WRONG_AT} %"
-        for arm in WRONG:
-            add(f"{case}: {arm}", rows, case, arm, None, -0.02)
-        bad = [row | {"psnr": row.get("psnr_bad_half")} for row in rows]
-        add(f"{case}: bad in one half, there", bad, case, HALF, None, -0.02)
-        for arm in ("shifted 0.5", "noise 5 %", "inverted", HALF):
-            add(f"{case}: {arm}", rows, case, arm, 0.0, None)
+            case, least = f"{group}, {percent} %", 0.04 if group == "2 mm" else None
+            found.append(gain_gate(case, rows, [case], (RIGHT, NONE), mean=mean, least=least))
+        case = f"{group}, {WRONG_AT} %"
+        found += [gain_gate(case, rows, [case], (arm, NONE), least=-0.02) for arm in WRONG]
+        found += [gain_gate(case, rows, [case], (arm, NONE), mean=0) for arm in HARMLESS]
+        name = f"{case}, in that half"
+        found.append(gain_gate(name, in_bad_half, [case], (HALF, NONE), least=-0.02))
     for patient in OTHER_PATIENT:
-        pair = chosen(rows, subject=f"{patient} T1 ← T2")
-        case = f"2 mm, {_WRONG_AT} %"
-        add(f"{patient} T1 ← T2, {case}: right guide", pair, case, RIGHT, 0.6, None)
+        pair, case = chosen(rows, subject=f"{patient} T1 ← T2"), f"2 mm, {WRONG_AT} %"
+        found.append(gain_gate(f"{patient} T1 ← T2, {case}", pair, [case], (RIGHT, NONE), mean=0.6))
     return found
 
 
