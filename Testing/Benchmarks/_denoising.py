@@ -39,6 +39,8 @@ FILTER_ROUNDS = {
 ONE_MORE = grouped.Round(step=3, damp=1.2)
 #: Arms whose result a network makes, with a guide or without.
 NETWORK, FILTER, ROUND = "network", "filter", "one more round"
+#: Names of fields of a training that list what it did not see.
+_LEFT_OUT = re.compile("leave|left|held")
 #: Where the foreground begins; from which ratio to the pixels slices are thick.
 _AIR, _THICK = 0.1, 1.6
 
@@ -281,28 +283,31 @@ def origin_in_card(model: Model | None, path: str) -> str | None:
     """
     if model is None:
         return None
-    stated = list(_texts({key: model.metadata.get(key) for key in ("training", "data")}))
-    used, apart = (
-        [text for text, is_apart in stated if is_apart == flag] for flag in (False, True)
-    )
-    fits = [any(fnmatch.fnmatch(path, pattern) for pattern in texts) for texts in (used, apart)]
-    if fits == [True, False]:
+    apart = list(_texts(model.metadata.get("training"), only=_LEFT_OUT))
+    used = list(_texts({key: model.metadata.get(key) for key in ("training", "data")}))
+    if any(fnmatch.fnmatch(path, text) for text in used) and not any(
+        fnmatch.fnmatch(path, text) for text in apart
+    ):
         return "volume"
     collection = "mni152|template" if path == TEMPLATE else path.split("/")[1]
     named = re.compile(rf"(?<![a-z])(?:{collection})(?![a-z])", re.IGNORECASE)
     return "collection" if any(map(named.search, used)) else "none"
 
 
-def _texts(fields: Any, apart: bool = False) -> Iterator[tuple[str, bool]]:
-    """All texts, and whether a field above says that they are left out of the training."""
-    if isinstance(fields, str):
-        yield fields, apart
-    elif isinstance(fields, Mapping):
-        for key, value in fields.items():
-            yield from _texts(value, apart or bool(re.search("leave|left|held", str(key))))
+def _texts(fields: Any, only: re.Pattern[str] | None = None) -> Iterator[str]:
+    """All texts; those below fields of what is left out, or those of all others."""
+    if isinstance(fields, str) and only is None:
+        yield fields
     elif isinstance(fields, list | tuple):
         for value in fields:
-            yield from _texts(value, apart)
+            yield from _texts(value, only)
+    elif isinstance(fields, Mapping):
+        for key, value in fields.items():
+            is_apart = bool(_LEFT_OUT.search(str(key)))
+            if is_apart == bool(only):
+                yield from _texts(value)
+            elif only:
+                yield from _texts(value, only)
 
 
 def run_arm(

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
+from itertools import product
 from typing import Any
 
 import _denoising as shared
@@ -62,10 +63,8 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=(MR, PEERS, CT), default=[MR, PEERS, CT])
     parser.add_argument("--kinds", nargs="+", default=["Gaussian", "Rician"])
     options = shared.settled(parser)
-    model, ct_model = (
-        shared.open_model(options.model, "MR"),
-        shared.open_model(options.ct_model, "CT"),
-    )
+    model = shared.open_model(options.model, "MR")
+    ct_model = shared.open_model(options.ct_model, "CT")
     rows = mr_rows(options, model) if MR in options.parts else []
     if rows and options.pictures:
         pictures(rows, options, model)
@@ -87,14 +86,12 @@ def mr_scans(options: argparse.Namespace, crop: Sequence[int]) -> Iterator[Scan]
 
 
 def mr_rows(options: argparse.Namespace, model: Model | None) -> list[Row]:
-    return [
-        row
-        for scan in mr_scans(options, options.crop)
-        for kind in options.kinds
-        for percent in options.percents
-        for seed in options.seeds
-        for row in mr_case(scan, kind, percent, seed, ("input", FILTER, ROUND, NETWORK), model)
-    ]
+    rows: list[Row] = []
+    cases = list(product(options.kinds, options.percents, options.seeds))
+    for scan in mr_scans(options, options.crop):
+        for kind, percent, seed in cases:
+            rows += mr_case(scan, kind, percent, seed, ("input", FILTER, ROUND, NETWORK), model)
+    return rows
 
 
 def peer_rows(options: argparse.Namespace, model: Model | None) -> list[Row]:
@@ -121,7 +118,7 @@ def mr_case(
     truth = shared.true_noise(volume, sigma, rician=kind == "Rician")
     for which, noise, share in ((TRUE, truth, 1.0), (MEASURED, measured, need_of(measured).share)):
         for arm in arms:
-            is_once = which == MEASURED and arm in ("input", "non-local means")
+            is_once = which == MEASURED and arm in ("input", "non-local means", ROUND)
             if is_once or (arm == NETWORK and model is None):
                 continue
             given = sigma if which == TRUE else None
@@ -184,12 +181,9 @@ def ct_rows(options: argparse.Namespace, model: Model | None) -> list[Row]:
     for path, reference, known in ct_subjects(options):
         head = {"subject": known.name, "volume": known.name, "reference": reference,
                 "in_card": shared.origin_in_card(model, path)}  # fmt: skip
-        found = [
-            row for case in CT_CASES for seed in options.seeds
-            for row in ct_case(known, case, seed, model)
-        ]  # fmt: skip
-        found += ct_lesions(known, options.seeds[0], model)
-        rows += [head | row for row in found]
+        for case, seed in product(CT_CASES, options.seeds):
+            rows += [head | row for row in ct_case(known, case, seed, model)]
+        rows += [head | row for row in ct_lesions(known, options.seeds[0], model)]
     return rows
 
 
@@ -238,8 +232,9 @@ def gates_of(rows: list[Row]) -> list[Gate]:
             found += [
                 gain_gate(name, mr, cases, over_filter, mean=decibels, least=-0.02),
                 gain_gate(name, mr, cases, over_filter, figure="ssim", mean=similarity),
-                gain_gate(name, mr, cases, (NETWORK, ROUND), mean=0),
             ]
+            if which == TRUE:
+                found.append(gain_gate(name, mr, cases, (NETWORK, ROUND), mean=0))
         for percent in PEER_PERCENTS:
             name, cases = f"MR {percent} %, {which}", cases_of(peers, which, percent)
             found.append(gain_gate(name, peers, cases, over_bm4d, mean=0.5))

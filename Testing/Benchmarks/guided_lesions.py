@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import _denoising as shared
@@ -21,8 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from _common import gate
 from _denoising import FILTER, NETWORK, Floats, Mask, Model, Row, Scan
-from _enhancement_data import Box
-from _enhancement_lesions import even_tissue, new_blobs
+from _enhancement_lesions import Lesion, contrast_kept, even_tissue, new_blobs
 from _enhancement_statistics import Gate, chosen, mean_of, values_of
 from guidance import CONTRASTS, CROP, NONE, Guided, arm_of, pairs_of, path_of, same_grid
 
@@ -30,25 +29,12 @@ PERCENT = 10
 #: Radii in voxels and contrasts in σ: all combinations, of alternating sign.
 KINDS = [(radius, level) for radius in (1.5, 2.0, 2.5, 3.0) for level in (1.0, 2.0, 3.0)]
 _REACH, _APART = 4, 9
+SERIES = [f"{patient}/{given}" for patient in ("C07", "C19") for given in CONTRASTS]
 #: Voxels of the smallest real lesion that counts.
 FEWEST = {"1 mm": 20, "2 mm": 4}
 PLANTED, REAL = "planted", "real"
 GUIDE, ONLY_GUIDE, ONLY_INPUT = "guide", "only in the guide", "only in the input"
 ALONE = "in the input, no guide"
-
-
-@dataclass(frozen=True)
-class Sphere:
-    """where: its box. share: of each voxel that it fills. contrast: signed, in units of the σ."""
-
-    where: Box
-    share: Floats
-    radius: float
-    contrast: float
-
-    def strength(self, change: Floats) -> float:
-        """How much of the sphere is in a change of the image, in units of the image."""
-        return float((change[self.where] * self.share).sum() / (self.share**2).sum())
 
 
 def main() -> None:
@@ -70,10 +56,10 @@ def main() -> None:
 # --- planted --------------------------------------------------------------------------------------
 
 
-def spheres_in(scan: Scan, seed: int) -> list[Sphere]:
-    rng = np.random.default_rng((seed, 7))
+def spheres_in(scan: Scan, seed: int) -> list[Lesion]:
+    """One of `KINDS` after the other, half of them dark."""
+    rng, most = np.random.default_rng((seed, 7)), np.array(scan.inside.shape) - _REACH
     places: list[npt.NDArray[np.int64]] = []
-    most = np.array(scan.inside.shape) - _REACH
     for place in rng.permutation(np.argwhere(even_tissue(scan)))[:4000]:
         is_within = (place >= _REACH).all() and (place < most).all()
         if is_within and all(np.linalg.norm(place - other) > _APART for other in places):
@@ -86,15 +72,15 @@ def spheres_in(scan: Scan, seed: int) -> list[Sphere]:
         share = np.clip(radius + 0.5 - distance, 0, 1).astype(np.float32)
         k, j, i = (slice(int(p) - _REACH, int(p) + _REACH + 1) for p in place)
         sign = -1 if (number // len(KINDS) + number) % 2 else 1
-        found.append(Sphere((k, j, i), share, radius, sign * level))
+        found.append(Lesion((k, j, i), share, sign * level * PERCENT / 100))
     return found
 
 
-def with_spheres(image: npt.NDArray[Any], spheres: list[Sphere]) -> Floats:
+def with_spheres(image: npt.NDArray[Any], spheres: list[Lesion], sign: int = 1) -> Floats:
     """The same contrast in a guide, which goes from 0 to 1 as well."""
     added = image.astype(np.float32)
     for sphere in spheres:
-        added[sphere.where] += np.float32(sphere.contrast * PERCENT / 100) * sphere.share
+        added[sphere.where] += np.float32(sign * sphere.contrast) * sphere.share
     return added
 
 
@@ -103,8 +89,7 @@ def planted_rows(pair: Guided, seed: int, model: Model | None) -> Iterator[Row]:
     spheres, guide = spheres_in(pair.scan, seed), pair.guide
     clear = shared.noisy(pair.scan, "Gaussian", PERCENT, seed)
     marked = clear.with_voxels(with_spheres(clear.voxels, spheres))
-    same = with_spheres(guide, spheres)
-    opposite = with_spheres(guide, [replace(s, contrast=-s.contrast) for s in spheres])
+    same, opposite = (with_spheres(guide, spheres, sign) for sign in (1, -1))
     head = {"part": PLANTED, "pair": pair.name, "seed": seed,
             "in_card": shared.origin_in_card(model, pair.scan.path)}  # fmt: skip
     base = {FILTER: arm_of(FILTER, clear, PERCENT).voxels}
@@ -121,16 +106,11 @@ def planted_rows(pair: Guided, seed: int, model: Model | None) -> Iterator[Row]:
         ):
             found[name, over] = arm_of(NETWORK, volume, PERCENT, model, shown)
     for (name, over), made in found.items():
-        for sphere in spheres:
-            share = sphere.strength(made.voxels - base[over]) / (sphere.contrast * PERCENT / 100)
+        for number, share in enumerate(contrast_kept(base[over], made.voxels, spheres)):
+            radius, level = KINDS[number % len(KINDS)]
             trace = {"mean": share, "absolute": abs(share)}
-            yield head | {
-                "arm": name,
-                "radius": sphere.radius,
-                "contrast": abs(sphere.contrast),
-                "sign": int(np.sign(sphere.contrast)),
-                **(trace if name == ONLY_GUIDE else {"kept": share}),
-            }
+            figures = trace if name == ONLY_GUIDE else {"kept": share}
+            yield head | {"arm": name, "radius": radius, "contrast": level} | figures
     for name, image in base.items():
         yield head | {"arm": f"new blobs, {name}", "blobs": new_blobs(pair.scan, image)}
 
@@ -144,34 +124,29 @@ def real_rows(options: argparse.Namespace, model: Model | None) -> Iterator[Row]
     The crop is that around the lesions.
     """
     crop = options.crop if options.quick else shared.CROP
-    names = [f"{patient}/{given}" for patient in ("C07", "C19") for given in CONTRASTS]
-    for name in [name for name in names if shared.is_chosen(path_of(name), options)]:
-        for averaged in (True, False):
-            _, lesions = shared.whole_scan(path_of(name), options.data, averaged)
-            scan = shared.scan_of(path_of(name), options.data, crop, averaged, around=lesions)
-            for seed in options.seeds:
-                yield from real_of(scan, name, seed, options, model)
-
-
-def real_of(
-    scan: Scan, name: str, seed: int, options: argparse.Namespace, model: Model | None
-) -> Iterator[Row]:
-    volume, (patient, given) = shared.noisy(scan, "Gaussian", PERCENT, seed), name.split("/")
-    group = "2 mm" if scan.reference == "averaged" else "1 mm"
-    regions = lesion_regions(scan, FEWEST[group])
-    clean = contrasts(scan.volume.voxels, regions)
-    made = {("input", ""): volume.voxels, (FILTER, ""): arm_of(FILTER, volume, PERCENT).voxels}
-    if model is not None:
-        made[NONE, ""] = arm_of(NETWORK, volume, PERCENT, model).voxels
-        for guide in [guide for guide in CONTRASTS if guide != given]:
-            shown = same_grid(f"{patient}/{guide}", scan, options.data)
-            result = arm_of(NETWORK, volume, PERCENT, model, shown)
-            made[GUIDE, f" ← {guide}"] = result.voxels
-    for (arm, guide), image in made.items():
-        for true, found in zip(clean, contrasts(image, regions), strict=True):
-            yield {"part": REAL, "group": group, "input": name, "pair": name + guide, "arm": arm,
-                   "seed": seed, "clean": true, "found": found,
-                   "in_card": shared.origin_in_card(model, scan.path)}  # fmt: skip
+    for name, averaged, seed in product(SERIES, (True, False), options.seeds):
+        if not shared.is_chosen(path_of(name), options):
+            continue
+        _, lesions = shared.whole_scan(path_of(name), options.data, averaged)
+        scan = shared.scan_of(path_of(name), options.data, crop, averaged, around=lesions)
+        group, volume = (
+            "2 mm" if averaged else "1 mm",
+            shared.noisy(scan, "Gaussian", PERCENT, seed),
+        )
+        regions = lesion_regions(scan, FEWEST[group])
+        clean = contrasts(scan.volume.voxels, regions)
+        made = {("input", ""): volume.voxels, (FILTER, ""): arm_of(FILTER, volume, PERCENT).voxels}
+        if model is not None:
+            made[NONE, ""] = arm_of(NETWORK, volume, PERCENT, model).voxels
+            for other in [other for other in SERIES if other[:3] == name[:3] and other != name]:
+                shown = same_grid(other, scan, options.data)
+                result = arm_of(NETWORK, volume, PERCENT, model, shown)
+                made[GUIDE, f" ← {other[4:]}"] = result.voxels
+        for (arm, guide), image in made.items():
+            for true, found in zip(clean, contrasts(image, regions), strict=True):
+                yield {"part": REAL, "group": group, "input": name, "pair": name + guide,
+                       "arm": arm, "seed": seed, "clean": true, "found": found,
+                       "in_card": shared.origin_in_card(model, scan.path)}  # fmt: skip
 
 
 def lesion_regions(scan: Scan, fewest: int) -> list[tuple[Mask, Mask]]:
