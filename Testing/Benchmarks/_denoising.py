@@ -26,11 +26,12 @@ from MedEnhanceLib.degrade import rician_noise, robust_max
 from MedEnhanceLib.hqg import denoise
 from MedEnhanceLib.io import load
 from MedEnhanceLib.nets import grouped
+from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.noise import LevelMap, NoiseEstimate, measure_noise
 
 Row = dict[str, Any]
 #: Voxels of a crop along k, j, i; those of `--quick`; and those for peers, which are slow.
-CROP, QUICK_CROP, SMALL_CROP = (32, 96, 96), (16, 64, 64), (14, 56, 56)
+CROP, QUICK_CROP, SMALL_CROP = (24, 80, 80), (16, 64, 64), (14, 56, 56)
 #: The filter before there was a network, whatever rounds the library has now; and one more round.
 FILTER_ROUNDS = {
     "MR": (grouped.Round(step=4), grouped.Round(step=4, damp=1.2), grouped.Round(step=3, damp=1.2)),
@@ -60,7 +61,7 @@ class Scan(Subject):
 
 @dataclass(frozen=True)
 class Made:
-    """A result. seconds: of CPU. use: how much of the guide was used, 0 to 1; None without one."""
+    """A result. seconds: of CPU. use: how far a guide changed it, in σ; None without a guide."""
 
     voxels: Floats
     seconds: float
@@ -69,7 +70,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Model:
-    """An opened enhancer: what `denoise` takes, and the metadata of its bundle."""
+    """An opened enhancer. network: a `NetworkFilter`. metadata: of its bundle."""
 
     network: Any
     metadata: Mapping[str, Any]
@@ -270,10 +271,10 @@ def open_model(name: str | None, modality: str) -> Model | None:
     if name in (None, "none"):
         return None
     from MedEnhanceLib.bundles import open_bundle
-    from MedEnhanceLib.hqg.bundle import open_enhancer
+    from MedEnhanceLib.hqg.restore import NetworkFilter
 
     bundle = open_bundle(name, kind="enhancer", modality=modality)
-    return Model(open_enhancer(bundle), bundle.metadata)
+    return Model(NetworkFilter.open(bundle, "cpu"), bundle.metadata)
 
 
 def origin_in_card(model: Model | None, path: str) -> str | None:
@@ -286,7 +287,7 @@ def origin_in_card(model: Model | None, path: str) -> str | None:
     apart = list(_texts(model.metadata.get("training"), only=_LEFT_OUT))
     used = list(_texts({key: model.metadata.get(key) for key in ("training", "data")}))
     if any(fnmatch.fnmatch(path, text) for text in used) and not any(
-        fnmatch.fnmatch(path, text) for text in apart
+        fnmatch.fnmatch(path, text) or fnmatch.fnmatch(path, f"{text}/*") for text in apart
     ):
         return "volume"
     collection = "mni152|template" if path == TEMPLATE else path.split("/")[1]
@@ -363,11 +364,13 @@ def by_filter(volume: Volume, noise: NoiseEstimate, share: float, with_one_more:
 def by_network(
     volume: Volume, noise: NoiseEstimate, share: float, model: Model, guide: Floats | None
 ) -> tuple[Floats, float | None]:
-    """The only place that knows how the library takes a network and a guide."""
-    run: Any = denoise.denoise
-    made = run(volume, noise, share=share, network=model.network, guide=guide)
-    voxels, use = made if isinstance(made, tuple) else (made, None)
-    return voxels, use
+    """As the product goes on from the filter; with the use of the guide, in σ of the noise."""
+    from MedEnhanceLib.hqg.restore import NetworkStage
+
+    top = scaling_for(volume).scale
+    stage = NetworkStage(model.network, top, () if guide is None else (guide,))
+    voxels = denoise.denoise(volume, noise, share=share, network=stage)
+    return voxels, None if guide is None else stage.use
 
 
 def scores(scan: Subject, made: Made, mask: Mask | None = None) -> Row:
