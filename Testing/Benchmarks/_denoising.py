@@ -284,13 +284,17 @@ def origin_in_card(model: Model | None, path: str) -> str | None:
     """
     if model is None:
         return None
+    path = "sample/mni152_t1.nii.gz" if path == TEMPLATE else path
     apart = list(_texts(model.metadata.get("training"), only=_LEFT_OUT))
-    used = list(_texts({key: model.metadata.get(key) for key in ("training", "data")}))
-    if any(fnmatch.fnmatch(path, text) for text in used) and not any(
-        fnmatch.fnmatch(path, text) or fnmatch.fnmatch(path, f"{text}/*") for text in apart
-    ):
+
+    def is_left_out(name: str) -> bool:
+        return any(fnmatch.fnmatch(name, part) or name.startswith(f"{part}/") for part in apart)
+
+    stated = {key: model.metadata.get(key) for key in ("training", "data")}
+    used = [text for text in _texts(stated) if not is_left_out(text)]
+    if any(fnmatch.fnmatch(path, text) for text in used) and not is_left_out(path):
         return "volume"
-    collection = "mni152|template" if path == TEMPLATE else path.split("/")[1]
+    collection = "mni152" if path.startswith("sample/") else path.split("/")[1]
     named = re.compile(rf"(?<![a-z])(?:{collection})(?![a-z])", re.IGNORECASE)
     return "collection" if any(map(named.search, used)) else "none"
 
