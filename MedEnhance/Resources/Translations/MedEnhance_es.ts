@@ -84,6 +84,10 @@
         <translation>PSNR: el error medio respecto al intervalo completo del volumen; 6 dB más reducen el error a la mitad</translation>
     </message>
     <message>
+        <source> dB</source>
+        <translation> dB</translation>
+    </message>
+    <message>
         <source>The smallest file that reaches this PSNR. The error of a single voxel is not bounded.</source>
         <translation>El archivo más pequeño que alcanza este PSNR. El error de un vóxel concreto no está acotado.</translation>
     </message>

@@ -204,11 +204,13 @@ def training_config(
         raise ConfigError(
             f"config is {fields!r}", f"Give a preset's name, an object, or a {cls.__name__}."
         )
+    config: AnyConfig
     if not isinstance(fields, Mapping):
-        return fields
-    if method == "hqg" and data is not None and is_distilled(data):
-        fields = fields_for_distilled(fields, data)
-    config: AnyConfig = cls.from_json(dict(fields))
+        config = fields
+    else:
+        if method == "hqg" and data is not None and is_distilled(data):
+            fields = fields_for_distilled(fields, data)
+        config = cls.from_json(dict(fields))
     return config
 
 
