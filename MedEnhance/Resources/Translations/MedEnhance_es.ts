@@ -2686,10 +2686,6 @@
         <translation>{name} es {modality} y el volumen es {volume}: elija uno de la misma modalidad.</translation>
     </message>
     <message>
-        <source>{modality}: a filter; the network with it, off by default, was trained on {data}</source>
-        <translation>{modality}: un filtro; la red que lo acompaña, desactivada de forma predeterminada, se entrenó con {data}</translation>
-    </message>
-    <message>
         <source>{modality}, trained on {data}</source>
         <translation>{modality}, entrenado con {data}</translation>
     </message>
