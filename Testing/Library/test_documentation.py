@@ -204,7 +204,7 @@ def _compression(desk: Path) -> dict[str, Any]:
 def _guidance(desk: Path) -> dict[str, Any]:
     volume = _scan()
     noise = np.random.default_rng(0).normal(0, 4, volume.shape)
-    for name in ("good-scan.nii.gz", "another.nii.gz", "earlier.nii.gz"):
+    for name in ("good-scan.nii.gz", "another.nii.gz", "t2.nii.gz", "flair.nii.gz"):
         voxels = (volume.voxels + noise).clip(0, 255).astype(volume.dtype)
         MedEnhanceLib.save(volume.with_voxels(voxels), name)
     good = ["good-scan.nii.gz", "another.nii.gz"]

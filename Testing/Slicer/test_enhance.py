@@ -22,8 +22,8 @@ class ChoicesTest(EnhanceTestCase):
         self.assertEqual(self.ui.applyButton.toolTip, self.ui.problemLabel.text)
         self.picture("enhance-empty")
 
-    def test_threeChoicesAreVisibleAndTheTaskIsInWords(self):
-        """Volume, task and output; the rest is for those who look for it."""
+    def test_fourChoicesAreVisibleAndTheTaskIsInWords(self):
+        """Volume, task, guide and output; the rest is for those who look for it."""
         slicer.util.reloadScriptedModule("MedEnhance")  # as it opens
         self.widget = slicer.util.getModuleWidget("MedEnhance")
         self.context, self.panel = self.widget.context, self.widget.panels["enhance"]
@@ -38,7 +38,9 @@ class ChoicesTest(EnhanceTestCase):
             if name.endswith(("Selector", "ComboBox", "CheckBox", "SpinBox"))
             and getattr(ui, name).isVisibleTo(page)
         ]
-        self.assertEqual(sorted(choices), ["inputSelector", "outputSelector", "taskComboBox"])
+        self.assertEqual(
+            sorted(choices), ["guideSelector", "inputSelector", "outputSelector", "taskComboBox"]
+        )
         self.assertEqual(ui.taskComboBox.currentText, "MR: automatic (noise, blur, shading)")
         self.assertIn("MR: missing lines or motion", self.tasks())
         self.assertIn("noise, blur, shading", ui.taskComboBox.toolTip)
@@ -596,16 +598,18 @@ class ApplyTest(EnhanceTestCase):
         hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
         rng = np.random.default_rng(0)
         made = {}
-        for name, noise in (("T2", 30), ("FLAIR", 4), ("result", 0), ("CT", 1), ("elsewhere", 0)):
-            other = made[name] = self.smallVolume(name=name)
-            voxels = 500 + rng.normal(0, noise, slicer.util.arrayFromVolume(other).shape)
-            slicer.util.updateVolumeFromArray(other, voxels.astype(np.int16))
+        for name, noise in (("T2", 20), ("FLAIR", 4), ("result", 1), ("CT", 1), ("elsewhere", 1)):
+            voxels = 5000 + rng.normal(0, noise, slicer.util.arrayFromVolume(node).shape)
+            other = slicer.util.addVolumeFromArray(voxels.astype(np.int16), name=name)
+            made[name] = other
+            self.bridge.copyGeometry(node, other)
             other.SetAttribute(self.bridge.MODALITY, "CT" if name == "CT" else "MR")
             if name != "elsewhere":
                 hierarchy.SetItemParent(hierarchy.GetItemByDataNode(other), self.study)
         self.results.stamp(made["result"], "enhanced", node)
         self.panel.update()
         self.assertEqual(button.text, "Suggested: FLAIR")
+        self.assertIn("same study, least noise of", button.toolTip)
         self.assertTrue(button.isVisibleTo(self.panel.widget))
         self.assertIsNone(self.panel.options.guide)
         button.click()

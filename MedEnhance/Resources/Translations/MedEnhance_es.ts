@@ -866,12 +866,12 @@
         <translation>Otra serie de este estudio, de cualquier contraste: ayuda a separar el ruido de la anatomía</translation>
     </message>
     <message>
-        <source>None: another series of this examination</source>
-        <translation>Ninguna: otra serie de este estudio</translation>
+        <source>None (another series of this examination)</source>
+        <translation>Ninguna (otra serie de este estudio)</translation>
     </message>
     <message>
-        <source>Use the series of this study that shows the least noise as guide</source>
-        <translation>Usar como guía la serie de este estudio con menos ruido</translation>
+        <source>Take the suggested guide</source>
+        <translation>Usar la guía sugerida</translation>
     </message>
     <message>
         <source>Output:</source>

@@ -11,6 +11,7 @@ import pytest
 import MedEnhanceLib as me  # noqa: N813
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.manifest import findings_in_words
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg import EnhanceConfig, check_guide, check_look, enhance, infer
@@ -61,7 +62,15 @@ def test_a_model_without_guidance_says_so(
     events: list[Event] = []
     assert given(head, calls, guide=other, monitor=Monitor(events.append))["guides"] == []
     said = [event.fields["message"] for event in events if event.kind == "warning"]
-    assert any("this model does not use a guide" in message for message in said)
+    assert said == ["mr-brain: this model does not use a guide"]
+
+
+def test_a_guide_that_was_not_used_is_recorded_as_such(head: Volume, other: Volume) -> None:
+    result = me.enhance(head, "mr-brain", guide=other, task="noise", device="cpu")
+    guide = result.report["results"]["measured"]["guide"]
+    assert guide == {"used": 0.0, "reason": "mr-brain: this model does not use a guide"}
+    assert result.guide_use is None
+    assert "guide: used at 0% on average; mr-brain" in findings_in_words({"guide": guide})[0]
 
 
 @pytest.mark.parametrize("role", ["guide", "look"])
