@@ -3683,6 +3683,10 @@
         <translation>Ruido medido: σ {sigma:g} {unit}; {share:.0%} de la corrección aplicado</translation>
     </message>
     <message>
+        <source>Guide: used at {share:.0%} on average</source>
+        <translation>Guía: usada al {share:.0%} en promedio</translation>
+    </message>
+    <message>
         <source>It is hardly changed: {share:.0%} of the correction was applied</source>
         <translation>Apenas ha cambiado: se aplicó el {share:.0%} de la corrección</translation>
     </message>
