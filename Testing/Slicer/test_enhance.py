@@ -124,7 +124,7 @@ class ChoicesTest(EnhanceTestCase):
         self.assertFalse(card.isVisibleTo(page))
         self.ui.cardButton.click()
         self.assertTrue(card.isVisibleTo(page))
-        self.assertIn("mr-brain", card.text)
+        self.assertIn("mr", card.text)
         self.context.state.task = "slices"
         self.assertIn("mr-slices", card.text)  # of the model that does the task
         self.ui.inputSelector.setCurrentNode(None)
@@ -134,7 +134,7 @@ class ChoicesTest(EnhanceTestCase):
     def test_whatItIsForIsSaidOnceOnAPage(self):
         source, output = self.smallVolume(name="scan"), self.smallVolume(name="better")
         source.SetAttribute(self.bridge.MODALITY, "MR")
-        self.results.stamp(output, "enhanced", source, {"name": "mr-brain", "sha256": "0f"})
+        self.results.stamp(output, "enhanced", source, {"name": "mr", "sha256": "0f"})
         self.results.link(output, input=source)
         self.choose(source)
         for button in (self.ui.cardButton, self.ui.factsButton):
@@ -156,8 +156,8 @@ class ChoicesTest(EnhanceTestCase):
             self.assertTrue(self.ui.applyButton.enabled)
             self.assertIn(modality, self.ui.modelCardLabel.text)
             self.assertIn("Trained on", box.toolTip)
-        self.assertEqual(texts[0], ["Recommended: mr-brain", "mr-brain"])
-        self.assertEqual(texts[1], ["Recommended: ct-lowdose", "ct-lowdose"])
+        self.assertEqual(texts[0], ["Recommended: mr", "mr"])
+        self.assertEqual(texts[1], ["Recommended: ct", "ct"])
 
     def test_aModalityWithoutModelDisablesApplyAndSaysWhy(self):
         node = self.smallVolume(name="tracer")
@@ -174,19 +174,19 @@ class ChoicesTest(EnhanceTestCase):
         self.assertFalse(self.ui.applyButton.enabled)
         self.assertIn("choose the model", self.ui.problemLabel.text)
         self.assertEqual(self.ui.modelComboBox.itemText(0), "Choose a model")
-        index = self.ui.modelComboBox.findData("mr-brain")
+        index = self.ui.modelComboBox.findData("mr")
         self.ui.modelComboBox.currentIndex = index
         self.ui.modelComboBox.activated.emit(index)
-        self.assertEqual(self.context.state.model, "mr-brain")
+        self.assertEqual(self.context.state.model, "mr")
         self.assertTrue(self.ui.applyButton.enabled)
 
     def test_aModelForAnotherModalityIsNotUsedSilently(self):
         node = self.smallVolume()
         node.SetAttribute(self.bridge.MODALITY, "MR")
-        self.context.state.model = "ct-lowdose"
+        self.context.state.model = "ct"
         self.choose(node)
         self.assertFalse(self.ui.applyButton.enabled)
-        self.assertIn("ct-lowdose", self.ui.problemLabel.text)
+        self.assertIn("ct", self.ui.problemLabel.text)
         self.picture("enhance-error")
 
     def test_unusableInputsAreNamed(self):
@@ -429,7 +429,7 @@ class ApplyTest(EnhanceTestCase):
         )
         self.assertIs(self.results.linked(output, "input"), node)
         self.assertIsNone(self.results.linked(output, "segmentation"))
-        self.assertEqual(output.GetAttribute("MedEnhance.model"), "mr-brain")
+        self.assertEqual(output.GetAttribute("MedEnhance.model"), "mr")
         manifest = json.loads(output.GetAttribute("MedEnhance.manifest"))
         self.assertEqual(manifest["device"], "cpu")
         self.assertIn("Brain enhanced is ready", self.message)
