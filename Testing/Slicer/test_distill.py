@@ -3,7 +3,6 @@
 import json
 import os
 import types
-from pathlib import Path
 from unittest import mock
 
 import numpy as np
@@ -133,6 +132,19 @@ class PageTest(DistillTestCase):
         ui.distillButton.checked = True
         self.assertEqual(self.visible(*shown, *others), [])
 
+    def test_aSegmenterIsTaughtFromOnLabeledImagesAlone(self):
+        self.cohort()
+        self.chooseBudget(2)
+        self.assertTrue(self.ui.startButton.enabled)
+        self.ui.segmenterEdit.text = self.temporaryFolder()
+        self.assertIn("A segmenter needs labels", self.ui.whyLabel.text)
+        self.ui.folderButton.checked = True
+        self.ui.dataEdit.text = self.temporaryFolder()
+        self.assertIn("pattern of the label volumes", self.ui.whyLabel.text)
+        self.assertFalse(self.ui.startButton.enabled)
+        self.ui.labelsEdit.text = "drawn/*"
+        self.assertTrue(self.ui.startButton.enabled, self.ui.whyLabel.text)
+
     def test_aSegmenterThatIsNotThereIsReportedBeforeAnythingStarts(self):
         from MedEnhancePanels.errors import PanelError
         from MedEnhancePanels.tasks import training
@@ -181,7 +193,7 @@ class PageTest(DistillTestCase):
         from MedEnhancePanels.tasks import long_run
 
         run = long_run.Run.create(self.root, self.panel.options)
-        config = {"segmenter": "/elsewhere/net.ts", "trust_segmenter": True}
+        config = {"task": {"segmenter": "/elsewhere/net.ts", "trust_segmenter": True}}
         params = {"method": "hqg", "config": config, "data": "data", "out": "out"}
         run.record |= {"state": "paused", "params": params}
         run.save()
@@ -390,57 +402,56 @@ class TrainingTest(DistillTestCase):
             json.dump(spec, file)
         return path
 
-    @slow
-    def test_anEnhancerIsMadeForASegmenter(self):
-        from MedEnhanceLib.bundles.store import read_bundle
-
-        self.context.runner.shutdown()  # the next worker knows this test's folder of models
-        # In so small a volume no noise can be measured: what is usual is simulated.
-        self.cohort()[2].SetAttribute("MedEnhance.trainAs", "none")
-        self.panel.exit()
-        self.panel.enter()
-        path = self.segmenter()
-        self.ui.segmenterEdit.text = path
-        job = self.start(steps=4)
-        self.waitUntil(lambda: job.isFinished, 180)
-        self.assertEqual(job.state, "done", job.error)
-        params = job.params
-        self.assertEqual(params["method"], "hqg")
-        self.assertEqual(params["config"]["low_quality"], [])
-        chosen = {n: params["config"][n] for n in ("segmenter", "trust_segmenter")}
-        self.assertEqual(chosen, {"segmenter": path, "trust_segmenter": False})
-        self.assertEqual(params["config"]["labels"], [])
-        # The message may be that of an earlier training: the model itself says that it is there.
-        self.waitUntil(lambda: os.path.isdir(os.path.join(self.models, "tiny")), 60)
-        made = read_bundle(Path(self.models, "tiny"))
-        self.assertEqual(made.metadata["segmenter"]["name"], "spots")
-        chart = self.panel.runs.plot.chart
-        drawn = {
-            chart.GetNthPlotSeriesNode(n).GetYColumnName()
-            for n in range(chart.GetNumberOfPlotSeriesNodes())
-        }
-        self.assertEqual(drawn, {"fidelity", "task"})
-
-    @slow
-    def test_labelsOfAFolderGoToTheTraining(self):
+    def labeledFolder(self, label=1):
+        """A volume with a bright block that its label volume has as this number."""
         from MedEnhanceLib import io
         from MedEnhanceLib.core.volume import Volume
 
         data, rng = self.temporaryFolder(), np.random.default_rng(0)
         for name in ("hq", "drawn"):
             os.makedirs(os.path.join(data, name))
-        labels = np.zeros((6, 48, 48), np.uint8)
-        labels[2:5, 10:30, 10:30] = 1
+        labels = np.zeros((24, 48, 48), np.uint8)
+        labels[6:18, 10:30, 10:30] = 1
         voxels = (np.where(labels, 700, 200) + rng.normal(0, 5, labels.shape)).astype(np.int16)
         io.save(Volume(voxels, modality="MR"), os.path.join(data, "hq", "a.nii.gz"))
-        io.save(Volume(2 * labels, modality="SEG"), os.path.join(data, "drawn", "a.nii.gz"))
+        io.save(Volume(label * labels, modality="SEG"), os.path.join(data, "drawn", "a.nii.gz"))
+        return data
+
+    def startForASegmenter(self, data):
         self.ui.folderButton.checked = True
         self.ui.dataEdit.text = data
         self.ui.segmenterEdit.text = self.segmenter()
         self.ui.labelsEdit.text = "drawn/*"
-        job = self.start(steps=4)
+        return self.start(steps=4)
+
+    @slow
+    def test_anEnhancerIsMadeForASegmenter(self):
+        self.context.runner.shutdown()  # the next worker knows this test's folder of models
+        job = self.startForASegmenter(self.labeledFolder())
+        self.waitUntil(lambda: job.isFinished, 180)
+        self.assertEqual(job.state, "done", job.error)
+        task = {
+            "segmenter": self.ui.segmenterEdit.text,
+            "trust_segmenter": False,
+            "images": ["hq/*"],
+            "labels": ["drawn/*"],
+        }
+        self.assertEqual((job.params["method"], job.params["config"]["task"]), ("hqg", task))
+        # The message may be that of an earlier training: the model itself says that it is there.
+        self.waitUntil(lambda: os.path.isdir(os.path.join(self.models, "tiny")), 60)
+        chart = self.panel.runs.plot.chart
+        drawn = {
+            chart.GetNthPlotSeriesNode(n).GetYColumnName()
+            for n in range(chart.GetNumberOfPlotSeriesNodes())
+        }
+        self.assertLessEqual({"error", "task"}, drawn)
+        self.assertFalse({name for name in drawn if "gate" in name or "_db" in name})
+
+    @slow
+    def test_labelsThatTheSegmenterHasNotAreNamed(self):
+        job = self.startForASegmenter(self.labeledFolder(label=2))
         self.waitUntil(lambda: job.isFinished, 60)
-        self.assertEqual(job.params["config"]["labels"], ["drawn/*"])
+        self.assertEqual(job.state, "failed")
         self.assertIn("values from 0 to 2", self.widget.ui.messageLabel.text)
 
     @slow

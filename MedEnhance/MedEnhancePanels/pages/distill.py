@@ -357,7 +357,7 @@ class DistillPanel(Page):
             return distillation.whyNot(self.cohort, distill_choices.priorIn(state), self.options)
         if not state.distillName.strip():
             return _("Give the model a name.")
-        if why := training.whyNoSegmenter(self.options.segmenter):
+        if why := training.whyNoSegmenter(self.options.segmenter, self.cohort):
             return why
         if state.distillSource == "folder":
             isFolder = os.path.isdir(state.distillFolder)

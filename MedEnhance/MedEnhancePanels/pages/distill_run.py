@@ -526,8 +526,8 @@ class LossPlot:
 def _isOnAnotherScale(name):
     """Of a distillation the alignment alone is drawn, a curve for each patient.
 
-    Of a training for a segmenter both losses are, not what steers them.
+    Of a training for a segmenter the losses are, not what the gate decides.
     """
-    return name.endswith(("_db", "(dB)", "cosine")) or name.startswith(
-        ("structure of", "saturation of", "weight of")
+    return name.endswith(("_db", "(dB)")) or name.startswith(
+        ("structure of", "saturation of", "weight of", "gate")
     )

@@ -136,8 +136,8 @@ class Run:
     @property
     def trustedProgram(self):
         """The segmenter whose program the run would execute, or ""."""
-        config = self.record.get("params", {}).get("config", {})
-        return str(config.get("segmenter", "")) if config.get("trust_segmenter") else ""
+        task = self.record.get("params", {}).get("config", {}).get("task") or {}
+        return str(task.get("segmenter", "")) if task.get("trust_segmenter") else ""
 
     @property
     def modelFolder(self):

@@ -84,11 +84,18 @@ def whyNotTrainable(members, modality):
     return ""
 
 
-def whyNoSegmenter(path):
-    """Why an enhancer cannot be made for the segmenter at a path, or nothing; empty: for none."""
-    if path and not os.path.exists(path):
+def whyNoSegmenter(path, cohort):
+    """Why an enhancer cannot be made for the segmenter at a path, or nothing; empty: for none.
+
+    cohort: as for `start`.
+    """
+    if not path:
+        return ""
+    if not os.path.exists(path):
         return _("{path}: there is no such segmenter. Choose its file or folder.").format(path=path)
-    return ""
+    if not isinstance(cohort, FolderCohort):
+        return _("A segmenter needs labels: choose a folder with volumes and their labels.")
+    return "" if cohort.labels else _("Enter the pattern of the label volumes.")
 
 
 def patternsOf(text):
@@ -102,7 +109,7 @@ def start(runner, root, cohort, options):
     cohort: a FolderCohort, or a list of Member whose volumes are copied into the run's folder.
     """
     long_run.checkIdle(runner)
-    if why := whyNoSegmenter(options.segmenter):
+    if why := whyNoSegmenter(options.segmenter, cohort):
         raise PanelError(_("The enhancer cannot be made for this segmenter"), why, "input")
     isFolder = isinstance(cohort, FolderCohort)
     members = [] if isFolder else [member for member in cohort if member.role != "none"]
@@ -158,10 +165,11 @@ def _params(run, options, cohort):
     if options.steps:
         config["steps"] = int(options.steps)
     if options.segmenter:
-        config |= {
+        config["task"] = {
             "segmenter": options.segmenter,
             "trust_segmenter": options.trustSegmenter,
-            "labels": list(cohort.labels) if isinstance(cohort, FolderCohort) else [],
+            "images": high,
+            "labels": list(cohort.labels),
         }
     out = os.path.join(run.folder, "out")
     return {"method": "hqg", "config": config, "data": data, "out": out}

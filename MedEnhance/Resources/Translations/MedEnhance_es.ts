@@ -419,12 +419,8 @@
         <translation>Patrón de los volúmenes de etiquetas</translation>
     </message>
     <message>
-        <source>Pattern of the label volumes of the good images, in the same order, for example labels/*; several with commas. Empty: what the segmenter finds in the good images is the target</source>
-        <translation>Patrón de los volúmenes de etiquetas de las imágenes buenas, en el mismo orden, por ejemplo labels/*; varios, separados por comas. Vacío: el objetivo es lo que el segmentador encuentra en las imágenes buenas</translation>
-    </message>
-    <message>
-        <source>What the segmenter finds in the good images</source>
-        <translation>Lo que el segmentador encuentra en las imágenes buenas</translation>
+        <source>Pattern of the label volumes of the good images, in the same order, for example labels/*; several with commas. A voxel holds the number of the segmenter&apos;s label, 0 is the background</source>
+        <translation>Patrón de los volúmenes de etiquetas de las imágenes buenas, en el mismo orden, por ejemplo labels/*; varios, separados por comas. Un vóxel contiene el número de la etiqueta del segmentador, 0 es el fondo</translation>
     </message>
     <message>
         <source>Patients:</source>
@@ -5175,6 +5171,14 @@
     <message>
         <source>{path}: there is no such segmenter. Choose its file or folder.</source>
         <translation>{path}: no existe tal segmentador. Elija su archivo o su carpeta.</translation>
+    </message>
+    <message>
+        <source>A segmenter needs labels: choose a folder with volumes and their labels.</source>
+        <translation>Un segmentador necesita etiquetas: elija una carpeta con volúmenes y sus etiquetas.</translation>
+    </message>
+    <message>
+        <source>Enter the pattern of the label volumes.</source>
+        <translation>Introduzca el patrón de los volúmenes de etiquetas.</translation>
     </message>
     <message>
         <source>The enhancer cannot be made for this segmenter</source>
