@@ -124,7 +124,7 @@ class ChoicesTest(EnhanceTestCase):
         self.assertFalse(card.isVisibleTo(page))
         self.ui.cardButton.click()
         self.assertTrue(card.isVisibleTo(page))
-        self.assertIn("mr", card.text)
+        self.assertIn("<b>mr ", card.text)
         self.context.state.task = "slices"
         self.assertIn("mr-slices", card.text)  # of the model that does the task
         self.ui.inputSelector.setCurrentNode(None)
@@ -186,7 +186,7 @@ class ChoicesTest(EnhanceTestCase):
         self.context.state.model = "ct"
         self.choose(node)
         self.assertFalse(self.ui.applyButton.enabled)
-        self.assertIn("ct", self.ui.problemLabel.text)
+        self.assertIn("The model ct is not for MR", self.ui.problemLabel.text)
         self.picture("enhance-error")
 
     def test_unusableInputsAreNamed(self):
