@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -88,12 +87,7 @@ def _train(args: argparse.Namespace) -> int:
         "data": str(data),
         "nice": args.nice,
     }
-    is_first = os.environ.get("RANK", "0") == "0"
-    if not is_first:
-        args.console.show_progress = False
     fields = args.console.run("train", params, isolated=args.isolated)
-    if not is_first:
-        return 0
     text = "\n".join([*_lines(fields), *_next_lines(args.method, fields)])
     return int(args.console.done(fields, text))
 

@@ -43,7 +43,7 @@ class LossConfig(Options):
         0.0, help="content-aware loss of features: L1 of the network's own", low=0
     )
     adversarial: float = option(
-        0.0, help="least squares, against a critic that tells crops from clean ones", low=0
+        0.0, help="least squares, against a critic that separates crops from clean ones", low=0
     )
     unpaired: float = option(
         0.0,

@@ -223,14 +223,9 @@ def train_method(
 
 
 def _device_of(config: AnyConfig) -> str:
-    """Where it will run; of several processes each takes a GPU of its own (nets/processes.py)."""
+    """Where it will run."""
     own = config.config if isinstance(config, CodecTraining) else config
-    name = choose_device(getattr(own, "device", "cpu")).name
-    if not name.startswith("cuda"):
-        return name
-    from MedEnhanceLib.nets.processes import own_device
-
-    return own_device(name)
+    return choose_device(getattr(own, "device", "cpu")).name
 
 
 def _train(

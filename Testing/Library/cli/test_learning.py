@@ -119,19 +119,6 @@ def test_what_is_missing_is_named(arguments: tuple[str, ...], words: str, run: C
     assert words in ran.err
 
 
-def test_of_several_processes_only_the_first_prints(
-    run: Callable,
-    asked: list[tuple[str, Mapping[str, Any]]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    outputs = []
-    for rank in ("0", "1"):
-        monkeypatch.setenv("RANK", rank)
-        outputs.append(run("train", "hqg", "--data", "d", "--out", "o").out)
-    assert "wrote" in outputs[0]
-    assert outputs[1] == ""
-
-
 @pytest.mark.parametrize(
     ("text", "words"), [(None, "cannot be read"), ("{", "not JSON"), ("[1]", "JSON object")]
 )

@@ -150,7 +150,7 @@ def test_each_term_of_the_loss_changes_what_is_learned(
 
 
 @pytest.mark.slow
-def test_a_short_training_beats_the_filter_and_tells_right_guides_from_wrong_ones(
+def test_a_short_training_beats_the_filter_and_separates_right_guides_from_wrong_ones(
     data: Path, tmp_path: Path
 ) -> None:
     fields = {"steps": 150, "guide_steps": 150, "lesion_steps": 40, "crops": 24}
