@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.bundle import export_enhancer
 from MedEnhanceLib.hqg.config import TrainConfig
@@ -22,6 +24,7 @@ from MedEnhanceLib.hqg.train.targets import (
     files_of,
     load_examinations,
     load_targets,
+    resolutions,
 )
 from MedEnhanceLib.hqg.train.trainer import Trainer
 from MedEnhanceLib.nets.precision import mixed_precision, without_tf32
@@ -35,7 +38,14 @@ _FIRST_VALIDATED = 500_000_000
 
 
 @without_tf32()
-def train(config: TrainConfig, data: Path, out: Path, monitor: Monitor | None = None) -> Path:
+def train(
+    config: TrainConfig,
+    data: Path,
+    out: Path,
+    monitor: Monitor | None = None,
+    *,
+    volumes: Sequence[Volume] = (),
+) -> Path:
     """Train and export a bundle.
 
     Args:
@@ -44,6 +54,8 @@ def train(config: TrainConfig, data: Path, out: Path, monitor: Monitor | None = 
         out: for checkpoint, metrics and bundle. Where it holds a checkpoint of the same
             configuration, the training continues from it.
         monitor: progress, metrics, warnings and cancelling.
+        volumes: clean ones to learn from instead of the files of `high_quality`. How clean they are
+            is not measured: images without noise can look noisy to the measurement.
     Returns:
         The bundle's folder, `out/<name>`.
     Raises:
@@ -55,7 +67,7 @@ def train(config: TrainConfig, data: Path, out: Path, monitor: Monitor | None = 
     choice = choose_device(config.device)
     monitor.log(f"training on {choice.name}: {choice.reason}")
     out.mkdir(parents=True, exist_ok=True)
-    pools = Pools.load(config, data, monitor.part(0.0, 0.03))
+    pools = Pools.load(config, data, monitor.part(0.0, 0.03), volumes)
     trainer = Trainer(config, pools.targets, pools.examinations, choice.name, monitor)
     validation = Validation(config, pools, choice.name)
     began = last = time.monotonic()
@@ -107,11 +119,19 @@ class Pools:
     validation: list[Target]
 
     @classmethod
-    def load(cls, config: TrainConfig, data: Path, monitor: Monitor) -> Pools:
-        """Read all volumes; the patterns of the configuration are relative to `data`."""
+    def load(
+        cls, config: TrainConfig, data: Path, monitor: Monitor, volumes: Sequence[Volume] = ()
+    ) -> Pools:
+        """Read all volumes; the patterns of the configuration are relative to `data`.
+
+        volumes: instead of the files of `high_quality`.
+        """
         left_out = (*config.leave_out, *config.validation)
-        files = files_of(data, config.high_quality, left_out)
-        targets = load_targets(files, config.modality, monitor)
+        targets: list[Target] = []
+        for volume in volumes:
+            targets += resolutions([volume], volume.source, is_clean=True)
+        files = [] if volumes else files_of(data, config.high_quality, left_out)
+        targets += load_targets(files, config.modality, monitor)
         if not any(any(target.is_usable) for target in targets):
             raise InputError(
                 f"{data}: no clean volume among {len(files)} files",

@@ -138,17 +138,22 @@ def _on_grid(volume: Volume, grid: Volume, monitor: Monitor) -> Volume | None:
 
 
 def resolutions(
-    volumes: Sequence[Volume], name: str, *, only_first: bool = False
+    volumes: Sequence[Volume],
+    name: str,
+    *,
+    only_first: bool = False,
+    is_clean: bool = False,
 ) -> Iterator[Target]:
     """Volumes on one grid as targets: as they are, and averaged over two voxels.
 
     only_first: whether the first one alone is a target, as the others were interpolated.
+    is_clean: whether they count as clean without a measurement.
     """
     scaled = [_scaled(volume) for volume in volumes]
     spacing = volumes[0].geometry.spacing
     is_target = [index == 0 or not only_first for index in range(len(volumes))]
     clean = [
-        is_used and not _is_noisy(volume, voxels)
+        is_used and (is_clean or not _is_noisy(volume, voxels))
         for volume, voxels, is_used in zip(volumes, scaled, is_target, strict=True)
     ]
     if any(clean) and min(scaled[0].shape) >= SIDE:

@@ -268,7 +268,7 @@ def _train_enhancer(config: TrainConfig, data: Path, out: Path, monitor: Monitor
         monitor.warn(distilled.alarm)
     config = replace(config, data=(distilled.entry(), *config.data))
     volumes = list(distilled_volumes(data, seed=config.seed))
-    folder = train(config, data, out, monitor, volumes=volumes)  # type: ignore[call-arg]
+    folder = train(config, data, out, monitor, volumes=volumes)
     limits = read_bundle(folder).metadata.get("limits", ())
     return record_fields(folder, {"limits": [*distilled.limits, *limits]}).folder
 
