@@ -15,7 +15,7 @@ from MedEnhanceLib.io import load
 from MedEnhanceLib.native import SIDE
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.noise import measure_noise
-from MedEnhanceLib.runtime.progress import Monitor, attend
+from MedEnhanceLib.runtime.progress import Monitor
 
 Floats = npt.NDArray[np.float32]
 #: Voxels that are averaged along an axis where the volume is learned from at half its resolution.
@@ -82,8 +82,8 @@ def load_targets(files: Sequence[Path], modality: str, monitor: Monitor) -> list
     """Each volume at its own and at half its resolution."""
     targets: list[Target] = []
     for path in files:
-        volume = attend(lambda path=path: load(path, modality=modality), monitor)
-        targets += resolutions([volume], path.name)
+        monitor.check()
+        targets += resolutions([load(path, modality=modality)], path.name)
     return targets
 
 

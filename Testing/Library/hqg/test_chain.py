@@ -186,9 +186,3 @@ class TestEnhancement:
             assert any(f"no image, but a map of the {what}" in each for each in card["warnings"])
             assert card["noise"] is None
         assert run_job(JobSpec("inspect", {"input": names[1]}))["card"]["noise"]
-
-
-def test_a_look_of_another_modality_is_refused() -> None:
-    look = replace(_noisy(0.02), modality="CT", units="HU")
-    with pytest.raises(InputError, match="look is CT"):
-        me.enhance(_noisy(0.02), look=look, device="cpu")
