@@ -101,8 +101,8 @@ def gain_of(modality: str, arm: str, seed: int, steps: int) -> float:
                 "device": "cpu",
             }
         )
-        volumes = [] if arm == RAW else list(distilled_volumes(distilled(modality, arm), seed=seed))
-        train(config, SHARED_DATA, out, volumes=volumes)
+        found = None if arm == RAW else distilled_volumes(distilled(modality, arm), seed=seed)
+        train(config, SHARED_DATA, out, volumes=None if found is None else list(found))
     return float(read_bundle(folder).metadata["training"]["validation"]["gain_db"])
 
 

@@ -44,7 +44,7 @@ def train(
     out: Path,
     monitor: Monitor | None = None,
     *,
-    volumes: Sequence[Volume] = (),
+    volumes: Sequence[Volume] | None = None,
 ) -> Path:
     """Train and export a bundle.
 
@@ -54,8 +54,8 @@ def train(
         out: for checkpoint, metrics and bundle. Where it holds a checkpoint of the same
             configuration, the training continues from it.
         monitor: progress, metrics, warnings and cancelling.
-        volumes: clean ones to learn from instead of the files of `high_quality`. How clean they are
-            is not measured: images without noise can look noisy to the measurement.
+        volumes: clean ones, instead of the files that `high_quality` names. How clean they are is
+            not measured: the texture of a distilled image can pass for noise.
     Returns:
         The bundle's folder, `out/<name>`.
     Raises:
@@ -67,7 +67,7 @@ def train(
     choice = choose_device(config.device)
     monitor.log(f"training on {choice.name}: {choice.reason}")
     out.mkdir(parents=True, exist_ok=True)
-    pools = Pools.load(config, data, monitor.part(0.0, 0.03), volumes)
+    pools = Pools.load(config, data, volumes, monitor.part(0.0, 0.03))
     trainer = Trainer(config, pools.targets, pools.examinations, choice.name, monitor)
     validation = Validation(config, pools, choice.name)
     began = last = time.monotonic()
@@ -120,21 +120,26 @@ class Pools:
 
     @classmethod
     def load(
-        cls, config: TrainConfig, data: Path, monitor: Monitor, volumes: Sequence[Volume] = ()
+        cls,
+        config: TrainConfig,
+        data: Path,
+        volumes: Sequence[Volume] | None,
+        monitor: Monitor,
     ) -> Pools:
-        """Read all volumes; the patterns of the configuration are relative to `data`.
-
-        volumes: instead of the files of `high_quality`.
-        """
+        """Read all volumes; the patterns of the configuration are relative to `data`."""
         left_out = (*config.leave_out, *config.validation)
-        targets: list[Target] = []
-        for volume in volumes:
-            targets += resolutions([volume], volume.source, is_clean=True)
-        files = [] if volumes else files_of(data, config.high_quality, left_out)
-        targets += load_targets(files, config.modality, monitor)
+        if volumes is None:
+            files = files_of(data, config.high_quality, left_out)
+            targets = load_targets(files, config.modality, monitor)
+        else:
+            targets = [
+                target
+                for volume in volumes
+                for target in resolutions([volume], volume.source, is_clean=True)
+            ]
         if not any(any(target.is_usable) for target in targets):
             raise InputError(
-                f"{data}: no clean volume among {len(files)} files",
+                f"{data}: no clean volume to learn from",
                 "Give volumes with little noise (high_quality).",
             )
         examinations = load_examinations(
