@@ -27,6 +27,7 @@ from MedEnhanceLib.hqg.train.targets import (
     resolutions,
 )
 from MedEnhanceLib.hqg.train.trainer import Trainer
+from MedEnhanceLib.hqg.train.unpaired import RealVolume, load_real
 from MedEnhanceLib.nets.precision import mixed_precision, without_tf32
 from MedEnhanceLib.nets.training import run_steps
 from MedEnhanceLib.runtime.device import choose_device
@@ -68,7 +69,9 @@ def train(
     monitor.log(f"training on {choice.name}: {choice.reason}")
     out.mkdir(parents=True, exist_ok=True)
     pools = Pools.load(config, data, volumes, monitor.part(0.0, 0.03))
-    trainer = Trainer(config, pools.targets, pools.examinations, choice.name, monitor)
+    trainer = Trainer(
+        config, pools.targets, pools.examinations, choice.name, monitor, noisy=pools.noisy
+    )
     validation = Validation(config, pools, choice.name)
     began = last = time.monotonic()
 
@@ -117,6 +120,7 @@ class Pools:
     targets: list[Target]
     examinations: list[Target]
     validation: list[Target]
+    noisy: list[RealVolume]
 
     @classmethod
     def load(
@@ -150,7 +154,9 @@ class Pools:
             config.modality,
             monitor,
         )
-        return cls(targets, examinations, validation)
+        is_unpaired = config.loss.unpaired > 0
+        noisy = files_of(data, config.low_quality, left_out) if is_unpaired else []
+        return cls(targets, examinations, validation, load_real(noisy, config.modality, monitor))
 
 
 class Validation:
