@@ -139,9 +139,9 @@ class Pools:
             targets = [
                 target
                 for volume in volumes
-                for target in resolutions([volume], volume.source, is_clean=True)
+                for target in resolutions(volume, volume.source, is_clean=True)
             ]
-        if not any(any(target.is_usable) for target in targets):
+        if not targets:
             raise InputError(
                 f"{data}: no clean volume to learn from",
                 "Give volumes with little noise (high_quality).",

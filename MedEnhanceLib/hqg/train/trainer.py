@@ -296,19 +296,30 @@ class Trainer:
 
 
 def _started(config: TrainConfig) -> GuidedNetwork:
-    """A new network, or that of the enhancer that the configuration names."""
+    """A new network, or that of the enhancer that the configuration names.
+
+    Where that takes no guide, the correction by a guide is new, and of any size and kind.
+    """
     if not config.start:
         return GuidedNetwork(config.network)
     from MedEnhanceLib.bundles.store import open_bundle
     from MedEnhanceLib.hqg.bundle import open_enhancer
 
     model = open_enhancer(open_bundle(config.start, kind="enhancer", modality=config.modality))
-    if model.network.config != config.network:
+    trained = model.network.config
+    if not model.bundle.uses_guides:
+        kind, layers = config.network.modulation, config.network.guide_layers
+        trained = replace(trained, modulation=kind, guide_layers=layers)
+    if trained != config.network:
         raise ConfigError(
             f"start: {config.start} has another size of network",
             "Give the fields of network that its metadata.json states.",
         )
-    return model.network.requires_grad_(True)
+    network = GuidedNetwork(config.network)
+    network.network.load_state_dict(model.network.network.state_dict())
+    if model.bundle.uses_guides:
+        network.correction.load_state_dict(model.network.correction.state_dict())
+    return network
 
 
 def on_device(value: T, device: str) -> T:

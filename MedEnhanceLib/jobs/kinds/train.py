@@ -186,11 +186,13 @@ def training_config(
         raise ConfigError(
             f"config is {fields!r}", f"Give a preset's name, an object, or a {cls.__name__}."
         )
+    config: AnyConfig
     if not isinstance(fields, Mapping):
-        return cast("AnyConfig", fields)
-    if method == "hqg" and data is not None and is_distilled(data):
-        fields = {"modality": load_distilled(data).modality, **fields}
-    config: AnyConfig = cls.from_json(dict(fields))
+        config = fields
+    else:
+        if method == "hqg" and data is not None and is_distilled(data):
+            fields = {"modality": load_distilled(data).modality, **fields}
+        config = cls.from_json(dict(fields))
     return config
 
 
