@@ -191,15 +191,15 @@ class Validation:
         gains = {}
         for name, crops in kinds.items():
             values = [
-                _gain(network, crop, crop.guide.voxels if crop.guide else None) for crop in crops
+                gain_of(network, crop, crop.guide.voxels if crop.guide else None) for crop in crops
             ]
             if values:
                 gains[name] = float(np.mean(values))
         return gains
 
 
-def _gain(network: GuidedNetwork, crop: Crop, guide: torch.Tensor | None) -> float:
-    """Of a whole crop, in dB over the filter."""
+def gain_of(network: GuidedNetwork, crop: Crop, guide: torch.Tensor | None) -> float:
+    """What a network gains over the filter on a whole crop, in dB of the tissue."""
     plain = crop.plain
     window = Window.at(plain, [0, 0, 0], list(plain.noisy.shape))
     straight = Turn(torch.arange(64), torch.ones(64))

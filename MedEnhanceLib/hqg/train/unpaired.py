@@ -83,7 +83,7 @@ class RealCropMaker:
     def make(self, number: int) -> list[Crop]:
         """One crop; in place of the target it has the noisy image, which nothing learns from."""
         rng = np.random.default_rng([self.maker.seed, 2, number])
-        volume = self.volumes[rng.integers(len(self.volumes))]
+        volume = self.volumes[int(rng.integers(len(self.volumes)))]
         is_ct = self.maker.modality == "CT"
         tissue = TISSUE["CT" if is_ct else "MR"]
         where = place_of(volume.voxels, tissue, rng)
