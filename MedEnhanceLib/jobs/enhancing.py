@@ -51,7 +51,7 @@ class Enhanced:
 
     @property
     def guide_use(self) -> Volume | None:
-        """How much of the guides was used at each voxel, 0 to 1; None without one."""
+        """How far guides changed each voxel, in σ of the noise, at most 1; None without."""
         return self.enhancement.guide_use
 
     def compare(

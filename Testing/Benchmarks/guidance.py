@@ -121,10 +121,13 @@ def pairs_of(options: argparse.Namespace) -> Iterator[Guided]:
                 path = path_of(f"{patient}/{given}")
                 if shared.is_chosen(path, options):
                     scan = shared.scan_of(path, options.data, options.crop, group == "2 mm")
-                    shown = (
-                        same_grid(f"{p}/{guide}", scan, options.data) for p in (patient, other)
-                    )
-                    yield Guided(f"{patient} {given} ← {guide}", group, scan, *shown)
+                    # Series of these examinations share a grid, but are up to half a voxel off.
+                    aligned = registered(path_of(f"{patient}/{guide}"), path, options.data)
+                    if group == "2 mm":
+                        aligned = shared.mean_of_blocks(aligned, (2, 2, 2))
+                    right = np.ascontiguousarray(aligned[scan.box])
+                    wrong = same_grid(f"{other}/{guide}", scan, options.data)
+                    yield Guided(f"{patient} {given} ← {guide}", group, scan, right, wrong)
 
 
 def path_of(name: str) -> str:
@@ -152,7 +155,7 @@ def registered_pairs(options: argparse.Namespace) -> Iterator[Guided]:
             yield Guided(name, "registered", scan, np.ascontiguousarray(voxels[scan.box]))
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=14)
 def registered(guide: str, volume: str, data: Path) -> Floats:
     """A guide on the grid of a volume, as the product registers it: 0 to 1, NaN outside."""
     from MedEnhanceLib.hqg import guide as product

@@ -383,7 +383,7 @@ def _guide(output):
     guide = provenance.guideOf(output)
     if not guide:
         return ""
-    text = _("Guide: used at {share:.0%} on average").format(share=guide["used"])
+    text = _("Guide: changed the image by {share:.0%} of the noise").format(share=guide["used"])
     return f"{text}: {guide['reason']}." if guide.get("reason") else f"{text}."
 
 

@@ -3683,8 +3683,8 @@
         <translation>Ruido medido: σ {sigma:g} {unit}; {share:.0%} de la corrección aplicado</translation>
     </message>
     <message>
-        <source>Guide: used at {share:.0%} on average</source>
-        <translation>Guía: usada al {share:.0%} en promedio</translation>
+        <source>Guide: changed the image by {share:.0%} of the noise</source>
+        <translation>Guía: cambió la imagen en un {share:.0%} del ruido</translation>
     </message>
     <message>
         <source>It is hardly changed: {share:.0%} of the correction was applied</source>
