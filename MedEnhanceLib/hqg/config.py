@@ -7,6 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal
 
 from MedEnhanceLib.core.options import Options, WithPresets, merged, option
+from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.device import DEVICES
 
 Modulation = Literal["addition", "variational"]
@@ -47,7 +48,8 @@ class LossConfig(Options):
     )
     unpaired: float = option(
         0.0,
-        help="the same critic, of real low-quality volumes (low_quality), which have no target",
+        help="the same critic, of real noisy volumes (low_quality), which have no target, in the "
+        "stage without a guide",
         low=0,
     )
     critic_start: float = option(
@@ -158,6 +160,14 @@ class TrainConfig(WithPresets):
         None, help="a segmenter that teaches the enhancer through a gate; null: none"
     )
     device: str = option("auto", help=DEVICES)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.loss.unpaired and not self.low_quality:
+            raise ConfigError(
+                "loss.unpaired has no volumes to learn from",
+                "Name noisy volumes (low_quality), or set it to 0.",
+            )
 
     @classmethod
     def preset(cls, name: str, /, modality: str = "MR", **fields: Any) -> TrainConfig:

@@ -112,7 +112,7 @@ class CropMaker:
     def _of_mr(self, number: int) -> Crop:
         rng = self._rng(number)
         target = self._drawn(rng)
-        where = _place(target.series[0], TISSUE["MR"], rng)
+        where = place_of(target.series[0], TISSUE["MR"], rng)
         clean = np.maximum(target.series[0][where], 0)
         if rng.random() < _GAMMA_SHARE:
             clean = clean ** np.float32(np.exp(rng.uniform(-0.4, 0.4)))
@@ -139,9 +139,9 @@ class CropMaker:
 
     def _filtered(self, noise: _Noise, clean: Floats, spacing: Sequence[float]) -> Noisy:
         noisy, target = noise.added(clean)
-        return self._noisy(noisy, target, noise.sigma, None, grouped.MR_ROUNDS, spacing)
+        return self.filtered(noisy, target, noise.sigma, None, grouped.MR_ROUNDS, spacing)
 
-    def _noisy(
+    def filtered(
         self,
         noisy: Floats,
         target: Floats,
@@ -150,6 +150,7 @@ class CropMaker:
         rounds: Sequence[grouped.Round],
         spacing: Sequence[float],
     ) -> Noisy:
+        """What the filter makes of a noisy crop, and its groups; as in use."""
         pilot_rounds, last = stages_of(rounds, self.modality)
         run = partial(
             grouped.denoised,
@@ -214,11 +215,11 @@ class CropMaker:
         sigma, spectrum = noise.full(), noise.spectrum.reshape(-1)
         if not noise.level > _OVER_OWN * target.noise:
             return self._of_ct(number + 1_000_000)
-        whole = self._noisy(noisy, clean, sigma, spectrum, grouped.CT_ROUNDS, target.spacing)
+        whole = self.filtered(noisy, clean, sigma, spectrum, grouped.CT_ROUNDS, target.spacing)
         tissue = torch.from_numpy(clean > TISSUE["CT"])
         crops = []
         for _ in range(_OF_A_SLAB):
-            where = _place(clean, TISSUE["CT"], rng)
+            where = place_of(clean, TISSUE["CT"], rng)
             crops.append(Crop(_cut(whole, where), tissue[where]))
         return crops
 
@@ -275,7 +276,7 @@ def _smooth_field(shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
     return factor
 
 
-def _place(voxels: Floats, tissue: float, rng: np.random.Generator) -> tuple[slice, slice, slice]:
+def place_of(voxels: Floats, tissue: float, rng: np.random.Generator) -> tuple[slice, slice, slice]:
     """Where a crop is cut; most of it tissue, where there is such a place."""
     best, most = None, -1.0
     for _ in range(_TRIES):

@@ -27,6 +27,7 @@ from MedEnhanceLib.hqg.train.targets import (
     resolutions,
 )
 from MedEnhanceLib.hqg.train.trainer import Trainer
+from MedEnhanceLib.hqg.train.unpaired import RealVolume, load_real
 from MedEnhanceLib.nets.precision import mixed_precision, without_tf32
 from MedEnhanceLib.nets.training import run_steps
 from MedEnhanceLib.runtime.device import choose_device
@@ -54,7 +55,8 @@ def train(
         out: for checkpoint, metrics and bundle. Where it holds a checkpoint of the same
             configuration, the training continues from it.
         monitor: progress, metrics, warnings and cancelling.
-        volumes: clean ones, instead of the files that `high_quality` names.
+        volumes: clean ones, instead of the files that `high_quality` names. How clean they are is
+            not measured: the texture of a distilled image can pass for noise.
     Returns:
         The bundle's folder, `out/<name>`.
     Raises:
@@ -67,7 +69,9 @@ def train(
     monitor.log(f"training on {choice.name}: {choice.reason}")
     out.mkdir(parents=True, exist_ok=True)
     pools = Pools.load(config, data, volumes, monitor.part(0.0, 0.03))
-    trainer = Trainer(config, pools.targets, pools.examinations, choice.name, monitor)
+    trainer = Trainer(
+        config, pools.targets, pools.examinations, choice.name, monitor, noisy=pools.noisy
+    )
     validation = Validation(config, pools, choice.name)
     began = last = time.monotonic()
 
@@ -116,6 +120,7 @@ class Pools:
     targets: list[Target]
     examinations: list[Target]
     validation: list[Target]
+    noisy: list[RealVolume]
 
     @classmethod
     def load(
@@ -131,7 +136,11 @@ class Pools:
             files = files_of(data, config.high_quality, left_out)
             targets = load_targets(files, config.modality, monitor)
         else:
-            targets = [each for volume in volumes for each in resolutions(volume, volume.source)]
+            targets = [
+                target
+                for volume in volumes
+                for target in resolutions(volume, volume.source, is_clean=True)
+            ]
         if not targets:
             raise InputError(
                 f"{data}: no clean volume to learn from",
@@ -145,7 +154,9 @@ class Pools:
             config.modality,
             monitor,
         )
-        return cls(targets, examinations, validation)
+        is_unpaired = config.loss.unpaired > 0
+        noisy = files_of(data, config.low_quality, left_out) if is_unpaired else []
+        return cls(targets, examinations, validation, load_real(noisy, config.modality, monitor))
 
 
 class Validation:
@@ -180,15 +191,15 @@ class Validation:
         gains = {}
         for name, crops in kinds.items():
             values = [
-                _gain(network, crop, crop.guide.voxels if crop.guide else None) for crop in crops
+                gain_of(network, crop, crop.guide.voxels if crop.guide else None) for crop in crops
             ]
             if values:
                 gains[name] = float(np.mean(values))
         return gains
 
 
-def _gain(network: GuidedNetwork, crop: Crop, guide: torch.Tensor | None) -> float:
-    """Of a whole crop, in dB over the filter."""
+def gain_of(network: GuidedNetwork, crop: Crop, guide: torch.Tensor | None) -> float:
+    """What a network gains over the filter on a whole crop, in dB of the tissue."""
     plain = crop.plain
     window = Window.at(plain, [0, 0, 0], list(plain.noisy.shape))
     straight = Turn(torch.arange(64), torch.ones(64))

@@ -110,17 +110,19 @@ def load_examinations(
     return targets
 
 
-def resolutions(volume: Volume, name: str, guides: Sequence[Floats] = ()) -> Iterator[Target]:
+def resolutions(
+    volume: Volume, name: str, guides: Sequence[Floats] = (), *, is_clean: bool = False
+) -> Iterator[Target]:
     """A volume as targets: as it is, and averaged over two voxels.
 
     guides: other series of its examination on its grid, bright tissue at 1, NaN where they show
-    nothing.
+    nothing. is_clean: whether it counts as clean without a measurement.
     """
     scaled = scaling_for(volume).apply(volume.voxels)
     spacing = volume.geometry.spacing
     series = (scaled, *guides)
     own = own_noise(scaled, volume.modality, spacing)
-    if min(scaled.shape) >= SIDE and own <= _MOST_NOISE:
+    if min(scaled.shape) >= SIDE and (is_clean or own <= _MOST_NOISE):
         yield Target(series, spacing, name, True, own)
     factors = _factors(scaled.shape, spacing)
     if max(factors) > 1:
