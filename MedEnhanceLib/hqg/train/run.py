@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.bundle import export_enhancer
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.groups import GuidedNetwork
@@ -21,8 +21,10 @@ from MedEnhanceLib.hqg.train.targets import (
     Target,
     files_of,
     load_examinations,
+    load_labeled,
     load_targets,
 )
+from MedEnhanceLib.hqg.train.teaching import MakeTask, Teaching
 from MedEnhanceLib.hqg.train.trainer import Trainer
 from MedEnhanceLib.nets.precision import mixed_precision, without_tf32
 from MedEnhanceLib.nets.training import run_steps
@@ -35,7 +37,14 @@ _FIRST_VALIDATED = 500_000_000
 
 
 @without_tf32()
-def train(config: TrainConfig, data: Path, out: Path, monitor: Monitor | None = None) -> Path:
+def train(
+    config: TrainConfig,
+    data: Path,
+    out: Path,
+    monitor: Monitor | None = None,
+    *,
+    make_task: MakeTask | None = None,
+) -> Path:
     """Train and export a bundle.
 
     Args:
@@ -44,8 +53,10 @@ def train(config: TrainConfig, data: Path, out: Path, monitor: Monitor | None = 
         out: for checkpoint, metrics and bundle. Where it holds a checkpoint of the same
             configuration, the training continues from it.
         monitor: progress, metrics, warnings and cancelling.
+        make_task: the task of the configuration and its gate, for a device; passed in, as a
+            method does not import another.
     Returns:
-        The bundle's folder, `out/<name>`.
+        The bundle's folder, `out/<name>`. A head that learned along lies beside it.
     Raises:
         Cancelled: from the first step on after writing a checkpoint.
         DivergenceError: a loss is not finite; the last good checkpoint stays.
@@ -56,7 +67,21 @@ def train(config: TrainConfig, data: Path, out: Path, monitor: Monitor | None = 
     monitor.log(f"training on {choice.name}: {choice.reason}")
     out.mkdir(parents=True, exist_ok=True)
     pools = Pools.load(config, data, monitor.part(0.0, 0.03))
-    trainer = Trainer(config, pools.targets, pools.examinations, choice.name, monitor)
+    teaching, labeled = None, []
+    if config.task is not None:
+        if make_task is None:
+            raise ConfigError("task: nothing makes it", "Train through api.train or a job.")
+        teaching = Teaching(config.task, *make_task(choice.name))
+        left_out = (*config.leave_out, *config.validation)
+        labeled = load_labeled(teaching.task.subjects(monitor), data, left_out)
+    trainer = Trainer(
+        config,
+        pools.targets,
+        pools.examinations,
+        choice.name,
+        monitor,
+        (teaching, labeled) if teaching else None,
+    )
     validation = Validation(config, pools, choice.name)
     began = last = time.monotonic()
 
@@ -82,7 +107,7 @@ def train(config: TrainConfig, data: Path, out: Path, monitor: Monitor | None = 
     finally:
         trainer.close()
     network = trainer.averaged()
-    gains = validation.gains(network)
+    gains = validation.gains(network) | (teaching.figures() if teaching else {})
     for name, gain in gains.items():
         monitor.metric(name, gain, trainer.steps)
     folder = out / config.name
@@ -94,6 +119,8 @@ def train(config: TrainConfig, data: Path, out: Path, monitor: Monitor | None = 
         is_guided=trainer.counts[1] > 0,
         gains=gains,
     )
+    if teaching is not None and teaching.optimizer is not None:
+        teaching.task.export(out, time.monotonic() - began)
     monitor.progress(1.0, "model written")
     return folder
 

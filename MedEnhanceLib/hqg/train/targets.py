@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,8 @@ class Target:
         name: of the file that it comes from.
         is_raw: whether it has the resolution of its file.
         is_usable: which of the series are clean enough to be a target; all can be guides.
+        labels: [K, J, I] indices of a task's labels, 0 for the background; None without.
+        subject: number among the task's subjects.
     """
 
     series: tuple[Floats, ...]
@@ -48,6 +50,8 @@ class Target:
     name: str
     is_raw: bool
     is_usable: tuple[bool, ...]
+    labels: npt.NDArray[np.uint8] | None = None
+    subject: int = 0
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -84,6 +88,30 @@ def load_targets(files: Sequence[Path], modality: str, monitor: Monitor) -> list
     for path in files:
         volume = attend(lambda path=path: load(path, modality=modality), monitor)
         targets += resolutions([volume], path.name)
+    return targets
+
+
+def load_labeled(
+    subjects: Iterable[tuple[Path, Volume, npt.NDArray[np.uint8]]],
+    data: Path,
+    leave_out: Sequence[str],
+) -> list[Target]:
+    """A task's labeled volumes at their own resolution alone, as its segmenter meets them.
+
+    Raises InputError where all of them are left out.
+    """
+    left_out = {path for pattern in leave_out for path in data.glob(pattern)}
+    targets = [
+        Target(
+            (_scaled(volume),), volume.geometry.spacing, path.name, True, (True,), labels, number
+        )
+        for number, (path, volume, labels) in enumerate(subjects)
+        if not is_below(path, left_out)
+    ]
+    if not targets:
+        raise InputError(
+            f"{data}: all labeled images are left out", "Leave out fewer (leave_out, held_out)."
+        )
     return targets
 
 
