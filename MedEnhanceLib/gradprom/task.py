@@ -69,6 +69,11 @@ class SegmentationTask:
         self._data = data
         self._criterion = segmentation_loss(over_batch=config.labelled_share > 0)
 
+    @property
+    def head(self) -> SegmentationTask:
+        """What learns along: the task itself."""
+        return self
+
     def subjects(self, monitor: Monitor) -> Iterator[Subject]:
         """Each training image and its labels as indices; those of patients held out are not read.
 
@@ -152,7 +157,7 @@ class FrozenTask:
         modality: of the images.
     """
 
-    learning_rate = 0.0
+    head = None
 
     def __init__(
         self,
@@ -191,23 +196,3 @@ class FrozenTask:
             for slab, drawn in zip(images, labels, strict=True)
         ]
         return torch.stack(losses).mean()
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """None: there is no lower step."""
-        return iter(())
-
-    def train(self, mode: bool = True) -> None:
-        """No effect."""
-
-    def follow(self) -> None:
-        """No effect."""
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Empty: it is the same in every run."""
-        return {}
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """No effect."""
-
-    def export(self, out: Path, seconds: float) -> None:
-        """Nothing to write."""

@@ -119,8 +119,8 @@ def train(
         is_guided=trainer.counts[1] > 0,
         gains=gains,
     )
-    if teaching is not None and teaching.optimizer is not None:
-        teaching.task.export(out, time.monotonic() - began)
+    if teaching is not None and teaching.head is not None:
+        teaching.head.export(out, time.monotonic() - began)
     monitor.progress(1.0, "model written")
     return folder
 

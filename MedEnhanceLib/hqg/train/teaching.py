@@ -7,7 +7,7 @@ enhanced image of the same crop.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,34 +20,22 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg.config import TaskConfig
 from MedEnhanceLib.hqg.train.crops import Crop
 from MedEnhanceLib.hqg.train.losses import Window
+from MedEnhanceLib.nets.checkpoint import Stateful
 from MedEnhanceLib.nets.training import set_learning_rate
 from MedEnhanceLib.runtime.progress import Monitor
 
 _WEIGHT_DECAY = 1e-4
+#: Weights of the enhancer, by name.
+Weights = Sequence[tuple[str, nn.Parameter]]
 
 
-class Task(Protocol):
-    """What is done with enhanced images; `gradprom.task` has a head and a frozen segmenter.
-
-    learning_rate: of its lower steps.
-    """
+class Head(Stateful, Protocol):
+    """What of a task learns along. learning_rate: of its lower steps."""
 
     learning_rate: float
 
-    def subjects(self, monitor: Monitor) -> Iterator[tuple[Path, Volume, npt.NDArray[np.uint8]]]:
-        """Labeled volumes: file, volume, and label indices [K, J, I], 0 for the background."""
-
-    def loss(self, images: Tensor, labels: Tensor, subject: int) -> Tensor:
-        """A scalar.
-
-        Args:
-            images: [B, D, H, W] on the network's scale.
-            labels: [B, D, H, W], indices.
-            subject: number of the volume that the images are of, as `subjects` counts.
-        """
-
     def parameters(self) -> Iterator[nn.Parameter]:
-        """What a lower step updates; nothing of a task that stays as it is."""
+        """What a lower step updates."""
 
     def train(self, mode: bool = True) -> None:
         """Whether it is in a lower step."""
@@ -55,20 +43,32 @@ class Task(Protocol):
     def follow(self) -> None:
         """Called after a lower step."""
 
-    def state_dict(self) -> Mapping[str, Tensor]:
-        """For a checkpoint."""
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from such a state."""
-
     def export(self, out: Path, seconds: float) -> None:
-        """Write what learned along into a folder of its own below `out`."""
+        """Write its bundle into a folder of its own below `out`."""
 
 
-class Gate(Protocol):
+class Task(Protocol):
+    """What is done with enhanced images; `gradprom.task` has two."""
+
+    @property
+    def head(self) -> Head | None:
+        """None of a task that stays as it is."""
+
+    def subjects(self, monitor: Monitor) -> Iterator[tuple[Path, Volume, npt.NDArray[np.uint8]]]:
+        """Labeled volumes: file, volume, and label indices [K, J, I], 0 for the background."""
+
+    def loss(self, images: Tensor, labels: Tensor, subject: int) -> Tensor:
+        """A scalar.
+
+        images: [B, D, H, W] on the network's scale. labels: [B, D, H, W], indices. subject: number
+        of the volume that the images are of, as `subjects` counts.
+        """
+
+
+class Gate(Stateful, Protocol):
     """Makes one gradient of two; `gradprom.GradientGate` is one."""
 
-    def accumulate(self, main_loss: Tensor, aux_loss: Tensor, parameters: Any) -> None:
+    def accumulate(self, main_loss: Tensor, aux_loss: Tensor, parameters: Weights) -> None:
         """Take both gradients of a part of a step."""
 
     def decide(self) -> tuple[list[Tensor | None], Any]:
@@ -77,27 +77,21 @@ class Gate(Protocol):
     def diagnostics(self) -> Any:
         """Of all steps, with `open_fraction` and `cosine`."""
 
-    def state_dict(self) -> Mapping[str, Tensor]:
-        """For a checkpoint."""
-
-    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from such a state."""
-
 
 #: A device → task and gate.
 MakeTask = Callable[[str], tuple[Task, Gate]]
-Weights = Sequence[tuple[str, nn.Parameter]]
 
 
 class Teaching:
     """A task, its gate, and the optimizer of its lower steps; None where nothing learns along."""
 
     def __init__(self, config: TaskConfig, task: Task, gate: Gate) -> None:
-        self.config, self.task, self.gate = config, task, gate
-        learned = list(task.parameters())
+        self.config, self.task, self.gate, self.head = config, task, gate, task.head
         self.optimizer = (
-            torch.optim.AdamW(learned, lr=task.learning_rate, weight_decay=_WEIGHT_DECAY)
-            if learned
+            torch.optim.AdamW(
+                self.head.parameters(), lr=self.head.learning_rate, weight_decay=_WEIGHT_DECAY
+            )
+            if self.head is not None
             else None
         )
         self._taken: list[tuple[Tensor, Tensor, int]] = []
@@ -120,17 +114,17 @@ class Teaching:
 
         Args:
             main: the enhancer's own loss, whose graph is released.
-            image: [K, J, I], the crop as the enhancer makes it within the window, and as the
-                filter leaves it around that.
+            image: [K, J, I], enhanced within the window, and around it as the filter leaves it.
             crop: labeled.
             window: of the crop.
-            weights: of the enhancer, by name.
+            weights: of the enhancer.
             share: of the crop in the step's loss, as it is in `main`.
         """
         assert crop.labels is not None
         slices = window.where[0]
         labels = crop.labels[slices][None]
-        self.task.train(False)
+        if self.head is not None:
+            self.head.train(False)
         aux = self.task.loss(image[slices][None], labels, crop.subject)
         self.gate.accumulate(main, share * aux, weights)
         plain = crop.plain
@@ -148,24 +142,16 @@ class Teaching:
         for (_, weight), gradient in zip(weights, gradients, strict=True):
             weight.grad = gradient
         taken, self._taken = self._taken, []
-        if self.optimizer is not None:
-            self._lower(self.optimizer, taken, share)
+        if self.head is not None and self.optimizer is not None:
+            set_learning_rate(self.optimizer, self.head.learning_rate, round(1000 * share), 1000)
+            self.optimizer.zero_grad(set_to_none=True)
+            self.head.train(True)
+            for images, labels, subject in taken:
+                loss = self.task.loss(images, labels, subject) / len(taken)
+                loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            self.head.follow()
         return {"gate open": float(report.open), "gate cosine": float(report.cosine)}
-
-    def _lower(
-        self,
-        optimizer: torch.optim.Optimizer,
-        taken: Sequence[tuple[Tensor, Tensor, int]],
-        share: float,
-    ) -> None:
-        set_learning_rate(optimizer, self.task.learning_rate, round(1000 * share), 1000)
-        optimizer.zero_grad(set_to_none=True)
-        self.task.train(True)
-        for images, labels, subject in taken:
-            loss = self.task.loss(images, labels, subject) / len(taken)
-            loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        self.task.follow()
 
     def figures(self) -> dict[str, float]:
         """Of all decisions: the share of steps in which the gate was open, and the mean cosine."""

@@ -267,9 +267,10 @@ class Trainer:
             modules["critic"] = self.critic
             optimizers["critic optimizer"] = self.critic_optimizer  # type: ignore[assignment]
         if self.teaching is not None:
-            modules |= {"task": self.teaching.task, "gate": self.teaching.gate}
+            modules["gate"] = self.teaching.gate
             if self.teaching.optimizer is not None:
-                optimizers["task optimizer"] = self.teaching.optimizer
+                modules["head"] = self.teaching.head
+                optimizers["head optimizer"] = self.teaching.optimizer
         config: Mapping[str, Any] = config_to_json(replace(self.config, **_FREE))  # type: ignore[arg-type]
         return {"config": config, "modules": modules, "optimizers": optimizers}
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from MedEnhanceLib.bundles.export import load_tensors
 from MedEnhanceLib.bundles.store import read_bundle
@@ -85,7 +85,7 @@ def figures(folder: Path) -> dict[str, float]:
 class Multiple:
     """A task whose loss is a multiple of the enhancer's own."""
 
-    learning_rate = 0.0
+    head = None
 
     def __init__(self, data: Path, factor: float, main: list[Tensor]) -> None:
         self._data, self._factor, self._main = data, factor, main
@@ -97,20 +97,6 @@ class Multiple:
     def loss(self, images: Tensor, labels: Tensor, subject: int) -> Tensor:
         assert images.shape == labels.shape
         return self._factor * self._main[-1]
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        return iter(())
-
-    def train(self, mode: bool = True) -> None: ...
-
-    def follow(self) -> None: ...
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return {}
-
-    def load_state_dict(self, state: object) -> None: ...
-
-    def export(self, out: Path, seconds: float) -> None: ...
 
 
 @pytest.fixture
