@@ -341,7 +341,7 @@ def enhance(call: EnhanceCall) -> Enhanced:
         ConfigError: an option cannot be as it is, or not together with another.
         ModelError, InputError, DependencyError, DeviceMemoryError, Cancelled: as they are named.
 
-        result = me.enhance(volume, model="mr-brain", uncertainty=True, segment=True)
+        result = me.enhance(volume, model="mr", uncertainty=True, segment=True)
         result.segmentation.table
     """
     if call.slices is not None and call.segment:

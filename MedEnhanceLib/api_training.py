@@ -148,7 +148,7 @@ def evaluate(call: EvaluateCall) -> dict[str, Any]:
     Returns:
         A manifest with the rows in "results".
 
-        me.evaluate("mr-brain", "data/")["results"]["means"]
+        me.evaluate("mr", "data/")["results"]["means"]
     """
     model = call.bundle.folder if isinstance(call.bundle, Bundle) else call.bundle
     with watched(call.progress, call.cancel) as monitor:

@@ -29,7 +29,7 @@ NOT_STATED = "not stated"
 #: What torch, and our own code, raise on numbers that make no network.
 _UNFIT = (RuntimeError, LookupError, TypeError, ValueError, ArithmeticError, AttributeError)
 #: Sizes in the description of a network that are sizes of its tensors, too.
-_SIZES = ("context", "widths", "guide_widths", "cue_size", "content_size")
+_SIZES = ("context", "widths")
 _NO_DATA = "The training data are not stated."
 
 

@@ -36,7 +36,7 @@ def _declare_tasks(parser: Parser) -> None:
             name="enhance",
             summary="enhance many volumes",
             description=_ABOUT,
-            example="medenhance batch enhance scans/ --out better/ --model mr-brain",
+            example="medenhance batch enhance scans/ --out better/ --model mr",
             declare=lambda task: _declare(task, "enhance"),
             run=run,
         ),

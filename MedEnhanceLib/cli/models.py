@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     if (args.action == "monai") != (args.folder is not None):
         raise ConfigError(
             "models monai takes a name and a folder, and no other action a folder",
-            "For example: medenhance models monai mr-brain bundle/",
+            "For example: medenhance models monai mr bundle/",
         )
     do, _ = ACTIONS[args.action]
     return do(args)
@@ -166,7 +166,7 @@ MODELS = Command(
     summary="list, show, verify, import or remove trained models, or set the default",
     description="Manage the trained models on this machine.\n\n"
     + "\n".join(f"  {action:7} {what}" for action, (_, what) in ACTIONS.items()),
-    example="medenhance models show mr-brain",
+    example="medenhance models show mr",
     declare=_declare,
     run=run,
 )

@@ -109,6 +109,7 @@ def _name(action: argparse.Action) -> str:
 
 def _option(action: argparse.Action) -> str:
     value = "" if action.nargs == 0 else f" {_value(action)}"
+    value += " …" if action.nargs == "+" else ""
     return f"{', '.join(action.option_strings)}{value}"
 
 

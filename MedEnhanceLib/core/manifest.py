@@ -130,7 +130,8 @@ def findings_in_words(measured: Mapping[str, Any], strength: float = 1.0) -> lis
         if measured.get(name, {}).get(key):
             lines.append(f"{name}: {done}; {measured[name]['reason']}")
     if guide := measured.get("guide"):
-        lines.append(f"guide: changed the result by {guide['used']:.2f} σ of the noise")
+        text = f"guide: changed the result by {guide['used']:.2f} σ of the noise"
+        lines.append(text + (f"; {guide['reason']}" if guide.get("reason") else ""))
     if summary := measured.get("look", {}).get("summary"):
         lines.append(f"look: {summary}")
     if slices := measured.get("slices"):
@@ -149,7 +150,7 @@ def corrections_in_words(measured: Mapping[str, Any]) -> str:
     parts += ["shading corrected"] if measured.get("shading", {}).get("corrected") else []
     repaired = measured.get("artifacts", {})
     parts += [f"{repaired['kind']} repaired"] if repaired.get("repaired") else []
-    guide = measured.get("guide")
-    parts += [f"guide changed it by {guide['used']:.2f} σ of the noise"] if guide else []
+    used = measured.get("guide", {}).get("used")
+    parts += [f"guide changed it by {used:.2f} σ of the noise"] if used else []
     parts += ["look of another volume"] if "look" in measured else []
     return "".join(f", {part}" for part in parts)

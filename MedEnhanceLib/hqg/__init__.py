@@ -7,7 +7,8 @@ Importing this needs numpy alone; `enhance` loads torch when it is first called.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -34,6 +35,10 @@ __all__ = [
 _CONFIGS = [name for name in __all__ if name.endswith("Config")]
 _HOMES = {"cache": ["VolumeCache"], "config": _CONFIGS, "strength": ["Enhancement"]}
 __getattr__, __dir__ = imported_when_used(__name__, __all__, _HOMES)
+
+
+#: Said of a guide that was given for nothing.
+_UNGUIDED = "this model does not use a guide"
 
 
 def enhance(
@@ -93,13 +98,15 @@ def enhance(
     if frame is not None:
         volume.frame(frame)  # refuses what is not there
     bundle, volume = open_bundle_for(volume, config.model, kind="enhancer", monitor=monitor)
+    unused: dict[str, Any] = {}
     if guides and not bundle.uses_guides:
-        monitor.warn(f"this model does not use a guide ({bundle.name}): the guide changes nothing")
+        unused = {"guide": {"used": 0.0, "reason": f"{bundle.name}: {_UNGUIDED}"}}
+        monitor.warn(unused["guide"]["reason"])
         guides = []
     attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
     from MedEnhanceLib.hqg import infer
 
-    return infer.enhance(
+    done = infer.enhance(
         volume,
         bundle,
         config,
@@ -110,6 +117,7 @@ def enhance(
         cache=cache,
         monitor=monitor,
     )
+    return replace(done, measured=done.measured | unused) if unused else done
 
 
 def check_guide(guide: Volume, volume: Volume) -> None:

@@ -2,8 +2,8 @@
 
 In heads the order of tissues decides: in T1 most of the brain is white matter, brighter than the
 rest, and fluid is the dark extreme; in FLAIR white matter lies in the middle; in T2 fluid is the
-bright extreme. Two numbers of the distribution of intensities deep inside the body tell these
-apart. Intensities are smoothed, so that noise hardly counts, and divided by the mean of their
+bright extreme. Two numbers of the distribution of intensities deep inside the body distinguish
+them. Intensities are smoothed, so that noise hardly counts, and divided by the mean of their
 surroundings, so that bias fields and scales do not count.
 
     tails = log((q98 - q50) / (q50 - q2))       above 0: the extreme is bright

@@ -24,7 +24,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 Floats = npt.NDArray[np.float32]
 
 #: Least fit, and least share of the volume's tissue, with which a guide is used. Measured: the same
-#: patient .10 and more, mirrored guides and other patients .07 at most (results/registration.json).
+#: patient .12 and more, mirrored guides and other patients .07 at most, at 10 % noise.
 #: The network's own gate closes for a bad guide, so refusing a good one costs more.
 _LEAST_FIT, _LEAST_OVERLAP = 0.08, 0.1
 #: Share of the tissue that the headers must bring together; below it the centers are used instead.

@@ -204,7 +204,7 @@ def agreement(from_noisy: Tensor, difference: Tensor, band: Tensor) -> Tensor:
 
 def evidence(sums: Tensor) -> Tensor:
     """Of sums of `agreement`: correlation, regression and energy in four bands, [..., 12]."""
-    product, of_guide, of_noisy = sums.unflatten(-1, (3, BANDS)).unbind(-2)
+    product, of_guide, of_noisy = sums.reshape(*sums.shape[:-1], 3, BANDS).unbind(-2)
     correlation = product / torch.sqrt((of_guide + 0.1) * (of_noisy + 1))
     regression = (product / (of_guide + 0.5)).clamp(-1, 2)
     return torch.cat([correlation, regression, torch.log1p(of_guide)], -1)

@@ -228,7 +228,7 @@ class _Windows:
 
 
 def resample(guide: Image, volume: Image, place: Rigid, monitor: Monitor) -> Floats:
-    """The guide on the volume's grid: cubic B-splines, which blur the least of what was compared.
+    """The guide on the volume's grid: cubic B-splines, which blur less than linear weights.
 
     Along axes in which its voxels are finer than the volume's, it is averaged first.
 
@@ -338,7 +338,9 @@ def _binned(image: Image, factors: list[int]) -> Image:
     means = np.empty((k, j, i), np.float32)
     for index in range(k):
         block = image.voxels[index * fk : (index + 1) * fk, : j * fj, : i * fi]
-        means[index] = block.reshape(fk, j, fj, i, fi).mean((0, 2, 4), dtype=np.float32)
+        # Axis by axis: several at once take numpy ten times as long.
+        rows = block.mean(0, dtype=np.float32).reshape(j, fj, i * fi).mean(1)
+        means[index] = rows.reshape(j, i, fi).mean(2)
     old = image.geometry
     first = (np.array(factors[::-1]) - 1) / 2
     x, y, z = _position(old, first)

@@ -104,6 +104,8 @@ class NetworkStage:
         finish: grouped.Finish | None,
     ) -> Iterator[npt.NDArray[Any]]:
         """As `grouped.After.slabs`."""
+        self.change.clear()
+        self.squares[:] = [0.0, 0.0]
         guides = [run.start(guide) for guide in self.guides]
         settings = grouped.Round(step=STEP, keep=self.filter.network.config.blocks)
         matching = run.stage(settings)

@@ -51,7 +51,7 @@ class Enhanced:
 
     @property
     def guide_use(self) -> Volume | None:
-        """How much of the guides was used at each voxel, 0 to 1; None without one."""
+        """How far guides changed each voxel, in σ of the noise, at most 1; None without."""
         return self.enhancement.guide_use
 
     def compare(
@@ -329,8 +329,8 @@ def _options_in_words(report: Mapping[str, Any]) -> str:
             f"slices resampled from {slices['before']} of {slices['spacing_before_mm']:g} mm to "
             f"{slices['after']} of {slices['spacing_after_mm']:g} mm"
         )
-    if guide := measured.get("guide"):
-        options.append(f"guided by another series ({guide['used']:.2f} σ of the noise)")
+    if used := measured.get("guide", {}).get("used"):
+        options.append(f"guided by another series, which changed it by {used:.2f} σ of the noise")
     if look := measured.get("look"):
         options.append(f"look of another volume ({look['summary']})")
     options += [warning["message"] for warning in results.get("doubts", ())]

@@ -6,20 +6,22 @@ volume lies: the other series of its DICOM study, or the other files of its fold
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError
+from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, MedEnhanceError
 from MedEnhanceLib.jobs.files import CONTAINER, load_volume
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.io.dicom.listing import Choice
+    from MedEnhanceLib.core.origin import DicomOrigin
+    from MedEnhanceLib.hqg.guide import Candidate
+    from MedEnhanceLib.io.dicom.headers import Header
 
 AUTO = "auto"
 #: Files or folders beside a volume, more than which are no examination.
@@ -36,6 +38,15 @@ def check_guides(guides: Sequence[str]) -> None:
         raise ConfigError("guide is auto and names files too", "Give one or the other.")
 
 
+@dataclass(frozen=True)
+class _Place:
+    """Where another series lies. series: which one there; header: of DICOM."""
+
+    path: Path
+    series: str | None = None
+    header: Header | None = None
+
+
 def chosen_guide(path: Path, volume: Volume, monitor: Monitor) -> Volume | None:
     """The best guide of a volume among the other series of its examination.
 
@@ -46,16 +57,29 @@ def chosen_guide(path: Path, volume: Volume, monitor: Monitor) -> Volume | None:
 
     Returns:
         None, with a warning, where nothing suits.
+
+    Raises:
+        InputError: a folder without DICOM has too many volumes to be one examination.
     """
     from MedEnhanceLib.hqg.guide import suggest
 
-    beside = _series_beside if volume.origin is not None else _files_beside
-    suggested = suggest(volume, list(beside(path, volume, monitor)))
-    if suggested is None:
-        monitor.warn("no other series of this examination was found: enhanced without a guide")
+    if volume.origin is not None:
+        own, beside = _series_beside(path, volume.origin, monitor)
+    else:
+        own, beside = _Place(path), _files_beside(path)
+    places = {}
+    candidates = []
+    for place in beside:
+        found = _usable(place, volume, monitor)
+        if found is not None:
+            candidates.append(_candidate(found, place))
+            places[found.source] = place
+    suggestion = suggest(_candidate(volume, own), candidates) if candidates else None
+    if suggestion is None:
+        monitor.warn("no other series of this examination suits: enhanced without a guide")
         return None
-    monitor.log(f"guide: {suggested.source}")
-    return suggested
+    monitor.log(f"guide: {suggestion.reason}")
+    return _usable(places[suggestion.candidate.key], volume, monitor)
 
 
 def volumes_in(places: Sequence[str]) -> list[Path]:
@@ -70,68 +94,102 @@ def volumes_in(places: Sequence[str]) -> list[Path]:
     return found
 
 
-def _series_beside(path: Path, volume: Volume, monitor: Monitor) -> Iterator[Volume]:
-    """The other series of the study: in the same place, and in the folders beside it."""
+def _series_beside(
+    path: Path, origin: DicomOrigin, monitor: Monitor
+) -> tuple[_Place, list[_Place]]:
+    """The volume's series, and the others of its examination: there and in the folders beside."""
     from MedEnhanceLib.io.dicom.listing import choices
     from MedEnhanceLib.io.dicom.scan import scan
 
-    origin = volume.origin
-    assert origin is not None
     here = path if path.is_dir() else path.parent
     beside = [one for one in sorted(here.parent.iterdir()) if one.is_dir() and one != here]
-    for place in (here, *beside[:_MOST_BESIDE]):
+    own, others = _Place(path), []
+    for folder in (here, *beside[:_MOST_BESIDE]):
         monitor.check()
         try:
-            found: list[Choice] = choices(scan(place, monitor), place.name)
+            found = choices(scan(folder, monitor), folder.name)
         except MedEnhanceError:
             continue  # a folder without DICOM
         for one in found:
-            is_other = one.about.study == origin.study and one.about.series != origin.series
-            if is_other and one.is_gray and one.row.readable:
-                yield from _usable(place, volume, monitor, series=one.row.key)
+            place = _Place(folder, one.row.key, one.about)
+            if one.about.series == origin.series:
+                own = place
+            elif one.is_gray and one.row.readable:
+                others.append(place)
+    return own, [one for one in others if _is_of_examination(one.header, own.header, origin.study)]
 
 
-def _files_beside(path: Path, volume: Volume, monitor: Monitor) -> Iterator[Volume]:
+def _is_of_examination(other: Header | None, own: Header | None, study: str) -> bool:
+    """Whether a series is worth reading: of the study, or of the patient on the same day."""
+    if other is None or other.study == study:
+        return other is not None
+    return own is not None and (other.patient, other.date) == (own.patient, own.date)
+
+
+def _files_beside(path: Path) -> list[_Place]:
     """The other volumes of the folder.
 
     Raises InputError for a folder with too many of them to be one examination.
     """
     from MedEnhanceLib.io import READABLE, ending_of
 
-    folder = path.parent
     files = [
         file
-        for file in sorted(folder.iterdir())
+        for file in sorted(path.parent.iterdir())
         if ending_of(file) in (*READABLE, CONTAINER) and not file.name.startswith(".")
     ]
     if len(files) > _MOST_BESIDE:
         raise InputError(
-            f"{folder} has {len(files)} volumes: no guide is chosen among them, as they can "
+            f"{path.parent} has {len(files)} volumes: no guide is chosen among them, as they can "
             "hardly be one examination",
             "Put each examination into a folder, or name the guide.",
         )
-    for file in files:
-        if file.resolve() != path.resolve():
-            yield from _usable(file, volume, monitor)
+    return [_Place(file) for file in files if file.resolve() != path.resolve()]
 
 
-def _usable(
-    path: Path, volume: Volume, monitor: Monitor, *, series: str | None = None
-) -> Iterator[Volume]:
-    """The volume at a path, unless it is a result, labels, a sequence, or cannot be read."""
+def _usable(place: _Place, volume: Volume, monitor: Monitor) -> Volume | None:
+    """The volume there; None for results, labels, sequences, and what cannot be read."""
     monitor.check()
+    quiet = Monitor(cancel=lambda: monitor.cancelled)
     try:
-        found = load_volume(path, series=series, monitor=Monitor(cancel=lambda: monitor.cancelled))
+        found = load_volume(place.path, series=place.series, monitor=quiet)
+    except Cancelled:
+        raise
     except MedEnhanceError as error:
         monitor.log(f"no guide: {error.message}")
-        return
+        return None
     is_result = any(step.startswith("DERIVED") for step in found.history)
     if is_result or found.is_sequence or _is_labels(found):
-        return
+        return None
     if found.modality_is_guess:
         found = replace(found, modality=volume.modality)
-    if found.modality == volume.modality:
-        yield found
+    return found if found.modality == volume.modality else None
+
+
+def _candidate(volume: Volume, place: _Place) -> Candidate:
+    from MedEnhanceLib.hqg.guide import Candidate, noise_of
+
+    header = place.header
+    depth, rows, columns = volume.shape[-3:]
+    candidate = Candidate(
+        key=volume.source,
+        description=Path(volume.source).name,
+        modality=volume.modality,
+        folder=str(place.path.parent),
+        geometry=volume.geometry,
+        shape=(depth, rows, columns),
+        noise=noise_of(volume),
+    )
+    if header is None:
+        return candidate
+    return replace(
+        candidate,
+        description=header.description or place.path.name,
+        frame_of_reference=header.slices[0].frame_of_reference if header.slices else "",
+        study=header.study,
+        patient=header.patient,
+        date=header.date,
+    )
 
 
 def _is_labels(volume: Volume) -> bool:

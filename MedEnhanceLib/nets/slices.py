@@ -129,26 +129,6 @@ class SliceStacks:
         padding = (0, -columns % GRID, 0, -rows % GRID)
         return F.pad(stacks, padding, mode="replicate") if any(padding) else stacks
 
-    def planes(self, where: slice, window: Window | None = None) -> Tensor:
-        """[n, H, W], scaled; at the far edges mirrored up to multiples of GRID.
-
-        Repetition would turn noise into streaks, which are not recognized as noise.
-        """
-        window = window or Window(slice(None), slice(None))
-        part = self.voxels[where, window.rows, window.columns]
-        planes = torch.from_numpy(self.scaling.apply(part))
-        rows, columns = planes.shape[-2:]
-        padding = (0, -columns % GRID, 0, -rows % GRID)
-        fits = padding[1] < columns and padding[3] < rows  # a thin slice is repeated after all
-        mode = "reflect" if fits else "replicate"
-        return F.pad(planes, padding, mode=mode) if any(padding) else planes
-
-    def informative(self, count: int) -> npt.NDArray[np.intp]:
-        """Indices of up to `count` evenly spaced slices of the half with the largest contrast."""
-        spread = np.array([float(plane[::4, ::4].std()) for plane in self.voxels])
-        shown = np.flatnonzero(spread >= np.median(spread))
-        return np.unique(shown[np.linspace(0, len(shown) - 1, count).astype(np.intp)])
-
 
 def over_slices(
     network: Network,

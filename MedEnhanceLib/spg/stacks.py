@@ -23,10 +23,12 @@ from MedEnhanceLib.spg.images import Floats
 DEPTH = 32
 #: Slices at most this many pixels apart are neighbors of a volume.
 _NEIGHBORS = 2.0
-#: The most that an image moves from slice to slice, in pixels, and by which its size changes.
-_MOVED, _GROWN = 0.5, 0.06
-#: Waves of which the path of an image consists, and the shortest one, in slices.
-_WAVES, _SHORTEST = 3, 12.0
+#: Pixels by which a place of an image moves from slice to slice, at most and about; waves of its
+#: path, and their lengths in slices. Chosen so that as much of a block's energy lies along slices
+#: as in a volume of 1 mm.
+_MOVED, _WAVES, _WAVELENGTHS = 1.4, 3, (12.0, 48.0)
+#: Places along each side that move independently; those between them are interpolated.
+_NODES = 3
 
 
 class Stack(NamedTuple):
@@ -61,7 +63,7 @@ def distilled_volumes(folder: Path, *, seed: int = 0, depth: int = DEPTH) -> Ite
 
     Args:
         folder: of a finished set.
-        seed: of the paths on which images are drawn out.
+        seed: of the displacements with which images are drawn out.
         depth: slices of a volume that is made of one image.
     Returns:
         Volumes of the set's modality, CT in HU by the window of the set, MR in [0, 1].
@@ -88,46 +90,47 @@ def distilled_volumes(folder: Path, *, seed: int = 0, depth: int = DEPTH) -> Ite
 
 
 def deepened(image: Floats, depth: int, rng: np.random.Generator) -> Floats:
-    """Draw an image out to a volume along a smooth random path, changing its size on the way.
+    """Draw an image out to a volume: from slice to slice it is displaced, differently by place.
 
     Slices that only repeated the image would be a world without structure along their axis, in
     which every block has copies that are equal but for the noise: a network would learn to trust
-    groups too much, and to blur along slices. Here each slice is the image displaced by half a
-    pixel from its neighbor at most, and up to 6 % larger or smaller, so that edges run obliquely
-    through blocks and no two slices sample them alike. In the plane it shows what the image shows;
-    along slices nothing of a patient. Ours.
+    groups too much, and to blur along slices. Displaced by about a pixel a slice, edges run
+    obliquely through blocks as in a volume. In the plane the volume shows what the image shows,
+    slightly deformed; along slices nothing of a patient. Ours.
 
     Args:
         image: float32 [H, W] in [0, 1].
         depth: number of slices.
-        rng: draws the path.
+        rng: draws the displacements.
     Returns:
-        float32 [depth, H, W] in [0, 1]; the middle slice is the image nearly as it is.
+        float32 [depth, H, W] in [0, 1]; the middle slice is the image.
     """
     import torch
     from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-    rows, columns = _path(depth, rng), _path(depth, rng)
-    size = 1 + _GROWN * np.tanh(_path(depth, rng) / 4)
-    height, width = image.shape
-    matrices = np.zeros((depth, 2, 3), np.float32)
-    matrices[:, 0, 0] = matrices[:, 1, 1] = size
-    matrices[:, 0, 2], matrices[:, 1, 2] = 2 * columns / width, 2 * rows / height
-    grid = F.affine_grid(torch.from_numpy(matrices), [depth, 1, height, width], align_corners=False)
+    size = torch.tensor(image.shape[::-1])
+    nodes = torch.from_numpy(_paths(depth, 2 * _NODES**2, rng)).view(depth, 2, _NODES, _NODES)
+    moved = F.interpolate(nodes, image.shape, mode="bicubic", align_corners=True)
+    straight = F.affine_grid(
+        torch.eye(2, 3).expand(depth, 2, 3), [depth, 1, *image.shape], align_corners=False
+    )
     source = torch.from_numpy(np.ascontiguousarray(image, np.float32)).expand(depth, 1, -1, -1)
     sampled = F.grid_sample(
-        source, grid, mode="bicubic", padding_mode="reflection", align_corners=False
+        source,
+        straight + moved.movedim(1, -1) * 2 / size,
+        mode="bicubic",
+        padding_mode="reflection",
+        align_corners=False,
     )
     volume: Floats = sampled[:, 0].clamp(0, 1).numpy()
     return volume
 
 
-def _path(depth: int, rng: np.random.Generator) -> Floats:
-    """Displacements in pixels [depth], 0 in the middle, at most half a pixel a slice."""
-    place = np.arange(depth) - depth // 2
-    path = np.zeros(depth)
-    for _ in range(_WAVES):
-        rate = 2 * np.pi / rng.uniform(_SHORTEST, 4 * _SHORTEST)
-        phase = rng.uniform(0, 2 * np.pi)
-        path += _MOVED / (_WAVES * rate) * (np.sin(rate * place + phase) - np.sin(phase))
-    return path.astype(np.float32)
+def _paths(depth: int, count: int, rng: np.random.Generator) -> Floats:
+    """Displacements in pixels [depth, count], 0 in the middle: sums of waves along slices."""
+    place = np.arange(depth)[:, None, None] - depth // 2
+    rate = 2 * np.pi / rng.uniform(*_WAVELENGTHS, (count, _WAVES))
+    phase = rng.uniform(0, 2 * np.pi, (count, _WAVES))
+    waves = (np.sin(rate * place + phase) - np.sin(phase)) / rate
+    paths: Floats = (_MOVED / np.sqrt(_WAVES) * waves.sum(-1)).astype(np.float32)
+    return paths

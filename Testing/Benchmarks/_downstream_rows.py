@@ -26,8 +26,8 @@ RATIO, ERROR = "ratio", "max_error"
 _BIN_HU, _LOWEST_HU, _BINS = 25.0, -1000.0, 32
 #: Enhanced after compression: subject, the kind of noise in it, the model.
 ENHANCED = (
-    ("mr/open_ms/C19/T1.nii.gz", "Rician 5 %", "mr-brain"),
-    ("ct/sts/STS_013/CT.nii.gz", "low dose 2e4", "ct-lowdose"),
+    ("mr/open_ms/C19/T1.nii.gz", "Rician 5 %", "mr"),
+    ("ct/sts/STS_013/CT.nii.gz", "low dose 2e4", "ct"),
 )
 _ENHANCED_SLICES = 12
 _CODE = ("_downstream_rows.py", "_downstream_features.py", "_downstream_scans.py")

@@ -195,13 +195,13 @@ def subject(name: str, data: Path, slices: int) -> Subject:
     marked = load(lesion, modality="SEG") if lesion.is_file() else None
     if volume.modality == "CT":
         box = _box(volume, gaussian_blur(volume.voxels, 1.5) > -300, slices)
-        return _ct_subject(name, _cropped(volume, box))
+        return ct_subject(name, cropped(volume, box))
     top = robust_max(volume.voxels)
     inside = volume.voxels > 0.1 * top
     box = _box(volume, inside, slices)
     return Subject(
         name,
-        _cropped(volume, box),
+        cropped(volume, box),
         top,
         {"foreground": inside[box]},
         None if marked is None else marked.voxels[box] > 0,
@@ -209,7 +209,7 @@ def subject(name: str, data: Path, slices: int) -> Subject:
     )
 
 
-def _ct_subject(name: str, whole: Volume) -> Subject:
+def ct_subject(name: str, whole: Volume) -> Subject:
     window = (
         slice(None),
         *(
@@ -233,7 +233,7 @@ def _ct_subject(name: str, whole: Volume) -> Subject:
 def real_scan(name: str, data: Path) -> Volume:
     volume = load(data / name, modality="MR")
     inside = volume.voxels > 0.1 * robust_max(volume.voxels)
-    scan = _cropped(volume, _box(volume, inside, _REAL_SLICES))
+    scan = cropped(volume, _box(volume, inside, _REAL_SLICES))
     return scan.with_voxels(scan.voxels.astype(np.float32))
 
 
@@ -257,7 +257,7 @@ def _box(volume: Volume, inside: Mask, slices: int) -> Box:
     return found[0], found[1], found[2]
 
 
-def _cropped(volume: Volume, box: Box) -> Volume:
+def cropped(volume: Volume, box: Box) -> Volume:
     start = box[0].start, box[1].start, box[2].start
     return replace(
         volume,

@@ -19,12 +19,12 @@ _CT_DIAGONAL_SHARE = 0.65
 TV_MR, TV_CT = 0.5, 0.5
 
 
-def nlm_mr(volume: Volume) -> Volume:
-    """3D non-local means, then the Rician bias of the mean undone."""
+def nlm_mr(volume: Volume, *, rician: bool = True) -> Volume:
+    """3D non-local means, then the Rician bias of the mean undone, if there is one."""
     noisy = volume.voxels.astype(np.float32)
     sigma = noise_in_tissue(noisy)
     smooth = _non_local_means(noisy, 0.4 * sigma, sigma)
-    return volume.with_voxels(undo_rician_bias(smooth, sigma))
+    return volume.with_voxels(undo_rician_bias(smooth, sigma) if rician else smooth)
 
 
 def nlm_ct(volume: Volume) -> Volume:
@@ -47,14 +47,14 @@ def tv_ct(volume: Volume) -> Volume:
     return volume.with_voxels(_total_variation(noisy, TV_CT, _ct_noise(noisy)))
 
 
-def bm4d_mr(volume: Volume, sigma: float | None = None) -> Volume:
-    """BM4D of a copy scaled to 1, then the Rician bias of the mean undone; σ, or an estimate."""
+def bm4d_mr(volume: Volume, sigma: float | None = None, *, rician: bool = True) -> Volume:
+    """BM4D of a copy scaled to 1, then the Rician bias undone, if any; σ, or an estimate."""
     noisy = volume.voxels.astype(np.float32)
     sigma, top = sigma or noise_in_tissue(noisy), robust_max(noisy)
     if sigma < 1e-4 * top:
         return volume
     smooth = _bm4d(noisy / top, sigma / top) * np.float32(top)
-    return volume.with_voxels(undo_rician_bias(smooth, sigma))
+    return volume.with_voxels(undo_rician_bias(smooth, sigma) if rician else smooth)
 
 
 def bm4d_ct(volume: Volume) -> Volume:

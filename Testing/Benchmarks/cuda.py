@@ -97,7 +97,7 @@ class Bench:
                 ("cpu", "cpu", False), ("single", self.device, False), ("half", self.device, True)
             ):  # fmt: skip
                 precision.computes_in_half = half if is_half else (lambda _: False)
-                config = EnhanceConfig(model="ct-lowdose", device=device)
+                config = EnhanceConfig(model="ct", device=device)
                 found[name] = enhance(volume, config).volume.voxels.astype(float)
         finally:
             precision.computes_in_half = half
@@ -285,7 +285,7 @@ class Bench:
                 warnings.append(event.fields["message"])
 
         volume = self._ct(slices, self.sizes.side)
-        config = EnhanceConfig(model="ct-lowdose", device=self.device, **options)
+        config = EnhanceConfig(model="ct", device=self.device, **options)
         return lambda: enhance(volume, config, monitor=Monitor(listen))
 
     def _timed(self, work: Callable[[], Any]) -> tuple[Any, float, float]:
@@ -359,7 +359,7 @@ def _piece_of(name: str) -> Callable[[Bench], Row]:
     )
 
 
-PARTS[4] = {name: _piece_of(name) for name in ("ct-lowdose", "mr-brain", "ct-slices", "mr-slices")}
+PARTS[4] = {name: _piece_of(name) for name in ("ct", "mr", "ct-slices", "mr-slices")}
 #: Where a person puts what a part found.
 _PAGES = {
     1: "docs/devices.md: agreement and filter, as bounds",

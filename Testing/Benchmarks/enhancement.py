@@ -92,8 +92,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--slow-seeds", nargs="*", type=int, default=[0], help="of BM4D")
     parser.add_argument("--thorough", action="store_true", help="BM4D on all kinds of damage")
-    parser.add_argument("--mr-model", default="mr-brain", help="bundle name or folder")
-    parser.add_argument("--ct-model", default="ct-lowdose", help="bundle name or folder")
+    parser.add_argument("--mr-model", default="mr", help="bundle name or folder")
+    parser.add_argument("--ct-model", default="ct", help="bundle name or folder")
     parser.add_argument("--jobs", type=int, default=1, help="processes at once")
     parser.add_argument(
         "--keep-rows",

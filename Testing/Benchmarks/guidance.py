@@ -1,397 +1,253 @@
-"""What guides do: the wanted appearance, and the patient's earlier scan, against wrong ones.
+"""Another series of the same examination as guide: right ones, and guides that are wrong.
 
-python Testing/Benchmarks/guidance.py                    writes results/guidance.json
-python Testing/Benchmarks/guidance.py --parts CT --out runs/ct      parts can run side by side
-python Testing/Benchmarks/guidance.py --join runs/ct runs/mr runs/earlier
+    python Testing/Benchmarks/guidance.py --model runs/mr --volumes "*C07*" --write
+    python Testing/Benchmarks/guidance.py --model runs/mr-other --volumes "*C19*" --write \
+        --add Testing/Benchmarks/results/guidance.json
+    python Testing/Benchmarks/guidance.py --model runs/mr --quick --pictures runs/pictures
+
+Gaussian noise of known σ is added to one series of a patient; the others guide it, as they are.
+C07 and C19 have four series on one grid, native (1 mm, interpolated at the source) and averaged to
+2 mm. The L patients have two or three with thick slices, each on its own grid: these are registered
+as the product does it. Wrong guides are measured at 10 % with the first seed.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
+import _denoising as shared
 import numpy as np
-import numpy.typing as npt
-import torch
-from _common import RESULTS, SHARED_DATA, gate, write
-from _guidance_earlier import earlier_rows
+from _denoising import FILTER, NETWORK, Floats, Made, Mask, Model, Row, Scan, gain_gate, run_arm
+from _enhancement_statistics import Gate, chosen
 
-from MedEnhanceLib.core.volume import Volume, restore_dtype
-from MedEnhanceLib.degrade.image import gaussian_blur, rician_noise, robust_max
-from MedEnhanceLib.degrade.lowdose import low_dose_noise
-from MedEnhanceLib.hqg import EnhanceConfig, enhance
-from MedEnhanceLib.hqg.appearance import Appearance, combine, measure_appearance
-from MedEnhanceLib.hqg.matching import match_appearance
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import MedEnhanceError
 from MedEnhanceLib.io import load
 
-mpl.use("Agg")
-
-Floats = npt.NDArray[np.float32]
-Row = dict[str, Any]
-
-#: STS CTs whose own noise spectra fall alike (b within 2.5 mm² of each other): a truth is only
-#: known where patients begin with the same kernel. The others of the collection are softer.
-CT_PATIENTS = (2, 3, 12, 14, 15, 18, 22, 23, 24, 28, 29, 31, 33, 34, 37, 38)
-MR_PATIENTS = {
-    "MR T1": ("L01/study2_T1W", "L03/study2_T1W", "L04/study1_T1W", "L20/study2_T1W"),
-    "MR FLAIR": (
-        "L01/study2_FLAIR",
-        "L03/study2_FLAIR",
-        "L04/study1_FLAIR",
-        "L09/study2_FLAIR",
-        "L20/study2_FLAIR",
-    ),
-    "MR T1, 1 mm": ("C07/T1", "C19/T1"),
+CONTRASTS = ("T1", "T1POST", "T2", "FLAIR")
+OTHER_PATIENT = {"C07": "C19", "C19": "C07"}
+#: Guides of one examination on grids of their own: a few ordered pairs, input first.
+REGISTERED = (
+    ("L01/study1_FLAIR", "L01/study1_T2W"),
+    ("L01/study1_T1W", "L01/study1_FLAIR"),
+    ("L03/study2_T1W", "L03/study2_T2W"),
+    ("L03/study1_FLAIR", "L03/study1_T2W"),
+    ("L04/study1_FLAIR", "L04/study1_T2W"),
+    ("L04/study1_T1W", "L04/study1_FLAIR"),
+)
+#: Smaller than the crops without a guide: there are many pairs.
+CROP = (24, 72, 72)
+RIGHT, NONE, HALF = "right guide", "no guide", "bad in one half"
+SHIFTS, HARMLESS = (0.5, 1.0, 2.0), ("shifted 0.5", "noise 5 %", "inverted", HALF)
+WRONG = ("mirrored", "other patient", "shifted 1", "shifted 2")
+WRONG_AT = 10
+#: dB over no guide that are wanted, by level of noise.
+OVER_NONE = {
+    "2 mm": {5: 0.2, 10: 0.35, 15: 0.5},
+    "1 mm": {5: 0.0, 10: 0.15, 15: 0.15},
+    "registered": {5: 0.0, 10: 0.0, 15: 0.0},
 }
-#: Patients in a guide folder.
-GUIDES = 5
-CT_SLICES, MR_SLICES, MR_SLICES_1_MM = 16, 16, 56
-#: Patients with whom the shipped enhancer is run without a guide.
-NO_GUIDE = 1
-PHOTONS = 5e3
-#: Share of the noise of a scan with `PHOTONS`, added in the projections before the kernel.
-DOSES = {"as scanned": 0.0, "a much lower dose": 0.7}
 
 
-@dataclass(frozen=True)
-class Look:
-    """An appearance that is simulated: exp(-b f^p), in plane, after noise (CT) or before (MR)."""
+@dataclass(frozen=True, eq=False)
+class Guided:
+    """An input and its guide on the same crop.
+
+    guide: [K, J, I], 0 to 1, NaN where it shows nothing. other: the guide's contrast of another
+    patient; None where there is none on this grid.
+    """
 
     name: str
-    slope: float
-    power: float = 2.0
+    group: str
+    scan: Scan
+    guide: Floats
+    other: Floats | None = None
 
+    def guides(self, seed: int) -> dict[str, Floats]:
+        """The right guide in other forms, and wrong ones."""
+        from scipy.ndimage import shift
 
-CT_LOOKS = (
-    Look("sharp", 0.0),
-    Look("medium", 3.0),
-    Look("soft", 8.0),
-    Look("soft, long tails (f^1.3)", 4.0, 1.3),
-    Look("soft, flat top (f³)", 8.0, 3.0),
-)
-MR_BLURS = {"0": 0.0, "0.5 mm": 0.5, "0.8 mm": 0.8, "1.2 mm": 1.2}
-MR_NOISE = 0.02
+        noise = np.random.default_rng((seed, 99)).normal(0, 0.05, self.guide.shape)
+        found = {
+            "mirrored": np.ascontiguousarray(self.guide[..., ::-1]),
+            "noise 5 %": self.guide + noise.astype(np.float32),
+            "inverted": 1 - self.guide,
+        }
+        for by in SHIFTS:
+            shown = np.nan_to_num(self.guide)
+            found[f"shifted {by:g}"] = shift(shown, (0, 0, by), order=3, mode="nearest")
+        if self.other is not None:
+            half = np.where(self.bad_half, self.other, self.guide)
+            found |= {"other patient": self.other, HALF: half}
+        return found
+
+    @property
+    def bad_half(self) -> Mask:
+        """Rows of the second half: where the guide of `HALF` is another patient's."""
+        rows = np.arange(self.guide.shape[1])[:, None] >= self.guide.shape[1] // 2
+        return np.broadcast_to(rows, self.guide.shape)
 
 
 def main() -> None:
-    options = parse()
-    rows: list[Row] = []
-    for folder in options.join:
-        rows += json.loads((folder / "guidance.json").read_text())["rows"]
-    if not options.join:
-        rows += ct_rows(options) if "CT" in options.parts else []
-        rows += mr_rows(options) if "MR" in options.parts else []
-        rows += earlier_rows(options.data) if "earlier" in options.parts else []
-    earlier = [row for row in rows if "kind" in row]
-    rows = [row for row in rows if "kind" not in row]
-    gates = gates_of(rows)
-    write("guidance", gates=gates, rows=rows + earlier, seeds=[7], folder=options.out)
+    parser = shared.parser_of(__doc__, seeds=(0, 1))
+    parser.add_argument("--groups", nargs="+", choices=tuple(OVER_NONE), default=list(OVER_NONE))
+    options = shared.settled(parser, CROP)
+    model = shared.open_model(options.model, "MR")
+    rows = [row for pair in pairs_of(options) for row in pair_rows(pair, options, model)]
+    figures = ("psnr", "ssim", "use", "psnr_bad_half", "cpu_s_per_mvoxel")
+    shared.table(rows, ("group", "percent", "arm"), figures)
+    if options.pictures and model:
+        pictures(rows, options, model)
+    shared.finish("guidance", rows, gates_of, options)
 
 
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=SHARED_DATA, help="folder of open volumes")
-    parser.add_argument("--parts", nargs="+", default=["CT", "MR", "earlier"])
-    parser.add_argument("--join", nargs="+", type=Path, default=[], help="results of the parts")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    torch.set_num_threads(1)
-    return options
+# --- pairs ----------------------------------------------------------------------------------------
 
 
-def kernel(voxels: Floats, spacing: Sequence[float], look: Look) -> Floats:
-    """A reconstruction kernel relative to the scan's own, in plane, by FFT with mirrored edges."""
-    if look.slope == 0:
-        return voxels
-    margin = 16
-    padded = np.pad(voxels, ((0, 0), (margin, margin), (margin, margin)), mode="symmetric")
-    rows = np.fft.fftfreq(padded.shape[1], spacing[1])[:, None]
-    columns = np.fft.rfftfreq(padded.shape[2], spacing[0])[None]
-    response = np.exp(-look.slope * np.hypot(rows, columns) ** look.power)
-    filtered = np.fft.irfft2(np.fft.rfft2(padded) * response, s=padded.shape[1:])
-    return filtered[:, margin:-margin, margin:-margin].astype(np.float32)
+def pairs_of(options: argparse.Namespace) -> Iterator[Guided]:
+    """All pairs whose input is among `--volumes`, in the chosen groups."""
+    for group in options.groups:
+        if group == "registered":
+            yield from registered_pairs(options)
+            continue
+        for patient, other in OTHER_PATIENT.items():
+            for given, guide in permutations(CONTRASTS, 2):
+                path = path_of(f"{patient}/{given}")
+                if shared.is_chosen(path, options):
+                    scan = shared.scan_of(path, options.data, options.crop, group == "2 mm")
+                    # Series of these examinations share a grid, but are up to half a voxel off.
+                    aligned = registered(path_of(f"{patient}/{guide}"), path, options.data)
+                    if group == "2 mm":
+                        aligned = shared.mean_of_blocks(aligned, (2, 2, 2))
+                    right = np.ascontiguousarray(aligned[scan.box])
+                    wrong = same_grid(f"{other}/{guide}", scan, options.data)
+                    yield Guided(f"{patient} {given} ← {guide}", group, scan, right, wrong)
 
 
-def ct_rows(options: argparse.Namespace) -> list[Row]:
-    """Each patient with each kernel and dose, matched to each kernel of other patients."""
-    volumes: dict[tuple[Any, str, str], Volume] = {}
-    looks: dict[tuple[Any, str, str], Appearance] = {}
-    for patient in CT_PATIENTS:
-        scan = load(options.data / f"ct/sts/STS_{patient:03d}/CT.nii.gz", modality="CT")
-        middle = max(0, scan.shape[0] // 2 - CT_SLICES // 2)
-        voxels = scan.voxels[middle : middle + CT_SLICES].astype(np.float32)
-        spacing = scan.geometry.spacing
-        noise = low_dose_noise(voxels, spacing, PHOTONS, 5.0, np.random.default_rng(7))
-        for dose, share in DOSES.items():
-            for look in CT_LOOKS:
-                image = kernel(voxels + share * noise, spacing, look)
-                image = np.maximum(image, -1024)
-                key = patient, look.name, dose
-                volumes[key] = Volume(
-                    restore_dtype(image, np.dtype(np.int16)),
-                    scan.geometry,
-                    modality="CT",
-                    units="HU",
-                    source=f"STS_{patient:03d}, {look.name}, {dose}",
-                )
-                looks[key] = measure_appearance(volumes[key])
-    names = [look.name for look in CT_LOOKS[:3]]
-    rows = []
-    for dose in DOSES:
-        for look in CT_LOOKS:
-            for wanted in names:
-                rows.append(  # noqa: PERF401 - readable as it is
-                    row_of(
-                        f"CT, {dose}",
-                        look.name,
-                        wanted,
-                        CT_PATIENTS[::2],
-                        given=lambda p, look=look.name, dose=dose: (
-                            volumes[p, look, dose],
-                            looks[p, look, dose],
-                        ),
-                        truth=lambda p, wanted=wanted, dose=dose: volumes[p, wanted, dose],
-                        # Guides have the dose of the clinic, whatever the input's.
-                        guide=lambda p, name: looks[p, name, "as scanned"],
-                        members=CT_PATIENTS,
-                        names=names,
-                        with_enhancer=wanted == "sharp",
-                    )
-                )
-    return rows
+def path_of(name: str) -> str:
+    return f"mr/open_ms/{name}.nii.gz"
 
 
-def mr_rows(options: argparse.Namespace) -> list[Row]:
-    """Brains at several resolutions, with and without noise that was added afterwards."""
-    rows = []
-    for group, files in MR_PATIENTS.items():
-        volumes: dict[tuple[str, str, bool], Volume] = {}
-        looks: dict[tuple[str, str, bool], Appearance] = {}
-        for file in files:
-            scan = load(options.data / f"mr/open_ms/{file}.nii.gz", modality="MR")
-            di, _, dk = scan.geometry.spacing
-            is_cubic = dk < 1.6 * di
-            count = min(scan.shape[0], MR_SLICES_1_MM if is_cubic else MR_SLICES)
-            first = (scan.shape[0] - count) // 2
-            scan = replace(scan, voxels=scan.voxels[first : first + count])
-            voxels = scan.voxels.astype(np.float32)
-            for name, sigma in MR_BLURS.items():
-                image = gaussian_blur(
-                    voxels, sigma / di, sigma_slices=sigma / dk if is_cubic else 0
-                )
-                for noisy in (False, True):
-                    if noisy:
-                        sigma_noise = MR_NOISE * robust_max(voxels)
-                        image = rician_noise(image, sigma_noise, np.random.default_rng(7))
-                    made = restore_dtype(image, scan.dtype)
-                    volumes[file, name, noisy] = scan.with_voxels(made)
-                    looks[file, name, noisy] = measure_appearance(volumes[file, name, noisy])
-        names = ["0", "0.8 mm"]
-        for noisy in (False, True):
-            for name in MR_BLURS:
-                for wanted in names:
-                    rows.append(  # noqa: PERF401 - readable as it is
-                        row_of(
-                            group + (", noise 2 %" if noisy else ""),
-                            name,
-                            wanted,
-                            files,
-                            given=lambda p, name=name, noisy=noisy, volumes=volumes, looks=looks: (
-                                volumes[p, name, noisy],
-                                looks[p, name, noisy],
-                            ),
-                            truth=lambda p, wanted=wanted, volumes=volumes: volumes[
-                                p, wanted, False
-                            ],
-                            guide=lambda p, name, looks=looks: looks[p, name, False],
-                            names=names,
-                            with_enhancer=wanted == "0",
-                        )
-                    )
-    return rows
+def same_grid(name: str, scan: Scan, data: Path) -> Floats:
+    whole, _ = shared.whole_scan(path_of(name), data, scan.reference == "averaged")
+    return np.ascontiguousarray(whole.voxels[scan.box], np.float32)
 
 
-def row_of(
-    group: str,
-    name: str,
-    wanted: str,
-    patients: Sequence[Any],
-    *,
-    given: Callable[[Any], tuple[Volume, Appearance]],
-    truth: Callable[[Any], Volume],
-    members: Sequence[Any] = (),
-    guide: Callable[[Any, str], Appearance],
-    names: Sequence[str],
-    with_enhancer: bool,
-) -> Row:
-    """Means over patients of all arms; guides are always other patients, of `members`."""
-    rng = np.random.default_rng(7)
-    arms: dict[str, list[float]] = {}
-    slopes, applied, worst = [], 0, math.inf
-    features: dict[str, list[npt.NDArray[np.float64]]] = {"truth": [], "alone": [], "right": []}
-    seconds = time.process_time()
-    for number, patient in enumerate(patients):
-        volume, measured = given(patient)
-        true = truth(patient)
-        mask = tissue(true)
-        alone = psnr(true, volume, mask)
-        others = [other for other in members or patients if other != patient]
-        chosen = list(rng.permutation(others)[:GUIDES])
-        arms.setdefault("input alone", []).append(alone)
-        for look in names:
-            folder = combine([guide(other, look) for other in chosen])
-            matched, match = match_appearance(volume, folder, measured=measured)
-            score = psnr(true, matched, mask)
-            is_right = look == wanted
-            arms.setdefault("right guide" if is_right else f"guide {look}", []).append(score)
-            if is_right:
-                change = match.changes["in_plane"]
-                slopes.append(change.slope_mm2)
-                applied += not match.changes_nothing
-                worst = min(worst, score - alone)
-                features["right"].append(features_of(matched, mask))
-        features["truth"].append(features_of(true, mask))
-        features["alone"].append(features_of(volume, mask))
-        if with_enhancer and number < NO_GUIDE:
-            plain = enhance(volume, EnhanceConfig(device="cpu")).volume
-            arms.setdefault("no guide", []).append(psnr(true, plain, mask))
-    print(group, name, "->", wanted, {k: round(float(np.mean(v)), 1) for k, v in arms.items()},
-          f"{time.process_time() - seconds:.0f} s", flush=True)  # fmt: skip
-    means = {arm: float(np.mean(values)) for arm, values in arms.items()}
-    wrong = [value for arm, value in means.items() if arm.startswith("guide ")]
-    return {
-        "group": group,
-        "input": name,
-        "wanted": wanted,
-        "agrees": name == wanted,
-        "patients": len(patients),
-        "alone_db": means["input alone"],
-        "no_guide_db": means.get("no guide"),
-        "right_db": means["right guide"],
-        "best_wrong_db": max(wrong),
-        "worst_patient_db": worst,
-        "applied": applied,
-        "slope_mm2": float(np.mean(slopes)),
-        "slope_sd": float(np.std(slopes)),
-        "features_alone": disagreement(features["truth"], features["alone"]),
-        "features_right": disagreement(features["truth"], features["right"]),
-        "ccc_alone": concordance(features["truth"], features["alone"]),
-        "ccc_right": concordance(features["truth"], features["right"]),
-    }
+def registered_pairs(options: argparse.Namespace) -> Iterator[Guided]:
+    chosen_pairs = [p for p in REGISTERED if shared.is_chosen(path_of(p[0]), options)]
+    for given, guide in chosen_pairs[: 1 if options.quick else None]:
+        try:
+            aligned = registered(path_of(guide), path_of(given), options.data)
+        except (ImportError, MedEnhanceError) as error:
+            print(f"{given} ← {guide}: {error}")
+            continue
+        for averaged in (False, True):
+            scan = shared.scan_of(path_of(given), options.data, options.crop, averaged)
+            factors = shared.averaging(scan.volume)
+            voxels = shared.mean_of_blocks(aligned, factors) if averaged else aligned
+            name = f"{scan.name} ← {guide.split('_')[1]}"
+            yield Guided(name, "registered", scan, np.ascontiguousarray(voxels[scan.box]))
 
 
-def tissue(volume: Volume) -> npt.NDArray[np.bool_]:
-    if volume.modality == "CT":
-        return (volume.voxels > -200) & (volume.voxels < 300)
-    mask: npt.NDArray[np.bool_] = volume.voxels > 0.1 * robust_max(volume.voxels)
-    return mask
+@lru_cache(maxsize=14)
+def registered(guide: str, volume: str, data: Path) -> Floats:
+    """A guide on the grid of a volume, as the product registers it: 0 to 1, NaN outside."""
+    from MedEnhanceLib.hqg import guide as product
+    from MedEnhanceLib.runtime.progress import Monitor
+
+    moving, fixed = (load(data / path, modality="MR") for path in (guide, volume))
+    voxels: Floats = product.align(moving, fixed, Monitor()).voxels
+    return voxels
 
 
-def psnr(true: Volume, image: Volume, mask: npt.NDArray[np.bool_]) -> float:
-    """With 1000 HU, or the robust maximum, as range; 100 at most."""
-    span = 1000.0 if true.modality == "CT" else robust_max(true.voxels)
-    error = (image.voxels.astype(np.float64) - true.voxels)[mask]
-    return min(100.0, 20 * math.log10(span / max(1e-9, math.sqrt(float((error**2).mean())))))
+# --- rows -----------------------------------------------------------------------------------------
 
 
-def features_of(volume: Volume, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Ten features of the middle fifth of the slices: first order, and texture of neighbors.
-
-    Standard deviation, 10th and 90th percentile, entropy, mean gradient; and of the co-occurrence
-    of neighbors in rows and columns, 32 gray levels: contrast, homogeneity, correlation, energy,
-    entropy. Definitions as those of the Image Biomarker Standardisation Initiative.
-    """
-    count = volume.shape[0]
-    part = slice(2 * count // 5, max(3 * count // 5, 2 * count // 5 + 1))
-    voxels, inside = volume.voxels[part].astype(np.float64), mask[part]
-    values = voxels[inside]
-    if volume.modality == "CT":
-        low, high = -200.0, 300.0
-    else:
-        low, high = 0.0, float(robust_max(volume.voxels))
-    levels = np.clip((voxels - low) / (high - low) * 32, 0, 31).astype(int)
-    shares = np.bincount(levels[inside], minlength=32) / inside.sum()
-    joint = np.zeros((32, 32))
-    for axis in (1, 2):
-        one = [slice(None)] * 3
-        two = [slice(None)] * 3
-        one[axis], two[axis] = slice(None, -1), slice(1, None)
-        both = inside[tuple(one)] & inside[tuple(two)]
-        np.add.at(joint, (levels[tuple(one)][both], levels[tuple(two)][both]), 1)
-    joint = (joint + joint.T) / (2 * joint.sum())
-    i, j = np.mgrid[:32, :32]
-    mean = float((i * joint).sum())
-    variance = float(((i - mean) ** 2 * joint).sum())
-    gradient = np.hypot(*(np.gradient(voxels, axis=axis) for axis in (1, 2)))[inside].mean()
-    return np.array(
-        [
-            values.std(),
-            np.percentile(values, 10),
-            np.percentile(values, 90),
-            entropy(shares),
-            gradient,
-            ((i - j) ** 2 * joint).sum(),
-            (joint / (1 + np.abs(i - j))).sum(),
-            ((i - mean) * (j - mean) * joint).sum() / variance,
-            (joint**2).sum(),
-            entropy(joint.ravel()),
-        ]
-    )
+def pair_rows(pair: Guided, options: argparse.Namespace, model: Model | None) -> Iterator[Row]:
+    """Filter, no guide and the right guide at each level; further guides at one level."""
+    for percent in options.percents:
+        for seed in options.seeds:
+            guides: dict[str, Floats | None] = {NONE: None, RIGHT: pair.guide}
+            if percent == WRONG_AT and seed == options.seeds[0]:
+                guides |= pair.guides(seed)
+            volume = shared.noisy(pair.scan, "Gaussian", percent, seed)
+            made = {arm: arm_of(arm, volume, percent) for arm in ("input", FILTER)}
+            for name, guide in guides.items() if model else ():
+                made[name] = arm_of(NETWORK, volume, percent, model, guide)
+            for arm, result in made.items():
+                row = {
+                    "subject": pair.name,
+                    "group": pair.group,
+                    "reference": pair.scan.reference,
+                    "case": f"{pair.group}, {percent} %",
+                    "percent": percent,
+                    "seed": seed,
+                    "arm": arm,
+                    "in_card": shared.origin_in_card(model, pair.scan.path),
+                    "use": result.use,
+                    **shared.scores(pair.scan, result),
+                }
+                if pair.other is not None:
+                    there = shared.scores(pair.scan, result, pair.bad_half)
+                    row["psnr_bad_half"] = there["psnr"]
+                yield row
 
 
-def entropy(shares: npt.NDArray[np.float64]) -> float:
-    kept = shares[shares > 0]
-    return float(-(kept * np.log2(kept)).sum())
+def arm_of(
+    arm: str, volume: Volume, percent: int, model: Model | None = None, guide: Floats | None = None
+) -> Made:
+    noise = shared.true_noise(volume, percent / 100, rician=False)
+    return run_arm(arm, volume, noise, model=model, guide=guide)
 
 
-def disagreement(
-    truth: Sequence[npt.NDArray[np.float64]], found: Sequence[npt.NDArray[np.float64]]
-) -> float:
-    """Mean absolute difference of features, in standard deviations between patients."""
-    a, b = np.array(truth), np.array(found)
-    return float((np.abs(a - b).mean(axis=0) / (a.std(axis=0) + 1e-9)).mean())
+def pictures(rows: list[Row], options: argparse.Namespace, model: Model) -> None:
+    """Gains of right guides at one level."""
+    same = chosen(rows, percent=WRONG_AT, seed=options.seeds[0])
+    psnr = {(f"{row['group']}: {row['subject']}", row["arm"]): row["psnr"] for row in same}
+    pairs = {f"{pair.group}: {pair.name}": pair for pair in pairs_of(options)}
+
+    def panels(name: str) -> dict[str, Any]:
+        pair = pairs[name]
+        volume = shared.noisy(pair.scan, "Gaussian", WRONG_AT, options.seeds[0])
+        before = arm_of(FILTER, volume, WRONG_AT).voxels
+        alone, guided = (
+            arm_of(NETWORK, volume, WRONG_AT, model, guide).voxels for guide in (None, pair.guide)
+        )
+        clean = pair.scan.volume.voxels
+        return {"noisy": volume.voxels, "guide": pair.guide, FILTER: before, NONE: alone,
+                "guided": guided, "reference": clean, f"guided − {NONE}": guided - alone,
+                f"{NONE} − reference": alone - clean,
+                "guided − reference": guided - clean}  # fmt: skip
+
+    gain = {name: value - psnr[name, NONE] for (name, arm), value in psnr.items() if arm == RIGHT}
+    shared.draw(options.pictures / "guidance.png", gain, panels)
 
 
-def concordance(
-    truth: Sequence[npt.NDArray[np.float64]], found: Sequence[npt.NDArray[np.float64]]
-) -> float:
-    """Lin's concordance coefficient, mean over features."""
-    a, b = np.array(truth), np.array(found)
-    covariance = ((a - a.mean(axis=0)) * (b - b.mean(axis=0))).mean(axis=0)
-    spread = a.var(axis=0) + b.var(axis=0) + (a.mean(axis=0) - b.mean(axis=0)) ** 2
-    return float((2 * covariance / (spread + 1e-12)).mean())
+# --- gates ----------------------------------------------------------------------------------------
 
 
-def gates_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    gates = []
-    for kind in sorted({row["group"].partition(",")[0] for row in rows}):
-        ours = [row for row in rows if row["group"].startswith(kind)]
-        other = [row for row in ours if not row["agrees"]]
-        agree = [row for row in ours if row["agrees"]]
-        gains = [row["right_db"] - row["alone_db"] for row in other]
-        over_wrong = [row["right_db"] - row["best_wrong_db"] for row in other]
-        fewer = [1 - row["features_right"] / row["features_alone"] for row in other]
-        loss = min(row["worst_patient_db"] for row in agree) if agree else None
-        gates += [
-            gate(f"{kind}: right guide over the input alone, mean dB",
-                 float(np.mean(gains)), "≥ 0.5", np.mean(gains) >= 0.5),
-            gate(f"{kind}: the same, worst case", min(gains), "≥ 0", min(gains) >= 0),
-            gate(f"{kind}: right guide over the best wrong one, mean dB",
-                 float(np.mean(over_wrong)), "≥ 0.5", np.mean(over_wrong) >= 0.5),
-            gate(f"{kind}: features' disagreement removed, mean",
-                 float(np.mean(fewer)), "≥ 0.2", np.mean(fewer) >= 0.2),
-            gate(f"{kind}: worst patient where guide and input agree, dB",
-                 loss, "≥ 0", loss is not None and loss >= 0),
-        ]  # fmt: skip
-    return gates
+def gates_of(rows: list[Row]) -> list[Gate]:
+    found: list[Gate] = []
+    in_bad_half = [row | {"psnr": row.get("psnr_bad_half")} for row in rows]
+    for group, bounds in OVER_NONE.items():
+        for percent, mean in bounds.items():
+            case, least = f"{group}, {percent} %", 0.04 if group == "2 mm" else None
+            found.append(gain_gate(case, rows, [case], (RIGHT, NONE), mean=mean, least=least))
+        case = f"{group}, {WRONG_AT} %"
+        found += [gain_gate(case, rows, [case], (arm, NONE), least=-0.02) for arm in WRONG]
+        found += [gain_gate(case, rows, [case], (arm, NONE), mean=0) for arm in HARMLESS]
+        name = f"{case}, in that half"
+        found.append(gain_gate(name, in_bad_half, [case], (HALF, NONE), least=-0.02))
+    for patient in OTHER_PATIENT:
+        pair, case = chosen(rows, subject=f"{patient} T1 ← T2"), f"2 mm, {WRONG_AT} %"
+        found.append(gain_gate(f"{patient} T1 ← T2, {case}", pair, [case], (RIGHT, NONE), mean=0.6))
+    return found
 
 
 if __name__ == "__main__":

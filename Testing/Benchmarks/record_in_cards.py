@@ -19,7 +19,7 @@ from _common import REPOSITORY, RESULTS
 from MedEnhanceLib.bundles.export import record_measurements
 
 MODELS = REPOSITORY / "Resources" / "models"
-ENHANCERS = {"mr-brain": "MR", "ct-lowdose": "CT"}
+ENHANCERS = {"mr": "MR", "ct": "CT"}
 #: Measured on all seeds, and on the first alone.
 ARMS = ("input", "NLM", "ours")
 SLOW_ARMS = ("BM4D", "ours")

@@ -80,7 +80,7 @@ def subjects() -> Iterator[tuple[str, Floats, npt.NDArray[np.bool_]]]:
 
 def ours(voxels: Floats, task: Task = "noise", **chosen: Any) -> Floats:
     """What the extension makes of a volume; of the task “noise” the filter alone."""
-    config = EnhanceConfig(model="mr-brain", task=task, device="cpu", **chosen)
+    config = EnhanceConfig(model="mr", task=task, device="cpu", **chosen)
     return np.asarray(enhance(Volume(voxels, modality="MR"), config).volume.voxels)
 
 

@@ -88,6 +88,59 @@ def _enhancement(modality: str, cases: dict[str, str]) -> Table:
     return Table(head, _worst_first(rows))
 
 
+def _over(base: str, arms: tuple[str, str], figure: str) -> str:
+    """The differences between two arms, entry by entry; `base` ends in "arm="."""
+    ours, theirs = (f"{base}{arm}].{figure}" for arm in arms)
+    return f"({ours} - {theirs})"
+
+
+def network() -> Table:
+    """What the set network adds to the filter, where the model learned from nothing alike."""
+    rows = []
+    for part, references in (("MR", ("averaged", "plain")), ("CT", ("averaged", "plain"))):
+        cases = [f"Gaussian {n} %, measured σ" for n in (5, 10, 15)]
+        cases += [f"Rician {n} %, measured σ" for n in (5, 10, 15)]
+        cases = ["low dose 5e3", "low dose 2e4"] if part == "CT" else cases
+        for reference in references:
+            for case in cases:
+                base = f"denoising.rows[part={part}; reference={reference}; case={case}; arm="
+                gain = _over(base, ("network", "filter"), "psnr")
+                if not _there(f"{base}network].psnr"):
+                    continue
+                rows.append((f"{gain}:mean", (
+                    part, "2 voxels averaged" if reference == "averaged" else "as scanned", case,
+                    _one(f"{base}filter].psnr:mean"),
+                    (Cell(f"{gain}:mean", "+.2f"), " (", Cell(f"{gain}:min", "+.2f"), " to ",
+                     Cell(f"{gain}:max", "+.2f"), ")"),
+                    Cell(_over(base, ("network", "filter"), "ssim") + ":mean", "+.3f"),
+                    Cell(f"{gain}:count", ".0f"),
+                )))  # fmt: skip
+    head = ("modality", "reference", "damage", "filter, dB", "network over filter (range), dB")
+    return Table((*head, "SSIM", "n"), _worst_first(rows))
+
+
+def guided() -> Table:
+    """What a guide adds to the network, right ones and others."""
+    rows = []
+    for group in ("2 mm", "1 mm", "registered"):
+        for percent in (5, 10, 15):
+            base = f"guidance.rows[group={group}; percent={percent}; arm="
+            gain = _over(base, ("right guide", "no guide"), "psnr")
+            if _there(f"{base}right guide].psnr"):
+                rows.append((f"{gain}:mean", (group, f"{percent} %", "right", _gain(gain))))
+        seed = f"guidance.rows[group={group}; percent=10; seed=0; arm="
+        others = ("mirrored", "other patient", "shifted 0.5", "shifted 1", "shifted 2",
+                  "bad in one half", "noise 5 %", "inverted")  # fmt: skip
+        for arm in others:
+            if _there(f"{seed}{arm}].psnr"):
+                before = f"{seed}no guide].psnr"
+                if value_of(f"({before}):count") != value_of(f"({seed}{arm}].psnr):count"):
+                    continue
+                gain = f"({seed}{arm}].psnr - {before})"
+                rows.append((f"{gain}:mean", (group, "10 %", arm, _gain(gain))))
+    return Table(("voxels", "noise", "guide", "over no guide, dB"), _worst_first(rows))
+
+
 def composite() -> Table:
     """Bias field, blur and noise together; the peers alone, and followed by N4."""
     base = "enhancement.rows[modality=MR; case=composite; arm="
@@ -672,6 +725,8 @@ def failed() -> Table:
 TABLES: dict[str, Callable[[], Table]] = {
     "enhancement-mr": lambda: _enhancement("MR", _MR_CASES),
     "enhancement-ct": lambda: _enhancement("CT", _CT_CASES),
+    "network": network,
+    "guided": guided,
     "composite": composite,
     "bias-field": bias_field,
     "repairs": repairs,

@@ -89,7 +89,7 @@ def preview(slices: int) -> Row:
     from MedEnhanceLib.hqg import EnhanceConfig, VolumeCache, enhance
 
     torch.set_num_threads(1)
-    volume, config = _ct(slices), EnhanceConfig(model="ct-lowdose", device="cpu")
+    volume, config = _ct(slices), EnhanceConfig(model="ct", device="cpu")
     enhance(_ct(2), config)
     cache = VolumeCache()
     figures = {}
@@ -114,7 +114,7 @@ _CASES: dict[str, Callable[[int], Row]] = {
 def _enhance(device: str, slices: int) -> Row:
     from MedEnhanceLib.hqg import EnhanceConfig, enhance
 
-    volume, config = _ct(slices), EnhanceConfig(model="ct-lowdose", device=device)
+    volume, config = _ct(slices), EnhanceConfig(model="ct", device=device)
     before = _peak_gib()
     wall, cpu = _timed(lambda: enhance(volume, config))
     return {

@@ -143,7 +143,7 @@ volume, path = me.Volume(voxels, modality="MR"), sys.argv[1]
 @pytest.mark.parametrize(
     ("code", "printed"),
     [
-        ("print(me.enhance(volume, model='mr-brain', device='cpu').volume.shape)", "(2, 32, 32)"),
+        ("print(me.enhance(volume, model='mr', device='cpu').volume.shape)", "(2, 32, 32)"),
         (
             "me.compress(volume, path, lossless=True); print(me.decompress(path).is_equal(volume))",
             "True",

@@ -100,7 +100,7 @@ def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     for name in (name for name in MedEnhanceLib.__all__ if not name.startswith("__")):
         assert re.search(rf'id="MedEnhanceLib\.[\w.]+\.{name}"', reference), name
     assert "keep_noise_level" in reference, "the options of compress are not listed"
-    assert (tmp_path / "models/mr-brain/index.html").is_file()
+    assert (tmp_path / "models/mr/index.html").is_file()
     home = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "docs/" not in " ".join(re.findall(r'(?:href|src)="([^":]+)"', home))
 
@@ -204,7 +204,7 @@ def _compression(desk: Path) -> dict[str, Any]:
 def _guidance(desk: Path) -> dict[str, Any]:
     volume = _scan()
     noise = np.random.default_rng(0).normal(0, 4, volume.shape)
-    for name in ("good-scan.nii.gz", "another.nii.gz", "earlier.nii.gz"):
+    for name in ("good-scan.nii.gz", "another.nii.gz", "t2.nii.gz", "flair.nii.gz"):
         voxels = (volume.voxels + noise).clip(0, 255).astype(volume.dtype)
         MedEnhanceLib.save(volume.with_voxels(voxels), name)
     good = ["good-scan.nii.gz", "another.nii.gz"]
@@ -310,7 +310,7 @@ def test_the_examples_of_the_docstrings_run(desk: Path, capsys: pytest.CaptureFi
     _readme(desk)
     volume = _scan()
     names = {"me": MedEnhanceLib, "volume": volume}
-    names["result"] = MedEnhanceLib.enhance(volume, model="mr-brain")
+    names["result"] = MedEnhanceLib.enhance(volume, model="mr")
     for name in ("scan.ucv", "damaged.ucv"):
         MedEnhanceLib.compress(volume, name, lossless=True)
     whole = Path("damaged.ucv").read_bytes()

@@ -103,7 +103,7 @@ class TestAnOptionThatIsAdded:
         parameter = inspect.signature(enhance_with_grain).parameters["grain"]
         assert parameter.default == 0.5
         assert "grain: share of the noise that is kept, 0 to 1" in str(enhance_with_grain.__doc__)
-        assert enhance_with_grain("mr-brain", grain=0.1).grain == 0.1
+        assert enhance_with_grain("mr", grain=0.1).grain == 0.1
         with pytest.raises(TypeError, match="Did you mean grain"):
             enhance_with_grain(grian=0.1)  # type: ignore[call-arg]
 
@@ -188,7 +188,7 @@ def test_type_checkers_know_the_keywords(tmp_path: Path) -> None:
     program.write_text(
         "import MedEnhanceLib as me\n"
         "volume: me.Volume\n"
-        "me.enhance(volume, 'mr-brain', None, True, True, 'cpu', strength='full', task='noise')\n"
+        "me.enhance(volume, 'mr', None, True, True, 'cpu', strength='full', task='noise')\n"
         "me.compress('a.nii', 'a.ucv', max_error=2, overwrite=True)\n"
         "me.enhance(volume, strenth=0.5)\n"
         "me.enhance(volume, task='most')\n"

@@ -156,7 +156,7 @@ class ExportTestCase(DicomTestCase):
         voxels = slicer.util.arrayFromVolume(node)
         output = slicer.util.addVolumeFromArray(voxels + np.int16(1), name="better")
         output.CopyOrientation(node)
-        results.stamp(output, "enhanced", node, {"name": "ct-lowdose", "sha256": "ab" * 32})
+        results.stamp(output, "enhanced", node, {"name": "ct", "sha256": "ab" * 32})
         results.link(output, input=node)
         return output
 

@@ -204,12 +204,12 @@ class BatchTest(MedEnhanceTestCase):
         work = self.batch.Batch(
             self.context.runner,
             self.batch.volumesIn(self.study),
-            self.Options(model="mr-brain", segment=True, biasCorrection="n4"),
+            self.Options(model="mr", segment=True, biasCorrection="n4"),
         ).start()
         self.waitUntil(lambda: work.isFinished, 60)
         self.assertEqual([row.state for row in work.rows], ["done", "done"], work.warnings)
         models = {name: node.GetAttribute("MedEnhance.model") for name, node in work.nodes.items()}
-        self.assertEqual(models, {"scan": "mr-brain", "dose": "ct-lowdose"})
+        self.assertEqual(models, {"scan": "mr", "dose": "ct"})
 
     @slow
     def test_resultsAreNotEnhancedAgain(self):

@@ -125,10 +125,10 @@ class WarningsTest(LoadTestCase):
         from MedEnhancePanels.nodes import provenance, results
 
         node = self.mr()
-        results.stamp(node, "enhanced", model={"name": "mr-brain", "sha256": "ab" * 32})
+        results.stamp(node, "enhanced", model={"name": "mr", "sha256": "ab" * 32})
         self.assertEqual(self.codes(node), {"derived"})
         self.panel.ui.inputSelector.setCurrentNode(node)
-        self.assertIn("Derived, by mr-brain", self.panel.ui.warningsLabel.text)
+        self.assertIn("Derived, by mr", self.panel.ui.warningsLabel.text)
         read = self.mr()
         step = "DERIVED: compressed to a ratio of 10000 by MedEnhance 9; research use only"
         provenance.takeFrom(read, {"DERIVED": [step]})

@@ -165,9 +165,9 @@ class AfterwardsTest(CompressTestCase):
 
     def test_aKeptStrengthDoesNotHideThatItIsEnhanced(self):
         node = self.smallVolume()
-        enhanced = provenance.noteFor("enhanced", {"name": "mr-brain", "sha256": "0" * 64})
+        enhanced = provenance.noteFor("enhanced", {"name": "mr", "sha256": "0" * 64})
         blended = provenance.noteFor("blended with its input at strength 0.5")
         provenance.takeFrom(node, {"DERIVED": [enhanced, blended]})
-        for word in ("enhanced (mr-brain", "blended with its input at strength 0.5", "research"):
+        for word in ("enhanced (mr", "blended with its input at strength 0.5", "research"):
             self.assertIn(word, node.GetDescription())
         self.assertEqual(node.GetDescription().count("DERIVED"), 1)

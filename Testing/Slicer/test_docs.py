@@ -121,7 +121,7 @@ class HeadlessPageTest(MedEnhanceTestCase):
         self.assertIn("DERIVED: enhanced", MedEnhanceLib.load(self.path("out.nrrd")).history[0])
         for name in ("out.nrrd", "out.seg.nrrd"):
             manifest = json.loads(Path(self.path(f"{name}.json")).read_text(encoding="utf-8"))
-            self.assertIn(manifest["model"]["name"], ("mr-brain", "brain-tissue"))
+            self.assertIn(manifest["model"]["name"], ("mr", "brain-tissue"))
             self.assertEqual(manifest["inputs"], {"input": "a volume"})
 
     @slow

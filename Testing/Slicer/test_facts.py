@@ -170,6 +170,8 @@ class FactsTest(EnhanceTestCase):
         )
         output.SetAttribute(self.results.STRENGTH, "0.5")  # set after the run
         self.assertIn("10% of the correction", self.enhance_result.moreFactsOf(output))
+        output = self.result(measured={"noise": noise, "guide": {"used": 0.31}})
+        self.assertIn("Guide: changed the image by 31% of the noise.", self.enhance_result.moreFactsOf(output))
         output = self.result(measured={"noise": noise | {"share_removed": 0.6}})
         self.assertEqual(self.enhance_result.hardlyChangedText(output), "")
 

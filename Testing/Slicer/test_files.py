@@ -165,7 +165,7 @@ class SavingTest(MedEnhanceTestCase):
     def result(self, name="Brain enhanced"):
         """A volume as an enhancement leaves it, without the minutes."""
         source, node = self.smallVolume(name="Brain"), self.smallVolume(name=name, seed=6)
-        model = {"name": "mr-brain", "sha256": "0123456789abcdef"}
+        model = {"name": "mr", "sha256": "0123456789abcdef"}
         manifest = json.dumps({"action": "enhanced", "model": model})
         self.results.stamp(node, "enhanced", source, model, manifest)
         node.SetAttribute("MedEnhance.modality", "MR")
@@ -180,13 +180,11 @@ class SavingTest(MedEnhanceTestCase):
             self.assertEqual(self.logic.save(node, path), path)
             volume = MedEnhanceLib.load(path)
             self.assertEqual(len(volume.history), 1)
-            self.assertTrue(
-                volume.history[0].startswith("DERIVED: enhanced (mr-brain 0123456789ab)")
-            )
+            self.assertTrue(volume.history[0].startswith("DERIVED: enhanced (mr 0123456789ab)"))
             self.assertEqual(volume.modality, "MR")
             self.assertTrue(np.array_equal(volume.voxels, slicer.util.arrayFromVolume(node)))
             with open(f"{path}.json", encoding="utf-8") as file:
-                self.assertEqual(json.load(file)["model"]["name"], "mr-brain")
+                self.assertEqual(json.load(file)["model"]["name"], "mr")
         self.assertTrue(node.GetDescription().startswith("DERIVED: enhanced"))
         self.assertIn("research use only", node.GetDescription())
 

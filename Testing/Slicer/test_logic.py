@@ -88,7 +88,7 @@ class LogicTest(MedEnhanceTestCase):
         hints = [
             self.refusal(self.logic.enhance, node, device="cuda:99").hint,
             self.refusal(self.logic.enhance, node, model="no-such-model").hint,
-            self.refusal(self.logic.enhance, node, model="ct-lowdose").hint,
+            self.refusal(self.logic.enhance, node, model="ct").hint,
             self.refusal(self.logic.enhance, ct, biasCorrection="n4").hint,
         ]
         for hint in hints:

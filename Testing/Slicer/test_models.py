@@ -18,9 +18,9 @@ SHIPPED = sorted(
     [
         *CODECS,
         "brain-tissue",
-        "ct-lowdose",
+        "ct",
         "ct-slices",
-        "mr-brain",
+        "mr",
         "mr-slices",
         "sts-tumour-ct",
     ]
@@ -57,7 +57,7 @@ class ModelsTest(MedEnhanceTestCase):
     def bundle(self, name="mine"):
         """A copy of a model that ships, under a name of its own."""
         folder = os.path.join(self.folder, name)
-        shutil.copytree(resource_folder("models") / "mr-brain", folder)
+        shutil.copytree(resource_folder("models") / "mr", folder)
         path = os.path.join(folder, "configs", "metadata.json")
         with open(path, encoding="utf-8") as file:
             metadata = json.load(file)
@@ -74,12 +74,12 @@ class ModelsTest(MedEnhanceTestCase):
     def test_thePageListsWhatIsInstalledWhenItIsShown(self):
         self.panel.enter()
         self.waitUntil(lambda: self.listed() == SHIPPED, 60)
-        self.choose("ct-lowdose")
-        self.assertEqual(self.panel.ui.cardBox.title, "ct-lowdose")
+        self.choose("ct")
+        self.assertEqual(self.panel.ui.cardBox.title, "ct")
         self.assertIn("Measured", self.panel.ui.cardBrowser.toPlainText())
-        row = self.listed().index("ct-lowdose")
+        row = self.listed().index("ct")
         texts = [self.panel.ui.modelTable.item(row, column).text() for column in range(4)]
-        self.assertEqual(texts, ["ct-lowdose", "Enhancing CT", "Shipped", "Apache-2.0"])
+        self.assertEqual(texts, ["ct", "Enhancing CT", "Shipped", "Apache-2.0"])
         self.assertIn("Version 0.1.0", self.panel.ui.summaryLabel.text)
         self.widget.uiWidget.resize(400, 700)
         self.widget.uiWidget.show()
@@ -210,5 +210,5 @@ class ModelsTest(MedEnhanceTestCase):
     @slow
     def test_screenshot(self):
         self.finish(self.panel.refresh())
-        self.choose("mr-brain")
+        self.choose("mr")
         self.screenshot(self.widget.parent, "models-ready", height=700)

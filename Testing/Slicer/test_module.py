@@ -121,12 +121,12 @@ class ModuleTest(MedEnhanceTestCase):
 
     @slow
     def test_theChoicesSurviveAReloadOfTheModule(self):
-        self.context.state.model = "mr-brain"
+        self.context.state.model = "mr"
         node = self.context.state.node
         slicer.util.reloadScriptedModule("MedEnhance")
         widget = slicer.util.getModuleWidget("MedEnhance")
         self.assertIs(widget.context.state.node, node)
-        self.assertEqual(widget.context.state.model, "mr-brain")
+        self.assertEqual(widget.context.state.model, "mr")
 
     def test_aRunThatGoesOnAfterAReloadIsShown(self):
         job = self.context.runner.submit("ping", {"count": 600, "seconds": 60}, title="Ping")

@@ -10,9 +10,9 @@ from medenhance_testing import MedEnhanceTestCase
 class StateTest(MedEnhanceTestCase):
     def test_fieldsKeepTheirTypeAndValue(self):
         state = self.context.state
-        state.model, state.uncertainty, state.maxError = "mr-brain", True, 0.1
+        state.model, state.uncertainty, state.maxError = "mr", True, 0.1
         state.distillSteps, state.compressMode = 4, "ratio"
-        self.assertEqual(state.model, "mr-brain")
+        self.assertEqual(state.model, "mr")
         self.assertIs(state.uncertainty, True)
         self.assertEqual(state.maxError, 0.1)
         self.assertEqual(state.distillSteps, 4)
@@ -75,7 +75,7 @@ class StateTest(MedEnhanceTestCase):
     def test_stateSurvivesSavingClosingAndLoadingTheScene(self):
         node = slicer.util.addVolumeFromArray(np.ones((3, 4, 5), np.int16), name="kept")
         state = self.context.state
-        state.inputVolume, state.model, state.ratio = node, "mr-brain", 12.5
+        state.inputVolume, state.model, state.ratio = node, "mr", 12.5
         state.page = "compress"
         path = os.path.join(self.temporaryFolder(), "scene.mrb")
         self.assertTrue(slicer.util.saveScene(path))
@@ -90,7 +90,7 @@ class StateTest(MedEnhanceTestCase):
         ]
         self.assertEqual(len(loaded), 1)
         self.assertEqual(loaded[0].inputVolume.GetName(), "kept")
-        self.assertEqual((loaded[0].model, loaded[0].ratio), ("mr-brain", 12.5))
+        self.assertEqual((loaded[0].model, loaded[0].ratio), ("mr", 12.5))
         self.assertEqual(self.context.state, loaded[0])
 
     def test_severalParameterNodesCoexist(self):

@@ -19,7 +19,7 @@ CHOICES = {
     "distillSteps": 7,
     "distillTask": "trainCT",
     "maxError": 0.1,
-    "model": "mr-brain",
+    "model": "mr",
     "page": "compress",
     "ratio": 12.5,
     "segment": True,

@@ -1,6 +1,6 @@
 """Which other series of an examination is suggested as guide for a volume.
 
-The worker measures noise in the whole volume; here, where Slicer waits, one slice has to do.
+The library measures noise in whole volumes; here, where Slicer waits, one slice has to do.
 """
 
 import numpy as np
@@ -16,31 +16,56 @@ _noises = {}
 
 
 def suggested(node):
-    """The volume node of the same study and modality with the least noise, or None.
+    """The volume node of the same study that guides best, with the reason; (None, "") for none.
 
     node: a volume or a sequence. Results, labels and sequences are never suggested.
     """
-    if node is None:
-        return None
+    from MedEnhanceLib.hqg.guide import suggest
+
+    if node is None or not isVolume(bridge.frameNodes(node)[0]):
+        return None, ""
     hierarchy, items = bridge.subjectHierarchy(), vtk.vtkIdList()
     item = hierarchy.GetItemByDataNode(node)
     study = hierarchy.GetItemAncestorAtLevel(item, "Study") if item else 0
     if not study:
-        return None
+        return None, ""
     hierarchy.GetItemChildren(study, items, True)
     nodes = [hierarchy.GetItemDataNode(items.GetId(at)) for at in range(items.GetNumberOfIds())]
-    modality = bridge.modalityOf(node)
-    return min((each for each in nodes if _isGuide(each, node, modality)), key=_noise, default=None)
+    others = [
+        each
+        for each in nodes
+        if each is not node and isVolume(each) and not each.GetAttribute(provenance.DERIVED)
+    ]
+    if not others:
+        return None, ""
+    own, *candidates = (_candidate(each, study) for each in (bridge.frameNodes(node)[0], *others))
+    suggestion = suggest(own, candidates)
+    if suggestion is None:
+        return None, ""
+    return slicer.mrmlScene.GetNodeByID(suggestion.candidate.key), suggestion.reason
 
 
-def _isGuide(other, node, modality):
+def isVolume(node):
+    """Whether a node is a volume with voxels, and no labels."""
     return (
-        other is not None
-        and other is not node
-        and other.GetClassName() == "vtkMRMLScalarVolumeNode"
-        and other.GetImageData() is not None
-        and not other.GetAttribute(provenance.DERIVED)
-        and bridge.modalityOf(other) == modality
+        node is not None
+        and node.GetClassName() == "vtkMRMLScalarVolumeNode"
+        and node.GetImageData() is not None
+    )
+
+
+def _candidate(node, study):
+    from MedEnhanceLib.hqg.guide import Candidate
+
+    noise = _noise(node)
+    return Candidate(
+        key=node.GetID() or "",
+        description=node.GetName() or "",
+        modality=bridge.modalityOf(node),
+        study=str(study),
+        geometry=bridge.geometryOf(node),
+        shape=tuple(reversed(node.GetImageData().GetDimensions())),
+        noise=noise if np.isfinite(noise) else None,
     )
 
 

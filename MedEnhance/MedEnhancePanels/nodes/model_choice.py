@@ -291,11 +291,7 @@ def modelFor(node, model, task):
 
 def shortCard(bundle):
     """A model in a line or two; its data sets are for the full card."""
-    texts = {
-        True: _("{modality}: a filter; the network with it, off by default, was trained on {data}"),
-        False: _("{modality}, trained on {data}"),
-    }
-    first = texts[bundle.starts_grouped and not bundle.has_second_pass].format(
+    first = _("{modality}, trained on {data}").format(
         modality=card.modalityName(bundle.modality), data=_people(bundle)
     )
     origin = "" if bundle.shipped else _("Imported: it did not come with MedEnhance.")
@@ -373,7 +369,7 @@ def fullCard(bundle):
 
 
 def _scope(bundle):
-    return f"{results.scopeText(bundle.scope)}." if bundle.scope else ""
+    return f"{results.scopeText(bundle.anatomy)}." if bundle.anatomy else ""
 
 
 def _structures(bundle):

@@ -140,6 +140,12 @@ def noiseOf(node):
     return noise if all(isinstance(number, int | float) for number in numbers) else {}
 
 
+def guideOf(node):
+    """What the manifest says of the guide: used (mean share, 0 to 1), perhaps a reason; or {}."""
+    guide = _part(_part(figuresOf(node), "measured"), "guide")
+    return guide if isinstance(guide.get("used"), int | float) else {}
+
+
 def regionOf(node):
     """The name of the region that alone was enhanced, by its manifest; "" for the whole volume."""
     return str(_part(manifestOf(node), "region").get("name") or "")

@@ -139,8 +139,9 @@ class GuideBox:
         ui.guideSelector.setCurrentNode(state.guideVolume)
         offer(ui.guideSelector, problem)
         isOpen = state.guideVolume is None and not problem
-        self._suggested = guides.suggested(target) if isOpen else None
+        self._suggested, reason = guides.suggested(target) if isOpen else (None, "")
         button = ui.suggestedGuideButton
+        button.toolTip = reason
         button.visible = self._suggested is not None
         if self._suggested is not None:
             button.text = _("Suggested: {name}").format(name=self._suggested.GetName())

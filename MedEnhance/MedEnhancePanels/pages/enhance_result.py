@@ -292,7 +292,13 @@ def moreFactsOf(output):
     """Noise, what the model learned from, and the state of segmentation and uncertainty."""
     if output is None or not bridge.isInScene(output):
         return ""
-    lines = [_noise(output), *_scopes(output), _structures(output), _uncertainty(output)]
+    lines = [
+        _noise(output),
+        _guide(output),
+        *_scopes(output),
+        _structures(output),
+        _uncertainty(output),
+    ]
     return "\n".join(filter(None, lines))
 
 
@@ -370,6 +376,15 @@ def _noise(output):
         sigma=noise["sigma"], unit=results.unitOf(output), share=_shareIn(output, noise)
     )
     return f"{text}: {noise['reason']}." if noise.get("reason") else f"{text}."
+
+
+def _guide(output):
+    """How much the guide was used; empty without one."""
+    guide = provenance.guideOf(output)
+    if not guide:
+        return ""
+    text = _("Guide: changed the image by {share:.0%} of the noise").format(share=guide["used"])
+    return f"{text}: {guide['reason']}." if guide.get("reason") else f"{text}."
 
 
 def _shareIn(output, noise):

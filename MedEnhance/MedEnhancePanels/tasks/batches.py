@@ -55,7 +55,7 @@ def fittedOptions(node, options):
         output=None,
         region=None,
         regionSegment="",
-        guide=guides.suggested(node) if options.guide is not None else None,
+        guide=guides.suggested(node)[0] if options.guide is not None else None,
         look=look,
         segment=segment,
         head=head if segment else "auto",

@@ -866,12 +866,12 @@
         <translation>Otra serie de este estudio, de cualquier contraste: ayuda a separar el ruido de la anatomía</translation>
     </message>
     <message>
-        <source>None: another series of this examination</source>
-        <translation>Ninguna: otra serie de este estudio</translation>
+        <source>None (another series of this examination)</source>
+        <translation>Ninguna (otra serie de este estudio)</translation>
     </message>
     <message>
-        <source>Use the series of this study that shows the least noise as guide</source>
-        <translation>Usar como guía la serie de este estudio con menos ruido</translation>
+        <source>Take the suggested guide</source>
+        <translation>Usar la guía sugerida</translation>
     </message>
     <message>
         <source>Output:</source>
@@ -2686,10 +2686,6 @@
         <translation>{name} es {modality} y el volumen es {volume}: elija uno de la misma modalidad.</translation>
     </message>
     <message>
-        <source>{modality}: a filter; the network with it, off by default, was trained on {data}</source>
-        <translation>{modality}: un filtro; la red que lo acompaña, desactivada de forma predeterminada, se entrenó con {data}</translation>
-    </message>
-    <message>
         <source>{modality}, trained on {data}</source>
         <translation>{modality}, entrenado con {data}</translation>
     </message>
@@ -3685,6 +3681,10 @@
     <message>
         <source>Measured noise: σ {sigma:g} {unit}; {share:.0%} of the correction applied</source>
         <translation>Ruido medido: σ {sigma:g} {unit}; {share:.0%} de la corrección aplicado</translation>
+    </message>
+    <message>
+        <source>Guide: changed the image by {share:.0%} of the noise</source>
+        <translation>Guía: cambió la imagen en un {share:.0%} del ruido</translation>
     </message>
     <message>
         <source>It is hardly changed: {share:.0%} of the correction was applied</source>

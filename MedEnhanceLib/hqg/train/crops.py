@@ -114,10 +114,8 @@ class CropMaker:
     def _of_mr(self, number: int) -> Crop:
         rng = self._rng(number)
         target = self._drawn(rng)
-        usable = [index for index, is_usable in enumerate(target.is_usable) if is_usable]
-        chosen = usable[rng.integers(len(usable))]
-        where = _place(target.series[chosen], TISSUE["MR"], rng, target.labels)
-        clean = np.maximum(target.series[chosen][where], 0)
+        where = _place(target.series[0], TISSUE["MR"], rng, target.labels)
+        clean = np.maximum(target.series[0][where], 0)
         # A segmenter that does not learn knows the gray values of its own training alone.
         if target.labels is None and rng.random() < _GAMMA_SHARE:
             clean = clean ** np.float32(np.exp(rng.uniform(-0.4, 0.4)))
@@ -125,7 +123,7 @@ class CropMaker:
         guide, lesion, planted_clean = None, None, None
         if self.guided:
             guide, lesion, planted_clean = draw_guide(
-                self.targets, target, chosen, where, clean, tissue, rng, lesions=self.lesions
+                self.targets, target, where, clean, tissue, rng, lesions=self.lesions
             )
         noise = _Noise.drawn(clean.shape, rng)
         plain = self._filtered(noise, clean, target.spacing)
@@ -141,9 +139,8 @@ class CropMaker:
     def _drawn(self, rng: np.random.Generator) -> Target:
         """Half of the crops at the resolution of the files, where there are both."""
         raw = rng.random() < 0.5
-        some = [target for target in self.targets if target.is_raw == raw and any(target.is_usable)]
-        some = some or [target for target in self.targets if any(target.is_usable)]
-        return some[rng.integers(len(some))]
+        some = [target for target in self.targets if target.is_raw == raw] or self.targets
+        return some[int(rng.integers(len(some)))]
 
     def _filtered(self, noise: _Noise, clean: Floats, spacing: Sequence[float]) -> Noisy:
         noisy, target = noise.added(clean)

@@ -50,7 +50,6 @@ class GuidePair:
 def draw_guide(
     targets: Sequence[Target],
     target: Target,
-    chosen: int,
     where: Where,
     clean: Floats,
     tissue: npt.NDArray[np.bool_],
@@ -63,17 +62,15 @@ def draw_guide(
     Args:
         targets: all examinations, for wrong guides.
         target: the examination.
-        chosen: its series that is made noisy.
         where: the crop.
-        clean: the crop of that series.
+        clean: the crop of the series that is made noisy.
         tissue: where it shows tissue.
         rng: of this crop.
         lesions: whether lesions come in pairs of crops, with and without.
     Returns:
         the guide; the lesion, [K, J, I]; the crop with a lesion, where the input has one.
     """
-    others = [index for index in range(len(target.series)) if index != chosen]
-    series = target.series[others[rng.integers(len(others))]]
+    series = target.series[int(rng.integers(1, len(target.series)))]
     kind = rng.random()
     guide = _right(series, where, rng)
     is_right = kind < _RIGHT
@@ -81,7 +78,7 @@ def draw_guide(
         bad = (
             _misplaced(series, where, rng)
             if kind < _RIGHT + _MISPLACED
-            else _wrong(targets, series, where, rng)
+            else _wrong(targets, target, series, where, rng)
         )
         guide = _half(guide, bad, rng) if rng.random() < _HALF else bad
     lesion = _lesion(tissue, rng)
@@ -117,15 +114,19 @@ def _misplaced(series: Floats, where: Where, rng: np.random.Generator) -> Floats
 
 
 def _wrong(
-    targets: Sequence[Target], series: Floats, where: Where, rng: np.random.Generator
+    targets: Sequence[Target],
+    target: Target,
+    series: Floats,
+    where: Where,
+    rng: np.random.Generator,
 ) -> Floats:
     """Of another patient at the same place of an atlas, mirrored, or of any place."""
     kind = rng.random()
     alike = [
-        other
-        for target in targets
-        for other in target.series
-        if other.shape == series.shape and other is not series
+        shown
+        for other in targets
+        for shown in other.series
+        if shown.shape == series.shape and other.name != target.name
     ]
     if kind < 0.4 and alike:
         return alike[rng.integers(len(alike))][where]

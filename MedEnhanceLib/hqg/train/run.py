@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.bundle import export_enhancer
 from MedEnhanceLib.hqg.config import TrainConfig
@@ -23,6 +25,7 @@ from MedEnhanceLib.hqg.train.targets import (
     load_examinations,
     load_labeled,
     load_targets,
+    resolutions,
 )
 from MedEnhanceLib.hqg.train.teaching import MakeTask, Teaching
 from MedEnhanceLib.hqg.train.trainer import Trainer
@@ -43,6 +46,7 @@ def train(
     out: Path,
     monitor: Monitor | None = None,
     *,
+    volumes: Sequence[Volume] | None = None,
     make_task: MakeTask | None = None,
 ) -> Path:
     """Train and export a bundle.
@@ -53,6 +57,7 @@ def train(
         out: for checkpoint, metrics and bundle. Where it holds a checkpoint of the same
             configuration, the training continues from it.
         monitor: progress, metrics, warnings and cancelling.
+        volumes: clean ones, instead of the files that `high_quality` names.
         make_task: the task of the configuration and its gate, for a device; passed in, as a
             method does not import another.
     Returns:
@@ -66,7 +71,7 @@ def train(
     choice = choose_device(config.device)
     monitor.log(f"training on {choice.name}: {choice.reason}")
     out.mkdir(parents=True, exist_ok=True)
-    pools = Pools.load(config, data, monitor.part(0.0, 0.03))
+    pools = Pools.load(config, data, volumes, monitor.part(0.0, 0.03))
     teaching, labeled = None, []
     if config.task is not None:
         if make_task is None:
@@ -134,14 +139,23 @@ class Pools:
     validation: list[Target]
 
     @classmethod
-    def load(cls, config: TrainConfig, data: Path, monitor: Monitor) -> Pools:
+    def load(
+        cls,
+        config: TrainConfig,
+        data: Path,
+        volumes: Sequence[Volume] | None,
+        monitor: Monitor,
+    ) -> Pools:
         """Read all volumes; the patterns of the configuration are relative to `data`."""
         left_out = (*config.leave_out, *config.validation)
-        files = files_of(data, config.high_quality, left_out)
-        targets = load_targets(files, config.modality, monitor)
-        if not any(any(target.is_usable) for target in targets):
+        if volumes is None:
+            files = files_of(data, config.high_quality, left_out)
+            targets = load_targets(files, config.modality, monitor)
+        else:
+            targets = [each for volume in volumes for each in resolutions(volume, volume.source)]
+        if not targets:
             raise InputError(
-                f"{data}: no clean volume among {len(files)} files",
+                f"{data}: no clean volume to learn from",
                 "Give volumes with little noise (high_quality).",
             )
         examinations = load_examinations(

@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.hqg.guide import align
 from MedEnhanceLib.io import load
 from MedEnhanceLib.native import SIDE
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.noise import measure_noise
-from MedEnhanceLib.runtime.progress import Monitor, attend
+from MedEnhanceLib.runtime.progress import Monitor
 
 Floats = npt.NDArray[np.float32]
 #: Voxels that are averaged along an axis where the volume is learned from at half its resolution.
@@ -33,14 +34,14 @@ _CERTAIN = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """One clean volume, or several series of one examination on one grid.
+    """A clean volume, and the other series of its examination on its grid.
 
     Attributes:
-        series: [K, J, I] each; MR with bright tissue at 1, CT in units of 1000 HU with water at 0.
+        series: [K, J, I] each, the clean volume first; MR with bright tissue at 1, CT in units of
+            1000 HU with water at 0; the others are NaN where they show nothing.
         spacing: mm along i, j, k.
-        name: of the file that it comes from.
+        name: of the file or of the examination that it comes from.
         is_raw: whether it has the resolution of its file.
-        is_usable: which of the series are clean enough to be a target; all can be guides.
         labels: [K, J, I] indices of a task's labels, 0 for the background; None without.
         subject: number among the task's subjects.
     """
@@ -49,7 +50,6 @@ class Target:
     spacing: tuple[float, float, float]
     name: str
     is_raw: bool
-    is_usable: tuple[bool, ...]
     labels: npt.NDArray[np.uint8] | None = None
     subject: int = 0
 
@@ -86,8 +86,8 @@ def load_targets(files: Sequence[Path], modality: str, monitor: Monitor) -> list
     """Each volume at its own and at half its resolution."""
     targets: list[Target] = []
     for path in files:
-        volume = attend(lambda path=path: load(path, modality=modality), monitor)
-        targets += resolutions([volume], path.name)
+        monitor.check()
+        targets += resolutions(load(path, modality=modality), path.name)
     return targets
 
 
@@ -103,7 +103,12 @@ def load_labeled(
     left_out = {path for pattern in leave_out for path in data.glob(pattern)}
     targets = [
         Target(
-            (_scaled(volume),), volume.geometry.spacing, path.name, True, (True,), labels, number
+            (scaling_for(volume).apply(volume.voxels),),
+            volume.geometry.spacing,
+            path.name,
+            True,
+            labels,
+            number,
         )
         for number, (path, volume, labels) in enumerate(subjects)
         if not is_below(path, left_out)
@@ -122,82 +127,39 @@ def load_examinations(
     modality: str,
     monitor: Monitor,
 ) -> list[Target]:
-    """Examinations, one a pattern: each series with the others registered onto its grid.
-
-    Series on one grid stay as they are; others are aligned to each of them in turn.
-    """
+    """Examinations, one a pattern: each series with the others registered onto its grid."""
     targets: list[Target] = []
     for pattern in patterns:
         files = files_of(data, (pattern,), leave_out)
         volumes = [load(path, modality=modality) for path in files]
-        if len(volumes) < 2:
-            continue
-        for grid in _grids(volumes):
-            aligned = [
-                grid,
-                *(_on_grid(other, grid, monitor) for other in volumes if other is not grid),
-            ]
-            series = [volume for volume in aligned if volume is not None]
-            if len(series) > 1:
-                targets += resolutions(series, pattern, only_first=not _share_grid(volumes))
+        for volume in volumes:
+            others = [other for other in volumes if other is not volume]
+            aligned = [align(other, volume, monitor) for other in others]
+            guides = [guide.voxels for guide in aligned if guide.is_usable]
+            if guides:
+                targets += resolutions(volume, pattern, guides)
     return targets
 
 
-def _share_grid(volumes: Sequence[Volume]) -> bool:
-    first = volumes[0]
-    return all(
-        volume.shape == first.shape and volume.geometry == first.geometry for volume in volumes
-    )
+def resolutions(volume: Volume, name: str, guides: Sequence[Floats] = ()) -> Iterator[Target]:
+    """A volume as targets: as it is, and averaged over two voxels.
 
-
-def _grids(volumes: Sequence[Volume]) -> Sequence[Volume]:
-    """The volumes onto whose grids the others are brought."""
-    return volumes[:1] if _share_grid(volumes) else volumes
-
-
-def _on_grid(volume: Volume, grid: Volume, monitor: Monitor) -> Volume | None:
-    """A series on the grid of another one of its examination; None where it does not fit."""
-    if volume.shape == grid.shape and volume.geometry == grid.geometry:
-        return volume
-    from MedEnhanceLib.hqg.guide import align
-
-    aligned = align(volume, grid, monitor)
-    return grid.with_voxels(aligned.voxels) if aligned.is_usable else None
-
-
-def resolutions(
-    volumes: Sequence[Volume], name: str, *, only_first: bool = False
-) -> Iterator[Target]:
-    """Volumes on one grid as targets: as they are, and averaged over two voxels.
-
-    only_first: whether the first one alone is a target, as the others were interpolated.
+    guides: other series of its examination on its grid, bright tissue at 1, NaN where they show
+    nothing.
     """
-    scaled = [_scaled(volume) for volume in volumes]
-    spacing = volumes[0].geometry.spacing
-    is_target = [index == 0 or not only_first for index in range(len(volumes))]
-    clean = [
-        is_used and not _is_noisy(volume, voxels)
-        for volume, voxels, is_used in zip(volumes, scaled, is_target, strict=True)
-    ]
-    if any(clean) and min(scaled[0].shape) >= SIDE:
-        yield Target(tuple(scaled), spacing, name, True, tuple(clean))
-    factors = _factors(scaled[0].shape, spacing)
+    scaled = scaling_for(volume).apply(volume.voxels)
+    spacing = volume.geometry.spacing
+    series = (scaled, *guides)
+    if min(scaled.shape) >= SIDE and not _is_noisy(volume, scaled):
+        yield Target(series, spacing, name, is_raw=True)
+    factors = _factors(scaled.shape, spacing)
     if max(factors) > 1:
-        coarse = tuple(_averaged(voxels, factors) for voxels in scaled)
-        wide = [mm * factor for mm, factor in zip(spacing, reversed(factors), strict=True)]
-        yield Target(coarse, (wide[0], wide[1], wide[2]), name, False, tuple(is_target))
-
-
-def _scaled(volume: Volume) -> Floats:
-    """On the network's scale; NaN, where an aligned series shows nothing, stays."""
-    if np.isnan(volume.voxels).any():
-        return volume.voxels.astype(np.float32)
-    return scaling_for(volume).apply(volume.voxels)
+        coarse = tuple(_averaged(voxels, factors) for voxels in series)
+        i, j, k = (mm * factor for mm, factor in zip(spacing, reversed(factors), strict=True))
+        yield Target(coarse, (i, j, k), name, is_raw=False)
 
 
 def _is_noisy(volume: Volume, scaled: Floats) -> bool:
-    if np.isnan(scaled).any():
-        return True
     noise = measure_noise(scaled, modality=volume.modality, spacing=volume.geometry.spacing)
     return noise.level > _MOST_NOISE and noise.confidence > _CERTAIN
 

@@ -214,7 +214,7 @@ def _enhance(volume: Volume, device: str, monitor: Monitor) -> Enhancement:
     from MedEnhanceLib.hqg import EnhanceConfig, enhance
 
     # As by default: noise, blur and shading are measured, and corrected where they are found.
-    return enhance(volume, EnhanceConfig(model="mr-brain", device=device), monitor=monitor)
+    return enhance(volume, EnhanceConfig(model="mr", device=device), monitor=monitor)
 
 
 def _segment_all(

@@ -196,7 +196,8 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         source = placed(source, params, monitor)
         _refuse_sequence(source, params, config)
     guides = _guides_of(params, volume, kept, monitor)
-    inputs |= _numbered("guide", [known_as(Path(one.source), one) for one in guides])
+    places = [Path(one.source.partition(" (series ")[0]) for one in guides]
+    inputs |= _numbered("guide", list(map(known_as, places, guides)))
     head = head_config(params.head, config.device, wanted=params.wants_segmentation)
     done = enhance_volume(
         source if frame is None else volume,

@@ -191,11 +191,13 @@ def training_config(
         raise ConfigError(
             f"config is {fields!r}", f"Give a preset's name, an object, or a {cls.__name__}."
         )
+    config: AnyConfig
     if not isinstance(fields, Mapping):
-        return cast("AnyConfig", fields)
-    if method == "hqg" and data is not None and is_distilled(data):
-        fields = {"modality": load_distilled(data).modality, **fields}
-    config: AnyConfig = cls.from_json(dict(fields))
+        config = fields
+    else:
+        if method == "hqg" and data is not None and is_distilled(data):
+            fields = {"modality": load_distilled(data).modality, **fields}
+        config = cls.from_json(dict(fields))
     return config
 
 
@@ -275,7 +277,7 @@ def _train_enhancer(config: TrainConfig, data: Path, out: Path, monitor: Monitor
         monitor.warn(distilled.alarm)
     config = replace(config, data=(distilled.entry(), *config.data))
     volumes = list(distilled_volumes(data, seed=config.seed))
-    folder = train(config, data, out, monitor, volumes=volumes)  # type: ignore[call-arg]
+    folder = train(config, data, out, monitor, volumes=volumes)
     limits = read_bundle(folder).metadata.get("limits", ())
     return record_fields(folder, {"limits": [*distilled.limits, *limits]}).folder
 

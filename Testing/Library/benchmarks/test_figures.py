@@ -126,7 +126,7 @@ def test_the_list_has_every_number_with_file_and_path(figures: ModuleType) -> No
     assert any("\t27.00\tenhancement.json\t" in line for line in listed)
 
 
-@pytest.mark.parametrize(("name", "modality"), [("mr-brain", "MR"), ("ct-lowdose", "CT")])
+@pytest.mark.parametrize(("name", "modality"), [("mr", "MR"), ("ct", "CT")])
 def test_the_cards_of_enhancers_state_what_was_measured(
     origins: ModuleType, name: str, modality: str
 ) -> None:

@@ -33,7 +33,7 @@ def run(config: Path, **fields: str) -> None:
 @pytest.mark.filterwarnings("ignore:NvImgCodecPydicomReader")  # of MONAI's readers, unused here
 @pytest.mark.parametrize(
     ("name", "call", "ending"),
-    [("mr-brain", "enhance", "_enhanced"), ("brain-tissue", "segment", "_seg")],
+    [("mr", "enhance", "_enhanced"), ("brain-tissue", "segment", "_seg")],
 )
 def test_its_configuration_runs_our_model_over_a_folder(
     head: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, call: str, ending: str
@@ -76,5 +76,5 @@ def test_a_codec_and_a_folder_in_use_are_refused(tmp_path: Path) -> None:
         write_monai_bundle(find_bundle("codec-ct"), tmp_path / "bundle")
     (tmp_path / "mine.txt").touch()
     with pytest.raises(OutputError, match="not empty"):
-        write_monai_bundle(find_bundle("mr-brain"), tmp_path)
+        write_monai_bundle(find_bundle("mr"), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

@@ -191,7 +191,7 @@ def test_kind_and_modality_must_fit(toy: Bundle) -> None:
 
 def test_shipped_models_verify_and_cannot_be_removed() -> None:
     shipped = [bundle for bundle in list_bundles() if bundle.shipped]
-    names = {"brain-tissue", "ct-lowdose", "mr-brain", "sts-tumour-ct", "ct-slices", "mr-slices"}
+    names = {"brain-tissue", "ct", "mr", "sts-tumour-ct", "ct-slices", "mr-slices"}
     names |= {"codec-ct", "codec-em", "codec-mr"}
     assert {bundle.name for bundle in shipped} == names
     for bundle in shipped:
@@ -211,19 +211,19 @@ def test_an_imported_model_is_the_default_only_where_the_user_says_so(
     imported = import_bundle(toy.folder)
     assert imported.identity()["origin"] == "imported"
     shipped = open_bundle("auto", kind="enhancer", modality="MR")
-    assert (shipped.name, shipped.origin) == ("mr-brain", "shipped with MedEnhance")
+    assert (shipped.name, shipped.origin) == ("mr", "shipped with MedEnhance")
     # Panels offer models in this order, and recommend the first.
     names = [bundle.name for bundle in list_bundles()]
-    assert names.index("mr-brain") < names.index("aaa")
+    assert names.index("mr") < names.index("aaa")
     set_default("aaa")
     assert open_bundle("auto", kind="enhancer", modality="MR").name == "aaa"
-    assert open_bundle("auto", kind="enhancer", modality="CT").name == "ct-lowdose"
+    assert open_bundle("auto", kind="enhancer", modality="CT").name == "ct"
     assert list_bundles()[0].name == "aaa"
-    set_default("mr-brain")
-    assert open_bundle("auto", kind="enhancer", modality="MR").name == "mr-brain"
+    set_default("mr")
+    assert open_bundle("auto", kind="enhancer", modality="MR").name == "mr"
     set_default("aaa")
     remove_bundle("aaa")
-    assert open_bundle("auto", kind="enhancer", modality="MR").name == "mr-brain"
+    assert open_bundle("auto", kind="enhancer", modality="MR").name == "mr"
 
 
 def test_a_default_that_is_gone_is_named(toy: Bundle) -> None:
@@ -240,16 +240,16 @@ def test_what_finds_something_rare_is_no_default() -> None:
 
 
 def test_the_name_of_a_shipped_model_is_taken(toy: Bundle, user_models: Path) -> None:
-    _edit(toy, name="mr-brain")
+    _edit(toy, name="mr")
     with pytest.raises(ModelError, match="came with MedEnhance"):
         import_bundle(toy.folder)
     # One that lay there before is distinguished, and can be removed.
-    shutil.copytree(toy.folder, user_models / "mr-brain")
-    assert open_bundle("mr-brain", kind="enhancer", modality="MR").origin.startswith("shipped")
-    assert find_bundle("mr-brain@imported").sha256 == toy.sha256
-    remove_bundle("mr-brain@imported")
-    assert not (user_models / "mr-brain").exists()
-    assert find_bundle("mr-brain").shipped
+    shutil.copytree(toy.folder, user_models / "mr")
+    assert open_bundle("mr", kind="enhancer", modality="MR").origin.startswith("shipped")
+    assert find_bundle("mr@imported").sha256 == toy.sha256
+    remove_bundle("mr@imported")
+    assert not (user_models / "mr").exists()
+    assert find_bundle("mr").shipped
 
 
 def test_a_damaged_file_of_defaults_is_named(user_models: Path) -> None:
@@ -291,7 +291,7 @@ def test_metadata_are_what_the_schema_says_or_refused(
         assert caught.value.hint
     # One that lies there already hides no other, and can be removed.
     shutil.copytree(toy.folder, user_models / "odd")
-    assert "mr-brain" in [bundle.name for bundle in list_bundles()]
+    assert "mr" in [bundle.name for bundle in list_bundles()]
     assert said in unreadable_bundles()[user_models / "odd"].message
     assert [row["name"] for row in store.installed() if not row["ok"]] == ["odd"]
     with pytest.raises(ModelError, match=re.escape(said)):
@@ -309,7 +309,7 @@ def test_json_that_python_cannot_follow_hides_no_other_model(
     shutil.copytree(toy.folder, user_models / "deep")
     (user_models / "pipe" / "configs").mkdir(parents=True)
     os.mkfifo(user_models / "pipe" / METADATA)
-    assert "mr-brain" in [bundle.name for bundle in list_bundles()]
+    assert "mr" in [bundle.name for bundle in list_bundles()]
     messages = [error.message for error in unreadable_bundles().values()]
     assert ["deeply" in messages[0], "pipe" in messages[1]] == [True, True]
     (user_models / "defaults.json").write_text(deep)

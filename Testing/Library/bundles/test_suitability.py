@@ -67,7 +67,7 @@ def test_a_leg_is_refused_for_its_labels_before_it_is_enhanced() -> None:
 def test_an_enhanced_leg_carries_the_warning_about_the_model(tmp_path: Path) -> None:
     """The network learned from brains."""
     folder = tmp_path / "model"
-    shutil.copytree(resource_folder("models") / "mr-brain", folder)
+    shutil.copytree(resource_folder("models") / "mr", folder)
     metadata = json.loads((folder / METADATA).read_text(encoding="utf-8"))
     (folder / METADATA).write_text(json.dumps(metadata | {"anatomy": "brain"}))
     events: list[Event] = []
@@ -142,9 +142,9 @@ def test_a_named_model_decides_what_a_volume_is_where_its_file_does_not_say() ->
     events: list[Event] = []
     monitor = Monitor(events.append)
     guessed = Volume(voxels, modality="MR", modality_is_guess=True)
-    bundle, taken = open_bundle_for(guessed, "ct-lowdose", kind="enhancer", monitor=monitor)
-    assert (bundle.name, taken.modality, taken.units) == ("ct-lowdose", "CT", "HU")
+    bundle, taken = open_bundle_for(guessed, "ct", kind="enhancer", monitor=monitor)
+    assert (bundle.name, taken.modality, taken.units) == ("ct", "CT", "HU")
     assert "taken as CT" in str(events[0])
     assert open_bundle_for(guessed, "auto", kind="enhancer")[0].modality == "MR"
     with pytest.raises(ModelError, match="is for CT, the volume is MR"):
-        open_bundle_for(Volume(voxels, modality="MR"), "ct-lowdose", kind="enhancer")
+        open_bundle_for(Volume(voxels, modality="MR"), "ct", kind="enhancer")

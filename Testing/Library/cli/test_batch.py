@@ -20,6 +20,8 @@ import pytest
 from MedEnhanceLib import io
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
+from MedEnhanceLib.hqg import guide
+from MedEnhanceLib.hqg.guide import Suggestion
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.batch_items import gather
 from MedEnhanceLib.jobs.batch_runs import run_on_dask
@@ -94,6 +96,21 @@ def test_a_row_says_how_much_noise_there_was_and_was_corrected(
     assert float(row["noise σ"]) > 0
     assert 0 <= float(row["noise confidence"]) <= 1
     assert 0 <= float(row["correction"]) <= 1
+
+
+def test_each_volume_gets_the_best_guide_of_its_own_folder(
+    run: Callable,
+    scans: Path,
+    tmp_path: Path,
+    networks: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(guide, "suggest", lambda _volume, found: Suggestion(found[-1], "the last"))
+    ran = run(*enhance(tmp_path / "out", scans), "--guide", "auto", "--look", scans / "a.nii.gz")
+    assert ran.status == 0, ran.err
+    names = [[Path(one.source).name for one in call["guide"] or ()] for call in networks]
+    assert names == [["b.nrrd"], ["a.nii.gz"], []]
+    assert {Path(call["look"].source).name for call in networks} == {"a.nii.gz"}
 
 
 @pytest.mark.usefixtures("networks")

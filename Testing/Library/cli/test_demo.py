@@ -106,7 +106,7 @@ def test_volumes_are_what_they_are_called(made: Made) -> None:
 
 def test_networks_get_what_the_demo_describes(made: Made) -> None:
     enhance, *segments = made.calls
-    assert enhance["config"].model == "mr-brain"
+    assert enhance["config"].model == "mr"
     assert enhance["config"].bias_correction == "auto"
     assert enhance["config"].device == "cpu"
     assert [call["kind"] for call in segments] == ["segment"] * 3

@@ -14,7 +14,7 @@ import pytest
 from MedEnhanceLib.cli import doctor
 from MedEnhanceLib.runtime import dependencies, machine
 
-GOOD = {"name": "mr-brain", "kind": "enhancer", "modality": "MR", "ok": True, "message": "verified"}
+GOOD = {"name": "mr", "kind": "enhancer", "modality": "MR", "ok": True, "message": "verified"}
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_healthy_installation_fits_on_a_screen(run: Callable) -> None:
     assert len(lines) <= 40
     assert max(map(len, lines)) <= 120
     assert lines[-1] == "Everything that is needed is here."
-    for word in ("SimpleITK", "voxels", "memory", "disk", "mr-brain", "answered", "12.0 GB free"):
+    for word in ("SimpleITK", "voxels", "memory", "disk", "mr", "answered", "12.0 GB free"):
         assert word in ran.out
 
 

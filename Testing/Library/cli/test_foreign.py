@@ -129,7 +129,7 @@ class _Runs:
 def test_what_is_hostile_is_refused_and_leaves_nothing(
     hostile: str, run: Run, tmp_path: Path, user_models: Path
 ) -> None:
-    folder = make(tmp_path / ("mr-brain" if hostile == "shadow" else "organs"))
+    folder = make(tmp_path / ("mr" if hostile == "shadow" else "organs"))
     if hostile == "python":
         code = changed(INFERENCE, "network_def.act", "$__import__('os').mkdir('ran')")
         (folder / "configs/inference.json").write_text(json.dumps(code))

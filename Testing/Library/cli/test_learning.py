@@ -199,13 +199,13 @@ def test_the_command_that_uses_the_model_comes_next(
 def test_means_of_an_evaluation_are_a_table(
     run: Callable, asked: list[tuple[str, Mapping[str, Any]]]
 ) -> None:
-    ran = run("evaluate", "mr-brain", "volumes", "--out", "table.json")
+    ran = run("evaluate", "mr", "volumes", "--out", "table.json")
     assert ran.status == 0
     head, _, row = ran.out.splitlines()
     assert head.split("  ")[0] == "mean of"
     assert "enhanced psnr db" in head
     assert row.split() == ["composite", "21.4", "24.568"]
-    assert asked[0][1]["bundle"] == "mr-brain"
+    assert asked[0][1]["bundle"] == "mr"
 
 
 def test_model_that_is_not_there_is_status_four(run: Callable, scan: Path) -> None:

@@ -20,7 +20,7 @@ from MedEnhanceLib.io.dicomout.derivation import (
     refer_to_sources,
 )
 
-MODEL = {"name": "mr-brain", "version": "0.2", "sha256": "ab" * 32}
+MODEL = {"name": "mr", "version": "0.2", "sha256": "ab" * 32}
 
 
 def applied(derivation: Derivation, **elements: object) -> Dataset:
@@ -35,7 +35,7 @@ def test_the_text_names_action_model_options_history_and_loss() -> None:
     text = Derivation(
         "enhanced", "tile 96", MODEL, ("DERIVED: degraded",), (Lossy("ucv", 20.0),)
     ).text()
-    for part in ("Enhanced", "mr-brain 0.2", "ab" * 32, "tile 96", "degraded", "ucv 20:1", NOTICE):
+    for part in ("Enhanced", "mr 0.2", "ab" * 32, "tile 96", "degraded", "ucv 20:1", NOTICE):
         assert part in text
 
 
@@ -43,7 +43,7 @@ def test_a_long_text_is_cut_before_the_notice() -> None:
     text = Derivation("enhanced", "x" * 3000, MODEL).text()
     assert len(text) <= 1024
     assert text.endswith(NOTICE)
-    assert "mr-brain" in text
+    assert "mr" in text
 
 
 def test_texts_are_of_characters_that_every_set_has() -> None:

@@ -23,7 +23,7 @@ Examine = Callable[[Path], list[str]]
 Make = Callable[..., Path]
 
 ENHANCED = Derivation(
-    "enhanced", model={"name": "ct-lowdose", "sha256": "cd" * 32}, lossy=(Lossy("ucv", 20.0),)
+    "enhanced", model={"name": "ct", "sha256": "cd" * 32}, lossy=(Lossy("ucv", 20.0),)
 )
 
 
@@ -87,7 +87,7 @@ def test_nothing_that_is_said_is_lost(tmp_path: Path, ct: Volume) -> None:
         strict=True,
     ):
         (derived,) = frame.DerivationImageSequence
-        assert "ct-lowdose" in derived.DerivationDescription
+        assert "ct" in derived.DerivationDescription
         assert derived.SourceImageSequence[0].ReferencedSOPInstanceUID == source.sop_instance
 
 

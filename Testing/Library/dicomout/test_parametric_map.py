@@ -33,7 +33,7 @@ def spread(study: Any, rng: np.random.Generator) -> Volume:
 
 @pytest.fixture
 def enhanced() -> Derivation:
-    return Derivation("enhanced", model={"name": "ct-lowdose", "sha256": "cd" * 32})
+    return Derivation("enhanced", model={"name": "ct", "sha256": "cd" * 32})
 
 
 def decoded(dataset: Dataset, volume: Volume) -> np.ndarray:
@@ -143,7 +143,7 @@ def test_it_says_what_it_is(study: Any, spread: Volume, enhanced: Derivation) ->
     assert dataset.ContentLabel == "UNCERTAINTY"
     assert dataset.ContentQualification == "RESEARCH"
     assert dataset.ImageType[0] == "DERIVED"
-    assert "ct-lowdose" in dataset.DerivationDescription
+    assert "ct" in dataset.DerivationDescription
     assert "Research use only" in dataset.DerivationDescription
     assert dataset.SeriesDescription == "axial MedEnhance uncertainty"
     assert (dataset.StudyInstanceUID, dataset.PatientID) == ("1.2.3", "42")

@@ -29,7 +29,7 @@ from MedEnhanceLib.io.dicomout.attributes import CT_IMAGE, MR_IMAGE, PET_IMAGE, 
 Examine = Callable[[Path], list[str]]
 Make = Callable[..., Path]
 
-ENHANCED = Derivation("enhanced", "2 tiles", model={"name": "ct-lowdose", "sha256": "cd" * 32})
+ENHANCED = Derivation("enhanced", "2 tiles", model={"name": "ct", "sha256": "cd" * 32})
 PET = {
     "SOPClassUID": PET_IMAGE,
     "Modality": "PT",
@@ -119,7 +119,7 @@ def test_a_series_of_its_own_says_what_was_done(ct: Volume) -> None:
     assert [one.InstanceNumber for one in images] == [1, 2, 3, 4]
     assert first.SeriesNumber == 1001
     assert first.SeriesDescription == "axial MedEnhance enhanced"
-    for word in ("Enhanced", "ct-lowdose", "cd" * 32, "2 tiles", "Research use only"):
+    for word in ("Enhanced", "ct", "cd" * 32, "2 tiles", "Research use only"):
         assert word in first.DerivationDescription
     assert "Research use only" in first.ImageComments
     assert first.DerivationCodeSequence[0].CodeValue == "110001"

@@ -151,7 +151,7 @@ class TestChain:
 class TestEnhancement:
     def test_the_shipped_model_removes_noise_without_its_network(self) -> None:
         noisy = _noisy(0.1)
-        result = me.enhance(noisy, model="mr-brain", task="noise", device="cpu")
+        result = me.enhance(noisy, model="mr", task="noise", device="cpu")
         error = _error(result.volume.voxels.astype(np.float32), _brain())
         assert error < 0.3 * _error(noisy.voxels.astype(np.float32), _brain())
         measured = result.report["results"]["measured"]["noise"]
@@ -162,7 +162,7 @@ class TestEnhancement:
 
     def test_a_volume_of_no_stated_modality_has_an_uncertainty_too(self) -> None:
         noisy = replace(_noisy(0.1), modality="OT", modality_is_guess=False)
-        result = me.enhance(noisy, model="mr-brain", task="noise", device="cpu", uncertainty=True)
+        result = me.enhance(noisy, model="mr", task="noise", device="cpu", uncertainty=True)
         assert result.uncertainty is not None
 
     def test_thin_slices_have_no_previews_and_no_guide(self) -> None:
@@ -186,9 +186,3 @@ class TestEnhancement:
             assert any(f"no image, but a map of the {what}" in each for each in card["warnings"])
             assert card["noise"] is None
         assert run_job(JobSpec("inspect", {"input": names[1]}))["card"]["noise"]
-
-
-def test_a_look_of_another_modality_is_refused() -> None:
-    look = replace(_noisy(0.02), modality="CT", units="HU")
-    with pytest.raises(InputError, match="look is CT"):
-        me.enhance(_noisy(0.02), look=look, device="cpu")

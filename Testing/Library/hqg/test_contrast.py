@@ -1,4 +1,4 @@
-"""Contrasts of heads are told apart without registration; a look of another one is refused."""
+"""Contrasts of heads are distinguished without registration; a look of another is refused."""
 
 from __future__ import annotations
 

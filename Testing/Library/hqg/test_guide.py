@@ -111,6 +111,7 @@ def refused(guide: Volume, volume: Volume, recorder: Any) -> AlignedGuide:
     return aligned
 
 
+@pytest.mark.slow
 def test_a_guide_of_something_else_is_not_used(brain: Volume, recorder: Any) -> None:
     rng = np.random.default_rng(5)
     k, j, i = np.indices(brain.shape)

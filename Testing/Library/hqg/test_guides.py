@@ -11,6 +11,7 @@ import pytest
 import MedEnhanceLib as me  # noqa: N813
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.manifest import findings_in_words
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg import EnhanceConfig, check_guide, check_look, enhance, infer
@@ -40,7 +41,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 def given(head: Volume, calls: list[dict[str, Any]], **options: Any) -> dict[str, Any]:
     with pytest.raises(InputError, match="called"):
-        enhance(head, EnhanceConfig(model="mr-brain", device="cpu"), **options)
+        enhance(head, EnhanceConfig(model="mr", device="cpu"), **options)
     return calls[-1]
 
 
@@ -61,7 +62,15 @@ def test_a_model_without_guidance_says_so(
     events: list[Event] = []
     assert given(head, calls, guide=other, monitor=Monitor(events.append))["guides"] == []
     said = [event.fields["message"] for event in events if event.kind == "warning"]
-    assert any("this model does not use a guide" in message for message in said)
+    assert said == ["mr: this model does not use a guide"]
+
+
+def test_a_guide_that_was_not_used_is_recorded_as_such(head: Volume, other: Volume) -> None:
+    result = me.enhance(head, "mr", guide=other, task="noise", device="cpu")
+    guide = result.report["results"]["measured"]["guide"]
+    assert guide == {"used": 0.0, "reason": "mr: this model does not use a guide"}
+    assert result.guide_use is None
+    assert "guide: used at 0% on average; mr" in findings_in_words({"guide": guide})[0]
 
 
 @pytest.mark.parametrize("role", ["guide", "look"])
@@ -108,15 +117,15 @@ def test_an_array_lies_on_the_grid_of_the_volume(
 ) -> None:
     monkeypatch.setattr(Bundle, "uses_guides", True)
     with pytest.raises(InputError, match="called"):
-        me.enhance(head, "mr-brain", guide=[head.voxels[::-1]], device="cpu")
+        me.enhance(head, "mr", guide=[head.voxels[::-1]], device="cpu")
     assert calls[-1]["guides"][0].geometry == head.geometry
     with pytest.raises(InputError, match="an array of"):
-        me.enhance(head, "mr-brain", guide=head.voxels[1:], device="cpu")
+        me.enhance(head, "mr", guide=head.voxels[1:], device="cpu")
 
 
 def test_auto_needs_a_volume_that_was_read_here(head: Volume) -> None:
     with pytest.raises(ConfigError, match="not read from a file"):
-        me.enhance(head, "mr-brain", guide="auto", device="cpu")
+        me.enhance(head, "mr", guide="auto", device="cpu")
 
 
 @pytest.mark.parametrize("role", ["guide", "look"])

@@ -41,7 +41,7 @@ def dynamic() -> Volume:
 
 
 def config(**options: object) -> EnhanceConfig:
-    return EnhanceConfig(model="mr-brain", device="cpu", **options)
+    return EnhanceConfig(model="mr", device="cpu", **options)
 
 
 def test_every_frame_gets_the_share_of_the_typical_one(dynamic: Volume) -> None:

@@ -342,7 +342,7 @@ SOURCES: dict[str, Callable[[Path], object]] = {
     "scan.ucv": _make_container,
     "damaged.ucv": _make_damaged,
     "ct": _make_series,
-    "model": lambda folder: shutil.copytree(resource_folder("models") / "mr-brain", folder),
+    "model": lambda folder: shutil.copytree(resource_folder("models") / "mr", folder),
     "head": _make_head,
     "labeled": _make_labeled,
     "pools": _make_pools,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,8 @@ from MedEnhanceLib import hqg, io
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.hqg import guide
+from MedEnhanceLib.hqg.guide import Candidate, Suggestion
 from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.guides import chosen_guide, volumes_in
@@ -35,16 +35,16 @@ def scan(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def offered(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The names of what the best guide is chosen among; the last one is taken."""
+    """What the best guide is chosen among, by description; the last one is taken."""
     seen: list[list[str]] = []
 
-    def suggest(_volume: Volume, candidates: list[Volume]) -> Volume | None:
-        seen.append([Path(one.source).name for one in candidates])
-        return candidates[-1] if candidates else None
+    def suggest(volume: Candidate, candidates: list[Candidate]) -> Suggestion:
+        seen.append([one.description for one in candidates])
+        assert volume.key not in [one.key for one in candidates]
+        return Suggestion(candidates[-1], "the last one")
 
-    stand_in = ModuleType("MedEnhanceLib.hqg.guide")
-    stand_in.suggest = suggest  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "MedEnhanceLib.hqg.guide", stand_in)
+    monkeypatch.setattr(guide, "suggest", suggest)
+    monkeypatch.setattr(guide, "noise_of", lambda _volume: 0.1)
     return seen
 
 
@@ -124,7 +124,7 @@ def test_auto_without_another_series_warns_and_goes_on(
     run(scan, events.append, guide=["auto"])
     assert enhanced[0]["guide"] is None
     said = [event.fields["message"] for event in events if event.kind == "warning"]
-    assert any("no other series of this examination" in message for message in said)
+    assert any("no other series of this examination suits" in message for message in said)
 
 
 def test_a_folder_of_many_patients_is_no_examination(scan: Path, offered: list[list[str]]) -> None:
@@ -140,13 +140,15 @@ def test_auto_takes_other_series_of_the_dicom_study_alone(
     rng = np.random.default_rng(0)
     mr = {"Modality": "MR", "SOPClassUID": "1.2.840.10008.5.1.4.1.1.4", "RescaleIntercept": None}
     made = {}
-    for name, study in (("t1", "1.2.3"), ("t2", "1.2.3"), ("elsewhere", "1.2.4")):
+    for name, study in (("t1", "1.2.3"), ("t2", "1.2.3"), ("other patient", "1.2.4")):
         stored = rng.integers(0, 1000, (4, 20, 24), dtype=np.uint16)
         made[name] = make_series(
             stored,
             folder=tmp_path / "study" / name,
             SeriesInstanceUID=f"1.9.{len(made)}",
             StudyInstanceUID=study,
+            SeriesDescription=name,
+            PatientID=study,
             **mr,
         )
     volume = io.load(made["t1"])
@@ -154,7 +156,7 @@ def test_auto_takes_other_series_of_the_dicom_study_alone(
     assert chosen is not None
     assert chosen.origin is not None
     assert chosen.origin.series == "1.9.1"
-    assert len(offered[0]) == 1
+    assert offered == [["t2"]]
 
 
 def test_folders_among_looks_stand_for_their_volumes(scan: Path) -> None:

@@ -38,7 +38,7 @@ def _models(action: str, **params: str) -> list[dict[str, Any]]:
 
 def test_models_are_listed_with_all_that_a_page_shows() -> None:
     rows = _models("list")
-    assert {"brain-tissue", "ct-lowdose", "mr-brain"} <= {row["name"] for row in rows}
+    assert {"brain-tissue", "ct", "mr"} <= {row["name"] for row in rows}
     for row in rows:
         assert set(row) == _FIELDS
         assert row["ok"] is True
@@ -50,7 +50,7 @@ def test_models_are_listed_with_all_that_a_page_shows() -> None:
 
 def test_a_model_is_imported_found_damaged_and_removed(tmp_path: Path, user_models: Path) -> None:
     source = tmp_path / "mine"
-    shutil.copytree(resource_folder("models") / "mr-brain", source)
+    shutil.copytree(resource_folder("models") / "mr", source)
     with pytest.raises(ModelError, match="came with MedEnhance"):
         run_job(JobSpec("models", {"action": "import", "path": str(source)}))
     described = json.loads((source / METADATA).read_text())
@@ -75,7 +75,7 @@ def test_a_model_is_imported_found_damaged_and_removed(tmp_path: Path, user_mode
         ({"action": "burn"}, ConfigError, "burn"),
         ({"action": "import"}, ConfigError, "path"),
         ({"action": "remove"}, ConfigError, "name"),
-        ({"action": "remove", "name": "mr-brain"}, ModelError, "part of MedEnhance"),
+        ({"action": "remove", "name": "mr"}, ModelError, "part of MedEnhance"),
         ({"action": "import", "path": "/no/such"}, ModelError, "does not exist"),
         ({"action": "verify", "name": "none"}, ModelError, "no model"),
     ],

@@ -58,7 +58,7 @@ def scan(tmp_path: Path) -> Path:
 
 def _preview(scan: Path, slices: list[int] | None = None, **params: Any) -> Volume:
     output = scan.with_name("better.nrrd")
-    config = {"device": "cpu", "model": "mr-brain", **params.pop("config", {})}
+    config = {"device": "cpu", "model": "mr", **params.pop("config", {})}
     fields = {"input": str(scan), "output": str(output), "config": config, "overwrite": True}
     if slices is not None:
         fields["slices"] = slices

@@ -283,7 +283,7 @@ def test_addresses_that_take_no_results_are_refused(
     ("kind", "params"),
     [
         ("distill", {"cohort": "here", "out": "s3://bucket/set"}),
-        ("evaluate", {"bundle": "mr-brain", "data": "here", "out": "s3://bucket/table.json"}),
+        ("evaluate", {"bundle": "mr", "data": "here", "out": "s3://bucket/table.json"}),
         ("demo", {"out": "s3://bucket/demo"}),
     ],
 )

@@ -73,7 +73,7 @@ def test_no_byte_of_a_result_holds_the_names_of_what_was_read(
     shutil.copyfile(scan, named)
     out.mkdir()
     keep = {"input": str(named), "keep_names": keep_names}
-    enhanced = keep | {"config": {"device": "cpu", "model": "mr-brain", "uncertainty": True}}
+    enhanced = keep | {"config": {"device": "cpu", "model": "mr", "uncertainty": True}}
     enhanced |= {"report": str(out / "report")}
     for kind, ending, params in (
         ("convert", "nrrd", keep),

@@ -20,13 +20,13 @@ from MedEnhanceLib.runtime.progress import Event, Monitor
 
 def _stacks(depth: int = 10, side: int = 8) -> SliceStacks:
     voxels = np.arange(depth, dtype=np.float32)[:, None, None] * np.ones((side, side), np.float32)
-    return SliceStacks(voxels, Scaling(0.0, 1.0), context=1)
+    return SliceStacks(voxels, Scaling(0.0, 1.0), context=0)
 
 
 def _run(stacks: SliceStacks, asked: list[tuple[int, int]]) -> Callable[[slice, Plan], Any]:
     def run(where: slice, plan: Plan) -> torch.Tensor:
         asked.append((where.start, where.stop))
-        return stacks.planes(where)[:, None]
+        return stacks.take(np.arange(where.start, where.stop))
 
     return run
 
@@ -66,7 +66,7 @@ def test_memory_that_runs_out_midway_makes_less_of_the_rest(
     def run(where: slice, plan: Plan) -> torch.Tensor:
         if where.stop > 5 and plan.slices > 1:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return stacks.planes(where)[:, None]
+        return stacks.take(np.arange(where.start, where.stop))
 
     def listen(event: Event) -> None:
         if event.kind == "warning":
@@ -111,7 +111,7 @@ def test_every_library_is_understood_when_its_memory_ran_out(message: str) -> No
     def run(where: slice, plan: Plan) -> torch.Tensor:
         if plan.slices > 2:
             raise RuntimeError(message)
-        return _stacks().planes(where)[:, None]
+        return _stacks().take(np.arange(where.start, where.stop))
 
     found = list(in_chunks(run, _stacks(), Plan("cpu", 4, 512, 0), Monitor(), ""))
     assert next(where.stop - where.start for where, _ in found) == 2
@@ -135,7 +135,7 @@ def test_what_half_precision_cannot_hold_is_computed_again_in_single(
     stacks, reported = _stacks(), []
 
     def run(where: slice, plan: Plan) -> torch.Tensor:
-        planes = stacks.planes(where)[:, None]
+        planes = stacks.take(np.arange(where.start, where.stop))
         return planes / 0 * 0 if plan.half and where.start >= 4 else planes
 
     def listen(event: Event) -> None:
@@ -148,7 +148,7 @@ def test_what_half_precision_cannot_hold_is_computed_again_in_single(
 
 def test_values_that_stay_not_finite_are_an_error() -> None:
     def run(where: slice, plan: Plan) -> torch.Tensor:
-        return _stacks().planes(where)[:, None] * np.inf
+        return _stacks().take(np.arange(where.start, where.stop)) * np.inf
 
     with pytest.raises(ModelError, match="not finite") as caught:
         list(in_chunks(run, _stacks(), Plan("cpu", 4, 512, 0), Monitor(), ""))
@@ -167,7 +167,7 @@ def test_memory_is_given_back_once_nothing_holds_it(monkeypatch: pytest.MonkeyPa
         held.append(weakref.ref(features))
         if plan.slices > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return _stacks().planes(where)[:, None]
+        return _stacks().take(np.arange(where.start, where.stop))
 
     list(in_chunks(run, _stacks(), Plan("cpu", 4, 512, 0), Monitor(), ""))
     assert left == [0]

@@ -28,7 +28,7 @@ def coarse_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def enhanced(head: Volume) -> Volume:
-    return head.with_voxels(head.voxels + np.int16(3), did="enhanced with mr-brain")
+    return head.with_voxels(head.voxels + np.int16(3), did="enhanced with mr")
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def manifest() -> dict[str, Any]:
         config={"model": "auto"},
         inputs={"input": HOSTILE},
         seconds=1.25,
-        model={"name": "mr-brain", "sha256": "ab" * 32},
+        model={"name": "mr", "sha256": "ab" * 32},
     )
 
 
@@ -53,7 +53,7 @@ def test_report_has_its_files_and_says_what_changed(
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == sorted(names)
     html = written[0].read_text(encoding="utf-8")
     assert "changed the volume by 3 units of the input on average" in html
-    assert "mr-brain (abababababab)" in html
+    assert "mr (abababababab)" in html
     assert "1.2 s" in html
     record = json.loads(written[2].read_text(encoding="utf-8"))
     assert record["change"] == {"mean": 3.0, "mean_absolute": 3.0, "largest": 3.0}

@@ -1,0 +1,425 @@
+"""What the benchmarks of the removal of noise share: scans, noise, arms, scores, pictures."""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _common import SHARED_DATA, write
+from _enhancement_cache import run_kept
+from _enhancement_data import TEMPLATE, Box, Floats, Mask, Subject, cropped, sample_volume
+from _enhancement_peers import bm4d_mr, nlm_mr
+from _enhancement_statistics import Gate, difference, difference_gate
+
+from MedEnhanceLib.core import metrics
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.degrade import rician_noise, robust_max
+from MedEnhanceLib.hqg import denoise
+from MedEnhanceLib.io import load
+from MedEnhanceLib.nets import grouped
+from MedEnhanceLib.nets.intensity import scaling_for
+from MedEnhanceLib.nets.noise import LevelMap, NoiseEstimate, measure_noise
+
+Row = dict[str, Any]
+#: Voxels of a crop along k, j, i; those of `--quick`; and those for peers, which are slow.
+CROP, QUICK_CROP, SMALL_CROP = (24, 80, 80), (16, 64, 64), (14, 56, 56)
+#: The filter before there was a network, whatever rounds the library has now; and one more round.
+FILTER_ROUNDS = {
+    "MR": (grouped.Round(step=4), grouped.Round(step=4, damp=1.2), grouped.Round(step=3, damp=1.2)),
+    "CT": (grouped.Round(step=4, damp=2.0, apart=4), grouped.Round(step=3, damp=1.4)),
+}
+ONE_MORE = grouped.Round(step=3, damp=1.2)
+#: Arms whose result a network makes, with a guide or without.
+NETWORK, FILTER, ROUND = "network", "filter", "one more round"
+#: Names of fields of a training that list what it did not see.
+_LEFT_OUT = re.compile("leave|left|held")
+#: Where the foreground begins; from which ratio to the pixels slices are thick.
+_AIR, _THICK = 0.1, 1.6
+
+
+@dataclass(frozen=True, eq=False)
+class Scan(Subject):
+    """A reference with intensities from 0 to about 1 (the robust maximum).
+
+    path: in the folder of open volumes. reference: "plain", or "averaged" where 2 × 2 × 2 voxels
+    (2 × 2 in thick slices) were averaged, which takes noise away. box: of the crop.
+    """
+
+    path: str = ""
+    reference: str = "plain"
+    box: Box = (slice(None), slice(None), slice(None))
+
+
+@dataclass(frozen=True)
+class Made:
+    """A result. seconds: of CPU. use: how far a guide changed it, in σ; None without a guide."""
+
+    voxels: Floats
+    seconds: float
+    use: float | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """An opened enhancer. network: a `NetworkFilter`. metadata: of its bundle."""
+
+    network: Any
+    metadata: Mapping[str, Any]
+
+
+# --- options and results --------------------------------------------------------------------------
+
+
+def parser_of(text: str | None, seeds: Sequence[int]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, default=SHARED_DATA, help="folder of open volumes")
+    parser.add_argument("--model", help="name or folder of an MR enhancer; none: the filter alone")
+    parser.add_argument("--volumes", nargs="+", default=["*"], help="patterns, as *C07*: held out")
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(seeds))
+    parser.add_argument("--percents", nargs="+", type=int, default=[5, 10, 15], help="of noise")
+    parser.add_argument("--crop", nargs=3, type=int, help="voxels along k, j, i")
+    parser.add_argument("--quick", action="store_true", help="small crops, 10 %%, the first seed")
+    parser.add_argument("--write", action="store_true", help="write Testing/Benchmarks/results")
+    parser.add_argument("--add", type=Path, help="JSON of another run, whose rows are kept")
+    parser.add_argument("--pictures", type=Path, help="folder for PNG: best, median, worst case")
+    return parser
+
+
+def settled(parser: argparse.ArgumentParser, crop: Sequence[int] = CROP) -> argparse.Namespace:
+    import torch
+
+    torch.set_num_threads(1)
+    options = parser.parse_args()
+    if options.quick:
+        options.seeds, options.percents = options.seeds[:1], [10]
+    options.crop = tuple(options.crop or (QUICK_CROP if options.quick else crop))
+    return options
+
+
+def is_chosen(path: str, options: argparse.Namespace) -> bool:
+    fits = any(fnmatch.fnmatch(path, pattern) for pattern in options.volumes)
+    return fits and (path == TEMPLATE or (options.data / path).is_file())
+
+
+def finish(
+    name: str, rows: list[Row], gates_of: Callable[[list[Row]], list[Gate]], options: Any
+) -> None:
+    """Print the gates that were measured; write the JSON where that was requested."""
+    if options.add:
+        rows = json.loads(options.add.read_text(encoding="utf-8"))["rows"] + rows
+    reached = gates_of(rows)
+    for entry in [entry for entry in reached if entry["value"] is not None]:
+        least = f" (least {entry['least']:+.3f}, n {entry['subjects']})" if "least" in entry else ""
+        passed = "pass" if entry["pass"] else "FAIL"
+        print(f"{passed} {entry['name']}: {entry['value']:+.4f}{least}, goal {entry['bound']}")
+    if options.write:
+        write(name, gates=reached, rows=rows, seeds=options.seeds)
+
+
+def table(rows: Sequence[Row], keys: Sequence[str], figures: Sequence[str]) -> None:
+    """Print means of figures over the rows that agree in `keys`, and their number."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row.get(key) for key in keys), []).append(row)
+    print("\n" + " | ".join((*keys, "n", *figures)))
+    for group, members in groups.items():
+        columns = [[r[f] for r in members if r.get(f) is not None] for f in figures]
+        means = [f"{np.mean(values):.3f}" if values else "–" for values in columns]
+        print(" | ".join(map(str, (*group, len(members), *means))))
+
+
+def gain_gate(
+    name: str,
+    rows: list[Row],
+    cases: Sequence[str],
+    arms: tuple[str, str],
+    *,
+    figure: str = "psnr",
+    mean: float | None = None,
+    least: float | None = None,
+) -> Gate:
+    """Whether the mean gain of an arm over another, and the least of a subject, reach bounds."""
+    found = difference(rows, figure, [(case, *arms) for case in cases]) if cases else None
+    bounds = [f"≥ {mean:g}"] if mean is not None else []
+    bounds += [f"least ≥ {least:g}"] if least is not None else []
+    reached = found is not None and (mean is None or found.mean >= mean)
+    reached = reached and (least is None or (found is not None and found.least >= least))
+    text = f"{name}: {arms[0]} over {arms[1]}, {figure}"
+    entry = difference_gate(text, found, ", ".join(bounds), reached)
+    return entry if found is None else entry | {"least": found.least}
+
+
+# --- scans ----------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=6)
+def whole_scan(path: str, data: Path, averaged: bool) -> tuple[Volume, Mask | None]:
+    """All of a volume in float32, its robust maximum at 1, and the lesions marked in it, if any."""
+    volume = sample_volume() if path == TEMPLATE else load(data / path, modality="MR")
+    # Splines of the source undershoot.
+    volume = volume.with_voxels(np.maximum(volume.voxels, 0).astype(np.float32))
+    lesion = (data / path).with_name("lesion.nii.gz")
+    marked = load(lesion, modality="SEG").voxels > 0 if lesion.is_file() else None
+    if averaged:
+        factors = averaging(volume)
+        volume = shrunk(volume, factors)
+        if marked is not None:
+            marked = mean_of_blocks(marked.astype(np.float32), factors) > 0.5
+    return volume.with_voxels(volume.voxels / np.float32(robust_max(volume.voxels))), marked
+
+
+def averaging(volume: Volume) -> tuple[int, int, int]:
+    di, _, dk = volume.geometry.spacing
+    return (1 if dk > _THICK * di else 2), 2, 2
+
+
+def mean_of_blocks(voxels: Floats, factors: tuple[int, int, int]) -> Floats:
+    sizes = [side // by for side, by in zip(voxels.shape, factors, strict=True)]
+    k, j, i = (slice(0, size * by) for size, by in zip(sizes, factors, strict=True))
+    shape = [n for pair in zip(sizes, factors, strict=True) for n in pair]
+    mean: Floats = voxels[k, j, i].reshape(shape).mean(axis=(1, 3, 5))
+    return mean
+
+
+def shrunk(volume: Volume, factors: tuple[int, int, int]) -> Volume:
+    """Fewer voxels, each the mean of a block."""
+    di, dj, dk = (mm * by for mm, by in zip(volume.geometry.spacing, factors[::-1], strict=True))
+    geometry = replace(volume.geometry, spacing=(di, dj, dk))
+    voxels = mean_of_blocks(volume.voxels.astype(np.float32), factors)
+    return replace(volume, voxels=voxels, geometry=geometry, history=())
+
+
+def short_name(path: str, averaged: bool = False) -> str:
+    """As "C07 T1"."""
+    name = " ".join(path.removesuffix(".nii.gz").split("/")[-2:])
+    return name + (", averaged" if averaged else "")
+
+
+def scan_of(
+    path: str, data: Path, crop: Sequence[int], averaged: bool = False, around: Mask | None = None
+) -> Scan:
+    """A crop around the median of the foreground, or of another mask."""
+    whole, marked = whole_scan(path, data, averaged)
+    inside = whole.voxels > _AIR
+    middle = np.median(np.argwhere(inside if around is None else around), axis=0)
+    first = np.clip(middle.round().astype(int) - np.array(crop) // 2, 0, None)
+    first = np.maximum(np.minimum(first, np.array(whole.shape) - crop), 0)
+    k, j, i = (
+        slice(int(start), int(start) + most) for start, most in zip(first, crop, strict=True)
+    )
+    name = short_name(path, averaged)
+    return Scan(
+        name,
+        replace(cropped(whole, (k, j, i)), source=name),
+        1.0,
+        {"foreground": np.ascontiguousarray(inside[k, j, i])},
+        None if marked is None else marked[k, j, i],
+        path=path,
+        reference="averaged" if averaged else "plain",
+        box=(k, j, i),
+    )
+
+
+def noisy(scan: Scan, kind: str, percent: int, seed: int) -> Volume:
+    """With Gaussian or Rician noise, σ in % of the robust maximum."""
+    rng = np.random.default_rng((seed, percent, kind == "Rician"))
+    clean, sigma = scan.volume.voxels.astype(np.float32), percent / 100
+    if kind == "Rician":
+        return scan.volume.with_voxels(rician_noise(clean, sigma, rng))
+    noise = rng.normal(0, sigma, clean.shape).astype(np.float32)
+    return scan.volume.with_voxels(clean + noise)
+
+
+def true_noise(volume: Volume, sigma: float, *, rician: bool) -> NoiseEstimate:
+    """White noise whose level is given, as if it had been measured without an error."""
+    k, j, i = volume.shape
+    return NoiseEstimate(
+        level=sigma,
+        sigma=np.full((1, 1, 1), sigma, np.float32),
+        spectrum=np.ones((4, 4, 4), np.float32),
+        confidence=1.0,
+        reason="",
+        rician=rician,
+        air=sigma if rician else None,
+        contrast=1.0,
+        shape=(k, j, i),
+        cell=(float(k), float(j), float(i)),
+    )
+
+
+def measured_noise(volume: Volume) -> NoiseEstimate:
+    spacing = volume.geometry.spacing
+    return measure_noise(volume.voxels, modality=volume.modality, spacing=spacing)
+
+
+# --- arms -----------------------------------------------------------------------------------------
+
+
+def open_model(name: str | None, modality: str) -> Model | None:
+    """The network of a bundle; None where no model was named."""
+    if name in (None, "none"):
+        return None
+    from MedEnhanceLib.bundles import open_bundle
+    from MedEnhanceLib.hqg.restore import NetworkFilter
+
+    bundle = open_bundle(name, kind="enhancer", modality=modality)
+    return Model(NetworkFilter.open(bundle, "cpu"), bundle.metadata)
+
+
+def origin_in_card(model: Model | None, path: str) -> str | None:
+    """What of a volume's origin the card lists among the training data.
+
+    "volume" where a pattern of files fits and none that is left out does; "collection"; "none".
+    """
+    if model is None:
+        return None
+    path = "sample/mni152_t1.nii.gz" if path == TEMPLATE else path
+    apart = list(_texts(model.metadata.get("training"), only=_LEFT_OUT))
+
+    def is_left_out(name: str) -> bool:
+        return any(fnmatch.fnmatch(name, part) or name.startswith(f"{part}/") for part in apart)
+
+    stated = {key: model.metadata.get(key) for key in ("training", "data")}
+    used = [text for text in _texts(stated) if not is_left_out(text)]
+    if any(fnmatch.fnmatch(path, text) for text in used) and not is_left_out(path):
+        return "volume"
+    collection = "mni152" if path.startswith("sample/") else path.split("/")[1]
+    named = re.compile(rf"(?<![a-z])(?:{collection})(?![a-z])", re.IGNORECASE)
+    return "collection" if any(map(named.search, used)) else "none"
+
+
+def _texts(fields: Any, only: re.Pattern[str] | None = None) -> Iterator[str]:
+    """All texts; those below fields of what is left out, or those of all others."""
+    if isinstance(fields, str) and only is None:
+        yield fields
+    elif isinstance(fields, list | tuple):
+        for value in fields:
+            yield from _texts(value, only)
+    elif isinstance(fields, Mapping):
+        for key, value in fields.items():
+            is_apart = bool(_LEFT_OUT.search(str(key)))
+            if is_apart == bool(only):
+                yield from _texts(value)
+            elif only:
+                yield from _texts(value, only)
+
+
+def run_arm(
+    arm: str,
+    volume: Volume,
+    noise: NoiseEstimate,
+    *,
+    share: float = 1.0,
+    model: Model | None = None,
+    guide: Floats | None = None,
+    sigma: float | None = None,
+) -> Made:
+    """One way to remove noise.
+
+    Args:
+        arm: "input", "non-local means", "BM4D", or one of FILTER, ROUND and NETWORK.
+        volume: with noise.
+        noise: true or measured; peers measure it themselves.
+        share: of the correction.
+        model: of NETWORK.
+        guide: of the same, [K, J, I] on the volume's grid, 0 to 1, NaN where it shows nothing.
+        sigma: the true level, for BM4D; None lets it estimate.
+    """
+    if arm == "input":
+        return Made(volume.voxels.astype(np.float32), 0.0)
+    if arm == "BM4D":
+        run = partial(bm4d_mr, sigma=sigma, rician=noise.rician)
+        return Made(*run_kept(run, f"BM4D {sigma} {noise.rician} 2", volume, keep=True))
+    began, use = time.process_time(), None
+    if arm == "non-local means":
+        voxels = nlm_mr(volume, rician=noise.rician).voxels.astype(np.float32)
+    elif model is None or arm != NETWORK:
+        voxels = by_filter(volume, noise, share, with_one_more=arm == ROUND)
+    else:
+        voxels, use = by_network(volume, noise, share, model, guide)
+    return Made(voxels, time.process_time() - began, use)
+
+
+def by_filter(volume: Volume, noise: NoiseEstimate, share: float, with_one_more: bool) -> Floats:
+    """The grouped filter with its last steps, and no network."""
+    rounds = FILTER_ROUNDS["CT" if volume.modality == "CT" else "MR"]
+    voxels: Floats = grouped.denoised(
+        volume.voxels,
+        LevelMap(noise),
+        noise.spectrum.reshape(-1),
+        rounds=(*rounds, ONE_MORE) if with_one_more else rounds,
+        spacing=volume.geometry.spacing,
+        finish=denoise._Finish(noise, share, None),
+    )
+    return voxels
+
+
+def by_network(
+    volume: Volume, noise: NoiseEstimate, share: float, model: Model, guide: Floats | None
+) -> tuple[Floats, float | None]:
+    """As the product goes on from the filter; with the use of the guide, in σ of the noise."""
+    from MedEnhanceLib.hqg.restore import NetworkStage
+
+    top = scaling_for(volume).scale
+    stage = NetworkStage(model.network, top, () if guide is None else (guide,))
+    voxels = denoise.denoise(volume, noise, share=share, network=stage)
+    return voxels, None if guide is None else stage.use
+
+
+def scores(scan: Subject, made: Made, mask: Mask | None = None) -> Row:
+    """PSNR (its range: the span), SSIM of the foreground, or of a part of it, and CPU time."""
+    inside = scan.inside if mask is None else scan.inside & mask
+    reference, image = scan.volume.voxels, made.voxels.astype(np.float32)
+    return {
+        "psnr": min(99.0, metrics.psnr(reference, image, scan.span, mask=inside)),
+        "ssim": metrics.ssim(reference, image, scan.span, mask=inside),
+        "cpu_s_per_mvoxel": round(made.seconds / image.size * 1e6, 3),
+    }
+
+
+# --- pictures -------------------------------------------------------------------------------------
+
+
+def draw(
+    path: Path, gain: Mapping[str, float], panels_of: Callable[[str], Mapping[str, Floats]]
+) -> None:
+    """The middle slices of the cases with the highest, the median and the lowest gain.
+
+    panels_of: a case's volumes by name; those with a "−" in the name are differences, ± 0.1.
+    """
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    order = sorted(gain, key=lambda name: gain[name])
+    chosen = {"best": order[-1], "median": order[len(order) // 2], "worst": order[0]}
+    lines = [(f"{which}: {name}, {gain[name]:+.2f} dB", panels_of(name))
+             for which, name in chosen.items()]  # fmt: skip
+    width = len(lines[0][1])
+    figure, axes = plt.subplots(len(lines), width, figsize=(2.2 * width, 2.5 * len(lines)))
+    for row, (title, panels) in zip(axes, lines, strict=True):
+        for place, (what, image) in zip(row, panels.items(), strict=True):
+            low, high = (-0.1, 0.1) if "−" in what else (0.0, 1.0)
+            middle = image[len(image) // 2]
+            place.imshow(middle, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+            place.set_title(what, fontsize=7)
+            place.axis("off")
+        row[0].set_title(f"{title}\n{next(iter(panels))}", fontsize=7, loc="left")
+        row[0].set_title("")
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+    print("pictures:", path)

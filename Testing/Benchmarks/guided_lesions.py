@@ -1,0 +1,222 @@
+"""Lesions and the guide: what only one of the two shows, what both show, and real lesions.
+
+    python Testing/Benchmarks/guided_lesions.py --model runs/mr --volumes "*C07*" --write
+    python Testing/Benchmarks/guided_lesions.py --model runs/mr --quick
+
+Spheres are planted in even tissue, radius 1.5 to 3 voxels, 1 to 3 σ, bright and dark; each result
+is compared with that on the same noise without the spheres, so that the difference is the lesion
+alone. Real lesions are those of the multiple sclerosis of C07 and C19: their contrast to the tissue
+around, against the contrast in the clean image.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import _denoising as shared
+import numpy as np
+import numpy.typing as npt
+from _common import gate
+from _denoising import FILTER, NETWORK, Floats, Mask, Model, Row, Scan
+from _enhancement_lesions import Lesion, contrast_kept, even_tissue, new_blobs
+from _enhancement_statistics import Gate, chosen, mean_of, values_of
+from guidance import CONTRASTS, CROP, NONE, Guided, arm_of, pairs_of, path_of, same_grid
+
+PERCENT = 10
+#: Radii in voxels and contrasts in σ: all combinations, of alternating sign.
+KINDS = [(radius, level) for radius in (1.5, 2.0, 2.5, 3.0) for level in (1.0, 2.0, 3.0)]
+_REACH, _APART = 4, 9
+SERIES = [f"{patient}/{given}" for patient in ("C07", "C19") for given in CONTRASTS]
+#: Voxels of the smallest real lesion that counts.
+FEWEST = {"1 mm": 20, "2 mm": 4}
+PLANTED, REAL = "planted", "real"
+GUIDE, ONLY_GUIDE, ONLY_INPUT = "guide", "only in the guide", "only in the input"
+ALONE = "in the input, no guide"
+
+
+def main() -> None:
+    parser = shared.parser_of(__doc__, seeds=(0,))
+    parser.add_argument("--parts", nargs="+", choices=(PLANTED, REAL), default=[PLANTED, REAL])
+    options = shared.settled(parser, CROP)
+    options.groups = ["2 mm"]
+    model = shared.open_model(options.model, "MR")
+    rows: list[Row] = []
+    for pair in pairs_of(options) if PLANTED in options.parts else ():
+        for seed in options.seeds:
+            rows += planted_rows(pair, seed, model)
+    shared.table(rows, ("arm", "contrast"), ("mean", "absolute", "kept", "blobs"))
+    found = list(real_rows(options, model)) if REAL in options.parts else []
+    shared.table(figures_of(found), ("group", "pair", "arm"), ("lesions", "slope", "error"))
+    shared.finish("guided_lesions", rows + found, gates_of, options)
+
+
+# --- planted --------------------------------------------------------------------------------------
+
+
+def spheres_in(scan: Scan, seed: int) -> list[Lesion]:
+    """One of `KINDS` after the other, half of them dark."""
+    rng, most = np.random.default_rng((seed, 7)), np.array(scan.inside.shape) - _REACH
+    places: list[npt.NDArray[np.int64]] = []
+    for place in rng.permutation(np.argwhere(even_tissue(scan)))[:4000]:
+        is_within = (place >= _REACH).all() and (place < most).all()
+        if is_within and all(np.linalg.norm(place - other) > _APART for other in places):
+            places.append(place)
+    steps = np.arange(-_REACH, _REACH + 1)
+    distance = np.sqrt(sum(np.square(axis) for axis in np.meshgrid(steps, steps, steps)))
+    found = []
+    for number, place in enumerate(places):
+        radius, level = KINDS[number % len(KINDS)]
+        share = np.clip(radius + 0.5 - distance, 0, 1).astype(np.float32)
+        k, j, i = (slice(int(p) - _REACH, int(p) + _REACH + 1) for p in place)
+        sign = -1 if (number // len(KINDS) + number) % 2 else 1
+        found.append(Lesion((k, j, i), share, sign * level * PERCENT / 100))
+    return found
+
+
+def with_spheres(image: npt.NDArray[Any], spheres: list[Lesion], sign: int = 1) -> Floats:
+    """The same contrast in a guide, which goes from 0 to 1 as well."""
+    added = image.astype(np.float32)
+    for sphere in spheres:
+        added[sphere.where] += np.float32(sign * sphere.contrast) * sphere.share
+    return added
+
+
+def planted_rows(pair: Guided, seed: int, model: Model | None) -> Iterator[Row]:
+    """One row for each sphere in each setting, in shares of its contrast; and new blobs."""
+    spheres, guide = spheres_in(pair.scan, seed), pair.guide
+    clear = shared.noisy(pair.scan, "Gaussian", PERCENT, seed)
+    marked = clear.with_voxels(with_spheres(clear.voxels, spheres))
+    same, opposite = (with_spheres(guide, spheres, sign) for sign in (1, -1))
+    head = {"part": PLANTED, "pair": pair.name, "seed": seed,
+            "in_card": shared.origin_in_card(model, pair.scan.path)}  # fmt: skip
+    base = {FILTER: arm_of(FILTER, clear, PERCENT).voxels}
+    found = {("in the input, filter", FILTER): arm_of(FILTER, marked, PERCENT)}
+    if model is not None:
+        base[NONE] = arm_of(NETWORK, clear, PERCENT, model).voxels
+        base[GUIDE] = arm_of(NETWORK, clear, PERCENT, model, guide).voxels
+        for name, volume, shown, over in (
+            (ALONE, marked, None, NONE),
+            (ONLY_INPUT, marked, guide, GUIDE),
+            (ONLY_GUIDE, clear, same, GUIDE),
+            ("in both, same sign", marked, same, GUIDE),
+            ("in both, opposite sign", marked, opposite, GUIDE),
+        ):
+            found[name, over] = arm_of(NETWORK, volume, PERCENT, model, shown)
+    for (name, over), made in found.items():
+        for number, share in enumerate(contrast_kept(base[over], made.voxels, spheres)):
+            radius, level = KINDS[number % len(KINDS)]
+            trace = {"mean": share, "absolute": abs(share)}
+            figures = trace if name == ONLY_GUIDE else {"kept": share}
+            yield head | {"arm": name, "radius": radius, "contrast": level} | figures
+    for name, image in base.items():
+        yield head | {"arm": f"new blobs, {name}", "blobs": new_blobs(pair.scan, image)}
+
+
+# --- real -----------------------------------------------------------------------------------------
+
+
+def real_rows(options: argparse.Namespace, model: Model | None) -> Iterator[Row]:
+    """One row for each lesion, series, guide and resolution: its contrast, clean and in a result.
+
+    The crop is that around the lesions.
+    """
+    crop = options.crop if options.quick else shared.CROP
+    for name, averaged, seed in product(SERIES, (True, False), options.seeds):
+        if not shared.is_chosen(path_of(name), options):
+            continue
+        _, lesions = shared.whole_scan(path_of(name), options.data, averaged)
+        scan = shared.scan_of(path_of(name), options.data, crop, averaged, around=lesions)
+        group, volume = (
+            "2 mm" if averaged else "1 mm",
+            shared.noisy(scan, "Gaussian", PERCENT, seed),
+        )
+        regions = lesion_regions(scan, FEWEST[group])
+        clean = contrasts(scan.volume.voxels, regions)
+        made = {("input", ""): volume.voxels, (FILTER, ""): arm_of(FILTER, volume, PERCENT).voxels}
+        if model is not None:
+            made[NONE, ""] = arm_of(NETWORK, volume, PERCENT, model).voxels
+            for other in [other for other in SERIES if other[:3] == name[:3] and other != name]:
+                shown = same_grid(other, scan, options.data)
+                result = arm_of(NETWORK, volume, PERCENT, model, shown)
+                made[GUIDE, f" ← {other[4:]}"] = result.voxels
+        for (arm, guide), image in made.items():
+            for true, found in zip(clean, contrasts(image, regions), strict=True):
+                yield {"part": REAL, "group": group, "input": name, "pair": name + guide,
+                       "arm": arm, "seed": seed, "clean": true, "found": found,
+                       "in_card": shared.origin_in_card(model, scan.path)}  # fmt: skip
+
+
+def lesion_regions(scan: Scan, fewest: int) -> list[tuple[Mask, Mask]]:
+    """Each lesion with the tissue 2 to 3 voxels around it."""
+    from scipy.ndimage import binary_dilation, label
+
+    assert scan.lesion is not None
+    names, count = label(scan.lesion)
+    near = binary_dilation(scan.lesion)
+    found = []
+    for number in range(1, count + 1):
+        inside = names == number
+        ring = binary_dilation(inside, iterations=3) & ~near & scan.inside
+        if inside.sum() >= fewest and ring.any():
+            found.append((inside, ring))
+    return found
+
+
+def contrasts(voxels: npt.NDArray[Any], regions: list[tuple[Mask, Mask]]) -> list[float]:
+    return [float(voxels[inside].mean() - voxels[ring].mean()) for inside, ring in regions]
+
+
+def figures_of(rows: list[Row]) -> list[Row]:
+    """For each pair and arm: slope of the contrasts against the clean ones, and mean error."""
+    found = []
+    keys = ("group", "input", "pair", "arm")
+    for place in dict.fromkeys(tuple(row[key] for key in keys) for row in rows):
+        where = dict(zip(keys, place, strict=True))
+        true, made = (np.array(values_of(rows, key, **where)) for key in ("clean", "found"))
+        slope, error = (true * made).sum() / (true**2).sum(), np.abs(made - true).mean()
+        found.append(where | {"lesions": true.size, "slope": float(slope), "error": float(error)})
+    return found
+
+
+# --- gates ----------------------------------------------------------------------------------------
+
+
+def gates_of(rows: list[Row]) -> list[Gate]:
+    found: list[Gate] = []
+
+    def at_most(name: str, value: float | None, most: float) -> None:
+        found.append(gate(name, value, f"≤ {most:g}", value is not None and value <= most))
+
+    def less(figure: str, arm: str, other: str) -> float | None:
+        ours, theirs = (mean_of(rows, figure, arm=name) for name in (arm, other))
+        return None if ours is None or theirs is None else ours - theirs
+
+    traces = np.array(values_of(rows, "mean", arm=ONLY_GUIDE, contrast=1.0))
+    for name, most, figure in (
+        ("mean of signs", 0.01, lambda shares: abs(shares.mean())),
+        ("mean of absolutes", 0.03, lambda shares: np.abs(shares).mean()),
+        ("95th percentile", 0.08, lambda shares: np.quantile(np.abs(shares), 0.95)),
+    ):
+        value = float(figure(traces)) if traces.size else None
+        at_most(f"{ONLY_GUIDE}, 1 σ: share of the contrast, {name}", value, most)
+    lost = less("kept", ALONE, ONLY_INPUT)
+    at_most(f"{ONLY_INPUT}: contrast kept, no guide less guide", lost, 0)
+    blobs = less("blobs", f"new blobs, {GUIDE}", f"new blobs, {NONE}")
+    at_most("new blobs per 100 mL, guide less no guide", blobs, 0)
+    figures = figures_of(chosen(rows, part=REAL))
+    for group in FEWEST:
+        alone = {row["input"]: row for row in chosen(figures, group=group, arm=NONE)}
+        guided = chosen(figures, group=group, arm=GUIDE)
+        for figure, sign, order in (("slope", -1, "no guide less guide"),
+                                    ("error", 1, "guide less no guide")):  # fmt: skip
+            change = [sign * (row[figure] - alone[row["input"]][figure]) for row in guided]
+            value = float(np.mean(change)) if change else None
+            at_most(f"real lesions, {group}: {figure}, {order}", value, 0)
+    return found
+
+
+if __name__ == "__main__":
+    main()
