@@ -38,6 +38,10 @@ _SIGMA = (0.02, 0.18)
 _RICIAN_SHARE, _MAPPED_SHARE, _GAMMA_SHARE = 0.4, 0.3, 0.5
 #: Photons per ray of simulated CT, uniform in the logarithm, electronic noise, and kernels.
 _PHOTONS, _ELECTRONIC, _CUTOFFS = (3e3, 5e4), 5.0, (2.0, 2.0, 1.2)
+#: Share of these photons where voxels were averaged: wide rays are too quiet otherwise.
+_OF_WIDE_RAYS = 1 / 6
+#: Least ratio of the noise to the clean volume's own: closer to it, keeping noise would be learned.
+_OVER_OWN = 3.0
 #: Crops out of one simulated slab of CT.
 _OF_A_SLAB = 6
 
@@ -125,7 +129,7 @@ class CropMaker:
             guide, lesion, planted_clean = draw_guide(
                 self.targets, target, where, clean, tissue, rng, lesions=self.lesions
             )
-        noise = _Noise.drawn(clean.shape, rng)
+        noise = _Noise.drawn(clean.shape, rng, least=_OVER_OWN * target.noise)
         plain = self._filtered(noise, clean, target.spacing)
         planted = None
         if planted_clean is not None and self.lesions:
@@ -212,6 +216,7 @@ class CropMaker:
             labels = labels[first : first + depth]
         clean = voxels[first : first + depth]
         photons = float(np.exp(rng.uniform(*np.log(_PHOTONS))))
+        photons *= 1 if target.is_raw else _OF_WIDE_RAYS
         cutoff = float(rng.choice(_CUTOFFS))
         added = low_dose_noise(
             clean * 1000, target.spacing, photons, _ELECTRONIC, rng, cutoff=cutoff
@@ -219,7 +224,7 @@ class CropMaker:
         noisy = clean + added / np.float32(1000)
         noise = measure_noise(noisy, modality="CT", spacing=target.spacing)
         sigma, spectrum = noise.full(), noise.spectrum.reshape(-1)
-        if not noise.level > 0:
+        if not noise.level > _OVER_OWN * target.noise:
             return self._of_ct(number + 1_000_000)
         whole = self._noisy(noisy, clean, sigma, spectrum, grouped.CT_ROUNDS, target.spacing)
         tissue = torch.from_numpy(clean > TISSUE["CT"])
@@ -249,8 +254,8 @@ class _Noise:
     imaginary: Floats | None
 
     @classmethod
-    def drawn(cls, shape: tuple[int, ...], rng: np.random.Generator) -> _Noise:
-        sigma = np.full(shape, rng.uniform(*_SIGMA), np.float32)
+    def drawn(cls, shape: tuple[int, ...], rng: np.random.Generator, *, least: float) -> _Noise:
+        sigma = np.full(shape, max(least, rng.uniform(*_SIGMA)), np.float32)
         if rng.random() < _MAPPED_SHARE:
             sigma *= _smooth_field(shape, rng)
         real = sigma * rng.standard_normal(shape, np.float32)

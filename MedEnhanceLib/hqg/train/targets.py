@@ -42,6 +42,7 @@ class Target:
         spacing: mm along i, j, k.
         name: of the file or of the examination that it comes from.
         is_raw: whether it has the resolution of its file.
+        noise: σ of its own noise, on its scale.
         labels: [K, J, I] indices of a task's labels, 0 for the background; None without.
         subject: number among the task's subjects.
     """
@@ -50,6 +51,7 @@ class Target:
     spacing: tuple[float, float, float]
     name: str
     is_raw: bool
+    noise: float = 0.0
     labels: npt.NDArray[np.uint8] | None = None
     subject: int = 0
 
@@ -101,18 +103,12 @@ def load_labeled(
     Raises InputError where all of them are left out.
     """
     left_out = {path for pattern in leave_out for path in data.glob(pattern)}
-    targets = [
-        Target(
-            (scaling_for(volume).apply(volume.voxels),),
-            volume.geometry.spacing,
-            path.name,
-            True,
-            labels,
-            number,
-        )
-        for number, (path, volume, labels) in enumerate(subjects)
-        if not is_below(path, left_out)
-    ]
+    targets = []
+    for number, (path, volume, labels) in enumerate(subjects):
+        if not is_below(path, left_out):
+            scaled, spacing = scaling_for(volume).apply(volume.voxels), volume.geometry.spacing
+            own = own_noise(scaled, volume.modality, spacing)
+            targets.append(Target((scaled,), spacing, path.name, True, own, labels, number))
     if not targets:
         raise InputError(
             f"{data}: all labeled images are left out", "Leave out fewer (leave_out, held_out)."
@@ -150,18 +146,22 @@ def resolutions(volume: Volume, name: str, guides: Sequence[Floats] = ()) -> Ite
     scaled = scaling_for(volume).apply(volume.voxels)
     spacing = volume.geometry.spacing
     series = (scaled, *guides)
-    if min(scaled.shape) >= SIDE and not _is_noisy(volume, scaled):
-        yield Target(series, spacing, name, is_raw=True)
+    own = own_noise(scaled, volume.modality, spacing)
+    if min(scaled.shape) >= SIDE and own <= _MOST_NOISE:
+        yield Target(series, spacing, name, True, own)
     factors = _factors(scaled.shape, spacing)
     if max(factors) > 1:
         coarse = tuple(_averaged(voxels, factors) for voxels in series)
         i, j, k = (mm * factor for mm, factor in zip(spacing, reversed(factors), strict=True))
-        yield Target(coarse, (i, j, k), name, is_raw=False)
+        # The mean of two neighbors has at least half of their noise.
+        own = max(own / 2, own_noise(coarse[0], volume.modality, (i, j, k)))
+        yield Target(coarse, (i, j, k), name, False, own)
 
 
-def _is_noisy(volume: Volume, scaled: Floats) -> bool:
-    noise = measure_noise(scaled, modality=volume.modality, spacing=volume.geometry.spacing)
-    return noise.level > _MOST_NOISE and noise.confidence > _CERTAIN
+def own_noise(scaled: Floats, modality: str, spacing: Sequence[float]) -> float:
+    """σ of the noise of a clean volume; 0 where it may be anatomy as well."""
+    noise = measure_noise(scaled, modality=modality, spacing=spacing)
+    return float(noise.level) if noise.confidence > _CERTAIN else 0.0
 
 
 def _factors(shape: tuple[int, ...], spacing: Sequence[float]) -> tuple[int, ...]:
