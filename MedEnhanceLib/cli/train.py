@@ -55,6 +55,16 @@ def _declare_train(parser: Parser) -> None:
     parser.add_argument("--steps", type=int, metavar="N", help="how many, instead of the preset's")
     parser.add_argument("--seed", type=int, metavar="N", help="of everything that is drawn")
     parser.add_argument("--device", metavar="D", help="auto, cpu, cuda, cuda:N or mps")
+    parser.add_argument(
+        "--segmenter",
+        metavar="NAME",
+        help="for hqg: a segmenter that teaches the enhancer; --config states its labeled images",
+    )
+    parser.add_argument(
+        "--gate",
+        choices=("ema", "binary"),
+        help="for hqg: when the segmenter's gradient counts (default: ema)",
+    )
     parser.add_argument("--config", metavar="FILE", help="options as JSON, on top of the preset")
     parser.add_argument(
         "--data",
@@ -81,6 +91,9 @@ def _train(args: argparse.Namespace) -> int:
     given = {name: getattr(args, name) for name in names}
     given = {name: value for name, value in given.items() if value is not None}
     config |= given
+    task = {name: getattr(args, name) for name in ("segmenter", "gate") if getattr(args, name)}
+    if task:
+        config["task"] = (config.get("task") or {}) | task
     params = params_of(args, declaration_of("train")) | {
         "config": config,
         "config_name": _config_name(args, given),

@@ -64,17 +64,55 @@ class LossConfig(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class TaskConfig(Options):
-    """A segmenter that takes part in the training, through a gate."""
+    """A segmentation task that teaches the enhancer through a gate, in the stage without guides.
 
-    start: float = option(0.5, help="share of the steps before it teaches", low=0, high=1)
-    weight: float = option(0.1, help="λ, of the task's gradient", low=0, high=1e6)
-    gate: Literal["ema", "binary", "cosine", "none"] = option(
-        "ema",
-        help="when the task's gradient counts: binary as published, ema by averaged gradients; "
-        "none adds it always",
+    A frozen segmenter (segmenter, images, labels), or a head that learns along (head).
+    """
+
+    segmenter: str = option(
+        "",
+        help="name or file of a segmenter that stays as it is; beside head, the bundle of a head "
+        "whose weights are started from",
     )
-    scope: str = option("global", help="scope of gradprom.GradientGate")
-    learns: bool = option(True, help="whether the head learns along (lower steps)")
+    trust_segmenter: bool = option(False, help="run the program in the segmenter's file")
+    head: dict[str, Any] = option(
+        factory=dict,
+        help="fields of gradprom.TrainHeadConfig, its labeled images among them; empty: none "
+        "learns along",
+    )
+    images: tuple[str, ...] = option(
+        (), help="patterns of labeled images below the data folder, for a frozen segmenter"
+    )
+    labels: tuple[str, ...] = option(
+        (),
+        help="patterns of their label volumes, in the same order; a voxel holds the number of the "
+        "segmenter's label, 0 is the background",
+    )
+    gate: Literal["ema", "binary", "cosine", "joint", "off"] = option(
+        "ema",
+        help="when the task's gradient counts: ema by averaged gradients, binary as published, "
+        "cosine weighted by the cosine; for comparison joint (always) and off (never)",
+    )
+    scope: Literal["global", "layer", "parameter"] = option(
+        "global", help="what a decision of the gate is for"
+    )
+    weight: float = option(0.1, help="λ, of the task's gradient", low=0, high=1e6)
+    start: float = option(
+        0.3, help="share of the steps before the task teaches; a head learns in them", low=0, high=1
+    )
+    every: int = option(2, help="steps of which the first uses a labeled crop", low=1, high=1000)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.head and not self.segmenter:
+            raise ConfigError(
+                "task names no segmenter", "State task.segmenter, or task.head with its labels."
+            )
+        if not self.head and not (self.images and self.labels):
+            raise ConfigError(
+                "task has no labeled images",
+                "State task.images and task.labels, patterns below the data folder.",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +195,7 @@ class TrainConfig(WithPresets):
     network: NetworkConfig = option(factory=NetworkConfig, help="size of the network")
     loss: LossConfig = option(factory=LossConfig, help="weights of the losses")
     task: TaskConfig | None = option(
-        None, help="a segmenter that teaches the enhancer through a gate; null: none"
+        None, help="a segmentation task that teaches through a gate; null: none"
     )
     device: str = option("auto", help=DEVICES)
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.bundle import export_enhancer
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.groups import GuidedNetwork
@@ -23,9 +23,11 @@ from MedEnhanceLib.hqg.train.targets import (
     Target,
     files_of,
     load_examinations,
+    load_labeled,
     load_targets,
     resolutions,
 )
+from MedEnhanceLib.hqg.train.teaching import MakeTask, Teaching
 from MedEnhanceLib.hqg.train.trainer import Trainer
 from MedEnhanceLib.hqg.train.unpaired import RealVolume, load_real
 from MedEnhanceLib.nets.precision import mixed_precision, without_tf32
@@ -46,6 +48,7 @@ def train(
     monitor: Monitor | None = None,
     *,
     volumes: Sequence[Volume] | None = None,
+    make_task: MakeTask | None = None,
 ) -> Path:
     """Train and export a bundle.
 
@@ -57,8 +60,10 @@ def train(
         monitor: progress, metrics, warnings and cancelling.
         volumes: clean ones, instead of the files that `high_quality` names. How clean they are is
             not measured: the texture of a distilled image can pass for noise.
+        make_task: the task of the configuration and its gate, for a device; passed in, as a
+            method does not import another.
     Returns:
-        The bundle's folder, `out/<name>`.
+        The bundle's folder, `out/<name>`. A head that learned along lies beside it.
     Raises:
         Cancelled: from the first step on after writing a checkpoint.
         DivergenceError: a loss is not finite; the last good checkpoint stays.
@@ -69,8 +74,21 @@ def train(
     monitor.log(f"training on {choice.name}: {choice.reason}")
     out.mkdir(parents=True, exist_ok=True)
     pools = Pools.load(config, data, volumes, monitor.part(0.0, 0.03))
+    teaching, labeled = None, []
+    if config.task is not None:
+        if make_task is None:
+            raise ConfigError("task: nothing makes it", "Train through api.train or a job.")
+        teaching = Teaching(config.task, *make_task(choice.name))
+        left_out = (*config.leave_out, *config.validation)
+        labeled = load_labeled(teaching.task.subjects(monitor), data, left_out)
     trainer = Trainer(
-        config, pools.targets, pools.examinations, choice.name, monitor, noisy=pools.noisy
+        config,
+        pools.targets,
+        pools.examinations,
+        choice.name,
+        monitor,
+        (teaching, labeled) if teaching else None,
+        pools.noisy,
     )
     validation = Validation(config, pools, choice.name)
     began = last = time.monotonic()
@@ -97,7 +115,7 @@ def train(
     finally:
         trainer.close()
     network = trainer.averaged()
-    gains = validation.gains(network)
+    gains = validation.gains(network) | (teaching.figures() if teaching else {})
     for name, gain in gains.items():
         monitor.metric(name, gain, trainer.steps)
     folder = out / config.name
@@ -109,6 +127,8 @@ def train(
         is_guided=trainer.counts[1] > 0,
         gains=gains,
     )
+    if teaching is not None and teaching.head is not None:
+        teaching.head.export(out, time.monotonic() - began)
     monitor.progress(1.0, "model written")
     return folder
 

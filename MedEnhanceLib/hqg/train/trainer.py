@@ -20,6 +20,7 @@ from MedEnhanceLib.hqg.train.crops import Crop, CropMaker
 from MedEnhanceLib.hqg.train.losses import Critic, Made, Turn, Window
 from MedEnhanceLib.hqg.train.pool import CropPool
 from MedEnhanceLib.hqg.train.targets import Target
+from MedEnhanceLib.hqg.train.teaching import Teaching
 from MedEnhanceLib.native import CELLS
 from MedEnhanceLib.nets.precision import mixed_precision
 from MedEnhanceLib.nets.training import averaged_weights, set_learning_rate
@@ -31,6 +32,8 @@ _FREE = {"device": "", "checkpoint_s": 0.0, "validation_s": 0.0, "workers": 1}
 _BETAS, _WEIGHT_DECAY, _MOST_GRADIENT = (0.9, 0.98), 1e-4, 1.0
 _WARM_UP = 0.01
 _CRITIC_RATE = 4e-4
+#: Labeled crops have noise of their own. Keys of the pools of labeled and of real crops.
+_LABELED_SEED, _LABELED, _REAL = 2, -1, -2
 #: The stages in their order: without a guide, with guides, with planted lesions.
 STAGES = ("set network", "guide", "lesions")
 
@@ -45,6 +48,7 @@ class Trainer:
         device: as torch names it.
         monitor: messages and cancelling.
         noisy: real volumes without targets, of the unpaired steps.
+        teaching: by a task, with its labeled volumes; None without.
     """
 
     def __init__(
@@ -54,10 +58,12 @@ class Trainer:
         examinations: Sequence[Target],
         device: str,
         monitor: Monitor,
-        *,
+        teaching: tuple[Teaching, Sequence[Target]] | None = None,
         noisy: Sequence[unpaired.RealVolume] = (),
     ) -> None:
         self.config, self.device, self.monitor = config, device, monitor
+        self.teaching = teaching[0] if teaching else None
+        labeled = teaching[1] if teaching else ()
         torch.manual_seed(config.seed)
         self.network = _started(config).to(device).train()
         self.average = averaged_weights(self.network, config.ema)
@@ -82,8 +88,10 @@ class Trainer:
             ),
         ]
         self._real_maker = unpaired.RealCropMaker(noisy, self._makers[0]) if noisy else None
-        self._pool: tuple[int, CropPool | None] = (-1, None)
-        self._real_pool: CropPool | None = None
+        self._labeled = CropMaker(
+            labeled, config.modality, config.network.blocks, config.seed + _LABELED_SEED
+        )
+        self._pools: dict[int, CropPool] = {}
         correction = list(self.network.correction.parameters())
         learned = [list(self.network.network.parameters()), correction, correction]
         self.optimizers = [
@@ -123,16 +131,28 @@ class Trainer:
             optimizer, self.config.learning_rate, here, self.counts[stage], warm_up=_WARM_UP
         )
         optimizer.zero_grad(set_to_none=True)
-        pool = self._crops(stage).at(here, self.monitor)
+        teaching = self.teaching if stage == 0 else None
+        if teaching is not None and not teaching.is_due(here):
+            teaching = None
+        pool = self._crops(_LABELED if teaching else stage).at(here, self.monitor)
+        weights = list(self.network.network.named_parameters())
         seen: dict[str, float] = {}
         for _ in range(self.config.windows):
             drawn = pool[int(rng.integers(len(pool)))]
             crop = on_device(drawn[int(rng.integers(len(drawn)))], self.device)
-            parts = self._losses(crop, stage, here, rng)
+            window = Window.drawn(crop.plain, rng)
+            made, parts = self._losses(crop, window, stage, here, rng)
             total = torch.stack([*parts.values()]).sum() / self.config.windows
-            total.backward()  # type: ignore[no-untyped-call]
+            if teaching is None:
+                total.backward()  # type: ignore[no-untyped-call]
+            else:
+                parts |= teaching.add(
+                    total, made.guided, crop, window, weights, share=1 / self.config.windows
+                )
             for name, value in parts.items():
                 seen[name] = seen.get(name, 0.0) + float(value.detach()) / self.config.windows
+        if teaching is not None:
+            seen |= teaching.decide(weights, here / self.counts[stage])
         self._update(optimizer)
         return seen
 
@@ -150,20 +170,22 @@ class Trainer:
             self.before_lesions.load_state_dict(self.network.state_dict())
 
     def _crops(self, stage: int) -> CropPool:
-        if self._pool[0] != stage:
-            self.close()
+        """Of a stage, or of the first one the labeled or the real ones."""
+        if stage not in self._pools:
+            if stage > 0:
+                self.close()
             config = self.config
-            pool = CropPool(
-                self._makers[stage].make, config.crops, config.renewed_every, config.workers
+            extra = {_LABELED: self._labeled, _REAL: self._real_maker}
+            maker = self._makers[stage] if stage >= 0 else extra[stage]
+            assert maker is not None
+            self._pools[stage] = CropPool(
+                maker.make, config.crops, config.renewed_every, config.workers
             )
-            self._pool = (stage, pool)
-        assert self._pool[1] is not None
-        return self._pool[1]
+        return self._pools[stage]
 
     def _losses(
-        self, crop: Crop, stage: int, here: int, rng: np.random.Generator
-    ) -> dict[str, Tensor]:
-        window = Window.drawn(crop.plain, rng)
+        self, crop: Crop, window: Window, stage: int, here: int, rng: np.random.Generator
+    ) -> tuple[Made, dict[str, Tensor]]:
         is_mr = self.config.modality == "MR"
         turn = Turn.drawn(rng, in_plane=not is_mr, inverts=is_mr)
         turn = replace(turn, order=turn.order.to(self.device), sign=turn.sign.to(self.device))
@@ -187,7 +209,7 @@ class Trainer:
         parts |= self._content(crop, window, made, stage, here)
         if self._real_maker is not None and stage == 0 and self._critic_counts(stage, here):
             parts |= self._unpaired(crop.plain.target[window.where], here, rng)
-        return parts
+        return made, parts
 
     def _of_lesion(self, crop: Crop, window: Window, made: Made, run: Any) -> dict[str, Tensor]:
         """What is lost of a lesion in the input, or seen of one that only the guide has."""
@@ -243,11 +265,7 @@ class Trainer:
         """Terms of a crop of a real noisy volume; clean: a window of another one."""
         assert self._real_maker is not None
         config = self.config
-        if self._real_pool is None:
-            self._real_pool = CropPool(
-                self._real_maker.make, config.crops, config.renewed_every, config.workers
-            )
-        pool = self._real_pool.at(here, self.monitor)
+        pool = self._crops(_REAL).at(here, self.monitor)
         crop = on_device(pool[int(rng.integers(len(pool)))][0], self.device).plain
         window = Window.drawn(crop, rng)
         straight = Turn(torch.arange(CELLS, device=self.device), clean.new_ones(CELLS))
@@ -284,15 +302,19 @@ class Trainer:
         if self.critic is not None and self.critic_optimizer is not None:
             modules["critic"] = self.critic
             optimizers["critic optimizer"] = self.critic_optimizer  # type: ignore[assignment]
+        if self.teaching is not None:
+            modules["gate"] = self.teaching.gate
+            if self.teaching.optimizer is not None:
+                modules["head"] = self.teaching.head
+                optimizers["head optimizer"] = self.teaching.optimizer
         config: Mapping[str, Any] = config_to_json(replace(self.config, **_FREE))  # type: ignore[arg-type]
         return {"config": config, "modules": modules, "optimizers": optimizers}
 
     def close(self) -> None:
         """End the threads that make crops."""
-        for pool in (self._pool[1], self._real_pool):
-            if pool is not None:
-                pool.close()
-        self._pool, self._real_pool = (-1, None), None
+        for pool in self._pools.values():
+            pool.close()
+        self._pools = {}
 
 
 def _started(config: TrainConfig) -> GuidedNetwork:

@@ -199,3 +199,17 @@ def test_model_that_is_not_there_is_status_four(run: Callable, scan: Path) -> No
     ran = run("evaluate", "no-such-model", scan)
     assert ran.status == 4
     assert "no-such-model" in ran.err
+
+
+def test_a_segmenter_and_its_gate_join_the_labeled_images_of_the_file(
+    run: Callable, asked: list[tuple[str, Mapping[str, Any]]], tmp_path: Path
+) -> None:
+    task = {"images": ["scans/*"], "labels": ["labels/*"]}
+    (tmp_path / "config.json").write_text(json.dumps({"task": task}))
+    ran = run(
+        *("train", "hqg", "--segmenter", "organs.zip", "--gate", "binary"),
+        *("--config", tmp_path / "config.json", "--data", "volumes", "--out", "runs/a"),
+    )
+    assert ran.status == 0
+    ((_, params),) = asked
+    assert params["config"]["task"] == task | {"segmenter": "organs.zip", "gate": "binary"}
