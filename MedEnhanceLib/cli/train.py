@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -56,6 +55,16 @@ def _declare_train(parser: Parser) -> None:
     parser.add_argument("--steps", type=int, metavar="N", help="how many, instead of the preset's")
     parser.add_argument("--seed", type=int, metavar="N", help="of everything that is drawn")
     parser.add_argument("--device", metavar="D", help="auto, cpu, cuda, cuda:N or mps")
+    parser.add_argument(
+        "--segmenter",
+        metavar="NAME",
+        help="for hqg: a segmenter that teaches the enhancer; --config states its labeled images",
+    )
+    parser.add_argument(
+        "--gate",
+        choices=("ema", "binary"),
+        help="for hqg: when the segmenter's gradient counts (default: ema)",
+    )
     parser.add_argument("--config", metavar="FILE", help="options as JSON, on top of the preset")
     parser.add_argument(
         "--data",
@@ -82,18 +91,16 @@ def _train(args: argparse.Namespace) -> int:
     given = {name: getattr(args, name) for name in names}
     given = {name: value for name, value in given.items() if value is not None}
     config |= given
+    task = {name: getattr(args, name) for name in ("segmenter", "gate") if getattr(args, name)}
+    if task:
+        config["task"] = (config.get("task") or {}) | task
     params = params_of(args, declaration_of("train")) | {
         "config": config,
         "config_name": _config_name(args, given),
         "data": str(data),
         "nice": args.nice,
     }
-    is_first = os.environ.get("RANK", "0") == "0"
-    if not is_first:
-        args.console.show_progress = False
     fields = args.console.run("train", params, isolated=args.isolated)
-    if not is_first:
-        return 0
     text = "\n".join([*_lines(fields), *_next_lines(args.method, fields)])
     return int(args.console.done(fields, text))
 

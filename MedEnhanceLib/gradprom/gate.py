@@ -129,9 +129,9 @@ class GradientGate:
         weight: λ, 0 to 1e6. The decision depends neither on it nor on the scale of either loss.
         warm_up: number of first steps in which the gate is closed and only moves its averages, as
             an average of few steps is mostly their noise. The averages span 1/(1 − ema) steps.
-        mean: averages a tensor over all processes that train together, such as `Processes.mean`.
-            Both gradients are averaged before the decision, so that the decision and the returned
-            gradients are the same in every process.
+        mean: averages a tensor over all processes that train together. Both gradients are averaged
+            before the decision, so that the decision and the returned gradients are the same in
+            every process.
     Raises:
         ConfigError: mode or scope is unknown, or a number is out of range.
     """

@@ -1,8 +1,8 @@
-"""Segmentation heads that learn along with an enhancer and teach it."""
+"""Tasks that teach an enhancer: a head that learns along, and a segmenter that stays as it is."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,18 +10,30 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from MedEnhanceLib.bundles.store import Bundle
-from MedEnhanceLib.core.metrics import dice
+from MedEnhanceLib.bundles.store import open_bundle
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.gradprom.config import TrainHeadConfig
-from MedEnhanceLib.gradprom.head import export_head, make_head
-from MedEnhanceLib.gradprom.labeled import find_split, read_labeled
+from MedEnhanceLib.gradprom.head import export_head, make_head, open_head
+from MedEnhanceLib.gradprom.labeled import (
+    check_labels,
+    check_structures,
+    find_split,
+    pair_files,
+    read_labeled,
+)
+from MedEnhanceLib.gradprom.segmenter_spec import View
+from MedEnhanceLib.gradprom.segmenters import Segmenter
 from MedEnhanceLib.gradprom.train import segmentation_loss
+from MedEnhanceLib.io import load
+from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.precision import move
 from MedEnhanceLib.nets.training import averaged_weights
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Slices of a slab that enter the loss; neighboring slices are redundant.
 _MOST_SLICES = 4
+Subject = tuple[Path, Volume, npt.NDArray[np.uint8]]
 
 
 class SegmentationTask:
@@ -30,17 +42,50 @@ class SegmentationTask:
     It runs in float32: differences of its loss would vanish in bfloat16.
 
     Args:
-        config: of the head: its network, its structures, and the decay of the averaged weights,
-            which are used for predictions.
+        config: of the head: its labeled images, network, structures, and the decay of the averaged
+            weights, which are exported.
+        data: folder that its patterns are relative to.
         device: as torch names it.
+        start: name or folder of a head whose weights are started from; empty: new ones.
+    Raises:
+        ModelError: that head has another size or number of labels.
     """
 
-    def __init__(self, config: TrainHeadConfig, device: str) -> None:
-        self.network = move(make_head(config.network, len(config.structures)), device)
+    def __init__(
+        self, config: TrainHeadConfig, data: Path, device: str, *, start: str = ""
+    ) -> None:
+        network = make_head(config.network, len(config.structures))
+        if start:
+            model = open_head(open_bundle(start, kind="head", modality=config.modality))
+            if (model.config, len(model.labels)) != (config.network, len(config.structures)):
+                raise ModelError(
+                    f"head {start} has another size, or another number of labels",
+                    "Give network and structures as its metadata.json states them.",
+                )
+            network.load_state_dict(model.network.state_dict())
+        self.network = move(network, device)
         self.average = averaged_weights(self.network, config.ema)
-        self.context = config.network.context
-        self.config = config
+        self.config, self.learning_rate = config, config.learning_rate
+        self._data = data
         self._criterion = segmentation_loss(over_batch=config.labelled_share > 0)
+
+    @property
+    def head(self) -> SegmentationTask:
+        """What learns along: the task itself."""
+        return self
+
+    def subjects(self, monitor: Monitor) -> Iterator[Subject]:
+        """Each training image and its labels as indices; those of patients held out are not read.
+
+        Raises InputError for data that do not fit together.
+        """
+        learned, _ = find_split(self.config, self._data)
+        read = []
+        for files in learned:
+            labeled = read_labeled(self.config, self._data, files, monitor)
+            read.append(labeled.indices)
+            yield files[0], labeled.image, labeled.indices
+        check_structures(self.config, read)
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """The parameters that a lower step updates."""
@@ -65,67 +110,89 @@ class SegmentationTask:
     def _both(self) -> nn.ModuleDict:
         return nn.ModuleDict({"network": self.network, "average": self.average})
 
-    def chosen(self, images: Tensor) -> tuple[list[int], Tensor]:
-        """Up to four slices of slabs [B, D, H, W], and stacks [B·M, 2k + 1, H, W] around them.
-
-        Slices whose neighbors are all in the slab are preferred.
-        """
-        depth = images.shape[1]
-        whole = list(range(self.context, depth - self.context)) or [depth // 2]
-        places = np.linspace(0, len(whole) - 1, min(len(whole), _MOST_SLICES)).round().astype(int)
-        middles = [whole[place] for place in places]
-        return middles, self.stacks(images, middles)
-
-    def stacks(self, images: Tensor, middles: list[int]) -> Tensor:
-        """Each of these slices with its neighbors; beyond the ends the last slice is repeated."""
-        offsets = np.arange(-self.context, self.context + 1)
-        last = images.shape[1] - 1
-        seen = [np.clip(middle + offsets, 0, last).tolist() for middle in middles]
-        return images[:, seen].flatten(0, 1)
-
-    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, images: Tensor, labels: Tensor, subject: int) -> Tensor:
         """CE + Dice of up to four slices of each slab, each seen with its neighbors.
 
-        images: [B, D, H, W] on the network's scale. labels: [B, D, H, W], indices.
+        images: [B, D, H, W] on the network's scale. labels: [B, D, H, W], indices. subject: any.
         """
-        middles, stacks = self.chosen(images)
-        wanted = labels[:, middles].flatten(0, 1)[:, None]
+        middles, stacks = self._chosen(images)
+        drawn = labels[:, middles].flatten(0, 1)[:, None]
         with torch.autocast(images.device.type, enabled=False):
             logits: Tensor = self.network(stacks.float())
-            loss: Tensor = self._criterion(logits, wanted.float())
+            loss: Tensor = self._criterion(logits, drawn.float())
         return loss
 
-    @torch.no_grad()
-    def predict(self, images: Tensor) -> Tensor:
-        """Indices [B, D, H, W] for every slice, with the averaged weights."""
-        network = self.average.module.eval()
-        stacks = self.stacks(images, list(range(images.shape[1])))
-        found: Tensor = network(stacks.float()).argmax(dim=1)
-        return found.reshape(images.shape)
+    def _chosen(self, images: Tensor) -> tuple[list[int], Tensor]:
+        """Up to four slices of slabs [B, D, H, W], and stacks [B·M, 2k + 1, H, W] around them.
 
-    def metrics(self, images: Tensor, labels: Tensor) -> dict[str, float]:
-        """Dice of each structure by its name; 1 where it is in neither."""
-        found, wanted = self.predict(images).cpu().numpy(), labels.cpu().numpy()
-        return {
-            label.name: dice(wanted, found, index)
-            for index, label in enumerate(self.config.label_set, start=1)
-        }
+        Slices whose neighbors are all in the slab are preferred; beyond the ends the last slice is
+        repeated.
+        """
+        depth, context = images.shape[1], self.config.network.context
+        whole = list(range(context, depth - context)) or [depth // 2]
+        places = np.linspace(0, len(whole) - 1, min(len(whole), _MOST_SLICES)).round().astype(int)
+        middles = [whole[place] for place in places]
+        offsets = np.arange(-context, context + 1)
+        seen = [np.clip(middle + offsets, 0, depth - 1).tolist() for middle in middles]
+        return middles, images[:, seen].flatten(0, 1)
 
-    def export(self, folder: Path, seconds: float, summary: str = "") -> Bundle:
-        """Export the head with its averaged weights; summary: of the training, for its card."""
-        return export_head(folder, self.config, self.average.module, seconds, summary)
-
-
-def make_optimizer(task: SegmentationTask) -> torch.optim.Optimizer:
-    """The optimizer of heads that are trained alone."""
-    return torch.optim.AdamW(task.parameters(), lr=task.config.learning_rate, weight_decay=1e-4)
+    def export(self, out: Path, seconds: float) -> None:
+        """Write the head's bundle with its averaged weights, `out/<name>`."""
+        summary = (
+            "Learned along with an enhancer, on clean, noisy and enhanced crops of the same "
+            f"images; seed {self.config.seed}, {seconds / 60:.0f} minutes"
+        )
+        folder = out / self.config.name
+        export_head(folder, self.config, self.average.module, seconds, summary)
 
 
-def read_subjects(
-    config: TrainHeadConfig, data: Path, monitor: Monitor
-) -> Iterator[tuple[Path, npt.NDArray[np.uint8]]]:
-    """Each training image and its labels as indices, one after another."""
-    found, _ = find_split(config, data)
-    for index, files in enumerate(found):
-        part = monitor.part(index / len(found), (index + 1) / len(found))
-        yield files[0], read_labeled(config, data, files, part).indices
+class FrozenTask:
+    """A segmenter that teaches and stays as it is.
+
+    Args:
+        segmenter: opened, on the training's device.
+        images: patterns of labeled images below `data`.
+        labels: patterns of their labels, in the same order; a voxel holds a label's number.
+        data: the folder.
+        modality: of the images.
+    """
+
+    head = None
+
+    def __init__(
+        self,
+        segmenter: Segmenter,
+        images: Sequence[str],
+        labels: Sequence[str],
+        data: Path,
+        modality: str,
+    ) -> None:
+        self.segmenter = segmenter
+        self._images, self._labels, self._data = images, labels, data
+        self._modality = modality
+        self._views: list[View] = []
+
+    def subjects(self, monitor: Monitor) -> Iterator[Subject]:
+        """Each labeled image and its labels.
+
+        Raises InputError for data that do not fit together or not to the segmenter, ModelError for
+        another modality.
+        """
+        self._views = []
+        for path, drawn in pair_files(self._images, self._labels, self._data):
+            assert drawn is not None
+            monitor.log(f"reading {path.name}")
+            image, labels = load(path, modality=self._modality), load(drawn)
+            check_labels(image, labels, path, drawn)
+            self.segmenter.check(image, labels)
+            self._views.append(self.segmenter.view_of(image, scaling_for(image)))
+            yield path, image, labels.voxels.astype(np.uint8)
+
+    def loss(self, images: Tensor, labels: Tensor, subject: int) -> Tensor:
+        """Mean loss of slabs; arguments as of `SegmentationTask.loss`."""
+        view = self._views[subject]
+        losses = [
+            self.segmenter.loss(slab, view, drawn)
+            for slab, drawn in zip(images, labels, strict=True)
+        ]
+        return torch.stack(losses).mean()

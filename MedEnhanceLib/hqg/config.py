@@ -7,6 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal
 
 from MedEnhanceLib.core.options import Options, WithPresets, merged, option
+from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.device import DEVICES
 
 Modulation = Literal["addition", "variational"]
@@ -43,11 +44,12 @@ class LossConfig(Options):
         0.0, help="content-aware loss of features: L1 of the network's own", low=0
     )
     adversarial: float = option(
-        0.0, help="least squares, against a critic that tells crops from clean ones", low=0
+        0.0, help="least squares, against a critic that separates crops from clean ones", low=0
     )
     unpaired: float = option(
         0.0,
-        help="the same critic, of real low-quality volumes (low_quality), which have no target",
+        help="the same critic, of real noisy volumes (low_quality), which have no target, in the "
+        "stage without a guide",
         low=0,
     )
     critic_start: float = option(
@@ -62,17 +64,55 @@ class LossConfig(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class TaskConfig(Options):
-    """A segmenter that takes part in the training, through a gate."""
+    """A segmentation task that teaches the enhancer through a gate, in the stage without guides.
 
-    start: float = option(0.5, help="share of the steps before it teaches", low=0, high=1)
-    weight: float = option(0.1, help="λ, of the task's gradient", low=0, high=1e6)
-    gate: Literal["ema", "binary", "cosine", "none"] = option(
-        "ema",
-        help="when the task's gradient counts: binary as published, ema by averaged gradients; "
-        "none adds it always",
+    A frozen segmenter (segmenter, images, labels), or a head that learns along (head).
+    """
+
+    segmenter: str = option(
+        "",
+        help="name or file of a segmenter that stays as it is; beside head, the bundle of a head "
+        "whose weights are started from",
     )
-    scope: str = option("global", help="scope of gradprom.GradientGate")
-    learns: bool = option(True, help="whether the head learns along (lower steps)")
+    trust_segmenter: bool = option(False, help="run the program in the segmenter's file")
+    head: dict[str, Any] = option(
+        factory=dict,
+        help="fields of gradprom.TrainHeadConfig, its labeled images among them; empty: none "
+        "learns along",
+    )
+    images: tuple[str, ...] = option(
+        (), help="patterns of labeled images below the data folder, for a frozen segmenter"
+    )
+    labels: tuple[str, ...] = option(
+        (),
+        help="patterns of their label volumes, in the same order; a voxel holds the number of the "
+        "segmenter's label, 0 is the background",
+    )
+    gate: Literal["ema", "binary", "cosine", "joint", "off"] = option(
+        "ema",
+        help="when the task's gradient counts: ema by averaged gradients, binary as published, "
+        "cosine weighted by the cosine; for comparison joint (always) and off (never)",
+    )
+    scope: Literal["global", "layer", "parameter"] = option(
+        "global", help="what a decision of the gate is for"
+    )
+    weight: float = option(0.1, help="λ, of the task's gradient", low=0, high=1e6)
+    start: float = option(
+        0.3, help="share of the steps before the task teaches; a head learns in them", low=0, high=1
+    )
+    every: int = option(2, help="steps of which the first uses a labeled crop", low=1, high=1000)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.head and not self.segmenter:
+            raise ConfigError(
+                "task names no segmenter", "State task.segmenter, or task.head with its labels."
+            )
+        if not self.head and not (self.images and self.labels):
+            raise ConfigError(
+                "task has no labeled images",
+                "State task.images and task.labels, patterns below the data folder.",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,9 +195,17 @@ class TrainConfig(WithPresets):
     network: NetworkConfig = option(factory=NetworkConfig, help="size of the network")
     loss: LossConfig = option(factory=LossConfig, help="weights of the losses")
     task: TaskConfig | None = option(
-        None, help="a segmenter that teaches the enhancer through a gate; null: none"
+        None, help="a segmentation task that teaches through a gate; null: none"
     )
     device: str = option("auto", help=DEVICES)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.loss.unpaired and not self.low_quality:
+            raise ConfigError(
+                "loss.unpaired has no volumes to learn from",
+                "Name noisy volumes (low_quality), or set it to 0.",
+            )
 
     @classmethod
     def preset(cls, name: str, /, modality: str = "MR", **fields: Any) -> TrainConfig:

@@ -23,7 +23,7 @@ from MedEnhanceLib.native import CELLS, SIDE
 _TAPER_SHAPE = 2.0
 #: Limits of the logarithm of a block's weight.
 _MOST_WEIGHT = 4.0
-#: Least σ as a share of the range that the network is told.
+#: Least σ as a share of the range that the network receives.
 _LEAST_LEVEL = 1e-4
 #: Groups in each direction, of one layer, over which a guide's agreement is added up.
 _REACH = 5

@@ -46,8 +46,7 @@ class Enhancement:
         original: the input, on the same grid.
         strength: what the correction in `volume` is scaled by, 0 to 1.
         share: of the noise removal that strength 1 contains, 0 to 1.
-        uncertainty_facts: how the uncertainty was made, as manifests record it; "calibration" is
-            None where it is not calibrated: then it ranks voxels but does not measure errors.
+        uncertainty_facts: how the uncertainty was made, as manifests record it.
         warnings: that model or noise measurement may not suit the input.
         shading: the bias field that N4 divided `volume` by, [K, J, I], one for all frames; None
             where none was corrected.

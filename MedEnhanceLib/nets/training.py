@@ -7,7 +7,7 @@ import math
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -190,19 +190,6 @@ def averaged_weights(network: nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(network, multi_avg_fn=average, use_buffers=True)
 
 
-@contextmanager
-def frozen(*networks: nn.Module) -> Iterator[None]:
-    """Within it, gradients pass through the networks, but do not reach their weights."""
-    weights = [w for network in networks for w in network.parameters() if w.requires_grad]
-    for weight in weights:
-        weight.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for weight in weights:
-            weight.requires_grad_(True)
-
-
 class DivergenceError(ModelError):
     """Losses are not finite any more, or far above what they were for many steps."""
 
@@ -245,12 +232,6 @@ class LossWatch:
             tuple(kind) if isinstance(kind, list) else kind: deque(seen, maxlen=_REMEMBERED)
             for kind, seen in noted.get("seen", ())
         }
-
-
-def finite_gradients(parameters: Iterable[nn.Parameter]) -> bool:
-    """Whether all gradients are finite; synchronizes with the device."""
-    norms = [parameter.grad.norm() for parameter in parameters if parameter.grad is not None]
-    return not norms or bool(torch.isfinite(torch.stack(norms)).all())
 
 
 def finite_weights(state: Mapping[str, torch.Tensor]) -> bool:

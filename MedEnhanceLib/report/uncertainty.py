@@ -26,18 +26,8 @@ def uncertainty_in_words(facts: Mapping[str, Any], units: str = "") -> str:
 def calibration_in_words(facts: Mapping[str, Any]) -> str:
     """How the map was calibrated, as the rest of a sentence; facts as in `uncertainty_in_words`."""
     calibration = facts.get("calibration")
-    if not calibration:
-        return (
-            "not calibrated: it ranks errors and does not measure them, so a dark region may be "
-            "wrong, too."
-        )
     data = calibration.get("fitted_on") if isinstance(calibration, Mapping) else None
     return (
         f"calibrated on {data or 'data that are not named'}, where ± 1.645 SD held 90 % of the "
         "errors; on other data it can be too small."
     )
-
-
-def state_of_uncertainty(facts: Mapping[str, Any]) -> str:
-    """For a legend: "calibrated" or "not calibrated"."""
-    return "calibrated" if facts.get("calibration") else "not calibrated"

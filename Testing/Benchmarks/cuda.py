@@ -18,7 +18,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -212,21 +211,6 @@ class Bench:
         rows = [json.loads(process.communicate()[0].splitlines()[-1]) for process in both]
         return {"steps_per_s": [row["steps_per_s"] for row in rows]}
 
-    def ranks(self) -> Row:
-        """A training by torchrun, a process for each of two cards."""
-        if torch.cuda.device_count() < 2:
-            return {"measured": False, "reason": "one card"}
-        with tempfile.TemporaryDirectory() as folder:
-            self._write_heads(Path(folder))
-            train = ("-m", "MedEnhanceLib", "train", "hqg", folder, "--out", f"{folder}/out")
-            launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-            options = ("--preset", "smoke", "--device", "cuda")
-            command = [sys.executable, *launcher, *train, *options]
-            done, wall, _ = self._timed(
-                lambda: subprocess.run(command, capture_output=True, text=True, check=False)
-            )
-        return {"status": done.returncode, "wall_s": round(wall, 1), "end": done.stderr[-300:]}
-
     # --- part 4 ----------------------------------------------------------------------------------
 
     def trained(self, recipe: Path, data: Path, out: Path, seconds: float) -> Row:
@@ -348,7 +332,6 @@ PARTS: dict[int, dict[str, Callable[[Bench], Row]]] = {
         "implicit": Bench.implicit,
         "distill": Bench.distill,
         "two processes": Bench.two_processes,
-        "torchrun": Bench.ranks,
     },
 }
 

@@ -24,7 +24,6 @@ from MedEnhanceLib.jobs.job import JobSpec, run_job
 from MedEnhanceLib.nets import precision
 from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
 from MedEnhanceLib.nets.precision import mixed_precision, without_tf32
-from MedEnhanceLib.nets.processes import own_device
 from MedEnhanceLib.nets.slices import Plan, Uploads, download
 from MedEnhanceLib.nets.training import averaged_weights, finite_weights
 from MedEnhanceLib.runtime import machine
@@ -174,21 +173,6 @@ def test_a_training_on_the_cpu_leaves_the_cards_alone(
     parts = {"config": {}, "modules": {"network": network()}, "optimizers": {}}
     save_checkpoint(tmp_path / "checkpoint", step=1, **parts)
     load_checkpoint(tmp_path / "checkpoint", **parts)
-
-
-@pytest.mark.parametrize("asked", ["cuda", "cuda:1"])
-def test_each_process_has_a_card_of_its_own(
-    asked: str, cards, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert own_device(asked) == asked
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    for rank in ("0", "1"):
-        monkeypatch.setenv("LOCAL_RANK", rank)
-        assert own_device(asked) == f"cuda:{rank}"
-        assert own_device("cpu") == "cpu"
-    monkeypatch.setenv("LOCAL_RANK", "2")
-    with pytest.raises(ConfigError, match="no card"):
-        own_device(asked)
 
 
 def test_what_needs_float64_works_on_devices_without(

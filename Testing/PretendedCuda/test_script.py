@@ -14,7 +14,7 @@ from Library.hqg.conftest import training_data  # noqa: F401
 
 _FOLDER = Path(__file__).parents[1] / "Benchmarks"
 #: What these do is not what a pretended device has: kernels, other processes.
-_LEFT_OUT = ("tests", "profile", "batches", "two processes", "torchrun")
+_LEFT_OUT = ("tests", "profile", "batches", "two processes")
 
 
 @pytest.fixture

@@ -119,22 +119,13 @@ class FactsTest(EnhanceTestCase):
         self.throughAScene()
         deviation = slicer.util.getNode("Brain uncertainty")
         lines = self.results.legendOf(deviation).GetTitleText().splitlines()
-        self.assertEqual(lines, ["Uncertainty (1 SD)", "intensity units", "calibrated"])
+        self.assertEqual(lines, ["Uncertainty (1 SD)", "intensity units"])
         for words, unit in (
             (self.ui.moreFactsLabel.text, "1 SD, in intensity units"),
             (self.ui.uncertaintyButton.toolTip, "standard deviation (SD) in intensity units"),
         ):
             self.assertIn(expected, words)
             self.assertIn(unit, words)
-
-    def test_aMapThatIsNotCalibratedIsCalledSo(self):
-        output = self.result(uncertainty={"samples": 8, "calibration": None})
-        facts = self.enhance_result.moreFactsOf(output)
-        self.assertIn("1 SD, in HU", facts)
-        self.assertIn("HU; not calibrated: it ranks errors", facts)
-        deviation = self.results.linked(output, "uncertainty")
-        self.results.styleUncertainty(deviation, "HU", self.provenance.uncertaintyOf(output))
-        self.assertIn("not calibrated", self.results.legendOf(deviation).GetTitleText())
 
     def test_aMapThatIsGoneIsNotSpokenOf(self):
         output = self.result(uncertainty=_CALIBRATED)
@@ -171,7 +162,9 @@ class FactsTest(EnhanceTestCase):
         output.SetAttribute(self.results.STRENGTH, "0.5")  # set after the run
         self.assertIn("10% of the correction", self.enhance_result.moreFactsOf(output))
         output = self.result(measured={"noise": noise, "guide": {"used": 0.31}})
-        self.assertIn("Guide: changed the image by 31% of the noise.", self.enhance_result.moreFactsOf(output))
+        self.assertIn(
+            "Guide: changed the image by 31% of the noise.", self.enhance_result.moreFactsOf(output)
+        )
         output = self.result(measured={"noise": noise | {"share_removed": 0.6}})
         self.assertEqual(self.enhance_result.hardlyChangedText(output), "")
 

@@ -12,7 +12,6 @@ import vtk
 from slicer.i18n import tr as _
 from vtk.util import numpy_support
 
-from MedEnhanceLib.report.uncertainty import state_of_uncertainty
 from MedEnhancePanels.nodes import bridge, dicom_source, nrrd, provenance
 
 #: Node references from an enhanced volume to what belongs to it: MedEnhance.input, …
@@ -212,13 +211,9 @@ def styleDifference(node, unit=""):
         _addLegend(node, _("Enhanced − input\n{unit}").format(unit=unit))
 
 
-def styleUncertainty(node, unit, facts=None):
-    """A perceptually even color map from zero, with a legend that names the unit, hidden.
-
-    facts: the manifest on the map; the legend then says whether it is calibrated.
-    """
-    title = _("Uncertainty (1 SD)\n{unit}").format(unit=unit)
-    _styleDeviation(node, f"{title}\n{state_of_uncertainty(facts)}" if facts else title)
+def styleUncertainty(node, unit):
+    """A perceptually even color map from zero, with a legend that names the unit, hidden."""
+    _styleDeviation(node, _("Uncertainty (1 SD)\n{unit}").format(unit=unit))
 
 
 def styleNoise(node, unit):

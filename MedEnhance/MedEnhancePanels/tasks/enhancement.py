@@ -100,7 +100,6 @@ class _Enhancement(NodeJob):
         _checkOptions(node, options)
         self.options = options
         self._provenance, self._histories, self._suffix = {}, {}, ""
-        self._uncertaintyFacts = {}
         self._part = None
 
     def before(self, job):
@@ -131,7 +130,6 @@ class _Enhancement(NodeJob):
 
     def place(self, job):
         self._provenance = _provenanceOf(job.result, "model")
-        self._uncertaintyFacts = job.result.get("uncertainty") or {}
         self._histories = {
             derived: nrrd.Reader(job.result["outputs"][role]).tags.get("DERIVED") or ()
             for derived, role in _FILES.items()
@@ -188,7 +186,7 @@ class _Enhancement(NodeJob):
 
     def _style(self, role, node, unit):
         if role == "uncertainty":
-            results.styleUncertainty(node, unit, self._uncertaintyFacts)
+            results.styleUncertainty(node, unit)
         else:
             results.styleNoise(node, unit)
 

@@ -31,6 +31,8 @@ SHAPE = (28, 72, 72)
 TISSUE = {"MR": 0.1, "CT": -0.5}
 #: Share of tissue that a crop should have, and how often another place is tried.
 _LEAST_TISSUE, _TRIES = 0.5, 6
+#: Share of labeled crops that contain a labeled voxel for sure.
+_LABELED_SHARE = 0.8
 #: σ of added noise as a share of the range.
 _SIGMA = (0.02, 0.18)
 _RICIAN_SHARE, _MAPPED_SHARE, _GAMMA_SHARE = 0.4, 0.3, 0.5
@@ -71,6 +73,8 @@ class Crop:
         guide: of the examination, with what is known about it; None without.
         planted: the same crop with a lesion in the input; None without.
         lesion: [K, J, I], the lesion's contrast in the input or in the guide; None without.
+        labels: [K, J, I], indices of a task's labels; None without.
+        subject: number among the task's subjects.
     """
 
     plain: Noisy
@@ -78,6 +82,8 @@ class Crop:
     guide: GuidePair | None = None
     planted: Noisy | None = None
     lesion: Tensor | None = None
+    labels: Tensor | None = None
+    subject: int = 0
 
 
 @dataclass
@@ -112,9 +118,10 @@ class CropMaker:
     def _of_mr(self, number: int) -> Crop:
         rng = self._rng(number)
         target = self._drawn(rng)
-        where = _place(target.series[0], TISSUE["MR"], rng)
+        where = place_of(target.series[0], TISSUE["MR"], rng, target.labels)
         clean = np.maximum(target.series[0][where], 0)
-        if rng.random() < _GAMMA_SHARE:
+        # A segmenter that does not learn knows the gray values of its own training alone.
+        if target.labels is None and rng.random() < _GAMMA_SHARE:
             clean = clean ** np.float32(np.exp(rng.uniform(-0.4, 0.4)))
         tissue = clean > TISSUE["MR"]
         guide, lesion, planted_clean = None, None, None
@@ -129,7 +136,9 @@ class CropMaker:
             planted = self._filtered(noise, planted_clean, target.spacing)
         elif planted_clean is not None:
             plain = self._filtered(noise, planted_clean, target.spacing)
-        return Crop(plain, torch.from_numpy(tissue), guide, planted, lesion)
+        labels = _cut_labels(target.labels, where)
+        seen = torch.from_numpy(tissue)
+        return Crop(plain, seen, guide, planted, lesion, labels, target.subject)
 
     def _drawn(self, rng: np.random.Generator) -> Target:
         """Half of the crops at the resolution of the files, where there are both."""
@@ -139,9 +148,9 @@ class CropMaker:
 
     def _filtered(self, noise: _Noise, clean: Floats, spacing: Sequence[float]) -> Noisy:
         noisy, target = noise.added(clean)
-        return self._noisy(noisy, target, noise.sigma, None, grouped.MR_ROUNDS, spacing)
+        return self.filtered(noisy, target, noise.sigma, None, grouped.MR_ROUNDS, spacing)
 
-    def _noisy(
+    def filtered(
         self,
         noisy: Floats,
         target: Floats,
@@ -150,6 +159,7 @@ class CropMaker:
         rounds: Sequence[grouped.Round],
         spacing: Sequence[float],
     ) -> Noisy:
+        """What the filter makes of a noisy crop, and its groups; as in use."""
         pilot_rounds, last = stages_of(rounds, self.modality)
         run = partial(
             grouped.denoised,
@@ -201,7 +211,10 @@ class CropMaker:
         target = self._drawn(rng)
         voxels = target.series[0]
         depth = min(SHAPE[0], len(voxels))
-        first = rng.integers(len(voxels) - depth + 1)
+        first, labels = int(rng.integers(len(voxels) - depth + 1)), target.labels
+        if labels is not None:
+            first = place_of(voxels, TISSUE["CT"], rng, labels)[0].start
+            labels = labels[first : first + depth]
         clean = voxels[first : first + depth]
         photons = float(np.exp(rng.uniform(*np.log(_PHOTONS))))
         photons *= 1 if target.is_raw else _OF_WIDE_RAYS
@@ -214,12 +227,15 @@ class CropMaker:
         sigma, spectrum = noise.full(), noise.spectrum.reshape(-1)
         if not noise.level > _OVER_OWN * target.noise:
             return self._of_ct(number + 1_000_000)
-        whole = self._noisy(noisy, clean, sigma, spectrum, grouped.CT_ROUNDS, target.spacing)
+        whole = self.filtered(noisy, clean, sigma, spectrum, grouped.CT_ROUNDS, target.spacing)
         tissue = torch.from_numpy(clean > TISSUE["CT"])
         crops = []
         for _ in range(_OF_A_SLAB):
-            where = _place(clean, TISSUE["CT"], rng)
-            crops.append(Crop(_cut(whole, where), tissue[where]))
+            where = place_of(clean, TISSUE["CT"], rng, labels)
+            cut = _cut_labels(labels, where)
+            crops.append(
+                Crop(_cut(whole, where), tissue[where], labels=cut, subject=target.subject)
+            )
         return crops
 
 
@@ -275,8 +291,30 @@ def _smooth_field(shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
     return factor
 
 
-def _place(voxels: Floats, tissue: float, rng: np.random.Generator) -> tuple[slice, slice, slice]:
-    """Where a crop is cut; most of it tissue, where there is such a place."""
+def _cut_labels(
+    labels: npt.NDArray[np.uint8] | None, where: tuple[slice, slice, slice]
+) -> Tensor | None:
+    return None if labels is None else torch.from_numpy(labels[where].astype(np.int64))
+
+
+def place_of(
+    voxels: Floats,
+    tissue: float,
+    rng: np.random.Generator,
+    labels: npt.NDArray[np.uint8] | None = None,
+) -> tuple[slice, slice, slice]:
+    """Where a crop is cut; most of it tissue, or around a labeled voxel, if there is such a place.
+
+    voxels, labels: [K, J, I].
+    """
+    if labels is not None and rng.random() < _LABELED_SHARE and labels.any():
+        labeled = np.unravel_index(rng.choice(np.flatnonzero(labels)), labels.shape)
+        firsts = [
+            int(np.clip(at - rng.integers(size), 0, max(0, side - size)))
+            for at, side, size in zip(labeled, labels.shape, SHAPE, strict=True)
+        ]
+        k, j, i = (slice(first, first + size) for first, size in zip(firsts, SHAPE, strict=True))
+        return k, j, i
     best, most = None, -1.0
     for _ in range(_TRIES):
         starts = [

@@ -252,7 +252,7 @@ def feature_loss(network: GuidedNetwork, crop: Noisy, window: Window, image: Ten
 
 
 class Critic(nn.Module):
-    """Tells windows of enhanced crops from clean ones: a few convolutions, about 60,000 weights."""
+    """Separates enhanced crops from clean ones: a few convolutions, about 60,000 weights."""
 
     def __init__(self, width: int = 24) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.bundle import export_enhancer
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.groups import GuidedNetwork
@@ -23,10 +23,13 @@ from MedEnhanceLib.hqg.train.targets import (
     Target,
     files_of,
     load_examinations,
+    load_labeled,
     load_targets,
     resolutions,
 )
+from MedEnhanceLib.hqg.train.teaching import MakeTask, Teaching
 from MedEnhanceLib.hqg.train.trainer import Trainer
+from MedEnhanceLib.hqg.train.unpaired import RealVolume, load_real
 from MedEnhanceLib.nets.precision import mixed_precision, without_tf32
 from MedEnhanceLib.nets.training import run_steps
 from MedEnhanceLib.runtime.device import choose_device
@@ -45,6 +48,7 @@ def train(
     monitor: Monitor | None = None,
     *,
     volumes: Sequence[Volume] | None = None,
+    make_task: MakeTask | None = None,
 ) -> Path:
     """Train and export a bundle.
 
@@ -54,9 +58,12 @@ def train(
         out: for checkpoint, metrics and bundle. Where it holds a checkpoint of the same
             configuration, the training continues from it.
         monitor: progress, metrics, warnings and cancelling.
-        volumes: clean ones, instead of the files that `high_quality` names.
+        volumes: clean ones, instead of the files that `high_quality` names. How clean they are is
+            not measured: the texture of a distilled image can pass for noise.
+        make_task: the task of the configuration and its gate, for a device; passed in, as a
+            method does not import another.
     Returns:
-        The bundle's folder, `out/<name>`.
+        The bundle's folder, `out/<name>`. A head that learned along lies beside it.
     Raises:
         Cancelled: from the first step on after writing a checkpoint.
         DivergenceError: a loss is not finite; the last good checkpoint stays.
@@ -67,7 +74,22 @@ def train(
     monitor.log(f"training on {choice.name}: {choice.reason}")
     out.mkdir(parents=True, exist_ok=True)
     pools = Pools.load(config, data, volumes, monitor.part(0.0, 0.03))
-    trainer = Trainer(config, pools.targets, pools.examinations, choice.name, monitor)
+    teaching, labeled = None, []
+    if config.task is not None:
+        if make_task is None:
+            raise ConfigError("task: nothing makes it", "Train through api.train or a job.")
+        teaching = Teaching(config.task, *make_task(choice.name))
+        left_out = (*config.leave_out, *config.validation)
+        labeled = load_labeled(teaching.task.subjects(monitor), data, left_out)
+    trainer = Trainer(
+        config,
+        pools.targets,
+        pools.examinations,
+        choice.name,
+        monitor,
+        (teaching, labeled) if teaching else None,
+        pools.noisy,
+    )
     validation = Validation(config, pools, choice.name)
     began = last = time.monotonic()
 
@@ -93,7 +115,7 @@ def train(
     finally:
         trainer.close()
     network = trainer.averaged()
-    gains = validation.gains(network)
+    gains = validation.gains(network) | (teaching.figures() if teaching else {})
     for name, gain in gains.items():
         monitor.metric(name, gain, trainer.steps)
     folder = out / config.name
@@ -105,6 +127,8 @@ def train(
         is_guided=trainer.counts[1] > 0,
         gains=gains,
     )
+    if teaching is not None and teaching.head is not None:
+        teaching.head.export(out, time.monotonic() - began)
     monitor.progress(1.0, "model written")
     return folder
 
@@ -116,6 +140,7 @@ class Pools:
     targets: list[Target]
     examinations: list[Target]
     validation: list[Target]
+    noisy: list[RealVolume]
 
     @classmethod
     def load(
@@ -131,7 +156,11 @@ class Pools:
             files = files_of(data, config.high_quality, left_out)
             targets = load_targets(files, config.modality, monitor)
         else:
-            targets = [each for volume in volumes for each in resolutions(volume, volume.source)]
+            targets = [
+                target
+                for volume in volumes
+                for target in resolutions(volume, volume.source, is_clean=True)
+            ]
         if not targets:
             raise InputError(
                 f"{data}: no clean volume to learn from",
@@ -145,7 +174,9 @@ class Pools:
             config.modality,
             monitor,
         )
-        return cls(targets, examinations, validation)
+        is_unpaired = config.loss.unpaired > 0
+        noisy = files_of(data, config.low_quality, left_out) if is_unpaired else []
+        return cls(targets, examinations, validation, load_real(noisy, config.modality, monitor))
 
 
 class Validation:
@@ -180,15 +211,15 @@ class Validation:
         gains = {}
         for name, crops in kinds.items():
             values = [
-                _gain(network, crop, crop.guide.voxels if crop.guide else None) for crop in crops
+                gain_of(network, crop, crop.guide.voxels if crop.guide else None) for crop in crops
             ]
             if values:
                 gains[name] = float(np.mean(values))
         return gains
 
 
-def _gain(network: GuidedNetwork, crop: Crop, guide: torch.Tensor | None) -> float:
-    """Of a whole crop, in dB over the filter."""
+def gain_of(network: GuidedNetwork, crop: Crop, guide: torch.Tensor | None) -> float:
+    """What a network gains over the filter on a whole crop, in dB of the tissue."""
     plain = crop.plain
     window = Window.at(plain, [0, 0, 0], list(plain.noisy.shape))
     straight = Turn(torch.arange(64), torch.ones(64))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,6 +43,8 @@ class Target:
         name: of the file or of the examination that it comes from.
         is_raw: whether it has the resolution of its file.
         noise: σ of its own noise, on its scale.
+        labels: [K, J, I] indices of a task's labels, 0 for the background; None without.
+        subject: number among the task's subjects.
     """
 
     series: tuple[Floats, ...]
@@ -50,6 +52,8 @@ class Target:
     name: str
     is_raw: bool
     noise: float = 0.0
+    labels: npt.NDArray[np.uint8] | None = None
+    subject: int = 0
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -89,6 +93,29 @@ def load_targets(files: Sequence[Path], modality: str, monitor: Monitor) -> list
     return targets
 
 
+def load_labeled(
+    subjects: Iterable[tuple[Path, Volume, npt.NDArray[np.uint8]]],
+    data: Path,
+    leave_out: Sequence[str],
+) -> list[Target]:
+    """A task's labeled volumes at their own resolution alone, as its segmenter meets them.
+
+    Raises InputError where all of them are left out.
+    """
+    left_out = {path for pattern in leave_out for path in data.glob(pattern)}
+    targets = []
+    for number, (path, volume, labels) in enumerate(subjects):
+        if not is_below(path, left_out):
+            scaled, spacing = scaling_for(volume).apply(volume.voxels), volume.geometry.spacing
+            own = own_noise(scaled, volume.modality, spacing)
+            targets.append(Target((scaled,), spacing, path.name, True, own, labels, number))
+    if not targets:
+        raise InputError(
+            f"{data}: all labeled images are left out", "Leave out fewer (leave_out, held_out)."
+        )
+    return targets
+
+
 def load_examinations(
     patterns: Sequence[str],
     data: Path,
@@ -110,17 +137,19 @@ def load_examinations(
     return targets
 
 
-def resolutions(volume: Volume, name: str, guides: Sequence[Floats] = ()) -> Iterator[Target]:
+def resolutions(
+    volume: Volume, name: str, guides: Sequence[Floats] = (), *, is_clean: bool = False
+) -> Iterator[Target]:
     """A volume as targets: as it is, and averaged over two voxels.
 
     guides: other series of its examination on its grid, bright tissue at 1, NaN where they show
-    nothing.
+    nothing. is_clean: whether it counts as clean without a measurement.
     """
     scaled = scaling_for(volume).apply(volume.voxels)
     spacing = volume.geometry.spacing
     series = (scaled, *guides)
     own = own_noise(scaled, volume.modality, spacing)
-    if min(scaled.shape) >= SIDE and own <= _MOST_NOISE:
+    if min(scaled.shape) >= SIDE and (is_clean or own <= _MOST_NOISE):
         yield Target(series, spacing, name, True, own)
     factors = _factors(scaled.shape, spacing)
     if max(factors) > 1:

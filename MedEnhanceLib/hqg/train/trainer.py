@@ -15,11 +15,13 @@ from MedEnhanceLib.core.options import config_to_json
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.groups import GuidedNetwork
-from MedEnhanceLib.hqg.train import losses
+from MedEnhanceLib.hqg.train import losses, unpaired
 from MedEnhanceLib.hqg.train.crops import Crop, CropMaker
 from MedEnhanceLib.hqg.train.losses import Critic, Made, Turn, Window
 from MedEnhanceLib.hqg.train.pool import CropPool
 from MedEnhanceLib.hqg.train.targets import Target
+from MedEnhanceLib.hqg.train.teaching import Teaching
+from MedEnhanceLib.native import CELLS
 from MedEnhanceLib.nets.precision import mixed_precision
 from MedEnhanceLib.nets.training import averaged_weights, set_learning_rate
 from MedEnhanceLib.runtime.progress import Monitor
@@ -30,6 +32,8 @@ _FREE = {"device": "", "checkpoint_s": 0.0, "validation_s": 0.0, "workers": 1}
 _BETAS, _WEIGHT_DECAY, _MOST_GRADIENT = (0.9, 0.98), 1e-4, 1.0
 _WARM_UP = 0.01
 _CRITIC_RATE = 4e-4
+#: Labeled crops have noise of their own. Keys of the pools of labeled and of real crops.
+_LABELED_SEED, _LABELED, _REAL = 2, -1, -2
 #: The stages in their order: without a guide, with guides, with planted lesions.
 STAGES = ("set network", "guide", "lesions")
 
@@ -43,6 +47,8 @@ class Trainer:
         examinations: of the stages with guides.
         device: as torch names it.
         monitor: messages and cancelling.
+        noisy: real volumes without targets, of the unpaired steps.
+        teaching: by a task, with its labeled volumes; None without.
     """
 
     def __init__(
@@ -52,13 +58,19 @@ class Trainer:
         examinations: Sequence[Target],
         device: str,
         monitor: Monitor,
+        teaching: tuple[Teaching, Sequence[Target]] | None = None,
+        noisy: Sequence[unpaired.RealVolume] = (),
     ) -> None:
         self.config, self.device, self.monitor = config, device, monitor
+        self.teaching = teaching[0] if teaching else None
+        labeled = teaching[1] if teaching else ()
         torch.manual_seed(config.seed)
         self.network = _started(config).to(device).train()
         self.average = averaged_weights(self.network, config.ema)
         self.before_lesions = copy.deepcopy(self.network).requires_grad_(False)
-        self.critic = Critic().to(device) if config.loss.adversarial else None
+        self.critic = (
+            Critic().to(device) if config.loss.adversarial or config.loss.unpaired else None
+        )
         guided = (config.guide_steps, config.lesion_steps) if examinations else (0, 0)
         self.counts = (config.steps, *guided)
         self._makers = [
@@ -75,7 +87,11 @@ class Trainer:
                 lesions=True,
             ),
         ]
-        self._pool: tuple[int, CropPool | None] = (-1, None)
+        self._real_maker = unpaired.RealCropMaker(noisy, self._makers[0]) if noisy else None
+        self._labeled = CropMaker(
+            labeled, config.modality, config.network.blocks, config.seed + _LABELED_SEED
+        )
+        self._pools: dict[int, CropPool] = {}
         correction = list(self.network.correction.parameters())
         learned = [list(self.network.network.parameters()), correction, correction]
         self.optimizers = [
@@ -115,16 +131,28 @@ class Trainer:
             optimizer, self.config.learning_rate, here, self.counts[stage], warm_up=_WARM_UP
         )
         optimizer.zero_grad(set_to_none=True)
-        pool = self._crops(stage).at(here, self.monitor)
+        teaching = self.teaching if stage == 0 else None
+        if teaching is not None and not teaching.is_due(here):
+            teaching = None
+        pool = self._crops(_LABELED if teaching else stage).at(here, self.monitor)
+        weights = list(self.network.network.named_parameters())
         seen: dict[str, float] = {}
         for _ in range(self.config.windows):
             drawn = pool[int(rng.integers(len(pool)))]
             crop = on_device(drawn[int(rng.integers(len(drawn)))], self.device)
-            parts = self._losses(crop, stage, here, rng)
+            window = Window.drawn(crop.plain, rng)
+            made, parts = self._losses(crop, window, stage, here, rng)
             total = torch.stack([*parts.values()]).sum() / self.config.windows
-            total.backward()  # type: ignore[no-untyped-call]
+            if teaching is None:
+                total.backward()  # type: ignore[no-untyped-call]
+            else:
+                parts |= teaching.add(
+                    total, made.guided, crop, window, weights, share=1 / self.config.windows
+                )
             for name, value in parts.items():
                 seen[name] = seen.get(name, 0.0) + float(value.detach()) / self.config.windows
+        if teaching is not None:
+            seen |= teaching.decide(weights, here / self.counts[stage])
         self._update(optimizer)
         return seen
 
@@ -142,20 +170,22 @@ class Trainer:
             self.before_lesions.load_state_dict(self.network.state_dict())
 
     def _crops(self, stage: int) -> CropPool:
-        if self._pool[0] != stage:
-            self.close()
+        """Of a stage, or of the first one the labeled or the real ones."""
+        if stage not in self._pools:
+            if stage > 0:
+                self.close()
             config = self.config
-            pool = CropPool(
-                self._makers[stage].make, config.crops, config.renewed_every, config.workers
+            extra = {_LABELED: self._labeled, _REAL: self._real_maker}
+            maker = self._makers[stage] if stage >= 0 else extra[stage]
+            assert maker is not None
+            self._pools[stage] = CropPool(
+                maker.make, config.crops, config.renewed_every, config.workers
             )
-            self._pool = (stage, pool)
-        assert self._pool[1] is not None
-        return self._pool[1]
+        return self._pools[stage]
 
     def _losses(
-        self, crop: Crop, stage: int, here: int, rng: np.random.Generator
-    ) -> dict[str, Tensor]:
-        window = Window.drawn(crop.plain, rng)
+        self, crop: Crop, window: Window, stage: int, here: int, rng: np.random.Generator
+    ) -> tuple[Made, dict[str, Tensor]]:
         is_mr = self.config.modality == "MR"
         turn = Turn.drawn(rng, in_plane=not is_mr, inverts=is_mr)
         turn = replace(turn, order=turn.order.to(self.device), sign=turn.sign.to(self.device))
@@ -176,7 +206,10 @@ class Trainer:
                 parts["kl"] = self.config.loss.kl * made.residual.divergence
         if crop.lesion is not None and crop.guide is not None:
             parts |= self._of_lesion(crop, window, made, run)
-        return parts | self._content(crop, window, made, stage, here)
+        parts |= self._content(crop, window, made, stage, here)
+        if self._real_maker is not None and stage == 0 and self._critic_counts(stage, here):
+            parts |= self._unpaired(crop.plain.target[window.where], here, rng)
+        return made, parts
 
     def _of_lesion(self, crop: Crop, window: Window, made: Made, run: Any) -> dict[str, Tensor]:
         """What is lost of a lesion in the input, or seen of one that only the guide has."""
@@ -208,16 +241,41 @@ class Trainer:
         if config.feature:
             loss = losses.feature_loss(self.network, crop.plain, window, made.guided)
             parts["feature"] = config.feature * loss
-        if self.critic is not None and here >= config.critic_start * self.counts[stage]:
-            assert self.critic_optimizer is not None
+        if config.adversarial and self._critic_counts(stage, here):
             image, clean = made.guided[window.where], crop.plain.target[window.where]
-            self.critic_optimizer.zero_grad(set_to_none=True)
-            self.critic.loss(image, clean).backward()  # type: ignore[no-untyped-call]
-            self.critic_optimizer.step()
-            self.critic.requires_grad_(False)
-            parts["adversarial"] = config.adversarial * self.critic.fooled(image)
-            self.critic.requires_grad_(True)
+            parts["adversarial"] = config.adversarial * self._judged(image, clean)
         return parts
+
+    def _critic_counts(self, stage: int, here: int) -> bool:
+        return here >= self.config.loss.critic_start * self.counts[stage]
+
+    def _judged(self, image: Tensor, clean: Tensor) -> Tensor:
+        """How far the critic is from taking an image for clean, after it learned from both."""
+        assert self.critic is not None
+        assert self.critic_optimizer is not None
+        self.critic_optimizer.zero_grad(set_to_none=True)
+        self.critic.loss(image, clean).backward()  # type: ignore[no-untyped-call]
+        self.critic_optimizer.step()
+        self.critic.requires_grad_(False)
+        fooled = self.critic.fooled(image)
+        self.critic.requires_grad_(True)
+        return fooled
+
+    def _unpaired(self, clean: Tensor, here: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        """Terms of a crop of a real noisy volume; clean: a window of another one."""
+        assert self._real_maker is not None
+        config = self.config
+        pool = self._crops(_REAL).at(here, self.monitor)
+        crop = on_device(pool[int(rng.integers(len(pool)))][0], self.device).plain
+        window = Window.drawn(crop, rng)
+        straight = Turn(torch.arange(CELLS, device=self.device), clean.new_ones(CELLS))
+        mixed = mixed_precision(self.device)
+        made = losses.made(self.network, crop, window, straight, None, frozen=False, mixed=mixed)
+        fooled = self._judged(made.guided[window.where], clean)
+        return {
+            "unpaired": config.loss.unpaired * fooled,
+            "changed means": unpaired.changed_means(made.guided, crop, window),
+        }
 
     def averaged(self) -> GuidedNetwork:
         """The averaged weights, on the way that the configuration names through the last stage."""
@@ -244,30 +302,46 @@ class Trainer:
         if self.critic is not None and self.critic_optimizer is not None:
             modules["critic"] = self.critic
             optimizers["critic optimizer"] = self.critic_optimizer  # type: ignore[assignment]
+        if self.teaching is not None:
+            modules["gate"] = self.teaching.gate
+            if self.teaching.optimizer is not None:
+                modules["head"] = self.teaching.head
+                optimizers["head optimizer"] = self.teaching.optimizer
         config: Mapping[str, Any] = config_to_json(replace(self.config, **_FREE))  # type: ignore[arg-type]
         return {"config": config, "modules": modules, "optimizers": optimizers}
 
     def close(self) -> None:
         """End the threads that make crops."""
-        if self._pool[1] is not None:
-            self._pool[1].close()
-        self._pool = (-1, None)
+        for pool in self._pools.values():
+            pool.close()
+        self._pools = {}
 
 
 def _started(config: TrainConfig) -> GuidedNetwork:
-    """A new network, or that of the enhancer that the configuration names."""
+    """A new network, or that of the enhancer that the configuration names.
+
+    Where that takes no guide, the correction by a guide is new, and of any size and kind.
+    """
     if not config.start:
         return GuidedNetwork(config.network)
     from MedEnhanceLib.bundles.store import open_bundle
     from MedEnhanceLib.hqg.bundle import open_enhancer
 
     model = open_enhancer(open_bundle(config.start, kind="enhancer", modality=config.modality))
-    if model.network.config != config.network:
+    trained = model.network.config
+    if not model.bundle.uses_guides:
+        kind, layers = config.network.modulation, config.network.guide_layers
+        trained = replace(trained, modulation=kind, guide_layers=layers)
+    if trained != config.network:
         raise ConfigError(
             f"start: {config.start} has another size of network",
             "Give the fields of network that its metadata.json states.",
         )
-    return model.network.requires_grad_(True)
+    network = GuidedNetwork(config.network)
+    network.network.load_state_dict(model.network.network.state_dict())
+    if model.bundle.uses_guides:
+        network.correction.load_state_dict(model.network.correction.state_dict())
+    return network
 
 
 def on_device(value: T, device: str) -> T:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
@@ -30,13 +32,16 @@ if TYPE_CHECKING:
     from MedEnhanceLib.gradprom import TrainHeadConfig
     from MedEnhanceLib.hqg import TrainConfig
     from MedEnhanceLib.hqg.slices import TrainSlicesConfig
+    from MedEnhanceLib.hqg.train.teaching import Gate, Task
 
     AnyConfig = TrainConfig | TrainHeadConfig | TrainSlicesConfig | CodecTraining
 
 Method = Literal["hqg", "head", "slices", "unicompress"]
 METHODS: tuple[Method, ...] = get_args(Method)
-#: With this many high-quality volumes or more, `cohort` keeps one to validate on.
-_ENOUGH_TO_HOLD_OUT = 4
+#: Weight of the critic in `cohort` where there are volumes of low quality.
+_UNPAIRED = 0.01
+#: Decay of the gradients that the gate averages.
+_GATE_EMA = 0.99
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +127,7 @@ def cohort(high: Path, low: Path | None) -> tuple[Path, dict[str, Any]]:
     return data, {
         "low_quality": [],
         **found,
-        "held_out": int(counts["high_quality"] >= _ENOUGH_TO_HOLD_OUT),
+        **({"loss": {"unpaired": _UNPAIRED}} if low is not None else {}),
         "data": [
             {
                 "name": "a cohort of its user's own",
@@ -223,14 +228,9 @@ def train_method(
 
 
 def _device_of(config: AnyConfig) -> str:
-    """Where it will run; of several processes each takes a GPU of its own (nets/processes.py)."""
+    """Where it will run."""
     own = config.config if isinstance(config, CodecTraining) else config
-    name = choose_device(getattr(own, "device", "cpu")).name
-    if not name.startswith("cuda"):
-        return name
-    from MedEnhanceLib.nets.processes import own_device
-
-    return own_device(name)
+    return choose_device(getattr(own, "device", "cpu")).name
 
 
 def _train(
@@ -259,7 +259,9 @@ def _train_enhancer(config: TrainConfig, data: Path, out: Path, monitor: Monitor
     from MedEnhanceLib.hqg.train import train
 
     if not is_distilled(data):
-        return train(config, data, out, monitor)
+        return train(config, data, out, monitor, make_task=partial(_task_of, config, data))
+    if config.task is not None:
+        raise ConfigError(f"{data}: a distilled set has no labels", "Train on volumes, or no task.")
     distilled = load_distilled(data)
     if config.modality != distilled.modality:
         raise ConfigError(
@@ -273,6 +275,36 @@ def _train_enhancer(config: TrainConfig, data: Path, out: Path, monitor: Monitor
     folder = train(config, data, out, monitor, volumes=volumes)
     limits = read_bundle(folder).metadata.get("limits", ())
     return record_fields(folder, {"limits": [*distilled.limits, *limits]}).folder
+
+
+def _task_of(config: TrainConfig, data: Path, device: str) -> tuple[Task, Gate]:
+    """The task of a configuration and its gate; a method does not import another."""
+    from MedEnhanceLib.gradprom.config import TrainHeadConfig
+    from MedEnhanceLib.gradprom.gate import GradientGate
+    from MedEnhanceLib.gradprom.segmenters import open_segmenter
+    from MedEnhanceLib.gradprom.task import FrozenTask, SegmentationTask
+
+    task = config.task
+    assert task is not None
+    averages = task.gate == "ema"
+    gate = GradientGate(
+        "binary" if averages else task.gate,
+        ema=_GATE_EMA if averages else 0.0,
+        scope=task.scope,
+        weight=task.weight,
+        # It averages while the task does not teach yet.
+        warm_up=math.ceil(task.start * config.steps / task.every),
+    )
+    if not task.head:
+        segmenter = open_segmenter(task.segmenter, trust=task.trust_segmenter)
+        segmenter.network.to(device)
+        return FrozenTask(segmenter, task.images, task.labels, data, config.modality), gate
+    head = TrainHeadConfig.from_json({"modality": config.modality, **task.head})
+    if head.name == config.name:
+        raise ConfigError(
+            f"head and enhancer are both called {head.name!r}", "Give one of them another name."
+        )
+    return SegmentationTask(head, data, device, start=task.segmenter), gate
 
 
 def _enhancer_of(config: TrainHeadConfig) -> Callable[[Volume], Volume] | None:

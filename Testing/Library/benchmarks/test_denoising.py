@@ -35,7 +35,7 @@ CARD = {
         ("mr/sts/STS_003/MR_T1.nii.gz", "none"),
     ],
 )
-def test_a_card_tells_what_it_saw_of_a_volume(shared: ModuleType, path: str, origin: str) -> None:
+def test_a_card_states_what_it_saw_of_a_volume(shared: ModuleType, path: str, origin: str) -> None:
     assert shared.origin_in_card(shared.Model(None, CARD), path) == origin
 
 

@@ -119,19 +119,6 @@ def test_what_is_missing_is_named(arguments: tuple[str, ...], words: str, run: C
     assert words in ran.err
 
 
-def test_of_several_processes_only_the_first_prints(
-    run: Callable,
-    asked: list[tuple[str, Mapping[str, Any]]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    outputs = []
-    for rank in ("0", "1"):
-        monkeypatch.setenv("RANK", rank)
-        outputs.append(run("train", "hqg", "--data", "d", "--out", "o").out)
-    assert "wrote" in outputs[0]
-    assert outputs[1] == ""
-
-
 @pytest.mark.parametrize(
     ("text", "words"), [(None, "cannot be read"), ("{", "not JSON"), ("[1]", "JSON object")]
 )
@@ -212,3 +199,17 @@ def test_model_that_is_not_there_is_status_four(run: Callable, scan: Path) -> No
     ran = run("evaluate", "no-such-model", scan)
     assert ran.status == 4
     assert "no-such-model" in ran.err
+
+
+def test_a_segmenter_and_its_gate_join_the_labeled_images_of_the_file(
+    run: Callable, asked: list[tuple[str, Mapping[str, Any]]], tmp_path: Path
+) -> None:
+    task = {"images": ["scans/*"], "labels": ["labels/*"]}
+    (tmp_path / "config.json").write_text(json.dumps({"task": task}))
+    ran = run(
+        *("train", "hqg", "--segmenter", "organs.zip", "--gate", "binary"),
+        *("--config", tmp_path / "config.json", "--data", "volumes", "--out", "runs/a"),
+    )
+    assert ran.status == 0
+    ((_, params),) = asked
+    assert params["config"]["task"] == task | {"segmenter": "organs.zip", "gate": "binary"}

@@ -28,7 +28,7 @@ from MedEnhanceLib.gradprom.labeled import (
     patients_of,
     split_patients,
 )
-from MedEnhanceLib.gradprom.task import read_subjects
+from MedEnhanceLib.gradprom.task import SegmentationTask
 from MedEnhanceLib.gradprom.train import FLICKER, Example, draw_batch, segmentation_loss, train
 from MedEnhanceLib.io import save
 from MedEnhanceLib.jobs import JobSpec, run_job
@@ -127,7 +127,8 @@ def test_a_split_that_makes_no_sense_is_refused(fields: dict[str, Any], words: s
 
 def test_a_head_beside_an_enhancer_does_not_read_held_out_patients(data: Path) -> None:
     config = TrainHeadConfig.from_json(FIELDS | {"held_out": ["P1/*"]})
-    read = [path.parent.name for path, _ in read_subjects(config, data, Monitor())]
+    task = SegmentationTask(config, data, "cpu")
+    read = [path.parent.name for path, _, _ in task.subjects(Monitor())]
     assert read == ["P0", "P2", "P3"]
 
 

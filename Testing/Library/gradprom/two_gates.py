@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, distributed, nn
 
 ROOT = Path(__file__).resolve().parents[3]
 sys.path += [str(ROOT), str(ROOT / "Testing")]
@@ -16,23 +16,27 @@ sys.path += [str(ROOT), str(ROOT / "Testing")]
 from Library.gradprom.pair import descend, flat, losses, network  # noqa: E402
 
 from MedEnhanceLib.gradprom import GradientGate  # noqa: E402
-from MedEnhanceLib.nets.processes import Processes, join_processes  # noqa: E402
 
 
-def unlabeled(processes: Processes) -> list[object]:
+def mean(values: Tensor) -> Tensor:
+    distributed.all_reduce(values)
+    return values / distributed.get_world_size()
+
+
+def unlabeled(rank: int) -> list[object]:
     """Only the first process has an auxiliary loss."""
     weight = nn.Parameter(torch.ones(1))
-    aux = weight.sum() if processes.is_first else torch.zeros(())
-    gate = GradientGate(mean=processes.mean)
+    aux = weight.sum() if rank == 0 else torch.zeros(())
+    gate = GradientGate(mean=mean)
     (gradient,), report = gate(weight.sum(), aux, [weight])
     return [report.open, float(gradient)]
 
 
-def spoilt(processes: Processes) -> list[object]:
+def spoilt(rank: int) -> list[object]:
     """Only in the first process the auxiliary loss is no number; the scaler is not to blame."""
     weight = nn.Parameter(torch.ones(1))
-    aux = weight.sum() * (math.nan if processes.is_first else 1)
-    gate = GradientGate(mean=processes.mean)
+    aux = weight.sum() * (math.nan if rank == 0 else 1)
+    gate = GradientGate(mean=mean)
     scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
     (gradient,), report = gate(weight.sum(), aux, [weight], scaler=scaler)
     return [report.open, float(gradient)]
@@ -40,9 +44,11 @@ def spoilt(processes: Processes) -> list[object]:
 
 def main(out: str) -> None:
     torch.set_num_threads(1)
-    with join_processes("cpu") as (processes, _):
-        gate, own, model = GradientGate(ema=0.9, mean=processes.mean), GradientGate(), network()
-        rows = slice(8 * processes.rank, 8 * processes.rank + 8)
+    distributed.init_process_group("gloo")
+    try:
+        rank = distributed.get_rank()
+        gate, own, model = GradientGate(ema=0.9, mean=mean), GradientGate(), network()
+        rows = slice(8 * rank, 8 * rank + 8)
         reports, alone = [], []
         for step in range(30):
             alone.append(own(*losses(model, step, rows), model.parameters())[1].open)
@@ -53,10 +59,12 @@ def main(out: str) -> None:
             "weights": flat(list(model.parameters())).tolist(),
             "reports": reports,
             "own": alone,
-            "unlabeled": unlabeled(processes),
-            "spoilt": spoilt(processes),
+            "unlabeled": unlabeled(rank),
+            "spoilt": spoilt(rank),
         }
-        (Path(out) / f"{processes.rank}.json").write_text(json.dumps(found))
+        (Path(out) / f"{rank}.json").write_text(json.dumps(found))
+    finally:
+        distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

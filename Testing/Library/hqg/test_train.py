@@ -16,6 +16,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
 from MedEnhanceLib.hqg import EnhanceConfig, TrainConfig, enhance
 from MedEnhanceLib.hqg.train import train
+from MedEnhanceLib.hqg.train.unpaired import load_real
 from MedEnhanceLib.io import save
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
@@ -130,7 +131,9 @@ def test_what_is_left_out_is_not_read(data: Path, tmp_path: Path) -> None:
 def test_a_training_starts_from_an_enhancer(data: Path, tmp_path: Path) -> None:
     first = train(config(examinations=[]), data, tmp_path / "first")
     fields = {"start": str(first), "steps": 0, "guide_steps": 2, "lesion_steps": 0}
-    second = train(config(**fields), data, tmp_path / "second")
+    # The first takes no guide, so how the second takes it is free.
+    network = {"modulation": "variational"}
+    second = train(config(**fields, network=network), data, tmp_path / "second")
     before, after = weights(first), weights(second)
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
     assert any(name.startswith("correction") for name in after)
@@ -149,8 +152,45 @@ def test_each_term_of_the_loss_changes_what_is_learned(
     assert any(not torch.equal(changed[name], tensor) for name, tensor in plain.items())
 
 
+@pytest.fixture(scope="module")
+def noisy(data: Path) -> Path:
+    """The data with two noisy volumes of another subject."""
+    (data / "lq").mkdir()
+    for seed in (1, 2):
+        volume = series((0.9, 0.6, 0.3), seed=11)
+        noise = np.random.default_rng(seed).normal(0, 80, SHAPE).astype(np.float32)
+        save(volume.with_voxels(volume.voxels + noise), data / "lq" / f"{seed}.nii.gz")
+    return data
+
+
 @pytest.mark.slow
-def test_a_short_training_beats_the_filter_and_tells_right_guides_from_wrong_ones(
+def test_real_noisy_volumes_without_targets_change_what_is_learned(
+    noisy: Path, tmp_path: Path
+) -> None:
+    fields = {"examinations": [], "low_quality": ["lq/*"]}
+    plain = weights(train(config(**fields), noisy, tmp_path / "plain"))
+    loss = {"unpaired": 1.0, "critic_start": 0.0}
+    folder = train(config(**fields, loss=loss), noisy, tmp_path / "unpaired")
+    assert any(not torch.equal(weights(folder)[name], tensor) for name, tensor in plain.items())
+    names = {
+        json.loads(line)["name"]
+        for line in (tmp_path / "unpaired" / "metrics.jsonl").read_text().splitlines()
+    }
+    assert {"unpaired", "changed means"} <= names
+
+
+def test_unpaired_steps_need_volumes_with_noise(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no volumes to learn from"):
+        config(loss={"unpaired": 0.1})
+    box = np.zeros(SHAPE, np.float32)
+    box[:, 8:24, 8:24] = 1000
+    save(Volume(box, Geometry(), "MR"), tmp_path / "box.nii.gz")
+    with pytest.raises(InputError, match="no noise can be measured"):
+        load_real([tmp_path / "box.nii.gz"], "MR", Monitor())
+
+
+@pytest.mark.slow
+def test_a_short_training_beats_the_filter_and_separates_right_guides_from_wrong_ones(
     data: Path, tmp_path: Path
 ) -> None:
     fields = {"steps": 150, "guide_steps": 150, "lesion_steps": 40, "crops": 24}

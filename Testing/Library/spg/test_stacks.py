@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 import MedEnhanceLib as me  # noqa: N813 - as its users do
 from MedEnhanceLib import io
-from MedEnhanceLib.bundles.export import export_bundle
 from MedEnhanceLib.bundles.store import read_bundle
+from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.spg.dataset import load_distilled
@@ -79,30 +78,36 @@ def _shown(volume: Volume) -> int:
     return int(((volume.voxels > -500).mean(axis=(1, 2)) > 0.05).sum())
 
 
-def test_the_enhancer_learns_from_the_volumes_and_its_card_names_the_set(
-    distilled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+#: The least training there is.
+TINY = {"preset": "smoke", "steps": 2, "device": "cpu"}
+
+
+@pytest.mark.slow
+def test_the_enhancer_learns_from_the_images_and_its_card_names_the_set(
+    distilled: Path, tmp_path: Path
 ) -> None:
-    """With another trainer, which keeps what it is given."""
-    given: dict[str, Any] = {}
-
-    def train(config: Any, data: Path, out: Path, monitor: object, **others: Any) -> Path:
-        given.update(others, config=config)
-        fields = ("name", "kind", "modality", "version", "description", "licence")
-        metadata = dict.fromkeys(fields, "1") | {"kind": "enhancer", "modality": "MR"}
-        return export_bundle(out / "model", {"w": torch.zeros(1)}, metadata).folder
-
-    monkeypatch.setattr("MedEnhanceLib.hqg.train.train", train)
-    folder = me.train("hqg", "smoke", load_distilled(distilled), tmp_path)
-    assert [volume.source for volume in given["volumes"]][:2] == [
-        "distilled_0000",
-        "distilled_0001",
-    ]
-    assert given["config"].modality == "MR"
-    assert "8 images distilled from 4 patients" in given["config"].data[0]["subjects"]
-    limits = read_bundle(folder).metadata["limits"]
-    assert "training signal, not anatomy" in limits[0]
+    folder = me.train("hqg", TINY, load_distilled(distilled), tmp_path)
+    bundle = read_bundle(folder)
+    assert (bundle.kind, bundle.modality, bundle.uses_guides) == ("enhancer", "MR", False)
+    assert "8 images distilled from 4 patients" in bundle.metadata["data"][0]["subjects"]
+    assert "training signal, not anatomy" in bundle.metadata["limits"][0]
+    noisy = phantom(0)
+    made = me.enhance(noisy, model=str(folder), device="cpu")
+    assert made.volume.shape == noisy.shape
     with pytest.raises(ConfigError, match="distilled set of MR"):
-        me.train("hqg", {"preset": "smoke", "modality": "CT"}, distilled, tmp_path)
+        me.train("hqg", {**TINY, "modality": "CT"}, distilled, tmp_path)
+
+
+@pytest.mark.slow
+def test_the_command_trains_an_enhancer_of_ct_from_a_set(tmp_path: Path) -> None:
+    people = write_cohort(tmp_path / "people", "CT")
+    io.save(phantom(9, "CT"), tmp_path / "prior.nii.gz")
+    given = {"preset": "smoke", "held_out": 0.0, "prior": str(tmp_path / "prior.nii.gz")}
+    me.distill(people, tmp_path / "set", config=given, device="cpu")
+    (tmp_path / "tiny.json").write_text(json.dumps(TINY))
+    arguments = ("train", "hqg", "--config", tmp_path / "tiny.json", "--data", tmp_path / "set")
+    assert main([*map(str, arguments), "--out", str(tmp_path / "out")]) == 0
+    assert read_bundle(tmp_path / "out" / "ct").modality == "CT"
 
 
 def test_an_alarm_of_the_audit_goes_with_what_is_trained(distilled: Path, tmp_path: Path) -> None:

@@ -1,0 +1,159 @@
+"""A task that teaches the enhancer through a gate, and learns along where it can.
+
+First-order bi-level scheme: an upper step moves the enhancer by the gradients that the gate makes
+of its own loss and the task's; a lower step moves the task's head on the clean, the noisy and the
+enhanced image of the same crop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.hqg.config import TaskConfig
+from MedEnhanceLib.hqg.train.crops import Crop
+from MedEnhanceLib.hqg.train.losses import Window
+from MedEnhanceLib.nets.checkpoint import Stateful
+from MedEnhanceLib.nets.training import set_learning_rate
+from MedEnhanceLib.runtime.progress import Monitor
+
+_WEIGHT_DECAY = 1e-4
+#: Weights of the enhancer, by name.
+Weights = Sequence[tuple[str, nn.Parameter]]
+
+
+class Head(Stateful, Protocol):
+    """What of a task learns along. learning_rate: of its lower steps."""
+
+    learning_rate: float
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """What a lower step updates."""
+
+    def train(self, mode: bool = True) -> None:
+        """Whether it is in a lower step."""
+
+    def follow(self) -> None:
+        """Called after a lower step."""
+
+    def export(self, out: Path, seconds: float) -> None:
+        """Write its bundle into a folder of its own below `out`."""
+
+
+class Task(Protocol):
+    """What is done with enhanced images; `gradprom.task` has two."""
+
+    @property
+    def head(self) -> Head | None:
+        """None of a task that stays as it is."""
+
+    def subjects(self, monitor: Monitor) -> Iterator[tuple[Path, Volume, npt.NDArray[np.uint8]]]:
+        """Labeled volumes: file, volume, and label indices [K, J, I], 0 for the background."""
+
+    def loss(self, images: Tensor, labels: Tensor, subject: int) -> Tensor:
+        """A scalar.
+
+        images: [B, D, H, W] on the network's scale. labels: [B, D, H, W], indices. subject: number
+        of the volume that the images are of, as `subjects` counts.
+        """
+
+
+class Gate(Stateful, Protocol):
+    """Makes one gradient of two; `gradprom.GradientGate` is one."""
+
+    def accumulate(self, main_loss: Tensor, aux_loss: Tensor, parameters: Weights) -> None:
+        """Take both gradients of a part of a step."""
+
+    def decide(self) -> tuple[list[Tensor | None], Any]:
+        """Gradients, and a report with `open` and `cosine`."""
+
+    def diagnostics(self) -> Any:
+        """Of all steps, with `open_fraction` and `cosine`."""
+
+
+#: A device → task and gate.
+MakeTask = Callable[[str], tuple[Task, Gate]]
+
+
+class Teaching:
+    """A task, its gate, and the optimizer of its lower steps; None where nothing learns along."""
+
+    def __init__(self, config: TaskConfig, task: Task, gate: Gate) -> None:
+        self.config, self.task, self.gate, self.head = config, task, gate, task.head
+        self.optimizer = (
+            torch.optim.AdamW(
+                self.head.parameters(), lr=self.head.learning_rate, weight_decay=_WEIGHT_DECAY
+            )
+            if self.head is not None
+            else None
+        )
+        self._taken: list[tuple[Tensor, Tensor, int]] = []
+
+    def is_due(self, number: int) -> bool:
+        """Whether a step uses labeled crops."""
+        return number % self.config.every == 0
+
+    def add(
+        self,
+        main: Tensor,
+        image: Tensor,
+        crop: Crop,
+        window: Window,
+        weights: Weights,
+        *,
+        share: float,
+    ) -> dict[str, Tensor]:
+        """Take the gradients of a part of a step; the task's loss by its name.
+
+        Args:
+            main: the enhancer's own loss, whose graph is released.
+            image: [K, J, I], enhanced within the window, and around it as the filter leaves it.
+            crop: labeled.
+            window: of the crop.
+            weights: of the enhancer.
+            share: of the crop in the step's loss, as it is in `main`.
+        """
+        assert crop.labels is not None
+        slices = window.where[0]
+        labels = crop.labels[slices][None]
+        if self.head is not None:
+            self.head.train(False)
+        aux = self.task.loss(image[slices][None], labels, crop.subject)
+        self.gate.accumulate(main, share * aux, weights)
+        plain = crop.plain
+        images = torch.stack([plain.target[slices], plain.noisy[slices], image.detach()[slices]])
+        self._taken.append((images, labels.expand_as(images), crop.subject))
+        return {"task": aux}
+
+    def decide(self, weights: Weights, share: float) -> dict[str, float]:
+        """Set the gradients that the gate decides on, and make the lower step.
+
+        weights: as of `add`. share: of the stage's steps that are made.
+        Returns the decision as numbers.
+        """
+        gradients, report = self.gate.decide()
+        for (_, weight), gradient in zip(weights, gradients, strict=True):
+            weight.grad = gradient
+        taken, self._taken = self._taken, []
+        if self.head is not None and self.optimizer is not None:
+            set_learning_rate(self.optimizer, self.head.learning_rate, round(1000 * share), 1000)
+            self.optimizer.zero_grad(set_to_none=True)
+            self.head.train(True)
+            for images, labels, subject in taken:
+                loss = self.task.loss(images, labels, subject) / len(taken)
+                loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            self.head.follow()
+        return {"gate open": float(report.open), "gate cosine": float(report.cosine)}
+
+    def figures(self) -> dict[str, float]:
+        """Of all decisions: the share of steps in which the gate was open, and the mean cosine."""
+        seen = self.gate.diagnostics()
+        return {"gate_open_fraction": seen.open_fraction, "gate_mean_cosine": seen.cosine}
