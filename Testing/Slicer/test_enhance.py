@@ -292,16 +292,16 @@ class ChoicesTest(EnhanceTestCase):
         self.choose(node)
         self.ui.advancedButton.collapsed = False
         sentence = "Trained on images of the brain only; not validated outside the brain"
-        self.assertIn("trained on images of 6 people (brain)", self.ui.modelCardLabel.text)
-        self.assertNotIn("studyforrest", self.ui.modelCardLabel.text)  # known to few
-        self.assertIn(sentence, self.ui.modelCardLabel.text)
+        self.assertIn("trained on images of 30 people", self.ui.modelCardLabel.text)
+        self.assertNotIn("open_ms", self.ui.modelCardLabel.text)  # known to few
+        self.assertNotIn("brain", self.ui.modelCardLabel.text)  # of which its head alone is
         self.assertFalse(self.ui.segmentNoteLabel.isVisibleTo(self.panel.widget))
         self.ui.segmentCheckBox.checked = True
         self.assertIn(sentence, self.ui.segmentNoteLabel.text)
         self.assertTrue(self.ui.segmentNoteLabel.isVisibleTo(self.panel.widget))
         node.SetAttribute(self.bridge.MODALITY, "CT")
         self.processEvents(80)
-        self.assertIn("trained on images of 10 people", self.ui.modelCardLabel.text)
+        self.assertIn("trained on images of 22 people", self.ui.modelCardLabel.text)
 
     def test_aModalityThatTheValuesContradictIsReportedAndNotForbidden(self):
         node = self.smallVolume(name="scan")

@@ -180,6 +180,8 @@ def differencesOf(options):
         differences.append(_("Shading is not corrected in the preview."))
     elif options.biasCorrection == "auto" and options.task == "auto":
         differences.append(_("Apply also corrects blur and shading where it finds them."))
+    if options.look is not None:
+        differences.append(_("The look is not taken over in the preview."))
     if options.region is not None:
         differences.append(_("Apply changes the region alone."))
     return differences

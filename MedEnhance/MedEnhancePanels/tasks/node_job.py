@@ -135,12 +135,14 @@ def _keptPath(job, node):
 
 def _forgetKept(runner, folder):
     """Remove the files sent for previews, except those that a job still uses."""
-    jobs = runner.activeJobs()
-    read = [job.params.get("input") for job in jobs]
-    read += [path for job in jobs for path in job.params.get("guide") or ()]
+    read = []
+    for job in runner.activeJobs():
+        for name in ("input", "guide", "look"):
+            paths = job.params.get(name) or []
+            read += [paths] if isinstance(paths, str) else paths
     for name in os.listdir(folder):
         path = os.path.join(folder, name)
-        if name.startswith("sent-") and not any(one and path.startswith(one) for one in read):
+        if name.startswith("sent-") and not any(map(path.startswith, read)):
             os.remove(path)
 
 

@@ -2792,6 +2792,10 @@
         <translation>Aplicar corrige también la borrosidad y el sombreado donde los encuentre.</translation>
     </message>
     <message>
+        <source>The look is not taken over in the preview.</source>
+        <translation>El aspecto no se adopta en la vista previa.</translation>
+    </message>
+    <message>
         <source>Apply changes the region alone.</source>
         <translation>Aplicar cambia solo la región.</translation>
     </message>
