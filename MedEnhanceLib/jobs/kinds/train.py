@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
 Method = Literal["hqg", "head", "slices", "unicompress"]
 METHODS: tuple[Method, ...] = get_args(Method)
-#: With this many high-quality volumes or more, `cohort` keeps one to validate on.
-_ENOUGH_TO_HOLD_OUT = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +120,6 @@ def cohort(high: Path, low: Path | None) -> tuple[Path, dict[str, Any]]:
     return data, {
         "low_quality": [],
         **found,
-        "held_out": int(counts["high_quality"] >= _ENOUGH_TO_HOLD_OUT),
         "data": [
             {
                 "name": "a cohort of its user's own",
