@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -275,7 +276,7 @@ def figures_of(
     clean, image = (scaling.apply(each.voxels) for each in (labeled.image, volume))
     tissue = clean > _TISSUE[config.modality]
     square = float(np.square(image - clean, dtype=np.float64)[tissue].mean())
-    psnr = -10 * np.log10(square) if square else None
+    psnr = -10 * math.log10(square) if square else None
     return {"dice": float(np.mean(scores)), "psnr": psnr}
 
 

@@ -107,7 +107,8 @@ def load_labeled(
     for number, (path, volume, labels) in enumerate(subjects):
         if not is_below(path, left_out):
             scaled, spacing = scaling_for(volume).apply(volume.voxels), volume.geometry.spacing
-            own = own_noise(scaled, volume.modality, spacing)
+            # A noisy one is needed too: it must not demand more noise than other targets do.
+            own = min(_MOST_NOISE, own_noise(scaled, volume.modality, spacing))
             targets.append(Target((scaled,), spacing, path.name, True, own, labels, number))
     if not targets:
         raise InputError(
