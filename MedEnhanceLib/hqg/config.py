@@ -177,7 +177,7 @@ class TrainConfig(WithPresets):
     guide_steps: int = option(4700, help="with guides", low=0, high=10_000_000)
     lesion_steps: int = option(3500, help="with planted lesions", low=0, high=10_000_000)
     lesion_share: float = option(
-        0.85,
+        1.0,
         help="how far the weights go from before to after the lesion stage: less trace of what "
         "only the guide shows, and less gain",
         low=0,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,7 @@ from MedEnhanceLib.bundles.export import record_measurements
 
 MODELS = REPOSITORY / "Resources" / "models"
 ENHANCERS = {"mr": "MR", "ct": "CT"}
-#: Measured on all seeds, and on the first alone.
-ARMS = ("input", "NLM", "ours")
-SLOW_ARMS = ("BM4D", "ours")
+ARMS = ("filter", "network")
 
 
 #: Shipped models of the codec, and the start of the names of the volumes in their cards.
@@ -40,48 +37,40 @@ def main() -> None:
         for name, start in CODECS.items():
             record_measurements(MODELS / name, codec_rows(rows, start))
         return
-    rows = json.loads((RESULTS / "enhancement.json").read_text())["rows"]
+    rows = json.loads((RESULTS / "denoising.json").read_text())["rows"]
     for name, modality in ENHANCERS.items():
-        chosen = [row for row in rows if row["modality"] == modality and "psnr_image" in row]
-        record_measurements(MODELS / name, enhancement_rows(chosen))
+        record_measurements(MODELS / name, enhancement_rows(rows, modality))
     segmentation = json.loads((RESULTS / "segmentation.json").read_text())["rows"]
     segmentation = [row for row in segmentation if row["head"] == "with the enhancer"]
     segmentation = [{k: v for k, v in row.items() if k != "head"} for row in segmentation]
     record_measurements(MODELS / "brain-tissue", segmentation)
 
 
-def enhancement_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Per degradation: whole-image PSNR / SSIM of each arm, means over subjects and seeds.
+def enhancement_rows(rows: list[dict[str, Any]], modality: str) -> list[dict[str, Any]]:
+    """For each damage: PSNR and SSIM of filter and network, means over volumes and seeds.
 
-    BM4D has run on the first seed alone; ours on that seed stands beside it.
+    Only of volumes that nothing was trained on, with the noise as it was measured.
     """
+    chosen = [
+        row
+        for row in rows
+        if row["part"] == modality
+        and row["in_card"] != "volume"
+        and row["arm"] in ARMS
+        and "true σ" not in row["case"]
+    ]
     table = []
-    first = [row for row in rows if row["seed"] == 0]
-    for case in dict.fromkeys(row["case"] for row in rows):
-        shaded = any(row["arm"] == "NLM + N4" for row in rows if row["case"] == case)
-        name = f"{case}, NLM and BM4D followed by N4" if shaded else case
-        line: dict[str, Any] = {"volumes not trained on, PSNR dB / SSIM": name}
-        line |= _means(rows, case, ARMS)
-        if any(row["arm"] == "BM4D" for row in first if row["case"] == case):
-            means = _means(first, case, SLOW_ARMS)
-            line |= {f"{arm}, one seed": value for arm, value in means.items()}
+    for case in dict.fromkeys(row["case"] for row in chosen):
+        of_case = [row for row in chosen if row["case"] == case]
+        line = {"volumes not trained on, PSNR dB / SSIM": case}
+        for arm in ARMS:
+            found = [row for row in of_case if row["arm"] == arm]
+            psnr, ssim = (
+                sum(row[figure] for row in found) / len(found) for figure in ("psnr", "ssim")
+            )
+            line[arm] = f"{psnr:.2f} / {ssim:.3f}"
         table.append(line)
     return table
-
-
-def _means(rows: list[dict[str, Any]], case: str, arms: Sequence[str]) -> dict[str, str]:
-    means = {}
-    for arm in arms:
-        of_case = [row for row in rows if row["case"] == case]
-        found = [row for row in of_case if row["arm"] == f"{arm} + N4" and arm in ("NLM", "BM4D")]
-        found = found or [row for row in of_case if row["arm"] == arm]
-        if found:
-            psnr, ssim = (
-                sum(row[figure] for row in found) / len(found)
-                for figure in ("psnr_image", "ssim_image")
-            )
-            means[arm] = f"{psnr:.2f} / {ssim:.3f}"
-    return means
 
 
 def codec_rows(rows: list[dict[str, Any]], start: str) -> list[dict[str, Any]]:

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from MedEnhanceLib.degrade.lowdose import low_dose_noise
+from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.groups import STEP, Places
-from MedEnhanceLib.hqg.train.guides import GuidePair, draw_guide
+from MedEnhanceLib.hqg.train.guides import GuidePair, draw_guide, planted_lesions
 from MedEnhanceLib.hqg.train.targets import Target
 from MedEnhanceLib.native import CELLS, SIDE
 from MedEnhanceLib.nets import grouped
@@ -40,6 +41,11 @@ _RICIAN_SHARE, _MAPPED_SHARE, _GAMMA_SHARE = 0.4, 0.3, 0.5
 _PHOTONS, _ELECTRONIC, _CUTOFFS = (3e3, 5e4), 5.0, (2.0, 2.0, 1.2)
 #: Share of these photons where voxels were averaged: wide rays are too quiet otherwise.
 _OF_WIDE_RAYS = 1 / 6
+#: Draws of a slab of CT, and between their numbers, until its noise is above its own.
+_ATTEMPTS, _APART = 20, 1_000_000
+#: Share of slabs of CT with planted lesions, which count more; their number, and contrast in
+#: 1000 HU.
+_WITH_LESIONS, _LESIONS, _FAINT = 0.6, 24, (0.01, 0.1)
 #: Least ratio of the noise to the clean volume's own: closer to it, keeping noise would be learned.
 _OVER_OWN = 3.0
 #: Crops out of one simulated slab of CT.
@@ -206,8 +212,21 @@ class CropMaker:
         )
 
     def _of_ct(self, number: int) -> list[Crop]:
-        """Crops of a slab of CT at a simulated dose, with noise measured as in use."""
-        rng = self._rng(number)
+        """Crops of a slab of CT at a simulated dose, with noise measured as in use.
+
+        Raises InputError where no dose adds noise above the volumes' own.
+        """
+        for attempt in range(_ATTEMPTS):
+            crops = self._of_slab(self._rng(number + attempt * _APART))
+            if crops:
+                return crops
+        raise InputError(
+            "no simulated dose adds noise that is well above the volumes' own",
+            "Give CT with less noise, of bodies and not of air alone.",
+        )
+
+    def _of_slab(self, rng: np.random.Generator) -> list[Crop]:
+        """The same; empty where the noise is not well above the volume's own."""
         target = self._drawn(rng)
         voxels = target.series[0]
         depth = min(SHAPE[0], len(voxels))
@@ -216,6 +235,10 @@ class CropMaker:
             first = place_of(voxels, TISSUE["CT"], rng, labels)[0].start
             labels = labels[first : first + depth]
         clean = voxels[first : first + depth]
+        tissue, lesion = clean > TISSUE["CT"], None
+        if labels is None and rng.random() < _WITH_LESIONS:
+            lesion = planted_lesions(tissue, rng, count=_LESIONS, contrast=_FAINT)
+            clean = clean + lesion
         photons = float(np.exp(rng.uniform(*np.log(_PHOTONS))))
         photons *= 1 if target.is_raw else _OF_WIDE_RAYS
         cutoff = float(rng.choice(_CUTOFFS))
@@ -226,15 +249,19 @@ class CropMaker:
         noise = measure_noise(noisy, modality="CT", spacing=target.spacing)
         sigma, spectrum = noise.full(), noise.spectrum.reshape(-1)
         if not noise.level > _OVER_OWN * target.noise:
-            return self._of_ct(number + 1_000_000)
+            return []
         whole = self.filtered(noisy, clean, sigma, spectrum, grouped.CT_ROUNDS, target.spacing)
-        tissue = torch.from_numpy(clean > TISSUE["CT"])
         crops = []
         for _ in range(_OF_A_SLAB):
             where = place_of(clean, TISSUE["CT"], rng, labels)
-            cut = _cut_labels(labels, where)
             crops.append(
-                Crop(_cut(whole, where), tissue[where], labels=cut, subject=target.subject)
+                Crop(
+                    _cut(whole, where),
+                    torch.from_numpy(tissue[where]),
+                    lesion=None if lesion is None else torch.from_numpy(lesion[where]),
+                    labels=_cut_labels(labels, where),
+                    subject=target.subject,
+                )
             )
         return crops
 

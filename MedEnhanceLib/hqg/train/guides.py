@@ -81,7 +81,7 @@ def draw_guide(
             else _wrong(targets, target, series, where, rng)
         )
         guide = _half(guide, bad, rng) if rng.random() < _HALF else bad
-    lesion = _lesion(tissue, rng)
+    lesion = planted_lesions(tissue, rng)
     if lesions and rng.random() < _PAIRED:
         if rng.random() < 0.5:
             seen = guide + lesion * np.float32(rng.uniform(0.5, 2.0))
@@ -95,7 +95,7 @@ def draw_guide(
         planted_clean = np.maximum(clean + lesion, 0)
         guide = guide + lesion * np.float32(rng.uniform(-1.5, 1.5))
     if rng.random() < _IN_GUIDE:
-        guide = guide + _lesion(tissue, rng)
+        guide = guide + planted_lesions(tissue, rng)
     (changed,) = _changed(rng, guide)
     return GuidePair(changed, None, is_right), None, planted_clean
 
@@ -201,17 +201,36 @@ def _blurred(voxels: Floats) -> Floats:
     return voxels.astype(np.float32)
 
 
-def _lesion(tissue: npt.NDArray[np.bool_], rng: np.random.Generator) -> Floats:
-    """One to three spheres of either sign in tissue, with soft edges."""
-    shape = tissue.shape
-    places = np.argwhere(tissue) if tissue.any() else np.argwhere(np.ones(shape, bool))
-    grid = np.ogrid[tuple(slice(0, side) for side in shape)]
-    total = np.zeros(shape, np.float32)
-    for _ in range(rng.integers(1, 4)):
-        center = places[rng.integers(len(places))]
+def planted_lesions(
+    tissue: npt.NDArray[np.bool_],
+    rng: np.random.Generator,
+    *,
+    count: int | None = None,
+    contrast: tuple[float, float] = _CONTRAST,
+) -> Floats:
+    """Spheres of either sign in tissue, with soft edges.
+
+    Args:
+        tissue: [K, J, I].
+        rng: of this crop.
+        count: of the spheres; None draws one to three.
+        contrast: least and largest, on the scale of the volume.
+    Returns:
+        [K, J, I], what they add.
+    """
+    places = np.flatnonzero(tissue) if tissue.any() else np.arange(tissue.size)
+    total = np.zeros(tissue.shape, np.float32)
+    for _ in range(count or int(rng.integers(1, 4))):
+        center = np.unravel_index(places[rng.integers(len(places))], tissue.shape)
         radius = rng.uniform(*_RADIUS)
-        square = sum((axis - at) ** 2 for axis, at in zip(grid, center, strict=True))
-        inside = np.clip(radius + 0.5 - np.sqrt(square), 0, 1)
-        contrast = rng.uniform(*_CONTRAST) * rng.choice([-1, 1])
-        total += (contrast * inside).astype(np.float32)
+        reach = int(np.ceil(radius)) + 1
+        around = [
+            slice(max(0, int(at) - reach), min(side, int(at) + reach + 1))
+            for at, side in zip(center, tissue.shape, strict=True)
+        ]
+        k, j, i = np.ogrid[around[0], around[1], around[2]]
+        distance = np.sqrt((k - center[0]) ** 2 + (j - center[1]) ** 2 + (i - center[2]) ** 2)
+        inside = np.clip(radius + 0.5 - distance, 0, 1)
+        value = rng.uniform(*contrast) * rng.choice([-1, 1])
+        total[around[0], around[1], around[2]] += (value * inside).astype(np.float32)
     return total

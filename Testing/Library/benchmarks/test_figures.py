@@ -131,15 +131,14 @@ def test_the_cards_of_enhancers_state_what_was_measured(
     origins: ModuleType, name: str, modality: str
 ) -> None:
     cards = import_module("record_in_cards")
-    rows = origins.record("enhancement")["rows"]
-    rows = [row for row in rows if row["modality"] == modality and "psnr_image" in row]
+    rows = origins.record("denoising")["rows"]
     folder = ROOT / "Resources/models" / name
     metadata = json.loads((folder / "configs/metadata.json").read_text(encoding="utf-8"))
-    assert metadata["measured"] == cards.enhancement_rows(rows), (
+    assert metadata["measured"] == cards.enhancement_rows(rows, modality), (
         "run: python Testing/Benchmarks/record_in_cards.py"
     )
     card = (folder / "docs/README.md").read_text(encoding="utf-8")
-    assert all(line["ours"] in card for line in metadata["measured"])
+    assert all(line["network"] in card for line in metadata["measured"])
 
 
 def test_the_card_of_the_tissue_model_states_what_was_measured(origins: ModuleType) -> None:

@@ -65,12 +65,15 @@ def test_a_model_without_guidance_says_so(
     assert said == ["mr: this model does not use a guide"]
 
 
-def test_a_guide_that_was_not_used_is_recorded_as_such(head: Volume, other: Volume) -> None:
+def test_a_guide_that_was_not_used_is_recorded_as_such(
+    head: Volume, other: Volume, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Bundle, "uses_guides", False)
     result = me.enhance(head, "mr", guide=other, task="noise", device="cpu")
     guide = result.report["results"]["measured"]["guide"]
     assert guide == {"used": 0.0, "reason": "mr: this model does not use a guide"}
     assert result.guide_use is None
-    assert "guide: used at 0% on average; mr" in findings_in_words({"guide": guide})[0]
+    assert "guide: changed the result by 0.00 σ of the noise; mr" in findings_in_words({"guide": guide})[0]
 
 
 @pytest.mark.parametrize("role", ["guide", "look"])
