@@ -83,7 +83,7 @@ def export_enhancer(
 def open_enhancer(bundle: Bundle) -> EnhancerModel:
     """Build the network of a verified bundle; raises ModelError where weights do not fit."""
     tensors = load_tensors(bundle)
-    is_guided = bundle.uses_guides
+    is_guided = any(name.startswith("correction.") for name in tensors)
     with must_fit(bundle, tensors):
         config = config_from_json(NetworkConfig, bundle.metadata.get("network", {}))
         network = GuidedNetwork(config)

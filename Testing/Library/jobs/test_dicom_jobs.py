@@ -105,7 +105,10 @@ def test_export_states_the_options_of_the_step_that_it_exports(
     series: Path, tmp_path: Path
 ) -> None:
     volume = io.load(series)
-    step = f"DERIVED: enhanced with x {'0' * 12}, 62% of the noise correction, guide changed it by 0.31 σ of the noise"
+    step = (
+        f"DERIVED: enhanced with x {'0' * 12}, 62% of the noise correction, "
+        "guide changed it by 0.31 σ of the noise"
+    )
     better = volume.with_voxels(volume.voxels, did=f"{step} by MedEnhance 1.0; research use only")
     io.save(better, tmp_path / "a.nrrd")
     reported = export(
@@ -116,7 +119,8 @@ def test_export_states_the_options_of_the_step_that_it_exports(
         model={"name": "x", "sha256": "0" * 64},
     )
     text = dcmread(reported["files"][0]).DerivationDescription
-    assert f"model x sha256 {'0' * 64}; 62% of the noise correction, guide changed it by 0.31 σ of the noise. " in text
+    done = "62% of the noise correction, guide changed it by 0.31 sigma of the noise. "
+    assert f"model x sha256 {'0' * 64}; {done}" in text
 
 
 @pytest.mark.slow
