@@ -299,13 +299,15 @@ class _Steps:
         if not (corrects or wants_map):
             rounded = run_rounded(chain, self.only, known.floor, monitor)
             if rounded is not None:
-                return _Made(rounded, use=network.use, use_map=network.use_map(self.only))
+                use_map = _use_map(network, slice(None), rounded.shape)
+                return _Made(rounded, use=network.use, use_map=use_map)
         around = self._around(frame) if wants_map else self.only
         if chain.needs_whole:
             around = slice(0, len(frame.voxels))
         made, facts = run_chain(chain, around, monitor.part(0.0, 0.9) if corrects else monitor)
         deviation = self._deviation(made, around, chain) if wants_map else None
-        output = made[self.only.start - around.start : self.only.stop - around.start]
+        inner = slice(self.only.start - around.start, self.only.stop - around.start)
+        output = made[inner]
         np.maximum(output, known.floor, out=output, dtype=np.float32)
         shading = self.shading
         if corrects:
@@ -318,9 +320,7 @@ class _Steps:
             if deviation is not None:
                 deviation /= shading
         result = restore_dtype(output, frame.dtype)
-        use_map = network.use_map(
-            slice(self.only.start - around.start, self.only.stop - around.start)
-        )
+        use_map = _use_map(network, inner, output.shape)
         return _Made(result, deviation, shading, facts, network.use, use_map)
 
     def _around(self, frame: Volume) -> slice:
@@ -348,6 +348,12 @@ class _Steps:
                 first - where.start : last - where.start
             ]
         return deviation
+
+
+def _use_map(network: NetworkStage, part: slice, shape: tuple[int, ...]) -> Floats | None:
+    """How far guides changed each voxel; nothing where there was no noise to remove."""
+    made = network.use_map(part)
+    return np.zeros(shape, np.float32) if made is None and network.guides else made
 
 
 def _joined(volume: Volume, frames: Sequence[npt.NDArray[Any] | None]) -> npt.NDArray[Any] | None:

@@ -76,6 +76,18 @@ def test_a_guide_that_was_not_used_is_recorded_as_such(
     assert "guide: changed the result by 0.00 σ of the noise; mr" in findings_in_words({"guide": guide})[0]
 
 
+def test_a_frame_without_noise_is_not_changed_by_a_guide(head: Volume) -> None:
+    rng = np.random.default_rng(0)
+    still = np.broadcast_to(np.where(head.voxels > 300, 600.0, 100.0), (2, *head.shape))
+    frames = still.astype(np.float32)
+    frames[1] += rng.normal(0, 40, head.shape)
+    sequence = replace(head, voxels=frames, source="cine.nii")
+    result = me.enhance(sequence, "mr", guide=head, task="noise", strength="full", device="cpu")
+    assert result.guide_use is not None
+    assert result.guide_use.shape == sequence.shape
+    assert result.guide_use.voxels[0].max() == 0
+
+
 @pytest.mark.parametrize("role", ["guide", "look"])
 @pytest.mark.parametrize(
     ("change", "says"),
