@@ -350,7 +350,9 @@ def test_every_call_of_me_on_a_page_fits_the_function() -> None:
     assert count > 60
 
 
-@pytest.mark.parametrize(("page", "methods"), [("training", ["hqg", "hqg"]), ("slices", ["slices"])])
+@pytest.mark.parametrize(
+    ("page", "methods"), [("training", ["hqg", "hqg"]), ("slices", ["slices"])]
+)
 def test_the_configurations_of_a_page_are_valid(page: str, methods: list[str]) -> None:
     text = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
     found = re.findall(r"^```json\n(.*?)^```", text, re.S | re.M)

@@ -18,7 +18,7 @@ from torch import Tensor
 from MedEnhanceLib.degrade.lowdose import low_dose_noise
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.groups import STEP, Places
-from MedEnhanceLib.hqg.train.guides import GuidePair, draw_guide, planted_lesions
+from MedEnhanceLib.hqg.train.guides import GuidePair, draw_guide
 from MedEnhanceLib.hqg.train.targets import Target
 from MedEnhanceLib.native import CELLS, SIDE
 from MedEnhanceLib.nets import grouped
@@ -43,9 +43,6 @@ _PHOTONS, _ELECTRONIC, _CUTOFFS = (3e3, 5e4), 5.0, (2.0, 2.0, 1.2)
 _OF_WIDE_RAYS = 1 / 6
 #: Draws of a slab of CT, and between their numbers, until its noise is above its own.
 _ATTEMPTS, _APART = 20, 1_000_000
-#: Share of slabs of CT with planted lesions, which count more; their number, and contrast in
-#: 1000 HU.
-_WITH_LESIONS, _LESIONS, _FAINT = 0.6, 24, (0.01, 0.1)
 #: Least ratio of the noise to the clean volume's own: closer to it, keeping noise would be learned.
 _OVER_OWN = 3.0
 #: Crops out of one simulated slab of CT.
@@ -235,10 +232,7 @@ class CropMaker:
             first = place_of(voxels, TISSUE["CT"], rng, labels)[0].start
             labels = labels[first : first + depth]
         clean = voxels[first : first + depth]
-        tissue, lesion = clean > TISSUE["CT"], None
-        if labels is None and rng.random() < _WITH_LESIONS:
-            lesion = planted_lesions(tissue, rng, count=_LESIONS, contrast=_FAINT)
-            clean = clean + lesion
+        tissue = clean > TISSUE["CT"]
         photons = float(np.exp(rng.uniform(*np.log(_PHOTONS))))
         photons *= 1 if target.is_raw else _OF_WIDE_RAYS
         cutoff = float(rng.choice(_CUTOFFS))
@@ -258,7 +252,6 @@ class CropMaker:
                 Crop(
                     _cut(whole, where),
                     torch.from_numpy(tissue[where]),
-                    lesion=None if lesion is None else torch.from_numpy(lesion[where]),
                     labels=_cut_labels(labels, where),
                     subject=target.subject,
                 )

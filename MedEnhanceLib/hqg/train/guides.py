@@ -81,7 +81,7 @@ def draw_guide(
             else _wrong(targets, target, series, where, rng)
         )
         guide = _half(guide, bad, rng) if rng.random() < _HALF else bad
-    lesion = planted_lesions(tissue, rng)
+    lesion = _lesion(tissue, rng)
     if lesions and rng.random() < _PAIRED:
         if rng.random() < 0.5:
             seen = guide + lesion * np.float32(rng.uniform(0.5, 2.0))
@@ -95,7 +95,7 @@ def draw_guide(
         planted_clean = np.maximum(clean + lesion, 0)
         guide = guide + lesion * np.float32(rng.uniform(-1.5, 1.5))
     if rng.random() < _IN_GUIDE:
-        guide = guide + planted_lesions(tissue, rng)
+        guide = guide + _lesion(tissue, rng)
     (changed,) = _changed(rng, guide)
     return GuidePair(changed, None, is_right), None, planted_clean
 
@@ -201,26 +201,11 @@ def _blurred(voxels: Floats) -> Floats:
     return voxels.astype(np.float32)
 
 
-def planted_lesions(
-    tissue: npt.NDArray[np.bool_],
-    rng: np.random.Generator,
-    *,
-    count: int | None = None,
-    contrast: tuple[float, float] = _CONTRAST,
-) -> Floats:
-    """Spheres of either sign in tissue, with soft edges.
-
-    Args:
-        tissue: [K, J, I].
-        rng: of this crop.
-        count: of the spheres; None draws one to three.
-        contrast: least and largest, on the scale of the volume.
-    Returns:
-        [K, J, I], what they add.
-    """
+def _lesion(tissue: npt.NDArray[np.bool_], rng: np.random.Generator) -> Floats:
+    """One to three spheres of either sign in tissue, with soft edges."""
     places = np.flatnonzero(tissue) if tissue.any() else np.arange(tissue.size)
     total = np.zeros(tissue.shape, np.float32)
-    for _ in range(count or int(rng.integers(1, 4))):
+    for _ in range(int(rng.integers(1, 4))):
         center = np.unravel_index(places[rng.integers(len(places))], tissue.shape)
         radius = rng.uniform(*_RADIUS)
         reach = int(np.ceil(radius)) + 1
@@ -231,6 +216,6 @@ def planted_lesions(
         k, j, i = np.ogrid[around[0], around[1], around[2]]
         distance = np.sqrt((k - center[0]) ** 2 + (j - center[1]) ** 2 + (i - center[2]) ** 2)
         inside = np.clip(radius + 0.5 - distance, 0, 1)
-        value = rng.uniform(*contrast) * rng.choice([-1, 1])
+        value = rng.uniform(*_CONTRAST) * rng.choice([-1, 1])
         total[around[0], around[1], around[2]] += (value * inside).astype(np.float32)
     return total

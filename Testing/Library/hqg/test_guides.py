@@ -73,7 +73,10 @@ def test_a_guide_that_was_not_used_is_recorded_as_such(
     guide = result.report["results"]["measured"]["guide"]
     assert guide == {"used": 0.0, "reason": "mr: this model does not use a guide"}
     assert result.guide_use is None
-    assert "guide: changed the result by 0.00 σ of the noise; mr" in findings_in_words({"guide": guide})[0]
+    assert (
+        "guide: changed the result by 0.00 σ of the noise; mr"
+        in findings_in_words({"guide": guide})[0]
+    )
 
 
 def test_a_frame_without_noise_is_not_changed_by_a_guide(head: Volume) -> None:
