@@ -136,8 +136,11 @@ class Run:
     @property
     def trustedProgram(self):
         """The segmenter whose program the run would execute, or ""."""
-        task = self.record.get("params", {}).get("config", {}).get("task") or {}
-        return str(task.get("segmenter", "")) if task.get("trust_segmenter") else ""
+        task = self.record.get("params", {}).get("config", {}).get("task")
+        # The task of a distillation is a word.
+        if not isinstance(task, dict) or not task.get("trust_segmenter"):
+            return ""
+        return str(task.get("segmenter", ""))
 
     @property
     def modelFolder(self):

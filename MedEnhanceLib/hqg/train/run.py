@@ -200,21 +200,15 @@ class Validation:
         return [maker.make(number)[0] for number in numbers]
 
     def gains(self, network: GuidedNetwork) -> dict[str, float]:
-        """Mean gain without and with guides (right ones and others)."""
-        right = [crop for crop in self._guided if crop.guide and crop.guide.is_right]
-        wrong = [crop for crop in self._guided if crop.guide and not crop.guide.is_right]
-        kinds = {
-            "gain_db": self._crops,
-            "gain_right_guide_db": right,
-            "gain_wrong_guide_db": wrong,
-        }
-        gains = {}
-        for name, crops in kinds.items():
-            values = [
-                gain_of(network, crop, crop.guide.voxels if crop.guide else None) for crop in crops
-            ]
-            if values:
-                gains[name] = float(np.mean(values))
+        """Mean gain without a guide, and what right and other guides add to it on their crops."""
+        gains = {"gain_db": float(np.mean([gain_of(network, crop, None) for crop in self._crops]))}
+        added: dict[str, list[float]] = {"right_guide_db": [], "wrong_guide_db": []}
+        for crop in self._guided:
+            assert crop.guide is not None
+            with_guide = gain_of(network, crop, crop.guide.voxels)
+            name = "right_guide_db" if crop.guide.is_right else "wrong_guide_db"
+            added[name].append(with_guide - gain_of(network, crop, None))
+        gains |= {name: float(np.mean(values)) for name, values in added.items() if values}
         return gains
 
 
