@@ -13,7 +13,6 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.guide import align
 from MedEnhanceLib.io import load
-from MedEnhanceLib.native import SIDE
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.noise import measure_noise
 from MedEnhanceLib.runtime.progress import Monitor
@@ -23,6 +22,8 @@ Floats = npt.NDArray[np.float32]
 _HALF = 2
 #: Axes whose voxels are at most this much longer than the shortest are averaged.
 _NEARLY_SHORTEST = 1.5
+#: Least voxels along an axis: the rim of a crop does not count.
+_THINNEST = 8
 #: Least voxels along an axis that are left by averaging.
 _LEAST_SIDE = 24
 #: Noise of a target as a share of its range, above which it is learned from at half its resolution
@@ -141,7 +142,7 @@ def load_examinations(
 def resolutions(
     volume: Volume, name: str, guides: Sequence[Floats] = (), *, is_clean: bool = False
 ) -> Iterator[Target]:
-    """A volume as targets: as it is, and averaged over two voxels.
+    """A volume as targets: as it is, and averaged over two voxels; nothing of a very thin one.
 
     guides: other series of its examination on its grid, bright tissue at 1, NaN where they show
     nothing. is_clean: whether it counts as clean without a measurement.
@@ -149,8 +150,10 @@ def resolutions(
     scaled = scaling_for(volume).apply(volume.voxels)
     spacing = volume.geometry.spacing
     series = (scaled, *guides)
+    if min(scaled.shape) < _THINNEST:
+        return
     own = own_noise(scaled, volume.modality, spacing)
-    if min(scaled.shape) >= SIDE and (is_clean or own <= _MOST_NOISE):
+    if is_clean or own <= _MOST_NOISE:
         yield Target(series, spacing, name, True, own)
     factors = _factors(scaled.shape, spacing)
     if max(factors) > 1:

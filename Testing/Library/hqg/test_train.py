@@ -122,6 +122,14 @@ def test_patterns_that_name_nothing_are_refused(data: Path, tmp_path: Path) -> N
         train(config(high_quality=["nothing-here/*"]), data, tmp_path)
 
 
+def test_a_volume_of_few_slices_is_not_learned_from(tmp_path: Path) -> None:
+    thin = series((0.9, 0.6, 0.3), seed=3).crop(k=slice(6, 11))
+    (tmp_path / "hq").mkdir()
+    save(thin, tmp_path / "hq" / "thin.nii.gz")
+    with pytest.raises(InputError, match="no clean volume"):
+        train(config(examinations=[]), tmp_path, tmp_path / "out")
+
+
 def test_what_is_left_out_is_not_read(data: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no clean volume"):
         train(config(leave_out=["hq"], examinations=[]), data, tmp_path)
