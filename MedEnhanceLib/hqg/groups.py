@@ -15,12 +15,11 @@ from MedEnhanceLib.hqg.network import (
     GroupNetwork,
     Groups,
     GuidedCorrection,
-    cosine_transform,
 )
 from MedEnhanceLib.native import CELLS, SIDE
+from MedEnhanceLib.nets.grouped import block_taper
+from MedEnhanceLib.nets.grouped_torch import COSINES
 
-#: Shape of the weight of places in a block, as in `nets.grouped`.
-_TAPER_SHAPE = 2.0
 #: Limits of the logarithm of a block's weight.
 _MOST_WEIGHT = 4.0
 #: Least σ as a share of the range that the network receives.
@@ -29,12 +28,6 @@ _LEAST_LEVEL = 1e-4
 _REACH = 5
 #: Voxels between references along rows and columns.
 STEP = 4
-
-
-def taper() -> Tensor:
-    """[64]: weight of each place of a block."""
-    line = np.kaiser(SIDE, _TAPER_SHAPE)
-    return torch.from_numpy(np.einsum("i,j,k->ijk", line, line, line).reshape(CELLS)).float()
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +89,7 @@ class Places:
 def coefficients(values: Tensor, voxels: Tensor, scale: Tensor, transform: Tensor) -> Tensor:
     """Coefficients of blocks in the noise's deviation, [N, blocks, 64].
 
-    values: a slab. voxels, scale: of `Places`. transform: of `cosine_transform`.
+    values: a slab. voxels, scale: of `Places`. transform: [64, 64], voxels → coefficients.
     """
     blocks = values.reshape(-1).index_select(0, voxels.reshape(-1)).reshape(voxels.shape)
     return (blocks @ transform.T) / scale
@@ -144,8 +137,8 @@ class GuidedNetwork(torch.nn.Module):
         super().__init__()
         self.config = config
         self.network, self.correction = GroupNetwork(config), GuidedCorrection(config)
-        self.register_buffer("transform", cosine_transform(), persistent=False)
-        self.register_buffer("taper", taper(), persistent=False)
+        self.register_buffer("transform", COSINES, persistent=False)
+        self.register_buffer("taper", torch.from_numpy(block_taper()), persistent=False)
 
     def groups(
         self,

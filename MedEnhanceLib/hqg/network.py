@@ -41,16 +41,6 @@ _FLAT = 0.02
 _FREE_SHARE = 0.3
 
 
-def cosine_transform() -> Tensor:
-    """[64, 64]: coefficients of a block = transform @ voxels; orthonormal, slices vary slowest."""
-    place = np.arange(SIDE)
-    cosines = np.cos(np.pi * (2 * place[None] + 1) * place[:, None] / (2 * SIDE))
-    cosines *= np.sqrt(2 / SIDE)
-    cosines[0] *= np.sqrt(0.5)
-    whole = np.einsum("ai,bj,ck->abcijk", cosines, cosines, cosines)
-    return torch.from_numpy(whole.reshape(CELLS, CELLS)).float()
-
-
 def bands() -> Tensor:
     """[64, 4]: the band of each frequency: constant, sum of orders to 2, to 4, above."""
     place = np.arange(SIDE)

@@ -272,6 +272,18 @@ def window_for(spacing: Sequence[float]) -> tuple[int, int, int]:
     return sides[0], sides[1], sides[2]
 
 
+def taper_line() -> Array:
+    """[4]: weight of each place along a side of a block."""
+    return np.kaiser(SIDE, _TAPER_SHAPE).astype(np.float32)
+
+
+def block_taper() -> Array:
+    """[64]: weight of each place of a block."""
+    line = taper_line()
+    taper: Array = np.einsum("i,j,k->ijk", line, line, line).reshape(-1).astype(np.float32)
+    return taper
+
+
 def default_engine(monitor: Monitor) -> Engine:
     """The compiled library; where it is missing PyTorch, with a notice."""
     library = native.load(monitor=monitor)
@@ -316,9 +328,7 @@ class Run:
         self._window, self.monitor = window, monitor
         self._threads, self._scratch = threads, threading.local()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="denoising")
-        line = np.kaiser(SIDE, _TAPER_SHAPE).astype(np.float32)
-        self.line = line
-        self.taper = np.einsum("i,j,k->ijk", line, line, line).reshape(-1).astype(np.float32)
+        self.line, self.taper = taper_line(), block_taper()
 
     def __enter__(self) -> Run:
         return self

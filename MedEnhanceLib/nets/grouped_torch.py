@@ -147,7 +147,7 @@ class Groups:
         self._sum(blocks.mul_(share) @ (atoms * self.taper), where, starts, ones)
 
     def _atoms(self) -> Tensor:
-        return constant(_COSINES, self.noisy.device, torch.float32)
+        return constant(COSINES, self.noisy.device, torch.float32)
 
     def _starts(self, z: Tensor, y: Tensor, x: Tensor) -> Tensor:
         _, ny, nx = self.noisy.shape
@@ -329,4 +329,4 @@ def _cosine_line() -> Tensor:
 
 #: The orthonormal cosine transform of SIDE values, [frequencies, places], and of a block.
 COSINE_LINE = _cosine_line()
-_COSINES = torch.einsum("ai,bj,ck->abcijk", *(3 * [COSINE_LINE])).reshape(CELLS, CELLS)
+COSINES = torch.einsum("ai,bj,ck->abcijk", *(3 * [COSINE_LINE])).reshape(CELLS, CELLS)

@@ -33,6 +33,11 @@ def amplitude(mean: Tensor, sigma: Tensor) -> Tensor:
     return torch.where(mean > 0, sigma * truth, mean)
 
 
+def mean_magnitude(amplitude: Tensor, sigma: Tensor) -> Tensor:
+    """The Rician mean of magnitudes, the inverse of `amplitude`; of shapes that fit each other."""
+    return sigma * _mean_of(amplitude / sigma)
+
+
 def _inverse(mean: Tensor) -> Tensor:
     """The amplitude that has this mean; σ = 1. Linear between the entries of the table."""
     place = (mean * _PER_SIGMA).clamp(0, len(_INVERSE) - 1)

@@ -23,6 +23,7 @@ from MedEnhanceLib.hqg.train.targets import Target
 from MedEnhanceLib.native import CELLS, SIDE
 from MedEnhanceLib.nets import grouped
 from MedEnhanceLib.nets.noise import measure_noise
+from MedEnhanceLib.nets.rician import mean_magnitude
 from MedEnhanceLib.runtime.progress import Monitor
 
 Floats = npt.NDArray[np.float32]
@@ -289,16 +290,8 @@ class _Noise:
         noisy = clean + self.real
         if self.imaginary is None:
             return noisy, clean
-        return np.hypot(noisy, self.imaginary), mean_magnitude(clean, self.sigma)
-
-
-def mean_magnitude(amplitude: Floats, sigma: Floats) -> Floats:
-    """The mean of Rician magnitudes; Koay & Basser, J. Magn. Reson. 179 (2006) 317."""
-    quarter = torch.from_numpy(np.square(amplitude / sigma) / 4)
-    bessel = (1 + 2 * quarter) * torch.special.i0e(quarter)
-    bessel = bessel + 2 * quarter * torch.special.i1e(quarter)
-    mean: Floats = np.sqrt(np.pi / 2).astype(np.float32) * sigma * bessel.numpy()
-    return mean
+        mean = mean_magnitude(torch.from_numpy(clean), torch.from_numpy(self.sigma)).numpy()
+        return np.hypot(noisy, self.imaginary), mean
 
 
 def _smooth_field(shape: tuple[int, ...], rng: np.random.Generator) -> Floats:

@@ -56,12 +56,6 @@ class Target:
     labels: npt.NDArray[np.uint8] | None = None
     subject: int = 0
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Of each series."""
-        slices, rows, columns = self.series[0].shape
-        return slices, rows, columns
-
 
 def files_of(data: Path, patterns: Sequence[str], leave_out: Sequence[str] = ()) -> list[Path]:
     """Files below `data` that a pattern names and none of `leave_out` does, in order of names.

@@ -14,7 +14,7 @@ from MedEnhanceLib.errors import Cancelled
 from MedEnhanceLib.nets import grouped, grouped_card
 from MedEnhanceLib.nets.grouped import CT_ROUNDS, MR_ROUNDS, Round, denoised, threshold, window_for
 from MedEnhanceLib.nets.grouped_card import CardEngine, CardPlan
-from MedEnhanceLib.nets.grouped_torch import _COSINES, TorchEngine
+from MedEnhanceLib.nets.grouped_torch import COSINES, TorchEngine
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
 SIGMA = np.float32(0.1)
@@ -255,7 +255,7 @@ def test_a_known_spectrum_removes_more_than_white(library) -> None:
     smooth = noise(8, 33, 33)
     smooth = (smooth[:, 1:, 1:] + smooth[:, :-1, 1:] + smooth[:, 1:, :-1] + smooth[:, :-1, :-1]) / 2
     blocks = np.lib.stride_tricks.sliding_window_view(smooth, (4, 4, 4)).reshape(-1, 64)
-    atoms = _COSINES.numpy()
+    atoms = COSINES.numpy()
     spectrum = ((blocks @ atoms.T) ** 2).mean(axis=0) / SIGMA**2
     known, white = (
         denoised(clean + smooth, flat(clean), s, rounds=CT_ROUNDS, engine=library, threads=1)
