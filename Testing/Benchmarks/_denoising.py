@@ -407,13 +407,18 @@ def draw(
     chosen = {"best": order[-1], "median": order[len(order) // 2], "worst": order[0]}
     lines = [(f"{which}: {name}, {gain[name]:+.2f} dB", panels_of(name))
              for which, name in chosen.items()]  # fmt: skip
+    if len(order) == 1:
+        lines = [("", lines[0][1])]
     width = len(lines[0][1])
-    figure, axes = plt.subplots(len(lines), width, figsize=(2.2 * width, 2.5 * len(lines)))
+    figure, axes = plt.subplots(
+        len(lines), width, figsize=(2.2 * width, 2.5 * len(lines)), squeeze=False
+    )
     for row, (title, panels) in zip(axes, lines, strict=True):
         for place, (what, image) in zip(row, panels.items(), strict=True):
             low, high = (-0.1, 0.1) if "−" in what else (0.0, 1.0)
             middle = image[len(image) // 2]
-            place.imshow(middle, cmap="gray", vmin=low, vmax=high, interpolation="nearest")
+            place.imshow(middle, cmap="gray", vmin=low, vmax=high, origin="lower",
+                         interpolation="nearest")  # fmt: skip
             place.set_title(what, fontsize=7)
             place.axis("off")
         row[0].set_title(f"{title}\n{next(iter(panels))}", fontsize=7, loc="left")

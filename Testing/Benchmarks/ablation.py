@@ -25,10 +25,10 @@ import numpy as np
 import torch
 from _common import REPOSITORY, SHARED_DATA, gate, write
 
+from MedEnhanceLib.api_training import train
 from MedEnhanceLib.bundles.store import open_bundle
 from MedEnhanceLib.hqg.bundle import open_enhancer
 from MedEnhanceLib.hqg.config import TrainConfig
-from MedEnhanceLib.hqg.train import train
 from MedEnhanceLib.hqg.train.crops import Crop, CropMaker
 from MedEnhanceLib.hqg.train.run import gain_of
 from MedEnhanceLib.hqg.train.targets import load_examinations
@@ -69,6 +69,7 @@ class Part:
         guided: whether the correction by a guide is what learns.
         loss: weights beside the squared error.
         network: fields of the network.
+        taught: whether a segmentation head that learns along teaches through the gate.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Part:
     guided: bool = False
     loss: dict[str, float] = field(default_factory=dict)
     network: dict[str, Any] = field(default_factory=dict)
+    taught: bool = False
 
 
 VARIATIONAL = {"modulation": "variational"}
@@ -85,6 +87,7 @@ PARTS = (
     Part("with features", "squared error alone", loss={"feature": 0.1}),
     Part("with a critic", "squared error alone", loss={"adversarial": 0.01}),
     Part("with unpaired volumes", "squared error alone", loss={"unpaired": 0.01}),
+    Part("with a task through the gate", "squared error alone", taught=True),
     Part("guide by addition", guided=True),
     Part("guide variational", "guide by addition", guided=True, network=VARIATIONAL),
     Part(
@@ -119,7 +122,18 @@ def config_of(part: Part, seed: int, steps: int, start: Path) -> TrainConfig:
     data = DATA if part.guided else DATA | {"examinations": []}
     counts = {"steps": 0 if part.guided else steps, "guide_steps": steps if part.guided else 0}
     parts = {"loss": part.loss, "network": part.network, "start": str(start), "seed": seed}
+    if part.taught:
+        parts["task"] = task()
     return TrainConfig.from_json({**TRAINING, **data, **counts, **parts})
+
+
+def task() -> dict[str, Any]:
+    """Brain tissue: lower steps teach the head that ships, upper steps the enhancer."""
+    recipe = REPOSITORY / "docs" / "recipes" / "brain-tissue.json"
+    fields = json.loads(recipe.read_text(encoding="utf-8"))
+    head = fields | {"images": ["mr/open_ms/C19/T1.nii.gz"], "learning_rate": 3e-4}
+    start = REPOSITORY / "Resources" / "models" / "brain-tissue"
+    return {"head": head, "segmenter": str(start), "gate": "ema", "every": 3, "start": 0.2}
 
 
 def gains_of(part: Part, seed: int, steps: int, start: Path, crops: list[Crop]) -> dict[str, float]:
@@ -129,7 +143,7 @@ def gains_of(part: Part, seed: int, steps: int, start: Path, crops: list[Crop]) 
     if kept.is_file():
         return dict(json.loads(kept.read_text(encoding="utf-8")))
     config = config_of(part, seed, steps, start)
-    folder = train(config, SHARED_DATA, out)
+    folder = train("hqg", config, SHARED_DATA, out)
     if not crops:
         crops += held_out(config.network.blocks)
     network = open_enhancer(open_bundle(str(folder), kind="enhancer", modality="MR")).network

@@ -50,6 +50,8 @@ _SIGMAS = (0.05, 0.15)
 #: Above this a voxel is tissue, on the network's scale.
 _TISSUE = {"MR": 0.1, "CT": -0.5}
 _MOST_LOST = 0.05
+#: Slices of a held-out patient that are measured.
+_SLICES = 24
 _LESION = [{"value": 1, "name": "Lesion", "color": "#ff8800"}]
 
 
@@ -146,7 +148,7 @@ def measured(options: argparse.Namespace, seed: int) -> list[Row]:
         print(seed, arm, f"{time.process_time() - began:.0f} CPU s", flush=True)
     rows = []
     for number, files in enumerate(held_out[: options.patients or None]):
-        labeled = read_labeled(config, SHARED_DATA, files, Monitor())
+        labeled = slab_of(read_labeled(config, SHARED_DATA, files, Monitor()))
         noisy = degraded(labeled.image, [seed, number, 1], _SIGMA)
         for arm, volume, by in volumes_of(labeled, noisy, arms, head, noisy_head, options, place):
             figures = figures_of(labeled, volume, by, config)
@@ -222,6 +224,15 @@ def trained(method: str, fields: dict[str, Any], data: Path, out: Path) -> Path:
     """The bundle of a training, which may be there already."""
     folder = out / str(fields["name"])
     return folder if folder.is_dir() else train(method, fields, data, out)
+
+
+def slab_of(labeled: LabeledImage) -> LabeledImage:
+    """The slices that show most of the labels."""
+    depth = min(_SLICES, len(labeled.indices))
+    counts = np.cumsum([0, *np.count_nonzero(labeled.indices, axis=(1, 2))])
+    first = int(np.argmax(counts[depth:] - counts[:-depth]))
+    part = slice(first, first + depth)
+    return LabeledImage(labeled.path, labeled.image.crop(k=part), labeled.indices[part])
 
 
 def degraded(image: Volume, seed: list[int], sigma: float) -> Volume:

@@ -20,6 +20,7 @@ from MedEnhanceLib.bundles.export import record_measurements
 MODELS = REPOSITORY / "Resources" / "models"
 ENHANCERS = {"mr": "MR", "ct": "CT"}
 ARMS = ("filter", "network")
+HEADS = ("brain-tissue", "sts-tumour-ct")
 
 
 #: Shipped models of the codec, and the start of the names of the volumes in their cards.
@@ -40,10 +41,19 @@ def main() -> None:
     rows = json.loads((RESULTS / "denoising.json").read_text())["rows"]
     for name, modality in ENHANCERS.items():
         record_measurements(MODELS / name, enhancement_rows(rows, modality))
-    segmentation = json.loads((RESULTS / "segmentation.json").read_text())["rows"]
-    segmentation = [row for row in segmentation if row["head"] == "with the enhancer"]
-    segmentation = [{k: v for k, v in row.items() if k != "head"} for row in segmentation]
-    record_measurements(MODELS / "brain-tissue", segmentation)
+    rows = json.loads((RESULTS / "segmentation.json").read_text())["rows"]
+    for name in HEADS:
+        record_measurements(MODELS / name, head_rows(rows, name))
+
+
+def head_rows(rows: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """Dice of each label in each subject, of the head that ships."""
+    chosen = [
+        row for row in rows if row["model"] == name and row["head"].startswith("learned along")
+    ]
+    return [
+        {key: row[key] for key in ("subject", "case", "input")} | row["labels"] for row in chosen
+    ]
 
 
 def enhancement_rows(rows: list[dict[str, Any]], modality: str) -> list[dict[str, Any]]:
