@@ -100,6 +100,12 @@ class Window:
         places = crop.places.part(inside)
         return cls((k, j, i), places, places.voxels())
 
+    def same_in(self, crop: Noisy) -> Window:
+        """The window at the same place in another crop, whose groups are others."""
+        starts = [side.start - _RIM for side in self.where]
+        sides = [side.stop - side.start + 2 * _RIM for side in self.where]
+        return self.at(crop, starts, sides)
+
 
 @dataclass(frozen=True, eq=False)
 class Made:

@@ -221,9 +221,7 @@ class Trainer:
             seen = losses.trace(made.guided, other.guided, crop.lesion, window)
             return {"trace": config.trace * seen}
         assert crop.planted is not None
-        starts = [side.start - 2 for side in window.where]
-        sides = [side.stop - side.start + 4 for side in window.where]
-        same = Window.at(crop.planted, starts, sides)
+        same = window.same_in(crop.planted)
         other = run(crop.planted, same, crop.guide.voxels)
         weight = losses.voxel_weight(crop, same)
         lost = losses.lost_contrast(other, made, crop.lesion, window)
@@ -328,7 +326,8 @@ def _started(config: TrainConfig) -> GuidedNetwork:
     from MedEnhanceLib.hqg.bundle import open_enhancer
 
     model = open_enhancer(open_bundle(config.start, kind="enhancer", modality=config.modality))
-    trained = model.network.config
+    # What stays as the filter leaves it is no question of size.
+    trained = replace(model.network.config, least_order=config.network.least_order)
     if not model.bundle.uses_guides:
         kind, layers = config.network.modulation, config.network.guide_layers
         trained = replace(trained, modulation=kind, guide_layers=layers)
