@@ -92,7 +92,7 @@ def coefficients(values: Tensor, voxels: Tensor, scale: Tensor, transform: Tenso
     values: a slab. voxels, scale: of `Places`. transform: [64, 64], voxels → coefficients.
     """
     blocks = values.reshape(-1).index_select(0, voxels.reshape(-1)).reshape(voxels.shape)
-    return (blocks @ transform.T) / scale
+    return (blocks @ transform.T).div_(scale)
 
 
 def regional(sums: Tensor, places: Places) -> Tensor:
@@ -153,8 +153,8 @@ class GuidedNetwork(torch.nn.Module):
         scale, transform = places.scale(), self.get_buffer("transform")
         sigma = places.sigma
         return Groups(
-            noisy=coefficients(noisy, voxels, scale, transform),
-            pilot=coefficients(pilot, voxels, scale, transform),
+            from_noisy=coefficients(noisy - estimate, voxels, scale, transform),
+            from_pilot=coefficients(pilot - estimate, voxels, scale, transform),
             estimate=coefficients(estimate, voxels, scale, transform),
             distance=places.distance / (CELLS * sigma[:, None].square()),
             level=(sigma / top).clamp_min(_LEAST_LEVEL),
@@ -205,6 +205,14 @@ class GuidedNetwork(torch.nn.Module):
         corrections = torch.stack([correction.float() for correction, _, _ in parts])
         return Residual(unguided, (shares[..., None] * corrections).sum(0), weight, divergence)
 
+    def blocks(self, residual: Tensor, weight: Tensor, places: Places) -> Tensor:
+        """Voxels of weighted and tapered blocks, [N, blocks, 64].
+
+        residual: [N, blocks, 64], in coefficients. weight: [N, blocks].
+        """
+        table = places.root[:, None] * self.get_buffer("transform") * self.get_buffer("taper")
+        return (residual * (weight * places.sigma[:, None])[..., None]) @ table
+
     def aggregated(
         self, residual: Tensor, weight: Tensor, places: Places, voxels: Tensor
     ) -> Tensor:
@@ -212,13 +220,11 @@ class GuidedNetwork(torch.nn.Module):
 
         residual: [N, blocks, 64]. weight: [N, blocks].
         """
+        blocks = self.blocks(residual, weight, places)
         share = weight[..., None] * self.get_buffer("taper")
-        blocks = (residual * places.scale()) @ self.get_buffer("transform") * share
         size = int(np.prod(places.shape))
         flat = voxels.reshape(-1)
         total = blocks.new_zeros(size).scatter_add(0, flat, blocks.reshape(-1))
-        over = blocks.new_full((size,), 1e-6).scatter_add(
-            0, flat, share.expand_as(blocks).reshape(-1)
-        )
+        over = blocks.new_full((size,), 1e-6).scatter_add(0, flat, share.reshape(-1))
         mean: Tensor = total / over
         return mean.reshape(places.shape)

@@ -181,9 +181,8 @@ class NetworkStage:
             parts = [residual.unguided]
             if residual.correction is not None:
                 parts = [residual.unguided + residual.correction, residual.correction]
-            share = residual.weight[..., None] * network.get_buffer("taper")
             for total, part in zip(totals, parts, strict=True):
-                blocks = (part * places.scale()) @ network.get_buffer("transform") * share
+                blocks = network.blocks(part, residual.weight, places)
                 total.scatter_add_(0, voxels.reshape(-1), blocks.reshape(-1))
             weights.scatter_add_(0, places.index.long().reshape(-1), residual.weight.reshape(-1))
             begin = end

@@ -140,8 +140,8 @@ def made(
     groups = network.groups(places, voxels, crop.noisy, crop.pilot, crop.estimate, 1.0)
     turned = replace(
         groups,
-        noisy=turn.apply(groups.noisy),
-        pilot=turn.apply(groups.pilot),
+        from_noisy=turn.apply(groups.from_noisy),
+        from_pilot=turn.apply(groups.from_pilot),
         estimate=turn.apply(groups.estimate),
     )
     guides = []
