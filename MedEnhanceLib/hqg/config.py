@@ -22,6 +22,13 @@ class NetworkConfig(Options):
     layers: int = option(3, help="layers of mixing", low=1, high=24)
     guide_layers: int = option(2, help="layers of the correction by a guide", low=1, high=24)
     blocks: int = option(16, help="blocks in a group", low=2, high=64)
+    least_order: int = option(
+        0,
+        help="frequencies whose orders along the three axes add up to less stay as the filter "
+        "leaves them; faint lesions of CT are there",
+        low=0,
+        high=9,
+    )
     modulation: Modulation = option(
         "addition",
         help="how the guide's cue changes features: it is added to them, or draws scale and shift "

@@ -22,6 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
@@ -41,10 +42,16 @@ _FLAT = 0.02
 _FREE_SHARE = 0.3
 
 
+def orders() -> npt.NDArray[np.int64]:
+    """[64]: sum of the orders of each frequency along the three axes, 0 to 9."""
+    place = np.arange(SIDE)
+    order: npt.NDArray[np.int64] = np.add.outer(np.add.outer(place, place), place).reshape(CELLS)
+    return order
+
+
 def bands() -> Tensor:
     """[64, 4]: the band of each frequency: constant, sum of orders to 2, to 4, above."""
-    place = np.arange(SIDE)
-    order = np.add.outer(np.add.outer(place, place), place).reshape(CELLS)
+    order = orders()
     limits = [order == 0, (order > 0) & (order <= 2), (order > 2) & (order <= 4), order > 4]
     return torch.from_numpy(np.stack(limits, 1)).float()
 
@@ -119,6 +126,9 @@ class GroupNetwork(nn.Module):
         self.norm, self.out = nn.LayerNorm(width), nn.Linear(width, 4 * CELLS + 1)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
+        self.leaves_some = config.least_order > 0
+        changes = torch.from_numpy(orders() >= config.least_order).float()
+        self.register_buffer("changes", changes, persistent=False)
 
     def forward(self, groups: Groups) -> tuple[Tensor, Tensor, Tensor]:
         """What is to be added to the estimate.
@@ -151,6 +161,8 @@ class GroupNetwork(nn.Module):
         residual = torch.addcmul(_FREE_SHARE * free, of_noisy, from_noisy)
         residual = torch.addcmul(residual, of_pilot, from_pilot)
         residual = torch.addcmul(residual, of_mean, mean_residual[:, None])
+        if self.leaves_some:
+            residual = residual * self.get_buffer("changes")
         return residual, log_weight[..., 0], features
 
 

@@ -16,6 +16,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg.config import NetworkConfig
 from MedEnhanceLib.hqg.denoise import denoise
 from MedEnhanceLib.hqg.groups import GuidedNetwork
+from MedEnhanceLib.hqg.network import Groups
 from MedEnhanceLib.hqg.restore import NetworkFilter, NetworkStage
 from MedEnhanceLib.nets import grouped
 from MedEnhanceLib.nets.noise import LevelMap, NoiseEstimate, measure_noise
@@ -44,10 +45,10 @@ def noise_of(volume: Volume) -> NoiseEstimate:
     return replace(measured, rician=False)
 
 
-def network(*, seed: int | None) -> GuidedNetwork:
+def network(*, seed: int | None, config: NetworkConfig = SMALL) -> GuidedNetwork:
     """Untrained; with a seed it changes something."""
     torch.manual_seed(0 if seed is None else seed)
-    made = GuidedNetwork(SMALL).eval().requires_grad_(False)
+    made = GuidedNetwork(config).eval().requires_grad_(False)
     if seed is not None:
         for layer in (made.network.out, made.correction.out):
             torch.nn.init.normal_(layer.weight, std=0.02)
@@ -75,6 +76,15 @@ def test_untrained_it_returns_the_filters_estimate(modality: str) -> None:
     )
     result, _ = run(network(seed=None), volume)
     assert np.array_equal(result, estimate)
+
+
+def test_low_frequencies_stay_as_the_filter_leaves_them() -> None:
+    made = network(seed=1, config=replace(SMALL, least_order=2))
+    blocks = torch.randn(3, 5, SMALL.blocks, 64)
+    groups = Groups(*blocks, distance=torch.rand(5, SMALL.blocks), level=torch.full((5,), 0.1))
+    changed = made(groups, []).unguided.abs().amax((0, 1)) > 0
+    # The constant, and one half wave along one axis.
+    assert (~changed).nonzero().flatten().tolist() == [0, 1, 4, 16]
 
 
 @pytest.mark.parametrize("guided", [False, True])
