@@ -277,6 +277,12 @@ def open_model(name: str | None, modality: str) -> Model | None:
     return Model(NetworkFilter.open(bundle, "cpu"), bundle.metadata)
 
 
+def origin(model: Model | None, path: str) -> Row:
+    """What a training had of a volume, and what it left out: one that ships, or one without C07."""
+    left_out = model.metadata["training"]["config"]["leave_out"] if model else []
+    return {"in_card": origin_in_card(model, path), "left_out": ", ".join(left_out)}
+
+
 def origin_in_card(model: Model | None, path: str) -> str | None:
     """What of a volume's origin the card lists among the training data.
 

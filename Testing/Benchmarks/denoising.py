@@ -131,7 +131,7 @@ def mr_case(
                 "percent": percent,
                 "seed": seed,
                 "arm": arm,
-                "in_card": shared.origin_in_card(model, scan.path),
+                **shared.origin(model, scan.path),
                 "sigma_over_true": round(noise.level / sigma, 3),
                 **shared.scores(scan, made),
             }
@@ -180,7 +180,7 @@ def ct_rows(options: argparse.Namespace, model: Model | None) -> list[Row]:
     rows: list[Row] = []
     for path, reference, known in ct_subjects(options):
         head = {"subject": known.name, "volume": known.name, "reference": reference,
-                "in_card": shared.origin_in_card(model, path)}  # fmt: skip
+                **shared.origin(model, path)}  # fmt: skip
         for case, seed in product(CT_CASES, options.seeds):
             rows += [head | row for row in ct_case(known, case, seed, model)]
         rows += [head | row for row in ct_lesions(known, options.seeds[0], model)]

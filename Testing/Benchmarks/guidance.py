@@ -40,6 +40,8 @@ REGISTERED = (
     ("L03/study1_FLAIR", "L03/study1_T2W"),
     ("L04/study1_FLAIR", "L04/study1_T2W"),
     ("L04/study1_T1W", "L04/study1_FLAIR"),
+    ("L20/study2_T1W", "L20/study2_FLAIR"),
+    ("L20/study2_FLAIR", "L20/study2_T1W"),
 )
 #: Smaller than the crops without a guide: there are many pairs.
 CROP = (24, 72, 72)
@@ -193,7 +195,7 @@ def pair_rows(pair: Guided, options: argparse.Namespace, model: Model | None) ->
                     "percent": percent,
                     "seed": seed,
                     "arm": arm,
-                    "in_card": shared.origin_in_card(model, pair.scan.path),
+                    **shared.origin(model, pair.scan.path),
                     "use": result.use,
                     **shared.scores(pair.scan, result),
                 }

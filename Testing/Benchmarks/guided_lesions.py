@@ -91,7 +91,7 @@ def planted_rows(pair: Guided, seed: int, model: Model | None) -> Iterator[Row]:
     marked = clear.with_voxels(with_spheres(clear.voxels, spheres))
     same, opposite = (with_spheres(guide, spheres, sign) for sign in (1, -1))
     head = {"part": PLANTED, "pair": pair.name, "seed": seed,
-            "in_card": shared.origin_in_card(model, pair.scan.path)}  # fmt: skip
+            **shared.origin(model, pair.scan.path)}  # fmt: skip
     base = {FILTER: arm_of(FILTER, clear, PERCENT).voxels}
     found = {("in the input, filter", FILTER): arm_of(FILTER, marked, PERCENT)}
     if model is not None:
@@ -146,7 +146,7 @@ def real_rows(options: argparse.Namespace, model: Model | None) -> Iterator[Row]
             for true, found in zip(clean, contrasts(image, regions), strict=True):
                 yield {"part": REAL, "group": group, "input": name, "pair": name + guide,
                        "arm": arm, "seed": seed, "clean": true, "found": found,
-                       "in_card": shared.origin_in_card(model, scan.path)}  # fmt: skip
+                       **shared.origin(model, scan.path)}  # fmt: skip
 
 
 def lesion_regions(scan: Scan, fewest: int) -> list[tuple[Mask, Mask]]:
