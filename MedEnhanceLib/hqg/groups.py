@@ -168,12 +168,11 @@ class GuidedNetwork(torch.nn.Module):
         Returns:
             the fit; sums of its agreement with each block, [N, blocks, 12].
         """
-        values = guide.reshape(-1).index_select(0, voxels.reshape(-1)).reshape(voxels.shape)
-        is_seen = ~values.isnan().any(-1).any(-1)
-        values = torch.where(is_seen[:, None, None], values, values.new_zeros(()))
-        blocks = (values @ self.get_buffer("transform").T) / (places.root * groups.level[:, None])[
-            :, None
-        ]
+        scale = (places.root * groups.level[:, None])[:, None]
+        blocks = coefficients(guide, voxels, scale, self.get_buffer("transform"))
+        # A voxel that is NaN makes all coefficients of its block so.
+        is_seen = ~blocks[..., 0].isnan().any(-1)
+        blocks = blocks.masked_fill(~is_seen[:, None, None], 0)
         fitted, sums = self.correction.fit(groups, blocks)
         seen = is_seen.to(sums.dtype)
         fitted = replace(fitted, shows=fitted.shows * seen)

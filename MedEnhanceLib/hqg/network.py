@@ -189,11 +189,12 @@ def fit(estimate: Tensor, guide: Tensor, level: Tensor) -> Fit:
     size = estimate.shape[1] * CELLS
     floor = 0.05 * size * (_FLAT / level).square()
     g, e = _without_level(guide), _without_level(estimate)
-    gg, ee, ge = g.square().sum((1, 2)), e.square().sum((1, 2)), (g * e).sum((1, 2))
+    # Of each frequency, then of all, and of all but the constant.
+    sums = [g.square().sum(1), e.square().sum(1), (g * e).sum(1)]
+    gg, ee, ge = (of_each.sum(-1) for of_each in sums)
+    hh, ff, hf = (of_each[:, 1:].sum(-1) for of_each in sums)
     correlation = ge / torch.sqrt((gg + floor) * (ee + floor))
-    h, f = g[..., 1:], e[..., 1:]
-    hh, ff = h.square().sum((1, 2)), f.square().sum((1, 2))
-    of_detail = (h * f).sum((1, 2)) / torch.sqrt((hh + floor) * (ff + floor))
+    of_detail = hf / torch.sqrt((hh + floor) * (ff + floor))
     power = torch.log1p(gg / size)
     return Fit(
         difference=(ge / (gg + floor))[:, None, None] * g - e,
@@ -206,8 +207,8 @@ def fit(estimate: Tensor, guide: Tensor, level: Tensor) -> Fit:
 
 def _without_level(blocks: Tensor) -> Tensor:
     """Less the mean of the group's constant coefficients."""
-    constant = blocks[..., :1] - blocks[..., :1].mean(1, keepdim=True)
-    return torch.cat([constant, blocks[..., 1:]], -1)
+    level = blocks[..., :1].mean(1, keepdim=True)
+    return blocks - F.pad(level, (0, CELLS - 1))
 
 
 def agreement(from_noisy: Tensor, difference: Tensor, band: Tensor) -> Tensor:

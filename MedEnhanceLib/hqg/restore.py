@@ -33,7 +33,7 @@ from MedEnhanceLib.nets.precision import mixed_precision
 
 Floats = npt.NDArray[np.float32]
 #: Groups that go through the network at once.
-_AT_ONCE = {"cpu": 1024, "cuda": 8192, "mps": 4096}
+_AT_ONCE = {"cpu": 512, "cuda": 8192, "mps": 4096}
 
 
 @lru_cache(maxsize=4)
@@ -180,12 +180,14 @@ class NetworkStage:
                 residual: Residual = network(groups, fits)
             parts = [residual.unguided]
             if residual.correction is not None:
-                parts = [residual.unguided + residual.correction, residual.correction]
+                parts.append(residual.correction)
             for total, part in zip(totals, parts, strict=True):
                 blocks = network.blocks(part, residual.weight, places)
                 total.scatter_add_(0, voxels.reshape(-1), blocks.reshape(-1))
             weights.scatter_add_(0, places.index.long().reshape(-1), residual.weight.reshape(-1))
             begin = end
+        if guides:
+            totals[0] += totals[1]
         bands = [_band(total, weights, noisy.shape) for total in totals]
         return bands[0], bands[1] if guides else None
 
