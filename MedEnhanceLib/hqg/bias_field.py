@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.core.slabs import let_go
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.degrade import robust_max
 from MedEnhanceLib.errors import InputError
@@ -155,10 +156,10 @@ def _coarse(volume: Volume) -> tuple[Floats, list[float]]:
     steps = _steps(volume)
     whole = volume.shape[0] // steps[0] * steps[0]
     tall = max(1, _SLICES // steps[0]) * steps[0]
-    parts = [
-        _means(volume.voxels[first : min(first + tall, whole)], steps)
-        for first in range(0, whole, tall)
-    ]
+    parts = []
+    for first in range(0, whole, tall):
+        parts.append(_means(volume.voxels[first : min(first + tall, whole)], steps))
+        let_go(volume.voxels)
     sizes = zip(volume.geometry.spacing, reversed(steps), strict=True)
     return np.concatenate(parts), [size * step for size, step in sizes]
 

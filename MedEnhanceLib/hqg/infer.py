@@ -29,7 +29,7 @@ from MedEnhanceLib.bundles.suitability import (
     training_length_warning,
 )
 from MedEnhanceLib.core.manifest import UNCERTAINTY_MAP, corrections_in_words, derived_note
-from MedEnhanceLib.core.slabs import empty, let_go, trim
+from MedEnhanceLib.core.slabs import empty, let_go, slabs, trim
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.appearance import Appearance, measure_appearance
@@ -108,12 +108,13 @@ def enhance(
         wanted=_wanted(look, monitor) if look is not None and slices is None else None,
         network=network,
         guides=_aligned(guides, frames, cache, monitor),
+        scratch=scratch,
     )
     # What was measured took memory that is not needed again.
     let_go(volume.voxels)
     trim()
     grid = original.crop(k=only)
-    enhanced, made = _room_for(grid, scratch), []
+    enhanced, made = _room_for(grid.shape, grid.dtype, scratch), []
     for done, number in enumerate(chosen):
         part = monitor.part(done / len(chosen), (done + 1) / len(chosen))
         out = enhanced[done] if original.is_sequence else enhanced
@@ -154,10 +155,12 @@ def enhance(
     return replace(full.at_strength(config.share), seconds=time.monotonic() - began)
 
 
-def _room_for(grid: Volume, scratch: Path | None) -> npt.NDArray[Any]:
-    """An array for a result on that grid; a large one in a file in `scratch`, if given."""
+def _room_for(
+    shape: tuple[int, ...], dtype: npt.DTypeLike, scratch: Path | None
+) -> npt.NDArray[Any]:
+    """An array for a result; a large one in a file in `scratch`, if given."""
     try:
-        return empty(grid.shape, grid.dtype, scratch)
+        return empty(shape, np.dtype(dtype), scratch)
     except OSError as cause:
         from MedEnhanceLib.io.atomic import output_error
 
@@ -291,6 +294,7 @@ class _Steps:
         wanted: the appearance that a look shows.
         network: what goes on from the filter.
         guides: other series of the examination on the grid of the frames.
+        scratch: where large arrays go, if not into memory.
     """
 
     config: EnhanceConfig
@@ -301,6 +305,7 @@ class _Steps:
     wanted: Appearance | None
     network: NetworkFilter
     guides: Sequence[AlignedGuide]
+    scratch: Path | None
 
     def run(
         self, frame: Volume, known: VolumeCache, out: npt.NDArray[Any], monitor: Monitor
@@ -320,11 +325,14 @@ class _Steps:
         around = self._around(frame) if wants_map else self.only
         if chain.needs_whole:
             around = slice(0, len(frame.voxels))
-        made, facts = run_chain(chain, around, monitor.part(0.0, 0.9) if corrects else monitor)
+        room = None if chain.needs_whole else self._floats(around, frame)
+        before = monitor.part(0.0, 0.9) if corrects else monitor
+        made, facts = run_chain(chain, around, before, out=room)
         deviation = self._deviation(made, around, chain) if wants_map else None
         inner = slice(self.only.start - around.start, self.only.stop - around.start)
         output = made[inner]
-        np.maximum(output, known.floor, out=output, dtype=np.float32)
+        for part in slabs(output):
+            np.maximum(part, known.floor, out=part, dtype=np.float32)
         shading = self.shading
         if corrects and shading is None:
             monitor.progress(0.9, "correcting shading (N4)")
@@ -332,15 +340,22 @@ class _Steps:
             shading = attend(lambda: bias_field(corrected), monitor)
         for first in range(0, len(output), _SLICES_AT_ONCE):
             here = slice(first, min(first + _SLICES_AT_ONCE, len(output)))
-            values = output[here]
+            values: Floats = output[here]
             if corrects and shading is not None:
                 field = shading[here]
                 values = values / field
                 if deviation is not None:
                     deviation[here] /= field
             out[here] = rounding(values)
+            let_go(output)
+            let_go(out)
         use_map = _use_map(network, inner, output.shape)
         return _Made(deviation, shading, facts, network.use, use_map)
+
+    def _floats(self, slices: slice, frame: Volume) -> Floats:
+        """An array for some slices in float32."""
+        shape = (slices.stop - slices.start, *frame.shape[1:])
+        return _room_for(shape, np.float32, self.scratch)
 
     def _around(self, frame: Volume) -> slice:
         """The wanted slices with a neighbor on each side, on which their deviation depends."""
@@ -352,7 +367,7 @@ class _Steps:
         made: the result, in the slices `around`.
         """
         wanted = self.only
-        deviation = np.empty((wanted.stop - wanted.start, *made.shape[1:]), np.float32)
+        deviation = self._floats(wanted, chain.frame)
         for first in range(wanted.start, wanted.stop, _SLICES_AT_ONCE):
             last = min(first + _SLICES_AT_ONCE, wanted.stop)
             where = slice(max(around.start, first - 1), min(around.stop, last + 1))
