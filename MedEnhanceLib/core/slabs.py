@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import mmap
+import os
 import sys
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,6 +48,26 @@ def let_go(voxels: Voxels) -> None:
         owner = owner.base
     if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         owner.madvise(mmap.MADV_DONTNEED)
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype[Any], scratch: Path | None) -> Voxels:
+    """An array to be filled.
+
+    Args:
+        shape: of the array.
+        dtype: of the array.
+        scratch: a folder; if given, what is as large as LARGE_BYTES lies on disk, in an unnamed
+            file in that folder that is removed with the array.
+    Raises:
+        OSError: no space there, or no permission.
+    """
+    count = math.prod(shape) * dtype.itemsize
+    if scratch is None or count < LARGE_BYTES:
+        return np.empty(shape, dtype)
+    with tempfile.TemporaryFile(dir=scratch) as file:
+        if hasattr(os, "posix_fallocate"):  # a full disk would end the process later
+            os.posix_fallocate(file.fileno(), 0, count)
+        return np.memmap(file, dtype, "w+", 0, shape)
 
 
 def trim() -> None:

@@ -17,6 +17,8 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.runtime.lazy import imported_when_used
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from MedEnhanceLib.hqg.appearance import Appearance
     from MedEnhanceLib.hqg.cache import VolumeCache
     from MedEnhanceLib.hqg.config import EnhanceConfig, TrainConfig
@@ -50,6 +52,7 @@ def enhance(
     frame: int | None = None,
     slices: tuple[int, int] | None = None,
     cache: VolumeCache | None = None,
+    scratch: Path | None = None,
     monitor: Monitor | None = None,
 ) -> Enhancement:
     """Enhance every slice of a volume, and every frame of a sequence.
@@ -70,6 +73,8 @@ def enhance(
             the crop. They equal those of a whole run bit for bit: measurements are of the whole
             volume.
         cache: measurements of an earlier run over this volume, filled by this one.
+        scratch: a folder with free space; if given, a large result stays in an unnamed file there
+            and takes no memory.
         monitor: receives progress, messages and warnings, and can cancel.
 
     Returns:
@@ -115,6 +120,7 @@ def enhance(
         frame=frame if volume.is_sequence else None,
         slices=slices,
         cache=cache,
+        scratch=scratch,
         monitor=monitor,
     )
     return replace(done, measured=done.measured | unused) if unused else done

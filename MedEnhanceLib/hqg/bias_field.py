@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.core.slabs import let_go
+from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.degrade import robust_max
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.runtime.dependencies import require
@@ -24,6 +25,8 @@ Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
 #: Side of the blocks, and fewest blocks along an axis that has as many voxels.
 _BLOCK_MM, _FEWEST_BLOCKS = 5.0, 8
+#: Slices that are averaged at once, about.
+_SLICES = 16
 #: Spans of the spline. With 50 mm, and with N4's usual doubling of a span per axis, more undamaged
 #: scans exceed the limit; with 100 mm the correction loses 0.4 dB.
 _SPAN_MM = 60.0
@@ -48,6 +51,33 @@ class BiasFieldEstimate:
     spread: float
     is_strong: bool
     reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class BiasField:
+    """A multiplicative bias field, whose slices are made when they are read.
+
+    Attributes:
+        shape: [K, J, I] of the volume.
+        blocks: its logarithm at the centers of blocks; None for a field that is 1 everywhere.
+        steps: voxels along k, j, i that a block has.
+    """
+
+    shape: tuple[int, ...]
+    blocks: Floats | None
+    steps: tuple[int, ...]
+
+    def __getitem__(self, slices: slice) -> Floats:
+        """Some slices, float32 [n, J, I], no unit."""
+        first, end, _ = slices.indices(self.shape[0])
+        if self.blocks is None:
+            return np.ones((end - first, *self.shape[1:]), np.float32)
+        log_field = self.blocks
+        places = [np.arange(count) for count in self.shape]
+        places[0] = places[0][first:end]
+        for axis, (at, step) in enumerate(zip(places, self.steps, strict=True)):
+            log_field = _interpolated(log_field, axis, at, step)
+        return np.exp(log_field, out=log_field)
 
 
 def measure_bias_field(volume: Volume, *, noise: float = 0.0) -> BiasFieldEstimate:
@@ -85,7 +115,7 @@ def measure_bias_field(volume: Volume, *, noise: float = 0.0) -> BiasFieldEstima
     return BiasFieldEstimate(spread, True, f"{varies}, more than anatomy makes it seem to")
 
 
-def bias_field(volume: Volume) -> Floats:
+def bias_field(volume: Volume) -> BiasField:
     """The multiplicative bias field of an MR volume; divide by it. Needs SimpleITK.
 
     Source: Tustison et al., IEEE Trans. Med. Imaging 29 (2010) 1310, as SimpleITK implements it;
@@ -94,7 +124,7 @@ def bias_field(volume: Volume) -> Floats:
     Args:
         volume: MR, [K, J, I], preferably without noise.
     Returns:
-        [K, J, I], no unit, mean of the logarithm 0 over tissue; 1 where nothing is measured.
+        The field; the mean of its logarithm over tissue is 0. 1 where nothing is measured.
     Raises:
         InputError: CT has no such field.
         DependencyError: SimpleITK is missing.
@@ -105,14 +135,12 @@ def bias_field(volume: Volume) -> Floats:
             "Leave the correction of the bias field out (--bias-correction).",
         )
     coarse, spacing = _coarse(volume)
-    tissue = _tissue(coarse, 0.0)
+    tissue, steps = _tissue(coarse, 0.0), tuple(_steps(volume))
     if not tissue.any() or float(coarse[tissue].std()) == 0:
-        return np.ones(volume.shape, np.float32)
+        return BiasField(volume.shape, None, steps)
     log_field = _log_field(coarse, spacing, tissue)
     log_field -= log_field[tissue].mean()
-    for axis, (count, step) in enumerate(zip(volume.shape, _steps(volume), strict=True)):
-        log_field = _interpolated(log_field, axis, count, step)
-    return np.exp(log_field, out=log_field)
+    return BiasField(volume.shape, log_field, steps)
 
 
 def _steps(volume: Volume) -> list[int]:
@@ -125,16 +153,26 @@ def _steps(volume: Volume) -> list[int]:
 
 def _coarse(volume: Volume) -> tuple[Floats, list[float]]:
     """Means over blocks, [K, J, I], and their spacing in mm along i, j, k."""
-    coarse, steps = volume.voxels, _steps(volume)
-    for axis, step in enumerate(steps):
-        whole = coarse.shape[axis] // step * step
-        places = np.arange(0, whole, step)
-        total = np.add.reduceat(
-            coarse.take(range(whole), axis), places, axis=axis, dtype=np.float64
-        )
-        coarse = total / np.float64(step)
+    steps = _steps(volume)
+    whole = volume.shape[0] // steps[0] * steps[0]
+    tall = max(1, _SLICES // steps[0]) * steps[0]
+    parts = []
+    for first in range(0, whole, tall):
+        parts.append(_means(volume.voxels[first : min(first + tall, whole)], steps))
+        let_go(volume.voxels)
     sizes = zip(volume.geometry.spacing, reversed(steps), strict=True)
-    return coarse.astype(np.float32), [size * step for size, step in sizes]
+    return np.concatenate(parts), [size * step for size, step in sizes]
+
+
+def _means(voxels: Voxels, steps: list[int]) -> Floats:
+    """Over the whole blocks in some slices."""
+    means: Voxels = voxels
+    for axis, step in enumerate(steps):
+        whole = means.shape[axis] // step * step
+        places = np.arange(0, whole, step)
+        total = np.add.reduceat(means.take(range(whole), axis), places, axis=axis, dtype=np.float64)
+        means = total / np.float64(step)
+    return means.astype(np.float32)
 
 
 def _tissue(coarse: Floats, noise: float) -> Mask:
@@ -165,9 +203,9 @@ def _log_field(coarse: Floats, spacing: list[float], tissue: Mask) -> Floats:
     return found[: shape[0], : shape[1], : shape[2]]
 
 
-def _interpolated(values: Floats, axis: int, count: int, step: int) -> Floats:
-    """Values at the centers of blocks of `step` voxels → at `count` voxels, linear."""
+def _interpolated(values: Floats, axis: int, places: npt.NDArray[np.int_], step: int) -> Floats:
+    """Values at the centers of blocks of `step` voxels → at some voxels, linear."""
     centers = (np.arange(values.shape[axis]) + 0.5) * step - 0.5
-    weights = [np.interp(np.arange(count), centers, row) for row in np.eye(len(centers))]
+    weights = [np.interp(places, centers, row) for row in np.eye(len(centers))]
     matrix = np.array(weights, np.float32)
     return np.moveaxis(np.tensordot(values, matrix, axes=(axis, 0)), -1, axis)

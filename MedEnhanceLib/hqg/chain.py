@@ -25,7 +25,7 @@ from MedEnhanceLib.hqg.cache import VolumeCache
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import Need, Rounding, denoise, need_of
 from MedEnhanceLib.hqg.noise_check import noise_warning
-from MedEnhanceLib.nets.grouped import WholeEngine
+from MedEnhanceLib.nets.grouped import Engine
 from MedEnhanceLib.nets.noise import NoiseEstimate, measure_noise, noise_to_contrast
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
@@ -79,7 +79,7 @@ class Chain:
     noise: NoiseEstimate
     decision: Decision
     wanted: appearance.Appearance | None = None
-    engine: WholeEngine | None = None
+    engine: Engine | None = None
     network: NetworkStage | None = None
 
     @property
@@ -254,20 +254,46 @@ def warn_of_few_looks(wanted: appearance.Appearance, monitor: Monitor) -> None:
         )
 
 
-def run_chain(chain: Chain, only: slice, monitor: Monitor) -> tuple[Floats, dict[str, Any]]:
+def run_chain(
+    chain: Chain,
+    only: slice,
+    monitor: Monitor,
+    *,
+    rounding: Rounding | None = None,
+    out: npt.NDArray[Any] | None = None,
+) -> tuple[npt.NDArray[Any], dict[str, Any]]:
     """The result of all steps, and what was found out on the way.
 
     Args:
         chain: the steps.
         only: the slices that are wanted; all where the chain `needs_whole`.
         monitor: progress and cancelling.
+        rounding: what makes slices of the frame's type of the result, as they are computed; not
+            where the chain `needs_whole`.
+        out: where the slices go, of the result's type; None for a new array.
 
     Returns:
-        float32 [n, J, I], in the units of the frame, not rounded; facts for manifests.
+        [n, J, I], in the units of the frame; without `rounding` float32. Facts for manifests.
     """
     frame, noise, decision = chain.frame, chain.noise, chain.decision
     if chain.needs_whole:
         only = slice(0, frame.shape[0])
+
+    def denoised(monitor: Monitor) -> npt.NDArray[Any]:
+        return denoise(
+            frame,
+            noise,
+            share=decision.share,
+            only=only,
+            engine=chain.engine,
+            rounding=rounding,
+            out=None if chain.needs_whole else out,
+            network=chain.network,
+            monitor=monitor,
+        )
+
+    if not chain.needs_whole:
+        return denoised(monitor), {}
     if decision.repair is not None:
         repaired = artifacts.repair(
             frame.voxels,
@@ -281,49 +307,21 @@ def run_chain(chain: Chain, only: slice, monitor: Monitor) -> tuple[Floats, dict
         matched, match = matching.match_appearance(
             frame,
             chain.wanted,
-            denoise=lambda volume: volume.with_voxels(_denoised(chain, only, monitor)),
+            denoise=lambda volume: volume.with_voxels(denoised(monitor)),
             monitor=monitor,
         )
         summary = "; ".join(match.sentences())
         return matched.voxels.astype(np.float32), {"look": {"summary": summary} | match.to_json()}
-    result = _denoised(chain, only, monitor.part(0, 0.9))
-    if decision.blur is not None:
-        result = sharpness.undo_blur(
-            frame.voxels,
-            decision.blur,
-            noise=noise.level * decision.share,
-            denoise=lambda _: result,
-            monitor=monitor,
-        )
-    return result, {}
-
-
-def run_rounded(
-    chain: Chain, only: slice, floor: float, monitor: Monitor
-) -> npt.NDArray[Any] | None:
-    """As `run_chain`, rounded to the frame's type on the device that computes it.
-
-    None where it has to come back first: the chain has more steps, or no such device.
-    """
-    rounding = Rounding(chain.frame.dtype, floor)
-    if chain.needs_whole or chain.engine is None or not rounding.knows(rounding.dtype):
-        return None
-    return _denoised(chain, only, monitor, rounding)
-
-
-def _denoised(
-    chain: Chain, only: slice, monitor: Monitor, rounding: Rounding | None = None
-) -> npt.NDArray[Any]:
-    return denoise(
-        chain.frame,
-        chain.noise,
-        share=chain.decision.share,
-        only=only,
-        engine=chain.engine,
-        rounding=rounding,
-        network=chain.network,
+    assert decision.blur is not None
+    first = denoised(monitor.part(0, 0.9))
+    sharp = sharpness.undo_blur(
+        frame.voxels,
+        decision.blur,
+        noise=noise.level * decision.share,
+        denoise=lambda _: first,
         monitor=monitor,
     )
+    return sharp, {}
 
 
 def _at_any_level(chain: Chain, monitor: Monitor) -> Callable[[Floats, float], Floats]:

@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.core.volume import Volume, restore_dtype
-from MedEnhanceLib.errors import MedEnhanceError
 from MedEnhanceLib.nets import grouped
 from MedEnhanceLib.nets.noise import LevelMap, NoiseEstimate, noise_to_contrast
 from MedEnhanceLib.nets.noise_blocks import AIR_MEAN
@@ -24,8 +23,6 @@ from MedEnhanceLib.nets.rician import amplitude
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from MedEnhanceLib.hqg.restore import NetworkStage
 
 Floats = npt.NDArray[np.float32]
@@ -87,8 +84,9 @@ def denoise(
     share: float = 1.0,
     only: slice | None = None,
     network: NetworkStage | None = None,
-    engine: grouped.Engine | grouped.WholeEngine | None = None,
+    engine: grouped.Engine | None = None,
     rounding: Rounding | None = None,
+    out: npt.NDArray[Any] | None = None,
     monitor: Monitor | None = None,
 ) -> npt.NDArray[Any]:
     """A volume without the noise that was measured in it.
@@ -100,32 +98,41 @@ def denoise(
         only: the slices that are wanted; they equal those of a whole run.
         network: what goes on from the filter, with its guides; None for the filter alone.
         engine: what computes, as in `grouped.denoised`.
-        rounding: makes integers of the result where it is computed.
+        rounding: what makes slices of the volume's type of the result, as they are computed.
+        out: where the wanted slices go, of the result's type; None for a new array.
         monitor: progress and cancelling.
 
     Returns:
-        [K, J, I], or the wanted slices, in the units of the volume; float32 and not rounded, or of
-        the type of `rounding`.
+        [K, J, I], or the wanted slices, in the units of the volume: `out`, or a new array. Without
+        `rounding` they are float32.
 
     Raises:
         Cancelled: the monitor asked to stop.
-        MedEnhanceError: NaN was to be rounded.
+        MedEnhanceError: NaN was to be rounded to integers.
     """
     only = only or slice(0, volume.shape[0])
+    if out is None:
+        dtype = np.float32 if rounding is None else rounding.dtype
+        out = np.empty((only.stop - only.start, *volume.shape[1:]), dtype)
     if noise.level <= 0 or share <= 0:
-        before = volume.voxels[only].astype(np.float32)
-        if rounding is None:
-            return before
-        return restore_dtype(np.maximum(before, np.float32(rounding.floor)), rounding.dtype)
+        for to, before in zip(out, volume.voxels[only], strict=True):
+            values = before.astype(np.float32)
+            to[...] = values if rounding is None else rounding(values)
+        return out
     is_ct = volume.modality == "CT"
     rounds: Sequence[grouped.Round] = grouped.CT_ROUNDS if is_ct else grouped.MR_ROUNDS
     if network is not None and not is_ct:
         # One round more, which costs CT fine structure: the network sees what it changes.
         rounds = (*rounds, rounds[-1])
-    finish = None
-    if noise.rician or share < 1 or rounding is not None:
-        finish = _Finish(noise, share, rounding)
-    result = grouped.denoised(
+
+    def finish(values: Floats, before: Floats, sigma: Floats) -> npt.NDArray[Any]:
+        if noise.rician:
+            values = _without_rician_bias(values, sigma, noise)
+        if share < 1:
+            values = before + np.float32(share) * (values - before)
+        return values if rounding is None else rounding(values)
+
+    return grouped.denoised(
         volume.voxels,
         LevelMap(noise),
         noise.spectrum.reshape(-1),
@@ -135,59 +142,21 @@ def denoise(
         only=only,
         after=network,
         finish=finish,
-        dtype=np.float32 if rounding is None else rounding.dtype,
+        out=out,
         monitor=monitor or Monitor(),
     )
-    if finish is not None:
-        finish.check()
-    return result
 
 
 @dataclass(frozen=True)
 class Rounding:
-    """What makes integers of a result: of at most 16 bits, and none below `floor`."""
+    """What makes slices of a type of float32 results, and none below `floor`."""
 
     dtype: np.dtype[Any]
     floor: float
 
-    @staticmethod
-    def knows(dtype: np.dtype[Any]) -> bool:
-        """Whether float32 and PyTorch hold all values of a type."""
-        return dtype.type in (np.uint8, np.int8, np.int16)
-
-
-class _Finish:
-    """The last steps of `denoise` on some slices, on whatever device they are."""
-
-    def __init__(self, noise: NoiseEstimate, share: float, rounding: Rounding | None) -> None:
-        self._noise, self._share, self._rounding = noise, share, rounding
-        self._sums: dict[Any, Tensor] = {}  # by device; looked at once, as that waits for it
-
-    def __call__(self, values: Tensor, before: Tensor, sigma: Tensor) -> Tensor:
-        """values, before, sigma: results, input and σ in float32, [n, J, I]."""
-        if self._noise.rician:
-            values = _without_rician_bias(values, sigma, self._noise)
-        if self._share < 1:
-            values = before + float(np.float32(self._share)) * (values - before)
-        if self._rounding is None:
-            return values
-        import torch
-
-        found = values.sum()
-        known = self._sums.get(values.device)
-        self._sums[values.device] = found if known is None else known.add_(found)
-        limits = np.iinfo(self._rounding.dtype)
-        lowest = max(float(np.float32(self._rounding.floor)), limits.min)
-        values = values.clamp(lowest, limits.max).round_()
-        return values.to(getattr(torch, self._rounding.dtype.name))
-
-    def check(self) -> None:
-        """Raise MedEnhanceError where NaN was rounded."""
-        if any(bool(found.isnan()) for found in self._sums.values()):
-            raise MedEnhanceError(
-                "the result holds NaN and cannot be rounded",
-                "Check the input for extreme values, or run on the CPU (--device cpu).",
-            )
+    def __call__(self, values: Floats) -> npt.NDArray[Any]:
+        """Raises MedEnhanceError for NaN in an integer type."""
+        return restore_dtype(np.maximum(values, np.float32(self.floor)), self.dtype)
 
 
 def expected_deviation(
@@ -237,21 +206,22 @@ def expected_deviation(
     return deviation.astype(np.float32)
 
 
-def _without_rician_bias(mean: Tensor, sigma: Tensor, noise: NoiseEstimate) -> Tensor:
+def _without_rician_bias(values: Floats, level: Floats, noise: NoiseEstimate) -> Floats:
     """The signal without what noise adds to the mean of magnitudes.
 
     Where the mean is near that of air, σ is that of the air: the map there comes from tissue around
     it, and an error of it would be seen in black. Dark tissue in strong noise looks like air with a
     σ far above that of bright tissue, and would be removed: hence the limit.
 
-    mean, sigma: [n, J, I], σ as the map has it.
+    values, level: [n, J, I], the mean, and σ as the map has it.
     """
     import torch
     from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-    sigma = sigma.clamp_min(1e-6)
+    mean, sigma = torch.from_numpy(values), torch.from_numpy(level).clamp_min(1e-6)
     if noise.air is None:
-        return amplitude(mean, sigma)
+        truth: Floats = amplitude(mean, sigma).numpy()
+        return truth
     air = (_MOST_OF_AIR * sigma).clamp_max(float(np.float32(noise.air)))
     sigma = torch.where(mean < _NEAR_AIR * noise.air, air, sigma)
     signal = amplitude(mean, sigma)
@@ -260,4 +230,6 @@ def _without_rician_bias(mean: Tensor, sigma: Tensor, noise: NoiseEstimate) -> T
     around = F.avg_pool2d(F.pad(mean[None], (2, 2, 2, 2), mode="replicate"), 5, stride=1)[0]
     above = around / air - AIR_MEAN
     low, high = _ABOVE_AIR
-    return signal * ((above - low) / (high - low)).clamp(0, 1)
+    signal *= ((above - low) / (high - low)).clamp(0, 1)
+    result: Floats = signal.numpy()
+    return result

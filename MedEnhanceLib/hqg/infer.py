@@ -1,7 +1,10 @@
 """Enhances a volume with a bundle.
 
 decide (of the whole volume) → each frame: filter with its network and further steps → bias field
-→ restore_dtype → blend at the strength
+→ rounding → blend at the strength
+
+Slices are rounded as they are computed, into the array of the result. Where a step needs the whole
+result before that, it is in float32 meanwhile.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,10 +29,11 @@ from MedEnhanceLib.bundles.suitability import (
     training_length_warning,
 )
 from MedEnhanceLib.core.manifest import UNCERTAINTY_MAP, corrections_in_words, derived_note
-from MedEnhanceLib.core.volume import Volume, restore_dtype
+from MedEnhanceLib.core.slabs import empty, let_go, slabs, trim
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.appearance import Appearance, measure_appearance
-from MedEnhanceLib.hqg.bias_field import bias_field
+from MedEnhanceLib.hqg.bias_field import BiasField, bias_field
 from MedEnhanceLib.hqg.cache import VolumeCache
 from MedEnhanceLib.hqg.chain import (
     Chain,
@@ -37,11 +42,10 @@ from MedEnhanceLib.hqg.chain import (
     mean_frame,
     measured_noise,
     run_chain,
-    run_rounded,
     warn_of_few_looks,
 )
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.denoise import FITTED_ON, expected_deviation
+from MedEnhanceLib.hqg.denoise import FITTED_ON, Rounding, expected_deviation
 from MedEnhanceLib.hqg.restore import NetworkFilter, NetworkStage
 from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.io.describe import refuse_not_finite
@@ -72,6 +76,7 @@ def enhance(
     frame: int | None,
     slices: tuple[int, int] | None,
     cache: VolumeCache | None,
+    scratch: Path | None,
     monitor: Monitor,
 ) -> Enhancement:
     """As `hqg.enhance`, with a verified bundle, checked guides and a checked look."""
@@ -103,11 +108,17 @@ def enhance(
         wanted=_wanted(look, monitor) if look is not None and slices is None else None,
         network=network,
         guides=_aligned(guides, frames, cache, monitor),
+        scratch=scratch,
     )
-    made = []
+    # What was measured took memory that is not needed again.
+    let_go(volume.voxels)
+    trim()
+    grid = original.crop(k=only)
+    enhanced, made = _room_for(grid.shape, grid.dtype, scratch), []
     for done, number in enumerate(chosen):
         part = monitor.part(done / len(chosen), (done + 1) / len(chosen))
-        made.append(steps.run(frames[number], caches[number], part))
+        out = enhanced[done] if original.is_sequence else enhanced
+        made.append(steps.run(frames[number], caches[number], out, part))
     measured = decision.facts | made[0].facts
     if guides:
         measured["guide"] = {
@@ -119,10 +130,7 @@ def enhance(
         + corrections_in_words(measured)
         + (f" ({messages_of(warnings)})" if warnings else "")
     )
-    enhanced = _joined(original, [each.voxels for each in made])
-    assert enhanced is not None
     uncertainty = _joined(original, [each.deviation for each in made])
-    grid = original.crop(k=only)
     use = _joined(original, [each.use_map for each in made])
     full = Enhancement(
         volume=grid.with_voxels(enhanced, did=note),
@@ -145,6 +153,18 @@ def enhance(
         guide_use=None if use is None else grid.with_voxels(use, did=_USE_NOTE),
     )
     return replace(full.at_strength(config.share), seconds=time.monotonic() - began)
+
+
+def _room_for(
+    shape: tuple[int, ...], dtype: npt.DTypeLike, scratch: Path | None
+) -> npt.NDArray[Any]:
+    """An array for a result; a large one in a file in `scratch`, if given."""
+    try:
+        return empty(shape, np.dtype(dtype), scratch)
+    except OSError as cause:
+        from MedEnhanceLib.io.atomic import output_error
+
+        raise output_error(scratch or Path(), cause) from cause
 
 
 def _chosen_slices(slices: tuple[int, int] | None, volume: Volume, config: EnhanceConfig) -> slice:
@@ -208,7 +228,7 @@ def _warnings(volume: Volume, bundle: Bundle) -> tuple[ModelWarning, ...]:
 
 def _shading_of_all(
     frames: Sequence[Volume], decision: Decision, monitor: Monitor
-) -> Floats | None:
+) -> BiasField | None:
     """The bias field of a sequence; None where there is none, or one that its result shows."""
     if len(frames) == 1 or not decision.corrects_shading:
         return None
@@ -247,17 +267,15 @@ class _Made:
     """What came of one frame.
 
     Attributes:
-        voxels: at strength 1, in the type of the frame.
-        deviation: of their errors, in the units of the frame; None where it is not requested.
-        shading: the bias field that they were divided by; None where none was corrected.
+        deviation: of the errors of its voxels, in its units; None where it is not requested.
+        shading: the bias field that it was divided by; None where none was corrected.
         facts: what was found out on the way, for manifests.
         use: how far guides changed it, in σ of the noise.
         use_map: the same at each voxel, at most 1; None without guides.
     """
 
-    voxels: npt.NDArray[Any]
     deviation: Floats | None = None
-    shading: Floats | None = None
+    shading: BiasField | None = None
     facts: dict[str, Any] = field(default_factory=dict)
     use: float = 0.0
     use_map: Floats | None = None
@@ -276,52 +294,68 @@ class _Steps:
         wanted: the appearance that a look shows.
         network: what goes on from the filter.
         guides: other series of the examination on the grid of the frames.
+        scratch: where large arrays go, if not into memory.
     """
 
     config: EnhanceConfig
     decision: Decision
     device: str
     only: slice
-    shading: Floats | None
+    shading: BiasField | None
     wanted: Appearance | None
     network: NetworkFilter
     guides: Sequence[AlignedGuide]
+    scratch: Path | None
 
-    def run(self, frame: Volume, known: VolumeCache, monitor: Monitor) -> _Made:
-        """One frame at strength 1."""
+    def run(
+        self, frame: Volume, known: VolumeCache, out: npt.NDArray[Any], monitor: Monitor
+    ) -> _Made:
+        """One frame at strength 1; its voxels go into `out`, of the frame's type."""
         assert known.scaling is not None
         shown = [aligned.voxels for aligned in self.guides if aligned.is_usable]
         network = NetworkStage(self.network, known.scaling.scale, shown)
         noise = measured_noise(frame, known, monitor)
         engine = engine_for(self.device, monitor)
         chain = Chain(frame, noise, self.decision, self.wanted, engine, network)
+        rounding = Rounding(frame.dtype, known.floor)
         corrects, wants_map = self.decision.corrects_shading, self.config.uncertainty
-        if not (corrects or wants_map):
-            rounded = run_rounded(chain, self.only, known.floor, monitor)
-            if rounded is not None:
-                use_map = _use_map(network, slice(None), rounded.shape)
-                return _Made(rounded, use=network.use, use_map=use_map)
+        if not (chain.needs_whole or corrects or wants_map):
+            run_chain(chain, self.only, monitor, rounding=rounding, out=out)
+            return _Made(use=network.use, use_map=_use_map(network, slice(None), out.shape))
         around = self._around(frame) if wants_map else self.only
         if chain.needs_whole:
             around = slice(0, len(frame.voxels))
-        made, facts = run_chain(chain, around, monitor.part(0.0, 0.9) if corrects else monitor)
+        room = None if chain.needs_whole else self._floats(around, frame)
+        before = monitor.part(0.0, 0.9) if corrects else monitor
+        made, facts = run_chain(chain, around, before, out=room)
         deviation = self._deviation(made, around, chain) if wants_map else None
         inner = slice(self.only.start - around.start, self.only.stop - around.start)
         output = made[inner]
-        np.maximum(output, known.floor, out=output, dtype=np.float32)
+        for part in slabs(output):
+            np.maximum(part, known.floor, out=part, dtype=np.float32)
         shading = self.shading
-        if corrects:
+        if corrects and shading is None:
             monitor.progress(0.9, "correcting shading (N4)")
-            if shading is None:
-                corrected = frame.with_voxels(output)
-                shading = attend(lambda: bias_field(corrected), monitor)
-            output /= shading
-            np.maximum(output, known.floor, out=output, dtype=np.float32)
-            if deviation is not None:
-                deviation /= shading
-        result = restore_dtype(output, frame.dtype)
+            corrected = frame.with_voxels(output)
+            shading = attend(lambda: bias_field(corrected), monitor)
+        for first in range(0, len(output), _SLICES_AT_ONCE):
+            here = slice(first, min(first + _SLICES_AT_ONCE, len(output)))
+            values: Floats = output[here]
+            if corrects and shading is not None:
+                field = shading[here]
+                values = values / field
+                if deviation is not None:
+                    deviation[here] /= field
+            out[here] = rounding(values)
+            let_go(output)
+            let_go(out)
         use_map = _use_map(network, inner, output.shape)
-        return _Made(result, deviation, shading, facts, network.use, use_map)
+        return _Made(deviation, shading, facts, network.use, use_map)
+
+    def _floats(self, slices: slice, frame: Volume) -> Floats:
+        """An array for some slices in float32."""
+        shape = (slices.stop - slices.start, *frame.shape[1:])
+        return _room_for(shape, np.float32, self.scratch)
 
     def _around(self, frame: Volume) -> slice:
         """The wanted slices with a neighbor on each side, on which their deviation depends."""
@@ -333,7 +367,7 @@ class _Steps:
         made: the result, in the slices `around`.
         """
         wanted = self.only
-        deviation = np.empty((wanted.stop - wanted.start, *made.shape[1:]), np.float32)
+        deviation = self._floats(wanted, chain.frame)
         for first in range(wanted.start, wanted.stop, _SLICES_AT_ONCE):
             last = min(first + _SLICES_AT_ONCE, wanted.stop)
             where = slice(max(around.start, first - 1), min(around.stop, last + 1))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -28,7 +27,8 @@ from MedEnhanceLib.hqg.bundle import EnhancerModel, open_enhancer
 from MedEnhanceLib.hqg.groups import STEP, GuidedNetwork, Places, Residual, regional
 from MedEnhanceLib.hqg.network import Fit
 from MedEnhanceLib.nets import grouped
-from MedEnhanceLib.nets.grouped_sums import Band, Sums
+from MedEnhanceLib.nets.grouped_run import Run, Stage, parts_of, ranges_of
+from MedEnhanceLib.nets.grouped_sums import Band, Held, Sums
 from MedEnhanceLib.nets.precision import mixed_precision
 
 Floats = npt.NDArray[np.float32]
@@ -95,48 +95,37 @@ class NetworkStage:
         """
         return np.concatenate(self.change)[part] if self.change else None
 
-    def slabs(
-        self,
-        run: grouped.Run,
-        engine: grouped.Engine | grouped.WholeEngine,
-        stages: Sequence[grouped.Stage],
-        wanted: slice,
-        finish: grouped.Finish | None,
-    ) -> Iterator[npt.NDArray[Any]]:
+    def slabs(self, run: Run, stages: Sequence[Stage], wanted: slice) -> Iterator[npt.NDArray[Any]]:
         """As `grouped.After.slabs`."""
         self.change.clear()
         self.squares[:] = [0.0, 0.0]
-        guides = [run.start(guide) for guide in self.guides]
+        guides = [run.mirrored(guide) for guide in self.guides]
         settings = grouped.Round(step=STEP, keep=self.filter.network.config.blocks)
         matching = run.stage(settings)
-        slices = _Slices(run, engine, stages, matching.reads(wanted))
+        slices = _Slices(run, stages, matching.reads(wanted))
         shape = run.noisy.shape[1:]
         sums, of_guide = Sums(run.line, wanted, shape), Sums(run.line, wanted, shape)
         numbers = matching.layers_of(wanted)
-        for place, number in enumerate(numbers):
+        firsts = [matching.firsts[number] for number in numbers]
+        ends = [*(min(first, wanted.stop) for first in firsts[1:]), wanted.stop]
+        for number, first, ready in zip(numbers, firsts, ends, strict=True):
             run.monitor.check()
-            first = matching.firsts[number]
-            slab = slices.at(first, first + matching.tall)
+            layer = matching.layer(number)
+            slab = slices.at(layer, first, first + matching.tall)
             seen = [guide[first : first + matching.tall] for guide in guides]
-            residual, correction = self._layer(run, matching.layer(number), slab, seen)
+            residual, correction = self._layer(run, layer, slab, seen)
             sums.add(first, residual)
             if correction is not None:
                 of_guide.add(first, correction)
-            is_last = place == len(numbers) - 1
-            ready = (
-                wanted.stop if is_last else min(matching.firsts[numbers[place + 1]], wanted.stop)
-            )
-            if ready <= sums.first:
-                continue
-            begin = sums.first
-            estimate = slices.estimate(begin, ready)
-            noisy, level = run.input(begin, ready)
-            nothing = np.zeros_like(estimate)
-            result = estimate + sums.means(ready, nothing, level)
-            if correction is not None:
-                self._record(of_guide.means(ready, nothing, level), level)
-            yield result if finish is None else grouped.finished(finish, result, noisy, level)
-            slices.let_go(ready)
+            for part in parts_of(sums.first, ready):
+                estimate = slices.estimate(part)
+                _, level = run.input(part.start, part.stop)
+                nothing = np.zeros_like(estimate)
+                result = estimate + sums.means(part.stop, nothing, level)
+                if correction is not None:
+                    self._record(of_guide.means(part.stop, nothing, level), level)
+                yield result
+                slices.let_go(part.stop)
 
     def _record(self, change: Floats, level: Floats) -> None:
         """Add up what the guides changed in some slices."""
@@ -150,7 +139,7 @@ class NetworkStage:
     @torch.inference_mode()
     def _layer(
         self,
-        run: grouped.Run,
+        run: Run,
         layer: native.Layer,
         slab: tuple[Floats, Floats, Floats, Floats],
         guides: Sequence[Floats],
@@ -192,7 +181,7 @@ class NetworkStage:
         return bands[0], bands[1] if guides else None
 
     def _matched(
-        self, run: grouped.Run, layer: native.Layer, estimate: Floats, level: Floats
+        self, run: Run, layer: native.Layer, estimate: Floats, level: Floats
     ) -> list[Future[native.Groups]]:
         """The groups of a layer in parts of rows, found by other threads."""
         kind = self.filter.device.partition(":")[0]
@@ -211,7 +200,7 @@ class NetworkStage:
             for row in range(0, rows, at_once)
         ]
 
-    def _places(self, run: grouped.Run, groups: native.Groups, shape: tuple[int, ...]) -> Places:
+    def _places(self, run: Run, groups: native.Groups, shape: tuple[int, ...]) -> Places:
         return Places(
             torch.from_numpy(groups.index),
             torch.from_numpy(groups.distance),
@@ -258,71 +247,26 @@ def _band(total: Tensor, weight: Tensor, shape: tuple[int, ...]) -> Band:
 class _Slices:
     """Input, pilot and estimate of the slices that are needed now."""
 
-    def __init__(
-        self,
-        run: grouped.Run,
-        engine: grouped.Engine | grouped.WholeEngine,
-        stages: Sequence[grouped.Stage],
-        needed: slice,
-    ) -> None:
+    def __init__(self, run: Run, stages: Sequence[Stage], needed: slice) -> None:
         self._run = run
-        of_pilot = grouped.ranges_of(stages[-1:], needed)[0]
-        pilots = run.slabs(engine, stages[:-1], of_pilot)
-        self._pilots = _Held(pilots, of_pilot.start)
-        # On a device that computes all stages at once, the pilot's are computed twice.
-        estimates = (
-            run.slabs(engine, stages, needed)
-            if isinstance(engine, grouped.WholeEngine)
-            else run.results(stages[-1], needed, self._pilots.passing())
-        )
-        self._estimates = _Held(estimates, needed.start)
+        of_pilot = ranges_of(stages[-1:], needed)[0]
+        self._pilots = Held(run.stream(stages[:-1], of_pilot), of_pilot.start)
+        passing = self._pilots.passing()
+        self._estimates = Held(run.results(stages[-1], needed, passing), needed.start)
 
-    def at(self, first: int, end: int) -> tuple[Floats, Floats, Floats, Floats]:
-        """Input, level, pilot and estimate of some slices, [n, J, I] each."""
+    def at(
+        self, layer: native.Layer, first: int, end: int
+    ) -> tuple[Floats, Floats, Floats, Floats]:
+        """Input, level as engines read it, pilot and estimate of some slices, [n, J, I] each."""
         estimate = self._estimates.at(first, end)
-        noisy, level = self._run.input(first, end)
+        noisy, level = self._run.noisy[first:end], self._run.level_of(layer, first)
         return noisy, level, self._pilots.at(first, end), estimate
 
-    def estimate(self, first: int, end: int) -> Floats:
+    def estimate(self, part: slice) -> Floats:
         """Of some slices that `at` has given."""
-        return self._estimates.at(first, end)
+        return self._estimates.at(part.start, part.stop)
 
     def let_go(self, first: int) -> None:
         """Slices before this one are not needed any more."""
         self._pilots.let_go(first)
         self._estimates.let_go(first)
-
-
-class _Held:
-    """Slices of a stream that are kept until they are let go."""
-
-    def __init__(self, stream: Iterator[Floats], first: int) -> None:
-        self._stream, self._first, self._end = stream, first, first
-        self._slices: deque[Floats] = deque()
-
-    def passing(self) -> Iterator[Floats]:
-        """The stream, for another reader; its slices stay here."""
-        while (slab := self._next()) is not None:
-            yield slab
-
-    def at(self, first: int, end: int) -> Floats:
-        """Some slices, [n, J, I]; reads on as far as needed."""
-        while self._end < end:
-            if self._next() is None:
-                raise RuntimeError(f"a stream ended at slice {self._end}, before {end}")
-        kept = range(first - self._first, end - self._first)
-        return np.stack([self._slices[place] for place in kept])
-
-    def let_go(self, first: int) -> None:
-        """Slices before this one are not needed any more."""
-        while self._first < first and self._slices:
-            self._slices.popleft()
-            self._first += 1
-
-    def _next(self) -> Floats | None:
-        slab = next(self._stream, None)
-        if slab is not None:
-            # A slab is valid until the next one.
-            self._slices.extend(slab.copy())
-            self._end += len(slab)
-        return slab

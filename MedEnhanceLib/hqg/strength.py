@@ -25,6 +25,7 @@ from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.io.describe import refuse_not_finite
 
 if TYPE_CHECKING:
+    from MedEnhanceLib.hqg.bias_field import BiasField
     from MedEnhanceLib.nets.noise import NoiseEstimate
 
 Floats = npt.NDArray[np.float32]
@@ -48,8 +49,8 @@ class Enhancement:
         share: of the noise removal that strength 1 contains, 0 to 1.
         uncertainty_facts: how the uncertainty was made, as manifests record it.
         warnings: that model or noise measurement may not suit the input.
-        shading: the bias field that N4 divided `volume` by, [K, J, I], one for all frames; None
-            where none was corrected.
+        shading: the bias field that N4 divided `volume` by, one for all frames; None where none
+            was corrected.
         measured: what was measured and what was done about it, as manifests record it: noise, blur,
             shading, artifacts, guide; empty for models that do not measure.
         noises: the noise of each frame; empty as well.
@@ -68,7 +69,7 @@ class Enhancement:
     share: float = 1.0
     uncertainty_facts: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[ModelWarning, ...] = ()
-    shading: Floats | None = None
+    shading: BiasField | None = None
     measured: dict[str, Any] = field(default_factory=dict)
     noises: tuple[NoiseEstimate, ...] = ()
     first_slice: int = 0
@@ -88,7 +89,7 @@ class Enhancement:
         if self.shading is None:
             return None
         frame = self.original.frame(0)
-        return replace(frame, units="").with_voxels(self.shading, did=derived_note(BIAS_FIELD))
+        return replace(frame, units="").with_voxels(self.shading[:], did=derived_note(BIAS_FIELD))
 
     def at_strength(self, strength: float) -> Enhancement:
         """The same result at another strength, as a run at that strength gives it.
@@ -111,7 +112,7 @@ class Enhancement:
                 self.volume.voxels,
                 strength,
                 share=self.share,
-                shading=self.shading,
+                shading=None if self.shading is None else self.shading[:],
             )
             uncertainty = uncertainty.with_voxels(voxels)
         return replace(

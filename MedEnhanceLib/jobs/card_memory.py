@@ -1,9 +1,8 @@
 """What a distillation takes of a graphics card: known, and stated, before it begins.
 
-Bytes of the tensors alive at once were counted for one step on the CPU
-(Testing/Benchmarks/cuda_counts.py); they grow with the number of pixels in a step. Twice as much
-allows for cuDNN's workspace and for cached memory that cannot be used, and the CUDA context is
-always there.
+Bytes of the tensors alive at once were counted for one step on the CPU; they grow with the number
+of pixels in a step. Twice as much allows for cuDNN's workspace and for cached memory that cannot be
+used, and the CUDA context is always there.
 """
 
 from __future__ import annotations

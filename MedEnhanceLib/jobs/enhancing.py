@@ -128,11 +128,12 @@ def enhance_volume(
     frame: int | None = None,
     slices: tuple[int, int] | None = None,
     cache: VolumeCache | None = None,
+    scratch: Path | None = None,
     monitor: Monitor,
 ) -> Enhanced:
     """Enhance, then segment the enhanced volume if a `head` is given; in memory.
 
-    guide, look, frame, cache: as for `hqg.enhance`.
+    guide, look, frame, cache, scratch: as for `hqg.enhance`.
     """
     from MedEnhanceLib.gradprom import open_head_for, segment
     from MedEnhanceLib.hqg import enhance
@@ -159,6 +160,7 @@ def enhance_volume(
             frame=frame,
             slices=slices,
             cache=cache,
+            scratch=scratch,
             monitor=part,
         )
     found = segment(done.volume, head, monitor=monitor.part(share, 1.0)) if head else None

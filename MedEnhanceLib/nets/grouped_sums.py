@@ -1,8 +1,9 @@
-"""What `nets.grouped` holds in the host's memory: slabs of slices, and the sums over blocks."""
+"""What `nets.grouped` holds in the host's memory: slices, and the sums over blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,28 +11,37 @@ import numpy as np
 from MedEnhanceLib.native import SIDE, Array
 
 
-@dataclass(frozen=True, eq=False)
-class Slab:
-    """Some slices of the input, of the level of its noise, and of the pilot: [n, J, I] each."""
+class Held:
+    """Slices of a stream that are kept until they are let go."""
 
-    noisy: Array
-    level: Array
-    pilot: Array
+    def __init__(self, stream: Iterator[Array], first: int) -> None:
+        self._stream, self._first, self._end = stream, first, first
+        self._slices: deque[Array] = deque()
 
-    def part(self, first: int, end: int | None) -> Slab:
-        """Some slices of these."""
-        return Slab(self.noisy[first:end], self.level[first:end], self.pilot[first:end])
+    def passing(self) -> Iterator[Array]:
+        """The stream, for another reader; its slices stay here."""
+        while (slab := self._next()) is not None:
+            yield slab
 
-    @classmethod
-    def joined(cls, parts: Sequence[Slab]) -> Slab:
-        """Slabs that follow one another."""
-        if len(parts) == 1:
-            return parts[0]
-        return cls(
-            np.concatenate([part.noisy for part in parts]),
-            np.concatenate([part.level for part in parts]),
-            np.concatenate([part.pilot for part in parts]),
-        )
+    def at(self, first: int, end: int) -> Array:
+        """Some slices, [n, J, I]; reads on as far as needed."""
+        while self._end < end:
+            if self._next() is None:
+                raise RuntimeError(f"a stream ended at slice {self._end}, before {end}")
+        return np.stack([self._slices[z - self._first] for z in range(first, end)])
+
+    def let_go(self, first: int) -> None:
+        """Slices before this one are not needed any more."""
+        while self._first < first and self._slices:
+            self._slices.popleft()
+            self._first += 1
+
+    def _next(self) -> Array | None:
+        slab = next(self._stream, None)
+        if slab is not None:
+            self._slices.extend(slab)
+            self._end += len(slab)
+        return slab
 
 
 @dataclass(frozen=True, eq=False)

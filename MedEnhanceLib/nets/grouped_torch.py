@@ -9,6 +9,8 @@ matrix products and a Cholesky decomposition, and agrees within rounding.
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,9 +23,12 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 from MedEnhanceLib import native
 from MedEnhanceLib.native import CELLS, SIDE, Array, Layer, places
 from MedEnhanceLib.nets.precision import constant, without_tf32
+from MedEnhanceLib.runtime.device import is_out_of_memory
+from MedEnhanceLib.runtime.locks import release_memory
+from MedEnhanceLib.runtime.progress import Monitor
 
-#: References computed together on a CPU.
-_AT_ONCE = 256
+#: References computed together on a CPU, and at most on a device, each in about 100 kB.
+_AT_ONCE, _AT_ONCE_ON_A_DEVICE = 256, 4096
 #: As in grouped.c: below this σ there is no noise to remove.
 LEAST_LEVEL = 1e-10
 #: Bits that number the candidates of a window, and a key beyond all that are chosen.
@@ -31,7 +36,16 @@ _INDEX_BITS, _EXCLUDED = 11, 1 << 50
 
 
 class TorchEngine:
-    """Computes layers on the CPU, in place of `native.Library`."""
+    """Computes layers in place of `native.Library`, on the CPU or on a CUDA device.
+
+    On a device one thread computes at a time. Where its memory runs out, fewer references are
+    computed together, and then all of them on the CPU; each step is a warning.
+    """
+
+    def __init__(self, device: str = "cpu", monitor: Monitor | None = None) -> None:
+        self._device, self._monitor = device, monitor or Monitor()
+        self._at_once = _AT_ONCE if device == "cpu" else _AT_ONCE_ON_A_DEVICE
+        self._only = threading.Lock()
 
     def run(
         self,
@@ -49,14 +63,54 @@ class TorchEngine:
     ) -> None:
         """As `native.Library.run`."""
         at = _reference_places(layer, rows, level, is_grouped=stage == "grouped")
+        known = pilot if stage == "grouped" else noisy
+        inputs = [np.ascontiguousarray(each) for each in (noisy, known, level, spectrum, taper)]
+        if self._device == "cpu":
+            self._add(stage, layer, at, inputs, [torch.from_numpy(s) for s in (total, weight)])
+            return
+        with self._only:
+            while self._at_once >= _AT_ONCE:
+                try:
+                    sums = [torch.zeros(s.shape, device=self._device) for s in (total, weight)]
+                    self._add(stage, layer, at, inputs, sums)
+                    total += sums[0].cpu().numpy()
+                    weight += sums[1].cpu().numpy()
+                except (MemoryError, RuntimeError) as cause:
+                    if not is_out_of_memory(cause):
+                        raise
+                else:
+                    return
+                self._use_less()
+        instead = native.load(monitor=self._monitor) or TorchEngine()
+        instead.run(
+            stage, layer, rows, noisy=noisy, pilot=pilot, level=level, spectrum=spectrum,
+            taper=taper, total=total, weight=weight,
+        )  # fmt: skip
+
+    def _add(
+        self,
+        stage: native.Stage,
+        layer: Layer,
+        at: npt.NDArray[np.int64],
+        inputs: Sequence[Array],
+        sums: Sequence[Tensor],
+    ) -> None:
+        """Add what references [n, 4] make to total and weight, which are on the device."""
         with without_tf32(), torch.inference_mode():
-            known = pilot if stage == "grouped" else noisy
-            inputs = [np.ascontiguousarray(each) for each in (noisy, known, level, spectrum, taper)]
-            part = Groups(layer, False, *map(torch.from_numpy, (*inputs, total, weight)))
+            sent = [torch.from_numpy(each).to(self._device) for each in inputs]
+            part = Groups(layer, self._device != "cpu", *sent, *sums)
             # In the first stage one block each, of 32 in a group.
-            at_once = _AT_ONCE if stage == "grouped" else 16 * _AT_ONCE
-            for some in torch.split(torch.from_numpy(at), at_once):
+            most = self._at_once * (1 if stage == "grouped" else 16)
+            for some in torch.split(torch.from_numpy(at).to(self._device), most):
                 part.add(stage, some)
+
+    def _use_less(self) -> None:
+        self._at_once //= 4
+        how = f"{self._at_once} groups at once"
+        if self._at_once < _AT_ONCE:
+            how = "the CPU, slower"
+        self._monitor.warn(f"memory ran out on {self._device}; removing noise goes on with {how}")
+        release_memory(self._device)
 
     def match(self, layer: Layer, rows: range, *, pilot: Array, level: Array) -> native.Groups:
         """As `native.Library.match`."""

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.core.slabs import slabs
 from MedEnhanceLib.degrade import robust_max
 
 Floats = npt.NDArray[np.float32]
@@ -196,9 +197,12 @@ def _air(tables: Sequence[_Table], top: float) -> float | None:
 
 def _padding(voxels: npt.NDArray[Any]) -> list[float]:
     """The lowest and the highest value, where many voxels have them."""
-    extremes = voxels.min(), voxels.max()
     most = _PADDING * voxels.size
-    return [float(value) for value in extremes if np.count_nonzero(voxels == value) > most]
+
+    def count(value: Any) -> int:
+        return sum(int(np.count_nonzero(part == value)) for part in slabs(voxels))
+
+    return [float(value) for value in (voxels.min(), voxels.max()) if count(value) > most]
 
 
 def _quantum(voxels: npt.NDArray[Any]) -> float:

@@ -30,14 +30,12 @@ _SMALLEST_TILE = 256
 #: leave the cache, and beyond 32 MiB every tensor comes from the system anew, page by page.
 _CPU_PIXELS = 512 * 512
 #: On a GPU 32 of them keep it busy, given that much memory. Bytes of the tensors alive at once for
-#: each pixel of a chunk were counted (Testing/Benchmarks/cuda_counts.py), twice as much allows for
-#: cuDNN's workspace, the chunk ahead and what cannot be used of cached memory.
+#: each pixel of a chunk were counted on the CPU; twice as much allows for cuDNN's workspace, the
+#: chunk ahead and what cannot be used of cached memory.
 _GPU_PIXELS = 32 * _CPU_PIXELS
 _GPU_BYTES = 2 * 1756
 #: Computes some slices with a plan: [n, channels, H, W], on the plan's device.
 Run = Callable[[slice, "Plan"], Tensor]
-#: Pieces of pinned memory that are copied to a device in turn: one is filled, one is on its way.
-_PINNED = 2
 #: Chunks that a device computes before the first of them is waited for.
 _AHEAD = {"cuda": 1}
 #: Takes [B, 2k + 1, H, W] and where to run; returns [B, channels, H, W].
@@ -217,62 +215,11 @@ def in_chunks(
         yield kept, values[kept.start - where.start : kept.stop - where.start]
 
 
-class Uploads:
-    """Copies slices to a device; to a CUDA device in parallel with its computations.
-
-    Uses a CUDA stream of its own and two pieces of pinned memory in turn.
-    """
-
-    def __init__(self, device: str) -> None:
-        self._device = device
-        self._stream: Any = torch.cuda.Stream(device) if device.startswith("cuda") else None  # type: ignore[no-untyped-call]
-        self._pinned: list[tuple[Tensor, Any]] = []
-
-    def send(self, host: Tensor | npt.NDArray[Any]) -> Tensor:
-        """The same values on the device; later computations wait for them.
-
-        host: of a type that PyTorch has; it may change as soon as this returns.
-        """
-        values = host.numpy() if isinstance(host, Tensor) else host
-        if self._stream is None:
-            return torch.from_numpy(values.copy()).to(self._device)
-        pinned, sent = self._free(values)
-        np.copyto(pinned.numpy(), values)
-        with torch.cuda.stream(self._stream):
-            here = pinned.to(self._device, non_blocking=True)
-            sent.record(self._stream)
-        computing = torch.cuda.current_stream(self._device)
-        computing.wait_stream(self._stream)
-        here.record_stream(computing)
-        return here
-
-    def _free(self, values: npt.NDArray[Any]) -> tuple[Tensor, Any]:
-        """Pinned memory of that shape and type whose last copy is done, and the event of the next.
-
-        What is sent for the first time has another shape than the rest: of tables, and at the end.
-        """
-        dtype = torch.from_numpy(np.empty(0, values.dtype)).dtype
-        if len(self._pinned) == _PINNED:
-            pinned, sent = self._pinned.pop(0)
-            if not sent.query():
-                sent.synchronize()
-            if pinned.numel() >= values.size and pinned.dtype == dtype:
-                self._pinned.append((pinned, sent))
-                return pinned.view(-1)[: values.size].view(values.shape), sent
-        pinned = torch.empty(values.shape, dtype=dtype, pin_memory=True)
-        self._pinned.append((pinned, torch.cuda.Event()))  # type: ignore[no-untyped-call]
-        return self._pinned[-1]
-
-
-def download(result: Tensor, host: Tensor | None = None) -> Callable[[], Tensor]:
-    """Start copying a result to the CPU; call the returned function to wait for it.
-
-    host: pinned memory of the result's shape; by default new one in float32.
-    """
+def download(result: Tensor) -> Callable[[], Tensor]:
+    """Start copying a result to the CPU; call the returned function to wait for it."""
     if not result.is_cuda:
-        return (result.float() if host is None else result).cpu
-    if host is None:
-        host = torch.empty(result.shape, dtype=torch.float32, pin_memory=True)
+        return result.float().cpu
+    host = torch.empty(result.shape, dtype=torch.float32, pin_memory=True)
     into = host.copy_(result, non_blocking=True)
     arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
     arrived.record(torch.cuda.current_stream(result.device))

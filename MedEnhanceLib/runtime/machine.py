@@ -30,8 +30,8 @@ _CGROUPS = (
     ),
 )
 
-#: Bytes of a GPU that enhancing takes by default where there is that much: the filter's slices
-#: (results/cuda_counts.json). With less it does fewer at once, then goes on on the CPU.
+#: Bytes of a GPU that enhancing takes where there is that much: groups of the filter and of the
+#: network, estimated. With less the filter does fewer at once, then goes on on the CPU.
 _ENHANCING_BYTES = 1_600_000_000
 #: Run in a process of its own: torch takes a second and much memory to import, a broken driver can
 #: crash the process, and a package that is in use cannot be replaced on Windows.

@@ -107,42 +107,29 @@ class Bench:
         }
 
     def filter_agreement(self) -> Row:
-        """The filter of the card, by its kernels and by PyTorch, against the CPU; time of each.
-
-        kernels: whether Triton compiled them; the first run of a card's engine compiles. After it
-        the peak of memory, and the time of a second run.
-        """
-        from MedEnhanceLib.nets.grouped import CT_ROUNDS, default_engine, denoised
-        from MedEnhanceLib.nets.grouped_card import CardEngine
+        """The filter of the card against the CPU; time of each, and the card's peak of memory."""
+        from MedEnhanceLib.nets.grouped import CT_ROUNDS, denoised, engine_for
         from MedEnhanceLib.runtime.progress import Monitor
 
         noisy = self._ct(min(self.sizes.slices, 64), min(self.sizes.side, 256)).voxels
         level = np.broadcast_to(np.float32(20), noisy.shape)
-        said: list[str] = []
-        monitor = Monitor(lambda event: said.append(str(event.fields.get("message"))))
-        engines: dict[str, Any] = {
-            "cpu": default_engine(Monitor()),
-            "kernels": CardEngine(self.device, monitor),
-            "eager": CardEngine(self.device, wants_kernels=False),
-        }
         row: Row = {}
-        results = {}
-        for name, engine in engines.items():
+        results = []
+        for name, device in (("cpu", "cpu"), ("card", self.device)):
+            engine = engine_for(device, Monitor())
             run = partial(denoised, noisy, level, rounds=CT_ROUNDS, engine=engine)
-            if name != "cpu":
-                run()
-                torch.cuda.reset_peak_memory_stats(self.device)
-            results[name], wall, cpu = self._timed(run)
+            run()
+            torch.cuda.reset_peak_memory_stats(self.device)
+            result, wall, cpu = self._timed(run)
+            results.append(result)
             row |= {f"{name}_s": round(wall, 3), f"{name}_host_s": round(cpu, 3)}
-            if name != "cpu":
-                peak = torch.cuda.max_memory_allocated(self.device)
-                row[f"{name}_peak_gib"] = round(peak / 2**30, 2)
-        row["fallback"] = [text for text in said if "without its kernels" in text]
-        for one, other in (("kernels", "cpu"), ("eager", "cpu"), ("kernels", "eager")):
-            far = np.abs(results[one] - results[other])
-            row[f"{one}_{other}_largest_hu"] = float(far.max())
-            row[f"{one}_{other}_mean_hu"] = float(far.mean())
-        return row
+        peak = torch.cuda.max_memory_allocated(self.device)
+        far = np.abs(results[1] - results[0])
+        return row | {
+            "card_peak_gib": round(peak / 2**30, 2),
+            "largest_hu": float(far.max()),
+            "mean_hu": float(far.mean()),
+        }
 
     # --- part 2 ----------------------------------------------------------------------------------
 

@@ -6,13 +6,12 @@ the code needs now; a change that needs more fails here and says where.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 import torch
-from Library.hqg.conftest import make_head
 from Library.unicompress.implicit.conftest import waves
 from PretendedCuda.device import Counts, cards
 from PretendedCuda.test_training import raw
@@ -38,23 +37,6 @@ def counted() -> Iterator[Counts]:
 def held(counts: Counts, *, waits: int, up: int, down: int) -> None:
     for found, most in ((counts.waits, waits), (counts.up, up), (counts.down, down)):
         assert found.total() <= most, found.most_common()
-
-
-def of_one_more(make: Callable[[int], None]) -> Counts:
-    """What one more step or chunk costs: the difference of two runs."""
-    found = []
-    for count in (2, 3):
-        with counted() as counts:
-            make(count)
-        found.append(counts)
-    few, many = found
-    return Counts(
-        many.waits - few.waits,
-        many.up - few.up,
-        many.down - few.down,
-        many.bytes_up - few.bytes_up,
-        many.bytes_down - few.bytes_down,
-    )
 
 
 @pytest.mark.slow
@@ -93,29 +75,3 @@ def test_a_decision_of_the_gate() -> None:
         with counted() as counts:
             gate(weight.square().sum(), -weight.sum(), [weight])
     held(counts, waits=4, up=0, down=0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("rounded", [False, True])
-def test_a_chunk_of_the_filter(rounded: bool) -> None:
-    """Each slice goes up once, in two bytes, and comes down once."""
-    from MedEnhanceLib.hqg.denoise import Rounding, denoise
-    from MedEnhanceLib.nets.grouped_card import CardEngine, CardPlan
-    from MedEnhanceLib.nets.noise import measure_noise
-
-    volume = make_head(1, (72, 16, 16))
-    noise = measure_noise(volume.voxels, modality="MR")
-    rounding = Rounding(volume.voxels.dtype, 0.0) if rounded else None
-
-    def run(chunks: int) -> None:
-        part = volume.crop(k=slice(0, 24 * chunks))
-        known = replace(noise, shape=part.shape, level=max(noise.level, 10.0))
-        denoise(part, known, engine=CardEngine("cuda:1", plan=CardPlan(8, 4096)), rounding=rounding)
-
-    run(1)  # tables move once
-    # Three chunks of 8 go up; the last round, whose layers are 3 slices apart, makes four of 6.
-    counts = of_one_more(run)
-    held(counts, waits=4, up=3, down=4)
-    # Besides, where a volume ends its layers have other references.
-    assert 2 * 24 * 16 * 16 <= counts.bytes_up < 1.05 * 2 * 24 * 16 * 16
-    assert counts.bytes_down == (2 if rounded else 4) * 24 * 16 * 16

@@ -23,6 +23,8 @@ from PretendedCuda.device import pretended
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg import EnhanceConfig, Enhancement, enhance
 from MedEnhanceLib.nets import precision
+from MedEnhanceLib.nets.grouped import CT_ROUNDS, MR_ROUNDS, Round, denoised
+from MedEnhanceLib.nets.grouped_torch import Groups, TorchEngine
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
 CARDS = ("cuda", "cuda:1")
@@ -132,10 +134,6 @@ def test_thin_slices_agree() -> None:
 def test_where_a_cards_memory_runs_out_the_filter_goes_on_on_the_cpu(
     after: int, cards: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from MedEnhanceLib.nets.grouped import Round, denoised
-    from MedEnhanceLib.nets.grouped_card import CardEngine, CardPlan
-    from MedEnhanceLib.nets.grouped_torch import Groups
-
     begun, warnings = itertools.count(), []
     add = Groups.add
 
@@ -153,26 +151,22 @@ def test_where_a_cards_memory_runs_out_the_filter_goes_on_on_the_cpu(
     level = np.broadcast_to(np.float32(8), noisy.shape)
     rounds = (Round(step=4, keep=8),)
     monitor = Monitor(listen)
-    engine = CardEngine("cuda:1", monitor, plan=CardPlan(8, 16384))
-    found = denoised(noisy, level, rounds=rounds, engine=engine, monitor=monitor)
+    engine = TorchEngine("cuda:1", monitor)
+    found = denoised(noisy, level, rounds=rounds, engine=engine, threads=2, monitor=monitor)
     assert np.allclose(found, denoised(noisy, level, rounds=rounds), atol=1e-2)
     said = [text for text in warnings if "memory ran out on cuda:1" in text]
-    steps = ("4096 groups and 4 slices", "1024 groups and 4 slices", "with the CPU")
+    steps = ("1024 groups at once", "256 groups at once", "with the CPU")
     for text, step in zip(said, steps, strict=True):
         assert step in text
 
 
 @pytest.mark.slow
 def test_the_filter_on_a_card_is_that_of_the_cpu() -> None:
-    from MedEnhanceLib.nets.grouped import CT_ROUNDS, MR_ROUNDS, denoised
-    from MedEnhanceLib.nets.grouped_card import CardEngine, CardPlan
-    from MedEnhanceLib.nets.grouped_torch import TorchEngine
-
     noisy = make_head(1, (19, 24, 26)).voxels.astype(np.float32)
     level = np.broadcast_to(np.float32(8), noisy.shape)
     for rounds in (CT_ROUNDS, MR_ROUNDS[:2]):
         wanted = denoised(noisy, level, rounds=rounds, engine=TorchEngine(), threads=1)
         with pretended():
-            engine = CardEngine("cuda:1", plan=CardPlan(5, 4096))
+            engine = TorchEngine("cuda:1")
             found = denoised(noisy, level, rounds=rounds, engine=engine, threads=1)
         assert np.abs(found - wanted).max() < 1e-3 * noisy.max()

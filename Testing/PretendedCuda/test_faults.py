@@ -24,7 +24,7 @@ from MedEnhanceLib.jobs.job import JobSpec, run_job
 from MedEnhanceLib.nets import precision
 from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
 from MedEnhanceLib.nets.precision import mixed_precision, without_tf32
-from MedEnhanceLib.nets.slices import Plan, Uploads, download
+from MedEnhanceLib.nets.slices import Plan, download
 from MedEnhanceLib.nets.training import averaged_weights, finite_weights
 from MedEnhanceLib.runtime import machine
 from MedEnhanceLib.runtime.device import choose_device, devices_for
@@ -38,11 +38,6 @@ def waits(cards) -> int:
 
 def test_a_result_waits_for_the_stream_of_its_own_card(card) -> None:
     assert download(torch.ones(3, device=card))().tolist() == [1, 1, 1]
-
-
-def test_what_is_sent_is_there_before_it_is_used(card) -> None:
-    uploads = Uploads(card)
-    assert [(uploads.send(torch.ones(3)) + n).cpu().tolist()[0] for n in range(3)] == [1, 2, 3]
 
 
 def test_tf32_is_refused_by_the_cards_and_switched_off_for_whole_runs(cards) -> None:

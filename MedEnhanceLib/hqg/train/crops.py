@@ -22,6 +22,7 @@ from MedEnhanceLib.hqg.train.guides import GuidePair, draw_guide
 from MedEnhanceLib.hqg.train.targets import Target
 from MedEnhanceLib.native import CELLS, SIDE
 from MedEnhanceLib.nets import grouped
+from MedEnhanceLib.nets.grouped_run import Stage
 from MedEnhanceLib.nets.noise import measure_noise
 from MedEnhanceLib.nets.rician import mean_magnitude
 from MedEnhanceLib.runtime.progress import Monitor
@@ -186,7 +187,7 @@ class CropMaker:
         """Groups of a whole crop."""
         shape = estimate.shape
         each = grouped.Round(step=STEP, keep=self.blocks)
-        stage = grouped.Stage(shape, grouped.window_for(spacing), "grouped", STEP, each)
+        stage = Stage(shape, grouped.window_for(spacing), "grouped", STEP, each)
         index, distance, level = [], [], []
         for number, first in enumerate(stage.firsts):
             layer = stage.layer(number)

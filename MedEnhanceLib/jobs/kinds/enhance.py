@@ -186,8 +186,11 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     else:
         check_volume_outputs(outputs, inputs=list(inputs.values()), overwrite=params.overwrite)
     _check_report_folder(params)
+    is_preview = params.slices is not None
+    # The voxels of large volumes stay on disk.
+    scratch = None if is_preview or params.dicom else outputs["output"].parent
     volume = kept.input.load(
-        params, keep=params.slices is not None, monitor=monitor.part(0.0, 0.05)
+        params, keep=is_preview, scratch=scratch, monitor=monitor.part(0.0, 0.05)
     )
     inputs["input"] = known_as(inputs["input"], volume)
     frame = _frame_of(params)
@@ -208,6 +211,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         frame=frame,
         slices=params.chosen,
         cache=kept.input.cache,
+        scratch=scratch,
         monitor=monitor.part(0.05, 0.9),
     )
     written = None

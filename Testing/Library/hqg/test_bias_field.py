@@ -52,7 +52,7 @@ def test_the_field_is_near_the_truth() -> None:
     shaded = Bias(0.3, 0).apply(crop())
     tissue = crop().voxels > 0.15 * robust_max(crop().voxels)
     truth = np.log(shaded.voxels[tissue] / crop().voxels[tissue])
-    left = truth - np.log(bias_field(shaded)[tissue])
+    left = truth - np.log(bias_field(shaded)[:][tissue])
     before, after = truth.std(), left.std()
     assert after < 0.5 * before
 
@@ -82,13 +82,13 @@ def test_a_single_slice_has_a_field_too() -> None:
     k = crop().shape[0] // 2
     shaded = Bias(0.3, 0).apply(crop()).crop(k=slice(k, k + 1))
     assert measure_bias_field(shaded).is_strong
-    assert bias_field(shaded).shape == shaded.shape
+    assert bias_field(shaded)[:].shape == shaded.shape
 
 
 def test_constant_voxels_have_no_field() -> None:
     flat = crop().with_voxels(np.full(crop().shape, 7, np.float32))
     assert "constant" in measure_bias_field(flat).reason
-    assert np.array_equal(bias_field(flat), np.ones(flat.shape))
+    assert np.array_equal(bias_field(flat)[:], np.ones(flat.shape))
 
 
 def test_a_ct_is_not_measured_and_its_correction_refused() -> None:

@@ -19,7 +19,7 @@ from MedEnhanceLib.hqg.chain import Chain, Decision, decide, measured_noise, run
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import Need, denoise, expected_deviation, need_of
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.nets import grouped
+from MedEnhanceLib.nets import grouped_run
 from MedEnhanceLib.nets.noise import measure_noise
 from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
@@ -74,7 +74,7 @@ class TestNoise:
         self, modality: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # As many parts of a layer as large slices have.
-        monkeypatch.setattr(grouped, "_REFERENCES_IN_BAND", {"threshold": 999, "grouped": 99})
+        monkeypatch.setattr(grouped_run, "_REFERENCES_IN_BAND", {"threshold": 999, "grouped": 99})
         noisy = replace(_noisy(0.1), modality=modality)
         noise = measure_noise(noisy.voxels, modality="MR")
         whole = denoise(noisy, noise)

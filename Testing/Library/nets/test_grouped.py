@@ -11,9 +11,8 @@ from Library.conftest import WarningRecorder
 
 from MedEnhanceLib import native
 from MedEnhanceLib.errors import Cancelled
-from MedEnhanceLib.nets import grouped, grouped_card
+from MedEnhanceLib.nets import grouped, grouped_run
 from MedEnhanceLib.nets.grouped import CT_ROUNDS, MR_ROUNDS, Round, denoised, threshold, window_for
-from MedEnhanceLib.nets.grouped_card import CardEngine, CardPlan
 from MedEnhanceLib.nets.grouped_torch import COSINES, TorchEngine
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
@@ -33,8 +32,8 @@ def torch_engine() -> TorchEngine:
 
 
 @pytest.fixture
-def as_on_a_gpu() -> CardEngine:
-    return CardEngine("cpu")
+def as_on_a_gpu() -> TorchEngine:
+    return TorchEngine("cpu:0")  # a device by its number
 
 
 def phantom(*shape: int) -> np.ndarray:
@@ -130,34 +129,6 @@ def test_what_a_gpu_does_agrees(library, as_on_a_gpu, rounds: tuple, spacing: tu
     assert np.abs(ours - other).max() < AGREE * SIGMA
 
 
-def test_chunks_and_groups_on_a_gpu_add_up_to_the_volume(as_on_a_gpu) -> None:
-    noisy = phantom(19, 20, 20) + noise(19, 20, 20)
-    whole = denoised(noisy, flat(noisy), rounds=CT_ROUNDS, engine=as_on_a_gpu)
-    small = CardEngine("cpu", plan=CardPlan(4, 100))
-    for only in (slice(0, 19), slice(6, 11)):
-        parts = denoised(noisy, flat(noisy), rounds=CT_ROUNDS, engine=small, only=only)
-        assert np.abs(parts - whole[only]).max() < AGREE * SIGMA
-
-
-def test_a_card_whose_kernels_do_not_compile_goes_on_without(monkeypatch) -> None:
-    tried, said = [], []
-
-    class Broken:
-        def add(self, *arguments: object) -> None:
-            tried.append(arguments)
-            raise OSError("no C compiler was found")
-
-    noisy = phantom(7, 16, 20) + noise(7, 16, 20)
-    wanted = denoised(noisy, flat(noisy), rounds=MR_ROUNDS[:1], engine=CardEngine("cpu"))
-    monkeypatch.setattr(grouped_card, "kernels_for", lambda *_: Broken())
-    monitor = Monitor(lambda event: said.append(str(event.fields.get("message"))))
-    engine = CardEngine("cpu", monitor)
-    found = denoised(noisy, flat(noisy), rounds=MR_ROUNDS[:1], engine=engine)
-    assert np.abs(found - wanted).max() < AGREE * SIGMA
-    assert len(tried) == 1
-    assert [text for text in said if "without its kernels" in text and "no C compiler" in text]
-
-
 def test_every_width_of_vectors_gives_the_same_bits(library) -> None:
     noisy = phantom(8, 24, 30) + noise(8, 24, 30)
     results = [
@@ -175,9 +146,9 @@ def test_threads_and_slabs_change_no_bit(
     engine = request.getfixturevalue(engine_name)
     noisy = phantom(15, 16, 20) + noise(15, 16, 20)
     rounds = (Round(step=4, keep=8), Round(step=3, keep=8))
-    monkeypatch.setattr(grouped, "_REFERENCES_IN_BAND", {"threshold": 30, "grouped": 7})
+    monkeypatch.setattr(grouped_run, "_REFERENCES_IN_BAND", {"threshold": 30, "grouped": 7})
     one = denoised(noisy, flat(noisy), rounds=rounds, engine=engine, threads=1)
-    monkeypatch.setattr(grouped, "_SLICES", 3)
+    monkeypatch.setattr(grouped_run, "_SLICES", 3)
     three = denoised(noisy, flat(noisy), rounds=rounds, engine=engine, threads=3)
     assert np.array_equal(one, three)
 
@@ -186,7 +157,7 @@ def test_bands_of_a_layer_add_up_to_the_layer(library, monkeypatch: pytest.Monke
     """Bands are summed apart, which changes the last bits and nothing else."""
     noisy = phantom(9, 40, 20) + noise(9, 40, 20)
     whole = denoised(noisy, flat(noisy), engine=library, threads=1)
-    monkeypatch.setattr(grouped, "_REFERENCES_IN_BAND", {"threshold": 30, "grouped": 7})
+    monkeypatch.setattr(grouped_run, "_REFERENCES_IN_BAND", {"threshold": 30, "grouped": 7})
     bands = denoised(noisy, flat(noisy), engine=library, threads=2)
     assert np.abs(bands - whole).max() < AGREE * SIGMA
 
@@ -313,6 +284,6 @@ def test_a_gpu_gives_the_same_within_rounding(torch_engine) -> None:
     noisy = phantom(8, 24, 30) + noise(8, 24, 30)
     on_gpu, on_cpu = (
         denoised(noisy, flat(noisy), rounds=MR_ROUNDS[:1], engine=engine, threads=1)
-        for engine in (CardEngine("cuda"), torch_engine)
+        for engine in (TorchEngine("cuda"), torch_engine)
     )
     assert np.abs(on_gpu - on_cpu).max() < AGREE * SIGMA
