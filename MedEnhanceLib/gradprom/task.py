@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.bundles.store import open_bundle
 from MedEnhanceLib.core.volume import Volume
@@ -117,8 +118,13 @@ class SegmentationTask:
         """
         middles, stacks = self._chosen(images)
         drawn = labels[:, middles].flatten(0, 1)[:, None]
+        rows, columns = images.shape[-2:]
+        # Each stage halves the sides.
+        multiple = 2 ** (len(self.config.network.widths) - 1)
+        short = (0, -columns % multiple, 0, -rows % multiple)
         with torch.autocast(images.device.type, enabled=False):
-            logits: Tensor = self.network(stacks.float())
+            padded = F.pad(stacks.float(), short, mode="replicate")
+            logits: Tensor = self.network(padded)[..., :rows, :columns]
             loss: Tensor = self._criterion(logits, drawn.float())
         return loss
 

@@ -157,7 +157,7 @@ class GroupNetwork(nn.Module):
         # Products of an even number of columns are faster: the weight's column is apart.
         gains = F.linear(features, self.out.weight[:-1], self.out.bias[:-1])
         log_weight = F.linear(features, self.out.weight[-1:], self.out.bias[-1:])
-        free, of_noisy, of_pilot, of_mean = torch.split(gains, CELLS, -1)
+        free, of_noisy, of_pilot, of_mean = gains.chunk(4, -1)
         residual = torch.addcmul(_FREE_SHARE * free, of_noisy, from_noisy)
         residual = torch.addcmul(residual, of_pilot, from_pilot)
         residual = torch.addcmul(residual, of_mean, mean_residual[:, None])

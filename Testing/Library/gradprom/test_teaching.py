@@ -21,6 +21,7 @@ from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
 from MedEnhanceLib.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.gradprom.gate import GradientGate
 from MedEnhanceLib.gradprom.head import export_head, make_head
+from MedEnhanceLib.gradprom.task import SegmentationTask
 from MedEnhanceLib.hqg import TrainConfig
 from MedEnhanceLib.hqg.train import losses, train
 from MedEnhanceLib.io import load, save
@@ -201,3 +202,13 @@ def test_a_task_without_what_it_needs_is_refused(task: dict[str, Any], said: str
 def test_missing_labels_are_refused(data: Path, tmp_path: Path, segmenter: str) -> None:
     with pytest.raises(InputError, match="0 labels match"):
         learned(data, tmp_path, segmenter=segmenter, images=["hq/*"], labels=["none/*"])
+
+
+def test_a_head_learns_from_sides_that_its_stages_do_not_divide(data: Path) -> None:
+    head = TrainHeadConfig.from_json(HEAD | {"network": {"context": 1, "widths": [4, 4, 4, 4]}})
+    task = SegmentationTask(head, data, "cpu")
+    labels = torch.zeros(1, 4, 18, 21, dtype=torch.long)
+    labels[:, :, 5:9, 5:9] = 1
+    loss = task.loss(torch.rand(1, 4, 18, 21), labels, 0)
+    loss.backward()
+    assert torch.isfinite(loss)
