@@ -90,17 +90,6 @@ def read(path: Path, models: Sequence[bytes] = ()) -> tuple[dict[str, Any], Arra
     return header, voxels, sha256(voxels) == header["voxels_sha256"]
 
 
-def read_stream(stream: bytes) -> Array:
-    """The array [K, J, I] of a block that is a stream of its own."""
-    magic, number, kind, *extents = struct.unpack_from("<4sBBIII", stream)
-    (crc,) = struct.unpack_from("<I", stream, 18)
-    _need(magic == b"UCB1" and number < len(TYPES) and kind in INDEX_TYPES, "not a stream")
-    _need(zlib.crc32(stream[:18] + stream[22:]) == crc, "the stream is damaged")
-    _need(0 < prod(extents) <= 1 << 24, "too many voxels")
-    header = {"dtype": TYPES[number], "encoder": "an unknown writer"}
-    return _decode(kind, [stream[22:]], tuple(extents), header, lambda _: b"")
-
-
 def sha256(voxels: Array) -> str:
     """Of an array's bytes, in C order."""
     return hashlib.sha256(voxels.tobytes()).hexdigest()
