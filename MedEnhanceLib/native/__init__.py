@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.errors import MedEnhanceError
+from MedEnhanceLib.errors import DependencyError, MedEnhanceError
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: As in native.h.
@@ -353,6 +353,17 @@ def load(folder: Path = _HERE, *, monitor: Monitor | None = None) -> Library | N
     if library is None:
         warn = monitor.warn if monitor is not None and monitor.has_listener else _log
         warn(f"The compiled library is not used: {describe(folder)}")
+    return library
+
+
+def require(purpose: str, folder: Path = _HERE) -> Library:
+    """As `load`; raises DependencyError, with the command that builds it, where there is none.
+
+    purpose: what needs it, as the beginning of a sentence.
+    """
+    library, state = _found(folder)
+    if library is None:
+        raise DependencyError(f"{purpose} needs the compiled library", f"It is {state}")
     return library
 
 

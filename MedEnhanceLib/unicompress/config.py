@@ -71,7 +71,7 @@ class CompressConfig(Options):
         "normal",
         help="the time that writing may take. fast: sooner, larger or with a little more loss. "
         "slow: lossless and bounded files learn longer from the volume; ratio, psnr and ssim get "
-        "all encoders and a network that restores, and take far longer to write and to read",
+        "all encoders, and take far longer to write",
     )
     block_type: BlockType = option(
         "auto",

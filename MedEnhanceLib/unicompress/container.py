@@ -35,7 +35,7 @@ from MedEnhanceLib.unicompress.spool import Bytes
 
 MAGIC = b"UCV1"
 #: A reader opens every minor version of its major one; only a new major breaks it.
-VERSION = (1, 2)
+VERSION = (1, 0)
 #: The block field of a chunk without voxels (a model, parity); unknown ones are skipped.
 NO_BLOCK = 0xFFFFFFFF
 #: The kind of the chunk of `repair`, the last one of a file.

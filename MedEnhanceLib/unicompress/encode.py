@@ -40,7 +40,6 @@ from MedEnhanceLib.unicompress.allocation.ratio import code_to_ratio
 from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
 from MedEnhanceLib.unicompress.codecs.lossless import block_type_name
 from MedEnhanceLib.unicompress.codecs.predictor.learned import shipped_predictors
-from MedEnhanceLib.unicompress.codecs.video import video
 from MedEnhanceLib.unicompress.config import CompressConfig, Mode, thread_count
 from MedEnhanceLib.unicompress.container import (
     NO_BLOCK,
@@ -56,8 +55,6 @@ from MedEnhanceLib.unicompress.models import (
     MODEL_CHUNK,
     CodecModel,
     DecodeContext,
-    ModelSet,
-    shipped_model,
 )
 from MedEnhanceLib.unicompress.repair import Repair, most_bytes
 from MedEnhanceLib.unicompress.spool import Spool
@@ -148,7 +145,7 @@ def compress(
         draft = draft_header(volume, voxels, config)
         task = Task(
             voxels,
-            _context(draft, config),
+            DecodeContext(draft.dtype, draft.voxel_range),
             config.speed,
             threads,
             monitor.part(0.0, coded),
@@ -305,21 +302,6 @@ def model_chunks(models: Sequence[CodecModel]) -> list[Chunk]:
     return [Chunk(NO_BLOCK, MODEL_CHUNK, model.data) for model in models]
 
 
-def _context(draft: Header, config: CompressConfig) -> DecodeContext:
-    """What readers will have; where videos may be coded, the model that restores them too."""
-    found = restoration_for(draft.modality, config) if config.mode in _VIDEO_MODES else None
-    models = ModelSet.of(found) if found else ModelSet()
-    return DecodeContext(draft.dtype, draft.voxel_range, models)
-
-
-def restoration_for(modality: str, config: CompressConfig) -> CodecModel | None:
-    """The model that restores videos of this modality, if there is one.
-
-    It is for the speed `slow` alone: readers take some thirty times as long with it.
-    """
-    return shipped_model(video.ROLE, modality) if config.speed == "slow" else None
-
-
 def _code(task: Task, volume: Volume, draft: Header, config: CompressConfig) -> Payload:
     if config.ratio is not None:
         return _code_to_ratio(task, volume, draft, config, config.ratio)
@@ -332,12 +314,8 @@ def _code_to_ratio(
     task: Task, volume: Volume, draft: Header, config: CompressConfig, ratio: float
 ) -> Payload:
     """By videos and wavelets, or by implicit blocks alone."""
-    roles = task.context.models.named
-    model = task.context.models.get(video.ROLE) if video.ROLE in roles else None
     if config.block_type == "auto":
-        room = make_room(
-            draft, task.voxels, ratio, model, embed=config.embed_model, repair=config.repair
-        )
+        room = make_room(draft, task.voxels, ratio, repair=config.repair)
         return code_to_ratio(task, room)
     implicit = implicit_for(volume, task.voxels)
     decoder = implicit.writer.model

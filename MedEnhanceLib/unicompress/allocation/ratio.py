@@ -37,7 +37,6 @@ from MedEnhanceLib.unicompress.allocation.videos import (
 from MedEnhanceLib.unicompress.allocation.wavelets import code_wavelets
 from MedEnhanceLib.unicompress.blocks import video_grid
 from MedEnhanceLib.unicompress.codecs import wavelet
-from MedEnhanceLib.unicompress.codecs.lossless import VIDEO
 from MedEnhanceLib.unicompress.codecs.video import video
 from MedEnhanceLib.unicompress.codecs.video.av1 import LIBAOM, Encoder, encoders
 from MedEnhanceLib.unicompress.config import Speed
@@ -198,13 +197,8 @@ def _filled_up(
 def payload_of(
     task: VideoTask, chunks: list[Chunk], tally: Tally, second_copy: bool = True
 ) -> Payload:
-    """Chunks of videos, with the model that reading them needs."""
-    needed = any(
-        chunk.kind == VIDEO and video.needs_model(bytes(chunk.data[: video.HEAD.size + 1]))
-        for chunk in chunks
-    )
-    models = (task.context.models.get(video.ROLE),) if needed else ()
-    return Payload(task.grid, chunks, tally, second_copy, models)
+    """Chunks of videos."""
+    return Payload(task.grid, chunks, tally, second_copy)
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,9 @@ ROW_BYTES, SLACK = 15, 128
 class Task:
     """A volume to code, and with what.
 
-    voxels: [T,] K, J, I. context: what a reader has; the restoration model in it is a term of the
-    filters of videos. keep: where codes wait until the file is laid out. predictors: learned ones
-    that may suit the volume. access: how small a part of the file a slice shall be.
+    voxels: [T,] K, J, I. context: what a reader has. keep: where codes wait until the file is laid
+    out. predictors: learned ones that may suit the volume. access: how small a part of the file a
+    slice shall be.
     """
 
     voxels: Voxels

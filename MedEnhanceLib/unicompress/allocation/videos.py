@@ -411,7 +411,7 @@ def to_error(
 
 
 def code(task: VideoTask, step: float, anchor: float, *, quickly: bool = False) -> Pass:
-    """Every block as a video, or without loss where that is smaller; not yet restored."""
+    """Every block as a video, or without loss where that is smaller; not yet filtered."""
     steps = dict.fromkeys(range(len(task.grid)), step)
     return Pass([*steps.values()], list(_all_coded(task, steps, anchor, quickly=quickly)))
 

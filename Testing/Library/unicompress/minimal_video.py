@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import struct
 import zlib
 from collections.abc import Callable
@@ -14,17 +13,14 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
 Model = Callable[[str], bytes]
-Layers = list[tuple[Array, Array, Array]]
 
 HEAD = struct.Struct("<BHBBdd")
 OCTAVE = (65536, 71468, 77936, 84990, 92682, 101070, 110218, 120194)
-INVERSE = (65536, 60097, 55109, 50535, 46341, 42495, 38968, 35734)
-TYPES = {"I8": "i1", "I32": "<i4"}
 UNITY = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 
 
 def decode(chunks: list[bytes], shape: Shape, header: dict[str, Any], model: Model) -> Array:
-    """The voxels of a block. model: gives the file of a role, here of `restoration`."""
+    """The voxels of a block; it needs no model."""
     (chunk,) = chunks
     axis, top, noise, filtered, low, high = HEAD.unpack_from(chunk)
     _need(axis <= 2 and 1 <= top <= 4095 and noise <= 127 and filtered <= 1, "the head")
@@ -34,7 +30,7 @@ def decode(chunks: list[bytes], shape: Shape, header: dict[str, Any], model: Mod
     size = 5 + int.from_bytes(rest[3:5], "little") if filtered else 0
     frames = _frames(rest[size:], extents).astype(np.int64)
     if filtered:
-        frames = _filtered(frames, noise, rest[:size], model)
+        frames = _filtered(frames, noise, rest[:size])
     scale = (high - low) / (top * parts)
     values = np.minimum(frames, 4095 * parts) * scale + low
     dtype = np.dtype(header["dtype"])
@@ -161,15 +157,15 @@ def _taps() -> list[Shape]:
     return first + last + [(2, j, i) for j, i in near if abs(j) + abs(i) <= 1]
 
 
-def _filtered(frames: Array, noise: int, head: bytes, model: Model) -> Array:
+def _filtered(frames: Array, noise: int, head: bytes) -> Array:
     """Intensities in sixteenths."""
     kind, first, spread = head[:3]
-    which, limits, power, network = kind & 3, kind >> 2 & 3, kind >> 4 & 7, kind >> 7
-    _need(which < 3 and (limits > 0) == (which > 0) and power <= 4, "the filter's kind")
+    which, limits, power = kind & 3, kind >> 2 & 3, kind >> 4
+    _need(which in (1, 2) and limits > 0 and power <= 4, "the filter's kind")
     taps = _taps()[: (0, 15, 26)[which]]
-    terms = len(taps) * limits + network
+    terms = len(taps) * limits
     weights = np.frombuffer(zlib.decompress(head[5:]), "i1").astype(np.int64)
-    _need(terms > 0 and len(weights) == terms << power, "the filter's weights")
+    _need(len(weights) == terms << power, "the filter's weights")
     _need(bool((weights > -128).all()), "a weight of -128")
     weights = weights.reshape(terms, 1 << power)
     unit = OCTAVE[noise % 8] << noise // 8
@@ -184,8 +180,6 @@ def _filtered(frames: Array, noise: int, head: bytes, model: Model) -> Array:
             np.clip(_moved(frames, sign * np.array(tap)) - frames, -cut, cut) for sign in (1, -1)
         ]
         total += 16 * weights[n][places] * (two[0] + two[1])
-    if network:
-        total += weights[-1][places] * _added(frames, noise, _layers(model("restoration")))
     return np.maximum(16 * frames + (total >> 7), 0)
 
 
@@ -200,71 +194,6 @@ def _activities(frames: Array) -> Array:
     s = sum(np.abs(_moved(frames, a) + _moved(frames, -a) - 2 * frames) for a in axes)
     span = range(-2, 3)
     return sum(_moved(s, np.array((0, y, x))) for y in span for x in span)
-
-
-# ---------------------------------------------------------------- network
-
-
-def _layers(data: bytes) -> Layers:
-    """Weights [out, in, 3, 3], biases [out] and shifts [out] of a model's layers."""
-    size = int.from_bytes(data[:8], "little")
-    rows = json.loads(data[8 : 8 + size])
-    _need(rows.pop("__metadata__")["layout"] == "cells-2", "another layout")
-    found = {}
-    for name, row in rows.items():
-        start, stop = (8 + size + offset for offset in row["data_offsets"])
-        tensor = np.frombuffer(data[start:stop], TYPES[row["dtype"]]).reshape(row["shape"])
-        found[name] = tensor.astype(np.int64)
-    layers = range(len(found) // 3)
-    return [(found[f"weight{n}"], found[f"bias{n}"], found[f"shift{n}"]) for n in layers]
-
-
-def _added(frames: Array, noise: int, layers: Layers) -> Array:
-    """What the network misses, in sixteenths."""
-    slices, height, width = frames.shape
-    even = np.pad(frames, ((2, 2), (0, height % 2), (0, width % 2)), mode="edge")
-    added = np.empty_like(frames)
-    for k in range(slices):
-        outputs = _network(_cells(even[k : k + 5], noise), layers)
-        image = np.empty(even.shape[1:], np.int64)
-        for n in range(4):
-            image[n // 2 :: 2, n % 2 :: 2] = outputs[n]
-        residual = np.clip(image[:height, :width], -65535, 65535)
-        scaled = (residual * (16 * OCTAVE[noise % 8] << noise // 8)) >> 31
-        added[k] = np.clip(scaled, -65535, 65535)
-    return added
-
-
-def _cells(five: Array, noise: int) -> Array:
-    """Inputs [25, rows / 2, columns / 2]."""
-    unit, places = INVERSE[noise % 8], [(0, 0), (0, 1), (1, 0), (1, 1)]
-    near = ((25 * five - _around(five[2], 2)) * (unit * 20972)) >> (26 + noise // 8)
-    far = 289 * five - _around(five[2], 8)
-    far = (sum(far[:, y::2, x::2] for y, x in places) * (unit * 58053)) >> (36 + noise // 8)
-    cells = [image[y::2, x::2] for image in near for y, x in places]
-    return np.clip(np.stack([*cells, *far]), -255, 255)
-
-
-def _around(image: Array, reach: int) -> Array:
-    """Sums of all that is `reach` away at most."""
-    height, width = image.shape
-    padded, offsets = np.pad(image, reach, mode="edge"), range(2 * reach + 1)
-    return sum(padded[y : y + height, x : x + width] for y in offsets for x in offsets)
-
-
-def _network(cells: Array, layers: Layers) -> Array:
-    for number, (weight, bias, shift) in enumerate(layers):
-        height, width = cells.shape[1:]
-        around = np.pad(cells, ((0, 0), (1, 1), (1, 1)))
-        sums = np.zeros((len(weight), height, width), np.int64) + bias[:, None, None]
-        for y in range(3):
-            for x in range(3):
-                part = around[:, y : y + height, x : x + width]
-                sums += np.tensordot(weight[:, :, y, x], part, axes=1)
-        last = number == len(layers) - 1
-        shifted = (sums << 6 if last else sums) >> shift[:, None, None]
-        cells = shifted if last else np.clip(shifted, 0, 255)
-    return cells
 
 
 def _need(holds: bool, says: str) -> None:
