@@ -1,4 +1,4 @@
-"""Compiled parts in portable C, found and checked here; PyTorch and numpy do without them.
+"""Compiled parts in portable C, found and checked here; PyTorch denoises without them.
 
 One shared library lies in this folder, built by `build.py` from the C files beside it. It holds
 each function once for every vector width of the processor family, and the widest that this
@@ -33,8 +33,11 @@ NO_MEMORY, BAD_STREAM = 2, 3
 FILE = "medenhance_native" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 #: Vector widths by their bit in `native_widths`, narrowest first.
 WIDTHS = ("plain", "avx2", "avx512")
-#: Measured ratios of CPU time without the library, for messages.
-_SLOWER = "denoising takes about ten times as long, lossless compression about four times"
+#: What is lost without the library, for messages; the ratio of CPU time is measured.
+_SLOWER = (
+    "denoising takes about ten times as long, lossless files are larger, and those that it coded "
+    "cannot be read"
+)
 _HERE = Path(__file__).resolve().parent
 _BUILD = "python -m MedEnhanceLib.native.build"
 _COMPILER = "python -m pip install ziglang"

@@ -150,7 +150,7 @@ def compress(
             threads,
             monitor.part(0.0, coded),
             spool.keep,
-            shipped_predictors(draft.modality) if config.speed != "fast" else (),
+            shipped_predictors(draft.modality, monitor) if config.speed != "fast" else (),
             config.access,
         )
         payload = _code(task, volume, draft, config)

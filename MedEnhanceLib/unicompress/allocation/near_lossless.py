@@ -11,7 +11,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from MedEnhanceLib import native
 from MedEnhanceLib.core.slabs import let_go
 from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.runtime.progress import Steps
@@ -101,7 +100,6 @@ def _winning_predictor(task: Task, bound: float | None) -> tuple[Predictor, floa
         classical += len(code_block(piece, bound, speed="normal", variants=(STACKED,)).data)
     if would_take(chosen, pieces, bound) > _TAUGHT_MOST * classical:
         return None
-    native.load(monitor=task.monitor)
     chosen = taught(
         chosen, voxels, bound, speed=task.speed, threads=task.threads, monitor=task.monitor
     )

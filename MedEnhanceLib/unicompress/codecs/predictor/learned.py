@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from MedEnhanceLib import native
 from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.runtime.progress import Monitor
@@ -29,7 +30,7 @@ from MedEnhanceLib.unicompress.codecs.integers import (
 from MedEnhanceLib.unicompress.codecs.lossless import CONSTANT, LEARNED, Code, Shape, expected_block
 from MedEnhanceLib.unicompress.codecs.predictor.coder import (
     codable,
-    decode_blocks,
+    decode_block,
     encode_block,
     ideal_bytes,
 )
@@ -88,8 +89,13 @@ def predictor_grid(shape: tuple[int, ...]) -> Grid:
     return Grid(shape, (-(-slices // depth), *counts))
 
 
-def shipped_predictors(modality: str) -> list[Predictor]:
-    """What may suit a volume of this modality: its own network, or all of them if it has none."""
+def shipped_predictors(modality: str, monitor: Monitor | None = None) -> list[Predictor]:
+    """What may suit a volume of this modality: its own network, or all of them if it has none.
+
+    Nothing without the compiled library, with a warning: JPEG XL blocks are written then.
+    """
+    if native.load(monitor=monitor) is None:
+        return []
     own = shipped_model(ROLE, modality) if modality in MODALITIES else None
     found = [own] if own else [shipped_model(ROLE, other) for other in MODALITIES]
     return [Predictor(model, network_of(model)) for model in found if model is not None]
@@ -201,20 +207,16 @@ def code_learned(
     return code, expected_block(block, bound, code)
 
 
-def decode_learned(
-    chunks: Sequence[bytes], shapes: Sequence[Shape], context: DecodeContext
-) -> list[Voxels]:
-    """Several blocks at once, each as it would be alone.
+def decode_learned(data: bytes, shape: Shape, context: DecodeContext) -> Voxels:
+    """The block of a chunk.
 
-    Raises ValueError for bytes that cannot be, ModelError where the network is not to be had.
+    Raises ValueError for bytes that cannot be, ModelError where the network is not to be had,
+    DependencyError without the compiled library.
     """
     network = network_of(context.models.get(ROLE))
-    parts = [split_record(data) for data in chunks]
-    blocks = decode_blocks([code for _, _, code in parts], shapes, network, safe_point)
-    return [
-        from_integers(record, _narrowed(indices, width), context.dtype, indices.shape)
-        for (record, width, _), indices in zip(parts, blocks, strict=True)
-    ]
+    record, width, code = split_record(data)
+    indices = _narrowed(decode_block(code, shape, network, safe_point), width)
+    return from_integers(record, indices, context.dtype, indices.shape)
 
 
 def _narrowed(indices: Indices, width: np.dtype[np.unsignedinteger]) -> Indices:
