@@ -8,12 +8,10 @@ from typing import Literal
 
 from MedEnhanceLib.core.options import Options, option
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.unicompress.repair import Repair
 
 Mode = Literal["lossless", "max_error", "ratio", "psnr", "ssim"]
-Speed = Literal["normal", "fast", "slow"]
+Speed = Literal["normal", "fast"]
 BlockType = Literal["auto", "implicit"]
-Access = Literal["auto", "slice", "whole"]
 
 #: Each thread holds a block and its code; more than this gains little and costs memory.
 _MOST_THREADS = 16
@@ -69,9 +67,7 @@ class CompressConfig(Options):
     )
     speed: Speed = option(
         "normal",
-        help="the time that writing may take. fast: sooner, larger or with a little more loss. "
-        "slow: lossless and bounded files learn longer from the volume; ratio, psnr and ssim get "
-        "all encoders, and take far longer to write",
+        help="the time that writing may take. fast: sooner, larger or with a little more loss",
     )
     block_type: BlockType = option(
         "auto",
@@ -85,16 +81,6 @@ class CompressConfig(Options):
         high=86_400,
         ranged=False,
         metavar="S",
-    )
-    repair: Repair = option(
-        "parity",
-        help="parity: up to 1 % of the file repairs damage to about as many of its bytes; locate:"
-        " 0.1 % finds its bytes; off: only the damaged blocks are known",
-    )
-    access: Access = option(
-        "auto",
-        help="slice: blocks of a fourteenth of the slices, at a loss; whole: the smallest file; "
-        "auto: slice in lossless and bounded files where it costs little",
     )
     embed_model: bool = option(
         False,

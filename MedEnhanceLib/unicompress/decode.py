@@ -18,7 +18,7 @@ import numpy as np
 
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.slabs import blank
-from MedEnhanceLib.core.volume import Volume, Voxels, restore_dtype
+from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import CodecError, ConfigError, DeviceMemoryError, OutputError
 from MedEnhanceLib.io.volume_files import save_slabs
 from MedEnhanceLib.runtime.progress import Monitor, attend
@@ -31,7 +31,6 @@ from MedEnhanceLib.unicompress.blocks import (
     slices_text,
     whole_region,
 )
-from MedEnhanceLib.unicompress.codecs import wavelet
 from MedEnhanceLib.unicompress.codecs.integers import from_integers, split_record
 from MedEnhanceLib.unicompress.codecs.lossless import (
     CODERS,
@@ -39,7 +38,6 @@ from MedEnhanceLib.unicompress.codecs.lossless import (
     LEARNED,
     VIDEO,
     VOXEL_TYPES,
-    WAVELET,
     Shape,
 )
 from MedEnhanceLib.unicompress.codecs.predictor.learned import decode_learned
@@ -284,7 +282,7 @@ def decode_chunks(
         lambda item: decode_chunk(container, header, context, *item),
         map(read, chunks),
         threads=thread_count(
-            threads, None if header.mode in ("lossless", "max_error") else wavelet.MOST_THREADS
+            threads, None if header.mode in ("lossless", "max_error") else video.MOST_THREADS
         ),
         monitor=monitor,
     )
@@ -337,15 +335,6 @@ def decode_data(
         return decode_implicit((data, *more), shape, context)
     if kind == VIDEO:
         return video.decode(data, shape, context)
-    if kind == WAVELET:
-        values = wavelet.decode(data, shape, wavelet.working_type(dtype))
-        with np.errstate(over="ignore"):  # beyond the range of float16; clipped below
-            voxels = restore_dtype(values, dtype)
-        if context.voxel_range is None:
-            return voxels
-        low, high = (dtype.type(bound) for bound in context.voxel_range)
-        clipped: Voxels = np.clip(voxels, low, high)
-        return clipped
     if kind == LEARNED:
         return decode_learned(data, shape, context)
     record, width, code = split_record(data)

@@ -162,9 +162,9 @@ def save_repaired(path: Path, output: Path, *, overwrite: bool) -> None:
         OutputError: the file cannot be written, or is there already.
     """
     with Container(path, tolerant=True) as container:
-        chunks, repair, header = container.sound_chunks(), container.repair, container.header
+        chunks, header = container.sound_chunks(), container.header
     with atomic_write(output, overwrite=overwrite) as temporary:
-        frame, laid_out = with_repair(header, chunks, repair)
+        frame, laid_out = with_repair(header, chunks)
         write_container(temporary, frame, laid_out)
         with Container(temporary, mends=False) as written:
             equal = written.sound_chunks() == chunks and written.header == header

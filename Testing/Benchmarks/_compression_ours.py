@@ -23,7 +23,7 @@ from _enhancement_cache import code_hash, key_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, estimate, models
-from MedEnhanceLib.unicompress.allocation import ratio
+from MedEnhanceLib.unicompress.allocation import videos
 from MedEnhanceLib.unicompress.blocks import coding_grid
 from MedEnhanceLib.unicompress.codecs.lossless import CODERS, VARIANTS, block_type_name, code_block
 from MedEnhanceLib.unicompress.codecs.video import av1
@@ -91,7 +91,7 @@ def _without(roles: tuple[str, ...]) -> Iterator[None]:
     def path(role: str, modality: str) -> Path:
         return Path(os.devnull) if role in roles else place(role, modality)
 
-    with patch.object(models, "_path", path), patch.object(ratio, "encoders", lambda: found):
+    with patch.object(models, "_path", path), patch.object(videos, "encoders", lambda: found):
         yield
 
 

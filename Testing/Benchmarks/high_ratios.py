@@ -113,7 +113,7 @@ def _row(volume: Volume, path: Path, ratio: float, arm: str, **fields: Any) -> R
 
 def _coded(volume: Volume, path: Path, **fields: Any) -> tuple[int, Voxels, float]:
     """Bytes of the file, what it decodes to, and the processor seconds of that."""
-    config = CompressConfig(threads=1, repair="off", **fields)
+    config = CompressConfig(threads=1, **fields)
     done = compress(volume, path, config, overwrite=True)
     began = time.process_time()
     voxels = decompress(path, threads=1).voxels

@@ -11,7 +11,7 @@ from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
-from MedEnhanceLib.unicompress.blocks import wavelet_grid
+from MedEnhanceLib.unicompress.blocks import implicit_grid
 from MedEnhanceLib.unicompress.codecs.implicit.codec import (
     ROLE,
     WRITER_ROLE,
@@ -27,7 +27,6 @@ from MedEnhanceLib.unicompress.verify import Tally
 if TYPE_CHECKING:
     from MedEnhanceLib.unicompress.codecs.implicit.writer import ImplicitCode, Writer
 
-_DEPTH = 64
 ROLES = (ROLE, WRITER_ROLE)
 
 
@@ -85,7 +84,7 @@ def code_implicit_volume(task: Task, room: Room, implicit: Implicit, fit_s: floa
 
 
 def _plain_codes(task: Task, implicit: Implicit) -> list[ImplicitCode]:
-    grid = task.cut(wavelet_grid(task.voxels.shape, _DEPTH))
+    grid = implicit_grid(task.voxels.shape)
     codes = []
     for number in range(len(grid)):
         task.monitor.progress(number / len(grid), "implicit codes")
@@ -96,7 +95,7 @@ def _plain_codes(task: Task, implicit: Implicit) -> list[ImplicitCode]:
 
 
 def _pack(task: Task, room: Room, implicit: Implicit, codes: list[ImplicitCode]) -> Payload:
-    grid = task.cut(wavelet_grid(task.voxels.shape, _DEPTH))
+    grid = implicit_grid(task.voxels.shape)
     keep, second_copy = choose_layers(codes, room, task.voxels.nbytes)
     chunks = [
         Chunk(number, IMPLICIT, code.chunks[layer], layer)
@@ -120,7 +119,7 @@ def _fitted(
 ) -> list[ImplicitCode]:
     from MedEnhanceLib.unicompress.codecs.implicit.writer import fit_codes
 
-    grid = task.cut(wavelet_grid(task.voxels.shape, _DEPTH))
+    grid = implicit_grid(task.voxels.shape)
     fitted = []
     for number, code in enumerate(codes):
         task.monitor.progress(number / len(codes), "refining codes")

@@ -15,7 +15,7 @@ from MedEnhanceLib.core.slabs import let_go
 from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.runtime.progress import Steps
 from MedEnhanceLib.unicompress.allocation.task import Payload, Task
-from MedEnhanceLib.unicompress.blocks import Box, Grid, coding_grid
+from MedEnhanceLib.unicompress.blocks import Box, Grid, coding_grid, readable_by_slices
 from MedEnhanceLib.unicompress.codecs.lossless import (
     LEARNED,
     STACKED,
@@ -64,7 +64,7 @@ def code_bounded(task: Task, bound: float | None) -> Payload:
         bound: the largest error, in stored units; None or 0 is lossless.
     """
     bound = bound or None
-    grid = task.cut(coding_grid(task.voxels.shape))
+    grid = coding_grid(task.voxels.shape)
     if task.predictors and task.speed != "fast":
         chosen = _winning_predictor(task, bound)
         if chosen is not None:
@@ -100,9 +100,7 @@ def _winning_predictor(task: Task, bound: float | None) -> tuple[Predictor, floa
         classical += len(code_block(piece, bound, speed="normal", variants=(STACKED,)).data)
     if would_take(chosen, pieces, bound) > _TAUGHT_MOST * classical:
         return None
-    chosen = taught(
-        chosen, voxels, bound, speed=task.speed, threads=task.threads, monitor=task.monitor
-    )
+    chosen = taught(chosen, voxels, bound, threads=task.threads, monitor=task.monitor)
     carried = 2 * len(chosen.model.data) if chosen.carried else 0
     slabs, share = _slabs(voxels)
     expected_bytes = would_take(chosen, slabs, bound) / share
@@ -149,7 +147,7 @@ def _code_learned(
     task: Task, bound: float | None, predictor: Predictor, expected_bytes: float
 ) -> Payload:
     voxels = task.voxels
-    grid = task.cut(predictor_grid(voxels.shape), expected_bytes)
+    grid = readable_by_slices(predictor_grid(voxels.shape), expected_bytes)
 
     def code(number: int) -> tuple[Code, Voxels]:
         block = grid.box(number).of(voxels)
@@ -204,7 +202,7 @@ def code_within(task: Task, budget: Callable[[int], int]) -> Payload | None:
         budget: number of chunks → bytes that there are for them.
     """
     voxels = task.voxels
-    room = budget(len(task.cut(coding_grid(voxels.shape))))
+    room = budget(len(coding_grid(voxels.shape)))
     if voxels.dtype.kind not in "iu" or 8 * room < LEAST_BITS * voxels.size:
         return None
     bound = _first_bound(voxels, room * _TAUGHT, task.predictors if task.speed != "fast" else ())

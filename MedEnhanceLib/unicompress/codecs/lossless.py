@@ -33,20 +33,20 @@ Shape = tuple[int, int, int]
 Encode = Callable[[Indices, Speed], "bytes | None"]
 Decode = Callable[[bytes, Shape, np.dtype[Any]], Indices]
 
-_EFFORT = {"normal": 7, "fast": 3, "slow": 7}
-_ZSTD_LEVEL = {"normal": 9, "fast": 3, "slow": 9}
+_EFFORT = {"normal": 7, "fast": 3}
+_ZSTD_LEVEL = {"normal": 9, "fast": 3}
 #: Measured: on labels and masks the highest level wins 30 %, and is fast; on noise neither.
 _ZSTD_BEST = 19
 _COMPRESSIBLE = 8.0
 _INTERSLICE = struct.Struct("<i9h")
-CONSTANT, ZSTD, JPEGLS, STACKED, CHANNELS, INTERSLICE, WAVELET, VIDEO = range(8)
+CONSTANT, ZSTD, JPEGLS, STACKED, CHANNELS, INTERSLICE = range(6)
+VIDEO = 7
 #: Blocks of the learned predictor: indices too, but its coder needs the file's model.
 LEARNED = 16
 #: The implicit network; the only type with layers of refinement.
 IMPLICIT = 17
 #: Block types that are not in the table below: id → name and package.
 VOXEL_TYPES = {
-    WAVELET: ("wavelet (SPERR)", "imagecodecs"),
     VIDEO: ("video (AV1)", "imagecodecs"),
     LEARNED: ("learned", "safetensors"),
     IMPLICIT: ("implicit", "torch"),

@@ -37,7 +37,7 @@ from MedEnhanceLib.unicompress import (
     inspect_container,
     recover,
 )
-from MedEnhanceLib.unicompress.allocation import near_lossless, wavelets
+from MedEnhanceLib.unicompress.allocation import near_lossless, videos
 from MedEnhanceLib.unicompress.blocks import Grid
 from MedEnhanceLib.unicompress.codecs import lossless
 from MedEnhanceLib.unicompress.codecs.integers import to_integers
@@ -164,14 +164,14 @@ def _parts(path: Path) -> Base:
 
 @contextlib.contextmanager
 def _small_blocks() -> Iterator[None]:
-    def grid(shape: tuple[int, ...], _depth: int = 4) -> Grid:
+    def grid(shape: tuple[int, ...]) -> Grid:
         slices, rows, columns = shape[-3:]
         return Grid(shape, (-(-slices // 6), -(-rows // 20), -(-columns // 20)))
 
     with (
         mock.patch.object(near_lossless, "coding_grid", grid),
         mock.patch.object(near_lossless, "_NAMED_BYTES", -1e9),  # the predictor codes small volumes
-        mock.patch.object(wavelets, "wavelet_grid", grid),
+        mock.patch.object(videos, "video_grid", grid),
     ):
         yield
 
@@ -353,7 +353,7 @@ def _code(dice: random.Random, base: Base, other: Base) -> bytes:
     if what < 0.5:
         data = mangle(dice, data, dice.choice(other.rows).data)
     elif what < 0.65:  # behind the record, which stays as it is
-        start = 17 if kind == lossless.WAVELET else {1: 10, 2: 10, 3: 26, 4: 18}.get(data[0], 10)
+        start = 22 if kind == lossless.VIDEO else {1: 10, 2: 10, 3: 26, 4: 18}.get(data[0], 10)
         data = data[:start] + mangle(dice, data[start:], dice.choice(other.rows).data)
     elif what < 0.8:  # the record alone
         data = mangle(dice, data[:26], dice.choice(other.rows).data[:26]) + data[26:]

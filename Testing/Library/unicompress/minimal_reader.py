@@ -226,28 +226,6 @@ def _learned(code: bytes, shape: Shape, dtype: Dtype, model: Model) -> Array:
     return minimal_predictor.decode(code, (k, j, i), tensors).astype(dtype)
 
 
-def _sperr(chunks: list[bytes], shape: Shape, header: dict[str, Any], _: Model) -> Array:
-    dtype = np.dtype(header["dtype"])
-    mean, step, planes = struct.unpack_from("<ddB", chunks[0])
-    bits = chunks[0][17:]
-    _need(bool(np.isfinite([mean, step]).all()) and step > 0 and planes <= 64, "SPERR's head")
-    single = dtype.itemsize <= 2 or dtype == np.float32
-    values: Array = np.full([n for n in shape if n > 1], mean, "f4" if single else "f8")
-    if bits and planes:
-        count = 8 * len(bits) + 4 * values.size + 1024
-        stream = struct.pack("<BddBQ", 0x80, mean, step, planes, count) + bits
-        if values.ndim == 3:
-            flags = 0x60 if single else 0x40
-            extents = values.shape[::-1]
-            stream = struct.pack("<BBIIII", 0, flags, *extents, len(stream)) + stream
-        imagecodecs.sperr_decode(stream, out=values, header=values.ndim == 3)
-    _need(bool(np.isfinite(values).all()), "SPERR gave values that are not finite")
-    values = values.reshape(shape)
-    voxels = minimal_video.typed(values, dtype)
-    limits = header["range"]
-    return voxels if limits is None else np.clip(voxels, *(dtype.type(end) for end in limits))
-
-
 Indices = Callable[[bytes, Shape, Dtype, Model], Array]
 #: Types that code indices, and types that code voxels: one row for each.
 INDEX_TYPES: dict[int, Indices] = {
@@ -260,7 +238,6 @@ INDEX_TYPES: dict[int, Indices] = {
     16: _learned,
 }
 VOXEL_TYPES: dict[int, Callable[[list[bytes], Shape, dict[str, Any], Model], Array]] = {
-    6: _sperr,
     7: minimal_video.decode,
     17: minimal_implicit.decode,
 }

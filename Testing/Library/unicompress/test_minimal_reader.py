@@ -123,21 +123,6 @@ def test_it_reads_what_is_written_today(
     assert same_bits(ours, decompress(path).voxels)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("shape", [(1, 60, 50), (60, 50, 1), (2, 5, 40, 50), (1, 1, 3000)], ids=str)
-@pytest.mark.parametrize("ratio", [3, 6])
-def test_it_reads_wavelets_of_any_shape(shape: tuple[int, ...], ratio: int, write: Write) -> None:
-    j, i = np.mgrid[0 : shape[-2], 0 : shape[-1]]
-    voxels = np.broadcast_to(900 * np.sin(j / 9) * np.cos(i / 7), shape)
-    noise = np.random.default_rng(0).normal(0, 9, shape)
-    if shape[:2] == (1, 1):
-        ratio = 1  # a line has no wavelet
-    path = write(Volume((voxels + noise).astype(np.int16)), ratio=ratio, speed="fast")
-    _, ours, proved = minimal_reader.read(path)
-    assert proved
-    assert same_bits(ours, decompress(path).voxels)
-
-
 @pytest.mark.parametrize("place", [0, 5, 61, 70, 400, 900, -140])
 def test_it_finds_damage(place: int, scan: Volume, write: Write, tmp_path: Path) -> None:
     raw = bytearray(write(scan, "whole.ucv", lossless=True, speed="fast").read_bytes())

@@ -296,12 +296,16 @@ def test_the_file_is_the_same_for_any_number_of_threads(scan: Volume, tmp_path: 
 
 
 def test_a_taught_network_travels_in_the_file(
-    scan: Volume, write: Write, monkeypatch: pytest.MonkeyPatch, always_learned: None
+    scan: Volume,
+    write: Write,
+    monkeypatch: pytest.MonkeyPatch,
+    always_learned: None,
+    without_parity: None,
 ) -> None:
     monkeypatch.setattr(learned, "_LEAST_TUNED", 1)
     monkeypatch.setattr(learned, "_LEAST_STEPS", 30)
     monkeypatch.setattr(learned, "_gain", lambda *_: 1e9)
-    path = write(scan, lossless=True, repair="off")
+    path = write(scan, lossless=True)
     carried = [chunk for chunk in chunks_of(path) if chunk.block == NO_BLOCK]
     assert [chunk.kind for chunk in carried] == 2 * [MODEL_CHUNK]  # all blocks hang on it
     monkeypatch.setattr(learned, "shipped_model", lambda *_: None)

@@ -42,7 +42,6 @@ from MedEnhanceLib.unicompress.codecs.predictor.tuning import (
     samples_of,
     tune,
 )
-from MedEnhanceLib.unicompress.config import Speed
 from MedEnhanceLib.unicompress.models import CodecModel, DecodeContext, shipped_model
 
 ROLE = "predictor"
@@ -57,7 +56,7 @@ _TAUGHT_SLICES = 8
 _SAMPLES = 360_000
 #: A thousand steps bring about 90 % of what teaching can, and take half a second.
 _STEPS_PER_MVOXEL = 200
-_LEAST_STEPS, _MOST_STEPS, _MORE_STEPS = 300, 2000, 3
+_LEAST_STEPS, _MOST_STEPS = 300, 2000
 #: Below this a network of its own cannot pay for the bytes that it takes.
 _LEAST_TUNED = 1 << 18
 #: What a file takes for a chunk besides its bytes; it holds a network twice.
@@ -142,7 +141,6 @@ def taught(
     voxels: Voxels,
     bound: float | None,
     *,
-    speed: Speed = "normal",
     threads: int,
     monitor: Monitor,
 ) -> Predictor:
@@ -154,7 +152,6 @@ def taught(
         return predictor
     held_out = samples.part(slice(0, len(samples) // 10))
     steps = int(np.clip(voxels.size / 1e6 * _STEPS_PER_MVOXEL, _LEAST_STEPS, _MOST_STEPS))
-    steps *= _MORE_STEPS if speed == "slow" else 1
     learned_from = samples.part(slice(len(samples) // 10, None))
     with blas_on_one_thread():
         network = tune(predictor.network, learned_from, steps=steps, monitor=monitor)

@@ -52,8 +52,8 @@ _CONFIGURATION = {
     PROFILE_OF_12_BITS: bytes([0x81, PROFILE_OF_12_BITS << 5, 0x7C, 0]),
 }
 Frames = npt.NDArray[np.uint16]
-_AOM_SPEED: dict[Speed, int] = {"normal": 4, "fast": 6, "slow": 2}
-_SVT_PRESET: dict[Speed, int] = {"normal": 2, "fast": 6, "slow": 1}
+_AOM_SPEED: dict[Speed, int] = {"normal": 4, "fast": 6}
+_SVT_PRESET: dict[Speed, int] = {"normal": 2, "fast": 6}
 #: In a fraction of that time, to find the step; from 9 on sizes say little.
 _SVT_QUICK = 8
 _LEAST_QUANTIZER, _MOST_QUANTIZER = 5, 63

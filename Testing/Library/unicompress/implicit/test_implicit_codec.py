@@ -28,7 +28,7 @@ def volume() -> Volume:
 @pytest.fixture
 def file(volume: Volume, tmp_path: Path) -> Path:
     path = tmp_path / "a.ucv"
-    config = CompressConfig(ratio=RATIO, block_type="implicit", embed_model=True, repair="off")
+    config = CompressConfig(ratio=RATIO, block_type="implicit", embed_model=True)
     compress(volume, path, config)
     return path
 
