@@ -27,16 +27,19 @@ def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of 4 × 16 × 16, so that a small volume has many."""
+    """Blocks of 4 × 16 × 16, of 4 slices as videos, so that a small volume has many."""
 
     def grid(shape: tuple[int, ...]) -> blocks.Grid:
         slices, rows, columns = shape[-3:]
         return blocks.Grid(shape, (-(-slices // 4), -(-rows // 16), -(-columns // 16)))
 
+    def run(shape: tuple[int, ...]) -> blocks.Grid:
+        return blocks.Grid(shape, (-(-shape[-3] // 4), 1, 1))
+
     monkeypatch.setattr(near_lossless, "coding_grid", grid)
     monkeypatch.setattr(near_lossless, "predictor_grid", grid)
-    monkeypatch.setattr(videos, "video_grid", grid)
-    monkeypatch.setattr(lossy, "video_grid", grid)
+    monkeypatch.setattr(videos, "video_grid", run)
+    monkeypatch.setattr(lossy, "video_grid", run)
 
 
 @pytest.fixture

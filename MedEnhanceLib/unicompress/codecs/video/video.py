@@ -24,8 +24,8 @@ from MedEnhanceLib.unicompress.config import Speed
 from MedEnhanceLib.unicompress.models import DecodeContext
 
 MOST_NOISE = 127
-#: axis, intensity of the brightest voxel, noise, whether a filter follows, range.
-HEAD = struct.Struct("<BHBBdd")
+#: axis, bits, intensity of the brightest voxel, noise, whether a filter follows, range.
+HEAD = struct.Struct("<BBHBBdd")
 #: Fitting a filter to a large block takes 170 MiB.
 MOST_THREADS = 6
 #: Frames before the slices: libaom loses four times as much in a stream's first frame as in the
@@ -44,13 +44,14 @@ def noise_code(mean_square: float) -> int:
 
 @dataclass(frozen=True)
 class Video:
-    """A coded block. shape: of its slices, [K, H, W], which lie along `axis`.
+    """A coded block. shape: of its slices, [K, H, W], which lie along `axis`; bits: 10 or 12.
 
     top, low, high: the intensity of the block's largest voxel, its smallest and largest voxel;
     noise: what the code left of it, of which `filter` undoes some.
     """
 
     axis: int
+    bits: int
     top: int
     low: float
     high: float
@@ -66,22 +67,22 @@ class Video:
         Raises one of FOREIGN_ERRORS for a stream that is not of such slices.
         """
         count, height, width = self.shape
-        decoded = av1.frames_of(self.stream, _BLANK + count, height, width)
+        decoded = av1.frames_of(self.stream, self.bits, _BLANK + count, height, width)
         return np.minimum(decoded[_BLANK:], av1.HIGHEST)
 
     @property
     def data(self) -> bytes:
         """Ready to be a chunk."""
         filtered = self.filter is not None
-        head = HEAD.pack(self.axis, self.top, self.noise, filtered, self.low, self.high)
+        head = HEAD.pack(self.axis, self.bits, self.top, self.noise, filtered, self.low, self.high)
         return head + (self.filter.data if self.filter else b"") + self.stream
 
     @classmethod
     def read(cls, data: bytes, shape: Shape) -> Video:
         """From the chunk of a block of `shape`; one of FOREIGN_ERRORS for bytes that cannot be."""
-        axis, top, noise, filtered, low, high = HEAD.unpack_from(data)
-        if axis > 2 or not 0 < top <= av1.HIGHEST:
-            raise ValueError(f"axis {axis}, intensities up to {top}")
+        axis, bits, top, noise, filtered, low, high = HEAD.unpack_from(data)
+        if axis > 2 or bits not in (10, 12) or not 0 < top <= av1.HIGHEST:
+            raise ValueError(f"axis {axis}, {bits} bits, intensities up to {top}")
         if not (math.isfinite(low) and math.isfinite(high) and -_LARGEST < low < high < _LARGEST):
             raise ValueError(f"a range of {low} to {high}")
         if noise > MOST_NOISE or filtered > 1:
@@ -89,7 +90,7 @@ class Video:
         found, size = wiener.read(data[HEAD.size :]) if filtered else (None, 0)
         stream = data[HEAD.size + size :]
         slices = (shape[axis], *(extent for other, extent in enumerate(shape) if other != axis))
-        return cls(axis, top, low, high, stream, slices, noise, found)
+        return cls(axis, bits, top, low, high, stream, slices, noise, found)
 
 
 def fits(block: Voxels) -> bool:
@@ -123,9 +124,9 @@ def encode(
     scaled = np.empty(slices.shape, np.uint16)
     for k, plane in enumerate(slices):
         scaled[k] = np.rint((plane.astype(np.float64) - low) * (top / (high - low)))
-    frames = _filled(scaled, encoder.profile)
+    frames = _filled(scaled, encoder.bits)
     stream = encoder.code(frames, quantizer, speed, quickly)
-    return Video(axis, top, low, high, stream, slices.shape)
+    return Video(axis, encoder.bits, top, low, high, stream, slices.shape)
 
 
 def decode(data: bytes, shape: Shape, context: DecodeContext) -> Voxels:
@@ -176,9 +177,9 @@ def _in_units(
     return np.ascontiguousarray(np.moveaxis(voxels, 0, video.axis))
 
 
-def _filled(frames: Frames, profile: int) -> Frames:
+def _filled(frames: Frames, bits: int) -> Frames:
     """Continued by their edge to the size of frames, and with a frame before them."""
-    sides = zip(av1.frame_sides(profile, *frames.shape[1:]), frames.shape[1:], strict=True)
+    sides = zip(av1.frame_sides(bits, *frames.shape[1:]), frames.shape[1:], strict=True)
     more = [(0, wanted - side) for wanted, side in sides]
     continued = np.pad(frames, [(0, 0), *more], mode="edge")
     before = continued if len(frames) == 1 else np.zeros_like(continued[:_BLANK])
