@@ -26,7 +26,7 @@ from MedEnhanceLib.unicompress.allocation.videos import (
     to_quality,
 )
 from MedEnhanceLib.unicompress.blocks import coding_grid, ordered_map
-from MedEnhanceLib.unicompress.codecs.lossless import STACKED, code_block, expected_block
+from MedEnhanceLib.unicompress.codecs.lossless import code_block, expected_block
 from MedEnhanceLib.unicompress.codecs.predictor.learned import (
     Predictor,
     cheapest,
@@ -243,7 +243,7 @@ def _sample_blocks(
 
     def code(number: int) -> tuple[int, float, float]:
         block = grid.box(number).of(voxels)
-        best = code_block(block, bound, speed="fast", variants=(STACKED,))
+        best = code_block(block, bound, speed="fast")
         return len(best.data), *_loss(block, expected_block(block, bound, best))
 
     begun: list[int] = []
@@ -274,10 +274,7 @@ def _effort(
 
     def sizes(number: int) -> tuple[int, int]:
         block = grid.box(number).of(voxels)
-        full, fast = (
-            len(code_block(block, bound, speed=speed, variants=(STACKED,)).data)
-            for speed in _EFFORTS
-        )
+        full, fast = (len(code_block(block, bound, speed=speed).data) for speed in _EFFORTS)
         learned = would_take(predictor, [block], bound) if predictor else math.inf
         return int(min(full, max(learned, 1))), fast
 

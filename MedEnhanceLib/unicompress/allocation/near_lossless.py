@@ -18,13 +18,9 @@ from MedEnhanceLib.unicompress.allocation.task import Payload, Task
 from MedEnhanceLib.unicompress.blocks import Box, Grid, coding_grid, readable_by_slices
 from MedEnhanceLib.unicompress.codecs.lossless import (
     LEARNED,
-    STACKED,
-    VARIANTS,
     Code,
     code_block,
     expected_block,
-    leading_variant,
-    polled_blocks,
 )
 from MedEnhanceLib.unicompress.codecs.predictor.learned import (
     Predictor,
@@ -40,6 +36,8 @@ from MedEnhanceLib.unicompress.verify import Tally
 #: Blocks, and slices, rows and columns of each, that decide between learned and classical types.
 _COMPARED = 3
 _PIECE = (16, 96, 96)
+#: One block in so many shows about what all take, and some four blocks at least.
+_ESTIMATED_SHARE = 16
 #: Slices of a block that size is estimated from.
 _SLAB = 6
 #: Of what classical types take: more than teaching was ever seen to make up for.
@@ -69,16 +67,13 @@ def code_bounded(task: Task, bound: float | None) -> Payload:
         chosen = _winning_predictor(task, bound)
         if chosen is not None:
             return _code_learned(task, bound, *chosen)
-    polled = _poll(task, grid, bound)
-    variants = leading_variant(polled.values()) if polled else (STACKED,)
 
     def code(number: int) -> tuple[Code, Voxels]:
         block = grid.box(number).of(task.voxels)
-        known = polled.get(number)
-        coded = known or code_block(block, bound, speed=task.speed, variants=variants)
+        coded = code_block(block, bound, speed=task.speed)
         return coded, expected_block(block, bound, coded)
 
-    return _all_coded(task.part(len(polled) / len(grid), 1.0), grid, code)
+    return _all_coded(task, grid, code)
 
 
 def _all_coded(task: Task, grid: Grid, code: Callable[[int], tuple[Code, Voxels]]) -> Payload:
@@ -97,7 +92,7 @@ def _winning_predictor(task: Task, bound: float | None) -> tuple[Predictor, floa
     chosen = cheapest(task.predictors, pieces, bound)
     classical = 0
     for piece in pieces:
-        classical += len(code_block(piece, bound, speed="normal", variants=(STACKED,)).data)
+        classical += len(code_block(piece, bound, speed="normal").data)
     if would_take(chosen, pieces, bound) > _TAUGHT_MOST * classical:
         return None
     chosen = taught(chosen, voxels, bound, threads=task.threads, monitor=task.monitor)
@@ -154,7 +149,7 @@ def _code_learned(
         learned = code_learned(block, bound, predictor.network)
         if learned is not None:
             return learned
-        classical = code_block(block, bound, speed="normal", variants=VARIANTS)
+        classical = code_block(block, bound, speed="normal")
         return classical, expected_block(block, bound, classical)
 
     payload = _all_coded(task.part(0.1, 1.0), grid, code)
@@ -166,32 +161,15 @@ def _code_learned(
 def estimate_bytes(task: Task) -> float:
     """About what `code_bounded` would take without loss and fast, from one block in eight."""
     grid = coding_grid(task.voxels.shape)
-    sample = polled_blocks(len(grid))
+    sample = range(0, len(grid), min(max(len(grid) // 4, 1), _ESTIMATED_SHARE))
 
     def size(number: int) -> int:
         block = grid.box(number).of(task.voxels)
-        return len(code_block(block, None, speed="fast", variants=(STACKED,)).data)
+        return len(code_block(block, None, speed="fast").data)
 
     total = sum(task.map(size, sample))
     let_go(task.voxels)
     return total * len(grid) / len(sample)
-
-
-def _poll(task: Task, grid: Grid, bound: float | None) -> dict[int, Code]:
-    """Some blocks, coded by every variant: they show which one suits the volume."""
-    if task.speed == "fast":
-        return {}
-    numbers = polled_blocks(len(grid))
-
-    def code(number: int) -> Code:
-        block = grid.box(number).of(task.voxels)
-        return code_block(block, bound, speed=task.speed, variants=VARIANTS)
-
-    codes = {}
-    for number, best in zip(numbers, task.map(code, numbers), strict=True):
-        codes[number] = best
-        task.monitor.progress(len(codes) / len(grid), "compress")
-    return codes
 
 
 def code_within(task: Task, budget: Callable[[int], int]) -> Payload | None:
@@ -229,7 +207,7 @@ def _first_bound(voxels: Voxels, room: float, predictors: Sequence[Predictor]) -
         learned = (would_take(one, slabs, bound) for one in predictors)
         if np.isfinite(smallest := min(learned, default=np.inf)):
             return smallest / share
-        codes = (code_block(slab, bound, speed="fast", variants=(STACKED,)) for slab in slabs)
+        codes = (code_block(slab, bound, speed="fast") for slab in slabs)
         return sum(len(code.data) for code in codes) / share
 
     high = 1

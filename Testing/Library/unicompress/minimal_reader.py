@@ -200,26 +200,6 @@ def _stacked(code: bytes, shape: Shape, dtype: Dtype, _: Model) -> Array:
     return np.asarray(imagecodecs.jpegxl_decode(code, out=image)).reshape(shape)
 
 
-def _channels(code: bytes, shape: Shape, dtype: Dtype, _: Model) -> Array:
-    return np.asarray(imagecodecs.jpegxl_decode(code, out=np.empty(shape, dtype)))
-
-
-def _inter_slice(code: bytes, shape: Shape, dtype: Dtype, model: Model) -> Array:
-    low, *weights = struct.unpack_from("<i9h", code)
-    _need(code[22] in (1, 2), "samples of an odd width")
-    x = _stacked(code[23:], shape, np.dtype(f"<u{code[22]}"), model).astype(np.int32)
-    x += np.int32(low)
-    rows, columns = shape[1:]
-    for k in range(1, shape[0]):
-        before = np.pad(x[k - 1], 1, mode="edge")
-        prediction = np.full((rows, columns), 512, np.int32)
-        for n, weight in enumerate(weights):
-            j, i = n // 3, n % 3
-            prediction += np.int32(weight) * before[j : j + rows, i : i + columns]
-        x[k] += prediction >> 10
-    return x.astype(dtype)
-
-
 def _learned(code: bytes, shape: Shape, dtype: Dtype, model: Model) -> Array:
     tensors = minimal_predictor.tensors(model("predictor"))
     k, j, i = shape
@@ -233,8 +213,6 @@ INDEX_TYPES: dict[int, Indices] = {
     1: _zstd,
     2: _jpeg_ls,
     3: _stacked,
-    4: _channels,
-    5: _inter_slice,
     16: _learned,
 }
 VOXEL_TYPES: dict[int, Callable[[list[bytes], Shape, dict[str, Any], Model], Array]] = {

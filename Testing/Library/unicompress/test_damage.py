@@ -306,7 +306,7 @@ def test_no_size_in_the_prologue_is_believed(field: int, value: int, file: Path)
 
 def test_a_later_format_says_what_is_needed(file: Path) -> None:
     edit_prologue(file, 1, 2)
-    with pytest.raises(CodecError, match=r"format 2\.2, this version reads 1\.x") as caught:
+    with pytest.raises(CodecError, match=r"format 2\.0, this version reads 1\.x") as caught:
         decompress(file)
     assert "upgrade" in caught.value.hint
 
@@ -386,7 +386,7 @@ class TestChunks:
 
     @QUICK
     @given(
-        kind=st.integers(1, 5),
+        kind=st.integers(1, 3),
         place=st.integers(0, 500),
         bit=st.integers(0, 7),
         width=st.sampled_from([1, 2]),
@@ -405,9 +405,7 @@ class TestChunks:
         with pytest.raises(CodecError):
             decompress(file, threads=1)
 
-    @pytest.mark.parametrize(
-        "kind", [lossless.STACKED, lossless.CHANNELS, lossless.JPEGLS, lossless.ZSTD]
-    )
+    @pytest.mark.parametrize("kind", [lossless.JPEGXL, lossless.JPEGLS, lossless.ZSTD])
     def test_a_code_of_another_size_is_refused(self, kind: int, file: Path) -> None:
         """A codestream of a megavoxel in a few bytes, where a small block should be."""
         huge = np.zeros((4, 512, 512), np.uint8)

@@ -195,12 +195,12 @@ def code_learned(
     """The code of a block, and what a reader makes of it; None where it is none for this coder."""
     coded = integers_of(block, bound)
     if not coded.indices.any():
-        code = Code(CONSTANT, coded.record, coded.record, {CONSTANT: 0})
+        code = Code(CONSTANT, coded.record, coded.record)
         return code, expected_block(block, bound, code)
     data = encode_block(coded.indices, network, safe_point)
     if data is None:
         return None
-    code = Code(LEARNED, coded.record + data, coded.record, {LEARNED: len(data)})
+    code = Code(LEARNED, coded.record + data, coded.record)
     return code, expected_block(block, bound, code)
 
 
