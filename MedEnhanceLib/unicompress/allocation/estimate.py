@@ -56,7 +56,7 @@ _FULL_EFFORT_BLOCKS = 3
 #: Above this much more than there is room for, full effort does not help either.
 _MOST_GAIN = 1.15
 #: Of what is coded as a video: slices at least, and voxels at most where these do.
-_LEAST_SLICES, _VIDEO_VOXELS = 24, 1 << 21
+_LEAST_SLICES, _VIDEO_VOXELS = 24, 1 << 20
 #: A step along the blocks that never falls into their rhythm, and covers them evenly.
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _EFFORTS: tuple[Speed, Speed] = ("normal", "fast")

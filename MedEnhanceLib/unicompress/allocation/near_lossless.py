@@ -36,7 +36,7 @@ from MedEnhanceLib.unicompress.verify import Tally
 #: Blocks, and slices, rows and columns of each, that decide between learned and classical types.
 _COMPARED = 3
 _PIECE = (16, 96, 96)
-#: One block in so many shows about what all take, and some four blocks at least.
+#: One block in 16 shows about what all take, and some four blocks at least.
 _ESTIMATED_SHARE = 16
 #: Slices of a block that size is estimated from.
 _SLAB = 6
