@@ -74,14 +74,6 @@ class CompressConfig(Options):
         help="of a ratio: auto takes what loses least; implicit the implicit network, which loses "
         "more, for study",
     )
-    fit: float = option(
-        0.0,
-        help="with implicit blocks: seconds to refine their codes",
-        low=0,
-        high=86_400,
-        ranged=False,
-        metavar="S",
-    )
     embed_model: bool = option(
         False,
         help="put the models that the file needs into it, so that it opens anywhere; of a ratio "
@@ -107,11 +99,6 @@ class CompressConfig(Options):
             )
         if self.ratio is None and self.block_type != "auto":
             raise ConfigError("block_type is for ratio", "Choose ratio, or leave it out.")
-        if self.fit and self.block_type != "implicit":
-            raise ConfigError(
-                "fit refines implicit blocks, and there are none",
-                "Choose the block type implicit, or leave fit out.",
-            )
 
     @property
     def mode(self) -> Mode:

@@ -315,7 +315,7 @@ def _code_to_ratio(
     implicit = implicit_for(volume, task.voxels)
     decoder = implicit.writer.model
     room = make_room(draft, task.voxels, ratio, decoder, embed=config.embed_model)
-    return code_implicit_volume(task, room, implicit, config.fit)
+    return code_implicit_volume(task, room, implicit)
 
 
 def make_room(

@@ -140,16 +140,6 @@ def test_output_may_stand_behind_the_options(run: Callable, scan: Path, tmp_path
     assert run("compress", scan, "--lossless", tmp_path / "a.ucv").status == 0
 
 
-def test_refining_without_implicit_blocks_is_refused(
-    run: Callable, scan: Path, tmp_path: Path
-) -> None:
-    for options in (("--ratio", "32"), ("--ratio", "32", "--estimate")):
-        ran = run("compress", scan, tmp_path / "a.ucv", *options, "--fit", "5")
-        assert ran.status == 2
-        assert "fit refines implicit blocks" in ran.err
-    assert not (tmp_path / "a.ucv").exists()
-
-
 def test_container_needs_its_ending(run: Callable, scan: Path, tmp_path: Path) -> None:
     ran = run("compress", scan, tmp_path / "a.zip", "--lossless")
     assert ran.status == 2
