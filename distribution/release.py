@@ -4,7 +4,7 @@ python distribution/release.py size           what publishing costs, with and wi
 python distribution/release.py recipe DIST    conda-forge's recipe with the hash of the sdist
 python distribution/release.py catalog        the entry for the index of Slicer's extensions
 python distribution/release.py licenses       what the installed package and all that it needs are
-                                              licensed under; extras behind it: licenses zarr dp
+                                              licensed under; extras behind it: licenses video dp
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Compiled parts in portable C, found and checked here; PyTorch and numpy do without them.
+"""Compiled parts in portable C, found and checked here; PyTorch denoises without them.
 
 One shared library lies in this folder, built by `build.py` from the C files beside it. It holds
 each function once for every vector width of the processor family, and the widest that this
@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.errors import MedEnhanceError
+from MedEnhanceLib.errors import DependencyError, MedEnhanceError
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: As in native.h.
@@ -33,8 +33,11 @@ NO_MEMORY, BAD_STREAM = 2, 3
 FILE = "medenhance_native" + {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 #: Vector widths by their bit in `native_widths`, narrowest first.
 WIDTHS = ("plain", "avx2", "avx512")
-#: Measured ratios of CPU time without the library, for messages.
-_SLOWER = "denoising takes about ten times as long, lossless compression about four times"
+#: What is lost without the library, for messages; the ratio of CPU time is measured.
+_SLOWER = (
+    "denoising takes about ten times as long, lossless files are larger, and those that it coded "
+    "cannot be read"
+)
 _HERE = Path(__file__).resolve().parent
 _BUILD = "python -m MedEnhanceLib.native.build"
 _COMPILER = "python -m pip install ziglang"
@@ -353,6 +356,17 @@ def load(folder: Path = _HERE, *, monitor: Monitor | None = None) -> Library | N
     if library is None:
         warn = monitor.warn if monitor is not None and monitor.has_listener else _log
         warn(f"The compiled library is not used: {describe(folder)}")
+    return library
+
+
+def require(purpose: str, folder: Path = _HERE) -> Library:
+    """As `load`; raises DependencyError, with the command that builds it, where there is none.
+
+    purpose: what needs it, as the beginning of a sentence.
+    """
+    library, state = _found(folder)
+    if library is None:
+        raise DependencyError(f"{purpose} needs the compiled library", f"It is {state}")
     return library
 
 

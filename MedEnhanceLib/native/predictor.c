@@ -1,6 +1,7 @@
 /* The learned predictor's blocks: each voxel's distribution, and the coding with it.
  *
- * Follows codecs/predictor/{coder,features,network,rans}.py step by step. Numbers are whole numbers
+ * Called by codecs/predictor/coder.py; features.py has the same features in numpy, for what learns
+ * from them, and docs/ucv-format.md the whole. Numbers are whole numbers
  * in float, every sum stays below 2^24 and every scale is a power of two, so that no order of sums
  * and no fused multiply-add changes a bit. Python checks all sizes, weights and tables first; what
  * a stream holds is checked here: an index into a table only comes from values that are clipped.
@@ -66,7 +67,7 @@ struct predict_task {
   uint16_t *block;
   uint64_t *states;
   const uint32_t *stream;
-  uint64_t *symbols; /* of voxels in coding order, packed as in rans.py */
+  uint64_t *symbols; /* of voxels in coding order, 16 bits of start, 17 of frequency, 16 of extra, 5 of their number */
   int32_t *counts;   /* voxels of each step */
   float linear_scale, unused;
 };
@@ -229,7 +230,8 @@ static int is_flat(const struct batch *x) {
   return 1;
 }
 
-/* Where a voxel's distribution lies, as `Places` of rans.py. */
+/* Where a voxel's distribution lies: its row in `cumulative`, that of index 0, the bits below a bin,
+ * and where the bins' count begins. */
 struct place {
   int32_t table, row, floor, bits, base;
 };

@@ -1,5 +1,4 @@
-/* The filter of decoded videos: codecs/video/wiener.py has the method, its source and the same
- * whole numbers in numpy. No value exceeds 2^31, so every width gives the same bits. */
+/* The filter of decoded videos: codecs/video/wiener.py has the method and its source. No value exceeds 2^31, so every width gives the same bits. */
 #include <string.h>
 
 #include "native.h"

@@ -1,4 +1,4 @@
-"""The filter of decoded videos in compiled code; codecs/video/wiener.py does without it.
+"""The filter of decoded videos in compiled code, for codecs/video/wiener.py.
 
 The C functions trust what they are given, so everything is checked here before a call.
 """
@@ -137,9 +137,3 @@ class Filter:
         task.slices = (ctypes.c_void_p * _SLICES)(*(one.ctypes.data for one in window))
         task.place = self._place.ctypes.data
         return task
-
-
-def filter_for(height: int, width: int) -> Filter | None:
-    """The compiled functions for slices of that size; None where they are not there."""
-    library = native.load()
-    return Filter(height, width, library) if library else None

@@ -27,7 +27,7 @@ _SIDE = 256
 #: JPEG XL shares what it learned within 2048 rows; past them it starts anew and loses 3 %.
 _STACKED_ROWS = 2048
 _LOSSLESS_VOXELS = 1 << 19
-_WAVELET_VOXELS = 1 << 22
+_IMPLICIT_VOXELS, _IMPLICIT_SLICES = 1 << 22, 64
 #: Slices of up to this extent are one video; larger ones are cut into tiles.
 _VIDEO_SIDE = 640
 _VIDEO_VOXELS = 1 << 24
@@ -166,11 +166,11 @@ def coding_grid(shape: tuple[int, ...]) -> Grid:
     return Grid(shape, (-(-slices // depth), *counts))
 
 
-def wavelet_grid(shape: tuple[int, ...], depth: int) -> Grid:
-    """Blocks of up to `depth` slices, for a transform that gains from length along k."""
+def implicit_grid(shape: tuple[int, ...]) -> Grid:
+    """Blocks of up to 64 slices, and two million voxels."""
     slices, rows, columns = shape[-3:]
-    side = _side(min(slices, depth), _WAVELET_VOXELS)
-    return Grid(shape, (-(-slices // depth), -(-rows // side), -(-columns // side)))
+    side = _side(min(slices, _IMPLICIT_SLICES), _IMPLICIT_VOXELS)
+    return Grid(shape, (-(-slices // _IMPLICIT_SLICES), -(-rows // side), -(-columns // side)))
 
 
 def video_grid(shape: tuple[int, ...]) -> Grid:

@@ -8,12 +8,10 @@ from typing import Literal
 
 from MedEnhanceLib.core.options import Options, option
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.unicompress.repair import Repair
 
 Mode = Literal["lossless", "max_error", "ratio", "psnr", "ssim"]
-Speed = Literal["normal", "fast", "slow"]
+Speed = Literal["normal", "fast"]
 BlockType = Literal["auto", "implicit"]
-Access = Literal["auto", "slice", "whole"]
 
 #: Each thread holds a block and its code; more than this gains little and costs memory.
 _MOST_THREADS = 16
@@ -69,32 +67,12 @@ class CompressConfig(Options):
     )
     speed: Speed = option(
         "normal",
-        help="the time that writing may take. fast: sooner, larger or with a little more loss. "
-        "slow: lossless and bounded files learn longer from the volume; ratio, psnr and ssim get "
-        "all encoders and a network that restores, and take far longer to write and to read",
+        help="the time that writing may take. fast: sooner, larger or with a little more loss",
     )
     block_type: BlockType = option(
         "auto",
         help="of a ratio: auto takes what loses least; implicit the implicit network, which loses "
         "more, for study",
-    )
-    fit: float = option(
-        0.0,
-        help="with implicit blocks: seconds to refine their codes",
-        low=0,
-        high=86_400,
-        ranged=False,
-        metavar="S",
-    )
-    repair: Repair = option(
-        "parity",
-        help="parity: up to 1 % of the file repairs damage to about as many of its bytes; locate:"
-        " 0.1 % finds its bytes; off: only the damaged blocks are known",
-    )
-    access: Access = option(
-        "auto",
-        help="slice: blocks of a fourteenth of the slices, at a loss; whole: the smallest file; "
-        "auto: slice in lossless and bounded files where it costs little",
     )
     embed_model: bool = option(
         False,
@@ -121,11 +99,6 @@ class CompressConfig(Options):
             )
         if self.ratio is None and self.block_type != "auto":
             raise ConfigError("block_type is for ratio", "Choose ratio, or leave it out.")
-        if self.fit and self.block_type != "implicit":
-            raise ConfigError(
-                "fit refines implicit blocks, and there are none",
-                "Choose the block type implicit, or leave fit out.",
-            )
 
     @property
     def mode(self) -> Mode:

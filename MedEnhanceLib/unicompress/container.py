@@ -30,12 +30,12 @@ from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 from MedEnhanceLib.errors import CodecError, InputError, NoContainerError
 from MedEnhanceLib.io.voxels import input_error, refuse_pipe
-from MedEnhanceLib.unicompress.repair import Damage, Layout, Repair, RepairChunk
+from MedEnhanceLib.unicompress.repair import Damage, Layout, RepairChunk
 from MedEnhanceLib.unicompress.spool import Bytes
 
 MAGIC = b"UCV1"
 #: A reader opens every minor version of its major one; only a new major breaks it.
-VERSION = (1, 2)
+VERSION = (1, 0)
 #: The block field of a chunk without voxels (a model, parity); unknown ones are skipped.
 NO_BLOCK = 0xFFFFFFFF
 #: The kind of the chunk of `repair`, the last one of a file.
@@ -123,18 +123,17 @@ def build_frame(
 def with_repair(
     header: Mapping[str, Any],
     chunks: Sequence[Chunk],
-    repair: Repair,
     *,
     second_copy: bool = True,
 ) -> tuple[Frame, list[Chunk]]:
-    """Lay out a file that ends in its repair chunk, where that is asked for and pays.
+    """Lay out a file that ends in its repair chunk, where that pays.
 
     Its length and its checksum are known before its bytes are: header and table, which it covers,
     do not depend on what it holds.
     """
     frame = build_frame(header, chunks, second_copy=second_copy)
     payload = sum(len(chunk.data) for chunk in chunks)
-    layout = Layout.of_size(len(frame.front) + payload, repair)
+    layout = Layout.of_size(len(frame.front) + payload)
     if layout is None:
         return frame, list(chunks)
     blank = Chunk(NO_BLOCK, REPAIR_CHUNK, layout.placeholder())
@@ -226,14 +225,6 @@ class Container:
         if zlib.crc32(data) != chunk.crc:
             raise self.damaged(chunk, "is damaged (checksum)")
         return data
-
-    @property
-    def repair(self) -> Repair:
-        """What the file holds to be repaired with."""
-        found = self._repair_chunk()
-        if found is None:
-            return "parity" if any(map(_is_repair, self.chunks)) else "off"
-        return "parity" if found.layout.rows else "locate"
 
     def sound_chunks(self) -> list[Chunk]:
         """All chunks but that of `repair`; raises CodecError where one is damaged beyond repair."""

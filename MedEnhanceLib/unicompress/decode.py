@@ -16,10 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from MedEnhanceLib import native
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.slabs import blank
-from MedEnhanceLib.core.volume import Volume, Voxels, restore_dtype
+from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import CodecError, ConfigError, DeviceMemoryError, OutputError
 from MedEnhanceLib.io.volume_files import save_slabs
 from MedEnhanceLib.runtime.progress import Monitor, attend
@@ -32,7 +31,6 @@ from MedEnhanceLib.unicompress.blocks import (
     slices_text,
     whole_region,
 )
-from MedEnhanceLib.unicompress.codecs import wavelet
 from MedEnhanceLib.unicompress.codecs.integers import from_integers, split_record
 from MedEnhanceLib.unicompress.codecs.lossless import (
     CODERS,
@@ -40,7 +38,6 @@ from MedEnhanceLib.unicompress.codecs.lossless import (
     LEARNED,
     VIDEO,
     VOXEL_TYPES,
-    WAVELET,
     Shape,
 )
 from MedEnhanceLib.unicompress.codecs.predictor.learned import decode_learned
@@ -58,9 +55,6 @@ _MOST_LAYERS = 256
 Bytes = tuple[ChunkInfo, bytes, list[bytes]]
 #: What codecs and numpy raise on bytes that make no sense.
 FOREIGN_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError, struct.error)
-
-#: Voxels up to which learned blocks are decoded side by side: wide steps, little overhead.
-_VOXELS_AT_ONCE = 1 << 24
 
 
 def decompress(
@@ -284,21 +278,14 @@ def decode_chunks(
             lost = slices_text(_lost_places(container, header))
             raise CodecError(f"{damage.message}; lost: {lost}", damage.hint) from damage
 
-    def decode(batch: list[Bytes]) -> list[Voxels]:
-        found = decode_side_by_side(header, context, batch)
-        return found or [decode_chunk(container, header, context, *item) for item in batch]
-
-    together = batches(header, chunks, monitor)
-    decoded = ordered_map(
-        decode,
-        ([read(chunk) for chunk in batch if chunk] for batch in together),
+    yield from ordered_map(
+        lambda item: decode_chunk(container, header, context, *item),
+        map(read, chunks),
         threads=thread_count(
-            threads, None if header.mode in ("lossless", "max_error") else wavelet.MOST_THREADS
+            threads, None if header.mode in ("lossless", "max_error") else video.MOST_THREADS
         ),
         monitor=monitor,
     )
-    for blocks in decoded:
-        yield from blocks
 
 
 def _lost_places(
@@ -311,46 +298,6 @@ def _lost_places(
                 container.read(chunk)
             except CodecError:
                 yield header.grid.box(chunk.block).place(len(header.shape))
-
-
-def batches(
-    header: Header, chunks: Iterable[ChunkInfo | None], monitor: Monitor
-) -> Iterator[list[ChunkInfo | None]]:
-    """Chunks of learned blocks that follow each other may be decoded side by side, others alone.
-
-    Without the compiled library; with it a block alone is as fast, and threads share the blocks.
-    """
-    most = max(1, _VOXELS_AT_ONCE // header.grid.largest_block)
-    batch: list[ChunkInfo | None] = []
-    for chunk in chunks:
-        is_learned = chunk is not None and chunk.kind == LEARNED
-        if is_learned and native.load(monitor=monitor) is not None:
-            most = 1
-        if batch and (not is_learned or len(batch) >= most):
-            yield batch
-            batch = []
-        batch.append(chunk)
-        if not is_learned:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def decode_side_by_side(
-    header: Header, context: DecodeContext, batch: Sequence[Bytes]
-) -> list[Voxels] | None:
-    """The blocks of a batch; None where they are to be decoded one by one.
-
-    That is where there is but one, and where one of them cannot be decoded: to find which.
-    """
-    if len(batch) < 2:
-        return None
-    shapes = [header.grid.box(chunk.block).shape for chunk, _, _ in batch]
-    try:
-        return decode_learned([data for _, data, _ in batch], shapes, context)
-    except FOREIGN_ERRORS:
-        return None
 
 
 def decode_chunk(
@@ -388,17 +335,8 @@ def decode_data(
         return decode_implicit((data, *more), shape, context)
     if kind == VIDEO:
         return video.decode(data, shape, context)
-    if kind == WAVELET:
-        values = wavelet.decode(data, shape, wavelet.working_type(dtype))
-        with np.errstate(over="ignore"):  # beyond the range of float16; clipped below
-            voxels = restore_dtype(values, dtype)
-        if context.voxel_range is None:
-            return voxels
-        low, high = (dtype.type(bound) for bound in context.voxel_range)
-        clipped: Voxels = np.clip(voxels, low, high)
-        return clipped
     if kind == LEARNED:
-        return decode_learned([data], [shape], context)[0]
+        return decode_learned(data, shape, context)
     record, width, code = split_record(data)
     return from_integers(record, CODERS[kind].decode(code, shape, width), dtype, shape)
 

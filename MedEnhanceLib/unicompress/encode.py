@@ -29,18 +29,16 @@ from MedEnhanceLib.unicompress.allocation.implicit_layers import (
     code_implicit_volume,
     implicit_for,
 )
-from MedEnhanceLib.unicompress.allocation.near_lossless import code_bounded
-from MedEnhanceLib.unicompress.allocation.quality import (
-    Quality,
+from MedEnhanceLib.unicompress.allocation.lossy import (
     check_quality,
     code_to_quality,
-    ssim_of,
+    code_to_ratio,
 )
-from MedEnhanceLib.unicompress.allocation.ratio import code_to_ratio
+from MedEnhanceLib.unicompress.allocation.near_lossless import code_bounded
 from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
+from MedEnhanceLib.unicompress.allocation.videos import Quality, ssim_of
 from MedEnhanceLib.unicompress.codecs.lossless import block_type_name
 from MedEnhanceLib.unicompress.codecs.predictor.learned import shipped_predictors
-from MedEnhanceLib.unicompress.codecs.video import video
 from MedEnhanceLib.unicompress.config import CompressConfig, Mode, thread_count
 from MedEnhanceLib.unicompress.container import (
     NO_BLOCK,
@@ -56,10 +54,8 @@ from MedEnhanceLib.unicompress.models import (
     MODEL_CHUNK,
     CodecModel,
     DecodeContext,
-    ModelSet,
-    shipped_model,
 )
-from MedEnhanceLib.unicompress.repair import Repair, most_bytes
+from MedEnhanceLib.unicompress.repair import most_bytes
 from MedEnhanceLib.unicompress.spool import Spool
 from MedEnhanceLib.unicompress.verify import Tally, check_target
 
@@ -148,22 +144,19 @@ def compress(
         draft = draft_header(volume, voxels, config)
         task = Task(
             voxels,
-            _context(draft, config),
+            DecodeContext(draft.dtype, draft.voxel_range),
             config.speed,
             threads,
             monitor.part(0.0, coded),
             spool.keep,
-            shipped_predictors(draft.modality) if config.speed != "fast" else (),
-            config.access,
+            shipped_predictors(draft.modality, monitor) if config.speed != "fast" else (),
         )
         payload = _code(task, volume, draft, config)
         header = _final_header(draft, payload)
         carried = payload.models if config.embed_model else payload.carried
         # A model that exists nowhere else lies at both ends: without it all blocks were lost.
         chunks = model_chunks(payload.carried) + payload.chunks + model_chunks(carried)
-        frame, chunks = with_repair(
-            header.to_json(), chunks, config.repair, second_copy=payload.second_copy
-        )
+        frame, chunks = with_repair(header.to_json(), chunks, second_copy=payload.second_copy)
         file_sha256 = write_container(temporary, frame, chunks)
         ssim = _verify(temporary, voxels, config, threads, monitor.part(coded, 1.0))
     return CompressResult(
@@ -273,7 +266,7 @@ def draft_header(volume: Volume, voxels: Voxels, config: CompressConfig) -> Head
         counts=(1, 1, 1),
         voxel_range=_voxel_range(voxels),
         voxels_sha256=hashlib.sha256().hexdigest(),  # any: none deflates
-        exact=False,
+        exact=True,
         measured={"max_error": 1234.567, "psnr_db": 123.456, "psnr_peak": 1234.567},
         encoder=f"medenhance {__version__}, imagecodecs {metadata.version('imagecodecs')}",
         lossy=volume.lossy,
@@ -294,7 +287,6 @@ def _final_header(draft: Header, payload: Payload) -> Header:
         draft,
         counts=payload.grid.counts,
         voxels_sha256=payload.tally.sha256,
-        exact=payload.exact,
         measured=measured,
         models={model.role: model.identity for model in payload.models},
     )
@@ -303,21 +295,6 @@ def _final_header(draft: Header, payload: Payload) -> Header:
 def model_chunks(models: Sequence[CodecModel]) -> list[Chunk]:
     """The chunks with which a file carries its models."""
     return [Chunk(NO_BLOCK, MODEL_CHUNK, model.data) for model in models]
-
-
-def _context(draft: Header, config: CompressConfig) -> DecodeContext:
-    """What readers will have; where videos may be coded, the model that restores them too."""
-    found = restoration_for(draft.modality, config) if config.mode in _VIDEO_MODES else None
-    models = ModelSet.of(found) if found else ModelSet()
-    return DecodeContext(draft.dtype, draft.voxel_range, models)
-
-
-def restoration_for(modality: str, config: CompressConfig) -> CodecModel | None:
-    """The model that restores videos of this modality, if there is one.
-
-    It is for the speed `slow` alone: readers take some thirty times as long with it.
-    """
-    return shipped_model(video.ROLE, modality) if config.speed == "slow" else None
 
 
 def _code(task: Task, volume: Volume, draft: Header, config: CompressConfig) -> Payload:
@@ -332,19 +309,13 @@ def _code_to_ratio(
     task: Task, volume: Volume, draft: Header, config: CompressConfig, ratio: float
 ) -> Payload:
     """By videos and wavelets, or by implicit blocks alone."""
-    roles = task.context.models.named
-    model = task.context.models.get(video.ROLE) if video.ROLE in roles else None
     if config.block_type == "auto":
-        room = make_room(
-            draft, task.voxels, ratio, model, embed=config.embed_model, repair=config.repair
-        )
+        room = make_room(draft, task.voxels, ratio)
         return code_to_ratio(task, room)
     implicit = implicit_for(volume, task.voxels)
     decoder = implicit.writer.model
-    room = make_room(
-        draft, task.voxels, ratio, decoder, embed=config.embed_model, repair=config.repair
-    )
-    return code_implicit_volume(task, room, implicit, config.fit)
+    room = make_room(draft, task.voxels, ratio, decoder, embed=config.embed_model)
+    return code_implicit_volume(task, room, implicit)
 
 
 def make_room(
@@ -354,12 +325,10 @@ def make_room(
     model: CodecModel | None = None,
     *,
     embed: bool = False,
-    repair: Repair,
 ) -> Room:
     """The bytes that a ratio leaves, and what the header takes of them.
 
-    model: that the header may have to name; embed: whether the file carries it; repair: the parity
-    that it holds.
+    model: that the header may have to name; embed: whether the file carries it.
     """
     models = {} if model is None else {model.role: model.identity}
     fields = replace(draft, models=models).to_json()
@@ -367,7 +336,7 @@ def make_room(
     carried = len(model.data) if model is not None and embed else 0
     return Room(
         ratio,
-        file_bytes=file_bytes - carried - most_bytes(file_bytes, repair),
+        file_bytes=file_bytes - carried - most_bytes(file_bytes),
         once=build_frame(fields, [], second_copy=False).file_bytes,
         twice=build_frame(fields, [], second_copy=True).file_bytes,
     )

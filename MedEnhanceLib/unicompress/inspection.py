@@ -31,9 +31,7 @@ from MedEnhanceLib.unicompress.container import (
 from MedEnhanceLib.unicompress.decode import (
     Bytes,
     allocate_voxels,
-    batches,
     decode_chunk,
-    decode_side_by_side,
     paste,
     refinements,
 )
@@ -164,9 +162,9 @@ def save_repaired(path: Path, output: Path, *, overwrite: bool) -> None:
         OutputError: the file cannot be written, or is there already.
     """
     with Container(path, tolerant=True) as container:
-        chunks, repair, header = container.sound_chunks(), container.repair, container.header
+        chunks, header = container.sound_chunks(), container.header
     with atomic_write(output, overwrite=overwrite) as temporary:
-        frame, laid_out = with_repair(header, chunks, repair)
+        frame, laid_out = with_repair(header, chunks)
         write_container(temporary, frame, laid_out)
         with Container(temporary, mends=False) as written:
             equal = written.sound_chunks() == chunks and written.header == header
@@ -196,24 +194,18 @@ def _read_blocks(
         except CodecError as damage:
             return damage
 
-    def decode(batch: list[Bytes | CodecError | None]) -> list[Outcome | None]:
-        intact = [item for item in batch if isinstance(item, tuple)]
-        together = iter(decode_side_by_side(header, context, intact) or map(alone, intact))
-        return [next(together) if isinstance(item, tuple) else item for item in batch]
-
-    def alone(item: Bytes) -> Outcome:
+    def decode(item: Bytes | CodecError | None) -> Outcome | None:
         try:
-            return decode_chunk(container, header, context, *item)
+            return (
+                decode_chunk(container, header, context, *item) if isinstance(item, tuple) else item
+            )
         except CodecError as damage:
             return damage
 
     blocks = range(len(header.grid))
-    wanted = batches(header, (chunks.get(block) for block in blocks), monitor)
-    decoded = ordered_map(
-        decode, (list(map(read, batch)) for batch in wanted), threads=threads, monitor=monitor
-    )
-    outcomes = (outcome for batch in decoded for outcome in batch)
-    for block, outcome in zip(blocks, outcomes, strict=True):
+    chosen = (read(chunks.get(block)) for block in blocks)
+    decoded = ordered_map(decode, chosen, threads=threads, monitor=monitor)
+    for block, outcome in zip(blocks, decoded, strict=True):
         if outcome is None:
             outcome = CodecError(f"{container.path.name}: block {block} has no chunk")
         yield block, outcome

@@ -25,9 +25,9 @@ from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.unicompress.container import NO_BLOCK, Container
 from MedEnhanceLib.unicompress.header import Header, VoxelRange
 
-#: What a model does: predicts voxels without loss, undoes what a lossy code did, is the decoder
-#: of implicit blocks; the last one serves the writer only.
-ROLES = ("predictor", "restoration", "implicit", "implicit-encoder")
+#: What a model does: predicts voxels without loss, is the decoder of implicit blocks; the last
+#: one serves the writer only.
+ROLES = ("predictor", "implicit", "implicit-encoder")
 #: The kind of a chunk that carries a model; its block is NO_BLOCK.
 MODEL_CHUNK = 64
 #: Bundles of codec models begin so; what follows is the modality, in small letters.

@@ -21,13 +21,11 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-Repair = Literal["off", "locate", "parity"]
-REPAIRS: tuple[Repair, ...] = get_args(Repair)
 #: CRC-32 of any bytes that end with their own CRC-32.
 RESIDUE = 0x2144DF1C
 
@@ -74,14 +72,12 @@ class Layout:
     rows: int
 
     @classmethod
-    def of_size(cls, covered: int, repair: Repair) -> Layout | None:
+    def of_size(cls, covered: int) -> Layout | None:
         """For about `covered` bytes; None where it would take more than its share of them."""
         room = covered // _SHARE - _ROW_BYTES - _FIXED
         pages = -(-(covered + _SLACK) // _PAGE)
-        if repair == "off" or room < _CRC_BYTES * pages:
+        if room < _CRC_BYTES * pages:
             return None
-        if repair == "locate":
-            return cls(_PAGE, pages, _PAGE, 0)
         spare = (room - _CRC_BYTES * pages) // (_PAGE + _CRC_BYTES)
         if spare >= 2:
             columns = max(1, spare // (_HIGHEST + 1))
@@ -158,12 +154,9 @@ class Layout:
 _FIXED = 2 * _HEAD.size + _CRC_BYTES
 
 
-def most_bytes(file_bytes: int, repair: Repair) -> int:
+def most_bytes(file_bytes: int) -> int:
     """The most that the repair chunk of a file of at most that size adds to it."""
-    layout = Layout.of_size(file_bytes, repair)
-    if layout is None:
-        return 0
-    return file_bytes // _SHARE if layout.rows else layout.chunk_bytes + _ROW_BYTES
+    return file_bytes // _SHARE if Layout.of_size(file_bytes) else 0
 
 
 @dataclass(frozen=True)

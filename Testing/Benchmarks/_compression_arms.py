@@ -47,7 +47,7 @@ WITHOUT_MODELS, WITHOUT_SVT, FAST = "no models", f"no {SVT}", "fast"
 ALL = "all"
 #: From the plainest to all of it.
 ARMS = (
-    Arm(WITHOUT_MODELS, without=("predictor", "restoration", "implicit")),
+    Arm(WITHOUT_MODELS, without=("predictor", "implicit")),
     Arm(WITHOUT_SVT, without=(SVT,)),
     Arm(FAST, config={"speed": "fast"}),
     Arm(ALL),

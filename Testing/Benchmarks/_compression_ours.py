@@ -23,9 +23,10 @@ from _enhancement_cache import code_hash, key_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, estimate, models
-from MedEnhanceLib.unicompress.allocation import ratio
+from MedEnhanceLib.unicompress.allocation import videos
 from MedEnhanceLib.unicompress.blocks import coding_grid
-from MedEnhanceLib.unicompress.codecs.lossless import CODERS, VARIANTS, block_type_name, code_block
+from MedEnhanceLib.unicompress.codecs.integers import to_integers
+from MedEnhanceLib.unicompress.codecs.lossless import CODERS, block_type_name
 from MedEnhanceLib.unicompress.codecs.video import av1
 from MedEnhanceLib.unicompress.container import NO_BLOCK, Container
 from MedEnhanceLib.unicompress.models import MODEL_CHUNK
@@ -91,7 +92,7 @@ def _without(roles: tuple[str, ...]) -> Iterator[None]:
     def path(role: str, modality: str) -> Path:
         return Path(os.devnull) if role in roles else place(role, modality)
 
-    with patch.object(models, "_path", path), patch.object(ratio, "encoders", lambda: found):
+    with patch.object(models, "_path", path), patch.object(videos, "encoders", lambda: found):
         yield
 
 
@@ -212,9 +213,10 @@ def _single_types(case: Case) -> Iterator[Row]:
         grid = coding_grid(case.volume.voxels.shape)
         for number in range(len(grid)):
             block = grid.box(number).of(case.volume.voxels)
-            code = code_block(block, None, speed="normal", variants=VARIANTS)
-            for kind in totals:
-                totals[kind] += code.sizes.get(kind, math.inf)
+            coded = to_integers(block)
+            for kind, coder in CODERS.items():
+                data = coder.encode(coded.indices, "normal")
+                totals[kind] += math.inf if data is None else len(data)
         sizes = {
             block_type_name(kind): int(total)
             for kind, total in totals.items()

@@ -28,7 +28,7 @@ from MedEnhanceLib.io import load
 from MedEnhanceLib.unicompress import CompressConfig, compress, decompress
 
 Row = dict[str, Any]
-DEFAULT, IMPLICIT, FITTED, SHRUNK = "default", "implicit", "implicit, --fit 10", "shrunk"
+DEFAULT, IMPLICIT, SHRUNK = "default", "implicit", "shrunk"
 TIME_AS_SLICES = "default, times as slices"
 AT_64 = "implicit, evaluated at 64³"
 NETWORK: dict[str, Any] = {"block_type": "implicit"}
@@ -79,8 +79,6 @@ def _ratio_rows(volume: Volume, path: Path) -> Iterator[Row]:
         yield _row(volume, path, ratio, DEFAULT)
         kept = path.with_name(_KEPT) if ratio == RATIOS[0] else path
         yield _row(volume, kept, ratio, IMPLICIT, **NETWORK)
-        if ratio == RATIOS[0]:
-            yield _row(volume, path, ratio, FITTED, fit=10.0, **NETWORK)
         yield _shrunk_row(volume, path, ratio, shapes)
 
 
@@ -113,7 +111,7 @@ def _row(volume: Volume, path: Path, ratio: float, arm: str, **fields: Any) -> R
 
 def _coded(volume: Volume, path: Path, **fields: Any) -> tuple[int, Voxels, float]:
     """Bytes of the file, what it decodes to, and the processor seconds of that."""
-    config = CompressConfig(threads=1, repair="off", **fields)
+    config = CompressConfig(threads=1, **fields)
     done = compress(volume, path, config, overwrite=True)
     began = time.process_time()
     voxels = decompress(path, threads=1).voxels

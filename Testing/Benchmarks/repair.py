@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from _common import REPOSITORY, RESULTS, SHARED_DATA, gate, write
 from _compression_volumes import large_volume
@@ -27,9 +28,15 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io import load
 from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.unicompress import CompressConfig, compress
-from MedEnhanceLib.unicompress.container import NO_BLOCK, REPAIR_CHUNK, Container, with_repair
+from MedEnhanceLib.unicompress.container import (
+    NO_BLOCK,
+    REPAIR_CHUNK,
+    Container,
+    build_frame,
+    with_repair,
+)
 from MedEnhanceLib.unicompress.header import Header
-from MedEnhanceLib.unicompress.repair import REPAIRS, Layout, RepairChunk
+from MedEnhanceLib.unicompress.repair import Layout, RepairChunk
 
 SEED, TRIALS, PAGE = 20_261_124, 24, 4096
 Row = dict[str, Any]
@@ -99,7 +106,8 @@ def _measure(
     sizes = dict(_sizes(path))
     lost, worth = None, None
     if config.ratio is not None:
-        without = compress(volume, place / "b.ucv", replace(config, repair="off"), overwrite=True)
+        with mock.patch.object(Layout, "of_size", lambda *_: None):
+            without = compress(volume, place / "b.ucv", config, overwrite=True)
         sizes["off"] = without.file_bytes
         lost, worth = (without.psnr or 0.0) - (done.psnr or 0.0), _worth(volume, config, place)
     raw = path.read_bytes()
@@ -114,7 +122,7 @@ def _measure(
     layout.chunk([covered], len(covered))
     made = time.process_time() - began
     shared = {
-        "volume": name, "mode": mode, "off": sizes["off"], "locate": sizes["locate"],
+        "volume": name, "mode": mode, "off": sizes["off"],
         "parity": sizes["parity"], "db": lost, "worth": worth, "rows": layout.rows,
         "columns": layout.stripe // layout.unit, "page": layout.page, "seconds": made,
     }  # fmt: skip
@@ -139,8 +147,8 @@ def _sizes(path: Path) -> Iterator[tuple[str, int]]:
     """What the same chunks take with each kind of repair."""
     with Container(path) as opened:
         header, chunks = opened.header, opened.sound_chunks()
-    for kind in REPAIRS:
-        yield kind, with_repair(header, chunks, kind)[0].file_bytes
+    yield "parity", with_repair(header, chunks)[0].file_bytes
+    yield "off", build_frame(header, chunks).file_bytes
 
 
 def _worth(volume: Volume, config: CompressConfig, place: Path) -> float:
@@ -150,8 +158,9 @@ def _worth(volume: Volume, config: CompressConfig, place: Path) -> float:
     """
     psnr, size = [], []
     for ratio in (24.0, 40.0):
-        one = replace(config, ratio=ratio, repair="off")
-        done = compress(volume, place / "b.ucv", one, overwrite=True)
+        one = replace(config, ratio=ratio)
+        with mock.patch.object(Layout, "of_size", lambda *_: None):
+            done = compress(volume, place / "b.ucv", one, overwrite=True)
         psnr.append(done.psnr or math.nan)
         size.append(done.file_bytes)
     return 0.01 * (psnr[0] - psnr[1]) / math.log(size[0] / size[1])
@@ -183,7 +192,7 @@ def _meets(chunk: Any, run: tuple[int, int]) -> bool:
 def _codes() -> Iterator[Row]:
     """Codes that take as many pages of parity: how many lost pages they give back, by counting."""
     for size in (1_000_000, 5_000_000, 20_000_000):
-        layout = Layout.of_size(size, "parity")
+        layout = Layout.of_size(size)
         assert layout is not None
         parity = layout.rows * layout.stripe // PAGE
         shapes = {

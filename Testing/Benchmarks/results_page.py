@@ -521,7 +521,7 @@ def parts() -> Table:
     """Bytes that a part of a file takes, as a share of it."""
     rows = []
     for volume in ("MR, the sample", "CT STS_013", "CT abdomen"):
-        for mode in ("lossless", "lossless, fast", "ratio 32, fast", "ratio 32, fast, slice"):
+        for mode in ("lossless", "lossless, fast", "ratio 32, fast"):
             base = f"regions.rows[volume={volume}; mode={mode}; part="
             rows.append((
                 volume, mode, Cell(f"{base}whole].file_bytes / 1e6"),

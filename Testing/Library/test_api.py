@@ -190,14 +190,6 @@ class TestContainer:
         assert set(parameters[0]) - set(parameters[1]) == {"path", "overwrite"}
         assert set(parameters[1]) <= set(parameters[0])
 
-    def test_refining_without_implicit_blocks_is_refused(
-        self, head: Volume, tmp_path: Path
-    ) -> None:
-        with pytest.raises(me.ConfigError, match="fit refines"):
-            me.compress(head, tmp_path / "scan.ucv", ratio=32, fit=5)
-        with pytest.raises(me.ConfigError, match="fit refines"):
-            me.estimate_compression(head, ratio=32, fit=5)
-
     def test_a_container_is_verified_on_request(self, container: Path) -> None:
         assert me.inspect(container)["check"] is None
         assert me.inspect(container, verify=True)["check"]["intact"]

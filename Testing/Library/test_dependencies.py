@@ -6,12 +6,10 @@ import json
 import subprocess
 import sys
 import tomllib
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-from MedEnhanceLib.errors import DependencyError
 from MedEnhanceLib.runtime import dependencies
 from MedEnhanceLib.runtime.dependencies import Package, missing, packages
 
@@ -95,15 +93,6 @@ print(json.dumps([found, sorted({name.partition(".")[0] for name in sys.modules}
     wanted = ("", "reports", "dicom")
     assert found == [package.name for package in packages() if package.extra in wanted]
     assert not set(modules) & {"numpy", "torch"}
-
-
-def test_the_codecs_for_zarr_say_what_they_need(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "numcodecs", None)
-    monkeypatch.setitem(sys.modules, "numcodecs.abc", None)
-    monkeypatch.delitem(sys.modules, "MedEnhanceLib.unicompress.zarr_codecs", raising=False)
-    with pytest.raises(DependencyError, match="zarr") as caught:
-        import_module("MedEnhanceLib.unicompress.zarr_codecs")
-    assert "medenhance[zarr]" in caught.value.hint
 
 
 def test_a_name_is_what_pip_knows() -> None:

@@ -337,13 +337,3 @@ def test_a_notebook_in_double_precision_changes_no_result(head: Volume) -> None:
     assert torch.get_default_dtype() == torch.float64
     torch.set_default_dtype(torch.float32)
     assert np.array_equal(result.volume.voxels, me.enhance(head, uncertainty=True).volume.voxels)
-
-
-@pytest.mark.usefixtures("doubles")
-def test_the_implicit_module_works_in_double_precision_too() -> None:
-    from MedEnhanceLib.unicompress.learned import ImplicitCodec
-
-    codec = ImplicitCodec("MR", layers=1)
-    x = 0.4 * torch.rand(1, 1, 4, 8, 8)
-    assert codec(x)["x_hat"].shape == x.shape
-    assert codec.decompress(**codec.compress(x))["x_hat"].shape == x.shape

@@ -451,5 +451,4 @@ def _speeds():
     return {
         "normal": _("Normal speed"),
         "fast": _("Fast, lossless files 5 to 30 % larger"),
-        "slow": _("Slow: many times as long, slightly better"),
     }

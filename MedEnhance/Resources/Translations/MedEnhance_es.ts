@@ -2930,10 +2930,6 @@
         <source>Fast, lossless files 5 to 30 % larger</source>
         <translation>Rápido: sin pérdida, 5 a 30 % mayor</translation>
     </message>
-    <message>
-        <source>Slow: many times as long, slightly better</source>
-        <translation>Lento: tarda mucho más, algo mejor</translation>
-    </message>
 </context>
 <context>
     <name>pages.decompress</name>

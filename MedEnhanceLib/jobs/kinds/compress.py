@@ -168,8 +168,6 @@ def estimate_volume(volume: Volume, config: CompressConfig, monitor: Monitor) ->
     """As `estimate`; warns where it says nothing of what is asked for."""
     from MedEnhanceLib.unicompress import estimate
 
-    if config.access == "slice":
-        monitor.warn("the estimate is of larger blocks: with access to slices a file loses more")
     if config.block_type == "implicit":
         monitor.warn("the estimate is of the other block types: implicit blocks lose more")
     return estimate(volume, config, monitor=monitor)

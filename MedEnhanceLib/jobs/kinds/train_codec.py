@@ -1,4 +1,4 @@
-"""Trains the models of the codec: the implicit network, the predictor, the restoration."""
+"""Trains the models of the codec: the implicit network and the predictor."""
 
 from __future__ import annotations
 
@@ -30,10 +30,6 @@ PARTS = {
     "predictor": (
         "MedEnhanceLib.unicompress.codecs.predictor.train:PredictorConfig",
         "MedEnhanceLib.unicompress.codecs.predictor.train:train_predictor",
-    ),
-    "restoration": (
-        "MedEnhanceLib.unicompress.codecs.video.train:RestorationConfig",
-        "MedEnhanceLib.unicompress.codecs.video.train:train_restoration",
     ),
 }
 _ALL = ("**/*.nii.gz",)

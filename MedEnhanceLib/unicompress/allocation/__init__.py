@@ -1,7 +1,7 @@
 """How a whole volume is coded for each compression mode: which codec takes which block and bytes.
 
 near_lossless: lossless, and max_error
-ratio: the best quality within given bytes; quality: the fewest bytes for a PSNR or SSIM
+lossy: the best quality within given bytes, or the fewest bytes for a PSNR or SSIM
 videos, implicit_layers: all blocks by one codec, within given bytes
-rate: bytes among blocks, and the search for a setting; estimate: what a mode would give
+search: the search for a setting; estimate: what a mode would give
 """

@@ -17,17 +17,16 @@ import numpy as np
 
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.unicompress.allocation.quality import (
+from MedEnhanceLib.unicompress.allocation.search import activity_of
+from MedEnhanceLib.unicompress.allocation.task import Room, Task
+from MedEnhanceLib.unicompress.allocation.videos import (
     Quality,
-    sample_quality,
-    sample_size,
+    into_bytes,
+    smallest_of,
+    to_quality,
 )
-from MedEnhanceLib.unicompress.allocation.rate import activity_of, allocate
-from MedEnhanceLib.unicompress.allocation.task import Room
-from MedEnhanceLib.unicompress.allocation.wavelets import choose_depth, cut, measure_block
-from MedEnhanceLib.unicompress.blocks import Box, Grid, coding_grid, ordered_map, wavelet_grid
-from MedEnhanceLib.unicompress.codecs import wavelet
-from MedEnhanceLib.unicompress.codecs.lossless import STACKED, code_block, expected_block
+from MedEnhanceLib.unicompress.blocks import coding_grid, ordered_map
+from MedEnhanceLib.unicompress.codecs.lossless import code_block, expected_block
 from MedEnhanceLib.unicompress.codecs.predictor.learned import (
     Predictor,
     cheapest,
@@ -35,7 +34,6 @@ from MedEnhanceLib.unicompress.codecs.predictor.learned import (
     would_take,
 )
 from MedEnhanceLib.unicompress.config import CompressConfig, Mode, Speed, thread_count
-from MedEnhanceLib.unicompress.decode import decode_data
 from MedEnhanceLib.unicompress.encode import (
     codable,
     draft_header,
@@ -49,30 +47,23 @@ from MedEnhanceLib.unicompress.repair import most_bytes
 
 Item = TypeVar("Item")
 
-#: Seconds after which no further block is begun: of blocks, of blocks with full effort, of pieces.
+#: Seconds after which no further block is begun: of blocks, of blocks with full effort.
 _SECONDS = 0.8
 _FULL_EFFORT_SECONDS = 0.4
-_PIECE_SECONDS = 0.6
 _MOST_BLOCKS = 24
 #: Blocks that are coded with full effort as well, to measure what it gains.
 _FULL_EFFORT_BLOCKS = 3
 #: Above this much more than there is room for, full effort does not help either.
 _MOST_GAIN = 1.15
-#: Side of the pieces that are coded of the wavelet's large blocks, and how many.
-_PIECE_SIDE = 96
-_PIECES = 8
-_TRIED_SIDE = 64
+#: Of what is coded as a video: slices at least, and voxels at most where these do.
+_LEAST_SLICES, _VIDEO_VOXELS = 24, 1 << 20
 #: A step along the blocks that never falls into their rhythm, and covers them evenly.
 _GOLDEN = (math.sqrt(5) - 1) / 2
 _EFFORTS: tuple[Speed, Speed] = ("normal", "fast")
 #: What a table row and a record take for each block.
 _BLOCK_BYTES = 40
-#: What filters gain, in dB; the parts that are coded here have none.
-_FILTERED: dict[Speed, float] = {"normal": 0.35, "fast": 0.2, "slow": 0.35}
-#: Decibels for an octave of bytes.
-_DB_OF_BYTES = -2.5
-#: And what that and the full effort take of the bytes of a coding at the fast pace.
-_FULL_EFFORT: dict[Speed, float] = {"normal": 0.95, "fast": 1.0, "slow": 0.92}
+#: What the full effort takes of the bytes of a coding at the fast pace.
+_FULL_EFFORT: dict[Speed, float] = {"normal": 0.95, "fast": 1.0}
 
 
 @dataclass(frozen=True)
@@ -143,17 +134,17 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
     voxels = codable(volume, config)
     config, _ = with_bound(volume, config, monitor)
     header = draft_header(volume, voxels, config)
-    room = make_room(header, voxels, config.ratio or 1.0, repair=config.repair)
+    room = make_room(header, voxels, config.ratio or 1.0)
     context = DecodeContext(voxels.dtype, header.voxel_range)
     found = _bounded(voxels, config, volume.modality, header.voxel_range, room, monitor)
-    if config.psnr is not None or config.ssim is not None:
-        reached = _at_quality(voxels, config, context, room, monitor)
-        if reached is not None and reached.file_bytes < found.file_bytes:
+    is_video = config.mode in ("psnr", "ssim") and 0 < peak_of(header.voxel_range) < math.inf
+    if is_video or (config.ratio is not None and found.file_bytes > room.file_bytes):
+        monitor.progress(0.6, "try videos")
+        reached = _as_videos(voxels, config, context, room, monitor)
+        if reached is not None and (config.ratio or reached.file_bytes < found.file_bytes):
             found = reached
-    elif config.ratio is not None and found.file_bytes > room.file_bytes:
-        found = _at_ratio(voxels, config, context, room, monitor)
     monitor.progress(1.0, "estimated")
-    file_bytes = found.file_bytes + most_bytes(round(found.file_bytes), config.repair)
+    file_bytes = found.file_bytes + most_bytes(round(found.file_bytes))
     return Estimate(
         mode=config.mode,
         raw_bytes=voxels.nbytes,
@@ -194,41 +185,48 @@ def _bounded(
     return _Found(file_bytes, sample.max_error, psnr, sample.blocks, sample.voxels)
 
 
-def _at_quality(
+def _as_videos(
     voxels: Voxels, config: CompressConfig, context: DecodeContext, room: Room, monitor: Monitor
 ) -> _Found | None:
-    """At a PSNR or an SSIM; None where no part could be coded to it."""
-    monitor.progress(0.6, "try the quality")
-    gain, effort = _FILTERED[config.speed], _FULL_EFFORT[config.speed]
-    wanted = None if config.psnr is None else config.psnr - gain
-    quality = Quality(wanted, config.ssim, peak_of(context.voxel_range))
-    reached = sample_quality(voxels, quality, context, monitor.check)
-    if reached is None:
-        return None
-    if wanted is None:  # a filter brings SSIM as many bytes as it brings PSNR
-        effort *= 2 ** (gain / _DB_OF_BYTES)
-    file_bytes = round(reached.bytes * effort + room.twice)
-    return _Found(file_bytes, reached.max_error, reached.psnr, reached.parts, reached.voxels)
+    """At a ratio, a PSNR or an SSIM: a run of slices is coded; None where no video reaches it.
 
-
-def _at_ratio(
-    voxels: Voxels, config: CompressConfig, context: DecodeContext, room: Room, monitor: Monitor
-) -> _Found:
-    """At a ratio that lossless coding does not reach: by the wavelet or a video."""
-    monitor.progress(0.6, "try the wavelet")
-    threads = thread_count(config.threads)
-    sample, total = _sample_wavelet(voxels, context.voxel_range, room, threads, monitor)
-    squared = _carried(sample.squared, sample, voxels, total) / voxels.size
+    Bytes and errors are carried over by how much there is to code.
+    """
     peak = peak_of(context.voxel_range)
-    psnr, largest = _psnr(squared, peak), sample.max_error
-    if psnr is not None:
-        monitor.progress(0.8, "try the video")
-        # Steps of that size lose as much as the wavelet did.
-        step, budget = math.sqrt(12 * squared), room.file_bytes - room.once
-        as_video = sample_size(voxels, budget, step, peak, context, monitor.check)
-        if as_video is not None and (as_video.psnr or 0.0) > psnr:
-            psnr, largest = as_video.psnr, as_video.max_error
-    return _Found(room.file_bytes, largest, psnr, sample.blocks, sample.voxels)
+    quality = Quality(config.psnr, config.ssim, peak)
+    part = _run(voxels)
+    share = part.size / voxels.size
+    if share < 1 and (total := activity_of(voxels, quality.step)):
+        share = max(activity_of(part, quality.step) / total, share / 50)
+    threads = thread_count(config.threads)
+    task = Task(part, context, "fast", threads, monitor.part(0.6, 1.0))
+    if config.ratio is not None:
+        budget = round((room.file_bytes - room.once) * share)
+        coded = into_bytes(task, budget, second_copy=False) if budget > 0 else None
+        if coded is None:
+            smallest = room.once + round(smallest_of(task) / share)
+            raise room.out_of_reach(voxels.nbytes, smallest)
+        file_bytes: float = room.file_bytes
+    else:
+        if config.psnr is not None:  # of the part the share of all errors that it has
+            wanted = config.psnr - 10 * math.log10(voxels.size * share / part.size)
+            quality = replace(quality, psnr=max(wanted, 1.0))
+        coded = to_quality(task, quality)
+        if coded is None:
+            return None
+        file_bytes = coded.bytes / share * _FULL_EFFORT[config.speed] + room.twice
+    psnr = _psnr(coded.tally.squared / share / voxels.size, peak)
+    return _Found(file_bytes, coded.tally.max_error, psnr, len(coded.chunks), part.size)
+
+
+def _run(voxels: Voxels) -> Voxels:
+    """Successive slices of the middle, long enough for a video to pay; all where it is small."""
+    frames = voxels.reshape(-1, *voxels.shape[-3:])
+    frame = frames[len(frames) // 2]
+    slices = max(_LEAST_SLICES, _VIDEO_VOXELS // frame[0].size)
+    start = max(0, len(frame) - slices) // 2
+    run: Voxels = frame[start : start + slices]
+    return run
 
 
 def _psnr(squared: float, peak: float) -> float | None:
@@ -245,7 +243,7 @@ def _sample_blocks(
 
     def code(number: int) -> tuple[int, float, float]:
         block = grid.box(number).of(voxels)
-        best = code_block(block, bound, speed="fast", variants=(STACKED,))
+        best = code_block(block, bound, speed="fast")
         return len(best.data), *_loss(block, expected_block(block, bound, best))
 
     begun: list[int] = []
@@ -276,68 +274,13 @@ def _effort(
 
     def sizes(number: int) -> tuple[int, int]:
         block = grid.box(number).of(voxels)
-        full, fast = (
-            len(code_block(block, bound, speed=speed, variants=(STACKED,)).data)
-            for speed in _EFFORTS
-        )
+        full, fast = (len(code_block(block, bound, speed=speed).data) for speed in _EFFORTS)
         learned = would_take(predictor, [block], bound) if predictor else math.inf
         return int(min(full, max(learned, 1))), fast
 
     until = _until(_spread(len(grid))[:_FULL_EFFORT_BLOCKS], _FULL_EFFORT_SECONDS, [])
     both = list(ordered_map(sizes, until, threads=threads, monitor=monitor))
     return sum(full for full, _ in both) / max(sum(fast for _, fast in both), 1)
-
-
-def _sample_wavelet(
-    voxels: Voxels,
-    voxel_range: VoxelRange,
-    room: Room,
-    threads: int,
-    monitor: Monitor,
-) -> tuple[_Sample, float]:
-    """Pieces of the wavelet's blocks in their share of the bytes; the whole volume's activity."""
-    threads = min(threads, wavelet.MOST_THREADS)
-    grid = wavelet_grid(voxels.shape, choose_depth(voxels, room.file_bytes, side=_TRIED_SIDE))
-    budget, _ = room.for_payload(len(grid))
-    bits = 8 * max(budget, 1) / voxels.size
-    pieces = [_piece(grid, number, turn) for turn, number in enumerate(_spread(len(grid)))]
-    begun: list[Box] = []
-    until = _until(pieces[:_PIECES], _PIECE_SECONDS, begun)
-    measured = list(
-        ordered_map(
-            lambda box: measure_block(box.of(voxels), bits, speed="fast"),
-            until,
-            threads=threads,
-            monitor=monitor,
-        )
-    )
-    size = sum(math.prod(box.shape) for box in begun)
-    smallest = sum(one.curve.smallest for one in measured)
-    # Pieces are smaller than blocks: their fixed bytes say nothing of the whole's.
-    if budget <= 0 or smallest * voxels.size / size > 8 * budget:
-        raise room.out_of_reach(voxels.nbytes, round(smallest * voxels.size / size))
-
-    def at(unit: float | None) -> tuple[_Sample, float]:
-        """What the pieces lose in the share that differences beyond `unit` give them."""
-        total = activity_of(voxels, unit)
-        activity = sum(activity_of(box.of(voxels), unit) for box in begun)
-        share = activity / total if total else size / voxels.size
-        shares = allocate([one.curve for one in measured], max(int(budget * share), smallest))
-        context = DecodeContext(voxels.dtype, voxel_range)
-        squared, largest = 0.0, 0.0
-        for box, one, part in zip(begun, measured, shares, strict=True):
-            monitor.check()
-            chunk = cut(0, one, part)
-            block = box.of(voxels)
-            decoded = decode_data(chunk.kind, bytes(chunk.data), block.shape, context)
-            one_squared, one_largest = _loss(block, decoded)
-            squared, largest = squared + one_squared, max(largest, one_largest)
-        sample = _Sample(len(begun), size, activity, budget * share, squared, largest)
-        return sample, total
-
-    # What is finer than the loss takes no bytes: how large the loss is comes out of the first try.
-    first, _ = at(None)
-    return at(2 * math.sqrt(first.squared / size) or None)
 
 
 def _carried(value: float, sample: _Sample, voxels: Voxels, total: float) -> float:
@@ -363,21 +306,6 @@ def _spread(count: int) -> list[int]:
     """All numbers below `count`, such that any first few of them lie evenly."""
     steps = (int(count * ((turn * _GOLDEN + 0.5) % 1.0)) for turn in range(3 * count))
     return list(dict.fromkeys([*steps, *range(count)]))
-
-
-def _piece(grid: Grid, number: int, turn: int) -> Box:
-    """A piece of a block, at another place in each."""
-    box = grid.box(number)
-    return replace(
-        box,
-        j=_within(box.j, (turn * _GOLDEN) % 1.0),
-        i=_within(box.i, (turn * _GOLDEN * _GOLDEN) % 1.0),
-    )
-
-
-def _within(span: tuple[int, int], place: float) -> tuple[int, int]:
-    start = span[0] + int(place * max(span[1] - span[0] - _PIECE_SIDE, 0))
-    return start, min(start + _PIECE_SIDE, span[1])
 
 
 def _until(items: list[Item], seconds: float, begun: list[Item]) -> Iterator[Item]:

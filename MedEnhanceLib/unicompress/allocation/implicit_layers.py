@@ -11,7 +11,7 @@ from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
-from MedEnhanceLib.unicompress.blocks import wavelet_grid
+from MedEnhanceLib.unicompress.blocks import implicit_grid
 from MedEnhanceLib.unicompress.codecs.implicit.codec import (
     ROLE,
     WRITER_ROLE,
@@ -27,7 +27,6 @@ from MedEnhanceLib.unicompress.verify import Tally
 if TYPE_CHECKING:
     from MedEnhanceLib.unicompress.codecs.implicit.writer import ImplicitCode, Writer
 
-_DEPTH = 64
 ROLES = (ROLE, WRITER_ROLE)
 
 
@@ -61,31 +60,17 @@ def implicit_for(volume: Volume, voxels: Voxels) -> Implicit:
     return Implicit(writer_of(reader, encoder), scaling, is_thick(volume.geometry.spacing))
 
 
-def code_implicit_volume(task: Task, room: Room, implicit: Implicit, fit_s: float = 0.0) -> Payload:
-    """As many layers of every block as `room` has bytes for.
+def code_implicit_volume(task: Task, room: Room, implicit: Implicit) -> Payload:
+    """As many layers of every block, of whole numbers, as `room` has bytes for.
 
-    Args:
-        task: the volume, of whole numbers.
-        room: the bytes that there are.
-        implicit: the models, and the scale of the volume.
-        fit_s: seconds to refine the codes for this volume; the better of with and without is kept.
-    Raises:
-        ConfigError: not even the first layer fits.
+    Raises ConfigError where not even the first layer fits.
     """
-    codes = _plain_codes(task.part(0.0, 0.3), implicit)
-    plain = _pack(task.part(0.3, 0.6), room, implicit, codes)
-    if not fit_s:
-        return plain
-    fitted = _fitted(task.part(0.6, 0.8), implicit, codes, fit_s)
-    try:
-        refined = _pack(task.part(0.8, 1), room, implicit, fitted)
-    except ConfigError:  # refined codes may take more bytes
-        return plain
-    return min(plain, refined, key=lambda payload: payload.tally.squared)
+    codes = _codes(task.part(0.0, 0.5), implicit)
+    return _pack(task.part(0.5, 1.0), room, implicit, codes)
 
 
-def _plain_codes(task: Task, implicit: Implicit) -> list[ImplicitCode]:
-    grid = task.cut(wavelet_grid(task.voxels.shape, _DEPTH))
+def _codes(task: Task, implicit: Implicit) -> list[ImplicitCode]:
+    grid = implicit_grid(task.voxels.shape)
     codes = []
     for number in range(len(grid)):
         task.monitor.progress(number / len(grid), "implicit codes")
@@ -96,7 +81,7 @@ def _plain_codes(task: Task, implicit: Implicit) -> list[ImplicitCode]:
 
 
 def _pack(task: Task, room: Room, implicit: Implicit, codes: list[ImplicitCode]) -> Payload:
-    grid = task.cut(wavelet_grid(task.voxels.shape, _DEPTH))
+    grid = implicit_grid(task.voxels.shape)
     keep, second_copy = choose_layers(codes, room, task.voxels.nbytes)
     chunks = [
         Chunk(number, IMPLICIT, code.chunks[layer], layer)
@@ -113,30 +98,6 @@ def _pack(task: Task, room: Room, implicit: Implicit, codes: list[ImplicitCode])
         tally.add(decode_implicit(code.chunks[: keep[number]], shape, context))
         task.monitor.progress((number + 1) / len(codes), "compress")
     return Payload(grid, chunks, tally, second_copy, models)
-
-
-def _fitted(
-    task: Task, implicit: Implicit, codes: list[ImplicitCode], fit_s: float
-) -> list[ImplicitCode]:
-    from MedEnhanceLib.unicompress.codecs.implicit.writer import fit_codes
-
-    grid = task.cut(wavelet_grid(task.voxels.shape, _DEPTH))
-    fitted = []
-    for number, code in enumerate(codes):
-        task.monitor.progress(number / len(codes), "refining codes")
-        block = grid.box(number).of(task.voxels)
-        fitted.append(
-            fit_codes(
-                implicit.writer,
-                block,
-                implicit.scaling.of_block(block),
-                code,
-                thick=implicit.thick,
-                seconds=fit_s * block.size / task.voxels.size,
-                monitor=task.monitor,
-            )
-        )
-    return fitted
 
 
 def choose_layers(codes: list[ImplicitCode], room: Room, raw_bytes: int) -> tuple[list[int], bool]:

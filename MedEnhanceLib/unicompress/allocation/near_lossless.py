@@ -11,21 +11,16 @@ from dataclasses import replace
 
 import numpy as np
 
-from MedEnhanceLib import native
 from MedEnhanceLib.core.slabs import let_go
 from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.runtime.progress import Steps
 from MedEnhanceLib.unicompress.allocation.task import Payload, Task
-from MedEnhanceLib.unicompress.blocks import Box, Grid, coding_grid
+from MedEnhanceLib.unicompress.blocks import Box, Grid, coding_grid, readable_by_slices
 from MedEnhanceLib.unicompress.codecs.lossless import (
     LEARNED,
-    STACKED,
-    VARIANTS,
     Code,
     code_block,
     expected_block,
-    leading_variant,
-    polled_blocks,
 )
 from MedEnhanceLib.unicompress.codecs.predictor.learned import (
     Predictor,
@@ -41,6 +36,8 @@ from MedEnhanceLib.unicompress.verify import Tally
 #: Blocks, and slices, rows and columns of each, that decide between learned and classical types.
 _COMPARED = 3
 _PIECE = (16, 96, 96)
+#: One block in 16 shows about what all take, and some four blocks at least.
+_ESTIMATED_SHARE = 16
 #: Slices of a block that size is estimated from.
 _SLAB = 6
 #: Of what classical types take: more than teaching was ever seen to make up for.
@@ -65,21 +62,18 @@ def code_bounded(task: Task, bound: float | None) -> Payload:
         bound: the largest error, in stored units; None or 0 is lossless.
     """
     bound = bound or None
-    grid = task.cut(coding_grid(task.voxels.shape))
+    grid = coding_grid(task.voxels.shape)
     if task.predictors and task.speed != "fast":
         chosen = _winning_predictor(task, bound)
         if chosen is not None:
             return _code_learned(task, bound, *chosen)
-    polled = _poll(task, grid, bound)
-    variants = leading_variant(polled.values()) if polled else (STACKED,)
 
     def code(number: int) -> tuple[Code, Voxels]:
         block = grid.box(number).of(task.voxels)
-        known = polled.get(number)
-        coded = known or code_block(block, bound, speed=task.speed, variants=variants)
+        coded = code_block(block, bound, speed=task.speed)
         return coded, expected_block(block, bound, coded)
 
-    return _all_coded(task.part(len(polled) / len(grid), 1.0), grid, code)
+    return _all_coded(task, grid, code)
 
 
 def _all_coded(task: Task, grid: Grid, code: Callable[[int], tuple[Code, Voxels]]) -> Payload:
@@ -98,13 +92,10 @@ def _winning_predictor(task: Task, bound: float | None) -> tuple[Predictor, floa
     chosen = cheapest(task.predictors, pieces, bound)
     classical = 0
     for piece in pieces:
-        classical += len(code_block(piece, bound, speed="normal", variants=(STACKED,)).data)
+        classical += len(code_block(piece, bound, speed="normal").data)
     if would_take(chosen, pieces, bound) > _TAUGHT_MOST * classical:
         return None
-    native.load(monitor=task.monitor)
-    chosen = taught(
-        chosen, voxels, bound, speed=task.speed, threads=task.threads, monitor=task.monitor
-    )
+    chosen = taught(chosen, voxels, bound, threads=task.threads, monitor=task.monitor)
     carried = 2 * len(chosen.model.data) if chosen.carried else 0
     slabs, share = _slabs(voxels)
     expected_bytes = would_take(chosen, slabs, bound) / share
@@ -151,14 +142,14 @@ def _code_learned(
     task: Task, bound: float | None, predictor: Predictor, expected_bytes: float
 ) -> Payload:
     voxels = task.voxels
-    grid = task.cut(predictor_grid(voxels.shape), expected_bytes)
+    grid = readable_by_slices(predictor_grid(voxels.shape), expected_bytes)
 
     def code(number: int) -> tuple[Code, Voxels]:
         block = grid.box(number).of(voxels)
         learned = code_learned(block, bound, predictor.network)
         if learned is not None:
             return learned
-        classical = code_block(block, bound, speed="normal", variants=VARIANTS)
+        classical = code_block(block, bound, speed="normal")
         return classical, expected_block(block, bound, classical)
 
     payload = _all_coded(task.part(0.1, 1.0), grid, code)
@@ -170,32 +161,15 @@ def _code_learned(
 def estimate_bytes(task: Task) -> float:
     """About what `code_bounded` would take without loss and fast, from one block in eight."""
     grid = coding_grid(task.voxels.shape)
-    sample = polled_blocks(len(grid))
+    sample = range(0, len(grid), min(max(len(grid) // 4, 1), _ESTIMATED_SHARE))
 
     def size(number: int) -> int:
         block = grid.box(number).of(task.voxels)
-        return len(code_block(block, None, speed="fast", variants=(STACKED,)).data)
+        return len(code_block(block, None, speed="fast").data)
 
     total = sum(task.map(size, sample))
     let_go(task.voxels)
     return total * len(grid) / len(sample)
-
-
-def _poll(task: Task, grid: Grid, bound: float | None) -> dict[int, Code]:
-    """Some blocks, coded by every variant: they show which one suits the volume."""
-    if task.speed == "fast":
-        return {}
-    numbers = polled_blocks(len(grid))
-
-    def code(number: int) -> Code:
-        block = grid.box(number).of(task.voxels)
-        return code_block(block, bound, speed=task.speed, variants=VARIANTS)
-
-    codes = {}
-    for number, best in zip(numbers, task.map(code, numbers), strict=True):
-        codes[number] = best
-        task.monitor.progress(len(codes) / len(grid), "compress")
-    return codes
 
 
 def code_within(task: Task, budget: Callable[[int], int]) -> Payload | None:
@@ -206,7 +180,7 @@ def code_within(task: Task, budget: Callable[[int], int]) -> Payload | None:
         budget: number of chunks → bytes that there are for them.
     """
     voxels = task.voxels
-    room = budget(len(task.cut(coding_grid(voxels.shape))))
+    room = budget(len(coding_grid(voxels.shape)))
     if voxels.dtype.kind not in "iu" or 8 * room < LEAST_BITS * voxels.size:
         return None
     bound = _first_bound(voxels, room * _TAUGHT, task.predictors if task.speed != "fast" else ())
@@ -233,7 +207,7 @@ def _first_bound(voxels: Voxels, room: float, predictors: Sequence[Predictor]) -
         learned = (would_take(one, slabs, bound) for one in predictors)
         if np.isfinite(smallest := min(learned, default=np.inf)):
             return smallest / share
-        codes = (code_block(slab, bound, speed="fast", variants=(STACKED,)) for slab in slabs)
+        codes = (code_block(slab, bound, speed="fast") for slab in slabs)
         return sum(len(code.data) for code in codes) / share
 
     high = 1

@@ -9,12 +9,10 @@ from typing import Self, TypeVar
 from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.unicompress.blocks import Grid, ordered_map, readable_by_slices
-from MedEnhanceLib.unicompress.codecs.lossless import WAVELET
+from MedEnhanceLib.unicompress.blocks import Grid, ordered_map
 from MedEnhanceLib.unicompress.codecs.predictor.learned import Predictor
-from MedEnhanceLib.unicompress.config import Access, Speed
+from MedEnhanceLib.unicompress.config import Speed
 from MedEnhanceLib.unicompress.container import Chunk
-from MedEnhanceLib.unicompress.decode import decode_data
 from MedEnhanceLib.unicompress.models import CodecModel, DecodeContext
 from MedEnhanceLib.unicompress.spool import Keep
 from MedEnhanceLib.unicompress.verify import Tally
@@ -30,9 +28,8 @@ ROW_BYTES, SLACK = 15, 128
 class Task:
     """A volume to code, and with what.
 
-    voxels: [T,] K, J, I. context: what a reader has; the restoration model in it is a term of the
-    filters of videos. keep: where codes wait until the file is laid out. predictors: learned ones
-    that may suit the volume. access: how small a part of the file a slice shall be.
+    voxels: [T,] K, J, I. context: what a reader has. keep: where codes wait until the file is laid
+    out. predictors: learned ones that may suit the volume.
     """
 
     voxels: Voxels
@@ -42,14 +39,6 @@ class Task:
     monitor: Monitor
     keep: Keep = bytes
     predictors: Sequence[Predictor] = ()
-    access: Access = "auto"
-
-    def cut(self, grid: Grid, expected_bytes: float | None = None) -> Grid:
-        """The grid, cut for access to slices; expected_bytes: of a file that may be, by itself."""
-        if self.access == "slice":
-            return readable_by_slices(grid)
-        may_be = self.access == "auto" and expected_bytes is not None
-        return readable_by_slices(grid, expected_bytes) if may_be else grid
 
     def part(self, start: float, stop: float) -> Self:
         """The same, as the part of the progress from `start` to `stop`."""
@@ -65,23 +54,6 @@ class Task:
         """function(item) in the order of the items, in threads, of which there are `most`."""
         threads = min(self.threads, most)
         return ordered_map(function, items, threads=threads, monitor=self.monitor)
-
-    def decoded(self, grid: Grid, chunks: Iterable[Chunk]) -> Iterator[Voxels]:
-        """What a reader makes of chunks, block by block."""
-
-        def decode(chunk: Chunk) -> Voxels:
-            shape = grid.box(chunk.block).shape
-            return decode_data(chunk.kind, bytes(chunk.data), shape, self.context)
-
-        return self.map(decode, chunks)
-
-    def tally(self, grid: Grid, chunks: Sequence[Chunk]) -> Tally:
-        """What a reader makes of the chunks of all blocks, compared with the source."""
-        tally = Tally(self.voxels, grid)
-        for count, block in enumerate(self.decoded(grid, chunks), 1):
-            tally.add(block)
-            self.monitor.progress(count / len(chunks), "compress")
-        return tally
 
 
 @dataclass(frozen=True)
@@ -104,11 +76,6 @@ class Payload:
     def bytes(self) -> int:
         """Of all chunks together."""
         return sum(len(chunk.data) for chunk in self.chunks)
-
-    @property
-    def exact(self) -> bool:
-        """Whether every machine decodes the same voxels: a wavelet's are floats, and rounded."""
-        return all(chunk.kind != WAVELET for chunk in self.chunks)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,7 @@
 """Codecs of single blocks: voxels [K, J, I] → bytes and back.
 
 lossless: constant, zstd, JPEG-LS and JPEG XL, on the unsigned integers that `integers` makes
-wavelet: SPERR, any prefix of a code decodes
-video: AV1 with a fitted filter and a restoration network
+video: AV1 with a fitted filter
 predictor: lossless or bounded, by a learned predictor and an entropy coder
 implicit: codes of one shared network, in layers
 """

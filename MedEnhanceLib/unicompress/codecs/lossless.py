@@ -7,8 +7,7 @@ coders; 16 and on for those that need a model.
 from __future__ import annotations
 
 import math
-import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -16,9 +15,7 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib.core.volume import Voxels
-from MedEnhanceLib.io.dicom.streams import read_jpegls_header
 from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.unicompress.codecs import integers
 from MedEnhanceLib.unicompress.codecs.integers import (
     Coded,
     Indices,
@@ -33,29 +30,24 @@ Shape = tuple[int, int, int]
 Encode = Callable[[Indices, Speed], "bytes | None"]
 Decode = Callable[[bytes, Shape, np.dtype[Any]], Indices]
 
-_EFFORT = {"normal": 7, "fast": 3, "slow": 7}
-_ZSTD_LEVEL = {"normal": 9, "fast": 3, "slow": 9}
+_EFFORT = {"normal": 7, "fast": 3}
+_ZSTD_LEVEL = {"normal": 9, "fast": 3}
 #: Measured: on labels and masks the highest level wins 30 %, and is fast; on noise neither.
 _ZSTD_BEST = 19
 _COMPRESSIBLE = 8.0
-_INTERSLICE = struct.Struct("<i9h")
-CONSTANT, ZSTD, JPEGLS, STACKED, CHANNELS, INTERSLICE, WAVELET, VIDEO = range(8)
+_JPEGLS_END = b"\xff\xd9"
+CONSTANT, ZSTD, JPEGLS, JPEGXL = range(4)
+VIDEO = 7
 #: Blocks of the learned predictor: indices too, but its coder needs the file's model.
 LEARNED = 16
 #: The implicit network; the only type with layers of refinement.
 IMPLICIT = 17
 #: Block types that are not in the table below: id → name and package.
 VOXEL_TYPES = {
-    WAVELET: ("wavelet (SPERR)", "imagecodecs"),
     VIDEO: ("video (AV1)", "imagecodecs"),
     LEARNED: ("learned", "safetensors"),
     IMPLICIT: ("implicit", "torch"),
 }
-#: The variants of JPEG XL: costly, so that most blocks try one of them only.
-VARIANTS = (STACKED, CHANNELS, INTERSLICE)
-#: Every variant of JPEG XL is tried on one block in 16, and on about 4 blocks at least.
-_POLLED_SHARE = 16
-_POLLED_BLOCKS = 4
 #: zstd's full effort is spent where its quick result comes this near to the best.
 _ZSTD_NEAR = 1.4
 
@@ -147,82 +139,38 @@ def _encode_jpegls(indices: Indices, _speed: Speed) -> bytes | None:
 
 
 def _decode_jpegls(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
-    frame = read_jpegls_header(data)
+    if not data.endswith(_JPEGLS_END):  # CharLS would read on behind it for seconds
+        raise ValueError("jpeg-ls: cut short")
+    # `out` fixes shape and type: a stream that claims others is refused before it allocates.
     out = np.empty((shape[0] * shape[1], shape[2]), dtype)
-    if (frame.rows, frame.columns, frame.components) != (*out.shape, 1):
-        raise ValueError("jpeg-ls: not the size of the block")
     codecs().jpegls_decode(data, out=out)
     return out.reshape(shape)
 
 
-def _encode_stacked(indices: Indices, speed: Speed) -> bytes | None:
+def _encode_jpegxl(indices: Indices, speed: Speed) -> bytes | None:
     """JPEG XL of the slices one below the other: one model for the block."""
-    return _encode_jpegxl(_stacked(indices), speed) if indices.dtype.itemsize <= 2 else None
+    if indices.dtype.itemsize > 2:
+        return None
+    image = _stacked(indices)
+    return bytes(codecs().jpegxl_encode(image, lossless=True, effort=_EFFORT[speed], numthreads=1))
 
 
-def _decode_stacked(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
+def _decode_jpegxl(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
+    # `out` fixes shape and type: a codestream that claims others is refused before it allocates.
     out = np.empty((shape[0] * shape[1], shape[2]), dtype)
-    return _decode_jpegxl(data, out).reshape(shape)
-
-
-def _encode_channels(indices: Indices, speed: Speed) -> bytes | None:
-    """JPEG XL of the slices as channels: its model may look at the slices before."""
-    if indices.dtype.itemsize > 2 or len(indices) < 2:
-        return None
-    return _encode_jpegxl(indices, speed, photometric="gray", planar=True)
-
-
-def _decode_channels(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
-    return _decode_jpegxl(data, np.empty(shape, dtype))
-
-
-def _encode_interslice(indices: Indices, speed: Speed) -> bytes | None:
-    """JPEG XL of what is left when each slice is predicted from the one before."""
-    if indices.dtype.itemsize > 2 or len(indices) < 2:
-        return None
-    weights = integers.fit_weights(indices)
-    residual = integers.subtract(indices, weights)
-    low, high = int(residual.min()), int(residual.max())
-    if not weights.any() or high - low > 0xFFFF:
-        return None
-    shifted = (residual - low).astype(np.min_scalar_type(high - low))
-    code = _encode_jpegxl(_stacked(shifted), speed)
-    return _INTERSLICE.pack(low, *weights.tolist()) + bytes([shifted.dtype.itemsize]) + code
-
-
-def _decode_interslice(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
-    low, *weights = _INTERSLICE.unpack_from(data)
-    if data[_INTERSLICE.size] not in (1, 2):
-        raise ValueError("residuals of neither one byte nor two")
-    width = np.dtype(f"u{data[_INTERSLICE.size]}")
-    residual = _decode_stacked(data[_INTERSLICE.size + 1 :], shape, width)
-    wide = residual.astype(np.int32) + np.int32(low)
-    return integers.add(wide, np.array(weights, np.int32)).astype(dtype)
+    codecs().jpegxl_decode(data, out=out, numthreads=1)
+    return out.reshape(shape)
 
 
 def _stacked(indices: Indices) -> Indices:
     return np.ascontiguousarray(indices).reshape(-1, indices.shape[-1])
 
 
-def _encode_jpegxl(image: Indices, speed: Speed, **layout: Any) -> bytes:
-    return bytes(
-        codecs().jpegxl_encode(image, lossless=True, effort=_EFFORT[speed], numthreads=1, **layout)
-    )
-
-
-def _decode_jpegxl(data: bytes, out: Indices) -> Indices:
-    # `out` fixes shape and type: a codestream that claims others is refused before it allocates.
-    codecs().jpegxl_decode(data, out=out, numthreads=1)
-    return out
-
-
 CODERS: dict[int, Coder] = {
     CONSTANT: Coder("constant", "numpy", _encode_constant, _decode_constant),
     ZSTD: Coder("zstd", "imagecodecs", _encode_zstd, _decode_zstd),
     JPEGLS: Coder("jpeg-ls", "imagecodecs", _encode_jpegls, _decode_jpegls),
-    STACKED: Coder("jpeg-xl", "imagecodecs", _encode_stacked, _decode_stacked),
-    CHANNELS: Coder("jpeg-xl-channels", "imagecodecs", _encode_channels, _decode_channels),
-    INTERSLICE: Coder("jpeg-xl-interslice", "imagecodecs", _encode_interslice, _decode_interslice),
+    JPEGXL: Coder("jpeg-xl", "imagecodecs", _encode_jpegxl, _decode_jpegxl),
 }
 
 
@@ -242,32 +190,26 @@ def block_type_package(kind: int) -> str | None:
 
 @dataclass(frozen=True)
 class Code:
-    """kind: id of the block type; data: the bytes of the chunk, which begin with `record`.
-
-    sizes: the bytes that each type took.
-    """
+    """kind: id of the block type; data: the bytes of the chunk, which begin with `record`."""
 
     kind: int
     data: Bytes
     record: bytes
-    sizes: dict[int, int]
 
 
-def code_block(
-    block: Voxels, bound: float | None, *, speed: Speed, variants: Sequence[int]
-) -> Code:
+def code_block(block: Voxels, bound: float | None, *, speed: Speed, jpegxl: bool = True) -> Code:
     """The shortest code of a block: exact or, with a bound, off by no more than it.
 
-    variants: the kinds of JPEG XL to try; zstd and JPEG-LS are quick and always tried.
+    jpegxl: whether it is tried; zstd and JPEG-LS are quick and always are.
     """
     exact = to_integers(block)
     if bound is None:
-        return _shortest(exact, speed, variants)
-    bounded = _shortest(to_bounded_integers(block, bound), speed, variants)
+        return _shortest(exact, speed, jpegxl)
+    bounded = _shortest(to_bounded_integers(block, bound), speed, jpegxl)
     if block.dtype.kind != "f" or bounded.record == exact.record:
         return bounded
     # Floats that repeat may take fewer bits as they are than as steps.
-    return min(bounded, _shortest(exact, speed, variants), key=lambda code: len(code.data))
+    return min(bounded, _shortest(exact, speed, jpegxl), key=lambda code: len(code.data))
 
 
 def expected_block(block: Voxels, bound: float | None, code: Code) -> Voxels:
@@ -280,26 +222,11 @@ def expected_block(block: Voxels, bound: float | None, code: Code) -> Voxels:
     return from_integers(bounded.record, bounded.indices, block.dtype, block.shape)
 
 
-def polled_blocks(count: int) -> range:
-    """The blocks that try every variant; the others take the variant that won."""
-    return range(0, count, min(max(count // _POLLED_BLOCKS, 1), _POLLED_SHARE))
-
-
-def leading_variant(polled: Iterable[Code]) -> tuple[int, ...]:
-    """The variant of JPEG XL with the smallest sum over the polled blocks."""
-    sums = dict.fromkeys(VARIANTS, 0)
-    for code in polled:
-        fallback = code.sizes.get(STACKED, 0)
-        for kind in VARIANTS:
-            sums[kind] += code.sizes.get(kind, fallback)
-    return (min(VARIANTS, key=lambda kind: sums[kind]),)
-
-
-def _shortest(coded: Coded, speed: Speed, variants: Sequence[int]) -> Code:
+def _shortest(coded: Coded, speed: Speed, jpegxl: bool) -> Code:
     if (nothing := CODERS[CONSTANT].encode(coded.indices, speed)) is not None:
-        return Code(CONSTANT, coded.record + nothing, coded.record, {CONSTANT: 0})
+        return Code(CONSTANT, coded.record + nothing, coded.record)
     codes: dict[int, bytes] = {}
-    for kind in (ZSTD, JPEGLS, *variants):
+    for kind in (ZSTD, JPEGLS, JPEGXL)[: 3 if jpegxl else 2]:
         try:
             data = CODERS[kind].encode(coded.indices, "fast" if kind == ZSTD else speed)
         except RuntimeError:  # a codec that gives up on a block does not win it; zstd never does
@@ -310,5 +237,4 @@ def _shortest(coded: Coded, speed: Speed, variants: Sequence[int]) -> Code:
     if speed != "fast" and len(codes[ZSTD]) < _ZSTD_NEAR * len(codes[best]):
         codes[ZSTD] = CODERS[ZSTD].encode(coded.indices, speed) or codes[ZSTD]
         best = min(codes, key=lambda kind: len(codes[kind]))
-    sizes = {kind: len(data) for kind, data in codes.items()}
-    return Code(best, coded.record + codes[best], coded.record, sizes)
+    return Code(best, coded.record + codes[best], coded.record)

@@ -13,6 +13,7 @@ from MedEnhanceLib import io
 from MedEnhanceLib.cli.compress import parse_region, report_lines
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.unicompress.repair import Layout
 
 
 @pytest.fixture
@@ -139,16 +140,6 @@ def test_output_may_stand_behind_the_options(run: Callable, scan: Path, tmp_path
     assert run("compress", scan, "--lossless", tmp_path / "a.ucv").status == 0
 
 
-def test_refining_without_implicit_blocks_is_refused(
-    run: Callable, scan: Path, tmp_path: Path
-) -> None:
-    for options in (("--ratio", "32"), ("--ratio", "32", "--estimate")):
-        ran = run("compress", scan, tmp_path / "a.ucv", *options, "--fit", "5")
-        assert ran.status == 2
-        assert "fit refines implicit blocks" in ran.err
-    assert not (tmp_path / "a.ucv").exists()
-
-
 def test_container_needs_its_ending(run: Callable, scan: Path, tmp_path: Path) -> None:
     ran = run("compress", scan, tmp_path / "a.zip", "--lossless")
     assert ran.status == 2
@@ -263,15 +254,20 @@ def test_container_is_an_input_like_any_other(
 
 
 @pytest.fixture
-def damaged(run: Callable, head: Volume, tmp_path: Path) -> Path:
+def without_parity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Layout, "of_size", lambda *_: None)
+
+
+@pytest.fixture
+def damaged(run: Callable, head: Volume, tmp_path: Path, without_parity: None) -> Path:
     """A container of four blocks, one of which is damaged beyond repair."""
-    return _damaged(run, head, tmp_path, "off")
+    return _damaged(run, head, tmp_path)
 
 
-def _damaged(run: Callable, head: Volume, folder: Path, repair: str) -> Path:
+def _damaged(run: Callable, head: Volume, folder: Path) -> Path:
     io.save(Volume(np.tile(head.voxels, (1, 8, 9)), modality="MR"), folder / "large.nrrd")
     path, source = folder / "large.ucv", folder / "large.nrrd"
-    run("compress", source, path, "--lossless", "--speed", "fast", "--repair", repair)
+    run("compress", source, path, "--lossless", "--speed", "fast")
     damage(path)
     return path
 
@@ -279,7 +275,7 @@ def _damaged(run: Callable, head: Volume, folder: Path, repair: str) -> Path:
 def test_damage_that_parity_repairs_is_a_warning(
     run: Callable, head: Volume, tmp_path: Path
 ) -> None:
-    path = _damaged(run, head, tmp_path, "parity")
+    path = _damaged(run, head, tmp_path)
     ran = run("inspect", path, "--verify")
     assert ran.status == 6
     assert "1 of 5 chunks are damaged, and its parity repairs them" in ran.err
@@ -302,16 +298,14 @@ def test_damage_that_parity_repairs_is_a_warning(
         assert io.load(tmp_path / f"{name}.nrrd").is_equal(whole)
 
 
-@pytest.mark.parametrize("repair", ["locate", "off"])
 def test_damage_names_the_slices_that_are_lost(
-    repair: str, run: Callable, head: Volume, tmp_path: Path
+    run: Callable, head: Volume, tmp_path: Path, without_parity: None
 ) -> None:
     """A file of many slices, damaged in the middle: what is lost is read off its mask."""
     tall = np.tile(head.voxels, (8, 4, 4))
     io.save(Volume(tall, modality="MR"), tmp_path / "tall.nrrd")
     path, back = tmp_path / "tall.ucv", tmp_path / "back.nrrd"
-    run("compress", tmp_path / "tall.nrrd", path, "--lossless", "--speed", "fast",
-        "--repair", repair)  # fmt: skip
+    run("compress", tmp_path / "tall.nrrd", path, "--lossless", "--speed", "fast")
     damage(path)
     saved = run("recover", path, back)
     lost = np.flatnonzero(io.load(tmp_path / "back-lost.nrrd").voxels.any(axis=(1, 2)))

@@ -19,12 +19,12 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.job import JOBS as KINDS
 from MedEnhanceLib.runtime.resources import resource_folder
+from MedEnhanceLib.unicompress import CompressConfig, compress
 
 IN, OUT = "IN/", "OUT/"
 #: Of the jobs below, those that take seconds, and those that take longer.
 LONG = {"enhance with a report", "export with labels", "distill statistics", "demo", "train"}
 LONGEST = {"distill", "distill-room", "distill-estimate"}
-_DATA = Path(__file__).resolve().parents[2] / "Data"
 
 
 @dataclass(frozen=True)
@@ -299,7 +299,9 @@ def _make_container(path: Path) -> None:
 
 def _make_damaged(path: Path) -> None:
     """Of many blocks a few are lost: more bytes than parity repairs."""
-    data = bytearray((_DATA / "unicompress" / "v1.2-types.ucv").read_bytes())
+    frames = np.random.default_rng(3).integers(0, 400, (7, 6, 28, 24), dtype=np.int16)
+    compress(Volume(frames), path, CompressConfig(lossless=True, threads=1))
+    data = bytearray(path.read_bytes())
     data[6000:9000] = bytes(3000)
     path.write_bytes(data)
 

@@ -19,7 +19,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.kinds.train_codec import PARTS, CodecTraining
-from MedEnhanceLib.unicompress.models import ModelSet
+from MedEnhanceLib.unicompress.models import ModelSet, shipped_model
 
 pytest.importorskip("torch")
 
@@ -40,8 +40,8 @@ def test_a_misspelt_key_of_any_part_is_answered_with_the_nearest(
 
 def test_a_key_of_another_part_is_said_to_be_that() -> None:
     with pytest.raises(ConfigError) as caught:
-        CodecTraining.from_json({"part": "predictor", "codings": 3})
-    assert "The part restoration has it." in caught.value.hint
+        CodecTraining.from_json({"part": "predictor", "student": {}})
+    assert "The part implicit has it." in caught.value.hint
 
 
 def test_a_key_inside_a_section_is_named() -> None:
@@ -60,10 +60,8 @@ def test_a_key_inside_a_section_is_named() -> None:
         ({"part": "predictor", "seed": True}, "seed is True"),
         ({"part": "predictor", "files": "ct/*.nii.gz"}, "files is"),
         ({"part": "predictor", "files": [3]}, "files is"),
-        ({"part": "restoration", "steps": "many"}, "steps is 'many'"),
-        ({"part": "restoration", "steps": 0}, "steps is 0"),
-        ({"part": "restoration", "finest": 0.5, "coarsest": 0.1}, "coarsest is 0.1"),
-        ({"part": "restoration", "preset": "huge"}, "unknown preset 'huge'"),
+        ({"part": "predictor", "steps": 0}, "steps is 0"),
+        ({"part": "predictor", "preset": "huge"}, "unknown preset 'huge'"),
         ({"part": "predictor", "preset": ["cpu"]}, "unknown preset"),
         ({"part": "implicit", "preset": 7}, "preset"),
         ({"part": "implicit", "teacher": 7}, "teacher is 7"),
@@ -127,10 +125,10 @@ class TestBundle:
     """What is trained can be imported, and is found by the files that name it."""
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("part", ["predictor", "restoration"])
     def test_it_can_be_imported_and_is_found_by_its_hash(
-        self, part: str, volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, volumes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        part = "predictor"
         monkeypatch.setenv("MEDENHANCE_MODELS", str(tmp_path / "installed"))
         folder = _train(volumes, part=part)
         assert folder.name == "codec-ct"
@@ -154,20 +152,19 @@ class TestBundle:
         assert "Trained on few subjects" in card
 
     def test_parts_that_are_there_already_stay(self, volumes: Path) -> None:
-        _train(volumes, part="restoration", name="codec-own")
-        for seed in (0, 1):
-            for checkpoint in volumes.parent.glob("out/*checkpoint*"):
-                checkpoint.unlink()
-            folder = _train(volumes, part="predictor", name="codec-own", seed=seed)
+        folder = _train(volumes, part="predictor", name="codec-own")
+        shipped = shipped_model("implicit", "CT")
+        assert shipped is not None
+        (folder / "models" / "implicit.safetensors").write_bytes(shipped.data)
+        for checkpoint in volumes.parent.glob("out/*checkpoint*"):
+            checkpoint.unlink()
+        assert _train(volumes, part="predictor", name="codec-own", seed=1) == folder
         verify_bundle(read_bundle(folder))
         assert folder.name == "codec-own-ct"
         found = sorted(path.stem for path in folder.glob("models/*"))
-        assert found == ["predictor", "restoration"]
+        assert found == ["implicit", "predictor"]
         summary = read_bundle(folder).metadata["training"]["summary"]
-        assert [one.partition(":")[0] for one in summary.split("; ")] == [
-            "restoration",
-            "predictor",
-        ]
+        assert [part.partition(":")[0] for part in summary.split("; ")] == ["predictor"]
         assert "seed 1" in summary
 
     @pytest.mark.parametrize("part", PARTS)

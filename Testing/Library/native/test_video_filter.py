@@ -1,7 +1,8 @@
-"""The compiled filter of videos: the bits of numpy at every vector width, and checked arguments."""
+"""The compiled filter of videos: the same bits at every vector width, and checked arguments."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +29,14 @@ def slices(shape: tuple[int, int]) -> np.ndarray:
     return found.astype(np.uint16)
 
 
+def _rooms(shape: tuple[int, int]) -> Iterator[np.ndarray]:
+    while True:
+        yield np.empty(shape, np.int16)
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (7, 3), (9, 32), (21, 67)], ids=str)
-def test_every_width_gives_the_bits_of_numpy(
+def test_every_width_gives_the_bits_of_the_method(
     native_path: Path, width: Width, shape: tuple[int, int]
 ) -> None:
     compiled, frames = made(native_path, width, shape), slices(shape)
@@ -38,7 +44,8 @@ def test_every_width_gives_the_bits_of_numpy(
     plain = [wiener._padded(one) for one in frames]
     bounds = wiener.bounds_of(20, 8)
     place = compiled.classes(window, bounds)
-    assert np.array_equal(place, wiener.class_of(plain, bounds))
+    activity = wiener._activity(plain)
+    assert np.array_equal(place, np.searchsorted(bounds, activity, side="right"))
     rng = np.random.default_rng(1)
     for taps, limits, shift in ((2, 3, 0), (1, 2, 1), (1, 1, 4), (2, 1, 2), (0, 0, 0)):
         cuts = wiener.limits_of(70)[:limits]
@@ -46,9 +53,10 @@ def test_every_width_gives_the_bits_of_numpy(
         weights = rng.integers(-127, 128, (16 >> shift, terms)).astype(np.int8)
         chosen = place >> np.uint8(shift)
         sums = compiled.sums(window, chosen, wiener.TAPS[taps], cuts, weights.T)
-        wanted = wiener._weighted(
-            np.stack(plain), chosen, weights.astype(np.int32), wiener.TAPS[taps], cuts
-        )
+        wanted = np.zeros(shape, np.int64)
+        terms_of = wiener._terms(plain, wiener.TAPS[taps], cuts, _rooms(shape))
+        for number, term in enumerate(terms_of):
+            wanted += weights[chosen, number].astype(np.int64) * term
         assert np.array_equal(sums, wanted)
 
 

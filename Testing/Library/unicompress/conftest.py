@@ -13,7 +13,8 @@ import pytest
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.unicompress import CompressConfig, blocks, compress
-from MedEnhanceLib.unicompress.allocation import near_lossless, ratio, wavelets
+from MedEnhanceLib.unicompress.allocation import lossy, near_lossless, videos
+from MedEnhanceLib.unicompress.repair import Layout
 
 Write = Callable[..., Path]
 
@@ -26,16 +27,25 @@ def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Blocks of 4 × 16 × 16, so that a small volume has many."""
+    """Blocks of 4 × 16 × 16, of 4 slices as videos, so that a small volume has many."""
 
-    def grid(shape: tuple[int, ...], _depth: int = 4) -> blocks.Grid:
+    def grid(shape: tuple[int, ...]) -> blocks.Grid:
         slices, rows, columns = shape[-3:]
         return blocks.Grid(shape, (-(-slices // 4), -(-rows // 16), -(-columns // 16)))
 
+    def run(shape: tuple[int, ...]) -> blocks.Grid:
+        return blocks.Grid(shape, (-(-shape[-3] // 4), 1, 1))
+
     monkeypatch.setattr(near_lossless, "coding_grid", grid)
     monkeypatch.setattr(near_lossless, "predictor_grid", grid)
-    monkeypatch.setattr(wavelets, "wavelet_grid", grid)
-    monkeypatch.setattr(ratio, "video_grid", grid)
+    monkeypatch.setattr(videos, "video_grid", run)
+    monkeypatch.setattr(lossy, "video_grid", run)
+
+
+@pytest.fixture
+def without_parity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files as small ones are: nothing in them repairs damage."""
+    monkeypatch.setattr(Layout, "of_size", lambda *_: None)
 
 
 @pytest.fixture

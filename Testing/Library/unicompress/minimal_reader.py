@@ -90,17 +90,6 @@ def read(path: Path, models: Sequence[bytes] = ()) -> tuple[dict[str, Any], Arra
     return header, voxels, sha256(voxels) == header["voxels_sha256"]
 
 
-def read_stream(stream: bytes) -> Array:
-    """The array [K, J, I] of a block that is a stream of its own."""
-    magic, number, kind, *extents = struct.unpack_from("<4sBBIII", stream)
-    (crc,) = struct.unpack_from("<I", stream, 18)
-    _need(magic == b"UCB1" and number < len(TYPES) and kind in INDEX_TYPES, "not a stream")
-    _need(zlib.crc32(stream[:18] + stream[22:]) == crc, "the stream is damaged")
-    _need(0 < prod(extents) <= 1 << 24, "too many voxels")
-    header = {"dtype": TYPES[number], "encoder": "an unknown writer"}
-    return _decode(kind, [stream[22:]], tuple(extents), header, lambda _: b"")
-
-
 def sha256(voxels: Array) -> str:
     """Of an array's bytes, in C order."""
     return hashlib.sha256(voxels.tobytes()).hexdigest()
@@ -211,52 +200,10 @@ def _stacked(code: bytes, shape: Shape, dtype: Dtype, _: Model) -> Array:
     return np.asarray(imagecodecs.jpegxl_decode(code, out=image)).reshape(shape)
 
 
-def _channels(code: bytes, shape: Shape, dtype: Dtype, _: Model) -> Array:
-    return np.asarray(imagecodecs.jpegxl_decode(code, out=np.empty(shape, dtype)))
-
-
-def _inter_slice(code: bytes, shape: Shape, dtype: Dtype, model: Model) -> Array:
-    low, *weights = struct.unpack_from("<i9h", code)
-    _need(code[22] in (1, 2), "samples of an odd width")
-    x = _stacked(code[23:], shape, np.dtype(f"<u{code[22]}"), model).astype(np.int32)
-    x += np.int32(low)
-    rows, columns = shape[1:]
-    for k in range(1, shape[0]):
-        before = np.pad(x[k - 1], 1, mode="edge")
-        prediction = np.full((rows, columns), 512, np.int32)
-        for n, weight in enumerate(weights):
-            j, i = n // 3, n % 3
-            prediction += np.int32(weight) * before[j : j + rows, i : i + columns]
-        x[k] += prediction >> 10
-    return x.astype(dtype)
-
-
 def _learned(code: bytes, shape: Shape, dtype: Dtype, model: Model) -> Array:
     tensors = minimal_predictor.tensors(model("predictor"))
     k, j, i = shape
     return minimal_predictor.decode(code, (k, j, i), tensors).astype(dtype)
-
-
-def _sperr(chunks: list[bytes], shape: Shape, header: dict[str, Any], _: Model) -> Array:
-    dtype = np.dtype(header["dtype"])
-    mean, step, planes = struct.unpack_from("<ddB", chunks[0])
-    bits = chunks[0][17:]
-    _need(bool(np.isfinite([mean, step]).all()) and step > 0 and planes <= 64, "SPERR's head")
-    single = dtype.itemsize <= 2 or dtype == np.float32
-    values: Array = np.full([n for n in shape if n > 1], mean, "f4" if single else "f8")
-    if bits and planes:
-        count = 8 * len(bits) + 4 * values.size + 1024
-        stream = struct.pack("<BddBQ", 0x80, mean, step, planes, count) + bits
-        if values.ndim == 3:
-            flags = 0x60 if single else 0x40
-            extents = values.shape[::-1]
-            stream = struct.pack("<BBIIII", 0, flags, *extents, len(stream)) + stream
-        imagecodecs.sperr_decode(stream, out=values, header=values.ndim == 3)
-    _need(bool(np.isfinite(values).all()), "SPERR gave values that are not finite")
-    values = values.reshape(shape)
-    voxels = minimal_video.typed(values, dtype)
-    limits = header["range"]
-    return voxels if limits is None else np.clip(voxels, *(dtype.type(end) for end in limits))
 
 
 Indices = Callable[[bytes, Shape, Dtype, Model], Array]
@@ -266,12 +213,9 @@ INDEX_TYPES: dict[int, Indices] = {
     1: _zstd,
     2: _jpeg_ls,
     3: _stacked,
-    4: _channels,
-    5: _inter_slice,
     16: _learned,
 }
 VOXEL_TYPES: dict[int, Callable[[list[bytes], Shape, dict[str, Any], Model], Array]] = {
-    6: _sperr,
     7: minimal_video.decode,
     17: minimal_implicit.decode,
 }

@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
-import json
 import struct
 import zlib
 from collections.abc import Callable
 from typing import Any
 
+import av
 import imagecodecs
 import numpy as np
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
 Model = Callable[[str], bytes]
-Layers = list[tuple[Array, Array, Array]]
 
-HEAD = struct.Struct("<BHBBdd")
+HEAD = struct.Struct("<BBHBBdd")
 OCTAVE = (65536, 71468, 77936, 84990, 92682, 101070, 110218, 120194)
-INVERSE = (65536, 60097, 55109, 50535, 46341, 42495, 38968, 35734)
-TYPES = {"I8": "i1", "I32": "<i4"}
-UNITY = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 
 
 def decode(chunks: list[bytes], shape: Shape, header: dict[str, Any], model: Model) -> Array:
-    """The voxels of a block. model: gives the file of a role, here of `restoration`."""
+    """The voxels of a block; it needs no model."""
     (chunk,) = chunks
-    axis, top, noise, filtered, low, high = HEAD.unpack_from(chunk)
-    _need(axis <= 2 and 1 <= top <= 4095 and noise <= 127 and filtered <= 1, "the head")
+    axis, bits, top, noise, filtered, low, high = HEAD.unpack_from(chunk)
+    _need(
+        axis <= 2 and bits in (10, 12) and 1 <= top <= 4095 and noise <= 127 and filtered <= 1,
+        "the head",
+    )
     _need(-1e30 < low < high < 1e30, "the range")
     extents = (shape[axis], *shape[:axis], *shape[axis + 1 :])
     rest, parts = chunk[HEAD.size :], 16 if filtered else 1
     size = 5 + int.from_bytes(rest[3:5], "little") if filtered else 0
-    frames = _frames(rest[size:], extents).astype(np.int64)
+    frames = _frames(rest[size:], bits, extents).astype(np.int64)
     if filtered:
-        frames = _filtered(frames, noise, rest[:size], model)
+        frames = _filtered(frames, noise, rest[:size])
     scale = (high - low) / (top * parts)
     values = np.minimum(frames, 4095 * parts) * scale + low
     dtype = np.dtype(header["dtype"])
@@ -61,91 +60,19 @@ def typed(values: Array, dtype: np.dtype[Any]) -> Array:
 # ---------------------------------------------------------------- the stream
 
 
-def _frames(stream: bytes, extents: Shape) -> Array:
+def _frames(stream: bytes, bits: int, extents: Shape) -> Array:
     """Samples of the stream, [slices, rows, columns]."""
     count, height, width = extents[0] + 1, max(extents[1], 16), max(extents[2], 16)
-    sizes, colored = _sample_sizes(stream), stream[2] >> 5 == 0
-    if colored:
-        height, width = height + height % 2, width + width % 2
-    # As opacities libavif gives the first of three planes unchanged.
-    out = np.empty((count, height, width, *([4] if colored else [])), np.uint16)
-    _need(len(sizes) == count, f"{len(sizes)} frames, {count} expected")
-    kind = _box(b"ftyp", b"avis", bytes(4), b"avismsf1iso8")
-    place = len(kind) + len(_movie(sizes, height, width, colored, 0)) + 8
-    file = kind + _movie(sizes, height, width, colored, place) + _box(b"mdat", stream)
-    imagecodecs.avif_decode(file, out=out)
-    out = out[..., 3] if colored else out
+    if bits == 12:
+        out = np.empty((count, height, width), np.uint16)
+        imagecodecs.avif_decode(zlib.decompress(stream), out=out)
+    else:
+        decoder = av.CodecContext.create("libdav1d", "r")
+        frames = [*decoder.decode(av.Packet(b"\x12\0" + stream)), *decoder.decode(None)]
+        out = np.stack([frame.to_ndarray()[: frame.height] for frame in frames])
+        even = (height + height % 2, width + width % 2)
+        _need(out.shape == (count, *even), f"frames of {out.shape}")
     return np.minimum(out[1:, : extents[1], : extents[2]], 4095)
-
-
-def _sample_sizes(stream: bytes) -> list[int]:
-    """Bytes up to and with each shown frame."""
-    sizes, start, begun = [], 0, 0
-    while start < len(stream):
-        kind, place, size, shift = stream[start] >> 3, start + 1, 0, 0
-        _need(stream[start] & 0x87 == 2, "a unit with another head")
-        while True:
-            byte = stream[place]
-            size |= (byte & 127) << shift
-            place, shift = place + 1, shift + 7
-            if byte < 128:
-                break
-        _need(kind in (1, 3, 6) and 0 < size <= len(stream) - place, "an unknown unit")
-        start = place + size
-        if kind != 1 and stream[place] & 0x90:
-            sizes.append(start - begun)
-            begun = start
-    _need(begun == len(stream), "a frame that is not shown at the end")
-    return sizes
-
-
-def _box(kind: bytes, *parts: bytes) -> bytes:
-    content = b"".join(parts)
-    return struct.pack(">I4s", 8 + len(content), kind) + content
-
-
-def _movie(sizes: list[int], height: int, width: int, colored: bool, place: int) -> bytes:
-    """The box `moov` of an AVIF sequence."""
-    times = struct.pack(">6IH10x", 0, 0, 0, 1, len(sizes), 1 << 16, 256)
-    movie = times + UNITY + struct.pack(">24xI", 3)
-    kinds = [b"pict", b"auxv"][: 1 + colored]
-    tracks = (_track(kind, sizes, height, width, colored, place) for kind in kinds)
-    return _box(b"moov", _box(b"mvhd", movie), *tracks)
-
-
-def _track(
-    kind: bytes, sizes: list[int], height: int, width: int, colored: bool, place: int
-) -> bytes:
-    n, opaque = len(sizes), kind == b"auxv"
-    name = b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0"
-    entry = _box(
-        b"av01",
-        struct.pack(">6xH16xHHIIIH32xHh", 1, width, height, 72 << 16, 72 << 16, 0, 1, 24, -1),
-        _box(b"av1C", bytes([0x81, 0, 0x4C, 0] if colored else [0x81, 0x40, 0x7C, 0])),
-        _box(b"auxi", bytes(4), name) if opaque else b"",
-    )
-    table = _box(
-        b"stbl",
-        _box(b"stsd", struct.pack(">II", 0, 1), entry),
-        _box(b"stts", struct.pack(">4I", 0, 1, n, 1)),
-        _box(b"stsc", struct.pack(">5I", 0, 1, 1, n, 1)),
-        _box(b"stsz", struct.pack(f">3I{n}I", 0, 0, n, *sizes)),
-        _box(b"stco", struct.pack(">3I", 0, 1, place)),
-        _box(b"stss", struct.pack(">3I", 0, 1, 1)),
-    )
-    url = _box(b"url ", struct.pack(">I", 1))
-    data = _box(b"dinf", _box(b"dref", struct.pack(">II", 0, 1), url))
-    minf = _box(b"minf", _box(b"vmhd", struct.pack(">I8x", 1)), data, table)
-    media = _box(
-        b"mdia",
-        _box(b"mdhd", struct.pack(">5IHH", 0, 0, 0, 1, n, 0x55C4, 0)),
-        _box(b"hdlr", struct.pack(">II4s13x", 0, 0, kind)),
-        minf,
-    )
-    sides = struct.pack(">II", width << 16, height << 16)
-    head = _box(b"tkhd", struct.pack(">6I16x", 1, 0, 0, 1 + opaque, 0, n), UNITY, sides)
-    belongs = _box(b"tref", _box(b"auxl", struct.pack(">I", 1))) if opaque else b""
-    return _box(b"trak", head, belongs, media)
 
 
 # ---------------------------------------------------------------- filter
@@ -161,15 +88,15 @@ def _taps() -> list[Shape]:
     return first + last + [(2, j, i) for j, i in near if abs(j) + abs(i) <= 1]
 
 
-def _filtered(frames: Array, noise: int, head: bytes, model: Model) -> Array:
+def _filtered(frames: Array, noise: int, head: bytes) -> Array:
     """Intensities in sixteenths."""
     kind, first, spread = head[:3]
-    which, limits, power, network = kind & 3, kind >> 2 & 3, kind >> 4 & 7, kind >> 7
-    _need(which < 3 and (limits > 0) == (which > 0) and power <= 4, "the filter's kind")
+    which, limits, power = kind & 3, kind >> 2 & 3, kind >> 4
+    _need(which in (1, 2) and limits > 0 and power <= 4, "the filter's kind")
     taps = _taps()[: (0, 15, 26)[which]]
-    terms = len(taps) * limits + network
+    terms = len(taps) * limits
     weights = np.frombuffer(zlib.decompress(head[5:]), "i1").astype(np.int64)
-    _need(terms > 0 and len(weights) == terms << power, "the filter's weights")
+    _need(len(weights) == terms << power, "the filter's weights")
     _need(bool((weights > -128).all()), "a weight of -128")
     weights = weights.reshape(terms, 1 << power)
     unit = OCTAVE[noise % 8] << noise // 8
@@ -184,8 +111,6 @@ def _filtered(frames: Array, noise: int, head: bytes, model: Model) -> Array:
             np.clip(_moved(frames, sign * np.array(tap)) - frames, -cut, cut) for sign in (1, -1)
         ]
         total += 16 * weights[n][places] * (two[0] + two[1])
-    if network:
-        total += weights[-1][places] * _added(frames, noise, _layers(model("restoration")))
     return np.maximum(16 * frames + (total >> 7), 0)
 
 
@@ -200,71 +125,6 @@ def _activities(frames: Array) -> Array:
     s = sum(np.abs(_moved(frames, a) + _moved(frames, -a) - 2 * frames) for a in axes)
     span = range(-2, 3)
     return sum(_moved(s, np.array((0, y, x))) for y in span for x in span)
-
-
-# ---------------------------------------------------------------- network
-
-
-def _layers(data: bytes) -> Layers:
-    """Weights [out, in, 3, 3], biases [out] and shifts [out] of a model's layers."""
-    size = int.from_bytes(data[:8], "little")
-    rows = json.loads(data[8 : 8 + size])
-    _need(rows.pop("__metadata__")["layout"] == "cells-2", "another layout")
-    found = {}
-    for name, row in rows.items():
-        start, stop = (8 + size + offset for offset in row["data_offsets"])
-        tensor = np.frombuffer(data[start:stop], TYPES[row["dtype"]]).reshape(row["shape"])
-        found[name] = tensor.astype(np.int64)
-    layers = range(len(found) // 3)
-    return [(found[f"weight{n}"], found[f"bias{n}"], found[f"shift{n}"]) for n in layers]
-
-
-def _added(frames: Array, noise: int, layers: Layers) -> Array:
-    """What the network misses, in sixteenths."""
-    slices, height, width = frames.shape
-    even = np.pad(frames, ((2, 2), (0, height % 2), (0, width % 2)), mode="edge")
-    added = np.empty_like(frames)
-    for k in range(slices):
-        outputs = _network(_cells(even[k : k + 5], noise), layers)
-        image = np.empty(even.shape[1:], np.int64)
-        for n in range(4):
-            image[n // 2 :: 2, n % 2 :: 2] = outputs[n]
-        residual = np.clip(image[:height, :width], -65535, 65535)
-        scaled = (residual * (16 * OCTAVE[noise % 8] << noise // 8)) >> 31
-        added[k] = np.clip(scaled, -65535, 65535)
-    return added
-
-
-def _cells(five: Array, noise: int) -> Array:
-    """Inputs [25, rows / 2, columns / 2]."""
-    unit, places = INVERSE[noise % 8], [(0, 0), (0, 1), (1, 0), (1, 1)]
-    near = ((25 * five - _around(five[2], 2)) * (unit * 20972)) >> (26 + noise // 8)
-    far = 289 * five - _around(five[2], 8)
-    far = (sum(far[:, y::2, x::2] for y, x in places) * (unit * 58053)) >> (36 + noise // 8)
-    cells = [image[y::2, x::2] for image in near for y, x in places]
-    return np.clip(np.stack([*cells, *far]), -255, 255)
-
-
-def _around(image: Array, reach: int) -> Array:
-    """Sums of all that is `reach` away at most."""
-    height, width = image.shape
-    padded, offsets = np.pad(image, reach, mode="edge"), range(2 * reach + 1)
-    return sum(padded[y : y + height, x : x + width] for y in offsets for x in offsets)
-
-
-def _network(cells: Array, layers: Layers) -> Array:
-    for number, (weight, bias, shift) in enumerate(layers):
-        height, width = cells.shape[1:]
-        around = np.pad(cells, ((0, 0), (1, 1), (1, 1)))
-        sums = np.zeros((len(weight), height, width), np.int64) + bias[:, None, None]
-        for y in range(3):
-            for x in range(3):
-                part = around[:, y : y + height, x : x + width]
-                sums += np.tensordot(weight[:, :, y, x], part, axes=1)
-        last = number == len(layers) - 1
-        shifted = (sums << 6 if last else sums) >> shift[:, None, None]
-        cells = shifted if last else np.clip(shifted, 0, 255)
-    return cells
 
 
 def _need(holds: bool, says: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import struct
 import time
 import tracemalloc
@@ -21,7 +20,6 @@ from MedEnhanceLib.errors import (
     CodecError,
     DeviceMemoryError,
     InputError,
-    MedEnhanceError,
     NoContainerError,
 )
 from MedEnhanceLib.unicompress import (
@@ -32,8 +30,6 @@ from MedEnhanceLib.unicompress import (
     inspection,
     recover,
 )
-from MedEnhanceLib.unicompress.allocation import ratio
-from MedEnhanceLib.unicompress.allocation.ratio import Trial
 from MedEnhanceLib.unicompress.codecs import lossless
 from MedEnhanceLib.unicompress.container import Chunk, Container, build_frame, write_container
 
@@ -44,17 +40,6 @@ from .test_round_trip import QUICK, same_bits
 @pytest.fixture
 def file(scan: Volume, write: Write, small_blocks: None) -> Path:
     return write(scan, lossless=True, speed="fast")
-
-
-@pytest.fixture
-def wavelet_file(scan: Volume, write: Write, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """As if nothing but a wavelet could be had."""
-    monkeypatch.setattr(ratio, "code_within", lambda *_, **__: None)
-    monkeypatch.setattr(ratio, "try_types", lambda *_: Trial())
-    path = write(scan, ratio=8)
-    with Container(path) as opened:
-        assert {chunk.kind for chunk in opened.chunks} == {lossless.WAVELET}
-    return path
 
 
 def rebuild(path: Path, *, chunks: list[Chunk] | None = None, **fields: Any) -> None:
@@ -321,7 +306,7 @@ def test_no_size_in_the_prologue_is_believed(field: int, value: int, file: Path)
 
 def test_a_later_format_says_what_is_needed(file: Path) -> None:
     edit_prologue(file, 1, 2)
-    with pytest.raises(CodecError, match=r"format 2\.2, this version reads 1\.x") as caught:
+    with pytest.raises(CodecError, match=r"format 2\.0, this version reads 1\.x") as caught:
         decompress(file)
     assert "upgrade" in caught.value.hint
 
@@ -401,7 +386,7 @@ class TestChunks:
 
     @QUICK
     @given(
-        kind=st.integers(1, 5),
+        kind=st.integers(1, 3),
         place=st.integers(0, 500),
         bit=st.integers(0, 7),
         width=st.sampled_from([1, 2]),
@@ -420,9 +405,7 @@ class TestChunks:
         with pytest.raises(CodecError):
             decompress(file, threads=1)
 
-    @pytest.mark.parametrize(
-        "kind", [lossless.STACKED, lossless.CHANNELS, lossless.JPEGLS, lossless.ZSTD]
-    )
+    @pytest.mark.parametrize("kind", [lossless.JPEGXL, lossless.JPEGLS, lossless.ZSTD])
     def test_a_code_of_another_size_is_refused(self, kind: int, file: Path) -> None:
         """A codestream of a megavoxel in a few bytes, where a small block should be."""
         huge = np.zeros((4, 512, 512), np.uint8)
@@ -466,81 +449,9 @@ class TestChunks:
             tracemalloc.stop()
 
 
-@pytest.mark.parametrize(
-    "head",
-    [
-        (float("nan"), 1.0, 9),
-        (0.0, float("inf"), 9),
-        (0.0, 0.0, 9),
-        (0.0, -1.0, 9),
-        (0.0, 1.0, 65),
-        (1e308, 1e308, 64),
-    ],
-    ids=str,
-)
-def test_the_wavelet_refuses_a_head_that_cannot_be(
-    head: tuple[float, float, int], wavelet_file: Path
-) -> None:
-    (chunk,) = chunks_of(wavelet_file)
-    code = struct.pack("<ddB", *head) + chunk.data[17:]
-    rebuild(wavelet_file, chunks=[Chunk(0, chunk.kind, code)])
-    with pytest.raises(CodecError, match="chunk 0 at byte"):
-        decompress(wavelet_file)
-
-
 def test_inspect_names_what_is_missing(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert inspect_container(file)["missing"] == []
     monkeypatch.setattr(inspection, "find_spec", lambda _: None)
     missing = inspect_container(file)["missing"]
     assert missing
     assert all(line.startswith("the package ") for line in missing)
-
-
-@QUICK
-@given(data=st.binary(max_size=300), planes=st.integers(0, 64), step=st.floats(1e-6, 1e6))
-def test_the_wavelet_survives_any_bits(
-    data: bytes, planes: int, step: float, wavelet_file: Path
-) -> None:
-    """Its library aborts the process over a wrong size: none of its sizes come from the file."""
-    chunk = struct.pack("<ddB", 5.0, step, planes) + data
-    rebuild(wavelet_file, chunks=[Chunk(0, lossless.WAVELET, chunk)])
-    try:
-        decompress(wavelet_file)
-    except CodecError as error:
-        assert "chunk 0" in error.message
-
-
-@pytest.mark.parametrize(
-    "damage", [lambda raw: raw[:100], lambda raw: bytes(100) + raw[100:]], ids=["cut", "zeros"]
-)
-def test_inspect_refuses_a_damaged_header(damage: Callable[[bytes], bytes], file: Path) -> None:
-    file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(CodecError):
-        inspect_container(file)
-
-
-def test_json_that_python_would_not_write_is_refused(file: Path) -> None:
-    for text in (b"[" * 100_000, b'{"shape": NaN}', b"[1]", b"\xff", b"9" * 9999):
-        raw = file.read_bytes()
-        fields = list(container._PROLOGUE.unpack(raw[:64]))
-        head = zlib.compress(text)
-        fields[5:7] = [len(head), zlib.crc32(head)]
-        prologue = container._PROLOGUE.pack(*fields)[:-4]
-        prologue += struct.pack("<I", zlib.crc32(prologue))
-        start = 64 + container._PROLOGUE.unpack(raw[:64])[5]
-        broken = file.with_name("b.ucv")
-        broken.write_bytes(prologue + head + raw[start:])
-        with pytest.raises(CodecError, match="JSON"):
-            decompress(broken)
-
-
-def test_every_error_is_one_of_ours(file: Path) -> None:
-    assert issubclass(CodecError, MedEnhanceError)
-    with pytest.raises(MedEnhanceError):
-        decompress(file.with_suffix(".none"))
-
-
-def test_the_header_is_plain_json(file: Path) -> None:
-    raw = file.read_bytes()
-    size = container._PROLOGUE.unpack(raw[:64])[5]
-    assert json.loads(zlib.decompress(raw[64 : 64 + size]))["shape"] == [10, 40, 36]

@@ -18,7 +18,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.unicompress import CompressConfig, compress, estimate
 
-_SECONDS = ("_SECONDS", "_FULL_EFFORT_SECONDS", "_PIECE_SECONDS")
+_SECONDS = ("_SECONDS", "_FULL_EFFORT_SECONDS")
 MODES: list[dict[str, Any]] = [
     {"lossless": True},
     {"max_error": 2.0},
@@ -67,7 +67,7 @@ def test_an_estimate_comes_near_what_compressing_gives(
     assert found.raw_bytes == done.raw_bytes
     assert found.lossless is (done.max_error == 0)
     assert 0 < found.share <= 1
-    assert found.blocks >= 2
+    assert found.blocks >= 1
     if done.psnr is None:
         assert found.psnr is None
     else:

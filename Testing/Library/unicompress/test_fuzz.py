@@ -30,7 +30,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> list[Base]:
 def test_every_case_ends_in_an_error_of_ours_or_right_voxels(
     bases: list[Base], tmp_path: Path, cases: int
 ) -> None:
-    fuzzer = Fuzzer(bases, 9, tmp_path / "case.ucv")
+    fuzzer = Fuzzer(bases, 10, tmp_path / "case.ucv")
     ends: Counter[tuple[str, str]] = Counter()
     with light():
         for case in range(cases):

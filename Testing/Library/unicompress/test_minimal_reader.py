@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import hashlib
 import re
 from pathlib import Path
 from types import ModuleType
@@ -18,9 +17,8 @@ from MedEnhanceLib.unicompress import container, decompress
 from MedEnhanceLib.unicompress.codecs import lossless
 from MedEnhanceLib.unicompress.codecs.video import video, wiener
 from MedEnhanceLib.unicompress.codecs.video.av1 import SVT, encoders
-from MedEnhanceLib.unicompress.encode import model_chunks
 from MedEnhanceLib.unicompress.header import DTYPES
-from MedEnhanceLib.unicompress.models import DecodeContext, ModelSet, shipped_model
+from MedEnhanceLib.unicompress.models import DecodeContext
 
 from . import (
     minimal_implicit,
@@ -31,30 +29,17 @@ from . import (
     minimal_video,
 )
 from .conftest import Write
-from .golden import FOLDER
-from .test_damage import chunks_of, rebuild
 from .test_round_trip import same_bits, smooth
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 PAGE = (REPOSITORY / "docs" / "ucv-format.md").read_text(encoding="utf-8")
-FILES = sorted(FOLDER.glob("*.ucv"))
-MODELS = sorted((REPOSITORY / "Resources" / "models").glob("codec-*/models/*.safetensors"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_both_readers_give_the_same_voxels(path: Path) -> None:
-    header, voxels, proved = minimal_reader.read(path, [model.read_bytes() for model in MODELS])
-    assert same_bits(voxels, decompress(path).voxels)
-    assert proved
-    assert hashlib.sha256(voxels.tobytes()).hexdigest() == header["voxels_sha256"]
 
 
 @pytest.mark.parametrize(
     ("part", "lines"),
     [
         (minimal_reader, 300),
-        (minimal_video, 280),
+        (minimal_video, 135),
         (minimal_predictor, 200),
         (minimal_implicit, 230),
         (minimal_repair, 150),
@@ -71,66 +56,30 @@ def test_it_is_independent_and_small(part: ModuleType, lines: int) -> None:
         elif isinstance(node, ast.ImportFrom):
             imported.add(str(node.module).partition(".")[0])
     assert imported <= {
-        "__future__", "collections", "functools", "hashlib", "imagecodecs",
+        "__future__", "av", "collections", "functools", "hashlib", "imagecodecs",
         "itertools", "json", "math", "numpy", "pathlib", "struct", "sys", "typing", "zlib",
         "minimal_implicit", "minimal_predictor", "minimal_records", "minimal_repair",
         "minimal_video",
     }  # fmt: skip
 
 
-def types_of(path: Path) -> set[int]:
-    with container.Container(path) as opened:
-        return {chunk.kind for chunk in opened.chunks if chunk.block != container.NO_BLOCK}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["i2", "f4"])
-def test_it_restores_videos_as_we_do(
-    dtype: str, write: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The shipped network does not help every volume of waves: the writer is made to use it.
-    weights = np.random.default_rng(1).integers(-9, 10, (4, 31)).astype(np.int8)
-    monkeypatch.setattr(wiener, "fit", lambda *_: wiener.Filter(1, 2, True, 20, 6, weights))
-    k, j, i = np.mgrid[:8, :101, :95]
-    noise = np.random.default_rng(0).normal(0, 4, k.shape)
-    voxels = (60 * np.sin(j / 9 + k / 5) + 60 * np.cos(i / 7) + noise + 130).clip(0, 255)
-    volume = Volume(voxels.astype(dtype), modality="CT")
-    path = write(volume, ratio=6 * volume.voxels.itemsize, speed="slow")
-    assert types_of(path) == {lossless.VIDEO}
-    shipped = shipped_model(video.ROLE, "CT")
-    assert shipped is not None
-    with pytest.raises(minimal_reader.BadFileError, match="model"):
-        minimal_reader.read(path)
-    header, ours, proved = minimal_reader.read(path, [shipped.data])
-    assert header["models"]["restoration"]["sha256"] == shipped.sha256
-    assert proved
-    assert same_bits(ours, decompress(path).voxels)
-    rebuild(path, chunks=[*chunks_of(path), *model_chunks([shipped])])
-    assert same_bits(minimal_reader.read(path)[1], ours)
-
-
-@pytest.mark.parametrize(
-    "form", [(1, 1, 1, 0), (1, 3, 8, 0), (2, 2, 16, 1), (2, 3, 2, 1), (0, 0, 4, 1)]
-)
+@pytest.mark.parametrize("form", [(1, 1, 1), (1, 3, 8), (2, 2, 16), (2, 3, 2)])
 @pytest.mark.parametrize("noise", [0, 33, 70])
-def test_it_filters_videos_as_we_do(form: tuple[int, int, int, int], noise: int) -> None:
-    taps, limits, classes, network = form
-    shipped = shipped_model(video.ROLE, "CT")
-    assert shipped is not None
-    terms = len(wiener.TAPS[taps]) * limits + network
+def test_it_filters_videos_as_we_do(form: tuple[int, int, int], noise: int) -> None:
+    taps, limits, classes = form
+    terms = len(wiener.TAPS[taps]) * limits
     weights = np.random.default_rng(noise).integers(-127, 128, (classes, terms)).astype(np.int8)
-    chosen = wiener.Filter(taps, limits, bool(network), 20, 6, weights)
+    chosen = wiener.Filter(taps, limits, 20, 6, weights)
     block = smooth((4, 19, 33), "i2")
-    limits_of = block.min().item(), block.max().item()
+    range_of = block.min().item(), block.max().item()
     coded = video.encode(block, 9.0, speed="fast")
     data = dataclasses.replace(coded, noise=noise, filter=chosen).data
-    head = {"dtype": block.dtype.str, "range": limits_of}
-    ours = minimal_video.decode([data], block.shape, head, lambda role: shipped.data)
-    context = DecodeContext(block.dtype, limits_of, ModelSet.of(shipped))
+    head = {"dtype": block.dtype.str, "range": range_of}
+    ours = minimal_video.decode([data], block.shape, head, lambda role: b"")
+    context = DecodeContext(block.dtype, range_of)
     theirs = video.decode(data, block.shape, context)
     assert same_bits(ours, theirs)
-    if noise:  # without any, the network adds nothing
-        assert not same_bits(ours, video.decode(coded.data, block.shape, context))
+    assert not same_bits(ours, video.decode(coded.data, block.shape, context))
 
 
 @pytest.mark.parametrize("dtype", ["i1", "u2", "i4", "u8", "f2", "f8"])
@@ -174,24 +123,9 @@ def test_it_reads_what_is_written_today(
     assert same_bits(ours, decompress(path).voxels)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("shape", [(1, 60, 50), (60, 50, 1), (2, 5, 40, 50), (1, 1, 3000)], ids=str)
-@pytest.mark.parametrize("ratio", [3, 6])
-def test_it_reads_wavelets_of_any_shape(shape: tuple[int, ...], ratio: int, write: Write) -> None:
-    j, i = np.mgrid[0 : shape[-2], 0 : shape[-1]]
-    voxels = np.broadcast_to(900 * np.sin(j / 9) * np.cos(i / 7), shape)
-    noise = np.random.default_rng(0).normal(0, 9, shape)
-    if shape[:2] == (1, 1):
-        ratio = 1  # a line has no wavelet
-    path = write(Volume((voxels + noise).astype(np.int16)), ratio=ratio, speed="fast")
-    _, ours, proved = minimal_reader.read(path)
-    assert proved
-    assert same_bits(ours, decompress(path).voxels)
-
-
 @pytest.mark.parametrize("place", [0, 5, 61, 70, 400, 900, -140])
-def test_it_finds_damage(place: int, tmp_path: Path) -> None:
-    raw = bytearray(FILES[1].read_bytes())
+def test_it_finds_damage(place: int, scan: Volume, write: Write, tmp_path: Path) -> None:
+    raw = bytearray(write(scan, "whole.ucv", lossless=True, speed="fast").read_bytes())
     raw[place] ^= 4
     (tmp_path / "a.ucv").write_bytes(raw)
     header_and_table_again = place == -140
@@ -225,11 +159,11 @@ class TestPage:
         for dtype in DTYPES:
             assert dtype.replace("|", "\\|") in PAGE
 
-    def test_every_header_field_is_in_the_page(self) -> None:
-        for path in FILES:
-            with container.Container(path) as opened:
+    def test_every_header_field_is_in_the_page(self, scan: Volume, write: Write) -> None:
+        for config in ({"lossless": True}, {"ratio": 6}):
+            with container.Container(write(scan, f"{len(config)}.ucv", **config)) as opened:
                 for field in opened.header:
                     assert f"| `{field}` |" in PAGE
 
     def test_the_version_is_in_the_page(self) -> None:
-        assert "| {}.{} |".format(*container.VERSION) in PAGE
+        assert "This page is version {}.{}.".format(*container.VERSION) in PAGE

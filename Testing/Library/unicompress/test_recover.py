@@ -124,9 +124,9 @@ def test_a_sequence_names_the_frame(write: Write, small_blocks: None) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("config", [{"max_error": 2.0}, {"ratio": 5.0}], ids=str)
 def test_lossy_files_are_recovered_too(
-    config: dict[str, Any], scan: Volume, write: Write, small_blocks: None
+    config: dict[str, Any], scan: Volume, write: Write, small_blocks: None, without_parity: None
 ) -> None:
-    path = write(scan, **config, repair="off")
+    path = write(scan, **config)
     whole = decompress(path)
     with Container(path) as opened:
         chunk = opened.chunks[3]

@@ -15,7 +15,13 @@ from hypothesis import strategies as st
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.unicompress import decode, decompress
-from MedEnhanceLib.unicompress.blocks import Grid, coding_grid, readable_by_slices, wavelet_grid
+from MedEnhanceLib.unicompress.blocks import (
+    Grid,
+    coding_grid,
+    implicit_grid,
+    readable_by_slices,
+    video_grid,
+)
 from MedEnhanceLib.unicompress.container import ChunkInfo, Container
 
 from .conftest import Write
@@ -177,30 +183,6 @@ def test_blocks_for_access_to_slices(
     assert grid.counts == (expected, *counts[1:])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "config",
-    [{"lossless": True}, {"ratio": 8.0, "speed": "fast"}, {"psnr": 46.0, "speed": "fast"}],
-    ids=str,
-)
-def test_a_slice_reads_a_tenth_where_that_is_asked_for(
-    config: dict[str, Any], write: Write
-) -> None:
-    k, j, i = np.mgrid[0:56, 0:80, 0:72]
-    smooth = 900 * np.sin(j / 9) * np.cos(i / 7) + k
-    noisy = smooth + np.random.default_rng(0).normal(0, 9, smooth.shape)
-    volume = Volume(noisy.astype(np.int16), modality="CT")
-    shares = {}
-    for access in ("slice", "whole"):
-        path = write(volume, access=access, repair="off", **config)
-        with Container(path) as opened:
-            grid = Grid(volume.shape, tuple(opened.header["blocks"]))
-            touched = set(grid.blocks_in(((0, 1), (28, 29), (0, 80), (0, 72))))
-            read = sum(chunk.length for chunk in opened.chunks if chunk.block in touched)
-            shares[access] = read / opened.size
-    assert shares["slice"] < 0.1 < shares["whole"]
-
-
 def test_damage_elsewhere_does_not_touch_a_region(file: Path, scan: Volume) -> None:
     with Container(file) as opened:
         last = opened.chunks[-1]
@@ -223,12 +205,9 @@ def test_no_layers_are_refused(file: Path) -> None:
         decompress(file, layers=0)
 
 
-@given(
-    shape=st.lists(st.integers(1, 700), min_size=3, max_size=3).map(tuple),
-    depth=st.sampled_from([16, 64]),
-)
-def test_grids_cover_every_voxel_once(shape: tuple[int, ...], depth: int) -> None:
-    for grid in (coding_grid(shape), wavelet_grid(shape, depth)):
+@given(shape=st.lists(st.integers(1, 700), min_size=3, max_size=3).map(tuple))
+def test_grids_cover_every_voxel_once(shape: tuple[int, ...]) -> None:
+    for grid in (coding_grid(shape), implicit_grid(shape), video_grid(shape)):
         boxes = [grid.box(block) for block in range(len(grid))]
         assert sum(int(np.prod(box.shape)) for box in boxes) == np.prod(shape)
         assert max(int(np.prod(box.shape)) for box in boxes) <= grid.largest_block <= 1 << 24

@@ -51,13 +51,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def made(folder: Path, tmp_path: Path) -> Callable[..., Path]:
-    """A copy of a file of noise; written once for each size and kind of repair."""
+    """A copy of a file of noise; written once for each size, with parity and without."""
 
-    def make(size: int, kind: str = "parity") -> Path:
-        path = folder / f"{size}-{kind}.ucv"
+    def make(size: int, *, parity: bool = True) -> Path:
+        path = folder / f"{size}-{parity}.ucv"
         if not path.is_file():
-            config = CompressConfig(lossless=True, speed="fast", threads=1, repair=kind)  # type: ignore[arg-type]
-            compress(noise(size), path, config)
+            config = CompressConfig(lossless=True, speed="fast", threads=1)
+            with pytest.MonkeyPatch.context() as patch:
+                if not parity:
+                    patch.setattr(Layout, "of_size", lambda *_: None)
+                compress(noise(size), path, config)
         copy = tmp_path / "a.ucv"
         copy.write_bytes(path.read_bytes())
         return copy
@@ -106,13 +109,11 @@ def comes_back(path: Path, size: int) -> bool:
     "size", [1, 5_000, 16_999, 17_000, *range(18_000, 3_000_000, 77_777), 10**8]
 )
 def test_parity_takes_at_most_a_hundredth_and_is_known_beforehand(size: int) -> None:
-    layout = Layout.of_size(size, "parity")
+    layout = Layout.of_size(size)
     assert (layout is None) == (size < 17_000)
-    for kind in repair.REPAIRS:
-        layout = Layout.of_size(size, kind)
-        taken = 0 if layout is None else layout.chunk_bytes + 30
-        assert taken <= repair.most_bytes(size, kind) <= size / 100
-        assert layout is None or layout.fits(size, layout.chunk_bytes)
+    taken = 0 if layout is None else layout.chunk_bytes + 30
+    assert taken <= repair.most_bytes(size) <= size / 100
+    assert layout is None or layout.fits(size, layout.chunk_bytes)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +131,7 @@ def test_parity_takes_at_most_a_hundredth_and_is_known_beforehand(size: int) -> 
 def test_what_comes_back_from_which_size_on(size: int, any_pages: int, in_a_row: int) -> None:
     """The table of docs/compression.md."""
     for more in range(0, size, size // 50):
-        layout = Layout.of_size(size + more, "parity")
+        layout = Layout.of_size(size + more)
         assert layout is not None
         assert layout.stripe >= PAGE  # of one run, or a page
         if any_pages:
@@ -141,11 +142,8 @@ def test_what_comes_back_from_which_size_on(size: int, any_pages: int, in_a_row:
 
 @pytest.mark.parametrize("size", [SMALL, MIDDLE, LARGE])
 def test_the_file_is_a_hundredth_larger_at_most(size: int, made: Callable[..., Path]) -> None:
-    plain = made(size, "off").stat().st_size
-    found = made(size, "locate").stat().st_size
-    whole = made(size).stat().st_size
-    assert plain < found < plain * 1.0015 + 100
-    assert found < whole <= plain * 1.01
+    plain = made(size, parity=False).stat().st_size
+    assert plain < made(size).stat().st_size <= plain * 1.01
 
 
 @pytest.mark.parametrize("size", [SMALL, MIDDLE, LARGE])
@@ -284,13 +282,12 @@ def test_recover_repairs_first(made: Callable[..., Path]) -> None:
 
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
-@pytest.mark.parametrize("kind", ["parity", "locate", "off"])
 def test_a_sound_copy_is_the_file_as_it_was(
-    size: int, kind: str, made: Callable[..., Path], tmp_path: Path
+    size: int, made: Callable[..., Path], tmp_path: Path
 ) -> None:
-    path = made(size, kind)
+    path = made(size)
     whole = path.read_bytes()
-    damage(path, (9000 if kind == "parity" else len(whole) - 150, 50))
+    damage(path, (9000, 50))
     assert path.read_bytes() != whole
     save_repaired(path, tmp_path / "b.ucv", overwrite=False)
     assert (tmp_path / "b.ucv").read_bytes() == whole
@@ -344,8 +341,8 @@ def test_what_is_beyond_repair_is_lost_by_blocks_and_masked(made: Callable[..., 
 def test_inspect_says_which_bytes_are_damaged_and_whether_they_come_back(
     made: Callable[..., Path],
 ) -> None:
-    for kind, repairable in (("locate", False), ("parity", True), ("off", None)):
-        path = made(LARGE, kind)
+    for parity, repairable in ((True, True), (False, None)):
+        path = made(LARGE, parity=parity)
         check = inspect_container(path, verify=True)["check"]
         assert (check["intact"], check["places"]) == (True, None if repairable is None else [])
         damage(path, (8 * PAGE + 7, 5), (20 * PAGE, 1000))

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import io
+import sys
 
 import numpy as np
 import pytest
 
 from MedEnhanceLib.core.volume import Voxels
+from MedEnhanceLib.errors import DependencyError
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.unicompress.allocation import ratio, videos
-from MedEnhanceLib.unicompress.allocation.ratio import try_types
+from MedEnhanceLib.unicompress.allocation import videos
 from MedEnhanceLib.unicompress.allocation.task import Task
 from MedEnhanceLib.unicompress.allocation.videos import VideoTask
 from MedEnhanceLib.unicompress.blocks import Grid, video_grid
 from MedEnhanceLib.unicompress.codecs.lossless import VIDEO
-from MedEnhanceLib.unicompress.codecs.video import av1, video
+from MedEnhanceLib.unicompress.codecs.video import video
 from MedEnhanceLib.unicompress.codecs.video.av1 import LIBAOM, SVT, Encoder, encoders
 from MedEnhanceLib.unicompress.config import Speed
-from MedEnhanceLib.unicompress.container import Chunk
 from MedEnhanceLib.unicompress.decode import FOREIGN_ERRORS
 from MedEnhanceLib.unicompress.models import DecodeContext
 
@@ -96,21 +95,12 @@ def test_the_first_slice_is_no_worse_than_the_others(encoder: Encoder) -> None:
     assert errors[0] < 2 * errors[1:].mean()
 
 
-def test_only_the_stream_is_stored(coded: video.Video) -> None:
-    assert coded.data[video.HEAD.size :] == coded.stream
-    rebuilt = av1.file_of(coded.stream, 6, 71, 66)
-    assert len(rebuilt.file) > len(coded.stream) + 500
-    assert av1.stream_of(rebuilt.file) == coded.stream
-
-
-@pytest.mark.parametrize(
-    ("frames", "height", "width"), [(5, 71, 66), (7, 71, 66), (6, 73, 66), (6, 71, 4000)]
-)
-def test_a_stream_of_another_size_is_refused_before_it_is_decoded(
-    coded: video.Video, frames: int, height: int, width: int
+@pytest.mark.parametrize("shape", [(4, 71, 66), (6, 71, 66), (5, 73, 66), (5, 71, 4000)], ids=str)
+def test_a_stream_of_another_size_is_refused(
+    coded: video.Video, shape: tuple[int, int, int]
 ) -> None:
-    with pytest.raises(ValueError, match="video of"):
-        av1.file_of(coded.stream, frames, height, width)
+    with pytest.raises(FOREIGN_ERRORS):
+        assert video.Video.read(coded.data, shape).frames is None
 
 
 def test_forged_chunks_do_no_harm(coded: video.Video) -> None:
@@ -135,13 +125,16 @@ def test_forged_chunks_do_no_harm(coded: video.Video) -> None:
     assert refused > 100
 
 
-def test_every_decoder_gives_the_same_voxels(
-    coded: video.Video, monkeypatch: pytest.MonkeyPatch
+def test_without_pyav_a_video_of_10_bits_says_what_it_needs(
+    coded: video.Video, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of PyAV, where it is installed, and of imagecodecs."""
-    monkeypatch.setattr(av1, "has_pyav", lambda _: False)
+    monkeypatch.setitem(sys.modules, "av", None)
     again = video.Video.read(coded.data, (5, 71, 66))
-    assert np.array_equal(again.frames, coded.frames)
+    if encoder is LIBAOM:
+        assert again.frames.shape == (5, 71, 66)
+        return
+    with pytest.raises(DependencyError, match="10 bits needs the package av"):
+        assert again.frames is None
 
 
 @pytest.mark.parametrize("shape", [(4, 64, 64), (5, 71, 66), (6, 64, 97)], ids=str)
@@ -178,84 +171,51 @@ def test_slices_that_svt_does_not_take_are_coded_by_libaom() -> None:
     assert made.data == video.encode(block, 8.0, speed="fast").data
 
 
-def test_intensities_are_the_luminance_whatever_the_colors_are(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """SVT-AV1 may leave other colors than gray; they change no voxel."""
-    av = pytest.importorskip("av", reason="PyAV is not installed")
-    monkeypatch.setattr(av1, "_GRAY", 700)
-    made = video.encode(smooth((6, 64, 128)), 9.0, speed="normal", encoder=SVT)
-    stream, units = b"", b""
-    for kind, unit in av1._units(made.stream):
-        units += unit
-        if kind != 1 and av1._payload(unit)[0] & 0x90:
-            stream, units = stream + b"\x12\0" + units, b""
-    with av.open(io.BytesIO(stream), format="obu") as container:
-        frames = [
-            [np.frombuffer(bytes(p), "u2") for p in f.planes] for f in container.decode(video=0)
-        ]
-    assert all((color == 700).mean() > 0.9 for frame in frames for color in frame[1:])
-    luminance = np.stack([frame[0].reshape(64, 128) for frame in frames[1:]])
-    assert np.array_equal(luminance, made.frames)
-
-
-@pytest.mark.slow
 def test_without_pyav_libaom_codes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    block = smooth((16, 96, 96))
-    both = try_types(task_of(block, "slow"), 0.2)
-    monkeypatch.setattr(ratio, "encoders", lambda: (LIBAOM,))
-    alone = try_types(task_of(block, "slow"), 0.2)
-    assert [one.encoder for one in alone.videos] == [LIBAOM]
-    assert len(both.videos) == len(encoders())
-    assert both.video_wins >= alone.video_wins
+    monkeypatch.setattr(videos, "encoders", lambda: (LIBAOM,))
+    done = videos.into_bytes(task_of(smooth((16, 96, 96)), "fast"), 9000, second_copy=False)
+    assert done is not None
+    assert 0.9 * 9000 < done.bytes <= 9000
 
 
-@pytest.mark.parametrize("speed", ["normal", "fast"])
-def test_one_encoder_is_tried_where_its_bits_suffice(speed: Speed) -> None:
-    """The quick one; both only where there is time to find the better one."""
+def test_ten_bits_are_taken_where_they_suffice() -> None:
+    """10 bits hold the middle of the second volume, and not the whole: a voxel is far brighter."""
     if SVT not in encoders():
         pytest.skip("PyAV is not installed")
-    trial = try_types(task_of(smooth((16, 96, 96)), speed), 0.2)
-    assert [one.encoder for one in trial.videos] == [SVT]
-
-
-def test_the_trial_knows_of_bits_that_a_part_does_not_need() -> None:
-    """10 bits hold the middle of this volume, and not the whole: a voxel is far brighter."""
     block = smooth((16, 96, 96), "i4")
+    assert videos._encoder_for(task_of(block, "normal"), 20.0) is SVT
     whole = np.pad(block, ((0, 0), (100, 100), (0, 0)), mode="reflect")
     whole[0, 0, 0] = 400_000
-    trial = try_types(task_of(whole, "normal"), 3.0)
-    assert trial.videos[0].encoder is LIBAOM
+    assert videos._encoder_for(task_of(whole, "normal"), 20.0) is LIBAOM
 
 
-@pytest.mark.parametrize(("blocks", "most"), [(1, 6), (2, 4), (7, 10)])
-@pytest.mark.parametrize("differ", [0.02, 0.06])
-def test_a_size_takes_about_one_coding_of_each_block(
-    differ: float, blocks: int, most: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("blocks", "most"), [(1, 3), (7, 3)])
+def test_a_size_takes_few_codings(blocks: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sizes follow the step by other laws than is expected, not evenly, each block by its own."""
     sizes = np.random.default_rng(blocks).uniform(8e4, 12e4, blocks)
-    own = np.random.default_rng(1).normal(0, differ, blocks)
-    good: list[int] = []
+    good: list[float] = []
 
-    def coded(_: object, number: int, step: float, *__: object, quickly: bool = False) -> Chunk:
-        size = sizes[number] * step**-1.4
+    def coded(
+        _: object, block: np.ndarray, step: float, __: float, *, quickly: bool
+    ) -> tuple[int, bytes]:
+        size = sizes[int(block.flat[0]) % blocks] * step**-1.4
         if not quickly:
-            good.append(number)
-            size *= (1.05 + 0.01 * np.sin(500 * step)) * (1 + own[number])
-        return Chunk(number, VIDEO, bytes(round(size)))
+            good.append(step)
+            size *= 1.05 + 0.01 * np.sin(500 * step)
+        return VIDEO, bytes(round(size))
 
-    monkeypatch.setattr(videos, "_coded", coded)
-    monkeypatch.setattr(videos, "_over_quick", lambda *_: (np.log2(1.04), 0.0))
-    voxels = smooth((8 * blocks, 8, 8))
+    monkeypatch.setattr(videos, "_code_one", coded)
+    voxels = np.repeat(np.arange(blocks, dtype=np.int16), 8)[:, None, None] * np.ones((1, 8, 8))
     task = VideoTask(
-        **vars(task_of(voxels, "normal")), grid=Grid(voxels.shape, (blocks, 1, 1)), encoder=SVT
+        **vars(task_of(voxels.astype(np.int16), "normal")),
+        grid=Grid(voxels.shape, (blocks, 1, 1)),
+        encoder=SVT,
     )
     budget = round(sizes.sum() / 20)
-    chunks = videos.to_size(task, budget, 4.0)
+    chunks = videos._search(task, videos.Goal(bytes=budget), 4.0)
     assert chunks is not None
     assert 0.95 * budget <= sum(len(chunk.data) for chunk in chunks) <= budget
-    assert len(good) <= most
+    assert len(set(good)) <= most + 1
 
 
 def test_videos_are_long_and_blocks_stay_within_the_format() -> None:

@@ -168,13 +168,13 @@ def test_a_codec_that_errs_is_caught_before_the_file_appears(
 def test_a_predictor_that_errs_is_caught_before_the_file_appears(
     config: dict[str, Any], scan: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def wrong(*parts: Any) -> list[Any]:
-        blocks = decode_blocks(*parts)
-        blocks[0][0, 0, 0] ^= 1
-        return blocks
+    def wrong(*parts: Any) -> Any:
+        block = decode_block(*parts)
+        block[0, 0, 0] ^= 1
+        return block
 
-    decode_blocks = learned.decode_blocks
-    monkeypatch.setattr(learned, "decode_blocks", wrong)
+    decode_block = learned.decode_block
+    monkeypatch.setattr(learned, "decode_block", wrong)
     monkeypatch.setattr(near_lossless, "_NAMED_BYTES", -1e9)  # the predictor, whatever it takes
     with pytest.raises(CodecError, match="misses its target"):
         compress(scan, tmp_path / "a.ucv", CompressConfig(**config))

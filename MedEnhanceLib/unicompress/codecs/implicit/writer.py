@@ -1,14 +1,12 @@
-"""From blocks to implicit codes: encode, measure the loss, choose layers; refine on request.
+"""From blocks to implicit codes: encode, and measure the loss of each number of layers.
 
-Refining takes gradient steps on the latents of a block while the network stays as it is.
-Source: arXiv 2405.16850 fits nothing for each block; refining is our addition.
+Source: arXiv 2405.16850; nothing is fitted to a block.
 """
 
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -21,7 +19,6 @@ from torch import Tensor, nn
 from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.errors import ModelError
-from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.codecs.implicit import decoder as fx
 from MedEnhanceLib.unicompress.codecs.implicit.codec import (
     Reader,
@@ -30,8 +27,8 @@ from MedEnhanceLib.unicompress.codecs.implicit.codec import (
     padded_extents,
     reader_of,
 )
-from MedEnhanceLib.unicompress.codecs.implicit.config import DecoderConfig, TokenConfig
-from MedEnhanceLib.unicompress.codecs.implicit.decoder import Decoder, positions_of
+from MedEnhanceLib.unicompress.codecs.implicit.config import TokenConfig
+from MedEnhanceLib.unicompress.codecs.implicit.decoder import positions_of
 from MedEnhanceLib.unicompress.codecs.implicit.entropy import encode_codes
 from MedEnhanceLib.unicompress.codecs.implicit.integer import FINE
 from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import Tokenizer, layers_of
@@ -40,9 +37,6 @@ from MedEnhanceLib.unicompress.models import CodecModel
 Codes = npt.NDArray[np.int64]
 #: Voxels of a block at which its loss is measured.
 _SAMPLED, _SEED = 4096, 5
-_COORDINATES = 4096
-_LEARNING_RATE = 0.02
-_CHECK_EVERY = 20
 
 
 @dataclass(frozen=True)
@@ -66,8 +60,6 @@ class Writer:
             fields = json.loads(encoder.facts["token"])
             self.tokeniser = Tokenizer(config_from_json(TokenConfig, fields)).eval()
             self._load(encoder.tensors())
-            #: The decoder in floats: gradients pass through it, voxels never come from it.
-            self.student = decoder_of(self.reader.arrays, self.reader.facts).eval()
         except (KeyError, ValueError, RuntimeError) as cause:
             raise ModelError(
                 f"the model {encoder.id} ({encoder.role}) cannot be used: {cause}",
@@ -158,114 +150,3 @@ def writer_of(reader: CodecModel, encoder: CodecModel) -> Writer:
 
 def _scaled(integers: npt.NDArray[Any], exponents: npt.NDArray[Any]) -> Tensor:
     return torch.from_numpy(integers.astype(np.float32) * 2.0 ** -exponents.astype(np.float32))
-
-
-def fit_codes(
-    writer: Writer,
-    block: Voxels,
-    scaling: Scaling,
-    code: ImplicitCode,
-    *,
-    thick: bool,
-    seconds: float,
-    monitor: Monitor,
-) -> ImplicitCode:
-    """The code of a block after `seconds` of refinement; `code` where nothing better is found.
-
-    Gradients pass through the quantizer as they do in training. Of the codes that are met, those
-    with the smallest sum of losses over all layers are kept, as the integer decoder gives them.
-    """
-    start = writer.latents(block, scaling, thick=thick)
-    best = code
-    latents = [grid.clone().requires_grad_() for grid in start]
-    optimizer = torch.optim.Adam(latents, lr=_LEARNING_RATE)
-    rng = np.random.default_rng(0)
-    ends = time.monotonic() + seconds
-    number = 0
-    while time.monotonic() < ends:
-        monitor.check()
-        loss = _loss(writer, block, scaling, (latents[0], latents[1]), rng, thick=thick)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        number += 1
-        if number % _CHECK_EVERY == 0:
-            best = _better(writer, block, scaling, (latents[0], latents[1]), best, thick=thick)
-    return _better(writer, block, scaling, (latents[0], latents[1]), best, thick=thick)
-
-
-def _better(
-    writer: Writer,
-    block: Voxels,
-    scaling: Scaling,
-    latents: tuple[Tensor, Tensor],
-    best: ImplicitCode,
-    *,
-    thick: bool,
-) -> ImplicitCode:
-    codes: Codes = writer.quantize(latents)
-    found = writer.losses(block, codes, scaling, range(1, len(codes) + 1), thick=thick)
-    if sum(found) >= sum(best.losses):
-        return best
-    return writer.pack(block, codes, scaling, thick=thick)
-
-
-def _loss(
-    writer: Writer,
-    block: Voxels,
-    scaling: Scaling,
-    latents: tuple[Tensor, Tensor],
-    rng: np.random.Generator,
-    *,
-    thick: bool,
-) -> Tensor:
-    """Squared error at random voxels, from a random number of layers."""
-    chosen = rng.integers(block.size, size=_COORDINATES)
-    voxels = torch.from_numpy(np.stack(np.unravel_index(chosen, block.shape), axis=-1))
-    wanted = torch.from_numpy(scaling.apply(block.ravel()[chosen]))
-    layers = int(rng.integers(1, writer.reader.layers + 1))
-    tokens = writer.tokeniser.quantize(latents, torch.full((1,), layers))
-    positions = positions_of(voxels, thick=thick)[None]
-    values = writer.student(tokens.low, tokens.high, positions).values[0]
-    return torch.mean((values - wanted) ** 2) + 0.25 * tokens.commitment
-
-
-def decoder_of(arrays: Mapping[str, npt.NDArray[Any]], facts: Mapping[str, str]) -> Decoder:
-    """The student in floats again; raises KeyError, ValueError or RuntimeError for other arrays."""
-    heads, scaled = int(facts["heads"]), int(facts["scaled"])
-    hidden, latent = arrays["shift.0.weight"].shape
-    config = DecoderConfig(
-        hidden=hidden,
-        depth=int(facts["depth"]),
-        scaled=scaled,
-        heads=heads,
-        key_size=len(arrays["query.weight"]) // heads,
-    )
-    decoder = Decoder(config, latent)
-    state = {"fusion.slots": _floats(arrays["slots"], 2 * fx.KEY_BITS)}
-
-    def take(name: str, layer: str, bits: int, unit: float = 1.0) -> None:
-        exponents = arrays[f"{name}.exponent"].astype(np.float32)[:, None]
-        weight = arrays[f"{name}.weight"].astype(np.float32) * 2.0**-exponents
-        state[f"{layer}.weight"] = torch.from_numpy((unit * weight).astype(np.float32))
-        state[f"{layer}.bias"] = unit * _floats(arrays[f"{name}.bias"], bits)
-
-    for branch in range(2):
-        take(f"key.{branch}", f"fusion.keys.{branch}", fx.KEY_BITS)
-        take(f"value.{branch}", f"fusion.values.{branch}", fx.VALUE_BITS)
-    take("query", "fusion.query", fx.KEY_BITS)
-    for layer in range(config.depth):
-        bits = fx.WAVE_BITS if layer < scaled else fx.PHASE_BITS
-        take(f"wave.{layer}", f"waves.{layer}", bits, fx.TURN)
-        take(f"shift.{layer}", f"shifts.{layer}", fx.PHASE_BITS, fx.TURN)
-    for layer in range(scaled):
-        take(f"scale.{layer}", f"scales.{layer}", fx.SCALE_BITS)
-    take("gain", "gain", fx.SCALE_BITS)
-    take("out", "out", fx.OUT_BITS)
-    known = decoder.state_dict()
-    decoder.load_state_dict({name: value for name, value in state.items() if name in known})
-    return decoder
-
-
-def _floats(integers: npt.NDArray[Any], bits: int) -> Tensor:
-    return torch.from_numpy((integers * 2.0**-bits).astype(np.float32))

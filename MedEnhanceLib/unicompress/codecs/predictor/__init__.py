@@ -1,12 +1,11 @@
 """The learned predictor: neighbors → features → a small network of integers → ANS.
 
-fit: the linear prediction of a block
-features: what the network sees of them; integers
+wavefront: where voxels lie, and in which order they are coded
+features: the linear prediction of a block, and what the network sees; integers
 network: features → mean, scale and shape of the voxel's distribution; integers
 tables: distributions as integer frequencies
-rans: the entropy coder, many streams side by side
-layout: where voxels lie, and in which order they are coded
-coder, lockstep: blocks → bytes, and many blocks back at once
+coder: blocks → bytes and back, by the compiled library
+learned: which network codes a volume
 tuning: the network taught on the volume that is coded
-samples, config, train: the networks that ship (torch)
+train: the networks that ship (torch)
 """

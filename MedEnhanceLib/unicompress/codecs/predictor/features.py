@@ -1,7 +1,9 @@
 """The linear prediction of a voxel, and what the network sees of its neighbors.
 
 Integers in float32, exact: every product and sum stays below 2²⁴, every scale is a power of two,
-rounding is floor. Any machine, batch and number of threads gives the same integers.
+rounding is floor. Any machine and number of threads gives the same integers. Blocks are coded in C
+(native/predictor.c), which follows this step by step; here are what it is given and what networks
+learn from.
 """
 
 from __future__ import annotations
@@ -52,8 +54,6 @@ FEATURE = 16
 SEEN = len(NEIGHBORS) + len(ERRORS)
 #: Features; the last one is always 1: it carries the bias.
 COUNT = SEEN + 7
-#: Columns of a product in one go.
-_COLUMNS = 704
 #: 256 / (1 + fraction) and 1 + fraction for the sixteen fractions of an octave, at their middle.
 _MANTISSA_DOWN = np.array([(2 * 256 * 32 + 33 + 2 * j) // (2 * (33 + 2 * j)) for j in range(16)])
 _MANTISSA_UP = np.array([33 + 2 * j for j in range(16)])
@@ -104,16 +104,6 @@ class Features:
     linear: Floats
     log: Ints
 
-    def mean(self, shift: Floats) -> Floats:
-        """The linear prediction moved by `shift`, in 1/64 of the local scale; floor."""
-        # A sum of 64 weights over 1/64: twelve bits down.
-        moved = UP.take(self.log)
-        moved *= shift
-        moved *= np.float32(1 / 4096)
-        np.floor(moved, out=moved)
-        moved += self.linear
-        return moved
-
 
 def scale_of(log: Ints) -> Floats:
     """The local scale of a logarithm, in sixteenths of an index."""
@@ -134,7 +124,7 @@ class Linear:
 
     def predict(self, neighbors: Floats, first: npt.NDArray[np.bool_]) -> Floats:
         """In sixteenths of an index, floor. neighbors: [neighbors, n]; first: [n]."""
-        sums = product(self.weights, neighbors)
+        sums = self.weights @ neighbors
         moved = sums[1]
         np.copyto(moved, sums[0], where=first)
         moved *= np.float32(FINE / (1 << self.bits))
@@ -164,7 +154,7 @@ def features_of(
     neighbors -= predicted
     if top * _REACH_OF_TOP > _FARTHEST:
         np.clip(steps, -_FARTHEST, _FARTHEST, out=steps)
-    sums = product(_SUMS, np.abs(steps))
+    sums: Floats = _SUMS @ np.abs(steps)
     sums += _FLOOR
     logs = (sums.view(np.int32) >> _LOG_SHIFT) - _LOG_ONE
     log = logs[0]
@@ -180,28 +170,6 @@ def features_of(
     np.clip(values[:-1], -_NORM, _NORM, out=values[:-1])
     values[-1] = 1
     return Features(values, predicted, log)
-
-
-def product(matrix: Floats, columns: Floats, out: Floats | None = None) -> Floats:
-    """The matrix times columns, [out, n]; exact in any order, so in the quickest one.
-
-    OpenBLAS takes twice as long for each column from about a million products on.
-    """
-    voxels = columns.shape[1]
-    sums = np.empty((len(matrix), voxels), np.float32) if out is None else out
-    parts = -(-voxels // _COLUMNS)
-    # Parts of one width, in whole lines of the processor's cache.
-    width = -(-voxels // (16 * max(parts, 1))) * 16
-    for start in range(0, voxels, max(width, 1)):
-        part = slice(start, start + width)
-        np.matmul(matrix, columns[:, part], out=sums[:, part])
-    return sums
-
-
-def empty_features() -> Features:
-    """Of a voxel that sees nothing but 0, outside the first slice and in it."""
-    first = np.array([False, True])
-    return features_of(np.zeros((COUNT, 2), np.float32), first, np.zeros(2, np.float32), 0)
 
 
 def fit_linear(cells: Floats, layout: Layout, top: int) -> Linear:
@@ -239,7 +207,7 @@ def _spread(voxels: int, count: int) -> npt.NDArray[np.int64]:
 
 
 def _solve(cells: Floats, layout: Layout, voxels: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    seen = np.array([0, *layout.away.cells[: len(NEIGHBORS)]])
+    seen = np.array([0, *layout.away[: len(NEIGHBORS)]])
     wanted, nearest, *others = cells.take(voxels + seen[:, None])
     steps = np.stack(others)
     steps -= nearest

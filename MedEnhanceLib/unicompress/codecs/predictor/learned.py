@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from MedEnhanceLib import native
 from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.runtime.progress import Monitor
@@ -29,7 +30,7 @@ from MedEnhanceLib.unicompress.codecs.integers import (
 from MedEnhanceLib.unicompress.codecs.lossless import CONSTANT, LEARNED, Code, Shape, expected_block
 from MedEnhanceLib.unicompress.codecs.predictor.coder import (
     codable,
-    decode_blocks,
+    decode_block,
     encode_block,
     ideal_bytes,
 )
@@ -41,7 +42,6 @@ from MedEnhanceLib.unicompress.codecs.predictor.tuning import (
     samples_of,
     tune,
 )
-from MedEnhanceLib.unicompress.config import Speed
 from MedEnhanceLib.unicompress.models import CodecModel, DecodeContext, shipped_model
 
 ROLE = "predictor"
@@ -56,7 +56,7 @@ _TAUGHT_SLICES = 8
 _SAMPLES = 360_000
 #: A thousand steps bring about 90 % of what teaching can, and take half a second.
 _STEPS_PER_MVOXEL = 200
-_LEAST_STEPS, _MOST_STEPS, _MORE_STEPS = 300, 2000, 3
+_LEAST_STEPS, _MOST_STEPS = 300, 2000
 #: Below this a network of its own cannot pay for the bytes that it takes.
 _LEAST_TUNED = 1 << 18
 #: What a file takes for a chunk besides its bytes; it holds a network twice.
@@ -88,8 +88,13 @@ def predictor_grid(shape: tuple[int, ...]) -> Grid:
     return Grid(shape, (-(-slices // depth), *counts))
 
 
-def shipped_predictors(modality: str) -> list[Predictor]:
-    """What may suit a volume of this modality: its own network, or all of them if it has none."""
+def shipped_predictors(modality: str, monitor: Monitor | None = None) -> list[Predictor]:
+    """What may suit a volume of this modality: its own network, or all of them if it has none.
+
+    Nothing without the compiled library, with a warning: JPEG XL blocks are written then.
+    """
+    if native.load(monitor=monitor) is None:
+        return []
     own = shipped_model(ROLE, modality) if modality in MODALITIES else None
     found = [own] if own else [shipped_model(ROLE, other) for other in MODALITIES]
     return [Predictor(model, network_of(model)) for model in found if model is not None]
@@ -136,7 +141,6 @@ def taught(
     voxels: Voxels,
     bound: float | None,
     *,
-    speed: Speed = "normal",
     threads: int,
     monitor: Monitor,
 ) -> Predictor:
@@ -148,7 +152,6 @@ def taught(
         return predictor
     held_out = samples.part(slice(0, len(samples) // 10))
     steps = int(np.clip(voxels.size / 1e6 * _STEPS_PER_MVOXEL, _LEAST_STEPS, _MOST_STEPS))
-    steps *= _MORE_STEPS if speed == "slow" else 1
     learned_from = samples.part(slice(len(samples) // 10, None))
     with blas_on_one_thread():
         network = tune(predictor.network, learned_from, steps=steps, monitor=monitor)
@@ -192,29 +195,25 @@ def code_learned(
     """The code of a block, and what a reader makes of it; None where it is none for this coder."""
     coded = integers_of(block, bound)
     if not coded.indices.any():
-        code = Code(CONSTANT, coded.record, coded.record, {CONSTANT: 0})
+        code = Code(CONSTANT, coded.record, coded.record)
         return code, expected_block(block, bound, code)
     data = encode_block(coded.indices, network, safe_point)
     if data is None:
         return None
-    code = Code(LEARNED, coded.record + data, coded.record, {LEARNED: len(data)})
+    code = Code(LEARNED, coded.record + data, coded.record)
     return code, expected_block(block, bound, code)
 
 
-def decode_learned(
-    chunks: Sequence[bytes], shapes: Sequence[Shape], context: DecodeContext
-) -> list[Voxels]:
-    """Several blocks at once, each as it would be alone.
+def decode_learned(data: bytes, shape: Shape, context: DecodeContext) -> Voxels:
+    """The block of a chunk.
 
-    Raises ValueError for bytes that cannot be, ModelError where the network is not to be had.
+    Raises ValueError for bytes that cannot be, ModelError where the network is not to be had,
+    DependencyError without the compiled library.
     """
     network = network_of(context.models.get(ROLE))
-    parts = [split_record(data) for data in chunks]
-    blocks = decode_blocks([code for _, _, code in parts], shapes, network, safe_point)
-    return [
-        from_integers(record, _narrowed(indices, width), context.dtype, indices.shape)
-        for (record, width, _), indices in zip(parts, blocks, strict=True)
-    ]
+    record, width, code = split_record(data)
+    indices = _narrowed(decode_block(code, shape, network, safe_point), width)
+    return from_integers(record, indices, context.dtype, indices.shape)
 
 
 def _narrowed(indices: Indices, width: np.dtype[np.unsignedinteger]) -> Indices:

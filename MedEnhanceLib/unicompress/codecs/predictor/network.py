@@ -17,15 +17,9 @@ import numpy.typing as npt
 from MedEnhanceLib.unicompress.codecs.predictor.features import (
     COUNT,
     FEATURE,
-    FINE,
     LOG_STEPS,
-    Features,
     Floats,
-    empty_features,
-    product,
 )
-
-Ints = npt.NDArray[np.int32]
 
 #: Activations are in 1/32 and end at 8.
 ACTIVATION = 32
@@ -34,36 +28,12 @@ _LARGEST = 255.0
 _LARGEST_WEIGHT = 2047
 #: Outputs: shift in 1/64 of the local scale, scale in 1/16 octave of it, shape in whole steps.
 SHIFT, SHAPE = 64, 1
-_LARGEST_SHIFT = 511.0
 _LAYERS = 3
-#: Of a mean, in sixteenths of an index: every index of 16 bits is then within reach of a symbol.
-_MEAN_RANGE = np.float32(-FINE * (1 << 15)), np.float32(FINE * 3 * (1 << 15))
+#: Nodes of a layer for which the compiled coder has room; every model that ships has 32.
+MOST_WIDTH = 64
 #: Classes of scale: four an octave, from 1/16 of an index; see `tables`.
 SCALE_CLASSES = 80
 SHAPES = 8
-_CLASS_STEPS = LOG_STEPS // 4
-#: Logarithm of 1/16 index as a sum: 64 weights; and from 1/16 of an index to the first class.
-_LOG_ZERO = 6 * LOG_STEPS
-
-
-@dataclass(frozen=True)
-class Expected:
-    """Of n voxels. mean: sixteenths of an index; scale: class; shape: class."""
-
-    mean: Ints
-    scale: Ints
-    shape: Ints
-
-    def put(self, places: npt.NDArray[np.int64], others: Expected) -> None:
-        """Replace what is expected of some voxels."""
-        self.mean[places] = others.mean
-        self.scale[places] = others.scale
-        self.shape[places] = others.shape
-
-    def take(self, places: npt.NDArray[np.bool_]) -> Expected:
-        """The first voxel's, or the second's where true."""
-        at = places.astype(np.int64)
-        return Expected(self.mean.take(at), self.scale.take(at), self.shape.take(at))
 
 
 @dataclass(frozen=True)
@@ -91,13 +61,12 @@ class Network:
             if layer.bias.shape != layer.weights.shape[:1] or not 0 <= layer.bits <= 20:
                 raise ValueError("a bias that does not fit its layer")
             sums = np.abs(layer.weights).sum(axis=1) * largest + np.abs(layer.bias)
-            if width > 1024 or not (sums < 1 << 24).all():
-                raise ValueError("weights whose sums would not be exact")
+            if len(layer.weights) > MOST_WIDTH or not (sums < 1 << 24).all():
+                raise ValueError("weights whose sums would not be exact, or too many of them")
             width, largest = len(layer.weights), _LARGEST
         if width != 3:
             raise ValueError(f"{width} outputs instead of 3")
         self.matrices = [_matrix(layer) for layer in layers]
-        self._emptiness = self.expect(empty_features())
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, npt.NDArray[np.generic]]) -> Network:
@@ -124,35 +93,6 @@ class Network:
             arrays[f"weights{number}"] = layer.weights.astype(np.int8 if narrow else np.int16)
             arrays[f"bias{number}"] = layer.bias.astype(np.int32)
         return arrays
-
-    def outputs(self, values: Floats) -> Floats:
-        """Whole numbers [3, n] of feature values [COUNT, n]."""
-        for matrix in self.matrices[:-1]:
-            # The last row of a hidden layer is 1: it carries the next bias.
-            hidden = np.empty((len(matrix) + 1, values.shape[1]), np.float32)
-            product(matrix, values, out=hidden[:-1])
-            np.floor(hidden[:-1], out=hidden[:-1])
-            np.clip(hidden[:-1], np.float32(0), np.float32(_LARGEST), out=hidden[:-1])
-            hidden[-1] = 1
-            values = hidden
-        sums = product(self.matrices[-1], values)
-        return np.floor(sums, out=sums)
-
-    def in_emptiness(self, first: npt.NDArray[np.bool_]) -> Expected:
-        """Where all that is seen is 0. first: whether a voxel lies in the first slice."""
-        return self._emptiness.take(first)
-
-    def expect(self, features: Features) -> Expected:
-        """Mean, and classes of scale and shape."""
-        shift, scale, shape = self.outputs(features.values)
-        np.clip(shift, -_LARGEST_SHIFT, _LARGEST_SHIFT, out=shift)
-        classes = (scale.astype(np.int32) + (features.log - _LOG_ZERO)) // _CLASS_STEPS
-        mean = features.mean(shift)
-        return Expected(
-            mean=np.clip(mean, *_MEAN_RANGE, out=mean).astype(np.int32),
-            scale=np.clip(classes, 0, SCALE_CLASSES - 1),
-            shape=np.clip(shape, 0, SHAPES - 1).astype(np.int32),
-        )
 
 
 def _matrix(layer: Layer) -> Floats:

@@ -23,8 +23,13 @@ from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.codecs.predictor.features import COUNT, FEATURE
 from MedEnhanceLib.unicompress.codecs.predictor.learned import model_of
-from MedEnhanceLib.unicompress.codecs.predictor.network import LARGEST_ACTIVATION, Network, quantize
-from MedEnhanceLib.unicompress.codecs.predictor.rans import WIDER
+from MedEnhanceLib.unicompress.codecs.predictor.network import (
+    LARGEST_ACTIVATION,
+    MOST_WIDTH,
+    Network,
+    quantize,
+)
+from MedEnhanceLib.unicompress.codecs.predictor.tables import WIDER
 from MedEnhanceLib.unicompress.codecs.predictor.tuning import (
     KEPT,
     SHAPE_RANGE,
@@ -60,7 +65,7 @@ class PredictorConfig(WithPresets):
     }
 
     modality: Literal["CT", "MR", "EM"] = option("CT", help="for the model's name")
-    widths: tuple[int, int] = option((32, 32), help="of the two hidden layers, 1 to 128 each")
+    widths: tuple[int, int] = option((32, 32), help="of the two hidden layers, 1 to 64 each")
     steps: int = option(7_000, help="of the optimizer", low=1, high=_MOST)
     batch: int = option(4_096, help="voxels per step", low=1, high=_MOST)
     learning_rate: float = option(
@@ -82,8 +87,10 @@ class PredictorConfig(WithPresets):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not all(1 <= width <= 128 for width in self.widths):
-            raise ConfigError(f"widths is {self.widths}", "Give two widths from 1 to 128.")
+        if not all(1 <= width <= MOST_WIDTH for width in self.widths):
+            raise ConfigError(
+                f"widths is {self.widths}", f"Give two widths from 1 to {MOST_WIDTH}."
+            )
 
 
 class FloatNetwork(nn.Module):

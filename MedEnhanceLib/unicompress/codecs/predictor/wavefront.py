@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,6 @@ _BEFORE, _ABOVE, _BELOW, _LEFT, _RIGHT = 2, 3, 1, 3, 2
 _STEP = (7, 3, 1)
 #: Rows by which the first slice is moved down where it stands in for those before it.
 _MOVED = 2
-#: In place of a step that never comes.
-_NO_STEP = 1 << 30
 
 #: Neighbors (slices, rows, columns away): of the slice itself, nearest first, then of the two
 #: before. All lie in earlier steps.
@@ -69,41 +67,20 @@ _LAGS = -(np.array(NEIGHBORS + ERRORS) @ np.array(_STEP))
 
 
 @dataclass(frozen=True)
-class Away:
-    """How far from a voxel its neighbors, and then the errors, lie: `lowest` and `far` cells."""
-
-    lowest: int
-    far: tuple[int, ...]
-
-    @classmethod
-    def of(cls, cells: Cells) -> Away:
-        """Of distances that may be negative."""
-        lowest = int(cells.min())
-        return cls(lowest, tuple((cells - lowest).tolist()))
-
-    @property
-    def cells(self) -> list[int]:
-        """As distances."""
-        return [self.lowest + far for far in self.far]
-
-
-@dataclass(frozen=True)
 class Layout:
     """Of blocks of one shape. A line is a row of cells along i, of the block or of its padding.
 
-    frame: cells along k, j, i with the padding. begins: the step of the first voxel of each line,
-    a step that never comes for lines of padding. repeats, left: the line that a line of padding
-    repeats, and the one whose first voxel stands left of a line; −1 where there is none.
-    first: cells below this one belong to the
-    first slice.
+    frame: cells along k, j, i with the padding. repeats, left: the line that a line of padding
+    repeats, and the one whose first voxel stands left of a line; −1 where there is none. away: how
+    many cells from a voxel its neighbors, and then the errors, lie. first: cells below this one
+    belong to the first slice.
     """
 
     shape: Shape
     frame: Shape
-    begins: npt.NDArray[np.int32]
     repeats: Cells
     left: Cells
-    away: Away
+    away: tuple[int, ...]
     first: int
 
     @property
@@ -114,43 +91,12 @@ class Layout:
     @property
     def lines(self) -> int:
         """Of one block with its padding."""
-        return len(self.begins)
-
-    @property
-    def first_lines(self) -> int:
-        """Lines below this one belong to the first slice."""
-        return (_BEFORE + 1) * self.frame[1]
+        return self.frame[0] * self.frame[1]
 
     @property
     def steps(self) -> int:
         """Steps after which all voxels are coded."""
         return steps_of(self.shape)
-
-    @cached_property
-    def corners(self) -> Cells:
-        """Of each line the number that its voxel would have in step 0; voxels are numbered row by
-        row, slice by slice.
-        """
-        inside = (self.begins < _NO_STEP).astype(np.int64)
-        rows: Cells = np.cumsum(inside) - inside
-        return rows * self.shape[2] - self.begins
-
-    def ready(self, step: int) -> Cells:
-        """The lines that have a voxel in this step, one each, in its order."""
-        K, J, I = self.shape  # noqa: E741 - the field's own names
-        slices = np.arange(min(K, step // _STEP[0] + 1))
-        # i = step − 7k − 3j is within 0 and I.
-        left = step - _STEP[0] * slices
-        low = np.maximum(-((I - 1 - left) // _STEP[1]), 0)
-        counts = np.maximum(np.minimum(left // _STEP[1] + 1, J) - low, 0)
-        starts = (slices + _BEFORE) * self.frame[1] + _ABOVE + low
-        starts, counts = starts[counts > 0], counts[counts > 0]
-        # One line further each time, but for the leaps from slice to slice.
-        ends = np.cumsum(counts)
-        lines = np.ones(ends[-1] if len(ends) else 0, np.int64)
-        lines[:1] = starts[:1]
-        lines[ends[:-1]] += starts[1:] - (starts[:-1] + counts[:-1])
-        return np.cumsum(lines, out=lines)
 
     def cells_of(self, numbers: Cells) -> Cells:
         """The cells of the voxels with these numbers."""
@@ -197,8 +143,6 @@ def layout_of(shape: Shape) -> Layout:
     pitch = np.array([frame[1] * frame[2], frame[2], 1])
     k, j = np.divmod(np.arange(frame[0] * frame[1]), frame[1])
     k, j = k - _BEFORE, j - _ABOVE
-    outside = (k < 0) | (j < 0) | (j >= J)
-    begins = np.where(outside, _NO_STEP, _STEP[0] * k + _STEP[1] * j).astype(np.int32)
     # What lies outside repeats a voxel that is known by then.
     j = np.minimum(np.where(k < 0, j - _MOVED, j), J - 1)
     k = np.maximum(k, 0)
@@ -206,10 +150,9 @@ def layout_of(shape: Shape) -> Layout:
     return Layout(
         shape=shape,
         frame=frame,
-        begins=begins,
         repeats=_line(frame, k, j),
         left=_line(frame, np.where((j == 0) & (k >= 0), k - 1, k), np.maximum(j - 1, 0)),
-        away=Away.of(np.array(NEIGHBORS + ERRORS) @ pitch),
+        away=tuple((np.array(NEIGHBORS + ERRORS) @ pitch).tolist()),
         first=(_BEFORE + 1) * int(pitch[0]),
     )
 
@@ -240,30 +183,17 @@ class Ring:
         """Of one block."""
         return self.slots * self.layout.lines
 
-    def slot(self, step: int) -> int:
-        """The first cell of a step."""
-        return step % self.slots * self.layout.lines
-
-    def away(self, step: int) -> Away:
-        """From the lines of a step's voxels."""
-        return self._away[step % self.slots]
-
     @property
     def lags(self) -> Cells:
         """Of neighbors, and then errors: steps since they were coded."""
         lags: Cells = _LAGS
         return lags
 
-    @cached_property
+    @property
     def beside(self) -> Cells:
         """Of neighbors, and then errors: lines from a voxel's own."""
         lines: Cells = _AWAY @ np.array([self.layout.frame[1], 1])
         return lines
-
-    @cached_property
-    def _away(self) -> list[Away]:
-        slots = (np.arange(self.slots)[:, None] - self.lags) % self.slots
-        return list(map(Away.of, slots * self.layout.lines + self.beside))
 
 
 @lru_cache(maxsize=8)

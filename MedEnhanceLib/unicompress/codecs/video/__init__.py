@@ -3,5 +3,4 @@
 video: voxels → stream, filter and residual, and back
 av1: the encoders, and streams with and without their file
 wiener: the filter that is fitted to each block
-train: the restoration network, one of the filter's terms (torch)
 """

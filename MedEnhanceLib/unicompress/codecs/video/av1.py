@@ -1,16 +1,14 @@
-"""AV1 streams: the encoders, what is stored of a video, and the file built around it to decode it.
+"""AV1: the encoders, and frames of what they made.
 
 libaom, as imagecodecs has it, codes 12 bits, one plane. It weighs errors by how busy a place is,
 which costs 0.3 to 1.4 dB of PSNR; where intensities use a quarter of the 12 bits, all places look
-quiet to it, and errors weigh the same. SVT-AV1 codes 10 bits in several times less time, and
-better than libaom on most MR. PyAV's wheels carry x265 too, which is under the GPL: whoever wants
-it installs it. Files are read without it; with it dav1d reads them, several times as fast as
-imagecodecs: decoding is exact by the specification, so voxels are the same.
-An AVIF file spends 800 bytes and more on boxes that follow from the number and size of its
-frames. A chunk keeps the stream alone; the boxes are written here, from sizes that the block
-gives. The stream itself is looked through first: no size in it is believed.
-Source: AV1 Bitstream & Decoding Process Specification, 5.3 to 5.9; ISO/IEC 14496-12 (boxes);
-AV1 Image File Format 1.1 (image sequences).
+quiet to it, and errors weigh the same. What it makes is stored as it is: an AVIF image sequence,
+deflated, since its boxes repeat themselves.
+SVT-AV1 codes 10 bits in several times less time, and better than libaom on most MR. PyAV's wheels
+carry x265 too, which is under the GPL: whoever wants it installs it, for writing and for reading.
+Its streams are stored without what every one of them has.
+Decoding is exact by the specification: voxels are the same whatever decodes them.
+Source: AV1 Bitstream & Decoding Process Specification, 5.3 to 5.9.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ import contextlib
 import io
 import math
 import os
-import struct
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -31,29 +29,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.runtime.dependencies import has
+from MedEnhanceLib.runtime.dependencies import has, require
 from MedEnhanceLib.unicompress.codecs.lossless import codecs
 from MedEnhanceLib.unicompress.config import Speed
 
-_SEQUENCE, _DELIMITER, _FRAME_HEADER, _METADATA, _FRAME, _PADDING = 1, 2, 3, 5, 6, 15
+_SEQUENCE, _FRAME_HEADER, _FRAME = 1, 3, 6
 #: The unit that begins each frame that is shown, in streams as decoders get them.
 _DELIMITED = b"\x12\0"
-#: 10 bits, with colors of half the resolution that say nothing; 12 bits, one plane.
-PROFILE_OF_10_BITS, PROFILE_OF_12_BITS = 0, 2
 HIGHEST = 4095
 #: libaom wants some room; smaller slices are continued to this by their edge.
 _LEAST_SIDE = 16
-_UNITY = struct.pack(">9i", 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
-_OPACITY = b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0"
-_CONTAINERS = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
-#: Marker and version; profile and level 0; bits, planes and where colors lie.
-_CONFIGURATION = {
-    PROFILE_OF_10_BITS: bytes([0x81, PROFILE_OF_10_BITS << 5, 0x4C, 0]),
-    PROFILE_OF_12_BITS: bytes([0x81, PROFILE_OF_12_BITS << 5, 0x7C, 0]),
-}
+#: Of a deflated file, at most this many times its frames' bytes: boxes are small beside them.
+_MOST_FILE, _BOX_BYTES = 2, 1 << 16
 Frames = npt.NDArray[np.uint16]
-_AOM_SPEED: dict[Speed, int] = {"normal": 4, "fast": 6, "slow": 2}
-_SVT_PRESET: dict[Speed, int] = {"normal": 2, "fast": 6, "slow": 1}
+_AOM_SPEED: dict[Speed, int] = {"normal": 4, "fast": 6}
+_SVT_PRESET: dict[Speed, int] = {"normal": 2, "fast": 6}
 #: In a fraction of that time, to find the step; from 9 on sizes say little.
 _SVT_QUICK = 8
 _LEAST_QUANTIZER, _MOST_QUANTIZER = 5, 63
@@ -73,92 +63,50 @@ _GRAY = 512
 _RATE = Fraction(25)
 
 
-def frame_sides(profile: int, height: int, width: int) -> tuple[int, int]:
-    """Extents of the frames that slices of height × width are coded as."""
-    even = profile == PROFILE_OF_10_BITS
+def frame_sides(bits: int, height: int, width: int) -> tuple[int, int]:
+    """Extents of the frames that slices of height × width are coded as; even in 10 bits."""
     rows, columns = (max(side, _LEAST_SIDE) for side in (height, width))
-    return rows + (rows % 2 if even else 0), columns + (columns % 2 if even else 0)
+    return (rows + rows % 2, columns + columns % 2) if bits == 10 else (rows, columns)
 
 
-def stream_of(file: bytes) -> bytes:
-    """The AV1 stream of an image sequence in AVIF, without what can be built anew.
+def frames_of(stream: bytes, bits: int, count: int, height: int, width: int) -> Frames:
+    """The first plane of all frames, [count, height, width], whole numbers.
 
-    Raises ValueError for a file whose stream `file_of` could not bring back.
+    bits: 10 or 12, of `Encoder.bits`; height, width: of the slices that the frames hold. Raises
+    ValueError or RuntimeError for what is not of such frames, DependencyError without PyAV.
     """
-    boxes = dict(_boxes(file, 0, len(file)))
-    sizes = _table(file, boxes[b"stsz"], 8)
-    places = _table(file, boxes[b"stco"], 4)
-    if len(places) != 1:
-        raise ValueError("samples in several runs")
-    return bare(file[places[0] : places[0] + sum(sizes)])
+    sides = frame_sides(bits, height, width)
+    if bits == 10:
+        return _by_dav1d(stream, count, sides)[:, :height, :width]
+    # `out` fixes shape and type: a file that claims others is refused before it is decoded.
+    out = np.empty((count, *sides), np.uint16)
+    unpacker = zlib.decompressobj()
+    try:
+        file = unpacker.decompress(stream, _MOST_FILE * out.nbytes + _BOX_BYTES)
+    except zlib.error as cause:
+        raise ValueError(f"a video that does not unpack ({cause})") from cause
+    codecs().avif_decode(file, numthreads=1, out=out)
+    return out[:, :height, :width]
 
 
-def bare(samples: bytes) -> bytes:
-    """An AV1 stream as it is stored: its sequence headers and its frames."""
-    left_out = (_DELIMITER, _METADATA, _PADDING)
-    return b"".join(data for kind, data in _units(samples) if kind not in left_out)
-
-
-@dataclass(frozen=True)
-class Rebuilt:
-    """An AVIF file of a stream. profile: of AV1; height, width: of its frames."""
-
-    file: bytes
-    profile: int
-    height: int
-    width: int
-
-
-def file_of(stream: bytes, frames: int, height: int, width: int) -> Rebuilt:
-    """An AVIF file of `stream`; raises ValueError unless it shows `count` frames of that size.
-
-    height, width: of the slices that its frames hold.
-    """
-    sizes, profile = _shown_sizes(stream, height, width, frames)
-    sides = frame_sides(profile, height, width)
-    brands = b"avis" + bytes(4) + b"avismsf1iso8"
-    kind = _box(b"ftyp", brands)
-    # The place of the samples takes as many bytes whatever it is.
-    size = len(kind) + len(_movie(sizes, *sides, profile, 0)) + 8
-    file = kind + _movie(sizes, *sides, profile, size) + _box(b"mdat", stream)
-    return Rebuilt(file, profile, *sides)
-
-
-def frames_of(stream: bytes, count: int, height: int, width: int) -> Frames:
-    """The first plane of all frames of a stream, [count, height, width], whole numbers.
-
-    height, width: of the slices that the frames hold. Raises ValueError or RuntimeError for a
-    stream that is not of such frames.
-    """
-    if has_pyav("libdav1d"):
-        return _by_dav1d(stream, count, height, width)
-    rebuilt = file_of(stream, count, height, width)
-    # `out` fixes shape and type: a stream that claims others is refused before it is decoded.
-    planes = (4,) if rebuilt.profile == PROFILE_OF_10_BITS else ()
-    out = np.empty((count, rebuilt.height, rebuilt.width, *planes), np.uint16)
-    codecs().avif_decode(rebuilt.file, numthreads=1, out=out)
-    return (out[..., -1] if planes else out)[:, :height, :width]
-
-
-def _by_dav1d(stream: bytes, count: int, height: int, width: int) -> Frames:
-    import av
-
-    sizes, profile = _shown_sizes(stream, height, width, count)
-    sides = frame_sides(profile, height, width)
-    wanted = ("yuv420p10le" if profile == PROFILE_OF_10_BITS else "gray12le", *sides)
+def _by_dav1d(stream: bytes, count: int, sides: tuple[int, int]) -> Frames:
+    av = require("av", purpose="Reading videos of 10 bits")
+    shown = _shown_frames(stream)
+    if len(shown) != count:
+        raise ValueError(f"a video of {len(shown)} slices, {count} expected")
     decoder: Any = av.CodecContext.create("libdav1d", "r")
     decoder.thread_count = 1
-    out, done, start = np.empty((count, height, width), np.uint16), 0, 0
+    decoder.options = {"max_pixels": str(math.prod(sides))}
+    out, done = np.empty((count, *sides), np.uint16), 0
     try:
-        for size in (*sizes, 0):
-            packet = av.Packet(_DELIMITED + stream[start : start + size]) if size else None
-            start += size
-            for frame in decoder.decode(packet):
-                if done == count or (frame.format.name, frame.height, frame.width) != wanted:
+        for units in (*shown, None):
+            for frame in decoder.decode(units and av.Packet(_DELIMITED + units)):
+                kind = (frame.format.name, frame.height, frame.width)
+                if done == count or kind != ("yuv420p10le", *sides):
                     raise ValueError("a video with frames of another kind")
                 plane = frame.planes[0]
                 rows = np.frombuffer(plane, np.uint16).reshape(-1, plane.line_size // 2)
-                out[done] = rows[:height, :width]
+                out[done] = rows[: sides[0], : sides[1]]
                 done += 1
     except av.FFmpegError as cause:
         raise ValueError(f"a video that cannot be decoded ({cause})") from cause
@@ -198,170 +146,22 @@ def _payload(unit: bytes) -> bytes:
     return unit[place + 1 :]
 
 
-def _shown_sizes(stream: bytes, height: int, width: int, count: int) -> tuple[list[int], int]:
-    """Bytes up to each shown frame, and the profile; checks every size that the stream states."""
-    sizes, open_bytes = [], 0
-    profile: int | None = None
+def _shown_frames(stream: bytes) -> list[bytes]:
+    """The units up to each frame that is shown; ValueError where they make no sense."""
+    shown, start, end = [], 0, 0
     for kind, unit in _units(stream):
-        open_bytes += len(unit)
+        end += len(unit)
         if kind == _SEQUENCE:
-            stated = _check_sequence(_payload(unit), height, width)
-            if profile not in (None, stated):
-                raise ValueError("a video of two kinds")
-            profile = stated
             continue
-        if kind not in (_FRAME, _FRAME_HEADER) or profile is None:
-            raise ValueError(f"a unit of kind {kind}")
         payload = _payload(unit)
-        if not payload:
-            raise ValueError("a frame without bytes")
-        shows_existing, shows = payload[0] & 0x80, payload[0] & 0x10
-        if kind == _FRAME_HEADER and not shows_existing:
-            raise ValueError("a frame in several units")
-        if shows_existing or shows:
-            sizes.append(open_bytes)
-            open_bytes = 0
-    if open_bytes or profile is None:
+        if kind not in (_FRAME, _FRAME_HEADER) or not payload:
+            raise ValueError(f"a unit of kind {kind}")
+        if payload[0] & 0x90:  # shows a frame that is there, or its own
+            shown.append(stream[start:end])
+            start = end
+    if start < end:
         raise ValueError("a frame that is never shown at the end")
-    if len(sizes) != count:
-        raise ValueError(f"a video of {len(sizes)} slices, {count} expected")
-    return sizes, profile
-
-
-def _check_sequence(payload: bytes, height: int, width: int) -> int:
-    """The profile of a sequence header.
-
-    Raises ValueError unless it is of one layer, of frames for height × width, full range, and of
-    12 bits in one plane or 10 bits in three.
-    """
-    bits = _Bits(payload)
-    profile, still, reduced = bits(3), bits(1), bits(1)
-    timing, delay, points = bits(1), bits(1), bits(5)
-    bits(12)
-    if bits(5) > 7:
-        bits(1)
-    stated_width, stated_height = bits(4) + 1, bits(4) + 1
-    stated_width, stated_height = bits(stated_width) + 1, bits(stated_height) + 1
-    if profile not in _CONFIGURATION or still or reduced or timing or delay or points:
-        raise ValueError("a video of another kind")
-    if (stated_height, stated_width) != frame_sides(profile, height, width):
-        raise ValueError(f"a video of {stated_height} × {stated_width} for {height} × {width}")
-    _skip_tools(bits)
-    is_high, is_twelve = bits(1), profile == PROFILE_OF_12_BITS and bits(1)
-    is_mono = bits(1)
-    if bits(1):  # how colors are meant
-        bits(24)
-    is_full_range = bits(1)
-    wanted = profile == PROFILE_OF_12_BITS
-    if not (is_high and is_full_range) or (bool(is_twelve), bool(is_mono)) != (wanted, wanted):
-        raise ValueError("a video of other bits or planes")
-    return profile
-
-
-def _skip_tools(bits: _Bits) -> None:
-    """Go past what a sequence header says between the frames' size and their colors."""
-    if bits(1):  # frame numbers
-        bits(7)
-    bits(7)
-    ordered = bits(1)
-    if ordered:
-        bits(2)
-    chosen = bits(1)
-    forced = 2 if chosen else bits(1)
-    if forced and not bits(1):  # whole motion vectors: chosen by frame, or stated here
-        bits(1)
-    if ordered:
-        bits(3)
-    bits(3)
-
-
-class _Bits:
-    """Reads numbers of a given number of bits, the highest first; raises ValueError at the end."""
-
-    def __init__(self, data: bytes) -> None:
-        self._value, self._left = int.from_bytes(data, "big"), 8 * len(data)
-
-    def __call__(self, count: int) -> int:
-        self._left -= count
-        if self._left < 0:
-            raise ValueError("a sequence header that is cut short")
-        return (self._value >> self._left) & ((1 << count) - 1)
-
-
-def _boxes(file: bytes, start: int, stop: int) -> Iterator[tuple[bytes, tuple[int, int]]]:
-    """Kind, and where its content lies, of each box down to the sample tables."""
-    while start + 8 <= stop:
-        size = int.from_bytes(file[start : start + 4], "big")
-        kind = file[start + 4 : start + 8]
-        if not 8 <= size <= stop - start:
-            raise ValueError("a box of AVIF beyond its end")
-        yield kind, (start + 8, start + size)
-        if kind in _CONTAINERS:
-            yield from _boxes(file, start + 8, start + size)
-        start += size
-
-
-def _table(file: bytes, place: tuple[int, int], skipped: int) -> list[int]:
-    content = file[place[0] : place[1]]
-    count = int.from_bytes(content[skipped : skipped + 4], "big")
-    return list(struct.unpack_from(f">{count}I", content, skipped + 4))
-
-
-def _box(kind: bytes, *parts: bytes) -> bytes:
-    content = b"".join(parts)
-    return struct.pack(">I4s", 8 + len(content), kind) + content
-
-
-def _full(kind: bytes, *parts: bytes, flags: int = 0) -> bytes:
-    return _box(kind, struct.pack(">I", flags), *parts)
-
-
-def _movie(sizes: list[int], height: int, width: int, profile: int, place: int) -> bytes:
-    count = len(sizes)
-    movie = _full(
-        b"mvhd",
-        struct.pack(">IIIIIH10x", 0, 0, 1, count, 1 << 16, 1 << 8) + _UNITY + bytes(24),
-        struct.pack(">I", 3),
-    )
-    tracks = [_track(1, b"pict", sizes, height, width, profile, place)]
-    if profile == PROFILE_OF_10_BITS:
-        # Decoders turn three planes into colors, and round. Of a video that is a track of
-        # opacities they give the first plane as it is.
-        tracks.append(_track(2, b"auxv", sizes, height, width, profile, place))
-    return _box(b"moov", movie, *tracks)
-
-
-def _track(
-    number: int, handler: bytes, sizes: list[int], height: int, width: int, profile: int, place: int
-) -> bytes:
-    count, is_opacity = len(sizes), handler == b"auxv"
-    head = _full(
-        b"tkhd",
-        struct.pack(">IIIIIQhhhH", 0, 0, number, 0, count, 0, 0, 0, 0, 0) + _UNITY,
-        struct.pack(">II", width << 16, height << 16),
-        flags=1,
-    )
-    belongs = _box(b"tref", _box(b"auxl", struct.pack(">I", 1))) if is_opacity else b""
-    media = _full(b"mdhd", struct.pack(">IIIIHH", 0, 0, 1, count, 0x55C4, 0))
-    handled = _full(b"hdlr", struct.pack(">I4s12xB", 0, handler, 0))
-    data = _box(b"dinf", _full(b"dref", struct.pack(">I", 1), _full(b"url ", flags=1)))
-    entry = _box(
-        b"av01",
-        struct.pack(">6xH16xHHIIIH32xHH", 1, width, height, 72 << 16, 72 << 16, 0, 1, 24, 0xFFFF),
-        _box(b"av1C", _CONFIGURATION[profile]),
-        _full(b"auxi", _OPACITY) if is_opacity else b"",
-    )
-    samples = _box(
-        b"stbl",
-        _full(b"stsd", struct.pack(">I", 1), entry),
-        _full(b"stts", struct.pack(">III", 1, count, 1)),
-        _full(b"stsc", struct.pack(">IIII", 1, 1, count, 1)),
-        _full(b"stsz", struct.pack(f">II{count}I", 0, count, *sizes)),
-        _full(b"stco", struct.pack(">II", 1, place)),
-        _full(b"stss", struct.pack(">II", 1, 1)),
-    )
-    minf = _box(b"minf", _full(b"vmhd", bytes(8), flags=1), data, samples)
-    return _box(b"trak", head, belongs, _box(b"mdia", media, handled, minf))
+    return shown
 
 
 @dataclass(frozen=True)
@@ -371,8 +171,8 @@ class Encoder:
     scale: (span, step, anchor) → where intensities end, and the quantizer, that together give
     `step` in the units of `span`; codings with one anchor, another step, differ so little that a
     size can be sought. code: (frames [K, H, W], quantizer, speed, whether quickly) →
-    an AV1 stream as `av1.stream_of` gives it. takes: whether it codes a number of slices of H × W.
-    profile: of its streams. most_threads: that may code at once; a large block takes 170 MiB
+    what `frames_of` reads. takes: whether it codes a number of slices of H × W.
+    bits: of its intensities. most_threads: that may code at once; a large block takes 170 MiB
     with libaom, 380 with SVT-AV1. finest: of the range, the error (RMS) below which it has not
     bits enough. guides: whether its quick codings tell the size of the others.
     """
@@ -381,7 +181,7 @@ class Encoder:
     scale: Callable[[float, float, float], tuple[int, float]]
     code: Callable[[Frames, float, Speed, bool], bytes]
     takes: Callable[[int, int, int], bool]
-    profile: int
+    bits: int
     most_threads: int
     finest: float = 0.0
     guides: bool = False
@@ -437,7 +237,7 @@ def _aom_code(frames: Frames, quantizer: float, speed: Speed, _quickly: bool) ->
         pixelformat="400",
         numthreads=1,
     )
-    return stream_of(bytes(file))
+    return zlib.compress(file, 9)
 
 
 @cache
@@ -477,7 +277,8 @@ def _svt_code(frames: Frames, quantizer: float, speed: Speed, quickly: bool) -> 
         for frame in frames:
             container.mux(stream.encode(_gray_frame(av, frame)))
         container.mux(stream.encode())
-    return bare(buffer.getvalue())
+    kept = (_SEQUENCE, _FRAME_HEADER, _FRAME)
+    return b"".join(unit for kind, unit in _units(buffer.getvalue()) if kind in kept)
 
 
 def _gray_frame(av: Any, plane: Frames) -> Any:
@@ -517,7 +318,7 @@ LIBAOM = Encoder(
     scale=_aom_scale,
     code=_aom_code,
     takes=lambda *_: True,
-    profile=PROFILE_OF_12_BITS,
+    bits=12,
     most_threads=6,
 )
 SVT = Encoder(
@@ -525,7 +326,7 @@ SVT = Encoder(
     scale=_svt_scale,
     code=_svt_code,
     takes=lambda slices, height, width: min(height, width) >= _SVT_SIDE and slices >= _SVT_SLICES,
-    profile=PROFILE_OF_10_BITS,
+    bits=10,
     most_threads=3,
     finest=0.0025,
     guides=True,

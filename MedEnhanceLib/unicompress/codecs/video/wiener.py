@@ -3,8 +3,8 @@
 Voxels fall into classes by how much goes on around them. In each, a weighted sum of differences
 to neighbors, in the slice and in two before and after it, is added: the weights that leave the
 least squared error. Differences are taken whole and limited to multiples of the code's noise,
-so that edges count less; a network's opinion of the error may be one more term.
-Everything that a reader does is whole numbers below 2^31.
+so that edges count less. Everything that a reader does is whole numbers below 2^31, in C
+(native/video_filter.c): without the compiled library no filter is written, and none is read.
 Source: the adaptive loop filter of video coding (Tsai et al., IEEE JSTSP 7(6), 2013; Wiener),
 with taps across slices; limits after its non-linear form (Taquet et al., ICIP 2019).
 """
@@ -14,16 +14,16 @@ from __future__ import annotations
 import math
 import struct
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import product, repeat
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.native.video_filter import Filter as Compiled
-from MedEnhanceLib.native.video_filter import filter_for
+from MedEnhanceLib import native
+from MedEnhanceLib.native import video_filter
 
 Frames = npt.NDArray[np.uint16]
 Ints = npt.NDArray[np.int32]
@@ -33,14 +33,12 @@ Doubles = npt.NDArray[np.float64]
 Tap = tuple[int, int, int]
 _Slice = TypeVar("_Slice", bound=npt.NDArray[Any])
 
-#: taps, limits, classes and whether the network counts; classes' bounds; bytes that follow.
+#: taps, limits and classes; the classes' bounds; bytes that follow.
 HEAD = struct.Struct("<BBBH")
 CLASSES = 16
 #: Weights count in 128ths, what a filter gives in 16ths of an intensity.
 WEIGHT_BITS, PARTS = 7, 16
 LARGEST_WEIGHT = 127
-#: What a network adds is cut to this, in 16ths.
-LARGEST_ADDED = (1 << 16) - 1
 _REACH, _DEPTH = 3, 2
 _NEARER = tuple(
     (0, j, i)
@@ -54,7 +52,7 @@ _FARTHER = tuple(
     for i in range(-3, 4)
     if (j, i) > (0, 0) and abs(j) + abs(i) == 3
 ) + tuple((2, j, i) for j in (-1, 0, 1) for i in (-1, 0, 1) if abs(j) + abs(i) < 2)
-#: None, the nearer 15 and all 26; each stands for itself and the one on the other side.
+#: The nearer 15 and all 26, from 1 on; each stands for itself and the one on the other side.
 TAPS: tuple[tuple[Tap, ...], ...] = ((), _NEARER, _NEARER + _FARTHER)
 #: Limits are none, the noise times 5 and times 1.5; here in halves.
 _LIMITS = (10, 3)
@@ -68,25 +66,20 @@ _FITTED = 1 << 20
 #: Slices with fewer rows for each that is fitted are left out whole.
 _LEAST_ROWS = 8
 _RIDGE = 1e-5
-#: Whole numbers below are exact in float32.
-_EXACT = 1 << 24
-#: Rows at a time: what a product takes and makes of them stays in a processor's cache.
-_STRIP_VALUES = 1 << 20
 #: That a filter takes, about, where it is worth it; and at most.
 USUAL_BYTES, MOST_BYTES = 600, 1500
 
 
 @dataclass(frozen=True)
 class Filter:
-    """weights: [classes, terms], −127 to 127 in 128ths; terms are taps by limits, then the network.
+    """weights: [classes, terms], −127 to 127 in 128ths; terms are taps by limits.
 
-    taps: which of `TAPS`; limits: how many of them; network: whether it is the last term.
-    first, spread: of the classes' bounds, in eighths of an octave.
+    taps: which of `TAPS`; limits: how many of them. first, spread: of the classes' bounds, in
+    eighths of an octave.
     """
 
     taps: int
     limits: int
-    network: bool
     first: int
     spread: int
     weights: npt.NDArray[np.int8]
@@ -95,7 +88,7 @@ class Filter:
     def data(self) -> bytes:
         """As it lies in a chunk."""
         classes = len(self.weights).bit_length() - 1
-        kind = self.taps | self.limits << 2 | classes << 4 | self.network << 7
+        kind = self.taps | self.limits << 2 | classes << 4
         packed = zlib.compress(np.ascontiguousarray(self.weights.T).tobytes(), 9)
         return HEAD.pack(kind, self.first, self.spread, len(packed)) + packed
 
@@ -103,12 +96,12 @@ class Filter:
 def read(data: bytes) -> tuple[Filter, int]:
     """The filter at the beginning of `data`, and its bytes; ValueError for what cannot be one."""
     kind, first, spread, size = HEAD.unpack_from(data)
-    taps, limits, classes, network = kind & 3, kind >> 2 & 3, kind >> 4 & 7, bool(kind >> 7)
-    if taps >= len(TAPS) or (limits == 0) != (taps == 0) or classes > 4 or not (taps or network):
+    taps, limits, classes = kind & 3, kind >> 2 & 3, kind >> 4
+    if not 1 <= taps < len(TAPS) or limits == 0 or classes > 4:
         raise ValueError(f"a filter of kind {kind:#x}")
     if size > len(data) - HEAD.size:
         raise ValueError("a filter that is cut short")
-    terms = len(TAPS[taps]) * limits + network
+    terms = len(TAPS[taps]) * limits
     wanted = (terms << classes) + 1
     try:
         unpacked = zlib.decompressobj().decompress(data[HEAD.size : HEAD.size + size], wanted)
@@ -119,101 +112,51 @@ def read(data: bytes) -> tuple[Filter, int]:
     weights = np.frombuffer(unpacked, np.int8).reshape(terms, 1 << classes).T
     if (weights < -LARGEST_WEIGHT).any():
         raise ValueError("a weight of −128")
-    found = Filter(taps, limits, network, first, spread, np.ascontiguousarray(weights))
-    return found, HEAD.size + size
+    return Filter(taps, limits, first, spread, np.ascontiguousarray(weights)), HEAD.size + size
 
 
-def has_network(data: bytes) -> bool:
-    """Whether the filter that begins with `data` has the network as a term."""
-    return bool(data and data[0] >> 7)
-
-
-def apply(frames: Frames, noise: int, chosen: Filter, added: Ints | None) -> Iterator[Ints]:
+def apply(frames: Frames, noise: int, chosen: Filter) -> Iterator[Ints]:
     """Filtered slices, [H, W] each, in 16ths of an intensity, 0 at least.
 
-    frames: 0 to 4095. noise: its code (restoration.noise_code). added: by the network, in 16ths.
+    frames: 0 to 4095. noise: its code (video.noise_code). Raises DependencyError without the
+    compiled library.
     """
-    shift = (CLASSES // len(chosen.weights)).bit_length() - 1
+    library = native.require("Reading filtered videos")
+    _, height, width = frames.shape
+    compiled = video_filter.Filter(height, width, library)
+    shift = np.uint8((CLASSES // len(chosen.weights)).bit_length() - 1)
     bounds = bounds_of(chosen.first, chosen.spread)
     limits = limits_of(noise)[: chosen.limits]
-    taps = TAPS[chosen.taps]
-    split = len(taps) * len(limits)
-    weights, opinion = chosen.weights[:, :split], chosen.weights[:, split:].astype(np.int32)
-    compiled = filter_for(*frames.shape[1:])
-    for k, window in enumerate(_neighbors(frames, compiled)):
-        if compiled:
-            place = np.right_shift(compiled.classes(window, bounds), np.uint8(shift))
-            total = compiled.sums(window, place, taps, limits, weights.T)
-        else:
-            place = np.right_shift(class_of(window, bounds), np.uint8(shift))
-            total = _weighted(np.stack(window), place, weights.astype(np.int32), taps, limits)
+    for k, window in enumerate(_neighbors(frames, compiled.padded)):
+        place = np.right_shift(compiled.classes(window, bounds), shift)
+        total = compiled.sums(window, place, TAPS[chosen.taps], limits, chosen.weights.T)
         total *= PARTS
-        if chosen.network and added is not None:
-            total += opinion.take(place) * added[k]
         total >>= WEIGHT_BITS
         total += PARTS * frames[k].astype(np.int32)
         yield np.maximum(total, 0, out=total)
 
 
-def _weighted(
-    window: Shorts,
-    place: npt.NDArray[np.uint8],
-    weights: Ints,
-    taps: Sequence[Tap],
-    limits: Sequence[int],
-) -> Ints:
-    """Terms of a window's middle slice, weighted as each voxel's class says, [H, W].
-
-    All classes' sums by one product, then the one of the voxel: looking up each voxel's weights
-    takes several times as long.
-    """
-    total = np.zeros(place.shape, np.int32)
-    height, width = place.shape
-    rows = max(1, _STRIP_VALUES // (max(weights.shape[1], 1) * width))
-    for top in range(0, height if weights.size else 0, rows):
-        strip = window[:, top : top + rows + 2 * _REACH]
-        chosen = place[top : top + rows].ravel().astype(np.intp)
-        span = int(strip.max()) - int(strip.min())
-        largest = 2 * np.minimum(np.tile(limits, len(taps)), span)
-        exact = int((np.abs(weights) @ largest).max()) < _EXACT
-        # Whole numbers, of which no sum is too large for the type: exact in whatever order.
-        kind = np.float32 if exact else np.float64
-        terms = np.empty((weights.shape[1], len(chosen) // width, width), kind)
-        for _ in _terms(list(strip.astype(kind)), taps, limits, terms):
-            pass
-        sums = weights.astype(kind) @ terms.reshape(len(terms), -1)
-        numbers = chosen * len(chosen) + np.arange(len(chosen))
-        total[top : top + rows] = sums.take(numbers).reshape(-1, width)
-    return total
-
-
-def fit(
-    frames: Frames,
-    error: Floats,
-    noise: int,
-    added: Ints | None,
-    stream_bytes: int,
-    most: int,
-) -> Filter | None:
+def fit(frames: Frames, error: Floats, noise: int, stream_bytes: int, most: int) -> Filter | None:
     """The filter that pays best for its bytes, of `most` bytes; None where none does.
 
     error: source less slices, in intensities, [K, H, W]. stream_bytes: of what it goes with.
     """
+    library = native.load()
+    if library is None:
+        return None
     first, spread = _classes_of(frames)
-    terms = [*_all_terms(), *(["network"] if added is not None else [])]
-    sums = _gather(frames, error, noise, added, bounds_of(first, spread), len(terms))
+    compiled = video_filter.Filter(frames.shape[1], frames.shape[2], library)
+    sums = _gather(frames, error, noise, bounds_of(first, spread), compiled)
     total = float(sums.energy.sum())
     best: tuple[float, Filter | None] = (0.0, None)
-    for taps, limits, classes, network in _forms(added is not None):
-        chosen = _chosen(taps, limits, network, len(terms))
-        merged = sums.merged(classes).of(chosen)
-        weights, left = _solve(merged)
-        one = Filter(taps, limits, network, first, spread, weights)
-        size = len(one.data)
+    for classes, (taps, limits) in product((16, 8, 4, 1), ((2, 3), (1, 3), (1, 2), (1, 1))):
+        weights, left = _solve(sums.merged(classes).of(_chosen(taps, limits)))
+        candidate = Filter(taps, limits, first, spread, weights)
+        size = len(candidate.data)
         # Squared errors fall about as bytes rise: a hundredth more of one costs one of the other.
         gain = math.log(total / max(left, 1e-9 * total)) - size / stream_bytes if total else 0.0
         if size <= most and gain > best[0]:
-            best = gain, one
+            best = gain, candidate
     return best[1]
 
 
@@ -228,12 +171,6 @@ def limits_of(noise: int) -> list[int]:
     octave, eighth = divmod(noise, 8)
     unit = OCTAVE[eighth] << octave
     return [_NO_LIMIT, *(max(1, min(halves * unit >> 21, _NO_LIMIT)) for halves in _LIMITS)]
-
-
-def class_of(window: Sequence[Shorts], bounds: Sequence[int]) -> npt.NDArray[np.uint8]:
-    """The class of each voxel of the middle one of five padded slices, 0 to 15."""
-    activity = _activity(window)
-    return np.searchsorted(np.asarray(bounds), activity, side="right").astype(np.uint8)
 
 
 def _activity(window: Sequence[Shorts]) -> Ints:
@@ -265,10 +202,11 @@ def box_sums(image: Ints, reach: int) -> Ints:
     return boxed
 
 
-def _neighbors(frames: Frames, compiled: Compiled | None, every: int = 1) -> Iterator[list[Shorts]]:
+def _neighbors(
+    frames: Frames, pad: Callable[[Frames], Shorts], every: int = 1
+) -> Iterator[list[Shorts]]:
     """For each slice, or every `every`th, five around it; slices are continued by their edges."""
     padded: dict[int, Shorts] = {}
-    pad = compiled.padded if compiled else _padded
     for k in range(0, len(frames), every):
         needed = [min(max(k + d, 0), len(frames) - 1) for d in range(-_DEPTH, _DEPTH + 1)]
         padded = {n: padded[n] if n in padded else pad(frames[n]) for n in needed}
@@ -314,26 +252,16 @@ def _all_terms() -> list[tuple[int, int]]:
     return [(tap, limit) for tap in range(len(TAPS[-1])) for limit in range(LIMITS)]
 
 
-def _chosen(taps: int, limits: int, network: bool, terms: int) -> list[int]:
+def _chosen(taps: int, limits: int) -> list[int]:
     """Which of all terms a form has."""
     count = len(TAPS[taps])
-    chosen = [n for n, (tap, limit) in enumerate(_all_terms()) if tap < count and limit < limits]
-    return [*chosen, terms - 1] if network else chosen
-
-
-def _forms(has_network: bool) -> Iterator[tuple[int, int, int, bool]]:
-    """taps, limits, classes, network."""
-    for classes in (16, 8, 4, 1):
-        for taps, limits in ((2, 3), (1, 3), (1, 2), (1, 1), (0, 0)):
-            for network in (True, False) if has_network else (False,):
-                if taps or network:
-                    yield taps, limits, classes, network
+    return [n for n, (tap, limit) in enumerate(_all_terms()) if tap < count and limit < limits]
 
 
 def _classes_of(frames: Frames) -> tuple[int, int]:
     """First and spread, such that the classes reach from the quietest places to the busiest."""
     step = max(1, len(frames) // 8)
-    seen = [_activity(w)[::4, ::4].ravel() for w in _neighbors(frames, None, step)]
+    seen = [_activity(w)[::4, ::4].ravel() for w in _neighbors(frames, _padded, step)]
     low, high = np.quantile(np.concatenate(seen), (0.02, 0.999))
     low = max(float(low), 2.0, float(high) / 4096)
     octaves = math.log2(max(float(high), 2 * low) / low)
@@ -364,21 +292,19 @@ def _gather(
     frames: Frames,
     error: Floats,
     noise: int,
-    added: Ints | None,
     bounds: Sequence[int],
-    terms: int,
+    compiled: video_filter.Filter,
 ) -> _Sums:
     every = max(1, frames.size // _FITTED)
-    limits = limits_of(noise)
+    limits, terms = limits_of(noise), len(_all_terms())
     products, wanted = np.zeros((CLASSES, terms, terms)), np.zeros((CLASSES, terms))
     energy = np.zeros(CLASSES)
     few_rows = frames.shape[1] < _LEAST_ROWS * every
-    compiled, apart = filter_for(*frames.shape[1:]), every if few_rows else 1
-    for number, window in enumerate(_neighbors(frames, compiled, apart)):
+    apart = every if few_rows else 1
+    for number, window in enumerate(_neighbors(frames, compiled.padded, apart)):
         k = number * apart
         rows = slice(None) if few_rows else slice(5 * k % every, None, every)
-        classes = compiled.classes(window, bounds) if compiled else class_of(window, bounds)
-        place = classes[rows].ravel()
+        place = compiled.classes(window, bounds)[rows].ravel()
         order = np.argsort(place, kind="stable")
         ends = np.searchsorted(place[order], np.arange(CLASSES + 1))
         columns = np.empty((terms, len(order)), np.float32)
@@ -386,8 +312,6 @@ def _gather(
         one_place = repeat(np.empty_like(frames[k][rows], np.int16))
         for n, term in enumerate(_terms(seen, TAPS[-1], limits, one_place, rows)):
             columns[n] = term.ravel()[order]
-        if added is not None:
-            columns[-1] = added[k][rows].ravel()[order] / np.float32(PARTS)
         aims = error[k][rows].ravel()[order]
         for one in range(CLASSES):
             part = slice(ends[one], ends[one + 1])

@@ -28,7 +28,7 @@ def volume() -> Volume:
 @pytest.fixture
 def file(volume: Volume, tmp_path: Path) -> Path:
     path = tmp_path / "a.ucv"
-    config = CompressConfig(ratio=RATIO, block_type="implicit", embed_model=True, repair="off")
+    config = CompressConfig(ratio=RATIO, block_type="implicit", embed_model=True)
     compress(volume, path, config)
     return path
 
@@ -108,25 +108,8 @@ def test_a_ratio_out_of_reach_says_what_is_reached(volume: Volume, tmp_path: Pat
         compress(volume, tmp_path / "c.ucv", CompressConfig(ratio=9999, block_type="implicit"))
 
 
-@pytest.mark.slow
-def test_fit_never_makes_it_worse(volume: Volume, tmp_path: Path) -> None:
-    results = [
-        compress(
-            volume,
-            tmp_path / f"{fit}.ucv",
-            CompressConfig(ratio=RATIO, block_type="implicit", embed_model=True, fit=fit),
-        )
-        for fit in (0.0, 1.0)
-    ]
-    assert results[1].psnr is not None
-    assert results[0].psnr is not None
-    assert results[1].psnr >= results[0].psnr
-
-
 def test_options_of_ratio_mode_are_for_ratio_mode() -> None:
     with pytest.raises(ConfigError, match="for ratio"):
         CompressConfig(lossless=True, block_type="implicit")
-    with pytest.raises(ConfigError, match="fit refines"):
-        CompressConfig(ratio=300, fit=3)
     with pytest.raises(ConfigError, match="block_type"):
         CompressConfig(ratio=3, block_type="wavelet")  # type: ignore[arg-type]

@@ -19,7 +19,6 @@ from MedEnhanceLib.unicompress.codecs.implicit.export import (
 )
 from MedEnhanceLib.unicompress.codecs.implicit.integer import FINE, IntegerDecoder
 from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import Networks, layers_of
-from MedEnhanceLib.unicompress.codecs.implicit.writer import decoder_of
 
 #: The student that ships: what is proved here is proved for its sizes.
 STUDENT = DecoderConfig(hidden=64, depth=3, scaled=1)
@@ -136,7 +135,7 @@ def test_a_halo_of_one_cell_leaves_no_seam(arrays: Arrays, codes: np.ndarray) ->
 def test_the_network_in_floats_is_near(
     networks: Networks, arrays: Arrays, codes: np.ndarray
 ) -> None:
-    """With rounding imitated it is; the student that is read back from bytes is as near."""
+    """With rounding imitated it is."""
     torch.manual_seed(1)
     tokeniser = networks.tokeniser
     grids = [torch.zeros(1, 64, *codes.shape[1:]) for _ in range(2)]
@@ -147,12 +146,11 @@ def test_the_network_in_floats_is_near(
     grid = torch.stack(torch.meshgrid(*map(torch.arange, SHAPE), indexing="ij"), dim=-1)
     positions = positions_of(grid.flatten(0, 2), thick=False)[None]
     expected = decoded(arrays, codes, thick=False).float() / 2**OUT_BITS
-    for student in (networks.student, decoder_of(arrays, FACTS)):
-        student.fixed = True
-        with torch.no_grad():
-            values = student(grids[0], grids[1], positions).values.view(SHAPE)
-        student.fixed = False
-        assert torch.mean((values - expected) ** 2).sqrt() < 0.1 * expected.std()
+    networks.student.fixed = True
+    with torch.no_grad():
+        values = networks.student(grids[0], grids[1], positions).values.view(SHAPE)
+    networks.student.fixed = False
+    assert torch.mean((values - expected) ** 2).sqrt() < 0.1 * expected.std()
 
 
 def test_weights_whose_sums_could_be_inexact_are_refused(arrays: Arrays) -> None:

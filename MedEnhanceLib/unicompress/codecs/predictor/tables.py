@@ -1,0 +1,170 @@
+"""Distributions as integer frequencies, for the coder in C (native/predictor.c).
+
+A voxel's distribution is a mixture of two logistic ones with one center. Its scale is one of a
+few classes, the center is cut to eighths of a bin (its phase), the share of the wide component is
+one of a few shapes. Bins are one index wide; from a scale of four indices on 2, 4, 8 …, with the
+lower bits coded as they are. Sixteen bins either side of the center stand for themselves, those
+further out get wider, four to an octave: so every index has a symbol.
+The coder has many states side by side, one for each voxel of a round. A state is 64 bits, at least
+2³² between symbols; it takes and gives words of 32 bits.
+Source: Duda, Asymmetric numeral systems, arXiv 1311.2540; Giesen, Interleaved entropy coders,
+arXiv 1402.3392.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+from MedEnhanceLib.unicompress.codecs.predictor.network import SCALE_CLASSES, SHAPES
+
+Doubles = npt.NDArray[np.float64]
+
+#: Frequencies of a distribution add up to 2 ** BITS.
+BITS = 16
+_PHASES = 8
+#: From this class of scale on, four classes an octave are used again and bins get wider.
+_NARROW = 20
+_SCALES = _NARROW + 4
+_NEAR = 16
+_OCTAVES = 13
+_SYMBOLS = 2 * (_NEAR + 4 * _OCTAVES)
+#: Differences to the center's bin, in bins, that have a symbol.
+REACH = 1 << 17
+#: Slots are looked up by their upper bits first.
+COARSE = 10
+#: By class of scale: an index's bits below its bin, and its first distribution.
+BITS_OF = np.maximum((np.arange(SCALE_CLASSES) - _NARROW) >> 2, 0)
+TABLE_OF = np.where(BITS_OF > 0, _NARROW + np.arange(SCALE_CLASSES) % 4, np.arange(SCALE_CLASSES))
+TABLE_OF *= _PHASES * SHAPES
+#: e ** 1.3: how much wider the wide component is.
+WIDER = 3.6692966676192444
+#: Shares of the wide component: e ** x / (1 + e ** x) for x = −4, −3.25 … 1.25.
+SHARES = (
+    0.01798620996209156,
+    0.037326887344129457,
+    0.07585818002124355,
+    0.14804719803168948,
+    0.26894142136999512,
+    0.43782349911420193,
+    0.62245933120185459,
+    0.77729986117469108,
+)
+
+#: Bits of a symbol's cost behind the point.
+_COST_BITS = 16
+
+Words = npt.NDArray[np.uint32]
+#: Where every state begins and ends.
+LOWEST = np.uint64(1 << 32)
+
+
+@dataclass(frozen=True)
+class Tables:
+    """cumulative: [distributions · (symbols + 1)], flat.
+
+    coarse: [distributions · 2 ** 10], the first symbol that reaches into a run of slots. symbol_of:
+    by difference in bins + reach. lowest, extra: a symbol's smallest difference in bins, and its
+    bits of which one.
+    """
+
+    cumulative: Words
+    coarse: npt.NDArray[np.uint8]
+    symbol_of: npt.NDArray[np.uint8]
+    lowest: npt.NDArray[np.int32]
+    extra: npt.NDArray[np.int32]
+
+
+@cache
+def make_tables() -> Tables:
+    """All distributions; a second's work, done once."""
+    cumulative = np.empty((_SCALES, _PHASES, SHAPES, _SYMBOLS + 1), np.uint32)
+    rows = np.arange(_SYMBOLS + 1)
+    scales = _quarter_octaves(_SCALES)
+    edges = _edges()
+    for scale in range(_SCALES):
+        for phase in range(_PHASES):
+            centred = edges - (phase + 0.5) / _PHASES
+            near = _logistic(centred / scales[scale])
+            wide = _logistic(centred / (scales[scale] * WIDER))
+            for shape, share in enumerate(SHARES):
+                below = near * (1 - share) + wide * share
+                below[0], below[-1] = 0.0, 1.0
+                counts = np.floor(below * ((1 << BITS) - _SYMBOLS)).astype(np.int64) + rows
+                cumulative[scale, phase, shape] = counts
+    flat = cumulative.reshape(-1, _SYMBOLS + 1)
+    return Tables(flat.reshape(-1), _coarse(flat), _symbol_of(), _lowest(), _extra())
+
+
+def _edges() -> Doubles:
+    """Lower edges of all symbols in bins, and the last one's upper edge."""
+    return np.concatenate([_lowest(), [1 << (_OCTAVES + 4)]]).astype(np.float64)
+
+
+def _lowest() -> npt.NDArray[np.int32]:
+    far = [(4 + quarter) << (octave + 2) for octave in range(_OCTAVES) for quarter in range(4)]
+    above = np.concatenate([np.arange(_NEAR), far])
+    ends = np.concatenate([above[1:], [1 << (_OCTAVES + 4)]])
+    return np.concatenate([-ends[::-1], above]).astype(np.int32)
+
+
+def _extra() -> npt.NDArray[np.int32]:
+    far = np.concatenate([np.zeros(_NEAR, np.int64), np.repeat(np.arange(_OCTAVES) + 2, 4)])
+    return np.concatenate([far[::-1], far]).astype(np.int32)
+
+
+def _symbol_of() -> npt.NDArray[np.uint8]:
+    differences = np.arange(-REACH, REACH)
+    found = np.searchsorted(_lowest(), differences, side="right") - 1
+    return np.clip(found, 0, _SYMBOLS - 1).astype(np.uint8)
+
+
+def _coarse(cumulative: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint8]:
+    first = np.arange(1 << COARSE) << (BITS - COARSE)
+    # One search for all rows: each row's counts are moved behind the row before.
+    moved = cumulative.astype(np.int64) + (np.arange(len(cumulative))[:, None] << (BITS + 1))
+    wanted = first + (np.arange(len(cumulative))[:, None] << (BITS + 1))
+    found = np.searchsorted(moved.ravel(), wanted.ravel(), side="right") - 1
+    symbols = found.reshape(wanted.shape) - np.arange(len(cumulative))[:, None] * (_SYMBOLS + 1)
+    return symbols.astype(np.uint8).reshape(-1)
+
+
+def _quarter_octaves(count: int) -> Doubles:
+    """2 ** (n / 4 − 4), at the middle of each class, by square roots: the same everywhere."""
+    eighth = np.sqrt(np.sqrt(np.sqrt(np.float64(2))))
+    values = [eighth / 16]
+    for _ in range(count - 1):
+        values.append(values[-1] * eighth * eighth)
+    return np.array(values)
+
+
+def _logistic(x: Doubles) -> Doubles:
+    """1 / (1 + e^−x) by additions, products and quotients alone: the same bits everywhere.
+
+    Libraries' own exponential functions differ in the last bit.
+    """
+    size = np.minimum(np.abs(x), 60.0) / 1024
+    # e^−size by its series, then ten squarings.
+    term, power = np.ones_like(size), np.ones_like(size)
+    for order in range(1, 9):
+        term = term * size / order
+        power = power - term if order % 2 else power + term
+    for _ in range(10):
+        power = power * power
+    return np.where(x > 0, 1 / (1 + power), power / (1 + power))
+
+
+@cache
+def costs() -> Words:
+    """By a symbol's frequency: what it takes, in 1/65536 bit. Whole: sums of any order agree."""
+    frequencies = np.arange(1, (1 << BITS) + 1)
+    costs = np.rint((BITS - np.log2(frequencies)) * (1 << _COST_BITS))
+    return np.concatenate([[0], costs]).astype(np.uint32)
+
+
+def bytes_of(cost: int) -> float:
+    """Of a sum of `costs`."""
+    return cost / (8 << _COST_BITS)
