@@ -137,8 +137,6 @@ def run(args: argparse.Namespace) -> int:
     from MedEnhanceLib.report.page import make_folder
     from MedEnhanceLib.runtime.progress import Event
 
-    if "-" in (*args.inputs, args.out):
-        raise ConfigError("a batch has no standard input and output", "Name files and folders.")
     if args.workers < 1:
         raise ConfigError(f"--workers is {args.workers}", "Use 1 or more.")
     stated = params_of(args, declaration_of(args.job))

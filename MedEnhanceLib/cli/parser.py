@@ -131,13 +131,10 @@ class Command:
 
     def add_to(self, subparsers: Subparsers) -> None:
         """Make its parser."""
-        from MedEnhanceLib.cli.streams import about_streams
-
         parser = subparsers.add_parser(
             self.name,
             help=self.summary,
-            # The tasks of a batch have names of commands, and no streams.
-            description=self.description + ("" if self.declare else about_streams(self.name)),
+            description=self.description,
             epilog=f"example:\n  {self.example}",
         )
         parser.declare = self.declare or self._declare_job
