@@ -19,6 +19,7 @@ from MedEnhanceLib.cli.text import columns
 from MedEnhanceLib.errors import Cancelled, ConfigError, MedEnhanceError, OutputError
 
 if TYPE_CHECKING:
+    from MedEnhanceLib.cli.bids import Dataset
     from MedEnhanceLib.jobs.batch_items import Item
 
 _ABOUT = (
@@ -82,27 +83,13 @@ def _declare(parser: Parser, task: str) -> None:
         )
         add_flags(parser, job, only=["look"])
     if task == "compress":
-        parser.set_defaults(
-            ending=".ucv", dicom=False, bids=False, nnunet=False, participant_label=None
-        )
+        parser.set_defaults(ending=".ucv", dicom=False, bids=False)
     else:
         parser.add_argument(
             "--bids",
             action="store_true",
             help="INPUT is a BIDS dataset: its anatomical images; without --out the results are "
             "a dataset in its derivatives/medenhance",
-        )
-        parser.add_argument(
-            "--participant-label",
-            nargs="+",
-            action="extend",
-            metavar="LABEL",
-            help="with --bids: these subjects alone (01 or sub-01), separated by blanks",
-        )
-        parser.add_argument(
-            "--nnunet",
-            action="store_true",
-            help="INPUT is a folder as nnU-Net has it, CASE_0000.nii.gz; labels become CASE.nii.gz",
         )
         parser.add_argument(
             "--ending", metavar="E", help=".nii.gz, .nii, .nrrd or .mha (default: the source's own)"
@@ -130,7 +117,6 @@ def _declare(parser: Parser, task: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run what is not finished yet and report how it went."""
-    from MedEnhanceLib.cli.batch_layouts import layout_of
     from MedEnhanceLib.cli.console import cancel_on_interrupt
     from MedEnhanceLib.jobs.addresses import is_remote
     from MedEnhanceLib.jobs.batch_runs import Plan, results_and_ledger
@@ -151,22 +137,19 @@ def run(args: argparse.Namespace) -> int:
         stated.pop("dicom", None)
     if args.dicom and args.ending is not None:
         raise ConfigError("--ending with --dicom", "DICOM goes into folders: leave --ending out.")
-    layout = layout_of(args)
-    if layout is not None:
-        out, ledger = results_and_ledger(str(layout.out), args.ledger)
-        items = layout.items()
-        for note in layout.notes:
-            args.console.note(f"warning: {note}")
-        if layout.modality:
-            stated.setdefault("modality", layout.modality)
-        make_folder(layout.out)
-        layout.begin()
+    dataset = _bids_dataset(args) if args.bids else None
+    if dataset is not None:
+        out, ledger = results_and_ledger(str(dataset.out), args.ledger)
+        items = dataset.items()
+        stated.setdefault("modality", "MR")
+        make_folder(dataset.out)
+        dataset.begin()
     else:
         out, ledger, items = _gathered(args)
 
     def ended(item: Item, fields: Mapping[str, Any], count: int, total: int) -> None:
-        if layout is not None and fields["status"] == "done":
-            layout.finished(item, fields)
+        if dataset is not None and fields["status"] == "done":
+            dataset.finished(item, fields)
         stage = f"{count} of {total}, {item.source.name}"
         event = Event("progress", {"fraction": count / total, "stage": stage, "eta_s": None})
         args.console.show_event(event)
@@ -184,6 +167,27 @@ def run(args: argparse.Namespace) -> int:
     with args.console.listening(), cancel_on_interrupt() as cancel:
         found = plan.work_through(lambda *work: _runner(args, len(work[0]))(*work, cancel), ended)
     return _report(args, found, cancel.is_set())
+
+
+def _bids_dataset(args: argparse.Namespace) -> Dataset:
+    """The dataset that the command line names."""
+    from MedEnhanceLib.cli.bids import IMAGES, OF_OUR_HEAD, Dataset
+    from MedEnhanceLib.jobs.addresses import is_remote
+
+    if len(args.inputs) != 1 or args.list or args.dicom or args.ending:
+        raise ConfigError(
+            "--bids takes one folder, and names the results itself",
+            "Leave out --list, --dicom, --ending and other inputs.",
+        )
+    if is_remote(args.out):
+        raise ConfigError("--bids with --out at an address", "Name a folder on this machine.")
+    is_ours = args.job == "segment" and not (args.model or args.segmenter)
+    return Dataset(
+        Path(args.inputs[0]),
+        Path(args.out) if args.out else None,
+        args.job,
+        OF_OUR_HEAD if is_ours else IMAGES,
+    )
 
 
 def _gathered(args: argparse.Namespace) -> tuple[Path | str, Path, list[Item]]:

@@ -495,11 +495,3 @@ class TestBatch:
         assert main(command) in (2, 3)
         assert words in capsys.readouterr().err
         assert not [name for name in store if name.endswith(".ucv")]
-
-    def test_a_dataset_is_written_here(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        (tmp_path / "dataset").mkdir()
-        out = ["--out", "memory://bucket/derived", "--ledger", str(tmp_path / "here")]
-        assert main(["batch", "segment", str(tmp_path / "dataset"), "--bids", *out]) == 2
-        assert "a dataset is written on this machine" in capsys.readouterr().err
