@@ -15,11 +15,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from MedEnhanceLib.errors import Cancelled, ConfigError, MedEnhanceError
-from MedEnhanceLib.jobs.addresses import is_remote, on_this_machine, shown
+from MedEnhanceLib.jobs.addresses import is_remote, listed, on_this_machine, shown
 from MedEnhanceLib.jobs.batch_items import Item
 from MedEnhanceLib.jobs.files import manifest_path
 from MedEnhanceLib.jobs.ledger import FOREIGN, WARNINGS, Ledger, columns_of
-from MedEnhanceLib.jobs.store import Store
+from MedEnhanceLib.jobs.sending import check_target, check_writable, results_here
 from MedEnhanceLib.report.page import make_folder
 from MedEnhanceLib.runtime.progress import Event, Listener, Monitor
 
@@ -45,18 +45,10 @@ def results_and_ledger(out: str, ledger: str | None) -> tuple[Path | str, Path]:
     Raises ConfigError where results go to an address and no folder is named for the ledger, and
     for addresses that nothing can be written to.
     """
-    place, folder = (
-        on_this_machine(name) if is_remote(name) else name for name in (out, ledger or "")
-    )
-    if is_remote(folder):
-        raise ConfigError(
-            f"--ledger is {shown(folder)}: rows are added to it as volumes end, which stores do "
-            "not offer",
-            "Name a folder on this machine.",
-        )
+    place, folder = on_this_machine(out), results_here("--ledger", ledger or "")
     if not is_remote(place):
         return Path(place), Path(folder or place)
-    Store.at(place)
+    check_target(place)
     if not folder:
         raise ConfigError(
             f"--out is {shown(place)}, and the ledger (batch.jsonl, batch.csv) stays on this "
@@ -147,9 +139,8 @@ class Plan:
         """
         if isinstance(self.out, Path):
             return set()
-        store = Store.at(self.out)
-        store.refuse_unwritable()
-        names = [PurePosixPath(name) for name in store.listed()]
+        check_writable(self.out)
+        names = [PurePosixPath(name) for name in listed(self.out)]
         return {str(one) for name in names for one in (name, *name.parents)}
 
     def _params(self, item: Item, ledger: Ledger, there: Collection[str]) -> dict[str, Any]:

@@ -47,6 +47,7 @@ class VolumeParams(Params):
             help="a volume: a file, a .ucv, or DICOM: a folder, a file, a zip, a DICOMDIR, a list; "
             "a file's address too (https://, s3://)",
             flag="INPUT",
+            place="input",
         ),
     ]
     series: str | None = option(

@@ -13,10 +13,9 @@ from typing import Any
 
 from MedEnhanceLib.core.options import config_from_json, did_you_mean
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.jobs.addresses import local_sources
 from MedEnhanceLib.jobs.failures import job_errors
 from MedEnhanceLib.jobs.files import KeptVolumes, Result
-from MedEnhanceLib.jobs.sending import sent_results
+from MedEnhanceLib.jobs.sending import job_places
 from MedEnhanceLib.jobs.worker.events import PROTOCOL, check_version
 from MedEnhanceLib.runtime.locks import release_memory
 from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor
@@ -171,13 +170,11 @@ def run_job(
         report(Event("started", {"kind": spec.kind}))
         monitor = Monitor(progress, cancel)
         try:
-            with sent_results(spec.kind, spec.typed_params(), names, monitor) as sending:
-                with local_sources(sending.params, names, sending.monitor) as params:
-                    if isinstance(kind, ShippedKind) and kind.keeps_volumes:
-                        result = kind.run(params, sending.monitor, kept or KeptVolumes())
-                    else:
-                        result = kind.run(params, sending.monitor)
-                sending.finish(result.fields)
+            with job_places(spec.typed_params(), names, monitor) as (params, part):
+                if isinstance(kind, ShippedKind) and kind.keeps_volumes:
+                    result = kind.run(params, part, kept or KeptVolumes())
+                else:
+                    result = kind.run(params, part)
             result = Result(names.of(result.fields))
         finally:
             # A worker stays for minutes after its job: the card is shared with other programs.

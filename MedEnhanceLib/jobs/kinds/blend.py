@@ -30,10 +30,16 @@ class BlendParams(VolumeParams):
     """Blend a volume with its enhancement."""
 
     enhanced: Annotated[
-        str, About(help="what enhance made of INPUT, at strength 1", flag="ENHANCED")
+        str,
+        About(help="what enhance made of INPUT, at strength 1", flag="ENHANCED", place="input"),
     ]
     output: Annotated[
-        str, About(help=".nii.gz, .nii, .nrrd or .mha; an address too (s3://)", flag="OUTPUT")
+        str,
+        About(
+            help=".nii.gz, .nii, .nrrd or .mha; an address too (s3://)",
+            flag="OUTPUT",
+            place="output",
+        ),
     ]
     strength: Annotated[
         float,

@@ -41,7 +41,7 @@ class CohortParams(Params):
 class DistillParams(CohortParams):
     """Distill a cohort; a distillation that was stopped goes on."""
 
-    out: Annotated[str, About(help="a folder for the result", flag="OUT")]
+    out: Annotated[str, About(help="a folder for the result", flag="OUT", place="here")]
     scheduler: str | None = option(
         None,
         help="distill patients on a Dask cluster, tcp://host:8786, whose workers see OUT under "
@@ -63,7 +63,7 @@ class DistillParams(CohortParams):
 class DistillStatusParams(Params):
     """State how far a distillation is."""
 
-    out: Annotated[str, About(help="the folder of a distillation", flag="OUT")]
+    out: Annotated[str, About(help="the folder of a distillation", flag="OUT", place="here")]
 
 
 def run_distill(params: DistillParams, monitor: Monitor) -> Result:

@@ -44,7 +44,12 @@ class DegradeParams(VolumeParams):
     """Degrade a volume by simulation."""
 
     output: Annotated[
-        str, About(help=".nii.gz, .nii, .nrrd or .mha; an address too (s3://)", flag="OUTPUT")
+        str,
+        About(
+            help=".nii.gz, .nii, .nrrd or .mha; an address too (s3://)",
+            flag="OUTPUT",
+            place="output",
+        ),
     ]
     steps: list[dict[str, Any]] = option(
         factory=list,
