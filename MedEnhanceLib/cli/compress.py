@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from MedEnhanceLib.cli.parser import Command, Parser, declaration_of, params_of
-from MedEnhanceLib.cli.series import run_on_series
 from MedEnhanceLib.cli.text import job_lines, size, slices_of, wrote
 from MedEnhanceLib.errors import ConfigError, MedEnhanceError
 
@@ -46,11 +45,11 @@ def _without(positional: argparse.Action) -> type[argparse.Action]:
 def _compress(args: argparse.Namespace) -> int:
     if args.estimate:
         params = params_of(args, declaration_of("estimate"))
-        fields = run_on_series(args, "estimate", params)
+        fields = args.console.run("estimate", params, isolated=args.isolated)
         text = "\n".join(_estimate_lines(fields, params["config"]))
         return int(args.console.done({"estimated": True, **fields}, text))
     params = params_of(args, declaration_of("compress"))
-    fields = run_on_series(args, "compress", params)
+    fields = args.console.run("compress", params, isolated=args.isolated)
     return int(args.console.done(fields, "\n".join([*wrote(fields), *_guarantee_lines(fields)])))
 
 

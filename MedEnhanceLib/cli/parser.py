@@ -148,10 +148,8 @@ class Command:
         add_job_options(parser)
 
     def _run_job(self, args: argparse.Namespace) -> int:
-        from MedEnhanceLib.cli.series import run_on_series
-
         params = self.params(args) if self.params else params_of(args, declaration_of(self.name))
-        fields = run_on_series(args, self.name, params)
+        fields = args.console.run(self.name, params, isolated=args.isolated)
         return int(args.console.done(fields, "\n".join(self.lines(fields) if self.lines else ())))
 
 

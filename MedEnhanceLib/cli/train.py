@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -71,8 +71,7 @@ def _declare_train(parser: Parser) -> None:
         metavar="DIR",
         help="the folder that patterns in --config are relative to; for hqg also a distilled set",
     )
-    add_flags(parser, job, only=["nice", "wait"])
-    parser.set_defaults(nice=False)
+    add_flags(parser, job, only=["wait"])
     add_job_options(parser)
 
 
@@ -96,9 +95,7 @@ def _train(args: argparse.Namespace) -> int:
         config["task"] = (config.get("task") or {}) | task
     params = params_of(args, declaration_of("train")) | {
         "config": config,
-        "config_name": _config_name(args, given),
         "data": str(data),
-        "nice": args.nice,
     }
     fields = args.console.run("train", params, isolated=args.isolated)
     text = "\n".join([*_lines(fields), *_next_lines(args.method, fields)])
@@ -114,12 +111,6 @@ def _next_lines(method: str, fields: Mapping[str, Any]) -> Sequence[str]:
         return [f"next: medenhance segment SCAN.nii.gz LABELS.nii.gz --model {model}"]
     enhance = f"next: medenhance enhance SCAN.nii.gz BETTER.nii.gz --model {model}"
     return [f"{enhance} --task slices" if method == "slices" else enhance]
-
-
-def _config_name(args: argparse.Namespace, given: Iterable[str]) -> str | None:
-    """The file, and the options that count more than it."""
-    options = ", ".join(f"--{name}" for name in given)
-    return args.config and (f"{args.config} with {options}" if options else args.config)
 
 
 def _lines(fields: dict[str, Any]) -> list[str]:

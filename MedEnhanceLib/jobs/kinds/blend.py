@@ -86,7 +86,6 @@ def run_blend(params: BlendParams, monitor: Monitor) -> Result:
         | {name: figure for name, figure in made.get("results", {}).items() if name in _KEPT},
         model=made.get("model"),
         source=original,
-        keep_names=params.keep_names,
         overwrite=params.overwrite,
     )
 

@@ -152,7 +152,6 @@ def run_compress(params: CompressParams, monitor: Monitor, kept: KeptVolumes) ->
         inputs={"input": known_as(source, volume)},
         figures={name: value for name, value in as_json(done).items() if name not in _ELSEWHERE},
         source=volume,
-        keep_names=params.keep_names,
         overwrite=params.overwrite,
     )
 

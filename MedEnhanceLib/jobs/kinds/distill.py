@@ -51,7 +51,6 @@ class DistillParams(CohortParams):
     overwrite: bool = option(
         False, help="replace existing outputs: what was distilled there before", flag="--force"
     )
-    nice: bool = option(True, help="let other processes go first")
     wait: bool = option(
         True,
         help="end with an error where another long job has the GPU (default: wait for it)",
@@ -68,7 +67,7 @@ class DistillStatusParams(Params):
 
 def run_distill(params: DistillParams, monitor: Monitor) -> Result:
     """Distill, or go on; the folder of the result with what its manifest records."""
-    with low_priority(wanted=params.nice):
+    with low_priority():
         return _run_distill(params, monitor)
 
 

@@ -75,7 +75,7 @@ class EnhanceParams(DicomParams, VolumeParams):
     uncertainty_output: str | None = option(
         None,
         help="where the uncertainty volume goes (default: beside OUTPUT)",
-        metavar="FILE",
+        flag=None,
         place="output",
     )
     segment: bool = option(False, help="find labels in the enhanced volume too", flag=None)
@@ -241,7 +241,6 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         source=source,
         device=done.report["device"],
         model=done.report["model"],
-        keep_names=params.keep_names,
         overwrite=params.overwrite,
     )
 
@@ -355,9 +354,9 @@ def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced, monitor
     enhanced, manifest = done.volume, done.report
     if enhanced.geometry != volume.geometry:  # thin slices are compared with interpolated ones
         volume = done.enhancement.original
-    if not params.keep_names:
-        volume, enhanced = (replace(one, source="") for one in (volume, enhanced))
-        manifest = dict(manifest) | {"inputs": dict.fromkeys(manifest["inputs"], "a volume")}
+    # Files are often called as patients are.
+    volume, enhanced = (replace(one, source="") for one in (volume, enhanced))
+    manifest = dict(manifest) | {"inputs": dict.fromkeys(manifest["inputs"], "a volume")}
     if params.deidentify:
         volume = replace(volume, source="", history=())
         enhanced = replace(enhanced, source="", history=anonymous_history(enhanced.history))

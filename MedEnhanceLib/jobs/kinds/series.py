@@ -98,7 +98,6 @@ def run_export(params: ExportParams, monitor: Monitor) -> Result:
         anonymous=params.deidentify,
         model=params.model,
         source=objects.result,
-        keep_names=params.keep_names,
         overwrite=params.overwrite,
     )
 

@@ -76,7 +76,6 @@ def run_convert(params: ConvertParams, monitor: Monitor) -> Result:
         written=written,
         anonymous=params.deidentify,
         source=volume,
-        keep_names=params.keep_names,
         overwrite=params.overwrite,
     )
 
@@ -132,6 +131,5 @@ def run_degrade(params: DegradeParams, monitor: Monitor) -> Result:
         inputs={"input": source},
         figures={"steps": replay},
         source=volume,
-        keep_names=params.keep_names,
         overwrite=params.overwrite,
     )

@@ -95,7 +95,7 @@ def test_a_command_reads_an_address_and_repeats_no_secret(
     server: str, scan: Path, tmp_path: Path, temporary: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     address = f"{server}/unstated/doe-john.nii.gz?{_SECRET}#{_SECRET}"
-    assert main(["convert", address, str(tmp_path / "out.nrrd"), "--keep-names", "--debug"]) == 0
+    assert main(["convert", address, str(tmp_path / "out.nrrd"), "--debug"]) == 0
     said = "".join(capsys.readouterr()) + (tmp_path / "out.nrrd.json").read_text()
     assert "s3cr3t" not in said
     assert "doe" not in said
