@@ -15,13 +15,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from MedEnhanceLib.errors import Cancelled, ConfigError, MedEnhanceError
-from MedEnhanceLib.jobs.addresses import is_remote, listed, on_this_machine, shown
+from MedEnhanceLib.jobs.addresses import is_remote, listed, name_at, on_this_machine, shown
 from MedEnhanceLib.jobs.batch_items import Item
 from MedEnhanceLib.jobs.files import manifest_path
 from MedEnhanceLib.jobs.ledger import FOREIGN, WARNINGS, Ledger, columns_of
 from MedEnhanceLib.jobs.sending import check_target, check_writable, results_here
 from MedEnhanceLib.report.page import make_folder
-from MedEnhanceLib.runtime.progress import Event, Listener, Monitor
+from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor
 
 T = TypeVar("T")
 #: A job: its kind and its parameters.
@@ -167,14 +167,27 @@ def _is_taken(item: Item, there: Collection[str]) -> bool:
 
 
 def run_here(
-    work: Sequence[Work], starting: Starting, finished: Finished, cancel: threading.Event
+    work: Sequence[Work], starting: Starting, finished: Finished, monitor: Monitor
 ) -> None:
-    """One after another, in this process."""
+    """One after another, in this process; the events of each are those of a share of the batch."""
     for index, (kind, params) in enumerate(work):
-        if cancel.is_set():
+        if monitor.cancelled:
             return
+        part = monitor.part(index / len(work), (index + 1) / len(work))
+        given = params["input"]
+        name = name_at(given) if is_remote(given) else Path(given).name
         starting([index])
-        finished({index: outcome(kind, params, cancel)})
+        listener = partial(_pass_on, part, name, f"{index + 1} of {len(work)}, {name}")
+        finished({index: outcome(kind, params, lambda: monitor.cancelled, listener)})
+
+
+def _pass_on(part: Monitor, name: str, stage: str, event: Event) -> None:
+    if event.kind == "progress":
+        part.progress(event.fields["fraction"], f"{stage}: {event.fields['stage']}")
+    elif event.kind == "log":
+        part.log(event.fields["message"])
+    elif event.kind == "warning":
+        part.warn(f"{name}: {event.fields['message']}")
 
 
 def run_in_processes(
@@ -182,7 +195,7 @@ def run_in_processes(
     count: int,
     starting: Starting,
     finished: Finished,
-    cancel: threading.Event,
+    monitor: Monitor,
 ) -> None:
     """`count` at a time, each in a warm worker; one that dies takes only its own job along."""
     from MedEnhanceLib.jobs import Client, JobSpec
@@ -192,7 +205,7 @@ def run_in_processes(
     lock = threading.Lock()  # the ledger and the progress bar are not for several threads
 
     def run(index: int) -> Mapping[str, Any]:
-        if cancel.is_set():
+        if monitor.cancelled:
             return row_of_error(Cancelled("cancelled"))
         if not hasattr(here, "client"):
             here.client = Client()
@@ -202,7 +215,9 @@ def run_in_processes(
             starting([index])
         spec = JobSpec(kind, params)
         return timed(
-            lambda listener: here.client.run(spec, progress=listener, cancel=cancel).fields
+            lambda listener: (
+                here.client.run(spec, listener, cancel=lambda: monitor.cancelled).fields
+            )
         )
 
     with _threads_shared_by(count), ThreadPoolExecutor(count) as pool:
@@ -223,7 +238,7 @@ def run_on_dask(
     address: str,
     starting: Starting,
     finished: Finished,
-    cancel: threading.Event,
+    monitor: Monitor,
 ) -> None:
     """On the workers of a Dask scheduler, which must see the same paths.
 
@@ -231,7 +246,6 @@ def run_on_dask(
     memory, and each would count as started. A worker that is lost is Dask's to replace.
     Raises DependencyError without dask.distributed, MedEnhanceError for no answer, then or later.
     """
-    monitor = Monitor(cancel=cancel)
     with suppress(Cancelled), _while_it_answers(address):
         _follow_on_dask(work, address, starting, finished, monitor)
 
@@ -301,13 +315,23 @@ def _sent(kind: str, params: Mapping[str, Any]) -> Work:
 
 
 def outcome(
-    kind: str, params: Mapping[str, Any], cancel: threading.Event | None = None
+    kind: str,
+    params: Mapping[str, Any],
+    cancel: Cancel | None = None,
+    progress: Listener | None = None,
 ) -> dict[str, Any]:
     """Run a job in this process; the fields of its row, whether it was done or failed."""
     from MedEnhanceLib.jobs import JobSpec, run_job
 
-    spec = JobSpec(kind, params)
-    return timed(lambda listener: run_job(spec, progress=listener, cancel=cancel).fields)
+    def run(note: Listener) -> Mapping[str, Any]:
+        def listen(event: Event) -> None:
+            note(event)
+            if progress is not None:
+                progress(event)
+
+        return run_job(JobSpec(kind, params), listen, cancel).fields
+
+    return timed(run)
 
 
 def timed(run: Callable[[Listener], Mapping[str, Any]]) -> dict[str, Any]:
