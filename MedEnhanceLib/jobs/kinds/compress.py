@@ -107,12 +107,6 @@ class RecoverParams(Params):
             place="output",
         ),
     ]
-    mask: str | None = option(
-        None,
-        help="where the mask of lost voxels goes, if any are (default: beside OUTPUT)",
-        metavar="FILE",
-        place="output",
-    )
     overwrite: bool = option(False, help="replace existing outputs", flag="--force")
 
     @property
@@ -122,7 +116,7 @@ class RecoverParams(Params):
         if output.suffix.lower() == CONTAINER:
             return {"output": output}
         check_ending(output)
-        return {"output": output, "mask": Path(self.mask or beside(output, "lost"))}
+        return {"output": output, "mask": beside(output, "lost")}
 
 
 def run_compress(params: CompressParams, monitor: Monitor, kept: KeptVolumes) -> Result:
