@@ -93,6 +93,8 @@ def _train(args: argparse.Namespace) -> int:
     task = {name: getattr(args, name) for name in ("segmenter", "gate") if getattr(args, name)}
     if task:
         config["task"] = (config.get("task") or {}) | task
+    if args.config:
+        _check_file(args, config, Path(data))
     params = params_of(args, declaration_of("train")) | {
         "config": config,
         "data": str(data),
@@ -111,6 +113,16 @@ def _next_lines(method: str, fields: Mapping[str, Any]) -> Sequence[str]:
         return [f"next: medenhance segment SCAN.nii.gz LABELS.nii.gz --model {model}"]
     enhance = f"next: medenhance enhance SCAN.nii.gz BETTER.nii.gz --model {model}"
     return [f"{enhance} --task slices" if method == "slices" else enhance]
+
+
+def _check_file(args: argparse.Namespace, config: Mapping[str, Any], data: Path) -> None:
+    """Raise ConfigError, with the file's name, for a configuration that the job would refuse."""
+    from MedEnhanceLib.jobs.kinds.train import training_config
+
+    try:
+        training_config(args.method, config, data)
+    except ConfigError as error:
+        raise ConfigError(f"{args.config}: {error.message}", error.hint) from error
 
 
 def _lines(fields: dict[str, Any]) -> list[str]:
