@@ -12,17 +12,6 @@ from slicer.i18n import tr as _
 from MedEnhancePanels.errors import PanelError
 
 _LOG_LINES = 5000
-#: Kinds that answer a query of the panel at once; the list of jobs leaves them out.
-QUESTIONS = (
-    "doctor",
-    "models",
-    "inspect",
-    "estimate",
-    "distill-estimate",
-    "distill-room",
-    "distill-status",
-    "ping",
-)
 
 
 class Notifier:
@@ -84,8 +73,10 @@ class Job(Notifier):
     @property
     def isWork(self):
         """Whether the list of jobs shows it: not for queries of the panel and previews."""
+        from MedEnhanceLib.jobs.job import JOBS
+
         isPreview = "slices" in self.params or bool(self.params.get("preview"))
-        return self.kind not in QUESTIONS and not isPreview
+        return not (isPreview or (self.kind in JOBS and JOBS[self.kind].is_question))
 
     @property
     def isRunning(self):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from MedEnhanceLib.cli.parser import (
     Command,
@@ -16,10 +15,7 @@ from MedEnhanceLib.cli.parser import (
     params_of,
 )
 from MedEnhanceLib.cli.text import columns
-from MedEnhanceLib.errors import Cancelled, ConfigError, MedEnhanceError, OutputError
-
-if TYPE_CHECKING:
-    from MedEnhanceLib.jobs.batch_items import Item
+from MedEnhanceLib.errors import MedEnhanceError
 
 _ABOUT = (
     "Put all volumes of folders or a list through one command. OUT gets the results, batch.jsonl\n"
@@ -69,10 +65,8 @@ def _declare(parser: Parser, task: str) -> None:
         help="volumes, folders of them, and tables of patients (.csv with patient,path); of an "
         "address that ends in / (s3://bucket/scans/) every volume below it",
     )
-    parser.add_argument(
-        "--list", metavar="FILE", help="a text file with a path or an address on each line"
-    )
-    job = declaration_of(task)
+    job, batch = declaration_of(task), declaration_of("batch")
+    add_flags(parser, batch, only=["list_file"])
     add_flags(parser, job, only=["config"])
     if task == "enhance":
         parser.add_argument(
@@ -81,156 +75,37 @@ def _declare(parser: Parser, task: str) -> None:
             help="enhance each volume with the best other series of its study or folder as guide",
         )
         add_flags(parser, job, only=["look"])
-    if task == "compress":
-        parser.set_defaults(
-            ending=".ucv", dicom=False, bids=False, nnunet=False, participant_label=None
-        )
-    else:
-        parser.add_argument(
-            "--bids",
-            action="store_true",
-            help="INPUT is a BIDS dataset: its anatomical images; without --out the results are "
-            "a dataset in its derivatives/medenhance",
-        )
-        parser.add_argument(
-            "--participant-label",
-            nargs="+",
-            action="extend",
-            metavar="LABEL",
-            help="with --bids: these subjects alone (01 or sub-01), separated by blanks",
-        )
-        parser.add_argument(
-            "--nnunet",
-            action="store_true",
-            help="INPUT is a folder as nnU-Net has it, CASE_0000.nii.gz; labels become CASE.nii.gz",
-        )
-        parser.add_argument(
-            "--ending", metavar="E", help=".nii.gz, .nii, .nrrd or .mha (default: the source's own)"
-        )
+    if task != "compress":
+        add_flags(parser, batch, only=["bids", "ending"])
         parser.add_argument(
             "--dicom",
             action="store_true",
+            default=None,
             help="a folder of derived DICOM for each series, no files",
         )
         add_flags(parser, job, only=["enhanced_multiframe"])
     add_flags(parser, job, only=["modality", "fix_tilt", "fix_spacing"])
-    parser.add_argument(
-        "--out", metavar="DIR", help="where the results go; an address too (s3://bucket/small)"
-    )
-    add_flags(parser, declaration_of("batch"), only=["ledger"])
-    parser.add_argument(
-        "--workers", type=int, default=1, metavar="N", help="processes at a time (default: 1)"
-    )
-    parser.add_argument(
-        "--scheduler", metavar="ADDRESS", help="run on a Dask cluster, for example tcp://host:8786"
-    )
-    add_flags(parser, job, only=["overwrite"])
+    add_flags(parser, batch, only=["output", "ledger", "workers", "scheduler", "overwrite"])
     add_job_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run what is not finished yet and report how it went."""
-    from MedEnhanceLib.cli.batch_layouts import layout_of
-    from MedEnhanceLib.cli.console import cancel_on_interrupt
+    """Run the job and report how it went."""
     from MedEnhanceLib.jobs.addresses import is_remote
-    from MedEnhanceLib.jobs.batch_runs import Plan, results_and_ledger
-    from MedEnhanceLib.report.page import make_folder
-    from MedEnhanceLib.runtime.progress import Event
 
-    if "-" in (*args.inputs, args.out):
-        raise ConfigError("a batch has no standard input and output", "Name files and folders.")
-    if args.workers < 1:
-        raise ConfigError(f"--workers is {args.workers}", "Use 1 or more.")
+    own = params_of(args, declaration_of("batch"))
     stated = params_of(args, declaration_of(args.job))
-    config, overwrite = stated.pop("config", {}), stated.pop("overwrite", False)
+    stated = {name: value for name, value in stated.items() if name not in own}
     if "guide" in stated:
         stated["guide"] = [stated["guide"]]
     if "look" in stated:  # a worker elsewhere has a current folder of its own
         stated["look"] = [
             place if is_remote(place) else str(Path(place).absolute()) for place in stated["look"]
         ]
-    if not args.dicom:
-        stated.pop("dicom", None)
-    if args.dicom and args.ending is not None:
-        raise ConfigError("--ending with --dicom", "DICOM goes into folders: leave --ending out.")
-    layout = layout_of(args)
-    if layout is not None:
-        out, ledger = results_and_ledger(str(layout.out), args.ledger)
-        items = layout.items()
-        for note in layout.notes:
-            args.console.note(f"warning: {note}")
-        if layout.modality:
-            stated.setdefault("modality", layout.modality)
-        make_folder(layout.out)
-        layout.begin()
-    else:
-        out, ledger, items = _gathered(args)
-
-    def ended(item: Item, fields: Mapping[str, Any], count: int, total: int) -> None:
-        if layout is not None and fields["status"] == "done":
-            layout.finished(item, fields)
-        stage = f"{count} of {total}, {item.source.name}"
-        event = Event("progress", {"fraction": count / total, "stage": stage, "eta_s": None})
-        args.console.show_event(event)
-
-    plan = Plan(
-        task=args.job,
-        items=items,
-        out=out,
-        ledger=ledger,
-        config=config,
-        stated=stated,
-        overwrite=overwrite,
-        repeats=bool(args.scheduler),
-    )
-    with args.console.listening(), cancel_on_interrupt() as cancel:
-        found = plan.work_through(lambda *work: _runner(args, len(work[0]))(*work, cancel), ended)
-    return _report(args, found, cancel.is_set())
-
-
-def _gathered(args: argparse.Namespace) -> tuple[Path | str, Path, list[Item]]:
-    """The folders of results and ledger, and what was named on the command line."""
-    from MedEnhanceLib.jobs.batch_items import gather
-    from MedEnhanceLib.jobs.batch_runs import results_and_ledger
-
-    if args.out is None:
-        raise ConfigError("no folder for the results was named", "Give one: --out DIR.")
-    out, ledger = results_and_ledger(args.out, args.ledger)
-    folder = out if args.dicom and isinstance(out, Path) else None
-    if folder:
-        _refuse_among_originals(folder, [Path(entry) for entry in args.inputs])
-    items = gather(
-        args.inputs,
-        args.list,
-        out,
-        containers=args.job != "compress",
-        ending="" if args.dicom else args.ending,
-    )
-    if folder:
-        _refuse_among_originals(folder, [item.source for item in items])  # tables name some
-    return out, ledger, items
-
-
-def _runner(args: argparse.Namespace, count: int) -> Callable[..., None]:
-    from MedEnhanceLib.jobs import batch_runs
-
-    if args.scheduler:
-        return lambda work, *rest: batch_runs.run_on_dask(work, args.scheduler, *rest)
-    if args.workers > 1 or args.isolated:
-        return lambda work, *rest: batch_runs.run_in_processes(
-            work, max(1, min(args.workers, count)), *rest
-        )
-    return batch_runs.run_here
-
-
-def _refuse_among_originals(out: Path, originals: Sequence[Path]) -> None:
-    """Derived series inside the tree of their sources would be sources of the next run."""
-    for entry in originals:
-        if entry.is_dir() and out.resolve().is_relative_to(entry.resolve()):
-            raise OutputError(
-                f"{out} lies in {entry}, among the originals",
-                "Name a folder outside of it: --out elsewhere.",
-            )
+    if args.isolated:  # what takes a process along takes its own volume alone
+        own.setdefault("workers", 1)
+    params = own | {"task": args.job, "params": stated}
+    return _report(args, args.console.run("batch", params, isolated=False))
 
 
 def _short(source: str) -> str:
@@ -238,30 +113,27 @@ def _short(source: str) -> str:
     return Path(path).name + series + uid
 
 
-def _report(args: argparse.Namespace, found: dict[str, Any], was_cancelled: bool) -> int:
+def _report(args: argparse.Namespace, fields: dict[str, Any]) -> int:
     from MedEnhanceLib.jobs.ledger import FOREIGN
 
-    total, done, table = found["total"], found["done"], found["table"]
-    failed = [row for row in found["rows"] if row["status"] == "failed"]
-    if failed and not args.console.as_json:
-        names = [(_short(str(row["source"])), str(row["message"])) for row in failed]
-        args.console.note(columns(("failed", "why"), names, left=2))
-    again = "Run the same command again to go on: what is done is left out."
-    if was_cancelled:
-        error: MedEnhanceError = Cancelled(f"cancelled; {done} of {total} are done", again)
-        return int(args.console.fail(error, None, found))
+    total, table = fields["total"], fields["table"]
+    failed = [row for row in fields["rows"] if row["status"] == "failed"]
     if failed:
+        if not args.console.as_json:
+            names = [(_short(str(row["source"])), str(row["message"])) for row in failed]
+            args.console.note(columns(("failed", "why"), names, left=2))
+        again = "Run the same command again to go on: what is done is left out."
         if any(row.get(FOREIGN) for row in failed):
             again += (
                 " What lay there before this batch stays: name another folder, or allow to "
                 "replace it (--force)."
             )
         error = MedEnhanceError(f"{len(failed)} of {total} failed; see {table}", again)
-        return int(args.console.fail(error, None, found))
-    text = f"{done} of {total} done, {found['already_done']} of them before; see {table}"
-    if warned := sum(bool(row.get("warnings")) for row in found["rows"]):
+        return int(args.console.fail(error, None, fields))
+    text = f"{fields['done']} of {total} done, {fields['already_done']} of them before; see {table}"
+    if warned := sum(bool(row.get("warnings")) for row in fields["rows"]):
         text += f" ({warned} with warnings)"
-    return int(args.console.done(found, text))
+    return int(args.console.done(fields, text))
 
 
 BATCH = Command(

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from MedEnhanceLib.cli.parser import Command, Parser, declaration_of, params_of
-from MedEnhanceLib.cli.series import run_on_series
 from MedEnhanceLib.cli.text import job_lines, size, slices_of, wrote
 from MedEnhanceLib.errors import ConfigError, MedEnhanceError
 
@@ -46,11 +45,11 @@ def _without(positional: argparse.Action) -> type[argparse.Action]:
 def _compress(args: argparse.Namespace) -> int:
     if args.estimate:
         params = params_of(args, declaration_of("estimate"))
-        fields = run_on_series(args, "estimate", params)
+        fields = args.console.run("estimate", params, isolated=args.isolated)
         text = "\n".join(_estimate_lines(fields, params["config"]))
         return int(args.console.done({"estimated": True, **fields}, text))
     params = params_of(args, declaration_of("compress"))
-    fields = run_on_series(args, "compress", params)
+    fields = args.console.run("compress", params, isolated=args.isolated)
     return int(args.console.done(fields, "\n".join([*wrote(fields), *_guarantee_lines(fields)])))
 
 
@@ -181,7 +180,8 @@ COMPRESS = Command(
     name="compress",
     summary="write a volume as a small .ucv within a guaranteed error bound",
     description="Compress a volume. The file is read back and verified before it takes its\n"
-    "place; the source is never touched. With --estimate nothing is written.",
+    "place; the source is never touched. With --estimate nothing is written.\n"
+    "INPUT may be -: standard input; OUTPUT too: standard output, without a manifest.",
     example="medenhance compress scan.nii.gz scan.ucv --max-error 2",
     without=("output",),
     extra=_add_estimate,
@@ -192,7 +192,8 @@ DECOMPRESS = Command(
     name="decompress",
     summary="read a .ucv, whole or a region",
     description="Decode a .ucv into a volume. A region reads only the chunks it needs,\n"
-    "and its geometry follows the crop.",
+    "and its geometry follows the crop.\n"
+    "FILE may be -: standard input; OUTPUT too: standard output, as .nii.gz, without a manifest.",
     example="medenhance decompress scan.ucv part.nii.gz --region 40:60,:,100:228",
     extra=_add_region,
     params=_decompress_params,

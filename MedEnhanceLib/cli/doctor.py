@@ -8,11 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from MedEnhanceLib._version import __version__
 from MedEnhanceLib.cli.parser import Command, Parser
 from MedEnhanceLib.cli.text import columns, size
 from MedEnhanceLib.errors import DependencyError, MedEnhanceError, ModelError
-from MedEnhanceLib.runtime.dependencies import package_rows
 from MedEnhanceLib.runtime.text import printable
 
 _LEAST_PYTHON = (3, 11)
@@ -22,18 +20,12 @@ _PING_SECONDS = 60.0
 def run(args: argparse.Namespace) -> int:
     """Look at everything; a part that fails is reported and does not stop the rest."""
     from MedEnhanceLib import native
-    from MedEnhanceLib.runtime import machine
+    from MedEnhanceLib.jobs.kinds.installation import find_out
 
     found = {
-        "medenhance": __version__,
+        **find_out(Path.cwd()),
         "python": python(),
-        "packages": package_rows(),
-        **machine.compute(),
-        "cpu_threads": machine.cpu_threads(),
-        "memory": machine.memory(),
-        "disk": machine.disk(Path.cwd()),
         "native": native.describe(),
-        "models": models(),
         "worker": worker(),
     }
     missing = shortcomings(found)
@@ -52,13 +44,6 @@ def python() -> dict[str, Any]:
     version = ".".join(str(part) for part in sys.version_info[:3])
     fits = sys.version_info[:2] >= _LEAST_PYTHON
     return {"version": version, "executable": sys.executable, "ok": fits}
-
-
-def models() -> list[dict[str, Any]]:
-    """Each model and whether its files match their hashes."""
-    from MedEnhanceLib.bundles.store import installed
-
-    return installed()
 
 
 def worker() -> dict[str, Any]:

@@ -8,7 +8,6 @@ from typing import Any
 
 from MedEnhanceLib.cli.parser import Command, Parser, declaration_of, params_of
 from MedEnhanceLib.cli.text import job_lines
-from MedEnhanceLib.errors import ConfigError
 
 
 def _add_labels(parser: Parser) -> None:
@@ -23,8 +22,6 @@ def _add_labels(parser: Parser) -> None:
 
 
 def _enhance_params(args: argparse.Namespace) -> dict[str, Any]:
-    if args.uncertainty_output and not args.uncertainty:
-        raise ConfigError("--uncertainty-output without --uncertainty", "Give --uncertainty too.")
     params = params_of(args, declaration_of("enhance"))
     if args.labels is not None:
         params |= {"segment": True, "segmentation_output": args.labels or None}

@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.cli import (
     batch,
-    completion,
     compress,
     distill,
     doctor,
@@ -26,7 +25,7 @@ from MedEnhanceLib.cli import (
 )
 from MedEnhanceLib.cli.console import Console, UnexpectedError
 from MedEnhanceLib.cli.parser import Parser, add_common
-from MedEnhanceLib.cli.streams import is_streaming, run_with_streams
+from MedEnhanceLib.cli.streams import run_with_streams
 from MedEnhanceLib.errors import (
     Cancelled,
     ConfigError,
@@ -59,7 +58,6 @@ COMMANDS = (
     models.MODELS,
     doctor.DOCTOR,
     doctor.WORKER,
-    completion.COMPLETION,
 )
 #: What the system answers where what is printed has no room, or no reader from the beginning.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
@@ -150,7 +148,7 @@ def _dispatch(arguments: Sequence[str], console: Console) -> int:
     console.show_progress = getattr(options, "progress", None)
     options.console = console
     run: Callable[[argparse.Namespace], int] = options.run
-    return run_with_streams(options, run) if is_streaming(options) else run(options)
+    return run_with_streams(options, run)
 
 
 def _missing_package(cause: ModuleNotFoundError) -> MedEnhanceError:

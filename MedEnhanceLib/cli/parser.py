@@ -131,13 +131,10 @@ class Command:
 
     def add_to(self, subparsers: Subparsers) -> None:
         """Make its parser."""
-        from MedEnhanceLib.cli.streams import about_streams
-
         parser = subparsers.add_parser(
             self.name,
             help=self.summary,
-            # The tasks of a batch have names of commands, and no streams.
-            description=self.description + ("" if self.declare else about_streams(self.name)),
+            description=self.description,
             epilog=f"example:\n  {self.example}",
         )
         parser.declare = self.declare or self._declare_job
@@ -151,10 +148,8 @@ class Command:
         add_job_options(parser)
 
     def _run_job(self, args: argparse.Namespace) -> int:
-        from MedEnhanceLib.cli.series import run_on_series
-
         params = self.params(args) if self.params else params_of(args, declaration_of(self.name))
-        fields = run_on_series(args, self.name, params)
+        fields = args.console.run(self.name, params, isolated=args.isolated)
         return int(args.console.done(fields, "\n".join(self.lines(fields) if self.lines else ())))
 
 

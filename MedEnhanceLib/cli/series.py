@@ -1,40 +1,15 @@
-"""Several series in one place: shown as a table, and asked for where somebody can answer."""
+"""Several series in one place, shown as a table."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from MedEnhanceLib.cli.text import columns
-from MedEnhanceLib.errors import InputError, MedEnhanceError
+from MedEnhanceLib.errors import MedEnhanceError
 
 _LONGEST = 40
-_TRIES = 3
-
-
-def run_on_series(args: argparse.Namespace, kind: str, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Run a job; where its input holds several series and a person is there, ask which."""
-    try:
-        fields: dict[str, Any] = args.console.run(kind, params, isolated=args.isolated)
-    except InputError:
-        if getattr(args, "series", "") is not None or not _can_ask(args):
-            raise
-        rows = series_rows(args, params["input"])
-        readable = [row for row in rows if row["readable"]]
-        if len(readable) < 2:
-            raise
-        from MedEnhanceLib.jobs.addresses import shown
-
-        name = shown(params["input"])
-        args.console.note(f"{name} holds several series:\n\n{series_table(rows)}\n")
-        number = _ask([row["number"] for row in readable])
-        if number is None:
-            raise
-        again = {**params, "series": str(number)}
-        fields = args.console.run(kind, again, isolated=args.isolated)
-    return fields
 
 
 def series_rows(args: argparse.Namespace, path: str) -> list[dict[str, Any]]:
@@ -73,21 +48,3 @@ def _named(row: Mapping[str, Any]) -> str:
 
 def _short(text: str) -> str:
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
-
-
-def _can_ask(args: argparse.Namespace) -> bool:
-    return not args.console.as_json and sys.stdin.isatty() and sys.stderr.isatty()
-
-
-def _ask(numbers: Sequence[int]) -> int | None:
-    """The number that is typed; None for an empty line, the end, or nothing that fits."""
-    for _ in range(_TRIES):
-        print("Which series? (its number, or Enter to stop) ", end="", file=sys.stderr, flush=True)
-        answer = sys.stdin.readline().strip()
-        if not answer:
-            return None
-        if answer.isdecimal() and int(answer) in numbers:
-            return int(answer)
-        known = ", ".join(map(str, numbers))
-        print(f"{answer!r} is none of {known}.", file=sys.stderr, flush=True)
-    return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -71,8 +71,7 @@ def _declare_train(parser: Parser) -> None:
         metavar="DIR",
         help="the folder that patterns in --config are relative to; for hqg also a distilled set",
     )
-    add_flags(parser, job, only=["nice", "wait"])
-    parser.set_defaults(nice=False)
+    add_flags(parser, job, only=["wait"])
     add_job_options(parser)
 
 
@@ -94,11 +93,11 @@ def _train(args: argparse.Namespace) -> int:
     task = {name: getattr(args, name) for name in ("segmenter", "gate") if getattr(args, name)}
     if task:
         config["task"] = (config.get("task") or {}) | task
+    if args.config:
+        _check_file(args, config, Path(data))
     params = params_of(args, declaration_of("train")) | {
         "config": config,
-        "config_name": _config_name(args, given),
         "data": str(data),
-        "nice": args.nice,
     }
     fields = args.console.run("train", params, isolated=args.isolated)
     text = "\n".join([*_lines(fields), *_next_lines(args.method, fields)])
@@ -116,10 +115,14 @@ def _next_lines(method: str, fields: Mapping[str, Any]) -> Sequence[str]:
     return [f"{enhance} --task slices" if method == "slices" else enhance]
 
 
-def _config_name(args: argparse.Namespace, given: Iterable[str]) -> str | None:
-    """The file, and the options that count more than it."""
-    options = ", ".join(f"--{name}" for name in given)
-    return args.config and (f"{args.config} with {options}" if options else args.config)
+def _check_file(args: argparse.Namespace, config: Mapping[str, Any], data: Path) -> None:
+    """Raise ConfigError, with the file's name, for a configuration that the job would refuse."""
+    from MedEnhanceLib.jobs.kinds.train import training_config
+
+    try:
+        training_config(args.method, config, data)
+    except ConfigError as error:
+        raise ConfigError(f"{args.config}: {error.message}", error.hint) from error
 
 
 def _lines(fields: dict[str, Any]) -> list[str]:

@@ -1,36 +1,30 @@
-"""Addresses; and sources there: copied into a private temporary folder, removed after the job.
+"""Addresses (`scheme://…`) in place of files: what is read there is copied into a private folder.
 
-An address is `scheme://…`: https and http are read with Python's own client, every other scheme
-(`s3`, `gs`, `abfs`, `sftp` …) through fsspec. What an address may hold of credentials (a user, a
-query) is never repeated, and manifests state none of it. jobs/sending.py writes to addresses.
+https and http are read with Python's own client, every other scheme (`s3`, `gs`, `abfs`, `sftp` …)
+through fsspec. What an address may hold of credentials (a user, a query) is never repeated.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import http.client
 import os
 import re
 import shutil
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, TypeGuard, TypeVar
+from typing import Any, TypeGuard, TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener, url2pathname
+from urllib.request import Request, url2pathname, urlopen
 
-from MedEnhanceLib.errors import ConfigError, DependencyError, InputError, MedEnhanceError
+from MedEnhanceLib.errors import ConfigError, DependencyError, InputError, OutputError
 from MedEnhanceLib.jobs.worker.workspace import Workspace
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.text import Names
 
 P = TypeVar("P")
-#: The variable that says how many bytes a source may have.
-LIMIT = "MEDENHANCE_DOWNLOAD_BYTES"
-_MOST_BYTES = 64 << 30
 #: Left free on the temporary disk.
 _SPARE_BYTES = 256 << 20
 _PIECE = 1 << 20
@@ -44,9 +38,6 @@ _USER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/]*)@")
 _WITH_USERS = frozenset(
     ("http", "https", "ftp", "ftps", "sftp", "ssh", "smb", "hdfs", "webhdfs", "dav", "webdav", "s3")
 )
-#: Parameters of jobs that name one volume to read, and those that list several.
-_SOURCES = ("input", "enhanced", "segmentation", "uncertainty")
-_LISTS = ("guide", "look")
 
 
 def is_remote(place: object) -> TypeGuard[str]:
@@ -77,143 +68,10 @@ def name_at(address: str) -> str:
     return PurePosixPath(unquote(part.partition("://")[2])).name
 
 
-def on_this_machine(place: str) -> str:
-    """The path that a `file://` names; any other address stays."""
-    is_file = place.lower().startswith("file://")
+def on_this_machine(place: Any) -> Any:
+    """The path that a `file://` names; anything else stays."""
+    is_file = isinstance(place, str) and place.lower().startswith("file://")
     return url2pathname(urlsplit(place).path) if is_file else place
-
-
-@contextmanager
-def local(place: Any, monitor: Monitor | None = None) -> Iterator[Any]:
-    """The path of a copy of what lies at an address, for as long as this lasts.
-
-    place: anything that is no address comes back as it is.
-    Raises InputError where it cannot be read, ends early or has too many bytes, DependencyError
-    where a package is missing, ConfigError for an address that cannot be one.
-    """
-    if place == "":  # pathlib's name for it is the current folder
-        raise ConfigError("the path is empty", "Name a file.")
-    if not is_remote(place):
-        yield place
-    elif not is_remote(path := on_this_machine(place)):
-        yield path
-    else:
-        with Workspace() as workspace:
-            copy = _copied(place, workspace.folder, monitor or Monitor())
-            with Names({str(copy): shown(place), copy.name: shown(place)}).in_errors():
-                yield str(copy)
-
-
-def kept_copy(place: Any, of: Callable[[Path], P]) -> P:
-    """An object made of the file at `place`, beside which a copy lives as long as the object."""
-    with ExitStack() as stack:
-        made = of(Path(stack.enter_context(local(place))))
-        weakref.finalize(made, stack.pop_all().close)
-    return made
-
-
-@contextmanager
-def local_sources(params: Any, names: Names, monitor: Monitor) -> Iterator[Any]:
-    """The parameters of a job with a copy in place of each address that it reads.
-
-    names: learns what the copies are called. Raises as `local`.
-    """
-    with ExitStack() as stack:
-        changed: dict[str, Any] = {}
-        for name, places in sources_of(params).items():
-            copies = []
-            for place in places:
-                copies.append(str(stack.enter_context(local(place, monitor))))
-                names.add(copies[-1], shown(place))
-            changed[name] = _with_copies(getattr(params, name), places, copies)
-        yield dataclasses.replace(params, **changed) if changed else params
-
-
-def sources_of(params: Any) -> dict[str, list[str]]:
-    """The addresses that a job reads, by parameter."""
-    places: dict[str, list[Any]] = {name: [getattr(params, name, None)] for name in _SOURCES}
-    places |= {name: getattr(params, name, None) or [] for name in _LISTS}
-    like = getattr(params, "like", None)
-    places["like"] = [like.get("path")] if isinstance(like, dict) else []
-    remote = {name: [place for place in each if is_remote(place)] for name, each in places.items()}
-    return {name: each for name, each in remote.items() if each}
-
-
-def _with_copies(given: Any, places: Sequence[str], copies: Sequence[str]) -> Any:
-    """A parameter with the path of a copy in place of each address."""
-    if isinstance(given, dict):
-        return {**given, "path": copies[0]}
-    if isinstance(given, str):
-        return copies[0]
-    copy_of = dict(zip(places, copies, strict=True))
-    return [copy_of.get(place, place) for place in given]
-
-
-def _copied(address: str, folder: Path, monitor: Monitor) -> Path:
-    """The bytes at an address, under a name that says nothing but how it ends."""
-    from MedEnhanceLib.io import ending_of  # with numpy, which help of commands does without
-
-    ending = ending_of(name_at(address))
-    known = re.fullmatch(r"(\.[a-z0-9]{1,8}){1,2}", ending)
-    path = folder / f"source{ending if known else ''}"
-    name = shown(address)
-    monitor.progress(0.0, "download")
-    with in_our_words(name, "read", InputError), _opened(address) as (stream, stated):
-        done = fill(path, stream, name, monitor, stated)
-    if stated is not None and done < stated:
-        raise InputError(f"{name} ended after {done:,} of {stated:,} bytes", "Try it again.")
-    return path
-
-
-def fill(path: Path, stream: Any, name: str, monitor: Monitor, stated: int | None = None) -> int:
-    """Write what a stream has into a new file; how many bytes that were.
-
-    name: of the stream. stated: how many bytes there shall be, for the progress alone.
-    Raises InputError for more bytes than are allowed, or than the disk has room for.
-    """
-    most, room = _most_bytes(), shutil.disk_usage(path.parent).free - _SPARE_BYTES
-    done = 0
-    with path.open("xb") as copy:
-        while piece := stream.read(_PIECE):
-            done += len(piece)
-            if done > most:
-                raise InputError(
-                    f"{name} has more than {most:,} bytes",
-                    f"If that is right, allow more: set {LIMIT}.",
-                )
-            if done > room:
-                raise InputError(
-                    f"{name} does not fit on the disk of {path.parent}",
-                    "Free some space, or name another folder in the variable TMPDIR.",
-                )
-            copy.write(piece)
-            monitor.progress(min(done / stated, 1.0) if stated else 0.0, "download")
-    return done
-
-
-@contextmanager
-def _opened(address: str) -> Iterator[tuple[BinaryIO | http.client.HTTPResponse, int | None]]:
-    """A stream of the bytes, and how many there are said to be."""
-    scheme = address.partition("://")[0].lower()
-    if scheme in ("http", "https"):
-        if urlsplit(address).username is not None:
-            raise ConfigError(
-                f"{shown(address)} is written with a user's name in it, which logs would keep",
-                "Use an address that is signed, or download the file first.",
-            )
-        request = Request(address, headers={"Accept-Encoding": "identity"})
-        with build_opener(_NeverLessSafe).open(request, timeout=_PATIENCE_SECONDS) as answer:
-            length = answer.headers.get("Content-Length", "")
-            yield answer, int(length) if re.fullmatch(r"\d{1,15}", length) else None
-        return
-    if address.endswith("/"):
-        raise InputError(
-            f"{shown(address)} is a folder, by the / at its end; one file is read here",
-            "Name the file, or take medenhance batch for all volumes below it.",
-        )
-    files, path = filesystem(address)
-    with files.open(path, "rb") as stream:
-        yield stream, None
 
 
 def filesystem(address: str) -> tuple[Any, str]:
@@ -226,35 +84,37 @@ def filesystem(address: str) -> tuple[Any, str]:
     try:
         files, path = fsspec.url_to_fs(address)
     except ImportError as cause:  # its own sentence names the package for this scheme
-        raise DependencyError(f"{scheme}:// cannot be used: {cause}", _INSTALL) from None
+        raise DependencyError(
+            f"{scheme}:// cannot be used: {cause}",
+            "Install what it names with python -m pip install.",
+        ) from None
     except ValueError:
         raise ConfigError(
             f"fsspec knows no addresses that begin with {scheme}://", "Check the address."
         ) from None
-    return files, str(path)
+    return files, str(path).rstrip("/")
 
 
 @contextmanager
-def in_our_words(
-    name: str,
-    what: str,
-    error: type[MedEnhanceError],
-    missing: str = "there is nothing at that address",
-) -> Iterator[None]:
+def store_errors(name: str, what: str, error: type[InputError | OutputError]) -> Iterator[None]:
     """Whatever a client raises may hold the address with its signature: none of its words stay.
 
-    name: what is read or written; what: which of these. missing: what it means that something is
-    not there.
+    name: what is read or written; what: which of these.
     """
     try:
         yield
-    except MedEnhanceError:
-        raise
     except HTTPError as cause:
-        raise error(f"{name}: the server answers {cause.code}", _remedy(cause.code)) from None
-    except Exception as cause:  # noqa: BLE001 - of many clients, each with errors of its own
+        raise error(
+            f"{name}: the server answers {cause.code}",
+            "Check the address; 401 and 403 want one that is signed, and has not run out.",
+        ) from None
+    except (OSError, RuntimeError, ValueError, TypeError, LookupError) as cause:
         inner = cause.reason if isinstance(cause, URLError) else cause
-        reason = missing if isinstance(inner, FileNotFoundError) else _reason(inner)
+        reason = type(inner).__name__
+        if isinstance(inner, FileNotFoundError):
+            reason = "there is nothing at that address, or in its bucket"
+        elif isinstance(inner, OSError) and inner.errno is not None:
+            reason = os.strerror(inner.errno)
         raise error(
             f"{name} cannot be {what}: {reason}",
             "Check the address, the network and the credentials (of the environment, as the "
@@ -262,42 +122,108 @@ def in_our_words(
         ) from None
 
 
-class _NeverLessSafe(HTTPRedirectHandler):
-    """Follows no redirection from https to anything else."""
+def listed(address: str) -> dict[str, Mapping[str, Any]]:
+    """Every file below a folder, by its path from there, with what is known of it: one listing.
 
-    def redirect_request(
-        self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str
-    ) -> Request | None:
-        if req.type == "https" and not newurl.lower().startswith("https://"):
-            raise InputError("the server leads away from https", "Use the address it leads to.")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
+    Without what a sending that was killed left behind. Raises OutputError.
+    """
+    from MedEnhanceLib.io.atomic import PREFIX
 
-
-_INSTALL = "Install what it names with python -m pip install."
-
-
-def _remedy(status: int) -> str:
-    if status in (401, 403):
-        return "It wants credentials: use a signed address, or one that has not run out."
-    return "Check the address." if status in (404, 410) else "Try it again later."
-
-
-def _reason(cause: object) -> str:
-    """What went wrong, without the words of a client, which may repeat the address."""
-    if isinstance(cause, PermissionError):
-        return "no permission, or no credentials that are known there"
-    if isinstance(cause, TimeoutError):
-        return f"no answer in {_PATIENCE_SECONDS:.0f} s"
-    if isinstance(cause, OSError) and cause.errno is not None and cause.strerror:
-        # Of the system's own kinds; a plain one is what a store's answer was made into.
-        return os.strerror(cause.errno) if type(cause) is OSError else cause.strerror
-    return type(cause).__name__
+    files, root = filesystem(address)
+    with store_errors(shown(address), "listed", OutputError):
+        files.invalidate_cache()
+        try:
+            entries = files.find(root, detail=True)
+        except FileNotFoundError:
+            return {}
+    start = root.strip("/") + "/"
+    return {
+        key.lstrip("/").removeprefix(start): about
+        for key, about in entries.items()
+        if not key.endswith("/") and not PurePosixPath(key).name.startswith(PREFIX)
+    }
 
 
-def _most_bytes() -> int:
-    given = os.environ.get(LIMIT, "")
-    if not given:
-        return _MOST_BYTES
-    if not re.fullmatch(r"\d{1,15}", given):
-        raise ConfigError(f"{LIMIT} is {given!r}", "Give a number of bytes.")
-    return int(given)
+@contextmanager
+def local(place: Any, monitor: Monitor | None = None) -> Iterator[Any]:
+    """The path of a copy of what lies at an address, for as long as this lasts.
+
+    place: anything that is no address comes back as it is.
+    Raises InputError where it cannot be read, ends early or does not fit on the disk,
+    DependencyError where a package is missing, ConfigError for an address that cannot be one.
+    """
+    if place == "":  # pathlib's name for it is the current folder
+        raise ConfigError("the path is empty", "Name a file.")
+    place = on_this_machine(place)
+    if not is_remote(place):
+        yield place
+        return
+    with Workspace() as workspace:
+        copy = _copied(place, workspace.folder, monitor or Monitor())
+        with Names({str(copy): shown(place), copy.name: shown(place)}).in_errors():
+            yield str(copy)
+
+
+def kept_copy(place: Any, of: Callable[[Path], P]) -> P:
+    """An object made of the file at `place`, beside which a copy lives as long as the object."""
+    with ExitStack() as stack:
+        made = of(Path(stack.enter_context(local(place))))
+        weakref.finalize(made, stack.pop_all().close)
+    return made
+
+
+def _copied(address: str, folder: Path, monitor: Monitor) -> Path:
+    """The bytes at an address, under a name that says nothing but how it ends."""
+    from MedEnhanceLib.io import ending_of  # with numpy, which help of commands does without
+
+    name, ending = shown(address), ending_of(name_at(address))
+    is_plain = re.fullmatch(r"(\.[a-z0-9]{1,8}){1,2}", ending)
+    path = folder / f"source{ending if is_plain else ''}"
+    monitor.progress(0.0, "download")
+    if not address.lower().startswith(("http://", "https://")):
+        if address.endswith("/"):
+            raise InputError(
+                f"{name} is a folder, by the / at its end; one file is read here",
+                "Name the file, or take medenhance batch for all volumes below it.",
+            )
+        files, key = filesystem(address)
+        with store_errors(name, "read", InputError), files.open(key, "rb") as stream:
+            fill(path, stream, name, monitor)
+        return path
+    if urlsplit(address).username is not None:
+        raise ConfigError(
+            f"{name} is written with a user's name in it, which logs would keep",
+            "Use an address that is signed, or download the file first.",
+        )
+    request = Request(address, headers={"Accept-Encoding": "identity"})
+    with (
+        store_errors(name, "read", InputError),
+        urlopen(request, timeout=_PATIENCE_SECONDS) as answer,
+    ):
+        if address.lower().startswith("https:") and not answer.url.startswith("https:"):
+            raise InputError(f"{name} leads away from https", "Use the address it leads to.")
+        stated = answer.length
+        done = fill(path, answer, name, monitor, stated)
+    if stated is not None and done < stated:
+        raise InputError(f"{name} ended after {done:,} of {stated:,} bytes", "Try it again.")
+    return path
+
+
+def fill(path: Path, stream: Any, name: str, monitor: Monitor, stated: int | None = None) -> int:
+    """Write what a stream has into a new file; how many bytes that were.
+
+    name: of the stream. stated: how many bytes there shall be, for the progress alone.
+    Raises InputError for more bytes than the disk has room for.
+    """
+    room, done = shutil.disk_usage(path.parent).free - _SPARE_BYTES, 0
+    with path.open("xb") as copy:
+        while piece := stream.read(_PIECE):
+            done += len(piece)
+            if done > room:
+                raise InputError(
+                    f"{name} does not fit on the disk of {path.parent}",
+                    "Free some space, or name another folder in the variable TMPDIR.",
+                )
+            copy.write(piece)
+            monitor.progress(min(done / stated, 1.0) if stated else 0.0, "download")
+    return done

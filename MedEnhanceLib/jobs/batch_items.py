@@ -126,39 +126,35 @@ def _below(address: str, out: Path | str, containers: bool) -> list[tuple[Path, 
     What lies in `out` are results, not sources.
     """
     from MedEnhanceLib.io import ending_of
-    from MedEnhanceLib.jobs.addresses import shown
-    from MedEnhanceLib.jobs.store import Store
+    from MedEnhanceLib.jobs.addresses import listed, shown
 
     if address.lower().startswith(("http://", "https://")):
         raise ConfigError(
             f"{shown(address)}: a web server does not list what it has",
             "Name each file by its address: --list FILE.",
         )
-    store = Store.at(address)
-    results = Store.at(out) if isinstance(out, str) else None
-    ours = f"{results.root}/" if results and results.files == store.files else None
-    known, found = _known(containers), []
-    listed = store.listed()
-    if not listed:  # stores have no empty folders
+    known, volumes = _known(containers), []
+    entries = listed(address)
+    if not entries:  # stores have no empty folders
         raise InputError(
-            f"{store.name}/: there is nothing below that address",
+            f"{shown(address)}: there is nothing below that address",
             "Check the bucket, the path, and whose credentials the environment holds.",
         )
-    for name, about in listed.items():
-        path = Path(name)
-        is_volume = ending_of(path) in known and not path.name.startswith(".")
-        if not is_volume or (ours and store.key(name).startswith(ours)):
+    for name, about in entries.items():
+        path, place = Path(name), f"{address.rstrip('/')}/{name}"
+        is_result = isinstance(out, str) and place.startswith(f"{out.rstrip('/')}/")
+        if is_result or ending_of(path) not in known or path.name.startswith("."):
             continue
         if re.search(r"[?#]|::", name):
             raise InputError(
-                f"{store.name} holds {name!r}: ?, # and :: have a meaning of their own in an "
+                f"{shown(address)} holds {name!r}: ?, # and :: have a meaning of their own in an "
                 "address",
                 "Give it another name there, or name the others one by one: --list FILE.",
             )
         tags = (about.get(tag) for tag in _TAGS)
         state = f"{about.get('size')} {next((str(tag) for tag in tags if tag), '')}"
-        found.append((path, f"{address.rstrip('/')}/{name}", state))
-    return found
+        volumes.append((path, place, state))
+    return volumes
 
 
 def _known(containers: bool) -> set[str]:

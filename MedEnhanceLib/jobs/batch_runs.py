@@ -15,13 +15,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from MedEnhanceLib.errors import Cancelled, ConfigError, MedEnhanceError
-from MedEnhanceLib.jobs.addresses import is_remote, on_this_machine, shown
+from MedEnhanceLib.jobs.addresses import is_remote, listed, name_at, on_this_machine, shown
 from MedEnhanceLib.jobs.batch_items import Item
 from MedEnhanceLib.jobs.files import manifest_path
 from MedEnhanceLib.jobs.ledger import FOREIGN, WARNINGS, Ledger, columns_of
-from MedEnhanceLib.jobs.store import Store
+from MedEnhanceLib.jobs.sending import check_target, check_writable, results_here
 from MedEnhanceLib.report.page import make_folder
-from MedEnhanceLib.runtime.progress import Event, Listener, Monitor
+from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor
 
 T = TypeVar("T")
 #: A job: its kind and its parameters.
@@ -45,18 +45,10 @@ def results_and_ledger(out: str, ledger: str | None) -> tuple[Path | str, Path]:
     Raises ConfigError where results go to an address and no folder is named for the ledger, and
     for addresses that nothing can be written to.
     """
-    place, folder = (
-        on_this_machine(name) if is_remote(name) else name for name in (out, ledger or "")
-    )
-    if is_remote(folder):
-        raise ConfigError(
-            f"--ledger is {shown(folder)}: rows are added to it as volumes end, which stores do "
-            "not offer",
-            "Name a folder on this machine.",
-        )
+    place, folder = on_this_machine(out), results_here("--ledger", ledger or "")
     if not is_remote(place):
         return Path(place), Path(folder or place)
-    Store.at(place)
+    check_target(place)
     if not folder:
         raise ConfigError(
             f"--out is {shown(place)}, and the ledger (batch.jsonl, batch.csv) stays on this "
@@ -147,9 +139,8 @@ class Plan:
         """
         if isinstance(self.out, Path):
             return set()
-        store = Store.at(self.out)
-        store.refuse_unwritable()
-        names = [PurePosixPath(name) for name in store.listed()]
+        check_writable(self.out)
+        names = [PurePosixPath(name) for name in listed(self.out)]
         return {str(one) for name in names for one in (name, *name.parents)}
 
     def _params(self, item: Item, ledger: Ledger, there: Collection[str]) -> dict[str, Any]:
@@ -176,14 +167,27 @@ def _is_taken(item: Item, there: Collection[str]) -> bool:
 
 
 def run_here(
-    work: Sequence[Work], starting: Starting, finished: Finished, cancel: threading.Event
+    work: Sequence[Work], starting: Starting, finished: Finished, monitor: Monitor
 ) -> None:
-    """One after another, in this process."""
+    """One after another, in this process; the events of each are those of a share of the batch."""
     for index, (kind, params) in enumerate(work):
-        if cancel.is_set():
+        if monitor.cancelled:
             return
+        part = monitor.part(index / len(work), (index + 1) / len(work))
+        given = params["input"]
+        name = name_at(given) if is_remote(given) else Path(given).name
         starting([index])
-        finished({index: outcome(kind, params, cancel)})
+        listener = partial(_pass_on, part, name, f"{index + 1} of {len(work)}, {name}")
+        finished({index: outcome(kind, params, lambda: monitor.cancelled, listener)})
+
+
+def _pass_on(part: Monitor, name: str, stage: str, event: Event) -> None:
+    if event.kind == "progress":
+        part.progress(event.fields["fraction"], f"{stage}: {event.fields['stage']}")
+    elif event.kind == "log":
+        part.log(event.fields["message"])
+    elif event.kind == "warning":
+        part.warn(f"{name}: {event.fields['message']}")
 
 
 def run_in_processes(
@@ -191,7 +195,7 @@ def run_in_processes(
     count: int,
     starting: Starting,
     finished: Finished,
-    cancel: threading.Event,
+    monitor: Monitor,
 ) -> None:
     """`count` at a time, each in a warm worker; one that dies takes only its own job along."""
     from MedEnhanceLib.jobs import Client, JobSpec
@@ -201,7 +205,7 @@ def run_in_processes(
     lock = threading.Lock()  # the ledger and the progress bar are not for several threads
 
     def run(index: int) -> Mapping[str, Any]:
-        if cancel.is_set():
+        if monitor.cancelled:
             return row_of_error(Cancelled("cancelled"))
         if not hasattr(here, "client"):
             here.client = Client()
@@ -211,7 +215,9 @@ def run_in_processes(
             starting([index])
         spec = JobSpec(kind, params)
         return timed(
-            lambda listener: here.client.run(spec, progress=listener, cancel=cancel).fields
+            lambda listener: (
+                here.client.run(spec, listener, cancel=lambda: monitor.cancelled).fields
+            )
         )
 
     with _threads_shared_by(count), ThreadPoolExecutor(count) as pool:
@@ -232,7 +238,7 @@ def run_on_dask(
     address: str,
     starting: Starting,
     finished: Finished,
-    cancel: threading.Event,
+    monitor: Monitor,
 ) -> None:
     """On the workers of a Dask scheduler, which must see the same paths.
 
@@ -240,7 +246,6 @@ def run_on_dask(
     memory, and each would count as started. A worker that is lost is Dask's to replace.
     Raises DependencyError without dask.distributed, MedEnhanceError for no answer, then or later.
     """
-    monitor = Monitor(cancel=cancel)
     with suppress(Cancelled), _while_it_answers(address):
         _follow_on_dask(work, address, starting, finished, monitor)
 
@@ -310,13 +315,23 @@ def _sent(kind: str, params: Mapping[str, Any]) -> Work:
 
 
 def outcome(
-    kind: str, params: Mapping[str, Any], cancel: threading.Event | None = None
+    kind: str,
+    params: Mapping[str, Any],
+    cancel: Cancel | None = None,
+    progress: Listener | None = None,
 ) -> dict[str, Any]:
     """Run a job in this process; the fields of its row, whether it was done or failed."""
     from MedEnhanceLib.jobs import JobSpec, run_job
 
-    spec = JobSpec(kind, params)
-    return timed(lambda listener: run_job(spec, progress=listener, cancel=cancel).fields)
+    def run(note: Listener) -> Mapping[str, Any]:
+        def listen(event: Event) -> None:
+            note(event)
+            if progress is not None:
+                progress(event)
+
+        return run_job(JobSpec(kind, params), listen, cancel).fields
+
+    return timed(run)
 
 
 def timed(run: Callable[[Listener], Mapping[str, Any]]) -> dict[str, Any]:

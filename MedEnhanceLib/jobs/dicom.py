@@ -235,6 +235,7 @@ class DicomParams(Params):
         About(
             help=".nii.gz, .nii, .nrrd or .mha; with dicom a folder; an address too (s3://)",
             flag="OUTPUT",
+            place="output",
         ),
     ]
     dicom: bool = option(
@@ -244,6 +245,7 @@ class DicomParams(Params):
     like: dict[str, str] | None = option(
         None,
         help='{"path", "series"} of the DICOM series that INPUT was made from, where INPUT is none',
+        place="input",
     )
     enhanced_multiframe: bool = option(
         False, help="one multi-frame file in place of one file a slice (CT, MR, PET)"

@@ -47,6 +47,7 @@ class VolumeParams(Params):
             help="a volume: a file, a .ucv, or DICOM: a folder, a file, a zip, a DICOMDIR, a list; "
             "a file's address too (https://, s3://)",
             flag="INPUT",
+            place="input",
         ),
     ]
     series: str | None = option(
@@ -63,12 +64,6 @@ class VolumeParams(Params):
     fix_spacing: bool = option(
         False,
         help="resample a DICOM series with gaps or uneven spacing to an even one, across the gaps",
-    )
-
-    keep_names: bool = option(
-        False,
-        help="record the names of the files that were read in manifest and report; else their "
-        "hash, as files are often called as patients are",
     )
 
     def load(self, monitor: Monitor, scratch: Path | None = None) -> Volume:
@@ -254,8 +249,11 @@ def known_as(path: Path, volume: Volume) -> Path:
     return path if volume.source.startswith(str(path)) else Path(volume.source or path)
 
 
-def recorded(inputs: Mapping[str, Path], *, keep_names: bool) -> dict[str, str]:
-    """What a manifest states of each file that was read: its name, or else its hash."""
+def recorded(inputs: Mapping[str, Path]) -> dict[str, str]:
+    """What a manifest states of each file that was read: its hash.
+
+    Not its name: files are often called as patients are.
+    """
     from MedEnhanceLib.io import ending_of
 
     def neutral(path: Path) -> str:
@@ -266,7 +264,7 @@ def recorded(inputs: Mapping[str, Path], *, keep_names: bool) -> dict[str, str]:
         except OSError:  # a header may call its volume as no file can be called
             return "a volume"
 
-    return {name: path.name if keep_names else neutral(path) for name, path in inputs.items()}
+    return {name: neutral(path) for name, path in inputs.items()}
 
 
 def _hash_of(path: Path) -> str:
@@ -299,7 +297,6 @@ def finish(
     source: Volume | None = None,
     written: Extra | None = None,
     anonymous: bool = False,
-    keep_names: bool = False,
     overwrite: bool,
 ) -> Result:
     """Write the manifest beside the first output; the Result that reports both.
@@ -307,9 +304,7 @@ def finish(
     began: `time.monotonic()` at the start. figures: what the job found out; it goes into both.
     source: the volume that was read, whose DICOM series the manifest names. written: the DICOM
     objects in the output, whose files only the Result lists. anonymous: the manifest, which lies
-    beside what nobody shall be recognized by, states neither input nor series. keep_names: it names
-    the files that were read, where it would state their hashes: files are often called as patients
-    are.
+    beside what nobody shall be recognized by, states neither input nor series.
     """
     from MedEnhanceLib.io.atomic import write_json
 
@@ -322,7 +317,7 @@ def finish(
     manifest = make_manifest(
         action,
         config=config,
-        inputs={} if anonymous else recorded(inputs, keep_names=keep_names),
+        inputs={} if anonymous else recorded(inputs),
         device=device,
         seconds=seconds,
         model=model,

@@ -13,10 +13,9 @@ from typing import Any
 
 from MedEnhanceLib.core.options import config_from_json, did_you_mean
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.jobs.addresses import local_sources
 from MedEnhanceLib.jobs.failures import job_errors
 from MedEnhanceLib.jobs.files import KeptVolumes, Result
-from MedEnhanceLib.jobs.sending import sent_results
+from MedEnhanceLib.jobs.sending import job_places
 from MedEnhanceLib.jobs.worker.events import PROTOCOL, check_version
 from MedEnhanceLib.runtime.locks import release_memory
 from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor
@@ -26,6 +25,8 @@ from MedEnhanceLib.runtime.text import Names
 class JobKind:
     """One kind of job: the dataclass of its parameters, and the function that does it."""
 
+    is_question = False
+
     def __init__(self, params: type[Any], run: Callable[..., Result]) -> None:
         self.params, self.run = params, run
 
@@ -34,11 +35,15 @@ class ShippedKind:
     """A kind of job in jobs/kinds, which is imported when it is needed.
 
     file: of jobs/kinds; `<name>Params` and `run_<name>` stand in it. keeps_volumes: whether the
-    function takes the `KeptVolumes` of its worker as well.
+    function takes the `KeptVolumes` of its worker as well. is_question: whether it writes nothing
+    and answers whoever asks at once: no list of jobs shows it.
     """
 
-    def __init__(self, file: str, name: str, *, keeps_volumes: bool = False) -> None:
-        self._file, self._name, self.keeps_volumes = file, name, keeps_volumes
+    def __init__(
+        self, file: str, name: str, *, keeps_volumes: bool = False, is_question: bool = False
+    ) -> None:
+        self._file, self._name = file, name
+        self.keeps_volumes, self.is_question = keeps_volumes, is_question
 
     @property
     def params(self) -> type[Any]:
@@ -63,26 +68,26 @@ JOBS: dict[str, JobKind | ShippedKind] = {
     "blend": ShippedKind("blend", "Blend"),
     "segment": ShippedKind("segment", "Segment"),
     "compress": ShippedKind("compress", "Compress", keeps_volumes=True),
-    "estimate": ShippedKind("compress", "Estimate", keeps_volumes=True),
+    "estimate": ShippedKind("compress", "Estimate", keeps_volumes=True, is_question=True),
     "decompress": ShippedKind("compress", "Decompress"),
     "recover": ShippedKind("compress", "Recover"),
     "degrade": ShippedKind("volumes", "Degrade"),
     "convert": ShippedKind("volumes", "Convert"),
-    "inspect": ShippedKind("volumes", "Inspect"),
+    "inspect": ShippedKind("volumes", "Inspect", is_question=True),
     "series": ShippedKind("series", "Series"),
     "export": ShippedKind("series", "Export"),
     "batch": ShippedKind("batch", "Batch"),
     "deidentify": ShippedKind("series", "Deidentify"),
     "train": ShippedKind("train", "Train"),
     "distill": ShippedKind("distill", "Distill"),
-    "distill-room": ShippedKind("distill", "DistillRoom"),
-    "distill-status": ShippedKind("distill", "DistillStatus"),
-    "distill-estimate": ShippedKind("distill", "DistillEstimate"),
+    "distill-room": ShippedKind("distill", "DistillRoom", is_question=True),
+    "distill-status": ShippedKind("distill", "DistillStatus", is_question=True),
+    "distill-estimate": ShippedKind("distill", "DistillEstimate", is_question=True),
     "evaluate": ShippedKind("evaluate", "Evaluate"),
     "demo": ShippedKind("demo", "Demo"),
-    "models": ShippedKind("installation", "Models"),
-    "doctor": ShippedKind("installation", "Doctor"),
-    "ping": ShippedKind("installation", "Ping"),
+    "models": ShippedKind("installation", "Models", is_question=True),
+    "doctor": ShippedKind("installation", "Doctor", is_question=True),
+    "ping": ShippedKind("installation", "Ping", is_question=True),
 }
 _LONGEST_ID = 200
 _KEYS = ("v", "id", "kind", "params")
@@ -171,13 +176,11 @@ def run_job(
         report(Event("started", {"kind": spec.kind}))
         monitor = Monitor(progress, cancel)
         try:
-            with sent_results(spec.kind, spec.typed_params(), names, monitor) as sending:
-                with local_sources(sending.params, names, sending.monitor) as params:
-                    if isinstance(kind, ShippedKind) and kind.keeps_volumes:
-                        result = kind.run(params, sending.monitor, kept or KeptVolumes())
-                    else:
-                        result = kind.run(params, sending.monitor)
-                sending.finish(result.fields)
+            with job_places(spec.typed_params(), names, monitor) as (params, part):
+                if isinstance(kind, ShippedKind) and kind.keeps_volumes:
+                    result = kind.run(params, part, kept or KeptVolumes())
+                else:
+                    result = kind.run(params, part)
             result = Result(names.of(result.fields))
         finally:
             # A worker stays for minutes after its job: the card is shared with other programs.

@@ -2,78 +2,100 @@
 
     private folder → folder/.medenhance-… at the address → read back, SHA-256 compared → its name
 
-Nothing gets its name before all of them lie there; what was there before stays until then. The
-manifest comes last. Addresses are those of fsspec, but for https, where nothing can be written in
-general.
+No result gets its name before all of them lie there; what was there before stays until then. The
+manifest comes last.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
+from MedEnhanceLib.core.options import options_of
 from MedEnhanceLib.errors import ConfigError, OutputError
 from MedEnhanceLib.jobs.addresses import (
     filesystem,
-    fill,
-    in_our_words,
     is_remote,
+    listed,
+    local,
     on_this_machine,
     shown,
-    sources_of,
+    store_errors,
 )
-from MedEnhanceLib.jobs.store import MISSING, Store
 from MedEnhanceLib.jobs.worker.workspace import Workspace
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.text import Names
 
-#: Kinds of job whose results may go to addresses. `batch` sends by the jobs that it runs.
-_KINDS = (
-    "enhance", "segment", "compress", "decompress", "blend", "degrade", "convert", "recover",
-    "export", "deidentify",
-)  # fmt: skip
-#: Parameters of jobs that name what is written.
-_RESULTS = (
-    "output", "out", "report", "noise_output", "guide_map", "uncertainty_output",
-    "segmentation_output", "mask",
-)  # fmt: skip
-#: The file of a report's folder that is looked for.
-_PAGE = "index.html"
-#: How much of the progress is the sending.
+_PIECE = 1 << 20
+#: What no name of a result may have: it has a meaning of its own, or leads elsewhere.
+_ODD = re.compile(r"::|[?#*\[\]\\\x00-\x1f]|(?<=/)\.{1,2}(?=/|$)")
+#: How much of the progress of a job is the sending.
 _SHARE = 0.1
-_STAGE = "upload"
+
+
+def check_target(address: str) -> None:
+    """Raise ConfigError or DependencyError for an address that takes no result."""
+    scheme, _, path = address.rstrip("/").partition("://")
+    if scheme.lower() in ("http", "https"):
+        raise ConfigError(
+            f"{shown(address)}: there is no general way to write to a web server",
+            "Write to this machine, or to a store (s3://, gs://, abfs://, sftp://).",
+        )
+    if "/" not in path or (odd := _ODD.search(path)):
+        what = f"has {odd[0]!r} in it" if "/" in path and odd else "names no file or folder"
+        raise ConfigError(
+            f"{shown(address)} {what}, so that nothing is written there",
+            "Name a file or folder in a store, as s3://bucket/better.nii.gz.",
+        )
+    filesystem(address)
+
+
+def check_writable(folder: str) -> None:
+    """Write and remove a few bytes; raises OutputError where they cannot be written."""
+    from MedEnhanceLib.io.atomic import temporary_name
+
+    files, root = filesystem(folder)
+    key = f"{root}/{temporary_name(Path('probe'), '')}"
+    with store_errors(shown(folder), "written to", OutputError):
+        try:
+            with _opened_to_write(files, key) as stream:
+                stream.write(b"medenhance")
+        finally:
+            with contextlib.suppress(Exception):
+                files.rm_file(key)
+
+
+def _opened_to_write(files: Any, key: str) -> Any:
+    """A stream; its folder is made where the store has some.
+
+    Not where nothing is there at all: making it could make a bucket of a misspelled name.
+    """
+    try:
+        return files.open(key, "wb")
+    except FileNotFoundError:
+        top = re.match(r"/?[^/]+", key)
+        if top is None or not files.exists(top[0]):
+            raise
+    files.makedirs(key.rpartition("/")[0], exist_ok=True)
+    return files.open(key, "wb")
 
 
 def results_here(name: str, place: Any) -> Any:
-    """A folder of results that have to lie on this machine, as a training's.
-
-    Raises ConfigError for an address.
-    """
-    if not is_remote(place):
-        return place
-    if is_remote(path := on_this_machine(place)):
+    """A folder of results that have to lie on this machine; raises ConfigError for an address."""
+    path = on_this_machine(place)
+    if is_remote(path):
         raise ConfigError(
             f"{name} is {shown(place)}: this folder is read and added to while the work goes on, "
             "and has to lie on this machine",
             "Name a folder here, and copy it there afterwards with the store's own tool.",
         )
     return path
-
-
-@dataclass(frozen=True)
-class _Parcel:
-    """A file here, the store that it goes to, and its name there: the temporary one, the final."""
-
-    file: Path
-    store: Store
-    temporary: str
-    name: str
 
 
 class Outbox:
@@ -86,230 +108,116 @@ class Outbox:
 
     def __init__(self, folder: Path, names: Names, *, overwrite: bool) -> None:
         self._folder, self._names, self._overwrite = folder.resolve(), names, overwrite
-        self._stores: dict[Path, Store] = {}
-        #: Files that were there before, for what adds to a folder, as they are there.
-        self._fetched: dict[Path, bytes] = {}
+        self._addresses: dict[Path, str] = {}
 
     def place_for(self, address: str) -> Path:
         """Where to write what goes to an address; raises ConfigError where nothing can."""
-        address, scheme = address.rstrip("/"), address.partition("://")[0]
-        above, _, name = address.rpartition("/")
-        if len(above) <= len(f"{scheme}://") or name in ("", ".", ".."):
-            raise ConfigError(
-                f"{shown(address)} names no file or folder in a store",
-                "Name one: s3://bucket/better.nii.gz.",
-            )
-        Store.at(address)  # its own name may be odd too
-        store = Store.at(above)
-        for folder, known in self._stores.items():
-            if known.is_same(store):
+        check_target(address)
+        above, _, name = address.rstrip("/").rpartition("/")
+        for folder, there in self._addresses.items():
+            if there == above:
                 return folder / name
-        folder = self._folder / str(len(self._stores))
+        folder = self._folder / str(len(self._addresses))
         folder.mkdir()
-        self._stores[folder] = store
-        self._names.add(folder, store.name)
+        self._addresses[folder] = above
+        self._names.add(folder, shown(above))
         return folder / name
 
-    def refuse_taken(self, path: Path) -> None:
-        """As `io.atomic.refuse_existing`, for a path here and the address that it stands for."""
-        if owner := self._owner_of(path):
-            folder, store = owner
-            store.refuse_taken(path.relative_to(folder).as_posix(), overwrite=self._overwrite)
+    def address_of(self, path: Path) -> str | None:
+        """Where a path here is sent to; None for a path of the user's."""
+        for folder, above in self._addresses.items():
+            if path.is_relative_to(folder):
+                return f"{above}/{path.relative_to(folder).as_posix()}"
+        return None
 
-    def fetch(self, path: Path, monitor: Monitor) -> None:
-        """Have here what lies in a folder there, which the job may add to.
+    def refuse_taken(self, path: Path, *, is_new_folder: bool = False) -> None:
+        """As `io.atomic.refuse_existing`; what becomes a folder must not be there at all."""
+        from MedEnhanceLib.io.atomic import refuse_taken
 
-        Raises OutputError where it holds something and may not be added to.
-        """
-        owner = self._owner_of(path)
-        if owner is None:
+        if (address := self.address_of(path)) is None:
             return
-        folder, above = owner
-        below = path.relative_to(folder).as_posix()
-        store = Store(above.shown(below), above.files, above.key(below))
-        there = store.listed()
-        if there and not self._overwrite:
-            from MedEnhanceLib.jobs.dicom import in_use
-
-            raise in_use(store.name)
-        for name in there:
-            file = path / name
-            if not file.resolve().is_relative_to(path):
-                continue  # a key may be called anything; such a one stays as it is
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with (
-                in_our_words(store.shown(name), "read", OutputError),
-                store.files.open(store.key(name), "rb") as stream,
-            ):
-                fill(file, stream, store.shown(name), monitor)
-            self._fetched[file] = _digest(file)
-
-    def refuse_source(
-        self, parameter: str, path: Path, sources: Mapping[str, Sequence[str]]
-    ) -> None:
-        """Raise OutputError where a result would replace what it is made of, or lie around it."""
-        owner = self._owner_of(path)
-        if owner is None:
+        if is_new_folder:
+            if listed(address):
+                raise OutputError(f"{shown(address)} holds files already", "Name a new folder.")
             return
-        folder, store = owner
-        below = path.relative_to(folder).as_posix()
-        for address in itertools.chain(*sources.values()):
-            if "::" in address or address.lower().startswith(("http://", "https://")):
-                continue
-            files, key = filesystem(address)
-            if files != store.files or not f"{key}/".startswith(f"{store.key(below)}/"):
-                continue
-            what = "is the input itself" if key == store.key(below) else "holds the input"
-            raise OutputError(
-                f"{store.shown(below)}: {parameter} {what}", "Give the output another name."
-            )
+        files, key = filesystem(address)
+        with store_errors(shown(address), "looked up", OutputError):
+            files.invalidate_cache()
+            # A store may have an object of this name, and others below it as well.
+            is_folder, is_there = files.isdir(key), files.exists(key)
+        if is_there:
+            refuse_taken(shown(address), is_folder=is_folder, overwrite=self._overwrite)
 
     def refuse_unwritable(self) -> None:
         """Raise OutputError for a store that nothing can be written to."""
-        for store in self._stores.values():
-            store.refuse_unwritable()
+        for above in self._addresses.values():
+            check_writable(above)
 
     def send(self, monitor: Monitor, last: Path | None = None) -> None:
-        """Send every file that was written or changed; all of them get their names, or none.
+        """Send every file; all of them get their names, or none.
 
-        last: the one that gets its name after all others. What a job removed of what was there is
-        removed there too.
+        last: the one that gets its name after all others.
         Raises OutputError, Cancelled: what was there before is there, and nothing else, unless a
-        store stops giving names halfway, which the error says.
+        store stops giving names halfway.
         """
         from MedEnhanceLib.io.atomic import temporary_name
 
-        parcels: list[_Parcel] = []
-        unnamed: list[_Parcel] = []
-        for folder, store in self._stores.items():
-            for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-                if self._fetched.get(file) == _digest(file):
-                    continue
-                place = PurePosixPath(file.relative_to(folder).as_posix())
-                beside = place.with_name(temporary_name(file, ""))
-                parcels.append(_Parcel(file, store, str(beside), str(place)))
-        parcels.sort(key=lambda parcel: parcel.file == last)
-        whole = 2 * sum(parcel.file.stat().st_size for parcel in parcels) or 1
+        below = (path for folder in self._addresses for path in folder.rglob("*"))
+        waiting = sorted(filter(Path.is_file, below), key=lambda path: (path == last, path))
+        whole = 2 * sum(path.stat().st_size for path in waiting) or 1
         bytes_done = 0
 
         def done(count: int) -> None:
             nonlocal bytes_done
             bytes_done += count
-            monitor.progress(bytes_done / whole, _STAGE)
+            monitor.progress(bytes_done / whole, "upload")
 
+        unnamed: list[tuple[Any, str, str, str]] = []
         try:
-            for parcel in parcels:
-                name = parcel.store.shown(parcel.name)
-                with (
-                    in_our_words(name, "written", OutputError, MISSING),
-                    Names({parcel.store.shown(parcel.temporary): name}).in_errors(),
-                ):
-                    monitor.check()
-                    unnamed.append(parcel)
-                    parcel.store.write(parcel.file, parcel.temporary, done)
-            for parcel in parcels:
-                self.refuse_taken(parcel.file)
+            for path in waiting:
+                address = str(self.address_of(path))
+                files, key = filesystem(address)
+                temporary = f"{key.rpartition('/')[0]}/{temporary_name(path, '')}"
+                monitor.check()
+                unnamed.append((files, temporary, key, shown(address)))
+                with store_errors(shown(address), "written", OutputError):
+                    _write_and_compare(path, files, temporary, shown(address), done)
+            for path in waiting:
+                self.refuse_taken(path)
             while unnamed:
-                self._name(unnamed[0], len(parcels) - len(unnamed), len(parcels))
+                files, temporary, key, name = unnamed[0]
+                with store_errors(name, "given its name", OutputError):
+                    files.mv(temporary, key)
                 unnamed.pop(0)
         finally:
-            for parcel in unnamed:
-                parcel.store.remove(parcel.temporary)
-        for file in self._fetched:
-            if not file.exists() and (owner := self._owner_of(file)):
-                folder, store = owner
-                store.remove(file.relative_to(folder).as_posix())
-
-    def _name(self, parcel: _Parcel, count: int, of: int) -> None:
-        """Move an object onto its final name, after `count` others of all."""
-        store = parcel.store
-        try:
-            with in_our_words(store.shown(parcel.name), "given its name", OutputError):
-                store.files.mv(store.key(parcel.temporary), store.key(parcel.name))
-        except OutputError as error:
-            if count:
-                error.hint = (
-                    f"{count} of {of} files have their names already: run it again, and allow "
-                    "to replace them (--force, overwrite=True)."
-                )
-            raise
-
-    def _owner_of(self, path: Path) -> tuple[Path, Store] | None:
-        """The folder here that a path lies below, and its store; None for a path of the user's."""
-        return next(
-            (owner for owner in self._stores.items() if path.is_relative_to(owner[0])), None
-        )
+            for files, temporary, _, _ in unnamed:
+                with contextlib.suppress(Exception):
+                    files.rm_file(temporary)
 
 
-@dataclass(frozen=True)
-class Sending:
-    """A job whose results may go to addresses: what it is given instead, and what is left.
-
-    params, monitor: for the job. finish: sends, given what the job reports of itself.
-    """
-
-    params: Any
-    monitor: Monitor
-    finish: Callable[[Mapping[str, Any]], None]
-
-
-@contextmanager
-def sent_results(kind: str, params: Any, names: Names, monitor: Monitor) -> Iterator[Sending]:
-    """A job's parameters with a path here in place of each address that it writes to.
-
-    names: learns what these paths are called.
-    Raises, before the job: ConfigError for addresses that nothing can be written to, and for those
-    of jobs whose folders have to lie here; OutputError for what is there already, for an input, and
-    for a store that nothing can be written to.
-    """
-    places: dict[str, Any] = {
-        name: on_this_machine(given)
-        for name in _RESULTS
-        if kind != "batch" and is_remote(given := getattr(params, name, None))
-    }
-    if is_remote(mapping := getattr(params, "mapping", None)):
-        raise ConfigError(
-            f"mapping is {shown(mapping)}: it identifies everybody, and stays on this machine",
-            "Name a file here.",
-        )
-    if kind not in _KINDS:
-        places = {name: results_here(name, given) for name, given in places.items()}
-    if not any(map(is_remote, places.values())):
-        here = dataclasses.replace(params, **places) if places else params
-        yield Sending(here, monitor, lambda _fields: None)
-        return
-    with Workspace() as workspace:
-        outbox = Outbox(workspace.folder, names, overwrite=params.overwrite)
-        for name, given in places.items():
-            places[name] = str(outbox.place_for(given)) if is_remote(given) else given
-        staged = dataclasses.replace(params, **places)
-        _refuse_early(kind, staged, sources_of(params), outbox, monitor)
-
-        def finish(fields: Mapping[str, Any]) -> None:
-            manifest = fields.get("manifest")
-            outbox.send(monitor.part(1 - _SHARE, 1.0), Path(manifest) if manifest else None)
-
-        yield Sending(staged, monitor.part(0.0, 1 - _SHARE).changed(names.of), finish)
-
-
-def _refuse_early(
-    kind: str, params: Any, sources: Mapping[str, Sequence[str]], outbox: Outbox, monitor: Monitor
+def _write_and_compare(
+    source: Path, files: Any, key: str, name: str, done: Callable[[int], None]
 ) -> None:
-    """Refuse before the long work what could not be sent after it."""
-    from MedEnhanceLib.jobs.files import manifest_path
+    """Send a file, and read it back; raises OutputError where that is not the file.
 
-    results: Mapping[str, Path] = getattr(params, "results", {"output": Path(params.output)})
-    in_folder = kind == "deidentify" or getattr(params, "dicom", None) is True
-    for name, path in results.items():
-        outbox.refuse_source(name, path, sources)
-        if in_folder and name == "output":
-            outbox.fetch(path, monitor.part(0.0, 0.0))
-        else:
-            outbox.refuse_taken(path)
-        outbox.refuse_taken(manifest_path(path))
-    if page := getattr(params, "report", None):
-        outbox.refuse_taken(Path(page) / _PAGE)
-    outbox.refuse_unwritable()
+    done: is called with the bytes of each piece, both ways; may raise.
+    """
+    sent, read = hashlib.sha256(), hashlib.sha256()
+    with source.open("rb") as file, _opened_to_write(files, key) as stream:
+        while piece := file.read(_PIECE):
+            sent.update(piece)
+            stream.write(piece)
+            done(len(piece))
+    files.invalidate_cache()
+    with files.open(key, "rb") as back:
+        while piece := back.read(_PIECE):
+            read.update(piece)
+            done(len(piece))
+    if read.digest() != sent.digest():
+        raise OutputError(
+            f"{name} was changed on its way: what was read back has another SHA-256",
+            "Send it again; if it comes back, the store or the network may be failing.",
+        )
 
 
 @contextmanager
@@ -318,25 +226,100 @@ def sent_result(
 ) -> Iterator[Path]:
     """Where to write what goes to `place`: there, or where it is sent from at the end.
 
-    is_folder: what is written there is a folder.
-    Raises as `sent_results`.
+    is_folder: what is written there is a folder, which at an address has to be new.
+    Raises ConfigError for addresses that nothing can be written to, OutputError for what is there.
     """
-    if not is_remote(place) or not is_remote(place := on_this_machine(place)):
+    place = on_this_machine(place)
+    if not is_remote(place):
         yield Path(place)
         return
     names = Names()
     with names.in_errors(), Workspace() as workspace:
         outbox = Outbox(workspace.folder, names, overwrite=overwrite)
         path = outbox.place_for(place)
-        if is_folder:
-            outbox.fetch(path, monitor.part(0.0, 0.0))
-        else:
-            outbox.refuse_taken(path)
+        outbox.refuse_taken(path, is_new_folder=is_folder)
         outbox.refuse_unwritable()
         yield path
         outbox.send(monitor)
 
 
-def _digest(file: Path) -> bytes:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").digest()
+@contextmanager
+def job_places(params: Any, names: Names, monitor: Monitor) -> Iterator[tuple[Any, Monitor]]:
+    """A job's parameters with a path here in place of each address; results are sent at the end.
+
+    What a parameter names says its declaration (`About.place`).
+    names: learns what the paths here are called. Returns the monitor for the job too.
+    Raises, before the job, as `local` and `sent_result`.
+    """
+    by_place: dict[str, dict[str, Any]] = {"input": {}, "output": {}, "here": {}}
+    for option in options_of(type(params)):
+        value = getattr(params, option.name)
+        if option.about.place and value is not None:
+            by_place[option.about.place][option.name] = on_this_machine(value)
+    changed = {name: results_here(name, value) for name, value in by_place["here"].items()}
+    outputs = {name: value for name, value in by_place["output"].items() if is_remote(value)}
+    with ExitStack() as stack:
+        if outputs:
+            _refuse_inputs(outputs, by_place["input"])
+            folder = stack.enter_context(Workspace()).folder
+            outbox = Outbox(folder, names, overwrite=params.overwrite)
+            for name, address in outputs.items():
+                outputs[name] = str(outbox.place_for(address))
+            _refuse_early(dataclasses.replace(params, **changed, **outputs), outbox)
+        part = monitor.part(0.0, 1 - _SHARE).changed(names.of) if outputs else monitor
+
+        def copied(place: Any) -> Any:
+            path = stack.enter_context(local(place, part))
+            if is_remote(on_this_machine(place)):
+                names.add(path, shown(place))
+            return path
+
+        for name, value in by_place["input"].items():
+            changed[name] = _each_place(value, copied)
+        given = by_place["output"] | changed | outputs
+        here = dataclasses.replace(params, **given)
+        yield here, part
+        if outputs:
+            outbox.send(monitor.part(1 - _SHARE, 1.0), _manifest(here))
+
+
+def _each_place(value: Any, change: Callable[[Any], Any]) -> Any:
+    """A place, a list of places, or {"path": place, …}, with `change` made to each."""
+    if isinstance(value, dict):
+        return value | {"path": change(value.get("path"))}
+    return [change(place) for place in value] if isinstance(value, list) else change(value)
+
+
+def _refuse_inputs(outputs: Mapping[str, str], inputs: Mapping[str, Any]) -> None:
+    """Raise OutputError where a result would replace what it is made of."""
+    for address in outputs.values():
+        check_target(address)
+    targets = [filesystem(address) for address in outputs.values()]
+
+    def compare(place: Any) -> None:
+        is_store = is_remote(place) and not place.lower().startswith(("http://", "https://"))
+        if is_store and filesystem(place) in targets:
+            raise OutputError(f"{shown(place)} is the input itself", "Give another name.")
+
+    for value in inputs.values():
+        _each_place(value, compare)
+
+
+def _refuse_early(params: Any, outbox: Outbox) -> None:
+    """Refuse before the long work what could not be sent after it."""
+    from MedEnhanceLib.jobs.files import manifest_path
+
+    results: Mapping[str, Path] = getattr(params, "results", {"output": Path(params.output)})
+    for name, path in results.items():
+        is_folder = name == "output" and getattr(params, "dicom", None) is True
+        outbox.refuse_taken(path, is_new_folder=is_folder)
+        outbox.refuse_taken(manifest_path(path))
+    if page := getattr(params, "report", None):
+        outbox.refuse_taken(Path(page) / "index.html")
+    outbox.refuse_unwritable()
+
+
+def _manifest(params: Any) -> Path:
+    from MedEnhanceLib.jobs.files import manifest_path
+
+    return manifest_path(Path(params.output))

@@ -202,8 +202,8 @@ def disk(folder: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def low_priority(*, wanted: bool = True) -> Iterator[None]:
-    """Run this process below the priority of others; `wanted=False` changes nothing.
+def low_priority() -> Iterator[None]:
+    """Run this process below the priority of others.
 
     Unix lets no ordinary user raise a priority again: there the process stays low afterwards. Call
     it only in a process of MedEnhance's own, not in a caller's.
@@ -216,13 +216,12 @@ def low_priority(*, wanted: bool = True) -> Iterator[None]:
         is_low = before in (low, psutil.IDLE_PRIORITY_CLASS)
     else:
         low, is_low = _LOW_NICE, before >= _LOW_NICE
-    lowers = wanted and not is_low
-    if lowers:
+    if not is_low:
         _set_priority(process, low)
     try:
         yield
     finally:
-        if lowers:
+        if not is_low:
             with contextlib.suppress(psutil.AccessDenied, PermissionError):
                 _set_priority(process, before)
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.errors import Cancelled, ConfigError
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.kinds import distill, train
@@ -163,49 +162,17 @@ with low_priority():
     print(os.nice(0))
 """)
     assert lowest >= 15
-    before, meanwhile = printed_by("""
-before = os.nice(0)
-with low_priority(wanted=False):
-    print(json.dumps([before, os.nice(0)]))
-""")
-    assert before == meanwhile
 
 
-@pytest.fixture
-def priorities(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Whether a job wanted a low priority; it ends there."""
-    wanted_by_job: list[bool] = []
-
-    def low_priority(*, wanted: bool) -> Any:
-        wanted_by_job.append(wanted)
-        raise ConfigError("enough")
+def test_distilling_and_training_are_background_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def low_priority() -> None:
+        raise ConfigError("the priority is low")
 
     for job in (distill, train):
         monkeypatch.setattr(job, "low_priority", low_priority)
-    return wanted_by_job
-
-
-@pytest.mark.parametrize(
-    ("words", "low"),
-    [
-        (("distill", "a", "b"), True),
-        (("distill", "a", "b", "--no-nice"), False),
-        (("train", "hqg", "--data", "a", "--out", "b"), False),
-        (("train", "hqg", "--data", "a", "--out", "b", "--nice"), True),
-    ],
-)
-def test_distilling_is_background_work_and_training_where_asked(
-    words: tuple[str, ...], low: bool, priorities: list[bool]
-) -> None:
-    assert main([*words]) == 2
-    assert priorities == [low]
-
-
-def test_jobs_of_a_worker_are_background_work(priorities: list[bool]) -> None:
     for kind, params in (
         ("distill", {"cohort": "a", "out": "b"}),
         ("train", {"method": "hqg", "data": "a", "out": "b"}),
     ):
-        with pytest.raises(ConfigError, match="enough"):
+        with pytest.raises(ConfigError, match="the priority is low"):
             run_job(JobSpec(kind, params))
-    assert priorities == [True, True]

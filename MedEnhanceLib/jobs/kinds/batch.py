@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from MedEnhanceLib.core.options import About, Params, option
-from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.errors import Cancelled, ConfigError, OutputError
+from MedEnhanceLib.jobs.addresses import is_remote
 from MedEnhanceLib.jobs.files import CONTAINER, Result
-from MedEnhanceLib.runtime.progress import Event, Listener, Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from MedEnhanceLib.jobs.batch_runs import Finished, Starting, Work
+    from MedEnhanceLib.jobs.batch_items import Item
+    from MedEnhanceLib.jobs.batch_runs import Finished, Runner, Starting, Work
+    from MedEnhanceLib.jobs.bids import Dataset
 
 #: What a batch names for each volume by itself.
 _ITS_OWN = ("input", "output", "series", "overwrite")
@@ -22,28 +25,52 @@ _ITS_OWN = ("input", "output", "series", "overwrite")
 
 @dataclass(frozen=True, kw_only=True)
 class BatchParams(Params):
-    """Put many volumes through one task, as `medenhance batch` does, with the same ledger."""
+    """Put many volumes through one task, each with a row in a ledger."""
 
     inputs: Annotated[
         list[str], About(help="volumes, folders of them, tables of patients (.csv: patient,path)")
     ]
-    output: Annotated[
-        str, About(help="the folder of the results, or its address (s3://bucket/small)")
-    ]
+    list_file: str | None = option(
+        None,
+        help="a text file with a path or an address on each line",
+        flag="--list",
+        metavar="FILE",
+    )
+    bids: bool = option(
+        False,
+        help="INPUT is a BIDS dataset: its anatomical images; without --out the results are a "
+        "dataset in its derivatives/medenhance",
+    )
+    ending: str | None = option(
+        None,
+        help=".nii.gz, .nii, .nrrd or .mha (default: the source's own)",
+        metavar="E",
+    )
+    output: str | None = option(
+        None,
+        help="where the results go; an address too (s3://bucket/small)",
+        flag="--out",
+        metavar="DIR",
+    )
     ledger: str | None = option(
         None,
         help="the folder of batch.jsonl and batch.csv, on this machine (default: that of the "
         "results; needed where they go to an address)",
         metavar="DIR",
     )
-    task: Literal["enhance", "segment", "compress"] = option("enhance", help="what is done")
+    workers: int | None = option(
+        None, help="processes at a time (default: this one alone)", low=1, metavar="N", ranged=False
+    )
+    scheduler: str | None = option(
+        None, help="run on a Dask cluster, for example tcp://host:8786", metavar="ADDRESS"
+    )
+    task: Literal["enhance", "segment", "compress"] = option(
+        "enhance", help="what is done", flag=None
+    )
     params: dict[str, Any] = option(
-        factory=dict, help="of the task, for every volume, without input and output"
+        factory=dict, help="of the task, for every volume, without input and output", flag=None
     )
-    ending: str | None = option(
-        None, help=".nii.gz, .nii, .nrrd or .mha; None keeps a source's own", metavar="E"
-    )
-    overwrite: bool = option(False, help="make anew what is done", flag="--force")
+    overwrite: bool = option(False, help="replace existing outputs", flag="--force")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,6 +79,27 @@ class BatchParams(Params):
                 raise ConfigError(
                     f"params has {name}", "A batch names it for each volume: leave it out."
                 )
+        if self.bids:
+            if len(self.inputs) != 1 or self.list_file or self.ending or self.makes_folders:
+                raise ConfigError(
+                    "--bids takes one folder, and names the results itself",
+                    "Leave out --list, --dicom, --ending and other inputs.",
+                )
+            if is_remote(self.output):
+                raise ConfigError(
+                    "--bids with --out at an address", "Name a folder on this machine."
+                )
+        elif self.output is None:
+            raise ConfigError("no folder for the results was named", "Give one: --out DIR.")
+        if self.makes_folders and self.ending is not None:
+            raise ConfigError(
+                "--ending with --dicom", "DICOM goes into folders: leave --ending out."
+            )
+
+    @property
+    def makes_folders(self) -> bool:
+        """Whether each result is a folder of DICOM."""
+        return self.task != "compress" and bool(self.params.get("dicom"))
 
 
 def run_batch(params: BatchParams, monitor: Monitor) -> Result:
@@ -60,65 +108,99 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
     A volume that fails has a row that says why, and the others go on.
     Raises Cancelled where the user asked to stop; what is done by then is left out the next time.
     """
-    from MedEnhanceLib.jobs.batch_items import gather
     from MedEnhanceLib.jobs.batch_runs import Plan, results_and_ledger
+    from MedEnhanceLib.report.page import make_folder
 
-    compresses = params.task == "compress"
     monitor.progress(0.0, "find the volumes")
-    out, ledger = results_and_ledger(params.output, params.ledger)
-    items = gather(
-        params.inputs,
-        None,
-        out,
-        containers=not compresses,
-        ending=CONTAINER if compresses else params.ending,
-    )
     stated = dict(params.params)
+    config = stated.pop("config", {})
+    dataset = _dataset(params, config) if params.bids else None
+    out, ledger = results_and_ledger(
+        str(dataset.out) if dataset else str(params.output), params.ledger
+    )
+    if dataset:
+        items = dataset.items()
+        stated.setdefault("modality", "MR")
+        make_folder(dataset.out)
+        dataset.begin()
+    else:
+        items = _gathered(params, out)
     plan = Plan(
         task=params.task,
         items=items,
         out=out,
         ledger=ledger,
-        config=stated.pop("config", {}),
+        config=config,
         stated=stated,
         overwrite=params.overwrite,
+        repeats=params.scheduler is not None,
     )
 
+    def ended(item: Item, fields: Mapping[str, Any], count: int, total: int) -> None:
+        if dataset and fields["status"] == "done":
+            dataset.finished(item, fields)
+        with suppress(Cancelled):  # raised below, once the rows are written
+            monitor.progress(count / total, f"{count} of {total}, {item.source.name}")
+
+    done = plan.work_through(_runner(params, monitor), ended)
+    if monitor.cancelled:
+        raise Cancelled(
+            f"cancelled; {done['done']} of {done['total']} are done",
+            "Run the same command again to go on: what is done is left out.",
+        )
+    return Result(done)
+
+
+def _dataset(params: BatchParams, config: Mapping[str, Any]) -> Dataset:
+    from MedEnhanceLib.jobs.bids import IMAGES, OF_OUR_HEAD, Dataset
+
+    is_ours = config.get("model", "auto") == "auto" and not config.get("segmenter")
+    suffixes = OF_OUR_HEAD if params.task == "segment" and is_ours else IMAGES
+    out = Path(params.output) if params.output else None
+    return Dataset(Path(params.inputs[0]), out, params.task, suffixes)
+
+
+def _gathered(params: BatchParams, out: Path | str) -> list[Item]:
+    """What was named; raises OutputError for derived series among their originals."""
+    from MedEnhanceLib.jobs.batch_items import gather
+
+    compresses = params.task == "compress"
+    folder = out if params.makes_folders and isinstance(out, Path) else None
+    if folder:
+        _refuse_among_originals(folder, [Path(entry) for entry in params.inputs])
+    ending = "" if params.makes_folders else params.ending
+    items = gather(
+        params.inputs,
+        params.list_file,
+        out,
+        containers=not compresses,
+        ending=CONTAINER if compresses else ending,
+    )
+    if folder:
+        _refuse_among_originals(folder, [item.source for item in items])  # tables name some
+    return items
+
+
+def _refuse_among_originals(out: Path, originals: Sequence[Path]) -> None:
+    """Derived series inside the tree of their sources would be sources of the next run."""
+    for entry in originals:
+        if entry.is_dir() and out.resolve().is_relative_to(entry.resolve()):
+            raise OutputError(
+                f"{out} lies in {entry}, among the originals",
+                "Name a folder outside of it: --out elsewhere.",
+            )
+
+
+def _runner(params: BatchParams, monitor: Monitor) -> Runner:
+    from MedEnhanceLib.jobs import batch_runs
+
     def run(work: Sequence[Work], starting: Starting, finished: Finished) -> None:
-        for index, (kind, job) in enumerate(work):
-            if monitor.cancelled:
-                return
-            starting([index])
-            finished({index: _outcome(kind, job, monitor, index, len(work))})
+        if params.scheduler:
+            batch_runs.run_on_dask(work, params.scheduler, starting, finished, monitor)
+        elif params.workers:
+            count = max(1, min(params.workers, len(work)))
+            batch_runs.run_in_processes(work, count, starting, finished, monitor)
+        else:
+            batch_runs.run_here(work, starting, finished, monitor)
 
-    found = plan.work_through(run, lambda *_item: None)
-    monitor.check()
-    return Result(found)
-
-
-def _outcome(kind: str, job: Any, monitor: Monitor, index: int, count: int) -> dict[str, Any]:
-    """The row of one volume; its events are passed on as those of a share of the batch."""
-    from MedEnhanceLib.jobs.addresses import is_remote, name_at
-    from MedEnhanceLib.jobs.batch_runs import timed
-    from MedEnhanceLib.jobs.job import JobSpec, run_job
-
-    part, given = monitor.part(index / count, (index + 1) / count), job["input"]
-    name = name_at(given) if is_remote(given) else Path(given).name
-
-    def show(event: Event) -> None:
-        if event.kind == "progress":
-            stage = f"{index + 1} of {count}, {name}: {event.fields['stage']}"
-            part.progress(event.fields["fraction"], stage)
-        elif event.kind == "log":
-            part.log(event.fields["message"])
-        elif event.kind == "warning":
-            part.warn(f"{name}: {event.fields['message']}")
-
-    def run(note: Listener) -> Mapping[str, Any]:
-        def listen(event: Event) -> None:
-            note(event)
-            show(event)
-
-        return run_job(JobSpec(kind, job), listen, lambda: monitor.cancelled).fields
-
-    return timed(run)
+    return run

@@ -30,10 +30,16 @@ class BlendParams(VolumeParams):
     """Blend a volume with its enhancement."""
 
     enhanced: Annotated[
-        str, About(help="what enhance made of INPUT, at strength 1", flag="ENHANCED")
+        str,
+        About(help="what enhance made of INPUT, at strength 1", flag="ENHANCED", place="input"),
     ]
     output: Annotated[
-        str, About(help=".nii.gz, .nii, .nrrd or .mha; an address too (s3://)", flag="OUTPUT")
+        str,
+        About(
+            help=".nii.gz, .nii, .nrrd or .mha; an address too (s3://)",
+            flag="OUTPUT",
+            place="output",
+        ),
     ]
     strength: Annotated[
         float,
@@ -80,7 +86,6 @@ def run_blend(params: BlendParams, monitor: Monitor) -> Result:
         | {name: figure for name, figure in made.get("results", {}).items() if name in _KEPT},
         model=made.get("model"),
         source=original,
-        keep_names=params.keep_names,
         overwrite=params.overwrite,
     )
 

@@ -51,7 +51,10 @@ class CompressParams(EstimateParams):
     """Compress a volume into a verified file."""
 
     output: Annotated[
-        str, About(help="a name that ends in .ucv; an address too (s3://)", flag="OUTPUT")
+        str,
+        About(
+            help="a name that ends in .ucv; an address too (s3://)", flag="OUTPUT", place="output"
+        ),
     ]
     dicom: dict[str, str] | None = option(
         None,
@@ -66,7 +69,7 @@ class CompressParams(EstimateParams):
 class DecompressParams(DicomParams):
     """Decode a container, or a part of it."""
 
-    input: Annotated[str, About(help="a .ucv", flag="FILE")]
+    input: Annotated[str, About(help="a .ucv", flag="FILE", place="input")]
     region: list[list[int | None] | str | None] | None = option(
         None,
         help='[start, stop] or null (all) for each axis [T,] K, J, I; "..." once stands for any '
@@ -94,20 +97,16 @@ class DecompressParams(DicomParams):
 class RecoverParams(Params):
     """Repair a damaged container in memory, and save what is intact."""
 
-    input: Annotated[str, About(help="a damaged .ucv", flag="FILE")]
+    input: Annotated[str, About(help="a damaged .ucv", flag="FILE", place="input")]
     output: Annotated[
         str,
         About(
             help=".nii.gz, .nii, .nrrd or .mha; .ucv for a sound copy, where nothing is lost; an "
             "address too (s3://)",
             flag="OUTPUT",
+            place="output",
         ),
     ]
-    mask: str | None = option(
-        None,
-        help="where the mask of lost voxels goes, if any are (default: beside OUTPUT)",
-        metavar="FILE",
-    )
     overwrite: bool = option(False, help="replace existing outputs", flag="--force")
 
     @property
@@ -117,7 +116,7 @@ class RecoverParams(Params):
         if output.suffix.lower() == CONTAINER:
             return {"output": output}
         check_ending(output)
-        return {"output": output, "mask": Path(self.mask or beside(output, "lost"))}
+        return {"output": output, "mask": beside(output, "lost")}
 
 
 def run_compress(params: CompressParams, monitor: Monitor, kept: KeptVolumes) -> Result:
@@ -147,7 +146,6 @@ def run_compress(params: CompressParams, monitor: Monitor, kept: KeptVolumes) ->
         inputs={"input": known_as(source, volume)},
         figures={name: value for name, value in as_json(done).items() if name not in _ELSEWHERE},
         source=volume,
-        keep_names=params.keep_names,
         overwrite=params.overwrite,
     )
 

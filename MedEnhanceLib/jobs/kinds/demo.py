@@ -74,7 +74,7 @@ FILES = {
 class DemoParams(Params):
     """Run the main job on the sample that ships."""
 
-    out: str = option("medenhance-demo", help="the folder, new or empty", flag="OUT")
+    out: str = option("medenhance-demo", help="the folder, new or empty", flag="OUT", place="here")
     device: str = option("auto", help="auto, cpu, cuda, cuda:N or mps", metavar="D")
     overwrite: bool = option(
         False, help="replace the files of an earlier demo in OUT", flag="--force"

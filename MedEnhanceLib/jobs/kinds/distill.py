@@ -41,7 +41,7 @@ class CohortParams(Params):
 class DistillParams(CohortParams):
     """Distill a cohort; a distillation that was stopped goes on."""
 
-    out: Annotated[str, About(help="a folder for the result", flag="OUT")]
+    out: Annotated[str, About(help="a folder for the result", flag="OUT", place="here")]
     scheduler: str | None = option(
         None,
         help="distill patients on a Dask cluster, tcp://host:8786, whose workers see OUT under "
@@ -51,7 +51,6 @@ class DistillParams(CohortParams):
     overwrite: bool = option(
         False, help="replace existing outputs: what was distilled there before", flag="--force"
     )
-    nice: bool = option(True, help="let other processes go first")
     wait: bool = option(
         True,
         help="end with an error where another long job has the GPU (default: wait for it)",
@@ -63,12 +62,12 @@ class DistillParams(CohortParams):
 class DistillStatusParams(Params):
     """State how far a distillation is."""
 
-    out: Annotated[str, About(help="the folder of a distillation", flag="OUT")]
+    out: Annotated[str, About(help="the folder of a distillation", flag="OUT", place="here")]
 
 
 def run_distill(params: DistillParams, monitor: Monitor) -> Result:
     """Distill, or go on; the folder of the result with what its manifest records."""
-    with low_priority(wanted=params.nice):
+    with low_priority():
         return _run_distill(params, monitor)
 
 

@@ -44,33 +44,43 @@ class EnhanceParams(DicomParams, VolumeParams):
         help="other series of the same examination, of any contrast, which help to separate noise "
         "from anatomy; auto: the best one of the volume's study or folder",
         metavar="FILE",
+        place="input",
     )
     look: list[str] | None = option(
         None,
         help="volumes of the same contrast, or folders of some, whose sharpness and noise are "
         "taken over: a kernel's or a scanner's",
         metavar="FILE",
+        place="input",
     )
     guide_map: str | None = option(
         None,
         help="where a map goes of how much the guides were used, 0 to 1 (default: none)",
         metavar="FILE",
+        place="output",
     )
     noise_output: str | None = option(
-        None, help="where a map of the measured noise goes (default: none)", metavar="FILE"
+        None,
+        help="where a map of the measured noise goes (default: none)",
+        metavar="FILE",
+        place="output",
     )
     bias_field_output: str | None = option(
         None,
         help="where the bias field goes that the result was divided by; nothing is written where "
         "none was corrected",
         flag=None,
+        place="output",
     )
     uncertainty_output: str | None = option(
-        None, help="where the uncertainty volume goes (default: beside OUTPUT)", metavar="FILE"
+        None,
+        help="where the uncertainty volume goes (default: beside OUTPUT)",
+        flag=None,
+        place="output",
     )
     segment: bool = option(False, help="find labels in the enhanced volume too", flag=None)
     segmentation_output: str | None = option(
-        None, help="where the labels go (default: beside OUTPUT)", flag=None
+        None, help="where the labels go (default: beside OUTPUT)", flag=None, place="output"
     )
     head: str = option(
         "auto",
@@ -79,7 +89,7 @@ class EnhanceParams(DicomParams, VolumeParams):
         metavar="NAME",
     )
     report: str | None = option(
-        None, help="write a page with pictures into this folder", metavar="FOLDER"
+        None, help="write a page with pictures into this folder", metavar="FOLDER", place="output"
     )
     slices: list[int] | None = option(
         None,
@@ -235,7 +245,6 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         source=source,
         device=done.report["device"],
         model=done.report["model"],
-        keep_names=params.keep_names,
         overwrite=params.overwrite,
     )
 
@@ -349,9 +358,9 @@ def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced, monitor
     enhanced, manifest = done.volume, done.report
     if enhanced.geometry != volume.geometry:  # thin slices are compared with interpolated ones
         volume = done.enhancement.original
-    if not params.keep_names:
-        volume, enhanced = (replace(one, source="") for one in (volume, enhanced))
-        manifest = dict(manifest) | {"inputs": dict.fromkeys(manifest["inputs"], "a volume")}
+    # Files are often called as patients are.
+    volume, enhanced = (replace(one, source="") for one in (volume, enhanced))
+    manifest = dict(manifest) | {"inputs": dict.fromkeys(manifest["inputs"], "a volume")}
     if params.deidentify:
         volume = replace(volume, source="", history=())
         enhanced = replace(enhanced, source="", history=anonymous_history(enhanced.history))

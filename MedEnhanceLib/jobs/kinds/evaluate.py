@@ -43,7 +43,7 @@ class EvaluateParams(Params):
             flag="DATA",
         ),
     ]
-    out: str | None = option(None, help="write the table as JSON", metavar="FILE")
+    out: str | None = option(None, help="write the table as JSON", metavar="FILE", place="here")
     device: str = option("auto", help="auto, cpu, cuda, cuda:N or mps", metavar="D")
     overwrite: bool = option(False, help="replace existing outputs", flag="--force")
 

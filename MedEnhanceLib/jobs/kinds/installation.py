@@ -77,8 +77,8 @@ def run_doctor(params: DoctorParams, monitor: Monitor) -> Result:
     return Result(as_json(find_out(folder, monitor.check)))
 
 
-def find_out(folder: Path, check: Callable[[], None]) -> dict[str, Any]:
-    """What is here; `check` is called meanwhile and may raise."""
+def find_out(folder: Path, check: Callable[[], None] = lambda: None) -> dict[str, Any]:
+    """What is here; folder: whose disk is looked at; `check` is called meanwhile and may raise."""
     from MedEnhanceLib._version import __version__
     from MedEnhanceLib.bundles.store import installed
     from MedEnhanceLib.jobs.card_memory import of_presets

@@ -64,7 +64,6 @@ def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
         source=volume,
         device=found.device,
         model=found.model,
-        keep_names=params.keep_names,
         overwrite=params.overwrite,
     )
 

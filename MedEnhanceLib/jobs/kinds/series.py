@@ -28,7 +28,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 class SeriesParams(Params):
     """List the DICOM series at a place."""
 
-    input: Annotated[str, About(help="a folder, zip, DICOMDIR, list or file")]
+    input: Annotated[str, About(help="a folder, zip, DICOMDIR, list or file", place="input")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +36,12 @@ class ExportParams(DicomParams, VolumeParams):
     """Write a volume's file, and what lies beside it, as DICOM."""
 
     role: Literal["volume", "segmentation", "uncertainty"] = option("volume", help="what it is")
-    segmentation: str | None = option(None, help="a file that goes into the folder as well")
-    uncertainty: str | None = option(None, help="a file that goes into the folder as well")
+    segmentation: str | None = option(
+        None, help="a file that goes into the folder as well", place="input"
+    )
+    uncertainty: str | None = option(
+        None, help="a file that goes into the folder as well", place="input"
+    )
     labels: list[dict[str, Any]] = option(
         factory=list, help="of the segmentation, as in the result of the job that made it"
     )
@@ -94,7 +98,6 @@ def run_export(params: ExportParams, monitor: Monitor) -> Result:
         anonymous=params.deidentify,
         model=params.model,
         source=objects.result,
-        keep_names=params.keep_names,
         overwrite=params.overwrite,
     )
 

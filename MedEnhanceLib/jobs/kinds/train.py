@@ -57,7 +57,7 @@ class TrainParams(Params):
         ),
     ]
     data: Annotated[str, About(help="a folder of volumes, or a distilled set", flag=None)]
-    out: Annotated[str, About(help="checkpoint and model go here", metavar="DIR")]
+    out: Annotated[str, About(help="checkpoint and model go here", metavar="DIR", place="here")]
     config: dict[str, Any] = option(
         factory=dict,
         help="fields of the method's configuration (hqg.TrainConfig, gradprom.TrainHeadConfig, "
@@ -65,10 +65,6 @@ class TrainParams(Params):
         "preset (smoke, cpu, full) names the rest",
         flag=None,
     )
-    config_name: str | None = option(
-        None, help="what errors call the configuration: the file that it was read from", flag=None
-    )
-    nice: bool = option(True, help="let other processes go first")
     wait: bool = option(
         True,
         help="end with an error where another long job has the GPU (default: wait for it)",
@@ -78,13 +74,13 @@ class TrainParams(Params):
 
 def run_train(params: TrainParams, monitor: Monitor) -> Result:
     """Train, or go on with a training; the model's folder, and a head's held-out figures."""
-    with low_priority(wanted=params.nice):
+    with low_priority():
         return _run_train(params, monitor)
 
 
 def _run_train(params: TrainParams, monitor: Monitor) -> Result:
     began = time.monotonic()
-    config = _config_of(params)
+    config = training_config(params.method, params.config, Path(params.data))
     out = Path(params.out)
     folder = train_method(params.method, config, Path(params.data), out, monitor, wait=params.wait)
     page = out / "report" / "index.html"
@@ -94,15 +90,6 @@ def _run_train(params: TrainParams, monitor: Monitor) -> Result:
         return Result(fields)
     measured = read_bundle(folder).metadata.get("measured")
     return Result(fields | ({"held_out": measured} if measured else {}))
-
-
-def _config_of(params: TrainParams) -> AnyConfig:
-    try:
-        return training_config(params.method, params.config, Path(params.data))
-    except ConfigError as error:
-        if params.config_name is None:
-            raise
-        raise ConfigError(f"{params.config_name}: {error.message}", error.hint) from error
 
 
 def cohort(high: Path, low: Path | None) -> tuple[Path, dict[str, Any]]:

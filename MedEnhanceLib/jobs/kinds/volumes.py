@@ -44,7 +44,12 @@ class DegradeParams(VolumeParams):
     """Degrade a volume by simulation."""
 
     output: Annotated[
-        str, About(help=".nii.gz, .nii, .nrrd or .mha; an address too (s3://)", flag="OUTPUT")
+        str,
+        About(
+            help=".nii.gz, .nii, .nrrd or .mha; an address too (s3://)",
+            flag="OUTPUT",
+            place="output",
+        ),
     ]
     steps: list[dict[str, Any]] = option(
         factory=list,
@@ -71,7 +76,6 @@ def run_convert(params: ConvertParams, monitor: Monitor) -> Result:
         written=written,
         anonymous=params.deidentify,
         source=volume,
-        keep_names=params.keep_names,
         overwrite=params.overwrite,
     )
 
@@ -127,6 +131,5 @@ def run_degrade(params: DegradeParams, monitor: Monitor) -> Result:
         inputs={"input": source},
         figures={"steps": replay},
         source=volume,
-        keep_names=params.keep_names,
         overwrite=params.overwrite,
     )

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from queue import Empty
-from typing import Any
 
-from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, MedEnhanceError
 from MedEnhanceLib.jobs.failures import InternalError, error_from_json
 from MedEnhanceLib.jobs.files import Result
@@ -17,7 +15,7 @@ from MedEnhanceLib.jobs.job import JobSpec
 from MedEnhanceLib.jobs.worker.connection import LAST, Connection
 from MedEnhanceLib.jobs.worker.process import worker_command
 from MedEnhanceLib.jobs.worker.worker import IDLE_SECONDS
-from MedEnhanceLib.jobs.worker.workspace import exchange_folder, remove_abandoned
+from MedEnhanceLib.jobs.worker.workspace import remove_abandoned
 from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor
 
 #: How long a worker may take to stop a cancelled job before it is killed.
@@ -94,28 +92,6 @@ class Client:
         Besides, WorkerError where the worker dies: it names the exit status and the log's end.
         """
         return self.submit(spec).wait(progress, cancel)
-
-    def transform(
-        self,
-        volume: Volume,
-        kind: str,
-        params: Mapping[str, Any] | None = None,
-        progress: Listener | None = None,
-        cancel: Cancel | None = None,
-    ) -> tuple[Volume, Result]:
-        """Do a job that takes an input and gives an output on a volume in memory.
-
-        It travels as uncompressed NRRD in the worker's private folder. Returns the new volume,
-        and the job's result (whose paths are gone by then).
-        """
-        from MedEnhanceLib.io import load, save
-
-        with exchange_folder(self.start().folder) as folder:
-            source, target = folder / "input.nrrd", folder / "output.nrrd"
-            save(volume, source)
-            spec = JobSpec(kind, {**(params or {}), "input": str(source), "output": str(target)})
-            result = self.run(spec, progress, cancel)
-            return load(target), result
 
     def _close(self, grace_seconds: float | None = None) -> None:
         connection, self._connection = self._connection, None

@@ -6,10 +6,7 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from MedEnhanceLib.errors import OutputError
@@ -40,16 +37,6 @@ class Workspace:
 
     def __exit__(self, *_: object) -> None:
         self.remove()
-
-
-@contextmanager
-def exchange_folder(workspace: Path) -> Iterator[Path]:
-    """A folder for one job inside a workspace of this user's; removed at the end."""
-    folder = Path(tempfile.mkdtemp(prefix="job-", dir=workspace))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_abandoned() -> list[Path]:

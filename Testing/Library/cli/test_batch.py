@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import shutil
+import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +26,7 @@ from MedEnhanceLib.hqg.guide import Suggestion
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.batch_items import gather
 from MedEnhanceLib.jobs.batch_runs import run_on_dask
+from MedEnhanceLib.runtime.progress import Monitor
 
 
 @pytest.fixture
@@ -237,17 +239,17 @@ class TestEnhance:
 
         outcome = pool.outcome
 
-        def interrupted(kind: str, params: Mapping[str, Any], cancel: Any = None) -> Any:
+        def interrupted(kind: str, params: Mapping[str, Any], *besides: Any) -> Any:
             if params["input"].endswith("b.nrrd"):
-                cancel.set()
-            return outcome(kind, params, cancel)
+                os.kill(os.getpid(), signal.SIGINT)
+            return outcome(kind, params, *besides)
 
         monkeypatch.setattr(pool, "outcome", interrupted)
         out = tmp_path / "out"
         ran = run(*enhance(out, scans), "--json")
         assert ran.status == 130
         assert ran.json["error"]["code"] == "cancelled"
-        assert ran.json["done"] == 1
+        assert ran.json["error"]["message"] == "cancelled; 1 of 3 are done"
         monkeypatch.undo()
 
     def test_progress_counts_volumes(self, run: Callable, scans: Path, tmp_path: Path) -> None:
@@ -411,7 +413,7 @@ def test_a_cancel_is_not_held_up_by_a_dask_scheduler_that_does_not_answer(
     setattr(client, silent, wait_for_ever)
     monkeypatch.setattr("MedEnhanceLib.jobs.cluster.connect", lambda *_: client)
     work = [("compress", {"output": str(tmp_path / "a.ucv")})]
-    run_on_dask(work, "tcp://s:1", lambda _: None, lambda _: None, cancel)
+    run_on_dask(work, "tcp://s:1", lambda _: None, lambda _: None, Monitor(cancel=cancel))
     assert time.monotonic() - cancelled_at[0] < 2.0
     never.set()
 

@@ -357,13 +357,13 @@ def test_no_copy_is_called_sound_that_is_not(run: Callable, damaged: Path, tmp_p
     assert not (tmp_path / "sound.ucv").exists()
 
 
-def test_the_mask_goes_where_it_is_asked_for(run: Callable, damaged: Path, tmp_path: Path) -> None:
-    mask = tmp_path / "mask.nii.gz"
-    assert run("recover", damaged, tmp_path / "back.nrrd", "--mask", mask).status == 7
-    assert set(np.unique(io.load(mask).voxels)) == {0, 1}
-    again = run("recover", damaged, tmp_path / "other.nrrd", "--mask", mask)
-    assert again.status not in (0, 7)
-    assert not (tmp_path / "other.nrrd").exists()
+def test_a_mask_that_is_there_is_kept(run: Callable, damaged: Path, tmp_path: Path) -> None:
+    assert run("recover", damaged, tmp_path / "back.nrrd").status == 7
+    assert set(np.unique(io.load(tmp_path / "back-lost.nrrd").voxels)) == {0, 1}
+    (tmp_path / "back.nrrd").unlink()
+    (tmp_path / "back.nrrd.json").unlink()
+    assert run("recover", damaged, tmp_path / "back.nrrd").status not in (0, 7)
+    assert not (tmp_path / "back.nrrd").exists()
 
 
 def test_where_nothing_is_left_recover_fails_and_writes_nothing(

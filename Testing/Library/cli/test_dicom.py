@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io as streams
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -86,54 +84,6 @@ class TestSeveralSeries:
         assert not (tmp_path / "out.nrrd").exists()
         assert run("convert", two, tmp_path / "out.nrrd", "--series", "1.2.3.2").status == 0
         assert io.load(tmp_path / "out.nrrd").shape == (3, 10, 12)
-
-    @pytest.fixture
-    def types(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-        """A person at a terminal, who types."""
-
-        def answer(text: str) -> None:
-            terminal = streams.StringIO(text)
-            terminal.isatty = lambda: True  # type: ignore[method-assign]
-            monkeypatch.setattr(sys, "stdin", terminal)
-            monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-
-        return answer
-
-    def test_a_person_is_asked(
-        self, run: Run, two: Path, tmp_path: Path, types: Callable[[str], None]
-    ) -> None:
-        types("7\n2\n")
-        ran = run("convert", two, tmp_path / "out.nrrd", "--no-progress")
-        assert ran.status == 0
-        assert "Which series?" in ran.err
-        assert "24×20×4" in ran.err
-        assert "'7' is none of 1, 2" in ran.err
-        assert io.load(tmp_path / "out.nrrd").shape == (3, 10, 12)
-
-    def test_enter_stops(
-        self, run: Run, two: Path, tmp_path: Path, types: Callable[[str], None]
-    ) -> None:
-        types("\n")
-        assert run("convert", two, tmp_path / "out.nrrd", "--no-progress").status == 3
-        assert not (tmp_path / "out.nrrd").exists()
-
-    def test_a_program_is_never_asked(
-        self, run: Run, two: Path, tmp_path: Path, types: Callable[[str], None]
-    ) -> None:
-        types("2\n")
-        reported = run("convert", two, tmp_path / "out.nrrd", "--json").json
-        assert reported["error"]["code"] == "input"
-
-    def test_another_fault_asks_nothing(
-        self, run: Run, mr: Path, tmp_path: Path, types: Callable[[str], None]
-    ) -> None:
-        types("1\n")
-        (mr / "001.dcm").unlink()
-        (mr / "002.dcm").unlink()
-        (mr / "003.dcm").write_bytes((mr / "004.dcm").read_bytes()[:-9])
-        ran = run("convert", mr, tmp_path / "out.nrrd", "--no-progress")
-        assert ran.status == 3
-        assert "Which series?" not in ran.err
 
 
 class TestOut:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from MedEnhanceLib.bundles import store
 from MedEnhanceLib.cli import doctor
 from MedEnhanceLib.runtime import dependencies, machine
 
@@ -19,7 +20,7 @@ GOOD = {"name": "mr", "kind": "enhancer", "modality": "MR", "ok": True, "message
 
 @pytest.fixture
 def healthy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "models", lambda: [GOOD])
+    monkeypatch.setattr(store, "installed", lambda: [GOOD])
     monkeypatch.setattr(doctor, "worker", lambda: {"ok": True, "message": "answered in 0.5 s"})
     cpu = {"name": "cpu", "what": "a processor", "total": None, "free": None}
     gpu = {"name": "cuda:0", "what": "a GPU", "total": 16_000_000_000, "free": 12_000_000_000}
@@ -28,7 +29,7 @@ def healthy(monkeypatch: pytest.MonkeyPatch) -> None:
         "choice": {"name": "cuda", "reason": "it is fastest"},
         "cuda": {"built": "12.8", "available": True, "driver": True},
     }
-    monkeypatch.setattr(machine, "compute", lambda: found)
+    monkeypatch.setattr(machine, "compute", lambda _check: found)
 
 
 def without(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
@@ -99,7 +100,7 @@ def test_missing_optional_package_is_no_shortcoming(
 def test_missing_or_damaged_model_is_reported(
     models: list[dict[str, Any]], run: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "models", lambda: models)
+    monkeypatch.setattr(store, "installed", lambda: models)
     reported = run("doctor", "--json")
     assert reported.status == 4
     assert reported.json["error"]["code"] == "model"

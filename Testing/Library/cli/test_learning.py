@@ -153,7 +153,6 @@ def test_the_file_of_a_wrong_option_is_named(method: str, run: Callable, tmp_pat
     assert ran.status == 2
     assert f"error: {file}: " in ran.err
     assert "Did you mean modality?" in ran.err
-    assert f"error: {file} with --seed: " in run("train", method, *where, "--seed", "3").err
 
 
 MODEL = ["--model", "runs/a/model"]

@@ -34,7 +34,6 @@ EXPECTED = [
         "models",
         "doctor",
         "worker",
-        "completion",
     ),
 ]
 
@@ -448,19 +447,3 @@ def test_page_lists_every_command_and_option() -> None:
         for action in parser._actions:
             for option in action.option_strings:
                 assert option in section or option in ("-h", "--help")
-
-
-def test_a_shell_completes_commands_options_and_choices(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert main(["completion", "bash"]) == 0
-    script = capsys.readouterr().out
-    for word in ("decompress", "--max-error", "normal fast slow"):
-        assert word.replace(" ", "' '") in script or word in script
-    assert "_shtab_compgen_files" in script
-    assert "_enhance___model_COMPGEN=_medenhance_models" in script
-    assert main(["completion", "models"]) == 0
-    assert "mr" in capsys.readouterr().out.splitlines()
-    monkeypatch.setitem(sys.modules, "shtab", None)
-    assert main(["completion", "zsh"]) == 4
-    assert "python -m pip install 'shtab'" in capsys.readouterr().err

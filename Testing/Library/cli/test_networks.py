@@ -47,7 +47,7 @@ def test_everything_else_is_written_where_requested(
 ) -> None:
     ran = run(
         *("enhance", scan, tmp_path / "out.nii.gz", "--segment", tmp_path / "labels.nrrd"),
-        *("--uncertainty", "--uncertainty-output", tmp_path / "spread.mha"),
+        "--uncertainty",
         *("--report", tmp_path / "report", "--json"),
     )
     assert ran.status == 0
@@ -56,7 +56,7 @@ def test_everything_else_is_written_where_requested(
     assert reported["warnings"] == ["only a stand-in"]
     assert [row["label"] for row in reported["table"]] == ["gray matter", "white matter"]
     assert io.load(tmp_path / "labels.nrrd").voxels.max() == 2
-    assert io.load(tmp_path / "spread.mha").dtype == "float32"
+    assert io.load(tmp_path / "out-uncertainty.nii.gz").dtype == "float32"
     page = (tmp_path / "report" / "index.html").read_text(encoding="utf-8")
     assert "gray matter" in page
     assert (tmp_path / "report" / "comparison.png").is_file()
@@ -114,14 +114,6 @@ def test_warnings_of_a_method_are_shown_on_stderr(
 ) -> None:
     ran = run("enhance", scan, tmp_path / "out.nii.gz")
     assert "warning: only a stand-in" in ran.err
-
-
-def test_place_for_an_uncertainty_that_is_not_asked_for_is_refused(
-    run: Callable, scan: Path, tmp_path: Path
-) -> None:
-    ran = run("enhance", scan, tmp_path / "o.nii", "--uncertainty-output", tmp_path / "u.nii")
-    assert ran.status == 2
-    assert "Give --uncertainty too" in ran.err
 
 
 def test_existing_outputs_are_refused_before_the_work(

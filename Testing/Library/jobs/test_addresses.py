@@ -19,6 +19,7 @@ from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.jobs import addresses
 from MedEnhanceLib.jobs.kinds.enhance import EnhanceParams
+from MedEnhanceLib.jobs.sending import job_places
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.text import Names
 
@@ -94,7 +95,7 @@ def test_a_command_reads_an_address_and_repeats_no_secret(
     server: str, scan: Path, tmp_path: Path, temporary: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     address = f"{server}/unstated/doe-john.nii.gz?{_SECRET}#{_SECRET}"
-    assert main(["convert", address, str(tmp_path / "out.nrrd"), "--keep-names", "--debug"]) == 0
+    assert main(["convert", address, str(tmp_path / "out.nrrd"), "--debug"]) == 0
     said = "".join(capsys.readouterr()) + (tmp_path / "out.nrrd.json").read_text()
     assert "s3cr3t" not in said
     assert "doe" not in said
@@ -103,7 +104,8 @@ def test_a_command_reads_an_address_and_repeats_no_secret(
 
 
 @pytest.mark.parametrize(
-    ("place", "words"), [("missing", "answers 404"), ("cut", "ended after"), ("more", "more than")]
+    ("place", "words"),
+    [("missing", "answers 404"), ("cut", "ended after"), ("more", "does not fit on the disk")],
 )
 def test_what_cannot_be_read_is_a_sentence_without_the_signature(
     server: str,
@@ -114,7 +116,7 @@ def test_what_cannot_be_read_is_a_sentence_without_the_signature(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     if place == "more":
-        monkeypatch.setenv(addresses.LIMIT, "1000")
+        monkeypatch.setattr(addresses, "_SPARE_BYTES", 1 << 62)
     assert main(["inspect", f"{server}/{place}/a.nii.gz?{_SECRET}", "--debug"]) == 3
     err = capsys.readouterr().err
     assert words in err
@@ -238,8 +240,7 @@ def test_lists_of_places_have_copies_where_they_are_addresses(scan: Path, in_mem
     params = EnhanceParams(
         input=str(scan), output="o.nrrd", guide=[str(scan), in_memory], look=[in_memory]
     )
-    assert addresses.sources_of(params) == {"guide": [in_memory], "look": [in_memory]}
-    with addresses.local_sources(params, Names({}), Monitor()) as here:
+    with job_places(params, Names({}), Monitor()) as (here, _):
         assert here.guide is not None
         assert here.guide[0] == str(scan)
         assert Path(here.guide[1]).read_bytes() == scan.read_bytes()

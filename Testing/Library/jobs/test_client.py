@@ -15,8 +15,6 @@ import psutil
 import pytest
 
 import MedEnhanceLib
-from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degrade import degradation_from_json
 from MedEnhanceLib.errors import Cancelled, ConfigError, DeviceMemoryError, InputError, OutputError
 from MedEnhanceLib.jobs import Client, JobSpec, Result, run_job
 from MedEnhanceLib.jobs.failures import InternalError, WorkerError
@@ -75,19 +73,6 @@ def test_errors_come_back_as_their_own_class(client: Client) -> None:
     with pytest.raises(InputError) as here:
         run_job(spec)
     assert (there.value.message, there.value.hint) == (here.value.message, here.value.hint)
-
-
-@pytest.mark.slow
-def test_a_volume_in_memory_goes_through_and_leaves_nothing(
-    client: Client, head: Volume, temp_root: Path
-) -> None:
-    steps = [{"name": "rician", "level": 0.1, "seed": 7}]
-    damaged, result = client.transform(head, "degrade", {"steps": steps})
-    expected = degradation_from_json(steps[0]).apply(head)
-    assert damaged.is_equal(expected)
-    assert (damaged.modality, damaged.history) == (expected.modality, expected.history)
-    assert result["steps"] == steps
-    assert [path.name for path in client.start().folder.iterdir()] == ["owner.lock"]
 
 
 def test_cancel_stops_within_two_seconds_and_the_worker_lives_on(client: Client) -> None:

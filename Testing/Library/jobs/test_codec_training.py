@@ -80,13 +80,6 @@ def test_a_value_that_cannot_be_is_named(fields: dict[str, Any], says: str) -> N
     assert caught.value.hint
 
 
-def test_the_file_of_the_configuration_is_named(tmp_path: Path) -> None:
-    params = {"method": "unicompress", "data": str(tmp_path), "out": str(tmp_path / "out")}
-    params |= {"config": {"part": "predictor", "stepps": 3}, "config_name": "recipe.json"}
-    with pytest.raises(ConfigError, match=r"^recipe\.json: .*'stepps'"):
-        run_job(JobSpec("train", params))
-
-
 def test_volumes_are_found_by_patterns_but_for_those_held_out(tmp_path: Path) -> None:
     for name in ("a", "b", "c"):
         (tmp_path / f"{name}.nii.gz").touch()

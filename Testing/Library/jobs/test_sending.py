@@ -140,19 +140,19 @@ def test_so_is_what_comes_with_a_result(
 def test_so_is_a_store_that_nothing_can_be_written_to(
     scan: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def pipe_file(*_: Any) -> None:
+    def opened(*_: Any, **__: Any) -> None:
         raise PermissionError(_SECRET)
 
-    monkeypatch.setattr(MemoryFileSystem, "pipe_file", pipe_file)
+    monkeypatch.setattr(MemoryFileSystem, "open", opened)
     monkeypatch.setattr(volumes, "run_convert", lambda *_: pytest.fail("it began"))
-    with pytest.raises(OutputError, match="memory://bucket cannot be written to: no permission"):
+    with pytest.raises(OutputError, match="memory://bucket cannot be written to: PermissionError"):
         convert(scan)
 
 
 def test_folders_are_made_but_not_where_nothing_is(scan: str) -> None:
     convert(scan, "rooms://host/some/where/out.nii.gz")
     assert "/host/some/where/out.nii.gz.json" in Rooms.store
-    with pytest.raises(OutputError, match="its bucket or folder is not there"):
+    with pytest.raises(OutputError, match="there is nothing at that address, or in its bucket"):
         convert(scan, "rooms://misspelled/out.nii.gz")
     assert "/misspelled" not in Rooms.pseudo_dirs
 
@@ -201,8 +201,9 @@ def _damaging(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _ending_midway(monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(*_: Any) -> None:
-        raise OSError(5, f"memory://x:{_SECRET}@bucket says no")
+    def write(_: Any, piece: bytes) -> None:
+        if len(piece) > 100:  # the probe before the work is shorter
+            raise OSError(5, f"memory://x:{_SECRET}@bucket says no")
 
     monkeypatch.setattr(fsspec.implementations.memory.MemoryFile, "write", write)
 
@@ -219,7 +220,7 @@ def _moving_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (_damaging, "was changed on its way"),
         (_ending_midway, "cannot be written: Input/output error"),
-        (_moving_nothing, "cannot be given its name: no permission"),
+        (_moving_nothing, "cannot be given its name: PermissionError"),
     ],
 )
 def test_a_store_that_fails_keeps_what_it_had_and_nothing_else(
@@ -258,10 +259,10 @@ def test_a_cancel_between_pieces_leaves_nothing(scan: str, store: dict[str, Any]
     ("address", "words"),
     [
         ("https://host/out.nii.gz?key=w0rd", "no general way to write to a web server"),
-        ("memory://bucket/out.nii.gz?key=w0rd", "has a meaning of its own"),
-        ("zip://out.nii.gz::memory://bucket/a.zip", "leads through another file"),
+        ("memory://bucket/out.nii.gz?key=w0rd", "has '?' in it"),
+        ("zip://out.nii.gz::memory://bucket/a.zip", "has '::' in it"),
         ("memory://out.nii.gz", "names no file or folder"),
-        ("memory://bucket/a/../out.nii.gz", ". and .. are no parts"),
+        ("memory://bucket/a/../out.nii.gz", "has '..' in it"),
         ("memory://bucket/out.png", "no volume is written with this ending"),
     ],
 )
@@ -295,7 +296,7 @@ def test_folders_that_grow_stay_on_this_machine(kind: str, params: dict[str, str
 
 def test_a_result_is_not_its_own_input(scan: str, store: dict[str, Any]) -> None:
     put("bucket/out.nii.gz", Path(scan).read_bytes())
-    with pytest.raises(OutputError, match="output is the input itself"):
+    with pytest.raises(OutputError, match="is the input itself"):
         convert("memory:///bucket/out.nii.gz", overwrite=True)
     assert me_bytes(_OUT) == Path(scan).read_bytes()
 
@@ -346,7 +347,7 @@ class TestDicom:
     def write(self, scan: str, **more: Any) -> dict[str, Any]:
         return convert(scan, self._FOLDER, dicom=True, patient_id="P1", modality="MR", **more)
 
-    def test_a_folder_is_sent_whole_and_added_to_only_on_request(
+    def test_a_folder_is_sent_whole_and_has_to_be_new(
         self, scan: str, head: Volume, store: dict[str, Any]
     ) -> None:
         put("bucket/series/.medenhance-of-one-that-was-killed")
@@ -355,38 +356,11 @@ class TestDicom:
         assert sorted(done["files"]) == sorted(f"memory:/{name}" for name in files)
         assert len(files) == head.shape[0]
         assert done["manifest"] == f"{self._FOLDER}.json"
-        with pytest.raises(OutputError, match=f"{self._FOLDER} holds files already"):
-            self.write(scan)
         before = dict(store)
-        self.write(scan, overwrite=True)  # a study of its own, beside the first
-        assert {name for name in before if name.endswith(".dcm")} < {*store}
-
-    def test_a_series_that_is_made_again_leaves_nothing_of_the_first(
-        self, make_series: Callable[..., Path], store: dict[str, Any]
-    ) -> None:
-        source = str(make_series(np.arange(192, dtype=np.int16).reshape(3, 8, 8)))
-        me.compress(source, "memory://bucket/a.ucv", lossless=True)
-        params = {"input": "memory://bucket/a.ucv", "output": self._FOLDER, "dicom": True}
-        params |= {"like": {"path": source}, "overwrite": True}
-        put("bucket/series/../../../out-of-the-folder.txt")
-        for slices in (3, 2):
-            run_job(JobSpec("decompress", params | {"region": [[0, slices], None, None]}))
-            assert len([name for name in store if name.endswith(".dcm")]) == slices
-
-    def test_what_is_removed_of_a_name_lies_beside_the_folder(
-        self, make_series: Callable[..., Path], store: dict[str, Any], tmp_path: Path
-    ) -> None:
-        source = str(make_series(np.zeros((1, 8, 8), np.int16), PatientName="Doe"))
-        params = {"input": source, "output": self._FOLDER}
-        with pytest.raises(ConfigError, match=r"mapping is memory://bucket/secret\.json"):
-            run_job(JobSpec("deidentify", params | {"mapping": "memory://bucket/secret.json"}))
-        done = run_job(JobSpec("deidentify", params))
-        assert done["outputs"] == {"output": self._FOLDER, "report": f"{self._FOLDER}.txt"}
-        assert {"/bucket/series.json", "/bucket/series.txt"} < {*store}
-        assert str(tmp_path / "temporary") not in repr(done.fields)
-        del store["/bucket/series.json"]
-        with pytest.raises(OutputError, match="holds files already"):
-            run_job(JobSpec("deidentify", params))
+        for overwrite in (False, True):
+            with pytest.raises(OutputError, match=f"{self._FOLDER} holds files already"):
+                self.write(scan, overwrite=overwrite)
+        assert store == before
 
     def test_a_result_of_python_is_sent_too(self, scan: str) -> None:
         volume = me.load(scan, modality="MR")
@@ -471,7 +445,7 @@ class TestBatch:
         ("changed", "words"),
         [
             ({"--ledger": None}, "--ledger DIR"),
-            ({"--ledger": "memory://bucket/rows"}, "rows are added to it"),
+            ({"--ledger": "memory://bucket/rows"}, "has to lie on this machine"),
             ({"--out": "https://host/small"}, "no general way to write"),
             ({"memory://bucket/": "https://host/scans/"}, "does not list what it has"),
             ({"memory://bucket/": "memory://bucket/none/"}, "nothing below that address"),
@@ -495,11 +469,3 @@ class TestBatch:
         assert main(command) in (2, 3)
         assert words in capsys.readouterr().err
         assert not [name for name in store if name.endswith(".ucv")]
-
-    def test_a_dataset_is_written_here(
-        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        (tmp_path / "dataset").mkdir()
-        out = ["--out", "memory://bucket/derived", "--ledger", str(tmp_path / "here")]
-        assert main(["batch", "segment", str(tmp_path / "dataset"), "--bids", *out]) == 2
-        assert "a dataset is written on this machine" in capsys.readouterr().err

@@ -56,30 +56,21 @@ def test_a_manifest_lies_beside_the_output(scan: Path, tmp_path: Path) -> None:
     assert manifest["software"]["numpy"]
 
 
-def test_a_manifest_names_files_only_where_that_is_asked_for(scan: Path, tmp_path: Path) -> None:
-    run_job(_convert(scan, tmp_path / "scan.nrrd", keep_names=True))
-    manifest = json.loads((tmp_path / "scan.nrrd.json").read_text(encoding="utf-8"))
-    assert manifest["inputs"] == {"input": "scan.nii.gz"}
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("keep_names", [False, True])
-def test_no_byte_of_a_result_holds_the_names_of_what_was_read(
-    scan: Path, tmp_path: Path, keep_names: bool
-) -> None:
+def test_no_byte_of_a_result_holds_the_names_of_what_was_read(scan: Path, tmp_path: Path) -> None:
     patient, first, out = b"QUIRRELL", b"Octavia", tmp_path / "out"
     named = tmp_path / "QUIRRELL_Octavia" / "QUIRRELL_Octavia_T1.nii.gz"
     named.parent.mkdir()
     shutil.copyfile(scan, named)
     out.mkdir()
-    keep = {"input": str(named), "keep_names": keep_names}
-    enhanced = keep | {"config": {"device": "cpu", "model": "mr", "uncertainty": True}}
+    given = {"input": str(named)}
+    enhanced = given | {"config": {"device": "cpu", "model": "mr", "uncertainty": True}}
     enhanced |= {"report": str(out / "report")}
     for kind, ending, params in (
-        ("convert", "nrrd", keep),
-        ("convert", "mha", keep),
-        ("degrade", "nii.gz", keep | {"steps": [{"name": "rician", "level": 0.1, "seed": 7}]}),
-        ("compress", "ucv", keep | {"config": {"lossless": True}}),
+        ("convert", "nrrd", given),
+        ("convert", "mha", given),
+        ("degrade", "nii.gz", given | {"steps": [{"name": "rician", "level": 0.1, "seed": 7}]}),
+        ("compress", "ucv", given | {"config": {"lossless": True}}),
         ("enhance", "nii.gz", enhanced),
     ):
         run_job(JobSpec(kind, {**params, "output": str(out / f"{kind}.{ending}")}))
@@ -92,9 +83,7 @@ def test_no_byte_of_a_result_holds_the_names_of_what_was_read(
         data = path.read_bytes() + path.name.encode()
         if patient in data or first in data:
             found.append(path.relative_to(out).as_posix())
-    # Where names are asked for they are there, so the search would find them.
-    assert bool(found) is keep_names, found
-    assert "again.nii.json" not in found
+    assert not found
 
 
 def test_degrade_can_be_replayed_from_its_manifest(

@@ -14,7 +14,7 @@ import filelock
 import pytest
 
 from MedEnhanceLib.errors import OutputError
-from MedEnhanceLib.jobs.worker.workspace import Workspace, exchange_folder, remove_abandoned
+from MedEnhanceLib.jobs.worker.workspace import Workspace, remove_abandoned
 from MedEnhanceLib.runtime.locks import take_over
 
 _OWNER = """
@@ -56,14 +56,6 @@ def test_it_is_gone_afterwards_with_all_that_is_in_it(temp_root: Path) -> None:
         (ours.folder / "deep" / "file").write_bytes(b"x")
     assert list(temp_root.iterdir()) == []
     ours.remove()
-
-
-def test_a_job_s_folder_is_gone_when_the_job_is_over() -> None:
-    with Workspace() as ours:
-        with exchange_folder(ours.folder) as folder:
-            (folder / "input.nrrd").write_bytes(b"x")
-        assert not folder.exists()
-        assert ours.folder.exists()
 
 
 def test_what_a_killed_owner_left_is_removed_by_the_next(temp_root: Path) -> None:

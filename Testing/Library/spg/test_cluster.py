@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +16,6 @@ import pytest
 from MedEnhanceLib.errors import Cancelled, InputError, MedEnhanceError
 from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.jobs import cluster
-from MedEnhanceLib.jobs.cluster import distilling_on
 from MedEnhanceLib.jobs.kinds.distill import distill_into
 from MedEnhanceLib.runtime.locks import hold
 from MedEnhanceLib.runtime.progress import Event, Monitor
@@ -70,10 +67,8 @@ def test_a_worker_that_is_killed_costs_no_byte(
     patients = Cohort.from_folder(people).only(lambda patient: patient.id != PEOPLE[0])
     folder = RunFolder(tmp_path / "out")
     address, process = two_workers
-    received: list[Event] = []
 
     def kill_it(event: Event) -> None:
-        received.append(event)
         if str(event.fields.get("stage")).endswith("of 3 patients"):
             status = folder.status()
             # Busy are both of them, or the other one with the patient who is left.
@@ -82,169 +77,41 @@ def test_a_worker_that_is_killed_costs_no_byte(
 
     distill_into(patients, folder.out, config, Monitor(kill_it), scheduler=address)
     assert process.poll() is not None
-    warnings = [event.fields["message"] for event in received if event.kind == "warning"]
-    assert sum("was lost; patient" in message for message in warnings) == 1
     alone = distill_into(patients, tmp_path / "alone", config, Monitor())
     assert hashes(folder.out) == hashes(alone)
 
 
-@dataclass(frozen=True)
-class Task:
-    """Done at once."""
+@pytest.mark.slow
+def test_a_cancel_reaches_the_workers_and_the_same_call_resumes(
+    people: Path, smoke: DistillConfig, tmp_path: Path, two_workers: tuple[str, Any]
+) -> None:
+    config = replace(smoke, checkpoint_s=0.0, loop=replace(smoke.loop, outer=6))
+    patients, folder = Cohort.from_folder(people), RunFolder(tmp_path / "out")
+    address, _ = two_workers
 
-    result: Callable[[], Any]
-    key: str = "k"
-    status: str = "finished"
+    def is_under_way() -> bool:
+        return folder.out.exists() and bool(folder.status().get("under_way"))
 
-    def done(self) -> bool:
-        return True
-
-
-class Stand:
-    """A cluster of one that fails as it is asked to: no process has to die for it."""
-
-    def __init__(self, ends: list[Any]) -> None:
-        self.ends, self.sent = ends, 0
-        self.workers: list[dict[str, int]] = []
-
-    def close(self) -> None:
-        pass
-
-    def nthreads(self) -> dict[str, int]:
-        return self.workers.pop(0) if self.workers else {"tcp://w:1": 1}
-
-    def processing(self) -> dict[str, list[str]]:
-        return {"tcp://w:1": []}
-
-    def scatter(self, work: Any, **_: object) -> Any:
-        return work
-
-    def submit(self, *_: object, **__: object) -> Any:
-        end = self.ends[min(self.sent, len(self.ends) - 1)]
-        self.sent += 1
-        return Task(end)
+    with pytest.raises(Cancelled):
+        distill_into(patients, folder.out, config, Monitor(cancel=is_under_way), scheduler=address)
+    distill_into(patients, folder.out, config, Monitor(), scheduler=address)
+    alone = distill_into(patients, tmp_path / "alone", config, Monitor())
+    assert hashes(folder.out) == hashes(alone)
 
 
-def raising(error: BaseException) -> Any:
-    def end() -> None:
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (InputError("all black"), "all black"),
+        (ZeroDivisionError("0"), "failed at patient 5: ZeroDivisionError"),
+    ],
+)
+def test_a_patient_who_cannot_be_distilled_is_named(error: Exception, words: str) -> None:
+    def result() -> None:
         raise error
 
-    return end
-
-
-LOST = distributed.CancelledError("k")
-KILLED = distributed.scheduler.KilledWorker("k", SimpleNamespace(address="tcp://w:1"), 3)
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """Run one patient on a cluster that ends tasks so; the results, the stand, the messages."""
-    monkeypatch.setattr(cluster, "_POLL_SECONDS", 0.01)
-    event = SimpleNamespace(name="stop", set=lambda: None)
-    monkeypatch.setattr("dask.distributed.Event", lambda *_, **__: event)
-
-    def run(*ends: Any, **options: Any) -> tuple[list[Any], Stand, list[str]]:
-        stand, received = Stand([*ends]), []
-        stand.workers = options.pop("workers", [])
-        monkeypatch.setattr(cluster, "connect", lambda *_: stand)
-        work: Any = SimpleNamespace(folder=tmp_path / "p", raw=SimpleNamespace(number=4))
-        monitor = Monitor(
-            lambda event: received.append(str(event.fields.get("message"))), **options
-        )
-        return list(distilling_on("tcp://s:1")([work], "cpu", monitor)), stand, received
-
-    return run
-
-
-@pytest.mark.parametrize("error", [LOST, KILLED], ids=["data lost", "killed"])
-def test_what_dask_gives_up_is_sent_again(run: Any, error: BaseException) -> None:
-    found, stand, received = run(raising(error), raising(error), lambda: "images")
-    assert found == [(0, "images")]
-    assert stand.sent == 3
-    assert any("patient 5 is sent to another" in message for message in received)
-
-
-def test_a_patient_who_takes_every_worker_along_is_named(run: Any) -> None:
-    with pytest.raises(MedEnhanceError, match="worker after worker is lost at patient 5"):
-        run(raising(KILLED))
-
-
-def test_a_patient_who_gets_on_may_lose_any_number(
-    run: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Machines that are taken away every hour: each time the checkpoint is further."""
-    steps = iter(range(100))
-    monkeypatch.setattr(cluster, "latest_step", lambda _: next(steps))
-    found, stand, _ = run(*[raising(KILLED)] * 9, lambda: "images")
-    assert (found, stand.sent) == ([(0, "images")], 10)
-
-
-def test_data_at_fault_are_no_reason_to_try_again(run: Any) -> None:
-    with pytest.raises(InputError, match="all black"):
-        run(raising(InputError("all black")))
-    with pytest.raises(MedEnhanceError, match=r"failed at patient 5: ZeroDivisionError"):
-        run(raising(ZeroDivisionError("0")))
-
-
-def test_a_cluster_without_workers_is_waited_for_and_reported(run: Any) -> None:
-    found, _, received = run(lambda: "images", workers=[{}, {}])
-    assert found == [(0, "images")]
-    assert any("has no worker; waiting" in message for message in received)
-    with pytest.raises(Cancelled):
-        run(lambda: "images", workers=[{}] * 1000, cancel=lambda: True)
-
-
-@pytest.mark.parametrize("silent", ["connect", "nthreads", "scatter", "processing", "result"])
-def test_a_cancel_is_not_held_up_by_a_scheduler_that_does_not_answer(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, silent: str
-) -> None:
-    never, reached = threading.Event(), threading.Event()
-
-    def wait_for_ever(*_: object, **__: object) -> None:
-        reached.set()
-        never.wait()
-
-    task = Task(wait_for_ever if silent == "result" else lambda: "images", status="pending")
-    stand = Stand([])
-    stand.submit = lambda *_, **__: task  # type: ignore[method-assign]
-    stand.close = wait_for_ever  # type: ignore[method-assign]
-    if silent not in ("connect", "result"):
-        monkeypatch.setattr(stand, silent, wait_for_ever)
-    event = SimpleNamespace(name="stop", set=wait_for_ever)
-    monkeypatch.setattr("dask.distributed.Event", lambda *_, **__: event)
-
-    def connect(*_: object) -> Stand:
-        if silent == "connect":
-            wait_for_ever()
-        return stand
-
-    monkeypatch.setattr(cluster, "connect", connect)
-    work: Any = SimpleNamespace(folder=tmp_path / "p", raw=SimpleNamespace(number=4))
-    began = []
-
-    def cancelled() -> bool:
-        if reached.is_set() and not began:
-            began.append(time.monotonic())
-        return bool(began)
-
-    with pytest.raises(Cancelled):
-        list(distilling_on("tcp://s:1")([work], "cpu", Monitor(cancel=cancelled)))
-    assert time.monotonic() - began[0] < 2.0
-    never.set()
-
-
-def test_workers_that_write_no_checkpoint_are_waited_for_in_a_bounded_time(
-    run: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cluster, "_CHECKPOINT_SECONDS", 0.1)
-    stuck = Task(lambda: None, status="pending")
-    monkeypatch.setattr(Stand, "submit", lambda *_, **__: stuck)
-    monkeypatch.setattr(Task, "done", lambda _: False)
-    cancels = iter([False] * 5)
-    began = time.monotonic()
-    with pytest.raises(Cancelled):
-        run(lambda: None, cancel=lambda: next(cancels, True))
-    assert time.monotonic() - began < 2.0
+    with pytest.raises(MedEnhanceError, match=words):
+        cluster._images_of(SimpleNamespace(result=result), 5, Monitor())
 
 
 def test_two_workers_never_write_into_one_patients_folder(tmp_path: Path) -> None:

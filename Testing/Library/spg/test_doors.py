@@ -198,12 +198,12 @@ def test_a_gpu_that_another_long_job_has_is_said_with_its_owner(
     lock.write_text(json.dumps(owner))
     with lock.open("rb") as held:
         assert lock_descriptor(held.fileno(), blocking=False)
-        options = ("--preset", "smoke", "--method", "matching", "--device", "cpu", "--no-nice")
+        options = ("--preset", "smoke", "--method", "matching", "--device", "cpu")
         status, reported, _ = run("distill", people, tmp_path / "out", *options, "--no-wait")
         assert (status, reported["error"]["code"]) == (1, "busy")
         assert "process 4711 (train hqg, since 2023-11-1" in reported["error"]["message"]
         stages: list[str] = []
-        params = {"cohort": str(people), "out": str(tmp_path / "out"), "nice": False}
+        params = {"cohort": str(people), "out": str(tmp_path / "out")}
         with pytest.raises(me.Cancelled):
             run_job(
                 JobSpec("distill", params),
