@@ -36,7 +36,7 @@ from MedEnhanceLib.runtime.text import Names
 #: Kinds of job whose results may go to addresses. `batch` sends by the jobs that it runs.
 _KINDS = (
     "enhance", "segment", "compress", "decompress", "blend", "degrade", "convert", "recover",
-    "export", "deidentify",
+    "export",
 )  # fmt: skip
 #: Parameters of jobs that name what is written.
 _RESULTS = (
@@ -283,7 +283,7 @@ def sent_results(kind: str, params: Any, names: Names, monitor: Monitor) -> Iter
         for name, given in places.items():
             places[name] = str(outbox.place_for(given)) if is_remote(given) else given
         staged = dataclasses.replace(params, **places)
-        _refuse_early(kind, staged, sources_of(params), outbox, monitor)
+        _refuse_early(staged, sources_of(params), outbox, monitor)
 
         def finish(fields: Mapping[str, Any]) -> None:
             manifest = fields.get("manifest")
@@ -293,13 +293,13 @@ def sent_results(kind: str, params: Any, names: Names, monitor: Monitor) -> Iter
 
 
 def _refuse_early(
-    kind: str, params: Any, sources: Mapping[str, Sequence[str]], outbox: Outbox, monitor: Monitor
+    params: Any, sources: Mapping[str, Sequence[str]], outbox: Outbox, monitor: Monitor
 ) -> None:
     """Refuse before the long work what could not be sent after it."""
     from MedEnhanceLib.jobs.files import manifest_path
 
     results: Mapping[str, Path] = getattr(params, "results", {"output": Path(params.output)})
-    in_folder = kind == "deidentify" or getattr(params, "dicom", None) is True
+    in_folder = getattr(params, "dicom", None) is True
     for name, path in results.items():
         outbox.refuse_source(name, path, sources)
         if in_folder and name == "output":

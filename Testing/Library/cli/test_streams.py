@@ -83,7 +83,6 @@ def test_what_is_no_volume_is_refused(
     [
         (("recover", "-", "a.nii"), "reads no standard input"),
         (("recover", "a.ucv", "-"), "cannot write to standard output"),
-        (("deidentify", "-", "clean"), "reads no standard input"),
         (("convert", "a.nii", "-", "--dicom"), "a series is a folder"),
         (("enhance", "a.nii", "-", "--segment"), "--segment FILE"),
         (("enhance", "a.nii", "-", "--uncertainty"), "--uncertainty-output FILE"),

@@ -373,21 +373,6 @@ class TestDicom:
             run_job(JobSpec("decompress", params | {"region": [[0, slices], None, None]}))
             assert len([name for name in store if name.endswith(".dcm")]) == slices
 
-    def test_what_is_removed_of_a_name_lies_beside_the_folder(
-        self, make_series: Callable[..., Path], store: dict[str, Any], tmp_path: Path
-    ) -> None:
-        source = str(make_series(np.zeros((1, 8, 8), np.int16), PatientName="Doe"))
-        params = {"input": source, "output": self._FOLDER}
-        with pytest.raises(ConfigError, match=r"mapping is memory://bucket/secret\.json"):
-            run_job(JobSpec("deidentify", params | {"mapping": "memory://bucket/secret.json"}))
-        done = run_job(JobSpec("deidentify", params))
-        assert done["outputs"] == {"output": self._FOLDER, "report": f"{self._FOLDER}.txt"}
-        assert {"/bucket/series.json", "/bucket/series.txt"} < {*store}
-        assert str(tmp_path / "temporary") not in repr(done.fields)
-        del store["/bucket/series.json"]
-        with pytest.raises(OutputError, match="holds files already"):
-            run_job(JobSpec("deidentify", params))
-
     def test_a_result_of_python_is_sent_too(self, scan: str) -> None:
         volume = me.load(scan, modality="MR")
         files = me.save_dicom(volume, self._FOLDER, patient_id="P1")
