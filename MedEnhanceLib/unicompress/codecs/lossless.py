@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib.core.volume import Voxels
-from MedEnhanceLib.io.dicom.streams import read_jpegls_header
+from MedEnhanceLib.io.dicom.decoders import stated_size
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.unicompress.codecs import integers
 from MedEnhanceLib.unicompress.codecs.integers import (
@@ -147,7 +147,7 @@ def _encode_jpegls(indices: Indices, _speed: Speed) -> bytes | None:
 
 
 def _decode_jpegls(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
-    frame = read_jpegls_header(data)
+    frame = stated_size(data)
     out = np.empty((shape[0] * shape[1], shape[2]), dtype)
     if (frame.rows, frame.columns, frame.components) != (*out.shape, 1):
         raise ValueError("jpeg-ls: not the size of the block")
