@@ -50,7 +50,6 @@ COMMANDS = (
     compress.DECOMPRESS,
     compress.RECOVER,
     volumes.DEGRADE,
-    volumes.DEIDENTIFY,
     train.TRAIN,
     train.EVALUATE,
     distill.COMMAND,

@@ -1,4 +1,4 @@
-"""medenhance convert, inspect, degrade, deidentify and demo: volumes without a method."""
+"""medenhance convert, inspect, degrade and demo: volumes without a method."""
 
 from __future__ import annotations
 
@@ -211,35 +211,6 @@ _KINDS = {
 _ELECTRONIC = 5.0
 
 
-def _deidentify(args: argparse.Namespace) -> int:
-    """Run the job; a file that failed decides the exit status, the others are written."""
-    params = params_of(args, declaration_of("deidentify"))
-    fields = args.console.run("deidentify", params, isolated=args.isolated)
-    text = "\n".join([_attributes(fields), "", *_counts(fields, args.mapping), *wrote(fields)])
-    fault = InputError(
-        f"{fields['failed']} of {len(fields['files'])} files were not de-identified",
-        f"The others are written; see {fields['outputs']['report']}.",
-    )
-    return int(args.console.done(fields, text, fault if fields["failed"] else None))
-
-
-def _attributes(fields: Mapping[str, Any]) -> str:
-    rows = [
-        (row["tag"], row["name"], row["action"], str(row["files"])) for row in fields["attributes"]
-    ]
-    return columns(("tag", "attribute", "what was done", "files"), rows, left=3)
-
-
-def _counts(fields: Mapping[str, Any], mapping: str | None) -> list[str]:
-    counts = f"{fields['written']} files of {fields['patients']} patients written"
-    lines = [f"{counts}, {fields['left_out']} left out, {fields['failed']} failed"]
-    lines += fields["limits"]
-    if mapping:
-        lines.append(f"{mapping} re-identifies everybody: keep it secret, apart from the images")
-    lines.append(f"{fields['outputs']['report']} names source files: not for passing on")
-    return lines
-
-
 CONVERT = Command(
     name="convert",
     summary="read any volume, DICOM folders too, and write it as OUTPUT's ending says",
@@ -277,13 +248,4 @@ DEGRADE = Command(
     extra=_add_kinds,
     params=_degrade_params,
     lines=wrote,
-)
-
-DEIDENTIFY = Command(
-    name="deidentify",
-    summary="take names, dates, UIDs and private elements out of DICOM",
-    description="De-identify DICOM after the Basic Profile of PS3.15. Pixels are not touched:\n"
-    "text in them and faces stay. Reports and documents are left out.",
-    example="medenhance deidentify study/ clean/ --mapping secret.json",
-    run=_deidentify,
 )

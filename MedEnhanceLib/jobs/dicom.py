@@ -252,8 +252,7 @@ class DicomParams(Params):
     )
     deidentify: bool = option(
         False,
-        help="take out what names the patient, by DICOM's basic profile (PS3.15); for a cohort "
-        "whose patients stay apart see deidentify",
+        help="leave out what names the patient: attributes of the scan stay, under a pseudonym",
     )
     series_description: str | None = option(
         None, help="instead of one made from the source's", metavar="TEXT"
@@ -298,8 +297,6 @@ class DicomParams(Params):
         """Raise DependencyError, before the long work, for what DICOM is written with after it."""
         if self.dicom and self.has_objects:
             require("highdicom", purpose="Writing DICOM objects")
-        if self.dicom and self.deidentify:
-            require("dicomanonymizer", purpose="De-identification")
 
 
 def check_like(like: Mapping[str, Any] | None) -> None:

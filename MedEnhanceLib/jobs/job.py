@@ -77,7 +77,6 @@ JOBS: dict[str, JobKind | ShippedKind] = {
     "series": ShippedKind("series", "Series"),
     "export": ShippedKind("series", "Export"),
     "batch": ShippedKind("batch", "Batch"),
-    "deidentify": ShippedKind("series", "Deidentify"),
     "train": ShippedKind("train", "Train"),
     "distill": ShippedKind("distill", "Distill"),
     "distill-room": ShippedKind("distill", "DistillRoom", is_question=True),

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-import re
-import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from MedEnhanceLib.core.manifest import own_action
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.jobs.dicom import (
     DicomParams,
     check_apart,
@@ -27,19 +24,6 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
     from MedEnhanceLib.io.dicomout import Derivation, Template
-
-
-#: How each of our own steps begins in a history.
-_OUR_STEP = re.compile(
-    r"DERIVED: (blended|compressed|converted|decompressed|degraded|enhanced|exported|matched"
-    r"|opened|recovered|resampled|segmented|slices restored)\b"
-)
-
-
-_UNSURE = (
-    "Look at the images. If they show no name, write the result without de-identification, and "
-    "let the command deidentify clean that, which can be allowed to (--allow-burned-in)."
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,10 +174,11 @@ def write(objects: Objects, folder: Path, params: DicomParams, monitor: Monitor)
 
 def _template(source: Volume, params: DicomParams, monitor: Monitor) -> Template:
     from MedEnhanceLib.io.dicomout import new_study, read_template
+    from MedEnhanceLib.io.dicomout.pseudonym import without_patient
 
     if source.origin is not None:
         template = read_template(source.origin, monitor)
-        return _deidentified(template) if params.deidentify else template
+        return without_patient(template) if params.deidentify else template
     return new_study(
         modality=source.modality,
         patient_id=params.patient_id or "",
@@ -280,51 +265,8 @@ def _derivation(objects: Objects, params: DicomParams) -> Derivation:
 
 def anonymous_history(history: Sequence[str]) -> tuple[str, ...]:
     """What was done, in our own words alone: a history may name files, and files patients."""
-    found = [_OUR_STEP.match(step) for step in history]
-    return tuple(f"DERIVED: {step[1]}" for step in found if step)
-
-
-def _deidentified(template: Template) -> Template:
-    """What is taken over, without what names the patient: all that is built on it is clean.
-
-    The pseudonym is made up anew each time, so that no two patients ever share one.
-    Raises InputError for images that text may be burned into.
-    """
-    from MedEnhanceLib.io.deidentify import Deidentifier, Patients
-    from MedEnhanceLib.io.dicomout.template import study_of
-
-    deidentifier = Deidentifier(patients=Patients(prefix=f"ANON-{secrets.token_hex(4)}"))
-
-    def clean(headers: Sequence[Dataset]) -> list[Dataset]:
-        cleaned = []
-        for header in headers:
-            image = copy.deepcopy(header)
-            image.PixelData = b""  # a header is that of an image, and judged as one
-            try:
-                deidentifier.clean(image)
-            except InputError as error:
-                raise type(error)(error.message, _UNSURE) from error
-            del image.PixelData
-            cleaned.append(image)
-        return cleaned
-
-    assert template.origin is not None
-    headers, sources = clean(template.headers), clean(template.sources)
-    first = headers[0]
-    renamed = iter(headers)
-    instances = tuple(
-        tuple(replace(one, sop_instance=str(next(renamed).SOPInstanceUID)) for one in frame)
-        for frame in template.origin.instances
-    )
-    series, study = str(first.SeriesInstanceUID), str(first.StudyInstanceUID)
-    return replace(
-        template,
-        headers=headers,
-        sources=sources,
-        study=study_of(first),
-        frame_of_reference=str(first.get("FrameOfReferenceUID") or template.frame_of_reference),
-        origin=replace(template.origin, study=study, series=series, instances=instances),
-    )
+    actions = [own_action(step) for step in history if step.startswith("DERIVED: ")]
+    return tuple(f"DERIVED: {action}" for action in actions if action)
 
 
 def _facts(dataset: Dataset) -> dict[str, Any]:

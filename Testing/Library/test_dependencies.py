@@ -97,7 +97,7 @@ print(json.dumps([found, sorted({name.partition(".")[0] for name in sys.modules}
 
 def test_a_name_is_what_pip_knows() -> None:
     assert Package("dask[distributed]>=2024.8", "distributed", "", 1).name == "dask[distributed]"
-    assert dependencies.PIP_NAMES["dicomanonymizer"] == "dicom-anonymizer"
+    assert dependencies.PIP_NAMES["jinja2"] == "Jinja2"
 
 
 def test_a_single_features_package_is_installed_along_and_needed_by_nothing_else(

@@ -245,7 +245,6 @@ def _scan() -> Volume:
 _READERS: dict[str, Callable[[Path], dict[str, Any]]] = {
     "README.md": _readme,
     "docs/compression.md": _compression,
-    "docs/dicom/de-identification.md": _dicom,
     "docs/dicom/reading.md": _dicom,
     "docs/dicom/writing.md": _dicom,
     "docs/guidance.md": _guidance,

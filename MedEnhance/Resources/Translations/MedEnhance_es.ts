@@ -1405,8 +1405,8 @@
         <translation>&amp;Desidentificado</translation>
     </message>
     <message>
-        <source>Removes what identifies the patient, by DICOM&apos;s basic profile (PS3.15). Text that is part of the image stays</source>
-        <translation>Elimina lo que identifica al paciente, según el perfil básico de DICOM (PS3.15). El texto que forma parte de la imagen permanece</translation>
+        <source>Leaves out what identifies the patient. Text that is part of the image stays</source>
+        <translation>Omite lo que identifica al paciente. El texto que forma parte de la imagen permanece</translation>
     </message>
     <message>
         <source>To:</source>

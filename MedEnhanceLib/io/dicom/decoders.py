@@ -1,30 +1,51 @@
-"""Compressed frames → stored numbers; a broken stream is always an error.
+"""Compressed frames → stored numbers, by imagecodecs.
 
-Decoders fill what is missing with gray or zeros and report success. A stream is therefore compared
-with the header and checked up to its end before it is decoded (streams.py), and what the decoder
-gives is compared with the header again (docs/decisions/0007-verified-reading.md).
+pydicom has no plugin for imagecodecs, which every installation has. A decoder is given a frame
+only after its size and its end were checked: decoders allocate whatever a stream states, fill what
+is missing with gray, and report success.
+Sources: ITU-T T.81, annex B (JPEG, and JPEG-LS alike); T.800, annex A (JPEG 2000).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import struct
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from MedEnhanceLib.errors import DependencyError
-from MedEnhanceLib.io.dicom.streams import (
-    Pixels,
-    read_frame_header,
-    read_j2k,
-    read_jpegls_header,
-    verify_blocks,
-    verify_samples,
-)
 from MedEnhanceLib.io.dicom.structure import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, DamagedError
 from MedEnhanceLib.runtime.dependencies import require
+
+Pixels = npt.NDArray[Any]
+#: Transfer syntax → (name, decoder of imagecodecs, whether it is lossy).
+_DECODERS: dict[str, tuple[str, str, bool]] = {
+    f"{IMPLICIT}.5": ("RLE", "dicomrle_decode", False),
+    f"{IMPLICIT}.4.50": ("JPEG baseline", "jpeg8_decode", True),
+    f"{IMPLICIT}.4.51": ("JPEG extended", "jpeg8_decode", True),
+    f"{IMPLICIT}.4.57": ("JPEG lossless", "jpeg8_decode", False),
+    f"{IMPLICIT}.4.70": ("JPEG lossless, first order", "jpeg8_decode", False),
+    f"{IMPLICIT}.4.80": ("JPEG-LS lossless", "jpegls_decode", False),
+    f"{IMPLICIT}.4.81": ("JPEG-LS near-lossless", "jpegls_decode", True),
+    f"{IMPLICIT}.4.90": ("JPEG 2000 lossless", "jpeg2k_decode", False),
+    f"{IMPLICIT}.4.91": ("JPEG 2000", "jpeg2k_decode", True),
+    f"{IMPLICIT}.4.201": ("HTJ2K lossless", "jpeg2k_decode", False),
+    f"{IMPLICIT}.4.202": ("HTJ2K lossless, by resolution", "jpeg2k_decode", False),
+    f"{IMPLICIT}.4.203": ("HTJ2K", "jpeg2k_decode", True),
+}
+_NATIVE_NAMES = {
+    IMPLICIT: "implicit little endian",
+    EXPLICIT: "explicit little endian",
+    DEFLATED: "deflated",
+    BIG_ENDIAN: "explicit big endian",
+}
+_RLE = "dicomrle_decode"
+_J2K_START, _END = b"\xff\x4f\xff\x51", b"\xff\xd9"
+#: Markers of JPEG without a length, and those that begin with the size of the frame.
+_BARE_MARKERS = (0x01, *range(0xD0, 0xD9))
+_FRAME_MARKERS = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), 0xF7)
 
 
 @dataclass(frozen=True)
@@ -35,8 +56,7 @@ class Layout:
         rows: number of rows, J.
         columns: number of columns, I.
         bits_allocated: bits of a cell: 1, 8, 16, 32 or 64.
-        bits_stored: bits of the cell that are the number, 1 to `bits_allocated`.
-        high_bit: the highest of these bits, counted from 0.
+        bits_stored: the lowest bits of the cell that are the number.
         signed: whether numbers are two's complement.
         floating: whether pixels are FloatPixelData or DoubleFloatPixelData.
     Raises:
@@ -47,21 +67,17 @@ class Layout:
     columns: int
     bits_allocated: int
     bits_stored: int
-    high_bit: int
     signed: bool = False
     floating: bool = False
 
     def __post_init__(self) -> None:
+        if not self.rows * self.columns:
+            raise DamagedError(f"it is of zero size, {self.columns}×{self.rows}")
         if self.bits_allocated not in ((32, 64) if self.floating else (1, 8, 16, 32)):
             raise DamagedError(f"BitsAllocated is {self.bits_allocated}, which is not read")
         if not 1 <= self.bits_stored <= self.bits_allocated:
             raise DamagedError(
                 f"BitsStored is {self.bits_stored} of {self.bits_allocated} allocated"
-            )
-        if not self.bits_stored - 1 <= self.high_bit < self.bits_allocated:
-            raise DamagedError(
-                f"HighBit is {self.high_bit}, with {self.bits_stored} bits stored of "
-                f"{self.bits_allocated}"
             )
 
     @property
@@ -69,6 +85,15 @@ class Layout:
         """The type of the stored numbers."""
         kind = "f" if self.floating else "i" if self.signed else "u"
         return np.dtype(f"{kind}{max(self.bits_allocated // 8, 1)}")
+
+
+class Stated(NamedTuple):
+    """What a stream of JPEG, JPEG-LS or JPEG 2000 states of its image."""
+
+    rows: int
+    columns: int
+    components: int
+    precision: int
 
 
 def decode(stream: bytes, syntax: str, layout: Layout) -> Pixels:
@@ -87,172 +112,95 @@ def decode(stream: bytes, syntax: str, layout: Layout) -> Pixels:
     """
     if syntax not in _DECODERS:
         raise NotImplementedError(syntax)
-    name, lossy, decoder = _DECODERS[syntax]
+    name, decoder, is_lossy = _DECODERS[syntax]
     if layout.floating or layout.bits_allocated == 1:
         raise DamagedError(
             f"{name} cannot hold pixels of {layout.bits_allocated} bits of this kind"
         )
-    return decoder(stream, layout, lossy)
-
-
-def syntax_name(syntax: str) -> str:
-    """The name of a transfer syntax; the UID where it is not read."""
-    return _DECODERS[syntax][0] if syntax in _DECODERS else _NATIVE_NAMES.get(syntax, syntax)
-
-
-def _decode_rle(stream: bytes, layout: Layout, _lossy: bool) -> Pixels:
-    imagecodecs = _imagecodecs("RLE")
-    dtype = np.dtype(f"<u{layout.bits_allocated // 8}")
-    size = layout.rows * layout.columns * dtype.itemsize
-
-    def decoded() -> Pixels:
-        found = np.frombuffer(imagecodecs.dicomrle_decode(stream, dtype, out=size), dtype)
-        return found.reshape(layout.rows, layout.columns)
-
-    cells = _decoded(decoded, layout, "RLE")
-    return from_cells(cells.astype(dtype.newbyteorder("=")), layout)
-
-
-def _decode_jpeg(stream: bytes, layout: Layout, lossy: bool) -> Pixels:
-    frame = read_frame_header(stream)
-    if frame.process not in ((0xC0, 0xC1) if lossy else (0xC3,)):
+    precision = layout.bits_allocated
+    if decoder != _RLE:
+        stated = stated_size(stream)
+        if stated[:3] != (layout.rows, layout.columns, 1) or stated.precision > precision:
+            raise DamagedError(
+                f"its {name} stream holds {stated.columns}×{stated.rows} pixels of "
+                f"{stated.components} components and {stated.precision} bits, its header says "
+                f"{layout.columns}×{layout.rows} of one and {precision}"
+            )
+        precision = stated.precision
+    values = _decoded(stream, name, decoder, layout)
+    if decoder == _RLE:
+        return sign_extended(values, layout.bits_stored, layout.dtype)
+    if values.dtype.kind == "u" and layout.signed:  # the codec knows no signed numbers
+        return sign_extended(values, min(precision, layout.bits_stored), layout.dtype)
+    limits = np.iinfo(layout.dtype)
+    lowest, highest = int(values.min()), int(values.max())
+    most = limits.max if is_lossy or layout.signed else (1 << layout.bits_stored) - 1
+    if lowest < limits.min or highest > most:
         raise DamagedError(
-            f"its JPEG stream is of the kind {frame.process:02X}, not as its header says"
+            f"pixels from {lowest} to {highest} do not fit {layout.bits_stored} bits stored"
         )
-    _refuse_size(frame.rows, frame.columns, frame.components, layout, "JPEG")
-    _refuse_bits(frame.precision, layout, "JPEG")
-    if lossy:
-        verify_blocks(frame)
-    imagecodecs = _imagecodecs("JPEG")
-    values = _decoded(lambda: imagecodecs.jpeg8_decode(stream), layout, "JPEG")
-    if not lossy:
-        verify_samples(frame, values)
-    return from_unsigned(values, frame.precision, layout, lossy=lossy)
+    return values.astype(layout.dtype, copy=False)
 
 
-def _decode_jpegls(stream: bytes, layout: Layout, lossy: bool) -> Pixels:
-    frame = read_jpegls_header(stream)
-    _refuse_size(frame.rows, frame.columns, frame.components, layout, "JPEG-LS")
-    _refuse_bits(frame.precision, layout, "JPEG-LS")
-    imagecodecs = _imagecodecs("JPEG-LS")
-    values = _decoded(lambda: imagecodecs.jpegls_decode(stream), layout, "JPEG-LS")
-    return from_unsigned(values, frame.precision, layout, lossy=lossy)
-
-
-def _decode_jpeg2000(stream: bytes, layout: Layout, lossy: bool) -> Pixels:
-    image = read_j2k(stream)
-    kind = "HTJ2K" if image.high_throughput else "JPEG 2000"
-    _refuse_size(image.rows, image.columns, image.components, layout, kind)
-    _refuse_bits(image.precision, layout, kind, range(1, 39))
-    imagecodecs = _imagecodecs(kind)
-    values = _decoded(lambda: imagecodecs.jpeg2k_decode(stream), layout, kind)
-    if image.signed:
-        return from_signed(values, layout)
-    return from_unsigned(values, image.precision, layout, lossy=lossy)
-
-
-def _imagecodecs(purpose: str) -> ModuleType:
-    return require("imagecodecs", purpose=f"DICOM compressed as {purpose}")
-
-
-def _refuse_size(rows: int, columns: int, components: int, layout: Layout, kind: str) -> None:
-    if (rows, columns, components) != (layout.rows, layout.columns, 1):
-        raise DamagedError(
-            f"its {kind} stream holds {columns}×{rows} pixels of {components} components, its "
-            f"header says {layout.columns}×{layout.rows} of one"
-        )
-
-
-def _refuse_bits(precision: int, layout: Layout, kind: str, allowed: range = range(2, 17)) -> None:
-    if precision not in allowed or precision > layout.bits_allocated:
-        raise DamagedError(
-            f"its {kind} stream has {precision} bits, its header allocates {layout.bits_allocated}"
-        )
-
-
-def _decoded(decoder: Callable[[], Pixels], layout: Layout, kind: str) -> Pixels:
-    """Decode, and compare the result with the header."""
+def _decoded(stream: bytes, name: str, decoder: str, layout: Layout) -> Pixels:
+    """What the codec gives, of the size of the header."""
+    imagecodecs = require("imagecodecs", purpose=f"DICOM compressed as {name}")
+    shape = (layout.rows, layout.columns)
     try:
-        values = decoder()
+        if decoder == _RLE:
+            cell = np.dtype(f"<u{layout.bits_allocated // 8}")
+            size = shape[0] * shape[1] * cell.itemsize
+            values = np.frombuffer(imagecodecs.dicomrle_decode(stream, cell, out=size), cell)
+            values = values.reshape(shape).astype(cell.newbyteorder("="))
+        else:
+            values = getattr(imagecodecs, decoder)(stream)
     except ImportError as cause:  # imagecodecs can be built without a codec
         raise DependencyError(
-            f"DICOM compressed as {kind} needs the package imagecodecs with all its codecs",
+            f"DICOM compressed as {name} needs the package imagecodecs with all its codecs",
             "Install it from its wheel: python -m pip install --force-reinstall imagecodecs",
         ) from cause
     except (RuntimeError, ValueError, MemoryError) as cause:
         reason = " ".join(str(cause).split())
-        raise DamagedError(f"its {kind} stream is damaged ({reason[:120]})") from cause
-    if values.shape != (layout.rows, layout.columns) or values.dtype.kind not in "iu":
-        raise DamagedError(f"its {kind} stream gave {values.dtype} of shape {values.shape}")
+        raise DamagedError(f"its {name} stream is damaged ({reason[:120]})") from cause
+    if values.shape != shape or values.dtype.kind not in "iu":
+        raise DamagedError(f"its {name} stream gave {values.dtype} of shape {values.shape}")
     return values
 
 
-_Decoder = Callable[[bytes, Layout, bool], Pixels]
-#: Transfer syntax → (name, whether it is lossy, decoder).
-_DECODERS: dict[str, tuple[str, bool, _Decoder]] = {
-    f"{IMPLICIT}.5": ("RLE", False, _decode_rle),
-    f"{IMPLICIT}.4.50": ("JPEG baseline", True, _decode_jpeg),
-    f"{IMPLICIT}.4.51": ("JPEG extended", True, _decode_jpeg),
-    f"{IMPLICIT}.4.57": ("JPEG lossless", False, _decode_jpeg),
-    f"{IMPLICIT}.4.70": ("JPEG lossless, first order", False, _decode_jpeg),
-    f"{IMPLICIT}.4.80": ("JPEG-LS lossless", False, _decode_jpegls),
-    f"{IMPLICIT}.4.81": ("JPEG-LS near-lossless", True, _decode_jpegls),
-    f"{IMPLICIT}.4.90": ("JPEG 2000 lossless", False, _decode_jpeg2000),
-    f"{IMPLICIT}.4.91": ("JPEG 2000", True, _decode_jpeg2000),
-    f"{IMPLICIT}.4.201": ("HTJ2K lossless", False, _decode_jpeg2000),
-    f"{IMPLICIT}.4.202": ("HTJ2K lossless, by resolution", False, _decode_jpeg2000),
-    f"{IMPLICIT}.4.203": ("HTJ2K", True, _decode_jpeg2000),
-}
-_NATIVE_NAMES = {
-    IMPLICIT: "implicit little endian",
-    EXPLICIT: "explicit little endian",
-    DEFLATED: "deflated",
-    BIG_ENDIAN: "explicit big endian",
-}
+def stated_size(stream: bytes) -> Stated:
+    """The size that a stream states, before a decoder allocates it.
 
-
-def from_cells(cells: Pixels, layout: Layout) -> Pixels:
-    """Numbers from the unsigned cells of uncompressed pixels.
-
-    Args:
-        cells: any shape; unsigned, `layout.bits_allocated` bits each.
-        layout: where the number lies in a cell. Bits above HighBit are masked, as old overlays use
-            them.
-    Returns:
-        The same shape, of type `layout.dtype`.
     Raises:
-        DamagedError: bits below the number are in use.
+        DamagedError: it states none, or its end marker is missing.
     """
-    if layout.floating or layout.bits_allocated == 1:
-        return cells
-    low = layout.high_bit + 1 - layout.bits_stored
-    if low and (cells & ((1 << low) - 1)).any():
-        raise DamagedError(
-            f"HighBit is {layout.high_bit} with {layout.bits_stored} bits stored, yet the bits "
-            "below are used"
-        )
-    return _sign_extended(cells >> low if low else cells, layout.bits_stored, layout.dtype)
+    if not stream.rstrip(b"\0\xff").endswith(_END[1:]) or _END not in stream:
+        raise DamagedError("its stream is cut short: the end marker is missing")
+    try:
+        start = stream.find(_J2K_START)
+        if start >= 0 and not stream.startswith(b"\xff\xd8"):
+            right, below, left, above = struct.unpack_from(">4I", stream, start + 8)
+            components, depth = struct.unpack_from(">HB", stream, start + 40)
+            return Stated(below - above, right - left, components, (depth & 0x7F) + 1)
+        return _stated_by_jpeg(stream)
+    except (struct.error, IndexError) as cause:
+        raise DamagedError("its stream is cut short inside its header") from cause
 
 
-def cuts_bits(cells: Pixels, layout: Layout, overlays: int) -> bool:
-    """Whether bits above HighBit, which `from_cells` masks, are neither sign nor overlay.
-
-    Args:
-        cells: as for `from_cells`.
-        layout: where the number lies in a cell.
-        overlays: a mask of the bits that hold overlays.
-    """
-    above = (1 << layout.bits_allocated) - (2 << layout.high_bit) & ~overlays
-    if layout.floating or layout.bits_allocated == 1 or not above:
-        return False
-    found = cells & cells.dtype.type(above)
-    if not found.any():
-        return False
-    is_negative = cells >> layout.high_bit & 1
-    return not layout.signed or bool((found != is_negative * cells.dtype.type(above)).any())
+def _stated_by_jpeg(stream: bytes) -> Stated:
+    at = 2
+    while stream[:2] == b"\xff\xd8" and stream[at] == 0xFF:
+        marker = stream[at + 1]
+        if marker in _FRAME_MARKERS:
+            precision, rows, columns, components = struct.unpack_from(">BHHB", stream, at + 4)
+            return Stated(rows, columns, components, precision)
+        if marker == 0xFF or marker in _BARE_MARKERS:
+            at += 1 if marker == 0xFF else 2
+            continue
+        at += 2 + int(struct.unpack_from(">H", stream, at + 2)[0])
+    raise DamagedError("its stream holds no image")
 
 
-def _sign_extended(values: Pixels, bits: int, dtype: np.dtype[Any]) -> Pixels:
+def sign_extended(values: Pixels, bits: int, dtype: np.dtype[Any]) -> Pixels:
     """The lowest `bits` of unsigned values, read as two's complement where `dtype` is signed."""
     above = dtype.itemsize * 8 - bits
     numbers = values.astype(f"u{dtype.itemsize}", copy=False)
@@ -262,57 +210,6 @@ def _sign_extended(values: Pixels, bits: int, dtype: np.dtype[Any]) -> Pixels:
     return numbers.view(dtype)
 
 
-def from_unsigned(values: Pixels, precision: int, layout: Layout, *, lossy: bool) -> Pixels:
-    """Numbers from a codec without signed numbers.
-
-    Args:
-        values: [J, I], unsigned; signed numbers were encoded as two's complement, of BitsStored or
-            of `precision` bits.
-        precision: bits of a value in the stream.
-        layout: the frame as the header describes it.
-        lossy: whether values may exceed BitsStored by the coding error.
-    Raises:
-        DamagedError: values exceed BitsStored, or their sign is ambiguous.
-    """
-    bits = min(layout.bits_stored, precision)
-    _refuse_high_bit(layout)
-    highest = int(values.max())
-    if not layout.signed:
-        if (highest >> layout.bits_stored and not lossy) or highest >> layout.bits_allocated:
-            raise DamagedError(f"a pixel is {highest}, beyond {layout.bits_stored} bits stored")
-        return values.astype(layout.dtype, copy=False)
-    if precision < layout.bits_stored and highest >> (precision - 1):
-        raise DamagedError(
-            f"signed pixels of {layout.bits_stored} bits in a stream of {precision} bits: their "
-            "sign is unclear"
-        )
-    numbers = _sign_extended(values, bits, layout.dtype)
-    beyond = values.astype(np.int64) - numbers
-    if (beyond[beyond != 0] % (1 << bits)).any() or not _is_sign(values, numbers, bits, precision):
-        raise DamagedError(f"pixels go beyond {layout.bits_stored} bits stored")
-    return numbers
-
-
-def _is_sign(values: Pixels, numbers: Pixels, bits: int, precision: int) -> bool:
-    """Whether the bits above `bits` are all 0, or all equal to the sign."""
-    above = values.astype(np.int64) >> bits
-    filled = (1 << (precision - bits)) - 1
-    return bool(((above == 0) | ((numbers < 0) & (above == filled))).all())
-
-
-def from_signed(values: Pixels, layout: Layout) -> Pixels:
-    """Numbers from a codec with signed numbers; raises DamagedError where they do not fit."""
-    _refuse_high_bit(layout)
-    lowest, highest = int(values.min()), int(values.max())
-    limits = np.iinfo(layout.dtype)
-    if lowest < limits.min or highest > limits.max:
-        raise DamagedError(
-            f"pixels from {lowest} to {highest} do not fit PixelRepresentation "
-            f"{int(layout.signed)} with {layout.bits_allocated} bits"
-        )
-    return values.astype(layout.dtype, copy=False)
-
-
-def _refuse_high_bit(layout: Layout) -> None:
-    if layout.high_bit != layout.bits_stored - 1:
-        raise DamagedError(f"HighBit is {layout.high_bit} with {layout.bits_stored} bits stored")
+def syntax_name(syntax: str) -> str:
+    """The name of a transfer syntax; the UID where it is not read."""
+    return _DECODERS[syntax][0] if syntax in _DECODERS else _NATIVE_NAMES.get(syntax, syntax)

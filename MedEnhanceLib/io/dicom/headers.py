@@ -15,7 +15,7 @@ from MedEnhanceLib.io.dicom.elements import (
     HEADER_ELEMENTS,
     Elements,
     date,
-    quick_fields,
+    plain_values,
     text,
     whole,
 )
@@ -118,11 +118,7 @@ def _read(file: FileRef) -> Header | None:
             return None if head.strip(b"\0") else _without_content(file, stream)
         if mark == "damaged":
             raise InputError("its prefix DICM is overwritten", COPY_AGAIN)
-        stream.seek(0)
-        header = meta = _ordinary(stream) if mark == "whole" else None
-        if header is None or meta is None:
-            stream.seek(0)
-            header, meta = _any_header(stream)
+        header, meta = _elements(stream)
         if mark == "bare" and not _has_identifiers(header):
             return None
     if text(meta, "MediaStorageSOPClassUID") == MEDIA_DIRECTORY:
@@ -148,24 +144,21 @@ def _without_content(file: FileRef, stream: BinaryIO) -> Header | None:
     return Header(file=file, reason=reason, hint=COPY_AGAIN, damaged=True, unread=True)
 
 
-def _ordinary(stream: BinaryIO) -> Elements | None:
-    """The header of a single-frame image; None where pydicom must read it."""
-    fields = quick_fields(stream)
-    if fields is None or text(fields, "NumberOfFrames") not in ("", "1"):
-        return None
-    return None if may_hold_frames(text(fields, "SOPClassUID")) else fields
-
-
-def _any_header(stream: BinaryIO) -> tuple[Dataset, Elements]:
-    """A header of any encoding, read by pydicom, and two elements of its meta header."""
+def _elements(stream: BinaryIO) -> tuple[Elements, Elements]:
+    """A header, and two elements of its meta header; with items only where there are frames."""
     header = read_elements(stream, [*HEADER_ELEMENTS, *multiframe.ELEMENTS])
-    for _ in header:  # pydicom decodes an element at its first access
-        pass
     meta = getattr(header, "file_meta", {})
-    return header, {
+    stated = {
         "MediaStorageSOPClassUID": text(meta, "MediaStorageSOPClassUID"),
         "TransferSyntaxUID": text(meta, "TransferSyntaxUID") or _syntax_found(header),
     }
+    fields = plain_values(header)
+    may_hold_many = may_hold_frames(text(fields, "SOPClassUID"))
+    if not may_hold_many and text(fields, "NumberOfFrames") in ("", "1"):
+        return fields, stated
+    for _ in header:  # pydicom decodes an element at its first access
+        pass
+    return header, stated
 
 
 def _has_identifiers(header: Elements) -> bool:

@@ -324,9 +324,9 @@ def _holds_the_same(first: FileRef, second: FileRef) -> bool:
             if read_elements(one) != read_elements(other):
                 return False
         one_file, other_file = index_pixels(first), index_pixels(second)
-        return len(one_file.spans) == len(other_file.spans) and all(
+        return one_file.frames == other_file.frames and all(
             np.array_equal(one_file.frame(index), other_file.frame(index))
-            for index in range(len(one_file.spans))
+            for index in range(one_file.frames)
         )
     except pydicom_failures():
         return False

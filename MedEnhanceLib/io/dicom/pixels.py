@@ -15,11 +15,10 @@ import numpy as np
 
 from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.errors import DeviceMemoryError, InputError
-from MedEnhanceLib.io.dicom.decoders import Layout, syntax_name
+from MedEnhanceLib.io.dicom.decoders import Layout, Pixels, syntax_name
 from MedEnhanceLib.io.dicom.pixelfile import PixelFile, index_pixels
 from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, FileRef
-from MedEnhanceLib.io.dicom.streams import Pixels
 from MedEnhanceLib.io.dicom.structure import DamagedError
 from MedEnhanceLib.io.voxels import rescale_slices
 from MedEnhanceLib.runtime.machine import memory
@@ -128,8 +127,8 @@ def read_stored(slices: Sequence[Slice], name: str, monitor: Monitor) -> Voxels:
     _in_threads(read, len(slices), monitor)
     if files.cut:
         monitor.warn(
-            f"{name}: {len(files.cut)} images hold numbers beyond their BitsStored, which are cut "
-            f"off there ({min(files.cut).name} first)"
+            f"{name}: {len(files.cut)} images hold numbers, or old overlays, beyond their "
+            f"BitsStored, which are cut off there ({min(files.cut).name} first)"
         )
     return stored
 
@@ -217,18 +216,17 @@ def _read_frame(file: PixelFile, one: Slice, shape: tuple[int, ...]) -> Pixels:
         raise DamagedError(
             f"its pixel data is {layout.columns}×{layout.rows}, that of other slices is not"
         )
-    if index >= len(file.spans) or (one.frame is None and len(file.spans) > 1):
-        raise DamagedError(f"it holds {len(file.spans)} frames")
+    if index >= file.frames or (one.frame is None and file.frames > 1):
+        raise DamagedError(f"it holds {file.frames} frames")
     if not layout.floating and (layout.bits_allocated, layout.bits_stored, layout.signed) != (
         one.bits_allocated,
         one.bits_stored,
         one.signed,
     ):
         raise DamagedError("its pixels are stored in another way than its header said before")
-    if one.has_lut != (file.lut is not None):
+    if one.has_lut != file.has_lut:
         raise DamagedError("its ModalityLUTSequence cannot be read")
-    pixels = file.frame(index)
-    return file.lut.apply(pixels) if file.lut is not None else pixels
+    return file.frame(index)
 
 
 def _named(work: Callable[[], Answer], file: FileRef, name: str) -> Answer:

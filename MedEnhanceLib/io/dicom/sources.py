@@ -13,12 +13,7 @@ from typing import BinaryIO, Literal
 
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom import archives
-from MedEnhanceLib.io.dicom.structure import (
-    DamagedError,
-    behind_meta,
-    pydicom_failures,
-    read_elements,
-)
+from MedEnhanceLib.io.dicom.structure import meta_of, pydicom_failures, read_elements, silence
 from MedEnhanceLib.io.staging import PREFIX, is_moving
 from MedEnhanceLib.io.voxels import refuse_pipe
 from MedEnhanceLib.runtime.dependencies import require
@@ -294,8 +289,9 @@ def is_named_directory(name: str) -> bool:
 def is_directory(stream: BinaryIO) -> bool:
     """Whether a DICOM file is a media directory (DICOMDIR)."""
     try:
-        return behind_meta(stream)[2] == MEDIA_DIRECTORY
-    except DamagedError:
+        with silence():
+            return str(meta_of(stream).get("MediaStorageSOPClassUID")) == MEDIA_DIRECTORY
+    except pydicom_failures():
         return False
 
 

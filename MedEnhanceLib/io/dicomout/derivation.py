@@ -78,7 +78,7 @@ class Derivation:
         recorded = {str(item.get("ContributionDescription")) for item in equipment}
         *before, last = self._contributions()
         new = [*(step for step in before if step not in recorded), last]
-        dataset.ContributingEquipmentSequence = [*equipment, *map(_equipment, new)]
+        dataset.ContributingEquipmentSequence = [*equipment, *map(contribution_of, new)]
         _record_lossy(dataset, self.lossy)
         earlier = str(dataset.get("ImageComments") or "")
         comments = earlier if NOTICE in earlier else f"{NOTICE} {earlier}".strip()
@@ -131,7 +131,8 @@ class Derivation:
         return [f"{ascii_text(step)[:room]}. {NOTICE}" for step in steps]
 
 
-def _equipment(contribution: str) -> Dataset:
+def contribution_of(contribution: str) -> Dataset:
+    """An item of ContributingEquipmentSequence: MedEnhance, now, with what it contributed."""
     return with_elements(
         PurposeOfReferenceCodeSequence=[coded(*_PROCESSING_EQUIPMENT)],
         Manufacturer=MANUFACTURER,

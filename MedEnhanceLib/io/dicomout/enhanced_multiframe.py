@@ -42,6 +42,7 @@ _OF_SERIES = (
 _OF_NUMBERS = ("Rows", "Columns", "BitsAllocated", "BitsStored", "PixelRepresentation")
 _UNKNOWN = ("ReferencedImageSequence", *CONTRAST)
 _OF_SIDE = ("BodyPartExamined", "Laterality")
+_ANATOMY = ("AnatomicRegionSequence", "PrimaryAnatomicStructureSequence")
 _TEMPORAL_POSITION_INDEX, _FRAME_CONTENT = 0x00209128, 0x00209111
 _IMAGE_POSITION, _PLANE_POSITION = 0x00200032, 0x00209113
 
@@ -117,7 +118,7 @@ def _converted(images: Sequence[Dataset]) -> Dataset:
         single.PhotometricInterpretation = "MONOCHROME2"  # else highdicom turns the numbers round
         leave_patient_open(single)
         if not (single.get("Laterality") or single.get("ImageLaterality")):
-            for keyword in _OF_SIDE:  # a frame's anatomy would require the side
+            for keyword in (*_OF_SIDE, *_ANATOMY):  # a frame's anatomy would require the side
                 single.pop(keyword, None)
         single.file_meta = FileMetaDataset()
         single.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian

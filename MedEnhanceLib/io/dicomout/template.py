@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from math import isfinite
 from typing import TYPE_CHECKING, Any
@@ -42,7 +42,6 @@ class Template:
         modality: DICOM's Modality of the source.
         frame_of_reference: the UID that all derived objects share.
         origin: None if it never was DICOM.
-        sources: one dataset per file, as stored, in the order of their first slice.
     """
 
     headers: list[Dataset]
@@ -50,7 +49,6 @@ class Template:
     modality: str
     frame_of_reference: str
     origin: DicomOrigin | None = None
-    sources: list[Dataset] = field(default_factory=list)
 
     def copy_study(self, target: Dataset) -> None:
         """Copy patient and study into `target`, replacing what it has."""
@@ -89,7 +87,6 @@ def read_template(origin: DicomOrigin, monitor: Monitor | None = None) -> Templa
         str(first.get("Modality") or "OT"),
         str(first.get("FrameOfReferenceUID") or "") or fresh_uid(),
         origin,
-        list(sources.values()),
     )
 
 
@@ -178,7 +175,7 @@ def _one_image(source: Dataset, one: Instance, origin: DicomOrigin) -> Dataset:
             raise InputError(
                 f"{name}: {keyword} is {str(source.get(keyword))!r}, which is no UID: a PACS would "
                 "refuse what refers to it",
-                "Give it valid UIDs first: medenhance deidentify does so for whole cohorts.",
+                "Give it valid UIDs first, for example with dicom-anonymizer.",
             )
     found = (str(source.get("SOPInstanceUID")), str(source.get("StudyInstanceUID")))
     if found != (one.sop_instance, origin.study):

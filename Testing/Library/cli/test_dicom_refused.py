@@ -108,26 +108,3 @@ class TestRefused:
         ran = run("enhance", mr, tmp_path / "out", "--dicom", "--segment", tmp_path / "a.nrrd")
         assert ran.status == 2
         assert "--segment" in ran.err
-
-
-class TestDeidentify:
-    @pytest.mark.parametrize("ending", ["json", "txt"])
-    @pytest.mark.parametrize("force", [[], ["--force"]])
-    def test_the_mapping_is_never_written_over_by_a_report(
-        self, run: Run, mr: Path, tmp_path: Path, ending: str, force: list[str]
-    ) -> None:
-        mapping = tmp_path / f"clean.{ending}"
-        options = ["--mapping", mapping, *force]
-        ran = run("deidentify", mr, tmp_path / "clean", *options)
-        assert ran.status == 2, ran.err
-        assert "another name" in ran.err
-        assert not mapping.exists()
-        assert not (tmp_path / "clean").exists()
-
-    def test_a_manifest_that_is_there_is_reported_before_anything_is_written(
-        self, run: Run, mr: Path, tmp_path: Path
-    ) -> None:
-        (tmp_path / "clean.json").write_text("mine")
-        before = sorted(tmp_path.rglob("*"))
-        assert run("deidentify", mr, tmp_path / "clean").status == 1
-        assert sorted(tmp_path.rglob("*")) == before

@@ -26,7 +26,6 @@ EXPECTED = [
     *(
         "recover",
         "degrade",
-        "deidentify",
         "train",
         "evaluate",
         "distill",

@@ -217,7 +217,6 @@ def _odd_paths(folder: Path, ending: str) -> dict[str, Path]:
         ("enhance", "PATH", "out.nii.gz"),
         ("compress", "PATH", "out.ucv", "--lossless"),
         ("decompress", "PATH", "out.nii.gz"),
-        ("deidentify", "PATH", "out"),
         ("convert", "scan.nii.gz", "PATH"),
         ("enhance", "scan.nii.gz", "PATH"),
         ("models", "show", "PATH"),

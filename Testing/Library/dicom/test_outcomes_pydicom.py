@@ -60,6 +60,7 @@ PACKAGED_OUTCOMES: dict[str, tuple[tuple[int, ...], str] | str] = {
     "examples_[!oy]*.dcm": ULTRASOUND,
     "examples_ybr_color.dcm": FRAMES,
     "ExplVR_*NoMeta.dcm": "an RT ion plan: how to irradiate, not an image",
+    "rtplan_truncated.dcm": "reaches beyond the end of the file",
     "rtplan*.dcm": "an RT plan: how to irradiate, not an image",
     "rtstruct.dcm": "contours drawn on images",
     "reportsi*.dcm": REPORT,

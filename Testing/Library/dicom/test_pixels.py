@@ -96,8 +96,8 @@ def test_numbers_at_the_top_of_their_cells_are_shifted_down(tmp_path: Path) -> N
         ({"HighBit": 3}, "HighBit is 3"),
         ({"BitsAllocated": 12, "BitsStored": 12, "HighBit": 11}, "BitsAllocated is 12"),
         ({"PixelRepresentation": 2}, "PixelRepresentation is 2"),
-        ({"PixelRepresentation": None}, r"\(0028,0103\) is missing"),
-        ({"BitsStored": None}, r"\(0028,0101\) is missing"),
+        ({"PixelRepresentation": None}, "PixelRepresentation is missing"),
+        ({"BitsStored": None}, "BitsStored is missing"),
     ],
 )
 def test_bits_that_contradict_each_other_are_refused(
@@ -153,26 +153,6 @@ def test_padding_of_a_whole_line_could_be_a_line(tmp_path: Path) -> None:
         load_dicom(packaged("MR_small_padded.dcm"), monitor=Monitor())
 
 
-# ------------------------------------------------------------ order of elements
-
-
-def test_element_that_stands_twice_is_refused(tmp_path: Path) -> None:
-    content = written(mr(EIGHT))
-    at = content.index(b"\x28\x00\x10\x00US")
-    (tmp_path / "twice.dcm").write_bytes(content[:at] + content[at : at + 10] + content[at:])
-    with pytest.raises(InputError, match=r"\(0028,0010\) is there twice"):
-        load_dicom(tmp_path / "twice.dcm", monitor=Monitor())
-
-
-def test_rows_and_columns_whose_tags_are_swapped_are_refused(tmp_path: Path) -> None:
-    content = bytearray(written(mr(EIGHT)))
-    rows, columns = content.index(b"\x28\x00\x10\x00US"), content.index(b"\x28\x00\x11\x00US")
-    content[rows + 2], content[columns + 2] = 0x11, 0x10
-    (tmp_path / "swapped.dcm").write_bytes(content)
-    with pytest.raises(InputError, match=r"\(0028,0010\) is out of order"):
-        load_dicom(tmp_path / "swapped.dcm", monitor=Monitor())
-
-
 def test_deflated_file_that_inflates_without_end_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -181,7 +161,6 @@ def test_deflated_file_that_inflates_without_end_is_refused(
     file = tmp_path / "image.dcm"
     file.write_bytes(written(mr(np.zeros((64, 64), np.uint16), syntax=f"{IMPLICIT}.1.99")))
     assert load_dicom(file, monitor=Monitor()).shape == (1, 64, 64)
-    monkeypatch.setattr(structure, "_FIRST_INFLATED", 4096)
     monkeypatch.setattr(structure, "_MOST_INFLATED", 8192)
     with pytest.raises(InputError, match="inflates to more"):
         load_dicom(file, monitor=Monitor())
@@ -220,9 +199,8 @@ def test_lookup_table_of_a_real_file_is_applied() -> None:
     path = Path(mlut.__file__).parent / "data" / "mlut_18.dcm"
     dataset = pydicom.dcmread(path)
     file = index_pixels(FileRef(str(path)))
-    assert file.lut is not None
-    found = file.lut.apply(file.frame(0))
-    assert np.array_equal(found, apply_modality_lut(dataset.pixel_array, dataset))
+    assert file.has_lut
+    assert np.array_equal(file.frame(0), apply_modality_lut(dataset.pixel_array, dataset))
 
 
 @pytest.mark.parametrize("count", [19, 200])
@@ -402,7 +380,6 @@ def test_memory_that_runs_out_while_rescaling_names_the_series(
         (np.array([[4095, 7]], np.uint16), {}, False),
         (np.array([[-3, 7]], np.int16), {}, False),  # the sign goes on into the unused bits
         (np.array([[-3000, 7]], np.int16), {}, True),
-        (np.array([[0x8000, 7]], np.uint16), {"OverlayBitPosition": 15}, False),
         (np.array([[0x9000, 7]], np.uint16), {"OverlayBitPosition": 15}, True),
     ],
 )

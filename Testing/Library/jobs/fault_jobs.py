@@ -202,13 +202,6 @@ JOBS: dict[str, Work] = {
         beside=("labels.nii.gz",),
         is_folder=True,
     ),
-    "deidentify": Work(
-        "deidentify",
-        {"input": "IN/ct", "output": "OUT/result", "mapping": "OUT/secret.map"},
-        source="ct",
-        output="result",
-        is_folder=True,
-    ),
     "evaluate": Work(
         "evaluate",
         {"bundle": "IN/head", "data": "IN/labeled", "out": "OUT/result.json", **_CPU},

@@ -202,7 +202,6 @@ def test_a_folder_with_files_is_refused_before_anything_is_read(tmp_path: Path) 
         ("enhance", {"dicom": True, "segment": True}, "highdicom"),
         ("enhance", {"dicom": True, "config": {"uncertainty": True}}, "highdicom"),
         ("convert", {"dicom": True, "enhanced_multiframe": True}, "highdicom"),
-        ("convert", {"dicom": True, "deidentify": True}, "dicom-anonymizer"),
         ("demo", {}, "matplotlib"),
     ],
 )
@@ -213,7 +212,7 @@ def test_what_results_are_written_with_is_missed_before_the_work(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in ("highdicom", "dicomanonymizer", "matplotlib"):
+    for module in ("highdicom", "matplotlib"):
         monkeypatch.setitem(sys.modules, module, None)
     name = "out" if kind == "demo" else "output"
     given = {name: str(tmp_path / "out")} | params

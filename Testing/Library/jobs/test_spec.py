@@ -23,7 +23,6 @@ _KINDS = {
     "recover",
     "degrade",
     "convert",
-    "deidentify",
     "export",
     "series",
     "inspect",
