@@ -190,7 +190,7 @@ def enhancer_fields(
         "network": metadata["network"],
         "high_quality": [str(path.relative_to(SHARED_DATA)) for path, _ in learned],
         "steps": options.steps,
-        "learning_rate": 2e-4,
+        "learning_rate": 1e-3,
         "ema": 0.98,
         "crops": 24,
         "renewed_every": 4,
