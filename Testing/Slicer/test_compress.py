@@ -259,7 +259,7 @@ class CompressTest(CompressTestCase):
         self.ui.ratioSpinBox.value = 12.5
         self.ui.speedComboBox.setCurrentIndex(1)
         state = self.context.state
-        self.assertEqual((state.compressMode, state.ratio, state.speed), ("ratio", 12.5, "fast"))
+        self.assertEqual((state.compressMode, state.ratio, state.speed), ("ratio", 12.5, True))
         state.compressMode = "max_error"
         self.assertTrue(self.ui.maxErrorButton.checked)
         self.assertTrue(self.ui.maxErrorSpinBox.enabled)

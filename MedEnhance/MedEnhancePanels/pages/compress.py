@@ -110,7 +110,7 @@ class CompressPanel(Page):
             ratio=state.ratio if state.compressMode == "ratio" else None,
             psnr=state.psnr if state.compressMode == "psnr" else None,
             ssim=state.ssim if state.compressMode == "ssim" else None,
-            speed=state.speed,
+            speed=state.value("speed"),
             embedModel=state.embedModel,
         )
 
@@ -177,7 +177,7 @@ class CompressPanel(Page):
             ui.ratioSpinBox.value = state.ratio
             ui.qualitySpinBox.value = state.psnr
             ui.ssimSpinBox.value = state.ssim
-            ui.speedComboBox.setCurrentIndex(list(_speeds()).index(state.speed))
+            ui.speedComboBox.setCurrentIndex(list(_speeds()).index(state.value("speed")))
             ui.embedCheckBox.checked = state.embedModel
             if ui.pathEdit.text != state.compressPath:
                 ui.pathEdit.text = state.compressPath
@@ -232,7 +232,7 @@ class CompressPanel(Page):
             state.psnr = ui.qualitySpinBox.value
             state.ssim = ui.ssimSpinBox.value
             state.embedModel = ui.embedCheckBox.checked
-            state.speed = ui.speedComboBox.currentData or "normal"
+            state.speed = ui.speedComboBox.currentData == "fast"
 
     @guarded
     def _onPath(self, _text=None):

@@ -156,7 +156,7 @@ def test_fifty_zeroed_bytes_come_back(size: int, share: float, made: Callable[..
 
 
 def test_a_small_file_gets_one_run_back_at_any_place(made: Callable[..., Path]) -> None:
-    stripe = Layout.of_size(SMALL, "parity").stripe  # type: ignore[union-attr]
+    stripe = Layout.of_size(SMALL).stripe  # type: ignore[union-attr]
     assert stripe > 0.0075 * SMALL - 100
     first, (end, _) = 700, row_of(made(SMALL))
     for offset in (*range(first, end - stripe, 5001), end - stripe + 4):
