@@ -10,7 +10,7 @@ result may be shared.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from MedEnhanceLib.spg.images import Floats
 from MedEnhanceLib.spg.matching import Raw
 from MedEnhanceLib.spg.patient import PatientImages, distill_patient
 from MedEnhanceLib.spg.prepare import Prepared, prepare, with_start
-from MedEnhanceLib.spg.privacy import noisy_steps, privacy_record
+from MedEnhanceLib.spg.privacy import noise_multiplier, privacy_record
 from MedEnhanceLib.spg.readme import NO_LICENCE
 from MedEnhanceLib.spg.statistics import (
     CLIPPED_FROM,
@@ -64,14 +64,12 @@ class PatientWork:
         config: of the distillation.
         folder: for checkpoints, on the machine that distills.
         hashes: of data and prior.
-        secret: of the noise of differential privacy; never to be published.
     """
 
     raw: Raw
     config: DistillConfig
     folder: Path
     hashes: Mapping[str, str]
-    secret: int | None = field(default=None, repr=False)
 
     def run(self, device: str, monitor: Monitor) -> PatientImages:
         """Distill, or resume."""
@@ -81,7 +79,6 @@ class PatientWork:
             device,
             folder=self.folder,
             hashes=self.hashes,
-            secret=self.secret,
             monitor=monitor,
         )
 
@@ -115,7 +112,7 @@ def distill_cohort(
         `out`.
     Raises:
         Cancelled: after a checkpoint was written.
-        ConfigError: the folder was begun with other options, or no noise reaches the requested ε.
+        ConfigError: the folder was begun with other options.
         DependencyError: differential privacy is asked for, and its accountant is not installed.
         InputError: the folder was begun with other data, or a patient (named) cannot be distilled.
         OutputError: another process distills there, or `out` holds something else.
@@ -124,8 +121,7 @@ def distill_cohort(
     choice = choose_device(config.device)
     monitor.log(f"distilling on {choice.name}: {choice.reason}")
     if config.dp is not None:
-        noisy_steps(config)  # what is missing or in vain is said before minutes of reading
-    config = _without_cohort_intensities(config, monitor)
+        noise_multiplier(config.dp)  # what is missing is said before minutes of reading
     folder = RunFolder(out)
     with folder.owned(overwrite=overwrite):
         prepared = prepare(cohort, config, monitor.part(0.0, 0.03))
@@ -149,14 +145,12 @@ def distill_cohort(
             _warn_of_licence(out, monitor)
             return out
         hashes = {name: str(run[name]) for name in ("data_sha256", "prior_sha256")}
-        secret = folder.secret() if config.dp is not None else None
         works = [
             PatientWork(
                 Raw(images, prepared.prior.images, prepared.modality, number),
                 config,
                 folder.patient(number).absolute(),
                 hashes,
-                secret,
             )
             for number, images in enumerate(prepared.training.values())
         ]
@@ -213,17 +207,6 @@ def _settled(config: DistillConfig, room: Room | None, monitor: Monitor) -> Dist
     return replace(config, method=room.method)
 
 
-def _without_cohort_intensities(config: DistillConfig, monitor: Monitor) -> DistillConfig:
-    """With differential privacy matching takes nothing of the cohort but noised gradients."""
-    if config.dp is None or config.intensities == "own" or config.method == "statistics":
-        return config
-    monitor.warn(
-        "with differential privacy the prior keeps its own intensities: no noise covers the "
-        "cohort's (intensities: own)"
-    )
-    return replace(config, intensities="own")
-
-
 def _run_record(prepared: Prepared, config: DistillConfig) -> dict[str, Any]:
     """What defines the run, for run.json and the manifest."""
     prior = prepared.prior
@@ -242,7 +225,7 @@ def _run_record(prepared: Prepared, config: DistillConfig) -> dict[str, Any]:
         "data_sha256": prepared.sha256,
         "prior_sha256": prior.sha256,
         "config": config.record(),
-        **({"privacy": privacy_record(config, len(prepared.training))} if config.dp else {}),
+        **({"privacy": privacy_record(config.dp, len(prepared.training))} if config.dp else {}),
     }
 
 
@@ -323,8 +306,7 @@ def _finish_statistics(
             means = noised_mean(
                 found,
                 measure(prior, modality, scaling),
-                clip=config.dp.clip,
-                noise_multiplier=noisy_steps(config).noise_multiplier,
+                noise_multiplier=noise_multiplier(config.dp),
                 rng=np.random.default_rng((secret, *draw)),
             )
         return imposed(prior, means, modality, scaling), means.record()

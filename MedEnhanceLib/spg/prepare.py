@@ -27,8 +27,8 @@ from MedEnhanceLib.spg.config import (
     DistillConfig,
     ImageConfig,
 )
-from MedEnhanceLib.spg.images import Floats, axial_slices, data_sha256, shown, spread_over
-from MedEnhanceLib.spg.statistics import LEVELS, imposed, mean_over, measure, with_levels
+from MedEnhanceLib.spg.images import Floats, axial_slices, data_sha256, spread_over
+from MedEnhanceLib.spg.statistics import imposed, mean_over, measure
 
 #: Slices of a patient that must show something, however few images are requested.
 _LEAST_SLICES = 4
@@ -140,12 +140,11 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
 
 def with_start(prepared: Prepared, config: DistillConfig) -> Prepared:
     """With the prior that matching starts from; for another method as it is."""
-    if config.method != "matching" or config.intensities == "own":
+    if config.method != "matching":
         return prepared
     public = replace(prepared.prior, images=prepared.public)
     patients, modality = prepared.training.values(), prepared.modality
-    change = with_statistics if config.intensities == "statistics" else with_intensities
-    return replace(prepared, prior=change(public, patients, modality, config.images))
+    return replace(prepared, prior=with_statistics(public, patients, modality, config.images))
 
 
 def _refuse_theirs(
@@ -268,26 +267,6 @@ def with_statistics(
     """The prior with the cohort's intensities and textures; see `statistics.imposed`."""
     means = mean_over(measure(images, modality, config) for images in patients)
     return replace(prior, images=imposed(prior.images, means, modality, config))
-
-
-def with_intensities(
-    prior: Prior, patients: Iterable[Floats], modality: str, config: ImageConfig
-) -> Prior:
-    """The prior with the cohort's intensities, mapped by quantiles.
-
-    Without it a template of another part of the body or another sequence teaches networks
-    intensities that do not occur. Uses the mean over patients of 33 quantiles; ours.
-
-    Args:
-        prior: to be mapped.
-        patients: images [N, H, W] of each.
-        modality: "CT" or "MR".
-        config: how the images were made.
-    """
-    levels = np.linspace(0, 1, LEVELS)
-    found = [np.quantile(images[shown(images, modality, config)], levels) for images in patients]
-    inside = shown(prior.images, modality, config)
-    return replace(prior, images=with_levels(prior.images, inside, np.mean(found, axis=0)))
 
 
 def representative(volumes: Mapping[str, Sequence[Floats]]) -> str:
