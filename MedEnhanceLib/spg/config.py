@@ -138,12 +138,12 @@ class LoopConfig(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class KeepingConfig(Options):
-    """Trainings of SRCNN that measure how much of the change helps other patients (worth.py)."""
+    """Trainings of SRCNN that measure what there is to gain (worth.py)."""
 
     seeds: int = option(
-        3, help="of each share and half of the patients; 0 keeps all, unmeasured", low=0, high=1000
+        2, help="of each arm and half of the patients; 0: nothing is measured", low=0, high=1000
     )
-    steps: int = option(1000, help="of each training", low=1, high=10_000_000)
+    steps: int = option(500, help="of each training", low=1, high=10_000_000)
     batch: int = option(4, help="patches per step", low=1, high=4096)
     patch: int = option(24, help="side of a patch", low=8, high=4096, unit="pixels")
     learning_rate: float = option(3e-3, help="of each training", low=0, high=1)
@@ -258,7 +258,7 @@ class DistillConfig(WithPresets):
     )
     loop: LoopConfig = option(factory=LoopConfig, help="how gradients are matched", flag=None)
     keeping: KeepingConfig = option(
-        factory=KeepingConfig, help="how it is measured how much of the change is kept", flag=None
+        factory=KeepingConfig, help="how it is measured what there is to gain", flag=None
     )
     dp: DPConfig | None = option(
         None,

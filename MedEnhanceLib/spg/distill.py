@@ -1,7 +1,7 @@
 """Distills a cohort into a folder: patient after patient, resumable after any stop to equal bytes.
 
 prepare → what can be gained, and the method → agree with what is in the folder → each patient →
-the share that helps others → order, 16 bits → audit → manifest
+order, 16 bits → audit → manifest
 
 The audit writes what names or shows patients into a folder beside the result, never into it: the
 result may be shared.
@@ -45,7 +45,7 @@ from MedEnhanceLib.spg.statistics import (
     measure,
     noised_mean,
 )
-from MedEnhanceLib.spg.worth import Kept, Room, room_of, share_to_keep, with_share
+from MedEnhanceLib.spg.worth import Room, room_of
 
 #: Patients, distilled and held out, besides the prior's: fewer cannot be compared.
 _FEWEST_AUDITED = 2
@@ -261,24 +261,16 @@ def _finish(
     device: str,
     monitor: Monitor,
 ) -> None:
-    """Choose the share to keep, order the images, audit them as stored, and write everything."""
-    prior = prepared.prior.images
-    kept = _kept(prepared, config, [images for images, _ in found], device, monitor.part(0.0, 0.4))
-    silent = Monitor(cancel=lambda: monitor.cancelled)
-    redistill = redistiller(prepared, config, device, silent, kept.share)
-    writing = monitor.part(0.4, 1.0)
-    images = with_share(np.concatenate([images for images, _ in found]), prior, kept.share)
+    """Order the images, audit them as stored, and write everything."""
+    redistill = redistiller(prepared, config, device, Monitor(cancel=lambda: monitor.cancelled))
+    images = np.concatenate([images for images, _ in found])
     order = dataset.order_of(images)
     notes = [note for _, note in found]
     results = {
         "batch": sorted({int(note["batch"]) for note in notes}),
         "measured": _means([note["measured"] for note in notes]),
-        "kept": {
-            "share": kept.share,
-            "psnr_db": {f"{share:g}": psnr for share, psnr in kept.psnr_db.items()},
-        },
     }
-    _write_result(folder, config, prepared, run, images[order], redistill, results, writing)
+    _write_result(folder, config, prepared, run, images[order], redistill, results, monitor)
 
 
 def _finish_statistics(
@@ -369,33 +361,11 @@ def _means(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
     }
 
 
-def _kept(
-    prepared: Prepared,
-    config: DistillConfig,
-    images: Sequence[Floats],
-    device: str,
-    monitor: Monitor,
-) -> Kept:
-    """How much of the change is kept; with differential privacy raw images may not decide it."""
-    if config.dp is not None:
-        return Kept(1.0, {})
-    prior, modality = prepared.prior.images, prepared.modality
-    with hold_gpu([device], "distill", monitor):
-        kept = share_to_keep(
-            images, prior, prepared.training, modality, config, device=device, monitor=monitor
-        )
-    if kept.psnr_db:
-        found = ", ".join(f"{share:.0%}: {psnr:.2f} dB" for share, psnr in kept.psnr_db.items())
-        monitor.log(f"{kept.share:.0%} of the change is kept; on other patients: {found}")
-    return kept
-
-
 def redistiller(
     prepared: Prepared,
     config: DistillConfig,
     device: str = "cpu",
     monitor: Monitor | None = None,
-    share: float = 1.0,
 ) -> Redistill:
     """Distills other patients from the same prior, for the shadows of an audit.
 
@@ -404,7 +374,6 @@ def redistiller(
         config: of the distillation.
         device: a torch device.
         monitor: may cancel.
-        share: of the change that is kept, as in the audited images.
     Returns:
         A function of images [N, H, W] by patient and a seed that gives [P · M, H, W] in the
         patients' order, and takes as long as a distillation.
@@ -421,7 +390,7 @@ def redistiller(
             ).images
             for number, images in enumerate(patients.values())
         ]
-        return with_share(np.concatenate(parts), prepared.prior.images, share)
+        return np.concatenate(parts)
 
     return redistill
 

@@ -19,7 +19,7 @@ from MedEnhanceLib.spg.audit.membership import (
 )
 from MedEnhanceLib.spg.audit.nearest import Gallery, likeness, search_copies
 from MedEnhanceLib.spg.audit.records import AuditConfig, Audited, NotRun
-from MedEnhanceLib.spg.audit.significance import smallest_rank_sum_p, tarone_level
+from MedEnhanceLib.spg.audit.significance import ALPHA, smallest_rank_sum_p, tarone_level
 from MedEnhanceLib.spg.audit.similarity import fingerprints, match
 
 #: Correlation that slices of two people never reach.
@@ -39,7 +39,7 @@ def audit(
 ) -> AuditReport:
     """Attack a distilled set.
 
-    Without a leak the probability of an alarm, over all attacks, is at most `config.alpha`.
+    Without a leak the probability of an alarm, over all attacks, is at most `ALPHA`.
 
     Args:
         audited: the set and the patients.
@@ -54,7 +54,7 @@ def audit(
     config, monitor = config or AuditConfig(), monitor or Monitor()
     began = time.monotonic()
     smallest = _smallest_p(audited, config, redistill is not None)
-    level = tarone_level(list(smallest.values()), config.alpha)
+    level = tarone_level(list(smallest.values()), ALPHA)
     gallery = Gallery(audited.patients)
     nearest = gallery.nearest(audited.distilled, monitor.part(0.0, 0.05))
     share = 0.4 if redistill is None else 0.1
@@ -70,7 +70,6 @@ def audit(
     return AuditReport(
         findings=tuple(findings),
         not_run=_not_run(config, redistill is not None),
-        alpha=config.alpha,
         exposed=audited.aliases.get(audited.prior_owner or ""),
         prior=_likeness_to_prior(audited),
         cautions=_cautions(audited, findings[0].measured),

@@ -23,6 +23,7 @@ from MedEnhanceLib.report.drawing import (
 from MedEnhanceLib.report.page import make_folder
 from MedEnhanceLib.spg.audit.nearest import Pair
 from MedEnhanceLib.spg.audit.records import Finding, NotRun
+from MedEnhanceLib.spg.audit.significance import ALPHA
 
 FORMAT = 1
 CLEAN = "No attack found a leak."
@@ -57,7 +58,6 @@ class AuditReport:
     Args:
         findings: of the attacks that ran.
         not_run: the other attacks.
-        alpha: largest probability of an alarm without a leak, over all attacks.
         exposed: alias of the patient whose anatomy the prior shows, who is in every image by
             construction and in no test; None: a template.
         prior: similarity of images and prior.
@@ -71,7 +71,6 @@ class AuditReport:
 
     findings: tuple[Finding, ...]
     not_run: tuple[NotRun, ...]
-    alpha: float
     exposed: str | None
     prior: Mapping[str, float]
     cautions: tuple[str, ...]
@@ -134,7 +133,7 @@ class AuditReport:
             "Used patients are those whom the images were made from; held-out patients are of the "
             "same cohort and had no part in them. Where images reveal nothing, no attack can tell "
             "the two groups apart. If there is no leak, all attacks together raise the alarm in at "
-            f"most {self.alpha:.0%} of audits.",
+            f"most {ALPHA:.0%} of audits.",
             "",
         ]
         for finding in self.findings:
@@ -152,7 +151,7 @@ class AuditReport:
             "alarm": self.alarm,
             "exposed": self.exposed,
             "headline": self.headline,
-            "alpha": self.alpha,
+            "alpha": ALPHA,
             "findings": [finding.to_json() for finding in self.findings],
             "not_run": [each.to_json() for each in self.not_run],
             "cautions": list(self.cautions),
