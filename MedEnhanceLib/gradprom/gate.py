@@ -34,17 +34,14 @@ from MedEnhanceLib.gradprom.gradients import (
     both_gradients,
     check_gradients,
     check_losses,
-    named,
     products,
+    tensors_of,
 )
 
 MODES = ("binary", "cosine", "joint", "off")
 SCOPES = ("global", "layer", "parameter")
-#: Degrees of a bin of the histogram.
-BIN = 10
-_BINS = 180 // BIN
-#: Of a checkpoint.
-_KEYS = ("record.totals", "record.angles", "record.layers")
+#: Name of the record in a checkpoint.
+_TOTALS = "record.totals"
 
 
 @dataclass(frozen=True)
@@ -69,15 +66,13 @@ class GateReport:
 
 @dataclass(frozen=True)
 class GateDiagnostics:
-    """A gate's decisions in all steps so far. Angles and cosines are of each step's gradients.
+    """A gate's decisions in all steps so far.
 
     silent: steps whose gradients form no angle, as one of them is zero or not finite.
     open_fraction: of all steps. share: mean share of the parameters' elements that the task's
         gradient was admitted to.
     cosine: mean over the steps that are not silent. average_cosine: the same of the averaged
         gradients; equal where ema is 0.
-    angles: number of steps at 0 to 10°, 10 to 20° … 170 to 180°.
-    layer_cosines: mean cosine of each layer, named by its first parameter.
     """
 
     steps: int
@@ -86,8 +81,6 @@ class GateDiagnostics:
     share: float
     cosine: float
     average_cosine: float
-    angles: tuple[int, ...]
-    layer_cosines: dict[str, float]
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
@@ -98,7 +91,6 @@ class GateDiagnostics:
 class _Taken:
     """Gradients of one or several parts of a step; is_sound: whether all losses are finite."""
 
-    names: list[str]
     parameters: list[Tensor]
     main: list[Gradient]
     aux: list[Gradient]
@@ -145,7 +137,6 @@ class GradientGate:
         self._aux: dict[int, Tensor] = {}
         self._taken: _Taken | None = None
         self._record = Record()
-        self._names: list[str] = []
 
     def __call__(
         self, main_loss: Tensor, aux_loss: Tensor, parameters: Parameters
@@ -158,8 +149,7 @@ class GradientGate:
         Args:
             main_loss: scalar. The graph of both losses is released; no `grad` is changed.
             aux_loss: scalar of the same forward pass.
-            parameters: tensors, or pairs as from `named_parameters()`, whose names appear in the
-                diagnostics.
+            parameters: tensors, or pairs as from `named_parameters()`.
         Returns:
             One gradient for each parameter, and the decision. None is the gradient of a frozen
             parameter and of one that neither loss reaches, as after `backward`.
@@ -175,12 +165,12 @@ class GradientGate:
         Arguments are those of a call. Gradients of all parts are added: divide the losses by the
         number of parts.
         """
-        names, wanted = named(parameters)
+        wanted = tensors_of(parameters)
         check_losses(main_loss, aux_loss)
         main, aux = both_gradients(main_loss, aux_loss, wanted)
         # After the backward passes, as this synchronizes with the device.
         is_sound = all(math.isfinite(float(loss.detach())) for loss in (main_loss, aux_loss))
-        taken = _Taken(names, wanted, main, aux, is_sound)
+        taken = _Taken(wanted, main, aux, is_sound)
         before = self._taken
         if before is not None:
             if [*map(id, before.parameters)] != [*map(id, wanted)]:
@@ -207,14 +197,14 @@ class GradientGate:
 
         Those of the task may have another type or device than the main ones.
         """
-        names, wanted = named(parameters)
+        wanted = tensors_of(parameters)
         for gradients in (main, aux):
             check_gradients(gradients, wanted)
-        return self._admit(_Taken(names, wanted, list(main), list(aux)))
+        return self._admit(_Taken(wanted, list(main), list(aux)))
 
     def diagnostics(self) -> GateDiagnostics:
         """Its decisions in all steps so far, as numbers."""
-        return self._record.diagnostics(self._names)
+        return self._record.diagnostics()
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averaged gradients, named by kind and index, and the counts of the diagnostics.
@@ -243,7 +233,6 @@ class GradientGate:
     @torch.no_grad()
     def _admit(self, taken: _Taken) -> tuple[list[Gradient], GateReport]:
         self._fit(taken.parameters)
-        self._names = taken.names
         main, aux, device = taken.main, taken.aux, taken.parameters[0].device
         if not taken.is_sound:
             aux = [None if g is None else torch.full_like(g, math.nan) for g in aux]
@@ -302,12 +291,8 @@ class GradientGate:
     ) -> GateReport:
         everything = range(len(parameters))
         now, usual = batch.cosine(everything), average.cosine(everything)
-        layers = [group for group in _groups("layer", parameters) if batch.usable(group)]
         self._record.add(
-            admitted=share,
-            cosine=now if batch.usable(everything) else None,
-            average=usual,
-            layers={group[0]: batch.cosine(group) for group in layers},
+            admitted=share, cosine=now if batch.usable(everything) else None, average=usual
         )
         return GateReport(share > 0, min(now, usual), now, usual, share)
 
@@ -349,23 +334,14 @@ def _sum(main: Gradient, aux: Gradient, factor: float) -> Gradient:
 
 
 class Record:
-    """Counts and sums over the steps; its memory grows with the number of layers only."""
+    """Counts and sums over the steps; its memory does not grow with them."""
 
     def __init__(self) -> None:
         self.steps = self._silent = self._open = 0
         self._share = self._cosine = self._average = 0.0
-        self._angles = [0] * _BINS
-        self._layers: dict[int, tuple[float, int]] = {}
 
-    def add(
-        self,
-        *,
-        admitted: float,
-        cosine: float | None,
-        average: float,
-        layers: Mapping[int, float],
-    ) -> None:
-        """Add a step: share admitted, cosines (None where there is no angle), cosines of layers."""
+    def add(self, *, admitted: float, cosine: float | None, average: float) -> None:
+        """Add a step: the share that was admitted, and cosines (None where there is no angle)."""
         self.steps += 1
         self._open += admitted > 0
         self._share += admitted
@@ -374,46 +350,31 @@ class Record:
             return
         self._cosine += cosine
         self._average += average
-        angle = math.degrees(math.acos(max(-1.0, min(1.0, cosine))))
-        self._angles[min(int(angle / BIN), _BINS - 1)] += 1
-        for place, value in layers.items():
-            total, count = self._layers.get(place, (0.0, 0))
-            self._layers[place] = (total + value, count + 1)
 
-    def diagnostics(self, names: Sequence[str]) -> GateDiagnostics:
-        """names: of the parameters, whose places the layers have."""
-        steps, known = max(1, self.steps), max(1, self.steps - self._silent)
+    def diagnostics(self) -> GateDiagnostics:
+        """The record as numbers."""
+        steps, angled = max(1, self.steps), max(1, self.steps - self._silent)
         return GateDiagnostics(
             steps=self.steps,
             silent=self._silent,
             open_fraction=self._open / steps,
             share=self._share / steps,
-            cosine=self._cosine / known,
-            average_cosine=self._average / known,
-            angles=tuple(self._angles),
-            layer_cosines={
-                names[place] if place < len(names) else f"parameter {place}": total / count
-                for place, (total, count) in sorted(self._layers.items())
-            },
+            cosine=self._cosine / angled,
+            average_cosine=self._average / angled,
         )
 
     def state_dict(self) -> dict[str, Tensor]:
-        """As tensors, for a checkpoint."""
+        """As a tensor, for a checkpoint."""
         counts = (self.steps, self._silent, self._open)
         totals = [*counts, self._share, self._cosine, self._average]
-        layers = [(place, *values) for place, values in self._layers.items()]
-        rows = (totals, self._angles, layers)
-        tensors = [torch.tensor(row, dtype=torch.float64) for row in rows]
-        return dict(zip(_KEYS, tensors, strict=True))
+        return {_TOTALS: torch.tensor(totals, dtype=torch.float64)}
 
     @classmethod
     def of_state(cls, state: Mapping[str, Tensor]) -> Record:
         """A record that continues from `state_dict`; empty where the state holds none."""
         record = cls()
-        if all(key in state for key in _KEYS):
-            totals, angles, layers = (state[key].tolist() for key in _KEYS)
+        if _TOTALS in state:
+            totals = state[_TOTALS].tolist()
             record.steps, record._silent, record._open = (int(value) for value in totals[:3])
             record._share, record._cosine, record._average = totals[3:]
-            record._angles = [int(value) for value in angles]
-            record._layers = {int(place): (total, int(count)) for place, total, count in layers}
         return record

@@ -17,28 +17,27 @@ Gradient = Tensor | None
 Parameters = Iterable[Tensor] | Iterable[tuple[str, Tensor]]
 
 
-def named(parameters: Parameters) -> tuple[list[str], list[Tensor]]:
-    """Names and tensors of the parameters; raises ConfigError for unusable ones."""
+def tensors_of(parameters: Parameters) -> list[Tensor]:
+    """The tensors of the parameters; raises ConfigError for unusable ones."""
     if isinstance(parameters, Tensor | nn.Module):
         raise ConfigError(
             f"the gate got a {type(parameters).__name__} in place of parameters",
             "Give a list: [tensor], or model.parameters().",
         )
-    names, tensors = [], []
+    tensors = []
     for index, entry in enumerate(parameters):
         name, tensor = entry if isinstance(entry, tuple) else (f"parameter {index}", entry)
         if not isinstance(tensor, Tensor) or tensor.is_complex():
             kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
             raise ConfigError(f"the gate's {name} is {kind}", "Give tensors of real numbers.")
         _check_data(name, tensor)
-        names.append(name)
         tensors.append(tensor)
     if not tensors:
         raise ConfigError(
             "the gate got no parameters",
             "Give a list, or call model.parameters() anew: what it returns is empty after one use.",
         )
-    return names, tensors
+    return tensors
 
 
 def both_gradients(

@@ -116,8 +116,7 @@ def find_restoration(path: Path) -> Found:
         inside = _zip_names(path)
         if _kind_of(inside) != "monai-bundle":
             raise ModelError(f"{path.name}: no MONAI bundle", "Give its folder, or a zip of it.")
-        metadata_name = next(name for name in inside if name.endswith(str(METADATA)))
-        members = _Zip(path, metadata_name.removesuffix(str(METADATA)))
+        members = _Zip.of_bundle(path, inside)
     metadata = _config(members, METADATA)
     assert metadata is not None  # what is_restoration looked at
     return _of_bundle(members, metadata, None, trust=False, restores=True)
@@ -209,6 +208,12 @@ class _Zip:
 
     path: Path
     root: str
+
+    @classmethod
+    def of_bundle(cls, path: Path, inside: list[str]) -> _Zip:
+        """The bundle in a zip with these names, of which the first metadata count."""
+        metadata = next(name for name in inside if name.endswith(str(METADATA)))
+        return cls(path, metadata.removesuffix(str(METADATA)))
 
     @property
     def name(self) -> str:
@@ -328,8 +333,7 @@ def _of_file(path: Path, spec: SegmenterSpec | None, *, trust: bool) -> Found:
     inside = _zip_names(path)
     kind = _kind_of(inside)
     if kind == "monai-bundle":
-        metadata_name = next(name for name in inside if name.endswith(str(METADATA)))
-        members = _Zip(path, metadata_name.removesuffix(str(METADATA)))
+        members = _Zip.of_bundle(path, inside)
         metadata = _config(members, METADATA)
         assert metadata is not None
         if metadata.fields.get("format") == FORMAT:

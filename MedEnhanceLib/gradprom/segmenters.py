@@ -191,8 +191,7 @@ class Segmenter:
     def loss(self, slab: Tensor, view: View, target: Tensor) -> Tensor:
         """Dice and cross-entropy of a slab, a scalar.
 
-        slab: [D, H, W], as for `logits`. target: label indices [D, H, W], 0 for the background, or
-        shares of each channel, [C, D, H, W].
+        slab: [D, H, W], as for `logits`. target: label indices [D, H, W], 0 for the background.
         """
         from monai.losses.dice import DiceLoss
 
@@ -208,15 +207,7 @@ class Segmenter:
         return loss
 
     def _shares(self, target: Tensor) -> Tensor:
-        """Indices [D, H, W] → 0 or 1 for each channel, [C, D, H, W]; shares as they are."""
-        if target.ndim == 4:
-            if len(target) != self.spec.outputs:
-                raise InputError(
-                    f"a target of {count(len(target), 'channel')}, segmenter {self.name!r} has "
-                    f"{self.spec.outputs}",
-                    "Give one for each channel of its logits.",
-                )
-            return target.float()
+        """Indices [D, H, W] → 0 or 1 for each channel, [C, D, H, W]."""
         wanted = F.one_hot(target.long(), len(self.labels) + 1).movedim(-1, 0).float()
         return wanted if self.spec.activation == "softmax" else wanted[1:]
 

@@ -148,7 +148,6 @@ def test_the_pair_of_the_example_learns(examples: dict[str, Any]) -> None:
 
 def test_the_gate_of_the_example_was_asked_in_each_step(examples: dict[str, Any]) -> None:
     assert examples["summary"].steps == 150 + 1
-    assert list(examples["summary"].layer_cosines) == ["0.weight", "2.weight"]
     assert 0 < examples["summary"].open_fraction < 1
 
 
