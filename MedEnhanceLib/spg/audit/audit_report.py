@@ -22,7 +22,7 @@ from MedEnhanceLib.report.drawing import (
 )
 from MedEnhanceLib.report.page import make_folder
 from MedEnhanceLib.spg.audit.nearest import Pair
-from MedEnhanceLib.spg.audit.records import Finding, NotRun
+from MedEnhanceLib.spg.audit.records import Finding
 from MedEnhanceLib.spg.audit.significance import ALPHA
 
 FORMAT = 1
@@ -57,10 +57,9 @@ class AuditReport:
 
     Args:
         findings: of the attacks that ran.
-        not_run: the other attacks.
+        not_run: a line of Markdown on each attack that did not run.
         exposed: alias of the patient whose anatomy the prior shows, who is in every image by
             construction and in no test; None: a template.
-        prior: similarity of images and prior.
         cautions: limits of the tests.
         counts: of images and patients.
         config: of the audit.
@@ -70,9 +69,8 @@ class AuditReport:
     """
 
     findings: tuple[Finding, ...]
-    not_run: tuple[NotRun, ...]
+    not_run: tuple[str, ...]
     exposed: str | None
-    prior: Mapping[str, float]
     cautions: tuple[str, ...]
     counts: Mapping[str, int]
     config: Mapping[str, Any]
@@ -139,7 +137,7 @@ class AuditReport:
         for finding in self.findings:
             parts = _TRIED[finding.attack], _verdict(finding), finding.sentence, finding.power
             lines.append(" ".join((f"- **{finding.title}**", *parts)))
-        lines += [f"- **{each.title}** Not tried. {each.reason}" for each in self.not_run]
+        lines += [f"- {line}" for line in self.not_run]
         lines += [f"- Caution: {caution}" for caution in self.cautions]
         return "\n".join(lines)
 
@@ -153,9 +151,8 @@ class AuditReport:
             "headline": self.headline,
             "alpha": ALPHA,
             "findings": [finding.to_json() for finding in self.findings],
-            "not_run": [each.to_json() for each in self.not_run],
+            "not_run": list(self.not_run),
             "cautions": list(self.cautions),
-            "prior": dict(self.prior),
             "nearest_pairs": [
                 {
                     "image": pair.image,

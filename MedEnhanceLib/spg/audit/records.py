@@ -179,19 +179,6 @@ class Finding:
         return asdict(self) | {"alarm": self.alarm, "is_blind": self.is_blind}
 
 
-@dataclass(frozen=True)
-class NotRun:
-    """An attack that did not run, and why."""
-
-    attack: str
-    title: str
-    reason: str
-
-    def to_json(self) -> dict[str, Any]:
-        """All fields."""
-        return asdict(self)
-
-
 @dataclass(frozen=True, kw_only=True)
 class AuditConfig(Options):
     """How much is tried."""
