@@ -18,10 +18,9 @@ from MedEnhanceLib.gradprom.segmenter_spec import NETWORKS, Intensity, NetworkSp
 
 #: Formats of an output that is an image.
 IMAGES = ("image", "magnitude", "hounsfield")
-#: Arguments that transforms of dictionaries have besides.
+#: Arguments that transforms of dictionaries have, or had in earlier versions of MONAI.
 _OF_DICTIONARIES = {
     "keys", "allow_missing_keys", "meta_keys", "meta_key_postfix", "meta_dict_key", "overwriting",
-    "source_key",
 }  # fmt: skip
 _FLOAT = re.compile(r"\$?(?:(?:torch|numpy|np)\.)?float(?:16|32|64)?")
 _ANY: tuple[Any, ...] = ()
@@ -249,7 +248,7 @@ def _refuse_arguments(step: Step) -> None:
     """
     from monai import transforms
 
-    known, deciding = signature(getattr(transforms, step.name)).parameters, _BEFORE[step.name]
+    known, deciding = signature(getattr(transforms, step.written)).parameters, _BEFORE[step.name]
     for key, value in step.arguments.items():
         if key == "dtype" and key in deciding:
             if value is not None and not _FLOAT.fullmatch(str(value)):

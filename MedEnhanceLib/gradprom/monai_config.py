@@ -114,11 +114,16 @@ def short(text: str) -> str:
 
 @dataclass(frozen=True)
 class Step:
-    """A transform: its class as it is written, the same without package and ending, arguments."""
+    """A transform.
+
+    target: its class as it is written. written: without MONAI's package. name: without the ending
+    of transforms of dictionaries too; "" where it is not among those that are understood.
+    """
 
     config: Config
     place: str
     target: str
+    written: str
     name: str
     arguments: Mapping[str, Any]
 
@@ -144,4 +149,4 @@ def steps_of(config: Config, given: Any, place: str, known: set[str]) -> Iterato
         yield from steps_of(config, given.get("transforms", []), f"{place}.transforms", known)
         return
     stems = [name, *(name.removesuffix(ending) for ending in _ENDINGS if name.endswith(ending))]
-    yield Step(config, place, target, next((x for x in stems if x in known), ""), given)
+    yield Step(config, place, target, name, next((x for x in stems if x in known), ""), given)

@@ -435,7 +435,7 @@ def test_torchscript_of_a_bundle_runs_where_it_is_trusted(make: Make) -> None:
         ([of("ScaleIntensityRangePercentilesd", keys="image", lower=1, upper=99, b_min=0, b_max=2)],
          {"kind": "percentiles", "low": 1, "high": 99, "to_high": 2}),
         ([of("ScaleIntensityd", keys="label")], {"kind": "none"}),
-        ([of("CropForegroundd", keys="image", source_key="image"),
+        ([of("CropForegroundd", keys="image", source_key="image", start_coord_key="start"),
           of("NormalizeIntensityd", keys="image", nonzero=True)],
          {"kind": "z-score", "nonzero": True}),
     ],
