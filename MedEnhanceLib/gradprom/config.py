@@ -185,7 +185,7 @@ class SegmentConfig(Options):
     segmenter: str = option(
         "",
         help="a segmenter of somebody else's in place of a head: a MONAI bundle (its name, if "
-        "imported), TorchScript, .pt2 or weights (docs/segmenters.md)",
+        "imported), TorchScript or weights (docs/segmenters.md)",
         flag="--segmenter",
         metavar="PATH",
     )

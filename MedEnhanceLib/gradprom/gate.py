@@ -27,7 +27,6 @@ from MedEnhanceLib.core.options import check_range
 from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.gradprom.gradients import (
     Gradient,
-    Mean,
     Parameters,
     Products,
     added,
@@ -35,19 +34,14 @@ from MedEnhanceLib.gradprom.gradients import (
     both_gradients,
     check_gradients,
     check_losses,
-    mean_of_all,
-    named,
     products,
+    tensors_of,
 )
-from MedEnhanceLib.nets.precision import in_double
 
-MODES = ("binary", "cosine", "project", "joint", "off")
+MODES = ("binary", "cosine", "joint", "off")
 SCOPES = ("global", "layer", "parameter")
-#: Degrees of a bin of the histogram.
-BIN = 10
-_BINS = 180 // BIN
-#: Of a checkpoint.
-_KEYS = ("record.totals", "record.angles", "record.layers")
+#: Name of the record in a checkpoint.
+_TOTALS = "record.totals"
 
 
 @dataclass(frozen=True)
@@ -72,15 +66,13 @@ class GateReport:
 
 @dataclass(frozen=True)
 class GateDiagnostics:
-    """A gate's decisions in all steps so far. Angles and cosines are of each step's gradients.
+    """A gate's decisions in all steps so far.
 
     silent: steps whose gradients form no angle, as one of them is zero or not finite.
     open_fraction: of all steps. share: mean share of the parameters' elements that the task's
         gradient was admitted to.
     cosine: mean over the steps that are not silent. average_cosine: the same of the averaged
         gradients; equal where ema is 0.
-    angles: number of steps at 0 to 10°, 10 to 20° … 170 to 180°.
-    layer_cosines: mean cosine of each layer, named by its first parameter.
     """
 
     steps: int
@@ -89,8 +81,6 @@ class GateDiagnostics:
     share: float
     cosine: float
     average_cosine: float
-    angles: tuple[int, ...]
-    layer_cosines: dict[str, float]
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON object."""
@@ -99,17 +89,11 @@ class GateDiagnostics:
 
 @dataclass
 class _Taken:
-    """Gradients of one or several parts of a step.
+    """Gradients of one or several parts of a step; is_sound: whether all losses are finite."""
 
-    scale: factor of a GradScaler on the losses; None without one. is_sound: whether all losses are
-    finite.
-    """
-
-    names: list[str]
     parameters: list[Tensor]
     main: list[Gradient]
     aux: list[Gradient]
-    scale: float | None = None
     is_sound: bool = True
 
 
@@ -117,9 +101,8 @@ class GradientGate:
     """Admits the gradient of an auxiliary loss where it agrees with that of the main loss.
 
     Args:
-        mode: "binary" adds weight·g_a or nothing; "cosine" adds weight·max(0, c)·g_a; "project"
-            adds weight·g_a without the part of it that contradicts g_m. For control experiments
-            "joint" always adds it and "off" never; both report the cosine too.
+        mode: "binary" adds weight·g_a or nothing; "cosine" adds weight·max(0, c)·g_a. For control
+            experiments "joint" always adds it and "off" never; both report the cosine too.
         ema: decay of the averages of both gradients, 0 to 0.99999; 0 decides on the mini-batch
             alone, as published. Above 0, averages and mini-batch must both agree: the averages,
             because the noise of a mini-batch agrees with itself; the mini-batch, so that
@@ -129,9 +112,6 @@ class GradientGate:
         weight: λ, 0 to 1e6. The decision depends neither on it nor on the scale of either loss.
         warm_up: number of first steps in which the gate is closed and only moves its averages, as
             an average of few steps is mostly their noise. The averages span 1/(1 − ema) steps.
-        mean: averages a tensor over all processes that train together. Both gradients are averaged
-            before the decision, so that the decision and the returned gradients are the same in
-            every process.
     Raises:
         ConfigError: mode or scope is unknown, or a number is out of range.
     """
@@ -144,7 +124,6 @@ class GradientGate:
         scope: str = "global",
         weight: float = 1.0,
         warm_up: int = 0,
-        mean: Mean | None = None,
     ) -> None:
         for name, value, known in (("mode", mode, MODES), ("scope", scope, SCOPES)):
             if value not in known:
@@ -154,20 +133,13 @@ class GradientGate:
         check_range("the gate's warm_up", warm_up, 0, 1e9)
         self.mode, self.ema, self.scope, self.weight = mode, ema, scope, weight
         self.warm_up = warm_up
-        self._mean = mean
         self._main: dict[int, Tensor] = {}
         self._aux: dict[int, Tensor] = {}
         self._taken: _Taken | None = None
         self._record = Record()
-        self._names: list[str] = []
 
     def __call__(
-        self,
-        main_loss: Tensor,
-        aux_loss: Tensor,
-        parameters: Parameters,
-        *,
-        scaler: torch.amp.GradScaler | None = None,
+        self, main_loss: Tensor, aux_loss: Tensor, parameters: Parameters
     ) -> tuple[list[Gradient], GateReport]:
         """The gradients for the optimizer, and the decision.
 
@@ -177,43 +149,28 @@ class GradientGate:
         Args:
             main_loss: scalar. The graph of both losses is released; no `grad` is changed.
             aux_loss: scalar of the same forward pass.
-            parameters: tensors, or pairs as from `named_parameters()`, whose names appear in the
-                diagnostics.
-            scaler: multiplies both losses. The gradients are then for `scaler.step`; the decision
-                is that of the unscaled losses.
+            parameters: tensors, or pairs as from `named_parameters()`.
         Returns:
             One gradient for each parameter, and the decision. None is the gradient of a frozen
             parameter and of one that neither loss reaches, as after `backward`.
         Raises:
             ConfigError: losses or parameters cannot be used.
         """
-        self.accumulate(main_loss, aux_loss, parameters, scaler=scaler)
+        self.accumulate(main_loss, aux_loss, parameters)
         return self.decide()
 
-    def accumulate(
-        self,
-        main_loss: Tensor,
-        aux_loss: Tensor,
-        parameters: Parameters,
-        *,
-        scaler: torch.amp.GradScaler | None = None,
-    ) -> None:
+    def accumulate(self, main_loss: Tensor, aux_loss: Tensor, parameters: Parameters) -> None:
         """Compute the gradients of one part of a step, for a later decision by `decide`.
 
         Arguments are those of a call. Gradients of all parts are added: divide the losses by the
         number of parts.
         """
-        names, wanted = named(parameters)
-        scale = None
+        wanted = tensors_of(parameters)
         check_losses(main_loss, aux_loss)
-        losses = (main_loss, aux_loss)
-        if scaler is not None and scaler.is_enabled():
-            losses = (scaler.scale(main_loss), scaler.scale(aux_loss))
-            scale = scaler.get_scale()
-        main, aux = both_gradients(losses[0], losses[1], wanted)
+        main, aux = both_gradients(main_loss, aux_loss, wanted)
         # After the backward passes, as this synchronizes with the device.
         is_sound = all(math.isfinite(float(loss.detach())) for loss in (main_loss, aux_loss))
-        taken = _Taken(names, wanted, main, aux, scale, is_sound)
+        taken = _Taken(wanted, main, aux, is_sound)
         before = self._taken
         if before is not None:
             if [*map(id, before.parameters)] != [*map(id, wanted)]:
@@ -240,14 +197,14 @@ class GradientGate:
 
         Those of the task may have another type or device than the main ones.
         """
-        names, wanted = named(parameters)
+        wanted = tensors_of(parameters)
         for gradients in (main, aux):
             check_gradients(gradients, wanted)
-        return self._admit(_Taken(names, wanted, list(main), list(aux)))
+        return self._admit(_Taken(wanted, list(main), list(aux)))
 
     def diagnostics(self) -> GateDiagnostics:
         """Its decisions in all steps so far, as numbers."""
-        return self._record.diagnostics(self._names)
+        return self._record.diagnostics()
 
     def state_dict(self) -> dict[str, Tensor]:
         """The averaged gradients, named by kind and index, and the counts of the diagnostics.
@@ -276,40 +233,20 @@ class GradientGate:
     @torch.no_grad()
     def _admit(self, taken: _Taken) -> tuple[list[Gradient], GateReport]:
         self._fit(taken.parameters)
-        self._names = taken.names
-        main, aux, is_sound = self._of_all(taken)
-        device = taken.parameters[0].device
+        main, aux, device = taken.main, taken.aux, taken.parameters[0].device
+        if not taken.is_sound:
+            aux = [None if g is None else torch.full_like(g, math.nan) for g in aux]
         batch = products(main, aux, device)
-        average = self._follow(main, aux, batch, device, taken.scale or 1.0)
+        average = self._follow(main, aux, batch, device)
         gradients, elements = list(main), 0
         for group in _groups(self.scope, taken.parameters):
             factor = self._factor(min(batch.cosine(group), average.cosine(group)))
             if factor and batch.has_aux(group):
                 elements += sum(taken.parameters[index].numel() for index in group)
-                against = _against(main, aux, group) if self.mode == "project" else 0.0
                 for index in group:
-                    kept = main[index]
-                    if against and kept is not None:
-                        kept = kept * (1 - factor * against)
-                    gradients[index] = _sum(kept, aux[index], factor)
-        overflowed = taken.scale is not None and is_sound and not batch.aux_is_finite
-        if overflowed and self._factor(1.0):
-            # The scaler has to see the overflow: else its factor keeps growing and the gate stays
-            # closed.
-            gradients = [_sum(*pair, 1.0) for pair in zip(main, aux, strict=True)]
+                    gradients[index] = _sum(main[index], aux[index], factor)
         share = elements / max(1, sum(parameter.numel() for parameter in taken.parameters))
         return gradients, self._report(share, batch, average, taken.parameters)
-
-    def _of_all(self, taken: _Taken) -> tuple[list[Gradient], list[Gradient], bool]:
-        """Both gradients averaged over all processes, and whether all losses are finite."""
-        main, aux, is_sound = taken.main, taken.aux, taken.is_sound
-        if not is_sound:
-            aux = [None if g is None else torch.full_like(g, math.nan) for g in aux]
-        if self._mean is not None:
-            main, aux = (mean_of_all(side, taken.parameters, self._mean) for side in (main, aux))
-            flag = torch.tensor([float(is_sound)], device=taken.parameters[0].device)
-            is_sound = float(self._mean(flag)) == 1
-        return main, aux, is_sound
 
     def _follow(
         self,
@@ -317,15 +254,14 @@ class GradientGate:
         aux: Sequence[Gradient],
         batch: Products,
         device: torch.device,
-        scale: float,
     ) -> Products:
-        """Move the averages towards the gradients of the unscaled losses; returns products."""
+        """Move the averages towards the gradients; returns products of the averages."""
         if not self.ema:
             return batch
         # Values that are not finite would stay in the averages.
         if batch.main_is_finite and batch.aux_is_finite:
-            _follow(self._main, main, self.ema, scale)
-            _follow(self._aux, aux, self.ema, scale)
+            _follow(self._main, main, self.ema)
+            _follow(self._aux, aux, self.ema)
         one, other = ([side.get(i) for i in range(len(main))] for side in self._averages)
         return products(one, other, device)
 
@@ -347,9 +283,7 @@ class GradientGate:
     def _factor(self, cosine: float) -> float:
         if self._record.steps < self.warm_up:
             return 0.0
-        # "project": what contradicts is taken out of the gradient itself.
-        always = {"joint": 1.0, "project": 1.0}
-        agrees = {"binary": float(cosine > 0), "cosine": max(0.0, cosine), **always}
+        agrees = {"binary": float(cosine > 0), "cosine": max(0.0, cosine), "joint": 1.0}
         return self.weight * agrees.get(self.mode, 0.0)
 
     def _report(
@@ -357,12 +291,8 @@ class GradientGate:
     ) -> GateReport:
         everything = range(len(parameters))
         now, usual = batch.cosine(everything), average.cosine(everything)
-        layers = [group for group in _groups("layer", parameters) if batch.usable(group)]
         self._record.add(
-            admitted=share,
-            cosine=now if batch.usable(everything) else None,
-            average=usual,
-            layers={group[0]: batch.cosine(group) for group in layers},
+            admitted=share, cosine=now if batch.usable(everything) else None, average=usual
         )
         return GateReport(share > 0, min(now, usual), now, usual, share)
 
@@ -379,10 +309,8 @@ def _groups(scope: str, parameters: Sequence[Tensor]) -> list[list[int]]:
     return groups
 
 
-def _follow(
-    averages: dict[int, Tensor], gradients: Sequence[Gradient], decay: float, scale: float
-) -> None:
-    """Move the averages towards the gradients divided by `scale`, in place.
+def _follow(averages: dict[int, Tensor], gradients: Sequence[Gradient], decay: float) -> None:
+    """Move the averages towards the gradients, in place.
 
     Started from zero and not corrected for it: the cosine does not see a common factor.
     """
@@ -391,7 +319,7 @@ def _follow(
             if index in averages:
                 averages[index].mul_(decay)
             continue
-        value = at_least_float32(gradient.detach()) / scale
+        value = at_least_float32(gradient.detach())
         if index in averages:
             averages[index].lerp_(value, 1 - decay)
         else:
@@ -405,38 +333,15 @@ def _sum(main: Gradient, aux: Gradient, factor: float) -> Gradient:
     return factor * aux if main is None else torch.add(main, aux.to(main), alpha=factor)
 
 
-def _against(main: Sequence[Gradient], aux: Sequence[Gradient], group: Sequence[int]) -> float:
-    """<g_m, g_a> / |g_m|² over some parameters where it is negative, else 0.
-
-    g_a less this multiple of g_m is what of g_a does not contradict g_m.
-    """
-    pairs = [
-        (in_double(main_of.detach()).flatten(), in_double(aux_of.detach().to(main_of)).flatten())
-        for main_of, aux_of in ((main[index], aux[index]) for index in group)
-        if main_of is not None and aux_of is not None
-    ]
-    square = sum(float(one @ one) for one, _ in pairs)
-    return min(0.0, sum(float(one @ other) for one, other in pairs) / square) if square else 0.0
-
-
 class Record:
-    """Counts and sums over the steps; its memory grows with the number of layers only."""
+    """Counts and sums over the steps; its memory does not grow with them."""
 
     def __init__(self) -> None:
         self.steps = self._silent = self._open = 0
         self._share = self._cosine = self._average = 0.0
-        self._angles = [0] * _BINS
-        self._layers: dict[int, tuple[float, int]] = {}
 
-    def add(
-        self,
-        *,
-        admitted: float,
-        cosine: float | None,
-        average: float,
-        layers: Mapping[int, float],
-    ) -> None:
-        """Add a step: share admitted, cosines (None where there is no angle), cosines of layers."""
+    def add(self, *, admitted: float, cosine: float | None, average: float) -> None:
+        """Add a step: the share that was admitted, and cosines (None where there is no angle)."""
         self.steps += 1
         self._open += admitted > 0
         self._share += admitted
@@ -445,46 +350,31 @@ class Record:
             return
         self._cosine += cosine
         self._average += average
-        angle = math.degrees(math.acos(max(-1.0, min(1.0, cosine))))
-        self._angles[min(int(angle / BIN), _BINS - 1)] += 1
-        for place, value in layers.items():
-            total, count = self._layers.get(place, (0.0, 0))
-            self._layers[place] = (total + value, count + 1)
 
-    def diagnostics(self, names: Sequence[str]) -> GateDiagnostics:
-        """names: of the parameters, whose places the layers have."""
-        steps, known = max(1, self.steps), max(1, self.steps - self._silent)
+    def diagnostics(self) -> GateDiagnostics:
+        """The record as numbers."""
+        steps, angled = max(1, self.steps), max(1, self.steps - self._silent)
         return GateDiagnostics(
             steps=self.steps,
             silent=self._silent,
             open_fraction=self._open / steps,
             share=self._share / steps,
-            cosine=self._cosine / known,
-            average_cosine=self._average / known,
-            angles=tuple(self._angles),
-            layer_cosines={
-                names[place] if place < len(names) else f"parameter {place}": total / count
-                for place, (total, count) in sorted(self._layers.items())
-            },
+            cosine=self._cosine / angled,
+            average_cosine=self._average / angled,
         )
 
     def state_dict(self) -> dict[str, Tensor]:
-        """As tensors, for a checkpoint."""
+        """As a tensor, for a checkpoint."""
         counts = (self.steps, self._silent, self._open)
         totals = [*counts, self._share, self._cosine, self._average]
-        layers = [(place, *values) for place, values in self._layers.items()]
-        rows = (totals, self._angles, layers)
-        tensors = [torch.tensor(row, dtype=torch.float64) for row in rows]
-        return dict(zip(_KEYS, tensors, strict=True))
+        return {_TOTALS: torch.tensor(totals, dtype=torch.float64)}
 
     @classmethod
     def of_state(cls, state: Mapping[str, Tensor]) -> Record:
         """A record that continues from `state_dict`; empty where the state holds none."""
         record = cls()
-        if all(key in state for key in _KEYS):
-            totals, angles, layers = (state[key].tolist() for key in _KEYS)
+        if _TOTALS in state:
+            totals = state[_TOTALS].tolist()
             record.steps, record._silent, record._open = (int(value) for value in totals[:3])
             record._share, record._cosine, record._average = totals[3:]
-            record._angles = [int(value) for value in angles]
-            record._layers = {int(place): (total, int(count)) for place, total, count in layers}
         return record

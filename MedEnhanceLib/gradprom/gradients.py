@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,32 +15,29 @@ from MedEnhanceLib.errors import ConfigError
 Gradient = Tensor | None
 #: Tensors, or pairs of name and tensor as `named_parameters()` gives them.
 Parameters = Iterable[Tensor] | Iterable[tuple[str, Tensor]]
-#: The mean of a tensor over all processes of a training; a collective call.
-Mean = Callable[[Tensor], Tensor]
 
 
-def named(parameters: Parameters) -> tuple[list[str], list[Tensor]]:
-    """Names and tensors of the parameters; raises ConfigError for unusable ones."""
+def tensors_of(parameters: Parameters) -> list[Tensor]:
+    """The tensors of the parameters; raises ConfigError for unusable ones."""
     if isinstance(parameters, Tensor | nn.Module):
         raise ConfigError(
             f"the gate got a {type(parameters).__name__} in place of parameters",
             "Give a list: [tensor], or model.parameters().",
         )
-    names, tensors = [], []
+    tensors = []
     for index, entry in enumerate(parameters):
         name, tensor = entry if isinstance(entry, tuple) else (f"parameter {index}", entry)
         if not isinstance(tensor, Tensor) or tensor.is_complex():
             kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
             raise ConfigError(f"the gate's {name} is {kind}", "Give tensors of real numbers.")
         _check_data(name, tensor)
-        names.append(name)
         tensors.append(tensor)
     if not tensors:
         raise ConfigError(
             "the gate got no parameters",
             "Give a list, or call model.parameters() anew: what it returns is empty after one use.",
         )
-    return names, tensors
+    return tensors
 
 
 def both_gradients(
@@ -158,30 +155,6 @@ def added(totals: Sequence[Gradient], parts: Sequence[Gradient]) -> list[Gradien
     return [
         part if total is None else total if part is None else total.add_(part)
         for total, part in zip(totals, parts, strict=True)
-    ]
-
-
-def mean_of_all(
-    gradients: Sequence[Gradient], parameters: Sequence[Tensor], mean: Mean
-) -> list[Gradient]:
-    """The mean gradients of all processes, in one exchange.
-
-    A loss may reach a parameter in some processes only, where a batch holds no labels: there it
-    counts as zero. None is what has no gradient in any process.
-    """
-    device = parameters[0].device
-    there = torch.tensor([float(gradient is not None) for gradient in gradients], device=device)
-    parts = [
-        torch.zeros(parameter.numel(), device=device)
-        if gradient is None
-        else at_least_float32(gradient).flatten().to(device)
-        for gradient, parameter in zip(gradients, parameters, strict=True)
-    ]
-    sizes = [parameter.numel() for parameter in parameters]
-    *means, reached = torch.split(mean(torch.cat([*parts, there])), [*sizes, len(sizes)])
-    return [
-        part.view(parameter.shape).to(parameter) if share else None
-        for part, parameter, share in zip(means, parameters, reached.tolist(), strict=True)
     ]
 
 

@@ -26,7 +26,8 @@ from MedEnhanceLib.bundles.store import folder_of, open_bundle
 from MedEnhanceLib.core.options import did_you_mean
 from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.gradprom.foreign import installed_folder
-from MedEnhanceLib.gradprom.monai_bundle import Config, read_network, read_spec
+from MedEnhanceLib.gradprom.monai_bundle import read_network, read_spec
+from MedEnhanceLib.gradprom.monai_config import Config
 from MedEnhanceLib.gradprom.segmenter_spec import (
     Intensity,
     NetworkSpec,
@@ -36,7 +37,7 @@ from MedEnhanceLib.gradprom.segmenter_spec import (
 from MedEnhanceLib.nets.slices import GRID
 from MedEnhanceLib.runtime.dependencies import require
 
-Kind = Literal["head", "monai-bundle", "torchscript", "exported-program", "state-dict", "module"]
+Kind = Literal["head", "monai-bundle", "torchscript", "state-dict", "module"]
 #: Sizes that are read at most: nothing in an archive is believed about its own size.
 _MOST_TEXT, _MOST_WEIGHTS = 8 << 20, 4 << 30
 _INFERENCE = PurePosixPath("configs/inference.json")
@@ -115,8 +116,7 @@ def find_restoration(path: Path) -> Found:
         inside = _zip_names(path)
         if _kind_of(inside) != "monai-bundle":
             raise ModelError(f"{path.name}: no MONAI bundle", "Give its folder, or a zip of it.")
-        metadata_name = next(name for name in inside if name.endswith(str(METADATA)))
-        members = _Zip(path, metadata_name.removesuffix(str(METADATA)))
+        members = _Zip.of_bundle(path, inside)
     metadata = _config(members, METADATA)
     assert metadata is not None  # what is_restoration looked at
     return _of_bundle(members, metadata, None, trust=False, restores=True)
@@ -208,6 +208,12 @@ class _Zip:
 
     path: Path
     root: str
+
+    @classmethod
+    def of_bundle(cls, path: Path, inside: list[str]) -> _Zip:
+        """The bundle in a zip with these names, of which the first metadata count."""
+        metadata = next(name for name in inside if name.endswith(str(METADATA)))
+        return cls(path, metadata.removesuffix(str(METADATA)))
 
     @property
     def name(self) -> str:
@@ -327,8 +333,7 @@ def _of_file(path: Path, spec: SegmenterSpec | None, *, trust: bool) -> Found:
     inside = _zip_names(path)
     kind = _kind_of(inside)
     if kind == "monai-bundle":
-        metadata_name = next(name for name in inside if name.endswith(str(METADATA)))
-        members = _Zip(path, metadata_name.removesuffix(str(METADATA)))
+        members = _Zip.of_bundle(path, inside)
         metadata = _config(members, METADATA)
         assert metadata is not None
         if metadata.fields.get("format") == FORMAT:
@@ -339,10 +344,9 @@ def _of_file(path: Path, spec: SegmenterSpec | None, *, trust: bool) -> Found:
         return _of_bundle(members, metadata, spec, trust=trust)
     if path.stat().st_size > _MOST_WEIGHTS:
         raise ModelError(f"{path.name}: larger than {_MOST_WEIGHTS >> 30} GiB", "Too large.")
-    if kind in ("torchscript", "exported-program") and not trust:
-        what = "TorchScript" if kind == "torchscript" else "an exported program"
+    if kind == "torchscript" and not trust:
         hint = _TRUST + _WEIGHTS_ALONE
-        raise ModelError(f"{path.name}: {what}, which runs code of its author", hint)
+        raise ModelError(f"{path.name}: TorchScript, which runs code of its author", hint)
     if spec is None:
         raise ModelError(
             f"{path.name} does not say what it expects", _SPEC.format(f"{path.name}.json beside it")
@@ -351,8 +355,6 @@ def _of_file(path: Path, spec: SegmenterSpec | None, *, trust: bool) -> Found:
     sha256, name = _sha256(content), path.name.partition(".")[0]
     if kind == "torchscript":
         return Found(name, kind, _script(content, path.name), spec, sha256)
-    if kind == "exported-program":
-        return Found(name, kind, _exported(content, path.name), spec, sha256)
     weights = read_weights(content, path.name)
     if spec.network is None:
         raise ModelError(
@@ -381,8 +383,6 @@ def _kind_of(inside: list[str]) -> Kind:
     if any(name == str(METADATA) or name.endswith(f"/{METADATA}") for name in inside):
         return "monai-bundle"
     last = {name.rpartition("/")[2] for name in inside}
-    if "archive_format" in last:
-        return "exported-program"
     return "torchscript" if "constants.pkl" in last else "state-dict"
 
 
@@ -474,17 +474,6 @@ def _script(content: bytes, name: str) -> nn.Module:
         ) from cause
     network: nn.Module = loaded.float().eval()
     return network
-
-
-def _exported(content: bytes, name: str) -> nn.Module:
-    try:
-        program = torch.export.load(io.BytesIO(content))
-        return program.module()
-    except (RuntimeError, ValueError, KeyError, TypeError, OSError) as cause:
-        raise ModelError(
-            f"{name}: no readable exported program ({cause})",
-            "Export it again with this version of PyTorch.",
-        ) from cause
 
 
 def _sha256(content: bytes) -> str:

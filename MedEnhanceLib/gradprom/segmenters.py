@@ -6,7 +6,7 @@ slab on the networks' scale → axes, spacing, intensities → sides filled up �
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -21,6 +21,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import InputError, ModelError
 from MedEnhanceLib.gradprom import segmenter_files, segmenter_spec
+from MedEnhanceLib.gradprom.segmenter_probe import Frozen, count, probe
 from MedEnhanceLib.gradprom.segmenter_spec import SegmenterSpec as SegmenterSpec
 from MedEnhanceLib.gradprom.segmenter_spec import View as View
 from MedEnhanceLib.gradprom.segmenter_spec import axes_of, zoom_of
@@ -31,10 +32,6 @@ from MedEnhanceLib.runtime.progress import Monitor
 _MOST_ZOOM = 3.0
 #: Pixels of slices at once: what is best on a CPU.
 _PIXELS = 512 * 512
-#: Side of the probe along each axis, at least; normalization needs more than one voxel inside.
-_PROBE = 32
-#: Probabilities of a voxel add up to 1 within this.
-_SUM = 1e-3
 #: Labels of a slab may lie this far, in voxels, from the image's grid.
 _GRID_TOLERANCE = 0.1
 
@@ -44,12 +41,7 @@ def open_restoration(source: str | Path) -> Segmenter:
 
     Raises ModelError, ConfigError and DependencyError as `open_segmenter`; no program in it runs.
     """
-    found = segmenter_files.find_restoration(Path(source))
-    network = Frozen(found.network, found.spec, found.name)
-    probe(network, found.spec, found.name)
-    return Segmenter(
-        found.name, found.kind, network, found.spec.labels, found.spec, found.sha256, found.notes
-    )
+    return _opened(segmenter_files.find_restoration(Path(source)))
 
 
 def open_segmenter(
@@ -62,11 +54,10 @@ def open_segmenter(
 
     Args:
         source: the name or folder of a head of MedEnhance; a MONAI bundle, folder or zip, or
-            the name of an imported one; a TorchScript file, an exported program (.pt2), or a file
-            of weights (safetensors, or torch.save of a state dict); in Python also a module, which
-            is copied.
+            the name of an imported one; a TorchScript file, or a file of weights (safetensors, or
+            torch.save of a state dict); in Python also a module, which is copied.
         spec: what it expects. None: the bundle's own, or that of `<file>.json` beside the file.
-        trust: whether files that contain a program, TorchScript and .pt2, may run.
+        trust: whether files that contain a program, TorchScript, may run.
     Raises:
         ModelError: it cannot be read, is not trusted, does not fit its spec, or does not teach:
             its output does not depend differentiably on the image.
@@ -74,132 +65,15 @@ def open_segmenter(
         DependencyError: its network needs a package that is missing.
     """
     stated = None if spec is None else segmenter_spec.spec_from(spec)
-    found = segmenter_files.find(source, stated, trust=trust)
+    return _opened(segmenter_files.find(source, stated, trust=trust))
+
+
+def _opened(found: segmenter_files.Found) -> Segmenter:
     network = Frozen(found.network, found.spec, found.name)
     probe(network, found.spec, found.name)
     return Segmenter(
-        found.name,
-        found.kind,
-        network,
-        found.spec.labels,
-        found.spec,
-        found.sha256,
-        found.notes,
+        found.name, found.kind, network, found.spec.labels, found.spec, found.sha256, found.notes
     )
-
-
-class Frozen(nn.Module):
-    """A network that does not learn: no gradient for its weights, statistics as they are."""
-
-    def __init__(self, network: nn.Module, spec: SegmenterSpec, name: str) -> None:
-        super().__init__()
-        self.network = network
-        self._key, self._name = spec.output, name
-        self._inverse = _LOGITS[spec.activation] if spec.probabilities else None
-        self.training = False
-        self.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> Frozen:
-        """No effect: a module that contains this one may be trained, this one is not."""
-        return self
-
-    def forward(self, images: Tensor) -> Tensor:
-        """[B, channels, …] → logits [B, outputs, …]; of several outputs, the first."""
-        found = self.network(images)
-        if isinstance(found, Mapping):
-            if self._key not in found:
-                raise ModelError(
-                    f"segmenter {self._name!r} gives a dictionary with "
-                    f"{', '.join(map(str, found))}",
-                    "Name the key of its logits in its spec (output).",
-                )
-            found = found[self._key]
-        while isinstance(found, list | tuple) and found:
-            found = found[0]
-        if not isinstance(found, Tensor):
-            raise ModelError(
-                f"segmenter {self._name!r} gives a {type(found).__name__}, no tensor",
-                "Give a network whose output is logits [batch, channels, …].",
-            )
-        return self._inverse(found) if self._inverse else found
-
-
-def _log_odds(probabilities: Tensor) -> Tensor:
-    return torch.logit(probabilities, eps=1e-6)
-
-
-def _log(probabilities: Tensor) -> Tensor:
-    return probabilities.clamp_min(1e-6).log()
-
-
-#: From probabilities to logits whose activation gives them.
-_LOGITS: dict[str, Callable[[Tensor], Tensor]] = {"softmax": _log, "sigmoid": _log_odds}
-
-
-def probe(network: nn.Module, spec: SegmenterSpec, name: str) -> None:
-    """Raise ModelError unless the network takes and gives what its spec says, and can teach."""
-    side = math.ceil(_PROBE / spec.multiple) * spec.multiple
-    sides = spec.window if spec.fixed else (side,) * spec.dimensions
-    generator = torch.Generator().manual_seed(0)
-    images = torch.rand((1, spec.channels, *sides), generator=generator).requires_grad_()
-    before = [buffer.clone() for buffer in network.buffers()]
-    who, shape = f"segmenter {name!r}", " × ".join(map(str, sides))
-    try:
-        given = network(images)
-        again = network(images)
-    except ModelError:
-        raise
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError, KeyError) as cause:
-        raise ModelError(
-            f"{who} does not take {_count(spec.channels, 'channel')} of {shape} voxels"
-            f"{_first_layer(network, spec)}: {_first_line(cause)}",
-            "Correct its spec: dimensions, context, multiple, window and fixed.",
-        ) from cause
-    if not given.is_floating_point():
-        raise ModelError(
-            f"{who} is not differentiable: it gives whole numbers ({given.dtype}), as after an "
-            "argmax",
-            "Export it without the last step, so that it gives logits.",
-        )
-    if given.ndim != images.ndim or given.shape[2:] != images.shape[2:]:
-        raise ModelError(
-            f"{who} gives {list(given.shape)} for {list(images.shape)}",
-            "A segmenter gives [batch, channels, …] on the grid of its input.",
-        )
-    if given.shape[1] != spec.outputs:
-        more = " and the background" if spec.activation == "softmax" else ""
-        raise ModelError(
-            f"{who} gives {_count(given.shape[1], 'channel')}, its spec names "
-            f"{_count(len(spec.labels), 'label')}{more}, which makes {spec.outputs}",
-            "Correct labels or activation in its spec.",
-        )
-    if not torch.isfinite(given).all():
-        raise ModelError(f"{who} gives values that are not finite", "Check its weights.")
-    if not torch.equal(given, again):
-        raise ModelError(
-            f"{who} gives another result each time", "Export it for use, without dropout (eval)."
-        )
-    if any(not torch.equal(a, b) for a, b in zip(before, network.buffers(), strict=True)):
-        raise ModelError(f"{who} changes itself when it is used", "Export it for use (eval).")
-    weights = torch.randn(given.shape, generator=generator)
-    slope = None
-    if given.requires_grad:
-        (slope,) = torch.autograd.grad((given * weights).sum(), images, allow_unused=True)
-    if slope is None or not slope.any():
-        raise ModelError(
-            f"{who} is not differentiable: its output does not depend smoothly on the image, as "
-            "after an argmax or a threshold",
-            "Export it without the last step, so that it gives logits.",
-        )
-    if not torch.isfinite(slope).all():
-        raise ModelError(f"{who} has a gradient that is not finite", "Check its weights.")
-    sums = given.detach().sum(dim=1)
-    is_share = bool((given >= 0).all()) and float((sums - 1).abs().max()) < _SUM
-    if spec.activation == "softmax" and is_share:
-        raise ModelError(
-            f"{who} gives probabilities: its channels add up to 1",
-            "State probabilities: true in its spec.",
-        )
 
 
 def _numbering(labels: Sequence[str]) -> str:
@@ -209,28 +83,13 @@ def _numbering(labels: Sequence[str]) -> str:
     return f"Number its labels from 1 to {len(labels)}, in this order, and the background 0."
 
 
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"
-
-
-def _first_line(cause: BaseException) -> str:
-    return (str(cause).strip().splitlines() or [type(cause).__name__])[0][:200]
-
-
-def _first_layer(network: nn.Module, spec: SegmenterSpec) -> str:
-    """What the first convolution takes, where that is another number of channels."""
-    shapes = (p.shape for p in network.parameters() if p.ndim == spec.dimensions + 2)
-    taken = next((shape[1] for shape in shapes), spec.channels)
-    return f" (its first layer takes {taken})" if taken != spec.channels else ""
-
-
 @dataclass(frozen=True, eq=False)
 class Segmenter:
     """A frozen segmenter with what it expects.
 
     Attributes:
         name: as the user knows it.
-        kind: head, monai-bundle, torchscript, exported-program, state-dict or module.
+        kind: head, monai-bundle, torchscript, state-dict or module.
         network: [B, channels, …] → logits [B, outputs, …]; frozen, for use.
         labels: names of its labels; label n has the index n + 1, the background 0.
         spec: what it expects.
@@ -302,7 +161,7 @@ class Segmenter:
         if low < 0 or high > most:
             raise InputError(
                 f"{there}: values from {low} to {high}, segmenter {self.name!r} has "
-                f"{_count(most, 'label')} ({', '.join(self.labels[:5])}"
+                f"{count(most, 'label')} ({', '.join(self.labels[:5])}"
                 f"{' …' if most > 5 else ''})",
                 _numbering(self.labels),
             )
@@ -332,8 +191,7 @@ class Segmenter:
     def loss(self, slab: Tensor, view: View, target: Tensor) -> Tensor:
         """Dice and cross-entropy of a slab, a scalar.
 
-        slab: [D, H, W], as for `logits`. target: label indices [D, H, W], 0 for the background, or
-        shares of each channel, [C, D, H, W].
+        slab: [D, H, W], as for `logits`. target: label indices [D, H, W], 0 for the background.
         """
         from monai.losses.dice import DiceLoss
 
@@ -349,15 +207,7 @@ class Segmenter:
         return loss
 
     def _shares(self, target: Tensor) -> Tensor:
-        """Indices [D, H, W] → 0 or 1 for each channel, [C, D, H, W]; shares as they are."""
-        if target.ndim == 4:
-            if len(target) != self.spec.outputs:
-                raise InputError(
-                    f"a target of {_count(len(target), 'channel')}, segmenter {self.name!r} has "
-                    f"{self.spec.outputs}",
-                    "Give one for each channel of its logits.",
-                )
-            return target.float()
+        """Indices [D, H, W] → 0 or 1 for each channel, [C, D, H, W]."""
         wanted = F.one_hot(target.long(), len(self.labels) + 1).movedim(-1, 0).float()
         return wanted if self.spec.activation == "softmax" else wanted[1:]
 

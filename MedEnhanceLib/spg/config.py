@@ -14,8 +14,6 @@ from MedEnhanceLib.errors import ConfigError
 Task = Literal["denoise", "sr2", "sr4", "undersample"]
 TASKS: tuple[Task, ...] = get_args(Task)
 Method = Literal["statistics", "matching", "auto"]
-#: What a prior takes on from the patients, by `DistillConfig.intensities`, and in how many numbers.
-TAKEN_ON = {"statistics": ("intensities and textures", 101), "cohort": ("intensities", 33)}
 #: Networks whose gradients can be matched.
 MATCHED = ("srcnn", "edsr")
 Modality = Literal["CT", "MR"]
@@ -90,10 +88,6 @@ class GeneratorConfig(Options):
         0.15, help="the most by which a pixel may leave the prior", low=1e-3, high=1
     )
     rate: float = option(3e-3, help="Adam's learning rate", low=0, high=1)
-    clip: float = option(0.05, help="norm that the gradient is cut to", low=1e-6, high=1e6)
-    structure: tuple[float, float] = option(
-        (0.1, 0.02), help="weight of the structure loss at the beginning and at the end"
-    )
     restraint: float = option(
         0.005,
         help="weight of the mean square of what tanh is given, which keeps it from saturating "
@@ -102,14 +96,11 @@ class GeneratorConfig(Options):
         low=0,
         high=1e6,
     )
-    grain: bool = option(True, help="whether U sees a fixed map of noise as well")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if min(self.widths) < 1:
             raise ConfigError(f"widths are {self.widths}", "Give three numbers of channels.")
-        if min(self.structure) < 0:
-            raise ConfigError(f"structure is {self.structure}", "Give two weights, from 0 up.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,11 +124,6 @@ class LoopConfig(Options):
     networks: tuple[str, ...] = option(
         ("srcnn",), help="srcnn and edsr, taken in turns, one for each outer step"
     )
-    distance: Literal["auto", "cosine", "relative"] = option(
-        "auto",
-        help="between gradients; auto takes what the task is best matched with: relative for "
-        "super-resolution, cosine for the others",
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -152,12 +138,12 @@ class LoopConfig(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class KeepingConfig(Options):
-    """Trainings of SRCNN that measure how much of the change helps other patients (worth.py)."""
+    """Trainings of SRCNN that measure what there is to gain (worth.py)."""
 
     seeds: int = option(
-        3, help="of each share and half of the patients; 0 keeps all, unmeasured", low=0, high=1000
+        2, help="of each arm and half of the patients; 0: nothing is measured", low=0, high=1000
     )
-    steps: int = option(1000, help="of each training", low=1, high=10_000_000)
+    steps: int = option(500, help="of each training", low=1, high=10_000_000)
     batch: int = option(4, help="patches per step", low=1, high=4096)
     patch: int = option(24, help="side of a patch", low=8, high=4096, unit="pixels")
     learning_rate: float = option(3e-3, help="of each training", low=0, high=1)
@@ -165,22 +151,16 @@ class KeepingConfig(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class DPConfig(Options):
-    """Differential privacy of a distillation, by patient (docs/distillation.md).
-
-    Exactly one of epsilon and noise_multiplier.
-    """
+    """Differential privacy of the method statistics, by patient (docs/distillation.md)."""
 
     epsilon: float | None = option(
         None,
         help="differential privacy: add the noise that keeps this ε for each patient, which costs "
-        "quality (default: none; see docs/distillation.md)",
+        "quality; for the method statistics (default: none; see docs/distillation.md)",
         low=1e-6,
         high=1e6,
         metavar="E",
         ranged=False,
-    )
-    noise_multiplier: float | None = option(
-        None, help="standard deviation of the noise, in clips", low=1e-2, high=1e6, flag=None
     )
     delta: float = option(
         1e-5,
@@ -190,24 +170,11 @@ class DPConfig(Options):
         metavar="D",
         ranged=False,
     )
-    clip: float = option(
-        1.0,
-        help="what the norm of a patient's contribution is cut to: with matching a gradient, in "
-        "each match, in norms of the gradient of that patient's distilled images; with statistics "
-        "how far the patient is from the prior, in units of the library's (docs/distillation.md)",
-        low=1e-6,
-        high=1e6,
-        flag=None,
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if (self.epsilon is None) == (self.noise_multiplier is None):
-            both = "both epsilon and" if self.epsilon is not None else "neither epsilon nor"
-            raise ConfigError(
-                f"differential privacy with {both} noise_multiplier",
-                "Give one of both: --epsilon 8 (dp.epsilon), or dp.noise_multiplier.",
-            )
+        if self.epsilon is None:
+            raise ConfigError("δ without ε", "Give both: --epsilon 8 --delta 1e-5.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,13 +231,6 @@ class DistillConfig(WithPresets):
         "cohort",
         metavar="P",
     )
-    intensities: Literal["statistics", "cohort", "own"] = option(
-        "statistics",
-        help="of the prior that matching starts from: statistics gives it the cohort's intensities "
-        "and textures (means over patients, 101 numbers), cohort the intensities alone (33), own "
-        "leaves it its own",
-        flag=None,
-    )
     held_out: float = option(
         0.2,
         help="share of the patients kept for the audit and not distilled; from four patients on "
@@ -298,13 +258,12 @@ class DistillConfig(WithPresets):
     )
     loop: LoopConfig = option(factory=LoopConfig, help="how gradients are matched", flag=None)
     keeping: KeepingConfig = option(
-        factory=KeepingConfig, help="how it is measured how much of the change is kept", flag=None
+        factory=KeepingConfig, help="how it is measured what there is to gain", flag=None
     )
     dp: DPConfig | None = option(
         None,
-        help="differential privacy: nothing but noised gradients, or with statistics one noised "
-        "sum, may depend on the patients. With matching intensities are then own, and all of the "
-        "change is kept",
+        help="differential privacy of the method statistics: nothing but one noised sum may depend "
+        "on the patients",
         flag=None,
     )
     device: str = option("auto", help="auto, cpu, cuda, cuda:N or mps", metavar="D")
@@ -334,11 +293,10 @@ class DistillConfig(WithPresets):
                 "the prior is a patient of the cohort, whom no noise covers",
                 "With differential privacy use the template, or the file of a public volume.",
             )
-        if self.dp is not None and self.method == "auto":
+        if self.dp is not None and self.method != "statistics":
             raise ConfigError(
-                "differential privacy with the method auto: raw images would choose the method, "
-                "and no noise covers that",
-                "Name the method.",
+                f"differential privacy with the method {self.method}",
+                "Use --method statistics: no noise covers what is matched or chosen by raw images.",
             )
         if self.loop.patch > self.images.size:
             raise ConfigError(
@@ -348,9 +306,7 @@ class DistillConfig(WithPresets):
 
     @property
     def distance(self) -> str:
-        """The distance between gradients that this task is matched by."""
-        if self.loop.distance != "auto":
-            return self.loop.distance
+        """The distance between gradients that this task is matched best by."""
         return "relative" if self.task in ("sr2", "sr4") else "cosine"
 
     def record(self) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.atomic import atomic_write, write_json
 from MedEnhanceLib.io.volume_files import save
 from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.spg.config import MODALITIES, TAKEN_ON, DistillConfig, sha256_of
+from MedEnhanceLib.spg.config import MODALITIES, DistillConfig, sha256_of
 from MedEnhanceLib.spg.folder import (
     ARRAY,
     IMAGES,
@@ -41,6 +41,7 @@ from MedEnhanceLib.spg.folder import (
 )
 from MedEnhanceLib.spg.images import Floats
 from MedEnhanceLib.spg.readme import METHOD, NO_LICENCE, SIGNAL, headline, readme
+from MedEnhanceLib.spg.statistics import NUMBERS
 
 FORMAT, FORMAT_VERSION = "medenhance-distilled", 1
 #: The stored value of 1.0.
@@ -134,10 +135,8 @@ class Distilled:
         learned = f"{patients} patient{'' if patients == 1 else 's'}"
         if self.manifest.get("is_prior"):
             name, origin = "the prior of a distillation", f": {self.manifest['prior']['told']}"
-            config = self.manifest["config"]
-            taken = TAKEN_ON.get(config.get("intensities"))
-            if taken and config.get("method") != "statistics":
-                origin += f"; with the {taken[0]} of {learned}, {taken[1]} numbers"
+            if self.manifest["config"]["method"] == "matching":
+                origin += f"; with the intensities and textures of {learned}, {NUMBERS} numbers"
         elif self.manifest.get("statistics"):
             name = "a prior with the statistics of a cohort"
             origin = f": {self.manifest['prior']['told']}; with the intensities and textures of "
@@ -322,7 +321,7 @@ def write_copies(folder: Path, images: Floats, manifest: Mapping[str, Any]) -> N
         save(volume, folder / NIFTI / nifti_name(number), overwrite=True)
     write_json(folder / LISTING, _listing(len(images), manifest), overwrite=True)
     with atomic_write(folder / README, overwrite=True) as temporary:
-        temporary.write_text(readme(manifest, file_sha256(folder / ARRAY)), encoding="utf-8")
+        temporary.write_text(readme(manifest), encoding="utf-8")
 
 
 def nifti_name(number: int) -> str:

@@ -1,7 +1,7 @@
 """Distills a cohort into a folder: patient after patient, resumable after any stop to equal bytes.
 
 prepare → what can be gained, and the method → agree with what is in the folder → each patient →
-the share that helps others → order, 16 bits → audit → manifest
+order, 16 bits → audit → manifest
 
 The audit writes what names or shows patients into a folder beside the result, never into it: the
 result may be shared.
@@ -10,7 +10,7 @@ result may be shared.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from MedEnhanceLib.spg.images import Floats
 from MedEnhanceLib.spg.matching import Raw
 from MedEnhanceLib.spg.patient import PatientImages, distill_patient
 from MedEnhanceLib.spg.prepare import Prepared, prepare, with_start
-from MedEnhanceLib.spg.privacy import noisy_steps, privacy_record
+from MedEnhanceLib.spg.privacy import noise_multiplier, privacy_record
 from MedEnhanceLib.spg.readme import NO_LICENCE
 from MedEnhanceLib.spg.statistics import (
     CLIPPED_FROM,
@@ -45,7 +45,7 @@ from MedEnhanceLib.spg.statistics import (
     measure,
     noised_mean,
 )
-from MedEnhanceLib.spg.worth import Kept, Room, room_of, share_to_keep, with_share
+from MedEnhanceLib.spg.worth import Room, room_of
 
 #: Patients, distilled and held out, besides the prior's: fewer cannot be compared.
 _FEWEST_AUDITED = 2
@@ -64,14 +64,12 @@ class PatientWork:
         config: of the distillation.
         folder: for checkpoints, on the machine that distills.
         hashes: of data and prior.
-        secret: of the noise of differential privacy; never to be published.
     """
 
     raw: Raw
     config: DistillConfig
     folder: Path
     hashes: Mapping[str, str]
-    secret: int | None = field(default=None, repr=False)
 
     def run(self, device: str, monitor: Monitor) -> PatientImages:
         """Distill, or resume."""
@@ -81,7 +79,6 @@ class PatientWork:
             device,
             folder=self.folder,
             hashes=self.hashes,
-            secret=self.secret,
             monitor=monitor,
         )
 
@@ -115,7 +112,7 @@ def distill_cohort(
         `out`.
     Raises:
         Cancelled: after a checkpoint was written.
-        ConfigError: the folder was begun with other options, or no noise reaches the requested ε.
+        ConfigError: the folder was begun with other options.
         DependencyError: differential privacy is asked for, and its accountant is not installed.
         InputError: the folder was begun with other data, or a patient (named) cannot be distilled.
         OutputError: another process distills there, or `out` holds something else.
@@ -124,8 +121,7 @@ def distill_cohort(
     choice = choose_device(config.device)
     monitor.log(f"distilling on {choice.name}: {choice.reason}")
     if config.dp is not None:
-        noisy_steps(config)  # what is missing or in vain is said before minutes of reading
-    config = _without_cohort_intensities(config, monitor)
+        noise_multiplier(config.dp)  # what is missing is said before minutes of reading
     folder = RunFolder(out)
     with folder.owned(overwrite=overwrite):
         prepared = prepare(cohort, config, monitor.part(0.0, 0.03))
@@ -149,14 +145,12 @@ def distill_cohort(
             _warn_of_licence(out, monitor)
             return out
         hashes = {name: str(run[name]) for name in ("data_sha256", "prior_sha256")}
-        secret = folder.secret() if config.dp is not None else None
         works = [
             PatientWork(
                 Raw(images, prepared.prior.images, prepared.modality, number),
                 config,
                 folder.patient(number).absolute(),
                 hashes,
-                secret,
             )
             for number, images in enumerate(prepared.training.values())
         ]
@@ -213,17 +207,6 @@ def _settled(config: DistillConfig, room: Room | None, monitor: Monitor) -> Dist
     return replace(config, method=room.method)
 
 
-def _without_cohort_intensities(config: DistillConfig, monitor: Monitor) -> DistillConfig:
-    """With differential privacy matching takes nothing of the cohort but noised gradients."""
-    if config.dp is None or config.intensities == "own" or config.method == "statistics":
-        return config
-    monitor.warn(
-        "with differential privacy the prior keeps its own intensities: no noise covers the "
-        "cohort's (intensities: own)"
-    )
-    return replace(config, intensities="own")
-
-
 def _run_record(prepared: Prepared, config: DistillConfig) -> dict[str, Any]:
     """What defines the run, for run.json and the manifest."""
     prior = prepared.prior
@@ -242,7 +225,7 @@ def _run_record(prepared: Prepared, config: DistillConfig) -> dict[str, Any]:
         "data_sha256": prepared.sha256,
         "prior_sha256": prior.sha256,
         "config": config.record(),
-        **({"privacy": privacy_record(config, len(prepared.training))} if config.dp else {}),
+        **({"privacy": privacy_record(config.dp, len(prepared.training))} if config.dp else {}),
     }
 
 
@@ -278,24 +261,16 @@ def _finish(
     device: str,
     monitor: Monitor,
 ) -> None:
-    """Choose the share to keep, order the images, audit them as stored, and write everything."""
-    prior = prepared.prior.images
-    kept = _kept(prepared, config, [images for images, _ in found], device, monitor.part(0.0, 0.4))
-    silent = Monitor(cancel=lambda: monitor.cancelled)
-    redistill = redistiller(prepared, config, device, silent, kept.share)
-    writing = monitor.part(0.4, 1.0)
-    images = with_share(np.concatenate([images for images, _ in found]), prior, kept.share)
+    """Order the images, audit them as stored, and write everything."""
+    redistill = redistiller(prepared, config, device, Monitor(cancel=lambda: monitor.cancelled))
+    images = np.concatenate([images for images, _ in found])
     order = dataset.order_of(images)
     notes = [note for _, note in found]
     results = {
         "batch": sorted({int(note["batch"]) for note in notes}),
         "measured": _means([note["measured"] for note in notes]),
-        "kept": {
-            "share": kept.share,
-            "psnr_db": {f"{share:g}": psnr for share, psnr in kept.psnr_db.items()},
-        },
     }
-    _write_result(folder, config, prepared, run, images[order], redistill, results, writing)
+    _write_result(folder, config, prepared, run, images[order], redistill, results, monitor)
 
 
 def _finish_statistics(
@@ -323,8 +298,7 @@ def _finish_statistics(
             means = noised_mean(
                 found,
                 measure(prior, modality, scaling),
-                clip=config.dp.clip,
-                noise_multiplier=noisy_steps(config).noise_multiplier,
+                noise_multiplier=noise_multiplier(config.dp),
                 rng=np.random.default_rng((secret, *draw)),
             )
         return imposed(prior, means, modality, scaling), means.record()
@@ -387,33 +361,11 @@ def _means(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
     }
 
 
-def _kept(
-    prepared: Prepared,
-    config: DistillConfig,
-    images: Sequence[Floats],
-    device: str,
-    monitor: Monitor,
-) -> Kept:
-    """How much of the change is kept; with differential privacy raw images may not decide it."""
-    if config.dp is not None:
-        return Kept(1.0, {})
-    prior, modality = prepared.prior.images, prepared.modality
-    with hold_gpu([device], "distill", monitor):
-        kept = share_to_keep(
-            images, prior, prepared.training, modality, config, device=device, monitor=monitor
-        )
-    if kept.psnr_db:
-        found = ", ".join(f"{share:.0%}: {psnr:.2f} dB" for share, psnr in kept.psnr_db.items())
-        monitor.log(f"{kept.share:.0%} of the change is kept; on other patients: {found}")
-    return kept
-
-
 def redistiller(
     prepared: Prepared,
     config: DistillConfig,
     device: str = "cpu",
     monitor: Monitor | None = None,
-    share: float = 1.0,
 ) -> Redistill:
     """Distills other patients from the same prior, for the shadows of an audit.
 
@@ -422,7 +374,6 @@ def redistiller(
         config: of the distillation.
         device: a torch device.
         monitor: may cancel.
-        share: of the change that is kept, as in the audited images.
     Returns:
         A function of images [N, H, W] by patient and a seed that gives [P · M, H, W] in the
         patients' order, and takes as long as a distillation.
@@ -439,7 +390,7 @@ def redistiller(
             ).images
             for number, images in enumerate(patients.values())
         ]
-        return with_share(np.concatenate(parts), prepared.prior.images, share)
+        return np.concatenate(parts)
 
     return redistill
 

@@ -22,19 +22,10 @@ from torch import Tensor, nn
 
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.spg.config import DistillConfig
-from MedEnhanceLib.spg.folder import new_secret
 from MedEnhanceLib.spg.images import Floats, shown
-from MedEnhanceLib.spg.networks import (
-    Generator,
-    PriorChange,
-    draw_weights,
-    make_network,
-    saturation,
-)
+from MedEnhanceLib.spg.networks import Generator, draw_weights, make_network, saturation
 from MedEnhanceLib.spg.objective import (
     DISTANCES,
-    NOISED_DISTANCES,
-    Noising,
     StructureLoss,
     layer_gradients,
     structure_weight,
@@ -43,6 +34,8 @@ from MedEnhanceLib.spg.tasks import Patches, Places, Task, Tensors, make_task
 
 #: Raw images that are degraded as whole images for one network, at least, if there are as many.
 _RAW_AT_ONCE = 8
+#: Norm that the generator's gradient is cut to: above, tanh saturates.
+_CLIP = 0.05
 #: Recorded for each outer step: means over its matches; saturation is a share of the pixels.
 MEASURED = ("alignment", "structure", "saturation")
 
@@ -71,28 +64,15 @@ class PatientLoop:
         raw: the patient's images and the prior.
         config: of the distillation.
         device: a torch device.
-        generator: what changes the prior; None: the method's own.
-        secret: of the noise of differential privacy; None: a new one. See `objective.Noising`.
     """
 
-    def __init__(
-        self,
-        raw: Raw,
-        config: DistillConfig,
-        device: str,
-        *,
-        generator: PriorChange | None = None,
-        secret: int | None = None,
-    ) -> None:
+    def __init__(self, raw: Raw, config: DistillConfig, device: str) -> None:
         self.config, self.device, self._number = config, device, raw.number
         self._per_inner = 1 + config.loop.teaching
         self._per_outer = config.loop.inner * self._per_inner
         self.batch = config.loop.batch
         self.task: Task = make_task(config, raw.modality)
-        self._distance = (DISTANCES if config.dp is None else NOISED_DISTANCES)[config.distance]
-        self._noising: Noising | None = None
-        if config.dp is not None:
-            self._noising = Noising(config, new_secret() if secret is None else secret, raw.number)
+        self._distance = DISTANCES[config.distance]
         self._structure = StructureLoss()
         side = config.loop.patch
         is_shown = partial(shown, modality=raw.modality, config=config.images)
@@ -101,9 +81,9 @@ class PatientLoop:
         self._raw_patches = Patches(is_shown(raw.images), side)
         self._own_patches = Patches(is_shown(raw.prior), side)
         rng = np.random.default_rng((config.seed + 1,))  # every patient's generator begins the same
-        self.generator: PriorChange = (
-            generator or Generator(config.generator, len(raw.prior), raw.prior.shape[1:], rng)
-        ).to(device)
+        self.generator = Generator(config.generator, len(raw.prior), raw.prior.shape[1:], rng).to(
+            device
+        )
         self._adam = torch.optim.Adam(self.generator.parameters(), lr=config.generator.rate)
         self.networks = nn.ModuleDict(
             {name: make_network(name, rng) for name in config.loop.networks}
@@ -145,7 +125,7 @@ class PatientLoop:
             self._teach(number)
 
     def _rng(self, number: int, purpose: int) -> np.random.Generator:
-        """The random numbers of one step for one purpose (0 to 4)."""
+        """The random numbers of one step for one purpose (0 to 3)."""
         return np.random.default_rng((self.config.seed + 1, self._number, number, purpose))
 
     def _name(self, number: int) -> str:
@@ -170,11 +150,11 @@ class PatientLoop:
         alignment = self._distance_of(images, network, number, drawn, differentiable=True)
         structure = self._structure(images, self._prior)
         chosen, share = self.config.generator, number / self.steps
-        loss = alignment + structure_weight(share, *chosen.structure) * structure
+        loss = alignment + structure_weight(share) * structure
         loss = loss + chosen.restraint * residual.square().mean()
         self._adam.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.generator.parameters(), chosen.clip)
+        nn.utils.clip_grad_norm_(self.generator.parameters(), _CLIP)
         self._adam.step()
         self._images = None
         # The only time that the host waits for the device, when all of the step is on its way.
@@ -204,12 +184,8 @@ class PatientLoop:
         shared = int(rng.integers(2**62)), int(rng.integers(2**31))
         low, high = self._raw_pairs(number, rng, shared)
         raw = layer_gradients(_error(network, low, high), network, differentiable=False)
-        if self._noising is not None:  # the count of numbers drawn depends on the raw images
-            rng = self._rng(number, 4)
         low, high = self._own_pairs(images, drawn, rng, shared, self.batch)
         ours = layer_gradients(_error(network, low, high), network, differentiable=differentiable)
-        if self._noising is not None:
-            raw = self._noising(raw, ours, number)
         return self._distance(raw, ours)
 
     def compare(self, count: int) -> Iterator[tuple[float, float]]:

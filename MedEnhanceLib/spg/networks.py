@@ -7,7 +7,6 @@ changes the shared prior by a bounded residual.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -121,23 +120,7 @@ def near_input(network: nn.Module, share: float) -> nn.Module:
     return network
 
 
-class PriorChange(nn.Module, ABC):
-    """Makes images out of a prior by a residual that is learned."""
-
-    @abstractmethod
-    def residual(self, prior: Tensor) -> Tensor:
-        """The learned residual before it is bounded, [M, 1, H, W]."""
-
-    @abstractmethod
-    def add(self, prior: Tensor, residual: Tensor) -> Tensor:
-        """The prior [M, 1, H, W], changed by a residual: in [0, 1]."""
-
-    def forward(self, prior: Tensor) -> Tensor:
-        """[M, 1, H, W] in [0, 1] → the patient's images, the same shape and range."""
-        return self.add(prior, self.residual(prior))
-
-
-class Generator(PriorChange):
+class Generator(nn.Module):
     """S = clip(A + ρ · tanh(U([A, ζ])), 0, 1); at the beginning S = A.
 
     U is a U-Net of three levels without normalization, whose last layer starts at zero. ζ is one
@@ -146,7 +129,7 @@ class Generator(PriorChange):
     make no texture. Source: design, spg part 4 (reconstructed); the grain is ours.
 
     Args:
-        config: widths, ρ and whether there is a grain.
+        config: widths and ρ.
         count: of the images, M.
         size: of the images, [H, W] in pixels.
         rng: draws weights and grain.
@@ -158,32 +141,31 @@ class Generator(PriorChange):
         super().__init__()
         self._rho = config.rho
         narrow, middle, wide = config.widths
-        inputs = 3 if config.grain else 2
-        self.down = nn.ModuleList(
-            [_pair(inputs, narrow), _pair(narrow, middle), _pair(middle, wide)]
-        )
+        self.down = nn.ModuleList([_pair(3, narrow), _pair(narrow, middle), _pair(middle, wide)])
         self.up = nn.ModuleList([_pair(wide + middle, middle), _pair(middle + narrow, narrow)])
         self.last = nn.Conv2d(narrow, 1, 3, padding=1)
         draw_weights(self, rng)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
         self.zeta = nn.Parameter(torch.zeros(1, 1, size[0] // GRID, size[1] // GRID))
-        grain = rng.standard_normal((count, 1, *size), dtype=np.float32) if config.grain else None
-        self.grain: Tensor | None
-        self.register_buffer("grain", None if grain is None else torch.from_numpy(grain))
+        grain = rng.standard_normal((count, 1, *size), dtype=np.float32)
+        self.grain: Tensor
+        self.register_buffer("grain", torch.from_numpy(grain))
+
+    def forward(self, prior: Tensor) -> Tensor:
+        """[M, 1, H, W] in [0, 1] → the patient's images, the same shape and range."""
+        return self.add(prior, self.residual(prior))
 
     def add(self, prior: Tensor, residual: Tensor) -> Tensor:
-        """The prior, changed by ρ · tanh(residual)."""
+        """The prior [M, 1, H, W], changed by ρ · tanh(residual)."""
         return (prior + self._rho * residual.tanh()).clamp(0, 1)
 
     def residual(self, prior: Tensor) -> Tensor:
         """U([A, ζ]), in units of ρ, before tanh bounds it: [M, 1, H, W]."""
         size = (prior.shape[-2], prior.shape[-1])
         zeta = F.interpolate(self.zeta, size=size, mode="bilinear", align_corners=False)
-        inputs = [prior, zeta.expand_as(prior)]
-        if self.grain is not None:
-            inputs.append(self.grain)
-        fine = self.down[0](torch.cat(inputs, dim=1))
+        inputs = torch.cat([prior, zeta.expand_as(prior), self.grain], dim=1)
+        fine = self.down[0](inputs)
         middle = self.down[1](F.avg_pool2d(fine, 2))
         features = self.down[2](F.avg_pool2d(middle, 2))
         for pair, beside in zip(self.up, (middle, fine), strict=True):

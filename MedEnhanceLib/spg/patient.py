@@ -43,9 +43,8 @@ class PatientImages:
         images: float32 [M, H, W] in [0, 1].
         batch: patches of a match; fewer than configured if memory ran out.
         measured: `structure` and `saturation` (a share of the pixels), means of the last outer
-            step; without differential privacy also `alignment`, the mean distance from the
-            gradients of the raw images for new networks and batches, and `alignment_of_prior`, the
-            same of the prior's images.
+            step; `alignment`, the mean distance from the gradients of the raw images for new
+            networks and batches, and `alignment_of_prior`, the same of the prior's images.
     """
 
     images: Floats
@@ -61,7 +60,6 @@ def distill_patient(
     *,
     folder: Path | None = None,
     hashes: Mapping[str, str] | None = None,
-    secret: int | None = None,
     monitor: Monitor | None = None,
 ) -> PatientImages:
     """Distill one patient, or resume; meanwhile no other long job has the GPU.
@@ -72,8 +70,6 @@ def distill_patient(
         device: a torch device, whose memory is released at the end.
         folder: for checkpoints; None: no checkpoints.
         hashes: of data and prior, which a checkpoint must agree in.
-        secret: of the noise of differential privacy; resuming to the same images takes the same
-            one; None: a new one.
         monitor: gets progress and may cancel.
     Raises:
         Cancelled: after a checkpoint was written.
@@ -84,21 +80,20 @@ def distill_patient(
     monitor = monitor or Monitor()
     checkpoints = Checkpoints(folder) if folder is not None else None
     with hold_gpu([device], "distill", monitor):
-        return _distill(raw, config, device, secret, checkpoints, hashes or {}, monitor)
+        return _distill(raw, config, device, checkpoints, hashes or {}, monitor)
 
 
 def _distill(
     raw: Raw,
     config: DistillConfig,
     device: str,
-    secret: int | None,
     checkpoints: Checkpoints | None,
     hashes: Mapping[str, str],
     monitor: Monitor,
 ) -> PatientImages:
     """Run the remaining steps; device memory is released when this returns."""
     whose = f"patient {raw.number + 1}"
-    loop = PatientLoop(raw, config, device, secret=secret)
+    loop = PatientLoop(raw, config, device)
     parts = loop.parts(hashes)
     start = 0
     found = checkpoints.load(parts, monitor) if checkpoints else None
@@ -126,7 +121,7 @@ def _distill(
 
 
 def _finished(loop: PatientLoop, number: int, monitor: Monitor) -> PatientImages:
-    compared = {} if loop.config.dp is not None else _compared(loop, number, monitor)
+    compared = _compared(loop, number, monitor)
     last = dict(zip(MEASURED, loop.history["measured"][-1].tolist(), strict=True))
     if last["saturation"] > _MUCH_SATURATED:
         monitor.warn(

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from MedEnhanceLib import io
 from MedEnhanceLib.errors import ConfigError, InputError
@@ -27,15 +26,15 @@ from MedEnhanceLib.spg.config import (
     DistillConfig,
     ImageConfig,
 )
-from MedEnhanceLib.spg.images import Floats, axial_slices, data_sha256, shown, spread_over
-from MedEnhanceLib.spg.statistics import LEVELS, imposed, mean_over, measure, with_levels
+from MedEnhanceLib.spg.images import Floats, axial_slices, data_sha256, spread_over
+from MedEnhanceLib.spg.statistics import imposed, mean_over, measure
 
 #: Slices of a patient that must show something, however few images are requested.
 _LEAST_SLICES = 4
 #: Held-out patients that the audit needs, if as many are left to distill.
 _COMPARED = 2
 _TEMPLATE_FILE = "mni152_t1.nii.gz"
-_CUBE, _COMPONENTS = 64, 32
+_CUBE = 64
 #: What is published about each kind; names nobody.
 _DESCRIPTIONS = {
     TEMPLATE: "ICBM 2009a, the average of 152 adult brains (T1): no single person",
@@ -140,12 +139,11 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
 
 def with_start(prepared: Prepared, config: DistillConfig) -> Prepared:
     """With the prior that matching starts from; for another method as it is."""
-    if config.method != "matching" or config.intensities == "own":
+    if config.method != "matching":
         return prepared
     public = replace(prepared.prior, images=prepared.public)
     patients, modality = prepared.training.values(), prepared.modality
-    change = with_statistics if config.intensities == "statistics" else with_intensities
-    return replace(prepared, prior=change(public, patients, modality, config.images))
+    return replace(prepared, prior=with_statistics(public, patients, modality, config.images))
 
 
 def _refuse_theirs(
@@ -270,64 +268,28 @@ def with_statistics(
     return replace(prior, images=imposed(prior.images, means, modality, config))
 
 
-def with_intensities(
-    prior: Prior, patients: Iterable[Floats], modality: str, config: ImageConfig
-) -> Prior:
-    """The prior with the cohort's intensities, mapped by quantiles.
-
-    Without it a template of another part of the body or another sequence teaches networks
-    intensities that do not occur. Uses the mean over patients of 33 quantiles; ours.
-
-    Args:
-        prior: to be mapped.
-        patients: images [N, H, W] of each.
-        modality: "CT" or "MR".
-        config: how the images were made.
-    """
-    levels = np.linspace(0, 1, LEVELS)
-    found = [np.quantile(images[shown(images, modality, config)], levels) for images in patients]
-    inside = shown(prior.images, modality, config)
-    return replace(prior, images=with_levels(prior.images, inside, np.mean(found, axis=0)))
-
-
 def representative(volumes: Mapping[str, Sequence[Floats]]) -> str:
     """The patient with the smallest sum of distances to all others.
 
-    Distances are those of the first 32 principal components of each patient's first volume as
-    64³ voxels, and of the length of their gradient. Source: design, spg part 2 (reconstructed).
+    Distances are those of each patient's first volume as 64³ voxels, and of the length of their
+    gradient. Source: design, spg part 2 (reconstructed; principal components left out: of fewer
+    than 32 patients they keep all distances).
     """
     names = list(volumes)
-    embedded = np.stack([_embedded(volumes[name][0]) for name in names])
-    centered = embedded - embedded.mean(axis=0)
-    # The components of few points in many dimensions, by their products with each other.
-    values, vectors = np.linalg.eigh((centered @ centered.T).astype(np.float64))
-    kept = np.argsort(values)[::-1][:_COMPONENTS]
-    points = vectors[:, kept] * np.sqrt(np.maximum(values[kept], 0))
-    distances = np.linalg.norm(points[:, None] - points[None], axis=2).sum(axis=1)
-    return names[int(distances.argmin())]
+    embedded = np.stack([_embedded(volumes[name][0]) for name in names]).astype(np.float64)
+    products = embedded @ embedded.T
+    squares = products.diagonal()
+    distances = np.sqrt(np.maximum(squares[:, None] + squares - 2 * products, 0))
+    return names[int(distances.sum(axis=1).argmin())]
 
 
 def _embedded(images: Floats) -> Floats:
     """[2 · 64³]: values, then lengths of gradients."""
-    cube = images
-    for axis in range(3):
-        cube = _stretched(cube, axis)
-    slopes = np.gradient(cube)
-    length = np.sqrt(sum(slope**2 for slope in slopes))
-    return np.concatenate([cube.ravel(), np.asarray(length, np.float32).ravel()])
+    import torch
+    from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-
-def _stretched(array: Floats, axis: int) -> Floats:
-    """64 linear samples along an axis, whatever its length."""
-    length = array.shape[axis]
-    position = np.clip((np.arange(_CUBE) + 0.5) / _CUBE * length - 0.5, 0, length - 1)
-    low = np.floor(position).astype(np.intp)
-    share = (position - low).astype(np.float32)
-    shape = [1] * array.ndim
-    shape[axis] = _CUBE
-    share = share.reshape(shape)
-    high = np.minimum(low + 1, length - 1)
-    sampled: npt.NDArray[np.float32] = (
-        array.take(low, axis=axis) * (1 - share) + array.take(high, axis=axis) * share
-    )
-    return sampled
+    volume = torch.from_numpy(np.ascontiguousarray(images))[None, None]
+    cube = F.interpolate(volume, (_CUBE,) * 3, mode="trilinear", align_corners=False)[0, 0].numpy()
+    length = np.sqrt(sum(slope**2 for slope in np.gradient(cube)))
+    embedded: Floats = np.concatenate([cube.ravel(), np.asarray(length, np.float32).ravel()])
+    return embedded

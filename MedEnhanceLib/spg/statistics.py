@@ -41,8 +41,10 @@ _ROUNDS = 4
 CLIPPED_FROM = 5
 #: With differential privacy: brightness, contrast and skew of intensities, and the gain of detail.
 PROJECTED = 4
+#: What the norm of a patient's numbers is cut to.
+CLIP = 1.0
 #: What a cosine of the differences in intensity, and the logarithm of a gain, are divided by, so
-#: that a cohort far from the prior has a norm of about 1, the default clip. They were chosen on
+#: that a cohort far from the prior has a norm of about 1, the clip. They were chosen on
 #: MR and CT of soft-tissue sarcomas, and stay: constants taken from a cohort would reveal it.
 _UNITS = np.array([0.4, 0.4, 0.4, 1.0])
 #: Detail changes by a factor of 8 at most, whatever the noise.
@@ -121,17 +123,17 @@ def projected(patient: Statistics, prior: Statistics) -> Doubles:
     return numbers
 
 
-def clipped_sum(patients: Iterable[Doubles], clip: float) -> Doubles:
-    """The sum of vectors, each scaled down to a norm of at most `clip`.
+def clipped_sum(patients: Iterable[Doubles]) -> Doubles:
+    """The sum of vectors, each scaled down to a norm of at most `CLIP`.
 
-    Leaving out one of them moves it by at most `clip`, replacing one by at most twice that. A
+    Leaving out one of them moves it by at most `CLIP`, replacing one by at most twice that. A
     vector that is not finite has no norm, and counts as zeros.
     """
     total = np.zeros(PROJECTED)
     for vector in patients:
         length = math.hypot(*vector)  # overflows later than a sum of squares
         if math.isfinite(length):
-            total += vector * min(1.0, clip / max(length, clip))
+            total += vector * min(1.0, CLIP / max(length, CLIP))
     return total
 
 
@@ -139,7 +141,6 @@ def noised_mean(
     patients: Iterable[Statistics],
     prior: Statistics,
     *,
-    clip: float,
     noise_multiplier: float,
     rng: np.random.Generator,
 ) -> Statistics:
@@ -148,13 +149,12 @@ def noised_mean(
     Args:
         patients: of each patient.
         prior: of the public prior, on its images.
-        clip: largest norm of a patient's numbers.
         noise_multiplier: standard deviation of the noise on each of the 4 sums, in clips.
         rng: its state must stay secret.
     """
     vectors = [projected(patient, prior) for patient in patients]
-    count, deviation = len(vectors), clip * noise_multiplier
-    total = clipped_sum(vectors, clip) + deviation * rng.standard_normal(PROJECTED)
+    count, deviation = len(vectors), CLIP * noise_multiplier
+    total = clipped_sum(vectors) + deviation * rng.standard_normal(PROJECTED)
     return rebuilt(shrunk(total / count, deviation / count), prior, count)
 
 

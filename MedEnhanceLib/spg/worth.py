@@ -1,20 +1,14 @@
-"""What images are worth to other patients: which share of a change helps, and what can be gained.
+"""What a distillation can gain at all, before minutes are spent on it.
 
-Both train small networks on half of the patients' images, or on what was made of them, and measure
-them on raw images of the other half; both are ours.
-
-- *Share*: images on which gradients match need not train a network better. So networks learn from
-  the distilled images with all of their change from the prior, and with shares of it; the smallest
-  share is kept that is as good as the best one.
-- *Room*: what there is to gain at all, before minutes are spent. Networks learn from the public
-  prior, from the prior with the cohort's statistics, and from all raw images.
+Small networks learn from the public prior, from the prior with the cohort's statistics, and from
+all raw images of one half of the patients, and are measured on raw images of the other half. Ours.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -31,8 +25,6 @@ from MedEnhanceLib.spg.tasks import make_task
 
 Doubles = npt.NDArray[np.float64]
 
-#: Shares of the change to choose from; not 0: everybody's images would be the prior's.
-SHARES = (0.25, 0.5, 1.0)
 #: Raw images of each patient that are measured.
 _MEASURED = 8
 #: dB; what gains less is called nothing to gain.
@@ -41,73 +33,6 @@ LEAST_ROOM = 0.3
 #: they left up to 0.5, matching gained 0.14 at most; in two of 17 and 18 patients they left 0.6,
 #: and it gained 0.2 and 0.3.
 ROOM_FOR_MATCHING = 1.0
-#: The estimate of what can be gained takes this share of the steps, and as many seeds at most.
-_ROOM_STEPS, _ROOM_SEEDS = 0.5, 2
-
-
-@dataclass(frozen=True)
-class Kept:
-    """How much of the change from the prior is kept.
-
-    Args:
-        share: of the change, 0 to 1.
-        psnr_db: mean PSNR in dB of restored images by share; empty: not measured.
-    """
-
-    share: float
-    psnr_db: dict[float, float]
-
-
-def with_share(images: Floats, prior: Floats, share: float) -> Floats:
-    """Images [N · M, H, W] with a share of their difference from the prior's [M, H, W]."""
-    if share == 1:
-        return images
-    start = np.tile(prior, (len(images) // len(prior), 1, 1))
-    kept: Floats = start + np.float32(share) * (images - start)
-    return kept
-
-
-def share_to_keep(
-    images: Sequence[Floats],
-    prior: Floats,
-    raw: Mapping[str, Floats],
-    modality: str,
-    config: DistillConfig,
-    *,
-    device: str = "cpu",
-    monitor: Monitor | None = None,
-) -> Kept:
-    """Choose from `SHARES` by training networks on halves of the patients.
-
-    Args:
-        images: distilled, [M, H, W] of each patient.
-        prior: [M, H, W].
-        raw: the patients' own images [N, H, W], in the same order.
-        modality: "CT" or "MR".
-        config: its task, images and keeping are used.
-        device: a torch device.
-        monitor: gets progress and may cancel.
-    Returns:
-        The share; 1 with a single patient, or where `config.keeping` asks for no training.
-    """
-    if len(images) < 2 or not config.keeping.seeds:
-        return Kept(1.0, {})
-    arms = {
-        f"how much helps others: {share:.0%}": [
-            with_share(np.concatenate(images[half::2]), prior, share) for half in (0, 1)
-        ]
-        for share in SHARES
-    }
-    found = _on_others(arms, raw, modality, config, device, monitor or Monitor())
-    means = {share: round(float(row.mean()), 4) for share, row in zip(SHARES, found, strict=True)}
-    return Kept(SHARES[_least(found)], means)
-
-
-def _least(found: Doubles) -> int:
-    """The first row whose mean deficit to the best row is at most its standard error."""
-    worse = found[found.mean(axis=1).argmax()] - found
-    error = worse.std(axis=1, ddof=1) / math.sqrt(worse.shape[1])
-    return int(np.argmax(worse.mean(axis=1) <= error))
 
 
 @dataclass(frozen=True)
@@ -152,24 +77,18 @@ class Room:
                 f"restore other patients to {self.public_db:.1f} dB, those that learn from all raw "
                 f"images to {self.full_db:.1f} dB. The public prior alone serves."
             )
-        reached = (self.statistics_db - self.public_db) / self.gain_db
-        left = f"{self.left_db:.1f} ± {self.error_db:.1f} dB are left"
-        if self.method == "matching":
-            advice = f"{left}, of which matching may gain a part: it is advised."
-        elif self.left_db >= LEAST_ROOM:
-            advice = (
-                f"{left}; where so little was left, matching gained 0.3 dB at most: the method "
-                "statistics is advised."
-            )
-        else:
-            advice = (
-                f"Next to nothing is left ({self.left_db:.1f} ± {self.error_db:.1f} dB): the "
-                "method statistics is advised."
-            )
+        reached = min(max(0.0, (self.statistics_db - self.public_db) / self.gain_db), 1.0)
+        advice = (
+            "matching may gain a part of the rest: it is advised."
+            if self.method == "matching"
+            else "where so little was left matching gained 0.3 dB at most: the method statistics "
+            "is advised."
+        )
         return (
             f"All raw images would gain {self.gain_db:.1f} dB over the public prior "
             f"({self.public_db:.1f} to {self.full_db:.1f} dB on other patients); the cohort's "
-            f"{NUMBERS} statistics reach {min(max(0.0, reached), 1.0):.0%} of it. {advice}"
+            f"{NUMBERS} statistics reach {reached:.0%} of it. {self.left_db:.1f} ± "
+            f"{self.error_db:.1f} dB are left; {advice}"
         )
 
     def record(self) -> dict[str, Any]:
@@ -231,13 +150,6 @@ def room_of(
         "all raw images": [np.concatenate(everybody[half::2]) for half in (0, 1)],
     }
     labeled = {f"what can be gained: {name}": sets for name, sets in arms.items()}
-    keeping = config.keeping
-    quick = replace(
-        keeping,
-        seeds=min(keeping.seeds, _ROOM_SEEDS),
-        steps=max(1, round(_ROOM_STEPS * keeping.steps)),
-    )
-    config = replace(config, keeping=quick)
     psnr = _on_others(labeled, raw, modality, config, device, monitor or Monitor())
     prior_db, statistics_db, full_db = (float(row.mean()) for row in psnr)
     return Room(prior_db, statistics_db, full_db, _error(psnr[2] - psnr[1]), len(raw))

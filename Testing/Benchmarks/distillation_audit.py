@@ -215,7 +215,7 @@ def _findings(report: AuditReport) -> dict[str, Row]:
         one.attack: {name: one.to_json()[name] for name in kept}
         | {
             name: one.measured[name]
-            for name in ("highest_training", "highest_held_out", "detectable_square")
+            for name in ("highest_training", "highest_held_out")
             if name in one.measured
         }
         for one in report.findings

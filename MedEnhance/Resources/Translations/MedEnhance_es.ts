@@ -507,8 +507,8 @@
         <translation>Carpeta…</translation>
     </message>
     <message>
-        <source>TorchScript and exported programs (.pt2) run code of their author. Allow it only if you trust where they come from. This is not saved with the scene</source>
-        <translation>TorchScript y los programas exportados (.pt2) ejecutan código de su autor. Permítalo solo si confía en su procedencia. Esto no se guarda con la escena</translation>
+        <source>TorchScript runs code of its author. Allow it only if you trust where it comes from. This is not saved with the scene</source>
+        <translation>TorchScript ejecuta código de su autor. Permítalo solo si confía en su procedencia. Esto no se guarda con la escena</translation>
     </message>
     <message>
         <source>Run the program in it</source>

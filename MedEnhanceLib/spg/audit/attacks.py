@@ -18,14 +18,13 @@ from MedEnhanceLib.spg.audit.membership import (
     smallest_shadow_p,
 )
 from MedEnhanceLib.spg.audit.nearest import Gallery, likeness, search_copies
-from MedEnhanceLib.spg.audit.records import AuditConfig, Audited, NotRun
-from MedEnhanceLib.spg.audit.significance import smallest_rank_sum_p, tarone_level
-from MedEnhanceLib.spg.audit.similarity import fingerprints, match
+from MedEnhanceLib.spg.audit.records import AuditConfig, Audited
+from MedEnhanceLib.spg.audit.significance import ALPHA, smallest_rank_sum_p, tarone_level
 
 #: Correlation that slices of two people never reach.
 _ONE_PERSON = 0.85
-#: Why there are no shadows where nothing distills again.
-_NEEDS = "It needs further distillations (--shadows 8)."
+#: The attacks that did not run where nothing distills again.
+_NO_SHADOWS = "**Membership.** Not tried: it needs further distillations (--shadows 8)."
 #: Ratio of slices per patient beyond which one group is near more often by chance.
 _UNEVEN = 2.0
 
@@ -39,7 +38,7 @@ def audit(
 ) -> AuditReport:
     """Attack a distilled set.
 
-    Without a leak the probability of an alarm, over all attacks, is at most `config.alpha`.
+    Without a leak the probability of an alarm, over all attacks, is at most `ALPHA`.
 
     Args:
         audited: the set and the patients.
@@ -53,8 +52,9 @@ def audit(
     """
     config, monitor = config or AuditConfig(), monitor or Monitor()
     began = time.monotonic()
-    smallest = _smallest_p(audited, config, redistill is not None)
-    level = tarone_level(list(smallest.values()), config.alpha)
+    has_shadows = redistill is not None and config.shadows > 0
+    smallest = _smallest_p(audited, config, has_shadows=has_shadows)
+    level = tarone_level(list(smallest.values()), ALPHA)
     gallery = Gallery(audited.patients)
     nearest = gallery.nearest(audited.distilled, monitor.part(0.0, 0.05))
     share = 0.4 if redistill is None else 0.1
@@ -69,10 +69,8 @@ def audit(
         findings.append(lira_finding(audited, nearest, shadows, level))
     return AuditReport(
         findings=tuple(findings),
-        not_run=_not_run(config, redistill is not None),
-        alpha=config.alpha,
+        not_run=() if has_shadows else (_NO_SHADOWS,),
         exposed=audited.aliases.get(audited.prior_owner or ""),
-        prior=_likeness_to_prior(audited),
         cautions=_cautions(audited, findings[0].measured),
         counts={
             "images": len(audited.distilled),
@@ -88,34 +86,15 @@ def audit(
     )
 
 
-def _smallest_p(audited: Audited, config: AuditConfig, can_redistill: bool) -> dict[str, float]:
+def _smallest_p(audited: Audited, config: AuditConfig, *, has_shadows: bool) -> dict[str, float]:
     """The smallest p possible, for each attack that will run."""
     ours, theirs = len(audited.tested_training), len(audited.tested_held_out)
     groups = smallest_rank_sum_p(ours, theirs)
     smallest = {"copies": 0.0, "likeness-ncc": groups, "likeness-ssim": groups}
-    if can_redistill and config.shadows:
+    if has_shadows:
         smallest["shadows"] = smallest_shadow_p(ours + theirs, config)
         smallest["lira"] = groups
     return smallest
-
-
-def _not_run(config: AuditConfig, can_redistill: bool) -> tuple[NotRun, ...]:
-    if can_redistill and config.shadows:
-        return ()
-    reason = "It was switched off." if can_redistill else _NEEDS
-    return (NotRun("shadows", "Membership by shadow distillations.", reason),)
-
-
-def _likeness_to_prior(audited: Audited) -> Mapping[str, float]:
-    """Median correlation of the images with the prior, and with the slices of its owner."""
-    likeness = {}
-    ours = fingerprints(audited.distilled)
-    owner = {**audited.training, **audited.held_out}.get(audited.prior_owner or "")
-    for name, images in (("median_ncc", audited.prior), ("median_ncc_owner", owner)):
-        if images is not None:
-            scores = match(ours, fingerprints(images)).score
-            likeness[name] = round(float(np.median(scores.max(axis=1))), 4)
-    return likeness
 
 
 def _cautions(audited: Audited, copies: Mapping[str, object]) -> tuple[str, ...]:

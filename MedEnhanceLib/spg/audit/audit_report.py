@@ -22,7 +22,8 @@ from MedEnhanceLib.report.drawing import (
 )
 from MedEnhanceLib.report.page import make_folder
 from MedEnhanceLib.spg.audit.nearest import Pair
-from MedEnhanceLib.spg.audit.records import Finding, NotRun
+from MedEnhanceLib.spg.audit.records import Finding
+from MedEnhanceLib.spg.audit.significance import ALPHA
 
 FORMAT = 1
 CLEAN = "No attack found a leak."
@@ -56,11 +57,9 @@ class AuditReport:
 
     Args:
         findings: of the attacks that ran.
-        not_run: the other attacks.
-        alpha: largest probability of an alarm without a leak, over all attacks.
+        not_run: a line of Markdown on each attack that did not run.
         exposed: alias of the patient whose anatomy the prior shows, who is in every image by
             construction and in no test; None: a template.
-        prior: similarity of images and prior.
         cautions: limits of the tests.
         counts: of images and patients.
         config: of the audit.
@@ -70,10 +69,8 @@ class AuditReport:
     """
 
     findings: tuple[Finding, ...]
-    not_run: tuple[NotRun, ...]
-    alpha: float
+    not_run: tuple[str, ...]
     exposed: str | None
-    prior: Mapping[str, float]
     cautions: tuple[str, ...]
     counts: Mapping[str, int]
     config: Mapping[str, Any]
@@ -134,13 +131,13 @@ class AuditReport:
             "Used patients are those whom the images were made from; held-out patients are of the "
             "same cohort and had no part in them. Where images reveal nothing, no attack can tell "
             "the two groups apart. If there is no leak, all attacks together raise the alarm in at "
-            f"most {self.alpha:.0%} of audits.",
+            f"most {ALPHA:.0%} of audits.",
             "",
         ]
         for finding in self.findings:
             parts = _TRIED[finding.attack], _verdict(finding), finding.sentence, finding.power
             lines.append(" ".join((f"- **{finding.title}**", *parts)))
-        lines += [f"- **{each.title}** Not tried. {each.reason}" for each in self.not_run]
+        lines += [f"- {line}" for line in self.not_run]
         lines += [f"- Caution: {caution}" for caution in self.cautions]
         return "\n".join(lines)
 
@@ -152,11 +149,10 @@ class AuditReport:
             "alarm": self.alarm,
             "exposed": self.exposed,
             "headline": self.headline,
-            "alpha": self.alpha,
+            "alpha": ALPHA,
             "findings": [finding.to_json() for finding in self.findings],
-            "not_run": [each.to_json() for each in self.not_run],
+            "not_run": list(self.not_run),
             "cautions": list(self.cautions),
-            "prior": dict(self.prior),
             "nearest_pairs": [
                 {
                     "image": pair.image,

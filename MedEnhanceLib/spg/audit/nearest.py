@@ -17,7 +17,7 @@ copies of growing strength.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -43,15 +43,14 @@ _PERFECT = 0.9995
 WORST_PAIRS = 5
 #: Images registered to each patient's slices: SSIM is slow, and low where details differ.
 _LAID = 5
-#: Image, copied slice, share → the image with a share of the slice in it.
-Put = Callable[[Images, Images, float], Images]
 
 _TAIL_FROM = 0.9
+#: Slices of each patient that stand in for distilled images, to learn how alike strangers are.
+_REFERENCES = 8
 #: Smallest scale of a tail, on Fisher's scale: equal excesses have no spread.
 _LEAST_SCALE = 0.01
-#: Share of the image that is blended, and of the side of a pasted square.
+#: Shares of the image that planted copies make up.
 _BLENDED = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
-_PASTED = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 @dataclass(frozen=True)
@@ -281,14 +280,13 @@ class CopySearch:
         audited: Audited,
         gallery: Gallery,
         nearest: Nearest,
-        references: int,
         monitor: Monitor,
     ) -> None:
         self._gallery = gallery
         self.training = nearest.columns(audited.tested_training)
         self.held_out = nearest.columns(audited.tested_held_out)
         self.found = excesses(nearest.z)
-        strangers, self.most_alike = _strangers(gallery, references, monitor)
+        strangers, self.most_alike = _strangers(gallery, monitor)
         self._among_patients = Tail.of(strangers)
         self._tails = self._among_patients, Tail.of(self.found[:, self.held_out].ravel())
         self.comparisons = len(audited.distilled) * len(self.training)
@@ -323,8 +321,8 @@ def search_copies(
     monitor: Monitor,
 ) -> Finding:
     """Search for copies, and measure what the search would have missed."""
-    search = CopySearch(audited, gallery, nearest, config.references, monitor.part(0.0, 0.4))
-    blended, pasted = _planted(audited, search, config, level, monitor.part(0.4, 1.0))
+    search = CopySearch(audited, gallery, nearest, monitor.part(0.0, 0.4))
+    blended = _planted(audited, search, config, level, monitor.part(0.4, 1.0))
     ours = float(nearest.score[:, search.training].max())
     theirs = float(nearest.score[:, search.held_out].max())
     suspects = _suspects(audited, search, nearest, level)
@@ -339,7 +337,7 @@ def search_copies(
         level=level,
         smallest_p=0.0,
         detectable=blended,
-        power=_power(blended, pasted),
+        power=_power(blended),
         measured={
             "highest_training": ours,
             "highest_held_out": theirs,
@@ -348,16 +346,14 @@ def search_copies(
             "limit_of_excess": search.limit(level),
             "suspects": suspects,
             "held_out_beyond_limit": search.holds_held_out(level),
-            "detectable_blend": blended,
-            "detectable_square": pasted,
         },
     )
 
 
-def _strangers(gallery: Gallery, references: int, monitor: Monitor) -> tuple[Doubles, float]:
+def _strangers(gallery: Gallery, monitor: Monitor) -> tuple[Doubles, float]:
     """Excesses of slices of each patient against all others, and the highest correlation."""
     places = [
-        np.unique(np.linspace(0, len(slices) - 1, references).round().astype(int))
+        np.unique(np.linspace(0, len(slices) - 1, _REFERENCES).round().astype(int))
         for slices in gallery.slices.values()
     ]
     images = [slices[p] for slices, p in zip(gallery.slices.values(), places, strict=True)]
@@ -388,8 +384,8 @@ def _suspects(
 
 def _planted(
     audited: Audited, search: CopySearch, config: AuditConfig, level: float, monitor: Monitor
-) -> tuple[float | None, float | None]:
-    """The smallest share, blended and pasted, from which on 80 % of the copies are found."""
+) -> float | None:
+    """The smallest share of an image from which on 80 % of the copies in it are found."""
     names = audited.tested_training
     # Copies are planted in the least suspicious images.
     calm = np.argsort(search.found.max(axis=1), kind="stable")
@@ -399,40 +395,17 @@ def _planted(
         slices = audited.training[name]
         step = (1 + number // len(names)) / (2 + (config.plants - 1) // len(names))
         plants.append((name, slices[int(step * (len(slices) - 1))], calm[number % len(calm)]))
-
     owners = [name for name, _, _ in plants]
-
-    def smallest(shares: Sequence[float], put: Put, part: Monitor) -> float | None:
-        found_at = None
-        for share in reversed(shares):
-            part.progress(1 - share, "planting copies")
-            images = np.stack(
-                [put(audited.distilled[row], copied, share) for _, copied, row in plants]
-            )
-            if search.hits(images, owners, level) < POWER * len(plants):
-                break
-            found_at = share
-        return found_at
-
-    return (
-        smallest(_BLENDED, _blend, monitor.part(0.0, 0.5)),
-        smallest(_PASTED, _paste, monitor.part(0.5, 1.0)),
-    )
-
-
-def _blend(image: Images, copied: Images, share: float) -> Images:
-    return ((1 - share) * image + share * copied).astype(np.float32)
-
-
-def _paste(image: Images, copied: Images, share: float) -> Images:
-    """Paste the center of the copied slice at the same place."""
-    window = tuple(
-        slice((side - round(share * side)) // 2, (side + round(share * side)) // 2)
-        for side in image.shape
-    )
-    pasted = image.copy()
-    pasted[window] = copied[window]
-    return pasted
+    found_at = None
+    for share in reversed(_BLENDED):
+        monitor.progress(1 - share, "planting copies")
+        images = np.stack(
+            [(1 - share) * audited.distilled[row] + share * copied for _, copied, row in plants]
+        ).astype(np.float32)
+        if search.hits(images, owners, level) < POWER * len(plants):
+            break
+        found_at = share
+    return found_at
 
 
 def _called(count: int) -> str:
@@ -446,20 +419,13 @@ def _called(count: int) -> str:
     return f"{pairs} closer than strangers ever are: a copy."
 
 
-def _power(blended: float | None, pasted: float | None) -> str:
+def _power(blended: float | None) -> str:
     if blended is None:
         return (
             f"Tried with planted copies: of whole slices, fewer than {OFTEN} were noticed. The "
             "patients are too similar, or too few."
         )
-    if pasted is None:
-        squares = "pasted squares are not noticed"
-    elif pasted < 1:
-        squares = f"so are pasted squares of at least {pasted:.0%} of the side"
-    else:
-        squares = "pasted squares are noticed only where they fill the image"
     return (
         f"Tried with planted copies: at least {OFTEN} are noticed where a slice makes up "
-        f"at least {blended:.0%} of an image; {squares}. What is fainter or covers less can be "
-        "missed."
+        f"at least {blended:.0%} of an image. What is fainter or covers less can be missed."
     )

@@ -179,36 +179,10 @@ class Finding:
         return asdict(self) | {"alarm": self.alarm, "is_blind": self.is_blind}
 
 
-@dataclass(frozen=True)
-class NotRun:
-    """An attack that did not run, and why."""
-
-    attack: str
-    title: str
-    reason: str
-
-    def to_json(self) -> dict[str, Any]:
-        """All fields."""
-        return asdict(self)
-
-
 @dataclass(frozen=True, kw_only=True)
 class AuditConfig(Options):
-    """How much is tried, and how often a clean set may raise the alarm."""
+    """How much is tried."""
 
-    alpha: float = option(
-        0.05,
-        help="how often all attacks together may raise an alarm at a set without a leak",
-        low=1e-6,
-        high=0.5,
-    )
-    references: int = option(
-        8,
-        help="slices of each patient that stand in for distilled images, to learn how alike "
-        "strangers are",
-        low=2,
-        high=1000,
-    )
     plants: int = option(
         5,
         help="copies of each strength that are planted, to measure what the search for them misses",

@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 Doubles = npt.NDArray[np.float64]
 
+#: Largest probability of an alarm without a leak, over all attacks.
+ALPHA = 0.05
 #: Two-sided 95 %.
 _Z95 = 1.959963984540054
 #: Patients up to which the distribution of the rank sum is exact; normal above.

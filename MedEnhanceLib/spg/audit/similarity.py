@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.core.metrics import ssim
+from MedEnhanceLib.degrade import gaussian_blur
 from MedEnhanceLib.runtime.progress import Monitor
 
 Floats = npt.NDArray[np.float32]
@@ -72,8 +73,8 @@ def details(images: Floats) -> Floats:
 
     Source: the normalization is that of Jarrett et al., ICCV 2009; the scales are ours.
     """
-    band = blur(images, _FINE) - blur(images, _COARSE)
-    evened: Floats = band / np.sqrt(blur(band * band, _NEIGHBORHOOD) + _CONTRAST_FLOOR**2)
+    band = gaussian_blur(images, _FINE) - gaussian_blur(images, _COARSE)
+    evened: Floats = band / np.sqrt(gaussian_blur(band * band, _NEIGHBORHOOD) + _CONTRAST_FLOOR**2)
     return evened
 
 
@@ -208,24 +209,6 @@ def _sample(images: Floats, row: Floats, column: Floats) -> Floats:
     return sampled
 
 
-def blur(images: Floats, sigma: float) -> Floats:
-    """Gaussian blur of each image of [N, H, W], σ in pixels; mirrored borders."""
-    radius = min(int(np.ceil(3 * sigma)), min(images.shape[1:]) - 1)
-    taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-    taps = (taps / taps.sum()).astype(np.float32)
-    for axis in (1, 2):
-        widths = [(0, 0), (0, 0), (0, 0)]
-        widths[axis] = (radius, radius)
-        padded = np.moveaxis(np.pad(images, widths, mode="reflect"), axis, 0)
-        side = images.shape[axis]
-        total = taps[radius] * padded[radius : radius + side]
-        for offset in range(1, radius + 1):
-            low, high = radius - offset, radius + offset
-            total += taps[low] * (padded[low : low + side] + padded[high : high + side])
-        images = np.moveaxis(total, 0, axis)
-    return images
-
-
 def _halve(images: Floats) -> Floats:
     """Mean of each 2 × 2 pixels; an odd last row or column is left out."""
     height, width = images.shape[1] // 2 * 2, images.shape[2] // 2 * 2
@@ -284,8 +267,8 @@ def _as_bright(image: Floats, onto: Floats, where: npt.NDArray[np.bool_]) -> Flo
 
 
 def _shows(image: Floats) -> npt.NDArray[np.bool_]:
-    finer = image[None] - blur(image[None], 4.0)
-    shows: npt.NDArray[np.bool_] = (blur(finer * finer, 4.0) > _SHOWS_SOMETHING**2)[0]
+    finer = image[None] - gaussian_blur(image[None], 4.0)
+    shows: npt.NDArray[np.bool_] = (gaussian_blur(finer * finer, 4.0) > _SHOWS_SOMETHING**2)[0]
     return shows
 
 

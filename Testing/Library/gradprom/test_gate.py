@@ -260,13 +260,3 @@ def test_a_gate_that_warms_up_listens_before_it_opens() -> None:
             assert torch.allclose(flat(gradients), 3 * wanted)
         else:
             assert torch.equal(flat(gradients), wanted)
-
-
-def test_projecting_takes_nothing_from_what_the_auxiliary_loss_does_not_reach() -> None:
-    """Where it reaches, the main gradient is zero: there is nothing to contradict."""
-    parameters = [torch.zeros(2), torch.zeros(2)]
-    main = [torch.zeros(2), torch.tensor([1.0, 2.0])]
-    aux = [torch.tensor([3.0, 4.0]), None]
-    gradients, _ = GradientGate("project").admit(main, aux, parameters)
-    assert gradients[0] is not None and gradients[0].tolist() == [3.0, 4.0]
-    assert gradients[1] is not None and gradients[1].tolist() == [1.0, 2.0]

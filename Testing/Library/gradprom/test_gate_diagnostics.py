@@ -1,4 +1,4 @@
-"""What a gate reports of a training: shares, cosines of layers, angles; as numbers, and no more."""
+"""What a gate reports of a training: shares and cosines; as numbers, and no more."""
 
 from __future__ import annotations
 
@@ -7,54 +7,42 @@ import math
 
 import pytest
 import torch
-from Library.gradprom.pair import alone, descend, flat, losses, network
+from Library.gradprom.pair import descend, losses, network
 from torch import nn
 
 from MedEnhanceLib.gradprom import GradientGate
 
 
 def test_it_reports_what_happened() -> None:
-    gate, model, reports, layers = GradientGate(ema=0.9, scope="layer"), network(), [], []
+    gate, model, reports = GradientGate(ema=0.9, scope="layer"), network(), []
     for step in range(40):
-        main, aux = losses(model, step)
-        m, a = alone(main, model), alone(aux, model)
-        pairs = [(flat(m[place : place + 2]), flat(a[place : place + 2])) for place in (0, 2)]
-        layers.append([float(torch.cosine_similarity(*pair, dim=0)) for pair in pairs])
-        gradients, report = gate(main, aux, model.named_parameters())
+        gradients, report = gate(*losses(model, step), model.named_parameters())
         reports.append(report)
         descend(model, gradients)
     reported = gate.diagnostics()
-    cosines = [report.batch_cosine for report in reports]
     assert (reported.steps, reported.silent) == (40, 0)
     assert 0 < reported.open_fraction < 1
     assert reported.open_fraction == sum(r.open for r in reports) / 40
     assert reported.share == pytest.approx(sum(r.share for r in reports) / 40)
-    assert reported.cosine == pytest.approx(sum(cosines) / 40)
+    assert reported.cosine == pytest.approx(sum(r.batch_cosine for r in reports) / 40)
     assert reported.average_cosine == pytest.approx(sum(r.average_cosine for r in reports) / 40)
-    assert list(reported.layer_cosines) == ["0.weight", "2.weight"]
-    means = [sum(column) / 40 for column in zip(*layers, strict=True)]
-    assert list(reported.layer_cosines.values()) == pytest.approx(means, abs=1e-5)
-    angles = [math.degrees(math.acos(cosine)) for cosine in cosines]
-    bins = [sum(10 * k <= angle < 10 * k + 10 for angle in angles) for k in range(18)]
-    assert list(reported.angles) == bins
     assert json.loads(json.dumps(reported.to_json()))["steps"] == 40
 
 
-def test_parallel_and_opposite_gradients_are_at_the_ends() -> None:
+def test_steps_without_an_angle_are_counted_apart() -> None:
     weight = nn.Parameter(torch.ones(3))
     gate = GradientGate()
     for factor in (2, -2, 0, math.nan):
         loss = weight.square().sum()
         gate(loss, factor * loss, [weight])
     reported = gate.diagnostics()
-    assert (reported.angles[0], reported.angles[-1], sum(reported.angles)) == (1, 1, 2)
     assert (reported.steps, reported.silent, reported.open_fraction) == (4, 2, 0.25)
-    assert reported.layer_cosines == {"parameter 0": pytest.approx(0, abs=1e-6)}
+    assert reported.cosine == pytest.approx(0, abs=1e-6)
 
 
 def test_before_the_first_step_there_is_nothing_to_tell() -> None:
     reported = GradientGate().diagnostics()
-    assert (reported.steps, reported.open_fraction, reported.layer_cosines) == (0, 0, {})
+    assert (reported.steps, reported.open_fraction, reported.cosine) == (0, 0, 0)
 
 
 def test_memory_does_not_grow_with_the_steps() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -288,31 +289,33 @@ def test_sizes_in_a_zip_are_not_believed(
         ("network_def._target_", "scripts.net.Mine", r"network_def._target_ is 'scripts.net.Mine'"),
         ("network_def._target_", "os.system", r"network_def._target_ is 'os.system'"),
         ("network_def._target_", "builtins.eval", r"network_def._target_"),
-        ("network_def.act", "$__import__('os').mkdir('ran')", r"network_def.act is Python code"),
+        ("network_def.act", "$__import__('os').mkdir('ran')", r"act is .*neither run"),
         ("network_def.norm.1.num_groups", "$1 + 1", r"norm\[1\].num_groups is Python code"),
         ("network_def.act", {"_target_": "torch.nn.ReLU"}, r"network_def.act is an object"),
-        ("network_def.in_channels", "@nowhere", r"in_channels refers to @nowhere, which is not"),
-        ("network_def.in_channels", "%x.json#a", r"in_channels is '%x.json#a'"),
-        ("network_def", "$__import__('os').mkdir('ran')", r"network_def is Python code"),
-        ("network_def", None, r"network is Python code"),
-        ("image_key", "@image_key", r"keys refers to itself"),
+        ("network_def.in_channels", "@nowhere", r"network_def cannot be resolved: .*@nowhere"),
+        ("network_def.in_channels", "%x.json#a", r"in_channels is another file, '%x.json#a'"),
+        ("network_def", "$__import__('os').mkdir('ran')", r"network_def is .*neither run"),
+        ("network_def", None, r"network is .*neither run nor read"),
+        ("image_key", "@image_key", r"preprocessing cannot be resolved: .*circular"),
         ("image_key", ["t1", "t2"], r"keys reads 2 images \(t1, t2\) at once"),
         ("preprocessing", None, r"preprocessing is missing"),
         ("preprocessing.transforms.3", of("Lambdad", keys="image", func="$print"),
          r"transforms\[3\]._target_ is 'Lambdad', which is none of LoadImage"),
         ("preprocessing.transforms.3", of("scripts.Orientationd"), r"is 'scripts.Orientationd'"),
-        ("preprocessing.transforms.3.pixdim", "$[1, 1, 1]", r"transforms\[3\].pixdim is Python"),
-        ("preprocessing.transforms.3.diagonal", True, r"diagonal turns oblique volumes"),
+        ("preprocessing.transforms.3.pixdim", "$[1, 1, 1]", r"transforms\[3\].pixdim is .*neither"),
+        ("preprocessing.transforms.3.diagonal", True, r"diagonal is 'True', which is"),
         ("preprocessing.transforms.3.new", 1, r"new is an argument that is not understood"),
         ("preprocessing.transforms.0.converter", "$int", r"converter is an argument that is not"),
-        ("preprocessing.transforms.1.channel_dim", -1, r"several channels"),
+        ("preprocessing.transforms.1.channel_dim", -1, r"channel_dim is '-1', which is not"),
         ("preprocessing.transforms.6.dtype", "$torch.uint8", r"dtype is .*uint8.*, no floats"),
         ("preprocessing.transforms.2.axcodes", "RRR", r"orientation is 'RRR'"),
         ("preprocessing.transforms.4.a_max", -200, r"transforms\[4\] cannot be used: .* -100"),
-        ("preprocessing.transforms.4.clip", "yes", r"clip is 'yes', neither true nor false"),
+        ("preprocessing.transforms.3", of("os.mkdir", path="ran"), r"is 'os.mkdir'"),
+        ("preprocessing.transforms.3._target_", "$__import__('os').mkdir('ran')", r"mkdir"),
+        ("preprocessing.transforms.3._target_", "%other.json#step", r"%other.json#step"),
         ("preprocessing.transforms.5._disabled_", False, r"'RandFlipd'"),
         ("inferer._target_", "scripts.Inferer", r"inferer._target_ is 'scripts.Inferer'"),
-        ("inferer.overlap", "$0.5", r"inferer.overlap is Python code"),
+        ("inferer.overlap", "$0.5", r"inferer.overlap is .*neither"),
         ("postprocessing.transforms.3", of("Lambdad", func="$x"), r"change what the labels mean"),
         ("postprocessing.transforms.0.softmax", False, r"is neither softmax nor sigmoid"),
         ("postprocessing.transforms.2", of("AsDiscreted", threshold=0.5), r"sigmoid after softmax"),
@@ -331,6 +334,29 @@ def test_what_is_not_understood_is_refused_and_not_run(
         open_segmenter(make(changed(INFERENCE, place, value)))
     assert "organs.json" in caught.value.hint or "beside the bundle" in caught.value.hint
     assert not (tmp_path / "ran").exists()
+
+
+def test_code_that_decides_nothing_is_left_alone_and_not_run(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code = "$__import__('os').mkdir('ran')"
+    fields = INFERENCE
+    for place, value in (
+        ("imports", ["$import antigravity", code]),
+        ("device", code),
+        ("run", [code, "%other.json"]),
+        ("preprocessing._requires_", code),
+        ("preprocessing._mode_", "debug"),
+        ("network_def._mode_", "debug"),
+        ("preprocessing.transforms.0.reader", "antigravity.Reader"),
+        ("preprocessing.transforms.5.prob", code),
+        ("extra", of("os.mkdir", path="ran")),
+    ):
+        fields = changed(fields, place, value)
+    assert open_segmenter(make(fields)).spec == open_segmenter(make()).spec
+    assert not (tmp_path / "ran").exists()
+    assert "antigravity" not in sys.modules
 
 
 @pytest.mark.parametrize(
@@ -409,7 +435,7 @@ def test_torchscript_of_a_bundle_runs_where_it_is_trusted(make: Make) -> None:
         ([of("ScaleIntensityRangePercentilesd", keys="image", lower=1, upper=99, b_min=0, b_max=2)],
          {"kind": "percentiles", "low": 1, "high": 99, "to_high": 2}),
         ([of("ScaleIntensityd", keys="label")], {"kind": "none"}),
-        ([of("CropForegroundd", keys="image", source_key="image"),
+        ([of("CropForegroundd", keys="image", source_key="image", start_coord_key="start"),
           of("NormalizeIntensityd", keys="image", nonzero=True)],
          {"kind": "z-score", "nonzero": True}),
     ],
@@ -424,14 +450,14 @@ def test_intensities_are_put_together(steps: list[Fields], wanted: Fields, make:
     [
         ([of("ScaleIntensityRanged", keys="image", **_CLIP), of("ScaleIntensityd", keys="image")],
          r"transforms\[2\] follows another scale \(window\)"),
-        ([of("ScaleIntensityd", keys="image", factor=2, minv=None)], "factor is not understood"),
+        ([of("ScaleIntensityd", keys="image", factor=2, minv=None)], "factor is '2', which is"),
         ([of("CropForegroundd", keys="image"), of("NormalizeIntensityd", keys="image")],
          r"transforms\[1\] crops before intensities are measured \(z-score\)"),
-        ([of("NormalizeIntensityd", keys="image", subtrahend=1, divisor=0)], "divisor is 0"),
+        ([of("NormalizeIntensityd", keys="image", subtrahend=1, divisor=0)], "the divisor 0"),
         ([of("Spacingd", keys="image", pixdim=[1, 2, 3]),
           of("Orientationd", keys="image", axcodes="RAS")], "after a spacing that differs"),
         (["@image_key"], "is no transform"),
-        (["@preprocessing"], "refers to itself"),
+        (["@preprocessing"], "circular"),
     ],
 )  # fmt: skip
 def test_steps_that_cannot_be_put_together_are_refused(

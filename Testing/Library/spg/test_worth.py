@@ -1,4 +1,4 @@
-"""What images are worth to other patients: the share of a change that helps, and room to gain."""
+"""What a distillation can gain: measured before it, and what is done with the answer."""
 
 from __future__ import annotations
 
@@ -15,19 +15,12 @@ from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg import distill as distill_module
-from MedEnhanceLib.spg.config import DistillConfig, DPConfig, KeepingConfig
+from MedEnhanceLib.spg.config import DistillConfig, KeepingConfig
 from MedEnhanceLib.spg.dataset import load_distilled
 from MedEnhanceLib.spg.distill import distill_cohort
 from MedEnhanceLib.spg.images import Floats
 from MedEnhanceLib.spg.prepare import Prepared, Prior
-from MedEnhanceLib.spg.worth import (
-    SHARES,
-    Room,
-    _least,
-    room_of,
-    share_to_keep,
-    with_share,
-)
+from MedEnhanceLib.spg.worth import Room, room_of
 
 from .conftest import PEOPLE
 
@@ -47,61 +40,10 @@ def rings(count: int, level: float, seed: int) -> Floats:
     return np.float32(level + 0.1 * np.stack(waves)).astype(np.float32)
 
 
-def test_shares_lie_between_the_prior_and_the_images() -> None:
-    prior, images = rings(2, 0.5, 0), rings(4, 0.6, 1)
-    assert with_share(images, prior, 1.0) is images
-    half = with_share(images, prior, 0.5)
-    assert np.allclose(half, (images + np.tile(prior, (2, 1, 1))) / 2, atol=1e-6)
-    assert half.dtype == np.float32
-
-
-@pytest.mark.slow
-def test_a_change_that_spoils_the_images_for_others_is_left_out(config: DistillConfig) -> None:
-    raw = {name: rings(6, 0.5, seed) for seed, name in enumerate("abcd")}
-    prior = rings(2, 0.5, 9)
-    noise = np.random.default_rng(0).normal(0, 0.3, (4, *prior.shape)).astype(np.float32)
-    spoiled = list(np.clip(prior + noise, 0, 1))
-    kept = share_to_keep(spoiled, prior, raw, "MR", config)
-    assert kept.share == SHARES[0]
-    assert list(kept.psnr_db) == list(SHARES)
-    assert kept.psnr_db[0.25] > kept.psnr_db[1.0]
-    assert kept == share_to_keep(spoiled, prior, raw, "MR", config)
-
-
-@pytest.mark.slow
-def test_a_change_that_helps_others_is_kept(config: DistillConfig) -> None:
-    """A prior of which nothing can be learned, and images as they should be."""
-    raw = {name: rings(6, 0.5, seed) for seed, name in enumerate("abcd")}
-    prior = np.random.default_rng(0).uniform(0, 1, (2, 32, 32)).astype(np.float32)
-    good = [rings(2, 0.5, seed) for seed in range(4)]
-    longer = replace(config, keeping=replace(config.keeping, steps=100))
-    assert share_to_keep(good, prior, raw, "MR", longer).share == 1.0
-
-
-def test_with_one_patient_all_is_kept_and_nothing_is_trained(config: DistillConfig) -> None:
-    alone = share_to_keep(
-        [rings(2, 0.5, 0)], rings(2, 0.5, 1), {"a": rings(3, 0.5, 2)}, "MR", config
-    )
-    assert alone.share == 1.0
-    assert not alone.psnr_db
-
-
-def test_the_least_share_is_taken_of_those_that_cannot_be_distinguished() -> None:
-    assert _least(np.array([[20.0, 22.2, 21.0], [20.1, 21.9, 21.1], [20.2, 22.0, 21.2]])) == 0
-    assert _least(np.array([[20.0, 22.0, 21.0], [21.0, 23.0, 22.1], [21.1, 23.0, 22.0]])) == 1
-
-
 def test_it_can_be_cancelled(config: DistillConfig) -> None:
-    images = [rings(2, 0.5, seed) for seed in range(2)]
+    raw = {name: rings(2, 0.5, seed) for seed, name in enumerate("ab")}
     with pytest.raises(Cancelled):
-        share_to_keep(
-            images,
-            rings(2, 0.5, 5),
-            {"a": images[0], "b": images[1]},
-            "MR",
-            config,
-            monitor=Monitor(cancel=lambda: True),
-        )
+        room_of(prepared(rings(2, 0.5, 5), raw), config, monitor=Monitor(cancel=lambda: True))
 
 
 def prepared(prior: Floats, raw: dict[str, Floats]) -> Prepared:
@@ -221,9 +163,3 @@ def test_who_asks_for_matching_where_it_cannot_pay_is_warned(
     recorder = WarningRecorder()
     distill_cohort(Cohort.from_folder(people), tmp_path / "out", smoke, recorder.monitor)
     assert any("Matching goes on" in message for message in recorder.warnings)
-
-
-def test_with_differential_privacy_raw_images_choose_nothing() -> None:
-    with pytest.raises(ConfigError, match="auto") as caught:
-        replace(DistillConfig(), method="auto", dp=DPConfig(epsilon=8.0))
-    assert "Name the method" in caught.value.hint

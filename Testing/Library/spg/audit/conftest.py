@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from MedEnhanceLib.degrade import gaussian_blur as blur
 from MedEnhanceLib.spg.audit import Audited
-from MedEnhanceLib.spg.audit.similarity import blur
 
 SIDE = 48
 Anatomy = dict[str, np.ndarray]

@@ -102,7 +102,7 @@ def test_what_redistill_gives_is_checked(
         audit(audited(people["outside"]), config, redistill=lambda slices, seed: given)
 
 
-@pytest.mark.parametrize("options", [{"alpha": 0}, {"shadows": 2}, {"shadows": 5}, {"plants": 0}])
+@pytest.mark.parametrize("options", [{"shadows": 2}, {"shadows": 5}, {"plants": 0}])
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         AuditConfig(**options)

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from MedEnhanceLib.degrade import gaussian_blur as blur
 from MedEnhanceLib.io import load
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.audit import AuditConfig, Audited, audit
 from MedEnhanceLib.spg.audit.nearest import CopySearch, Gallery
-from MedEnhanceLib.spg.audit.similarity import blur, shifted
+from MedEnhanceLib.spg.audit.similarity import shifted
 
 pytestmark = pytest.mark.shared
 SIDE = 96

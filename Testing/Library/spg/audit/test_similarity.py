@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from MedEnhanceLib.degrade import gaussian_blur as blur
 from MedEnhanceLib.spg.audit.similarity import (
     ANGLES_DEG,
-    blur,
     details,
     fingerprints,
     lay_on,
