@@ -360,13 +360,19 @@ def run_arm(
 def by_filter(volume: Volume, noise: NoiseEstimate, share: float, with_one_more: bool) -> Floats:
     """The grouped filter with its last steps, and no network."""
     rounds = FILTER_ROUNDS["CT" if volume.modality == "CT" else "MR"]
+
+    def finish(values: Floats, before: Floats, sigma: Floats) -> Floats:
+        if noise.rician:
+            values = denoise._without_rician_bias(values, sigma, noise)
+        return before + np.float32(share) * (values - before)
+
     voxels: Floats = grouped.denoised(
         volume.voxels,
         LevelMap(noise),
         noise.spectrum.reshape(-1),
         rounds=(*rounds, ONE_MORE) if with_one_more else rounds,
         spacing=volume.geometry.spacing,
-        finish=denoise._Finish(noise, share, None),
+        finish=finish,
     )
     return voxels
 
