@@ -48,9 +48,7 @@ def main() -> None:
 
 def head_rows(rows: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
     """Dice of each label in each subject, of the head that ships."""
-    chosen = [
-        row for row in rows if row["model"] == name and row["head"] == "learned alone"
-    ]
+    chosen = [row for row in rows if row["model"] == name and row["head"] == "learned alone"]
     return [
         {key: row[key] for key in ("subject", "case", "input")} | row["labels"] for row in chosen
     ]
