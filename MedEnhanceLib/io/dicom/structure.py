@@ -38,7 +38,7 @@ _UNDEFINED = 0xFFFFFFFF
 #: A header has hundreds of elements, with private ones some thousands.
 _MOST_ELEMENTS = 20_000
 #: Bytes that a deflated file may inflate to: its header, and with its pixels.
-_MOST_INFLATED_HEADER, _MOST_INFLATED = 1 << 26, 1 << 27
+_MOST_INFLATED_HEADER, _MOST_INFLATED = 64 << 20, 100 << 20
 _PIECE = 1 << 16
 _META_GROUP, _LAST_OF_META = 0x0002, 0x0002FFFF
 
