@@ -85,6 +85,6 @@ def test_slices_of_one_person_are_no_copies_of_another(
     names = list(others)
     it = Audited(slices[name], {k: others[k] for k in names[:5]}, {k: others[k] for k in names[5:]})
     gallery = Gallery(it.patients)
-    search = CopySearch(it, gallery, gallery.nearest(it.distilled), 4, Monitor())
+    search = CopySearch(it, gallery, gallery.nearest(it.distilled), Monitor())
     assert search.p() > 0.1
     assert search.most_alike < 0.6
