@@ -154,9 +154,13 @@ class GroupNetwork(nn.Module):
         for layer in self.layers:
             features = layer(features)
         features = self.norm(features)
-        # Products of an even number of columns are faster: the weight's column is apart.
-        gains = F.linear(features, self.out.weight[:-1], self.out.bias[:-1])
-        log_weight = F.linear(features, self.out.weight[-1:], self.out.bias[-1:])
+        if features.device.type == "cpu":
+            # Products of an even number of columns are faster there: the weight's is apart.
+            gains = F.linear(features, self.out.weight[:-1], self.out.bias[:-1])
+            log_weight = F.linear(features, self.out.weight[-1:], self.out.bias[-1:])
+        else:
+            output = self.out(features)
+            gains, log_weight = output[..., :-1], output[..., -1:]
         free, of_noisy, of_pilot, of_mean = gains.chunk(4, -1)
         residual = torch.addcmul(_FREE_SHARE * free, of_noisy, from_noisy)
         residual = torch.addcmul(residual, of_pilot, from_pilot)

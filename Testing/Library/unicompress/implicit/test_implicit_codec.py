@@ -26,7 +26,7 @@ def volume() -> Volume:
 
 
 @pytest.fixture
-def file(volume: Volume, tmp_path: Path) -> Path:
+def file(volume: Volume, tmp_path: Path, without_parity: None) -> Path:
     path = tmp_path / "a.ucv"
     config = CompressConfig(ratio=RATIO, block_type="implicit", embed_model=True)
     compress(volume, path, config)
