@@ -88,7 +88,8 @@ class JobsTest(MedEnhanceTestCase):
     @slow
     def test_anErrorIsASentenceWithDetailsBelow(self):
         runner = self.context.runner
-        job = runner.submit("inspect", {"input": "/nowhere.nii"}, title="Inspect nothing")
+        files = {"input": "/nowhere.nii", "output": "/nowhere/converted.nii"}
+        job = runner.submit("convert", files, title="Convert nothing")
         self.finish(job)
         self.assertEqual(self.cell(0, 1), "Failed")
         self.assertIn("/nowhere.nii", self.panel.ui.messageLabel.text)
