@@ -1,6 +1,7 @@
 """The page Jobs: what runs and ran since Slicer was started."""
 
 import os
+import tempfile
 from pathlib import Path
 from unittest import mock
 
@@ -88,7 +89,10 @@ class JobsTest(MedEnhanceTestCase):
     @slow
     def test_anErrorIsASentenceWithDetailsBelow(self):
         runner = self.context.runner
-        files = {"input": "/nowhere.nii", "output": "/nowhere/converted.nii"}
+        files = {
+            "input": "/nowhere.nii",
+            "output": str(Path(tempfile.gettempdir(), "never-written.nii")),
+        }
         job = runner.submit("convert", files, title="Convert nothing")
         self.finish(job)
         self.assertEqual(self.cell(0, 1), "Failed")
