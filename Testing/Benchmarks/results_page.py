@@ -689,7 +689,7 @@ def methods() -> Table:
         ("", "thin slices", "on request", ("over B-spline: MR ", *_gain(thin))),
         ("[GradProm](https://doi.org/10.1109/TPAMI.2025.3525671)", "gradient gate",
          "in trainings",
-         ("Dice of brain tissue ", *_gain(gate_gain, "+.3f"))),
+         ("Dice over the enhancer alone ", *_gain(gate_gain, "+.3f"))),
         ("[UniCompress](https://arxiv.org/abs/2405.16850)", "`.ucv`",
          "yes; implicit network no",
          ("lossless over JPEG XL: MR ", Cell(f"{code}ours].ratio / {code}JPEG XL effort 9 or "
@@ -697,7 +697,7 @@ def methods() -> Table:
           " % (n 1)")),
         ("[SPG](https://arxiv.org/abs/2511.13106)", "matching, audit",
          "no: statistics",
-         ("enhancer from it: MR ", *_gain(learned.format("MR")),
+         ("enhancer from it over the filter: MR ", *_gain(learned.format("MR")),
           "; CT ", *_gain(learned.format("CT")))),
     ]  # fmt: skip
     head_row = ("paper", "implemented", "by default", "gain where nobody trained, dB")
