@@ -23,12 +23,12 @@ _MAPS = {
     UNCERTAINTY_MAP: "a map of the uncertainty of another volume",
     BIAS_FIELD: "the bias field of another volume",
 }
-#: Keys of `results` that belong to a segmentation.
 #: How each of our own steps begins in a history, and in a ContributionDescription.
 _OWN_ACTION = re.compile(
     r"(?:DERIVED: )?(blended|compressed|converted|decompressed|degraded|enhanced|exported|matched"
     r"|opened|recovered|resampled|segmented|slices restored)\b"
 )
+#: Keys of `results` that belong to a segmentation.
 _OF_SEGMENTATION = ("labels", "table", "head", "doubt_of_labels")
 _RECORDED_PACKAGES = ("numpy", "SimpleITK", "pydicom", "torch", "monai", "imagecodecs")
 

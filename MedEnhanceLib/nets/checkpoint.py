@@ -71,18 +71,6 @@ def save_checkpoint(
     write_tensors(path, contiguous, {"medenhance": json.dumps(header)})
 
 
-def check_checkpoint(path: Path, config: Mapping[str, Any]) -> None:
-    """Raise the errors of `load_checkpoint` for this configuration, without reading tensors."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with utf8_name(path) as name, safe_open(name, framework="pt") as stored:
-            header = json.loads(stored.metadata()["medenhance"])
-    except (SafetensorError, *_DAMAGE) as cause:
-        raise _damaged(path, cause) from cause
-    _check_config(path, header["config"], config)
-
-
 def load_checkpoint(
     path: Path,
     *,

@@ -73,8 +73,10 @@ class TorchEngine:
                 try:
                     sums = [torch.zeros(s.shape, device=self._device) for s in (total, weight)]
                     self._add(stage, layer, at, inputs, sums)
-                    total += sums[0].cpu().numpy()
-                    weight += sums[1].cpu().numpy()
+                    # Both are fetched before either is added: a second try would add it twice.
+                    made = [each.cpu().numpy() for each in sums]
+                    total += made[0]
+                    weight += made[1]
                 except (MemoryError, RuntimeError) as cause:
                     if not is_out_of_memory(cause):
                         raise

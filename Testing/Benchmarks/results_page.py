@@ -111,8 +111,7 @@ def network() -> Table:
                 rows.append((f"{gain}:mean", (
                     part, "2 voxels averaged" if reference == "averaged" else "as scanned", case,
                     _one(f"{base}filter].psnr:mean"),
-                    (Cell(f"{gain}:mean", "+.2f"), " (", Cell(f"{gain}:min", "+.2f"), " to ",
-                     Cell(f"{gain}:max", "+.2f"), ")"),
+                    _mean(gain, "+.2f"),
                     Cell(_over(base, ("network", "filter"), "ssim") + ":mean", "+.3f"),
                     Cell(f"{gain}:count", ".0f"),
                 )))  # fmt: skip
@@ -358,8 +357,7 @@ def gate() -> Table:
             rows.append((
                 what, name, Cell(f"{path}.psnr:mean"), Cell(f"{path}.dice:mean", ".3f"),
                 "" if arm == "enhancement only" else
-                (Cell(f"{over}:mean", "+.3f"), " (", Cell(f"{over}:min", "+.3f"), " to ",
-                 Cell(f"{over}:max", "+.3f"), ")"),
+                _mean(over, "+.3f"),
                 Cell(f"{path}.dice:count", ".0f"),
             ))  # fmt: skip
     head = ("labels", "image and training", "PSNR, dB", "Dice", "over the enhancer alone (range)")
@@ -380,8 +378,7 @@ def ablation() -> Table:
             wrong = f"ablation.rows[part={part}].wrong_guide_db"
             rows.append((f"{over}:mean", (
                 part, "no guide" if is_guided else "filter",
-                (Cell(f"{path}:mean", "+.3f"), " (", Cell(f"{path}:min", "+.3f"), " to ",
-                 Cell(f"{path}:max", "+.3f"), ")"),
+                _mean(path, "+.3f"),
                 "" if part == group else Cell(f"{over}:mean", "+.3f"),
                 Cell(f"{wrong}:mean", "+.3f") if _there(wrong) else "",
                 Cell(f"{path}:count", ".0f"),

@@ -47,8 +47,6 @@ _PART_TOLERANCE = 0.15
 _EXACT_NEAR = 2
 #: Of two settings' codes, whole blocks are mixed to use up the bytes.
 _MIXED = 1.25
-#: Instead of no error at all: its logarithm is taken.
-_LEAST_ERROR = 1e-9
 #: Of the bytes, at most, that are kept free for filters.
 _FILTER_SHARE = 0.02
 #: About what a coding takes, and what filters do, as multiples of the time of a quick coding.
