@@ -222,7 +222,6 @@ def save_dicom(
     series: str | int | None = None,
     patient_id: str | None = None,
     patient_name: str | None = None,
-    enhanced: bool = False,
     deidentify: bool = False,
     overwrite: bool = False,
     progress: Progress = None,
@@ -240,7 +239,6 @@ def save_dicom(
         series: which one of several series in `like`, by number or UID.
         patient_id: the patient's ID, for what never was DICOM.
         patient_name: the patient's name, for what never was DICOM.
-        enhanced: write one multi-frame file.
         deidentify: leave out what names the patient.
         overwrite: replace earlier results of the same source.
         progress: a function that is called with each `progress.Event`, or True for a bar.
@@ -271,7 +269,6 @@ def save_dicom(
             like=beside,
             patient_id=patient_id,
             patient_name=patient_name,
-            enhanced_multiframe=enhanced,
             deidentify=deidentify,
             overwrite=overwrite,
         )

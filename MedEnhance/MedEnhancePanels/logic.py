@@ -145,7 +145,6 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         patientName="",
         studyDescription="",
         seriesDescription="",
-        multiframe=False,
         deidentify=False,
         wait=True,
     ):
@@ -155,9 +154,8 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         empty, where one is given; without a folder the paths are those in the database. Patient
         and study are those of the series that the volume was made from; a volume that never was
         DICOM needs patientId. segmentation, uncertainty: what a result refers to as well, the
-        table of structures with the segmentation. multiframe: one file instead of one a slice.
-        deidentify: without what names the patient. With wait=False: a piece of work that has the
-        methods of a Job.
+        table of structures with the segmentation. deidentify: without what names the patient.
+        With wait=False: a piece of work that has the methods of a Job.
         """
         from MedEnhancePanels import arguments, runner
         from MedEnhancePanels.nodes import dicom_source
@@ -177,7 +175,6 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
             patientName=str(patientName),
             studyDescription=str(studyDescription),
             seriesDescription=str(seriesDescription),
-            multiframe=bool(multiframe),
             deidentify=bool(deidentify),
         )
         work = dicom_export.start(self.runner, node, options)

@@ -220,7 +220,6 @@ _OF_DICOM = (
     "patient_name",
     "study_description",
     "series_description",
-    "enhanced_multiframe",
     "deidentify",
 )
 _LIKE = 'Give {"path": a folder or a file of the series} and, of several, "series".'
@@ -246,9 +245,6 @@ class DicomParams(Params):
         None,
         help='{"path", "series"} of the DICOM series that INPUT was made from, where INPUT is none',
         place="input",
-    )
-    enhanced_multiframe: bool = option(
-        False, help="one multi-frame file in place of one file a slice (CT, MR, PET)"
     )
     deidentify: bool = option(
         False,
@@ -290,8 +286,8 @@ class DicomParams(Params):
 
     @property
     def has_objects(self) -> bool:
-        """Whether more than a series of single images is written."""
-        return self.enhanced_multiframe
+        """Whether more than a series of images is written."""
+        return False
 
     def require_packages(self) -> None:
         """Raise DependencyError, before the long work, for what DICOM is written with after it."""

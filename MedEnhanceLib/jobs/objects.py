@@ -202,7 +202,6 @@ def _built(
             replace(objects.volume, history=derivation.history),  # the last step is `action`
             template=template,
             derivation=derivation,
-            enhanced=params.enhanced_multiframe,
             monitor=monitor.part(0.0, 0.6),
         )
         derivation = replace(derivation, series_description=None)

@@ -33,15 +33,6 @@ class FolderTest(ExportTestCase):
         voxels = slicer.util.arrayFromVolume(node)
         self.assertTrue(np.array_equal(slicer.util.arrayFromVolume(back), voxels))
 
-    def test_itIsOneFileWhereThatIsChosen(self):
-        node = self.derived(self.loaded())
-        files = self.logic.exportDicom(node, self.folder, database=False, multiframe=True)
-        (image,) = self.read(files)
-        self.assertEqual(image.NumberOfFrames, 6)
-        back = self.open(files[0]).nodes["output"]
-        voxels = slicer.util.arrayFromVolume(node)
-        self.assertTrue(np.array_equal(slicer.util.arrayFromVolume(back), voxels))
-
     def test_deIdentifiedItNamesNobody(self):
         node = self.derived(self.loaded())
         files = self.logic.exportDicom(node, self.folder, database=False, deidentify=True)

@@ -77,7 +77,6 @@ class ExportDialog:
             patientName=ui.patientNameEdit.text if source is None else "",
             studyDescription=ui.studyDescriptionEdit.text if source is None else "",
             seriesDescription=ui.seriesDescriptionEdit.text,
-            multiframe=ui.multiframeCheckBox.checked,
             deidentify=ui.deidentifyCheckBox.checked and source is not None,
         )
 

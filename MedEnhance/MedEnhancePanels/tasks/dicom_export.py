@@ -45,7 +45,6 @@ class ExportOptions:
     patientName: str = ""
     studyDescription: str = ""
     seriesDescription: str = ""  # "" for the library's own
-    multiframe: bool = False  # one file instead of one per slice
     deidentify: bool = False
 
 
@@ -191,7 +190,6 @@ class DicomExport(Work):
         params = {
             "role": "volume",
             "output": self._target,
-            "enhanced_multiframe": options.multiframe,
             "deidentify": options.deidentify,
             "series_description": options.seriesDescription.strip(),
             "action": _actionOf(self.node),

@@ -44,8 +44,6 @@ if TYPE_CHECKING:
 
 
 _MOST_ROWS = 2**16 - 1
-#: BitsStored that enhanced images may have.
-_ENHANCED_BITS = (12, 16)
 
 
 def build_series(
@@ -53,7 +51,6 @@ def build_series(
     *,
     template: Template,
     derivation: Derivation,
-    enhanced: bool = False,
     monitor: Monitor | None = None,
 ) -> list[Dataset]:
     """Make the images of a derived series, complete with pixels.
@@ -65,13 +62,11 @@ def build_series(
         volume: [K, J, I], or [T, K, J, I] as T time points.
         template: the images that it came from.
         derivation: what was done.
-        enhanced: make one legacy converted enhanced image of many frames; for CT in HU, MR, PET.
         monitor: notified of progress and of rounded intensities; may cancel.
     Returns:
-        One image for each slice, or the enhanced image.
+        One image for each slice.
     Raises:
-        InputError: DICOM cannot hold the volume, or has no enhanced image of its modality.
-        OutputError: the enhanced image would hold other intensities than the single images.
+        InputError: DICOM cannot hold the volume.
     """
     require("pydicom", purpose="Writing DICOM")
     monitor = monitor or Monitor()
@@ -80,28 +75,13 @@ def build_series(
             f"slices of {volume.shape[-1]}×{volume.shape[-2]}", f"DICOM holds {_MOST_ROWS} at most."
         )
     places = find_places(volume, template)
-    series = _series(volume, template, derivation, places, many_frames=enhanced)
+    series = _series(volume, template, derivation, places)
     _warn(series, places, monitor)
-    if enhanced:
-        _refuse_enhanced(series, places, monitor)
     images = []
     for number, place in enumerate(places):
         monitor.progress(number / len(places), "making DICOM images")
         images.append(make_image(number, place, series))
-    if not enhanced:
-        return images
-    from MedEnhanceLib.io.dicomout.enhanced_multiframe import convert
-
-    between = places[0].grid.between
-    return [
-        convert(
-            images,
-            template,
-            between=between,
-            time_points=series.frames,
-            interval_s=volume.frame_interval_s,
-        )
-    ]
+    return images
 
 
 def _warn(series: Series, places: Sequence[Place], monitor: Monitor) -> None:
@@ -119,32 +99,11 @@ def _warn(series: Series, places: Sequence[Place], monitor: Monitor) -> None:
         )
 
 
-def _refuse_enhanced(series: Series, places: Sequence[Place], monitor: Monitor) -> None:
-    volume = series.volume
-    if series.sop_class == SECONDARY_CAPTURE:
-        raise InputError(
-            f"DICOM has no enhanced multi-frame image of {volume.modality}",
-            "Write single images.",
-        )
-    if series.sop_class == CT_IMAGE and volume.units not in ("HU", ""):
-        raise InputError(
-            f"an enhanced CT image holds Hounsfield units, the volume {volume.units!r}",
-            "Write single images.",
-        )
-    if series.has_headers and any(one.header and is_inverted(one.header) for one in places):
-        monitor.warn(
-            f"{volume.source or 'volume'}: its images show low values bright, which enhanced "
-            "multi-frame images cannot; viewers will show low values dark. The values are the same"
-        )
-
-
 def _series(
     volume: Volume,
     template: Template,
     derivation: Derivation,
     places: Sequence[Place],
-    *,
-    many_frames: bool,
 ) -> Series:
     sop_class = _sop_class(volume, template, places)
     first = places[0].header if sop_class != SECONDARY_CAPTURE else None
@@ -153,10 +112,9 @@ def _series(
     stored = plan_storage(
         [place.slice_ for place in places],
         own,
-        bits=16 if many_frames and bits not in _ENHANCED_BITS else bits,
+        bits=bits,
         signed=bool(first.get("PixelRepresentation")) if first is not None else False,
         from_zero=sop_class == PET_IMAGE,
-        one_rescale=many_frames,
     )
     if stored.error:
         rounding = f"intensities rounded by up to {stored.error:.3g} {volume.units}".strip()

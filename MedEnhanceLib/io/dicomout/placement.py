@@ -19,7 +19,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.origin import DicomOrigin
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.io.dicomout.derivation import Reference, ds_text
-from MedEnhanceLib.io.dicomout.template import Template, frame_as_image
+from MedEnhanceLib.io.dicomout.template import Template
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -149,7 +149,7 @@ def lay_out(
         volume: [K, J, I]. Only images that `volume.origin` names count, if it names any: all time
             points of a sequence lie in the same place.
         template: the images that it came from.
-        source_images: the images, single-frame or enhanced, if they are not the template's.
+        source_images: the images, if they are not the template's.
     """
     planes = of_images(source_images) if source_images is not None else of_template(template)
     planes = of_origin(planes, volume.origin)
@@ -234,18 +234,11 @@ def of_template(template: Template) -> list[Plane]:
 
 
 def of_images(images: Sequence[Dataset]) -> list[Plane]:
-    """The planes of single-frame and enhanced images."""
-    planes = []
-    for image in images:
-        uids = (str(image.SOPClassUID), str(image.SOPInstanceUID))
-        if "PerFrameFunctionalGroupsSequence" not in image:
-            planes.append(_plane(image, Reference(*uids)))
-            continue
-        planes += [
-            _plane(frame_as_image(image, number, "image"), Reference(*uids, number))
-            for number in range(1, int(image.NumberOfFrames) + 1)
-        ]
-    return planes
+    """The planes of single-frame images."""
+    return [
+        _plane(image, Reference(str(image.SOPClassUID), str(image.SOPInstanceUID)))
+        for image in images
+    ]
 
 
 def of_origin(planes: list[Plane], origin: DicomOrigin | None) -> list[Plane]:

@@ -64,7 +64,6 @@ def plan_storage(
     bits: int = 16,
     signed: bool = False,
     from_zero: bool = False,
-    one_rescale: bool = False,
 ) -> Stored:
     """Decide how slices are stored, in at most 16 bits.
 
@@ -77,27 +76,20 @@ def plan_storage(
         bits: BitsStored of the source; widened if values do not fit.
         signed: whether the source stored two's complement; changed if values do not fit.
         from_zero: the intercept must be 0, and slices may differ in slope (PET).
-        one_rescale: all slices have one rescale, as in a file of many frames, where GDCM applies
-            the first frame's to all.
     Raises:
         InputError: NaN or infinity, or numbers too large or too close together for DICOM.
     """
     for slice_ in slices:
         if slice_.dtype.kind == "f" and not np.isfinite(slice_).all():
             raise InputError("the volume holds NaN or infinity", "DICOM stores finite numbers.")
-    may_own = not one_rescale or len(set(own)) == 1
-    if may_own and (fit := _fit(slices, own, bits, signed)) is not None:
+    if (fit := _fit(slices, own, bits, signed)) is not None:
         return Stored(tuple(own), *fit, is_own=True)
     if not from_zero and (offset := _whole(slices)) is not None:
         rescales = [Rescale("1", str(offset))] * len(slices)
         if (fit := _fit(slices, rescales, bits, signed)) is not None:
             return Stored(tuple(rescales), *fit, is_own=False)
     if from_zero:
-        rescales = (
-            [_from_zero(slices)] * len(slices)
-            if one_rescale
-            else [_from_zero([slice_]) for slice_ in slices]
-        )
+        rescales = [_from_zero(slice_) for slice_ in slices]
         return _measured(Stored(tuple(rescales), 16, True, is_own=False), slices)
     rescale = _over_range(slices)
     return _measured(Stored((rescale,) * len(slices), 16, False, is_own=False), slices)
@@ -161,8 +153,8 @@ def _whole(slices: Sequence[Voxels]) -> int | None:
     return low if high - low <= _UNSIGNED[1] else None
 
 
-def _from_zero(slices: Sequence[Voxels]) -> Rescale:
-    largest = max(float(np.abs(slice_.astype(np.float64)).max()) for slice_ in slices)
+def _from_zero(slice_: Voxels) -> Rescale:
+    largest = float(np.abs(slice_.astype(np.float64)).max())
     return Rescale(decimal(largest / _SIGNED[1]) if largest > 0 else "1")
 
 

@@ -149,7 +149,7 @@ class EnhanceParams(DicomParams, VolumeParams):
     @property
     def has_objects(self) -> bool:
         """Whether more than a series of single images is written."""
-        return super().has_objects or self.wants_segmentation or self.config.uncertainty
+        return self.wants_segmentation or self.config.uncertainty
 
     @property
     def results(self) -> dict[str, Path]:

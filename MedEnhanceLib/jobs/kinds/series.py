@@ -61,9 +61,8 @@ class ExportParams(DicomParams, VolumeParams):
 
     @property
     def has_objects(self) -> bool:
-        """Whether more than a series of single images is written."""
-        besides = self.role != "volume" or self.segmentation or self.uncertainty
-        return super().has_objects or bool(besides)
+        """Whether more than a series of images is written."""
+        return bool(self.role != "volume" or self.segmentation or self.uncertainty)
 
 
 def run_series(params: SeriesParams, monitor: Monitor) -> Result:

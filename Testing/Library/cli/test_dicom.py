@@ -259,13 +259,6 @@ class TestOut:
         assert "burned into" in ran.err
         assert "dicom-anonymizer" in ran.err
 
-    def test_one_multi_frame_file(self, run: Run, mr: Path, tmp_path: Path) -> None:
-        ran = run("convert", mr, tmp_path / "out", "--dicom", "--enhanced-multiframe")
-        assert ran.status == 0, ran.err
-        (only,) = objects(tmp_path / "out")["MR"]
-        assert only.NumberOfFrames == 4
-        assert np.array_equal(io.load(tmp_path / "out").voxels, io.load(mr).voxels)
-
 
 class TestResampled:
     """A tilted, uneven series: all that is made of it says that it was resampled."""
@@ -294,7 +287,7 @@ class TestResampled:
                 assert "113085" in [code.CodeValue for code in image.DerivationCodeSequence]
             assert "Jane" not in str(image)
 
-    @pytest.mark.parametrize("more", [(), ("--deidentify",), ("--enhanced-multiframe",)])
+    @pytest.mark.parametrize("more", [(), ("--deidentify",)])
     def test_its_copy_and_what_is_made_of_that(
         self, run: Run, uneven: Path, tmp_path: Path, more: tuple[str, ...]
     ) -> None:

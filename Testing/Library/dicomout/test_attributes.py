@@ -17,7 +17,7 @@ from MedEnhanceLib import io
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.dicomout import Derivation, build_series, new_study, read_template
+from MedEnhanceLib.io.dicomout import Derivation, new_study, read_template
 from MedEnhanceLib.io.dicomout.attributes import PET_IMAGE
 
 Examine = Callable[[Path], list[str]]
@@ -26,12 +26,9 @@ MADE = Derivation("converted")
 FOREIGN = "Łódź 头"
 
 
-@pytest.mark.parametrize(
-    ("modality", "enhanced"),
-    [("CT", False), ("MR", False), ("OT", False), ("CT", True), ("MR", True)],
-)
+@pytest.mark.parametrize("modality", ["CT", "MR", "OT"])
 def test_the_time_between_frames_comes_back(
-    tmp_path: Path, examine: Examine, modality: str, enhanced: bool
+    tmp_path: Path, examine: Examine, modality: str
 ) -> None:
     voxels = np.arange(3 * 2 * 4 * 5, dtype=np.int16).reshape(3, 2, 4, 5)
     volume = Volume(voxels, Geometry((1.0, 1.0, 2.0)), modality, frame_interval_s=2.5)
@@ -40,7 +37,6 @@ def test_the_time_between_frames_comes_back(
         tmp_path / "out",
         template=new_study(modality=modality),
         derivation=MADE,
-        enhanced=enhanced,
     )
     assert examine(path) == []
     back = io.load(tmp_path / "out")
@@ -109,9 +105,8 @@ def test_dynamic_pet_stays_dynamic(tmp_path: Path, dynamic_pet: Volume, examine:
     assert io.load(tmp_path / "out").frame_interval_s == pytest.approx(60)
 
 
-@pytest.mark.parametrize("enhanced", [False, True], ids=["single", "enhanced"])
 def test_a_description_in_another_script_than_the_sources_is_kept(
-    tmp_path: Path, make_series: Make, examine: Examine, enhanced: bool
+    tmp_path: Path, make_series: Make, examine: Examine
 ) -> None:
     volume = io.load(
         make_series(
@@ -126,7 +121,6 @@ def test_a_description_in_another_script_than_the_sources_is_kept(
         tmp_path / "out",
         template=read_template(volume.origin),  # type: ignore[arg-type]
         derivation=replace(MADE, series_description=FOREIGN),
-        enhanced=enhanced,
     )
     image = pydicom.dcmread(path)
     assert (image.SeriesDescription, image.PatientName) == (FOREIGN, "Müller^Jörg")
@@ -165,18 +159,3 @@ def test_a_patient_of_blanks_is_refused() -> None:
 def test_names_in_several_scripts_are_taken() -> None:
     name = "Yamada^Tarou=山田^太郎=やまだ^たろう"
     assert str(new_study(modality="MR", patient_name=name).study.PatientName) == name
-
-
-@pytest.mark.parametrize("action", ["converted", "enhanced"])
-def test_every_frame_says_how_it_was_derived(make_series: Make, action: str) -> None:
-    volume = io.load(make_series(np.ones((2, 3, 4), np.int16)))
-    (image,) = build_series(
-        volume,
-        template=read_template(volume.origin),  # type: ignore[arg-type]
-        derivation=Derivation(action),
-        enhanced=True,
-    )
-    assert action.capitalize() in image.DerivationDescription
-    for frame in image.PerFrameFunctionalGroupsSequence:
-        (derived,) = frame.DerivationImageSequence
-        assert derived.DerivationCodeSequence[0].CodeValue == "110001"

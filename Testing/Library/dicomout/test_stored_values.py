@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,12 @@ import numpy as np
 import pydicom
 import pytest
 from Library.dicomout.writing import write_series
-from pydicom import Dataset
 
 from MedEnhanceLib import io
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import InputError, OutputError
+from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout import Derivation, build_series, new_study, read_template
-from MedEnhanceLib.io.dicomout import enhanced_multiframe as enhanced_module
 from MedEnhanceLib.io.dicomout.attributes import MR_IMAGE, SECONDARY_CAPTURE
 
 Examine = Callable[[Path], list[str]]
@@ -45,27 +42,18 @@ def voxels_of(kind: str, rng: np.random.Generator) -> np.ndarray:
 
 def intensities(folder: Path) -> np.ndarray:
     """By pydicom alone, in the order of the names; [K, J, I]."""
-    slices: list[np.ndarray] = []
-    for path in sorted(folder.iterdir()):
-        image = pydicom.dcmread(path)
-        frames = image.pixel_array.reshape(-1, image.Rows, image.Columns)
-        groups = [image] * len(frames)
-        if "PerFrameFunctionalGroupsSequence" in image:
-            shared = image.SharedFunctionalGroupsSequence[0]
-            groups = [
-                (one if "PixelValueTransformationSequence" in one else shared)
-                .PixelValueTransformationSequence[0]
-                for one in image.PerFrameFunctionalGroupsSequence
-            ]  # fmt: skip
-        for frame, group in zip(frames, groups, strict=True):
-            slope, shift = group.get("RescaleSlope", 1), group.get("RescaleIntercept", 0)
-            slices.append(frame * float(slope) + float(shift))
-    return np.array(slices)
+    images = [pydicom.dcmread(path) for path in sorted(folder.iterdir())]
+    return np.array(
+        [
+            image.pixel_array * float(image.get("RescaleSlope", 1))
+            + float(image.get("RescaleIntercept", 0))
+            for image in images
+        ]
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
-@pytest.mark.parametrize("enhanced", [False, True], ids=["single", "enhanced"])
 @pytest.mark.parametrize("kind", ["int16", "uint16", "float", "bool"])
 @pytest.mark.parametrize("modality", ["CT", "MR"])
 def test_voxels_come_back_whatever_the_form(
@@ -74,7 +62,6 @@ def test_voxels_come_back_whatever_the_form(
     rng: np.random.Generator,
     examine: Examine,
     photometric: str,
-    enhanced: bool,
     kind: str,
     modality: str,
 ) -> None:
@@ -89,7 +76,6 @@ def test_voxels_come_back_whatever_the_form(
         tmp_path / "out",
         template=read_template(source.origin),  # type: ignore[arg-type]
         derivation=MADE,
-        enhanced=enhanced,
     )
     for path in paths:
         assert examine(path) == []
@@ -99,7 +85,7 @@ def test_voxels_come_back_whatever_the_form(
     back = io.load(tmp_path / "out")
     assert np.abs(back.voxels.astype(float) - wanted).max() <= bound
     assert back.geometry.is_close(volume.geometry, 1e-5)
-    if photometric == "MONOCHROME2" or enhanced:  # ITK turns the numbers of MONOCHROME1 round
+    if photometric == "MONOCHROME2":  # ITK turns the numbers of MONOCHROME1 round
         _compare_with_itk(tmp_path / "out", wanted, bound)
 
 
@@ -112,55 +98,15 @@ def _compare_with_itk(folder: Path, wanted: np.ndarray, bound: float) -> None:
     assert np.abs(found.astype(float) - wanted).max() <= max(bound, 1e-4 * bool(bound))
 
 
-@pytest.mark.parametrize("enhanced", [False, True], ids=["single", "enhanced"])
-def test_how_the_source_is_shown_is_said_or_warned_of(
-    make_series: Make, recorder: Any, enhanced: bool
-) -> None:
+def test_the_source_is_shown_as_it_was(make_series: Make) -> None:
     folder = make_series(np.ones((2, 3, 4), np.int16), PhotometricInterpretation="MONOCHROME1")
     volume = io.load(folder)
     (image, *_) = build_series(
         volume,
         template=read_template(volume.origin),  # type: ignore[arg-type]
         derivation=MADE,
-        enhanced=enhanced,
-        monitor=recorder.monitor,
     )
-    assert image.PhotometricInterpretation == ("MONOCHROME2" if enhanced else "MONOCHROME1")
-    assert any("low values bright" in said for said in recorder.warnings) == enhanced
-
-
-def test_frames_with_other_numbers_than_their_images_are_not_written(
-    make_series: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    volume = io.load(make_series(np.arange(24, dtype=np.int16).reshape(2, 3, 4)))
-    template = read_template(volume.origin)  # type: ignore[arg-type]
-    convert = enhanced_module._converted
-
-    def build() -> None:
-        build_series(volume, template=template, derivation=MADE, enhanced=True)
-
-    def inverted(images: Any) -> Dataset:
-        image = convert(images)
-        image.PixelData = bytes(255 - byte for byte in image.PixelData)
-        return image
-
-    monkeypatch.setattr(enhanced_module, "_converted", inverted)
-    with pytest.raises(OutputError, match="other intensities"):
-        build()
-
-    def shifted(images: Any) -> Dataset:
-        image = convert(images)
-        for groups in (
-            *image.PerFrameFunctionalGroupsSequence,
-            *image.SharedFunctionalGroupsSequence,
-        ):
-            for values in groups.get("PixelValueTransformationSequence") or []:
-                values.RescaleIntercept = 0
-        return image
-
-    monkeypatch.setattr(enhanced_module, "_converted", shifted)
-    with pytest.raises(OutputError, match="other intensities"):
-        build()
+    assert image.PhotometricInterpretation == "MONOCHROME1"
 
 
 def new_volume(voxels: np.ndarray, modality: str = "MR", **fields: Any) -> Volume:
@@ -224,17 +170,6 @@ def test_a_constant_is_not_said_to_be_rounded(recorder: Any) -> None:
     assert "rounded" not in image.DerivationDescription
 
 
-def test_other_units_than_hounsfields_are_no_enhanced_ct(make_series: Make) -> None:
-    volume = io.load(make_series(np.ones((2, 3, 4), np.int16), RescaleType="HU"))
-    with pytest.raises(InputError, match="Hounsfield"):
-        build_series(
-            replace(volume, units="US"),
-            template=read_template(volume.origin),  # type: ignore[arg-type]
-            derivation=MADE,
-            enhanced=True,
-        )
-
-
 @pytest.mark.shared
 def test_an_enhanced_ct_without_hounsfields_passes_the_examiner(
     tmp_path: Path, shared_data: Path, examine: Examine
@@ -243,8 +178,6 @@ def test_an_enhanced_ct_without_hounsfields_passes_the_examiner(
     template = read_template(volume.origin)  # type: ignore[arg-type]
     paths = write_series(volume, tmp_path / "out", template=template, derivation=MADE)
     assert examine(paths[0]) == []
-    with pytest.raises(InputError, match="Hounsfield"):
-        build_series(volume, template=template, derivation=MADE, enhanced=True)
 
 
 def test_a_dose_keeps_its_unit(tmp_path: Path, examine: Examine) -> None:

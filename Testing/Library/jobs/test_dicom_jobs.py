@@ -201,7 +201,6 @@ def test_a_folder_with_files_is_refused_before_anything_is_read(tmp_path: Path) 
         ("segment", {"dicom": True}, "highdicom"),
         ("enhance", {"dicom": True, "segment": True}, "highdicom"),
         ("enhance", {"dicom": True, "config": {"uncertainty": True}}, "highdicom"),
-        ("convert", {"dicom": True, "enhanced_multiframe": True}, "highdicom"),
         ("demo", {}, "matplotlib"),
     ],
 )
