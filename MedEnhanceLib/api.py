@@ -229,8 +229,8 @@ def save_dicom(
 ) -> list[Path] | list[str]:
     """Write a volume, or a result of `enhance` or `segment`, as derived DICOM into a folder.
 
-    A volume becomes a series, a segmentation a SEG with a structured report of its table, an
-    uncertainty a Parametric Map; all in the study of the DICOM that the volume was loaded from.
+    A volume becomes a series, a segmentation a SEG, an uncertainty a Parametric Map; all in the
+    study of the DICOM that the volume was loaded from.
 
     Args:
         result: a volume, or what `enhance` or `segment` returned.

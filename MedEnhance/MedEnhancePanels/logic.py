@@ -153,9 +153,9 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         It goes into Slicer's DICOM database unless database=False, and into `folder`, new or
         empty, where one is given; without a folder the paths are those in the database. Patient
         and study are those of the series that the volume was made from; a volume that never was
-        DICOM needs patientId. segmentation, uncertainty: what a result refers to as well, the
-        table of structures with the segmentation. deidentify: without what names the patient.
-        With wait=False: a piece of work that has the methods of a Job.
+        DICOM needs patientId. segmentation, uncertainty: what a result refers to as well.
+        deidentify: without what names the patient. With wait=False: a piece of work that has the
+        methods of a Job.
         """
         from MedEnhancePanels import arguments, runner
         from MedEnhancePanels.nodes import dicom_source

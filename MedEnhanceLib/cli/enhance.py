@@ -42,7 +42,7 @@ ENHANCE = Command(
     description="Enhance a volume: noise, and in MR blur and shading, are measured and corrected as"
     "\nfar as they are found; --task chooses. The grid stays as it is, but for the task slices; a"
     "\nmanifest (OUTPUT.json) records what was done with what. With --dicom the folder OUTPUT gets"
-    "\na derived series, and segmentation, measurements and uncertainty as DICOM objects too.",
+    "\na derived series, and segmentation and uncertainty as DICOM objects too.",
     example="medenhance enhance scan.nii.gz better.nii.gz --bias-correction n4 --report report",
     extra=_add_labels,
     params=_enhance_params,
@@ -63,7 +63,7 @@ SEGMENT = Command(
     name="segment",
     summary="label the tissues of a volume",
     description="Segment a volume with a trained head, on the volume's own grid. With --dicom\n"
-    "the labels become a DICOM segmentation, and their table a structured report.",
+    "the labels become a DICOM segmentation.",
     example="medenhance segment better.nii.gz labels.nii.gz",
     lines=job_lines,
 )

@@ -30,13 +30,11 @@ if TYPE_CHECKING:
 class Found:
     """A segmentation that is to be written. labels: as `gradprom.Segmentation` has them, as JSON.
 
-    table: the rows of its measurements, or none. model: what made it, as in a manifest.
-    warning: as in `gradprom.Segmentation`.
+    model: what made it, as in a manifest. warning: as in `gradprom.Segmentation`.
     """
 
     volume: Volume
     labels: Sequence[Mapping[str, Any]]
-    table: Sequence[Mapping[str, Any]] = ()
     model: Mapping[str, str] | None = None
     warning: str = ""
 
@@ -193,7 +191,7 @@ def _built(
     """Each object with its role; those found in a derived series refer to its images."""
     from MedEnhanceLib.io.dicomout.derived_series import build_series
     from MedEnhanceLib.io.dicomout.parametric_map import build_uncertainty
-    from MedEnhanceLib.io.dicomout.segments import build_measurements, build_segmentation
+    from MedEnhanceLib.io.dicomout.segments import build_segmentation
 
     derivation = _derivation(objects, params)
     images: list[Dataset] | None = None
@@ -235,15 +233,6 @@ def _built(
         monitor=monitor.part(0.8, 1.0),
     )
     yield "segmentation", [labels]
-    if found.table:
-        report = build_measurements(
-            found.table,
-            found.labels,
-            template=template,
-            derivation=replace(of_labels, action="measured"),
-            segmentation=labels,
-        )
-        yield "measurements", [report]
 
 
 def _derivation(objects: Objects, params: DicomParams) -> Derivation:

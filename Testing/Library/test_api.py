@@ -252,10 +252,10 @@ class TestDicom:
         result = me.enhance(me.load(series), uncertainty=True, segment=True)
         files = me.save_dicom(result, tmp_path / "out")
         kinds = {path.name.partition("-")[0].rstrip("0123456789") for path in files}
-        assert sorted(kinds) == ["MR", "OT", "SEG", "SR"]
+        assert sorted(kinds) == ["MR", "OT", "SEG"]
         assert result.segmentation
         alone = me.save_dicom(result.segmentation, tmp_path / "labels")
-        assert len(alone) == 2
+        assert len(alone) == 1
 
     def test_a_segmentation_that_no_head_can_make_is_refused_before_the_long_work(
         self, series: Path, monkeypatch: pytest.MonkeyPatch

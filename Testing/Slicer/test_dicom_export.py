@@ -50,7 +50,7 @@ class FolderTest(ExportTestCase):
         self.waitUntil(lambda: work.isFinished, 60)
         self.assertIsNone(work.error, work.error)
         objects = {image.Modality: image for image in self.read(work.files)}
-        self.assertEqual(set(objects), {"CT", "SEG", "SR"})
+        self.assertEqual(set(objects), {"CT", "SEG"})
         segments = objects["SEG"].SegmentSequence
         self.assertEqual([each.SegmentLabel for each in segments], ["fat", "rest"])
         code = segments[0].SegmentedPropertyTypeCodeSequence[0]

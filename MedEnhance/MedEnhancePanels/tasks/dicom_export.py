@@ -203,8 +203,6 @@ class DicomExport(Work):
             params["study_description"] = options.studyDescription.strip()
         if "segmentation" in self.nodes:
             params["head"] = provenance.modelOf(self.nodes["segmentation"])
-            table = results.linked(self.node, "table")
-            params["table"] = dicom_labels.tableRows(table) if table is not None else []
         return {key: value for key, value in params.items() if value}
 
     def _onEvent(self, job, event, fields):

@@ -97,21 +97,6 @@ def _holdsOnly(labels, values):
     return True
 
 
-def tableRows(table):
-    """The rows of a structures table as the library takes them."""
-    columns = table.GetTable()
-    fields = [("label", str), ("voxels", int), ("volume_ml", float)]
-    if columns.GetNumberOfColumns() > len(fields):  # scenes of earlier versions have no surfaces
-        fields.append(("surface_mm2", float))
-    return [
-        {
-            field: kind(columns.GetColumn(index).GetValue(row))
-            for index, (field, kind) in enumerate(fields)
-        }
-        for row in range(columns.GetNumberOfRows())
-    ]
-
-
 def _segments(node):
     segmentation = node.GetSegmentation()
     identifiers = [

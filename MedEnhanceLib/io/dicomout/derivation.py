@@ -251,7 +251,7 @@ def method_term(method: str) -> str:
 
 
 #: Added to the number of the source's series, by kind of the derived object.
-_STEPS = {"images": 1000, "segmentation": 2000, "uncertainty": 3000, "measurements": 4000}
+_STEPS = {"images": 1000, "segmentation": 2000, "uncertainty": 3000}
 #: Our units → value and meaning of their code in UCUM.
 UNIT_CODES = {
     "HU": ("[hnsf'U]", "Hounsfield unit"),
@@ -318,7 +318,7 @@ def series_number(derivation: Derivation, header: Dataset | None, kind: str) -> 
     Args:
         derivation: its `series_number`, if set, is used.
         header: of the source, or None.
-        kind: "images", "segmentation", "uncertainty" or "measurements".
+        kind: "images", "segmentation" or "uncertainty".
     """
     if derivation.series_number is not None:
         return derivation.series_number

@@ -1,4 +1,4 @@
-"""What segmentations, maps and reports have in common, all of them made with highdicom.
+"""What segmentations and parametric maps have in common; both are made with highdicom.
 
 highdicom refuses faults that are common in hospitals' data, gaps, and sources of several kinds. So
 it gets placeholders for the source images, which are replaced by the true ones afterwards.
@@ -129,7 +129,7 @@ def identity(template: Template, derivation: Derivation, *, kind: str) -> dict[s
     Args:
         template: the images that the object came from.
         derivation: what was done.
-        kind: "segmentation", "uncertainty" or "measurements".
+        kind: "segmentation" or "uncertainty".
     """
     header = template.headers[0] if template.headers else None
     return {
@@ -168,12 +168,6 @@ def sign(dataset: Dataset, template: Template, derivation: Derivation, *, kind: 
         *earlier,
         *(dataset.get("ContributingEquipmentSequence") or []),
     ]
-    if "ContentLabel" not in dataset:  # a report: attributes of derived images do not belong there
-        applied = Dataset()
-        applied.ContributingEquipmentSequence = dataset.ContributingEquipmentSequence
-        derivation.apply(applied)
-        dataset.ContributingEquipmentSequence = applied.ContributingEquipmentSequence
-        return
     dataset.ContentDescription = NOTICE
     for keyword in _OF_IMAGE:
         if first.get(keyword):

@@ -1,4 +1,4 @@
-"""A label volume as a DICOM Segmentation, and its measurements as a structured report (TID 1500).
+"""A label volume as a DICOM Segmentation.
 
 One binary segment for each label: BINARY and not the newer LABELMAP type, because the viewers in
 use read that one.
@@ -6,26 +6,21 @@ use read that one.
 
 from __future__ import annotations
 
-import math
 import re
-import uuid
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib._version import __version__
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout.derivation import (
-    MANUFACTURER,
     Derivation,
     fresh_uid,
     short_text,
-    with_elements,
 )
-from MedEnhanceLib.io.dicomout.objects import identity, leave_patient_open, refer, sign, stand_ins
+from MedEnhanceLib.io.dicomout.objects import identity, refer, sign, stand_ins
 from MedEnhanceLib.io.dicomout.placement import lay_out
 from MedEnhanceLib.io.dicomout.template import Template
 from MedEnhanceLib.runtime.dependencies import require
@@ -222,208 +217,3 @@ def _describe(meanings: list[_Meaning], derivation: Derivation) -> list[Dataset]
             del description.SegmentationAlgorithmIdentificationSequence
         descriptions.append(description)
     return descriptions
-
-
-#: DICOM's Modality → the imaging procedure (CID 100).
-_PROCEDURES = {
-    "CT": "CTUnspecifiedBodyRegion",
-    "MR": "MRIUnspecifiedBodyRegion",
-    "PT": "PETUnspecifiedBodyRegion",
-}
-#: The scheme of MedEnhance's codes; private schemes begin with 99 (PS3.16).
-_OUR_SCHEME = "99MEDENHANCE"
-
-
-def build_measurements(
-    table: Sequence[Mapping[str, Any]],
-    meanings: Sequence[Mapping[str, Any]],
-    *,
-    template: Template,
-    derivation: Derivation,
-    segmentation: Dataset,
-) -> Dataset:
-    """Make a Comprehensive 3D SR: volume and surface of each segment of a Segmentation.
-
-    The report is marked as complete, preliminary and unverified.
-
-    Args:
-        table: rows of `label`, `volume_ml` in mL, `surface_mm2` in mm² if it was measured, and
-            `value` if two labels have one name.
-        meanings: as given to `build_segmentation`.
-        template: the images that the labels came from.
-        derivation: what was done.
-        segmentation: as made by `build_segmentation`.
-    Raises:
-        InputError: a row without a segment or a volume, or with a size that is no number.
-    """
-    hd = require("highdicom", purpose="Writing DICOM")
-    from pydicom.sr.codedict import codes
-
-    if not table:
-        raise InputError("the table of measurements is empty", "Give a row for each label.")
-    segments = {int(item.SegmentNumber): item for item in segmentation.SegmentSequence}
-    groups = [
-        _group(row, segments[_segment_number(row, meanings, segments)], segmentation, derivation)
-        for row in table
-    ]
-    procedure = _PROCEDURES.get(template.modality, "ImagingProcedure")
-    content = hd.sr.MeasurementReport(
-        observation_context=hd.sr.ObservationContext(observer_device_context=_observer()),
-        procedure_reported=getattr(codes.cid100, procedure),
-        imaging_measurements=groups,
-    )
-    content[0].ContentSequence.append(
-        hd.sr.TextContentItem(
-            name=codes.DCM.Comment,
-            value=derivation.text(),
-            relationship_type="CONTAINS",
-        )
-    )
-    dataset: Dataset = hd.sr.Comprehensive3DSR(
-        evidence=_evidence(segmentation),
-        content=content,
-        is_complete=True,
-        **identity(template, derivation, kind="measurements"),
-    )
-    sign(dataset, template, derivation, kind="measurements")
-    dataset.CodingSchemeIdentificationSequence = [
-        with_elements(
-            CodingSchemeDesignator=_OUR_SCHEME,
-            CodingSchemeName="Codes of MedEnhance",
-            CodingSchemeResponsibleOrganization=MANUFACTURER,
-        )
-    ]
-    return dataset
-
-
-def _segment_number(
-    row: Mapping[str, Any], meanings: Sequence[Mapping[str, Any]], segments: Mapping[int, Dataset]
-) -> int:
-    """The number of a row's segment; segments are in the order of the meanings."""
-    named = [meaning for meaning in meanings if int(meaning["value"]) != 0]
-    name = short_text(row.get("label"))
-    for number, meaning in enumerate(named, 1):
-        same = row.get("value", meaning["value"]) == meaning["value"]
-        if same and short_text(meaning.get("name")) == name:
-            if number in segments and segments[number].SegmentLabel == name:
-                return number
-            break
-    raise InputError(
-        f"the segmentation has no segment for the measurement of {name!r}",
-        "Give the table, the meanings and the segmentation of one run.",
-    )
-
-
-def _group(
-    row: Mapping[str, Any], segment: Dataset, segmentation: Dataset, derivation: Derivation
-) -> Any:
-    hd = require("highdicom", purpose="Writing DICOM")
-    model = derivation.model
-    return hd.sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=hd.sr.TrackingIdentifier(
-            uid=segment.TrackingUID, identifier=segment.TrackingID
-        ),
-        referenced_segment=_referenced(segment, segmentation),
-        finding_category=_concept(segment.SegmentedPropertyCategoryCodeSequence[0]),
-        finding_type=_concept(segment.SegmentedPropertyTypeCodeSequence[0]),
-        algorithm_id=hd.sr.AlgorithmIdentification(
-            name=short_text(model.get("name")) or "unnamed",
-            version=short_text(model.get("version")) or "unknown",
-            parameters=[f"sha256={model['sha256']}"] if model.get("sha256") else None,
-        )
-        if model
-        else None,
-        measurements=_measurements(row),
-    )
-
-
-def _measurements(row: Mapping[str, Any]) -> list[Any]:
-    """The volume, and the surface if the row has one."""
-    hd = require("highdicom", purpose="Writing DICOM")
-    from pydicom.sr.codedict import codes
-
-    volume = hd.sr.Measurement(
-        name=codes.SCT.Volume,
-        value=_size(row, "volume", "volume_ml", "mL"),
-        unit=hd.sr.CodedConcept("mL", "UCUM", "milliliter"),
-        method=codes.DCM.SumOfSegmentedVoxelMethodForVolume,
-    )
-    if row.get("surface_mm2") is None:
-        return [volume]
-    # The one code for the surface of a body among DICOM's areas (CID 7471); SNOMED CT's "Area" and
-    # "Area of defined region" there may be of a section. By name it is of a mesh and ours is not,
-    # so the method is stated; DICOM lists none that fits (CID 7473).
-    surface = hd.sr.Measurement(
-        name=codes.IBSI.SurfaceAreaOfMesh,
-        value=_size(row, "surface", "surface_mm2", "mm²"),
-        unit=codes.UCUM.SquareMillimeter,
-        method=hd.sr.CodedConcept("CROFTON", _OUR_SCHEME, "Crofton formula over segmented voxels"),
-    )
-    return [volume, surface]
-
-
-def _size(row: Mapping[str, Any], name: str, field: str, unit: str) -> float:
-    value = float(row[field])
-    if not math.isfinite(value) or value < 0:
-        raise InputError(f"the {name} of {row['label']!r} is {value} {unit}", "Measure again.")
-    return value
-
-
-def _referenced(segment: Dataset, segmentation: Dataset) -> Any:
-    """The segment with the series that it was drawn on, if that was DICOM."""
-    hd = require("highdicom", purpose="Writing DICOM")
-    series = segmentation.get("ReferencedSeriesSequence")
-    drawn_on = series[0].SeriesInstanceUID if series else segmentation.SeriesInstanceUID
-    reference = hd.sr.ReferencedSegment(
-        sop_class_uid=segmentation.SOPClassUID,
-        sop_instance_uid=segmentation.SOPInstanceUID,
-        segment_number=int(segment.SegmentNumber),
-        source_series=hd.sr.SourceSeriesForSegmentation(drawn_on),
-    )
-    if not series:
-        del reference[1]
-    return reference
-
-
-def _concept(item: Dataset) -> Any:
-    hd = require("highdicom", purpose="Writing DICOM")
-    return hd.sr.CodedConcept.from_dataset(item)
-
-
-def _observer() -> Any:
-    """MedEnhance in its version, as the device that measured."""
-    hd = require("highdicom", purpose="Writing DICOM")
-    from pydicom.sr.codedict import codes
-
-    name = f"MedEnhance {__version__}"
-    return hd.sr.ObserverContext(
-        observer_type=codes.DCM.Device,
-        observer_identifying_attributes=hd.sr.DeviceObserverIdentifyingAttributes(
-            uid=f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, name).int}",
-            name=name,
-            manufacturer_name="MedEnhance",
-            model_name=name,
-        ),
-    )
-
-
-def _evidence(segmentation: Dataset) -> list[Dataset]:
-    """The segmentation and the images behind it, without what is the patient's."""
-    from pydicom import Dataset
-
-    objects = [
-        (segmentation.SOPClassUID, segmentation.SOPInstanceUID, segmentation.SeriesInstanceUID),
-        *(
-            (image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID, series.SeriesInstanceUID)
-            for series in segmentation.get("ReferencedSeriesSequence") or []
-            for image in series.ReferencedInstanceSequence
-        ),
-    ]
-    evidence = []
-    for sop_class, instance, series in objects:
-        item = Dataset()
-        item.SOPClassUID, item.SOPInstanceUID, item.SeriesInstanceUID = sop_class, instance, series
-        item.StudyInstanceUID = segmentation.StudyInstanceUID
-        leave_patient_open(item)
-        evidence.append(item)
-    return evidence

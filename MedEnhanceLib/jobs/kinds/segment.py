@@ -90,9 +90,7 @@ def check_head(head: str, *, wanted: bool) -> None:
 
 def found_of(found: Segmentation) -> Found:
     """A segmentation as what is written as DICOM takes it."""
-    return Found(
-        found.volume, as_json(found.labels), as_json(found.table), found.model, found.warning
-    )
+    return Found(found.volume, as_json(found.labels), found.model, found.warning)
 
 
 def segmentation_figures(found: Segmentation | None) -> dict[str, Any]:

@@ -43,7 +43,6 @@ class ExportParams(DicomParams, VolumeParams):
     labels: list[dict[str, Any]] = option(
         factory=list, help="of the segmentation, as in the result of the job that made it"
     )
-    table: list[dict[str, Any]] = option(factory=list, help="of its measurements, likewise")
     model: dict[str, Any] | None = option(None, help="what made the volume, as in its manifest")
     head: dict[str, Any] | None = option(None, help="what made the segmentation, likewise")
     action: str = option("exported", help='what was done, for example "enhanced"')
@@ -110,7 +109,7 @@ def _objects(params: ExportParams, monitor: Monitor) -> Objects:
             Path(params.uncertainty), modality=volume.modality, monitor=monitor
         )
     model = params.head or params.model
-    labels = Found(found, params.labels, params.table, model) if found is not None else None
+    labels = Found(found, params.labels, model) if found is not None else None
     before, options = _last_step(volume.history, params)
     return Objects(
         replace(volume, history=before),

@@ -98,12 +98,12 @@ class TestOut:
         )  # fmt: skip
         assert ran.status == 0, ran.err
         found = objects(out)
-        assert sorted(found) == ["MR", "OT", "SEG", "SR"]
+        assert sorted(found) == ["MR", "OT", "SEG"]
         everything = [dataset for some in found.values() for dataset in some]
         assert {one.StudyInstanceUID for one in everything} == {"1.2.3"}
         assert {str(one.PatientName) for one in everything} == {"Doe^Jane"}
         assert {tuple(one.ImageType[:2]) for one in found["MR"]} == {("DERIVED", "SECONDARY")}
-        assert len({one.SeriesInstanceUID for one in everything} | {"1.2.3.1"}) == 5
+        assert len({one.SeriesInstanceUID for one in everything} | {"1.2.3.1"}) == 4
         images = {one.SOPInstanceUID for one in found["MR"]}
         of_labels = found["SEG"][0].ReferencedSeriesSequence[0]
         assert of_labels.SeriesInstanceUID == found["MR"][0].SeriesInstanceUID
@@ -115,7 +115,7 @@ class TestOut:
         assert reported["series_uid"] == found["MR"][0].SeriesInstanceUID
         assert sorted(reported["files"]) == sorted(map(str, out.iterdir()))
         assert [row["role"] for row in reported["objects"]] == [
-            "volume", "uncertainty", "segmentation", "measurements",
+            "volume", "uncertainty", "segmentation",
         ]  # fmt: skip
         back = io.load(out)
         assert back.history[0].startswith("DERIVED: enhanced")
@@ -135,7 +135,7 @@ class TestOut:
     ) -> None:
         assert run("segment", mr, tmp_path / "out", "--dicom").status == 0
         found = objects(tmp_path / "out")
-        assert sorted(found) == ["SEG", "SR"]
+        assert sorted(found) == ["SEG"]
         assert found["SEG"][0].ReferencedSeriesSequence[0].SeriesInstanceUID == "1.2.3.1"
 
     def test_what_was_compressed_says_so_and_lies_beside_its_source(
@@ -282,9 +282,8 @@ class TestResampled:
     @staticmethod
     def _refuse_silence(folder: Path) -> None:
         for image in (one for some in objects(folder).values() for one in some):
-            if image.Modality != "SR":  # a report is no image: derivations have no place there
-                assert "DERIVED: resampled" in image.DerivationDescription, image.Modality
-                assert "113085" in [code.CodeValue for code in image.DerivationCodeSequence]
+            assert "DERIVED: resampled" in image.DerivationDescription, image.Modality
+            assert "113085" in [code.CodeValue for code in image.DerivationCodeSequence]
             assert "Jane" not in str(image)
 
     @pytest.mark.parametrize("more", [(), ("--deidentify",)])
@@ -309,7 +308,7 @@ class TestResampled:
             *self._FIX, *more,
         )  # fmt: skip
         assert ran.status == 0, ran.err
-        assert sorted(objects(tmp_path / "out")) == ["MR", "OT", "SEG", "SR"]
+        assert sorted(objects(tmp_path / "out")) == ["MR", "OT", "SEG"]
         self._refuse_silence(tmp_path / "out")
 
     def test_a_file_between(self, run: Run, uneven: Path, tmp_path: Path) -> None:

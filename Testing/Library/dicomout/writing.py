@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydicom import dcmread
-
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.io.dicomout import Derivation, Template, build_series, write_objects
+from MedEnhanceLib.io.dicomout import build_series, write_objects
 from MedEnhanceLib.io.dicomout.parametric_map import build_uncertainty
-from MedEnhanceLib.io.dicomout.segments import build_measurements, build_segmentation
+from MedEnhanceLib.io.dicomout.segments import build_segmentation
 
 
 def write_series(
@@ -39,24 +37,3 @@ def write_uncertainty(
 ) -> Path:
     """Write what `build_uncertainty` makes with the options."""
     return write_objects([build_uncertainty(volume, **options)], folder, overwrite=overwrite)[0]
-
-
-def write_measurements(
-    table: Sequence[Mapping[str, Any]],
-    meanings: Sequence[Mapping[str, Any]],
-    folder: Path,
-    *,
-    template: Template,
-    derivation: Derivation,
-    segmentation: Path,
-    **_: Any,
-) -> Path:
-    """Write what `build_measurements` makes of a segmentation's file."""
-    built = build_measurements(
-        table,
-        meanings,
-        template=template,
-        derivation=derivation,
-        segmentation=dcmread(segmentation),
-    )
-    return write_objects([built], folder)[0]

@@ -20,10 +20,6 @@ LABELS = [
     {"value": 1, "name": "gray matter", "color": "#ffb703"},
     {"value": 2, "name": "white matter", "color": "#f72585"},
 ]
-TABLE = [
-    {"label": "gray matter", "voxels": 3, "volume_ml": 0.5},
-    {"label": "white matter", "voxels": 4, "volume_ml": 0.7},
-]
 
 
 @pytest.fixture
@@ -132,14 +128,13 @@ def test_export_puts_a_whole_result_into_one_study_of_its_own(
         segmentation=result["segmentation"],
         uncertainty=result["uncertainty"],
         labels=LABELS,
-        table=TABLE,
         patient_id="X1",
         study_description="phantom",
         output=tmp_path / "out",
     )
     objects = [dcmread(path) for path in reported["files"]]
     assert [row["role"] for row in reported["objects"]] == [
-        "volume", "uncertainty", "segmentation", "measurements",
+        "volume", "uncertainty", "segmentation",
     ]  # fmt: skip
     assert len({one.StudyInstanceUID for one in objects}) == 1
     assert {one.PatientID for one in objects} == {"X1"}
