@@ -19,7 +19,8 @@ from MedEnhanceLib.io.dicomout.attributes import (
     SECONDARY_CAPTURE,
     SOP_CLASSES,
     complete,
-    kept_attributes,
+    copy_elements,
+    is_of_scan,
 )
 from MedEnhanceLib.io.dicomout.derivation import (
     IMPLEMENTATION_UID,
@@ -35,7 +36,7 @@ from MedEnhanceLib.io.dicomout.derivation import (
 )
 from MedEnhanceLib.io.dicomout.placement import Place, find_places
 from MedEnhanceLib.io.dicomout.stored_values import Rescale, Stored, decimal, plan_storage
-from MedEnhanceLib.io.dicomout.template import Template, copy_attributes
+from MedEnhanceLib.io.dicomout.template import Template
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -211,9 +212,7 @@ def make_image(number: int, place: Place, series: Series) -> Dataset:
     from pydicom import Dataset
 
     header = place.header if series.has_headers else None
-    image: Dataset = (
-        Dataset() if header is None else copy_attributes(header, kept_attributes(series.sop_class))
-    )
+    image: Dataset = Dataset() if header is None else copy_elements(header, is_of_scan)
     series.template.copy_study(image)
     _identify(image, number, place, series)
     _place_in_patient(image, place, header)
@@ -383,6 +382,8 @@ def _set_time(image: Dataset, number: int, place: Place, series: Series) -> None
             image.SeriesType, image.NumberOfTimeSlices = ["DYNAMIC", "IMAGE"], series.frames
         elif values_of(image, "SeriesType")[:1] == ["DYNAMIC"]:
             image.SeriesType = ["STATIC", "IMAGE"]  # one time point of it
+        if series.frames == 1:
+            image.pop("NumberOfTimeSlices", None)
     elif series.frames > 1 and "TemporalPositionIdentifier" not in image:
         image.TemporalPositionIdentifier = place.frame + 1
         image.NumberOfTemporalPositions = series.frames

@@ -9,7 +9,7 @@ import numpy as np
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.dicomout.attributes import UNPAIRED
+from MedEnhanceLib.io.dicomout.attributes import set_side
 from MedEnhanceLib.io.dicomout.derivation import UNIT_CODES, Derivation
 from MedEnhanceLib.io.dicomout.objects import identity, refer, sign, stand_ins
 from MedEnhanceLib.io.dicomout.placement import lay_out
@@ -85,7 +85,9 @@ def build_uncertainty(
         purpose=hd.sr.CodedConcept.from_code(codes.DCM.SourceImageForImageProcessingOperation),
     )
     sign(dataset, template, derivation, kind="uncertainty")
-    _set_side(dataset, template)
+    first = template.headers[0] if template.headers else dataset
+    dataset.Laterality = first.get("Laterality") or first.get("ImageLaterality")
+    set_side(dataset)
     return dataset
 
 
@@ -112,15 +114,6 @@ def _deviations(volume: Volume) -> np.ndarray[Any, np.dtype[np.float32]]:
             "Cut the volume to the region of interest.",
         )
     return voxels
-
-
-def _set_side(dataset: Dataset, template: Template) -> None:
-    """Laterality: required unless the part of the body is unpaired; empty if unknown."""
-    if str(dataset.get("BodyPartExamined") or "").upper() in UNPAIRED:
-        return
-    header = template.headers[0] if template.headers else dataset
-    side = header.get("Laterality") or header.get("ImageLaterality")
-    dataset.Laterality = side if side in ("L", "R") else None
 
 
 def _unit(units: str, template: Template) -> Any:

@@ -19,14 +19,7 @@ from typing import TYPE_CHECKING
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.core.manifest import own_action
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.dicomout.attributes import (
-    CT_IMAGE,
-    MR_IMAGE,
-    PATIENT_STUDY,
-    PET_IMAGE,
-    SECONDARY_CAPTURE,
-    kept_attributes,
-)
+from MedEnhanceLib.io.dicomout.attributes import SECONDARY_CAPTURE, is_of_scan
 from MedEnhanceLib.io.dicomout.derivation import MANUFACTURER, NOTICE, contribution_of, values_of
 from MedEnhanceLib.io.dicomout.template import Template
 
@@ -129,7 +122,7 @@ def _bare(header: Dataset, key: bytes) -> Dataset:
         for word in re.findall(r"\w+", str(header.get(keyword) or "").casefold())
         if len(word) >= _SHORTEST_WORD
     }
-    image = _carried(header, _of_scan(), names)
+    image = _carried(header, names)
     image.SOPClassUID = header.SOPClassUID
     image.ContributingEquipmentSequence = _own_steps(header)
     for keyword in _UIDS:
@@ -148,21 +141,16 @@ def _own_steps(header: Dataset) -> list[Dataset]:
     return steps
 
 
-def _of_scan() -> frozenset[str]:
-    classes = (CT_IMAGE, MR_IMAGE, PET_IMAGE, SECONDARY_CAPTURE)
-    return frozenset().union(*map(kept_attributes, classes)) - PATIENT_STUDY | _OF_HEADER
-
-
-def _carried(source: Dataset, keywords: frozenset[str] | None, names: set[str]) -> Dataset:
-    """The elements of the lists above. keywords: the only ones to be carried; None inside items."""
+def _carried(source: Dataset, names: set[str], *, is_item: bool = False) -> Dataset:
+    """The elements that may be carried: of a header those of the scan, of an item all numbers."""
     from pydicom import Dataset
 
     target = Dataset()
     for element in source:
-        if keywords is not None and element.keyword not in keywords:
+        if not (is_item or is_of_scan(element) or element.keyword in _OF_HEADER):
             continue
         if element.VR == "SQ" and element.keyword in _SEQUENCES:
-            items = [_carried(item, None, names) for item in element.value]
+            items = [_carried(item, names, is_item=True) for item in element.value]
             setattr(target, element.keyword, items)
         elif (element.VR in _VRS or element.keyword in _TEXTS) and not _repeats(element, names):
             target.add_new(element.tag, element.VR, element.value)

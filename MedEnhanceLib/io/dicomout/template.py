@@ -7,7 +7,6 @@ that break DICOM's rules are shortened or left out, with a warning.
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from math import isfinite
@@ -18,7 +17,7 @@ from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom.elements import LOSSY_SYNTAXES
 from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.io.dicom.structure import pydicom_failures, silence
-from MedEnhanceLib.io.dicomout.attributes import PATIENT_STUDY
+from MedEnhanceLib.io.dicomout.attributes import copy_elements, is_of_study
 from MedEnhanceLib.io.dicomout.derivation import ds_text, fresh_uid, now
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
@@ -83,7 +82,7 @@ def read_template(origin: DicomOrigin, monitor: Monitor | None = None) -> Templa
     first = headers[0]
     return Template(
         headers,
-        study_of(first),
+        copy_elements(first, is_of_study),
         str(first.get("Modality") or "OT"),
         str(first.get("FrameOfReferenceUID") or "") or fresh_uid(),
         origin,
@@ -122,22 +121,6 @@ def new_study(
         study.StudyDescription = _short(study_description, "StudyDescription")
     known = modality if modality in ("CT", "MR", "PT") else "OT"
     return Template([], study, known, fresh_uid())
-
-
-def study_of(header: Dataset) -> Dataset:
-    """The attributes of patient and study of an image."""
-    return copy_attributes(header, PATIENT_STUDY)
-
-
-def copy_attributes(header: Dataset, keywords: Iterable[str]) -> Dataset:
-    """A dataset with copies of those of the named elements that `header` has."""
-    from pydicom import Dataset
-
-    target = Dataset()
-    for keyword in keywords:
-        if keyword in header:
-            target.add(copy.deepcopy(header[keyword]))
-    return target
 
 
 def read_header(file: FileRef) -> Dataset:
@@ -226,9 +209,10 @@ _RENAMED = {
 }
 #: Classic elements with whole numbers, where the enhanced form has fractions.
 _WHOLE = {"ExposureTime", "XRayTubeCurrent", "Exposure", "EchoTrainLength", "TriggerTime"}
-#: Attributes of a frame that a single image has no place for, or with another meaning.
-_SKIPPED = {"ImageType", "NumberOfFrames", "PerFrameFunctionalGroupsSequence",
-            "SharedFunctionalGroupsSequence", "ParallelReductionFactorInPlane"}  # fmt: skip
+#: What describes all frames of a file.
+_OF_FRAMES = {
+    "NumberOfFrames", "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence",
+}  # fmt: skip
 #: Functional groups whose items are sequences of the classic image as well.
 _WHOLE_GROUPS = {"ReferencedImageSequence", "DerivationImageSequence", "FrameAnatomySequence"}
 
@@ -258,25 +242,11 @@ def frame_as_image(source: Dataset, frame: int, name: str) -> Dataset:
 
 def _common(source: Dataset) -> Dataset:
     """The image without what describes all of its frames."""
-    image = copy_elements(source, without=_SKIPPED - {"ImageType"})
+    image = copy_elements(source, lambda element: element.keyword not in _OF_FRAMES)
     for enhanced in _RENAMED:
         if enhanced in source:
             _take(source, enhanced, image)
     return image
-
-
-def copy_elements(source: Dataset, *, without: Collection[str] = ()) -> Dataset:
-    """A dataset with copied elements that share their values, pixels too, with the source.
-
-    copy.copy would share the elements: setting one would change the other dataset.
-    """
-    from pydicom import Dataset
-
-    target = Dataset()
-    for element in source:
-        if element.keyword not in without:
-            target.add(copy.copy(element))
-    return target
 
 
 def _flatten(functional_groups: Dataset, image: Dataset) -> None:
@@ -292,7 +262,7 @@ def _flatten(functional_groups: Dataset, image: Dataset) -> None:
                     _take(item, element.keyword, image)
                 elif element.VR == "SQ" and element.keyword.startswith("MRDiffusion"):
                     _flatten(item, image)
-                elif element.keyword and element.keyword not in _SKIPPED:
+                elif element.keyword:
                     image.add(copy.deepcopy(element))
 
 

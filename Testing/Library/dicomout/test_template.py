@@ -16,8 +16,7 @@ from MedEnhanceLib import io
 from MedEnhanceLib.core.origin import DicomOrigin
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout import new_study, read_template
-from MedEnhanceLib.io.dicomout.attributes import CT_IMAGE, MR_IMAGE, PET_IMAGE, kept_attributes
-from MedEnhanceLib.io.dicomout.template import copy_elements, correct, frame_as_image
+from MedEnhanceLib.io.dicomout.template import correct, frame_as_image
 
 Make = Callable[..., Path]
 
@@ -177,36 +176,3 @@ def test_a_frame_has_its_own_groups_and_those_that_all_share() -> None:
     assert "InstanceNumber" not in source
     with pytest.raises(InputError, match="no frame 3"):
         frame_as_image(source, 3, "file")
-
-
-def test_a_copy_changes_nothing_in_what_it_was_made_from() -> None:
-    source = item(PatientID="42", Rows=3)
-    copied = copy_elements(source, without=("Rows",))
-    copied.PatientID = "43"
-    assert (source.PatientID, source.Rows) == ("42", 3)
-    assert "Rows" not in copied
-
-
-@pytest.mark.parametrize(
-    ("sop_class", "iod", "beyond"),
-    [
-        (CT_IMAGE, "ct-image", {"RescaleType"}),
-        (MR_IMAGE, "mr-image", {"DiffusionBValue", "DiffusionGradientOrientation", "RescaleType"}),
-        (PET_IMAGE, "positron-emission-tomography-image", {"RescaleType"}),
-    ],
-)
-def test_what_is_kept_is_what_the_standard_gives_the_class(
-    sop_class: str, iod: str, beyond: set[str]
-) -> None:
-    standard = pytest.importorskip("highdicom._standard_utils")
-    modules = standard.get_module_attribute_map()
-    allowed = {
-        attribute["keyword"]
-        for module in standard.get_iod_module_map()[iod]
-        for attribute in modules[module["key"]]
-        if not attribute["path"]
-    }
-    of_other_classes = {"TriggerSourceOrType", "SynchronizationTrigger", "SynchronizationChannel",
-                        "AcquisitionTimeSynchronized", "TimeSource", "TimeDistributionProtocol",
-                        "NTPSourceAddress", "SynchronizationFrameOfReferenceUID"}  # fmt: skip
-    assert kept_attributes(sop_class) - allowed - beyond - of_other_classes == set()
