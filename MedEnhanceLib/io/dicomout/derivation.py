@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib._version import __version__
@@ -23,10 +23,10 @@ IMPLEMENTATION_NAME = f"MEDENHANCE_{__version__}"[:16]
 
 #: (value, meaning) of DCM. CID 7203 has no code for noise reduction or networks; it may be
 #: extended, and 110001 is DICOM's code for the processing of images elsewhere.
-PROCESSING = ("110001", "Image Processing")
+_PROCESSING = ("110001", "Image Processing")
 _LOSSY = ("113040", "Lossy Compression")
 _RESAMPLING = ("113085", "Spatial resampling")
-_SEGMENTATION = ("113076", "Segmentation")
+SEGMENTATION = ("113076", "Segmentation")
 _PROCESSING_EQUIPMENT = ("109102", "Processing Equipment")
 #: What is appended to a source's description: "MedEnhance enhanced".
 _OUR_WORDS = re.compile(r"( ?\bMedEnhance [a-z]+( [a-z]+)*)+$")
@@ -39,11 +39,11 @@ _FILE_NAMES = re.compile(
 )
 #: A step of a history that put voxels elsewhere, and its words.
 _RESAMPLED_STEP = re.compile(r"DERIVED: ((?:resampled|slices restored).*?)(?: by MedEnhance .*)?$")
-_SOURCE_IMAGE = ("121322", "Source image for image processing operation")
+SOURCE_IMAGE = ("121322", "Source image for image processing operation")
 #: Actions that leave the intensities as they are, or that have a code of their own.
 _CODES_OF_ACTIONS = {
     "compressed": (), "decompressed": (), "converted": (), "recovered": (), "exported": (),
-    "resampled": (_RESAMPLING,), "segmented": (_SEGMENTATION,),
+    "resampled": (_RESAMPLING,), "segmented": (SEGMENTATION,),
 }  # fmt: skip
 
 
@@ -58,7 +58,6 @@ class Derivation:
         history: what was done to the volume before, oldest first.
         lossy: steps that lost information, oldest first.
         series_description: instead of one made from the source's.
-        series_number: instead of one made from the source's.
     """
 
     action: str
@@ -67,7 +66,6 @@ class Derivation:
     history: tuple[str, ...] = ()
     lossy: tuple[Lossy, ...] = ()
     series_description: str | None = None
-    series_number: int | None = None
 
     def apply(self, dataset: Dataset) -> None:
         """Record the derivation in `dataset`, after earlier ones that its source records."""
@@ -114,7 +112,7 @@ class Derivation:
         return (self.series_description or "").isascii()
 
     def _codes(self) -> list[tuple[str, str]]:
-        codes = list(_CODES_OF_ACTIONS.get(self.action, (PROCESSING,)))
+        codes = list(_CODES_OF_ACTIONS.get(self.action, (_PROCESSING,)))
         if self.lossy:
             codes.append(_LOSSY)
         steps = " ".join((*self.history, self.description))
@@ -162,7 +160,7 @@ def refer_to_sources(
         item = refer_to(
             one,
             SpatialLocationsPreserved="YES" if same_place else "NO",
-            PurposeOfReferenceCodeSequence=[coded(*_SOURCE_IMAGE)],
+            PurposeOfReferenceCodeSequence=[coded(*SOURCE_IMAGE)],
         )
         if numbers:
             item.ReferencedFrameNumber = numbers if len(numbers) > 1 else numbers[0]
@@ -188,12 +186,11 @@ def now(offset: str = "") -> tuple[str, str]:
     Args:
         offset: from UTC ("+0200"), the TimezoneOffsetFromUTC of the dataset; "" for local time.
     """
-    moment = datetime.now(UTC).astimezone()
-    if match := re.fullmatch(r"([+-])(\d\d)(\d\d)", offset.strip()):
-        minutes = int(match[2]) * 60 + int(match[3])
-        span = timedelta(minutes=minutes if match[1] == "+" else -minutes)
-        if abs(span) < timedelta(hours=24):
-            moment = moment.astimezone(timezone(span))
+    try:
+        zone = datetime.strptime(offset.strip(), "%z").tzinfo
+    except ValueError:
+        zone = None
+    moment = datetime.now(UTC).astimezone(zone)
     return moment.strftime("%Y%m%d"), moment.strftime("%H%M%S.%f")
 
 
@@ -312,16 +309,13 @@ def values_of(dataset: Dataset, keyword: str) -> list[Any]:
     return [value] if isinstance(value, (str, float, int)) else list(value)
 
 
-def series_number(derivation: Derivation, header: Dataset | None, kind: str) -> int:
-    """The number of a derived series: as requested, else the source's plus a step for its kind.
+def series_number(header: Dataset | None, kind: str) -> int:
+    """The number of a derived series: the source's plus a step for its kind.
 
     Args:
-        derivation: its `series_number`, if set, is used.
         header: of the source, or None.
         kind: "images", "segmentation" or "uncertainty".
     """
-    if derivation.series_number is not None:
-        return derivation.series_number
     if header is None and kind == "images":
         return 1
     source = header.get("SeriesNumber") if header is not None else None

@@ -133,7 +133,7 @@ def _series(
         sop_class=sop_class,
         stored=stored,
         uid=fresh_uid(),
-        number=series_number(derivation, places[0].header, "images"),
+        number=series_number(places[0].header, "images"),
         frames=volume.shape[0] if volume.is_sequence else 1,
         has_headers=_is_same(volume, template),
         moment=now(offset),

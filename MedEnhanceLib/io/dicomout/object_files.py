@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sized
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,13 +22,11 @@ if TYPE_CHECKING:
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _COMPARED = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID",
              "Rows", "Columns", "NumberOfFrames", *_PIXELS)  # fmt: skip
-#: Digits of the code in a name, which differs between the results of different sources.
-_CODE = 8
 _OWN_FOLDER = "Name a separate folder for derived images."
 
 
 def write_objects(
-    datasets: Iterable[Dataset],
+    datasets: Sequence[Dataset],
     folder: Path,
     *,
     source: str = "",
@@ -46,7 +44,7 @@ def write_objects(
             the code in the names, so that results of different series never have one name.
         overwrite: whether earlier results of MedEnhance with the same names, thus of the same
             source, are replaced, with the rest of their series.
-        monitor: notified of progress and of results of other studies; may cancel.
+        monitor: notified of progress; may cancel.
     Returns:
         The files in the order of the datasets.
     Raises:
@@ -57,9 +55,9 @@ def write_objects(
     _refuse_folder(folder)
     with staging_for(folder, monitor) as staging:
         names = _write_all(datasets, staging.new, folder, source, monitor)
-        making_room = _clashing(names, staging.new, folder, overwrite, monitor)
+        earlier = _earlier(names, folder, overwrite)
         monitor.progress(1.0, "moving files into place")
-        staging.move_in(making_room)
+        staging.move_in(earlier)
     return [folder / name for name in names]
 
 
@@ -89,32 +87,31 @@ def _refuse_folder(folder: Path) -> None:
 
 
 def _write_all(
-    datasets: Iterable[Dataset], new: Path, folder: Path, source: str, monitor: Monitor
+    datasets: Sequence[Dataset], new: Path, folder: Path, source: str, monitor: Monitor
 ) -> list[str]:
+    if not datasets:
+        raise OutputError(f"{folder}: nothing to write", "Give at least one object.")
     names: list[str] = []
-    count = len(datasets) if isinstance(datasets, Sized) else 0
-    for dataset in datasets:
-        name = _name(dataset, source, len(names) + 1)
+    for number, dataset in enumerate(datasets, 1):
+        name = _name(dataset, source, number)
         if name in names:  # two series of one number
-            name = f"{name.removesuffix('.dcm')}-{len(names) + 1}.dcm"
+            name = f"{name.removesuffix('.dcm')}-{number}.dcm"
         names.append(name)
-        monitor.progress(len(names) / (count + 1) if count else 0.5, "writing DICOM")
+        monitor.progress(number / (len(datasets) + 1), "writing DICOM")
         try:
             _write(dataset, new / name)
         except OSError as cause:
             raise output_error(folder / name, cause) from cause
         _verify(dataset, new / name)
-    if not names:
-        raise OutputError(f"{folder}: nothing to write", "Give at least one object.")
     return names
 
 
-def _name(dataset: Dataset, source: str, place: int) -> str:
-    modality = "".join(c for c in str(dataset.get("Modality") or "OT") if c.isalnum())[:8]
-    series, instance = dataset.get("SeriesNumber"), dataset.get("InstanceNumber")
+def _name(dataset: Dataset, source: str, number: int) -> str:
+    """`<modality><series>-<code>-<instance>.dcm`; the code is of the study and the source."""
     of_source = f"{dataset.StudyInstanceUID} {source}".encode()
-    code = hashlib.sha256(of_source).hexdigest()[:_CODE]
-    return f"{modality}{int(series or 0)}-{code}-{int(instance or place):04d}.dcm"
+    code = hashlib.sha256(of_source).hexdigest()[:8]
+    instance = dataset.get("InstanceNumber") or number
+    return f"{dataset.Modality}{int(dataset.SeriesNumber)}-{code}-{int(instance):04d}.dcm"
 
 
 def _write(dataset: Dataset, path: Path) -> None:
@@ -147,36 +144,19 @@ def _verify(dataset: Dataset, path: Path) -> None:
             )
 
 
-def _clashing(
-    names: list[str], new: Path, folder: Path, overwrite: bool, monitor: Monitor
-) -> list[Path]:
-    """The files to remove: those with the same names, and the rest of their series."""
-    if not folder.is_dir():
+def _earlier(names: Sequence[str], folder: Path, overwrite: bool) -> list[Path]:
+    """The files to remove: those of the earlier results that have one of the names."""
+    clashing = [name for name in names if os.path.lexists(folder / name)]
+    if not clashing:
         return []
-    taken = [folder / name for name in names if os.path.lexists(folder / name)]
-    foreign = [path for path in taken if not is_ours(path)]
-    if foreign:
-        raise OutputError(f"{foreign[0]} exists and is not of MedEnhance", _OWN_FOLDER)
-    if taken and not overwrite:
+    if not overwrite:
         raise OutputError(
-            f"{taken[0]} exists already",
+            f"{folder / clashing[0]} exists already",
             "Choose another folder, or allow that it is replaced (--force, overwrite=True).",
         )
-    study = {_uids(new / name)[0] for name in names}
-    ours = {path: _uids(path) for path in holds(folder) if path.is_file() and is_ours(path)}
-    if any(ours[path][0] not in study for path in taken):  # a code that two studies share
-        raise OutputError(f"{taken[0]} exists and is of another study", _OWN_FOLDER)
-    others = {uids[0] for uids in ours.values()} - study
-    if others:
-        monitor.warn(f"{folder} holds derived images of other studies too ({len(others)})")
-    series = {ours[path][1] for path in taken}
-    return [path for path, uids in ours.items() if uids[1] in series]
-
-
-def _uids(path: Path) -> tuple[str, str]:
-    """StudyInstanceUID and SeriesInstanceUID of a file."""
-    from pydicom import dcmread
-
-    tags = ["StudyInstanceUID", "SeriesInstanceUID"]
-    read = dcmread(path, specific_tags=tags, stop_before_pixels=True)
-    return str(read.get("StudyInstanceUID")), str(read.get("SeriesInstanceUID"))
+    results = {name.rpartition("-")[0] for name in clashing}
+    earlier = [path for path in holds(folder) if path.name.rpartition("-")[0] in results]
+    foreign = [path for path in earlier if not is_ours(path)]
+    if foreign:
+        raise OutputError(f"{foreign[0]} exists and is not of MedEnhance", _OWN_FOLDER)
+    return earlier

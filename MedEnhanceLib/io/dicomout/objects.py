@@ -11,10 +11,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib._version import __version__
+from MedEnhanceLib.io.dicomout.attributes import SECONDARY_CAPTURE
 from MedEnhanceLib.io.dicomout.derivation import (
     MANUFACTURER,
     NOTICE,
+    SOURCE_IMAGE,
     Derivation,
+    Reference,
+    coded,
     fresh_uid,
     now,
     refer_to,
@@ -37,19 +41,12 @@ _OF_IMAGE = (
 _STAND_IN = "2.25.1"
 #: What highdicom reads of a source's patient and study.
 _OF_PATIENT = (
-    "PatientID",
-    "PatientName",
-    "PatientBirthDate",
-    "PatientSex",
-    "AccessionNumber",
-    "StudyID",
-    "StudyDate",
-    "StudyTime",
-    "ReferringPhysicianName",
-)
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID",
+    "StudyDate", "StudyTime", "ReferringPhysicianName",
+)  # fmt: skip
 
 
-def stand_ins(grid: Grid, shape: tuple[int, int]) -> list[Dataset]:
+def stand_ins(grid: Grid, shape: tuple[int, int], template: Template) -> list[Dataset]:
     """Placeholders for source images: one for each slice, without anything of a patient.
 
     The last part of an instance's UID is the number of the slice, from 1.
@@ -57,83 +54,41 @@ def stand_ins(grid: Grid, shape: tuple[int, int]) -> list[Dataset]:
     Args:
         grid: where the slices lie.
         shape: rows and columns.
+        template: the images that the object came from.
     """
-    from pydicom import Dataset
-
-    study, series = fresh_uid(), fresh_uid()
-    images = []
-    for number, position in enumerate(grid.positions, 1):
-        image = Dataset()
-        image.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7"  # Secondary Capture
-        image.SOPInstanceUID = f"{_STAND_IN}.{number}"
-        image.StudyInstanceUID, image.SeriesInstanceUID = study, series
-        image.FrameOfReferenceUID = grid.frame_of_reference
-        image.PositionReferenceIndicator = ""
-        image.Modality = "OT"
-        leave_patient_open(image)
-        image.Rows, image.Columns = shape
-        image.ImagePositionPatient = list(position)
-        image.ImageOrientationPatient = list(grid.orientation)
-        image.PixelSpacing = list(grid.spacing)
-        image.SliceThickness = grid.thickness
-        image.SpacingBetweenSlices = grid.between
-        images.append(image)
-    return images
-
-
-def refer(dataset: Dataset, grid: Grid, *, derivation: Any, purpose: Any) -> None:
-    """Record for every frame, and for the object, which images it came from.
-
-    Args:
-        dataset: made from `stand_ins(grid)`; changed in place.
-        grid: where the slices lie, and the images behind them.
-        derivation: code of how a frame was derived.
-        purpose: code of why an image is referenced.
-    """
-    series = [
+    series = fresh_uid()
+    return [
         with_elements(
-            SeriesInstanceUID=uid, ReferencedInstanceSequence=[refer_to(one) for one in of]
+            SpecificCharacterSet="ISO_IR 192",
+            SOPClassUID=SECONDARY_CAPTURE,
+            SOPInstanceUID=f"{_STAND_IN}.{number}",
+            StudyInstanceUID=template.study.StudyInstanceUID,
+            SeriesInstanceUID=series,
+            FrameOfReferenceUID=template.frame_of_reference,
+            PositionReferenceIndicator="",
+            Modality="OT",
+            Rows=shape[0],
+            Columns=shape[1],
+            ImagePositionPatient=list(position),
+            ImageOrientationPatient=list(grid.orientation),
+            PixelSpacing=list(grid.spacing),
+            SliceThickness=grid.thickness,
+            SpacingBetweenSlices=grid.between,
+            **dict.fromkeys(_OF_PATIENT),
         )
-        for uid, of in grid.series.items()
+        for number, position in enumerate(grid.positions, 1)
     ]
-    dataset.ReferencedSeriesSequence = series
-    dataset.SourceImageSequence = [refer_to(one) for of in grid.series.values() for one in of]
-    if not series:  # made from nothing that is stored
-        del dataset.ReferencedSeriesSequence, dataset.SourceImageSequence
-    known = any(grid.references)
-    for frame in dataset.PerFrameFunctionalGroupsSequence:
-        stand_in = frame.DerivationImageSequence[0].SourceImageSequence[0]
-        number = int(stand_in.ReferencedSOPInstanceUID.rpartition(".")[2])
-        behind = grid.references[number - 1]
-        if not known:
-            del frame.DerivationImageSequence
-            continue
-        frame.DerivationImageSequence = [
-            with_elements(
-                DerivationCodeSequence=[derivation],
-                SourceImageSequence=[
-                    refer_to(
-                        one,
-                        SpatialLocationsPreserved="YES",
-                        PurposeOfReferenceCodeSequence=[purpose],
-                    )
-                    for one in behind
-                ],
-            )
-        ][: len(behind)]  # where no image lies: an empty sequence, as all frames must have one
 
 
-def identity(template: Template, derivation: Derivation, *, kind: str) -> dict[str, Any]:
-    """Arguments that all of highdicom's classes have: UIDs, series number, manufacturer.
+def identity(template: Template, *, kind: str) -> dict[str, Any]:
+    """Arguments that highdicom's classes have: UIDs, series number, names of us.
 
     Args:
         template: the images that the object came from.
-        derivation: what was done.
         kind: "segmentation" or "uncertainty".
     """
-    header = template.headers[0] if template.headers else None
     return {
-        "series_number": series_number(derivation, header, kind),
+        "series_number": series_number(template.headers[0] if template.headers else None, kind),
         "series_instance_uid": fresh_uid(),
         "sop_instance_uid": fresh_uid(),
         "instance_number": 1,
@@ -141,14 +96,55 @@ def identity(template: Template, derivation: Derivation, *, kind: str) -> dict[s
         "manufacturer_model_name": MANUFACTURER,
         "software_versions": __version__,
         "device_serial_number": "none",  # required, but software has none
+        "content_label": kind.upper(),
+        "content_creator_name": f"{MANUFACTURER}^",
     }
 
 
-def leave_patient_open(dataset: Dataset) -> None:
-    """Set the elements of patient and study that highdicom reads, without a value."""
-    dataset.SpecificCharacterSet = "ISO_IR 192"
-    for keyword in _OF_PATIENT:
-        setattr(dataset, keyword, None)
+def refer(dataset: Dataset, grid: Grid, derivation: tuple[str, str]) -> None:
+    """Record for every frame, and for the object, which images it came from.
+
+    Args:
+        dataset: made from `stand_ins` of the grid; changed in place.
+        grid: where the slices lie, and the images behind them.
+        derivation: value and meaning of DICOM's code of how a frame was derived.
+    """
+    of_series: dict[str, dict[Reference, None]] = {}  # each image once, without its frames
+    for plane in grid.planes:
+        of_series.setdefault(plane.series, {})[replace(plane.reference, frame=None)] = None
+    for keyword in ("ReferencedSeriesSequence", "SourceImageSequence"):
+        dataset.pop(keyword, None)
+    if of_series:  # else made from nothing that is stored
+        dataset.ReferencedSeriesSequence = [
+            with_elements(
+                SeriesInstanceUID=uid, ReferencedInstanceSequence=[refer_to(one) for one in images]
+            )
+            for uid, images in of_series.items()
+        ]
+        dataset.SourceImageSequence = [
+            refer_to(one) for images in of_series.values() for one in images
+        ]
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        stand_in = frame.DerivationImageSequence[0].SourceImageSequence[0]
+        number = int(stand_in.ReferencedSOPInstanceUID.rpartition(".")[2])
+        sources = [
+            refer_to(
+                plane.reference,
+                SpatialLocationsPreserved="YES",
+                PurposeOfReferenceCodeSequence=[coded(*SOURCE_IMAGE)],
+            )
+            for plane in grid.behind[number - 1]
+        ]
+        if not any(grid.behind):
+            del frame.DerivationImageSequence
+        elif not sources:
+            frame.DerivationImageSequence = []  # all frames of an object must have one
+        else:
+            frame.DerivationImageSequence = [
+                with_elements(
+                    DerivationCodeSequence=[coded(*derivation)], SourceImageSequence=sources
+                )
+            ]
 
 
 def sign(dataset: Dataset, template: Template, derivation: Derivation, *, kind: str) -> None:
@@ -163,13 +159,10 @@ def sign(dataset: Dataset, template: Template, derivation: Derivation, *, kind: 
     date, time = now(str(dataset.get("TimezoneOffsetFromUTC") or ""))
     dataset.SeriesDate = dataset.ContentDate = dataset.InstanceCreationDate = date
     dataset.SeriesTime = dataset.ContentTime = dataset.InstanceCreationTime = time
-    earlier = copy.deepcopy(list(first.get("ContributingEquipmentSequence") or []))
-    dataset.ContributingEquipmentSequence = [
-        *earlier,
-        *(dataset.get("ContributingEquipmentSequence") or []),
-    ]
     dataset.ContentDescription = NOTICE
     for keyword in _OF_IMAGE:
         if first.get(keyword):
             dataset.add(copy.deepcopy(first[keyword]))
+    earlier = copy.deepcopy(list(first.get("ContributingEquipmentSequence") or []))
+    dataset.ContributingEquipmentSequence = [*earlier, *dataset.ContributingEquipmentSequence]
     derivation.apply(dataset)

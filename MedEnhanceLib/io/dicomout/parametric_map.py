@@ -20,6 +20,8 @@ from MedEnhanceLib.runtime.progress import Monitor
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+#: Value and meaning of DICOM's code.
+_CALCULATION = ("112187", "Unspecified method of calculation")
 #: SUVType of a PET image → unit; without one, by body weight.
 _SUV_UNITS = {
     "BSA": "StandardizedUptakeValueBodySurfaceArea",
@@ -68,22 +70,15 @@ def build_uncertainty(
         quantity_definition=codes.SCT.StandardDeviation,
     )
     dataset: Dataset = hd.pm.ParametricMap(
-        source_images=stand_ins(grid, (volume.shape[1], volume.shape[2])),
+        source_images=stand_ins(grid, (volume.shape[1], volume.shape[2]), template),
         pixel_array=voxels,
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[mapping],
         voi_lut_transformations=[_window(voxels)],
-        content_label="UNCERTAINTY",
-        content_creator_name="MedEnhance^",
         derived_pixel_contrast="QUANTITY",
-        **identity(template, derivation, kind="uncertainty"),
+        **identity(template, kind="uncertainty"),
     )
-    refer(
-        dataset,
-        grid,
-        derivation=hd.sr.CodedConcept.from_code(codes.DCM.UnspecifiedMethodOfCalculation),
-        purpose=hd.sr.CodedConcept.from_code(codes.DCM.SourceImageForImageProcessingOperation),
-    )
+    refer(dataset, grid, _CALCULATION)
     sign(dataset, template, derivation, kind="uncertainty")
     first = template.headers[0] if template.headers else dataset
     dataset.Laterality = first.get("Laterality") or first.get("ImageLaterality")

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout.derivation import (
+    SEGMENTATION,
     Derivation,
     fresh_uid,
     short_text,
@@ -65,7 +66,6 @@ def build_segmentation(
         InputError: several frames, values that are no labels, or more than DICOM holds.
     """
     hd = require("highdicom", purpose="Writing DICOM")
-    from pydicom.sr.codedict import codes
 
     name = labels.source or "the label volume"
     values = _whole_numbers(labels, name)
@@ -73,23 +73,15 @@ def build_segmentation(
     numbers, named = _number(values, named, name)
     grid = lay_out(labels, template, source_images)
     monitor.progress(0.1, "segmentation as DICOM")
-    shape = (labels.shape[1], labels.shape[2])
     dataset: Dataset = hd.seg.Segmentation(
-        source_images=stand_ins(grid, shape),
+        source_images=stand_ins(grid, (labels.shape[1], labels.shape[2]), template),
         pixel_array=numbers,
         segmentation_type="BINARY",
         segment_descriptions=_describe(named, derivation),
-        content_label="SEGMENTATION",
-        content_creator_name="MedEnhance^",
         omit_empty_frames=True,
-        **identity(template, derivation, kind="segmentation"),
+        **identity(template, kind="segmentation"),
     )
-    refer(
-        dataset,
-        grid,
-        derivation=hd.sr.CodedConcept.from_code(codes.cid7203.SegmentationImageDerivation),
-        purpose=hd.sr.CodedConcept.from_code(codes.DCM.SourceImageForImageProcessingOperation),
-    )
+    refer(dataset, grid, SEGMENTATION)
     sign(dataset, template, derivation, kind="segmentation")
     return dataset
 

@@ -116,8 +116,8 @@ def test_codes_state_the_kind_of_derivation(derivation: Derivation, expected: li
 def test_every_code_is_one_of_dicom() -> None:
     known = {getattr(codes.DCM, name).value: getattr(codes.DCM, name).meaning
              for name in codes.DCM.dir()}  # fmt: skip
-    for name in ("PROCESSING", "_LOSSY", "_RESAMPLING", "_SEGMENTATION",
-                 "_PROCESSING_EQUIPMENT", "_SOURCE_IMAGE"):  # fmt: skip
+    for name in ("_PROCESSING", "_LOSSY", "_RESAMPLING", "SEGMENTATION",
+                 "_PROCESSING_EQUIPMENT", "SOURCE_IMAGE"):  # fmt: skip
         value, meaning = getattr(derivation_module, name)
         assert known[value] == meaning
 

@@ -41,17 +41,10 @@ def images(
     slices: int = 3, value: int = 7, number: int = 5, template: Template = STUDY
 ) -> list[Dataset]:
     volume = Volume(np.full((slices, 3, 4), value, np.int16), Geometry(), "CT", "HU")
-    return build_series(
-        volume, template=template, derivation=Derivation("converted", series_number=number)
-    )
-
-
-def record_warnings(said: list[str]) -> Callable[[Any], None]:
-    def listen(event: Any) -> None:
-        if event.kind == "warning":
-            said.append(event.fields["message"])
-
-    return listen
+    built = build_series(volume, template=template, derivation=Derivation("converted"))
+    for image in built:
+        image.SeriesNumber = number
+    return built
 
 
 def names(folder: Path) -> list[str]:
@@ -111,13 +104,9 @@ def test_other_series_of_ours_and_other_files_stay(out: Path) -> None:
 def test_results_of_another_patient_stay_beside_those_of_one(out: Path, overwrite: bool) -> None:
     first = write_objects(images(template=OTHER_STUDY), out)
     kept = {path: path.read_bytes() for path in first}
-    warnings: list[str] = []
-    second = write_objects(
-        images(), out, overwrite=overwrite, monitor=Monitor(record_warnings(warnings))
-    )
+    second = write_objects(images(), out, overwrite=overwrite)
     assert {path: path.read_bytes() for path in first} == kept
     assert len(names(out)) == len(first) + len(second)
-    assert warnings == [f"{out} holds derived images of other studies too (1)"]
 
 
 def test_results_of_another_source_of_the_study_stay(out: Path) -> None:
@@ -127,17 +116,6 @@ def test_results_of_another_source_of_the_study_stay(out: Path) -> None:
     assert {path.name.split("-")[1] for path in (*first, *second)} == {CODE_A, CODE_B}
     write_objects(images(slices=1), out, source="4.5.6", overwrite=True)
     assert names(out) == sorted([*(path.name for path in first), second[0].name])
-
-
-def test_a_name_that_another_study_has_taken_is_refused(
-    out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(folder_module, "_CODE", 0)  # as if two codes were equal
-    first = write_objects(images(template=OTHER_STUDY), out)
-    kept = {path: path.read_bytes() for path in first}
-    with pytest.raises(OutputError, match="another study"):
-        write_objects(images(), out, overwrite=True)
-    assert {path: path.read_bytes() for path in out.iterdir()} == kept
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -110,13 +110,3 @@ def test_a_slice_across_the_images_names_all_and_states_what_all_of_them_state(
         derivation=DERIVED,
     )
     assert examine(path) == []
-
-
-def test_a_cut_across_names_the_images_that_it_touches_and_those_beside(axial: Volume) -> None:
-    part = Volume(
-        np.zeros((1, 2, 8), np.int16),
-        Geometry((1.0, 1.0, 1.0), (1.0, 0.0, 6.5), ((0, 0, 1), (1, 0, 0), (0, -1, 0))),
-        "MR",
-    )
-    _, named = sources(part, axial)
-    assert named == [[1, 2, 3]]
