@@ -65,20 +65,19 @@ def read_template(origin: DicomOrigin, monitor: Monitor | None = None) -> Templa
         InputError: a file that is missing or damaged, or that holds another image by now.
     """
     monitor = monitor or Monitor()
-    files = list(dict.fromkeys(one.file for frame in origin.instances for one in frame))
+    instances = [instance for frame in origin.instances for instance in frame]
+    files = list(dict.fromkeys(instance.file for instance in instances))
     if not files:
         raise InputError("the volume names no DICOM images that it came from", _READ_AGAIN)
     sources: dict[str, Dataset] = {}
-    faults: dict[str, None] = {}
+    faults: dict[str, None] = {}  # in their order, each once
     for index, file in enumerate(files):
         monitor.progress(index / len(files), "reading headers")
-        sources[file] = read_header(FileRef.parse(file))
+        sources[file] = _read_header(FileRef.parse(file))
         faults |= dict.fromkeys(correct(sources[file]))
     for fault in faults:
         monitor.warn(f"the source's {fault}")
-    headers = [
-        _one_image(sources[one.file], one, origin) for frame in origin.instances for one in frame
-    ]
+    headers = [_one_image(sources[instance.file], instance, origin) for instance in instances]
     first = headers[0]
     return Template(
         headers,
@@ -108,6 +107,12 @@ def new_study(
     """
     pydicom = require("pydicom", purpose="Writing DICOM")
 
+    spellings = patient_name.split("=")  # in Latin letters, ideograms and by sound
+    if len(spellings) > 3 or any(spelling.count("^") > 4 for spelling in spellings):
+        raise InputError(
+            f"PatientName is {patient_name[:80]!r}, which DICOM cannot hold",
+            "Give Family^Given^Middle^Prefix^Suffix, at most five parts.",
+        )
     study: Dataset = pydicom.Dataset()
     study.SpecificCharacterSet = "ISO_IR 192"
     study.StudyInstanceUID = fresh_uid()
@@ -115,15 +120,24 @@ def new_study(
     study.StudyID = "1"
     study.AccessionNumber = study.ReferringPhysicianName = ""
     study.PatientBirthDate = study.PatientSex = ""
-    study.PatientID = _short(patient_id, "PatientID")
-    study.PatientName = _person(patient_name)
+    study.PatientID = _checked(patient_id, "PatientID")
+    study.PatientName = "=".join(_checked(spelling, "PatientName") for spelling in spellings)
     if study_description:
-        study.StudyDescription = _short(study_description, "StudyDescription")
+        study.StudyDescription = _checked(study_description, "StudyDescription")
     known = modality if modality in ("CT", "MR", "PT") else "OT"
     return Template([], study, known, fresh_uid())
 
 
-def read_header(file: FileRef) -> Dataset:
+def _checked(text: str, field: str) -> str:
+    if len(text) > 64 or "\\" in text or not text.isprintable() or (text and not text.strip()):
+        raise InputError(
+            f"{field} is {text[:80]!r}, which DICOM cannot hold",
+            "Give at most 64 characters without backslashes and line ends, and not blanks alone.",
+        )
+    return text.strip()
+
+
+def _read_header(file: FileRef) -> Dataset:
     """A file without its pixels and private elements; raises InputError if it is damaged."""
     pydicom = require("pydicom", purpose="Reading DICOM")
 
@@ -143,51 +157,25 @@ def read_header(file: FileRef) -> Dataset:
     return header
 
 
-def _one_image(source: Dataset, one: Instance, origin: DicomOrigin) -> Dataset:
+def _one_image(source: Dataset, instance: Instance, origin: DicomOrigin) -> Dataset:
     from pydicom.config import IGNORE
     from pydicom.uid import UID
 
-    name = FileRef.parse(one.file).name
+    name = FileRef.parse(instance.file).name
     for keyword in _IDENTITY:
-        if not source.get(keyword):
+        uid = str(source.get(keyword) or "")
+        if not UID(uid, IGNORE).is_valid:
             raise InputError(
-                f"{name} has no {keyword}, which DICOM objects that refer to it have to name",
-                "Export the series again, with its identifiers; or write a file (.nii.gz, .nrrd).",
+                f"{name}: {keyword} is {uid!r}, which is no UID; objects that refer to it have to "
+                "name it, and a PACS would refuse them",
+                "Give it valid UIDs first, for example with dicom-anonymizer; or write a file "
+                "(.nii.gz, .nrrd).",
             )
-        if not UID(str(source[keyword].value), IGNORE).is_valid:
-            raise InputError(
-                f"{name}: {keyword} is {str(source.get(keyword))!r}, which is no UID: a PACS would "
-                "refuse what refers to it",
-                "Give it valid UIDs first, for example with dicom-anonymizer.",
-            )
-    found = (str(source.get("SOPInstanceUID")), str(source.get("StudyInstanceUID")))
-    if found != (one.sop_instance, origin.study):
+    if (source.SOPInstanceUID, source.StudyInstanceUID) != (instance.sop_instance, origin.study):
         raise InputError(f"{name} holds another image than when it was read", _READ_AGAIN)
-    if one.frame is None:
+    if instance.frame is None:
         return source
-    return frame_as_image(source, one.frame, name)
-
-
-def _short(text: str, field: str) -> str:
-    if len(text) > 64 or "\\" in text or not text.isprintable() or (text and not text.strip()):
-        raise InputError(
-            f"{field} is {text[:80]!r}, which DICOM cannot hold",
-            "Give at most 64 characters without backslashes and line ends, and not blanks alone.",
-        )
-    return text.strip()
-
-
-def _person(text: str) -> str:
-    """A name as DICOM has it: up to three spellings of up to five parts each."""
-    spellings = text.split("=")
-    for one in spellings:
-        _short(one, "PatientName")
-    if len(spellings) > 3 or any(one.count("^") > 4 for one in spellings):
-        raise InputError(
-            f"PatientName is {text[:80]!r}, which DICOM cannot hold",
-            "Give Family^Given^Middle^Prefix^Suffix, at most five parts.",
-        )
-    return text.strip()
+    return frame_as_image(source, instance.frame, name)
 
 
 #: The enhanced form's name of an attribute → the classic one's, in the same unit.
@@ -198,23 +186,16 @@ _RENAMED = {
     "FrameComments": "ImageComments",
     "FrameLaterality": "ImageLaterality",
     "FrameType": "ImageType",
-    "ExposureTimeInms": "ExposureTime",
-    "XRayTubeCurrentInmA": "XRayTubeCurrent",
-    "ExposureInmAs": "Exposure",
     "RFEchoTrainLength": "EchoTrainLength",
     "PulseSequenceName": "SequenceName",
     "TransmitterFrequency": "ImagingFrequency",
     "ResonantNucleus": "ImagedNucleus",
     "NominalCardiacTriggerDelayTime": "TriggerTime",
 }
-#: Classic elements with whole numbers, where the enhanced form has fractions.
-_WHOLE = {"ExposureTime", "XRayTubeCurrent", "Exposure", "EchoTrainLength", "TriggerTime"}
 #: What describes all frames of a file.
 _OF_FRAMES = {
     "NumberOfFrames", "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence",
 }  # fmt: skip
-#: Functional groups whose items are sequences of the classic image as well.
-_WHOLE_GROUPS = {"ReferencedImageSequence", "DerivationImageSequence", "FrameAnatomySequence"}
 
 
 def frame_as_image(source: Dataset, frame: int, name: str) -> Dataset:
@@ -231,122 +212,62 @@ def frame_as_image(source: Dataset, frame: int, name: str) -> Dataset:
     count = int(source.get("NumberOfFrames") or 1)
     if not 1 <= frame <= count or (groups is not None and frame > len(groups)):
         raise InputError(f"{name} has no frame {frame}", "Read the series again.")
-    image = _common(source)
+    image = copy_elements(source, lambda element: element.keyword not in _OF_FRAMES)
     shared = source.get("SharedFunctionalGroupsSequence") or []
+    _take(source, image, renamed_alone=True)
     for functional_groups in (*shared[:1], *((groups or [])[frame - 1 : frame])):
         _flatten(functional_groups, image)
-    _date_from(image)
     image.InstanceNumber = frame
     return image
 
 
-def _common(source: Dataset) -> Dataset:
-    """The image without what describes all of its frames."""
-    image = copy_elements(source, lambda element: element.keyword not in _OF_FRAMES)
-    for enhanced in _RENAMED:
-        if enhanced in source:
-            _take(source, enhanced, image)
-    return image
-
-
 def _flatten(functional_groups: Dataset, image: Dataset) -> None:
+    """Put the elements of functional groups into an image."""
     for group in functional_groups:
-        if group.VR != "SQ":
-            continue
-        if group.keyword in _WHOLE_GROUPS:
-            _take_group(group.keyword, group.value, image)
-            continue
-        for item in group.value[:1]:
-            for element in item:
-                if element.keyword in _RENAMED:
-                    _take(item, element.keyword, image)
-                elif element.VR == "SQ" and element.keyword.startswith("MRDiffusion"):
-                    _flatten(item, image)
-                elif element.keyword:
-                    image.add(copy.deepcopy(element))
+        for item in group.value[:1] if group.VR == "SQ" else ():
+            _take(item, image)
+            if group.keyword == "MRDiffusionSequence":  # whose directions lie a level deeper
+                _flatten(item, image)
 
 
-def _take_group(keyword: str, items: list[Dataset], image: Dataset) -> None:
-    if keyword == "ReferencedImageSequence":
-        image.ReferencedImageSequence = copy.deepcopy(items)
-    if keyword == "FrameAnatomySequence" and items:
-        for element in ("AnatomicRegionSequence", "PrimaryAnatomicStructureSequence"):
-            if element in items[0]:
-                image.add(copy.deepcopy(items[0][element]))
-        if items[0].get("FrameLaterality") in ("L", "R", "B", "U"):
-            image.ImageLaterality = items[0].FrameLaterality
+def _take(item: Dataset, image: Dataset, *, renamed_alone: bool = False) -> None:
+    """Copy elements into an image under their classic names."""
+    for element in item:
+        name = _RENAMED.get(element.keyword)
+        if name is None and element.keyword and not renamed_alone:
+            image.add(copy.deepcopy(element))
+        elif name is not None and element.value not in (None, ""):
+            value = element.value
+            setattr(image, name, format(value, ".10g") if isinstance(value, float) else value)
 
 
-def _take(item: Dataset, keyword: str, image: Dataset) -> None:
-    """Store an element under its classic name, rounded if that one holds whole numbers."""
-    name, value = _RENAMED[keyword], item[keyword].value
-    if value is None or value == "":
-        return
-    if name in _WHOLE:
-        value = round(float(value))
-    elif isinstance(value, float):
-        value = format(value, ".10g")
-    setattr(image, name, value)
-
-
-def _date_from(image: Dataset) -> None:
-    """AcquisitionDate and -Time out of the one element of the enhanced form."""
-    moment = str(image.get("FrameAcquisitionDateTime") or image.get("AcquisitionDateTime") or "")
-    if len(moment) >= 8 and moment[:8].isdigit():
-        image.AcquisitionDate = moment[:8]
-        time = moment[8:].split("+")[0].split("-")[0]
-        if time:
-            image.AcquisitionTime = time
-
-
-#: The most characters of texts that may be cut. Identifiers of people may not.
+#: The most characters of texts that may be cut.
 _LENGTHS = {"SH": 16, "LO": 64, "ST": 1024, "LT": 10240}
-_KEPT = {
-    "PatientID", "PatientName", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID",
-    "SOPClassUID", "FrameOfReferenceUID",
-}  # fmt: skip
-
 #: Texts in the character set of the dataset.
 _TEXTS = {"LO", "LT", "PN", "SH", "ST", "UC", "UT"}
-_METHODS = ("", "CodeSequence")
+#: Who cuts an identifier makes another patient.
+_NEVER_CUT = ("PatientID", "PatientName", "SOPClassUID", "FrameOfReferenceUID", *_IDENTITY)
 
 
 def correct(header: Dataset) -> list[str]:
     """Correct invalid values of an image's header, in place; returns a sentence for each."""
-    done = _correct_values(header)
-    removed = str(header.get("PatientIdentityRemoved") or "") == "YES"
-    if removed and not any(header.get(f"DeidentificationMethod{kind}") for kind in _METHODS):
+    elements = list(header.iterall())
+    done = [
+        _correct(element)
+        for element in elements
+        if element.keyword not in _NEVER_CUT and not _is_valid(element)
+    ]
+    states_method = any(
+        header.get(f"DeidentificationMethod{form}") for form in ("", "CodeSequence")
+    )
+    if header.get("PatientIdentityRemoved") == "YES" and not states_method:
         header.DeidentificationMethod = "Not stated by the source"
         done.append("PatientIdentityRemoved does not say by which method; that is stated now")
-    if not header.get("SpecificCharacterSet") and not _is_ascii(header):
+    if not header.get("SpecificCharacterSet") and not all(
+        str(element.value).isascii() for element in elements if element.VR in _TEXTS
+    ):
         header.SpecificCharacterSet = "ISO_IR 100"
         done.append("SpecificCharacterSet is missing; Western European letters are assumed")
-    if len(str(header.get("PatientID") or "")) > _LENGTHS["LO"]:
-        done.append(
-            "PatientID is longer than the 64 characters allowed; identifiers are not cut, but a "
-            "PACS may refuse it"
-        )
-    return done
-
-
-def _is_ascii(dataset: Dataset) -> bool:
-    return all(
-        str(value).isascii()
-        for element in dataset.iterall()
-        if element.VR in _TEXTS and element.VM
-        for value in _values(element)
-    )
-
-
-def _correct_values(header: Dataset) -> list[str]:
-    """Shorten or empty values that are invalid for their VR, in items of sequences too."""
-    done: list[str] = []
-    for element in list(header):
-        if element.VR == "SQ":
-            for item in element.value:
-                done += _correct_values(item)
-        elif element.keyword not in _KEPT and not _is_valid(element):
-            done.append(_correct(element))
     return done
 
 
@@ -365,24 +286,20 @@ def _is_valid(element: DataElement) -> bool:
 
 
 def _correct(element: DataElement) -> str:
-    if element.VR == "DS" and (decimals := _shorter(_values(element))):
-        element.value = decimals if len(decimals) > 1 else decimals[0]
+    """Round a number that is too long, as some scanners write it; cut a text; else leave empty."""
+    values, before = _values(element), element.value
+    if element.VR == "DS" and all(
+        isinstance(value, (float, Decimal)) and isfinite(value) for value in values
+    ):
+        element.value = [ds_text(_as_written(value)) for value in values]
         return f"{element.keyword} was rounded to the 16 characters allowed"
     length = _LENGTHS.get(element.VR)
-    if length is not None and all(isinstance(value, str) for value in _values(element)):
-        short = [value[:length].rstrip() for value in _values(element)]
-        before, element.value = element.value, short if len(short) > 1 else short[0]
+    if length is not None:
+        element.value = [str(value)[:length].rstrip() for value in values]
         if _is_valid(element):
             return f"{element.keyword} {before!r} was cut to the {length} characters allowed"
     element.value = None
     return f"{element.keyword} was left empty: DICOM does not allow its value"
-
-
-def _shorter(values: list[Any]) -> list[str]:
-    """Numbers with too many digits, as some scanners write positions; none if one is no number."""
-    if not all(isinstance(value, (float, Decimal)) and isfinite(value) for value in values):
-        return []
-    return [ds_text(_as_written(value)) for value in values]
 
 
 def _values(element: DataElement) -> list[Any]:

@@ -119,8 +119,7 @@ def test_who_a_patient_is_is_never_cut() -> None:
     dataset = Dataset()
     with pytest.warns(UserWarning):
         dataset.PatientID = "x" * 80
-    (said,) = correct(dataset)
-    assert "PatientID is longer" in said
+    assert correct(dataset) == []
     assert dataset.PatientID == "x" * 80
 
 
@@ -146,19 +145,13 @@ def test_a_frame_has_its_own_groups_and_those_that_all_share() -> None:
         SharedFunctionalGroupsSequence=[
             item(
                 PixelMeasuresSequence=[item(PixelSpacing=[0.5, 0.6], SliceThickness=2)],
-                CTExposureSequence=[item(ExposureTimeInms=12.6, XRayTubeCurrentInmA=200.4)],
             )
         ],
         PerFrameFunctionalGroupsSequence=[
             item(
                 PlanePositionSequence=[item(ImagePositionPatient=[0, 0, z])],
                 MREchoSequence=[item(EffectiveEchoTime=3.5)],
-                FrameContentSequence=[
-                    item(
-                        TemporalPositionIndex=z + 1,
-                        FrameAcquisitionDateTime="20200131120000.5+0100",
-                    )
-                ],
+                FrameContentSequence=[item(TemporalPositionIndex=z + 1)],
             )
             for z in (0, 1)
         ],
@@ -167,9 +160,7 @@ def test_a_frame_has_its_own_groups_and_those_that_all_share() -> None:
     assert list(image.PixelSpacing) == [0.5, 0.6]
     assert [float(x) for x in image.ImagePositionPatient] == [0, 0, 1]
     assert float(image.EchoTime) == 3.5
-    assert (image.ExposureTime, image.XRayTubeCurrent) == (13, 200)
     assert image.TemporalPositionIdentifier == 2
-    assert (image.AcquisitionDate, image.AcquisitionTime) == ("20200131", "120000.5")
     assert image.InstanceNumber == 2
     assert "PerFrameFunctionalGroupsSequence" not in image
     assert len(source.PerFrameFunctionalGroupsSequence) == 2  # the source is left alone
