@@ -45,14 +45,12 @@ if TYPE_CHECKING:
 
 
 _MOST_ROWS = 2**16 - 1
+#: Programs hold the widths of windows in 32 bits.
+_WIDEST = 2**31
 
 
 def build_series(
-    volume: Volume,
-    *,
-    template: Template,
-    derivation: Derivation,
-    monitor: Monitor | None = None,
+    volume: Volume, *, template: Template, derivation: Derivation, monitor: Monitor | None = None
 ) -> list[Dataset]:
     """Make the images of a derived series, complete with pixels.
 
@@ -76,111 +74,16 @@ def build_series(
             f"slices of {volume.shape[-1]}×{volume.shape[-2]}", f"DICOM holds {_MOST_ROWS} at most."
         )
     places = find_places(volume, template)
-    series = _series(volume, template, derivation, places)
-    _warn(series, places, monitor)
+    series = _series(volume, template, derivation, places, monitor)
     images = []
     for number, place in enumerate(places):
         monitor.progress(number / len(places), "making DICOM images")
-        images.append(make_image(number, place, series))
+        images.append(_make_image(number, place, series))
     return images
 
 
-def _warn(series: Series, places: Sequence[Place], monitor: Monitor) -> None:
-    name = series.volume.source or "volume"
-    if series.stored.error:
-        monitor.warn(
-            f"{name}: DICOM images have 16 bits; intensities are rounded, by up to "
-            f"{series.stored.error:.3g}"
-        )
-    missing = _missing_of_pet(places)
-    if series.has_headers and series.template.modality == "PT" and missing:
-        monitor.warn(
-            f"{name}: its images do not state {missing[0]}, which PET images require; it is "
-            "written as secondary capture"
-        )
-
-
-def _series(
-    volume: Volume,
-    template: Template,
-    derivation: Derivation,
-    places: Sequence[Place],
-) -> Series:
-    sop_class = _sop_class(volume, template, places)
-    first = places[0].header if sop_class != SECONDARY_CAPTURE else None
-    own = [_rescale(place.header) if _is_same(volume, template) else Rescale() for place in places]
-    bits = int(first.get("BitsStored") or 16) if first is not None else 16
-    stored = plan_storage(
-        [place.slice_ for place in places],
-        own,
-        bits=bits,
-        signed=bool(first.get("PixelRepresentation")) if first is not None else False,
-        from_zero=sop_class == PET_IMAGE,
-    )
-    if stored.error:
-        rounding = f"intensities rounded by up to {stored.error:.3g} {volume.units}".strip()
-        description = "; ".join(filter(None, (derivation.description, rounding)))
-        derivation = replace(derivation, description=description)
-    if not derivation.lossy and volume.lossy:
-        derivation = replace(derivation, lossy=volume.lossy)
-    if not derivation.history and volume.history:
-        derivation = replace(derivation, history=volume.history)
-    offset = str(template.study.get("TimezoneOffsetFromUTC") or "")
-    return Series(
-        volume=volume,
-        template=template,
-        derivation=derivation,
-        sop_class=sop_class,
-        stored=stored,
-        uid=fresh_uid(),
-        number=series_number(places[0].header, "images"),
-        frames=volume.shape[0] if volume.is_sequence else 1,
-        has_headers=_is_same(volume, template),
-        moment=now(offset),
-        window=None if _is_same(volume, template) else window_of(volume),
-    )
-
-
-def _is_same(volume: Volume, template: Template) -> bool:
-    """Whether the template's images are of the volume's kind, so that their attributes apply."""
-    return bool(template.headers) and (
-        volume.modality == template.modality
-        or (volume.modality == "OT" and template.modality not in SOP_CLASSES)
-    )
-
-
-def _sop_class(volume: Volume, template: Template, places: Sequence[Place]) -> str:
-    if volume.modality == "PT" and (not _is_same(volume, template) or _missing_of_pet(places)):
-        return SECONDARY_CAPTURE
-    return SOP_CLASSES.get(volume.modality, SECONDARY_CAPTURE)
-
-
-def _missing_of_pet(places: Sequence[Place]) -> list[str]:
-    """What PET images require and the images behind a slice do not state."""
-    return [
-        keyword
-        for keyword in REQUIRED_OF_PET
-        for place in places
-        if place.header is not None
-        and place.header.get(keyword) in (None, "")
-        and (keyword != "DecayFactor" or place.header.get("DecayCorrection") != "NONE")
-    ]
-
-
-def _rescale(header: Dataset | None) -> Rescale:
-    if header is None or header.get("RescaleSlope") in (None, ""):
-        return Rescale()
-    intercept = header.get("RescaleIntercept")
-    texts = (str(header.RescaleSlope).strip(), str("0" if intercept in (None, "") else intercept))
-    return Rescale(*(text.strip() if len(text) <= 16 else decimal(float(text)) for text in texts))
-
-
-#: Programs hold widths in 32 bits.
-_WIDEST = 2**31
-
-
 @dataclass(frozen=True, eq=False)
-class Series:
+class _Series:
     """What all images of the series share.
 
     Attributes:
@@ -188,7 +91,6 @@ class Series:
         sop_class: of the images.
         stored: how intensities are stored.
         uid, number: of the series.
-        frames: number of time points.
         has_headers: whether the attributes of the template's images apply to the volume.
         moment: date and time of now.
         window: center and width for images that never had a window.
@@ -201,13 +103,106 @@ class Series:
     stored: Stored
     uid: str
     number: int
-    frames: int
     has_headers: bool
     moment: tuple[str, str]
     window: tuple[str, str] | None
 
+    @property
+    def frames(self) -> int:
+        """Number of time points."""
+        return self.volume.shape[0] if self.volume.is_sequence else 1
 
-def make_image(number: int, place: Place, series: Series) -> Dataset:
+
+def _series(
+    volume: Volume,
+    template: Template,
+    derivation: Derivation,
+    places: Sequence[Place],
+    monitor: Monitor,
+) -> _Series:
+    name = volume.source or "volume"
+    has_headers = bool(template.headers) and (
+        volume.modality == template.modality
+        or (volume.modality == "OT" and template.modality not in SOP_CLASSES)
+    )
+    headers = [place.header if has_headers else None for place in places]
+    sop_class = SOP_CLASSES.get(volume.modality, SECONDARY_CAPTURE)
+    missing = _missing_of_pet(headers) if sop_class == PET_IMAGE else []
+    if missing:
+        sop_class = SECONDARY_CAPTURE
+        if has_headers:
+            monitor.warn(
+                f"{name}: its images do not state {missing[0]}, which PET images require; it is "
+                "written as secondary capture"
+            )
+    first = headers[0] if sop_class != SECONDARY_CAPTURE else None
+    stored = plan_storage(
+        [place.slice_ for place in places],
+        [_rescale(header) for header in headers],
+        bits=int(first.get("BitsStored") or 16) if first is not None else 16,
+        signed=bool(first.get("PixelRepresentation")) if first is not None else False,
+        from_zero=sop_class == PET_IMAGE,
+    )
+    if stored.error:
+        rounding = f"rounded by up to {stored.error:.3g}"
+        monitor.warn(f"{name}: DICOM images have 16 bits; intensities are {rounding}")
+        rounding = f"intensities {rounding} {volume.units}".strip()
+        description = "; ".join(filter(None, (derivation.description, rounding)))
+        derivation = replace(derivation, description=description)
+    return _Series(
+        volume=volume,
+        template=template,
+        derivation=replace(
+            derivation,
+            lossy=derivation.lossy or volume.lossy,
+            history=derivation.history or volume.history,
+        ),
+        sop_class=sop_class,
+        stored=stored,
+        uid=fresh_uid(),
+        number=series_number(places[0].header, "images"),
+        has_headers=has_headers,
+        moment=now(str(template.study.get("TimezoneOffsetFromUTC") or "")),
+        window=None if has_headers else window_of(volume),
+    )
+
+
+def _missing_of_pet(headers: Sequence[Dataset | None]) -> list[str]:
+    """What PET images require and the images behind the slices do not state."""
+    return [
+        keyword
+        for keyword in REQUIRED_OF_PET
+        for header in headers
+        if header is None
+        or (
+            header.get(keyword) in (None, "")
+            and (keyword != "DecayFactor" or header.get("DecayCorrection") != "NONE")
+        )
+    ]
+
+
+def _rescale(header: Dataset | None) -> Rescale:
+    if header is None or header.get("RescaleSlope") in (None, ""):
+        return Rescale()
+    intercept = header.get("RescaleIntercept")
+    texts = (str(header.RescaleSlope).strip(), str("0" if intercept in (None, "") else intercept))
+    return Rescale(*(text.strip() if len(text) <= 16 else decimal(float(text)) for text in texts))
+
+
+def window_of(volume: Volume) -> tuple[str, str] | None:
+    """Center and width for a volume without a window: soft tissue for CT, else most of the range.
+
+    None if the window is wider than programs can represent.
+    """
+    if volume.modality == "CT":
+        return "40", "400"
+    low, high = np.percentile(volume.voxels[..., ::4, ::4].astype(np.float64), (0.5, 99.5))
+    if high - low >= _WIDEST:
+        return None
+    return f"{(low + high) / 2:.6g}", f"{max(high - low, 1e-6):.6g}"
+
+
+def _make_image(number: int, place: Place, series: _Series) -> Dataset:
     """Image `number` of a series, counted from 0, with its pixels."""
     from pydicom import Dataset
 
@@ -227,7 +222,7 @@ def make_image(number: int, place: Place, series: Series) -> Dataset:
     return image
 
 
-def _identify(image: Dataset, number: int, place: Place, series: Series) -> None:
+def _identify(image: Dataset, number: int, place: Place, series: _Series) -> None:
     image.SOPClassUID, image.SOPInstanceUID = series.sop_class, fresh_uid()
     image.SeriesInstanceUID, image.SeriesNumber = series.uid, series.number
     image.InstanceNumber = number + 1
@@ -245,18 +240,18 @@ def _identify(image: Dataset, number: int, place: Place, series: Series) -> None
         image.SeriesDate, image.SeriesTime = date, time
 
 
-def _modality(series: Series) -> str:
+def _modality(series: _Series) -> str:
     if series.volume.modality in SOP_CLASSES:
         return series.volume.modality
-    known = series.template.modality
+    of_source = series.template.modality
     # What is derived from a dose or a plan is none, and a label map here is only a picture.
-    return "OT" if known.startswith("RT") or known in ("SEG", *SOP_CLASSES) else known
+    is_other = of_source.startswith("RT") or of_source in ("SEG", *SOP_CLASSES)
+    return "OT" if is_other else of_source
 
 
 def _image_type(image: Dataset, sop_class: str) -> list[str]:
     """DERIVED, and of the source what a class needs: CT an AXIAL, MR its kind of image."""
-    earlier = image.get("ImageType") or []
-    more = [str(value) for value in ([earlier] if isinstance(earlier, str) else earlier)][2:]
+    more = [str(value) for value in values_of(image, "ImageType")][2:]
     if sop_class == PET_IMAGE:
         return ["DERIVED", "PRIMARY", *more]  # PS3.3 C.8.9.4.1.1 knows no other second value
     if sop_class == CT_IMAGE and (not more or more[0] not in ("AXIAL", "LOCALIZER")):
@@ -280,24 +275,23 @@ def _place_in_patient(image: Dataset, place: Place, header: Dataset | None) -> N
 
 
 def _put_pixels(
-    image: Dataset, number: int, place: Place, series: Series, header: Dataset | None
+    image: Dataset, number: int, place: Place, series: _Series, header: Dataset | None
 ) -> None:
-    stored = series.stored
+    stored, volume = series.stored, series.volume
     pixels = stored.numbers(number, place.slice_)
     image.Rows, image.Columns = pixels.shape
     image.SamplesPerPixel = 1
-    inverted = series.sop_class != PET_IMAGE and header is not None and is_inverted(header)
-    image.PhotometricInterpretation = "MONOCHROME1" if inverted else "MONOCHROME2"
+    shown = {image.get("PhotometricInterpretation"), image.get("PresentationLUTShape")}
+    is_inverted = series.sop_class != PET_IMAGE and bool(shown & {"MONOCHROME1", "INVERSE"})
+    image.PhotometricInterpretation = "MONOCHROME1" if is_inverted else "MONOCHROME2"
     image.pop("PresentationLUTShape", None)  # it says the same, and only projections may
     image.BitsAllocated, image.BitsStored, image.HighBit = 16, stored.bits, stored.bits - 1
     image.PixelRepresentation = int(stored.signed)
     image.add_new("PixelData", "OW", pixels.tobytes())
     _put_rescale(image, stored.rescales[number], series, header)
-    if series.volume.units in PET_UNITS and series.volume.modality == "PT":
-        image.Units = PET_UNITS[series.volume.units]
-    if header is not None and series.stored.is_own:
-        _keep_padding(image, header, stored)
-    if series.sop_class == SECONDARY_CAPTURE and series.volume.units in UNIT_CODES:
+    if volume.units in PET_UNITS and volume.modality == "PT":
+        image.Units = PET_UNITS[volume.units]
+    if series.sop_class == SECONDARY_CAPTURE and volume.units in UNIT_CODES:
         _set_unit(image, series)
     if "WindowCenter" not in image or "WindowWidth" not in image:
         for keyword in ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation"):
@@ -308,16 +302,9 @@ def _put_pixels(
         image.VOILUTFunction = "LINEAR_EXACT"  # the ordinary function has no widths below 1
 
 
-def is_inverted(header: Dataset) -> bool:
-    """Whether the lowest values of an image are shown bright."""
-    stated = {header.get("PhotometricInterpretation"), header.get("PresentationLUTShape")}
-    return bool(stated & {"MONOCHROME1", "INVERSE"})
-
-
-def _set_unit(image: Dataset, series: Series) -> None:
+def _set_unit(image: Dataset, series: _Series) -> None:
     """The unit of a secondary capture, as a mapping to real-world values."""
-    first, last = (-(2**15), 2**15 - 1) if series.stored.signed else (0, 2**16 - 1)
-    vr = "SS" if series.stored.signed else "US"
+    vr, first, last = ("SS", -(2**15), 2**15 - 1) if series.stored.signed else ("US", 0, 2**16 - 1)
     value, meaning = UNIT_CODES[series.volume.units]
     mapping = with_elements(
         LUTExplanation="Intensity",
@@ -331,48 +318,22 @@ def _set_unit(image: Dataset, series: Series) -> None:
     image.RealWorldValueMappingSequence = [mapping]
 
 
-def _put_rescale(image: Dataset, rescale: Rescale, series: Series, header: Dataset | None) -> None:
+def _put_rescale(image: Dataset, rescale: Rescale, series: _Series, header: Dataset | None) -> None:
     """Slope and intercept, if the class requires them or they change anything."""
     had_one = header is not None and header.get("RescaleSlope") not in (None, "")
-    needed = series.sop_class in (CT_IMAGE, PET_IMAGE) or rescale != Rescale()
-    if not (had_one or needed):
-        image.pop("RescaleType", None)
+    is_needed = series.sop_class in (CT_IMAGE, PET_IMAGE) or rescale != Rescale()
+    rescale_type = image.get("RescaleType") or "US"
+    image.pop("RescaleType", None)
+    if not (had_one or is_needed):
         return
     image.RescaleSlope, image.RescaleIntercept = rescale.slope, rescale.intercept
-    if series.sop_class == PET_IMAGE:
-        image.pop("RescaleType", None)
-        return
     if series.sop_class == CT_IMAGE and series.volume.units in ("HU", ""):
         image.RescaleType = "HU"
-    elif not image.get("RescaleType"):
-        image.RescaleType = "US"
+    elif series.sop_class != PET_IMAGE:
+        image.RescaleType = rescale_type
 
 
-def _keep_padding(image: Dataset, header: Dataset, stored: Stored) -> None:
-    """PixelPaddingValue; the stored numbers are the source's own."""
-    low, high = (-(2**15), 2**15 - 1) if stored.signed else (0, 2**16 - 1)
-    for keyword in ("PixelPaddingValue", "PixelPaddingRangeLimit"):
-        value = header.get(keyword)
-        if isinstance(value, int) and low <= value <= high:
-            image.add_new(keyword, "SS" if stored.signed else "US", value)
-        else:
-            return
-
-
-def window_of(volume: Volume) -> tuple[str, str] | None:
-    """Center and width for a volume without a window: soft tissue for CT, else most of the range.
-
-    None if the window is wider than programs can represent.
-    """
-    if volume.modality == "CT":
-        return "40", "400"
-    low, high = np.percentile(volume.voxels[..., ::4, ::4].astype(np.float64), (0.5, 99.5))
-    if high - low >= _WIDEST:
-        return None
-    return f"{(low + high) / 2:.6g}", f"{max(high - low, 1e-6):.6g}"
-
-
-def _set_time(image: Dataset, number: int, place: Place, series: Series) -> None:
+def _set_time(image: Dataset, number: int, place: Place, series: _Series) -> None:
     """Number the frames of a sequence, and PET's images by PET's own attributes."""
     slices = series.volume.shape[-3]
     interval_s = series.volume.frame_interval_s

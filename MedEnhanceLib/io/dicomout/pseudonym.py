@@ -51,7 +51,7 @@ _UIDS = frozenset((
 #: What building needs of a header and no derived image copies.
 _OF_HEADER = frozenset((
     "BitsStored", "Columns", "ImageOrientationPatient", "ImagePositionPatient", "InstanceNumber",
-    "PixelPaddingRangeLimit", "PixelPaddingValue", "PixelRepresentation", "PixelSpacing",
+    "PixelRepresentation", "PixelSpacing",
     "RescaleIntercept", "RescaleSlope", "Rows", "SeriesNumber",
 ))  # fmt: skip
 #: Attributes whose words are looked for in the texts that stay.
