@@ -93,14 +93,10 @@ class Volume:
             point: (slice, row, column) that they go through; None: where much is to be seen.
             window: lowest and highest gray level; None: chosen by the voxels.
         """
-        from MedEnhanceLib.report.notebook import planes_of_volume
+        from MedEnhanceLib.report.figures import Pane
+        from MedEnhanceLib.report.notebook import planes_of
 
-        return planes_of_volume(self, point=point, window=window)
-
-    def _repr_html_(self) -> str:
-        from MedEnhanceLib.report.notebook import volume_html
-
-        return volume_html(self)
+        return planes_of([Pane(self.modality, self)], point=point, window=window)
 
     @property
     def shape(self) -> tuple[int, ...]:
