@@ -18,20 +18,14 @@ if TYPE_CHECKING:
 def _declare(parser: Parser) -> None:
     parser.add_argument("action", choices=tuple(ACTIONS), help="what to do")
     parser.add_argument("name", nargs="?", metavar="NAME", help="a model's name; a path for import")
-    parser.add_argument("folder", nargs="?", metavar="FOLDER", help="of monai: new, or empty")
 
 
 def run(args: argparse.Namespace) -> int:
     """Do what the action says."""
-    if args.action in ("show", "import", "remove", "default", "monai") and args.name is None:
+    if args.action in ("show", "import", "remove", "default") and args.name is None:
         raise ConfigError(f"models {args.action} needs a name", "See: medenhance models --help")
     if args.action == "list" and args.name is not None:
         raise ConfigError("models list takes no name", f"Try: medenhance models show {args.name}")
-    if (args.action == "monai") != (args.folder is not None):
-        raise ConfigError(
-            "models monai takes a name and a folder, and no other action a folder",
-            "For example: medenhance models monai mr bundle/",
-        )
     do, _ = ACTIONS[args.action]
     return do(args)
 
@@ -143,22 +137,12 @@ def _default(args: argparse.Namespace) -> int:
     return int(args.console.done({"model": summary(bundle)}, text))
 
 
-def _monai(args: argparse.Namespace) -> int:
-    from MedEnhanceLib.bundles.monai_form import write_monai_bundle
-    from MedEnhanceLib.bundles.store import find_bundle
-
-    config = write_monai_bundle(find_bundle(args.name), Path(args.folder))
-    text = f"wrote {config.parents[1]}; how to run it: docs/README.md in it"
-    return int(args.console.done({"folder": str(config.parents[1])}, text))
-
-
 ACTIONS = {
     "list": (_list, "all models"),
     "show": (_show, "the metadata and card of one"),
     "verify": (_verify, "check the files of one, or of all, against their hashes"),
     "import": (_import, "take in a model or a MONAI bundle: a folder, or a zip of one"),
     "default": (_default, "take one where none is named, in place of one that ships"),
-    "monai": (_monai, "write one as a MONAI bundle into FOLDER"),
     "remove": (_remove, "delete one that was imported"),
 }
 MODELS = Command(

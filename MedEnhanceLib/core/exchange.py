@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.modality import default_units, guess_modality
-from MedEnhanceLib.core.volume import Volume, Voxels, restore_dtype
+from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import ConfigError, GeometryError, InputError
 from MedEnhanceLib.runtime.dependencies import require
 
@@ -24,8 +23,6 @@ _KNOWN = "medenhance"
 #: Millimeters and seconds of nibabel's names of units; an unknown one counts as its default.
 _MM = {"meter": 1e3, "mm": 1.0, "micron": 1e-3, "unknown": 1.0}
 _SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
-#: Of a grid that `resample` makes: what no memory has room for, in double precision.
-_MOST_VOXELS = 2**40
 #: Turns left and posterior into right and anterior, and back.
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -211,87 +208,6 @@ def to_torch(volume: Volume, dtype: Any = None) -> Any:
     native = volume.dtype.newbyteorder("=")
     tensor = torch.from_numpy(np.array(voxels, wider.get(native.name, native), order="C"))
     return tensor if dtype is None else tensor.to(dtype)
-
-
-def crop(volume: Volume, region: tuple[slice, slice, slice]) -> Volume:
-    """See `Volume.crop`."""
-    starts, sizes = [], []
-    for axis, one, length in zip("kji", region, volume.shape[-3:], strict=True):
-        try:
-            start, stop, step = one.indices(length)
-        except (AttributeError, TypeError) as cause:
-            raise InputError(
-                f"region {axis}={one!r}", f"Give whole numbers, as {axis}=slice(4, 9)."
-            ) from cause
-        if step != 1 or stop <= start:
-            raise InputError(
-                f"region {axis}={one.start}:{one.stop}:{one.step} of {length} voxels",
-                "Give a part with at least one voxel, without a step.",
-            )
-        starts.append(start)
-        sizes.append(stop - start)
-    k, j, i = (slice(first, first + size) for first, size in zip(starts, sizes, strict=True))
-    whole = (starts[1:], sizes[1:]) == ([0, 0], list(volume.shape[-2:]))
-    # The DICOM images that a volume came from are whole slices.
-    origin = volume.origin.cropped(k.start, k.stop) if volume.origin and whole else None
-    return replace(
-        volume,
-        voxels=volume.voxels[..., k, j, i],
-        geometry=volume.geometry.cropped((starts[0], starts[1], starts[2])),
-        origin=origin,
-    )
-
-
-def resample(volume: Volume, spacing: Any, like: Volume | None) -> Volume:
-    """See `Volume.resample`."""
-    if (spacing is None) == (like is None):
-        raise ConfigError("spacing and like", "Give one of them.")
-    if like is not None and not isinstance(like, Volume):
-        raise InputError(f"like is of type {type(like).__name__}", "Give a Volume.")
-    sitk = require("SimpleITK", purpose="Resampling")
-    if like is not None:
-        grid, shape = like.geometry, like.shape[-3:]
-    else:
-        grid, shape = _grid(volume, Geometry(spacing=spacing))
-    nearest = volume.modality == "SEG" or volume.dtype.kind == "b"
-    frames = []
-    for frame in volume.frames():
-        image = to_sitk(frame.with_voxels(frame.voxels.astype(np.float64)))
-        resampled = sitk.Resample(
-            image,
-            [int(count) for count in shape[::-1]],
-            sitk.Transform(),
-            sitk.sitkNearestNeighbor if nearest else sitk.sitkLinear,
-            grid.origin,
-            grid.spacing,
-            np.ravel(grid.direction).tolist(),
-            float(frame.voxels.min()),
-        )
-        frames.append(restore_dtype(sitk.GetArrayFromImage(resampled), volume.dtype))
-    voxels = np.stack(frames) if volume.is_sequence else frames[0]
-    how = "nearest neighbor" if nearest else "linear"
-    text = " × ".join(f"{step:.4g}" for step in grid.spacing)
-    return replace(
-        volume,
-        voxels=voxels,
-        geometry=grid,
-        origin=None,
-        history=(*volume.history, derived_note(f"resampled to {text} mm ({how})")),
-    )
-
-
-def _grid(volume: Volume, wanted: Geometry) -> tuple[Geometry, tuple[int, int, int]]:
-    """A grid of other spacing over the same field of view: its outer faces stay where they are."""
-    old = volume.geometry
-    counts = np.array(volume.shape[:-4:-1])
-    extent = counts * np.array(old.spacing)
-    new = np.maximum(1, np.rint(extent / np.array(wanted.spacing))).astype(int)
-    moved = (np.array(wanted.spacing) - np.array(old.spacing)) / 2
-    origin = np.array(old.origin) + np.array(old.direction) @ moved
-    i, j, k = (int(count) for count in new)
-    if float(k) * j * i > _MOST_VOXELS:
-        raise InputError(f"a grid of {i} × {j} × {k} voxels", "Choose a larger spacing.")
-    return Geometry(wanted.spacing, tuple(origin.tolist()), old.direction), (k, j, i)
 
 
 def _copied(array: Any) -> Voxels:

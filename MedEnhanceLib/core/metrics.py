@@ -46,16 +46,6 @@ def psnr(
     return math.inf if error == 0 else 10 * math.log10(peak**2 / error)
 
 
-def mae(reference: Array, image: Array, *, mask: Array | None = None) -> float:
-    """Mean absolute error, in the unit of the images."""
-    total, count = 0.0, 0
-    for expected, actual, chosen in _slices(reference, image, mask):
-        difference = _chosen(actual - expected, chosen)
-        total += float(np.abs(difference).sum())
-        count += difference.size
-    return _mean(total, count)
-
-
 def max_error(reference: Array, image: Array, *, mask: Array | None = None) -> float:
     """Largest absolute error, in the unit of the images; exact for integers below 2⁵³."""
     differences = (

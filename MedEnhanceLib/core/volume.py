@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.core.geometry import Geometry, Triple
+from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.origin import DicomOrigin, Lossy
 from MedEnhanceLib.errors import InputError, MedEnhanceError
 
@@ -93,14 +93,10 @@ class Volume:
             point: (slice, row, column) that they go through; None: where much is to be seen.
             window: lowest and highest gray level; None: chosen by the voxels.
         """
-        from MedEnhanceLib.report.notebook import planes_of_volume
+        from MedEnhanceLib.report.figures import Pane
+        from MedEnhanceLib.report.notebook import planes_of
 
-        return planes_of_volume(self, point=point, window=window)
-
-    def _repr_html_(self) -> str:
-        from MedEnhanceLib.report.notebook import volume_html
-
-        return volume_html(self)
+        return planes_of([Pane(self.modality, self)], point=point, window=window)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -166,22 +162,33 @@ class Volume:
         Raises:
             InputError: nothing is left, or there is a step.
         """
-        from MedEnhanceLib.core import exchange
-
-        return exchange.crop(self, (k, j, i))
-
-    def resample(self, spacing: Triple | None = None, *, like: Volume | None = None) -> Volume:
-        """On another grid; linear, labels (SEG) by the nearest neighbor, outside the lowest value.
-
-        Args:
-            spacing: mm along i (columns), j (rows), k (slices); the field of view stays.
-            like: a volume whose grid is taken.
-        Raises:
-            ConfigError: neither or both are given.
-        """
-        from MedEnhanceLib.core import exchange
-
-        return exchange.resample(self, spacing, like)
+        starts, sizes = [], []
+        for axis, part, length in zip("kji", (k, j, i), self.shape[-3:], strict=True):
+            try:
+                start, stop, step = part.indices(length)
+            except (AttributeError, TypeError) as cause:
+                raise InputError(
+                    f"region {axis}={part!r}", f"Give whole numbers, as {axis}=slice(4, 9)."
+                ) from cause
+            if step != 1 or stop <= start:
+                raise InputError(
+                    f"region {axis}={part.start}:{part.stop}:{part.step} of {length} voxels",
+                    "Give a part with at least one voxel, without a step.",
+                )
+            starts.append(start)
+            sizes.append(stop - start)
+        inside = tuple(slice(at, at + size) for at, size in zip(starts, sizes, strict=True))
+        whole = (starts[1:], sizes[1:]) == ([0, 0], list(self.shape[-2:]))
+        # The DICOM images that a volume came from are whole slices.
+        origin = (
+            self.origin.cropped(starts[0], starts[0] + sizes[0]) if self.origin and whole else None
+        )
+        return replace(
+            self,
+            voxels=self.voxels[(..., *inside)],
+            geometry=self.geometry.cropped((starts[0], starts[1], starts[2])),
+            origin=origin,
+        )
 
     @property
     def affine(self) -> npt.NDArray[np.float64]:

@@ -28,7 +28,6 @@ from MedEnhanceLib.gradprom.shapes import keep_largest, surface_areas, voxel_cou
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.precision import move, without_tf32
 from MedEnhanceLib.nets.slices import Plan, SliceStacks, over_slices, stoppable
-from MedEnhanceLib.runtime.dependencies import has
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -58,14 +57,6 @@ class Segmentation:
     def __repr__(self) -> str:
         names = ", ".join(label.name for label in self.labels)
         return f"<Segmentation by {self.model['name']} in {self.seconds:.1f} s: {names}>"
-
-    def _repr_html_(self) -> str:
-        from MedEnhanceLib.report.notebook import page_of, planes_of_volume
-
-        facts = {"Model": self.model["name"], "Warnings": self.warning}
-        facts |= {str(row["label"]): f"{row['volume_ml']:.2f} ml" for row in self.table}
-        drawn = [planes_of_volume(self.volume)] if has("matplotlib") else []
-        return page_of("Segmentation", facts, drawn)
 
 
 @without_tf32()

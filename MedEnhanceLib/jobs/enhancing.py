@@ -15,7 +15,7 @@ from MedEnhanceLib.gradprom.foreign import is_restoration
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.jobs.kinds.segment import found_of, segmentation_figures
 from MedEnhanceLib.jobs.objects import Found, Objects
-from MedEnhanceLib.runtime.dependencies import has, require
+from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
@@ -88,23 +88,6 @@ class Enhanced:
         there = "".join(f", {name}" for name, one in besides.items() if one is not None)
         model, seconds = self.enhancement.model.get("name", "no model"), self.report["seconds"]
         return f"<Enhanced by {model} in {seconds:.1f} s: {self.volume!r}{there}>"
-
-    def _repr_html_(self) -> str:
-        from MedEnhanceLib.report.notebook import histogram_of, page_of
-
-        measured = self.report["results"].get("measured", {})
-        facts = {
-            "Model": self.enhancement.model.get("name", ""),
-            "Result": repr(self.volume)[1:-1],
-            **{
-                name.capitalize(): str(one["reason"])
-                for name, one in measured.items()
-                if isinstance(one, dict) and one.get("reason")
-            },
-            "Warnings": "; ".join(one.text for one in self.enhancement.warnings),
-        }
-        drawn = [self.compare(), histogram_of(self.volume)] if has("matplotlib") else []
-        return page_of("Enhanced", facts, drawn)
 
     def at_strength(self, strength: float) -> Enhanced:
         """The same result at another strength (0 to 1), without running the model again.

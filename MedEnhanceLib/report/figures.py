@@ -21,6 +21,7 @@ from MedEnhanceLib.report.drawing import (
     HEAT,
     INK,
     MUTED,
+    PAPER,
     new_figure,
     register_difference_colors,
     save_figure,
@@ -31,10 +32,9 @@ from MedEnhanceLib.runtime.dependencies import require
 #: The soft-tissue window that the compression tables use as well, in HU.
 CT_WINDOW = (-160.0, 240.0)
 _LETTER = "#ffd666"
-COLUMN_IN, GAP_IN, LEFT_IN, TOP_IN = 2.9, 0.08, 0.42, 0.42
-_CELL_IN = COLUMN_IN + GAP_IN
-_FOOT_IN, _LEGEND_LINE_IN = 0.72, 0.155
-_ROW_IN = (0.35, 4.2)  # shortest and tallest row
+#: Widths and heights in inches: of a column, the row names, title and color bar, a color bar.
+_COLUMN_IN, _LEFT_IN, _ENDS_IN, _BAR_IN = 2.9, 0.35, 0.9, 0.1
+_LEGEND_LINE_IN, _LEGEND_COLUMNS = 0.2, 4
 DPI = 140
 #: For contours whose own color is gray and would not stand out from the image.
 _LINE_COLORS = ("#ff4f9a", "#3ddc97", "#7cc7ff", "#ffb000")
@@ -84,9 +84,7 @@ def comparison(
     at = point or busiest_point(panes[0].volume)
     rows = [name for name in PLANES if min(cut(panes[0].volume, name, at).pixels.shape) > 1]
     scales = _shared_scales(panes, rows, at, window or choose_window(panes[0].volume))
-    sheet = Sheet(panes, rows or list(PLANES[:1]), at, legend)
-    sheet.draw(panes, scales)
-    return sheet.figure
+    return _draw(panes, rows or list(PLANES[:1]), at, scales, legend)
 
 
 def sheet_alt(panes: Sequence[Pane]) -> str:
@@ -226,178 +224,135 @@ def _reach(pictures: Sequence[npt.NDArray[np.float32]]) -> float:
     return float(np.ceil(reach / step * 0.999) * step)
 
 
-class Sheet:
-    """A figure measured in inches, one cell per plane and pane."""
-
-    def __init__(
-        self,
-        panes: Sequence[Pane],
-        rows: Sequence[PlaneName],
-        point: Point,
-        legend: Sequence[LabelLike],
-    ) -> None:
-        self._strokes = require("matplotlib.patheffects", purpose="Drawing pictures")
-        register_difference_colors()
-        self._rows, self._point = rows, point
-        self._legend = list(zip(legend, line_colors(legend), strict=True))
-        labeled = sum(pane.labels is not None for pane in panes)
-        self._legend_lines = math.ceil(len(legend) / max(1, 2 * labeled - 1))
-        self._foot = max(_FOOT_IN, 0.24 + _LEGEND_LINE_IN * self._legend_lines * (labeled > 0))
-        sizes = [cut(panes[0].volume, name, point).size_mm for name in rows]
-        self._inch_per_mm = COLUMN_IN / max(width for _, width in sizes)
-        tallest = max(height for height, _ in sizes) * self._inch_per_mm
-        self._inch_per_mm *= min(1.0, _ROW_IN[1] / tallest)
-        self._heights = [max(height * self._inch_per_mm, _ROW_IN[0]) for height, _ in sizes]
-        self._widest_mm = max(width for _, width in sizes)
-        self._width = LEFT_IN + len(panes) * _CELL_IN
-        self._height = TOP_IN + sum(self._heights) + GAP_IN * len(rows) + self._foot
-        self.figure = new_figure((self._width, self._height), dpi=DPI)
-
-    def draw(self, panes: Sequence[Pane], scales: Mapping[str, Scale]) -> None:
-        """All panes, then the legend of their contours."""
-        for column, pane in enumerate(panes):
-            self._draw_column(column, pane, scales[pane.kind])
-        labeled = [column for column, pane in enumerate(panes) if pane.labels is not None]
-        if labeled and self._legend:
-            self._draw_legend(labeled)
-
-    def _draw_column(self, column: int, pane: Pane, scale: Scale) -> None:
-        """The title, each plane and the color bar of one pane."""
-        left = LEFT_IN + column * _CELL_IN
-        self._text(left + COLUMN_IN / 2, self._height - 0.26, pane.title, 11, INK)
-        top = self._height - TOP_IN
-        image = None
-        for name, height in zip(self._rows, self._heights, strict=True):
-            plane = pane.plane(name, self._point)
-            axes = self._axes(left, top - height, COLUMN_IN, height)
-            image = self._draw_plane(axes, plane, scale)
+def _draw(
+    panes: Sequence[Pane],
+    rows: Sequence[PlaneName],
+    point: Point,
+    scales: Mapping[str, Scale],
+    legend: Sequence[LabelLike],
+) -> Any:
+    """A figure with a column for each pane, a row for each plane, and color bars below."""
+    register_difference_colors()
+    colors = dict(zip((label.value for label in legend), line_colors(legend), strict=True))
+    sizes = [cut(panes[0].volume, name, point).size_mm for name in rows]
+    widest = max(width for _, width in sizes)
+    heights = [
+        _COLUMN_IN / widest * min(max(height, widest / 8), 1.5 * widest) for height, _ in sizes
+    ]
+    is_labeled = any(pane.labels is not None for pane in panes)
+    foot = _LEGEND_LINE_IN * math.ceil(len(legend) / _LEGEND_COLUMNS) if is_labeled else 0.0
+    figure = new_figure(
+        (len(panes) * _COLUMN_IN + _LEFT_IN, sum(heights) + _ENDS_IN + foot),
+        dpi=DPI,
+        layout="constrained",
+    )
+    cells = figure.subplots(
+        len(rows) + 1,
+        len(panes),
+        squeeze=False,
+        gridspec_kw={"height_ratios": [*heights, _BAR_IN]},
+    )
+    for column, pane in enumerate(panes):
+        cells[0][column].set_title(pane.title, color=INK, fontsize=11, parse_math=False)
+        scale, image = scales[pane.kind], None
+        for row, name in enumerate(rows):
+            axes, plane = cells[row][column], pane.plane(name, point)
+            image = _draw_plane(axes, plane, scale)
             if pane.labels is not None:
-                self._draw_contours(axes, cut(pane.labels, name, self._point))
+                _draw_contours(axes, cut(pane.labels, name, point), colors)
             if column == 0:
-                self._draw_row_name(top - height / 2, height, plane)
-                self._draw_ruler(axes, plane)
-            top -= height + GAP_IN
-        if pane.labels is None and image is not None:
-            self._draw_bar(left, image, scale)
+                axes.set_ylabel(f"{plane.name} · {plane.place}", color=MUTED, fontsize=8)
+                _draw_ruler(axes, plane, round_length(widest / 5))
+        if pane.labels is None:
+            _draw_bar(figure, cells[-1][column], image, scale)
+        else:
+            cells[-1][column].axis("off")
+    if is_labeled and legend:
+        _draw_legend(figure, legend, colors)
+    return figure
 
-    def _draw_plane(self, axes: Any, plane: Plane, scale: Scale) -> Any:
-        height, width = plane.size_mm
-        image = axes.imshow(
-            plane.pixels,
-            cmap=scale.colors,
-            vmin=scale.low,
-            vmax=scale.high,
-            extent=(0, width, height, 0),
-            aspect="equal",
-            interpolation="antialiased",
-        )
-        axes.set_xlim(0, width)
-        axes.set_ylim(height, 0)
-        self._draw_letters(axes, plane)
-        return image
 
-    def _draw_letters(self, axes: Any, plane: Plane) -> None:
-        left, right, top, bottom = plane.letters
-        outline = [self._strokes.withStroke(linewidth=1.8, foreground="black")]
-        style = {"color": _LETTER, "fontsize": 8, "fontweight": "bold", "path_effects": outline}
-        for x, y, letter, across, up in (
-            (0.02, 0.5, left, "left", "center"),
-            (0.98, 0.5, right, "right", "center"),
-            (0.5, 0.98, top, "center", "top"),
-            (0.5, 0.02, bottom, "center", "bottom"),
-        ):
-            axes.text(x, y, letter, transform=axes.transAxes, ha=across, va=up, **style)
+def _draw_plane(axes: Any, plane: Plane, scale: Scale) -> Any:
+    """The pixels in their proportions, with the sides of the patient at the edges."""
+    height, width = plane.size_mm
+    axes.set_facecolor(PAPER)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    image = axes.imshow(
+        plane.pixels,
+        cmap=scale.colors,
+        vmin=scale.low,
+        vmax=scale.high,
+        extent=(0, width, height, 0),
+        aspect="equal",
+        interpolation="antialiased",
+    )
+    left, right, top, bottom = plane.letters
+    style = {"color": _LETTER, "fontsize": 8, "fontweight": "bold"}
+    for x, y, letter, across, up in (
+        (0.02, 0.5, left, "left", "center"),
+        (0.98, 0.5, right, "right", "center"),
+        (0.5, 0.98, top, "center", "top"),
+        (0.5, 0.02, bottom, "center", "bottom"),
+    ):
+        text = axes.text(x, y, letter, transform=axes.transAxes, ha=across, va=up, **style)
+        text.set_path_effects([_edge(1.8)])
+    return image
 
-    def _draw_contours(self, axes: Any, plane: Plane) -> None:
-        rows, columns = plane.pixels.shape
-        # A frame of zeros closes the contours of labels that touch the edge.
-        labels = np.pad(plane.pixels, 1)
-        x = (np.arange(columns + 2) - 0.5) * plane.spacing_mm[1]
-        y = (np.arange(rows + 2) - 0.5) * plane.spacing_mm[0]
-        for label, color in self._legend:
-            inside = (labels == label.value).astype(np.float32)
-            if inside.any():
-                lines = axes.contour(x, y, inside, levels=[0.5], colors=[color])
-                lines.set_linewidth(0.8)
-                # A dark edge keeps a light line visible on light tissue.
-                edge = self._strokes.withStroke(linewidth=1.5, foreground="#00000090")
-                lines.set_path_effects([edge])
 
-    def _draw_row_name(self, y: float, height: float, plane: Plane) -> None:
-        text = f"{plane.name} · {plane.place}" if height > 1.5 else plane.name
-        self._text(0.2, y, text, 8.5 if height > 0.7 else 6.5, MUTED, 90)
+def _draw_contours(axes: Any, plane: Plane, colors: Mapping[int, Any]) -> None:
+    rows, columns = plane.pixels.shape
+    # A frame of zeros closes the contours of labels that touch the edge.
+    labels = np.pad(plane.pixels, 1)
+    x = (np.arange(columns + 2) - 0.5) * plane.spacing_mm[1]
+    y = (np.arange(rows + 2) - 0.5) * plane.spacing_mm[0]
+    for value, color in colors.items():
+        inside = (labels == value).astype(np.float32)
+        if inside.any():
+            lines = axes.contour(x, y, inside, levels=[0.5], colors=[color])
+            lines.set_linewidth(0.8)
+            lines.set_path_effects([_edge(1.5)])
 
-    def _draw_ruler(self, axes: Any, plane: Plane) -> None:
-        height, width = plane.size_mm
-        length = round_length(self._widest_mm / 5)
-        x, y = 0.03 * width, height - max(0.035 * height, 0.02 * width)
-        outline = [self._strokes.withStroke(linewidth=2.6, foreground="black")]
-        axes.plot([x, x + length], [y, y], color=INK, linewidth=1.6, path_effects=outline)
-        axes.text(
-            x + length / 2,
-            y - 0.015 * width,
-            length_text(length),
-            ha="center",
-            va="bottom",
-            color=INK,
-            fontsize=7,
-            path_effects=outline,
-        )
 
-    def _draw_bar(self, left: float, image: Any, scale: Scale) -> None:
-        width = COLUMN_IN * 0.72
-        axes = self._axes(left + (COLUMN_IN - width) / 2, self._foot - 0.2, width, 0.1)
-        bar = self.figure.colorbar(image, cax=axes, orientation="horizontal")
-        ticks = [scale.low, (scale.low + scale.high) / 2, scale.high]
-        bar.set_ticks(ticks)
-        bar.set_ticklabels([_tick_text(value, scale) for value in ticks])
-        bar.outline.set_edgecolor(MUTED)
-        bar.outline.set_linewidth(0.5)
-        axes.tick_params(colors=INK, labelsize=7.5, length=2, pad=2)
-        self._text(left + COLUMN_IN / 2, 0.2, scale.name, 8, MUTED)
+def _draw_ruler(axes: Any, plane: Plane, length: float) -> None:
+    height, width = plane.size_mm
+    x, y = 0.03 * width, height - max(0.035 * height, 0.02 * width)
+    axes.plot([x, x + length], [y, y], color=INK, linewidth=1.6, path_effects=[_edge(2.6)])
+    text = axes.text(
+        x + length / 2, y - 0.015 * width, length_text(length), ha="center", va="bottom"
+    )
+    text.set(color=INK, fontsize=7, path_effects=[_edge(2.6)])
 
-    def _draw_legend(self, columns: Sequence[int]) -> None:
-        """One legend under all panes with contours."""
-        lines = require("matplotlib.lines", purpose="Drawing pictures")
-        handles = [
-            lines.Line2D([], [], color=color, linewidth=2.2, label=label.name)
-            for label, color in self._legend
-        ]
-        first, last = LEFT_IN + columns[0] * _CELL_IN, LEFT_IN + columns[-1] * _CELL_IN + COLUMN_IN
-        self.figure.legend(
-            handles=handles,
-            loc="center",
-            bbox_to_anchor=((first + last) / 2 / self._width, 0.52 * self._foot / self._height),
-            ncols=math.ceil(len(handles) / self._legend_lines),
-            frameon=False,
-            fontsize=8,
-            labelcolor=INK,
-            handlelength=1.4,
-            columnspacing=1.6,
-            labelspacing=0.3,
-        )
 
-    def _axes(self, left: float, bottom: float, width: float, height: float) -> Any:
-        x, y = left / self._width, bottom / self._height
-        place = (x, y, width / self._width, height / self._height)
-        axes = self.figure.add_axes(place, facecolor="black", xticks=[], yticks=[])
-        axes.spines[:].set_visible(False)
-        return axes
+def _draw_bar(figure: Any, axes: Any, image: Any, scale: Scale) -> None:
+    bar = figure.colorbar(image, cax=axes, orientation="horizontal")
+    ticks = [scale.low, (scale.low + scale.high) / 2, scale.high]
+    bar.set_ticks(ticks, labels=[_tick_text(value, scale) for value in ticks])
+    bar.outline.set_edgecolor(MUTED)
+    axes.tick_params(colors=INK, labelsize=7.5, length=2)
+    axes.set_xlabel(scale.name, color=MUTED, fontsize=8)
 
-    def _text(
-        self, x: float, y: float, text: str, size: float, color: str, rotation: float = 0
-    ) -> None:
-        self.figure.text(
-            x / self._width,
-            y / self._height,
-            text,
-            color=color,
-            fontsize=size,
-            rotation=rotation,
-            ha="center",
-            va="center",
-            parse_math=False,
-        )
+
+def _draw_legend(figure: Any, legend: Sequence[LabelLike], colors: Mapping[int, Any]) -> None:
+    """One legend under all panes."""
+    lines = require("matplotlib.lines", purpose="Drawing pictures")
+    figure.legend(
+        handles=[
+            lines.Line2D([], [], color=colors[label.value], linewidth=2.2, label=label.name)
+            for label in legend
+        ],
+        loc="outside lower center",
+        ncols=min(len(legend), _LEGEND_COLUMNS),
+        frameon=False,
+        fontsize=8,
+        labelcolor=INK,
+    )
+
+
+def _edge(width: float) -> Any:
+    """A dark edge keeps a light line visible on light tissue."""
+    effects = require("matplotlib.patheffects", purpose="Drawing pictures")
+    return effects.withStroke(linewidth=width, foreground="black")
 
 
 def round_length(wanted_mm: float) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.lazy import imported
-from MedEnhanceLib.runtime.locks import holder
+from MedEnhanceLib.runtime.locks import is_taken
 
 #: What libraries say in an ordinary RuntimeError when memory runs out, in small letters. cuDNN
 #: finds no engine where its workspace does not fit.
@@ -142,9 +142,8 @@ def fault_of(name: str) -> str:
 
 
 def _with_holder(name: str, reason: str) -> DeviceChoice:
-    """The choice; its reason names a long job of another process that uses the device."""
-    other = holder(name)
-    return DeviceChoice(name, f"{reason}; {other} works there too" if other else reason)
+    """The choice; its reason says whether a long job of another process uses the device."""
+    return DeviceChoice(name, f"{reason}; a long job works there too" if is_taken(name) else reason)
 
 
 def _index(requested: str) -> int:

@@ -1,6 +1,6 @@
 """Locks between processes: one long job at a time on a GPU, and folders that have an owner.
 
-    <temporary folder>/medenhance-gpu-<card>.lock   {"process": 4711, "job": "distill", "since": …}
+    <temporary folder>/medenhance-gpu-<card>.lock   of a GPU, as long as a long job has it
     <parent>/<prefix>XXXXXXXX/owner.lock            of a private folder, as long as its owner lives
 
 The locks are the operating system's, taken with filelock: a lock ends with its process, however
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import shutil
 import stat
@@ -44,8 +43,6 @@ _UNBORN_SECONDS = 60.0
 #: Errors of file systems without locks, such as some network disks.
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 _POLL_SECONDS = 0.5
-#: Bytes read of a file that another user may have written.
-_LONGEST_NOTE = 4096
 
 
 def make_owned(prefix: str, parent: Path | None = None) -> tuple[Path, FileLock | None]:
@@ -141,7 +138,7 @@ def remove_owned(folder: Path, lock: FileLock | None) -> None:
 
 @contextlib.contextmanager
 def hold_gpu(
-    devices: Sequence[str], job: str, monitor: Monitor | None = None, *, wait: bool = True
+    devices: Sequence[str], monitor: Monitor | None = None, *, wait: bool = True
 ) -> Iterator[str]:
     """Keep other long jobs off one of these devices; a process shares a device with itself.
 
@@ -149,7 +146,6 @@ def hold_gpu(
 
     Args:
         devices: torch's names, the preferred one first; only GPUs are locked.
-        job: the name that others see of this process's work.
         monitor: is warned of the wait, and can cancel it.
         wait: whether to wait until a device is free.
     Yields:
@@ -159,15 +155,15 @@ def hold_gpu(
         Cancelled: while waiting.
     """
     monitor = monitor or Monitor()
-    found = _first_free(devices, job)
-    if found is None:
+    free = _first_free(devices)
+    if free is None:
         _report_busy(devices, monitor, wait=wait)
-        while found is None:
+        while free is None:
             monitor.check()
             time.sleep(_POLL_SECONDS)
-            found = _first_free(devices, job)
-        monitor.log(f"{found[0]} is free; going on")
-    device, lock = found
+            free = _first_free(devices)
+        monitor.log(f"{free[0]} is free; going on")
+    device, lock = free
     with lock:
         try:
             yield device
@@ -175,12 +171,10 @@ def hold_gpu(
             release_memory(device)
 
 
-def holder(device: str) -> str | None:
-    """Which process has a device, as text; None where it is free, this process's, or no GPU."""
+def is_taken(device: str) -> bool:
+    """Whether a long job of another process has a GPU."""
     path = _gpu_file(device)
-    if path is None or not path.exists() or _gpu_lock(path).is_locked or not _is_locked(path):
-        return None
-    return _owner_text(path)
+    return path is not None and not _gpu_lock(path).is_locked and _is_locked(path)
 
 
 def release_memory(device: str) -> None:
@@ -231,37 +225,31 @@ def _open_unfollowed(path: Path) -> IO[bytes]:
 
 
 def _first_free(
-    devices: Sequence[str], job: str
+    devices: Sequence[str],
 ) -> tuple[str, contextlib.AbstractContextManager[object]] | None:
     """The first device that could be locked, with a context that releases it at its end."""
     for device in devices:
-        lock = _lock_device(device, job)
+        lock = _lock_device(device)
         if lock is not None:
             return device, lock
     return None
 
 
-def _lock_device(device: str, job: str) -> contextlib.AbstractContextManager[object] | None:
-    release = contextlib.ExitStack()
+def _lock_device(device: str) -> contextlib.AbstractContextManager[object] | None:
+    """A context that releases the device at its end; None where another process has it."""
     path = _gpu_file(device)
     if path is None:
-        return release
+        return contextlib.nullcontext()
     filelock = require("filelock", purpose="Sharing a GPU")
     lock = _gpu_lock(path)
-    is_outermost = not lock.is_locked
     try:
-        lock.acquire()
+        return lock.acquire()
     except filelock.Timeout:
         return None
     except OSError:
         # Where no file can be made (a full or foreign temporary folder) work goes on without
         # locks: they prevent slow runs and full memory, results do not depend on them.
-        return release
-    release.callback(lock.release)
-    if is_outermost:
-        _sign(path, job)
-        release.callback(_clear_note, path)
-    return release
+        return contextlib.nullcontext()
 
 
 def _gpu_lock(path: Path) -> FileLock:
@@ -274,52 +262,18 @@ def _gpu_lock(path: Path) -> FileLock:
         blocking=False,
         is_singleton=True,
         preserve_lock_file=True,
-        on_acquired=_begin_note,
     )
     return lock
 
 
-def _begin_note(descriptor: int) -> None:
-    """Start the file with a blank: on Windows its first byte is locked, and cannot be read."""
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, b" ")
-
-
-def _sign(path: Path, job: str) -> None:
-    """Note behind the blank who has the card."""
-    fields = {"process": os.getpid(), "job": job, "since": int(time.time())}
-    with contextlib.suppress(OSError), path.open("r+b", buffering=0) as file:
-        file.seek(1)
-        file.write(json.dumps(fields).encode("ascii"))
-
-
-def _clear_note(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        os.truncate(path, 0)
-
-
-def _owner_text(path: Path) -> str:
-    """The note in a lock file as text, so far as it is well-formed."""
-    try:
-        with _open_unfollowed(path) as file:
-            file.seek(1 if sys.platform == "win32" else 0)
-            fields = json.loads(file.read(_LONGEST_NOTE))
-        process, since = int(fields["process"]), float(fields["since"])
-        job = "".join(letter for letter in str(fields["job"])[:40] if letter.isprintable())
-        begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(since))
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):
-        return "another process"
-    return f"process {process} ({job}, since {begun})"
-
-
 def _report_busy(devices: Sequence[str], monitor: Monitor, *, wait: bool) -> None:
-    owners = "; ".join(f"{device}: {holder(device) or 'another process'}" for device in devices)
+    names = ", ".join(devices)
     if not wait:
         raise DeviceBusyError(
-            f"the GPU is in use by another long job ({owners})",
+            f"the GPU is in use by another long job ({names})",
             "Wait for it (leave out --no-wait), or choose another device (--device).",
         )
-    monitor.warn(f"waiting for the GPU, which another long job has ({owners})")
+    monitor.warn(f"waiting for the GPU, which another long job has ({names})")
     monitor.progress(0.0, "waiting for the GPU")
 
 

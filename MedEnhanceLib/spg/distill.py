@@ -185,7 +185,7 @@ def _room(
     known = folder.room(prepared.sha256)
     if known is not None:
         return Room.of(known)
-    with hold_gpu([device], "distill", monitor):
+    with hold_gpu([device], monitor):
         room = room_of(prepared, config, device=device, monitor=monitor)
     folder.save_room(prepared.sha256, room.record())
     if config.method == "matching" and room.method != "matching":

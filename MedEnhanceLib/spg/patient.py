@@ -79,7 +79,7 @@ def distill_patient(
     """
     monitor = monitor or Monitor()
     checkpoints = Checkpoints(folder) if folder is not None else None
-    with hold_gpu([device], "distill", monitor):
+    with hold_gpu([device], monitor):
         return _distill(raw, config, device, checkpoints, hashes or {}, monitor)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,26 +36,6 @@ def machine() -> str:
         f"{model or platform.machine()}, {os.cpu_count()} cores ({threads} used by each library), "
         f"{platform.system()}, Python {platform.python_version()}"
     )
-
-
-def peak_bytes(work: Callable[[], object]) -> int:
-    """The most bytes that PyTorch's allocator held at once for what `work` does on the CPU."""
-    from torch.profiler import ProfilerActivity, profile
-
-    gc.collect()
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        work()
-    results: Any = profiler.profiler
-    changes = [
-        (event.start_ns(), event.nbytes())
-        for event in results.kineto_results.events()
-        if event.name() == "[memory]"
-    ]
-    held = most = 0
-    for _, change in sorted(changes, key=lambda entry: entry[0]):
-        held += change
-        most = max(most, held)
-    return most
 
 
 def gate(name: str, value: float | None, bound: str, passed: bool) -> dict[str, Any]:

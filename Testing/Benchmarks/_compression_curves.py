@@ -39,20 +39,14 @@ def psnr_at(points: Iterable[Point], rate: float) -> float | None:
     return float(PchipInterpolator(np.log(rates), psnr)(inside))
 
 
-def bd_psnr(ours: Sequence[Point], theirs: Sequence[Point]) -> float | None:
-    """Mean difference of PSNR in dB over the rates that both reach; above 0 ours is better.
-
-    Source: Bjøntegaard, VCEG-M33, with PCHIP in place of one cubic (JCTVC-L1100).
-    """
-    return _mean_difference(*(_log_rates(frontier(curve)) for curve in (ours, theirs)))
-
-
 def bd_rate(
     ours: Sequence[Point],
     theirs: Sequence[Point],
     rates: tuple[float, float] | None = None,
 ) -> float | None:
     """Share of bytes that ours needs more for equal PSNR: −0.2 saves a fifth of the bytes.
+
+    Source: Bjøntegaard, VCEG-M33, with PCHIP in place of one cubic (JCTVC-L1100).
 
     rates: the least and the largest, between which ours is compared; None for all that it has.
     """

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from _compression_measures import Row
-from _compression_ours import THREADS
+from _compression_rows import THREADS, Row
 from _compression_volumes import large_volume
 
+LARGE = "large"
 JPEGXL, HEVC = "JPEG XL effort 7", "HEVC 12 bit, slow"
 MODES: dict[str, dict[str, Any]] = {
     "lossless": {"lossless": True},
@@ -37,11 +37,11 @@ _TRIED_SLICES = 20
 _DECODED = 3
 
 
-def large_rows(script: str, slices: int) -> Iterator[Row]:
+def large_rows(script: str) -> Iterator[Row]:
     """script: the file whose option --large runs `measure_large`."""
     for mode in (JPEGXL, HEVC, *MODES):
-        print(f"512×512×{slices} {mode}", file=sys.stderr, flush=True)
-        command = [sys.executable, script, "--large", mode, "--slices", str(slices)]
+        print(f"large: {mode}", file=sys.stderr, flush=True)
+        command = [sys.executable, script, "--large", mode]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         yield json.loads(done.stdout.splitlines()[-1])
 
@@ -60,7 +60,7 @@ def measure_large(mode: str, slices: int) -> Row:
     decodings = [_timed(decode) for _ in range(_DECODED)]
     return {
         "volume": f"CT 512×512×{slices}",
-        "mode": "large",
+        "mode": LARGE,
         "setting": mode,
         "codec": mode if mode in runs else "ours",
         "bytes": encoding.size,

@@ -74,7 +74,6 @@ def lossless_peers() -> dict[str, Callable[[Voxels], Coded]]:
     return peers | {
         "JPEG-LS": partial(_by_slice, imagecodecs.jpegls_encode),
         "JPEG 2000": partial(_by_slice, _jpeg2000_reversible),
-        "HTJ2K": partial(_by_slice, partial(imagecodecs.htj2k_encode, reversible=True)),
         "zstd 19, bytes shuffled": _zstd,
         "gzip 9": lambda image: (len(gzip.compress(image.tobytes(), 9)), None),
     }
@@ -100,11 +99,7 @@ def lossy_peers(stored_bits: int) -> list[LossyPeer]:
         LossyPeer(HEVC, (-8, *range(0, 36, 4), *range(36, 52, 2)), _hevc),
         LossyPeer(AV1, (1, 4, 8, 14, 20, 28, 36, 44, 52, 60), _av1),
         LossyPeer(JPEG2000, tuple(range(60, 12, -4)), _jpeg2000),
-        LossyPeer("HTJ2K", tuple(2.0**n for n in range(-13, 0)), _htj2k),
-        LossyPeer("JPEG XL", (0.1, 0.4, 1.0, 2.0, 4.0, 8.0, 15.0, 25.0), _jpegxl_lossy),
         LossyPeer(SPERR, tuple(stored_bits / 2.0**n for n in (*range(3, 11), 10.2)), _sperr),
-        LossyPeer(SZ3, tuple(2.0**n for n in range(12)), _sz3),
-        LossyPeer("zfp", tuple(2.0**n for n in range(14)), _zfp),
     ]
 
 
@@ -145,11 +140,6 @@ def _sz3(image: Voxels, bound: float) -> Coded:
     return len(code), lambda: imagecodecs.sz3_decode(code, shape=floats.shape, dtype=floats.dtype)
 
 
-def _zfp(image: Voxels, tolerance: float) -> Coded:
-    code = imagecodecs.zfp_encode(image.astype(np.float32), level=tolerance, mode="a")
-    return len(code), lambda: imagecodecs.zfp_decode(code)
-
-
 def _sperr(image: Voxels, bits: float) -> Coded:
     """bits: for each voxel."""
     code = imagecodecs.sperr_encode(image.astype(np.float32), bits, "bpp", numthreads=1)
@@ -162,21 +152,6 @@ def _jpeg2000(image: Voxels, psnr: float) -> Coded:
     level = psnr + 20 * math.log10(peak / float(image.max()))
     code = imagecodecs.jpeg2k_encode(_tall(image), level=level, codecformat="j2k")
     return len(code), lambda: imagecodecs.jpeg2k_decode(code)
-
-
-def _htj2k(image: Voxels, step: float) -> Coded:
-    """step: of the quantizer, as a share of the range of the voxels."""
-    share = min(step * float(image.max()) / float(np.iinfo(image.dtype).max), 0.5)
-    code = imagecodecs.htj2k_encode(_tall(image), level=share, reversible=False)
-    return len(code), lambda: imagecodecs.htj2k_decode(code)
-
-
-def _jpegxl_lossy(image: Voxels, distance: float) -> Coded:
-    """distance: in units of what eyes see, of the range stretched to 16 bit."""
-    scale = 65535 / float(image.max())
-    wide = np.round(_tall(image) * scale).astype(np.uint16)
-    code = imagecodecs.jpegxl_encode(wide, distance=distance, effort=7, numthreads=1)
-    return len(code), lambda: imagecodecs.jpegxl_decode(code, numthreads=1) / scale
 
 
 def _hevc(image: Voxels, crf: float) -> Coded:

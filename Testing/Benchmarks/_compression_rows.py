@@ -1,18 +1,14 @@
-"""Rows of the comparison: each is measured once for the same code, settings and voxels.
-
-Rows of peers are known by the peers' own code and the versions of their packages, so that a new
-form of the codec measures itself alone.
-"""
+"""Rows of the comparison: a codec, a setting and a volume each."""
 
 from __future__ import annotations
 
+import math
+import tempfile
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import lru_cache, partial
-from importlib import metadata
+from pathlib import Path
+from typing import Any
 
-from _common import REPOSITORY
-from _compression_measures import Row, quality_row, size_row
 from _compression_peers import (
     Coded,
     LossyPeer,
@@ -23,104 +19,131 @@ from _compression_peers import (
     run,
 )
 from _compression_volumes import Subject
-from _enhancement_cache import RowStore, code_hash, key_of
-from _enhancement_data import fingerprint
 
+from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, estimate
 
-FOLDER = REPOSITORY / "runs" / "compression-rows"
-LOSSLESS, BOUNDED, RATIO = "lossless", "max_error", "ratio"
+Row = dict[str, Any]
+OURS, OURS_FAST = "ours", "ours, fast"
+LOSSLESS, BOUNDED, RATIO, ESTIMATE = "lossless", "max_error", "ratio", "estimate"
+THREADS = 2
 BOUNDS = (1, 2, 8)
 RATIOS = (8, 16, 32, 64, 128, 256, 512, 1024)
+#: What is asked for where the size is estimated before it is known.
+ESTIMATED: tuple[dict[str, Any], ...] = (
+    {"lossless": True},
+    {"max_error": 2},
+    {"ratio": 64},
+    {"psnr": 40.0},
+)
 #: Points of a peer further out than these are not measured: no ratio of the page is near them.
 _FINEST, _COARSEST = 5, 1100
-_MEASURES = ("_compression_measures.py", "_compression_volumes.py", "MedEnhanceLib/core/metrics.py")
-_PEERS = ("_compression_peers.py", "_compression_video.py", *_MEASURES)
 
 
-@dataclass(frozen=True)
-class Case:
-    """A subject, its voxels, what identifies them, and where its rows are kept."""
-
-    subject: Subject
-    volume: Volume
-    print: str
-    store: RowStore
-
-    @classmethod
-    def of(cls, subject: Subject, volume: Volume) -> Case:
-        return cls(subject, volume, fingerprint(volume), RowStore(subject.name, FOLDER))
-
-    def row(self, key: str, measure: Callable[[], Row]) -> Row:
-        """The row from the store, or measured now."""
-        known = self.store.find(key)
-        if known is None:
-            known = self.store.add(key, {"volume": self.subject.name} | measure())
-            _tell(known)
-        return known
+def our_rows(subject: Subject, volume: Volume) -> Iterator[Row]:
+    """All modes, two of them at both speeds, and what is estimated beforehand."""
+    for codec, speed in ((OURS, "normal"), (OURS_FAST, "fast")):
+        yield _our_row(subject, volume, LOSSLESS, None, codec, {"lossless": True, "speed": speed})
+        for bound in BOUNDS:
+            config = {"max_error": bound, "speed": speed}
+            yield _our_row(subject, volume, BOUNDED, bound, codec, config)
+    for ratio in RATIOS:
+        yield _our_row(subject, volume, RATIO, ratio, OURS, {"ratio": ratio})
+    for config in ESTIMATED:
+        yield _estimate_row(subject, volume, config)
 
 
-def _tell(row: Row) -> None:
-    shown = {
-        name: round(value, 3)
-        for name, value in row.items()
-        if name in ("ratio", "bits_per_voxel", "psnr_db", "encode_cpu_s") and value is not None
-    }
-    print(row["volume"], row["mode"], row["setting"], row["codec"], shown, flush=True)
-
-
-def measures_key() -> str:
-    return code_hash(*_MEASURES)
-
-
-@lru_cache(maxsize=1)
-def _peers_key() -> str:
-    packages = ("imagecodecs", "av", "numpy")
-    return key_of(code_hash(*_PEERS), *(metadata.version(name) for name in packages))
-
-
-def peer_rows(case: Case, *, quick: bool) -> Iterator[Row]:
-    """All peers in all modes."""
+def peer_rows(subject: Subject, volume: Volume) -> Iterator[Row]:
+    """All peers; lossy ones from fine to coarse, until no ratio of the page is left."""
     for name, code in lossless_peers().items():
-        if not (quick and "effort 9" in name):
-            yield _peer_row(case, LOSSLESS, None, name, code)
+        yield _peer_row(subject, volume, LOSSLESS, None, name, code)
     for bound in BOUNDS:
         for name, code in bounded_peers(bound).items():
-            yield _peer_row(case, BOUNDED, bound, name, code)
-    for peer in lossy_peers(8 * case.volume.dtype.itemsize):
-        yield from _curve(case, peer, every=3 if quick else 1)
+            yield _peer_row(subject, volume, BOUNDED, bound, name, code)
+    for peer in lossy_peers(8 * volume.dtype.itemsize):
+        for quality in peer.settings:
+            row = _peer_row(subject, volume, RATIO, None, peer.name, _at(peer, quality))
+            yield row | {"quality": quality}
+            if row["ratio"] > _COARSEST:
+                break
 
 
-def _curve(case: Case, peer: LossyPeer, every: int) -> Iterator[Row]:
-    """From fine to coarse, until nothing of the page is beyond."""
-    for setting in peer.settings[::every]:
-        code = partial(_with_setting, peer, setting)
-        row = _peer_row(case, RATIO, None, peer.name, code, quality=setting)
-        yield row
-        if row["ratio"] > _COARSEST:
-            return
+def coded(volume: Volume, config: dict[str, Any]) -> tuple[Row, Voxels]:
+    """Compress to a file and read it back: the row of its size, and the voxels."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.ucv"
+        began = time.process_time()
+        done = compress(volume, path, CompressConfig(threads=THREADS, **config))
+        written = time.process_time()
+        decoded = decompress(path, threads=THREADS).voxels
+        read = time.process_time()
+    row = _size_row(volume, done.file_bytes)
+    row |= {"encode_cpu_s": written - began, "decode_cpu_s": read - written}
+    return row | {"psnr_db": done.psnr}, decoded
 
 
-def _with_setting(peer: LossyPeer, setting: float, image: Voxels) -> Coded:
-    return peer.code(image, setting)
+def _our_row(
+    subject: Subject,
+    volume: Volume,
+    mode: str,
+    setting: float | None,
+    codec: str,
+    config: dict[str, Any],
+) -> Row:
+    row: Row = {"volume": subject.name, "mode": mode, "setting": setting, "codec": codec}
+    try:
+        sizes, decoded = coded(volume, config)
+    except ConfigError as refusal:  # a ratio that this volume cannot reach
+        return row | {"refused": str(refusal)}
+    return row | sizes | _quality_row(volume, decoded)
+
+
+def _estimate_row(subject: Subject, volume: Volume, config: dict[str, Any]) -> Row:
+    """Bytes that are estimated for a target, and those of the file."""
+    ((mode, value),) = config.items()
+    estimated = estimate(volume, CompressConfig(threads=THREADS, **config))
+    sizes, _ = coded(volume, config)
+    return {
+        "volume": subject.name,
+        "mode": ESTIMATE,
+        "setting": mode if mode == LOSSLESS else f"{mode} {value:g}",
+        "codec": OURS,
+        "bytes": sizes["bytes"],
+        "estimated_bytes": estimated.file_bytes,
+        "size_error": estimated.file_bytes / sizes["bytes"] - 1,
+    }
+
+
+def _at(peer: LossyPeer, quality: float) -> Callable[[Voxels], Coded]:
+    return lambda image: peer.code(image, quality)
 
 
 def _peer_row(
-    case: Case,
+    subject: Subject,
+    volume: Volume,
     mode: str,
     setting: float | None,
     name: str,
     code: Callable[[Voxels], Coded],
-    quality: float | None = None,
 ) -> Row:
-    def measure() -> Row:
-        point = run(code, case.volume.voxels)
-        row = {"mode": mode, "setting": setting, "codec": name, "quality": quality}
-        row |= size_row(case.volume, point.size)
-        row |= {"encode_cpu_s": point.encode_s, "decode_cpu_s": point.decode_s}
-        if point.decoded is not None and row["ratio"] >= _FINEST:
-            row |= quality_row(case.volume, point.decoded)
-        return row
+    point = run(code, volume.voxels)
+    row = {"volume": subject.name, "mode": mode, "setting": setting, "codec": name}
+    row |= _size_row(volume, point.size)
+    row |= {"encode_cpu_s": point.encode_s, "decode_cpu_s": point.decode_s}
+    if point.decoded is not None and row["ratio"] >= _FINEST:
+        row |= _quality_row(volume, point.decoded)
+    return row
 
-    key = key_of(_peers_key(), case.print, mode, setting, name, quality)
-    return case.row(key, measure)
+
+def _size_row(volume: Volume, size: int) -> Row:
+    """Bytes, and the ratio to the bytes of the voxels as they are stored."""
+    return {"bytes": size, "ratio": volume.nbytes / size}
+
+
+def _quality_row(volume: Volume, decoded: Voxels) -> Row:
+    """PSNR against the full range, None without any error; the largest error."""
+    psnr = metrics.psnr(volume.voxels, decoded)
+    largest = metrics.max_error(volume.voxels, decoded)
+    return {"psnr_db": psnr if math.isfinite(psnr) else None, "max_error": largest}

@@ -18,8 +18,6 @@ _EACH = 24
 _SURVIVES = 0.5
 #: A blob of error of this share of the contrast would be read as a lesion.
 _INVENTED = 0.5
-#: Labeled lesions whose volume is measured: voxels at least, and contrast to what is around them.
-_LEAST_VOXELS, _LEAST_CONTRAST = 30, 0.05
 Restore = Callable[[Floats], Floats]
 
 
@@ -95,50 +93,6 @@ def lesion_rows(
                 }
             )
     return rows
-
-
-def labeled_rows(
-    reference: Reference, labels: npt.NDArray[Any], times: int, arms: dict[str, Restore]
-) -> list[dict[str, Any]]:
-    """Volumes of real lesions, one row for each arm.
-
-    A lesion's volume is that of the voxels within 2 voxels of its label that are beyond the middle
-    between its mean and that of the tissue around it, both of the thin slices.
-    """
-    from scipy.ndimage import binary_dilation, label
-
-    _stack, slices, thin = thickened(reference, times, 0.0, 0)
-    marked = labels[: len(thin)] > 0
-    parts, count = label(marked)
-    tissue = reference.tissue[: len(thin)]
-    images = {arm: restore(slices) for arm, restore in arms.items()}
-    volumes: dict[str, list[tuple[int, int]]] = {arm: [] for arm in arms}
-    for number in range(1, count + 1):
-        lesion = parts == number
-        if np.count_nonzero(lesion) < _LEAST_VOXELS:
-            continue
-        near, far = (binary_dilation(lesion, iterations=n) for n in (2, 4))
-        inside, outside = (
-            float(thin[lesion].mean()),
-            float(thin[far & ~near & ~marked & tissue].mean()),
-        )
-        if abs(inside - outside) < _LEAST_CONTRAST:
-            continue
-        sign, middle = np.sign(inside - outside), (inside + outside) / 2
-        true = np.count_nonzero(sign * (thin[near] - middle) > 0)
-        for arm, image in images.items():
-            found = np.count_nonzero(sign * (image[near] - middle) > 0)
-            volumes[arm].append((found, true))
-    return [
-        {
-            "reference": reference.name,
-            "times": times,
-            "arm": arm,
-            "labeled": len(pairs),
-            **_volume_errors(np.array(pairs)),
-        }
-        for arm, pairs in volumes.items()
-    ]
 
 
 def volume_gates(kind: str, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

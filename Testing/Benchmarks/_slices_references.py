@@ -66,13 +66,6 @@ def references() -> Iterator[Reference]:
     yield _cubes("STS_013 CT, 3 mm", "STS, other patients seen", "ct/sts/STS_013/CT.nii.gz")
 
 
-def labeled_reference() -> tuple[Reference, npt.NDArray[Any]]:
-    """The brain with lesions that readers labeled and no model was trained on, and the labels."""
-    path = "mr/open_ms/C07/T1.nii.gz"
-    labels = load((SHARED_DATA / path).with_name("lesion.nii.gz"), modality="SEG")
-    return _brain("C07", "open_ms, other patients seen", path), _middle(labels.voxels)
-
-
 def thickened(
     reference: Reference, times: int, noise: float, seed: int
 ) -> tuple[SliceStack, Floats, Floats]:

@@ -52,9 +52,8 @@ def main() -> None:
         _write_one(one, slices)
         rows += _rows(("read, ours", "read, SimpleITK"), one)
     with tempfile.TemporaryDirectory() as temporary:
-        for what in ("straighten", "even", "cancel"):
-            (Path(temporary) / "slices").write_text(str(2 * slices))
-            rows += _rows((what,), Path(temporary))
+        (Path(temporary) / "slices").write_text(str(2 * slices))
+        rows += _rows(("straighten",), Path(temporary))
     gates = _gates(rows, files, slices)
     folder = REPOSITORY / "runs" / "benchmarks" if options.quick else RESULTS
     write("dicom", gates=gates, rows=rows, seeds=[], folder=folder)
@@ -234,7 +233,8 @@ def _read_sitk(folder: Path) -> Row:
     return row | {"bytes": voxels.nbytes, "sum": int(voxels.sum(dtype=np.int64))}
 
 
-def _stacked(slices: int, *, slope: float, missing: Sequence[int] = ()) -> Any:
+def _tilted(slices: int) -> Any:
+    """What straightens a series of a tilted gantry."""
     from MedEnhanceLib.io.dicom.slices import Slice
     from MedEnhanceLib.io.dicom.sources import FileRef
     from MedEnhanceLib.io.dicom.stack import Repairs, stack
@@ -245,54 +245,22 @@ def _stacked(slices: int, *, slope: float, missing: Sequence[int] = ()) -> Any:
             file=FileRef(f"{k:04d}.dcm"),
             rows=_SIDE,
             columns=_SIDE,
-            position=(0.0, slope * _STEP_MM * k, _STEP_MM * k),
+            position=(0.0, _SLOPE * _STEP_MM * k, _STEP_MM * k),
             orientation=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
             pixel_spacing=(_PIXEL_MM, _PIXEL_MM),
         )
         for k in range(slices)
-        if k not in missing
     ]
     return stack(planes, "series", Monitor(), Repairs(tilt=True, spacing=True)).repair
 
 
 def _straighten(folder: Path) -> Row:
-    return _repaired(folder, slope=_SLOPE)
-
-
-def _even(folder: Path) -> Row:
-    slices = int((folder / "slices").read_text())
-    return _repaired(folder, slope=0.0, missing=range(7, slices - 1, 10))
-
-
-def _repaired(folder: Path, *, slope: float, missing: Sequence[int] = ()) -> Row:
     from MedEnhanceLib.runtime.progress import Monitor
 
     slices = int((folder / "slices").read_text())
-    voxels = _voxels(slices - len(missing))
-    repair = _stacked(slices, slope=slope, missing=missing)
+    voxels, repair = _voxels(slices), _tilted(slices)
     (fixed, _, _), row = _timed(lambda: repair.apply(voxels, Monitor()))
     return row | {"bytes": fixed.nbytes, "slices": slices, "rows": repair.rows}
-
-
-def _cancel(folder: Path) -> Row:
-    """Seconds from the request to stop to the end, while a slant is undone."""
-    from MedEnhanceLib.errors import Cancelled
-    from MedEnhanceLib.runtime.progress import Monitor
-
-    slices = int((folder / "slices").read_text())
-    voxels, repair = _voxels(slices), _stacked(slices, slope=_SLOPE)
-    stop, asked = threading.Event(), [0.0]
-
-    def ask() -> None:
-        asked[0] = time.perf_counter()
-        stop.set()
-
-    threading.Timer(0.1, ask).start()
-    try:
-        while True:
-            repair.apply(voxels, Monitor(cancel=stop))
-    except Cancelled:
-        return {"seconds": time.perf_counter() - asked[0]}
 
 
 _MEASURES: dict[str, Callable[[Path], Row]] = {
@@ -302,8 +270,6 @@ _MEASURES: dict[str, Callable[[Path], Row]] = {
     "read, ours": _read_ours,
     "read, SimpleITK": _read_sitk,
     "straighten": _straighten,
-    "even": _even,
-    "cancel": _cancel,
 }
 
 
@@ -365,7 +331,6 @@ def _gates(rows: Sequence[Row], files: int, slices: int) -> list[dict[str, Any]]
         at_most("reading: most memory / size of the voxels", peak("read, ours"), 2.5),
         at_most(f"straightening {double} (s)", by["straighten"]["seconds"], 30),
         at_most("straightening: most memory / size of the result", peak("straighten"), 1.2),
-        at_most("cancel while straightening (s)", by["cancel"]["seconds"], 2),
     ]
 
 

@@ -1,68 +1,118 @@
-"""What compression does to the work that follows: features, labels, enhanced volumes.
+"""What compression does to the work that follows: radiomic features and labels of segmentation.
 
     python Testing/Benchmarks/downstream.py            writes results/downstream.json
-    python Testing/Benchmarks/downstream.py --thin     16 slices of each scan, much sooner
-    python Testing/Benchmarks/downstream.py --quick    three thin scans, writes runs/benchmarks
 
-What was measured before, by the same codec on the same voxels, is read from runs/downstream-rows.
+Sixteen slices of each scan, around the tumor or the middle. Features are taken in tumors that
+readers outlined; the segmentation models are asked on patients that they did not learn from.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 # Before PyTorch comes in: figures do not depend on it, and a shared machine is kinder so.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from _common import REPOSITORY, RESULTS, write
-from _downstream_rows import ORIGINAL, SETTINGS, Row, enhanced_rows, scan_rows
-from _downstream_scans import load_scans
-from _downstream_statistics import share_within
+import numpy as np
+from _common import SHARED_DATA, write
+from _compression_rows import coded
+from _downstream_features import all_features, bins_by_number, bins_of_width
+
+from MedEnhanceLib.core import metrics
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.gradprom import SegmentConfig, segment
+from MedEnhanceLib.io import load
+
+Row = dict[str, Any]
+#: Volumes, and the segmentation model that each is given to.
+SCANS = {
+    "mr/open_ms/C19/T1.nii.gz": "brain-tissue",
+    "ct/sts/STS_013/CT.nii.gz": "sts-tumour-ct",
+    "ct/sts/STS_002/CT.nii.gz": "",
+    "mr/sts/STS_008/MR_T1.nii.gz": "",
+}
+SETTINGS: tuple[tuple[str, dict[str, float]], ...] = (
+    *((f"error {bound}", {"max_error": bound}) for bound in (1, 2, 4, 8, 16)),
+    *((f"ratio {ratio}", {"ratio": ratio}) for ratio in (4, 8, 16, 32, 64, 128)),
+)
+SLICES = 16
+#: A feature is kept where it changes by no more than this share of what it was.
+_NEAR = 0.05
+_BIN_HU, _LOWEST_HU, _BINS = 25.0, -1000.0, 32
+
+
+@dataclass(frozen=True)
+class Scan:
+    """tumor: bool [K, J, I], where features are taken; model: that segments it, or ""."""
+
+    name: str
+    volume: Volume
+    tumor: Any
+    model: str
 
 
 def main() -> None:
     """Measure, then write what was found."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="16 slices of three scans")
-    parser.add_argument("--thin", action="store_true", help="16 slices of each scan")
-    parser.add_argument("--no-enhancement", action="store_true", help="features and labels alone")
-    parser.add_argument("--only", nargs="+", help="these scans alone, by name")
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    out = options.out or (REPOSITORY / "runs" / "benchmarks" if options.quick else RESULTS)
-    settings = SETTINGS[1::3] if options.quick else SETTINGS
-    rows: list[Row] = []
-    for scan in load_scans(options.quick, thin=options.thin or options.quick):
-        if not options.only or scan.name in options.only:
-            rows += scan_rows(scan, settings)
-    enhanced = [] if options.no_enhancement else list(enhanced_rows(settings))
-    out.mkdir(parents=True, exist_ok=True)
-    record = [*public(rows), *enhanced]
-    write(
-        "downstream",
-        gates=[],
-        rows=record,
-        seeds=[0],
-        folder=out,
-    )
+    rows = [row for file, model in SCANS.items() for row in _rows(_scan(file, model))]
+    write("downstream", gates=[], rows=rows, seeds=[0])
 
 
-def public(rows: list[Row]) -> list[Row]:
-    """Rows for the record: features as the share that stayed, instead of hundreds of values."""
-    stated = []
-    for row in rows:
-        slim = {key: value for key, value in row.items() if key != "features"}
-        if "features" in row:
-            slim["within"] = share_within(_original(rows, row)["features"], row["features"])
-        stated.append(slim)
-    return stated
+def _scan(file: str, model: str) -> Scan:
+    path = SHARED_DATA / file
+    volume = load(path, modality=file[:2].upper())
+    outline = path.with_name(path.name.replace(".nii.gz", "_gtv.nii.gz"))
+    tumor = load(outline, modality="SEG").voxels > 0 if outline.is_file() else None
+    center = len(volume.voxels) // 2
+    if tumor is not None:
+        center = int(np.median(np.flatnonzero(tumor.any(axis=(1, 2)))))
+    start = min(max(center - SLICES // 2, 0), max(len(volume.voxels) - SLICES, 0))
+    part = slice(start, start + SLICES)
+    return Scan(file, volume.crop(k=part), None if tumor is None else tumor[part], model)
 
 
-def _original(rows: list[Row], row: Row) -> Row:
-    name = str(ORIGINAL)
-    return next(r for r in rows if r["scan"] == row["scan"] and r["setting"] == name)
+def _rows(scan: Scan) -> Iterator[Row]:
+    """One for each setting: the ratio, the share of features that stayed, the Dice of labels."""
+    features = _features(scan, scan.volume) if scan.tumor is not None else {}
+    labels, names = _labels(scan, scan.volume)
+    for setting, config in SETTINGS:
+        sizes, voxels = coded(scan.volume, dict(config))
+        volume = replace(scan.volume, voxels=voxels)
+        row: Row = {"scan": scan.name, "modality": scan.volume.modality, "setting": setting}
+        row |= {"ratio": sizes["ratio"], "psnr_db": sizes["psnr_db"]}
+        if features:
+            row["within"] = share_within(features, _features(scan, volume))
+        if scan.model:
+            after, _ = _labels(scan, volume)
+            row["dice_original"] = {
+                name: metrics.dice(labels, after, value) for name, value in names.items()
+            }
+        print(row, flush=True)
+        yield row
+
+
+def _features(scan: Scan, volume: Volume) -> dict[str, float]:
+    """In CT levels of 25 HU from −1000, in MR 32 from the least to the largest in the tumor."""
+    if volume.modality == "CT":
+        levels = bins_of_width(volume.voxels, scan.tumor, _BIN_HU, _LOWEST_HU)
+    else:
+        levels = bins_by_number(volume.voxels, scan.tumor, _BINS)
+    return all_features(volume.voxels, scan.tumor, levels)
+
+
+def share_within(before: Mapping[str, float], after: Mapping[str, float]) -> float:
+    """Share of the features that changed by at most 5 % of what they were."""
+    kept = [abs(after[name] - value) <= _NEAR * abs(value) for name, value in before.items()]
+    return sum(kept) / len(kept)
+
+
+def _labels(scan: Scan, volume: Volume) -> tuple[Any, dict[str, int]]:
+    if not scan.model:
+        return None, {}
+    found = segment(volume, SegmentConfig(model=scan.model, device="cpu"))
+    return found.volume.voxels, {label.name: label.value for label in found.labels}
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from _common import RESULTS, SHARED_DATA, gate, write
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.degrade.image import gaussian_blur, rician_noise, robust_max
 from MedEnhanceLib.degrade.lowdose import low_dose_noise
-from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.appearance import Appearance, combine, measure_appearance
 from MedEnhanceLib.hqg.matching import match_appearance
 from MedEnhanceLib.io import load
@@ -49,8 +48,6 @@ MR_PATIENTS = {
 #: Patients in a guide folder.
 GUIDES = 5
 CT_SLICES, MR_SLICES, MR_SLICES_1_MM = 16, 16, 56
-#: Patients with whom the shipped enhancer is run without a guide.
-NO_GUIDE = 1
 PHOTONS = 5e3
 #: Share of the noise of a scan with `PHOTONS`, added in the projections before the kernel.
 DOSES = {"as scanned": 0.0, "a much lower dose": 0.7}
@@ -148,7 +145,6 @@ def ct_rows(options: argparse.Namespace) -> list[Row]:
                         guide=lambda p, name: looks[p, name, "as scanned"],
                         members=CT_PATIENTS,
                         names=names,
-                        with_enhancer=wanted == "sharp",
                     )
                 )
     return rows
@@ -198,7 +194,6 @@ def mr_rows(options: argparse.Namespace) -> list[Row]:
                             ],
                             guide=lambda p, name, looks=looks: looks[p, name, False],
                             names=names,
-                            with_enhancer=wanted == "0",
                         )
                     )
     return rows
@@ -215,15 +210,13 @@ def row_of(
     members: Sequence[Any] = (),
     guide: Callable[[Any, str], Appearance],
     names: Sequence[str],
-    with_enhancer: bool,
 ) -> Row:
     """Means over patients of all arms; guides are always other patients, of `members`."""
     rng = np.random.default_rng(7)
     arms: dict[str, list[float]] = {}
     slopes, applied, worst = [], 0, math.inf
-    features: dict[str, list[npt.NDArray[np.float64]]] = {"truth": [], "alone": [], "right": []}
     seconds = time.process_time()
-    for number, patient in enumerate(patients):
+    for patient in patients:
         volume, measured = given(patient)
         true = truth(patient)
         mask = tissue(true)
@@ -242,12 +235,6 @@ def row_of(
                 slopes.append(change.slope_mm2)
                 applied += not match.changes_nothing
                 worst = min(worst, score - alone)
-                features["right"].append(features_of(matched, mask))
-        features["truth"].append(features_of(true, mask))
-        features["alone"].append(features_of(volume, mask))
-        if with_enhancer and number < NO_GUIDE:
-            plain = enhance(volume, EnhanceConfig(device="cpu")).volume
-            arms.setdefault("no guide", []).append(psnr(true, plain, mask))
     print(group, name, "->", wanted, {k: round(float(np.mean(v)), 1) for k, v in arms.items()},
           f"{time.process_time() - seconds:.0f} s", flush=True)  # fmt: skip
     means = {arm: float(np.mean(values)) for arm, values in arms.items()}
@@ -259,17 +246,12 @@ def row_of(
         "agrees": name == wanted,
         "patients": len(patients),
         "alone_db": means["input alone"],
-        "no_guide_db": means.get("no guide"),
         "right_db": means["right guide"],
         "best_wrong_db": max(wrong),
         "worst_patient_db": worst,
         "applied": applied,
         "slope_mm2": float(np.mean(slopes)),
         "slope_sd": float(np.std(slopes)),
-        "features_alone": disagreement(features["truth"], features["alone"]),
-        "features_right": disagreement(features["truth"], features["right"]),
-        "ccc_alone": concordance(features["truth"], features["alone"]),
-        "ccc_right": concordance(features["truth"], features["right"]),
     }
 
 
@@ -287,74 +269,6 @@ def psnr(true: Volume, image: Volume, mask: npt.NDArray[np.bool_]) -> float:
     return min(100.0, 20 * math.log10(span / max(1e-9, math.sqrt(float((error**2).mean())))))
 
 
-def features_of(volume: Volume, mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Ten features of the middle fifth of the slices: first order, and texture of neighbors.
-
-    Standard deviation, 10th and 90th percentile, entropy, mean gradient; and of the co-occurrence
-    of neighbors in rows and columns, 32 gray levels: contrast, homogeneity, correlation, energy,
-    entropy. Definitions as those of the Image Biomarker Standardisation Initiative.
-    """
-    count = volume.shape[0]
-    part = slice(2 * count // 5, max(3 * count // 5, 2 * count // 5 + 1))
-    voxels, inside = volume.voxels[part].astype(np.float64), mask[part]
-    values = voxels[inside]
-    if volume.modality == "CT":
-        low, high = -200.0, 300.0
-    else:
-        low, high = 0.0, float(robust_max(volume.voxels))
-    levels = np.clip((voxels - low) / (high - low) * 32, 0, 31).astype(int)
-    shares = np.bincount(levels[inside], minlength=32) / inside.sum()
-    joint = np.zeros((32, 32))
-    for axis in (1, 2):
-        one = [slice(None)] * 3
-        two = [slice(None)] * 3
-        one[axis], two[axis] = slice(None, -1), slice(1, None)
-        both = inside[tuple(one)] & inside[tuple(two)]
-        np.add.at(joint, (levels[tuple(one)][both], levels[tuple(two)][both]), 1)
-    joint = (joint + joint.T) / (2 * joint.sum())
-    i, j = np.mgrid[:32, :32]
-    mean = float((i * joint).sum())
-    variance = float(((i - mean) ** 2 * joint).sum())
-    gradient = np.hypot(*(np.gradient(voxels, axis=axis) for axis in (1, 2)))[inside].mean()
-    return np.array(
-        [
-            values.std(),
-            np.percentile(values, 10),
-            np.percentile(values, 90),
-            entropy(shares),
-            gradient,
-            ((i - j) ** 2 * joint).sum(),
-            (joint / (1 + np.abs(i - j))).sum(),
-            ((i - mean) * (j - mean) * joint).sum() / variance,
-            (joint**2).sum(),
-            entropy(joint.ravel()),
-        ]
-    )
-
-
-def entropy(shares: npt.NDArray[np.float64]) -> float:
-    kept = shares[shares > 0]
-    return float(-(kept * np.log2(kept)).sum())
-
-
-def disagreement(
-    truth: Sequence[npt.NDArray[np.float64]], found: Sequence[npt.NDArray[np.float64]]
-) -> float:
-    """Mean absolute difference of features, in standard deviations between patients."""
-    a, b = np.array(truth), np.array(found)
-    return float((np.abs(a - b).mean(axis=0) / (a.std(axis=0) + 1e-9)).mean())
-
-
-def concordance(
-    truth: Sequence[npt.NDArray[np.float64]], found: Sequence[npt.NDArray[np.float64]]
-) -> float:
-    """Lin's concordance coefficient, mean over features."""
-    a, b = np.array(truth), np.array(found)
-    covariance = ((a - a.mean(axis=0)) * (b - b.mean(axis=0))).mean(axis=0)
-    spread = a.var(axis=0) + b.var(axis=0) + (a.mean(axis=0) - b.mean(axis=0)) ** 2
-    return float((2 * covariance / (spread + 1e-12)).mean())
-
-
 def gates_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
     gates = []
     for kind in sorted({row["group"].partition(",")[0] for row in rows}):
@@ -363,7 +277,6 @@ def gates_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
         agree = [row for row in ours if row["agrees"]]
         gains = [row["right_db"] - row["alone_db"] for row in other]
         over_wrong = [row["right_db"] - row["best_wrong_db"] for row in other]
-        fewer = [1 - row["features_right"] / row["features_alone"] for row in other]
         loss = min(row["worst_patient_db"] for row in agree) if agree else None
         gates += [
             gate(f"{kind}: right guide over the input alone, mean dB",
@@ -371,8 +284,6 @@ def gates_of(rows: Sequence[Row]) -> list[dict[str, Any]]:
             gate(f"{kind}: the same, worst case", min(gains), "≥ 0", min(gains) >= 0),
             gate(f"{kind}: right guide over the best wrong one, mean dB",
                  float(np.mean(over_wrong)), "≥ 0.5", np.mean(over_wrong) >= 0.5),
-            gate(f"{kind}: features' disagreement removed, mean",
-                 float(np.mean(fewer)), "≥ 0.2", np.mean(fewer) >= 0.2),
             gate(f"{kind}: worst patient where guide and input agree, dB",
                  loss, "≥ 0", loss is not None and loss >= 0),
         ]  # fmt: skip

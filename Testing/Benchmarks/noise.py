@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import nibabel
@@ -94,13 +93,12 @@ def main() -> None:
     for case in chain(ct_cases(CT[-1:] if quick else CT), mr_cases(MR[:1] if quick else MR)):
         rows.append(judge(case))
         print(rows[-1], flush=True)
-    as_is = [undamaged(path) for path in ([] if quick else real_volumes())]
     gates = gates_of(rows)
     folder = REPOSITORY / "runs" / "benchmarks" if quick else RESULTS
     write(
         "noise",
         gates=gates,
-        rows=[*rows, *as_is],
+        rows=rows,
         seeds=[0, 1, 2, 3],
         folder=folder,
     )
@@ -235,14 +233,12 @@ def judge(case: Case) -> Row:
     carries = spectrum > _CARRIES
     carries[0, 0, 0] = False
     level = float(np.median(true))
-    plain = {"haar": haar(case)}
     return {
         "kind": case.kind,
         "volume": case.name,
         "noise": case.level,
         "true": round(level, 3),
         "ratio": round(estimate.level / level, 3),
-        **{f"ratio_{name}": round(value / level, 3) for name, value in plain.items()},
         "cells": round(float(np.abs(found / true - 1).mean()), 3),
         "spectrum": round(float(np.abs(estimate.spectrum / spectrum - 1)[carries].mean()), 3),
         "spectrum_white": round(float(np.abs(1 / spectrum - 1)[carries].mean()), 3),
@@ -267,54 +263,6 @@ def known_levels(case: Case, estimate: NoiseEstimate) -> tuple[Floats, Floats]:
     if not many.any():
         many[:] = True
     return true[cell][many], estimate.sigma.reshape(-1)[cell][many]
-
-
-def haar(case: Case) -> float:
-    """The median absolute value of the finest diagonal band in tissue: the plain estimate."""
-    rows, columns = (side // 2 * 2 for side in case.voxels.shape[1:])
-    v = case.voxels[:, :rows, :columns]
-    band = (v[:, ::2, ::2] - v[:, 1::2, ::2] - v[:, ::2, 1::2] + v[:, 1::2, 1::2]) / 2
-    return float(np.median(np.abs(band[case.tissue[:, :rows:2, :columns:2]]))) / 0.6745
-
-
-# --- undamaged volumes ----------------------------------------------------------------------------
-
-
-def real_volumes() -> list[Path]:
-    names = [*SHARED_DATA.glob("ct/*/*/CT.nii.gz"), *SHARED_DATA.glob("ct/*/CT.nii.gz")]
-    names += [
-        *SHARED_DATA.glob("mr/sts/*/MR_T1.nii.gz"),
-        *SHARED_DATA.glob("mr/studyforrest/T1.nii.gz"),
-    ]
-    names += [p for p in SHARED_DATA.glob("mr/open_ms/*/*.nii.gz") if "brain" not in p.name]
-    return sorted(path for path in names if "lesion" not in path.name)
-
-
-def undamaged(path: Path) -> Row:
-    name = str(path.relative_to(SHARED_DATA)).removesuffix(".nii.gz")
-    voxels, spacing = read(name)
-    modality = "CT" if name.startswith("ct") else "MR"
-    begin = time.process_time()
-    estimate = measure_noise(voxels, modality=modality, spacing=spacing)
-    seconds = time.process_time() - begin
-    unit = 1.0 if modality == "CT" else robust_max(voxels) / 100
-    row = {
-        "undamaged": name,
-        "level": round(estimate.level / unit, 2),
-        "unit": "HU" if modality == "CT" else "%",
-        "air": None if estimate.air is None else round(estimate.air / unit, 2),
-        "confidence": round(estimate.confidence, 2),
-        "reason": estimate.reason,
-        "need": round(need_of(estimate).share, 2),
-        "across": round(float(estimate.spectrum[3].mean() / estimate.spectrum[0].mean()), 2),
-        "in_plane": round(float(estimate.spectrum[:, 3, 3].mean()), 2),
-        "spread": round(
-            float(np.quantile(estimate.sigma, 0.95) / np.quantile(estimate.sigma, 0.05)), 2
-        ),
-        "cpu_s_per_mvoxel": round(seconds / voxels.size * 1e6, 3),
-    }
-    print(row, flush=True)
-    return row
 
 
 # --- results

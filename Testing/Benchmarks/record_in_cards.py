@@ -1,16 +1,11 @@
 """Copy what the benchmarks measured into the cards of the shipped models.
 
-    python Testing/Benchmarks/record_in_cards.py
-    python Testing/Benchmarks/record_in_cards.py --codec FILE    the codec's, of compression.py
-
-FILE: the JSON that compression.py wrote, whole or --quick.
+python Testing/Benchmarks/record_in_cards.py
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 from _common import REPOSITORY, RESULTS
@@ -21,29 +16,24 @@ MODELS = REPOSITORY / "Resources" / "models"
 ENHANCERS = {"mr": "MR", "ct": "CT"}
 ARMS = ("filter", "network")
 HEADS = ("brain-tissue", "sts-tumour-ct")
-
-
 #: Shipped models of the codec, and the start of the names of the volumes in their cards.
-ARMS_OF_CODEC = {"all": "with its models", "no models": "without models"}
 SETTINGS_OF_CODEC = (("lossless", None), ("ratio", 32), ("ratio", 128), ("ratio", 512))
 CODECS = {"codec-ct": "CT ", "codec-mr": "MR ", "codec-em": "EM "}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--codec", type=Path)
-    options = parser.parse_args()
-    if options.codec:
-        rows = json.loads(options.codec.read_text())["rows"]
-        for name, start in CODECS.items():
-            record_measurements(MODELS / name, codec_rows(rows, start))
-        return
-    rows = json.loads((RESULTS / "denoising.json").read_text())["rows"]
     for name, modality in ENHANCERS.items():
-        record_measurements(MODELS / name, enhancement_rows(rows, modality))
-    rows = json.loads((RESULTS / "segmentation.json").read_text())["rows"]
+        record_measurements(MODELS / name, enhancement_rows(_rows_of("denoising"), modality))
     for name in HEADS:
-        record_measurements(MODELS / name, head_rows(rows, name))
+        record_measurements(MODELS / name, head_rows(_rows_of("segmentation"), name))
+    for name, start in CODECS.items():
+        record_measurements(MODELS / name, codec_rows(_rows_of("compression"), start))
+
+
+def _rows_of(benchmark: str) -> list[dict[str, Any]]:
+    path = RESULTS / f"{benchmark}.json"
+    rows: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    return rows
 
 
 def head_rows(rows: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
@@ -82,33 +72,24 @@ def enhancement_rows(rows: list[dict[str, Any]], modality: str) -> list[dict[str
 
 
 def codec_rows(rows: list[dict[str, Any]], start: str) -> list[dict[str, Any]]:
-    """What the codec reaches on each volume with its models, and what without any.
-
-    Where it was not measured without them, what it reaches alone.
-    """
-    of_kind = [row for row in rows if row["volume"].startswith(start)]
-    chosen = [row for row in of_kind if row["mode"] == "ablation"] or [
-        row | {"codec": "all"}
-        for row in of_kind
-        if row["codec"] == "ours" and (row["mode"], row["setting"]) in SETTINGS_OF_CODEC
+    """What the codec reaches on each volume whose name begins so."""
+    return [
+        {"held-out volume": row["volume"], "mode": _mode(row), "reached": _reached(row)}
+        for row in rows
+        if row["volume"].startswith(start)
+        and row["codec"] == "ours"
+        and (row["mode"], row["setting"]) in SETTINGS_OF_CODEC
     ]
-    table = []
-    for volume, setting in dict.fromkeys((row["volume"], row["setting"]) for row in chosen):
-        found = {r["codec"]: r for r in chosen if (r["volume"], r["setting"]) == (volume, setting)}
-        mode = "lossless" if setting is None else f"ratio {setting:g}"
-        line: dict[str, Any] = {"held-out volume": f"{volume}, {mode}"}
-        line |= {
-            title: _reached(found[arm]) if arm in found else "not measured"
-            for arm, title in ARMS_OF_CODEC.items()
-        }
-        table.append(line)
-    return table
+
+
+def _mode(row: dict[str, Any]) -> str:
+    return row["mode"] if row["setting"] is None else f"{row['mode']} {row['setting']:g}"
 
 
 def _reached(row: dict[str, Any]) -> str:
-    if row.get("psnr_db") is None:
-        return f"{row['bits_per_voxel']:.3f} bits per voxel"
-    return f"{row['psnr_db']:.2f} dB at {row['ratio']:.1f}"
+    if row["psnr_db"] is None:
+        return f"{row['ratio']:.2f} times smaller"
+    return f"{row['psnr_db']:.2f} dB, {row['ratio']:.1f} times smaller"
 
 
 if __name__ == "__main__":

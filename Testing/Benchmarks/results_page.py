@@ -731,7 +731,7 @@ def _count(path: str) -> int:
 
 
 #: Files of which all failed gates are listed: those behind the comparisons above.
-_HEADLINES = ("enhancement", "slices", "compression", "lossless", "harm", "segmentation",
+_HEADLINES = ("enhancement", "slices", "compression", "harm", "segmentation",
               "gradprom", "distillation_audit", "noise",
               "uncertainty", "speed")  # fmt: skip
 

@@ -1,6 +1,6 @@
-"""Thin slices restored from thick ones, against nearest, linear, spline and a self-trained network.
+"""Thin slices restored from thick ones, against nearest, linear and spline.
 
-    python Testing/Benchmarks/slices.py [--work FOLDER] [--minutes 1.5] [--part NAME [--modality M]]
+    python Testing/Benchmarks/slices.py [--work FOLDER] [--part NAME [--modality M]]
 
 Thin slices of low noise are averaged to slices of 2 to 6 times their thickness, restored, and
 compared with what they were. Finished runs are kept in FOLDER, and not made again.
@@ -19,12 +19,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from _common import REPOSITORY, gate, write
-from _slices_lesions import labeled_rows, lesion_rows, volume_gates
+from _slices_lesions import lesion_rows, volume_gates
 from _slices_references import (
     Floats,
     Reference,
     along,
-    labeled_reference,
     references,
     thickened,
 )
@@ -32,12 +31,8 @@ from _slices_references import (
 from MedEnhanceLib.bundles.export import record_measurements
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core import metrics
-from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.gradprom import SegmentConfig, segment
-from MedEnhanceLib.hqg.slices import TrainSlicesConfig
 from MedEnhanceLib.hqg.slices.network import SliceNet
-from MedEnhanceLib.hqg.slices.planes import OwnSampler, Planes
+from MedEnhanceLib.hqg.slices.planes import Planes
 from MedEnhanceLib.hqg.slices.profile import SliceStack
 from MedEnhanceLib.hqg.slices.restore import (
     measure_noise,
@@ -46,18 +41,14 @@ from MedEnhanceLib.hqg.slices.restore import (
     teaches,
     tuning_steps,
 )
-from MedEnhanceLib.hqg.slices.train import Learner, tuned
-from MedEnhanceLib.io import load
-from MedEnhanceLib.nets.intensity import Scaling, scaling_for
+from MedEnhanceLib.hqg.slices.train import tuned
+from MedEnhanceLib.nets.intensity import Scaling
 from MedEnhanceLib.runtime.progress import Monitor
 
 SEED = 0
 MODELS = {"MR": "mr-slices", "CT": "ct-slices"}
 #: Standard deviation of added noise: 4 % of the robust maximum, 25 HU.
 NOISE = {"MR": 0.04, "CT": 0.025}
-#: Where the self-trained network is trained, and for which thicknesses.
-SELF_TRAINED = ("template", "STS_005 MR")
-SELF_TIMES = (3, 4)
 #: Thicknesses at which noise is added as well, and lesions planted; arms of which SSIM is measured.
 NOISY_TIMES = (4,)
 LESION_TIMES = (4,)
@@ -68,8 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("/tmp/medenhance-slices"))
     parser.add_argument("--models", type=Path, default=REPOSITORY / "Resources" / "models")
-    parser.add_argument("--minutes", type=float, default=1.5, help="of self-training, CPU")
-    parser.add_argument("--part", choices=("self", "psnr", "lesions", "tissue"))
+    parser.add_argument("--part", choices=("psnr", "lesions"))
     parser.add_argument("--modality", choices=("MR", "CT"), help="of a part; both by default")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -79,16 +69,12 @@ def main() -> None:
     for reference in references():
         if args.modality not in (None, reference.modality):
             continue
-        if args.part in (None, "self"):
-            rows += self_trained(reference, args)
         if args.part in (None, "psnr"):
             rows += measured(reference, args)
         if args.part in (None, "lesions") and reference.name in ("template", "C07", "abdomen CT"):
             lesions += planted(reference, args)
-    real = labeled(args) if args.part in (None, "lesions") and args.modality != "CT" else []
-    tissue = tissue_rows(args) if args.part in (None, "tissue") else []
     if args.part is None:
-        report(rows, lesions, real, tissue, args)
+        report(rows, lesions, args)
 
 
 def kept(path: Path, make: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -131,7 +117,7 @@ def restored(
     if tune and teaches(across):
         network = tuned(
             network,
-            planes_of(reference, stack, slices),
+            Planes(slices.astype(np.float16), (stack.spacing_mm, *across)),
             stack,
             noise,
             modality=reference.modality,  # type: ignore[arg-type]
@@ -142,13 +128,8 @@ def restored(
     return restore_array(slices, Scaling(0.0, 1.0), stack, across, noise, network, "cpu", Monitor())
 
 
-def planes_of(reference: Reference, stack: SliceStack, slices: Floats) -> Planes:
-    """The slices to learn from."""
-    return Planes(slices.astype(np.float16), (stack.spacing_mm, *reference.across_mm))
-
-
 def measured(reference: Reference, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """PSNR and SSIM of all arms but the self-trained one."""
+    """PSNR and SSIM of all arms."""
     network, sha = network_of(reference.modality, args)
     rows = []
     for times in reference.times:
@@ -194,44 +175,6 @@ def row_of(
     }
 
 
-def self_trained(reference: Reference, args: argparse.Namespace) -> list[dict[str, Any]]:
-    """A network of the same size, trained on the pixels of the thick slices themselves."""
-    if reference.name not in SELF_TRAINED:
-        return []
-    rows = []
-    for times in SELF_TIMES:
-        name = f"self-{reference.name}-{times}-{args.minutes:g}.json".replace(" ", "_")
-
-        def make(times: int = times) -> list[dict[str, Any]]:
-            stack, slices, thin = thickened(reference, times, 0.0, SEED)
-            network, seconds = train_on_itself(reference, stack, slices, args.minutes)
-            image = restored(network, reference, stack, slices, tune=False)
-            row = row_of(reference, times, 0.0, "self-trained, short", image, thin)
-            return [row | {"cpu_s_training": round(seconds)}]
-
-        rows += kept(args.work / name, make)
-    return rows
-
-
-def train_on_itself(
-    reference: Reference, stack: SliceStack, slices: Floats, minutes: float
-) -> tuple[SliceNet, float]:
-    """In the way of SMORE (Zhao et al., IEEE TMI 40 (2021) 805), with our network."""
-    config = TrainSlicesConfig(
-        modality=reference.modality,  # type: ignore[arg-type]
-        steps=round(minutes * 60 / 0.2),
-        rows=OwnSampler.rows_for(stack),
-        device="cpu",
-    )
-    planes = planes_of(reference, stack, slices)
-    noise = measure_noise(slices, reference.modality)
-    learner = Learner(config, OwnSampler(planes, config, stack, noise), "cpu")
-    began = time.process_time()
-    for number in range(config.steps):
-        learner.step(number)
-    return learner.averaged(), time.process_time() - began
-
-
 def planted(reference: Reference, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Planted lesions in slices of four times the thickness."""
     rows = []
@@ -243,14 +186,6 @@ def planted(reference: Reference, args: argparse.Namespace) -> list[dict[str, An
             lambda times=times, arms=arms: lesion_rows(reference, times, arms, SEED),  # type: ignore[misc]
         )
     return rows
-
-
-def labeled(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Volumes of real lesions in slices of four times the thickness."""
-    reference, labels = labeled_reference()
-    arms, sha = lesion_arms(reference, LESION_TIMES[0], args)
-    name = f"labeled-{reference.name}-{LESION_TIMES[0]}-{sha}.json"
-    return kept(args.work / name, lambda: labeled_rows(reference, labels, LESION_TIMES[0], arms))
 
 
 def lesion_arms(
@@ -265,55 +200,6 @@ def lesion_arms(
         "spline": lambda slices: along(spline, slices),
         "ours": lambda slices: restored(network, reference, stack, slices, tune=True),
     }, sha
-
-
-def tissue_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Dice of the brain-tissue head on the template: with its labels, and with thin slices."""
-    network, sha = network_of("MR", args)
-
-    def make() -> list[dict[str, Any]]:
-        folder = REPOSITORY / "Resources" / "samples"
-        volume = load(folder / "mni152_t1.nii.gz", modality="MR")
-        labels = load(folder / "mni152_tissue.nii.gz").voxels
-        scaling = scaling_for(volume)
-        whole = Reference("template", "", "MR", scaling.apply(volume.voxels), 1.0, (1.0, 1.0))
-        rows = []
-        of_thin = tissue(scaling.undo(whole.voxels))
-        for times in (1, 4):
-            if times == 1:
-                rows.append(dice_row(1, "thin slices", of_thin, labels, of_thin))
-                continue
-            stack, slices, thin = thickened(whole, times, 0.0, SEED)
-            images = {n: along(m, slices) for n, m in plain_arms(stack).items() if n == "spline"}
-            images["ours"] = restored(network, whole, stack, slices, tune=True)
-            for arm, image in images.items():
-                found = tissue(scaling.undo(image))
-                count = len(thin)
-                rows.append(dice_row(times, arm, found, labels[:count], of_thin[:count]))
-        return rows
-
-    return kept(args.work / f"tissue-{sha}.json", make)
-
-
-def tissue(voxels: Floats) -> npt.NDArray[Any]:
-    volume = Volume(voxels, Geometry(), modality="MR")
-    return segment(volume, SegmentConfig(model="brain-tissue", device="cpu")).volume.voxels
-
-
-def dice_row(
-    times: int,
-    arm: str,
-    found: npt.NDArray[Any],
-    labels: npt.NDArray[Any],
-    of_thin: npt.NDArray[Any],
-) -> dict[str, Any]:
-    names = {2: "gray", 3: "white"}
-    return {
-        "times": times,
-        "arm": arm,
-        **{f"{n}_labels": round(metrics.dice(labels, found, v), 4) for v, n in names.items()},
-        **{f"{n}_thin": round(metrics.dice(of_thin, found, v), 4) for v, n in names.items()},
-    }
 
 
 def gains(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -337,22 +223,14 @@ def gains(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def report(
     rows: list[dict[str, Any]],
     lesions: list[dict[str, Any]],
-    real: list[dict[str, Any]],
-    tissue: list[dict[str, Any]],
     args: argparse.Namespace,
 ) -> None:
     """Page, JSON and picture."""
     entries = gains(rows)
-    own = {(r["reference"], r["times"], r["noise"]): r["psnr"] for r in rows if "self" in r["arm"]}
-    for entry in entries:
-        key = (entry["reference"], entry["times"], entry["noise"])
-        if key in own:
-            entry["self"] = own[key]
     ours = [e["gain"] for e in entries]
     mean = {m: float(np.mean([e["gain"] for e in entries if e["modality"] == m])) for m in MODELS}
     worst = min(entries, key=lambda e: e["gain"])
     slowest = max(entries, key=lambda e: e["cpu"])
-    over_self = [e["ours"] - e["self"] for e in entries if "self" in e]
     bad = [r for r in lesions if r["arm"] == "ours"]
     spline = [r for r in lesions if r["arm"] == "spline"]
     invented = float(np.mean([r["invented"] for r in bad]))
@@ -364,11 +242,9 @@ def report(
         *(gate(f"the same in {m}", mean[m], "≥ 3", mean[m] >= 3) for m in MODELS),
         gate(f"smallest gain, dB ({worst['reference']}, {worst['thickness_mm']:g} mm)",
              worst["gain"], "≥ 1.5", worst["gain"] >= 1.5),
-        gate("least over the self-trained network, dB", min(over_self), "> 0", min(over_self) > 0),
         gate("contrast of surviving lesions kept", kept_mean, f"≥ spline's {kept_spline:.2f}",
              kept_mean >= kept_spline),
         *volume_gates("planted", lesions),
-        *volume_gates("labeled", real),
         gate("places where a lesion is invented", invented, f"≤ spline's {invented_spline:.3f}",
              invented <= invented_spline),
         gate(f"CPU s per Mvoxel, most ({slowest['reference']})", slowest["cpu"], "≤ 10",
@@ -387,8 +263,7 @@ def report(
             if e["modality"] == modality
         ]
         record_measurements(args.models / model, measured)
-    every = [*rows, *lesions, *real, *tissue]
-    write("slices", gates=gates, rows=every, seeds=[SEED])
+    write("slices", gates=gates, rows=[*rows, *lesions], seeds=[SEED])
 
 
 if __name__ == "__main__":

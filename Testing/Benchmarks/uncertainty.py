@@ -1,4 +1,4 @@
-"""Is the uncertainty map true? Coverage and ranking, each site with the factor of the others.
+"""Is the uncertainty map true? Coverage, each site with the factor of the others.
 
     python Testing/Benchmarks/uncertainty.py [--out FOLDER] [--data FOLDER]
 
@@ -66,8 +66,6 @@ class Measured:
     share: float
     miss: Floats
     deviation: Floats
-    miss_half: Floats
-    deviation_half: Floats
     own: float
     unit: float
 
@@ -118,18 +116,15 @@ def measure_one(
         degraded = one.volume.with_voxels(degraded.voxels[one.window])
     config = EnhanceConfig(uncertainty=True, device="cpu", task="noise")
     done = enhance(degraded, config)
-    half = enhance(degraded, EnhanceConfig.from_json({**config.to_json(), "strength": 0.5}))
     assert done.uncertainty is not None
-    assert half.uncertainty is not None
     truth = one.volume.voxels.astype(np.float32)
-    miss, miss_half = (np.abs(each.volume.voxels - truth) for each in (done, half))
+    miss = np.abs(done.volume.voxels - truth)
     facts = done.measured["noise"]
     print(one.name, case, facts, flush=True)
     inside = one.inside
     return Measured(
         one.modality, one.name, site, case, facts["share_removed"], miss[inside],
-        done.uncertainty.voxels[inside], miss_half[inside], half.uncertainty.voxels[inside],
-        own, one.span,
+        done.uncertainty.voxels[inside], own, one.span,
     )  # fmt: skip
 
 
@@ -153,9 +148,7 @@ def rows_of(modality: str, measured: list[Measured]) -> Iterator[Row]:
             "own_noise": one.own / one.unit,
             "coverage": covered(one, 1.0),
             "coverage_other_sites": covered(one, factor),
-            "coverage_half": covered_half(one),
             "needed": factors[id(one)] * float(CALIBRATION[modality]),
-            "ranking": ranking(one.miss, one.deviation),
         }
 
 
@@ -165,28 +158,10 @@ def covered(one: Measured, factor: float) -> float:
     return float((one.miss <= _WIDTH * width).mean())
 
 
-def covered_half(one: Measured) -> float:
-    width = np.hypot(one.deviation_half, np.float32(one.own))
-    return float((one.miss_half <= _WIDTH * width).mean())
-
-
 def needed_factor(one: Measured) -> float:
     """What the map has to be multiplied with, so that it covers 90 %."""
     square = ((one.miss / _WIDTH) ** 2 - one.own**2) / one.deviation**2
     return float(np.sqrt(max(np.quantile(square, 0.9), 0.01)))
-
-
-def ranking(miss: Floats, deviation: Floats) -> float:
-    """1 where σ ranks voxels as their true errors do, 0 where it ranks as chance (from AUSE)."""
-    shares = np.linspace(0, 0.99, 100)
-
-    def left(order: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
-        sums = np.cumsum(miss[order], dtype=np.float64)  # the most certain first
-        kept = np.maximum(1, ((1 - shares) * miss.size).astype(int))
-        return np.asarray(sums[kept - 1] / kept / miss.mean())
-
-    ours, best = left(np.argsort(deviation, kind="stable")), left(np.argsort(miss))
-    return 1 - float(np.trapezoid(ours - best, shares) / np.trapezoid(1 - best, shares))
 
 
 def rms(values: Floats) -> float:

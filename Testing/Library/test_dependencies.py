@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from MedEnhanceLib.runtime import dependencies
-from MedEnhanceLib.runtime.dependencies import Package, missing, packages
+from MedEnhanceLib.runtime.dependencies import missing, packages
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -27,10 +27,6 @@ def test_packages_are_those_of_the_project() -> None:
     assert all(package.purpose for package in packages())
 
 
-def test_nothing_is_missing_here() -> None:
-    assert missing() == []
-
-
 def test_what_is_missing_or_too_old_is_listed_with_its_size(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -44,16 +40,6 @@ def test_what_is_missing_or_too_old_is_listed_with_its_size(
     assert found["torch"].requirement.startswith("torch>=")
     assert found["torch"].megabytes > 50
     assert all(package.megabytes > 0 for package in found.values())
-
-
-def test_pytorch_for_the_cpu_alone_is_smaller_on_linux(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dependencies, "installed_version", lambda package: None)
-    monkeypatch.setattr(sys, "platform", "linux")
-    with_gpu, alone = (
-        next(package for package in missing(kind) if package.name == "torch")
-        for kind in ("auto", "cpu")
-    )
-    assert with_gpu.megabytes > 10 * alone.megabytes
 
 
 @pytest.mark.parametrize(
@@ -93,11 +79,6 @@ print(json.dumps([found, sorted({name.partition(".")[0] for name in sys.modules}
     wanted = ("", "reports", "dicom")
     assert found == [package.name for package in packages() if package.extra in wanted]
     assert not set(modules) & {"numpy", "torch"}
-
-
-def test_a_name_is_what_pip_knows() -> None:
-    assert Package("dask[distributed]>=2024.8", "distributed", "", 1).name == "dask[distributed]"
-    assert dependencies.PIP_NAMES["jinja2"] == "Jinja2"
 
 
 def test_a_single_features_package_is_installed_along_and_needed_by_nothing_else(

@@ -14,7 +14,6 @@ from monai.data import MetaTensor
 
 import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib.core.exchange import as_volume
-from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 
 nibabel = pytest.importorskip("nibabel")
@@ -156,52 +155,6 @@ def test_a_part_stays_where_it_is(head: Volume) -> None:
             head.crop(wrong)
 
 
-def test_resampling_keeps_the_field_of_view(head: Volume) -> None:
-    fine = head.resample(tuple(step / 2 for step in head.geometry.spacing))
-    assert fine.shape == tuple(2 * count for count in head.shape)
-    outer = np.array([-0.5, -0.5, -0.5, 1])
-    assert np.allclose(fine.affine @ outer, head.affine @ outer)
-    assert "resampled" in fine.history[-1]
-    assert fine.resample(like=head).geometry == head.geometry
-
-
-def test_a_ramp_is_resampled_without_error(oblique_geometry: Geometry) -> None:
-    k, j, i = np.mgrid[0:9, 0:12, 0:10]
-    ramp = Volume(100.0 + 3 * k - 2 * j + i, oblique_geometry)
-    fine = ramp.resample((0.5, 0.6, 1.1))
-    index = np.linalg.inv(ramp.affine) @ fine.affine
-    k, j, i = np.indices(fine.shape)
-    i, j, k = (row[0] * i + row[1] * j + row[2] * k + row[3] for row in index[:3])
-    inside = (k >= 0) & (k <= 8) & (j >= 0) & (j <= 11) & (i >= 0) & (i <= 9)
-    assert inside.mean() > 0.6
-    assert np.allclose(fine.voxels[inside], (100 + 3 * k - 2 * j + i)[inside])
-
-
-def test_labels_are_resampled_to_labels_alone() -> None:
-    labels = np.zeros((6, 6, 6), np.uint8)
-    labels[2:4] = 5
-    found = Volume(labels, Geometry((1, 1, 1)), modality="SEG").resample((0.7, 0.7, 0.7))
-    assert set(np.unique(found.voxels)) == {0, 5}
-    assert found.dtype == np.uint8
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error"),
-    [
-        ({}, me.ConfigError),
-        ({"spacing": (1, 1, 1), "like": "itself"}, me.ConfigError),
-        ({"spacing": (1, 1)}, me.GeometryError),
-        ({"spacing": (1, 1, 0)}, me.GeometryError),
-    ],
-)
-def test_a_grid_that_is_none_is_refused(
-    arguments: dict[str, Any], error: type[Exception], head: Volume
-) -> None:
-    given = {name: head if one == "itself" else one for name, one in arguments.items()}
-    with pytest.raises(error):
-        head.resample(**given)
-
-
 class TestCalls:
     """The functions of the API take each of them."""
 
@@ -272,11 +225,6 @@ def test_what_cannot_be_taken_is_refused_in_a_sentence(
 ) -> None:
     with pytest.raises(me.InputError, match=message):
         me.enhance(data, **place)
-
-
-def test_a_grid_beyond_all_memory_is_refused(head: Volume) -> None:
-    with pytest.raises(me.InputError, match="a grid of"):
-        head.resample((1e-6, 1e-6, 1e-6))
 
 
 def test_a_path_without_a_letter_is_not_the_folder_one_stands_in() -> None:

@@ -16,7 +16,6 @@ from MedEnhanceLib.errors import Cancelled, ConfigError
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.kinds import distill, train
 from MedEnhanceLib.runtime import machine
-from MedEnhanceLib.runtime.device import choose_device
 
 LIBRARY = Path(__file__).resolve().parents[2]
 unix = pytest.mark.skipif(not hasattr(os, "getpriority"), reason="Windows has classes")
@@ -99,31 +98,6 @@ def test_a_torch_that_hangs_or_crashes_can_be_cancelled(monkeypatch: pytest.Monk
     assert time.monotonic() - began < 2
 
 
-@pytest.mark.parametrize(("count", "words"), [(1, "1 thread of"), (2, "2 threads of")])
-def test_a_run_on_the_cpu_states_its_threads(
-    monkeypatch: pytest.MonkeyPatch, count: int, words: str
-) -> None:
-    torch = pytest.importorskip("torch")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: count)
-    assert words in choose_device("auto").reason
-    with pytest.raises(ConfigError, match="not available") as caught:
-        choose_device("cuda")
-    assert "(--device auto" in caught.value.hint  # in brackets: front ends leave that part out
-
-
-@pytest.mark.parametrize("own", [None, "ACTIVE"])
-def test_threads_that_wait_sleep_unless_the_user_says_otherwise(
-    monkeypatch: pytest.MonkeyPatch, own: str | None
-) -> None:
-    monkeypatch.setenv("OMP_WAIT_POLICY", own or "")
-    if own is None:
-        monkeypatch.delenv("OMP_WAIT_POLICY")
-    machine.let_idle_threads_sleep()
-    assert os.environ["OMP_WAIT_POLICY"] == (own or "PASSIVE")
-
-
 def printed_by(code: str) -> Any:
     """What a process prints, as JSON; not this one, whose priority may never rise again."""
     imports = "import json, os, threading\nfrom MedEnhanceLib.runtime.machine import low_priority"
@@ -152,16 +126,6 @@ with low_priority():
 """)
     assert nice
     assert min(nice) >= 10
-
-
-@unix
-def test_who_is_low_already_and_who_does_not_want_it_stays() -> None:
-    lowest = printed_by("""
-os.nice(max(0, 15 - os.nice(0)))
-with low_priority():
-    print(os.nice(0))
-""")
-    assert lowest >= 15
 
 
 def test_distilling_and_training_are_background_work(monkeypatch: pytest.MonkeyPatch) -> None:

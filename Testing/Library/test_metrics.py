@@ -40,25 +40,6 @@ def test_ssim_in_3d_equals_scikit_image(pair: tuple[Image, Image]) -> None:
     assert metrics.ssim(*pair, 2000.0, volumetric=True) == pytest.approx(expected, abs=1e-9)
 
 
-def test_ssim_in_a_mask_is_the_mean_of_the_map_there(pair: tuple[Image, Image]) -> None:
-    structural = pytest.importorskip("skimage.metrics").structural_similarity
-    mask = pair[0] > 600
-    values = []
-    for a, b, chosen in zip(*pair, mask, strict=True):
-        _, full = structural(
-            a,
-            b,
-            data_range=2000.0,
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
-            full=True,
-        )
-        values.append(full[5:-5, 5:-5][chosen[5:-5, 5:-5]])
-    expected = np.concatenate(values).mean()
-    assert metrics.ssim(*pair, 2000.0, mask=mask) == pytest.approx(expected, abs=1e-9)
-
-
 def test_psnr_equals_scikit_image(pair: tuple[Image, Image]) -> None:
     peak = pytest.importorskip("skimage.metrics").peak_signal_noise_ratio
     assert metrics.psnr(*pair, 2000.0) == pytest.approx(peak(*pair, data_range=2000.0), abs=1e-9)
@@ -71,24 +52,12 @@ def test_an_image_is_perfectly_like_itself(pair: tuple[Image, Image]) -> None:
     assert metrics.psnr(image, image) == math.inf
     assert metrics.ssim(image, image) == pytest.approx(1, abs=1e-12)
     assert metrics.gradient_similarity(image, image) == pytest.approx(1, abs=1e-12)
-    assert metrics.mae(image, image) == 0
     assert metrics.max_error(image, image) == 0
-
-
-def test_errors_are_those_of_the_voxels(pair: tuple[Image, Image]) -> None:
-    reference, image = pair
-    difference = np.abs(image - reference)
-    mask = reference > 600
-    assert metrics.mae(reference, image) == pytest.approx(difference.mean())
-    assert metrics.max_error(reference, image) == difference.max()
-    assert metrics.mae(reference, image, mask=mask) == pytest.approx(difference[mask].mean())
-    assert metrics.max_error(reference, image, mask=mask) == difference[mask].max()
 
 
 def test_unsigned_integers_do_not_wrap_round() -> None:
     low, high = np.zeros((1, 4, 4), np.uint16), np.full((1, 4, 4), 65535, np.uint16)
     assert metrics.max_error(high, low) == 65535
-    assert metrics.mae(low, high) == 65535
 
 
 def test_a_voxel_that_is_no_number_is_not_overlooked(pair: tuple[Image, Image]) -> None:
@@ -115,7 +84,7 @@ def test_dice_counts_voxels_of_one_label() -> None:
 
 def test_shapes_that_differ_are_refused(pair: tuple[Image, Image]) -> None:
     reference, image = pair
-    for figure in (metrics.psnr, metrics.ssim, metrics.mae, metrics.max_error):
+    for figure in (metrics.psnr, metrics.ssim, metrics.max_error):
         with pytest.raises(InputError, match="shape") as caught:
             figure(reference, image[1:])
         assert caught.value.hint
@@ -127,8 +96,6 @@ def test_what_cannot_be_measured_is_refused(pair: tuple[Image, Image]) -> None:
     flat = np.ones((2, 16, 16))
     with pytest.raises(InputError, match="range"):
         metrics.psnr(flat, flat)
-    with pytest.raises(InputError, match="mask is empty"):
-        metrics.mae(*pair, mask=np.zeros(pair[0].shape, bool))
     with pytest.raises(InputError, match="mask is empty"):
         metrics.max_error(*pair, mask=np.zeros(pair[0].shape, bool))
     with pytest.raises(InputError, match="shape"):

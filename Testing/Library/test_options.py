@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import json
 import subprocess
@@ -15,14 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from MedEnhanceLib import compress, enhance, estimate_compression
+from MedEnhanceLib import enhance
 from MedEnhanceLib.cli.parser import Parser, add_flags, params_of
 from MedEnhanceLib.cli.reference import _parameter_rows, _section
 from MedEnhanceLib.core.options import (
     About,
     Options,
     Params,
-    config_from_json,
     narrowed,
     option,
     options_of,
@@ -46,13 +44,6 @@ class Smoothing(Options):
     """A number that may also be a word."""
 
     width: float | Literal["auto"] = option("auto", help="of the kernel", low=0, high=10)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Saved(Options):
-    """A help that argparse would take for a format."""
-
-    room: float = option(5, help="saves 5 to 10 % of the room", low=0, high=10)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,14 +82,6 @@ class TestAnOptionThatIsAdded:
         assert f"| `--grain G` | {row}" in _section("grain", _parser())
         assert f"| `config.grain` | a number | {row}" in list(_parameter_rows(GrainParams))
 
-    def test_is_in_the_schema_and_the_json_of_the_job(self) -> None:
-        schema = schema_of(GrainParams)["properties"]["config"]["properties"]["grain"]
-        assert (schema["type"], schema["minimum"], schema["maximum"]) == ("number", 0, 1)
-        assert schema["default"] == 0.5
-        params = config_from_json(GrainParams, {"input": "a", "config": {"grain": 1}})
-        assert params.config.grain == 1
-        assert params.config.to_json()["grain"] == 1
-
     def test_is_a_keyword_of_the_python_function(self) -> None:
         parameter = inspect.signature(enhance_with_grain).parameters["grain"]
         assert parameter.default == 0.5
@@ -118,18 +101,6 @@ class TestAnOptionThatIsAdded:
 def test_the_options_of_enhancement_are_those_of_the_function(name: str) -> None:
     known = {one.name: one for one in options_of(EnhanceConfig)}
     assert inspect.signature(enhance).parameters[name].default == known[name].default
-
-
-def test_the_functions_of_compression_share_their_options() -> None:
-    names = {one.name for one in options_of(CompressConfig)}
-    assert names < set(inspect.signature(compress).parameters)
-    assert names < set(inspect.signature(estimate_compression).parameters)
-
-
-def test_arguments_that_may_stand_by_position_still_do() -> None:
-    kinds = inspect.signature(enhance).parameters.values()
-    positional = [p.name for p in kinds if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
-    assert positional == ["volume", "model", "guide", "uncertainty", "segment", "device"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,12 +173,6 @@ def test_type_checkers_know_the_keywords(tmp_path: Path) -> None:
     lines = [line.split("calls.py:")[1] for line in ran.stdout.splitlines() if "error" in line]
     assert [line.partition(":")[0] for line in lines] == ["5", "6", "7"]
     assert 'Revealed type is "MedEnhanceLib.core.volume.Volume"' in ran.stdout
-
-
-def test_help_of_a_percentage_is_no_format() -> None:
-    parser = argparse.ArgumentParser()
-    add_flags(parser, Saved)
-    assert "saves 5 to 10 % of the room" in " ".join(parser.format_help().split())
 
 
 class TestANumberOrAWord:

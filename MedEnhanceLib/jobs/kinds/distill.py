@@ -137,7 +137,7 @@ def run_distill_room(params: DistillRoomParams, monitor: Monitor) -> Result:
     from MedEnhanceLib.spg.worth import room_of
 
     prepared = prepare(cohort, replace(params.config, method="auto"), monitor.part(0.0, 0.2))
-    with hold_gpu(devices_for(params.config.device), "distill", monitor) as device:
+    with hold_gpu(devices_for(params.config.device), monitor) as device:
         room = room_of(prepared, params.config, device=device, monitor=monitor.part(0.2, 1.0))
     of_cohort = {"modality": prepared.modality, "held_out": len(prepared.held_out)}
     return Result(room.record() | of_cohort)
@@ -170,7 +170,7 @@ def distill_into(
     if scheduler:  # its workers take the devices of theirs, which may be ours
         runner = distilling_on(scheduler)
         return distill_cohort(cohort, out, config, monitor, overwrite=overwrite, runner=runner)
-    with hold_gpu(devices_for(config.device), "distill", monitor, wait=wait) as device:
+    with hold_gpu(devices_for(config.device), monitor, wait=wait) as device:
         card_memory.state(device, config, monitor)
         config = replace(config, device=device)
         return distill_cohort(cohort, out, config, monitor, overwrite=overwrite)

@@ -207,7 +207,7 @@ def train_method(
     from MedEnhanceLib.nets.training import checkpoint_named
 
     with (
-        hold_gpu([_device_of(config)], f"train {method}", monitor, wait=wait) as device,
+        hold_gpu([_device_of(config)], monitor, wait=wait) as device,
         checkpoint_named(out),
     ):
         card_memory.state(device, config, monitor)

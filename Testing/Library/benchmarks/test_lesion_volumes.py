@@ -23,31 +23,8 @@ def references() -> ModuleType:
     return importlib.import_module("_slices_references")
 
 
-def ball(center: tuple[int, int, int], radius: float) -> npt.NDArray[np.bool_]:
-    places = np.meshgrid(*(np.arange(side) for side in SHAPE), indexing="ij")
-    squares = [(g - c) ** 2 for g, c in zip(places, center, strict=True)]
-    return np.asarray(np.sum(squares, axis=0) <= radius**2)
-
-
 def repeated(slices: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.repeat(slices, TIMES, axis=0)
-
-
-def test_volumes_of_labeled_lesions_are_compared_with_thin_slices(
-    lesions: ModuleType, references: ModuleType
-) -> None:
-    large, faint, small = ball((22, 20, 20), 4), ball((22, 44, 44), 4), ball((22, 20, 44), 1)
-    thin = (0.5 + 0.3 * large + 0.02 * faint + 0.3 * small).astype(np.float32)
-    reference = references.Reference("made", "", "MR", thin, 1.0, (1.0, 1.0))
-    arms = {"thick": repeated, "perfect": lambda _: thin, "lost": lambda _: np.full_like(thin, 0.5)}
-    rows = {
-        row["arm"]: row
-        for row in lesions.labeled_rows(reference, large | faint | small, TIMES, arms)
-    }
-    assert rows["perfect"]["labeled"] == 1  # neither the faint nor the small one
-    assert rows["perfect"]["volume_error"] == 0
-    assert rows["lost"]["volume_change"] == -1
-    assert 0 < rows["thick"]["volume_error"] < 1
 
 
 def test_volumes_of_planted_lesions_show_what_is_lost(

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from MedEnhanceLib.bundles import Bundle, open_bundle, open_bundle_for
+from MedEnhanceLib.bundles import Bundle, open_bundle_for
 from MedEnhanceLib.bundles.export import make_card
 from MedEnhanceLib.bundles.schema import METADATA
 from MedEnhanceLib.bundles.store import list_bundles
 from MedEnhanceLib.bundles.suitability import (
-    anatomy_warning,
     recorded_warnings,
     shows_anatomy,
     training_length_limits,
@@ -42,11 +40,6 @@ def test_images_of_the_brain_or_without_a_body_part_give_no_warning(part: str) -
     assert head.anatomy == "brain"
     assert not warning
     assert shows_anatomy(head, _mr(part)) == bool(part)  # else its limits are said
-
-
-def test_volumes_that_never_were_dicom_give_no_warning() -> None:
-    bundle = open_bundle("brain-tissue", kind="head", modality="MR")
-    assert not anatomy_warning(bundle, replace(_mr(""), origin=None))
 
 
 def test_a_leg_is_segmented_only_by_a_model_that_somebody_selected() -> None:
@@ -92,12 +85,6 @@ def test_a_training_of_a_few_steps_made_a_test_model() -> None:
     assert training_length_limits(6) == [
         "Trained for 6 steps only, as a test model: use it for nothing else."
     ]
-
-
-@pytest.mark.parametrize("training", [{"config": {"steps": 7000}}, {"summary": "unknown"}, None])
-def test_others_and_those_that_do_not_say_are_left_alone(training: object) -> None:
-    assert training_length_warning(trained(training)) is None
-    assert not training_length_limits(7000)
 
 
 def test_no_shipped_model_is_one() -> None:

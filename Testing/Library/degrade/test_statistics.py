@@ -64,14 +64,6 @@ def test_rician_signal_follows_rice(rng: np.random.Generator) -> None:
     assert (noise.astype(np.float64) ** 2).mean() == pytest.approx(30**2 + 2 * 12**2, rel=0.01)
 
 
-def test_rician_counts_undershoot_as_zero(rng: np.random.Generator) -> None:
-    again = np.random.default_rng(rng.integers(99))
-    state = again.bit_generator.state
-    below = rician_noise(np.full((4, 8, 8), -5.0), 2.0, again)
-    again.bit_generator.state = state
-    assert np.array_equal(below, rician_noise(np.zeros((4, 8, 8)), 2.0, again))
-
-
 def test_robust_max_ignores_air_and_a_few_hot_voxels(rng: np.random.Generator) -> None:
     voxels = np.zeros((10, 50, 50), np.float32)
     voxels[:, 10:40, 10:40] = rng.uniform(400, 600, (10, 30, 30))
@@ -107,15 +99,6 @@ def test_bias_field_has_its_strength_and_a_log_mean_of_zero(rng: np.random.Gener
     assert log.mean() == pytest.approx(0, abs=1e-6)
 
 
-def test_bias_field_has_them_where_it_is_asked(rng: np.random.Generator) -> None:
-    within = np.zeros((20, 30, 40), bool)
-    within[5:9, 4:12, 20:] = True
-    field = bias_field(within.shape, 0.3, rng, spacing_mm=(4, 4, 8), within=within)
-    log = np.log(field[within].astype(np.float64))
-    assert np.abs(log).max() == pytest.approx(math.log(1.3), rel=1e-5)
-    assert log.mean() == pytest.approx(0, abs=1e-6)
-
-
 def test_bias_field_is_smooth_in_millimeters(rng: np.random.Generator) -> None:
     field = bias_field((180, 200, 160), 0.3, rng)
     steps = [np.abs(np.diff(np.log(field), axis=axis)).max() for axis in range(3)]
@@ -144,13 +127,6 @@ def test_dose_noise_has_mean_zero(disc_noise: tuple[Floats, Floats]) -> None:
     assert abs(per_slice.mean()) < 4 * per_slice.std() / math.sqrt(per_slice.size)
 
 
-def test_dose_noise_variance_falls_with_the_photons(disc_noise: tuple[Floats, Floats]) -> None:
-    noise, distance = disc_noise
-    less = low_dose_noise(disc(48)[0], _SPACING, 5e3, 0, np.random.default_rng(2))
-    inside = distance < _RADIUS_MM
-    assert less[:, inside].var() / noise[:, inside].var() == pytest.approx(4, rel=0.05)
-
-
 @pytest.mark.slow
 def test_electronic_noise_adds_its_variance() -> None:
     hu, distance = disc(48)
@@ -160,13 +136,6 @@ def test_electronic_noise_adds_its_variance() -> None:
     quiet = low_dose_noise(hu, _SPACING, photons, 0, np.random.default_rng(3))
     loud = low_dose_noise(hu, _SPACING, photons, sigma, np.random.default_rng(3))
     assert loud[:, inside].var() / quiet[:, inside].var() == pytest.approx(2, rel=0.1)
-
-
-def test_dose_noise_is_strongest_where_the_body_is_thickest(
-    disc_noise: tuple[Floats, Floats],
-) -> None:
-    noise, distance = disc_noise
-    assert noise[:, distance < 8].std() > 1.1 * noise[:, distance > _RADIUS_MM + 4].std()
 
 
 def test_dose_noise_has_a_ramp_like_spectrum() -> None:
@@ -195,17 +164,3 @@ def test_slices_have_the_same_noise_however_many_follow() -> None:
     few = low_dose_noise(hu[:5], _SPACING, 1e4, 3, np.random.default_rng(6))
     assert np.abs(many[:5] - few).max() < 1e-2
     assert np.abs(many[0] - many[1]).max() > 1
-
-
-def test_dose_noise_stays_finite_behind_metal() -> None:
-    hu, _ = disc(1, side=64)
-    hu[0, 20:44, 20:44] = 30_000
-    assert np.isfinite(low_dose_noise(hu, _SPACING, 1e3, 3, np.random.default_rng(8))).all()
-
-
-def test_the_grid_may_have_unequal_spacing() -> None:
-    """The same disc on a grid half as fine along j has about the same noise at its center."""
-    hu, distance = disc(48)
-    noise = low_dose_noise(hu[:, ::2], (0.8, 1.6, 3.0), 2e4, 0, np.random.default_rng(9))
-    center = noise[:, distance[::2] < 8]
-    assert center.std() == pytest.approx(expected_sigma_hu(CUTOFF, 2e4), rel=0.06)

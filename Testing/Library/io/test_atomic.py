@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import stat
 from pathlib import Path
@@ -29,13 +28,6 @@ def test_result_takes_its_place_only_on_a_clean_exit(tmp_path: Path) -> None:
         assert temporary.parent == tmp_path
     assert target.read_bytes() == b"new"
     assert files_in(tmp_path) == ["a.bin"]
-
-
-@pytest.mark.parametrize("name", ["a.nii.gz", "A.NII.GZ", "a.b.mha", "A.MHA", "plain"])
-def test_temporary_name_keeps_the_ending(tmp_path: Path, name: str) -> None:
-    ending = ".nii.gz" if name.lower().endswith(".nii.gz") else Path(name).suffix.lower()
-    with atomic_write(tmp_path / name, overwrite=False) as temporary:
-        assert temporary.name.endswith(ending)
 
 
 @pytest.mark.parametrize("failure", [RuntimeError("boom"), KeyboardInterrupt()])
@@ -116,15 +108,6 @@ def test_missing_folder_is_named(tmp_path: Path) -> None:
     assert caught.value.hint
 
 
-def test_file_used_as_a_folder_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    with (
-        pytest.raises(OutputError, match="is not a folder"),
-        atomic_write(tmp_path / "file" / "a.bin", overwrite=False),
-    ):
-        pytest.fail("the body must not run")
-
-
 @pytest.mark.parametrize(
     ("number", "says"),
     [
@@ -153,50 +136,10 @@ def test_reason_and_remedy_are_named(
     assert files_in(tmp_path) == []
 
 
-def test_no_permission_to_make_the_file_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def deny(path: object, *_: object) -> int:
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-
-    monkeypatch.setattr(atomic.os, "open", deny)
-    with (
-        pytest.raises(OutputError, match="no permission to write"),
-        atomic_write(tmp_path / "a.bin", overwrite=False),
-    ):
-        pytest.fail("the body must not run")
-
-
-def test_trouble_with_another_file_is_not_blamed_on_the_output(tmp_path: Path) -> None:
-    with (
-        pytest.raises(FileNotFoundError, match="other"),
-        atomic_write(tmp_path / "a.bin", overwrite=False),
-    ):
-        (tmp_path / "other").read_bytes()
-    assert files_in(tmp_path) == []
-
-
-def test_json_is_written_readable(tmp_path: Path) -> None:
-    write_json(tmp_path / "a.json", {"größe": [1, 2.5]}, overwrite=False)
-    text = (tmp_path / "a.json").read_text(encoding="utf-8")
-    assert json.loads(text) == {"größe": [1, 2.5]}
-    assert "größe" in text
-
-
 def test_json_refuses_what_json_has_not(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="nan"):
         write_json(tmp_path / "a.json", {"psnr": float("nan")}, overwrite=False)
     assert files_in(tmp_path) == []
-
-
-@pytest.mark.parametrize("ending", WRITABLE)
-def test_full_disk_is_named_and_leaves_nothing(full_disk: Path, ending: str) -> None:
-    noise = np.random.default_rng(1).integers(0, 1 << 15, (30, 100, 100), dtype=np.int16)
-    with pytest.raises(OutputError, match="no space left on the disk") as caught:
-        save(Volume(noise), full_disk / f"a{ending}")
-    assert f"a{ending}" in caught.value.message
-    assert "Free some space" in caught.value.hint
-    assert files_in(full_disk) == []
 
 
 @pytest.mark.parametrize("ending", WRITABLE)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import mmap
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,16 +59,6 @@ def test_voxels_stay_on_the_disk(
     assert not isinstance(backing(whole.voxels), mmap.mmap)
     assert mapped.is_equal(whole)
     assert [entry.name for entry in tmp_path.iterdir()] == [f"a{ending}"]
-
-
-def test_bytes_of_another_order_are_turned(tmp_path: Path) -> None:
-    voxels = np.arange(5 * 6 * 7, dtype=">i2").reshape(5, 6, 7)
-    head = "NRRD0004\ntype: short\nendian: big\nencoding: raw\ndimension: 3\nsizes: 7 6 5\n"
-    (tmp_path / "a.nrrd").write_bytes(head.encode() + b"\n" + voxels.tobytes())
-    mapped = load(tmp_path / "a.nrrd", modality="OT", scratch=tmp_path).voxels
-    assert mapped.dtype.isnative
-    assert np.array_equal(mapped, voxels)
-    assert isinstance(backing(mapped), mmap.mmap)
 
 
 def test_a_packed_file_that_is_cut_short_is_refused(scan: Volume, tmp_path: Path) -> None:
@@ -139,20 +128,6 @@ def test_slabs_give_the_file_of_the_whole(
     assert (tmp_path / f"whole{ending}").read_bytes() == (tmp_path / f"parts{ending}").read_bytes()
 
 
-def test_what_goes_wrong_on_the_way_leaves_no_file(scan: Volume, tmp_path: Path) -> None:
-    outline = scan.with_voxels(blank(scan.shape, np.dtype("f4")))
-
-    def parts() -> Iterator[Voxels]:
-        yield scan.voxels[:3].astype("f4")
-        bad = scan.voxels[3:].astype("f4")
-        bad[2, 5, 5] = np.nan
-        yield bad
-
-    with pytest.raises(InputError, match="first in slice 5"):
-        save_slabs(outline, parts(), tmp_path / "a.nrrd")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_measures_are_those_of_the_whole(scan: Volume) -> None:
     assert extremes(scan.voxels) == (scan.voxels.min(), scan.voxels.max())
     for step in (1, 7, 599, 600, 601, 5000):
@@ -160,7 +135,3 @@ def test_measures_are_those_of_the_whole(scan: Volume) -> None:
     frames = np.moveaxis(np.stack([scan.voxels] * 2, axis=-1), -1, 0)
     assert np.array_equal(every(frames, 13), frames.reshape(-1)[::13])
     assert np.isnan(extremes(np.array([[[1.0, np.nan]]]))[0])
-
-
-def test_a_blank_takes_no_memory() -> None:
-    assert blank((1 << 20, 1 << 20, 1 << 10), np.dtype("i2")).strides == (0, 0, 0)

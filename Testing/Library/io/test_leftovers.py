@@ -77,14 +77,6 @@ def test_a_writer_that_lives_keeps_its_file(writer: subprocess.Popen[str], tmp_p
     assert (tmp_path / name).read_bytes() == b"half"
 
 
-def test_two_writers_in_one_process_do_not_take_each_others(tmp_path: Path) -> None:
-    with atomic_write(tmp_path / "a.ucv", overwrite=True) as first:
-        first.write_bytes(b"first")
-        write(tmp_path / "a.ucv")
-        assert first.read_bytes() == b"first"
-    assert (tmp_path / "a.ucv").read_bytes() == b"first"
-
-
 def test_what_another_machine_or_start_left_stays(
     left: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,15 +103,6 @@ def test_only_regular_files_of_that_name_alone_go(left: Path, tmp_path: Path) ->
     for path in (link, folder, linked, kept, *others):
         assert path.exists(), path.name
     assert kept.read_bytes() == b"kept"
-
-
-def test_targets_without_an_ending_are_tidied_too(tmp_path: Path) -> None:
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    name = atomic.temporary_name(tmp_path / "plain", "")
-    (tmp_path / name.replace(f"-{os.getpid()}-", f"-{dead.pid}-")).touch()
-    write(tmp_path / "plain")
-    assert hidden(tmp_path) == set()
 
 
 def test_a_folder_of_many_names_is_not_read_for_each_result(

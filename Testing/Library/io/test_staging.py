@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import subprocess
 import sys
@@ -181,16 +180,6 @@ def test_a_record_that_leads_elsewhere_is_named_and_left(filled: Path, moves: st
     assert "cannot be put back" in said[0]
 
 
-def test_the_record_names_what_moves_relative_to_the_folder(filled: Path) -> None:
-    write_dying(filled, 2)
-    (staging,) = (path for path in filled.iterdir() if path.name.startswith(PREFIX))
-    assert json.loads((staging / "moves.json").read_text()) == {
-        "new": ["kept.txt", "x/new.txt"],
-        "old": ["kept.txt"],
-        "made": ["x"],
-    }
-
-
 @pytest.mark.parametrize("lies_in", [[], ["owner.lock"], ["owner.lock", "mine"], ["mine"]])
 def test_a_folder_whose_maker_was_killed_at_once_goes_after_a_minute(
     filled: Path, lies_in: list[str]
@@ -206,11 +195,6 @@ def test_a_folder_whose_maker_was_killed_at_once_goes_after_a_minute(
         assert unborn.exists() is ("mine" in lies_in)
     if "mine" in lies_in:
         assert sorted(path.name for path in unborn.iterdir()) == sorted(lies_in)
-
-
-def test_leftovers_are_for_the_user_alone(filled: Path) -> None:
-    with staging_for(filled) as staging:
-        assert staging.new.parent.stat().st_mode & 0o077 == 0
 
 
 def test_a_folder_that_images_are_on_their_way_into_is_not_read(

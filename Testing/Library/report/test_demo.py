@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
-import pytest
-
 from MedEnhanceLib.report.demo import (
     Compression,
     Findings,
     Quality,
     Step,
     compression_table,
-    findings_from_json,
-    number,
     quality_table,
     summary,
 )
@@ -51,15 +45,3 @@ def test_tables_have_a_cell_for_every_column() -> None:
         assert all(len(row) == len(table.columns) for row in table.rows)
     assert quality_table(findings(25, 0.8)).columns[-1] == "Dice, white matter"
     assert compression_table(findings(25, 0.8)).rows[0][3] == "no difference"
-
-
-def test_findings_come_back_from_json() -> None:
-    first = findings(25.0, 0.8)
-    assert findings_from_json(asdict(first)) == first
-
-
-@pytest.mark.parametrize(
-    ("value", "text"), [(None, "–"), (float("inf"), "∞"), (2.345, "2.35"), (-1.0, "-1.00")]
-)
-def test_numbers_that_are_none_or_infinite_have_a_sign(value: float | None, text: str) -> None:
-    assert number(value, 2) == text

@@ -12,7 +12,6 @@ import pytest
 
 from MedEnhanceLib.core.manifest import corrections_in_words, make_manifest
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import OutputError
 from MedEnhanceLib.report import figures
 from MedEnhanceLib.report.enhance import enhancement_report
 
@@ -123,16 +122,6 @@ def test_report_states_what_the_uncertainty_was_calibrated_on(
     assert "calibrated on held-out &lt;heads&gt;" in html
 
 
-def test_report_escapes_the_name_of_its_volume(
-    tmp_path: Path, head: Volume, manifest: dict[str, Any]
-) -> None:
-    volume = Volume(head.voxels, head.geometry, "MR", source=f"/data/{HOSTILE}")
-    written = enhancement_report(tmp_path, volume=volume, enhanced=volume, manifest=manifest)
-    html = written[0].read_text(encoding="utf-8")
-    assert "<b onclick" not in html
-    assert "&lt;b onclick=x&gt;&amp;.nii.gz" in html
-
-
 def test_change_of_integers_does_not_wrap_around(
     tmp_path: Path, head: Volume, manifest: dict[str, Any]
 ) -> None:
@@ -141,21 +130,3 @@ def test_change_of_integers_does_not_wrap_around(
     written = enhancement_report(tmp_path, volume=low, enhanced=high, manifest=manifest)
     record = json.loads(written[2].read_text(encoding="utf-8"))
     assert record["change"]["largest"] == 65535.0
-
-
-def test_report_replaces_nothing_without_overwrite(
-    tmp_path: Path, head: Volume, enhanced: Volume, manifest: dict[str, Any]
-) -> None:
-    report = {"volume": head, "enhanced": enhanced, "manifest": manifest}
-    enhancement_report(tmp_path, **report)
-    with pytest.raises(OutputError, match="exists"):
-        enhancement_report(tmp_path, **report)
-    enhancement_report(tmp_path, **report, overwrite=True)
-
-
-def test_file_in_place_of_the_folder_is_named(
-    tmp_path: Path, head: Volume, enhanced: Volume, manifest: dict[str, Any]
-) -> None:
-    (tmp_path / "report").write_text("mine")
-    with pytest.raises(OutputError, match="is a file"):
-        enhancement_report(tmp_path / "report", volume=head, enhanced=enhanced, manifest=manifest)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import pytest
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import InputError, OutputError
+from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.report import figures as sheets
 from MedEnhanceLib.report.figures import (
     CT_WINDOW,
@@ -68,41 +67,16 @@ def ball(spacing: tuple[float, float, float], radius_mm: float = 20.0) -> Volume
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.5, 1.0, 5.0), (2.0, 0.8, 1.0)])
 def test_a_ball_is_round_in_every_plane_whatever_the_spacing(
-    tmp_path: Path, spacing: tuple[float, float, float]
+    tmp_path: Path, spacing: tuple[float, float, float], drawn: list[Any]
 ) -> None:
-    from PIL import Image
-
-    volume = ball(spacing)
-    path = comparison_sheet(tmp_path / "sheet.png", [Pane("", volume)])
-    picture = np.asarray(Image.open(path).convert("RGB")).min(axis=2) > 200
-    # The first pane without the row names at its left and the color bar at its foot.
-    rows = sheets.DPI * np.cumsum([sheets.TOP_IN] + [sheets.COLUMN_IN + sheets.GAP_IN] * 3)
-    left = int(sheets.LEFT_IN * sheets.DPI)
-    for top, bottom in itertools.pairwise(rows):
-        # Bright pixels of letters, ruler and its text are few: take the dense rows and columns.
-        part = picture[int(top) : int(bottom) - 8, left:]
-        height = np.count_nonzero(part.sum(axis=1) > 40)
-        width = np.count_nonzero(part.sum(axis=0) > 40)
-        assert height / width == pytest.approx(1.0, abs=0.09)
-
-
-def test_a_millimeter_is_as_long_across_as_down(
-    tmp_path: Path, head: Volume, drawn: list[Any]
-) -> None:
-    comparison_sheet(tmp_path / "sheet.png", [Pane("Input", head)])
-    planes = [axes for axes in drawn[0].axes if axes.get_aspect() != "auto"]
-    assert len(planes) == 3
-    lengths = set()
-    for axes in planes:
-        (x0, y0), (x1, y1) = axes.transData.transform([(0, 0), (1, 1)])
-        lengths |= {round(abs(x1 - x0), 3), round(abs(y1 - y0), 3)}
-    assert len(lengths) == 1
-
-
-def test_letters_are_drawn_at_the_edges(tmp_path: Path, drawn: list[Any]) -> None:
-    comparison_sheet(tmp_path / "sheet.png", [Pane("Input", ball((1.0, 1.0, 1.0)))])
-    texts = [[text.get_text() for text in axes.texts[:4]] for axes in drawn[0].axes[:3]]
-    assert texts == [["R", "L", "A", "P"], ["R", "L", "S", "I"], ["A", "P", "S", "I"]]
+    comparison_sheet(tmp_path / "sheet.png", [Pane("", ball(spacing))])
+    drawn[0].canvas.draw()
+    for image in images_of(drawn[0])[:3]:
+        bright = np.argwhere(np.asarray(image.get_array()) > 500)
+        rows, columns = np.ptp(bright, axis=0) + 1
+        box, shape = image.get_window_extent(), image.get_array().shape
+        height, width = box.height * rows / shape[0], box.width * columns / shape[1]
+        assert height / width == pytest.approx(1.0, abs=0.15)
 
 
 def test_all_gray_images_have_one_window(tmp_path: Path, head: Volume, drawn: list[Any]) -> None:
@@ -121,7 +95,7 @@ def test_difference_is_drawn_around_zero_with_units(
     scales = {image.get_clim() for image in images_of(drawn[0])} - {CT_WINDOW}
     ((low, high),) = scales
     assert -low == high == 5
-    assert "difference, HU" in [text.get_text() for text in drawn[0].texts]
+    assert "difference, HU" in [axes.get_xlabel() for axes in drawn[0].axes]
     assert np.all(images_of(drawn[0])[3].get_array() == 5)
 
 
@@ -140,42 +114,6 @@ def test_gray_label_gets_a_line_that_shows_on_gray() -> None:
     first, second, third = line_colors([gold, white, gray])
     assert first == gold.color
     assert len({second, third, white.color, gray.color}) == 4
-
-
-def test_many_labels_make_room_for_their_legend(
-    tmp_path: Path, head: Volume, drawn: list[Any]
-) -> None:
-    labels = head.with_voxels((head.voxels // 100).clip(0, 12).astype(np.uint8))
-    organs = [
-        Label(value, f"a rather long name of organ {value}", "#ffb703") for value in range(1, 13)
-    ]
-    pane = Pane("", head, labels=labels)
-    comparison_sheet(tmp_path / "few.png", [pane], legend=organs[:2])
-    comparison_sheet(tmp_path / "many.png", [pane], legend=organs)
-    few, many = (figure.get_size_inches()[1] for figure in drawn)
-    assert many - few == pytest.approx(12 * 0.155 + 0.24 - 0.72, abs=0.01)
-
-
-def test_contour_of_a_label_that_fills_the_picture_is_its_frame(
-    tmp_path: Path, head: Volume, drawn: list[Any]
-) -> None:
-    full = head.with_voxels(np.ones(head.shape, np.uint8))
-    comparison_sheet(tmp_path / "sheet.png", [Pane("", head, labels=full)], legend=TISSUE)
-    (contour,) = drawn[0].axes[0].collections
-    extent = contour.get_paths()[0].get_extents()
-    spacing = head.geometry.spacing
-    assert extent.width == pytest.approx(head.shape[2] * spacing[0], rel=0.02)
-    assert extent.height == pytest.approx(head.shape[1] * spacing[1], rel=0.02)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("value", [0, -1000, 7])
-def test_constant_volume_is_drawn_without_a_warning(tmp_path: Path, value: int) -> None:
-    volume = Volume(np.full((8, 9, 10), value, np.int16), modality="CT", units="HU")
-    path = comparison_sheet(
-        tmp_path / "a.png", [Pane("a", volume), Pane("b", volume, minus=volume)]
-    )
-    assert path.stat().st_size > 0
 
 
 def test_single_slice_has_one_row(tmp_path: Path, drawn: list[Any]) -> None:
@@ -198,10 +136,6 @@ def test_same_volumes_make_the_same_bytes(tmp_path: Path, head: Volume) -> None:
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_title_with_a_dollar_sign_is_not_mathematics(tmp_path: Path, head: Volume) -> None:
-    comparison_sheet(tmp_path / "sheet.png", [Pane("$\\frac{$", head)])
-
-
 def test_volumes_of_two_grids_are_refused(tmp_path: Path, head: Volume) -> None:
     other = Volume(head.voxels, Geometry(), modality="MR")
     with pytest.raises(InputError, match="grid"):
@@ -209,28 +143,8 @@ def test_volumes_of_two_grids_are_refused(tmp_path: Path, head: Volume) -> None:
     assert not any(tmp_path.iterdir())
 
 
-def test_existing_picture_is_not_replaced(tmp_path: Path, head: Volume) -> None:
-    (tmp_path / "sheet.png").write_text("mine")
-    with pytest.raises(OutputError, match="exists"):
-        comparison_sheet(tmp_path / "sheet.png", [Pane("Input", head)])
-    assert (tmp_path / "sheet.png").read_text() == "mine"
-
-
 def test_ct_is_shown_in_the_soft_tissue_window(head: Volume) -> None:
     assert choose_window(Volume(head.voxels, modality="CT", units="HU")) == CT_WINDOW
-
-
-def test_undershoot_of_a_magnitude_does_not_turn_the_air_gray(head: Volume) -> None:
-    voxels = head.voxels.copy()
-    voxels[0] = -30
-    assert choose_window(head.with_voxels(voxels))[0] == 0
-    assert choose_window(head.with_voxels(head.voxels - np.int16(500)))[0] < -400
-
-
-def test_window_ignores_a_few_bright_voxels(head: Volume) -> None:
-    voxels = head.voxels.copy()
-    voxels[0, 0, 0] = 30_000
-    assert choose_window(head.with_voxels(voxels))[1] < 2_000
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,6 @@ from MedEnhanceLib.report.planes import (
     PlaneName,
     busiest_point,
     cut,
-    letters_towards,
-    nearest_axes,
 )
 
 EXPECTED = {
@@ -87,16 +85,6 @@ def test_patients_sides_are_drawn_where_the_letters_say(
         assert where[side], direction
 
 
-@pytest.mark.parametrize("direction", SIGNED_PERMUTATIONS)
-def test_size_in_mm_follows_the_anatomical_axes(direction: np.ndarray) -> None:
-    volume = Volume(np.zeros((9, 11, 13), np.int16), geometry_of(direction), modality="MR")
-    extent_ijk = np.array([13, 11, 9]) * SPACING
-    x, y, z = np.abs(direction) @ extent_ijk
-    assert cut(volume, "axial", (4, 5, 6)).size_mm == pytest.approx((y, x))
-    assert cut(volume, "coronal", (4, 5, 6)).size_mm == pytest.approx((z, x))
-    assert cut(volume, "sagittal", (4, 5, 6)).size_mm == pytest.approx((z, y))
-
-
 def test_cut_goes_through_the_point() -> None:
     voxels = np.arange(9 * 11 * 13).reshape(9, 11, 13)
     volume = Volume(voxels, modality="MR")
@@ -120,15 +108,6 @@ def test_left_handed_oblique_grid_keeps_left_on_the_right() -> None:
     assert cut(volume, "axial", (1, 1, 1)).letters == ("RA", "LP", "AL", "PR")
 
 
-def test_axes_are_a_permutation_even_at_forty_five_degrees() -> None:
-    assert sorted(nearest_axes(geometry_of(rotation(45)))) == [0, 1, 2]
-
-
-def test_letter_is_that_of_the_nearest_axis() -> None:
-    assert letters_towards((0.0, 0.0, -1.0)) == "I"
-    assert letters_towards((-0.8, 0.0, 0.6)) == "RS"
-
-
 def test_microscopy_has_no_patient_and_no_letters() -> None:
     volume = Volume(np.zeros((4, 4, 4)), Geometry((1e-5,) * 3), modality="EM")
     assert cut(volume, "axial", (1, 1, 1)).letters == ("", "", "", "")
@@ -146,7 +125,3 @@ def test_busiest_point_lies_in_the_object_not_in_the_air(rng: np.random.Generato
     assert 12 <= k < 18
     assert 5 <= j < 15
     assert 40 <= i < 55
-
-
-def test_busiest_point_of_a_constant_volume_is_its_middle() -> None:
-    assert busiest_point(Volume(np.full((6, 8, 10), 7))) == (3, 4, 5)
