@@ -12,6 +12,7 @@ import pytest
 from monai.bundle import ConfigParser
 
 from MedEnhanceLib import api, io
+from MedEnhanceLib.bundles.importing import import_bundle
 from MedEnhanceLib.bundles.monai_form import write_monai_bundle
 from MedEnhanceLib.bundles.store import find_bundle, read_bundle, verify_bundle
 from MedEnhanceLib.core.volume import Volume
@@ -78,3 +79,14 @@ def test_a_codec_and_a_folder_in_use_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="not empty"):
         write_monai_bundle(find_bundle("mr"), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_the_model_in_it_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDENHANCE_MODELS", str(tmp_path / "models"))
+    write_monai_bundle(find_bundle("brain-tissue"), tmp_path / "bundle")
+    with pytest.raises(ModelError, match="came with MedEnhance"):
+        import_bundle(tmp_path / "bundle")
+    described = tmp_path / "bundle/models/brain-tissue/configs/metadata.json"
+    described.write_text(described.read_text().replace('"name": "brain-tissue"', '"name": "mine"'))
+    assert import_bundle(tmp_path / "bundle").kind == "head"
+    assert find_bundle("mine").origin == "imported"
