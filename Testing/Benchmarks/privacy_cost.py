@@ -25,11 +25,10 @@ from MedEnhanceLib.spg.config import (
     DistillConfig,
     DPConfig,
     ImageConfig,
-    KeepingConfig,
     LoopConfig,
 )
 from MedEnhanceLib.spg.images import Floats
-from MedEnhanceLib.spg.learning import restored_psnr, train_network
+from MedEnhanceLib.spg.learning import Learning, restored_psnr, train_network
 from MedEnhanceLib.spg.prepare import Prepared, prepare
 from MedEnhanceLib.spg.privacy import noise_multiplier
 from MedEnhanceLib.spg.statistics import PROJECTED, imposed, mean_over, measure, noised_mean
@@ -45,7 +44,7 @@ CONFIG = DistillConfig(
     loop=LoopConfig(patch=32),
     device="cpu",
 )
-LEARNING = KeepingConfig(steps=400, batch=8, patch=32, learning_rate=1e-3)
+LEARNING = Learning(steps=400, batch=8, patch=32, rate=1e-3)
 KEPT = REPOSITORY / "runs" / "privacy_cost"
 Row = dict[str, Any]
 PRIVATE = (8.0, 1.0)
@@ -74,9 +73,9 @@ def statistics_rows(prepared: Prepared) -> list[Row]:
     """Every arm; noise for more patients than there are lies on the means of those there are."""
     people = list(prepared.training.values())
     held_out = np.concatenate(list(prepared.held_out.values()))
-    found = [measure(images, "MR", CONFIG.images) for images in people]
+    found = [measure(images, "MR") for images in people]
     images = prepared.prior.images
-    prior = measure(images, "MR", CONFIG.images)
+    prior = measure(images, "MR")
 
     def of_four(count: int, epsilon: float | None, draw: int) -> Floats:
         taken = found[:count]
@@ -87,10 +86,10 @@ def statistics_rows(prepared: Prepared) -> list[Row]:
             noise_multiplier=noise * len(taken) / count,
             rng=np.random.default_rng((draw, count)),
         )
-        return imposed(images, means, "MR", CONFIG.images)
+        return imposed(images, means, "MR")
 
     def of_all_numbers(count: int) -> Floats:
-        return imposed(images, mean_over(found[:count]), "MR", CONFIG.images)
+        return imposed(images, mean_over(found[:count]), "MR")
 
     arms: list[tuple[str, int, float | None, int, Callable[[], Floats]]] = [
         (PUBLIC, 0, None, 0, lambda: images),
@@ -120,8 +119,8 @@ def statistics_rows(prepared: Prepared) -> list[Row]:
 def measured(images: Floats, held_out: Floats, seed: int) -> Row:
     """What a network that learns from the images makes of held-out ones."""
     task = make_task(CONFIG, "MR")
-    network = train_network(images, task, "MR", LEARNING, scaling=CONFIG.images, seed=seed)
-    damaged, restored = restored_psnr(network, held_out, task, "MR", seed=1, scaling=CONFIG.images)
+    network = train_network(images, task, "MR", LEARNING, seed=seed)
+    damaged, restored = restored_psnr(network, held_out, task, "MR", seed=1)
     return {"images": len(images), "damaged_db": damaged, "restored_db": restored}
 
 
