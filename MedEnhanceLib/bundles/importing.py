@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import zipfile
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from MedEnhanceLib.bundles.schema import (
-    CARD,
-    FOREIGN,
     FORMAT,
     METADATA,
     MOST_BYTES,
     MOST_FILES,
     check_name,
-    is_monai,
     read_json,
     safe_path,
 )
@@ -46,17 +41,11 @@ _ZIP = "zip"
 _ALLOW = "Give yourself access to the model, or copy it again."
 #: What `zipfile` raises on members that it cannot unpack, besides its own error.
 _ZIP_FAULTS = (zipfile.BadZipFile, OSError, RuntimeError, EOFError, ValueError, zlib.error)
-#: Makes a model of a MONAI bundle: the bundle's folder, the name that it has, the file that may
-#: state what it expects, and the new folder of the model. Raises ModelError for what it refuses.
-Adopt = Callable[[Path, str, Path, Path], None]
 
 
-def import_bundle(source: Path, adopt: Adopt | None = None) -> Bundle:
+def import_bundle(source: Path) -> Bundle:
     """Verify a bundle, a folder or a zip, and copy it into the user's folder.
 
-    Args:
-        source: the folder, or the zip.
-        adopt: takes in a MONAI bundle; None: none is taken in.
     Raises:
         ModelError: it is no bundle, is damaged, its weights are no numbers, or one of its name
             exists already.
@@ -74,15 +63,13 @@ def import_bundle(source: Path, adopt: Adopt | None = None) -> Bundle:
         with staging_for(root / ".import") as staging:
             try:
                 folder = _unpack(source, staging.new) if is_zip else source
-                staged = _staged(folder, source, staging.new, adopt)
-                target = root / _checked(staged or folder, root).name
-                staged = staged or _copy(folder, staging.new / "staged")
+                target = root / _checked(folder, root).name
+                staged = _copy(folder, staging.new / "staged")
             except ModelError as error:
                 # Where it was unpacked is gone by the time that this is read.
                 said = error.message.replace(str(staging.new / _ZIP), str(source))
                 raise ModelError(said, error.hint) from error
-            if not target.exists():  # else it is the same MONAI bundle
-                staged.replace(target)
+            staged.replace(target)
     except OSError as cause:
         is_ours = str(cause.filename or root).startswith(str(root))
         raise (
@@ -102,27 +89,14 @@ def _checked(folder: Path, root: Path) -> Bundle:
     if any(one.shipped and one.name == bundle.name for one in list_bundles()):
         raise ModelError(
             f"a model {bundle.name!r} came with MedEnhance",
-            "Give its folder another name (in a zip that inside)."
-            if bundle.is_foreign
-            else "Give the other one another name in its metadata.json.",
+            "Give the other one another name in its metadata.json.",
         )
-    if (root / bundle.name).exists() and not _is_same(bundle, root / bundle.name):
+    if (root / bundle.name).exists():
         raise ModelError(
             f"a model {bundle.name!r} already exists in {root}",
             f"Remove it first: medenhance models remove {bundle.name}",
         )
     return bundle
-
-
-def _is_same(bundle: Bundle, folder: Path) -> bool:
-    """Whether a folder holds this MONAI bundle, undamaged; the card is of our own making."""
-    try:
-        there = read_bundle(folder)
-        verify_bundle(there)
-    except ModelError:
-        return False
-    one, other = (each.metadata["files"] | {str(CARD): ""} for each in (bundle, there))
-    return bundle.is_foreign and bool(one == other)
 
 
 def _check_weights(bundle: Bundle) -> None:
@@ -141,23 +115,6 @@ def _check_weights(bundle: Bundle) -> None:
             ) from cause
 
 
-def _staged(folder: Path, source: Path, new: Path, adopt: Adopt | None) -> Path | None:
-    """A model made of a MONAI bundle, below `new`; None where the folder is a model of ours."""
-    fields, bundle = _fields(folder), folder
-    if fields.get("format") == FORMAT:
-        if fields.get("kind") not in FOREIGN:
-            return None
-        bundle = read_bundle(folder).weights.parents[1]  # as an earlier import left it
-    elif not is_monai(fields) and not (fields and (folder / "configs/inference.json").is_file()):
-        return None
-    if adopt is None:
-        return None
-    name = source.stem if bundle == new / _ZIP else bundle.resolve().name
-    given = source if bundle == folder else bundle
-    beside = given.resolve().with_name(f"{given.resolve().name}.json")
-    name = re.sub(r"[^\w-]+", "-", name).strip("-")[:64] or "bundle"
-    adopt(bundle, name, beside, new / "adopted")
-    return new / "adopted"
 
 
 def _fields(folder: Path) -> dict[str, Any]:

@@ -27,13 +27,7 @@ CARD = PurePosixPath("docs/README.md")
 CODEC = "codec"
 #: Networks that restore thin slices from thick ones, as `train slices` makes them.
 SLICES = "slices"
-#: Imported MONAI bundles of somebody else, kept below `MONAI`, by what they do: how one is run.
-FOREIGN = {
-    "segmenter": "medenhance segment … --segmenter {}",
-    "restoration": "medenhance enhance … --model {}",
-}
-MONAI = "monai"
-KINDS = ("enhancer", SLICES, "head", CODEC, *FOREIGN)
+KINDS = ("enhancer", SLICES, "head", CODEC)
 #: Of all files of a model.
 MOST_BYTES, MOST_FILES = 1 << 30, 1000
 _REQUIRED = ("name", "kind", "modality", "version", "description", "licence", "files")
@@ -83,15 +77,6 @@ def read_json(path: Path) -> Any:
     return fields
 
 
-def is_monai(fields: Any) -> bool:
-    """Whether metadata are those of a MONAI bundle that is no model of ours."""
-    return (
-        isinstance(fields, dict)
-        and fields.get("format") != FORMAT
-        and "network_data_format" in fields
-    )
-
-
 def check_metadata(fields: Any, path: Path) -> dict[str, Any]:
     """The metadata of a model, if they are what they have to be.
 
@@ -102,10 +87,10 @@ def check_metadata(fields: Any, path: Path) -> dict[str, Any]:
         ModelError: they are not those of a model; names the field.
     """
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
-        if is_monai(fields):
+        if isinstance(fields, dict) and "network_data_format" in fields:
             raise ModelError(
                 f"{path}: the metadata of a MONAI bundle, not of a MedEnhance model",
-                f"Import it first: medenhance models import {path.parents[1]}",
+                f"Segment with it: medenhance segment … --segmenter {path.parents[1]}",
             )
         raise ModelError(f"{path}: not the metadata of a MedEnhance model", "Choose another one.")
     if fields.get("format_version") != FORMAT_VERSION:
@@ -206,12 +191,8 @@ def _fault_of_lines(fields: Mapping[str, Any]) -> str:
 
 def _check_files(fields: Mapping[str, Any], path: Path) -> None:
     files = fields["files"]
-    weights, wanted = str(WEIGHTS), ""
-    if fields["kind"] in FOREIGN:
-        weights, wanted = str(fields.get("weights")), f"{MONAI}/*/models/*"
-    is_there = weights in files and (not wanted or PurePosixPath(weights).match(wanted))
-    if not is_there and fields["kind"] != CODEC:
-        raise ModelError(f"{path}: files lacks {wanted or weights}", _IMPORT_AGAIN)
+    if str(WEIGHTS) not in files and fields["kind"] != CODEC:
+        raise ModelError(f"{path}: files lacks {WEIGHTS}", _IMPORT_AGAIN)
     if len(files) > MOST_FILES:
         raise ModelError(f"{path}: {len(files)} files, more than a model has", "Do not import it.")
     for relative, sha256 in files.items():

@@ -16,7 +16,6 @@ from typing import Any
 from MedEnhanceLib.bundles.schema import (
     CARD,
     CODEC,
-    FOREIGN,
     METADATA,
     SLICES,
     WEIGHTS,
@@ -57,22 +56,15 @@ class Bundle:
 
     @property
     def origin(self) -> str:
-        """Where from: "shipped with MedEnhance", "imported", "imported, MONAI", "in a folder"."""
+        """Where from: "shipped with MedEnhance", "imported", "in a folder"."""
         if self.shipped or self.folder.parent == resource_folder("models"):
             return "shipped with MedEnhance"
-        if self.folder.parent != user_folder():
-            return "in a folder"
-        return "imported, MONAI" if self.is_foreign else "imported"
+        return "imported" if self.folder.parent == user_folder() else "in a folder"
 
     @property
     def kind(self) -> str:
         """One of `schema.KINDS`."""
         return str(self.metadata["kind"])
-
-    @property
-    def is_foreign(self) -> bool:
-        """Whether it is somebody else's MONAI bundle, in the folder two above its weights."""
-        return self.kind in FOREIGN
 
     @property
     def modality(self) -> str:
@@ -96,15 +88,15 @@ class Bundle:
 
     @property
     def weights(self) -> Path:
-        """The safetensors file; of a MONAI bundle that or a state dict."""
-        return self.folder / (self.metadata["weights"] if self.is_foreign else WEIGHTS)
+        """The safetensors file."""
+        return self.folder / WEIGHTS
 
     @property
     def sha256(self) -> str:
         """SHA-256 of the weights (of a codec, of all its files), which identifies the model."""
         files = self.metadata["files"]
         if self.kind != CODEC:
-            return str(files[self.weights.relative_to(self.folder).as_posix()])
+            return str(files[str(WEIGHTS)])
         hashes = (str(files[name]) for name in sorted(files) if name.endswith(".safetensors"))
         return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
@@ -186,14 +178,9 @@ def set_default(name: str) -> Bundle:
     """Take an installed model where none is named ("auto"), for its kind and modality.
 
     Raises:
-        ModelError: there is none of this name, it is taken on request alone, or a MONAI bundle.
+        ModelError: there is none of this name, or it is taken on request alone.
     """
     bundle = by_name(name)
-    if bundle.is_foreign:
-        raise ModelError(
-            f"model {name!r} is a MONAI bundle of somebody else, and no default",
-            f"Name it where it is needed: {FOREIGN[bundle.kind].format(name)}",
-        )
     if bundle.on_request:
         raise ModelError(
             f"model {name!r} finds something that few images show, and is no default",
@@ -252,9 +239,7 @@ def open_bundle(name_or_path: str, *, kind: str, modality: str) -> Bundle:
     if bundle.kind != kind:
         raise ModelError(
             f"model {bundle.name!r} {_verb(bundle.kind)}; a model that {_verb(kind)} is needed",
-            f"It runs with: {FOREIGN[bundle.kind].format(bundle.name)}"
-            if bundle.is_foreign
-            else _names_hint(kind, modality),
+            _names_hint(kind, modality),
         )
     if modality not in (bundle.modality, "OT"):
         raise ModelError(
@@ -348,11 +333,7 @@ def find_bundle(name_or_path: str) -> Bundle:
     """An installed model by name, or one by its folder; raises ModelError for neither."""
     folder = folder_of(name_or_path)
     if folder is not None and os.path.isdir(folder):  # noqa: PTH112
-        try:
-            return read_bundle(folder)
-        except ModelError:  # a MONAI bundle may lie beside what was imported of it
-            if not any(one.is_foreign and one.name == name_or_path for one in list_bundles()):
-                raise
+        return read_bundle(folder)
     return by_name(name_or_path, ". Or give the folder of a model.")
 
 
@@ -404,8 +385,6 @@ def _verb(kind: str) -> str:
         SLICES: "restores thin slices of",
         "head": "segments",
         CODEC: "compresses",
-        "segmenter": "is a MONAI bundle with labels",
-        "restoration": "is a MONAI bundle that restores",
     }
     return verbs.get(kind, f"is of the kind {kind}")
 

@@ -12,7 +12,7 @@ from MedEnhanceLib.cli.text import columns, pairs, size
 from MedEnhanceLib.errors import ConfigError, ModelError
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.bundles import Bundle
+    pass
 
 
 def _declare(parser: Parser) -> None:
@@ -49,7 +49,7 @@ def _list(args: argparse.Namespace) -> int:
     heads = ("name", "kind", "for", "origin", "size")
     about = [
         fill(
-            f"{bundle.name}: {bundle.metadata['description']}{_license_of(bundle)}",
+            f"{bundle.name}: {bundle.metadata['description']}",
             100,
             subsequent_indent="  ",
             break_on_hyphens=False,
@@ -63,16 +63,6 @@ def _list(args: argparse.Namespace) -> int:
         args.console.note(f"not usable: {row['message']}. {row['hint']}")
     fields = {"models": [summary(bundle) for bundle in bundles], "unreadable": broken}
     return int(args.console.done(fields, text))
-
-
-def _license_of(bundle: Bundle) -> str:
-    """What a MONAI bundle says of its license, to be added to its description."""
-    if not bundle.is_foreign:
-        return ""
-    from MedEnhanceLib.gradprom.foreign import NO_LICENSE
-
-    stated = bundle.metadata["licence"]
-    return f" ({stated if stated == NO_LICENSE else f'license: {stated}'})"
 
 
 def _show(args: argparse.Namespace) -> int:
@@ -111,11 +101,11 @@ def _verify(args: argparse.Namespace) -> int:
 
 
 def _import(args: argparse.Namespace) -> int:
+    from MedEnhanceLib.bundles.importing import import_bundle
     from MedEnhanceLib.bundles.store import summary
-    from MedEnhanceLib.gradprom.foreign import import_model
 
-    bundle = import_model(Path(args.name))
-    text = f"imported {bundle.name} into {bundle.folder}{_license_of(bundle)}"
+    bundle = import_bundle(Path(args.name))
+    text = f"imported {bundle.name} into {bundle.folder}"
     return int(args.console.done({"model": summary(bundle)}, text))
 
 
@@ -141,7 +131,7 @@ ACTIONS = {
     "list": (_list, "all models"),
     "show": (_show, "the metadata and card of one"),
     "verify": (_verify, "check the files of one, or of all, against their hashes"),
-    "import": (_import, "take in a model or a MONAI bundle: a folder, or a zip of one"),
+    "import": (_import, "take in a model: a folder, or a zip of one"),
     "default": (_default, "take one where none is named, in place of one that ships"),
     "remove": (_remove, "delete one that was imported"),
 }

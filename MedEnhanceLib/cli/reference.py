@@ -125,12 +125,10 @@ def _help(action: argparse.Action) -> str:
 
 def job_parameters() -> str:
     """The parameters of all jobs as Markdown."""
-    from MedEnhanceLib.gradprom.segmenter_spec import SegmenterSpec
     from MedEnhanceLib.jobs.job import JOBS
 
     parts = [_JOBS_INTRODUCTION]
     parts += [_declared(kind, job.params) for kind, job in JOBS.items()]
-    parts.append(_declared("description of a segmenter", SegmenterSpec))
     return "\n".join(parts)
 
 

@@ -14,7 +14,6 @@ from MedEnhanceLib.bundles import Bundle, open_bundle_for
 from MedEnhanceLib.bundles.suitability import anatomy_warning
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError
-from MedEnhanceLib.gradprom import segmenter_spec
 from MedEnhanceLib.gradprom.config import (
     HeadConfig,
     Label,
@@ -91,7 +90,6 @@ def _with_segmenter(volume: Volume, config: SegmentConfig, monitor: Monitor) -> 
         raise ConfigError(
             f"model {config.model} and segmenter {config.segmenter}", "Name one of them."
         )
-    segmenter_spec.refuse_missing(config.segmenter)  # before seconds go into importing torch
     attend(partial(require, "torch", purpose="Segmenting a volume"), monitor)
     from MedEnhanceLib.gradprom import infer
 

@@ -184,13 +184,15 @@ class SegmentConfig(Options):
     _: KW_ONLY
     segmenter: str = option(
         "",
-        help="a segmenter of somebody else's in place of a head: a MONAI bundle (its name, if "
-        "imported), TorchScript or weights (docs/segmenters.md)",
+        help="a segmenter of somebody else's in place of a head: the folder or zip of a MONAI "
+        "bundle (docs/segmenters.md)",
         flag="--segmenter",
         metavar="PATH",
     )
     trust_segmenter: bool = option(
-        False, help="run the program in the segmenter's file", flag="--trust-segmenter"
+        False,
+        help="run the program (TorchScript) in the segmenter's bundle",
+        flag="--trust-segmenter",
     )
     tile: int = option(1024, help="side of the inference window", unit="pixels", flag=None)
     overlap: float = option(

@@ -113,7 +113,7 @@ def segment_with(volume: Volume, config: SegmentConfig, monitor: Monitor) -> Seg
     """As `gradprom.segment`, with the segmenter that the configuration names.
 
     Raises:
-        ModelError, ConfigError, DependencyError: as `open_segmenter`.
+        ModelError, DependencyError: as `open_segmenter`.
         ModelError, InputError: it is not for this volume.
     """
     began = time.monotonic()

@@ -7,29 +7,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from inspect import signature
+from dataclasses import dataclass, field
 from math import gcd, prod
 from typing import Any
 
-from MedEnhanceLib.errors import ConfigError, ModelError
-from MedEnhanceLib.gradprom.monai_config import OWN_SPEC, Config, Step, short, steps_of
-from MedEnhanceLib.gradprom.segmenter_spec import NETWORKS, Intensity, NetworkSpec, SegmenterSpec
+from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.gradprom.monai_config import Config, Step, short, steps_of
+from MedEnhanceLib.gradprom.segmenter_spec import Intensity, SegmenterSpec
 
-#: Formats of an output that is an image.
-IMAGES = ("image", "magnitude", "hounsfield")
-#: Arguments that transforms of dictionaries have, or had in earlier versions of MONAI.
-_OF_DICTIONARIES = {
-    "keys", "allow_missing_keys", "meta_keys", "meta_key_postfix", "meta_dict_key", "overwriting",
-}  # fmt: skip
+#: MONAI's network classes that may be built, which run MONAI's code alone on plain arguments, and
+#: what the sides of their input are multiples of; 0: derived from the arguments.
+NETWORKS = {
+    "AttentionUnet": 0,
+    "BasicUNet": 16,
+    "DynUNet": 0,
+    "SegResNet": 0,
+    "SegResNetDS": 0,
+    "SwinUNETR": 32,
+    "UNet": 0,
+    "VNet": 16,
+}
 _FLOAT = re.compile(r"\$?(?:(?:torch|numpy|np)\.)?float(?:16|32|64)?")
 _ANY: tuple[Any, ...] = ()
-_NO = (None, False)
-#: Transforms before the network: their arguments that decide, and the values that are understood,
-#: where not all are.
+_NO = (False,)
+#: Transforms before the network: their arguments that decide, and the values besides null that are
+#: understood, where not all are.
 _BEFORE: dict[str, dict[str, tuple[Any, ...]]] = {
     "LoadImage": {"dtype": _ANY},
-    "EnsureChannelFirst": {"channel_dim": (None, "no_channel")},
+    "EnsureChannelFirst": {"channel_dim": ("no_channel",)},
     "EnsureType": {"dtype": _ANY},
     "CastToType": {"dtype": _ANY},
     "ToTensor": {"dtype": _ANY},
@@ -37,7 +42,7 @@ _BEFORE: dict[str, dict[str, tuple[Any, ...]]] = {
     "Orientation": {
         "axcodes": _ANY,
         "as_closest_canonical": _ANY,
-        "labels": (None, [["L", "R"], ["P", "A"], ["I", "S"]]),
+        "labels": ([["L", "R"], ["P", "A"], ["I", "S"]],),
     },
     "Spacing": {"pixdim": _ANY, "diagonal": _NO, "min_pixdim": _NO, "max_pixdim": _NO},
     "ScaleIntensityRange": dict.fromkeys(("a_min", "a_max", "b_min", "b_max", "clip"), _ANY),
@@ -46,7 +51,7 @@ _BEFORE: dict[str, dict[str, tuple[Any, ...]]] = {
         "relative": _NO,
     },
     "ScaleIntensity": {"minv": _ANY, "maxv": _ANY, "factor": (None,)},
-    "NormalizeIntensity": dict.fromkeys(("subtrahend", "divisor", "nonzero"), _ANY),
+    "NormalizeIntensity": {"subtrahend": (None,), "divisor": (None,), "nonzero": _ANY},
     "CropForeground": {},
     "SpatialPad": {},
     "DivisiblePad": {},
@@ -55,21 +60,39 @@ _BEFORE: dict[str, dict[str, tuple[Any, ...]]] = {
 _AFTERWARDS = {"Invert", "SaveImage", "EnsureType", "FromMetaTensor", "ToTensor", "CopyItems"}
 #: What changes labels after the network, and is left out.
 _LEFT_OUT = {"KeepLargestConnectedComponent", "FillHoles", "RemoveSmallObjects"}
-#: Sides that a network's input has to be a multiple of, where it is the same for all sizes.
-_MULTIPLES = {"BasicUNet": 16, "BasicUNetPlusPlus": 16, "VNet": 16, "SwinUNETR": 32,
-              "UNETR": 16, "FlexibleUNet": 32}  # fmt: skip
 
 
-def read_network(config: Config) -> NetworkSpec:
+@dataclass(frozen=True)
+class Network:
+    """A class of monai.networks.nets, and its arguments."""
+
+    name: str
+    arguments: Mapping[str, Any]
+
+    @property
+    def multiple(self) -> int:
+        """What the sides of its input have to be multiples of."""
+        given = self.arguments
+        if self.name in ("UNet", "AttentionUnet", "DynUNet"):
+            strides = given.get("strides", ())
+            if self.name == "UNet":  # it leaves out what is more than its stages
+                strides = strides[: len(given.get("channels", ())) - 1]
+            return prod(max(one) if isinstance(one, list) else int(one) for one in strides)
+        if self.name in ("SegResNet", "SegResNetDS"):
+            return int(2 ** (len(given.get("blocks_down", (1,) * 4)) - 1))
+        return NETWORKS[self.name]
+
+
+def read_network(config: Config) -> Network:
     """The network class and its arguments; raises ModelError for a class that is not listed."""
     name, given = config.resolved("network_def", "network", "net", "model")
     config.refuse_inert(given, name)
     if not isinstance(given, Mapping) or "_target_" not in given:
         raise config.refused(name or "network_def", "states no network class (_target_)")
     target = str(given["_target_"])
-    short = re.sub(r"monai\.networks\.nets\.(?:\w+\.)?", "", target)
     listed = {network.lower(): network for network in NETWORKS}
-    if short.lower() not in listed:
+    network = listed.get(re.sub(r"monai\.networks\.nets\.(?:\w+\.)?", "", target).lower())
+    if network is None:
         raise config.refused(
             f"{name}._target_", f"is {target!r}, which is none of {', '.join(NETWORKS)}"
         )
@@ -77,11 +100,11 @@ def read_network(config: Config) -> NetworkSpec:
     for key, value in arguments.items():
         if "_target_" in str(value):
             raise config.refused(f"{name}.{key}", "is an object of some class: no plain value")
-    return NetworkSpec.from_json({"name": listed[short.lower()], "arguments": arguments})
+    return Network(network, arguments)
 
 
 def read_spec(
-    metadata: Config, inference: Config, network: NetworkSpec | None, *, restores: bool = False
+    metadata: Config, inference: Config, network: Network | None
 ) -> tuple[SegmenterSpec, tuple[str, ...]]:
     """What a bundle states, and notes on what is left out.
 
@@ -89,17 +112,16 @@ def read_spec(
         metadata: configs/metadata.json.
         inference: configs/inference.json.
         network: of `read_network`; None where the file of the network contains it.
-        restores: whether it shall give an image instead of labels: one channel, "image".
 
     Raises:
         ModelError: something is not understood; the message names file and field.
     """
-    facts = _Facts.read(metadata, restores=restores)
+    facts = _Facts.read(metadata)
     dimensions = facts.dimensions
     if network is not None:
         dimensions = int(network.arguments.get("spatial_dims", dimensions))
     before = _preprocessing(inference)
-    activation = _activation(inference, before.notes, restores=restores) or (
+    activation = _activation(inference, before.notes) or (
         "softmax" if facts.has_background else "sigmoid"
     )
     if activation == "sigmoid" and facts.has_background:
@@ -117,10 +139,7 @@ def read_spec(
         order = [slices, *(axis for axis in range(3) if axis != slices)]
         orientation = "".join(orientation[axis] for axis in order)
         spacing = tuple(spacing[axis] for axis in order) if spacing else ()
-    multiple = facts.multiple or (multiple_of(network) if network else 1)
-    fixed = network is not None and network.name == "UNETR"
-    if fixed and network is not None:
-        window = window or _sides(network.arguments.get("img_size", ()), dimensions)
+    multiple = facts.multiple or (network.multiple if network else 1)
     fields = {
         "modality": facts.modality,
         "labels": list(labels),
@@ -131,14 +150,9 @@ def read_spec(
         "activation": activation,
         "multiple": gcd(multiple, *window),
         "window": list(window),
-        "fixed": fixed,
         "overlap": overlap,
-        "network": network,
     }
-    try:
-        return SegmenterSpec.from_json(fields), tuple(before.notes)
-    except ConfigError as error:
-        raise ModelError(f"{inference.file}: {error.message}", OWN_SPEC) from error
+    return SegmenterSpec.from_json(fields), tuple(before.notes)
 
 
 @dataclass(frozen=True)
@@ -152,7 +166,7 @@ class _Facts:
     output_place: str
 
     @classmethod
-    def read(cls, metadata: Config, *, restores: bool) -> _Facts:
+    def read(cls, metadata: Config) -> _Facts:
         """Raises ModelError for more than one image, and for what is missing."""
         place = "network_data_format"
         format_ = _mapping(metadata, metadata.fields.get(place), place)
@@ -179,12 +193,8 @@ class _Facts:
         multiples = [re.match(r"(\d+)\s*\*\s*n", str(side)) for side in shape]
         there = f"{place}.outputs.{out}"
         result = _mapping(metadata, result, there)
-        if restores:
-            _refuse_labels(metadata, result, there)
-            channels: tuple[str, ...] = ("image",)
-        else:
-            listed = _mapping(metadata, result.get("channel_def"), f"{there}.channel_def")
-            channels = tuple(map(str, listed.values()))
+        listed = _mapping(metadata, result.get("channel_def"), f"{there}.channel_def")
+        channels = tuple(map(str, listed.values()))
         most = max((int(found.group(1)) for found in multiples if found), default=0)
         return cls(modality, len(shape), most, channels, there)
 
@@ -192,17 +202,6 @@ class _Facts:
     def has_background(self) -> bool:
         """Whether the first channel is the background."""
         return self.channels[0].strip().lower() in ("background", "bg")
-
-
-def _refuse_labels(metadata: Config, result: Mapping[str, Any], there: str) -> None:
-    """Raise ModelError unless an output is an image of one channel."""
-    kind = str(result.get("format", "image")).lower()
-    if kind not in IMAGES:
-        raise metadata.refused(
-            f"{there}.format", f"is {kind!r}, no image (segment runs what gives labels)"
-        )
-    if result.get("num_channels", 1) != 1:
-        raise metadata.refused(f"{there}.num_channels", f"is {result['num_channels']}, not 1")
 
 
 def _mapping(config: Config, given: Any, place: str) -> Mapping[str, Any]:
@@ -241,24 +240,19 @@ def _preprocessing(inference: Config) -> _Before:
 
 
 def _refuse_arguments(step: Step) -> None:
-    """Raise ModelError for an argument that MONAI's class has not, and for a value that decides and
-    is not understood.
+    """Raise ModelError for the value of an argument that decides and is not understood.
 
     A type is compared as text: "$torch.float32" is not run.
     """
-    from monai import transforms
-
-    known, deciding = signature(getattr(transforms, step.written)).parameters, _BEFORE[step.name]
-    for key, value in step.arguments.items():
-        if key == "dtype" and key in deciding:
+    for key, understood in _BEFORE[step.name].items():
+        value = step.arguments.get(key)
+        if key == "dtype":
             if value is not None and not _FLOAT.fullmatch(str(value)):
                 raise step.refused(f"is {short(str(value))}, no floats", key)
-        elif key in deciding:
-            step.config.refuse_inert(value, f"{step.place}.{key}")
-            if deciding[key] and value not in deciding[key]:
-                raise step.refused(f"is {short(str(value))}, which is not understood", key)
-        elif key not in known and key not in _OF_DICTIONARIES and not key.startswith("_"):
-            raise step.refused("is an argument that is not understood", key)
+            continue
+        step.config.refuse_inert(value, f"{step.place}.{key}")
+        if understood and value not in (None, *understood):
+            raise step.refused(f"is {short(str(value))}, which is not understood", key)
 
 
 @dataclass
@@ -267,7 +261,7 @@ class _Before:
 
     orientation: str = "IJK"
     spacing: tuple[float, ...] = ()
-    intensity: Intensity = field(default_factory=lambda: Intensity(kind="none"))
+    intensity: Intensity = field(default_factory=Intensity)
     notes: list[str] = field(default_factory=list)
     crop: Step | None = None
 
@@ -296,7 +290,9 @@ class _Before:
                 low, high = given.get("minv", 0.0), given.get("maxv", 1.0)
                 self._scale(step, {"kind": "scale", "to_low": low, "to_high": high})
             case "NormalizeIntensity":
-                self._normalize(step)
+                # As in MONAI, the text "True" counts too.
+                nonzero = bool(given.get("nonzero", False))
+                self._scale(step, {"kind": "z-score", "nonzero": nonzero})
             case "CropForeground":
                 self.crop = step
             case "SpatialPad" | "DivisiblePad":
@@ -313,23 +309,6 @@ class _Before:
             self.intensity = Intensity.from_json(fields)
         except ConfigError as error:
             raise step.refused(f"cannot be used: {error.message}") from error
-
-    def _normalize(self, step: Step) -> None:
-        given, before = step.arguments, self.intensity
-        nonzero = bool(given.get("nonzero", False))  # as in MONAI, "True" too
-        if given.get("subtrahend") is None and given.get("divisor") is None:
-            self._scale(step, {"kind": "z-score", "nonzero": nonzero})
-            return
-        shift, divisor = float(given["subtrahend"]), float(given["divisor"])
-        if nonzero or not divisor > 0:
-            raise step.refused(f"has nonzero {nonzero} with the divisor {divisor:g}")
-        if before.kind == "none":
-            self.intensity = Intensity(kind="window", low=shift, high=shift + divisor)
-        elif before.kind in ("window", "percentiles", "scale"):
-            low, high = ((end - shift) / divisor for end in (before.to_low, before.to_high))
-            self.intensity = replace(before, to_low=low, to_high=high)
-        else:
-            raise step.refused(f"follows another scale ({before.kind})")
 
     def finish(self) -> None:
         """Check what depends on all transforms."""
@@ -352,7 +331,7 @@ def _target_range(given: Mapping[str, Any]) -> dict[str, Any]:
     return {"to_low": low, "to_high": high, "clip": bool(given.get("clip", False))}
 
 
-def _activation(inference: Config, notes: list[str], *, restores: bool) -> str:
+def _activation(inference: Config, notes: list[str]) -> str:
     """Softmax or sigmoid, by the transforms after the network; "" where they do not say.
 
     Raises ModelError for a transform that could change labels; adds notes on what is left out.
@@ -364,9 +343,6 @@ def _activation(inference: Config, notes: list[str], *, restores: bool) -> str:
         stated, arguments = "", step.arguments
         if step.name in _AFTERWARDS:
             continue
-        if restores:
-            why = "which a restoration's intensities are not brought back through"
-            raise step.refused(f"is {step.target!r}, {why}", "_target_")
         if step.name in _LEFT_OUT:
             notes.append(f"{step.target} is left out: labels are the network's")
             continue
@@ -421,16 +397,3 @@ def _sides(given: Any, dimensions: int) -> tuple[int, ...]:
     sides = [given] * dimensions if isinstance(given, int) else list(given or ())
     is_plain = len(sides) == dimensions and all(isinstance(x, int) and x > 0 for x in sides)
     return tuple(sides) if is_plain else ()
-
-
-def multiple_of(network: NetworkSpec) -> int:
-    """What the sides of a network's input have to be multiples of, from its arguments."""
-    name, given = network.name, network.arguments
-    if name in ("UNet", "AttentionUnet", "DynUNet"):
-        strides = given.get("strides", ())
-        if name == "UNet":  # it leaves out what is more than its stages
-            strides = strides[: len(given.get("channels", ())) - 1]
-        return prod(max(one) if isinstance(one, list) else int(one) for one in strides)
-    if name in ("SegResNet", "SegResNetDS"):
-        return int(2 ** (len(given.get("blocks_down", (1,) * 4)) - 1))
-    return _MULTIPLES.get(name, 1)

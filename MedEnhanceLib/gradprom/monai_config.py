@@ -16,10 +16,7 @@ from typing import Any
 
 from MedEnhanceLib.errors import ModelError
 
-OWN_SPEC = (
-    "State what the segmenter expects yourself: in a JSON file beside the bundle, named as the "
-    "bundle with .json (fields of SegmenterSpec), or with spec= in Python."
-)
+_REMEDY = "Change it in a copy of the bundle: docs/segmenters.md says what is understood."
 #: Most values of a field, with all references resolved.
 _MOST_VALUES = 10_000
 #: The endings of MONAI's transforms of dictionaries.
@@ -104,7 +101,7 @@ class Config:
 
     def refused(self, place: str, why: str) -> ModelError:
         """The error for a field that is not understood."""
-        return ModelError(f"{self.file}: {place} {why}", OWN_SPEC)
+        return ModelError(f"{self.file}: {place} {why}", _REMEDY)
 
 
 def short(text: str) -> str:
@@ -116,14 +113,13 @@ def short(text: str) -> str:
 class Step:
     """A transform.
 
-    target: its class as it is written. written: without MONAI's package. name: without the ending
-    of transforms of dictionaries too; "" where it is not among those that are understood.
+    target: its class as it is written. name: without MONAI's package and the ending of transforms
+    of dictionaries; "" where it is not among those that are understood.
     """
 
     config: Config
     place: str
     target: str
-    written: str
     name: str
     arguments: Mapping[str, Any]
 
@@ -149,4 +145,4 @@ def steps_of(config: Config, given: Any, place: str, known: set[str]) -> Iterato
         yield from steps_of(config, given.get("transforms", []), f"{place}.transforms", known)
         return
     stems = [name, *(name.removesuffix(ending) for ending in _ENDINGS if name.endswith(ending))]
-    yield Step(config, place, target, name, next((x for x in stems if x in known), ""), given)
+    yield Step(config, place, target, next((stem for stem in stems if stem in known), ""), given)

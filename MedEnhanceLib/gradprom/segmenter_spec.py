@@ -1,38 +1,19 @@
-"""What a user's own segmenter expects of an image: stated in JSON, and applied to a volume."""
+"""What a segmenter expects of an image, and how it sees a volume."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.options import About, Options, option
+from MedEnhanceLib.core.options import Options, option
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError, ModelError
+from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.nets.intensity import Scaling
 
-#: MONAI's network classes that may be built: they run MONAI's code alone, on plain arguments.
-NetworkName = Literal[
-    "AttentionUnet",
-    "BasicUNet",
-    "BasicUNetPlusPlus",
-    "DynUNet",
-    "FlexibleUNet",
-    "HighResNet",
-    "SegResNet",
-    "SegResNetDS",
-    "SwinUNETR",
-    "UNETR",
-    "UNet",
-    "VNet",
-]
-NETWORKS: tuple[str, ...] = get_args(NetworkName)
 #: Letters of the anatomical axes in nibabel's order: positive and negative end of each.
 _ENDS = ("RL", "AP", "SI")
 _ARRAY = "IJK"
@@ -46,22 +27,25 @@ _SAME_SPACING = 1e-3
 
 @dataclass(frozen=True, kw_only=True)
 class Intensity(Options):
-    """How the intensities of a volume become those that the network was trained on."""
+    """How the intensities of a volume become those that the network was trained on.
 
-    kind: Literal["window", "z-score", "scale", "percentiles", "own", "none"] = option(
-        "own",
-        help="window: low to high become to_low to to_high; z-score: mean 0 and standard deviation "
-        "1; scale: smallest and largest value become to_low and to_high; percentiles: low and high "
-        "are percentiles; own: the scale of this project's networks; none: as they are in the file",
-    )
-    low: float | None = option(None, help="lower end: in the volume's unit, or a percentile")
-    high: float | None = option(None, help="upper end: in the volume's unit, or a percentile")
-    to_low: float = option(0.0, help="what the lower end becomes")
-    to_high: float = option(1.0, help="what the upper end becomes")
-    clip: bool = option(False, help="whether values beyond the ends are set to them")
-    nonzero: bool = option(
-        False, help="z-score: whether voxels of 0 are left out of it, and stay 0"
-    )
+    Attributes:
+        kind: window: low to high become to_low to to_high; z-score: mean 0 and standard deviation
+            1; scale: smallest and largest value become to_low and to_high; percentiles: low and
+            high are percentiles; own: the scale of this project's networks; none: as in the file.
+        low, high: in the volume's unit, or percentiles.
+        to_low, to_high: what they become.
+        clip: whether values beyond the ends are set to them.
+        nonzero: of z-score: whether voxels of 0 are left out of it, and stay 0.
+    """
+
+    kind: Literal["window", "z-score", "scale", "percentiles", "own", "none"] = "none"
+    low: float | None = None
+    high: float | None = None
+    to_low: float = 0.0
+    to_high: float = 1.0
+    clip: bool = False
+    nonzero: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -118,62 +102,43 @@ class Intensity(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NetworkSpec(Options):
-    """The network that a file of weights belongs to."""
-
-    name: Annotated[NetworkName, About(help="a class of monai.networks.nets")]
-    arguments: dict[str, Any] = option(factory=dict, help="of the class, as its JSON object")
-
-
-@dataclass(frozen=True, kw_only=True)
 class SegmenterSpec(Options):
-    """What a segmenter takes and gives; `<file>.json` beside its file, or `spec` in Python."""
+    """What a segmenter takes and gives.
 
-    modality: Annotated[Literal["CT", "MR"], About(help="of the images that it was trained on")]
-    labels: Annotated[
-        tuple[str, ...], About(help="names of its channels, in order, without the background")
-    ]
-    dimensions: Literal[2, 3] = option(3, help="2: it takes slices, 3: it takes volumes")
-    context: int = option(
-        0, help="of 2 dimensions: slices on each side that are channels too", low=0, high=16
-    )
-    orientation: str = option(
-        "",
-        help="where the axes of its array point to, first axis first: RAS is right, anterior, "
-        "superior; KJI is slices, rows, columns of the file. Of 2 dimensions the first axis goes "
-        "from slice to slice. Empty: KJI. MONAI's networks see RAS, or IJK without Orientation",
-    )
-    spacing: tuple[float, ...] = option(
-        (), help="mm along these axes; 0: as the volume's. Empty: as the volume's"
-    )
-    intensity: Intensity = option(factory=Intensity, help="scale of its intensities")
-    activation: Literal["softmax", "sigmoid"] = option(
-        "softmax",
-        help="softmax: the first channel is the background, one label per voxel; sigmoid: no "
-        "background, labels may overlap",
-    )
-    probabilities: bool = option(
-        False, help="whether it gives probabilities, having the activation inside"
-    )
-    multiple: int = option(
-        16, help="sides are filled up to a multiple of it, by repeating the edge", low=1, high=512
-    )
-    window: tuple[int, ...] = option(
-        (), help="sides of the window that whole volumes are run in; empty: all at once"
-    )
-    fixed: bool = option(False, help="whether it takes nothing but that window, as UNETR does")
-    overlap: float = option(0.25, help="of neighboring windows, as a share", low=0, high=0.9)
-    output: str = option("", help="of a network that gives a dictionary: the key of its logits")
-    network: NetworkSpec | None = option(
-        None, help="of a file of weights: their network; null for files that contain it"
-    )
+    Attributes:
+        modality: of the images that it was trained on.
+        labels: names of its channels, in order, without the background.
+        dimensions: 2: it takes slices, 3: it takes volumes.
+        context: of 2 dimensions: slices on each side that are channels too.
+        orientation: where the axes of its array point to, first axis first: RAS is right, anterior,
+            superior; KJI is slices, rows, columns of the file. Of 2 dimensions the first axis goes
+            from slice to slice.
+        spacing: mm along these axes, 0: as the volume's. Empty: as the volume's.
+        intensity: scale of its intensities.
+        activation: softmax: the first channel is the background, one label per voxel; sigmoid: no
+            background, labels may overlap.
+        multiple: sides are filled up to a multiple of it, by repeating the edge.
+        window: sides of the window that whole volumes are run in; empty: all at once.
+        overlap: of neighboring windows, as a share.
+    """
+
+    modality: Literal["CT", "MR"]
+    labels: tuple[str, ...]
+    dimensions: Literal[2, 3] = 3
+    context: int = 0
+    orientation: str = "KJI"
+    spacing: tuple[float, ...] = ()
+    intensity: Intensity = option(factory=Intensity)
+    activation: Literal["softmax", "sigmoid"] = "softmax"
+    multiple: int = option(16, low=1, high=512)
+    window: tuple[int, ...] = ()
+    overlap: float = option(0.25, low=0, high=0.9)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < len(self.labels) <= _MOST_LABELS or not all(self.labels):
             raise ConfigError(
-                f"labels is {list(self.labels)}",
-                f"Name the channels without the background: 1 to {_MOST_LABELS}.",
+                f"labels is {list(self.labels)}", f"Name 1 to {_MOST_LABELS} channels of labels."
             )
         if not _is_orientation(self.orientation):
             raise ConfigError(
@@ -184,20 +149,14 @@ class SegmenterSpec(Options):
             raise ConfigError(
                 f"spacing is {list(self.spacing)}", "Give three numbers in mm; 0: as the volume's."
             )
-        if self.context and self.dimensions == 3:
-            raise ConfigError(
-                f"context is {self.context} with 3 dimensions", "Leave it out: it is for slices."
-            )
         is_window = len(self.window) == self.dimensions and all(
             side > 0 and side % self.multiple == 0 for side in self.window
         )
         if self.window and not is_window:
             raise ConfigError(
                 f"window is {list(self.window)}",
-                f"Give {self.dimensions} sides, each a multiple of {self.multiple} (multiple).",
+                f"Give {self.dimensions} sides, each a multiple of {self.multiple}.",
             )
-        if self.fixed and not self.window:
-            raise ConfigError("fixed without a window", "State the sides that it takes (window).")
 
     @property
     def channels(self) -> int:
@@ -266,8 +225,6 @@ def view_of(spec: SegmenterSpec, volume: Volume, scaling: Scaling) -> View:
 
 def axes_of(orientation: str, geometry: Geometry) -> tuple[tuple[int, int, int], tuple[int, ...]]:
     """Axes of [K, J, I] in the order of an orientation, and which of them are reversed."""
-    if not orientation:
-        return (0, 1, 2), ()
     if set(orientation) == set(_ARRAY):
         first, second, third = (2 - _ARRAY.index(letter) for letter in orientation)
         return (first, second, third), ()
@@ -300,19 +257,7 @@ def zoom_of(
 
 
 def _is_orientation(text: str) -> bool:
-    if not text or sorted(text) == sorted(_ARRAY):
+    if sorted(text) == sorted(_ARRAY):
         return True
     hits = [[letter in ends for ends in _ENDS] for letter in text]
     return len(text) == 3 and all(sum(column) == 1 for column in zip(*hits, strict=True))
-
-
-def refuse_missing(source: str | Path) -> None:
-    """Raise ModelError for the path of a segmenter that is not there; a head's name is no path."""
-    path = Path(source)
-    if (os.sep in str(source) or path.suffix) and not path.exists():
-        raise ModelError(f"{source}: there is no such file", "Check the path of the segmenter.")
-
-
-def spec_from(fields: Mapping[str, Any] | SegmenterSpec) -> SegmenterSpec:
-    """A spec from its JSON object, or as it is; raises ConfigError."""
-    return fields if isinstance(fields, SegmenterSpec) else SegmenterSpec.from_json(fields)

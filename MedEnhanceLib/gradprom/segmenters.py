@@ -6,25 +6,23 @@ slab on the networks' scale → axes, spacing, intensities → sides filled up �
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-from MedEnhanceLib.core.volume import Volume, Voxels
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, ModelError
-from MedEnhanceLib.gradprom import segmenter_files, segmenter_spec
+from MedEnhanceLib.gradprom import segmenter_spec
+from MedEnhanceLib.gradprom.segmenter_bundle import Opened, open_source
 from MedEnhanceLib.gradprom.segmenter_probe import Frozen, count, probe
-from MedEnhanceLib.gradprom.segmenter_spec import SegmenterSpec as SegmenterSpec
-from MedEnhanceLib.gradprom.segmenter_spec import View as View
-from MedEnhanceLib.gradprom.segmenter_spec import axes_of, zoom_of
+from MedEnhanceLib.gradprom.segmenter_spec import View, axes_of, zoom_of
 from MedEnhanceLib.nets.intensity import Scaling, scaling_for
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -32,78 +30,37 @@ from MedEnhanceLib.runtime.progress import Monitor
 _MOST_ZOOM = 3.0
 #: Pixels of slices at once: what is best on a CPU.
 _PIXELS = 512 * 512
-#: Labels of a slab may lie this far, in voxels, from the image's grid.
-_GRID_TOLERANCE = 0.1
 
 
-def open_restoration(source: str | Path) -> Segmenter:
-    """Open a MONAI bundle that gives an image, whose label is "image"; see `Segmenter.restored`.
-
-    Raises ModelError, ConfigError and DependencyError as `open_segmenter`; no program in it runs.
-    """
-    return _opened(segmenter_files.find_restoration(Path(source)))
-
-
-def open_segmenter(
-    source: str | Path | nn.Module,
-    *,
-    spec: Mapping[str, Any] | SegmenterSpec | None = None,
-    trust: bool = False,
-) -> Segmenter:
+def open_segmenter(source: str | Path, *, trust: bool = False) -> Segmenter:
     """Open a segmenter, freeze it, and check with a probe that it can teach.
 
     Args:
-        source: the name or folder of a head of MedEnhance; a MONAI bundle, folder or zip, or
-            the name of an imported one; a TorchScript file, or a file of weights (safetensors, or
-            torch.save of a state dict); in Python also a module, which is copied.
-        spec: what it expects. None: the bundle's own, or that of `<file>.json` beside the file.
-        trust: whether files that contain a program, TorchScript, may run.
+        source: the name or folder of a head of MedEnhance; a MONAI bundle, folder or zip.
+        trust: whether a program in it, TorchScript, may run.
     Raises:
-        ModelError: it cannot be read, is not trusted, does not fit its spec, or does not teach:
-            its output does not depend differentiably on the image.
-        ConfigError: `spec` is not valid.
+        ModelError: it cannot be read, is not trusted, or does not teach: its output does not depend
+            differentiably on the image.
         DependencyError: its network needs a package that is missing.
     """
-    stated = None if spec is None else segmenter_spec.spec_from(spec)
-    return _opened(segmenter_files.find(source, stated, trust=trust))
+    return frozen(open_source(str(source), trust=trust))
 
 
-def _opened(found: segmenter_files.Found) -> Segmenter:
-    network = Frozen(found.network, found.spec, found.name)
-    probe(network, found.spec, found.name)
-    return Segmenter(
-        found.name, found.kind, network, found.spec.labels, found.spec, found.sha256, found.notes
-    )
-
-
-def _numbering(labels: Sequence[str]) -> str:
-    """The hint that says which value each label has."""
-    if len(labels) == 1:
-        return f"Write {labels[0]} as 1, and the background as 0."
-    return f"Number its labels from 1 to {len(labels)}, in this order, and the background 0."
+def frozen(opened: Opened) -> Segmenter:
+    """A network that was opened, frozen and checked; raises ModelError as `open_segmenter`."""
+    network = Frozen(opened.network, opened.name)
+    probe(network, opened.spec, opened.name)
+    return Segmenter(**vars(opened) | {"network": network})
 
 
 @dataclass(frozen=True, eq=False)
-class Segmenter:
-    """A frozen segmenter with what it expects.
+class Segmenter(Opened):
+    """A frozen segmenter: its network is [B, channels, …] → logits [B, outputs, …], for use."""
 
-    Attributes:
-        name: as the user knows it.
-        kind: head, monai-bundle, torchscript, state-dict or module.
-        network: [B, channels, …] → logits [B, outputs, …]; frozen, for use.
-        labels: names of its labels; label n has the index n + 1, the background 0.
-        spec: what it expects.
-        sha256: of its weights.
-        notes: what of its bundle was left out, for users.
-    """
-
-    name: str
-    kind: str
-    network: nn.Module
-    labels: tuple[str, ...]
-    spec: SegmenterSpec
-    sha256: str
-    notes: tuple[str, ...] = ()
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of its labels; label n has the index n + 1, the background 0."""
+        return self.spec.labels
 
     def identity(self) -> dict[str, str]:
         """Name, kind and hash, as manifests record them."""
@@ -115,7 +72,7 @@ class Segmenter:
         Raises:
             ModelError: it was trained on another modality.
             InputError: the volume is a sequence, too coarse, too fine or too small; the labels
-                lie on another grid, or hold values that are no label.
+                hold values that are no label.
         """
         spec, who = self.spec, volume.source or "volume"
         if volume.is_sequence:
@@ -129,7 +86,7 @@ class Segmenter:
             )
         axes, _ = axes_of(spec.orientation, volume.geometry)
         zoom = zoom_of(spec.spacing, axes, volume.geometry)
-        worst = max(zoom, key=lambda one: abs(math.log(one)))
+        worst = max(zoom, key=lambda ratio: abs(math.log(ratio)))
         if abs(math.log(worst)) > math.log(_MOST_ZOOM):
             place = zoom.index(worst)
             raise InputError(
@@ -145,25 +102,13 @@ class Segmenter:
                 f"{self.name!r}, which needs {spec.multiple}",
                 "Choose larger volumes: most of what it would see is filling.",
             )
-        if labels is not None:
-            self._check_labels(volume, labels, who)
-
-    def _check_labels(self, volume: Volume, labels: Volume, who: str) -> None:
-        there = labels.source or f"labels of {who}"
-        if labels.shape != volume.shape or not labels.geometry.is_close(
-            volume.geometry, _GRID_TOLERANCE, shape=volume.shape
-        ):
-            raise InputError(f"{there}: another grid than {who}", "Give labels drawn on the image.")
-        values = labels.voxels
-        if values.dtype.kind == "f" and not bool((values == np.round(values)).all()):
-            raise InputError(f"{there}: values between whole numbers", "Give a label volume.")
-        low, high, most = int(values.min()), int(values.max()), len(self.labels)
-        if low < 0 or high > most:
+        most = len(self.labels)
+        if labels is not None and int(labels.voxels.max()) > most:
             raise InputError(
-                f"{there}: values from {low} to {high}, segmenter {self.name!r} has "
-                f"{count(most, 'label')} ({', '.join(self.labels[:5])}"
-                f"{' …' if most > 5 else ''})",
-                _numbering(self.labels),
+                f"{labels.source or f'labels of {who}'}: values up to {labels.voxels.max()}, "
+                f"segmenter {self.name!r} has {count(most, 'label')} "
+                f"({', '.join(self.labels[:5])}{' …' if most > 5 else ''})",
+                "Number its labels from 1 on, in this order, and the background 0.",
             )
 
     def view_of(self, volume: Volume, scaling: Scaling) -> View:
@@ -235,38 +180,6 @@ class Segmenter:
         monitor.progress(1, "segmenting")
         return np.ascontiguousarray(_turned_back(found[None], view)[0].numpy())
 
-    def restored(self, volume: Volume, monitor: Monitor | None = None) -> Voxels:
-        """Voxels of a network that gives an image: on the volume's grid, in its unit and type.
-
-        What the network changes is added to the volume: what its scale clips, or leaves out, stays.
-        Raises as `check`; InputError where its spacing is another one; Cancelled.
-        """
-        monitor = monitor or Monitor()
-        self.check(volume)
-        scaling = scaling_for(volume)
-        view = self.view_of(volume, scaling)
-        if view.zoom != (1.0, 1.0, 1.0):
-            wanted = " × ".join(f"{side:g}" for side in self.spec.spacing)
-            raise InputError(
-                f"{volume.source or 'volume'}: {self.name!r} restores voxels of {wanted} mm, and "
-                "to resample would cost what is to be gained",
-                "Choose volumes of its spacing.",
-            )
-        with torch.inference_mode():
-            slab = torch.from_numpy(scaling.apply(volume.voxels)).to(self._device())
-            seen = self._seen(slab, view)
-            change = torch.zeros_like(seen)
-            for where in self._parts(seen, view):
-                part = monitor.part(where.start / len(seen), where.stop / len(seen))
-                part.progress(0, "restoring")
-                found = self._run(seen, where, is_whole=True, monitor=part)[0]
-                change[where] = found - seen[where]
-            if view.zero is not None:
-                change[seen == 0] = 0
-        monitor.progress(1, "restoring")
-        back = _turned_back(change[None], view)[0].cpu().numpy() * (scaling.scale / view.gain)
-        return _in_type(volume.voxels + back, volume.dtype)
-
     def _parts(self, seen: Tensor, view: View) -> Iterator[slice]:
         """Slices at once: few of 2D networks, unless they are resampled across; all of others."""
         step = len(seen)
@@ -311,7 +224,7 @@ class Segmenter:
             offsets = torch.arange(-spec.context, spec.context + 1)
             wanted = torch.arange(where.start, where.stop)[:, None] + offsets
             batch = seen[wanted.clamp(0, len(seen) - 1).to(seen.device)]
-        if spec.fixed or (is_whole and spec.window):
+        if is_whole and spec.window:
             found = self._in_windows(batch, monitor)
         else:
             filling = [(0, -side % spec.multiple) for side in reversed(batch.shape[2:])]
@@ -340,15 +253,6 @@ class Segmenter:
             batch, spec.window, 1, run, spec.overlap, mode="gaussian", padding_mode="replicate"
         )
         return found
-
-
-def _in_type(values: npt.NDArray[Any], dtype: np.dtype[Any]) -> Voxels:
-    """Numbers in a type of voxels: rounded and limited where that holds whole numbers."""
-    if dtype.kind not in "iu":
-        return values.astype(dtype)
-    limits = np.iinfo(dtype)
-    rounded: Voxels = np.clip(np.rint(values), limits.min, limits.max).astype(dtype)
-    return rounded
 
 
 def _along(shape: tuple[int, ...], view: View) -> tuple[int, int, int]:

@@ -78,10 +78,10 @@ class TaskConfig(Options):
 
     segmenter: str = option(
         "",
-        help="name or file of a segmenter that stays as it is; beside head, the bundle of a head "
-        "whose weights are started from",
+        help="a segmenter that stays as it is: name of a head, or a MONAI bundle; beside head, the "
+        "head whose weights are started from",
     )
-    trust_segmenter: bool = option(False, help="run the program in the segmenter's file")
+    trust_segmenter: bool = option(False, help="run the program in the segmenter's bundle")
     head: dict[str, Any] = option(
         factory=dict,
         help="fields of gradprom.TrainHeadConfig, its labeled images among them; empty: none "

@@ -8,10 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from MedEnhanceLib.core.manifest import derived_note, make_manifest, manifest_at_strength
+from MedEnhanceLib.core.manifest import make_manifest, manifest_at_strength
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.gradprom.foreign import is_restoration
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.jobs.kinds.segment import found_of, segmentation_figures
 from MedEnhanceLib.jobs.objects import Found, Objects
@@ -132,8 +131,6 @@ def enhance_volume(
     besides = [name for name, given in (("guide", guide), ("look", look)) if given is not None]
     if config.task == "slices":
         done = _with_thin_slices(volume, config, besides, slices=slices, monitor=part)
-    elif is_restoration(config.model):
-        done = _restored_by_bundle(volume, config, besides, slices=slices, monitor=part)
     else:
         done = enhance(
             volume,
@@ -188,53 +185,6 @@ def _with_thin_slices(
     return enhance_slices(volume, config, monitor)
 
 
-def _restored_by_bundle(
-    volume: Volume,
-    config: EnhanceConfig,
-    besides: Sequence[str],
-    *,
-    slices: tuple[int, int] | None,
-    monitor: Monitor,
-) -> Enhancement:
-    """As `hqg.enhance`, with a MONAI bundle that gives an image."""
-    began = time.monotonic()
-    fixed = EnhanceConfig(
-        model=config.model,
-        device=config.device,
-        strength=config.strength,
-        task="noise" if config.task == "noise" else "auto",
-    )
-    if config != fixed or besides or slices is not None:
-        raise ConfigError(
-            f"{Path(config.model).name} is a MONAI bundle, which takes model, device and strength "
-            "alone",
-            "Leave out the other options, or choose an enhancer.",
-        )
-    attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
-    from MedEnhanceLib.gradprom.segmenters import open_restoration
-    from MedEnhanceLib.hqg.strength import Enhancement
-    from MedEnhanceLib.runtime.device import choose_device
-
-    model, choice = open_restoration(config.model), choose_device(config.device)
-    monitor.log(f"running {model.name} on {choice.name}: {choice.reason}")
-    monitor.warn(f"{model.name} is not ours: nothing is known here of how well it does")
-    for note in model.notes:
-        monitor.warn(f"{model.name}: {note}")
-    model.network.to(choice.name)
-    if volume.modality_is_guess:
-        volume = replace(volume, modality=model.spec.modality, units=volume.units)
-    note = derived_note(f"enhanced with {model.name} {model.sha256[:12]}")
-    full = Enhancement(
-        volume=volume.with_voxels(model.restored(volume, monitor), did=note),
-        uncertainty=None,
-        model=model.identity(),
-        device=choice.name,
-        seconds=0.0,
-        original=volume,
-    )
-    return replace(full.at_strength(config.share), seconds=time.monotonic() - began)
-
-
 def _names(
     volume: Volume,
     guide: Volume | Sequence[Volume] | None,
@@ -254,7 +204,7 @@ def _names(
 
 def _is_decided_once(config: EnhanceConfig) -> bool:
     """Whether an enhancer looks at all frames of a sequence before it enhances one."""
-    return config.task != "slices" and not is_restoration(config.model)
+    return config.task != "slices"
 
 
 def _figures(done: Enhancement) -> dict[str, Any]:

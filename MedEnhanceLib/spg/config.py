@@ -13,94 +13,36 @@ from MedEnhanceLib.errors import ConfigError
 
 Task = Literal["denoise", "sr2", "sr4", "undersample"]
 TASKS: tuple[Task, ...] = get_args(Task)
-Method = Literal["statistics", "matching", "auto"]
-#: Networks whose gradients can be matched.
-MATCHED = ("srcnn", "edsr")
+Method = Literal["statistics", "matching"]
 Modality = Literal["CT", "MR"]
 MODALITIES: tuple[Modality, ...] = get_args(Modality)
 TEMPLATE, REPRESENTATIVE, PATIENT = "template", "representative", "patient:"
 #: Sides of images are multiples of this: ζ has an eighth of the resolution.
 GRID = 8
+#: What 0 and 1 are in images of CT, HU. In MR they are 0, as a magnitude has it, and the robust
+#: maximum (the 99.5th percentile of the foreground).
+CT_WINDOW = (-1000.0, 1000.0)
+#: How strong the degradation is (design: spg part 6): of noise in MR, lowest and highest σ as
+#: shares of 1 in the images; of CT, the share of the full dose that it is reduced to, by noise of
+#: 2,200 photons per ray of a pixel's width in 360 views (about 60 HU in tissue); of undersampled
+#: MR, how many times fewer lines are measured, and the share around the middle that always is.
+DAMAGE: dict[str, Any] = {
+    "rician": [0.03, 0.09],
+    "dose": 0.25,
+    "added_photons": 2200.0,
+    "acceleration": 4.0,
+    "center": 0.08,
+}
 #: Fields without effect on the result: a run may be resumed with other values.
 _FREE = ("device", "checkpoint_s", "licence")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageConfig(Options):
-    """How volumes become images: axial, [size, size] pixels of spacing_mm, values in [0, 1]."""
+    """How volumes become images: axial, [size, size] pixels of spacing_mm."""
 
     size: int = option(96, help="side", low=16, high=4096, multiple=GRID, unit="pixels")
     spacing_mm: float = option(1.0, help="of pixels", low=0.05, high=50, unit="mm")
-    ct_window: tuple[float, float] = option(
-        (-1000.0, 1000.0), help="HU that become 0 and 1; beyond is clipped"
-    )
-    mr_top: float = option(
-        1.0,
-        help="share of the robust maximum (the 99.5th percentile of the foreground) that becomes "
-        "1; 0 stays 0, as a magnitude has it",
-        low=0.1,
-        high=10,
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.ct_window[0] < self.ct_window[1]:
-            raise ConfigError(f"ct_window is {self.ct_window}", "Give two HU, the lower one first.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DamageConfig(Options):
-    """How strong a task's degradation is (design: spg part 6).
-
-    In CT the noise of dose / (1 − dose) of the full dose is added, which makes the sum that of
-    `dose`: with these values about 60 HU in tissue, as in the first trial.
-    """
-
-    rician: tuple[float, float] = option(
-        (0.03, 0.09), help="lowest and highest σ of noise in MR, as shares of 1 in the images"
-    )
-    dose: float = option(
-        0.25, help="share of the full dose that CT is reduced to", low=0.001, high=0.999
-    )
-    full_dose_photons: float = option(
-        6600.0, help="per ray of a pixel's width in 360 views", low=1, high=1e12
-    )
-    views: int = option(
-        120, help="that are simulated; their photons add up to the same dose", low=8, high=10_000
-    )
-    acceleration: float = option(4.0, help="of undersampled MR", low=1, high=100)
-    centre: float = option(
-        0.08, help="share of the lines around the middle that are kept", low=0, high=1
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.rician[0] <= self.rician[1] <= 1:
-            raise ConfigError(f"rician is {self.rician}", "Give two shares, the lower one first.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class GeneratorConfig(Options):
-    """The module that makes a patient's images from the prior (design: spg parts 4 and 5)."""
-
-    widths: tuple[int, int, int] = option((16, 32, 64), help="channels of the three levels")
-    rho: float = option(
-        0.15, help="the most by which a pixel may leave the prior", low=1e-3, high=1
-    )
-    rate: float = option(3e-3, help="Adam's learning rate", low=0, high=1)
-    restraint: float = option(
-        0.005,
-        help="weight of the mean square of what tanh is given, which keeps it from saturating "
-        "where it is large. At a rate of 1e-3, structure of 0.5 to 0.05 and a restraint of 0.1 "
-        "images stay so near the prior that networks learn little else from them than from it",
-        low=0,
-        high=1e6,
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if min(self.widths) < 1:
-            raise ConfigError(f"widths are {self.widths}", "Give three numbers of channels.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,34 +61,11 @@ class LoopConfig(Options):
     batch: int = option(
         16, help="patches of a match, from raw and from distilled images", low=1, high=4096
     )
-    teaching_batch: int = option(8, help="patches of a teaching step", low=1, high=4096)
-    network_rate: float = option(1e-4, help="learning rate of teaching (Adam)", low=0, high=1)
-    networks: tuple[str, ...] = option(
-        ("srcnn",), help="srcnn and edsr, taken in turns, one for each outer step"
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.networks or set(self.networks) - set(MATCHED):
-            raise ConfigError(f"networks are {self.networks}", f"Use {' and '.join(MATCHED)}.")
 
     @property
     def steps(self) -> int:
         """Numbered steps of a patient: matches, and what networks learn after each."""
         return self.outer * self.inner * (1 + self.teaching)
-
-
-@dataclass(frozen=True, kw_only=True)
-class KeepingConfig(Options):
-    """Trainings of SRCNN that measure what there is to gain (worth.py)."""
-
-    seeds: int = option(
-        2, help="of each arm and half of the patients; 0: nothing is measured", low=0, high=1000
-    )
-    steps: int = option(500, help="of each training", low=1, high=10_000_000)
-    batch: int = option(4, help="patches per step", low=1, high=4096)
-    patch: int = option(24, help="side of a patch", low=8, high=4096, unit="pixels")
-    learning_rate: float = option(3e-3, help="of each training", low=0, high=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,30 +101,20 @@ class DistillConfig(WithPresets):
     """One distillation, reproducible from this and the data.
 
     Presets: smoke: seconds, for tests; cpu: some minutes a patient on one core; full: the loop of
-    the design (200 re-initializations, both networks), for a GPU.
+    the design (200 re-initializations), for a GPU.
     """
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "smoke": {
             "images_per_patient": 2,
             "images": {"size": 32, "spacing_mm": 3.0},
-            "damage": {"views": 24},
-            "generator": {"widths": (4, 4, 8)},
-            "loop": {
-                "outer": 2,
-                "inner": 2,
-                "teaching": 2,
-                "patch": 16,
-                "batch": 4,
-                "teaching_batch": 2,
-                "network_rate": 1e-3,
-            },
-            "keeping": {"seeds": 1, "steps": 2, "patch": 16},
+            "loop": {"outer": 2, "inner": 2, "teaching": 2, "patch": 16, "batch": 4},
+            "room_steps": 2,
         },
         "cpu": {},
         "full": {
             "images": {"size": 160},
-            "loop": {"outer": 200, "patch": 64, "batch": 32, "networks": MATCHED},
+            "loop": {"outer": 200, "patch": 64, "batch": 32},
         },
     }
 
@@ -218,8 +127,7 @@ class DistillConfig(WithPresets):
         "statistics",
         help="statistics: the prior alone, with the cohort's mean intensities and textures, "
         "101 numbers (seconds); matching: images for each patient, whose gradients match the "
-        "patient's (SPG, minutes a patient); auto: matching where statistics leave 1 dB or more, "
-        "which is measured first",
+        "patient's (SPG, minutes a patient)",
     )
     images_per_patient: int = option(
         10, help="in the result; with statistics, in all", low=1, high=10_000, metavar="N"
@@ -252,13 +160,13 @@ class DistillConfig(WithPresets):
         0, help="of everything that is drawn", low=0, high=2**53, metavar="N", ranged=False
     )
     images: ImageConfig = option(factory=ImageConfig, help="how volumes become images", flag=None)
-    damage: DamageConfig = option(factory=DamageConfig, help="the degradations", flag=None)
-    generator: GeneratorConfig = option(
-        factory=GeneratorConfig, help="the module that makes the images", flag=None
-    )
     loop: LoopConfig = option(factory=LoopConfig, help="how gradients are matched", flag=None)
-    keeping: KeepingConfig = option(
-        factory=KeepingConfig, help="how it is measured what there is to gain", flag=None
+    room_steps: int = option(
+        500,
+        help="of each training that measures what there is to gain; 0: nothing is measured",
+        low=0,
+        high=10_000_000,
+        flag=None,
     )
     dp: DPConfig | None = option(
         None,
@@ -296,7 +204,7 @@ class DistillConfig(WithPresets):
         if self.dp is not None and self.method != "statistics":
             raise ConfigError(
                 f"differential privacy with the method {self.method}",
-                "Use --method statistics: no noise covers what is matched or chosen by raw images.",
+                "Use --method statistics: no noise covers what is matched.",
             )
         if self.loop.patch > self.images.size:
             raise ConfigError(

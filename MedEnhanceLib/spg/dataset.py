@@ -1,4 +1,4 @@
-"""A distilled data set on disk: images, manifest, and what others open it with; and read back.
+"""A distilled data set on disk: images and manifest, written and read back.
 
 Nothing in it names a patient, a file, a date or a place. The order of the images does not reveal
 which belong to one patient.
@@ -19,20 +19,15 @@ import numpy.typing as npt
 
 from MedEnhanceLib._version import __version__
 from MedEnhanceLib.bundles.export import NOT_STATED
-from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import RESEARCH_ONLY, file_sha256
-from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.atomic import atomic_write, write_json
-from MedEnhanceLib.io.volume_files import save
 from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.spg.config import MODALITIES, DistillConfig, sha256_of
+from MedEnhanceLib.spg.config import CT_WINDOW, DAMAGE, MODALITIES, DistillConfig, sha256_of
 from MedEnhanceLib.spg.folder import (
     ARRAY,
     IMAGES,
-    LISTING,
     MANIFEST,
-    NIFTI,
     PRIOR,
     README,
     RUN,
@@ -40,7 +35,7 @@ from MedEnhanceLib.spg.folder import (
     read_run,
 )
 from MedEnhanceLib.spg.images import Floats
-from MedEnhanceLib.spg.readme import METHOD, NO_LICENCE, SIGNAL, headline, readme
+from MedEnhanceLib.spg.readme import NO_LICENCE, readme
 from MedEnhanceLib.spg.statistics import NUMBERS
 
 FORMAT, FORMAT_VERSION = "medenhance-distilled", 1
@@ -51,8 +46,6 @@ NOT_ANATOMY = (
     "Learned from distilled images, which are training signal, not anatomy: shapes that look like "
     "organs can be invented in them."
 )
-#: In the header of each NIfTI, which may go astray from the set.
-_NOTE = "distilled image: training signal, not anatomy"
 _PACKAGES = ("numpy", "SimpleITK", "torch", "monai")
 
 
@@ -87,8 +80,7 @@ class Distilled:
     @property
     def window(self) -> tuple[float, float]:
         """What 0 and 1 are in the images: HU, or of MR shares of its robust maximum."""
-        scaling = self.config.images
-        return scaling.ct_window if self.modality == "CT" else (0.0, scaling.mr_top)
+        return CT_WINDOW if self.modality == "CT" else (0.0, 1.0)
 
     @property
     def slice_distance_mm(self) -> float | None:
@@ -271,11 +263,10 @@ def make_manifest(
         run: modality, counts and hashes, as in run.json.
         results: of the distillation.
     """
-    scaling = config.images
     window = (
-        {"HU": list(scaling.ct_window)}
+        {"HU": list(CT_WINDOW)}
         if run["modality"] == "CT"
-        else {"share of the robust maximum": [0.0, scaling.mr_top]}
+        else {"share of the robust maximum": [0.0, 1.0]}
     )
     return {
         "format": FORMAT,
@@ -285,8 +276,9 @@ def make_manifest(
         "task": config.task,
         "modality": run["modality"],
         "window": window,
-        "pixel_spacing_mm": scaling.spacing_mm,
+        "pixel_spacing_mm": config.images.spacing_mm,
         "bits": 16,
+        "damage": DAMAGE,
         **results,
         **{name: value for name, value in run.items() if name not in ("config", "steps")},
         "config": run["config"],
@@ -301,59 +293,19 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
     write_json(folder / MANIFEST, manifest, overwrite=True)
 
 
-def write_copies(folder: Path, images: Floats, manifest: Mapping[str, Any]) -> None:
-    """Write what others open the set with: nifti/, dataset.json and README.md.
-
-    One NIfTI of one slice each, because neighbors in the set are no neighbors in a patient: tools
-    would interpolate between the slices of one volume. Values are those of images.npy in [0, 1],
-    not HU; so CT is not called CT in the header.
-
-    Args:
-        folder: of the set, with its images.npy.
-        images: float32 [N, H, W] in [0, 1], as stored.
-        manifest: of the set.
-    """
-    (folder / NIFTI).mkdir(exist_ok=True)
-    geometry = Geometry((float(manifest["pixel_spacing_mm"]),) * 3)
-    modality = "MR" if manifest["modality"] == "MR" else "OT"
-    for number, image in enumerate(images):
-        volume = Volume(image[None], geometry, modality, history=(_NOTE,))
-        save(volume, folder / NIFTI / nifti_name(number), overwrite=True)
-    write_json(folder / LISTING, _listing(len(images), manifest), overwrite=True)
+def write_readme(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write README.md, for who gets the folder."""
     with atomic_write(folder / README, overwrite=True) as temporary:
         temporary.write_text(readme(manifest), encoding="utf-8")
 
 
-def nifti_name(number: int) -> str:
-    """The name of an image's NIfTI; 0000 at the end is nnU-Net's number of the first channel."""
-    return f"distilled_{number:04d}_0000.nii.gz"
-
-
-def _listing(count: int, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """dataset.json as the Medical Segmentation Decathlon has it; there are no labels."""
-    return {
-        "name": headline(manifest),
-        "description": f"{SIGNAL} {RESEARCH_ONLY}",
-        "reference": METHOD,
-        "licence": manifest["licence"],
-        "release": manifest["software"]["medenhance"],
-        "tensorImageSize": "3D",
-        "modality": {"0": manifest["modality"]},
-        "labels": {},
-        "numTraining": count,
-        "numTest": 0,
-        "training": [{"image": f"./{NIFTI}/{nifti_name(number)}"} for number in range(count)],
-        "test": [],
-    }
-
-
 def relicense(folder: Path, licence: str) -> None:
     """State another license in a finished set, to the bytes of a run with it from the beginning."""
-    found = load_distilled(folder)
-    if licence == found.licence:
+    distilled = load_distilled(folder)
+    if licence == distilled.licence:
         return
-    manifest = found.manifest | {"licence": licence}
-    write_copies(folder, found.images, manifest)
+    manifest = distilled.manifest | {"licence": licence}
+    write_readme(folder, manifest)
     before = folder / PRIOR / MANIFEST
     if before.is_file():
         write_json(before, read_run(before) | {"licence": licence}, overwrite=True)

@@ -1,6 +1,6 @@
 """Distills a cohort into a folder: patient after patient, resumable after any stop to equal bytes.
 
-prepare → what can be gained, and the method → agree with what is in the folder → each patient →
+prepare → what can be gained → agree with what is in the folder → each patient →
 order, 16 bits → audit → manifest
 
 The audit writes what names or shows patients into a folder beside the result, never into it: the
@@ -23,7 +23,6 @@ from MedEnhanceLib.runtime.locks import hold_gpu
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg import dataset
 from MedEnhanceLib.spg.audit import (
-    AuditConfig,
     Audited,
     Redistill,
     audit,
@@ -35,7 +34,7 @@ from MedEnhanceLib.spg.folder import MANIFEST, RunFolder, confidential_folder, r
 from MedEnhanceLib.spg.images import Floats
 from MedEnhanceLib.spg.matching import Raw
 from MedEnhanceLib.spg.patient import PatientImages, distill_patient
-from MedEnhanceLib.spg.prepare import Prepared, prepare, with_start
+from MedEnhanceLib.spg.prepare import Prepared, prepare
 from MedEnhanceLib.spg.privacy import noise_multiplier, privacy_record
 from MedEnhanceLib.spg.readme import NO_LICENCE
 from MedEnhanceLib.spg.statistics import (
@@ -126,9 +125,6 @@ def distill_cohort(
     with folder.owned(overwrite=overwrite):
         prepared = prepare(cohort, config, monitor.part(0.0, 0.03))
         room = _room(prepared, config, folder, choice.name, monitor.part(0.03, 0.05))
-        if config.method == "auto":
-            config = _settled(config, room, monitor)
-            prepared = with_start(prepared, config)
         run = _run_record(prepared, config) | ({"room": room.record()} if room else {})
         folder.agree(run)
         if folder.is_finished:
@@ -179,8 +175,7 @@ def _room(
     prepared: Prepared, config: DistillConfig, folder: RunFolder, device: str, monitor: Monitor
 ) -> Room | None:
     """What there is to gain, measured once; None where it is not asked for or may not be known."""
-    asked = config.method != "statistics" and config.dp is None
-    if not asked or len(prepared.training) < 2 or not config.keeping.seeds:
+    if config.method != "matching" or len(prepared.training) < 2 or not config.room_steps:
         return None
     known = folder.room(prepared.sha256)
     if known is not None:
@@ -188,23 +183,11 @@ def _room(
     with hold_gpu([device], monitor):
         room = room_of(prepared, config, device=device, monitor=monitor)
     folder.save_room(prepared.sha256, room.record())
-    if config.method == "matching" and room.method != "matching":
+    if room.method != "matching":
         monitor.warn(f"{room.sentence} Matching goes on, as it was asked for.")
     else:
         monitor.log(room.sentence)
     return room
-
-
-def _settled(config: DistillConfig, room: Room | None, monitor: Monitor) -> DistillConfig:
-    """With the method that `auto` stands for."""
-    if room is None:
-        monitor.warn(
-            "what can be gained cannot be measured with fewer than two patients to learn from "
-            "(or keeping.seeds of 0): the method is statistics"
-        )
-        return replace(config, method="statistics")
-    monitor.log(f"the method is {room.method}, chosen by what can be gained")
-    return replace(config, method=room.method)
 
 
 def _run_record(prepared: Prepared, config: DistillConfig) -> dict[str, Any]:
@@ -284,24 +267,24 @@ def _finish_statistics(
 
     With differential privacy they are rebuilt from one noised sum, and nothing else is taken.
     """
-    modality, scaling, prior = prepared.modality, config.images, prepared.prior.images
+    modality, prior = prepared.modality, prepared.prior.images
     secret = folder.secret() if config.dp is not None else 0
 
     def made(patients: Mapping[str, Floats], *draw: int) -> tuple[Floats, dict[str, Any]]:
         found = []
         for images in patients.values():
             monitor.progress(0.0, "statistics")
-            found.append(measure(images, modality, scaling))
+            found.append(measure(images, modality))
         if config.dp is None:
             means = mean_over(found)
         else:
             means = noised_mean(
                 found,
-                measure(prior, modality, scaling),
+                measure(prior, modality),
                 noise_multiplier=noise_multiplier(config.dp),
                 rng=np.random.default_rng((secret, *draw)),
             )
-        return imposed(prior, means, modality, scaling), means.record()
+        return imposed(prior, means, modality), means.record()
 
     count = len(prepared.training)
     if config.dp is None and count < CLIPPED_FROM:
@@ -348,7 +331,7 @@ def _write_result(
         run = {name: value for name, value in run.items() if name != "data_sha256"}
     size = {"images": len(stored), "size": list(stored.shape[1:])}
     manifest = dataset.make_manifest(config, run, {**size, **results, "audit": audited})
-    dataset.write_copies(folder.out, scaled, manifest)
+    dataset.write_readme(folder.out, manifest)
     dataset.write_manifest(folder.out, manifest)
     monitor.progress(1.0, "images written")
 
@@ -437,8 +420,8 @@ def audit_result(
             prior=prepared.prior.images,
             prior_owner=chosen,
         ),
-        AuditConfig(shadows=config.shadows),
         redistill=redistill if config.shadows else None,
+        shadows=config.shadows,
         monitor=monitor,
     )
     confidential = write_audit(report, confidential_folder(out), overwrite=True)

@@ -8,7 +8,7 @@
         patient-000/            two checkpoints
         patient-000.safetensors images of a patient who is done
     OUT/images/ images.npy manifest.json audit/     the result
-    OUT/nifti/ dataset.json README.md               the result, for who gets it
+    OUT/README.md             for who gets the result
     OUT/prior/                the prior's images, if they show no patient of the cohort
 
 Patients are numbers here: no name, path or date of a patient is in any file.
@@ -34,9 +34,8 @@ SECRET = "noise.key"
 CHECKPOINTS = ("checkpoint-a.safetensors", "checkpoint-b.safetensors")
 WORK, RUN, ROOM, MANIFEST = "work", "run.json", "room.json", "manifest.json"
 _SECRET_BITS = 256
-PRIOR, IMAGES, NIFTI, ARRAY = "prior", "images", "nifti", "images.npy"
-LISTING, README = "dataset.json", "README.md"
-RESULTS = (PRIOR, IMAGES, NIFTI, ARRAY, LISTING, README, "audit", MANIFEST)
+PRIOR, IMAGES, ARRAY, README = "prior", "images", "images.npy", "README.md"
+RESULTS = (PRIOR, IMAGES, ARRAY, README, "audit", MANIFEST)
 #: What a run must agree in, and how messages call it.
 _AGREED = {"modality": "modality", "data_sha256": "images", "prior_sha256": "prior"}
 

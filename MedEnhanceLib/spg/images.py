@@ -14,7 +14,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import robust_max
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.spg.config import ImageConfig
+from MedEnhanceLib.spg.config import CT_WINDOW, ImageConfig
 
 Floats = npt.NDArray[np.float32]
 #: Pixel spacings whose ratio differs from 1 by less count as equal: resampling would only blur.
@@ -33,48 +33,40 @@ def axial_slices(volume: Volume, config: ImageConfig) -> Floats:
 
     Args:
         volume: of any orientation.
-        config: size, pixel spacing and window.
+        config: size and pixel spacing.
     Returns:
         float32 [N, size, size] in [0, 1], from foot to head.
     Raises:
         InputError: hardly any intensity is positive (MR).
     """
-    window = window_of(volume, config)
+    window = _window_of(volume)
     voxels = _resampled(volume, config.spacing_mm)
     scaled = (voxels - np.float32(window[0])) / np.float32(window[1] - window[0])
     images = _framed(np.clip(scaled, 0, 1), config.size)
-    is_shown = shown(images, volume.modality, config).mean(axis=(1, 2)) > _LEAST_SHOWN
+    is_shown = shown(images, volume.modality).mean(axis=(1, 2)) > _LEAST_SHOWN
     kept: Floats = images[is_shown]
     return kept
 
 
-def window_of(volume: Volume, config: ImageConfig) -> tuple[float, float]:
+def _window_of(volume: Volume) -> tuple[float, float]:
     """The intensities that become 0 and 1, in the volume's unit; raises as `axial_slices`."""
     if volume.modality == "CT":
-        return config.ct_window
+        return CT_WINDOW
     top = robust_max(volume.voxels)
     if not (math.isfinite(top) and top > 0):
         raise InputError(
             f"{volume.source or 'volume'}: hardly any intensity is positive",
             "Use magnitude images, before any normalization to zero mean.",
         )
-    return 0.0, config.mr_top * top
+    return 0.0, top
 
 
-def shown(images: Floats, modality: str, config: ImageConfig) -> npt.NDArray[np.bool_]:
-    """Which pixels lie above the level of tissue.
-
-    Args:
-        images: any shape, in [0, 1].
-        modality: "CT" or "MR".
-        config: the window that the images were made with.
-    Returns:
-        bool, the shape of `images`.
-    """
+def shown(images: Floats, modality: str) -> npt.NDArray[np.bool_]:
+    """Which pixels of images in [0, 1] lie above the level of tissue; bool, of their shape."""
     if modality != "CT":
-        return images > _TISSUE_MR / config.mr_top
-    low, high = config.ct_window
-    return images > max((_TISSUE_HU - low) / (high - low), 0.0)
+        return images > _TISSUE_MR
+    low, high = CT_WINDOW
+    return images > (_TISSUE_HU - low) / (high - low)
 
 
 def spread_over(images: Floats, count: int) -> Floats:

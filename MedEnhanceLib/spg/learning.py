@@ -5,7 +5,7 @@ It shows what images teach; nobody enhances with it.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from MedEnhanceLib.nets.training import set_learning_rate
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.spg.config import ImageConfig, KeepingConfig
 from MedEnhanceLib.spg.images import Floats, shown
 from MedEnhanceLib.spg.networks import make_network, near_input
 from MedEnhanceLib.spg.tasks import Patches, Task, psnr_db
@@ -25,13 +24,22 @@ _WARM_UP, _START = 0.1, 0.1
 _REDRAWN_EVERY, _AT_ONCE = 50, 8
 
 
+@dataclass(frozen=True, kw_only=True)
+class Learning:
+    """A training: its steps, patches per step, side of a patch in pixels, and learning rate."""
+
+    steps: int
+    batch: int = 4
+    patch: int = 24
+    rate: float = 3e-3
+
+
 def train_network(
     images: Floats,
     task: Task,
     modality: str,
-    config: KeepingConfig,
+    learning: Learning,
     *,
-    scaling: ImageConfig,
     seed: int = 0,
     device: str = "cpu",
     monitor: Monitor | None = None,
@@ -42,8 +50,7 @@ def train_network(
         images: float32 [N, H, W] in [0, 1].
         task: the degradation.
         modality: "CT" or "MR".
-        config: its steps, batch, patch and learning_rate are used.
-        scaling: how the images were made, which separates tissue from air.
+        learning: how long, and of what size.
         seed: of weights and batches.
         device: a torch device.
         monitor: gets progress and may cancel.
@@ -51,14 +58,14 @@ def train_network(
         The network in evaluation mode.
     """
     monitor = monitor or Monitor()
-    network = near_input(make_network("srcnn", np.random.default_rng((seed, 0))), _START)
+    network = near_input(make_network(np.random.default_rng((seed, 0))), _START)
     network = network.to(device)
-    adam = torch.optim.Adam(network.parameters(), lr=config.learning_rate)
-    pairs = _Pairs(images, task, modality, config, scaling, device)
+    adam = torch.optim.Adam(network.parameters(), lr=learning.rate)
+    pairs = _Pairs(images, task, modality, learning, device)
     rng = np.random.default_rng((seed, 1))
-    for number in range(config.steps):
-        monitor.progress(number / config.steps, f"step {number} of {config.steps}")
-        set_learning_rate(adam, config.learning_rate, number, config.steps, warm_up=_WARM_UP)
+    for number in range(learning.steps):
+        monitor.progress(number / learning.steps, f"step {number} of {learning.steps}")
+        set_learning_rate(adam, learning.rate, number, learning.steps, warm_up=_WARM_UP)
         low, high = pairs.draw(rng)
         loss: Tensor = (network(low) - high).square().mean()
         adam.zero_grad(set_to_none=True)
@@ -75,13 +82,12 @@ class _Pairs:
         images: Floats,
         task: Task,
         modality: str,
-        config: KeepingConfig,
-        scaling: ImageConfig,
+        learning: Learning,
         device: str,
     ) -> None:
-        self._task, self._batch, self._device = task, config.batch, device
-        side = min(config.patch, *images.shape[1:])
-        self._patches = Patches(shown(images, modality, scaling), side)
+        self._task, self._batch, self._device = task, learning.batch, device
+        side = min(learning.patch, *images.shape[1:])
+        self._patches = Patches(shown(images, modality), side)
         whole = torch.from_numpy(np.ascontiguousarray(images, np.float32))
         self._whole = whole[:, None].to(device)
         #: Numbers of the images that are degraded as a whole, and the result.
@@ -114,7 +120,6 @@ def restored_psnr(
     task: Task,
     modality: str,
     *,
-    scaling: ImageConfig,
     seed: int = 0,
     device: str = "cpu",
 ) -> tuple[float, float]:
@@ -127,13 +132,12 @@ def restored_psnr(
         images: float32 [N, H, W] in [0, 1].
         task: the degradation.
         modality: "CT" or "MR".
-        scaling: as in `train_network`.
         seed: of the degradation.
         device: of the network, a torch device.
     Returns:
         dB of the degraded images, dB of the restored ones.
     """
-    inside = torch.from_numpy(shown(images, modality, scaling))
+    inside = torch.from_numpy(shown(images, modality))
     damaged = torch.from_numpy(task.damaged(images, seed))
     batches = torch.split(damaged[:, None], _AT_ONCE)
     restored = torch.cat([network(low.to(device)).cpu() for low in batches])[:, 0]

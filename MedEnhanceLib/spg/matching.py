@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,6 +35,12 @@ from MedEnhanceLib.spg.tasks import Patches, Places, Task, Tensors, make_task
 _RAW_AT_ONCE = 8
 #: Norm that the generator's gradient is cut to: above, tanh saturates.
 _CLIP = 0.05
+#: Adam's learning rate of the generator, and the weight of the mean square of what tanh is given,
+#: which keeps it from saturating where it is large. At a rate of 1e-3, structure of 0.5 to 0.05 and
+#: a restraint of 0.1 images stay so near the prior that networks learn little else from them.
+_RATE, _RESTRAINT = 3e-3, 0.005
+#: Adam's learning rate of the network that learns, and patches of one of its steps.
+_NETWORK_RATE, _TEACHING_BATCH = 1e-4, 8
 #: Recorded for each outer step: means over its matches; saturation is a share of the pixels.
 MEASURED = ("alignment", "structure", "saturation")
 
@@ -75,23 +80,15 @@ class PatientLoop:
         self._distance = DISTANCES[config.distance]
         self._structure = StructureLoss()
         side = config.loop.patch
-        is_shown = partial(shown, modality=raw.modality, config=config.images)
         self._raw = torch.from_numpy(raw.images)[:, None].to(device)
         self._prior = torch.from_numpy(raw.prior)[:, None].to(device)
-        self._raw_patches = Patches(is_shown(raw.images), side)
-        self._own_patches = Patches(is_shown(raw.prior), side)
+        self._raw_patches = Patches(shown(raw.images, raw.modality), side)
+        self._own_patches = Patches(shown(raw.prior, raw.modality), side)
         rng = np.random.default_rng((config.seed + 1,))  # every patient's generator begins the same
-        self.generator = Generator(config.generator, len(raw.prior), raw.prior.shape[1:], rng).to(
-            device
-        )
-        self._adam = torch.optim.Adam(self.generator.parameters(), lr=config.generator.rate)
-        self.networks = nn.ModuleDict(
-            {name: make_network(name, rng) for name in config.loop.networks}
-        ).to(device)
-        self._learning = {
-            name: torch.optim.Adam(network.parameters(), lr=config.loop.network_rate)
-            for name, network in self.networks.items()
-        }
+        self.generator = Generator(len(raw.prior), raw.prior.shape[1:], rng).to(device)
+        self._adam = torch.optim.Adam(self.generator.parameters(), lr=_RATE)
+        self.network = make_network(rng).to(device)
+        self._learning = torch.optim.Adam(self.network.parameters(), lr=_NETWORK_RATE)
         #: Degradation of this outer step's generated images, where whole images are degraded.
         self._drawn = Tensors(device)
         self.history = Tensors("cpu", measured=torch.zeros(config.loop.outer, len(MEASURED)))
@@ -128,30 +125,23 @@ class PatientLoop:
         """The random numbers of one step for one purpose (0 to 3)."""
         return np.random.default_rng((self.config.seed + 1, self._number, number, purpose))
 
-    def _name(self, number: int) -> str:
-        names = self.config.loop.networks
-        return names[self.outer_of(number) % len(names)]
-
     def _begin_outer(self, number: int) -> None:
         """Draw the network's weights, and the degradation of images that are degraded whole."""
-        name = self._name(number)
-        draw_weights(self.networks[name], self._rng(number, 0))
-        self._learning[name].state.clear()
+        draw_weights(self.network, self._rng(number, 0))
+        self._learning.state.clear()
         self._drawn.clear()
         if not self.task.on_patches:
             images = self._generated().detach()
             self._drawn["numbers"] = self.task.draw(images, self._rng(number, 1))
 
     def _match(self, number: int) -> None:
-        network = self.networks[self._name(number)]
         residual = self.generator.residual(self._prior)
         images = self.generator.add(self._prior, residual)
         drawn = self._drawn.get("numbers")
-        alignment = self._distance_of(images, network, number, drawn, differentiable=True)
+        alignment = self._distance_of(images, self.network, number, drawn, differentiable=True)
         structure = self._structure(images, self._prior)
-        chosen, share = self.config.generator, number / self.steps
-        loss = alignment + structure_weight(share) * structure
-        loss = loss + chosen.restraint * residual.square().mean()
+        loss = alignment + structure_weight(number / self.steps) * structure
+        loss = loss + _RESTRAINT * residual.square().mean()
         self._adam.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.generator.parameters(), _CLIP)
@@ -162,7 +152,7 @@ class PatientLoop:
         if not bool(torch.isfinite(values[0])):
             raise ModelError(
                 f"the distillation diverged at step {number}",
-                "Start again in another folder with a lower generator rate.",
+                "Look for values in the patient's volumes that are no intensities.",
             )
         means = self.history["measured"]
         means[self.outer_of(number)] += values[1:] / self.config.loop.inner
@@ -196,7 +186,7 @@ class PatientLoop:
         pair = self._prior, self._generated()
         for place in range(count):
             number = self.steps + place * self._per_outer
-            network = make_network(self._name(number), self._rng(number, 0)).to(self.device)
+            network = make_network(self._rng(number, 0)).to(self.device)
             found = []
             for images in pair:
                 whole = not self.task.on_patches
@@ -206,15 +196,14 @@ class PatientLoop:
             yield found[0], found[1]
 
     def _teach(self, number: int) -> None:
-        name, rng = self._name(number), self._rng(number, 2)
+        rng = self._rng(number, 2)
         shared = int(rng.integers(2**62)), int(rng.integers(2**31))
-        count = self.config.loop.teaching_batch
         drawn = self._drawn.get("numbers")
-        low, high = self._own_pairs(self._generated(), drawn, rng, shared, count)
-        loss = _error(self.networks[name], low, high)
-        self._learning[name].zero_grad(set_to_none=True)
+        low, high = self._own_pairs(self._generated(), drawn, rng, shared, _TEACHING_BATCH)
+        loss = _error(self.network, low, high)
+        self._learning.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        self._learning[name].step()
+        self._learning.step()
 
     def _raw_pairs(
         self, number: int, rng: np.random.Generator, shared: tuple[int, int]
@@ -286,16 +275,15 @@ class PatientLoop:
 
     def parts(self, hashes: Mapping[str, str]) -> dict[str, Any]:
         """What a checkpoint holds; hashes: of data and prior, which it must agree in too."""
-        adams = {f"adam {name}": adam for name, adam in self._learning.items()}
         return {
             "config": self.config.record() | dict(hashes),
             "modules": {
                 "generator": self.generator,
-                "networks": self.networks,
+                "network": self.network,
                 "drawn": self._drawn,
                 "history": self.history,
             },
-            "optimizers": {"adam generator": self._adam, **adams},
+            "optimizers": {"adam generator": self._adam, "adam network": self._learning},
         }
 
     def forget_images(self) -> None:

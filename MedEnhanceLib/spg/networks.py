@@ -1,22 +1,24 @@
-"""The networks: two whose gradients are matched, and the generator of a patient's images.
+"""The networks: the one whose gradients are matched, and the generator of a patient's images.
 
-Those that are matched take and give [B, 1, H, W] and add a correction to their input. None
-normalizes, none works in place, so that a gradient can be differentiated again. The generator
+The one that is matched takes and gives [B, 1, H, W] and adds a correction to its input. It does not
+normalize and nothing works in place, so that a gradient can be differentiated again. The generator
 changes the shared prior by a bounded residual.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.spg.config import GRID, GeneratorConfig
+from MedEnhanceLib.spg.config import GRID
 
+#: Channels of the generator's three levels, and the most by which a pixel may leave the prior, ρ.
+_WIDTHS = (16, 32, 64)
+RHO = 0.15
 #: A residual counts as saturated beyond this share of rho.
 _SATURATED = 0.95
 
@@ -34,25 +36,12 @@ class Correction(nn.Module):
         return corrected
 
 
-class _Block(nn.Module):
-    """EDSR's residual block: two convolutions, no normalization."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(width, width, 3, padding=1)
-        self.second = nn.Conv2d(width, width, 3, padding=1)
-
-    def forward(self, features: Tensor) -> Tensor:
-        changed: Tensor = self.second(self.first(features).relu())
-        return features + changed
-
-
-def srcnn() -> nn.Module:
-    """Three layers, 10.9 thousand weights.
+def make_network(rng: np.random.Generator) -> nn.Module:
+    """SRCNN with new weights: three layers, 10.9 thousand weights.
 
     Source: Dong et al., IEEE TPAMI 38 (2016) 295, the layout; the sizes are ours.
     """
-    return Correction(
+    network = Correction(
         nn.Sequential(
             nn.Conv2d(1, 32, 5, padding=2),
             nn.ReLU(),
@@ -61,37 +50,7 @@ def srcnn() -> nn.Module:
             nn.Conv2d(32, 1, 5, padding=2),
         )
     )
-
-
-def edsr(width: int = 16, blocks: int = 3) -> nn.Module:
-    """A small EDSR, 14 thousand weights; images come in at their full size.
-
-    Source: Lim et al., CVPR Workshops 2017; reduced.
-    """
-    return Correction(
-        nn.Sequential(
-            nn.Conv2d(1, width, 3, padding=1),
-            *(_Block(width) for _ in range(blocks)),
-            nn.Conv2d(width, 1, 3, padding=1),
-        )
-    )
-
-
-_NETWORKS: dict[str, Callable[[], nn.Module]] = {"srcnn": srcnn, "edsr": edsr}
-
-
-def make_network(name: str, rng: np.random.Generator) -> nn.Module:
-    """A network with new weights.
-
-    Args:
-        name: "srcnn" or "edsr".
-        rng: draws the weights.
-    Raises:
-        ConfigError: another name.
-    """
-    if name not in _NETWORKS:
-        raise ConfigError(f"unknown network {name!r}", f"Use one of {', '.join(_NETWORKS)}.")
-    return draw_weights(_NETWORKS[name](), rng)
+    return draw_weights(network, rng)
 
 
 @torch.no_grad()
@@ -129,18 +88,14 @@ class Generator(nn.Module):
     make no texture. Source: design, spg part 4 (reconstructed); the grain is ours.
 
     Args:
-        config: widths and ρ.
         count: of the images, M.
         size: of the images, [H, W] in pixels.
         rng: draws weights and grain.
     """
 
-    def __init__(
-        self, config: GeneratorConfig, count: int, size: Sequence[int], rng: np.random.Generator
-    ) -> None:
+    def __init__(self, count: int, size: Sequence[int], rng: np.random.Generator) -> None:
         super().__init__()
-        self._rho = config.rho
-        narrow, middle, wide = config.widths
+        narrow, middle, wide = _WIDTHS
         self.down = nn.ModuleList([_pair(3, narrow), _pair(narrow, middle), _pair(middle, wide)])
         self.up = nn.ModuleList([_pair(wide + middle, middle), _pair(middle + narrow, narrow)])
         self.last = nn.Conv2d(narrow, 1, 3, padding=1)
@@ -158,7 +113,7 @@ class Generator(nn.Module):
 
     def add(self, prior: Tensor, residual: Tensor) -> Tensor:
         """The prior [M, 1, H, W], changed by ρ · tanh(residual)."""
-        return (prior + self._rho * residual.tanh()).clamp(0, 1)
+        return (prior + RHO * residual.tanh()).clamp(0, 1)
 
     def residual(self, prior: Tensor) -> Tensor:
         """U([A, ζ]), in units of ρ, before tanh bounds it: [M, 1, H, W]."""

@@ -126,7 +126,7 @@ def _finished(loop: PatientLoop, number: int, monitor: Monitor) -> PatientImages
     if last["saturation"] > _MUCH_SATURATED:
         monitor.warn(
             f"patient {number + 1}: {last['saturation']:.0%} of the pixels have reached the "
-            "largest allowed change: lower generator.rate, or raise generator.restraint"
+            "largest allowed change: choose a prior that is more like the patients"
         )
     del last["alignment"]  # of the batches used for learning
     measured = {name: float(f"{value:.6g}") for name, value in (last | compared).items()}

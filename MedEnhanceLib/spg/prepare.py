@@ -7,7 +7,7 @@ on request alone, with a warning.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,7 +24,6 @@ from MedEnhanceLib.spg.config import (
     REPRESENTATIVE,
     TEMPLATE,
     DistillConfig,
-    ImageConfig,
 )
 from MedEnhanceLib.spg.images import Floats, axial_slices, data_sha256, spread_over
 from MedEnhanceLib.spg.statistics import imposed, mean_over, measure
@@ -79,7 +78,7 @@ class Prepared:
         modality: "CT" or "MR".
         training: by patient in the cohort's order, float32 [N, H, W] in [0, 1].
         held_out: the same of patients kept for the audit; never the prior's patient.
-        prior: what all distilled images start from.
+        prior: what all distilled images start from; with matching it has the cohort's statistics.
         public: the prior before it took anything on from the patients, [M, H, W].
     """
 
@@ -107,8 +106,8 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
     _check(cohort.modality, config)  # before minutes of reading
     if config.kind_of_prior == "patient":
         cohort[config.prior.removeprefix(PATIENT)]
-    wanted = config.images_per_patient if config.method != "statistics" else 0
-    least = max(wanted, _LEAST_SLICES)
+    of_each = config.images_per_patient if config.method == "matching" else 0
+    least = max(of_each, _LEAST_SLICES)
     volumes: dict[str, list[Floats]] = {}
     modality = ""
     for patient, read in cohort.volumes(least_slices=least, monitor=monitor.part(0.0, 0.9)):
@@ -134,16 +133,11 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
     if not held:
         monitor.warn("no patient is held out: the audit has nobody to compare with, and is limited")
     others = {name: images for name, images in joined.items() if name in held}
-    return with_start(Prepared(modality, training, others, prior, prior.images), config)
-
-
-def with_start(prepared: Prepared, config: DistillConfig) -> Prepared:
-    """With the prior that matching starts from; for another method as it is."""
-    if config.method != "matching":
-        return prepared
-    public = replace(prepared.prior, images=prepared.public)
-    patients, modality = prepared.training.values(), prepared.modality
-    return replace(prepared, prior=with_statistics(public, patients, modality, config.images))
+    public = prior.images
+    if config.method == "matching":
+        means = mean_over(measure(images, modality) for images in training.values())
+        prior = replace(prior, images=imposed(public, means, modality))
+    return Prepared(modality, training, others, prior, public)
 
 
 def _refuse_theirs(
@@ -258,14 +252,6 @@ def make_prior(
         kind,
         distance_mm=round(distance, 4) if count <= len(images) else None,
     )
-
-
-def with_statistics(
-    prior: Prior, patients: Iterable[Floats], modality: str, config: ImageConfig
-) -> Prior:
-    """The prior with the cohort's intensities and textures; see `statistics.imposed`."""
-    means = mean_over(measure(images, modality, config) for images in patients)
-    return replace(prior, images=imposed(prior.images, means, modality, config))
 
 
 def representative(volumes: Mapping[str, Sequence[Floats]]) -> str:

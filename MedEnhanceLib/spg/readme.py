@@ -52,10 +52,9 @@ images = torch.from_numpy(np.load("images.npy") / np.float32(65535))[:, None]
 loader = torch.utils.data.DataLoader(images, batch_size=8, shuffle=True)
 ```
 
-`images/` and `nifti/` hold the same images one by one; `dataset.json` lists those of `nifti/` for \
-MONAI (load_decathlon_datalist).
+`images/` holds the same images one by one, as PNG of 16 bits.
 
-The images are undamaged: damage them while you train, as `config.damage` of manifest.json says, \
+The images are undamaged: damage them while you train, as `damage` of manifest.json says, \
 and let the network undo it. Bring scans that are to be restored to the same scale: pixels of \
 {spacing} mm; {scale}. `medenhance train hqg --data . --out ../runs` trains MedEnhance's enhancer \
 on them, which adds noise itself and takes scans as they are.
@@ -123,8 +122,7 @@ def _scale(window: Mapping[str, Any]) -> str:
     if "HU" in window:
         return "{:g} HU are 0 and {:g} HU are 1".format(*window["HU"])
     return (
-        f"an intensity of 0 is 0, {window['share of the robust maximum'][1]:g} times the robust "
-        "maximum (the 99.5th percentile of the foreground) is 1"
+        "an intensity of 0 is 0, the robust maximum (the 99.5th percentile of the foreground) is 1"
     )
 
 

@@ -23,7 +23,6 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.degrade import gaussian_blur
-from MedEnhanceLib.spg.config import ImageConfig
 from MedEnhanceLib.spg.images import Floats, shown
 
 Doubles = npt.NDArray[np.float64]
@@ -79,15 +78,14 @@ class Statistics:
         }
 
 
-def measure(images: Floats, modality: str, config: ImageConfig) -> Statistics:
+def measure(images: Floats, modality: str) -> Statistics:
     """The statistics of one patient's images.
 
     Args:
         images: float32 [N, H, W] in [0, 1], of which something shows.
         modality: "CT" or "MR".
-        config: how the images were made.
     """
-    inside = shown(images, modality, config)
+    inside = shown(images, modality)
     bands, _ = _bands(images)
     return Statistics(
         np.quantile(images[inside], np.linspace(0, 1, LEVELS)),
@@ -184,18 +182,17 @@ def _spread(of: Statistics) -> Doubles:
     return spread
 
 
-def imposed(images: Floats, statistics: Statistics, modality: str, config: ImageConfig) -> Floats:
+def imposed(images: Floats, statistics: Statistics, modality: str) -> Floats:
     """Images with these statistics where something shows; elsewhere they stay as they are.
 
     Args:
         images: float32 [N, H, W] in [0, 1].
         statistics: that they are to have, all of them together.
         modality: "CT" or "MR".
-        config: how the images were made.
     Returns:
         float32, same shape.
     """
-    inside = shown(images, modality, config)
+    inside = shown(images, modality)
     result = with_levels(images, inside, statistics.levels)
     for _ in range(_ROUNDS):
         bands, rest = _bands(result)

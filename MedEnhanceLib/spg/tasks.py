@@ -23,12 +23,13 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 from MedEnhanceLib.degrade import low_dose_noise
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.nets.precision import in_double
-from MedEnhanceLib.spg.config import DistillConfig
+from MedEnhanceLib.spg.config import CT_WINDOW, DAMAGE, DistillConfig
 from MedEnhanceLib.spg.images import Floats
 
 Indices = npt.NDArray[np.intp]
-#: Views that `full_dose_photons` refers to.
-_VIEWS = 360
+#: Views that the photons of the dose refer to, and those that are simulated, whose photons add up
+#: to the same dose.
+_VIEWS, _SIMULATED = 360, 120
 #: Keeps roots away from 0, where they have no gradient; far below a 16-bit level.
 _ROOT = 1e-12
 #: Share of a patch that shows something, at least; else an image's fullest patches are taken.
@@ -99,19 +100,17 @@ class LowDose(Task):
 
     on_patches = False
 
-    def __init__(self, config: DistillConfig) -> None:
-        damage = config.damage
-        self._low, high = config.images.ct_window
+    def __init__(self, spacing_mm: float) -> None:
+        self._low, high = CT_WINDOW
         self._span = high - self._low
-        added = damage.full_dose_photons * damage.dose / (1 - damage.dose)
-        self._photons, self._views = added * _VIEWS / damage.views, damage.views
-        self._spacing = config.images.spacing_mm
+        self._photons = float(DAMAGE["added_photons"]) * _VIEWS / _SIMULATED
+        self._spacing = spacing_mm
 
     def draw(self, images: Tensor, rng: np.random.Generator) -> Tensor:
         """Each image has its own seed: the first ones do not depend on how many follow."""
         hu = images.detach()[:, 0].cpu().numpy() * np.float32(self._span) + np.float32(self._low)
         spacing = (self._spacing, self._spacing, 1.0)
-        noise = low_dose_noise(hu, spacing, self._photons, 0.0, rng, views=self._views)
+        noise = low_dose_noise(hu, spacing, self._photons, 0.0, rng, views=_SIMULATED)
         return torch.from_numpy(noise / np.float32(self._span))[:, None].to(images.device)
 
     def damage(self, images: Tensor, drawn: Tensor) -> Tensor:
@@ -162,12 +161,11 @@ def make_task(config: DistillConfig, modality: str) -> Task:
     """The task of a configuration.
 
     Args:
-        config: its task, damage and images are used.
+        config: its task and pixel spacing are used.
         modality: "CT" or "MR".
     Raises:
         ConfigError: the modality does not have this task.
     """
-    damage = config.damage
     if config.task in ("sr2", "sr4"):
         return Coarse(int(config.task[2:]))
     if config.task == "undersample":
@@ -175,8 +173,8 @@ def make_task(config: DistillConfig, modality: str) -> Task:
             raise ConfigError(
                 f"undersample is a task of MR; the cohort is {modality}", "Use denoise, sr2 or sr4."
             )
-        return Undersampled(damage.acceleration, damage.centre)
-    return LowDose(config) if modality == "CT" else Rician(*damage.rician)
+        return Undersampled(DAMAGE["acceleration"], DAMAGE["center"])
+    return LowDose(config.images.spacing_mm) if modality == "CT" else Rician(*DAMAGE["rician"])
 
 
 def psnr_db(errors: Tensor) -> float:

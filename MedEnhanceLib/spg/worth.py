@@ -18,7 +18,7 @@ from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.config import DistillConfig, Method
 from MedEnhanceLib.spg.images import Floats, spread_over
-from MedEnhanceLib.spg.learning import restored_psnr, train_network
+from MedEnhanceLib.spg.learning import Learning, restored_psnr, train_network
 from MedEnhanceLib.spg.prepare import Prepared
 from MedEnhanceLib.spg.statistics import NUMBERS, imposed, mean_over, measure
 from MedEnhanceLib.spg.tasks import make_task
@@ -27,6 +27,8 @@ Doubles = npt.NDArray[np.float64]
 
 #: Raw images of each patient that are measured.
 _MEASURED = 8
+#: Trainings of each arm and half of the patients.
+_SEEDS = 2
 #: dB; what gains less is called nothing to gain.
 LEAST_ROOM = 0.3
 #: dB that statistics have to leave before matching is advised. In eight cohorts and tasks, where
@@ -121,11 +123,11 @@ def room_of(
 
     Args:
         prepared: their images, and the public prior.
-        config: its task, images and keeping are used.
+        config: its task, pixel spacing and room_steps are used.
         device: a torch device.
         monitor: gets progress and may cancel.
     Raises:
-        ConfigError: fewer than two patients, or `config.keeping` asks for no training.
+        ConfigError: fewer than two patients, or `config.room_steps` asks for no training.
     """
     raw, modality = prepared.training, prepared.modality
     if len(raw) < 2:
@@ -135,18 +137,16 @@ def room_of(
             "Give two patients or more to learn from, the held-out ones not counted, or name the "
             "method.",
         )
-    if not config.keeping.seeds:
+    if not config.room_steps:
         raise ConfigError(
-            "what can be gained is measured by trainings, and keeping.seeds asks for none",
-            "Set keeping.seeds to 1 or more.",
+            "what can be gained is measured by trainings, and room_steps asks for none",
+            "Set room_steps to 1 or more.",
         )
-    public, everybody = prepared.prior.images, list(raw.values())
-    found = [measure(images, modality, config.images) for images in everybody]
+    public, everybody = prepared.public, list(raw.values())
+    numbers = [measure(images, modality) for images in everybody]
     arms = {
         "the public prior": [public, public],
-        "statistics": [
-            imposed(public, mean_over(found[half::2]), modality, config.images) for half in (0, 1)
-        ],
+        "statistics": [imposed(public, mean_over(numbers[half::2]), modality) for half in (0, 1)],
         "all raw images": [np.concatenate(everybody[half::2]) for half in (0, 1)],
     }
     labeled = {f"what can be gained: {name}": sets for name, sets in arms.items()}
@@ -168,10 +168,10 @@ def _on_others(
     arms: by label, the images of the first half of the patients and of the second; networks that
     learn from one are measured on raw images of the other.
     """
-    keeping = config.keeping
+    learning = Learning(steps=config.room_steps)
     task = make_task(config, modality)
     test = [spread_over(one, min(_MEASURED, len(one))) for one in raw.values()]
-    trainings = [(seed, half) for seed in range(keeping.seeds) for half in (0, 1)]
+    trainings = [(seed, half) for seed in range(_SEEDS) for half in (0, 1)]
     found = np.zeros((len(arms), len(trainings)))
     silent = Monitor(cancel=lambda: monitor.cancelled)
     for row, (label, images) in enumerate(arms.items()):
@@ -181,8 +181,7 @@ def _on_others(
                 images[half],
                 task,
                 modality,
-                keeping,
-                scaling=config.images,
+                learning,
                 seed=config.seed + seed,
                 device=device,
                 monitor=silent,
@@ -192,7 +191,6 @@ def _on_others(
                 np.concatenate(test[1 - half :: 2]),
                 task,
                 modality,
-                scaling=config.images,
                 device=device,
             )
     return found

@@ -22,7 +22,7 @@ from _common import REPOSITORY, RESULTS, SHARED_DATA, gate, write
 
 from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.spg.audit import AuditConfig, Audited, AuditReport, audit
+from MedEnhanceLib.spg.audit import Audited, AuditReport, audit
 from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.dataset import TOP, quantized
 from MedEnhanceLib.spg.images import Floats
@@ -39,7 +39,6 @@ PLANTS = 3
 #: Distillations of random halves of the patients, in the sets that all attacks are tried on.
 SHADOWS = 8
 BY_STATISTICS = "statistics, all attacks"
-WITHOUT_SHADOWS = AuditConfig(shadows=0)
 Row = dict[str, Any]
 
 
@@ -75,9 +74,9 @@ def main() -> None:
 
 
 def _config(seed: int, *, quick: bool) -> DistillConfig:
-    """The preset `cpu` with a quarter of its networks and half of its batches."""
+    """The preset `cpu` with a quarter of its networks and half of its matches' batches."""
     base = replace(DistillConfig.preset("cpu"), method="matching")
-    loop = replace(base.loop, outer=1 if quick else 4, teaching=10, batch=8, teaching_batch=4)
+    loop = replace(base.loop, outer=1 if quick else 4, teaching=10, batch=8)
     return replace(base, images_per_patient=5, held_out=0.4, device="cpu", seed=seed, loop=loop)
 
 
@@ -111,9 +110,9 @@ def _rows_of_all_attacks(prepared: Prepared, config: DistillConfig, *, quick: bo
             return _images_of(patients, prepared.modality, replace(short, seed=seed), prior)[0]
 
         images = redistill(prepared.training, short.seed)
-        attacks = AuditConfig(shadows=4 if quick else SHADOWS)
+        shadows = 4 if quick else SHADOWS
         name = f"{what}, short, all attacks"
-        rows.append(_row(name, prepared, short, images, attacks, redistill))
+        rows.append(_row(name, prepared, short, images, shadows, redistill))
     return rows
 
 
@@ -121,14 +120,14 @@ def _row_of_statistics(prepared: Prepared, config: DistillConfig, *, quick: bool
     """The prior with statistics over the patients, and all attacks, which make it again."""
 
     def made(patients: Mapping[str, Floats], _seed: int) -> Floats:
-        found = (measure(one, prepared.modality, config.images) for one in patients.values())
+        found = (measure(one, prepared.modality) for one in patients.values())
         means = mean_over(found)
-        images = imposed(prepared.public, means, prepared.modality, config.images)
+        images = imposed(prepared.public, means, prepared.modality)
         return quantized(images).astype(np.float32) / np.float32(TOP)
 
-    attacks = AuditConfig(shadows=4 if quick else SHADOWS)
+    shadows = 4 if quick else SHADOWS
     images = made(prepared.training, config.seed)
-    return _row(BY_STATISTICS, prepared, config, images, attacks, made)
+    return _row(BY_STATISTICS, prepared, config, images, shadows, made)
 
 
 def _short(config: DistillConfig) -> DistillConfig:
@@ -184,7 +183,7 @@ def _row(
     prepared: Prepared,
     config: DistillConfig,
     images: Floats,
-    attacks: AuditConfig = WITHOUT_SHADOWS,
+    shadows: int = 0,
     redistill: Callable[[Mapping[str, Floats], int], Floats] | None = None,
 ) -> Row:
     began = time.monotonic()
@@ -195,8 +194,8 @@ def _row(
             prepared.held_out,
             prior=None if what.startswith("real start") else prepared.prior.images,
         ),
-        attacks,
         redistill=redistill,
+        shadows=shadows,
     )
     print(f"{what}: {report.headline}", file=sys.stderr)
     return {

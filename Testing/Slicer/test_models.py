@@ -1,6 +1,5 @@
 """The page Models: listed, imported, verified and removed by the real worker."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -11,7 +10,6 @@ import slicer
 from medenhance_testing import MedEnhanceTestCase, slow
 
 from MedEnhanceLib.runtime.resources import resource_folder
-from MedEnhancePanels.nodes import model_choice
 
 CODECS = ["codec-ct", "codec-em", "codec-mr"]
 SHIPPED = sorted(
@@ -164,40 +162,6 @@ class ModelsTest(MedEnhanceTestCase):
                 self.assertIn(job.error.hint, self.message())
         self.assertEqual(os.listdir(self.installed), [])
         self.assertTrue(self.panel.ui.importButton.enabled)
-
-    @slow
-    def test_aMonaiBundleOfOthersIsListedAndOfferedNowhere(self):
-        folder = os.path.join(self.installed, "organs")
-        inside = os.path.join("monai", "organs", "models")
-        os.makedirs(os.path.join(folder, "configs"))
-        os.makedirs(os.path.join(folder, inside))
-        with open(os.path.join(folder, inside, "model.pt"), "wb") as file:
-            file.write(b"weights")
-        weights = "monai/organs/models/model.pt"
-        metadata = {
-            "format": "medenhance-bundle",
-            "format_version": 1,
-            "name": "organs",
-            "kind": "segmenter",
-            "modality": "CT",
-            "version": "0.3",
-            "description": "Two organs",
-            "licence": "no license stated",
-            "weights": weights,
-            "files": {weights: hashlib.sha256(b"weights").hexdigest()},
-        }
-        with open(os.path.join(folder, "configs", "metadata.json"), "w", encoding="utf-8") as file:
-            json.dump(metadata, file)
-        self.finish(self.panel.refresh())
-        self.choose("organs")
-        row = self.listed().index("organs")
-        texts = [self.panel.ui.modelTable.item(row, column).text() for column in range(4)]
-        self.assertEqual(texts, ["organs", "Segmenting CT", "Imported", "no license stated"])
-        self.assertEqual(self.panel.ui.cardBox.title, "organs")
-        self.assertTrue(self.panel.ui.removeButton.enabled)
-        # It is run by name on the command line and in Python; the pages offer models of ours.
-        offered = model_choice.fitting("CT") + model_choice._installed("CT", "head")
-        self.assertNotIn("organs", [bundle.name for bundle in offered])
 
     @slow
     def test_withoutModelsThePageSaysWhatToDo(self):

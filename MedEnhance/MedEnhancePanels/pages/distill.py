@@ -406,6 +406,5 @@ def _methods():
     texts = {
         "matching": _("Matching: images of each patient (minutes)"),
         "statistics": _("Statistics: the prior with the cohort's means (seconds)"),
-        "auto": _("Automatic: what pays for this cohort"),
     }
     return {method: texts.get(method, method) for method in State.distillMethod.choices}

@@ -196,9 +196,6 @@ def _cells(model):
         "head": _("Segmenting"),
         "codec": _("Compressing"),
         "slices": _("Thin slices"),
-        # MONAI bundles of others: shown here, run by name on the command line and in Python.
-        "segmenter": _("Segmenting"),
-        "restoration": _("Restoring"),
     }
     purpose = purposes.get(model["kind"], model["kind"])
     return (

@@ -136,7 +136,7 @@ def run_distill_room(params: DistillRoomParams, monitor: Monitor) -> Result:
     from MedEnhanceLib.spg.prepare import prepare
     from MedEnhanceLib.spg.worth import room_of
 
-    prepared = prepare(cohort, replace(params.config, method="auto"), monitor.part(0.0, 0.2))
+    prepared = prepare(cohort, params.config, monitor.part(0.0, 0.2))
     with hold_gpu(devices_for(params.config.device), monitor) as device:
         room = room_of(prepared, params.config, device=device, monitor=monitor.part(0.2, 1.0))
     of_cohort = {"modality": prepared.modality, "held_out": len(prepared.held_out)}

@@ -1,7 +1,4 @@
-"""Jobs about this installation: models, doctor, ping.
-
-None imports torch into this process, but the import of a MONAI bundle, which is read with it.
-"""
+"""Jobs about this installation: models, doctor, ping. None imports torch into this process."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ class ModelsParams(Params):
     action: Literal["list", "import", "verify", "default", "remove"] = option(
         "list", help="what to do"
     )
-    path: str | None = option(None, help="of import: a folder or zip of a model or a MONAI bundle")
+    path: str | None = option(None, help="of import: a folder or zip of a model")
     name: str | None = option(None, help="of verify (default: all), default and remove")
 
     def __post_init__(self) -> None:
@@ -45,13 +42,12 @@ class DoctorParams(Params):
 
 def run_models(params: ModelsParams, monitor: Monitor) -> Result:
     """Do what the action says; then every installed model, its files checked."""
-    from MedEnhanceLib.bundles import list_bundles, remove_bundle
+    from MedEnhanceLib.bundles import import_bundle, list_bundles, remove_bundle
     from MedEnhanceLib.bundles.store import checked, set_default, unreadable_rows
-    from MedEnhanceLib.gradprom.foreign import import_model
 
     changed: dict[str, Any] = {}
     if params.action == "import":
-        changed = {"imported": import_model(Path(str(params.path))).name}
+        changed = {"imported": import_bundle(Path(str(params.path))).name}
     elif params.action == "remove":
         remove_bundle(str(params.name))
         changed = {"removed": params.name}

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from MedEnhanceLib.core.options import config_to_json
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.audit.audit_report import AuditReport
 from MedEnhanceLib.spg.audit.membership import (
@@ -18,7 +17,7 @@ from MedEnhanceLib.spg.audit.membership import (
     smallest_shadow_p,
 )
 from MedEnhanceLib.spg.audit.nearest import Gallery, likeness, search_copies
-from MedEnhanceLib.spg.audit.records import AuditConfig, Audited
+from MedEnhanceLib.spg.audit.records import Audited
 from MedEnhanceLib.spg.audit.significance import ALPHA, smallest_rank_sum_p, tarone_level
 
 #: Correlation that slices of two people never reach.
@@ -31,9 +30,9 @@ _UNEVEN = 2.0
 
 def audit(
     audited: Audited,
-    config: AuditConfig | None = None,
     *,
     redistill: Redistill | None = None,
+    shadows: int = 8,
     monitor: Monitor | None = None,
 ) -> AuditReport:
     """Attack a distilled set.
@@ -42,34 +41,34 @@ def audit(
 
     Args:
         audited: the set and the patients.
-        config: of the audit; None: the default.
-        redistill: distills slices by patient with a seed, in the same way and from the same prior;
-            shadow distillations need it (`config.shadows` runs). None: only attacks on the images.
+        redistill: distills slices by patient with a seed, in the same way and from the same prior,
+            for the shadow distillations. None: only attacks on the images.
+        shadows: distillations of random halves of the patients, an even number from 4 on.
         monitor: gets progress; may cancel between images and between distillations.
     Raises:
         InputError: the result of redistill cannot be used.
         Cancelled: the monitor asked for it.
     """
-    config, monitor = config or AuditConfig(), monitor or Monitor()
+    monitor = monitor or Monitor()
     began = time.monotonic()
-    has_shadows = redistill is not None and config.shadows > 0
-    smallest = _smallest_p(audited, config, has_shadows=has_shadows)
+    pairs = 0 if redistill is None else shadows // 2
+    smallest = _smallest_p(audited, pairs)
     level = tarone_level(list(smallest.values()), ALPHA)
     gallery = Gallery(audited.patients)
     nearest = gallery.nearest(audited.distilled, monitor.part(0.0, 0.05))
     share = 0.4 if redistill is None else 0.1
     findings = [
-        search_copies(audited, gallery, nearest, config, level, monitor.part(0.05, share)),
+        search_copies(audited, gallery, nearest, level, monitor.part(0.05, share)),
         *likeness(audited, gallery, nearest, level, monitor.part(share, 2 * share)),
     ]
     left = monitor.part(2 * share, 1.0)
-    if redistill is not None and config.shadows:
-        shadows = distill_shadows(audited, gallery, redistill, config, left)
-        findings.append(shadow_finding(shadows, config, level))
-        findings.append(lira_finding(audited, nearest, shadows, level))
+    if redistill is not None:
+        drawn = distill_shadows(audited, gallery, redistill, pairs, left)
+        findings.append(shadow_finding(drawn, level))
+        findings.append(lira_finding(audited, nearest, drawn, level))
     return AuditReport(
         findings=tuple(findings),
-        not_run=() if has_shadows else (_NO_SHADOWS,),
+        not_run=() if pairs else (_NO_SHADOWS,),
         exposed=audited.aliases.get(audited.prior_owner or ""),
         cautions=_cautions(audited, findings[0].measured),
         counts={
@@ -79,20 +78,20 @@ def audit(
             "training_slices": sum(map(len, audited.training.values())),
             "held_out_slices": sum(map(len, audited.held_out.values())),
         },
-        config=config_to_json(config),
+        shadows=2 * pairs,
         seconds=time.monotonic() - began,
         pairs=tuple(gallery.worst_pairs(audited.distilled, nearest, audited.tested_training)),
         aliases=audited.aliases,
     )
 
 
-def _smallest_p(audited: Audited, config: AuditConfig, *, has_shadows: bool) -> dict[str, float]:
+def _smallest_p(audited: Audited, pairs: int) -> dict[str, float]:
     """The smallest p possible, for each attack that will run."""
     ours, theirs = len(audited.tested_training), len(audited.tested_held_out)
     groups = smallest_rank_sum_p(ours, theirs)
     smallest = {"copies": 0.0, "likeness-ncc": groups, "likeness-ssim": groups}
-    if has_shadows:
-        smallest["shadows"] = smallest_shadow_p(ours + theirs, config)
+    if pairs:
+        smallest["shadows"] = smallest_shadow_p(ours + theirs, pairs)
         smallest["lira"] = groups
     return smallest
 

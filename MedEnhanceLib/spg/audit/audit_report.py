@@ -62,7 +62,7 @@ class AuditReport:
             construction and in no test; None: a template.
         cautions: limits of the tests.
         counts: of images and patients.
-        config: of the audit.
+        shadows: further distillations that the audit made.
         seconds: duration.
         pairs: the five nearest, with slices of patients.
         aliases: patient → alias.
@@ -73,7 +73,7 @@ class AuditReport:
     exposed: str | None
     cautions: tuple[str, ...]
     counts: Mapping[str, int]
-    config: Mapping[str, Any]
+    shadows: int
     seconds: float
     pairs: tuple[Pair, ...] = field(repr=False)
     aliases: Mapping[str, str] = field(repr=False)
@@ -163,7 +163,7 @@ class AuditReport:
                 for pair in self.pairs
             ],
             "counts": dict(self.counts),
-            "config": dict(self.config),
+            "shadows": self.shadows,
         }
 
 

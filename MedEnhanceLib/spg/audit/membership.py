@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.audit.nearest import Gallery, Nearest, compare_groups
-from MedEnhanceLib.spg.audit.records import AuditConfig, Audited, Finding, Images, check_redistilled
+from MedEnhanceLib.spg.audit.records import Audited, Finding, Images, check_redistilled
 from MedEnhanceLib.spg.audit.significance import (
     OFTEN,
     Doubles,
@@ -36,6 +36,8 @@ Redistill = Callable[[dict[str, Images], int], Images]
 
 #: Smallest spread of shadows: without spread a likelihood ratio has no scale.
 _LEAST_SPREAD = 1e-3
+#: Random rearrangements, of which there are too many for all; and the seed of all that is drawn.
+_PERMUTATIONS, _SEED = 9999, 0
 
 
 @dataclass(frozen=True)
@@ -73,24 +75,18 @@ class Shadows:
         return ratio
 
 
-def shadow_count(config: AuditConfig) -> int:
-    """The number of pairs of shadow distillations."""
-    return config.shadows // 2
-
-
-def smallest_shadow_p(patients: int, config: AuditConfig) -> float:
-    """The smallest p possible with as many pairs."""
+def smallest_shadow_p(patients: int, pairs: int) -> float:
+    """The smallest p possible with as many pairs of shadow distillations."""
     halves = math.comb(patients, patients // 2)
-    return max(float(halves) ** -shadow_count(config), 1 / (config.permutations + 1))
+    return max(float(halves) ** -pairs, 1 / (_PERMUTATIONS + 1))
 
 
 def distill_shadows(
-    audited: Audited, gallery: Gallery, redistill: Redistill, config: AuditConfig, monitor: Monitor
+    audited: Audited, gallery: Gallery, redistill: Redistill, pairs: int, monitor: Monitor
 ) -> Shadows:
     """Distill random halves of the patients, each with its complement and the same seed."""
-    rng = np.random.default_rng([config.seed, 1])
+    rng = np.random.default_rng([_SEED, 1])
     names = list(audited.patients)
-    pairs = shadow_count(config)
     first, second, drawn = [], [], []
     for pair in range(pairs):
         is_first = _halved(len(names), rng)
@@ -98,7 +94,7 @@ def distill_shadows(
         for number, chosen in enumerate((is_first, ~is_first)):
             monitor.progress((pair + number / 2) / pairs, "shadow distillations")
             members = {n: audited.patients[n] for n, c in zip(names, chosen, strict=True) if c}
-            images = check_redistilled(redistill(members, config.seed + 1 + pair), audited)
+            images = check_redistilled(redistill(members, _SEED + 1 + pair), audited)
             sets.append(gallery.nearest(images).z.max(axis=0))
         first.append(sets[0])
         second.append(sets[1])
@@ -106,13 +102,13 @@ def distill_shadows(
     return Shadows(np.array(first), np.array(second), np.array(drawn))
 
 
-def shadow_finding(shadows: Shadows, config: AuditConfig, level: float) -> Finding:
+def shadow_finding(shadows: Shadows, level: float) -> Finding:
     """Test whether sets are nearer to the patients that they were made from."""
     pairs, patients = shadows.is_first.shape
     trials = pairs * patients
     differences = shadows.inside - shadows.outside
     right = float(np.mean((differences > 0) + 0.5 * (differences == 0)))
-    smallest_p = smallest_shadow_p(patients, config)
+    smallest_p = smallest_shadow_p(patients, pairs)
     detectable = smallest_detectable_rate(trials, 0.5, level) if smallest_p <= level else None
     return Finding(
         attack="shadows",
@@ -121,7 +117,7 @@ def shadow_finding(shadows: Shadows, config: AuditConfig, level: float) -> Findi
             f"Right in {right:.0%} of {trials} trials ({patients} patients in {pairs} pairs of "
             "sets); guessing is right in 50 %."
         ),
-        p=_shadow_p(shadows, config),
+        p=_shadow_p(shadows),
         level=level,
         smallest_p=smallest_p,
         detectable=detectable,
@@ -160,13 +156,13 @@ def _halved(count: int, rng: np.random.Generator) -> Flags:
     return chosen
 
 
-def _shadow_p(shadows: Shadows, config: AuditConfig) -> float:
+def _shadow_p(shadows: Shadows) -> float:
     """The p of the mean difference, among halves that might have been drawn instead."""
-    rng = np.random.default_rng([config.seed, 2])
+    rng = np.random.default_rng([_SEED, 2])
     difference = shadows.first - shadows.second
     sign = np.where(shadows.is_first, 1.0, -1.0)
     # With an odd number of patients, which of the two sets is the smaller one stays.
-    drawn = np.zeros(config.permutations)
+    drawn = np.zeros(_PERMUTATIONS)
     for pair, signs in zip(difference, sign, strict=True):
-        drawn += rng.permuted(np.tile(signs, (config.permutations, 1)), axis=1) @ pair
+        drawn += rng.permuted(np.tile(signs, (_PERMUTATIONS, 1)), axis=1) @ pair
     return permutation_p(float(np.sum(difference * sign)), drawn)

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.spg.audit.records import AuditConfig, Audited, Finding, Images
+from MedEnhanceLib.spg.audit.records import Audited, Finding, Images
 from MedEnhanceLib.spg.audit.significance import (
     OFTEN,
     POWER,
@@ -49,7 +49,8 @@ _TAIL_FROM = 0.9
 _REFERENCES = 8
 #: Smallest scale of a tail, on Fisher's scale: equal excesses have no spread.
 _LEAST_SCALE = 0.01
-#: Shares of the image that planted copies make up.
+#: Copies of each strength that are planted, and shares of the image that planted copies make up.
+_PLANTS = 5
 _BLENDED = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
 
 
@@ -316,13 +317,12 @@ def search_copies(
     audited: Audited,
     gallery: Gallery,
     nearest: Nearest,
-    config: AuditConfig,
     level: float,
     monitor: Monitor,
 ) -> Finding:
     """Search for copies, and measure what the search would have missed."""
     search = CopySearch(audited, gallery, nearest, monitor.part(0.0, 0.4))
-    blended = _planted(audited, search, config, level, monitor.part(0.4, 1.0))
+    blended = _planted(audited, search, level, monitor.part(0.4, 1.0))
     ours = float(nearest.score[:, search.training].max())
     theirs = float(nearest.score[:, search.held_out].max())
     suspects = _suspects(audited, search, nearest, level)
@@ -382,18 +382,16 @@ def _suspects(
     ]
 
 
-def _planted(
-    audited: Audited, search: CopySearch, config: AuditConfig, level: float, monitor: Monitor
-) -> float | None:
+def _planted(audited: Audited, search: CopySearch, level: float, monitor: Monitor) -> float | None:
     """The smallest share of an image from which on 80 % of the copies in it are found."""
     names = audited.tested_training
     # Copies are planted in the least suspicious images.
     calm = np.argsort(search.found.max(axis=1), kind="stable")
     plants = []
-    for number in range(config.plants):
+    for number in range(_PLANTS):
         name = names[number % len(names)]
         slices = audited.training[name]
-        step = (1 + number // len(names)) / (2 + (config.plants - 1) // len(names))
+        step = (1 + number // len(names)) / (2 + (_PLANTS - 1) // len(names))
         plants.append((name, slices[int(step * (len(slices) - 1))], calm[number % len(calm)]))
     owners = [name for name, _, _ in plants]
     found_at = None

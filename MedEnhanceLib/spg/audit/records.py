@@ -1,4 +1,4 @@
-"""The records of an audit: its input (arrays, checked first), its options, and the findings."""
+"""The records of an audit: its input (arrays, checked first), and the findings."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.core.options import Options, option
-from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.errors import InputError
 
 Images = npt.NDArray[np.float32]
 
@@ -177,34 +176,3 @@ class Finding:
     def to_json(self) -> dict[str, Any]:
         """All fields, alarm and is_blind."""
         return asdict(self) | {"alarm": self.alarm, "is_blind": self.is_blind}
-
-
-@dataclass(frozen=True, kw_only=True)
-class AuditConfig(Options):
-    """How much is tried."""
-
-    plants: int = option(
-        5,
-        help="copies of each strength that are planted, to measure what the search for them misses",
-        low=1,
-        high=100,
-    )
-    shadows: int = option(
-        8,
-        help="distillations of random halves of the patients, an even number; 0 leaves them out",
-        low=0,
-        high=10_000,
-    )
-    permutations: int = option(
-        9999, help="random rearrangements, where there are too many for all", low=99, high=1_000_000
-    )
-    seed: int = option(0, help="of everything that is drawn", low=0, high=2**32 - 1)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.shadows % 2 or self.shadows == 2:
-            raise ConfigError(
-                f"shadows is {self.shadows}",
-                "Each random half of the patients is distilled with the other half, and two such "
-                "pairs are the fewest: use 0, or an even number from 4 on.",
-            )

@@ -43,7 +43,7 @@ def test_a_window_of_ct_is_fixed() -> None:
     images = axial_slices(volume, SCALING)
     wanted = np.clip((volume.voxels[:, 1:33, :] + 1000) / 2000, 0, 1)
     assert np.allclose(images[:, :, 1:31], wanted, atol=1e-6)
-    assert shown(images, "CT", SCALING).mean() == pytest.approx((images > 0.25).mean())
+    assert shown(images, "CT").mean() == pytest.approx((images > 0.25).mean())
 
 
 @pytest.mark.parametrize("factor", [0.5, 2.0])

@@ -10,8 +10,8 @@ import torch
 
 from MedEnhanceLib.degrade import low_dose_noise, rician_noise
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.spg.config import TASKS, DamageConfig, DistillConfig, GeneratorConfig, LoopConfig
-from MedEnhanceLib.spg.networks import Generator, make_network, saturation
+from MedEnhanceLib.spg.config import TASKS, DistillConfig, LoopConfig
+from MedEnhanceLib.spg.networks import RHO, Generator, make_network, saturation
 from MedEnhanceLib.spg.objective import (
     StructureLoss,
     cosine_distance,
@@ -29,21 +29,20 @@ def rng(seed: int = 0) -> np.random.Generator:
 
 
 def test_the_generator_begins_at_the_prior_and_stays_within_rho() -> None:
-    config = GeneratorConfig(widths=(4, 4, 8), rho=0.1)
     prior = torch.rand(3, 1, 32, 24, generator=torch.Generator().manual_seed(1))
-    generator = Generator(config, 3, (32, 24), rng())
+    generator = Generator(3, (32, 24), rng())
     assert torch.equal(generator(prior), prior)
     with torch.no_grad():
         generator.last.weight.normal_(0, 50, generator=torch.Generator().manual_seed(2))
     moved = generator(prior).detach()
-    assert 0.05 < float((moved - prior).abs().max()) <= 0.1 + 1e-6
+    assert 0.05 < float((moved - prior).abs().max()) <= RHO + 1e-6
     assert 0 <= float(moved.min()) <= float(moved.max()) <= 1
     assert float(saturation(generator.residual(prior))) > 0.5
 
 
 def test_the_generator_learns_by_all_its_parts() -> None:
     prior = torch.rand(2, 1, 32, 32)
-    generator = Generator(GeneratorConfig(widths=(4, 4, 8)), 2, (32, 32), rng())
+    generator = Generator(2, (32, 32), rng())
     with torch.no_grad():
         generator.last.weight.fill_(0.01)
     (generator(prior) - 0.3).square().mean().backward()
@@ -82,9 +81,8 @@ def test_the_cosine_takes_layers_whole() -> None:
     assert float(cosine_distance(raw, longer)) == pytest.approx(0.1 * 2 * np.log(2) ** 2, rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["srcnn", "edsr"])
-def test_a_gradients_gradient_reaches_the_images(name: str) -> None:
-    network = make_network(name, rng())
+def test_a_gradients_gradient_reaches_the_images() -> None:
+    network = make_network(rng())
     images = torch.rand(2, 1, 16, 16, requires_grad=True)
     loss = (network(images * 0.9) - images).square().mean()
     found = layer_gradients(loss, network, differentiable=True)
@@ -94,16 +92,12 @@ def test_a_gradients_gradient_reaches_the_images(name: str) -> None:
     assert images.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("name", ["srcnn", "edsr"])
-def test_networks_repeat_with_their_seed_and_keep_the_size(name: str) -> None:
-    first, again, other = (make_network(name, rng(seed)) for seed in (1, 1, 2))
+def test_networks_repeat_with_their_seed_and_keep_the_size() -> None:
+    first, again, other = (make_network(rng(seed)) for seed in (1, 1, 2))
     images = torch.rand(2, 1, 32, 28)
     assert first(images).shape == images.shape
     assert torch.equal(first(images), again(images))
     assert not torch.equal(first(images), other(images))
-    assert sum(weight.numel() for weight in first.parameters()) < 40_000
-    with pytest.raises(ConfigError, match="vgg"):
-        make_network("vgg", rng())
 
 
 def test_patches_are_cut_where_something_is_shown() -> None:
@@ -144,13 +138,10 @@ def test_patches_are_mirrored_and_turned_alike_in_all_images() -> None:
         ({"preset": "huge"}, "huge"),
         ({"shadows": 2}, "shadows is 2"),
         ({"intensities": "mine"}, "intensities"),
-        ({"loop": {"networks": ["unet"]}}, "networks"),
         ({"loop": {"patch": 128}}, "larger than images"),
         ({"loop": {"pach": 128}}, "patch"),
         ({"images": {"size": 100}}, "size is 100"),
-        ({"images": {"ct_window": [3, 2]}}, "ct_window"),
-        ({"damage": {"rician": [0.2, 0.1]}}, "rician"),
-        ({"generator": {"widths": [4, 8]}}, "widths"),
+        ({"method": "auto"}, "method"),
     ],
 )
 def test_what_cannot_be_configured_is_said(fields: dict[str, object], says: str) -> None:
@@ -182,7 +173,7 @@ def images(count: int = 3) -> np.ndarray:
 
 @pytest.mark.parametrize(("name", "modality"), ALL)
 def test_the_same_seed_does_the_same_damage_and_another_one_other(name: str, modality: str) -> None:
-    task = make_task(replace(DistillConfig(), task=name, damage=DamageConfig(views=24)), modality)
+    task = make_task(DistillConfig(task=name), modality)
     whole = images()
     damaged = task.damaged(whole, 3)
     assert damaged.shape == whole.shape
@@ -198,7 +189,7 @@ def test_the_same_seed_does_the_same_damage_and_another_one_other(name: str, mod
 
 @pytest.mark.parametrize(("name", "modality"), ALL)
 def test_the_damage_can_be_differentiated(name: str, modality: str) -> None:
-    task = make_task(replace(DistillConfig(), task=name, damage=DamageConfig(views=24)), modality)
+    task = make_task(DistillConfig(task=name), modality)
     whole = torch.zeros(2, 1, 32, 32).requires_grad_()  # where a root has no slope
     drawn = task.draw(whole, np.random.default_rng(0))
     task.damage(whole, drawn).sum().backward()
@@ -220,15 +211,12 @@ def test_noise_of_mr_is_that_of_the_library() -> None:
 
 
 def test_noise_of_ct_is_that_of_the_dose_that_is_left_out() -> None:
-    config = replace(DistillConfig(), damage=DamageConfig(views=360, dose=0.25))
+    """At a quarter of the full dose of 6,600 photons × a quarter: 2,200 of 360 views, in 120."""
     whole = images()
-    ours = make_task(config, "CT").damaged(whole, 3) - whole
-    hu = whole * 2000 - 1000
-    theirs = low_dose_noise(hu, (1, 1, 1), 2200, 0.0, np.random.default_rng(3)) / 2000
+    ours = make_task(DistillConfig(), "CT").damaged(whole, 3) - whole
+    hu, rng = whole * 2000 - 1000, np.random.default_rng(3)
+    theirs = low_dose_noise(hu, (1, 1, 1), 3 * 2200, 0.0, rng, views=120) / 2000
     assert np.allclose(ours, theirs, atol=1e-6)
-    half = replace(config, damage=DamageConfig(views=360, dose=0.5))
-    weaker = make_task(half, "CT").damaged(whole, 3) - whole
-    assert weaker.std() < 0.8 * ours.std()
 
 
 def test_a_quarter_of_the_lines_is_measured_and_the_middle_among_them() -> None:

@@ -15,11 +15,11 @@ from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg import distill as distill_module
-from MedEnhanceLib.spg.config import DistillConfig, KeepingConfig
-from MedEnhanceLib.spg.dataset import load_distilled
+from MedEnhanceLib.spg import worth
+from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.distill import distill_cohort
 from MedEnhanceLib.spg.images import Floats
-from MedEnhanceLib.spg.prepare import Prepared, Prior
+from MedEnhanceLib.spg.prepare import Prepared, Prior, prepare
 from MedEnhanceLib.spg.worth import Room, room_of
 
 from .conftest import PEOPLE
@@ -27,8 +27,7 @@ from .conftest import PEOPLE
 
 @pytest.fixture
 def config() -> DistillConfig:
-    keeping = KeepingConfig(seeds=2, steps=40, patch=16)
-    return replace(DistillConfig.preset("smoke"), method="matching", keeping=keeping)
+    return replace(DistillConfig.preset("smoke"), method="matching", room_steps=40)
 
 
 def rings(count: int, level: float, seed: int) -> Floats:
@@ -56,7 +55,7 @@ def test_what_raw_images_gain_over_a_prior_that_teaches_nothing_is_seen(
 ) -> None:
     raw = {name: rings(6, 0.5, seed) for seed, name in enumerate("abcd")}
     noise = np.random.default_rng(0).uniform(0, 1, (2, 32, 32)).astype(np.float32)
-    longer = replace(config, keeping=replace(config.keeping, steps=200))
+    longer = replace(config, room_steps=200)
     far = room_of(prepared(noise, raw), longer)
     assert far.gain_db > 1
     near = room_of(prepared(rings(4, 0.5, 9), raw), longer)
@@ -99,36 +98,6 @@ def test_the_job_says_what_can_be_gained_and_writes_nothing(people: Path, tmp_pa
     assert sorted(people.parent.rglob("*")) == before
 
 
-@pytest.mark.parametrize(
-    ("left", "taken"),
-    [pytest.param(1.5, "matching", marks=pytest.mark.slow), (0.5, "statistics")],
-)
-def test_auto_takes_the_method_that_is_advised_and_measures_once(
-    left: float,
-    taken: str,
-    people: Path,
-    smoke: DistillConfig,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    measured: list[Room] = []
-
-    def measure_once(*_: object, **__: object) -> Room:
-        measured.append(Room(27.0, 30.0 - left, 30.0, 0.1, 4))
-        return measured[-1]
-
-    monkeypatch.setattr(distill_module, "room_of", measure_once)
-    auto = replace(smoke, method="auto")
-    out = distill_cohort(Cohort.from_folder(people), tmp_path / "out", auto)
-    result = load_distilled(out)
-    assert result.config.method == taken
-    assert ("statistics" in result.manifest) == (taken == "statistics")
-    assert result.manifest["room"]["method"] == taken
-    again = distill_cohort(Cohort.from_folder(people), tmp_path / "out", auto)
-    assert again == out
-    assert len(measured) == 1
-
-
 @pytest.mark.slow
 def test_a_stopped_run_measures_no_second_time(
     people: Path, smoke: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -163,3 +132,20 @@ def test_who_asks_for_matching_where_it_cannot_pay_is_warned(
     recorder = WarningRecorder()
     distill_cohort(Cohort.from_folder(people), tmp_path / "out", smoke, recorder.monitor)
     assert any("Matching goes on" in message for message in recorder.warnings)
+
+
+def test_the_public_prior_is_measured_as_it_is(
+    people: Path, smoke: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not with the statistics of all patients, half of whom are measured on."""
+    taught: list[Floats] = []
+
+    def trained(images: Floats, *_: object, **__: object) -> None:
+        taught.append(images)
+
+    monkeypatch.setattr(worth, "train_network", trained)
+    monkeypatch.setattr(worth, "restored_psnr", lambda *_, **__: (20.0, 30.0))
+    prepared = prepare(Cohort.from_folder(people), smoke, Monitor())
+    room_of(prepared, smoke)
+    assert np.array_equal(taught[0], prepared.public)
+    assert not np.array_equal(taught[0], prepared.prior.images)

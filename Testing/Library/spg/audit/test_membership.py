@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.spg.audit import AuditConfig, Audited
+from MedEnhanceLib.spg.audit import Audited, membership
 from MedEnhanceLib.spg.audit.membership import (
     Shadows,
     distill_shadows,
@@ -36,16 +36,15 @@ def forgets(slices: Anatomy, seed: int) -> np.ndarray:
     return smooth_images(seed, len(slices))
 
 
-def shadows_of(it: Audited, redistill: object, count: int = 8, seed: int = 0) -> Shadows:
-    config = AuditConfig(shadows=count, seed=seed)
-    return distill_shadows(it, Gallery(it.patients), redistill, config, Monitor())
+def shadows_of(it: Audited, redistill: object, pairs: int = 4) -> Shadows:
+    return distill_shadows(it, Gallery(it.patients), redistill, pairs, Monitor())
 
 
 def test_a_distillation_that_remembers_is_found(people: Anatomy, audited: Make) -> None:
     real = remembers({n: s for n, s in people.items() if n.startswith("train")}, 99)
     it = audited(real)
     shadows = shadows_of(it, remembers)
-    reported = shadow_finding(shadows, AuditConfig(shadows=8), LEVEL)
+    reported = shadow_finding(shadows, LEVEL)
     assert reported.alarm
     assert reported.measured["right"] > 0.8
     lira = lira_finding(it, Gallery(it.patients).nearest(real), shadows, LEVEL)
@@ -53,12 +52,12 @@ def test_a_distillation_that_remembers_is_found(people: Anatomy, audited: Make) 
     assert lira.measured["auc"] > 0.95
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_distillation_that_forgets_is_not(seed: int, audited: Make) -> None:
     real = forgets(dict.fromkeys(range(5)), 100 + seed)
     it = audited(real)
-    shadows = shadows_of(it, forgets, 4, seed)
-    assert not shadow_finding(shadows, AuditConfig(shadows=4), LEVEL).alarm
+    shadows = shadows_of(it, forgets, 2)
+    assert not shadow_finding(shadows, LEVEL).alarm
     assert not lira_finding(it, Gallery(it.patients).nearest(real), shadows, LEVEL).alarm
 
 
@@ -70,7 +69,7 @@ def test_halves_are_distilled_with_their_complements_and_one_seed(audited: Make)
         return forgets(slices, seed)
 
     it = audited(forgets(dict.fromkeys(range(5)), 1))
-    shadows_of(it, redistill, 4)
+    shadows_of(it, redistill, 2)
     assert len(seen) == 4
     for (one, seed), (other, again) in zip(seen[::2], seen[1::2], strict=True):
         assert seed == again
@@ -90,10 +89,7 @@ def random_shadows(
 
 @pytest.mark.slow
 def test_the_smallest_detectable_leak_falls_with_more_shadows(rng: np.random.Generator) -> None:
-    found = [
-        shadow_finding(random_shadows(0, pairs, rng), AuditConfig(shadows=2 * pairs), LEVEL)
-        for pairs in (2, 4, 16, 64)
-    ]
+    found = [shadow_finding(random_shadows(0, pairs, rng), LEVEL) for pairs in (2, 4, 16, 64)]
     rates = [finding.detectable for finding in found]
     assert None not in rates
     assert rates == sorted(rates, reverse=True)
@@ -102,20 +98,22 @@ def test_the_smallest_detectable_leak_falls_with_more_shadows(rng: np.random.Gen
     assert all(f"{f.detectable:.0%}" in f.power for f in found)
 
 
-def test_that_leak_is_found_about_four_times_in_five(rng: np.random.Generator) -> None:
+def test_that_leak_is_found_about_four_times_in_five(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An effect whose paired differences are right as often as the finding says."""
-    config = AuditConfig(shadows=8, permutations=999)
-    rate = shadow_finding(random_shadows(0, 4, rng), config, LEVEL).detectable
+    monkeypatch.setattr(membership, "_PERMUTATIONS", 999)
+    rate = shadow_finding(random_shadows(0, 4, rng), LEVEL).detectable
     effect = float(np.quantile(rng.normal(0, np.sqrt(2), 100_000), rate))
-    found = [
-        shadow_finding(random_shadows(effect, 4, rng), config, LEVEL).alarm for _ in range(100)
-    ]
+    found = [shadow_finding(random_shadows(effect, 4, rng), LEVEL).alarm for _ in range(100)]
     assert np.mean(found) >= 0.7
 
 
-def test_without_an_effect_alarms_are_as_rare_as_the_level(rng: np.random.Generator) -> None:
-    config = AuditConfig(shadows=4, permutations=99)
-    p = [shadow_finding(random_shadows(0, 2, rng), config, LEVEL).p for _ in range(300)]
+def test_without_an_effect_alarms_are_as_rare_as_the_level(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(membership, "_PERMUTATIONS", 99)
+    p = [shadow_finding(random_shadows(0, 2, rng), LEVEL).p for _ in range(300)]
     assert np.mean(np.array(p) <= 0.1) < 0.16
 
 
@@ -131,5 +129,5 @@ def test_the_likelihood_ratio_knows_each_patients_own_nearness() -> None:
 
 
 def test_few_people_and_shadows_limit_what_can_be_found() -> None:
-    assert smallest_shadow_p(4, AuditConfig(shadows=4)) == pytest.approx(1 / 36)
-    assert smallest_shadow_p(20, AuditConfig(shadows=8)) == pytest.approx(1e-4)
+    assert smallest_shadow_p(4, 2) == pytest.approx(1 / 36)
+    assert smallest_shadow_p(20, 4) == pytest.approx(1e-4)

@@ -9,7 +9,7 @@ import pytest
 from numpy.random import default_rng
 
 from MedEnhanceLib.degrade import gaussian_blur as blur
-from MedEnhanceLib.spg.audit import AuditConfig, Audited, AuditReport, audit
+from MedEnhanceLib.spg.audit import Audited, AuditReport, audit, nearest
 from MedEnhanceLib.spg.audit.nearest import Tail, excesses
 from MedEnhanceLib.spg.audit.similarity import rotate, shifted
 
@@ -36,8 +36,9 @@ def alarms(report: AuditReport) -> list[str]:
     return [finding.attack for finding in report.alarms]
 
 
-def run(it: Audited, **options: object) -> AuditReport:
-    return audit(it, AuditConfig(**{"plants": 1} | options))
+@pytest.fixture(autouse=True)
+def one_plant(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nearest, "_PLANTS", 1)
 
 
 @pytest.mark.slow
@@ -46,7 +47,7 @@ def test_one_copied_slice_among_twelve_images_raises_the_alarm(
     kind: str, people: Anatomy, audited: Make, of_the_prior: np.ndarray
 ) -> None:
     of_the_prior[7] = np.clip(COPIES[kind](people["train3"][5]), 0, 1)
-    report = run(audited(of_the_prior))
+    report = audit(audited(of_the_prior))
     assert "copies" in alarms(report)
     assert "ALARM" in report.headline
     suspects = report.findings[0].measured["suspects"]
@@ -57,7 +58,7 @@ def test_the_copied_pair_is_the_worst(
     people: Anatomy, audited: Make, of_the_prior: np.ndarray
 ) -> None:
     of_the_prior[7] = np.clip(COPIES["all of it"](people["train3"][5]), 0, 1)
-    worst = run(audited(of_the_prior)).pairs
+    worst = audit(audited(of_the_prior)).pairs
     assert len(worst) == 5
     assert (worst[0].image, worst[0].patient, worst[0].place) == (7, "train3", 5)
     assert worst[0].score > worst[1].score + 0.2
@@ -69,7 +70,7 @@ def test_the_copied_pair_is_the_worst(
 def test_smooth_images_raise_no_alarm(seed: int, audited: Make) -> None:
     from .conftest import smooth_images
 
-    report = run(audited(smooth_images(seed)))
+    report = audit(audited(smooth_images(seed)))
     assert alarms(report) == []
     assert report.headline.startswith("No attack found a leak.")
 
@@ -84,7 +85,7 @@ def test_slices_of_somebody_else_alarm_no_more_often_than_alpha(people: Anatomy)
     for seed in range(16):
         drawn = np.random.default_rng(seed).permutation(names)
         groups = [{name: people[name] for name in half} for half in (drawn[:5], drawn[5:])]
-        found.append(alarms(run(Audited(body(20 + seed), *groups))))
+        found.append(alarms(audit(Audited(body(20 + seed), *groups))))
     assert not any("copies" in attacks for attacks in found)
     # 16 draws with a chance of 5 %: four or more happen once in 140 times.
     assert sum(map(bool, found)) <= 3
@@ -93,7 +94,7 @@ def test_slices_of_somebody_else_alarm_no_more_often_than_alpha(people: Anatomy)
 def test_what_a_clean_distillation_gives_raises_no_alarm(
     people: Anatomy, audited: Make, of_the_prior: np.ndarray
 ) -> None:
-    report = run(audited(of_the_prior, prior=people["outside"], prior_owner="outside"))
+    report = audit(audited(of_the_prior, prior=people["outside"], prior_owner="outside"))
     assert alarms(report) == []
 
 
@@ -101,7 +102,7 @@ def test_a_leak_of_a_held_out_patient_is_no_alarm_but_a_caution(
     people: Anatomy, audited: Make, of_the_prior: np.ndarray
 ) -> None:
     of_the_prior[2] = people["held1"][4]
-    report = run(audited(of_the_prior))
+    report = audit(audited(of_the_prior))
     assert alarms(report) == []
     assert any("held-out patient is as close" in caution for caution in report.cautions)
 
@@ -109,14 +110,15 @@ def test_a_leak_of_a_held_out_patient_is_no_alarm_but_a_caution(
 def test_one_person_under_two_names_is_reported(people: Anatomy, of_the_prior: np.ndarray) -> None:
     training = {name: people[name] for name in ("train0", "train1", "train2")}
     held_out = {"held0": people["held0"], "held1": people["train1"][::-1] ** 0.9}
-    report = run(Audited(of_the_prior, training, held_out))
+    report = audit(Audited(of_the_prior, training, held_out))
     assert any("two names" in caution for caution in report.cautions)
 
 
 def test_the_search_says_how_much_of_a_copy_it_needs(
-    audited: Make, of_the_prior: np.ndarray
+    audited: Make, of_the_prior: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finding = audit(audited(of_the_prior), AuditConfig(plants=5)).findings[0]
+    monkeypatch.setattr(nearest, "_PLANTS", 5)
+    finding = audit(audited(of_the_prior)).findings[0]
     assert finding.detectable is not None
     assert 0.2 < finding.detectable <= 0.8
     assert f"{finding.detectable:.0%}" in finding.power
@@ -129,7 +131,7 @@ def test_where_all_patients_are_alike_the_search_admits_that_it_is_blind(people:
         dict(zip("abc", alike, strict=False)),
         dict(zip("de", alike[3:], strict=True)),
     )
-    finding = run(Audited(people["outside"], training, held_out)).findings[0]
+    finding = audit(Audited(people["outside"], training, held_out)).findings[0]
     assert not finding.alarm
     assert finding.is_blind
 
@@ -142,7 +144,7 @@ def test_training_that_is_nearer_throughout_is_found_without_a_single_copy(
     faint = of_the_prior[:10].copy()
     for number in range(10):
         faint[number] = 0.65 * faint[number] + 0.35 * people[f"train{number % 5}"][number]
-    report = run(audited(faint, prior=people["outside"]))
+    report = audit(audited(faint, prior=people["outside"]))
     assert "likeness-ncc" in alarms(report)
     assert report.findings[1].measured["auc"] > 0.9
 
@@ -156,9 +158,3 @@ def test_the_tail_of_exponential_numbers_is_theirs(rng: np.random.Generator) -> 
     tail = Tail.of(rng.exponential(0.1, 20_000))
     assert tail.p(np.array([0.8]))[0] == pytest.approx(np.exp(-8), rel=0.4)
     assert tail.p(np.array([0.0]))[0] == 1
-
-
-@pytest.mark.slow
-def test_the_same_audit_says_the_same(audited: Make, of_the_prior: np.ndarray) -> None:
-    one, other = (run(audited(of_the_prior)).to_json() for _ in range(2))
-    assert one == other

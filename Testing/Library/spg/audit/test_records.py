@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.spg.audit import AuditConfig, Audited, audit
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.spg.audit import Audited, audit
 
 Make = Callable[..., Audited]
 
@@ -97,12 +97,5 @@ def test_a_prior_of_another_size_is_named(people: dict[str, np.ndarray], audited
 def test_what_redistill_gives_is_checked(
     people: dict[str, np.ndarray], audited: Make, given: Any
 ) -> None:
-    config = AuditConfig(plants=1, shadows=4)
     with pytest.raises(InputError, match="redistill"):
-        audit(audited(people["outside"]), config, redistill=lambda slices, seed: given)
-
-
-@pytest.mark.parametrize("options", [{"shadows": 2}, {"shadows": 5}, {"plants": 0}])
-def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError):
-        AuditConfig(**options)
+        audit(audited(people["outside"]), redistill=lambda slices, seed: given)

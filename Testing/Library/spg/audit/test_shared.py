@@ -10,7 +10,7 @@ import pytest
 from MedEnhanceLib.degrade import gaussian_blur as blur
 from MedEnhanceLib.io import load
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.spg.audit import AuditConfig, Audited, audit
+from MedEnhanceLib.spg.audit import Audited, audit
 from MedEnhanceLib.spg.audit.nearest import CopySearch, Gallery
 from MedEnhanceLib.spg.audit.similarity import shifted
 
@@ -65,11 +65,10 @@ def test_one_leaked_slice_raises_the_alarm_and_a_clean_set_does_not(
     copied = 0.1 + 0.7 * blur(slices["STS_012"][[9]], 0.8)[0]
     copied = shifted(copied, np.array([4, 2], np.int32)) + rng.normal(0, 0.04, copied.shape)
     leaked[6] = np.clip(copied, 0, 1)
-    config = AuditConfig(plants=2)
-    report = audit(audited(slices, leaked), config)
+    report = audit(audited(slices, leaked))
     assert [finding.attack for finding in report.alarms] == ["copies"]
     assert (report.pairs[0].image, report.pairs[0].patient) == (6, "STS_012")
-    report = audit(audited(slices, clean), config)
+    report = audit(audited(slices, clean))
     assert not report.alarm
     assert report.findings[0].detectable is not None
     assert report.findings[0].detectable <= 0.8
