@@ -250,14 +250,14 @@ class EnhanceConfig(Options):
     )
     bias_correction: Literal["auto", "none", "n4"] = option(
         "auto",
-        help="n4 removes the shading of MR; auto: where it is measured to be strong, and never in "
-        "previews",
+        help="n4 removes the bias field of MR; auto: where it is measured to be strong, and "
+        "never in previews",
     )
-    task: Literal["auto", "noise", "sharpness", "slices", "artifacts"] = option(
+    task: Literal["auto", "noise", "sharpness", "slices", "motion"] = option(
         "auto",
         help="what is improved: noise alone; sharpness: noise and blur; slices: thick slices "
-        "become thin ones, on a new grid; artifacts: MR with missing lines of k-space or motion; "
-        "auto: noise, and blur and shading where they are measured",
+        "become thin ones, on a new grid; motion: motion between slices of MR; auto: noise, and "
+        "blur and bias field where they are measured",
     )
     slice_spacing: float | Literal["isotropic", "half"] = option(
         "isotropic",

@@ -97,7 +97,7 @@ class Enhanced:
             "Model": self.enhancement.model.get("name", ""),
             "Result": repr(self.volume)[1:-1],
             **{
-                name.capitalize(): str(one["reason"])
+                name.replace("_", " ").capitalize(): str(one["reason"])
                 for name, one in measured.items()
                 if isinstance(one, dict) and one.get("reason")
             },
@@ -322,10 +322,10 @@ def _options_in_words(report: Mapping[str, Any]) -> str:
         options.append(f"{strength * noise['share_removed']:.0%} of the noise removal")
     if measured.get("blur", {}).get("undone"):
         options.append("blur undone")
-    if measured.get("shading", {}).get("corrected"):
+    if measured.get("bias_field", {}).get("corrected"):
         options.append("bias field corrected with N4")
-    if measured.get("artifacts", {}).get("repaired"):
-        options.append(f"{measured['artifacts']['kind']} repaired")
+    if measured.get("motion", {}).get("corrected"):
+        options.append("motion corrected")
     if slices := measured.get("slices"):
         options.append(
             f"slices resampled from {slices['before']} of {slices['spacing_before_mm']:g} mm to "

@@ -124,7 +124,7 @@ def undamaged(name: str, data: Path, slices: int) -> Row:
         "confidence": measured["noise"]["confidence"],
         "removed": measured["noise"]["share_removed"],
         "deblurred": measured.get("blur", {}).get("undone", False),
-        "corrected": measured.get("shading", {}).get("corrected", False),
+        "corrected": measured.get("bias_field", {}).get("corrected", False),
         "edge": edge_slope(before, after, inside),
         "spread": ratios,
     }

@@ -47,7 +47,7 @@ def test_blending_later_equals_a_run_bit_for_bit(
 
 
 @pytest.mark.slow
-def test_shading_belongs_to_what_is_blended(config: EnhanceConfig) -> None:
+def test_the_bias_field_belongs_to_what_is_blended(config: EnhanceConfig) -> None:
     k, j, i = np.mgrid[-1:1:16j, -1:1:40j, -1:1:40j]
     shaded = ((k**2 + j**2 + i**2 < 0.9) * 500.0 * (1 + 0.4 * i)).astype(np.float32) + 1
     volume = Volume(shaded, Geometry((2.0, 2.0, 2.0)), modality="MR")
@@ -92,7 +92,7 @@ def test_errors_of_a_blend_have_the_stated_deviation(
             (auto / field).astype(np.float32),
             strength,
             share=share,
-            shading=field.astype(np.float32) if is_shaded else None,
+            bias_field=field.astype(np.float32) if is_shaded else None,
         )
         for part in np.array_split(np.arange(field.size), 4):
             found, expected = (np.sqrt(np.mean(x[part] ** 2)) for x in (stated, missed))
@@ -165,7 +165,7 @@ class TestShippedModel:
         auto = me.enhance(soft, device="cpu", bias_correction="n4", uncertainty=True)
         measured = auto.report["results"]["measured"]
         assert measured["blur"]["undone"]
-        assert measured["shading"]["corrected"]
+        assert measured["bias_field"]["corrected"]
         assert measured["noise"]["share_removed"] < 0.7
         run = me.enhance(soft, device="cpu", bias_correction="n4", uncertainty=True, strength=0.5)
         later = auto.at_strength(0.5)
