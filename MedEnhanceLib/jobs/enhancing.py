@@ -200,7 +200,7 @@ def _with_thin_slices(
             f"the task slices has no {' and no '.join(asked)}", f"Leave out {', '.join(asked)}."
         )
     attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
-    from MedEnhanceLib.hqg.slices.enhance import enhance_slices
+    from MedEnhanceLib.hqg.slices.restore import enhance_slices
 
     return enhance_slices(volume, config, monitor)
 

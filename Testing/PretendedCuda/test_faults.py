@@ -61,7 +61,7 @@ def test_tf32_is_refused_by_the_cards_and_switched_off_for_whole_runs(cards) -> 
     "run",
     [
         "gradprom.infer:segment", "gradprom.train:train", "hqg.infer:enhance",
-        "hqg.slices.restore:restore_slices", "hqg.slices.train:train_slices",
+        "hqg.slices.restore:enhance_slices", "hqg.slices.train:train_slices",
         "hqg.train.run:train",
         "spg.patient:distill_patient", "spg.patient:seconds_of_a_patient",
         "unicompress.codecs.implicit.train:train_implicit",
