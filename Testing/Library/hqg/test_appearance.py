@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -115,22 +114,6 @@ def test_slabs_join_without_seams(sharp: Appearance, monkeypatch: pytest.MonkeyP
     whole = apply_match(given, match, like=given)
     monkeypatch.setattr("MedEnhanceLib.hqg.matching._SLAB", 3)
     assert np.array_equal(apply_match(given, match, like=given).voxels, whole.voxels)
-
-
-def test_an_appearance_survives_json(sharp: Appearance) -> None:
-    again = Appearance.from_json(json.loads(json.dumps(sharp.to_json())))
-    mine = measure_appearance(patient(9, 0.6))
-    slopes = [
-        plan_match(mine, wanted, spacing_mm=(1.0, 1.0, 3.0)).changes["in_plane"].slope_mm2
-        for wanted in (sharp, again)
-    ]
-    assert slopes[0] == pytest.approx(slopes[1], abs=0.1)
-
-
-@pytest.mark.parametrize("damage", [{}, {"modality": "CT", "patients": [{"source": "a"}, 1]}])
-def test_a_damaged_appearance_is_refused(damage: dict[str, object]) -> None:
-    with pytest.raises(InputError, match="damaged"):
-        Appearance.from_json(damage)
 
 
 def test_too_little_tissue_is_refused() -> None:

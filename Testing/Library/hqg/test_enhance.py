@@ -20,7 +20,6 @@ from MedEnhanceLib.errors import (
 )
 from MedEnhanceLib.hqg import EnhanceConfig, check_look, enhance
 from MedEnhanceLib.nets.intensity import scaling_for
-from MedEnhanceLib.nets.slices import Plan
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
 
@@ -183,18 +182,6 @@ def test_cancelling_stops_it(head: Volume, config: EnhanceConfig) -> None:
     seen: list[Event] = []
     with pytest.raises(Cancelled):
         enhance(head, config, monitor=Monitor(seen.append, lambda: len(seen) > 1))
-
-
-def test_the_ladder_ends_on_the_cpu() -> None:
-    plan: Plan | None = Plan("cuda", 4, 1024, 0.25)
-    rungs = []
-    while plan is not None:
-        rungs.append((plan.device, plan.batch, plan.tile))
-        plan = plan.smaller()
-    assert rungs[:5] == [
-        ("cuda", 4, 1024), ("cuda", 2, 1024), ("cuda", 1, 1024), ("cuda", 1, 512), ("cuda", 1, 256),
-    ]  # fmt: skip
-    assert rungs[-1] == ("cpu", 1, 256)
 
 
 def test_n4_flattens_shading(config: EnhanceConfig) -> None:
