@@ -170,7 +170,6 @@ def _log_noise(facts: dict[str, Any], monitor: Monitor) -> None:
 def _blur_of(frame: Volume, noise: NoiseEstimate) -> BlurEstimate:
     return measure_blur(
         frame.voxels,
-        spacing=frame.geometry.spacing,
         noise=noise.level,
         noise_to_contrast=noise_to_contrast(noise),
     )

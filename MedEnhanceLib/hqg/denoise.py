@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.nets import grouped
-from MedEnhanceLib.nets.noise import LevelMap, NoiseEstimate, noise_to_contrast
+from MedEnhanceLib.nets.noise import NoiseEstimate, noise_to_contrast
 from MedEnhanceLib.nets.noise_blocks import AIR_MEAN
 from MedEnhanceLib.nets.rician import amplitude
 from MedEnhanceLib.runtime.progress import Monitor
@@ -136,7 +136,7 @@ def denoise(
 
     return grouped.denoised(
         volume.voxels,
-        LevelMap(noise),
+        noise,
         noise.spectrum.reshape(-1),
         rounds=rounds,
         spacing=volume.geometry.spacing,
@@ -219,7 +219,7 @@ def _deviation(
     mean = F.avg_pool3d(values - middle, 3, stride=1)
     variation = F.avg_pool3d((values - middle).square(), 3, stride=1) - mean.square()
     signal = variation[0, 0].clamp_min(0).numpy()
-    power = np.square(noise.at(noise.shape, where))
+    power = np.square(noise[where])
     variance = power * (_OF_A_MEAN + signal / (signal + power + np.float32(1e-12)))
     modality = "CT" if volume.modality == "CT" else "MR"  # as the rounds are chosen
     deviation: Floats = CALIBRATION[modality] * np.sqrt(variance)

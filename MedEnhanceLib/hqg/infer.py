@@ -378,12 +378,11 @@ class _Steps:
             facts = {"summary": "; ".join(match.sentences())} | match.to_json()
             return matched.voxels.astype(np.float32), {"look": facts}
         assert decision.blur is not None
-        before = denoised(monitor=monitor.part(0, 0.9))
         sharp = undo_blur(
             frame.voxels,
             decision.blur,
             noise=noise.level * decision.share,
-            denoise=lambda _: before,
+            denoised=denoised(monitor=monitor.part(0, 0.9)),
             monitor=monitor,
         )
         return sharp, {}

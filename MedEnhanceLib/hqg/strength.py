@@ -80,7 +80,7 @@ class Enhancement:
         if not self.noises:
             return None
         where = slice(self.first_slice, self.first_slice + self.volume.shape[-3])
-        maps = [noise.at(noise.shape, where) for noise in self.noises]
+        maps = [noise[where] for noise in self.noises]
         voxels = np.stack(maps) if self.volume.is_sequence else maps[0]
         return self.original.with_voxels(voxels, did=derived_note(NOISE_MAP))
 

@@ -115,7 +115,7 @@ def cropped(name: str, volume: Volume, noise: NoiseEstimate) -> Scan:
     voxels = np.ascontiguousarray(volume.voxels[where], np.float32)
     geometry = Geometry(spacing=volume.geometry.spacing)
     small = replace(volume, voxels=voxels, geometry=geometry, history=())
-    return Scan(name, small, noise, noise.full()[where], tissue[where])
+    return Scan(name, small, noise, noise[:][where], tissue[where])
 
 
 def middle_of(volume: Volume) -> tuple[tuple[slice, slice, slice], Mask]:
@@ -146,7 +146,7 @@ def known_scan(case: Case) -> Scan:
     clean = case.clean[middle_of(volume)[0]]
     inside = case.tissue
     level = np.sqrt(np.square(case.noise[inside].astype(np.float64)).mean())
-    found = np.sqrt(np.square(noise.full()[inside].astype(np.float64)).mean())
+    found = np.sqrt(np.square(noise[:][inside].astype(np.float64)).mean())
     spectrum = known_spectrum(case).astype(np.float32)
     factor = np.float32(level / found)
     truth = replace(noise, spectrum=spectrum, level=noise.level * float(factor))

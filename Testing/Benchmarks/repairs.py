@@ -88,7 +88,7 @@ def sharpened(voxels: Floats, blur: BlurEstimate, noise: float, **chosen: Any) -
     """Noise removed, and the blur undone that was measured with the true noise."""
     if not blur.is_blurred:
         return ours(voxels, **chosen)
-    return undo_blur(voxels, blur, noise=noise, denoise=partial(ours, **chosen))
+    return undo_blur(voxels, blur, noise=noise, denoised=ours(voxels, **chosen))
 
 
 def twice(voxels: Floats) -> Floats:
@@ -104,7 +104,7 @@ def blurs() -> Iterator[Row]:
             blurred = gaussian_blur(truth, sigma)
             if noise:
                 blurred = rician_noise(blurred, noise, np.random.default_rng(3))
-            estimate = measure_blur(blurred, spacing=(1, 1, 1), noise=noise or None)
+            estimate = measure_blur(blurred, noise=noise or None)
             case = (
                 f"σ {sigma:g} px, noise {noise:.0%}" if sigma else f"undamaged, noise {noise:.0%}"
             )
@@ -164,7 +164,7 @@ def undamaged() -> Iterator[Row]:
     for path in [*mr, *ct, *raw]:
         group = "CT" if path in ct else "MR" if path in mr else "MR, brain"
         volume = load(path, modality=group[:2])
-        estimate = measure_blur(volume.voxels, spacing=volume.geometry.spacing)
+        estimate = measure_blur(volume.voxels)
         row: Row = {"part": "undamaged", "subject": str(path.relative_to(SHARED_DATA))}
         row |= {"group": group, "sigma_px": list(estimate.sigma_px)}
         row["found"] = ["blur"] if estimate.is_blurred else []

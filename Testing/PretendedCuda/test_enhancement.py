@@ -138,7 +138,7 @@ def test_where_a_cards_memory_runs_out_the_filter_goes_on_on_the_cpu(
     add = Groups.add
 
     def limited(groups: Groups, *arguments: Any) -> None:
-        if groups.is_gpu and next(begun) >= after:
+        if groups.pilot.is_cuda and next(begun) >= after:
             raise torch.OutOfMemoryError("CUDA out of memory")
         add(groups, *arguments)
 

@@ -115,13 +115,6 @@ def test_a_frame_alone_is_as_in_the_whole_sequence(dynamic: Volume, tmp_path: Pa
         enhance(dynamic, config(), frame=3)
 
 
-def test_a_constant_frame_decides_nothing(dynamic: Volume) -> None:
-    voxels = dynamic.voxels.copy()
-    voxels[0] = 0
-    alone = enhance(dynamic.with_voxels(voxels), config(task="noise"), frame=2)
-    assert alone.measured["noise"]["frames_measured"] == 2
-
-
 def test_motion_is_corrected_frame_by_frame(dynamic: Volume) -> None:
     with pytest.raises(InputError, match="one frame after another"):
         enhance(dynamic, config(task="motion"))
