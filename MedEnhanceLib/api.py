@@ -318,7 +318,7 @@ class EnhanceCall(EnhanceConfig, Placed, Watched, _EnhanceOrder):
     slices: tuple[int, int] | None = option(
         None,
         help="(first, before which): only these, as a preview; as in the whole run, but without "
-        "blur and shading. Not with n4 nor segment, which need the whole volume",
+        "blur and bias field. Not with n4 nor segment, which need the whole volume",
     )
 
 

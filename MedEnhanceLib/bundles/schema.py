@@ -45,7 +45,6 @@ _SHAPE: dict[str, Any] = {
     **dict.fromkeys(("on_request", "guided"), bool),
     "files": dict[str, str],
     "keep_components": int,
-    "pixel_spacing_mm": float,
     "network": {},
     "training": {"summary": str, "config": dict | None},
     "data": list[dict[str, str]],
@@ -185,8 +184,7 @@ def _fault_of_lines(fields: Mapping[str, Any]) -> str:
         return f"name is {fields['name']!r}"
     if fields["modality"] not in MODALITIES:
         return f"modality is {fields['modality']!r:.40}, not one of {', '.join(MODALITIES)}"
-    spacing = fields.get("pixel_spacing_mm", 1.0)
-    return "" if 0 < spacing < 1e6 else f"pixel_spacing_mm is {spacing}"
+    return ""
 
 
 def _check_files(fields: Mapping[str, Any], path: Path) -> None:

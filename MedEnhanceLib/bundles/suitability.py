@@ -9,10 +9,6 @@ from typing import Any
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.volume import Volume
 
-#: Key in a bundle's metadata: the axial pixel size of the training data, in mm.
-PIXEL_SPACING = "pixel_spacing_mm"
-#: Ratio of pixel sizes from which a warning is given.
-_PIXEL_RATIO = 1.5
 #: A training with fewer steps than this is a test; the preset smoke has a handful.
 _FEWEST_STEPS = 100
 #: Parts of BodyPartExamined in images that show an anatomy: DICOM's terms, and scanners' own.
@@ -23,7 +19,7 @@ _SHOWN_IN = {"brain": ("BRAIN", "HEAD", "SKULL", "CEREB", "NEURO", "WHOLEBODY")}
 class ModelWarning:
     """One reason why a model's result on a volume may be wrong.
 
-    code: "test-model", "segmenter", "anatomy", "pixel-size", "noise-model" or "no-structure".
+    code: "test-model", "anatomy", "noise-model" or "no-structure".
     message: a clause. hint: what to do about it.
     """
 
@@ -67,39 +63,6 @@ def anatomy_warning(bundle: Bundle, volume: Volume) -> ModelWarning | None:
         f"{bundle.name} was trained on images of the {bundle.anatomy} only, and these images show "
         f"{part} (BodyPartExamined)",
         "check the result closely",
-    )
-
-
-def pixel_size_warning(
-    name: str, trained_mm: float, pixels_mm: tuple[float, float]
-) -> ModelWarning | None:
-    """Warn where axial pixels differ in size by a factor above 1.5 from the training data's.
-
-    Args:
-        name: of the model.
-        trained_mm: pixel size of the training data, in mm.
-        pixels_mm: pixel size of the volume along i and j, in mm.
-    """
-    ratio = max(max(pixel / trained_mm, trained_mm / pixel) for pixel in pixels_mm)
-    if ratio <= _PIXEL_RATIO:
-        return None
-    return ModelWarning(
-        "pixel-size",
-        f"{name} was trained on axial pixels of {trained_mm:g} mm, and these are "
-        f"{pixels_mm[0]:.3g} × {pixels_mm[1]:.3g} mm",
-        "check the result closely, or train a model at this spacing",
-    )
-
-
-def segmenter_warning(bundle: Bundle) -> ModelWarning | None:
-    """Warn where an enhancer was made for one segmenter; else None."""
-    segmenter = bundle.metadata.get("segmenter")
-    if not isinstance(segmenter, Mapping):
-        return None
-    return ModelWarning(
-        "segmenter",
-        f"{bundle.name} was made for the segmenter {segmenter.get('name', '')}",
-        "to look at images, and for other segmenters, enhance without a model of its own",
     )
 
 

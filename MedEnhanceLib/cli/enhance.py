@@ -38,9 +38,9 @@ def _enhance_lines(fields: Mapping[str, Any]) -> list[str]:
 
 ENHANCE = Command(
     name="enhance",
-    summary="reduce noise, blur and shading of a volume",
-    description="Enhance a volume: noise, and in MR blur and shading, are measured and corrected as"
-    "\nfar as they are found; --task chooses. The grid stays as it is, but for the task slices; a"
+    summary="reduce noise, blur and bias field of a volume",
+    description="Enhance a volume: noise, and in MR blur and bias field, are measured and corrected"
+    "\nas far as they are found; --task chooses. The grid stays, but for the task slices; a"
     "\nmanifest (OUTPUT.json) records what was done with what. With --dicom the folder OUTPUT gets"
     "\na derived series, and segmentation and uncertainty as DICOM objects too.",
     example="medenhance enhance scan.nii.gz better.nii.gz --bias-correction n4 --report report",

@@ -136,11 +136,12 @@ def findings_in_words(measured: Mapping[str, Any], strength: float = 1.0) -> lis
         lines.append(text + (f": {noise['reason']}" if noise.get("reason") else ""))
     for name, key, done in (
         ("blur", "undone", "undone"),
-        ("shading", "corrected", "corrected"),
-        ("artifacts", "repaired", "repaired"),
+        ("bias_field", "corrected", "corrected"),
+        ("motion", "corrected", "corrected"),
     ):
         if measured.get(name, {}).get(key):
-            lines.append(f"{name}: {done}; {measured[name]['reason']}")
+            words = name.replace("_", " ")
+            lines.append(f"{words}: {done}; {measured[name]['reason']}")
     if guide := measured.get("guide"):
         text = f"guide: changed the result by {guide['used']:.2f} σ of the noise"
         lines.append(text + (f"; {guide['reason']}" if guide.get("reason") else ""))
@@ -159,9 +160,8 @@ def corrections_in_words(measured: Mapping[str, Any]) -> str:
     share = measured.get("noise", {}).get("share_removed", 1)
     parts = [f"{share:.0%} of the noise correction"] if share < 1 else []
     parts += ["blur undone"] if measured.get("blur", {}).get("undone") else []
-    parts += ["shading corrected"] if measured.get("shading", {}).get("corrected") else []
-    repaired = measured.get("artifacts", {})
-    parts += [f"{repaired['kind']} repaired"] if repaired.get("repaired") else []
+    parts += ["bias field corrected"] if measured.get("bias_field", {}).get("corrected") else []
+    parts += ["motion corrected"] if measured.get("motion", {}).get("corrected") else []
     used = measured.get("guide", {}).get("used")
     parts += [f"guide changed it by {used:.2f} σ of the noise"] if used else []
     parts += ["look of another volume"] if "look" in measured else []

@@ -85,7 +85,7 @@ def segment(
         return logits.softmax(dim=1)
 
     stacks = SliceStacks(volume.voxels, scaling_for(volume), model.config.context)
-    plan = Plan.make(choice.name, batch=config.batch, tile=config.tile, overlap=config.overlap)
+    plan = Plan(choice.name, config.batch, config.tile, config.overlap)
     labels = np.zeros(volume.shape, np.uint8)
     values = np.array([0, *(label.value for label in model.labels)], np.uint8)
     with torch.inference_mode(), stoppable(model.network, monitor):

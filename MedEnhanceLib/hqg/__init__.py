@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -29,18 +29,13 @@ __all__ = [
     "EnhanceConfig",
     "TrainConfig",
     "VolumeCache",
-    "check_guide",
-    "check_look",
+    "check_given",
     "enhance",
 ]
 
 _CONFIGS = [name for name in __all__ if name.endswith("Config")]
 _HOMES = {"cache": ["VolumeCache"], "config": _CONFIGS, "strength": ["Enhancement"]}
 __getattr__, __dir__ = imported_when_used(__name__, __all__, _HOMES)
-
-
-#: Said of a guide that was given for nothing.
-_UNGUIDED = "this model does not use a guide"
 
 
 def enhance(
@@ -97,16 +92,17 @@ def enhance(
     guides = [] if guide is None else [guide] if isinstance(guide, Volume) else list(guide)
     # Before seconds go into importing torch: unusable input is refused at once.
     for each in guides:
-        check_guide(each, volume)
+        check_given("guide", each, volume)
     if isinstance(look, Volume):
-        check_look(look, volume)
+        check_given("look", look, volume)
     if frame is not None:
         volume.frame(frame)  # refuses what is not there
     bundle, volume = open_bundle_for(volume, config.model, kind="enhancer", monitor=monitor)
     unused: dict[str, Any] = {}
     if guides and not bundle.uses_guides:
-        unused = {"guide": {"used": 0.0, "reason": f"{bundle.name}: {_UNGUIDED}"}}
-        monitor.warn(unused["guide"]["reason"])
+        reason = f"{bundle.name}: this model does not use a guide"
+        unused = {"guide": {"used": 0.0, "reason": reason}}
+        monitor.warn(reason)
         guides = []
     attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
     from MedEnhanceLib.hqg import infer
@@ -126,44 +122,20 @@ def enhance(
     return replace(done, measured=done.measured | unused) if unused else done
 
 
-def check_guide(guide: Volume, volume: Volume) -> None:
-    """Refuse what cannot guide the enhancement of a volume.
+def check_given(role: Literal["guide", "look"], given: Volume, volume: Volume) -> None:
+    """Refuse what cannot be the guide or the look of a volume.
+
+    Whether a look shows the same contrast is measured later (`matching`).
 
     Args:
-        guide: another series of the same examination.
+        role: of what is given.
+        given: another series of the same examination, or a volume whose sharpness is wanted.
         volume: what is enhanced.
 
     Raises:
-        InputError: the guide is constant, of another modality, a sequence or the volume itself, or
-            it holds NaN or infinity.
+        InputError: what is given is constant, of another modality or a sequence, or holds NaN or
+            infinity; or a guide is the volume itself.
     """
-    _check_beside("guide", guide, volume)
-    is_same_grid = guide.shape == volume.shape and guide.geometry == volume.geometry
-    if is_same_grid and np.array_equal(guide.voxels, volume.voxels):
-        raise InputError(
-            f"{guide.source or 'guide'}: the guide is the volume itself",
-            "Choose another series of the same examination.",
-        )
-
-
-def check_look(look: Volume, volume: Volume) -> None:
-    """Refuse what cannot be the look of a volume.
-
-    Whether it shows the same contrast is measured later (`matching`).
-
-    Args:
-        look: a volume whose sharpness and noise are wanted.
-        volume: what is enhanced.
-
-    Raises:
-        InputError: the look is constant, of another modality or a sequence, or it holds NaN or
-            infinity.
-    """
-    _check_beside("look", look, volume)
-
-
-def _check_beside(role: str, given: Volume, volume: Volume) -> None:
-    """What guides and looks have in common; role: "guide" or "look"."""
     from MedEnhanceLib.io.describe import refuse_not_finite
 
     name = given.source or role
@@ -181,6 +153,12 @@ def _check_beside(role: str, given: Volume, volume: Volume) -> None:
         )
     if given.is_sequence:
         raise InputError(f"{name}: the {role} is a sequence", "Choose a single volume, or a frame.")
+    is_same_grid = given.shape == volume.shape and given.geometry == volume.geometry
+    if role == "guide" and is_same_grid and np.array_equal(given.voxels, volume.voxels):
+        raise InputError(
+            f"{name}: the guide is the volume itself",
+            "Choose another series of the same examination.",
+        )
 
 
 def _one_look(looks: Iterable[Volume], volume: Volume, monitor: Monitor) -> Appearance:
@@ -189,6 +167,6 @@ def _one_look(looks: Iterable[Volume], volume: Volume, monitor: Monitor) -> Appe
 
     measured = []
     for look in looks:
-        check_look(look, volume)
+        check_given("look", look, volume)
         measured.append(measure_appearance(look, monitor))
     return combine(measured)

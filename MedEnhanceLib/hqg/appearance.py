@@ -8,7 +8,7 @@ and noise. `matching` compares them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -67,26 +67,6 @@ class Spectra:
         )
         return smooth, detailed
 
-    def to_json(self) -> dict[str, Any]:
-        """As lists, rounded to a hundredth of a percent."""
-        return {
-            "voxel_mm": self.voxel_mm,
-            "frequencies": np.round(self.frequencies, 5).tolist(),
-            "smooth": np.round(self.smooth, 4).tolist(),
-            "detailed": np.round(self.detailed, 4).tolist(),
-        }
-
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> Spectra:
-        """The inverse of `to_json`."""
-        arrays = (np.array(fields[name], float) for name in ("frequencies", "smooth", "detailed"))
-        frequencies, smooth, detailed = arrays
-        if smooth.shape != detailed.shape or smooth.shape[1:] != frequencies.shape:
-            raise ValueError("lists differ in length")
-        if not all(np.isfinite(part).all() for part in (frequencies, smooth, detailed)):
-            raise ValueError("numbers are not finite")
-        return cls(float(fields["voxel_mm"]), frequencies, smooth, detailed)
-
 
 @dataclass(frozen=True)
 class Patient:
@@ -108,38 +88,6 @@ class Appearance:
 
     modality: str
     patients: tuple[Patient, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """For a file beside a model, or a manifest."""
-        return {
-            "modality": self.modality,
-            "patients": [
-                {
-                    "source": patient.source,
-                    "contrast": asdict(patient.contrast) if patient.contrast else None,
-                }
-                | {name: spectra.to_json() for name, spectra in patient.spectra.items()}
-                for patient in self.patients
-            ],
-        }
-
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> Appearance:
-        """The inverse of `to_json`; raises InputError on what is missing or not a number."""
-        try:
-            patients = tuple(
-                Patient(
-                    str(entry["source"]),
-                    {name: Spectra.from_json(entry[name]) for name in DIRECTIONS if name in entry},
-                    Contrast(**entry["contrast"]) if entry["contrast"] else None,
-                )
-                for entry in fields["patients"]
-            )
-            return cls(str(fields["modality"]), patients)
-        except (KeyError, TypeError, ValueError) as cause:
-            raise InputError(
-                f"the stored appearance is damaged: {cause}", "Measure it again from its volumes."
-            ) from cause
 
 
 def measure_appearance(volume: Volume, monitor: Monitor | None = None) -> Appearance:

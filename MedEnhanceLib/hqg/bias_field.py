@@ -38,34 +38,26 @@ _TISSUE, _ABOVE_NOISE = 0.15, 2.0
 LIMIT = 0.155
 
 
-@dataclass(frozen=True)
-class BiasFieldEstimate:
-    """Whether the bias field of an MR volume is strong enough to be corrected.
-
-    Attributes:
-        spread: 95th less 5th percentile of the field's logarithm in tissue; 0 for other modalities.
-        is_strong: whether the correction pays.
-        reason: a sentence for the report.
-    """
-
-    spread: float
-    is_strong: bool
-    reason: str
-
-
 @dataclass(frozen=True, eq=False)
 class BiasField:
     """A multiplicative bias field, whose slices are made when they are read.
 
     Attributes:
         shape: [K, J, I] of the volume.
-        blocks: its logarithm at the centers of blocks; None for a field that is 1 everywhere.
+        blocks: its logarithm at the centers of blocks, with a mean of 0 over tissue; None for a
+            field that is 1 everywhere.
         steps: voxels along k, j, i that a block has.
+        spread: 95th less 5th percentile of the logarithm in tissue.
+        is_strong: whether the correction pays.
+        reason: a sentence for the report.
     """
 
     shape: tuple[int, ...]
     blocks: Floats | None
     steps: tuple[int, ...]
+    spread: float
+    is_strong: bool
+    reason: str
 
     def __getitem__(self, slices: slice) -> Floats:
         """Some slices, float32 [n, J, I], no unit."""
@@ -80,51 +72,19 @@ class BiasField:
         return np.exp(log_field, out=log_field)
 
 
-def measure_bias_field(volume: Volume, *, noise: float = 0.0) -> BiasFieldEstimate:
-    """Measure whether the bias field is to be corrected (about 1 s for a head). Needs SimpleITK.
+def measure_bias_field(volume: Volume, *, noise: float = 0.0) -> BiasField:
+    """The multiplicative bias field of a volume (about 1 s for a head). Needs SimpleITK.
 
-    Anatomy alone gives a field as well, so that a limit decides. A field makes tissue brighter
-    where it is strong; where N4 finds one against that, as in a dark tumor, it is anatomy.
-
-    Args:
-        volume: one frame; the bias field of other modalities than MR is not measured.
-        noise: σ in the unit of the voxels, which keeps noise in air from counting as tissue.
-    Raises:
-        InputError: the volume is a sequence.
-        DependencyError: SimpleITK is missing.
-    """
-    if volume.is_sequence:
-        raise InputError("the bias field of a sequence", "Measure one frame.")
-    if volume.modality != "MR":
-        reason = f"{volume.modality} has no bias field of the kind N4 corrects"
-        return BiasFieldEstimate(0.0, False, reason)
-    coarse, spacing = _coarse(volume)
-    tissue = _tissue(coarse, noise)
-    if not tissue.any() or float(coarse[tissue].std()) == 0:
-        return BiasFieldEstimate(0.0, False, "bias field not measured: intensities are constant")
-    log_field = _log_field(coarse, spacing, tissue)[tissue]
-    low, high = np.quantile(log_field, (0.05, 0.95))
-    spread = float(high - low)
-    varies = f"the bias field varies by {math.expm1(spread):.0%} over tissue"
-    if spread <= LIMIT:
-        return BiasFieldEstimate(spread, False, f"{varies}, no more than anatomy makes it seem to")
-    brightness = np.log(coarse[tissue])
-    if np.mean((log_field - log_field.mean()) * (brightness - brightness.mean())) <= 0:
-        reason = f"{varies}, but tissue is not brighter where the field is: anatomy makes it so"
-        return BiasFieldEstimate(spread, False, reason)
-    return BiasFieldEstimate(spread, True, f"{varies}, more than anatomy makes it seem to")
-
-
-def bias_field(volume: Volume) -> BiasField:
-    """The multiplicative bias field of an MR volume; divide by it. Needs SimpleITK.
+    Anatomy alone gives a field as well, so that a limit decides whether it is strong. A field makes
+    tissue brighter where it is strong; where N4 finds one against that, as in a dark tumor, it is
+    anatomy.
 
     Source: Tustison et al., IEEE Trans. Med. Imaging 29 (2010) 1310, as SimpleITK implements it;
     blocks, spline and mask are our choice.
 
     Args:
-        volume: MR, [K, J, I], preferably without noise.
-    Returns:
-        The field; the mean of its logarithm over tissue is 0. 1 where nothing is measured.
+        volume: one frame, [K, J, I].
+        noise: σ in the unit of the voxels, which keeps noise in air from counting as tissue.
     Raises:
         InputError: CT has no such field.
         DependencyError: SimpleITK is missing.
@@ -135,12 +95,26 @@ def bias_field(volume: Volume) -> BiasField:
             "Leave the correction of the bias field out (--bias-correction).",
         )
     coarse, spacing = _coarse(volume)
-    tissue, steps = _tissue(coarse, 0.0), tuple(_steps(volume))
+    tissue, steps = _tissue(coarse, noise), tuple(_steps(volume))
     if not tissue.any() or float(coarse[tissue].std()) == 0:
-        return BiasField(volume.shape, None, steps)
+        reason = "bias field not measured: intensities are constant"
+        return BiasField(volume.shape, None, steps, 0.0, False, reason)
     log_field = _log_field(coarse, spacing, tissue)
-    log_field -= log_field[tissue].mean()
-    return BiasField(volume.shape, log_field, steps)
+    inside = log_field[tissue]
+    low, high = np.quantile(inside, (0.05, 0.95))
+    spread = float(high - low)
+    varies = f"the bias field varies by {math.expm1(spread):.0%} over tissue"
+    brightness = np.log(coarse[tissue])
+    is_brighter = np.mean((inside - inside.mean()) * (brightness - brightness.mean())) > 0
+    if spread <= LIMIT:
+        reason = f"{varies}, no more than anatomy makes it seem to"
+    elif not is_brighter:
+        reason = f"{varies}, but tissue is not brighter where the field is: anatomy makes it so"
+    else:
+        reason = f"{varies}, more than anatomy makes it seem to"
+    is_strong = bool(spread > LIMIT and is_brighter)
+    log_field -= inside.mean()
+    return BiasField(volume.shape, log_field, steps, spread, is_strong, reason)
 
 
 def _steps(volume: Volume) -> list[int]:
@@ -199,8 +173,8 @@ def _log_field(coarse: Floats, spacing: list[float], tissue: Mask) -> Floats:
     corrector.SetNumberOfControlPoints([count + corrector.GetSplineOrder() for count in spans])
     corrector.SetMaximumNumberOfIterations([_ITERATIONS])
     corrector.Execute(image, mask)
-    found: Floats = sitk.GetArrayFromImage(corrector.GetLogBiasFieldAsImage(image))
-    return found[: shape[0], : shape[1], : shape[2]]
+    log_field: Floats = sitk.GetArrayFromImage(corrector.GetLogBiasFieldAsImage(image))
+    return log_field[: shape[0], : shape[1], : shape[2]]
 
 
 def _interpolated(values: Floats, axis: int, places: npt.NDArray[np.int_], step: int) -> Floats:

@@ -59,14 +59,9 @@ class LossConfig(Options):
         "stage without a guide",
         low=0,
     )
-    critic_start: float = option(
-        0.3, help="share of the steps before the critic counts", low=0, high=1
-    )
     kl: float = option(
         0.0, help="of the cue's distribution, where the guide modulates variationally", low=0
     )
-    trace: float = option(3.0, help="of what only the guide shows, in the lesion stage", low=0)
-    kept: float = option(1.0, help="of contrast of the input that a guide costs", low=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,13 +178,6 @@ class TrainConfig(WithPresets):
     steps: int = option(9400, help="without a guide", low=0, high=10_000_000)
     guide_steps: int = option(4700, help="with guides", low=0, high=10_000_000)
     lesion_steps: int = option(3500, help="with planted lesions", low=0, high=10_000_000)
-    lesion_share: float = option(
-        1.0,
-        help="how far the weights go from before to after the lesion stage: less trace of what "
-        "only the guide shows, and less gain",
-        low=0,
-        high=1,
-    )
     windows: int = option(1, help="crops that a step learns from", low=1, high=256)
     crops: int = option(300, help="that are drawn from at a time", low=1, high=100_000)
     renewed_every: int = option(10, help="steps after which a crop is replaced", low=1)
@@ -250,14 +238,14 @@ class EnhanceConfig(Options):
     )
     bias_correction: Literal["auto", "none", "n4"] = option(
         "auto",
-        help="n4 removes the shading of MR; auto: where it is measured to be strong, and never in "
-        "previews",
+        help="n4 removes the bias field of MR; auto: where it is measured to be strong, and "
+        "never in previews",
     )
-    task: Literal["auto", "noise", "sharpness", "slices", "artifacts"] = option(
+    task: Literal["auto", "noise", "sharpness", "slices", "motion"] = option(
         "auto",
         help="what is improved: noise alone; sharpness: noise and blur; slices: thick slices "
-        "become thin ones, on a new grid; artifacts: MR with missing lines of k-space or motion; "
-        "auto: noise, and blur and shading where they are measured",
+        "become thin ones, on a new grid; motion: motion between slices of MR; auto: noise, and "
+        "blur and bias field where they are measured",
     )
     slice_spacing: float | Literal["isotropic", "half"] = option(
         "isotropic",

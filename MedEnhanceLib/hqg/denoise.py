@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.nets import grouped
-from MedEnhanceLib.nets.noise import LevelMap, NoiseEstimate, noise_to_contrast
+from MedEnhanceLib.nets.noise import NoiseEstimate, noise_to_contrast
 from MedEnhanceLib.nets.noise_blocks import AIR_MEAN
 from MedEnhanceLib.nets.rician import amplitude
 from MedEnhanceLib.runtime.progress import Monitor
@@ -41,6 +41,8 @@ _TRUSTED = 0.5
 _OF_A_MEAN = np.float32(0.1)
 #: Standard deviation of the errors over the expected one: Testing/Benchmarks/uncertainty.py.
 CALIBRATION = {"MR": np.float32(0.68), "CT": np.float32(0.55)}
+#: Slices whose expected deviation is computed at once.
+_SLICES_AT_ONCE = 16
 #: What the factors were fitted on.
 FITTED_ON = {
     "MR": "T1 of six persons from four sites, with known noise",
@@ -85,7 +87,7 @@ def denoise(
     only: slice | None = None,
     network: NetworkStage | None = None,
     engine: grouped.Engine | None = None,
-    rounding: Rounding | None = None,
+    finish: Finish | None = None,
     out: npt.NDArray[Any] | None = None,
     monitor: Monitor | None = None,
 ) -> npt.NDArray[Any]:
@@ -98,13 +100,13 @@ def denoise(
         only: the slices that are wanted; they equal those of a whole run.
         network: what goes on from the filter, with its guides; None for the filter alone.
         engine: what computes, as in `grouped.denoised`.
-        rounding: what makes slices of the volume's type of the result, as they are computed.
+        finish: what makes slices of the volume's type of the result, as they are computed.
         out: where the wanted slices go, of the result's type; None for a new array.
         monitor: progress and cancelling.
 
     Returns:
         [K, J, I], or the wanted slices, in the units of the volume: `out`, or a new array. Without
-        `rounding` they are float32.
+        `finish` they are float32.
 
     Raises:
         Cancelled: the monitor asked to stop.
@@ -112,12 +114,12 @@ def denoise(
     """
     only = only or slice(0, volume.shape[0])
     if out is None:
-        dtype = np.float32 if rounding is None else rounding.dtype
+        dtype = np.float32 if finish is None else finish.dtype
         out = np.empty((only.stop - only.start, *volume.shape[1:]), dtype)
     if noise.level <= 0 or share <= 0:
         for to, before in zip(out, volume.voxels[only], strict=True):
             values = before.astype(np.float32)
-            to[...] = values if rounding is None else rounding(values)
+            to[...] = values if finish is None else finish(values)
         return out
     is_ct = volume.modality == "CT"
     rounds: Sequence[grouped.Round] = grouped.CT_ROUNDS if is_ct else grouped.MR_ROUNDS
@@ -125,30 +127,30 @@ def denoise(
         # One round more, which costs CT fine structure: the network sees what it changes.
         rounds = (*rounds, rounds[-1])
 
-    def finish(values: Floats, before: Floats, sigma: Floats) -> npt.NDArray[Any]:
+    def finished(values: Floats, before: Floats, sigma: Floats) -> npt.NDArray[Any]:
         if noise.rician:
             values = _without_rician_bias(values, sigma, noise)
         if share < 1:
             values = before + np.float32(share) * (values - before)
-        return values if rounding is None else rounding(values)
+        return values if finish is None else finish(values)
 
     return grouped.denoised(
         volume.voxels,
-        LevelMap(noise),
+        noise,
         noise.spectrum.reshape(-1),
         rounds=rounds,
         spacing=volume.geometry.spacing,
         engine=engine,
         only=only,
         after=network,
-        finish=finish,
+        finish=finished,
         out=out,
         monitor=monitor or Monitor(),
     )
 
 
 @dataclass(frozen=True)
-class Rounding:
+class Finish:
     """What makes slices of a type of float32 results, and none below `floor`."""
 
     dtype: np.dtype[Any]
@@ -165,7 +167,9 @@ def expected_deviation(
     noise: NoiseEstimate,
     *,
     share: float = 1.0,
-    where: slice = slice(None),
+    first: int = 0,
+    only: slice | None = None,
+    out: Floats | None = None,
 ) -> Floats:
     """How far the denoised voxels may be from what they would be without noise.
 
@@ -175,15 +179,36 @@ def expected_deviation(
     about 90 % of the errors.
 
     Args:
-        result: denoised slices of the volume, [n, J, I], and in them those of `where`.
+        result: denoised slices of the volume, [n, J, I].
         volume: what was denoised.
         noise: of the volume.
         share: of the correction that was applied.
-        where: the slices of the volume that `result` holds; all by default.
+        first: the slice of the volume that `result` begins with.
+        only: the slices of the volume that are wanted; all of `result` by default.
+        out: where they go; None for a new array.
 
     Returns:
         float32 [n, J, I], in the units of the volume.
     """
+    stop = first + len(result)
+    only = only or slice(first, stop)
+    if out is None:
+        out = np.empty((only.stop - only.start, *result.shape[1:]), np.float32)
+    for begin in range(only.start, only.stop, _SLICES_AT_ONCE):
+        end = min(begin + _SLICES_AT_ONCE, only.stop)
+        # A slice's deviation depends on its neighbors.
+        where = slice(max(first, begin - 1), min(stop, end + 1))
+        part = _deviation(
+            result[where.start - first : where.stop - first], volume, noise, share, where
+        )
+        out[begin - only.start : end - only.start] = part[begin - where.start : end - where.start]
+    return out
+
+
+def _deviation(
+    result: npt.NDArray[Any], volume: Volume, noise: NoiseEstimate, share: float, where: slice
+) -> Floats:
+    """Of the slices `where` of the volume, which `result` holds."""
     import torch
     from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
@@ -194,7 +219,7 @@ def expected_deviation(
     mean = F.avg_pool3d(values - middle, 3, stride=1)
     variation = F.avg_pool3d((values - middle).square(), 3, stride=1) - mean.square()
     signal = variation[0, 0].clamp_min(0).numpy()
-    power = np.square(noise.at(noise.shape, where))
+    power = np.square(noise[where])
     variance = power * (_OF_A_MEAN + signal / (signal + power + np.float32(1e-12)))
     modality = "CT" if volume.modality == "CT" else "MR"  # as the rounds are chosen
     deviation: Floats = CALIBRATION[modality] * np.sqrt(variance)

@@ -59,9 +59,7 @@ class AlignedGuide:
     facts: dict[str, Any]
 
 
-def align(
-    guide: Volume, volume: Volume, monitor: Monitor, *, denoised: Floats | None = None
-) -> AlignedGuide:
+def align(guide: Volume, volume: Volume, monitor: Monitor) -> AlignedGuide:
     """Register a guide rigidly to the volume and resample it onto the volume's grid.
 
     Deterministic. Starts from the geometry in the headers, which for series of one examination is
@@ -73,7 +71,6 @@ def align(
         volume: what is to be enhanced.
         monitor: progress and cancelling; warned of a guide that does not fit, and of headers whose
             geometry does not bring both together.
-        denoised: the volume with its noise reduced, [K, J, I] in any unit, which registers better.
     Raises:
         InputError: a sequence, or a guide with values that are not finite or all the same.
         Cancelled: the monitor says so.
@@ -81,12 +78,7 @@ def align(
     name = guide.source or "guide"
     _require_one_image(guide, name)
     _require_one_image(volume, volume.source or "volume")
-    if denoised is not None and denoised.shape != volume.shape:
-        raise InputError(
-            f"the denoised volume has shape {denoised.shape}, the volume {volume.shape}",
-            "Give the denoised voxels of the same volume.",
-        )
-    fixed = Image(volume.voxels if denoised is None else denoised, volume.geometry)
+    fixed = Image(volume.voxels, volume.geometry)
     moving = Image(guide.voxels, guide.geometry)
     scale = _scale(guide, name)
     place, fit, facts = _register(fixed, moving, monitor.part(0, 0.8))

@@ -1,9 +1,9 @@
 """Enhances a volume with a bundle.
 
-decide (of the whole volume) → each frame: filter with its network and further steps → bias field
-→ rounding → blend at the strength
+decide (of the whole volume) → each frame: filter with its network → motion, look or blur → bias
+field → rounding → blend at the strength
 
-Slices are rounded as they are computed, into the array of the result. Where a step needs the whole
+Slices are finished as they are computed, into the array of the result. Where a step needs the whole
 result before that, it is in float32 meanwhile.
 """
 
@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +21,8 @@ import numpy.typing as npt
 
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.bundles.suitability import (
-    PIXEL_SPACING,
-    ModelWarning,
     anatomy_warning,
     messages_of,
-    pixel_size_warning,
-    segmenter_warning,
     training_length_warning,
 )
 from MedEnhanceLib.core.manifest import UNCERTAINTY_MAP, corrections_in_words, derived_note
@@ -33,24 +30,21 @@ from MedEnhanceLib.core.slabs import empty, let_go, slabs, trim
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.appearance import Appearance, measure_appearance
-from MedEnhanceLib.hqg.bias_field import BiasField, bias_field
+from MedEnhanceLib.hqg.bias_field import BiasField, measure_bias_field
 from MedEnhanceLib.hqg.cache import VolumeCache
-from MedEnhanceLib.hqg.chain import (
-    Chain,
-    Decision,
-    decide,
-    mean_frame,
-    measured_noise,
-    run_chain,
-    warn_of_few_looks,
-)
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.denoise import FITTED_ON, Rounding, expected_deviation
+from MedEnhanceLib.hqg.decide import Decision, decide, mean_frame, measured_noise
+from MedEnhanceLib.hqg.denoise import FITTED_ON, Finish, denoise, expected_deviation
+from MedEnhanceLib.hqg.matching import match_appearance
+from MedEnhanceLib.hqg.motion import undo_motion
 from MedEnhanceLib.hqg.restore import NetworkFilter, NetworkStage
+from MedEnhanceLib.hqg.sharpness import undo_blur
 from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.io.describe import refuse_not_finite
 from MedEnhanceLib.nets.grouped import engine_for
+from MedEnhanceLib.nets.grouped_run import parts_of
 from MedEnhanceLib.nets.intensity import scaling_for
+from MedEnhanceLib.nets.noise import NoiseEstimate
 from MedEnhanceLib.nets.precision import without_tf32
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor, attend
@@ -59,10 +53,12 @@ if TYPE_CHECKING:
     from MedEnhanceLib.hqg.guide import AlignedGuide
 
 Floats = npt.NDArray[np.float32]
-#: Slices whose expected deviation is computed at once.
-_SLICES_AT_ONCE = 16
 #: Of the brightest tissue; below it floors of the computation count as noise.
 _LOWEST_TOP = 1e-4
+#: Fewer patients as a look are announced.
+_FEW_LOOKS = 5
+_UNCERTAINTY_NOTE = derived_note(f"{UNCERTAINTY_MAP} (expected error, calibrated)")
+_USE_NOTE = derived_note("how far guides changed each voxel, in σ of the noise, at most 1")
 
 
 @without_tf32()
@@ -86,7 +82,7 @@ def enhance(
     original = volume if frame is None else volume.frame(frame)
     chosen = range(len(frames)) if frame is None else [frame]
     caches = [cache.of_frame(number) for number in range(len(frames))]
-    if any(known.scaling is None for known in caches):
+    if any(each.scaling is None for each in caches):
         refuse_not_finite(volume)
     _measure(frames, caches, chosen)  # of all frames before the first is enhanced
     choice = choose_device(config.device)
@@ -95,17 +91,20 @@ def enhance(
     decision = decide(
         frames, caches, config, chosen=chosen, is_preview=slices is not None, monitor=monitor
     )
-    warnings = _warnings(volume, bundle) + decision.warnings
+    of_bundle = (training_length_warning(bundle), anatomy_warning(bundle, volume))
+    warnings = tuple(warning for warning in of_bundle if warning) + decision.warnings
     for warning in warnings:
         monitor.warn(warning.text)
     steps = _Steps(
-        config,
-        decision,
-        choice.name,
-        only,
-        shading=_shading_of_all(frames, decision, monitor),
+        decision=decision,
+        only=only,
+        has_uncertainty=config.uncertainty,
         # The look of a part depends on the whole: previews are without it.
-        wanted=_wanted(look, monitor) if look is not None and slices is None else None,
+        look=_measured_look(look, monitor) if look is not None and slices is None else None,
+        # One coil shades all frames alike, and frames divided by one field do not flicker.
+        bias_field=_bias_field(mean_frame(frames), monitor)
+        if decision.corrects_bias and len(frames) > 1
+        else None,
         network=network,
         guides=_aligned(guides, frames, cache, monitor),
         scratch=scratch,
@@ -114,15 +113,15 @@ def enhance(
     let_go(volume.voxels)
     trim()
     grid = original.crop(k=only)
-    enhanced, made = _room_for(grid.shape, grid.dtype, scratch), []
+    enhanced, results = _array(grid.shape, grid.dtype, scratch), []
     for done, number in enumerate(chosen):
         part = monitor.part(done / len(chosen), (done + 1) / len(chosen))
         out = enhanced[done] if original.is_sequence else enhanced
-        made.append(steps.run(frames[number], caches[number], out, part))
-    measured = decision.facts | made[0].facts
+        results.append(steps.run(frames[number], caches[number], out, part))
+    measured = decision.facts | results[0].facts
     if guides:
         measured["guide"] = {
-            "used": round(float(np.mean([each.use for each in made])), 4),
+            "used": round(float(np.mean([result.use for result in results])), 4),
             "series": [aligned.facts for aligned in steps.guides],
         }
     note = derived_note(
@@ -130,13 +129,17 @@ def enhance(
         + corrections_in_words(measured)
         + (f" ({messages_of(warnings)})" if warnings else "")
     )
-    uncertainty = _joined(original, [each.deviation for each in made])
-    use = _joined(original, [each.use_map for each in made])
+
+    def joined(maps: Sequence[Floats | None], did: str) -> Volume | None:
+        """Maps of all frames as a volume; None where they were not made."""
+        arrays = [each for each in maps if each is not None]
+        if not arrays:
+            return None
+        return grid.with_voxels(np.stack(arrays) if original.is_sequence else arrays[0], did=did)
+
     full = Enhancement(
         volume=grid.with_voxels(enhanced, did=note),
-        uncertainty=None
-        if uncertainty is None
-        else grid.with_voxels(uncertainty, did=_UNCERTAINTY_NOTE),
+        uncertainty=joined([result.deviation for result in results], _UNCERTAINTY_NOTE),
         model=bundle.identity(),
         device=choice.name,
         seconds=time.monotonic() - began,
@@ -146,18 +149,16 @@ def enhance(
         if config.uncertainty
         else {},
         warnings=warnings,
-        shading=made[0].shading,
+        bias_field=results[0].bias_field,
         measured=measured,
         noises=tuple(noise for n in chosen if (noise := caches[n].noise) is not None),
         first_slice=only.start,
-        guide_use=None if use is None else grid.with_voxels(use, did=_USE_NOTE),
+        guide_use=joined([result.use_map for result in results], _USE_NOTE),
     )
     return replace(full.at_strength(config.share), seconds=time.monotonic() - began)
 
 
-def _room_for(
-    shape: tuple[int, ...], dtype: npt.DTypeLike, scratch: Path | None
-) -> npt.NDArray[Any]:
+def _array(shape: tuple[int, ...], dtype: npt.DTypeLike, scratch: Path | None) -> npt.NDArray[Any]:
     """An array for a result; a large one in a file in `scratch`, if given."""
     try:
         return empty(shape, np.dtype(dtype), scratch)
@@ -191,63 +192,42 @@ def _measure(
     Raises InputError that names the frame where one shows nothing.
     """
     for number in chosen:
-        frame, known = frames[number], caches[number]
-        if known.scaling is not None:
+        frame, cache = frames[number], caches[number]
+        if cache.scaling is not None:
             continue
         try:
-            known.scaling = scaling_for(frame)
-            if known.scaling.scale < _LOWEST_TOP:
+            scaling = scaling_for(frame)
+            if scaling.scale < _LOWEST_TOP:
                 raise InputError(
-                    f"{frame.source or 'volume'}: intensities up to {known.scaling.scale:.3g} "
+                    f"{frame.source or 'volume'}: intensities up to {scaling.scale:.3g} "
                     "are too small for the measure of the noise",
                     "Multiply them, as by changing their unit.",
                 )
         except InputError as cause:
-            known.scaling = None
             if len(frames) == 1:
                 raise
             raise InputError(
                 f"{cause.message} in frame {number}", "Leave this frame out, or take one frame."
             ) from cause
+        cache.scaling = scaling
         # Lower values are undershoot: magnitudes are not below 0 or the lowest of the input.
         if frame.modality != "CT":
-            known.floor = min(0.0, float(frame.voxels.min()))
+            cache.floor = min(0.0, float(frame.voxels.min()))
 
 
-def _warnings(volume: Volume, bundle: Bundle) -> tuple[ModelWarning, ...]:
-    trained_mm = bundle.metadata.get(PIXEL_SPACING)
-    di, dj, _ = volume.geometry.spacing
-    warnings = (
-        training_length_warning(bundle),
-        segmenter_warning(bundle),
-        anatomy_warning(bundle, volume),
-        pixel_size_warning(bundle.name, float(trained_mm), (di, dj)) if trained_mm else None,
-    )
-    return tuple(warning for warning in warnings if warning)
-
-
-def _shading_of_all(
-    frames: Sequence[Volume], decision: Decision, monitor: Monitor
-) -> BiasField | None:
-    """The bias field of a sequence; None where there is none, or one that its result shows."""
-    if len(frames) == 1 or not decision.corrects_shading:
-        return None
-    # One coil shades all frames alike, and frames divided by one field do not flicker.
-    return attend(lambda: bias_field(mean_frame(frames)), monitor)
-
-
-def _wanted(look: Volume | Appearance, monitor: Monitor) -> Appearance:
+def _measured_look(look: Volume | Appearance, monitor: Monitor) -> Appearance:
     """The appearance of a look, measured once for all frames."""
-    wanted = measure_appearance(look, monitor) if isinstance(look, Volume) else look
-    warn_of_few_looks(wanted, monitor)
-    return wanted
+    appearance = measure_appearance(look, monitor) if isinstance(look, Volume) else look
+    if (count := len(appearance.patients)) < _FEW_LOOKS:
+        monitor.warn(
+            f"{count} patient{'s' if count > 1 else ''} as look: assumed representative of the "
+            "kernel or scanner; a folder of five or more patients is safer"
+        )
+    return appearance
 
 
 def _aligned(
-    guides: Sequence[Volume],
-    frames: Sequence[Volume],
-    cache: VolumeCache,
-    monitor: Monitor,
+    guides: Sequence[Volume], frames: Sequence[Volume], cache: VolumeCache, monitor: Monitor
 ) -> tuple[AlignedGuide, ...]:
     """The guides on the grid of the volume, aligned once for all frames and all runs over it."""
     if not guides:
@@ -262,140 +242,147 @@ def _aligned(
     return tuple(aligned)
 
 
+def _bias_field(volume: Volume, monitor: Monitor) -> BiasField:
+    monitor.progress(0.9, "correcting the bias field (N4)")
+    return attend(lambda: measure_bias_field(volume), monitor)
+
+
 @dataclass(frozen=True)
-class _Made:
-    """What came of one frame.
+class _FrameResult:
+    """What came of one frame beside its voxels.
 
     Attributes:
         deviation: of the errors of its voxels, in its units; None where it is not requested.
-        shading: the bias field that it was divided by; None where none was corrected.
         facts: what was found out on the way, for manifests.
+        bias_field: that it was divided by; None where none was corrected.
         use: how far guides changed it, in σ of the noise.
         use_map: the same at each voxel, at most 1; None without guides.
     """
 
-    deviation: Floats | None = None
-    shading: BiasField | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
-    use: float = 0.0
-    use_map: Floats | None = None
+    deviation: Floats | None
+    facts: dict[str, Any]
+    bias_field: BiasField | None
+    use: float
+    use_map: Floats | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Steps:
     """What is done to each frame.
 
     Attributes:
-        config: how it is enhanced.
-        decision: what is done, the same for all frames.
-        device: as torch names it.
+        decision: the same for all frames.
         only: the slices that are wanted.
-        shading: the bias field of a sequence; of a single volume it comes from its result.
-        wanted: the appearance that a look shows.
+        has_uncertainty: whether the deviation of the errors is estimated.
+        look: the appearance that is wanted.
+        bias_field: of a sequence; that of a single volume is measured in its result.
         network: what goes on from the filter.
         guides: other series of the examination on the grid of the frames.
         scratch: where large arrays go, if not into memory.
     """
 
-    config: EnhanceConfig
     decision: Decision
-    device: str
     only: slice
-    shading: BiasField | None
-    wanted: Appearance | None
+    has_uncertainty: bool
+    look: Appearance | None
+    bias_field: BiasField | None
     network: NetworkFilter
     guides: Sequence[AlignedGuide]
     scratch: Path | None
 
     def run(
-        self, frame: Volume, known: VolumeCache, out: npt.NDArray[Any], monitor: Monitor
-    ) -> _Made:
+        self, frame: Volume, cache: VolumeCache, out: npt.NDArray[Any], monitor: Monitor
+    ) -> _FrameResult:
         """One frame at strength 1; its voxels go into `out`, of the frame's type."""
-        assert known.scaling is not None
-        shown = [aligned.voxels for aligned in self.guides if aligned.is_usable]
-        network = NetworkStage(self.network, known.scaling.scale, shown)
-        noise = measured_noise(frame, known, monitor)
-        engine = engine_for(self.device, monitor)
-        chain = Chain(frame, noise, self.decision, self.wanted, engine, network)
-        rounding = Rounding(frame.dtype, known.floor)
-        corrects, wants_map = self.decision.corrects_shading, self.config.uncertainty
-        if not (chain.needs_whole or corrects or wants_map):
-            run_chain(chain, self.only, monitor, rounding=rounding, out=out)
-            return _Made(use=network.use, use_map=_use_map(network, slice(None), out.shape))
-        around = self._around(frame) if wants_map else self.only
-        if chain.needs_whole:
-            around = slice(0, len(frame.voxels))
-        room = None if chain.needs_whole else self._floats(around, frame)
-        before = monitor.part(0.0, 0.9) if corrects else monitor
-        made, facts = run_chain(chain, around, before, out=room)
-        deviation = self._deviation(made, around, chain) if wants_map else None
-        inner = slice(self.only.start - around.start, self.only.stop - around.start)
-        output = made[inner]
-        for part in slabs(output):
-            np.maximum(part, known.floor, out=part, dtype=np.float32)
-        shading = self.shading
-        if corrects and shading is None:
-            monitor.progress(0.9, "correcting shading (N4)")
-            corrected = frame.with_voxels(output)
-            shading = attend(lambda: bias_field(corrected), monitor)
-        for first in range(0, len(output), _SLICES_AT_ONCE):
-            here = slice(first, min(first + _SLICES_AT_ONCE, len(output)))
-            values: Floats = output[here]
-            if corrects and shading is not None:
-                field = shading[here]
-                values = values / field
-                if deviation is not None:
-                    deviation[here] /= field
-            out[here] = rounding(values)
-            let_go(output)
-            let_go(out)
-        use_map = _use_map(network, inner, output.shape)
-        return _Made(deviation, shading, facts, network.use, use_map)
+        assert cache.scaling is not None
+        guides = [aligned.voxels for aligned in self.guides if aligned.is_usable]
+        network = NetworkStage(self.network, cache.scaling.scale, guides)
+        noise = measured_noise(frame, cache, monitor)
+        engine = engine_for(self.network.device, monitor)
+        decision, only = self.decision, self.only
+        denoised = partial(
+            denoise, frame, noise, share=decision.share, network=network, engine=engine
+        )
+        finish = Finish(frame.dtype, cache.floor)
+        is_whole = any(step is not None for step in (decision.motion, self.look, decision.blur))
+        deviation, facts, bias_field = None, {}, self.bias_field
+        if not (is_whole or decision.corrects_bias or self.has_uncertainty):
+            around = only
+            denoised(only=only, finish=finish, out=out, monitor=monitor)
+        else:
+            count = len(frame.voxels)
+            # The deviation of a slice depends on its neighbors.
+            around = slice(max(0, only.start - 1), min(count, only.stop + 1))
+            before = monitor.part(0.0, 0.9) if decision.corrects_bias else monitor
+            if is_whole:
+                around = slice(0, count)
+                values, facts = self._whole(frame, noise, denoised, before)
+            else:
+                room = _array((around.stop - around.start, *frame.shape[1:]), "f4", self.scratch)
+                values = denoised(only=around, out=room, monitor=before)
+            if self.has_uncertainty:
+                deviation = _array(out.shape, "f4", self.scratch)
+                expected_deviation(
+                    values, frame, noise,
+                    share=decision.share, first=around.start, only=only, out=deviation,
+                )  # fmt: skip
+            values = values[only.start - around.start : only.stop - around.start]
+            for part in slabs(values):
+                np.maximum(part, cache.floor, out=part, dtype=np.float32)
+            if decision.corrects_bias and bias_field is None:
+                bias_field = _bias_field(frame.with_voxels(values), monitor)
+            for part in parts_of(0, len(out)):
+                result = values[part]
+                if bias_field is not None:
+                    result = result / bias_field[part]
+                    if deviation is not None:
+                        deviation[part] /= bias_field[part]
+                out[part] = finish(result)
+                let_go(values)
+                let_go(out)
+        use_map = network.use_map(slice(only.start - around.start, only.stop - around.start))
+        if use_map is None and network.guides:  # there was no noise to remove
+            use_map = np.zeros(out.shape, np.float32)
+        return _FrameResult(deviation, facts, bias_field, network.use, use_map)
 
-    def _floats(self, slices: slice, frame: Volume) -> Floats:
-        """An array for some slices in float32."""
-        shape = (slices.stop - slices.start, *frame.shape[1:])
-        return _room_for(shape, np.float32, self.scratch)
+    def _whole(
+        self, frame: Volume, noise: NoiseEstimate, denoised: partial[Any], monitor: Monitor
+    ) -> tuple[Floats, dict[str, Any]]:
+        """The result of a step of which each part depends on the whole frame, and its facts."""
+        decision = self.decision
+        if decision.motion is not None:
 
-    def _around(self, frame: Volume) -> slice:
-        """The wanted slices with a neighbor on each side, on which their deviation depends."""
-        return slice(max(0, self.only.start - 1), min(len(frame.voxels), self.only.stop + 1))
+            def at_level(voxels: Floats, sigma: float) -> Floats:
+                """The filter alone, for a given σ instead of the measured one."""
+                factor = np.float32(sigma / max(noise.level, 1e-6))
+                louder = replace(noise, sigma=noise.sigma * factor, level=sigma, rician=False)
+                quiet = Monitor(cancel=lambda: monitor.cancelled)
+                engine = denoised.keywords["engine"]
+                return denoise(frame.with_voxels(voxels), louder, engine=engine, monitor=quiet)
 
-    def _deviation(self, made: Floats, around: slice, chain: Chain) -> Floats:
-        """How far the wanted slices may be off, in the units of the frame.
-
-        made: the result, in the slices `around`.
-        """
-        wanted = self.only
-        deviation = self._floats(wanted, chain.frame)
-        for first in range(wanted.start, wanted.stop, _SLICES_AT_ONCE):
-            last = min(first + _SLICES_AT_ONCE, wanted.stop)
-            where = slice(max(around.start, first - 1), min(around.stop, last + 1))
-            part = expected_deviation(
-                made[where.start - around.start : where.stop - around.start],
-                chain.frame,
-                chain.noise,
-                share=self.decision.share,
-                where=where,
+            still = undo_motion(
+                frame.voxels,
+                decision.motion,
+                noise=noise.level,
+                denoise=at_level,
+                monitor=monitor,
             )
-            deviation[first - wanted.start : last - wanted.start] = part[
-                first - where.start : last - where.start
-            ]
-        return deviation
-
-
-def _use_map(network: NetworkStage, part: slice, shape: tuple[int, ...]) -> Floats | None:
-    """How far guides changed each voxel; nothing where there was no noise to remove."""
-    made = network.use_map(part)
-    return np.zeros(shape, np.float32) if made is None and network.guides else made
-
-
-def _joined(volume: Volume, frames: Sequence[npt.NDArray[Any] | None]) -> npt.NDArray[Any] | None:
-    arrays = [frame for frame in frames if frame is not None]
-    if not arrays:
-        return None
-    return np.stack(arrays) if volume.is_sequence else arrays[0]
-
-
-_UNCERTAINTY_NOTE = derived_note(f"{UNCERTAINTY_MAP} (expected error, calibrated)")
-_USE_NOTE = derived_note("how far guides changed each voxel, in σ of the noise, at most 1")
+            return still, {}
+        if self.look is not None:
+            matched, match = match_appearance(
+                frame,
+                self.look,
+                denoise=lambda volume: volume.with_voxels(denoised(monitor=monitor)),
+                monitor=monitor,
+            )
+            facts = {"summary": "; ".join(match.sentences())} | match.to_json()
+            return matched.voxels.astype(np.float32), {"look": facts}
+        assert decision.blur is not None
+        sharp = undo_blur(
+            frame.voxels,
+            decision.blur,
+            noise=noise.level * decision.share,
+            denoised=denoised(monitor=monitor.part(0, 0.9)),
+            monitor=monitor,
+        )
+        return sharp, {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -25,14 +25,17 @@ from MedEnhanceLib import native
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
 from MedEnhanceLib.hqg.bundle import EnhancerModel, open_enhancer
 from MedEnhanceLib.hqg.groups import STEP, GuidedNetwork, Places, Residual, regional
-from MedEnhanceLib.hqg.network import Fit
+from MedEnhanceLib.hqg.network import Fit, Groups
 from MedEnhanceLib.nets import grouped
 from MedEnhanceLib.nets.grouped_run import Run, Stage, parts_of, ranges_of
 from MedEnhanceLib.nets.grouped_sums import Band, Held, Sums
 from MedEnhanceLib.nets.precision import mixed_precision
 
 Floats = npt.NDArray[np.float32]
-#: Groups that go through the network at once.
+#: Groups that go through the network at once: where they are, their voxels, their coefficients, and
+#: each guide's fit with the sums of its agreement.
+_Chunk = tuple[Places, Tensor, Groups, list[tuple[Fit, Tensor]]]
+#: How many of them.
 _AT_ONCE = {"cpu": 512, "cuda": 8192, "mps": 4096}
 
 
@@ -152,32 +155,53 @@ class NetworkStage:
         shown = [_tensor(guide, device) for guide in guides]
         chunks = [self._places(run, task.result(), noisy.shape) for task in tasks]
         chunks = [places for places in chunks if len(places.index)]
-        regions = self._regions(chunks, images, shown)
+
+        def fitted(places: Places) -> _Chunk:
+            voxels = places.voxels()
+            groups = network.groups(places, voxels, images[0], images[1], images[2], self.top)
+            fits = [network.fit(groups, places, voxels, guide) for guide in shown]
+            return places, voxels, groups, fits
+
+        parts: Iterable[_Chunk] = map(fitted, chunks)
+        regions: list[Tensor] = []
+        if shown and chunks:  # how a guide agrees with the input around a group needs all of them
+            parts = list(parts)
+            of_layer = replace(
+                chunks[0],
+                index=torch.cat([places.index for places in chunks]),
+                distance=torch.cat([places.distance for places in chunks]),
+                sigma=torch.cat([places.sigma for places in chunks]),
+            )
+            for number in range(len(shown)):
+                sums = torch.cat([fits[number][1].sum(1) for *_, fits in parts])
+                regions.append(regional(sums, of_layer))
         totals = [torch.zeros(noisy.size, device=device) for _ in range(2 if guides else 1)]
         weights = torch.zeros(noisy.size, device=device)
         begin = 0
-        for places in chunks:
+        for places, voxels, groups, fits in parts:
             run.monitor.check()
             end = begin + len(places.index)
-            voxels = places.voxels()
-            groups = network.groups(places, voxels, images[0], images[1], images[2], self.top)
-            fits: list[tuple[Fit, Tensor, Tensor]] = [
-                (*network.fit(groups, places, voxels, guide), region[begin:end])
-                for guide, region in zip(shown, regions, strict=True)
-            ]
+            around = [(*fit, region[begin:end]) for fit, region in zip(fits, regions, strict=True)]
             with mixed_precision(device):
-                residual: Residual = network(groups, fits)
-            parts = [residual.unguided]
+                residual: Residual = network(groups, around)
+            changes = [residual.unguided]
             if residual.correction is not None:
-                parts.append(residual.correction)
-            for total, part in zip(totals, parts, strict=True):
-                blocks = network.blocks(part, residual.weight, places)
+                changes.append(residual.correction)
+            for total, change in zip(totals, changes, strict=True):
+                blocks = network.blocks(change, residual.weight, places)
                 total.scatter_add_(0, voxels.reshape(-1), blocks.reshape(-1))
             weights.scatter_add_(0, places.index.long().reshape(-1), residual.weight.reshape(-1))
             begin = end
         if guides:
             totals[0] += totals[1]
-        bands = [_band(total, weights, noisy.shape) for total in totals]
+        bands = [
+            Band(
+                slice(0, noisy.shape[1]),
+                total.cpu().numpy().reshape(noisy.shape),
+                weights.cpu().numpy().reshape(noisy.shape),
+            )
+            for total in totals
+        ]
         return bands[0], bands[1] if guides else None
 
     def _matched(
@@ -209,39 +233,10 @@ class NetworkStage:
             (shape[0], shape[1], shape[2]),
         ).to(self.filter.device)
 
-    def _regions(
-        self, chunks: Sequence[Places], images: Sequence[Tensor], guides: Sequence[Tensor]
-    ) -> list[Tensor]:
-        """How each guide agrees with the input around each group of the layer, [N, 12]."""
-        if not guides or not chunks:
-            return [torch.empty(0) for _ in guides]
-        network = self.filter.network
-        layer = replace(
-            chunks[0],
-            index=torch.cat([places.index for places in chunks]),
-            distance=torch.cat([places.distance for places in chunks]),
-            sigma=torch.cat([places.sigma for places in chunks]),
-        )
-        regions = []
-        for guide in guides:
-            sums = []
-            for places in chunks:
-                voxels = places.voxels()
-                groups = network.groups(places, voxels, images[0], images[1], images[2], self.top)
-                sums.append(network.fit(groups, places, voxels, guide)[1].sum(1))
-            regions.append(regional(torch.cat(sums), layer))
-        return regions
-
 
 def _tensor(values: npt.NDArray[Any], device: str) -> Tensor:
     """On a device; PyTorch wants memory that may be written to."""
     return torch.from_numpy(np.require(values, np.float32, ["C", "W"])).to(device)
-
-
-def _band(total: Tensor, weight: Tensor, shape: tuple[int, ...]) -> Band:
-    return Band(
-        slice(0, shape[1]), total.cpu().numpy().reshape(shape), weight.cpu().numpy().reshape(shape)
-    )
 
 
 class _Slices:

@@ -12,7 +12,6 @@ undamaged scans, its square larger by σ² in blurred ones. Cycles per pixel are
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,8 +45,6 @@ _USUAL_PX, LIMIT_PX = 0.65, 0.86
 _MISFIT_DB = 3.5
 #: σ over contrast from which, and up to which, the limit rises, and how far, in pixels.
 _STRONG_NOISE, _RISE_PX = (0.5, 0.8), 0.15
-#: σ of a Gaussian to its full width at half maximum.
-_FWHM = 2 * math.sqrt(2 * math.log(2))
 #: Power of anatomy in the plane falls with this exponent.
 _PLANE_EXPONENT = 3.0
 #: Noise that a denoiser leaves, as a share of what it was given; and the least, as a share of the
@@ -64,26 +61,21 @@ class BlurEstimate:
     Attributes:
         sigma_px: σ of the point spread along rows and columns (i, j), in pixels, of scanner and
             blur together; NaN where it could not be measured.
-        fwhm_mm: the same as full width at half maximum in mm.
         excess_px: σ of what is to be undone along rows and columns, in pixels: down to the usual
             sharpness of an undamaged scan; 0 where the volume is not blurred.
         is_blurred: whether both axes are less sharp than any undamaged scan that was measured.
-        confidence: 0 to 1; 0.5 at the limit between undamaged and blurred.
         reason: a sentence for the report.
     """
 
     sigma_px: tuple[float, float]
-    fwhm_mm: tuple[float, float]
     excess_px: tuple[float, float]
     is_blurred: bool
-    confidence: float
     reason: str
 
 
 def measure_blur(
     voxels: Array,
     *,
-    spacing: tuple[float, ...],
     noise: float | None = None,
     noise_to_contrast: float = 0.0,
 ) -> BlurEstimate:
@@ -94,7 +86,6 @@ def measure_blur(
 
     Args:
         voxels: [K, J, I] in any unit.
-        spacing: mm along i, j (and k), as in `Geometry`.
         noise: σ in the unit of `voxels`, an upper bound of the floor of the spectrum; None takes
             the floor from the corner of the spectrum alone.
         noise_to_contrast: σ over the contrast of the tissue. Strong noise leaves the low
@@ -118,14 +109,11 @@ def measure_blur(
     widths = found[0][0], found[1][0]
     misfit = max(found[0][1], found[1][1])
     sharper = min(widths)
-    fwhm = widths[0] * _FWHM * spacing[0], widths[1] * _FWHM * spacing[1]
     low, high = _STRONG_NOISE
     limit = LIMIT_PX + _RISE_PX * min(max((noise_to_contrast - low) / (high - low), 0.0), 1.0)
     is_enlarged = sharper > limit and misfit > _MISFIT_DB
     is_blurred = sharper > limit and not is_enlarged
-    confidence = 1 / (1 + math.exp(-(sharper - limit) / 0.05))
     if is_enlarged:
-        confidence = min(confidence, 0.5 * _MISFIT_DB / misfit)
         reason = "detail ends in a step, as in an image enlarged from a smaller matrix"
     elif is_blurred:
         reason = f"both axes are blurred: σ {widths[0]:.2f} and {widths[1]:.2f} px"
@@ -134,7 +122,7 @@ def measure_blur(
     else:
         reason = f"as sharp as undamaged scans: σ {sharper:.2f} px along the sharper axis"
     excess = (_excess(widths[0]), _excess(widths[1])) if is_blurred else (0.0, 0.0)
-    return BlurEstimate(widths, fwhm, excess, is_blurred, confidence, reason)
+    return BlurEstimate(widths, excess, is_blurred, reason)
 
 
 def undo_blur(
@@ -142,7 +130,7 @@ def undo_blur(
     estimate: BlurEstimate,
     *,
     noise: float,
-    denoise: Callable[[Array], Array] | None = None,
+    denoised: Array | None = None,
     monitor: Monitor | None = None,
 ) -> Floats:
     """Undo the blur of an estimate by a Wiener filter within slices.
@@ -153,8 +141,8 @@ def undo_blur(
         voxels: [K, J, I] in any unit.
         estimate: of `measure_blur`; where it is not blurred, the voxels come back unchanged.
         noise: σ of the noise in `voxels`, in their unit.
-        denoise: applied before the filter: takes and returns voxels [K, J, I]. Without it the
-            filter stops where the noise begins, which gains about half as much.
+        denoised: `voxels` without noise, which the filter begins with. Without them it stops where
+            the noise begins, which gains about half as much.
         monitor: a safe point for cancelling before each slice.
     Returns:
         [K, J, I] float32; values below the least of `voxels` are set to it.
@@ -167,8 +155,8 @@ def undo_blur(
         raise InputError(f"the noise is {noise}", "Give its σ in the unit of the voxels.")
     if not estimate.is_blurred:
         return voxels.astype(np.float32)
-    start = voxels if denoise is None else denoise(voxels)
-    left = noise if denoise is None else _LEFT * noise
+    start = voxels if denoised is None else denoised
+    left = noise if denoised is None else _LEFT * noise
     floor = max(left, _LEAST_NOISE * float(np.std(voxels, dtype=np.float64))) ** 2
     rows, columns = start.shape[1:]
     fy = np.abs(np.fft.fftfreq(2 * rows))[:, None]
@@ -191,7 +179,7 @@ def undo_blur(
 
 def _unknown(why: str) -> BlurEstimate:
     nothing = (math.nan, math.nan)
-    return BlurEstimate(nothing, nothing, (0.0, 0.0), False, 0.0, f"sharpness not measured: {why}")
+    return BlurEstimate(nothing, (0.0, 0.0), False, f"sharpness not measured: {why}")
 
 
 def _excess(width: float) -> float:

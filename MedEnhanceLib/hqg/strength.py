@@ -2,7 +2,7 @@
 
     x(s) = y + s · (x̂ − y)        y: the input, x̂: enhanced with strength 1, in its type
 
-Strength scales the whole correction that is in x̂: removal of noise, blur and shading alike. With
+Strength scales the whole correction that is in x̂: removal of noise, blur and bias field alike. With
 "auto", x̂ contains the share of the noise removal that the measured noise calls for; with "full",
 all of it; a number from 0 to 1 scales the correction of "auto". A run at strength s ends with the
 line above, so blending its result later gives the same voxels bit for bit, and strength 0 is the
@@ -49,10 +49,10 @@ class Enhancement:
         share: of the noise removal that strength 1 contains, 0 to 1.
         uncertainty_facts: how the uncertainty was made, as manifests record it.
         warnings: that model or noise measurement may not suit the input.
-        shading: the bias field that N4 divided `volume` by, one for all frames; None where none
-            was corrected.
+        bias_field: that `volume` was divided by, one for all frames; None where none was
+            corrected.
         measured: what was measured and what was done about it, as manifests record it: noise, blur,
-            shading, artifacts, guide; empty for models that do not measure.
+            bias field, motion, guide; empty for models that do not measure.
         noises: the noise of each frame; empty as well.
         first_slice: of `volume`, in the whole input.
         guide_use: how far guides changed each voxel, float32, in σ of the noise and at most 1; None
@@ -69,7 +69,7 @@ class Enhancement:
     share: float = 1.0
     uncertainty_facts: dict[str, Any] = field(default_factory=dict)
     warnings: tuple[ModelWarning, ...] = ()
-    shading: BiasField | None = None
+    bias_field: BiasField | None = None
     measured: dict[str, Any] = field(default_factory=dict)
     noises: tuple[NoiseEstimate, ...] = ()
     first_slice: int = 0
@@ -80,16 +80,16 @@ class Enhancement:
         if not self.noises:
             return None
         where = slice(self.first_slice, self.first_slice + self.volume.shape[-3])
-        maps = [noise.at(noise.shape, where) for noise in self.noises]
+        maps = [noise[where] for noise in self.noises]
         voxels = np.stack(maps) if self.volume.is_sequence else maps[0]
         return self.original.with_voxels(voxels, did=derived_note(NOISE_MAP))
 
-    def bias_field(self) -> Volume | None:
+    def bias_field_map(self) -> Volume | None:
         """The field that was divided by, float32 without unit; None where none was corrected."""
-        if self.shading is None:
+        if self.bias_field is None:
             return None
-        frame = self.original.frame(0)
-        return replace(frame, units="").with_voxels(self.shading[:], did=derived_note(BIAS_FIELD))
+        frame = replace(self.original.frame(0), units="")
+        return frame.with_voxels(self.bias_field[:], did=derived_note(BIAS_FIELD))
 
     def at_strength(self, strength: float) -> Enhancement:
         """The same result at another strength, as a run at that strength gives it.
@@ -112,7 +112,7 @@ class Enhancement:
                 self.volume.voxels,
                 strength,
                 share=self.share,
-                shading=None if self.shading is None else self.shading[:],
+                bias_field=None if self.bias_field is None else self.bias_field[:],
             )
             uncertainty = uncertainty.with_voxels(voxels)
         return replace(
@@ -167,7 +167,7 @@ def blend_deviation(
     strength: float,
     *,
     share: float = 1.0,
-    shading: Floats | None = None,
+    bias_field: Floats | None = None,
 ) -> Floats:
     """The standard deviation of the error of a blend at another strength. [ours]
 
@@ -191,7 +191,7 @@ def blend_deviation(
         strength: s, 0 to 1.
         share: a, the share of the noise removal in `enhanced`; at 0 the input's noise is all in
             `deviation`.
-        shading: f, in the shape of the arrays or of their last three axes; None for none.
+        bias_field: f, in the shape of the arrays or of their last three axes; None for none.
     Returns:
         float32, in the units and shape of `deviation`.
     Raises:
@@ -199,7 +199,7 @@ def blend_deviation(
     """
     check_strength(strength)
     check_range("share", share, 0.0, 1.0)
-    field = np.float32(1) if shading is None else shading.astype(np.float32)
+    field = np.float32(1) if bias_field is None else bias_field.astype(np.float32)
     noise = original.astype(np.float32)
     noise -= field * enhanced.astype(np.float32)
     noise *= np.float32(1 / share if share > 0 else 0)

@@ -180,7 +180,7 @@ def _with_thin_slices(
             f"the task slices has no {' and no '.join(asked)}", f"Leave out {', '.join(asked)}."
         )
     attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
-    from MedEnhanceLib.hqg.slices.enhance import enhance_slices
+    from MedEnhanceLib.hqg.slices.restore import enhance_slices
 
     return enhance_slices(volume, config, monitor)
 
@@ -255,10 +255,10 @@ def _options_in_words(report: Mapping[str, Any]) -> str:
         options.append(f"{strength * noise['share_removed']:.0%} of the noise removal")
     if measured.get("blur", {}).get("undone"):
         options.append("blur undone")
-    if measured.get("shading", {}).get("corrected"):
+    if measured.get("bias_field", {}).get("corrected"):
         options.append("bias field corrected with N4")
-    if measured.get("artifacts", {}).get("repaired"):
-        options.append(f"{measured['artifacts']['kind']} repaired")
+    if measured.get("motion", {}).get("corrected"):
+        options.append("motion corrected")
     if slices := measured.get("slices"):
         options.append(
             f"slices resampled from {slices['before']} of {slices['spacing_before_mm']:g} mm to "

@@ -97,6 +97,29 @@ class Groups:
     level: Array
 
 
+@dataclass(frozen=True, eq=False)
+class LayerArrays:
+    """What a layer is computed from, and added to.
+
+    Attributes:
+        noisy: the slab [window[0] + 3, ny, nx].
+        pilot: the better estimate, like the slab; in the first stage it is not read.
+        level: σ of the noise, like the slab, ≥ 0.
+        spectrum: [64], > 0, variance of the noise in each frequency, in units of level².
+        taper: [64], weight of each place of a block.
+        total: like the slab, sums of weighed blocks.
+        weight: [window[0], ny, nx], weights of blocks by the place in which they start.
+    """
+
+    noisy: Array
+    pilot: Array
+    level: Array
+    spectrum: Array
+    taper: Array
+    total: Array
+    weight: Array
+
+
 @dataclass(frozen=True)
 class Layer:
     """The reference blocks that start in one slice, and where their groups are searched.
@@ -163,49 +186,27 @@ class Library:
         if self.width not in self.widths:
             raise _unusable(f"{path.name} has no {self.width} for this processor")
 
-    def run(
-        self,
-        stage: Stage,
-        layer: Layer,
-        rows: range,
-        *,
-        noisy: Array,
-        pilot: Array,
-        level: Array,
-        spectrum: Array,
-        taper: Array,
-        total: Array,
-        weight: Array,
-    ) -> None:
+    def run(self, stage: Stage, layer: Layer, rows: range, arrays: LayerArrays) -> None:
         """Compute rows of references of a layer, and add to its sums; other threads may run.
 
         Args:
             stage: which function.
             layer: the layer, in places of the slab.
             rows: of references, successive.
-            noisy: the slab [window[0] + 3, ny, nx].
-            pilot: the better estimate, like the slab; in the first stage it is not read.
-            level: σ of the noise, like the slab, ≥ 0.
-            spectrum: [64], > 0, variance of the noise in each frequency, in units of level².
-            taper: [64], weight of each place of a block.
-            total: like the slab, sums of weighed blocks.
-            weight: [window[0], ny, nx], weights of blocks by the place in which they start.
+            arrays: what it reads, and adds to.
         Raises:
             ValueError: an argument does not fit the others.
             MemoryError: no memory for the C function's own arrays.
         """
-        slab, deep = noisy.shape, layer.window[0]
+        slab = arrays.noisy.shape
         _check(layer, rows, slab)
-        shapes = {
-            "noisy": (noisy, slab),
-            "pilot": (pilot, slab),
-            "level": (level, slab),
-            "spectrum": (spectrum, (CELLS,)),
-            "taper": (taper, (CELLS,)),
-            "total": (total, slab),
-            "weight": (weight, (deep, *slab[1:])),
+        shapes = dict.fromkeys(_POINTERS, slab) | {
+            "spectrum": (CELLS,),
+            "taper": (CELLS,),
+            "weight": (layer.window[0], *slab[1:]),
         }
-        self._call(stage, _task(_Task, layer, rows, slab, shapes))
+        given = {name: (getattr(arrays, name), shape) for name, shape in shapes.items()}
+        self._call(stage, _task(_Task, layer, rows, slab, given))
 
     def match(self, layer: Layer, rows: range, *, pilot: Array, level: Array) -> Groups:
         """The groups of rows of references of a layer; references without noise have none.

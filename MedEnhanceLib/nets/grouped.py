@@ -137,45 +137,6 @@ def denoised(
     return result
 
 
-def grouped(
-    noisy: npt.NDArray[Any],
-    pilot: npt.NDArray[Any],
-    level: npt.NDArray[Any],
-    spectrum: npt.NDArray[Any] | None = None,
-    *,
-    step: int,
-    keep: int = 32,
-    damp: float = 1.0,
-    apart: int = 0,
-    **options: Any,
-) -> Array:
-    """One round, see `Round` and `denoised`.
-
-    Args:
-        noisy: as in `denoised`.
-        pilot: a better estimate, [K, J, I].
-        level: as in `denoised`.
-        spectrum: as in `denoised`.
-        step: as in `Round`.
-        keep: as in `Round`.
-        damp: as in `Round`.
-        apart: as in `Round`.
-        options: spacing, engine, threads, monitor of `denoised`.
-    """
-    rounds = (Round(step=step, keep=keep, damp=damp, apart=apart),)
-    return denoised(noisy, level, spectrum, rounds=rounds, pilot=pilot, **options)
-
-
-def threshold(
-    noisy: npt.NDArray[Any],
-    level: npt.NDArray[Any],
-    spectrum: npt.NDArray[Any] | None = None,
-    **options: Any,
-) -> Array:
-    """The first stage alone; arguments and options of `denoised`."""
-    return denoised(noisy, level, spectrum, rounds=(), **options)
-
-
 def window_for(spacing: Sequence[float]) -> tuple[int, int, int]:
     """Starting places of candidates along slices, rows, columns, for a spacing in mm along i, j, k.
 

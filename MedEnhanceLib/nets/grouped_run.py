@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib import native
-from MedEnhanceLib.native import CELLS, SIDE, Array, Layer
+from MedEnhanceLib.native import CELLS, SIDE, Array, Layer, LayerArrays
 from MedEnhanceLib.nets.grouped_sums import Band, Held, Sums
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -69,20 +69,7 @@ class Slices(Protocol):
 class Engine(Protocol):
     """What computes layers: the compiled library, or PyTorch."""
 
-    def run(
-        self,
-        stage: native.Stage,
-        layer: Layer,
-        rows: range,
-        *,
-        noisy: Array,
-        pilot: Array,
-        level: Array,
-        spectrum: Array,
-        taper: Array,
-        total: Array,
-        weight: Array,
-    ) -> None:
+    def run(self, stage: native.Stage, layer: Layer, rows: range, arrays: LayerArrays) -> None:
         """As `native.Library.run`."""
 
     def match(self, layer: Layer, rows: range, *, pilot: Array, level: Array) -> native.Groups:
@@ -223,10 +210,8 @@ class Run:
         self.monitor.check()
         slab = noisy.shape[1:]
         total, weight = _untouched((stage.tall, *slab)), _untouched((stage.deep, *slab))
-        self._engine.run(
-            stage.kind, layer, rows, noisy=noisy, pilot=pilot, level=level,
-            spectrum=self.spectrum, taper=self._taper, total=total, weight=weight,
-        )  # fmt: skip
+        arrays = LayerArrays(noisy, pilot, level, self.spectrum, self._taper, total, weight)
+        self._engine.run(stage.kind, layer, rows, arrays)
         reach = layer.window[1] + SIDE
         lines = slice(max(0, (rows.start - 1) * layer.step - reach), rows.stop * layer.step + reach)
         return Band(lines, total[:, lines], weight[:, lines])

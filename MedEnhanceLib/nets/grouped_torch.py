@@ -1,9 +1,8 @@
 """The stages of `nets.grouped` in PyTorch: where the compiled library is missing, and on GPUs.
 
-On a CPU distances between blocks are summed in the same order as in C, and of equal ones the first
-counts, so on the same pilot both choose the same blocks. A GPU has them from products, a hundredth
-of the traffic; of blocks that are alike within rounding it may choose another. What follows uses
-matrix products and a Cholesky decomposition, and agrees within rounding.
+Distances between blocks come from products, a hundredth of the traffic of differences; of blocks
+that are alike within rounding another may be chosen than in C. What follows uses matrix products
+and a Cholesky decomposition, and agrees within rounding.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib import native
-from MedEnhanceLib.native import CELLS, SIDE, Array, Layer, places
+from MedEnhanceLib.native import CELLS, SIDE, Array, Layer, LayerArrays, places
 from MedEnhanceLib.nets.precision import constant, without_tf32
 from MedEnhanceLib.runtime.device import is_out_of_memory
 from MedEnhanceLib.runtime.locks import release_memory
@@ -31,8 +30,6 @@ from MedEnhanceLib.runtime.progress import Monitor
 _AT_ONCE, _AT_ONCE_ON_A_DEVICE = 256, 4096
 #: As in grouped.c: below this σ there is no noise to remove.
 LEAST_LEVEL = 1e-10
-#: Bits that number the candidates of a window, and a key beyond all that are chosen.
-_INDEX_BITS, _EXCLUDED = 11, 1 << 50
 
 
 class TorchEngine:
@@ -47,36 +44,27 @@ class TorchEngine:
         self._at_once = _AT_ONCE if device == "cpu" else _AT_ONCE_ON_A_DEVICE
         self._only = threading.Lock()
 
-    def run(
-        self,
-        stage: native.Stage,
-        layer: Layer,
-        rows: range,
-        *,
-        noisy: Array,
-        pilot: Array,
-        level: Array,
-        spectrum: Array,
-        taper: Array,
-        total: Array,
-        weight: Array,
-    ) -> None:
+    def run(self, stage: native.Stage, layer: Layer, rows: range, arrays: LayerArrays) -> None:
         """As `native.Library.run`."""
-        at = _reference_places(layer, rows, level, is_grouped=stage == "grouped")
-        known = pilot if stage == "grouped" else noisy
-        inputs = [np.ascontiguousarray(each) for each in (noisy, known, level, spectrum, taper)]
+        at = _reference_places(layer, rows, arrays.level, is_grouped=stage == "grouped")
+        pilot = arrays.pilot if stage == "grouped" else arrays.noisy
+        inputs = [
+            np.ascontiguousarray(each)
+            for each in (arrays.noisy, pilot, arrays.level, arrays.spectrum, arrays.taper)
+        ]
+        sums = arrays.total, arrays.weight
         if self._device == "cpu":
-            self._add(stage, layer, at, inputs, [torch.from_numpy(s) for s in (total, weight)])
+            self._add(stage, layer, at, inputs, [torch.from_numpy(each) for each in sums])
             return
         with self._only:
             while self._at_once >= _AT_ONCE:
                 try:
-                    sums = [torch.zeros(s.shape, device=self._device) for s in (total, weight)]
-                    self._add(stage, layer, at, inputs, sums)
+                    added = [torch.zeros(each.shape, device=self._device) for each in sums]
+                    self._add(stage, layer, at, inputs, added)
                     # Both are fetched before either is added: a second try would add it twice.
-                    made = [each.cpu().numpy() for each in sums]
-                    total += made[0]
-                    weight += made[1]
+                    fetched = [each.cpu().numpy() for each in added]
+                    for total, part in zip(sums, fetched, strict=True):
+                        total += part
                 except (MemoryError, RuntimeError) as cause:
                     if not is_out_of_memory(cause):
                         raise
@@ -84,10 +72,7 @@ class TorchEngine:
                     return
                 self._use_less()
         instead = native.load(monitor=self._monitor) or TorchEngine()
-        instead.run(
-            stage, layer, rows, noisy=noisy, pilot=pilot, level=level, spectrum=spectrum,
-            taper=taper, total=total, weight=weight,
-        )  # fmt: skip
+        instead.run(stage, layer, rows, arrays)
 
     def _add(
         self,
@@ -100,7 +85,7 @@ class TorchEngine:
         """Add what references [n, 4] make to total and weight, which are on the device."""
         with without_tf32(), torch.inference_mode():
             sent = [torch.from_numpy(each).to(self._device) for each in inputs]
-            part = Groups(layer, self._device != "cpu", *sent, *sums)
+            part = Groups(layer, *sent, *sums)
             # In the first stage one block each, of 32 in a group.
             most = self._at_once * (1 if stage == "grouped" else 16)
             for some in torch.split(torch.from_numpy(at).to(self._device), most):
@@ -116,13 +101,13 @@ class TorchEngine:
 
     def match(self, layer: Layer, rows: range, *, pilot: Array, level: Array) -> native.Groups:
         """As `native.Library.match`."""
-        at, none = (
-            torch.from_numpy(_reference_places(layer, rows, level, is_grouped=True)),
-            torch.empty(0),
-        )
+        at = torch.from_numpy(_reference_places(layer, rows, level, is_grouped=True))
+        if not len(at):
+            nothing = np.empty((0, layer.keep), np.float32)
+            return native.Groups(nothing.astype(np.int32), nothing, nothing[:, 0])
         with without_tf32(), torch.inference_mode():
             slab, sigma = (torch.from_numpy(np.ascontiguousarray(v)) for v in (pilot, level))
-            part = Groups(layer, False, slab, slab, sigma, none, none, none, none)
+            part = Groups(layer, slab, slab, sigma, *(4 * [torch.empty(0)]))
             parts = [part.matched(some) for some in torch.split(at, _AT_ONCE)]
             index, distance, sigmas = map(torch.cat, zip(*parts, strict=True))
         return native.Groups(index.int().numpy(), distance.numpy(), sigmas.numpy())
@@ -134,7 +119,6 @@ class Groups:
 
     Attributes:
         layer: window, keep, apart and damp count.
-        is_gpu: whether distances come from products.
         noisy: the slab, [n, ny, nx].
         pilot: like the slab.
         level: σ of the noise, like the slab.
@@ -145,7 +129,6 @@ class Groups:
     """
 
     layer: Layer
-    is_gpu: bool
     noisy: Tensor
     pilot: Tensor
     level: Tensor
@@ -177,7 +160,7 @@ class Groups:
         atoms, deviation = self._atoms(), self.spectrum.sqrt()[:, None]
         into, back = (atoms / deviation).T, atoms * deviation * self.taper
         level = self._levels(at)
-        is_noisy = level > LEAST_LEVEL  # on a CPU all are: others were left out
+        is_noisy = level > LEAST_LEVEL
         level = torch.where(is_noisy, level, 1)
         starts, members = self._match(at)
         where = self._cells(starts)
@@ -244,8 +227,7 @@ class Groups:
             )
             near = near_z[:, :, None, None] & near_y[:, None, :, None] & near_x[:, None, None]
             near = near.flatten(1)
-        find = self._nearest_by_products if self.is_gpu else self._nearest
-        number, is_member = find(window, own, own_number, near)
+        number, is_member = self._nearest(window, own, own_number, near)
         number = number.to(at.dtype)
         starts = self._starts(
             first_z[:, None] + number // (wide * long),
@@ -261,34 +243,9 @@ class Groups:
     ) -> tuple[Tensor, Tensor]:
         """Numbers of the candidates that are most alike, and which of them belong to the group.
 
-        window: [B, deep + 3, wide + 3, long + 3].
+        By |a - b|² = |a|² - 2 ab + |b|² of what differs from the block's mean. window:
+        [B, deep + 3, wide + 3, long + 3].
         """
-        deep, wide, long = self.layer.window
-        window = window.transpose(0, 1)
-        every = torch.arange(len(own_number), device=window.device)
-        distance = torch.zeros(deep, len(own_number), wide, long, device=window.device)
-        for k in range(SIDE):
-            for j in range(SIDE):
-                for i in range(SIDE):
-                    here = window[own[0] + k, every, own[1] + j, own[2] + i]
-                    difference = window[k : k + deep, :, j : j + wide, i : i + long]
-                    difference = difference - here[:, None, None]
-                    distance += difference * difference
-        distance = distance.transpose(0, 1).flatten(1)
-        numbers = torch.arange(distance.shape[1], device=window.device)
-        # Bits of positive floats have the order of the floats; the number decides between equals.
-        keys = (distance.view(torch.int32).long() << _INDEX_BITS) | numbers
-        if near is not None:
-            keys += near * _EXCLUDED
-        keys.scatter_(1, own_number[:, None], own_number[:, None] - _EXCLUDED)
-        count = min(self.layer.keep, keys.shape[1])
-        chosen = keys.topk(count, dim=1, largest=False, sorted=True).values
-        return chosen & ((1 << _INDEX_BITS) - 1), chosen < _EXCLUDED
-
-    def _nearest_by_products(
-        self, window: Tensor, own: Tensor, own_number: Tensor, near: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """As `_nearest`, by |a - b|² = |a|² - 2 ab + |b|² of what differs from the block's mean."""
         side = torch.arange(SIDE, device=window.device)
         z, y, x = (at[:, None] + side for at in own)
         every = torch.arange(len(own_number), device=window.device)[:, None, None, None]

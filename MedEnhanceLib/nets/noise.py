@@ -85,6 +85,8 @@ class NoiseEstimate:
             blocks stay below.
         shape: of the volume.
         cell: voxels in a cell along k, j, i.
+
+    The map at the voxels of the volume is made slice by slice as it is read: `noise[2:5]`.
     """
 
     level: float
@@ -98,54 +100,24 @@ class NoiseEstimate:
     shape: tuple[int, int, int]
     cell: tuple[float, float, float]
 
-    def at(self, shape: Sequence[int], slices: slice = slice(None)) -> Floats:
-        """The map at the voxels of another grid over the same volume.
+    def __getitem__(self, slices: slice) -> Floats:
+        """The map at the voxels of some slices: float32 [n, J, I], in the units of the volume.
 
-        Args:
-            shape: (K, J, I) of that grid; half the sides give σ at half the resolution.
-            slices: of that grid, to save memory.
-        Returns:
-            float32, linear between cells and constant beyond the outer ones.
+        Linear between cells and constant beyond the outer ones.
         """
         result = self.sigma
-        for axis, (low, share) in enumerate(self.places(shape, slices)):
-            last = self.sigma.shape[axis] - 1
-            share = share.reshape([-1 if other == axis else 1 for other in range(3)])
-            below, above = result.take(low, axis), result.take(np.minimum(low + 1, last), axis)
-            result = below + share * (above - below)
-        return result
-
-    def places(
-        self, shape: Sequence[int], slices: slice = slice(None)
-    ) -> list[tuple[npt.NDArray[np.intp], Floats]]:
-        """For each axis and each voxel along it: the cell before it, and the share of the next."""
-        found = []
-        for axis, count in enumerate(shape):
-            step = self.shape[axis] / count
-            places = (np.arange(count) + 0.5) * step / self.cell[axis] - 0.5
+        for axis, count in enumerate(self.shape):
+            places = (np.arange(count) + 0.5) / self.cell[axis] - 0.5
             if axis == 0:
                 places = places[slices]
             last = self.sigma.shape[axis] - 1
             places = np.clip(places, 0, last)
             low = np.minimum(places.astype(np.intp), max(last - 1, 0))
-            found.append((low, (places - low).astype(np.float32)))
-        return found
-
-    def full(self) -> Floats:
-        """The map at the voxels of the volume."""
-        return self.at(self.shape)
-
-
-class LevelMap:
-    """The map of σ at the voxels of a volume, made slice by slice as it is read."""
-
-    def __init__(self, noise: NoiseEstimate) -> None:
-        self.noise = noise
-        self.shape, self.ndim = noise.shape, 3
-
-    def __getitem__(self, slices: slice) -> Floats:
-        """Some slices: float32 [n, J, I], in the units of the volume."""
-        return self.noise.at(self.shape, slices)
+            share = (places - low).astype(np.float32)
+            share = share.reshape([-1 if other == axis else 1 for other in range(3)])
+            below, above = result.take(low, axis), result.take(np.minimum(low + 1, last), axis)
+            result = below + share * (above - below)
+        return result
 
 
 def noise_to_contrast(estimate: NoiseEstimate) -> float:

@@ -31,15 +31,14 @@ def mixed_precision(device: str) -> torch.autocast:
     return torch.autocast(kind, dtype=torch.bfloat16, enabled=native)
 
 
-def inference_precision(device: str, *, half: bool = True) -> torch.autocast:
+def inference_precision(device: str) -> torch.autocast:
     """Autocast for inference: float16 on CUDA, bfloat16 on a CPU that has it, else disabled.
 
-    float16 has 10 bits of mantissa, bfloat16 has 7: errors are an eighth at the same speed. Values
-    beyond 65504 overflow, which the caller has to check. half: False disables it.
+    float16 has 10 bits of mantissa, bfloat16 has 7: errors are an eighth at the same speed.
     """
     kind = device.partition(":")[0]
     dtype = torch.float16 if kind == "cuda" else torch.bfloat16
-    return torch.autocast(kind, dtype=dtype, enabled=half and computes_in_half(device))
+    return torch.autocast(kind, dtype=dtype, enabled=computes_in_half(device))
 
 
 def computes_in_half(device: str) -> bool:

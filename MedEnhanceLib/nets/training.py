@@ -27,8 +27,9 @@ CHECKPOINT = "checkpoint.safetensors"
 _GO_ON = "Start again with the same output folder to continue."
 _WARM_UP = 0.02
 _LAST_SHARE = 0.01
-#: A loss is far off above 5 times the running median of up to 500 (at least 50) losses of its kind.
+#: A loss is far off above 5 times the running median of up to 500 (at least 50) losses.
 _FAR, _REMEMBERED, _LEAST_REMEMBERED = 5.0, 500, 50
+_PATIENCE = 50
 Curves = dict[str, list[tuple[int, float]]]
 _DECAY = 0.95
 
@@ -41,7 +42,6 @@ def training_steps(
     monitor: Monitor,
     *,
     of: str = "",
-    agree: Callable[[Sequence[bool]], Sequence[bool]] = tuple,
 ) -> Iterator[int]:
     """The numbers of the remaining steps.
 
@@ -53,17 +53,16 @@ def training_steps(
         every_s: seconds between two checkpoints.
         monitor: progress and cancelling.
         of: name of what is trained, for the progress text.
-        agree: (stop, save) of this process → whether any process of the training requests each.
     Raises:
         Cancelled: after a step and a checkpoint, or before the first step.
     """
     saved, text = time.monotonic(), f"{of}, step" if of else "step"
     for number in range(start, total):
         is_due = number > start and time.monotonic() - saved > every_s
-        stops, saves = agree((monitor.cancelled, is_due))
+        stops = monitor.cancelled
         if stops and number == start:
             raise cancelled_before(resumed=start > 0)
-        if stops or saves:
+        if stops or is_due:
             save(number)
             saved = time.monotonic()
         if stops:
@@ -195,15 +194,13 @@ class DivergenceError(ModelError):
 
 
 class LossWatch:
-    """Detects divergence: a loss far above its running median for `patience` steps in a row.
+    """Detects divergence: losses far above their running median, 50 steps in a row.
 
-    Losses of several kinds (steps with other terms) have a median each. Losses that are far off do
-    not enter it.
+    Losses that are far off do not enter it.
     """
 
-    def __init__(self, patience: int = 50) -> None:
-        self.patience = patience
-        self._seen: dict[object, deque[float]] = {}
+    def __init__(self) -> None:
+        self._seen: deque[float] = deque(maxlen=_REMEMBERED)
         self._far = 0
 
     @property
@@ -211,27 +208,15 @@ class LossWatch:
         """Whether the last loss was near its median, so that the weights are worth keeping."""
         return self._far == 0
 
-    def observe(self, value: float, kind: object = None) -> bool:
+    def observe(self, value: float) -> bool:
         """Add a step's loss (not negative); whether the training has diverged."""
-        seen = self._seen.setdefault(kind, deque(maxlen=_REMEMBERED))
+        seen = self._seen
         if len(seen) >= _LEAST_REMEMBERED and not value <= _FAR * statistics.median(seen):
             self._far += 1
         else:
             self._far = 0
             seen.append(value)
-        return self._far >= self.patience
-
-    def to_json(self) -> dict[str, Any]:
-        """For a checkpoint."""
-        return {"far": self._far, "seen": [[kind, [*seen]] for kind, seen in self._seen.items()]}
-
-    def restore(self, noted: Mapping[str, Any]) -> None:
-        """Continue from `to_json`, or from nothing; kinds are strings or tuples of them."""
-        self._far = noted.get("far", 0)
-        self._seen = {
-            tuple(kind) if isinstance(kind, list) else kind: deque(seen, maxlen=_REMEMBERED)
-            for kind, seen in noted.get("seen", ())
-        }
+        return self._far >= _PATIENCE
 
 
 def finite_weights(state: Mapping[str, torch.Tensor]) -> bool:
@@ -243,16 +228,14 @@ def finite_weights(state: Mapping[str, torch.Tensor]) -> bool:
 class Journal:
     """Smooths losses, reports them as metrics and appends them to a file, one JSON line each.
 
-    path: of the file; None writes none. start: first step of this run: rows of later steps in the
+    path: of the file. start: first step of this run: rows of later steps in the
     file are dropped, as these steps are repeated.
     """
 
-    def __init__(self, path: Path | None, start: int, monitor: Monitor) -> None:
+    def __init__(self, path: Path, start: int, monitor: Monitor) -> None:
         self.curves: Curves = {}
         self._path, self._monitor = path, monitor
         self._smooth: dict[str, tuple[float, float]] = {}
-        if path is None:
-            return
         for name, value, step in _read(path) if start else []:
             if step < start:
                 self.curves.setdefault(name, []).append((step, value))
@@ -276,9 +259,8 @@ class Journal:
         for name, value in values.items():
             self.curves.setdefault(name, []).append((step, value))
             self._monitor.metric(name, value, step)
-        if self._path is not None:
-            with self._path.open("a", encoding="utf-8") as stream:
-                stream.writelines(_line(name, value, step) for name, value in values.items())
+        with self._path.open("a", encoding="utf-8") as stream:
+            stream.writelines(_line(name, value, step) for name, value in values.items())
 
 
 def _line(name: str, value: float, step: int) -> str:

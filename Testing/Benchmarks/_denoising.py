@@ -27,7 +27,7 @@ from MedEnhanceLib.hqg import denoise
 from MedEnhanceLib.io import load
 from MedEnhanceLib.nets import grouped
 from MedEnhanceLib.nets.intensity import scaling_for
-from MedEnhanceLib.nets.noise import LevelMap, NoiseEstimate, measure_noise
+from MedEnhanceLib.nets.noise import NoiseEstimate, measure_noise
 
 Row = dict[str, Any]
 #: Voxels of a crop along k, j, i; those of `--quick`; and those for peers, which are slow.
@@ -368,7 +368,7 @@ def by_filter(volume: Volume, noise: NoiseEstimate, share: float, with_one_more:
 
     voxels: Floats = grouped.denoised(
         volume.voxels,
-        LevelMap(noise),
+        noise,
         noise.spectrum.reshape(-1),
         rounds=(*rounds, ONE_MORE) if with_one_more else rounds,
         spacing=volume.geometry.spacing,

@@ -31,7 +31,7 @@ INFORMED = "BM4D, true σ"
 INFERENCE = tuple(
     f"MedEnhanceLib/{name}.py"
     for name in (
-        *(f"hqg/{part}" for part in ("infer", "bias_field", "chain", "denoise", "sharpness")),
+        *(f"hqg/{part}" for part in ("infer", "bias_field", "decide", "denoise", "sharpness")),
         *(f"nets/{part}" for part in ("grouped", "intensity", "noise", "noise_blocks", "rician")),
     )
 )

@@ -48,7 +48,7 @@ class Reference:
 
     @property
     def profile(self) -> Shape:
-        """As `restore_slices` assumes it."""
+        """As `enhance_slices` assumes it."""
         return "box" if self.modality == "CT" else "gaussian"
 
 

@@ -149,7 +149,7 @@ def measured(task: Task, data: Path) -> list[Row]:
             began = time.process_time()
             done = enhance(volume, EnhanceConfig(device="cpu", bias_correction=choice))  # type: ignore[arg-type]
             seconds = time.process_time() - began
-            corrected = done.measured.get("shading", {}).get("corrected", arm == ALWAYS)
+            corrected = done.measured.get("bias_field", {}).get("corrected", arm == ALWAYS)
             arms[arm] = done.volume.voxels.astype(np.float32), seconds, corrected
     spread = measure_bias_field(volume).spread
     top = robust_max(reference.voxels)

@@ -106,7 +106,7 @@ def undamaged(name: str, data: Path, slices: int) -> Row:
     span = CT_RANGE_HU if volume.modality == "CT" else top
     change = after - before
     error = float(np.mean(np.square(change[inside], dtype=np.float64)))
-    sigma = done.noises[0].full() if done.noises else np.ones_like(before)
+    sigma = done.noises[0][:] if done.noises else np.ones_like(before)
     ratios = {}
     for tissue, (low, high) in TISSUES[volume.modality].items():
         scale = 1.0 if volume.modality == "CT" else top
@@ -124,7 +124,7 @@ def undamaged(name: str, data: Path, slices: int) -> Row:
         "confidence": measured["noise"]["confidence"],
         "removed": measured["noise"]["share_removed"],
         "deblurred": measured.get("blur", {}).get("undone", False),
-        "corrected": measured.get("shading", {}).get("corrected", False),
+        "corrected": measured.get("bias_field", {}).get("corrected", False),
         "edge": edge_slope(before, after, inside),
         "spread": ratios,
     }

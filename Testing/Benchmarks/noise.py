@@ -127,7 +127,7 @@ def averaged(voxels: Floats, by: tuple[int, int, int]) -> Floats:
 def shrunk(voxels: Floats, modality: str, amount: float) -> Floats:
     """The reference with less noise: the grouped filter at `amount` × its noise."""
     estimate = measure_noise(voxels, modality=modality)
-    level = estimate.full() * np.float32(amount)
+    level = estimate[:] * np.float32(amount)
     return denoised(voxels, level, estimate.spectrum.reshape(-1))
 
 

@@ -1,4 +1,4 @@
-"""Blur, missing lines and motion: what is measured blindly, and what undoing it gains.
+"""Blur and motion: what is measured blindly, and what undoing it gains.
 
     python Testing/Benchmarks/repairs.py            writes results/repairs.json
     python Testing/Benchmarks/repairs.py --part blur     rows alone, into runs/repairs-blur.json
@@ -21,27 +21,27 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 from _common import REPOSITORY, RESULTS, SHARED_DATA, gate, write
-from _enhancement_data import TEMPLATE, Subject, motion, subject, undersampling
+from _enhancement_data import TEMPLATE, Subject, motion, subject
 
 from MedEnhanceLib.core.metrics import psnr
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import gaussian_blur, rician_noise, robust_max
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
-from MedEnhanceLib.hqg.artifacts import measure_artifacts
 from MedEnhanceLib.hqg.denoise import denoise
+from MedEnhanceLib.hqg.motion import measure_motion
 from MedEnhanceLib.hqg.sharpness import BlurEstimate, measure_blur, undo_blur
 from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.noise import measure_noise
 
 Floats = npt.NDArray[np.float32]
 Row = dict[str, Any]
-Task = Literal["noise", "sharpness", "artifacts"]
+Task = Literal["noise", "sharpness", "motion"]
 SUBJECTS = (TEMPLATE, "mr/open_ms/C19/T1.nii.gz", "mr/sts/STS_023/MR_T1.nii.gz")
 FOREST = "studyforrest, 2 × 2 × 2 averaged"
 SLICES = 8
 #: σ in px and noise as a share of the robust maximum.
 BLURS = ((0.0, 0.01), (0.6, 0.0), (0.8, 0.01), (1.0, 0.0), (1.0, 0.03), (1.5, 0.01))
-PARTS = ("blur", "artifacts", "undamaged")
+PARTS = ("blur", "motion", "undamaged")
 
 
 def main() -> None:
@@ -88,7 +88,7 @@ def sharpened(voxels: Floats, blur: BlurEstimate, noise: float, **chosen: Any) -
     """Noise removed, and the blur undone that was measured with the true noise."""
     if not blur.is_blurred:
         return ours(voxels, **chosen)
-    return undo_blur(voxels, blur, noise=noise, denoise=partial(ours, **chosen))
+    return undo_blur(voxels, blur, noise=noise, denoised=ours(voxels, **chosen))
 
 
 def twice(voxels: Floats) -> Floats:
@@ -104,7 +104,7 @@ def blurs() -> Iterator[Row]:
             blurred = gaussian_blur(truth, sigma)
             if noise:
                 blurred = rician_noise(blurred, noise, np.random.default_rng(3))
-            estimate = measure_blur(blurred, spacing=(1, 1, 1), noise=noise or None)
+            estimate = measure_blur(blurred, noise=noise or None)
             case = (
                 f"σ {sigma:g} px, noise {noise:.0%}" if sigma else f"undamaged, noise {noise:.0%}"
             )
@@ -121,24 +121,23 @@ def blurs() -> Iterator[Row]:
             yield shown(row)
 
 
-def artifacts() -> Iterator[Row]:
+def motions() -> Iterator[Row]:
     for name, truth, inside in subjects():
         volume = Volume(truth, modality="MR")
         damaged = {
-            "undersampling": undersampling(volume, 0).voxels,
             "motion": motion(volume, 0).voxels,
             "undamaged": rician_noise(truth, 0.03, np.random.default_rng(4)),
         }
         for case, voxels in damaged.items():
-            estimate = measure_artifacts(Volume(voxels, modality="MR"))
-            row: Row = {"part": "artifacts", "subject": name, "case": case}
-            row |= {"found": estimate.kind, "severity": estimate.severity}
+            estimate = measure_motion(Volume(voxels, modality="MR"))
+            row: Row = {"part": "motion", "subject": name, "case": case}
+            row |= {"found": "motion" if estimate.angle else "none", "severity": estimate.angle}
             arms: dict[str, Callable[[], Floats]] = {
                 "input": lambda x=voxels: x,
                 "filter": lambda x=voxels: ours(x),
                 "filter, noise × 2": lambda x=voxels: twice(x),
                 "ours": lambda x=voxels, e=estimate: ours(
-                    x, "artifacts" if e.is_repairable or e.kind == "none" else "noise"
+                    x, "motion" if e.is_correctable or not e.angle else "noise"
                 ),
             }
             yield shown(row | measured(arms, truth, inside))
@@ -165,17 +164,16 @@ def undamaged() -> Iterator[Row]:
     for path in [*mr, *ct, *raw]:
         group = "CT" if path in ct else "MR" if path in mr else "MR, brain"
         volume = load(path, modality=group[:2])
-        estimate = measure_blur(volume.voxels, spacing=volume.geometry.spacing)
+        estimate = measure_blur(volume.voxels)
         row: Row = {"part": "undamaged", "subject": str(path.relative_to(SHARED_DATA))}
         row |= {"group": group, "sigma_px": list(estimate.sigma_px)}
         row["found"] = ["blur"] if estimate.is_blurred else []
         if group != "CT":
-            kind = measure_artifacts(volume).kind
-            row["found"] += [kind] if kind != "none" else []
+            row["found"] += ["motion"] if measure_motion(volume).angle else []
         yield shown(row)
 
 
-_MEASURES = {"blur": blurs, "artifacts": artifacts, "undamaged": undamaged}
+_MEASURES = {"blur": blurs, "motion": motions, "undamaged": undamaged}
 
 
 def shown(row: Row) -> Row:
@@ -196,17 +194,14 @@ def gates_of(parts: dict[str, list[Row]]) -> list[dict[str, Any]]:
     blurred = [row for row in parts["blur"] if row["sigma"]]
     above = gain(blurred, "input")
     false = [row for row in parts["undamaged"] if "blur" in row["found"]]
-    wrong = [row for row in parts["undamaged"] if {"undersampling", "motion"} & set(row["found"])]
+    wrong = [row for row in parts["undamaged"] if "motion" in row["found"]]
     gates = [
         gate("blur: ours above the input, dB", above, "≥ 2", above >= 2),
         gate("undamaged volumes called blurred", len(false), "0", not false),
-        gate("undamaged MR called undersampled or moved", len(wrong), "0", not wrong),
+        gate("undamaged MR called moved", len(wrong), "0", not wrong),
     ]
-    for case in ("undersampling", "motion"):
-        rows = [row for row in parts["artifacts"] if row["case"] == case]
-        above = gain(rows, "filter")
-        gates.append(gate(f"{case}: ours above the filter, dB", above, "≥ 1", above >= 1))
-    return gates
+    above = gain([row for row in parts["motion"] if row["case"] == "motion"], "filter")
+    return [*gates, gate("motion: ours above the filter, dB", above, "≥ 1", above >= 1)]
 
 
 if __name__ == "__main__":

@@ -193,9 +193,9 @@ def bias_field() -> Table:
 
 
 def repairs() -> Table:
-    """Blur, undersampling and motion: input, filter alone, ours."""
+    """Blur and motion: input, filter alone, ours."""
     rows = []
-    for part, case in (("blur", ""), ("artifacts", "motion"), ("artifacts", "undersampling")):
+    for part, case in (("blur", ""), ("motion", "motion")):
         chosen = f"repairs.rows[part={part}; " + (f"case={case}]" if case else "sigma>0]")
         path = f"{chosen}.psnr"
         gain = f"({path}.ours - {path}.input):min"

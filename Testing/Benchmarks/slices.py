@@ -111,7 +111,7 @@ def restored(
     *,
     tune: bool,
 ) -> Floats:
-    """With measured noise, as `restore_slices` does it."""
+    """With measured noise, as `enhance_slices` does it."""
     noise = measure_noise(slices, reference.modality)
     across = list(reference.across_mm)
     if tune and teaches(across):

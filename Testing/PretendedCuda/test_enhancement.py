@@ -121,11 +121,11 @@ def test_a_head_agrees() -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("single")
 def test_thin_slices_agree() -> None:
-    from MedEnhanceLib.hqg.slices.restore import RestoreSlicesConfig, restore_slices
+    from MedEnhanceLib.hqg.slices.restore import enhance_slices
 
     def thin(card: str) -> Volume:
-        fields = {"model": "mr-slices", "device": card, "tune": False}
-        return restore_slices(_scan((6, 20, 24)), RestoreSlicesConfig.from_json(fields))
+        config = EnhanceConfig(model="mr-slices", device=card)
+        return enhance_slices(_scan((6, 20, 24)), config, Monitor(), tune=False).volume
 
     agreed(thin)
 
@@ -138,7 +138,7 @@ def test_where_a_cards_memory_runs_out_the_filter_goes_on_on_the_cpu(
     add = Groups.add
 
     def limited(groups: Groups, *arguments: Any) -> None:
-        if groups.is_gpu and next(begun) >= after:
+        if groups.pilot.is_cuda and next(begun) >= after:
             raise torch.OutOfMemoryError("CUDA out of memory")
         add(groups, *arguments)
 

@@ -24,7 +24,7 @@ from MedEnhanceLib.jobs.job import JobSpec, run_job
 from MedEnhanceLib.nets import precision
 from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
 from MedEnhanceLib.nets.precision import mixed_precision, without_tf32
-from MedEnhanceLib.nets.slices import Plan, download
+from MedEnhanceLib.nets.slices import Plan
 from MedEnhanceLib.nets.training import averaged_weights, finite_weights
 from MedEnhanceLib.runtime import machine
 from MedEnhanceLib.runtime.device import choose_device, devices_for
@@ -34,10 +34,6 @@ from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import principal_axes
 
 def waits(cards) -> int:
     return sum(cards.counts.waits.values())
-
-
-def test_a_result_waits_for_the_stream_of_its_own_card(card) -> None:
-    assert download(torch.ones(3, device=card))().tolist() == [1, 1, 1]
 
 
 def test_tf32_is_refused_by_the_cards_and_switched_off_for_whole_runs(cards) -> None:
@@ -61,7 +57,7 @@ def test_tf32_is_refused_by_the_cards_and_switched_off_for_whole_runs(cards) -> 
     "run",
     [
         "gradprom.infer:segment", "gradprom.train:train", "hqg.infer:enhance",
-        "hqg.slices.restore:restore_slices", "hqg.slices.train:train_slices",
+        "hqg.slices.restore:enhance_slices", "hqg.slices.train:train_slices",
         "hqg.train.run:train",
         "spg.patient:distill_patient", "spg.patient:seconds_of_a_patient",
         "unicompress.codecs.implicit.train:train_implicit",
@@ -120,7 +116,7 @@ def test_the_report_of_a_machine_says_the_same_and_what_memory_a_card_has(cards)
 
 def test_the_plan_takes_what_is_free_on_its_card(cards) -> None:
     def batch(device: str) -> int:
-        return Plan.make(device, batch=None, tile=1024, overlap=0.25).suited(512, 512).slices
+        return Plan(device, None, 1024, 0.25).suited(512, 512).slices
 
     cards.free[1] = MEMORY // 4
     assert 1 <= batch("cuda:1") < batch("cuda") < 32

@@ -121,7 +121,7 @@ class StrengthTest(ViewTestCase):
         np.testing.assert_array_equal(self.voxels()[2], 10.0)
 
     def test_withoutItsBiasFieldNoUncertaintyIsBlended(self):
-        self.manifest["results"]["measured"] = {"shading": {"corrected": True}}
+        self.manifest["results"]["measured"] = {"bias_field": {"corrected": True}}
         self.provenance.setManifest(self.output, self.manifest)
         self.refused("The bias field", "Enhance again for another strength")
         state = self.bridge.voxelState(self.source)

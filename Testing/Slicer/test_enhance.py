@@ -61,11 +61,11 @@ class ChoicesTest(EnhanceTestCase):
         node = self.smallVolume()
         node.SetAttribute(self.bridge.MODALITY, "MR")
         self.choose(node)
-        self.context.state.task = "artifacts"
+        self.context.state.task = "motion"
         node.SetAttribute(self.bridge.MODALITY, "CT")
         self.processEvents(80)
-        self.assertEqual(self.ui.taskComboBox.currentData, "artifacts")
-        self.assertEqual(self.context.state.task, "artifacts")
+        self.assertEqual(self.ui.taskComboBox.currentData, "motion")
+        self.assertEqual(self.context.state.task, "motion")
 
     def test_theViewsShowTheVolumeThatIsChosenAndOldNewsGoes(self):
         first, second = self.smallVolume(name="first"), self.smallVolume(name="second")

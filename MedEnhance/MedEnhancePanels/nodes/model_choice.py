@@ -123,7 +123,7 @@ def tasks(modality=UNKNOWN):
         "noise": _("noise only"),
         "sharpness": _("noise and blur"),
         "slices": _("thin slices from thick ones"),
-        "artifacts": _("missing lines or motion"),
+        "motion": _("motion"),
     }
     if modality == UNKNOWN:
         texts["auto"] = _("automatic")
@@ -148,7 +148,7 @@ def aboutTask(task):
         "noise": _("Removes noise; blur and shading stay"),
         "sharpness": _("Removes noise, and undoes blur; shading stays"),
         "slices": _("Makes thin slices between thick ones, on a new grid"),
-        "artifacts": _("Fills lines that are missing, and corrects motion during the scan"),
+        "motion": _("Corrects motion between slices during the scan"),
     }[task]
 
 

@@ -154,7 +154,7 @@ def regionOf(node):
 def isShadingCorrected(node):
     """Whether its bias field was divided by, by its manifest."""
     measured = _part(figuresOf(node), "measured")
-    return _part(measured, "shading").get("corrected") is True
+    return _part(measured, "bias_field").get("corrected") is True
 
 
 def _part(fields, name):

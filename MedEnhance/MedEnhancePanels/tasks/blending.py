@@ -194,7 +194,7 @@ def _blendDeviation(blended, source, output, full, strength):
             after[chunk],
             strength,
             share=removed,
-            shading=full.shading[chunk] if full.shading is not None else None,
+            bias_field=full.shading[chunk] if full.shading is not None else None,
         )
         yield fraction
 

@@ -2602,8 +2602,8 @@
         <translation>cortes finos a partir de gruesos</translation>
     </message>
     <message>
-        <source>missing lines or motion</source>
-        <translation>líneas que faltan o movimiento</translation>
+        <source>motion</source>
+        <translation>movimiento</translation>
     </message>
     <message>
         <source>automatic</source>
@@ -2630,8 +2630,8 @@
         <translation>Hace cortes finos entre los gruesos, en una rejilla nueva</translation>
     </message>
     <message>
-        <source>Fills lines that are missing, and corrects motion during the scan</source>
-        <translation>Completa las líneas que faltan y corrige el movimiento durante la adquisición</translation>
+        <source>Corrects motion between slices during the scan</source>
+        <translation>Corrige el movimiento entre cortes durante la adquisición</translation>
     </message>
     <message>
         <source>Not available with a region: it needs the whole volume.</source>

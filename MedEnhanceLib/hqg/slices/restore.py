@@ -1,10 +1,11 @@
-"""Thin slices from thick ones, of a whole volume.
+"""Thin slices from thick ones: the task slices of an enhancement.
 
 plan_slices → spline and data consistency → network on both sets of planes → mean → units, geometry
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -21,23 +22,23 @@ from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.core.slabs import looks_like_labels
 from MedEnhanceLib.core.volume import Volume, Voxels, restore_dtype
-from MedEnhanceLib.errors import ConfigError, GeometryError, InputError
-from MedEnhanceLib.hqg.slices.config import RestoreSlicesConfig, SliceNetConfig
+from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.hqg.slices.config import SliceNetConfig
 from MedEnhanceLib.hqg.slices.network import SliceNet, StackMaps, restore_planes
 from MedEnhanceLib.hqg.slices.planes import Planes
-from MedEnhanceLib.hqg.slices.profile import Shape, SliceStack, check_ratio
+from MedEnhanceLib.hqg.slices.profile import SliceStack, check_ratio
 from MedEnhanceLib.hqg.slices.train import tuned
+from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.io.describe import refuse_not_finite
 from MedEnhanceLib.io.dicom.headers import read_header
 from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.nets.intensity import TISSUE, Scaling, scaling_for
 from MedEnhanceLib.nets.precision import inference_precision, move, without_tf32
-from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
 
 Floats = npt.NDArray[np.float32]
-LabelMethod = Literal["nearest", "shape"]
 #: Thin pixels that go through the network at once.
 _AT_ONCE = 1 << 18
 #: Planes whose pixels are coarser than this many thin slices are left out: they show other detail
@@ -47,7 +48,6 @@ _COARSEST = 2.5
 _NOISE_SLICES = 24
 #: Learning from the slices themselves: steps for each million voxels of the result; least and most.
 _STEPS_PER_MVOXEL, _TUNING_STEPS = 45, (60, 400)
-_OUT_OF_PLACE = 1e-3
 #: The median of |x| over σ of a normal distribution, and the gain of the mask 1 −2 1 ⊗ 1 −2 1.
 _MAD_TO_SIGMA, _MASK_GAIN = 1.4826, 6.0
 #: Slices are learned from where neither side of a pixel is longer than the other by this factor.
@@ -59,45 +59,129 @@ class SlicePlan:
     """What is restored.
 
     axis: of the voxels, [K, J, I], along which the slices are thick. stack: the slices before and
-    after.
+    after. across_mm: pixel sizes within the slices, in the order of the axes.
     """
 
     axis: int
     stack: SliceStack
+    across_mm: tuple[float, float]
 
 
-def plan_slices(volume: Volume, config: RestoreSlicesConfig) -> SlicePlan:
+@without_tf32()
+def enhance_slices(
+    volume: Volume, config: EnhanceConfig, monitor: Monitor, *, tune: bool = True
+) -> Enhancement:
+    """Restore thin slices from thick ones.
+
+    The extent is kept from edge to edge: K slices of S mm become M of K·S/M mm, M the number that
+    comes nearest to the requested spacing, and the first center moves by (K·S/M − S)/2. Thickened
+    again, the result is the input, as far as noise permits.
+
+    Args:
+        volume: CT or MR of 4 slices or more, thick along its axis of largest spacing.
+        config: model, slice_spacing, device and strength; "auto" and "full" are 1.
+        monitor: progress and cancelling.
+        tune: learn from the slices themselves first: better, in about four times the time.
+    Returns:
+        The volume with new slices: same type, units and frames, new spacing and origin. Its
+        `original` is the volume interpolated to them.
+    Raises:
+        InputError: nothing can be restored (see `plan_slices`), or voxels are not intensities.
+        ModelError: no model fits.
+        Cancelled: the monitor asked to stop.
+    """
+    began = time.monotonic()
+    if volume.modality == "SEG" or looks_like_labels(volume.voxels):
+        raise InputError(
+            f"{volume.source or 'volume'}: these are labels, not intensities",
+            "Restore the image, and resample its labels to the new grid with nearest neighbors.",
+        )
+    plan = plan_slices(volume, config.slice_spacing)
+    stack = plan.stack
+    refuse_not_finite(volume)
+    bundle = open_bundle(config.model, kind=SLICES, modality=volume.modality)
+    choice = choose_device(config.device)
+    monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
+    monitor.log(
+        f"slices of {stack.thickness_mm:.3g} mm ({stack.shape}), {stack.spacing_mm:.3g} mm apart"
+    )
+    network = open_network(bundle)
+    move(network, choice.name)
+    frames = volume.frames()
+    measured = [_measured(frame, plan) for frame in frames]
+    if tune:
+        part = monitor.part(0.0, 0.5)
+        network = _tuned(network, frames[0], plan, *measured[0], choice.name, part)
+    part = monitor.part(0.5 if tune else 0.0, 1.0)
+    restored = []
+    for n, (frame, (scaling, noise)) in enumerate(zip(frames, measured, strict=True)):
+        thick = np.moveaxis(frame.voxels, plan.axis, 0)
+        share = part.part(n / len(frames), (n + 1) / len(frames))
+        thin = restore_array(
+            thick, scaling, stack, plan.across_mm, noise, network, choice.name, share
+        )
+        restored.append(_in_units(thin, frame, scaling, plan))
+    note = derived_note(
+        f"slices restored with {bundle.name} {bundle.sha256[:12]}: {stack.thick} of "
+        f"{stack.spacing_mm:.3g} mm to {stack.thin} of {stack.thin_mm:.3g} mm"
+    )
+    new_grid = replace(
+        volume,
+        voxels=_joined(volume, [_interpolated(frame, plan) for frame in frames]),
+        geometry=new_geometry(volume.geometry, plan),
+        origin=volume.origin and replace(volume.origin, on_grid=False),
+    )
+    full = Enhancement(
+        volume=new_grid.with_voxels(_joined(volume, restored), did=note),
+        uncertainty=None,
+        model=bundle.identity(),
+        device=choice.name,
+        seconds=time.monotonic() - began,
+        original=new_grid,
+        measured={
+            "slices": {
+                "before": stack.thick,
+                "after": stack.thin,
+                "spacing_before_mm": round(stack.spacing_mm, 4),
+                "spacing_after_mm": round(stack.thin_mm, 4),
+            }
+        },
+    )
+    return replace(full.at_strength(config.share), seconds=time.monotonic() - began)
+
+
+def plan_slices(volume: Volume, spacing: float | Literal["isotropic", "half"]) -> SlicePlan:
     """Which axis is thick, and how many slices there will be.
 
+    The profile of a slice is as wide as DICOM states or as slices are apart: a box in CT, which
+    averages over the slice; a Gaussian in MR, whose slices are excited with a bell.
+
+    Args:
+        volume: with thick slices along one axis.
+        spacing: of the thin slices: that of the pixels, half of the present one, or mm.
     Raises:
         InputError: nothing can be restored: the volume is isotropic, has fewer than 4 slices, or
             more than 8 slices would be made of each.
-        ConfigError: the slice thickness is impossible.
     """
     name = volume.source or "volume"
-    spacing = volume.geometry.spacing[::-1]  # of the axes [K, J, I]
-    axis = int(np.argmax(spacing))
-    thick, step = volume.shape[-3:][axis], spacing[axis]
-    others = [value for index, value in enumerate(spacing) if index != axis]
-    fine = float(np.sqrt(others[0] * others[1]))
+    sides = volume.geometry.spacing[::-1]  # of the axes [K, J, I]
+    axis = int(np.argmax(sides))
+    thick, step = volume.shape[-3:][axis], sides[axis]
+    a_mm, b_mm = (side for index, side in enumerate(sides) if index != axis)
+    fine = float(np.sqrt(a_mm * b_mm))
     named = {"isotropic": fine, "half": step / 2}
-    target = named[config.target] if isinstance(config.target, str) else config.target
-    if config.target == "isotropic" and step / fine < 1.2:
+    target = named[spacing] if isinstance(spacing, str) else spacing
+    if spacing == "isotropic" and step / fine < 1.2:
         raise InputError(
             f"{name}: its voxels are already nearly cubes ({step:.3g} mm by {fine:.3g} mm)",
             "Leave it as it is, or name the spacing to restore (--slice-spacing 0.5).",
         )
-    thickness = config.thickness_mm or step
-    if config.thickness_mm is None and axis == 0:
-        thickness = stated_thickness(volume) or step
-    if not step / 4 <= thickness <= 3 * step:
-        raise ConfigError(
-            f"{name}: slices of {thickness:g} mm (thickness_mm), {step:.3g} mm apart",
-            "Give the full width of the slice profile, within a quarter and three times of it.",
-        )
+    stated = stated_thickness(volume) if axis == 0 else None
+    thickness = stated if stated and step / 4 <= stated <= 3 * step else step
     check_ratio(step / target, thick, step, name)
-    shape: Shape = config.profile if config.profile != "auto" else _usual_profile(volume)
-    return SlicePlan(axis, SliceStack.towards(thick, step, thickness, target, shape))
+    shape: Literal["box", "gaussian"] = "box" if volume.modality == "CT" else "gaussian"
+    stack = SliceStack.towards(thick, step, thickness, target, shape)
+    return SlicePlan(axis, stack, (a_mm, b_mm))
 
 
 def stated_thickness(volume: Volume) -> float | None:
@@ -114,77 +198,6 @@ def stated_thickness(volume: Volume) -> float | None:
     number = (first.frame or 1) - 1
     thickness = slices[number].thickness if number < len(slices) else None
     return abs(thickness) if thickness else None
-
-
-def _usual_profile(volume: Volume) -> Shape:
-    """CT is averaged over the slice; slices of 2-D MR are excited with a bell."""
-    return "box" if volume.modality == "CT" else "gaussian"
-
-
-@without_tf32()
-def restore_slices(
-    volume: Volume, config: RestoreSlicesConfig | None = None, *, monitor: Monitor | None = None
-) -> Volume:
-    """Restore thin slices from thick ones.
-
-    The extent is kept from edge to edge: K slices of S mm become M of K·S/M mm, M the number that
-    comes nearest to the requested spacing, and the first center moves by (K·S/M − S)/2. Thickened
-    again, the result is the input, as far as noise permits.
-
-    Args:
-        volume: CT or MR of 4 slices or more, thick along its axis of largest spacing.
-        config: target, slice thickness, model and more; None takes the defaults.
-        monitor: receives progress and warnings, and can cancel.
-    Returns:
-        The volume with new slices: same type, units and frames, new spacing and origin.
-    Raises:
-        InputError: nothing can be restored (see `plan_slices`), or voxels are not intensities.
-        ConfigError: an option is impossible.
-        ModelError: no model fits.
-        Cancelled: the monitor asked to stop.
-    """
-    config, monitor = config or RestoreSlicesConfig(), monitor or Monitor()
-    if volume.modality == "SEG" or looks_like_labels(volume.voxels):
-        raise InputError(
-            f"{volume.source or 'volume'}: these are labels, not intensities",
-            "Resample labels to the grid of the restored image (resample_labels).",
-        )
-    plan = plan_slices(volume, config)
-    refuse_not_finite(volume)
-    bundle = open_bundle(config.model, kind=SLICES, modality=volume.modality)
-    choice = choose_device(config.device)
-    monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
-    monitor.log(
-        f"slices of {plan.stack.thickness_mm:.3g} mm ({plan.stack.shape}), "
-        f"{plan.stack.spacing_mm:.3g} mm apart"
-    )
-    network = open_network(bundle)
-    move(network, choice.name)
-    frames = volume.frames()
-    known = [_measured(frame, plan, config) for frame in frames]
-    if config.tune:
-        part = monitor.part(0.0, 0.5)
-        network = _tuned(network, frames[0], plan, *known[0], choice.name, part)
-    part = monitor.part(0.5 if config.tune else 0.0, 1.0)
-    restored = []
-    for n, (frame, (scaling, noise)) in enumerate(zip(frames, known, strict=True)):
-        thick = np.moveaxis(frame.voxels, plan.axis, 0)
-        across = _across(frame, plan)
-        share = part.part(n / len(frames), (n + 1) / len(frames))
-        thin = restore_array(thick, scaling, plan.stack, across, noise, network, choice.name, share)
-        restored.append(_in_units(thin, frame, scaling, plan))
-    stack = plan.stack
-    note = derived_note(
-        f"slices restored with {bundle.name} {bundle.sha256[:12]}: {stack.thick} of "
-        f"{stack.spacing_mm:.3g} mm to {stack.thin} of {stack.thin_mm:.3g} mm"
-    )
-    return replace(
-        volume,
-        voxels=np.stack(restored) if volume.is_sequence else restored[0],
-        geometry=new_geometry(volume.geometry, plan),
-        history=(*volume.history, note),
-        origin=volume.origin and replace(volume.origin, on_grid=False),
-    )
 
 
 def new_geometry(geometry: Geometry, plan: SlicePlan) -> Geometry:
@@ -211,19 +224,27 @@ def open_network(bundle: Bundle) -> SliceNet:
     return network.eval().requires_grad_(False)
 
 
-def _measured(frame: Volume, plan: SlicePlan, config: RestoreSlicesConfig) -> tuple[Scaling, float]:
+def _measured(frame: Volume, plan: SlicePlan) -> tuple[Scaling, float]:
     """Scaling of a frame, and the noise of its slices on that scale."""
     scaling = scaling_for(frame)
-    if config.noise is not None:
-        return scaling, config.noise / scaling.scale
     thick = np.moveaxis(frame.voxels, plan.axis, 0)
     some = thick[:: max(1, len(thick) // _NOISE_SLICES)]
     return scaling, measure_noise(scaling.apply(some), frame.modality)
 
 
-def _across(frame: Volume, plan: SlicePlan) -> list[float]:
-    """Pixel sizes within the slices, mm, in the order of the axes."""
-    return [mm for axis, mm in enumerate(frame.geometry.spacing[::-1]) if axis != plan.axis]
+def _interpolated(frame: Volume, plan: SlicePlan) -> Voxels:
+    """A frame on the new grid by cubic B-splines through its slices, in its type."""
+    weights = plan.stack.interpolate().astype(np.float32)
+    thick = np.moveaxis(frame.voxels, plan.axis, 0)
+    result = np.empty((plan.stack.thin, *thick.shape[1:]), frame.dtype)
+    for row in range(thick.shape[1]):
+        values = weights @ thick[:, row].astype(np.float32)
+        result[:, row] = restore_dtype(values, frame.dtype)
+    return np.ascontiguousarray(np.moveaxis(result, 0, plan.axis))
+
+
+def _joined(volume: Volume, frames: Sequence[Voxels]) -> Voxels:
+    return np.stack(frames) if volume.is_sequence else frames[0]
 
 
 def _tuned(
@@ -236,7 +257,7 @@ def _tuned(
     monitor: Monitor,
 ) -> SliceNet:
     """The network after learning from the slices of a frame."""
-    a_mm, b_mm = _across(frame, plan)
+    a_mm, b_mm = plan.across_mm
     if not teaches([a_mm, b_mm]):
         monitor.log(f"pixels of {a_mm:.3g} × {b_mm:.3g} mm are not alike: nothing is learned there")
         return network
@@ -304,7 +325,7 @@ def restore_array(
     thick: Voxels,
     scaling: Scaling,
     stack: SliceStack,
-    across_mm: list[float],
+    across_mm: Sequence[float],
     noise: float,
     network: SliceNet,
     device: str,
@@ -347,7 +368,7 @@ def restore_array(
     return total
 
 
-def _sets_of_planes(across_mm: list[float], thin_mm: float) -> list[int]:
+def _sets_of_planes(across_mm: Sequence[float], thin_mm: float) -> list[int]:
     """The axes (1, 2) whose pixels are fine enough; always the finer one."""
     finest = int(np.argmin(across_mm)) + 1
     limit = _COARSEST * max(thin_mm, min(across_mm))
@@ -359,102 +380,3 @@ def _batches(count: int, voxels: int) -> Iterator[slice]:
     step = max(1, _AT_ONCE // voxels)
     for first in range(0, count, step):
         yield slice(first, min(first + step, count))
-
-
-def resample_labels(labels: Volume, like: Volume, method: LabelMethod = "shape") -> Volume:
-    """Bring labels of the thick slices to the grid of the restored volume.
-
-    Args:
-        labels: on the grid of the thick volume.
-        like: the restored volume.
-        method: nearest takes each label from the nearest thick slice. shape interpolates the
-            distance to the edge of each label between slices (Raya and Udupa, IEEE Transactions
-            on Medical Imaging 9 (1990) 32), which makes outlines change gradually.
-    Returns:
-        Labels on the grid of `like`, of the same type.
-    Raises:
-        GeometryError: the grids do not share their extent, or differ along more than one axis.
-        InputError: the labels are not integers, or a sequence.
-    """
-    name = labels.source or "labels"
-    if labels.dtype.kind not in "iub" or labels.is_sequence:
-        raise InputError(f"{name}: {labels.dtype}, {labels.shape}", "Give one volume of integers.")
-    axis, stack = _shared_stack(labels, like)
-    source = np.moveaxis(labels.voxels, axis, 0)
-    if method == "nearest":
-        nearest = np.clip(np.rint(stack.thin_centers), 0, stack.thick - 1).astype(int)
-        moved = source[nearest]
-    else:
-        moved = _between(source, stack)
-    voxels = np.ascontiguousarray(np.moveaxis(moved, 0, axis))
-    note = derived_note(f"resampled to slices of {stack.thin_mm:.3g} mm ({method})")
-    origin = labels.origin and replace(labels.origin, on_grid=False)
-    return replace(
-        labels,
-        voxels=voxels,
-        geometry=like.geometry,
-        history=(*labels.history, note),
-        origin=origin,
-    )
-
-
-def _shared_stack(labels: Volume, like: Volume) -> tuple[int, SliceStack]:
-    """The axis along which two grids differ, and their slices."""
-    before, after = labels.shape[-3:], like.shape[-3:]
-    changed = [axis for axis in range(3) if before[axis] != after[axis]] or [0]
-    axis = changed[0]
-    spacing = labels.geometry.spacing[2 - axis]
-    stack = SliceStack(before[axis], spacing, spacing, after[axis])
-    expected = new_geometry(labels.geometry, SlicePlan(axis, stack))
-    if len(changed) > 1 or not expected.is_close(like.geometry, _OUT_OF_PLACE, shape=after):
-        raise GeometryError(
-            f"{labels.source or 'labels'}: {before} voxels do not cover the same place as {after}",
-            "Give the labels of the volume that was restored, and the restored volume.",
-        )
-    return axis, stack
-
-
-def _between(source: Voxels, stack: SliceStack) -> Voxels:
-    """At each thin slice the label whose interpolated signed distance reaches farthest inside."""
-    values = np.unique(source)
-    distances = {value: np.stack([_inside(part == value) for part in source]) for value in values}
-    result = np.empty((stack.thin, *source.shape[1:]), source.dtype)
-    places = np.clip(stack.thin_centers, 0, stack.thick - 1)
-    for index, place in enumerate(places):
-        first = min(int(place), stack.thick - 2)
-        share = np.float32(place - first)
-        best = np.full(source.shape[1:], -np.inf, np.float32)
-        for value in values:
-            pair = distances[value][first : first + 2]
-            depth = (1 - share) * pair[0] + share * pair[1]
-            result[index][depth > best] = value
-            best = np.maximum(best, depth)
-    return result
-
-
-def _inside(mask: npt.NDArray[np.bool_]) -> Floats:
-    """Distance in pixels to the edge of a label in a slice, positive inside."""
-    sitk = require("SimpleITK", purpose="Resampling labels")
-    far = float(sum(mask.shape))
-    if mask.all() or not mask.any():
-        return np.full(mask.shape, far if mask.any() else -far, np.float32)
-    image = sitk.GetImageFromArray(mask.astype(np.uint8))
-    distance = sitk.SignedMaurerDistanceMap(
-        image, insideIsPositive=True, squaredDistance=False, useImageSpacing=False
-    )
-    return np.asarray(sitk.GetArrayFromImage(distance), dtype=np.float32)
-
-
-__all__ = [
-    "RestoreSlicesConfig",
-    "SlicePlan",
-    "measure_noise",
-    "new_geometry",
-    "open_network",
-    "plan_slices",
-    "resample_labels",
-    "restore_array",
-    "restore_slices",
-    "teaches",
-    "tuning_steps",
-]

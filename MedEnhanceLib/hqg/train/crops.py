@@ -23,6 +23,7 @@ from MedEnhanceLib.hqg.train.targets import Target
 from MedEnhanceLib.native import CELLS, SIDE
 from MedEnhanceLib.nets import grouped
 from MedEnhanceLib.nets.grouped_run import Stage
+from MedEnhanceLib.nets.intensity import TISSUE
 from MedEnhanceLib.nets.noise import measure_noise
 from MedEnhanceLib.nets.rician import mean_magnitude
 from MedEnhanceLib.runtime.progress import Monitor
@@ -30,8 +31,6 @@ from MedEnhanceLib.runtime.progress import Monitor
 Floats = npt.NDArray[np.float32]
 #: Voxels of a crop along slices, rows and columns.
 SHAPE = (28, 72, 72)
-#: Above this there is tissue, on the network's scale.
-TISSUE = {"MR": 0.1, "CT": -0.5}
 #: Share of tissue that a crop should have, and how often another place is tried.
 _LEAST_TISSUE, _TRIES = 0.5, 6
 #: Share of labeled crops that contain a labeled voxel for sure.
@@ -243,7 +242,7 @@ class CropMaker:
         )
         noisy = clean + added / np.float32(1000)
         noise = measure_noise(noisy, modality="CT", spacing=target.spacing)
-        sigma, spectrum = noise.full(), noise.spectrum.reshape(-1)
+        sigma, spectrum = noise[:], noise.spectrum.reshape(-1)
         if not noise.level > _OVER_OWN * target.noise:
             return []
         whole = self.filtered(noisy, clean, sigma, spectrum, grouped.CT_ROUNDS, target.spacing)

@@ -32,6 +32,10 @@ _FREE = {"device": "", "checkpoint_s": 0.0, "validation_s": 0.0, "workers": 1}
 _BETAS, _WEIGHT_DECAY, _MOST_GRADIENT = (0.9, 0.98), 1e-4, 1.0
 _WARM_UP = 0.01
 _CRITIC_RATE = 4e-4
+#: Weight of what only the guide shows, in the lesion stage.
+_TRACE = 3.0
+#: Share of the steps before the critic counts.
+_CRITIC_START = 0.3
 #: Labeled crops have noise of their own. Keys of the pools of labeled and of real crops.
 _LABELED_SEED, _LABELED, _REAL = 2, -1, -2
 #: The stages in their order: without a guide, with guides, with planted lesions.
@@ -67,30 +71,16 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.network = _started(config).to(device).train()
         self.average = averaged_weights(self.network, config.ema)
-        self.before_lesions = copy.deepcopy(self.network).requires_grad_(False)
         self.critic = (
             Critic().to(device) if config.loss.adversarial or config.loss.unpaired else None
         )
-        guided = (config.guide_steps, config.lesion_steps) if examinations else (0, 0)
-        self.counts = (config.steps, *guided)
-        self._makers = [
-            CropMaker(targets, config.modality, config.network.blocks, config.seed),
-            CropMaker(
-                examinations, config.modality, config.network.blocks, config.seed, guided=True
-            ),
-            CropMaker(
-                examinations,
-                config.modality,
-                config.network.blocks,
-                config.seed,
-                guided=True,
-                lesions=True,
-            ),
-        ]
+        with_guide = (config.guide_steps, config.lesion_steps) if examinations else (0, 0)
+        self.counts = (config.steps, *with_guide)
+        plain = CropMaker(targets, config.modality, config.network.blocks, config.seed)
+        guided = replace(plain, targets=examinations, guided=True)
+        self._makers = [plain, guided, replace(guided, lesions=True)]
         self._real_maker = unpaired.RealCropMaker(noisy, self._makers[0]) if noisy else None
-        self._labeled = CropMaker(
-            labeled, config.modality, config.network.blocks, config.seed + _LABELED_SEED
-        )
+        self._labeled = replace(plain, targets=labeled, seed=config.seed + _LABELED_SEED)
         self._pools: dict[int, CropPool] = {}
         correction = list(self.network.correction.parameters())
         learned = [list(self.network.network.parameters()), correction, correction]
@@ -166,8 +156,6 @@ class Trainer:
     def _begin(self, stage: int) -> None:
         """A stage learns upon the averaged weights of the one before."""
         self.network.load_state_dict(self.average.module.state_dict())
-        if stage == len(STAGES) - 1:
-            self.before_lesions.load_state_dict(self.network.state_dict())
 
     def _crops(self, stage: int) -> CropPool:
         """Of a stage, or of the first one the labeled or the real ones."""
@@ -215,18 +203,17 @@ class Trainer:
         """What is lost of a lesion in the input, or seen of one that only the guide has."""
         assert crop.lesion is not None
         assert crop.guide is not None
-        config = self.config.loss
         if crop.guide.with_lesion is not None:
             other = run(crop.plain, window, crop.guide.with_lesion)
             seen = losses.trace(made.guided, other.guided, crop.lesion, window)
-            return {"trace": config.trace * seen}
+            return {"trace": _TRACE * seen}
         assert crop.planted is not None
         same = window.same_in(crop.planted)
         other = run(crop.planted, same, crop.guide.voxels)
         weight = losses.voxel_weight(crop, same)
         lost = losses.lost_contrast(other, made, crop.lesion, window)
         error = losses.squared_error(other.guided, crop.planted, same, weight)
-        return {"kept": config.kept * lost, "error with lesion": error}
+        return {"kept": lost, "error with lesion": error}
 
     def _content(
         self, crop: Crop, window: Window, made: Made, stage: int, here: int
@@ -245,7 +232,7 @@ class Trainer:
         return parts
 
     def _critic_counts(self, stage: int, here: int) -> bool:
-        return here >= self.config.loss.critic_start * self.counts[stage]
+        return here >= _CRITIC_START * self.counts[stage]
 
     def _judged(self, image: Tensor, clean: Tensor) -> Tensor:
         """How far the critic is from taking an image for clean, after it learned from both."""
@@ -276,17 +263,9 @@ class Trainer:
         }
 
     def averaged(self) -> GuidedNetwork:
-        """The averaged weights, on the way that the configuration names through the last stage."""
+        """The averaged weights, which are what is shipped."""
         network = copy.deepcopy(self.average.module)
         assert isinstance(network, GuidedNetwork)
-        if self.counts[-1]:
-            share = self.config.lesion_share
-            before = self.before_lesions.state_dict()
-            mixed = {
-                name: torch.lerp(before[name], value, share) if value.is_floating_point() else value
-                for name, value in network.state_dict().items()
-            }
-            network.load_state_dict(mixed)
         return network.eval().requires_grad_(False)
 
     def parts(self) -> dict[str, Any]:
@@ -294,7 +273,6 @@ class Trainer:
         modules: dict[str, Any] = {
             "network": self.network,
             "average": self.average,
-            "before lesions": self.before_lesions,
         }
         optimizers = dict(zip(STAGES, self.optimizers, strict=True))
         if self.critic is not None and self.critic_optimizer is not None:

@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.hqg.train.crops import TISSUE, Crop, CropMaker, Noisy, place_of
+from MedEnhanceLib.hqg.train.crops import Crop, CropMaker, Noisy, place_of
 from MedEnhanceLib.hqg.train.losses import Window
 from MedEnhanceLib.io import load
 from MedEnhanceLib.nets import grouped
-from MedEnhanceLib.nets.intensity import scaling_for
+from MedEnhanceLib.nets.intensity import TISSUE, scaling_for
 from MedEnhanceLib.nets.noise import NoiseEstimate, measure_noise
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -88,7 +88,7 @@ class RealCropMaker:
         tissue = TISSUE["CT" if is_ct else "MR"]
         where = place_of(volume.voxels, tissue, rng)
         noisy = np.ascontiguousarray(volume.voxels[where])
-        sigma = np.ascontiguousarray(volume.noise.full()[where])
+        sigma = np.ascontiguousarray(volume.noise[:][where])
         rounds = grouped.CT_ROUNDS if is_ct else grouped.MR_ROUNDS
         spectrum = volume.noise.spectrum.reshape(-1)
         filtered = self.maker.filtered(noisy, noisy, sigma, spectrum, rounds, volume.spacing)

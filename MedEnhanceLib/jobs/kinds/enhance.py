@@ -94,7 +94,7 @@ class EnhanceParams(DicomParams, VolumeParams):
     slices: list[int] | None = option(
         None,
         help="[first, before which]: a preview of these slices alone. It equals those of a whole "
-        "run, but leaves out blur, shading and look. Of a sequence it takes frame 0 or `frame`",
+        "run, but leaves out blur, bias field and look. Of a sequence it takes frame 0 or `frame`",
         flag=None,
     )
     frame: int | None = option(
@@ -333,7 +333,7 @@ def _save_enhanced(
         else:
             save(use, outputs["guide_map"], overwrite=overwrite, monitor=monitor)
     if "bias_field" in outputs:
-        field = done.enhancement.bias_field()
+        field = done.enhancement.bias_field_map()
         if field is None:
             del outputs["bias_field"]
         else:

@@ -22,7 +22,7 @@ class StandInEnhancement:
     seconds: float
     warnings: tuple[Any, ...] = ()
     strength: float = 1.0
-    shading: Any = None
+    bias_field: Any = None
     uncertainty_facts: dict[str, Any] = field(default_factory=dict)
     measured: dict[str, Any] = field(default_factory=dict)
     guide_use: Volume | None = None

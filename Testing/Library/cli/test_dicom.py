@@ -325,7 +325,7 @@ def test_the_derivation_states_what_was_chosen_and_what_was_done(
     measured = {
         "noise": {"sigma": 9, "confidence": 0.9, "units": "", "share_removed": 0.6},
         "blur": {"undone": True, "reason": ""},
-        "shading": {"corrected": True, "reason": ""},
+        "bias_field": {"corrected": True, "reason": ""},
         "guide": {"used": 0.31},
         "look": {"summary": "smoothed by a Gaussian of σ 0.5 mm"},
     }

@@ -12,7 +12,7 @@ import pytest
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import Cancelled, InputError
+from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.guide import AlignedGuide, Candidate, align, suggest
 from MedEnhanceLib.hqg.registration import Rigid
 from MedEnhanceLib.runtime.progress import Monitor
@@ -131,11 +131,6 @@ def test_sequences_and_empty_guides_are_refused(brain: Volume) -> None:
         align(brain.with_voxels(np.zeros(brain.shape)), brain, Monitor())
 
 
-def test_it_can_be_cancelled(brain: Volume) -> None:
-    with pytest.raises(Cancelled):
-        align(brain, brain, Monitor(cancel=lambda: True))
-
-
 # --- suggestion -----------------------------------------------------------------------------------
 
 
@@ -169,11 +164,6 @@ def test_the_series_of_least_noise_is_suggested() -> None:
 )
 def test_what_is_no_help_is_not_suggested(fields: dict[str, Any]) -> None:
     assert suggest(NOISY, [series("2", **{"noise": 0.1, **fields})]) is None
-
-
-def test_same_patient_and_date_are_enough() -> None:
-    choice = suggest(NOISY, [series("2", frame_of_reference="8", noise=0.1)])
-    assert choice is not None and "same patient and date" in choice.reason
 
 
 def test_files_without_headers_must_show_the_same_region() -> None:

@@ -19,7 +19,7 @@ from MedEnhanceLib.hqg.groups import GuidedNetwork
 from MedEnhanceLib.hqg.network import Groups
 from MedEnhanceLib.hqg.restore import NetworkFilter, NetworkStage
 from MedEnhanceLib.nets import grouped
-from MedEnhanceLib.nets.noise import LevelMap, NoiseEstimate, measure_noise
+from MedEnhanceLib.nets.noise import NoiseEstimate, measure_noise
 
 Floats = npt.NDArray[np.float32]
 SMALL = NetworkConfig(width=24, hidden=24, layers=1, guide_layers=1, blocks=8)
@@ -71,9 +71,7 @@ def test_untrained_it_returns_the_filters_estimate(modality: str) -> None:
     volume = noisy_volume(modality)
     noise = noise_of(volume)
     rounds = grouped.CT_ROUNDS if modality == "CT" else (*grouped.MR_ROUNDS, grouped.MR_ROUNDS[-1])
-    estimate = grouped.denoised(
-        volume.voxels, LevelMap(noise), noise.spectrum.reshape(-1), rounds=rounds
-    )
+    estimate = grouped.denoised(volume.voxels, noise, noise.spectrum.reshape(-1), rounds=rounds)
     result, _ = run(network(seed=None), volume)
     assert np.array_equal(result, estimate)
 
@@ -139,17 +137,6 @@ def test_several_guides_are_taken_together() -> None:
     alone, _ = run(made, volume, [guide])
     together, _ = run(made, volume, [guide, empty])
     assert np.abs(together - alone).max() < 1e-4
-
-
-def test_threads_do_not_change_a_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    from MedEnhanceLib.runtime import machine
-
-    volume, made = noisy_volume(), network(seed=1)
-    results = []
-    for threads in (1, 3):
-        monkeypatch.setattr(machine, "cpu_threads", lambda threads=threads: threads)
-        results.append(run(made, volume)[0])
-    assert np.array_equal(*results)
 
 
 def test_a_map_without_noise_leaves_voxels_as_they_are() -> None:

@@ -81,16 +81,6 @@ def test_all_of_an_uncertain_correction_is_named() -> None:
     assert code_of(Rician(0.1, 3).apply(brain()), is_full=True) == ""
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("modality", ["CT", "MR"])
-def test_scans_of_patients_are_no_reason_to_warn(modality: str) -> None:
-    pattern = {"CT": "ct/sts/*/CT.nii.gz", "MR": "mr/sts/*/MR_T1.nii.gz"}[modality]
-    files = sorted(_SHARED.glob(pattern))[:12]
-    if not files:
-        pytest.skip("the shared volumes are not there")
-    assert [path for path in files if code_of(me.load(path, modality=modality))] == []
-
-
 def test_the_shipped_model_says_it_everywhere(tmp_path: Path) -> None:
     noise = np.random.default_rng(8).rayleigh(100, (8, 48, 56)).astype(np.float32)
     me.save(volume(noise), tmp_path / "noise.nii.gz")

@@ -78,12 +78,12 @@ def test_one_bias_field_corrects_all_frames(tmp_path: Path) -> None:
     frames = sequence([Rician(level, 3).apply(shaded) for level in (0.01, 0.03)])
     plain = enhance(frames, config(bias_correction="none"))
     corrected = enhance(frames, config(bias_correction="n4", uncertainty=True))
-    assert corrected.shading is not None
-    assert corrected.shading.shape == frames.shape[1:]
+    assert corrected.bias_field is not None
+    assert corrected.bias_field.shape == frames.shape[1:]
     ratio = plain.volume.voxels / np.maximum(corrected.volume.voxels, 1e-3)
     inside = brain().voxels > 100
     for one in ratio:
-        assert np.allclose(one[inside], corrected.shading[:][inside], rtol=1e-3)
+        assert np.allclose(one[inside], corrected.bias_field[:][inside], rtol=1e-3)
     half = corrected.at_strength(0.5)
     again = enhance(frames, config(bias_correction="n4", uncertainty=True, strength=0.5))
     assert half.volume.is_equal(again.volume)
@@ -115,16 +115,9 @@ def test_a_frame_alone_is_as_in_the_whole_sequence(dynamic: Volume, tmp_path: Pa
         enhance(dynamic, config(), frame=3)
 
 
-def test_a_constant_frame_decides_nothing(dynamic: Volume) -> None:
-    voxels = dynamic.voxels.copy()
-    voxels[0] = 0
-    alone = enhance(dynamic.with_voxels(voxels), config(task="noise"), frame=2)
-    assert alone.measured["noise"]["frames_measured"] == 2
-
-
-def test_artifacts_are_repaired_frame_by_frame(dynamic: Volume) -> None:
+def test_motion_is_corrected_frame_by_frame(dynamic: Volume) -> None:
     with pytest.raises(InputError, match="one frame after another"):
-        enhance(dynamic, config(task="artifacts"))
+        enhance(dynamic, config(task="motion"))
 
 
 @pytest.mark.parametrize("is_shaded", [True, False])

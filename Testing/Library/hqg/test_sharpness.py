@@ -18,7 +18,6 @@ from MedEnhanceLib.nets.noise import measure_noise, noise_to_contrast
 from MedEnhanceLib.runtime.resources import resource_folder
 
 Floats = npt.NDArray[np.float32]
-SPACING = (1.0, 1.0, 1.0)
 
 
 @cache
@@ -33,12 +32,12 @@ def slab() -> Floats:
 
 
 def known_blur(sigma: float) -> BlurEstimate:
-    return BlurEstimate((sigma, sigma), (1, 1), (sigma, sigma), True, 1.0, "known")
+    return BlurEstimate((sigma, sigma), (sigma, sigma), True, "known")
 
 
 def test_an_undamaged_volume_is_left_alone() -> None:
-    estimate = measure_blur(slab(), spacing=SPACING)
-    assert not estimate.is_blurred and estimate.confidence < 0.5
+    estimate = measure_blur(slab())
+    assert not estimate.is_blurred
     assert np.array_equal(undo_blur(slab(), estimate, noise=0.01), slab())
 
 
@@ -48,11 +47,10 @@ def test_the_width_of_a_blur_is_measured_under_noise(sigma: float, noise: float)
     blurred = gaussian_blur(slab(), sigma)
     if noise:
         blurred = rician_noise(blurred, noise, np.random.default_rng(1))
-    estimate = measure_blur(blurred, spacing=(0.5, 2.0, 1.0), noise=noise or None)
+    estimate = measure_blur(blurred, noise=noise or None)
     assert estimate.is_blurred
     # The volume's own width is 0.7 to 0.8 px.
     assert estimate.sigma_px == pytest.approx([np.hypot(sigma, 0.75)] * 2, abs=0.2)
-    assert estimate.fwhm_mm[1] / estimate.fwhm_mm[0] == pytest.approx(4, rel=0.2)
 
 
 def test_a_low_resolution_along_one_axis_is_no_blur() -> None:
@@ -62,7 +60,7 @@ def test_a_low_resolution_along_one_axis_is_no_blur() -> None:
         frequency = np.fft.rfftfreq(2 * len(plane))[:, None]
         soft = np.fft.irfft(spectrum * np.exp(-2 * (np.pi * 1.5 * frequency) ** 2), axis=0)
         one_axis[index] = soft[: len(plane)]
-    assert not measure_blur(one_axis, spacing=SPACING).is_blurred
+    assert not measure_blur(one_axis).is_blurred
 
 
 def test_an_image_enlarged_from_a_smaller_matrix_is_no_blur() -> None:
@@ -72,24 +70,16 @@ def test_an_image_enlarged_from_a_smaller_matrix_is_no_blur() -> None:
     inside = np.abs(np.linspace(-1, 1, rows))[:, None] < 0.45
     inside = inside & (np.abs(np.linspace(-1, 1, columns)) < 0.45)
     enlarged = np.abs(np.fft.ifft2(np.fft.ifftshift(spectrum * inside, axes=(1, 2))))
-    estimate = measure_blur(enlarged.astype(np.float32), spacing=SPACING)
+    estimate = measure_blur(enlarged.astype(np.float32))
     assert not estimate.is_blurred and "smaller matrix" in estimate.reason
 
 
 @pytest.mark.parametrize(("sigma", "gain"), [(0.8, 3.0), (1.0, 3.0), (1.5, 3.0)])
 def test_undoing_a_measured_blur_gains(sigma: float, gain: float) -> None:
     blurred = gaussian_blur(slab(), sigma)
-    estimate = measure_blur(blurred, spacing=SPACING)
+    estimate = measure_blur(blurred)
     sharp = undo_blur(blurred, estimate, noise=0.0)
     assert psnr(slab(), sharp, 1.0) > psnr(slab(), blurred, 1.0) + gain
-
-
-def test_edges_do_not_ring() -> None:
-    y, x = np.mgrid[-48:48, -48:48]
-    disc = np.clip(30.5 - np.hypot(y, x), 0, 1).astype(np.float32) + 1
-    soft = np.stack([gaussian_blur(disc, 0.65)] * 4)  # as sharp as a scanner images it
-    sharp = undo_blur(gaussian_blur(soft, 1.0), known_blur(1.0), noise=0.0)
-    assert sharp.max() < 2.05 and sharp.min() > 0.95
 
 
 def test_noise_is_not_amplified() -> None:
@@ -101,28 +91,19 @@ def test_noise_is_not_amplified() -> None:
     assert float((noisy - clean)[slab() > 0.3].std()) < 1.2 * 0.03
 
 
-def test_the_denoiser_comes_first() -> None:
-    blurred = rician_noise(gaussian_blur(slab(), 1.0), 0.03, np.random.default_rng(3))
-    estimate = measure_blur(blurred, spacing=SPACING, noise=0.03)
-    alone = undo_blur(blurred, estimate, noise=0.03)
-    cleaned = gaussian_blur(slab(), 1.0)
-    after = undo_blur(blurred, estimate, noise=0.03, denoise=lambda _: cleaned)
-    assert psnr(slab(), after, 1.0) > psnr(slab(), alone, 1.0) + 1
-
-
 def test_what_cannot_be_measured_is_not_blurred() -> None:
     for voxels in (np.zeros((4, 64, 64)), slab()[:, :12, :12]):
-        estimate = measure_blur(voxels, spacing=SPACING)
+        estimate = measure_blur(voxels)
         assert not estimate.is_blurred and "not measured" in estimate.reason
 
 
 def test_unusable_input_is_named() -> None:
     with pytest.raises(InputError, match="4 axes"):
-        measure_blur(slab()[None], spacing=SPACING)
+        measure_blur(slab()[None])
     holes = slab().copy()
     holes[5, 100, 100] = np.nan
     with pytest.raises(InputError, match="NaN"):
-        measure_blur(holes, spacing=SPACING)
+        measure_blur(holes)
     with pytest.raises(InputError, match="noise is nan"):
         undo_blur(slab(), known_blur(1.0), noise=float("nan"))
 
@@ -132,7 +113,7 @@ def test_strong_noise_is_not_taken_for_blur() -> None:
     for level in (0.1, 0.15):
         noisy = Rician(level, 0).apply(sample())
         noise = measure_noise(noisy.voxels, modality="MR")
-        known = {"spacing": SPACING, "noise": noise.level}
+        known = {"noise": noise.level}
         ratio = noise_to_contrast(noise)
         found = measure_blur(noisy.voxels, **known, noise_to_contrast=ratio)
         assert not found.is_blurred

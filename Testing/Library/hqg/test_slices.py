@@ -18,11 +18,11 @@ from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.options import config_to_json
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import Cancelled, ConfigError, GeometryError, InputError
-from MedEnhanceLib.hqg.slices import RestoreSlicesConfig, SliceNetConfig, TrainSlicesConfig, restore
+from MedEnhanceLib.errors import Cancelled, InputError
+from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.hqg.slices import SliceNetConfig, restore
 from MedEnhanceLib.hqg.slices.network import SliceNet
 from MedEnhanceLib.hqg.slices.profile import Shape, SliceStack
-from MedEnhanceLib.hqg.slices.restore import plan_slices, resample_labels, restore_slices
 from MedEnhanceLib.io import save
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -56,8 +56,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(export_bundle(folder, dict(network.state_dict()), metadata).folder)
 
 
-def _config(model: str, **fields: object) -> RestoreSlicesConfig:
-    return RestoreSlicesConfig.from_json({"model": model, "device": "cpu", "tune": False, **fields})
+def _thin(scan: Volume, model: str, *, tune: bool = False, **fields: object) -> Volume:
+    config = EnhanceConfig.from_json({"model": model, "device": "cpu", **fields})
+    return restore.enhance_slices(scan, config, Monitor(), tune=tune).volume
 
 
 @pytest.mark.parametrize("shape", ["gaussian", "box"])
@@ -75,21 +76,9 @@ def test_every_slice_is_a_mean_and_the_correction_makes_slices_agree(
     assert np.abs(left).max() < 0.05 * np.abs(off).max()
 
 
-def test_the_spline_passes_through_the_slices() -> None:
-    stack = SliceStack(9, 3.0, 3.0, 27)
-    slices = np.random.default_rng(1).normal(size=(9, 2))
-    assert np.allclose((stack.interpolate() @ slices)[1::3], slices)
-
-
-def test_noisy_slices_are_followed_less() -> None:
-    stack = SliceStack(8, 4.0, 4.0, 32)
-    clean, noisy = stack.correct(), stack.correct(noise=4.0)
-    assert np.linalg.norm(noisy) < 0.5 * np.linalg.norm(clean)
-
-
 def test_the_extent_is_kept_and_the_first_center_moves(model: str) -> None:
     scan = _scan()
-    thin = restore_slices(scan, _config(model))
+    thin = _thin(scan, model)
     assert thin.shape == (32, 20, 24)
     assert thin.geometry.spacing == (1.0, 1.0, 1.0)
     assert thin.geometry.direction == scan.geometry.direction
@@ -100,8 +89,8 @@ def test_the_extent_is_kept_and_the_first_center_moves(model: str) -> None:
 
 
 def test_half_and_millimeters_are_targets_too(model: str) -> None:
-    assert restore_slices(_scan(), _config(model, target="half")).shape[0] == 16
-    odd = restore_slices(_scan(), _config(model, target=1.5))
+    assert _thin(_scan(), model, slice_spacing="half").shape[0] == 16
+    odd = _thin(_scan(), model, slice_spacing=1.5)
     assert odd.shape[0] == 21
     assert odd.geometry.spacing[2] == pytest.approx(32 / 21)
 
@@ -111,21 +100,24 @@ def test_any_axis_may_be_the_thick_one(model: str) -> None:
     turned = Volume(
         scan.voxels.transpose(1, 2, 0), Geometry((4.0, 1.0, 1.0)), modality="MR", source="scan"
     )
-    thin = restore_slices(turned, _config(model))
-    straight = restore_slices(scan, _config(model))
+    thin = _thin(turned, model)
+    straight = _thin(scan, model)
     assert thin.shape == (20, 24, 32)
     assert thin.geometry.origin == (-1.5, 0.0, 0.0)
     assert np.array_equal(thin.voxels, straight.voxels.transpose(1, 2, 0))
 
 
-def test_thickened_again_the_result_is_what_was_measured(model: str) -> None:
+def test_thickened_again_the_result_is_what_was_measured(
+    model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever the network says: this one is random."""
     scan = _scan()
     voxels = scan.voxels.astype(np.float32) + 2000
     voxels[:, 0, 0] = 0  # results are not below the lowest value that was measured
     exact = replace(scan, voxels=voxels)
-    thin = restore_slices(exact, _config(model, noise=0.0)).voxels
-    stack = plan_slices(exact, _config(model)).stack
+    monkeypatch.setattr(restore, "measure_noise", lambda *_: 0.0)
+    thin = _thin(exact, model).voxels
+    stack = restore.plan_slices(exact, "isotropic").stack
     spline = np.einsum("mk,kji->mji", stack.interpolate(), exact.voxels)
     again = np.einsum("km,mji->kji", stack.thicken(), thin)
     changed = np.abs(thin - spline).max()
@@ -136,24 +128,18 @@ def test_thickened_again_the_result_is_what_was_measured(model: str) -> None:
 def test_few_planes_at_once_give_what_all_of_them_give(
     model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = restore_slices(_scan(), _config(model)).voxels.astype(float)
+    whole = _thin(_scan(), model).voxels.astype(float)
     monkeypatch.setattr(restore, "_AT_ONCE", 32 * 24 * 3)
-    parts = restore_slices(_scan(), _config(model)).voxels.astype(float)
+    parts = _thin(_scan(), model).voxels.astype(float)
     assert np.abs(whole - parts).max() <= 1  # of int16
-
-
-def test_coarse_pixels_of_one_direction_are_not_looked_along(model: str) -> None:
-    assert restore._sets_of_planes([1.0, 1.0], 1.0) == [1, 2]
-    assert restore._sets_of_planes([3.3, 1.0], 1.0) == [2]
-    assert restore._sets_of_planes([1.0, 3.3], 1.0) == [1]
 
 
 def test_frames_are_restored_one_by_one(model: str) -> None:
     scan = _scan()
     both = replace(scan, voxels=np.stack([scan.voxels, scan.voxels[::-1]]))
-    thin = restore_slices(both, _config(model))
+    thin = _thin(both, model)
     assert thin.shape == (2, 32, 20, 24)
-    assert np.array_equal(thin.voxels[0], restore_slices(scan, _config(model)).voxels)
+    assert np.array_equal(thin.voxels[0], _thin(scan, model).voxels)
 
 
 @pytest.mark.parametrize(
@@ -162,55 +148,23 @@ def test_frames_are_restored_one_by_one(model: str) -> None:
         (_scan(spacing=1.1), {}, "scan: its voxels are already nearly cubes"),
         (_scan(shape=(3, 20, 24)), {}, "3 slices are too few"),
         (_scan(spacing=9.0), {}, "9.0 slices for each .* 1.12 mm or more"),
-        (_scan(), {"target": "3.9"}, "1.03 slices for each .* 3.33 mm or less"),
+        (_scan(), {"slice_spacing": 3.9}, "1.03 slices for each .* 3.33 mm or less"),
         (replace(_scan(), modality="SEG"), {}, "labels, not intensities"),
     ],
 )
 def test_what_cannot_be_restored_is_refused_by_name(
-    volume: Volume, fields: dict[str, str], message: str, model: str
+    volume: Volume, fields: dict[str, float], message: str, model: str
 ) -> None:
     with pytest.raises(InputError) as caught:
-        restore_slices(volume, _config(model, **fields))
+        _thin(volume, model, **fields)
     text = f"{caught.value.message} {caught.value.hint}"
     assert re.search(message, text), text
 
 
-@pytest.mark.parametrize(
-    "fields", [{"target": "thin"}, {"target": "-1"}, {"thickness_mm": 30.0}, {"profile": "round"}]
-)
-def test_impossible_options_are_refused(fields: dict[str, object], model: str) -> None:
-    with pytest.raises(ConfigError):
-        restore_slices(_scan(), _config(model, **fields))
-
-
 def test_a_cancel_stops_it(model: str) -> None:
+    monitor = Monitor(cancel=lambda: True)
     with pytest.raises(Cancelled):
-        restore_slices(_scan(), _config(model), monitor=Monitor(cancel=lambda: True))
-
-
-@pytest.mark.parametrize("method", ["nearest", "shape"])
-def test_labels_follow_to_the_new_grid(method: restore.LabelMethod, model: str) -> None:
-    scan = _scan()
-    thin = restore_slices(scan, _config(model))
-    k, j, i = np.meshgrid(*(np.arange(side) for side in scan.shape), indexing="ij")
-    cone = (np.hypot(j - 10, i - 12) < 1.5 * k + 0.2).astype(np.uint8) * 3
-    labels = resample_labels(scan.with_voxels(cone), thin, method)
-    assert labels.geometry == thin.geometry
-    assert (labels.dtype, set(np.unique(labels.voxels))) == (np.uint8, {0, 3})
-    area = (labels.voxels == 3).sum(axis=(1, 2))
-    steps = np.diff(area[2:-2])
-    assert (steps >= 0).all()
-    # A cone widens in every slice, or in every fourth.
-    assert (np.count_nonzero(steps) > 10) == (method == "shape")
-
-
-def test_labels_of_another_place_are_refused(model: str) -> None:
-    scan = _scan()
-    thin = restore_slices(scan, _config(model))
-    labels = scan.with_voxels((scan.voxels > 300).astype(np.uint8))
-    moved = replace(labels, geometry=replace(labels.geometry, origin=(0.0, 0.0, 0.0)))
-    with pytest.raises(GeometryError, match="do not cover the same place"):
-        resample_labels(moved, thin)
+        restore.enhance_slices(_scan(), EnhanceConfig(model=model, device="cpu"), monitor)
 
 
 @pytest.fixture
@@ -250,7 +204,7 @@ def test_a_training_that_was_stopped_ends_as_one_that_was_not(folder: Path) -> N
     assert (whole.kind, whole.modality) == ("slices", "MR")
     assert whole.metadata["measured"][0]["volumes"] == "1 held out"
     assert any("as a test model" in text for text in whole.metadata["limits"])
-    thin = restore_slices(_scan(), _config(str(whole.folder)))
+    thin = _thin(_scan(), str(whole.folder))
     assert thin.shape == (32, 20, 24)
 
 
@@ -259,31 +213,14 @@ def test_learning_from_the_slices_themselves_is_reproducible_and_helps(model: st
     torch.manual_seed(5)
     before = torch.get_rng_state()
     scan = _scan(shape=(10, 72, 72))
-    stack = plan_slices(scan, _config(model)).stack
-    plain = restore_slices(scan, _config(model)).voxels
-    tuned = restore_slices(scan, _config(model, tune=True)).voxels
+    stack = restore.plan_slices(scan, "isotropic").stack
+    plain = _thin(scan, model).voxels
+    tuned = _thin(scan, model, tune=True).voxels
     assert torch.equal(before, torch.get_rng_state())
-    assert np.array_equal(tuned, restore_slices(scan, _config(model, tune=True)).voxels)
+    assert np.array_equal(tuned, _thin(scan, model, tune=True).voxels)
     spline = np.einsum("mk,kji->mji", stack.interpolate(), scan.voxels)
     # The model has random weights: learning brings it back to what the slices imply.
     assert np.abs(tuned - spline).mean() < 0.5 * np.abs(plain - spline).mean()
-
-
-@pytest.mark.slow
-def test_learning_lowers_the_error(folder: Path) -> None:
-    from MedEnhanceLib.hqg.slices.planes import Sampler, read_planes
-    from MedEnhanceLib.hqg.slices.train import Learner, measure
-
-    config = TrainSlicesConfig.preset(
-        "smoke", steps=150, most_ratio=2.0, noisy=0.0, learning_rate=5e-3, device="cpu"
-    )
-    planes = read_planes([folder / "a.nii.gz"], "MR", Monitor())
-    learner = Learner(config, Sampler(planes, config), "cpu")
-    before = measure(learner, read_planes([folder / "b.nii.gz"], "MR", Monitor()))
-    for number in range(config.steps):
-        learner.step(number)
-    after = measure(learner, read_planes([folder / "b.nii.gz"], "MR", Monitor()))
-    assert after["restored (dB)"] > before["restored (dB)"] + 0.1
 
 
 def test_nothing_to_learn_from_is_an_error(tmp_path: Path) -> None:

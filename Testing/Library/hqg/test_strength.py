@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
-from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degrade import Blur, Rician
+from MedEnhanceLib.degrade import Rician
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
-from MedEnhanceLib.hqg.denoise import expected_deviation
 from MedEnhanceLib.hqg.strength import blend, blend_deviation, blend_voxels
 from MedEnhanceLib.runtime.resources import resource_folder
 
@@ -47,7 +43,7 @@ def test_blending_later_equals_a_run_bit_for_bit(
 
 
 @pytest.mark.slow
-def test_shading_belongs_to_what_is_blended(config: EnhanceConfig) -> None:
+def test_the_bias_field_belongs_to_what_is_blended(config: EnhanceConfig) -> None:
     k, j, i = np.mgrid[-1:1:16j, -1:1:40j, -1:1:40j]
     shaded = ((k**2 + j**2 + i**2 < 0.9) * 500.0 * (1 + 0.4 * i)).astype(np.float32) + 1
     volume = Volume(shaded, Geometry((2.0, 2.0, 2.0)), modality="MR")
@@ -92,24 +88,11 @@ def test_errors_of_a_blend_have_the_stated_deviation(
             (auto / field).astype(np.float32),
             strength,
             share=share,
-            shading=field.astype(np.float32) if is_shaded else None,
+            bias_field=field.astype(np.float32) if is_shaded else None,
         )
         for part in np.array_split(np.arange(field.size), 4):
             found, expected = (np.sqrt(np.mean(x[part] ** 2)) for x in (stated, missed))
             assert found == pytest.approx(expected, rel=0.03)
-
-
-def test_of_a_half_removed_half_leaves_three_quarters_of_the_noise() -> None:
-    before, auto, left = (np.full((2, 2), v, np.float32) for v in (20.0, 15.0, 5.0))
-    half = blend_deviation(left, before, auto, 0.5, share=0.5)  # of noise of 10
-    assert np.allclose(np.square(half) / 10**2, 0.5625)
-    assert np.allclose(blend_deviation(left, before, auto, 1.0, share=0.5), left)
-    assert np.allclose(blend_deviation(left, before, auto, 0.0, share=0.5), 10)
-
-
-def test_where_nothing_was_removed_the_deviation_stays() -> None:
-    before, deviation = (np.full((2, 2), v, np.float32) for v in (20.0, 3.0))
-    assert np.allclose(blend_deviation(deviation, before, before, 0.3, share=0.0), 3)
 
 
 class TestShippedModel:
@@ -143,59 +126,6 @@ class TestShippedModel:
         assert full.report["results"]["measured"]["noise"]["share_removed"] == 1.0
         changed = [np.abs(one.volume.voxels - scan.voxels).mean() for one in (run, auto, full)]
         assert changed[0] < changed[1] < changed[2]
-
-    def test_the_deviation_of_a_blend_is_that_of_the_share_in_it(self, scan: Volume) -> None:
-        scan = scan.with_voxels(scan.voxels.astype(np.float32))
-        auto = me.enhance(scan, device="cpu", task="noise", uncertainty=True)
-        half = auto.at_strength(0.5)
-        assert half.uncertainty is not None
-        (noise,) = auto.enhancement.noises
-        expected = expected_deviation(
-            half.volume.voxels.copy(), scan, noise, share=0.5 * auto.enhancement.share
-        )
-        assert np.median(half.uncertainty.voxels / expected) == pytest.approx(1, abs=0.02)
-        assert half.uncertainty.voxels.mean() > 1.1 * auto.uncertainty.voxels.mean()
-
-    @pytest.mark.slow
-    def test_blur_and_bias_field_are_blended_with_it(self, scan: Volume) -> None:
-        field = 1 + 0.3 * np.linspace(-1, 1, scan.shape[2])
-        soft = Blur(1.4).apply(scan.with_voxels(scan.voxels * field))
-        soft = Rician(0.006, 1).apply(soft)
-        soft = soft.with_voxels(np.round(soft.voxels).astype(np.int16))
-        auto = me.enhance(soft, device="cpu", bias_correction="n4", uncertainty=True)
-        measured = auto.report["results"]["measured"]
-        assert measured["blur"]["undone"]
-        assert measured["shading"]["corrected"]
-        assert measured["noise"]["share_removed"] < 0.7
-        run = me.enhance(soft, device="cpu", bias_correction="n4", uncertainty=True, strength=0.5)
-        later = auto.at_strength(0.5)
-        assert me.blend(soft, auto.volume, 0.5).is_equal(run.volume)
-        assert later.uncertainty is not None
-        assert run.uncertainty is not None
-        assert later.uncertainty.is_equal(run.uncertainty)
-
-    def test_commands_agree_and_say_what_is_in_the_voxels(
-        self, scan: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.chdir(tmp_path)
-        me.save(scan, "scan.nii.gz")
-        stated = ["--modality", "MR", "--json"]
-        enhance = ["enhance", "scan.nii.gz", "--device", "cpu", "--task", "noise", *stated]
-        assert main([*enhance, "auto.nii.gz"]) == 0
-        assert main([*enhance, "run.nii.gz", "--strength", "0.5"]) == 0
-        files = ["scan.nii.gz", "auto.nii.gz", "half.nii.gz"]
-        assert main(["blend", *files, "--strength", "0.5", *stated]) == 0
-        half, run, auto = (me.load(f"{n}.nii.gz", modality="MR") for n in ("half", "run", "auto"))
-        assert np.array_equal(half.voxels, run.voxels)
-        assert not np.array_equal(half.voxels, auto.voxels)
-        records = [
-            json.loads(Path(f"{n}.nii.gz.json").read_text()) for n in ("half", "run", "auto")
-        ]
-        shares = {one["results"]["measured"]["noise"]["share_removed"] for one in records}
-        assert len(shares) == 1
-        assert 0.2 < shares.pop() < 0.7
-        assert [one["results"]["strength"] for one in records] == [0.5, 0.5, 1.0]
-        assert main([*enhance, "more.nii.gz", "--strength", "1.2"]) == 2
 
 
 def test_every_frame_of_a_sequence_is_blended(head: Volume) -> None:
@@ -232,14 +162,6 @@ def test_only_a_full_result_is_blended(head: Volume, config: EnhanceConfig) -> N
     half = enhance(crop(head), replace(config, strength=0.5))
     with pytest.raises(ConfigError, match=r"result at strength 0\.5"):
         half.at_strength(0.25)
-
-
-def test_less_of_the_correction_leaves_more_of_the_inputs_error() -> None:
-    deviation, before, after = (np.full((2, 2), v, np.float32) for v in (3.0, 10.0, 14.0))
-    assert np.allclose(blend_deviation(deviation, before, after, 1.0), 3)
-    assert np.allclose(blend_deviation(deviation, before, after, 0.0), 5)  # √(3² + 4²)
-    half = blend_deviation(deviation, before, after, 0.5)
-    assert np.allclose(half, np.sqrt(9 + 4))
 
 
 def test_a_result_at_another_strength_or_with_nan_is_not_blended(head: Volume) -> None:

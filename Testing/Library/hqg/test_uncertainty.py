@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 
 
@@ -20,12 +19,6 @@ def config(model: str) -> EnhanceConfig:
 @pytest.fixture
 def thin(head: Volume) -> Volume:
     return replace(head, voxels=np.maximum(head.voxels[3:8], 0))
-
-
-@pytest.mark.parametrize("value", [1, 8, "yes", None])
-def test_it_is_one_switch(value: object) -> None:
-    with pytest.raises(ConfigError, match="uncertainty"):
-        EnhanceConfig(uncertainty=value)
 
 
 def test_a_result_reports_what_its_map_was_fitted_on(thin: Volume, config: EnhanceConfig) -> None:

@@ -17,5 +17,3 @@ def test_a_cpu_without_bfloat16_keeps_single_precision(monkeypatch: pytest.Monke
     with inference_precision("cpu"):
         assert torch.get_autocast_dtype("cpu") == torch.bfloat16
         assert torch.is_autocast_enabled("cpu")
-    with inference_precision("cpu", half=False):
-        assert not torch.is_autocast_enabled("cpu")

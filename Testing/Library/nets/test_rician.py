@@ -31,21 +31,8 @@ def test_air_is_nothing() -> None:
     assert amplitude(torch.tensor(mean), SIGMA) < 0.3 * SIGMA
 
 
-def test_what_has_hardly_any_noise_stays() -> None:
-    clean = torch.linspace(0, 2, 1000)
-    assert torch.allclose(amplitude(clean, torch.tensor(1e-6)), clean, atol=1e-5)
-
-
 def test_negative_values_and_what_is_no_number_stay() -> None:
     freed = amplitude(torch.tensor([-0.3, torch.nan, 0.5]), SIGMA)
     assert freed[0] == -0.3
     assert torch.isnan(freed[1])
     assert torch.isfinite(freed[2])
-
-
-def test_it_can_be_learned_through() -> None:
-    mean = torch.linspace(-0.1, 2, 4096).requires_grad_()
-    amplitude(mean, SIGMA).sum().backward()
-    assert mean.grad is not None
-    assert torch.isfinite(mean.grad).all()
-    assert float(mean.grad[mean.detach() > 0.3].min()) > 0.9

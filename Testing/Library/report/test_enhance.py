@@ -63,8 +63,8 @@ def test_report_says_what_was_measured_and_done(
 ) -> None:
     noise = {"sigma": 12.5, "units": "HU", "confidence": 0.4, "share_removed": 0.8, "reason": "few"}
     blur = {"undone": True, "reason": "both axes are blurred"}
-    shading = {"corrected": False, "reason": "none"}
-    measured = {"noise": noise, "blur": blur, "shading": shading}
+    bias_field = {"corrected": False, "reason": "none"}
+    measured = {"noise": noise, "blur": blur, "bias_field": bias_field}
     manifest = manifest | {"results": {"measured": measured}}
     page, *_ = enhancement_report(
         tmp_path / "report", volume=head, enhanced=enhanced, manifest=manifest
@@ -72,7 +72,7 @@ def test_report_says_what_was_measured_and_done(
     html = page.read_text(encoding="utf-8")
     assert "Noise: σ 12.5 HU, confidence 0.4; 80% of the correction applied: few." in html
     assert "Blur: undone; both axes are blurred." in html
-    assert "Shading" not in html
+    assert "Bias field" not in html
     assert corrections_in_words(measured) == ", 80% of the noise correction, blur undone"
 
 

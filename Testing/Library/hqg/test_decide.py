@@ -14,17 +14,15 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import Blur, Rician, robust_max
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.hqg.cache import VolumeCache
-from MedEnhanceLib.hqg.chain import Chain, Decision, decide, measured_noise, run_chain
+from MedEnhanceLib.hqg import enhance
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import Need, denoise, expected_deviation, need_of
+from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.nets import grouped_run
 from MedEnhanceLib.nets.noise import measure_noise
 from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
-
-_WHOLE = slice(0, 12)
 
 
 @lru_cache(maxsize=1)
@@ -98,68 +96,64 @@ class TestNoise:
         sure, unsure = found[inside & (expected < low)], found[inside & (expected > high)]
         assert unsure.mean() > 1.5 * sure.mean()
 
-    def test_what_stays_of_the_noise_counts(self) -> None:
-        noisy = _noisy(0.1)
-        noise = measure_noise(noisy.voxels, modality="MR")
-        inside = _brain().voxels > 0
-        half = denoise(noisy, noise, share=0.5)
-        expected = expected_deviation(half, noisy, noise, share=0.5)
-        found = np.abs(half - _brain().voxels)
-        assert np.mean(found[inside] <= 1.645 * expected[inside]) > 0.85
+
+def _enhanced(frame: Volume, monitor: Monitor | None = None, **options: object) -> Enhancement:
+    config = EnhanceConfig(model="mr", device="cpu", **options)
+    return enhance(frame, config, monitor=monitor)
 
 
-def _decided(frame: Volume, monitor: Monitor | None = None, **options: object) -> Decision:
-    return decide([frame], [VolumeCache()], EnhanceConfig(**options), monitor=monitor or Monitor())
+def _moved(voxels: np.ndarray) -> np.ndarray:
+    """Lines of k-space from four poses in each slice; the center of k-space is in place."""
+    rng = np.random.default_rng(0)
+    ky, kx = (np.fft.fftfreq(side) for side in voxels.shape[1:])
+    result = np.empty(voxels.shape, np.float32)
+    for index, plane in enumerate(voxels):
+        pose = np.searchsorted(np.sort(rng.uniform(-0.5, 0.5, 3)), ky)
+        shift = rng.normal(0, 1.5, (4, 2))[pose]
+        shift = shift - shift[0]
+        angle = -2 * np.pi * (ky[:, None] * shift[:, :1] + kx * shift[:, 1:])
+        result[index] = np.abs(np.fft.ifft2(np.fft.fft2(plane) * np.exp(1j * angle)))
+    return result
 
 
-def _made(frame: Volume, decision: Decision) -> np.ndarray:
-    noise = measured_noise(frame, VolumeCache(), Monitor())
-    return run_chain(Chain(frame, noise, decision), _WHOLE, Monitor())[0]
-
-
-class TestChain:
+class TestDecision:
     def test_strength_auto_leaves_a_clean_volume_nearly_as_it_is(self) -> None:
-        decision = _decided(_brain())
-        change = _error(_made(_brain(), decision), _brain()) / robust_max(_brain().voxels)
+        result = _enhanced(_brain())
+        change = _error(result.volume.voxels, _brain()) / robust_max(_brain().voxels)
         assert -20 * np.log10(change) > 42
-        assert decision.facts["noise"]["share_removed"] == decision.share < 0.5
-        assert decision.facts["noise"]["reason"]
+        assert result.measured["noise"]["share_removed"] == result.share < 0.5
+        assert result.measured["noise"]["reason"]
 
     def test_blur_is_undone_where_it_is_measured_and_not_elsewhere(self) -> None:
         blurred = Rician(0.01, 1).apply(Blur(1.5).apply(_brain()))
-        decision = _decided(blurred, bias_correction="none")
-        assert decision.facts["blur"]["undone"]
-        result = _made(blurred, decision)
-        assert _error(result, _brain()) < 0.85 * _error(blurred.voxels, _brain())
-        sharp = _decided(_noisy(0.05), bias_correction="none")
-        assert not sharp.facts["blur"]["undone"]
-        assert "blur" not in _decided(blurred, bias_correction="none", task="noise").facts
+        result = _enhanced(blurred, bias_correction="none")
+        assert result.measured["blur"]["undone"]
+        assert _error(result.volume.voxels, _brain()) < 0.85 * _error(blurred.voxels, _brain())
+        sharp = _enhanced(_noisy(0.05), bias_correction="none")
+        assert not sharp.measured["blur"]["undone"]
+        assert "blur" not in _enhanced(blurred, bias_correction="none", task="noise").measured
 
-    def test_artifacts_that_are_not_there_are_not_repaired(self) -> None:
+    @pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1)])
+    def test_motion_is_found_and_undone_on_request(self, order: tuple[int, int, int]) -> None:
+        moved = Rician(0.03, 3).apply(_brain().with_voxels(_moved(_brain().voxels)))
+        truth, turned = (
+            each.with_voxels(np.ascontiguousarray(each.voxels.transpose(order)))
+            for each in (_brain(), moved)
+        )
+        result = _enhanced(turned, task="motion")
+        assert result.measured["motion"]["corrected"]
+        assert "motion corrected" in result.volume.history[-1]
+        noise_alone = _enhanced(turned, task="noise")
+        assert _error(result.volume.voxels, truth) < 0.95 * _error(noise_alone.volume.voxels, truth)
+
+    def test_motion_that_is_not_there_is_not_corrected(self) -> None:
         events: list[Event] = []
-        decision = _decided(_noisy(0.03), Monitor(events.append), task="artifacts")
-        assert decision.repair is None
-        assert decision.facts["artifacts"]["kind"] == "none"
-        assert any("no artifacts" in str(event) for event in events)
-
-    def test_noise_is_measured_once_for_one_volume(self) -> None:
-        known = VolumeCache()
-        first = measured_noise(_noisy(0.05), known, Monitor())
-        assert measured_noise(_brain(), known, Monitor()) is first
+        result = _enhanced(_noisy(0.03), Monitor(events.append), task="motion")
+        assert not result.measured["motion"]["corrected"]
+        assert any("no motion was found" in str(event) for event in events)
 
 
 class TestEnhancement:
-    def test_the_shipped_model_removes_noise_without_its_network(self) -> None:
-        noisy = _noisy(0.1)
-        result = me.enhance(noisy, model="mr", task="noise", device="cpu")
-        error = _error(result.volume.voxels.astype(np.float32), _brain())
-        assert error < 0.3 * _error(noisy.voxels.astype(np.float32), _brain())
-        measured = result.report["results"]["measured"]["noise"]
-        assert measured["sigma"] == pytest.approx(0.1 * robust_max(_brain().voxels), rel=0.1)
-        assert result.noise is not None
-        assert result.noise.shape == noisy.shape
-        assert result.noise.voxels.mean() == pytest.approx(measured["sigma"], rel=0.2)
-
     def test_a_volume_of_no_stated_modality_has_an_uncertainty_too(self) -> None:
         noisy = replace(_noisy(0.1), modality="OT", modality_is_guess=False)
         result = me.enhance(noisy, model="mr", task="noise", device="cpu", uncertainty=True)
