@@ -177,7 +177,7 @@ class Bench:
         from MedEnhanceLib.unicompress.codecs.implicit.config import ImplicitConfig
         from MedEnhanceLib.unicompress.codecs.implicit.trainer import Blocks, Trainer, make_source
 
-        blocks = Blocks([make_source(self._head(0), "head")])
+        blocks = Blocks([make_source(self._head(0))])
         with without_tf32():
             trainer = Trainer(ImplicitConfig.preset(self.sizes.preset), blocks, self.device)
             return self._steps_per_s(trainer.step)

@@ -1,4 +1,4 @@
-"""Where the implicit network might lead: very high ratios, instant previews, sequences.
+"""Where the implicit network might lead: very high ratios, sequences.
 
     OMP_NUM_THREADS=1 python Testing/Benchmarks/high_ratios.py
 
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from _common import SHARED_DATA, gate, write
 from _compression_volumes import SUBJECTS
-from _high_ratios_arms import cubic, evaluated, like, means, resized, shrunk
+from _high_ratios_arms import cubic, like, resized, shrunk
 from scipy import ndimage
 
 from MedEnhanceLib.core import metrics
@@ -30,7 +30,6 @@ from MedEnhanceLib.unicompress import CompressConfig, compress, decompress
 Row = dict[str, Any]
 DEFAULT, IMPLICIT, SHRUNK = "default", "implicit", "shrunk"
 TIME_AS_SLICES = "default, times as slices"
-AT_64 = "implicit, evaluated at 64³"
 NETWORK: dict[str, Any] = {"block_type": "implicit"}
 #: The middle of each volume: the network takes some 3 s for a million voxels.
 CROPS = {
@@ -39,13 +38,11 @@ CROPS = {
     "EM medulla_v_z0": (32, 336, 336),
 }
 RATIOS, SEQUENCE_RATIOS = (256, 512, 1024, 2048, 4096), (64, 512)
-FACTORS, SIDE, CLEAR_DB = (2, 3, 4, 6, 8), 64, 0.5
+FACTORS, CLEAR_DB = (2, 3, 4, 6, 8), 0.5
 #: Standard deviations of each frame's step, in voxels, and of noise, of the range.
 FRAMES, STEP, NOISE, SEED = 8, 0.15, 0.02, 0
 #: What a shrunk file would have to name besides: the extents.
 _EXTENTS_BYTES = 8
-#: The network's file at the lowest ratio, which previews read.
-_KEPT = "implicit.ucv"
 
 
 def main() -> None:
@@ -55,10 +52,7 @@ def main() -> None:
         path = Path(place) / "a.ucv"
         for subject in (one for one in SUBJECTS if one.name in CROPS):
             volume = _cropped(subject.file, subject.modality, CROPS[subject.name])
-            for row in (*_ratio_rows(volume, path), *_preview_rows(volume, path)):
-                rows.append({"volume": subject.name, **row})
-                if "ratio" not in row:
-                    rows[-1]["share"] = row["bytes"] / volume.nbytes
+            rows += [{"volume": subject.name, **row} for row in _ratio_rows(volume, path)]
         rows += [{"volume": "MR sequence", **row} for row in _sequence_rows(path)]
     gates = list(_gates(rows))
     write("high_ratios", gates=gates, rows=rows, seeds=[SEED])
@@ -77,8 +71,7 @@ def _ratio_rows(volume: Volume, path: Path) -> Iterator[Row]:
     shapes = [tuple(np.rint(volume.shape / step).astype(int).tolist()) for step in steps]
     for ratio in RATIOS:
         yield _row(volume, path, ratio, DEFAULT)
-        kept = path.with_name(_KEPT) if ratio == RATIOS[0] else path
-        yield _row(volume, kept, ratio, IMPLICIT, **NETWORK)
+        yield _row(volume, path, ratio, IMPLICIT, **NETWORK)
         yield _shrunk_row(volume, path, ratio, shapes)
 
 
@@ -146,28 +139,6 @@ def _shrunk_row(volume: Volume, path: Path, ratio: float, shapes: list[tuple[int
     return best
 
 
-def _preview_rows(volume: Volume, path: Path) -> Iterator[Row]:
-    """A copy of 64 per side, from no more bytes than the network's first layer takes."""
-    shape = [min(SIDE, n) for n in volume.shape]
-    truth, kept = shrunk(volume, shape), path.with_name(_KEPT)
-    began = time.process_time()
-    found, size = evaluated(kept, shape)
-    ended = time.process_time()
-    layer = decompress(kept, layers=1, threads=1).voxels
-    from_whole = resized(layer, volume.voxels, shape, means)
-    seconds = time.process_time() - ended
-    yield _facts(AT_64, size, ended - began, truth.voxels, found)
-    yield _facts("implicit, decoded whole, shrunk", size, seconds, truth.voxels, from_whole)
-    of_all, layer, seconds = _coded(volume, path, ratio=volume.nbytes / size)
-    found = resized(layer, volume.voxels, shape, means)
-    yield _facts("default, decoded whole, shrunk", of_all, seconds, truth.voxels, found)
-    smaller = [tuple(max(1, round(n / f)) for n in shape) for f in (1, 1.5, 2, 3, 4)]
-    plain = _shrunk_row(truth, path, truth.nbytes / size, smaller)
-    yield {key: value for key, value in plain.items() if key != "ratio"}
-    of_all, found, seconds = _coded(truth, path, lossless=True)
-    yield _facts("shrunk, lossless", of_all, seconds, truth.voxels, found)
-
-
 def _lead(rows: Sequence[Row], arms: Sequence[str]) -> list[float]:
     """Of the best of `arms` over the best of all others, in dB, of each volume that has both."""
     leads = []
@@ -188,8 +159,6 @@ def _gates(rows: Sequence[Row]) -> Iterator[dict[str, Any]]:
     parts = [
         (f"ratio {ratio}", [r for r in volumes if r.get("ratio") == ratio]) for ratio in RATIOS
     ]
-    previews = [row for row in rows if "ratio" not in row]
-    parts.append((f"preview of {SIDE}³", previews))
     parts += [
         (f"sequence at {ratio}", [row for row in sequence if row["ratio"] == ratio])
         for ratio in SEQUENCE_RATIOS
