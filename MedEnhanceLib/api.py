@@ -549,7 +549,6 @@ def estimate_compression(call: EstimateCall) -> Estimate:
 def decompress(
     path: PathLike,
     region: tuple[slice | EllipsisType, ...] | None = None,
-    layers: int | None = None,
     *,
     progress: Progress = None,
     cancel: Cancel | None = None,
@@ -562,7 +561,6 @@ def decompress(
     Args:
         path: the .ucv file.
         region: slices over [T,] K, J, I; the geometry follows the crop.
-        layers: how many layers of detail to decode; fewer is coarser.
         progress: a function that is called with each `progress.Event`, or True for a bar.
         cancel: a function that returns whether to stop, or a threading.Event.
 
@@ -577,7 +575,7 @@ def decompress(
     from MedEnhanceLib.unicompress import decompress as decompress_file
 
     with watched(progress, cancel) as monitor, local(path, monitor) as here:
-        volume = decompress_file(Path(here), region=region, layers=layers, monitor=monitor)
+        volume = decompress_file(Path(here), region=region, monitor=monitor)
         return _called(volume, here, path)
 
 

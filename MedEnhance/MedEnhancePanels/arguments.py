@@ -6,7 +6,6 @@ written as Slicer does: bias_correction is biasCorrection.
 
 import dataclasses
 import inspect
-import numbers
 import os
 import types
 
@@ -29,11 +28,6 @@ def checkPath(name, value):
     if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
         message = _("{name} is {value!r}, not a path").format(name=name, value=value)
         raise PanelError(message, _("Give the path of a file."), "input")
-
-
-def checkCount(name, value):
-    if not isinstance(value, numbers.Real) or value != int(value):
-        _refuse(name, value, _("Give a whole number."))
 
 
 def camelCase(name):

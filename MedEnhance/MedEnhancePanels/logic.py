@@ -102,21 +102,16 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         job = compression.startCompress(self.runner, node, path, options, overwrite=overwrite)
         return self._result(job, wait)
 
-    def decompress(self, path, region=None, layers=None, *, name=None, wait=True):
+    def decompress(self, path, region=None, *, name=None, wait=True):
         """Load a compressed file, or a part of it, as a new volume node.
 
         region: as numpy takes it, (slice(40, 60), ...), or for each axis, slices first, a pair
         (start, stop) or None: ((40, 60), None, None). The stop is not part of it.
-        layers: fewer is coarser, where the file has several.
         """
         from MedEnhancePanels.tasks import compression
 
         arguments.checkPath("path", path)
-        if layers is not None:
-            arguments.checkCount("layers", layers)
-        job = compression.startDecompress(
-            self.runner, path, region=region, layers=layers, name=name
-        )
+        job = compression.startDecompress(self.runner, path, region=region, name=name)
         return self._output(job, wait, "output")
 
     def save(self, node, path, *, overwrite=False, wait=True):

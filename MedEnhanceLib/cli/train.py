@@ -49,7 +49,7 @@ def _declare_train(parser: Parser) -> None:
     )
     parser.add_argument(
         "--part",
-        choices=("implicit", "predictor", "restoration"),
+        choices=("implicit", "predictor"),
         help="of the codec, for unicompress (default: implicit)",
     )
     parser.add_argument("--steps", type=int, metavar="N", help="how many, instead of the preset's")

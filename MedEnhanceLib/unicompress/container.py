@@ -44,7 +44,7 @@ REPAIR_CHUNK = 65
 # magic, major, minor, file bytes, payload bytes, header bytes, its CRC, table bytes, its CRC,
 # chunks, flags, reserved, CRC of all this
 _PROLOGUE = struct.Struct("<4sHHQQIIIIII12xI")
-_ROW_BYTES = 4 + 2 + 1 + 4 + 4
+_ROW_BYTES = 4 + 2 + 4 + 4
 _DIGEST_BYTES = 32
 _SECOND_COPY = 1
 _MAX_HEADER_BYTES = 1 << 22
@@ -63,7 +63,6 @@ class Chunk:
     block: int
     kind: int
     data: Bytes
-    layer: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,6 @@ class ChunkInfo:
     index: int
     block: int
     kind: int
-    layer: int
     offset: int
     length: int
     crc: int
@@ -229,7 +227,7 @@ class Container:
     def sound_chunks(self) -> list[Chunk]:
         """All chunks but that of `repair`; raises CodecError where one is damaged beyond repair."""
         kept = [chunk for chunk in self.chunks if not _is_repair(chunk)]
-        return [Chunk(one.block, one.kind, self.read(one), one.layer) for one in kept]
+        return [Chunk(chunk.block, chunk.kind, self.read(chunk)) for chunk in kept]
 
     def damages(self) -> list[Damage] | None:
         """All damage to what the repair chunk covers; None where there is none that can be used.
@@ -455,17 +453,17 @@ class Container:
 
     def _located(self, rows: bytes, prologue: _Prologue) -> tuple[ChunkInfo, ...]:
         count = prologue.chunk_count
-        columns = struct.unpack(f"<{count}I{count}H{count}B{count}I{count}I", rows)
-        blocks, kinds, layers, lengths, crcs = (
-            columns[start * count : (start + 1) * count] for start in range(5)
+        columns = struct.unpack(f"<{count}I{count}H{count}I{count}I", rows)
+        blocks, kinds, lengths, crcs = (
+            columns[start * count : (start + 1) * count] for start in range(4)
         )
         if sum(lengths) != prologue.payload_bytes or not all(lengths):
             self._fail("the lengths of the chunks do not add up to the payload")
         chunks, offset = [], prologue.payload_offset
-        for index, (block, kind, layer, length, crc) in enumerate(
-            zip(blocks, kinds, layers, lengths, crcs, strict=True)
+        for index, (block, kind, length, crc) in enumerate(
+            zip(blocks, kinds, lengths, crcs, strict=True)
         ):
-            chunks.append(ChunkInfo(index, block, kind, layer, offset, length, crc))
+            chunks.append(ChunkInfo(index, block, kind, offset, length, crc))
             offset += length
         return tuple(chunks)
 
@@ -573,10 +571,9 @@ def _header_bytes(header: Mapping[str, Any]) -> bytes:
 def _table_bytes(chunks: Sequence[Chunk]) -> bytes:
     count = len(chunks)
     return struct.pack(
-        f"<{count}I{count}H{count}B{count}I{count}I",
+        f"<{count}I{count}H{count}I{count}I",
         *(chunk.block for chunk in chunks),
         *(chunk.kind for chunk in chunks),
-        *(chunk.layer for chunk in chunks),
         *(len(chunk.data) for chunk in chunks),
         *(zlib.crc32(bytes(chunk.data)) for chunk in chunks),
     )

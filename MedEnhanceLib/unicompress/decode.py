@@ -19,8 +19,9 @@ import numpy as np
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.slabs import blank
 from MedEnhanceLib.core.volume import Volume, Voxels
-from MedEnhanceLib.errors import CodecError, ConfigError, DeviceMemoryError, OutputError
+from MedEnhanceLib.errors import CodecError, DeviceMemoryError, OutputError
 from MedEnhanceLib.io.volume_files import save_slabs
+from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor, attend
 from MedEnhanceLib.unicompress.blocks import (
     Box,
@@ -48,11 +49,6 @@ from MedEnhanceLib.unicompress.header import Header, memory_limit
 from MedEnhanceLib.unicompress.models import DecodeContext
 from MedEnhanceLib.unicompress.verify import voxels_sha256
 
-#: Block types whose blocks may have several chunks, one for each layer.
-LAYERED = (IMPLICIT,)
-_MOST_LAYERS = 256
-#: A chunk, its bytes, and those of the chunks that refine it.
-Bytes = tuple[ChunkInfo, bytes, list[bytes]]
 #: What codecs and numpy raise on bytes that make no sense.
 FOREIGN_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError, struct.error)
 
@@ -61,7 +57,6 @@ def decompress(
     path: str | Path,
     *,
     region: Region | None = None,
-    layers: int | None = None,
     monitor: Monitor | None = None,
     threads: int = 0,
 ) -> Volume:
@@ -74,8 +69,6 @@ def decompress(
     Args:
         path: of the file.
         region: slices over [T,] K, J, I, without steps; the geometry follows the crop.
-        layers: layers of refinement to read, 1 or more; None reads all. A file with one layer, as
-            every classical block type writes it, is read whole for any number.
         monitor: receives progress and warnings, and may cancel.
         threads: 0 takes all processors, up to 16.
     Returns:
@@ -86,21 +79,17 @@ def decompress(
         DeviceMemoryError: the voxels would not fit into this machine's memory.
     """
     monitor = monitor or Monitor()
-    check_layers(layers)
     with _open_for(region, Path(path), monitor) as container:
         header = Header.from_json(container.header, container.path.name)
         size = container.size
         ranges = resolve_region(region, header.shape)
-        chunks = chunks_by_block(container, header, layers)
+        chunks = chunks_by_block(container, header)
         voxels = allocate_voxels(header, ranges, container.path.name)
         wanted = [chunks[block] for block in header.grid.blocks_in(ranges)]
-        _fill(voxels, ranges, container, header, wanted, threads, monitor, layers)
-        coarse = coarse_header(container, header, layers)
-        if coarse is None and ranges == whole_region(header.shape):
+        _fill(voxels, ranges, container, header, wanted, threads, monitor)
+        if ranges == whole_region(header.shape):
             _warn_of_spare_damage(container, monitor)
-    if coarse is not None:
-        header = coarse
-    elif ranges == whole_region(header.shape):
+    if ranges == whole_region(header.shape):
         check_voxels(header, voxels_sha256(voxels), container.path.name, monitor)
     start = (ranges[1][0], ranges[2][0], ranges[3][0])
     return header.volume(voxels, header.geometry.cropped(start), str(path), size)
@@ -114,12 +103,9 @@ def _fill(
     chunks: Sequence[ChunkInfo],
     threads: int,
     monitor: Monitor,
-    layers: int | None,
 ) -> None:
     """Decode chunks into the voxels of a region."""
-    decoded = decode_chunks(
-        container, header, chunks, threads=threads, monitor=monitor, layers=layers
-    )
+    decoded = decode_chunks(container, header, chunks, threads=threads, monitor=monitor)
     for count, (chunk, content) in enumerate(zip(chunks, decoded, strict=True), 1):
         paste(voxels, ranges, header.grid.box(chunk.block), content)
         monitor.progress(count / len(chunks), "decompress")
@@ -130,10 +116,9 @@ def decompress_preview(
 ) -> tuple[Volume, float]:
     """A `.ucv` to be looked at while the rest is still to be read: the volume on its whole grid.
 
-    Where the file has several layers, the first one; else the blocks that the three middle planes
-    touch, of the first frame of a sequence, in a volume that holds the lowest stored value
-    everywhere else. The history says so. Of several layers the first one is enough: a file whose
-    end is still to come opens too, with a warning. Raises as `decompress`.
+    The blocks that the three middle planes touch, of the first frame of a sequence, in a volume
+    that holds the lowest stored value everywhere else. The history says so. Raises as
+    `decompress`.
 
     Args:
         path: of the file.
@@ -143,21 +128,19 @@ def decompress_preview(
         The volume, and the share of its blocks that were decoded, 0 to 1.
     """
     monitor = monitor or Monitor()
-    with _open_begun(Path(path), monitor) as container:
+    with Container(Path(path), warn=monitor.warn) as container:
         header = Header.from_json(container.header, container.path.name)
         size = container.size
-        has_layers = any(chunk.layer > 0 for chunk in container.chunks)
-        chunks = chunks_by_block(container, header, 1 if has_layers else None)
+        chunks = chunks_by_block(container, header)
         ranges = whole_region(header.shape)
         voxels = allocate_voxels(header, ranges, container.path.name)
-        everything = range(len(header.grid))
-        blocks = sorted(everything if has_layers else _blocks_of_middle_planes(header))
-        if len(blocks) < len(everything):
+        blocks = sorted(_blocks_of_middle_planes(header))
+        share = len(blocks) / len(header.grid)
+        if share < 1:
             voxels[...] = header.voxel_range[0] if header.voxel_range else 0
         wanted = [chunks[block] for block in blocks]
-        _fill(voxels, ranges, container, header, wanted, threads, monitor, 1)
-    share = len(blocks) / len(everything)
-    if has_layers or share < 1:
+        _fill(voxels, ranges, container, header, wanted, threads, monitor)
+    if share < 1:
         note = derived_note("opened as a preview, without all of the file")
         header = replace(header, history=(*header.history, note))
     return header.volume(voxels, header.geometry, str(path), size), share
@@ -178,22 +161,6 @@ def _open_for(region: Region | None, path: Path, monitor: Monitor) -> Container:
         raise
 
 
-def _open_begun(path: Path, monitor: Monitor) -> Container:
-    """Open a file; one that is cut short too, where all of its first layer came before the cut."""
-    try:
-        return Container(path, warn=monitor.warn)
-    except CodecError:
-        container = Container(path, tolerant=True, warn=monitor.warn)
-        voxel_chunks = [chunk for chunk in container.chunks if chunk.block != NO_BLOCK]
-        has_layers = any(chunk.layer > 0 for chunk in voxel_chunks)
-        ends = (chunk.offset + chunk.length for chunk in voxel_chunks if chunk.layer == 0)
-        if container.is_cut and has_layers and max(ends, default=0) <= container.size:
-            monitor.warn(container.notes[-1])
-            return container
-        container.close()
-        raise
-
-
 def _blocks_of_middle_planes(header: Header) -> set[int]:
     spans = whole_region(header.shape)[1:]
     blocks: set[int] = set()
@@ -205,29 +172,16 @@ def _blocks_of_middle_planes(header: Header) -> set[int]:
     return blocks
 
 
-def chunks_by_block(
-    container: Container, header: Header, layers: int | None = None
-) -> dict[int, ChunkInfo]:
-    """Block number → its chunk; raises CodecError unless every block has exactly one.
-
-    Of a block with layers it is that of layer 0; `refinements` has the others.
-    """
+def chunks_by_block(container: Container, header: Header) -> dict[int, ChunkInfo]:
+    """Block number → its chunk; raises CodecError unless every block has exactly one."""
     count = len(header.grid)
     chunks: dict[int, ChunkInfo] = {}
-    behind: list[ChunkInfo] = []
     for chunk in container.chunks:
-        if chunk.block == NO_BLOCK or (layers is not None and chunk.layer >= layers):
-            continue
-        if chunk.layer > 0:
-            behind.append(chunk)
+        if chunk.block == NO_BLOCK:
             continue
         if chunk.block >= count or chunk.block in chunks:
             raise container.damaged(chunk, f"is for block {chunk.block}, which it cannot be")
         chunks[chunk.block] = chunk
-    for chunk in behind:
-        first = chunks.get(chunk.block)
-        if first is None or chunk.kind != first.kind or chunk.kind not in LAYERED:
-            raise _unknown_type(container, header, chunk, f"layer {chunk.layer}")
     if len(chunks) < count:
         lost = next(block for block in range(count) if block not in chunks)
         raise CodecError(
@@ -237,26 +191,6 @@ def chunks_by_block(
     return chunks
 
 
-def coarse_header(container: Container, header: Header, layers: int | None) -> Header | None:
-    """The header of what is read without the layers from `layers` on; None where that is all."""
-    if layers is None or all(chunk.layer < layers for chunk in container.chunks):
-        return None
-    note = derived_note(f"decompressed from {layers} layers, not all that there are")
-    return replace(header, history=(*header.history, note))
-
-
-def refinements(container: Container, layers: int | None = None) -> dict[int, list[ChunkInfo]]:
-    """Block number → its chunks of layers 1, 2, … without a gap, below `layers`."""
-    found: dict[int, list[ChunkInfo]] = {}
-    for chunk in sorted(container.chunks, key=lambda chunk: chunk.layer):
-        if chunk.kind in LAYERED and 0 < chunk.layer < (layers or _MOST_LAYERS):
-            behind = found.setdefault(chunk.block, [])
-            if chunk.layer != len(behind) + 1:
-                raise container.damaged(chunk, f"is a second or a stray layer {chunk.layer}")
-            behind.append(chunk)
-    return found
-
-
 def decode_chunks(
     container: Container,
     header: Header,
@@ -264,16 +198,13 @@ def decode_chunks(
     *,
     threads: int,
     monitor: Monitor,
-    layers: int | None = None,
 ) -> Iterator[Voxels]:
-    """Decode chunks, with those that refine them, in threads; in the order of `chunks`."""
+    """Decode chunks in threads; in the order of `chunks`."""
     context = DecodeContext.of(container, header)
-    behind = refinements(container, layers)
 
-    def read(chunk: ChunkInfo) -> Bytes:
-        more = behind.get(chunk.block, ()) if chunk.kind in LAYERED else ()
+    def read(chunk: ChunkInfo) -> tuple[ChunkInfo, bytes]:
         try:
-            return chunk, container.read(chunk), [container.read(one) for one in more]
+            return chunk, container.read(chunk)
         except CodecError as damage:
             lost = slices_text(_lost_places(container, header))
             raise CodecError(f"{damage.message}; lost: {lost}", damage.hint) from damage
@@ -306,33 +237,32 @@ def decode_chunk(
     context: DecodeContext,
     chunk: ChunkInfo,
     data: bytes,
-    more: Sequence[bytes] = (),
 ) -> Voxels:
-    """A chunk's block, [k, j, i]; raises CodecError naming the chunk for bytes that cannot be.
-
-    more: what refines it, layer by layer.
-    """
+    """A chunk's block, [k, j, i]; raises CodecError naming the chunk for bytes that cannot be."""
     if chunk.kind not in VOXEL_TYPES and chunk.kind not in CODERS:
-        raise _unknown_type(container, header, chunk, f"block type {chunk.kind}")
+        names = ", ".join(model["id"] for model in header.models.values())
+        needs = f" with its models ({names})" if names else ""
+        raise CodecError(
+            f"{container.path.name}: chunk {chunk.index} at byte {chunk.offset} has block type "
+            f"{chunk.kind}, which this version does not know; it was written by {header.encoder}",
+            f"Install that version or a newer one{needs} "
+            "(python -m pip install --upgrade medenhance).",
+        )
     try:
         shape = header.grid.box(chunk.block).shape
-        return decode_data(chunk.kind, data, shape, context, more)
+        return decode_data(chunk.kind, data, shape, context)
     except FOREIGN_ERRORS as cause:
         raise container.damaged(chunk, f"cannot be decoded: {cause}") from cause
 
 
-def decode_data(
-    kind: int, data: bytes, shape: Shape, context: DecodeContext, more: Sequence[bytes] = ()
-) -> Voxels:
-    """The block that `data`, refined by `more`, codes.
-
-    Raises one of FOREIGN_ERRORS for bytes that cannot be.
-    """
+def decode_data(kind: int, data: bytes, shape: Shape, context: DecodeContext) -> Voxels:
+    """The block that `data` codes; raises one of FOREIGN_ERRORS for bytes that cannot be."""
     dtype = context.dtype
     if kind == IMPLICIT:
+        require("torch", purpose="Implicit blocks")
         from MedEnhanceLib.unicompress.codecs.implicit.codec import decode_implicit
 
-        return decode_implicit((data, *more), shape, context)
+        return decode_implicit(data, shape, context)
     if kind == VIDEO:
         return video.decode(data, shape, context)
     if kind == LEARNED:
@@ -368,12 +298,6 @@ def paste(voxels: Voxels, ranges: tuple[Range, ...], box: Box, block: Voxels) ->
     inside[tuple(target)] = block[tuple(source)]
 
 
-def check_layers(layers: int | None) -> None:
-    """Raise ConfigError for a number of layers that is none."""
-    if layers is not None and layers < 1:
-        raise ConfigError(f"layers is {layers}", "Use 1 or more, or None for all.")
-
-
 def check_voxels(header: Header, sha256: str, name: str, monitor: Monitor) -> None:
     """Compare the hash of all decoded voxels with the header's; CodecError where it must fit."""
     if sha256 == header.voxels_sha256:
@@ -396,22 +320,11 @@ def _warn_of_spare_damage(container: Container, monitor: Monitor) -> None:
         monitor.warn(damage)
 
 
-def _unknown_type(container: Container, header: Header, chunk: ChunkInfo, what: str) -> CodecError:
-    names = ", ".join(model["id"] for model in header.models.values())
-    needs = f" with its models ({names})" if names else ""
-    return CodecError(
-        f"{container.path.name}: chunk {chunk.index} at byte {chunk.offset} has {what}, which "
-        f"this version does not know; it was written by {header.encoder}",
-        f"Install that version or a newer one{needs} (python -m pip install --upgrade medenhance).",
-    )
-
-
 def decompress_to(
     path: str | Path,
     output: str | Path,
     *,
     region: Region | None = None,
-    layers: int | None = None,
     overwrite: bool = False,
     monitor: Monitor | None = None,
     threads: int = 0,
@@ -424,7 +337,6 @@ def decompress_to(
         path: of the `.ucv`.
         output: of the file to write; its ending says the format.
         region: as for `decompress`.
-        layers: as for `decompress`.
         overwrite: whether a file at `output` is replaced.
         monitor: receives progress and warnings, and may cancel.
         threads: 0 takes all processors, up to 16.
@@ -434,15 +346,13 @@ def decompress_to(
         OutputError: the disk has no room for the voxels; else as `decompress` and `io.save`.
     """
     monitor = monitor or Monitor()
-    check_layers(layers)
     with _open_for(region, Path(path), monitor) as container:
         header = Header.from_json(container.header, container.path.name)
         ranges = resolve_region(region, header.shape)
-        chunks = chunks_by_block(container, header, layers)
-        coarse = coarse_header(container, header, layers)
-        outline = _outline(coarse or header, ranges, Path(output), container)
-        parts = _runs(container, header, ranges, chunks, threads, monitor, layers)
-        if coarse is None and ranges == whole_region(header.shape):
+        chunks = chunks_by_block(container, header)
+        outline = _outline(header, ranges, Path(output), container)
+        parts = _runs(container, header, ranges, chunks, threads, monitor)
+        if ranges == whole_region(header.shape):
             parts = _proved(parts, header, container, monitor)
         save_slabs(outline, parts, output, overwrite=overwrite, monitor=monitor)
     return outline
@@ -475,15 +385,12 @@ def _runs(
     chunks: dict[int, ChunkInfo],
     threads: int,
     monitor: Monitor,
-    layers: int | None,
 ) -> Iterator[Voxels]:
     """The region, cut where its blocks meet along k: arrays [n, J, I]."""
     grid = header.grid
     blocks = list(grid.blocks_in(ranges))
     wanted = (chunks[block] for block in blocks)
-    decoded = decode_chunks(
-        container, header, wanted, threads=threads, monitor=monitor, layers=layers
-    )
+    decoded = decode_chunks(container, header, wanted, threads=threads, monitor=monitor)
     done = 0
     for _, run in groupby(blocks, grid.layer_of):
         run_blocks = list(run)

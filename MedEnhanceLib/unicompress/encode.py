@@ -25,10 +25,6 @@ from MedEnhanceLib.errors import EndingError, InputError
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.unicompress.allocation.implicit_layers import (
-    code_implicit_volume,
-    implicit_for,
-)
 from MedEnhanceLib.unicompress.allocation.lossy import (
     check_quality,
     code_to_quality,
@@ -170,9 +166,7 @@ def compress(
         ssim=ssim,
         psnr_peak=peak_of(header.voxel_range),
         seconds=time.monotonic() - began,
-        block_types=dict(
-            Counter(block_type_name(chunk.kind) for chunk in payload.chunks if not chunk.layer)
-        ),
+        block_types=dict(Counter(block_type_name(chunk.kind) for chunk in payload.chunks)),
         verified=True,
         sha256=header.voxels_sha256,
         file_sha256=file_sha256,
@@ -288,6 +282,7 @@ def _final_header(draft: Header, payload: Payload) -> Header:
         counts=payload.grid.counts,
         voxels_sha256=payload.tally.sha256,
         measured=measured,
+        exact=payload.exact,
         models={model.role: model.identity for model in payload.models},
     )
 
@@ -312,10 +307,15 @@ def _code_to_ratio(
     if config.block_type == "auto":
         room = make_room(draft, task.voxels, ratio)
         return code_to_ratio(task, room)
-    implicit = implicit_for(volume, task.voxels)
-    decoder = implicit.writer.model
-    room = make_room(draft, task.voxels, ratio, decoder, embed=config.embed_model)
-    return code_implicit_volume(task, room, implicit)
+    require("torch", purpose="Implicit blocks")
+    from MedEnhanceLib.unicompress.allocation.implicit_layers import (
+        code_implicit_volume,
+        writer_for,
+    )
+
+    writer = writer_for(volume)
+    room = make_room(draft, task.voxels, ratio, writer.model, embed=config.embed_model)
+    return code_implicit_volume(task, room, volume, writer)
 
 
 def make_room(
@@ -369,7 +369,7 @@ def _verify(
             config,
             raw_bytes=voxels.nbytes,
             file_bytes=container.size,
-            sha256=header.voxels_sha256,
+            sha256=header.voxels_sha256 if header.exact else tally.sha256,
             psnr=tally.psnr(peak),
             ssim=ssim,
             sound_repair=container.has_sound_repair(),

@@ -119,7 +119,6 @@ class Header:
             "exact": self.exact,
             "measured": dict(self.measured),
             "encoder": self.encoder,
-            "model": None,
             **({"models": {k: dict(v) for k, v in self.models.items()}} if self.models else {}),
             **({"lossy": [[step.method, step.ratio] for step in self.lossy]} if self.lossy else {}),
             **({"dicom": {"study": self.study, "series": self.series}} if self.series else {}),

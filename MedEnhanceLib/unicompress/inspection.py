@@ -29,11 +29,9 @@ from MedEnhanceLib.unicompress.container import (
     write_container,
 )
 from MedEnhanceLib.unicompress.decode import (
-    Bytes,
     allocate_voxels,
     decode_chunk,
     paste,
-    refinements,
 )
 from MedEnhanceLib.unicompress.header import Header
 from MedEnhanceLib.unicompress.models import DecodeContext
@@ -179,36 +177,29 @@ def _read_blocks(
     container: Container, header: Header, threads: int, monitor: Monitor
 ) -> Iterator[tuple[int, Outcome]]:
     context = DecodeContext.of(container, header)
-    behind = refinements(container)
     chunks: dict[int, ChunkInfo] = {}
     for chunk in container.chunks:
-        if chunk.block != NO_BLOCK and chunk.layer == 0:
-            chunks.setdefault(chunk.block, chunk)
+        chunks.setdefault(chunk.block, chunk)
 
-    def read(chunk: ChunkInfo | None) -> Bytes | CodecError | None:
+    def read(block: int) -> tuple[ChunkInfo, bytes] | CodecError:
+        if block not in chunks:
+            return CodecError(f"{container.path.name}: block {block} has no chunk")
         try:
-            if chunk is None:
-                return None
-            more = [container.read(one) for one in behind.get(chunk.block, ())]
-            return chunk, container.read(chunk), more
+            return chunks[block], container.read(chunks[block])
         except CodecError as damage:
             return damage
 
-    def decode(item: Bytes | CodecError | None) -> Outcome | None:
+    def decode(item: tuple[ChunkInfo, bytes] | CodecError) -> Outcome:
+        if isinstance(item, CodecError):
+            return item
         try:
-            return (
-                decode_chunk(container, header, context, *item) if isinstance(item, tuple) else item
-            )
+            return decode_chunk(container, header, context, *item)
         except CodecError as damage:
             return damage
 
     blocks = range(len(header.grid))
-    chosen = (read(chunks.get(block)) for block in blocks)
-    decoded = ordered_map(decode, chosen, threads=threads, monitor=monitor)
-    for block, outcome in zip(blocks, decoded, strict=True):
-        if outcome is None:
-            outcome = CodecError(f"{container.path.name}: block {block} has no chunk")
-        yield block, outcome
+    decoded = ordered_map(decode, map(read, blocks), threads=threads, monitor=monitor)
+    yield from zip(blocks, decoded, strict=True)
 
 
 def inspect_container(
@@ -223,7 +214,7 @@ def inspect_container(
     Returns:
         Plain JSON values: those that `inspect` shows of any volume, and mode, `promise` (the mode's
         number), ratio, measured (max_error; psnr_db against psnr_peak, the full range), blocks
-        (number by type), block_shape, layers, format, encoder, models (by role), voxels_sha256,
+        (number by type), block_shape, format, encoder, models (by role), voxels_sha256,
         `missing` (what this installation lacks to decode it) and `check`: null without `verify`,
         else `intact`, the number of `chunks`, the `damaged` ones (chunk, block or null, start and
         stop of its voxels, offset, length, reason), `sealed`, whether its SHA-256 fits, and
@@ -257,7 +248,6 @@ def inspect_container(
             "measured": dict(header.measured),
             "blocks": dict(Counter(block_type_name(chunk.kind) for chunk in chunks)),
             "block_shape": list(header.grid.box(0).shape),
-            "layers": 1 + max((chunk.layer for chunk in chunks), default=0),
             "format": container.version,
             "encoder": header.encoder,
             "models": {role: dict(identity) for role, identity in header.models.items()},

@@ -59,7 +59,7 @@ def test_a_match_and_teaching_of_a_distillation(task: str) -> None:
 @pytest.mark.slow
 def test_a_step_of_the_implicit_network() -> None:
     config = replace(ImplicitConfig.preset("smoke"), teacher_steps=4, student_steps=4, warm_up=0.25)
-    trainer = ImplicitTrainer(config, Blocks([make_source(waves((34, 70, 66)), "thin")]), "cuda:1")
+    trainer = ImplicitTrainer(config, Blocks([make_source(waves((34, 70, 66)))]), "cuda:1")
     with counted():
         for number in range(2):
             trainer.step(number)

@@ -9,12 +9,6 @@ import numpy as np
 import pytest
 import torch
 from Library.gradprom.pair import network
-from Library.unicompress.implicit.test_implicit_integer import (
-    arrays,  # noqa: F401
-    codes,  # noqa: F401
-    decoded,
-    networks,  # noqa: F401
-)
 from PretendedCuda.device import MEMORY
 from torch import nn
 
@@ -180,17 +174,6 @@ def test_what_needs_float64_works_on_devices_without(
     main, aux = (sign * model(images).square().mean() for sign in (1, -1))
     _, report = GradientGate()(main, aux, list(model.parameters()))
     assert report.cosine == pytest.approx(-1)
-
-
-@pytest.mark.parametrize("thick", [False, True])
-def test_decoding_does_not_trust_powers_that_are_only_near(
-    arrays, codes, thick: bool, cards, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wanted = decoded(arrays, codes, thick)
-    near = torch.exp2
-    monkeypatch.setattr(torch, "exp2", lambda x: near(x) * (1 + 2e-7))
-    with without_tf32():
-        assert torch.equal(decoded(arrays, codes, thick, device="cuda:1"), wanted)
 
 
 def test_a_state_is_examined_with_one_wait(cards) -> None:

@@ -28,7 +28,6 @@ from MedEnhanceLib.spg.images import axial_slices
 from MedEnhanceLib.spg.matching import PatientLoop, Raw
 from MedEnhanceLib.spg.patient import distill_patient
 from MedEnhanceLib.unicompress.codecs.implicit.config import ImplicitConfig
-from MedEnhanceLib.unicompress.codecs.implicit.train import Validation
 from MedEnhanceLib.unicompress.codecs.implicit.trainer import Blocks, Trainer, make_source
 
 
@@ -141,17 +140,14 @@ def test_a_distillation_on_a_card_that_is_lost_goes_on_on_the_cpu(
 
 
 @pytest.mark.slow
-def test_the_implicit_network_learns_encodes_and_decodes_the_same() -> None:
+def test_the_implicit_network_learns_the_same() -> None:
     config = replace(ImplicitConfig.preset("smoke"), teacher_steps=2, student_steps=4)
-    sources = [make_source(waves((34, 70, 66)), "thin")]
-    blocks, validation = Blocks(sources), Validation(sources)
+    sources = [make_source(waves((34, 70, 66)))]
+    blocks = Blocks(sources)
 
     def learned(device: str) -> list[dict[str, float]]:
         trainer = Trainer(config, blocks, device)
-        found = [trainer.step(number) for number in range(trainer.steps)]
-        networks = trainer.networks
-        ways = (networks.teacher, networks.student)
-        return [*found, *(validation.psnr(networks, decoder, 2) for decoder in ways)]
+        return [trainer.step(number) for number in range(config.steps)]
 
     wanted = learned("cpu")
     for card in ("cuda", "cuda:1"):

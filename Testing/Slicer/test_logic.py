@@ -78,7 +78,6 @@ class LogicTest(MedEnhanceTestCase):
             error = self.refusal(self.logic.decompress, path, region=wrong)
             self.assertEqual(error.code, "config", wrong)
         self.assertEqual(self.refusal(self.logic.decompress, None).code, "input")
-        self.assertEqual(self.refusal(self.logic.decompress, path, layers="x").code, "config")
 
     @slow
     def test_hintsNameNoOptionsOfTheCommandLine(self):

@@ -69,12 +69,6 @@ class DecompressSection:
         axes = self._axes()[-len(self._card["shape"]) :]
         return [[start.value, stop.value + 1] for start, stop in axes]
 
-    @property
-    def layers(self):
-        """How many layers are asked for; None reads all."""
-        spin = self.ui.layersSpinBox
-        return None if spin.value == spin.maximum else spin.value
-
     def _axes(self):
         """The spin boxes of frames, slices, rows, columns: the order of a volume's axes."""
         ui = self.ui
@@ -137,10 +131,6 @@ class DecompressSection:
         for (start, stop), count in zip(self._axes()[-len(shape) :], shape, strict=True):
             start.maximum = stop.maximum = count - 1
             start.value, stop.value = 0, count - 1
-        layers = self.ui.layersSpinBox
-        layers.maximum = max(1, self._card["layers"])
-        layers.value = layers.maximum
-        self.ui.layersOfLabel.text = _("of {count}").format(count=layers.maximum)
         self._isUpdating = False
 
     def _onRange(self, _value=None):
@@ -157,7 +147,6 @@ class DecompressSection:
             widget.visible = has4D
         ui.regionCheckBox.enabled = card is not None
         ui.regionArea.visible = card is not None and ui.regionCheckBox.checked
-        ui.layersArea.visible = card is not None and card["layers"] > 1
         isBusy = self._progress.job is not None
         ui.openButton.enabled = card is not None and not card["missing"] and not isBusy
         ui.recoverButton.enabled = not isBusy
@@ -168,14 +157,12 @@ class DecompressSection:
     def _onOpen(self, _checked=False):
         self.context.clearMessage()
         path, runner = self.path, self.context.runner
-        region, layers = self.region, self.layers
-        if region is None and layers is None and len(self._card["shape"]) == 3:
+        region = self.region
+        if region is None and len(self._card["shape"]) == 3:
             preview = compression.startPreviewLoad(runner, path, self._card)
             self._follow(preview, lambda job: self._onPreviewed(job, path))
         else:
-            job = compression.startDecompress(
-                runner, path, region=region, layers=layers, card=self._card
-            )
+            job = compression.startDecompress(runner, path, region=region, card=self._card)
             self._follow(job, self._onOpened)
 
     @guarded

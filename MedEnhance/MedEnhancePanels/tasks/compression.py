@@ -146,17 +146,16 @@ def startInspect(runner, path):
     return runner.submit("inspect", {"input": str(path)}, title=title)
 
 
-def startDecompress(runner, path, region=None, layers=None, name=None, card=None):
+def startDecompress(runner, path, region=None, name=None, card=None):
     """Open a compressed file as a new node, job.nodes["output"].
 
     Args:
         path: of the file.
         region: for each axis [T,] K, J, I a pair (start, stop) or None; None for everything.
-        layers: how many layers to decode; None for all.
         name: of the node; None for the file's name.
         card: the file's card (startInspect), so that the node notes what a lossy file lost.
     """
-    params = {"region": arguments.regionToJson(region), "layers": layers}
+    params = {"region": arguments.regionToJson(region)}
     notes = compression_texts.lossText(card) if card is not None else ""
     return _startOpening(runner, "decompress", path, params, name, lambda _job: notes)
 

@@ -76,11 +76,9 @@ class DecompressParams(DicomParams):
         "number of nulls, and later axes may be left out",
         flag=None,
     )
-    layers: int | None = option(None, help="read the first N layers only: a preview", metavar="N")
     preview: bool = option(
         False,
-        help="the whole grid, but only the blocks at the three middle planes (or the first of "
-        "several layers) are decoded",
+        help="the whole grid, but only the blocks at the three middle planes are decoded",
         flag=None,
     )
 
@@ -88,8 +86,8 @@ class DecompressParams(DicomParams):
         super().__post_init__()
         if self.dicom and self.preview:
             raise ConfigError("a preview is no series", "Leave out preview, or dicom.")
-        if self.preview and (self.region is not None or self.layers is not None):
-            raise ConfigError("a preview takes no region and no layers", "Leave them out.")
+        if self.preview and self.region is not None:
+            raise ConfigError("a preview takes no region", "Leave it out.")
         region_from_json(self.region)
 
 
@@ -187,7 +185,7 @@ def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:
             volume, share = decompress_preview(source, monitor=part)
             figures = {"preview": True, "share": share}
         else:
-            volume = decompress(source, region=region, layers=params.layers, monitor=part)
+            volume = decompress(source, region=region, monitor=part)
         rest, frames = monitor.part(0.8, 1.0), _frames_of(region, volume)
         written = save_output(volume, "decompressed", params, rest, frames=frames)
     else:  # slice by slice, as large as it may be
@@ -195,7 +193,6 @@ def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:
             source,
             output,
             region=region,
-            layers=params.layers,
             overwrite=params.overwrite,
             monitor=monitor,
         )
@@ -203,7 +200,7 @@ def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:
         "decompressed",
         {"output": output},
         began=began,
-        config={"region": params.region, "layers": params.layers, "preview": params.preview},
+        config={"region": params.region, "preview": params.preview},
         inputs={"input": source},
         figures={"shape": volume.shape, "dtype": str(volume.dtype), **figures},
         written=written,

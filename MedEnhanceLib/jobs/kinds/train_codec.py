@@ -21,7 +21,7 @@ from MedEnhanceLib.unicompress.models import PREFIX
 
 METHOD = "unicompress"
 #: Part of the codec → the class of its configuration, which has from_json, and the function that
-#: trains it, which takes configuration, the data folder or its files, output folder and monitor.
+#: trains it: configuration, files, output folder, monitor → files of models.
 PARTS = {
     "implicit": (
         "MedEnhanceLib.unicompress.codecs.implicit.config:ImplicitConfig",
@@ -32,6 +32,7 @@ PARTS = {
         "MedEnhanceLib.unicompress.codecs.predictor.train:train_predictor",
     ),
 }
+MODALITIES = ("CT", "MR", "EM")
 _ALL = ("**/*.nii.gz",)
 _LIMITS = ["Trained on few subjects: on other scanners and anatomy it reaches less."]
 Patterns = tuple[str, ...]
@@ -59,14 +60,11 @@ class Sources(Options):
 
 @dataclass(frozen=True)
 class CodecTraining:
-    """A part of the codec and its configuration, ready to be trained.
-
-    sources: of a part whose own configuration does not say what it learns from.
-    """
+    """A part of the codec and its configuration, ready to be trained."""
 
     part: str
     config: Any
-    sources: Sources | None = None
+    sources: Sources
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> CodecTraining:
@@ -77,35 +75,33 @@ class CodecTraining:
         part = fields.get("part", "implicit")
         if part not in tuple(PARTS):
             raise ConfigError(f"unknown part {part!r}", f"Use one of {', '.join(PARTS)}.")
-        kind = _named(PARTS[part][0], part)
-        own = _names(kind)
-        beside = [name for name in _names(Sources) if name not in own]
+        kind = _named(PARTS[part][0])
+        beside = _names(Sources)
         given = {name: value for name, value in fields.items() if name != "part"}
-        _check_names(part, given, ["part", "preset", *own, *beside])
+        _check_names(part, given, ["part", "preset", *_names(kind), *beside])
         said = {name: given.pop(name) for name in beside if name in given}
         config = kind.from_json(given)
-        sources = config_from_json(Sources, said) if beside else None
-        _check_bundle(sources or config)
+        sources = config_from_json(Sources, said)
+        _check_bundle(sources)
         return cls(part, config, sources)
 
     def train(self, data: Path, out: Path, monitor: Monitor) -> Path:
         """Train, or go on with a training; the folder of the bundle, or of several."""
-        run: Callable[[Any, Any, Path, Monitor], Path] = _named(PARTS[self.part][1], self.part)
-        if self.sources is None:
-            return run(self.config, data, out, monitor)
+        run: Callable[[Any, Any, Path, Monitor], list[Path]] = _named(PARTS[self.part][1])
         files = self.sources.found(data)
-        model = run(self.config, files, out, monitor)
-        return self._bundle(model, len(files), out)
-
-    def _bundle(self, model: Path, volumes: int, out: Path) -> Path:
-        """Put a trained model into its bundle in `out`; other models that are there stay."""
-        assert self.sources is not None
+        models = run(self.config, files, out, monitor)
         modality = self.config.modality
+        modalities = MODALITIES if modality == "all" else (modality,)
+        folders = [self._bundle(models, each, len(files), out) for each in modalities]
+        return folders[0] if len(folders) == 1 else out
+
+    def _bundle(self, models: list[Path], modality: str, volumes: int, out: Path) -> Path:
+        """Put trained models into their bundle in `out`; other models that are there stay."""
         folder = out / f"{self.sources.name}-{modality.lower()}"
-        target = folder / "models" / f"{self.part}.safetensors"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(target, overwrite=True) as temporary:
-            shutil.copyfile(model, temporary)
+        (folder / "models").mkdir(parents=True, exist_ok=True)
+        for model in models:
+            with atomic_write(folder / "models" / model.name, overwrite=True) as temporary:
+                shutil.copyfile(model, temporary)
         path = folder / METADATA
         said = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         fields = {
@@ -166,7 +162,7 @@ def _check_names(part: str, given: Mapping[str, Any], known: list[str]) -> None:
     except ConfigError as error:
         unknown = next(name for name in given if name not in known)
         others = (one for one in PARTS if one != part)
-        owners = [one for one in others if unknown in _names(_named(PARTS[one][0], one))]
+        owners = [one for one in others if unknown in _names(_named(PARTS[one][0]))]
         also = f" The part {' and the part '.join(owners)} has it." if owners else ""
         raise ConfigError(error.message, error.hint + also) from None
 
@@ -175,13 +171,6 @@ def _names(kind: Any) -> list[str]:
     return [entry.name for entry in fields_of(kind)]
 
 
-def _named(place: str, part: str) -> Any:
+def _named(place: str) -> Any:
     module, _, name = place.partition(":")
-    try:
-        return getattr(import_module(module), name)
-    except (ModuleNotFoundError, AttributeError) as cause:
-        if isinstance(cause, ModuleNotFoundError) and not str(cause.name).startswith("MedEnhance"):
-            raise
-        raise ConfigError(
-            f"this version does not train the codec's {part}", "Install a newer MedEnhance."
-        ) from cause
+    return getattr(import_module(module), name)

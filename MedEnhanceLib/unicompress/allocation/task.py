@@ -21,7 +21,7 @@ Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
 #: A row of the chunk table, and what deflating header and table may add.
-ROW_BYTES, SLACK = 15, 128
+ROW_BYTES, SLACK = 14, 128
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Payload:
 
     tally: of the voxels that the chunks decode to. second_copy: whether the file has room to hold
     header and table twice. models: that the chunks need; carried: those of them that the file must
-    hold, since no other place does.
+    hold, since no other place does. exact: whether every machine decodes the same.
     """
 
     grid: Grid
@@ -71,6 +71,7 @@ class Payload:
     second_copy: bool = True
     models: tuple[CodecModel, ...] = ()
     carried: tuple[CodecModel, ...] = ()
+    exact: bool = True
 
     @property
     def bytes(self) -> int:
@@ -86,11 +87,6 @@ class Room:
     file_bytes: int
     once: int
     twice: int
-
-    def without(self, data: int) -> Room:
-        """The room that is left beside a chunk of `data` bytes without voxels."""
-        more = data + ROW_BYTES
-        return replace(self, once=self.once + more, twice=self.twice + more)
 
     def for_payload(self, chunks: int) -> tuple[int, bool]:
         """Bytes left for that number of chunks, and whether header and table are written twice.

@@ -40,7 +40,7 @@ CONSTANT, ZSTD, JPEGLS, JPEGXL = range(4)
 VIDEO = 7
 #: Blocks of the learned predictor: indices too, but its coder needs the file's model.
 LEARNED = 16
-#: The implicit network; the only type with layers of refinement.
+#: The implicit network.
 IMPLICIT = 17
 #: Block types that are not in the table below: id → name and package.
 VOXEL_TYPES = {

@@ -182,7 +182,7 @@ def test_a_preview_of_a_container_says_that_it_is_one(scan: Path, tmp_path: Path
     assert 0 < result["share"] <= 1
     assert io.load(tmp_path / "seen.nrrd").shape == io.load(scan).shape
     with pytest.raises(ConfigError, match="preview"):
-        run_job(JobSpec("decompress", {**params, "layers": 1}))
+        run_job(JobSpec("decompress", {**params, "region": [None]}))
 
 
 def test_what_was_estimated_is_not_read_again_to_be_compressed(

@@ -19,7 +19,7 @@ import struct
 import sys
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -67,7 +67,6 @@ class Row:
 
     block: int
     kind: int
-    layer: int
     data: bytes
     length: int | None = None
     crc: int | None = None
@@ -146,7 +145,7 @@ def _write_type(path: Path, kind: int, coder: lossless.Coder, width: int) -> boo
         if code is None or coded.indices.dtype.itemsize > width:
             return False
         record = bytes([1, width]) + coded.record[2:]
-        rows.append(Row(block, kind, 0, record + code))
+        rows.append(Row(block, kind, record + code))
     voxels = indices.astype(dtype)
     with _small_blocks():
         compress(Volume(voxels), path, CompressConfig(lossless=True), overwrite=True)
@@ -157,7 +156,7 @@ def _write_type(path: Path, kind: int, coder: lossless.Coder, width: int) -> boo
 
 def _parts(path: Path) -> Base:
     with Container(path) as opened:
-        rows = tuple(Row(c.block, c.kind, c.layer, opened.read(c)) for c in opened.chunks)
+        rows = tuple(Row(c.block, c.kind, opened.read(c)) for c in opened.chunks)
         header = opened.header
     return Base(path.stem, path.read_bytes(), header, rows, decompress(path, threads=1).voxels)
 
@@ -181,10 +180,9 @@ def lay_out(text: bytes, rows: list[Row] | tuple[Row, ...], **edits: int) -> byt
     count = len(rows)
     table = zlib.compress(
         struct.pack(
-            f"<{count}I{count}H{count}B{count}I{count}I",
+            f"<{count}I{count}H{count}I{count}I",
             *(row.block for row in rows),
             *(row.kind for row in rows),
-            *(row.layer for row in rows),
             *(len(row.data) if row.length is None else row.length for row in rows),
             *(zlib.crc32(row.data) if row.crc is None else row.crc for row in rows),
         ),
@@ -300,27 +298,20 @@ def _table(dice: random.Random, base: Base, other: Base) -> bytes:
     rows = list(base.rows)
     for _ in range(dice.choice((1, 1, 2))):
         place = dice.randrange(len(rows)) if rows else 0
-        row = rows[place] if rows else Row(0, 0, 0, b"\1\1" + bytes(8))
-        what = dice.randrange(8)
+        row = rows[place] if rows else Row(0, 0, b"\1\1" + bytes(8))
+        what = dice.choice((0, 1, 3, 4, 5, 6, 7))
         if what == 0:
-            row = Row(dice.choice((0, 1, 2, NO_BLOCK, 1 << 31)), row.kind, row.layer, row.data)
+            row = replace(row, block=dice.choice((0, 1, 2, NO_BLOCK, 1 << 31)))
         elif what == 1:
-            row = Row(
-                row.block,
-                dice.choice((0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 64, 65535)),
-                row.layer,
-                row.data,
-            )
-        elif what == 2:
-            row = Row(row.block, row.kind, dice.choice((0, 1, 2, 255)), row.data)
+            row = replace(row, kind=dice.choice((0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 64, 65535)))
         elif what == 3:
-            row = Row(row.block, row.kind, row.layer, row.data, dice.choice(_NUMBERS) & 0xFFFFFFFF)
+            row = replace(row, length=dice.choice(_NUMBERS) & 0xFFFFFFFF)
         elif what == 4:
-            row = Row(row.block, row.kind, row.layer, row.data, crc=dice.getrandbits(32))
+            row = replace(row, crc=dice.getrandbits(32))
         elif what == 5 and rows:
             rows.append(dice.choice(rows))
         elif what == 6 and other.rows:
-            row = Row(NO_BLOCK, 64, 0, dice.choice(other.rows).data)
+            row = Row(NO_BLOCK, 64, dice.choice(other.rows).data)
         elif rows:
             rows.pop(place)
             continue
@@ -352,7 +343,7 @@ def _code(dice: random.Random, base: Base, other: Base) -> bytes:
     if what < 0.5:
         data = mangle(dice, data, dice.choice(other.rows).data)
     elif what < 0.65:  # behind the record, which stays as it is
-        start = 23 if kind == lossless.VIDEO else {1: 10, 2: 10, 3: 26, 4: 18}.get(data[0], 10)
+        start = 21 if kind == lossless.VIDEO else {1: 10, 2: 10, 3: 26, 4: 18}.get(data[0], 10)
         data = data[:start] + mangle(dice, data[start:], dice.choice(other.rows).data)
     elif what < 0.8:  # the record alone
         data = mangle(dice, data[:26], dice.choice(other.rows).data[:26]) + data[26:]
@@ -361,7 +352,7 @@ def _code(dice: random.Random, base: Base, other: Base) -> bytes:
         data, kind = chosen.data, chosen.kind
     else:
         kind = dice.randrange(8)
-    rows[place] = Row(row.block, kind, row.layer, data or b"\0")
+    rows[place] = replace(row, kind=kind, data=data or b"\0")
     return lay_out(json.dumps(base.header).encode(), rows)
 
 
@@ -371,7 +362,7 @@ def _parity(dice: random.Random, base: Base, other: Base) -> bytes:
     What it covers is damaged under its own checksums: whatever is repaired must be the base.
     """
     rows = [row for row in base.rows if (row.block, row.kind) != (NO_BLOCK, REPAIR_CHUNK)]
-    rows.append(Row(NO_BLOCK, 99, 0, dice.randbytes(24_000)))
+    rows.append(Row(NO_BLOCK, 99, dice.randbytes(24_000)))
     stripe = dice.choice((512, 1024, 2048))
     text, about = json.dumps(base.header).encode(), 25_000 + len(base.raw)
     if stripe < 1024:
@@ -379,7 +370,7 @@ def _parity(dice: random.Random, base: Base, other: Base) -> bytes:
     else:
         layout = Layout(1024, -(-about // 1024), stripe, dice.randrange(3) * 1024 // stripe)
     blank = layout.placeholder()
-    raw = bytearray(lay_out(text, [*rows, Row(NO_BLOCK, REPAIR_CHUNK, 0, blank)]))
+    raw = bytearray(lay_out(text, [*rows, Row(NO_BLOCK, REPAIR_CHUNK, blank)]))
     place = raw.index(blank)
     chunk = bytearray(layout.chunk([bytes(raw[:place])], place))
     if dice.random() < 0.5:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import imagecodecs
 import numpy as np
 
-from . import minimal_implicit, minimal_predictor, minimal_records, minimal_repair, minimal_video
+from . import minimal_predictor, minimal_records, minimal_repair, minimal_video
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
@@ -44,7 +44,6 @@ class Row(NamedTuple):
 
     block: int
     type: int
-    layer: int
     length: int
     crc: int
 
@@ -61,8 +60,7 @@ def read(path: Path, models: Sequence[bytes] = ()) -> tuple[dict[str, Any], Arra
     voxels = np.empty((1,) * (4 - len(shape)) + shape, dtype)
     count = voxels.shape[0] * prod(header["blocks"])
     known = {hashlib.sha256(model).hexdigest(): model for model in models}
-    blocks: dict[int, dict[int, bytes]] = {}
-    types: dict[int, int] = {}
+    blocks: dict[int, tuple[int, bytes]] = {}
     for row in rows:
         chunk = data[place : place + row.length]
         place += row.length
@@ -70,10 +68,8 @@ def read(path: Path, models: Sequence[bytes] = ()) -> tuple[dict[str, Any], Arra
             known[hashlib.sha256(chunk).hexdigest()] = chunk
             continue
         _need(zlib.crc32(chunk) == row.crc, f"the chunk of block {row.block} is damaged")
-        layers = blocks.setdefault(row.block, {})
-        _need(row.block < count and row.layer not in layers, f"block {row.block} cannot be")
-        _need(types.setdefault(row.block, row.type) == row.type, "layers of several types")
-        layers[row.layer] = chunk
+        _need(row.block < count and row.block not in blocks, f"block {row.block} cannot be")
+        blocks[row.block] = row.type, chunk
 
     def model(role: str) -> bytes:
         named = header.get("models", {}).get(role, {})
@@ -81,11 +77,9 @@ def read(path: Path, models: Sequence[bytes] = ()) -> tuple[dict[str, Any], Arra
         return known[named["sha256"]]
 
     _need(len(blocks) == count, f"{count - len(blocks)} blocks have no chunk")
-    for number, layers in blocks.items():
-        _need(sorted(layers) == list(range(len(layers))), "a layer is missing")
+    for number, (kind, chunk) in blocks.items():
         target = voxels[_box(number, voxels.shape, header["blocks"])]
-        chunks = [layers[layer] for layer in range(len(layers))]
-        target[...] = _decode(types[number], chunks, target.shape, header, model)
+        target[...] = _decode(kind, chunk, target.shape, header, model)
     voxels = voxels.reshape(shape)
     return header, voxels, sha256(voxels) == header["voxels_sha256"]
 
@@ -111,10 +105,10 @@ def _open(data: bytes) -> tuple[dict[str, Any], list[Row], int]:
     _need(count <= min(payload_bytes, 1 << 20), "more chunks than bytes")
     payload = 64 + header_bytes + table_bytes
     text = _inflate(data[64 : 64 + header_bytes], header_crc, 1 << 22)
-    table = _inflate(data[64 + header_bytes : payload], table_crc, 15 * count)
-    _need(len(table) == 15 * count, "the table has another size")
+    table = _inflate(data[64 + header_bytes : payload], table_crc, 14 * count)
+    _need(len(table) == 14 * count, "the table has another size")
     columns, start = [], 0
-    for kind, size in zip("IHBII", (4, 2, 1, 4, 4), strict=True):
+    for kind, size in zip("IHII", (4, 2, 4, 4), strict=True):
         columns.append(struct.unpack_from(f"<{count}{kind}", table, start))
         start += size * count
     rows = [Row(*values) for values in zip(*columns, strict=True)]
@@ -153,15 +147,11 @@ def _box(number: int, shape: Shape, counts: list[int]) -> tuple[int | slice, ...
 # ---------------------------------------------------------------- blocks
 
 
-def _decode(
-    kind: int, chunks: list[bytes], shape: Shape, header: dict[str, Any], model: Model
-) -> Array:
+def _decode(kind: int, chunk: bytes, shape: Shape, header: dict[str, Any], model: Model) -> Array:
     """The voxels of a block."""
-    _need(len(chunks) == 1 or kind == 17, f"layers of block type {kind}")
-    if kind in VOXEL_TYPES:
-        return VOXEL_TYPES[kind](chunks, shape, header, model)
+    if kind == 7:
+        return minimal_video.decode(chunk, shape, header)
     _need(kind in INDEX_TYPES, f"block type {kind} is unknown; written by {header['encoder']}")
-    chunk = chunks[0]
     record, width = chunk[0], chunk[1]
     _need(width in (1, 2, 4, 8), "indices of an odd width")
     size = {1: 8, 2: 8, 3: 24, 4: 16, 5: 8}[record]
@@ -207,17 +197,13 @@ def _learned(code: bytes, shape: Shape, dtype: Dtype, model: Model) -> Array:
 
 
 Indices = Callable[[bytes, Shape, Dtype, Model], Array]
-#: Types that code indices, and types that code voxels: one row for each.
+#: Types that code indices; 7 codes voxels.
 INDEX_TYPES: dict[int, Indices] = {
     0: _constant,
     1: _zstd,
     2: _jpeg_ls,
     3: _stacked,
     16: _learned,
-}
-VOXEL_TYPES: dict[int, Callable[[list[bytes], Shape, dict[str, Any], Model], Array]] = {
-    7: minimal_video.decode,
-    17: minimal_implicit.decode,
 }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable
 from typing import Any
 
 import av
@@ -13,25 +12,19 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
-Model = Callable[[str], bytes]
 
-HEAD = struct.Struct("<BBHBBdd")
+HEAD = struct.Struct("<BHBBdd")
 OCTAVE = (65536, 71468, 77936, 84990, 92682, 101070, 110218, 120194)
 
 
-def decode(chunks: list[bytes], shape: Shape, header: dict[str, Any], model: Model) -> Array:
-    """The voxels of a block; it needs no model."""
-    (chunk,) = chunks
-    axis, bits, top, noise, filtered, low, high = HEAD.unpack_from(chunk)
-    _need(
-        axis <= 2 and bits in (10, 12) and 1 <= top <= 4095 and noise <= 127 and filtered <= 1,
-        "the head",
-    )
+def decode(chunk: bytes, shape: Shape, header: dict[str, Any]) -> Array:
+    """The voxels of a block."""
+    bits, top, noise, filtered, low, high = HEAD.unpack_from(chunk)
+    _need(bits in (10, 12) and 1 <= top <= 4095 and noise <= 127 and filtered <= 1, "the head")
     _need(-1e30 < low < high < 1e30, "the range")
-    extents = (shape[axis], *shape[:axis], *shape[axis + 1 :])
     rest, parts = chunk[HEAD.size :], 16 if filtered else 1
     size = 5 + int.from_bytes(rest[3:5], "little") if filtered else 0
-    frames = _frames(rest[size:], bits, extents).astype(np.int64)
+    frames = _frames(rest[size:], bits, shape).astype(np.int64)
     if filtered:
         frames = _filtered(frames, noise, rest[:size])
     scale = (high - low) / (top * parts)
@@ -40,7 +33,7 @@ def decode(chunks: list[bytes], shape: Shape, header: dict[str, Any], model: Mod
     voxels = typed(values, dtype)
     if header["range"] is not None:
         voxels = np.clip(voxels, *(dtype.type(end) for end in header["range"]))
-    return np.moveaxis(voxels, 0, axis)
+    return voxels
 
 
 def typed(values: Array, dtype: np.dtype[Any]) -> Array:

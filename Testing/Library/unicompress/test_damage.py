@@ -46,14 +46,14 @@ def rebuild(path: Path, *, chunks: list[Chunk] | None = None, **fields: Any) -> 
     """Write the file anew, sound in itself, with other header fields or chunks."""
     with Container(path) as opened:
         header = {**opened.header, **fields}
-        kept = [Chunk(c.block, c.kind, opened.read(c), c.layer) for c in opened.chunks]
+        kept = [Chunk(c.block, c.kind, opened.read(c)) for c in opened.chunks]
     chunks = kept if chunks is None else chunks
     write_container(path, build_frame(header, chunks), chunks)
 
 
 def chunks_of(path: Path) -> list[Chunk]:
     with Container(path) as opened:
-        return [Chunk(c.block, c.kind, opened.read(c), c.layer) for c in opened.chunks]
+        return [Chunk(c.block, c.kind, opened.read(c)) for c in opened.chunks]
 
 
 def test_a_file_cut_at_any_byte_is_refused_with_its_place(file: Path) -> None:
@@ -264,7 +264,7 @@ def test_lengths_that_do_not_add_up_are_refused(
     lengths: list[int], file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chunks = [Chunk(number, lossless.CONSTANT, b"\1\1" + bytes(8)) for number in range(2)]
-    table = struct.pack("<2I2H2B2I2I", 0, 1, 0, 0, 0, 0, *lengths, 1, 2)
+    table = struct.pack("<2I2H2I2I", 0, 1, 0, 0, *lengths, 1, 2)
     monkeypatch.setattr(container, "_table_bytes", lambda _: table)
     rebuild(file, chunks=chunks)
     with pytest.raises(CodecError, match="do not add up"):
@@ -333,13 +333,6 @@ class TestChunks:
         assert any("medenhance 9.9" in line for line in card["missing"])
         _, report = recover(file)
         assert [lost.block for lost in report.lost] == [2]
-
-    def test_a_layer_that_is_not_wanted_is_skipped(self, file: Path, scan: Volume) -> None:
-        rebuild(file, chunks=[*chunks_of(file), Chunk(0, 17, b"finer", layer=1)])
-        assert inspect_container(file)["layers"] == 2
-        assert decompress(file, layers=1).is_equal(scan)
-        with pytest.raises(CodecError, match="layer 1"):
-            decompress(file)
 
     def test_a_chunk_without_voxels_is_skipped(self, file: Path, scan: Volume) -> None:
         rebuild(file, chunks=[*chunks_of(file), Chunk(container.NO_BLOCK, 99, b"a model")])

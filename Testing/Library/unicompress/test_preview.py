@@ -9,11 +9,7 @@ import pytest
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import CodecError
-from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, decompress_preview
-from MedEnhanceLib.unicompress.container import Chunk, Container
-
-from .test_damage import chunks_of, rebuild
 
 
 @pytest.fixture(scope="module", params=["volume", "sequence"])
@@ -58,50 +54,3 @@ def test_damage_is_reported_as_in_a_full_read(file: Path, tmp_path: Path) -> Non
     (tmp_path / "cut.ucv").write_bytes(data[: len(data) // 2])
     with pytest.raises(CodecError):
         decompress_preview(tmp_path / "cut.ucv")
-
-
-class TestBegun:
-    """A download that is still running: the first layer is enough, and nothing less is."""
-
-    @pytest.fixture
-    def layered(self, tmp_path: Path) -> Path:
-        """A file of one block and a second layer, which no block type writes yet."""
-        path = tmp_path / "a.ucv"
-        rng = np.random.default_rng(0)
-        volume = Volume(rng.integers(0, 999, (4, 30, 30)).astype(np.int16))
-        compress(volume, path, CompressConfig(lossless=True, speed="fast"))
-        rebuild(path, chunks=[*chunks_of(path), Chunk(0, 17, bytes(2000), layer=1)])
-        return path
-
-    def test_the_first_layer_is_enough(self, layered: Path) -> None:
-        with Container(layered) as opened:
-            second = opened.chunks[1]
-        whole, raw = decompress(layered, layers=1), layered.read_bytes()
-        for size in (second.offset, second.offset + 900, len(raw) - 500, len(raw) - 1, len(raw)):
-            layered.write_bytes(raw[:size])
-            events: list[Event] = []
-            seen, share = decompress_preview(layered, monitor=Monitor(events.append))
-            assert np.array_equal(seen.voxels, whole.voxels)
-            assert share == 1
-            assert "preview" in seen.history[-1]
-            assert any(event.kind == "warning" for event in events) == (size < len(raw))
-
-    def test_less_is_refused_as_ever(self, layered: Path) -> None:
-        with Container(layered) as opened:
-            first, second = opened.chunks
-        raw = layered.read_bytes()
-        for size in (0, 50, 100, first.offset + 9, second.offset - 1):
-            layered.write_bytes(raw[:size])
-            with pytest.raises(CodecError):
-                decompress_preview(layered)
-
-    def test_other_damage_is_refused_as_ever(self, layered: Path) -> None:
-        raw = bytearray(layered.read_bytes())
-        with Container(layered) as opened:
-            place = opened.chunks[0].offset + 5
-        for damaged, cut in ((3, 0), (70, 0), (place, 0), (3, 100), (70, 100), (place, 100)):
-            content = bytearray(raw)
-            content[damaged] ^= 1
-            layered.write_bytes(content[: len(raw) - cut])
-            with pytest.raises(CodecError):
-                decompress_preview(layered)

@@ -193,18 +193,6 @@ def test_damage_elsewhere_does_not_touch_a_region(file: Path, scan: Volume) -> N
     assert np.array_equal(part.voxels, scan.voxels[:3])
 
 
-@pytest.mark.parametrize("layers", [1, 2, 100, None])
-def test_a_file_of_one_layer_is_whole_for_any_number(
-    layers: int | None, file: Path, scan: Volume
-) -> None:
-    assert decompress(file, layers=layers).is_equal(scan)
-
-
-def test_no_layers_are_refused(file: Path) -> None:
-    with pytest.raises(ConfigError, match="layers is 0"):
-        decompress(file, layers=0)
-
-
 @given(shape=st.lists(st.integers(1, 700), min_size=3, max_size=3).map(tuple))
 def test_grids_cover_every_voxel_once(shape: tuple[int, ...]) -> None:
     for grid in (coding_grid(shape), implicit_grid(shape), video_grid(shape)):

@@ -14,7 +14,7 @@ import pytest
 from MedEnhanceLib import api
 from MedEnhanceLib.core import slabs as slabs_module
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import Cancelled, CodecError, ConfigError, DeviceMemoryError, OutputError
+from MedEnhanceLib.errors import Cancelled, CodecError, DeviceMemoryError, OutputError
 from MedEnhanceLib.io import load, save
 from MedEnhanceLib.io import voxels as payload
 from MedEnhanceLib.runtime.progress import Monitor
@@ -173,10 +173,6 @@ class TestDecompressTo:
         with pytest.raises(Cancelled):
             decompress_to(file, tmp_path / "a.nrrd", monitor=Monitor(cancel=lambda: True))
         assert [entry.name for entry in tmp_path.iterdir()] == ["a.ucv"]
-
-    def test_no_layers_are_refused(self, file: Path, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match="layers is 0"):
-            decompress_to(file, tmp_path / "a.nrrd", layers=0)
 
 
 class TestMemory:

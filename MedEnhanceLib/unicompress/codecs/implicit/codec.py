@@ -1,11 +1,13 @@
-"""Implicit blocks of a file: layers of codes → voxels. What every reader needs.
+"""Blocks as layers of codes of the implicit network, and back.
 
-A block's first chunk is a head (`_HEAD`) and the codes of layer 0; each further layer has a chunk
-of its own. Layers lie in the file one after the other, so that its beginning is a preview.
+A block's chunk is a head (`_HEAD`) and, packed by zstd, the codes of its layers, a byte each.
+The network computes in floating point: machines may differ in a voxel's last bit.
+Source: arXiv 2405.16850; nothing is fitted to a block.
 """
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,25 +16,32 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import nn
 
+from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.errors import ModelError
-from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.unicompress.codecs.implicit.config import CELL, THICK
-from MedEnhanceLib.unicompress.codecs.lossless import Shape
+from MedEnhanceLib.unicompress.codecs.implicit.config import CELL, THICK, TokenConfig
+from MedEnhanceLib.unicompress.codecs.implicit.decoder import positions_of
+from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import Tokenizer, layers_of
+from MedEnhanceLib.unicompress.codecs.implicit.weights import Reader, reader_of
+from MedEnhanceLib.unicompress.codecs.lossless import Shape, codecs
 from MedEnhanceLib.unicompress.models import CodecModel, DecodeContext
 
+Codes = npt.NDArray[np.uint8]
 #: CT is measured against water and air: its scale is the same for every volume.
 _HOUNSFIELD = (0, 1024)
 TAILS = (0.5, 99.5)
 #: A block's scale is at least such a part of its volume's.
 LEAST_PART = 10
 ROLE, WRITER_ROLE = "implicit", "implicit-encoder"
-LAYOUT = "1"
-# flags (1: thick slices), voxel = offset + scale · value
-_HEAD = struct.Struct("<BiI")
-_THICK = 1
+# flags (1: thick slices), layers, voxel = offset + scale · value
+_HEAD = struct.Struct("<BBiI")
 _LARGEST_SCALE = 1 << 31
+_ZSTD_LEVEL = 19
+#: Voxels of a block at which its loss is measured.
+_SAMPLED, _SEED = 4096, 5
 
 
 @dataclass(frozen=True)
@@ -77,109 +86,111 @@ def is_thick(spacing: Sequence[float]) -> bool:
     return spacing[2] > THICK * max(spacing[:2])
 
 
-def padded_extents(shape: tuple[int, int, int], *, thick: bool) -> tuple[int, int, int]:
-    """Extents of a block, made multiples of what a cell spans."""
-    spans = (CELL // 2 if thick else CELL, CELL, CELL)
-    k, j, i = (-(-n // span) * span for n, span in zip(shape, spans, strict=True))
-    return k, j, i
-
-
-class Reader:
-    """A model's decoder and entropy tables. device: where voxels are computed."""
-
-    def __init__(self, model: CodecModel, device: str = "cpu") -> None:
-        require("torch", purpose="Implicit blocks")
-        from MedEnhanceLib.unicompress.codecs.implicit.entropy import CodeModel
-        from MedEnhanceLib.unicompress.codecs.implicit.integer import IntegerDecoder
-
-        facts = model.facts
-        if facts.get("layout") != LAYOUT:
-            raise ModelError(
-                f"the model {model.id} has the layout {facts.get('layout')!r}, not {LAYOUT!r}",
-                "Install a newer MedEnhance.",
-            )
-        self.arrays = model.tensors()
-        self.facts = facts
-        self.entropy = CodeModel(self.arrays)
-        self.decoder = IntegerDecoder(self.arrays, facts, device=device)
-
-    @property
-    def layers(self) -> int:
-        """Layers of a file, of both branches."""
-        return int(self.entropy.layers)
-
-
-@lru_cache(maxsize=4)
-def reader_of(model: CodecModel, device: str = "cpu") -> Reader:
-    """The reader of a model's bytes; kept, because files have many blocks."""
-    return Reader(model, device)
-
-
-def pack_head(*, thick: bool, offset: int, scale: int) -> bytes:
-    """What the chunk of layer 0 begins with."""
-    return _HEAD.pack(_THICK if thick else 0, offset, scale)
-
-
-def decode_implicit(datas: Sequence[bytes], shape: Shape, context: DecodeContext) -> Voxels:
-    """The block [K, J, I] of chunks of layers 0, 1, …; the same voxels on every machine.
+def decode_implicit(data: bytes, shape: Shape, context: DecodeContext) -> Voxels:
+    """The block [K, J, I] of a chunk.
 
     Raises ValueError or struct.error for bytes that cannot be, ModelError where the model is not
     to be had.
     """
     reader = reader_of(context.models.get(ROLE))
-    flags, offset, scale = _HEAD.unpack_from(datas[0])
-    if flags > _THICK or not 0 < scale < _LARGEST_SCALE or not _holds(context.dtype):
-        raise ValueError(f"an implicit block of {context.dtype} with flags {flags}, scale {scale}")
-    from MedEnhanceLib.unicompress.codecs.implicit.entropy import decode_codes
-
-    codes = decode_codes(
-        reader.entropy,
-        [datas[0][_HEAD.size :], *datas[1:]],
-        grid_of(shape, thick=bool(flags)),
-    )
-    values = values_of(reader, codes, len(datas), shape, thick=bool(flags))
-    return to_voxels(values, offset, scale, context)
-
-
-def _holds(dtype: np.dtype[Any]) -> bool:
-    """Whether implicit blocks may be of this type: integers of up to 32 bits."""
-    return dtype.kind in "iu" and dtype.itemsize <= 4
-
-
-def grid_of(shape: Shape, *, thick: bool) -> Shape:
-    """Cells along k, j, i of a block of `shape` voxels."""
-    k, j, i = padded_extents(shape, thick=thick)
-    return k * (2 if thick else 1) // CELL, j // CELL, i // CELL
-
-
-def values_of(
-    reader: Reader,
-    codes: npt.NDArray[np.integer[Any]],
-    layers: int,
-    shape: Shape,
-    *,
-    thick: bool,
-) -> npt.NDArray[np.int64]:
-    """Values [K, J, I] on the network's scale, as integers (fixed.OUT_BITS after the point)."""
-    import torch
-
-    with torch.inference_mode():
-        decoder = reader.decoder
-        values = decoder.decode(decoder.latents(codes, layers), shape, thick=thick)
-    result: npt.NDArray[np.int64] = values.to(torch.int64).cpu().numpy()
-    return result
-
-
-def to_voxels(
-    values: npt.NDArray[np.int64], offset: int, scale: int, context: DecodeContext
-) -> Voxels:
-    """Offset + round(scale · value), within the volume's range."""
-    from MedEnhanceLib.unicompress.codecs.implicit.decoder import OUT_BITS
-
-    voxels = offset + ((values * scale + (1 << OUT_BITS - 1)) >> OUT_BITS)
+    flags, layers, offset, scale = _HEAD.unpack_from(data)
+    holds = context.dtype.kind in "iu" and context.dtype.itemsize <= 4
+    if flags > 1 or not 0 < scale < _LARGEST_SCALE or not 0 < layers <= reader.layers or not holds:
+        raise ValueError(f"an implicit block of {context.dtype}, {layers} layers, scale {scale}")
+    codes: Codes = np.empty((layers, *_cells(shape, thick=bool(flags))), np.uint8)
+    try:
+        size = len(codecs().zstd_decode(data[_HEAD.size :], out=codes.reshape(-1)))
+    except RuntimeError as cause:
+        raise ValueError(f"codes that do not unpack ({cause})") from cause
+    if size != codes.size or codes.max() >= reader.books.shape[1]:
+        raise ValueError(f"{size} bytes, {codes.size} codes below {reader.books.shape[1]} expected")
+    values = reader.decoder.decode(*reader.latents(codes), shape, thick=bool(flags))
+    voxels = np.rint(np.nan_to_num(values.double().numpy()) * scale + offset)
     limits = np.iinfo(context.dtype)
     low, high = context.voxel_range or (limits.min, limits.max)
-    clipped: Voxels = np.clip(voxels, max(int(low), -(1 << 62)), min(int(high), 1 << 62)).astype(
-        context.dtype
-    )
-    return clipped
+    decoded: Voxels = voxels.clip(low, high).astype(context.dtype)
+    return decoded
+
+
+def _cells(shape: Shape, *, thick: bool) -> Shape:
+    """Cells along k, j, i of a block of `shape` voxels."""
+    spans = (CELL // 2 if thick else CELL, CELL, CELL)
+    k, j, i = (-(-n // span) for n, span in zip(shape, spans, strict=True))
+    return k, j, i
+
+
+@dataclass(frozen=True)
+class ImplicitCode:
+    """A block's code. chunks: with 1, 2, … layers; losses: estimated sums of squared errors of
+    each, in stored units.
+    """
+
+    chunks: list[bytes]
+    losses: list[float]
+
+
+class Writer:
+    """Encoders and codebooks of a pair of models."""
+
+    def __init__(self, reader: CodecModel, encoder: CodecModel) -> None:
+        self.model = reader
+        self.reader: Reader = reader_of(reader)
+        try:
+            fields = json.loads(encoder.facts["token"])
+            known = {name: value for name, value in fields.items() if name in _TOKEN_FIELDS}
+            self.tokenizer = Tokenizer(config_from_json(TokenConfig, known)).eval()
+            self._load(encoder.tensors())
+        except (KeyError, ValueError, RuntimeError) as cause:
+            raise ModelError(
+                f"the model {encoder.id} ({encoder.role}) cannot be used: {cause}",
+                "Import it again; the two models of a pair belong together.",
+            ) from cause
+
+    @torch.no_grad()
+    def _load(self, arrays: dict[str, npt.NDArray[Any]]) -> None:
+        """Encoders from their file; codebooks as readers have them."""
+        state = {n: torch.from_numpy(a.astype(np.float32)) for n, a in arrays.items()}
+        lacking, unknown = self.tokenizer.load_state_dict(state, strict=False)
+        if unknown or any(name.startswith("encoders.") for name in lacking):
+            raise ValueError(f"lacks {lacking}, has {unknown}")
+        for number, (quantizer, layer) in enumerate(layers_of(self.tokenizer)):
+            quantizer.codebooks[layer].copy_(self.reader.books[number])
+            up = quantizer.up[layer]
+            assert isinstance(up, nn.Linear)
+            up.weight.copy_(self.reader.ups[number])
+
+    @torch.inference_mode()
+    def code(self, block: Voxels, scaling: Scaling, *, thick: bool) -> ImplicitCode:
+        """The codes of a block [K, J, I] with each number of layers."""
+        spans = (CELL // 2 if thick else CELL, CELL, CELL)
+        pads = [(0, -n % span) for n, span in zip(block.shape, spans, strict=True)]
+        padded = torch.from_numpy(np.pad(scaling.apply(block), pads, mode="edge"))
+        used = torch.full((1,), self.reader.layers)
+        codes = self.tokenizer(padded[None, None], used, thick=thick).codes[0].byte().numpy()
+        chunks, losses = [], []
+        for layers in range(1, len(codes) + 1):
+            head = _HEAD.pack(thick, layers, scaling.offset, scaling.scale)
+            packed = codecs().zstd_encode(codes[:layers].tobytes(), level=_ZSTD_LEVEL)
+            chunks.append(head + bytes(packed))
+            losses.append(self._loss(block, codes[:layers], scaling, thick=thick))
+        return ImplicitCode(chunks, losses)
+
+    def _loss(self, block: Voxels, codes: Codes, scaling: Scaling, *, thick: bool) -> float:
+        """The estimated sum of squared errors of a block, from some of its voxels."""
+        count = min(_SAMPLED, block.size)
+        chosen = np.random.default_rng(_SEED).choice(block.size, count, replace=False)
+        voxels = np.stack(np.unravel_index(chosen, block.shape), axis=-1)
+        positions = positions_of(torch.from_numpy(voxels), thick=thick)[None, :, None]
+        values = self.reader.decoder(*self.reader.latents(codes), positions).values
+        decoded = scaling.offset + scaling.scale * values.double().numpy().ravel()
+        error = block.ravel()[chosen].astype(np.float64) - decoded
+        return float(np.vdot(error, error)) * block.size / count
+
+
+_TOKEN_FIELDS = ("width", "latent", "code_size", "codes", "order")
+
+
+@lru_cache(maxsize=2)
+def writer_of(reader: CodecModel, encoder: CodecModel) -> Writer:
+    """The writer of a pair of models; kept, because it takes a second to make."""
+    return Writer(reader, encoder)

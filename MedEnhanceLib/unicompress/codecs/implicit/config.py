@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from MedEnhanceLib.core.options import Options, WithPresets, check_range, option
 from MedEnhanceLib.errors import ConfigError
-
-Codebook = Literal["learned", "random", "off"]
 
 #: Units that a cell of codes spans along each axis. A unit is a voxel in the plane; along
 #: slices it is a voxel, or half of one where slices are thick.
@@ -29,15 +27,11 @@ class TokenConfig(Options):
     width: int = option(128, help="channels of the encoders", low=4, high=512)
     latent: int = option(64, help="channels of what they give", low=8, high=64)
     code_size: int = option(8, help="numbers of a code", low=2, high=16)
-    codes: int = option(256, help="in each codebook", low=4, high=4096)
+    codes: int = option(256, help="in each codebook", low=4, high=256)
     order: str = option(
         "000000001",
-        help="for each layer of a file the branch that it refines: 0 the low band, 1 the details",
+        help="for each layer of codes the branch that it refines: 0 the low band, 1 the details",
     )
-    codebook: Codebook = option(
-        "learned", help='as an ablation "random" (never learned) or "off" (nothing is quantized)'
-    )
-    high_band: bool = option(True, help="whether the second branch sees anything")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,7 +40,7 @@ class TokenConfig(Options):
 
     @property
     def branches(self) -> list[int]:
-        """The branch of each layer of a file."""
+        """The branch of each layer of codes."""
         return [int(branch) for branch in self.order]
 
 
@@ -59,9 +53,6 @@ class DecoderConfig(Options):
     scaled: int = option(6, help="the first layers whose phases are scaled as well as shifted")
     heads: int = option(4, help="of the attention", low=1, high=16)
     key_size: int = option(8, help="of the attention", low=1, high=32)
-    conditioned: bool = option(
-        True, help="as an ablation, false cuts the network off from the codes"
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -96,22 +87,13 @@ class ImplicitConfig(WithPresets):
             "coordinates": 512,
             "warm_up": 0.02,
             "match": 0.05,
-            "joint": 0.76,
-            "fixed": 0.14,
+            "joint": 0.9,
         },
         "full": {"checkpoint_s": 600.0},
     }
 
-    name: str = option("codec", help="of the bundle that comes out", is_name=True)
     modality: Literal["all", "CT", "MR", "EM"] = option(
         "all", help="all: one model for all three, each drawn equally often"
-    )
-    files: tuple[str, ...] = option(
-        ("**/*.nii.gz",), help="patterns of volumes below the data folder that are learned from"
-    )
-    held_out: tuple[str, ...] = option((), help="patterns of volumes that are not")
-    data: tuple[dict[str, str], ...] = option(
-        (), help="for the bundle's card: name, subjects, licence and source of each collection"
     )
     token: TokenConfig = option(factory=TokenConfig, help="encoders and codebooks")
     teacher: DecoderConfig = option(factory=DecoderConfig, help="the teacher's decoder")
@@ -124,40 +106,17 @@ class ImplicitConfig(WithPresets):
     coordinates: int = option(2048, help="of each block", low=8, high=65_536)
     learning_rate: float = option(2e-4, help="of the optimizer", low=1e-9, high=1)
     warm_up: float = option(
-        0.1,
-        help="share of the teacher's steps before anything is quantized",
-        low=0,
-        high=1,
-    )
-    commitment: float = option(0.02, help="weight of this loss")
-    bands_weight: float = option(0.02, help="weight of this loss")
-    gradient_share: float = option(
-        0.0,
-        help="share of the coordinates that are drawn in proportion to the gradient",
-        low=0,
-        high=1,
+        0.1, help="share of the teacher's steps before anything is quantized", low=0, high=1
     )
     match: float = option(
         0.2, help="share of the student's steps that match features", low=0, high=1
     )
-    match_weight: float = option(0.1, help="weight of this loss")
-    fixed: float = option(
-        0.2,
-        help="share of steps at its end with the arithmetic of the integer decoder",
-        low=0,
-        high=1,
-    )
     joint: float = option(
-        0.5,
-        help="share before that in which encoders and codebooks learn on with the student, without "
+        0.7,
+        help="share at its end in which encoders and codebooks learn on with the student, without "
         "the teacher",
         low=0,
         high=1,
-    )
-    start_from: str = option(
-        "",
-        help="folder of a training, of this or another modality, whose networks this one starts "
-        "from",
     )
     seed: int = option(0, help="of everything that is drawn")
     device: str = option("auto", help="auto, cpu, cuda, cuda:N or mps")
@@ -165,12 +124,10 @@ class ImplicitConfig(WithPresets):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.files:
-            raise ConfigError("files is empty", "Name patterns of volumes to learn from.")
-        if self.match + self.joint + self.fixed > 1:
-            raise ConfigError("match, joint and fixed are more than 1", "Shorten one of them.")
+        if self.match + self.joint > 1:
+            raise ConfigError("match and joint are more than 1", "Shorten one of them.")
 
     @property
-    def learned(self) -> dict[str, Any]:
-        """What decides what is learned: a training goes on only where it is the same."""
-        return replace(self, device="", checkpoint_s=0.0).to_json()
+    def steps(self) -> int:
+        """Of teacher and student."""
+        return self.teacher_steps + self.student_steps

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.nets.precision import in_double
-from MedEnhanceLib.unicompress.codecs.implicit import decoder as fx
 from MedEnhanceLib.unicompress.codecs.implicit.config import CELL, DecoderConfig, TokenConfig
 from MedEnhanceLib.unicompress.codecs.implicit.decoder import Decoder, cosines
 
@@ -122,13 +121,12 @@ class ResidualQuantizer(nn.Module):
     ) -> Quantized:
         """Quantize latents [N, latent], each with its first `used` [N] layers.
 
-        quantize: False lets everything through the projections alone (before codebooks start, and
-        for the ablation without them). learn: update the codebooks. Gradients pass straight on.
+        quantize: False lets everything through the projections alone, before codebooks start.
+        learn: update the codebooks. Gradients pass straight on.
         """
         rest, total = latents, torch.zeros_like(latents)
         commitment = latents.new_zeros(())
         codes = []
-        quantize = quantize and self.config.codebook != "off"
         for layer, (down, up) in enumerate(zip(self.down, self.up, strict=True)):
             taken = (used > layer)[:, None].to(latents.dtype)
             small = down(rest).float()
@@ -136,7 +134,7 @@ class ResidualQuantizer(nn.Module):
                 code = self.nearest(layer, small)
                 found = self.codebooks[layer][code]
                 commitment = commitment + (taken * (small - found.detach()) ** 2).mean()
-                if learn and self.config.codebook == "learned":
+                if learn:
                     self._learn(layer, small.detach(), code, taken[:, 0] > 0)
                 codes.append(code)
                 small = small + (found - small).detach()
@@ -197,29 +195,11 @@ class ResidualQuantizer(nn.Module):
             nn.init.zeros_(down.bias)
             up.weight.copy_(rows.T)
             small = down(rest).float()
-            if self.config.codebook == "off":
-                rest = rest - up(small)
-                continue
-            if self.config.codebook == "learned":
-                self.codebooks[layer] = _k_means(small, self.config.codes)
-            else:  # of the right spread, and nothing else
-                noise = torch.randn_like(self.codebooks[layer])
-                self.codebooks[layer] = small.mean(dim=0) + small.std(dim=0) * noise
+            self.codebooks[layer] = _k_means(small, self.config.codes)
             # Few uses: averages follow the encoders from the first steps on.
             self.uses[layer] = 1.0
             self.sums[layer] = self.codebooks[layer]
             rest = rest - up(self.codebooks[layer][self.nearest(layer, small)])
-
-    @torch.no_grad()
-    def to_bytes(self) -> None:
-        """Round codebooks and projections to what a byte holds; a second time changes nothing."""
-        for layer, up in enumerate(self.up):
-            assert isinstance(up, nn.Linear)
-            up.weight.copy_(fx.on_weight_grid(up.weight, fixed=True))
-            book = self.codebooks[layer].reshape(1, -1)
-            self.codebooks[layer] = fx.on_weight_grid(book, fixed=True).view_as(
-                self.codebooks[layer]
-            )
 
 
 def principal_axes(points: Tensor) -> Tensor:
@@ -255,7 +235,7 @@ class Encoders(nn.Module):
 
     def __init__(self, config: TokenConfig) -> None:
         super().__init__()
-        self.high_band, self.latent = config.high_band, config.latent
+        self.latent = config.latent
         self.layers = nn.ModuleList(_encoder(channels, config) for channels in (1, _DETAILS))
         #: A linear transform of each cell beside the layers: it begins as the best there is.
         self.straight = nn.ModuleList(
@@ -290,8 +270,6 @@ class Encoders(nn.Module):
         for branch, straight in enumerate(self.straight):
             found = [self._bands(block, thick)[branch] for block, thick in batches]
             cells = torch.cat([_cells(bands) for bands in found])
-            if not cells.any():  # without the high band
-                continue
             axes = principal_axes(cells)[: self.latent]
             rows = axes * (_SPREAD / (cells @ axes[0]).std())
             assert isinstance(straight, nn.Conv3d)
@@ -332,8 +310,6 @@ class Encoders(nn.Module):
     def _bands(self, block: Tensor, thick: bool) -> tuple[Tensor, Tensor]:
         low, high = haar(block, thick=thick)
         high = F.pad(high, (0, 0, 0, 0, 0, 0, 0, _DETAILS - high.shape[1]))
-        if not self.high_band:
-            high = torch.zeros_like(high)
         # Orthonormal bands of a constant are its value times 2 or √8.
         gain = 0.5 if thick else 8**-0.5
         return gain * low, _DETAIL_GAIN * gain * high
@@ -446,11 +422,11 @@ class Tokenizer(nn.Module):
         return Tokens(grids[0], grids[1], joined, commitment)
 
 
-def layers_of(tokeniser: Tokenizer) -> Iterator[tuple[ResidualQuantizer, int]]:
+def layers_of(tokenizer: Tokenizer) -> Iterator[tuple[ResidualQuantizer, int]]:
     """For each layer of a file its quantizer, and its number there."""
-    branches = tokeniser.config.branches
+    branches = tokenizer.config.branches
     for layer, branch in enumerate(branches):
-        quantizer = tokeniser.quantisers[branch]
+        quantizer = tokenizer.quantisers[branch]
         assert isinstance(quantizer, ResidualQuantizer)
         yield quantizer, branches[:layer].count(branch)
 
@@ -460,7 +436,7 @@ class Networks(nn.Module):
 
     def __init__(self, token: TokenConfig, teacher: DecoderConfig, student: DecoderConfig) -> None:
         super().__init__()
-        self.tokeniser = Tokenizer(token)
+        self.tokenizer = Tokenizer(token)
         self.teacher = Decoder(teacher, token.latent)
         self.student = Decoder(student, token.latent)
         #: Lifts the student's last sines to the teacher's, to be compared.
@@ -470,7 +446,7 @@ class Networks(nn.Module):
     def start_values(self) -> None:
         """Decoders begin by undoing the linear transform that the encoders begin as."""
         for branch in range(2):
-            amplitudes = 2 * self.tokeniser.encoders.amplitudes(branch)
+            amplitudes = 2 * self.tokenizer.encoders.amplitudes(branch)
             for decoder in (self.teacher, self.student):
                 layer = decoder.fusion.values[branch]
                 assert isinstance(layer, nn.Linear)

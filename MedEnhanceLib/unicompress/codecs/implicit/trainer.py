@@ -8,8 +8,7 @@ reconstruction.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,18 +17,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import InputError, ModelError
+from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.volume_files import load
-from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
 from MedEnhanceLib.nets.precision import mixed_precision
 from MedEnhanceLib.nets.training import set_learning_rate
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.codecs.implicit.codec import LEAST_PART, TAILS, Scaling, is_thick
 from MedEnhanceLib.unicompress.codecs.implicit.config import ImplicitConfig
-from MedEnhanceLib.unicompress.codecs.implicit.decoder import Decoded, positions_of
+from MedEnhanceLib.unicompress.codecs.implicit.decoder import CORNERS, Decoded, positions_of
 from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import Networks, Tokens, haar
 
 #: A block of training, in units: 4 × 8 × 8 cells.
@@ -40,8 +37,9 @@ MODALITIES = ("CT", "MR", "EM")
 _PARTS, _LEAST_SPREAD = 0.5, 0.35
 #: Voxels of a cube of coordinates.
 CUBE = 8
-#: Weight of the teacher's outputs.
+#: Weights: of the teacher's outputs at first and at last, and of other losses.
 _ALPHA_START, _ALPHA_END = 1.0, 0.1
+_COMMITMENT, _BANDS, _MATCH = 0.02, 0.02, 0.1
 #: Vectors of each branch that the codebooks start from, at least, for each code.
 _START_VECTORS = 64
 #: Batches whose cells the encoders start from.
@@ -53,7 +51,6 @@ _WEIGHT_DECAY = 1e-4
 class Source:
     """A volume on the network's scale, [K, J, I], large enough for a block."""
 
-    name: str
     modality: str
     voxels: npt.NDArray[np.float32]
     thick: bool
@@ -65,27 +62,24 @@ def block_shape(*, thick: bool) -> tuple[int, int, int]:
     return slices // (2 if thick else 1), rows, columns
 
 
-def read_sources(config: ImplicitConfig, folder: Path, monitor: Monitor) -> list[Source]:
-    """The volumes that a configuration names; raises InputError where there are none."""
-    held = {path for pattern in config.held_out for path in folder.glob(pattern)}
-    paths = sorted({path for pattern in config.files for path in folder.glob(pattern)} - held)
-    wanted = MODALITIES if config.modality == "all" else (config.modality,)
+def read_sources(files: Sequence[str | Path], modality: str, monitor: Monitor) -> list[Source]:
+    """The volumes of a modality, or of "all"; raises InputError where there are none."""
+    wanted = MODALITIES if modality == "all" else (modality,)
     sources = []
-    for count, path in enumerate(paths, 1):
+    for count, path in enumerate(files, 1):
         volume = load(path)
         if volume.modality in wanted and volume.voxels.ndim == 3:
-            name = path.relative_to(folder).as_posix()
-            sources.append(make_source(volume, name))
-        monitor.progress(count / len(paths), "reading volumes")
+            sources.append(make_source(volume))
+        monitor.progress(count / len(files), "reading volumes")
     if not sources:
         raise InputError(
-            f"{folder}: no volumes of {config.modality} to learn from",
+            f"no volumes of {modality} to learn from",
             "Check `files`, patterns relative to the data folder, and the modality.",
         )
     return sources
 
 
-def make_source(volume: Volume, name: str) -> Source:
+def make_source(volume: Volume) -> Source:
     """A volume as training sees it."""
     scaled = Scaling.of(volume.voxels, volume.modality).apply(volume.voxels)
     thick = is_thick(volume.geometry.spacing)
@@ -93,14 +87,13 @@ def make_source(volume: Volume, name: str) -> Source:
         (0, max(0, least - extent))
         for extent, least in zip(scaled.shape, block_shape(thick=thick), strict=True)
     ]
-    return Source(name, volume.modality, np.pad(scaled, pads, mode="edge"), thick)
+    return Source(volume.modality, np.pad(scaled, pads, mode="edge"), thick)
 
 
 class Blocks:
     """Draws blocks: a modality, each as often; of it a volume by size; of that a place and turn."""
 
     def __init__(self, sources: Sequence[Source]) -> None:
-        self.sources = sources
         groups = ([s for s in sources if s.modality == modality] for modality in MODALITIES)
         self._groups = [group for group in groups if group]
 
@@ -110,7 +103,7 @@ class Blocks:
         first = group[int(rng.choice(len(group), p=_by_size(group)))]
         alike = [source for source in group if source.thick == first.thick]
         chosen = rng.choice(len(alike), size=count, p=_by_size(alike))
-        crops = [_crop(alike[int(one)], rng) for one in chosen]
+        crops = [_crop(alike[int(number)], rng) for number in chosen]
         return torch.from_numpy(np.stack(crops)[:, None]), first.thick
 
 
@@ -141,50 +134,26 @@ def _rescaled(block: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.N
     return block.astype(np.float32)
 
 
-def draw_cubes(blocks: Tensor, count: int, gradient_share: float) -> Tensor:
-    """Numbers [B, count] of cubes of blocks [B, 1, K, J, I], all extents even.
-
-    A share is drawn in proportion to the gradient's magnitude, the others evenly.
-    """
-    steep = round(count * gradient_share)
-    magnitude = sum(F.pad(blocks.diff(dim=axis).abs(), _behind(axis)) for axis in (2, 3, 4))
-    assert isinstance(magnitude, Tensor)
-    weights = F.avg_pool3d(magnitude, 2).flatten(1) + 1e-6
-    even = torch.randint(weights.shape[1], (len(blocks), count - steep), device=blocks.device)
-    if not steep:
-        return even
-    return torch.cat([even, torch.multinomial(weights, steep, replacement=True)], dim=1)
-
-
-def _behind(axis: int) -> tuple[int, ...]:
-    """One more at the end of `axis` of five, as F.pad takes it."""
-    pads = [0] * 6
-    pads[2 * (4 - axis) + 1] = 1
-    return tuple(pads)
-
-
-def cube_voxels(cubes: Tensor, extents: tuple[int, int, int]) -> Tensor:
-    """Indices (k, j, i) [B, count · 8, 3] of all voxels of cubes, cube by cube."""
-    _, rows, columns = (extent // 2 for extent in extents)
-    k, rest = cubes // (rows * columns), cubes % (rows * columns)
-    corner = 2 * torch.stack([k, rest // columns, rest % columns], dim=-1)
-    offsets = torch.tensor([[a, b, c] for a in (0, 1) for b in (0, 1) for c in (0, 1)])
-    return (corner[:, :, None] + offsets.to(cubes.device)).flatten(1, 2)
+def draw_cubes(blocks: Tensor, count: int) -> Tensor:
+    """Indices (k, j, i) [B, count, 8, 3] of the voxels of cubes of blocks [B, 1, K, J, I]."""
+    extents = [extent // 2 for extent in blocks.shape[2:]]
+    corners = [torch.randint(n, (len(blocks), count), device=blocks.device) for n in extents]
+    return 2 * torch.stack(corners, dim=-1)[:, :, None] + CORNERS.to(blocks.device)
 
 
 def pick(blocks: Tensor, voxels: Tensor) -> Tensor:
-    """Values [B, N] of blocks [B, 1, K, J, I] at indices [B, N, 3]."""
+    """Values [B, N, V] of blocks [B, 1, K, J, I] at indices [B, N, V, 3]."""
     _, _, _, rows, columns = blocks.shape
     flat = (voxels[..., 0] * rows + voxels[..., 1]) * columns + voxels[..., 2]
-    return blocks.flatten(1).gather(1, flat)
+    return blocks.flatten(1).gather(1, flat.flatten(1)).view(flat.shape)
 
 
-def reconstruction_loss(values: Tensor, wanted: Tensor, bands_weight: float) -> Tensor:
+def reconstruction_loss(values: Tensor, wanted: Tensor) -> Tensor:
     """Squared error and, weighted, the absolute error of the wavelet's bands of each cube."""
     error = (values - wanted).view(-1, 1, 2, 2, 2)
     low, high = haar(error)
     bands = torch.cat([low, high], dim=1)
-    return (error**2).mean() + bands_weight * bands.abs().mean()
+    return (error**2).mean() + _BANDS * bands.abs().mean()
 
 
 def teacher_weight(share: float, match: float) -> float:
@@ -198,43 +167,10 @@ def teacher_weight(share: float, match: float) -> float:
     return _ALPHA_START + (_ALPHA_END - _ALPHA_START) * progress
 
 
-def distillation_loss(
-    networks: Networks,
-    student: Decoded,
-    teacher: Decoded,
-    wanted: Tensor,
-    share: float,
-    config: ImplicitConfig,
-) -> dict[str, Tensor]:
-    """The terms of a student's step beside its teacher. wanted: voxels [B, N]; share: of its
-    steps that are done.
-    """
-    alpha = teacher_weight(share, config.match)
-    weight = config.bands_weight
-    terms = {"output": alpha * reconstruction_loss(student.values, teacher.values, weight)}
-    if share < config.match:
-        fused = torch.mean((student.fused - teacher.fused) ** 2)
-        last = torch.mean((networks.lift(student.last) - teacher.last) ** 2)
-        terms["features"] = config.match_weight * (fused + last)
-    else:
-        terms["data"] = reconstruction_loss(student.values, wanted, weight)
-    return terms
-
-
-def learns_jointly(share: float, config: ImplicitConfig) -> bool:
-    """Whether encoders and codebooks learn with the student: after its teacher, before integers."""
-    return 1 - config.fixed - config.joint <= share < 1 - config.fixed
-
-
-def in_fixed_point(share: float, config: ImplicitConfig) -> bool:
-    """Whether the student computes as its integer decoder does, so near to the end."""
-    return share >= 1 - config.fixed
-
-
 @dataclass(frozen=True)
 class Batch:
-    """Blocks [B, 1, K, J, I] and where they are looked at: indices [B, N, 3], their centers in
-    units [B, N, 3], their values [B, N].
+    """Blocks [B, 1, K, J, I] and where they are looked at: centers of voxels in units
+    [B, N, 8, 3], their values [B, N, 8].
     """
 
     blocks: Tensor
@@ -250,11 +186,9 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.config, self.blocks, self.device = config, blocks, device
         self.networks = Networks(config.token, config.teacher, config.student).to(device)
-        if config.start_from:
-            self._start_from(Path(config.start_from))
-        first = (self.networks.tokeniser, self.networks.teacher)
+        first = (self.networks.tokenizer, self.networks.teacher)
         second = (self.networks.student, self.networks.lift)
-        third = (self.networks.tokeniser, self.networks.student)
+        third = (self.networks.tokenizer, self.networks.student)
         self.optimizers = [
             torch.optim.AdamW(
                 (weight for module in modules for weight in module.parameters()),
@@ -266,26 +200,12 @@ class Trainer:
         self.autocast = mixed_precision(device)
 
     @property
-    def steps(self) -> int:
-        """Of both parts."""
-        return self.config.teacher_steps + self.config.student_steps
-
-    def _start_from(self, folder: Path) -> None:
-        """Cross-domain distillation: begin as teacher and student of another domain."""
-        from safetensors.torch import load_file
-
-        path = folder / "checkpoint.safetensors"
-        if not path.is_file():
-            raise ModelError(f"{path}: no checkpoint to start from", "Name a training's folder.")
-        state = {
-            name.removeprefix("networks/"): tensor
-            for name, tensor in load_file(path).items()
-            if name.startswith("networks/")
+    def parts(self) -> Mapping[str, Any]:
+        """What a checkpoint holds."""
+        return {
+            "modules": {"networks": self.networks},
+            "optimizers": dict(zip(("teacher", "student", "joint"), self.optimizers, strict=True)),
         }
-        own = self.networks.state_dict()
-        if {n: t.shape for n, t in own.items()} != {n: t.shape for n, t in state.items()}:
-            raise ModelError(f"{path}: its networks have other sizes", "Use the same sizes.")
-        self.networks.load_state_dict(state)
 
     def step(self, number: int) -> dict[str, float]:
         """One optimizer step; its loss terms. The same number does the same, resumed or not."""
@@ -295,45 +215,55 @@ class Trainer:
         if number < config.teacher_steps:
             return self._teach(number, rng)
         number -= config.teacher_steps
-        if number == 0 and not self.config.start_from:
+        if number == 0:
             self.networks.start_student()
-        if in_fixed_point(number / self.config.student_steps, self.config):
-            self._round_codebooks()
         return self._distill(number, rng)
 
     def _teach(self, number: int, rng: np.random.Generator) -> dict[str, float]:
-        config, total = self.config, self.config.teacher_steps
-        start = 0 if config.start_from else round(config.warm_up * total)
-        if number == 0 and not config.start_from:
+        total = self.config.teacher_steps
+        start = round(self.config.warm_up * total)
+        if number == 0:
             self._start_encoders(rng)
-        if number == start and not config.start_from:
+        if number == start:
             self._start_codebooks(rng)
         batch = self.draw(rng)
         tokens = self.tokens(batch, rng, quantize=number >= start, learn=True)
         decoded = self.networks.teacher(tokens.low, tokens.high, batch.positions)
-        terms = {"data": reconstruction_loss(decoded.values, batch.wanted, config.bands_weight)}
-        terms["commitment"] = config.commitment * tokens.commitment
+        terms = {"data": reconstruction_loss(decoded.values, batch.wanted)}
+        terms["commitment"] = _COMMITMENT * tokens.commitment
         return self._descend(0, number, total, terms)
 
     def _distill(self, number: int, rng: np.random.Generator) -> dict[str, float]:
         config = self.config
         share = number / config.student_steps
-        jointly = learns_jointly(share, config)
+        jointly = share >= 1 - config.joint
         batch = self.draw(rng)
         with torch.set_grad_enabled(jointly):
             tokens = self.tokens(batch, rng, learn=jointly)
-        student = self.networks.student
-        student.fixed = in_fixed_point(share, config)
-        decoded = student(tokens.low, tokens.high, batch.positions)
-        if share < 1 - config.fixed - config.joint:
+        decoded = self.networks.student(tokens.low, tokens.high, batch.positions)
+        if jointly:
+            terms = {"data": reconstruction_loss(decoded.values, batch.wanted)}
+            terms["commitment"] = _COMMITMENT * tokens.commitment
+        else:
             with torch.no_grad():
                 wise = self.networks.teacher(tokens.low, tokens.high, batch.positions)
-            terms = distillation_loss(self.networks, decoded, wise, batch.wanted, share, config)
-        else:
-            terms = {"data": reconstruction_loss(decoded.values, batch.wanted, config.bands_weight)}
-        if jointly:
-            terms["commitment"] = config.commitment * tokens.commitment
+            terms = self._distillation_loss(decoded, wise, batch.wanted, share)
         return self._descend(2 if jointly else 1, number, config.student_steps, terms)
+
+    def _distillation_loss(
+        self, student: Decoded, teacher: Decoded, wanted: Tensor, share: float
+    ) -> dict[str, Tensor]:
+        """The terms of a student's step beside its teacher; share: of its steps that are done."""
+        match = self.config.match
+        alpha = teacher_weight(share, match)
+        terms = {"output": alpha * reconstruction_loss(student.values, teacher.values)}
+        if share < match:
+            fused = torch.mean((student.fused - teacher.fused) ** 2)
+            last = torch.mean((self.networks.lift(student.last) - teacher.last) ** 2)
+            terms["features"] = _MATCH * (fused + last)
+        else:
+            terms["data"] = reconstruction_loss(student.values, wanted)
+        return terms
 
     def _descend(
         self, part: int, number: int, total: int, terms: dict[str, Tensor]
@@ -344,35 +274,29 @@ class Trainer:
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         weights = [w for group in optimizer.param_groups for w in group["params"]]
-        norm = torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        # One transfer from the device.
-        numbers = torch.stack([norm, *(term.detach() for term in terms.values())]).tolist()
-        if not math.isfinite(numbers[0]):
-            raise ModelError(
-                f"the training diverged at step {number}", "Resume with a lower learning_rate."
-            )
+        torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
+        # One transfer from the device.
+        numbers = torch.stack([term.detach() for term in terms.values()]).tolist()
         name = ("teacher", "student", "joint")[part]
-        return {f"{name} {term}": value for term, value in zip(terms, numbers[1:], strict=True)}
+        return {f"{name} {term}": value for term, value in zip(terms, numbers, strict=True)}
 
     def draw(self, rng: np.random.Generator) -> Batch:
         """Blocks and coordinates of a step."""
         blocks, thick = self.blocks.draw(self.config.blocks, rng)
         blocks = blocks.to(self.device)
-        cubes = draw_cubes(blocks, self.config.coordinates // CUBE, self.config.gradient_share)
-        _, _, *extents = blocks.shape
-        voxels = cube_voxels(cubes, (extents[0], extents[1], extents[2]))
+        voxels = draw_cubes(blocks, self.config.coordinates // CUBE)
         return Batch(blocks, thick, positions_of(voxels, thick=thick), pick(blocks, voxels))
 
     def tokens(
         self, batch: Batch, rng: np.random.Generator, *, quantize: bool = True, learn: bool = False
     ) -> Tokens:
         """Tokens of a batch, each block with a random number of layers."""
-        tokeniser = self.networks.tokeniser
-        used = rng.integers(1, tokeniser.refinements + 1, size=len(batch.blocks))
+        tokenizer = self.networks.tokenizer
+        used = rng.integers(1, tokenizer.refinements + 1, size=len(batch.blocks))
         with self.autocast:
-            latents = tokeniser.encoders(batch.blocks, thick=batch.thick)
-        return tokeniser.quantize(
+            latents = tokenizer.encoders(batch.blocks, thick=batch.thick)
+        return tokenizer.quantize(
             latents, torch.from_numpy(used).to(self.device), quantize=quantize, learn=learn
         )
 
@@ -380,42 +304,20 @@ class Trainer:
         """Principal components of blocks of every kind."""
         drawn = (self.blocks.draw(self.config.blocks, rng) for _ in range(_START_BATCHES))
         batches = [(blocks.to(self.device), thick) for blocks, thick in drawn]
-        self.networks.tokeniser.encoders.start(batches)
+        self.networks.tokenizer.encoders.start(batches)
         self.networks.start_values()
 
     @torch.no_grad()
     def _start_codebooks(self, rng: np.random.Generator) -> None:
         """k-means of what the encoders give for blocks of every kind."""
-        tokeniser = self.networks.tokeniser
-        found: list[list[Tensor]] = [[], []]
+        tokenizer = self.networks.tokenizer
+        cells: list[list[Tensor]] = [[], []]
         wanted = _START_VECTORS * self.config.token.codes
-        while sum(len(cells) for cells in found[0]) < wanted:
+        while sum(map(len, cells[0])) < wanted:
             blocks, thick = self.blocks.draw(self.config.blocks, rng)
             with self.autocast:
-                latents = tokeniser.encoders(blocks.to(self.device), thick=thick)
+                latents = tokenizer.encoders(blocks.to(self.device), thick=thick)
             for branch, grid in enumerate(latents):
-                found[branch].append(grid.float().flatten(2).transpose(1, 2).flatten(0, 1))
-        for quantizer, cells in zip(tokeniser.quantisers, found, strict=True):
-            quantizer.start(torch.cat(cells))  # type: ignore[operator]
-
-    def _round_codebooks(self) -> None:
-        """From here on codebooks are what the file of the model holds; again changes nothing."""
-        for quantizer in self.networks.tokeniser.quantisers:
-            quantizer.to_bytes()  # type: ignore[operator]
-
-    def _parts(self) -> dict[str, Any]:
-        return {
-            "config": self.config.learned,
-            "modules": {"networks": self.networks},
-            "optimizers": dict(zip(("teacher", "student", "joint"), self.optimizers, strict=True)),
-        }
-
-    def save(self, path: Path, step: int, seconds: float) -> None:
-        """Write a checkpoint from which `resume` goes on to the same state."""
-        save_checkpoint(path, step=step, notes={"seconds": seconds}, **self._parts())
-
-    def resume(self, path: Path) -> tuple[int, float]:
-        """Restore a checkpoint: the step to go on with, and the seconds that were spent."""
-        notes: dict[str, Any] = {}
-        step = load_checkpoint(path, notes=notes, **self._parts())
-        return step, float(notes.get("seconds", 0.0))
+                cells[branch].append(grid.float().flatten(2).transpose(1, 2).flatten(0, 1))
+        for quantizer, some in zip(tokenizer.quantisers, cells, strict=True):
+            quantizer.start(torch.cat(some))  # type: ignore[operator]

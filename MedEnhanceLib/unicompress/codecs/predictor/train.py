@@ -130,10 +130,10 @@ def train_predictor(
     data_files: Sequence[str | Path],
     out: str | Path,
     monitor: Monitor | None = None,
-) -> Path:
+) -> list[Path]:
     """Train on volumes and write the model `predictor.safetensors` into the folder `out`.
 
-    Goes on from the checkpoint in `out` where there is one. Returns the model's path.
+    Goes on from the checkpoint in `out` where there is one. Returns the model's path, alone.
     Raises InputError without volumes, ConfigError for a checkpoint of another configuration,
     Cancelled; the checkpoint stays.
     """
@@ -169,7 +169,7 @@ def train_predictor(
             monitor.metric("bits per voxel", loss.item(), step + 1)
             save_checkpoint(checkpoint, step=step + 1, **state)  # type: ignore[arg-type]
     monitor.progress(1.0, "trained")
-    return _write(network, config, data_files, folder)
+    return [_write(network, config, data_files, folder)]
 
 
 def learning_rate(config: PredictorConfig, step: int) -> float:

@@ -24,8 +24,8 @@ from MedEnhanceLib.unicompress.config import Speed
 from MedEnhanceLib.unicompress.models import DecodeContext
 
 MOST_NOISE = 127
-#: axis, bits, intensity of the brightest voxel, noise, whether a filter follows, range.
-HEAD = struct.Struct("<BBHBBdd")
+#: bits, intensity of the brightest voxel, noise, whether a filter follows, range.
+HEAD = struct.Struct("<BHBBdd")
 #: Fitting a filter to a large block takes 170 MiB.
 MOST_THREADS = 6
 #: Frames before the slices: libaom loses four times as much in a stream's first frame as in the
@@ -44,25 +44,24 @@ def noise_code(mean_square: float) -> int:
 
 @dataclass(frozen=True)
 class Video:
-    """A coded block. shape: of its slices, [K, H, W], which lie along `axis`; bits: 10 or 12.
+    """A coded block. shape: [K, J, I]; bits: 10 or 12.
 
     top, low, high: the intensity of the block's largest voxel, its smallest and largest voxel;
     noise: what the code left of it, of which `filter` undoes some.
     """
 
-    axis: int
     bits: int
     top: int
     low: float
     high: float
     stream: bytes
-    shape: tuple[int, ...]
+    shape: Shape
     noise: int = 0
     filter: wiener.Filter | None = None
 
     @cached_property
     def frames(self) -> Frames:
-        """The slices as decoded, [K, H, W], 0 to `top` and little more.
+        """The slices as decoded, [K, J, I], 0 to `top` and little more.
 
         Raises one of FOREIGN_ERRORS for a stream that is not of such slices.
         """
@@ -74,23 +73,22 @@ class Video:
     def data(self) -> bytes:
         """Ready to be a chunk."""
         filtered = self.filter is not None
-        head = HEAD.pack(self.axis, self.bits, self.top, self.noise, filtered, self.low, self.high)
+        head = HEAD.pack(self.bits, self.top, self.noise, filtered, self.low, self.high)
         return head + (self.filter.data if self.filter else b"") + self.stream
 
     @classmethod
     def read(cls, data: bytes, shape: Shape) -> Video:
         """From the chunk of a block of `shape`; one of FOREIGN_ERRORS for bytes that cannot be."""
-        axis, bits, top, noise, filtered, low, high = HEAD.unpack_from(data)
-        if axis > 2 or bits not in (10, 12) or not 0 < top <= av1.HIGHEST:
-            raise ValueError(f"axis {axis}, {bits} bits, intensities up to {top}")
+        bits, top, noise, filtered, low, high = HEAD.unpack_from(data)
+        if bits not in (10, 12) or not 0 < top <= av1.HIGHEST:
+            raise ValueError(f"{bits} bits, intensities up to {top}")
         if not (math.isfinite(low) and math.isfinite(high) and -_LARGEST < low < high < _LARGEST):
             raise ValueError(f"a range of {low} to {high}")
         if noise > MOST_NOISE or filtered > 1:
             raise ValueError(f"noise {noise}, filtered {filtered}")
         found, size = wiener.read(data[HEAD.size :]) if filtered else (None, 0)
         stream = data[HEAD.size + size :]
-        slices = (shape[axis], *(extent for other, extent in enumerate(shape) if other != axis))
-        return cls(axis, bits, top, low, high, stream, slices, noise, found)
+        return cls(bits, top, low, high, stream, shape, noise, found)
 
 
 def fits(block: Voxels) -> bool:
@@ -104,7 +102,6 @@ def encode(
     step: float,
     *,
     speed: Speed,
-    axis: int = 0,
     encoder: Encoder = LIBAOM,
     anchor: float | None = None,
     limits: tuple[float, float] | None = None,
@@ -113,20 +110,18 @@ def encode(
     """Code a block, [K, J, I], that `fits`. step: of the quantizer, in stored units.
 
     encoder: what it does not take libaom codes. anchor: see Encoder; `step`, if none is given.
-    axis: along which slices follow each other. limits: the range that is coded, of the block
-    itself if none is given. quickly: see Encoder.
+    limits: the range that is coded, of the block itself if none is given. quickly: see Encoder.
     """
     low, high = limits or (float(block.min()), float(block.max()))
-    slices = np.moveaxis(block, axis, 0)
-    if not encoder.takes(*slices.shape):
+    if not encoder.takes(*block.shape):
         encoder = LIBAOM
     top, quantizer = encoder.scale(high - low, step, anchor or step)
-    scaled = np.empty(slices.shape, np.uint16)
-    for k, plane in enumerate(slices):
+    scaled = np.empty(block.shape, np.uint16)
+    for k, plane in enumerate(block):
         scaled[k] = np.rint((plane.astype(np.float64) - low) * (top / (high - low)))
     frames = _filled(scaled, encoder.bits)
     stream = encoder.code(frames, quantizer, speed, quickly)
-    return Video(axis, encoder.bits, top, low, high, stream, slices.shape)
+    return Video(encoder.bits, top, low, high, stream, block.shape)
 
 
 def decode(data: bytes, shape: Shape, context: DecodeContext) -> Voxels:
@@ -147,7 +142,7 @@ def filtered(data: bytes, block: Voxels, context: DecodeContext, most: int) -> t
     coded = Video.read(data, block.shape)
     frames = coded.frames
     error, squared = np.empty(frames.shape, np.float32), 0.0
-    for k, plane in enumerate(np.moveaxis(block, coded.axis, 0)):
+    for k, plane in enumerate(block):
         exact = np.subtract(plane, coded.low, dtype=np.float64)
         exact *= coded.top / (coded.high - coded.low)
         exact -= frames[k]
@@ -174,7 +169,7 @@ def _in_units(
     voxels = np.empty(video.shape, context.dtype)
     for k, plane in enumerate(slices):
         voxels[k] = values[np.minimum(plane, av1.HIGHEST * parts)]
-    return np.ascontiguousarray(np.moveaxis(voxels, 0, video.axis))
+    return voxels
 
 
 def _filled(frames: Frames, bits: int) -> Frames:

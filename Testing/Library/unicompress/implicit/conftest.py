@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +12,10 @@ pytest.importorskip("torch")
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.io.volume_files import save
 from MedEnhanceLib.unicompress.allocation import implicit_layers
 from MedEnhanceLib.unicompress.codecs.implicit.config import ImplicitConfig
-from MedEnhanceLib.unicompress.codecs.implicit.train import ImplicitTraining
-from MedEnhanceLib.unicompress.codecs.implicit.trainer import Source, make_source
+from MedEnhanceLib.unicompress.codecs.implicit.train import train_implicit
 from MedEnhanceLib.unicompress.models import CodecModel, _load
 
 
@@ -30,43 +30,28 @@ def waves(shape: tuple[int, int, int], thickness: float = 1.0, modality: str = "
 
 
 @pytest.fixture(scope="session")
-def sources() -> list[Source]:
+def files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Volumes to learn from: MR of thin and CT of thick slices."""
-    return [
-        make_source(waves((34, 70, 66)), "thin"),
-        make_source(waves((18, 66, 64), 4.0, "CT"), "thick"),
-    ]
+    folder = tmp_path_factory.mktemp("volumes")
+    paths = [folder / "thin.nrrd", folder / "thick.nrrd"]
+    save(waves((34, 70, 66)), paths[0])
+    save(waves((18, 66, 64), 4.0, "CT"), paths[1])
+    return paths
 
 
 @pytest.fixture(scope="session")
 def smoke() -> ImplicitConfig:
     """A training of seconds, enough for layers to be worth their bytes."""
-    return replace(
-        ImplicitConfig.preset("smoke"),
-        teacher_steps=60,
-        student_steps=40,
-        learning_rate=1e-3,
-        device="cpu",
-    )
+    return replace(ImplicitConfig.preset("smoke"), teacher_steps=60, student_steps=40, device="cpu")
 
 
 @pytest.fixture(scope="session")
-def trained(
-    smoke: ImplicitConfig, sources: list[Source], tmp_path_factory: pytest.TempPathFactory
-) -> ImplicitTraining:
-    """A finished training, exported into its folder."""
-    out = tmp_path_factory.mktemp("smoke")
-    training = ImplicitTraining(smoke, sources, out, "cpu", Monitor())
-    training.learn(Monitor())
-    training.export(Monitor())
-    return training
-
-
-@pytest.fixture(scope="session")
-def models(trained: ImplicitTraining) -> dict[str, CodecModel]:
+def models(
+    smoke: ImplicitConfig, files: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, CodecModel]:
     """What readers and writers need, by role."""
-    folder = trained.out / "codec-mr" / "models"
-    return {role: _load(folder / f"{role}.safetensors", role) for role in implicit_layers.ROLES}
+    trained = train_implicit(smoke, files, tmp_path_factory.mktemp("smoke"))
+    return {path.stem: _load(path, path.stem) for path in trained}
 
 
 @pytest.fixture

@@ -1,0 +1,163 @@
+"""The student in a file: bytes with a power of two for each row, and text that says the sizes.
+
+codebooks [layers, codes, size], up.weight [layers, latent, size]: their exponents beside them
+NAME.weight, NAME.exponent, NAME.bias: the matrices of the decoder; slots: of its attention
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from MedEnhanceLib.errors import ConfigError, ModelError
+from MedEnhanceLib.unicompress.codecs.implicit.config import DecoderConfig
+from MedEnhanceLib.unicompress.codecs.implicit.decoder import Decoder
+from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import Tokenizer, layers_of
+from MedEnhanceLib.unicompress.models import CodecModel
+
+Arrays = dict[str, npt.NDArray[Any]]
+#: Of the file's layout: readers refuse others.
+LAYOUT = "1"
+_LARGEST, _SLOT_BITS = 127, 8
+_TURN = 2 * math.pi
+
+
+class Reader:
+    """A model's decoder and codebooks.
+
+    Raises ModelError for a model that is incomplete, or of another layout.
+    """
+
+    def __init__(self, model: CodecModel) -> None:
+        facts, arrays = model.facts, model.tensors()
+        if facts.get("layout") != LAYOUT:
+            raise ModelError(
+                f"the model {model.id} has the layout {facts.get('layout')!r}, not {LAYOUT!r}",
+                "Install a newer MedEnhance.",
+            )
+        try:
+            self.branches = [("0", "1").index(branch) for branch in facts["order"]]
+            self.books = _floats(arrays["codebooks"], arrays["codebooks.exponent"][:, None])
+            self.ups = _floats(arrays["up.weight"], arrays["up.exponent"][..., None])
+            if not len(self.branches) == len(self.books) == len(self.ups):
+                raise ValueError(f"{len(self.books)} codebooks, {len(self.branches)} in the order")
+            self.decoder = _decoder(arrays, facts)
+        except (KeyError, ValueError, IndexError, RuntimeError, ConfigError) as cause:
+            raise ModelError(
+                f"the implicit model {model.id} cannot be used: {cause}", "Import it again."
+            ) from cause
+
+    @property
+    def layers(self) -> int:
+        """Layers of codes, of both branches."""
+        return len(self.branches)
+
+    def latents(self, codes: npt.NDArray[np.integer[Any]]) -> tuple[Tensor, Tensor]:
+        """Latents [1, latent, k, j, i] of both branches from the first layers of codes [n, …]."""
+        grid = codes.shape[1:]
+        sums = torch.zeros(2, *grid, self.ups.shape[1])
+        for layer, code in enumerate(torch.from_numpy(codes.astype(np.int64))):
+            sums[self.branches[layer]] += self.books[layer][code] @ self.ups[layer].T
+        low, high = sums.permute(0, 4, 1, 2, 3)[:, None]
+        return low, high
+
+
+@lru_cache(maxsize=4)
+def reader_of(model: CodecModel) -> Reader:
+    """The reader of a model's bytes; kept, because files have many blocks."""
+    return Reader(model)
+
+
+def decoder_arrays(decoder: Decoder) -> Arrays:
+    """The student as its file holds it."""
+    slots = np.rint(_plain(decoder.fusion.slots) * 2**_SLOT_BITS)
+    arrays = {"slots": slots.clip(-(1 << 15), (1 << 15) - 1).astype(np.int16)}
+    for name, layer, bits, unit in _matrices(decoder):
+        weight, exponent = _bytes(layer.weight / unit)
+        bias = np.zeros(len(weight)) if layer.bias is None else _plain(layer.bias) / unit
+        whole = np.rint(bias * 2.0**bits).clip(-(1 << 31), (1 << 31) - 1).astype(np.int32)
+        arrays |= {f"{name}.weight": weight, f"{name}.exponent": exponent, f"{name}.bias": whole}
+    return arrays
+
+
+def token_arrays(tokenizer: Tokenizer) -> Arrays:
+    """Codebooks in the order of a file, and their projections."""
+    books, ups = [], []
+    for quantizer, layer in layers_of(tokenizer):
+        books.append(_bytes(quantizer.codebooks[layer].reshape(1, -1)))
+        up = quantizer.up[layer]
+        assert isinstance(up, nn.Linear)
+        ups.append(_bytes(up.weight))
+    shape = (len(books), tokenizer.config.codes, tokenizer.config.code_size)
+    return {
+        "codebooks": np.stack([weight for weight, _ in books]).reshape(shape),
+        "codebooks.exponent": np.stack([exponent for _, exponent in books]),
+        "up.weight": np.stack([weight for weight, _ in ups]),
+        "up.exponent": np.stack([exponent for _, exponent in ups]),
+    }
+
+
+@torch.no_grad()
+def _decoder(arrays: Arrays, facts: Mapping[str, str]) -> Decoder:
+    heads = int(facts["heads"])
+    config = DecoderConfig(
+        hidden=len(arrays["gain.weight"]),
+        depth=int(facts["depth"]),
+        scaled=int(facts["scaled"]),
+        heads=heads,
+        key_size=len(arrays["query.weight"]) // heads,
+    )
+    decoder = Decoder(config, len(arrays["value.0.weight"]))
+    decoder.fusion.slots.copy_(_floats(arrays["slots"], np.array(_SLOT_BITS)))
+    for name, layer, bits, unit in _matrices(decoder):
+        weight = _floats(arrays[f"{name}.weight"], arrays[f"{name}.exponent"][:, None])
+        if weight.shape != layer.weight.shape:  # copy_ would repeat a single row
+            raise ValueError(f"{name} of shape {tuple(weight.shape)}")
+        layer.weight.copy_(weight * unit)
+        if layer.bias is not None:
+            layer.bias.copy_(_floats(arrays[f"{name}.bias"], np.array(bits)) * unit)
+    return decoder.eval()
+
+
+def _matrices(decoder: Decoder) -> Iterator[tuple[str, nn.Linear, int, float]]:
+    """Name in the file, layer, bits of its bias behind the point, and unit of what it gives.
+
+    What makes a phase is in turns there.
+    """
+    fusion, scaled = decoder.fusion, decoder.config.scaled
+    named = [(f"key.{b}", layer, 4, 1.0) for b, layer in enumerate(fusion.keys)]
+    named += [(f"value.{b}", layer, 6, 1.0) for b, layer in enumerate(fusion.values)]
+    named += [("query", fusion.query, 4, 1.0)]
+    for n, (wave, shift) in enumerate(zip(decoder.waves, decoder.shifts, strict=True)):
+        named += [(f"wave.{n}", wave, 11 if n < scaled else 14, _TURN)]
+        named += [(f"shift.{n}", shift, 14, _TURN)]
+    named += [(f"scale.{n}", layer, 8, 1.0) for n, layer in enumerate(decoder.scales)]
+    for name, layer, bits, unit in (*named, ("gain", decoder.gain, 8, 1.0)):
+        assert isinstance(layer, nn.Linear)
+        yield name, layer, bits, unit
+    yield "out", decoder.out, 12, 1.0
+
+
+def _bytes(weight: Tensor) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]:
+    """Rows as bytes, and for each the largest e such that its numbers · 2^e fit."""
+    rows = _plain(weight)
+    largest = np.abs(rows).max(axis=1).clip(2.0**-20)
+    exponents = np.floor(np.log2((_LARGEST + 0.49) / largest)).clip(-8, 18)
+    whole = np.rint(rows * 2.0 ** exponents[:, None]).clip(-_LARGEST, _LARGEST)
+    return whole.astype(np.int8), exponents.astype(np.int8)
+
+
+def _plain(values: Tensor) -> npt.NDArray[np.float64]:
+    array: npt.NDArray[np.float64] = values.detach().cpu().double().numpy()
+    return array
+
+
+def _floats(whole: npt.NDArray[Any], exponents: npt.NDArray[Any]) -> Tensor:
+    return torch.from_numpy((whole * 2.0 ** -exponents.astype(np.float64)).astype(np.float32))
