@@ -113,7 +113,9 @@ def test_a_description_beside_the_bundle_comes_along(run: Run, tmp_path: Path) -
     assert "preprocessing is missing" in run("models", "import", folder).err
     spec = {"modality": "MR", "labels": ["a", "b"], "multiple": 4}
     folder.with_name("organs.json").write_text(json.dumps(spec))
-    assert run("models", "import", folder, "--json").json["model"]["modality"] == "MR"
+    assert run("models", "import", folder, "--json").json["imported"] == "organs"
+    (row,) = [row for row in run("models", "list", "--json").json["models"] if not row["shipped"]]
+    assert row["modality"] == "MR"
     assert run("models", "import", find_bundle("organs").folder).status == 0  # as it was kept
 
 
