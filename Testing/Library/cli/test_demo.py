@@ -14,16 +14,10 @@ import pytest
 from Library.cli.stand_in import stand_in
 
 from MedEnhanceLib import io
-from MedEnhanceLib.cli.main import build_parser
-from MedEnhanceLib.cli.parser import params_of
 from MedEnhanceLib.cli.volumes import demo_text
-from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import CodecError
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.kinds import demo
-from MedEnhanceLib.jobs.kinds.demo import DemoParams
 from MedEnhanceLib.report import figures
-from MedEnhanceLib.report.demo import Compression
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -135,33 +129,3 @@ def test_force_replaces_the_demos_own_files_only(run: Callable, tmp_path: Path) 
     assert (tmp_path / "mine.txt").read_text() == "mine"
     assert "<title>" in (tmp_path / "index.html").read_text(encoding="utf-8")
     assert io.load(tmp_path / "damaged.nii.gz").shape == (24, 64, 60)
-
-
-def test_demo_goes_to_its_own_folder_by_default() -> None:
-    given = params_of(build_parser().parse_args(["demo"]), DemoParams)
-    assert DemoParams(**given).out == "medenhance-demo"
-
-
-def test_file_in_place_of_the_folder_is_named(run: Callable, tmp_path: Path) -> None:
-    (tmp_path / "demo").write_text("mine")
-    ran = run("demo", tmp_path / "demo")
-    assert ran.status == 1
-    assert "is a file" in ran.err
-
-
-def test_damage_is_the_same_every_time() -> None:
-    brain, _ = demo.load_sample()
-    assert demo.damage(brain).is_equal(demo.damage(brain))
-    assert demo.damage(brain).dtype == np.int16
-
-
-@pytest.mark.parametrize(
-    ("mode", "change", "ratio"),
-    [("lossless", 1, 3.0), ("largest error 2", 3, 3.0), ("ratio 64", 0, 63.9)],
-)
-def test_missed_target_is_an_error(mode: str, change: int, ratio: float, head: Volume) -> None:
-    changed = head.voxels.copy()
-    changed[0, 0, 0] += change
-    row = Compression(mode, "x.ucv", ratio, float(change), None, 1.0, 1.0, "")
-    with pytest.raises(CodecError, match=r"x\.ucv"):
-        demo.check_bound(row, head, head.with_voxels(changed))
