@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from textwrap import fill
 from typing import Any
 
@@ -18,7 +17,6 @@ _ACTIONS = {
     "verify": "check the files of one, or of all, against their hashes",
     "import": "take in a model or a MONAI bundle: a folder, or a zip of one",
     "default": "take one where none is named, in place of one that ships",
-    "monai": "write one as a MONAI bundle into FOLDER",
     "remove": "delete one that was imported",
 }
 
@@ -26,7 +24,6 @@ _ACTIONS = {
 def _declare(parser: Parser) -> None:
     parser.add_argument("action", choices=tuple(_ACTIONS), help="what to do")
     parser.add_argument("name", nargs="?", metavar="NAME", help="a model's name; a path for import")
-    parser.add_argument("folder", nargs="?", metavar="FOLDER", help="of monai: new, or empty")
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -36,15 +33,8 @@ def _run(args: argparse.Namespace) -> int:
         raise ConfigError(f"models {action} needs a name", "See: medenhance models --help")
     if action == "list" and name is not None:
         raise ConfigError("models list takes no name", f"Try: medenhance models show {name}")
-    if (action == "monai") != (args.folder is not None):
-        raise ConfigError(
-            "models monai takes a name and a folder, and no other action a folder",
-            "For example: medenhance models monai mr bundle/",
-        )
     if action == "show":
         return _show(args)
-    if action == "monai":
-        return _write_monai(args)
     given = {"path" if action == "import" else "name": name}
     fields = console.run("models", {"action": action, **given}, isolated=False)
     rows = fields["models"]
@@ -113,15 +103,6 @@ def _report_checks(
         )
     fields = {"models": rows, "unreadable": unreadable}
     return int(args.console.done(fields, "\n".join(lines) or "no models are installed", fault))
-
-
-def _write_monai(args: argparse.Namespace) -> int:
-    from MedEnhanceLib.bundles.monai_form import write_monai_bundle
-    from MedEnhanceLib.bundles.store import find_bundle
-
-    config = write_monai_bundle(find_bundle(args.name), Path(args.folder))
-    text = f"wrote {config.parents[1]}; how to run it: docs/README.md in it"
-    return int(args.console.done({"folder": str(config.parents[1])}, text))
 
 
 MODELS = Command(

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -18,8 +19,7 @@ import MedEnhanceLib
 from MedEnhanceLib.errors import Cancelled, ConfigError, DeviceMemoryError, InputError
 from MedEnhanceLib.jobs import Client, JobSpec, Result, run_job
 from MedEnhanceLib.jobs.failures import InternalError, WorkerError
-from MedEnhanceLib.jobs.job import JOBS, JobKind
-from MedEnhanceLib.jobs.kinds.installation import run_ping
+from MedEnhanceLib.jobs.job import JOBS
 from MedEnhanceLib.jobs.worker import process
 from MedEnhanceLib.runtime.progress import Event
 
@@ -41,7 +41,7 @@ def client() -> Iterator[Client]:
 def odd_client(odd_worker_command: list[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     """A client of a worker whose jobs misbehave, with little patience."""
     for kind in ("break-down", "run-out-of-memory", "crash", "deaf"):
-        monkeypatch.setitem(JOBS, kind, JobKind(_Nothing, run_ping))
+        monkeypatch.setitem(JOBS, kind, SimpleNamespace(params=_Nothing))
     with Client(command=odd_worker_command, grace_seconds=0.5) as client:
         yield client
 
