@@ -33,7 +33,7 @@ from MedEnhanceLib.core.options import did_you_mean
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 
-__all__ = ["Compressed", "Degraded", "Enhanced", "Saved", "Segmented"]
+__all__ = ["Compressed", "Degraded", "Enhanced", "Segmented"]
 
 
 class _OfVolumes(MapTransform):  # type: ignore[misc]
@@ -178,41 +178,3 @@ class Degraded(Randomizable, _OfVolumes):  # type: ignore[misc]
         """See `_OfVolumes`; a random state that was set gives the same damage again."""
         self.randomize()
         return super().__call__(data)
-
-
-class Saved(MapTransform):  # type: ignore[misc]
-    """Writes each image as NIfTI, with what was done to it in the header; it stays as it is.
-
-    Args:
-        keys: of the images, which were loaded from files.
-        folder: made where it is missing.
-        postfix: added to the name of the file that an image was loaded from.
-        overwrite: replace what is there.
-        allow_missing_keys: leave out keys that are not there.
-    """
-
-    def __init__(
-        self,
-        keys: KeysCollection,
-        folder: str,
-        *,
-        postfix: str = "_enhanced",
-        overwrite: bool = False,
-        allow_missing_keys: bool = False,
-    ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.folder, self.postfix, self.overwrite = Path(folder), postfix, overwrite
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """The same dictionary.
-
-        Raises:
-            OutputError: the file is there, or cannot be written.
-        """
-        for key in self.key_iterator(dict(data)):
-            source = Path(str(data[key].meta.get("filename_or_obj", "image")))
-            name = f"{source.name.partition('.')[0]}{self.postfix}.nii.gz"
-            self.folder.mkdir(parents=True, exist_ok=True)
-            volume = Volume.from_metatensor(data[key])
-            api.save(volume, self.folder / name, overwrite=self.overwrite)
-        return dict(data)

@@ -73,7 +73,7 @@ def import_bundle(source: Path, adopt: Adopt | None = None) -> Bundle:
         # An owned folder: what a killed import leaves is removed by the next one.
         with staging_for(root / ".import") as staging:
             try:
-                folder = _own(_unpack(source, staging.new) if is_zip else source)
+                folder = _unpack(source, staging.new) if is_zip else source
                 staged = _staged(folder, source, staging.new, adopt)
                 target = root / _checked(staged or folder, root).name
                 staged = staged or _copy(folder, staging.new / "staged")
@@ -139,12 +139,6 @@ def _check_weights(bundle: Bundle) -> None:
             raise ModelError(
                 f"model {bundle.name!r}: {relative} cannot be read ({cause})", "Do not import it."
             ) from cause
-
-
-def _own(folder: Path) -> Path:
-    """The model of ours inside what `models monai` wrote; else the folder itself."""
-    inside = (path.parents[1] for path in sorted(folder.glob(f"models/*/{METADATA}")))
-    return next((one for one in inside if _fields(one).get("format") == FORMAT), folder)
 
 
 def _staged(folder: Path, source: Path, new: Path, adopt: Adopt | None) -> Path | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,8 @@ from monai.transforms import Compose, Flipd
 
 from MedEnhanceLib import api
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError, InputError, OutputError
-from MedEnhanceLib.transforms import Compressed, Degraded, Enhanced, Saved
+from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.transforms import Compressed, Degraded, Enhanced
 
 
 @pytest.fixture
@@ -84,10 +83,3 @@ def test_what_cannot_work_is_said_before_the_first_volume() -> None:
     with pytest.raises(InputError, match="image is a path") as missing:
         Compressed("image", lossless=True)({"image": "scan.nii.gz"})
     assert "LoadImaged" in missing.value.hint
-
-
-def test_a_result_is_saved_beside_its_source_s_name(image: MetaTensor, tmp_path: Path) -> None:
-    Saved("image", str(tmp_path / "out"), postfix="_x")({"image": image})
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["scan_x.nii.gz"]
-    with pytest.raises(OutputError):
-        Saved("image", str(tmp_path / "out"), postfix="_x")({"image": image})

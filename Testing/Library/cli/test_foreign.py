@@ -28,7 +28,6 @@ from monai.networks.nets import UNet
 
 import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib import io
-from MedEnhanceLib.bundles.monai_form import write_monai_bundle
 from MedEnhanceLib.bundles.store import find_bundle
 
 Run = Callable[..., Any]
@@ -179,12 +178,3 @@ def test_another_bundle_of_the_name_and_damage_are_refused(
         assert (ran.status, "damaged" in ran.err) == (4, True)
     record.write_text(record.read_text().replace('"weights"', '"wights"'))
     assert "files lacks monai/*/models/*" in run("models", "list").err
-
-
-def test_the_model_in_a_monai_form_of_ours_is_imported(run: Run, tmp_path: Path) -> None:
-    write_monai_bundle(find_bundle("brain-tissue"), tmp_path / "bundle")
-    assert "came with MedEnhance" in run("models", "import", tmp_path / "bundle").err
-    described = tmp_path / "bundle/models/brain-tissue/configs/metadata.json"
-    described.write_text(described.read_text().replace('"name": "brain-tissue"', '"name": "mine"'))
-    assert "imported mine" in run("models", "import", zipped(tmp_path / "bundle")).out
-    assert find_bundle("mine").kind == "head"
