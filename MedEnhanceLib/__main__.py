@@ -25,18 +25,12 @@ def main(arguments: list[str]) -> int:
     from MedEnhanceLib.cli.main import main as run_command
 
     signal.signal(signal.SIGINT, before)
-    try:
-        return run_command(arguments)
-    except KeyboardInterrupt:  # one more, while the first one was answered
-        return _CANCELLED
+    return run_command(arguments)
 
 
 def console() -> NoReturn:
     """The command `medenhance`."""
     status = main(sys.argv[1:])
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        # All is said and written: a Ctrl-C more ends at once, and not in Python's own end.
-        signal.signal(signal.SIGINT, lambda *_: os._exit(_CANCELLED))
     if any(thread.name == "attended" for thread in threading.enumerate()):
         # Work of another library that was canceled: waiting for it takes long, and Python cannot
         # be torn down around it.

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from MedEnhanceLib.bundles.schema import (
-    FORMAT,
     METADATA,
     MOST_BYTES,
     MOST_FILES,
@@ -113,8 +112,6 @@ def _check_weights(bundle: Bundle) -> None:
             raise ModelError(
                 f"model {bundle.name!r}: {relative} cannot be read ({cause})", "Do not import it."
             ) from cause
-
-
 
 
 def _fields(folder: Path) -> dict[str, Any]:

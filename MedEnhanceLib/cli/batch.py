@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,41 +21,38 @@ from MedEnhanceLib.errors import MedEnhanceError
 _ABOUT = (
     "Put all volumes of folders or a list through one command. OUT gets the results, batch.jsonl\n"
     "with a row for each, and batch.csv. Started again, it leaves out what is done and tries\n"
-    "again what failed; one failure does not stop the rest. A table (.csv: patient,path) as INPUT\n"
-    "is a cohort: each patient gets a folder, and the rows say whose they are."
+    "again what failed; one failure does not stop the rest."
 )
 
 
 def _declare_tasks(parser: Parser) -> None:
     tasks = parser.add_subparsers(title="tasks", dest="job", metavar="TASK", required=True)
-    for command in (
+    for task, (summary, example) in _TASKS.items():
         Command(
-            name="enhance",
-            summary="enhance many volumes",
+            name=task,
+            summary=summary,
             description=_ABOUT,
-            example="medenhance batch enhance scans/ --out better/ --model mr",
-            declare=lambda task: _declare(task, "enhance"),
-            run=run,
-        ),
-        Command(
-            name="segment",
-            summary="label the tissues of many volumes",
-            description=f"{_ABOUT}\nbatch.csv has the ml of each label.",
-            example="medenhance batch segment patients.csv --out labels/ --workers 2",
-            declare=lambda task: _declare(task, "segment"),
-            run=run,
-        ),
-        Command(
-            name="compress",
-            summary="compress many volumes",
-            description=_ABOUT,
-            example="medenhance batch compress --list scans.txt --out small/ --lossless "
-            "--workers 4",
-            declare=lambda task: _declare(task, "compress"),
-            run=run,
-        ),
-    ):
-        command.add_to(tasks)
+            example=example,
+            declare=partial(_declare, task=task),
+            run=_run,
+        ).add_to(tasks)
+
+
+#: What help says of each task, with an example.
+_TASKS = {
+    "enhance": (
+        "enhance many volumes",
+        "medenhance batch enhance scans/ --out better/ --model mr",
+    ),
+    "segment": (
+        "label the tissues of many volumes; batch.csv has the ml of each label",
+        "medenhance batch segment scans/ --out labels/ --workers 2",
+    ),
+    "compress": (
+        "compress many volumes",
+        "medenhance batch compress --list scans.txt --out small/ --lossless --workers 4",
+    ),
+}
 
 
 def _declare(parser: Parser, task: str) -> None:
@@ -62,8 +60,8 @@ def _declare(parser: Parser, task: str) -> None:
         "inputs",
         nargs="*",
         metavar="INPUT",
-        help="volumes, folders of them, and tables of patients (.csv with patient,path); of an "
-        "address that ends in / (s3://bucket/scans/) every volume below it",
+        help="volumes and folders of them; of an address that ends in / (s3://bucket/scans/) every "
+        "volume below it",
     )
     job, batch = declaration_of(task), declaration_of("batch")
     add_flags(parser, batch, only=["list_file"])
@@ -88,7 +86,7 @@ def _declare(parser: Parser, task: str) -> None:
     add_job_options(parser)
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Run the job and report how it went."""
     from MedEnhanceLib.jobs.addresses import is_remote
 
@@ -101,10 +99,8 @@ def run(args: argparse.Namespace) -> int:
         stated["look"] = [
             place if is_remote(place) else str(Path(place).absolute()) for place in stated["look"]
         ]
-    if args.isolated:  # what takes a process along takes its own volume alone
-        own.setdefault("workers", 1)
     params = own | {"task": args.job, "params": stated}
-    return _report(args, args.console.run("batch", params, isolated=False))
+    return _report(args, args.console.run("batch", params, isolated=args.isolated))
 
 
 def _short(source: str) -> str:

@@ -180,8 +180,7 @@ COMPRESS = Command(
     name="compress",
     summary="write a volume as a small .ucv within a guaranteed error bound",
     description="Compress a volume. The file is read back and verified before it takes its\n"
-    "place; the source is never touched. With --estimate nothing is written.\n"
-    "INPUT may be -: standard input; OUTPUT too: standard output, without a manifest.",
+    "place; the source is never touched. With --estimate nothing is written.",
     example="medenhance compress scan.nii.gz scan.ucv --max-error 2",
     without=("output",),
     extra=_add_estimate,
@@ -192,8 +191,7 @@ DECOMPRESS = Command(
     name="decompress",
     summary="read a .ucv, whole or a region",
     description="Decode a .ucv into a volume. A region reads only the chunks it needs,\n"
-    "and its geometry follows the crop.\n"
-    "FILE may be -: standard input; OUTPUT too: standard output, as .nii.gz, without a manifest.",
+    "and its geometry follows the crop.",
     example="medenhance decompress scan.ucv part.nii.gz --region 40:60,:,100:228",
     extra=_add_region,
     params=_decompress_params,

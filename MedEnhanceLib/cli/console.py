@@ -14,10 +14,10 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from MedEnhanceLib.errors import Cancelled, ConfigError, MedEnhanceError, OutputError
-from MedEnhanceLib.runtime.text import Names, printable
+from MedEnhanceLib.errors import Cancelled, MedEnhanceError
+from MedEnhanceLib.runtime.text import printable
 
 if TYPE_CHECKING:
     from MedEnhanceLib.runtime.progress import Event, Listener
@@ -26,20 +26,6 @@ if TYPE_CHECKING:
 _SIGN_SECONDS = 10.0
 #: How long work may take to stop that was asked twice, or by SIGTERM.
 _PATIENCE_SECONDS = 1.5
-
-
-class UnexpectedError(MedEnhanceError):
-    """A fault that no part of the library foresaw."""
-
-    code = "internal"
-
-    @classmethod
-    def of(cls, cause: BaseException) -> UnexpectedError:
-        """The sentence for an exception."""
-        return cls(
-            f"something unexpected went wrong: {type(cause).__name__}: {cause}",
-            "This is a fault of MedEnhance: please report it.",
-        )
 
 
 class Console:
@@ -54,8 +40,6 @@ class Console:
         self.show_progress: bool | None = None
         self.command = ""
         self.warnings: list[str] = []
-        #: What people call temporary files.
-        self.names = Names()
         self._stdout: TextIO = sys.stdout
         self._bar: Listener | None = None
         self._is_silent = False
@@ -141,7 +125,7 @@ class Console:
             warnings = {"warnings": self.warnings} if self.warnings else {}
             self._print_json({"ok": True, "command": self.command, **fields, **warnings})
         else:
-            print(printable(self.names.of(text)), file=self._stdout, flush=True)
+            print(printable(text), file=self._stdout, flush=True)
         return 0
 
     def fail(
@@ -168,7 +152,7 @@ class Console:
         return error.exit_status
 
     def _print_json(self, fields: Mapping[str, Any]) -> None:
-        text = json.dumps(self.names.of(plain(fields)), allow_nan=False)
+        text = json.dumps(plain(fields), allow_nan=False)
         print(text, file=self._stdout, flush=True)
 
     @contextlib.contextmanager
@@ -187,32 +171,6 @@ class Console:
                 yield
             finally:
                 self._bar = None
-
-
-@contextlib.contextmanager
-def stdout_kept() -> Iterator[BinaryIO]:
-    """Standard output for the bytes of a file; whatever else is printed meanwhile goes to stderr.
-
-    Raises ConfigError where it is a terminal, OutputError where its reader went away.
-    """
-    if sys.stdout.isatty():
-        raise ConfigError(
-            "OUTPUT is -, and standard output is a terminal, which a file would only garble",
-            "Lead it somewhere (> scan.ucv, or | another command), or name a file.",
-        )
-    sys.stdout.flush()
-    descriptor, saved = os.dup(1), os.dup(1)
-    os.dup2(2, 1)  # compiled libraries know no redirection of Python's
-    try:
-        with contextlib.redirect_stdout(sys.stderr), os.fdopen(descriptor, "wb") as stream:
-            yield stream
-    except BrokenPipeError as cause:
-        raise OutputError(
-            "standard output was closed before all was written", "See the command that reads it."
-        ) from cause
-    finally:
-        os.dup2(saved, 1)
-        os.close(saved)
 
 
 @contextlib.contextmanager

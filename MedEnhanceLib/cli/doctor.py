@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import platform
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,86 +15,74 @@ from MedEnhanceLib.cli.text import columns, size
 from MedEnhanceLib.errors import DependencyError, MedEnhanceError, ModelError
 from MedEnhanceLib.runtime.text import printable
 
-_LEAST_PYTHON = (3, 11)
 _PING_SECONDS = 60.0
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Look at everything; a part that fails is reported and does not stop the rest."""
     from MedEnhanceLib import native
     from MedEnhanceLib.jobs.kinds.installation import find_out
 
     found = {
         **find_out(Path.cwd()),
-        "python": python(),
+        "python": {"version": platform.python_version(), "executable": sys.executable},
         "native": native.describe(),
         "worker": worker(),
     }
-    missing = shortcomings(found)
-    text = screen(found)
-    if not missing:
-        everything = f"{text}\n\nEverything that is needed is here."
-        return int(args.console.done({**found, "missing": []}, everything))
+    lacking = list(_shortcomings(found))
+    hints = [hint for _, hint in lacking]
+    text = _screen(found)
+    if not lacking:
+        return int(
+            args.console.done(
+                {**found, "missing": []}, f"{text}\n\nEverything that is needed is here."
+            )
+        )
+    kind = lacking[0][0]
+    fault = kind("something that MedEnhance needs is missing", "\n".join(hints))
     if not args.console.as_json:
         print(printable(f"{text}\n"), flush=True)
-    error = _error(found, missing)
-    return int(args.console.fail(error, error, {**found, "missing": missing}))
-
-
-def python() -> dict[str, Any]:
-    """Version, place, and whether it is recent enough."""
-    version = ".".join(str(part) for part in sys.version_info[:3])
-    fits = sys.version_info[:2] >= _LEAST_PYTHON
-    return {"version": version, "executable": sys.executable, "ok": fits}
+    return int(args.console.fail(fault, None, {**found, "missing": hints}))
 
 
 def worker() -> dict[str, Any]:
     """Start a worker and have it answer."""
-    import time
+    from MedEnhanceLib.jobs import Client, JobSpec
 
     began = time.monotonic()
     try:
-        from MedEnhanceLib.jobs import Client, JobSpec
-
         with Client(idle_seconds=_PING_SECONDS) as client:
             client.run(JobSpec("ping", {"count": 1}))
-    except (MedEnhanceError, ImportError) as error:
+    except MedEnhanceError as error:
         return {"ok": False, "message": str(error)}
     return {"ok": True, "message": f"answered in {time.monotonic() - began:.1f} s"}
 
 
-def shortcomings(found: Mapping[str, Any]) -> list[str]:
-    """A sentence with its remedy for each thing that is missing."""
-    lacking = []
-    if not found["python"]["ok"]:
-        lacking.append(f"Python {found['python']['version']}: 3.11 or newer is needed")
+def _shortcomings(found: Mapping[str, Any]) -> Iterator[tuple[type[MedEnhanceError], str]]:
+    """A sentence with its remedy for each thing that is missing, and what kind of error it is."""
     absent = [row for row in found["packages"] if row["required"] and not row["ok"]]
     if absent:
         names = " ".join(f"'{row['requirement']}'" for row in absent)
-        lacking.append(f"packages are missing or too old; install: python -m pip install {names}")
-    lacking += [
-        f"model {row['name']}: {row['message']}" for row in found["models"] if not row["ok"]
-    ]
+        yield (
+            DependencyError,
+            f"packages are missing or too old; install: python -m pip install {names}",
+        )
+    for row in found["models"]:
+        if not row["ok"]:
+            yield ModelError, f"model {row['name']}: {row['message']}"
     if not found["models"]:
-        lacking.append(
-            "no models are installed; install MedEnhance again, or: medenhance models import"
+        yield (
+            ModelError,
+            "no models are installed; install MedEnhance again, or: medenhance models import",
         )
     if not found["worker"]["ok"]:
-        lacking.append(f"the worker does not answer: {found['worker']['message']}")
-    return lacking
+        yield MedEnhanceError, f"the worker does not answer: {found['worker']['message']}"
 
 
-def screen(found: Mapping[str, Any]) -> str:
+def _screen(found: Mapping[str, Any]) -> str:
     """Everything on one screen."""
     memory, disk = found["memory"], found["disk"]
-    rows = [
-        (
-            row["package"],
-            _version_text(row),
-            row["purpose"],
-        )
-        for row in found["packages"]
-    ]
+    rows = [(row["package"], _version_text(row), row["purpose"]) for row in found["packages"]]
     lines = [
         f"MedEnhance {found['medenhance']} on Python {found['python']['version']}"
         f" ({found['python']['executable']})",
@@ -111,14 +101,6 @@ def screen(found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _error(found: Mapping[str, Any], missing: Sequence[str]) -> MedEnhanceError:
-    packages_miss = any(row["required"] and not row["ok"] for row in found["packages"])
-    kind: type[MedEnhanceError] = DependencyError if packages_miss else ModelError
-    if not packages_miss and found["models"] and all(row["ok"] for row in found["models"]):
-        kind = MedEnhanceError
-    return kind("something that MedEnhance needs is missing", "\n".join(missing))
-
-
 def _version_text(row: Mapping[str, Any]) -> str:
     if row["version"] is None:
         return "MISSING" if row["required"] else "not installed (optional)"
@@ -130,9 +112,6 @@ def _device_text(row: Mapping[str, Any]) -> str:
     fault = f"; it cannot be used: {row['fault']}" if row.get("fault") else ""
     if row.get("needs") and not fault:
         room += f"; enhancing takes up to {size(row['needs'])} of it"
-        for job, name in (("train", "training"), ("distill", "distilling")):
-            needs = (row.get("long") or {}).get(job)
-            room += f", {name} {size(needs['full'])} (preset full)" if needs else ""
     return f"{row['name']}: {row['what']}{room}{fault}"
 
 
@@ -169,7 +148,7 @@ DOCTOR = Command(
     "Exit status 4 where a package or a model is.",
     example="medenhance doctor --json",
     declare=lambda _parser: None,
-    run=run,
+    run=_run,
 )
 
 WORKER = Command(

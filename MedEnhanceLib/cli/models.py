@@ -3,66 +3,80 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from textwrap import fill
-from typing import TYPE_CHECKING
+from typing import Any
 
 from MedEnhanceLib.cli.parser import Command, Parser
 from MedEnhanceLib.cli.text import columns, pairs, size
 from MedEnhanceLib.errors import ConfigError, ModelError
 
-if TYPE_CHECKING:
-    pass
+_ACTIONS = {
+    "list": "all models",
+    "show": "the metadata and card of one",
+    "verify": "check the files of one, or of all, against their hashes",
+    "import": "take in a model: a folder, or a zip of one",
+    "default": "take one where none is named, in place of one that ships",
+    "remove": "delete one that was imported",
+}
 
 
 def _declare(parser: Parser) -> None:
-    parser.add_argument("action", choices=tuple(ACTIONS), help="what to do")
+    parser.add_argument("action", choices=tuple(_ACTIONS), help="what to do")
     parser.add_argument("name", nargs="?", metavar="NAME", help="a model's name; a path for import")
 
 
-def run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> int:
     """Do what the action says."""
-    if args.action in ("show", "import", "remove", "default") and args.name is None:
-        raise ConfigError(f"models {args.action} needs a name", "See: medenhance models --help")
-    if args.action == "list" and args.name is not None:
-        raise ConfigError("models list takes no name", f"Try: medenhance models show {args.name}")
-    do, _ = ACTIONS[args.action]
-    return do(args)
+    action, name, console = args.action, args.name, args.console
+    if action not in ("list", "verify") and name is None:
+        raise ConfigError(f"models {action} needs a name", "See: medenhance models --help")
+    if action == "list" and name is not None:
+        raise ConfigError("models list takes no name", f"Try: medenhance models show {name}")
+    if action == "show":
+        return _show(args)
+    given = {"path" if action == "import" else "name": name}
+    fields = console.run("models", {"action": action, **given}, isolated=False)
+    rows = fields["models"]
+    if action == "verify":
+        return _report_checks(args, rows, fields["unreadable"] if name is None else [])
+    if action == "list":
+        for row in fields["unreadable"]:
+            console.note(f"not usable: {row['message']}. {row['hint']}")
+        return int(console.done(fields, _table(rows) if rows else "no models are installed"))
+    text = f"removed {name}"
+    if action == "default":
+        text = f"{name} is what --model auto takes from now on"
+    elif action == "import":
+        (row,) = [row for row in rows if row["name"] == fields["imported"]]
+        text = f"imported {row['name']} into {row['folder']} (license: {row['licence']})"
+    return int(console.done(fields, text))
 
 
-def _list(args: argparse.Namespace) -> int:
-    from MedEnhanceLib.bundles import list_bundles
-    from MedEnhanceLib.bundles.store import folder_bytes, read_defaults, summary, unreadable_rows
-
-    bundles, defaults = list_bundles(), read_defaults().values()
-    rows = [
-        (
-            bundle.name,
-            bundle.kind,
-            bundle.modality,
-            ("shipped" if bundle.shipped else bundle.origin)
-            + (", your default" if bundle.name in defaults else ""),
-            size(folder_bytes(bundle.folder)),
-        )
-        for bundle in bundles
-    ]
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A line for each model, and below what each is."""
     heads = ("name", "kind", "for", "origin", "size")
+    lines = [
+        (
+            row["name"],
+            row["kind"],
+            row["modality"],
+            ("shipped" if row["shipped"] else row["origin"])
+            + (", your default" if row["default"] else ""),
+            size(row["bytes"]),
+        )
+        for row in rows
+    ]
     about = [
         fill(
-            f"{bundle.name}: {bundle.metadata['description']}",
+            f"{row['name']}: {row['description']}",
             100,
             subsequent_indent="  ",
             break_on_hyphens=False,
         )
-        for bundle in bundles
+        for row in rows
     ]
-    text = "\n".join([columns(heads, rows, left=len(heads)), "", *about])
-    text = text if bundles else "no models are installed"
-    broken = unreadable_rows()
-    for row in broken:
-        args.console.note(f"not usable: {row['message']}. {row['hint']}")
-    fields = {"models": [summary(bundle) for bundle in bundles], "unreadable": broken}
-    return int(args.console.done(fields, text))
+    return "\n".join([columns(heads, lines, left=len(heads)), "", *about])
 
 
 def _show(args: argparse.Namespace) -> int:
@@ -71,76 +85,32 @@ def _show(args: argparse.Namespace) -> int:
     bundle = find_bundle(args.name)
     text = card_of(bundle)
     fields = {"model": summary(bundle), "metadata": bundle.metadata, "card": text}
-    shown = pairs(summary(bundle)) + (f"\n\n{text.strip()}" if text else "")
-    return int(args.console.done(fields, shown))
+    return int(args.console.done(fields, f"{pairs(summary(bundle))}\n\n{text.strip()}".strip()))
 
 
-def _verify(args: argparse.Namespace) -> int:
-    from MedEnhanceLib.bundles import list_bundles, verify_bundle
-    from MedEnhanceLib.bundles.store import find_bundle, unreadable_bundles
-
-    bundles = list_bundles() if args.name is None else [find_bundle(args.name)]
-    rows: list[dict[str, object]] = []
-    first = None
-    for bundle in bundles:
-        try:
-            verify_bundle(bundle)
-            rows.append({"name": bundle.name, "verified": True, "message": "all files match"})
-        except ModelError as error:
-            first = first or error
-            rows.append({"name": bundle.name, "verified": False, "message": error.message})
-    for folder, reason in unreadable_bundles().items() if args.name is None else ():
-        first = first or reason
-        rows.append({"name": folder.name, "verified": False, "message": reason.message})
-    if first is not None:
-        for row in rows:
-            args.console.note(f"{row['name']}: {row['message']}")
-        return int(args.console.fail(first, first, {"models": rows}))
-    text = "\n".join(f"{row['name']}: {row['message']}" for row in rows)
-    return int(args.console.done({"models": rows}, text or "no models are installed"))
+def _report_checks(
+    args: argparse.Namespace,
+    rows: Sequence[Mapping[str, Any]],
+    unreadable: Sequence[Mapping[str, Any]],
+) -> int:
+    lines = [f"{row['name']}: {'all files match' if row['ok'] else row['message']}" for row in rows]
+    lines += [f"{row['name']}: {row['message']}" for row in unreadable]
+    fault = None
+    if unreadable or not all(row["ok"] for row in rows):
+        fault = ModelError(
+            "a model is damaged or cannot be read",
+            "Install MedEnhance again, or remove the model and import it anew.",
+        )
+    fields = {"models": rows, "unreadable": unreadable}
+    return int(args.console.done(fields, "\n".join(lines) or "no models are installed", fault))
 
 
-def _import(args: argparse.Namespace) -> int:
-    from MedEnhanceLib.bundles.importing import import_bundle
-    from MedEnhanceLib.bundles.store import summary
-
-    bundle = import_bundle(Path(args.name))
-    text = f"imported {bundle.name} into {bundle.folder}"
-    return int(args.console.done({"model": summary(bundle)}, text))
-
-
-def _remove(args: argparse.Namespace) -> int:
-    from MedEnhanceLib.bundles import remove_bundle
-
-    remove_bundle(args.name)
-    return int(args.console.done({"removed": args.name}, f"removed {args.name}"))
-
-
-def _default(args: argparse.Namespace) -> int:
-    from MedEnhanceLib.bundles.store import set_default, summary
-
-    bundle = set_default(args.name)
-    text = (
-        f"{bundle.name} ({bundle.origin}) is what --model auto takes for {bundle.modality} "
-        f"({bundle.kind})"
-    )
-    return int(args.console.done({"model": summary(bundle)}, text))
-
-
-ACTIONS = {
-    "list": (_list, "all models"),
-    "show": (_show, "the metadata and card of one"),
-    "verify": (_verify, "check the files of one, or of all, against their hashes"),
-    "import": (_import, "take in a model: a folder, or a zip of one"),
-    "default": (_default, "take one where none is named, in place of one that ships"),
-    "remove": (_remove, "delete one that was imported"),
-}
 MODELS = Command(
     name="models",
     summary="list, show, verify, import or remove trained models, or set the default",
     description="Manage the trained models on this machine.\n\n"
-    + "\n".join(f"  {action:7} {what}" for action, (_, what) in ACTIONS.items()),
+    + "\n".join(f"  {action:7} {what}" for action, what in _ACTIONS.items()),
     example="medenhance models show mr",
     declare=_declare,
-    run=run,
+    run=_run,
 )

@@ -12,7 +12,6 @@ from typing import Any, NoReturn, TypeAlias
 
 from MedEnhanceLib.core.options import (
     Option,
-    allowed_text,
     did_you_mean,
     generations_up,
     options_of,
@@ -58,28 +57,6 @@ class Parser(argparse.ArgumentParser):
         if rest:
             self.error(f"too much was given: {' '.join(rest)}")
         return parsed, rest
-
-    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
-        """As argparse's, but a text in place of a number is refused in words of our own."""
-        try:
-            return super()._get_value(action, arg_string)
-        except argparse.ArgumentError as cause:
-            if action.type not in (int, float):
-                raise
-            names = "/".join(action.option_strings) or action.metavar or action.dest
-            raise ConfigError(
-                f"{names} is {arg_string!r}", f"Use {allowed_text(action.type)}."
-            ) from cause
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        if action.choices is not None and value not in action.choices:
-            choices = [str(choice) for choice in action.choices]
-            what = action.metavar or action.dest
-            if isinstance(action, argparse._SubParsersAction):
-                self._refuse(f"there is no {str(what).lower()} {value!r}", str(value), choices)
-            names = "/".join(action.option_strings) or what
-            message = f"{names} cannot be {value!r}: use {', '.join(choices)}"
-            self._refuse(message, str(value), choices)
 
     def error(self, message: str) -> NoReturn:
         """A wrong use of the command line; a misspelled option is its likeliest cause."""

@@ -16,28 +16,33 @@ if TYPE_CHECKING:
     from MedEnhanceLib.degrade import Degradation
 
 
-def demo_text(fields: dict[str, Any]) -> str:
-    """The page's tables in plain text."""
-    from MedEnhanceLib.report.demo import (
-        compression_table,
-        findings_from_json,
-        quality_table,
-        summary,
-    )
-
-    findings = findings_from_json(fields["findings"])
-    tables = [
-        f"{table.title}\n{columns(table.columns, table.rows)}\n"
-        for table in (quality_table(findings), compression_table(findings))
+def _demo_lines(fields: Mapping[str, Any]) -> list[str]:
+    quality = [
+        (row["name"], f"{row['psnr_db']:.2f}", f"{row['ssim']:.3f}") for row in fields["quality"]
     ]
-    return "\n".join(
-        [
-            *tables,
-            *summary(findings),
-            f"{findings.seconds:.0f} s on {fields['device']}",
-            f"Look at it: {fields['outputs']['page']}",
-        ]
-    )
+    compression = [
+        (
+            row["mode"],
+            f"{row['ratio']:.1f}",
+            f"{row['max_error']:g}",
+            "no difference" if row["psnr"] is None else f"{row['psnr']:.1f}",
+            f"{row['seconds']:.1f}",
+        )
+        for row in fields["compression"]
+    ]
+    dice = ", ".join(f"{label} {value:.3f}" for label, value in fields["dice"].items())
+    return [
+        "Against the undamaged brain",
+        columns(("volume", "PSNR, dB", "SSIM"), quality),
+        f"Dice of the enhanced volume's segmentation: {dice}",
+        "",
+        "Compression of the enhanced volume, measured on each file as it was written",
+        columns(("mode", "ratio", "largest error", "PSNR, dB", "seconds"), compression),
+        "",
+        *fields["notes"],
+        f"{fields['seconds']:.0f} s on {fields['device']}",
+        f"Look at it: {fields['outputs']['page']}",
+    ]
 
 
 def _inspect(args: argparse.Namespace) -> int:
@@ -223,10 +228,10 @@ CONVERT = Command(
 DEMO = Command(
     name="demo",
     summary="degrade, enhance, segment, compress and read back a sample brain",
-    description="Run the main job on the bundled sample (a group-average brain) and leave a\n"
-    "folder with volumes, a table, pictures and index.html. Takes a minute or two.",
+    description="Run the main jobs on the bundled sample (a group-average brain) and leave a\n"
+    "folder with volumes, figures (results.json) and a page with pictures. Takes a minute.",
     example="medenhance demo my-demo",
-    lines=lambda fields: [demo_text(fields)],
+    lines=_demo_lines,
 )
 
 INSPECT = Command(

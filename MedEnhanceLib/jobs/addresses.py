@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeGuard, TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
-from urllib.request import Request, url2pathname, urlopen
+from urllib.request import Request, urlopen
 
 from MedEnhanceLib.errors import ConfigError, DependencyError, InputError, OutputError
 from MedEnhanceLib.jobs.worker.workspace import Workspace
@@ -25,53 +24,32 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.text import Names
 
 P = TypeVar("P")
-#: Left free on the temporary disk.
-_SPARE_BYTES = 256 << 20
 _PIECE = 1 << 20
 _PATIENCE_SECONDS = 60.0
-#: Two signs or more, so that no drive of Windows is one; `zip://part::s3://…` is fsspec's.
-_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+(::|://)")
-#: A query or fragment, up to the end or the next part of a chain.
-_QUERY = re.compile(r"[?#].*?(?=::[A-Za-z][A-Za-z0-9+.-]*(?:::|://)|$)", re.DOTALL)
-_USER = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/]*)@")
-#: Schemes whose addresses may begin with a user or a token.
-_WITH_USERS = frozenset(
-    ("http", "https", "ftp", "ftps", "sftp", "ssh", "smb", "hdfs", "webhdfs", "dav", "webdav", "s3")
-)
+#: Two signs or more, so that no drive of Windows is one.
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+#: A user; of Azure's schemes a container stands in its place (abfs://container@account).
+_USER = re.compile(r"(?<!abfs)(?<!abfss)://[^/]*@")
 
 
 def is_remote(place: object) -> TypeGuard[str]:
     """Whether text is an address and no path of this machine."""
-    return isinstance(place, str) and "://" in place and _ADDRESS.match(place) is not None
+    return isinstance(place, str) and _ADDRESS.match(place) is not None
 
 
-def shown(address: str) -> str:
-    """An address as messages and rows may have it: without user, query and fragment.
-
-    What stands before an @ stays where it is no user's: `github://organization:repository@branch`,
-    `abfs://container@account`. Any other text stays.
-    """
-    if not is_remote(address):
-        return address
-    return _USER.sub(_without_user, _QUERY.sub("", address))
+def is_web(address: str) -> bool:
+    """Whether an address is one of a web server, which lists and takes nothing."""
+    return address.lower().startswith(("http://", "https://"))
 
 
-def _without_user(match: re.Match[str]) -> str:
-    scheme, user = match[1].lower(), match[2]
-    is_secret = not _WITH_USERS.isdisjoint(scheme.split("+")) or ":" in user
-    return f"{match[1]}://" if is_secret and scheme != "github" else match[0]
+def shown(place: str) -> str:
+    """An address as messages and rows may have it: without user, query and fragment."""
+    return _USER.sub("://", re.split(r"[?#]", place)[0]) if is_remote(place) else place
 
 
 def name_at(address: str) -> str:
-    """The last part of an address; of fsspec's `zip://part::s3://…` that of the part."""
-    part = next((part for part in shown(address).split("::") if "://" in part), "")
-    return PurePosixPath(unquote(part.partition("://")[2])).name
-
-
-def on_this_machine(place: Any) -> Any:
-    """The path that a `file://` names; anything else stays."""
-    is_file = isinstance(place, str) and place.lower().startswith("file://")
-    return url2pathname(urlsplit(place).path) if is_file else place
+    """The last part of an address."""
+    return PurePosixPath(unquote(shown(address).partition("://")[2])).name
 
 
 def filesystem(address: str) -> tuple[Any, str]:
@@ -122,26 +100,32 @@ def store_errors(name: str, what: str, error: type[InputError | OutputError]) ->
         ) from None
 
 
-def listed(address: str) -> dict[str, Mapping[str, Any]]:
-    """Every file below a folder, by its path from there, with what is known of it: one listing.
+def exists(place: str) -> bool:
+    """Whether anything lies at a path, or at an address."""
+    if not is_remote(place):
+        return os.path.lexists(place)
+    files, key = filesystem(place)
+    with store_errors(shown(place), "looked up", OutputError):
+        return bool(files.exists(key))
 
-    Without what a sending that was killed left behind. Raises OutputError.
-    """
+
+def listed(address: str) -> list[str]:
+    """Every file below a folder, by its path from there, without what a killed sending left."""
     from MedEnhanceLib.io.atomic import PREFIX
 
     files, root = filesystem(address)
     with store_errors(shown(address), "listed", OutputError):
         files.invalidate_cache()
         try:
-            entries = files.find(root, detail=True)
+            keys = files.find(root)
         except FileNotFoundError:
-            return {}
+            return []
     start = root.strip("/") + "/"
-    return {
-        key.lstrip("/").removeprefix(start): about
-        for key, about in entries.items()
+    return [
+        key.lstrip("/").removeprefix(start)
+        for key in keys
         if not key.endswith("/") and not PurePosixPath(key).name.startswith(PREFIX)
-    }
+    ]
 
 
 @contextmanager
@@ -149,12 +133,11 @@ def local(place: Any, monitor: Monitor | None = None) -> Iterator[Any]:
     """The path of a copy of what lies at an address, for as long as this lasts.
 
     place: anything that is no address comes back as it is.
-    Raises InputError where it cannot be read, ends early or does not fit on the disk,
-    DependencyError where a package is missing, ConfigError for an address that cannot be one.
+    Raises InputError where it cannot be read or ends early, DependencyError where a package is
+    missing, ConfigError for an address that cannot be one.
     """
     if place == "":  # pathlib's name for it is the current folder
         raise ConfigError("the path is empty", "Name a file.")
-    place = on_this_machine(place)
     if not is_remote(place):
         yield place
         return
@@ -177,18 +160,18 @@ def _copied(address: str, folder: Path, monitor: Monitor) -> Path:
     from MedEnhanceLib.io import ending_of  # with numpy, which help of commands does without
 
     name, ending = shown(address), ending_of(name_at(address))
+    if address.endswith("/"):
+        raise InputError(
+            f"{name} is a folder, by the / at its end; one file is read here",
+            "Name the file, or take medenhance batch for all volumes below it.",
+        )
     is_plain = re.fullmatch(r"(\.[a-z0-9]{1,8}){1,2}", ending)
     path = folder / f"source{ending if is_plain else ''}"
     monitor.progress(0.0, "download")
-    if not address.lower().startswith(("http://", "https://")):
-        if address.endswith("/"):
-            raise InputError(
-                f"{name} is a folder, by the / at its end; one file is read here",
-                "Name the file, or take medenhance batch for all volumes below it.",
-            )
+    if not is_web(address):
         files, key = filesystem(address)
         with store_errors(name, "read", InputError), files.open(key, "rb") as stream:
-            fill(path, stream, name, monitor)
+            _fill(path, stream, monitor, files.size(key))
         return path
     if urlsplit(address).username is not None:
         raise ConfigError(
@@ -201,29 +184,25 @@ def _copied(address: str, folder: Path, monitor: Monitor) -> Path:
         urlopen(request, timeout=_PATIENCE_SECONDS) as answer,
     ):
         if address.lower().startswith("https:") and not answer.url.startswith("https:"):
-            raise InputError(f"{name} leads away from https", "Use the address it leads to.")
+            raise InputError(
+                f"{name}: redirect from HTTPS to HTTP refused", "Use the address it leads to."
+            )
         stated = answer.length
-        done = fill(path, answer, name, monitor, stated)
+        done = _fill(path, answer, monitor, stated)
     if stated is not None and done < stated:
         raise InputError(f"{name} ended after {done:,} of {stated:,} bytes", "Try it again.")
     return path
 
 
-def fill(path: Path, stream: Any, name: str, monitor: Monitor, stated: int | None = None) -> int:
+def _fill(path: Path, stream: Any, monitor: Monitor, stated: int | None) -> int:
     """Write what a stream has into a new file; how many bytes that were.
 
-    name: of the stream. stated: how many bytes there shall be, for the progress alone.
-    Raises InputError for more bytes than the disk has room for.
+    stated: how many bytes there shall be, for the progress alone.
     """
-    room, done = shutil.disk_usage(path.parent).free - _SPARE_BYTES, 0
+    done = 0
     with path.open("xb") as copy:
         while piece := stream.read(_PIECE):
             done += len(piece)
-            if done > room:
-                raise InputError(
-                    f"{name} does not fit on the disk of {path.parent}",
-                    "Free some space, or name another folder in the variable TMPDIR.",
-                )
             copy.write(piece)
             monitor.progress(min(done / stated, 1.0) if stated else 0.0, "download")
     return done

@@ -6,71 +6,50 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError
+from MedEnhanceLib.jobs.addresses import is_remote, is_web, listed, name_at, shown
 from MedEnhanceLib.jobs.files import CONTAINER
 from MedEnhanceLib.runtime.progress import Monitor
 
-if TYPE_CHECKING:
-    from MedEnhanceLib.io.cohort import Patient
-
-_TABLE = ".csv"
 _DICOM = ".dcm"
 #: Files of a folder that are opened to see whether they are DICOM.
 _LOOKED_AT = 3
-#: What stores call the state of an object besides its size; the first that there is.
-_TAGS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "modified", "created")
 
 
 @dataclass(frozen=True)
 class Item:
-    """One volume of a batch: where it lies, and where its result goes.
+    """One volume of a batch: where it lies, and where its result goes; paths or addresses.
 
-    series: which one, where `source` holds several, as `--series` takes it. patient: whose it is,
-    where a table says so. address: where it lies, if not on this machine; then `source` is a name
-    alone. state: what a listing says of the object there, if one was made. to: the address that
-    its result goes to, if it does; then `output` is the path below that of all results.
+    series: which one, where `source` holds several, as `--series` takes it.
     """
 
-    source: Path
-    output: Path
+    source: str
+    output: str
     series: str = ""
-    patient: str = ""
-    address: str = ""
-    state: str = ""
-    to: str = ""
-
-    @property
-    def place(self) -> str:
-        """Where a job finds it; absolute, as a worker elsewhere has a current folder of its own."""
-        return self.address or str(self.source.absolute())
-
-    @property
-    def target(self) -> str:
-        """Where a row says that its result goes."""
-        if self.to:
-            from MedEnhanceLib.jobs.addresses import shown
-
-            return shown(self.to)
-        return str(self.output)
 
     @property
     def name(self) -> str:
         """What a row calls it."""
-        if self.address:
-            from MedEnhanceLib.jobs.addresses import shown
+        return f"{self.source} (series {self.series})" if self.series else shown(self.source)
 
-            return shown(self.address)
-        return f"{self.source} (series {self.series})" if self.series else str(self.source)
+    @property
+    def params(self) -> dict[str, str]:
+        """Of its job; absolute, as a worker elsewhere has a current folder of its own."""
+        places = {"input": self.source, "output": self.output}
+        params = {
+            name: place if is_remote(place) else str(Path(place).absolute())
+            for name, place in places.items()
+        }
+        return params | ({"series": self.series} if self.series else {})
 
 
 def gather(
     inputs: Sequence[str],
     list_file: str | None,
-    out: Path | str,
+    out: str,
     *,
     containers: bool,
     ending: str | None,
@@ -78,72 +57,51 @@ def gather(
     """The items of all inputs, in order, each source once.
 
     inputs: volumes, addresses of some, and folders; below a folder every volume counts, also below
-    an address that ends in "/", and of a folder of DICOM files every series of images; of a table
-    (.csv: patient,path) what its rows name. list_file: a text file with a path or an address on
-    each line, # begins a comment. out: the folder of the results, or its address.
+    an address that ends in "/", and of a folder of DICOM files every series of images. list_file:
+    a text file with a path or an address on each line, # begins a comment. out: the folder of the
+    results, or its address.
     containers: whether .ucv files are volumes too. ending: of the results; None keeps a source's,
     "" makes folders.
     Raises InputError where nothing is found, ConfigError where two results share a name.
     """
-    from MedEnhanceLib.jobs.addresses import is_remote, name_at, shown
-
     given = [*inputs, *_lines(list_file)]
-    named = [Path(entry) for entry in given if not is_remote(entry)]
     if not given:
         raise ConfigError("no volumes were named", "Name files or folders, or give --list FILE.")
-    here = None if isinstance(out, str) else out
-    folder = here or Path()
-    items: dict[tuple[Path, str], Item] = {}
-    for address in filter(is_remote, given):
-        if address.endswith("/"):
-            below = _below(address, out, containers)
-        else:
-            below = [(Path(name_at(address)), address, "")]
-        for path, place_there, state in below:
-            target = folder / _result_name(path, ending, "")
-            item = Item(Path(path.name), target, address=place_there, state=state)
-            items[Path(shown(place_there)), ""] = item
-    for place in _places(named):
-        for source in volumes_below(place.path, here, containers):
-            for series, mark in _series_in(source):
-                name = _result_name(source.relative_to(place.root), ending, mark)
-                item = Item(source, folder / place.below / name, series, place.patient)
-                items.setdefault((source.resolve(), series), item)
+    items: dict[tuple[str, str], Item] = {}
+    for entry in given:
+        find = _volumes_there if is_remote(entry) else _volumes_here
+        for source, relative, series, mark in find(entry, out, containers):
+            name = _result_name(relative, ending, mark).as_posix()
+            output = f"{out.rstrip('/')}/{name}" if is_remote(out) else str(Path(out, name))
+            key = source if is_remote(source) else str(Path(source).resolve())
+            items.setdefault((shown(key), series), Item(source, output, series))
     if not items:
-        places = ", ".join(shown(entry) if is_remote(entry) else entry for entry in given)
+        places = ", ".join(map(shown, given))
         raise InputError(f"{places}: no volumes found", "Name a folder that holds some.")
-    found = list(items.values())
-    if isinstance(out, str):
-        start = out.rstrip("/")
-        found = [replace(item, to=f"{start}/{item.output.as_posix()}") for item in found]
-    _refuse_shared_names(found)
-    return found
+    _refuse_shared_names(items.values())
+    return list(items.values())
 
 
-def _below(address: str, out: Path | str, containers: bool) -> list[tuple[Path, str, str]]:
-    """Every volume below an address, by one listing: its path from there, address and state.
+#: A volume, its path below what was named, which series of it, and what marks that one's result.
+_Found = tuple[str, Path, str, str]
 
-    What lies in `out` are results, not sources.
-    """
-    from MedEnhanceLib.io import ending_of
-    from MedEnhanceLib.jobs.addresses import listed, shown
 
-    if address.lower().startswith(("http://", "https://")):
+def _volumes_there(address: str, out: str, containers: bool) -> Iterator[_Found]:
+    """The file at an address, or every volume below one; what lies in `out` is no source."""
+    if not address.endswith("/"):
+        yield address, Path(name_at(address)), "", ""
+        return
+    if is_web(address):
         raise ConfigError(
             f"{shown(address)}: a web server does not list what it has",
             "Name each file by its address: --list FILE.",
         )
-    known, volumes = _known(containers), []
-    entries = listed(address)
-    if not entries:  # stores have no empty folders
-        raise InputError(
-            f"{shown(address)}: there is nothing below that address",
-            "Check the bucket, the path, and whose credentials the environment holds.",
-        )
-    for name, about in entries.items():
+    from MedEnhanceLib.io import ending_of
+
+    for name in listed(address):
         path, place = Path(name), f"{address.rstrip('/')}/{name}"
-        is_result = isinstance(out, str) and place.startswith(f"{out.rstrip('/')}/")
-        if is_result or ending_of(path) not in known or path.name.startswith("."):
+        is_result = place.startswith(f"{out.rstrip('/')}/")
+        if is_result or ending_of(path) not in _known(containers) or path.name.startswith("."):
             continue
         if re.search(r"[?#]|::", name):
             raise InputError(
@@ -151,10 +109,15 @@ def _below(address: str, out: Path | str, containers: bool) -> list[tuple[Path, 
                 "address",
                 "Give it another name there, or name the others one by one: --list FILE.",
             )
-        tags = (about.get(tag) for tag in _TAGS)
-        state = f"{about.get('size')} {next((str(tag) for tag in tags if tag), '')}"
-        volumes.append((path, place, state))
-    return volumes
+        yield place, path, "", ""
+
+
+def _volumes_here(entry: str, out: str, containers: bool) -> Iterator[_Found]:
+    path = Path(entry)
+    root = path if _is_tree(path) else path.parent
+    for source in volumes_below(path, None if is_remote(out) else Path(out), containers):
+        for series, mark in _series_in(source):
+            yield str(source), source.relative_to(root), series, mark
 
 
 def _known(containers: bool) -> set[str]:
@@ -162,38 +125,6 @@ def _known(containers: bool) -> set[str]:
     from MedEnhanceLib.io import READABLE
 
     return {*READABLE, CONTAINER} if containers else set(READABLE)
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Something named: results lie below `below` as the sources below `root`."""
-
-    path: Path
-    root: Path
-    below: str = ""
-    patient: str = ""
-
-
-def _places(named: Iterable[Path]) -> Iterator[_Place]:
-    """What was named, and what tables name."""
-    from MedEnhanceLib.io.cohort import Cohort
-
-    for path in named:
-        if path.suffix.lower() == _TABLE:
-            for patient in Cohort.from_csv(path):
-                yield from _places_of(patient)
-        else:
-            yield _Place(path, path if _is_tree(path) else path.parent)
-
-
-def _places_of(patient: Patient) -> Iterator[_Place]:
-    """A folder of the patient's name; in it results lie as the patient's paths do."""
-    roots = [path if _is_tree(path) else path.parent for path in patient.paths]
-    root = Path(os.path.commonpath([root.absolute() for root in roots]))
-    # A name from a table must not lead out of the results' folder.
-    below = re.sub(r"[^\w.\- ]|^\.+", "_", patient.id)
-    for path in patient.paths:
-        yield _Place(path.absolute(), root, below, patient.id)
 
 
 def _lines(list_file: str | None) -> list[str]:
@@ -234,11 +165,8 @@ def volumes_below(path: Path, out: Path | None, containers: bool) -> Iterator[Pa
     out: what lies in it are results, not sources; None where they go elsewhere.
     containers: whether .ucv files are volumes too.
     """
-    if not path.is_dir():
-        yield path  # also one that is missing: its row will say so
-        return
     if not _is_tree(path):
-        yield path
+        yield path  # also one that is missing: its row will say so
         return
     from MedEnhanceLib.io import ending_of
 
@@ -274,11 +202,11 @@ def _series_in(source: Path) -> list[tuple[str, str]]:
         found = choices(scan(source, Monitor()), source.name)
     except MedEnhanceError:
         return [("", "")]
-    images = [one for one in found if one.part is not None or one.about.damaged]
+    images = [choice for choice in found if choice.part is not None or choice.about.damaged]
     if len(images) == 1:
         return [("", "")]
     # By the UID: the numbers in the list change when a series comes in.
-    keys = [one.row.key for one in images if one.part is not None]
+    keys = [choice.row.key for choice in images if choice.part is not None]
     marks = [hashlib.sha256(key.encode()).hexdigest()[:8] for key in keys]
     return list(zip(keys, marks, strict=True)) or [("", "")] * bool(images)
 
@@ -296,11 +224,11 @@ def _result_name(relative: Path, ending: str | None, mark: str) -> Path:
 
 
 def _refuse_shared_names(items: Iterable[Item]) -> None:
-    seen: dict[Path, str] = {}
+    sources: dict[str, str] = {}
     for item in items:
-        other = seen.setdefault(item.output, item.name.partition(" (series ")[0])
-        if other != item.name.partition(" (series ")[0]:
+        other = sources.setdefault(item.output, item.source)
+        if other != item.source:
             raise ConfigError(
-                f"{other} and {item.name} would both become {item.target}",
+                f"{shown(other)} and {shown(item.source)} would both become {shown(item.output)}",
                 "Put them through in two runs, into two folders.",
             )

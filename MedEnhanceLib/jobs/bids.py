@@ -79,7 +79,7 @@ class Dataset:
         if self._task == "segment":
             name = f"{entities}_desc-{suffix}_dseg.nii.gz"
         below = path.relative_to(self.root)
-        return Item(path, self.out / below.with_name(name), patient=below.parts[0])
+        return Item(str(path), str(self.out / below.with_name(name)))
 
     def begin(self) -> None:
         """Write the dataset's description, and what validators leave out, where they are not."""
@@ -102,18 +102,19 @@ class Dataset:
 
     def finished(self, item: Item, fields: Mapping[str, Any]) -> None:
         """Write the sidecar: the source's own fields, whence it comes, and the names of labels."""
+        source, sidecar = Path(item.source), _sidecar(Path(item.output))
         if self._task == "segment":
             inherited: dict[str, Any] = {"Manual": False, "SpatialReference": "orig"}
             rows = [f"{row['value']}\t{row['label']}" for row in fields.get("table") or ()]
             table = "\n".join(["index\tname", *rows, ""])
-            _write(_sidecar(item.output).with_suffix(".tsv"), table)
+            _write(sidecar.with_suffix(".tsv"), table)
         else:
-            inherited = {"SkullStripped": False} | (_read(_sidecar(item.source)) or {})
+            inherited = {"SkullStripped": False} | (_read(_sidecar(source)) or {})
         own = {
             "Description": f"{self._task} by MedEnhance {__version__}. {RESEARCH_ONLY}",
-            "Sources": [f"bids:raw:{item.source.relative_to(self.root).as_posix()}"],
+            "Sources": [f"bids:raw:{source.relative_to(self.root).as_posix()}"],
         }
-        write_json(_sidecar(item.output), inherited | own, overwrite=True)
+        write_json(sidecar, inherited | own, overwrite=True)
 
 
 def _sidecar(volume: Path) -> Path:

@@ -4,43 +4,38 @@ from __future__ import annotations
 
 import logging
 import secrets
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, wait
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.errors import Cancelled, MedEnhanceError
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.locks import hold
-from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor, attend
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from MedEnhanceLib.spg.distill import PatientWork, Runner
     from MedEnhanceLib.spg.patient import PatientImages
 
-T = TypeVar("T")
 _POLL_SECONDS = 0.2
 #: How long a scheduler may take to pass on a cancel, and as long to let go of the connection.
-LEAVE_SECONDS = 0.5
+_LEAVE_SECONDS = 0.5
 #: How long workers may take to write their checkpoints after a cancel.
 _CHECKPOINT_SECONDS = 10.0
 #: Seconds between a worker's checks whether it should stop.
 _ASK_SECONDS = 0.5
 
 
-def connect(address: str, purpose: str) -> Any:
-    """Connect to a Dask scheduler.
+@contextmanager
+def connected(address: str, purpose: str, monitor: Monitor) -> Iterator[Any]:
+    """A connection to a Dask scheduler: a `distributed.Client`.
 
     Args:
         address: of the scheduler, for example "tcp://host:8786".
         purpose: what needs dask.distributed, for the message if it is missing.
-    Returns:
-        A `distributed.Client`.
+        monitor: neither the beginning nor the end holds up its cancel.
     Raises:
         DependencyError: dask.distributed is missing.
         MedEnhanceError: the scheduler does not answer.
@@ -49,13 +44,30 @@ def connect(address: str, purpose: str) -> Any:
     # A connection that is lost becomes an error of ours; Dask logs it too, with its traceback.
     for name in ("distributed.batched", "distributed.client"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    try:
+
+    def connect() -> Any:
         return distributed.Client(address, timeout="15s", set_as_default=False)
+
+    try:
+        client = attend(connect, monitor)
     except (OSError, TimeoutError, ValueError) as cause:
         raise MedEnhanceError(
             f"the Dask scheduler {address} does not answer: {cause}",
             "Start one with: dask scheduler; and workers with: dask worker ADDRESS.",
         ) from cause
+    try:
+        yield client
+    finally:
+        soon(client.close)
+
+
+def soon(call: Callable[[], Any]) -> bool:
+    """Make a call that a scheduler may never answer; whether it did so at once."""
+    end = time.monotonic() + _LEAVE_SECONDS
+    with suppress(Cancelled):
+        attend(call, Monitor(cancel=lambda: time.monotonic() > end))
+        return True
+    return False
 
 
 def distilling_on(address: str) -> Runner:
@@ -96,7 +108,7 @@ def _distill_on(
         while places:
             done = len(works) - len(places)
             monitor.progress(done / len(works), f"{done} of {len(works)} patients")
-            if not answer_of(in_thread(client.nthreads), monitor):
+            if not attend(client.nthreads, monitor):
                 monitor.warn(
                     "the Dask cluster has no worker; waiting for one (dask worker ADDRESS)"
                 )
@@ -111,7 +123,7 @@ def _distill_on(
 def _images_of(task: Any, number: int, monitor: Monitor) -> PatientImages:
     """What became of a patient of this number."""
     try:
-        images: PatientImages = answer_of(in_thread(task.result), monitor)
+        images: PatientImages = attend(task.result, monitor)
     except MedEnhanceError:
         raise
     except Exception as error:
@@ -124,7 +136,7 @@ def _images_of(task: Any, number: int, monitor: Monitor) -> PatientImages:
 
 def _stop(stop: Any, tasks: Mapping[Any, int], monitor: Monitor) -> None:
     """Ask the workers to stop, and give them time to write their checkpoints."""
-    if not wait([in_thread(stop.set)], LEAVE_SECONDS).done:
+    if not soon(stop.set):
         monitor.warn(
             "the Dask scheduler does not answer: its workers may go on with their patients"
         )
@@ -132,42 +144,6 @@ def _stop(stop: Any, tasks: Mapping[Any, int], monitor: Monitor) -> None:
     deadline = time.monotonic() + _CHECKPOINT_SECONDS
     while any(task.status == "pending" for task in tasks) and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
-
-
-@contextmanager
-def connected(address: str, purpose: str, monitor: Monitor) -> Iterator[Any]:
-    """As `connect`, until this ends; neither its beginning nor its end holds up a cancel."""
-    connecting = in_thread(lambda: connect(address, purpose))
-    try:
-        client = answer_of(connecting, monitor)
-    except Cancelled:
-        connecting.add_done_callback(lambda late: late.exception() or late.result().close())
-        raise
-    try:
-        yield client
-    finally:
-        wait([in_thread(client.close)], LEAVE_SECONDS)
-
-
-def in_thread(call: Callable[[], T]) -> Future[T]:
-    """Begin a call that a scheduler may never answer, without waiting even at the process's end."""
-    answer: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            answer.set_result(call())
-        except BaseException as error:  # noqa: BLE001 - raised where the answer is awaited
-            answer.set_exception(error)
-
-    threading.Thread(target=run, name="dask call", daemon=True).start()
-    return answer
-
-
-def answer_of(answer: Future[T], monitor: Monitor) -> T:
-    """Wait for the answer; raises what the call raised, and Cancelled."""
-    while not wait([answer], _POLL_SECONDS).done:
-        monitor.check()
-    return answer.result()
 
 
 class _StopRequest:
@@ -186,25 +162,18 @@ class _StopRequest:
 
 
 def _distill_there(work: PatientWork, device: str, threads: int, stop: str) -> PatientImages:
-    """Distill one patient on a worker."""
+    """Distill one patient on a worker.
+
+    A worker that the scheduler lost contact with may be busy in the patient's folder for a while.
+    """
     torch = require("torch", purpose="Distilling")
     torch.set_num_threads(threads)
     monitor = Monitor(cancel=_StopRequest(stop))
-    with _alone_in(work.folder, monitor):
-        return work.run(device, monitor)
-
-
-@contextmanager
-def _alone_in(folder: Path, monitor: Monitor) -> Iterator[None]:
-    """Wait until nobody else works in a patient's folder.
-
-    A worker that the scheduler lost contact with may be busy there for a while.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    while (lock := hold(folder)) is None:
+    work.folder.mkdir(parents=True, exist_ok=True)
+    while (lock := hold(work.folder)) is None:
         monitor.check()
         time.sleep(_POLL_SECONDS)
     try:
-        yield
+        return work.run(device, monitor)
     finally:
         lock.release()

@@ -23,6 +23,7 @@ from MedEnhanceLib.errors import (
     MedEnhanceError,
     OutputError,
 )
+from MedEnhanceLib.runtime.dependencies import PIP_NAMES
 from MedEnhanceLib.runtime.device import is_device_lost, is_out_of_memory
 
 _LONGEST_DETAILS = 32_000
@@ -108,7 +109,7 @@ def job_errors(kind: str) -> Iterator[None]:
     except KeyboardInterrupt as cause:
         raise Cancelled("cancelled", "Start again when you like.") from cause
     except Exception as cause:
-        raise refused(cause) or _internal(kind, cause) from cause
+        raise _missing_package(cause) or refused(cause) or _internal(kind, cause) from cause
 
 
 def _internal(kind: str, cause: Exception) -> InternalError:
@@ -116,6 +117,17 @@ def _internal(kind: str, cause: Exception) -> InternalError:
         f"{kind} failed unexpectedly: {type(cause).__name__}: {cause}",
         "This is a fault of MedEnhance: please report it with the traceback in the log"
         " (a worker's standard error).",
+    )
+
+
+def _missing_package(cause: Exception) -> MedEnhanceError | None:
+    """A package of ours that is missing is a fault; anybody else's is to be installed."""
+    package = cause.name if isinstance(cause, ModuleNotFoundError) else None
+    if not package or package.startswith("MedEnhanceLib"):
+        return None
+    name = PIP_NAMES.get(package.partition(".")[0], package.partition(".")[0])
+    return errors.DependencyError(
+        f"the package {name} is not installed", f"Install it with: python -m pip install {name}"
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from MedEnhanceLib.core.manifest import file_sha256, make_manifest
-from MedEnhanceLib.core.options import About, Params, option
+from MedEnhanceLib.core.options import About, Params, option, options_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, EndingError, OutputError
 from MedEnhanceLib.jobs.worker.events import as_json
@@ -236,12 +236,24 @@ def manifest_path(output: Path) -> Path:
     return output.with_name(f"{output.name}.json")
 
 
-def beside(output: Path, word: str) -> Path:
-    """`out.nii.gz` → `out-word.nii.gz`, for what comes with an output."""
+def results_of(params: Params) -> dict[str, Path]:
+    """The files that a job's parameters name for results, by what each of them holds.
+
+    `noise_output` holds "noise"; which parameters name results says their declaration.
+    """
+    return {
+        result.name.removesuffix("_output"): Path(place)
+        for result in options_of(type(params))
+        if result.about.place == "output" and (place := getattr(params, result.name))
+    }
+
+
+def beside(output: str, word: str) -> str:
+    """`out.nii.gz` → `out-word.nii.gz`, for what comes with an output; an address too."""
     from MedEnhanceLib.io import ending_of
 
-    ending = ending_of(output)
-    return output.with_name(f"{output.name[: -len(ending) or None]}-{word}{ending}")
+    ending = ending_of(Path(output))
+    return f"{output[: -len(ending) or None]}-{word}{ending}"
 
 
 def known_as(path: Path, volume: Volume) -> Path:

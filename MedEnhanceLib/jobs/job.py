@@ -23,15 +23,6 @@ from MedEnhanceLib.runtime.text import Names
 
 
 class JobKind:
-    """One kind of job: the dataclass of its parameters, and the function that does it."""
-
-    is_question = False
-
-    def __init__(self, params: type[Any], run: Callable[..., Result]) -> None:
-        self.params, self.run = params, run
-
-
-class ShippedKind:
     """A kind of job in jobs/kinds, which is imported when it is needed.
 
     file: of jobs/kinds; `<name>Params` and `run_<name>` stand in it. keeps_volumes: whether the
@@ -46,47 +37,46 @@ class ShippedKind:
         self.keeps_volumes, self.is_question = keeps_volumes, is_question
 
     @property
-    def params(self) -> type[Any]:
+    def params(self) -> Any:
         """The dataclass of the parameters."""
-        found: type[Any] = getattr(self._module, f"{self._name}Params")
-        return found
+        return getattr(self._module, f"{self._name}Params")
 
     @property
     def run(self) -> Callable[..., Result]:
         """The function that does the job."""
         words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", self._name).lower()
-        found: Callable[..., Result] = getattr(self._module, f"run_{words}")
-        return found
+        run: Callable[..., Result] = getattr(self._module, f"run_{words}")
+        return run
 
     @property
     def _module(self) -> ModuleType:
         return import_module(f"MedEnhanceLib.jobs.kinds.{self._file}")
 
 
-JOBS: dict[str, JobKind | ShippedKind] = {
-    "enhance": ShippedKind("enhance", "Enhance", keeps_volumes=True),
-    "blend": ShippedKind("blend", "Blend"),
-    "segment": ShippedKind("segment", "Segment"),
-    "compress": ShippedKind("compress", "Compress", keeps_volumes=True),
-    "estimate": ShippedKind("compress", "Estimate", keeps_volumes=True, is_question=True),
-    "decompress": ShippedKind("compress", "Decompress"),
-    "recover": ShippedKind("compress", "Recover"),
-    "degrade": ShippedKind("volumes", "Degrade"),
-    "convert": ShippedKind("volumes", "Convert"),
-    "inspect": ShippedKind("volumes", "Inspect", is_question=True),
-    "series": ShippedKind("series", "Series"),
-    "export": ShippedKind("series", "Export"),
-    "batch": ShippedKind("batch", "Batch"),
-    "train": ShippedKind("train", "Train"),
-    "distill": ShippedKind("distill", "Distill"),
-    "distill-room": ShippedKind("distill", "DistillRoom", is_question=True),
-    "distill-status": ShippedKind("distill", "DistillStatus", is_question=True),
-    "distill-estimate": ShippedKind("distill", "DistillEstimate", is_question=True),
-    "evaluate": ShippedKind("evaluate", "Evaluate"),
-    "demo": ShippedKind("demo", "Demo"),
-    "models": ShippedKind("installation", "Models", is_question=True),
-    "doctor": ShippedKind("installation", "Doctor", is_question=True),
-    "ping": ShippedKind("installation", "Ping", is_question=True),
+JOBS: dict[str, JobKind] = {
+    "enhance": JobKind("enhance", "Enhance", keeps_volumes=True),
+    "blend": JobKind("blend", "Blend"),
+    "segment": JobKind("segment", "Segment"),
+    "compress": JobKind("compress", "Compress", keeps_volumes=True),
+    "estimate": JobKind("compress", "Estimate", keeps_volumes=True, is_question=True),
+    "decompress": JobKind("compress", "Decompress"),
+    "recover": JobKind("compress", "Recover"),
+    "degrade": JobKind("volumes", "Degrade"),
+    "convert": JobKind("volumes", "Convert"),
+    "inspect": JobKind("volumes", "Inspect", is_question=True),
+    "series": JobKind("series", "Series"),
+    "export": JobKind("series", "Export"),
+    "batch": JobKind("batch", "Batch"),
+    "train": JobKind("train", "Train"),
+    "distill": JobKind("distill", "Distill"),
+    "distill-room": JobKind("distill", "DistillRoom", is_question=True),
+    "distill-status": JobKind("distill", "DistillStatus", is_question=True),
+    "distill-estimate": JobKind("distill", "DistillEstimate", is_question=True),
+    "evaluate": JobKind("evaluate", "Evaluate"),
+    "demo": JobKind("demo", "Demo"),
+    "models": JobKind("installation", "Models", is_question=True),
+    "doctor": JobKind("installation", "Doctor", is_question=True),
+    "ping": JobKind("installation", "Ping", is_question=True),
 }
 _LONGEST_ID = 200
 _KEYS = ("v", "id", "kind", "params")
@@ -176,10 +166,8 @@ def run_job(
         monitor = Monitor(progress, cancel)
         try:
             with job_places(spec.typed_params(), names, monitor) as (params, part):
-                if isinstance(kind, ShippedKind) and kind.keeps_volumes:
-                    result = kind.run(params, part, kept or KeptVolumes())
-                else:
-                    result = kind.run(params, part)
+                volumes = [kept or KeptVolumes()] if kind.keeps_volumes else []
+                result = kind.run(params, part, *volumes)
             result = Result(names.of(result.fields))
         finally:
             # A worker stays for minutes after its job: the card is shared with other programs.

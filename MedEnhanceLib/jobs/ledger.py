@@ -7,17 +7,19 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.errors import OutputError
+from MedEnhanceLib.jobs.addresses import exists, filesystem, is_remote, shown
 from MedEnhanceLib.jobs.batch_items import Item
 from MedEnhanceLib.jobs.worker.events import as_json
 
 _ROWS, _TABLE = "batch.jsonl", "batch.csv"
-_PATIENT, WARNINGS = "patient", "warnings"
-#: Of a row that is not done: something lay at its output that no run of this batch had made.
+WARNINGS = "warnings"
+#: Of a row that failed: something lay at its output that no run of this batch had made.
 FOREIGN = "foreign"
 _FIRST_COLUMNS = ("source", "output", "status", "seconds", "code", "message", "hint")
 
@@ -31,21 +33,20 @@ class Ledger:
     its size and time, and the options; with other options the work is done again.
     """
 
-    def __init__(self, folder: Path, there: Collection[str] = ()) -> None:
-        """Read what an earlier run left; a line that was cut off by a crash is left out.
-
-        there: the results at an address, by their paths below it.
-        """
+    def __init__(self, folder: Path) -> None:
+        """Read what an earlier run left; a line that was cut off by a crash is left out."""
         self.path, self._table = folder / _ROWS, folder / _TABLE
-        self._there = there
         self._rows: dict[tuple[str, str], dict[str, Any]] = {}
         if self.path.exists():
             for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
-                self._take(line)
+                with suppress(ValueError, RecursionError):
+                    row = json.loads(line)
+                    if isinstance(row, dict):
+                        self._rows[str(row.get("source")), str(row.get("output"))] = row
 
     def row_of(self, item: Item) -> dict[str, Any] | None:
         """The last row of an item, None before the first."""
-        return self._rows.get((item.name, item.output.name))
+        return self._rows.get(_place_of(item))
 
     def is_finished(self, item: Item, options: Mapping[str, Any]) -> bool:
         """Whether this work was done, and its result is still there."""
@@ -54,13 +55,13 @@ class Ledger:
             row is not None
             and row.get("status") == "done"
             and row.get("key") == key_of(item, options)
-            and (item.output.as_posix() in self._there if item.to else item.output.exists())
+            and exists(item.output)
         )
 
     def is_ours(self, item: Item) -> bool:
-        """Whether a result that lies there comes from an earlier run that did not finish it."""
+        """Whether a result that lies there comes from an earlier run of this batch."""
         row = self.row_of(item)
-        return row is not None and row.get("output") == item.target and not row.get(FOREIGN)
+        return row is not None and not row.get(FOREIGN)
 
     def add(
         self, rows: Iterable[tuple[Item, Mapping[str, Any]]], options: Mapping[str, Any]
@@ -68,16 +69,10 @@ class Ledger:
         """Append a row for each item and its fields; all are on the disk when this returns."""
         lines = []
         for item, fields in rows:
-            row = as_json(
-                {
-                    "source": item.name,
-                    "output": item.target,
-                    **({_PATIENT: item.patient} if item.patient else {}),
-                    "key": key_of(item, options),
-                    **fields,
-                }
-            )
-            self._rows[item.name, item.output.name] = row
+            source, output = _place_of(item)
+            key = key_of(item, options)
+            row = as_json({"source": source, "output": output, "key": key, **fields})
+            self._rows[source, output] = row
             lines.append(json.dumps(row).encode("ascii") + b"\n")
         try:
             with self.path.open("a+b") as stream:
@@ -90,36 +85,31 @@ class Ledger:
             ) from cause
 
     def write_table(self, items: Sequence[Item]) -> Path:
-        """batch.csv: a column for each figure, patients first; these items, then earlier ones."""
+        """batch.csv: a column for each figure; these items, then earlier ones."""
         from MedEnhanceLib.io.atomic import atomic_write
 
-        places = dict.fromkeys([*((one.name, one.output.name) for one in items), *self._rows])
+        places = dict.fromkeys([*map(_place_of, items), *self._rows])
         rows = [_with_text(self._rows[place]) for place in places if place in self._rows]
         figures = [
             name
             for row in rows
             for name, value in row.items()
-            if name not in (*_FIRST_COLUMNS, "key") and not isinstance(value, (dict, list))
+            if name != "key" and not isinstance(value, (dict, list))
         ]
         text = io.StringIO()
-        whose = [_PATIENT] if _PATIENT in figures else []
-        names = dict.fromkeys([*whose, *_FIRST_COLUMNS, *figures])
-        writer = csv.DictWriter(text, [*names], extrasaction="ignore")
+        names = [*dict.fromkeys([*_FIRST_COLUMNS, *figures])]
+        writer = csv.DictWriter(text, names, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(rows)
         with atomic_write(self._table, overwrite=True) as temporary:
             # Names of files that are not UTF-8 hold lone surrogates: escapes, as in the ledger.
-            data = text.getvalue().encode("utf-8", "backslashreplace")
-            temporary.write_bytes(data)
+            temporary.write_bytes(text.getvalue().encode("utf-8", "backslashreplace"))
         return self._table
 
-    def _take(self, line: str) -> None:
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            return
-        if isinstance(row, dict) and isinstance(row.get("source"), str):
-            self._rows[row["source"], Path(str(row.get("output"))).name] = row
+
+def _place_of(item: Item) -> tuple[str, str]:
+    """What rows call source and result."""
+    return item.name, shown(item.output)
 
 
 def _with_text(row: dict[str, Any]) -> dict[str, Any]:
@@ -130,14 +120,23 @@ def _with_text(row: dict[str, Any]) -> dict[str, Any]:
 
 def key_of(item: Item, options: Mapping[str, Any]) -> str:
     """What a row is about: the source as it is now, and the options."""
-    try:
-        # A folder's own time changes with its files' names, not with their bytes.
-        files = sorted(item.source.iterdir()) if item.source.is_dir() else [item.source]
-        states = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    except OSError:
-        states = []
-    text = json.dumps([item.name, item.state or states, as_json(options)], sort_keys=True)
+    states: Any = []
+    with suppress(Exception):  # whatever a store raises; the job will say what is wrong
+        states = _state_there(item.source) if is_remote(item.source) else _state_here(item.source)
+    text = json.dumps([item.name, states, as_json(options)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _state_there(address: str) -> str:
+    files, key = filesystem(address)
+    return str(files.ukey(key))
+
+
+def _state_here(source: str) -> list[tuple[str, int, int]]:
+    path = Path(source)
+    # A folder's own time changes with its files' names, not with their bytes.
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
 
 
 def _line_start(stream: io.BufferedRandom) -> bytes:

@@ -1,6 +1,6 @@
 """Results at addresses: a job writes them into a private folder here, and then they are sent.
 
-    private folder → folder/.medenhance-… at the address → read back, SHA-256 compared → its name
+    private folder → folder/.medenhance-… at the address → its name
 
 No result gets its name before all of them lie there; what was there before stays until then. The
 manifest comes last.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -22,9 +21,9 @@ from MedEnhanceLib.errors import ConfigError, OutputError
 from MedEnhanceLib.jobs.addresses import (
     filesystem,
     is_remote,
+    is_web,
     listed,
     local,
-    on_this_machine,
     shown,
     store_errors,
 )
@@ -41,8 +40,8 @@ _SHARE = 0.1
 
 def check_target(address: str) -> None:
     """Raise ConfigError or DependencyError for an address that takes no result."""
-    scheme, _, path = address.rstrip("/").partition("://")
-    if scheme.lower() in ("http", "https"):
+    path = address.rstrip("/").partition("://")[2]
+    if is_web(address):
         raise ConfigError(
             f"{shown(address)}: there is no general way to write to a web server",
             "Write to this machine, or to a store (s3://, gs://, abfs://, sftp://).",
@@ -56,46 +55,15 @@ def check_target(address: str) -> None:
     filesystem(address)
 
 
-def check_writable(folder: str) -> None:
-    """Write and remove a few bytes; raises OutputError where they cannot be written."""
-    from MedEnhanceLib.io.atomic import temporary_name
-
-    files, root = filesystem(folder)
-    key = f"{root}/{temporary_name(Path('probe'), '')}"
-    with store_errors(shown(folder), "written to", OutputError):
-        try:
-            with _opened_to_write(files, key) as stream:
-                stream.write(b"medenhance")
-        finally:
-            with contextlib.suppress(Exception):
-                files.rm_file(key)
-
-
-def _opened_to_write(files: Any, key: str) -> Any:
-    """A stream; its folder is made where the store has some.
-
-    Not where nothing is there at all: making it could make a bucket of a misspelled name.
-    """
-    try:
-        return files.open(key, "wb")
-    except FileNotFoundError:
-        top = re.match(r"/?[^/]+", key)
-        if top is None or not files.exists(top[0]):
-            raise
-    files.makedirs(key.rpartition("/")[0], exist_ok=True)
-    return files.open(key, "wb")
-
-
 def results_here(name: str, place: Any) -> Any:
     """A folder of results that have to lie on this machine; raises ConfigError for an address."""
-    path = on_this_machine(place)
-    if is_remote(path):
+    if is_remote(place):
         raise ConfigError(
             f"{name} is {shown(place)}: this folder is read and added to while the work goes on, "
             "and has to lie on this machine",
             "Name a folder here, and copy it there afterwards with the store's own tool.",
         )
-    return path
+    return place
 
 
 class Outbox:
@@ -123,20 +91,13 @@ class Outbox:
         self._names.add(folder, shown(above))
         return folder / name
 
-    def address_of(self, path: Path) -> str | None:
-        """Where a path here is sent to; None for a path of the user's."""
-        for folder, above in self._addresses.items():
-            if path.is_relative_to(folder):
-                return f"{above}/{path.relative_to(folder).as_posix()}"
-        return None
-
-    def refuse_taken(self, path: Path, *, is_new_folder: bool = False) -> None:
-        """As `io.atomic.refuse_existing`; what becomes a folder must not be there at all."""
+    def refuse_taken(self, path: Path, *, is_folder: bool = False) -> None:
+        """As `io.atomic.refuse_existing`; a folder must not be there at all."""
         from MedEnhanceLib.io.atomic import refuse_taken
 
-        if (address := self.address_of(path)) is None:
+        if (address := self._address_of(path)) is None:
             return
-        if is_new_folder:
+        if is_folder:
             if listed(address):
                 raise OutputError(f"{shown(address)} holds files already", "Name a new folder.")
             return
@@ -144,14 +105,21 @@ class Outbox:
         with store_errors(shown(address), "looked up", OutputError):
             files.invalidate_cache()
             # A store may have an object of this name, and others below it as well.
-            is_folder, is_there = files.isdir(key), files.exists(key)
+            is_there, has_below = files.exists(key), files.isdir(key)
         if is_there:
-            refuse_taken(shown(address), is_folder=is_folder, overwrite=self._overwrite)
+            refuse_taken(shown(address), is_folder=has_below, overwrite=self._overwrite)
 
     def refuse_unwritable(self) -> None:
-        """Raise OutputError for a store that nothing can be written to."""
-        for above in self._addresses.values():
-            check_writable(above)
+        """Write and remove a few bytes; raises OutputError where they cannot be written."""
+        from MedEnhanceLib.io.atomic import temporary_name
+
+        for folder in self._addresses.values():
+            files, root = filesystem(folder)
+            key = f"{root}/{temporary_name(Path('probe'), '')}"
+            with store_errors(shown(folder), "written to", OutputError):
+                with _opened_to_write(files, key) as stream:
+                    stream.write(b"medenhance")
+                files.rm_file(key)
 
     def send(self, monitor: Monitor, last: Path | None = None) -> None:
         """Send every file; all of them get their names, or none.
@@ -164,24 +132,28 @@ class Outbox:
 
         below = (path for folder in self._addresses for path in folder.rglob("*"))
         waiting = sorted(filter(Path.is_file, below), key=lambda path: (path == last, path))
-        whole = 2 * sum(path.stat().st_size for path in waiting) or 1
+        whole = sum(path.stat().st_size for path in waiting) or 1
         bytes_done = 0
-
-        def done(count: int) -> None:
-            nonlocal bytes_done
-            bytes_done += count
-            monitor.progress(bytes_done / whole, "upload")
-
         unnamed: list[tuple[Any, str, str, str]] = []
         try:
             for path in waiting:
-                address = str(self.address_of(path))
+                address = str(self._address_of(path))
                 files, key = filesystem(address)
                 temporary = f"{key.rpartition('/')[0]}/{temporary_name(path, '')}"
-                monitor.check()
                 unnamed.append((files, temporary, key, shown(address)))
+                size = path.stat().st_size
                 with store_errors(shown(address), "written", OutputError):
-                    _write_and_compare(path, files, temporary, shown(address), done)
+                    with path.open("rb") as file, _opened_to_write(files, temporary) as stream:
+                        while piece := file.read(_PIECE):
+                            stream.write(piece)
+                            bytes_done += len(piece)
+                            monitor.progress(bytes_done / whole, "upload")
+                    files.invalidate_cache()
+                    arrived = files.size(temporary)
+                if arrived != size:
+                    raise OutputError(
+                        f"{shown(address)} has {arrived:,} of {size:,} bytes", "Send it again."
+                    )
             for path in waiting:
                 self.refuse_taken(path)
             while unnamed:
@@ -194,30 +166,27 @@ class Outbox:
                 with contextlib.suppress(Exception):
                     files.rm_file(temporary)
 
+    def _address_of(self, path: Path) -> str | None:
+        """Where a path here is sent to; None for a path of the user's."""
+        for folder, above in self._addresses.items():
+            if path.is_relative_to(folder):
+                return f"{above}/{path.relative_to(folder).as_posix()}"
+        return None
 
-def _write_and_compare(
-    source: Path, files: Any, key: str, name: str, done: Callable[[int], None]
-) -> None:
-    """Send a file, and read it back; raises OutputError where that is not the file.
 
-    done: is called with the bytes of each piece, both ways; may raise.
+def _opened_to_write(files: Any, key: str) -> Any:
+    """A stream; its folder is made where the store has some.
+
+    Not where nothing is there at all: making it could make a bucket of a misspelled name.
     """
-    sent, read = hashlib.sha256(), hashlib.sha256()
-    with source.open("rb") as file, _opened_to_write(files, key) as stream:
-        while piece := file.read(_PIECE):
-            sent.update(piece)
-            stream.write(piece)
-            done(len(piece))
-    files.invalidate_cache()
-    with files.open(key, "rb") as back:
-        while piece := back.read(_PIECE):
-            read.update(piece)
-            done(len(piece))
-    if read.digest() != sent.digest():
-        raise OutputError(
-            f"{name} was changed on its way: what was read back has another SHA-256",
-            "Send it again; if it comes back, the store or the network may be failing.",
-        )
+    try:
+        return files.open(key, "wb")
+    except FileNotFoundError:
+        top = re.match(r"/?[^/]+", key)
+        if top is None or not files.exists(top[0]):
+            raise
+    files.makedirs(key.rpartition("/")[0], exist_ok=True)
+    return files.open(key, "wb")
 
 
 @contextmanager
@@ -229,7 +198,6 @@ def sent_result(
     is_folder: what is written there is a folder, which at an address has to be new.
     Raises ConfigError for addresses that nothing can be written to, OutputError for what is there.
     """
-    place = on_this_machine(place)
     if not is_remote(place):
         yield Path(place)
         return
@@ -237,7 +205,7 @@ def sent_result(
     with names.in_errors(), Workspace() as workspace:
         outbox = Outbox(workspace.folder, names, overwrite=overwrite)
         path = outbox.place_for(place)
-        outbox.refuse_taken(path, is_new_folder=is_folder)
+        outbox.refuse_taken(path, is_folder=is_folder)
         outbox.refuse_unwritable()
         yield path
         outbox.send(monitor)
@@ -251,36 +219,38 @@ def job_places(params: Any, names: Names, monitor: Monitor) -> Iterator[tuple[An
     names: learns what the paths here are called. Returns the monitor for the job too.
     Raises, before the job, as `local` and `sent_result`.
     """
-    by_place: dict[str, dict[str, Any]] = {"input": {}, "output": {}, "here": {}}
+    from MedEnhanceLib.jobs.files import manifest_path
+
+    inputs, outputs = dict[str, Any](), dict[str, str]()
     for option in options_of(type(params)):
-        value = getattr(params, option.name)
-        if option.about.place and value is not None:
-            by_place[option.about.place][option.name] = on_this_machine(value)
-    changed = {name: results_here(name, value) for name, value in by_place["here"].items()}
-    outputs = {name: value for name, value in by_place["output"].items() if is_remote(value)}
+        value, place = getattr(params, option.name), option.about.place
+        if place == "here":
+            results_here(option.name, value)
+        elif place == "input" and value is not None:
+            inputs[option.name] = value
+        elif place and is_remote(value):
+            outputs[option.name] = value
     with ExitStack() as stack:
+        part = monitor
         if outputs:
-            _refuse_inputs(outputs, by_place["input"])
+            _refuse_inputs(outputs, inputs)
             folder = stack.enter_context(Workspace()).folder
             outbox = Outbox(folder, names, overwrite=params.overwrite)
-            for name, address in outputs.items():
-                outputs[name] = str(outbox.place_for(address))
-            _refuse_early(dataclasses.replace(params, **changed, **outputs), outbox)
-        part = monitor.part(0.0, 1 - _SHARE).changed(names.of) if outputs else monitor
+            paths = {name: str(outbox.place_for(address)) for name, address in outputs.items()}
+            params = dataclasses.replace(params, **paths)
+            _refuse_early(params, outbox)
+            part = monitor.part(0.0, 1 - _SHARE).changed(names.of)
 
         def copied(place: Any) -> Any:
             path = stack.enter_context(local(place, part))
-            if is_remote(on_this_machine(place)):
+            if is_remote(place):
                 names.add(path, shown(place))
             return path
 
-        for name, value in by_place["input"].items():
-            changed[name] = _each_place(value, copied)
-        given = by_place["output"] | changed | outputs
-        here = dataclasses.replace(params, **given)
-        yield here, part
+        copies = {name: _each_place(value, copied) for name, value in inputs.items()}
+        yield dataclasses.replace(params, **copies), part
         if outputs:
-            outbox.send(monitor.part(1 - _SHARE, 1.0), _manifest(here))
+            outbox.send(monitor.part(1 - _SHARE, 1.0), manifest_path(Path(params.output)))
 
 
 def _each_place(value: Any, change: Callable[[Any], Any]) -> Any:
@@ -297,8 +267,7 @@ def _refuse_inputs(outputs: Mapping[str, str], inputs: Mapping[str, Any]) -> Non
     targets = [filesystem(address) for address in outputs.values()]
 
     def compare(place: Any) -> None:
-        is_store = is_remote(place) and not place.lower().startswith(("http://", "https://"))
-        if is_store and filesystem(place) in targets:
+        if is_remote(place) and not is_web(place) and filesystem(place) in targets:
             raise OutputError(f"{shown(place)} is the input itself", "Give another name.")
 
     for value in inputs.values():
@@ -307,19 +276,13 @@ def _refuse_inputs(outputs: Mapping[str, str], inputs: Mapping[str, Any]) -> Non
 
 def _refuse_early(params: Any, outbox: Outbox) -> None:
     """Refuse before the long work what could not be sent after it."""
-    from MedEnhanceLib.jobs.files import manifest_path
+    from MedEnhanceLib.jobs.files import manifest_path, results_of
 
-    results: Mapping[str, Path] = getattr(params, "results", {"output": Path(params.output)})
-    for name, path in results.items():
+    for option in options_of(type(params)):
+        if option.about.place == "folder" and (folder := getattr(params, option.name)):
+            outbox.refuse_taken(Path(folder), is_folder=True)
+    for name, path in results_of(params).items():
         is_folder = name == "output" and getattr(params, "dicom", None) is True
-        outbox.refuse_taken(path, is_new_folder=is_folder)
+        outbox.refuse_taken(path, is_folder=is_folder)
         outbox.refuse_taken(manifest_path(path))
-    if page := getattr(params, "report", None):
-        outbox.refuse_taken(Path(page) / "index.html")
     outbox.refuse_unwritable()
-
-
-def _manifest(params: Any) -> Path:
-    from MedEnhanceLib.jobs.files import manifest_path
-
-    return manifest_path(Path(params.output))

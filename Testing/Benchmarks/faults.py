@@ -1,4 +1,4 @@
-"""Every fault into every kind of job, at several points: what is lost, and what is said.
+"""Every fault into every way that jobs write, at several points: what is lost, and what is said.
 
     python Testing/Benchmarks/faults.py                   4 turns of all, then the results
     python Testing/Benchmarks/faults.py --minutes 10      as many more as fit; the next run goes on
@@ -21,7 +21,7 @@ from typing import Any
 from _common import REPOSITORY, RESULTS, gate, write
 
 sys.path.insert(0, str(REPOSITORY / "Testing"))
-from Library.jobs.fault_jobs import JOBS, LONG, LONGEST
+from Library.jobs.fault_jobs import JOBS, LONG
 from Library.jobs.fault_kinds import FAULTS, applies, place_of
 from Library.jobs.faulting import Asked
 
@@ -69,11 +69,10 @@ def _run(turns: int, end: float) -> list[Row]:
 
 def _cases(turns: int) -> Iterator[tuple[str, str, int]]:
     """Job, fault and turn: the quick jobs first."""
-    slow = LONG | LONGEST
     for turn in range(turns):
-        for job in sorted(JOBS.keys() - slow):
+        for job in sorted(JOBS.keys() - LONG):
             yield from ((job, fault, turn) for fault in FAULTS if applies(job, fault))
-    for job in (*sorted(LONG), *sorted(LONGEST)):
+    for job in sorted(LONG):
         yield from ((job, fault, 0) for fault in FAULTS if applies(job, fault))
 
 

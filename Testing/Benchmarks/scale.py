@@ -238,7 +238,8 @@ def row_of_ledger(folder: Path, count: int) -> dict[str, Any]:
     source = folder / "one.nii"
     source.touch()
     items = [
-        Item(folder / f"patient-{n:07}" / "scan.nii.gz", out / f"{n}.ucv") for n in range(count)
+        Item(str(folder / f"patient-{n:07}" / "scan.nii.gz"), str(out / f"{n}.ucv"))
+        for n in range(count)
     ]
     options = {"task": "compress", "config": {"lossless": True}}
     fields = {"status": "done", "seconds": 0.1, "ratio": 2.5, "max_error": 0, "warnings": ["none"]}

@@ -22,7 +22,6 @@ from MedEnhanceLib.nets.slices import Plan
 from MedEnhanceLib.nets.training import averaged_weights, finite_weights
 from MedEnhanceLib.runtime import machine
 from MedEnhanceLib.runtime.device import choose_device, devices_for
-from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import principal_axes
 
 
@@ -199,19 +198,3 @@ def test_averaging_weights_waits_for_nothing(cards) -> None:
     assert waits(cards) == 0
     found = there.module.weight.detach().cpu()
     assert np.allclose(found, here.module.weight.detach())
-
-
-@pytest.mark.parametrize(("free", "fits"), [(MEMORY, True), (MEMORY // 16, False)])
-def test_a_long_run_says_first_what_it_takes_of_its_card(cards, free: int, fits: bool) -> None:
-    from MedEnhanceLib.jobs import card_memory
-    from MedEnhanceLib.spg.config import DistillConfig
-
-    cards.free[1] = free
-    said: list[tuple[str, str]] = []
-    monitor = Monitor(lambda event: said.append((event.kind, event.fields["message"])))
-    card_memory.state("cuda:1", DistillConfig.preset("full"), monitor)
-    card_memory.state("cpu", DistillConfig.preset("full"), monitor)
-    ((kind, text),) = said
-    assert kind == ("log" if fits else "warning")
-    assert "cuda:1 has" in text and "this run takes up to" in text
-    assert ("last checkpoint" in text) is not fits

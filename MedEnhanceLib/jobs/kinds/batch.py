@@ -16,7 +16,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from MedEnhanceLib.jobs.batch_items import Item
-    from MedEnhanceLib.jobs.batch_runs import Finished, Runner, Starting, Work
+    from MedEnhanceLib.jobs.batch_runs import Finished, Runner, Starting
     from MedEnhanceLib.jobs.bids import Dataset
 
 #: What a batch names for each volume by itself.
@@ -28,7 +28,8 @@ class BatchParams(Params):
     """Put many volumes through one task, each with a row in a ledger."""
 
     inputs: Annotated[
-        list[str], About(help="volumes, folders of them, tables of patients (.csv: patient,path)")
+        list[str],
+        About(help="volumes, folders of them, addresses that end in / (s3://bucket/scans/)"),
     ]
     list_file: str | None = option(
         None,
@@ -59,7 +60,11 @@ class BatchParams(Params):
         metavar="DIR",
     )
     workers: int | None = option(
-        None, help="processes at a time (default: this one alone)", low=1, metavar="N", ranged=False
+        None,
+        help="processes at a time, by Dask (default: this one alone)",
+        low=1,
+        metavar="N",
+        ranged=False,
     )
     scheduler: str | None = option(
         None, help="run on a Dask cluster, for example tcp://host:8786", metavar="ADDRESS"
@@ -108,16 +113,14 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
     A volume that fails has a row that says why, and the others go on.
     Raises Cancelled where the user asked to stop; what is done by then is left out the next time.
     """
-    from MedEnhanceLib.jobs.batch_runs import Plan, results_and_ledger
+    from MedEnhanceLib.jobs.batch_runs import Plan, folder_of_ledger
     from MedEnhanceLib.report.page import make_folder
 
     monitor.progress(0.0, "find the volumes")
     stated = dict(params.params)
-    config = stated.pop("config", {})
-    dataset = _dataset(params, config) if params.bids else None
-    out, ledger = results_and_ledger(
-        str(dataset.out) if dataset else str(params.output), params.ledger
-    )
+    dataset = _dataset(params) if params.bids else None
+    out = str(dataset.out if dataset else params.output)
+    ledger = folder_of_ledger(out, params.ledger)
     if dataset:
         items = dataset.items()
         stated.setdefault("modality", "MR")
@@ -128,19 +131,17 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
     plan = Plan(
         task=params.task,
         items=items,
-        out=out,
         ledger=ledger,
-        config=config,
         stated=stated,
         overwrite=params.overwrite,
-        repeats=params.scheduler is not None,
+        repeats=bool(params.scheduler or params.workers),
     )
 
     def ended(item: Item, fields: Mapping[str, Any], count: int, total: int) -> None:
         if dataset and fields["status"] == "done":
             dataset.finished(item, fields)
         with suppress(Cancelled):  # raised below, once the rows are written
-            monitor.progress(count / total, f"{count} of {total}, {item.source.name}")
+            monitor.progress(count / total, f"{count} of {total}, {Path(item.name).name}")
 
     done = plan.work_through(_runner(params, monitor), ended)
     if monitor.cancelled:
@@ -151,24 +152,24 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
     return Result(done)
 
 
-def _dataset(params: BatchParams, config: Mapping[str, Any]) -> Dataset:
+def _dataset(params: BatchParams) -> Dataset:
     from MedEnhanceLib.jobs.bids import IMAGES, OF_OUR_HEAD, Dataset
 
+    config = params.params.get("config", {})
     is_ours = config.get("model", "auto") == "auto" and not config.get("segmenter")
     suffixes = OF_OUR_HEAD if params.task == "segment" and is_ours else IMAGES
     out = Path(params.output) if params.output else None
     return Dataset(Path(params.inputs[0]), out, params.task, suffixes)
 
 
-def _gathered(params: BatchParams, out: Path | str) -> list[Item]:
+def _gathered(params: BatchParams, out: str) -> list[Item]:
     """What was named; raises OutputError for derived series among their originals."""
     from MedEnhanceLib.jobs.batch_items import gather
 
     compresses = params.task == "compress"
-    folder = out if params.makes_folders and isinstance(out, Path) else None
-    if folder:
-        _refuse_among_originals(folder, [Path(entry) for entry in params.inputs])
     ending = "" if params.makes_folders else params.ending
+    if params.makes_folders:
+        _refuse_among_originals(out, params.inputs)
     items = gather(
         params.inputs,
         params.list_file,
@@ -176,15 +177,16 @@ def _gathered(params: BatchParams, out: Path | str) -> list[Item]:
         containers=not compresses,
         ending=CONTAINER if compresses else ending,
     )
-    if folder:
-        _refuse_among_originals(folder, [item.source for item in items])  # tables name some
+    if params.makes_folders:
+        _refuse_among_originals(out, [item.source for item in items])  # a list names some
     return items
 
 
-def _refuse_among_originals(out: Path, originals: Sequence[Path]) -> None:
+def _refuse_among_originals(out: str, originals: Sequence[str]) -> None:
     """Derived series inside the tree of their sources would be sources of the next run."""
     for entry in originals:
-        if entry.is_dir() and out.resolve().is_relative_to(entry.resolve()):
+        place = Path(entry).resolve()
+        if not is_remote(out) and place.is_dir() and Path(out).resolve().is_relative_to(place):
             raise OutputError(
                 f"{out} lies in {entry}, among the originals",
                 "Name a folder outside of it: --out elsewhere.",
@@ -192,15 +194,16 @@ def _refuse_among_originals(out: Path, originals: Sequence[Path]) -> None:
 
 
 def _runner(params: BatchParams, monitor: Monitor) -> Runner:
-    from MedEnhanceLib.jobs import batch_runs
+    from MedEnhanceLib.jobs.batch_runs import dask_here, run_here, run_on_dask
 
-    def run(work: Sequence[Work], starting: Starting, finished: Finished) -> None:
+    def run(count: int, starting: Starting, finished: Finished) -> None:
+        work = (count, starting, finished, monitor)
         if params.scheduler:
-            batch_runs.run_on_dask(work, params.scheduler, starting, finished, monitor)
-        elif params.workers:
-            count = max(1, min(params.workers, len(work)))
-            batch_runs.run_in_processes(work, count, starting, finished, monitor)
+            run_on_dask(params.task, params.scheduler, *work)
+        elif params.workers and count:
+            with dask_here(min(params.workers, count)) as address:
+                run_on_dask(params.task, address, *work)
         else:
-            batch_runs.run_here(work, starting, finished, monitor)
+            run_here(params.task, *work)
 
     return run

@@ -25,6 +25,7 @@ from MedEnhanceLib.jobs.files import (
     check_volume_outputs,
     finish,
     known_as,
+    results_of,
 )
 from MedEnhanceLib.jobs.objects import save_output
 from MedEnhanceLib.jobs.worker.events import as_json
@@ -105,16 +106,25 @@ class RecoverParams(Params):
             place="output",
         ),
     ]
+    mask_output: str | None = option(
+        None,
+        help="where the mask of lost voxels goes, if there are any (default: beside OUTPUT)",
+        flag=None,
+        place="output",
+    )
     overwrite: bool = option(False, help="replace existing outputs", flag="--force")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.is_copy:
+            check_ending(Path(self.output))
+            mask = self.mask_output or beside(self.output, "lost")
+            object.__setattr__(self, "mask_output", mask)
+
     @property
-    def results(self) -> dict[str, Path]:
-        """Where the volume goes, and the mask if one is needed; a sound copy has none."""
-        output = Path(self.output)
-        if output.suffix.lower() == CONTAINER:
-            return {"output": output}
-        check_ending(output)
-        return {"output": output, "mask": beside(output, "lost")}
+    def is_copy(self) -> bool:
+        """Whether a sound container is written, which has no mask."""
+        return self.output.lower().endswith(CONTAINER)
 
 
 def run_compress(params: CompressParams, monitor: Monitor, kept: KeptVolumes) -> Result:
@@ -227,13 +237,12 @@ def run_recover(params: RecoverParams, monitor: Monitor) -> Result:
 
     began = time.monotonic()
     source, output = Path(params.input), Path(params.output)
-    outputs = params.results
-    is_copy = output.suffix.lower() == CONTAINER
-    check = check_outputs if is_copy else check_volume_outputs
+    outputs = results_of(params)
+    check = check_outputs if params.is_copy else check_volume_outputs
     check(outputs, inputs=[source], overwrite=params.overwrite)
     volume, report = recover(source, monitor=monitor.part(0.0, 0.9))
     monitor.progress(0.9, "save")
-    if is_copy:
+    if params.is_copy:
         if report.lost:
             raise CodecError(
                 f"{source.name}: {len(report.lost)} of {report.blocks} blocks are damaged beyond"

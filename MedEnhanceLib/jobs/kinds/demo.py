@@ -1,13 +1,11 @@
-"""The main job on the sample that ships: damage, enhance, segment, compress, read back, show."""
+"""The main jobs on the sample that ships: damage, enhance and segment, compress, read back."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,59 +13,33 @@ from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.manifest import make_manifest
 from MedEnhanceLib.core.options import Params, option
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import CodecError, OutputError
+from MedEnhanceLib.errors import OutputError
 from MedEnhanceLib.io.atomic import atomic_write, output_error, write_json
-from MedEnhanceLib.jobs.files import Result
-from MedEnhanceLib.jobs.worker.events import as_json
-from MedEnhanceLib.report.demo import (
-    Compression,
-    Findings,
-    Quality,
-    Shown,
-    Step,
-    draw_pictures,
-    write_demo_page,
+from MedEnhanceLib.jobs.files import KeptVolumes, Result
+from MedEnhanceLib.jobs.kinds.compress import (
+    CompressParams,
+    DecompressParams,
+    run_compress,
+    run_decompress,
 )
-from MedEnhanceLib.report.page import FileEntry, make_folder
-from MedEnhanceLib.report.planes import Point
+from MedEnhanceLib.jobs.kinds.enhance import EnhanceParams, run_enhance
+from MedEnhanceLib.jobs.worker.events import as_json
+from MedEnhanceLib.report.page import make_folder
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
-
-if TYPE_CHECKING:
-    from MedEnhanceLib.gradprom import Segmentation
-    from MedEnhanceLib.hqg import Enhancement
 
 SEED = 20240607
 MAX_ERROR = 2.0
 #: The sample without noise fits into a 28th without loss: less would show nothing, and take longer.
 RATIO = 64.0
 LICENCE = "LICENSE-MNI152.txt"
-#: Where the planes cut, as shares of [K, J, I]: through the thalamus, beside the midline.
-_PLACE = (0.46, 0.48, 0.62)
-_LOSSLESS = "lossless"
-_UNDAMAGED, _DAMAGED, _ENHANCED = "undamaged", "damaged", "enhanced"
-
-#: Every file that the demo makes, and what it is; nothing else in the folder is touched.
-FILES = {
-    "undamaged.nii.gz": "the sample: a group-average brain (MNI152), as 16-bit voxels",
-    "labels.nii.gz": "tissue labels of the sample",
-    "damaged.nii.gz": "shading, blur and Rician noise added, seeded",
-    "enhanced.nii.gz": "the damaged volume without noise, blur and shading, as far as that went",
-    "segmentation-undamaged.nii.gz": "tissue found in the undamaged volume",
-    "segmentation-damaged.nii.gz": "tissue found in the damaged volume",
-    "segmentation-enhanced.nii.gz": "tissue found in the enhanced volume",
-    "enhanced-lossless.ucv": "the enhanced volume, compressed without loss",
-    "enhanced-max-error-2.ucv": "the enhanced volume, no voxel off by more than 2",
-    "enhanced-ratio-64.ucv": "the enhanced volume in a 64th of its bytes",
-    "enhanced-read-back.nii.gz": "enhanced-max-error-2.ucv, decompressed",
-    "enhancement.png": "picture: damaged, enhanced, difference, segmentation",
-    "errors.png": "picture: the error before and after",
-    "segmentation.png": "picture: segmentations side by side",
-    "compression.png": "picture: what compression changed",
-    "results.json": "the numbers of this page for programs",
-    LICENCE: "the notice that goes with the sample",
-}
+_NOTES = (
+    "The sample is the average of 152 brains: it shows no single person, and it has less noise "
+    "and less detail than a scan of one person, so expect other numbers on your own volumes.",
+    "The segmentation model learned from the labels of this template, carried over to other "
+    "brains: its Dice here says little about another scanner.",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,73 +53,62 @@ class DemoParams(Params):
     )
 
 
-@dataclass
-class _Clock:
-    """Records how long each step takes and reports to the monitor where the work is."""
-
-    monitor: Monitor
-    steps: list[Step] = field(default_factory=list)
-
-    @contextmanager
-    def step(self, name: str, start: float, end: float) -> Iterator[Monitor]:
-        self.monitor.progress(start, name)
-        began = time.monotonic()
-        yield self.monitor.part(start, end)
-        self.steps.append(Step(name, round(time.monotonic() - began, 2)))
-
-
 def run_demo(params: DemoParams, monitor: Monitor) -> Result:
-    """Damage → enhance → segment → measure → compress → read back → pictures and page."""
+    """Damage → enhance and segment, with a page → compress → read back → measure."""
+    from MedEnhanceLib import io
+
     require("matplotlib", purpose="Drawing the demo's pictures")
-    folder = claim_folder(Path(params.out), overwrite=params.overwrite)
-    clock = _Clock(monitor)
-    with clock.step("load the sample", 0.0, 0.02):
-        undamaged, reference = load_sample()
-    with clock.step("damage", 0.02, 0.06):
-        damaged = damage(undamaged)
-    with clock.step("enhance", 0.06, 0.4) as part:
-        enhancement = _enhance(damaged, params.device, part)
-    versions = {_UNDAMAGED: undamaged, _DAMAGED: damaged, _ENHANCED: enhancement.volume}
-    with clock.step("segment three times", 0.4, 0.68) as part:
-        segmented = _segment_all(versions, params.device, part)
-    with clock.step("measure", 0.68, 0.74):
-        quality = measure(versions, segmented, reference)
-    with clock.step("write volumes", 0.74, 0.8):
-        _save_volumes(folder, versions, segmented, reference, params.overwrite)
-    with clock.step("compress and read back", 0.8, 0.92) as part:
-        compression, decoded = _compress_all(folder, enhancement.volume, part, params.overwrite)
-    with clock.step("draw", 0.92, 1.0):
-        shown = Shown(
-            undamaged=undamaged,
-            damaged=damaged,
-            enhanced=enhancement.volume,
-            packed={row.mode: decoded[row.file] for row in compression if row.mode != _LOSSLESS},
-            reference=reference,
-            segmented={name: found.volume for name, found in segmented.items()},
-            labels=segmented[_ENHANCED].labels,
-        )
-        pictures = draw_pictures(folder, shown, point=_point(undamaged), overwrite=params.overwrite)
-    findings = Findings(quality, compression, clock.steps)
-    manifest = _manifest(findings, enhancement, segmented[_ENHANCED], params)
-    write_json(folder / "results.json", manifest, overwrite=params.overwrite)
-    page = write_demo_page(
-        folder,
-        findings,
-        pictures,
-        [FileEntry(file, what) for file, what in FILES.items()],
-        volume=enhancement.volume,
-        manifest=manifest,
-        notes=_NOTES,
-        overwrite=params.overwrite,
+    began, overwrite = time.monotonic(), params.overwrite
+    folder = claim_folder(Path(params.out), overwrite=overwrite)
+    monitor.progress(0.0, "damage the sample")
+    undamaged, labels = load_sample()
+    damaged = damage(undamaged)
+    for name, volume in (("undamaged", undamaged), ("labels", labels), ("damaged", damaged)):
+        io.save(volume, folder / f"{name}.nii.gz", overwrite=overwrite)
+    with atomic_write(folder / LICENCE, overwrite=overwrite) as temporary:
+        temporary.write_bytes((resource_folder("samples") / LICENCE).read_bytes())
+    enhanced = folder / "enhanced.nii.gz"
+    done = run_enhance(
+        EnhanceParams(
+            input=str(folder / "damaged.nii.gz"),
+            output=str(enhanced),
+            modality="MR",
+            # As by default: noise, blur and bias field are measured, and corrected where found.
+            config={"model": "mr", "device": params.device},  # type: ignore[arg-type]
+            segment=True,
+            report=str(folder / "report"),
+            overwrite=overwrite,
+        ),
+        monitor.part(0.05, 0.7),
+        KeptVolumes(),
     )
-    monitor.preview(str(folder / "enhancement.png"), "Damaged, enhanced, difference, segmentation")
+    compressions = _compress_all(enhanced, monitor.part(0.7, 0.95), overwrite)
+    quality = _measure(undamaged, labels, {"damaged": damaged, "enhanced": io.load(enhanced)})
+    segmentation = io.load(Path(done["outputs"]["segmentation"])).voxels
+    dice = {
+        str(label["name"]): metrics.dice(labels.voxels, segmentation, label["value"])
+        for label in done["labels"]
+        if label["value"] > 0
+    }
+    findings = {"quality": quality, "dice": dice, "compression": compressions, "notes": _NOTES}
+    seconds = round(time.monotonic() - began, 3)
+    manifest = make_manifest(
+        "demo",
+        config={"seed": SEED, "max_error": MAX_ERROR, "ratio": RATIO, "device": params.device},
+        inputs={"input": "mni152_t1.nii.gz", "labels": "mni152_tissue.nii.gz"},
+        device=done["device"],
+        seconds=seconds,
+        model=done["model"],
+        results=as_json(findings),
+    )
+    write_json(folder / "results.json", manifest, overwrite=overwrite)
     return Result(
         {
-            "outputs": {"page": str(page), "folder": str(folder)},
+            "outputs": {"page": done["outputs"]["report"], "folder": str(folder)},
             "manifest": str(folder / "results.json"),
-            "device": enhancement.device,
-            "seconds": round(findings.seconds, 3),
-            "findings": as_json(asdict(findings)),
+            "device": done["device"],
+            "seconds": seconds,
+            **as_json(findings),
         }
     )
 
@@ -188,161 +149,40 @@ def damage(volume: Volume) -> Volume:
     return standard_composite(SEED).apply(volume, keep_dtype=True)
 
 
-def measure(
-    versions: Mapping[str, Volume], segmented: Mapping[str, Segmentation], reference: Volume
-) -> list[Quality]:
-    """A row per version of the volume, against the undamaged one and the sample's labels."""
-    brain = reference.voxels > 0
-    truth = versions[_UNDAMAGED].voxels
-    rows = []
-    for name, volume in versions.items():
-        found = segmented[name]
-        dice = {
-            label.name: metrics.dice(reference.voxels, found.volume.voxels, label.value)
-            for label in found.labels
-            if label.value > 0
+def _measure(truth: Volume, labels: Volume, versions: dict[str, Volume]) -> list[dict[str, Any]]:
+    """A row for each version: PSNR in dB and SSIM against the undamaged one, inside the brain."""
+    brain = labels.voxels > 0
+    return [
+        {
+            "name": name,
+            "psnr_db": metrics.psnr(truth.voxels, volume.voxels, mask=brain),
+            "ssim": metrics.ssim(truth.voxels, volume.voxels, mask=brain),
         }
-        if name == _UNDAMAGED:
-            rows.append(Quality(name, None, None, dice))
-        else:
-            psnr = metrics.psnr(truth, volume.voxels, mask=brain)
-            rows.append(Quality(name, psnr, metrics.ssim(truth, volume.voxels, mask=brain), dice))
-    return rows
+        for name, volume in versions.items()
+    ]
 
 
-def _enhance(volume: Volume, device: str, monitor: Monitor) -> Enhancement:
-    from MedEnhanceLib.hqg import EnhanceConfig, enhance
-
-    # As by default: noise, blur and shading are measured, and corrected where they are found.
-    return enhance(volume, EnhanceConfig(model="mr", device=device), monitor=monitor)
-
-
-def _segment_all(
-    versions: Mapping[str, Volume], device: str, monitor: Monitor
-) -> dict[str, Segmentation]:
-    from MedEnhanceLib.gradprom import SegmentConfig, segment
-
-    share = 1 / len(versions)
-    return {
-        name: segment(
-            volume,
-            SegmentConfig(device=device),
-            monitor=monitor.part(index * share, (index + 1) * share),
-        )
-        for index, (name, volume) in enumerate(versions.items())
+def _compress_all(enhanced: Path, monitor: Monitor, overwrite: bool) -> list[dict[str, Any]]:
+    """A row for each mode, of what `compress` has measured on the file; one is read back."""
+    modes: dict[str, dict[str, Any]] = {
+        "lossless": {"lossless": True},
+        "max-error-2": {"max_error": MAX_ERROR},
+        "ratio-64": {"ratio": RATIO, "speed": "fast"},
     }
-
-
-def _save_volumes(
-    folder: Path,
-    versions: Mapping[str, Volume],
-    segmented: Mapping[str, Segmentation],
-    reference: Volume,
-    overwrite: bool,
-) -> None:
-    from MedEnhanceLib import io
-
-    for name, volume in versions.items():
-        io.save(volume, folder / f"{name}.nii.gz", overwrite=overwrite)
-        found = segmented[name].volume
-        io.save(found, folder / f"segmentation-{name}.nii.gz", overwrite=overwrite)
-    io.save(reference, folder / "labels.nii.gz", overwrite=overwrite)
-    with atomic_write(folder / LICENCE, overwrite=overwrite) as temporary:
-        temporary.write_bytes((resource_folder("samples") / LICENCE).read_bytes())
-
-
-def _compress_all(
-    folder: Path, volume: Volume, monitor: Monitor, overwrite: bool
-) -> tuple[list[Compression], dict[str, Volume]]:
-    from MedEnhanceLib import io
-    from MedEnhanceLib.unicompress import CompressConfig, compress, decompress
-
-    modes = (
-        (_LOSSLESS, "enhanced-lossless.ucv", CompressConfig(lossless=True)),
-        (
-            f"largest error {MAX_ERROR:g}",
-            "enhanced-max-error-2.ucv",
-            CompressConfig(max_error=MAX_ERROR),
-        ),
-        (f"ratio {RATIO:g}", "enhanced-ratio-64.ucv", CompressConfig(ratio=RATIO, speed="fast")),
+    rows = []
+    for index, (mode, config) in enumerate(modes.items()):
+        file = enhanced.with_name(f"enhanced-{mode}.ucv")
+        params = CompressParams(
+            input=str(enhanced), output=str(file), config=config, overwrite=overwrite
+        )  # type: ignore[arg-type]
+        part = monitor.part(0.3 * index, 0.3 * (index + 1))
+        fields = run_compress(params, part, KeptVolumes()).fields
+        measured = ("ratio", "max_error", "psnr", "seconds", "verified")
+        rows.append({"mode": mode, "file": file.name, **{name: fields[name] for name in measured}})
+    back = DecompressParams(
+        input=str(enhanced.with_name("enhanced-max-error-2.ucv")),
+        output=str(enhanced.with_name("enhanced-read-back.nii.gz")),
+        overwrite=overwrite,
     )
-    rows, volumes = [], {}
-    for index, (mode, file, config) in enumerate(modes):
-        part = monitor.part(index / len(modes), (index + 1) / len(modes))
-        part.progress(0.0, f"compress: {mode}")
-        done = compress(
-            volume, folder / file, config, monitor=part.part(0.0, 0.8), overwrite=overwrite
-        )
-        began = time.monotonic()
-        decoded = decompress(folder / file, monitor=part.part(0.8, 1.0))
-        decode_s = round(time.monotonic() - began, 2)
-        largest = metrics.max_error(volume.voxels, decoded.voxels)
-        row = Compression(
-            mode=mode,
-            file=file,
-            ratio=round(done.ratio, 3),
-            largest_error=largest,
-            psnr_db=metrics.psnr(volume.voxels, decoded.voxels) if largest else None,
-            encode_s=round(done.seconds, 2),
-            decode_s=decode_s,
-            kept="",
-        )
-        rows.append(replace(row, kept=check_bound(row, volume, decoded)))
-        volumes[file] = decoded
-    bounded = volumes["enhanced-max-error-2.ucv"]
-    io.save(bounded, folder / "enhanced-read-back.nii.gz", overwrite=overwrite)
-    return rows, volumes
-
-
-def check_bound(row: Compression, volume: Volume, decoded: Volume) -> str:
-    """What was measured, in words; raises CodecError where a guarantee is broken."""
-    if decoded.geometry != volume.geometry or decoded.dtype != volume.dtype:
-        raise CodecError(f"{row.file}: the grid or the type changed", _REPORT_IT)
-    if row.mode == _LOSSLESS:
-        if not np.array_equal(volume.voxels, decoded.voxels):
-            raise CodecError(f"{row.file}: lossless, yet voxels differ", _REPORT_IT)
-        return "every voxel equal"
-    if row.mode.startswith("ratio"):
-        if row.ratio < RATIO:
-            raise CodecError(f"{row.file}: ratio {row.ratio:.1f}, requested {RATIO:g}", _REPORT_IT)
-        return f"ratio ≥ {RATIO:g}"
-    if row.largest_error > MAX_ERROR:
-        raise CodecError(
-            f"{row.file}: a voxel is off by {row.largest_error:g}, requested {MAX_ERROR:g}",
-            _REPORT_IT,
-        )
-    return f"all within ± {MAX_ERROR:g}"
-
-
-def _point(volume: Volume) -> Point:
-    k, j, i = (int(share * size) for share, size in zip(_PLACE, volume.shape, strict=True))
-    return k, j, i
-
-
-def _manifest(
-    findings: Findings, enhancement: Enhancement, segmentation: Segmentation, params: DemoParams
-) -> dict[str, Any]:
-    return make_manifest(
-        "demo",
-        config={
-            "seed": SEED,
-            "max_error": MAX_ERROR,
-            "ratio": RATIO,
-            "device": params.device,
-            "head": dict(segmentation.model),
-        },
-        inputs={"input": "mni152_t1.nii.gz", "labels": "mni152_tissue.nii.gz"},
-        device=enhancement.device,
-        seconds=findings.seconds,
-        model=enhancement.model,
-        results=as_json(asdict(findings)) | {"measured": as_json(dict(enhancement.measured))},
-    )
-
-
-_REPORT_IT = "This is a fault of MedEnhance: please report it. The source file is untouched."
-_NOTES = (
-    "The sample is the average of 152 brains: it shows no single person, and it has less noise "
-    "and less detail than a scan of one person, so expect other numbers on your own volumes.",
-    "The segmentation head learned from the labels of this template, carried over to other brains; "
-    "its Dice here compares the rows with each other and says little about another scanner.",
-)
+    run_decompress(back, monitor.part(0.9, 1.0))
+    return rows

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.errors import ConfigError, OutputError
 from MedEnhanceLib.io.cohort import Cohort, Patient
-from MedEnhanceLib.jobs import card_memory
 from MedEnhanceLib.jobs.cluster import distilling_on
 from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.runtime.dependencies import require
@@ -171,7 +170,6 @@ def distill_into(
         runner = distilling_on(scheduler)
         return distill_cohort(cohort, out, config, monitor, overwrite=overwrite, runner=runner)
     with hold_gpu(devices_for(config.device), monitor, wait=wait) as device:
-        card_memory.state(device, config, monitor)
         config = replace(config, device=device)
         return distill_cohort(cohort, out, config, monitor, overwrite=overwrite)
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from MedEnhanceLib.core.options import option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.config import EnhanceConfig
+from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable
 from MedEnhanceLib.jobs.dicom import DicomParams, check_output, placed
 from MedEnhanceLib.jobs.enhancing import Enhanced, enhance_volume, enhanced_objects
 from MedEnhanceLib.jobs.files import (
@@ -22,6 +22,7 @@ from MedEnhanceLib.jobs.files import (
     check_volume_outputs,
     finish,
     known_as,
+    results_of,
 )
 from MedEnhanceLib.jobs.guides import AUTO, check_guides, chosen_guide, volumes_in
 from MedEnhanceLib.jobs.kinds.segment import check_head, head_config
@@ -89,12 +90,13 @@ class EnhanceParams(DicomParams, VolumeParams):
         metavar="NAME",
     )
     report: str | None = option(
-        None, help="write a page with pictures into this folder", metavar="FOLDER", place="output"
+        None, help="write a page with pictures into this folder", metavar="FOLDER", place="folder"
     )
     slices: list[int] | None = option(
         None,
-        help="[first, before which]: a preview of these slices alone. It equals those of a whole "
-        "run, but leaves out blur, bias field and look. Of a sequence it takes frame 0 or `frame`",
+        help="[start, stop], stop excluded: a preview of these slices alone. It equals those of a "
+        "whole run, but leaves out blur, bias field and look. Of a sequence it takes frame 0 or "
+        "`frame`",
         flag=None,
     )
     frame: int | None = option(
@@ -110,35 +112,46 @@ class EnhanceParams(DicomParams, VolumeParams):
             check_guides(self.guide)
         elif self.guide_map is not None:
             raise ConfigError("guide_map is given, but no guide", "Give a guide, or leave it out.")
-        named = (
-            self.segmentation_output,
-            self.uncertainty_output,
-            self.noise_output,
-            self.bias_field_output,
-            self.guide_map,
-        )
-        if self.dicom and any(named):
+        if self.uncertainty_output and not self.config.uncertainty:
+            raise ConfigError(
+                "uncertainty_output is given, but no uncertainty is asked for",
+                "Ask for it: uncertainty true.",
+            )
+        self._check_dicom()
+        self._check_slices()
+        if not self.dicom:
+            for name, is_made in (
+                ("segmentation", self.wants_segmentation),
+                ("uncertainty", self.config.uncertainty),
+            ):
+                if is_made and getattr(self, f"{name}_output") is None:
+                    object.__setattr__(self, f"{name}_output", beside(self.output, name))
+
+    def _check_dicom(self) -> None:
+        if not self.dicom:
+            return
+        if len(results_of(self)) > 1:
             raise ConfigError(
                 "with dicom, what is made besides goes into the folder of the series",
                 "Name no file for --segment, --uncertainty, --noise-output and --guide-map (in a "
                 "job: leave out segmentation_output, uncertainty_output, noise_output, "
                 "bias_field_output and guide_map).",
             )
-        if self.dicom and self.config.task == "slices":
+        if self.config.task == "slices":
             raise ConfigError(
                 "thin slices are no images of the series that they were made of",
                 "Write a volume (NIfTI, NRRD, MetaImage) without dicom.",
             )
+
+    def _check_slices(self) -> None:
         if self.slices is None:
             return
         if len(self.slices) != 2:
-            raise ConfigError(f"slices is {self.slices!r}", "Give [first, before which].")
-        requested = {"segment": self.wants_segmentation, "report": self.report is not None}
-        whole = [name for name, is_requested in requested.items() if is_requested]
-        if whole:
+            raise ConfigError(f"slices is {self.slices!r}", "Give [start, stop], stop excluded.")
+        if self.wants_segmentation or self.report:
             raise ConfigError(
-                f"slices cannot be combined with {' and '.join(whole)}",
-                "That needs the whole volume: leave one of them out.",
+                "slices cannot be combined with segment or report, which need the whole volume",
+                "Leave one of them out.",
             )
 
     @property
@@ -151,51 +164,22 @@ class EnhanceParams(DicomParams, VolumeParams):
         """Whether more than a series of single images is written."""
         return self.wants_segmentation or self.config.uncertainty
 
-    @property
-    def results(self) -> dict[str, Path]:
-        """Where everything goes but the report; raises ConfigError for what is not asked for."""
-        output = Path(self.output)
-        outputs = {"output": output}
-        if self.dicom:
-            return outputs
-        if self.wants_segmentation:
-            named = self.segmentation_output
-            outputs["segmentation"] = Path(named) if named else beside(output, "segmentation")
-        if self.noise_output:
-            outputs["noise"] = Path(self.noise_output)
-        if self.bias_field_output:
-            outputs["bias_field"] = Path(self.bias_field_output)
-        if self.guide_map:
-            outputs["guide_map"] = Path(self.guide_map)
-        if self.uncertainty_output and not self.config.uncertainty:
-            raise ConfigError(
-                "uncertainty_output is given, but no uncertainty is asked for",
-                "Ask for it: uncertainty true.",
-            )
-        if self.config.uncertainty:
-            named = self.uncertainty_output
-            outputs["uncertainty"] = Path(named) if named else beside(output, "uncertainty")
-        return outputs
-
-    @property
-    def chosen(self) -> tuple[int, int] | None:
-        """The slices as `hqg.enhance` takes them."""
-        return None if self.slices is None else (self.slices[0], self.slices[1])
-
 
 def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> Result:
     """Load → enhance → segment → save each output, or all as DICOM → page → manifest."""
     began = time.monotonic()
-    config = params.config
-    outputs = params.results
+    config, outputs = params.config, results_of(params)
     inputs = {"input": Path(params.input)}
-    inputs |= _numbered("guide", [Path(one) for one in params.guide or () if one != AUTO])
-    inputs |= _numbered("look", [Path(one) for one in params.look or ()])
+    inputs |= _numbered("guide", [Path(guide) for guide in params.guide or () if guide != AUTO])
+    inputs |= _numbered("look", [Path(look) for look in params.look or ()])
     if params.dicom:
         check_output(params, inputs["input"], monitor)
     else:
         check_volume_outputs(outputs, inputs=list(inputs.values()), overwrite=params.overwrite)
-    _check_report_folder(params)
+    if params.report:
+        require("matplotlib", purpose="Drawing the report's pictures")
+        refuse_unwritable(Path(params.report))
+        refuse_existing(Path(params.report) / "index.html", params.overwrite)
     is_preview = params.slices is not None
     # The voxels of large volumes stay on disk.
     scratch = None if is_preview or params.dicom else outputs["output"].parent
@@ -203,23 +187,22 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         params, keep=is_preview, scratch=scratch, monitor=monitor.part(0.0, 0.05)
     )
     inputs["input"] = known_as(inputs["input"], volume)
-    frame = _frame_of(params)
+    frame = 0 if params.frame is None and is_preview else params.frame
     source = volume if frame is None else volume.frame(frame)
     if params.dicom:
         source = placed(source, params, monitor)
-        _refuse_sequence(source, params, config)
+        _refuse_sequence(source, params)
     guides = _guides_of(params, volume, kept, monitor)
-    places = [Path(one.source.partition(" (series ")[0]) for one in guides]
+    places = [Path(guide.source.partition(" (series ")[0]) for guide in guides]
     inputs |= _numbered("guide", list(map(known_as, places, guides)))
-    head = head_config(params.head, config.device, wanted=params.wants_segmentation)
     done = enhance_volume(
         source if frame is None else volume,
         config,
         guide=guides or None,
         look=_look_of(params, volume, monitor),
-        head=head,
+        head=head_config(params.head, config.device, wanted=params.wants_segmentation),
         frame=frame,
-        slices=params.chosen,
+        slices=(params.slices[0], params.slices[1]) if params.slices else None,
         cache=kept.input.cache,
         scratch=scratch,
         monitor=monitor.part(0.05, 0.9),
@@ -229,15 +212,19 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         objects = enhanced_objects(source, done)
         written = write(objects, Path(params.output), params, monitor.part(0.9, 0.98))
     else:
-        _save_enhanced(done, outputs, monitor, overwrite=params.overwrite)
+        outputs = _save_enhanced(done, outputs, monitor, overwrite=params.overwrite)
     if params.report:
         _write_report(params, source, done, monitor)
         outputs["report"] = Path(params.report) / "index.html"
+    part = {"slices": params.slices} if is_preview else {}
     return finish(
         "enhanced",
         outputs,
         began=began,
-        config=done.report["config"] | params.stated() | _part_of(params),
+        config=done.report["config"]
+        | params.stated()
+        | part
+        | ({} if frame is None else {"frame": frame}),
         inputs=inputs,
         figures=done.report["results"],
         written=written,
@@ -265,9 +252,9 @@ def _guides_of(
     keep = params.slices is not None and len(named) == 1
     return [
         kept.guide.load(
-            VolumeParams(input=one, modality=params.modality), keep=keep, monitor=monitor
+            VolumeParams(input=path, modality=params.modality), keep=keep, monitor=monitor
         )
-        for one in named
+        for path in named
     ]
 
 
@@ -284,9 +271,9 @@ def _look_of(
     return loads if len(files) > 1 else next(loads)
 
 
-def _refuse_sequence(volume: Volume, params: EnhanceParams, config: EnhanceConfig) -> None:
+def _refuse_sequence(volume: Volume, params: EnhanceParams) -> None:
     """DICOM's objects beside a series are of one volume; better said before the long work."""
-    if volume.is_sequence and (params.wants_segmentation or config.uncertainty):
+    if volume.is_sequence and (params.wants_segmentation or params.config.uncertainty):
         raise InputError(
             f"{volume.source}: a sequence of {volume.shape[0]} frames, whose segmentation or "
             "uncertainty is no DICOM object",
@@ -294,59 +281,37 @@ def _refuse_sequence(volume: Volume, params: EnhanceParams, config: EnhanceConfi
         )
 
 
-def _frame_of(params: EnhanceParams) -> int | None:
-    """Which frame of a sequence; None for all of them."""
-    return 0 if params.frame is None and params.slices is not None else params.frame
-
-
-def _part_of(params: EnhanceParams) -> dict[str, Any]:
-    part = {"slices": params.slices, "frame": _frame_of(params)}
-    return {name: value for name, value in part.items() if value is not None}
+#: Why there is no map of that name; a bias field is only written where one was corrected.
+_LACKING = {
+    "noise": "this model does not measure noise: there is no map of it",
+    "guide_map": "no guide was used: there is no map of it",
+}
 
 
 def _save_enhanced(
-    done: Enhanced, outputs: dict[str, Path], monitor: Monitor, *, overwrite: bool
-) -> None:
-    """Save each; `outputs` loses what was not made."""
+    done: Enhanced, outputs: Mapping[str, Path], monitor: Monitor, *, overwrite: bool
+) -> dict[str, Path]:
+    """Save each output that was made; which those are."""
     from MedEnhanceLib.io import save
 
     monitor.progress(0.9, "save")
-    save(done.volume, outputs["output"], overwrite=overwrite, monitor=monitor)
-    if done.segmentation is not None:
-        save(
-            done.segmentation.volume, outputs["segmentation"], overwrite=overwrite, monitor=monitor
-        )
-    if done.uncertainty is not None:
-        save(done.uncertainty, outputs["uncertainty"], overwrite=overwrite, monitor=monitor)
-    if "noise" in outputs:
-        noise = done.noise
-        if noise is None:
-            monitor.warn("this model does not measure noise: there is no map of it")
-            del outputs["noise"]
-        else:
-            save(noise, outputs["noise"], overwrite=overwrite, monitor=monitor)
-    if "guide_map" in outputs:
-        use = done.guide_use
-        if use is None:
-            monitor.warn("no guide was used: there is no map of it")
-            del outputs["guide_map"]
-        else:
-            save(use, outputs["guide_map"], overwrite=overwrite, monitor=monitor)
-    if "bias_field" in outputs:
-        field = done.enhancement.bias_field_map()
-        if field is None:
-            del outputs["bias_field"]
-        else:
-            save(field, outputs["bias_field"], overwrite=overwrite, monitor=monitor)
-
-
-def _check_report_folder(params: EnhanceParams) -> None:
-    from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable
-
-    if params.report:
-        require("matplotlib", purpose="Drawing the report's pictures")
-        refuse_unwritable(Path(params.report))
-        refuse_existing(Path(params.report) / "index.html", params.overwrite)
+    volumes: dict[str, Callable[[], Volume | None]] = {
+        "output": lambda: done.volume,
+        "segmentation": lambda: done.segmentation.volume if done.segmentation else None,
+        "uncertainty": lambda: done.uncertainty,
+        "noise": lambda: done.noise,
+        "bias_field": lambda: done.enhancement.bias_field_map(),
+        "guide_map": lambda: done.guide_use,
+    }
+    saved = {}
+    for name, path in outputs.items():
+        volume = volumes[name]()
+        if volume is not None:
+            save(volume, path, overwrite=overwrite, monitor=monitor)
+            saved[name] = path
+        elif name in _LACKING:
+            monitor.warn(_LACKING[name])
+    return saved
 
 
 def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced, monitor: Monitor) -> None:
@@ -359,7 +324,7 @@ def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced, monitor
     if enhanced.geometry != volume.geometry:  # thin slices are compared with interpolated ones
         volume = done.enhancement.original
     # Files are often called as patients are.
-    volume, enhanced = (replace(one, source="") for one in (volume, enhanced))
+    volume, enhanced = replace(volume, source=""), replace(enhanced, source="")
     manifest = dict(manifest) | {"inputs": dict.fromkeys(manifest["inputs"], "a volume")}
     if params.deidentify:
         volume = replace(volume, source="", history=())

@@ -77,17 +77,12 @@ def find_out(folder: Path, check: Callable[[], None] = lambda: None) -> dict[str
     """What is here; folder: whose disk is looked at; `check` is called meanwhile and may raise."""
     from MedEnhanceLib._version import __version__
     from MedEnhanceLib.bundles.store import installed
-    from MedEnhanceLib.jobs.card_memory import of_presets
     from MedEnhanceLib.runtime import machine
     from MedEnhanceLib.runtime.dependencies import package_rows
 
-    found = machine.compute(check)
-    for device in found["devices"]:
-        if device["name"].startswith("cuda"):
-            device["long"] = of_presets()
     return {
         "medenhance": __version__,
-        **found,
+        **machine.compute(check),
         "cpu_threads": machine.cpu_threads(),
         "memory": machine.memory(),
         "disk": machine.disk(folder),

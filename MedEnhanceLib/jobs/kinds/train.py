@@ -17,7 +17,6 @@ from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.io.volume_files import READABLE, ending_of
-from MedEnhanceLib.jobs import card_memory
 from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.jobs.kinds.train_codec import METHOD, CodecTraining
 from MedEnhanceLib.runtime.dependencies import require
@@ -207,10 +206,9 @@ def train_method(
     from MedEnhanceLib.nets.training import checkpoint_named
 
     with (
-        hold_gpu([_device_of(config)], monitor, wait=wait) as device,
+        hold_gpu([_device_of(config)], monitor, wait=wait),
         checkpoint_named(out),
     ):
-        card_memory.state(device, config, monitor)
         return _train(method, config, data, out, monitor)
 
 

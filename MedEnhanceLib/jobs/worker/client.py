@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from queue import Empty
+from collections import deque
+from collections.abc import Mapping, Sequence
+from queue import Empty, SimpleQueue
+from typing import IO, Any
 
-from MedEnhanceLib.errors import Cancelled, MedEnhanceError
-from MedEnhanceLib.jobs.failures import InternalError, error_from_json
+from MedEnhanceLib.errors import Cancelled, ConfigError
+from MedEnhanceLib.jobs.failures import WorkerError, error_from_json
 from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.jobs.job import JobSpec
-from MedEnhanceLib.jobs.worker.connection import LAST, Connection
-from MedEnhanceLib.jobs.worker.process import worker_command
+from MedEnhanceLib.jobs.worker.events import PROTOCOL, event_from_json, line_of, read_lines
+from MedEnhanceLib.jobs.worker.process import (
+    exit_words,
+    kill_tree,
+    start_process,
+    worker_command,
+)
 from MedEnhanceLib.jobs.worker.worker import IDLE_SECONDS
 from MedEnhanceLib.jobs.worker.workspace import remove_abandoned
 from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor
@@ -21,6 +31,10 @@ from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor
 #: How long a worker may take to stop a cancelled job before it is killed.
 GRACE_SECONDS = 5.0
 _POLL_SECONDS = 0.05
+_START_SECONDS = 60.0
+#: How long what a process said last may take to arrive after its end.
+_DRAIN_SECONDS = 2.0
+_TAIL_LINES = 20
 
 
 class Client:
@@ -29,8 +43,7 @@ class Client:
         with Client() as client:
             result = client.run(JobSpec("convert", {"input": "a.nii", "output": "a.nrrd"}))
 
-    Threads may share it; the worker runs one job at a time, in the order they came. Where a
-    cancelled job does not stop in time the worker is killed, and with it the jobs that waited.
+    It runs one job at a time, for one thread.
     """
 
     def __init__(
@@ -39,18 +52,11 @@ class Client:
         command: Sequence[str] | None = None,
         idle_seconds: float = IDLE_SECONDS,
         grace_seconds: float = GRACE_SECONDS,
-        log: Path | None = None,
     ) -> None:
-        """Prepare; nothing is started yet.
-
-        command: how to start the worker, this Python's by default. log: a file that its standard
-        error is appended to; the end of it goes into the message where the worker dies.
-        """
+        """Prepare; nothing is started yet. command: of the worker, this Python's by default."""
         self._command = list(command or worker_command(idle_seconds))
         self._grace_seconds = grace_seconds
-        self._log = log
-        self._lock = threading.Lock()
-        self._connection: Connection | None = None
+        self._worker: WorkerProcess | None = None
 
     def __enter__(self) -> Client:
         return self
@@ -58,31 +64,20 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def start(self) -> Connection:
+    def start(self) -> WorkerProcess:
         """The running worker, started now if there is none; raises WorkerError if it fails."""
-        with self._lock:
-            if self._connection is not None and not self._connection.is_alive:
-                self._close()
-            if self._connection is None:
-                self._connection = Connection(self._command, self._log)
-                try:
-                    self._connection.wait_ready()
-                except MedEnhanceError:
-                    self._close()
-                    raise
-            return self._connection
+        if self._worker is not None and not self._worker.is_alive:
+            self.close()
+        if self._worker is None:
+            self._worker = WorkerProcess(self._command)
+            self._worker.wait_ready()
+        return self._worker
 
-    def close(self, grace_seconds: float | None = None) -> None:
-        """Stop what runs, end the worker and remove its folder, however it ended.
-
-        grace_seconds: how long it may take before it is killed; None: as the client was made with.
-        """
-        with self._lock:
-            self._close(grace_seconds)
-
-    def submit(self, spec: JobSpec) -> RunningJob:
-        """Hand a job over and return at once."""
-        return RunningJob(self, spec, self._grace_seconds)
+    def close(self) -> None:
+        """Stop what runs, end the worker and remove its folder, however it ended."""
+        worker, self._worker = self._worker, None
+        if worker is not None and not worker.close(self._grace_seconds):
+            remove_abandoned()
 
     def run(
         self, spec: JobSpec, progress: Listener | None = None, cancel: Cancel | None = None
@@ -91,108 +86,165 @@ class Client:
 
         Besides, WorkerError where the worker dies: it names the exit status and the log's end.
         """
-        return self.submit(spec).wait(progress, cancel)
-
-    def _close(self, grace_seconds: float | None = None) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close(self._grace_seconds if grace_seconds is None else grace_seconds)
-            if not connection.ended_well:
-                remove_abandoned()
-
-
-class RunningJob:
-    """A job that was handed to a worker."""
-
-    def __init__(self, client: Client, spec: JobSpec, grace_seconds: float) -> None:
-        """Submit `spec` to the client's worker."""
-        self.spec = spec
-        self._client = client
-        self._grace_seconds = grace_seconds
-        self._may_submit_again = True
-        self._is_over = False
-        self._submit()
-
-    def events(self) -> Iterator[Event]:
-        """Every event as it comes, `result` or `error` last; raises WorkerError for a lost one."""
-        while not self._is_over:
-            event = self._next(None)
-            if event is not None:
-                yield event
-
-    def cancel(self) -> None:
-        """Ask the job to stop at its next safe point; returns at once."""
-        self._may_submit_again = False
-        self._connection.cancel(self.spec.id)
-
-    def wait(self, progress: Listener | None = None, cancel: Cancel | None = None) -> Result:
-        """Follow the job to its end, in this thread; its result, or its error raised."""
+        worker = self.start()
         try:
-            return self._follow(progress, Monitor(cancel=cancel))
+            return self._follow(worker, spec, progress, Monitor(cancel=cancel))
         except KeyboardInterrupt as cause:
+            self.close()
             raise Cancelled("cancelled", "Start again when you like.") from cause
-        finally:
-            if not self._is_over:
-                self.stop()
+        except BaseException:
+            if worker.is_busy:  # the listener failed
+                self.close()
+            raise
 
-    def stop(self) -> Event | None:
-        """Cancel and wait for the end; the last event, or None where it took killing the worker."""
-        self.cancel()
-        deadline = time.monotonic() + self._grace_seconds
-        while (left := deadline - time.monotonic()) > 0:
-            event = self._next(left)
-            if event is not None and event.kind in LAST:
-                return event
-        self._is_over = True
-        self._connection.kill()
-        return None
-
-    def _follow(self, progress: Listener | None, monitor: Monitor) -> Result:
+    def _follow(
+        self, worker: WorkerProcess, spec: JobSpec, progress: Listener | None, monitor: Monitor
+    ) -> Result:
+        worker.send(spec.to_line())
+        worker.is_busy = True
+        deadline: float | None = None
         while True:
-            if monitor.cancelled:
-                event = self.stop()
-                if event is None:
-                    raise Cancelled(
-                        f"cancelled; the job did not stop in {self._grace_seconds:g} s, so its"
-                        " worker was ended",
-                        "Start again when you like.",
-                    )
-            else:
-                event = self._next(_POLL_SECONDS)
+            if deadline is None and monitor.cancelled:
+                worker.send(line_of({"v": PROTOCOL, "cancel": spec.id}))
+                deadline = time.monotonic() + self._grace_seconds
+            if deadline is not None and time.monotonic() > deadline:
+                worker.kill()
+                worker.is_busy = False
+                raise Cancelled(
+                    f"cancelled; the job did not stop in {self._grace_seconds:g} s, so its worker"
+                    " was ended",
+                    "Start again when you like.",
+                )
+            event = worker.next_event(spec.id)
             if event is None:
                 continue
+            worker.is_busy = event.kind not in ("result", "error")
             if event.kind == "error":
-                raise self._error(event)
+                raise error_from_json(event.fields)
             if progress is not None:
                 progress(event)
             if event.kind == "result":
                 return Result(event.fields)
 
-    def _submit(self) -> None:
-        self._connection = self._client.start()
-        self._inbox = self._connection.submit(self.spec)
 
-    def _next(self, seconds: float | None) -> Event | None:
-        """The next event; None where none came in `seconds`."""
-        try:
-            event = self._inbox.get(timeout=seconds)
-        except Empty:
+class WorkerProcess:
+    """A running worker, and the threads that listen to it. is_busy: whether a job runs there."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        """Start `command`; raises ConfigError for no such command."""
+        self._process = start_process(command)
+        self._said: SimpleQueue[Mapping[str, Any]] = SimpleQueue()
+        self._log = deque[str](maxlen=_TAIL_LINES)
+        self.is_busy = False
+        self._threads = [
+            threading.Thread(target=work, daemon=True) for work in (self._listen, self._keep_log)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process runs."""
+        return self._process.poll() is None
+
+    def wait_ready(self) -> None:
+        """Return when the worker has said hello; raises WorkerError where it does not."""
+        end = time.monotonic() + _START_SECONDS
+        while time.monotonic() < end:
+            fields = self._next("the worker did not start")
+            if fields is not None and fields.get("event") == "hello":
+                return
+        self.kill()
+        raise self._lost("the worker did not start")
+
+    def send(self, line: bytes) -> None:
+        """Write a line; that the worker is gone says `next_event`."""
+        with contextlib.suppress(OSError, ValueError):
+            left = memoryview(line)
+            while left:
+                left = left[_pipe(self._process.stdin).write(left) or 0 :]
+
+    def next_event(self, job: str) -> Event | None:
+        """The next event of a job; None where none came for a moment.
+
+        Raises WorkerError where the worker ended.
+        """
+        fields = self._next("the worker ended during the job")
+        if fields is None:
             return None
-        if event is not None:
-            self._may_submit_again = False
-            self._is_over = event.kind in LAST
-            return event
-        if not (self._may_submit_again and self._connection.ended_well):
-            self._is_over = True
-            raise self._connection.lost()
-        # It went home for want of work just before the job reached it.
-        self._may_submit_again = False
-        self._submit()
+        try:
+            name, event = event_from_json(fields)
+        except ConfigError as cause:
+            self._log.append(f"not an event ({cause}): {str(fields)[:200]}")
+            return None
+        if name is None and event.kind == "error":
+            self._log.append(str(event.fields.get("message")))
+        return event if name == job else None
+
+    def kill(self) -> None:
+        """End the worker and its children at once."""
+        kill_tree(self._process)
+
+    def close(self, grace_seconds: float) -> bool:
+        """End stdin, which stops the worker; whether it ended by itself, and well."""
+        with contextlib.suppress(OSError):
+            _pipe(self._process.stdin).close()
+        try:
+            self._process.wait(grace_seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        # A child that outlives the worker may hold the pipes open: do not wait for it for ever.
+        pipes = (self._process.stdout, self._process.stderr)
+        for thread, pipe in zip(self._threads, pipes, strict=True):
+            thread.join(_DRAIN_SECONDS)
+            if not thread.is_alive():
+                _pipe(pipe).close()
+        return self._process.returncode == 0
+
+    def _next(self, loss: str) -> Mapping[str, Any] | None:
+        """What it says next; None for nothing in a moment. Raises WorkerError, saying `loss`."""
+        with contextlib.suppress(Empty):
+            return self._said.get(timeout=_POLL_SECONDS)
+        if not self.is_alive:
+            self._threads[0].join(_DRAIN_SECONDS)
+            if self._said.empty():
+                self.is_busy = False
+                raise self._lost(loss)
         return None
 
-    def _error(self, event: Event) -> MedEnhanceError:
-        error = error_from_json(event.fields)
-        log = self._connection.log
-        if isinstance(error, InternalError) and log is not None:
-            error.hint = f"{error.hint} The log is {log}."
-        return error
+    def _lost(self, what: str) -> WorkerError:
+        """The error that says how the worker ended and what it said last."""
+        self._threads[1].join(_DRAIN_SECONDS)
+        status, said = self._process.poll(), "\n".join(self._log)
+        how = "no answer" if status is None else exit_words(status)
+        message = f"{what} ({how}); its log ends with:\n{said}" if said else f"{what} ({how})"
+        return WorkerError(message, "Start the job again; see whether memory ran out.")
+
+    def _listen(self) -> None:
+        for line in read_lines(_pipe(self._process.stdout).fileno()):
+            try:
+                fields = json.loads(line or b"")
+            except ValueError:
+                fields = None
+            if isinstance(fields, dict):
+                self._said.put(fields)
+            else:
+                self._log.append((line or b"")[:200].decode("utf-8", "replace"))
+
+    def _keep_log(self) -> None:
+        pending = b""
+        while piece := os.read(_pipe(self._process.stderr).fileno(), 65_536):
+            *lines, pending = (pending + piece).split(b"\n")
+            self._log.extend(line.decode("utf-8", "replace") for line in lines)
+        if pending:
+            self._log.append(pending.decode("utf-8", "replace"))
+
+
+def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
+    assert stream is not None  # all three are pipes
+    return stream

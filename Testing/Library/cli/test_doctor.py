@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -50,24 +49,9 @@ def test_healthy_installation_fits_on_a_screen(run: Callable) -> None:
     assert len(lines) <= 40
     assert max(map(len, lines)) <= 120
     assert lines[-1] == "Everything that is needed is here."
+    assert run("doctor", "--json").json["missing"] == []
     for word in ("SimpleITK", "voxels", "memory", "disk", "mr", "answered", "12.0 GB free"):
         assert word in ran.out
-
-
-@pytest.mark.usefixtures("healthy")
-def test_doctor_as_json_has_every_part(run: Callable) -> None:
-    reported = run("doctor", "--json").json
-    assert reported["ok"] is True
-    assert reported["missing"] == []
-    assert reported["cpu_threads"] >= 1
-    assert reported["memory"]["total"] > reported["memory"]["free"] > 0
-    assert reported["disk"]["free"] > 0
-    assert {row["package"] for row in reported["packages"]} >= {
-        "numpy",
-        "torch",
-        "dask[distributed]",
-    }
-    assert all(row["purpose"] for row in reported["packages"])
 
 
 @pytest.mark.usefixtures("healthy")
@@ -86,16 +70,6 @@ def test_missing_package_is_named_with_its_remedy(
 
 
 @pytest.mark.usefixtures("healthy")
-def test_missing_optional_package_is_no_shortcoming(
-    run: Callable, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    without(monkeypatch, "dask[distributed]")
-    ran = run("doctor")
-    assert ran.status == 0
-    assert "not installed (optional)" in ran.out
-
-
-@pytest.mark.usefixtures("healthy")
 @pytest.mark.parametrize("models", [[], [{**GOOD, "ok": False, "message": "damaged"}]])
 def test_missing_or_damaged_model_is_reported(
     models: list[dict[str, Any]], run: Callable, monkeypatch: pytest.MonkeyPatch
@@ -106,48 +80,8 @@ def test_missing_or_damaged_model_is_reported(
     assert reported.json["error"]["code"] == "model"
 
 
-@pytest.mark.usefixtures("healthy")
-def test_worker_that_does_not_answer_is_reported(
-    run: Callable, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(doctor, "worker", lambda: {"ok": False, "message": "it died"})
-    ran = run("doctor")
-    assert ran.status == 1
-    assert "it died" in ran.err
-
-
 def test_real_worker_answers() -> None:
     assert doctor.worker()["ok"]
-
-
-def test_too_old_a_package_is_a_shortcoming(
-    run: Callable, monkeypatch: pytest.MonkeyPatch, healthy: None
-) -> None:
-    version = dependencies.installed_version
-    monkeypatch.setattr(
-        dependencies,
-        "installed_version",
-        lambda package: "0.1" if package.name == "monai" else version(package),
-    )
-    ran = run("doctor")
-    assert ran.status == 4
-    assert "0.1 TOO OLD" in ran.out
-    assert "'monai>=" in ran.err
-
-
-def test_memory_of_this_machine_agrees_with_psutil() -> None:
-    psutil = pytest.importorskip("psutil")
-    total = machine.memory()["total"]
-    assert total is None or total <= psutil.virtual_memory().total * 1.01
-
-
-def test_limit_of_a_container_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "max").write_text("1000000\n")
-    (tmp_path / "current").write_text("400000\n")
-    monkeypatch.setattr(machine, "_CGROUPS", ((tmp_path / "max", tmp_path / "current"),))
-    monkeypatch.setattr(sys, "platform", "linux")
-    if Path("/proc/meminfo").exists():
-        assert machine.memory() == {"total": 1_000_000, "free": 600_000}
 
 
 def test_worker_command_speaks_json_lines_only() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,9 +13,7 @@ import pytest
 from MedEnhanceLib.cli import console
 from MedEnhanceLib.cli.main import build_parser
 from MedEnhanceLib.cli.reference import commands
-from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg import TrainConfig
-from MedEnhanceLib.jobs.kinds.train import METHODS
 
 
 @pytest.fixture
@@ -43,17 +40,6 @@ def _choices(dest: str) -> tuple[str, ...]:
     return tuple(action.choices or ())
 
 
-def test_methods_are_those_of_the_job() -> None:
-    assert set(_choices("method")) == set(METHODS)
-
-
-def test_a_pipe_is_no_configuration(run: Callable, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    ran = run("train", "hqg", "--config", tmp_path / "pipe", "--data", tmp_path, "--out", "a")
-    assert ran.status == 2
-    assert "is a pipe or a device" in ran.err
-
-
 def test_preset_and_configuration_file_go_together(
     run: Callable, asked: list[tuple[str, Mapping[str, Any]]], tmp_path: Path
 ) -> None:
@@ -68,14 +54,6 @@ def test_preset_and_configuration_file_go_together(
     assert kind == "train"
     assert params["config"] == {"steps": 12, "preset": "smoke"}
     assert (params["method"], params["data"], params["out"]) == ("hqg", "volumes", "runs/a")
-
-
-def test_presets_are_those_of_the_method() -> None:
-    for name in _choices("preset"):
-        TrainConfig.preset(name)
-    with pytest.raises(ConfigError) as caught:
-        TrainConfig.preset("huge")
-    assert all(name in caught.value.hint for name in _choices("preset"))
 
 
 def test_two_folders_and_a_modality_are_enough(
@@ -133,17 +111,6 @@ def test_configuration_file_that_is_none_is_status_two(
     assert words in ran.err
 
 
-def test_unknown_training_option_is_named(run: Callable, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"step": 12}))
-    ran = run(
-        *("train", "hqg", "--config", tmp_path / "config.json"),
-        *("--data", tmp_path, "--out", tmp_path / "out"),
-    )
-    assert ran.status == 2
-    assert "'step'" in ran.err
-    assert "steps" in ran.err
-
-
 @pytest.mark.parametrize("method", ["hqg", "unicompress"])
 def test_the_file_of_a_wrong_option_is_named(method: str, run: Callable, tmp_path: Path) -> None:
     file = tmp_path / "recipe.json"
@@ -192,12 +159,6 @@ def test_means_of_an_evaluation_are_a_table(
     assert "enhanced psnr db" in head
     assert row.split() == ["composite", "21.4", "24.568"]
     assert asked[0][1]["bundle"] == "mr"
-
-
-def test_model_that_is_not_there_is_status_four(run: Callable, scan: Path) -> None:
-    ran = run("evaluate", "no-such-model", scan)
-    assert ran.status == 4
-    assert "no-such-model" in ran.err
 
 
 def test_a_segmenter_and_its_gate_join_the_labeled_images_of_the_file(

@@ -116,37 +116,6 @@ def test_warnings_of_a_method_are_shown_on_stderr(
     assert "warning: only a stand-in" in ran.err
 
 
-def test_existing_outputs_are_refused_before_the_work(
-    run: Callable, networks: list[dict[str, Any]], scan: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "labels.nii").write_text("mine")
-    ran = run("enhance", scan, tmp_path / "o.nii", "--segment", tmp_path / "labels.nii")
-    assert ran.status == 1
-    assert networks == []
-    assert (tmp_path / "labels.nii").read_text() == "mine"
-
-
-@pytest.mark.parametrize(
-    "options", [("--strength", "1.2"), ("--strength", "most"), ("--bias-correction", "n5")]
-)
-def test_option_out_of_range_is_status_two(
-    options: tuple[str, ...],
-    run: Callable,
-    networks: list[dict[str, Any]],
-    scan: Path,
-    tmp_path: Path,
-) -> None:
-    assert run("enhance", scan, tmp_path / "out.nii.gz", *options).status == 2
-    assert networks == []
-
-
-def test_missing_model_is_status_four(run: Callable, scan: Path, tmp_path: Path) -> None:
-    ran = run("enhance", scan, tmp_path / "out.nii.gz", "--model", "no-such-model", "--json")
-    assert ran.status == 4
-    assert ran.json["error"]["code"] == "model"
-    assert "no-such-model" in ran.json["error"]["message"]
-
-
 def test_missing_package_is_status_four_and_says_how_to_get_it(scan: Path, tmp_path: Path) -> None:
     program = (
         "import sys\n"

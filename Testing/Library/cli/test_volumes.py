@@ -12,10 +12,8 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib import io
-from MedEnhanceLib.cli import volumes as commands
 from MedEnhanceLib.cli.main import build_parser
 from MedEnhanceLib.core.manifest import file_sha256
-from MedEnhanceLib.core.volume import Volume
 
 
 def test_convert_keeps_voxels_and_geometry(run: Callable, scan: Path, tmp_path: Path) -> None:
@@ -23,34 +21,6 @@ def test_convert_keeps_voxels_and_geometry(run: Callable, scan: Path, tmp_path: 
     assert ran.status == 0
     assert f"wrote {tmp_path / 'scan.nrrd'}" in ran.out
     assert io.load(tmp_path / "scan.nrrd").is_equal(io.load(scan))
-
-
-def test_convert_reports_what_it_made_as_json(run: Callable, scan: Path, tmp_path: Path) -> None:
-    reported = run("convert", scan, tmp_path / "scan.mha", "--json").json
-    assert reported["ok"] is True
-    assert reported["command"] == "convert"
-    assert reported["outputs"] == {"output": str(tmp_path / "scan.mha")}
-    assert reported["shape"] == [12, 40, 36]
-    assert Path(reported["manifest"]).is_file()
-
-
-def test_existing_output_is_kept_without_force(run: Callable, scan: Path, tmp_path: Path) -> None:
-    output = tmp_path / "scan.nrrd"
-    output.write_text("mine")
-    ran = run("convert", scan, output)
-    assert ran.status == 1
-    assert "exists already" in ran.err
-    assert "--force" in ran.err
-    assert output.read_text() == "mine"
-    assert run("convert", scan, output, "--force").status == 0
-    assert io.load(output).shape == (12, 40, 36)
-
-
-def test_input_is_never_overwritten_even_with_force(run: Callable, scan: Path) -> None:
-    before = scan.read_bytes()
-    ran = run("convert", scan, scan, "--force")
-    assert ran.status != 0
-    assert scan.read_bytes() == before
 
 
 @pytest.mark.parametrize("make", ["missing", "empty", "text", "cut"])
@@ -79,11 +49,6 @@ def test_card_is_readable(run: Callable, scan: Path) -> None:
     assert "36 × 40 × 12 (columns × rows × slices)" in ran.out
     assert "0.7 × 0.9 × 3.3 mm" in ran.out
     assert "int16" in ran.out
-
-
-def test_card_of_a_sequence_states_its_frames(run: Callable, head: Volume, tmp_path: Path) -> None:
-    io.save(Volume(np.stack([head.voxels] * 3), head.geometry, "MR"), tmp_path / "four.nii")
-    assert "3 frames of 36 × 40 × 12" in run("inspect", tmp_path / "four.nii").out
 
 
 @pytest.mark.slow
@@ -130,21 +95,6 @@ def test_degradations_are_applied_in_the_order_given(
     assert manifest["config"]["steps"] == steps
 
 
-def test_composite_is_that_of_the_benchmarks(run: Callable, scan: Path, tmp_path: Path) -> None:
-    ran = run("degrade", scan, tmp_path / "a.nrrd", "--composite", "--json")
-    (step,) = ran.json["steps"]
-    assert [part["name"] for part in step["steps"]] == ["bias", "blur", "rician"]
-
-
-def test_seeds_of_steps_differ_also_beside_a_composite() -> None:
-    args = build_parser().parse_args(
-        ["degrade", "a", "b", "--composite", "--rician", "0.1", "--bias", "0.2", "--seed", "4"]
-    )
-    composite, *single = commands.steps_from_options(args.steps, args.seed)
-    seeds = [part["seed"] for part in (*composite["steps"], *single)]
-    assert len(set(seeds)) == 5
-
-
 @pytest.mark.parametrize(
     ("options", "status", "words"),
     [
@@ -176,19 +126,6 @@ def test_what_the_file_does_not_say_can_be_said(run: Callable, command: str) -> 
         [command, "in", *arguments, "--series", "2", "--modality", "CT"]
     )
     assert (parsed.series, parsed.modality) == ("2", "CT")
-
-
-def test_a_stated_modality_wins(run: Callable, scan: Path, tmp_path: Path) -> None:
-    assert run("inspect", scan, "--modality", "CT", "--json").json["card"]["modality"] == "CT"
-    reported = run("convert", scan, tmp_path / "ct.nrrd", "--modality", "CT", "--json").json
-    assert io.load(tmp_path / "ct.nrrd").modality == "CT"
-    assert json.loads(Path(reported["manifest"]).read_text())["config"] == {"modality": "CT"}
-
-
-def test_an_unknown_modality_is_refused(run: Callable, scan: Path) -> None:
-    ran = run("inspect", scan, "--modality", "XX")
-    assert ran.status in (2, 3)
-    assert "XX" in ran.err
 
 
 def _odd_paths(folder: Path, ending: str) -> dict[str, Path]:

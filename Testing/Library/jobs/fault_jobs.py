@@ -1,8 +1,7 @@
-"""A small job of every kind, for faults: what it reads, what it writes, and what it may keep."""
+"""Small jobs that write in every way there is, for faults: what they read, write and keep."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -14,17 +13,14 @@ from Library.conftest import write_series
 from Library.spg.conftest import phantom, write_cohort
 
 from MedEnhanceLib import io
-from MedEnhanceLib.bundles.schema import METADATA
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.job import JOBS as KINDS
 from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.unicompress import CompressConfig, compress
 
 IN, OUT = "IN/", "OUT/"
-#: Of the jobs below, those that take seconds, and those that take longer.
-LONG = {"enhance with a report", "export with labels", "distill statistics", "demo", "train"}
-LONGEST = {"distill", "distill-room", "distill-estimate"}
+#: Of the jobs below, those that take seconds.
+LONG = {"distill statistics", "demo", "train"}
 
 
 @dataclass(frozen=True)
@@ -42,7 +38,6 @@ class Work:
     source: str = ""
     output: str = ""
     model: str = ""
-    beside: tuple[str, ...] = ()
     is_folder: bool = False
     resumes: bool = False
     largest: int = 0
@@ -52,7 +47,7 @@ class Work:
     @property
     def needs(self) -> tuple[str, ...]:
         """What it reads, by name in `SOURCES`."""
-        return tuple(name for name in (self.source, self.model, *self.beside) if name)
+        return tuple(name for name in (self.source, self.model) if name)
 
     def params_in(self, folder: Path) -> dict[str, Any]:
         """The parameters for a case in this folder."""
@@ -87,8 +82,6 @@ class Work:
 
     def again(self, folder: Path) -> Work:
         """The same job in the case's folder, where files of an earlier run may lie."""
-        if self.kind == "models":  # which has no --force: the model is removed first
-            shutil.rmtree(folder / "out" / "models" / "mine", ignore_errors=True)
         takes = "overwrite" in KINDS[self.kind].params.__dataclass_fields__
         goes_on = self.resumes or not takes
         return self if goes_on else replace(self, params=self.params | {"overwrite": True})
@@ -116,7 +109,7 @@ _ENHANCE = _SCAN | {
     },
 }
 
-#: Name → a job. Of some kinds there are two, which write in different ways.
+#: Name → a job; each of them writes in a way of its own.
 JOBS: dict[str, Work] = {
     "enhance": Work(
         "enhance",
@@ -125,51 +118,16 @@ JOBS: dict[str, Work] = {
         output="result.nii.gz",
         model="model",
     ),
-    "enhance with a report": Work(
-        "enhance",
-        _ENHANCE | {"report": "OUT/report"},
-        source="scan.nii.gz",
-        output="result.nii.gz",
-        model="model",
-    ),
-    "blend": Work(
-        "blend",
-        _SCAN | {"enhanced": "IN/better.nii.gz", "output": "OUT/result.mha", "strength": 0.5},
-        source="scan.nii.gz",
-        output="result.mha",
-        beside=("better.nii.gz",),
-    ),
-    "segment": Work(
-        "segment",
-        _SCAN | {"output": "OUT/result.nrrd", "config": {"model": "IN/head", **_CPU}},
-        source="scan.nii.gz",
-        output="result.nrrd",
-        model="head",
-    ),
     "compress": Work(
         "compress",
         _SCAN | {"output": "OUT/result.ucv", "config": {"max_error": 2, "threads": 1}},
         source="scan.nii.gz",
         output="result.ucv",
     ),
-    "estimate": Work("estimate", _SCAN | {"config": {"ratio": 8}}, source="scan.nii.gz"),
-    "decompress": Work(
-        "decompress",
-        {"input": "IN/scan.ucv", "output": "OUT/result.nii"},
-        source="scan.ucv",
-        output="result.nii",
-    ),
     "recover": Work(
         "recover",
         {"input": "IN/damaged.ucv", "output": "OUT/result.nrrd"},
         source="damaged.ucv",
-        output="result.nrrd",
-    ),
-    "degrade": Work(
-        "degrade",
-        _SCAN
-        | {"output": "OUT/result.nrrd", "steps": [{"name": "rician", "level": 0.1, "seed": 7}]},
-        source="scan.nii.gz",
         output="result.nrrd",
     ),
     "convert": Work(
@@ -185,39 +143,6 @@ JOBS: dict[str, Work] = {
         output="result",
         is_folder=True,
     ),
-    "inspect": Work("inspect", {"input": "IN/scan.nii.gz"}, source="scan.nii.gz"),
-    "series": Work("series", {"input": "IN/ct"}, source="ct"),
-    "export": Work(
-        "export",
-        _SCAN | {"output": "OUT/result", "patient_id": "P"},
-        source="scan.nii.gz",
-        output="result",
-        is_folder=True,
-    ),
-    "export with labels": Work(
-        "export",
-        _SCAN | {"output": "OUT/result", "patient_id": "P", "segmentation": "IN/labels.nii.gz"},
-        source="scan.nii.gz",
-        output="result",
-        beside=("labels.nii.gz",),
-        is_folder=True,
-    ),
-    "evaluate": Work(
-        "evaluate",
-        {"bundle": "IN/head", "data": "IN/labeled", "out": "OUT/result.json", **_CPU},
-        source="labeled",
-        output="result.json",
-        model="head",
-    ),
-    "models": Work(
-        "models",
-        {"action": "import", "path": "IN/head"},
-        output="models",
-        model="head",
-        is_folder=True,
-    ),
-    "doctor": Work("doctor", {"folder": "OUT/"}),
-    "ping": Work("ping", {"count": 3}),
     "demo": Work(
         "demo",
         {"out": "OUT/result", **_CPU},
@@ -232,15 +157,6 @@ JOBS: dict[str, Work] = {
         is_folder=True,
         resumes=True,
     ),
-    "distill": Work(
-        "distill",
-        {"cohort": "IN/cohort", "out": "OUT/result"}
-        | {"config": _smoke(held_out=0.5, method="matching")},
-        source="cohort",
-        output="result",
-        is_folder=True,
-        resumes=True,
-    ),
     "distill statistics": Work(
         "distill",
         {"cohort": "IN/cohort", "out": "OUT/result"}
@@ -249,13 +165,6 @@ JOBS: dict[str, Work] = {
         output="result",
         is_folder=True,
         resumes=True,
-    ),
-    "distill-room": Work(
-        "distill-room", {"cohort": "IN/cohort", "config": _smoke()}, source="cohort"
-    ),
-    "distill-status": Work("distill-status", {"out": "IN/run"}, source="run"),
-    "distill-estimate": Work(
-        "distill-estimate", {"cohort": "IN/cohort", "config": _smoke()}, source="cohort"
     ),
 }
 
@@ -269,25 +178,8 @@ def _scan() -> Volume:
     return Volume(np.abs(voxels + noise).astype(np.int16), modality="MR", source="head")
 
 
-def _labels(volume: Volume) -> Volume:
-    return replace(volume.with_voxels((volume.voxels > 300).astype(np.uint8)), modality="SEG")
-
-
 def _save(volume: Volume) -> Callable[[Path], None]:
     return lambda path: io.save(volume, path)
-
-
-def _make_better(path: Path) -> None:
-    scan = _scan()
-    io.save(scan.with_voxels(scan.voxels // 2 * 2, did="smoothed"), path)
-
-
-def _make_container(path: Path) -> None:
-    plain = path.with_suffix(".nrrd")
-    io.save(_scan(), plain)
-    run_job(JobSpec("compress", {"input": str(plain), "output": str(path), "config": _LOSSLESS}))
-    plain.unlink()
-    path.with_name(f"{path.name}.json").unlink()
 
 
 def _make_damaged(path: Path) -> None:
@@ -304,43 +196,18 @@ def _make_series(folder: Path) -> None:
     write_series(folder, stored, PatientID="P-17", PatientName="Doe^Jane", StudyDate="20200101")
 
 
-def _make_head(folder: Path) -> None:
-    shutil.copytree(resource_folder("models") / "brain-tissue", folder)
-    described = json.loads((folder / METADATA).read_text(encoding="utf-8"))
-    (folder / METADATA).write_text(json.dumps(described | {"name": "mine"}), encoding="utf-8")
-
-
-def _make_labeled(folder: Path) -> None:
-    folder.mkdir()
-    io.save(_scan(), folder / "scan.nii.gz")
-    io.save(_labels(_scan()), folder / "scan-labels.nii.gz")
-
-
 def _make_pools(folder: Path) -> None:
     for name, seed in (("hq", 0), ("lq", 2)):
         (folder / name).mkdir(parents=True)
         io.save(phantom(seed), folder / name / f"{seed}.nii.gz")
 
 
-def _make_run(folder: Path) -> None:
-    write_cohort(folder.with_name("cohort of the run"))
-    params = {"cohort": str(folder.with_name("cohort of the run")), "out": str(folder)}
-    config = _smoke(held_out=0, method="statistics")
-    run_job(JobSpec("distill", params | {"config": config}))
-
-
 #: What jobs read: name → what makes it.
 SOURCES: dict[str, Callable[[Path], object]] = {
     "scan.nii.gz": _save(_scan()),
-    "better.nii.gz": _make_better,
-    "labels.nii.gz": _save(_labels(_scan())),
-    "scan.ucv": _make_container,
     "damaged.ucv": _make_damaged,
     "ct": _make_series,
     "model": lambda folder: shutil.copytree(resource_folder("models") / "mr", folder),
-    "head": _make_head,
-    "labeled": _make_labeled,
     "pools": _make_pools,
     "cohort": write_cohort,
-    "run": _make_run,
 }

@@ -6,13 +6,10 @@ import contextlib
 import ctypes
 import errno
 import os
-import resource
 import shutil
 import signal
 import subprocess
-import sys
 import threading
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,7 +22,6 @@ FOREIGN = b"another program's"
 PRECIOUS = "notes of the user.txt"
 #: Beside a case's folders, where another program wrote its output: the path of that.
 TAKEN = "taken"
-_GROUND = 40 << 20  # bytes of address space beyond what the imports take
 #: Names of files that people give: input and output are called so.
 NAMES = (
     "two  blanks and 'quotes' \"of\" both kinds",
@@ -77,10 +73,6 @@ def _kill(case: Case, place: str) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _terminate(case: Case, place: str) -> None:
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
 cancel = threading.Event()
 
 
@@ -88,14 +80,9 @@ def _cancel_job(case: Case, place: str) -> None:
     cancel.set()
 
 
-def _gone(folder: str, number: int) -> Callable[[Case, str], None]:
-    """Everything in a folder of the case fails, as on a network disk that went away."""
-
-    def fail(case: Case, place: str) -> None:
-        if place.startswith(str(case.folder / folder)):
-            raise OSError(number, os.strerror(number), place)
-
-    return fail
+def _disk_error(case: Case, place: str) -> None:
+    if place.startswith(str(case.folder / "out")):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), place)
 
 
 def _taken(case: Case, place: str) -> None:
@@ -132,28 +119,6 @@ def _changed(case: Case, place: str) -> None:
         return
 
 
-@contextlib.contextmanager
-def _clock_set_back(case: Case) -> Iterator[None]:
-    """Every look at the clock is an hour before the last one, and files are from tomorrow."""
-    began, looks = time.time(), iter(range(1, sys.maxsize))
-    time.time = lambda: began - 3600.0 * next(looks)
-    time.time_ns = lambda: int(time.time() * 1e9)
-    yield
-
-
-def _from_tomorrow(case: Case) -> None:
-    for path in case.folder.glob("in/**/*"):
-        os.utime(path, (time.time() + 86400,) * 2)
-
-
-@contextlib.contextmanager
-def _small_files(case: Case) -> Iterator[None]:
-    """A write past a number of bytes fails, as on a full disk; also in temporary folders."""
-    most = int(case.point * case.work.largest)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-    yield
-
-
 def _full_disk(case: Case) -> None:
     """The output's folder is a disk of a few pages, fewer than the result takes."""
     pages = 3 + int(case.point * (case.work.written // 4096))
@@ -171,18 +136,6 @@ def _full_disk(case: Case) -> None:
 
 
 @contextlib.contextmanager
-def _little_memory(case: Case) -> Iterator[None]:
-    """Address space for the job, some or none."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    # With less, Python may wait for ever for a thread that it started.
-    most = pages * resource.getpagesize() + (1 << 20) + int(case.point**2 * _GROUND)
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (most, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_AS, before)
-
-
-@contextlib.contextmanager
 def _read_only(case: Case) -> Iterator[None]:
     """Nothing may be written to the output's folder; root may everywhere, and forgoes it."""
     (case.folder / "out").chmod(0o555)
@@ -195,23 +148,6 @@ def _read_only(case: Case) -> Iterator[None]:
         (case.folder / "out").chmod(0o755)
 
 
-def _no_model(case: Case) -> None:
-    shutil.rmtree(case.folder / "in" / case.work.model)
-
-
-def _damaged_model(case: Case) -> None:
-    """A byte of one of its files is another one, or the file is cut."""
-    files = sorted(p for p in (case.folder / "in" / case.work.model).rglob("*") if p.is_file())
-    path = files[int(case.point * len(files))]
-    data = bytearray(path.read_bytes())
-    place = int(case.point * 7919) % len(data)
-    if int(case.point * 997) % 2:
-        data[place] ^= 1 << place % 8
-    else:
-        del data[place:]
-    path.write_bytes(data)
-
-
 def _odd_name(case: Case) -> None:
     name = NAMES[int(case.point * len(NAMES))]
     case.work = case.work.named(name, case.folder / "in")
@@ -220,22 +156,12 @@ def _odd_name(case: Case) -> None:
 FAULTS: dict[str, Fault] = {
     "kill": Fault(at=_kill, lost=True),
     "cancel": Fault(at=_cancel_job),
-    "SIGTERM": Fault(at=_terminate),
     "full disk": Fault(before=_full_disk, needs="mount"),
-    "file too large": Fault(within=_small_files, needs="output"),
     "read-only folder": Fault(within=_read_only, needs="output"),
-    "missing model": Fault(before=_no_model, needs="model", touches=True),
-    "damaged model": Fault(before=_damaged_model, needs="model", touches=True),
-    "little memory": Fault(within=_little_memory, lost=True),
     "output taken": Fault(at=_taken, lasting=True, needs="output"),
     "source changed": Fault(at=_changed, needs="source", touches=True),
     "odd name": Fault(before=_odd_name, needs="source"),
-    "clock set back": Fault(before=_from_tomorrow, within=_clock_set_back),
-    "output's disk gone": Fault(
-        at=_gone("out", errno.ESTALE), lasting=True, lost=True, needs="output"
-    ),
-    "source's disk gone": Fault(at=_gone("in", errno.ESTALE), lasting=True, needs="source"),
-    "an error of the disk": Fault(at=_gone("out", errno.EIO), lost=True, needs="output"),
+    "an error of the disk": Fault(at=_disk_error, lost=True, needs="output"),
 }
 
 
@@ -248,5 +174,5 @@ def place_of(job: str, fault: str, turn: int) -> float:
 def applies(job: str, fault: str) -> bool:
     """Whether a job has what the fault is about."""
     work, needs = JOBS[job], FAULTS[fault].needs
-    has = {"model": work.model, "output": work.output, "source": work.source, "mount": work.output}
+    has = {"output": work.output, "source": work.source, "mount": work.output}
     return bool(has.get(needs, True))

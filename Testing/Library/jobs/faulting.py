@@ -1,4 +1,4 @@
-"""Faults into jobs of every kind: what is left of the user's files, and what is said.
+"""Faults into jobs: what is left of the user's files, and what is said.
 
     python faulting.py FOLDER     requests {"job", "fault", "point"} come in as lines of JSON
 
@@ -46,10 +46,8 @@ from Library.jobs.fault_kinds import (
 )
 
 from MedEnhanceLib import io
-from MedEnhanceLib.cli.console import cancel_on_interrupt
 from MedEnhanceLib.errors import Cancelled, MedEnhanceError
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.jobs.failures import device_errors
 from MedEnhanceLib.jobs.kinds import demo
 from MedEnhanceLib.report import figures
 from MedEnhanceLib.runtime.progress import Event
@@ -213,9 +211,9 @@ class Stage:
         wrong += self._partial(case, said, expected)
         left = _temporary(folder)
         said["temporary"] = len(left)
-        if not fault.lost and left and said["outcome"] != "ended with 130":
+        if not fault.lost and left:
             wrong.append(f"temporary files are left: {left}")
-        if said["outcome"] != "done" and (fault.lost or case.fault in ("cancel", "SIGTERM")):
+        if said["outcome"] != "done" and (fault.lost or case.fault == "cancel"):
             for path in (folder / "out").glob(".medenhance-*"):  # a minute later
                 os.utime(path, times=(time.time() - 120,) * 2)
             again = self._child(replace(case, work=work.again(folder)), Fault())
@@ -243,7 +241,7 @@ class Stage:
                 continue  # it is read, and the next run goes on from there
             if name not in called:
                 wrong.append(f"a file that nobody asked for: {name}")
-            elif called[name] != value and not self._excused(case, said):
+            elif called[name] != value and not FAULTS[case.fault].touches:
                 wrong.append(f"{name} is {value}, not {called[name]}")
         if said["outcome"] == "done":
             taken = case.fault == "output taken" and case.work.is_folder
@@ -252,11 +250,6 @@ class Stage:
                 wrong.append(f"files are missing: {sorted(missing)}")
         return wrong
 
-    def _excused(self, case: Case, said: dict[str, Any]) -> bool:
-        """Whether the result may be of other sources, or of some of them with a warning."""
-        is_source = case.fault == "source's disk gone"
-        return FAULTS[case.fault].touches or (is_source and bool(said["warnings"]))
-
 
 def _run(case: Case, fault: Fault) -> dict[str, Any]:
     """In the child: the job with its fault; how it ended, with the steps that it took."""
@@ -264,7 +257,6 @@ def _run(case: Case, fault: Fault) -> dict[str, Any]:
     os.environ |= {
         "TMPDIR": str(folder / "temp"),
         "HOME": str(folder / "home"),
-        "MEDENHANCE_MODELS": str(folder / "out" / "models"),
     }
     tempfile.tempdir = None
     torch.set_num_threads(1)  # PyTorch's own pool notices the fork here, where no threads race
@@ -307,9 +299,8 @@ def _run(case: Case, fault: Fault) -> dict[str, Any]:
     began = time.monotonic()
     with fault.within(case) if fault.within else contextlib.nullcontext():
         try:
-            with device_errors(), cancel_on_interrupt() as asked:
-                spec = JobSpec(case.work.kind, case.work.params_in(folder))
-                run_job(spec, listen, lambda: cancel.is_set() or asked.is_set())
+            spec = JobSpec(case.work.kind, case.work.params_in(folder))
+            run_job(spec, listen, cancel)
         except BaseException as error:  # noqa: BLE001 - judged by its kind
             is_on = False
             said = _as_said(error)
@@ -340,13 +331,8 @@ def _unclear(said: dict[str, Any], fault: str) -> Iterator[str]:
         elif not said["hint"]:
             yield f"an error without a remedy: {said['says']}"
     elif said["outcome"] == "cancelled":
-        if fault not in ("cancel", "SIGTERM"):
+        if fault != "cancel":
             yield "nobody canceled it"
-    elif said["outcome"] == "ended with 130" and fault == "SIGTERM":
-        pass
-    elif fault == "little memory" and said["outcome"].startswith("ended with"):
-        # C libraries end the process where they get no memory: who waits for it says so.
-        return
     elif said["outcome"] not in ("done", ends.get(fault)):
         yield f"{said['outcome']}: {said['log']}"
     if "Traceback" in said["log"] or "Fatal" in said["log"]:

@@ -8,8 +8,9 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from types import SimpleNamespace
 
-from MedEnhanceLib.jobs.job import JOBS, JobKind, Result
+from MedEnhanceLib.jobs.job import JOBS, Result
 from MedEnhanceLib.jobs.worker import worker
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -65,15 +66,10 @@ def not_json(_: Nothing, monitor: Monitor) -> Result:
     return Result({"figure": float("nan"), "thing": object()})
 
 
-JOBS |= {
-    "chatter": JobKind(Nothing, chatter),
-    "break-down": JobKind(Nothing, break_down),
-    "run-out-of-memory": JobKind(Nothing, run_out_of_memory),
-    "lose-card": JobKind(Nothing, lose_card),
-    "crash": JobKind(Nothing, crash),
-    "deaf": JobKind(Nothing, deaf),
-    "not-json": JobKind(Nothing, not_json),
-}
+for run in (chatter, break_down, run_out_of_memory, lose_card, crash, deaf, not_json):
+    JOBS[run.__name__.replace("_", "-")] = SimpleNamespace(
+        params=Nothing, run=run, keeps_volumes=False
+    )
 
 if __name__ == "__main__":
     worker._ORPHAN_SECONDS = 0.5

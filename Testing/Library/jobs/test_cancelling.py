@@ -140,11 +140,6 @@ def test_reading_a_container_stops_in_time(container: Path, tmp_path: Path) -> N
     assert [path.name for path in tmp_path.iterdir()] == ["temp"]
 
 
-def test_an_estimate_stops_in_time(noise: Path) -> None:
-    params = {"input": str(noise), "config": {"ratio": 20.0}}
-    assert _stops_in_time(JobSpec("estimate", params), 0.1)
-
-
 def _after(seconds: float) -> Callable[[], bool]:
     end = time.monotonic() + seconds
     return lambda: time.monotonic() > end
@@ -159,31 +154,12 @@ def test_what_knows_no_safe_point_is_left_to_itself() -> None:
     assert attend(lambda: threading.current_thread(), Monitor()) is threading.current_thread()
 
 
-@pytest.mark.slow
-def test_an_error_of_attended_work_is_raised_as_it_is() -> None:
-    def fail() -> None:
-        raise KeyError("what")
-
-    for monitor in (None, Monitor(), Monitor(cancel=_after(60))):
-        with pytest.raises(KeyError, match="what"):
-            attend(fail, monitor)
-
-
 def test_a_pool_does_not_wait_for_its_blocks_after_a_cancel() -> None:
     began = time.monotonic()
     monitor = Monitor(cancel=_after(0.2))
     with pytest.raises(Cancelled):
         list(ordered_map(time.sleep, [3.0] * 4, threads=2, monitor=monitor))
     assert time.monotonic() - began < 1
-
-
-@pytest.mark.slow
-def test_a_time_out_inside_a_block_is_an_error_and_not_a_wait() -> None:
-    def fail(_: int) -> None:
-        raise TimeoutError("the codec's own")
-
-    with pytest.raises(TimeoutError, match="own"):
-        list(ordered_map(fail, [1], threads=1, monitor=Monitor(cancel=_after(60))))
 
 
 def test_a_network_stops_between_its_layers_and_is_left_as_it_was() -> None:

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from Library.conftest import WarningRecorder
 
-from MedEnhanceLib import io, unicompress
+from MedEnhanceLib import io
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import Cancelled, CodecError, ConfigError, OutputError
-from MedEnhanceLib.jobs import Client, JobSpec, Result, run_job
+from MedEnhanceLib.errors import CodecError, ConfigError, OutputError
+from MedEnhanceLib.jobs import JobSpec, Result, run_job
 from MedEnhanceLib.jobs.files import KeptVolumes
-from MedEnhanceLib.jobs.kinds.compress import estimate_volume
-from MedEnhanceLib.runtime.progress import Event
-from MedEnhanceLib.unicompress import CompressConfig
 from MedEnhanceLib.unicompress.repair import Layout
 
 
@@ -130,39 +125,6 @@ def test_what_cannot_be_compressed_is_refused_at_once(
         _compress(scan, **params)
 
 
-@pytest.mark.slow
-def test_a_worker_compresses_and_infinity_becomes_null(scan: Path, tmp_path: Path) -> None:
-    output = tmp_path / "scan.ucv"
-    params = {"input": str(scan), "output": str(output), "config": {"lossless": True}}
-    with Client() as client:
-        result = client.run(JobSpec("compress", params))
-    assert result["max_error"] == 0
-    assert result["psnr"] is None
-    assert output.stat().st_size == result["file_bytes"]
-
-
-@pytest.mark.slow
-def test_a_long_compression_is_cancelled_within_two_seconds(tmp_path: Path, head: Volume) -> None:
-    io.save(Volume(np.tile(head.voxels, (8, 6, 6)), modality="MR"), tmp_path / "big.nrrd")
-    config = {"lossless": True, "threads": 1, "speed": "fast"}
-    params = {"input": str(tmp_path / "big.nrrd"), "output": str(tmp_path / "big.ucv")}
-    asked: list[float] = []
-
-    def cancel_at_a_third(event: Event) -> None:
-        if event.kind == "progress" and event.fields["fraction"] > 0.33 and not asked:
-            asked.append(time.monotonic())
-
-    with Client() as client:
-        with pytest.raises(Cancelled):
-            client.run(
-                JobSpec("compress", {**params, "config": config}),
-                cancel_at_a_third,
-                cancel=lambda: bool(asked),
-            )
-        assert time.monotonic() - asked[0] < 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["big.nrrd", "temp"]
-
-
 def test_an_estimate_states_what_compressing_would_give(scan: Path, tmp_path: Path) -> None:
     config = {"max_error": 2.0, "speed": "fast"}
     reported = run_job(JobSpec("estimate", {"input": str(scan), "config": config})).fields
@@ -197,13 +159,3 @@ def test_what_was_estimated_is_not_read_again_to_be_compressed(
 
     monkeypatch.setattr("MedEnhanceLib.jobs.files.load_volume", must_not_be_called)
     assert _compress(scan, kept)["ratio"] > 1
-
-
-def test_an_estimate_says_that_it_knows_no_implicit_blocks(
-    head: Volume, monkeypatch: pytest.MonkeyPatch, recorder: WarningRecorder
-) -> None:
-    monkeypatch.setattr(unicompress, "estimate", lambda *_, **__: None)
-    estimate_volume(head, CompressConfig(ratio=32), recorder.monitor)
-    assert recorder.warnings == []
-    estimate_volume(head, CompressConfig(ratio=32, block_type="implicit"), recorder.monitor)
-    assert "other block types" in recorder.warnings[0]

@@ -43,14 +43,6 @@ class _Label:
     color: tuple[float, ...]
 
 
-def test_a_line_is_what_the_architecture_says() -> None:
-    event = Event("progress", {"fraction": 0.5, "stage": "save", "eta_s": None})
-    assert event_to_line("a", event) == (
-        b'{"v": 1, "job": "a", "event": "progress", "fraction": 0.5, "stage": "save",'
-        b' "eta_s": null}\n'
-    )
-
-
 def test_an_event_comes_back_from_its_line() -> None:
     event = Event("warning", {"message": "Größe\n\u2028 two lines"})
     line = event_to_line("a", event)
@@ -115,12 +107,6 @@ def test_details_hold_the_traceback_and_become_a_note() -> None:
     assert "Traceback" in error_from_json(fields).__notes__[0]
 
 
-def test_an_unknown_code_is_still_an_error_of_ours() -> None:
-    back = error_from_json({"code": "from-the-future", "message": "m"})
-    assert type(back) is MedEnhanceError
-    assert back.message == "m"
-
-
 @pytest.mark.parametrize(
     "cause",
     [
@@ -137,17 +123,6 @@ def test_memory_that_runs_out_has_one_name(cause: Exception) -> None:
     assert "\n" not in caught.value.message
 
 
-def test_torch_running_out_of_memory_has_the_same_name() -> None:
-    torch = pytest.importorskip("torch")
-    with pytest.raises(DeviceMemoryError), device_errors():
-        raise torch.OutOfMemoryError("tried to allocate")
-
-
-def test_other_errors_of_the_run_time_keep_theirs() -> None:
-    with pytest.raises(RuntimeError, match="shape"), device_errors():
-        raise RuntimeError("shape mismatch")
-
-
 def test_what_the_system_refuses_is_no_fault_of_ours(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="Permission denied") as caught, job_errors("train"):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path / "a"))
@@ -157,15 +132,3 @@ def test_what_the_system_refuses_is_no_fault_of_ours(tmp_path: Path) -> None:
     ours = Path(errors.__file__).with_name("lost.py")
     with pytest.raises(InternalError), job_errors("train"):
         ours.read_bytes()
-
-
-def test_an_interrupt_is_a_cancelled_job() -> None:
-    with pytest.raises(errors.Cancelled), job_errors("ping"):
-        raise KeyboardInterrupt
-
-
-def test_our_own_errors_pass_as_they_are() -> None:
-    error = ConfigError("what", "next")
-    with pytest.raises(ConfigError) as caught, job_errors("ping"):
-        raise error
-    assert caught.value is error

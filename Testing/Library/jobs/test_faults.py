@@ -1,6 +1,6 @@
 """What befalls a job never costs the user a file, and is said clearly; fault_kinds.py has what.
 
-Each fault strikes each kind of job at one point here; the long ones a full disk, or nothing. With
+Each fault strikes each job at one point here; the long ones a full disk, or nothing. With
 the environment variable MEDENHANCE_FAULTS=20 every fault strikes every job at 20 points, which
 takes hours. Benchmarks/faults.py writes a page of it.
 """
@@ -12,11 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from Library.jobs.fault_jobs import JOBS, LONG, LONGEST
+from Library.jobs.fault_jobs import JOBS, LONG
 from Library.jobs.fault_kinds import FAULTS, applies, place_of
 from Library.jobs.faulting import Asked
-
-from MedEnhanceLib.jobs.job import JOBS as KINDS
 
 pytestmark = [
     pytest.mark.slow,
@@ -37,7 +35,7 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
 def _cases() -> Iterator[Any]:
     for job in JOBS:
         for fault in FAULTS:
-            is_chosen = job not in LONGEST and (job not in LONG or fault in _OF_LONG)
+            is_chosen = job not in LONG or fault in _OF_LONG
             if applies(job, fault) and (_TURNS or is_chosen):
                 yield pytest.param(job, fault, id=f"{job}: {fault}")
 
@@ -49,8 +47,3 @@ def test_nothing_is_lost_and_the_error_is_clear(job: str, fault: str, asked: Ask
         if row["outcome"] == "not possible here":
             pytest.skip(row["says"])
         assert row["wrong"] == [], row
-
-
-def test_every_kind_of_job_is_there() -> None:
-    """But `batch`, which runs others of these: a fault of one is a row, and no error of its own."""
-    assert {work.kind for work in JOBS.values()} == set(KINDS) - {"batch"}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,11 +11,9 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib import io
-from MedEnhanceLib.bundles.schema import METADATA
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.runtime.resources import resource_folder
 
 _FIELDS = {
     "name", "kind", "modality", "version", "description", "licence", "sha256", "shipped", "bytes",
@@ -46,27 +42,6 @@ def test_models_are_listed_with_all_that_a_page_shows() -> None:
         assert row["card"].startswith("# ")
         assert row["training"]
         assert row["bytes"] > 100_000
-
-
-def test_a_model_is_imported_found_damaged_and_removed(tmp_path: Path, user_models: Path) -> None:
-    source = tmp_path / "mine"
-    shutil.copytree(resource_folder("models") / "mr", source)
-    with pytest.raises(ModelError, match="came with MedEnhance"):
-        run_job(JobSpec("models", {"action": "import", "path": str(source)}))
-    described = json.loads((source / METADATA).read_text())
-    (source / METADATA).write_text(json.dumps(described | {"name": "mine"}))
-    result = run_job(JobSpec("models", {"action": "import", "path": str(source)}))
-    assert result["imported"] == "mine"
-    (mine,) = [row for row in result["models"] if not row["shipped"]]
-    assert mine["folder"] == str(user_models / "mine")
-    assert not mine["default"]
-    (user_models / "mine/docs/README.md").write_text("forged")
-    (mine,) = _models("verify", name="mine")
-    assert mine["ok"] is False
-    assert "damaged" in mine["message"]
-    rows = run_job(JobSpec("models", {"action": "remove", "name": "mine"}))["models"]
-    assert all(row["shipped"] for row in rows)
-    assert not (user_models / "mine").exists()
 
 
 @pytest.mark.parametrize(

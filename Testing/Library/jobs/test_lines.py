@@ -40,25 +40,6 @@ def test_a_long_line_is_reported_once_and_the_next_one_is_received() -> None:
     assert _lines_of(b"x" * 300_000 + b"\nok\n", longest=1000) == [None, b"ok"]
 
 
-def test_a_long_line_is_not_kept_until_its_end_comes() -> None:
-    assert _lines_of(b"x" * 300_000, longest=1000) == [None]
-
-
-def test_a_line_in_pieces_is_one_line() -> None:
-    reading, writing = os.pipe()
-    lines = read_lines(reading)
-    os.write(writing, b'{"v"')
-    os.write(writing, b": 1}\r\n")
-    assert next(lines) == b'{"v": 1}'
-    os.close(writing)
-    assert list(lines) == []
-    os.close(reading)
-
-
-def test_a_last_line_without_its_end_is_dropped() -> None:
-    assert _lines_of(b"whole\ncut sho", longest=100) == [b"whole"]
-
-
 def test_a_reader_that_went_away_is_reported_once_and_nothing_raises() -> None:
     reading, writing = os.pipe()
     os.close(reading)
@@ -87,8 +68,3 @@ def test_no_line_gets_another_error_than_ours(line: bytes) -> None:
 def test_hostile_lines_are_refused(line: bytes | None) -> None:
     with pytest.raises(ConfigError):
         parse_line(line)
-
-
-@pytest.mark.parametrize("line", [b"", b"  ", b"\t"])
-def test_empty_lines_say_nothing(line: bytes) -> None:
-    assert parse_line(line) is None

@@ -291,13 +291,3 @@ def test_evaluate_measures_each_volume_and_degradation(
     table = json.loads(out.read_text(encoding="utf-8"))
     assert table["results"]["means"] == means
     assert me.evaluate(model, data / "hq", device="cpu")["results"]["means"] == means
-
-
-def test_evaluate_names_what_is_missing(model: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no volume to evaluate on"):
-        me.evaluate(model, tmp_path)
-    with pytest.raises(ModelError, match="there is no model"):
-        me.evaluate("no-such-model", tmp_path)
-    with pytest.raises(ConfigError, match="unknown device"):
-        io.save(_brain(0), tmp_path / "a.nii")
-        me.evaluate(model, tmp_path, device="abacus")

@@ -130,12 +130,6 @@ def test_what_was_measured_is_kept_as_long_as_the_volume(scan: Path) -> None:
     assert KEPT.input.cache is None
 
 
-def test_another_modality_is_another_volume(scan: Path, reads: list[str]) -> None:
-    _preview(scan, [0, 1])
-    _preview(scan, [0, 1], modality="OT")
-    assert len(reads) == 2
-
-
 @pytest.mark.slow
 def test_of_a_sequence_one_frame_is_shown(tmp_path: Path) -> None:
     frames = [_brain(1), _brain(2)]

@@ -57,17 +57,6 @@ def test_a_job_comes_back_from_its_line() -> None:
     assert JobSpec.from_json(json.loads(line)) == spec
 
 
-def test_each_job_gets_an_id_of_its_own() -> None:
-    assert JobSpec("ping").id != JobSpec("ping").id
-
-
-def test_params_are_copied() -> None:
-    params = {"count": 3}
-    spec = JobSpec("ping", params)
-    params["count"] = 4
-    assert spec.params == {"count": 3}
-
-
 @pytest.mark.parametrize(
     ("fields", "says"),
     [

@@ -15,10 +15,8 @@ from MedEnhanceLib import io
 from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import degradation_from_json
-from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, MedEnhanceError, OutputError
+from MedEnhanceLib.errors import Cancelled, ConfigError, MedEnhanceError, OutputError
 from MedEnhanceLib.jobs import Client, JobSpec, run_job
-from MedEnhanceLib.jobs import files as job_files
-from MedEnhanceLib.jobs.kinds.compress import region_from_json
 from MedEnhanceLib.runtime.progress import Event
 
 _RICIAN = {"name": "rician", "level": 0.1, "seed": 7}
@@ -96,13 +94,6 @@ def test_degrade_can_be_replayed_from_its_manifest(
     assert io.load(tmp_path / "worse.nii").is_equal(replayed)
 
 
-def test_inspect_gives_the_card(scan: Path, head: Volume) -> None:
-    card = run_job(JobSpec("inspect", {"input": str(scan)}))["card"]
-    assert card["shape"] == list(head.shape)
-    assert card["modality"] == "MR"
-    json.dumps(card)
-
-
 def test_existing_outputs_are_kept_unless_overwriting_is_asked_for(
     scan: Path, tmp_path: Path
 ) -> None:
@@ -153,20 +144,6 @@ def test_a_link_to_the_input_is_the_input(scan: Path, tmp_path: Path) -> None:
         run_job(_convert(scan, tmp_path / "link.nii.gz", overwrite=True))
 
 
-def test_two_outputs_cannot_share_a_path(tmp_path: Path) -> None:
-    path = tmp_path / "a.nii"
-    with pytest.raises(ConfigError, match="share one path"):
-        job_files.check_volume_outputs({"a": path, "b": path}, inputs=[], overwrite=False)
-
-
-@pytest.mark.parametrize(
-    ("output", "expected"),
-    [("out.nii.gz", "out-word.nii.gz"), ("a.b.nrrd", "a.b-word.nrrd"), ("X.NII", "X-word.nii")],
-)
-def test_what_comes_with_an_output_is_named_after_it(output: str, expected: str) -> None:
-    assert job_files.beside(Path(output), "word").name == expected
-
-
 def test_a_cancelled_job_writes_nothing(scan: Path, tmp_path: Path) -> None:
     before = sorted(path.name for path in tmp_path.iterdir())
     with pytest.raises(Cancelled):
@@ -182,22 +159,6 @@ def test_degrade_without_steps_is_refused(scan: Path, tmp_path: Path) -> None:
         run_job(JobSpec("degrade", {**params, "steps": [{"name": "haze"}]}))
     with pytest.raises(ConfigError, match="step"):
         run_job(JobSpec("degrade", {**params, "steps": ["rician"]}))
-
-
-def test_an_input_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nowhere\.nii"):
-        run_job(_convert(tmp_path / "nowhere.nii", tmp_path / "out.nrrd"))
-
-
-def test_regions_come_from_json() -> None:
-    assert region_from_json(None) is None
-    assert region_from_json([[40, 60], None, [None, 5]]) == (
-        slice(40, 60),
-        slice(None),
-        slice(None, 5),
-    )
-    with pytest.raises(ConfigError, match="region"):
-        region_from_json([[1, 2, 3]])
 
 
 @pytest.mark.parametrize("wrong", [7, [3], [["a", "b"]], [[True, 2]], ["40:60"], [[1.5, 2]]])

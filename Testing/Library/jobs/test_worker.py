@@ -33,19 +33,6 @@ def test_it_says_who_it_is(start_worker: Start, temp_root: Path) -> None:
     assert Path(hello["folder"]).is_dir()
 
 
-def test_golden_lines(start_worker: Start) -> None:
-    worker = start_worker()
-    worker.send(b'{"v":1,"id":"a","kind":"ping","params":{"count":2}}')
-    assert [worker.lines.get(timeout=60) for _ in range(4)] == [
-        b'{"v": 1, "job": "a", "event": "started", "kind": "ping"}',
-        b'{"v": 1, "job": "a", "event": "progress", "fraction": 0.5, "stage": "ping",'
-        b' "eta_s": null}',
-        b'{"v": 1, "job": "a", "event": "progress", "fraction": 1.0, "stage": "ping",'
-        b' "eta_s": null}',
-        b'{"v": 1, "job": "a", "event": "result", "count": 2}',
-    ]
-
-
 def test_the_session_in_the_documentation_is_true(start_worker: Start) -> None:
     text = _DOCS.read_text(encoding="utf-8")
     session = re.search(r"```\n(← .*?)```", text, re.DOTALL)
@@ -66,13 +53,6 @@ def test_the_session_in_the_documentation_is_true(start_worker: Start) -> None:
 def _pattern(line: str) -> str:
     """A documented line, in which … stands for anything."""
     return ".*".join(re.escape(part) for part in line.split("…"))
-
-
-def test_jobs_run_in_the_order_in_which_they_came(start_worker: Start) -> None:
-    worker = start_worker()
-    for job in "cab":
-        worker.ping(job, 2, 0.05)
-    assert [worker.until("result")["job"] for _ in range(3)] == ["c", "a", "b"]
 
 
 def test_a_running_job_is_cancelled_within_two_seconds(start_worker: Start) -> None:
@@ -216,41 +196,6 @@ def test_a_signal_stops_it_in_good_order(
 
 
 @posix_only
-def test_a_signal_stops_it_while_it_waits(start_worker: Start, temp_root: Path) -> None:
-    worker = start_worker()
-    worker.process.send_signal(signal.SIGTERM)
-    assert worker.wait() == 130
-    assert list(temp_root.iterdir()) == []
-
-
-@pytest.mark.slow
-@posix_only
-def test_a_killed_worker_s_folder_is_removed_by_the_next(
-    start_worker: Start, temp_root: Path
-) -> None:
-    first = start_worker()
-    first.ping("a", 1, 60)
-    first.until("started")
-    left = Path(first.hello["folder"])
-    (left / "volume.nrrd").write_bytes(b"x")
-    first.process.kill()
-    first.wait()
-    assert left.exists()
-    second = start_worker()
-    assert list(temp_root.iterdir()) == [Path(second.hello["folder"])] != [left]
-
-
-@pytest.mark.slow
-def test_two_workers_do_not_disturb_each_other(start_worker: Start) -> None:
-    workers = [start_worker(), start_worker()]
-    assert workers[0].hello["folder"] != workers[1].hello["folder"]
-    for worker in workers:
-        worker.ping("a", 5, 0.5)
-    for worker in workers:
-        assert [fields["event"] for fields in (worker.next() for _ in range(7))][-1] == "result"
-
-
-@posix_only
 def test_nothing_but_events_reaches_stdout(start_worker: Start) -> None:
     worker = start_worker(odd=True)
     worker.job("a", "chatter")
@@ -287,25 +232,6 @@ def test_a_fault_is_reported_in_words_and_its_traceback_goes_to_the_log(
     worker.wait()
     worker.close()
     assert b"ZeroDivisionError: the answer is not 42" in worker.stderr
-
-
-@pytest.mark.slow
-def test_a_thousand_jobs_take_no_more_memory_than_a_hundred(start_worker: Start) -> None:
-    worker = start_worker()
-    process = psutil.Process(worker.process.pid)
-
-    def run(first: int, last: int) -> int:
-        for number in range(first, last):
-            worker.ping(f"job {number}", 3)
-        for _ in range(first, last):
-            worker.until("result")
-        return int(process.memory_info().rss)
-
-    after_200 = run(0, 200)
-    after_1200 = run(200, 1200)
-    assert after_1200 - after_200 < 2_000_000
-    if sys.platform != "win32":
-        assert process.num_fds() < 12
 
 
 def test_a_caller_that_stops_listening_ends_the_worker(temp_root: Path) -> None:

@@ -5,17 +5,12 @@ from __future__ import annotations
 import stat
 import subprocess
 import sys
-import tempfile
-import threading
 from pathlib import Path
-from typing import Any
 
-import filelock
 import pytest
 
 from MedEnhanceLib.errors import OutputError
 from MedEnhanceLib.jobs.worker.workspace import Workspace, remove_abandoned
-from MedEnhanceLib.runtime.locks import take_over
 
 _OWNER = """
 import sys, time
@@ -95,14 +90,6 @@ def test_nothing_is_touched_that_is_not_ours(temp_root: Path, tmp_path: Path) ->
     assert (elsewhere / "owner.lock").exists()
 
 
-def test_links_inside_are_removed_but_not_followed(tmp_path: Path) -> None:
-    (tmp_path / "precious").mkdir()
-    (tmp_path / "precious" / "file").write_bytes(b"x")
-    with Workspace() as ours:
-        (ours.folder / "link").symlink_to(tmp_path / "precious")
-    assert (tmp_path / "precious" / "file").exists()
-
-
 def test_no_place_for_it_is_reported_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(**_: object) -> str:
         raise OSError(28, "No space left on device")
@@ -111,38 +98,3 @@ def test_no_place_for_it_is_reported_with_the_remedy(monkeypatch: pytest.MonkeyP
     with pytest.raises(OutputError, match="No space left") as caught:
         Workspace()
     assert "TMPDIR" in caught.value.hint
-
-
-def test_a_cleaner_that_comes_between_folder_and_lock_does_no_harm(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """It has made and locked the new folder's file, and finds no mark in it."""
-    make, cleaners = tempfile.mkdtemp, []
-
-    def make_with_cleaner(**options: Any) -> str:
-        folder = Path(make(**options))
-        assert take_over(folder) is None
-        cleaner = (folder / "owner.lock").open("wb")
-        assert filelock.lock_descriptor(cleaner.fileno(), blocking=False)
-        threading.Timer(0.2, cleaner.close).start()
-        cleaners.append(cleaner)
-        assert take_over(folder) is None
-        return str(folder)
-
-    monkeypatch.setattr(tempfile, "mkdtemp", make_with_cleaner)
-    with Workspace() as ours:
-        assert cleaners[0].closed
-        assert remove_abandoned() == []
-        assert ours.folder.is_dir()
-    assert not ours.folder.exists()
-
-
-def test_before_anything_is_installed_there_is_a_folder_without_a_lock(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The page of first use asks the worker about this computer while filelock is missing."""
-    monkeypatch.setitem(sys.modules, "filelock", None)
-    with Workspace() as ours:
-        assert list(ours.folder.iterdir()) == []
-        assert remove_abandoned() == []
-    assert not ours.folder.exists()
