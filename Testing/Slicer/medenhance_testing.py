@@ -4,8 +4,6 @@ In Slicer each file is run by slicer_add_python_unittest, in the host by pytest 
 """
 
 import contextlib
-import hashlib
-import json
 import os
 import re
 import shutil
@@ -14,7 +12,6 @@ import tempfile
 import time
 import traceback
 import unittest
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +21,6 @@ import slicer
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "Resources/samples/mni152_t1.nii.gz"
 FORMS = ROOT / "MedEnhance/Resources/UI"
-#: Beside the pictures: what each of them shows, see `structureOf`.
-STRUCTURES = "structures.json"
-_FORM_OF = {"train": "Distill", "export": "ExportDicom", "first": "FirstUse"}
 
 
 def slow(test):
@@ -251,7 +245,6 @@ class MedEnhanceTestCase(unittest.TestCase):
             path = os.path.join(folder, f"{name}.png")
             self.assertTrue(picture.save(path))
             _reduceColors(path)
-            recordStructure(folder, name)
 
     @contextlib.contextmanager
     def _withoutTemporaryPaths(self, widget):
@@ -304,37 +297,6 @@ class MedEnhanceTestCase(unittest.TestCase):
         slice_view.save(view, path, size)
         self._checkPicture(qt.QImage(path))
         return path
-
-
-def structureOf(name):
-    """What a picture of the panel shows, as a number: the widgets of its form, with their texts.
-
-    name: of the picture; its first word is that of the page.
-    """
-    page = name.partition("-")[0]
-    form = ElementTree.parse(FORMS / f"{_FORM_OF.get(page, page.capitalize())}.ui").getroot()
-    texts = ("text", "title", "collapsed", "visible")
-    widgets = [
-        (
-            widget.get("class"),
-            widget.get("name"),
-            [
-                (each.get("name"), "".join(each.itertext()).strip())
-                for each in widget.findall("property")
-                if each.get("name") in texts
-            ],
-        )
-        for widget in form.iter("widget")
-    ]
-    return hashlib.sha256(json.dumps(widgets).encode()).hexdigest()[:16]
-
-
-def recordStructure(folder, name):
-    """Note beside a picture what it shows."""
-    path = Path(folder) / STRUCTURES
-    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    known[name] = structureOf(name)
-    path.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _reduceColors(path):
