@@ -270,7 +270,7 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
 
 class MedEnhanceSubjectHierarchyPlugin:
-    """Entries of the context menu of volumes and of what holds them; Slicer finds it by its name.
+    """Entries of the context menu of volumes; Slicer finds it by its name.
 
     It owns no item: only the pages that they open do something.
     """
@@ -281,10 +281,8 @@ class MedEnhanceSubjectHierarchyPlugin:
             "enhance": qt.QAction(_("Enhance…"), scriptedPlugin),
             "compress": qt.QAction(_("Compress…"), scriptedPlugin),
         }
-        self._ofGroups = qt.QAction(_("Enhance all volumes…"), scriptedPlugin)
         self._ofVolumes["enhance"].connect("triggered()", self.onEnhance)
         self._ofVolumes["compress"].connect("triggered()", self.onCompress)
-        self._ofGroups.connect("triggered()", self.onEnhanceAll)
         self._handler = slicer.qSlicerSubjectHierarchyPluginHandler.instance()
         self._handler.registerPlugin(scriptedPlugin)
 
@@ -298,7 +296,7 @@ class MedEnhanceSubjectHierarchyPlugin:
         return "N/A"
 
     def itemContextMenuActions(self):
-        return [*self._ofVolumes.values(), self._ofGroups]
+        return list(self._ofVolumes.values())
 
     def sceneContextMenuActions(self):
         return []
@@ -309,10 +307,7 @@ class MedEnhanceSubjectHierarchyPlugin:
         if not itemID or hierarchy is None:
             return
         node = hierarchy.GetItemDataNode(itemID)
-        if node is None:
-            isGroup = hierarchy.GetItemLevel(itemID) in ("Patient", "Study", "Folder")
-            self._ofGroups.visible = isGroup and itemID != hierarchy.GetSceneItemID()
-        elif _isImage(node):
+        if node is not None and _isImage(node):
             for action in self._ofVolumes.values():
                 action.visible = True
 
@@ -323,10 +318,6 @@ class MedEnhanceSubjectHierarchyPlugin:
         state = self._page("compress").context.state
         with state.changes():
             state.compressVolume, state.compressOffer = self._node(), None
-
-    def onEnhanceAll(self):
-        item = self._handler.currentItem()
-        self._page("enhance").openBatch(item)
 
     def _node(self):
         item = self._handler.currentItem()

@@ -24,7 +24,7 @@ class EnhanceTestCase(MedEnhanceTestCase):
         self.ui = self.panel.ui
         self.runner = self.context.runner
         self.widget.showPage("enhance")
-        for section in (self.ui.advancedButton, self.ui.batchButton, self.ui.logButton):
+        for section in (self.ui.advancedButton, self.ui.logButton):
             section.collapsed = True
 
     def picture(self, name):

@@ -187,23 +187,11 @@ class MedEnhanceTestCase(unittest.TestCase):
             qt.QApplication.setFont(font)
             for name, *_page in self.widget.PAGES:
                 self.widget.showPage(name)
-                for part in self._partsOf(name):
-                    self.processEvents(80)
-                    width = self.widget.parent.minimumSizeHint.width()
-                    if width > 400:
-                        wide.append((points, f"{name} {part}".strip(), width))
+                self.processEvents(80)
+                width = self.widget.parent.minimumSizeHint.width()
+                if width > 400:
+                    wide.append((points, name, width))
         return wide
-
-    def _partsOf(self, page):
-        """Show the parts of a page that take each other's place, one after the other."""
-        if page != "enhance":
-            yield ""
-            return
-        box = self.widget.panels["enhance"].ui.batchSourceComboBox
-        for index in range(box.count):
-            box.currentIndex = index
-            yield box.currentData
-        box.currentIndex = 0
 
     # --- data ---
 

@@ -349,15 +349,9 @@ class StrengthOfARunTest(EnhanceTestCase):
 
     @slow
     def test_nothingIsStartedMeanwhile(self):
-        hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
-        self.ui.batchButton.collapsed = False
-        box = self.ui.batchSourceComboBox
-        box.currentIndex = box.findData("scene")
-        self.ui.batchSelector.setCurrentItem(hierarchy.GetItemParent(self.study) or self.study)
-        self.ui.batchSelector.setCurrentItem(self.study)
         self.enhanced()
         self.processEvents(80)
-        buttons = (self.ui.applyButton, self.ui.previewButton, self.ui.batchApplyButton)
+        buttons = (self.ui.applyButton, self.ui.previewButton)
         self.assertTrue(all(button.enabled for button in buttons))
         self.ui.strengthSlider.value = 0.4
         self.assertTrue(self.panel.result.isBlending)

@@ -175,13 +175,6 @@ class JobsTest(MedEnhanceTestCase):
         self.panel.ui.jobTable.selectRow(2)
         self.assertIn("Result: scan enhanced_1", self.panel.ui.stateLabel.text)
 
-    def test_whatFailedInABatchIsCounted(self):
-        self.ended("old")
-        self.ended("Enhance all", "batch", failed=1, total=3)
-        self.panel.refresh()
-        self.assertEqual(self.cell(0, 1), "Done, 1 of 3 failed")
-        self.assertEqual(self.cell(1, 1), "Done")
-
     def test_theNewestIsSelectedWhenThePageOpens(self):
         self.ended("old")
         self.ended("new")

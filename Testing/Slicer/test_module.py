@@ -221,14 +221,14 @@ class LeakTest(MedEnhanceTestCase):
         node = self.smallVolume()
         widget.context.state.inputVolume = node
         widget.context.exportDicom(node)
-        self.compareAndBatch(widget, node)
+        self.compare(widget, node)
         self.processEvents()
         slicer.mrmlScene.Clear(0)
         widget.exit()
         self.processEvents()
 
-    def compareAndBatch(self, widget, node):
-        """What observes views and the DICOM database; each other cycle ends while it does."""
+    def compare(self, widget, node):
+        """What observes views; each other cycle ends while it does."""
         from MedEnhancePanels.nodes import results
 
         for name, *_page in widget.PAGES:
@@ -239,8 +239,6 @@ class LeakTest(MedEnhanceTestCase):
         results.stamp(output, "enhanced", node)
         results.link(output, input=node)
         widget.context.state.enhancedVolume = output
-        ui.batchButton.collapsed = False
-        ui.batchSourceComboBox.currentIndex = ui.batchSourceComboBox.findData("dicom")
         widget.panels["enhance"].update()
         ui.fadeButton.click()
         self.assertEqual(widget.panels["enhance"].result.compare.mode, "fade")

@@ -129,38 +129,6 @@ class RemovalTest(MedEnhanceTestCase):
         self.processEvents(80)
         self.assertTrue(self.ui.applyButton.enabled)
 
-    def test_aBatchDoesNotGoOnToTheNextFolder(self):
-        hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
-        root = hierarchy.GetSceneItemID()
-        folders = [hierarchy.CreateFolderItem(root, name) for name in ("one", "two", "three")]
-        for node, folder in zip(self.nodes, folders, strict=False):
-            hierarchy.SetItemParent(hierarchy.GetItemByDataNode(node), folder)
-        self.ui.batchButton.collapsed = False
-        self.ui.batchSelector.setCurrentItem(folders[1])
-        self.processEvents(80)
-        self.assertTrue(self.ui.batchApplyButton.enabled)
-        hierarchy.RemoveItem(folders[1])
-        self.processEvents(80)
-        self.assertFalse(self.ui.batchApplyButton.enabled)
-        self.assertIn("Choose a patient", self.ui.batchSummaryLabel.text)
-        self.ui.batchSelector.setCurrentItem(folders[2])
-        self.processEvents(80)
-        self.assertIn("One volume", self.ui.batchSummaryLabel.text)
-        self.ui.batchSelector.setCurrentItem(0)  # which can become the scene's own item
-        self.processEvents(80)
-        self.assertFalse(self.ui.batchApplyButton.enabled)
-
-    def test_theBatchFollowsTheSubjectHierarchy(self):
-        hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
-        folder = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), "one")
-        self.ui.batchButton.collapsed = False
-        self.ui.batchSelector.setCurrentItem(folder)
-        self.processEvents(80)
-        self.assertIn("contains no volumes", self.ui.batchSummaryLabel.text)
-        hierarchy.SetItemParent(hierarchy.GetItemByDataNode(self.nodes[0]), folder)
-        self.processEvents(80)
-        self.assertIn("One volume", self.ui.batchSummaryLabel.text)
-
     def test_aSceneThatClosesIsNotTakenForAChoice(self):
         self.ui.inputSelector.setCurrentNode(self.nodes[1])
         with mock.patch.object(self.context, "message") as said:

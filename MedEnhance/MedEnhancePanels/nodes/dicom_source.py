@@ -20,8 +20,6 @@ INSTANCES = "DICOM.instanceUIDs"
 _VOLUMES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".ucv")
 #: Where DICOM keeps the UIDs of a study and of a series.
 _STUDY_TAG, _SERIES_TAG = "0020,000D", "0020,000E"
-#: ImageType, which begins with ORIGINAL or DERIVED.
-_TYPE_TAG = "0008,0008"
 #: Images that are looked for in one turn of Qt's events.
 _AT_ONCE = 25
 
@@ -105,76 +103,6 @@ class DicomSource:
             )
         yield from _checkThere(files)
         return files
-
-
-@dataclass(frozen=True)
-class StoredSeries:
-    """A series of Slicer's DICOM database, by what it knows without opening a file."""
-
-    series: str
-    study: "StoredStudy"
-    name: str
-    modality: str
-
-    def files(self):
-        """Its files; raises PanelError where the database or one of them is gone."""
-        files = list(_openDatabase().filesForSeries(self.series))
-        for file in files:
-            if not os.path.exists(file):
-                raise _gone(file)
-        return files
-
-    def checkOriginal(self):
-        """Raise PanelError for a series that was computed, such as an earlier result."""
-        instances = _openDatabase().instancesForSeries(self.series, 1)
-        kind = database().instanceValue(instances[0], _TYPE_TAG) if instances else ""
-        if kind.startswith("DERIVED"):
-            raise PanelError(
-                _("The series {name} is derived: it was computed from another").format(
-                    name=self.name
-                ),
-                _("Enhance the original; to enhance this one, load it and choose it as volume."),
-                "input",
-            )
-
-    def mark(self, node):
-        """Record on a node, and on the frames of a sequence, which images it was made from."""
-        instances = " ".join(_openDatabase().instancesForSeries(self.series))
-        for each in {node, *bridge.frameNodes(node)}:
-            each.SetAttribute(INSTANCES, instances)
-
-
-@dataclass(frozen=True)
-class StoredStudy:
-    """A study of Slicer's DICOM database. patient: the database's own key."""
-
-    uid: str
-    patient: str
-    patientName: str
-    name: str
-
-    def series(self, modalities):
-        """Its StoredSeries of these modalities."""
-        opened, found = _openDatabase(), []
-        for uid in opened.seriesForStudy(self.uid):
-            modality = str(opened.fieldForSeries("Modality", uid))
-            if modality in modalities:
-                name = str(opened.descriptionForSeries(uid)) or modality
-                found.append(StoredSeries(uid, self, name, modality))
-        return found
-
-
-def storedStudies():
-    """All studies of Slicer's database, by patient; none where it is not open."""
-    opened, found = database(), []
-    for patient in opened.patients() if opened is not None else ():
-        person = str(opened.nameForPatient(patient)).replace("^", " ").strip()
-        for study in opened.studiesForPatient(patient):
-            date = str(opened.fieldForStudy("StudyDate", study))
-            description = str(opened.descriptionForStudy(study))
-            name = " ".join(filter(None, (date, description))) or _("Study")
-            found.append(StoredStudy(study, patient, person or _("Unnamed"), name))
-    return sorted(found, key=lambda one: (one.patientName, one.name))
 
 
 def remember(node, path, series=None, study=None):

@@ -6,8 +6,7 @@ from slicer.i18n import tr as _
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.job import withWarnings
-from MedEnhancePanels.nodes import bridge, model_choice, preview, region, results
-from MedEnhancePanels.pages.enhance_batch import BatchArea
+from MedEnhancePanels.nodes import bridge, model_choice, preview, region
 from MedEnhancePanels.pages.enhance_choices import (
     DeviceChoice,
     GuideBox,
@@ -24,7 +23,6 @@ from MedEnhancePanels.pages.enhance_result import (
     tookText,
     warningsOf,
 )
-from MedEnhancePanels.pages.presets import PresetBox
 from MedEnhancePanels.pages.widgets import (
     JobProgress,
     NodeSelectors,
@@ -34,7 +32,6 @@ from MedEnhancePanels.pages.widgets import (
     singleShot,
 )
 from MedEnhancePanels.tasks import enhancement
-from MedEnhancePanels.tasks.batches import outcomeText
 
 _SETTLE_MS = 50
 
@@ -60,10 +57,8 @@ class EnhancePanel(Page):
             self.ui.deviceReasonLabel,
             self._settle.start,
         )
-        self._batch = BatchArea(self.ui, self._settle.start)
         self._models, self._heads = ModelBox(self.ui), HeadBox(self.ui)
         self._tasks, self._guide = TaskBox(self.ui), GuideBox(self.ui)
-        self._presets = PresetBox(context, self.ui, self._settle.start)
         self._overwriting = Overwriting(self.ui.overwriteCheckBox)
         self._problem = Notice(self.ui, "problem")
         self._shortcuts = Shortcuts(
@@ -84,7 +79,7 @@ class EnhancePanel(Page):
             ui.resultSelector,
             ui.regionSelector,
         )
-        self._whenDone = {"apply": self._onApplied, "batch": self._onBatchDone}
+        self._whenDone = {"apply": self._onApplied}
         self._setup()
         self.followState()
         running = context.runner.enhancement
@@ -122,8 +117,6 @@ class EnhancePanel(Page):
             checkBox.toggled.connect(self._onChoice)
         ui.previewButton.clicked.connect(self.onPreview)
         ui.applyButton.clicked.connect(self.onApply)
-        ui.batchButton.contentsCollapsed.connect(lambda *_collapsed: self.update())
-        ui.batchApplyButton.clicked.connect(self.onBatch)
         ui.newBoxButton.clicked.connect(self._onNewBox)
         scene = slicer.mrmlScene
         for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent):
@@ -147,7 +140,6 @@ class EnhancePanel(Page):
         super().cleanup()
         self._shortcuts.end()
         self._selectors.cleanup()
-        self._batch.cleanup()
         self.result.stop()
         self._settle.stop()
         self._devices.cleanup()
@@ -279,11 +271,10 @@ class EnhancePanel(Page):
             self.widget.enabled = self.context.state is not None
             if self.context.state is not None:
                 self._showChoices()
-                for box in (self._models, self._tasks, self._heads, self._presets, self._region):
+                for box in (self._models, self._tasks, self._heads, self._region):
                     box.show(self.context.state, self.target)
                 self._devices.show(self.context.state.device)
                 self._showActions()
-                self._batch.update(self.options, bool(self._busy()))
                 self.result.update()
                 self.settleTexts()
         finally:
@@ -397,18 +388,6 @@ class EnhancePanel(Page):
         self._whenDone["preview"] = lambda job: self._onPreviewed(job, node, current, options)
         self._follow("preview", job)
 
-    @guarded
-    def onBatch(self, *_checked):
-        """Enhance all volumes of the chosen study or folder."""
-        self.hidePreview()
-        work = self._batch.start(self.context.runner, self.options)
-        self._run("batch", work)
-        work.start()
-
-    def openBatch(self, item):
-        """Show the batch of an item of the subject hierarchy."""
-        self._batch.show(item)
-
     def hidePreview(self):
         self.preview.hide()
 
@@ -470,14 +449,6 @@ class EnhancePanel(Page):
         level = "warning" if job.warnings else "info"
         shown = " ".join([shown, *preview.differencesOf(options)])
         self.context.message(level, withWarnings(shown, job.warnings))
-
-    def _onBatchDone(self, work):
-        made = [node for node in work.nodes.values() if bridge.isInScene(node)]
-        ofInput = [node for node in made if self._shownInput is results.linked(node, "input")]
-        if made:
-            self.context.state.enhancedVolume = (ofInput or made)[-1]
-        level = "warning" if work.warnings else "info"
-        self.context.message(level, outcomeText(work), "\n".join(work.warnings))
 
 
 def _offerCheck(checkBox, value, problem):

@@ -73,26 +73,6 @@ def startLoad(
     return runner.submit(kind, {}, title=title, before=before, after=after)
 
 
-def startLoadStored(runner, series):
-    """Read a series of Slicer's DICOM database (a StoredSeries) in the worker, as `startLoad`."""
-
-    def before(job):
-        path = os.path.join(job.folder, "series.txt")
-        with open(path, "w", encoding="utf-8") as file:
-            file.writelines(f"{each}\n" for each in series.files())
-        job.params = {"input": path, "output": os.path.join(job.folder, "volume.nrrd")}
-        yield 1.0
-
-    def after(job):
-        node = yield from bridge.receiveVolume(job.result["outputs"]["output"], series.name)
-        series.mark(node)
-        node.SetAttribute("MedEnhance.notes", "\n".join(job.warnings))
-        job.nodes["output"] = node
-
-    title = _("Load {name}").format(name=series.name)
-    return runner.submit("convert", {}, title=title, before=before, after=after)
-
-
 def isForTheLibrary(path):
     """Whether the library reads a path, or reports best why it cannot be read."""
     if os.path.isdir(path) or not os.path.exists(path):
