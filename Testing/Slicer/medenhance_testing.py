@@ -13,6 +13,7 @@ import time
 import traceback
 import unittest
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import qt
@@ -72,10 +73,16 @@ class MedEnhanceTestCase(unittest.TestCase):
         self._failures = []
         self.addCleanup(setattr, sys, "excepthook", sys.excepthook)
         sys.excepthook = self._onException
+        if not self.KEEPS_WORKER:
+            # The page in front asks a worker for devices, whose start takes seconds.
+            from MedEnhancePanels.pages.enhance_choices import DeviceChoice
+
+            self.enterContext(mock.patch.object(DeviceChoice, "ask", lambda _self: None))
         self._children = _children()
         slicer.mrmlScene.Clear(0)
         self.widget = slicer.util.getModuleWidget("MedEnhance")
         self.context = self.widget.context
+        self.widget.showPage("enhance")
         self.widget.enter()
 
     def tearDown(self):

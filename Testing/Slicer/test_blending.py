@@ -198,7 +198,7 @@ class SliderTest(ViewTestCase):
         self.panel = self.widget.panels["enhance"]
         self.ui, self.area = self.panel.ui, self.panel.result
         self.widget.showPage("enhance")
-        self.ui.inputSelector.setCurrentNode(self.source)
+        self.widget.ui.inputSelector.setCurrentNode(self.source)
         self.processEvents(80)
         self.ui.fadeButton.click()
         self.before = slicer.util.arrayFromVolume(self.source).copy()
@@ -356,7 +356,7 @@ class StrengthOfARunTest(EnhanceTestCase):
         self.ui.strengthSlider.value = 0.4
         self.assertTrue(self.panel.result.isBlending)
         self.assertFalse(any(button.enabled for button in buttons))
-        self.assertFalse(self.ui.exportButton.enabled)
+        self.assertFalse(self.ui.moreButton.enabled)
         self.assertIn("strength has been applied", self.ui.applyButton.toolTip)
         self.waitUntil(lambda: not self.panel.result.isBlending, 10)
         self.assertTrue(all(button.enabled for button in buttons))
@@ -379,9 +379,9 @@ class StrengthOfARunTest(EnhanceTestCase):
         self.ui.segmentCheckBox.checked = True
         output = self.enhanced()
         sentence = "The segmentation was made at strength 1."
-        self.assertNotIn(sentence, self.ui.moreFactsLabel.text)
+        self.assertNotIn(sentence, self.ui.factsLabel.toolTip)
         self.set(0.4)
-        self.assertIn(sentence, self.ui.moreFactsLabel.text)
+        self.assertIn(sentence, self.ui.factsLabel.toolTip)
         self.assertNotIn(
             "labels", json.loads(output.GetAttribute("MedEnhance.manifest"))["results"]
         )

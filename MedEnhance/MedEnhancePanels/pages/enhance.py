@@ -11,20 +11,16 @@ from MedEnhancePanels.pages.enhance_choices import (
     DeviceChoice,
     GuideBox,
     HeadBox,
+    ModalityBox,
     ModelBox,
     Overwriting,
     RegionBox,
     TaskBox,
     offer,
 )
-from MedEnhancePanels.pages.enhance_result import (
-    ResultArea,
-    hardlyChangedText,
-    tookText,
-    warningsOf,
-)
+from MedEnhancePanels.pages.enhance_result import ResultArea
+from MedEnhancePanels.pages.result_texts import hardlyChangedText, tookText, warningsOf
 from MedEnhancePanels.pages.widgets import (
-    JobProgress,
     NodeSelectors,
     Notice,
     Page,
@@ -44,9 +40,6 @@ class EnhancePanel(Page):
         self.job = None
         self.preview = preview.Preview()
         self.result = ResultArea(context, self.ui, self.update)
-        self.progress = JobProgress(
-            self.ui.runFrame, self.ui.progressBar, self.ui.stageLabel, self.ui.cancelButton
-        )
         self._isUpdating = False
         self._observed, self._observedInput = [], None
         self._shownFor = self._shownInput = None
@@ -58,6 +51,7 @@ class EnhancePanel(Page):
             self._settle.start,
         )
         self._models, self._heads = ModelBox(self.ui), HeadBox(self.ui)
+        self._modality = ModalityBox(self.ui)
         self._tasks, self._guide = TaskBox(self.ui), GuideBox(self.ui)
         self._overwriting = Overwriting(self.ui.overwriteCheckBox)
         self._problem = Notice(self.ui, "problem")
@@ -72,9 +66,7 @@ class EnhancePanel(Page):
         ui = self.ui
         self._region = RegionBox(ui)
         self._selectors = NodeSelectors(
-            ui.inputSelector,
             ui.guideSelector,
-            ui.lookSelector,
             ui.outputSelector,
             ui.resultSelector,
             ui.regionSelector,
@@ -89,11 +81,8 @@ class EnhancePanel(Page):
     def _setup(self):
         ui = self.ui
         ui.allFramesCheckBox.visible = False
-        ui.logButton.visible = False
         for selector in (
-            ui.inputSelector,
             ui.guideSelector,
-            ui.lookSelector,
             ui.outputSelector,
             ui.regionSelector,
         ):
@@ -150,7 +139,6 @@ class EnhancePanel(Page):
         for scene, tag in self._observed:
             scene.RemoveObserver(tag)
         self._observed = []
-        self.progress.forget()
         self.job = None
 
     # --- what is chosen -----------------------------------------------------------------------
@@ -174,7 +162,6 @@ class EnhancePanel(Page):
             model=state.model,
             task=state.task,
             guide=state.guideVolume,
-            look=state.lookVolume,
             uncertainty=state.uncertainty,
             noiseMap=state.noiseMap,
             segment=segment,
@@ -193,11 +180,8 @@ class EnhancePanel(Page):
         state, ui = self.context.state, self.ui
         if self._isUpdating or state is None:
             return
-        before = state.inputVolume
         with state.changes():
-            state.inputVolume = ui.inputSelector.currentNode()
             state.guideVolume = ui.guideSelector.currentNode()
-            state.lookVolume = ui.lookSelector.currentNode()
             state.outputVolume = ui.outputSelector.currentNode()
             state.region = ui.regionSelector.currentNode()
             if ui.regionSegmentComboBox.isVisibleTo(self.widget):
@@ -218,23 +202,12 @@ class EnhancePanel(Page):
                 state.biasCorrection = ui.biasCorrectionCheckBox.checked
         if isAgreed:  # which is not part of the state
             self.update()
-        if state.inputVolume is not before:
-            self._lookAtInput()
 
     @guarded
     def _onNewBox(self, *_checked):
         self.context.state.region = region.newBox(self.context.state.inputVolume)
 
-    def _lookAtInput(self):
-        """The user chose another volume: the views show it, and news of the former one goes."""
-        self.context.clearMessage()
-        shown = preview.shownVolume(self.context.state.inputVolume)
-        if shown is not None and not preview.isShown(shown):
-            preview.showVolume(shown)
-
     def onState(self, state):
-        if state is not None:
-            self.result.adopt()
         self.update()
 
     def _onSceneChanged(self, *_arguments):
@@ -246,7 +219,6 @@ class EnhancePanel(Page):
         self.result.forget()
         self._observeInput(None)
         self._shownInput = None
-        self.ui.logButton.visible = False
 
     def _observeInput(self, node):
         """Follow the input's voxels, modality and name."""
@@ -271,9 +243,16 @@ class EnhancePanel(Page):
             self.widget.enabled = self.context.state is not None
             if self.context.state is not None:
                 self._showChoices()
-                for box in (self._models, self._tasks, self._heads, self._region):
+                for box in (
+                    self._modality,
+                    self._models,
+                    self._tasks,
+                    self._heads,
+                    self._region,
+                ):
                     box.show(self.context.state, self.target)
                 self._devices.show(self.context.state.device)
+                self._showPlan()
                 self._showActions()
                 self.result.update()
                 self.settleTexts()
@@ -290,8 +269,6 @@ class EnhancePanel(Page):
         if self._shownFor == state and node is not self._shownInput:
             self.result.follow(node)
         self._shownFor, self._shownInput = state, node
-        ui.inputSelector.setCurrentNode(node)
-        ui.lookSelector.setCurrentNode(state.lookVolume)
         ui.outputSelector.setCurrentNode(state.outputVolume)
         sequence = preview.sequenceOf(node)
         ui.allFramesCheckBox.visible = sequence is not None
@@ -307,7 +284,6 @@ class EnhancePanel(Page):
         hasRegion = state.region is not None
         whole = model_choice.wholeProblem(state.task, hasRegion)
         self._guide.show(state, self.target, lacking)
-        offer(ui.lookSelector, lacking)
         _offerCheck(ui.uncertaintyCheckBox, state.uncertainty, whole)
         _offerCheck(ui.noiseMapCheckBox, state.noiseMap, whole)
         problem = model_choice.canSegment(self.target) if model_choice.isUsable(self.target) else ""
@@ -327,7 +303,9 @@ class EnhancePanel(Page):
             self._problem.show("info" if state.inputVolume is None else "error", problem)
         else:
             warning, remedy = model_choice.inputWarning(self.target)
-            self._problem.show("warning" if warning else "info", warning, remedy)
+            self._problem.show(
+                "warning" if warning else "info", warning or dependencies.missingText(), remedy
+            )
         ui.applyButton.enabled = not (problem or busy)
         ui.applyButton.toolTip = problem or busy or _("Enhance the whole volume (Ctrl+Shift+E)")
         isShown = self.preview.isShown
@@ -337,13 +315,24 @@ class EnhancePanel(Page):
         ui.previewButton.toolTip = reason or _(
             "Enhance only the slice that is shown, in place (Ctrl+Shift+P)"
         )
-        if not problem and not self.widget.isHidden():  # the page in front
+        # The page in front asks, where there is a worker that can answer.
+        if not problem and not self.widget.isHidden() and not dependencies.missing():
             self._devices.ask()
+
+    def _showPlan(self):
+        """What the run will do, with which model, and where, in a sentence."""
+        ui, state = self.ui, self.context.state
+        ui.planLabel.visible = model_choice.isUsable(self.target) and not self.problem()
+        model = model_choice.modelFor(self.target, state.model, state.task)
+        if ui.planLabel.visible and model is not None:
+            ui.planLabel.text = _("{what}. Model {model}; device: {device}.").format(
+                what=model_choice.aboutTask(state.task),
+                model=model.name,
+                device=ui.deviceComboBox.currentText,
+            )
 
     def problem(self):
         """Why Apply cannot be pressed, in a sentence; empty where it can."""
-        if dependencies.missing():
-            return _("Python packages are missing: install them with the button at the top.")
         fault = model_choice.problemOf(self.target, self.options)
         return fault or self._overwriting.problem(self.context.state.outputVolume, self.target)
 
@@ -370,6 +359,8 @@ class EnhancePanel(Page):
     @guarded
     def onApply(self, *_checked):
         """Enhance the volume."""
+        if not dependencies.ensure():
+            return
         self.hidePreview()
         self._run("apply", enhancement.start(self.context.runner, self.target, self.options))
 
@@ -380,6 +371,8 @@ class EnhancePanel(Page):
             self.hidePreview()
             self.context.clearMessage()
             self.update()
+            return
+        if not dependencies.ensure():
             return
         node = preview.shownVolume(self.context.state.inputVolume)
         current = preview.currentSlice(node)
@@ -400,16 +393,8 @@ class EnhancePanel(Page):
         """Show a run until its end; kind: of _whenDone, what follows where it was successful."""
         self.context.clearMessage()
         self.job = job
-        self.ui.logText.clear()
-        self.ui.logButton.visible = True
-        self.progress.show(job)
-        job.onEvent(self._onLog)
         job.onFinished(lambda job: self._onFinished(job, self._whenDone[kind]))
         self.update()
-
-    def _onLog(self, job, name, fields):
-        if job is self.job and name in ("log", "warning"):
-            self.ui.logText.appendPlainText(fields.get("message", ""))
 
     @guarded
     def _onFinished(self, job, onDone):
