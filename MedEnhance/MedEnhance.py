@@ -50,8 +50,9 @@ class MedEnhance(ScriptedLoadableModule):
         parent.dependencies = []
         parent.contributors = ["The MedEnhance developers"]
         parent.helpText = _(
-            "Enhances, segments and compresses volumes. Pick a volume on the Load page, then"
-            " choose what to do with it. Research software, not a medical device."
+            "Enhances, segments and compresses volumes: choose one, or load one, then press Apply."
+            " Research use only: not a medical device, not for diagnosis. Every result is marked"
+            " as derived."
         )
         parent.helpText += f'<p><a href="{_GUIDE}">{_("User guide")}</a></p>'
         parent.acknowledgementText = _(
@@ -76,15 +77,13 @@ def registerContextMenu():
 
 
 class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """The panel: a message bar, a page per task, and the choice of the parameter node."""
+    """The panel: messages, the volume, a page per task, and the job that runs."""
 
     #: name, title, module, class
     PAGES = (
-        ("load", _("Load"), "MedEnhancePanels.pages.load", "LoadPanel"),
         ("enhance", _("Enhance"), "MedEnhancePanels.pages.enhance", "EnhancePanel"),
         ("compress", _("Compress"), "MedEnhancePanels.pages.compress", "CompressPanel"),
         ("distill", _("Distill"), "MedEnhancePanels.pages.distill", "DistillPanel"),
-        ("jobs", _("Jobs"), "MedEnhancePanels.pages.jobs", "JobsPanel"),
         ("models", _("Models"), "MedEnhancePanels.pages.models", "ModelsPanel"),
     )
 
@@ -92,12 +91,14 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic, self.context, self.ui, self.uiWidget = None, None, None, None
+        self.volumeRow, self.jobBar = None, None
         self.panels = {}
-        self._knownNodes = set()
-        self._isEntered, self._shown = False, []
+        self._isEntered, self._shown, self._stopObserving = False, None, None
 
     def setup(self):
         from MedEnhancePanels.context import Context
+        from MedEnhancePanels.pages.job_bar import JobBar
+        from MedEnhancePanels.pages.volume_row import VolumeRow
         from MedEnhancePanels.runner import sharedRunner
 
         ScriptedLoadableModuleWidget.setup(self)
@@ -106,16 +107,16 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.logic, sharedRunner(), __file__, self.showMessage, self.showPage
         )
         self.uiWidget, self.ui = self.context.ui("MedEnhance")
-        self.layout.setContentsMargins(4, 4, 4, 4)  # six tabs fit into a panel of 400 pixels
+        self.layout.setContentsMargins(4, 4, 4, 4)
         self.layout.addWidget(self.uiWidget)
-        self.ui.parameterNodeSelector.addAttribute(
-            "vtkMRMLScriptedModuleNode", "ModuleName", self.moduleName
-        )
-        self.ui.parameterNodeSelector.currentNodeChanged.connect(self.onParameterNodeSelected)
-        self.ui.parameterNodeSelector.nodeAddedByUser.connect(self.onParameterNodeAdded)
         self.ui.messageCloseButton.clicked.connect(self.onMessageClosed)
         self.ui.messageDetailsButton.toggled.connect(self.ui.messageDetails.setVisible)
-        self._addPages()
+        self.volumeRow = VolumeRow(self.context, self.ui)
+        self.jobBar = JobBar(self.context.runner, self.ui)
+        for name, title, module, className in self.PAGES:
+            panel = getattr(importlib.import_module(module), className)(self.context)
+            self.panels[name] = panel
+            self.ui.tabs.addTab(panel.widget, title)
         self.ui.tabs.currentChanged.connect(self.onPageChanged)
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
@@ -124,27 +125,16 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.addObserver(scene, scene.EndImportEvent, self.onSceneEndImport)
         self.initializeState()
 
-    def _addPages(self):
-        from MedEnhancePanels import dependencies
-
-        if dependencies.missing():
-            from MedEnhancePanels.pages.first_use import FirstUsePanel
-
-            self.panels["firstUse"] = FirstUsePanel(self.context)
-            self.uiWidget.layout().insertWidget(0, self.panels["firstUse"].widget)
-        for name, title, module, className in self.PAGES:
-            panel = getattr(importlib.import_module(module), className)(self.context)
-            self.panels[name] = panel
-            self.ui.tabs.addTab(panel.widget, title)
-
     def cleanup(self):
         """Slicer closes, or the module is reloaded."""
         self.removeObservers()
-        for panel in self.panels.values():
-            panel.cleanup()
-        self.panels, self._shown = {}, []
-        if self.context is not None:
-            self.context.cleanup()
+        if self._stopObserving is not None:
+            self._stopObserving()
+            self._stopObserving = None
+        for part in (*self.panels.values(), self.volumeRow, self.jobBar, self.context):
+            if part is not None:
+                part.cleanup()
+        self.panels, self._shown, self.volumeRow, self.jobBar = {}, None, None, None
         if self.uiWidget is not None:
             # Slicer only hides the widgets of a module that it reloads, and these would continue
             # to follow the scene.
@@ -154,21 +144,26 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def enter(self):
         self.initializeState()
         self._isEntered = True
+        if self.context.state is not None:
+            self.volumeRow.enter()
+        self.jobBar.enter()
         self._enterPage()
 
     def exit(self):
         self._isEntered = False
+        self.volumeRow.remember()
+        self.jobBar.exit()
         self._enterPage()
 
     def _enterPage(self):
         """Call enter of the page that is now in front, and exit of the one before."""
         shown = self.pageName(self.ui.tabs.currentIndex) if self._isEntered else None
-        wanted = [name for name in ("firstUse", shown) if self._isEntered and name in self.panels]
-        for name in [name for name in self._shown if name not in wanted]:
-            self.panels[name].exit()
-        for name in [name for name in wanted if name not in self._shown]:
-            self.panels[name].enter()
-        self._shown = wanted
+        if shown != self._shown:
+            if self._shown in self.panels:
+                self.panels[self._shown].exit()
+            if shown in self.panels:
+                self.panels[shown].enter()
+            self._shown = shown
 
     def onReload(self):
         """For developers: the pages are reloaded as well, which ends the jobs."""
@@ -185,39 +180,30 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Show the parameter node of the scene, a new one where there is none."""
         if not self.panels or slicer.mrmlScene.IsClosing() or slicer.mrmlScene.IsImporting():
             return
-        shown = self.ui.parameterNodeSelector.currentNode()
-        node = shown if shown is not None else self.logic.getParameterNode()
-        self.ui.parameterNodeSelector.setCurrentNode(node)
-        self._showState(node)
-
-    def _showState(self, node):
         from MedEnhancePanels.state import State
 
-        state = State(node) if node is not None else None
+        state = State(self.logic.getParameterNode())
         if state == self.context.state:
+            self.volumeRow.update()
             return
-        self.context.setState(state)
-        if state is None:
-            return
+        self.setState(state)
         if state.page in self.panels:
             self.showPage(state.page)
         else:
             state.page = self.pageName(self.ui.tabs.currentIndex)
 
-    def onParameterNodeSelected(self, node=None):
-        if slicer.mrmlScene.IsClosing() or slicer.mrmlScene.IsImporting():
-            return
-        shown = self.ui.parameterNodeSelector.currentNode()
-        self._showState(shown)
-        if shown is None:  # it was removed: there is always one, but not made while one goes
-            qt.QTimer.singleShot(0, self.initializeState)
-
-    def onParameterNodeAdded(self, node):
-        node.SetModuleName(self.moduleName)
-        node.SetAttribute("ModuleName", self.moduleName)
+    def setState(self, state):
+        """Show a state; None while there is none."""
+        if self._stopObserving is not None:
+            self._stopObserving()
+        self._stopObserving = (
+            state.observe(lambda _state: self.volumeRow.update()) if state else None
+        )
+        self.context.setState(state)
+        self.volumeRow.update()
 
     def onSceneStartClose(self, caller=None, event=None):
-        self.context.setState(None)
+        self.setState(None)
         self.context.clearMessage()
 
     def onSceneEndClose(self, caller=None, event=None):
@@ -225,17 +211,8 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onSceneStartImport(self, caller=None, event=None):
         self.context.clearNews()
-        self._knownNodes = {node.GetID() for node in self.logic.getAllParameterNodes()}
 
     def onSceneEndImport(self, caller=None, event=None):
-        """Show the parameter set of a scene; it replaces one that was never changed."""
-        shown = self.context.state
-        for node in self.logic.getAllParameterNodes():
-            if node.GetID() not in self._knownNodes:
-                self.ui.parameterNodeSelector.setCurrentNode(node)
-                if shown is not None and shown.isUntouched:
-                    slicer.mrmlScene.RemoveNode(shown.node)
-                break
         self.initializeState()
 
     # --- pages and messages ---
@@ -270,7 +247,7 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
 
 class MedEnhanceSubjectHierarchyPlugin:
-    """Entries of the context menu of volumes and of what holds them; Slicer finds it by its name.
+    """Entries of the context menu of volumes; Slicer finds it by its name.
 
     It owns no item: only the pages that they open do something.
     """
@@ -281,10 +258,8 @@ class MedEnhanceSubjectHierarchyPlugin:
             "enhance": qt.QAction(_("Enhance…"), scriptedPlugin),
             "compress": qt.QAction(_("Compress…"), scriptedPlugin),
         }
-        self._ofGroups = qt.QAction(_("Enhance all volumes…"), scriptedPlugin)
         self._ofVolumes["enhance"].connect("triggered()", self.onEnhance)
         self._ofVolumes["compress"].connect("triggered()", self.onCompress)
-        self._ofGroups.connect("triggered()", self.onEnhanceAll)
         self._handler = slicer.qSlicerSubjectHierarchyPluginHandler.instance()
         self._handler.registerPlugin(scriptedPlugin)
 
@@ -298,7 +273,7 @@ class MedEnhanceSubjectHierarchyPlugin:
         return "N/A"
 
     def itemContextMenuActions(self):
-        return [*self._ofVolumes.values(), self._ofGroups]
+        return list(self._ofVolumes.values())
 
     def sceneContextMenuActions(self):
         return []
@@ -309,10 +284,7 @@ class MedEnhanceSubjectHierarchyPlugin:
         if not itemID or hierarchy is None:
             return
         node = hierarchy.GetItemDataNode(itemID)
-        if node is None:
-            isGroup = hierarchy.GetItemLevel(itemID) in ("Patient", "Study", "Folder")
-            self._ofGroups.visible = isGroup and itemID != hierarchy.GetSceneItemID()
-        elif _isImage(node):
+        if node is not None and _isImage(node):
             for action in self._ofVolumes.values():
                 action.visible = True
 
@@ -320,13 +292,7 @@ class MedEnhanceSubjectHierarchyPlugin:
         self._page("enhance").context.state.inputVolume = self._node()
 
     def onCompress(self):
-        state = self._page("compress").context.state
-        with state.changes():
-            state.compressVolume, state.compressOffer = self._node(), None
-
-    def onEnhanceAll(self):
-        item = self._handler.currentItem()
-        self._page("enhance").openBatch(item)
+        self._page("compress").context.state.inputVolume = self._node()
 
     def _node(self):
         item = self._handler.currentItem()

@@ -88,7 +88,7 @@ class Context:
             self.message("error", error.text, error.details)
 
     def showPage(self, name):
-        """Bring a page to the front: load, enhance, compress, distill, jobs, models."""
+        """Bring a page to the front: enhance, compress, distill, models."""
         self._showPage(name)
 
     def onState(self, callback):

@@ -72,7 +72,7 @@ class PanelError(Exception):
     def _ofLibrary(cls, message, hint, code, details):
         """A library error for Slicer's users: no command options, no positions in files."""
         if code == "dependency":
-            hint = _("Install it with the button on top of the module MedEnhance.")
+            hint = _("Apply, on the page Enhance, offers to install it.")
         found = _DAMAGE.match(message) if code == "codec" else None
         if found:
             message, details = found[1], f"{message}\n{details}"

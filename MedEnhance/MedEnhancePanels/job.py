@@ -71,12 +71,11 @@ class Job(Notifier):
         return self.state in ("done", "failed", "cancelled")
 
     @property
-    def isWork(self):
-        """Whether the list of jobs shows it: not for queries of the panel and previews."""
+    def isQuestion(self):
+        """Whether it only answers a question of the panel, and so is no work for the user."""
         from MedEnhanceLib.jobs.job import JOBS
 
-        isPreview = "slices" in self.params or bool(self.params.get("preview"))
-        return not (isPreview or (self.kind in JOBS and JOBS[self.kind].is_question))
+        return self.kind in JOBS and JOBS[self.kind].is_question
 
     @property
     def isRunning(self):

@@ -36,7 +36,6 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
 
     def __init__(self, parent=None):
         ScriptedLoadableModuleLogic.__init__(self, parent)
-        self.isSingletonParameterNode = False  # several sets of choices can live in one scene
 
     @property
     def runner(self):

@@ -31,7 +31,7 @@ _ENVELOPE = ("v", "job", "event")
 
 
 class Runner:
-    """Owns the worker processes and the jobs since the start; finished queries are dropped."""
+    """Owns the worker processes, and the jobs that have not ended."""
 
     def __init__(self, command=None):
         """command: how to start a worker, for tests; else Slicer's Python with our library."""
@@ -70,7 +70,7 @@ class Runner:
             after: after(job), likewise; reads job.result and fills job.nodes.
             own: whether the job gets its own process.
         """
-        self.jobs = [job for job in self.jobs if job.isWork or not job.isFinished]
+        self.jobs = self.activeJobs()
         job = Job(self, kind, params, title, before, after, own)
         job.folder = tempfile.mkdtemp(prefix="job-", dir=self.folder())
         self.jobs.append(job)
@@ -109,11 +109,6 @@ class Runner:
         for job in self.activeJobs():
             job.cancel()
 
-    def forget(self, job):
-        """Take a finished job off the list."""
-        if job.isFinished and job in self.jobs:
-            self.jobs.remove(job)
-
     def shutdown(self):
         """End everything: no process, no timer, no file is left; for the end of the module."""
         self._stopTimer()
@@ -132,7 +127,6 @@ class Runner:
         if self._workspace is not None:
             self._workspace.remove()
             self._workspace = None
-        self.listeners = []
 
     # --- phases -------------------------------------------------------------------------------
 

@@ -186,7 +186,6 @@ class State:
 
     inputVolume = NodeReference("InputVolume")
     guideVolume = NodeReference("GuideVolume")
-    lookVolume = NodeReference("LookVolume")
     outputVolume = NodeReference("OutputVolume")
     #: Of an enhancement: a markups ROI node, or a segmentation node and a segment of it.
     region = NodeReference("Region")
@@ -199,17 +198,12 @@ class State:
     segment = Flag("Segment", False)
     head = Text("Head", "auto")
 
-    #: What the page Compress works on; choosing it changes nothing on other pages.
-    compressVolume = NodeReference("CompressVolume")
-    #: What that page chose by itself last: while it is `compressVolume`, the user has not chosen.
-    compressOffer = NodeReference("CompressOffer")
     compressMode = Choice("CompressMode", "lossless", "max_error", "ratio", "psnr", "ssim")
     maxError = Number("MaxError", 2.0)
     ratio = Number("Ratio", 10.0)
     psnr = Number("Psnr", 45.0)
     ssim = Number("Ssim", 0.95)
     compressPath = Text("CompressPath", "")
-    decompressPath = Text("DecompressPath", "")
 
     distillSource = Choice("DistillSource", "scene", "folder")
     distillFolder = Text("DistillFolder", "")
@@ -255,17 +249,6 @@ class State:
         """What a field stands for: of a Switch the option's value, of others what they hold."""
         field, held = getattr(type(self), name), getattr(self, name)
         return (field.on if held else field.off) if isinstance(field, Switch) else held
-
-    @property
-    def isUntouched(self):
-        """Whether nothing was chosen yet but, at most, the page to look at."""
-        chosen = set(self.node.GetParameterNames()) - {State.page.name}
-        return not chosen and self.node.GetNumberOfNodeReferenceRoles() == 0
-
-    def offerToCompress(self, node):
-        """Choose a volume on the page Compress, in place of the user."""
-        with self.changes():
-            self.compressVolume = self.compressOffer = node
 
     def observe(self, callback):
         """Call `callback(state)` after every change; returns a function that ends it."""

@@ -21,7 +21,6 @@ class CompressTestCase(MedEnhanceTestCase):
 
     def tearDown(self):
         self.context.clearMessage()
-        self.ui.fileEdit.text = ""
         super().tearDown()
 
     def obliqueVolume(self, **options):
@@ -44,33 +43,23 @@ class CompressTestCase(MedEnhanceTestCase):
 
     def choose(self, node, button="losslessButton"):
         """Pick a volume, a mode and a destination as a user does."""
-        self.ui.inputSelector.setCurrentNode(node)
+        self.widget.ui.inputSelector.setCurrentNode(node)
         getattr(self.ui, button).checked = True
         self.ui.pathEdit.text = self.path
 
-    def newestJob(self):
-        """The one that a button began, whatever the page asked by itself since."""
-        jobs = reversed(self.context.runner.jobs)
-        return next(job for job in jobs if job.kind not in ("estimate", "inspect"))
+    def compress(self):
+        """Press Compress and wait for the end; the job."""
+        self.assertTrue(self.ui.compressButton.enabled, self.ui.compressButton.toolTip)
+        self.ui.compressButton.click()
+        return self.finished(self.panel._job)
 
-    def lastJob(self, seconds=60):
-        job = self.newestJob()
+    def finished(self, job, seconds=60):
         self.waitUntil(lambda: job.isFinished, seconds)
         return job
 
-    def compress(self):
-        self.assertTrue(self.ui.compressButton.enabled, self.ui.compressButton.toolTip)
-        self.ui.compressButton.click()
-        return self.lastJob()
-
-    def openFile(self, path=None):
-        """Pick a file, wait for its card, open it; the job."""
-        self.ui.fileEdit.text = path or self.path
-        self.waitUntil(lambda: self.ui.cardLabel.text != "Reading…", 20)
-        self.assertTrue(self.ui.openButton.enabled, self.ui.cardLabel.text)
-        self.ui.openButton.click()
-        self.waitUntil(lambda: self.ui.openButton.enabled, 60)
-        return self.lastJob()
+    def opened(self, path=None):
+        """What Slicer's own loader makes of a file."""
+        return slicer.util.loadNodeFromFile(path or self.path, "MedEnhanceCompressedVolume", {})
 
     def assertSameGrid(self, first, second):
         for node in (first, second):

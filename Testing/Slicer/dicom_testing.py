@@ -17,14 +17,12 @@ STUDY = "1.2.826.0.1.3680043.8.498.7"
 
 
 class DicomTestCase(MedEnhanceTestCase):
-    """The page Load, and ways to come by DICOM."""
+    """Ways to come by DICOM."""
 
     KEEPS_WORKER = True
 
     def setUp(self):
         super().setUp()
-        self.panel = self.widget.panels["load"]
-        self.widget.showPage("load")
 
     def sharedData(self, name):
         """A path among the open volumes beside the project; skips where they are not here."""
@@ -125,11 +123,35 @@ class DicomTestCase(MedEnhanceTestCase):
         indexer.addDirectory(database, str(folder), False)
         indexer.waitForImportFinished()
 
-    def open(self, path, **more):
-        """Load a path through the page, to its end, the questions that it asks included."""
-        job = self.panel.openPath(str(path), **more)
-        self.waitUntil(lambda: job.isFinished and self.panel._job is None, 60)
-        return job
+    def fromDatabase(self, folder):
+        """A volume as Slicer's module DICOM loads it from its database."""
+        from pydicom import dcmread
+
+        if slicer.dicomDatabase is None or not slicer.dicomDatabase.isOpen:
+            self.openDatabase()
+        self.importInto(slicer.dicomDatabase, folder)
+        node = self.readBack(folder)
+        first = next(Path(folder).rglob("*.dcm"))
+        instances = slicer.dicomDatabase.instancesForSeries(str(dcmread(first).SeriesInstanceUID))
+        node.SetAttribute(dicom_source.INSTANCES, " ".join(instances))
+        return node
+
+    def readBack(self, path):
+        """A volume of a folder or file, as the library reads it."""
+        from MedEnhanceLib.io import load
+        from MedEnhancePanels.nodes import bridge, provenance
+
+        volume = load(path)
+        frames = volume.voxels if volume.voxels.ndim == 4 else volume.voxels[None]
+        sequence = bridge.newSequence("frames")
+        for number, voxels in enumerate(frames):
+            node = slicer.util.addVolumeFromArray(voxels, name="axial")
+            bridge.setGeometry(node, volume.geometry)
+            node.SetAttribute(bridge.MODALITY, volume.modality)
+            provenance.takeFrom(node, {"DERIVED": list(volume.history)})
+            sequence.SetDataNodeAtValue(node, str(number))
+        slicer.mrmlScene.RemoveNode(node if len(frames) > 1 else sequence)
+        return sequence if len(frames) > 1 else node
 
     @property
     def message(self):
@@ -147,9 +169,9 @@ class ExportTestCase(DicomTestCase):
         self.folder = os.path.join(self.temporaryFolder(), "out")
 
     def loaded(self, **elements):
-        """A small CT that the page Load has read; the folder that it lies in is `source`."""
+        """A small CT of Slicer's DICOM database; the folder that it lies in is `source`."""
         self.source = self.writeSeries(os.path.join(self.temporaryFolder(), "ct"), **elements)
-        return self.open(self.source).nodes["output"]
+        return self.fromDatabase(self.source)
 
     def derived(self, node):
         """What an enhancement would leave of a node, without the time that it takes."""

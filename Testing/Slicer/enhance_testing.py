@@ -24,8 +24,7 @@ class EnhanceTestCase(MedEnhanceTestCase):
         self.ui = self.panel.ui
         self.runner = self.context.runner
         self.widget.showPage("enhance")
-        for section in (self.ui.advancedButton, self.ui.batchButton, self.ui.logButton):
-            section.collapsed = True
+        self.ui.advancedButton.collapsed = True
 
     def picture(self, name):
         """The page as it is, in a panel of ordinary width that scrolls if it must."""
@@ -69,7 +68,7 @@ class EnhanceTestCase(MedEnhanceTestCase):
         return node
 
     def choose(self, node):
-        self.ui.inputSelector.setCurrentNode(node)
+        self.widget.ui.inputSelector.setCurrentNode(node)
         self.processEvents(80)
 
     def writeInto(self, node):

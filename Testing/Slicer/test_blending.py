@@ -198,7 +198,7 @@ class SliderTest(ViewTestCase):
         self.panel = self.widget.panels["enhance"]
         self.ui, self.area = self.panel.ui, self.panel.result
         self.widget.showPage("enhance")
-        self.ui.inputSelector.setCurrentNode(self.source)
+        self.widget.ui.inputSelector.setCurrentNode(self.source)
         self.processEvents(80)
         self.ui.fadeButton.click()
         self.before = slicer.util.arrayFromVolume(self.source).copy()
@@ -349,20 +349,14 @@ class StrengthOfARunTest(EnhanceTestCase):
 
     @slow
     def test_nothingIsStartedMeanwhile(self):
-        hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
-        self.ui.batchButton.collapsed = False
-        box = self.ui.batchSourceComboBox
-        box.currentIndex = box.findData("scene")
-        self.ui.batchSelector.setCurrentItem(hierarchy.GetItemParent(self.study) or self.study)
-        self.ui.batchSelector.setCurrentItem(self.study)
         self.enhanced()
         self.processEvents(80)
-        buttons = (self.ui.applyButton, self.ui.previewButton, self.ui.batchApplyButton)
+        buttons = (self.ui.applyButton, self.ui.previewButton)
         self.assertTrue(all(button.enabled for button in buttons))
         self.ui.strengthSlider.value = 0.4
         self.assertTrue(self.panel.result.isBlending)
         self.assertFalse(any(button.enabled for button in buttons))
-        self.assertFalse(self.ui.exportButton.enabled)
+        self.assertFalse(self.ui.moreButton.enabled)
         self.assertIn("strength has been applied", self.ui.applyButton.toolTip)
         self.waitUntil(lambda: not self.panel.result.isBlending, 10)
         self.assertTrue(all(button.enabled for button in buttons))
@@ -385,9 +379,9 @@ class StrengthOfARunTest(EnhanceTestCase):
         self.ui.segmentCheckBox.checked = True
         output = self.enhanced()
         sentence = "The segmentation was made at strength 1."
-        self.assertNotIn(sentence, self.ui.moreFactsLabel.text)
+        self.assertNotIn(sentence, self.ui.factsLabel.toolTip)
         self.set(0.4)
-        self.assertIn(sentence, self.ui.moreFactsLabel.text)
+        self.assertIn(sentence, self.ui.factsLabel.toolTip)
         self.assertNotIn(
             "labels", json.loads(output.GetAttribute("MedEnhance.manifest"))["results"]
         )

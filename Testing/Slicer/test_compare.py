@@ -78,17 +78,25 @@ class CompareTest(ViewTestCase):
         self.compare = Compare()
         self.addCleanup(self.compare.forget)
 
-    def test_fadingPutsTheResultOverTheInput(self):
-        self.compare.show(self.output, "fade")
-        for name in ("Red", "Yellow", "Green"):
-            layers = self.layers(name)
-            self.assertEqual(layers.GetBackgroundVolumeID(), self.source.GetID())
-            self.assertEqual(layers.GetForegroundVolumeID(), self.output.GetID())
-            self.assertEqual(layers.GetForegroundOpacity(), 1.0)
+    def test_theResultIsShownAsItsVoxelsAreAndTheInputInItsPlace(self):
+        self.compare.show(self.output, "single")
+        self.assertEqual(self.shown(), {self.output.GetID()})
+        self.compare.setInput(True)
+        self.assertEqual(self.shown(), {self.source.GetID()})
+        self.processEvents(20)
+        self.assertEqual(self.compare.mode, "single")
+        self.compare.setInput(False)
+        self.assertEqual(self.shown(), {self.output.GetID()})
+
+    def shown(self):
+        """What the views show alone."""
+        layers = [self.layers(name) for name in ("Red", "Yellow", "Green")]
+        self.assertEqual({each.GetForegroundVolumeID() for each in layers}, {None})
+        return {each.GetBackgroundVolumeID() for each in layers}
 
     def test_windowAndLevelGoTogetherWhileComparing(self):
         self.source.GetDisplayNode().SetAutoWindowLevel(False)
-        self.compare.show(self.output, "fade")
+        self.compare.show(self.output, "single")
         self.source.GetDisplayNode().SetWindowLevel(77.0, 11.0)
         shown = self.output.GetDisplayNode()
         self.assertEqual((shown.GetWindow(), shown.GetLevel()), (77.0, 11.0))
@@ -109,16 +117,14 @@ class CompareTest(ViewTestCase):
         left, right = self.layers("Red"), self.layers("Yellow")
         self.assertEqual(left.GetBackgroundVolumeID(), self.source.GetID())
         self.assertIsNone(left.GetForegroundVolumeID())
-        self.assertEqual(right.GetForegroundVolumeID(), self.output.GetID())
-        self.assertEqual(right.GetForegroundOpacity(), 1.0)
+        self.assertEqual(right.GetBackgroundVolumeID(), self.output.GetID())
+        self.assertIsNone(right.GetForegroundVolumeID())
         self.assertTrue(left.GetLinkedControl() and right.GetLinkedControl())
 
     def test_leavingRestoresEverything(self):
         self.view("Yellow").SetFieldOfView(111.0, 92.0, 1.0)
-        self.layers("Green").SetForegroundVolumeID(self.output.GetID())
-        self.layers("Green").SetForegroundOpacity(0.7)
         before = self.everything()
-        for mode in ("fade", "sideBySide"):
+        for mode in ("single", "sideBySide"):
             self.compare.show(self.output, mode)
             self.compare.setOverlay("difference")
             self.assertNotEqual(self.everything(), before)
@@ -128,42 +134,38 @@ class CompareTest(ViewTestCase):
     def test_anotherModeKeepsWhatWasThereAtFirst(self):
         before = self.everything()
         self.compare.show(self.output, "sideBySide")
-        self.compare.show(self.output, "fade")
-        self.compare.show(self.output, "none")
+        self.compare.show(self.output, "single")
+        self.compare.leave()
         self.assertEqual(self.everything(), before)
         self.assertEqual(self.compare.mode, "none")
 
     def test_theSliceThatWasGoneToStaysButForSideBySide(self):
-        for mode, index in (("fade", 6), ("sideBySide", 3)):
+        for mode, index in (("single", 6), ("sideBySide", 3)):
             self.lookAt(3)
             self.compare.show(self.output, mode)
             self.lookAt(6)
-            self.compare.show(self.output, "none")
+            self.compare.leave()
             from MedEnhancePanels.nodes.preview import currentSlice
 
             self.assertEqual(currentSlice(self.source).index, index, mode)
 
-    def test_overlaysLieOnTopWithABarThatNamesThem(self):
-        uncertainty = self.results.linked(self.output, "uncertainty")
-        models = slicer.util.getNodesByClass("vtkMRMLModelNode")
-        self.compare.show(self.output, "fade")
-        self.compare.setOverlay("uncertainty")
-        self.assertEqual(self.layers("Red").GetNthLayerVolumeID(3), uncertainty.GetID())
-        self.assertEqual(self.layers("Red").GetForegroundVolumeID(), self.output.GetID())
-        self.assertEqual(
-            [title.partition("\n")[0] for title in self.bars()], ["Uncertainty (1 SD)"]
-        )
-        self.compare.setOverlay("difference")
-        self.assertEqual(self.bars(), ["Enhanced − input\nHU"])
-        model = slicer.util.getNode("MedEnhance legend")
-        display = self.results.linked(self.output, "difference").GetDisplayNode()
-        display.SetWindowLevelMinMax(-7, 7)
-        self.assertEqual(model.GetDisplayNode().GetScalarRange(), (-7, 7))
-        self.assertFalse(model.GetSaveWithScene())
+    def test_mapsLieOnTopWithSlicersLegend(self):
+        self.compare.show(self.output, "single")
+        for role, title in (
+            ("uncertainty", "Uncertainty (1 SD)\nHU"),
+            ("difference", "Enhanced − input\nHU"),
+        ):
+            self.compare.setOverlay(role)
+            layers = self.layers("Red")
+            self.assertEqual(layers.GetBackgroundVolumeID(), self.output.GetID())
+            shown = self.results.linked(self.output, role)
+            self.assertEqual(layers.GetForegroundVolumeID(), shown.GetID())
+            self.assertEqual(self.bars(), [title])
+        self.compare.setInput(True)
+        self.assertEqual((self.shown(), self.bars()), ({self.source.GetID()}, []))
+        self.compare.setInput(False)
         self.compare.setOverlay(None)
-        self.assertEqual(self.bars(), [])
-        self.assertEqual(slicer.util.getNodesByClass("vtkMRMLModelNode"), models)
-        self.assertEqual(self.layers("Red").GetNumberOfAdditionalLayers(), 0)
+        self.assertEqual((self.shown(), self.bars()), ({self.output.GetID()}, []))
 
     def bars(self):
         """Titles of the color bars that are shown."""
@@ -173,12 +175,12 @@ class CompareTest(ViewTestCase):
     def test_aResultWithoutItsInputIsNotCompared(self):
         before = self.everything()
         self.results.link(self.output, input=None)
-        self.compare.show(self.output, "fade")
+        self.compare.show(self.output, "single")
         self.assertEqual(self.compare.mode, "none")
         self.assertEqual(self.everything(), before)
 
     def test_leavingAfterTheResultIsGoneRestoresWhatIsStillThere(self):
-        self.compare.show(self.output, "fade")
+        self.compare.show(self.output, "single")
         slicer.mrmlScene.RemoveNode(self.output)
         self.compare.leave()
         self.assertEqual(self.layers("Red").GetBackgroundVolumeID(), self.source.GetID())
@@ -187,7 +189,7 @@ class CompareTest(ViewTestCase):
     def test_anotherBackgroundEndsTheComparison(self):
         """However it comes: nothing of one patient may lie over another."""
         other = self.smallVolume(name="another patient")
-        for mode in ("fade", "sideBySide"):
+        for mode in ("single", "sideBySide"):
             ended = []
             compare = type(self.compare)(lambda ended=ended: ended.append(True))
             slicer.util.setSliceViewerLayers(background=self.source, foreground=None)
@@ -201,54 +203,6 @@ class CompareTest(ViewTestCase):
                 self.assertEqual(layers.GetBackgroundVolumeID(), other.GetID())
                 self.assertIsNone(layers.GetForegroundVolumeID())
                 self.assertEqual(layers.GetNumberOfAdditionalLayers(), 0)
-
-    def test_anotherForegroundEndsTheComparisonAndStays(self):
-        other = self.smallVolume(name="overlay")
-        self.compare.show(self.output, "fade")
-        slicer.util.setSliceViewerLayers(foreground=other, foregroundOpacity=0.4)
-        self.processEvents(20)
-        self.assertEqual(self.compare.mode, "none")
-        for name in ("Red", "Yellow", "Green"):
-            layers = self.layers(name)
-            self.assertEqual(layers.GetForegroundVolumeID(), other.GetID())
-            self.assertEqual(layers.GetForegroundOpacity(), 0.4)
-
-    def test_aComparisonInTheViewsIsTakenOver(self):
-        self.compare.show(self.output, "fade")
-        self.compare.setOpacity(0.3)
-        later = type(self.compare)()
-        later.adopt(self.output)
-        self.assertEqual(later.mode, "fade")
-        self.assertEqual(self.layers("Red").GetForegroundOpacity(), 1.0)
-        self.compare.forget()
-        later.leave()
-        self.assertEqual(self.layers("Red").GetBackgroundVolumeID(), self.source.GetID())
-        self.assertIsNone(self.layers("Red").GetForegroundVolumeID())
-        later.adopt(self.output)
-        self.assertEqual(later.mode, "none")
-
-
-class LegendTest(ViewTestCase):
-    """The bar of colors, in the views of Slicer's window or of the host."""
-
-    def test_aMapOverTheViewsHasABarOfItsColors(self):
-        from SlicerHost import slice_view
-
-        from MedEnhancePanels.nodes.compare import Compare
-
-        manager = self.enterContext(self.shownViews(200))
-        compare = Compare()
-        self.addCleanup(compare.forget)
-        compare.show(self.makeOutput(300), "fade")
-        slice_view.logic_of("Red").FitSliceToAll()
-        screen = manager.sliceWidget("Red")._own.screen
-        plain = screen.picture()
-        compare.setOverlay("difference")
-        colors = screen.picture()[100:, 190:]
-        spread = (colors.max(axis=2) - colors.min(axis=2)).max(axis=1)
-        self.assertGreater((spread > 100).sum(), 4, "no bar was drawn")
-        compare.setOverlay(None)
-        np.testing.assert_array_equal(screen.picture(), plain)
 
 
 class PreviewTest(ViewTestCase):

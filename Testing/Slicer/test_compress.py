@@ -2,6 +2,7 @@
 
 import os
 import re
+from unittest import mock
 
 import numpy as np
 import qt
@@ -9,6 +10,8 @@ import slicer
 import vtk
 from compress_testing import CompressTestCase
 from medenhance_testing import slow
+
+from MedEnhancePanels.errors import PanelError
 
 
 class CompressTest(CompressTestCase):
@@ -18,8 +21,6 @@ class CompressTest(CompressTestCase):
         self.assertIn("Choose", self.ui.compressButton.toolTip)
         self.assertEqual(self.ui.whyLabel.text, self.ui.compressButton.toolTip)
         self.assertFalse(self.ui.whyLabel.isHidden())
-        self.assertIn("Choose a volume", self.ui.estimateLabel.text)
-        self.assertFalse(self.ui.openButton.enabled)
         self.assertTrue(self.ui.replaceCheckBox.isHidden())
         self.picture("compress-empty")
 
@@ -30,7 +31,7 @@ class CompressTest(CompressTestCase):
         self.assertEqual(job.state, "done", job.error)
         self.assertIn("every voxel is equal", self.ui.resultLabel.text)
         self.assertIn("decoded and compared", self.ui.resultLabel.text)
-        back = self.openFile().nodes["output"]
+        back = self.opened()
         voxels = slicer.util.arrayFromVolume(back)
         self.assertEqual(voxels.dtype, np.int16)
         np.testing.assert_array_equal(voxels, slicer.util.arrayFromVolume(node))
@@ -47,37 +48,34 @@ class CompressTest(CompressTestCase):
         self.assertEqual(job.state, "done", job.error)
         text = self.ui.resultLabel.text
         self.assertTrue(self.ui.whyLabel.isHidden())
-        back = slicer.util.arrayFromVolume(self.openFile().nodes["output"])
+        back = slicer.util.arrayFromVolume(self.opened())
         error = np.abs(back.astype(int) - slicer.util.arrayFromVolume(node)).max()
         self.assertGreater(error, 0)
         self.assertLessEqual(error, 3)
         self.assertEqual(job.result["max_error"], error)
         self.assertIn(f"{error} HU", text)
-        self.assertIn("the error of every voxel is at most 3 HU", self.ui.cardLabel.text)
 
     @slow
     def test_theRatioIsKept(self):
         node = self.smallVolume((40, 64, 64))
-        self.choose(node, "ratioButton")
-        self.ui.ratioSpinBox.value = 8.0
+        self.choose(node)
+        self.aim("ratio", 8.0)
         job = self.compress()
         self.assertEqual(job.state, "done", job.error)
         raw = slicer.util.arrayFromVolume(node).nbytes
         self.assertLessEqual(os.path.getsize(self.path), raw / 8)
         self.assertIn("PSNR", self.ui.resultLabel.text)
-        self.assertSameGrid(node, self.openFile().nodes["output"])
+        self.assertSameGrid(node, self.opened())
 
     @slow
     def test_theQualityIsReached(self):
         node = self.smallVolume((40, 64, 64))
-        self.choose(node, "qualityButton")
-        self.ui.qualitySpinBox.value = 40.0
+        self.choose(node)
+        self.aim("psnr", 40.0)
         job = self.compress()
         self.assertEqual(job.state, "done", job.error)
         self.assertGreaterEqual(job.result["psnr"], 40.0)
         self.assertIn("PSNR", self.ui.resultLabel.text)
-        self.openFile()
-        self.assertIn("PSNR", self.ui.cardLabel.text)
 
     def test_floatsOfASmallRangeGetASmallStep(self):
         node = self.smallVolume(dtype=np.float32)
@@ -87,7 +85,7 @@ class CompressTest(CompressTestCase):
         self.assertAlmostEqual(self.context.state.maxError, 0.01)
         self.assertLess(self.ui.maxErrorSpinBox.singleStep, 0.1)
         self.assertEqual(self.compress().state, "done")
-        back = slicer.util.arrayFromVolume(self.openFile().nodes["output"])
+        back = slicer.util.arrayFromVolume(self.opened())
         self.assertLessEqual(np.abs(back - slicer.util.arrayFromVolume(node)).max(), 0.01)
 
     @slow
@@ -98,8 +96,7 @@ class CompressTest(CompressTestCase):
             sequence.SetDataNodeAtValue(frame, str(index))
         self.choose(sequence)
         self.assertEqual(self.compress().state, "done")
-        back = self.openFile().nodes["output"]
-        self.assertIn("3 frames", self.ui.cardLabel.text)
+        back = self.opened()
         self.assertEqual(back.GetNumberOfDataNodes(), 3)
         for index, frame in enumerate(frames):
             np.testing.assert_array_equal(
@@ -141,7 +138,7 @@ class CompressTest(CompressTestCase):
         self.choose(sequence)
         self.assertEqual(self.compress().state, "done")
         self.assertIn("keeps only the order", self.widget.ui.messageLabel.text)
-        back = self.openFile().nodes["output"]
+        back = self.opened()
         self.assertEqual((back.GetIndexName(), back.GetIndexUnit()), ("frame", ""))
         self.assertEqual([back.GetNthIndexValue(at) for at in range(3)], ["0", "1", "2"])
 
@@ -162,7 +159,7 @@ class CompressTest(CompressTestCase):
         self.choose(labels)
         self.assertEqual(self.context.state.compressMode, "lossless")
         self.assertFalse(self.ui.maxErrorButton.enabled)
-        self.assertFalse(self.ui.ratioButton.enabled)
+        self.assertFalse(self.ui.targetComboBox.enabled)
         from MedEnhancePanels.errors import PanelError
         from MedEnhancePanels.tasks import compression
 
@@ -181,7 +178,7 @@ class CompressTest(CompressTestCase):
         from MedEnhancePanels.tasks import compression
 
         with self.assertRaisesRegex(PanelError, "exists already"):
-            node = self.context.state.compressVolume
+            node = self.context.state.inputVolume
             compression.startCompress(
                 self.context.runner, node, self.path, compression.CompressOptions()
             )
@@ -198,7 +195,7 @@ class CompressTest(CompressTestCase):
         node = self.smallVolume(name="a/b: c")
         home = os.path.expanduser("~")
         self.ui.pathEdit.text = ""
-        self.ui.inputSelector.setCurrentNode(node)
+        self.widget.ui.inputSelector.setCurrentNode(node)
         self.assertEqual(os.path.dirname(self.ui.pathEdit.text), home)
         self.assertEqual(os.path.basename(self.ui.pathEdit.text), "a_b_ c.ucv")
         file = os.path.join(self.folder, "scan.nrrd")
@@ -211,15 +208,15 @@ class CompressTest(CompressTestCase):
     def test_cancellingLeavesNoFile(self):
         self.choose(self.loadSample())
         self.ui.compressButton.click()
-        job = self.newestJob()
+        job = self.panel._job
         self.waitUntil(lambda: job.fraction > 0.1, 60)
-        self.assertFalse(self.ui.compressProgressArea.isHidden())
+        self.assertFalse(self.widget.ui.jobFrame.isHidden())
         self.picture("compress-running")
-        self.ui.compressCancelButton.click()
+        self.widget.ui.jobCancelButton.click()
         self.waitUntil(lambda: job.isFinished, 2)
         self.assertEqual(job.state, "cancelled")
         self.assertEqual(os.listdir(self.folder), [])
-        self.assertTrue(self.ui.compressProgressArea.isHidden())
+        self.assertTrue(self.widget.ui.jobCancelButton.isHidden())
         self.assertTrue(self.ui.compressButton.enabled)
         self.choose(self.obliqueVolume())
         self.assertEqual(self.compress().state, "done")
@@ -228,45 +225,59 @@ class CompressTest(CompressTestCase):
         node = self.obliqueVolume()
         self.choose(node)
         self.ui.compressButton.click()
+        job = self.panel._job
         slicer.mrmlScene.RemoveNode(node)
         self.processEvents(20)
-        job = self.lastJob()
+        self.finished(job)
         self.assertIn(job.state, ("done", "cancelled", "failed"))
         self.assertEqual(os.path.exists(self.path), job.state == "done")
 
-    def test_theDifferenceIsShownOnTheInputsGrid(self):
-        node = self.obliqueVolume()
-        transform = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
-        node.SetAndObserveTransformNodeID(transform.GetID())
-        self.choose(node, "maxErrorButton")
-        self.compress()
-        volumes = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
-        self.ui.differenceButton.click()
-        job = self.lastJob()
-        self.assertEqual(job.state, "done", job.error)
-        difference = job.nodes["difference"]
-        self.assertSameGrid(node, difference)
-        self.assertIs(difference.GetParentTransformNode(), transform)
-        largest = np.abs(slicer.util.arrayFromVolume(difference)).max()
-        self.assertTrue(0 < largest <= 2)
-        self.assertEqual(job.result["largest"], largest)
-        self.assertIn(f"{largest:.0f} HU", self.widget.ui.messageLabel.text)
-        after = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
-        self.assertEqual(after, volumes + 1)
-
     def test_theChoicesAreKeptInTheScene(self):
-        self.choose(self.smallVolume(), "ratioButton")
-        self.ui.ratioSpinBox.value = 12.5
-        self.ui.speedComboBox.setCurrentIndex(1)
+        self.choose(self.smallVolume())
+        self.aim("ratio", 12.5)
         state = self.context.state
-        self.assertEqual((state.compressMode, state.ratio, state.speed), ("ratio", 12.5, True))
+        self.assertEqual((state.compressMode, state.ratio), ("ratio", 12.5))
+        self.assertFalse(self.ui.losslessButton.enabled)
         state.compressMode = "max_error"
-        self.assertTrue(self.ui.maxErrorButton.checked)
-        self.assertTrue(self.ui.maxErrorSpinBox.enabled)
-        state.compressMode, state.psnr, state.embedModel = "psnr", 52.0, True
-        self.assertTrue(self.ui.qualityButton.checked)
-        self.assertTrue(self.ui.embedCheckBox.checked)
-        self.assertEqual(self.ui.qualitySpinBox.value, 52.0)
+        self.assertTrue(self.ui.maxErrorButton.checked and self.ui.maxErrorSpinBox.enabled)
+        self.assertFalse(self.ui.targetSpinBox.enabled)
+        state.compressMode, state.psnr = "psnr", 52.0
+        self.assertEqual(self.ui.targetComboBox.currentData, "psnr")
+        self.assertEqual(self.ui.targetSpinBox.value, 52.0)
+
+    def aim(self, target, value):
+        """Choose a target below Advanced."""
+        box = self.ui.targetComboBox
+        box.currentIndex = box.findData(target)
+        box.activated.emit(box.currentIndex)
+        self.ui.targetSpinBox.value = value
+
+    def test_aPartHasItsPlaceInThePatient(self):
+        node = self.obliqueVolume()
+        self.choose(node)
+        self.compress()
+        part = self.widget.logic.decompress(self.path, ((5, 11), None, None))
+        voxels = slicer.util.arrayFromVolume(node)
+        np.testing.assert_array_equal(slicer.util.arrayFromVolume(part), voxels[5:11])
+        ijkToRas = vtk.vtkMatrix4x4()
+        node.GetIJKToRASMatrix(ijkToRas)
+        corner = ijkToRas.MultiplyPoint((0.0, 0.0, 5.0, 1.0))[:3]
+        np.testing.assert_allclose(part.GetOrigin(), corner, atol=1e-9)
+
+    def test_typedPathsMeanTheHomeFolder(self):
+        for text in ("~/scan.ucv", "scan.ucv"):
+            self.ui.pathEdit.text = text
+            self.assertEqual(self.panel.path, os.path.join(os.path.expanduser("~"), "scan.ucv"))
+
+    def test_whatIsOpenedLooksAsItsSource(self):
+        from MedEnhancePanels.nodes import results
+
+        node = self.smallVolume()
+        results.displayOf(node).SetWindowLevel(77, 33)
+        self.choose(node)
+        self.compress()
+        shown = self.opened().GetDisplayNode()
+        self.assertEqual((shown.GetWindow(), shown.GetLevel()), (77, 33))
 
 
 class EstimateTest(CompressTestCase):
@@ -319,48 +330,6 @@ class EstimateTest(CompressTestCase):
 
 
 class DecompressTest(CompressTestCase):
-    def test_aPartHasItsPlaceInThePatient(self):
-        node = self.obliqueVolume()
-        self.choose(node)
-        self.compress()
-        self.ui.fileEdit.text = self.path
-        self.waitUntil(lambda: self.ui.openButton.enabled, 20)
-        self.ui.regionCheckBox.checked = True
-        self.ui.slicesFrom.value, self.ui.slicesUntil.value = 5, 9
-        self.ui.columnsFrom.value = 30
-        part = self.openFile().nodes["output"]
-        whole = slicer.util.arrayFromVolume(node)
-        np.testing.assert_array_equal(slicer.util.arrayFromVolume(part), whole[5:10, :, 30:])
-        corner = [vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()]
-        for each, matrix in zip((part, node), corner, strict=True):
-            each.GetIJKToRASMatrix(matrix)
-        np.testing.assert_allclose(
-            corner[0].MultiplyPoint((0, 0, 0, 1)), corner[1].MultiplyPoint((30, 0, 5, 1)), atol=1e-9
-        )
-        self.picture("compress-open")
-
-    @slow
-    def test_aPreviewIsShownFirstAndGoesWithACancelledOpening(self):
-        self.choose(self.loadSample())
-        self.ui.speedComboBox.setCurrentIndex(1)
-        self.compress()
-        self.ui.fileEdit.text = self.path
-        self.waitUntil(lambda: self.ui.openButton.enabled, 20)
-        count = self.countNodes()
-        selection = slicer.app.applicationLogic().GetSelectionNode()
-        self.ui.openButton.click()
-        preview = self.newestJob()
-        self.waitUntil(lambda: preview.isFinished, 30)
-        self.assertEqual(preview.state, "done", preview.error)
-        node = preview.nodes["output"]
-        self.assertEqual(selection.GetActiveVolumeID(), node.GetID())
-        self.assertEqual(node.GetAttribute("MedEnhance.preview"), "true")
-        self.ui.openCancelButton.click()
-        self.waitUntil(lambda: self.ui.openButton.enabled, 5)
-        self.assertEqual(self.countNodes(), count)
-        whole = self.openFile().nodes["output"]
-        self.assertIsNone(whole.GetAttribute("MedEnhance.preview"))
-
     def countNodes(self):
         """Volumes, and what shows them."""
         kinds = ("vtkMRMLScalarVolumeNode", "vtkMRMLScalarVolumeDisplayNode")
@@ -371,7 +340,6 @@ class DecompressTest(CompressTestCase):
         from MedEnhancePanels.tasks import compression
 
         self.choose(self.loadSample())
-        self.ui.speedComboBox.setCurrentIndex(1)
         self.compress()
         runner = self.context.runner
         card = self.wait(compression.startInspect(runner, self.path)).result["card"]
@@ -392,60 +360,16 @@ class DecompressTest(CompressTestCase):
         self.waitUntil(lambda: job.isFinished, 30)
         return job
 
-    def test_theLastVoxelIsNeverBeforeTheFirst(self):
-        self.choose(self.obliqueVolume())
-        self.compress()
-        self.ui.fileEdit.text = self.path
-        self.waitUntil(lambda: self.ui.openButton.enabled, 20)
-        self.ui.slicesUntil.value = 3
-        self.ui.slicesFrom.value = 10
-        self.assertGreaterEqual(self.ui.slicesUntil.value, 10)
-
-    @slow
-    def test_aDamagedFileReportsTheRemedyAndWhatIsIntactCanBeOpened(self):
-        node = self.smallVolume((70, 70, 70))
-        self.choose(node)
-        self.compress()
-        self.damage(os.path.getsize(self.path) // 10)
-        job = self.openFile()
-        self.assertEqual(job.state, "failed")
-        message = self.widget.ui.messageLabel.text
-        self.assertIn("scan.ucv", message)
-        self.assertIn("recover", message)
-        self.assertNotIn("Traceback", message)
-        self.assertFalse(self.ui.recoverButton.isHidden())
-        self.picture("compress-error")
-        self.ui.recoverButton.click()
-        job = self.lastJob()
-        self.assertEqual(job.state, "done", job.error)
-        self.assertIn("could not be read", self.widget.ui.messageLabel.text)
-        notes = job.nodes["output"].GetAttribute("MedEnhance.notes")
-        self.assertRegex(notes, r"^\d+ of \d+ blocks could not be read and holds? the lowest value")
-        back = slicer.util.arrayFromVolume(job.nodes["output"])
-        whole = slicer.util.arrayFromVolume(node)
-        self.assertGreater((back == whole).mean(), 0.5)
-        mask = job.nodes["mask"]
-        (segment,) = mask.GetSegmentation().GetSegmentIDs()
-        lost = slicer.util.arrayFromSegmentBinaryLabelmap(mask, segment, job.nodes["output"])
-        np.testing.assert_array_equal(back[lost == 0], whole[lost == 0])
-        self.assertEqual(set(back[lost == 1]), {whole.min()})
-        self.assertEqual(lost.sum(), job.result["report"]["lost_voxels"])
-
     @slow
     def test_damageThatParityRepairsIsAWarning(self):
         node = self.smallVolume((70, 70, 70))
         self.choose(node)
         self.compress()
         self.damage(40)
-        job = self.openFile()
-        self.assertEqual(job.state, "done", job.error)
-        message = self.widget.ui.messageLabel.text
-        self.assertIn("was loaded", message)
-        self.assertIn("scan.ucv is damaged", message)
-        self.assertIn("write it anew", message)
-        back = slicer.util.arrayFromVolume(job.nodes["output"])
-        np.testing.assert_array_equal(back, slicer.util.arrayFromVolume(node))
-        self.assertIn("repaired", job.nodes["output"].GetAttribute("MedEnhance.notes"))
+        back = self.opened()
+        voxels = slicer.util.arrayFromVolume(back)
+        np.testing.assert_array_equal(voxels, slicer.util.arrayFromVolume(node))
+        self.assertIn("repaired", back.GetAttribute("MedEnhance.notes"))
 
     def damage(self, count):
         """Zero bytes of the file."""
@@ -467,48 +391,61 @@ class DecompressTest(CompressTestCase):
             self.assertIn(why, self.ui.whyLabel.text)
             self.assertFalse(self.ui.whyLabel.isHidden())
 
-    def test_typedPathsMeanTheHomeFolder(self):
-        home = os.path.expanduser("~")
-        for text in ("~/scan.ucv", "scan.ucv"):
-            self.ui.pathEdit.text = text
-            self.assertEqual(self.panel.path, os.path.join(home, "scan.ucv"))
-            self.ui.fileEdit.text = text
-            self.assertEqual(self.panel._decompress.path, os.path.join(home, "scan.ucv"))
 
-    @slow
-    def test_whatIsOpenedIsChosenAndItsMessageGoesWithThePage(self):
-        node = self.smallVolume()
-        self.choose(node)
+class PathTest(CompressTestCase):
+    def test_aFolderThatIsMissingIsMadeByCompress(self):
+        self.path = os.path.join(self.folder, "new", "deep", "scan.ucv")
+        self.choose(self.smallVolume())
+        self.assertIn("deep will be created", self.ui.whyLabel.text)
+        self.assertFalse(self.ui.whyLabel.isHidden())
+        self.assertFalse(os.path.exists(os.path.dirname(self.path)))
+        self.assertEqual(self.compress().state, "done")
+        self.assertTrue(os.path.isfile(self.path))
+
+    def test_aFolderThatWasMadeForNothingGoesAgain(self):
+        from MedEnhancePanels.tasks import compression
+
+        path = os.path.join(self.folder, "new", "scan.ucv")
+        asked = (self.context.runner, self.smallVolume(), path, compression.CompressOptions())
+        with self.assertRaisesRegex(PanelError, "does not exist"):  # a script has not been asked
+            compression.startCompress(*asked)
+        job = compression.startCompress(*asked, makesFolder=True)
+        job.cancel()
+        self.waitUntil(lambda: job.isFinished, 20)
+        self.assertEqual(os.listdir(self.folder), [])
+
+    def test_thePathIsLookedAtAgainAfterTheDialogAndAtThePress(self):
+        blocker = os.path.join(self.folder, "new")
+        open(blocker, "wb").close()
+        self.path = os.path.join(blocker, "scan.ucv")
+        self.choose(self.smallVolume())
+        self.assertFalse(self.ui.compressButton.enabled)
+
+        def makeFolder(*_arguments):
+            os.remove(blocker)
+            os.mkdir(blocker)
+            return ""  # and cancelled
+
+        with mock.patch.object(qt.QFileDialog, "getSaveFileName", makeFolder):
+            self.ui.pathButton.click()
+        self.assertTrue(self.ui.compressButton.enabled, self.ui.whyLabel.text)
+        with open(self.path, "wb") as file:
+            file.write(b"precious")
+        self.ui.compressButton.click()
+        self.assertIn("exists already", self.ui.whyLabel.text)
+        self.assertFalse(self.ui.replaceCheckBox.isHidden())
+        with open(self.path, "rb") as file:
+            self.assertEqual(file.read(), b"precious")
+
+    def test_aNameIsSuggestedWhereTheLastFileLiesUntilTheUserTypesOne(self):
+        self.choose(self.smallVolume(name="first"))
         self.compress()
-        opened = self.openFile().nodes["output"]
-        self.assertIs(self.context.state.inputVolume, opened)
-        message = self.widget.ui.messageFrame
-        self.assertFalse(message.isHidden())
-        self.ui.fileEdit.text = os.path.join(self.folder, "other.ucv")
-        self.assertTrue(message.isHidden())
-        self.context.message("info", "x is ready")
-        self.widget.showPage("load")
-        self.assertTrue(message.isHidden())
-        self.context.message("error", "x failed")
-        self.widget.showPage("compress")
-        self.assertFalse(message.isHidden())
-
-    def test_whatIsNoContainerIsReportedSo(self):
-        path = os.path.join(self.folder, "text.ucv")
-        with open(path, "w", encoding="utf-8") as file:
-            file.write("nothing")
-        self.ui.fileEdit.text = path
-        self.waitUntil(lambda: self.ui.cardLabel.text not in ("", "Reading…"), 20)
-        self.assertIn("text.ucv was not compressed by MedEnhance", self.ui.cardLabel.text)
-        self.assertTrue(self.ui.recoverButton.isHidden())
-        self.assertFalse(self.ui.openButton.enabled)
-        self.ui.fileEdit.text = os.path.join(self.folder, "absent.ucv")
-        self.assertIn("does not exist", self.ui.cardLabel.text)
-
-    def test_thePageCanBeReadOnADarkTheme(self):
-        self.choose(self.obliqueVolume())
-        panel = self.widget.parent
-        before = qt.QPalette(panel.palette)
-        panel.palette = qt.QPalette(qt.QColor(45, 45, 48))
-        self.picture("compress-dark")
-        panel.palette = before
+        second, third = self.smallVolume(name="second"), self.smallVolume(name="third")
+        self.widget.ui.inputSelector.setCurrentNode(second)
+        self.assertEqual(self.ui.pathEdit.text, os.path.join(self.folder, "second.ucv"))
+        open(os.path.join(self.folder, "third.ucv"), "wb").close()
+        self.widget.ui.inputSelector.setCurrentNode(third)
+        self.assertEqual(self.ui.pathEdit.text, os.path.join(self.folder, "third-2.ucv"))
+        self.ui.pathEdit.text = "mine.ucv"
+        self.widget.ui.inputSelector.setCurrentNode(second)
+        self.assertEqual(self.ui.pathEdit.text, "mine.ucv")

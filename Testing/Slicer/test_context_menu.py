@@ -45,7 +45,7 @@ class ContextMenuTest(MedEnhanceTestCase):
             self.hierarchy.CreateStudyItem(scene, "study"),
             self.hierarchy.CreateSubjectItem(scene, "patient"),
         ):
-            self.assertEqual(self.offered(item), ["Enhance all volumes…"])
+            self.assertEqual(self.offered(item), [])
         for item in (0, scene):
             self.assertEqual(self.offered(item), [])
 
@@ -56,20 +56,9 @@ class ContextMenuTest(MedEnhanceTestCase):
             state.inputVolume = None
             self.choose(self.itemOf(self.volume), text)
             self.assertEqual(state.page, page)
-        self.assertIs(state.compressVolume, self.volume)
-        self.assertIsNone(state.inputVolume, "what is compressed is not to be enhanced again")
+        self.assertIs(state.inputVolume, self.volume)
         self.choose(self.itemOf(self.volume), "Enhance…")
         self.assertIs(state.inputVolume, self.volume)
-
-    def test_aFolderOpensTheBatch(self):
-        folder = self.hierarchy.CreateFolderItem(self.hierarchy.GetSceneItemID(), "folder")
-        self.volume.SetAttribute("MedEnhance.modality", "MR")
-        self.hierarchy.SetItemParent(self.itemOf(self.volume), folder)
-        self.choose(folder, "Enhance all volumes…")
-        self.processEvents(80)
-        ui = self.widget.panels["enhance"].ui
-        self.assertIn("One volume", ui.batchSummaryLabel.text)
-        self.assertTrue(ui.batchApplyButton.enabled)
 
     def test_theyWorkAfterAReload(self):
         slicer.util.reloadScriptedModule("MedEnhance")

@@ -20,9 +20,9 @@ class DialogTestCase(DicomTestCase):
         self.database = self.openDatabase()
 
     def loaded(self):
-        """A small CT that the page Load has read."""
+        """A small CT of Slicer's DICOM database."""
         self.source = self.writeSeries(os.path.join(self.temporaryFolder(), "ct"))
-        return self.open(self.source).nodes["output"]
+        return self.fromDatabase(self.source)
 
     def show(self, node):
         """The window for a node, after it has looked for the node's series."""
@@ -53,14 +53,6 @@ class DialogTest(DialogTestCase):
         self.assertTrue(ui.exportButton.enabled)
         ui.folderEdit.text = "~/exports/ct DICOM"
         self.screenshot(self.dialog.widget, "export-ready", 420)
-
-    def test_thePageLoadOpensIt(self):
-        node = self.loaded()
-        self.panel.ui.exportButton.click()
-        dialog = self.context.exportDicom(node)
-        self.addCleanup(dialog.widget.hide)
-        self.waitUntil(lambda: dialog._question is None, 60)
-        self.assertIs(dialog.node, node)
 
     def test_intoFolderAndDatabase(self):
         ui = self.show(self.loaded())
@@ -237,7 +229,7 @@ class DialogTest(DialogTestCase):
         source = os.path.join(self.temporaryFolder(), "ct")
         with warnings.catch_warnings(action="ignore"):
             self.writeSeries(source, StudyID="longer than sixteen characters")
-        ui = self.show(self.open(source).nodes["output"])
+        ui = self.show(self.fromDatabase(source))
         self.toFolder(ui)
         work = self.run_(ui)
         self.assertEqual(len(work.warnings), 1)
@@ -328,8 +320,6 @@ class DialogTest(DialogTestCase):
 
     def test_imagesOfSlicersDatabaseAreFoundThere(self):
         node = self.loaded()
-        self.importInto(self.database, self.source)
-        node.RemoveAttribute(dicom_source.PATH)
         uids = [f"{STUDY}.1.{number}" for number in range(6, 0, -1)]
         node.SetAttribute(dicom_source.INSTANCES, " ".join(uids))
         ui = self.show(node)

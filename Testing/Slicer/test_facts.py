@@ -15,9 +15,9 @@ class FactsTest(EnhanceTestCase):
     def setUp(self):
         super().setUp()
         from MedEnhancePanels.nodes import provenance
-        from MedEnhancePanels.pages import enhance_result
+        from MedEnhancePanels.pages import result_texts
 
-        self.enhance_result, self.provenance = enhance_result, provenance
+        self.texts, self.provenance = result_texts, provenance
 
     def result(self, **results):
         """A result with an uncertainty map, whose manifest has `results`."""
@@ -56,12 +56,11 @@ class FactsTest(EnhanceTestCase):
             self.assertIn(f"{message}: {hint}."[1:], self.ui.alarmDetails.text)
             self.assertNotIn(message, self.message)  # it stands above the result
         self.assertEqual(self.ui.alarmIcon.accessibleName, "Alarm")
-        layers = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSliceCompositeNode")
-        self.assertEqual((self.ui.strengthSlider.value, layers.GetForegroundOpacity()), (1.0, 1.0))
+        self.assertEqual(self.ui.strengthSlider.value, 1.0)
         self.picture("enhance-out-of-range")
-        shown = self.ui.alarmLabel.text, self.ui.alarmDetails.text, self.ui.moreFactsLabel.text
+        shown = self.ui.alarmLabel.text, self.ui.alarmDetails.text, self.ui.factsLabel.toolTip
         self.throughAScene()
-        now = self.ui.alarmLabel.text, self.ui.alarmDetails.text, self.ui.moreFactsLabel.text
+        now = self.ui.alarmLabel.text, self.ui.alarmDetails.text, self.ui.factsLabel.toolTip
         self.assertEqual(now, shown)
 
     def test_theWarningOfMostWeightStandsAboveTheResultInASentence(self):
@@ -84,8 +83,7 @@ class FactsTest(EnhanceTestCase):
         lines = ["It is a leg: check the model.", "It is clean: gain little."]
         self.assertEqual(ui.alarmDetails.text.splitlines(), lines)
         self.panel.result.showNew(output)  # as its voxels are
-        layers = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSliceCompositeNode")
-        self.assertEqual((ui.strengthSlider.value, layers.GetForegroundOpacity()), (1.0, 1.0))
+        self.assertEqual(ui.strengthSlider.value, 1.0)
         clean = self.result(doubts=doubts[:1])
         self.context.state.enhancedVolume = clean
         self.assertEqual(ui.alarmLabel.text, "It is clean.")
@@ -94,18 +92,11 @@ class FactsTest(EnhanceTestCase):
         self.context.state.enhancedVolume = self.result()
         self.assertFalse(ui.alarmFrame.isVisibleTo(page))
 
-    def test_theFactsAreALineThatUnfolds(self):
+    def test_theFactsAreALineWithMoreInItsToolTip(self):
         output = self.result(uncertainty=_CALIBRATED)
         self.choose(self.results.linked(output, "input"))
-        ui, page = self.ui, self.panel.widget
-        self.assertEqual(ui.factsLabel.text, "m · cpu")
-        self.assertFalse(ui.moreFactsLabel.isVisibleTo(page))
-        self.assertIn("calibrated on held-out heads", ui.factsButton.toolTip)
-        ui.factsButton.click()
-        self.assertTrue(ui.moreFactsLabel.isVisibleTo(page))
-        self.assertIn("calibrated on held-out heads", ui.moreFactsLabel.text)
-        ui.factsButton.click()
-        self.assertFalse(ui.moreFactsLabel.isVisibleTo(page))
+        self.assertEqual(self.ui.factsLabel.text, "m · cpu")
+        self.assertIn("calibrated on held-out heads", self.ui.factsLabel.toolTip)
 
     @slow
     def test_theStateOfTheUncertaintyIsReportedWhereItIsLookedAt(self):
@@ -121,17 +112,20 @@ class FactsTest(EnhanceTestCase):
         lines = self.results.legendOf(deviation).GetTitleText().splitlines()
         self.assertEqual(lines, ["Uncertainty (1 SD)", "intensity units"])
         for words, unit in (
-            (self.ui.moreFactsLabel.text, "1 SD, in intensity units"),
-            (self.ui.uncertaintyButton.toolTip, "standard deviation (SD) in intensity units"),
+            (self.ui.factsLabel.toolTip, "1 SD, in intensity units"),
+            (
+                self.panel.result.actions["uncertainty"].toolTip,
+                "standard deviation (SD)",
+            ),
         ):
             self.assertIn(expected, words)
             self.assertIn(unit, words)
 
     def test_aMapThatIsGoneIsNotSpokenOf(self):
         output = self.result(uncertainty=_CALIBRATED)
-        self.assertIn("calibrated on held-out heads", self.enhance_result.moreFactsOf(output))
+        self.assertIn("calibrated on held-out heads", self.texts.moreFactsOf(output))
         slicer.mrmlScene.RemoveNode(self.results.linked(output, "uncertainty"))
-        self.assertNotIn("calibrated", self.enhance_result.moreFactsOf(output))
+        self.assertNotIn("calibrated", self.texts.moreFactsOf(output))
 
     def test_warningsAboutTheStructuresAreReportedToo(self):
         output = self.result(doubts=[])
@@ -139,34 +133,34 @@ class FactsTest(EnhanceTestCase):
         manifest = json.dumps({"results": {"doubt_of_labels": "it is a leg"}})
         self.results.stamp(parts, "segmentation", None, manifest=manifest)
         self.results.link(output, segmentation=parts)
-        notice = self.enhance_result.noticeOf(output)
+        notice = self.texts.noticeOf(output)
         self.assertEqual(notice, ("warning", "It is a leg.", "It is a leg."))
 
     def test_aManifestOfAnotherHandBreaksNothing(self):
         for results in ({"doubts": ["odd"]}, {"doubts": 7}, {"uncertainty": "big"}, {"doubts": {}}):
             output = self.result(**results)
-            self.assertIn("cpu", self.enhance_result.factsOf(output), results)
+            self.assertIn("cpu", self.texts.factsOf(output), results)
         output.SetAttribute("MedEnhance.manifest", '{"results": 3, "config": []}')
         output.SetAttribute("MedEnhance.strength", "much")
-        self.assertEqual(self.enhance_result.factsOf(output), "m")
-        self.assertEqual(self.enhance_result.noticeOf(output), ("info", "", ""))
+        self.assertEqual(self.texts.factsOf(output), "m")
+        self.assertEqual(self.texts.noticeOf(output), ("info", "", ""))
 
     def test_aResultThatIsHardlyChangedSaysSo(self):
         noise = {"sigma": 7.6, "share_removed": 0.19, "reason": "anatomy may be in it"}
         output = self.result(measured={"noise": noise})
-        text = self.enhance_result.hardlyChangedText(output)
+        text = self.texts.hardlyChangedText(output)
         self.assertEqual(
             text,
             "It is hardly changed: 19% of the correction was applied: anatomy may be in it.",
         )
         output.SetAttribute(self.results.STRENGTH, "0.5")  # set after the run
-        self.assertIn("10% of the correction", self.enhance_result.moreFactsOf(output))
+        self.assertIn("10% of the correction", self.texts.factsOf(output))
         output = self.result(measured={"noise": noise, "guide": {"used": 0.31}})
         self.assertIn(
-            "Guide: changed the image by 31% of the noise.", self.enhance_result.moreFactsOf(output)
+            "Guide: changed the image by 31% of the noise.", self.texts.moreFactsOf(output)
         )
         output = self.result(measured={"noise": noise | {"share_removed": 0.6}})
-        self.assertEqual(self.enhance_result.hardlyChangedText(output), "")
+        self.assertEqual(self.texts.hardlyChangedText(output), "")
 
     def test_labelsOfOneResultDoNotLieOverAnother(self):
         first, second = self.result(), self.result()
@@ -176,11 +170,7 @@ class FactsTest(EnhanceTestCase):
         self.context.state.inputVolume = self.results.linked(first, "input")
         self.context.state.enhancedVolume = first
         self.processEvents(80)
-        self.assertTrue(self.ui.segmentationButton.checked)
+        self.assertTrue(self.panel.result.actions["segments"].checked)
         self.ui.resultSelector.setCurrentNode(second)
         self.assertFalse(labels.GetDisplayNode().GetVisibility())
-        self.assertIn("Not made in this run", self.ui.segmentationButton.toolTip)
-        self.assertNotIn("Not made", self.ui.uncertaintyButton.toolTip)
-        self.results.link(second, uncertainty=None)
-        self.panel.update()
-        self.assertIn("“Uncertainty map”", self.ui.uncertaintyButton.toolTip)
+        self.assertFalse(self.panel.result.actions["segments"].enabled)

@@ -112,20 +112,6 @@ class HeadChoiceTest(HeadTestCase):
         self.assertEqual(self.ui.headComboBox.currentData, TUMOUR)
         self.assertEqual(self.panel.options.head, TUMOUR)
 
-    def test_inABatchEachVolumeGetsAHeadThatFitsIt(self):
-        from MedEnhancePanels.tasks import batches, enhancement
-
-        scan, dose = self.volume("MR"), self.volume("CT", "dose")
-        for head, expected in (
-            (TUMOUR, [(True, "auto"), (True, TUMOUR)]),
-            (TISSUE, [(True, TISSUE), (False, "auto")]),
-            ("auto", [(True, "auto"), (False, "auto")]),
-        ):
-            options = enhancement.EnhanceOptions(segment=True, head=head)
-            fitted = [batches.fittedOptions(node, options) for node in (scan, dose)]
-            self.assertEqual([(each.segment, each.head) for each in fitted], expected, head)
-            self.assertEqual([batches.problemOf(node, options) for node in (scan, dose)], ["", ""])
-
 
 class HeadRunTest(HeadTestCase):
     @slow

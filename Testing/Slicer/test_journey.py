@@ -5,7 +5,7 @@ import os
 import numpy as np
 import slicer
 import vtk
-from medenhance_testing import SAMPLE, MedEnhanceTestCase, slow
+from medenhance_testing import MedEnhanceTestCase, slow
 
 #: Slices and margins of the sample that a CPU enhances in a few seconds.
 _PART = (slice(60, 76), slice(40, 140), slice(30, 130))
@@ -41,12 +41,8 @@ class JourneyTest(MedEnhanceTestCase):
         return counts
 
     def load(self):
-        """Open the sample by the page Load, then keep a part of it in its place."""
-        panel = self.page("load")
-        panel.openPath(str(SAMPLE))
-        self.waitUntil(lambda: not self.runner.activeJobs(), 60)
-        whole = self.context.state.inputVolume
-        self.assertIsNotNone(whole, self.widget.ui.messageLabel.text)
+        """Load the sample as Slicer does, and keep a part of it in its place."""
+        whole = self.loadSample()
         part = slicer.util.addVolumeFromArray(self.voxels(whole)[_PART].copy(), name="brain")
         matrix = self.geometry(whole)
         matrix[:3, 3] += matrix[:3, :3] @ [_PART[2].start, _PART[1].start, _PART[0].start]
@@ -58,7 +54,7 @@ class JourneyTest(MedEnhanceTestCase):
 
     def choose(self, node):
         panel = self.page("enhance")
-        panel.ui.inputSelector.setCurrentNode(node)
+        self.widget.ui.inputSelector.setCurrentNode(node)
         self.processEvents(80)
         return panel
 
@@ -82,7 +78,7 @@ class JourneyTest(MedEnhanceTestCase):
         panel.ui.applyButton.click()
         cancelled = panel.job
         self.waitUntil(lambda: cancelled.reached, 60)
-        panel.ui.cancelButton.click()
+        self.widget.ui.jobCancelButton.click()
         self.idle(panel, 5)
         self.assertEqual(cancelled.state, "cancelled")
 
@@ -99,24 +95,17 @@ class JourneyTest(MedEnhanceTestCase):
 
         path = os.path.join(self.folder, "brain.ucv")
         compress = self.page("compress")
-        compress.ui.inputSelector.setCurrentNode(enhanced)
+        self.widget.ui.inputSelector.setCurrentNode(enhanced)
         compress.ui.losslessButton.checked = True
         compress.ui.pathEdit.text = path
         compress.ui.compressButton.click()
         self.waitUntil(lambda: os.path.exists(path) and not self.runner.activeJobs(), 60)
-        compress.ui.fileEdit.text = path
-        self.waitUntil(lambda: compress.ui.openButton.enabled, 20)
-        compress.ui.openButton.click()
-        self.waitUntil(lambda: compress.ui.openButton.enabled, 60)
-        self.waitUntil(lambda: not self.runner.activeJobs(), 60)
-        opened = next(job for job in reversed(self.runner.jobs) if "output" in job.nodes)
-        self.assertEqual(opened.kind, "decompress")
-        back = opened.nodes["output"]
+        back = slicer.util.loadNodeFromFile(path, "MedEnhanceCompressedVolume", {})
         np.testing.assert_array_equal(self.voxels(back), result)
         np.testing.assert_allclose(self.geometry(back), grid, rtol=0, atol=1e-9)
 
         scene = os.path.join(self.folder, "scene.mrb")
-        name, chosen = enhanced.GetName(), back.GetName()
+        name = chosen = enhanced.GetName()
         segmentation = job.nodes["segmentation"].GetName()
         self.assertTrue(slicer.util.saveScene(scene))
         slicer.mrmlScene.Clear(0)
@@ -143,6 +132,6 @@ class JourneyTest(MedEnhanceTestCase):
             panel.ui.applyButton.click()
             job = panel.job
             self.waitUntil(lambda job=job: job.reached, 60)
-            panel.ui.cancelButton.click()
+            self.widget.ui.jobCancelButton.click()
             self.idle(panel, 5)
         self.assertEqual(self.classCounts(), before)

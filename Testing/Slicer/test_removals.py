@@ -30,12 +30,9 @@ class RemovalTest(MedEnhanceTestCase):
         """Every selector of a node, with the field of the state that it shows."""
         panels = self.widget.panels
         return (
-            (self.ui.inputSelector, "inputVolume"),
+            (self.widget.ui.inputSelector, "inputVolume"),
             (self.ui.guideSelector, "guideVolume"),
-            (self.ui.lookSelector, "lookVolume"),
             (self.ui.outputSelector, "outputVolume"),
-            (panels["load"].ui.inputSelector, "inputVolume"),
-            (panels["compress"].ui.inputSelector, "compressVolume"),
             (panels["distill"].ui.priorVolumeSelector, "distillPriorVolume"),
         )
 
@@ -50,27 +47,11 @@ class RemovalTest(MedEnhanceTestCase):
             self.assertIsNone(getattr(self.context.state, field), field)
             self.remove(last)
 
-    def test_eachPageLooksAfterItsOwnSelectors(self):
-        """Several show the same field, so that one page would do for the others."""
-        self.addCleanup(slicer.util.reloadScriptedModule, "MedEnhance")
-        pages = [self.widget.panels[name] for name in ("load", "enhance")]
-        for page, other in (pages, reversed(pages)):
-            kept, other._selectors._selectors = other._selectors._selectors, ()
-            other.ui.inputSelector.blockSignals(True)
-            node = self.smallVolume(name="removed")
-            last = self.smallVolume(name="last")
-            page.ui.inputSelector.setCurrentNode(node)
-            slicer.mrmlScene.RemoveNode(node)
-            self.assertIsNone(self.context.state.inputVolume, page)
-            self.remove(last)
-            other._selectors._selectors = kept
-            other.ui.inputSelector.blockSignals(False)
-
     def test_aRegionThatWasRemovedIsNotExchangedForAnother(self):
         first, _second = (
             slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", name) for name in "PQ"
         )
-        self.ui.inputSelector.setCurrentNode(self.nodes[0])
+        self.widget.ui.inputSelector.setCurrentNode(self.nodes[0])
         self.ui.regionSelector.setCurrentNode(first)
         self.assertIs(self.context.state.region, first)
         self.remove(first)
@@ -81,7 +62,7 @@ class RemovalTest(MedEnhanceTestCase):
         for node in self.nodes[1:]:
             self.results.stamp(node, "enhanced", self.nodes[0])
         self.smallVolume(name="E")
-        self.ui.inputSelector.setCurrentNode(self.nodes[0])
+        self.widget.ui.inputSelector.setCurrentNode(self.nodes[0])
         self.processEvents(80)
         self.ui.resultSelector.setCurrentNode(self.nodes[2])
         self.assertIs(self.context.state.enhancedVolume, self.nodes[2])
@@ -92,7 +73,7 @@ class RemovalTest(MedEnhanceTestCase):
     def test_anInputThatIsAGuideTooGoesFromBoth(self):
         node = self.nodes[1]
         self.ui.guideSelector.setCurrentNode(node)
-        self.ui.inputSelector.setCurrentNode(node)
+        self.widget.ui.inputSelector.setCurrentNode(node)
         self.remove(node)
         state = self.context.state
         self.assertEqual((state.inputVolume, state.guideVolume), (None, None))
@@ -103,7 +84,7 @@ class RemovalTest(MedEnhanceTestCase):
         self.results.stamp(output, "enhanced", source)
         self.results.link(output, input=source)
         self.results.stamp(other, "difference", source)
-        self.ui.inputSelector.setCurrentNode(source)
+        self.widget.ui.inputSelector.setCurrentNode(source)
         self.ui.outputSelector.setCurrentNode(output)
         self.processEvents(80)
         self.assertEqual(self.panel.problem(), "")
@@ -116,7 +97,7 @@ class RemovalTest(MedEnhanceTestCase):
         for node, of in ((elsewhere, difference), (again, source)):
             self.results.stamp(node, "enhanced", of)
             self.results.link(node, input=of)
-        self.ui.inputSelector.setCurrentNode(source)
+        self.widget.ui.inputSelector.setCurrentNode(source)
         box = self.ui.overwriteCheckBox
         for node in (difference, elsewhere):
             self.ui.outputSelector.setCurrentNode(node)
@@ -129,40 +110,8 @@ class RemovalTest(MedEnhanceTestCase):
         self.processEvents(80)
         self.assertTrue(self.ui.applyButton.enabled)
 
-    def test_aBatchDoesNotGoOnToTheNextFolder(self):
-        hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
-        root = hierarchy.GetSceneItemID()
-        folders = [hierarchy.CreateFolderItem(root, name) for name in ("one", "two", "three")]
-        for node, folder in zip(self.nodes, folders, strict=False):
-            hierarchy.SetItemParent(hierarchy.GetItemByDataNode(node), folder)
-        self.ui.batchButton.collapsed = False
-        self.ui.batchSelector.setCurrentItem(folders[1])
-        self.processEvents(80)
-        self.assertTrue(self.ui.batchApplyButton.enabled)
-        hierarchy.RemoveItem(folders[1])
-        self.processEvents(80)
-        self.assertFalse(self.ui.batchApplyButton.enabled)
-        self.assertIn("Choose a patient", self.ui.batchSummaryLabel.text)
-        self.ui.batchSelector.setCurrentItem(folders[2])
-        self.processEvents(80)
-        self.assertIn("One volume", self.ui.batchSummaryLabel.text)
-        self.ui.batchSelector.setCurrentItem(0)  # which can become the scene's own item
-        self.processEvents(80)
-        self.assertFalse(self.ui.batchApplyButton.enabled)
-
-    def test_theBatchFollowsTheSubjectHierarchy(self):
-        hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
-        folder = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), "one")
-        self.ui.batchButton.collapsed = False
-        self.ui.batchSelector.setCurrentItem(folder)
-        self.processEvents(80)
-        self.assertIn("contains no volumes", self.ui.batchSummaryLabel.text)
-        hierarchy.SetItemParent(hierarchy.GetItemByDataNode(self.nodes[0]), folder)
-        self.processEvents(80)
-        self.assertIn("One volume", self.ui.batchSummaryLabel.text)
-
     def test_aSceneThatClosesIsNotTakenForAChoice(self):
-        self.ui.inputSelector.setCurrentNode(self.nodes[1])
+        self.widget.ui.inputSelector.setCurrentNode(self.nodes[1])
         with mock.patch.object(self.context, "message") as said:
             slicer.mrmlScene.Clear(0)
             self.processEvents(80)

@@ -83,29 +83,13 @@ class StateTest(MedEnhanceTestCase):
         self.assertIsNone(self.context.state.inputVolume)
         self.assertEqual(self.context.state.model, "auto")
         slicer.util.loadScene(path)
-        loaded = [
-            state
-            for state in map(type(self.context.state), self.widget.logic.getAllParameterNodes())
-            if state.inputVolume is not None
-        ]
-        self.assertEqual(len(loaded), 1)
-        self.assertEqual(loaded[0].inputVolume.GetName(), "kept")
-        self.assertEqual((loaded[0].model, loaded[0].ratio), ("mr", 12.5))
-        self.assertEqual(self.context.state, loaded[0])
+        state = self.context.state
+        self.assertEqual(len(self.widget.logic.getAllParameterNodes()), 1)
+        self.assertEqual(state.inputVolume.GetName(), "kept")
+        self.assertEqual((state.model, state.ratio, state.page), ("mr", 12.5, "compress"))
 
-    def test_severalParameterNodesCoexist(self):
-        first = self.context.state
-        first.model = "first"
-        second = self.widget.logic.createParameterNode()
-        slicer.mrmlScene.AddNode(second)
-        self.widget.ui.parameterNodeSelector.setCurrentNode(second)
-        self.assertIs(self.context.state.node, second)
-        self.context.state.model = "second"
-        self.widget.ui.parameterNodeSelector.setCurrentNode(first.node)
-        self.assertEqual(self.context.state.model, "first")
-
-    def test_removingTheShownNodeShowsAnother(self):
+    def test_aRemovedNodeIsMadeAgainWhenTheModuleIsEntered(self):
         slicer.mrmlScene.RemoveNode(self.context.state.node)
-        self.processEvents()
+        self.widget.enter()
         self.assertIsNotNone(self.context.state)
         self.assertIsNotNone(self.context.state.node.GetScene())

@@ -66,12 +66,12 @@ class CatchingTest(MedEnhanceTestCase):
 
     def test_aHiddenRowOfAFormFails(self):
         def body(inner):
-            inner.widget.panels["load"].ui.sizeLabel.visible = False
+            inner.widget.panels["enhance"].ui.headLabel.visible = False
 
         try:
             self.assertIn("sizeLabel", self.failuresOf(body))
         finally:
-            self.widget.panels["load"].ui.sizeLabel.visible = True
+            self.widget.panels["enhance"].ui.headLabel.visible = True
 
     def test_aFolderThatIsLeftFails(self):
         def body(inner):

@@ -10,18 +10,14 @@ from slicer.i18n import tr as _
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge
 
-#: Attributes: where a node was loaded from, which of the series there, and the study of it.
-PATH, SERIES, STUDY = "MedEnhance.source", "MedEnhance.series", "MedEnhance.study"
+#: Attributes: the series that a node was made from, and the study of it.
+SERIES, STUDY = "MedEnhance.series", "MedEnhance.study"
 #: On a result: what its input knew, as JSON.
 INHERITED = "MedEnhance.dicomSource"
 #: Slicer's, on what its module DICOM has loaded: UIDs with spaces between them.
 INSTANCES = "DICOM.instanceUIDs"
-#: Endings of what is a volume in itself, and no DICOM image.
-_VOLUMES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".ucv")
 #: Where DICOM keeps the UIDs of a study and of a series.
 _STUDY_TAG, _SERIES_TAG = "0020,000D", "0020,000E"
-#: ImageType, which begins with ORIGINAL or DERIVED.
-_TYPE_TAG = "0008,0008"
 #: Images that are looked for in one turn of Qt's events.
 _AT_ONCE = 25
 
@@ -57,12 +53,11 @@ def checkOpen():
 
 @dataclass(frozen=True)
 class DicomSource:
-    """path and series of a load; or the instances, or the series, in Slicer's DICOM database.
+    """The instances, or the series, in Slicer's DICOM database.
 
     study: its UID, where it is known without looking.
     """
 
-    path: str = ""
     series: str = ""
     instances: tuple = ()
     study: str = ""
@@ -73,7 +68,6 @@ class DicomSource:
         if self.instances and database() is not None:
             value, first = database().instanceValue, self.instances[0]
             study, series = value(first, _STUDY_TAG), value(first, _SERIES_TAG)
-        series = series.partition("/")[0]  # what comes then names a part of it
         isUid = series.count(".") > 1
         return {"study": study, "series": series} if study and isUid else None
 
@@ -83,10 +77,6 @@ class DicomSource:
         A generator of fractions with that as its return value. Raises PanelError where files are
         gone, or the database does not know them.
         """
-        if self.path:
-            if not os.path.exists(self.path):
-                raise _gone(self.path)
-            return {"path": self.path, **({"series": self.series} if self.series else {})}
         files = yield from (_filesOf(self.instances) if self.instances else self._filesOfSeries())
         path = os.path.join(folder, "source.txt")
         with open(path, "w", encoding="utf-8") as file:
@@ -105,84 +95,6 @@ class DicomSource:
             )
         yield from _checkThere(files)
         return files
-
-
-@dataclass(frozen=True)
-class StoredSeries:
-    """A series of Slicer's DICOM database, by what it knows without opening a file."""
-
-    series: str
-    study: "StoredStudy"
-    name: str
-    modality: str
-
-    def files(self):
-        """Its files; raises PanelError where the database or one of them is gone."""
-        files = list(_openDatabase().filesForSeries(self.series))
-        for file in files:
-            if not os.path.exists(file):
-                raise _gone(file)
-        return files
-
-    def checkOriginal(self):
-        """Raise PanelError for a series that was computed, such as an earlier result."""
-        instances = _openDatabase().instancesForSeries(self.series, 1)
-        kind = database().instanceValue(instances[0], _TYPE_TAG) if instances else ""
-        if kind.startswith("DERIVED"):
-            raise PanelError(
-                _("The series {name} is derived: it was computed from another").format(
-                    name=self.name
-                ),
-                _("Enhance the original; to enhance this one, load it and choose it as volume."),
-                "input",
-            )
-
-    def mark(self, node):
-        """Record on a node, and on the frames of a sequence, which images it was made from."""
-        instances = " ".join(_openDatabase().instancesForSeries(self.series))
-        for each in {node, *bridge.frameNodes(node)}:
-            each.SetAttribute(INSTANCES, instances)
-
-
-@dataclass(frozen=True)
-class StoredStudy:
-    """A study of Slicer's DICOM database. patient: the database's own key."""
-
-    uid: str
-    patient: str
-    patientName: str
-    name: str
-
-    def series(self, modalities):
-        """Its StoredSeries of these modalities."""
-        opened, found = _openDatabase(), []
-        for uid in opened.seriesForStudy(self.uid):
-            modality = str(opened.fieldForSeries("Modality", uid))
-            if modality in modalities:
-                name = str(opened.descriptionForSeries(uid)) or modality
-                found.append(StoredSeries(uid, self, name, modality))
-        return found
-
-
-def storedStudies():
-    """All studies of Slicer's database, by patient; none where it is not open."""
-    opened, found = database(), []
-    for patient in opened.patients() if opened is not None else ():
-        person = str(opened.nameForPatient(patient)).replace("^", " ").strip()
-        for study in opened.studiesForPatient(patient):
-            date = str(opened.fieldForStudy("StudyDate", study))
-            description = str(opened.descriptionForStudy(study))
-            name = " ".join(filter(None, (date, description))) or _("Study")
-            found.append(StoredStudy(study, patient, person or _("Unnamed"), name))
-    return sorted(found, key=lambda one: (one.patientName, one.name))
-
-
-def remember(node, path, series=None, study=None):
-    """Record on a node, and on the frames of a sequence, what it was loaded from."""
-    for each in {node, *bridge.frameNodes(node)}:
-        each.SetAttribute(PATH, path)
-        each.SetAttribute(SERIES, str(series) if series else None)
-        each.SetAttribute(STUDY, study or None)
 
 
 def rememberSeries(node, series, study=""):
@@ -255,7 +167,11 @@ def _filesOf(instances):
 def _checkThere(files):
     for number, file in enumerate(files, 1):
         if not os.path.exists(file):
-            raise _gone(file)
+            raise PanelError(
+                _("{path}, the source of the volume, no longer exists").format(path=file),
+                _("Restore it, or export the volume under a patient ID that you enter."),
+                "input",
+            )
         if number % _AT_ONCE == 0:
             yield number / len(files)
 
@@ -281,23 +197,10 @@ def _sourceIn(node):
         recorded = None
     if isinstance(recorded, dict):
         return DicomSource(
-            str(recorded.get("path", "")),
             str(recorded.get("series", "")),
             tuple(map(str, recorded.get("instances", ()))),
             str(recorded.get("study", "")),
         )
-    path, series, study = (node.GetAttribute(name) or "" for name in (PATH, SERIES, STUDY))
-    # On a result it is its source's name; a path may be that of another kind of file.
-    isName = bool(node.GetAttribute("MedEnhance.derived")) and not os.path.isabs(path)
-    if path and not isName and not path.lower().endswith(_VOLUMES):
-        return DicomSource(path, series, study=study)
+    series, study = (node.GetAttribute(name) or "" for name in (SERIES, STUDY))
     known = series and holds(series)
     return DicomSource(series=series, study=study) if known else None
-
-
-def _gone(path):
-    return PanelError(
-        _("{path}, the source of the volume, no longer exists").format(path=path),
-        _("Restore it, or export the volume under a patient ID that you enter."),
-        "input",
-    )

@@ -2,18 +2,15 @@
 
 import dataclasses
 import html
-import re
 
 from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge, card, provenance, region, results
+from MedEnhancePanels.nodes import bridge, cautions, region, results
 
 ENHANCER, HEAD, SLICES = "enhancer", "head", "slices"
 #: DICOM's word for a modality that is none of the others: the user has to choose the model.
 UNKNOWN = "OT"
-#: Whose images a data set has, in the words of the cards: "3 other patients", "1 subject, 0.7 mm".
-_PEOPLE = re.compile(r"(\d+)(?: other)? (?:patient|subject|person|people|volunteer)")
 #: The number of structures of a model that are named; the others are counted.
 _NAMED = 6
 
@@ -90,7 +87,7 @@ def canSegment(node):
         return _("A sequence cannot be segmented as a whole: choose one frame.")
     if not heads(node):
         return _("There is no segmentation model for {modality}.").format(
-            modality=card.modalityName(bridge.modalityOf(node))
+            modality=cautions.modalityName(bridge.modalityOf(node))
         )
     return ""
 
@@ -103,7 +100,7 @@ def headProblem(node, head):
     problem = canSegment(node)
     if problem or chosenHead(node, head) is not None:
         return problem
-    modality = card.modalityName(bridge.modalityOf(node))
+    modality = cautions.modalityName(bridge.modalityOf(node))
     if head == "auto":
         return _(
             "No segmentation model is recommended for {modality}: choose one, or deselect"
@@ -131,7 +128,7 @@ def tasks(modality=UNKNOWN):
         texts = {task: text for task, text in texts.items() if task in ("auto", "slices")}
     if modality == UNKNOWN:
         return {task: text[:1].upper() + text[1:] for task, text in texts.items()}
-    name = card.modalityName(modality)
+    name = cautions.modalityName(modality)
     return {
         task: _("{modality}: {task}").format(modality=name, task=text)
         for task, text in texts.items()
@@ -207,7 +204,7 @@ def withoutWhatItLacks(node, options):
 def problemOf(node, options):
     """Why a volume cannot be enhanced like this, and what to do; empty where it can."""
     if node is None:
-        return _("Choose a volume, or load one on the Load page.")
+        return _("Choose a volume above, or load one.")
     try:
         bridge.checkIntensities(node)
         bridge.geometryOf(bridge.frameNodes(node)[0])
@@ -228,12 +225,11 @@ def _modelProblem(node, options):
     isAuto = options.model == "auto"
     if isAuto and names and modality == UNKNOWN:
         return _(
-            "The modality of {name} is not known: choose it on the Load page, or choose the model"
-            " yourself, below Advanced."
+            "The modality of {name} is not known: choose it, or the model, below Advanced."
         ).format(name=node.GetName())
     if options.model in names or (isAuto and fitting(modality)):
         return ""
-    named, *known = map(card.modalityName, (modality, *modalities()))
+    named, *known = map(cautions.modalityName, (modality, *modalities()))
     if isAuto and names:
         return _("No model is recommended for {modality}: choose one.").format(modality=named)
     if names:
@@ -242,7 +238,7 @@ def _modelProblem(node, options):
         )
     return _(
         "There is no model for {modality}, the modality of {name}; there are models for {known}."
-        " If the modality is wrong, correct it on the Load page."
+        " If the modality is wrong, correct it below Advanced."
     ).format(modality=named, name=node.GetName(), known=_(" and ").join(known))
 
 
@@ -251,7 +247,7 @@ def _slicesProblem(node, modality):
         return _("Thin slices are made of single volumes: choose one frame.")
     if not _installed(modality, SLICES):
         return _("There is no model of thin slices for {modality}.").format(
-            modality=card.modalityName(modality)
+            modality=cautions.modalityName(modality)
         )
     return ""
 
@@ -268,8 +264,8 @@ def _otherVolumesProblem(node, options):
                 "{name} is {modality}, the volume {volume}: choose one of the same modality."
             ).format(
                 name=other.GetName(),
-                modality=card.modalityName(bridge.modalityOf(other)),
-                volume=card.modalityName(bridge.modalityOf(node)),
+                modality=cautions.modalityName(bridge.modalityOf(other)),
+                volume=cautions.modalityName(bridge.modalityOf(node)),
             )
     bridge.checkOutput(options.output, node, options.guide, options.look)
     return region.problemOf(node, options.region, options.regionSegment)
@@ -287,28 +283,6 @@ def modelFor(node, model, task):
     if model == "auto":
         return next(iter(fitting(modality)), None) if modality != UNKNOWN else None
     return next((each for each in fitting(modality) if each.name == model), None)
-
-
-def shortCard(bundle):
-    """A model in a line or two; its data sets are for the full card."""
-    first = _("{modality}, trained on {data}").format(
-        modality=card.modalityName(bundle.modality), data=_people(bundle)
-    )
-    origin = "" if bundle.shipped else _("Imported: it did not come with MedEnhance.")
-    return "\n".join(filter(None, (f"{first}.", origin, _scope(bundle))))
-
-
-def _people(bundle):
-    """Whose images a model learned from, in words."""
-    texts = [str(entry.get("subjects", "")) for entry in bundle.metadata.get("data", ())]
-    count = sum(int(found.group(1)) for text in texts for found in _PEOPLE.finditer(text))
-    anatomy = bundle.metadata.get("anatomy")
-    if not count:
-        return _("images of the {anatomy}").format(anatomy=anatomy) if anatomy else _("images")
-    whose = _("one person") if count == 1 else _("{count} people").format(count=count)
-    if anatomy:
-        return _("images of {whose} ({anatomy})").format(whose=whose, anatomy=anatomy)
-    return _("images of {whose}").format(whose=whose)
 
 
 def segmentNote(node, isWanted, head="auto"):
@@ -338,15 +312,7 @@ def inputWarning(node):
     what to do; ("", "") where nothing does."""
     if not isUsable(node):
         return "", ""
-    if node.GetAttribute(provenance.DERIVED) == "enhanced":
-        warning = _("{name} is enhanced already.").format(name=node.GetName())
-        return warning, _("Choose the original: a second time smooths what should stay.")
-    frame = bridge.frameNodes(node)[0]
-    valueRange = bridge.rangeOf(frame.GetImageData())
-    for warning in card.modalityWarnings(frame, bridge.modalityOf(node), valueRange):
-        remedy = _("Correct the modality on the Load page if it is wrong.")
-        return f"{warning.text}.", remedy
-    return "", ""
+    return cautions.cautionOf(node)
 
 
 def fullCard(bundle):
@@ -359,7 +325,7 @@ def fullCard(bundle):
     head = _("{name} {version}, for {modality}").format(
         name=bundle.name,
         version=metadata["version"],
-        modality=card.modalityName(bundle.modality),
+        modality=cautions.modalityName(bundle.modality),
     )
     return (
         f"<p><b>{html.escape(head)}</b><br/>{html.escape(metadata['description'])}</p>"

@@ -89,16 +89,6 @@ def compositeOf(sliceNode):
     return None
 
 
-def isInView(volume):
-    """Whether a slice view of the layout shows a volume, alone or over another."""
-    identifier = volume.GetID()
-    return any(
-        layers.GetBackgroundVolumeID() == identifier
-        or (layers.GetForegroundVolumeID() == identifier and layers.GetForegroundOpacity() > 0)
-        for layers in map(compositeOf, visibleSliceNodes())
-    )
-
-
 class LayerWatch:
     """Notices when a view shows other volumes than it should, whatever changed it.
 
@@ -180,8 +170,6 @@ def differencesOf(options):
         differences.append(_("Shading is not corrected in the preview."))
     elif options.biasCorrection == "auto" and options.task == "auto":
         differences.append(_("Apply also corrects blur and shading where it finds them."))
-    if options.look is not None:
-        differences.append(_("The look is not taken over in the preview."))
     if options.region is not None:
         differences.append(_("Apply changes the region alone."))
     return differences

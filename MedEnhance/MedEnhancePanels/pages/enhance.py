@@ -6,27 +6,21 @@ from slicer.i18n import tr as _
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.job import withWarnings
-from MedEnhancePanels.nodes import bridge, model_choice, preview, region, results
-from MedEnhancePanels.pages.enhance_batch import BatchArea
+from MedEnhancePanels.nodes import bridge, model_choice, preview, region
 from MedEnhancePanels.pages.enhance_choices import (
     DeviceChoice,
     GuideBox,
     HeadBox,
+    ModalityBox,
     ModelBox,
     Overwriting,
     RegionBox,
     TaskBox,
     offer,
 )
-from MedEnhancePanels.pages.enhance_result import (
-    ResultArea,
-    hardlyChangedText,
-    tookText,
-    warningsOf,
-)
-from MedEnhancePanels.pages.presets import PresetBox
+from MedEnhancePanels.pages.enhance_result import ResultArea
+from MedEnhancePanels.pages.result_texts import hardlyChangedText, tookText, warningsOf
 from MedEnhancePanels.pages.widgets import (
-    JobProgress,
     NodeSelectors,
     Notice,
     Page,
@@ -34,7 +28,6 @@ from MedEnhancePanels.pages.widgets import (
     singleShot,
 )
 from MedEnhancePanels.tasks import enhancement
-from MedEnhancePanels.tasks.batches import outcomeText
 
 _SETTLE_MS = 50
 
@@ -47,9 +40,6 @@ class EnhancePanel(Page):
         self.job = None
         self.preview = preview.Preview()
         self.result = ResultArea(context, self.ui, self.update)
-        self.progress = JobProgress(
-            self.ui.runFrame, self.ui.progressBar, self.ui.stageLabel, self.ui.cancelButton
-        )
         self._isUpdating = False
         self._observed, self._observedInput = [], None
         self._shownFor = self._shownInput = None
@@ -60,10 +50,9 @@ class EnhancePanel(Page):
             self.ui.deviceReasonLabel,
             self._settle.start,
         )
-        self._batch = BatchArea(self.ui, self._settle.start)
         self._models, self._heads = ModelBox(self.ui), HeadBox(self.ui)
+        self._modality = ModalityBox(self.ui)
         self._tasks, self._guide = TaskBox(self.ui), GuideBox(self.ui)
-        self._presets = PresetBox(context, self.ui, self._settle.start)
         self._overwriting = Overwriting(self.ui.overwriteCheckBox)
         self._problem = Notice(self.ui, "problem")
         self._shortcuts = Shortcuts(
@@ -77,14 +66,12 @@ class EnhancePanel(Page):
         ui = self.ui
         self._region = RegionBox(ui)
         self._selectors = NodeSelectors(
-            ui.inputSelector,
             ui.guideSelector,
-            ui.lookSelector,
             ui.outputSelector,
             ui.resultSelector,
             ui.regionSelector,
         )
-        self._whenDone = {"apply": self._onApplied, "batch": self._onBatchDone}
+        self._whenDone = {"apply": self._onApplied}
         self._setup()
         self.followState()
         running = context.runner.enhancement
@@ -94,11 +81,8 @@ class EnhancePanel(Page):
     def _setup(self):
         ui = self.ui
         ui.allFramesCheckBox.visible = False
-        ui.logButton.visible = False
         for selector in (
-            ui.inputSelector,
             ui.guideSelector,
-            ui.lookSelector,
             ui.outputSelector,
             ui.regionSelector,
         ):
@@ -122,8 +106,6 @@ class EnhancePanel(Page):
             checkBox.toggled.connect(self._onChoice)
         ui.previewButton.clicked.connect(self.onPreview)
         ui.applyButton.clicked.connect(self.onApply)
-        ui.batchButton.contentsCollapsed.connect(lambda *_collapsed: self.update())
-        ui.batchApplyButton.clicked.connect(self.onBatch)
         ui.newBoxButton.clicked.connect(self._onNewBox)
         scene = slicer.mrmlScene
         for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent):
@@ -147,7 +129,6 @@ class EnhancePanel(Page):
         super().cleanup()
         self._shortcuts.end()
         self._selectors.cleanup()
-        self._batch.cleanup()
         self.result.stop()
         self._settle.stop()
         self._devices.cleanup()
@@ -158,7 +139,6 @@ class EnhancePanel(Page):
         for scene, tag in self._observed:
             scene.RemoveObserver(tag)
         self._observed = []
-        self.progress.forget()
         self.job = None
 
     # --- what is chosen -----------------------------------------------------------------------
@@ -182,7 +162,6 @@ class EnhancePanel(Page):
             model=state.model,
             task=state.task,
             guide=state.guideVolume,
-            look=state.lookVolume,
             uncertainty=state.uncertainty,
             noiseMap=state.noiseMap,
             segment=segment,
@@ -201,11 +180,8 @@ class EnhancePanel(Page):
         state, ui = self.context.state, self.ui
         if self._isUpdating or state is None:
             return
-        before = state.inputVolume
         with state.changes():
-            state.inputVolume = ui.inputSelector.currentNode()
             state.guideVolume = ui.guideSelector.currentNode()
-            state.lookVolume = ui.lookSelector.currentNode()
             state.outputVolume = ui.outputSelector.currentNode()
             state.region = ui.regionSelector.currentNode()
             if ui.regionSegmentComboBox.isVisibleTo(self.widget):
@@ -226,23 +202,12 @@ class EnhancePanel(Page):
                 state.biasCorrection = ui.biasCorrectionCheckBox.checked
         if isAgreed:  # which is not part of the state
             self.update()
-        if state.inputVolume is not before:
-            self._lookAtInput()
 
     @guarded
     def _onNewBox(self, *_checked):
         self.context.state.region = region.newBox(self.context.state.inputVolume)
 
-    def _lookAtInput(self):
-        """The user chose another volume: the views show it, and news of the former one goes."""
-        self.context.clearMessage()
-        shown = preview.shownVolume(self.context.state.inputVolume)
-        if shown is not None and not preview.isShown(shown):
-            preview.showVolume(shown)
-
     def onState(self, state):
-        if state is not None:
-            self.result.adopt()
         self.update()
 
     def _onSceneChanged(self, *_arguments):
@@ -254,7 +219,6 @@ class EnhancePanel(Page):
         self.result.forget()
         self._observeInput(None)
         self._shownInput = None
-        self.ui.logButton.visible = False
 
     def _observeInput(self, node):
         """Follow the input's voxels, modality and name."""
@@ -279,11 +243,17 @@ class EnhancePanel(Page):
             self.widget.enabled = self.context.state is not None
             if self.context.state is not None:
                 self._showChoices()
-                for box in (self._models, self._tasks, self._heads, self._presets, self._region):
+                for box in (
+                    self._modality,
+                    self._models,
+                    self._tasks,
+                    self._heads,
+                    self._region,
+                ):
                     box.show(self.context.state, self.target)
                 self._devices.show(self.context.state.device)
+                self._showPlan()
                 self._showActions()
-                self._batch.update(self.options, bool(self._busy()))
                 self.result.update()
                 self.settleTexts()
         finally:
@@ -299,8 +269,6 @@ class EnhancePanel(Page):
         if self._shownFor == state and node is not self._shownInput:
             self.result.follow(node)
         self._shownFor, self._shownInput = state, node
-        ui.inputSelector.setCurrentNode(node)
-        ui.lookSelector.setCurrentNode(state.lookVolume)
         ui.outputSelector.setCurrentNode(state.outputVolume)
         sequence = preview.sequenceOf(node)
         ui.allFramesCheckBox.visible = sequence is not None
@@ -316,7 +284,6 @@ class EnhancePanel(Page):
         hasRegion = state.region is not None
         whole = model_choice.wholeProblem(state.task, hasRegion)
         self._guide.show(state, self.target, lacking)
-        offer(ui.lookSelector, lacking)
         _offerCheck(ui.uncertaintyCheckBox, state.uncertainty, whole)
         _offerCheck(ui.noiseMapCheckBox, state.noiseMap, whole)
         problem = model_choice.canSegment(self.target) if model_choice.isUsable(self.target) else ""
@@ -336,7 +303,9 @@ class EnhancePanel(Page):
             self._problem.show("info" if state.inputVolume is None else "error", problem)
         else:
             warning, remedy = model_choice.inputWarning(self.target)
-            self._problem.show("warning" if warning else "info", warning, remedy)
+            self._problem.show(
+                "warning" if warning else "info", warning or dependencies.missingText(), remedy
+            )
         ui.applyButton.enabled = not (problem or busy)
         ui.applyButton.toolTip = problem or busy or _("Enhance the whole volume (Ctrl+Shift+E)")
         isShown = self.preview.isShown
@@ -346,13 +315,24 @@ class EnhancePanel(Page):
         ui.previewButton.toolTip = reason or _(
             "Enhance only the slice that is shown, in place (Ctrl+Shift+P)"
         )
-        if not problem and not self.widget.isHidden():  # the page in front
+        # The page in front asks, where there is a worker that can answer.
+        if not problem and not self.widget.isHidden() and not dependencies.missing():
             self._devices.ask()
+
+    def _showPlan(self):
+        """What the run will do, with which model, and where, in a sentence."""
+        ui, state = self.ui, self.context.state
+        ui.planLabel.visible = model_choice.isUsable(self.target) and not self.problem()
+        model = model_choice.modelFor(self.target, state.model, state.task)
+        if ui.planLabel.visible and model is not None:
+            ui.planLabel.text = _("{what}. Model {model}; device: {device}.").format(
+                what=model_choice.aboutTask(state.task),
+                model=model.name,
+                device=ui.deviceComboBox.currentText,
+            )
 
     def problem(self):
         """Why Apply cannot be pressed, in a sentence; empty where it can."""
-        if dependencies.missing():
-            return _("Python packages are missing: install them with the button at the top.")
         fault = model_choice.problemOf(self.target, self.options)
         return fault or self._overwriting.problem(self.context.state.outputVolume, self.target)
 
@@ -379,6 +359,8 @@ class EnhancePanel(Page):
     @guarded
     def onApply(self, *_checked):
         """Enhance the volume."""
+        if not dependencies.ensure():
+            return
         self.hidePreview()
         self._run("apply", enhancement.start(self.context.runner, self.target, self.options))
 
@@ -390,24 +372,14 @@ class EnhancePanel(Page):
             self.context.clearMessage()
             self.update()
             return
+        if not dependencies.ensure():
+            return
         node = preview.shownVolume(self.context.state.inputVolume)
         current = preview.currentSlice(node)
         options = self.options
         job = enhancement.startPreview(self.context.runner, self.target, current.slab, options)
         self._whenDone["preview"] = lambda job: self._onPreviewed(job, node, current, options)
         self._follow("preview", job)
-
-    @guarded
-    def onBatch(self, *_checked):
-        """Enhance all volumes of the chosen study or folder."""
-        self.hidePreview()
-        work = self._batch.start(self.context.runner, self.options)
-        self._run("batch", work)
-        work.start()
-
-    def openBatch(self, item):
-        """Show the batch of an item of the subject hierarchy."""
-        self._batch.show(item)
 
     def hidePreview(self):
         self.preview.hide()
@@ -421,16 +393,8 @@ class EnhancePanel(Page):
         """Show a run until its end; kind: of _whenDone, what follows where it was successful."""
         self.context.clearMessage()
         self.job = job
-        self.ui.logText.clear()
-        self.ui.logButton.visible = True
-        self.progress.show(job)
-        job.onEvent(self._onLog)
         job.onFinished(lambda job: self._onFinished(job, self._whenDone[kind]))
         self.update()
-
-    def _onLog(self, job, name, fields):
-        if job is self.job and name in ("log", "warning"):
-            self.ui.logText.appendPlainText(fields.get("message", ""))
 
     @guarded
     def _onFinished(self, job, onDone):
@@ -470,14 +434,6 @@ class EnhancePanel(Page):
         level = "warning" if job.warnings else "info"
         shown = " ".join([shown, *preview.differencesOf(options)])
         self.context.message(level, withWarnings(shown, job.warnings))
-
-    def _onBatchDone(self, work):
-        made = [node for node in work.nodes.values() if bridge.isInScene(node)]
-        ofInput = [node for node in made if self._shownInput is results.linked(node, "input")]
-        if made:
-            self.context.state.enhancedVolume = (ofInput or made)[-1]
-        level = "warning" if work.warnings else "info"
-        self.context.message(level, outcomeText(work), "\n".join(work.warnings))
 
 
 def _offerCheck(checkBox, value, problem):

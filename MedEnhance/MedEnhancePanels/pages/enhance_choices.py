@@ -1,12 +1,11 @@
-"""Parts of the page Enhance: lists of models and devices, confirmation of overwriting."""
+"""Parts of the page Enhance: what can be chosen, and the confirmation of overwriting."""
 
 import qt
 from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import guarded
-from MedEnhancePanels.nodes import bridge, guides, model_choice, preview, results
-from MedEnhancePanels.nodes.card import bytesText
-from MedEnhancePanels.pages.widgets import showIcon
+from MedEnhancePanels.nodes import bridge, cautions, guides, model_choice, preview, results
+from MedEnhancePanels.nodes.cautions import bytesText
 
 
 class _ModelList:
@@ -44,13 +43,10 @@ class _ModelList:
 
 
 class ModelBox(_ModelList):
-    """The models for a volume's modality, with the card of the chosen one behind a button."""
+    """The models for a volume's modality; the card of the chosen one is the tool tip."""
 
     def __init__(self, ui):
         super().__init__(ui, ui.modelComboBox)
-        showIcon(ui.cardButton, qt.QStyle.SP_MessageBoxInformation)
-        ui.cardLabel.visible = False
-        ui.cardButton.toggled.connect(ui.cardLabel.setVisible)
 
     def show(self, state, target):
         """Offer what fits the target, and show what the state says."""
@@ -60,14 +56,29 @@ class ModelBox(_ModelList):
         recommended = next(iter(model_choice.fitting(modality)), None) if isKnown else None
         self._offer(state.model, target, models, recommended, _("Choose a model"))
         shown = model_choice.modelFor(target, state.model, state.task)
-        ui.modelCardLabel.visible = shown is not None
-        ui.modelCardLabel.text = model_choice.shortCard(shown) if shown else ""
-        full = model_choice.fullCard(shown) if shown else ""
-        for widget in (ui.modelComboBox, ui.modelCardLabel, ui.cardButton):
-            widget.toolTip = full
-        ui.cardLabel.text = full
-        ui.cardButton.enabled = shown is not None
-        ui.cardLabel.visible = ui.cardButton.checked and shown is not None
+        ui.modelComboBox.toolTip = model_choice.fullCard(shown) if shown else ""
+
+
+class ModalityBox:
+    """The modality of a volume, by which its model is chosen; a choice is kept with the node."""
+
+    def __init__(self, ui):
+        self._box, self._target = ui.modalityComboBox, None
+        for modality in cautions.MODALITIES:
+            self._box.addItem(cautions.modalityName(modality), modality)
+        self._box.activated.connect(self._onChosen)
+
+    def show(self, _state, target):
+        """Show what the target is taken for."""
+        self._target = target if model_choice.isUsable(target) else None
+        self._box.enabled = self._target is not None
+        self._box.currentIndex = self._box.findData(model_choice.modalityOf(target))
+
+    def _onChosen(self, *_index):
+        if self._target is not None:
+            for frame in bridge.frameNodes(self._target):
+                frame.SetAttribute(bridge.MODALITY, self._box.currentData)
+            self._target.Modified()
 
 
 class HeadBox(_ModelList):

@@ -1,20 +1,19 @@
-"""The part of the page Enhance about a result: facts, comparison, strength, overlays."""
+"""The part of the page Enhance about a result: comparison, strength, maps, and where it goes."""
 
 import qt
 import slicer
 from slicer.i18n import tr as _
 
-from MedEnhanceLib.report.uncertainty import calibration_in_words, uncertainty_in_words
 from MedEnhancePanels.errors import guarded
-from MedEnhancePanels.job import durationText, sentence
-from MedEnhancePanels.nodes import bridge, preview, provenance, results
-from MedEnhancePanels.nodes.compare import Compare
-from MedEnhancePanels.pages.result_tools import ResultTools
-from MedEnhancePanels.pages.widgets import Notice, showIcon, ticking
-from MedEnhancePanels.tasks import blending
+from MedEnhancePanels.nodes import bridge, preview, results
+from MedEnhancePanels.nodes.compare import Compare, layoutNode
+from MedEnhancePanels.pages import result_texts
+from MedEnhancePanels.pages.widgets import Notice, askForNewFile, ticking
+from MedEnhancePanels.tasks import blending, files
 
-#: With a smaller share of the correction than this a result looks like its input.
-_HARDLY = 0.5
+_KINDS = "NRRD (*.nrrd);;NIfTI (*.nii.gz);;MetaImage (*.mha)"
+#: Maps that the menu More shows over the result, by their role.
+_MAPS = ("uncertainty", "noise")
 
 
 class ResultArea:
@@ -28,35 +27,36 @@ class ResultArea:
         self.compare = Compare(self.update)
         #: What is being blended, and the steps of that.
         self._blended, self._steps = None, None
-        #: Whether the views show the input alone for a moment.
-        self._isInput = False
-        #: Whether the slider is held somewhere else than at the strength of the voxels.
-        self._isHeld = False
         self._isUpdating = False
         self._timer = ticking(ui.resultButton, 0, self._onStep)
         self._notice = Notice(ui, "alarm")
-        showIcon(ui.factsButton, qt.QStyle.SP_MessageBoxInformation)
-        ui.factsButton.toggled.connect(lambda _checked: self._showFacts())
-        self._modes = {
-            "none": ui.compareOffButton,
-            "sideBySide": ui.sideBySideButton,
-            "fade": ui.fadeButton,
-        }
-        self._segmentationTip = ui.segmentationButton.toolTip
         self._strengthTip = ui.strengthSlider.toolTip
-        self._overlays = {"difference": ui.differenceButton, "uncertainty": ui.uncertaintyButton}
         ui.resultSelector.addAttribute("vtkMRMLScalarVolumeNode", "MedEnhance.derived", "enhanced")
         ui.resultSelector.currentNodeChanged.connect(self._onChosen)
-        for mode, button in self._modes.items():
-            button.clicked.connect(lambda _checked=False, mode=mode: self._onMode(mode))
-        for kind, button in self._overlays.items():
-            button.clicked.connect(lambda checked=False, kind=kind: self._onOverlay(kind, checked))
-        ui.segmentationButton.clicked.connect(self._onSegmentation)
-        ui.strengthSlider.valueIsChanging.connect(self._onDragged)
+        ui.inputButton.pressed.connect(lambda: self._showInput(True))
+        ui.inputButton.released.connect(lambda: self._showInput(False))
+        ui.sideBySideButton.clicked.connect(self._onSideBySide)
+        ui.differenceButton.clicked.connect(
+            lambda checked=False: self._onMap("difference", checked)
+        )
         ui.strengthSlider.valueChanged.connect(self._onStrength)
-        ui.inputButton.clicked.connect(self.toggleInput)
-        self.tools = ResultTools(context, ui, lambda: self.output, self.leave)
-        ui.exportButton.clicked.connect(self._onExport)
+        self._menu, self.actions = qt.QMenu(ui.moreButton), {}
+        self._fillMenu()
+        ui.moreButton.setMenu(self._menu)
+
+    def _fillMenu(self):
+        for name, text, slot in (
+            ("segments", _("Segments"), self._onSegments),
+            ("surfaces", _("Segments in 3D"), self._onSurfaces),
+            ("table", _("Table of volumes"), self._onTable),
+            ("uncertainty", _("Uncertainty"), lambda checked: self._onMap("uncertainty", checked)),
+            ("noise", _("Noise map"), lambda checked: self._onMap("noise", checked)),
+            ("save", _("Save with its history…"), self._onSave),
+            ("export", _("Export to DICOM…"), self._onExport),
+        ):
+            action = self.actions[name] = self._menu.addAction(text)
+            action.checkable = name not in ("save", "export")
+            action.triggered.connect(slot)
 
     @property
     def output(self):
@@ -78,48 +78,26 @@ class ResultArea:
             self._isUpdating = False
 
     def _update(self):
-        ui, output = self.ui, self.output
+        ui, output, compare = self.ui, self.output, self.compare
         blending.forgetRemoved()
         source = results.linked(output, "input")
-        if self.compare.mode != "none" and (self.compare.output is not output or source is None):
-            self.compare.leave()
+        if compare.mode != "none" and (compare.output is not output or source is None):
+            compare.leave()
         canCompare = source is not None and not self.isBlending
         ui.resultButton.visible = ui.resultSelector.nodeCount() > 0
         ui.resultSelector.setCurrentNode(output)
-        self._showFacts()
-        for mode, button in self._modes.items():
-            button.checked = mode == self.compare.mode
-            button.enabled = canCompare
-        self._isInput = self._isInput and self.compare.mode != "none"
-        ui.inputButton.enabled, ui.inputButton.checked = canCompare, self._isInput
-        self.tools.update(self.isBlending)
-        self._showStrength()
-        for kind, button in self._overlays.items():
-            button.enabled = results.linked(output, kind) is not None and canCompare
-            button.checked = self.compare.overlay == kind
-        ui.uncertaintyButton.toolTip = (
-            uncertaintyText(output) or _("Standard deviation of each voxel, in the volume's units")
-            if results.linked(output, "uncertainty") is not None
-            else _notMade(_("Uncertainty map"))
-        )
-        ui.exportButton.enabled = bridge.isInScene(output) and not self.isBlending
-        segmentation = results.linked(output, "segmentation")
-        display = segmentation.GetDisplayNode() if segmentation is not None else None
-        ui.segmentationButton.enabled = display is not None
-        ui.segmentationButton.toolTip = (
-            _notMade(_("Segmentation")) if display is None else self._segmentationTip
-        )
-        ui.segmentationButton.checked = display is not None and bool(display.GetVisibility())
-
-    def _showFacts(self):
-        """One line, and the rest on demand."""
-        ui, output = self.ui, self.output
-        ui.factsLabel.text, more = factsOf(output), moreFactsOf(output)
+        ui.factsLabel.text = result_texts.factsOf(output)
+        ui.factsLabel.toolTip = result_texts.moreFactsOf(output)
         ui.factsLabel.visible = bool(ui.factsLabel.text)
-        ui.moreFactsLabel.text = ui.factsButton.toolTip = more
-        ui.factsButton.visible = bool(more)
-        ui.moreFactsLabel.visible = bool(more) and ui.factsButton.checked
-        self._notice.show(*noticeOf(output))
+        self._notice.show(*result_texts.noticeOf(output))
+        for button in (ui.inputButton, ui.sideBySideButton):
+            button.enabled = canCompare
+        ui.sideBySideButton.checked = compare.mode == "sideBySide"
+        hasDifference = results.linked(output, "difference") is not None
+        ui.differenceButton.enabled = canCompare and hasDifference
+        ui.differenceButton.checked = compare.overlay == "difference"
+        self._showStrength()
+        self._showMenu(canCompare)
 
     def _showStrength(self):
         """The strength that the voxels have, but for one that they are about to get."""
@@ -128,13 +106,30 @@ class ResultArea:
         isOurs = not self.isBlending or self._blended is output
         slider.enabled = output is not None and not problem and isOurs
         slider.toolTip = problem or self._strengthTip
-        if not (self._isHeld or (self.isBlending and isOurs)):
+        if not (self.isBlending and isOurs):
             slider.value = results.strengthOf(output) if output is not None else 1.0
 
+    def _showMenu(self, canCompare):
+        output, actions = self.output, self.actions
+        isThere = bridge.isInScene(output) and not self.isBlending
+        self.ui.moreButton.enabled = isThere
+        segmentation = results.linked(output, "segmentation")
+        display = segmentation.GetDisplayNode() if segmentation is not None else None
+        actions["segments"].enabled = actions["surfaces"].enabled = display is not None
+        actions["segments"].checked = display is not None and bool(display.GetVisibility())
+        actions["surfaces"].checked = display is not None and _isShownIn3d(segmentation, display)
+        table = results.linked(output, "table")
+        actions["table"].enabled = table is not None
+        actions["table"].checked = table is not None and _isTableShown(table)
+        for role in _MAPS:
+            actions[role].enabled = canCompare and results.linked(output, role) is not None
+            actions[role].checked = self.compare.overlay == role
+        actions["uncertainty"].toolTip = result_texts.uncertaintyText(output)
+
     def showNew(self, output):
-        """Show a result that has just come out, in the mode that is on, or over its input."""
+        """Show a result that has just come out: beside its input."""
         _hideLabelsOfOthers(output)
-        self.compare.show(output, self.compare.mode if self.compare.mode != "none" else "fade")
+        self.compare.show(output, "sideBySide")
 
     def follow(self, node):
         """Another input was chosen: its latest result belongs here, and no comparison of others."""
@@ -146,13 +141,8 @@ class ResultArea:
         if node is not self.output and results.linked(self.output, "input") not in (node, shown):
             state.enhancedVolume = results.latestOf(node, shown)
 
-    def adopt(self):
-        """A scene was loaded: take over the comparison that its views show."""
-        self.compare.adopt(self.output)
-
     def leave(self):
         """Put the views back."""
-        self._isInput = False
         self.compare.leave()
         self.update()
 
@@ -164,10 +154,7 @@ class ResultArea:
     def forget(self):
         """The scene closes: there is nothing to put back."""
         self.stop()
-        self._isHeld = False
         blending.forgetRemoved()
-        self._isInput = False
-        self.tools.forget()
         self.compare.forget()
 
     # --- what the buttons do ------------------------------------------------------------------
@@ -180,50 +167,83 @@ class ResultArea:
             self.update()
 
     @guarded
-    def _onMode(self, mode):
-        self._isInput = False
+    def _onSideBySide(self, *_checked):
         if self.output is not None:
-            self.compare.show(self.output, mode)
-            self.compare.setOpacity(1.0)
+            isBeside = self.ui.sideBySideButton.checked
+            self.compare.show(self.output, "sideBySide" if isBeside else "single")
+        self.update()
+
+    def _begin(self):
+        """Show the result, where nothing of it is shown yet."""
+        if self.compare.mode == "none" and self.output is not None:
+            self.compare.show(self.output, "single")
+
+    @guarded
+    def _showInput(self, isInput):
+        self._begin()
+        self.compare.setInput(isInput)
+
+    def toggleInput(self):
+        """Show the input, or the result again."""
+        if self.ui.inputButton.enabled:
+            self._showInput(not self.compare.isInput)
+
+    def _onDifference(self, *_checked):
+        self._onMap("difference", self.ui.differenceButton.checked)
+
+    @guarded
+    def _onMap(self, role, checked):
+        self._begin()
+        self.compare.setOverlay(role if checked else None)
         self.update()
 
     @guarded
-    def toggleInput(self, *_checked):
-        """Show the input alone, or the result again; compares them where nothing does."""
-        if not self.ui.inputButton.enabled:
-            return
-        self._isInput = not self._isInput
-        if self.compare.mode == "none":
-            self.compare.show(self.output, "fade")
-        self.compare.setOpacity(0.0 if self._isInput else 1.0)
-        self.update()
-
-    @guarded
-    def _onOverlay(self, kind, checked):
-        if checked and self.compare.mode == "none":
-            self.compare.show(self.output, "fade")
-        self.compare.setOverlay(kind if checked else None)
-        self.update()
-
-    @guarded
-    def _onSegmentation(self, *_checked):
+    def _onSegments(self, checked):
         segmentation = results.linked(self.output, "segmentation")
-        if segmentation is not None:
-            segmentation.GetDisplayNode().SetVisibility(bool(self.ui.segmentationButton.checked))
+        segmentation.GetDisplayNode().SetVisibility(bool(checked))
+        self.update()
+
+    @guarded
+    def _onSurfaces(self, checked):
+        segmentation = results.linked(self.output, "segmentation")
+        if checked:
+            segmentation.CreateClosedSurfaceRepresentation()
+            segmentation.GetDisplayNode().SetVisibility(True)
+        segmentation.GetDisplayNode().SetVisibility3D(bool(checked))
+        self.update()
+
+    @guarded
+    def _onTable(self, checked):
+        layout = layoutNode()
+        if checked:
+            logic = slicer.app.applicationLogic()
+            selection = logic.GetSelectionNode()
+            selection.SetActiveTableID(results.linked(self.output, "table").GetID())
+            logic.PropagateTableSelection()
+            layout.SetViewArrangement(layout.SlicerLayoutFourUpTableView)
+        else:
+            layout.SetViewArrangement(layout.SlicerLayoutFourUpView)
+        self.update()
+
+    @guarded
+    def _onSave(self, *_checked):
+        output = self.output
+        start = f"{output.GetName()}.nrrd"
+        path = askForNewFile(self.ui.moreButton, _("Save the result"), start, _KINDS)
+        if path:
+            files.startSave(self.context.runner, output, path).onFinished(self._onSaved)
+
+    @guarded
+    def _onSaved(self, job):
+        if job.error is not None:
+            self.context.showError(job.error)
+        else:
+            text = _("Saved as {path}. Its header says that it is derived.")
+            self.context.message("info", text.format(path=job.result["outputs"]["output"]))
 
     @guarded
     def _onExport(self, *_checked):
         self.context.exportDicom(self.output)
-
-    @guarded
-    def _onDragged(self, value):
-        """While the slider is held: the views show about what its release will write."""
-        if self._isUpdating or self.output is None:
-            return
-        self._isInput = self.ui.inputButton.checked = False
-        strength = results.strengthOf(self.output)
-        self._isHeld = value != strength
-        self.compare.setOpacity(min(1.0, value / strength) if strength > 0 else 1.0)
 
     @guarded
     def _onStrength(self, value):
@@ -231,7 +251,6 @@ class ResultArea:
         if self._isUpdating or self.output is None:
             return
         self.stop()
-        self._isHeld = False
         try:
             self._steps, self._blended = blending.setStrength(self.output, value), self.output
             self._timer.start()
@@ -244,26 +263,16 @@ class ResultArea:
             next(self._steps)
             return
         except StopIteration:
-            self._endBlending()
+            self.stop()
+            self._showBlending()
         except BaseException:
-            self._endBlending()
+            self.stop()
+            self._showBlending()
             raise
-
-    def _endBlending(self):
-        self.stop()
-        self.compare.setOpacity(0.0 if self._isInput else 1.0)
-        self._showBlending()
 
     def _showBlending(self):
         self.update()
         self._onBusy()
-
-
-def _notMade(choice):
-    """Why a map cannot be shown. choice: its check box below Advanced."""
-    return _("Not made in this run: select “{choice}” below Advanced, and apply again.").format(
-        choice=choice
-    )
 
 
 def _hideLabelsOfOthers(output):
@@ -275,144 +284,15 @@ def _hideLabelsOfOthers(output):
             labels.GetDisplayNode().SetVisibility(False)
 
 
-def tookText(seconds):
-    """How long something took; short times with a decimal."""
-    return _("{seconds:.1f} s").format(seconds=seconds) if seconds < 10 else durationText(seconds)
+def _isShownIn3d(segmentation, display):
+    name = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
+    hasSurfaces = segmentation.GetSegmentation().ContainsRepresentation(name)
+    return hasSurfaces and bool(display.GetVisibility() and display.GetVisibility3D())
 
 
-def factsOf(output):
-    """Model, device and seconds in a line.
-
-    As all facts, from what is saved with the nodes: a scene opened later shows the same.
-    """
-    return _madeBy(output) if output is not None and bridge.isInScene(output) else ""
-
-
-def moreFactsOf(output):
-    """Noise, what the model learned from, and the state of segmentation and uncertainty."""
-    if output is None or not bridge.isInScene(output):
-        return ""
-    lines = [
-        _noise(output),
-        _guide(output),
-        *_scopes(output),
-        _structures(output),
-        _uncertainty(output),
-    ]
-    return "\n".join(filter(None, lines))
-
-
-def noticeOf(output):
-    """What to know before a result is looked at: (level, sentence, details), as a Notice takes it.
-
-    The sentence is the warning of most weight; the details have all, with what to do.
-    """
-    if output is None or not bridge.isInScene(output):
-        return "info", "", ""
-    found = warningsOf(output)
-    if not found:
-        lost = results.linked(output, "input") is None
-        text = _("Its input is not in the scene, so it cannot be compared.")
-        return "info", text if lost else "", ""
-    level, message, _hint = found[0]
-    text = sentence(message)
-    if len(found) > 1:
-        text = _("{sentence} And {count} more.").format(sentence=text, count=len(found) - 1)
-    lines = [sentence(f"{each}: {hint}" if hint else each) for _level, each, hint in found]
-    return level, text, "\n".join(lines)
-
-
-def warningsOf(output):
-    """The warnings of the run: (level, message, what to do) of each, those of most weight first."""
-    found = [
-        ("alarm" if provenance.isAlarm(code) else "warning", message, hint)
-        for code, message, hint in provenance.doubtsOf(output)
-    ]
-    segmentation = results.linked(output, "segmentation")
-    ofLabels = provenance.figuresOf(segmentation).get("doubt_of_labels") if segmentation else None
-    if ofLabels:
-        found.append(("warning", str(ofLabels), ""))
-    return sorted(dict.fromkeys(found))  # "alarm" comes first
-
-
-def uncertaintyText(output):
-    """What the uncertainty map of a result is, at length; empty where it has none."""
-    facts = _uncertaintyFacts(output)
-    return uncertainty_in_words(facts, results.unitOf(output)) if facts else ""
-
-
-def _uncertainty(output):
-    facts = _uncertaintyFacts(output)
-    return facts and _("Uncertainty: 1 SD, in {unit}; {calibration}").format(
-        unit=results.unitOf(output), calibration=calibration_in_words(facts)
+def _isTableShown(table):
+    layout, selection = layoutNode(), slicer.app.applicationLogic().GetSelectionNode()
+    isOn = layout is not None and (
+        layout.GetViewArrangement() == layout.SlicerLayoutFourUpTableView
     )
-
-
-def _uncertaintyFacts(output):
-    """What the manifest says of the map; {} if there is none."""
-    if results.linked(output, "uncertainty") is None:
-        return {}
-    return provenance.uncertaintyOf(output)
-
-
-def _madeBy(output):
-    manifest = provenance.manifestOf(output) or {}
-    facts = [output.GetAttribute("MedEnhance.model"), manifest.get("device")]
-    if manifest.get("seconds") is not None:
-        facts.append(tookText(manifest["seconds"]))
-    if results.strengthOf(output) != 1.0:
-        facts.append(_("strength {strength:.2f}").format(strength=results.strengthOf(output)))
-    if provenance.regionOf(output):
-        facts.append(_("in {region} only").format(region=provenance.regionOf(output)))
-    return " · ".join(str(fact) for fact in facts if fact)
-
-
-def _noise(output):
-    """The measured noise, and what was done about it; empty where none was measured."""
-    noise = provenance.noiseOf(output)
-    if not noise:
-        return ""
-    text = _("Measured noise: σ {sigma:g} {unit}; {share:.0%} of the correction applied").format(
-        sigma=noise["sigma"], unit=results.unitOf(output), share=_shareIn(output, noise)
-    )
-    return f"{text}: {noise['reason']}." if noise.get("reason") else f"{text}."
-
-
-def _guide(output):
-    """How much the guide was used; empty without one."""
-    guide = provenance.guideOf(output)
-    if not guide:
-        return ""
-    text = _("Guide: changed the image by {share:.0%} of the noise").format(share=guide["used"])
-    return f"{text}: {guide['reason']}." if guide.get("reason") else f"{text}."
-
-
-def _shareIn(output, noise):
-    """The share of the noise's correction in the voxels, at the strength that they have."""
-    return noise["share_removed"] * results.strengthOf(output)
-
-
-def hardlyChangedText(output):
-    """That a result has less than half of the correction, and why; empty where it has more."""
-    noise = provenance.noiseOf(output)
-    if not noise or noise["share_removed"] >= _HARDLY:
-        return ""
-    text = _("It is hardly changed: {share:.0%} of the correction was applied").format(
-        share=noise["share_removed"]
-    )
-    return f"{text}: {noise['reason']}." if noise.get("reason") else f"{text}."
-
-
-def _scopes(output):
-    made = (output, results.linked(output, "segmentation"))
-    anatomies = dict.fromkeys(node.GetAttribute("MedEnhance.anatomy") for node in made if node)
-    return [f"{results.scopeText(anatomy)}." for anatomy in anatomies if anatomy]
-
-
-def _structures(output):
-    """For a result that was blended after the run: its segmentation was not repeated."""
-    segmentation = results.linked(output, "segmentation")
-    found = provenance.strengthIn(segmentation) if segmentation is not None else None
-    if found is None or found == results.strengthOf(output):
-        return ""
-    return _("The segmentation was made at strength {strength:g}.").format(strength=found)
+    return isOn and selection.GetActiveTableID() == table.GetID()

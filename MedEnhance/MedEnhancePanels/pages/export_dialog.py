@@ -9,7 +9,6 @@ from slicer.i18n import tr as _
 from MedEnhancePanels.errors import PanelError, guarded
 from MedEnhancePanels.job import sentence, withWarnings
 from MedEnhancePanels.nodes import bridge, dicom_source, provenance
-from MedEnhancePanels.pages import load_choices
 from MedEnhancePanels.pages.widgets import JobProgress, confirm, openPath
 from MedEnhancePanels.tasks import dicom_export
 
@@ -158,14 +157,13 @@ class ExportDialog:
         job.onFinished(self._onSeries)
 
     def _onSeries(self, job):
-        self.context.runner.forget(job)  # a question that was answered is no work
         if job is not self._question or self.node is None:
             return
         self._question = None
         if job.error is not None:
             self._forgetSource(job.error)
             return
-        self._row = load_choices.rowOf(job.result["series"], self._source.series)
+        self._row = next(iter(job.result["series"]), None)
         if self._row is None:
             self._forgetSource(PanelError(_("The original series was not found")))
         else:
@@ -306,7 +304,12 @@ def outcomeText(work):
 def _belongsTo(row, isDeidentified):
     if isDeidentified:
         return _("It becomes a series in a new study, without the patient's name, with new UIDs.")
-    study = ", ".join(filter(None, (row["study"], load_choices.dateText(row["date"]))))
+    study = ", ".join(filter(None, (row["study"], _dateText(row["date"]))))
     return _("New series for patient {patient}, study {study}.").format(
         patient=row["patient"] or _("(without an ID)"), study=study or _("(no description)")
     )
+
+
+def _dateText(date):
+    """DICOM's 20150314 as 2015-03-14; anything else as it is."""
+    return f"{date[:4]}-{date[4:6]}-{date[6:]}" if len(date) == 8 and date.isdigit() else date

@@ -7,7 +7,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import guarded
-from MedEnhancePanels.nodes import card
+from MedEnhancePanels.nodes import cautions
 from MedEnhancePanels.pages.widgets import Page, askForFile
 
 _NAME, _PURPOSE = 0, 1
@@ -200,7 +200,7 @@ def _cells(model):
     purpose = purposes.get(model["kind"], model["kind"])
     return (
         model["name"],
-        f"{purpose} {card.modalityName(model['modality'])}",
+        f"{purpose} {cautions.modalityName(model['modality'])}",
         _("Shipped") if model["shipped"] else _("Imported"),
         model["licence"],
     )
@@ -209,7 +209,7 @@ def _cells(model):
 def _origin(model):
     return _("Version {version}, {size}. {origin}").format(
         version=model["version"],
-        size=card.bytesText(model["bytes"]),
+        size=cautions.bytesText(model["bytes"]),
         origin=_("Came with MedEnhance.") if model["shipped"] else model["folder"],
     )
 

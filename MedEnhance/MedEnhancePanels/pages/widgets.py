@@ -102,10 +102,8 @@ class NodeSelectors:
 class JobProgress:
     """Shows a job in an area of a page, which is hidden while there is none."""
 
-    def __init__(self, area, bar, label, cancelButton, hasTitle=False):
-        """hasTitle: whether the label names the job too."""
+    def __init__(self, area, bar, label, cancelButton):
         self._area, self._bar, self._label, self._button = area, bar, label, cancelButton
-        self._hasTitle = hasTitle
         self._job = None
         self._area.visible = False
         self._button.clicked.connect(self._onCancel)
@@ -144,8 +142,7 @@ class JobProgress:
 
     def _update(self):
         self._bar.value = int(100 * self._job.fraction)
-        title = self._job.title if self._hasTitle else ""
-        self._label.text = ": ".join(filter(None, (title, stageText(self._job))))
+        self._label.text = stageText(self._job)
 
 
 class FormHeights:
@@ -226,11 +223,6 @@ def setBorder(frame, color):
         frame.styleSheet = style
 
 
-def showIcon(button, kind):
-    """Show one of the style's own icons on a button; kind: of QStyle."""
-    button.icon = button.style().standardIcon(kind)
-
-
 class Shortcuts:
     """Keys that work in the whole window, as slice views have the focus, while a page is shown."""
 
@@ -287,12 +279,6 @@ def askForNewFile(parent, title, start="", kinds=""):
 
 def _path(answer):
     return answer[0] if isinstance(answer, tuple) else answer  # one binding adds the filter
-
-
-def askForText(parent, title, label, text=""):
-    """What the user enters in a line; "" where the dialog was cancelled."""
-    answer = qt.QInputDialog.getText(parent, title, label, qt.QLineEdit.Normal, text)
-    return _path(answer) or ""
 
 
 def confirm(parent, title, text, question):

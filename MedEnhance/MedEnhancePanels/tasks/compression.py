@@ -1,4 +1,4 @@
-"""Compressed volumes: estimate, compress, open, recover, compare; from nodes and to nodes."""
+"""Compressed volumes: estimate, compress and open; from nodes and to nodes."""
 
 import contextlib
 import os
@@ -12,14 +12,12 @@ from MedEnhanceLib.unicompress.config import CompressConfig
 from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, dicom_source, nrrd, provenance, results
+from MedEnhancePanels.nodes.cautions import NOTES
 from MedEnhancePanels.tasks import compression_texts
-from MedEnhancePanels.tasks.node_job import share
 
 ENDING = ".ucv"
 #: The kind of file, for file dialogs.
 FILTER = _("MedEnhance compressed volume") + " (*.ucv)"
-#: Attribute with notes for the card of a volume, one per line.
-NOTES = "MedEnhance.notes"
 #: Attribute with the path of the file that a volume was compressed into last.
 _FILE = "MedEnhance.compressedFile"
 #: Setting: the folder of the file that was written last.
@@ -155,16 +153,25 @@ def startDecompress(runner, path, region=None, name=None, card=None):
         name: of the node; None for the file's name.
         card: the file's card (startInspect), so that the node notes what a lossy file lost.
     """
-    params = {"region": arguments.regionToJson(region)}
     notes = compression_texts.lossText(card) if card is not None else ""
-    return _startOpening(runner, "decompress", path, params, name, lambda _job: notes)
+
+    def after(job):
+        node = yield from bridge.receiveVolume(job.params["output"], name or baseName(path))
+        _showAsItsSource(node, path)
+        node.SetAttribute(NOTES, "\n".join(filter(None, [notes, *job.warnings])))
+        dicom_source.rememberSeries(node, *dicom_source.seriesAndStudyOf(job.result))
+        job.nodes["output"] = node
+
+    title = _("Open {name}").format(name=os.path.basename(path))
+    params = {"input": str(path), "region": arguments.regionToJson(region)}
+    params = {key: value for key, value in params.items() if value}
+    return runner.submit("decompress", params, title=title, before=_intoJobFolder, after=after)
 
 
 def startPreviewLoad(runner, path, card, name=None):
     """Open the slices around the middle first; the other voxels have the lowest value.
 
-    The node is marked by bridge.PREVIEW until `startFill` has filled it. A successful preview is
-    removed from the list of jobs.
+    The node is marked by bridge.PREVIEW until `startFill` has filled it.
 
     Args:
         path: of the file.
@@ -189,9 +196,7 @@ def startPreviewLoad(runner, path, card, name=None):
 
     title = _("Preview {name}").format(name=os.path.basename(path))
     params = {"input": str(path), "region": [list(slices), None, None]}
-    job = runner.submit("decompress", params, title=title, before=_intoJobFolder, after=after)
-    job.onFinished(lambda job: runner.forget(job) if job.state == "done" else None)
-    return job
+    return runner.submit("decompress", params, title=title, before=_intoJobFolder, after=after)
 
 
 def previewSlices(card):
@@ -219,30 +224,6 @@ def _fillPreview(node, path, card, slices):
     node.CreateDefaultDisplayNodes()
 
 
-def startRecover(runner, path):
-    """Open what is intact in a damaged file; job.result["report"] says what is missing.
-
-    job.nodes: "output" and, where blocks of a single volume are lost, "mask", a segmentation of
-    them.
-    """
-    name = _("{name} recovered").format(name=baseName(path))
-
-    def notes(job):
-        report = job.result["report"]
-        return compression_texts.lostText(report) if report["lost"] else ""
-
-    return _startOpening(runner, "recover", path, {}, name, notes, then=_placeMask)
-
-
-def _placeMask(job, node):
-    """What is lost, over the volume that was recovered."""
-    mask = job.result["outputs"].get("mask")
-    if mask is not None and not bridge.isSequence(node):
-        label = {"value": 1, "name": _("Lost"), "color": "#c81e1e"}
-        name = _("{name} lost").format(name=node.GetName())
-        job.nodes["mask"] = yield from results.makeSegmentation(mask, node, [label], name)
-
-
 def startFill(runner, path, node):
     """Decode a whole file into a node that holds its preview; where that fails, the node goes."""
 
@@ -263,41 +244,6 @@ def startFill(runner, path, node):
     job = runner.submit("decompress", params, title=title, before=_intoJobFolder, after=after)
     job.onFinished(removeUnlessFilled)
     return job
-
-
-def startDifference(runner, node, path):
-    """Decode a file that `node` was compressed into, and show file − node as a new node.
-
-    job.nodes["difference"]; job.result["largest"] is the largest difference that was found.
-    """
-    if bridge.isSequence(node):
-        raise PanelError(
-            _("The difference can be shown for single volumes only"),
-            _("Open the file and compare its frames."),
-            "input",
-        )
-
-    def after(job):
-        if not bridge.isInScene(node):
-            raise PanelError(_("The volume is no longer in the scene"), "", "cancelled")
-        decoded = bridge.newVolumeLike(node, _("{name} decoded").format(name=node.GetName()))
-        name = _("{name} difference").format(name=node.GetName())
-        difference = bridge.newVolumeLike(node, name)
-        try:
-            yield from share(bridge.receiveVoxels(job.params["output"], decoded), 0.0, 0.5)
-            steps = results.fillDifference(difference, node, decoded)
-            job.result["largest"] = yield from share(steps, 0.5, 1.0)
-            results.styleDifference(difference)
-            results.stamp(difference, "difference", node)
-            job.nodes["difference"] = difference
-        finally:
-            leftovers = [decoded] if "difference" in job.nodes else [decoded, difference]
-            for each in filter(bridge.isInScene, leftovers):
-                results.remove(each)
-
-    title = _("Difference of {name}").format(name=node.GetName())
-    params = {"input": str(path)}
-    return runner.submit("decompress", params, title=title, before=_intoJobFolder, after=after)
 
 
 def checkOptions(node, options):
@@ -383,15 +329,9 @@ def withRemedy(error, path):
         return PanelError(message, hint, "input", error.details)
     if error.code != "codec":
         return error
-    hint = _("Copy the file again, or recover the intact parts on MedEnhance's page Compress.")
-    return PanelError(error.message, hint, error.code, error.details)
-
-
-def beyondRecovery(error):
-    """An error of a recovery, after which no other remedy is left."""
-    if error.code != "codec":
-        return error
-    hint = _("Copy the file again from its source.")
+    hint = _(
+        "Copy the file again from its source. What is intact can be read by: medenhance recover."
+    )
     return PanelError(error.message, hint, error.code, error.details)
 
 
@@ -431,20 +371,3 @@ def _intoJobFolder(job):
     """Have the worker decode into the job's folder."""
     job.params["output"] = os.path.join(job.folder, "volume.nrrd")
     yield 1.0
-
-
-def _startOpening(runner, kind, path, params, name, notes, then=None):
-    """notes(job): the notes on the node that comes out; "" for none. then: steps after it."""
-
-    def after(job):
-        node = yield from bridge.receiveVolume(job.params["output"], name or baseName(path))
-        _showAsItsSource(node, path)
-        node.SetAttribute(NOTES, "\n".join(filter(None, [notes(job), *job.warnings])))
-        dicom_source.rememberSeries(node, *dicom_source.seriesAndStudyOf(job.result))
-        job.nodes["output"] = node
-        if then is not None:
-            yield from then(job, node)
-
-    title = _("Open {name}").format(name=os.path.basename(path))
-    params = {"input": str(path)} | {key: value for key, value in params.items() if value}
-    return runner.submit(kind, params, title=title, before=_intoJobFolder, after=after)

@@ -1,10 +1,10 @@
-"""Texts about compression: estimate, result, and what a file contains."""
+"""Texts about compression: estimate, result, and what a file lost."""
 
 import html
 
 from slicer.i18n import tr as _
 
-from MedEnhancePanels.nodes.card import bytesText, modalityName, numberText
+from MedEnhancePanels.nodes.cautions import bytesText, numberText
 
 
 def estimateText(estimate, units=""):
@@ -47,54 +47,6 @@ def resultTable(result, units="", path=""):
         if value
     )
     return f"<table>{cells}</table>"
-
-
-def cardText(card):
-    """The card of a compressed file in a few sentences."""
-    shape = card["shape"]
-    spacing = " × ".join(numberText(value) for value in card["spacing"])
-    size = " × ".join(str(count) for count in reversed(shape[-3:]))
-    frames = _(", {frames} frames").format(frames=card["frames"]) if len(shape) == 4 else ""
-    lines = [
-        _("{modality}, {size} voxels{frames}, {spacing} mm.").format(
-            modality=modalityName(card["modality"]), size=size, frames=frames, spacing=spacing
-        ),
-        _("{file} on disk, {raw} in memory ({ratio:.1f} times smaller).").format(
-            file=bytesText(card["file_bytes"]), raw=bytesText(card["bytes"]), ratio=card["ratio"]
-        ),
-        _boundText(card),
-    ]
-    if card["missing"]:
-        lines.append(
-            _("It cannot be opened here: {what} is missing.").format(
-                what=", ".join(card["missing"])
-            )
-        )
-    return "\n".join(lines)
-
-
-def differenceText(largest, units=""):
-    """What the difference view found."""
-    if not largest:
-        return _("No voxel of the file differs from the volume.")
-    return (
-        _("The largest difference is {value} {units}")
-        .format(value=numberText(largest), units=units)
-        .strip()
-        + "."
-    )
-
-
-def lostText(report):
-    """What could not be recovered of a damaged file."""
-    lost = len(report.get("lost") or [])
-    if not lost:
-        return _("Everything could be read.")
-    if lost == 1:
-        text = _("1 of {blocks} blocks could not be read and holds the lowest value.")
-    else:
-        text = _("{count} of {blocks} blocks could not be read and hold the lowest value.")
-    return text.format(count=lost, blocks=report["blocks"])
 
 
 def lossText(card):

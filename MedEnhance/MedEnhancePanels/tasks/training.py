@@ -8,7 +8,7 @@ from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge
-from MedEnhancePanels.nodes.card import modalityName
+from MedEnhancePanels.nodes.cautions import modalityName
 from MedEnhancePanels.tasks import long_run
 from MedEnhancePanels.tasks.long_run import Run
 

@@ -33,6 +33,7 @@ class SampleDataSource:
         self.nodeNames, self.checksums = _listed(nodeNames), _listed(checksums)
         self.loadFileTypes = _listed(loadFileTypes or loadFileType)
         self.loadFileProperties = loadFileProperties or {}
+        self.customDownloader = customDownloader
 
 
 class SampleDataLogic:
@@ -87,6 +88,8 @@ class SampleDataLogic:
         return self.downloadFromSource(source) if source else []
 
     def downloadFromSource(self, source):
+        if source.customDownloader is not None:
+            return source.customDownloader(source)
         nodes = []
         for uri, name, node, checksum, kind in zip(
             source.uris,
@@ -100,6 +103,9 @@ class SampleDataLogic:
             properties = {**source.loadFileProperties, "name": node}
             nodes.append(slicer.util.loadNodeFromFile(path, kind, properties))
         return nodes
+
+    def downloadFile(self, uri, destFolderPath, name, checksum=None):
+        return self._inCache(uri, name, checksum)
 
     def _inCache(self, uri, name, checksum):
         path = Path(slicer.mrmlScene.GetCacheManager().GetRemoteCacheDirectory()) / name

@@ -1,0 +1,105 @@
+"""What speaks against working on a volume as it is: its modality, lost slices, earlier steps.
+
+From MRML alone, cheap enough for the main thread.
+"""
+
+from slicer.i18n import tr as _
+
+from MedEnhancePanels.nodes import bridge, provenance
+
+#: The modalities that the library distinguishes and a user may choose.
+MODALITIES = ("CT", "MR", "PT", "EM", "OT")
+#: Attribute with notes on a volume from a compressed file, one a line.
+NOTES = "MedEnhance.notes"
+#: Air is -1000 HU, so that a CT goes below zero, and far below where there is air.
+_HU_OF_AIR = -500
+
+
+def modalityName(modality):
+    """The name of a modality in the panel's language."""
+    names = {
+        "CT": _("CT"),
+        "MR": _("MR"),
+        "PT": _("PET"),
+        "EM": _("Electron microscopy"),
+        "OT": _("Other or unknown"),
+    }
+    return names.get(modality, modality)
+
+
+def cautionOf(node):
+    """What to know before a volume or sequence is enhanced, and what to do; ("", "") for nothing.
+
+    node: has voxels.
+    """
+    frame = bridge.frameNodes(node)[0]
+    if node.GetAttribute(provenance.DERIVED) == "enhanced":
+        return (
+            _("{name} is enhanced already.").format(name=node.GetName()),
+            _("Choose the original: enhancing twice over-smooths."),
+        )
+    for caution in (_slices, _transform, _modality):
+        text, remedy = caution(frame)
+        if text:
+            return text, remedy
+    notes = node.GetAttribute(NOTES) or ""
+    return notes.partition("\n")[0], ""
+
+
+def _slices(volume):
+    """Slices that are missing in the volume, as far as the node shows it."""
+    instances = (volume.GetAttribute("DICOM.instanceUIDs") or "").split()
+    slices = volume.GetImageData().GetDimensions()[2]
+    if len(instances) < 2 or len(instances) == slices:
+        return "", ""
+    return (
+        _("Made from {files} DICOM files, but it has {slices} slices.").format(
+            files=len(instances), slices=slices
+        ),
+        _("Slices may be missing: check the series in the module DICOM."),
+    )
+
+
+def _transform(volume):
+    """Slicer's DICOM reader corrects uneven slices by a transform, which a result only inherits."""
+    transform = volume.GetParentTransformNode()
+    if transform is None or transform.IsTransformToWorldLinear():
+        return "", ""
+    return (
+        _(
+            "It lies under the non-linear transform “{name}”, as uneven or missing slices do."
+        ).format(name=transform.GetName()),
+        _("The stored voxels are processed; to process what you see, harden it first."),
+    )
+
+
+def _modality(volume):
+    """What speaks against the modality: DICOM's own word, or the values."""
+    modality, stated = bridge.modalityOf(volume), bridge.dicomModality(volume)
+    low, high = bridge.rangeOf(volume.GetImageData())
+    remedy = _("Correct the modality below Advanced if it is wrong.")
+    if stated in MODALITIES and modality in MODALITIES and stated != modality:
+        text = _("DICOM says {stated}, but {chosen} is selected.")
+        stated, chosen = modalityName(stated), modalityName(modality)
+        return text.format(stated=stated, chosen=chosen), remedy
+    if modality in ("MR", "PT") and low <= _HU_OF_AIR and high >= 100:
+        text = _("The modality is {modality}, but the values look like CT.")
+        return text.format(modality=modalityName(modality)), remedy
+    if modality == "CT" and low >= 0 and high > low:
+        text = _("The modality is CT, but no value is below 0, as fat and air are in HU.")
+        return text, remedy
+    return "", ""
+
+
+def bytesText(count):
+    """Bytes as a person reads them."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def numberText(value):
+    """A value with as many digits as help."""
+    return f"{value:.0f}" if float(value).is_integer() and abs(value) < 1e7 else f"{value:.4g}"

@@ -1,0 +1,102 @@
+"""The job that runs: a bar below all pages, and in Slicer's status bar while they are not shown."""
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from MedEnhancePanels.job import stageText, withWarnings
+
+
+class JobBar:
+    """Shows the newest job that works for the user, with Cancel, and its log on demand."""
+
+    def __init__(self, runner, ui):
+        self._runner, self._ui = runner, ui
+        self._job, self._status = self._newest(), None
+        runner.onChange(self._onChange)
+        ui.jobCancelButton.clicked.connect(self._onCancel)
+        ui.logButton.toggled.connect(lambda _checked: self._showLog())
+        self._show()
+
+    @property
+    def job(self):
+        """The job that is shown: it runs, or was the last one; None before the first."""
+        return self._job
+
+    def cleanup(self):
+        """The widgets go; the jobs continue."""
+        self._runner.offChange(self._onChange)
+        self.enter()
+
+    def exit(self):
+        """The module is left: show the job in Slicer's status bar."""
+        window = slicer.util.mainWindow()
+        if window is None or self._status is not None:
+            return
+        self._status = qt.QWidget(window)
+        layout = qt.QHBoxLayout(self._status)
+        layout.setContentsMargins(0, 0, 0, 0)
+        label = qt.QLabel("", self._status)
+        label.objectName = "medEnhanceJobLabel"
+        button = qt.QPushButton(_("Cancel"), self._status)
+        button.clicked.connect(self._onCancel)
+        layout.addWidget(label)
+        layout.addWidget(button)
+        window.statusBar().addPermanentWidget(self._status)
+        self._show()
+
+    def enter(self):
+        """The module is shown: its own bar is enough."""
+        if self._status is not None:
+            self._status.parent().removeWidget(self._status)
+            self._status.deleteLater()
+            self._status = None
+
+    def _onChange(self, job):
+        if not job.isQuestion:
+            self._job = self._newest() or job
+            self._show()
+
+    def _newest(self):
+        """The newest job that runs for the user, or None."""
+        running = [job for job in self._runner.activeJobs() if not job.isQuestion]
+        return running[-1] if running else None
+
+    def _onCancel(self, *_checked):
+        if self._job is not None and not self._job.isFinished:
+            self._job.cancel()
+            self._show()
+
+    def _show(self):
+        ui, job = self._ui, self._job
+        isRunning = job is not None and not job.isFinished
+        ui.jobFrame.visible = job is not None
+        for widget in (ui.jobBar, ui.jobCancelButton):
+            widget.visible = isRunning
+        if job is not None:
+            text = f"{job.title}: {stageText(job) if isRunning else _endText(job)}"
+            ui.jobLabel.text = text
+            ui.jobBar.value = int(100 * job.fraction)
+            ui.jobCancelButton.enabled = not job.wantsCancel
+        if self._status is not None:
+            self._status.visible = isRunning
+            label = slicer.util.findChild(self._status, "medEnhanceJobLabel")
+            label.text = f"{ui.jobLabel.text} ({ui.jobBar.value} %)" if isRunning else ""
+        self._showLog()
+
+    def _showLog(self):
+        ui = self._ui
+        ui.logText.visible = ui.logButton.checked and self._job is not None
+        if ui.logText.visible:
+            details = self._job.error.details if self._job.error is not None else ""
+            text = "\n".join(filter(None, [*self._job.log, details]))
+            if ui.logText.plainText != text:
+                ui.logText.setPlainText(text)
+                bar = ui.logText.verticalScrollBar()
+                bar.setValue(bar.maximum)
+
+
+def _endText(job):
+    """How a job ended, in words, with its warnings."""
+    texts = {"done": _("done"), "failed": _("failed"), "cancelled": _("cancelled")}
+    return withWarnings(texts[job.state], job.warnings)

@@ -1,0 +1,99 @@
+"""The row above the pages: the volume that all of them work on, and Slicer's ways to load one."""
+
+import qt
+import slicer
+from slicer.i18n import tr as _
+
+from MedEnhancePanels.errors import guarded
+from MedEnhancePanels.nodes import preview, provenance
+from MedEnhancePanels.pages.widgets import NodeSelectors
+from MedEnhancePanels.tasks import samples
+
+
+class VolumeRow:
+    """Keeps state.inputVolume and the selector equal, and takes over what Slicer has loaded."""
+
+    def __init__(self, context, ui):
+        self.context, self._ui = context, ui
+        self._known = set()
+        self._selectors = NodeSelectors(ui.inputSelector)
+        self._menu = qt.QMenu(ui.loadButton)
+        self._fillMenu()
+        ui.loadButton.setMenu(self._menu)
+        ui.inputSelector.currentNodeChanged.connect(self._onChosen)
+
+    def _fillMenu(self):
+        self._add(_("Add data…"), self._onAddData)
+        self._add(_("DICOM…"), lambda *_checked: slicer.util.selectModule("DICOM"))
+        self._menu.addSeparator()
+        for sample in samples.SAMPLES:
+            self._add(sample.title, lambda *_checked, sample=sample: self._onSample(sample))
+        self._add(_("More samples…"), lambda *_checked: slicer.util.selectModule("SampleData"))
+
+    def _add(self, text, slot):
+        self._menu.addAction(text).triggered.connect(slot)
+
+    def cleanup(self):
+        self._selectors.cleanup()
+
+    def update(self):
+        """Show the volume of the state."""
+        state = self.context.state
+        self._ui.inputSelector.setCurrentNode(state.inputVolume if state is not None else None)
+
+    def enter(self):
+        """Choose a volume for a user who has chosen none, and what was loaded elsewhere since."""
+        if self._known:
+            self.takeNew()
+        elif self.context.state.inputVolume is None:
+            self._choose(_originals())
+
+    def remember(self):
+        """Note which volumes there are: the others will be new."""
+        self._known = {node.GetID() for node in _originals()}
+
+    def takeNew(self):
+        """Choose a volume that has come since `remember`; where none is chosen, any."""
+        new = [node for node in _originals() if node.GetID() not in self._known]
+        if new or self.context.state.inputVolume is None:
+            self._choose(new or _originals())
+
+    def _choose(self, nodes):
+        """Of some volumes the one in the slice views, else the first."""
+        shown = [node for node in nodes if preview.isShown(node)]
+        if nodes:
+            self.context.state.inputVolume = (shown or nodes)[0]
+
+    @guarded
+    def _onChosen(self, *_node):
+        state, node = self.context.state, self._ui.inputSelector.currentNode()
+        if state is None or node is state.inputVolume:
+            return
+        state.inputVolume = node
+        self.context.clearMessage()
+        shown = preview.shownVolume(node)
+        if shown is not None and not preview.isShown(shown):
+            preview.showVolume(shown)
+
+    @guarded
+    def _onAddData(self, *_checked):
+        self.remember()
+        slicer.util.openAddDataDialog()
+        self.takeNew()
+
+    @guarded
+    def _onSample(self, sample):
+        self.remember()
+        samples.load(sample)
+        self.takeNew()
+
+
+def _originals():
+    """The volumes of the scene that may be worked on: no results, no labels."""
+    return [
+        node
+        for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
+        if node.GetClassName() == "vtkMRMLScalarVolumeNode"
+        and not node.GetHideFromEditors()
+        and not node.GetAttribute(provenance.DERIVED)
+    ]

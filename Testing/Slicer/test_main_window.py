@@ -1,0 +1,229 @@
+"""What is around the pages: the volume, Slicer's ways to load one, samples, the job that runs."""
+
+import types
+from unittest import mock
+
+import numpy as np
+import qt
+import slicer
+from medenhance_testing import MedEnhanceTestCase, slow
+
+from MedEnhancePanels import dependencies
+from MedEnhancePanels.errors import PanelError
+from MedEnhancePanels.tasks import samples
+
+
+class VolumeRowTest(MedEnhanceTestCase):
+    def setUp(self):
+        super().setUp()
+        self.widget.volumeRow._known = set()
+
+    def actions(self):
+        return {each.text: each for each in self.widget.volumeRow._menu.actions()}
+
+    def test_theVolumeInTheSliceViewsIsChosenBeforehand(self):
+        self.widget.volumeRow.enter()
+        self.assertIsNone(self.context.state.inputVolume)
+        first, shown = self.smallVolume(name="first"), self.smallVolume(name="shown")
+        slicer.util.setSliceViewerLayers(background=None)
+        self.widget.volumeRow.enter()
+        self.assertIs(self.context.state.inputVolume, first)
+        self.context.state.inputVolume = None
+        slicer.util.setSliceViewerLayers(background=shown)
+        self.widget.enter()
+        self.assertIs(self.context.state.inputVolume, shown)
+        self.assertIs(self.widget.ui.inputSelector.currentNode(), shown)
+
+    def test_whatWasLoadedElsewhereIsChosenAndResultsAreNot(self):
+        self.context.state.inputVolume = self.smallVolume(name="first")
+        self.widget.exit()
+        result = self.smallVolume(name="result")
+        result.SetAttribute("MedEnhance.derived", "enhanced")
+        self.widget.enter()
+        self.assertEqual(self.context.state.inputVolume.GetName(), "first")
+        self.widget.exit()
+        loaded = self.smallVolume(name="loaded")
+        self.widget.enter()
+        self.assertIs(self.context.state.inputVolume, loaded)
+
+    def test_addDataAndDicomAreSlicersOwn(self):
+        actions = self.actions()
+        before = self.smallVolume(name="before")
+        self.context.state.inputVolume = before
+
+        def dialog():
+            self.smallVolume(name="added")
+
+        with mock.patch.object(slicer.util, "openAddDataDialog", dialog, create=True):
+            actions["Add data…"].trigger()
+        self.assertEqual(self.context.state.inputVolume.GetName(), "added")
+        with mock.patch.object(slicer.util, "selectModule") as selected:
+            actions["DICOM…"].trigger()
+            actions["More samples…"].trigger()
+        self.assertEqual([call.args[0] for call in selected.mock_calls], ["DICOM", "SampleData"])
+
+
+class SampleTest(MedEnhanceTestCase):
+    KEEPS_WORKER = True
+
+    def test_theyAreInSlicersModuleAndTheFirstShowsAnEffect(self):
+        import SampleData
+
+        logic = SampleData.SampleDataLogic()
+        samples.registerSampleData()
+        names = [each.sampleName for each in logic.sampleDataSourcesByCategory("MedEnhance")]
+        self.assertEqual(names[:2], ["MNI152T1-noisy", "MNI152T1-worn"])
+        self.assertTrue(samples.SAMPLES[0].steps)
+        clean = logic.sourceForSampleName("MNI152T1")
+        self.assertTrue(clean.checksums[0].startswith("SHA256:"))
+        self.assertTrue(clean.uris[0].startswith("file://"))
+
+    @slow
+    def test_theNoiseIsAlwaysTheSameAndTheSampleIsChosen(self):
+        actions = {each.text: each for each in self.widget.volumeRow._menu.actions()}
+        actions[samples.SAMPLES[0].title].trigger()
+        noisy = self.context.state.inputVolume
+        self.assertEqual(noisy.GetName(), "MNI152T1-noisy")
+        self.assertIn("on purpose", noisy.GetAttribute("MedEnhance.notes"))
+        again = samples.load(samples.SAMPLES[0])
+        arrays = [slicer.util.arrayFromVolume(node) for node in (noisy, again)]
+        np.testing.assert_array_equal(*arrays)
+
+    def test_aDamagedFileIsReported(self):
+        with (
+            mock.patch.object(slicer.util, "computeChecksum", lambda *_arguments: "00"),
+            self.assertRaisesRegex(PanelError, "is damaged"),
+        ):
+            samples.load(samples.SAMPLES[0])
+
+    def test_withoutNetworkTheOtherSamplesAreNamed(self):
+        with self.assertRaises(PanelError) as caught:
+            samples.load(samples.SAMPLES[2])
+        self.assertIn("need no network", caught.exception.hint)
+
+
+class JobBarTest(MedEnhanceTestCase):
+    KEEPS_WORKER = True
+
+    def setUp(self):
+        super().setUp()
+        from MedEnhanceLib.jobs.job import JOBS
+
+        self.enterContext(mock.patch.object(JOBS["ping"], "is_question", False))  # work, here
+
+    def test_aJobIsSeenFromEveryPageAndCancelled(self):
+        ui = self.widget.ui
+        job = self.context.runner.submit("ping", {"count": 600, "seconds": 60}, title="Ping")
+        self.waitUntil(lambda: job.isRunning, 30)
+        for name, *_page in self.widget.PAGES:
+            self.widget.showPage(name)
+            self.assertTrue(ui.jobFrame.isVisibleTo(self.widget.uiWidget))
+        self.assertIn("Ping", ui.jobLabel.text)
+        ui.jobCancelButton.click()
+        self.waitUntil(lambda: job.isFinished, 20)
+        self.assertIn("Ping: cancelled", ui.jobLabel.text)
+        self.assertTrue(ui.jobCancelButton.isHidden())
+
+    @slow
+    def test_theLogIsAButton(self):
+        ui = self.widget.ui
+        files = {"input": "/nowhere.nii", "output": "/tmp/never-written.nii"}
+        job = self.context.runner.submit("convert", files, title="Convert nothing")
+        self.waitUntil(lambda: job.isFinished, 60)
+        self.assertIn("Convert nothing: failed", ui.jobLabel.text)
+        self.assertTrue(ui.logText.isHidden())
+        ui.logButton.click()
+        self.assertFalse(ui.logText.isHidden())
+        self.assertIn("Traceback", ui.logText.plainText)
+        ui.logButton.click()
+        self.assertTrue(ui.logText.isHidden())
+
+    def test_slicersStatusBarHasItWhileTheModuleIsLeft(self):
+        window = qt.QMainWindow()
+        job = self.context.runner.submit("ping", {"count": 600, "seconds": 60}, title="Ping")
+        self.waitUntil(lambda: job.isRunning, 30)
+        with mock.patch.object(slicer.util, "mainWindow", lambda: window):
+            self.widget.exit()
+        label = slicer.util.findChild(window, "medEnhanceJobLabel")
+        self.assertIn("Ping", label.text)
+        (button,) = slicer.util.findChildren(window.statusBar(), className="QPushButton")
+        button.click()
+        self.waitUntil(lambda: job.isFinished, 20)
+        self.assertEqual(label.text, "")
+        self.widget.enter()
+        self.assertIsNone(self.widget.jobBar._status)
+
+    def test_questionsOfThePanelAreNotShown(self):
+        before = self.widget.jobBar.job
+        job = self.context.runner.submit("doctor", {}, title="Check this computer")
+        self.assertIs(self.widget.jobBar.job, before)
+        job.cancel()
+
+
+class InstallationTest(MedEnhanceTestCase):
+    """Packages are installed by Slicer's own installer, after a question; never here."""
+
+    def setUp(self):
+        super().setUp()
+        package = types.SimpleNamespace
+        self.absent = [
+            package(name="torch", requirement="torch>=2.5", purpose="enhancing", megabytes=4100),
+            package(name="monai", requirement="monai>=1.4", purpose="heads", megabytes=1.7),
+        ]
+        self.installed, self.asked = [], []
+        self.enterContext(mock.patch.object(dependencies, "missing", lambda: list(self.absent)))
+        self.enterContext(mock.patch("slicer.packaging.pip_ensure", self.install))
+        self.answer(True)
+
+    def install(self, requirements, **how):
+        self.assertFalse(how["prompt_install"], "it was asked already")
+        self.installed.append(requirements)
+        self.absent = []
+
+    def answer(self, isAgreed):
+        def confirm(text, *_arguments, **more):
+            self.asked.append((text, more["detailedText"]))
+            return isAgreed
+
+        self.enterContext(mock.patch.object(slicer.util, "confirmOkCancelDisplay", confirm))
+
+    def test_itAsksOnceAndInstallsWhatIsMissing(self):
+        self.assertTrue(dependencies.ensure())
+        self.assertEqual(self.installed, [["torch>=2.5", "monai>=1.4"]])
+        ((text, details),) = self.asked
+        self.assertIn("4.1 GB", text)
+        self.assertIn("torch>=2.5: enhancing", details)
+        self.assertTrue(dependencies.ensure())
+        self.assertEqual(len(self.asked), 1)
+
+    def test_withoutConsentNothingIsInstalledAndNothingRuns(self):
+        self.answer(False)
+        node = self.smallVolume()
+        node.SetAttribute("MedEnhance.modality", "MR")
+        self.context.state.inputVolume = node
+        panel = self.widget.panels["enhance"]
+        panel.update()
+        self.assertIn("2 Python packages are missing", panel.ui.problemLabel.text)
+        panel.ui.applyButton.click()
+        self.assertIsNone(panel.job)
+        self.assertEqual((len(self.asked), self.installed), (1, []))
+
+    def test_theExtensionPyTorchChoosesTheBuild(self):
+        chosen = []
+        logic = types.SimpleNamespace(installTorch=lambda **how: chosen.append(how))
+        module = types.SimpleNamespace(PyTorchUtilsLogic=lambda: logic)
+        self.enterContext(mock.patch.dict("sys.modules", PyTorchUtils=module))
+        self.enterContext(mock.patch.object(slicer.modules, "pytorchutils", module, create=True))
+        self.assertTrue(dependencies.ensure())
+        self.assertEqual(chosen[0]["torchVersionRequirement"], ">=2.5")
+        self.assertEqual(self.installed, [["monai>=1.4"]])
+
+    def test_aFailureIsASentenceWithItsDetails(self):
+        failure = mock.Mock(side_effect=RuntimeError("No space left on device"))
+        with (
+            mock.patch("slicer.packaging.pip_ensure", failure),
+            self.assertRaises(PanelError) as caught,
+        ):
+            dependencies.ensure()
+        self.assertEqual(caught.exception.code, "dependency")
+        self.assertIn("No space left", caught.exception.details)
