@@ -270,7 +270,8 @@ def run_chain(
         monitor: progress and cancelling.
         rounding: what makes slices of the frame's type of the result, as they are computed; not
             where the chain `needs_whole`.
-        out: where the slices go, of the result's type; None for a new array.
+        out: where the slices go, of the result's type; None for a new array. A repair, or a look,
+            returns an array of its own.
 
     Returns:
         [n, J, I], in the units of the frame; without `rounding` float32. Facts for manifests.
@@ -287,7 +288,7 @@ def run_chain(
             only=only,
             engine=chain.engine,
             rounding=rounding,
-            out=None if chain.needs_whole else out,
+            out=out,
             network=chain.network,
             monitor=monitor,
         )

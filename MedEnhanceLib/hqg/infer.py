@@ -325,7 +325,7 @@ class _Steps:
         around = self._around(frame) if wants_map else self.only
         if chain.needs_whole:
             around = slice(0, len(frame.voxels))
-        room = None if chain.needs_whole else self._floats(around, frame)
+        room = self._floats(around, frame)
         before = monitor.part(0.0, 0.9) if corrects else monitor
         made, facts = run_chain(chain, around, before, out=room)
         deviation = self._deviation(made, around, chain) if wants_map else None

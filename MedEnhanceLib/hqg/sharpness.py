@@ -153,8 +153,9 @@ def undo_blur(
         voxels: [K, J, I] in any unit.
         estimate: of `measure_blur`; where it is not blurred, the voxels come back unchanged.
         noise: σ of the noise in `voxels`, in their unit.
-        denoise: applied before the filter: takes and returns voxels [K, J, I]. Without it the
-            filter stops where the noise begins, which gains about half as much.
+        denoise: applied before the filter: takes and returns voxels [K, J, I]; what it returns in
+            float32 is written over. Without it the filter stops where the noise begins, which
+            gains about half as much.
         monitor: a safe point for cancelling before each slice.
     Returns:
         [K, J, I] float32; values below the least of `voxels` are set to it.
@@ -167,7 +168,8 @@ def undo_blur(
         raise InputError(f"the noise is {noise}", "Give its σ in the unit of the voxels.")
     if not estimate.is_blurred:
         return voxels.astype(np.float32)
-    start = voxels if denoise is None else denoise(voxels)
+    # Slices are sharpened in place: a copy of a large volume may not fit into memory.
+    start = voxels.astype(np.float32) if denoise is None else denoise(voxels)
     left = noise if denoise is None else _LEFT * noise
     floor = max(left, _LEAST_NOISE * float(np.std(voxels, dtype=np.float64))) ** 2
     rows, columns = start.shape[1:]
@@ -179,8 +181,8 @@ def undo_blur(
     power = _anatomy(_chosen(start), transfer, radius, floor) * radius**-_PLANE_EXPONENT
     gain = np.minimum(transfer * power / (transfer**2 * power + floor), _MOST_GAIN)
     gain /= gain[0, 0]
-    least, result = voxels.min(), np.empty(start.shape, np.float32)
-    for index, plane in enumerate(start):
+    least, result = voxels.min(), start.astype(np.float32, copy=False)
+    for index, plane in enumerate(result):
         if monitor is not None:
             monitor.check()
         spectrum = np.fft.rfft2(_mirrored(plane.astype(np.float32)))
