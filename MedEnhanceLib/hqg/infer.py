@@ -382,7 +382,9 @@ class _Steps:
             frame.voxels,
             decision.blur,
             noise=noise.level * decision.share,
-            denoised=denoised(monitor=monitor.part(0, 0.9)),
+            denoised=denoised(
+                out=_array(frame.shape, "f4", self.scratch), monitor=monitor.part(0, 0.9)
+            ),
             monitor=monitor,
         )
         return sharp, {}

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from MedEnhanceLib import native
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
+from MedEnhanceLib.core.slabs import trim
 from MedEnhanceLib.hqg.bundle import EnhancerModel, open_enhancer
 from MedEnhanceLib.hqg.groups import STEP, GuidedNetwork, Places, Residual, regional
 from MedEnhanceLib.hqg.network import Fit, Groups
@@ -37,6 +38,8 @@ Floats = npt.NDArray[np.float32]
 _Chunk = tuple[Places, Tensor, Groups, list[tuple[Fit, Tensor]]]
 #: How many of them.
 _AT_ONCE = {"cpu": 512, "cuda": 8192, "mps": 4096}
+#: The heap is left in pieces, more of them with every slice, unless they go back to the system.
+_LAYERS_TO_A_TRIM = 8
 
 
 @lru_cache(maxsize=4)
@@ -129,6 +132,8 @@ class NetworkStage:
                     self._record(of_guide.means(part.stop, nothing, level), level)
                 yield result
                 slices.let_go(part.stop)
+            if number % _LAYERS_TO_A_TRIM == 0:
+                trim()
 
     def _record(self, change: Floats, level: Floats) -> None:
         """Add up what the guides changed in some slices."""

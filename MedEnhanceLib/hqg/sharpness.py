@@ -141,11 +141,11 @@ def undo_blur(
         voxels: [K, J, I] in any unit.
         estimate: of `measure_blur`; where it is not blurred, the voxels come back unchanged.
         noise: σ of the noise in `voxels`, in their unit.
-        denoised: `voxels` without noise, which the filter begins with. Without them it stops where
-            the noise begins, which gains about half as much.
+        denoised: float32 [K, J, I], `voxels` without noise, which the filter begins with and writes
+            over. Without them it stops where the noise begins, which gains about half as much.
         monitor: a safe point for cancelling before each slice.
     Returns:
-        [K, J, I] float32; values below the least of `voxels` are set to it.
+        [K, J, I] float32, `denoised` if given; values below the least of `voxels` are set to it.
     Raises:
         InputError: voxels are not [K, J, I], or the noise is negative or not finite.
     """
@@ -155,26 +155,34 @@ def undo_blur(
         raise InputError(f"the noise is {noise}", "Give its σ in the unit of the voxels.")
     if not estimate.is_blurred:
         return voxels.astype(np.float32)
-    start = voxels if denoised is None else denoised
+    # In place: of a large volume there is no room for a second one.
+    result = voxels.astype(np.float32) if denoised is None else denoised
     left = noise if denoised is None else _LEFT * noise
-    floor = max(left, _LEAST_NOISE * float(np.std(voxels, dtype=np.float64))) ** 2
-    rows, columns = start.shape[1:]
+    floor = max(left, _LEAST_NOISE * _deviation(voxels)) ** 2
+    rows, columns = result.shape[1:]
     fy = np.abs(np.fft.fftfreq(2 * rows))[:, None]
     fx = np.fft.rfftfreq(2 * columns)[None]
     across, down = estimate.excess_px
     transfer = np.exp(-2 * np.pi**2 * ((across * fx) ** 2 + (down * fy) ** 2))
     radius = np.maximum(np.hypot(fy, fx), 1 / (4 * max(rows, columns)))
-    power = _anatomy(_chosen(start), transfer, radius, floor) * radius**-_PLANE_EXPONENT
+    power = _anatomy(_chosen(result), transfer, radius, floor) * radius**-_PLANE_EXPONENT
     gain = np.minimum(transfer * power / (transfer**2 * power + floor), _MOST_GAIN)
     gain /= gain[0, 0]
-    least, result = voxels.min(), np.empty(start.shape, np.float32)
-    for index, plane in enumerate(start):
+    least = voxels.min()
+    for plane in result:
         if monitor is not None:
             monitor.check()
-        spectrum = np.fft.rfft2(_mirrored(plane.astype(np.float32)))
+        spectrum = np.fft.rfft2(_mirrored(plane))
         sharp = np.fft.irfft2(spectrum * gain, s=(2 * rows, 2 * columns))[:rows, :columns]
-        result[index] = np.maximum(sharp, least)
+        plane[...] = np.maximum(sharp, least)
     return result
+
+
+def _deviation(voxels: Array) -> float:
+    """The standard deviation, computed slice by slice."""
+    means = [float(plane.mean(dtype=np.float64)) for plane in voxels]
+    within = [float(plane.var(dtype=np.float64)) for plane in voxels]
+    return math.sqrt(float(np.mean(within) + np.var(means)))
 
 
 def _unknown(why: str) -> BlurEstimate:
