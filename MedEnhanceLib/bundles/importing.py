@@ -25,19 +25,17 @@ from MedEnhanceLib.bundles.schema import (
     safe_path,
 )
 from MedEnhanceLib.bundles.store import (
-    DEFAULTS,
     Bundle,
     by_name,
     list_bundles,
     read_bundle,
-    read_defaults,
     refuse_not_finite,
     unreadable_bundles,
     user_folder,
     verify_bundle,
 )
 from MedEnhanceLib.errors import InputError, ModelError
-from MedEnhanceLib.io.atomic import output_error, write_json
+from MedEnhanceLib.io.atomic import output_error
 from MedEnhanceLib.io.staging import staging_for
 from MedEnhanceLib.io.voxels import input_error, refuse_pipe
 from MedEnhanceLib.runtime.dependencies import require
@@ -196,9 +194,6 @@ def remove_bundle(name: str) -> None:
                 f"model {name!r} is part of MedEnhance", "Only imported models can be removed."
             )
         folder = bundle.folder
-    kept = {which: default for which, default in read_defaults().items() if default != name}
-    if kept != read_defaults():
-        write_json(user_folder() / DEFAULTS, kept, overwrite=True)
     try:
         if folder.is_symlink():
             folder.unlink()

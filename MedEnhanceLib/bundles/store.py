@@ -28,14 +28,11 @@ from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.core.modality import default_units, modality_in_words
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, ModelError
-from MedEnhanceLib.io.atomic import write_json
 from MedEnhanceLib.io.voxels import refuse_pipe
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
 
 _LONGEST_CARD = 1 << 20
-#: In the user's folder: the models that the user set as default.
-DEFAULTS = "defaults.json"
 _IMPORTED = "@imported"
 _REMOVE = "Import it again, or remove it: medenhance models remove {}"
 
@@ -121,7 +118,7 @@ def user_folder() -> Path:
 
 
 def list_bundles() -> list[Bundle]:
-    """All readable bundles: the user's defaults, then those that ship, then imported ones, by name.
+    """All readable bundles: those that ship, then imported ones, each by name.
 
     So the first one that fits is the one to take. An imported one with the name of one that ships
     has "@imported" behind its name. Folders that are no readable bundle are left out;
@@ -134,10 +131,7 @@ def list_bundles() -> list[Bundle]:
         if bundle.name in found:
             bundle = replace(bundle, suffix=_IMPORTED)
         found[bundle.name] = bundle
-    defaults = set(read_defaults().values())
-    return sorted(
-        found.values(), key=lambda one: (one.name not in defaults, not one.shipped, one.name)
-    )
+    return sorted(found.values(), key=lambda bundle: (not bundle.shipped, bundle.name))
 
 
 def bundle_files() -> list[tuple[str, int, int]]:
@@ -147,7 +141,7 @@ def bundle_files() -> list[tuple[str, int, int]]:
     """
     found = []
     for root in (resource_folder("models"), user_folder()):
-        for path in (root / DEFAULTS, root, *sorted(root.glob(f"*/{METADATA}"))):
+        for path in (root, *sorted(root.glob(f"*/{METADATA}"))):
             try:
                 state = path.stat()
             except OSError:
@@ -159,50 +153,6 @@ def bundle_files() -> list[tuple[str, int, int]]:
 def unreadable_bundles() -> dict[Path, ModelError]:
     """The folders among the models that hold none that can be used, with the reason."""
     return {folder: one for folder, one in _read_all() if isinstance(one, ModelError)}
-
-
-def read_defaults() -> dict[str, str]:
-    """The names of the models that the user set as default, by "KIND MODALITY".
-
-    Raises:
-        ModelError: the file that holds them is damaged.
-    """
-    path = user_folder() / DEFAULTS
-    try:
-        fields = read_json(path)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, InputError) as cause:
-        if isinstance(cause, PermissionError) and not os.access(path.parent, os.R_OK | os.X_OK):
-            return {}  # a home of somebody else: `unreadable_bundles` names it
-        reason = getattr(cause, "strerror", None) or cause
-        raise ModelError(f"{path} cannot be read ({reason})", "Delete the file.") from cause
-    if not isinstance(fields, dict) or not all(isinstance(v, str) for v in fields.values()):
-        raise ModelError(f"{path} holds no names of models", "Delete the file.")
-    return fields
-
-
-def set_default(name: str) -> Bundle:
-    """Take an installed model where none is named ("auto"), for its kind and modality.
-
-    Raises:
-        ModelError: there is none of this name, it is taken on request alone, or a MONAI bundle.
-    """
-    bundle = by_name(name)
-    if bundle.is_foreign:
-        raise ModelError(
-            f"model {name!r} is a MONAI bundle of somebody else, and no default",
-            f"Name it where it is needed: {FOREIGN[bundle.kind].format(name)}",
-        )
-    if bundle.on_request:
-        raise ModelError(
-            f"model {name!r} finds something that few images show, and is no default",
-            "Name it where it is needed.",
-        )
-    which = f"{bundle.kind} {bundle.modality}"
-    others = {key: value for key, value in read_defaults().items() if key != which}
-    write_json(user_folder() / DEFAULTS, others | {which: bundle.name}, overwrite=True)
-    return bundle
 
 
 def open_bundle_for(
@@ -236,8 +186,8 @@ def open_bundle(name_or_path: str, *, kind: str, modality: str) -> Bundle:
     """Find a bundle and check its files against their hashes.
 
     Args:
-        name_or_path: a name, a folder, or "auto" for the user's default of this kind and modality,
-            else the first that ships, else the first imported one; none that is `on_request`.
+        name_or_path: a name, a folder, or "auto" for the first of this kind and modality that
+            ships, else the first imported one; none that is `on_request`.
         kind: one of `schema.KINDS`.
         modality: of the volume, such as "MR"; "OT" fits any model.
     Raises:
@@ -384,9 +334,6 @@ def by_name(name: str, more: str = " (see: medenhance models list).") -> Bundle:
 
 
 def _recommended(kind: str, modality: str) -> Bundle:
-    chosen = read_defaults().get(f"{kind} {modality}")
-    if chosen is not None:
-        return by_name(chosen, ". Or set another default: medenhance models default NAME.")
     for bundle in list_bundles():
         if bundle.kind == kind and bundle.modality == modality and not bundle.on_request:
             return bundle
@@ -441,7 +388,6 @@ def summary(bundle: Bundle) -> dict[str, Any]:
         "description": str(metadata.get("description", "")),
         "shipped": bundle.shipped,
         "origin": bundle.origin,
-        "default": bundle.name in read_defaults().values(),
         "bytes": folder_bytes(bundle.folder),
         "sha256": bundle.sha256,
         "folder": str(bundle.folder),

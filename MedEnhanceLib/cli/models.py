@@ -22,7 +22,7 @@ def _declare(parser: Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do what the action says."""
-    if args.action in ("show", "import", "remove", "default") and args.name is None:
+    if args.action in ("show", "import", "remove") and args.name is None:
         raise ConfigError(f"models {args.action} needs a name", "See: medenhance models --help")
     if args.action == "list" and args.name is not None:
         raise ConfigError("models list takes no name", f"Try: medenhance models show {args.name}")
@@ -32,16 +32,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace) -> int:
     from MedEnhanceLib.bundles import list_bundles
-    from MedEnhanceLib.bundles.store import folder_bytes, read_defaults, summary, unreadable_rows
+    from MedEnhanceLib.bundles.store import folder_bytes, summary, unreadable_rows
 
-    bundles, defaults = list_bundles(), read_defaults().values()
+    bundles = list_bundles()
     rows = [
         (
             bundle.name,
             bundle.kind,
             bundle.modality,
-            ("shipped" if bundle.shipped else bundle.origin)
-            + (", your default" if bundle.name in defaults else ""),
+            "shipped" if bundle.shipped else bundle.origin,
             size(folder_bytes(bundle.folder)),
         )
         for bundle in bundles
@@ -126,23 +125,11 @@ def _remove(args: argparse.Namespace) -> int:
     return int(args.console.done({"removed": args.name}, f"removed {args.name}"))
 
 
-def _default(args: argparse.Namespace) -> int:
-    from MedEnhanceLib.bundles.store import set_default, summary
-
-    bundle = set_default(args.name)
-    text = (
-        f"{bundle.name} ({bundle.origin}) is what --model auto takes for {bundle.modality} "
-        f"({bundle.kind})"
-    )
-    return int(args.console.done({"model": summary(bundle)}, text))
-
-
 ACTIONS = {
     "list": (_list, "all models"),
     "show": (_show, "the metadata and card of one"),
     "verify": (_verify, "check the files of one, or of all, against their hashes"),
     "import": (_import, "take in a model or a MONAI bundle: a folder, or a zip of one"),
-    "default": (_default, "take one where none is named, in place of one that ships"),
     "remove": (_remove, "delete one that was imported"),
 }
 MODELS = Command(

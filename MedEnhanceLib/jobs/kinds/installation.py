@@ -22,18 +22,16 @@ from MedEnhanceLib.runtime.progress import Monitor
 class ModelsParams(Params):
     """List the installed models, or change them."""
 
-    action: Literal["list", "import", "verify", "default", "remove"] = option(
-        "list", help="what to do"
-    )
+    action: Literal["list", "import", "verify", "remove"] = option("list", help="what to do")
     path: str | None = option(None, help="of import: a folder or zip of a model or a MONAI bundle")
-    name: str | None = option(None, help="of verify (default: all), default and remove")
+    name: str | None = option(None, help="of verify (default: all) and remove")
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.action == "import" and self.path is None:
             raise ConfigError("models: import lacks path", "Give a model's folder or zip.")
-        if self.action in ("default", "remove") and self.name is None:
-            raise ConfigError(f"models: {self.action} lacks name", "Give a model's name.")
+        if self.action == "remove" and self.name is None:
+            raise ConfigError("models: remove lacks name", "Give a model's name.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +44,7 @@ class DoctorParams(Params):
 def run_models(params: ModelsParams, monitor: Monitor) -> Result:
     """Do what the action says; then every installed model, its files checked."""
     from MedEnhanceLib.bundles import list_bundles, remove_bundle
-    from MedEnhanceLib.bundles.store import checked, set_default, unreadable_rows
+    from MedEnhanceLib.bundles.store import checked, unreadable_rows
     from MedEnhanceLib.gradprom.foreign import import_model
 
     changed: dict[str, Any] = {}
@@ -55,8 +53,6 @@ def run_models(params: ModelsParams, monitor: Monitor) -> Result:
     elif params.action == "remove":
         remove_bundle(str(params.name))
         changed = {"removed": params.name}
-    elif params.action == "default":
-        changed = {"default": set_default(str(params.name)).name}
     bundles = list_bundles()
     if params.action == "verify" and params.name is not None:
         bundles = [bundle for bundle in bundles if bundle.name == params.name]

@@ -82,8 +82,6 @@ def test_a_segmenter_is_imported_listed_shown_run_by_name_and_removed(
     for said in ("version: 0.3", "authors: A. Author", row["sha256"], "Nothing is known here"):
         assert said in shown
     assert run("models", "verify", "organs").status == 0
-    refused = run("models", "default", "organs")
-    assert (refused.status, "no default" in refused.err) == (4, True)
     by_name = run("segment", scan, "named.nii.gz", "--segmenter", "organs")
     assert "organs: its license: Apache-2.0" in by_name.err
     labels = me.segment(io.load(scan), segmenter=str(folder)).volume.voxels

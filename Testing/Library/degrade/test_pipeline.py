@@ -128,13 +128,6 @@ def test_rician_level_is_a_share_of_the_robust_maximum(oblique_geometry: Geometr
     assert air.mean() == pytest.approx(100 * math.sqrt(math.pi / 2), rel=0.02)
 
 
-def test_shading_is_no_gain_of_the_head(head: Volume) -> None:
-    inside = head.voxels > 300
-    log = np.log(Bias(0.3, 4).apply(head).voxels[inside] / head.voxels[inside])
-    assert log.mean() == pytest.approx(0, abs=0.01)
-    assert np.abs(log).max() == pytest.approx(math.log(1.3), rel=0.02)
-
-
 def test_composite_is_its_steps_in_order(head: Volume) -> None:
     bias, blur, rician = standard_composite(11).steps
     assert (bias.name, blur.name, rician.name) == ("bias", "blur", "rician")
@@ -222,8 +215,3 @@ def test_a_share_in_percent_is_answered_with_the_share(fields: dict[str, object]
     with pytest.raises(ConfigError) as caught:
         degradation_from_json(fields | {"seed": 3})
     assert "10 % is 0.1" in caught.value.hint
-
-
-def test_an_unknown_kind_is_not_drawn(rng: np.random.Generator) -> None:
-    with pytest.raises(ConfigError, match="haze"):
-        draw("haze", rng)

@@ -22,7 +22,7 @@ from MedEnhanceLib.runtime.resources import resource_folder
 _FIELDS = {
     "name", "kind", "modality", "version", "description", "licence", "sha256", "shipped", "bytes",
     "folder", "card", "training", "ok", "message", "anatomy",
-    "default", "origin",
+    "origin",
 }  # fmt: skip
 
 
@@ -59,7 +59,6 @@ def test_a_model_is_imported_found_damaged_and_removed(tmp_path: Path, user_mode
     assert result["imported"] == "mine"
     (mine,) = [row for row in result["models"] if not row["shipped"]]
     assert mine["folder"] == str(user_models / "mine")
-    assert not mine["default"]
     (user_models / "mine/docs/README.md").write_text("forged")
     (mine,) = _models("verify", name="mine")
     assert mine["ok"] is False
