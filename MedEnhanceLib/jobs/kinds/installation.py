@@ -6,7 +6,6 @@ None imports torch into this process, but the import of a MONAI bundle, which is
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -70,18 +69,18 @@ def run_doctor(params: DoctorParams, monitor: Monitor) -> Result:
     """Devices with the automatic choice and its reason, memory, disk, packages, models."""
     folder = Path(params.folder) if params.folder else Path.home()
     monitor.progress(0.0, "look at this machine")
-    return Result(as_json(find_out(folder, monitor.check)))
+    return Result(as_json(find_out(folder)))
 
 
-def find_out(folder: Path, check: Callable[[], None] = lambda: None) -> dict[str, Any]:
-    """What is here; folder: whose disk is looked at; `check` is called meanwhile and may raise."""
+def find_out(folder: Path) -> dict[str, Any]:
+    """What is here; folder: whose disk is looked at."""
     from MedEnhanceLib._version import __version__
     from MedEnhanceLib.bundles.store import installed
     from MedEnhanceLib.jobs.card_memory import of_presets
     from MedEnhanceLib.runtime import machine
     from MedEnhanceLib.runtime.dependencies import package_rows
 
-    found = machine.compute(check)
+    found = machine.compute()
     for device in found["devices"]:
         if device["name"].startswith("cuda"):
             device["long"] = of_presets()
