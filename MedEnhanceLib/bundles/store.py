@@ -33,7 +33,6 @@ from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
 
 _LONGEST_CARD = 1 << 20
-_IMPORTED = "@imported"
 _REMOVE = "Import it again, or remove it: medenhance models remove {}"
 
 
@@ -44,13 +43,11 @@ class Bundle:
     folder: Path
     metadata: dict[str, Any]
     shipped: bool
-    #: Added to the name of an imported model that another one has too.
-    suffix: str = ""
 
     @property
     def name(self) -> str:
         """The name that users give."""
-        return f"{self.metadata['name']}{self.suffix}"
+        return str(self.metadata["name"])
 
     @property
     def origin(self) -> str:
@@ -120,18 +117,11 @@ def user_folder() -> Path:
 def list_bundles() -> list[Bundle]:
     """All readable bundles: those that ship, then imported ones, each by name.
 
-    So the first one that fits is the one to take. An imported one with the name of one that ships
-    has "@imported" behind its name. Folders that are no readable bundle are left out;
-    `unreadable_bundles` has them.
+    So the first one that fits is the one to take. Folders that are no readable
+    bundle are left out; `unreadable_bundles` has them.
     """
-    found: dict[str, Bundle] = {}
-    for _, bundle in _read_all():
-        if isinstance(bundle, ModelError):
-            continue
-        if bundle.name in found:
-            bundle = replace(bundle, suffix=_IMPORTED)
-        found[bundle.name] = bundle
-    return sorted(found.values(), key=lambda bundle: (not bundle.shipped, bundle.name))
+    bundles = [bundle for _, bundle in _read_all() if not isinstance(bundle, ModelError)]
+    return sorted(bundles, key=lambda bundle: (not bundle.shipped, bundle.name))
 
 
 def bundle_files() -> list[tuple[str, int, int]]:
@@ -275,6 +265,7 @@ def refuse_not_finite(bundle: Bundle, name: str, is_finite: Any) -> None:
 
 def _read_all() -> Iterator[tuple[Path, Bundle | ModelError]]:
     """Every folder that a model may be in, with the model, or with why there is none."""
+    names: set[str] = set()
     for root, shipped in ((resource_folder("models"), True), (user_folder(), False)):
         try:
             entries = sorted(root.iterdir())
@@ -288,7 +279,11 @@ def _read_all() -> Iterator[tuple[Path, Bundle | ModelError]]:
             # A plain file is no model, and what begins with a dot is being imported.
             if not folder.name.startswith(".") and not os.path.isfile(folder):  # noqa: PTH113 - never raises
                 try:
-                    yield folder, read_bundle(folder, shipped=shipped)
+                    bundle = read_bundle(folder, shipped=shipped)
+                    if bundle.name in names:
+                        raise ModelError(f"{folder}: another model is named {bundle.name!r}")
+                    names.add(bundle.name)
+                    yield folder, bundle
                 except ModelError as error:
                     remedy = error.hint if shipped else _REMOVE.format(folder.name)
                     yield folder, ModelError(error.message, remedy)

@@ -185,8 +185,10 @@ def test_the_name_of_a_shipped_model_is_taken(toy: Bundle, user_models: Path) ->
     # One that lay there before is distinguished, and can be removed.
     shutil.copytree(toy.folder, user_models / "mr")
     assert open_bundle("mr", kind="enhancer", modality="MR").origin.startswith("shipped")
-    assert find_bundle("mr@imported").sha256 == toy.sha256
-    remove_bundle("mr@imported")
+    (error,) = unreadable_bundles().values()
+    assert "another model is named 'mr'" in error.message
+    assert "models remove mr" in error.hint
+    remove_bundle("mr")
     assert not (user_models / "mr").exists()
     assert find_bundle("mr").shipped
 
