@@ -178,19 +178,9 @@ def _anatomy_line(metadata: dict[str, Any]) -> list[str]:
 
 
 def _data_line(entry: dict[str, str]) -> str:
-    """An entry of the training data with license and source; what is not stated comes last."""
-    licence, source = (
-        "" if entry.get(field, "") == NOT_STATED else entry.get(field, "")
-        for field in ("licence", "source")
-    )
-    line = f"- {entry['name']}: {entry['subjects']}" + (f" ({licence})." if licence else ".")
-    if licence and source:
-        return f"{line} {source}"
-    if not (licence or source):
-        return f"{line} License and source are not stated."
-    if licence:
-        return f"{line} The source is not stated."
-    return f"{line} {source.removesuffix('.')}. The license is not stated."
+    """An entry of the training data with license and source."""
+    licence, source = (entry.get(name, NOT_STATED) for name in ("licence", "source"))
+    return f"- {entry['name']}: {entry['subjects']}. License: {licence}. Source: {source}"
 
 
 def _measured_table(rows: list[dict[str, Any]]) -> list[str]:

@@ -35,7 +35,6 @@ from MedEnhanceLib.runtime.resources import resource_folder
 _LONGEST_CARD = 1 << 20
 #: In the user's folder: the models that the user set as default.
 DEFAULTS = "defaults.json"
-_IMPORTED = "@imported"
 _REMOVE = "Import it again, or remove it: medenhance models remove {}"
 
 
@@ -46,13 +45,11 @@ class Bundle:
     folder: Path
     metadata: dict[str, Any]
     shipped: bool
-    #: Added to the name of an imported model that another one has too.
-    suffix: str = ""
 
     @property
     def name(self) -> str:
         """The name that users give."""
-        return f"{self.metadata['name']}{self.suffix}"
+        return str(self.metadata["name"])
 
     @property
     def origin(self) -> str:
@@ -115,20 +112,14 @@ def user_folder() -> Path:
 def list_bundles() -> list[Bundle]:
     """All readable bundles: the user's defaults, then those that ship, then imported ones, by name.
 
-    So the first one that fits is the one to take. An imported one with the name of one that ships
-    has "@imported" behind its name. Folders that are no readable bundle are left out;
-    `unreadable_bundles` has them.
+    So the first one that fits is the one to take. Folders that are no readable
+    bundle are left out; `unreadable_bundles` has them.
     """
-    found: dict[str, Bundle] = {}
-    for _, bundle in _read_all():
-        if isinstance(bundle, ModelError):
-            continue
-        if bundle.name in found:
-            bundle = replace(bundle, suffix=_IMPORTED)
-        found[bundle.name] = bundle
+    bundles = [bundle for _, bundle in _read_all() if not isinstance(bundle, ModelError)]
     defaults = set(read_defaults().values())
     return sorted(
-        found.values(), key=lambda one: (one.name not in defaults, not one.shipped, one.name)
+        bundles,
+        key=lambda bundle: (bundle.name not in defaults, not bundle.shipped, bundle.name),
     )
 
 
@@ -310,6 +301,7 @@ def refuse_not_finite(bundle: Bundle, name: str, is_finite: Any) -> None:
 
 def _read_all() -> Iterator[tuple[Path, Bundle | ModelError]]:
     """Every folder that a model may be in, with the model, or with why there is none."""
+    names: set[str] = set()
     for root, shipped in ((resource_folder("models"), True), (user_folder(), False)):
         try:
             entries = sorted(root.iterdir())
@@ -323,7 +315,11 @@ def _read_all() -> Iterator[tuple[Path, Bundle | ModelError]]:
             # A plain file is no model, and what begins with a dot is being imported.
             if not folder.name.startswith(".") and not os.path.isfile(folder):  # noqa: PTH113 - never raises
                 try:
-                    yield folder, read_bundle(folder, shipped=shipped)
+                    bundle = read_bundle(folder, shipped=shipped)
+                    if bundle.name in names:
+                        raise ModelError(f"{folder}: another model is named {bundle.name!r}")
+                    names.add(bundle.name)
+                    yield folder, bundle
                 except ModelError as error:
                     remedy = error.hint if shipped else _REMOVE.format(folder.name)
                     yield folder, ModelError(error.message, remedy)

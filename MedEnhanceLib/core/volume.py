@@ -177,15 +177,13 @@ class Volume:
                 )
             starts.append(start)
             sizes.append(stop - start)
-        inside = tuple(slice(at, at + size) for at, size in zip(starts, sizes, strict=True))
+        k, j, i = (slice(at, at + size) for at, size in zip(starts, sizes, strict=True))
         whole = (starts[1:], sizes[1:]) == ([0, 0], list(self.shape[-2:]))
         # The DICOM images that a volume came from are whole slices.
-        origin = (
-            self.origin.cropped(starts[0], starts[0] + sizes[0]) if self.origin and whole else None
-        )
+        origin = self.origin.cropped(k.start, k.stop) if self.origin and whole else None
         return replace(
             self,
-            voxels=self.voxels[(..., *inside)],
+            voxels=self.voxels[..., k, j, i],
             geometry=self.geometry.cropped((starts[0], starts[1], starts[2])),
             origin=origin,
         )

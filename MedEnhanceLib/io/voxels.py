@@ -280,6 +280,8 @@ def _unpacked(stream: BinaryIO, compression: Compression) -> Iterator[bytes]:
 
 
 _INTEGERS = tuple(np.dtype(name) for name in ("int16", "uint16", "int32", "uint32", "int64"))
+#: Whole slopes and intercepts from here on are dealt with as floats.
+_LARGEST_WHOLE = 2.0**62
 
 
 def rescale_slices(
@@ -308,36 +310,13 @@ def rescale_slices(
         return np.stack([part.astype(stored, copy=False) for part in slices])
     dtype = _target_type(stored, slices, slopes, intercepts)
     result = np.empty((len(slices), *slices[0].shape), dtype)
-    wide = np.empty(slices[0].shape) if dtype.kind == "f" else None
     for part, slope, shift, out in zip(slices, slopes, intercepts, result, strict=True):
-        if wide is None:
-            _scale_whole(part, slope, shift, out)
+        if dtype.kind in "iu":  # the result fits: overflows on the way cancel out
+            out[...] = part.astype(np.int64) * int(slope) + int(shift)
         else:  # in float64, rounded once
-            wide[...] = part
-            wide *= slope
-            wide += shift
             with np.errstate(over="ignore"):  # the caller refuses infinities
-                out[...] = wide
+                out[...] = part * np.float64(slope) + np.float64(shift)
     return result
-
-
-def _scale_whole(
-    stored: npt.NDArray[Any], slope: float, shift: float, out: npt.NDArray[Any]
-) -> None:
-    """Multiply and add modulo 2^bits: the result is known to fit, so overflows cancel out."""
-    added = stored
-    if slope != 1:
-        added = np.multiply(stored, _wrapped(slope, out.dtype), out=out, **_in_type_of(out))
-    np.add(added, _wrapped(shift, out.dtype), out=out, **_in_type_of(out))
-
-
-def _in_type_of(out: npt.NDArray[Any]) -> dict[str, Any]:
-    return {"dtype": out.dtype, "casting": "unsafe"}
-
-
-def _wrapped(number: float, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    mask = (1 << 8 * dtype.itemsize) - 1
-    return np.array(int(number) & mask, f"u{dtype.itemsize}").astype(dtype)
 
 
 def _target_type(
@@ -348,7 +327,8 @@ def _target_type(
 ) -> np.dtype[Any]:
     if stored.kind == "f":
         return stored
-    if all(float(number).is_integer() for number in (*slopes, *intercepts)):
+    numbers = (*slopes, *intercepts)
+    if all(float(number).is_integer() and abs(number) < _LARGEST_WHOLE for number in numbers):
         ends = [
             int(end) * int(slope) + int(shift)
             for part, slope, shift in zip(slices, slopes, intercepts, strict=True)

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import platform
 import shutil
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.device import fault_of
-from MedEnhanceLib.runtime.lazy import imported
 
 #: Unix's nice value of background work.
 _LOW_NICE = 10
@@ -33,14 +29,6 @@ _CGROUPS = (
 #: Bytes of a GPU that enhancing takes where there is that much: groups of the filter and of the
 #: network, estimated. With less the filter does fewer at once, then goes on on the CPU.
 _ENHANCING_BYTES = 1_600_000_000
-#: Run in a process of its own: torch takes a second and much memory to import, a broken driver can
-#: crash the process, and a package that is in use cannot be replaced on Windows.
-_EXAMINE = (
-    "import json, sys; sys.path.insert(0, sys.argv[1]);"
-    "from MedEnhanceLib.runtime.machine import torch_facts; print(json.dumps(torch_facts()))"
-)
-_EXAMINE_SECONDS = 120.0
-_LIBRARY = Path(__file__).resolve().parents[2]
 
 
 def let_idle_threads_sleep() -> None:
@@ -52,11 +40,9 @@ def let_idle_threads_sleep() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def compute(check: Callable[[], None] = lambda: None) -> dict[str, Any]:
+def compute() -> dict[str, Any]:
     """The devices that models can run on.
 
-    Args:
-        check: called while torch is examined; may raise to cancel.
     Returns:
         "devices": CUDA devices with their memory in bytes, what enhancing takes of it ("needs"),
         and why they cannot be used ("fault"); MPS, and the CPU, which is always there.
@@ -65,7 +51,7 @@ def compute(check: Callable[[], None] = lambda: None) -> dict[str, Any]:
         is installed.
     """
     cpu = {"name": "cpu", "what": _cpu_name(), "total": None, "free": None}
-    facts = _examine_torch(check)
+    facts = torch_facts()
     if "problem" in facts:
         cuda = {"built": None, "available": False, "driver": has_nvidia_driver()}
         what = f"{cpu['what']}; {facts['problem']}"
@@ -81,6 +67,8 @@ def compute(check: Callable[[], None] = lambda: None) -> dict[str, Any]:
 
 def torch_facts() -> dict[str, Any]:
     """The devices that torch finds; `problem` where torch cannot be used."""
+    if find_spec("torch") is None:
+        return {"problem": "torch cannot be used: it is not installed", "absent": True}
     try:
         import torch
     except Exception as cause:  # noqa: BLE001 - a broken driver must not hide the rest
@@ -99,43 +87,6 @@ def torch_facts() -> dict[str, Any]:
 def has_nvidia_driver() -> bool:
     """Whether NVIDIA's driver is installed, with or without a PyTorch that can use it."""
     return Path("/proc/driver/nvidia/version").exists() or bool(shutil.which("nvidia-smi"))
-
-
-def _examine_torch(check: Callable[[], None]) -> dict[str, Any]:
-    if imported("torch") is not None:
-        return torch_facts()
-    if find_spec("torch") is None:
-        return {"problem": "torch cannot be used: it is not installed", "absent": True}
-    command = [sys.executable, "-P", "-c", _EXAMINE, str(_LIBRARY)]
-    hidden = getattr(subprocess, "CREATE_NO_WINDOW", 0)
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        creationflags=hidden,
-    )
-    with process:
-        try:
-            return _answer(process, check)
-        finally:
-            process.kill()
-
-
-def _answer(process: subprocess.Popen[bytes], check: Callable[[], None]) -> dict[str, Any]:
-    end = time.monotonic() + _EXAMINE_SECONDS
-    while time.monotonic() < end:
-        check()
-        try:
-            text, _ = process.communicate(timeout=0.1)
-        except subprocess.TimeoutExpired:
-            continue
-        try:
-            facts: dict[str, Any] = json.loads(text)
-        except ValueError:
-            return {"problem": f"torch cannot be used: it ended with status {process.returncode}"}
-        return facts
-    return {"problem": f"torch cannot be used: no answer in {_EXAMINE_SECONDS:.0f} s"}
 
 
 def _without(facts: dict[str, Any]) -> dict[str, str]:

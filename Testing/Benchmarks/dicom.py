@@ -1,7 +1,6 @@
 """DICOM in: finding series among many files, reading one, and straightening it.
 
-    python Testing/Benchmarks/dicom.py             10,000 files, 512×512×300, writes results
-    python Testing/Benchmarks/dicom.py --quick     400 files, 512×512×40, writes runs/benchmarks
+    python Testing/Benchmarks/dicom.py     10,000 files, 512×512×300
 
 Each measurement has a process of its own. The files were just written, so the disk takes no part.
 Memory is the proportional set size of the process and all that it started, above what it was
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _common import REPOSITORY, RESULTS, SHARED_DATA, gate, write
+from _common import REPOSITORY, SHARED_DATA, gate, write
 
 _SERIES = 20
 _TRIES = 3
@@ -42,7 +41,7 @@ def main() -> None:
     if options.measure:
         print(json.dumps(_MEASURES[options.measure](Path(options.folder))))
         return
-    files, slices = (400, 40) if options.quick else (10_000, 300)
+    files, slices = 10_000, 300
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as temporary:
         many, one = Path(temporary) / "many", Path(temporary) / "one"
@@ -55,13 +54,11 @@ def main() -> None:
         (Path(temporary) / "slices").write_text(str(2 * slices))
         rows += _rows(("straighten",), Path(temporary))
     gates = _gates(rows, files, slices)
-    folder = REPOSITORY / "runs" / "benchmarks" if options.quick else RESULTS
-    write("dicom", gates=gates, rows=rows, seeds=[], folder=folder)
+    write("dicom", gates=gates, rows=rows, seeds=[])
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="few files, into runs/benchmarks")
     parser.add_argument("--measure", choices=_MEASURES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     parser.add_argument("--memory", action="store_true", help=argparse.SUPPRESS)

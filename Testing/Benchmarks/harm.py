@@ -1,6 +1,6 @@
 """Does the enhancer harm what needs nothing, and what is faint? Defaults on many volumes.
 
-    python Testing/Benchmarks/harm.py [--jobs 2] [--slices 16] [--data FOLDER]
+    python Testing/Benchmarks/harm.py [--jobs 2]
 
 Undamaged volumes go through `enhance` with its defaults; the result is compared with the input.
 Faint lesions are planted in low-dose CT and looked for by an observer with a matched template.
@@ -9,15 +9,13 @@ Faint lesions are planted in low-dose CT and looked for by an observer with a ma
 from __future__ import annotations
 
 import argparse
-import json
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
-from _common import RESULTS, SHARED_DATA, gate, write
+from _common import SHARED_DATA, gate, write
 from _enhancement_data import CASES, CT_RANGE_HU, CT_SUBJECTS, TEMPLATE, robust_max, subject
 from _enhancement_lesions import Lesion, damaged_with_lesions, new_blobs, plant
 from _enhancement_visibility import detectability
@@ -43,62 +41,45 @@ _EDGES = 0.01
 #: Side of the window of a local standard deviation, in voxels of a slice.
 _WINDOW = 5
 _FEWEST_VOXELS = 500
+#: Central slices of each undamaged volume.
+_SLICES = 16
 #: Share of the volume around a lesion that is its background, in voxels.
 _RING = 3
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=SHARED_DATA, help="folder of open volumes")
-    parser.add_argument("--slices", type=int, default=16, help="central slices of each volume")
     parser.add_argument("--jobs", type=int, default=1, help="processes at once")
-    parser.add_argument(
-        "--keep-lesions", action="store_true", help="keep the rows of lesions of an earlier run"
-    )
-    parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    files = [TEMPLATE, *volumes(options.data)]
     with ProcessPoolExecutor(options.jobs) as pool:
-        rows = list(pool.map(undamaged, files, *zip(*[(options.data, options.slices)] * len(files),
-                                                    strict=True)))  # fmt: skip
-        lesions = kept_lesions(options.out) if options.keep_lesions else []
-        if not options.keep_lesions:
-            arms = [(name, arm) for name in CT_SUBJECTS for arm in ("input", "ours", "BM4D")]
-            found = pool.map(faint, *zip(*arms, strict=True), [options.data] * len(arms))
-            lesions = [row for part in found for row in part]
-    gates = gates_of(rows, lesions)
-    write("harm", gates=gates,
-          rows=[*rows, *lesions], seeds=[0], folder=options.out)  # fmt: skip
+        rows = list(pool.map(undamaged, [TEMPLATE, *volumes()]))
+        arms = [(name, arm) for name in CT_SUBJECTS for arm in ("input", "ours", "BM4D")]
+        lesions = [row for part in pool.map(faint, *zip(*arms, strict=True)) for row in part]
+    write("harm", gates=gates_of(rows, lesions), rows=[*rows, *lesions], seeds=[0])
 
 
-def kept_lesions(folder: Path) -> list[Row]:
-    """The rows of lesions of an earlier run."""
-    rows = json.loads((folder / "harm.json").read_text(encoding="utf-8"))["rows"]
-    return [row for row in rows if row["table"] != "undamaged"]
-
-
-def volumes(data: Path) -> list[str]:
+def volumes() -> list[str]:
     """All CT and MR volumes, by path relative to the folder."""
-    found = [*data.glob("ct/**/*.nii.gz"), *data.glob("mr/**/*.nii.gz")]
+    found = [*SHARED_DATA.glob("ct/**/*.nii.gz"), *SHARED_DATA.glob("mr/**/*.nii.gz")]
     others = ("organs", "PET", "brain", "lesion", "mask", "label", "seg", "tissue", "gt", "ROI")
     kept = (f for f in sorted(found) if not any(word in f.name for word in others))
-    return [str(file.relative_to(data)) for file in kept]
+    return [str(file.relative_to(SHARED_DATA)) for file in kept]
 
 
-def opened(name: str, data: Path, slices: int) -> Volume:
+def opened(name: str) -> Volume:
     """The central slices of a volume."""
     if name == TEMPLATE:
         volume = load(resource_folder("samples") / "mni152_t1.nii.gz", modality="MR")
     else:
-        volume = load(data / name, modality="CT" if name.startswith("ct/") else "MR")
+        volume = load(SHARED_DATA / name, modality="CT" if name.startswith("ct/") else "MR")
     volume = volume.frame(0)
-    first = max(0, (volume.shape[0] - slices) // 2)
-    return volume.crop(k=slice(first, min(volume.shape[0], first + slices)))
+    first = max(0, (volume.shape[0] - _SLICES) // 2)
+    return volume.crop(k=slice(first, min(volume.shape[0], first + _SLICES)))
 
 
-def undamaged(name: str, data: Path, slices: int) -> Row:
+def undamaged(name: str) -> Row:
     """What the defaults change in a volume as it is."""
-    volume = opened(name, data, slices)
+    volume = opened(name)
     done = enhance(volume, EnhanceConfig(device="cpu"))
     before, after = (v.voxels.astype(np.float32) for v in (volume, done.volume))
     top = robust_max(volume.voxels)
@@ -153,10 +134,10 @@ def edge_slope(before: Floats, after: Floats, inside: Mask) -> float:
     return float(along[strong].sum() / np.square(strength[strong]).sum())
 
 
-def faint(name: str, arm: str, data: Path) -> list[Row]:
+def faint(name: str, arm: str) -> list[Row]:
     """Planted lesions in low-dose CT: contrast kept, observer, new blobs."""
     case = CASES["CT"][0]
-    one = subject(name, data, 24)
+    one = subject(name, SHARED_DATA, 24)
     degraded = case.damage(one.whole, 0) if one.whole is not None else case.damage(one.volume, 0)
     if one.whole is not None:
         degraded = one.volume.with_voxels(degraded.voxels[one.window])

@@ -5,19 +5,17 @@ python Testing/Benchmarks/look.py                    writes results/look.json
 
 from __future__ import annotations
 
-import argparse
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 import torch
-from _common import RESULTS, SHARED_DATA, gate, write
+from _common import SHARED_DATA, gate, write
 
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.degrade.image import gaussian_blur, rician_noise, robust_max
@@ -74,19 +72,9 @@ MR_NOISE = 0.02
 
 
 def main() -> None:
-    options = parse()
-    rows = ct_rows(options) + mr_rows(options)
-    write("look", gates=gates_of(rows), rows=rows, seeds=[7], folder=options.out)
-
-
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=SHARED_DATA, help="folder of open volumes")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    return options
+    rows = ct_rows() + mr_rows()
+    write("look", gates=gates_of(rows), rows=rows, seeds=[7])
 
 
 def kernel(voxels: Floats, spacing: Sequence[float], look: Look) -> Floats:
@@ -102,12 +90,12 @@ def kernel(voxels: Floats, spacing: Sequence[float], look: Look) -> Floats:
     return filtered[:, margin:-margin, margin:-margin].astype(np.float32)
 
 
-def ct_rows(options: argparse.Namespace) -> list[Row]:
+def ct_rows() -> list[Row]:
     """Each patient with each kernel and dose, matched to each kernel of other patients."""
     volumes: dict[tuple[Any, str, str], Volume] = {}
     looks: dict[tuple[Any, str, str], Appearance] = {}
     for patient in CT_PATIENTS:
-        scan = load(options.data / f"ct/sts/STS_{patient:03d}/CT.nii.gz", modality="CT")
+        scan = load(SHARED_DATA / f"ct/sts/STS_{patient:03d}/CT.nii.gz", modality="CT")
         middle = max(0, scan.shape[0] // 2 - CT_SLICES // 2)
         voxels = scan.voxels[middle : middle + CT_SLICES].astype(np.float32)
         spacing = scan.geometry.spacing
@@ -150,14 +138,14 @@ def ct_rows(options: argparse.Namespace) -> list[Row]:
     return rows
 
 
-def mr_rows(options: argparse.Namespace) -> list[Row]:
+def mr_rows() -> list[Row]:
     """Brains at several resolutions, with and without noise that was added afterwards."""
     rows = []
     for group, files in MR_PATIENTS.items():
         volumes: dict[tuple[str, str, bool], Volume] = {}
         looks: dict[tuple[str, str, bool], Appearance] = {}
         for file in files:
-            scan = load(options.data / f"mr/open_ms/{file}.nii.gz", modality="MR")
+            scan = load(SHARED_DATA / f"mr/open_ms/{file}.nii.gz", modality="MR")
             di, _, dk = scan.geometry.spacing
             is_cubic = dk < 1.6 * di
             count = min(scan.shape[0], MR_SLICES_1_MM if is_cubic else MR_SLICES)

@@ -1,7 +1,6 @@
 """How well the noise of a volume is measured in the volume itself, against noise that is known.
 
-    python Testing/Benchmarks/noise.py            writes results
-    python Testing/Benchmarks/noise.py --quick    a volume of each kind, writes runs/benchmarks
+    python Testing/Benchmarks/noise.py
 
 References are volumes whose own noise was lowered: averaged over 2 × 2 (× 2) voxels where the table
 says so, and filtered (nets/grouped.py), except the brain template. CT noise comes from one
@@ -11,7 +10,6 @@ are neighbors averaged with weights 1, 2, 1.
 
 from __future__ import annotations
 
-import argparse
 import math
 import time
 from collections.abc import Iterator
@@ -23,7 +21,7 @@ import nibabel
 import numpy as np
 import numpy.typing as npt
 import torch
-from _common import REPOSITORY, RESULTS, SHARED_DATA, gate, write
+from _common import SHARED_DATA, gate, write
 
 from MedEnhanceLib.degrade import robust_max
 from MedEnhanceLib.degrade.lowdose import low_dose_noise
@@ -85,22 +83,17 @@ class Case:
 
 def main() -> None:
     """Measure, then write what was found."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="few volumes, results in runs/")
-    quick = parser.parse_args().quick
     torch.set_num_threads(1)
     rows = []
-    for case in chain(ct_cases(CT[-1:] if quick else CT), mr_cases(MR[:1] if quick else MR)):
+    for case in chain(ct_cases(CT), mr_cases(MR)):
         rows.append(judge(case))
         print(rows[-1], flush=True)
     gates = gates_of(rows)
-    folder = REPOSITORY / "runs" / "benchmarks" if quick else RESULTS
     write(
         "noise",
         gates=gates,
         rows=rows,
         seeds=[0, 1, 2, 3],
-        folder=folder,
     )
 
 

@@ -1,7 +1,6 @@
 """What reading a part of a `.ucv` reads: bytes, blocks and seconds.
 
-    python Testing/Benchmarks/regions.py             writes results
-    python Testing/Benchmarks/regions.py --quick     the sample alone, writes runs/benchmarks
+    python Testing/Benchmarks/regions.py
 
 Volumes are compressed in each mode, then parts of them are decompressed; bytes are counted where
 the container reads them. Each part is compared with the same part of the whole.
@@ -9,7 +8,6 @@ the container reads them. Each part is compared with the same part of the whole.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,7 +16,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-from _common import REPOSITORY, RESULTS, SHARED_DATA, gate, write
+from _common import SHARED_DATA, gate, write
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io import load
@@ -46,13 +44,9 @@ Row = dict[str, Any]
 
 def main() -> None:
     """Measure, then write what was found."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="the sample, into runs/benchmarks")
-    options = parser.parse_args()
     volumes = {"MR, the sample": load(resource_folder("samples") / SAMPLE, modality="MR")}
-    if not options.quick:
-        for name, (file, modality) in OPEN.items():
-            volumes[name] = load(SHARED_DATA / file, modality=modality)
+    for name, (file, modality) in OPEN.items():
+        volumes[name] = load(SHARED_DATA / file, modality=modality)
     with tempfile.TemporaryDirectory() as place:
         rows = [
             {"volume": name, "shape": volume.shape} | row
@@ -67,8 +61,7 @@ def main() -> None:
         gates.append(
             gate(f"of the file for a slice, {mode} (%)", 100 * share, "≤ 10", share <= 0.1)
         )
-    folder = REPOSITORY / "runs" / "benchmarks" if options.quick else RESULTS
-    write("regions", gates=gates, rows=rows, seeds=[], folder=folder)
+    write("regions", gates=gates, rows=rows, seeds=[])
 
 
 def _measure(volume: Volume, place: Path) -> Iterator[Row]:

@@ -4,8 +4,7 @@
 
 A scheduler and two workers, each a process of its own, compress tiny volumes without loss, as
 `medenhance batch compress --scheduler` does on a real cluster. Then one run in which a worker is
-killed, and one in which the scheduler is killed and started again; the ledger alone at 100,000
-volumes.
+killed, and one in which the scheduler is killed and started again.
 """
 
 from __future__ import annotations
@@ -28,8 +27,6 @@ from _common import REPOSITORY, gate, write
 
 sys.path.insert(0, str(REPOSITORY))
 import MedEnhanceLib as me  # noqa: N813 - as users write it
-from MedEnhanceLib.jobs.batch_items import Item
-from MedEnhanceLib.jobs.ledger import Ledger
 
 _ENVIRONMENT = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
 _PORT = 38786
@@ -81,7 +78,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--volumes", type=int, default=100_000, help="of the long run")
     parser.add_argument("--some", type=int, default=2000, help="of each run with a failure")
-    parser.add_argument("--entries", type=int, default=100_000, help="of the ledger")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="scale-") as name:
         folder = Path(name)
@@ -96,8 +92,7 @@ def main() -> None:
                 kill_the_scheduler,
             ),
         ]
-        ledger = [row_of_ledger(folder, options.entries * part // 10) for part in (1, 10)]
-    report(alone, runs, ledger)
+    report(alone, runs)
 
 
 def volumes(folder: Path, count: int) -> Path:
@@ -225,52 +220,16 @@ def checked(name: str, out: Path, count: int, status: int, seconds: float) -> di
         "between_s": round(times[-1] - times[0], 2),
         "first_tenth_s": round(times[tenth] - times[0], 2),
         "last_tenth_s": round(times[-1] - times[-1 - tenth], 2),
-        "ledger_bytes": len(text),
     }
     print(row, flush=True)
     return row
 
 
-def row_of_ledger(folder: Path, count: int) -> dict[str, Any]:
-    """Time and bytes of a ledger of a number of volumes: written, read, made a table."""
-    out = folder / f"ledger-{count}"
-    out.mkdir()
-    source = folder / "one.nii"
-    source.touch()
-    items = [
-        Item(str(folder / f"patient-{n:07}" / "scan.nii.gz"), str(out / f"{n}.ucv"))
-        for n in range(count)
-    ]
-    options = {"task": "compress", "config": {"lossless": True}}
-    fields = {"status": "done", "seconds": 0.1, "ratio": 2.5, "max_error": 0, "warnings": ["none"]}
-    ledger, began = Ledger(out), time.perf_counter()
-    for item in items:
-        ledger.add([(item, {"status": "started"})], options)
-        ledger.add([(item, fields)], options)
-    written = time.perf_counter() - began
-    began = time.perf_counter()
-    again = Ledger(out)
-    read = time.perf_counter() - began
-    began = time.perf_counter()
-    again.write_table(items)
-    row = {
-        "entries": count,
-        "bytes": (out / "batch.jsonl").stat().st_size,
-        "write_s": round(written, 2),
-        "read_s": round(read, 2),
-        "table_s": round(time.perf_counter() - began, 2),
-    }
-    print(row, flush=True)
-    return row
-
-
-def report(alone: float, runs: list[dict[str, Any]], ledger: list[dict[str, Any]]) -> None:
-    """The page."""
+def report(alone: float, runs: list[dict[str, Any]]) -> None:
+    """Rows and gates."""
     quiet = runs[0]
     each = 2 * quiet["between_s"] / (quiet["volumes"] - 1)  # of two workers
     overhead = each - alone
-    small, large = ledger[0], ledger[-1]
-    growth = (large["write_s"] / large["entries"]) / (small["write_s"] / small["entries"])
     gates = [
         gate(
             f"{row['run']}: volumes without exactly one result and one row",
@@ -282,11 +241,10 @@ def report(alone: float, runs: list[dict[str, Any]], ledger: list[dict[str, Any]
     ]
     slower = quiet["last_tenth_s"] / quiet["first_tenth_s"]
     gates.append(gate("time of the last tenth to the first", slower, "< 1.5", slower < 1.5))
-    gates.append(gate("ledger: time of an entry, largest to smallest", growth, "< 2", growth < 2))
     gates.append(
         gate("worker seconds of a volume besides its work", overhead, "< 0.1", overhead < 0.1)
     )
-    rows = [{"alone_s": alone, "each_s": each, "overhead_s": overhead}, *runs, *ledger]
+    rows = [{"alone_s": alone, "each_s": each, "overhead_s": overhead}, *runs]
     write("scale", gates=gates, rows=rows, seeds=[0])
 
 

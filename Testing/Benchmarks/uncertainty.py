@@ -1,6 +1,6 @@
 """Is the uncertainty map true? Coverage, each site with the factor of the others.
 
-    python Testing/Benchmarks/uncertainty.py [--out FOLDER] [--data FOLDER]
+    python Testing/Benchmarks/uncertainty.py
 
 Volumes are damaged with known noise and enhanced as users do it. The factor between the expected
 and the measured errors is fitted on the other sites (MR) or the other patients (CT), and tested.
@@ -8,16 +8,14 @@ and the measured errors is fitted on the other sites (MR) or the other patients 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
-from _common import RESULTS, SHARED_DATA, gate, write
+from _common import SHARED_DATA, gate, write
 from _enhancement_data import TEMPLATE, Subject, subject
 
 from MedEnhanceLib.core.volume import Volume
@@ -50,6 +48,8 @@ CASES: dict[str, dict[str, Degradation]] = {
 #: Half width of an interval of 90 %, in standard deviations.
 _WIDTH = 1.6449
 _LEAST, _MOST = 0.85, 0.95
+#: Central slices of each subject.
+_SLICES = 16
 
 
 @dataclass(frozen=True)
@@ -71,25 +71,16 @@ class Measured:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=SHARED_DATA, help="folder of open volumes")
-    parser.add_argument("--slices", type=int, default=16, help="central slices of each subject")
-    parser.add_argument("--out", type=Path, default=RESULTS)
-    options = parser.parse_args()
-    measured = list(measure(options))
+    measured = list(measure())
     rows = [row for modality in SUBJECTS for row in rows_of(modality, measured)]
     gates = gates_of(rows)
-    write("uncertainty", gates=gates, rows=rows, seeds=[100],
-          folder=options.out)  # fmt: skip
+    write("uncertainty", gates=gates, rows=rows, seeds=[100])
 
 
-def measure(options: argparse.Namespace) -> Iterator[Measured]:
+def measure() -> Iterator[Measured]:
     for modality, names in SUBJECTS.items():
         for name, site in names.items():
-            if name != TEMPLATE and not (options.data / name).is_file():
-                print(f"left out, not there: {name}")
-                continue
-            one = subject(name, options.data, options.slices)
+            one = subject(name, SHARED_DATA, _SLICES)
             own = own_noise(one.volume)
             for case, damage in CASES[modality].items():
                 yield measure_one(one, site, own, case, damage)

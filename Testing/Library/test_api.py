@@ -17,7 +17,6 @@ from Library.cli.stand_in import stand_in
 import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.jobs.bar import watched
-from MedEnhanceLib.runtime.progress import Event
 
 
 @pytest.fixture
@@ -25,17 +24,6 @@ def scan(tmp_path: Path, head: Volume) -> Path:
     path = tmp_path / "scan.nii.gz"
     me.save(head, path)
     return path
-
-
-def test_a_volume_comes_back_as_it_was_saved(head: Volume, tmp_path: Path) -> None:
-    me.save(head, tmp_path / "scan.nrrd")
-    back = me.load(tmp_path / "scan.nrrd")
-    assert back.is_equal(head)
-    assert back.modality == "MR"
-
-
-def test_the_modality_can_be_stated(scan: Path) -> None:
-    assert me.load(scan, modality="OT").modality == "OT"
 
 
 def test_saving_does_not_overwrite_without_request(scan: Path, head: Volume) -> None:
@@ -65,12 +53,6 @@ def test_cancel_may_be_an_event_or_a_function(scan: Path, head: Volume, tmp_path
         with pytest.raises(me.Cancelled):
             me.save(head, tmp_path / "out.nii", cancel=cancel)
     assert not (tmp_path / "out.nii").exists()
-
-
-def test_progress_may_be_a_function(head: Volume, tmp_path: Path) -> None:
-    events: list[Event] = []
-    me.save(head, tmp_path / "out.nii", progress=events.append)
-    assert [event.fields["fraction"] for event in events if event.kind == "progress"] == [0, 1]
 
 
 def test_an_interrupt_stays_an_interrupt(scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,15 +114,6 @@ class TestContainer:
         part = me.decompress(container, region=(slice(4, 6), ...))
         assert np.array_equal(part.voxels, head.voxels[4:6])
         assert part.geometry == head.geometry.cropped((4, 0, 0))
-
-    def test_inspect_reads_no_voxels(self, container: Path, head: Volume) -> None:
-        card = me.inspect(container)
-        assert card["shape"] == list(head.shape)
-        json.dumps(card)
-
-    def test_recover_reports_what_was_intact(self, container: Path, head: Volume) -> None:
-        volume, _ = me.recover(container)
-        assert volume.is_equal(head)
 
     def test_an_estimate_takes_what_compress_takes(self, head: Volume, scan: Path) -> None:
         for volume in (head, scan):
@@ -242,19 +215,6 @@ class TestDicom:
         from_file = replace(me.load(series), origin=None)
         me.save_dicom(from_file, tmp_path / "beside", like=series)
         assert me.load(tmp_path / "beside").is_equal(from_file)
-
-    def test_a_tilted_series_is_straightened_where_that_is_asked_for(
-        self, make_series: Callable, rng: np.random.Generator
-    ) -> None:
-        stored = rng.integers(0, 1000, (5, 10, 12), dtype=np.uint16)
-        places = [(-10.0, 20.0 + 0.9 * k, 2.5 * k) for k in range(5)]
-        tilted = make_series(stored, positions=places)
-        with pytest.raises(me.GeometryError):
-            me.load(tilted)
-        volume = me.load(tilted, fix_tilt=True)
-        assert volume.history
-        assert volume.origin
-        assert not volume.origin.on_grid
 
 
 def test_a_result_is_blended_with_its_input(head: Volume) -> None:

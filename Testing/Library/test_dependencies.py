@@ -42,23 +42,6 @@ def test_what_is_missing_or_too_old_is_listed_with_its_size(
     assert all(package.megabytes > 0 for package in found.values())
 
 
-@pytest.mark.parametrize(
-    ("version", "least", "fits"),
-    [
-        ("2.13.0+cpu", "2.4", True),
-        ("2.4", "2.4", True),
-        ("2.3.9", "2.4", False),
-        ("2026.3.6", "2025.3.30", True),
-        ("0.4.5", "0.4.5", True),
-        ("0.4", "0.4.5", False),
-        ("strange", "1.0", False),
-    ],
-)
-def test_versions_are_compared_by_their_numbers(version: str, least: str, fits: bool) -> None:
-    numbers = dependencies._numbers
-    assert (numbers(version) >= numbers(least)) is fits
-
-
 def test_looking_needs_no_package_and_imports_none() -> None:
     code = """
 import json, sys

@@ -14,8 +14,6 @@ from hypothesis import strategies as st
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.errors import GeometryError, InputError
 
-LEFT_HANDED = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, -1.0))
-
 
 def test_affine_maps_indices_to_millimeters(oblique_geometry: Geometry) -> None:
     i, j, k = 3, 5, 7
@@ -48,23 +46,6 @@ def test_equality_is_exact_both_ways(oblique_geometry: Geometry) -> None:
     twin = dataclasses.replace(oblique_geometry)
     assert twin == oblique_geometry
     assert hash(twin) == hash(oblique_geometry)
-
-
-def test_close_is_measured_in_voxels_of_the_finer_grid() -> None:
-    fine = Geometry((1e-5, 1e-5, 1e-5))
-    assert not fine.is_close(Geometry((1e-5, 1e-5, 1.1e-5)))
-    assert not fine.is_close(Geometry((1e-5, 1e-5, 1e-5), (1e-7, 0, 0)))
-    assert fine.is_close(Geometry((1e-5, 1e-5, 1e-5), (1e-11, 0, 0)))
-    coarse = Geometry((5, 5, 5))
-    assert coarse.is_close(Geometry((5, 5, 5), (1e-6, 0, 0)))
-    assert not coarse.is_close(Geometry((5, 5, 5), (1e-3, 0, 0)))
-    assert coarse.is_close(Geometry((5, 5, 5), (1e-3, 0, 0)), tolerance=1e-3)
-
-
-def test_mirror_image_is_neither_equal_nor_close() -> None:
-    assert Geometry(direction=LEFT_HANDED) != Geometry()
-    assert not Geometry(direction=LEFT_HANDED).is_close(Geometry())
-    assert not Geometry(direction=LEFT_HANDED).is_right_handed
 
 
 def test_crop_begins_at_its_first_voxel(oblique_geometry: Geometry) -> None:

@@ -21,14 +21,13 @@ from MedEnhanceLib.core.options import (
     About,
     Options,
     Params,
-    narrowed,
     option,
     options_of,
     schema_of,
     takes,
 )
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.hqg.config import EnhanceConfig, TrainConfig
+from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.unicompress.config import CompressConfig
 
 
@@ -114,10 +113,6 @@ def test_a_part_of_an_object_is_on_top_of_the_default_of_its_field() -> None:
     assert Outer.from_json({"inner": {"strength": 1}}).inner == WithGrain(grain=0.1, strength=1)
 
 
-def test_narrowed_leaves_out_what_is_derived() -> None:
-    assert narrowed(EnhanceConfig, WithGrain("a", grain=0.1)) == EnhanceConfig("a")
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Kinds(Options):
     whole: int = option(32, low=32, multiple=32, unit="pixels")
@@ -141,16 +136,6 @@ def test_what_is_allowed_is_said(fields: dict[str, Any], hint: str) -> None:
     with pytest.raises(ConfigError) as caught:
         _Kinds.from_json(fields)
     assert caught.value.hint == hint
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["", "a b", "a/b", "../up", "a\n", "n" * 65])
-def test_the_name_of_a_model_is_one_that_its_folder_can_have(name: str) -> None:
-    """It is asked for before a training of hours, not after it."""
-    with pytest.raises(ConfigError, match="name is") as caught:
-        TrainConfig.preset("smoke", name=name)
-    assert "letters, digits" in caught.value.hint
-    assert TrainConfig.preset("smoke", name="brüssel-2_b").name == "brüssel-2_b"
 
 
 def test_type_checkers_know_the_keywords(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -70,11 +69,11 @@ def run_doctor(params: DoctorParams, monitor: Monitor) -> Result:
     """Devices with the automatic choice and its reason, memory, disk, packages, models."""
     folder = Path(params.folder) if params.folder else Path.home()
     monitor.progress(0.0, "look at this machine")
-    return Result(as_json(find_out(folder, monitor.check)))
+    return Result(as_json(find_out(folder)))
 
 
-def find_out(folder: Path, check: Callable[[], None] = lambda: None) -> dict[str, Any]:
-    """What is here; folder: whose disk is looked at; `check` is called meanwhile and may raise."""
+def find_out(folder: Path) -> dict[str, Any]:
+    """What is here; folder: whose disk is looked at."""
     from MedEnhanceLib._version import __version__
     from MedEnhanceLib.bundles.store import installed
     from MedEnhanceLib.runtime import machine
@@ -82,7 +81,7 @@ def find_out(folder: Path, check: Callable[[], None] = lambda: None) -> dict[str
 
     return {
         "medenhance": __version__,
-        **machine.compute(check),
+        **machine.compute(),
         "cpu_threads": machine.cpu_threads(),
         "memory": machine.memory(),
         "disk": machine.disk(folder),

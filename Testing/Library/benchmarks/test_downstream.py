@@ -113,36 +113,6 @@ def test_the_phantom_has_the_published_values(found: dict[str, float]) -> None:
     assert stated == pytest.approx(REFERENCE, rel=6e-3)
 
 
-def test_every_feature_is_held_against_a_published_value_or_is_an_order_statistic(
-    found: dict[str, float],
-) -> None:
-    rest = found.keys() - REFERENCE.keys()
-    assert rest == {
-        f"intensity, {name}"
-        for name in ("median", "minimum", "maximum", "range", "10th percentile")
-    }
-
-
-def test_what_lies_outside_of_the_region_changes_nothing(features: Any) -> None:
-    inside = PHANTOM > 0
-    other = np.where(inside, PHANTOM, 77)
-    assert features.all_features(other, inside, other) == features.all_features(
-        PHANTOM, inside, PHANTOM
-    )
-
-
-def test_bins_of_a_width_begin_where_the_options_say(features: Any) -> None:
-    values = np.array([[[-1000, -976, -975, 24]]])
-    levels = features.bins_of_width(values, values < 99, 25.0, -1000.0)
-    assert levels.ravel().tolist() == [1, 1, 2, 41]
-
-
-def test_a_number_of_bins_spans_what_is_inside(features: Any) -> None:
-    values = np.array([[[5.0, 10.0, 14.99, 15.0, 900.0]]])
-    levels = features.bins_by_number(values, values < 100, 2)
-    assert levels.ravel().tolist() == [1, 2, 2, 2, 2]
-
-
 def test_a_feature_is_kept_up_to_its_share_and_not_beyond() -> None:
     share_within = import_module("downstream").share_within
     before = {"a": 100.0, "b": -20.0, "c": 0.0, "d": 10.0}

@@ -118,14 +118,6 @@ def test_entries_are_taken_from_each_other_only_where_they_belong_together(
         origins.value_of(f"({rows}ours].psnr_image - {rows}BM4D].psnr_image):min")
 
 
-def test_the_list_has_every_number_with_file_and_path(figures: ModuleType) -> None:
-    page = (ROOT / "docs/results.md").read_text(encoding="utf-8")
-    listed = [str(one) for one in figures.table_figures("docs/results.md", page)]
-    assert len(listed) > 500
-    assert all(line.split("\t")[2].endswith(".json") for line in listed)
-    assert any("\t27.00\tenhancement.json\t" in line for line in listed)
-
-
 @pytest.mark.parametrize(("name", "modality"), [("mr", "MR"), ("ct", "CT")])
 def test_the_cards_of_enhancers_state_what_was_measured(
     origins: ModuleType, name: str, modality: str

@@ -29,7 +29,6 @@ from MedEnhanceLib.bundles.schema import METADATA, WEIGHTS
 from MedEnhanceLib.bundles.store import (
     find_bundle,
     read_bundle,
-    set_default,
     unreadable_bundles,
 )
 from MedEnhanceLib.errors import ModelError
@@ -164,7 +163,7 @@ def test_shipped_models_verify_and_cannot_be_removed() -> None:
     assert total < 20e6
 
 
-def test_an_imported_model_is_the_default_only_where_the_user_says_so(
+def test_an_imported_model_is_not_taken_in_place_of_one_that_ships(
     toy: Bundle, user_models: Path
 ) -> None:
     _edit(toy, name="aaa")
@@ -175,20 +174,8 @@ def test_an_imported_model_is_the_default_only_where_the_user_says_so(
     # Panels offer models in this order, and recommend the first.
     names = [bundle.name for bundle in list_bundles()]
     assert names.index("mr") < names.index("aaa")
-    set_default("aaa")
-    assert open_bundle("auto", kind="enhancer", modality="MR").name == "aaa"
-    assert open_bundle("auto", kind="enhancer", modality="CT").name == "ct"
-    assert list_bundles()[0].name == "aaa"
-    set_default("mr")
-    assert open_bundle("auto", kind="enhancer", modality="MR").name == "mr"
-    set_default("aaa")
     remove_bundle("aaa")
-    assert open_bundle("auto", kind="enhancer", modality="MR").name == "mr"
-
-
-def test_what_finds_something_rare_is_no_default() -> None:
-    with pytest.raises(ModelError, match="no default"):
-        set_default("sts-tumour-ct")
+    assert "aaa" not in [bundle.name for bundle in list_bundles()]
 
 
 def test_the_name_of_a_shipped_model_is_taken(toy: Bundle, user_models: Path) -> None:
@@ -198,17 +185,12 @@ def test_the_name_of_a_shipped_model_is_taken(toy: Bundle, user_models: Path) ->
     # One that lay there before is distinguished, and can be removed.
     shutil.copytree(toy.folder, user_models / "mr")
     assert open_bundle("mr", kind="enhancer", modality="MR").origin.startswith("shipped")
-    assert find_bundle("mr@imported").sha256 == toy.sha256
-    remove_bundle("mr@imported")
+    (error,) = unreadable_bundles().values()
+    assert "another model is named 'mr'" in error.message
+    assert "models remove mr" in error.hint
+    remove_bundle("mr")
     assert not (user_models / "mr").exists()
     assert find_bundle("mr").shipped
-
-
-def test_a_damaged_file_of_defaults_is_named(user_models: Path) -> None:
-    user_models.mkdir()
-    (user_models / "defaults.json").write_text("[1]")
-    with pytest.raises(ModelError, match="holds no names"):
-        open_bundle("auto", kind="enhancer", modality="MR")
 
 
 @pytest.mark.parametrize(
@@ -263,9 +245,6 @@ def test_json_that_python_cannot_follow_hides_no_other_model(
     assert "mr" in [bundle.name for bundle in list_bundles()]
     messages = [error.message for error in unreadable_bundles().values()]
     assert ["deeply" in messages[0], "pipe" in messages[1]] == [True, True]
-    (user_models / "defaults.json").write_text(deep)
-    with pytest.raises(ModelError, match="deeply"):
-        open_bundle("auto", kind="enhancer", modality="MR")
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

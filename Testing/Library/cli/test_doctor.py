@@ -28,7 +28,7 @@ def healthy(monkeypatch: pytest.MonkeyPatch) -> None:
         "choice": {"name": "cuda", "reason": "it is fastest"},
         "cuda": {"built": "12.8", "available": True, "driver": True},
     }
-    monkeypatch.setattr(machine, "compute", lambda _check: found)
+    monkeypatch.setattr(machine, "compute", lambda: found)
 
 
 def without(monkeypatch: pytest.MonkeyPatch, name: str) -> None:

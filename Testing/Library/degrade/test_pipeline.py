@@ -57,44 +57,31 @@ def fitting(head: Volume, body: Volume):  # type: ignore[no-untyped-def]
 class TestContract:
     """What holds for every degradation."""
 
-    def test_replay_gives_the_same_voxels(self, kind, fitting) -> None:  # type: ignore[no-untyped-def]
-        assert kind.apply(fitting(kind)).is_equal(kind.apply(fitting(kind)))
-
-    def test_json_and_back_gives_the_same_voxels(self, kind, fitting) -> None:  # type: ignore[no-untyped-def]
+    def test_a_replay_gives_the_same_voxels_also_from_json(self, kind, fitting) -> None:  # type: ignore[no-untyped-def]
         again = degradation_from_json(json.loads(json.dumps(kind.to_json(), allow_nan=False)))
         assert again == kind
-        assert again.apply(fitting(kind)).is_equal(kind.apply(fitting(kind)))
+        first = kind.apply(fitting(kind))
+        assert first.is_equal(kind.apply(fitting(kind)))
+        assert first.is_equal(again.apply(fitting(kind)))
 
-    def test_all_but_the_voxels_is_kept(self, kind, fitting) -> None:  # type: ignore[no-untyped-def]
+    def test_voxels_change_and_nothing_else(self, kind, fitting) -> None:  # type: ignore[no-untyped-def]
         before = fitting(kind)
+        copy = before.voxels.copy()
         after = kind.apply(before)
-        assert after.geometry == before.geometry
-        assert (after.modality, after.units, after.source) == (
-            before.modality,
-            before.units,
-            before.source,
-        )
-        assert after.shape == before.shape
-        assert kind.name in after.history[-1] or "rician" in after.history[-1]
-
-    def test_voxels_change_and_stay_finite(self, kind, fitting) -> None:  # type: ignore[no-untyped-def]
-        before = fitting(kind)
-        after = kind.apply(before)
+        assert np.array_equal(before.voxels, copy)
         assert after.dtype == np.float32
         assert np.isfinite(after.voxels).all()
         assert not np.array_equal(after.voxels, before.voxels)
+        assert (after.shape, after.geometry) == (before.shape, before.geometry)
+        for field in ("modality", "units", "source"):
+            assert getattr(after, field) == getattr(before, field)
+        assert kind.name in after.history[-1] or "rician" in after.history[-1]
 
     def test_the_type_is_kept_on_request(self, kind, fitting) -> None:  # type: ignore[no-untyped-def]
         before = fitting(kind)
         kept = kind.apply(before, keep_dtype=True)
         assert kept.dtype == before.dtype
         assert np.abs(kept.voxels - kind.apply(before).voxels).max() <= 0.5
-
-    def test_the_input_is_left_alone(self, kind, fitting) -> None:  # type: ignore[no-untyped-def]
-        before = fitting(kind)
-        copy = before.voxels.copy()
-        kind.apply(before)
-        assert np.array_equal(before.voxels, copy)
 
     def test_frames_of_a_sequence_are_damaged_each(self, kind, fitting) -> None:  # type: ignore[no-untyped-def]
         single = fitting(kind)
@@ -126,13 +113,6 @@ def test_rician_level_is_a_share_of_the_robust_maximum(oblique_geometry: Geometr
     air = Rician(0.1, 5).apply(mr).voxels[:, :15]
     assert robust_max(voxels) == 1000
     assert air.mean() == pytest.approx(100 * math.sqrt(math.pi / 2), rel=0.02)
-
-
-def test_shading_is_no_gain_of_the_head(head: Volume) -> None:
-    inside = head.voxels > 300
-    log = np.log(Bias(0.3, 4).apply(head).voxels[inside] / head.voxels[inside])
-    assert log.mean() == pytest.approx(0, abs=0.01)
-    assert np.abs(log).max() == pytest.approx(math.log(1.3), rel=0.02)
 
 
 def test_composite_is_its_steps_in_order(head: Volume) -> None:
@@ -222,8 +202,3 @@ def test_a_share_in_percent_is_answered_with_the_share(fields: dict[str, object]
     with pytest.raises(ConfigError) as caught:
         degradation_from_json(fields | {"seed": 3})
     assert "10 % is 0.1" in caught.value.hint
-
-
-def test_an_unknown_kind_is_not_drawn(rng: np.random.Generator) -> None:
-    with pytest.raises(ConfigError, match="haze"):
-        draw("haze", rng)

@@ -85,24 +85,11 @@ def test_blur_equals_scipy(rng: np.random.Generator, sigma: float) -> None:
     assert np.abs(gaussian_blur(voxels, sigma, sigma_slices=sigma) - deep).max() < 1e-3
 
 
-def test_blur_keeps_constants_and_slices_apart() -> None:
-    voxels = np.zeros((5, 20, 20), np.float32)
-    voxels[2] = 40
-    assert gaussian_blur(voxels, 3.0) == pytest.approx(voxels, abs=1e-4)
-    assert np.array_equal(gaussian_blur(voxels, 0.0), voxels)
-
-
 def test_bias_field_has_its_strength_and_a_log_mean_of_zero(rng: np.random.Generator) -> None:
     field = bias_field((30, 60, 50), 0.3, rng, spacing_mm=(4, 3, 5))
     log = np.log(field.astype(np.float64))
     assert np.abs(log).max() == pytest.approx(math.log(1.3), rel=1e-5)
     assert log.mean() == pytest.approx(0, abs=1e-6)
-
-
-def test_bias_field_is_smooth_in_millimeters(rng: np.random.Generator) -> None:
-    field = bias_field((180, 200, 160), 0.3, rng)
-    steps = [np.abs(np.diff(np.log(field), axis=axis)).max() for axis in range(3)]
-    assert max(steps) < 0.02
 
 
 def test_bias_field_does_not_depend_on_the_voxel_size() -> None:
@@ -152,10 +139,6 @@ def test_dose_noise_has_a_ramp_like_spectrum() -> None:
     shape = np.array(measured) / measured[0] * expected[0]
     assert shape == pytest.approx(np.array(expected), rel=0.15)
     assert power[0, 0] < 0.5 * power.mean()
-
-
-def test_infinite_dose_adds_nothing(rng: np.random.Generator) -> None:
-    assert not low_dose_noise(disc(2)[0], _SPACING, math.inf, 5, rng).any()
 
 
 def test_slices_have_the_same_noise_however_many_follow() -> None:

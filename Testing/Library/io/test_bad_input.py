@@ -15,14 +15,12 @@ from hypothesis import strategies as st
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import (
-    Cancelled,
     DeviceMemoryError,
     InputError,
     MedEnhanceError,
     OutputError,
 )
 from MedEnhanceLib.io import WRITABLE, load, save, tags
-from MedEnhanceLib.runtime.progress import Monitor
 
 
 def refused(path: Path, match: str) -> InputError:
@@ -183,10 +181,6 @@ def test_what_others_wrote_in_place_of_our_tags_harms_nothing(fields: str) -> No
     assert found.history in ((), (r"\x1b[2J\ud800",))
 
 
-def test_missing_file_is_named(tmp_path: Path) -> None:
-    refused(tmp_path / "nowhere.nii.gz", "does not exist")
-
-
 def test_file_without_permission_is_named(
     tmp_path: Path, ct: Volume, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,12 +192,6 @@ def test_file_without_permission_is_named(
 
     monkeypatch.setattr(Path, "open", deny)
     refused(path, "no permission to read")
-
-
-def test_cancel_stops_a_load(tmp_path: Path, ct: Volume) -> None:
-    save(ct, tmp_path / "a.nii")
-    with pytest.raises(Cancelled):
-        load(tmp_path / "a.nii", monitor=Monitor(cancel=lambda: True))
 
 
 def test_more_than_32767_voxels_along_an_axis_go_to_another_format(tmp_path: Path) -> None:

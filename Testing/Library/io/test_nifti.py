@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import struct
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -153,12 +152,6 @@ def test_unknown_unit_of_length_is_refused(tmp_path: Path) -> None:
         load(written(tmp_path / "a.nii", **sform(AFFINE), xyzt_units=5))
 
 
-def test_our_interval_between_frames_keeps_its_64_bits(tmp_path: Path) -> None:
-    volume = Volume(np.zeros((5, 2, 3, 4), np.int16), modality="MR", frame_interval_s=0.1)
-    save(volume, tmp_path / "a.nii")
-    assert load(tmp_path / "a.nii").frame_interval_s == 0.1 != float(np.float32(0.1))
-
-
 @pytest.mark.parametrize(
     ("unit", "stored", "seconds"),
     [(8, 2.0, 2.0), (16, 500.0, 0.5), (8, 0.0, None), (0, 2.0, None), (8, np.nan, None)],
@@ -204,12 +197,6 @@ def test_nifti_2_is_read_with_its_geometry_in_64_bits(
         load(path)
 
 
-@pytest.mark.parametrize("pixdim_0", [0.0, 1.0, 7.0])
-def test_qform_without_handedness_is_right_handed(tmp_path: Path, pixdim_0: float) -> None:
-    path = written(tmp_path / "a.nii", **qform(), pixdim=(pixdim_0, *PIXDIM[1:]))
-    assert np.allclose(load(path, modality="OT").geometry.affine_ras, AFFINE, atol=1e-6)
-
-
 def test_qform_that_is_no_rotation_is_refused_by_name(tmp_path: Path) -> None:
     path = written(tmp_path / "a.nii", **qform() | {"quatern": (3.0, 0.0, 0.0)})
     with pytest.raises(GeometryError, match=r"a\.nii: qform"):
@@ -235,12 +222,6 @@ def test_scaling_is_applied_once(tmp_path: Path, slope: float, intercept: float,
     assert np.array_equal(volume.voxels, expected)
     save(volume, tmp_path / "b.nii")
     assert np.array_equal(load(tmp_path / "b.nii").voxels, expected)
-
-
-def test_scaling_beyond_float32_is_refused(tmp_path: Path) -> None:
-    path = written(tmp_path / "a.nii", **sform(AFFINE), scaling=(1e38, 0))
-    with pytest.raises(InputError, match="NaN or infinite"):
-        load(path, modality="OT")
 
 
 def test_scaling_by_no_number_is_refused(tmp_path: Path) -> None:
@@ -272,42 +253,6 @@ def test_file_of_several_gzip_members_is_read(tmp_path: Path, ct: Volume) -> Non
     members = [gzip.compress(plain[start : start + 100]) for start in range(0, len(plain), 100)]
     (tmp_path / "a.nii.gz").write_bytes(b"".join(members))
     assert load(tmp_path / "a.nii.gz").is_equal(ct)
-
-
-def bgzipped(plain: bytes, sizes: list[int]) -> bytes:
-    """Members as bgzip writes them, with a field in each header; one of 0 bytes is empty."""
-    members, start = [], 0
-    for size in sizes:
-        packer = zlib.compressobj(6, zlib.DEFLATED, -15)
-        part = plain[start : start + size]
-        body = packer.compress(part) + packer.flush()
-        header = b"\x1f\x8b\x08\x04" + bytes(4) + b"\0\xff" + b"\x06\0BC\x02\0"
-        header += struct.pack("<H", len(header) + 2 + len(body) + 8 - 1)
-        members.append(header + body + struct.pack("<II", zlib.crc32(part), len(part)))
-        start += size
-    assert start == len(plain)
-    return b"".join(members)
-
-
-def stored(plain: bytes, size: int) -> bytes:
-    """One member of exactly `size` bytes: a name in its header fills it up."""
-    member = gzip.compress(plain, 0, mtime=0)
-    name = b"n" * (size - len(member) - 1) + b"\0"
-    return member[:3] + b"\x08" + member[4:10] + name + member[10:]
-
-
-@pytest.mark.parametrize("lost", [1, 7, 8, 9, 27, 28, 29, 40])
-def test_members_cut_short_are_refused(tmp_path: Path, lost: int) -> None:
-    """28 bytes are the empty member at the end: a file without just that is whole."""
-    plain = written(tmp_path / "a.nii").read_bytes()
-    path = tmp_path / "a.nii.gz"
-    path.write_bytes(bgzipped(plain, [352, len(plain) - 352, 0])[:-lost])
-    if lost == 28:
-        assert np.array_equal(load(path, modality="OT").voxels, VOXELS)
-        return
-    with pytest.raises(InputError, match=r"a\.nii\.gz is (cut short|damaged)") as caught:
-        load(path)
-    assert "again" in caught.value.hint
 
 
 def test_a_checksum_that_differs_is_refused(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -156,30 +155,6 @@ def test_geometry_of_another_programs_nifti_stays_the_same_bits(
 
 
 @pytest.mark.parametrize("ending", WRITABLE)
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"spacing": (np.nextafter(0.7, 1), 0.9, 3.3)},
-        {"origin": (-12.5, np.nextafter(80.25, 100), 1e3)},
-        {"direction": ((0.0, -1.0, 0.0), (1.0, 0.0, 0.0), (0.0, 0.0, 1.0))},
-        {"direction": ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, -1.0))},
-    ],
-)
-def test_files_of_different_geometry_come_back_different(
-    tmp_path: Path, ending: str, change: dict[str, Any]
-) -> None:
-    geometry = Geometry((0.7, 0.9, 3.3), (-12.5, 80.25, 1e3))
-    other = dataclasses.replace(geometry, **change)
-    voxels = np.zeros((2, 3, 4), np.uint8)
-    for name, where in (("a", geometry), ("b", other)):
-        save(Volume(voxels, where), tmp_path / f"{name}{ending}")
-    first, second = (load(tmp_path / f"{name}{ending}").geometry for name in "ab")
-    assert first == geometry
-    assert second == other
-    assert first != second
-
-
-@pytest.mark.parametrize("ending", WRITABLE)
 def test_voxels_of_the_other_byte_order_are_saved_right(tmp_path: Path, ending: str) -> None:
     voxels = np.arange(24, dtype=">i4").reshape(2, 3, 4)
     save(Volume(voxels), tmp_path / f"a{ending}")
@@ -214,12 +189,6 @@ def test_same_volume_gives_the_same_bytes(tmp_path: Path, ending: str, ct: Volum
     for name in "ab":
         save(ct, tmp_path / f"{name}{ending}")
     assert (tmp_path / f"a{ending}").read_bytes() == (tmp_path / f"b{ending}").read_bytes()
-
-
-def test_modality_said_by_the_user_wins_and_sets_the_units(tmp_path: Path, ct: Volume) -> None:
-    save(ct, tmp_path / "a.nii")
-    assert load(tmp_path / "a.nii", modality="MR").units == ""
-    assert load(tmp_path / "a.nii", modality="CT").units == "HU"
 
 
 @pytest.mark.shared
@@ -262,10 +231,3 @@ def test_real_volume_comes_back_bit_for_bit(
     volume = load(shared_data / f"{name}.nii.gz")
     save(volume, tmp_path / f"a{ending}")
     assert load(tmp_path / f"a{ending}").is_equal(volume)
-
-
-@pytest.mark.shared
-def test_microscopy_is_ten_nanometres(shared_data: Path) -> None:
-    volume = load(shared_data / "em" / "medulla_v_z0.nii.gz")
-    assert volume.modality == "EM"
-    assert np.allclose(volume.geometry.spacing, 1e-5, rtol=1e-6)

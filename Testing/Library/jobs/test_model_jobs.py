@@ -16,7 +16,6 @@ import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib import io
 from MedEnhanceLib.bundles import import_bundle, open_bundle
 from MedEnhanceLib.bundles.schema import METADATA
-from MedEnhanceLib.bundles.store import set_default
 from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, ModelError, OutputError
@@ -180,18 +179,17 @@ def test_the_enhanced_volume_can_be_segmented_in_the_same_job(
     described = json.loads((own / METADATA).read_text())
     (own / METADATA).write_text(json.dumps(described | {"name": "mine"}))
     import_bundle(own)
-    set_default("mine")
     report = scan.with_name("report")
-    result = run_job(_enhance(scan, model, segment=True, report=str(report)))
+    result = run_job(_enhance(scan, model, segment=True, head="mine", report=str(report)))
     assert list(result["outputs"]) == ["output", "segmentation", "report"]
     found = io.load(scan.with_name("better-segmentation.nii.gz"))
     assert found.modality == "SEG"
     assert result["table"][0]["voxels"] == int((found.voxels == 1).sum())
-    both = me.enhance(io.load(scan), model=model, segment=True, device="cpu")
+    both = me.enhance(io.load(scan), model=model, segment=True, head="mine", device="cpu")
     assert both.segmentation is not None
     assert np.array_equal(both.segmentation.volume.voxels, found.voxels)
     manifest = json.loads(Path(result["manifest"]).read_text(encoding="utf-8"))
-    assert manifest["config"]["head"]["model"] == "auto"
+    assert manifest["config"]["head"]["model"] == "mine"
     assert manifest["results"]["head"]["sha256"]
 
 

@@ -1,0 +1,188 @@
+"""How exactly guides are registered: planted motions of real pairs, and guides that must not pass.
+
+    python Testing/Benchmarks/registration.py            writes results
+    python Testing/Benchmarks/registration.py --quick    one motion of two pairs, in runs/benchmarks
+
+A motion is planted by changing the guide's header, so no interpolation is part of it. The error is
+the distance to the place that the same pair has without the motion and without noise, in voxels of
+the volume, over points of its tissue. Where that place differs from the headers', a row says so:
+there is no other truth for real pairs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from _common import REPOSITORY, RESULTS, SHARED_DATA, gate, write
+
+from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.degrade import robust_max
+from MedEnhanceLib.hqg.guide import align
+from MedEnhanceLib.hqg.registration import Image, Registration, Rigid
+from MedEnhanceLib.io import load
+from MedEnhanceLib.runtime.progress import Monitor
+
+Row = dict[str, Any]
+MS = "mr/open_ms/"
+#: Volume ← guide of one examination.
+PAIRS = (
+    (MS + "L04/study1_FLAIR", MS + "L04/study1_T1W"),
+    (MS + "C07/T1", MS + "C07/T2"),
+    (MS + "L01/study2_T1W", MS + "L01/study2_T2W"),
+    (MS + "C19/T1", MS + "C19/FLAIR"),
+    (MS + "L03/study1_FLAIR", MS + "L03/study1_T2W"),
+    (MS + "L04/study1_T2W", MS + "L04/study1_FLAIR"),
+    (MS + "L03/study2_T2W", MS + "L03/study2_T1W"),
+    ("mr/sts/STS_003/MR_T1", "ct/sts/STS_003/CT"),
+    ("mr/sts/STS_010/MR_T1", "ct/sts/STS_010/CT"),
+    (MS + "C19/FLAIR", MS + "C19/T2"),
+)
+#: Shift in mm, rotation in degrees, noise in percent of the robust maximum.
+MOTIONS = ((2.0, 2.0, 10), (8.0, 6.0, 10), (0.5, 1.0, 5))
+#: Volume ← guide of another patient; every pair is tried mirrored, too.
+OTHERS = (
+    (MS + "L01/study2_T1W", MS + "L03/study2_T1W"),
+    (MS + "C07/T1", MS + "C19/T2"),
+    (MS + "L04/study1_FLAIR", MS + "L01/study1_T1W"),
+    (MS + "L03/study2_T2W", MS + "L20/study2_T1W"),
+)
+
+
+def main() -> None:
+    """Measure, and write after every pair, as a run takes minutes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="few pairs, results in runs/")
+    parser.add_argument("--pairs", type=int, default=len(PAIRS), help="how many pairs")
+    options = parser.parse_args()
+    folder = REPOSITORY / "runs" / "benchmarks" if options.quick else RESULTS
+    rows: list[Row] = []
+    count = 2 if options.quick else options.pairs
+    for number in range(max(count, len(OTHERS))):
+        if number < count:
+            rows += of_pair(*PAIRS[number], MOTIONS[:1] if options.quick else MOTIONS)
+        if number < len(OTHERS) and not options.quick:
+            rows.append(of_other(*OTHERS[number]))
+        write("registration", gates=gates_of(rows), rows=rows, seeds=[0], folder=folder)
+        print(*rows, sep="\n", flush=True)
+
+
+def of_pair(name: str, guide_name: str, motions: tuple[tuple[float, float, int], ...]) -> list[Row]:
+    """The pair as it is, with planted motions, and mirrored."""
+    volume, guide = read(name), read(guide_name)
+    registration = Registration(Image(volume.voxels, volume.geometry))
+    clean = align(guide, volume, Monitor())
+    true = place_of(clean.facts)
+    about = {"volume": name, "guide": guide_name}
+    from_headers = registration.displacement(true, registration.by_headers())
+    rows = [{**about, "kind": "as is", "from_headers_voxels": from_headers, **shown(clean.facts)}]
+    for shift, degrees, percent in motions:
+        motion = drawn(shift, degrees, registration.center)
+        noise = noisy(volume, percent)
+        began = time.process_time()
+        aligned = align(moved(guide, motion), noise, Monitor())
+        cpu = time.process_time() - began
+        place = place_of(aligned.facts)
+        errors = distances(registration, place.matrix, motion.matrix @ true.matrix, volume.geometry)
+        rows.append(
+            {
+                **about,
+                "kind": "planted",
+                "shift_mm": shift,
+                "rotation_deg": degrees,
+                "noise_percent": percent,
+                "mean_error_voxels": float(errors.mean()),
+                "worst_error_voxels": float(errors.max()),
+                "cpu_s": round(cpu, 2),
+                **shown(aligned.facts),
+            }
+        )
+    mirrored = align(guide.with_voxels(guide.voxels[..., ::-1]), noise, Monitor())
+    return [*rows, {**about, "kind": "mirrored", **shown(mirrored.facts)}]
+
+
+def of_other(name: str, guide_name: str) -> Row:
+    """A guide of another patient."""
+    aligned = align(read(guide_name), noisy(read(name), 10), Monitor())
+    return {"volume": name, "guide": guide_name, "kind": "other patient", **shown(aligned.facts)}
+
+
+def shown(facts: dict[str, Any]) -> Row:
+    """The facts that tell about the check."""
+    return {key: facts[key] for key in ("used", "moved", "fit_before", "fit_after", "overlap")}
+
+
+def place_of(facts: dict[str, Any]) -> Rigid:
+    """Where the guide was put."""
+    return Rigid(tuple(facts["angles"]), tuple(facts["shift_mm"]), tuple(facts["center_mm"]))
+
+
+def distances(
+    registration: Registration,
+    one: npt.NDArray[np.float64],
+    other: npt.NDArray[np.float64],
+    grid: Geometry,
+) -> npt.NDArray[np.float64]:
+    """Between two places at each point of the tissue, in voxels."""
+    points = registration.points
+    difference = (np.c_[points, np.ones(len(points))] @ (one - other).T)[:, :3]
+    steps = np.linalg.inv(grid.affine_lps[:3, :3])
+    return np.asarray(np.linalg.norm(difference @ steps.T, axis=1))
+
+
+def read(name: str) -> Volume:
+    return load(SHARED_DATA / f"{name}.nii.gz")
+
+
+def noisy(volume: Volume, percent: float) -> Volume:
+    """With Rician noise (CT has none here); σ in percent of the robust maximum."""
+    rng = np.random.default_rng(0)
+    values = volume.voxels.astype(np.float32)
+    sigma = percent / 100 * robust_max(values)
+    noise = rng.normal(0, sigma, (2, *values.shape)).astype(np.float32)
+    return volume.with_voxels(np.hypot(values + noise[0], noise[1]))
+
+
+def drawn(shift: float, degrees: float, center: tuple[float, float, float]) -> Rigid:
+    """A motion of that size in a direction that chance gives."""
+    ways = np.random.default_rng(round(10 * shift)).normal(size=(2, 3))
+    ways /= np.linalg.norm(ways, axis=1, keepdims=True)
+    angles, shifts = (ways * [[np.radians(degrees)], [shift]]).tolist()
+    return Rigid(tuple(angles), tuple(shifts), center)
+
+
+def moved(guide: Volume, motion: Rigid) -> Volume:
+    """The guide with its header changed."""
+    affine = motion.matrix @ guide.geometry.affine_lps
+    spacing = guide.geometry.spacing
+    direction = tuple(map(tuple, (affine[:3, :3] / np.array(spacing)).tolist()))
+    return replace(
+        guide, geometry=Geometry(spacing, tuple(affine[:3, 3].tolist()), direction), origin=None
+    )
+
+
+def gates_of(rows: list[Row]) -> list[Row]:
+    """Errors, false refusals and false uses."""
+    planted = [row for row in rows if row["kind"] == "planted" and row["volume"].startswith(MS)]
+    wrong = [row for row in rows if row["kind"] in ("mirrored", "other patient")]
+    errors = [row["mean_error_voxels"] for row in planted if row["used"]]
+    mean, most = float(np.mean(errors)), float(np.max(errors))
+    refused = sum(not row["used"] for row in planted)
+    passed = sum(row["used"] for row in wrong)
+    cpu = max(row["cpu_s"] for row in planted)
+    return [
+        gate("MR pairs: mean error in voxels", mean, "≤ 0.25", mean <= 0.25),
+        gate("MR pairs: mean error of the worst case", most, "≤ 0.5", most <= 0.5),
+        gate("MR pairs refused", refused, "= 0", refused == 0),
+        gate(f"wrong guides used, of {len(wrong)}", passed, "= 0", passed == 0),
+        gate("CPU seconds of the slowest", cpu, "≤ 10", cpu <= 10),
+    ]
+
+
+if __name__ == "__main__":
+    main()
