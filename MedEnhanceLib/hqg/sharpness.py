@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.core.slabs import extremes, slabs
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -168,21 +169,24 @@ def undo_blur(
     power = _anatomy(_chosen(result), transfer, radius, floor) * radius**-_PLANE_EXPONENT
     gain = np.minimum(transfer * power / (transfer**2 * power + floor), _MOST_GAIN)
     gain /= gain[0, 0]
-    least = voxels.min()
-    for plane in result:
-        if monitor is not None:
-            monitor.check()
-        spectrum = np.fft.rfft2(_mirrored(plane))
-        sharp = np.fft.irfft2(spectrum * gain, s=(2 * rows, 2 * columns))[:rows, :columns]
-        plane[...] = np.maximum(sharp, least)
+    least, _ = extremes(voxels)
+    for part in slabs(result):
+        for plane in part:
+            if monitor is not None:
+                monitor.check()
+            spectrum = np.fft.rfft2(_mirrored(plane))
+            sharp = np.fft.irfft2(spectrum * gain, s=(2 * rows, 2 * columns))[:rows, :columns]
+            plane[...] = np.maximum(sharp, least)
     return result
 
 
 def _deviation(voxels: Array) -> float:
     """The standard deviation, computed slice by slice."""
-    means = [float(plane.mean(dtype=np.float64)) for plane in voxels]
-    within = [float(plane.var(dtype=np.float64)) for plane in voxels]
-    return math.sqrt(float(np.mean(within) + np.var(means)))
+    means, variances = [], []
+    for part in slabs(voxels):
+        means += [float(plane.mean(dtype=np.float64)) for plane in part]
+        variances += [float(plane.var(dtype=np.float64)) for plane in part]
+    return math.sqrt(float(np.mean(variances) + np.var(means)))
 
 
 def _unknown(why: str) -> BlurEstimate:
@@ -196,7 +200,9 @@ def _excess(width: float) -> float:
 
 def _chosen(voxels: Array) -> Floats:
     """The slices with the largest contrast, in their order."""
-    contrast = np.array([float(np.std(plane, dtype=np.float64)) for plane in voxels])
+    contrast = np.array(
+        [float(np.std(plane, dtype=np.float64)) for part in slabs(voxels) for plane in part]
+    )
     return voxels[np.sort(np.argsort(-contrast, kind="stable")[:_SLICES])].astype(np.float32)
 
 
