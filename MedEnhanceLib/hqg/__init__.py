@@ -125,8 +125,6 @@ def enhance(
 def check_given(role: Literal["guide", "look"], given: Volume, volume: Volume) -> None:
     """Refuse what cannot be the guide or the look of a volume.
 
-    Whether a look shows the same contrast is measured later (`matching`).
-
     Args:
         role: of what is given.
         given: another series of the same examination, or a volume whose sharpness is wanted.

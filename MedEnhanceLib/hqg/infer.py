@@ -247,6 +247,12 @@ def _bias_field(volume: Volume, monitor: Monitor) -> BiasField:
     return attend(lambda: measure_bias_field(volume), monitor)
 
 
+def _use_map(network: NetworkStage, part: slice, shape: tuple[int, ...]) -> Floats | None:
+    """How far guides changed each voxel; nothing where there was no noise to remove."""
+    made = network.use_map(part)
+    return np.zeros(shape, np.float32) if made is None and network.guides else made
+
+
 @dataclass(frozen=True)
 class _FrameResult:
     """What came of one frame beside its voxels.
@@ -305,44 +311,44 @@ class _Steps:
         )
         finish = Finish(frame.dtype, cache.floor)
         is_whole = any(step is not None for step in (decision.motion, self.look, decision.blur))
-        deviation, facts, bias_field = None, {}, self.bias_field
         if not (is_whole or decision.corrects_bias or self.has_uncertainty):
-            around = only
             denoised(only=only, finish=finish, out=out, monitor=monitor)
+            use_map = _use_map(network, slice(None), out.shape)
+            return _FrameResult(None, {}, None, network.use, use_map)
+        # The deviation of a slice depends on its neighbors.
+        around = slice(max(0, only.start - 1), min(len(frame.voxels), only.stop + 1))
+        before = monitor.part(0.0, 0.9) if decision.corrects_bias else monitor
+        facts: dict[str, Any] = {}
+        if is_whole:
+            around = slice(0, len(frame.voxels))
+            values, facts = self._whole(frame, noise, denoised, before)
         else:
-            count = len(frame.voxels)
-            # The deviation of a slice depends on its neighbors.
-            around = slice(max(0, only.start - 1), min(count, only.stop + 1))
-            before = monitor.part(0.0, 0.9) if decision.corrects_bias else monitor
-            if is_whole:
-                around = slice(0, count)
-                values, facts = self._whole(frame, noise, denoised, before)
-            else:
-                room = _array((around.stop - around.start, *frame.shape[1:]), "f4", self.scratch)
-                values = denoised(only=around, out=room, monitor=before)
-            if self.has_uncertainty:
-                deviation = _array(out.shape, "f4", self.scratch)
-                expected_deviation(
-                    values, frame, noise,
-                    share=decision.share, first=around.start, only=only, out=deviation,
-                )  # fmt: skip
-            values = values[only.start - around.start : only.stop - around.start]
-            for part in slabs(values):
-                np.maximum(part, cache.floor, out=part, dtype=np.float32)
-            if decision.corrects_bias and bias_field is None:
-                bias_field = _bias_field(frame.with_voxels(values), monitor)
-            for part in parts_of(0, len(out)):
-                result = values[part]
-                if bias_field is not None:
-                    result = result / bias_field[part]
-                    if deviation is not None:
-                        deviation[part] /= bias_field[part]
-                out[part] = finish(result)
-                let_go(values)
-                let_go(out)
-        use_map = network.use_map(slice(only.start - around.start, only.stop - around.start))
-        if use_map is None and network.guides:  # there was no noise to remove
-            use_map = np.zeros(out.shape, np.float32)
+            room = _array((around.stop - around.start, *frame.shape[1:]), "f4", self.scratch)
+            values = denoised(only=around, out=room, monitor=before)
+        deviation: Floats | None = None
+        if self.has_uncertainty:
+            deviation = _array(out.shape, "f4", self.scratch)
+            expected_deviation(
+                values, frame, noise,
+                share=decision.share, first=around.start, only=only, out=deviation,
+            )  # fmt: skip
+        inner = slice(only.start - around.start, only.stop - around.start)
+        values = values[inner]
+        for slab in slabs(values):
+            np.maximum(slab, cache.floor, out=slab, dtype=np.float32)
+        bias_field = self.bias_field
+        if decision.corrects_bias and bias_field is None:
+            bias_field = _bias_field(frame.with_voxels(values), monitor)
+        for part in parts_of(0, len(out)):
+            result = values[part]
+            if bias_field is not None:
+                result = result / bias_field[part]
+                if deviation is not None:
+                    deviation[part] /= bias_field[part]
+            out[part] = finish(result)
+            let_go(values)
+            let_go(out)
+        use_map = _use_map(network, inner, out.shape)
         return _FrameResult(deviation, facts, bias_field, network.use, use_map)
 
     def _whole(

@@ -162,7 +162,7 @@ def plan_match(
         wanted: of the look, one or several patients.
         spacing_mm: of the volume, along i, j, k.
     Raises:
-        InputError: of another modality, or of another contrast or anatomy.
+        InputError: of another modality.
     """
     if measured.modality != wanted.modality:
         raise InputError(
@@ -170,19 +170,11 @@ def plan_match(
             "Choose a look of the same modality.",
         )
     mine = measured.patients[0]
-    for patient in wanted.patients:
-        if mine.contrast and patient.contrast and not patient.contrast.is_like(mine.contrast):
-            raise InputError(
-                f"{patient.source}: shows another contrast or anatomy than {mine.source}, and "
-                "cannot be its look",
-                "Choose a look of the same contrast. A series of the same examination with another "
-                "contrast is a guide: give it as --guide (guide=).",
-            )
     changes: dict[Direction, Change] = {}
     unmeasured: dict[Direction, str] = {}
     for direction in DIRECTIONS:
-        own = mine.spectra.get(direction)
-        theirs = [p.spectra[direction] for p in wanted.patients if direction in p.spectra]
+        own = mine.get(direction)
+        theirs = [spectra[direction] for spectra in wanted.patients if direction in spectra]
         if own is None or not theirs:
             whose = "this volume's" if own is None else "the look's"
             unmeasured[direction] = f"{whose} slices are too thick or too few"
@@ -215,8 +207,7 @@ def match_appearance(
         The volume on the same grid in the same type, and what was done. Where nothing is done the
         volume itself is returned.
     Raises:
-        InputError: the volume cannot be measured, or is of another modality or contrast than the
-            look.
+        InputError: the volume cannot be measured, or is of another modality than the look.
     """
     monitor = monitor or Monitor()
     measured = measured or measure_appearance(volume, monitor)

@@ -99,13 +99,6 @@ def test_some_slices_equal_those_of_a_whole_run(guided: bool) -> None:
         assert np.array_equal(use, of_slices)
 
 
-@pytest.mark.parametrize("shape", [(1, 40, 40), (3, 24, 24), (5, 4, 4), (4, 9, 70)])
-def test_volumes_of_few_slices_and_rows_are_enhanced(shape: tuple[int, int, int]) -> None:
-    result, _ = run(network(seed=1), noisy_volume(shape=shape), [scene(shape)])
-    assert result.shape == shape
-    assert np.isfinite(result).all()
-
-
 def test_a_guide_that_shows_nothing_changes_nothing() -> None:
     volume, made = noisy_volume(), network(seed=1)
     without, _ = run(made, volume)

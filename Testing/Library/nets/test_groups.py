@@ -158,10 +158,3 @@ def test_arguments_that_do_not_fit_never_reach_c(
     given = {"layer": LAYER, "rows": range(2), "pilot": volume(), "level": level, **change}
     with pytest.raises(ValueError, match=message):
         library.match(given.pop("layer"), given.pop("rows"), **given)
-
-
-def test_rows_beyond_the_last_are_none(library: native.Library) -> None:
-    level = np.ones(SHAPE, np.float32)
-    groups = library.match(LAYER, range(3, 1 << 40), pilot=volume(), level=level)
-    assert len(groups.index) == sum(at[0] > 8 for at in references(LAYER, SHAPE))
-    assert not library.match(LAYER, range(90, 99), pilot=volume(), level=level).index.size

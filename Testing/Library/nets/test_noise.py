@@ -86,13 +86,6 @@ def test_the_map_follows_noise_that_varies_in_space() -> None:
     assert np.abs(found[:, 20:100, 20:100] / gain[:, 20:100, 20:100] - 1).mean() < 0.1
 
 
-@pytest.mark.parametrize("sigma", [15.0, 40.0])
-def test_weak_signals_spread_less_than_sigma_and_still_show_it(sigma: float) -> None:
-    volume = _rician(np.full(SHAPE, 2.5 * sigma, np.float32), sigma)
-    assert volume.std() < 0.97 * sigma
-    assert measure_noise(volume, modality="MR").level == pytest.approx(sigma, rel=0.03)
-
-
 def test_padding_clipping_and_masks_are_left_out() -> None:
     volume = 40 + 12 * _noise(*SHAPE)
     volume[:, :, :50] = np.maximum(-1015 + 12 * volume[:, :, :50], -1024)
