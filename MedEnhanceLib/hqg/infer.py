@@ -35,9 +35,10 @@ from MedEnhanceLib.hqg.cache import VolumeCache
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.decide import Decision, decide, mean_frame, measured_noise
 from MedEnhanceLib.hqg.denoise import FITTED_ON, Finish, denoise, expected_deviation
+from MedEnhanceLib.hqg.groups import GuidedNetwork
 from MedEnhanceLib.hqg.matching import match_appearance
 from MedEnhanceLib.hqg.motion import undo_motion
-from MedEnhanceLib.hqg.restore import NetworkFilter, NetworkStage
+from MedEnhanceLib.hqg.restore import NetworkStage, network_on
 from MedEnhanceLib.hqg.sharpness import undo_blur
 from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.io.describe import refuse_not_finite
@@ -87,7 +88,7 @@ def enhance(
     _measure(frames, caches, chosen)  # of all frames before the first is enhanced
     choice = choose_device(config.device)
     monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
-    network = NetworkFilter.open(bundle, choice.name)
+    network = network_on(bundle, choice.name)
     decision = decide(
         frames, caches, config, chosen=chosen, is_preview=slices is not None, monitor=monitor
     )
@@ -106,6 +107,7 @@ def enhance(
         if decision.corrects_bias and len(frames) > 1
         else None,
         network=network,
+        device=choice.name,
         guides=_aligned(guides, frames, cache, monitor),
         scratch=scratch,
     )
@@ -282,7 +284,8 @@ class _Steps:
         has_uncertainty: whether the deviation of the errors is estimated.
         look: the appearance that is wanted.
         bias_field: of a sequence; that of a single volume is measured in its result.
-        network: what goes on from the filter.
+        network: what goes on from the filter, on its device.
+        device: as torch names it.
         guides: other series of the examination on the grid of the frames.
         scratch: where large arrays go, if not into memory.
     """
@@ -292,7 +295,8 @@ class _Steps:
     has_uncertainty: bool
     look: Appearance | None
     bias_field: BiasField | None
-    network: NetworkFilter
+    network: GuidedNetwork
+    device: str
     guides: Sequence[AlignedGuide]
     scratch: Path | None
 
@@ -302,9 +306,9 @@ class _Steps:
         """One frame at strength 1; its voxels go into `out`, of the frame's type."""
         assert cache.scaling is not None
         guides = [aligned.voxels for aligned in self.guides if aligned.is_usable]
-        network = NetworkStage(self.network, cache.scaling.scale, guides)
+        network = NetworkStage(self.network, self.device, cache.scaling.scale, guides)
         noise = measured_noise(frame, cache, monitor)
-        engine = engine_for(self.network.device, monitor)
+        engine = engine_for(self.device, monitor)
         decision, only = self.decision, self.only
         denoised = partial(
             denoise, frame, noise, share=decision.share, network=network, engine=engine
@@ -378,7 +382,7 @@ class _Steps:
             matched, match = match_appearance(
                 frame,
                 self.look,
-                denoise=lambda volume: volume.with_voxels(denoised(monitor=monitor)),
+                denoise=lambda: denoised(monitor=monitor),
                 monitor=monitor,
             )
             facts = {"summary": "; ".join(match.sentences())} | match.to_json()

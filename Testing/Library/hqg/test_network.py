@@ -17,7 +17,7 @@ from MedEnhanceLib.hqg.config import NetworkConfig
 from MedEnhanceLib.hqg.denoise import denoise
 from MedEnhanceLib.hqg.groups import GuidedNetwork
 from MedEnhanceLib.hqg.network import Groups
-from MedEnhanceLib.hqg.restore import NetworkFilter, NetworkStage
+from MedEnhanceLib.hqg.restore import NetworkStage
 from MedEnhanceLib.nets import grouped
 from MedEnhanceLib.nets.noise import NoiseEstimate, measure_noise
 
@@ -62,7 +62,7 @@ def run(
     only: slice | None = None,
 ) -> tuple[Floats, NetworkStage]:
     top = 1000.0 if volume.modality == "CT" else 1.0
-    stage = NetworkStage(NetworkFilter(made, "cpu"), top, guides)
+    stage = NetworkStage(made, "cpu", top, guides)
     return denoise(volume, noise_of(volume), only=only, network=stage), stage
 
 
@@ -136,7 +136,7 @@ def test_a_map_without_noise_leaves_voxels_as_they_are() -> None:
     volume = noisy_volume()
     quiet = np.full(volume.shape, 0.08, np.float32)
     quiet[:, :20] = 0
-    stage = NetworkStage(NetworkFilter(network(seed=1), "cpu"), 1.0)
+    stage = NetworkStage(network(seed=1), "cpu", 1.0)
     denoised = partial(grouped.denoised, volume.voxels, quiet, after=stage)
     result = denoised(rounds=(*grouped.MR_ROUNDS, grouped.MR_ROUNDS[-1]))
     assert np.array_equal(result[:, :20], volume.voxels[:, :20])

@@ -151,15 +151,6 @@ def test_values_that_are_no_numbers_do_not_crash(built: Path, name: str, value: 
         )
 
 
-def test_an_earlier_library_stays_where_a_build_fails(tmp_path: Path, built: Path) -> None:
-    kept = tmp_path / native.FILE
-    shutil.copy(built, kept)
-    with pytest.raises(build.BuildError, match="No C compiler works"):
-        build.build(tmp_path, compiler=[sys.executable, "-c", "raise SystemExit('broken')"])
-    assert kept.read_bytes() == built.read_bytes()
-    assert [path.name for path in tmp_path.iterdir()] == [native.FILE]
-
-
 def test_a_machine_without_compiler_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

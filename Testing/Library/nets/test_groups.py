@@ -121,15 +121,6 @@ def test_rows_and_columns_of_all_sizes_are_complete(
             assert list(zip(y.tolist(), x.tolist(), strict=True)) == references(layer, shape)
 
 
-def test_every_width_of_vectors_gives_the_same_bits(library: native.Library) -> None:
-    pilot = volume(seed=1)
-    widest = match(library, LAYER, pilot)
-    for width in library.widths[:-1]:
-        groups = match(native.Library(library.path, width), LAYER, pilot)
-        assert np.array_equal(groups.index, widest.index)
-        assert np.array_equal(groups.distance, widest.distance)
-
-
 @pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
 def test_values_that_are_no_numbers_lead_to_no_place_outside(
     library: native.Library, value: float
