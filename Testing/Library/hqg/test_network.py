@@ -13,6 +13,7 @@ import torch
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.hqg import restore
 from MedEnhanceLib.hqg.config import NetworkConfig
 from MedEnhanceLib.hqg.denoise import denoise
 from MedEnhanceLib.hqg.groups import GuidedNetwork
@@ -130,6 +131,17 @@ def test_several_guides_are_taken_together() -> None:
     alone, _ = run(made, volume, [guide])
     together, _ = run(made, volume, [guide, empty])
     assert np.abs(together - alone).max() < 1e-4
+
+
+def test_how_many_groups_go_through_at_once_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    volume, made, guide = noisy_volume(), network(seed=1), 1 - scene()
+    guide[:, 20:] = 0.5
+    whole, _ = run(made, volume, [guide])
+    monkeypatch.setitem(restore._AT_ONCE, "cpu", 40)
+    parts, _ = run(made, volume, [guide])
+    assert np.abs(parts - whole).max() < 1e-4
 
 
 def test_a_map_without_noise_leaves_voxels_as_they_are() -> None:
