@@ -237,8 +237,7 @@ def resample(guide: Image, volume: Image, place: Rigid, monitor: Monitor) -> Flo
     """
     sitk = _sitk()
     result = np.empty(volume.voxels.shape, np.float32)
-    _, rows, columns = result.shape
-    for part in parts_of(0, len(result), max(1, _SLAB_VOXELS // (rows * columns))):
+    for part in parts_of(0, len(result), max(1, _SLAB_VOXELS // result[0].size)):
         monitor.progress(part.start / len(result), "resampling the guide")
         grid = volume.geometry.cropped((part.start, 0, 0))
         shape = result[part].shape

@@ -118,7 +118,7 @@ class Run:
         ranges = ranges_of(stages, wanted)
         begin = self.noisy if pilot is None else self.mirrored(pilot)
         parts = parts_of(ranges[0].start, ranges[0].stop)
-        stream = (_floats(begin[part]) for part in parts)
+        stream: Iterator[Array] = (_floats(begin[part]) for part in parts)
         for stage, needed in zip(stages, ranges[1:], strict=True):
             stream = self.results(stage, needed, stream)
         return stream
