@@ -125,8 +125,6 @@ def enhance(
 def check_given(role: Literal["guide", "look"], given: Volume, volume: Volume) -> None:
     """Refuse what cannot be the guide or the look of a volume.
 
-    Whether a look shows the same contrast is measured later (`matching`).
-
     Args:
         role: of what is given.
         given: another series of the same examination, or a volume whose sharpness is wanted.
@@ -134,8 +132,9 @@ def check_given(role: Literal["guide", "look"], given: Volume, volume: Volume) -
 
     Raises:
         InputError: what is given is constant, of another modality or a sequence, or holds NaN or
-            infinity; or a guide is the volume itself.
+            infinity; a guide is the volume itself; or a look of a head has another contrast.
     """
+    from MedEnhanceLib.hqg.contrast import show_the_same
     from MedEnhanceLib.io.describe import refuse_not_finite
 
     name = given.source or role
@@ -158,6 +157,12 @@ def check_given(role: Literal["guide", "look"], given: Volume, volume: Volume) -
         raise InputError(
             f"{name}: the guide is the volume itself",
             "Choose another series of the same examination.",
+        )
+    if role == "look" and given.modality == "MR" and not show_the_same(given, volume):
+        raise InputError(
+            f"{name}: shows another contrast or anatomy than the volume, and cannot be its look",
+            "Choose a look of the same contrast. A series of the same examination with another "
+            "contrast is a guide: give it as --guide (guide=).",
         )
 
 

@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.hqg.contrast import Contrast, measure_contrast
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -69,25 +68,15 @@ class Spectra:
 
 
 @dataclass(frozen=True)
-class Patient:
-    """The spectra of one volume.
+class Appearance:
+    """Sharpness and noise of one volume, or of several of the same kernel or scanner.
 
-    source: its name, for messages.
-    spectra: by direction; `through_plane` is missing where slices are thick.
-    contrast: of MR; None for CT, and where it cannot be measured.
+    patients: the spectra of each volume by direction; `through_plane` is missing where slices are
+        thick.
     """
 
-    source: str
-    spectra: dict[Direction, Spectra]
-    contrast: Contrast | None = None
-
-
-@dataclass(frozen=True)
-class Appearance:
-    """Sharpness and noise of one volume, or of several of the same kernel or scanner."""
-
     modality: str
-    patients: tuple[Patient, ...]
+    patients: tuple[dict[Direction, Spectra], ...]
 
 
 def measure_appearance(volume: Volume, monitor: Monitor | None = None) -> Appearance:
@@ -121,8 +110,7 @@ def measure_appearance(volume: Volume, monitor: Monitor | None = None) -> Appear
     if dk <= _MOST_ANISOTROPIC * min(di, dj) and volume.shape[0] >= 2 * _BLOCK:
         planes = _planes_of(volume.voxels.swapaxes(0, 1), offset, scale)
         spectra["through_plane"] = _spectra(planes, (dk, di), volume.modality, name, 0, monitor)
-    contrast = measure_contrast(volume) if volume.modality == "MR" else None
-    return Appearance(volume.modality, (Patient(name, spectra, contrast),))
+    return Appearance(volume.modality, (spectra,))
 
 
 def combine(appearances: Sequence[Appearance]) -> Appearance:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,6 @@ _LIMITS = (
     "It can remove faint structure together with noise: compare with the input.",
 )
 _GUIDE_LIMIT = "A lesion that only the guide shows can leave a trace: look at the guide too."
-
-
-@dataclass(frozen=True, eq=False)
-class EnhancerModel:
-    """An enhancer ready for inference.
-
-    Attributes:
-        bundle: that it comes from.
-        network: the set network with its correction by a guide.
-    """
-
-    bundle: Bundle
-    network: GuidedNetwork
 
 
 def export_enhancer(
@@ -80,7 +66,7 @@ def export_enhancer(
     return export_bundle(folder, tensors, metadata)
 
 
-def open_enhancer(bundle: Bundle) -> EnhancerModel:
+def open_enhancer(bundle: Bundle) -> GuidedNetwork:
     """Build the network of a verified bundle; raises ModelError where weights do not fit."""
     tensors = load_tensors(bundle)
     is_guided = any(name.startswith("correction.") for name in tensors)
@@ -92,4 +78,4 @@ def open_enhancer(bundle: Bundle) -> EnhancerModel:
             name.removeprefix("" if is_guided else "network."): t for name, t in tensors.items()
         }
         part.load_state_dict(names)
-    return EnhancerModel(bundle, network.eval().requires_grad_(False))
+    return network.eval().requires_grad_(False)

@@ -73,6 +73,17 @@ class Contrast:
         return max(tails, middle) <= _CLEAR
 
 
+def show_the_same(volume: Volume, other: Volume) -> bool:
+    """Whether two MR volumes can show the same contrast, as far as it can be measured.
+
+    Args:
+        volume: [K, J, I], or a sequence, of which the first frame counts.
+        other: likewise, on any grid.
+    """
+    first, second = (measure_contrast(each.frame(0)) for each in (volume, other))
+    return first is None or second is None or first.is_like(second)
+
+
 def measure_contrast(volume: Volume) -> Contrast | None:
     """Measure the contrast of an MR volume.
 

@@ -101,7 +101,10 @@ def decide(
     blur = motion = None
     corrects_bias = config.bias_correction == "n4"
     if config.task in ("auto", "sharpness") and is_mr:
-        blurs = [_blur_of(frames[n], of) for n, of in zip(numbers, noises, strict=True)]
+        blurs = [
+            measure_blur(frames[n].voxels, noise=of.level, noise_to_contrast=noise_to_contrast(of))
+            for n, of in zip(numbers, noises, strict=True)
+        ]
         # Of frames that are blurred the sharper axis decides.
         blur = blurs[_median([min(b.sigma_px) if b.is_blurred else 0.0 for b in blurs])]
         facts["blur"] = {"undone": blur.is_blurred, "reason": blur.reason}
@@ -165,14 +168,6 @@ def _log_noise(facts: dict[str, Any], monitor: Monitor) -> None:
     monitor.log(f"measured noise: {level}")
     if "reason" in facts:
         monitor.log(f"{facts['share_removed']:.0%} of the correction is applied: {facts['reason']}")
-
-
-def _blur_of(frame: Volume, noise: NoiseEstimate) -> BlurEstimate:
-    return measure_blur(
-        frame.voxels,
-        noise=noise.level,
-        noise_to_contrast=noise_to_contrast(noise),
-    )
 
 
 def _correctable_motion(

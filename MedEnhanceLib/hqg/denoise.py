@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from MedEnhanceLib.core.volume import Volume, restore_dtype
 from MedEnhanceLib.nets import grouped
+from MedEnhanceLib.nets.grouped_run import parts_of
 from MedEnhanceLib.nets.noise import NoiseEstimate, noise_to_contrast
 from MedEnhanceLib.nets.noise_blocks import AIR_MEAN
 from MedEnhanceLib.nets.rician import amplitude
@@ -194,14 +195,15 @@ def expected_deviation(
     only = only or slice(first, stop)
     if out is None:
         out = np.empty((only.stop - only.start, *result.shape[1:]), np.float32)
-    for begin in range(only.start, only.stop, _SLICES_AT_ONCE):
-        end = min(begin + _SLICES_AT_ONCE, only.stop)
+    for part in parts_of(only.start, only.stop, _SLICES_AT_ONCE):
         # A slice's deviation depends on its neighbors.
-        where = slice(max(first, begin - 1), min(stop, end + 1))
-        part = _deviation(
+        where = slice(max(first, part.start - 1), min(stop, part.stop + 1))
+        deviation = _deviation(
             result[where.start - first : where.stop - first], volume, noise, share, where
         )
-        out[begin - only.start : end - only.start] = part[begin - where.start : end - where.start]
+        out[part.start - only.start : part.stop - only.start] = deviation[
+            part.start - where.start : part.stop - where.start
+        ]
     return out
 
 

@@ -35,9 +35,10 @@ from MedEnhanceLib.hqg.cache import VolumeCache
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.decide import Decision, decide, mean_frame, measured_noise
 from MedEnhanceLib.hqg.denoise import FITTED_ON, Finish, denoise, expected_deviation
+from MedEnhanceLib.hqg.groups import GuidedNetwork
 from MedEnhanceLib.hqg.matching import match_appearance
 from MedEnhanceLib.hqg.motion import undo_motion
-from MedEnhanceLib.hqg.restore import NetworkFilter, NetworkStage
+from MedEnhanceLib.hqg.restore import NetworkStage, network_on
 from MedEnhanceLib.hqg.sharpness import undo_blur
 from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.io.describe import refuse_not_finite
@@ -87,7 +88,7 @@ def enhance(
     _measure(frames, caches, chosen)  # of all frames before the first is enhanced
     choice = choose_device(config.device)
     monitor.log(f"running {bundle.name} ({bundle.origin}) on {choice.name}: {choice.reason}")
-    network = NetworkFilter.open(bundle, choice.name)
+    network = network_on(bundle, choice.name)
     decision = decide(
         frames, caches, config, chosen=chosen, is_preview=slices is not None, monitor=monitor
     )
@@ -106,6 +107,7 @@ def enhance(
         if decision.corrects_bias and len(frames) > 1
         else None,
         network=network,
+        device=choice.name,
         guides=_aligned(guides, frames, cache, monitor),
         scratch=scratch,
     )
@@ -247,6 +249,12 @@ def _bias_field(volume: Volume, monitor: Monitor) -> BiasField:
     return attend(lambda: measure_bias_field(volume), monitor)
 
 
+def _use_map(network: NetworkStage, part: slice, shape: tuple[int, ...]) -> Floats | None:
+    """How far guides changed each voxel; nothing where there was no noise to remove."""
+    made = network.use_map(part)
+    return np.zeros(shape, np.float32) if made is None and network.guides else made
+
+
 @dataclass(frozen=True)
 class _FrameResult:
     """What came of one frame beside its voxels.
@@ -276,7 +284,8 @@ class _Steps:
         has_uncertainty: whether the deviation of the errors is estimated.
         look: the appearance that is wanted.
         bias_field: of a sequence; that of a single volume is measured in its result.
-        network: what goes on from the filter.
+        network: what goes on from the filter, on its device.
+        device: as torch names it.
         guides: other series of the examination on the grid of the frames.
         scratch: where large arrays go, if not into memory.
     """
@@ -286,7 +295,8 @@ class _Steps:
     has_uncertainty: bool
     look: Appearance | None
     bias_field: BiasField | None
-    network: NetworkFilter
+    network: GuidedNetwork
+    device: str
     guides: Sequence[AlignedGuide]
     scratch: Path | None
 
@@ -296,53 +306,53 @@ class _Steps:
         """One frame at strength 1; its voxels go into `out`, of the frame's type."""
         assert cache.scaling is not None
         guides = [aligned.voxels for aligned in self.guides if aligned.is_usable]
-        network = NetworkStage(self.network, cache.scaling.scale, guides)
+        network = NetworkStage(self.network, self.device, cache.scaling.scale, guides)
         noise = measured_noise(frame, cache, monitor)
-        engine = engine_for(self.network.device, monitor)
+        engine = engine_for(self.device, monitor)
         decision, only = self.decision, self.only
         denoised = partial(
             denoise, frame, noise, share=decision.share, network=network, engine=engine
         )
         finish = Finish(frame.dtype, cache.floor)
         is_whole = any(step is not None for step in (decision.motion, self.look, decision.blur))
-        deviation, facts, bias_field = None, {}, self.bias_field
         if not (is_whole or decision.corrects_bias or self.has_uncertainty):
-            around = only
             denoised(only=only, finish=finish, out=out, monitor=monitor)
+            use_map = _use_map(network, slice(None), out.shape)
+            return _FrameResult(None, {}, None, network.use, use_map)
+        # The deviation of a slice depends on its neighbors.
+        around = slice(max(0, only.start - 1), min(len(frame.voxels), only.stop + 1))
+        before = monitor.part(0.0, 0.9) if decision.corrects_bias else monitor
+        facts: dict[str, Any] = {}
+        if is_whole:
+            around = slice(0, len(frame.voxels))
+            values, facts = self._whole(frame, noise, denoised, before)
         else:
-            count = len(frame.voxels)
-            # The deviation of a slice depends on its neighbors.
-            around = slice(max(0, only.start - 1), min(count, only.stop + 1))
-            before = monitor.part(0.0, 0.9) if decision.corrects_bias else monitor
-            if is_whole:
-                around = slice(0, count)
-                values, facts = self._whole(frame, noise, denoised, before)
-            else:
-                room = _array((around.stop - around.start, *frame.shape[1:]), "f4", self.scratch)
-                values = denoised(only=around, out=room, monitor=before)
-            if self.has_uncertainty:
-                deviation = _array(out.shape, "f4", self.scratch)
-                expected_deviation(
-                    values, frame, noise,
-                    share=decision.share, first=around.start, only=only, out=deviation,
-                )  # fmt: skip
-            values = values[only.start - around.start : only.stop - around.start]
-            for part in slabs(values):
-                np.maximum(part, cache.floor, out=part, dtype=np.float32)
-            if decision.corrects_bias and bias_field is None:
-                bias_field = _bias_field(frame.with_voxels(values), monitor)
-            for part in parts_of(0, len(out)):
-                result = values[part]
-                if bias_field is not None:
-                    result = result / bias_field[part]
-                    if deviation is not None:
-                        deviation[part] /= bias_field[part]
-                out[part] = finish(result)
-                let_go(values)
-                let_go(out)
-        use_map = network.use_map(slice(only.start - around.start, only.stop - around.start))
-        if use_map is None and network.guides:  # there was no noise to remove
-            use_map = np.zeros(out.shape, np.float32)
+            room = _array((around.stop - around.start, *frame.shape[1:]), "f4", self.scratch)
+            values = denoised(only=around, out=room, monitor=before)
+        deviation: Floats | None = None
+        if self.has_uncertainty:
+            deviation = _array(out.shape, "f4", self.scratch)
+            expected_deviation(
+                values, frame, noise,
+                share=decision.share, first=around.start, only=only, out=deviation,
+            )  # fmt: skip
+        inner = slice(only.start - around.start, only.stop - around.start)
+        values = values[inner]
+        for slab in slabs(values):
+            np.maximum(slab, cache.floor, out=slab, dtype=np.float32)
+        bias_field = self.bias_field
+        if decision.corrects_bias and bias_field is None:
+            bias_field = _bias_field(frame.with_voxels(values), monitor)
+        for part in parts_of(0, len(out)):
+            result = values[part]
+            if bias_field is not None:
+                result = result / bias_field[part]
+                if deviation is not None:
+                    deviation[part] /= bias_field[part]
+            out[part] = finish(result)
+            let_go(values)
+            let_go(out)
+        use_map = _use_map(network, inner, out.shape)
         return _FrameResult(deviation, facts, bias_field, network.use, use_map)
 
     def _whole(
@@ -372,7 +382,7 @@ class _Steps:
             matched, match = match_appearance(
                 frame,
                 self.look,
-                denoise=lambda volume: volume.with_voxels(denoised(monitor=monitor)),
+                denoise=lambda: denoised(monitor=monitor),
                 monitor=monitor,
             )
             facts = {"summary": "; ".join(match.sentences())} | match.to_json()

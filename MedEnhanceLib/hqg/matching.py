@@ -1,6 +1,6 @@
 """Gives a volume the appearance of others: the sharpness and noise texture of a scanner.
 
-measure_appearance → plan_match (resolution, noise and their uncertainties) → apply_match
+measure_appearance → plan_match (resolution, noise and their uncertainties) → match_appearance
 
 The input's resolution K relative to the wanted one is taken as a Gaussian,
 K(f) = exp(-b f²): one number for each direction, so that different anatomy hardly moves it. In CT
@@ -27,7 +27,6 @@ import numpy.typing as npt
 
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.volume import Volume, restore_dtype
-from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.appearance import (
     DIRECTIONS,
     PARTS,
@@ -39,6 +38,7 @@ from MedEnhanceLib.hqg.appearance import (
     Spectra,
     measure_appearance,
 )
+from MedEnhanceLib.nets.grouped_run import parts_of
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Frequencies that are compared, in cycles per voxel of the coarsest grid.
@@ -155,34 +155,19 @@ class Match:
 def plan_match(
     measured: Appearance, wanted: Appearance, *, spacing_mm: tuple[float, float, float]
 ) -> Match:
-    """Compare a volume with the wanted appearance.
+    """Compare a volume with the wanted appearance, of the same modality.
 
     Args:
         measured: of the volume.
         wanted: of the look, one or several patients.
         spacing_mm: of the volume, along i, j, k.
-    Raises:
-        InputError: of another modality, or of another contrast or anatomy.
     """
-    if measured.modality != wanted.modality:
-        raise InputError(
-            f"the look is {wanted.modality}, the volume {measured.modality}",
-            "Choose a look of the same modality.",
-        )
     mine = measured.patients[0]
-    for patient in wanted.patients:
-        if mine.contrast and patient.contrast and not patient.contrast.is_like(mine.contrast):
-            raise InputError(
-                f"{patient.source}: shows another contrast or anatomy than {mine.source}, and "
-                "cannot be its look",
-                "Choose a look of the same contrast. A series of the same examination with another "
-                "contrast is a guide: give it as --guide (guide=).",
-            )
     changes: dict[Direction, Change] = {}
     unmeasured: dict[Direction, str] = {}
     for direction in DIRECTIONS:
-        own = mine.spectra.get(direction)
-        theirs = [p.spectra[direction] for p in wanted.patients if direction in p.spectra]
+        own = mine.get(direction)
+        theirs = [spectra[direction] for spectra in wanted.patients if direction in spectra]
         if own is None or not theirs:
             whose = "this volume's" if own is None else "the look's"
             unmeasured[direction] = f"{whose} slices are too thick or too few"
@@ -199,26 +184,24 @@ def match_appearance(
     wanted: Appearance,
     *,
     measured: Appearance | None = None,
-    denoise: Callable[[Volume], Volume] | None = None,
-    monitor: Monitor | None = None,
+    denoise: Callable[[], Floats] | None = None,
+    monitor: Monitor,
 ) -> tuple[Volume, Match]:
-    """Give a volume the sharpness and the noise texture of others.
+    """Give a volume the sharpness and the noise texture of others, slab by slab.
 
     Args:
-        volume: CT or MR; the frames of a sequence are filtered alike.
+        volume: CT or MR, a single one.
         wanted: what `measure_appearance` found in the look, or `combine` in several.
         measured: of the volume, where it is known.
-        denoise: removes noise from a volume; called where there is more noise than wanted, and
-            only the surplus is removed. None leaves the noise's level as it is.
+        denoise: the volume without noise; called where there is more noise than wanted, and only
+            the surplus is removed. None leaves the noise's level as it is.
         monitor: progress, messages and cancelling.
     Returns:
         The volume on the same grid in the same type, and what was done. Where nothing is done the
         volume itself is returned.
     Raises:
-        InputError: the volume cannot be measured, or is of another modality or contrast than the
-            look.
+        InputError: the volume cannot be measured.
     """
-    monitor = monitor or Monitor()
     measured = measured or measure_appearance(volume, monitor)
     match = plan_match(measured, wanted, spacing_mm=volume.geometry.spacing)
     if denoise is None:
@@ -227,41 +210,20 @@ def match_appearance(
         monitor.log(sentence)
     if match.changes_nothing:
         return volume, match
-    source = volume
+    voxels = volume.voxels
     if denoise is not None and match.keep_noise < 1:
-        clean = denoise(volume).voxels.astype(np.float32)
+        clean = denoise().astype(np.float32)
         clean += np.float32(match.keep_noise) * (volume.voxels.astype(np.float32) - clean)
-        source = volume.with_voxels(clean)
-    return apply_match(source, match, like=volume, monitor=monitor), match
-
-
-def apply_match(
-    source: Volume, match: Match, *, like: Volume, monitor: Monitor | None = None
-) -> Volume:
-    """Filter a volume as `match` says, slab by slab, on one core and in bounded memory.
-
-    Args:
-        source: the volume; float32 where noise was reduced before.
-        match: from `plan_match`.
-        like: the volume as it was: its type and lowest value are kept.
-        monitor: progress and cancelling.
-    """
-    monitor = monitor or Monitor()
-    spacing = source.geometry.spacing
-    plane, column = _kernels(match, spacing)
-    floor = np.float32(like.voxels.min())
-    output = np.empty(like.shape, like.dtype)
-    frames = [(output if not like.is_sequence else output[t]) for t in range(len(like.frames()))]
-    for number, (frame, result) in enumerate(zip(source.frames(), frames, strict=True)):
-        count = len(result)
-        for start in range(0, count, _SLAB):
-            monitor.progress((number + start / count) / len(frames), "matching the look")
-            stop = min(start + _SLAB, count)
-            slab = _along_slices(frame.voxels, start, stop, column)
-            slab = _in_plane(slab, plane)
-            result[start:stop] = restore_dtype(np.maximum(slab, floor), like.dtype)
+        voxels = clean
+    plane, column = _kernels(match, volume.geometry.spacing)
+    floor = np.float32(volume.voxels.min())
+    output = np.empty(volume.shape, volume.dtype)
+    for part in parts_of(0, len(output), _SLAB):
+        monitor.progress(part.start / len(output), "matching the look")
+        slab = _in_plane(_along_slices(voxels, part.start, part.stop, column), plane)
+        output[part] = restore_dtype(np.maximum(slab, floor), volume.dtype)
     note = derived_note("matched to the look of another volume")
-    return like.with_voxels(output, did=note)
+    return volume.with_voxels(output, did=note), match
 
 
 def _change(

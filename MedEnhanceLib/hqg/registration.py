@@ -16,8 +16,7 @@ almost as well beside it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -25,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.nets.grouped_run import parts_of
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
@@ -177,10 +177,10 @@ class Registration:
         found = []
         for place in places:
             here = windows.agreement(level, place)
-            there = [
-                windows.agreement(level, _shifted(place, beside * np.array(way)))
-                for way in ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0))
-            ]
+            there = []
+            for way in ((1, 0, 0), (-1, 0, 0), (0, 1, 0), (0, -1, 0)):
+                x, y, z = (np.array(place.shift) + beside * np.array(way)).tolist()
+                there.append(windows.agreement(level, replace(place, shift=(x, y, z))))
             chance = float(np.mean(there))
             value = max(0.0, (here - chance) / max(1 - chance, _FLOOR))
             found.append(Fit(value, self.overlap(guide, place)))
@@ -237,7 +237,7 @@ def resample(guide: Image, volume: Image, place: Rigid, monitor: Monitor) -> Flo
     """
     sitk = _sitk()
     result = np.empty(volume.voxels.shape, np.float32)
-    for part in _slabs(volume.voxels.shape):
+    for part in parts_of(0, len(result), max(1, _SLAB_VOXELS // result[0].size)):
         monitor.progress(part.start / len(result), "resampling the guide")
         grid = volume.geometry.cropped((part.start, 0, 0))
         shape = result[part].shape
@@ -260,12 +260,6 @@ def resample(guide: Image, volume: Image, place: Rigid, monitor: Monitor) -> Flo
         )
         result[part] = sitk.GetArrayViewFromImage(resampled)
     return result
-
-
-def _slabs(shape: tuple[int, ...]) -> Iterator[slice]:
-    thickness = max(1, _SLAB_VOXELS // (shape[1] * shape[2]))
-    for first in range(0, shape[0], thickness):
-        yield slice(first, min(first + thickness, shape[0]))
 
 
 def _region(guide: Image, place: Rigid, grid: Geometry, shape: tuple[int, ...]) -> Image | None:
@@ -444,11 +438,6 @@ def _chosen(rows: npt.NDArray[Any], count: int) -> npt.NDArray[Any]:
     if len(rows) <= count:
         return rows
     return rows[np.random.default_rng(_SEED).choice(len(rows), count, replace=False)]
-
-
-def _shifted(place: Rigid, by: Matrix) -> Rigid:
-    x, y, z = (np.array(place.shift) + by).tolist()
-    return Rigid(place.angles, (x, y, z), place.center)
 
 
 def _euler(place: Rigid) -> Any:

@@ -24,7 +24,7 @@ from torch import Tensor
 from MedEnhanceLib import native
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
 from MedEnhanceLib.core.slabs import trim
-from MedEnhanceLib.hqg.bundle import EnhancerModel, open_enhancer
+from MedEnhanceLib.hqg.bundle import open_enhancer
 from MedEnhanceLib.hqg.groups import STEP, GuidedNetwork, Places, Residual, regional
 from MedEnhanceLib.hqg.network import Fit, Groups
 from MedEnhanceLib.nets import grouped
@@ -43,31 +43,17 @@ _LAYERS_TO_A_TRIM = 8
 
 
 @lru_cache(maxsize=4)
-def _warm(folder: Path, sha256: str, described: str) -> EnhancerModel:  # noqa: ARG001
+def _warm(folder: Path, sha256: str, described: str) -> GuidedNetwork:  # noqa: ARG001
     """Models stay loaded between jobs of one process; other weights have another hash."""
     return open_enhancer(read_bundle(folder, expected_sha256=sha256))
 
 
-@dataclass(frozen=True, eq=False)
-class NetworkFilter:
-    """The network of a bundle on a device.
-
-    Attributes:
-        network: its weights.
-        device: as torch names it.
-    """
-
-    network: GuidedNetwork
-    device: str
-
-    @classmethod
-    def open(cls, bundle: Bundle, device: str) -> NetworkFilter:
-        """Of a verified bundle; raises ModelError where weights do not fit."""
-        described = json.dumps(bundle.metadata, sort_keys=True, default=str)
-        model = _warm(bundle.folder, bundle.sha256, described)
-        # Jobs of several threads share what is warm: the one on a device is a copy.
-        network = model.network if device == "cpu" else copy.deepcopy(model.network).to(device)
-        return cls(network, device)
+def network_on(bundle: Bundle, device: str) -> GuidedNetwork:
+    """The network of a verified bundle; raises ModelError where weights do not fit."""
+    described = json.dumps(bundle.metadata, sort_keys=True, default=str)
+    network = _warm(bundle.folder, bundle.sha256, described)
+    # Jobs of several threads share what is warm: the one on a device is a copy.
+    return network if device == "cpu" else copy.deepcopy(network).to(device)
 
 
 @dataclass(eq=False)
@@ -75,14 +61,16 @@ class NetworkStage:
     """Goes on from the last two results of the filter: `grouped.After`.
 
     Attributes:
-        filter: the network on its device.
+        network: its weights, on the device.
+        device: as torch names it.
         top: intensity of bright tissue, 1000 for CT.
         guides: [K, J, I] each, bright tissue at 1, NaN where it shows nothing.
         change: how far the guides changed each voxel, in σ of the noise, at most 1; in parts.
         squares: sum of squares of the change over the noise's variance, and of how many voxels.
     """
 
-    filter: NetworkFilter
+    network: GuidedNetwork
+    device: str
     top: float
     guides: Sequence[Floats] = ()
     change: list[Floats] = field(default_factory=list)
@@ -106,7 +94,7 @@ class NetworkStage:
         self.change.clear()
         self.squares[:] = [0.0, 0.0]
         guides = [run.mirrored(guide) for guide in self.guides]
-        settings = grouped.Round(step=STEP, keep=self.filter.network.config.blocks)
+        settings = grouped.Round(step=STEP, keep=self.network.config.blocks)
         matching = run.stage(settings)
         slices = _Slices(run, stages, matching.reads(wanted))
         shape = run.noisy.shape[1:]
@@ -155,7 +143,7 @@ class NetworkStage:
         """What the groups of a layer add to the sums, and the part of it that is the guides'."""
         noisy, level, pilot, estimate = slab
         tasks = self._matched(run, layer, estimate, level)
-        device, network = self.filter.device, self.filter.network
+        device, network = self.device, self.network
         images = [_tensor(image, device) for image in (noisy, pilot, estimate)]
         shown = [_tensor(guide, device) for guide in guides]
         chunks = [self._places(run, task.result(), noisy.shape) for task in tasks]
@@ -213,7 +201,7 @@ class NetworkStage:
         self, run: Run, layer: native.Layer, estimate: Floats, level: Floats
     ) -> list[Future[native.Groups]]:
         """The groups of a layer in parts of rows, found by other threads."""
-        kind = self.filter.device.partition(":")[0]
+        kind = self.device.partition(":")[0]
         at_once = max(1, _AT_ONCE[kind] * STEP // estimate.shape[2])
         rows = layer.rows(estimate.shape[1])
         # The search is on the CPU, whatever computes the filter.
@@ -236,7 +224,7 @@ class NetworkStage:
             torch.from_numpy(groups.level),
             torch.from_numpy(np.sqrt(run.spectrum)),
             (shape[0], shape[1], shape[2]),
-        ).to(self.filter.device)
+        ).to(self.device)
 
 
 def _tensor(values: npt.NDArray[Any], device: str) -> Tensor:

@@ -116,7 +116,9 @@ class Run:
     ) -> Iterator[Array]:
         """The wanted slices after all stages, in parts, from a pilot or from the input."""
         ranges = ranges_of(stages, wanted)
-        stream = self._slabs(self.noisy if pilot is None else self.mirrored(pilot), ranges[0])
+        begin = self.noisy if pilot is None else self.mirrored(pilot)
+        parts = parts_of(ranges[0].start, ranges[0].stop)
+        stream: Iterator[Array] = (_floats(begin[part]) for part in parts)
         for stage, needed in zip(stages, ranges[1:], strict=True):
             stream = self.results(stage, needed, stream)
         return stream
@@ -131,12 +133,6 @@ class Run:
             raise ValueError(f"a pilot of {volume.shape} for a volume of {self._shape}")
         large: npt.NDArray[Any] = _large_enough(volume)[0]
         return large
-
-    @staticmethod
-    def _slabs(padded: npt.NDArray[Any], part: slice) -> Iterator[Array]:
-        """Some slices of a volume in memory as a stream of slabs."""
-        for here in parts_of(part.start, part.stop):
-            yield _floats(padded[here])
 
     def padded(self, wanted: slice) -> slice:
         """The wanted slices; of a volume that is mirrored to a block's depth, all of them."""
@@ -235,10 +231,11 @@ class Run:
         return level if self._louder == 1 else level * self._louder
 
 
-def parts_of(first: int, end: int) -> Iterator[slice]:
+def parts_of(first: int, end: int, at_once: int | None = None) -> Iterator[slice]:
     """The slices from `first` to `end`, a few at a time."""
-    for begin in range(first, end, _SLICES):
-        yield slice(begin, min(begin + _SLICES, end))
+    at_once = at_once or _SLICES
+    for begin in range(first, end, at_once):
+        yield slice(begin, min(begin + at_once, end))
 
 
 def _untouched(shape: tuple[int, ...]) -> Array:

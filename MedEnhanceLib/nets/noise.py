@@ -339,7 +339,7 @@ def _estimate(voxels: npt.NDArray[Any], blocks: Blocks, fit: _Fit) -> NoiseEstim
     number = blocks.per_cell
     spread = np.sqrt(np.maximum(fit.cells.variance, _TINY))
     if blocks.magnitude:
-        spread = spread / _spread_of(fit.cells.mean / spread)
+        spread = spread / np.interp(fit.cells.mean / spread, *_rician_table())
     usable = number >= min(_FEW, number.max())
     values = _QUIET * number * fit.weight.sum()
     rise = fit.cells.excess - 0.05 - np.sqrt(4 / np.maximum(values, 1))
@@ -422,14 +422,9 @@ def _smoothed(value: Array, width: float) -> Array:
     return value
 
 
-def _spread_of(ratio: Array) -> Array:
-    """The standard deviation of Rician values with this ratio of mean to it; σ = 1."""
-    ratios, spreads = _rician_table()
-    return np.interp(ratio, ratios, spreads)
-
-
 @lru_cache(maxsize=1)
 def _rician_table() -> tuple[Array, Array]:
+    """Ratios of mean to standard deviation of Rician values, and these deviations; σ = 1."""
     nodes, weights = np.polynomial.hermite.hermgauss(48)
     across = np.outer(weights, weights) / math.pi
     amplitudes = np.linspace(0, 8, 161)

@@ -52,8 +52,8 @@ def without_tf32() -> Iterator[None]:
     """Within it, and for functions decorated with it, float32 is float32 on NVIDIA's cards too.
 
     cuDNN's default for convolutions is TF32, with the 10 bits of float16. What is computed in
-    float32 here needs more: the shrinkage, stem and head of the enhancer, finite differences of
-    losses, penalties on gradients, gradients that are matched. It has to hold for the backward
+    float32 here needs more: distances between blocks, finite differences of losses, gradients that
+    are matched. It has to hold for the backward
     pass as well, so whole runs are decorated, not single losses. The switch is the process's: it
     goes back when the last of several runs ends.
     """

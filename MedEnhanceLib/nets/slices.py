@@ -189,7 +189,7 @@ def windows(rows: int, columns: int, plan: Plan) -> list[Window]:
 
 def _in_tiles(network: Network, batch: Tensor, plan: Plan) -> Tensor:
     """[n, channels, H, W]: where tiles overlap, the nearer center counts more."""
-    tiles = windows(*batch.shape[-2:], plan)
+    tiles = windows(batch.shape[-2], batch.shape[-1], plan)
     results = [
         network(batch[..., rows, columns].contiguous(memory_format=torch.channels_last), plan)
         for rows, columns in tiles

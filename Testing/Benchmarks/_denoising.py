@@ -70,7 +70,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Model:
-    """An opened enhancer. network: a `NetworkFilter`. metadata: of its bundle."""
+    """An opened enhancer. network: a `GuidedNetwork`. metadata: of its bundle."""
 
     network: Any
     metadata: Mapping[str, Any]
@@ -271,10 +271,10 @@ def open_model(name: str | None, modality: str) -> Model | None:
     if name in (None, "none"):
         return None
     from MedEnhanceLib.bundles import open_bundle
-    from MedEnhanceLib.hqg.restore import NetworkFilter
+    from MedEnhanceLib.hqg.restore import network_on
 
     bundle = open_bundle(name, kind="enhancer", modality=modality)
-    return Model(NetworkFilter.open(bundle, "cpu"), bundle.metadata)
+    return Model(network_on(bundle, "cpu"), bundle.metadata)
 
 
 def origin(model: Model | None, path: str) -> Row:
@@ -384,7 +384,7 @@ def by_network(
     from MedEnhanceLib.hqg.restore import NetworkStage
 
     top = scaling_for(volume).scale
-    stage = NetworkStage(model.network, top, () if guide is None else (guide,))
+    stage = NetworkStage(model.network, "cpu", top, () if guide is None else (guide,))
     voxels = denoise.denoise(volume, noise, share=share, network=stage)
     return voxels, None if guide is None else stage.use
 

@@ -146,7 +146,7 @@ def gains_of(part: Part, seed: int, steps: int, start: Path, crops: list[Crop]) 
     folder = train("hqg", config, SHARED_DATA, out)
     if not crops:
         crops += held_out(config.network.blocks)
-    network = open_enhancer(open_bundle(str(folder), kind="enhancer", modality="MR")).network
+    network = open_enhancer(open_bundle(str(folder), kind="enhancer", modality="MR"))
     found: dict[str, list[float]] = {UNGUIDED: [], RIGHT: [], WRONG: []}
     for crop in crops:
         alone = gain_of(network, crop, None)

@@ -23,6 +23,7 @@ from MedEnhanceLib.degrade.lowdose import low_dose_noise
 from MedEnhanceLib.hqg.appearance import Appearance, combine, measure_appearance
 from MedEnhanceLib.hqg.matching import match_appearance
 from MedEnhanceLib.io import load
+from MedEnhanceLib.runtime.progress import Monitor
 
 mpl.use("Agg")
 
@@ -214,7 +215,7 @@ def row_of(
         arms.setdefault("input alone", []).append(alone)
         for look in names:
             folder = combine([guide(other, look) for other in chosen])
-            matched, match = match_appearance(volume, folder, measured=measured)
+            matched, match = match_appearance(volume, folder, measured=measured, monitor=Monitor())
             score = psnr(true, matched, mask)
             is_right = look == wanted
             arms.setdefault("right guide" if is_right else f"guide {look}", []).append(score)

@@ -57,12 +57,6 @@ class TrainSlicesConfig(WithPresets):
     batch: int = option(8, help="patches per step", low=1, high=4096)
     rows: int = option(96, help="thin slices of a patch", low=32, high=1024, multiple=8)
     columns: int = option(64, help="pixels of a patch within the slices", low=16, high=1024)
-    most_ratio: float = option(
-        6.5, help="most thin slices for each thick one; the least is 1.5", low=2, high=8
-    )
-    noisy: float = option(0.5, help="share of patches to which noise is added", low=0, high=1)
-    learning_rate: float = option(1e-3, help="of the optimizer, Adam", above=0, high=1)
-    ema: float = option(0.998, help="decay of the averaged weights that ship", low=0, below=1)
     checkpoint_s: float = option(120.0, help="from one checkpoint to the next", low=0, unit="s")
     network: SliceNetConfig = option(factory=SliceNetConfig, help="size of the network")
     device: str = option("auto", help=DEVICES)

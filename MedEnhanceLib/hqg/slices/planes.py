@@ -32,9 +32,12 @@ _BINS = ((1, 1), (1, 1), (1, 1), (1, 1), (2, 2), (2, 1), (1, 2), (3, 3))
 _STEPS = (1, 1, 1, 2, 3)
 #: Most noise that is added, standard deviation on the network's scale.
 _NOISE = {"MR": 0.12, "CT": 0.06}
+#: Share of patches to which noise is added.
+_NOISY = 0.5
 #: Least share of tissue in a patch, and the number of patches that are drawn to find one.
 _LEAST_TISSUE, _TRIES = 0.3, 6
-_LEAST_RATIO = 1.5
+#: Thin slices for each thick one.
+_LEAST_RATIO, MOST_RATIO = 1.5, 6.5
 #: Thickness over spacing: overlapping slices above 1, gaps below.
 _THICKNESS = (0.75, 1.4)
 
@@ -124,7 +127,7 @@ class Sampler:
     def draw_stack(self, rng: np.random.Generator) -> SliceStack:
         """How a patch is made thick."""
         config = self._config
-        ratio = float(np.exp(rng.uniform(np.log(_LEAST_RATIO), np.log(config.most_ratio))))
+        ratio = float(np.exp(rng.uniform(np.log(_LEAST_RATIO), np.log(MOST_RATIO))))
         if rng.random() < 0.5:
             ratio = max(2.0, round(ratio))
         thick = max(4, round(config.rows / ratio))
@@ -136,7 +139,7 @@ class Sampler:
 
     def draw_noise(self, stack: SliceStack, rng: np.random.Generator) -> tuple[float, float]:
         """Standard deviation of the noise that is added, and what the network is given as it."""
-        if rng.random() >= self._config.noisy:
+        if rng.random() >= _NOISY:
             return 0.0, 0.0
         noise = float(rng.uniform(0, _NOISE[self._config.modality]))
         # The level is measured when the network is used: it does not rely on the exact one.

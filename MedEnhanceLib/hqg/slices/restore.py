@@ -6,7 +6,7 @@ plan_slices → spline and data consistency → network on both sets of planes �
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -33,6 +33,7 @@ from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.io.describe import refuse_not_finite
 from MedEnhanceLib.io.dicom.headers import read_header
 from MedEnhanceLib.io.dicom.sources import FileRef
+from MedEnhanceLib.nets.grouped_run import parts_of
 from MedEnhanceLib.nets.intensity import TISSUE, Scaling, scaling_for
 from MedEnhanceLib.nets.precision import inference_precision, move, without_tf32
 from MedEnhanceLib.runtime.device import choose_device
@@ -357,7 +358,8 @@ def restore_array(
         maps = StackMaps.of(stack, noise, across_mm[axis - 1], apart_mm).to(device)
         counted = np.moveaxis(thick, beside, 0)  # [N, K, W]
         filled = np.moveaxis(total, beside, 0)  # [N, M, W]
-        for part in _batches(len(counted), stack.thin * counted.shape[2]):
+        at_once = max(1, _AT_ONCE // (stack.thin * counted.shape[2]))
+        for part in parts_of(0, len(counted), at_once):
             around = np.clip(np.arange(part.start - 1, part.stop + 1), 0, len(counted) - 1)
             slices = torch.from_numpy(scaling.apply(counted[around]))
             with torch.inference_mode():
@@ -373,10 +375,3 @@ def _sets_of_planes(across_mm: Sequence[float], thin_mm: float) -> list[int]:
     finest = int(np.argmin(across_mm)) + 1
     limit = _COARSEST * max(thin_mm, min(across_mm))
     return [axis for axis in (1, 2) if axis == finest or across_mm[axis - 1] <= limit]
-
-
-def _batches(count: int, voxels: int) -> Iterator[slice]:
-    """Runs of planes of that number of voxels each."""
-    step = max(1, _AT_ONCE // voxels)
-    for first in range(0, count, step):
-        yield slice(first, min(first + step, count))

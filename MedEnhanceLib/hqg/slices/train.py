@@ -18,7 +18,14 @@ from MedEnhanceLib.core.options import config_to_json
 from MedEnhanceLib.errors import Cancelled
 from MedEnhanceLib.hqg.slices.config import TrainSlicesConfig
 from MedEnhanceLib.hqg.slices.network import SliceNet, restore_patches
-from MedEnhanceLib.hqg.slices.planes import OwnSampler, Patches, Planes, Sampler, read_planes
+from MedEnhanceLib.hqg.slices.planes import (
+    MOST_RATIO,
+    OwnSampler,
+    Patches,
+    Planes,
+    Sampler,
+    read_planes,
+)
 from MedEnhanceLib.hqg.slices.profile import SliceStack
 from MedEnhanceLib.nets.precision import mixed_precision, move, without_tf32
 from MedEnhanceLib.nets.training import (
@@ -39,8 +46,9 @@ _METRIC_EVERY = 20
 #: Below this an error counts as its square, above it as it is.
 _ROUND = 0.02
 _TESTED_BATCHES = 8
-#: Decay of the averaged weights in the short training on the slices themselves.
-_TUNED_EMA = 0.98
+_LEARNING_RATE = 1e-3
+#: Decay of the averaged weights, and in the short training on the slices themselves.
+_EMA, _TUNED_EMA = 0.998, 0.98
 _LIMITS = (
     "It restores what thick slices imply. What is thinner than a slice and of little contrast is "
     "not in them, and cannot come back.",
@@ -100,6 +108,7 @@ class Learner:
         sampler: of its patches.
         device: as torch names it.
         network: to go on with; None begins one.
+        ema: decay of the averaged weights.
     """
 
     def __init__(
@@ -108,14 +117,15 @@ class Learner:
         sampler: Sampler,
         device: str,
         network: SliceNet | None = None,
+        ema: float = _EMA,
     ) -> None:
         torch.manual_seed(config.seed)
         self.config, self.device = config, device
         self.network = network or SliceNet(config.network)
         move(self.network, device).train().requires_grad_(True)
-        self.average = averaged_weights(self.network, config.ema)
+        self.average = averaged_weights(self.network, ema)
         self.adam = torch.optim.AdamW(
-            self.network.parameters(), lr=config.learning_rate, weight_decay=1e-4
+            self.network.parameters(), lr=_LEARNING_RATE, weight_decay=1e-4
         )
         self.sampler = sampler
         self.autocast = mixed_precision(device)
@@ -123,7 +133,7 @@ class Learner:
 
     def step(self, number: int) -> float:
         """One step of the optimizer; returns the loss. Raises DivergenceError."""
-        set_learning_rate(self.adam, self.config.learning_rate, number, self.config.steps)
+        set_learning_rate(self.adam, _LEARNING_RATE, number, self.config.steps)
         patches = self.sampler.batch(number)
         restored = self._restored(self.network, patches)
         off = restored - patches.thin.to(self.device)
@@ -207,13 +217,12 @@ def tuned(
         modality=modality,
         steps=steps,
         rows=OwnSampler.rows_for(stack),
-        ema=_TUNED_EMA,
         network=network.config,
         device=device,
     )
     sampler = OwnSampler(planes, config, stack, noise)
     with torch.random.fork_rng(devices=[]):
-        learner = Learner(config, sampler, device, copy.deepcopy(network))
+        learner = Learner(config, sampler, device, copy.deepcopy(network), _TUNED_EMA)
         for number in range(steps):
             monitor.progress(number / steps, "learning from the slices themselves")
             try:
@@ -255,7 +264,7 @@ def _described(config: TrainSlicesConfig, seconds: float) -> dict[str, Any]:
         "modality": config.modality,
         "anatomy": config.anatomy,
         "description": f"Restores thin slices from thick ones in {config.modality}: up to "
-        f"{config.most_ratio:g} for each. Learned from planes of good images, one axis of which "
+        f"{MOST_RATIO:g} for each. Learned from planes of good images, one axis of which "
         "was made thick.",
         "licence": config.licence or NOT_STATED,
         "network": config_to_json(config.network),

@@ -303,10 +303,11 @@ def _started(config: TrainConfig) -> GuidedNetwork:
     from MedEnhanceLib.bundles.store import open_bundle
     from MedEnhanceLib.hqg.bundle import open_enhancer
 
-    model = open_enhancer(open_bundle(config.start, kind="enhancer", modality=config.modality))
+    bundle = open_bundle(config.start, kind="enhancer", modality=config.modality)
+    started = open_enhancer(bundle)
     # What stays as the filter leaves it is no question of size.
-    trained = replace(model.network.config, least_order=config.network.least_order)
-    if not model.bundle.uses_guides:
+    trained = replace(started.config, least_order=config.network.least_order)
+    if not bundle.uses_guides:
         kind, layers = config.network.modulation, config.network.guide_layers
         trained = replace(trained, modulation=kind, guide_layers=layers)
     if trained != config.network:
@@ -315,9 +316,9 @@ def _started(config: TrainConfig) -> GuidedNetwork:
             "Give the fields of network that its metadata.json states.",
         )
     network = GuidedNetwork(config.network)
-    network.network.load_state_dict(model.network.network.state_dict())
-    if model.bundle.uses_guides:
-        network.correction.load_state_dict(model.network.correction.state_dict())
+    network.network.load_state_dict(started.network.state_dict())
+    if bundle.uses_guides:
+        network.correction.load_state_dict(started.correction.state_dict())
     return network
 
 

@@ -14,6 +14,7 @@ from MedEnhanceLib.degrade.image import gaussian_blur
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg.appearance import Appearance, combine, measure_appearance
 from MedEnhanceLib.hqg.matching import match_appearance, plan_match
+from MedEnhanceLib.runtime.progress import Monitor
 
 _SHAPE = (10, 128, 136)
 
@@ -54,21 +55,21 @@ def _error(volume: Volume, truth: Volume) -> float:
 
 def test_a_soft_volume_becomes_as_sharp_as_the_look(sharp: Appearance) -> None:
     given, truth = patient(9, 0.6), patient(9)
-    matched, match = match_appearance(given, sharp)
+    matched, match = match_appearance(given, sharp, monitor=Monitor())
     assert match.changes["in_plane"].blur_mm == pytest.approx(0.6, abs=0.12)
     assert _error(matched, truth) < 0.45 * _error(given, truth)
 
 
 def test_a_sharp_volume_becomes_as_soft_as_the_look(soft: Appearance) -> None:
     given, truth = patient(9), patient(9, 0.6)
-    matched, match = match_appearance(given, soft)
+    matched, match = match_appearance(given, soft, monitor=Monitor())
     assert match.changes["in_plane"].blur_mm == pytest.approx(-0.6, abs=0.12)
     assert _error(matched, truth) < 0.2 * _error(given, truth)
 
 
 def test_nothing_is_done_where_look_and_volume_agree(sharp: Appearance) -> None:
     given = patient(9)
-    matched, match = match_appearance(given, sharp)
+    matched, match = match_appearance(given, sharp, monitor=Monitor())
     assert matched is given
     assert match.changes_nothing
     assert "left alone" in match.sentences()[0]
@@ -92,16 +93,16 @@ def test_frequencies_are_physical(sharp: Appearance) -> None:
 def test_surplus_noise_is_reduced_only_by_the_given_function(sharp: Appearance) -> None:
     given = patient(9, noise=48)
     clean = patient(9, noise=0)
-    unchanged, _ = match_appearance(given, sharp)
+    unchanged, _ = match_appearance(given, sharp, monitor=Monitor())
     assert unchanged is given
-    matched, match = match_appearance(given, sharp, denoise=lambda _: clean)
+    matched, match = match_appearance(given, sharp, denoise=lambda: clean.voxels, monitor=Monitor())
     assert match.keep_noise == pytest.approx(0.25, abs=0.08)
     assert _error(matched, clean) == pytest.approx(match.keep_noise * _error(given, clean), rel=0.1)
 
 
 def test_type_grid_and_floor_are_kept(sharp: Appearance) -> None:
     given = patient(9, 0.6)
-    matched, _ = match_appearance(given, sharp)
+    matched, _ = match_appearance(given, sharp, monitor=Monitor())
     assert matched.dtype == given.dtype
     assert matched.geometry == given.geometry
     assert matched.voxels.min() >= given.voxels.min()

@@ -47,13 +47,6 @@ def test_strength_blends_without_changing_the_rest(head: Volume, config: Enhance
     assert np.abs(half.voxels - middle)[above].max() <= 1.01
 
 
-def test_intensities_scale_with_the_input(head: Volume, config: EnhanceConfig) -> None:
-    double = replace(head, voxels=head.voxels.astype(np.float32) * 2)
-    single = replace(head, voxels=head.voxels.astype(np.float32))
-    one, two = (enhance(volume, config).volume.voxels for volume in (single, double))
-    assert np.allclose(two, 2 * one, rtol=1e-3, atol=0.5)
-
-
 @pytest.mark.parametrize("shape", [(1, 40, 40), (2, 33, 57), (5, 7, 9), (3, 1, 1)])
 def test_thin_and_small_volumes_come_back_whole(
     shape: tuple[int, int, int], config: EnhanceConfig
@@ -104,11 +97,6 @@ def test_a_damaged_model_is_named(head: Volume, model: str, tmp_path: Path) -> N
     weights.write_bytes(damaged)
     with pytest.raises(ModelError, match="damaged"):
         enhance(head, EnhanceConfig(model=str(copy), device="cpu"))
-
-
-def test_a_missing_model_lists_what_is_there(head: Volume) -> None:
-    with pytest.raises(ModelError, match="no model 'nothing'"):
-        enhance(head, EnhanceConfig(model="nothing"))
 
 
 def test_cancelling_stops_it(head: Volume, config: EnhanceConfig) -> None:

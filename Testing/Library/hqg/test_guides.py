@@ -11,7 +11,6 @@ import pytest
 import MedEnhanceLib as me  # noqa: N813
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.manifest import findings_in_words
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg import EnhanceConfig, check_given, enhance, infer
@@ -63,20 +62,6 @@ def test_a_model_without_guidance_says_so(
     assert given(head, calls, guide=other, monitor=Monitor(events.append))["guides"] == []
     said = [event.fields["message"] for event in events if event.kind == "warning"]
     assert said == ["mr: this model does not use a guide"]
-
-
-def test_a_guide_that_was_not_used_is_recorded_as_such(
-    head: Volume, other: Volume, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Bundle, "uses_guides", False)
-    result = me.enhance(head, "mr", guide=other, task="noise", device="cpu")
-    guide = result.report["results"]["measured"]["guide"]
-    assert guide == {"used": 0.0, "reason": "mr: this model does not use a guide"}
-    assert result.guide_use is None
-    assert (
-        "guide: changed the result by 0.00 σ of the noise; mr"
-        in findings_in_words({"guide": guide})[0]
-    )
 
 
 def test_a_frame_without_noise_is_not_changed_by_a_guide(head: Volume) -> None:

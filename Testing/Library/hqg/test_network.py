@@ -13,11 +13,12 @@ import torch
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.hqg import restore
 from MedEnhanceLib.hqg.config import NetworkConfig
 from MedEnhanceLib.hqg.denoise import denoise
 from MedEnhanceLib.hqg.groups import GuidedNetwork
 from MedEnhanceLib.hqg.network import Groups
-from MedEnhanceLib.hqg.restore import NetworkFilter, NetworkStage
+from MedEnhanceLib.hqg.restore import NetworkStage
 from MedEnhanceLib.nets import grouped
 from MedEnhanceLib.nets.noise import NoiseEstimate, measure_noise
 
@@ -62,7 +63,7 @@ def run(
     only: slice | None = None,
 ) -> tuple[Floats, NetworkStage]:
     top = 1000.0 if volume.modality == "CT" else 1.0
-    stage = NetworkStage(NetworkFilter(made, "cpu"), top, guides)
+    stage = NetworkStage(made, "cpu", top, guides)
     return denoise(volume, noise_of(volume), only=only, network=stage), stage
 
 
@@ -99,13 +100,6 @@ def test_some_slices_equal_those_of_a_whole_run(guided: bool) -> None:
         assert np.array_equal(use, of_slices)
 
 
-@pytest.mark.parametrize("shape", [(1, 40, 40), (3, 24, 24), (5, 4, 4), (4, 9, 70)])
-def test_volumes_of_few_slices_and_rows_are_enhanced(shape: tuple[int, int, int]) -> None:
-    result, _ = run(network(seed=1), noisy_volume(shape=shape), [scene(shape)])
-    assert result.shape == shape
-    assert np.isfinite(result).all()
-
-
 def test_a_guide_that_shows_nothing_changes_nothing() -> None:
     volume, made = noisy_volume(), network(seed=1)
     without, _ = run(made, volume)
@@ -139,11 +133,22 @@ def test_several_guides_are_taken_together() -> None:
     assert np.abs(together - alone).max() < 1e-4
 
 
+def test_how_many_groups_go_through_at_once_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    volume, made, guide = noisy_volume(), network(seed=1), 1 - scene()
+    guide[:, 20:] = 0.5
+    whole, _ = run(made, volume, [guide])
+    monkeypatch.setitem(restore._AT_ONCE, "cpu", 40)
+    parts, _ = run(made, volume, [guide])
+    assert np.abs(parts - whole).max() < 1e-4
+
+
 def test_a_map_without_noise_leaves_voxels_as_they_are() -> None:
     volume = noisy_volume()
     quiet = np.full(volume.shape, 0.08, np.float32)
     quiet[:, :20] = 0
-    stage = NetworkStage(NetworkFilter(network(seed=1), "cpu"), 1.0)
+    stage = NetworkStage(network(seed=1), "cpu", 1.0)
     denoised = partial(grouped.denoised, volume.voxels, quiet, after=stage)
     result = denoised(rounds=(*grouped.MR_ROUNDS, grouped.MR_ROUNDS[-1]))
     assert np.array_equal(result[:, :20], volume.voxels[:, :20])

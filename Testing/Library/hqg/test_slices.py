@@ -125,15 +125,6 @@ def test_thickened_again_the_result_is_what_was_measured(
     assert np.abs(again - voxels)[:, 1:, 1:].max() < 0.02 * changed
 
 
-def test_few_planes_at_once_give_what_all_of_them_give(
-    model: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = _thin(_scan(), model).voxels.astype(float)
-    monkeypatch.setattr(restore, "_AT_ONCE", 32 * 24 * 3)
-    parts = _thin(_scan(), model).voxels.astype(float)
-    assert np.abs(whole - parts).max() <= 1  # of int16
-
-
 def test_frames_are_restored_one_by_one(model: str) -> None:
     scan = _scan()
     both = replace(scan, voxels=np.stack([scan.voxels, scan.voxels[::-1]]))

@@ -11,7 +11,7 @@ import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import Rician
-from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.hqg.strength import blend, blend_deviation, blend_voxels
 from MedEnhanceLib.runtime.resources import resource_folder
@@ -150,18 +150,6 @@ def test_what_is_no_pair_is_refused(head: Volume) -> None:
         blend(head, crop(head), 0.5)
     with pytest.raises(InputError, match="no pair: MR and CT"):
         blend(head, replace(head, modality="CT"), 0.5)
-
-
-@pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])
-def test_what_is_no_strength_is_refused(head: Volume, strength: float) -> None:
-    with pytest.raises(ConfigError, match="strength"):
-        blend(head, head, strength)
-
-
-def test_only_a_full_result_is_blended(head: Volume, config: EnhanceConfig) -> None:
-    half = enhance(crop(head), replace(config, strength=0.5))
-    with pytest.raises(ConfigError, match=r"result at strength 0\.5"):
-        half.at_strength(0.25)
 
 
 def test_a_result_at_another_strength_or_with_nan_is_not_blended(head: Volume) -> None:

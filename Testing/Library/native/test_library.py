@@ -139,17 +139,6 @@ def test_layers_out_of_range_never_reach_c(built: Path, change: dict) -> None:
         native.Library(built).run("grouped", layer, range(2), _arrays())
 
 
-def test_wanted_slices_have_the_sums_of_a_whole_layer_and_others_are_left_out(built: Path) -> None:
-    values = np.random.default_rng(0).normal(size=(10, 16, 24)).astype(np.float32)
-    whole, part = (_arrays(noisy=values, pilot=values) for _ in range(2))
-    native.Library(built).run("grouped", LAYER, range(2), whole)
-    layer = Layer(**{**LAYER.__dict__, "wanted": (4, 6)})
-    native.Library(built).run("grouped", layer, range(2), part)
-    assert whole.total.any(axis=(1, 2)).sum() > 2
-    assert np.array_equal(part.total[4:6], whole.total[4:6])
-    assert part.total.any(axis=(1, 2)).nonzero()[0].tolist() == [4, 5]
-
-
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 3e38])
 @pytest.mark.parametrize("name", ["noisy", "pilot", "level"])
 def test_values_that_are_no_numbers_do_not_crash(built: Path, name: str, value: float) -> None:
@@ -160,15 +149,6 @@ def test_values_that_are_no_numbers_do_not_crash(built: Path, name: str, value: 
         native.Library(built, width).run(
             "threshold", Layer(0, 0, (1, 1, 1), 2, 1, 0, 2.7), range(2), _arrays(deep=1)
         )
-
-
-def test_an_earlier_library_stays_where_a_build_fails(tmp_path: Path, built: Path) -> None:
-    kept = tmp_path / native.FILE
-    shutil.copy(built, kept)
-    with pytest.raises(build.BuildError, match="No C compiler works"):
-        build.build(tmp_path, compiler=[sys.executable, "-c", "raise SystemExit('broken')"])
-    assert kept.read_bytes() == built.read_bytes()
-    assert [path.name for path in tmp_path.iterdir()] == [native.FILE]
 
 
 def test_a_machine_without_compiler_says_what_to_install(

@@ -109,27 +109,6 @@ def test_threads_and_slabs_change_no_bit(
     assert np.array_equal(one, three)
 
 
-def test_only_some_slices_are_in_memory(library) -> None:
-    """The result of a slice is there long before the last slice of the input is read."""
-    noisy = phantom(80, 8, 20) + noise(80, 8, 20)
-    read = []
-
-    class Watched(np.ndarray):
-        def __getitem__(self, key):
-            if isinstance(key, slice):
-                read.append(key.stop)
-            return super().__getitem__(key)
-
-    done = []
-    monitor = Monitor(lambda event: done.append((event.fields["fraction"], max(read))))
-    denoised(
-        noisy.view(Watched), flat(noisy), rounds=MR_ROUNDS, engine=library, threads=1,
-        monitor=monitor,
-    )  # fmt: skip
-    first_fraction, slices_read = done[0]
-    assert first_fraction < 0.2 and slices_read <= 60
-
-
 @pytest.mark.parametrize("shape", [(1, 24, 24), (2, 24, 24), (3, 24, 24), (12, 3, 24), (12, 24, 2),
                                    (4, 4, 4), (1, 1, 1), (5, 6, 70)])  # fmt: skip
 @pytest.mark.parametrize("engine_name", ["library", "torch_engine"])
@@ -199,16 +178,6 @@ def test_a_run_can_be_cancelled(library) -> None:
     with pytest.raises(Cancelled):
         denoised(noisy, flat(noisy), engine=library, threads=2, monitor=Monitor(progress, stop))
     assert len(seen) == 1
-
-
-def test_shapes_that_do_not_match_are_refused(library) -> None:
-    noisy = noise(5, 8, 8)
-    with pytest.raises(ValueError, match="level"):
-        denoised(noisy, flat(noisy)[1:], engine=library)
-    with pytest.raises(ValueError, match="pilot"):
-        denoised(noisy, flat(noisy), pilot=noisy[1:], engine=library)
-    with pytest.raises(ValueError, match="64"):
-        denoised(noisy, flat(noisy), np.ones(63), engine=library)
 
 
 @pytest.mark.cuda

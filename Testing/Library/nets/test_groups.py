@@ -121,15 +121,6 @@ def test_rows_and_columns_of_all_sizes_are_complete(
             assert list(zip(y.tolist(), x.tolist(), strict=True)) == references(layer, shape)
 
 
-def test_every_width_of_vectors_gives_the_same_bits(library: native.Library) -> None:
-    pilot = volume(seed=1)
-    widest = match(library, LAYER, pilot)
-    for width in library.widths[:-1]:
-        groups = match(native.Library(library.path, width), LAYER, pilot)
-        assert np.array_equal(groups.index, widest.index)
-        assert np.array_equal(groups.distance, widest.distance)
-
-
 @pytest.mark.parametrize("value", [np.nan, np.inf, 3e38])
 def test_values_that_are_no_numbers_lead_to_no_place_outside(
     library: native.Library, value: float
@@ -158,10 +149,3 @@ def test_arguments_that_do_not_fit_never_reach_c(
     given = {"layer": LAYER, "rows": range(2), "pilot": volume(), "level": level, **change}
     with pytest.raises(ValueError, match=message):
         library.match(given.pop("layer"), given.pop("rows"), **given)
-
-
-def test_rows_beyond_the_last_are_none(library: native.Library) -> None:
-    level = np.ones(SHAPE, np.float32)
-    groups = library.match(LAYER, range(3, 1 << 40), pilot=volume(), level=level)
-    assert len(groups.index) == sum(at[0] > 8 for at in references(LAYER, SHAPE))
-    assert not library.match(LAYER, range(90, 99), pilot=volume(), level=level).index.size

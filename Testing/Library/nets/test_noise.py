@@ -68,29 +68,12 @@ def test_the_sum_of_the_spectrum_is_the_variance_of_a_voxel() -> None:
     assert estimate.spectrum[0, 0, 1] > 10 * estimate.spectrum[0, 0, 3]
 
 
-def test_zero_filled_noise_has_no_high_frequencies() -> None:
-    spectrum = np.fft.fft2(_body() + 10 * _noise(*SHAPE) + 10j * _noise(*SHAPE, seed=1))
-    outside = np.abs(np.fft.fftfreq(120)) > 0.26
-    spectrum[:, outside] = 0
-    volume = np.abs(np.fft.ifft2(spectrum)).astype(np.float32)
-    estimate = measure_noise(volume, modality="MR")
-    assert estimate.spectrum[:, 3].mean() < 0.1 * estimate.spectrum[:, 0].mean()
-    assert estimate.level == pytest.approx(10 * np.sqrt(1 - outside.mean()), rel=0.12)
-
-
 def test_the_map_follows_noise_that_varies_in_space() -> None:
     gain = np.broadcast_to(np.linspace(4, 16, 120, dtype=np.float32), SHAPE)
     estimate = measure_noise(_rician(_body() + 60, gain), modality="MR")
     found = estimate[:]
     assert found.shape == SHAPE
     assert np.abs(found[:, 20:100, 20:100] / gain[:, 20:100, 20:100] - 1).mean() < 0.1
-
-
-@pytest.mark.parametrize("sigma", [15.0, 40.0])
-def test_weak_signals_spread_less_than_sigma_and_still_show_it(sigma: float) -> None:
-    volume = _rician(np.full(SHAPE, 2.5 * sigma, np.float32), sigma)
-    assert volume.std() < 0.97 * sigma
-    assert measure_noise(volume, modality="MR").level == pytest.approx(sigma, rel=0.03)
 
 
 def test_padding_clipping_and_masks_are_left_out() -> None:
