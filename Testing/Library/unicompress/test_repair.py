@@ -326,27 +326,6 @@ def test_inspect_says_which_bytes_are_damaged_and_whether_they_come_back(
         assert path.read_bytes()[8 * PAGE + 7] == 0  # nothing is written
 
 
-def test_a_cut_file_gives_the_regions_before_the_cut(made: Callable[..., Path]) -> None:
-    path = made(LARGE)
-    depth = inspect_container(path)["block_shape"][0]
-    with Container(path) as opened:
-        chunk = opened.chunks[2]
-    path.write_bytes(path.read_bytes()[: chunk.offset + 5])
-    said: list[str] = []
-    monitor = Monitor(lambda event: said.append(event.fields.get("message", "")))
-    whole = noise(LARGE).voxels
-    part = decompress(path, region=(slice(0, 2 * depth),), monitor=monitor)
-    assert np.array_equal(part.voxels, whole[: 2 * depth])
-    assert any("cut short" in line for line in said)
-    with pytest.raises(CodecError, match="cut short"):
-        decompress(path, region=(slice(0, 2 * depth + 1),))
-    with pytest.raises(CodecError, match="cut short"):
-        decompress(path)
-    volume, report = recover(path)
-    assert np.array_equal(volume.voxels[: 2 * depth], whole[: 2 * depth])
-    assert report.mask(volume).voxels[2 * depth :].all()
-
-
 def test_a_disk_that_cannot_read_a_page_is_repaired_too(made: Callable[..., Path]) -> None:
     path = made(LARGE)
     bad = range(6 * PAGE, 7 * PAGE)
