@@ -293,33 +293,11 @@ class Container:
         with contextlib.suppress(OSError):  # a disk that cannot read a place of it
             if self.is_sealed():
                 return ""
-        anew = f"Write it anew (medenhance recover {self.path.name} NEW.ucv), or copy it again"
-        try:
-            for chunk in self.chunks:
-                if chunk.block == NO_BLOCK and not _is_repair(chunk):
-                    self.read(chunk)
-        except CodecError:
-            anew = "Copy it again"
-        if self._repaired:
-            return ""
         return (
-            f"{self.path.name} is damaged, but whole: {self._unsealed()} changed since it was "
-            f"written, and no voxel lies there. {anew}"
+            f"{self.path.name} is damaged, but whole: bytes in which no voxel lies changed since it"
+            f" was written. Write it anew (medenhance recover {self.path.name} NEW.ucv), or copy it"
+            " again"
         )
-
-    def _unsealed(self) -> str:
-        """Which parts are not as the seal has them, where all voxels are."""
-        end = self.chunks[-1].offset + self.chunks[-1].length
-        front = self._bytes_or_zeros(0, self.chunks[0].offset)
-        back = self._bytes_or_zeros(end, self.size - _DIGEST_BYTES - end)
-        parts = []
-        if not (front[_PROLOGUE.size :] + front[: _PROLOGUE.size]).endswith(back):
-            parts.append("the second copy of its header and chunk table")
-        for chunk in self.chunks:
-            if zlib.crc32(self._bytes_or_zeros(chunk.offset, chunk.length)) != chunk.crc:
-                what = "its parity" if _is_repair(chunk) else f"chunk {chunk.index}"
-                parts.append(f"{what} at byte {chunk.offset}")
-        return " and ".join(parts) or "the SHA-256 at its end"
 
     def _load(self, tolerant: bool) -> None:
         problems: list[CodecError] = []

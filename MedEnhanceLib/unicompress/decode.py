@@ -64,7 +64,6 @@ def decompress(
 
     A whole volume is compared with its SHA-256, a part with its chunks' checksums. Damage that the
     file's parity undoes is a warning; where all is read, so is damage in which no voxel lies.
-    Of a file that was cut a region before the cut can be read.
 
     Args:
         path: of the file.
@@ -79,7 +78,7 @@ def decompress(
         DeviceMemoryError: the voxels would not fit into this machine's memory.
     """
     monitor = monitor or Monitor()
-    with _open_for(region, Path(path), monitor) as container:
+    with Container(Path(path), warn=monitor.warn) as container:
         header = Header.from_json(container.header, container.path.name)
         size = container.size
         ranges = resolve_region(region, header.shape)
@@ -144,21 +143,6 @@ def decompress_preview(
         note = derived_note("opened as a preview, without all of the file")
         header = replace(header, history=(*header.history, note))
     return header.volume(voxels, header.geometry, str(path), size), share
-
-
-def _open_for(region: Region | None, path: Path, monitor: Monitor) -> Container:
-    """Open a file; for a region one that is cut short too: reading chunks finds what is missing."""
-    try:
-        return Container(path, warn=monitor.warn)
-    except CodecError:
-        if region is None:
-            raise
-        container = Container(path, tolerant=True, warn=monitor.warn)
-        if container.is_cut:
-            monitor.warn(container.notes[-1])
-            return container
-        container.close()
-        raise
 
 
 def _blocks_of_middle_planes(header: Header) -> set[int]:
@@ -346,7 +330,7 @@ def decompress_to(
         OutputError: the disk has no room for the voxels; else as `decompress` and `io.save`.
     """
     monitor = monitor or Monitor()
-    with _open_for(region, Path(path), monitor) as container:
+    with Container(Path(path), warn=monitor.warn) as container:
         header = Header.from_json(container.header, container.path.name)
         ranges = resolve_region(region, header.shape)
         chunks = chunks_by_block(container, header)

@@ -30,6 +30,7 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 _UID = re.compile(r"[0-9.]{1,64}")
 _HINT = "Copy the file again, or save what is intact (medenhance recover)."
 Field = TypeVar("Field")
+Kind = TypeVar("Kind")
 #: Smallest and largest finite voxel; None where there is none.
 VoxelRange = tuple[float, float] | None
 
@@ -45,7 +46,7 @@ class Header:
     measured: what was reached: {"max_error": …, "psnr_db": …, "psnr_peak": …}.
     encoder: what wrote the file. models: what its block types need: role → {"id", "sha256"}.
     lossy: the lossy steps before this one. series, study: instance UIDs of the DICOM images that
-    the voxels came from, or "". Files of releases that knew none of these lack them.
+    the voxels came from, or "".
     """
 
     shape: tuple[int, ...]
@@ -134,7 +135,7 @@ class Header:
         header = cls(
             shape=read("shape", _shape),
             dtype=np.dtype(read("dtype", _one_of(DTYPES))),
-            geometry=read("geometry", _geometry),
+            geometry=read("geometry", lambda value: Geometry.from_json(_object(value))),
             modality=read("modality", _one_of(MODALITIES)),
             units=read("units", _text),
             history=read("history", lambda value: tuple(_text(line) for line in _list(value))),
@@ -157,7 +158,7 @@ class Header:
             study=read("dicom", _uid("study"), without={}),
             series=read("dicom", _uid("series"), without={}),
         )
-        read.check("blocks", all(map(_fits_extent, header.counts, header.shape[-3:])))
+        read.check("blocks", all(1 <= c <= n for c, n in zip(header.counts, header.shape[-3:])))  # noqa: B905 - both are three
         read.check("blocks", header.grid.frames * math.prod(header.counts) <= _MOST_BLOCKS)
         read.check("blocks", header.grid.largest_block <= _LARGEST_BLOCK)
         read.check("range", _fits_type(header.voxel_range, header.dtype))
@@ -222,10 +223,6 @@ def _fits_type(voxel_range: VoxelRange, dtype: np.dtype[Any]) -> bool:
     return whole and int(limits.min) <= low <= high <= int(limits.max)
 
 
-def _fits_extent(count: int, extent: int) -> bool:
-    return 1 <= count <= extent
-
-
 def _range(value: Any) -> VoxelRange:
     low, high = (_number(bound) for bound in _list(value))
     return low, high
@@ -252,14 +249,20 @@ def uid_or_nothing(text: str) -> str:
     return text if _UID.fullmatch(text) else ""
 
 
-def _geometry(value: Any) -> Geometry:
-    return Geometry.from_json(_object(value))
+def _of(kind: type[Kind]) -> Callable[[Any], Kind]:
+    """Values of that type alone: no bool for an int, no int for a float."""
+
+    def parse(value: Any) -> Kind:
+        if type(value) is not kind:
+            raise TypeError(value)
+        return value
+
+    return parse
 
 
-def _whole(value: Any) -> int:
-    if type(value) is not int:
-        raise TypeError(value)
-    return value
+_whole, _text, _flag = _of(int), _of(str), _of(bool)
+_list: Callable[[Any], list[Any]] = _of(list)
+_object: Callable[[Any], dict[str, Any]] = _of(dict)
 
 
 def _number(value: Any) -> float:
@@ -267,30 +270,6 @@ def _number(value: Any) -> float:
     if type(value) is int or (type(value) is float and math.isfinite(value)):
         return value
     raise TypeError(value)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(value)
-    return value
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(value)
-    return value
-
-
-def _list(value: Any) -> list[Any]:
-    if not isinstance(value, list):
-        raise TypeError(value)
-    return value
-
-
-def _object(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise TypeError(value)
-    return value
 
 
 def _hash(value: Any) -> str:

@@ -13,8 +13,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-import numpy as np
-
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.allocation.search import activity_of
@@ -25,7 +23,7 @@ from MedEnhanceLib.unicompress.allocation.videos import (
     smallest_of,
     to_quality,
 )
-from MedEnhanceLib.unicompress.blocks import coding_grid, ordered_map
+from MedEnhanceLib.unicompress.blocks import Grid, coding_grid, ordered_map
 from MedEnhanceLib.unicompress.codecs.lossless import code_block, expected_block
 from MedEnhanceLib.unicompress.codecs.predictor.learned import (
     Predictor,
@@ -44,6 +42,7 @@ from MedEnhanceLib.unicompress.encode import (
 from MedEnhanceLib.unicompress.header import VoxelRange
 from MedEnhanceLib.unicompress.models import DecodeContext
 from MedEnhanceLib.unicompress.repair import most_bytes
+from MedEnhanceLib.unicompress.verify import Tally
 
 Item = TypeVar("Item")
 
@@ -105,18 +104,6 @@ class _Found:
     lossless: bool = False
 
 
-@dataclass(frozen=True)
-class _Sample:
-    """What coded blocks took and lost. activity: see `activity_of`."""
-
-    blocks: int
-    voxels: int
-    activity: float
-    bytes: float
-    squared: float
-    max_error: float
-
-
 def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None = None) -> Estimate:
     """Code a few blocks of `volume` as `config` asks and estimate what the whole would take.
 
@@ -169,10 +156,26 @@ def _bounded(
 ) -> _Found:
     """Without loss, or within a largest error."""
     bound, threads = config.max_error or None, thread_count(config.threads)
+    grid = coding_grid(voxels.shape)
+
+    def code(number: int) -> tuple[int, Tally]:
+        block = grid.box(number).of(voxels)
+        best = code_block(block, bound, speed="fast")
+        tally = Tally(block, Grid(block.shape, (1, 1, 1)))
+        tally.add(expected_block(block, bound, best))
+        return len(best.data) + _BLOCK_BYTES, tally
+
+    begun: list[int] = []
     # At a ratio only whether lossless coding comes near is of interest.
     seconds = _SECONDS if config.ratio is None else _SECONDS / 2
-    sample = _sample_blocks(voxels, bound, seconds, threads, monitor)
-    file_bytes = room.twice + _carried(sample.bytes, sample, voxels, activity_of(voxels))
+    until = _until(_spread(len(grid))[:_MOST_BLOCKS], seconds, begun)
+    coded = list(ordered_map(code, until, threads=threads, monitor=monitor))
+    blocks = [grid.box(number).of(voxels) for number in begun]
+    seen, size = sum(block.size for block in blocks), float(sum(size for size, _ in coded))
+    if seen < voxels.size:
+        activity, total = sum(map(activity_of, blocks)), activity_of(voxels)
+        size *= total / activity if activity and total else voxels.size / seen
+    file_bytes = room.twice + size
     hopeless = config.ratio is not None and file_bytes > _MOST_GAIN * room.file_bytes
     if config.speed != "fast" and not hopeless:
         monitor.progress(0.5, "try full effort")
@@ -180,9 +183,9 @@ def _bounded(
         predictors = [] if config.ratio else shipped_predictors(modality)
         file_bytes *= _effort(voxels, bound, predictors, threads, monitor)
     if bound is None:
-        return _Found(file_bytes, 0.0, None, sample.blocks, sample.voxels, lossless=True)
-    psnr = _psnr(sample.squared / max(sample.voxels, 1), peak_of(voxel_range))
-    return _Found(file_bytes, sample.max_error, psnr, sample.blocks, sample.voxels)
+        return _Found(file_bytes, 0.0, None, len(begun), seen, lossless=True)
+    psnr = _psnr(sum(tally.squared for _, tally in coded) / seen, peak_of(voxel_range))
+    return _Found(file_bytes, max(tally.max_error for _, tally in coded), psnr, len(begun), seen)
 
 
 def _as_videos(
@@ -235,31 +238,6 @@ def _psnr(squared: float, peak: float) -> float | None:
     return 10 * math.log10(peak * peak / squared) if is_known else None
 
 
-def _sample_blocks(
-    voxels: Voxels, bound: float | None, seconds: float, threads: int, monitor: Monitor
-) -> _Sample:
-    """Blocks of the lossless and bounded modes, coded fast."""
-    grid = coding_grid(voxels.shape)
-
-    def code(number: int) -> tuple[int, float, float]:
-        block = grid.box(number).of(voxels)
-        best = code_block(block, bound, speed="fast")
-        return len(best.data), *_loss(block, expected_block(block, bound, best))
-
-    begun: list[int] = []
-    until = _until(_spread(len(grid))[:_MOST_BLOCKS], seconds, begun)
-    coded = list(ordered_map(code, until, threads=threads, monitor=monitor))
-    boxes = [grid.box(number) for number in begun]
-    return _Sample(
-        blocks=len(begun),
-        voxels=sum(math.prod(box.shape) for box in boxes),
-        activity=sum(activity_of(box.of(voxels)) for box in boxes),
-        bytes=sum(size for size, _, _ in coded) + _BLOCK_BYTES * len(coded),
-        squared=sum(squared for _, squared, _ in coded),
-        max_error=max(largest for _, _, largest in coded),
-    )
-
-
 def _effort(
     voxels: Voxels,
     bound: float | None,
@@ -281,25 +259,6 @@ def _effort(
     until = _until(_spread(len(grid))[:_FULL_EFFORT_BLOCKS], _FULL_EFFORT_SECONDS, [])
     both = list(ordered_map(sizes, until, threads=threads, monitor=monitor))
     return sum(full for full, _ in both) / max(sum(fast for _, fast in both), 1)
-
-
-def _carried(value: float, sample: _Sample, voxels: Voxels, total: float) -> float:
-    """A sum over the sample → over the whole volume."""
-    if sample.voxels == voxels.size:
-        return value
-    if sample.activity and total:
-        return value * total / sample.activity
-    return value * voxels.size / max(sample.voxels, 1)
-
-
-def _loss(source: Voxels, decoded: Voxels) -> tuple[float, float]:
-    """Sum of squared differences, and the largest one."""
-    if source is decoded:
-        return 0.0, 0.0
-    with np.errstate(invalid="ignore"):
-        difference = np.abs(source.astype(np.float64) - decoded.astype(np.float64))
-    finite = difference[np.isfinite(difference)]
-    return float(np.square(finite).sum()), float(finite.max(initial=0.0))
 
 
 def _spread(count: int) -> list[int]:

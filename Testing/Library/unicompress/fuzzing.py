@@ -174,8 +174,8 @@ def _small_blocks() -> Iterator[None]:
         yield
 
 
-def lay_out(text: bytes, rows: list[Row] | tuple[Row, ...], **edits: int) -> bytes:
-    """A file whose checksums fit. edits: fields of the prologue that are to lie, by position."""
+def lay_out(text: bytes, rows: list[Row] | tuple[Row, ...]) -> bytes:
+    """A file whose checksums fit."""
     head = zlib.compress(text, 1)
     count = len(rows)
     table = zlib.compress(
@@ -188,17 +188,10 @@ def lay_out(text: bytes, rows: list[Row] | tuple[Row, ...], **edits: int) -> byt
         ),
         1,
     )
-    return join(head, table, b"".join(row.data for row in rows), count, **edits)
-
-
-def join(head: bytes, table: bytes, payload: bytes, count: int, **edits: int) -> bytes:
-    """The parts of a file, with prologues and seal around them."""
+    payload = b"".join(row.data for row in rows)
     size = 160 + len(payload) + 2 * (len(head) + len(table))
-    fields = [b"UCV1", 1, 0, size, len(payload), len(head), zlib.crc32(head), len(table)]
-    fields += [zlib.crc32(table), count, 1]
-    for place, value in edits.items():
-        fields[int(place[1:])] = value
-    prologue = _PROLOGUE.pack(*fields, 0)[:-4]
+    sizes = len(head), zlib.crc32(head), len(table), zlib.crc32(table)
+    prologue = _PROLOGUE.pack(b"UCV1", 1, 0, size, len(payload), *sizes, count, 1, 0)[:-4]
     prologue += struct.pack("<I", zlib.crc32(prologue))
     whole = prologue + head + table + payload + head + table + prologue
     return whole + hashlib.sha256(whole).digest()
@@ -232,16 +225,6 @@ def mangle(dice: random.Random, data: bytes, others: bytes) -> bytes:
 
 def _raw(dice: random.Random, base: Base, other: Base) -> bytes:
     return mangle(dice, base.raw, other.raw)
-
-
-def _prologue(dice: random.Random, base: Base, _other: Base) -> bytes:
-    place = dice.choice((1, 2, 3, 4, 5, 6, 7, 8, 9, 10))
-    width = 16 if place < 3 else 64 if place < 5 else 32
-    value = dice.choice((*_NUMBERS, dice.getrandbits(64))) & ((1 << width) - 1)
-    if dice.random() < 0.5:
-        old = _PROLOGUE.unpack_from(base.raw)[place]
-        value = max(0, old + dice.choice((-1, 1, -16, 16, -256, 256))) & ((1 << width) - 1)
-    return lay_out(json.dumps(base.header).encode(), base.rows, **{f"f{place}": value})
 
 
 def _header(dice: random.Random, base: Base, other: Base) -> bytes:
@@ -322,17 +305,6 @@ def _table(dice: random.Random, base: Base, other: Base) -> bytes:
     return lay_out(json.dumps(base.header).encode(), rows)
 
 
-def _deflated(dice: random.Random, base: Base, other: Base) -> bytes:
-    fields = _PROLOGUE.unpack_from(base.raw)
-    middle, end = 64 + fields[5], 64 + fields[5] + fields[7]
-    head, table = base.raw[64:middle], base.raw[middle:end]
-    if dice.random() < 0.5:
-        head = mangle(dice, head, other.raw)
-    else:
-        table = mangle(dice, table, other.raw)
-    return join(head, table, base.raw[end : end + fields[4]], fields[9])
-
-
 def _code(dice: random.Random, base: Base, other: Base) -> bytes:
     """The bytes of one chunk, under a checksum that fits: what reaches the delossless."""
     rows = list(base.rows)
@@ -399,12 +371,10 @@ def _forge_head(dice: random.Random, chunk: bytearray) -> None:
 Mutate = Callable[[random.Random, Base, Base], bytes]
 #: Name → mutation, its share, and whether its checksums were mended.
 MUTATIONS: dict[str, tuple[Mutate, int, bool]] = {
-    "bytes": (_raw, 30, False),
-    "prologue": (_prologue, 6, True),
+    "bytes": (_raw, 36, False),
     "header": (_header, 22, True),
     "table": (_table, 10, True),
-    "deflated": (_deflated, 6, True),
-    "code": (_code, 26, True),
+    "code": (_code, 32, True),
     "parity": (_parity, 12, False),
 }
 _NAMES = [name for name, (_, share, _) in MUTATIONS.items() for _ in range(share)]

@@ -3,8 +3,8 @@
     python -m Testing.Library.unicompress.minimal_reader FILE...
 
 prints shape, type and SHA-256 of the voxels of each. It proves that the page is enough, and would
-read the files if the library were lost. It reads whole volumes, repairs what parity can repair, and
-stops at the first other damage. Models lie in the file, or are given to it.
+read the files if the library were lost. It reads whole volumes and stops at the first damage.
+Models lie in the file, or are given to it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import imagecodecs
 import numpy as np
 
-from . import minimal_predictor, minimal_records, minimal_repair, minimal_video
+from . import minimal_predictor, minimal_records, minimal_video
 
 Array = np.ndarray[Any, Any]
 Shape = tuple[int, ...]
@@ -53,7 +53,7 @@ def read(path: Path, models: Sequence[bytes] = ()) -> tuple[dict[str, Any], Arra
 
     models: files of models, for a file that does not carry its own.
     """
-    data = minimal_repair.repaired(path.read_bytes())
+    data = path.read_bytes()
     header, rows, place = _open(data)
     shape, dtype = tuple(header["shape"]), np.dtype(header["dtype"])
     _need(prod(shape) * dtype.itemsize <= MOST_BYTES, "more voxels than this reader holds")

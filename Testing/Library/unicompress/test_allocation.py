@@ -45,10 +45,3 @@ def test_equal_steps_win_at_low_ratios(
 def test_high_ratios_do_without(noisy: Volume, tmp_path: Path) -> None:
     done = compress(noisy, tmp_path / "a.ucv", CompressConfig(ratio=40.0, speed="fast"))
     assert set(done.block_types) == {"video (AV1)"}
-
-
-@pytest.mark.slow
-def test_floats_do_without(noisy: Volume, tmp_path: Path) -> None:
-    floats = Volume(noisy.voxels.astype(np.float32))
-    done = compress(floats, tmp_path / "a.ucv", CompressConfig(ratio=6.0, speed="fast"))
-    assert done.ratio >= 6

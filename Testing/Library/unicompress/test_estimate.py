@@ -93,15 +93,6 @@ def test_where_every_block_is_coded_the_estimate_is_the_result(tmp_path: Path) -
         assert found.max_error == done.max_error
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("patience")
-def test_full_effort_is_estimated_to_be_smaller(template: Volume) -> None:
-    fast = estimate(template, CompressConfig(lossless=True, speed="fast"))
-    normal = estimate(template, CompressConfig(lossless=True))
-    # The learned predictor, which fast does without, is far smaller on this template.
-    assert 0.75 * fast.file_bytes < normal.file_bytes < 0.98 * fast.file_bytes
-
-
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "float32", "float64"])
 def test_every_type_and_constant_volumes_have_an_estimate(dtype: str) -> None:
     flat = Volume(np.full((3, 20, 30), 7, dtype))

@@ -139,13 +139,3 @@ def test_the_target_is_met(mode: str, voxels: Voxels, tmp_path: Path) -> None:
         if finite.size:
             assert finite.min() <= back[np.isfinite(back)].min()
             assert back[np.isfinite(back)].max() <= finite.max()
-
-
-def test_labels_are_refused_by_lossy_modes_alone(tmp_path: Path) -> None:
-    for mode, config in MODES.items():
-        chosen = CompressConfig(threads=1, **config)
-        if chosen.mode == "lossless":
-            compress(Volume(VOLUMES["mask"]()), tmp_path / f"{mode}.ucv", chosen)
-        else:
-            with pytest.raises(InputError, match="labels"):
-                compress(Volume(VOLUMES["mask"]()), tmp_path / f"{mode}.ucv", chosen)

@@ -53,11 +53,6 @@ def test_a_missing_model_is_named() -> None:
     assert ModelSet(NAMED).missing() == [f"the model codec-ct {SHA256[:12]} (predictor)"]
 
 
-def test_a_role_that_no_one_named_is_refused() -> None:
-    with pytest.raises(ModelError, match="names none"):
-        ModelSet(NAMED).get("restoration")
-
-
 @pytest.mark.parametrize("data", [b"", b"\xff" * 64, WEIGHTS[:-1], WEIGHTS[:20]])
 def test_bytes_that_are_no_model_raise(data: bytes) -> None:
     model = CodecModel("predictor", "codec-ct", "0" * 64, data)

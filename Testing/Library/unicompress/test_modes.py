@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import ConfigError, DependencyError, InputError
@@ -24,10 +20,9 @@ from MedEnhanceLib.unicompress import (
     estimate,
     inspect_container,
 )
-from MedEnhanceLib.unicompress.codecs import integers
 
 from .conftest import Write
-from .test_round_trip import QUICK, same_bits
+from .test_round_trip import same_bits
 
 INTEGERS = ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8"]
 
@@ -60,10 +55,6 @@ class TestKeepNoiseLevel:
         assert largest_error(decompress(path).voxels, volume.voxels) <= bound
         assert card["mode"] == "max_error"
 
-    def test_less_than_one_of_whole_numbers_is_lossless(self, write: Write) -> None:
-        volume = self.noisy(4.0)
-        assert same_bits(decompress(write(volume, keep_noise_level=0.1)).voxels, volume.voxels)
-
     def test_an_estimate_is_of_the_same_bound(self) -> None:
         found = estimate(self.noisy(20.0), CompressConfig(keep_noise_level=0.5))
         assert found.mode == "max_error"
@@ -81,34 +72,6 @@ class TestKeepNoiseLevel:
 
 
 class TestMaxError:
-    @pytest.mark.slow
-    @QUICK
-    @given(
-        voxels=st.sampled_from(INTEGERS).flatmap(
-            lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=3, max_dims=3, max_side=6))
-        ),
-        bound=st.one_of(st.integers(0, 300), st.floats(0, 9), st.integers(0, 1 << 65)),
-    )
-    def test_integers_stay_within_it(self, voxels: Voxels, bound: float, write: Write) -> None:
-        back = decompress(write(Volume(voxels), max_error=bound)).voxels
-        assert largest_error(back, voxels) <= bound
-
-    @pytest.mark.slow
-    @QUICK
-    @given(
-        voxels=st.sampled_from(["f2", "f4", "f8"]).flatmap(
-            lambda dtype: hnp.arrays(
-                dtype,
-                hnp.array_shapes(min_dims=3, max_dims=3, max_side=6),
-                elements={"allow_nan": False, "allow_infinity": False},
-            )
-        ),
-        bound=st.floats(0, 1e6, allow_subnormal=False),
-    )
-    def test_floats_stay_within_it(self, voxels: Voxels, bound: float, write: Write) -> None:
-        back = decompress(write(Volume(voxels), max_error=bound)).voxels
-        assert largest_error(back, voxels) <= bound
-
     @pytest.mark.parametrize("dtype", INTEGERS)
     @pytest.mark.parametrize("bound", [1, 7, 100, 200])
     def test_noise_over_the_whole_type_stays_within_it(
@@ -121,32 +84,6 @@ class TestMaxError:
         assert (
             largest_error(decompress(write(Volume(noise), max_error=bound)).voxels, noise) <= bound
         )
-
-    def test_a_float_that_would_miss_it_is_stored_as_it_is(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        voxels = np.random.default_rng(0).normal(size=(3, 5, 7))
-
-        def off(indices: Voxels, base: float, step: float, dtype: Any) -> Voxels:
-            decoded = indices * step + base
-            decoded.flat[17] += 0.02
-            return decoded.astype(dtype)
-
-        monkeypatch.setattr(integers, "_from_steps", off)
-        assert integers.to_bounded_integers(voxels, 0.01).record == (
-            integers.to_integers(voxels).record
-        )
-
-    def test_floats_become_smaller_for_it(self, scan: Volume, write: Write) -> None:
-        noisy = Volume(scan.voxels + np.random.default_rng(0).random(scan.shape, np.float32))
-        sizes = [write(noisy, max_error=e).stat().st_size for e in (0.0, 0.01, 0.5)]
-        assert sizes[1] < 0.8 * sizes[0]
-        assert sizes[2] < 0.8 * sizes[1]
-
-    def test_zero_is_lossless(self, scan: Volume, write: Write) -> None:
-        back = decompress(write(scan, max_error=0))
-        assert same_bits(back.voxels, scan.voxels)
-        assert back.history == ()
 
     def test_the_report_states_what_was_reached(self, scan: Volume, tmp_path: Path) -> None:
         done = compress(scan, tmp_path / "a.ucv", CompressConfig(max_error=3))
@@ -173,8 +110,8 @@ class TestMaxError:
 
 class TestRatio:
     @pytest.mark.slow
-    @pytest.mark.parametrize("ratio", [1.0, 2.5, 4, 8, 15.7, 20])
-    @pytest.mark.parametrize("dtype", ["i2", "u1", "f4", "i8"])
+    @pytest.mark.parametrize("ratio", [2.5, 15.7])
+    @pytest.mark.parametrize("dtype", ["i2", "f4"])
     def test_the_file_is_never_larger(
         self, ratio: float, dtype: str, scan: Volume, tmp_path: Path
     ) -> None:
@@ -190,13 +127,6 @@ class TestRatio:
         noise = np.random.default_rng(0).normal(0, 4, large.shape).astype(np.int16)
         done = compress(Volume(large + noise), tmp_path / "a.ucv", CompressConfig(ratio=12))
         assert 12 <= done.ratio < 12.3
-
-    @pytest.mark.slow
-    def test_more_bytes_give_more_quality(self, scan: Volume, tmp_path: Path) -> None:
-        psnr = [
-            compress(scan, tmp_path / f"{r}.ucv", CompressConfig(ratio=r)).psnr for r in (4, 8, 16)
-        ]
-        assert psnr[0] > psnr[1] + 2 > psnr[2] + 4  # type: ignore[operator]
 
     def test_where_lossless_fits_nothing_is_lost(self, scan: Volume, tmp_path: Path) -> None:
         done = compress(scan, tmp_path / "a.ucv", CompressConfig(ratio=1.5))
@@ -253,27 +183,6 @@ class TestRatio:
         voxels[1:] = 0
         compress(Volume(voxels), tmp_path / "a.ucv", CompressConfig(ratio=4))
         assert same_bits(decompress(tmp_path / "a.ucv").voxels, voxels)
-
-    @pytest.mark.slow
-    def test_huge_values_are_shared_out_too(self, scan: Volume, tmp_path: Path) -> None:
-        for scale in (1e27, 1e-30):
-            volume = Volume((scan.voxels * scale).astype(np.float32))
-            path = tmp_path / f"{scale}.ucv"
-            done = compress(volume, path, CompressConfig(ratio=12, speed="fast"))
-            assert done.psnr is not None
-            assert done.psnr > 25
-
-    def test_voxels_stay_in_the_source_s_range(self, scan: Volume, write: Write) -> None:
-        back = decompress(write(scan, ratio=10)).voxels
-        assert back.min() >= scan.voxels.min()
-        assert back.max() <= scan.voxels.max()
-
-    @pytest.mark.slow
-    def test_the_target_is_in_the_file(self, scan: Volume, write: Write) -> None:
-        card = inspect_container(write(scan, ratio=8))
-        assert (card["mode"], card["promise"]) == ("ratio", {"ratio": 8})
-        assert card["ratio"] >= 8
-        assert card["derived"]
 
 
 @pytest.mark.parametrize(
@@ -334,13 +243,6 @@ def test_a_missing_codec_is_named(
         assert "pip install" in caught.value.hint
 
 
-@pytest.mark.slow
-def test_the_result_can_be_written_as_json(scan: Volume, tmp_path: Path) -> None:
-    for number, config in enumerate(({"lossless": True}, {"ratio": 9.0}, {"max_error": 1.0})):
-        done = compress(scan, tmp_path / f"{number}.ucv", CompressConfig(**config))
-        json.dumps(asdict(replace(done, path=str(done.path))), allow_nan=False)  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize("mode", [{"max_error": 1}, {"ratio": 8}, {"psnr": 40}])
 def test_labels_are_not_compressed_with_a_loss(mode: dict[str, float], tmp_path: Path) -> None:
     """Also where nothing but their values says that they are labels."""
@@ -349,15 +251,3 @@ def test_labels_are_not_compressed_with_a_loss(mode: dict[str, float], tmp_path:
     with pytest.raises(InputError, match="labels"):
         compress(Volume(labels), tmp_path / "a.ucv", CompressConfig(**mode))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_quality_beyond_what_numbers_hold_is_lossless(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    volume = Volume(rng.integers(0, 900, (12, 40, 40)).astype(np.int16))
-    done = compress(volume, tmp_path / "a.ucv", CompressConfig(psnr=90.0))
-    assert done.max_error == 0
-
-
-def test_numbers_have_to_be_numbers() -> None:
-    with pytest.raises(ConfigError, match="Use a number"):
-        CompressConfig(ratio="8")  # type: ignore[arg-type]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,7 +34,7 @@ from MedEnhanceLib.unicompress.container import NO_BLOCK, Container
 from MedEnhanceLib.unicompress.models import MODEL_CHUNK, shipped_model
 
 from ..conftest import WarningRecorder
-from . import minimal_predictor, minimal_reader
+from . import minimal_predictor
 from .conftest import Write
 from .test_damage import chunks_of, rebuild
 from .test_round_trip import QUICK
@@ -193,19 +192,6 @@ def test_distributions_add_up_and_leave_no_symbol_out() -> None:
     assert (np.diff(rows, axis=1) > 0).all()
 
 
-def test_the_logistic_function_is_right() -> None:
-    x = np.linspace(-40, 40, 999)
-    assert tables._logistic(x) == pytest.approx(1 / (1 + np.exp(-x)), rel=1e-12)
-
-
-def test_tables_cost_what_the_distributions_say() -> None:
-    block = anatomy((8, 64, 64))
-    data = round_trip(block)
-    samples = samples_of(block, block.size, np.random.default_rng(0))
-    ideal = tuning.ideal_bits(NETWORK, samples) * block.size / 8
-    assert len(data) < 1.02 * ideal + 8 * 64 + 200
-
-
 def test_teaching_a_volume_takes_fewer_bits() -> None:
     samples = samples_of(anatomy((8, 64, 64)), 20_000, np.random.default_rng(0))
     taught = tuning.tune(NETWORK, samples, steps=60)
@@ -283,16 +269,6 @@ def test_a_volume_is_coded_by_the_predictor(
     assert np.array_equal(one.voxels, four.voxels)
     part = decompress(path, region=np.s_[3:9, 10:30, 5:20])
     assert np.array_equal(part.voxels, one.voxels[3:9, 10:30, 5:20])
-
-
-@pytest.mark.usefixtures("small_learned_blocks")
-def test_the_file_is_the_same_for_any_number_of_threads(scan: Volume, tmp_path: Path) -> None:
-    files = []
-    for threads in (1, 4):
-        path = tmp_path / f"{threads}.ucv"
-        compress(scan, path, CompressConfig(lossless=True, threads=threads))
-        files.append(path.read_bytes())
-    assert files[0] == files[1]
 
 
 def test_a_taught_network_travels_in_the_file(
@@ -379,27 +355,6 @@ def test_a_reader_made_from_the_page_decodes_it() -> None:
 
 
 @pytest.mark.usefixtures("small_learned_blocks")
-def test_that_reader_reads_a_file_by_the_shipped_network(write: Write) -> None:
-    path = write(Volume(anatomy((3, 20, 24)).astype(np.int16), modality="CT"), lossless=True)
-    assert {chunk.kind for chunk in chunks_of(path)} == {LEARNED}
-    shipped = shipped_model("predictor", "CT")
-    assert shipped is not None
-    _, voxels, proved = minimal_reader.read(path, [shipped.data])
-    assert proved
-    assert np.array_equal(voxels, decompress(path).voxels)
-
-
-def test_fast_uses_no_network(scan: Volume, tmp_path: Path) -> None:
-    result = compress(scan, tmp_path / "a.ucv", CompressConfig(lossless=True, speed="fast"))
-    assert "learned" not in result.block_types
-
-
-def test_a_record_of_one_byte_holds_no_larger_index() -> None:
-    with pytest.raises(ValueError, match="255"):
-        learned._narrowed(np.array([[[300]]], np.uint16), np.dtype(np.uint8))
-
-
-@pytest.mark.usefixtures("small_learned_blocks")
 def test_without_the_compiled_library_others_code_and_reading_says_what_to_do(
     scan: Volume, tmp_path: Path, recorder: WarningRecorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -414,9 +369,3 @@ def test_without_the_compiled_library_others_code_and_reading_says_what_to_do(
     with pytest.raises(DependencyError, match="compiled library") as caught:
         decompress(tmp_path / "a.ucv")
     assert "build it" in caught.value.hint
-
-
-def test_lanes_of_a_forged_head_are_refused() -> None:
-    data = round_trip(anatomy((4, 20, 20)))
-    with pytest.raises(ValueError, match="lanes"):
-        coder.Head.unpack(data[:1] + struct.pack("<B", 30) + data[2:])

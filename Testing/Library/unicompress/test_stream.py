@@ -3,7 +3,6 @@ a run of slices at a time."""
 
 from __future__ import annotations
 
-import os
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import pytest
 from MedEnhanceLib import api
 from MedEnhanceLib.core import slabs as slabs_module
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import Cancelled, CodecError, DeviceMemoryError, OutputError
+from MedEnhanceLib.errors import Cancelled, CodecError, OutputError
 from MedEnhanceLib.io import load, save
 from MedEnhanceLib.io import voxels as payload
 from MedEnhanceLib.runtime.progress import Monitor
@@ -55,13 +54,6 @@ class TestSpool:
             assert kept[2][190:999] == pieces[2][190:]
             assert kept[2][9:3] == b""
             assert kept[0] == pieces[0] != kept[2]
-
-    @pytest.mark.skipif(os.name == "nt", reason="a file without a name needs POSIX")
-    def test_it_has_no_name(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(spool, "_IN_MEMORY", 1)
-        with spool.Spool(tmp_path) as store:
-            store.keep(bytes(1 << 16))
-            assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.slow
     @pytest.mark.parametrize("config", MODES, ids=str)
@@ -159,15 +151,6 @@ class TestDecompressTo:
         with pytest.raises((CodecError, OutputError)):
             decompress_to(file, tmp_path / "a.nrrd")
         assert [entry.name for entry in tmp_path.iterdir()] == ["a.ucv"]
-
-    def test_a_slab_beyond_memory_is_refused(
-        self, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(decode, "memory_limit", lambda: 4 * 40 * 36 * 2 - 1)
-        with pytest.raises(DeviceMemoryError):
-            decompress_to(file, tmp_path / "a.nrrd")
-        monkeypatch.setattr(decode, "memory_limit", lambda: 4 * 40 * 36 * 2)
-        decompress_to(file, tmp_path / "a.nrrd")
 
     def test_a_cancel_leaves_nothing(self, file: Path, tmp_path: Path) -> None:
         with pytest.raises(Cancelled):

@@ -86,14 +86,6 @@ def test_coarser_steps_take_fewer_bytes_and_lose_more(encoder: Encoder) -> None:
     assert errors == sorted(errors)
 
 
-def test_the_first_slice_is_no_worse_than_the_others(encoder: Encoder) -> None:
-    block = smooth((9, 96, 96))
-    made = video.encode(block, 30.0, speed="normal", encoder=encoder)
-    back = video.decode(made.data, block.shape, context_of(block)).astype(float)
-    errors = np.square(back - block).mean(axis=(1, 2))
-    assert errors[0] < 2 * errors[1:].mean()
-
-
 @pytest.mark.parametrize("shape", [(4, 71, 66), (6, 71, 66), (5, 73, 66), (5, 71, 4000)], ids=str)
 def test_a_stream_of_another_size_is_refused(
     coded: video.Video, shape: tuple[int, int, int]
@@ -136,15 +128,6 @@ def test_without_pyav_a_video_of_10_bits_says_what_it_needs(
         assert again.frames is None
 
 
-@pytest.mark.parametrize("shape", [(4, 64, 64), (5, 71, 66), (6, 64, 97)], ids=str)
-def test_each_encoder_codes_odd_sides(encoder: Encoder, shape: tuple[int, int, int]) -> None:
-    block = smooth(shape)
-    made = video.encode(block, 4.0, speed="fast", encoder=encoder)
-    assert made.top <= (4095 if encoder is LIBAOM else 1023)
-    back = video.decode(made.data, block.shape, context_of(block))
-    assert np.abs(back.astype(float) - block).max() < 25
-
-
 def test_sizes_do_not_jump_where_12_bits_end() -> None:
     """A finer quantizer takes over there; a size between both must be within reach."""
     block = smooth((8, 96, 96))
@@ -159,12 +142,6 @@ def test_sizes_do_not_jump_where_12_bits_end() -> None:
             for step in steps[n - 1 : n + 1]
         )
         assert after == pytest.approx(before, rel=0.08)
-
-
-def test_slices_that_svt_does_not_take_are_coded_by_libaom() -> None:
-    block = smooth((5, 40, 70))
-    made = video.encode(block, 8.0, speed="fast", encoder=SVT)
-    assert made.data == video.encode(block, 8.0, speed="fast").data
 
 
 def test_without_pyav_libaom_codes_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,32 +49,6 @@ def test_a_filter_pays_for_its_bytes_or_is_left_out() -> None:
     assert wiener.fit(coded.frames, np.zeros_like(error), 0, 1 << 22, MOST) is None
 
 
-def test_rounded_weights_lose_next_to_nothing() -> None:
-    """Each makes up for those before: rounding each alone loses more."""
-    rng = np.random.default_rng(0)
-    terms = rng.normal(size=(500, 1)) * 40 + rng.normal(size=(500, 12))
-    wanted = terms @ rng.uniform(-0.3, 0.3, 12)
-    products, aims = (terms.T @ terms)[None], (terms.T @ wanted)[None]
-    exact = np.linalg.solve(products, aims[..., None])[..., 0]
-    kept = wiener._rounded(products, exact) / 128
-    alone = np.rint(exact * 128) / 128
-
-    def left(weights: np.ndarray) -> float:
-        return float(np.sum((wanted - terms @ weights[0]) ** 2))
-
-    assert left(kept) < left(alone) / 2
-
-
-def test_a_filter_comes_back_as_it_was_written() -> None:
-    coded, error, noise = coded_with_error()
-    chosen = wiener.fit(coded.frames, error, noise, 1 << 22, MOST)
-    assert chosen is not None
-    found, size = wiener.read(chosen.data + b"stream")
-    assert size == len(chosen.data)
-    assert (found.weights == chosen.weights).all()
-    assert found.data == chosen.data
-
-
 def forged(kind: int, content: bytes, size: int | None = None) -> bytes:
     return wiener.HEAD.pack(kind, 9, 9, len(content) if size is None else size) + content
 

@@ -141,13 +141,13 @@ class Fusion(nn.Module):
         near = torch.cat([near, near], dim=-1)[:, :, None]
         keys = self._around(tokens.keys, flat).permute(0, 1, 3, 4, 2)
         query = self.query(features).float().clamp(-_KEY, _KEY)
-        query = query.unflatten(-1, (self.heads, -1)).transpose(2, 3)
+        query = self._by_head(query).transpose(2, 3)
         scores = query @ keys + self.slots[:, None]
         below = (scores - scores.amax(dim=-1, keepdim=True).detach()).clamp_min(-_FARTHEST)
         shares = near * torch.exp2(below)
         shares = shares / shares.sum(dim=-1, keepdim=True)
         values = self._around(tokens.values, flat).transpose(2, 3)
-        signs = self.signs.unflatten(-1, (self.heads, -1)).transpose(0, 1)
+        signs = self._by_head(self.signs).transpose(0, 1)
         plain, signed = (
             (shares @ some).transpose(2, 3).flatten(-2) for some in (values, signs * values)
         )
@@ -156,7 +156,11 @@ class Fusion(nn.Module):
     def _around(self, tokens: Tensor, flat: Tensor) -> Tensor:
         """The tokens [B, N, 16, heads, size] of eight cells [B, N, 8]: branch 0, then branch 1."""
         picked = tokens.index_select(0, flat.flatten()).view(*flat.shape, 2, -1)
-        return picked.transpose(2, 3).flatten(2, 3).unflatten(-1, (self.heads, -1))
+        return self._by_head(picked.transpose(2, 3).flatten(2, 3))
+
+    def _by_head(self, x: Tensor) -> Tensor:
+        """[…, heads · size] → […, heads, size]."""
+        return x.view(*x.shape[:-1], self.heads, -1)
 
 
 class Decoded(NamedTuple):
@@ -250,7 +254,7 @@ class Decoder(nn.Module):
             axes = [torch.arange(o, n, 2) for o, n in zip(odd, counts, strict=True)]
             corners = torch.cartesian_prod(*axes) * halves
             parts = [whole.new_empty(0, len(inside))]
-            for some in corners.split(at_once):
+            for some in torch.split(corners, at_once):
                 positions = positions_of((some[:, None] + inside).to(device), thick=thick)
                 parts.append(self.evaluate(tokens, positions[None], alike=True).values[0])
             part = whole[odd[0] :: 2, odd[1] :: 2, odd[2] :: 2]

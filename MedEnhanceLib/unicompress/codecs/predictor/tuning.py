@@ -50,11 +50,11 @@ _RATE = 8e-3
 _DECAY = (0.9, 0.98)
 _LOG2 = math.log(2)
 #: A probability is mixed with a little of everything, so that no voxel costs too much.
-KEPT, SPREAD = 0.998, 2e-6
-SMALLEST_SCALE = 1 / 16
+_KEPT, _SPREAD = 0.998, 2e-6
+_SMALLEST_SCALE = 1 / 16
 #: The share of the wide component in steps of shape: see `tables.SHARES`.
-SHARE_START, SHARE_STEP = -4.0, 0.75
-SHAPE_RANGE = (-0.5, 7.5)
+_SHARE_START, _SHARE_STEP = -4.0, 0.75
+_SHAPE_RANGE = (-0.5, 7.5)
 
 
 @dataclass(frozen=True)
@@ -201,23 +201,36 @@ def tune(
 ) -> Network:
     """The network after `steps` steps on batches of the samples, the same for the same samples."""
     monitor = monitor or Monitor()
-    weights = Weights.of(network)
-    arrays = weights.arrays
-    means = [np.zeros_like(array) for array in arrays]
-    squares = [np.zeros_like(array) for array in arrays]
+    learner = Learner(Weights.of(network))
     generator = np.random.default_rng(0)
     for step in range(steps):
         monitor.check()
         chosen = generator.integers(0, len(samples), _BATCH)
-        _, gradients = bits_and_gradients(weights, samples, chosen)
-        rate = _RATE * min(1.0, (step + 1) / 20) * (1 - step / steps)
-        for array, gradient, mean, square in zip(arrays, gradients, means, squares, strict=True):
+        learner.step(samples, chosen, _RATE * min(1.0, (step + 1) / 20) * (1 - step / steps))
+    return learner.weights.network()
+
+
+class Learner:
+    """Weights that learn, by Adam."""
+
+    def __init__(self, weights: Weights) -> None:
+        self.weights = weights
+        self._means = [np.zeros_like(array) for array in weights.arrays]
+        self._squares = [np.zeros_like(array) for array in weights.arrays]
+        self._steps = 0
+
+    def step(self, samples: Samples, chosen: npt.NDArray[np.int64], rate: float) -> float:
+        """One step on the chosen samples; their mean bits before it."""
+        self._steps += 1
+        bits, gradients = bits_and_gradients(self.weights, samples, chosen)
+        state = zip(self.weights.arrays, gradients, self._means, self._squares, strict=True)
+        for array, gradient, mean, square in state:
             mean += (1 - _DECAY[0]) * (gradient - mean)
             square += (1 - _DECAY[1]) * (gradient * gradient - square)
-            unbiased = mean / (1 - _DECAY[0] ** (step + 1))
-            spread = np.sqrt(square / (1 - _DECAY[1] ** (step + 1))) + 1e-8
+            unbiased = mean / (1 - _DECAY[0] ** self._steps)
+            spread = np.sqrt(square / (1 - _DECAY[1] ** self._steps)) + 1e-8
             array -= np.float32(rate) * unbiased / spread
-    return weights.network()
+        return bits
 
 
 def ideal_bits(network: Network, samples: Samples) -> float:
@@ -253,20 +266,20 @@ def _loss(
     index, scale = samples.index[chosen], samples.scale[chosen]
     off = index - samples.linear[chosen] - scale * outputs[:, 0]
     wanted = scale * np.exp2(np.clip(outputs[:, 1], -30, 30))
-    width = np.maximum(wanted, np.float32(SMALLEST_SCALE))
-    share = _logistic(SHARE_START + SHARE_STEP * np.clip(outputs[:, 2], *SHAPE_RANGE))
+    width = np.maximum(wanted, np.float32(_SMALLEST_SCALE))
+    share = _logistic(_SHARE_START + _SHARE_STEP * np.clip(outputs[:, 2], *_SHAPE_RANGE))
     lowest = index <= 0
     near, near_by_off, near_by_log = _mass(off, width, lowest)
     far, far_by_off, far_by_log = _mass(off, width * np.float32(WIDER), lowest)
     mass = near + share * (far - near)
-    kept = np.float32(KEPT) * mass + np.float32(SPREAD)
-    by_mass = -KEPT / (_LOG2 * kept)
+    kept = np.float32(_KEPT) * mass + np.float32(_SPREAD)
+    by_mass = -_KEPT / (_LOG2 * kept)
     gradient = np.empty_like(outputs)
     gradient[:, 0] = by_mass * -scale * (near_by_off + share * (far_by_off - near_by_off))
     by_log = near_by_log + share * (far_by_log - near_by_log)
-    gradient[:, 1] = by_mass * _LOG2 * by_log * (wanted >= SMALLEST_SCALE)
-    inside = (outputs[:, 2] > SHAPE_RANGE[0]) & (outputs[:, 2] < SHAPE_RANGE[1])
-    gradient[:, 2] = by_mass * SHARE_STEP * share * (1 - share) * (far - near) * inside
+    gradient[:, 1] = by_mass * _LOG2 * by_log * (wanted >= _SMALLEST_SCALE)
+    inside = (outputs[:, 2] > _SHAPE_RANGE[0]) & (outputs[:, 2] < _SHAPE_RANGE[1])
+    gradient[:, 2] = by_mass * _SHARE_STEP * share * (1 - share) * (far - near) * inside
     np.clip(gradient, -8, 8, out=gradient)
     return -np.log2(kept), gradient
 

@@ -12,7 +12,7 @@ import torch
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, CodecError, ConfigError, InputError, ModelError
-from MedEnhanceLib.runtime.progress import Event, Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress import (
     CompressConfig,
     compress,
@@ -41,7 +41,12 @@ from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import (
     inverse_haar,
 )
 from MedEnhanceLib.unicompress.codecs.implicit.train import train_implicit
-from MedEnhanceLib.unicompress.codecs.implicit.trainer import draw_cubes, pick, teacher_weight
+from MedEnhanceLib.unicompress.codecs.implicit.trainer import (
+    Trainer,
+    draw_cubes,
+    pick,
+    teacher_weight,
+)
 from MedEnhanceLib.unicompress.codecs.implicit.weights import Reader
 from MedEnhanceLib.unicompress.container import Container
 from MedEnhanceLib.unicompress.models import CodecModel, shipped_model
@@ -138,15 +143,20 @@ def test_a_stopped_training_goes_on_to_the_same_state(
     models: dict[str, CodecModel],
     tmp_path: Path,
     stop: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stopped = threading.Event()
+    stopped, step = threading.Event(), Trainer.step
 
-    def listen(event: Event) -> None:
-        if str(event.fields.get("stage", "")).startswith(f"step {stop} "):
+    def watched(trainer: Trainer, number: int) -> dict[str, float]:
+        if number == stop:
             stopped.set()
+        return step(trainer, number)
 
+    monkeypatch.setattr(Trainer, "step", watched)
     with pytest.raises(Cancelled, match="checkpoint"):
-        train_implicit(smoke, files, tmp_path, Monitor(listen, stopped))
+        train_implicit(smoke, files, tmp_path, Monitor(cancel=stopped))
+    stopped.clear()
+    monkeypatch.undo()
     trained = train_implicit(smoke, files, tmp_path)
     assert [path.read_bytes() for path in trained] == [one.data for one in models.values()]
 
