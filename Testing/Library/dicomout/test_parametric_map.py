@@ -115,9 +115,7 @@ def test_units_are_stated_in_ucum(
     assert (mapping.RealWorldValueSlope, mapping.RealWorldValueIntercept) == (1, 0)
 
 
-@pytest.mark.parametrize(
-    ("kind", "code"), [("LBM", "g/ml{SUVlbm}"), ("BSA", "cm2/ml{SUVbsa}"), ("OTHER", "g/ml")]
-)
+@pytest.mark.parametrize(("kind", "code"), [("BW", "g/ml{SUVbw}"), ("BSA", "1")])
 def test_the_kind_of_suv_is_the_sources(
     study: Any, spread: Volume, enhanced: Derivation, kind: str, code: str
 ) -> None:

@@ -201,9 +201,10 @@ def test_lossy_steps_and_machines_before_us_are_passed_on(
     ("voxels", "says"),
     [
         (np.zeros((2, 3, 4, 5), np.uint8), "frames"),
-        (np.full((3, 4, 5), 0.5, np.float32), "no whole numbers"),
-        (np.full((3, 4, 5), -1, np.int16), "-1"),
-        (np.full((3, 4, 5), np.nan, np.float32), "no whole numbers"),
+        (np.full((3, 4, 5), 0.5, np.float32), "no labels"),
+        (np.full((3, 4, 5), -1, np.int16), "no labels"),
+        (np.full((3, 4, 5), 70_000, np.int32), "no labels"),
+        (np.full((3, 4, 5), np.nan, np.float32), "no labels"),
         (np.arange(60_000).reshape(30_000, 2, 1), "frames of 2 voxels"),
     ],
 )
