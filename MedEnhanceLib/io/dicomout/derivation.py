@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,7 @@ _FILE_NAMES = re.compile(
 )
 #: A step of a history that put voxels elsewhere, and its words.
 _RESAMPLED_STEP = re.compile(r"DERIVED: ((?:resampled|slices restored).*?)(?: by MedEnhance .*)?$")
-SOURCE_IMAGE = ("121322", "Source image for image processing operation")
+_SOURCE_IMAGE = ("121322", "Source image for image processing operation")
 #: Actions that leave the intensities as they are, or that have a code of their own.
 _CODES_OF_ACTIONS = {
     "compressed": (), "decompressed": (), "converted": (), "recovered": (), "exported": (),
@@ -139,33 +139,6 @@ def contribution_of(contribution: str) -> Dataset:
         ContributionDateTime=datetime.now(UTC).strftime("%Y%m%d%H%M%S+0000"),
         ContributionDescription=contribution,
     )
-
-
-def refer_to_sources(
-    dataset: Dataset, sources: Sequence[Reference], *, same_place: bool = True
-) -> None:
-    """Record the images that `dataset` was made from.
-
-    Args:
-        dataset: changed in place.
-        sources: the images; frames of one file go into one item.
-        same_place: whether every pixel lies where it did in the sources.
-    """
-    frames: dict[Reference, list[int]] = {}
-    for one in sources:
-        numbers = [] if one.frame is None else [one.frame]
-        frames.setdefault(replace(one, frame=None), []).extend(numbers)
-    items = []
-    for one, numbers in frames.items():
-        item = refer_to(
-            one,
-            SpatialLocationsPreserved="YES" if same_place else "NO",
-            PurposeOfReferenceCodeSequence=[coded(*SOURCE_IMAGE)],
-        )
-        if numbers:
-            item.ReferencedFrameNumber = numbers if len(numbers) > 1 else numbers[0]
-        items.append(item)
-    dataset.SourceImageSequence = items
 
 
 def without_files(text: str) -> str:
@@ -291,6 +264,20 @@ def refer_to(one: Reference, **more: Any) -> Dataset:
         ReferencedSOPInstanceUID=one.sop_instance,
         **frame,
         **more,
+    )
+
+
+def refer_to_source(one: Reference, *, same_place: bool) -> Dataset:
+    """An item that references an image that something was made from.
+
+    Args:
+        one: the image.
+        same_place: whether every pixel lies where it did in the image.
+    """
+    return refer_to(
+        one,
+        SpatialLocationsPreserved="YES" if same_place else "NO",
+        PurposeOfReferenceCodeSequence=[coded(*_SOURCE_IMAGE)],
     )
 
 

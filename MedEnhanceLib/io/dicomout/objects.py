@@ -15,13 +15,13 @@ from MedEnhanceLib.io.dicomout.attributes import SECONDARY_CAPTURE
 from MedEnhanceLib.io.dicomout.derivation import (
     MANUFACTURER,
     NOTICE,
-    SOURCE_IMAGE,
     Derivation,
     Reference,
     coded,
     fresh_uid,
     now,
     refer_to,
+    refer_to_source,
     series_number,
     with_elements,
 )
@@ -128,12 +128,7 @@ def refer(dataset: Dataset, grid: Grid, derivation: tuple[str, str]) -> None:
         stand_in = frame.DerivationImageSequence[0].SourceImageSequence[0]
         number = int(stand_in.ReferencedSOPInstanceUID.rpartition(".")[2])
         sources = [
-            refer_to(
-                plane.reference,
-                SpatialLocationsPreserved="YES",
-                PurposeOfReferenceCodeSequence=[coded(*SOURCE_IMAGE)],
-            )
-            for plane in grid.behind[number - 1]
+            refer_to_source(plane.reference, same_place=True) for plane in grid.behind[number - 1]
         ]
         if not any(grid.behind):
             del frame.DerivationImageSequence
