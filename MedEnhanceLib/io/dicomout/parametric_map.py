@@ -34,7 +34,7 @@ def build_uncertainty(
     template: Template,
     derivation: Derivation,
     source_images: Sequence[Dataset] | None = None,
-    monitor: Monitor,
+    monitor: Monitor | None = None,
 ) -> Dataset:
     """Make a Parametric Map of standard deviations, on the grid of `volume`.
 
@@ -58,7 +58,7 @@ def build_uncertainty(
     unit = UNIT_CODES.get(volume.units, _NO_UNITS)
     if volume.units == "SUV" and (first.get("SUVType") or "BW") == "BW":
         unit = _SUV
-    monitor.progress(0.1, "uncertainty as DICOM")
+    (monitor or Monitor()).progress(0.1, "uncertainty as DICOM")
     limits = np.finfo(np.float32)
     mapping = hd.pm.RealWorldValueMapping(
         lut_label="UNCERTAINTY",

@@ -41,7 +41,7 @@ def build_segmentation(
     template: Template,
     derivation: Derivation,
     source_images: Sequence[Dataset] | None = None,
-    monitor: Monitor,
+    monitor: Monitor | None = None,
 ) -> Dataset:
     """Make a Segmentation on the grid of `labels`, a segment for each meaning and unnamed label.
 
@@ -69,7 +69,7 @@ def build_segmentation(
     numbers = np.stack([number_of[plane.astype(np.uint16)] for plane in labels.voxels])
     _refuse_too_many(numbers, len(of_value), name)
     grid = lay_out(labels, template, source_images)
-    monitor.progress(0.1, "segmentation as DICOM")
+    (monitor or Monitor()).progress(0.1, "segmentation as DICOM")
     dataset: Dataset = hd.seg.Segmentation(
         source_images=stand_ins(grid, (labels.shape[1], labels.shape[2]), template),
         pixel_array=numbers,
