@@ -10,19 +10,18 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from Library.dicomout.writing import write_series
+from Library.dicomout.writing import MADE, write_series
 from pydicom import Dataset
 
 from MedEnhanceLib import io
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.dicomout import Derivation, new_study, read_template
+from MedEnhanceLib.io.dicomout import new_study, read_template
 from MedEnhanceLib.io.dicomout.attributes import PET_IMAGE
 
 Examine = Callable[[Path], list[str]]
 Make = Callable[..., Path]
-MADE = Derivation("converted")
 FOREIGN = "Łódź 头"
 
 
@@ -36,7 +35,6 @@ def test_the_time_between_frames_comes_back(
         volume,
         tmp_path / "out",
         template=new_study(modality=modality),
-        derivation=MADE,
     )
     assert examine(path) == []
     back = io.load(tmp_path / "out")
@@ -82,8 +80,6 @@ def test_a_time_point_of_dynamic_pet_is_static(
     paths = write_series(
         one,
         tmp_path / "out",
-        template=read_template(one.origin),  # type: ignore[arg-type]
-        derivation=MADE,
     )
     image = pydicom.dcmread(paths[0])
     assert list(image.SeriesType) == ["STATIC", "IMAGE"]
@@ -96,8 +92,6 @@ def test_dynamic_pet_stays_dynamic(tmp_path: Path, dynamic_pet: Volume, examine:
     paths = write_series(
         dynamic_pet,
         tmp_path / "out",
-        template=read_template(dynamic_pet.origin),  # type: ignore[arg-type]
-        derivation=MADE,
     )
     image = pydicom.dcmread(paths[5])
     assert (list(image.SeriesType), image.NumberOfTimeSlices) == (["DYNAMIC", "IMAGE"], 2)
@@ -119,7 +113,6 @@ def test_a_description_in_another_script_than_the_sources_is_kept(
     (path, *_) = write_series(
         volume,
         tmp_path / "out",
-        template=read_template(volume.origin),  # type: ignore[arg-type]
         derivation=replace(MADE, series_description=FOREIGN),
     )
     image = pydicom.dcmread(path)
@@ -139,7 +132,7 @@ def test_letters_of_no_named_character_set_are_taken_for_western(
     volume = io.load(folder)
     template = read_template(volume.origin, recorder.monitor)  # type: ignore[arg-type]
     assert any("SpecificCharacterSet" in said for said in recorder.warnings)
-    (path, *_) = write_series(volume, tmp_path / "out", template=template, derivation=MADE)
+    (path, *_) = write_series(volume, tmp_path / "out", template=template)
     assert pydicom.dcmread(path).PatientComments == "Müller"
     assert examine(path) == []
 
