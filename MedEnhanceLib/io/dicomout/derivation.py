@@ -185,31 +185,26 @@ def _record_lossy(dataset: Dataset, steps: Sequence[Lossy]) -> None:
 
     Method and ratio of a step are both recorded or neither is: the two lists must match.
     """
-    recorded = _lossy_of(dataset)
+    methods, ratios = (
+        values_of(dataset, f"LossyImageCompression{part}") for part in ("Method", "Ratio")
+    )
+    recorded = [
+        Lossy(str(method), float(ratio)) for method, ratio in zip(methods, ratios, strict=False)
+    ]
     new, count = list(steps), len(recorded)
-    if [method_term(one.method) for one in new[:count]] == [one.method for one in recorded]:
+    if [method_term(step.method) for step in new[:count]] == [step.method for step in recorded]:
         new = new[count:]  # the volume keeps those of its source as well
     if str(dataset.get("LossyImageCompression") or "00") != "01" and not new:
         return
     dataset.LossyImageCompression = "01"
-    if known := [one for one in (*recorded, *new) if one.method and one.ratio > 1]:
-        dataset.LossyImageCompressionMethod = [method_term(one.method) for one in known]
-        dataset.LossyImageCompressionRatio = [f"{one.ratio:.6g}" for one in known]
+    if stated := [step for step in (*recorded, *new) if step.method and step.ratio > 1]:
+        dataset.LossyImageCompressionMethod = [method_term(step.method) for step in stated]
+        dataset.LossyImageCompressionRatio = [f"{step.ratio:.6g}" for step in stated]
 
 
-def _lossy_of(dataset: Dataset) -> list[Lossy]:
-    """The steps that a header records with method and ratio."""
-    methods, ratios = (
-        values_of(dataset, f"LossyImageCompression{what}") for what in ("Method", "Ratio")
-    )
-    if len(methods) != len(ratios):
-        return []
-    return [Lossy(str(one), float(ratio)) for one, ratio in zip(methods, ratios, strict=True)]
-
-
-def _lossy_text(one: Lossy) -> str:
-    method = one.method or "a method that the source does not state"
-    return f"{method} {one.ratio:.3g}:1" if one.ratio > 1 else method
+def _lossy_text(step: Lossy) -> str:
+    method = step.method or "a method that the source does not state"
+    return f"{method} {step.ratio:.3g}:1" if step.ratio > 1 else method
 
 
 def method_term(method: str) -> str:
@@ -256,26 +251,26 @@ def coded(value: str, meaning: str, scheme: str = "DCM") -> Dataset:
     return with_elements(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
 
 
-def refer_to(one: Reference, **more: Any) -> Dataset:
+def refer_to(reference: Reference, **more: Any) -> Dataset:
     """An item that references a stored image, with `more` elements."""
-    frame = {} if one.frame is None else {"ReferencedFrameNumber": one.frame}
+    frame = {} if reference.frame is None else {"ReferencedFrameNumber": reference.frame}
     return with_elements(
-        ReferencedSOPClassUID=one.sop_class,
-        ReferencedSOPInstanceUID=one.sop_instance,
+        ReferencedSOPClassUID=reference.sop_class,
+        ReferencedSOPInstanceUID=reference.sop_instance,
         **frame,
         **more,
     )
 
 
-def refer_to_source(one: Reference, *, same_place: bool) -> Dataset:
+def refer_to_source(reference: Reference, *, same_place: bool) -> Dataset:
     """An item that references an image that something was made from.
 
     Args:
-        one: the image.
+        reference: the image.
         same_place: whether every pixel lies where it did in the image.
     """
     return refer_to(
-        one,
+        reference,
         SpatialLocationsPreserved="YES" if same_place else "NO",
         PurposeOfReferenceCodeSequence=[coded(*_SOURCE_IMAGE)],
     )

@@ -213,7 +213,7 @@ def _make_image(number: int, place: Place, series: _Series) -> Dataset:
     series.derivation.apply(image)
     if place.references:
         image.SourceImageSequence = [
-            refer_to_source(one, same_place=place.on_image) for one in place.references
+            refer_to_source(reference, same_place=place.on_image) for reference in place.references
         ]
     if not series.derivation.is_ascii:
         image.SpecificCharacterSet = "ISO_IR 192"  # the source's may not have these letters

@@ -115,14 +115,13 @@ def refer(dataset: Dataset, grid: Grid, derivation: tuple[str, str]) -> None:
     for keyword in ("ReferencedSeriesSequence", "SourceImageSequence"):
         dataset.pop(keyword, None)
     if of_series:  # else made from nothing that is stored
+        items = {uid: [refer_to(image) for image in images] for uid, images in of_series.items()}
         dataset.ReferencedSeriesSequence = [
-            with_elements(
-                SeriesInstanceUID=uid, ReferencedInstanceSequence=[refer_to(one) for one in images]
-            )
-            for uid, images in of_series.items()
+            with_elements(SeriesInstanceUID=uid, ReferencedInstanceSequence=referenced)
+            for uid, referenced in items.items()
         ]
         dataset.SourceImageSequence = [
-            refer_to(one) for images in of_series.values() for one in images
+            refer_to(image) for images in of_series.values() for image in images
         ]
     for frame in dataset.PerFrameFunctionalGroupsSequence:
         stand_in = frame.DerivationImageSequence[0].SourceImageSequence[0]
