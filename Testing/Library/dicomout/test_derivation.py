@@ -14,7 +14,6 @@ from MedEnhanceLib.io.dicomout import derivation as derivation_module
 from MedEnhanceLib.io.dicomout.derivation import (
     NOTICE,
     ascii_text,
-    method_term,
     now,
 )
 
@@ -152,11 +151,6 @@ def test_lossy_steps_are_added_to_the_sources_own_once() -> None:
     assert "LossyImageCompressionRatio" not in unknown
     steps = (Lossy("", 1.0), Lossy("ucv", 20.0))
     assert applied(Derivation("enhanced", lossy=steps)).LossyImageCompressionMethod == "UCV"
-
-
-def test_a_method_is_a_code_string() -> None:
-    assert method_term("MedEnhance .ucv, fixed ratio") == "MEDENHANCE _UCV_"
-    assert method_term("") == "UNKNOWN"
 
 
 @pytest.mark.parametrize("offset", ["+0200", "-1130", "", "nonsense"])

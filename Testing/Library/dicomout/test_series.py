@@ -130,16 +130,6 @@ def test_a_series_of_its_own_says_what_was_done(ct: Volume) -> None:
         assert item.PurposeOfReferenceCodeSequence[0].CodeValue == "121322"
 
 
-@pytest.mark.parametrize("dtype", [np.int16, np.uint16])
-def test_integers_come_back_exactly(
-    tmp_path: Path, make_series: Make, rng: np.random.Generator, dtype: type
-) -> None:
-    folder = make_series(rng.integers(0, 200, (3, 6, 5)).astype(dtype))
-    volume = io.load(folder)
-    write_series(volume, tmp_path / "out", derivation=ENHANCED)
-    assert io.load(tmp_path / "out").is_equal(volume)
-
-
 def test_whole_numbers_are_exact_with_or_without_a_sign(make_series: Make) -> None:
     volume = io.load(make_series(np.zeros((2, 3, 4), np.uint16), BitsStored=12, HighBit=11))
     (image, _) = derive(volume.with_voxels(np.full((2, 3, 4), -1100, np.int16)))
