@@ -49,12 +49,13 @@ def build_uncertainty(
             standard deviation, or more of them than one DICOM object holds.
     """
     hd = require("highdicom", purpose="Writing DICOM")
+    from pydicom import Dataset
     from pydicom.sr.codedict import codes
     from pydicom.sr.coding import Code
 
     voxels = _deviations(volume)
     grid = lay_out(volume, template, source_images)
-    first = template.headers[0] if template.headers else {}
+    first = template.headers[0] if template.headers else Dataset()
     unit = UNIT_CODES.get(volume.units, _NO_UNITS)
     if volume.units == "SUV" and (first.get("SUVType") or "BW") == "BW":
         unit = _SUV

@@ -30,11 +30,7 @@ def test_the_time_between_frames_comes_back(
 ) -> None:
     voxels = np.arange(3 * 2 * 4 * 5, dtype=np.int16).reshape(3, 2, 4, 5)
     volume = Volume(voxels, Geometry((1.0, 1.0, 2.0)), modality, frame_interval_s=2.5)
-    (path, *_) = write_series(
-        volume,
-        tmp_path / "out",
-        template=new_study(modality=modality),
-    )
+    (path, *_) = write_series(volume, tmp_path / "out", template=new_study(modality=modality))
     assert examine(path) == []
     back = io.load(tmp_path / "out")
     assert np.array_equal(back.voxels, voxels)
@@ -76,10 +72,7 @@ def test_a_time_point_of_dynamic_pet_is_static(
     tmp_path: Path, dynamic_pet: Volume, examine: Examine
 ) -> None:
     one = dynamic_pet.frame(1)
-    paths = write_series(
-        one,
-        tmp_path / "out",
-    )
+    paths = write_series(one, tmp_path / "out")
     image = pydicom.dcmread(paths[0])
     assert list(image.SeriesType) == ["STATIC", "IMAGE"]
     assert "NumberOfTimeSlices" not in image
@@ -88,10 +81,7 @@ def test_a_time_point_of_dynamic_pet_is_static(
 
 
 def test_dynamic_pet_stays_dynamic(tmp_path: Path, dynamic_pet: Volume, examine: Examine) -> None:
-    paths = write_series(
-        dynamic_pet,
-        tmp_path / "out",
-    )
+    paths = write_series(dynamic_pet, tmp_path / "out")
     image = pydicom.dcmread(paths[5])
     assert (list(image.SeriesType), image.NumberOfTimeSlices) == (["DYNAMIC", "IMAGE"], 2)
     assert examine(paths[5]) == []
@@ -110,9 +100,7 @@ def test_a_description_in_another_script_than_the_sources_is_kept(
         )
     )
     (path, *_) = write_series(
-        volume,
-        tmp_path / "out",
-        derivation=replace(MADE, series_description=FOREIGN),
+        volume, tmp_path / "out", derivation=replace(MADE, series_description=FOREIGN)
     )
     image = pydicom.dcmread(path)
     assert (image.SeriesDescription, image.PatientName) == (FOREIGN, "Müller^Jörg")

@@ -147,11 +147,7 @@ def test_floats_are_rounded_by_half_a_step_at_most_and_it_is_said(
     (first, *_) = derive(volume)
     step = float(first.RescaleSlope)
     assert "rounded by up to" in first.DerivationDescription
-    write_series(
-        volume,
-        tmp_path / "out",
-        derivation=ENHANCED,
-    )
+    write_series(volume, tmp_path / "out", derivation=ENHANCED)
     back = io.load(tmp_path / "out").voxels.astype(float)
     assert np.abs(back - volume.voxels).max() <= step / 2 * 1.001
     assert step < 0.1
@@ -164,11 +160,7 @@ def test_unchanged_pet_keeps_its_rescale_slice_by_slice(
     volume = io.load(
         make_series(stored, **PET, slice_elements=lambda k: {"RescaleSlope": 0.013 * (k + 1)})
     )
-    paths = write_series(
-        volume,
-        tmp_path / "out",
-        derivation=ENHANCED,
-    )
+    paths = write_series(volume, tmp_path / "out", derivation=ENHANCED)
     assert io.load(tmp_path / "out").is_equal(volume)
     image = pydicom.dcmread(paths[1])
     assert float(image.RescaleSlope) == 0.026
@@ -344,11 +336,7 @@ def test_other_readers_find_the_same_voxels_in_the_same_place(
             orientation=(1, 0, 0, 0, cosine, sine),
         )
     )
-    write_series(
-        volume,
-        tmp_path / "out",
-        derivation=ENHANCED,
-    )
+    write_series(volume, tmp_path / "out", derivation=ENHANCED)
     _compare_with_gdcm(tmp_path / "out", volume)
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(tmp_path / "out")))
@@ -417,11 +405,7 @@ def test_series_of_a_hospital_pass_the_examiner_and_come_back(
     tmp_path: Path, shared_data: Path, examine: Examine, name: str
 ) -> None:
     volume = io.load(shared_data / "dicom" / "STS_025" / name)
-    paths = write_series(
-        volume,
-        tmp_path / "out",
-        derivation=ENHANCED,
-    )
+    paths = write_series(volume, tmp_path / "out", derivation=ENHANCED)
     for path in paths[:: max(1, len(paths) // 3)]:
         assert examine(path) == []
     back = io.load(tmp_path / "out")

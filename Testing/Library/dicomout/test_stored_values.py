@@ -71,10 +71,7 @@ def test_voxels_come_back_whatever_the_form(
         stated |= {"RescaleSlope": "0.25", "RescaleIntercept": "-1000"}
     source = io.load(make_series(stored, PhotometricInterpretation=photometric, **stated))
     volume = source if kind == "int16" else source.with_voxels(voxels_of(kind, rng))
-    paths = write_series(
-        volume,
-        tmp_path / "out",
-    )
+    paths = write_series(volume, tmp_path / "out")
     for path in paths:
         assert examine(path) == []
     bound = 0.51 * float(np.ptp(volume.voxels)) / 65535 if kind == "float" else 0
@@ -125,10 +122,7 @@ def test_the_error_that_is_reported_holds(
 ) -> None:
     volume = new_volume(1e6 + rng.random((3, 6, 5)) * 1e-3)  # float32 knows steps of 0.06 here
     write_series(
-        volume,
-        tmp_path / "out",
-        template=new_study(modality="MR"),
-        monitor=recorder.monitor,
+        volume, tmp_path / "out", template=new_study(modality="MR"), monitor=recorder.monitor
     )
     (said,) = [said for said in recorder.warnings if "rounded" in said]
     error = np.abs(io.load(tmp_path / "out").voxels.astype(float) - volume.voxels).max()
