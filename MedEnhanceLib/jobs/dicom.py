@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 
@@ -64,9 +64,7 @@ def lay_beside(volume: Volume, series: Series, monitor: Monitor) -> Volume:
     time points it has, and where the two have no place in common.
     """
     name = name_of(volume)
-    _refuse_another_study(volume, series, name)
-    _refuse_unknown_times(volume, series, name)
-    _warn_of_another(volume, series, name, monitor)
+    _check_source(volume, series, name, monitor)
     turned = _turned(volume, series.geometry)
     first = None if turned is None else _first_slice(turned, series)
     if turned is None or first is None:
@@ -89,7 +87,8 @@ def name_of(volume: Volume) -> str:
     return Path(volume.source.partition(" (series ")[0]).name or "the volume"
 
 
-def _refuse_another_study(volume: Volume, series: Series, name: str) -> None:
+def _check_source(volume: Volume, series: Series, name: str, monitor: Monitor) -> None:
+    """Refuse a series of another study or of other time points; warn of another series."""
     study, made_from = _known_uids(volume)
     if study and study != series.origin.study:
         raise InputError(
@@ -97,25 +96,17 @@ def _refuse_another_study(volume: Volume, series: Series, name: str) -> None:
             f"({series.origin.study}): it would get the wrong patient",
             f"Give the series that it was made from ({made_from}).",
         )
-
-
-def _refuse_unknown_times(volume: Volume, series: Series, name: str) -> None:
     frames = volume.shape[0] if volume.is_sequence else 1
-    if series.frames in (1, frames) or volume.modality == "SEG":  # labels have no time
-        return
-    raise InputError(
-        f"{name} has {frames} of the {series.frames} time points of {series.name}, and nothing "
-        "states which",
-        "Give the images of its own time points alone, as a list of their files (.txt).",
-    )
-
-
-def _warn_of_another(volume: Volume, series: Series, name: str, monitor: Monitor) -> None:
-    study, known = _known_uids(volume)
-    if known and known != series.origin.series:
+    if series.frames not in (1, frames) and volume.modality != "SEG":  # labels have no time
+        raise InputError(
+            f"{name} has {frames} of the {series.frames} time points of {series.name}, and nothing "
+            "states which",
+            "Give the images of its own time points alone, as a list of their files (.txt).",
+        )
+    if made_from and made_from != series.origin.series:
         same = ", of the same study" if study else ": check that it is right"
         monitor.warn(
-            f"{name} was made from the series {known}; {series.name} is another one "
+            f"{name} was made from the series {made_from}; {series.name} is another one "
             f"({series.origin.series}){same}"
         )
 
@@ -131,14 +122,12 @@ def _known_uids(volume: Volume) -> tuple[str, str]:
         return "", ""
     path = manifest_path(Path(volume.source))
     try:
-        manifest = (
-            json.loads(path.read_bytes()) if path.stat().st_size < _LARGEST_MANIFEST else None
-        )
-    except (OSError, ValueError, RecursionError):
+        if path.stat().st_size > _LARGEST_MANIFEST:
+            return "", ""
+        dicom = json.loads(path.read_bytes())["dicom"]
+        return str(dicom["study"]), str(dicom["series"])
+    except (OSError, ValueError, RecursionError, LookupError, TypeError):
         return "", ""
-    dicom = manifest.get("dicom") if isinstance(manifest, dict) else None
-    found = dicom if isinstance(dicom, dict) else {}
-    return str(found.get("study", "")), str(found.get("series", ""))
 
 
 def _turned(volume: Volume, geometry: Geometry) -> Volume | None:
@@ -222,7 +211,6 @@ _OF_DICOM = (
     "series_description",
     "deidentify",
 )
-_LIKE = 'Give {"path": a folder or a file of the series} and, of several, "series".'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,7 +255,14 @@ class DicomParams(Params):
         idle = [name for name in _OF_DICOM if getattr(self, name)]
         if idle and not self.dicom:
             raise ConfigError(f"{idle[0]} without dicom", "Set dicom (--dicom), or leave it out.")
-        check_like(self.like)
+        like = self.like
+        if like is not None and (
+            "path" not in like or not all(like.values()) or set(like) - {"path", "series"}
+        ):
+            raise ConfigError(
+                f"like is {like!r}",
+                'Give {"path": a folder or a file of the series} and, of several, "series".',
+            )
         if self.like is not None and self.names_patient:
             raise ConfigError(
                 "a patient is named, and a series that knows its own",
@@ -286,22 +281,13 @@ class DicomParams(Params):
 
     @property
     def has_objects(self) -> bool:
-        """Whether more than a series of images is written."""
+        """Whether more than a series of images is written, for which highdicom is needed."""
         return False
 
     def require_packages(self) -> None:
         """Raise DependencyError, before the long work, for what DICOM is written with after it."""
         if self.dicom and self.has_objects:
             require("highdicom", purpose="Writing DICOM objects")
-
-
-def check_like(like: Mapping[str, Any] | None) -> None:
-    """Raise ConfigError for what is not {"path": …, "series": …}."""
-    if like is None:
-        return
-    texts = all(isinstance(value, str) and value for value in like.values())
-    if not texts or "path" not in like or set(like) - {"path", "series"}:
-        raise ConfigError(f"like is {dict(like)!r}", _LIKE)
 
 
 def check_folder(
@@ -334,17 +320,12 @@ def check_folder(
     refuse_unwritable(folder)
     recover(folder, monitor)
     if folder.is_dir() and holds(folder) and not overwrite:
-        raise in_use(folder)
+        raise OutputError(
+            f"{folder} holds files already",
+            "Name a new or empty folder; or allow to add to it, and to replace what was made of "
+            "the same series before (--force, overwrite=True).",
+        )
     refuse_existing(manifest_path(folder), overwrite)
-
-
-def in_use(folder: object) -> OutputError:
-    """The error for a folder, here or at an address, that holds something already."""
-    return OutputError(
-        f"{folder} holds files already",
-        "Name a new or empty folder; or allow to add to it, and to replace what was made of "
-        "the same series before (--force, overwrite=True).",
-    )
 
 
 def check_apart(volume: Volume, folder: Path) -> None:

@@ -188,7 +188,6 @@ class DicomExport(Work):
     def _params(self, job):
         options = self.options
         params = {
-            "role": "volume",
             "output": self._target,
             "deidentify": options.deidentify,
             "series_description": options.seriesDescription.strip(),

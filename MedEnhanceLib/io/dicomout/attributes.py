@@ -12,7 +12,7 @@ copy.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from MedEnhanceLib.io.dicomout.derivation import values_of
@@ -141,7 +141,7 @@ def complete(image: Dataset, sop_class: str) -> None:
                 agent.RadionuclideCodeSequence = []
     if sop_class == SECONDARY_CAPTURE:
         image.ConversionType = "WSD"  # made on a workstation
-        image.PatientOrientation = _letters(image.ImageOrientationPatient)
+        image.PatientOrientation = None  # its cosines say more
 
 
 def _set_position(image: Dataset, sop_class: str) -> None:
@@ -162,16 +162,6 @@ def set_side(image: Dataset) -> None:
     is_paired = str(image.get("BodyPartExamined") or "").upper() not in UNPAIRED
     if is_paired and not image.get("ImageLaterality"):
         image.Laterality = side if side in ("L", "R") else None
-
-
-def _letters(cosines: Sequence[float]) -> list[str]:
-    """The directions of rows and columns in letters, the nearest direction of the body first."""
-    letters = []
-    for axis in (cosines[:3], cosines[3:]):
-        parts = [(abs(float(value)), number, value > 0) for number, value in enumerate(axis)]
-        shown = [part for part in sorted(parts, reverse=True) if part[0] > 1e-3]
-        letters.append("".join("RAF"[n] if not up else "LPH"[n] for _, n, up in shown))
-    return letters
 
 
 def _correct_mr(image: Dataset) -> None:

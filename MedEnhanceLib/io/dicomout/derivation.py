@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -39,7 +39,7 @@ _FILE_NAMES = re.compile(
 )
 #: A step of a history that put voxels elsewhere, and its words.
 _RESAMPLED_STEP = re.compile(r"DERIVED: ((?:resampled|slices restored).*?)(?: by MedEnhance .*)?$")
-SOURCE_IMAGE = ("121322", "Source image for image processing operation")
+_SOURCE_IMAGE = ("121322", "Source image for image processing operation")
 #: Actions that leave the intensities as they are, or that have a code of their own.
 _CODES_OF_ACTIONS = {
     "compressed": (), "decompressed": (), "converted": (), "recovered": (), "exported": (),
@@ -141,33 +141,6 @@ def contribution_of(contribution: str) -> Dataset:
     )
 
 
-def refer_to_sources(
-    dataset: Dataset, sources: Sequence[Reference], *, same_place: bool = True
-) -> None:
-    """Record the images that `dataset` was made from.
-
-    Args:
-        dataset: changed in place.
-        sources: the images; frames of one file go into one item.
-        same_place: whether every pixel lies where it did in the sources.
-    """
-    frames: dict[Reference, list[int]] = {}
-    for one in sources:
-        numbers = [] if one.frame is None else [one.frame]
-        frames.setdefault(replace(one, frame=None), []).extend(numbers)
-    items = []
-    for one, numbers in frames.items():
-        item = refer_to(
-            one,
-            SpatialLocationsPreserved="YES" if same_place else "NO",
-            PurposeOfReferenceCodeSequence=[coded(*SOURCE_IMAGE)],
-        )
-        if numbers:
-            item.ReferencedFrameNumber = numbers if len(numbers) > 1 else numbers[0]
-        items.append(item)
-    dataset.SourceImageSequence = items
-
-
 def without_files(text: str) -> str:
     """A text without names of files, which are often those of patients."""
     return re.sub(r" ([;,.)])", r"\1", " ".join(_FILE_NAMES.sub(" ", text).split()))
@@ -212,31 +185,26 @@ def _record_lossy(dataset: Dataset, steps: Sequence[Lossy]) -> None:
 
     Method and ratio of a step are both recorded or neither is: the two lists must match.
     """
-    recorded = _lossy_of(dataset)
+    methods, ratios = (
+        values_of(dataset, f"LossyImageCompression{part}") for part in ("Method", "Ratio")
+    )
+    recorded = [
+        Lossy(str(method), float(ratio)) for method, ratio in zip(methods, ratios, strict=False)
+    ]
     new, count = list(steps), len(recorded)
-    if [method_term(one.method) for one in new[:count]] == [one.method for one in recorded]:
+    if [method_term(step.method) for step in new[:count]] == [step.method for step in recorded]:
         new = new[count:]  # the volume keeps those of its source as well
     if str(dataset.get("LossyImageCompression") or "00") != "01" and not new:
         return
     dataset.LossyImageCompression = "01"
-    if known := [one for one in (*recorded, *new) if one.method and one.ratio > 1]:
-        dataset.LossyImageCompressionMethod = [method_term(one.method) for one in known]
-        dataset.LossyImageCompressionRatio = [f"{one.ratio:.6g}" for one in known]
+    if stated := [step for step in (*recorded, *new) if step.method and step.ratio > 1]:
+        dataset.LossyImageCompressionMethod = [method_term(step.method) for step in stated]
+        dataset.LossyImageCompressionRatio = [f"{step.ratio:.6g}" for step in stated]
 
 
-def _lossy_of(dataset: Dataset) -> list[Lossy]:
-    """The steps that a header records with method and ratio."""
-    methods, ratios = (
-        values_of(dataset, f"LossyImageCompression{what}") for what in ("Method", "Ratio")
-    )
-    if len(methods) != len(ratios):
-        return []
-    return [Lossy(str(one), float(ratio)) for one, ratio in zip(methods, ratios, strict=True)]
-
-
-def _lossy_text(one: Lossy) -> str:
-    method = one.method or "a method that the source does not state"
-    return f"{method} {one.ratio:.3g}:1" if one.ratio > 1 else method
+def _lossy_text(step: Lossy) -> str:
+    method = step.method or "a method that the source does not state"
+    return f"{method} {step.ratio:.3g}:1" if step.ratio > 1 else method
 
 
 def method_term(method: str) -> str:
@@ -283,14 +251,28 @@ def coded(value: str, meaning: str, scheme: str = "DCM") -> Dataset:
     return with_elements(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
 
 
-def refer_to(one: Reference, **more: Any) -> Dataset:
+def refer_to(reference: Reference, **more: Any) -> Dataset:
     """An item that references a stored image, with `more` elements."""
-    frame = {} if one.frame is None else {"ReferencedFrameNumber": one.frame}
+    frame = {} if reference.frame is None else {"ReferencedFrameNumber": reference.frame}
     return with_elements(
-        ReferencedSOPClassUID=one.sop_class,
-        ReferencedSOPInstanceUID=one.sop_instance,
+        ReferencedSOPClassUID=reference.sop_class,
+        ReferencedSOPInstanceUID=reference.sop_instance,
         **frame,
         **more,
+    )
+
+
+def refer_to_source(reference: Reference, *, same_place: bool) -> Dataset:
+    """An item that references an image that something was made from.
+
+    Args:
+        reference: the image.
+        same_place: whether every pixel lies where it did in the image.
+    """
+    return refer_to(
+        reference,
+        SpatialLocationsPreserved="YES" if same_place else "NO",
+        PurposeOfReferenceCodeSequence=[coded(*_SOURCE_IMAGE)],
     )
 
 

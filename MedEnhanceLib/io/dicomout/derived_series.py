@@ -29,7 +29,7 @@ from MedEnhanceLib.io.dicomout.derivation import (
     coded,
     fresh_uid,
     now,
-    refer_to_sources,
+    refer_to_source,
     series_number,
     values_of,
     with_elements,
@@ -135,12 +135,9 @@ def _series(
                 f"{name}: its images do not state {missing[0]}, which PET images require; it is "
                 "written as secondary capture"
             )
-    first = headers[0] if sop_class != SECONDARY_CAPTURE else None
     stored = plan_storage(
         [place.slice_ for place in places],
         [_rescale(header) for header in headers],
-        bits=int(first.get("BitsStored") or 16) if first is not None else 16,
-        signed=bool(first.get("PixelRepresentation")) if first is not None else False,
         from_zero=sop_class == PET_IMAGE,
     )
     if stored.error:
@@ -215,7 +212,9 @@ def _make_image(number: int, place: Place, series: _Series) -> Dataset:
     _set_time(image, number, place, series)
     series.derivation.apply(image)
     if place.references:
-        refer_to_sources(image, place.references, same_place=place.on_image)
+        image.SourceImageSequence = [
+            refer_to_source(reference, same_place=place.on_image) for reference in place.references
+        ]
     if not series.derivation.is_ascii:
         image.SpecificCharacterSet = "ISO_IR 192"  # the source's may not have these letters
     complete(image, series.sop_class)
@@ -285,7 +284,7 @@ def _put_pixels(
     is_inverted = series.sop_class != PET_IMAGE and bool(shown & {"MONOCHROME1", "INVERSE"})
     image.PhotometricInterpretation = "MONOCHROME1" if is_inverted else "MONOCHROME2"
     image.pop("PresentationLUTShape", None)  # it says the same, and only projections may
-    image.BitsAllocated, image.BitsStored, image.HighBit = 16, stored.bits, stored.bits - 1
+    image.BitsAllocated, image.BitsStored, image.HighBit = 16, 16, 15
     image.PixelRepresentation = int(stored.signed)
     image.add_new("PixelData", "OW", pixels.tobytes())
     _put_rescale(image, stored.rescales[number], series, header)

@@ -15,13 +15,13 @@ from MedEnhanceLib.io.dicomout.attributes import SECONDARY_CAPTURE
 from MedEnhanceLib.io.dicomout.derivation import (
     MANUFACTURER,
     NOTICE,
-    SOURCE_IMAGE,
     Derivation,
     Reference,
     coded,
     fresh_uid,
     now,
     refer_to,
+    refer_to_source,
     series_number,
     with_elements,
 )
@@ -115,25 +115,19 @@ def refer(dataset: Dataset, grid: Grid, derivation: tuple[str, str]) -> None:
     for keyword in ("ReferencedSeriesSequence", "SourceImageSequence"):
         dataset.pop(keyword, None)
     if of_series:  # else made from nothing that is stored
+        items = {uid: [refer_to(image) for image in images] for uid, images in of_series.items()}
         dataset.ReferencedSeriesSequence = [
-            with_elements(
-                SeriesInstanceUID=uid, ReferencedInstanceSequence=[refer_to(one) for one in images]
-            )
-            for uid, images in of_series.items()
+            with_elements(SeriesInstanceUID=uid, ReferencedInstanceSequence=referenced)
+            for uid, referenced in items.items()
         ]
         dataset.SourceImageSequence = [
-            refer_to(one) for images in of_series.values() for one in images
+            refer_to(image) for images in of_series.values() for image in images
         ]
     for frame in dataset.PerFrameFunctionalGroupsSequence:
         stand_in = frame.DerivationImageSequence[0].SourceImageSequence[0]
         number = int(stand_in.ReferencedSOPInstanceUID.rpartition(".")[2])
         sources = [
-            refer_to(
-                plane.reference,
-                SpatialLocationsPreserved="YES",
-                PurposeOfReferenceCodeSequence=[coded(*SOURCE_IMAGE)],
-            )
-            for plane in grid.behind[number - 1]
+            refer_to_source(plane.reference, same_place=True) for plane in grid.behind[number - 1]
         ]
         if not any(grid.behind):
             del frame.DerivationImageSequence

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
@@ -22,15 +23,9 @@ if TYPE_CHECKING:
 
 #: Value and meaning of DICOM's code.
 _CALCULATION = ("112187", "Unspecified method of calculation")
-#: SUVType of a PET image → unit; without one, by body weight.
-_SUV_UNITS = {
-    "BSA": "StandardizedUptakeValueBodySurfaceArea",
-    "BW": "StandardizedUptakeValueBodyWeight",
-    "IBW": "StandardizedUptakeValueIdealBodyWeight",
-    "LBM": "StandardizedUptakeValueLeanBodyMassJames",
-    "LBMJAMES128": "StandardizedUptakeValueLeanBodyMassJames128Multiplier",
-    "LBMJANMA": "StandardizedUptakeValueLeanBodyMassJanma",
-}
+#: By body weight, as SUV is where SUVType does not say otherwise.
+_SUV = ("g/ml{SUVbw}", "Standardized Uptake Value body weight")
+_NO_UNITS = ("1", "no units")
 
 
 def build_uncertainty(
@@ -39,7 +34,7 @@ def build_uncertainty(
     template: Template,
     derivation: Derivation,
     source_images: Sequence[Dataset] | None = None,
-    monitor: Monitor,
+    monitor: Monitor | None = None,
 ) -> Dataset:
     """Make a Parametric Map of standard deviations, on the grid of `volume`.
 
@@ -54,39 +49,53 @@ def build_uncertainty(
             standard deviation, or more of them than one DICOM object holds.
     """
     hd = require("highdicom", purpose="Writing DICOM")
+    from pydicom import Dataset
     from pydicom.sr.codedict import codes
+    from pydicom.sr.coding import Code
 
     voxels = _deviations(volume)
     grid = lay_out(volume, template, source_images)
-    monitor.progress(0.1, "uncertainty as DICOM")
+    first = template.headers[0] if template.headers else Dataset()
+    unit = UNIT_CODES.get(volume.units, _NO_UNITS)
+    if volume.units == "SUV" and (first.get("SUVType") or "BW") == "BW":
+        unit = _SUV
+    (monitor or Monitor()).progress(0.1, "uncertainty as DICOM")
     limits = np.finfo(np.float32)
     mapping = hd.pm.RealWorldValueMapping(
         lut_label="UNCERTAINTY",
         lut_explanation="Standard deviation of the intensity",
-        unit=_unit(volume.units, template),
+        unit=Code(unit[0], "UCUM", unit[1]),
         value_range=(float(limits.min), float(limits.max)),
         slope=1,
         intercept=0,
         quantity_definition=codes.SCT.StandardDeviation,
+    )
+    # To the 99th percentile, which a million voxels give as well as all; to 1 if all voxels are 0.
+    some = voxels.ravel()[:: voxels.size // 1_000_000 + 1]
+    top = float(np.percentile(some, 99)) or float(voxels.max()) or 1.0
+    window = hd.VOILUTTransformation(
+        window_center=float(f"{top / 2:.6g}"),
+        window_width=float(f"{top:.6g}"),
+        window_explanation="0 to the 99th percentile",
+        voi_lut_function="LINEAR_EXACT",
     )
     dataset: Dataset = hd.pm.ParametricMap(
         source_images=stand_ins(grid, (volume.shape[1], volume.shape[2]), template),
         pixel_array=voxels,
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[mapping],
-        voi_lut_transformations=[_window(voxels)],
+        voi_lut_transformations=[window],
         derived_pixel_contrast="QUANTITY",
         **identity(template, kind="uncertainty"),
     )
     refer(dataset, grid, _CALCULATION)
     sign(dataset, template, derivation, kind="uncertainty")
-    first = template.headers[0] if template.headers else dataset
     dataset.Laterality = first.get("Laterality") or first.get("ImageLaterality")
     set_side(dataset)
     return dataset
 
 
-def _deviations(volume: Volume) -> np.ndarray[Any, np.dtype[np.float32]]:
+def _deviations(volume: Volume) -> npt.NDArray[np.float32]:
     name = volume.source or "the uncertainty map"
     if volume.is_sequence:
         raise InputError(
@@ -109,34 +118,3 @@ def _deviations(volume: Volume) -> np.ndarray[Any, np.dtype[np.float32]]:
             "Cut the volume to the region of interest.",
         )
     return voxels
-
-
-def _unit(units: str, template: Template) -> Any:
-    from pydicom.sr.codedict import codes
-    from pydicom.sr.coding import Code
-
-    known = codes.cid7181
-    if units == "SUV":
-        stated = template.headers[0].get("SUVType") if template.headers else None
-        kind = _SUV_UNITS.get(str(stated or "BW"))
-        return getattr(known, kind) if kind else Code("g/ml", "UCUM", "gram per milliliter")
-    if units in UNIT_CODES:
-        value, meaning = UNIT_CODES[units]
-        return Code(value, "UCUM", meaning)
-    return known.NoUnits
-
-
-def _window(voxels: np.ndarray[Any, np.dtype[np.float32]]) -> Any:
-    """From 0 to the 99th percentile; to 1 if all voxels are 0."""
-    hd = require("highdicom", purpose="Writing DICOM")
-    flat = voxels.ravel()
-    # A million voxels give the percentile as well as all of them.
-    top = (
-        float(np.percentile(flat[:: flat.size // 1_000_000 + 1], 99)) or float(voxels.max()) or 1.0
-    )
-    return hd.VOILUTTransformation(
-        window_center=float(f"{top / 2:.6g}"),
-        window_width=float(f"{top:.6g}"),
-        window_explanation="0 to the 99th percentile",
-        voi_lut_function="LINEAR_EXACT",
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -32,40 +32,30 @@ class Rescale:
 
 @dataclass(frozen=True)
 class Stored:
-    """How the slices of one series are stored.
+    """How the slices of one series are stored, in 16 bits.
 
     Attributes:
         rescales: one for each slice.
-        bits: BitsStored.
         signed: whether in two's complement.
-        is_own: whether the rescales are those of the source.
         error: the largest difference between an intensity and what a reader gets, measured; 0 if
             all are exact.
     """
 
     rescales: tuple[Rescale, ...]
-    bits: int
     signed: bool
-    is_own: bool
     error: float = 0.0
 
     def numbers(self, index: int, slice_: Voxels) -> npt.NDArray[np.int16] | npt.NDArray[np.uint16]:
         """The stored numbers of slice `index`, [J, I]."""
-        slope, intercept = self.rescales[index].numbers
         low, high = _SIGNED if self.signed else _UNSIGNED
-        stored = np.clip(_stored(slice_, slope, intercept), low, high)
+        stored = np.clip(_stored(slice_, self.rescales[index]), low, high)
         return stored.astype("<i2") if self.signed else stored.astype("<u2")
 
 
 def plan_storage(
-    slices: Sequence[Voxels],
-    own: Sequence[Rescale],
-    *,
-    bits: int = 16,
-    signed: bool = False,
-    from_zero: bool = False,
+    slices: Sequence[Voxels], own: Sequence[Rescale], *, from_zero: bool = False
 ) -> Stored:
-    """Decide how slices are stored, in at most 16 bits.
+    """Decide how slices are stored.
 
     The first of these that holds every value is used: the source's own rescale; whole numbers
     from one offset; steps of a 65,535th of the range, or of a 32,767th of the largest value.
@@ -73,8 +63,6 @@ def plan_storage(
     Args:
         slices: [J, I] each, intensities.
         own: the rescale of each source slice.
-        bits: BitsStored of the source; widened if values do not fit.
-        signed: whether the source stored two's complement; changed if values do not fit.
         from_zero: the intercept must be 0, and slices may differ in slope (PET).
     Raises:
         InputError: NaN or infinity, or numbers too large or too close together for DICOM.
@@ -82,21 +70,56 @@ def plan_storage(
     for slice_ in slices:
         if slice_.dtype.kind == "f" and not np.isfinite(slice_).all():
             raise InputError("the volume holds NaN or infinity", "DICOM stores finite numbers.")
-    if (fit := _fit(slices, own, bits, signed)) is not None:
-        return Stored(tuple(own), *fit, is_own=True)
-    if not from_zero and (offset := _whole(slices)) is not None:
-        rescales = [Rescale("1", str(offset))] * len(slices)
-        if (fit := _fit(slices, rescales, bits, signed)) is not None:
-            return Stored(tuple(rescales), *fit, is_own=False)
+    lows, highs = [slice_.min() for slice_ in slices], [slice_.max() for slice_ in slices]
+    candidates = [tuple(own)]
+    if not from_zero:
+        offsets = (Rescale(), Rescale("1", _offset(min(lows))))
+        candidates += [(offset,) * len(slices) for offset in offsets]
+    for rescales in candidates:
+        signed = _sign_if_exact(slices, rescales)
+        if signed is not None:
+            return Stored(rescales, signed)
     if from_zero:
-        rescales = [_from_zero(slice_) for slice_ in slices]
-        return _measured(Stored(tuple(rescales), 16, True, is_own=False), slices)
-    rescale = _over_range(slices)
-    return _measured(Stored((rescale,) * len(slices), 16, False, is_own=False), slices)
+        rescales = tuple(
+            Rescale(decimal(max(abs(float(low)), abs(float(high))) / _SIGNED[1] or 1.0))
+            for low, high in zip(lows, highs, strict=True)
+        )
+    else:
+        rescales = (_over_range(float(min(lows)), float(max(highs))),) * len(slices)
+    return Stored(rescales, from_zero, _error(slices, Stored(rescales, from_zero)))
 
 
-def _measured(stored: Stored, slices: Sequence[Voxels]) -> Stored:
-    """Add the measured error; the rescales are rounded too as they are written."""
+def _offset(low: np.generic) -> str:
+    return str(int(low)) if abs(float(low)) < 2**53 else "0"
+
+
+def _stored(slice_: Voxels, rescale: Rescale) -> npt.NDArray[np.float64]:
+    slope, intercept = rescale.numbers
+    stored: npt.NDArray[np.float64] = np.rint((slice_.astype(np.float64) - intercept) / slope)
+    return stored
+
+
+def _sign_if_exact(slices: Sequence[Voxels], rescales: Sequence[Rescale]) -> bool | None:
+    """Whether numbers with which these rescales give every value exactly are signed; else None."""
+    low, high = np.inf, -np.inf
+    for slice_, rescale in zip(slices, rescales, strict=True):
+        slope, intercept = rescale.numbers
+        stored = _stored(slice_, rescale)
+        if not np.array_equal((stored * slope + intercept).astype(slice_.dtype), slice_):
+            return None
+        low, high = min(low, stored.min()), max(high, stored.max())
+    fits = {
+        is_signed: ends[0] <= low and high <= ends[1]
+        for is_signed, ends in ((True, _SIGNED), (False, _UNSIGNED))
+    }
+    is_signed = slices[0].dtype.kind != "u"  # so that integers come back in their own type
+    if fits[is_signed]:
+        return is_signed
+    return not is_signed if fits[not is_signed] else None
+
+
+def _error(slices: Sequence[Voxels], stored: Stored) -> float:
+    """The largest error with the rescales as they are written, which rounds them too."""
     error = 0.0
     for index, slice_ in enumerate(slices):
         slope, intercept = stored.rescales[index].numbers
@@ -107,60 +130,12 @@ def _measured(stored: Stored, slices: Sequence[Voxels]) -> Stored:
                 "Rescale them first, for instance to 0 … 1.",
             )
         # In float32, as readers rescale if slopes are no whole numbers.
-        found = (stored.numbers(index, slice_) * slope + intercept).astype(np.float32)
-        error = max(error, float(np.abs(found - slice_.astype(np.float64)).max()))
-    return replace(stored, error=error)
+        read = (stored.numbers(index, slice_) * slope + intercept).astype(np.float32)
+        error = max(error, float(np.abs(read - slice_.astype(np.float64)).max()))
+    return error
 
 
-def _stored(slice_: Voxels, slope: float, intercept: float) -> npt.NDArray[np.float64]:
-    wide: npt.NDArray[np.float64] = slice_.astype(np.float64)
-    stored: npt.NDArray[np.float64] = np.rint((wide - intercept) / slope)
-    return stored
-
-
-def _fit(
-    slices: Sequence[Voxels], rescales: Sequence[Rescale], bits: int, signed: bool
-) -> tuple[int, bool] | None:
-    """Bits and sign with which these rescales reproduce every value exactly, or None."""
-    low, high = np.inf, -np.inf
-    for slice_, rescale in zip(slices, rescales, strict=True):
-        slope, intercept = rescale.numbers
-        stored = _stored(slice_, slope, intercept)
-        if not np.array_equal((stored * slope + intercept).astype(slice_.dtype), slice_):
-            return None
-        if slice_.dtype.itemsize == 8 and np.abs(stored).max() >= 2**52:
-            return None
-        low, high = min(low, stored.min()), max(high, stored.max())
-    ends = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
-    if ends[0] <= low and high <= ends[1]:
-        return bits, signed
-    if _UNSIGNED[0] <= low and high <= _UNSIGNED[1]:
-        return 16, False
-    if _SIGNED[0] <= low and high <= _SIGNED[1]:
-        return 16, True
-    return None
-
-
-def _whole(slices: Sequence[Voxels]) -> int | None:
-    """The offset from which whole numbers fit into 16 bits; None if they are not whole."""
-    for slice_ in slices:
-        if slice_.dtype.kind == "f" and not np.array_equal(np.rint(slice_), slice_):
-            return None
-    low = int(min(slice_.min() for slice_ in slices))
-    high = int(max(slice_.max() for slice_ in slices))
-    if (_SIGNED[0] <= low and high <= _SIGNED[1]) or (low >= 0 and high <= _UNSIGNED[1]):
-        return 0
-    return low if high - low <= _UNSIGNED[1] else None
-
-
-def _from_zero(slice_: Voxels) -> Rescale:
-    largest = float(np.abs(slice_.astype(np.float64)).max())
-    return Rescale(decimal(largest / _SIGNED[1]) if largest > 0 else "1")
-
-
-def _over_range(slices: Sequence[Voxels]) -> Rescale:
-    low = min(float(slice_.min()) for slice_ in slices)
-    high = max(float(slice_.max()) for slice_ in slices)
+def _over_range(low: float, high: float) -> Rescale:
     if high == low:
         return Rescale("1", decimal(low))
     # From the intercept as it is written, at or below the lowest: 16 characters may round it.

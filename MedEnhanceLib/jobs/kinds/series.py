@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.errors import ConfigError
@@ -33,7 +33,6 @@ class SeriesParams(Params):
 class ExportParams(DicomParams, VolumeParams):
     """Write a volume's file, and what lies beside it, as DICOM."""
 
-    role: Literal["volume", "segmentation", "uncertainty"] = option("volume", help="what it is")
     segmentation: str | None = option(
         None, help="a file that goes into the folder as well", place="input"
     )
@@ -52,16 +51,11 @@ class ExportParams(DicomParams, VolumeParams):
         super().__post_init__()
         if not self.dicom:
             raise ConfigError("export writes DICOM", "Leave out dicom, or use convert.")
-        if self.role != "volume" and (self.segmentation or self.uncertainty):
-            raise ConfigError(
-                f"segmentation and uncertainty lie beside a volume, not beside a {self.role}",
-                'Give the volume as input with the role "volume", or leave them out.',
-            )
 
     @property
     def has_objects(self) -> bool:
         """Whether more than a series of images is written."""
-        return bool(self.role != "volume" or self.segmentation or self.uncertainty)
+        return bool(self.segmentation or self.uncertainty)
 
 
 def run_series(params: SeriesParams, monitor: Monitor) -> Result:
@@ -87,7 +81,7 @@ def run_export(params: ExportParams, monitor: Monitor) -> Result:
         "exported",
         {"output": output},
         began=began,
-        config=params.stated() | {"role": params.role, "action": params.action},
+        config=params.stated() | {"action": params.action},
         inputs=inputs,
         figures={},
         written=written,
@@ -100,23 +94,21 @@ def run_export(params: ExportParams, monitor: Monitor) -> Result:
 
 def _objects(params: ExportParams, monitor: Monitor) -> Objects:
     volume = params.load(monitor)
-    found = volume if params.role == "segmentation" else None
-    uncertainty = volume if params.role == "uncertainty" else None
+    found = uncertainty = None
     if params.segmentation:
-        found = load_volume(Path(params.segmentation), modality="SEG", monitor=monitor)
+        labels = load_volume(Path(params.segmentation), modality="SEG", monitor=monitor)
+        found = Found(labels, params.labels, params.head or params.model)
     if params.uncertainty:
         uncertainty = load_volume(
             Path(params.uncertainty), modality=volume.modality, monitor=monitor
         )
-    model = params.head or params.model
-    labels = Found(found, params.labels, model) if found is not None else None
     before, options = _last_step(volume.history, params)
     return Objects(
         replace(volume, history=before),
         params.action,
         options=options,
-        volume=volume if params.role == "volume" else None,
-        found=labels,
+        volume=volume,
+        found=found,
         uncertainty=uncertainty,
         model=params.model,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -19,7 +18,6 @@ from MedEnhanceLib.core.origin import DicomOrigin, Instance
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.dicomout import Derivation, Template, read_template
 from MedEnhanceLib.io.dicomout.segments import build_segmentation
-from MedEnhanceLib.runtime.progress import Monitor
 
 Examine = Callable[[Path], list[str]]
 
@@ -83,12 +81,6 @@ def study_of(folder: Path, times: int = 1, between: float = 2.5) -> Study:
 
 
 @pytest.fixture
-def read_study() -> Callable[..., Study]:
-    """Read a folder of `make_series`; see `study_of`."""
-    return study_of
-
-
-@pytest.fixture
 def study(make_series: Callable[..., Path]) -> Study:
     """Six oblique slices of a patient whose header is as odd as hospitals' are."""
     cosine, sine = 0.8, 0.6
@@ -102,7 +94,7 @@ def study(make_series: Callable[..., Path]) -> Study:
             PatientName="Müller^Jörg",
             PatientID="42",
             PatientBirthDate="",
-            PatientSex="D",
+            PatientSex="O",
             StudyDate="20200131",
             StudyTime="120000",
             StudyID="7",
@@ -113,6 +105,7 @@ def study(make_series: Callable[..., Path]) -> Study:
     )
 
 
+#: Of a label with codes, of one without, and of one that no voxel has.
 MEANINGS: list[dict[str, Any]] = [
     {
         "value": 1,
@@ -124,12 +117,6 @@ MEANINGS: list[dict[str, Any]] = [
     {"value": 7, "name": "Läsion", "color": "", "category": None, "type": None},
     {"value": 3, "name": "Absent", "color": "#0000ff"},
 ]
-
-
-@pytest.fixture
-def meanings() -> list[dict[str, Any]]:
-    """Of a label with codes, of one without, and of one that no voxel has."""
-    return copy.deepcopy(MEANINGS)
 
 
 @pytest.fixture
@@ -174,9 +161,11 @@ def decoded() -> Callable[..., np.ndarray]:
 
 
 @pytest.fixture
-def built(
-    study: Study, labels: Volume, meanings: list[dict[str, Any]], derivation: Derivation
-) -> Dataset:
-    return build_segmentation(
-        labels, meanings, template=study.template, derivation=derivation, monitor=Monitor()
-    )
+def options(study: Study, derivation: Derivation) -> dict[str, Any]:
+    """What every object is built with."""
+    return {"template": study.template, "derivation": derivation}
+
+
+@pytest.fixture
+def built(labels: Volume, options: dict[str, Any]) -> Dataset:
+    return build_segmentation(labels, MEANINGS, **options)

@@ -13,11 +13,8 @@ from MedEnhanceLib.io.dicomout import Derivation
 from MedEnhanceLib.io.dicomout import derivation as derivation_module
 from MedEnhanceLib.io.dicomout.derivation import (
     NOTICE,
-    Reference,
     ascii_text,
-    method_term,
     now,
-    refer_to_sources,
 )
 
 MODEL = {"name": "mr", "version": "0.2", "sha256": "ab" * 32}
@@ -117,7 +114,7 @@ def test_every_code_is_one_of_dicom() -> None:
     known = {getattr(codes.DCM, name).value: getattr(codes.DCM, name).meaning
              for name in codes.DCM.dir()}  # fmt: skip
     for name in ("_PROCESSING", "_LOSSY", "_RESAMPLING", "SEGMENTATION",
-                 "_PROCESSING_EQUIPMENT", "SOURCE_IMAGE"):  # fmt: skip
+                 "_PROCESSING_EQUIPMENT", "_SOURCE_IMAGE"):  # fmt: skip
         value, meaning = getattr(derivation_module, name)
         assert known[value] == meaning
 
@@ -154,21 +151,6 @@ def test_lossy_steps_are_added_to_the_sources_own_once() -> None:
     assert "LossyImageCompressionRatio" not in unknown
     steps = (Lossy("", 1.0), Lossy("ucv", 20.0))
     assert applied(Derivation("enhanced", lossy=steps)).LossyImageCompressionMethod == "UCV"
-
-
-def test_a_method_is_a_code_string() -> None:
-    assert method_term("MedEnhance .ucv, fixed ratio") == "MEDENHANCE _UCV_"
-    assert method_term("") == "UNKNOWN"
-
-
-def test_frames_of_one_file_are_one_reference() -> None:
-    dataset = Dataset()
-    refer_to_sources(
-        dataset, [Reference("1.2", "3", 2), Reference("1.2", "3", 4), Reference("1.2", "5")]
-    )
-    first, second = dataset.SourceImageSequence
-    assert list(first.ReferencedFrameNumber) == [2, 4]
-    assert "ReferencedFrameNumber" not in second
 
 
 @pytest.mark.parametrize("offset", ["+0200", "-1130", "", "nonsense"])

@@ -106,7 +106,5 @@ def test_a_slice_across_the_images_names_all_and_states_what_all_of_them_state(
     (path, *_) = write_series(
         replace(sagittal, origin=replace(axial.origin, on_grid=False)),  # type: ignore[type-var]
         tmp_path / "out",
-        template=read_template(axial.origin),  # type: ignore[arg-type]
-        derivation=DERIVED,
     )
     assert examine(path) == []

@@ -14,9 +14,8 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout import Derivation, Template
 from MedEnhanceLib.io.dicomout.pseudonym import without_patient
-from MedEnhanceLib.runtime.progress import Monitor
 
-from .conftest import Examine, Study
+from .conftest import MEANINGS, Examine, Study, study_of
 from .writing import write_segmentation, write_series
 
 _PLANTED = (
@@ -39,12 +38,12 @@ def _code(value: str, meaning: str) -> Dataset:
 
 
 @pytest.fixture
-def named(make_series: Callable[..., Path], read_study: Callable[..., Study]) -> Study:
+def named(make_series: Callable[..., Path]) -> Study:
     """A CT that names its patient where it should, and where it should not."""
     agent = _code("7140000", "Contrast of Doe")
     agent.PatientComments = "Jane"
     region = _code("69536005", "Head")
-    return read_study(
+    return study_of(
         make_series(
             np.zeros((3, 6, 5), np.int16),
             slice_elements=lambda index: {"SOPInstanceUID": f"1.2.3.4.5.{index + 1}"},
@@ -70,17 +69,10 @@ def named(make_series: Callable[..., Path], read_study: Callable[..., Study]) ->
     )
 
 
-def _series(study: Study, folder: Path, **options: Any) -> list[Path]:
-    template = without_patient(study.template)
-    return write_series(
-        study.volume, folder, template=template, derivation=Derivation("enhanced"), **options
-    )
-
-
 def test_nothing_planted_is_in_any_byte_and_the_scan_is(
     named: Study, tmp_path: Path, examine: Examine
 ) -> None:
-    files = _series(named, tmp_path / "out")
+    files = write_series(named.volume, tmp_path / "out", template=without_patient(named.template))
     for path in files:
         content = path.read_bytes()
         assert [word for word in _PLANTED if word in content] == []
@@ -97,23 +89,13 @@ def test_nothing_planted_is_in_any_byte_and_the_scan_is(
 
 
 def test_a_segmentation_refers_to_the_images_by_their_new_uids(
-    study: Study,
-    labels: Volume,
-    meanings: list[dict[str, Any]],
-    derivation: Derivation,
-    tmp_path: Path,
-    examine: Examine,
+    study: Study, labels: Volume, derivation: Derivation, tmp_path: Path, examine: Examine
 ) -> None:
     template = without_patient(study.template)
     place = study.volume.origin
     assert place is not None
     path = write_segmentation(
-        labels,
-        meanings,
-        tmp_path / "seg",
-        template=template,
-        derivation=derivation,
-        monitor=Monitor(),
+        labels, MEANINGS, tmp_path / "seg", template=template, derivation=derivation
     )
     assert examine(path) == []
     assert template.origin is not None

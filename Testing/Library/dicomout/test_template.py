@@ -123,10 +123,22 @@ def test_who_a_patient_is_is_never_cut() -> None:
     assert dataset.PatientID == "x" * 80
 
 
-@pytest.mark.parametrize("value", ["x" * 65, "a\\b", "line\nend"])
-def test_a_new_study_refuses_what_dicom_cannot_hold(value: str) -> None:
-    with pytest.raises(InputError, match="PatientID"):
-        new_study(modality="CT", patient_id=value)
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("patient_id", value) for value in ("x" * 65, "a\\b", "line\nend", "   ")),
+        *(("patient_name", value) for value in ("A=B=C=D", "A^B^C^D^E^F^G", "a\\b", "x" * 65)),
+    ],
+)
+def test_a_new_study_refuses_what_dicom_cannot_hold(field: str, value: str) -> None:
+    with pytest.raises(InputError, match="DICOM cannot hold"):
+        new_study(modality="CT", **{field: value})
+
+
+def test_a_new_study_takes_names_in_several_scripts() -> None:
+    name = "Yamada^Tarou=山田^太郎=やまだ^たろう"
+    study = new_study(modality="MR", patient_id=" 42 ", patient_name=name).study
+    assert (str(study.PatientName), study.PatientID) == (name, "42")
 
 
 def test_a_new_study_invents_nobody() -> None:

@@ -143,18 +143,6 @@ def test_export_puts_a_whole_result_into_one_study_of_its_own(
     assert [item.SegmentLabel for item in labels.SegmentSequence] == ["gray matter", "white matter"]
 
 
-@pytest.mark.parametrize(("role", "modality"), [("segmentation", "SEG"), ("uncertainty", "OT")])
-def test_export_of_one_part(
-    series: Path, result: dict[str, Path], tmp_path: Path, role: str, modality: str
-) -> None:
-    reported = export(
-        input=result[role], role=role, like={"path": str(series)}, output=tmp_path / "out"
-    )
-    (only,) = [dcmread(path) for path in reported["files"]]
-    assert only.Modality == modality
-    assert only.StudyInstanceUID == "1.2.3"
-
-
 def test_a_list_of_files_is_a_series_too(
     series: Path, result: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -167,8 +155,6 @@ def test_a_list_of_files_is_a_series_too(
 @pytest.mark.parametrize(
     ("params", "error"),
     [
-        ({"role": "report"}, ConfigError),
-        ({"role": "segmentation", "uncertainty": "a.nrrd"}, ConfigError),
         ({"like": {"folder": "a"}}, ConfigError),
         ({"like": {"path": 3}}, ConfigError),
         ({"dicom": False}, ConfigError),
