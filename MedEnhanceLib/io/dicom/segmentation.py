@@ -46,7 +46,8 @@ def read_segmentation(file: FileRef, source: str, monitor: Monitor) -> Volume:
             frames do not lie on one grid.
     """
     require("highdicom", purpose="Reading a DICOM segmentation")
-    failures = (*pydicom_failures(), sqlite3.Error)  # highdicom keeps frames in SQLite
+    # Highdicom keeps the table of frames in SQLite.
+    failures: tuple[type[Exception], ...] = (*pydicom_failures(), sqlite3.Error)
     try:
         return attend(partial(_read, file, source), monitor)
     except failures as cause:

@@ -107,18 +107,6 @@ def test_echoes_at_several_times_are_a_sequence_for_each_echo(
     assert values(folder, series="2") == [[200, 202, 204], [1200, 1202, 1204]]
 
 
-def test_b_values_in_another_order_at_one_place_are_no_frames_by_time(make: MakeRows) -> None:
-    def minute(turn: int, z: float) -> int:
-        return (1, 0, 2)[turn] if z == 2 else turn
-
-    folder = make(
-        (b + int(z), z, {"DiffusionBValue": float(b), **time(f"12{minute(turn, z):02d}00")})
-        for turn, b in enumerate((0, 1000, 1000))
-        for z in PLACES
-    )
-    assert parts(folder) == {"b-value 0": "5×4×3", "b-value 1000": "5×4×3×2 frames"}
-
-
 def test_a_diffusion_scan_is_one_sequence_without_times(make: MakeRows) -> None:
     folder = make(
         (b + int(z) + 10 * turn, z, {"DiffusionBValue": float(b), **time(f"12{turn:02d}00")})
@@ -184,32 +172,6 @@ def test_what_counts_slices_does_not_keep_frames_apart(
         (t, 2.0 * k, {"TriggerTime": 40.0 * t, **counted(t, k)}) for t in range(2) for k in range(5)
     )
     assert values(folder) == [[0] * 5, [1] * 5]
-
-
-def test_values_that_are_nearly_equal_are_one(make: MakeRows) -> None:
-    folder = make(
-        (k, 2.0 * k, {"InversionTime": 2500 + k % 2, "FlipAngle": 90 - 0.1 * (k % 3)})
-        for k in range(6)
-    )
-    assert values(folder) == [0, 1, 2, 3, 4, 5]
-
-
-@pytest.mark.parametrize(
-    ("element", "two", "names"),
-    [
-        ("ConvolutionKernel", ("B30f", "B70f"), {"kernel B30F", "kernel B70F"}),
-        ("KVP", ("80", "140"), {"kV 80", "kV 140"}),
-    ],
-)
-def test_kernels_and_voltages_are_listed_apart(
-    make: MakeRows, element: str, two: tuple[str, str], names: set[str]
-) -> None:
-    folder = make(
-        (index, z, {element: value, **time(f"12000{index}")})
-        for index, value in enumerate(two)
-        for z in PLACES
-    )
-    assert set(parts(folder)) == names
 
 
 @pytest.mark.parametrize(
@@ -305,20 +267,6 @@ def test_frames_must_lie_together_at_every_corner(
     assert not row.readable
 
 
-@pytest.mark.parametrize("slants", [(0.0, 0.3), (0.3, 0.0), (0.2, 0.4)])
-def test_frames_tilted_otherwise_are_not_repaired_as_one(
-    make_series: Make, slants: tuple[float, float]
-) -> None:
-    folder = make_series(
-        np.zeros((20, 8, 8), np.uint16),
-        positions=[(slants[k // 10] * 2.0 * (k % 10), 0.0, 2.0 * (k % 10)) for k in range(20)],
-        slice_elements=lambda k: {"TemporalPositionIdentifier": k // 10 + 1},
-        **MR,
-    )
-    with pytest.raises(GeometryError, match="frame 2"):
-        load(folder, repairs=Repairs(tilt=True))
-
-
 # ------------------------------------------------------------ times
 
 
@@ -353,3 +301,17 @@ def test_a_clock_that_ran_past_midnight_makes_no_frames(make: MakeRows) -> None:
     )
     with pytest.raises(GeometryError, match="share a place"):
         load(folder)
+
+
+@pytest.mark.parametrize("slants", [(0.0, 0.3), (0.2, 0.4)])
+def test_frames_tilted_otherwise_are_not_repaired_as_one(
+    make_series: Make, slants: tuple[float, float]
+) -> None:
+    folder = make_series(
+        np.zeros((20, 8, 8), np.uint16),
+        positions=[(slants[k // 10] * 2.0 * (k % 10), 0.0, 2.0 * (k % 10)) for k in range(20)],
+        slice_elements=lambda k: {"TemporalPositionIdentifier": k // 10 + 1},
+        **MR,
+    )
+    with pytest.raises(GeometryError, match="frame 2"):
+        load(folder, repairs=Repairs(tilt=True))

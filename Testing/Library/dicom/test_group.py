@@ -118,18 +118,6 @@ def test_private_b_values_are_known_by_their_maker(
     assert reported == {"0", "500", "1000"}
 
 
-def test_frames_that_lie_beside_each_other_are_refused(make_series: Make) -> None:
-    places = [(3.0 * (index // K), 0.0, 2.0 * (index % K)) for index in range(T * K)]
-    folder = make_series(
-        STORED,
-        positions=places,
-        slice_elements=lambda index: {"EchoNumbers": index // K + 1},
-        **MR,
-    )
-    with pytest.raises(GeometryError, match="frame 2"):
-        load_dicom(folder, monitor=Monitor())
-
-
 def test_a_frame_that_lacks_a_slice_is_named(make_series: Make) -> None:
     count = 6
     stored = np.zeros((5 * count, 3, 3), np.uint16)
@@ -170,20 +158,6 @@ def test_magnitude_and_phase_are_volumes_of_their_own(make_series: Make) -> None
     assert values(folder, series="1.2.3.1/P") == FRAMES[1]
     with pytest.raises(InputError, match=r"holds 2 parts of 1\.2\.3\.1"):
         load_dicom(folder, series="1.2.3.1", monitor=Monitor())
-
-
-def test_acquisitions_of_different_length_are_listed_apart(make_series: Make) -> None:
-    places = [(0.0, 0.0, 2.0 * k) for k in range(8)] + [(0.0, 0.0, 2.0 * k) for k in range(3)]
-    folder = make_series(
-        np.zeros((11, 3, 3), np.uint16),
-        positions=places,
-        slice_elements=lambda index: {"AcquisitionNumber": 1 if index < 8 else 2},
-    )
-    rows = list_series(folder, Monitor())
-    assert [(row.part, row.size) for row in rows] == [
-        ("acquisition 1", "3×3×8"),
-        ("acquisition 2", "3×3×3"),
-    ]
 
 
 def test_orientations_are_listed_apart(make_series: Make) -> None:
@@ -248,15 +222,6 @@ def test_an_attribute_of_each_slice_does_not_excuse_two_at_one_place(make_series
         slice_elements=lambda k: {"AcquisitionNumber": k, "TriggerTime": 3.0 * k},
     )
     with pytest.raises(GeometryError, match=r"shares? a place"):
-        load_dicom(folder, monitor=Monitor())
-
-
-def test_a_missing_slice_is_not_excused_by_an_attribute(make_series: Make) -> None:
-    folder = make_series(
-        np.zeros((9, 3, 3), np.uint16), slice_elements=lambda k: {"AcquisitionNumber": k}
-    )
-    (folder / "004.dcm").unlink()
-    with pytest.raises(GeometryError, match="1 missing"):
         load_dicom(folder, monitor=Monitor())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.errors import Cancelled, GeometryError, InputError
 from MedEnhanceLib.io import load
 from MedEnhanceLib.io.dicom.repair import Repair
@@ -20,7 +18,7 @@ from MedEnhanceLib.io.dicom.stack import Repairs, stack
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
-    from Testing.Library.conftest import Make, WarningRecorder
+    pass
 
 AXES = np.array([[0.8, 0.6, 0.0], [-0.36, 0.48, 0.8]])  # along a row, down a column: oblique
 NORMAL = np.cross(*AXES)
@@ -236,46 +234,3 @@ def test_real_ct_sheared_and_straightened_is_itself(shared_data: Path) -> None:
     fixed, _, _ = repair.apply(tilted, Monitor())
     error = (fixed[:, :rows] - truth)[:, 40:-8]
     assert np.sqrt(np.mean(error**2)) < 4.0  # HU; noise of this scan is above 10
-
-
-@pytest.mark.parametrize("frames", [1, 3])
-def test_files_of_a_tilted_series_with_a_gap_are_loaded_straight(
-    make_series: Make, recorder: WarningRecorder, frames: int
-) -> None:
-    """From files to volume: refused as it is, whole and upright where it is asked for."""
-    slices = [one for k, one in enumerate(slices_at(3.0 * np.arange(9), (14.0, 0.0))) if k != 4]
-    voxels = imaged(slices, smooth, np.int16)
-    for frame in range(frames):
-        folder = make_series(
-            voxels + frame,
-            positions=[one.position for one in slices],
-            orientation=tuple(AXES.ravel()),
-            prefix=f"t{frame}_",
-            slice_elements=lambda k, frame=frame: {
-                "SOPInstanceUID": f"1.2.3.{frame}.{k + 1}",
-                "InstanceNumber": k + 1,
-                "TemporalPositionIdentifier": frame + 1,
-                "SliceThickness": 3,
-            },
-            Modality="MR",
-            RescaleSlope=None,
-            RescaleIntercept=None,
-        )
-    with pytest.raises(GeometryError, match=r"slant of 14\.0°.*\(1 missing\)"):
-        load(folder)
-    volume = load(folder, fix_tilt=True, fix_spacing=True, monitor=recorder.monitor)
-    fixed, geometry, notes = repaired(slices, voxels)
-    assert volume.geometry.is_close(geometry)
-    assert volume.shape[-3:] == fixed.shape
-    files = re.compile(r" \[.*?\]")  # they have other names here
-    assert [files.sub("", step) for step in volume.history] == [
-        files.sub("", derived_note("; ".join(notes)))
-    ]
-    assert volume.origin is not None
-    assert not volume.origin.on_grid
-    first = volume.frame(0).voxels
-    assert np.array_equal(first, fixed)
-    if frames > 1:
-        assert volume.shape[0] == frames
-        inside = covered(slices, geometry, fixed.shape, margin=6)
-        assert np.abs(volume.frame(2).voxels[inside] - first[inside] - 2).max() <= 1

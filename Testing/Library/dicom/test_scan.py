@@ -1,7 +1,9 @@
-"""Headers are read fast, from thousands of files, and what is damaged is named, never dropped."""
+"""Headers are read with all that is needed later, and what is damaged is named, never dropped."""
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +11,8 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib.core.origin import Lossy
-from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.dicom import (
-    is_dicom,
-    list_series,
-    load_dicom,
-)
+from MedEnhanceLib.errors import Cancelled, InputError
+from MedEnhanceLib.io.dicom import is_dicom, list_series, load_dicom, scan
 from MedEnhanceLib.io.dicom.elements import lossy_steps, plain
 from MedEnhanceLib.io.dicom.headers import Header, read_header
 from MedEnhanceLib.io.dicom.sources import FileRef
@@ -216,3 +214,34 @@ def test_ratio_and_method_are_stated_or_come_from_the_encoding(
     header: dict[str, Any], syntax: str, size: int, expected: tuple[Lossy, ...]
 ) -> None:
     assert lossy_steps(header, syntax, 1000.0, size) == expected
+
+
+def test_cancel_does_not_wait_for_a_header(
+    make_series: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_series(np.zeros((3, 4, 5), np.uint16))
+    stop, answered = threading.Event(), threading.Event()
+    read = scan.read_header
+
+    def stuck(file: FileRef) -> Header | None:
+        stop.set()
+        answered.wait(20)  # as a share on the network that does not answer
+        return read(file)
+
+    monkeypatch.setattr(scan, "read_header", stuck)
+    began = time.monotonic()
+    try:
+        with pytest.raises(Cancelled):
+            load_dicom(folder, monitor=Monitor(cancel=stop))
+        assert time.monotonic() - began < 2
+    finally:
+        answered.set()
+
+
+def test_zeros_behind_the_mark_are_no_elements(tmp_path: Path) -> None:
+    path = tmp_path / "a.dcm"
+    path.write_bytes(bytes(128) + b"DICM" + bytes(8_000_000))
+    began = time.monotonic()
+    with pytest.raises(InputError, match=r"a\.dcm"):
+        load_dicom(path, monitor=Monitor())
+    assert time.monotonic() - began < 2

@@ -111,17 +111,6 @@ def test_positions_rounded_to_hundredths_make_a_volume(
     assert geometry.spacing[2] == pytest.approx(step, abs=0.02 / (count - 1))
 
 
-def test_positions_and_cosines_of_few_digits_make_a_volume() -> None:
-    """0.625 mm in tenths, and a turn that four digits of its cosines describe."""
-    positions = [(0.0, 0.0, round(0.625 * k, 1)) for k in range(40)]
-    assert stacked([plane(k, p) for k, p in enumerate(positions)]).repair is None
-    orientation = turned((0.3, 0.2, 0.1))
-    written = tuple(round(cosine, 4) for cosine in orientation)
-    exact = planes(2.0 * np.arange(120), orientation)
-    slices = [plane(k, one.position, written) for k, one in enumerate(exact)]
-    assert stacked(slices).repair is None
-
-
 def test_frames_of_one_file_are_slices_too() -> None:
     file = FileRef("multi.dcm")
     slices = [
@@ -254,12 +243,6 @@ def test_an_odd_slice_is_named(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(InputError, match=says) as caught:
         stacked(slices)
     assert caught.value.hint
-
-
-def test_pixel_spacing_may_differ_by_its_rounding() -> None:
-    slices = planes([0, 1, 2])
-    slices[1] = plane(1, (0, 0, 1), pixel_spacing=(0.80000001, 0.5))
-    assert stacked(slices).geometry.spacing == (0.5, 0.8, 1.0)
 
 
 # ------------------------------------------------------------ what else the header says
