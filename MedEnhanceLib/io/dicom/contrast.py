@@ -29,7 +29,7 @@ _SHOWN = frozenset((
 ))  # fmt: skip
 #: Settings that a measurement varies on purpose, so that it makes frames.
 _MEASURED = ("inversion time", "flip angle", "direction")
-#: A longer one ran past midnight under the date of its beginning, so that its clock tells nothing.
+#: A longer one ran past midnight under the date of its beginning, and its clock orders nothing.
 _LONGEST_SCAN_S = 12 * 3600.0
 #: The name of the axis of frames that follow each other in time.
 TIME = "time"

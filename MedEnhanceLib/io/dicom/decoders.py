@@ -138,6 +138,8 @@ class PixelFile:
             precision = min(precision, stated.precision)
         try:
             numbers = getattr(imagecodecs, decoder)(stream, **options)
+            if options:
+                numbers = np.frombuffer(numbers, cell).reshape(shape)
         except ImportError as cause:  # imagecodecs can be built without a codec
             raise DependencyError(
                 f"DICOM compressed as {name} needs the package imagecodecs with all its codecs",
@@ -146,8 +148,6 @@ class PixelFile:
         except (RuntimeError, ValueError, MemoryError) as cause:
             reason = " ".join(str(cause).split())
             raise DamagedError(f"its {name} stream is damaged ({reason[:120]})") from cause
-        if options:
-            numbers = np.frombuffer(numbers, cell).reshape(shape)
         if numbers.shape != shape or numbers.dtype.kind not in "iu":
             raise DamagedError(f"its {name} stream gave {numbers.dtype} of shape {numbers.shape}")
         if numbers.dtype.kind == "u" and (self.dtype.kind == "i" or options):

@@ -106,7 +106,9 @@ def _by_geometry(slices: Slices) -> dict[str, list[Slice]]:
         return {"": list(slices)}
     directions: list[np.ndarray[tuple[int], np.dtype[np.float64]]] = []
     references = list(dict.fromkeys(one.frame_of_reference for one in placed))
-    groups: dict[str, list[Slice]] = defaultdict(list)
+    # A slice may lack the frame of reference that the others have.
+    several_references = len({*references} - {""}) > 1
+    groups: dict[tuple[str, str, str], list[Slice]] = defaultdict(list)
     for one in placed:
         cosines = np.asarray(one.orientation, dtype=np.float64)
         near = (np.abs(cosines - other).max() <= _SAME_DIRECTION for other in directions)
@@ -114,14 +116,16 @@ def _by_geometry(slices: Slices) -> dict[str, list[Slice]]:
         if direction == len(directions):
             directions.append(cosines)
         plane = _PLANES[int(np.abs(np.cross(cosines[:3], cosines[3:])).argmax())]
-        reference = references.index(one.frame_of_reference)
-        title = f"{one.columns}×{one.rows} {plane} {direction + 1}"
-        # A slice may lack the frame of reference that the others have.
-        title += f" in frame of reference {reference + 1}" if len({*references} - {""}) > 1 else ""
-        groups[title].append(one)
+        number = references.index(one.frame_of_reference) + 1 if several_references else 1
+        key = (f"{one.columns}×{one.rows}", f"{plane} {direction + 1}", f"reference {number}")
+        groups[key].append(one)
     largest = max(groups.values(), key=len)
     largest += [one for one in slices if not (one.position and one.orientation)]
-    return dict(groups)
+    differs = [len(set(parts)) > 1 for parts in zip(*groups, strict=True)]
+    return {
+        ", ".join(part for part, is_needed in zip(key, differs, strict=True) if is_needed): group
+        for key, group in groups.items()
+    }
 
 
 def _is_lone_scout(group: Slices, largest: Slices) -> bool:

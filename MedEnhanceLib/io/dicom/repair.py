@@ -126,7 +126,8 @@ def measure_spacing(along: Vector, labels: Sequence[str], rounding_mm: float) ->
         return Spacing(along, even)
     # Where the spacing changes, that of the finer part, if it is more than a few slices.
     fine, usual = np.quantile(steps, (0.25, 0.5), method="lower").tolist()
-    usual = fine if usual > _GAP * fine else usual
+    changes = usual > _GAP * fine
+    usual = fine if changes else usual
     gaps = tuple(
         (index, round(float(steps[index]) / usual) - 1)
         for index in np.flatnonzero(steps > _GAP * usual).tolist()
@@ -137,10 +138,8 @@ def measure_spacing(along: Vector, labels: Sequence[str], rounding_mm: float) ->
             f"[{labels[index]} … {labels[index + 1]}]"
             for index, missing in gaps
         ]
-        fault = (
-            f"slices are missing, or farther apart, {named(places)}; the others are {usual:.3f} mm "
-            "apart"
-        )
+        what = "missing, or farther apart," if changes else "missing"
+        fault = f"slices are {what} {named(places)}; the others are {usual:.3f} mm apart"
         return Spacing(along, usual, fault, gaps)
     worst = int(off.argmax())
     return Spacing(

@@ -83,7 +83,7 @@ def _read(file: FileRef, source: str) -> Volume:
     geometry = Geometry(
         (in_plane[1], in_plane[0], between),
         volume.position,
-        np.column_stack([columns, rows, slices]).tolist(),
+        (np.column_stack([columns, rows, slices]) + 0.0).tolist(),  # -0.0 becomes 0.0
     )
     dtype = np.uint8 if highest < 256 else np.uint16
     return Volume(volume.array.astype(dtype), geometry, modality="SEG", source=source)

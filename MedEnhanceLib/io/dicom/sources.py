@@ -111,7 +111,7 @@ def find_files(path: Path, monitor: Monitor) -> list[FileRef]:
         raise InputError(f"{path} is no file", "Check the path.")
     images = [one for one in found if not _is_directory(Path(one.name))]
     if not images:
-        what = "a DICOMDIR but no images" if found else "no files"
+        what = "a DICOMDIR but no images" if found else "no file"
         raise InputError(f"{path} holds {what}", "Give what holds the images.")
     return images
 

@@ -95,7 +95,7 @@ def test_a_list_names_files_beside_itself(make_series: Make, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"\n", "no files"),
+        (b"\n", "no file"),
         (b"gone.dcm", r"gone\.dcm is not there"),
         (b"\xff\xfe\x00", "cannot be read as a list"),
     ],
