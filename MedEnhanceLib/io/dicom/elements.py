@@ -6,6 +6,7 @@ An absent element is None or ""; a malformed one that matters is an error.
 from __future__ import annotations
 
 import datetime
+import functools
 import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,7 @@ def plain_values(header: Dataset) -> Fields:
     return fields
 
 
+@functools.cache
 def _keyword(tag: int) -> str | int:
     from pydicom.datadict import keyword_for_tag
 
