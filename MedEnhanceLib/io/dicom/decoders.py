@@ -1,4 +1,4 @@
-"""Compressed frames → stored numbers, by imagecodecs.
+"""The frames of a file → stored numbers: pydicom finds them, imagecodecs decodes compressed ones.
 
 pydicom has no plugin for imagecodecs, which every installation has. A decoder is given a frame
 only after its size and its end were checked: decoders allocate whatever a stream states, fill what
@@ -8,40 +8,57 @@ Sources: ITU-T T.81, annex B (JPEG, and JPEG-LS alike); T.800, annex A (JPEG 200
 
 from __future__ import annotations
 
+import io
+import math
 import struct
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.errors import DependencyError
-from MedEnhanceLib.io.dicom.structure import BIG_ENDIAN, DEFLATED, EXPLICIT, IMPLICIT, DamagedError
+from MedEnhanceLib.io.dicom.elements import text, whole
+from MedEnhanceLib.io.dicom.sources import FileRef
+from MedEnhanceLib.io.dicom.structure import (
+    IMPLICIT,
+    NATIVE,
+    PIXEL_DATA,
+    DamagedError,
+    pydicom_failures,
+    read_elements,
+    reason_of,
+    silence,
+    syntax_of,
+)
 from MedEnhanceLib.runtime.dependencies import require
 
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
 Pixels = npt.NDArray[Any]
-#: Transfer syntax → (name, decoder of imagecodecs, whether it is lossy).
-_DECODERS: dict[str, tuple[str, str, bool]] = {
-    f"{IMPLICIT}.5": ("RLE", "dicomrle_decode", False),
-    f"{IMPLICIT}.4.50": ("JPEG baseline", "jpeg8_decode", True),
-    f"{IMPLICIT}.4.51": ("JPEG extended", "jpeg8_decode", True),
-    f"{IMPLICIT}.4.57": ("JPEG lossless", "jpeg8_decode", False),
-    f"{IMPLICIT}.4.70": ("JPEG lossless, first order", "jpeg8_decode", False),
-    f"{IMPLICIT}.4.80": ("JPEG-LS lossless", "jpegls_decode", False),
-    f"{IMPLICIT}.4.81": ("JPEG-LS near-lossless", "jpegls_decode", True),
-    f"{IMPLICIT}.4.90": ("JPEG 2000 lossless", "jpeg2k_decode", False),
-    f"{IMPLICIT}.4.91": ("JPEG 2000", "jpeg2k_decode", True),
-    f"{IMPLICIT}.4.201": ("HTJ2K lossless", "jpeg2k_decode", False),
-    f"{IMPLICIT}.4.202": ("HTJ2K lossless, by resolution", "jpeg2k_decode", False),
-    f"{IMPLICIT}.4.203": ("HTJ2K", "jpeg2k_decode", True),
+#: Transfer syntax → (name, decoder of imagecodecs).
+DECODERS: dict[str, tuple[str, str]] = {
+    f"{IMPLICIT}.5": ("RLE", "dicomrle_decode"),
+    f"{IMPLICIT}.4.50": ("JPEG baseline", "jpeg8_decode"),
+    f"{IMPLICIT}.4.51": ("JPEG extended", "jpeg8_decode"),
+    f"{IMPLICIT}.4.57": ("JPEG lossless", "jpeg8_decode"),
+    f"{IMPLICIT}.4.70": ("JPEG lossless, first order", "jpeg8_decode"),
+    f"{IMPLICIT}.4.80": ("JPEG-LS lossless", "jpegls_decode"),
+    f"{IMPLICIT}.4.81": ("JPEG-LS near-lossless", "jpegls_decode"),
+    f"{IMPLICIT}.4.90": ("JPEG 2000 lossless", "jpeg2k_decode"),
+    f"{IMPLICIT}.4.91": ("JPEG 2000", "jpeg2k_decode"),
+    f"{IMPLICIT}.4.201": ("HTJ2K lossless", "jpeg2k_decode"),
+    f"{IMPLICIT}.4.202": ("HTJ2K lossless, by resolution", "jpeg2k_decode"),
+    f"{IMPLICIT}.4.203": ("HTJ2K", "jpeg2k_decode"),
 }
-_NATIVE_NAMES = {
-    IMPLICIT: "implicit little endian",
-    EXPLICIT: "explicit little endian",
-    DEFLATED: "deflated",
-    BIG_ENDIAN: "explicit big endian",
-}
-_RLE = "dicomrle_decode"
+#: What holds pixels, and the bits of a number there; None where the header says how many.
+_KINDS = {"PixelData": None, "FloatPixelData": 32, "DoubleFloatPixelData": 64}
+_ELEMENTS = (
+    "SOPInstanceUID", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration",
+    "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit",
+    "PixelRepresentation", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", *_KINDS,
+)  # fmt: skip
 _J2K_START, _END = b"\xff\x4f\xff\x51", b"\xff\xd9"
 #: Markers of JPEG without a length, and those that begin with the size of the frame.
 _BARE_MARKERS = (0x01, *range(0xD0, 0xD9))
@@ -49,42 +66,194 @@ _FRAME_MARKERS = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), 0x
 
 
 @dataclass(frozen=True)
-class Layout:
-    """One frame of gray pixels as its header describes it.
+class PixelFile:
+    """A file whose frames can be read one by one, from any thread.
 
-    Args:
-        rows: number of rows, J.
-        columns: number of columns, I.
-        bits_allocated: bits of a cell: 1, 8, 16, 32 or 64.
-        bits_stored: the lowest bits of the cell that are the number.
-        signed: whether numbers are two's complement.
-        floating: whether pixels are FloatPixelData or DoubleFloatPixelData.
-    Raises:
-        DamagedError: these numbers contradict each other.
+    dataset: the elements that decoding needs, with the pixels as they are stored. instance:
+    SOPInstanceUID. syntax: the transfer syntax UID. frames: their number. dtype: of the stored
+    numbers. bits: how many of each cell are the number.
     """
 
+    dataset: Dataset
+    instance: str
+    syntax: str
+    frames: int
     rows: int
     columns: int
-    bits_allocated: int
-    bits_stored: int
-    signed: bool = False
-    floating: bool = False
+    dtype: np.dtype[Any]
+    bits: int
 
-    def __post_init__(self) -> None:
-        if not self.rows * self.columns:
-            raise DamagedError(f"it is of zero size, {self.columns}×{self.rows}")
-        if self.bits_allocated not in ((32, 64) if self.floating else (1, 8, 16, 32)):
-            raise DamagedError(f"BitsAllocated is {self.bits_allocated}, which is not read")
-        if not 1 <= self.bits_stored <= self.bits_allocated:
-            raise DamagedError(
-                f"BitsStored is {self.bits_stored} of {self.bits_allocated} allocated"
+    def frame(self, index: int) -> Pixels:
+        """Read one frame.
+
+        Args:
+            index: the number of the frame, from 0.
+        Returns:
+            [J, I]: the stored numbers, of type `dtype`.
+        Raises:
+            DamagedError: the pixels are damaged, or contradict the header.
+            DependencyError: the decoder is not installed.
+        """
+        from pydicom.encaps import get_frame
+        from pydicom.pixels.decoders.base import get_decoder
+        from pydicom.uid import UID
+
+        try:
+            if self.syntax in NATIVE:
+                numbers, _ = get_decoder(UID(self.syntax)).as_array(
+                    self.dataset, index=index, raw=True, validate=False
+                )
+                native: Pixels = numbers.astype(self.dtype, copy=False)
+                return native
+            table = [self.dataset.get(name) for name in _ELEMENTS if name.startswith("Extended")]
+            stream = get_frame(
+                self.dataset.PixelData,
+                index,
+                number_of_frames=self.frames,
+                extended_offsets=tuple(table) if all(table) else None,
             )
+        except MemoryError:
+            raise
+        except pydicom_failures() as cause:
+            raise DamagedError(f"it is damaged or cut short ({reason_of(cause)})") from cause
+        return self._decoded(stream)
 
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The type of the stored numbers."""
-        kind = "f" if self.floating else "i" if self.signed else "u"
-        return np.dtype(f"{kind}{max(self.bits_allocated // 8, 1)}")
+    def _decoded(self, stream: bytes) -> Pixels:
+        """[J, I] of one compressed frame, all fragments joined."""
+        name, decoder = DECODERS[self.syntax]
+        imagecodecs = require("imagecodecs", purpose=f"DICOM compressed as {name}")
+        shape, precision = (self.rows, self.columns), self.bits
+        options: dict[str, Any] = {}
+        if decoder == "dicomrle_decode":
+            cell = np.dtype(f"<u{self.dtype.itemsize}")
+            options = {"dtype": cell, "out": math.prod(shape) * cell.itemsize}
+        else:
+            stated = stated_size(stream)
+            if stated[:3] != (*shape, 1) or stated.precision > 8 * self.dtype.itemsize:
+                raise DamagedError(
+                    f"its {name} stream holds {stated.columns}×{stated.rows} pixels of "
+                    f"{stated.components} components and {stated.precision} bits, its header says "
+                    f"{self.columns}×{self.rows} of one and {8 * self.dtype.itemsize}"
+                )
+            precision = min(precision, stated.precision)
+        try:
+            numbers = getattr(imagecodecs, decoder)(stream, **options)
+            if options:
+                numbers = np.frombuffer(numbers, cell).reshape(shape)
+        except ImportError as cause:  # imagecodecs can be built without a codec
+            raise DependencyError(
+                f"DICOM compressed as {name} needs the package imagecodecs with all its codecs",
+                "Install it from its wheel: python -m pip install --force-reinstall imagecodecs",
+            ) from cause
+        except (RuntimeError, ValueError, MemoryError) as cause:
+            reason = " ".join(str(cause).split())
+            raise DamagedError(f"its {name} stream is damaged ({reason[:120]})") from cause
+        if numbers.shape != shape or numbers.dtype.kind not in "iu":
+            raise DamagedError(f"its {name} stream gave {numbers.dtype} of shape {numbers.shape}")
+        if numbers.dtype.kind == "u" and (self.dtype.kind == "i" or options):
+            # The codec knows no sign, and RLE keeps what lies above the number.
+            unused = 8 * self.dtype.itemsize - precision
+            shifted: Pixels = (numbers.astype(self.dtype) << unused) >> unused
+            return shifted
+        limits = np.iinfo(self.dtype)
+        lowest, highest = int(numbers.min()), int(numbers.max())
+        if lowest < limits.min or highest > limits.max:
+            raise DamagedError(f"pixels from {lowest} to {highest} do not fit {self.dtype}")
+        fitting: Pixels = numbers.astype(self.dtype, copy=False)
+        return fitting
+
+
+def index_pixels(file: FileRef) -> PixelFile:
+    """Read a file, and check that it holds the frames that its header states.
+
+    Raises:
+        DamagedError: elements are cut short, or contradict each other or the number of pixels.
+        NotImplementedError: the transfer syntax is not read.
+        OSError: the file cannot be read.
+        InputError: the file cannot be unpacked from its archive.
+    """
+    with file.open() as stream, silence():
+        try:
+            return _indexed(read_elements(stream, _ELEMENTS, last=PIXEL_DATA))
+        except (DamagedError, NotImplementedError, MemoryError):
+            raise
+        except pydicom_failures() as cause:
+            if isinstance(cause, OSError) and cause.errno is not None:
+                raise
+            raise DamagedError(f"it is damaged or cut short ({reason_of(cause)})") from cause
+
+
+def _indexed(dataset: Dataset) -> PixelFile:
+    from pydicom.uid import UID
+
+    syntax = syntax_of(dataset)
+    if syntax not in (*NATIVE, *DECODERS):
+        raise NotImplementedError(UID(syntax).name)
+    kind = next((name for name in _KINDS if name in dataset), None)
+    if kind is None:
+        raise DamagedError("it holds no pixel data")
+    if (samples := whole(dataset, "SamplesPerPixel") or 1) != 1:
+        raise DamagedError(f"its pixels are of {samples} samples")
+    rows, columns = whole(dataset, "Rows"), whole(dataset, "Columns")
+    if not rows * columns:
+        raise DamagedError(f"it is of zero size, {columns}×{rows}")
+    frames = 1 if dataset.get("NumberOfFrames") is None else whole(dataset, "NumberOfFrames")
+    if frames < 1:
+        raise DamagedError(f"NumberOfFrames is {frames}")
+    dtype, bits = _type_of(dataset, kind)
+    if dtype.kind == "f" and syntax not in NATIVE:
+        raise DamagedError(f"{kind} cannot be compressed")
+    if syntax in NATIVE:
+        _verify_length(dataset[kind].value or b"", rows, columns, frames, dtype.itemsize)
+    else:
+        _verify_fragments(dataset, frames)
+    instance = text(dataset, "SOPInstanceUID")
+    return PixelFile(dataset, instance, syntax, frames, rows, columns, dtype, bits)
+
+
+def _type_of(dataset: Dataset, kind: str) -> tuple[np.dtype[Any], int]:
+    """The type of the stored numbers, and the bits of each that are used."""
+    allocated, of_floats = whole(dataset, "BitsAllocated"), _KINDS[kind]
+    if allocated not in ((8, 16, 32) if of_floats is None else (of_floats,)):
+        raise DamagedError(f"BitsAllocated is {allocated} for {kind}, which is not read")
+    if of_floats:
+        return np.dtype(f"f{of_floats // 8}"), of_floats
+    for keyword in ("BitsStored", "PixelRepresentation"):
+        if dataset.get(keyword) is None:
+            raise DamagedError(f"{keyword} is missing")
+    bits, sign = whole(dataset, "BitsStored"), whole(dataset, "PixelRepresentation")
+    if not 1 <= bits <= allocated:
+        raise DamagedError(f"BitsStored is {bits} of {allocated} allocated")
+    if sign not in (0, 1):
+        raise DamagedError(f"PixelRepresentation is {sign}")
+    if dataset.get("HighBit") not in (None, bits - 1):
+        raise DamagedError(f"HighBit is {dataset.HighBit}, with {bits} bits stored")
+    return np.dtype(f"{'i' if sign else 'u'}{allocated // 8}"), bits
+
+
+def _verify_length(pixels: bytes, rows: int, columns: int, frames: int, cell: int) -> None:
+    """Uncompressed pixels fill their element, but for the padding to an even length."""
+    needed = rows * columns * frames * cell
+    if len(pixels) in (needed, needed + needed % 2):
+        return
+    what = "cut short" if len(pixels) < needed else "too long"
+    size = f"{columns}×{rows}" + (f" × {frames} frames" if frames > 1 else "")
+    raise DamagedError(
+        f"its pixel data is {what}: {len(pixels)} bytes, and {size} of {8 * cell} bits need "
+        f"{needed}"
+    )
+
+
+def _verify_fragments(dataset: Dataset, frames: int) -> None:
+    """Compressed frames are as many as stated: one piece each, or counted by a table."""
+    from pydicom.encaps import parse_basic_offsets, parse_fragments
+
+    stream = io.BytesIO(dataset.PixelData)
+    table = parse_basic_offsets(stream)
+    pieces, _ = parse_fragments(stream)
+    counted = len(dataset.get("ExtendedOffsetTable") or b"") // 8 or len(table) or pieces
+    if pieces < frames or (frames > 1 and counted != frames):
+        raise DamagedError(f"its pixel data has {pieces} pieces for {frames} frames")
 
 
 class Stated(NamedTuple):
@@ -94,77 +263,6 @@ class Stated(NamedTuple):
     columns: int
     components: int
     precision: int
-
-
-def decode(stream: bytes, syntax: str, layout: Layout) -> Pixels:
-    """Decode one compressed frame.
-
-    Args:
-        stream: the bytes of the frame, all fragments joined.
-        syntax: the transfer syntax UID.
-        layout: the frame as the header describes it.
-    Returns:
-        [J, I]: the stored numbers, of type `layout.dtype`.
-    Raises:
-        DamagedError: the stream is broken, or contradicts the header.
-        NotImplementedError: the transfer syntax is not read.
-        DependencyError: the decoder is not installed.
-    """
-    if syntax not in _DECODERS:
-        raise NotImplementedError(syntax)
-    name, decoder, is_lossy = _DECODERS[syntax]
-    if layout.floating or layout.bits_allocated == 1:
-        raise DamagedError(
-            f"{name} cannot hold pixels of {layout.bits_allocated} bits of this kind"
-        )
-    precision = layout.bits_allocated
-    if decoder != _RLE:
-        stated = stated_size(stream)
-        if stated[:3] != (layout.rows, layout.columns, 1) or stated.precision > precision:
-            raise DamagedError(
-                f"its {name} stream holds {stated.columns}×{stated.rows} pixels of "
-                f"{stated.components} components and {stated.precision} bits, its header says "
-                f"{layout.columns}×{layout.rows} of one and {precision}"
-            )
-        precision = stated.precision
-    values = _decoded(stream, name, decoder, layout)
-    if decoder == _RLE:
-        return sign_extended(values, layout.bits_stored, layout.dtype)
-    if values.dtype.kind == "u" and layout.signed:  # the codec knows no signed numbers
-        return sign_extended(values, min(precision, layout.bits_stored), layout.dtype)
-    limits = np.iinfo(layout.dtype)
-    lowest, highest = int(values.min()), int(values.max())
-    most = limits.max if is_lossy or layout.signed else (1 << layout.bits_stored) - 1
-    if lowest < limits.min or highest > most:
-        raise DamagedError(
-            f"pixels from {lowest} to {highest} do not fit {layout.bits_stored} bits stored"
-        )
-    return values.astype(layout.dtype, copy=False)
-
-
-def _decoded(stream: bytes, name: str, decoder: str, layout: Layout) -> Pixels:
-    """What the codec gives, of the size of the header."""
-    imagecodecs = require("imagecodecs", purpose=f"DICOM compressed as {name}")
-    shape = (layout.rows, layout.columns)
-    try:
-        if decoder == _RLE:
-            cell = np.dtype(f"<u{layout.bits_allocated // 8}")
-            size = shape[0] * shape[1] * cell.itemsize
-            values = np.frombuffer(imagecodecs.dicomrle_decode(stream, cell, out=size), cell)
-            values = values.reshape(shape).astype(cell.newbyteorder("="))
-        else:
-            values = getattr(imagecodecs, decoder)(stream)
-    except ImportError as cause:  # imagecodecs can be built without a codec
-        raise DependencyError(
-            f"DICOM compressed as {name} needs the package imagecodecs with all its codecs",
-            "Install it from its wheel: python -m pip install --force-reinstall imagecodecs",
-        ) from cause
-    except (RuntimeError, ValueError, MemoryError) as cause:
-        reason = " ".join(str(cause).split())
-        raise DamagedError(f"its {name} stream is damaged ({reason[:120]})") from cause
-    if values.shape != shape or values.dtype.kind not in "iu":
-        raise DamagedError(f"its {name} stream gave {values.dtype} of shape {values.shape}")
-    return values
 
 
 def stated_size(stream: bytes) -> Stated:
@@ -198,18 +296,3 @@ def _stated_by_jpeg(stream: bytes) -> Stated:
             continue
         at += 2 + int(struct.unpack_from(">H", stream, at + 2)[0])
     raise DamagedError("its stream holds no image")
-
-
-def sign_extended(values: Pixels, bits: int, dtype: np.dtype[Any]) -> Pixels:
-    """The lowest `bits` of unsigned values, read as two's complement where `dtype` is signed."""
-    above = dtype.itemsize * 8 - bits
-    numbers = values.astype(f"u{dtype.itemsize}", copy=False)
-    if above:
-        numbers = numbers << above
-        numbers = numbers.view(dtype) >> above
-    return numbers.view(dtype)
-
-
-def syntax_name(syntax: str) -> str:
-    """The name of a transfer syntax; the UID where it is not read."""
-    return _DECODERS[syntax][0] if syntax in _DECODERS else _NATIVE_NAMES.get(syntax, syntax)

@@ -1,48 +1,61 @@
-"""One file's header → what the file is, and its slices; runs in other processes too."""
+"""One file's header → what the file is, and its slices."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
+from typing import TYPE_CHECKING
 
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom import multiframe
-from MedEnhanceLib.io.dicom.elements import (
-    HEADER_ELEMENTS,
-    Elements,
-    date,
-    plain_values,
-    text,
-    whole,
-)
-from MedEnhanceLib.io.dicom.slices import Slice, slice_of
-from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, HEAD, MEDIA_DIRECTORY, FileRef, mark_of
+from MedEnhanceLib.io.dicom.elements import Fields, date, plain_values, text, whole
+from MedEnhanceLib.io.dicom.slices import ELEMENTS, Slice, slice_of
+from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, HEAD, FileRef, begins_dicom
 from MedEnhanceLib.io.dicom.structure import (
-    BIG_ENDIAN,
-    EXPLICIT,
-    IMPLICIT,
+    DamagedError,
     pydicom_failures,
     read_elements,
+    reason_of,
+    syntax_of,
 )
 from MedEnhanceLib.runtime.dependencies import require
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-
-_NAMES_OF_SERIES = (0x0020000D, 0x0020000E)
-#: Bytes at the beginning: if all are 0, the file is taken for a file of zeros.
-_LOOKED_AT = 1 << 16
+_UIDS_OF_SERIES = (0x0020000D, 0x0020000E)
+_MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
-_IMAGES_IT_BELONGS_TO = "Give the images it belongs to."
-Entry = TypeVar("Entry")
-_NO_VOLUME = "Give a tomographic series (CT, MR, PET)."
-_ITS_LABELS = "Give the images; or give this file alone, to load its labels."
-_LET_READ = "Change its permissions, or give another folder."
+#: Images of CT, MR and PET: single, enhanced, and legacy ones converted to enhanced.
+_SINGLE = tuple(f"{_STORAGE}{end}" for end in ("2", "4", "128"))
+_ENHANCED = tuple(f"{_STORAGE}{end}" for end in ("2.1", "2.2", "4.1", "4.4", "130", "128.1"))
+#: Segmentations, binary ones and label maps: see segmentation.py.
+SEGMENTATIONS = (f"{_STORAGE}66.4", f"{_STORAGE}66.7")
+_ITS_IMAGES = "Give the images it belongs to."
+_OTHER_READER = "Load it with 3D Slicer, and save it as NRRD."
+#: Objects with rows and columns, or with a better hint than others: why they give no volume.
+_REFUSED = {
+    **dict.fromkeys(
+        SEGMENTATIONS,
+        (
+            "a segmentation: labels drawn on images, not the images",
+            "Give the images; or give this file alone, to load its labels.",
+        ),
+    ),
+    f"{_STORAGE}30": ("a parametric map, which is not read", _OTHER_READER),
+    f"{_STORAGE}481.2": ("an RT dose, which is not read", _OTHER_READER),
+    f"{_STORAGE}481.3": (
+        "an RT structure set: contours drawn on images, not the images",
+        "Give the images it belongs to; to view the contours, import it with 3D Slicer.",
+    ),
+    f"{_STORAGE}4.2": ("MR spectroscopy: spectra, not an image", _ITS_IMAGES),
+    f"{_STORAGE}66": (
+        "raw data of a scanner: no image was reconstructed in it",
+        "Export the reconstructed images.",
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,261 +98,117 @@ def read_header(file: FileRef) -> Header | None:
         DependencyError: pydicom is not installed.
     """
     require("pydicom", purpose="Reading DICOM")
-    failures = pydicom_failures()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        try:
-            found = _read(file)
-        except InputError as cause:
-            found = Header(file=file, reason=cause.message, hint=cause.hint, damaged=True)
-        except failures as cause:
-            reason = getattr(cause, "strerror", None) or " ".join(str(cause).split())
-            found = Header(
-                file=file,
-                reason=f"its header cannot be read: {(reason or type(cause).__name__)[:300]}",
-                hint=COPY_AGAIN,
-                damaged=True,
-                unread=isinstance(cause, OSError),
-            )
-        if found is not None and found.damaged and not found.series:
-            found = _with_series(found, (InputError, *failures))
+        header = _read(file)
     notes = tuple(dict.fromkeys(str(entry.message) for entry in caught))
-    return found if found is None or not notes else replace(found, notes=notes)
+    return header if header is None or not notes else replace(header, notes=notes)
 
 
 def _read(file: FileRef) -> Header | None:
-    if file.is_folder:
-        return Header(file=file, reason=_why_unreadable(file), hint=_LET_READ, damaged=True)
-    with file.peek() as stream:
+    damaged = Header(file=file, hint=COPY_AGAIN, damaged=True)
+    try:
         stamp = file.stamp()  # before anything is read, so that later changes are seen
-        head = stream.read(HEAD)
-        mark = mark_of(head)
-        if not mark:
-            return None if head.strip(b"\0") else _without_content(file, stream)
-        if mark == "damaged":
-            raise InputError("its prefix DICM is overwritten", COPY_AGAIN)
-        header, meta = _elements(stream)
-        if mark == "bare" and not _has_identifiers(header):
+        with file.open() as stream:
+            head = stream.read(HEAD)
+            if not head.strip(b"\0"):
+                what = "it begins with zeros" if head else "it is empty"
+                return replace(damaged, reason=what, unread=True)
+            if not begins_dicom(head):
+                return None
+            has_prefix = head[128:132] == b"DICM"
+            try:
+                dataset = read_elements(stream, [*ELEMENTS, *multiframe.ELEMENTS])
+                fields = plain_values(dataset)
+            except pydicom_failures():
+                with contextlib.suppress(*pydicom_failures()):
+                    part = read_elements(stream, _UIDS_OF_SERIES, last=_UIDS_OF_SERIES[-1])
+                    study, series = text(part, "StudyInstanceUID"), text(part, "SeriesInstanceUID")
+                    damaged = replace(damaged, study=study, series=series)
+                raise
+        if not has_prefix and not (text(fields, "SOPInstanceUID") and text(fields, "Modality")):
             return None
-    if text(meta, "MediaStorageSOPClassUID") == MEDIA_DIRECTORY:
-        return None
-    return _described(header, file, stamp, text(meta, "TransferSyntaxUID"))
-
-
-def _why_unreadable(folder: FileRef) -> str:
-    try:
-        next(Path(folder.path).iterdir(), None)
-    except OSError as cause:
-        return f"the folder cannot be read: {cause.strerror}"
-    return "the folder could not be read at first"
-
-
-def _without_content(file: FileRef, stream: BinaryIO) -> Header | None:
-    """A file that a failed copy left behind; None where the zeros are followed by something."""
-    stream.seek(0)
-    content = stream.read(_LOOKED_AT)
-    if content.strip(b"\0"):
-        return None
-    reason = "it holds nothing but zeros" if content else "it is empty"
-    return Header(file=file, reason=reason, hint=COPY_AGAIN, damaged=True, unread=True)
-
-
-def _elements(stream: BinaryIO) -> tuple[Elements, Elements]:
-    """A header, and two elements of its meta header; with items only where there are frames."""
-    header = read_elements(stream, [*HEADER_ELEMENTS, *multiframe.ELEMENTS])
-    meta = getattr(header, "file_meta", {})
-    stated = {
-        "MediaStorageSOPClassUID": text(meta, "MediaStorageSOPClassUID"),
-        "TransferSyntaxUID": text(meta, "TransferSyntaxUID") or _syntax_found(header),
-    }
-    fields = plain_values(header)
-    may_hold_many = may_hold_frames(text(fields, "SOPClassUID"))
-    if not may_hold_many and text(fields, "NumberOfFrames") in ("", "1"):
-        return fields, stated
-    for _ in header:  # pydicom decodes an element at its first access
-        pass
-    return header, stated
-
-
-def _has_identifiers(header: Elements) -> bool:
-    """Whether a file without the prefix is DICOM nevertheless: it has all identifiers."""
-    return text(header, "SOPClassUID").startswith("1.2.840.10008.5.1.4.") and bool(
-        text(header, "SOPInstanceUID") and text(header, "Modality")
-    )
-
-
-def _with_series(damaged: Header, failures: tuple[type[Exception], ...]) -> Header:
-    """Add the series that a damaged file belongs to, where that can be read."""
-    try:
-        with damaged.file.peek() as stream:
-            part = read_elements(stream, _NAMES_OF_SERIES, last=_NAMES_OF_SERIES[-1])
-        return replace(
-            damaged, study=text(part, "StudyInstanceUID"), series=text(part, "SeriesInstanceUID")
+        if text(dataset.file_meta, "MediaStorageSOPClassUID") == _MEDIA_DIRECTORY:
+            return None
+        return _described(dataset, fields, file, stamp)
+    except InputError as cause:
+        return replace(damaged, reason=cause.message, hint=cause.hint)
+    except NotImplementedError as cause:
+        return Header(
+            file=file,
+            kind=str(cause),
+            reason=f"its transfer syntax is not read: {cause}",
+            hint="Convert it to explicit little endian (dcmconv +te).",
         )
-    except failures:
-        return damaged
+    except pydicom_failures() as cause:
+        is_ours = isinstance(cause, DamagedError)
+        what = "" if is_ours else "its header cannot be read: "
+        is_shut = isinstance(cause, OSError)
+        return replace(damaged, reason=f"{what}{reason_of(cause)}", unread=is_shut)
 
 
-def _described(header: Elements, file: FileRef, stamp: tuple[int, int], syntax: str) -> Header:
-    sop_class, modality = text(header, "SOPClassUID"), text(header, "Modality")
+def _described(dataset: Dataset, fields: Fields, file: FileRef, stamp: tuple[int, int]) -> Header:
+    sop_class, modality = text(fields, "SOPClassUID"), text(fields, "Modality")
     about = Header(
         file=file,
         sop_class=sop_class,
-        instance=text(header, "SOPInstanceUID"),
-        study=text(header, "StudyInstanceUID"),
-        series=text(header, "SeriesInstanceUID"),
-        number=text(header, "SeriesNumber"),
-        description=text(header, "SeriesDescription"),
-        study_description=text(header, "StudyDescription"),
+        instance=text(fields, "SOPInstanceUID"),
+        study=text(fields, "StudyInstanceUID"),
+        series=text(fields, "SeriesInstanceUID"),
+        number=text(fields, "SeriesNumber"),
+        description=text(fields, "SeriesDescription"),
+        study_description=text(fields, "StudyDescription"),
         modality=modality,
-        date=date(text(header, "SeriesDate") or text(header, "StudyDate")),
-        patient=text(header, "PatientID"),
+        date=date(text(fields, "SeriesDate") or text(fields, "StudyDate")),
+        patient=text(fields, "PatientID"),
         kind=class_name(sop_class, modality),
     )
-    reason = not_an_image(sop_class)
-    if reason is None and not text(header, "Rows"):
-        if not sop_class:
-            return replace(about, reason="SOPClassUID is missing", hint=COPY_AGAIN, damaged=True)
-        if text(header, "ImagePositionPatient") or is_image(sop_class):
-            return replace(about, reason="Rows is missing", hint=COPY_AGAIN, damaged=True)
-        reason = Reason("an object without pixels")
-    if reason is not None:
-        return replace(about, reason=reason.what, hint=reason.hint)
+    if sop_class in _REFUSED:
+        reason, hint = _REFUSED[sop_class]
+        return replace(about, reason=reason, hint=hint)
+    if not text(fields, "Rows"):
+        if sop_class in (*_SINGLE, *_ENHANCED, ""):
+            element = "Rows" if sop_class else "SOPClassUID"
+            return replace(about, reason=f"{element} is missing", hint=COPY_AGAIN, damaged=True)
+        return replace(about, reason=f"{about.kind}: it holds no image", hint=_ITS_IMAGES)
+    return _with_slices(about, dataset, fields, stamp)
+
+
+def _with_slices(about: Header, dataset: Dataset, fields: Fields, stamp: tuple[int, int]) -> Header:
+    syntax = syntax_of(dataset)
+    if "ModalityLUTSequence" in dataset:
+        return replace(
+            about,
+            reason="its intensities need a lookup table (ModalityLUTSequence), which is not read",
+            hint="Convert it with 3D Slicer, and give the NRRD file.",
+        )
     try:
-        common = slice_of(header, file, stamp, syntax)
+        if whole(fields, "NumberOfFrames") > 1 or about.sop_class in _ENHANCED:
+            headers = multiframe.frame_headers(dataset)
+            slices = tuple(
+                slice_of(header, about.file, stamp, syntax, frame)
+                for frame, header in enumerate(headers, 1)
+            )
+            return replace(about, slices=slices)
+        plane = slice_of(fields, about.file, stamp, syntax)
     except InputError as cause:
-        return replace(about, reason=cause.message, hint=cause.hint, damaged=True)
-    return _with_slices(about, header, common)
-
-
-def _with_slices(about: Header, header: Elements, common: Slice) -> Header:
-    if whole(header, "NumberOfFrames") > 1 or may_hold_frames(about.sop_class):
-        try:
-            frames = multiframe.frames_of(cast("Dataset", header), about.file, common)
-            return replace(about, slices=tuple(frames))
-        except InputError as cause:
-            return replace(about, reason=cause.message, hint=cause.hint)
-    if "MOSAIC" in common.image_type:
+        is_damaged = about.sop_class in _SINGLE
+        reason = cause.message if is_damaged else f"{about.kind}: {cause.message}"
+        return replace(about, reason=reason, hint=cause.hint, damaged=is_damaged)
+    if "MOSAIC" in plane.image_type:
         return replace(
             about,
             reason="a mosaic: the slices of a volume side by side in one image",
             hint="Convert it with dcm2niix, and give the NIfTI file.",
         )
-    reason = not_a_plane(about.sop_class)
-    if reason is not None and (common.position is None or common.orientation is None):
-        return replace(about, reason=reason.what, hint=reason.hint)
-    return replace(about, slices=(common,))
-
-
-def _syntax_found(header: Dataset) -> str:
-    """The transfer syntax that pydicom found, where the file names none."""
-    is_implicit, is_little = header.original_encoding
-    if is_implicit:
-        return IMPLICIT
-    return EXPLICIT if is_little else BIG_ENDIAN
-
-
-@dataclass(frozen=True)
-class Reason:
-    """Why an object gives no volume (`what`), and the remedy (`hint`)."""
-
-    what: str
-    hint: str = _IMAGES_IT_BELONGS_TO
-
-
-#: Objects without a volume, by the end of the SOP class or of its family.
-_NO_IMAGES = {
-    "66.4": Reason("a segmentation: labels drawn on images, not the images", _ITS_LABELS),
-    "66.7": Reason("a label map segmentation: labels drawn on images, not the images", _ITS_LABELS),
-    "66.5": Reason("a surface segmentation: meshes, not images"),
-    "66.6": Reason("tractography results: tracks, not images"),
-    "66.8": Reason("a height map segmentation, not an image"),
-    "66.1": Reason("a spatial registration: a transform between images, not an image"),
-    "66.2": Reason("spatial fiducials: points on images, not an image"),
-    "66.3": Reason("a deformable registration: a transform between images, not an image"),
-    "66": Reason(
-        "raw data of a scanner: no image was reconstructed in it",
-        "Export the reconstructed images.",
-    ),
-    "67": Reason("a real-world value mapping: a scale for images, not an image"),
-    "68.1": Reason("a surface scan: a mesh, not an image"),
-    "68.2": Reason("a surface scan: a mesh, not an image"),
-    "30": Reason(
-        "a parametric map, which is not read",
-        "Load it with Slicer's DICOM module (extension QuantitativeReporting), and save it as "
-        "NRRD.",
-    ),
-    "481.3": Reason(
-        "an RT structure set (RTSTRUCT): contours drawn on images, not the images",
-        "Give the images it belongs to; to view the contours, import it with Slicer (extension "
-        "SlicerRT).",
-    ),
-    "481.5": Reason("an RT plan: how to irradiate, not an image"),
-    "481.8": Reason("an RT ion plan: how to irradiate, not an image"),
-    **dict.fromkeys(
-        ("481.4", "481.6", "481.7", "481.9"), Reason("a record of irradiation, not an image")
-    ),
-    "88.59": Reason("a key object selection: it marks images, and holds none"),
-    "88": Reason("a structured report (SR): findings in words and numbers, not an image"),
-    "11": Reason("a presentation state: how to show images, not an image"),
-    "9": Reason("a waveform (ECG, pressure, sound), not an image"),
-    "104": Reason("an encapsulated document (PDF, CDA, STL), not an image"),
-    "4.2": Reason("MR spectroscopy: spectra, not an image"),
-    "79.1": Reason("macular measurements: numbers, not an image"),
-    "80.1": Reason("a surface of the cornea, not an image"),
-    "90.1": Reason("an assessment of content, not an image"),
-    "131": Reason("a basic structured display, not an image"),
-    "200": Reason("a procedure protocol of CT or MR, not an image"),
-    "201": Reason("an inventory, not an image"),
-    **dict.fromkeys(
-        ("77.1.1.1", "77.1.2.1", "77.1.4.1"), Reason("a video, not a volume", _NO_VOLUME)
-    ),
-    "77.1.5.4": Reason("optical tomography of the eye, which is not read", _NO_VOLUME),
-    "77.1.6": Reason("a whole-slide microscopy image: tiles at several scales", _NO_VOLUME),
-    "77.1": Reason("visible light: a photograph of colors, not a volume", _NO_VOLUME),
-}
-#: Images that are slices only with a place in the patient.
-_PROJECTIONS = {
-    "481.1": "an RT image: a projection",
-    "1.1": "a digital X-ray: a projection through the body",
-    "1.2": "a mammogram: a projection through the breast",
-    "1.3": "an intra-oral X-ray: a projection",
-    "1": "a computed radiograph: a projection through the body",
-    "12": "X-ray angiography or fluoroscopy: projections through the body",
-    "7": "a secondary capture: a screenshot or a scan of film",
-    "6": "ultrasound",
-    "3": "an ultrasound clip",
-}
-_SLICES = ("2", "4", "128")
-_ENHANCED = ("2.1", "2.2", "4.1", "4.3", "4.4", "130", "128.1", "481.2", "6.2", "20")
-_RESULTS = "1.2.840.10008.5.1.4."
-
-
-def not_an_image(sop_class: str) -> Reason | None:
-    """Why objects of a class never give a volume; None for images and for unknown classes."""
-    if not sop_class.startswith(_STORAGE):
-        other = sop_class.startswith("1.2.840.10008.") and not sop_class.startswith(_RESULTS + "1")
-        return Reason("an object of administration, not an image") if other else None
-    return None if may_hold_frames(sop_class) else _longest(_NO_IMAGES, sop_class)
-
-
-def not_a_plane(sop_class: str) -> Reason | None:
-    """Why images of a class are no slices if they have no place in the patient."""
-    what = _longest(_PROJECTIONS, sop_class)
-    if what is None:
-        return None
-    return Reason(f"{what}, without a place in the patient (no ImagePositionPatient)", _NO_VOLUME)
-
-
-def is_image(sop_class: str) -> bool:
-    """Whether objects of the class always hold images of CT, MR, PET, NM or a dose."""
-    held = (*_SLICES, *_ENHANCED)
-    return sop_class.startswith(_STORAGE) and sop_class.removeprefix(_STORAGE) in held
-
-
-def may_hold_frames(sop_class: str) -> bool:
-    """Whether files of the class may hold many frames."""
-    return sop_class.startswith(_STORAGE) and sop_class.removeprefix(_STORAGE) in _ENHANCED
+    if about.sop_class not in _SINGLE and None in (plane.position, plane.orientation):
+        return replace(
+            about,
+            reason=f"{about.kind}: a picture without a place in the patient (no "
+            "ImagePositionPatient)",
+            hint="Give a tomographic series (CT, MR, PET).",
+        )
+    return replace(about, slices=(plane,))
 
 
 @functools.cache
@@ -349,13 +218,3 @@ def class_name(sop_class: str, modality: str = "") -> str:
 
     name = str(UID(sop_class).name) if sop_class else ""
     return name if name and name != sop_class else modality or sop_class or "unknown object"
-
-
-def _longest(table: Mapping[str, Entry], sop_class: str) -> Entry | None:
-    """The entry of a class, or of the smallest family that it belongs to."""
-    parts = sop_class.removeprefix(_STORAGE).split(".") if sop_class.startswith(_STORAGE) else []
-    for length in range(len(parts), 0, -1):
-        found = table.get(".".join(parts[:length]))
-        if found is not None:
-            return found
-    return None

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from MedEnhanceLib.errors import GeometryError, InputError, MedEnhanceError
 from MedEnhanceLib.io.dicom import pixels
 from MedEnhanceLib.io.dicom.frames import Part, parts_of
 from MedEnhanceLib.io.dicom.headers import Header
-from MedEnhanceLib.io.dicom.pixelfile import index_pixels
-from MedEnhanceLib.io.dicom.scan import Scan, Series, scan
-from MedEnhanceLib.io.dicom.slices import Slice
-from MedEnhanceLib.io.dicom.sources import FileRef, counted, named
+from MedEnhanceLib.io.dicom.scan import Series, scan
+from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, FileRef, counted, named
 from MedEnhanceLib.io.dicom.stack import require_alike, stack_frames
-from MedEnhanceLib.io.dicom.structure import pydicom_failures, read_elements
 from MedEnhanceLib.runtime.progress import Event, Monitor, attend
 
-_MOST_NAMED = 6
 _TAKE_AWAY = "Copy or export the file again; or remove it, to load the series without it."
 
 
@@ -101,42 +94,39 @@ def list_series(path: Path, monitor: Monitor) -> list[SeriesRow]:
     return [choice.row for choice in choices(scan(path, monitor), path.name)]
 
 
-def choices(found: Scan, name: str) -> list[Choice]:
+def choices(found: Sequence[Series], name: str) -> list[Choice]:
     """Everything that a scan found, volumes first; `row.number` counts from 1."""
     images: list[Choice] = []
     others: list[Choice] = []
-    for series in found.series:
-        if series.images or series.damaged:
-            images += _volumes(series, found.suspects(series), name)
-        if series.others:
-            others += _objects(series)
-    others += [_no_image(header, [header], reason_of(header), header.hint) for header in found.lost]
+    for series in found:
+        if series.images:
+            images += _volumes(series, name)
+        elif series.damaged:
+            images.append(_no_image(series.damaged))
+        by_kind: dict[str, list[Header]] = defaultdict(list)
+        for header in series.others:
+            by_kind[header.kind].append(header)
+        others += [_no_image(headers) for headers in by_kind.values()]
     return [
         replace(choice, row=replace(choice.row, number=number))
         for number, choice in enumerate((*images, *others), 1)
     ]
 
 
-def _volumes(series: Series, suspects: Sequence[Header], name: str) -> list[Choice]:
-    if not series.images:
-        first = series.damaged[0]
-        return [_no_image(first, series.damaged, reason_of(first), first.hint)]
-    unique, copies = without_copies(series.images)
+def _volumes(series: Series, name: str) -> list[Choice]:
+    unique, copies = _without_copies(series.images)
     slices = [one for header in unique for one in header.slices]
     notes: list[str] = []
     parts = parts_of(slices, name, Monitor(lambda event: _keep_warning(event, notes)))
-    damage = _damage([*series.damaged, *suspects]) or _broken_concatenation(slices, name)
+    if not series.uid and len(unique) > 1:
+        notes.append(
+            f"{name}: {len(unique)} files have no SeriesInstanceUID; they are taken for one series"
+        )
     made = []
     for part in parts:
         files = {one.file for one in part.slices}
         odd = _raised(partial(pixels.refuse_odd, part.slices, name))
-        fault = odd or damage or _raised(partial(_refuse, part, name))
-        taken_for_one = ""
-        if fault is None:
-            try:
-                taken_for_one = _nameless(series, part, name)
-            except InputError as refusal:
-                fault = refusal
+        fault = odd or _damage(series.damaged) or _raised(partial(_refuse, part, name))
         problem = fault or _raised(partial(stack_frames, part.frames, name, Monitor()))
         row = SeriesRow(
             number=0,
@@ -149,8 +139,7 @@ def _volumes(series: Series, suspects: Sequence[Header], name: str) -> list[Choi
             **_columns_of(series.about),
         )
         mine = tuple(one for one in copies if one.first in files)
-        said = (*notes, *filter(None, [taken_for_one]))
-        made.append(Choice(row, series.about, part, fault, odd is None, mine, said))
+        made.append(Choice(row, series.about, part, fault, odd is None, mine, tuple(notes)))
     return made
 
 
@@ -159,52 +148,19 @@ def _keep_warning(event: Event, notes: list[str]) -> None:
         notes.append(event.fields["message"])
 
 
-def _damage(suspects: Sequence[Header]) -> MedEnhanceError | None:
+def _damage(damaged: Sequence[Header]) -> MedEnhanceError | None:
     """The fault of a series whose slices may be among damaged files."""
-    if not suspects:
+    if not damaged:
         return None
-    first = suspects[0]
-    more = f" ({len(suspects)} files are damaged)" if len(suspects) > 1 else ""
-    return InputError(f"{reason_of(first)}{more}", _TAKE_AWAY)
+    more = f" ({len(damaged)} files are damaged)" if len(damaged) > 1 else ""
+    return InputError(f"{reason_of(damaged[0])}{more}", _TAKE_AWAY)
 
 
 def _refuse(part: Part, name: str) -> None:
     """Raise InputError or GeometryError for what cannot be loaded with any options."""
     require_alike(part.slices, name)
     if part.reason:
-        raise GeometryError(f"{name}: {part.reason}", part.hint)
-
-
-def _nameless(series: Series, part: Part, name: str) -> str:
-    """The warning that files without SeriesInstanceUID are taken for one series; "" without any.
-
-    Where nothing speaks against it: they are of one study, state the same of their series, and
-    make one stack, in which no place is taken twice. Raises InputError otherwise.
-    """
-    files = {one.file for one in part.slices if not one.series}
-    if len(files) < 2:
-        return ""
-    count = f"{name}: {len(files)} files have no SeriesInstanceUID"
-    stated = {(one.number, one.description, one.date) for one in series.images if one.file in files}
-    against = next(
-        (
-            why
-            for why, holds in (
-                ("and no StudyInstanceUID", not series.about.study),
-                ("and differ in number, description or date of their series", len(stated) > 1),
-                ("and several of them share each place", len(part.frames) > 1),
-                ("and make no single stack", len(files) < len(series.images)),
-            )
-            if holds
-        ),
-        "",
-    )
-    if against:
-        raise InputError(
-            f"{count}, {against}, so it is unknown which belong together",
-            "Export the series again, with its identifiers; or put one into a folder of its own.",
-        )
-    return f"{count}; they are taken for one series: they are of one study, and of one stack"
+        raise GeometryError(f"{name}: {part.reason}", "Export or copy the series again, complete.")
 
 
 def _raised(check: Callable[[], object]) -> MedEnhanceError | None:
@@ -238,22 +194,10 @@ def _columns_of(about: Header) -> dict[str, str]:
     }
 
 
-def _objects(series: Series) -> list[Choice]:
-    """One row for each kind of object, with the reason of its first."""
-    kinds = Counter(header.kind for header in series.others)
-    firsts = {header.kind: header for header in reversed(series.others)}
-    return [
-        _no_image(
-            firsts[kind],
-            [header for header in series.others if header.kind == kind],
-            firsts[kind].reason,
-            firsts[kind].hint,
-        )
-        for kind in kinds
-    ]
-
-
-def _no_image(first: Header, headers: Sequence[Header], reason: str, hint: str) -> Choice:
+def _no_image(headers: Sequence[Header]) -> Choice:
+    """One row for objects of one kind, with the reason of the first."""
+    first = headers[0]
+    reason = reason_of(first) if first.damaged else first.reason
     row = SeriesRow(
         number=0,
         uid=first.series,
@@ -264,46 +208,38 @@ def _no_image(first: Header, headers: Sequence[Header], reason: str, hint: str) 
         reason=reason,
         **_columns_of(first),
     )
-    return Choice(row, first, fault=InputError(reason, hint))
+    return Choice(row, first, fault=InputError(reason, first.hint))
 
 
-def without_copies(headers: Sequence[Header]) -> tuple[list[Header], list[Copies]]:
+def _without_copies(headers: Sequence[Header]) -> tuple[list[Header], list[Copies]]:
     """The first header of each instance, and its copies; only the headers are compared."""
     by_instance: dict[str, list[Header]] = defaultdict(list)
     for index, header in enumerate(headers):
         by_instance[header.instance or f"nameless {index}"].append(header)
-    first = [found[0] for found in by_instance.values()]
+    first = [same[0] for same in by_instance.values()]
     copies = [
-        Copies(found[0].file, tuple(one.file for one in found[1:]))
-        for found in by_instance.values()
-        if len(found) > 1
+        Copies(same[0].file, tuple(header.file for header in same[1:]))
+        for same in by_instance.values()
+        if len(same) > 1
     ]
     return first, copies
 
 
 def require_identical(copies: Sequence[Copies], name: str, monitor: Monitor) -> None:
     """Warn of copies; raise InputError where one differs from the file that it copies."""
-    count = sum(len(one.others) for one in copies)
-    done = 0
-    for one in copies:
-        digest = attend(partial(_digest, one.first), monitor)
-        for other in one.others:
-            monitor.progress(done / count, "comparing copies")
-            done += 1
-            is_same = attend(partial(_is_same, other, one.first, digest), monitor)
-            if not is_same:
+    for same in copies:
+        digest = attend(partial(_digest, same.first), monitor)
+        for other in same.others:
+            monitor.check()
+            if attend(partial(_digest, other), monitor) != digest:
                 raise InputError(
-                    f"{name}: {one.first} and {other} have the same SOPInstanceUID, but differ",
+                    f"{name}: {same.first} and {other} have the same SOPInstanceUID, but differ",
                     "Only one of them can be the original: remove the other.",
                 )
-    if count:
-        which = named([f"{other} (of {one.first.name})" for one in copies for other in one.others])
-        verb = "is a copy of another" if count == 1 else "are copies of others"
-        monitor.warn(f"{name}: {counted(count, 'file')} {verb} and left out: {which}")
-
-
-def _is_same(other: FileRef, first: FileRef, digest: bytes) -> bool:
-    return _digest(other) == digest or _holds_the_same(first, other)
+    which = [f"{other} (of {same.first.name})" for same in copies for other in same.others]
+    if which:
+        verb = "is a copy of another" if len(which) == 1 else "are copies of others"
+        monitor.warn(f"{name}: {counted(len(which), 'file')} {verb} and left out: {named(which)}")
 
 
 def _digest(file: FileRef) -> bytes:
@@ -311,63 +247,4 @@ def _digest(file: FileRef) -> bytes:
         with file.open() as stream:
             return hashlib.file_digest(stream, "sha256").digest()  # type: ignore[arg-type]
     except OSError as cause:
-        raise InputError(
-            f"{file} cannot be read: {cause.strerror}", "Copy or export the file again."
-        ) from cause
-
-
-def _holds_the_same(first: FileRef, second: FileRef) -> bool:
-    """Whether two files hold the same data set in different encodings."""
-    try:
-        with warnings.catch_warnings(), first.peek() as one, second.peek() as other:
-            warnings.simplefilter("ignore")
-            if read_elements(one) != read_elements(other):
-                return False
-        one_file, other_file = index_pixels(first), index_pixels(second)
-        return one_file.frames == other_file.frames and all(
-            np.array_equal(one_file.frame(index), other_file.frame(index))
-            for index in range(one_file.frames)
-        )
-    except pydicom_failures():
-        return False
-
-
-def _broken_concatenation(slices: Sequence[Slice], name: str) -> InputError | None:
-    """The fault of the concatenations in a series; None where all are complete."""
-    files: dict[str, dict[str, tuple[int, int]]] = defaultdict(dict)
-    for one in slices:
-        if one.concatenation is not None:
-            uid, own, total = one.concatenation
-            files[uid][str(one.file)] = (own, total)
-    for found in files.values():
-        fault = _concatenation_fault(
-            [own for own, _ in found.values()], {total for _, total in found.values()}
-        )
-        if fault:
-            return InputError(
-                f"{name}: its frames are spread over several files (a concatenation): {fault}",
-                "Copy or export the series again, complete.",
-            )
-    return None
-
-
-def _concatenation_fault(numbers: Sequence[int], totals: set[int]) -> str:
-    """What is wrong with the numbers and totals in the files of one concatenation."""
-    stated = totals - {0}
-    if len(stated) > 1:
-        return f"their total numbers differ: {' or '.join(map(str, sorted(stated)))}"
-    total = max(*stated, *numbers, 1)
-    if min(numbers) < 1 or (stated and total > max(stated)) or len(set(numbers)) < len(numbers):
-        return f"their numbers are {', '.join(map(str, sorted(numbers)[:_MOST_NAMED]))}"
-    if total > len(numbers):
-        lacking = [str(k) for k in _few(set(numbers), total)]
-        more = total - len(numbers) - len(lacking)
-        rest = f" and {more} more" if more else ""
-        return f"of {total} these are missing: {', '.join(lacking)}{rest}"
-    return ""
-
-
-def _few(there: set[int], total: int) -> list[int]:
-    """The first numbers that are missing; `total` may be huge, so not all are tried."""
-    last = min(total, len(there) + _MOST_NAMED)
-    return [k for k in range(1, last + 1) if k not in there][:_MOST_NAMED]
+        raise InputError(f"{file} cannot be read: {cause.strerror}", COPY_AGAIN) from cause

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import derived_note
@@ -16,26 +14,21 @@ from MedEnhanceLib.core.origin import DicomOrigin, Instance, Lossy
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import InputError, MedEnhanceError
 from MedEnhanceLib.io.dicom import archives, segmentation
-from MedEnhanceLib.io.dicom.elements import text
-from MedEnhanceLib.io.dicom.headers import not_an_image
+from MedEnhanceLib.io.dicom.elements import Fields, plain_values, text
+from MedEnhanceLib.io.dicom.headers import SEGMENTATIONS
 from MedEnhanceLib.io.dicom.listing import Choice, choices, reason_of, require_identical
 from MedEnhanceLib.io.dicom.pixels import read_intensities
 from MedEnhanceLib.io.dicom.scan import scan
 from MedEnhanceLib.io.dicom.slices import Slice
-from MedEnhanceLib.io.dicom.sources import FileRef, named
+from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, FileRef, named
 from MedEnhanceLib.io.dicom.stack import Repairs, Stack, stack_frames
-from MedEnhanceLib.io.dicom.structure import pydicom_failures, read_elements
-from MedEnhanceLib.runtime.dependencies import require
+from MedEnhanceLib.io.dicom.structure import pydicom_failures, read_elements, silence
 from MedEnhanceLib.runtime.progress import Monitor
-
-if TYPE_CHECKING:
-    from pydicom import Dataset
-
 
 _MANUFACTURER = "MedEnhance"
 _EQUIPMENT = "ContributingEquipmentSequence"
 _MODALITIES = ("CT", "MR", "PT")
-_UNITS = {"GML": "SUV", "BQML": "Bq/ml", "CNTS": "counts", "GY": "Gy"}
+_UNITS = {"GML": "SUV", "BQML": "Bq/ml", "CNTS": "counts"}
 
 
 def load_dicom(
@@ -49,7 +42,7 @@ def load_dicom(
     """Load one series of gray images, or one segmentation.
 
     Args:
-        path: a folder, zip, DICOMDIR, list of files or one file (see sources.find_files).
+        path: a folder, zip, DICOMDIR, list (.txt) of files, or one file (see sources.find_files).
         modality: what to load it as; by default its own.
         series: which one, by its number in `list_series`, its UID or UID/part. By default the only
             series of images; or the only segmentation, if there are no images.
@@ -111,7 +104,7 @@ def _choose(found: Sequence[Choice], series: str | None, path: Path, monitor: Mo
 
 
 def _is_segmentation(choice: Choice) -> bool:
-    return choice.about.sop_class in segmentation.CLASSES and not choice.about.damaged
+    return choice.about.sop_class in SEGMENTATIONS and not choice.about.damaged
 
 
 def _segmentation(choice: Choice, path: Path, monitor: Monitor) -> Volume:
@@ -169,11 +162,7 @@ def _no_volume(found: Sequence[Choice], path: Path) -> MedEnhanceError:
 
 def _object_error(choice: Choice) -> MedEnhanceError:
     about = choice.about
-    if about.damaged or not_an_image(about.sop_class) is None:
-        return InputError(reason_of(about), about.hint)
-    return InputError(
-        f"{about.file.name} is no image but: {about.kind}, {about.reason}", about.hint
-    )
+    return InputError(reason_of(about), about.hint)
 
 
 def _warn_of_others(others: Sequence[Choice], name: str, monitor: Monitor) -> None:
@@ -233,8 +222,9 @@ def _repaired(
 
 
 def _units(first: Slice, modality: str) -> str:
-    if first.units:
-        return _UNITS.get(first.units.upper(), first.units)
+    stated = first.units or first.rescale_type
+    if modality == "PT" and stated:
+        return _UNITS.get(stated.upper(), stated)
     if modality == "CT" and first.rescale_type not in ("", "HU"):
         return first.rescale_type
     return default_units(modality)
@@ -272,21 +262,18 @@ def earlier_steps(file: FileRef) -> tuple[str, ...]:
 
     Derivations of other programs are ignored: scanners call much of their output derived.
     """
-    require("pydicom", purpose="Reading DICOM")
     try:
-        with warnings.catch_warnings(), file.peek() as stream:
-            warnings.simplefilter("ignore")  # they were reported when the header was read first
+        with silence(), file.open() as stream:
             equipment = read_elements(stream, [_EQUIPMENT]).get(_EQUIPMENT) or []
-            return tuple(
-                _step(item) for item in equipment if text(item, "Manufacturer") == _MANUFACTURER
-            )
+            stated = [plain_values(item) for item in equipment]
     except pydicom_failures() as cause:
         raise InputError(
-            f"{file.name}: {_EQUIPMENT} cannot be read: {cause}", "Copy or export the file again."
+            f"{file.name}: {_EQUIPMENT} cannot be read: {cause}", COPY_AGAIN
         ) from cause
+    return tuple(_step(item) for item in stated if text(item, "Manufacturer") == _MANUFACTURER)
 
 
-def _step(item: Dataset) -> str:
+def _step(item: Fields) -> str:
     version = text(item, "SoftwareVersions") or "of unknown version"
     what = text(item, "ContributionDescription").partition(". ")[0] or "made"
     return f"DERIVED: {what} by {_MANUFACTURER} {version}, stored as DICOM; research use only"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,9 +25,6 @@ from MedEnhanceLib.runtime.progress import Monitor
 _MOST_UNEVEN = 0.05
 #: Of the spacing, or of a pixel: what rounding in headers may add to a tolerance.
 _MOST_ROUNDED = 0.2
-#: Relative: neighboring distances that differ by less are one spacing, if there are at least this
-#: many of them in a row.
-_ALIKE, _A_RUN = 0.05, 3
 #: Spacings: a larger distance is a gap.
 _GAP = 1.5
 #: At most this many slices in a row are interpolated.
@@ -124,87 +120,34 @@ def measure_spacing(along: Vector, labels: Sequence[str], rounding_mm: float) ->
         rounding_mm: rounding error of the positions.
     """
     steps = np.diff(along)
-    expected, runs = _expected(steps)
+    even = float(along[-1] - along[0]) / (len(along) - 1)
+    off = np.abs(along - along[0] - even * np.arange(len(along)))
+    if off.max() <= max(_MOST_UNEVEN * even, min(rounding_mm, _MOST_ROUNDED * even)):
+        return Spacing(along, even)
+    # Where the spacing changes, that of the finer part, if it is more than a few slices.
+    fine, usual = np.quantile(steps, (0.25, 0.5), method="lower").tolist()
+    changes = usual > _GAP * fine
+    usual = fine if changes else usual
     gaps = tuple(
-        (index, round(step / mm) - 1)
-        for index, (step, mm) in enumerate(zip(steps.tolist(), expected.tolist(), strict=True))
-        if step > _GAP * mm
+        (index, round(float(steps[index]) / usual) - 1)
+        for index in np.flatnonzero(steps > _GAP * usual).tolist()
     )
-    finest = min(mm for _, _, mm in runs) if runs else float(expected[0])
     if gaps:
-        changes = f"; besides, {_changes(along, runs)}" if len(runs) > 1 else ""
-        others = f"; the others are {finest:.3f} mm apart" if len(runs) <= 1 else ""
-        return Spacing(along, finest, f"slices are missing {_name_gaps(along, labels, gaps)}"
-                       f"{others}{changes}", gaps)  # fmt: skip
-    step = float(along[-1] - along[0]) / (len(along) - 1)
-    off = np.abs(along - along[0] - step * np.arange(len(along)))
-    if off.max() <= max(_MOST_UNEVEN * step, min(rounding_mm, _MOST_ROUNDED * step)):
-        return Spacing(along, step)
+        places = [
+            f"between {along[index]:.2f} and {along[index + 1]:.2f} mm ({missing} missing) "
+            f"[{labels[index]} … {labels[index + 1]}]"
+            for index, missing in gaps
+        ]
+        what = "missing, or farther apart," if changes else "missing"
+        fault = f"slices are {what} {named(places)}; the others are {usual:.3f} mm apart"
+        return Spacing(along, usual, fault, gaps)
     worst = int(off.argmax())
     return Spacing(
         along,
-        finest,
-        _changes(along, runs)
-        if len(runs) > 1
-        else f"uneven spacing: slices are {steps.min():.3f} to {steps.max():.3f} mm apart; the "
-        f"one at {along[worst]:.2f} mm ({labels[worst]}) is {off[worst]:.3f} mm off a regular grid",
+        usual,
+        f"uneven spacing: slices are {steps.min():.3f} to {steps.max():.3f} mm apart; the one at "
+        f"{along[worst]:.2f} mm ({labels[worst]}) is {off[worst]:.3f} mm off a regular grid",
     )
-
-
-def _name_gaps(along: Vector, labels: Sequence[str], gaps: Sequence[tuple[int, int]]) -> str:
-    """For example `between 2.50 and 7.50 mm (1 missing) [b.dcm … c.dcm]`."""
-    places = [
-        f"between {along[index]:.2f} and {along[index + 1]:.2f} mm ({missing} missing) "
-        f"[{labels[index]} … {labels[index + 1]}]"
-        for index, missing in gaps
-    ]
-    return named(places)
-
-
-Run = tuple[int, int, float]
-
-
-def _expected(steps: Vector) -> tuple[Vector, list[Run]]:
-    """The expected value of each distance, and the runs of equal distances.
-
-    A run is (first distance, one behind the last, mm). Within a run a distance is as expected;
-    elsewhere the smaller of the spacings beside it is.
-    """
-    ends = np.flatnonzero(np.abs(np.diff(steps)) > _ALIKE * np.minimum(steps[1:], steps[:-1])) + 1
-    bounds = [0, *ends.tolist(), len(steps)]
-    runs = [
-        (start, end, float(np.median(steps[start:end])))
-        for start, end in pairwise(bounds)
-        if end - start >= _A_RUN
-    ]
-    if not runs:
-        usual = float(np.sort(steps)[(len(steps) - 1) // 2])
-        return np.full(len(steps), usual), []
-    starts, stops, spacings = (np.array(column) for column in zip(*runs, strict=True))
-    index = np.arange(len(steps))
-    left = np.searchsorted(starts, index, "right") - 1
-    right = np.searchsorted(stops, index, "right")
-    beside = spacings[left.clip(0)], spacings[right.clip(max=len(runs) - 1)]
-    return np.where(left == right, steps, np.minimum(*beside)), _joined(runs)
-
-
-def _joined(runs: list[Run]) -> list[Run]:
-    """Join runs of one spacing, with single deviations between them."""
-    joined = [runs[0]]
-    for start, end, mm in runs[1:]:
-        first, _, before = joined[-1]
-        if abs(mm - before) <= _ALIKE * min(mm, before):
-            joined[-1] = (first, end, before)
-        else:
-            joined.append((start, end, mm))
-    return joined
-
-
-def _changes(along: Vector, runs: Sequence[Run]) -> str:
-    parts = [
-        f"{mm:.3f} mm from {along[start]:.2f} to {along[end]:.2f} mm" for start, end, mm in runs
-    ]
-    return f"the spacing changes: {named(parts, between=', then ')}"
 
 
 @dataclass(frozen=True)
@@ -271,9 +214,13 @@ class Slant:
         Raises:
             GeometryError: no gantry tilts that far.
         """
-        places = self._places()
-        rows, columns = self._size(size, places)
-        if not self.is_a_tilt(size):
+        pixels = np.round(self.aside / np.asarray(self.pixel_mm), 3)  # whole pixels stay whole
+        # An axis with nothing but rounding errors is not interpolated.
+        pixels[:, np.abs(pixels).max(axis=0) <= _MOST_ASIDE] = 0
+        places: Vector = pixels - np.floor(pixels.min(axis=0))
+        rows, columns = (np.ceil(places.max(axis=0)) + size).astype(int).tolist()
+        most = max(_MOST_GROWTH * size[0] * size[1], _SMALL)
+        if not self.is_a_tilt or rows * columns > most:
             raise GeometryError(
                 f"{name}: the slices are stacked at a slant of {self._angle}, over "
                 f"{columns}×{rows} pixels of {size[1]}×{size[0]}, more than any gantry tilts",
@@ -281,23 +228,10 @@ class Slant:
             )
         return (rows, columns), tuple((float(row), float(column)) for row, column in places)
 
-    def is_a_tilt(self, size: tuple[int, int]) -> bool:
-        """Whether a gantry can tilt that far; otherwise the positions are damaged."""
-        rows, columns = self._size(size, self._places())
-        most = max(_MOST_GROWTH * size[0] * size[1], _SMALL)
-        return self.degrees <= _MOST_TILT and rows * columns <= most
-
-    def _places(self) -> Vector:
-        pixels = np.round(self.aside / np.asarray(self.pixel_mm), 3)  # whole pixels stay whole
-        # An axis with nothing but rounding errors is not interpolated.
-        pixels[:, np.abs(pixels).max(axis=0) <= _MOST_ASIDE] = 0
-        places: Vector = pixels - np.floor(pixels.min(axis=0))
-        return places
-
-    @staticmethod
-    def _size(size: tuple[int, int], places: Vector) -> tuple[int, int]:
-        rows, columns = np.ceil(places.max(axis=0)).astype(int).tolist()
-        return size[0] + rows, size[1] + columns
+    @property
+    def is_a_tilt(self) -> bool:
+        """Whether a gantry can tilt that way; otherwise the positions are damaged."""
+        return self.degrees <= _MOST_TILT and not self.is_strewn
 
 
 def measure_slant(
@@ -353,6 +287,14 @@ class Repair:
     places: tuple[tuple[float, float], ...] | None
     mixes: tuple[tuple[int, float], ...]
     notes: tuple[str, ...]
+
+    def is_close(self, other: Repair) -> bool:
+        """Whether it resamples like another one, up to 0.01 pixels and slices."""
+        sources = [np.sum(each.mixes, axis=1) for each in (self, other)]  # slice + weight
+        moves = [np.asarray(each.places or [(0.0, 0.0)]) for each in (self, other)]
+        return all(
+            a.shape == b.shape and np.allclose(a, b, rtol=0, atol=0.01) for a, b in (sources, moves)
+        )
 
     def apply(self, voxels: Voxels, monitor: Monitor) -> tuple[Voxels, Geometry, tuple[str, ...]]:
         """Resample a volume; slices that need no interpolation stay as they are.

@@ -1,29 +1,23 @@
-"""One image plane as its header describes it: plain values without pixels.
-
-Headers are read in other processes, so a Slice can be pickled and holds nothing of pydicom.
-"""
+"""One image plane as its header describes it: plain values without pixels."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from MedEnhanceLib.core.origin import Lossy
 from MedEnhanceLib.io.dicom.elements import (
-    PRIVATE_B_VALUES,
-    Elements,
+    Fields,
     acquisition_time,
-    first,
     floats,
     lossy_steps,
     measured,
     number,
-    one,
+    real,
     text,
     texts,
     whole,
-    window,
 )
 from MedEnhanceLib.io.dicom.sources import FileRef
 
@@ -33,9 +27,32 @@ _SETTINGS = {
     "KVP": "kV",
     "InversionTime": "inversion time",
     "FlipAngle": "flip angle",
+    "DiffusionGradientOrientation": "direction",
 }
+#: Where manufacturers keep the b-value: element, creator's element, creator.
+_PRIVATE_B_VALUES = (
+    (0x0019100C, 0x00190010, "SIEMENS MR HEADER"),
+    (0x00431039, 0x00430010, "GEMS_PARM_01"),
+    (0x20011003, 0x20010010, "Philips Imaging DD 001"),
+)
 #: GE adds multiples of this to a b-value.
 _GE_OFFSET = 1e9
+#: What is read of every image: keywords, and tags of private elements.
+ELEMENTS: tuple[str | int, ...] = (
+    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "InstanceNumber",
+    "SeriesNumber", "SeriesDescription", "StudyDescription", "StudyDate", "SeriesDate",
+    "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime", "PatientID", "Modality",
+    "ImageType", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel",
+    "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation",
+    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
+    "SpacingBetweenSlices", "FrameOfReferenceUID", "RescaleSlope", "RescaleIntercept",
+    "RescaleType", "Units", "ModalityLUTSequence", "AcquisitionNumber", "EchoNumbers", "EchoTime",
+    "TemporalPositionIdentifier", "TemporalResolution", "TriggerTime", "FrameReferenceTime",
+    "NominalPercentageOfCardiacPhase", "NominalPercentageOfRespiratoryPhase", "DiffusionBValue",
+    "KVP", "ConvolutionKernel", "InversionTime", "FlipAngle", "BodyPartExamined",
+    "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod",
+    *(tag for element, creator, _name in _PRIVATE_B_VALUES for tag in (element, creator)),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,18 +64,16 @@ class Slice:
     position, orientation: as DICOM gives them, mm and direction cosines in LPS.
     pixel_spacing: mm between rows, then between columns.
     thickness, between: mm, SliceThickness and SpacingBetweenSlices.
-    has_lut: whether its intensities need a ModalityLUTSequence. padding: PixelPaddingValue.
-    units: of the intensities, where the modality has an element for it (PET, dose).
+    units: of the intensities, where the modality has an element for it (PET).
     acquisition, stack: number of the acquisition; StackID, in files of many frames.
     echo: EchoNumbers. echo_ms: EchoTime. b_value: s/mm².
     settings: what else makes images of the same anatomy differ, as pairs of a name and a value:
-    ("kernel", "B30F"), ("kV", "80"); also dimensions without a field of their own.
+    ("kernel", "B30F"), ("kV", "80").
     temporal_index: number of the temporal position. trigger_ms: milliseconds after the trigger.
     heart_percent, breath_percent: of the cardiac and of the respiratory cycle.
-    time_s: time of acquisition, seconds since a fixed day, or since the scan began.
+    time_s: time of acquisition, seconds since a fixed day.
     reference_ms: FrameReferenceTime. interval_ms: TemporalResolution, from frame to frame.
-    window: center and width. stamp: of the file when its header was read; see FileRef.stamp.
-    concatenation: see multiframe.concatenation_of.
+    stamp: of the file when its header was read; see FileRef.stamp.
     """
 
     file: FileRef
@@ -79,7 +94,6 @@ class Slice:
     bits_stored: int = 16
     signed: bool = False
     photometric: str = ""
-    transfer_syntax: str = ""
 
     position: tuple[float, ...] | None = None
     orientation: tuple[float, ...] | None = None
@@ -91,8 +105,6 @@ class Slice:
     intercept: float | None = None
     rescale_type: str = ""
     units: str = ""
-    has_lut: bool = False
-    padding: float | None = None
 
     frame_of_reference: str = ""
     acquisition: str = ""
@@ -112,10 +124,7 @@ class Slice:
     interval_ms: float | None = None
 
     lossy: tuple[Lossy, ...] = ()
-    window: tuple[float, float] | None = None
-    burned_in: str = ""
     stamp: tuple[int, int] | None = None
-    concatenation: tuple[str, int, int] | None = None
 
     @property
     def label(self) -> str:
@@ -126,14 +135,17 @@ class Slice:
 Slices = Sequence[Slice]
 
 
-def slice_of(header: Elements, file: FileRef, stamp: tuple[int, int], syntax: str) -> Slice:
-    """What a header says of the image in a file, or of all frames in it.
+def slice_of(
+    header: Fields, file: FileRef, stamp: tuple[int, int], syntax: str, frame: int | None = None
+) -> Slice:
+    """What a header says of the image in a file, or of one of its frames.
 
     Args:
-        header: with elements.HEADER_ELEMENTS.
+        header: with ELEMENTS; of a frame, with what its functional groups say.
         file: where it was read from.
         stamp: of the file when its header was read, see FileRef.stamp.
         syntax: the transfer syntax UID.
+        frame: its number in the file, from 1; None for the only one.
     Raises:
         InputError: a value that places or scales the image is malformed.
     """
@@ -141,15 +153,17 @@ def slice_of(header: Elements, file: FileRef, stamp: tuple[int, int], syntax: st
     bits = whole(header, "BitsAllocated") or 16
     samples = whole(header, "SamplesPerPixel") or 1
     frames = whole(header, "NumberOfFrames") or 1
-    size = 0 if file.member else stamp[0]
+    raw_bytes = rows * columns * samples * frames * bits / 8
     return Slice(
         file=file,
+        frame=frame,
         sop_class=text(header, "SOPClassUID"),
         instance=text(header, "SOPInstanceUID"),
         study=text(header, "StudyInstanceUID"),
         series=text(header, "SeriesInstanceUID"),
         patient=text(header, "PatientID"),
         modality=text(header, "Modality"),
+        body_part=text(header, "BodyPartExamined"),
         number=number(header, "InstanceNumber"),
         rows=rows,
         columns=columns,
@@ -158,25 +172,27 @@ def slice_of(header: Elements, file: FileRef, stamp: tuple[int, int], syntax: st
         bits_stored=whole(header, "BitsStored") or bits,
         signed=whole(header, "PixelRepresentation") == 1,
         photometric=text(header, "PhotometricInterpretation"),
-        transfer_syntax=syntax,
         position=floats(header, "ImagePositionPatient", 3),
         orientation=floats(header, "ImageOrientationPatient", 6),
         pixel_spacing=floats(header, "PixelSpacing", 2),
-        thickness=one(header, "SliceThickness"),
-        between=one(header, "SpacingBetweenSlices"),
-        slope=one(header, "RescaleSlope"),
-        intercept=one(header, "RescaleIntercept"),
+        thickness=real(header, "SliceThickness"),
+        between=real(header, "SpacingBetweenSlices"),
+        slope=real(header, "RescaleSlope"),
+        intercept=real(header, "RescaleIntercept"),
         rescale_type=text(header, "RescaleType"),
         units=text(header, "Units"),
-        has_lut="ModalityLUTSequence" in header,
-        padding=one(header, "PixelPaddingValue"),
         frame_of_reference=text(header, "FrameOfReferenceUID"),
         acquisition=text(header, "AcquisitionNumber"),
+        stack=text(header, "StackID"),
         echo=text(header, "EchoNumbers"),
         echo_ms=text(header, "EchoTime"),
         b_value=_b_value(header),
-        image_type=texts(header, "ImageType"),
-        settings=_settings(header),
+        image_type=_image_type(header),
+        settings=tuple(
+            (name, value)
+            for field, name in _SETTINGS.items()
+            if (value := "\\".join(texts(header, field)))
+        ),
         temporal_index=number(header, "TemporalPositionIdentifier"),
         trigger_ms=measured(header, "TriggerTime"),
         heart_percent=measured(header, "NominalPercentageOfCardiacPhase"),
@@ -184,26 +200,29 @@ def slice_of(header: Elements, file: FileRef, stamp: tuple[int, int], syntax: st
         time_s=acquisition_time(header),
         reference_ms=measured(header, "FrameReferenceTime"),
         interval_ms=measured(header, "TemporalResolution"),
-        lossy=lossy_steps(header, syntax, rows * columns * samples * frames * bits / 8, size),
+        lossy=lossy_steps(header, syntax, raw_bytes, 0 if file.member else stamp[0]),
         stamp=stamp,
-        window=window(header),
-        burned_in=text(header, "BurnedInAnnotation"),
-        body_part=text(header, "BodyPartExamined"),
     )
 
 
-def _settings(header: Elements) -> tuple[tuple[str, str], ...]:
-    pairs = ((name, "\\".join(texts(header, field))) for field, name in _SETTINGS.items())
-    return tuple(pair for pair in pairs if pair[1])
+def _image_type(header: Fields) -> tuple[str, ...]:
+    """ImageType, and what has elements of its own in enhanced images."""
+    kind = texts(header, "ImageType")
+    parts = (*texts(header, "ComplexImageComponent"), *texts(header, "AcquisitionContrast"))
+    return (*kind, *(part for part in parts if part not in kind))
 
 
-def _b_value(header: Elements) -> str:
+def _b_value(header: Fields) -> str:
     """In s/mm²: of the standard element, else of the private element of a known manufacturer."""
-    value = number(header, "DiffusionBValue")
+    value = measured(header, "DiffusionBValue")
     if value is not None:
-        return f"{value}"
-    for tag, _vr, creator_tag, creator in PRIVATE_B_VALUES:
-        if text(header, creator_tag) == creator:
-            with contextlib.suppress(TypeError, ValueError, OverflowError):
-                return f"{int(float(first(header, tag)) % _GE_OFFSET)}"
+        return f"{value:g}"
+    for tag, creator_tag, creator in _PRIVATE_B_VALUES:
+        private = header.get(tag)
+        if private is None or text(header, creator_tag) != creator:
+            continue
+        if isinstance(private, Iterable) and not isinstance(private, str | bytes):
+            private = next(iter(private), "")
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            return f"{int(float(private) % _GE_OFFSET)}"
     return ""

@@ -30,10 +30,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 #: Between slices: of direction cosines, and (relative) of pixel sizes; 0.05 pixels in 512.
 _MOST_TURN = _MOST_STRETCH = 1e-4
-#: mm: positions beyond this are damaged.
-_MOST_FAR = 1e7
-#: Relative: SliceThickness and SpacingBetweenSlices that differ more from the positions are a
-#: warning.
+#: Relative: a SpacingBetweenSlices that differs more from the positions is a warning.
 _MOST_OTHER = 0.1
 _PLACE = {
     "position": "ImagePositionPatient",
@@ -43,8 +40,6 @@ _PLACE = {
 _MOST_NAMED = 3
 #: Voxels: largest distance between the corners of frames of one 4D volume.
 _SAME_GRID = 0.05
-#: Pixels, or slices: largest difference between the repairs of frames.
-_SAME_REPAIR = 0.01
 
 Vector = npt.NDArray[np.float64]
 
@@ -111,7 +106,6 @@ def stack(
         return Stack(ordered, _geometry(ordered[0].position, plane, step))
     along = np.array([_distance(one, plane) for one in ordered])
     _refuse_shared_places(ordered, along, name)
-    _warn_of_numbers(ordered, name, monitor)
     labels = [one.label for one in ordered]
     positions = np.array([one.position for one in ordered])
     cosines = np.array([one.orientation for one in ordered])
@@ -119,7 +113,7 @@ def stack(
     slant = measure_slant(positions, cosines, along, (plane.column, plane.row), plane.pixel_mm)
     _refuse_unrepaired(slant, spacing, ordered, name, repairs)
     if not spacing.fault:
-        _warn_of_other_spacings(ordered, spacing.step, name, monitor)
+        _warn_of_other_spacing(ordered, spacing.step, name, monitor)
     if not slant and not spacing.fault:
         return Stack(ordered, _geometry(ordered[0].position, plane, spacing.step))
     repair = _repair(ordered[0], plane, spacing, slant, name)
@@ -168,7 +162,6 @@ def _plane(slices: Sequence[Slice], name: str) -> _Plane:
                 "patient is unknown",
                 "Export the original images; screenshots and scout views have no place.",
             )
-    _refuse_far(slices, name)
     orientation = _shared_orientation(slices, name)
     row, column = orientation[:3], orientation[3:]
     if max(abs(row @ row - 1), abs(column @ column - 1), abs(row @ column)) > 1e-3:
@@ -190,16 +183,6 @@ def _where(lacking: Sequence[str], slices: Sequence[Slice]) -> str:
     what = "files" if all(one.frame is None for one in slices) else "frames"
     verb = "has" if len(lacking) == 1 else "have"
     return f"{len(lacking)} of {count} {what} ({lacking[0]} first) {verb}"
-
-
-def _refuse_far(slices: Sequence[Slice], name: str) -> None:
-    far = [one for one in slices if max(map(abs, one.position or ())) > _MOST_FAR]
-    if far:
-        raise GeometryError(
-            f"{name}: {far[0].label}: ImagePositionPatient is {list(far[0].position or ())}, "
-            "which is in no patient",
-            "Correct the header.",
-        )
 
 
 def _shared_orientation(slices: Sequence[Slice], name: str) -> Vector:
@@ -246,50 +229,15 @@ def _thickness(one: Slice, name: str, monitor: Monitor) -> float:
     return 1.0
 
 
-def _warn_of_other_spacings(
+def _warn_of_other_spacing(
     ordered: Sequence[Slice], step: float, name: str, monitor: Monitor
 ) -> None:
-    between = _usual([one.between for one in ordered])
-    thickness = _usual([one.thickness for one in ordered])
-    if between and abs(between - step) > _MOST_OTHER * step:
-        left_out = round(step / between) - 1
-        question = (
-            f": were {left_out} of {left_out + 1} slices left out?"
-            if left_out >= 1 and abs(step - (left_out + 1) * between) < _MOST_OTHER * between
-            else ""
-        )
+    stated = [one.between for one in ordered if one.between]
+    between = abs(float(np.median(stated))) if stated else step
+    if abs(between - step) > _MOST_OTHER * step:
         monitor.warn(
             f"{name}: the slices lie {step:.3f} mm apart by their positions, which are used; "
-            f"SpacingBetweenSlices says {between:.3f} mm{question}"
-        )
-    elif thickness and not between and abs(thickness - step) > _MOST_OTHER * step:
-        what = (
-            f"overlap by {thickness - step:.3f} mm"
-            if thickness > step
-            else f"leave gaps of {step - thickness:.3f} mm between them"
-        )
-        monitor.warn(
-            f"{name}: sections of {thickness:.3f} mm (SliceThickness), {step:.3f} mm apart by "
-            f"their positions, {what}"
-        )
-
-
-def _usual(sizes: Sequence[float | None]) -> float:
-    """The median size, mm; 0 where a slice has none."""
-    return float(np.median([abs(mm or 0.0) for mm in sizes])) if all(sizes) else 0.0
-
-
-def _warn_of_numbers(ordered: Sequence[Slice], name: str, monitor: Monitor) -> None:
-    numbers = [one.number for one in ordered if one.number is not None and one.frame is None]
-    if len(numbers) < len(ordered) or len(set(numbers)) == 1:
-        return
-    order = np.diff(numbers)
-    if not ((order > 0).all() or (order < 0).all()):
-        turn = int(np.flatnonzero(np.sign(order) != np.sign(order[0]))[0] if order[0] else 0)
-        monitor.warn(
-            f"{name}: InstanceNumber and positions differ in order, first from "
-            f"{ordered[turn].label} ({numbers[turn]}) to {ordered[turn + 1].label} "
-            f"({numbers[turn + 1]}); the slices are in the order of their positions"
+            f"SpacingBetweenSlices says {between:.3f} mm: were slices left out?"
         )
 
 
@@ -299,20 +247,15 @@ def _refuse_shared_places(ordered: Sequence[Slice], along: Vector, name: str) ->
     usual = float(np.median(apart)) if apart.size else 1.0
     same = np.flatnonzero(steps <= 0.01 * usual).tolist()
     if same:
-        pairs = [(ordered[index], ordered[index + 1]) for index in same]
         places = [
-            f"{along[index]:.2f} mm ({one.label}, {other.label})"
-            for index, (one, other) in zip(same, pairs, strict=True)
+            f"{along[index]:.2f} mm ({ordered[index].label}, {ordered[index + 1].label})"
+            for index in same
         ]
         verb = "shares" if len(same) == 1 else "share"
-        copies = all(one.instance and one.instance == other.instance and one.frame == other.frame
-                     for one, other in pairs)  # fmt: skip
         raise GeometryError(
             f"{name}: {counted(len(same), 'slice')} {verb} a place with another, first at "
             f"{named(places, _MOST_NAMED, between=', at ')}",
-            "They are copies of one image (same SOPInstanceUID): remove one of each."
-            if copies
-            else "Copies, time points or echoes? Put each set in a folder of its own.",
+            "Copies, time points or echoes? Put each set in a folder of its own.",
         )
 
 
@@ -320,10 +263,10 @@ def _refuse_unrepaired(
     slant: Slant | None, spacing: Spacing, ordered: Sequence[Slice], name: str, repairs: Repairs
 ) -> None:
     """Raise GeometryError for faults that may not be repaired, with the repairs that would work."""
-    faults, ways, first = [], [], ordered[0]
+    faults, ways = [], []
     if slant and not repairs.tilt:
         faults.append(slant.fault([one.label for one in ordered]))
-        if slant.is_a_tilt((first.rows, first.columns)) and not slant.is_strewn:
+        if slant.is_a_tilt:
             ways.append("To have it resampled to a rectangular grid: --fix-tilt, fix_tilt=True.")
     if spacing.fault and not repairs.spacing:
         faults.append(spacing.fault)
@@ -356,32 +299,20 @@ def _repair(
 
 
 def require_alike(slices: Slices, name: str) -> None:
-    """Raise InputError for slices that differ in patient, modality, units or kind of scaling."""
+    """Raise InputError for slices that differ in patient, modality, units or kind of scaling.
+
+    Each slice may have its own slope and intercept, but none may lack what others have.
+    """
     shared: tuple[tuple[str, Callable[[Slice], Any]], ...] = (
         ("PatientID", lambda one: repr(one.patient)),
         ("Modality", lambda one: one.modality or "none"),
         ("PhotometricInterpretation", lambda one: one.photometric),
         ("units", lambda one: (one.rescale_type, one.units)),
+        ("RescaleSlope", lambda one: "missing" if one.slope is None else "there"),
+        ("RescaleIntercept", lambda one: "missing" if one.intercept is None else "there"),
     )
     for what, value in shared:
         require_same(slices, what, value, name)
-    _require_scaled_alike(slices, name)
-
-
-def _require_scaled_alike(slices: Slices, name: str) -> None:
-    scalings: tuple[tuple[str, Callable[[Slice], Any]], ...] = (
-        ("ModalityLUTSequence", lambda one: one.has_lut or None),
-        ("RescaleSlope", lambda one: one.slope),
-        ("RescaleIntercept", lambda one: one.intercept),
-    )
-    for element, value in scalings:
-        lacking = [one for one in slices if value(one) is None]
-        if lacking and len(lacking) < len(slices):
-            raise InputError(
-                f"{name}: {element} is missing in {len(lacking)} of {len(slices)} slices "
-                f"({lacking[0].label} first), so that their intensities cannot be compared",
-                "Export the series again, complete.",
-            )
 
 
 def stack_frames(
@@ -409,28 +340,12 @@ def stack_frames(
 
 
 def _require_one_grid(one: Stack, first: Stack, number: int, name: str) -> None:
-    where = f"{name}: frame {number} ({one.slices[0].label} first)"
-    if not one.geometry.is_close(first.geometry, _SAME_GRID, shape=first.shape):
+    is_alike = (one.repair is None) == (first.repair is None) and one.shape == first.shape
+    if is_alike and one.repair and first.repair:
+        is_alike = one.repair.is_close(first.repair)
+    if not is_alike or not one.geometry.is_close(first.geometry, _SAME_GRID, shape=first.shape):
         raise GeometryError(
-            f"{where} has another position than the first",
+            f"{name}: frame {number} ({one.slices[0].label} first) has another position, tilt or "
+            "spacing than the first",
             "Put the frames in folders of their own and load one.",
         )
-    if not _are_repaired_alike(one.repair, first.repair):
-        raise GeometryError(
-            f"{where} has another tilt or spacing than the first, so that they cannot be "
-            "resampled to one grid",
-            "Put the frames in folders of their own and load one.",
-        )
-
-
-def _are_repaired_alike(one: Repair | None, other: Repair | None) -> bool:
-    if one is None or other is None:
-        return one is other
-    if (one.rows, one.columns, len(one.mixes)) != (other.rows, other.columns, len(other.mixes)):
-        return False
-    moves = [np.asarray(each.places if each.places is not None else 0.0) for each in (one, other)]
-    mixes = [np.sum(each.mixes, axis=1) for each in (one, other)]  # number of a slice + share
-    return all(
-        a.shape == b.shape and np.abs(a - b).max(initial=0) <= _SAME_REPAIR
-        for a, b in (moves, mixes)
-    )

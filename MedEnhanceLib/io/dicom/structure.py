@@ -17,7 +17,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
-from MedEnhanceLib.io.dicom.archives import UNZIP_FAILURES
 from MedEnhanceLib.runtime.dependencies import require
 
 if TYPE_CHECKING:
@@ -31,27 +30,29 @@ class DamagedError(ValueError):
 IMPLICIT = "1.2.840.10008.1.2"
 EXPLICIT, DEFLATED, BIG_ENDIAN = f"{IMPLICIT}.1", f"{IMPLICIT}.1.99", f"{IMPLICIT}.2"
 #: Transfer syntaxes whose pixels are not compressed.
-NATIVE = (IMPLICIT, EXPLICIT, DEFLATED, BIG_ENDIAN)
+NATIVE = (IMPLICIT, EXPLICIT, BIG_ENDIAN)
 #: Tags: the last before the pixels, and that of PixelData.
 BEFORE_PIXELS, PIXEL_DATA = 0x7FE00007, 0x7FE00010
 _UNDEFINED = 0xFFFFFFFF
 #: A header has hundreds of elements, with private ones some thousands.
 _MOST_ELEMENTS = 20_000
-#: Bytes that a deflated file may inflate to: its header, and with its pixels.
-_MOST_INFLATED_HEADER, _MOST_INFLATED = 64 << 20, 100 << 20
-_PIECE = 1 << 16
-_META_GROUP, _LAST_OF_META = 0x0002, 0x0002FFFF
 
 
 def pydicom_failures() -> tuple[type[Exception], ...]:
-    """The exceptions that pydicom raises for damaged files and for damaged zips around them."""
+    """The exceptions that pydicom raises for damaged files."""
     from pydicom.errors import BytesLengthException, InvalidDicomError
 
     return (
         ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError,
         NotImplementedError, OSError, RecursionError, RuntimeError, TypeError, ValueError,
-        struct.error, zlib.error, BytesLengthException, InvalidDicomError, *UNZIP_FAILURES,
+        struct.error, zlib.error, BytesLengthException, InvalidDicomError,
     )  # fmt: skip
+
+
+def reason_of(failure: Exception) -> str:
+    """The message of one of `pydicom_failures()`, on one line and not too long."""
+    reason = getattr(failure, "strerror", None) or " ".join(str(failure).split())
+    return (reason or type(failure).__name__)[:300]
 
 
 def read_elements(
@@ -66,36 +67,21 @@ def read_elements(
     Returns:
         The elements, with `file_meta`.
     Raises:
-        DamagedError: a value reaches beyond the end of the file, there are too many elements, or a
-            deflated file inflates to too much. Damaged files raise `pydicom_failures()`.
+        NotImplementedError: the file is deflated.
+        DamagedError: a value reaches beyond the end of the file, or there are too many elements.
+            Damaged files raise `pydicom_failures()`.
     """
     pydicom = require("pydicom", purpose="Reading DICOM")
-    limit = _Limit(last)
-    tags = None if wanted is None else _tags(tuple(wanted))
-    meta = meta_of(stream)
-    syntax = str(meta.get("TransferSyntaxUID") or "")
-    content, is_all, most = stream, True, 0
-    if syntax == DEFLATED:
-        most = _MOST_INFLATED_HEADER if last < PIXEL_DATA else _MOST_INFLATED
-        content, is_all = _inflated(stream, most)
-    found: Dataset
-    if syntax:
-        found = pydicom.filereader.read_dataset(
-            content,
-            is_implicit_VR=syntax == IMPLICIT,
-            is_little_endian=syntax != BIG_ENDIAN,
-            stop_when=limit,
-            specific_tags=tags,
-        )
-        found.file_meta = pydicom.dataset.FileMetaDataset(meta)
-    else:  # pydicom guesses the encoding
-        stream.seek(0)
-        found = pydicom.filereader.read_partial(
-            stream, stop_when=limit, specific_tags=tags, force=True
-        )
-    if not is_all and not limit.has_stopped:
-        raise DamagedError(f"its deflated content inflates to more than {most >> 20} MiB")
-    _refuse_cut(found, content)
+    if meta_of(stream).get("TransferSyntaxUID") == DEFLATED:
+        raise NotImplementedError("Deflated Explicit VR Little Endian")
+    stream.seek(0)
+    found: Dataset = pydicom.filereader.read_partial(
+        stream,
+        stop_when=_Limit(last),
+        specific_tags=None if wanted is None else _tags(tuple(wanted)),
+        force=True,
+    )
+    _refuse_cut(found, stream)
     return found
 
 
@@ -107,7 +93,7 @@ def _tags(wanted: tuple[int | str, ...]) -> list[int]:
 
 
 def meta_of(stream: BinaryIO) -> Dataset:
-    """The meta header of a file, empty where there is none; the stream is then behind it.
+    """The meta header of a file, empty where there is none.
 
     Raises:
         DamagedError: it does not end, or zeros follow it.
@@ -115,27 +101,21 @@ def meta_of(stream: BinaryIO) -> Dataset:
     pydicom = require("pydicom", purpose="Reading DICOM")
     stream.seek(0)
     stream.seek(132 if stream.read(132)[128:] == b"DICM" else 0)
-    limit = _Limit(_LAST_OF_META)
+    limit = _Limit(0x0002FFFF)
     found: Dataset = pydicom.filereader.read_dataset(
         stream,
         is_implicit_VR=False,
         is_little_endian=True,
-        stop_when=lambda tag, vr, length: limit(tag, vr, length) or tag >> 16 != _META_GROUP,
+        stop_when=lambda tag, vr, length: limit(tag, vr, length) or tag >> 16 != 0x0002,
     )
     return found
 
 
-def _inflated(stream: BinaryIO, most: int) -> tuple[BinaryIO, bool]:
-    """What follows, inflated to at most `most` bytes, and whether that is everything."""
-    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-    content, left = io.BytesIO(), most
-    while left > 0 and not inflate.eof:
-        piece = inflate.unconsumed_tail or stream.read(_PIECE)
-        if not piece:
-            raise DamagedError("its deflated content is cut short")
-        left -= content.write(inflate.decompress(piece, left))
-    content.seek(0)
-    return content, inflate.eof
+def syntax_of(found: Dataset) -> str:
+    """The transfer syntax UID; where the file names none, the encoding that pydicom found."""
+    stated = str(found.file_meta.get("TransferSyntaxUID") or "")
+    is_implicit, is_little = found.original_encoding
+    return stated or (IMPLICIT if is_implicit else EXPLICIT if is_little else BIG_ENDIAN)
 
 
 def _refuse_cut(found: Dataset, stream: BinaryIO) -> None:
@@ -145,10 +125,8 @@ def _refuse_cut(found: Dataset, stream: BinaryIO) -> None:
         length, value = getattr(raw, "length", None), getattr(raw, "value", None)
         if length not in (None, _UNDEFINED) and isinstance(value, bytes) and len(value) < length:
             raise DamagedError(f"its element {tag} reaches beyond the end of the file")
-    if isinstance(stream, io.BufferedReader | io.BytesIO):  # members of zips have no size here
-        at = stream.tell()
-        if at > stream.seek(0, io.SEEK_END):
-            raise DamagedError("it is cut short: an element reaches beyond the end of the file")
+    if stream.tell() > stream.seek(0, io.SEEK_END):
+        raise DamagedError("it is cut short: an element reaches beyond the end of the file")
 
 
 class _Limit:
@@ -156,18 +134,17 @@ class _Limit:
 
     def __init__(self, last: int) -> None:
         self.last, self._count, self._before = last, 0, 0
-        self.has_stopped = False
 
     def __call__(self, tag: int, _vr: str | None, _length: int) -> bool:
         here = int(tag)  # pydicom's tags compare slowly
-        self.has_stopped = here > self.last or self._before == self.last
+        has_ended = here > self.last or self._before == self.last
         self._before = here
         self._count += 1
-        if not self.has_stopped and here == 0:
+        if not has_ended and here == 0:
             raise DamagedError("there are zeros where an element should be")
         if self._count > _MOST_ELEMENTS:
             raise DamagedError(f"its header has more than {_MOST_ELEMENTS} elements")
-        return self.has_stopped
+        return has_ended
 
 
 @contextmanager

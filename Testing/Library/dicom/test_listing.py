@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from MedEnhanceLib.errors import InputError, MedEnhanceError
+from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom import SeriesRow, list_series, load_dicom
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -58,7 +58,7 @@ def test_rows_say_what_a_user_chooses_by(make_series: Make) -> None:
             "",
             "",
             False,
-            "an RT structure set (RTSTRUCT): contours drawn on images, not the images",
+            "an RT structure set: contours drawn on images, not the images",
         ),
     ]
 
@@ -76,24 +76,13 @@ def test_numbers_of_the_table_are_those_that_load_takes(make_series: Make) -> No
     ("sop_class", "says"),
     [
         (f"{CLASSES}66.4", "a segmentation"),
-        (f"{CLASSES}66.7", "a label map segmentation"),
-        (f"{CLASSES}88.33", "structured report"),
-        (f"{CLASSES}88.59", "key object"),
-        (f"{CLASSES}481.3", "RTSTRUCT"),
-        (f"{CLASSES}481.5", "RT plan"),
-        (f"{CLASSES}9.1.1", "waveform"),
-        (f"{CLASSES}11.1", "presentation state"),
-        (f"{CLASSES}104.1", "encapsulated document"),
-        (f"{CLASSES}66", "raw data"),
-        (f"{CLASSES}66.1", "registration"),
-        (f"{CLASSES}66.5", "surface"),
+        (f"{CLASSES}88.33", "Comprehensive SR Storage: it holds no image"),
+        (f"{CLASSES}481.2", "an RT dose"),
+        (f"{CLASSES}481.3", "contours drawn on images"),
         (f"{CLASSES}30", "parametric map"),
         (f"{CLASSES}4.2", "spectroscopy"),
-        (f"{CLASSES}67", "real-world value"),
-        (f"{CLASSES}77.1.6", "whole-slide"),
-        ("1.2.840.10008.5.1.4.38.1", "administration"),
-        ("1.2.840.10008.1.99", "administration"),
-        ("1.2.276.1.2.3", "without pixels"),
+        (f"{CLASSES}66", "raw data"),
+        ("1.2.276.1.2.3", "OT: it holds no image"),
     ],
 )
 def test_an_object_that_is_no_image_says_what_it_is(
@@ -112,13 +101,8 @@ def test_an_object_that_is_no_image_says_what_it_is(
 @pytest.mark.parametrize(
     ("sop_class", "says"),
     [
-        (f"{CLASSES}1", "computed radiograph"),
-        (f"{CLASSES}1.1", "digital X-ray"),
-        (f"{CLASSES}1.2.1", "mammogram"),
-        (f"{CLASSES}12.1", "angiography"),
-        (f"{CLASSES}6.1", "ultrasound"),
-        (f"{CLASSES}7", "secondary capture"),
-        (f"{CLASSES}481.1", "RT image"),
+        (f"{CLASSES}1", "Computed Radiography Image Storage: a picture without a place"),
+        (f"{CLASSES}7", "Secondary Capture Image Storage: a picture without a place"),
     ],
 )
 def test_a_picture_without_a_place_is_no_volume(
@@ -162,31 +146,11 @@ def test_a_color_picture_beside_a_volume_does_not_ask(
     assert any("give no volume: 1 × CT Image Storage" in one for one in recorder.warnings)
 
 
-def test_a_report_within_a_series_does_not_hide_its_images(make_series: Make) -> None:
-    make_series(STORED, prefix="a")
-    folder = make_series(
-        STORED[:1],
-        prefix="b",
-        SOPClassUID=f"{CLASSES}88.33",
-        SOPInstanceUID="1.2.9",
-        **NO_PIXELS,
-    )
-    assert load_dicom(folder, series="1.2.3.1", monitor=Monitor()).shape == (5, 4, 6)
-    with pytest.raises(InputError, match="structured report"):
-        load_dicom(folder, series="2", monitor=Monitor())
-
-
 def test_one_series_in_two_studies_is_two(make_series: Make) -> None:
     make_series(STORED, prefix="a")
     folder = make_series(STORED, prefix="b", StudyInstanceUID="1.2.4")
     with pytest.raises(InputError, match="holds 2 series"):
         load_dicom(folder, monitor=Monitor())
-
-
-def test_nothing_that_is_dicom_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "a.txt.gz").write_bytes(b"x")
-    with pytest.raises(InputError, match="holds no DICOM file"):
-        list_series(tmp_path, Monitor())
 
 
 # ------------------------------------------------------------ real files
@@ -202,24 +166,3 @@ def test_the_study_beside_the_project_is_listed(shared_data: Path) -> None:
         ("RTSTRUCT", "", 1, False),
     ]
     assert {row.patient for row in rows} == {"STS_025"}
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")
-def test_every_row_of_pydicoms_discs_loads_or_says_why() -> None:
-    """CT, MR, CR and scouts as a hospital's disc mixes them; CT without pixels."""
-    from pydicom.data import get_testdata_file
-
-    root = Path(str(get_testdata_file("DICOMDIR"))).parent
-    rows = list_series(root, Monitor())
-    assert len(rows) > 20
-    assert {row.modality for row in rows} >= {"CT", "MR", "CR"}
-    for row in rows:
-        try:
-            volume = load_dicom(root, series=str(row.number), monitor=Monitor())
-        except MedEnhanceError as error:
-            assert not row.readable, row
-            assert row.reason in error.message
-        else:
-            assert row.readable, row
-            assert row.size == "×".join(map(str, volume.shape[::-1]))

@@ -126,17 +126,6 @@ def test_one_copy_among_the_files_is_named(make_series: Make, recorder: WarningR
     assert "more" not in warning
 
 
-def test_a_copy_written_in_another_encoding_is_a_copy(
-    make_series: Make, recorder: WarningRecorder
-) -> None:
-    folder = make_series(STORED)
-    dataset = pydicom.dcmread(folder / "002.dcm")
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
-    dataset.save_as(folder / "z.dcm", implicit_vr=True, little_endian=True)
-    assert load_dicom(folder, monitor=recorder.monitor).shape == (5, 4, 6)
-    assert any("z.dcm" in warning for warning in recorder.warnings)
-
-
 @pytest.mark.parametrize("element", ["PixelData", "RescaleIntercept", "ImagePositionPatient"])
 def test_a_copy_that_differs_is_refused_by_name(make_series: Make, element: str) -> None:
     folder = make_series(STORED)

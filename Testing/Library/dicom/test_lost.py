@@ -6,16 +6,15 @@ A slice less at the end of a series leaves no gap that would show it.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.dicom import is_source, list_series, load_dicom
+from MedEnhanceLib.io.dicom import list_series, load_dicom
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
@@ -91,70 +90,7 @@ def test_hidden_images_are_images(make_series: Make) -> None:
     assert load_dicom(folder, monitor=Monitor()).is_equal(truth)
 
 
-@pytest.mark.parametrize("ending", [".txt", ".lst"])
-def test_an_image_may_have_the_ending_of_a_list(make_series: Make, ending: str) -> None:
-    folder = make_series(STORED[:1])
-    path = (folder / "001.dcm").rename(folder / f"001{ending}")
-    assert not is_source(path)
-    assert load_dicom(path, monitor=Monitor()).shape == (1, 4, 6)
-
-
 # ------------------------------------------------------------ folders
-
-
-def moved(folder: Path, names: list[str], to: Path) -> Path:
-    to.mkdir(parents=True)
-    for name in names:
-        (folder / name).rename(to / name)
-    return to
-
-
-@pytest.fixture
-def shut(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
-    """Have the system refuse to look into a folder, as it would whoever is not root."""
-    look = os.scandir
-
-    def arrange(folder: Path) -> None:
-        def refuse(path: Any) -> Any:
-            if str(path) == str(folder):
-                raise PermissionError(13, "Permission denied", str(path))
-            return look(path)
-
-        monkeypatch.setattr(os, "scandir", refuse)
-        monkeypatch.setattr(os, "listdir", refuse)
-
-    return arrange
-
-
-def test_a_folder_that_cannot_be_looked_through_may_hold_the_rest(
-    make_series: Make, shut: Callable[[Path], None]
-) -> None:
-    folder = make_series(STORED)
-    shut(moved(folder, ["001.dcm", "002.dcm"], folder / "rest"))
-    with pytest.raises(InputError, match=r"rest: the folder c.*not be read"):
-        load_dicom(folder, monitor=Monitor())
-
-
-def test_nothing_but_a_folder_that_cannot_be_looked_through_is_refused(
-    make_series: Make, shut: Callable[[Path], None]
-) -> None:
-    folder = make_series(STORED)
-    shut(folder)
-    with pytest.raises(InputError, match=r"the folder c.*not be read"):
-        load_dicom(folder, monitor=Monitor())
-
-
-@pytest.mark.parametrize("layout", ["below", "beside"])
-def test_damaged_files_of_a_folder_nearby_may_be_the_rest(
-    make_series: Make, tmp_path: Path, layout: str
-) -> None:
-    root = tmp_path / "disc"
-    folder = make_series(STORED, folder=root if layout == "below" else root / "1")
-    rest = moved(folder, ["001.dcm", "002.dcm"], root / "2")
-    for path in rest.iterdir():
-        path.write_bytes(path.read_bytes()[:180])
-    with pytest.raises(InputError, match=r"00[12]\.dcm: .*2 files are damaged"):
-        load_dicom(root, series="1.2.3.1", monitor=Monitor())
 
 
 def test_a_damaged_file_among_images_of_another_series_is_theirs(
@@ -167,17 +103,3 @@ def test_a_damaged_file_among_images_of_another_series_is_theirs(
     assert found.is_equal(load_dicom(one, monitor=Monitor()))
     with pytest.raises(InputError, match=r"001\.dcm"):
         load_dicom(tmp_path / "disc", series="1.2.3.2", monitor=Monitor())
-
-
-def test_a_damaged_file_beside_a_series_in_several_folders_may_be_its_own(
-    make_series: Make, tmp_path: Path
-) -> None:
-    root = tmp_path / "disc"
-    folder = make_series(STORED, folder=root / "1")
-    moved(folder, ["004.dcm", "005.dcm"], root / "2")
-    other = make_series(STORED, folder=root / "3", uid="1.2.3.2")
-    shutil.copy(folder / "001.dcm", other / "x.dcm")
-    (folder / "001.dcm").unlink()
-    (other / "x.dcm").write_bytes((other / "x.dcm").read_bytes()[:180])
-    with pytest.raises(InputError, match=r"x\.dcm"):
-        load_dicom(root, series="1.2.3.1", monitor=Monitor())

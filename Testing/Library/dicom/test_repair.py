@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.errors import Cancelled, GeometryError, InputError
 from MedEnhanceLib.io import load
 from MedEnhanceLib.io.dicom.repair import Repair
@@ -22,7 +18,7 @@ from MedEnhanceLib.io.dicom.stack import Repairs, stack
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
-    from Testing.Library.conftest import Make, WarningRecorder
+    pass
 
 AXES = np.array([[0.8, 0.6, 0.0], [-0.36, 0.48, 0.8]])  # along a row, down a column: oblique
 NORMAL = np.cross(*AXES)
@@ -112,51 +108,6 @@ def test_tilted_phantom_lies_where_it_was(tilt: tuple[float, float]) -> None:
     assert "slant of" in notes[0]
 
 
-@settings(deadline=None, max_examples=25)
-@given(st.floats(-30, 30), st.floats(-30, 30), st.floats(0.6, 6), st.integers(2, 12))
-def test_every_pixel_of_a_tilted_series_is_covered(
-    down: float, right: float, step: float, count: int
-) -> None:
-    slices = slices_at(step * np.arange(count), (down, right))
-    result = stack(slices, "series", Monitor(), BOTH)
-    if result.repair is None:  # so little that it is none
-        return
-    inverse = np.linalg.inv(result.geometry.affine_lps)
-    size = np.array([result.repair.columns, result.repair.rows, count]) - 1
-    corners = [(0, 0), (SIZE[0] - 1, 0), (0, SIZE[1] - 1), (SIZE[0] - 1, SIZE[1] - 1)]
-    for one in slices:
-        for j, i in corners:
-            point = one.position + PIXEL_MM[0] * j * AXES[1] + PIXEL_MM[1] * i * AXES[0]
-            voxel = (inverse @ [*point, 1])[:3]
-            assert (voxel > -0.06).all()
-            assert (voxel < size + 0.06).all()
-
-
-def test_straight_rod_is_straight_again() -> None:
-    """A rod along the normal; its middle, slice by slice, in the repaired volume."""
-    foot = np.array([5.0, -7.0, 30.0]) + 17.3 * AXES[0] + 33.1 * AXES[1]
-
-    def rod(points: np.ndarray) -> np.ndarray:
-        away = points - foot
-        away = away - (away @ NORMAL)[..., None] * NORMAL
-        return -1000 + 2000 * np.exp(-(away**2).sum(-1) / (2 * 1.6**2))
-
-    slices = slices_at(1.25 * np.arange(20), (21.0, 0.0))
-    fixed, geometry, _ = repaired(slices, imaged(slices, rod, np.int16))
-    weights = fixed.astype(float) + 1000
-    weights[weights < 20] = 0
-    j, i = np.mgrid[: fixed.shape[1], : fixed.shape[2]]
-    middles = [(np.average(j, weights=plane), np.average(i, weights=plane)) for plane in weights]
-    assert np.ptp(middles, axis=0).max() < 0.1
-    at = geometry.affine_lps @ [middles[7][1], middles[7][0], 7, 1]
-    away = at[:3] - foot
-    assert np.linalg.norm(away - away @ NORMAL * NORMAL) < 0.1 * min(PIXEL_MM)
-    raw = imaged(slices, rod, np.int16).astype(float) + 1000  # and it was not before
-    raw[raw < 20] = 0
-    j, i = np.mgrid[: SIZE[0], : SIZE[1]]
-    assert np.ptp([np.average(j, weights=plane) for plane in raw]) > 5
-
-
 def test_first_slice_and_whole_steps_pass_bit_for_bit(rng: np.random.Generator) -> None:
     slices = slices_at(2.0 * np.arange(5), (np.degrees(np.arctan(0.8)), 0.0))  # two rows a slice
     voxels = rng.integers(-1000, 3000, (5, *SIZE)).astype(np.int16)
@@ -191,10 +142,6 @@ def test_a_slant_that_no_gantry_has_stays_refused() -> None:
         stack(slices_at(1000.0 * np.arange(50), (44.0, 0)), "series", Monitor(), BOTH)
 
 
-def test_even_and_straight_series_are_left_alone() -> None:
-    assert stack(slices_at(3.0 * np.arange(5)), "series", Monitor(), BOTH).repair is None
-
-
 # ------------------------------------------------------------ spacing
 
 
@@ -209,40 +156,6 @@ def test_missing_slice_is_made_from_its_neighbors(rng: np.random.Generator) -> N
     assert len(notes) == 1
     for part in ("(1 missing) [002.dcm … 003.dcm]", "even 2.000 mm", "2.00 of 10.00 mm"):
         assert part in notes[0]
-
-
-def test_spacing_that_changes_becomes_the_finer_one() -> None:
-    slices = slices_at([*np.arange(0, 10, 2.5), *np.arange(10, 41, 5.0)])
-    fixed, geometry, notes = repaired(slices, imaged(slices, smooth))
-    assert geometry.spacing[2] == pytest.approx(2.5)
-    assert len(fixed) == 17
-    assert "the spacing changes" in notes[0]
-    assert "were not imaged" not in notes[0]
-    error = np.abs(fixed - smooth(places(geometry, fixed.shape)))
-    assert error[:5].max() < 1e-3  # where slices were
-    # Half a sine of 250 whose waves are 12 mm and more across the slices: linear's own bound.
-    assert error.max() < 300
-
-
-@settings(deadline=None, max_examples=30)
-@given(
-    st.lists(st.floats(0.7, 1.4), min_size=4, max_size=30),
-    st.floats(0.5, 5),
-)
-def test_a_ramp_is_a_ramp_after_any_spacing(parts: list[float], step: float) -> None:
-    along = np.concatenate([[0], np.cumsum(parts)]) * step
-    slices = slices_at(along, (10.0, 0.0))
-
-    def ramp(points: np.ndarray) -> np.ndarray:
-        return points @ NORMAL * 10
-
-    result = stack(slices, "series", Monitor(), BOTH)
-    assert result.repair
-    fixed, geometry, notes = result.repair.apply(imaged(slices, ramp, np.float64), Monitor())
-    uneven = "resampled across the slices" in notes[0]  # else within 5 % of the spacing
-    inside = covered(slices, geometry, fixed.shape, margin=1)
-    truth = ramp(places(geometry, fixed.shape))
-    assert np.allclose(fixed[inside], truth[inside], atol=(0.02 if uneven else 0.8) * step)
 
 
 def test_tilt_and_gap_together_lie_where_they_were() -> None:
@@ -271,19 +184,6 @@ def _shifted_to_zero(slices: Any) -> Any:
     """The same without the origin, so that places along the normal begin at 0."""
     along = [(np.asarray(one.position) - slices[0].position) @ NORMAL for one in slices]
     return slices_at(along, origin=(0, 0, 0))
-
-
-def test_frames_of_a_sequence_are_repaired_alike(rng: np.random.Generator) -> None:
-    slices = slices_at([0.0, 2.0, 6.0, 8.0], (9.0, 0.0))
-    repair = stack(slices, "series", Monitor(), BOTH).repair
-    assert repair
-    voxels = rng.normal(size=(3, 4, *SIZE)).astype(np.float32)
-    voxels[:, 0, 0, 0] = -9  # one lowest value for all
-    together, geometry, _ = repair.apply(voxels, Monitor())
-    for frame, alone in zip(together, voxels, strict=True):
-        expected, same, _ = repair.apply(alone, Monitor())
-        assert np.array_equal(frame, expected)
-        assert same == geometry
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -334,46 +234,3 @@ def test_real_ct_sheared_and_straightened_is_itself(shared_data: Path) -> None:
     fixed, _, _ = repair.apply(tilted, Monitor())
     error = (fixed[:, :rows] - truth)[:, 40:-8]
     assert np.sqrt(np.mean(error**2)) < 4.0  # HU; noise of this scan is above 10
-
-
-@pytest.mark.parametrize("frames", [1, 3])
-def test_files_of_a_tilted_series_with_a_gap_are_loaded_straight(
-    make_series: Make, recorder: WarningRecorder, frames: int
-) -> None:
-    """From files to volume: refused as it is, whole and upright where it is asked for."""
-    slices = [one for k, one in enumerate(slices_at(3.0 * np.arange(9), (14.0, 0.0))) if k != 4]
-    voxels = imaged(slices, smooth, np.int16)
-    for frame in range(frames):
-        folder = make_series(
-            voxels + frame,
-            positions=[one.position for one in slices],
-            orientation=tuple(AXES.ravel()),
-            prefix=f"t{frame}_",
-            slice_elements=lambda k, frame=frame: {
-                "SOPInstanceUID": f"1.2.3.{frame}.{k + 1}",
-                "InstanceNumber": k + 1,
-                "TemporalPositionIdentifier": frame + 1,
-                "SliceThickness": 3,
-            },
-            Modality="MR",
-            RescaleSlope=None,
-            RescaleIntercept=None,
-        )
-    with pytest.raises(GeometryError, match=r"slant of 14\.0°.*\(1 missing\)"):
-        load(folder)
-    volume = load(folder, fix_tilt=True, fix_spacing=True, monitor=recorder.monitor)
-    fixed, geometry, notes = repaired(slices, voxels)
-    assert volume.geometry.is_close(geometry)
-    assert volume.shape[-3:] == fixed.shape
-    files = re.compile(r" \[.*?\]")  # they have other names here
-    assert [files.sub("", step) for step in volume.history] == [
-        files.sub("", derived_note("; ".join(notes)))
-    ]
-    assert volume.origin is not None
-    assert not volume.origin.on_grid
-    first = volume.frame(0).voxels
-    assert np.array_equal(first, fixed)
-    if frames > 1:
-        assert volume.shape[0] == frames
-        inside = covered(slices, geometry, fixed.shape, margin=6)
-        assert np.abs(volume.frame(2).voxels[inside] - first[inside] - 2).max() <= 1

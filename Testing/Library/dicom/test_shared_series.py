@@ -61,7 +61,7 @@ def test_study_with_several_series_lists_them(dicom: Path, recorder: WarningReco
 
 def test_contours_are_no_image(dicom: Path) -> None:
     for path in (dicom / "STS_025" / "CT_rtstruct", dicom / "STS_025" / "CT_rtstruct" / "RS.dcm"):
-        with pytest.raises(InputError, match="RT Structure Set Storage") as caught:
+        with pytest.raises(InputError, match="an RT structure set") as caught:
             load(path)
         assert "images it belongs to" in caught.value.hint
 
@@ -103,10 +103,10 @@ ODD: dict[str, tuple[int, ...] | str] = {
     "MR_truncated": "reaches beyond the end",
     "JPEG2000": "ImagePositionPatient",
     "JPGExtended": "ImagePositionPatient",
-    "image_dfl": "ImagePositionPatient",
-    "examples_ybr_color": "ultrasound clip",
+    "image_dfl": "Deflated",
+    "examples_ybr_color": "none states its position",
     "no_meta": "DICM",
-    "rtdose": (15, 10, 10),
+    "rtdose": "an RT dose",
     "test-SR": "Comprehensive SR Storage",
     "emri_small": "none states its position",
     "emri_small_jpeg_ls_lossless": "none states its position",
@@ -128,35 +128,12 @@ def test_odd_dicom_gives_a_volume_or_a_reason(dicom: Path, name: str) -> None:
         assert volume.shape == expected
 
 
-def test_every_odd_file_is_known(dicom: Path) -> None:
-    assert {path.stem for path in (dicom / "odd").iterdir()} == set(ODD)
-
-
-def test_every_folder_is_known(dicom: Path) -> None:
-    studies = {path.name for path in dicom.iterdir()}
-    assert studies == {"STS_025", "STS_025_missing", "odd"}
-    series = {path.name for path in (dicom / "STS_025").iterdir()}
-    assert series == {"CT_series", "CT_rtstruct", "MR_T1_series", "PET_series"}
-
-
 def test_every_compression_gives_the_same_slice(dicom: Path) -> None:
     names = [name for name in ODD if name.startswith("MR_small")]
     first, *others = (load(dicom / "odd" / f"{name}.dcm") for name in names)
     for other in others:
         assert np.array_equal(first.voxels, other.voxels)
         assert first.geometry == other.geometry
-
-
-def test_dose_lies_and_counts_as_its_header_says(dicom: Path) -> None:
-    pydicom = pytest.importorskip("pydicom")
-    file = dicom / "odd" / "rtdose.dcm"
-    volume, header = load(file), pydicom.dcmread(file)
-    stored = header.pixel_array.astype(np.float64)
-    assert np.allclose(volume.voxels, stored * float(header.DoseGridScaling), rtol=1e-7)
-    assert volume.units == "relative"
-    position, offsets = header.ImagePositionPatient, header.GridFrameOffsetVector
-    assert volume.geometry == Geometry((10, 10, offsets[1]), tuple(map(float, position)))
-    assert_places_as_itk(file, volume.geometry, stored.shape)
 
 
 def test_frames_of_a_multi_frame_ct_lie_where_itk_puts_them(dicom: Path) -> None:

@@ -115,12 +115,12 @@ def test_objects_that_are_no_images_are_left_out_and_named(
     shutil.copy(folder / "rt001.dcm", alone)
     with pytest.raises(InputError, match="only 1 × RT Structure Set Storage"):
         load(alone)
-    with pytest.raises(InputError, match="no image but: RT Structure Set Storage"):
+    with pytest.raises(InputError, match="an RT structure set: contours"):
         load(alone / "rt001.dcm")
 
 
 def test_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="is an empty folder") as caught:
+    with pytest.raises(InputError, match="holds no file") as caught:
         load(tmp_path)
     assert caught.value.hint
 
