@@ -101,8 +101,8 @@ def _add_region(parser: Parser) -> None:
     parser.add_argument(
         "--region",
         metavar="K,J,I",
-        help="slices, rows, columns as start:stop, from 0, stop excluded, negative from the end; "
-        "an empty side takes all (a sequence has its frames first)",
+        help="slices, rows, columns as start:stop, from 0, stop excluded, negative from the end "
+        "(--region=-5:,:,:); an empty side takes all (a sequence has its frames first)",
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,8 +48,7 @@ class Parser(argparse.ArgumentParser):
         """As argparse's, but what is left over is refused here, where the options are known."""
         self.declared()
         self._given = list(args or ())
-        given = None if args is None else _with_negative_values(args)
-        parsed, rest = super().parse_known_args(given, namespace)
+        parsed, rest = super().parse_known_args(args, namespace)
         for word in rest:
             if word.startswith("-"):
                 self._refuse_option(word)
@@ -281,8 +279,6 @@ def read_config(path: str | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        if not (Path(path).is_file() or Path(path).is_dir()) and Path(path).exists():
-            raise ConfigError(f"{path} is a pipe or a device", "Name a JSON file.")
         fields = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as cause:
         raise ConfigError(
@@ -293,14 +289,3 @@ def read_config(path: str | None) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise ConfigError(f"{path} does not hold a JSON object", 'Write {"option": value, …}.')
     return fields
-
-
-def _with_negative_values(words: Sequence[str]) -> list[str]:
-    """`--region -5:,:,:` as `--region=-5:,:,:`, which argparse does not take for an option."""
-    joined: list[str] = []
-    for word in words:
-        if joined and re.fullmatch(r"--[\w-]+", joined[-1]) and re.match(r"-\d", word):
-            joined[-1] += f"={word}"
-        else:
-            joined.append(word)
-    return joined

@@ -53,27 +53,6 @@ class WorkerError(MedEnhanceError):
     code = "worker"
 
 
-_CLASSES: tuple[type[MedEnhanceError], ...] = (
-    MedEnhanceError,
-    errors.ConfigError,
-    errors.InputError,
-    errors.GeometryError,
-    errors.OutputError,
-    errors.EndingError,
-    errors.DependencyError,
-    errors.ModelError,
-    errors.DeviceMemoryError,
-    errors.DeviceLostError,
-    errors.DeviceBusyError,
-    errors.CodecError,
-    errors.NoContainerError,
-    errors.Cancelled,
-    InternalError,
-    WorkerError,
-)
-_BY_CODE = {cls.code: cls for cls in _CLASSES}
-
-
 @contextmanager
 def device_errors() -> Iterator[None]:
     """Turn every way in which memory runs out into DeviceMemoryError, and a card that stopped
@@ -171,8 +150,16 @@ def error_to_json(error: MedEnhanceError) -> dict[str, str]:
 
 def error_from_json(fields: Mapping[str, Any]) -> MedEnhanceError:
     """The error that an error event reports; its details become a note of the exception."""
-    cls = _BY_CODE.get(str(fields.get("code")), MedEnhanceError)
+    code = fields.get("code")
+    cls = next((cls for cls in _classes(MedEnhanceError) if cls.code == code), MedEnhanceError)
     error = cls(str(fields.get("message", "the job failed")), str(fields.get("hint", "")))
     if fields.get("details"):
         error.add_note(f"In the worker:\n{fields['details']}")
     return error
+
+
+def _classes(base: type[MedEnhanceError]) -> Iterator[type[MedEnhanceError]]:
+    """A class of errors and all that derive from it."""
+    yield base
+    for derived in base.__subclasses__():
+        yield from _classes(derived)
