@@ -86,7 +86,6 @@ class Command:
         example: a line that works.
         declare: adds its options where they are not those of the job. It is called once they are
             needed: help of all commands must be instant.
-        without: fields that the job declares and the command has not.
         extra: adds options that the job does not declare.
         params: the job's parameters, where options are more than its fields.
         lines: what people read of the job's result.
@@ -98,7 +97,6 @@ class Command:
     description: str
     example: str
     declare: Callable[[Parser], None] | None = None
-    without: tuple[str, ...] = ()
     extra: Callable[[Parser], None] | None = None
     params: Callable[[argparse.Namespace], dict[str, Any]] | None = None
     lines: Callable[[dict[str, Any]], list[str]] | None = None
@@ -117,7 +115,7 @@ class Command:
         parser.set_defaults(run=self.run or self._run_job)
 
     def _declare_job(self, parser: Parser) -> None:
-        add_flags(parser, declaration_of(self.name), without=self.without)
+        add_flags(parser, declaration_of(self.name))
         if self.extra is not None:
             self.extra(parser)
         add_job_options(parser)

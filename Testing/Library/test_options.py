@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from MedEnhanceLib import compress, enhance, estimate_compression
+from MedEnhanceLib import compress, enhance
 from MedEnhanceLib.cli.parser import Parser, add_flags, params_of
 from MedEnhanceLib.cli.reference import _parameter_rows, _section
 from MedEnhanceLib.core.options import (
@@ -123,7 +123,6 @@ def test_the_options_of_enhancement_are_those_of_the_function(name: str) -> None
 def test_the_functions_of_compression_share_their_options() -> None:
     names = {one.name for one in options_of(CompressConfig)}
     assert names < set(inspect.signature(compress).parameters)
-    assert names < set(inspect.signature(estimate_compression).parameters)
 
 
 def test_arguments_that_may_stand_by_position_still_do() -> None:

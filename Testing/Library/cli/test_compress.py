@@ -69,28 +69,6 @@ def test_target_that_cannot_be_reached_is_status_two(
 
 
 @pytest.mark.parametrize(
-    ("mode", "says"),
-    [
-        (("--lossless",), "every voxel would be equal"),
-        (("--max-error", "2"), "largest error at most 2"),
-        (("--psnr", "30"), "PSNR at least 30 dB, largest error"),
-    ],
-    ids=str,
-)
-def test_an_estimate_is_reported_in_words_and_writes_nothing(
-    mode: tuple[str, ...], says: str, run: Callable, scan: Path
-) -> None:
-    before = sorted(scan.parent.iterdir())
-    ran = run("compress", scan, "--estimate", *mode)
-    assert ran.status == 0
-    assert "times smaller" in ran.out
-    assert says in ran.out
-    assert "of the voxels" in ran.out
-    assert "nothing was written" in ran.out
-    assert sorted(scan.parent.iterdir()) == before
-
-
-@pytest.mark.parametrize(
     ("modality", "option"),
     [("SEG", ("--max-error", "1")), ("EM", ("--keep-noise-level", "0.5"))],
 )
@@ -100,21 +78,6 @@ def test_a_volume_that_a_mode_is_not_for_is_bad_input_and_no_wrong_option(
     voxels = np.arange(3 * 5 * 7, dtype=np.uint8).reshape(3, 5, 7)
     io.save(Volume(voxels, modality=modality), tmp_path / "odd.nrrd")
     assert run("compress", tmp_path / "odd.nrrd", tmp_path / "a.ucv", *option).status == 3
-
-
-@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (0, 2, 1), (1, 0, 2)])
-def test_an_estimate_needs_no_output_wherever_options_stand(
-    order: tuple[int, ...], run: Callable, scan: Path, tmp_path: Path
-) -> None:
-    words: list[tuple[str | Path, ...]] = [(scan,), ("--estimate",), ("--max-error", "2")]
-    for output in ((), (tmp_path / "a.ucv",)):
-        given = [word for place in order for word in words[place]]
-        reported = run("compress", *given, *output, "--json")
-        assert reported.status == 0
-        assert reported.json["estimated"] is True
-        assert reported.json["mode"] == "max_error"
-        assert reported.json["file_bytes"] > 0
-    assert not (tmp_path / "a.ucv").exists()
 
 
 def test_container_needs_its_ending(run: Callable, scan: Path, tmp_path: Path) -> None:
