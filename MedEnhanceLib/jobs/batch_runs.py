@@ -215,7 +215,7 @@ def _follow_on_dask(
     """As `run_on_dask`; raises Cancelled, and OSError where the scheduler went away."""
     from MedEnhanceLib.jobs.cluster import connected, soon
 
-    with connected(address, "batch --scheduler", monitor) as client:
+    with connected(address, monitor) as client:
         left, running = iter(range(count)), dict[int, Any]()
         ahead, since = attend(lambda: _ahead(client), monitor), time.monotonic()
         try:

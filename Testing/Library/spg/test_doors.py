@@ -126,56 +126,6 @@ def test_status_of_a_folder(
     assert (status, reported["error"]["code"]) == (3, "input")
 
 
-@pytest.fixture
-def cluster() -> Any:
-    distributed = pytest.importorskip("distributed", reason="dask is an optional package")
-    with distributed.LocalCluster(
-        n_workers=1,
-        threads_per_worker=2,
-        processes=False,
-        dashboard_address=None,
-        protocol="tcp",
-        host="127.0.0.1",
-    ) as started:
-        yield started.scheduler_address
-
-
-@pytest.mark.slow
-def test_a_cluster_gives_what_one_process_gives(
-    people: Path, distilled: Path, cluster: str, tmp_path: Path
-) -> None:
-    """Two patients at a time, in two threads of one process; stopped in between."""
-    stages: list[str] = []
-    options = {
-        "config": {"preset": "smoke", "method": "matching", "held_out": 0.0},
-        "device": "cpu",
-    }
-    with pytest.raises(me.Cancelled):
-        me.distill(
-            people,
-            tmp_path / "out",
-            **options,
-            scheduler=cluster,
-            progress=lambda event: stages.append(str(event.fields.get("stage"))),
-            cancel=lambda: stages[-1:] == ["0 of 4 patients"],
-        )
-    assert RunFolder(tmp_path / "out").status()["state"] == "stopped"
-    me.distill(people, tmp_path / "out", **options, scheduler=cluster)
-    for path in distilled.rglob("*"):
-        if path.is_file():
-            again = tmp_path / "out" / path.relative_to(distilled)
-            assert again.read_bytes() == path.read_bytes(), path.name
-
-
-@pytest.mark.slow
-def test_a_cluster_that_is_not_there_is_named(people: Path, run: Run, tmp_path: Path) -> None:
-    pytest.importorskip("distributed", reason="dask is an optional package")
-    options = ("--preset", "smoke", "--held-out", "0", "--scheduler", "nonsense://x")
-    status, reported, _ = run("distill", people, tmp_path / "out", *options)
-    assert status == 1
-    assert "nonsense://x does not answer" in reported["error"]["message"]
-
-
 def test_what_the_audit_is_drawn_with_is_missed_before_the_work(
     people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
