@@ -101,7 +101,7 @@ def _run(args: argparse.Namespace) -> int:
             place if is_remote(place) else str(Path(place).absolute()) for place in stated["look"]
         ]
     params = own | {"task": args.job, "params": stated}
-    return _report(args, args.console.run("batch", params, isolated=args.isolated))
+    return _report(args, args.console.run("batch", params))
 
 
 def _short(source: str) -> str:

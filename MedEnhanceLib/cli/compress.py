@@ -74,7 +74,7 @@ def _recover(args: argparse.Namespace) -> int:
     from MedEnhanceLib.jobs.addresses import shown
 
     params = params_of(args, declaration_of("recover"))
-    fields = args.console.run("recover", params, isolated=args.isolated)
+    fields = args.console.run("recover", params)
     report = fields["report"]
     text = "\n".join([*wrote(fields), *report_lines(report)])
     fault = PartLostError(

@@ -122,7 +122,7 @@ class Command:
 
     def _run_job(self, args: argparse.Namespace) -> int:
         params = self.params(args) if self.params else params_of(args, declaration_of(self.name))
-        fields = args.console.run(self.name, params, isolated=args.isolated)
+        fields = args.console.run(self.name, params)
         return int(args.console.done(fields, "\n".join(self.lines(fields) if self.lines else ())))
 
 
@@ -264,11 +264,6 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         default=None,
         help="show a progress bar on stderr (default: on a terminal; elsewhere a line every 10 s)",
-    )
-    parser.add_argument(
-        "--isolated",
-        action="store_true",
-        help="run in a process of its own, which can be killed without harm",
     )
 
 

@@ -51,7 +51,7 @@ def _inspect(args: argparse.Namespace) -> int:
 
     try:
         params = params_of(args, declaration_of("inspect"))
-        fields = args.console.run("inspect", params, isolated=args.isolated)
+        fields = args.console.run("inspect", params)
     except InputError:
         rows = [] if args.series else series_rows(args, args.input)
         if len(rows) < 2:

@@ -1,19 +1,13 @@
-"""Errors at the edge of a job: mapped from below in one place, and JSON both ways.
-
-MedEnhanceError
-├── InternalError   a fault of ours                              internal 1
-└── WorkerError     a worker that died or does not answer        worker   1
-"""
+"""Errors at the edge of a job: mapped from below in one place, and as JSON."""
 
 from __future__ import annotations
 
 import errno
 import os
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from MedEnhanceLib import errors
 from MedEnhanceLib.errors import (
@@ -45,12 +39,6 @@ class InternalError(MedEnhanceError):
     """A fault of MedEnhance itself."""
 
     code = "internal"
-
-
-class WorkerError(MedEnhanceError):
-    """A worker that died, or does not speak the protocol."""
-
-    code = "worker"
 
 
 @contextmanager
@@ -146,20 +134,3 @@ def error_to_json(error: MedEnhanceError) -> dict[str, str]:
         "hint": error.hint,
         "details": "".join(lines)[-_LONGEST_DETAILS:],
     }
-
-
-def error_from_json(fields: Mapping[str, Any]) -> MedEnhanceError:
-    """The error that an error event reports; its details become a note of the exception."""
-    code = fields.get("code")
-    cls = next((cls for cls in _classes(MedEnhanceError) if cls.code == code), MedEnhanceError)
-    error = cls(str(fields.get("message", "the job failed")), str(fields.get("hint", "")))
-    if fields.get("details"):
-        error.add_note(f"In the worker:\n{fields['details']}")
-    return error
-
-
-def _classes(base: type[MedEnhanceError]) -> Iterator[type[MedEnhanceError]]:
-    """A class of errors and all that derive from it."""
-    yield base
-    for derived in base.__subclasses__():
-        yield from _classes(derived)

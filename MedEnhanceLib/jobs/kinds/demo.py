@@ -14,6 +14,7 @@ from MedEnhanceLib.core.manifest import make_manifest
 from MedEnhanceLib.core.options import Params, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import OutputError
+from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.io.atomic import atomic_write, output_error, write_json
 from MedEnhanceLib.jobs.files import KeptVolumes, Result
 from MedEnhanceLib.jobs.kinds.compress import (
@@ -28,6 +29,7 @@ from MedEnhanceLib.report.page import make_folder
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
+from MedEnhanceLib.unicompress.config import CompressConfig
 
 SEED = 20240607
 MAX_ERROR = 2.0
@@ -74,7 +76,7 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
             output=str(enhanced),
             modality="MR",
             # As by default: noise, blur and bias field are measured, and corrected where found.
-            config={"model": "mr", "device": params.device},  # type: ignore[arg-type]
+            config=EnhanceConfig(model="mr", device=params.device),
             segment=True,
             report=str(folder / "report"),
             overwrite=overwrite,
@@ -173,8 +175,11 @@ def _compress_all(enhanced: Path, monitor: Monitor, overwrite: bool) -> list[dic
     for index, (mode, config) in enumerate(modes.items()):
         file = enhanced.with_name(f"enhanced-{mode}.ucv")
         params = CompressParams(
-            input=str(enhanced), output=str(file), config=config, overwrite=overwrite
-        )  # type: ignore[arg-type]
+            input=str(enhanced),
+            output=str(file),
+            config=CompressConfig(**config),
+            overwrite=overwrite,
+        )
         part = monitor.part(0.3 * index, 0.3 * (index + 1))
         fields = run_compress(params, part, KeptVolumes()).fields
         measured = ("ratio", "max_error", "psnr", "seconds", "verified")

@@ -243,7 +243,7 @@ def test_interrupt_stops_with_status_130(number: signal.Signals, tmp_path: Path)
         "        print('ready', file=sys.stderr, flush=True)\n"
         "def run(args):\n"
         "    args.console.show_event = listen\n"
-        "    args.console.run('ping', {'count': 1, 'seconds': 60.0}, isolated=False)\n"
+        "    args.console.run('ping', {'count': 1, 'seconds': 60.0})\n"
         "main.COMMANDS = (replace(volumes.INSPECT, run=run),)\n"
         "sys.exit(main.main(['inspect', 'x.nii', '--json']))\n"
     )

@@ -51,16 +51,6 @@ def test_card_is_readable(run: Callable, scan: Path) -> None:
     assert "int16" in ran.out
 
 
-@pytest.mark.slow
-def test_isolated_job_does_the_same_in_a_child(run: Callable, scan: Path, tmp_path: Path) -> None:
-    ran = run("convert", scan, tmp_path / "scan.nrrd", "--isolated", "--json")
-    assert ran.status == 0
-    assert ran.json["outputs"] == {"output": str(tmp_path / "scan.nrrd")}
-    missing = run("convert", tmp_path / "gone.nii", tmp_path / "b.nrrd", "--isolated")
-    assert missing.status == 3
-    assert "gone.nii" in missing.err
-
-
 def test_progress_goes_to_stderr_and_only_when_asked(
     run: Callable, scan: Path, tmp_path: Path
 ) -> None:

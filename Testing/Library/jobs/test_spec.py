@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -47,14 +46,6 @@ _json = st.recursive(
 
 def test_the_kinds_are_those_of_the_architecture() -> None:
     assert set(JOBS) == _KINDS, "add a new kind of job to _KINDS above"
-
-
-def test_a_job_comes_back_from_its_line() -> None:
-    spec = JobSpec("convert", {"input": "a b.nii", "output": "ä.nrrd", "overwrite": True})
-    line = spec.to_line()
-    assert line.endswith(b"\n")
-    assert line.count(b"\n") == 1
-    assert JobSpec.from_json(json.loads(line)) == spec
 
 
 @pytest.mark.parametrize(
@@ -109,10 +100,3 @@ def test_no_params_get_another_error_than_ours(kind: str, params: dict[str, Any]
         JobSpec(kind, params)
     except ConfigError as error:
         assert error.message
-
-
-def test_what_json_cannot_say_is_refused_before_it_is_sent() -> None:
-    steps = [{"kind": "blur", "sigma_px": float("inf")}]
-    spec = JobSpec("degrade", {"input": "a.nii", "output": "b.nii", "steps": steps})
-    with pytest.raises(ConfigError, match="JSON"):
-        spec.to_line()
