@@ -74,7 +74,7 @@ def _declare(parser: Parser, task: str) -> None:
         )
         add_flags(parser, job, only=["look"])
     if task != "compress":
-        add_flags(parser, batch, only=["bids", "ending"])
+        add_flags(parser, batch, only=["bids"])
         parser.add_argument(
             "--dicom",
             action="store_true",

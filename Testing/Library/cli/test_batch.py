@@ -200,9 +200,14 @@ class TestEnhance:
         listing = tmp_path / "list.txt"
         listing.write_text(f"# two of them\n{scans / 'a.nii.gz'}\n\n{scans / 'b.nrrd'}\n")
         out = tmp_path / "out"
-        ran = run("batch", "enhance", "--list", listing, "--out", out, "--ending", ".nrrd")
+        ran = run("batch", "enhance", "--list", listing, "--out", out)
         assert "2 of 2 done" in ran.out
-        assert sorted(path.name for path in out.glob("*.nrrd")) == ["a.nrrd", "b.nrrd"]
+        assert sorted(path.name for path in out.glob("?.n*")) == [
+            "a.nii.gz",
+            "a.nii.gz.json",
+            "b.nrrd",
+            "b.nrrd.json",
+        ]
 
     def test_interrupt_keeps_what_is_done(
         self, run: Callable, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -313,7 +318,7 @@ def test_a_cancel_is_not_held_up_by_a_dask_scheduler_that_does_not_answer(
     )
     setattr(client, silent, wait_for_ever)
     distributed = SimpleNamespace(Client=lambda *_, **__: client)
-    monkeypatch.setattr("MedEnhanceLib.jobs.cluster.require", lambda *_, **__: distributed)
+    monkeypatch.setattr("MedEnhanceLib.jobs.batch_runs.require", lambda *_, **__: distributed)
     params = {0: {"output": str(tmp_path / "a.ucv")}}
     monitor = Monitor(cancel=cancel)
     run_on_dask("compress", "tcp://s:1", 1, lambda _: params, lambda _: None, monitor)
@@ -377,7 +382,6 @@ def test_series_become_series_with_dicom(run: Callable, ward: Path, tmp_path: Pa
         assert derived.origin.series != f"1.2.3.{ord(patient)}"
     again = run(*arguments, "--json").json
     assert (again["done"], again["already_done"]) == (2, 2)
-    assert run(*arguments, "--ending", ".nrrd").status == 2
 
 
 @pytest.mark.usefixtures("networks")
