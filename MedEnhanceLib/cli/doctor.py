@@ -139,8 +139,9 @@ def _declare_worker(parser: Parser) -> None:
     parser.add_argument(
         "--idle-seconds",
         type=float,
+        default=600.0,
         metavar="S",
-        help="end when no job came for this long (default: 600)",
+        help="end when no job came for this long (default: %(default)g)",
     )
 
 
@@ -148,8 +149,7 @@ def _serve(args: argparse.Namespace) -> int:
     """Serve until stdin ends."""
     from MedEnhanceLib.jobs.worker import worker as serving
 
-    options = [] if args.idle_seconds is None else ["--idle-seconds", str(args.idle_seconds)]
-    return serving.main(options)
+    return serving.main(args.idle_seconds)
 
 
 DOCTOR = Command(

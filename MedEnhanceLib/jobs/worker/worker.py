@@ -8,7 +8,6 @@ while, so that a cancel line is noticed during a job.
 
 from __future__ import annotations
 
-import argparse
 import faulthandler
 import json
 import os
@@ -16,7 +15,6 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, Literal
 
@@ -43,15 +41,14 @@ IDLE_SECONDS = 600.0
 _ORPHAN_SECONDS = 10.0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(idle_seconds: float = IDLE_SECONDS) -> int:
     """Serve until stdin ends, nothing came for the idle time, or a signal says stop."""
-    options = _parser().parse_args(argv)
     let_idle_threads_sleep()
     commands, events = take_standard_streams()
     faulthandler.enable()
     remove_abandoned()
     with Workspace() as workspace:
-        return Worker(commands, events, workspace).serve(options.idle_seconds)
+        return Worker(commands, events, workspace).serve(idle_seconds)
 
 
 class Worker:
@@ -209,22 +206,6 @@ def _id_of(fields: Any) -> str | None:
     """The job that a refused line is about, where it says so."""
     job = fields.get("id") if isinstance(fields, dict) else None
     return job if isinstance(job, str) else None
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m MedEnhanceLib worker",
-        description="Run jobs that come in as JSON lines on stdin; events go to stdout.",
-        epilog='example: start it, type {"v": 1, "id": "a", "kind": "ping"} and Enter.',
-    )
-    parser.add_argument(
-        "--idle-seconds",
-        type=float,
-        default=IDLE_SECONDS,
-        metavar="S",
-        help="exit when no job came for this long (default: %(default)g)",
-    )
-    return parser
 
 
 class JobQueue:

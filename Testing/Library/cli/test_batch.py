@@ -251,14 +251,6 @@ def test_every_volume_gets_labels_and_the_table_their_volumes(
     assert len(networks) == 2
 
 
-def test_figures_of_compression_are_columns(run: Callable, scans: Path, tmp_path: Path) -> None:
-    run("batch", "compress", scans, "--max-error", "2", "--out", tmp_path / "out")
-    with (tmp_path / "out" / "batch.csv").open(encoding="utf-8", newline="") as stream:
-        lines = list(csv.DictReader(stream))
-    assert all(float(line["ratio"]) > 1 for line in lines)
-    assert all(float(line["max_error"]) <= 2 for line in lines)
-
-
 def test_scheduler_without_dask_is_status_four(
     run: Callable, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,19 +82,6 @@ def test_wrong_use_is_reported_in_two_lines(run: Callable) -> None:
     assert second == "See: medenhance compress --help"
 
 
-def test_no_command_shows_the_help_on_stderr(run: Callable) -> None:
-    ran = run()
-    assert ran.status == 2
-    assert ran.out == ""
-    assert "usage: medenhance" in ran.err
-    assert "error: no command was given" in ran.err
-
-
-def test_version_is_printed(run: Callable) -> None:
-    ran = run("--version")
-    assert (ran.status, ran.out.split()[0]) == (0, "medenhance")
-
-
 def test_wrong_option_is_one_json_object_and_status_two(run: Callable) -> None:
     ran = run("compress", "a.nii", "a.ucv", "--loss", "--json")  # no abbreviation either
     assert ran.status == 2
@@ -199,12 +186,6 @@ def test_what_libraries_print_stays_out_of_the_json(
     ran = run("inspect", "scan.nii", "--json")
     assert ran.json == {"ok": True, "command": "inspect", "value": None}
     assert "hello" in ran.err
-
-
-def test_global_options_may_stand_before_the_command(run: Callable, tmp_path: Path) -> None:
-    ran = run("--json", "inspect", tmp_path / "missing.nii")
-    assert ran.status == 3
-    assert "missing.nii" in ran.json["error"]["message"]
 
 
 def test_help_is_fast_and_imports_nothing_heavy() -> None:

@@ -18,10 +18,6 @@ import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.jobs import addresses
-from MedEnhanceLib.jobs.kinds.enhance import EnhanceParams
-from MedEnhanceLib.jobs.sending import job_places
-from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.runtime.text import Names
 
 _SECRET = "X-Signature=s3cr3t"
 
@@ -203,14 +199,3 @@ def test_a_batch_takes_addresses_from_its_list_and_leaves_out_what_is_done(
     assert "s3cr3t" not in (tmp_path / "out" / "batch.jsonl").read_text()
     assert main(command) == 0
     assert json.loads(capsys.readouterr().out)["already_done"] == 2
-
-
-def test_lists_of_places_have_copies_where_they_are_addresses(scan: Path, in_memory: str) -> None:
-    params = EnhanceParams(
-        input=str(scan), output="o.nrrd", guide=[str(scan), in_memory], look=[in_memory]
-    )
-    with job_places(params, Names({}), Monitor()) as (here, _):
-        assert here.guide is not None
-        assert here.guide[0] == str(scan)
-        assert Path(here.guide[1]).read_bytes() == scan.read_bytes()
-        assert here.look != here.guide[1:]

@@ -88,11 +88,6 @@ def test_the_map_of_the_use_is_written_where_it_is_requested(
     assert result["measured"]["guide"] == {"used": 0.25}
 
 
-def test_no_guide_no_map(scan: Path, enhanced: list[dict[str, Any]]) -> None:
-    with pytest.raises(ConfigError, match="guide_map is given, but no guide"):
-        run(scan, guide_map=str(scan.parent / "use.nrrd"))
-
-
 @pytest.mark.parametrize(
     ("guides", "says"), [([], "an empty list"), (["auto", "t2.nii.gz"], "auto and names files")]
 )
