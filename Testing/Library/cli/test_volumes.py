@@ -16,13 +16,6 @@ from MedEnhanceLib.cli.main import build_parser
 from MedEnhanceLib.core.manifest import file_sha256
 
 
-def test_convert_keeps_voxels_and_geometry(run: Callable, scan: Path, tmp_path: Path) -> None:
-    ran = run("convert", scan, tmp_path / "scan.nrrd")
-    assert ran.status == 0
-    assert f"wrote {tmp_path / 'scan.nrrd'}" in ran.out
-    assert io.load(tmp_path / "scan.nrrd").is_equal(io.load(scan))
-
-
 @pytest.mark.parametrize("make", ["missing", "empty", "text", "cut"])
 def test_bad_input_is_status_three_names_the_file_and_writes_nothing(
     make: str, run: Callable, scan: Path, tmp_path: Path

@@ -155,15 +155,6 @@ def test_what_is_shown_of_an_address_has_no_secret_and_all_else(
     assert addresses.shown(address) == expected
 
 
-def test_what_was_read_from_an_address_is_called_by_it(
-    in_memory: str, head: Volume, tmp_path: Path
-) -> None:
-    assert "'memory://bucket/doe-john.nii.gz'" in repr(me.load(in_memory))
-    me.compress(head, "memory://bucket/a.ucv", lossless=True)
-    for volume in (me.decompress("memory://bucket/a.ucv"), me.recover("memory://bucket/a.ucv")[0]):
-        assert volume.source == "memory://bucket/a.ucv"
-
-
 def fsspec_has(scheme: str) -> bool:
     try:
         fsspec.get_filesystem_class(scheme)
