@@ -80,6 +80,19 @@ def test_what_another_hand_put_there_is_never_replaced_without_force(
     assert run(*batch).status == 0  # the manifest is this batch's own
 
 
+def test_a_row_of_another_folder_allows_nothing_in_this_one(
+    run: Callable, scan: Path, tmp_path: Path
+) -> None:
+    batch = ("batch", "compress", scan, "--lossless", "--ledger", tmp_path / "rows", "--out")
+    assert run(*batch, tmp_path / "first").status == 0
+    (tmp_path / "second").mkdir()
+    (tmp_path / "second" / "scan.ucv").write_text("mine")
+    (tmp_path / "second" / "scan.ucv.json").write_text("mine")
+    scan.touch()  # so that it is not done yet
+    assert run(*batch, tmp_path / "second").status == 1
+    assert (tmp_path / "second" / "scan.ucv").read_text() == "mine"
+
+
 def test_a_row_has_the_warnings_of_its_volume(run: Callable, tmp_path: Path) -> None:
     voxels = np.arange(512, dtype=np.int16).reshape(8, 8, 8)
     nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / "a.nii")
