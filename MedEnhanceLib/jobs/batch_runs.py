@@ -25,7 +25,7 @@ from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor, att
 Starting = Callable[[Sequence[int]], dict[int, dict[str, Any]]]
 #: Called with the fields of the rows of some that ended: several reach the disk in the time of one.
 Finished = Callable[[Mapping[int, Mapping[str, Any]]], None]
-#: Runs the work of so many indices, and stops at a request to cancel.
+#: Runs a number of jobs, and stops at a request to cancel.
 Runner = Callable[[int, Starting, Finished], None]
 _POLL_SECONDS = 0.05
 #: How long a process may take to end by itself.
@@ -159,7 +159,7 @@ def _pass_on(part: Monitor, name: str, stage: str, event: Event) -> None:
 
 @contextmanager
 def dask_here(workers: int) -> Iterator[str]:
-    """The address of a Dask cluster of so many processes, which ends with this.
+    """The address of a Dask cluster of `workers` processes, which ends with this.
 
     Workers side by side share the processor's threads.
     """

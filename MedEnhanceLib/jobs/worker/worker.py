@@ -243,7 +243,7 @@ class JobQueue:
                 self._stopped = True
             if self._stopped or spec is None:
                 return None
-            if self._waiting.get(spec.id) is not spec:  # it was canceled, and told so
+            if self._waiting.get(spec.id) is not spec:  # it was canceled while it waited
                 continue
             # In this order: a cancel that comes now is one of the running job.
             self.is_cancelled, self._running = self._stopped, spec.id
