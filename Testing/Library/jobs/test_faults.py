@@ -17,7 +17,7 @@ from Library.jobs.faulting import FAULTS
 from MedEnhanceLib import io
 from MedEnhanceLib.core.volume import Volume
 
-_POINTS = 6
+_POINTS = 3
 JOBS: dict[str, tuple[str, dict[str, Any]]] = {
     "convert": ("convert", {"input": "in/scan.nii.gz", "output": "out/result.nii.gz"}),
     "compress": (
