@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 def _demo_lines(fields: Mapping[str, Any]) -> list[str]:
     quality = [
-        (row["name"], f"{row['psnr_db']:.2f}", f"{row['ssim']:.3f}") for row in fields["quality"]
+        (
+            row["name"],
+            f"{row['psnr_db']:.2f}",
+            f"{row['ssim']:.3f}",
+            ", ".join(f"{label} {value:.3f}" for label, value in row["dice"].items()),
+        )
+        for row in fields["quality"]
     ]
     compression = [
         (
@@ -30,11 +36,9 @@ def _demo_lines(fields: Mapping[str, Any]) -> list[str]:
         )
         for row in fields["compression"]
     ]
-    dice = ", ".join(f"{label} {value:.3f}" for label, value in fields["dice"].items())
     return [
         "Against the undamaged brain",
-        columns(("volume", "PSNR, dB", "SSIM"), quality),
-        f"Dice of the enhanced volume's segmentation: {dice}",
+        columns(("volume", "PSNR, dB", "SSIM", "Dice of its segmentation"), quality),
         "",
         "Compression of the enhanced volume, measured on each file as it was written",
         columns(("mode", "ratio", "largest error", "PSNR, dB", "seconds"), compression),
