@@ -13,11 +13,10 @@ _CANCELLED = 130
 
 def main(arguments: list[str]) -> int:
     """Run the command; the exit status."""
-    options = {word.partition("=")[0] for word in arguments if word.startswith("-")}
-    if arguments[:1] == ["worker"] and options <= {"--idle-seconds"}:
+    if arguments == ["worker"]:
         from MedEnhanceLib.jobs.worker import worker
 
-        return worker.main(arguments[1:])
+        return worker.main()
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:
         # While modules are imported Python would answer Ctrl-C with a traceback.

@@ -29,7 +29,6 @@ from MedEnhanceLib.jobs.dicom import DicomParams, check_folder
 from MedEnhanceLib.jobs.enhancing import Enhanced, enhance_volume, objects_of
 from MedEnhanceLib.jobs.files import check_ending, load_volume
 from MedEnhanceLib.jobs.guides import AUTO, chosen_guide
-from MedEnhanceLib.jobs.kinds.compress import estimate_volume
 from MedEnhanceLib.jobs.kinds.segment import head_config
 from MedEnhanceLib.jobs.kinds.volumes import InspectParams, described, inspect_volume
 from MedEnhanceLib.jobs.objects import place_all, write
@@ -41,7 +40,7 @@ from MedEnhanceLib.unicompress.config import CompressConfig
 if TYPE_CHECKING:
     from MedEnhanceLib.gradprom import Segmentation
     from MedEnhanceLib.io.dicom import SeriesRow
-    from MedEnhanceLib.unicompress import CompressResult, Estimate, RecoverReport, StoredVolume
+    from MedEnhanceLib.unicompress import CompressResult, RecoverReport, StoredVolume
 
 PathLike = str | os.PathLike[str]
 Progress = Listener | bool | None
@@ -478,16 +477,10 @@ def segment(call: SegmentCall) -> Segmentation:
 
 
 @dataclass(frozen=True)
-class EstimateCall(CompressConfig, Placed, Watched):
-    """The arguments of `estimate_compression`."""
-
-    volume: Annotated[Any, About(help=_HELD)]
-
-
-@dataclass(frozen=True)
-class CompressCall(EstimateCall, Written):
+class CompressCall(CompressConfig, Placed, Watched, Written):
     """The arguments of `compress`."""
 
+    volume: Annotated[Any, About(help=_HELD)]
     path: Annotated[PathLike, About(help="the file, which ends in .ucv; an address too (s3://…)")]
 
 
@@ -519,31 +512,6 @@ def compress(call: CompressCall) -> CompressResult:
             volume = call.opened(call.volume, reading, scratch=here.parent)
             done = compress_to(volume, here, config, monitor=part, overwrite=overwrite)
     return replace(done, path=shown(call.path)) if is_remote(call.path) else done
-
-
-@takes(EstimateCall)
-def estimate_compression(call: EstimateCall) -> Estimate:
-    """Estimate what `compress` would give, from a few blocks in seconds; nothing is written.
-
-    block_type, fit and embed_model do not change it: it is of the block types that auto takes,
-    without the models that a file may carry.
-
-    Args:
-        call: the volume and the options.
-
-    Returns:
-        An object with file_bytes, ratio, psnr, max_error (of the blocks that were coded; a ratio's
-        whole volume may have a larger one), blocks, share (of the voxels that were coded) and more.
-
-    Raises:
-        MedEnhanceError: what `compress` would raise for a mode that this volume cannot be given.
-
-        me.estimate_compression("scan.nii.gz", ratio=32).psnr
-    """
-    config = narrowed(CompressConfig, call)
-    with watched(call.progress, call.cancel) as monitor:
-        reading, monitor = _parts(call.volume, monitor)
-        return estimate_volume(call.opened(call.volume, reading), config, monitor)
 
 
 def decompress(

@@ -92,7 +92,6 @@ class DistillCall(Watched):
     prior: Annotated[str | None, about(DistillConfig, "prior")] = None
     device: Annotated[str | None, about(DistillConfig, "device")] = None
     licence: Annotated[str | None, about(DistillConfig, "licence")] = None
-    scheduler: Annotated[str | None, about(DistillParams, "scheduler")] = None
     overwrite: Annotated[bool, about(DistillParams, "overwrite")] = False
 
 
@@ -123,9 +122,7 @@ def distill(call: DistillCall) -> Path:
         if not isinstance(cohort, Cohort):
             refuse_among_patients(out, Path(cohort))
             cohort = Cohort.open(cohort, monitor=monitor.part(0.0, 0.01))
-        return distill_into(
-            cohort, out, config, monitor, scheduler=call.scheduler, overwrite=call.overwrite
-        )
+        return distill_into(cohort, out, config, monitor, overwrite=call.overwrite)
 
 
 @dataclass(frozen=True)

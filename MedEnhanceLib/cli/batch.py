@@ -74,7 +74,7 @@ def _declare(parser: Parser, task: str) -> None:
         )
         add_flags(parser, job, only=["look"])
     if task != "compress":
-        add_flags(parser, batch, only=["bids", "ending"])
+        add_flags(parser, batch, only=["bids"])
         parser.add_argument(
             "--dicom",
             action="store_true",
@@ -100,7 +100,7 @@ def _run(args: argparse.Namespace) -> int:
             place if is_remote(place) else str(Path(place).absolute()) for place in stated["look"]
         ]
     params = own | {"task": args.job, "params": stated}
-    return _report(args, args.console.run("batch", params, isolated=args.isolated))
+    return _report(args, args.console.run("batch", params))
 
 
 def _short(source: str) -> str:

@@ -12,48 +12,7 @@ from MedEnhanceLib.cli.text import job_lines, size, slices_of, wrote
 from MedEnhanceLib.errors import ConfigError, MedEnhanceError
 
 
-def _add_estimate(parser: Parser) -> None:
-    output = parser.add_argument(
-        "output",
-        metavar="OUTPUT",
-        help="a name that ends in .ucv; an address too (s3://); not needed with --estimate",
-    )
-    parser.add_argument(
-        "--estimate",
-        action=_without(output),
-        help="estimate size and quality from a few blocks, in seconds",
-    )
-
-
-def _without(positional: argparse.Action) -> type[argparse.Action]:
-    """The action of a switch beside which a positional argument may be left out.
-
-    Not by nargs="?": argparse would take that as left out wherever an option stands before it.
-    """
-
-    class Switch(argparse.Action):
-        def __init__(self, option_strings: list[str], dest: str, **options: Any) -> None:
-            super().__init__(option_strings, dest, nargs=0, default=False, **options)
-
-        def __call__(self, _parser: object, namespace: argparse.Namespace, *_: object) -> None:
-            positional.required = False
-            setattr(namespace, self.dest, True)
-
-    return Switch
-
-
-def _compress(args: argparse.Namespace) -> int:
-    if args.estimate:
-        params = params_of(args, declaration_of("estimate"))
-        fields = args.console.run("estimate", params, isolated=args.isolated)
-        text = "\n".join(_estimate_lines(fields, params["config"]))
-        return int(args.console.done({"estimated": True, **fields}, text))
-    params = params_of(args, declaration_of("compress"))
-    fields = args.console.run("compress", params, isolated=args.isolated)
-    return int(args.console.done(fields, "\n".join([*wrote(fields), *_guarantee_lines(fields)])))
-
-
-def _guarantee_lines(fields: dict[str, Any]) -> list[str]:
+def _compress_lines(fields: dict[str, Any]) -> list[str]:
     psnr, ssim = fields.get("psnr"), fields.get("ssim")
     lossless = fields["max_error"] == 0
     kept = (
@@ -66,43 +25,19 @@ def _guarantee_lines(fields: dict[str, Any]) -> list[str]:
     if fields.get("noise"):
         kept += f" (noise {fields['noise']:.3g} where it is quietest)"
     return [
+        *wrote(fields),
         f"{size(fields['raw_bytes'])} → {size(fields['file_bytes'])}: "
         f"{fields['ratio']:.2f} times smaller",
         f"{kept}; {'read back and verified' if fields['verified'] else 'not verified'}",
     ]
 
 
-def _estimate_lines(fields: Mapping[str, Any], config: Mapping[str, Any]) -> list[str]:
-    """The size, what it loses, and how much of the volume says so."""
-    blocks = "1 block" if fields["blocks"] == 1 else f"{fields['blocks']} blocks"
-    return [
-        f"{size(fields['raw_bytes'])} → about {size(fields['file_bytes'])}: "
-        f"about {fields['ratio']:.2f} times smaller",
-        _estimated_loss(fields, config),
-        f"estimated from {blocks}, {fields['share']:.1%} of the voxels, in "
-        f"{fields['seconds']:.1f} s; nothing was written",
-    ]
-
-
-def _estimated_loss(fields: Mapping[str, Any], config: Mapping[str, Any]) -> str:
-    """What is guaranteed is known; all else was seen in the blocks that were coded."""
-    if fields["lossless"]:
-        return "every voxel would be equal"
-    largest, psnr = f"largest error {fields['max_error']:g} or more", fields["psnr"]
-    if "max_error" in config:
-        largest = f"largest error at most {config['max_error']:g}"
-    if "psnr" in config:
-        return f"PSNR at least {config['psnr']:g} dB, {largest}"
-    least = [f"SSIM at least {config['ssim']:g}"] if "ssim" in config else []
-    return ", ".join([*least, *([f"PSNR about {psnr:.1f} dB"] if psnr else []), largest])
-
-
 def _add_region(parser: Parser) -> None:
     parser.add_argument(
         "--region",
         metavar="K,J,I",
-        help="slices, rows, columns as start:stop, from 0, stop excluded, negative from the end; "
-        "an empty side takes all (a sequence has its frames first)",
+        help="slices, rows, columns as start:stop, from 0, stop excluded, negative from the end "
+        "(--region=-5:,:,:); an empty side takes all (a sequence has its frames first)",
     )
 
 
@@ -139,7 +74,7 @@ def _recover(args: argparse.Namespace) -> int:
     from MedEnhanceLib.jobs.addresses import shown
 
     params = params_of(args, declaration_of("recover"))
-    fields = args.console.run("recover", params, isolated=args.isolated)
+    fields = args.console.run("recover", params)
     report = fields["report"]
     text = "\n".join([*wrote(fields), *report_lines(report)])
     fault = PartLostError(
@@ -180,11 +115,9 @@ COMPRESS = Command(
     name="compress",
     summary="write a volume as a small .ucv within a guaranteed error bound",
     description="Compress a volume. The file is read back and verified before it takes its\n"
-    "place; the source is never touched. With --estimate nothing is written.",
+    "place; the source is never touched.",
     example="medenhance compress scan.nii.gz scan.ucv --max-error 2",
-    without=("output",),
-    extra=_add_estimate,
-    run=_compress,
+    lines=_compress_lines,
 )
 
 DECOMPRESS = Command(

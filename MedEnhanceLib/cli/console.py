@@ -55,17 +55,14 @@ class Console:
         with contextlib.redirect_stdout(sys.stderr):
             yield
 
-    def run(self, kind: str, params: Mapping[str, Any], *, isolated: bool) -> dict[str, Any]:
+    def run(self, kind: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Run a job, showing how far it is; Ctrl-C stops it at its next safe point."""
         with self.listening(), cancel_on_interrupt() as cancel:
-            from MedEnhanceLib.jobs import Client, JobSpec, run_job
+            from MedEnhanceLib.jobs import JobSpec, run_job
 
             given = {name: value for name, value in params.items() if value is not None}
             spec = JobSpec(kind, given)
-            if not isolated:
-                return dict(run_job(spec, progress=self.show_event, cancel=cancel).fields)
-            with Client() as client:
-                return dict(client.run(spec, progress=self.show_event, cancel=cancel).fields)
+            return dict(run_job(spec, progress=self.show_event, cancel=cancel).fields)
 
     def show_event(self, event: Event) -> None:
         """A job's event: the bar moves, warnings are printed."""

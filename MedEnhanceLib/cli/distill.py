@@ -76,7 +76,7 @@ def _distill(args: argparse.Namespace) -> int:
     if args.status is not None:
         if args.cohort is not None:
             raise ConfigError("--status with a cohort", "Give --status OUT alone.")
-        fields = args.console.run("distill-status", {"out": args.status}, isolated=False)
+        fields = args.console.run("distill-status", {"out": args.status})
         return int(args.console.done(fields, pairs(_status_fields(fields))))
     if args.room and args.cohort is not None and args.out is None:
         return _room(args)
@@ -89,13 +89,13 @@ def _distill(args: argparse.Namespace) -> int:
     if private := params_of(args, DPConfig):
         config["dp"] = (config.get("dp") or {}) | private
     params = params_of(args, declaration_of("distill")) | {"config": config}
-    fields = args.console.run("distill", params, isolated=args.isolated)
+    fields = args.console.run("distill", params)
     return int(args.console.done(fields, "\n".join(_lines(fields))))
 
 
 def _room(args: argparse.Namespace) -> int:
     params = params_of(args, declaration_of("distill-room")) | {"config": _config_of(args)}
-    fields = args.console.run("distill-room", params, isolated=args.isolated)
+    fields = args.console.run("distill-room", params)
     return int(args.console.done(fields, fields["sentence"]))
 
 

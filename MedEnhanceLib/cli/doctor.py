@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -15,7 +17,7 @@ from MedEnhanceLib.cli.text import columns, size
 from MedEnhanceLib.errors import DependencyError, MedEnhanceError, ModelError
 from MedEnhanceLib.runtime.text import printable
 
-_PING_SECONDS = 60.0
+_START_SECONDS = 60.0
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -46,15 +48,24 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def worker() -> dict[str, Any]:
-    """Start a worker and have it answer."""
-    from MedEnhanceLib.jobs import Client, JobSpec
-
+    """Start a worker, and wait for its greeting."""
     began = time.monotonic()
+    library = str(Path(__file__).parents[2])
+    paths = [library, *filter(None, [os.environ.get("PYTHONPATH")])]
     try:
-        with Client(idle_seconds=_PING_SECONDS) as client:
-            client.run(JobSpec("ping", {"count": 1}))
-    except MedEnhanceError as error:
+        ran = subprocess.run(
+            [sys.executable, "-P", "-m", "MedEnhanceLib", "worker"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            text=True,
+            timeout=_START_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError) as error:
         return {"ok": False, "message": str(error)}
+    if '"event": "hello"' not in ran.stdout:
+        return {"ok": False, "message": ran.stderr.strip()[-500:] or f"status {ran.returncode}"}
     return {"ok": True, "message": f"answered in {time.monotonic() - began:.1f} s"}
 
 
@@ -128,8 +139,9 @@ def _declare_worker(parser: Parser) -> None:
     parser.add_argument(
         "--idle-seconds",
         type=float,
+        default=600.0,
         metavar="S",
-        help="end when no job came for this long (default: 600)",
+        help="end when no job came for this long (default: %(default)g)",
     )
 
 
@@ -137,8 +149,7 @@ def _serve(args: argparse.Namespace) -> int:
     """Serve until stdin ends."""
     from MedEnhanceLib.jobs.worker import worker as serving
 
-    options = [] if args.idle_seconds is None else ["--idle-seconds", str(args.idle_seconds)]
-    return serving.main(options)
+    return serving.main(args.idle_seconds)
 
 
 DOCTOR = Command(

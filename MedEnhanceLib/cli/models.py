@@ -36,7 +36,7 @@ def _run(args: argparse.Namespace) -> int:
     if action == "show":
         return _show(args)
     given = {"path" if action == "import" else "name": name}
-    fields = console.run("models", {"action": action, **given}, isolated=False)
+    fields = console.run("models", {"action": action, **given})
     rows = fields["models"]
     if action == "verify":
         return _report_checks(args, rows, fields["unreadable"] if name is None else [])

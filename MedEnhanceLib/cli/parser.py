@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,8 +48,7 @@ class Parser(argparse.ArgumentParser):
         """As argparse's, but what is left over is refused here, where the options are known."""
         self.declared()
         self._given = list(args or ())
-        given = None if args is None else _with_negative_values(args)
-        parsed, rest = super().parse_known_args(given, namespace)
+        parsed, rest = super().parse_known_args(args, namespace)
         for word in rest:
             if word.startswith("-"):
                 self._refuse_option(word)
@@ -88,7 +86,6 @@ class Command:
         example: a line that works.
         declare: adds its options where they are not those of the job. It is called once they are
             needed: help of all commands must be instant.
-        without: fields that the job declares and the command has not.
         extra: adds options that the job does not declare.
         params: the job's parameters, where options are more than its fields.
         lines: what people read of the job's result.
@@ -100,7 +97,6 @@ class Command:
     description: str
     example: str
     declare: Callable[[Parser], None] | None = None
-    without: tuple[str, ...] = ()
     extra: Callable[[Parser], None] | None = None
     params: Callable[[argparse.Namespace], dict[str, Any]] | None = None
     lines: Callable[[dict[str, Any]], list[str]] | None = None
@@ -119,14 +115,14 @@ class Command:
         parser.set_defaults(run=self.run or self._run_job)
 
     def _declare_job(self, parser: Parser) -> None:
-        add_flags(parser, declaration_of(self.name), without=self.without)
+        add_flags(parser, declaration_of(self.name))
         if self.extra is not None:
             self.extra(parser)
         add_job_options(parser)
 
     def _run_job(self, args: argparse.Namespace) -> int:
         params = self.params(args) if self.params else params_of(args, declaration_of(self.name))
-        fields = args.console.run(self.name, params, isolated=args.isolated)
+        fields = args.console.run(self.name, params)
         return int(args.console.done(fields, "\n".join(self.lines(fields) if self.lines else ())))
 
 
@@ -269,11 +265,6 @@ def add_job_options(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="show a progress bar on stderr (default: on a terminal; elsewhere a line every 10 s)",
     )
-    parser.add_argument(
-        "--isolated",
-        action="store_true",
-        help="run in a process of its own, which can be killed without harm",
-    )
 
 
 def read_config(path: str | None) -> dict[str, Any]:
@@ -281,8 +272,6 @@ def read_config(path: str | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        if not (Path(path).is_file() or Path(path).is_dir()) and Path(path).exists():
-            raise ConfigError(f"{path} is a pipe or a device", "Name a JSON file.")
         fields = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as cause:
         raise ConfigError(
@@ -293,14 +282,3 @@ def read_config(path: str | None) -> dict[str, Any]:
     if not isinstance(fields, dict):
         raise ConfigError(f"{path} does not hold a JSON object", 'Write {"option": value, …}.')
     return fields
-
-
-def _with_negative_values(words: Sequence[str]) -> list[str]:
-    """`--region -5:,:,:` as `--region=-5:,:,:`, which argparse does not take for an option."""
-    joined: list[str] = []
-    for word in words:
-        if joined and re.fullmatch(r"--[\w-]+", joined[-1]) and re.match(r"-\d", word):
-            joined[-1] += f"={word}"
-        else:
-            joined.append(word)
-    return joined

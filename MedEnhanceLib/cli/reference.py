@@ -49,7 +49,6 @@ be it by this volume alone (a region beyond it, a ratio out of reach) |
 | `--force` | replace existing outputs |
 | `--progress`, `--no-progress` | show a progress bar on stderr, or none (default: on a \
 terminal; elsewhere a line every 10 s) |
-| `--isolated` | run in a process of its own, which can be killed without harm |
 """
 
 _JOBS_INTRODUCTION = """\
@@ -60,7 +59,7 @@ object (`config.…`), what is left out has its default too.
 """
 
 #: Described once, at the top.
-COMMON = ("json", "debug", "force", "progress", "isolated")
+COMMON = ("json", "debug", "force", "progress")
 
 
 def reference() -> str:

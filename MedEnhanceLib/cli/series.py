@@ -16,7 +16,7 @@ def series_rows(args: argparse.Namespace, path: str) -> list[dict[str, Any]]:
     """The series at `path`; none where it is no DICOM, or cannot be listed."""
     try:
         with args.console.without_warnings():
-            fields = args.console.run("series", {"input": path}, isolated=args.isolated)
+            fields = args.console.run("series", {"input": path})
     except MedEnhanceError:
         return []
     rows: list[dict[str, Any]] = fields["series"]

@@ -99,7 +99,7 @@ def _train(args: argparse.Namespace) -> int:
         "config": config,
         "data": str(data),
     }
-    fields = args.console.run("train", params, isolated=args.isolated)
+    fields = args.console.run("train", params)
     text = "\n".join([*_lines(fields), *_next_lines(args.method, fields)])
     return int(args.console.done(fields, text))
 

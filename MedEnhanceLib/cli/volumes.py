@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 def _demo_lines(fields: Mapping[str, Any]) -> list[str]:
     quality = [
-        (row["name"], f"{row['psnr_db']:.2f}", f"{row['ssim']:.3f}") for row in fields["quality"]
+        (
+            row["name"],
+            f"{row['psnr_db']:.2f}",
+            f"{row['ssim']:.3f}",
+            ", ".join(f"{label} {value:.3f}" for label, value in row["dice"].items()),
+        )
+        for row in fields["quality"]
     ]
     compression = [
         (
@@ -30,11 +36,9 @@ def _demo_lines(fields: Mapping[str, Any]) -> list[str]:
         )
         for row in fields["compression"]
     ]
-    dice = ", ".join(f"{label} {value:.3f}" for label, value in fields["dice"].items())
     return [
         "Against the undamaged brain",
-        columns(("volume", "PSNR, dB", "SSIM"), quality),
-        f"Dice of the enhanced volume's segmentation: {dice}",
+        columns(("volume", "PSNR, dB", "SSIM", "Dice of its segmentation"), quality),
         "",
         "Compression of the enhanced volume, measured on each file as it was written",
         columns(("mode", "ratio", "largest error", "PSNR, dB", "seconds"), compression),
@@ -51,7 +55,7 @@ def _inspect(args: argparse.Namespace) -> int:
 
     try:
         params = params_of(args, declaration_of("inspect"))
-        fields = args.console.run("inspect", params, isolated=args.isolated)
+        fields = args.console.run("inspect", params)
     except InputError:
         rows = [] if args.series else series_rows(args, args.input)
         if len(rows) < 2:
@@ -119,34 +123,25 @@ def _checked(check: Mapping[str, Any] | None) -> str:
 
 
 def _damage(path: str, check: Mapping[str, Any]) -> CodecError:
-    """The first damaged chunk with its block, and how many there are."""
-    if not check["damaged"]:
-        return CodecError(
-            f"{path} is damaged, and all of its chunks are intact: the second copy of header and "
-            "chunk table is, or the SHA-256 at its end",
-            "No voxel is lost: copy the file again, or write a sound one (medenhance recover "
-            "FILE.ucv SOUND.ucv).",
-        )
+    """The first damaged chunk, how many there are, and whether a voxel is lost."""
     places = check["places"]
     # No damage in what parity covers is damage to the parity itself.
-    whole = places is not None and all(place["repairable"] for place in places)
-    first = check["damaged"][0]
-    said = first["reason"]
-    if first["block"] is not None:
-        ends = zip(first["start"], first["stop"], strict=True)
-        place = ", ".join(f"{start}:{stop}" for start, stop in ends)
-        said += f", which holds block {first['block']} [{place}]"
-    lost = [one for one in check["damaged"] if one["block"] is not None]
-    if lost and not whole:
-        said += f"; lost: {slices_of(lost)}"
-    return CodecError(
-        f"{said}; {len(check['damaged'])} of {check['chunks']} chunks are damaged"
-        + (", and its parity repairs them" if whole and places else ""),
-        "Copy the file again, or write a sound one (medenhance recover FILE.ucv SOUND.ucv): "
-        "no voxel is lost."
-        if whole
-        else "Copy the file again, or save what is intact (medenhance recover).",
-    )
+    is_whole = places is not None and all(place["repairable"] for place in places)
+    if not check["damaged"]:
+        what = "header, chunk table or SHA-256 at its end; all chunks are intact"
+    else:
+        what = f"{len(check['damaged'])} of {check['chunks']} chunks are damaged"
+        what = f"{check['damaged'][0]['reason']}; {what}"
+        lost = [chunk for chunk in check["damaged"] if chunk["block"] is not None]
+        if is_whole and places:
+            what += ", and its parity repairs them"
+        elif lost:
+            what += f"; lost: {slices_of(lost)}"
+    if is_whole or not check["damaged"]:
+        advice = "write a sound one (medenhance recover FILE.ucv SOUND.ucv): no voxel is lost."
+    else:
+        advice = "save what is intact (medenhance recover)."
+    return CodecError(f"{path} is damaged: {what}", f"Copy the file again, or {advice}")
 
 
 def _times(values: Sequence[float]) -> str:

@@ -7,13 +7,11 @@ from MedEnhanceLib.runtime.lazy import imported_when_used
 if TYPE_CHECKING:
     from MedEnhanceLib.jobs.files import Result
     from MedEnhanceLib.jobs.job import JobSpec, run_job
-    from MedEnhanceLib.jobs.worker.client import Client
 
-__all__ = ["Client", "JobSpec", "Result", "run_job"]
+__all__ = ["JobSpec", "Result", "run_job"]
 
 _HOMES = {
     "files": ["Result"],
     "job": ["JobSpec", "run_job"],
-    "worker.client": ["Client"],
 }
 __getattr__, __dir__ = imported_when_used(__name__, __all__, _HOMES)

@@ -25,11 +25,13 @@ from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor, att
 Starting = Callable[[Sequence[int]], dict[int, dict[str, Any]]]
 #: Called with the fields of the rows of some that ended: several reach the disk in the time of one.
 Finished = Callable[[Mapping[int, Mapping[str, Any]]], None]
-#: Runs the work of so many indices, and stops at a request to cancel.
+#: Runs a number of jobs, and stops at a request to cancel.
 Runner = Callable[[int, Starting, Finished], None]
 _POLL_SECONDS = 0.05
 #: How long a process may take to end by itself.
 _KILL_SECONDS = 0.2
+#: How long a scheduler may take to pass on a cancel, and as long to let go of the connection.
+_LEAVE_SECONDS = 0.5
 #: Jobs that are sent ahead for each thread of a Dask cluster, the least of them in all, and how
 #: often the threads are counted.
 _AHEAD, _FEWEST_AHEAD, _COUNT_SECONDS = 4, 16, 10.0
@@ -157,11 +159,10 @@ def _pass_on(part: Monitor, name: str, stage: str, event: Event) -> None:
 
 @contextmanager
 def dask_here(workers: int) -> Iterator[str]:
-    """The address of a Dask cluster of so many processes, which ends with this.
+    """The address of a Dask cluster of `workers` processes, which ends with this.
 
     Workers side by side share the processor's threads.
     """
-    from MedEnhanceLib.jobs.cluster import soon
     from MedEnhanceLib.runtime.machine import cpu_threads
 
     dask = require("dask", purpose="batch --workers")
@@ -182,7 +183,7 @@ def dask_here(workers: int) -> Iterator[str]:
         for worker in cluster.workers.values():
             worker.auto_restart = False
             cluster.sync(worker.kill, timeout=_KILL_SECONDS)
-        soon(cluster.close)
+        _soon(cluster.close)
 
 
 def run_on_dask(
@@ -213,9 +214,7 @@ def _follow_on_dask(
     kind: str, address: str, count: int, starting: Starting, finished: Finished, monitor: Monitor
 ) -> None:
     """As `run_on_dask`; raises Cancelled, and OSError where the scheduler went away."""
-    from MedEnhanceLib.jobs.cluster import connected, soon
-
-    with connected(address, "batch --scheduler", monitor) as client:
+    with _connected(address, monitor) as client:
         left, running = iter(range(count)), dict[int, Any]()
         ahead, since = attend(lambda: _ahead(client), monitor), time.monotonic()
         try:
@@ -240,7 +239,48 @@ def _follow_on_dask(
         finally:
             unfinished = [*running.values()]
             if unfinished:
-                soon(lambda: client.cancel(unfinished, force=True))
+                _soon(lambda: client.cancel(unfinished, force=True))
+
+
+@contextmanager
+def _connected(address: str, monitor: Monitor) -> Iterator[Any]:
+    """A connection to a Dask scheduler: a `distributed.Client`.
+
+    Args:
+        address: of the scheduler, for example "tcp://host:8786".
+        monitor: neither the beginning nor the end holds up its cancel.
+    Raises:
+        DependencyError: dask.distributed is missing.
+        MedEnhanceError: the scheduler does not answer.
+    """
+    distributed = require("dask.distributed", purpose="batch --scheduler")
+    # A connection that is lost becomes an error of ours; Dask logs it too, with its traceback.
+    for name in ("distributed.batched", "distributed.client"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+    def connect() -> Any:
+        return distributed.Client(address, timeout="15s", set_as_default=False)
+
+    try:
+        client = attend(connect, monitor)
+    except (OSError, TimeoutError, ValueError) as cause:
+        raise MedEnhanceError(
+            f"the Dask scheduler {address} does not answer: {cause}",
+            "Start one with: dask scheduler; and workers with: dask worker ADDRESS.",
+        ) from cause
+    try:
+        yield client
+    finally:
+        _soon(client.close)
+
+
+def _soon(call: Callable[[], Any]) -> bool:
+    """Make a call that a scheduler may never answer; whether it did so at once."""
+    end = time.monotonic() + _LEAVE_SECONDS
+    with suppress(Cancelled):
+        attend(call, Monitor(cancel=lambda: time.monotonic() > end))
+        return True
+    return False
 
 
 def _ahead(client: Any) -> int:

@@ -1,19 +1,13 @@
-"""Errors at the edge of a job: mapped from below in one place, and JSON both ways.
-
-MedEnhanceError
-├── InternalError   a fault of ours                              internal 1
-└── WorkerError     a worker that died or does not answer        worker   1
-"""
+"""Errors at the edge of a job: mapped from below in one place, and as JSON."""
 
 from __future__ import annotations
 
 import errno
 import os
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from MedEnhanceLib import errors
 from MedEnhanceLib.errors import (
@@ -45,33 +39,6 @@ class InternalError(MedEnhanceError):
     """A fault of MedEnhance itself."""
 
     code = "internal"
-
-
-class WorkerError(MedEnhanceError):
-    """A worker that died, or does not speak the protocol."""
-
-    code = "worker"
-
-
-_CLASSES: tuple[type[MedEnhanceError], ...] = (
-    MedEnhanceError,
-    errors.ConfigError,
-    errors.InputError,
-    errors.GeometryError,
-    errors.OutputError,
-    errors.EndingError,
-    errors.DependencyError,
-    errors.ModelError,
-    errors.DeviceMemoryError,
-    errors.DeviceLostError,
-    errors.DeviceBusyError,
-    errors.CodecError,
-    errors.NoContainerError,
-    errors.Cancelled,
-    InternalError,
-    WorkerError,
-)
-_BY_CODE = {cls.code: cls for cls in _CLASSES}
 
 
 @contextmanager
@@ -167,12 +134,3 @@ def error_to_json(error: MedEnhanceError) -> dict[str, str]:
         "hint": error.hint,
         "details": "".join(lines)[-_LONGEST_DETAILS:],
     }
-
-
-def error_from_json(fields: Mapping[str, Any]) -> MedEnhanceError:
-    """The error that an error event reports; its details become a note of the exception."""
-    cls = _BY_CODE.get(str(fields.get("code")), MedEnhanceError)
-    error = cls(str(fields.get("message", "the job failed")), str(fields.get("hint", "")))
-    if fields.get("details"):
-        error.add_note(f"In the worker:\n{fields['details']}")
-    return error

@@ -6,7 +6,7 @@ import time
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any
 
 from MedEnhanceLib.core.manifest import file_sha256, make_manifest
 from MedEnhanceLib.core.options import About, Params, option, options_of
@@ -17,6 +17,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from MedEnhanceLib.hqg import VolumeCache
+    from MedEnhanceLib.jobs.objects import Written
 
 CONTAINER = ".ucv"
 #: Files that hold all of their volume, so that their size and time show a change.
@@ -271,29 +272,13 @@ def recorded(inputs: Mapping[str, Path]) -> dict[str, str]:
     def neutral(path: Path) -> str:
         try:
             if path.is_file():
-                return f"a file{ending_of(path) and f' ({ending_of(path)})'}, {_hash_of(path)}"
+                ending = ending_of(path) and f" ({ending_of(path)})"
+                return f"a file{ending}, SHA-256 {file_sha256(path)}"
             return "a folder" if path.is_dir() else "a volume"
-        except OSError:  # a header may call its volume as no file can be called
+        except OSError:  # gone since, or a header called its volume as no file can be called
             return "a volume"
 
     return {name: neutral(path) for name, path in inputs.items()}
-
-
-def _hash_of(path: Path) -> str:
-    try:
-        return f"SHA-256 {file_sha256(path)}"
-    except OSError:  # gone since it was read
-        return "SHA-256 not known"
-
-
-class Extra(Protocol):
-    """What was written besides files of volumes."""
-
-    def figures(self) -> dict[str, Any]:
-        """For a job's result and its manifest."""
-
-    def rows_of_files(self) -> dict[str, Any]:
-        """For a job's result alone."""
 
 
 def finish(
@@ -307,7 +292,7 @@ def finish(
     device: str = "cpu",
     model: Mapping[str, str] | None = None,
     source: Volume | None = None,
-    written: Extra | None = None,
+    written: Written | None = None,
     anonymous: bool = False,
     overwrite: bool,
 ) -> Result:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import uuid
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs.failures import job_errors
 from MedEnhanceLib.jobs.files import KeptVolumes, Result
 from MedEnhanceLib.jobs.sending import job_places
-from MedEnhanceLib.jobs.worker.events import PROTOCOL, check_version
+from MedEnhanceLib.jobs.worker.events import check_version
 from MedEnhanceLib.runtime.locks import release_memory
 from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor
 from MedEnhanceLib.runtime.text import Names
@@ -112,24 +111,9 @@ class JobSpec:
         """The parameters as the dataclass of the kind."""
         return config_from_json(JOBS[self.kind].params, self.params, f"the job {self.kind!r}")
 
-    def to_json(self) -> dict[str, Any]:
-        """The job as the JSON object that the worker reads."""
-        return {"v": PROTOCOL, "id": self.id, "kind": self.kind, "params": dict(self.params)}
-
-    def to_line(self) -> bytes:
-        """The job as a line for the worker; raises ConfigError for what JSON cannot say."""
-        try:
-            text = json.dumps(self.to_json(), allow_nan=False)
-        except (TypeError, ValueError) as cause:
-            raise ConfigError(
-                f"the job {self.kind!r} cannot be written as JSON: {cause}",
-                "Give text, numbers, lists and objects.",
-            ) from cause
-        return text.encode("ascii") + b"\n"
-
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> JobSpec:
-        """The inverse of `to_json`; raises ConfigError on whatever is not exactly that."""
+        """The job of a line to the worker; raises ConfigError on whatever is not exactly that."""
         check_version(fields)
         for key in fields:
             if key not in _KEYS:

@@ -42,11 +42,11 @@ class Ledger:
                 with suppress(ValueError, RecursionError):
                     row = json.loads(line)
                     if isinstance(row, dict):
-                        self._rows[str(row.get("source")), str(row.get("output"))] = row
+                        self._rows[_place(row.get("source"), row.get("output"))] = row
 
     def row_of(self, item: Item) -> dict[str, Any] | None:
         """The last row of an item, None before the first."""
-        return self._rows.get(_place_of(item))
+        return self._rows.get(_place(item.name, item.output))
 
     def is_finished(self, item: Item, options: Mapping[str, Any]) -> bool:
         """Whether this work was done, and its result is still there."""
@@ -61,7 +61,9 @@ class Ledger:
     def is_ours(self, item: Item) -> bool:
         """Whether a result that lies there comes from an earlier run of this batch."""
         row = self.row_of(item)
-        return row is not None and not row.get(FOREIGN)
+        if row is None or row.get(FOREIGN):
+            return False
+        return bool(row.get("output") == shown(item.output))
 
     def add(
         self, rows: Iterable[tuple[Item, Mapping[str, Any]]], options: Mapping[str, Any]
@@ -69,10 +71,15 @@ class Ledger:
         """Append a row for each item and its fields; all are on the disk when this returns."""
         lines = []
         for item, fields in rows:
-            source, output = _place_of(item)
-            key = key_of(item, options)
-            row = as_json({"source": source, "output": output, "key": key, **fields})
-            self._rows[source, output] = row
+            row = as_json(
+                {
+                    "source": item.name,
+                    "output": shown(item.output),
+                    "key": key_of(item, options),
+                    **fields,
+                }
+            )
+            self._rows[_place(item.name, item.output)] = row
             lines.append(json.dumps(row).encode("ascii") + b"\n")
         try:
             with self.path.open("a+b") as stream:
@@ -88,7 +95,8 @@ class Ledger:
         """batch.csv: a column for each figure; these items, then earlier ones."""
         from MedEnhanceLib.io.atomic import atomic_write
 
-        places = dict.fromkeys([*map(_place_of, items), *self._rows])
+        own = [_place(item.name, item.output) for item in items]
+        places = dict.fromkeys([*own, *self._rows])
         rows = [_with_text(self._rows[place]) for place in places if place in self._rows]
         figures = [
             name
@@ -107,9 +115,9 @@ class Ledger:
         return self._table
 
 
-def _place_of(item: Item) -> tuple[str, str]:
-    """What rows call source and result."""
-    return item.name, shown(item.output)
+def _place(source: object, output: object) -> tuple[str, str]:
+    """What a row belongs to: its source, and the name of the result in whatever folder."""
+    return str(source), Path(shown(str(output))).name
 
 
 def _with_text(row: dict[str, Any]) -> dict[str, Any]:

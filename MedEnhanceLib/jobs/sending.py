@@ -265,13 +265,12 @@ def _refuse_inputs(outputs: Mapping[str, str], inputs: Mapping[str, Any]) -> Non
     for address in outputs.values():
         check_target(address)
     targets = [filesystem(address) for address in outputs.values()]
-
-    def compare(place: Any) -> None:
-        if is_remote(place) and not is_web(place) and filesystem(place) in targets:
-            raise OutputError(f"{shown(place)} is the input itself", "Give another name.")
-
+    places: list[Any] = []
     for value in inputs.values():
-        _each_place(value, compare)
+        _each_place(value, places.append)
+    for place in filter(is_remote, places):
+        if not is_web(place) and filesystem(place) in targets:
+            raise OutputError(f"{shown(place)} is the input itself", "Give another name.")
 
 
 def _refuse_early(params: Any, outbox: Outbox) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import threading
 from collections.abc import Callable
@@ -114,17 +113,6 @@ class TestContainer:
         part = me.decompress(container, region=(slice(4, 6), ...))
         assert np.array_equal(part.voxels, head.voxels[4:6])
         assert part.geometry == head.geometry.cropped((4, 0, 0))
-
-    def test_an_estimate_takes_what_compress_takes(self, head: Volume, scan: Path) -> None:
-        for volume in (head, scan):
-            reported = me.estimate_compression(volume, max_error=2, threads=1)
-            assert (reported.mode, reported.raw_bytes) == ("max_error", head.voxels.nbytes)
-            assert 0 < reported.max_error <= 2
-        parameters = [
-            inspect.signature(call).parameters for call in (me.compress, me.estimate_compression)
-        ]
-        assert set(parameters[0]) - set(parameters[1]) == {"path", "overwrite"}
-        assert set(parameters[1]) <= set(parameters[0])
 
     def test_a_container_is_verified_on_request(self, container: Path) -> None:
         assert me.inspect(container)["check"] is None

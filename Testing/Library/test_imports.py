@@ -37,7 +37,6 @@ _PUBLIC = [
     "decompress",
     "distill",
     "enhance",
-    "estimate_compression",
     "evaluate",
     "inspect",
     "list_series",

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from MedEnhanceLib import enhance
+from MedEnhanceLib import compress, enhance
 from MedEnhanceLib.cli.parser import Parser, add_flags, params_of
 from MedEnhanceLib.cli.reference import _parameter_rows, _section
 from MedEnhanceLib.core.options import (
@@ -100,6 +100,11 @@ class TestAnOptionThatIsAdded:
 def test_the_options_of_enhancement_are_those_of_the_function(name: str) -> None:
     known = {one.name: one for one in options_of(EnhanceConfig)}
     assert inspect.signature(enhance).parameters[name].default == known[name].default
+
+
+def test_the_functions_of_compression_share_their_options() -> None:
+    names = {option.name for option in options_of(CompressConfig)}
+    assert names < set(inspect.signature(compress).parameters)
 
 
 @dataclass(frozen=True, kw_only=True)

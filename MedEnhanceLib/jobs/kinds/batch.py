@@ -42,11 +42,6 @@ class BatchParams(Params):
         help="INPUT is a BIDS dataset: its anatomical images; without --out the results are a "
         "dataset in its derivatives/medenhance",
     )
-    ending: str | None = option(
-        None,
-        help=".nii.gz, .nii, .nrrd or .mha (default: the source's own)",
-        metavar="E",
-    )
     output: str | None = option(
         None,
         help="where the results go; an address too (s3://bucket/small)",
@@ -85,10 +80,10 @@ class BatchParams(Params):
                     f"params has {name}", "A batch names it for each volume: leave it out."
                 )
         if self.bids:
-            if len(self.inputs) != 1 or self.list_file or self.ending or self.makes_folders:
+            if len(self.inputs) != 1 or self.list_file or self.makes_folders:
                 raise ConfigError(
                     "--bids takes one folder, and names the results itself",
-                    "Leave out --list, --dicom, --ending and other inputs.",
+                    "Leave out --list, --dicom and other inputs.",
                 )
             if is_remote(self.output):
                 raise ConfigError(
@@ -96,10 +91,6 @@ class BatchParams(Params):
                 )
         elif self.output is None:
             raise ConfigError("no folder for the results was named", "Give one: --out DIR.")
-        if self.makes_folders and self.ending is not None:
-            raise ConfigError(
-                "--ending with --dicom", "DICOM goes into folders: leave --ending out."
-            )
 
     @property
     def makes_folders(self) -> bool:
@@ -167,7 +158,7 @@ def _gathered(params: BatchParams, out: str) -> list[Item]:
     from MedEnhanceLib.jobs.batch_items import gather
 
     compresses = params.task == "compress"
-    ending = "" if params.makes_folders else params.ending
+    ending = "" if params.makes_folders else None
     if params.makes_folders:
         _refuse_among_originals(out, params.inputs)
     items = gather(

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import EllipsisType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.core.origin import DicomOrigin
@@ -31,9 +31,6 @@ from MedEnhanceLib.jobs.objects import save_output
 from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.config import CompressConfig
-
-if TYPE_CHECKING:
-    from MedEnhanceLib.unicompress import Estimate
 
 #: Fields of a CompressResult that every job's result has under its own name.
 _ELSEWHERE = ("path", "seconds")
@@ -165,18 +162,13 @@ def _known_origin(uids: Mapping[str, str]) -> DicomOrigin:
 
 
 def run_estimate(params: EstimateParams, monitor: Monitor, kept: KeptVolumes) -> Result:
-    """Load → code a few blocks; nothing is written."""
-    volume = kept.input.load(params, keep=True, monitor=monitor.part(0.0, 0.1))
-    return Result(as_json(estimate_volume(volume, params.config, monitor.part(0.1, 1.0))))
-
-
-def estimate_volume(volume: Volume, config: CompressConfig, monitor: Monitor) -> Estimate:
-    """As `estimate`; warns where it says nothing of what is asked for."""
+    """Load → code a few blocks; nothing is written. It knows no implicit blocks."""
     from MedEnhanceLib.unicompress import estimate
 
-    if config.block_type == "implicit":
+    volume = kept.input.load(params, keep=True, monitor=monitor.part(0.0, 0.1))
+    if params.config.block_type == "implicit":
         monitor.warn("the estimate is of the other block types: implicit blocks lose more")
-    return estimate(volume, config, monitor=monitor)
+    return Result(as_json(estimate(volume, params.config, monitor=monitor.part(0.1, 1.0))))
 
 
 def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:

@@ -14,6 +14,8 @@ from MedEnhanceLib.core.manifest import make_manifest
 from MedEnhanceLib.core.options import Params, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import OutputError
+from MedEnhanceLib.gradprom.config import SegmentConfig
+from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.io.atomic import atomic_write, output_error, write_json
 from MedEnhanceLib.jobs.files import KeptVolumes, Result
 from MedEnhanceLib.jobs.kinds.compress import (
@@ -28,6 +30,7 @@ from MedEnhanceLib.report.page import make_folder
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
+from MedEnhanceLib.unicompress.config import CompressConfig
 
 SEED = 20240607
 MAX_ERROR = 2.0
@@ -54,8 +57,12 @@ class DemoParams(Params):
 
 
 def run_demo(params: DemoParams, monitor: Monitor) -> Result:
-    """Damage → enhance and segment, with a page → compress → read back → measure."""
+    """Damage → enhance and segment, with a page → compress → read back → measure.
+
+    PSNR in dB and SSIM are inside the brain, against the undamaged volume.
+    """
     from MedEnhanceLib import io
+    from MedEnhanceLib.gradprom import segment
 
     require("matplotlib", purpose="Drawing the demo's pictures")
     began, overwrite = time.monotonic(), params.overwrite
@@ -74,23 +81,36 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
             output=str(enhanced),
             modality="MR",
             # As by default: noise, blur and bias field are measured, and corrected where found.
-            config={"model": "mr", "device": params.device},  # type: ignore[arg-type]
+            config=EnhanceConfig(model="mr", device=params.device),
             segment=True,
-            report=str(folder / "report"),
+            report=str(folder),
             overwrite=overwrite,
         ),
-        monitor.part(0.05, 0.7),
+        monitor.part(0.05, 0.65),
         KeptVolumes(),
     )
-    compressions = _compress_all(enhanced, monitor.part(0.7, 0.95), overwrite)
-    quality = _measure(undamaged, labels, {"damaged": damaged, "enhanced": io.load(enhanced)})
-    segmentation = io.load(Path(done["outputs"]["segmentation"])).voxels
-    dice = {
-        str(label["name"]): metrics.dice(labels.voxels, segmentation, label["value"])
-        for label in done["labels"]
-        if label["value"] > 0
-    }
-    findings = {"quality": quality, "dice": dice, "compression": compressions, "notes": _NOTES}
+    config = SegmentConfig(device=params.device)
+    before = segment(damaged, config, monitor=monitor.part(0.65, 0.75)).volume
+    after = io.load(Path(done["outputs"]["segmentation"]))
+    compressions = _compress_all(enhanced, monitor.part(0.75, 0.95), overwrite)
+    names = {label["name"]: label["value"] for label in done["labels"] if label["value"] > 0}
+    brain = labels.voxels > 0
+    quality = [
+        {
+            "name": name,
+            "psnr_db": metrics.psnr(undamaged.voxels, volume.voxels, mask=brain),
+            "ssim": metrics.ssim(undamaged.voxels, volume.voxels, mask=brain),
+            "dice": {
+                label: metrics.dice(labels.voxels, segmentation.voxels, value)
+                for label, value in names.items()
+            },
+        }
+        for name, volume, segmentation in (
+            ("damaged", damaged, before),
+            ("enhanced", io.load(enhanced), after),
+        )
+    ]
+    findings = {"quality": quality, "compression": compressions, "notes": _NOTES}
     seconds = round(time.monotonic() - began, 3)
     manifest = make_manifest(
         "demo",
@@ -149,19 +169,6 @@ def damage(volume: Volume) -> Volume:
     return standard_composite(SEED).apply(volume, keep_dtype=True)
 
 
-def _measure(truth: Volume, labels: Volume, versions: dict[str, Volume]) -> list[dict[str, Any]]:
-    """A row for each version: PSNR in dB and SSIM against the undamaged one, inside the brain."""
-    brain = labels.voxels > 0
-    return [
-        {
-            "name": name,
-            "psnr_db": metrics.psnr(truth.voxels, volume.voxels, mask=brain),
-            "ssim": metrics.ssim(truth.voxels, volume.voxels, mask=brain),
-        }
-        for name, volume in versions.items()
-    ]
-
-
 def _compress_all(enhanced: Path, monitor: Monitor, overwrite: bool) -> list[dict[str, Any]]:
     """A row for each mode, of what `compress` has measured on the file; one is read back."""
     modes: dict[str, dict[str, Any]] = {
@@ -173,8 +180,11 @@ def _compress_all(enhanced: Path, monitor: Monitor, overwrite: bool) -> list[dic
     for index, (mode, config) in enumerate(modes.items()):
         file = enhanced.with_name(f"enhanced-{mode}.ucv")
         params = CompressParams(
-            input=str(enhanced), output=str(file), config=config, overwrite=overwrite
-        )  # type: ignore[arg-type]
+            input=str(enhanced),
+            output=str(file),
+            config=CompressConfig(**config),
+            overwrite=overwrite,
+        )
         part = monitor.part(0.3 * index, 0.3 * (index + 1))
         fields = run_compress(params, part, KeptVolumes()).fields
         measured = ("ratio", "max_error", "psnr", "seconds", "verified")

@@ -11,7 +11,6 @@ from typing import Annotated, Any
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.errors import ConfigError, OutputError
 from MedEnhanceLib.io.cohort import Cohort, Patient
-from MedEnhanceLib.jobs.cluster import distilling_on
 from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.device import choose_device, devices_for
@@ -41,12 +40,6 @@ class DistillParams(CohortParams):
     """Distill a cohort; a distillation that was stopped goes on."""
 
     out: Annotated[str, About(help="a folder for the result", flag="OUT", place="here")]
-    scheduler: str | None = option(
-        None,
-        help="distill patients on a Dask cluster, tcp://host:8786, whose workers see OUT under "
-        "the same path",
-        metavar="ADDRESS",
-    )
     overwrite: bool = option(
         False, help="replace existing outputs: what was distilled there before", flag="--force"
     )
@@ -87,7 +80,6 @@ def _run_distill(params: DistillParams, monitor: Monitor) -> Result:
         out,
         config,
         monitor,
-        scheduler=params.scheduler,
         overwrite=params.overwrite,
         wait=params.wait,
     )
@@ -154,11 +146,10 @@ def distill_into(
     config: DistillConfig,
     monitor: Monitor,
     *,
-    scheduler: str | None = None,
     overwrite: bool = False,
     wait: bool = True,
 ) -> Path:
-    """See spg.run.distill_cohort; scheduler: of a Dask cluster; wait: for the GPU.
+    """See spg.distill.distill_cohort; wait: for the GPU.
 
     Raises DeviceBusyError besides, where another long job has the GPU and nobody wants to wait.
     """
@@ -166,9 +157,6 @@ def distill_into(
     _require_torch(monitor)
     from MedEnhanceLib.spg.distill import distill_cohort
 
-    if scheduler:  # its workers take the devices of theirs, which may be ours
-        runner = distilling_on(scheduler)
-        return distill_cohort(cohort, out, config, monitor, overwrite=overwrite, runner=runner)
     with hold_gpu(devices_for(config.device), monitor, wait=wait) as device:
         config = replace(config, device=device)
         return distill_cohort(cohort, out, config, monitor, overwrite=overwrite)

@@ -12,29 +12,17 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePath
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.runtime.progress import Event, EventKind
-
-_KINDS: tuple[str, ...] = get_args(EventKind)
+from MedEnhanceLib.runtime.progress import Event
 
 
 def event_to_line(job: str | None, event: Event) -> bytes:
     """The event of the job as a line. `job` is None where a line could not be understood."""
     return line_of({"v": PROTOCOL, "job": job, "event": event.kind, **event.fields})
-
-
-def event_from_json(fields: Mapping[str, Any]) -> tuple[str | None, Event]:
-    """The job's id and the event; raises ConfigError for what is not an event."""
-    check_version(fields)
-    kind, job = fields.get("event"), fields.get("job")
-    if kind not in _KINDS or not (job is None or isinstance(job, str)):
-        raise ConfigError(f"event {kind!r} of job {job!r}", f"Events are {', '.join(_KINDS)}.")
-    rest = {key: value for key, value in fields.items() if key not in ("v", "job", "event")}
-    return job, Event(kind, rest)
 
 
 def line_of(fields: Mapping[str, Any]) -> bytes:

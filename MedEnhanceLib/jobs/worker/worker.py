@@ -8,7 +8,6 @@ while, so that a cancel line is noticed during a job.
 
 from __future__ import annotations
 
-import argparse
 import faulthandler
 import json
 import os
@@ -16,8 +15,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections import deque
-from collections.abc import Sequence
+from queue import Empty, SimpleQueue
 from typing import Any, Literal
 
 from MedEnhanceLib._version import __version__
@@ -43,15 +41,14 @@ IDLE_SECONDS = 600.0
 _ORPHAN_SECONDS = 10.0
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(idle_seconds: float = IDLE_SECONDS) -> int:
     """Serve until stdin ends, nothing came for the idle time, or a signal says stop."""
-    options = _parser().parse_args(argv)
     let_idle_threads_sleep()
     commands, events = take_standard_streams()
     faulthandler.enable()
     remove_abandoned()
     with Workspace() as workspace:
-        return Worker(commands, events, workspace).serve(options.idle_seconds)
+        return Worker(commands, events, workspace).serve(idle_seconds)
 
 
 class Worker:
@@ -77,7 +74,7 @@ class Worker:
             if self._lost_device:  # for this process: the client sends waiting jobs to a new one
                 self._finished.set()
                 return 0
-        for job in self._queue.drop_waiting():
+        for job in self._queue.waiting:
             self._tell_dropped(job)
         self._finished.set()
         return Cancelled.exit_status if self._signalled else 0
@@ -211,95 +208,65 @@ def _id_of(fields: Any) -> str | None:
     return job if isinstance(job, str) else None
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m MedEnhanceLib worker",
-        description="Run jobs that come in as JSON lines on stdin; events go to stdout.",
-        epilog='example: start it, type {"v": 1, "id": "a", "kind": "ping"} and Enter.',
-    )
-    parser.add_argument(
-        "--idle-seconds",
-        type=float,
-        default=IDLE_SECONDS,
-        metavar="S",
-        help="exit when no job came for this long (default: %(default)g)",
-    )
-    return parser
-
-
 class JobQueue:
     """One job runs, the others wait in the order in which they came.
 
     Handed between the thread that reads jobs and the one that runs them. `stop` may also be called
-    by a signal handler: the lock is reentrant.
+    by a signal handler.
     """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition(threading.RLock())
-        self._waiting: deque[JobSpec] = deque()
+        self._queue: SimpleQueue[JobSpec | None] = SimpleQueue()
+        self._waiting: dict[str, JobSpec] = {}
         self._running: str | None = None
-        self._cancel = False
         self._stopped = False
+        #: Whether the running job is to stop.
+        self.is_cancelled = False
 
     def add(self, spec: JobSpec) -> None:
         """Let a job wait for its turn; raises ConfigError where its id is in use."""
-        with self._changed:
-            if self.holds(spec.id):
-                raise ConfigError(
-                    f"the id {spec.id!r} is in use", "Give each job an id of its own."
-                )
-            self._waiting.append(spec)
-            self._changed.notify_all()
+        if self.holds(spec.id):
+            raise ConfigError(f"the id {spec.id!r} is in use", "Give each job an id of its own.")
+        self._waiting[spec.id] = spec
+        self._queue.put(spec)
 
     def holds(self, job: str) -> bool:
         """Whether a job of this id runs or waits."""
-        with self._changed:
-            return job == self._running or any(job == spec.id for spec in self._waiting)
+        return job == self._running or job in self._waiting
 
     def take(self, idle_seconds: float) -> JobSpec | None:
         """The next job, now running; None where none came in time, or after `stop`."""
-        with self._changed:
-            self._running, self._cancel = None, False
-            self._changed.wait_for(lambda: bool(self._waiting) or self._stopped, idle_seconds)
-            if self._stopped or not self._waiting:
+        while True:
+            try:
+                spec = self._queue.get(timeout=idle_seconds)
+            except Empty:
                 self._stopped = True
+            if self._stopped or spec is None:
                 return None
-            spec = self._waiting.popleft()
-            self._running = spec.id
-            return spec
+            if self._waiting.get(spec.id) is not spec:  # it was canceled while it waited
+                continue
+            # In this order: a cancel that comes now is one of the running job.
+            self.is_cancelled, self._running = self._stopped, spec.id
+            if self._waiting.pop(spec.id, None) is not None:
+                return spec
 
     def release(self) -> None:
         """Free the id of the running job, which has ended."""
-        with self._changed:
-            self._running = None
+        self._running = None
 
     def cancel(self, job: str) -> Literal["running", "waiting", "unknown"]:
         """Stop a job at its next safe point, or drop it where it waits; what it was doing."""
-        with self._changed:
-            if job == self._running:
-                self._cancel = True
-                return "running"
-            for spec in self._waiting:
-                if spec.id == job:
-                    self._waiting.remove(spec)
-                    return "waiting"
-            return "unknown"
+        if job == self._running:
+            self.is_cancelled = True
+            return "running"
+        return "unknown" if self._waiting.pop(job, None) is None else "waiting"
 
     def stop(self) -> None:
         """Stop the running job at its next safe point, and begin no other."""
-        with self._changed:
-            self._stopped = True
-            self._cancel = True
-            self._changed.notify_all()
-
-    def drop_waiting(self) -> list[str]:
-        """Forget the jobs that wait; their ids."""
-        with self._changed:
-            dropped = [spec.id for spec in self._waiting]
-            self._waiting.clear()
-            return dropped
+        self._stopped = self.is_cancelled = True
+        self._queue.put(None)
 
     @property
-    def is_cancelled(self) -> bool:
-        """Whether the running job is to stop."""
-        return self._cancel
+    def waiting(self) -> list[str]:
+        """The ids of the jobs that wait."""
+        return list(self._waiting)

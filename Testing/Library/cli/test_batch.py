@@ -80,6 +80,19 @@ def test_what_another_hand_put_there_is_never_replaced_without_force(
     assert run(*batch).status == 0  # the manifest is this batch's own
 
 
+def test_a_row_of_another_folder_allows_nothing_in_this_one(
+    run: Callable, scan: Path, tmp_path: Path
+) -> None:
+    batch = ("batch", "compress", scan, "--lossless", "--ledger", tmp_path / "rows", "--out")
+    assert run(*batch, tmp_path / "first").status == 0
+    (tmp_path / "second").mkdir()
+    (tmp_path / "second" / "scan.ucv").write_text("mine")
+    (tmp_path / "second" / "scan.ucv.json").write_text("mine")
+    scan.touch()  # so that it is not done yet
+    assert run(*batch, tmp_path / "second").status == 1
+    assert (tmp_path / "second" / "scan.ucv").read_text() == "mine"
+
+
 def test_a_row_has_the_warnings_of_its_volume(run: Callable, tmp_path: Path) -> None:
     voxels = np.arange(512, dtype=np.int16).reshape(8, 8, 8)
     nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / "a.nii")
@@ -200,9 +213,14 @@ class TestEnhance:
         listing = tmp_path / "list.txt"
         listing.write_text(f"# two of them\n{scans / 'a.nii.gz'}\n\n{scans / 'b.nrrd'}\n")
         out = tmp_path / "out"
-        ran = run("batch", "enhance", "--list", listing, "--out", out, "--ending", ".nrrd")
+        ran = run("batch", "enhance", "--list", listing, "--out", out)
         assert "2 of 2 done" in ran.out
-        assert sorted(path.name for path in out.glob("*.nrrd")) == ["a.nrrd", "b.nrrd"]
+        assert sorted(path.name for path in out.glob("?.n*")) == [
+            "a.nii.gz",
+            "a.nii.gz.json",
+            "b.nrrd",
+            "b.nrrd.json",
+        ]
 
     def test_interrupt_keeps_what_is_done(
         self, run: Callable, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -244,14 +262,6 @@ def test_every_volume_gets_labels_and_the_table_their_volumes(
     assert lines["b.nrrd"]["code"] == "input"
     assert run(*arguments).json["already_done"] == 2
     assert len(networks) == 2
-
-
-def test_figures_of_compression_are_columns(run: Callable, scans: Path, tmp_path: Path) -> None:
-    run("batch", "compress", scans, "--max-error", "2", "--out", tmp_path / "out")
-    with (tmp_path / "out" / "batch.csv").open(encoding="utf-8", newline="") as stream:
-        lines = list(csv.DictReader(stream))
-    assert all(float(line["ratio"]) > 1 for line in lines)
-    assert all(float(line["max_error"]) <= 2 for line in lines)
 
 
 def test_scheduler_without_dask_is_status_four(
@@ -313,7 +323,7 @@ def test_a_cancel_is_not_held_up_by_a_dask_scheduler_that_does_not_answer(
     )
     setattr(client, silent, wait_for_ever)
     distributed = SimpleNamespace(Client=lambda *_, **__: client)
-    monkeypatch.setattr("MedEnhanceLib.jobs.cluster.require", lambda *_, **__: distributed)
+    monkeypatch.setattr("MedEnhanceLib.jobs.batch_runs.require", lambda *_, **__: distributed)
     params = {0: {"output": str(tmp_path / "a.ucv")}}
     monitor = Monitor(cancel=cancel)
     run_on_dask("compress", "tcp://s:1", 1, lambda _: params, lambda _: None, monitor)
@@ -377,7 +387,6 @@ def test_series_become_series_with_dicom(run: Callable, ward: Path, tmp_path: Pa
         assert derived.origin.series != f"1.2.3.{ord(patient)}"
     again = run(*arguments, "--json").json
     assert (again["done"], again["already_done"]) == (2, 2)
-    assert run(*arguments, "--ending", ".nrrd").status == 2
 
 
 @pytest.mark.usefixtures("networks")

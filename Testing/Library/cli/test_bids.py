@@ -109,7 +109,7 @@ class TestBids:
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        (("--bids", "--ending", ".nrrd"), "names the results itself"),
+        (("--bids", "--dicom"), "names the results itself"),
         (("--bids", "--out", "memory://bucket/derived"), "at an address"),
         ((), "no folder for the results"),
     ],

@@ -39,7 +39,7 @@ def test_what_the_demo_leaves_and_prints(run: Callable, tmp_path: Path) -> None:
     ran = run("demo", folder, "--device", "cpu")
     assert ran.status == 0, ran.err
     assert "largest error" in ran.out
-    assert f"Look at it: {folder / 'report' / 'index.html'}" in ran.out
+    assert f"Look at it: {folder / 'index.html'}" in ran.out
     record = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert [row["name"] for row in record["results"]["quality"]] == ["damaged", "enhanced"]
     lossless, bounded, small = record["results"]["compression"]
@@ -47,7 +47,7 @@ def test_what_the_demo_leaves_and_prints(run: Callable, tmp_path: Path) -> None:
     assert bounded["max_error"] <= 2
     assert small["ratio"] >= 64
     assert record["notice"].startswith("Research software")
-    assert "not a medical device" in (folder / "report" / "index.html").read_text(encoding="utf-8")
+    assert "not a medical device" in (folder / "index.html").read_text(encoding="utf-8")
     undamaged, damaged, enhanced, back = (
         io.load(folder / f"{name}.nii.gz")
         for name in ("undamaged", "damaged", "enhanced", "enhanced-read-back")
@@ -59,7 +59,7 @@ def test_what_the_demo_leaves_and_prints(run: Callable, tmp_path: Path) -> None:
 
 
 def test_force_replaces_the_demos_own_files_only(run: Callable, tmp_path: Path) -> None:
-    for name in ("mine.txt", "damaged.nii.gz"):
+    for name in ("mine.txt", "damaged.nii.gz", "index.html"):
         (tmp_path / name).write_text("mine")
     refused = run("demo", tmp_path)
     assert refused.status == 1

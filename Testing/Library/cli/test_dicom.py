@@ -35,12 +35,6 @@ class TestSeveralSeries:
         assert lines[3].split()[:4] == ["2", "CT", "axial", "12×10×3"]
         assert "--series N" in ran.out
 
-    def test_what_the_table_states_is_not_also_a_warning(self, run: Run, two: Path) -> None:
-        (two / "torn.dcm").write_bytes(b"\0" * 200)
-        ran = run("inspect", two)
-        assert "torn.dcm" in ran.out
-        assert ran.err == ""
-
     def test_several_series_are_reported_by_the_error_alone(
         self, run: Run, two: Path, tmp_path: Path
     ) -> None:
@@ -63,15 +57,6 @@ class TestSeveralSeries:
         ran = run("convert", scan, tmp_path / "out.nrrd", "--series", "1")
         assert ran.status == 2
         assert "no series" in ran.err
-
-    def test_inspect_lists_them_as_json(self, run: Run, two: Path) -> None:
-        reported = run("inspect", two, "--json").json
-        assert reported["ok"] is True
-        assert [row["uid"] for row in reported["series"]] == ["1.2.3.1", "1.2.3.2"]
-        assert [row["readable"] for row in reported["series"]] == [True, True]
-
-    def test_inspect_shows_the_one_that_is_chosen(self, run: Run, two: Path) -> None:
-        assert "12 × 10 × 3" in run("inspect", two, "--series", "2").out
 
     def test_other_commands_list_them_and_say_how_to_choose(
         self, run: Run, two: Path, tmp_path: Path

@@ -21,7 +21,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Mapping[str, Any]]
     """The jobs that commands ask for; trainings are tested where they live."""
     jobs: list[tuple[str, Mapping[str, Any]]] = []
 
-    def run(_: Any, kind: str, params: Mapping[str, Any], *, isolated: bool) -> dict[str, Any]:
+    def run(_: Any, kind: str, params: Mapping[str, Any]) -> dict[str, Any]:
         from MedEnhanceLib.jobs import JobSpec
 
         given = {name: value for name, value in params.items() if value is not None}

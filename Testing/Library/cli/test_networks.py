@@ -109,13 +109,6 @@ def test_table_of_labels_is_printed(
     assert io.load(tmp_path / "labels.nii.gz").modality == "SEG"
 
 
-def test_warnings_of_a_method_are_shown_on_stderr(
-    run: Callable, networks: list[dict[str, Any]], scan: Path, tmp_path: Path
-) -> None:
-    ran = run("enhance", scan, tmp_path / "out.nii.gz")
-    assert "warning: only a stand-in" in ran.err
-
-
 def test_missing_package_is_status_four_and_says_how_to_get_it(scan: Path, tmp_path: Path) -> None:
     program = (
         "import sys\n"

@@ -16,13 +16,6 @@ from MedEnhanceLib.cli.main import build_parser
 from MedEnhanceLib.core.manifest import file_sha256
 
 
-def test_convert_keeps_voxels_and_geometry(run: Callable, scan: Path, tmp_path: Path) -> None:
-    ran = run("convert", scan, tmp_path / "scan.nrrd")
-    assert ran.status == 0
-    assert f"wrote {tmp_path / 'scan.nrrd'}" in ran.out
-    assert io.load(tmp_path / "scan.nrrd").is_equal(io.load(scan))
-
-
 @pytest.mark.parametrize("make", ["missing", "empty", "text", "cut"])
 def test_bad_input_is_status_three_names_the_file_and_writes_nothing(
     make: str, run: Callable, scan: Path, tmp_path: Path
@@ -49,16 +42,6 @@ def test_card_is_readable(run: Callable, scan: Path) -> None:
     assert "36 × 40 × 12 (columns × rows × slices)" in ran.out
     assert "0.7 × 0.9 × 3.3 mm" in ran.out
     assert "int16" in ran.out
-
-
-@pytest.mark.slow
-def test_isolated_job_does_the_same_in_a_child(run: Callable, scan: Path, tmp_path: Path) -> None:
-    ran = run("convert", scan, tmp_path / "scan.nrrd", "--isolated", "--json")
-    assert ran.status == 0
-    assert ran.json["outputs"] == {"output": str(tmp_path / "scan.nrrd")}
-    missing = run("convert", tmp_path / "gone.nii", tmp_path / "b.nrrd", "--isolated")
-    assert missing.status == 3
-    assert "gone.nii" in missing.err
 
 
 def test_progress_goes_to_stderr_and_only_when_asked(

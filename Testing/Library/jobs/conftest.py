@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 from Library.jobs.raw_worker import RawWorker
 
-from MedEnhanceLib.jobs.worker.process import worker_command
-
 _ODD_WORKER = Path(__file__).with_name("odd_worker.py")
 
 
@@ -43,11 +41,11 @@ def start_worker() -> Iterator[Callable[..., RawWorker]]:
         worker.close()
 
 
-@pytest.fixture
-def odd_worker_command() -> list[str]:
-    """The command of a worker that also knows jobs which misbehave (odd_worker.py)."""
-    return odd_command()
-
-
 def odd_command() -> list[str]:
+    """A worker that also knows jobs which misbehave."""
     return [sys.executable, str(_ODD_WORKER)]
+
+
+def worker_command(idle_seconds: float) -> list[str]:
+    idle = ["--idle-seconds", f"{idle_seconds:g}"]
+    return [sys.executable, "-m", "MedEnhanceLib", "worker", *idle]

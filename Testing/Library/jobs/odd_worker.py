@@ -73,4 +73,4 @@ for run in (chatter, break_down, run_out_of_memory, lose_card, crash, deaf, not_
 
 if __name__ == "__main__":
     worker._ORPHAN_SECONDS = 0.5
-    sys.exit(worker.main(sys.argv[1:]))
+    sys.exit(worker.main())

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
+import subprocess
 import threading
+from pathlib import Path
 from typing import Any
 
-from MedEnhanceLib.jobs.worker.process import start_process
-
 _PATIENCE = 120.0
+_LIBRARY = str(Path(__file__).resolve().parents[3])
 
 
 class RawWorker:
     """A worker at the other end of three pipes: bytes in, lines out."""
 
     def __init__(self, command: list[str]) -> None:
-        self.process = start_process(command)
+        self.process = subprocess.Popen(
+            command,
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": _LIBRARY},
+        )
         self.lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self.stderr = b""
         self._threads = [threading.Thread(target=work) for work in (self._read, self._drain)]

@@ -18,10 +18,6 @@ import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.jobs import addresses
-from MedEnhanceLib.jobs.kinds.enhance import EnhanceParams
-from MedEnhanceLib.jobs.sending import job_places
-from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.runtime.text import Names
 
 _SECRET = "X-Signature=s3cr3t"
 
@@ -159,15 +155,6 @@ def test_what_is_shown_of_an_address_has_no_secret_and_all_else(
     assert addresses.shown(address) == expected
 
 
-def test_what_was_read_from_an_address_is_called_by_it(
-    in_memory: str, head: Volume, tmp_path: Path
-) -> None:
-    assert "'memory://bucket/doe-john.nii.gz'" in repr(me.load(in_memory))
-    me.compress(head, "memory://bucket/a.ucv", lossless=True)
-    for volume in (me.decompress("memory://bucket/a.ucv"), me.recover("memory://bucket/a.ucv")[0]):
-        assert volume.source == "memory://bucket/a.ucv"
-
-
 def fsspec_has(scheme: str) -> bool:
     try:
         fsspec.get_filesystem_class(scheme)
@@ -203,14 +190,3 @@ def test_a_batch_takes_addresses_from_its_list_and_leaves_out_what_is_done(
     assert "s3cr3t" not in (tmp_path / "out" / "batch.jsonl").read_text()
     assert main(command) == 0
     assert json.loads(capsys.readouterr().out)["already_done"] == 2
-
-
-def test_lists_of_places_have_copies_where_they_are_addresses(scan: Path, in_memory: str) -> None:
-    params = EnhanceParams(
-        input=str(scan), output="o.nrrd", guide=[str(scan), in_memory], look=[in_memory]
-    )
-    with job_places(params, Names({}), Monitor()) as (here, _):
-        assert here.guide is not None
-        assert here.guide[0] == str(scan)
-        assert Path(here.guide[1]).read_bytes() == scan.read_bytes()
-        assert here.look != here.guide[1:]

@@ -1,49 +1,55 @@
-"""What befalls a job never costs the user a file, and is said clearly; fault_kinds.py has what.
-
-Each fault strikes each job at one point here; the long ones a full disk, or nothing. With
-the environment variable MEDENHANCE_FAULTS=20 every fault strikes every job at 20 points, which
-takes hours. Benchmarks/faults.py writes a page of it.
-"""
+"""A kill, a full disk or another program's file cost the user nothing; faulting.py strikes."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from Library.jobs.fault_jobs import JOBS, LONG
-from Library.jobs.fault_kinds import FAULTS, applies, place_of
-from Library.jobs.faulting import Asked
+from Library.jobs.faulting import FAULTS
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not hasattr(os, "fork"), reason="the program forks"),
-]
-_TURNS = int(os.environ.get("MEDENHANCE_FAULTS", "0"))
-#: Of jobs that take seconds, what no other test does: test_distill.py and test_train.py stop them.
-_OF_LONG = {"full disk"}
+from MedEnhanceLib import io
+from MedEnhanceLib.core.volume import Volume
 
-
-@pytest.fixture(scope="module")
-def asked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
-    program = Asked(tmp_path_factory.mktemp("faults"))
-    yield program
-    program.close()
+_POINTS = 3
+JOBS: dict[str, tuple[str, dict[str, Any]]] = {
+    "convert": ("convert", {"input": "in/scan.nii.gz", "output": "out/result.nii.gz"}),
+    "compress": (
+        "compress",
+        {"input": "in/scan.nii.gz", "output": "out/result.ucv", "config": {"lossless": True}},
+    ),
+    "convert to DICOM": ("convert", {"input": "in/ct", "output": "out/result", "dicom": True}),
+}
 
 
-def _cases() -> Iterator[Any]:
-    for job in JOBS:
-        for fault in FAULTS:
-            is_chosen = job not in LONG or fault in _OF_LONG
-            if applies(job, fault) and (_TURNS or is_chosen):
-                yield pytest.param(job, fault, id=f"{job}: {fault}")
-
-
-@pytest.mark.parametrize(("job", "fault"), list(_cases()))
-def test_nothing_is_lost_and_the_error_is_clear(job: str, fault: str, asked: Asked) -> None:
-    for turn in range(_TURNS or 1):
-        row = asked.run(job, fault, place_of(job, fault, turn))
-        if row["outcome"] == "not possible here":
-            pytest.skip(row["says"])
-        assert row["wrong"] == [], row
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the program forks")
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("job", JOBS)
+def test_nothing_is_lost_and_the_error_is_clear(
+    job: str, fault: str, head: Volume, make_series: Callable, tmp_path: Path
+) -> None:
+    if (job, fault) == ("convert to DICOM", "output taken"):
+        pytest.skip("a folder: io/test_staging.py")
+    (tmp_path / "in").mkdir()
+    io.save(head, tmp_path / "in" / "scan.nii.gz")
+    make_series(np.ones((3, 8, 9), np.uint16), folder=tmp_path / "in" / "ct")
+    kind, params = JOBS[job]
+    params = params | {name: str(tmp_path / params[name]) for name in ("input", "output")}
+    repository = Path(__file__).resolve().parents[3]
+    program = Path(__file__).with_name("faulting.py")
+    ran = subprocess.run(
+        [sys.executable, program, tmp_path, kind, json.dumps(params), fault, str(_POINTS)],
+        env={**os.environ, "PYTHONPATH": str(repository), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout) == []

@@ -226,17 +226,6 @@ def test_a_head_that_cannot_be_used_is_refused_before_the_long_work(
     assert not scan.with_name("better.nii.gz").exists()
 
 
-def test_a_head_without_a_segmentation_is_refused(scan: Path, model: str) -> None:
-    with pytest.raises(ConfigError, match="no segmentation is asked for") as caught:
-        run_job(_enhance(scan, model, head="brain-tissue"))
-    assert "--segment" in caught.value.hint
-    with pytest.raises(ConfigError, match="no segmentation is asked for"):
-        me.enhance(io.load(scan), model=model, head="brain-tissue")
-    labels = str(scan.with_name("labels.nii.gz"))
-    requested = _enhance(scan, model, head="brain-tissue", segmentation_output=labels)
-    assert run_job(requested)["head"]["name"] == "brain-tissue"
-
-
 def test_a_head_is_measured_against_labels(data: Path, head_model: str, tmp_path: Path) -> None:
     for source in ("hq/0.nii.gz", "heads/0-labels.nii.gz"):
         shutil.copy(data / source, tmp_path)

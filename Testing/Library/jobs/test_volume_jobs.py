@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from MedEnhanceLib import io
@@ -16,7 +14,7 @@ from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import degradation_from_json
 from MedEnhanceLib.errors import Cancelled, ConfigError, MedEnhanceError, OutputError
-from MedEnhanceLib.jobs import Client, JobSpec, run_job
+from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.runtime.progress import Event
 
 _RICIAN = {"name": "rician", "level": 0.1, "seed": 7}
@@ -167,28 +165,6 @@ def test_what_is_no_region_is_refused(wrong: object) -> None:
     with pytest.raises(ConfigError, match="region") as caught:
         JobSpec("decompress", params)
     assert "a list" in caught.value.hint
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="num_fds")
-def test_many_conversions_in_one_worker_do_not_grow_it(tmp_path: Path) -> None:
-    psutil = pytest.importorskip("psutil")
-    scan = tmp_path / "scan.nrrd"
-    io.save(Volume(np.zeros((16, 128, 128), np.int16), modality="MR"), scan)
-    with Client() as client:
-        process = psutil.Process(client.start().pid)
-        spec = _convert(scan, tmp_path / "out.nrrd", overwrite=True)
-
-        def run(count: int) -> int:
-            for number in range(count):
-                client.run(JobSpec(spec.kind, spec.params, id=str(number)))
-            return int(process.memory_info().rss)
-
-        warm = run(15)
-        files = process.num_fds()
-        # One volume kept in twenty would be 1.5 MB more.
-        assert run(40) - warm < 1_500_000
-        assert process.num_fds() == files
 
 
 def _must_not_be_called(*_: object, **__: object) -> Volume:

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from Library.jobs.conftest import worker_command
 from Library.jobs.raw_worker import RawWorker
 
 from MedEnhanceLib import __version__
-from MedEnhanceLib.jobs.worker.process import worker_command
 
 Start = Callable[..., RawWorker]
 _DOCS = Path(__file__).parents[3] / "docs" / "jobs.md"

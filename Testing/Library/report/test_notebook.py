@@ -37,7 +37,5 @@ def test_a_result_is_one_line_and_compares_itself(head: Volume) -> None:
 
 def test_compressions_are_one_short_line(head: Volume, tmp_path: Path) -> None:
     done = me.compress(head, tmp_path / "a.ucv", max_error=1)
-    about = me.estimate_compression(head, max_error=1)
-    for line in (repr(done), repr(about)):
-        assert len(line.replace(str(tmp_path), "")) < 100
-        assert "times smaller" in line
+    assert len(repr(done).replace(str(tmp_path), "")) < 100
+    assert "times smaller" in repr(done)

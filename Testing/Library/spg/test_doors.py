@@ -120,15 +120,6 @@ def test_status_of_a_folder(
     assert (status, reported["error"]["code"]) == (3, "input")
 
 
-@pytest.mark.slow
-def test_a_cluster_that_is_not_there_is_named(people: Path, run: Run, tmp_path: Path) -> None:
-    pytest.importorskip("distributed", reason="dask is an optional package")
-    options = ("--preset", "smoke", "--held-out", "0", "--scheduler", "nonsense://x")
-    status, reported, _ = run("distill", people, tmp_path / "out", *options)
-    assert status == 1
-    assert "nonsense://x does not answer" in reported["error"]["message"]
-
-
 def test_what_the_audit_is_drawn_with_is_missed_before_the_work(
     people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
