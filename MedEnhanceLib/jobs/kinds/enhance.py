@@ -54,6 +54,12 @@ class EnhanceParams(DicomParams, VolumeParams):
         metavar="FILE",
         place="input",
     )
+    guide_map: str | None = option(
+        None,
+        help="where a map goes of how much the guides were used, 0 to 1 (default: none)",
+        metavar="FILE",
+        place="output",
+    )
     noise_output: str | None = option(
         None,
         help="where a map of the measured noise goes (default: none)",
@@ -104,6 +110,8 @@ class EnhanceParams(DicomParams, VolumeParams):
         check_head(self.head, wanted=self.wants_segmentation)
         if self.guide is not None:
             check_guides(self.guide)
+        elif self.guide_map is not None:
+            raise ConfigError("guide_map is given, but no guide", "Give a guide, or leave it out.")
         if self.uncertainty_output and not self.config.uncertainty:
             raise ConfigError(
                 "uncertainty_output is given, but no uncertainty is asked for",
@@ -125,8 +133,9 @@ class EnhanceParams(DicomParams, VolumeParams):
         if len(results_of(self)) > 1:
             raise ConfigError(
                 "with dicom, what is made besides goes into the folder of the series",
-                "Name no file for --segment, --uncertainty and --noise-output (in a job: leave out "
-                "segmentation_output, uncertainty_output, noise_output and bias_field_output).",
+                "Name no file for --segment, --uncertainty, --noise-output and --guide-map (in a "
+                "job: leave out segmentation_output, uncertainty_output, noise_output, "
+                "bias_field_output and guide_map).",
             )
         if self.config.task == "slices":
             raise ConfigError(
@@ -272,6 +281,13 @@ def _refuse_sequence(volume: Volume, params: EnhanceParams) -> None:
         )
 
 
+#: Why there is no map of that name; a bias field is only written where one was corrected.
+_LACKING = {
+    "noise": "this model does not measure noise: there is no map of it",
+    "guide_map": "no guide was used: there is no map of it",
+}
+
+
 def _save_enhanced(
     done: Enhanced, outputs: Mapping[str, Path], monitor: Monitor, *, overwrite: bool
 ) -> dict[str, Path]:
@@ -293,8 +309,8 @@ def _save_enhanced(
         if volume is not None:
             save(volume, path, overwrite=overwrite, monitor=monitor)
             saved[name] = path
-        elif name == "noise":  # a bias field is only written where one was corrected
-            monitor.warn("this model does not measure noise: there is no map of it")
+        elif name in _LACKING:
+            monitor.warn(_LACKING[name])
     return saved
 
 

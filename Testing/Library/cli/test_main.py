@@ -23,6 +23,11 @@ from MedEnhanceLib.jobs.job import JOBS
 ALL = dict(commands(build_parser()))
 
 
+def subprocess_run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "MedEnhanceLib", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
 def inspect_by(run: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have `medenhance inspect` do something else."""
     monkeypatch.setattr("MedEnhanceLib.cli.main.COMMANDS", (replace(volumes.INSPECT, run=run),))

@@ -77,6 +77,17 @@ def run(scan: Path, listener: Callable[[Event], None] | None = None, **params: A
     return run_job(JobSpec("enhance", params), listener)
 
 
+def test_the_map_of_the_use_is_written_where_it_is_requested(
+    scan: Path, enhanced: list[dict[str, Any]]
+) -> None:
+    io.save(brain(1), scan.with_name("t2.nii.gz"))
+    places = {"guide": [str(scan.with_name("t2.nii.gz"))], "guide_map": str(scan.parent / "u.nrrd")}
+    result = run(scan, **places)
+    assert result["outputs"]["guide_map"] == places["guide_map"]
+    assert np.all(io.load(Path(places["guide_map"])).voxels == np.float32(0.25))
+    assert result["measured"]["guide"] == {"used": 0.25}
+
+
 @pytest.mark.parametrize(
     ("guides", "says"), [([], "an empty list"), (["auto", "t2.nii.gz"], "auto and names files")]
 )
