@@ -1,4 +1,4 @@
-"""Shapes of labeled structures: largest connected parts, surface area, consistency between slices.
+"""Shapes of labeled structures: surface area, and consistency between slices.
 
 Surface by the Crofton formula, on grids of any spacing:
 
@@ -17,7 +17,7 @@ Source: Legland, Kiêu & Devaux, Image Analysis & Stereology 26 (2007), doi 10.5
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import product
 from typing import Any
@@ -27,11 +27,8 @@ import numpy.typing as npt
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.runtime.dependencies import require
 
 Labels = npt.NDArray[np.uint8]
-#: Voxels that are counted at once; numpy needs 8 bytes for each.
-_AT_ONCE = 2**21
 Triple = tuple[float, float, float]
 Step = tuple[int, int, int]
 #: Points on the sphere by which its parts are measured, to about 0.1 %.
@@ -40,51 +37,6 @@ _POINTS = 40_000
 _STEPS: tuple[Step, ...] = tuple(
     (i, j, k) for i, j, k in product((-1, 0, 1), repeat=3) if (i, j, k) > (0, 0, 0)
 )
-
-
-def keep_largest(labels: Labels, values: Sequence[int], count: int) -> None:
-    """Turn all but the `count` largest parts of each label into background, in place.
-
-    Voxels belong together where they share a face. Of parts of one size, the first ones stay.
-    """
-    for value in values:
-        box = _box(labels == value)
-        if box is not None:
-            _keep_largest_in(labels[box], value, count)
-
-
-def _keep_largest_in(labels: Labels, value: int, count: int) -> None:
-    """Of one label; its memory, 4 bytes for each voxel, is free before the next."""
-    sitk = require("SimpleITK", purpose="Finding connected parts")
-    mask = sitk.GetImageFromArray((labels == value).view(np.uint8))
-    image = sitk.ConnectedComponent(mask)
-    parts = sitk.GetArrayViewFromImage(image)
-    stays = _largest(voxel_counts(parts), count)
-    for slab in _slabs(parts):
-        labels[slab][~stays[parts[slab]]] = 0
-
-
-def voxel_counts(labels: npt.NDArray[Any], minlength: int = 0) -> npt.NDArray[np.int64]:
-    """Number of voxels of each value from 0 on, of [K, J, I]: numpy's bincount, slab by slab."""
-    counts = np.zeros(max(minlength, int(labels.max(initial=0)) + 1), np.int64)
-    for slab in _slabs(labels):
-        counts += np.bincount(labels[slab].ravel(), minlength=counts.size)
-    return counts
-
-
-def _largest(sizes: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.bool_]:
-    """Which of the numbered parts are among the largest; number 0 is no part."""
-    order = np.argsort(-sizes[1:], kind="stable") + 1
-    stays = np.zeros(sizes.size, bool)
-    stays[0] = True
-    stays[order[:count]] = True
-    return stays
-
-
-def _slabs(array: npt.NDArray[Any]) -> Iterator[slice]:
-    """Places along the first axis that hold about as many voxels as are counted at once."""
-    planes = max(1, _AT_ONCE // max(1, array[:1].size))
-    return (slice(start, start + planes) for start in range(0, len(array), planes))
 
 
 def surface_areas(labels: Labels, values: Sequence[int], geometry: Geometry) -> dict[int, float]:

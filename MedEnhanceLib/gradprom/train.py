@@ -38,7 +38,8 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 #: Enhances a volume; passed in, as a method does not import another.
 Enhance = Callable[[Volume], Volume]
-_METRIC_EVERY = 20
+#: Steps from one figure to the next, and seconds from one checkpoint to the next.
+_METRIC_EVERY, _CHECKPOINT_S = 20, 120.0
 #: Degradation of the simulated low-quality versions.
 _DEGRADATION = {"MR": "composite", "CT": "low-dose"}
 Floats = npt.NDArray[np.float32]
@@ -87,7 +88,7 @@ def train(
     average = averaged_weights(network, config.ema)
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=1e-4)
     state: dict[str, Any] = {
-        "config": replace(config, device="", checkpoint_s=0).to_json(),
+        "config": replace(config, device="").to_json(),
         "modules": {"network": network, "average": average},
         "optimizers": {"adam": optimizer},
         "generator": rng,
@@ -100,7 +101,7 @@ def train(
         start,
         config.steps,
         lambda number: save_checkpoint(checkpoint, step=number, **state),
-        config.checkpoint_s,
+        _CHECKPOINT_S,
         monitor.part(0.3, 0.9),
     )
     for number in steps:

@@ -84,20 +84,6 @@ def test_named_patients_are_held_out(data: Path) -> None:
         split(replace(config, held_out=("*",)), data)
 
 
-def test_every_patient_is_held_out_in_one_fold(data: Path) -> None:
-    config = TrainHeadConfig.from_json(FIELDS | {"folds": 2})
-    parts = [split(replace(config, fold=fold), data) for fold in range(2)]
-    for learned, held_out in parts:
-        assert len(learned) == len(held_out) == 2
-        assert not set(learned) & set(held_out)
-    assert set(parts[0][1]) | set(parts[1][1]) == {"P0", "P1", "P2", "P3"}
-    assert split(config, data) == parts[0]
-    others = [split(replace(config, seed=seed), data) for seed in range(8)]
-    assert any(other != parts[0] for other in others)
-    with pytest.raises(InputError, match="4 patients cannot make 9 folds"):
-        split(replace(config, folds=9), data)
-
-
 def test_images_of_one_folder_are_of_one_patient(tmp_path: Path) -> None:
     """Else a head would be measured on the patient it learned from, one visit later."""
     for name in ("A/visit1.nrrd", "A/visit2.nrrd", "B/visit1.nrrd"):
@@ -112,10 +98,6 @@ def test_images_of_one_folder_are_of_one_patient(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"folds": 1}, "fold 0 of 1"),
-        ({"folds": 3, "fold": 3}, "fold 3 of 3"),
-        ({"fold": 1}, "fold 1 of 0"),
-        ({"folds": 2, "held_out": ["P1/*"]}, "both held_out and folds"),
         ({"labelled_share": 1.5}, "labelled_share"),
         ({"network": {"window": [0.3, -0.2]}}, "window"),
     ],
@@ -168,7 +150,7 @@ def test_a_head_is_measured_on_patients_it_has_not_seen(data: Path, tmp_path: Pa
 
 
 def test_the_job_reports_what_was_measured(data: Path, tmp_path: Path) -> None:
-    config = FIELDS | {"folds": 4, "steps": 1}
+    config = FIELDS | {"held_out": ["P1/*"], "steps": 1}
     params = {"method": "head", "config": config, "data": str(data), "out": str(tmp_path)}
     result = run_job(JobSpec("train", json.loads(json.dumps(params))))
     assert [row["subject"] for row in result["held_out"]] == ["held-out patient 1"] * 2 + [

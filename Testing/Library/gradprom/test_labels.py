@@ -87,8 +87,8 @@ def test_labels_go_through_json(labels: list[Label]) -> None:
     [
         (("a", "b"), ("a", "b"), ""),
         (("a", "b"), ("a_drawn", "b_drawn"), ""),
-        (("a", "b"), ("b", "c"), "a.nii.gz would be labeled by b.nii.gz"),
-        (("a", "b"), ("a", "c"), "b.nii.gz would be labeled by c.nii.gz"),
+        (("a", "b"), ("b", "c"), "a.nii.gz without labels; c.nii.gz without"),
+        (("a", "b"), ("a", "c"), "b.nii.gz without labels; c.nii.gz without"),
     ],
 )
 def test_labels_stand_beside_the_images_of_their_names(
