@@ -1,4 +1,4 @@
-"""Shapes of labeled structures: surface area, and consistency between slices.
+"""Surface area of labeled structures.
 
 Surface by the Crofton formula, on grids of any spacing:
 
@@ -26,7 +26,6 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.errors import InputError
 
 Labels = npt.NDArray[np.uint8]
 Triple = tuple[float, float, float]
@@ -50,47 +49,6 @@ def surface_areas(labels: Labels, values: Sequence[int], geometry: Geometry) -> 
         if box is not None:
             areas[value] = surface_area(labels[box] == value, geometry.spacing)
     return areas
-
-
-def flicker(reference: Labels, labels: Labels, label: int) -> float:
-    """Changes of a label between neighboring slices, as a multiple of the reference's.
-
-    Counts the voxels that enter or leave the label between slices: 1 is as consistent as the
-    reference, 2 changes twice as much. It does not measure whether the label is in the right place.
-
-    Args:
-        reference: [..., K, J, I].
-        labels: of the same shape.
-        label: the value.
-    Raises:
-        InputError: the reference never changes, or the shapes differ.
-    """
-    if reference.shape != labels.shape:
-        raise InputError(
-            f"labels of shape {labels.shape} are measured against {reference.shape}",
-            "Measure labels of one grid.",
-        )
-    ours, theirs = (_changes(array, label) for array in (reference, labels))
-    if not ours:
-        raise InputError(
-            f"label {label} of the reference is the same in all slices",
-            "Measure consistency on volumes in which it begins or ends.",
-        )
-    return theirs / ours
-
-
-def _changes(array: Labels, label: int) -> int:
-    """Number of voxels that enter or leave the label from one slice to the next."""
-    if array.ndim < 3:
-        return 0
-    total = 0
-    for index in np.ndindex(array.shape[:-3]):
-        before = array[index][0] == label
-        for plane in array[index][1:]:
-            now = plane == label
-            total += int(np.count_nonzero(now != before))
-            before = now
-    return total
 
 
 def _box(mask: npt.NDArray[np.bool_]) -> Any:

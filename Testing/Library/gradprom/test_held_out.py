@@ -24,12 +24,11 @@ from MedEnhanceLib.gradprom.head import make_head
 from MedEnhanceLib.gradprom.labeled import (
     check_structures,
     find_labeled,
-    pair_files,
     patients_of,
     split_patients,
 )
 from MedEnhanceLib.gradprom.task import SegmentationTask
-from MedEnhanceLib.gradprom.train import FLICKER, Example, draw_batch, segmentation_loss, train
+from MedEnhanceLib.gradprom.train import Example, draw_batch, segmentation_loss, train
 from MedEnhanceLib.io import save
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.runtime.progress import Monitor
@@ -142,7 +141,6 @@ def test_a_head_is_measured_on_patients_it_has_not_seen(data: Path, tmp_path: Pa
     clean = [row["Lump (Dice)"] for row in rows if row["case"] == "undamaged"]
     assert clean[-1] == pytest.approx((clean[0] + clean[1]) / 2, abs=1e-3)
     assert min(clean) > 0.7
-    assert all(0.5 < row[FLICKER] < 2 for row in rows if row["case"] == "undamaged")
     card = (folder / "docs/README.md").read_text(encoding="utf-8")
     assert "| held-out patient 2 | undamaged | as it is |" in card
     assert "P3" not in card.replace("P3/*", "")
@@ -187,14 +185,6 @@ def test_slices_that_are_thick_are_seen_in_their_own_plane_alone() -> None:
         images, _ = draw_batch([example], config, np.random.default_rng(1))
         varies = images[:, 0, :4, :4].flatten(1).std(dim=1) > 0.1
         assert bool(varies.any()) == isotropic
-
-
-def test_ct_keeps_its_scale_and_is_air_beyond_the_image() -> None:
-    example = Example((np.full((3, 20, 20), 0.05, np.float32),), np.zeros((3, 20, 20), np.uint8))
-    config = replace(TrainHeadConfig.from_json(FIELDS), batch=20, patch=64)
-    images, _ = draw_batch([example], config, np.random.default_rng(0))
-    assert float((images.amax() - 0.05).abs()) < 0.02
-    assert float((images.amin() + 1).abs()) < 0.02
 
 
 def test_a_window_separates_what_lies_within_it() -> None:
@@ -244,15 +234,6 @@ def test_an_image_without_labels_beside_many_is_named(tmp_path: Path) -> None:
     assert "2 images and 3 labels match (a.nii without labels; c.nii, d.nii without an image)" in (
         text
     )
-
-
-@pytest.mark.parametrize("labels", [(), ("drawn/*",)])
-def test_where_no_image_is_found_labels_are_not_to_blame(
-    tmp_path: Path, labels: tuple[str, ...]
-) -> None:
-    with pytest.raises(InputError, match=r"no image matches hq/\*, more/\*") as caught:
-        pair_files(("hq/*", "more/*"), labels, tmp_path)
-    assert "label" not in str(caught.value)
 
 
 def test_a_head_for_what_few_images_show_has_to_be_named(
