@@ -44,7 +44,6 @@ _SHAPE: dict[str, Any] = {
     **dict.fromkeys(("anatomy", "intensity", "task"), str),
     **dict.fromkeys(("on_request", "guided"), bool),
     "files": dict[str, str],
-    "keep_components": int,
     "network": {},
     "training": {"summary": str, "config": dict | None},
     "data": list[dict[str, str]],

@@ -116,19 +116,9 @@ class TrainHeadConfig(WithPresets):
         help="patterns of images that are not learned from, nor any other of their patients' (of "
         "the same folder, where images lie in several); Dice is measured on them",
     )
-    folds: int = option(
-        0, help="instead of held_out: folds of patients by the seed", low=0, high=1000
-    )
-    fold: int = option(0, help="the one that is held out, from 0")
     on_request: bool = option(
         False,
         help="whether users have to name the head: it is not the one for any image of its modality",
-    )
-    keep_components: int = option(
-        0,
-        help="the number of largest connected parts of each label that are kept; 0 keeps all",
-        low=0,
-        high=1000,
     )
     limits: tuple[str, ...] = option((), help="what else its card warns of")
     modality: str = option("MR", help="of the images")
@@ -140,18 +130,11 @@ class TrainHeadConfig(WithPresets):
     patch: int = option(160, help="side of a patch", unit="pixels")
     learning_rate: float = option(1e-3, help="of the optimizer")
     ema: float = option(0.995, help="decay of the averaged weights")
-    checkpoint_s: float = option(120.0, help="from one checkpoint to the next", unit="s")
     network: HeadConfig = option(factory=HeadConfig, help="size of the head")
     device: str = option("auto", help="auto, cpu, cuda, cuda:N or mps")
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.folds == 1 or not 0 <= self.fold < max(1, self.folds):
-            raise ConfigError(
-                f"fold {self.fold} of {self.folds}", "Use 2 folds or more, numbered from 0."
-            )
-        if self.held_out and self.folds:
-            raise ConfigError("both held_out and folds are given", "Give one of them.")
         if not self.labels and not (self.atlas_image and self.atlas_labels):
             raise ConfigError(
                 "neither labels nor an atlas are given",
@@ -193,11 +176,4 @@ class SegmentConfig(Options):
         False,
         help="run the program (TorchScript) in the segmenter's bundle",
         flag="--trust-segmenter",
-    )
-    tile: int = option(1024, help="side of the inference window", unit="pixels", flag=None)
-    overlap: float = option(
-        0.25, help="of neighboring windows, as a share of them", low=0, high=0.9, flag=None
-    )
-    batch: int | None = option(
-        None, help="slices at once; null takes what suits the device", low=1, high=256, flag=None
     )

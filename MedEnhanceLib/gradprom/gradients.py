@@ -30,7 +30,6 @@ def tensors_of(parameters: Parameters) -> list[Tensor]:
         if not isinstance(tensor, Tensor) or tensor.is_complex():
             kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
             raise ConfigError(f"the gate's {name} is {kind}", "Give tensors of real numbers.")
-        _check_data(name, tensor)
         tensors.append(tensor)
     if not tensors:
         raise ConfigError(
@@ -79,7 +78,6 @@ def check_losses(main_loss: object, aux_loss: object) -> None:
                 f"the gate's {name} is {_kind(loss)}",
                 "Give a tensor of one real number, such as a mean.",
             )
-        _check_data(name, loss)
     if isinstance(main_loss, Tensor) and not main_loss.requires_grad:
         raise ConfigError(
             "the gate's main loss is constant",
@@ -95,24 +93,12 @@ def check_gradients(gradients: Sequence[Gradient], parameters: Sequence[Tensor])
             "Give one for each parameter, in their order, and None where there is none.",
         )
     for index, (gradient, parameter) in enumerate(zip(gradients, parameters, strict=True)):
-        if gradient is None:
-            continue
-        if gradient.shape != parameter.shape:
+        if gradient is not None and gradient.shape != parameter.shape:
             raise ConfigError(
                 f"the gate's gradient {index} is of shape {tuple(gradient.shape)}, "
                 f"its parameter of {tuple(parameter.shape)}",
                 "Give one for each parameter, in their order, and None where there is none.",
             )
-        _check_data(f"gradient {index}", gradient)
-
-
-def _check_data(name: str, tensor: Tensor) -> None:
-    """Raise ConfigError for a tensor of the device "meta", which has a shape and no values."""
-    if tensor.is_meta:
-        raise ConfigError(
-            f"the gate's {name} is on the device meta and has no values",
-            "Move the model with to_empty(device=...) and load its weights before you compute.",
-        )
 
 
 def _kind(loss: object) -> str:

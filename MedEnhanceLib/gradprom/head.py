@@ -12,12 +12,10 @@ from MedEnhanceLib.bundles.export import NOT_STATED, export_bundle, load_tensors
 from MedEnhanceLib.bundles.store import Bundle
 from MedEnhanceLib.bundles.suitability import training_length_limits
 from MedEnhanceLib.core.options import config_from_json, config_to_json
-from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.gradprom.config import HeadConfig, Label, TrainHeadConfig
 from MedEnhanceLib.nets.precision import move
 
 _PROPAGATED = "Trained on labels that were propagated from a template, not drawn by a reader."
-_KEPT = "Of each label only the largest connected parts are kept (at most {}): others are dropped."
 _RESEARCH = "A research tool: measure nothing of a patient with it."
 
 
@@ -82,7 +80,6 @@ def export_head(
         "licence": config.licence or NOT_STATED,
         "network": config_to_json(config.network),
         "on_request": config.on_request,
-        "keep_components": config.keep_components,
         "labels": [asdict(label) for label in config.label_set],
         "training": {
             "config": config.to_json(),
@@ -101,7 +98,6 @@ def _limits(config: TrainHeadConfig) -> list[str]:
         *([] if config.labels else [_PROPAGATED]),
         f"Trained on {config.modality} {shown}; not validated on anything else.",
         *config.limits,
-        *([_KEPT.format(config.keep_components)] if config.keep_components else []),
         _RESEARCH,
     ]
 
@@ -116,13 +112,3 @@ def open_head(bundle: Bundle) -> HeadModel:
         network = make_head(config, len(labels))
         network.load_state_dict(tensors)
     return HeadModel(bundle, config, labels, move(network, "cpu").eval().requires_grad_(False))
-
-
-def kept_components(bundle: Bundle) -> int:
-    """Number of largest connected parts of each label that are kept; 0 keeps all."""
-    kept: object = bundle.metadata.get("keep_components", 0)
-    if not isinstance(kept, int) or kept < 0:
-        raise ModelError(
-            f"model {bundle.name!r}: keep_components is {kept!r}", "Import the model again."
-        )
-    return kept

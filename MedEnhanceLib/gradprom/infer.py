@@ -1,6 +1,6 @@
 """Segments a volume with a head.
 
-scaling_for → over_slices → most likely label → largest parts → table
+scaling_for → over_slices → most likely label → table
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.gradprom.config import Label, SegmentConfig
-from MedEnhanceLib.gradprom.head import HeadModel, kept_components, open_head
+from MedEnhanceLib.gradprom.head import HeadModel, open_head
 from MedEnhanceLib.gradprom.segmenters import open_segmenter
-from MedEnhanceLib.gradprom.shapes import keep_largest, surface_areas, voxel_counts
+from MedEnhanceLib.gradprom.shapes import surface_areas
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.precision import move, without_tf32
 from MedEnhanceLib.nets.slices import Plan, SliceStacks, over_slices, stoppable
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
+
+#: Side of the inference window in pixels, and the share that neighboring ones have in common.
+_TILE, _OVERLAP = 1024, 0.25
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,6 @@ def segment(
             else f"{bundle.name} was trained on images of the {bundle.anatomy} only: not validated"
             f" outside the {bundle.anatomy}"
         )
-    kept = kept_components(bundle)
     model = _warm_head(bundle.folder, bundle.sha256)
 
     def network(batch: Tensor, plan: Plan) -> Tensor:
@@ -85,15 +87,12 @@ def segment(
         return logits.softmax(dim=1)
 
     stacks = SliceStacks(volume.voxels, scaling_for(volume), model.config.context)
-    plan = Plan(choice.name, config.batch, config.tile, config.overlap)
+    plan = Plan(choice.name, None, _TILE, _OVERLAP)
     labels = np.zeros(volume.shape, np.uint8)
     values = np.array([0, *(label.value for label in model.labels)], np.uint8)
     with torch.inference_mode(), stoppable(model.network, monitor):
         for where, likelihood in over_slices(network, stacks, plan, monitor, "segmenting slices"):
             labels[where] = values[likelihood.argmax(axis=1)]
-    if kept:
-        monitor.log(f"largest parts of each label that are kept: {kept}")
-        keep_largest(labels, [label.value for label in model.labels], kept)
     note = derived_note(
         f"segmented with {bundle.name} {bundle.sha256[:12]}" + (f" ({warning})" if warning else "")
     )
@@ -154,7 +153,10 @@ def volume_table(
     labels: np.ndarray[Any, np.dtype[np.uint8]], structures: tuple[Label, ...], geometry: Geometry
 ) -> list[dict[str, Any]]:
     """Rows of label, value, voxels, volume in mL and surface area in mm²."""
-    counts = voxel_counts(labels, minlength=256)
+    # Slice by slice: counting takes 8 bytes for each voxel.
+    counts = np.zeros(256, np.int64)
+    for plane in labels:
+        counts += np.bincount(plane.ravel(), minlength=256)
     areas = surface_areas(labels, [structure.value for structure in structures], geometry)
     voxel_ml = geometry.voxel_volume_mm3 / 1000
     return [

@@ -57,12 +57,8 @@ def pair_files(images: Sequence[str], labels: Sequence[str], data: Path) -> list
             f"{data}: no image matches {', '.join(images)}",
             "Name the folder of the images, or patterns relative to the data folder.",
         )
-    if labels and len(paths) != len(drawn):
-        raise InputError(
-            f"{data}: {len(paths)} images and {len(drawn)} labels match{_lonely(paths, drawn)}",
-            "Give one label volume for each image, in the same order.",
-        )
-    _check_names(paths, drawn)
+    if labels:
+        _check_pairs(paths, drawn, data)
     beside: list[Path | None] = [*drawn] or [None] * len(paths)
     return list(zip(paths, beside, strict=True))
 
@@ -72,35 +68,27 @@ def find_labeled(config: TrainHeadConfig, data: Path) -> list[Files]:
     return pair_files(config.images, config.labels, data)
 
 
-def _check_names(paths: Sequence[Path], labels: Sequence[Path]) -> None:
-    """Raise InputError where labels are named after other images than those they are paired with.
+def _check_pairs(images: Sequence[Path], labels: Sequence[Path], data: Path) -> None:
+    """Raise InputError for another number of labels, or where some names agree and others do not.
 
     Pairs by the order of names would be wrong silently where one file is missing and one is extra.
     """
-    images, drawn = ([_stem(path) for path in files] for files in (paths, labels))
-    if not set(images) & set(drawn) or len(set(images)) < len(images):
+    stems, drawn = ([_stem(path) for path in files] for files in (images, labels))
+    is_by_name = bool(set(stems) & set(drawn)) and len(set(stems)) == len(stems)
+    if len(images) == len(labels) and (stems == drawn or not is_by_name):
         return
-    for path, label in zip(paths, labels, strict=True):
-        if _stem(path) != _stem(label):
-            raise InputError(
-                f"{path.name} would be labeled by {label.name}, while others are paired by name",
-                "Give each image's labels the image's name, or name files one by one.",
-            )
-
-
-def _lonely(paths: Sequence[Path], labels: Sequence[Path]) -> str:
-    """Names the files without a partner, where images and labels are paired by name."""
-    images, drawn = ({_stem(path): path for path in files} for files in (paths, labels))
-    if not set(images) & set(drawn):
-        return ""
-    alone = [images[stem].name for stem in images if stem not in drawn]
-    unused = [drawn[stem].name for stem in drawn if stem not in images]
+    alone = [path.name for path in images if is_by_name and _stem(path) not in drawn]
+    unused = [path.name for path in labels if is_by_name and _stem(path) not in stems]
     parts = [
         f"{', '.join(names[:_NAMED])}{' …' if len(names) > _NAMED else ''} {words}"
         for names, words in ((alone, "without labels"), (unused, "without an image"))
         if names
     ]
-    return f" ({'; '.join(parts)})" if parts else ""
+    raise InputError(
+        f"{data}: {len(images)} images and {len(labels)} labels match"
+        + (f" ({'; '.join(parts)})" if parts else ""),
+        "Give one label volume for each image, of the same name or in the same order.",
+    )
 
 
 def _stem(path: Path) -> str:
@@ -194,7 +182,7 @@ def split_patients(
     Raises InputError where a pattern of `held_out` matches nothing, or no image is left.
     """
     patients = patients_of([path.relative_to(data) for path, _ in found])
-    held = _named(config, data, found, patients) if config.held_out else _fold(config, patients)
+    held = _held_out(config, data, found, patients)
     learned = [files for files, who in zip(found, patients, strict=True) if who not in held]
     if not learned:
         raise InputError("all labeled images are held out", "Hold out fewer patients.")
@@ -207,7 +195,7 @@ def patients_of(paths: Sequence[Path]) -> list[str]:
     return folders if len(set(folders)) > 1 else [path.as_posix() for path in paths]
 
 
-def _named(
+def _held_out(
     config: TrainHeadConfig, data: Path, found: Sequence[Files], patients: Sequence[str]
 ) -> set[str]:
     held = set()
@@ -224,15 +212,3 @@ def _named(
             )
         held |= matching
     return held
-
-
-def _fold(config: TrainHeadConfig, patients: Sequence[str]) -> set[str]:
-    if not config.folds:
-        return set()
-    names = sorted(set(patients))
-    if len(names) < config.folds:
-        raise InputError(
-            f"{len(names)} patients cannot make {config.folds} folds", "State fewer folds."
-        )
-    order = np.random.default_rng(config.seed).permutation(len(names))
-    return {names[place] for place in order[config.fold :: config.folds]}

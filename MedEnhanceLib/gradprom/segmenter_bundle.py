@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from MedEnhanceLib.bundles.schema import FORMAT, METADATA
 from MedEnhanceLib.bundles.store import folder_of, open_bundle
 from MedEnhanceLib.errors import ConfigError, ModelError
-from MedEnhanceLib.gradprom.head import kept_components, open_head
+from MedEnhanceLib.gradprom.head import open_head
 from MedEnhanceLib.gradprom.monai_bundle import Network, read_network, read_spec
 from MedEnhanceLib.gradprom.monai_config import Config
 from MedEnhanceLib.gradprom.segmenter_spec import Intensity, SegmenterSpec
@@ -94,9 +94,7 @@ def _of_head(name_or_path: str) -> Opened:
             "multiple": GRID,
         }
     )
-    kept = kept_components(bundle)
-    notes = (f"all parts of each label count, not the {kept} largest alone",) if kept else ()
-    return Opened(bundle.name, "head", model.network, spec, bundle.sha256, notes)
+    return Opened(bundle.name, "head", model.network, spec, bundle.sha256)
 
 
 def _root_of(path: Path) -> Path | zipfile.Path:

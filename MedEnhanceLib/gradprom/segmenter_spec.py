@@ -145,7 +145,9 @@ class SegmenterSpec(Options):
                 f"orientation is {self.orientation!r}",
                 "Use three letters, one of R or L, A or P, S or I each; or I, J and K.",
             )
-        if self.spacing and (len(self.spacing) != 3 or not all(x >= 0 for x in self.spacing)):
+        if self.spacing and (
+            len(self.spacing) != 3 or not all(0 <= side < np.inf for side in self.spacing)
+        ):
             raise ConfigError(
                 f"spacing is {list(self.spacing)}", "Give three numbers in mm; 0: as the volume's."
             )

@@ -1,4 +1,4 @@
-"""Shapes of labeled structures: largest connected parts, surface area, consistency between slices.
+"""Surface area of labeled structures.
 
 Surface by the Crofton formula, on grids of any spacing:
 
@@ -17,7 +17,7 @@ Source: Legland, Kiêu & Devaux, Image Analysis & Stereology 26 (2007), doi 10.5
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import product
 from typing import Any
@@ -26,12 +26,8 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.runtime.dependencies import require
 
 Labels = npt.NDArray[np.uint8]
-#: Voxels that are counted at once; numpy needs 8 bytes for each.
-_AT_ONCE = 2**21
 Triple = tuple[float, float, float]
 Step = tuple[int, int, int]
 #: Points on the sphere by which its parts are measured, to about 0.1 %.
@@ -40,51 +36,6 @@ _POINTS = 40_000
 _STEPS: tuple[Step, ...] = tuple(
     (i, j, k) for i, j, k in product((-1, 0, 1), repeat=3) if (i, j, k) > (0, 0, 0)
 )
-
-
-def keep_largest(labels: Labels, values: Sequence[int], count: int) -> None:
-    """Turn all but the `count` largest parts of each label into background, in place.
-
-    Voxels belong together where they share a face. Of parts of one size, the first ones stay.
-    """
-    for value in values:
-        box = _box(labels == value)
-        if box is not None:
-            _keep_largest_in(labels[box], value, count)
-
-
-def _keep_largest_in(labels: Labels, value: int, count: int) -> None:
-    """Of one label; its memory, 4 bytes for each voxel, is free before the next."""
-    sitk = require("SimpleITK", purpose="Finding connected parts")
-    mask = sitk.GetImageFromArray((labels == value).view(np.uint8))
-    image = sitk.ConnectedComponent(mask)
-    parts = sitk.GetArrayViewFromImage(image)
-    stays = _largest(voxel_counts(parts), count)
-    for slab in _slabs(parts):
-        labels[slab][~stays[parts[slab]]] = 0
-
-
-def voxel_counts(labels: npt.NDArray[Any], minlength: int = 0) -> npt.NDArray[np.int64]:
-    """Number of voxels of each value from 0 on, of [K, J, I]: numpy's bincount, slab by slab."""
-    counts = np.zeros(max(minlength, int(labels.max(initial=0)) + 1), np.int64)
-    for slab in _slabs(labels):
-        counts += np.bincount(labels[slab].ravel(), minlength=counts.size)
-    return counts
-
-
-def _largest(sizes: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.bool_]:
-    """Which of the numbered parts are among the largest; number 0 is no part."""
-    order = np.argsort(-sizes[1:], kind="stable") + 1
-    stays = np.zeros(sizes.size, bool)
-    stays[0] = True
-    stays[order[:count]] = True
-    return stays
-
-
-def _slabs(array: npt.NDArray[Any]) -> Iterator[slice]:
-    """Places along the first axis that hold about as many voxels as are counted at once."""
-    planes = max(1, _AT_ONCE // max(1, array[:1].size))
-    return (slice(start, start + planes) for start in range(0, len(array), planes))
 
 
 def surface_areas(labels: Labels, values: Sequence[int], geometry: Geometry) -> dict[int, float]:
@@ -98,47 +49,6 @@ def surface_areas(labels: Labels, values: Sequence[int], geometry: Geometry) -> 
         if box is not None:
             areas[value] = surface_area(labels[box] == value, geometry.spacing)
     return areas
-
-
-def flicker(reference: Labels, labels: Labels, label: int) -> float:
-    """Changes of a label between neighboring slices, as a multiple of the reference's.
-
-    Counts the voxels that enter or leave the label between slices: 1 is as consistent as the
-    reference, 2 changes twice as much. It does not measure whether the label is in the right place.
-
-    Args:
-        reference: [..., K, J, I].
-        labels: of the same shape.
-        label: the value.
-    Raises:
-        InputError: the reference never changes, or the shapes differ.
-    """
-    if reference.shape != labels.shape:
-        raise InputError(
-            f"labels of shape {labels.shape} are measured against {reference.shape}",
-            "Measure labels of one grid.",
-        )
-    ours, theirs = (_changes(array, label) for array in (reference, labels))
-    if not ours:
-        raise InputError(
-            f"label {label} of the reference is the same in all slices",
-            "Measure consistency on volumes in which it begins or ends.",
-        )
-    return theirs / ours
-
-
-def _changes(array: Labels, label: int) -> int:
-    """Number of voxels that enter or leave the label from one slice to the next."""
-    if array.ndim < 3:
-        return 0
-    total = 0
-    for index in np.ndindex(array.shape[:-3]):
-        before = array[index][0] == label
-        for plane in array[index][1:]:
-            now = plane == label
-            total += int(np.count_nonzero(now != before))
-            before = now
-    return total
 
 
 def _box(mask: npt.NDArray[np.bool_]) -> Any:

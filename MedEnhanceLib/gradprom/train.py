@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,12 +22,11 @@ from MedEnhanceLib.bundles.export import record_measurements
 from MedEnhanceLib.core.metrics import dice
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import LowDose, draw, standard_composite
-from MedEnhanceLib.errors import InputError, ModelError
+from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.gradprom import segment
 from MedEnhanceLib.gradprom.config import SegmentConfig, TrainHeadConfig
 from MedEnhanceLib.gradprom.head import export_head, make_head
 from MedEnhanceLib.gradprom.labeled import Files, check_structures, find_split, read_labeled
-from MedEnhanceLib.gradprom.shapes import flicker
 from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.precision import mixed_precision, move, without_tf32
@@ -38,14 +36,13 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 #: Enhances a volume; passed in, as a method does not import another.
 Enhance = Callable[[Volume], Volume]
-_METRIC_EVERY = 20
+#: Steps from one figure to the next, and seconds from one checkpoint to the next.
+_METRIC_EVERY, _CHECKPOINT_S = 20, 120.0
 #: Degradation of the simulated low-quality versions.
 _DEGRADATION = {"MR": "composite", "CT": "low-dose"}
 Floats = npt.NDArray[np.float32]
 #: Photons and electronic noise of degraded CT, as in the benchmarks.
 _PHOTONS, _ELECTRONIC = 5e3, 5.0
-#: Column of the mean flicker over the labels that the patient has.
-FLICKER = "flicker (1 is the reference's)"
 
 
 @without_tf32()
@@ -87,7 +84,7 @@ def train(
     average = averaged_weights(network, config.ema)
     optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=1e-4)
     state: dict[str, Any] = {
-        "config": replace(config, device="", checkpoint_s=0).to_json(),
+        "config": replace(config, device="").to_json(),
         "modules": {"network": network, "average": average},
         "optimizers": {"adam": optimizer},
         "generator": rng,
@@ -100,7 +97,7 @@ def train(
         start,
         config.steps,
         lambda number: save_checkpoint(checkpoint, step=number, **state),
-        config.checkpoint_s,
+        _CHECKPOINT_S,
         monitor.part(0.3, 0.9),
     )
     for number in steps:
@@ -255,8 +252,8 @@ def measure_held_out(
     files: Sequence[Files],
     monitor: Monitor,
     enhance: Callable[[Volume], Volume] | None,
-) -> list[dict[str, Any]]:
-    """Dice and flicker in each patient, clean, degraded and enhanced, and their means.
+) -> None:
+    """Measure Dice in each patient, clean, degraded and enhanced, and their means.
 
     The rows go into the bundle's metadata and model card. Patients have numbers there, as names of
     files may be names of people; the monitor's log maps numbers to files.
@@ -269,13 +266,15 @@ def measure_held_out(
         labeled = read_labeled(config, data, one, part.part(0, 0.1))
         for case, state, volume in _cases(labeled.image, config, number, enhance):
             options = SegmentConfig(model=str(folder), device=config.device)
-            found = segment(volume, options, monitor=Monitor(cancel=lambda: monitor.cancelled))
-            figures = _figures(labeled.values(config), found.volume.voxels, config)
+            labels = segment(volume, options, monitor=Monitor(cancel=lambda: monitor.cancelled))
+            reference = labeled.values(config)
+            figures = {
+                f"{label.name} (Dice)": round(dice(reference, labels.volume.voxels, label.value), 3)
+                for label in config.label_set
+            }
             monitor.log(f"{subject}, {case}, {state}: {figures}")
             rows.append({"subject": subject, "case": case, "input": state, **figures})
-    rows += means_of(rows, ("case", "input"), digits=3)
-    record_measurements(folder, rows)
-    return rows
+    record_measurements(folder, rows + means_of(rows))
 
 
 def _cases(
@@ -290,39 +289,15 @@ def _cases(
     return [*cases, (case, "enhanced", enhance(degraded))] if enhance else cases
 
 
-def _figures(
-    reference: npt.NDArray[np.uint8], found: npt.NDArray[Any], config: TrainHeadConfig
-) -> dict[str, float | None]:
-    """Dice of each label, and the mean flicker over the labels."""
-    figures: dict[str, float | None] = {}
-    flickers = []
-    for label in config.label_set:
-        figures[f"{label.name} (Dice)"] = round(dice(reference, found, label.value), 3)
-        # A label that is the same in all slices has no figure to compare with.
-        with suppress(InputError):
-            flickers.append(flicker(reference, found, label.value))
-    return {**figures, FLICKER: _mean(flickers, 2)}
-
-
-def means_of(
-    rows: Sequence[dict[str, Any]], keys: Sequence[str], *, digits: int
-) -> list[dict[str, Any]]:
-    """A row "mean" over all subjects for each combination of the keys' values.
-
-    Args:
-        rows: with "subject", the keys, and figures; None is a figure that is not known.
-        keys: columns that are no figures.
-        digits: after the point.
-    """
+def means_of(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row "mean" over all subjects for each case and input."""
     means = []
-    for values in dict.fromkeys(tuple(row[key] for key in keys) for row in rows):
-        chosen = [row for row in rows if tuple(row[key] for key in keys) == values]
-        names = [name for name in chosen[0] if name not in ("subject", *keys)]
-        figures = {name: _mean([row[name] for row in chosen], digits) for name in names}
-        means.append({"subject": "mean", **dict(zip(keys, values, strict=True)), **figures})
+    for case, state in dict.fromkeys((row["case"], row["input"]) for row in rows):
+        chosen = [row for row in rows if (row["case"], row["input"]) == (case, state)]
+        figures = {
+            name: round(sum(row[name] for row in chosen) / len(chosen), 3)
+            for name in chosen[0]
+            if name not in ("subject", "case", "input")
+        }
+        means.append({"subject": "mean", "case": case, "input": state, **figures})
     return means
-
-
-def _mean(values: Sequence[float | None], digits: int) -> float | None:
-    known = [value for value in values if value is not None]
-    return round(sum(known) / len(known), digits) if known else None

@@ -95,9 +95,6 @@ class TaskConfig(Options):
         help="when the task's gradient counts: ema by averaged gradients, binary as published, "
         "cosine weighted by the cosine; for comparison joint (always) and off (never)",
     )
-    scope: Literal["global", "layer", "parameter"] = option(
-        "global", help="what a decision of the gate is for"
-    )
     weight: float = option(0.1, help="λ, of the task's gradient", low=0, high=1e6)
     start: float = option(
         0.3, help="share of the steps before the task teaches; a head learns in them", low=0, high=1

@@ -1,6 +1,6 @@
 """Distills a cohort into a folder: patient after patient, resumable after any stop to equal bytes.
 
-prepare → what can be gained → agree with what is in the folder → each patient →
+prepare → agree with what is in the folder → what can be gained → each patient →
 order, 16 bits → audit → manifest
 
 The audit writes what names or shows patients into a folder beside the result, never into it: the
@@ -44,7 +44,7 @@ from MedEnhanceLib.spg.statistics import (
     measure,
     noised_mean,
 )
-from MedEnhanceLib.spg.worth import Room, room_of
+from MedEnhanceLib.spg.worth import room_of
 
 #: Patients, distilled and held out, besides the prior's: fewer cannot be compared.
 _FEWEST_AUDITED = 2
@@ -124,8 +124,7 @@ def distill_cohort(
     folder = RunFolder(out)
     with folder.owned(overwrite=overwrite):
         prepared = prepare(cohort, config, monitor.part(0.0, 0.03))
-        room = _room(prepared, config, folder, choice.name, monitor.part(0.03, 0.05))
-        run = _run_record(prepared, config) | ({"room": room.record()} if room else {})
+        run = _run_record(prepared, config)
         folder.agree(run)
         if folder.is_finished:
             if config.licence:
@@ -133,6 +132,7 @@ def distill_cohort(
             _warn_of_licence(out, monitor)
             monitor.progress(1.0, "was finished already")
             return out
+        run |= _room(prepared, config, choice.name, monitor.part(0.03, 0.05))
         # A patient's prior belongs into the confidential folder.
         place = out if prepared.prior.patient is None else confidential_folder(out)
         dataset.write_prior(place, prepared.prior.images, config, run)
@@ -172,22 +172,18 @@ def _warn_of_licence(out: Path, monitor: Monitor) -> None:
 
 
 def _room(
-    prepared: Prepared, config: DistillConfig, folder: RunFolder, device: str, monitor: Monitor
-) -> Room | None:
-    """What there is to gain, measured once; None where it is not asked for or may not be known."""
+    prepared: Prepared, config: DistillConfig, device: str, monitor: Monitor
+) -> dict[str, Any]:
+    """What there is to gain, for the manifest; nothing where it is not asked for."""
     if config.method != "matching" or len(prepared.training) < 2 or not config.room_steps:
-        return None
-    known = folder.room(prepared.sha256)
-    if known is not None:
-        return Room.of(known)
+        return {}
     with hold_gpu([device], monitor):
         room = room_of(prepared, config, device=device, monitor=monitor)
-    folder.save_room(prepared.sha256, room.record())
     if room.method != "matching":
         monitor.warn(f"{room.sentence} Matching goes on, as it was asked for.")
     else:
         monitor.log(room.sentence)
-    return room
+    return {"room": room.record()}
 
 
 def _run_record(prepared: Prepared, config: DistillConfig) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
     OUT/work/                 while it runs; removed at the end
         owner.lock              held by the process that distills
-        room.json               what the cohort could gain, measured before the run
         run.json                configuration and hashes: what resuming must agree in
         noise.key               with differential privacy: the secret of the noise
         patient-000/            two checkpoints
@@ -32,7 +31,7 @@ from MedEnhanceLib.spg.images import Floats
 #: The seed of the noise of differential privacy; removed with the work folder.
 SECRET = "noise.key"
 CHECKPOINTS = ("checkpoint-a.safetensors", "checkpoint-b.safetensors")
-WORK, RUN, ROOM, MANIFEST = "work", "run.json", "room.json", "manifest.json"
+WORK, RUN, MANIFEST = "work", "run.json", "manifest.json"
 _SECRET_BITS = 256
 PRIOR, IMAGES, ARRAY, README = "prior", "images", "images.npy", "README.md"
 RESULTS = (PRIOR, IMAGES, ARRAY, README, "audit", MANIFEST)
@@ -154,20 +153,6 @@ class RunFolder:
                 "Restore what was changed or deleted, name the same prior, or restart in another "
                 "folder.",
             )
-
-    def room(self, data_sha256: str) -> dict[str, Any] | None:
-        """What was measured before the run, if it was of these images; None if not yet."""
-        path = self.out / MANIFEST if self.is_finished else self.work / ROOM
-        if not path.is_file():
-            return None
-        known = read_run(path)
-        room = known.get("room")
-        return dict(room) if room and known.get("data_sha256") == data_sha256 else None
-
-    def save_room(self, data_sha256: str, room: dict[str, Any]) -> None:
-        """Keep it for when the run is resumed."""
-        record = {"data_sha256": data_sha256, "room": room}
-        write_json(self.work / ROOM, record, overwrite=True)
 
     def secret(self) -> int:
         """The secret of this run's noise; drawn at first use, readable by its owner alone."""

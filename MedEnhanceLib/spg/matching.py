@@ -10,7 +10,7 @@ the same bytes. Source: design, spg part 8 (reconstructed).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,7 +138,7 @@ class PatientLoop:
         residual = self.generator.residual(self._prior)
         images = self.generator.add(self._prior, residual)
         drawn = self._drawn.get("numbers")
-        alignment = self._distance_of(images, self.network, number, drawn, differentiable=True)
+        alignment = self._distance_of(images, number, drawn)
         structure = self._structure(images, self._prior)
         loss = alignment + structure_weight(number / self.steps) * structure
         loss = loss + _RESTRAINT * residual.square().mean()
@@ -157,43 +157,18 @@ class PatientLoop:
         means = self.history["measured"]
         means[self.outer_of(number)] += values[1:] / self.config.loop.inner
 
-    def _distance_of(
-        self,
-        images: Tensor,
-        network: nn.Module,
-        number: int,
-        drawn: Tensor | None,
-        *,
-        differentiable: bool,
-    ) -> Tensor:
-        """The distance between a network's gradients on a batch of raw images and of these.
+    def _distance_of(self, images: Tensor, number: int, drawn: Tensor | None) -> Tensor:
+        """The distance between the network's gradients on a batch of raw images and of these.
 
         drawn: the images' degradation, where whole images are degraded.
         """
-        rng = self._rng(number, 2)
+        network, rng = self.network, self._rng(number, 2)
         shared = int(rng.integers(2**62)), int(rng.integers(2**31))
         low, high = self._raw_pairs(number, rng, shared)
         raw = layer_gradients(_error(network, low, high), network, differentiable=False)
         low, high = self._own_pairs(images, drawn, rng, shared, self.batch)
-        ours = layer_gradients(_error(network, low, high), network, differentiable=differentiable)
+        ours = layer_gradients(_error(network, low, high), network, differentiable=True)
         return self._distance(raw, ours)
-
-    def compare(self, count: int) -> Iterator[tuple[float, float]]:
-        """The distance of the prior's and of the generated images from the raw ones, `count` times.
-
-        With new networks and batches that no step has used, the same for both; changes nothing.
-        """
-        pair = self._prior, self._generated()
-        for place in range(count):
-            number = self.steps + place * self._per_outer
-            network = make_network(self._rng(number, 0)).to(self.device)
-            found = []
-            for images in pair:
-                whole = not self.task.on_patches
-                drawn = self.task.draw(images, self._rng(number, 1)) if whole else None
-                distance = self._distance_of(images, network, number, drawn, differentiable=False)
-                found.append(float(distance))
-            yield found[0], found[1]
 
     def _teach(self, number: int) -> None:
         rng = self._rng(number, 2)

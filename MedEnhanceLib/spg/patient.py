@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from MedEnhanceLib.errors import Cancelled, DeviceMemoryError, ModelError
+from MedEnhanceLib.errors import DeviceMemoryError, ModelError
 from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
 from MedEnhanceLib.nets.precision import without_tf32
 from MedEnhanceLib.nets.training import training_steps
@@ -28,8 +28,6 @@ from MedEnhanceLib.spg.matching import MEASURED, PatientLoop, Raw
 
 #: Outer steps between checkpoints, besides those after `checkpoint_s` seconds.
 _OUTER_STEPS = 10
-#: New networks and batches on which prior and result are compared.
-_COMPARED = 5
 _MUCH_SATURATED = 0.1
 #: Raw images to time with, at least: as many as are degraded whole at once.
 _RAW_IMAGES = 8
@@ -42,9 +40,8 @@ class PatientImages:
     Args:
         images: float32 [M, H, W] in [0, 1].
         batch: patches of a match; fewer than configured if memory ran out.
-        measured: `structure` and `saturation` (a share of the pixels), means of the last outer
-            step; `alignment`, the mean distance from the gradients of the raw images for new
-            networks and batches, and `alignment_of_prior`, the same of the prior's images.
+        measured: means of the last outer step: `alignment`, the distance from the gradients of the
+            raw images; `structure`, from the prior; `saturation`, a share of the pixels.
     """
 
     images: Floats
@@ -121,29 +118,14 @@ def _distill(
 
 
 def _finished(loop: PatientLoop, number: int, monitor: Monitor) -> PatientImages:
-    compared = _compared(loop, number, monitor)
     last = dict(zip(MEASURED, loop.history["measured"][-1].tolist(), strict=True))
     if last["saturation"] > _MUCH_SATURATED:
         monitor.warn(
             f"patient {number + 1}: {last['saturation']:.0%} of the pixels have reached the "
             "largest allowed change: choose a prior that is more like the patients"
         )
-    del last["alignment"]  # of the batches used for learning
-    measured = {name: float(f"{value:.6g}") for name, value in (last | compared).items()}
+    measured = {name: float(f"{value:.6g}") for name, value in last.items()}
     return PatientImages(loop.images(), loop.batch, measured)
-
-
-def _compared(loop: PatientLoop, number: int, monitor: Monitor) -> dict[str, float]:
-    found = []
-    for pair in loop.compare(_COMPARED):
-        found.append(pair)
-        if monitor.cancelled:
-            raise Cancelled(
-                f"cancelled after the last step of patient {number + 1}; the checkpoint is written",
-                "Run the same command again to resume.",
-            )
-    before, after = np.mean(found, axis=0).tolist()
-    return {"alignment_of_prior": before, "alignment": after}
 
 
 class Checkpoints:

@@ -1,6 +1,6 @@
 """The images of a distilled set as stacks of slices, which an enhancer of volumes learns from.
 
-    load_distilled → distilled_stacks → deepened → a volume in HU, or of MR in [0, 1]
+    load_distilled → deepened → a volume in HU, or of MR in [0, 1]
 
 Images that were matched are single: their order in a set is drawn, so that it does not reveal whose
 they are. Slices of one prior lie in their order, at a known distance.
@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.spg.dataset import Distilled, load_distilled
+from MedEnhanceLib.spg.dataset import load_distilled
 from MedEnhanceLib.spg.images import Floats
 
 #: Slices of a volume that is made of one image.
@@ -31,35 +30,11 @@ _MOVED, _WAVES, _WAVELENGTHS = 1.4, 3, (12.0, 48.0)
 _NODES = 3
 
 
-class Stack(NamedTuple):
-    """Images of a set that lie above each other.
-
-    name: within the set.
-    images: float32 [n, H, W] in [0, 1], from foot to head.
-    spacing: mm along columns, rows and slices; None where it is one image, without neighbors.
-    """
-
-    name: str
-    images: Floats
-    spacing: tuple[float, float, float] | None
-
-
-def distilled_stacks(distilled: Distilled) -> Iterator[Stack]:
-    """The images of a set: all slices of a prior in one stack, or one stack for each image."""
-    distance = distilled.slice_distance_mm
-    if distance is not None:
-        pixel = distilled.config.images.spacing_mm
-        yield Stack("distilled", distilled.images, (pixel, pixel, distance))
-        return
-    for number, image in enumerate(distilled.images):
-        yield Stack(f"distilled_{number:04d}", image[None], None)
-
-
 def distilled_volumes(folder: Path, *, seed: int = 0, depth: int = DEPTH) -> Iterator[Volume]:
     """The volumes that an enhancer learns from.
 
-    Neighboring slices of a prior stay a volume. Of each other image a volume is made: see
-    `deepened`.
+    Slices of one prior, in their order from foot to head, stay a volume where they are neighbors.
+    Of each other image a volume is made: see `deepened`.
 
     Args:
         folder: of a finished set.
@@ -72,21 +47,22 @@ def distilled_volumes(folder: Path, *, seed: int = 0, depth: int = DEPTH) -> Ite
     """
     distilled = load_distilled(folder)
     pixel = distilled.config.images.spacing_mm
+    distance = distilled.slice_distance_mm
     low, high = distilled.window
     units = "HU" if distilled.modality == "CT" else ""
-    for stack in distilled_stacks(distilled):
-        spacing = stack.spacing or (pixel, pixel, pixel)
-        if stack.spacing and spacing[2] <= _NEIGHBORS * pixel:
-            parts = [stack.images]
-        else:
-            spacing = (pixel, pixel, pixel)
-            parts = [
-                deepened(image, depth, np.random.default_rng((seed, number)))
-                for number, image in enumerate(stack.images)
-            ]
-        for voxels in parts:
-            scaled = voxels * np.float32(high - low) + np.float32(low)
-            yield Volume(scaled, Geometry(spacing), distilled.modality, units, source=stack.name)
+
+    def volume(voxels: Floats, distance_mm: float, name: str) -> Volume:
+        scaled = voxels * np.float32(high - low) + np.float32(low)
+        geometry = Geometry((pixel, pixel, distance_mm))
+        return Volume(scaled, geometry, distilled.modality, units, source=name)
+
+    if distance is not None and distance <= _NEIGHBORS * pixel:
+        yield volume(distilled.images, distance, "distilled")
+        return
+    for number, image in enumerate(distilled.images):
+        # Of slices of a prior the place in it decides, else each image is the first of its own.
+        rng = np.random.default_rng((seed, 0 if distance is None else number))
+        yield volume(deepened(image, depth, rng), pixel, f"distilled_{number:04d}")
 
 
 def deepened(image: Floats, depth: int, rng: np.random.Generator) -> Floats:

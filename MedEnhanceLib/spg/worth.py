@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.config import DistillConfig, Method
 from MedEnhanceLib.spg.images import Floats, spread_over
@@ -94,22 +94,9 @@ class Room:
         )
 
     def record(self) -> dict[str, Any]:
-        """As it is published; `of` reads it."""
-        found = {name: round(value, 4) for name, value in asdict(self).items()}
-        return {**found, "method": self.method, "sentence": self.sentence}
-
-    @classmethod
-    def of(cls, record: Mapping[str, Any]) -> Room:
-        """From a record.
-
-        Raises:
-            InputError: it is none.
-        """
-        try:
-            known = {one.name: float(record[one.name]) for one in fields(cls)}
-        except (KeyError, TypeError, ValueError) as cause:
-            raise InputError("the record of what can be gained is damaged") from cause
-        return cls(**known | {"patients": int(known["patients"])})  # type: ignore[arg-type]
+        """As it is published."""
+        figures = {name: round(value, 4) for name, value in asdict(self).items()}
+        return {**figures, "method": self.method, "sentence": self.sentence}
 
 
 def room_of(

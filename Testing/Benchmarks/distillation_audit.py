@@ -155,7 +155,7 @@ def _images_of(
         raw = Raw(images, start, modality, number)
         found.append(distill_patient(raw, config))
     images = np.concatenate([one.images for one in found])
-    names = ("alignment_of_prior", "alignment", "saturation")
+    names = ("alignment", "saturation")
     means = {name: float(np.mean([one.measured[name] for one in found])) for name in names}
     return quantized(images).astype(np.float32) / np.float32(TOP), means
 

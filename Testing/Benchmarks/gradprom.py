@@ -78,7 +78,6 @@ ANATOMIES = {
                 "atlas_image": "",
                 "atlas_labels": "",
                 "labelled_share": 0.7,
-                "keep_components": 0,
             },
         )
         for held in ("C07", "C19")

@@ -378,7 +378,7 @@ class TrainingTest(DistillTestCase):
         self.assertTrue(self.ui.resumeArea.isHidden())
 
     def segmenter(self):
-        """The weights of a tiny network, and what it expects beside them."""
+        """A MONAI bundle of a tiny network that nothing was learned by."""
         import torch
         from monai.networks.nets import UNet
 
@@ -389,18 +389,27 @@ class TrainingTest(DistillTestCase):
             "channels": [4, 8],
             "strides": [2],
         }
+        folder = os.path.join(self.temporaryFolder(), "spots")
+        for part in ("configs", "models"):
+            os.makedirs(os.path.join(folder, part))
         torch.manual_seed(0)
-        path = os.path.join(self.temporaryFolder(), "spots.pt")
-        torch.save(UNet(**arguments).state_dict(), path)
-        spec = {
-            "modality": "MR",
-            "labels": ["spot"],
-            "dimensions": 2,
-            "network": {"name": "UNet", "arguments": arguments},
+        weights = UNet(**arguments).state_dict()
+        torch.save(weights, os.path.join(folder, "models", "model.pt"))
+        steps = [{"_target_": "LoadImaged", "keys": "image"}]
+        steps += [{"_target_": "ScaleIntensityd", "keys": "image"}]
+        inference = {
+            "network_def": {"_target_": "UNet", **arguments},
+            "preprocessing": {"_target_": "Compose", "transforms": steps},
         }
-        with open(f"{path}.json", "w", encoding="utf-8") as file:
-            json.dump(spec, file)
-        return path
+        data = {
+            "inputs": {"image": {"modality": "MR", "num_channels": 1}},
+            "outputs": {"pred": {"channel_def": {"0": "background", "1": "spot"}}},
+        }
+        files = {"inference.json": inference, "metadata.json": {"network_data_format": data}}
+        for name, fields in files.items():
+            with open(os.path.join(folder, "configs", name), "w", encoding="utf-8") as file:
+                json.dump(fields, file)
+        return folder
 
     def labeledFolder(self, label=1):
         """A volume with a bright block that its label volume has as this number."""
@@ -452,7 +461,7 @@ class TrainingTest(DistillTestCase):
         job = self.startForASegmenter(self.labeledFolder(label=2))
         self.waitUntil(lambda: job.isFinished, 60)
         self.assertEqual(job.state, "failed")
-        self.assertIn("values from 0 to 2", self.widget.ui.messageLabel.text)
+        self.assertIn("values up to 2", self.widget.ui.messageLabel.text)
 
     @slow
     def test_noNameOfAPatientGetsIntoTheRunsFolder(self):

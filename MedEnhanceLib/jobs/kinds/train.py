@@ -275,7 +275,6 @@ def _task_of(config: TrainConfig, data: Path, device: str) -> tuple[Task, Gate]:
     gate = GradientGate(
         "binary" if averages else task.gate,
         ema=_GATE_EMA if averages else 0.0,
-        scope=task.scope,
         weight=task.weight,
         # It averages while the task does not teach yet.
         warm_up=math.ceil(task.start * config.steps / task.every),

@@ -26,22 +26,6 @@ def averages(gate: GradientGate) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in state if not name.startswith("record")}
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_averages_of_a_checkpoint_follow_the_parameters_to_their_device() -> None:
-    before, model = GradientGate(ema=0.9), network()
-    main, aux = losses(model, 0)
-    before(main, aux, model.parameters())
-    gate = GradientGate(ema=0.9)
-    gate.load_state_dict(before.state_dict())
-    parameters = [parameter.detach().cuda() for parameter in model.parameters()]
-    one = [torch.ones_like(parameter) for parameter in parameters]
-    # Neither what a loss does not reach nor what is not finite is left behind.
-    for gradients in ([None, *one[1:]], [torch.full_like(one[0], math.inf), *one[1:]]):
-        gate.admit(gradients, one, parameters)
-        assert {average.device.type for average in averages(gate).values()} == {"cuda"}
-    gate.admit([None] * len(one), one, parameters)
-
-
 @pytest.mark.parametrize("options", GATES)
 def test_no_step_loses_main_descent(options: dict[str, object]) -> None:
     gate, model = GradientGate(weight=3.0, **options), network()
@@ -216,16 +200,6 @@ def test_a_state_that_is_loaded_decides_as_if_nothing_had_happened() -> None:
         assert report == again
         assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
     assert set(gate.state_dict()) == set(other.state_dict())
-
-
-def test_a_loaded_state_is_a_copy() -> None:
-    model, gate = network(), GradientGate()
-    gate(*losses(model, 0), model.parameters())
-    state = {name: value.clone() for name, value in gate.state_dict().items()}
-    other = GradientGate()
-    other.load_state_dict(gate.state_dict())
-    other(*losses(model, 1), model.parameters())
-    assert all(torch.equal(value, state[name]) for name, value in gate.state_dict().items())
 
 
 @pytest.mark.parametrize(

@@ -40,11 +40,6 @@ def test_steps_without_an_angle_are_counted_apart() -> None:
     assert reported.cosine == pytest.approx(0, abs=1e-6)
 
 
-def test_before_the_first_step_there_is_nothing_to_tell() -> None:
-    reported = GradientGate().diagnostics()
-    assert (reported.steps, reported.open_fraction, reported.cosine) == (0, 0, 0)
-
-
 def test_memory_does_not_grow_with_the_steps() -> None:
     gate, model, sizes = GradientGate(), network(), []
     for step in range(20):
@@ -63,13 +58,3 @@ def test_a_resumed_training_goes_on_reporting() -> None:
             first = resumed
         first(*losses(model, step), model.named_parameters())
     assert first.diagnostics() == straight.diagnostics()
-
-
-def test_a_state_of_averages_alone_begins_a_new_record() -> None:
-    model, gate = network(), GradientGate()
-    gate(*losses(model, 0), model.parameters())
-    averages = {name: v for name, v in gate.state_dict().items() if not name.startswith("record")}
-    other = GradientGate()
-    other.load_state_dict(averages)
-    assert other.diagnostics().steps == 0
-    assert other(*losses(model, 1), model.parameters()) is not None

@@ -70,15 +70,6 @@ def test_a_loss_that_is_no_number_closes_it_even_where_its_gradient_is_finite() 
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_a_loss_of_another_type_is_a_loss(dtype: torch.dtype) -> None:
-    weight, loss = plain()
-    gradients, report = GradientGate()(loss, (0.5 * loss).to(dtype), [weight])
-    assert report.cosine == pytest.approx(1, abs=1e-5)
-    assert gradients[0].dtype == torch.float32
-    assert gradients[0].tolist() == [3, 6]
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_parameters_of_other_types_keep_theirs(dtype: torch.dtype) -> None:
     mixed = [nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(3, dtype=dtype))]
     loss = mixed[0].square().sum() + mixed[1].square().sum()
@@ -87,45 +78,6 @@ def test_parameters_of_other_types_keep_theirs(dtype: torch.dtype) -> None:
     assert report.open
     assert [gradient.dtype for gradient in gradients] == [torch.float32, dtype]
     assert all(gradient.eq(4).all() for gradient in gradients)
-
-
-def test_gradients_beyond_the_range_of_float32_still_decide() -> None:
-    weight = nn.Parameter(torch.tensor([1.0, 2.0], dtype=torch.float64))
-    loss = weight.square().sum()
-    for sign in (1, -1):
-        _, report = GradientGate()(1e-200 * loss.clone(), sign * 1e200 * loss.clone(), [weight])
-        assert report.cosine == pytest.approx(sign)
-        loss = weight.square().sum()
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_losses_and_parameters_may_be_on_several_devices() -> None:
-    here, there = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2, device="cuda"))
-    gate = GradientGate()
-    for _ in range(2):
-        loss = here.square().sum() + there.square().sum().cpu()
-        gradients, report = gate(loss, loss.cuda(), [here, there])
-        assert report.cosine == pytest.approx(1, abs=1e-5)
-        assert [gradient.device.type for gradient in gradients] == ["cpu", "cuda"]
-
-
-def test_what_has_no_values_is_refused() -> None:
-    """The device "meta" knows shapes alone."""
-    weight, loss = plain()
-    empty = nn.Parameter(torch.ones(2, device="meta"))
-    nothing = empty.square().sum()
-    gate = GradientGate()
-    one = [weight.detach()]
-    for act, name in [
-        (lambda: gate(nothing, loss, [weight]), "main loss"),
-        (lambda: gate(loss, nothing, [weight]), "auxiliary loss"),
-        (lambda: gate(loss, nothing.detach(), [weight]), "auxiliary loss"),
-        (lambda: gate(loss, loss, [weight, empty]), "parameter 1"),
-        (lambda: gate(loss, loss, [("conv.weight", empty)]), "conv.weight"),
-        (lambda: gate.admit(one, [empty.detach()], [weight]), "gradient 0"),
-    ]:
-        assert f"{name} is on the device meta" in refusal(act)
-    assert gate(loss, loss, [weight])[1].open
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -163,14 +115,6 @@ def test_a_task_loss_that_is_constant_or_of_whole_numbers_closes_it() -> None:
         gradients, report = GradientGate("joint")(loss, aux, [weight])
         assert (report.open, report.cosine) == (False, 0)
         assert gradients[0].tolist() == [2, 4]
-
-
-def test_a_task_gradient_that_is_no_number_where_its_loss_is_one_closes_it() -> None:
-    weight, loss = plain()
-    aux = (weight - weight.detach()).abs().sqrt().sum()
-    assert float(aux.detach()) == 0
-    gradients, report = GradientGate("joint")(loss, aux, [weight])
-    assert (report.open, gradients[0].tolist()) == (False, [2, 4])
 
 
 @pytest.mark.parametrize("over_batch", [False, True])

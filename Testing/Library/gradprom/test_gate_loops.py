@@ -36,17 +36,6 @@ def test_what_holds_in_float32_holds_under_autocast(dtype: torch.dtype, ema: flo
     assert 0 < sum(opened) < 30
 
 
-def test_a_gate_called_under_autocast_decides_as_one_outside() -> None:
-    model, reports = network(), []
-    for inside in (True, False):
-        gate = GradientGate()
-        for step in range(5):
-            pair = losses(model, step)
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=inside):
-                reports.append(gate(*pair, model.parameters())[1])
-    assert reports[:5] == reports[5:]
-
-
 # --- parts of a step ------------------------------------------------------------------------------
 
 
@@ -100,37 +89,18 @@ def test_what_comes_out_can_be_clipped_in_place() -> None:
         assert torch.equal(pair[0].grad, pair[1].grad)
 
 
-def test_the_gate_comes_before_clipping() -> None:
-    """Clipped to one length each, the longer loss would not prevail; the gate sees true lengths."""
-    model = network()
-    main, aux = losses(model, 3)
-    gradients, _ = GradientGate("joint", ema=0)(main, 1e3 * aux, model.parameters())
-    for parameter, gradient in zip(model.parameters(), gradients, strict=True):
-        parameter.grad = gradient
-    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    clipped = flat([parameter.grad for parameter in model.parameters()])
-    m, a = (flat(alone(loss, model)) for loss in losses(model, 3))
-    torch.testing.assert_close(clipped, (m + 1e3 * a) / (m + 1e3 * a).norm(), rtol=1e-4, atol=1e-6)
-
-
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "gradient-gate.md"
-
-
-def run_examples(found: dict[str, Any], *, of_lightning: bool) -> None:
-    """Runs the page's blocks of Python, those that need Lightning or all others, in order."""
-    text = PAGE.read_text(encoding="utf-8")
-    for match in re.finditer(r"```python\n(.*?)```", text, re.S):
-        if ("import lightning" in match.group(1)) == of_lightning:
-            line = text.count("\n", 0, match.start(1))
-            exec(compile("\n" * line + match.group(1), str(PAGE), "exec"), found)
 
 
 @pytest.fixture(scope="module")
 def examples() -> dict[str, Any]:
-    """What the examples leave behind."""
-    found: dict[str, Any] = {}
-    run_examples(found, of_lightning=False)
-    return found
+    """What the page's blocks of Python leave behind, run in order."""
+    names: dict[str, Any] = {}
+    text = PAGE.read_text(encoding="utf-8")
+    for match in re.finditer(r"```python\n(.*?)```", text, re.S):
+        line = text.count("\n", 0, match.start(1))
+        exec(compile("\n" * line + match.group(1), str(PAGE), "exec"), names)
+    return names
 
 
 def test_the_pair_of_the_example_learns(examples: dict[str, Any]) -> None:
@@ -149,38 +119,3 @@ def test_the_pair_of_the_example_learns(examples: dict[str, Any]) -> None:
 def test_the_gate_of_the_example_was_asked_in_each_step(examples: dict[str, Any]) -> None:
     assert examples["summary"].steps == 150 + 1
     assert 0 < examples["summary"].open_fraction < 1
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_the_example_of_lightning_learns_and_continues(
-    examples: dict[str, Any], tmp_path: Path
-) -> None:
-    lightning = pytest.importorskip("lightning")
-    found = dict(examples)
-    run_examples(found, of_lightning=True)
-    torch.manual_seed(2)
-    drawn = [found["draw_batch"]() for _ in range(60)]
-    batches = torch.utils.data.DataLoader(drawn, batch_size=None)
-
-    def trainer(epochs: int) -> Any:
-        return lightning.Trainer(
-            max_epochs=epochs,
-            accelerator="cpu",
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=False,
-        )
-
-    module = found["TaughtEnhancer"]()
-    before = flat(list(module.enhancer.parameters()))
-    first = trainer(1)
-    first.fit(module, batches)
-    assert module.gate.diagnostics().steps == 60
-    assert 0 < module.gate.diagnostics().open_fraction < 40 / 60
-    assert not torch.equal(flat(list(module.enhancer.parameters())), before)
-    first.save_checkpoint(tmp_path / "half.ckpt")
-
-    again = found["TaughtEnhancer"]()
-    trainer(2).fit(again, batches, ckpt_path=tmp_path / "half.ckpt")
-    assert again.gate.diagnostics().steps == 120

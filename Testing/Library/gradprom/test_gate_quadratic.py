@@ -1,9 +1,8 @@
 """What descent through a gate reaches on a problem whose answer is known.
 
 Main ½|x|², auxiliary ½|x − b|² with |b| = 1: together they end at ⅛. Both gradients carry noise of
-norm 1, correlated as the losses of one mini-batch are. 200 dimensions, rate 0.02, as in the table
-of docs/gradient-gate.md; 800 steps in place of its 8,000, after which all arms are at rest: the
-conclusions are the same.
+norm 1, correlated as the losses of one mini-batch are. 200 dimensions, rate 0.02, 800 steps, after
+which all arms are at rest.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from MedEnhanceLib.gradprom import GradientGate
 
@@ -29,14 +27,6 @@ ARMS = {
 }
 
 
-def pcgrad(main: Tensor, aux: Tensor) -> Tensor:
-    """Each without what contradicts the other (Yu et al., arXiv 2001.06782)."""
-    product = main @ aux
-    if product >= 0:
-        return main + aux
-    return main + aux - product * (aux / (aux @ aux) + main / (main @ main))
-
-
 @cache
 def descent(arm: str, noise: str) -> tuple[float, float]:
     """Mean main loss of the second half of the steps, and how often the gate was open."""
@@ -45,40 +35,15 @@ def descent(arm: str, noise: str) -> tuple[float, float]:
     shift, x = (torch.from_numpy(v / np.linalg.norm(v)) for v in rng.normal(size=(2, SIZE)))
     drawn = torch.from_numpy(rng.normal(size=(2, STEPS, SIZE))) * size / math.sqrt(SIZE)
     drawn[1] = correlation * drawn[0] + math.sqrt(1 - correlation**2) * drawn[1]
-    gate = GradientGate(**ARMS[arm]) if arm in ARMS else None
+    gate = GradientGate(**ARMS[arm])
     ends = []
     for step in range(STEPS):
         main, aux = x + drawn[0, step], x - shift + drawn[1, step]
-        if gate is None:
-            x = x - RATE * pcgrad(main, aux)
-        else:
-            ((taken,), _) = gate.admit([main], [aux], [x])
-            x = x - RATE * taken
+        ((taken,), _) = gate.admit([main], [aux], [x])
+        x = x - RATE * taken
         if step >= STEPS // 2:
             ends.append(0.5 * float(x.square().sum()))
-    return float(np.mean(ends)), gate.diagnostics().open_fraction if gate else math.nan
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("arm", "losses"),
-    [
-        ("main only", (0.0, 0.0050, 0.0051)),
-        ("joint", (0.125, 0.131, 0.135)),
-        ("published", (0.0, 0.0135, 0.1348)),
-        ("cosine", (0.0, 0.0053, 0.0685)),
-        ("averaged", (0.0, 0.0053, 0.0053)),
-    ],
-)
-def test_the_table_of_the_documentation(arm: str, losses: tuple[float, ...]) -> None:
-    found = [descent(arm, noise)[0] for noise in NOISES]
-    assert found == pytest.approx(losses, rel=0.12, abs=5e-4)
-
-
-def test_projected_gradients_end_near_joint_training() -> None:
-    """Without noise they rest where they first meet the line between both optima: no figure."""
-    for noise in ("independent", "shared"):
-        assert descent("pcgrad", noise)[0] > 0.75 * descent("joint", noise)[0]
+    return float(np.mean(ends)), gate.diagnostics().open_fraction
 
 
 def test_without_noise_the_published_gate_reaches_the_main_optimum() -> None:

@@ -480,22 +480,12 @@ def test_steps_that_cannot_be_put_together_are_refused(
         open_segmenter(make(with_steps(*steps)))
 
 
-def test_steps_may_be_named_elsewhere(make: Make) -> None:
-    fields = changed(INFERENCE, "steps", INFERENCE["preprocessing"]["transforms"])
-    fields = changed(fields, "preprocessing.transforms", "@steps")
-    assert open_segmenter(make(fields)).spec == open_segmenter(make()).spec
-
-
 def test_references_that_multiply_are_refused(make: Make) -> None:
     fields = changed(INFERENCE, "network_def.channels", "@a0")
     for level in range(20):
         fields[f"a{level}"] = [f"@a{level + 1}"] * 10
     with pytest.raises(ModelError, match=r"channels.* is too large"):
         open_segmenter(make({**fields, "a20": 1}))
-
-
-def test_without_an_orientation_axes_are_those_of_the_file(make: Make) -> None:
-    assert open_segmenter(make(with_steps())).spec.orientation == "IJK"
 
 
 def test_networks_of_slices_see_the_plane_of_their_bundle(make: Make) -> None:

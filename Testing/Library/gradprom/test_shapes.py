@@ -1,4 +1,4 @@
-"""What is made of labels after the network: largest parts, surfaces, tables."""
+"""What is made of labels after the network: surfaces and tables."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from MedEnhanceLib.bundles.export import record_fields
-from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError, InputError, ModelError
-from MedEnhanceLib.gradprom import Label, SegmentConfig, TrainHeadConfig, segment, shapes
-from MedEnhanceLib.gradprom.head import export_head, kept_components, make_head
+from MedEnhanceLib.gradprom import Label, SegmentConfig, TrainHeadConfig, segment
+from MedEnhanceLib.gradprom.head import export_head
 from MedEnhanceLib.gradprom.infer import volume_table
-from MedEnhanceLib.gradprom.shapes import flicker, keep_largest, surface_areas, voxel_counts
+from MedEnhanceLib.gradprom.shapes import surface_areas
 
 Triple = tuple[float, float, float]
 
@@ -33,41 +30,6 @@ def parts() -> np.ndarray:
     return labels
 
 
-@pytest.mark.parametrize(("count", "voxels"), [(1, 400), (2, 432), (3, 433), (9, 433)])
-def test_the_largest_parts_of_each_label_stay(count: int, voxels: int) -> None:
-    labels = parts()
-    keep_largest(labels, [4, 2, 7], count)
-    assert np.count_nonzero(labels == 4) == voxels
-    assert np.count_nonzero(labels == 2) == 1
-    assert (labels[1:5, 2:12, 2:12] == 4).all()
-
-
-def test_parts_that_touch_at_an_edge_alone_are_two() -> None:
-    labels = np.zeros((1, 4, 4), np.uint8)
-    labels[0, 0, 0:2] = labels[0, 1, 2] = 1
-    keep_largest(labels, [1], 1)
-    assert np.argwhere(labels).tolist() == [[0, 0, 0], [0, 0, 1]]
-
-
-def test_of_parts_of_one_size_the_first_stay() -> None:
-    labels = np.zeros((5, 4, 4), np.uint8)
-    labels[0, 0, 0] = labels[2, 2, 2] = labels[4, 0, 0] = 1
-    keep_largest(labels, [1], 2)
-    assert np.argwhere(labels).tolist() == [[0, 0, 0], [2, 2, 2]]
-
-
-def test_large_volumes_are_counted_in_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which changes nothing, also where the last slab is smaller than the others."""
-    speckle = np.random.default_rng(0).integers(0, 3, (7, 20, 30)).astype(np.uint8)
-    at_once = speckle.copy()
-    keep_largest(at_once, [1, 2], 5)
-    monkeypatch.setattr(shapes, "_AT_ONCE", 3 * 20 * 30)
-    assert voxel_counts(speckle).tolist() == np.bincount(speckle.ravel()).tolist()
-    keep_largest(speckle, [1, 2], 5)
-    assert np.array_equal(speckle, at_once)
-    assert np.count_nonzero(speckle)
-
-
 def test_a_table_of_a_large_volume_takes_little_memory() -> None:
     labels = np.zeros((96, 512, 512), np.uint8)
     labels[40:50, 200:300, 200:300] = 4
@@ -78,28 +40,7 @@ def test_a_table_of_a_large_volume_takes_little_memory() -> None:
     assert peak < 3 * labels.nbytes
 
 
-def test_another_label_within_a_part_stays() -> None:
-    labels = np.full((3, 5, 5), 1, np.uint8)
-    labels[1, 2, 2] = 2
-    keep_largest(labels, [1, 2], 1)
-    assert (labels[1, 2, 2], np.count_nonzero(labels == 1)) == (2, 74)
-
-
-def test_nothing_labeled_is_no_accident() -> None:
-    labels = np.zeros((3, 5, 5), np.uint8)
-    keep_largest(labels, [1], 1)
-    assert surface_areas(labels, [1], Geometry((1.0, 1.0, 1.0))) == {1: 0.0}
-    assert not labels.any()
-
-
-SPACINGS = [
-    (1.0, 1.0, 1.0),
-    (0.8, 0.8, 1.5),
-    (0.5, 0.5, 2.0),
-    (2.0, 0.5, 0.5),
-    (1.0, 2.0, 3.0),
-    (0.5, 0.5, 5.0),
-]
+SPACINGS = [(1.0, 1.0, 1.0), (0.8, 0.8, 1.5), (2.0, 0.5, 0.5), (1.0, 2.0, 3.0), (0.5, 0.5, 5.0)]
 #: Half axes in mm: a ball, something flat, something long along a grid's axes or across them.
 BODIES = [(16.0, 16.0, 16.0), (20.0, 20.0, 8.0), (8.0, 14.0, 20.0), (24.0, 9.0, 9.0)]
 TURNED = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0]
@@ -147,17 +88,6 @@ def test_the_surface_of_a_box(voxels: tuple[int, int, int], spacing: Triple) -> 
     assert 0.7 < share < 0.95
 
 
-@pytest.mark.parametrize("slices", [1, 2])
-@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.7, 0.7, 3.0), (0.5, 0.5, 5.0)])
-def test_the_surface_of_a_thin_volume(spacing: Triple, slices: int) -> None:
-    """A disc in one or two slices has its faces and its rim."""
-    disc = np.hypot(*np.mgrid[-31.5:32, -31.5:32]) < 30
-    disc = np.repeat(disc[None], slices, axis=0).astype(np.uint8)
-    radius, height = 30 * spacing[0], slices * spacing[2]
-    area = surface_areas(disc, [1], Geometry(spacing))[1]
-    assert 0.7 < area / (2 * np.pi * radius * (radius + height)) < 0.95
-
-
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.0, 1.0, 3.0), (1.0, 1.0, 5.0)])
 def test_the_surface_of_a_sheet_thinner_than_a_slice(spacing: Triple) -> None:
     """As the brain's cortex is: 3 mm, between two balls."""
@@ -168,17 +98,6 @@ def test_the_surface_of_a_sheet_thinner_than_a_slice(spacing: Triple) -> None:
     assert area == pytest.approx(4 * np.pi * (outer**2 + inner**2), rel=0.12)
 
 
-def test_cubes_are_measured_as_simpleitk_does() -> None:
-    import SimpleITK
-
-    body = ellipsoid((20.0, 13.0, 9.0), (1.0, 1.0, 1.0), TURNED).astype(np.uint8)
-    shapes = SimpleITK.LabelShapeStatisticsImageFilter()
-    shapes.ComputePerimeterOn()
-    shapes.Execute(SimpleITK.GetImageFromArray(body))
-    area = surface_areas(body, [1], Geometry((1.0, 1.0, 1.0)))[1]
-    assert area == pytest.approx(shapes.GetPerimeter(1), rel=2e-3)
-
-
 def test_surfaces_know_no_axis_and_no_unit() -> None:
     body = ellipsoid((20.0, 8.0, 12.0), (0.5, 1.0, 2.0), TURNED).astype(np.uint8)
     area = surface_areas(body, [1], Geometry((0.5, 1.0, 2.0)))[1]
@@ -186,14 +105,6 @@ def test_surfaces_know_no_axis_and_no_unit() -> None:
     assert surface_areas(mirrored, [1], Geometry((0.5, 1.0, 2.0)))[1] == pytest.approx(area, 0.02)
     assert surface_areas(turned, [1], Geometry((1.0, 2.0, 0.5)))[1] == pytest.approx(area, 2e-3)
     assert surface_areas(body, [1], Geometry((5.0, 10.0, 20.0)))[1] == pytest.approx(100 * area)
-
-
-def test_a_structure_that_fills_the_image_has_its_faces_as_surface() -> None:
-    labels = np.ones((10, 20, 30), np.uint8)
-    area = surface_areas(labels, [1], Geometry((1.0, 1.0, 1.0)))[1]
-    assert area == pytest.approx(2 * (200 + 300 + 600), rel=0.15)
-    padded = surface_areas(np.pad(labels, 3), [1], Geometry((1.0, 1.0, 1.0)))[1]
-    assert area == padded
 
 
 def test_a_table_states_volume_and_surface() -> None:
@@ -230,18 +141,6 @@ def threshold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "bright"
 
 
-@pytest.mark.parametrize(("kept", "voxels"), [(0, 433), (1, 400), (2, 432)])
-def test_parts_are_dropped_only_where_the_card_says_so(
-    threshold: Path, kept: int, voxels: int
-) -> None:
-    image = Volume((parts() == 4).astype(np.int16) * 800 + 10, modality="MR")
-    if kept:
-        record_fields(threshold, {"keep_components": kept})
-    found = segment(image, SegmentConfig(model=str(threshold), device="cpu"))
-    assert np.count_nonzero(found.volume.voxels == 4) == voxels
-    assert found.table[0]["voxels"] == voxels
-
-
 @pytest.mark.parametrize("slices", [1, 2, 5])
 def test_thin_and_oblique_volumes_are_segmented_and_measured(threshold: Path, slices: int) -> None:
     """Where a volume lies in the patient changes nothing of what its labels measure."""
@@ -260,37 +159,3 @@ def test_thin_and_oblique_volumes_are_segmented_and_measured(threshold: Path, sl
     a, b, c = 16 * 0.7, 24 * 0.8, slices * 3.0
     assert tables[0][0]["volume_ml"] == pytest.approx(a * b * c / 1000, abs=1e-3)
     assert 0.75 < tables[0][0]["surface_mm2"] / (2 * (a * b + b * c + c * a)) < 0.95
-
-
-def test_the_card_says_that_parts_are_dropped(tmp_path: Path) -> None:
-    fields = {"preset": "smoke", "labels": ["x"], "structures": [LABEL]}
-    cards = {}
-    for kept in (0, 2):
-        config = TrainHeadConfig.from_json(fields | {"keep_components": kept})
-        export_head(tmp_path / str(kept), config, make_head(config.network, 1), 1.0)
-        cards[kept] = (tmp_path / str(kept) / "docs/README.md").read_text(encoding="utf-8")
-    assert "largest connected parts are kept (at most 2)" in cards[2]
-    assert "largest connected parts" not in cards[0]
-    assert kept_components(read_bundle(tmp_path / "2")) == 2
-    with pytest.raises(ModelError, match="keep_components is 'all'"):
-        kept_components(record_fields(tmp_path / "0", {"keep_components": "all"}))
-    with pytest.raises(ConfigError, match="keep_components"):
-        TrainHeadConfig.from_json(fields | {"keep_components": -1})
-
-
-def test_flicker_counts_changes_between_slices() -> None:
-    """A label that comes and goes changes more often than a steady one of the same size."""
-    steady, restless = np.zeros((8, 6, 6), np.uint8), np.zeros((8, 6, 6), np.uint8)
-    steady[2:6, 1:4, 1:4] = restless[::2, 1:4, 1:4] = 3
-    assert flicker(steady, steady, 3) == 1
-    assert flicker(steady, restless, 3) == pytest.approx(7 * 9 / (2 * 9))
-    assert flicker(steady, 0 * steady, 3) == 0
-    assert flicker(np.stack([steady, steady]), np.stack([steady, restless]), 3) == 2.25
-    grown = steady.copy()
-    grown[2:6, 4, 4] = 3  # where it lies does not matter, only that it changes
-    assert flicker(steady, grown, 3) == pytest.approx(20 / 18)
-    for same in (np.full_like(steady, 3), 0 * steady, steady[3]):
-        with pytest.raises(InputError, match="the same in all slices"):
-            flicker(same, same, 3)
-    with pytest.raises(InputError, match="one grid"):
-        flicker(steady, steady[:4], 3)

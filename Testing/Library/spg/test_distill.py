@@ -27,7 +27,7 @@ from MedEnhanceLib.spg.distill import distill_cohort
 from MedEnhanceLib.spg.folder import RunFolder
 from MedEnhanceLib.spg.readme import METHOD, NO_LICENCE, readme
 
-from .conftest import PEOPLE, phantom, write_cohort
+from .conftest import PEOPLE, write_cohort
 
 
 def hashes(folder: Path) -> dict[str, str]:
@@ -67,12 +67,7 @@ def test_a_result_has_images_manifest_and_card(whole: Path, smoke: DistillConfig
     reported = result.manifest
     assert (reported["task"], reported["modality"], reported["patients"]) == ("denoise", "MR", 4)
     assert reported["prior"]["in_cohort"] is False
-    assert set(reported["measured"]) == {
-        "alignment",
-        "alignment_of_prior",
-        "structure",
-        "saturation",
-    }
+    assert set(reported["measured"]) == {"alignment", "structure", "saturation"}
     assert result.config.record() == smoke.record()
     assert "Training signal, not anatomy" in (whole / "README.md").read_text(encoding="utf-8")
     assert not (whole / "work").exists()
@@ -190,20 +185,6 @@ def test_a_distillation_ended_by_sigkill_goes_on_to_the_same_bytes(tmp_path: Pat
     assert [(row["killed"], row["went_on"], row["same"]) for row in rows] == [(True,) * 3] * 2
 
 
-@pytest.mark.slow
-def test_temporary_files_of_a_killed_run_are_not_in_the_result(
-    whole: Path, cohort: Cohort, smoke: DistillConfig, tmp_path: Path
-) -> None:
-    """Also those from before the machine was started again, whose names do not name our process."""
-    out = tmp_path / "out"
-    with pytest.raises(Cancelled):
-        _cancelled(cohort, out, smoke)
-    (out / "images").mkdir()
-    for place in (out, out / "images", out / "work"):
-        (place / ".medenhance-0a1b2c3d-77-deadbeef-00000000.npy").write_bytes(b"half")
-    assert hashes(distill_cohort(cohort, out, smoke)) == hashes(whole)
-
-
 def test_while_patients_are_read_it_is_said_to_prepare(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "out")
     with folder.owned(overwrite=False):
@@ -248,19 +229,6 @@ def test_a_damaged_checkpoint_is_not_the_end(
 
 
 @pytest.mark.slow
-def test_a_finished_folder_is_left_as_it_is(
-    whole: Path, cohort: Cohort, smoke: DistillConfig, tmp_path: Path
-) -> None:
-    shutil.copytree(whole, tmp_path / "out")
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
-    distill_cohort(cohort, tmp_path / "out", smoke)
-    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
-    assert {p: t for p, t in after.items() if p.is_file()} == {
-        p: t for p, t in before.items() if p.is_file()
-    }
-
-
-@pytest.mark.slow
 def test_other_options_are_refused_by_name(
     whole: Path, cohort: Cohort, smoke: DistillConfig, tmp_path: Path
 ) -> None:
@@ -284,7 +252,7 @@ def _cancelled(cohort: Cohort, out: Path, config: DistillConfig) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("change", ["deleted", "changed", "added"])
+@pytest.mark.parametrize("change", ["deleted", "changed"])
 def test_other_data_are_refused(change: str, smoke: DistillConfig, tmp_path: Path) -> None:
     folder = write_cohort(tmp_path / "people")
     with pytest.raises(Cancelled):
@@ -292,14 +260,11 @@ def test_other_data_are_refused(change: str, smoke: DistillConfig, tmp_path: Pat
     path = next((folder / PEOPLE[3]).iterdir())
     if change == "deleted":
         shutil.rmtree(folder / PEOPLE[3])
-    elif change == "changed":
+    else:
         volume = io.load(path)
         voxels = volume.voxels.copy()
         voxels[4, 17, 15] += 1
         io.save(volume.with_voxels(voxels), path, overwrite=True)
-    else:
-        (folder / "NEW").mkdir()
-        io.save(phantom(99), folder / "NEW" / "x.nii.gz")
     with pytest.raises(InputError, match="begun with other images"):
         distill_cohort(Cohort.from_folder(folder), tmp_path / "out", smoke)
 

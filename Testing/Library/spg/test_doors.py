@@ -86,14 +86,6 @@ def test_the_same_line_again_says_that_it_is_done(people: Path, distilled: Path,
     assert "begun with other options (seed)" in reported["error"]["message"]
 
 
-def test_without_a_method_the_statistics_are_taken(people: Path, tmp_path: Path) -> None:
-    """They give most of what a distillation gains; images of patients are to be asked for."""
-    config = {"preset": "smoke", "held_out": 0.0}
-    out = me.distill(people, tmp_path / "set", "denoise", config=config, device="cpu")
-    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
-    assert manifest["config"]["method"] == "statistics"
-
-
 @pytest.mark.slow
 def test_status_of_a_folder(
     distilled: Path, people: Path, run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -92,14 +92,6 @@ def test_a_gradients_gradient_reaches_the_images() -> None:
     assert images.grad.abs().sum() > 0
 
 
-def test_networks_repeat_with_their_seed_and_keep_the_size() -> None:
-    first, again, other = (make_network(rng(seed)) for seed in (1, 1, 2))
-    images = torch.rand(2, 1, 32, 28)
-    assert first(images).shape == images.shape
-    assert torch.equal(first(images), again(images))
-    assert not torch.equal(first(images), other(images))
-
-
 def test_patches_are_cut_where_something_is_shown() -> None:
     shown = np.zeros((3, 40, 40), bool)
     shown[0, 20:, :20] = True
@@ -226,8 +218,3 @@ def test_a_quarter_of_the_lines_is_measured_and_the_middle_among_them() -> None:
     assert masks.sum(dim=(1, 2, 3)).tolist() == [16.0] * 6
     assert masks[:, 0, [0, 1, 2, -1, -2], 0].all()
     assert not torch.equal(masks[0], masks[1])
-
-
-def test_undersampling_is_no_task_of_ct() -> None:
-    with pytest.raises(ConfigError, match="undersample is a task of MR"):
-        make_task(replace(DistillConfig(), task="undersample"), "CT")

@@ -150,17 +150,6 @@ def test_where_half_is_too_much_as_well_the_error_says_what_to_do(
     assert "smaller patches" in caught.value.hint
 
 
-def test_other_errors_of_a_step_are_not_taken_for_memory(
-    raw: Raw, smoke: DistillConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(*_: object) -> None:
-        raise RuntimeError("shapes do not fit")
-
-    monkeypatch.setattr(loop_module.PatientLoop, "_match", fail)
-    with pytest.raises(RuntimeError, match="shapes"):
-        distill_patient(raw, smoke)
-
-
 def test_divergence_stops_and_says_where(raw: Raw, smoke: DistillConfig) -> None:
     broken = replace(raw, images=np.full_like(raw.images, np.nan))
     with pytest.raises(ModelError, match="diverged at step 0"):
@@ -196,11 +185,6 @@ def test_a_patient_takes_the_time_of_its_steps(smoke: DistillConfig, task: str) 
     assert seconds_of_a_patient(replace(smoke, task=task), "MR", "cpu") == smoke.loop.steps
 
 
-def test_a_cancel_is_noticed_between_steps(smoke: DistillConfig) -> None:
-    with pytest.raises(Cancelled):
-        seconds_of_a_patient(smoke, "MR", "cpu", Monitor(cancel=lambda: True))
-
-
 def test_the_job_counts_those_who_are_distilled(people: Path) -> None:
     config = {"preset": "smoke", "held_out": 0.25, "device": "cpu"}
     reported = run_job(
@@ -211,11 +195,3 @@ def test_the_job_counts_those_who_are_distilled(people: Path) -> None:
     assert reported["seconds"] == pytest.approx(2 * reported["seconds_per_patient"], abs=0.01)
     assert reported["seconds"] > 0
     assert reported["device"] == "cpu"
-
-
-def test_the_job_takes_a_number_of_patients_for_a_cohort() -> None:
-    config = {"preset": "smoke", "device": "cpu"}
-    reported = run_job(JobSpec("distill-estimate", {"patients": 10, "config": config})).fields
-    assert (reported["patients"], reported["held_out"]) == (8, 2)
-    with pytest.raises(ConfigError, match="patients is None"):
-        run_job(JobSpec("distill-estimate", {"config": config}))

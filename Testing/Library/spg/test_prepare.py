@@ -25,17 +25,6 @@ def prepared(cohort: Cohort, config: DistillConfig) -> tuple[Prepared, str]:
     return found, " ".join(recorder.warnings)
 
 
-@pytest.mark.slow
-def test_the_template_shows_nobody_and_needs_no_warning(
-    cohort: Cohort, smoke: DistillConfig
-) -> None:
-    found, said = prepared(cohort, smoke)
-    assert found.prior.patient is None
-    assert found.prior.images.shape == (2, 32, 32)
-    assert "152 adult brains" in found.prior.description
-    assert "the prior is" not in said
-
-
 @pytest.mark.parametrize("requested", ["representative", f"patient:{PEOPLE[1]}"])
 def test_a_patient_as_prior_is_named_as_exposed(
     requested: str, cohort: Cohort, smoke: DistillConfig

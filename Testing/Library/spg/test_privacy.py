@@ -56,13 +56,6 @@ def test_a_delta_that_allows_to_publish_a_patient_is_refused() -> None:
     assert "private" not in said
 
 
-@pytest.mark.parametrize(
-    ("epsilon", "says"), [(1e4, "next to no guarantee"), (8, "moderate"), (0.5, "strong")]
-)
-def test_it_says_how_strong_the_guarantee_is(epsilon: float, says: str) -> None:
-    assert says in str(privacy_record(DPConfig(epsilon=epsilon, delta=1e-3), 9)["statement"])
-
-
 def test_without_the_accountant_it_says_what_to_install(
     cohort: Cohort, private: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

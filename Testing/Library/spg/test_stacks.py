@@ -14,7 +14,6 @@ import pytest
 import MedEnhanceLib as me  # noqa: N813 - as its users do
 from MedEnhanceLib import io
 from MedEnhanceLib.bundles.store import read_bundle
-from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.spg.dataset import load_distilled
@@ -96,18 +95,6 @@ def test_the_enhancer_learns_from_the_images_and_its_card_names_the_set(
     assert made.volume.shape == noisy.shape
     with pytest.raises(ConfigError, match="distilled set of MR"):
         me.train("hqg", {**TINY, "modality": "CT"}, distilled, tmp_path)
-
-
-@pytest.mark.slow
-def test_the_command_trains_an_enhancer_of_ct_from_a_set(tmp_path: Path) -> None:
-    people = write_cohort(tmp_path / "people", "CT")
-    io.save(phantom(9, "CT"), tmp_path / "prior.nii.gz")
-    given = {"preset": "smoke", "held_out": 0.0, "prior": str(tmp_path / "prior.nii.gz")}
-    me.distill(people, tmp_path / "set", config=given, device="cpu")
-    (tmp_path / "tiny.json").write_text(json.dumps(TINY))
-    arguments = ("train", "hqg", "--config", tmp_path / "tiny.json", "--data", tmp_path / "set")
-    assert main([*map(str, arguments), "--out", str(tmp_path / "out")]) == 0
-    assert read_bundle(tmp_path / "out" / "ct").modality == "CT"
 
 
 def test_an_alarm_of_the_audit_goes_with_what_is_trained(distilled: Path, tmp_path: Path) -> None:

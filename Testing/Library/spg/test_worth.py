@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 from Library.conftest import WarningRecorder
 
-from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
+from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.runtime.progress import Monitor
@@ -37,12 +36,6 @@ def rings(count: int, level: float, seed: int) -> Floats:
     distance = np.hypot(*np.meshgrid(row, row))
     waves = [np.sin(distance * rng.uniform(6, 14) + rng.uniform(0, 6)) for _ in range(count)]
     return np.float32(level + 0.1 * np.stack(waves)).astype(np.float32)
-
-
-def test_it_can_be_cancelled(config: DistillConfig) -> None:
-    raw = {name: rings(2, 0.5, seed) for seed, name in enumerate("ab")}
-    with pytest.raises(Cancelled):
-        room_of(prepared(rings(2, 0.5, 5), raw), config, monitor=Monitor(cancel=lambda: True))
 
 
 def prepared(prior: Floats, raw: dict[str, Floats]) -> Prepared:
@@ -77,9 +70,6 @@ def test_matching_is_advised_only_where_statistics_leave_something() -> None:
     assert "97%" in enough.sentence
     nothing = replace(room, public_db=29.9)
     assert "next to nothing to gain" in nothing.sentence
-    assert Room.of(json.loads(json.dumps(room.record()))) == room
-    with pytest.raises(InputError, match="damaged"):
-        Room.of({"public_db": "much"})
 
 
 def test_one_patient_has_nobody_to_be_measured_on(config: DistillConfig) -> None:
@@ -96,32 +86,6 @@ def test_the_job_says_what_can_be_gained_and_writes_nothing(people: Path, tmp_pa
     assert found["patients"] + found["held_out"] == len(PEOPLE)
     assert str(found["sentence"]).endswith(".")
     assert sorted(people.parent.rglob("*")) == before
-
-
-@pytest.mark.slow
-def test_a_stopped_run_measures_no_second_time(
-    people: Path, smoke: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    measured: list[int] = []
-    whole = room_of
-
-    def counted(*args: object, **named: object) -> Room:
-        measured.append(1)
-        return whole(*args, **named)  # type: ignore[arg-type]
-
-    def stop(*_: object, **__: object) -> None:
-        raise Cancelled("stopped", "")
-
-    monkeypatch.setattr(distill_module, "room_of", counted)
-    cohort, out = Cohort.from_folder(people), tmp_path / "out"
-    with monkeypatch.context() as stopped, pytest.raises(Cancelled):
-        stopped.setattr(distill_module, "_distill_all", stop)
-        distill_cohort(cohort, out, smoke)
-    distill_cohort(cohort, out, smoke)
-    assert len(measured) == 1
-    straight = distill_cohort(cohort, tmp_path / "straight", smoke)
-    for name in ("images.npy", "manifest.json"):
-        assert (out / name).read_bytes() == (straight / name).read_bytes()
 
 
 @pytest.mark.slow

@@ -87,17 +87,6 @@ def random_shadows(
     return Shadows(first + effect * is_first, second + effect * ~is_first, is_first)
 
 
-@pytest.mark.slow
-def test_the_smallest_detectable_leak_falls_with_more_shadows(rng: np.random.Generator) -> None:
-    found = [shadow_finding(random_shadows(0, pairs, rng), LEVEL) for pairs in (2, 4, 16, 64)]
-    rates = [finding.detectable for finding in found]
-    assert None not in rates
-    assert rates == sorted(rates, reverse=True)
-    assert rates[0] > 0.75
-    assert rates[-1] < 0.6
-    assert all(f"{f.detectable:.0%}" in f.power for f in found)
-
-
 def test_that_leak_is_found_about_four_times_in_five(
     rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
 ) -> None:

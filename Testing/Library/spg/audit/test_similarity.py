@@ -8,7 +8,6 @@ import pytest
 from MedEnhanceLib.degrade import gaussian_blur as blur
 from MedEnhanceLib.spg.audit.similarity import (
     ANGLES_DEG,
-    details,
     fingerprints,
     lay_on,
     match,
@@ -29,19 +28,20 @@ def anatomy(people: Anatomy) -> np.ndarray:
     return people["train0"][4]
 
 
-def test_an_image_is_itself(anatomy: np.ndarray) -> None:
-    assert score(anatomy, anatomy) == pytest.approx(1, abs=1e-5)
+DISGUISES = {
+    "none": lambda x: x,
+    "darker": lambda x: 0.5 * x - 0.1,
+    "brighter": lambda x: 2.0 * x + 0.2,
+    "shifted": lambda x: np.roll(x, (-5, 2), (0, 1)),
+    "far shifted": lambda x: np.roll(x, (6, -6), (0, 1)),
+    "blurred": lambda x: blur(x[None], 1.5)[0],
+    "noisy": lambda x: x + np.random.default_rng(0).normal(0, 0.04, x.shape),
+}
 
 
-@pytest.mark.parametrize("gain", [0.5, 2.0])
-@pytest.mark.parametrize("offset", [-0.1, 0.2])
-def test_brightness_is_no_disguise(anatomy: np.ndarray, gain: float, offset: float) -> None:
-    assert score(gain * anatomy + offset, anatomy) > 0.95
-
-
-@pytest.mark.parametrize("move", [(0, 3), (-5, 2), (4, 4), (6, -6)])
-def test_a_shift_is_no_disguise(anatomy: np.ndarray, move: tuple[int, int]) -> None:
-    assert score(np.roll(anatomy, move, (0, 1)), anatomy) > 0.8
+@pytest.mark.parametrize("name", DISGUISES)
+def test_what_a_copy_goes_through_is_no_disguise(anatomy: np.ndarray, name: str) -> None:
+    assert score(DISGUISES[name](anatomy), anatomy) > (0.999 if name == "none" else 0.8)
 
 
 def test_the_shift_is_found(anatomy: np.ndarray) -> None:
@@ -56,14 +56,6 @@ def test_a_rotation_is_no_disguise_and_is_found(anatomy: np.ndarray, angle: floa
     found = match(fingerprints(turned), fingerprints(anatomy[None]))
     assert found.score[0, 0] > 0.7
     assert found.angle_deg[0, 0] in [a for a in ANGLES_DEG if abs(a + angle) <= 4]
-
-
-@pytest.mark.parametrize("sigma", [1.0, 1.5])
-def test_blur_and_noise_are_no_disguise(
-    anatomy: np.ndarray, sigma: float, rng: np.random.Generator
-) -> None:
-    assert score(blur(anatomy[None], sigma)[0], anatomy) > 0.85
-    assert score(anatomy + rng.normal(0, 0.04, anatomy.shape), anatomy) > 0.85
 
 
 def test_strangers_are_not_alike_though_raw_correlation_says_so(people: Anatomy) -> None:
@@ -85,19 +77,6 @@ def test_flat_images_are_like_nothing(anatomy: np.ndarray, rng: np.random.Genera
     assert score(noise[0], anatomy) < 0.1
 
 
-def test_a_negative_is_not_alike(anatomy: np.ndarray) -> None:
-    assert score(1 - anatomy, anatomy) < 0.5
-
-
-def test_every_pair_is_as_if_compared_alone(people: Anatomy) -> None:
-    images, slices = fingerprints(people["train0"][:3]), fingerprints(people["train1"][:4])
-    together = match(images, slices)
-    assert together.score.shape == (3, 4)
-    alone = match(images[2:], slices[1:2])
-    assert together.score[2, 1] == pytest.approx(alone.score[0, 0], abs=1e-5)
-    assert together.shift[2, 1].tolist() == alone.shift[0, 0].tolist()
-
-
 def test_the_fast_correlation_is_the_plain_one(people: Anatomy) -> None:
     """Over the shared part, by two loops over shifts; the floor of empty parts aside."""
     one, other = fingerprints(people["train0"][:1])[0], fingerprints(people["train1"][:1])[0]
@@ -109,20 +88,6 @@ def test_the_fast_correlation_is_the_plain_one(people: Anatomy) -> None:
             best = max(best, (ours * theirs).sum() / np.sqrt((ours**2).sum() * (theirs**2).sum()))
     found = match(one[None], other[None], angles_deg=(0.0,))
     assert found.score[0, 0] == pytest.approx(best, abs=1e-5)
-
-
-def test_sides_need_not_be_even_or_alike() -> None:
-    rng = np.random.default_rng(1)
-    images = rng.uniform(size=(2, 37, 53)).astype(np.float32)
-    assert np.diag(match(fingerprints(images), fingerprints(images)).score) == pytest.approx(1)
-
-
-def test_turning_there_and_back_is_nothing(anatomy: np.ndarray) -> None:
-    smooth = blur(anatomy[None], 2.0)
-    back = rotate(rotate(smooth, 10.0), -10.0)
-    assert np.abs(back - smooth)[0, 12:-12, 12:-12].max() < 0.03
-    quarter = rotate(smooth, 90.0)
-    assert np.allclose(quarter[0], np.rot90(smooth[0]), atol=1e-3)
 
 
 def test_laid_on_its_slice_a_copy_has_its_brightness_and_place(anatomy: np.ndarray) -> None:
@@ -139,8 +104,3 @@ def test_ssim_of_strangers_is_low_and_of_nothing_zero(people: Anatomy) -> None:
     assert lay_on(one, other, 0.0).ssim < 0.5
     empty = np.zeros_like(one)
     assert lay_on(empty, empty, 0.0).ssim == 0
-
-
-def test_details_are_smooth_at_the_border(anatomy: np.ndarray) -> None:
-    assert np.isfinite(details(anatomy[None])).all()
-    assert np.abs(details(np.ones((1, 20, 20), np.float32))).max() < 1e-4
