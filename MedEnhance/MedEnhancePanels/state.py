@@ -206,16 +206,11 @@ class State:
     compressPath = Text("CompressPath", "")
 
     distillSource = Choice("DistillSource", "scene", "folder")
-    distillFolder = Text("DistillFolder", "")
     distillHigh = Text("DistillHigh", "hq/*")
     distillLow = Text("DistillLow", "")
-    distillLabels = Text("DistillLabels", "")
-    #: Whether its program may run is not kept: a scene comes from anybody.
-    distillSegmenter = Text("DistillSegmenter", "")
-    distillTask = Choice("DistillTask", "trainMR", "trainCT", "distill")
+    distillTask = Choice("DistillTask", "distill", "trainMR", "trainCT")
     distillDevice = Choice("DistillDevice", "auto", "cpu", "cuda", "mps")
     distillBudget = Choice("DistillBudget", "cpu", "smoke", "full")
-    distillSteps = Whole("DistillSteps", 0)
     distillName = Text("DistillName", "my-enhancer")
     distillRoot = Text("DistillRoot", "")
     distillRun = Text("DistillRun", "")

@@ -506,7 +506,7 @@ class ApplyTest(EnhanceTestCase):
         self.results.link(output, input=node, difference=node)
         self.choose(node)
         kinds = ("QAbstractButton", "QComboBox", "qMRMLNodeComboBox", "ctkSliderWidget")
-        for name in ("enhance", "compress", "models"):
+        for name, *_page in self.widget.PAGES:
             self.widget.showPage(name)
             page = self.widget.panels[name].widget
             parts = [self.widget.ui.inputSelector, self.widget.ui.loadButton]

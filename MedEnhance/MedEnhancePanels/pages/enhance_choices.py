@@ -261,38 +261,19 @@ class DeviceChoice:
         self._onChange()
 
 
-def roomText(device, job="enhance", budget=""):
-    """What a graphics card has free, what a job takes of it, and what happens without.
-
-    job: "enhance", "train" or "distill". budget: the preset of the latter two.
-    """
-    free = device["free"]
-    if job == "enhance":
-        needs = device.get("needs") or 0
-        text = _("{free} of {total} free on the graphics card; enhancing takes up to {needs}.")
-        without = _(
-            "With less it works in smaller parts, and goes on on the processor where that is not "
-            "enough: slower, with the same result within rounding. A warning will say so."
-        )
-    else:
-        needs = ((device.get("long") or {}).get(job) or {}).get(budget) or 0
-        text = _("{free} of {total} free on the graphics card; this run takes up to {needs}.")
-        if job == "distill":
-            without = _(
-                "With less it takes half as many patches at once, with a warning. Where that is "
-                "not enough it stops, and goes on from its last checkpoint when it is started "
-                "again, also on the processor."
-            )
-        else:
-            without = _(
-                "With less it may stop because memory ran out. Started again, it goes on from its "
-                "last checkpoint, also on the processor. Close other programs, or choose a shorter "
-                "budget."
-            )
-    text = text.format(
+def roomText(device):
+    """What a graphics card has free, what enhancing takes of it, and what happens without."""
+    free, needs = device["free"], device.get("needs") or 0
+    text = _("{free} of {total} free on the graphics card; enhancing takes up to {needs}.").format(
         free=bytesText(free), total=bytesText(device["total"]), needs=bytesText(needs)
     )
-    return text if free >= needs else f"{text} {without}"
+    if free >= needs:
+        return text
+    without = _(
+        "With less it works in smaller parts, and goes on on the processor where that is not "
+        "enough: slower, with the same result within rounding. A warning will say so."
+    )
+    return f"{text} {without}"
 
 
 class Overwriting:
