@@ -39,9 +39,9 @@ class ChoicesTest(EnhanceTestCase):
             and getattr(ui, name).isVisibleTo(page)
         ]
         self.assertEqual(sorted(choices), ["guideSelector", "outputSelector", "taskComboBox"])
-        self.assertEqual(ui.taskComboBox.currentText, "MR: automatic (noise, blur, shading)")
+        self.assertEqual(ui.taskComboBox.currentText, "MR: automatic (noise, blur, bias field)")
         self.assertIn("MR: missing lines or motion", self.tasks())
-        self.assertIn("noise, blur, shading", ui.taskComboBox.toolTip)
+        self.assertIn("noise, blur, bias field", ui.taskComboBox.toolTip)
         tips = {ui.taskComboBox.itemData(at, qt.Qt.ToolTipRole) for at in range(5)}
         self.assertEqual(len(tips), 5)
         node.SetAttribute(self.bridge.MODALITY, "CT")

@@ -114,7 +114,7 @@ def headProblem(node, head):
 
 def tasks(modality=UNKNOWN):
     """What an enhancement can correct: the values of the option `task`, with a text for each."""
-    measured = _("noise, blur, shading") if modality == "MR" else _("noise")
+    measured = _("noise, blur, bias field") if modality == "MR" else _("noise")
     texts = {
         "auto": _("automatic ({what})").format(what=measured),
         "noise": _("noise only"),
@@ -140,10 +140,10 @@ def aboutTask(task):
     return {
         "auto": _(
             "Corrects what is measured in the volume, as far as it is certain: noise, and in "
-            "MR blur and shading"
+            "MR blur and bias field"
         ),
-        "noise": _("Removes noise; blur and shading stay"),
-        "sharpness": _("Removes noise, and undoes blur; shading stays"),
+        "noise": _("Removes noise; blur and bias field stay"),
+        "sharpness": _("Removes noise, and undoes blur; the bias field stays"),
         "slices": _("Makes thin slices between thick ones, on a new grid"),
         "artifacts": _("Fills lines that are missing, and corrects motion during the scan"),
     }[task]

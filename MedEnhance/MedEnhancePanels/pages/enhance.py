@@ -322,9 +322,9 @@ class EnhancePanel(Page):
     def _showPlan(self):
         """What the run will do, with which model, and where, in a sentence."""
         ui, state = self.ui, self.context.state
-        ui.planLabel.visible = model_choice.isUsable(self.target) and not self.problem()
         model = model_choice.modelFor(self.target, state.model, state.task)
-        if ui.planLabel.visible and model is not None:
+        ui.planLabel.visible = model is not None and not self.problem()
+        if model is not None:
             ui.planLabel.text = _("{what}. Model {model}; device: {device}.").format(
                 what=model_choice.aboutTask(state.task),
                 model=model.name,
