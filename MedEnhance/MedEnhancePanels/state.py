@@ -12,7 +12,6 @@ import vtk
 from MedEnhanceLib.core.options import option_of, options_of
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.spg.config import DistillConfig
-from MedEnhanceLib.unicompress.config import CompressConfig
 from MedEnhancePanels import arguments
 
 #: The attribute by which parameter nodes of this module are found.
@@ -176,20 +175,16 @@ class NodeReference:
 
 
 @declared(EnhanceConfig)
-@declared(CompressConfig)
 class State:
     """What a user chose on the pages of one parameter node.
 
-    Options of enhancement and compression have the fields that their declarations give them;
-    written out here is what the declarations do not know, and what starts at another value.
+    Options of enhancement have the fields that their declaration gives them; written out here is
+    what the declaration does not know, and what starts at another value.
     """
 
     inputVolume = NodeReference("InputVolume")
     guideVolume = NodeReference("GuideVolume")
     outputVolume = NodeReference("OutputVolume")
-    #: Of an enhancement: a markups ROI node, or a segmentation node and a segment of it.
-    region = NodeReference("Region")
-    regionSegment = Text("RegionSegment", "")
     enhancedVolume = NodeReference("EnhancedVolume")
     #: Off: where shading is measured to be strong; on: always.
     biasCorrection = Switch("BiasCorrection", "auto", "n4")

@@ -6,7 +6,7 @@ import html
 from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge, cautions, region, results
+from MedEnhancePanels.nodes import bridge, cautions, results
 
 ENHANCER, HEAD, SLICES = "enhancer", "head", "slices"
 #: DICOM's word for a modality that is none of the others: the user has to choose the model.
@@ -149,16 +149,6 @@ def aboutTask(task):
     }[task]
 
 
-def wholeProblem(task, hasRegion=False):
-    """Why maps, segmentation and N4 are not to be had, in a sentence; empty where they are.
-
-    As `slicesProblem`, and where only a region is enhanced.
-    """
-    if hasRegion:
-        return _("Not available with a region: it needs the whole volume.")
-    return slicesProblem(task)
-
-
 def slicesProblem(task):
     """Why guide, look, maps and N4 are not to be had for thin slices; empty for another task."""
     if task == "slices":
@@ -166,7 +156,7 @@ def slicesProblem(task):
     return ""
 
 
-def withoutWhatItLacks(node, options):
+def withoutWhatItLacks(options):
     """The options of an enhancement without those that its task does not support."""
     if slicesProblem(options.task):
         options = dataclasses.replace(
@@ -184,19 +174,6 @@ def withoutWhatItLacks(node, options):
             segment=False,
             head="auto",
             output=None,
-            region=None,
-            regionSegment="",
-        )
-    if bridge.isSequence(node):
-        options = dataclasses.replace(options, region=None, regionSegment="")
-    if options.region is not None:
-        options = dataclasses.replace(
-            options,
-            uncertainty=False,
-            noiseMap=False,
-            segment=False,
-            head="auto",
-            biasCorrection="none",
         )
     return options
 
@@ -268,7 +245,7 @@ def _otherVolumesProblem(node, options):
                 volume=cautions.modalityName(bridge.modalityOf(node)),
             )
     bridge.checkOutput(options.output, node, options.guide, options.look)
-    return region.problemOf(node, options.region, options.regionSegment)
+    return ""
 
 
 def modelFor(node, model, task):

@@ -170,8 +170,6 @@ def differencesOf(options):
         differences.append(_("The bias field is not corrected in the preview."))
     elif options.biasCorrection == "auto" and options.task == "auto":
         differences.append(_("Apply also corrects blur and bias field where it finds them."))
-    if options.region is not None:
-        differences.append(_("Apply changes the region alone."))
     return differences
 
 
