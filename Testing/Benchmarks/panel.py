@@ -80,7 +80,7 @@ def measure(slices: int) -> list[Row]:
 
     def choose() -> None:
         widget.showPage("enhance")
-        ui.inputSelector.setCurrentNode(node)
+        widget.ui.inputSelector.setCurrentNode(node)
 
     step("choose the volume", choose, lambda: not runner.activeJobs())
     runner.shutdown()
@@ -92,7 +92,7 @@ def measure(slices: int) -> list[Row]:
     ui.applyButton.click()
     job = panel.job
     _timed(lambda: None, lambda: job.reached and job.fraction > 0.1)
-    step("cancel during Apply", ui.cancelButton.click, idle)
+    step("cancel during Apply", widget.ui.jobCancelButton.click, idle)
     step("Apply", ui.applyButton.click, idle)
     output = panel.context.state.enhancedVolume or node
     assert slicer.util.arrayFromVolume(output).shape[0] == slices
