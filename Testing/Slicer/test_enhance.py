@@ -619,18 +619,3 @@ class ApplyTest(EnhanceTestCase):
             parts = made.GetSegmentation()
             self.assertEqual(parts.GetNumberOfSegments(), 3)
             self.assertIn("White Matter", parts.GetNthSegment(2).GetTerminology())
-
-    @slow
-    def test_theDarkThemeIsLegible(self):
-        self.choose(self.brain())
-        self.apply()
-        light = qt.QApplication.palette()
-        dark = qt.QPalette(qt.QColor(45, 45, 45))
-        dark.setColor(qt.QPalette.Base, qt.QColor(30, 30, 30))
-        for role in (qt.QPalette.Text, qt.QPalette.ButtonText, qt.QPalette.WindowText):
-            dark.setColor(qt.QPalette.Disabled, role, qt.QColor(120, 120, 120))
-        try:
-            qt.QApplication.setPalette(dark)
-            self.picture("enhance-dark")
-        finally:
-            qt.QApplication.setPalette(light)
