@@ -48,9 +48,7 @@ class Context:
         widget = slicer.util.loadUI(self.resource("UI", f"{name}.ui"))
         if widget.palette.color(qt.QPalette.Window).lightness() < 128:
             _lightenBoxes(widget)
-        for section in slicer.util.findChildren(widget, className="ctkCollapsibleButton"):
-            # Its own policy keeps it as wide as its form with no row wrapped, whatever there is.
-            section.setSizePolicy(qt.QSizePolicy.Preferred, qt.QSizePolicy.Preferred)
+        _complete(widget)
         return widget
 
     def exportDicom(self, node):
@@ -108,6 +106,24 @@ class Context:
             self._exportDialog = None
         self._stateListeners, self.state = [], None
         self._showMessage = self._showPage = lambda *_arguments: None
+
+
+def _complete(widget):
+    """Set what all forms have in common."""
+    for section in slicer.util.findChildren(widget, className="ctkCollapsibleButton"):
+        # Its own policy keeps it as wide as its form with no row wrapped, whatever there is.
+        section.setSizePolicy(qt.QSizePolicy.Preferred, qt.QSizePolicy.Preferred)
+    for box in slicer.util.findChildren(widget, className="QComboBox"):
+        box.sizeAdjustPolicy = qt.QComboBox.AdjustToMinimumContentsLengthWithIcon
+        box.minimumContentsLength = 10
+    for selector in slicer.util.findChildren(widget, className="qMRMLNodeComboBox"):
+        selector.setSizePolicy(qt.QSizePolicy.Expanding, qt.QSizePolicy.Fixed)
+        selector.addEnabled = selector.removeEnabled = False
+        selector.noneEnabled = True
+    for label in slicer.util.findChildren(widget, className="QLabel"):
+        field = label.buddy()
+        if field is not None and not field.accessibleName:  # for screen readers
+            field.accessibleName = label.text.replace("&", "").rstrip(": ")
 
 
 def _lightenBoxes(widget):

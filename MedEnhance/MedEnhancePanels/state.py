@@ -12,7 +12,6 @@ import vtk
 from MedEnhanceLib.core.options import option_of, options_of
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.spg.config import DistillConfig
-from MedEnhanceLib.unicompress.config import CompressConfig
 from MedEnhancePanels import arguments
 
 #: The attribute by which parameter nodes of this module are found.
@@ -176,20 +175,16 @@ class NodeReference:
 
 
 @declared(EnhanceConfig)
-@declared(CompressConfig)
 class State:
     """What a user chose on the pages of one parameter node.
 
-    Options of enhancement and compression have the fields that their declarations give them;
-    written out here is what the declarations do not know, and what starts at another value.
+    Options of enhancement have the fields that their declaration gives them; written out here is
+    what the declaration does not know, and what starts at another value.
     """
 
     inputVolume = NodeReference("InputVolume")
     guideVolume = NodeReference("GuideVolume")
     outputVolume = NodeReference("OutputVolume")
-    #: Of an enhancement: a markups ROI node, or a segmentation node and a segment of it.
-    region = NodeReference("Region")
-    regionSegment = Text("RegionSegment", "")
     enhancedVolume = NodeReference("EnhancedVolume")
     #: Off: where shading is measured to be strong; on: always.
     biasCorrection = Switch("BiasCorrection", "auto", "n4")
@@ -206,16 +201,11 @@ class State:
     compressPath = Text("CompressPath", "")
 
     distillSource = Choice("DistillSource", "scene", "folder")
-    distillFolder = Text("DistillFolder", "")
     distillHigh = Text("DistillHigh", "hq/*")
     distillLow = Text("DistillLow", "")
-    distillLabels = Text("DistillLabels", "")
-    #: Whether its program may run is not kept: a scene comes from anybody.
-    distillSegmenter = Text("DistillSegmenter", "")
-    distillTask = Choice("DistillTask", "trainMR", "trainCT", "distill")
+    distillTask = Choice("DistillTask", "distill", "trainMR", "trainCT")
     distillDevice = Choice("DistillDevice", "auto", "cpu", "cuda", "mps")
     distillBudget = Choice("DistillBudget", "cpu", "smoke", "full")
-    distillSteps = Whole("DistillSteps", 0)
     distillName = Text("DistillName", "my-enhancer")
     distillRoot = Text("DistillRoot", "")
     distillRun = Text("DistillRun", "")

@@ -21,6 +21,9 @@ class DicomTestCase(MedEnhanceTestCase):
 
     KEEPS_WORKER = True
 
+    #: What `openDatabase` has opened.
+    ownDatabase = None
+
     def setUp(self):
         super().setUp()
 
@@ -109,6 +112,7 @@ class DicomTestCase(MedEnhanceTestCase):
         )
         self.addCleanup(database.closeDatabase)
         self.replaceDatabase(database)
+        self.ownDatabase = database
         return database
 
     def replaceDatabase(self, database):
@@ -127,7 +131,7 @@ class DicomTestCase(MedEnhanceTestCase):
         """A volume as Slicer's module DICOM loads it from its database."""
         from pydicom import dcmread
 
-        if slicer.dicomDatabase is None or not slicer.dicomDatabase.isOpen:
+        if self.ownDatabase is None:
             self.openDatabase()
         self.importInto(slicer.dicomDatabase, folder)
         node = self.readBack(folder)

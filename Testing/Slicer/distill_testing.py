@@ -1,7 +1,9 @@
 """What the tests of the page Distill share: a cohort of tiny brains, and runs of seconds."""
 
+import functools
 import json
 import os
+from unittest import mock
 
 import numpy as np
 import slicer
@@ -16,7 +18,7 @@ else:
 
 
 class DistillTestCase(MedEnhanceTestCase):
-    KIND = "train"
+    KIND, TASK = "train", "trainMR"
     KEEPS_WORKER = True
 
     def setUp(self):
@@ -30,6 +32,12 @@ class DistillTestCase(MedEnhanceTestCase):
         self.ui = self.panel.ui
         self.root = self.temporaryFolder()
         self.ui.rootEdit.text = self.root
+        self.choose(self.TASK)
+
+    def choose(self, task):
+        """What is made: a value of the state's distillTask."""
+        box = self.ui.taskSelector
+        box.currentIndex = box.findData(task)
 
     def tearDown(self):
         self.context.clearMessage()
@@ -83,11 +91,14 @@ class DistillTestCase(MedEnhanceTestCase):
         self.waitUntil(lambda: self.ui.cohortTable.rowCount == 3, 5)
         return nodes
 
-    def chooseBudget(self, steps):
-        """The smallest network, for that many steps, on the processor."""
+    def chooseBudget(self, steps=None):
+        """The smallest network on the processor, for that many steps of a training."""
+        from MedEnhancePanels.tasks import training
+
+        options = functools.partial(training.TrainingOptions, steps=steps or 0)
+        self.enterContext(mock.patch.object(training, "TrainingOptions", options))
         self.ui.budgetSelector.currentIndex = 2
         self.ui.deviceSelector.currentIndex = 1
-        self.ui.stepsSpinBox.value = steps
         self.ui.nameEdit.text = "tiny"
 
     def start(self, steps=400):

@@ -72,9 +72,12 @@ class EnhanceTestCase(MedEnhanceTestCase):
         self.processEvents(80)
 
     def writeInto(self, node):
-        """Choose an original as output, and agree to lose it."""
+        """Choose a volume as output, as an earlier result of the chosen one."""
+        source = self.context.state.inputVolume
+        self.results.stamp(node, "enhanced", source)
+        self.results.link(node, input=source)
+        slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTextNode")  # selectors look again
         self.ui.outputSelector.setCurrentNode(node)
-        self.ui.overwriteCheckBox.checked = True
 
     def apply(self, seconds=60):
         """Press Apply and wait for the end; the job."""

@@ -7,7 +7,7 @@ import numpy as np
 import qt
 import slicer
 from enhance_testing import EnhanceTestCase
-from medenhance_testing import recordStructure, slow
+from medenhance_testing import slow
 
 _NAME, _HEIGHT, _VIEW = "enhance-at-work", 560, 280
 #: Slices of the sample: a few, so that a CPU takes seconds.
@@ -65,9 +65,9 @@ class AtWorkTest(EnhanceTestCase):
         looks.append(self.look())
         with self.shownViews(_VIEW):
             self.panel.result.update()
-            self.assertEqual(self.panel.result.compare.mode, "fade")
+            self.panel.result.compare.show(job.nodes["output"], "single")
             for _time in range(2):
-                self.ui.inputButton.click()
+                self.panel.result.toggleInput()
                 looks.append(self.look())
             self.panel.result.leave()
         # First stood the input alone there, then the result again.
@@ -75,7 +75,6 @@ class AtWorkTest(EnhanceTestCase):
         if folder := os.environ.get("MEDENHANCE_SCREENSHOTS"):
             os.makedirs(folder, exist_ok=True)
             _write(looks, Path(folder) / f"{_NAME}.png")
-            recordStructure(folder, _NAME)
 
 
 def _write(looks, path):

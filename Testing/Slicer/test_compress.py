@@ -330,36 +330,6 @@ class EstimateTest(CompressTestCase):
 
 
 class DecompressTest(CompressTestCase):
-    def countNodes(self):
-        """Volumes, and what shows them."""
-        kinds = ("vtkMRMLScalarVolumeNode", "vtkMRMLScalarVolumeDisplayNode")
-        return [slicer.mrmlScene.GetNumberOfNodesByClass(kind) for kind in kinds]
-
-    @slow
-    def test_aPreviewThatIsRemovedWhileItComesInEndsTheOpening(self):
-        from MedEnhancePanels.tasks import compression
-
-        self.choose(self.loadSample())
-        self.compress()
-        runner = self.context.runner
-        card = self.wait(compression.startInspect(runner, self.path)).result["card"]
-        count = self.countNodes()
-        job = compression.startPreviewLoad(runner, self.path, card, "coming")
-
-        def remove(*_arguments):
-            node = slicer.mrmlScene.GetFirstNodeByName("coming")
-            if node is not None and job.fraction > 0.96:
-                slicer.mrmlScene.RemoveNode(node)
-
-        job.onEvent(remove)
-        self.waitUntil(lambda: job.isFinished, 30)
-        self.assertEqual((job.state, job.nodes), ("cancelled", {}))
-        self.assertEqual(self.countNodes(), count)
-
-    def wait(self, job):
-        self.waitUntil(lambda: job.isFinished, 30)
-        return job
-
     @slow
     def test_damageThatParityRepairsIsAWarning(self):
         node = self.smallVolume((70, 70, 70))

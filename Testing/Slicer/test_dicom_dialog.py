@@ -120,11 +120,9 @@ class DialogTest(DialogTestCase):
 
     def test_aSourceThatHasGoneAsksForThePatient(self):
         node = self.smallVolume()
-        dicom_source.remember(node, "/gone/series")
+        node.SetAttribute(dicom_source.INSTANCES, "1.2.3 1.2.4")
         ui = self.show(node)
-        self.assertIn(
-            "/gone/series, the source of the volume, no longer exists", ui.sourceLabel.text
-        )
+        self.assertIn("The image 1.2.3 is no longer in", ui.sourceLabel.text)
         self.assertFalse(ui.patientFrame.isHidden())
 
     def test_aSeriesThatTheDatabaseDoesNotHoldIsNamed(self):
@@ -133,14 +131,6 @@ class DialogTest(DialogTestCase):
         ui = self.show(node)
         self.assertIn("1.2.3.4", ui.sourceLabel.text)
         self.assertIn("import that series", ui.sourceLabel.text)
-        self.assertFalse(ui.patientFrame.isHidden())
-
-    @slow
-    def test_aFolderThatHoldsTheSeriesNoMoreAsksForThePatient(self):
-        node = self.loaded()
-        node.SetAttribute(dicom_source.SERIES, "1.2.3.4")
-        ui = self.show(node)
-        self.assertIn("was not found", ui.sourceLabel.text)
         self.assertFalse(ui.patientFrame.isHidden())
 
     def test_deIdentifiedNoPatientIsNamed(self):
@@ -182,13 +172,13 @@ class DialogTest(DialogTestCase):
 
     def test_aSuggestedFolderIsNew(self):
         node, parent = self.loaded(), self.temporaryFolder()
-        os.mkdir(os.path.join(parent, "ct DICOM"))
+        os.mkdir(os.path.join(parent, "axial DICOM"))
         ui = self.show(node)
         self.assertFalse(ui.folderButton.enabled)
         ui.folderCheckBox.checked = True
         with mock.patch.object(qt.QFileDialog, "getExistingDirectory", return_value=parent):
             ui.folderButton.click()
-        self.assertEqual(ui.folderEdit.text, os.path.join(parent, "ct DICOM 2"))
+        self.assertEqual(ui.folderEdit.text, os.path.join(parent, "axial DICOM 2"))
 
     def test_nothingIsCutWhateverIsShown(self):
         before = qt.QApplication.font()

@@ -34,7 +34,6 @@ class FileTest(MedEnhanceTestCase):
         )
         self.assertEqual(back.GetSpacing(), node.GetSpacing())
         self.assertEqual(back.GetOrigin(), node.GetOrigin())
-        self.assertIsNone(back.GetAttribute("MedEnhance.preview"))
 
     def test_slicersSaveDialogDoesNotOfferIt(self):
         """A scene refers to the file of a node's storage, and no storage of Slicer's reads it."""
@@ -42,34 +41,6 @@ class FileTest(MedEnhanceTestCase):
         offered = slicer.app.coreIOManager().fileWriterExtensions(node)
         self.assertTrue(any("nrrd" in each for each in offered), offered)
         self.assertFalse(any("ucv" in each for each in offered), offered)
-
-    @slow
-    def test_aPreviewIsThereBeforeTheWholeVolume(self):
-        k, j, i = np.ogrid[:200, :200, :200]
-        node = slicer.util.addVolumeFromArray(((k + 2 * j + i) // 8 + 1).astype(np.uint8))
-        self.compress(node)
-        seen = []
-
-        def look(job):
-            shown = [
-                each
-                for each in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
-                if each.GetAttribute("MedEnhance.preview") == "true"
-            ]
-            if shown and not seen:
-                seen.append(slicer.util.arrayFromVolume(shown[0]).copy())
-
-        self.context.runner.onChange(look)
-        self.addCleanup(self.context.runner.offChange, look)
-        back = slicer.util.loadNodeFromFile(self.path, None, {"name": "brain"})
-        whole = slicer.util.arrayFromVolume(node)
-        np.testing.assert_array_equal(slicer.util.arrayFromVolume(back), whole)
-        self.assertEqual(back.GetName(), "brain")
-        self.assertEqual(len(seen), 1, "no preview was there")
-        np.testing.assert_array_equal(seen[0][100], whole[100])
-        isOther = seen[0] != whole
-        self.assertGreater(isOther.mean(), 0.5)
-        self.assertEqual(set(seen[0][isOther]), {whole.min()})
 
     @slow
     def test_aDamagedFileIsReportedWithItsRemedyAndLeavesNothing(self):

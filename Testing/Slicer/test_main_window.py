@@ -83,6 +83,7 @@ class SampleTest(MedEnhanceTestCase):
         actions = {each.text: each for each in self.widget.volumeRow._menu.actions()}
         actions[samples.SAMPLES[0].title].trigger()
         noisy = self.context.state.inputVolume
+        self.assertIsNotNone(noisy, self.widget.ui.messageLabel.text)
         self.assertEqual(noisy.GetName(), "MNI152T1-noisy")
         self.assertIn("on purpose", noisy.GetAttribute("MedEnhance.notes"))
         again = samples.load(samples.SAMPLES[0])

@@ -39,6 +39,7 @@ class RemovalTest(MedEnhanceTestCase):
     def test_noSelectorTakesTheNeighborOfANodeThatWasRemoved(self):
         for selector, field in self.selectors():
             node = self.smallVolume(name="removed")
+            node.SetAttribute("MedEnhance.derived", "enhanced")  # which an output has to be
             last = self.smallVolume(name="last")
             selector.setCurrentNode(node)
             self.assertIs(getattr(self.context.state, field), node, field)
@@ -46,17 +47,6 @@ class RemovalTest(MedEnhanceTestCase):
             self.assertIsNone(selector.currentNode(), field)
             self.assertIsNone(getattr(self.context.state, field), field)
             self.remove(last)
-
-    def test_aRegionThatWasRemovedIsNotExchangedForAnother(self):
-        first, _second = (
-            slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", name) for name in "PQ"
-        )
-        self.widget.ui.inputSelector.setCurrentNode(self.nodes[0])
-        self.ui.regionSelector.setCurrentNode(first)
-        self.assertIs(self.context.state.region, first)
-        self.remove(first)
-        self.assertIsNone(self.ui.regionSelector.currentNode())
-        self.assertIsNone(self.context.state.region)
 
     def test_noOtherResultIsShownForOneThatWasRemoved(self):
         for node in self.nodes[1:]:
@@ -90,25 +80,6 @@ class RemovalTest(MedEnhanceTestCase):
         self.assertEqual(self.panel.problem(), "")
         self.remove(output)
         self.assertIsNone(self.panel.options.output)
-
-    def test_whatIsNoEarlierResultOfThisVolumeIsOverwrittenOnRequestOnly(self):
-        source, difference, elsewhere, again = self.nodes
-        self.results.stamp(difference, "difference", source)
-        for node, of in ((elsewhere, difference), (again, source)):
-            self.results.stamp(node, "enhanced", of)
-            self.results.link(node, input=of)
-        self.widget.ui.inputSelector.setCurrentNode(source)
-        box = self.ui.overwriteCheckBox
-        for node in (difference, elsewhere):
-            self.ui.outputSelector.setCurrentNode(node)
-            self.processEvents(80)
-            self.assertIn("would be lost", self.ui.problemLabel.text)
-            self.assertFalse(self.ui.applyButton.enabled)
-            box.checked = True
-            self.assertTrue(self.ui.applyButton.enabled)
-        self.ui.outputSelector.setCurrentNode(again)
-        self.processEvents(80)
-        self.assertTrue(self.ui.applyButton.enabled)
 
     def test_aSceneThatClosesIsNotTakenForAChoice(self):
         self.widget.ui.inputSelector.setCurrentNode(self.nodes[1])

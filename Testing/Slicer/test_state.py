@@ -50,8 +50,6 @@ class StateTest(MedEnhanceTestCase):
         state.biasCorrection = True
         self.assertEqual(state.value("biasCorrection"), "n4")
         self.assertEqual(state.node.GetParameter("BiasCorrection"), "true")  # as in older scenes
-        state.speed, state.compressMode = True, "ssim"
-        self.assertEqual((state.speed, state.compressMode, state.ssim), (True, "ssim", 0.95))
 
     def test_aDamagedValueReadsAsTheDefault(self):
         state = self.context.state

@@ -54,20 +54,6 @@ def test_a_selector_whose_node_goes_takes_the_neighbor_and_signals_it(sketch):
     assert signaled == ["B", "C", "A", None]
 
 
-def test_a_hierarchy_selector_whose_item_goes_takes_the_next():
-    slicer.mrmlScene.Clear(0)
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-    selector = slicer.qMRMLSubjectHierarchyComboBox()
-    selector.setMRMLScene(slicer.mrmlScene)
-    items = [hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), name) for name in "ABC"]
-    selector.setCurrentItem(items[1])
-    hierarchy.RemoveItem(items[1])
-    assert selector.currentItem() == items[2]
-    selector.setCurrentItem(0)
-    assert selector.currentItem() == hierarchy.GetSceneItemID()
-    slicer.mrmlScene.Clear(0)
-
-
 def test_a_reload_leaves_the_former_widgets_there_hidden(sketch):
     former = sketch.ui.applyButton
     slicer.util.reloadScriptedModule("Sketch")

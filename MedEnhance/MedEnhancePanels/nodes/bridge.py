@@ -19,8 +19,6 @@ from MedEnhancePanels.nodes import nrrd, provenance
 
 #: Attribute with the modality, where a user or a file stated it.
 MODALITY = "MedEnhance.modality"
-#: Set on a node while it holds some slices of a compressed file only.
-PREVIEW = "MedEnhance.preview"
 _MODALITIES = ("CT", "MR", "PT", "EM", "OT")
 #: DICOM's attribute, as Slicer's scalar volume plugin and subject hierarchy keep it.
 _DICOM_MODALITY = "DICOM.Modality"
@@ -93,12 +91,6 @@ def _checkFrame(frame, name):
         raise PanelError(
             _("{name} is a color volume").format(name=name),
             _("Convert it to grayscale first (module Vector to Scalar Volume)."),
-            "input",
-        )
-    if frame.GetAttribute(PREVIEW):
-        raise PanelError(
-            _("{name} is a preview of a compressed file").format(name=name),
-            _("Wait until it is complete, or open the file again."),
             "input",
         )
 
@@ -259,22 +251,20 @@ def rangeOf(image):
 _ranges = {}
 
 
-def sendVolume(node, path, source="", box=None):
+def sendVolume(node, path, source=""):
     """Write a volume, or a sequence of volumes as 4D, for the worker; a generator of fractions.
 
     Args:
         node: a scalar volume node, or a sequence node of them.
         path: of the file, .nrrd.
         source: its name in messages and manifests; "" for the node's name.
-        box: [start, stop) along k, j, i of the part that is sent; None for the whole.
     """
     checkVolume(node)
     frames = frameNodes(node)
-    geometry = geometryOf(frames[0])
     tags = {
         "modality": modalityOf(frames[0]),
         "units": unitsOf(node),
-        "geometry": geometry.cropped(tuple(first for first, _end in box)) if box else geometry,
+        "geometry": geometryOf(frames[0]),
         "source": source or safeName(node),
     }
     history = provenance.historyOf(node) or provenance.historyOf(frames[0])
@@ -288,9 +278,6 @@ def sendVolume(node, path, source="", box=None):
         tags["frame_interval_s"] = interval
     # Views of the nodes' own memory; the nodes are kept, so that it stays while it is written.
     arrays = [slicer.util.arrayFromVolume(frame) for frame in frames]
-    if box is not None:
-        part = tuple(slice(start, stop) for start, stop in box)
-        arrays = [array[part].copy() for array in arrays]
     yield from nrrd.write(path, arrays, tags)
 
 

@@ -6,7 +6,7 @@ import html
 from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge, cautions, region, results
+from MedEnhancePanels.nodes import bridge, cautions, results
 
 ENHANCER, HEAD, SLICES = "enhancer", "head", "slices"
 #: DICOM's word for a modality that is none of the others: the user has to choose the model.
@@ -114,7 +114,7 @@ def headProblem(node, head):
 
 def tasks(modality=UNKNOWN):
     """What an enhancement can correct: the values of the option `task`, with a text for each."""
-    measured = _("noise, blur, shading") if modality == "MR" else _("noise")
+    measured = _("noise, blur, bias field") if modality == "MR" else _("noise")
     texts = {
         "auto": _("automatic ({what})").format(what=measured),
         "noise": _("noise only"),
@@ -140,23 +140,13 @@ def aboutTask(task):
     return {
         "auto": _(
             "Corrects what is measured in the volume, as far as it is certain: noise, and in "
-            "MR blur and shading"
+            "MR blur and bias field"
         ),
-        "noise": _("Removes noise; blur and shading stay"),
-        "sharpness": _("Removes noise, and undoes blur; shading stays"),
+        "noise": _("Removes noise; blur and bias field stay"),
+        "sharpness": _("Removes noise, and undoes blur; the bias field stays"),
         "slices": _("Makes thin slices between thick ones, on a new grid"),
         "motion": _("Corrects motion between slices during the scan"),
     }[task]
-
-
-def wholeProblem(task, hasRegion=False):
-    """Why maps, segmentation and N4 are not to be had, in a sentence; empty where they are.
-
-    As `slicesProblem`, and where only a region is enhanced.
-    """
-    if hasRegion:
-        return _("Not available with a region: it needs the whole volume.")
-    return slicesProblem(task)
 
 
 def slicesProblem(task):
@@ -166,7 +156,7 @@ def slicesProblem(task):
     return ""
 
 
-def withoutWhatItLacks(node, options):
+def withoutWhatItLacks(options):
     """The options of an enhancement without those that its task does not support."""
     if slicesProblem(options.task):
         options = dataclasses.replace(
@@ -184,19 +174,6 @@ def withoutWhatItLacks(node, options):
             segment=False,
             head="auto",
             output=None,
-            region=None,
-            regionSegment="",
-        )
-    if bridge.isSequence(node):
-        options = dataclasses.replace(options, region=None, regionSegment="")
-    if options.region is not None:
-        options = dataclasses.replace(
-            options,
-            uncertainty=False,
-            noiseMap=False,
-            segment=False,
-            head="auto",
-            biasCorrection="none",
         )
     return options
 
@@ -268,7 +245,7 @@ def _otherVolumesProblem(node, options):
                 volume=cautions.modalityName(bridge.modalityOf(node)),
             )
     bridge.checkOutput(options.output, node, options.guide, options.look)
-    return region.problemOf(node, options.region, options.regionSegment)
+    return ""
 
 
 def modelFor(node, model, task):

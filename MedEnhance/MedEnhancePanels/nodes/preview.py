@@ -167,11 +167,9 @@ def differencesOf(options):
     """What Apply does otherwise with these options than a preview."""
     differences = []
     if options.biasCorrection == "n4":
-        differences.append(_("Shading is not corrected in the preview."))
+        differences.append(_("The bias field is not corrected in the preview."))
     elif options.biasCorrection == "auto" and options.task == "auto":
-        differences.append(_("Apply also corrects blur and shading where it finds them."))
-    if options.region is not None:
-        differences.append(_("Apply changes the region alone."))
+        differences.append(_("Apply also corrects blur and bias field where it finds them."))
     return differences
 
 

@@ -146,11 +146,6 @@ def guideOf(node):
     return guide if isinstance(guide.get("used"), int | float) else {}
 
 
-def regionOf(node):
-    """The name of the region that alone was enhanced, by its manifest; "" for the whole volume."""
-    return str(_part(manifestOf(node), "region").get("name") or "")
-
-
 def isShadingCorrected(node):
     """Whether its bias field was divided by, by its manifest."""
     measured = _part(figuresOf(node), "measured")

@@ -1,7 +1,6 @@
 """The page Distill: a cohort, what is made of it, and a run in the background.
 
-It has two halves: one trains an enhancer on the cohort, the other distills it. Each shows what it
-takes, and its own runs; RunArea shows a run and its result.
+It distills the cohort, or trains an enhancer on it; RunArea shows a run and its result.
 """
 
 import os
@@ -10,18 +9,11 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.spg.config import DistillConfig
-from MedEnhancePanels import arguments
+from MedEnhancePanels import arguments, dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.pages import distill_choices
-from MedEnhancePanels.pages.distill_choices import (
-    CardMemory,
-    CohortTable,
-    RoomEstimate,
-    SegmenterChoice,
-    TimeEstimate,
-)
+from MedEnhancePanels.pages.distill_choices import CohortTable, RoomEstimate, TimeEstimate
 from MedEnhancePanels.pages.distill_run import RunArea
 from MedEnhancePanels.pages.widgets import NodeSelectors, Page, askForFile
 from MedEnhancePanels.state import State
@@ -39,11 +31,9 @@ class DistillPanel(Page):
         self._fillSelectors()
         self._describe()
         self._prior = distill_choices.PriorChoice(context, self.ui, self._onEdited)
-        self._segmenter = SegmenterChoice(self.ui, self._onEdited)
         self._selectors = NodeSelectors(self.ui.priorVolumeSelector)
         self._estimate = TimeEstimate(context.runner, self.ui.estimateLabel, self._onNames)
         ui = self.ui
-        self._memory = CardMemory(context.runner, ui.memoryLabel)
         self._room = RoomEstimate(context, ui.roomButton, ui.roomLabel, self._distilled)
         self.runs = RunArea(context, self.ui, lambda: self.root, self._refreshButtons)
         self._connect()
@@ -53,6 +43,14 @@ class DistillPanel(Page):
     def _fillSelectors(self):
         ui = self.ui
         self._choices = {
+            "distillTask": (
+                ui.taskSelector,
+                {
+                    "distill": _("Distilled images of a cohort"),
+                    "trainMR": _("An enhancer for MR, trained on a cohort"),
+                    "trainCT": _("An enhancer for CT, trained on a cohort"),
+                },
+            ),
             "distillMethod": (ui.methodSelector, _methods()),
             "distillGoal": (
                 ui.goalSelector,
@@ -85,16 +83,12 @@ class DistillPanel(Page):
                 },
             ),
         }
-        for task, text in {"trainMR": _("MR"), "trainCT": _("CT")}.items():
-            ui.trainModalitySelector.addItem(text, task)
         for selector, entries in self._choices.values():
             for value, text in entries.items():
                 selector.addItem(text, value)
 
     def _describe(self):
         ui = self.ui
-        arguments.describe(ui.stepsSpinBox, TrainConfig, "steps")
-        ui.stepsSpinBox.minimum = 0  # as many as the budget says
         arguments.describe(ui.methodSelector, DistillConfig, "method")
         arguments.describe(ui.imagesSpinBox, DistillConfig, "images_per_patient")
         arguments.describe(ui.heldOutSpinBox, DistillConfig, "held_out", scale=100)
@@ -105,12 +99,9 @@ class DistillPanel(Page):
             selector.currentIndexChanged.connect(self._onEdited)
         for edit, _name in self._edits():
             edit.textChanged.connect(self._onEdited)
-        for button in (ui.sceneButton, ui.distillButton):
-            button.toggled.connect(self._onEdited)
-        ui.trainModalitySelector.currentIndexChanged.connect(self._onEdited)
-        for spinBox in (ui.stepsSpinBox, ui.imagesSpinBox, ui.heldOutSpinBox):
+        ui.sceneButton.toggled.connect(self._onEdited)
+        for spinBox in (ui.imagesSpinBox, ui.heldOutSpinBox):
             spinBox.valueChanged.connect(self._onEdited)
-        ui.dataButton.clicked.connect(lambda _checked=False: self._browse(ui.dataEdit))
         ui.rootButton.clicked.connect(lambda _checked=False: self._browse(ui.rootEdit))
         ui.pathButton.clicked.connect(lambda _checked=False: self._browse(ui.pathEdit))
         ui.tableButton.clicked.connect(self._onBrowseTable)
@@ -120,10 +111,8 @@ class DistillPanel(Page):
         """Line edits with the fields of the state that they show."""
         ui = self.ui
         return (
-            (ui.dataEdit, "distillFolder"),
             (ui.highEdit, "distillHigh"),
             (ui.lowEdit, "distillLow"),
-            (ui.labelsEdit, "distillLabels"),
             (ui.pathEdit, "distillCohort"),
             (ui.patternEdit, "distillPattern"),
             (ui.nameEdit, "distillName"),
@@ -133,7 +122,6 @@ class DistillPanel(Page):
 
     def enter(self):
         self._isShown = True
-        self._memory.ask()
         self._cohort.observe(True)
         self.runs.list()
         self.update()
@@ -147,7 +135,6 @@ class DistillPanel(Page):
         super().cleanup()
         self._selectors.cleanup()
         self._estimate.cleanup()
-        self._memory.cleanup()
         self._room.cleanup()
         self.runs.cleanup()
         self._cohort.cleanup()
@@ -175,9 +162,6 @@ class DistillPanel(Page):
             modality = "CT" if state.distillTask == "trainCT" else "MR"
             return training.TrainingOptions(
                 modality=modality,
-                steps=state.distillSteps,
-                segmenter=state.distillSegmenter.strip(),
-                trustSegmenter=self._segmenter.isTrusted,
                 **common,
             )
         return distillation.DistillOptions(
@@ -199,10 +183,9 @@ class DistillPanel(Page):
         if self.isDistilling:
             return distillation.PathCohort(state.distillCohort.strip(), state.distillPattern)
         return training.FolderCohort(
-            state.distillFolder,
+            state.distillCohort.strip(),
             training.patternsOf(state.distillHigh),
             training.patternsOf(state.distillLow),
-            training.patternsOf(state.distillLabels),
         )
 
     # --- state ↔ widgets ---
@@ -229,30 +212,22 @@ class DistillPanel(Page):
             for edit, name in self._edits():
                 if edit.text != getattr(state, name):
                     edit.text = getattr(state, name)
-            ui.stepsSpinBox.value = state.distillSteps
             ui.imagesSpinBox.value = state.distillImages
             ui.heldOutSpinBox.value = round(100 * state.distillHeldOut)
-            ui.trainButton.checked = not self.isDistilling
-            ui.distillButton.checked = self.isDistilling
-            if not self.isDistilling:
-                task = ui.trainModalitySelector.findData(state.distillTask)
-                ui.trainModalitySelector.currentIndex = task
             self._prior.show(state, self._patientNames())
-            self._segmenter.show(state, not self.isDistilling)
         finally:
             self._isUpdating = False
         job = "distill" if self.isDistilling else "train"
-        self._memory.show(state.distillDevice, job, state.distillBudget)
         self.runs.setKind(job)
         ui.rootEdit.placeholderText = long_run.defaultRoot()
         ui.noticeLabel.text = self._noticeText()
         isScene = state.distillSource == "scene"
-        ui.sceneArea.visible = isScene
-        ui.folderArea.visible = not isScene and not self.isDistilling
-        ui.pathArea.visible = not isScene and self.isDistilling
+        ui.cohortTable.visible = isScene
+        ui.pathArea.visible = not isScene
+        ui.tableButton.visible = self.isDistilling
         ui.trainArea.visible = not self.isDistilling
-        ui.distillArea.visible = ui.roomArea.visible = self.isDistilling
-        ui.shareLabel.visible = self.isDistilling
+        ui.goalSelector.enabled = self.isDistilling
+        ui.distillArea.visible = ui.shareLabel.visible = self.isDistilling
         isStatistics = state.distillMethod == "statistics"
         ui.imagesLabel.text = _("Images in all:") if isStatistics else _("Images per patient:")
         if self.isDistilling:
@@ -269,17 +244,13 @@ class DistillPanel(Page):
         rootBefore, pathBefore = state.distillRoot, state.distillCohort
         with state.changes():
             state.distillSource = "scene" if ui.sceneButton.checked else "folder"
-            training = ui.trainModalitySelector.currentData
-            state.distillTask = "distill" if ui.distillButton.checked else training
             for name, (selector, entries) in self._choices.items():
                 setattr(state, name, list(entries)[selector.currentIndex])
             for edit, name in self._edits():
                 setattr(state, name, edit.text)
-            state.distillSteps = ui.stepsSpinBox.value
             state.distillImages = ui.imagesSpinBox.value
             state.distillHeldOut = ui.heldOutSpinBox.value / 100
             self._prior.read(state)
-            self._segmenter.read(state)
         if state.distillCohort != pathBefore:
             self._names = []
         if state.distillRoot != rootBefore:
@@ -309,7 +280,7 @@ class DistillPanel(Page):
         if self.state.distillSource == "folder":
             text, warnings = _("The files are read from their folder."), []
         elif not members:
-            return _("The scene has no volumes yet: load some on the page Load.")
+            return _("The scene has no volumes yet: load some.")
         elif self.isDistilling:
             text = _(
                 "{patients} patients, {volumes} volumes. They are copied into the run's folder "
@@ -339,6 +310,7 @@ class DistillPanel(Page):
         ui.startButton.enabled = not why and not isRunning
         ui.startButton.toolTip = why or (_("A run is in progress") if isRunning else "")
         self.runs.refresh()
+        ui.roomButton.visible = self.isDistilling and not isRunning
         self._room.update(why or (_("A run is in progress") if isRunning else ""))
         self._refreshEstimate()
 
@@ -357,16 +329,14 @@ class DistillPanel(Page):
             return distillation.whyNot(self.cohort, distill_choices.priorIn(state), self.options)
         if not state.distillName.strip():
             return _("Give the model a name.")
-        if why := training.whyNoSegmenter(self.options.segmenter, self.cohort):
-            return why
         if state.distillSource == "folder":
-            isFolder = os.path.isdir(state.distillFolder)
+            isFolder = os.path.isdir(state.distillCohort.strip())
             return "" if isFolder else _("Choose the folder with the volumes.")
         return training.whyNotTrainable(self._cohort.members, self.options.modality)
 
     def _refreshEstimate(self):
         isAsked = self._isShown and self.isDistilling and not self.runs.isRunning
-        if isAsked and not self._whyNot():
+        if isAsked and not self._whyNot() and not dependencies.missing():
             prior = distill_choices.priorIn(self.state)
             self._estimate.ask(distillation.estimateParams(self.cohort, prior, self.options))
         else:
@@ -387,6 +357,8 @@ class DistillPanel(Page):
 
     @guarded
     def _onStart(self, _checked=False):
+        if not dependencies.ensure():
+            return
         self.context.clearMessage()
         self._cohort.update()
         runner, root = self.context.runner, self.root

@@ -1,11 +1,10 @@
-"""Parts of the page Distill: table of the cohort, prior, segmenter, memory, estimated time."""
+"""Parts of the page Distill: table of the cohort, prior, estimates of time and gain."""
 
 import qt
 import slicer
 from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import guarded
-from MedEnhancePanels.pages.enhance_choices import roomText
 from MedEnhancePanels.pages.widgets import askForFile, singleShot
 from MedEnhancePanels.tasks import long_run
 from MedEnhancePanels.tasks.distillation import ROLES, Prior, membersOfScene, startRoom
@@ -171,60 +170,6 @@ class PriorChoice:
             edit.text = path
 
 
-class SegmenterChoice:
-    """The widgets of a segmenter that an enhancer is made for; onEdited() after a change.
-
-    Whether its program may run is never read from the state: scenes come from anybody, and a click
-    on Start must not run what somebody else trusted.
-    """
-
-    def __init__(self, ui, onEdited):
-        self._ui, self._trusted = ui, ""
-        ui.segmenterEdit.textChanged.connect(onEdited)
-        ui.trustCheckBox.toggled.connect(self._onTrust)
-        ui.segmenterFileButton.clicked.connect(self._onFile)
-        ui.segmenterFolderButton.clicked.connect(self._onFolder)
-
-    @property
-    def isTrusted(self):
-        """Whether the user allowed the program in the file that is chosen now."""
-        return bool(self._trusted) and self._trusted == self._ui.segmenterEdit.text
-
-    def show(self, state, isTraining):
-        """Show what the state says; isTraining: whether that is a training."""
-        ui = self._ui
-        if ui.segmenterEdit.text != state.distillSegmenter:
-            ui.segmenterEdit.text = state.distillSegmenter
-        if not self.isTrusted:
-            self._trusted = ""
-        ui.trustCheckBox.checked = self.isTrusted
-        isChosen = bool(state.distillSegmenter.strip())
-        ui.segmenterArea.visible = isChosen
-        ui.labelsArea.visible = isTraining and isChosen
-
-    def read(self, state):
-        """Keep in the state what the widgets say."""
-        state.distillSegmenter = self._ui.segmenterEdit.text
-
-    def _onTrust(self, isTrusted):
-        self._trusted = self._ui.segmenterEdit.text if isTrusted else ""
-
-    @guarded
-    def _onFile(self, _checked=False):
-        edit = self._ui.segmenterEdit
-        path = askForFile(edit, _("Choose a segmenter"), edit.text)
-        if path:
-            edit.text = path
-
-    @guarded
-    def _onFolder(self, _checked=False):
-        edit = self._ui.segmenterEdit
-        title = _("Choose the folder of a segmenter")
-        folder = qt.QFileDialog.getExistingDirectory(edit, title, edit.text)
-        if folder:
-            edit.text = folder
-
-
 def priorIn(state):
     """The prior that a state says."""
     return Prior(
@@ -307,54 +252,6 @@ class TimeEstimate:
     def _show(self, text):
         self._label.text = text
         self._label.visible = bool(text)
-
-
-class CardMemory:
-    """Says in a label what the chosen graphics card has free and what a run takes of it.
-
-    The cards are those that a `doctor` job finds.
-    """
-
-    def __init__(self, runner, label):
-        self._runner, self._label = runner, label
-        self._cards, self._auto = {}, None
-        self._job, self._shown = None, None
-        self._fill()
-
-    def ask(self):
-        """Find out; again each time that the page is entered, as free memory changes."""
-        if self._job is None:
-            self._job = self._runner.submit("doctor", {}, title=_("Check this computer"))
-            self._job.onFinished(self._onFinished)
-
-    def show(self, device, job, budget):
-        """For a device of the page, and a job and budget as in `roomText`."""
-        self._shown = (device, job, budget)
-        self._fill()
-
-    def cleanup(self):
-        self._label = None
-
-    def _onFinished(self, job):
-        self._job = None
-        if job.state != "done":
-            return
-        self._cards = {
-            device["name"]: device
-            for device in job.result.get("devices") or ()
-            if device.get("total") and device.get("free") is not None and not device.get("fault")
-        }
-        self._auto = (job.result.get("choice") or {}).get("name")
-        self._fill()
-
-    def _fill(self):
-        if self._label is None:
-            return
-        device, job, budget = self._shown or ("cpu", "train", "")
-        device = self._auto if device == "auto" else device
-        card = self._cards.get("cuda:0" if device == "cuda" else device)
-        self._label.text = roomText(card, job, budget) if card is not None else ""
-        self._label.visible = card is not None
 
 
 class RoomEstimate:

@@ -1,4 +1,4 @@
-"""The section Run of the page Distill: progress, plot of the loss, result, runs to resume."""
+"""The run on the page Distill: its buttons, curve and result, and runs to resume."""
 
 import logging
 import os
@@ -13,12 +13,11 @@ from slicer.i18n import tr as _
 from vtk.util import numpy_support
 
 from MedEnhancePanels.errors import PanelError, guarded
-from MedEnhancePanels.job import durationText, stageText, withWarnings
-from MedEnhancePanels.pages.widgets import openPath, setBorder, ticking
+from MedEnhancePanels.job import withWarnings
+from MedEnhancePanels.pages.widgets import openPath, setBorder
 from MedEnhancePanels.tasks import distillation, long_run
 from MedEnhancePanels.tasks.long_run import picturesIn
 
-_CLOCK_MS = 1000
 #: More pictures than these are not looked at in a panel; the folder has them all.
 _MOST_PICTURES = 100
 _ICON_PIXELS = 24
@@ -34,11 +33,10 @@ class RunArea:
         self.context, self._ui = context, ui
         self._root, self._onChange = root, onChange
         self._long, self._lastRun, self._status = None, None, None
-        self._kind, self._isFolded = "train", False
+        self._kind = "distill"
         self.plot = None
         self._isBound = True
         self._distilled = DistilledView(context, ui)
-        self._clock = ticking(ui.runSection, _CLOCK_MS, self._showTime)
         ui.pauseButton.clicked.connect(self._onPause)
         ui.cancelButton.clicked.connect(self._onCancel)
         ui.resumeButton.clicked.connect(self._onResume)
@@ -54,7 +52,6 @@ class RunArea:
     def cleanup(self):
         """Let go of the widgets; a run goes on."""
         self._isBound = False
-        self._clock.stop()
         self._long = self._status = None
 
     def followCurrent(self):
@@ -87,30 +84,19 @@ class RunArea:
     def refresh(self):
         """Enable what can be done now."""
         ui, isRunning = self._ui, self.isRunning
-        ui.pauseButton.enabled = ui.cancelButton.enabled = (
-            isRunning and not self._long.job.wantsCancel
-        )
-        why = "" if isRunning else _("No run is in progress")
-        ui.pauseButton.toolTip = why or _(
-            "Stop after writing a checkpoint; Resume continues from it, also after Slicer was "
-            "closed"
-        )
-        ui.cancelButton.toolTip = why or _("Stop permanently; the run's folder is kept")
+        for button in (ui.pauseButton, ui.cancelButton):
+            button.visible = isRunning
+            button.enabled = isRunning and not self._long.job.wantsCancel
+        ui.startButton.visible = not isRunning
         ui.resumeArea.visible = ui.runSelector.count > 0 and not isRunning
         ui.statusLabel.visible = bool(ui.statusLabel.text) and not isRunning
-        ui.plotButton.enabled = isRunning or self._lastRun is not None
-        ui.plotButton.toolTip = (
-            _("Show the loss in a plot view of the layout")
-            if ui.plotButton.enabled
-            else _("There is no run to show")
-        )
+        ui.plotButton.visible = isRunning or self._lastRun is not None
 
     # --- the run that goes on ---
 
     def _follow(self, begun):
         self._long = begun
         self._showRun(None)
-        self._clock.start()
         self._showProgress()
         begun.job.onEvent(self._onEvent)
         begun.job.onFinished(self._onFinished)
@@ -138,7 +124,6 @@ class RunArea:
         if self._long is None or job is not self._long.job:
             return
         run, self._long = self._long.run, None
-        self._clock.stop()
         self._showProgress()
         self._showRun(run)
         self.list()
@@ -160,7 +145,7 @@ class RunArea:
             text = _("{name} is finished. {headline}")
             self.context.message("warning", text.format(name=run.name, headline=headline))
         else:
-            text = _("{name} is finished. Read the audit below before sharing the images.")
+            text = _("{name} is finished. Read the audit before sharing the images.")
             self.context.message("info", text.format(name=run.name))
 
     def _importModel(self, run):
@@ -182,26 +167,15 @@ class RunArea:
 
     def _showProgress(self):
         ui, running = self._ui, self._long
-        for widget in (ui.progressBar, ui.progressLabel, ui.timeLabel):
-            widget.visible = running is not None
         job = running.job if running is not None else None
         # Warnings have a label of their own.
         news = [line for line in job.log if not line.startswith("warning: ")] if job else []
         newest = distillation.withNames(running.run, news[-1]) if news else ""
         warned = [distillation.withNames(running.run, each) for each in job.warnings] if job else []
-        for label, text in ((ui.logLabel, newest), (ui.noteLabel, withWarnings("", warned))):
-            if label.text != text:
-                label.text = text
-            label.visible = bool(text)
-        if running is not None:
-            ui.progressBar.value = int(100 * job.fraction)
-            ui.progressLabel.text = stageText(job)
-            self._showTime()
-
-    def _showTime(self):
-        if self._long is not None:
-            elapsed = durationText(self._long.elapsedSeconds)
-            self._ui.timeLabel.text = _("Elapsed: {time}").format(time=elapsed)
+        text = withWarnings(newest, warned)
+        if ui.newsLabel.text != text:
+            ui.newsLabel.text = text
+        ui.newsLabel.visible = bool(text)
 
     @guarded
     def _onPlot(self, _checked=False):
@@ -218,20 +192,8 @@ class RunArea:
         run = run if run is not None and run.kind == self._kind else None
         ui.resultBox.visible = run is not None
         self._distilled.show(run)
-        self._fold(run is not None and run.kind == "distill" and run.state == "done")
-        pictures = run.pictures() if run is not None and run.kind == "train" else []
-        ui.gallery.visible = bool(pictures)
-        fill(ui.gallery, pictures)
         if run is not None:
             ui.resultLabel.text = distillation.withNames(run, long_run.runText(run))
-
-    def _fold(self, isFolded):
-        """Give a result the room of what it was made with, which the user can open again."""
-        if isFolded != self._isFolded:
-            self._isFolded = isFolded
-            self._ui.noticeFrame.visible = not isFolded
-            for section in (self._ui.cohortSection, self._ui.optionsSection):
-                section.collapsed = isFolded
 
     def list(self):
         """Offer the runs that can go on; the scene's own first."""
@@ -252,17 +214,6 @@ class RunArea:
     def _onResume(self, _checked=False):
         self.context.clearMessage()
         folder = self._ui.runSelector.itemData(self._ui.runSelector.currentIndex)
-        # A scene can bring a run that somebody else began.
-        program = long_run.Run.open(folder).trustedProgram
-        if program and not slicer.util.confirmOkCancelDisplay(
-            _(
-                "This run executes the program in {path}. Continue only if you trust where it "
-                "comes from."
-            ).format(path=program),
-            _("MedEnhance: a program in a segmenter's file"),
-            self._ui.resumeButton,
-        ):
-            return
         self.begin(long_run.resume(self.context.runner, folder))
 
     def _askStatus(self, index):
@@ -358,8 +309,6 @@ class DistilledView:
         ui.auditIcon.setPixmap(icon.pixmap(_ICON_PIXELS, _ICON_PIXELS))
         setBorder(ui.auditFrame, verdict.color)
         ui.auditLabel.text = f"<b>{escape(verdict.found)}</b> {escape(verdict.limits)}"
-        ui.auditBrowser.setMarkdown(str(audit.get("summary") or ""))
-        ui.auditBrowser.visible = bool(audit.get("summary"))
 
     @guarded
     def _onFolder(self, _checked=False):
@@ -403,7 +352,7 @@ def verdictOf(audit, attacks):
         return Verdict(
             "red",
             _("Leak found: do not share this."),
-            _("What is listed below was found; the attacks may have missed other leaks."),
+            _("The report says what was found; the attacks may have missed other leaks."),
         )
     careful = _("Treat the images as the patients' own.")
     if audit.get("alarm") is None:
@@ -412,7 +361,7 @@ def verdictOf(audit, attacks):
     if could == 0:
         found = _("Nothing is known: none of {count} attacks could have found a leak.")
         return Verdict("gray", found.format(count=count), careful)
-    limits = _("This is no proof: weaker leaks than those stated below, or others, can be there.")
+    limits = _("This is no proof: weaker leaks than those in the report, or others, can be there.")
     if could is None:
         return Verdict("amber", _("These attacks found no leak."), limits)
     found = _("No leak was found by the {could} of {count} attacks that could have found one.")

@@ -6,17 +6,16 @@ from slicer.i18n import tr as _
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.job import withWarnings
-from MedEnhancePanels.nodes import bridge, model_choice, preview, region
+from MedEnhancePanels.nodes import bridge, model_choice, preview
 from MedEnhancePanels.pages.enhance_choices import (
     DeviceChoice,
     GuideBox,
     HeadBox,
     ModalityBox,
     ModelBox,
-    Overwriting,
-    RegionBox,
     TaskBox,
     offer,
+    outputProblem,
 )
 from MedEnhancePanels.pages.enhance_result import ResultArea
 from MedEnhancePanels.pages.result_texts import hardlyChangedText, tookText, warningsOf
@@ -53,7 +52,6 @@ class EnhancePanel(Page):
         self._models, self._heads = ModelBox(self.ui), HeadBox(self.ui)
         self._modality = ModalityBox(self.ui)
         self._tasks, self._guide = TaskBox(self.ui), GuideBox(self.ui)
-        self._overwriting = Overwriting(self.ui.overwriteCheckBox)
         self._problem = Notice(self.ui, "problem")
         self._shortcuts = Shortcuts(
             self.widget,
@@ -64,12 +62,10 @@ class EnhancePanel(Page):
             },
         )
         ui = self.ui
-        self._region = RegionBox(ui)
         self._selectors = NodeSelectors(
             ui.guideSelector,
             ui.outputSelector,
             ui.resultSelector,
-            ui.regionSelector,
         )
         self._whenDone = {"apply": self._onApplied}
         self._setup()
@@ -81,10 +77,10 @@ class EnhancePanel(Page):
     def _setup(self):
         ui = self.ui
         ui.allFramesCheckBox.visible = False
+        ui.outputSelector.addAttribute("vtkMRMLScalarVolumeNode", "MedEnhance.derived", "enhanced")
         for selector in (
             ui.guideSelector,
             ui.outputSelector,
-            ui.regionSelector,
         ):
             selector.currentNodeChanged.connect(self._onChoice)
         for comboBox in (
@@ -92,7 +88,6 @@ class EnhancePanel(Page):
             ui.modelComboBox,
             ui.headComboBox,
             ui.deviceComboBox,
-            ui.regionSegmentComboBox,
         ):
             comboBox.activated.connect(self._onChoice)
         for checkBox in (
@@ -101,12 +96,10 @@ class EnhancePanel(Page):
             ui.noiseMapCheckBox,
             ui.segmentCheckBox,
             ui.biasCorrectionCheckBox,
-            ui.overwriteCheckBox,
         ):
             checkBox.toggled.connect(self._onChoice)
         ui.previewButton.clicked.connect(self.onPreview)
         ui.applyButton.clicked.connect(self.onApply)
-        ui.newBoxButton.clicked.connect(self._onNewBox)
         scene = slicer.mrmlScene
         for event in (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent):
             self._observed.append((scene, scene.AddObserver(event, self._onSceneChanged)))
@@ -169,10 +162,8 @@ class EnhancePanel(Page):
             device=state.device,
             biasCorrection=state.value("biasCorrection") if isMr else "none",
             output=state.outputVolume,
-            region=state.region,
-            regionSegment=state.regionSegment,
         )
-        return model_choice.withoutWhatItLacks(node, options)
+        return model_choice.withoutWhatItLacks(options)
 
     @guarded
     def _onChoice(self, *_arguments):
@@ -183,10 +174,6 @@ class EnhancePanel(Page):
         with state.changes():
             state.guideVolume = ui.guideSelector.currentNode()
             state.outputVolume = ui.outputSelector.currentNode()
-            state.region = ui.regionSelector.currentNode()
-            if ui.regionSegmentComboBox.isVisibleTo(self.widget):
-                state.regionSegment = ui.regionSegmentComboBox.currentData or ""
-            isAgreed = self._overwriting.read(state.outputVolume)
             state.task = ui.taskComboBox.currentData or "auto"
             state.model = ui.modelComboBox.currentData or "auto"
             state.head = ui.headComboBox.currentData or "auto"
@@ -200,12 +187,6 @@ class EnhancePanel(Page):
                 state.segment = ui.segmentCheckBox.checked
             if ui.biasCorrectionCheckBox.enabled:
                 state.biasCorrection = ui.biasCorrectionCheckBox.checked
-        if isAgreed:  # which is not part of the state
-            self.update()
-
-    @guarded
-    def _onNewBox(self, *_checked):
-        self.context.state.region = region.newBox(self.context.state.inputVolume)
 
     def onState(self, state):
         self.update()
@@ -248,7 +229,6 @@ class EnhancePanel(Page):
                     self._models,
                     self._tasks,
                     self._heads,
-                    self._region,
                 ):
                     box.show(self.context.state, self.target)
                 self._devices.show(self.context.state.device)
@@ -279,21 +259,18 @@ class EnhancePanel(Page):
         ui.allFramesCheckBox.checked = state.allFrames
         isSlices = state.task == "slices"
         ui.outputSelector.enabled = not (bridge.isSequence(self.target) or isSlices)
-        self._overwriting.show(state.outputVolume, self.target)
         lacking = model_choice.slicesProblem(state.task)
-        hasRegion = state.region is not None
-        whole = model_choice.wholeProblem(state.task, hasRegion)
         self._guide.show(state, self.target, lacking)
-        _offerCheck(ui.uncertaintyCheckBox, state.uncertainty, whole)
-        _offerCheck(ui.noiseMapCheckBox, state.noiseMap, whole)
+        _offerCheck(ui.uncertaintyCheckBox, state.uncertainty, lacking)
+        _offerCheck(ui.noiseMapCheckBox, state.noiseMap, lacking)
         problem = model_choice.canSegment(self.target) if model_choice.isUsable(self.target) else ""
-        if isSlices or hasRegion:
-            problem = whole
+        if isSlices:
+            problem = lacking
         _offerCheck(ui.segmentCheckBox, state.segment, problem)
         problem = ""
         if model_choice.isUsable(self.target) and model_choice.modalityOf(self.target) != "MR":
             problem = _("Only for MR.")
-        _offerCheck(ui.biasCorrectionCheckBox, state.biasCorrection, problem or whole)
+        _offerCheck(ui.biasCorrectionCheckBox, state.biasCorrection, problem or lacking)
 
     def _showActions(self):
         ui, state = self.ui, self.context.state
@@ -322,9 +299,9 @@ class EnhancePanel(Page):
     def _showPlan(self):
         """What the run will do, with which model, and where, in a sentence."""
         ui, state = self.ui, self.context.state
-        ui.planLabel.visible = model_choice.isUsable(self.target) and not self.problem()
         model = model_choice.modelFor(self.target, state.model, state.task)
-        if ui.planLabel.visible and model is not None:
+        ui.planLabel.visible = model is not None and not self.problem()
+        if model is not None:
             ui.planLabel.text = _("{what}. Model {model}; device: {device}.").format(
                 what=model_choice.aboutTask(state.task),
                 model=model.name,
@@ -334,7 +311,7 @@ class EnhancePanel(Page):
     def problem(self):
         """Why Apply cannot be pressed, in a sentence; empty where it can."""
         fault = model_choice.problemOf(self.target, self.options)
-        return fault or self._overwriting.problem(self.context.state.outputVolume, self.target)
+        return fault or outputProblem(self.context.state.outputVolume, self.target)
 
     def _busy(self):
         """What has to end before another run can begin, in a sentence; empty for nothing."""

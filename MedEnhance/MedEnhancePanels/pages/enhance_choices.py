@@ -104,39 +104,6 @@ class HeadBox(_ModelList):
         ui.segmentNoteLabel.visible = bool(note)
 
 
-class RegionBox:
-    """The segment that is the region, where the region is a segmentation."""
-
-    def __init__(self, ui):
-        self._ui, self._offered = ui, None
-
-    def show(self, state, target):
-        """Show the state, and why there is no choice; target: the node to enhance."""
-        ui, node = self._ui, state.region
-        ui.regionSelector.setCurrentNode(node)
-        isSlices = state.task == "slices"
-        ui.regionSelector.enabled = not (isSlices or bridge.isSequence(target))
-        isUsable = model_choice.isUsable(target)
-        ui.newBoxButton.enabled = ui.regionSelector.enabled and isUsable
-        isSegmentation = node is not None and node.IsA("vtkMRMLSegmentationNode")
-        ui.regionSegmentComboBox.visible = isSegmentation
-        offered = []
-        if isSegmentation:
-            segments = node.GetSegmentation()
-            identifiers = [
-                segments.GetNthSegmentID(at) for at in range(segments.GetNumberOfSegments())
-            ]
-            offered = [(each, segments.GetSegment(each).GetName()) for each in identifiers]
-        if offered != self._offered:
-            self._offered = offered
-            ui.regionSegmentComboBox.clear()
-            ui.regionSegmentComboBox.addItem(_("Choose a segment"), "")
-            for identifier, name in offered:
-                ui.regionSegmentComboBox.addItem(name, identifier)
-        index = ui.regionSegmentComboBox.findData(state.regionSegment)
-        ui.regionSegmentComboBox.currentIndex = max(0, index)
-
-
 class GuideBox:
     """The guide, and the series of the study that is suggested as one."""
 
@@ -261,88 +228,30 @@ class DeviceChoice:
         self._onChange()
 
 
-def roomText(device, job="enhance", budget=""):
-    """What a graphics card has free, what a job takes of it, and what happens without.
-
-    job: "enhance", "train" or "distill". budget: the preset of the latter two.
-    """
-    free = device["free"]
-    if job == "enhance":
-        needs = device.get("needs") or 0
-        text = _("{free} of {total} free on the graphics card; enhancing takes up to {needs}.")
-        without = _(
-            "With less it works in smaller parts, and goes on on the processor where that is not "
-            "enough: slower, with the same result within rounding. A warning will say so."
-        )
-    else:
-        needs = ((device.get("long") or {}).get(job) or {}).get(budget) or 0
-        text = _("{free} of {total} free on the graphics card; this run takes up to {needs}.")
-        if job == "distill":
-            without = _(
-                "With less it takes half as many patches at once, with a warning. Where that is "
-                "not enough it stops, and goes on from its last checkpoint when it is started "
-                "again, also on the processor."
-            )
-        else:
-            without = _(
-                "With less it may stop because memory ran out. Started again, it goes on from its "
-                "last checkpoint, also on the processor. Close other programs, or choose a shorter "
-                "budget."
-            )
-    text = text.format(
+def roomText(device):
+    """What a graphics card has free, what enhancing takes of it, and what happens without."""
+    free, needs = device["free"], device.get("needs") or 0
+    text = _("{free} of {total} free on the graphics card; enhancing takes up to {needs}.").format(
         free=bytesText(free), total=bytesText(device["total"]), needs=bytesText(needs)
     )
-    return text if free >= needs else f"{text} {without}"
+    if free >= needs:
+        return text
+    without = _(
+        "With less it works in smaller parts, and goes on on the processor where that is not "
+        "enough: slower, with the same result within rounding. A warning will say so."
+    )
+    return f"{text} {without}"
 
 
-class Overwriting:
-    """The check box for an output whose content would be lost; another output deselects it.
+def outputProblem(output, target):
+    """Why a result of the target cannot go into a node, in a sentence; empty where it can.
 
-    It is about all that is no earlier result of the same volume.
+    Only what an earlier run on the same volume has made is written over.
     """
-
-    def __init__(self, checkBox):
-        self._checkBox = checkBox
-        self._asked = self._allowed = None
-
-    def read(self, output):
-        """The user has chosen something: keep the permission for this output only.
-
-        Returns whether that is something new.
-        """
-        before = self._allowed
-        if not self._checkBox.checked:
-            self._allowed = None
-        elif output is not None and output.GetID() == self._asked:  # as the user saw the box
-            self._allowed = output.GetID()
-        return self._allowed != before
-
-    def show(self, output, target):
-        """Ask where it is needed; called whenever another output is shown."""
-        isAsked = _isLost(output, target)
-        self._checkBox.visible = isAsked
-        if not isAsked or output.GetID() != self._allowed:
-            self._allowed = None
-        self._checkBox.checked = self._allowed is not None
-        self._asked = output.GetID() if isAsked else None
-
-    def problem(self, output, target):
-        """Why Apply has to wait, in a sentence; empty where it need not."""
-        if not _isLost(output, target) or output.GetID() == self._allowed:
-            return ""
-        texts = {
-            False: _("The output “{name}” is an original volume and would be lost"),
-            True: _("The output “{name}” is no earlier result of this volume and would be lost"),
-        }
-        remedy = _("Select the check box to overwrite it, or choose “Create new volume”.")
-        what = texts[bool(output.GetAttribute("MedEnhance.derived"))]
-        return f"{what.format(name=output.GetName())}. {remedy}"
-
-
-def _isLost(output, target):
-    """Whether more goes with an output's voxels than an earlier result of the target."""
-    if output is None:
-        return False
     source = results.linked(output, "input")
-    isResult = output.GetAttribute("MedEnhance.derived") == "enhanced"
-    return not (isResult and source in (target, preview.shownVolume(target)))
+    if output is None or source in (target, preview.shownVolume(target)):
+        return ""
+    return _(
+        "The output “{name}” is no earlier result of this volume: choose another, or “Create new "
+        "volume”."
+    ).format(name=output.GetName())

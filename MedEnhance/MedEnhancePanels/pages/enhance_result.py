@@ -27,6 +27,8 @@ class ResultArea:
         self.compare = Compare(self.update)
         #: What is being blended, and the steps of that.
         self._blended, self._steps = None, None
+        #: Whether the slider is held somewhere else than at the strength of the voxels.
+        self._isHeld = False
         self._isUpdating = False
         self._timer = ticking(ui.resultButton, 0, self._onStep)
         self._notice = Notice(ui, "alarm")
@@ -39,6 +41,7 @@ class ResultArea:
         ui.differenceButton.clicked.connect(
             lambda checked=False: self._onMap("difference", checked)
         )
+        ui.strengthSlider.valueIsChanging.connect(self._onDragged)
         ui.strengthSlider.valueChanged.connect(self._onStrength)
         self._menu, self.actions = qt.QMenu(ui.moreButton), {}
         self._fillMenu()
@@ -106,7 +109,7 @@ class ResultArea:
         isOurs = not self.isBlending or self._blended is output
         slider.enabled = output is not None and not problem and isOurs
         slider.toolTip = problem or self._strengthTip
-        if not (self.isBlending and isOurs):
+        if not (self._isHeld or (self.isBlending and isOurs)):
             slider.value = results.strengthOf(output) if output is not None else 1.0
 
     def _showMenu(self, canCompare):
@@ -154,6 +157,7 @@ class ResultArea:
     def forget(self):
         """The scene closes: there is nothing to put back."""
         self.stop()
+        self._isHeld = False
         blending.forgetRemoved()
         self.compare.forget()
 
@@ -246,11 +250,18 @@ class ResultArea:
         self.context.exportDicom(self.output)
 
     @guarded
+    def _onDragged(self, value):
+        """While the slider is held nothing else moves it; the views show the voxels as they are."""
+        if not self._isUpdating and self.output is not None:
+            self._isHeld = value != results.strengthOf(self.output)
+
+    @guarded
     def _onStrength(self, value):
         """The slider was released, or a value was entered."""
         if self._isUpdating or self.output is None:
             return
         self.stop()
+        self._isHeld = False
         try:
             self._steps, self._blended = blending.setStrength(self.output, value), self.output
             self._timer.start()

@@ -86,8 +86,9 @@ class JobBar:
 
     def _showLog(self):
         ui = self._ui
-        ui.logText.visible = ui.logButton.checked and self._job is not None
-        if ui.logText.visible:
+        isShown = ui.logButton.checked and self._job is not None
+        ui.logText.visible = isShown
+        if isShown:
             details = self._job.error.details if self._job.error is not None else ""
             text = "\n".join(filter(None, [*self._job.log, details]))
             if ui.logText.plainText != text:

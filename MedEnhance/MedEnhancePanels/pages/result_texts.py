@@ -98,8 +98,6 @@ def _madeBy(output):
         facts.append(tookText(manifest["seconds"]))
     if results.strengthOf(output) != 1.0:
         facts.append(_("strength {strength:.2f}").format(strength=results.strengthOf(output)))
-    if provenance.regionOf(output):
-        facts.append(_("in {region} only").format(region=provenance.regionOf(output)))
     return " · ".join(str(fact) for fact in facts if fact)
 
 

@@ -4,6 +4,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
+from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.nodes import preview, provenance
 from MedEnhancePanels.pages.widgets import NodeSelectors
@@ -83,17 +84,17 @@ class VolumeRow:
 
     @guarded
     def _onSample(self, sample):
-        self.remember()
-        samples.load(sample)
-        self.takeNew()
+        if not dependencies.ensure():
+            return
+        self.context.state.inputVolume = samples.load(sample)
 
 
 def _originals():
-    """The volumes of the scene that may be worked on: no results, no labels."""
+    """The volumes of the scene that may be worked on: no results of ours, no labels."""
     return [
         node
         for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode")
         if node.GetClassName() == "vtkMRMLScalarVolumeNode"
         and not node.GetHideFromEditors()
-        and not node.GetAttribute(provenance.DERIVED)
+        and node.GetAttribute(provenance.DERIVED) in (None, provenance.FROM_FILE)
     ]

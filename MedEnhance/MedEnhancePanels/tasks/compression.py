@@ -6,12 +6,11 @@ import os
 import slicer
 from slicer.i18n import tr as _
 
-from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.options import options_of
 from MedEnhanceLib.unicompress.config import CompressConfig
 from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge, dicom_source, nrrd, provenance, results
+from MedEnhancePanels.nodes import bridge, dicom_source, results
 from MedEnhancePanels.nodes.cautions import NOTES
 from MedEnhancePanels.tasks import compression_texts
 
@@ -166,84 +165,6 @@ def startDecompress(runner, path, region=None, name=None, card=None):
     params = {"input": str(path), "region": arguments.regionToJson(region)}
     params = {key: value for key, value in params.items() if value}
     return runner.submit("decompress", params, title=title, before=_intoJobFolder, after=after)
-
-
-def startPreviewLoad(runner, path, card, name=None):
-    """Open the slices around the middle first; the other voxels have the lowest value.
-
-    The node is marked by bridge.PREVIEW until `startFill` has filled it.
-
-    Args:
-        path: of the file.
-        card: the file's card (startInspect).
-        name: of the node; None for the file's name.
-    """
-    slices = previewSlices(card)
-
-    def after(job):
-        node = slicer.mrmlScene.AddNewNodeByClass(
-            "vtkMRMLScalarVolumeNode", bridge.uniqueName(name or baseName(path))
-        )
-        try:
-            yield from _fillPreview(node, job.params["output"], card, slices)
-            _showAsItsSource(node, path)
-        except BaseException:  # cancelled in the middle too: half a preview must not stay
-            if bridge.isInScene(node):
-                results.remove(node)
-            raise
-        node.SetAttribute(bridge.PREVIEW, "true")
-        job.nodes["output"] = node
-
-    title = _("Preview {name}").format(name=os.path.basename(path))
-    params = {"input": str(path), "region": [list(slices), None, None]}
-    return runner.submit("decompress", params, title=title, before=_intoJobFolder, after=after)
-
-
-def previewSlices(card):
-    """First and end of about one block of slices around the middle of a volume."""
-    count, depth = card["shape"][0], card["block_shape"][0]
-    start = max(0, count // 2 - depth // 2)
-    return start, min(count, start + max(1, depth))
-
-
-def _fillPreview(node, path, card, slices):
-    bridge.setGeometry(node, Geometry.from_json(card["geometry"]))
-    node.SetAttribute(bridge.MODALITY, card["modality"])
-    node.SetAttribute(NOTES, compression_texts.lossText(card))
-    provenance.takeFrom(node, {"DERIVED": card["history"]})
-    voxels = bridge.allocate(node, card["shape"], card["dtype"])
-    lowest = (card["range"] or [0])[0]
-    for index in range(len(voxels)):
-        voxels[index] = lowest
-        yield index / len(voxels)
-        bridge.checkStillThere(node)
-    for fraction in nrrd.Reader(path).readInto(voxels[slices[0] : slices[1]]):
-        yield fraction
-        bridge.checkStillThere(node)
-    slicer.util.arrayFromVolumeModified(node)
-    node.CreateDefaultDisplayNodes()
-
-
-def startFill(runner, path, node):
-    """Decode a whole file into a node that holds its preview; where that fails, the node goes."""
-
-    def after(job):
-        yield from bridge.receiveVoxels(job.params["output"], node)
-        node.RemoveAttribute(bridge.PREVIEW)
-        noted = node.GetAttribute(NOTES)
-        node.SetAttribute(NOTES, "\n".join(filter(None, [noted, *job.warnings])))
-        dicom_source.rememberSeries(node, *dicom_source.seriesAndStudyOf(job.result))
-        job.nodes["output"] = node
-
-    def removeUnlessFilled(job):
-        if job.state != "done" and bridge.isInScene(node):
-            results.remove(node)
-
-    title = _("Open {name}").format(name=os.path.basename(path))
-    params = {"input": str(path)}
-    job = runner.submit("decompress", params, title=title, before=_intoJobFolder, after=after)
-    job.onFinished(removeUnlessFilled)
-    return job
 
 
 def checkOptions(node, options):

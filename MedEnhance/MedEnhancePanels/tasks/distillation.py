@@ -117,7 +117,7 @@ def membersOfScene(purpose="train"):
 
 def _isOriginal(node):
     """Whether a volume is neither a result, nor in part, nor without loss."""
-    marks = ("MedEnhance.derived", "MedEnhance.history", "MedEnhance.preview")
+    marks = ("MedEnhance.derived", "MedEnhance.history")
     return not any(node.GetAttribute(mark) for mark in marks)
 
 

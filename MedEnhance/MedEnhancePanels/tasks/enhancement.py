@@ -17,7 +17,7 @@ from slicer.i18n import tr as _
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge, nrrd, preview, provenance, region, results
+from MedEnhancePanels.nodes import bridge, nrrd, preview, results
 from MedEnhancePanels.tasks import blending
 from MedEnhancePanels.tasks.node_job import NodeJob, share
 
@@ -31,8 +31,7 @@ class _EnhanceOptions:
     guide: a volume node of another series of the examination, or None. look: a volume node whose
     sharpness and noise are taken over, or None. noiseMap: make a volume of the measured
     noise too. segment: find labels too, with the model `head`. output: a volume node to write into;
-    None makes a new one. region: a markups ROI node, or a segmentation node with the ID of its
-    segment in regionSegment: nothing outside of it is changed.
+    None makes a new one.
     """
 
     def config(self):
@@ -50,8 +49,6 @@ EnhanceOptions = arguments.optionsClass(
     segment=False,
     head="auto",
     output=None,
-    region=None,
-    regionSegment="",
 )
 
 
@@ -100,15 +97,9 @@ class _Enhancement(NodeJob):
         _checkOptions(node, options)
         self.options = options
         self._provenance, self._histories, self._suffix = {}, {}, ""
-        self._part = None
 
     def before(self, job):
-        if self.options.region is not None:
-            self._part = region.partOf(self.node, self.options.region, self.options.regionSegment)
-            yield from _sendInputs(self, self._sendPart, job, self.options)
-            job.params["config"]["bias_correction"] = "none"  # shading needs the whole volume
-        else:
-            yield from _sendInputs(self, self.send, job, self.options)
+        yield from _sendInputs(self, self.send, job, self.options)
         if self.options.segment:
             job.params["segmentation_output"] = os.path.join(job.folder, "labels.nrrd")
             job.params["head"] = self.options.head
@@ -120,14 +111,6 @@ class _Enhancement(NodeJob):
         if self.options.noiseMap:
             job.params["noise_output"] = os.path.join(job.folder, "noise.nrrd")
 
-    def _sendPart(self, job, node, name):
-        """Send the region with its margin; guide and look as a whole."""
-        if node is not self.node:
-            yield from self.send(job, node, name)
-            return
-        job.params[name] = os.path.join(job.folder, f"{name}.nrrd")
-        yield from bridge.sendVolume(node, job.params[name], box=self._part.outer)
-
     def place(self, job):
         self._provenance = _provenanceOf(job.result, "model")
         self._histories = {
@@ -135,8 +118,6 @@ class _Enhancement(NodeJob):
             for derived, role in _FILES.items()
             if role in job.result["outputs"]
         }
-        if self._part is not None:
-            self._recordRegion()
         self._suffix = results.freeSuffix(*_names(self.node).values())
         if self.options.task == "slices":
             yield from self._placeThinSlices(job)
@@ -145,19 +126,6 @@ class _Enhancement(NodeJob):
         else:
             self.checkGrid()
             yield from self._placeVolume(job)
-
-    def _recordRegion(self):
-        """In the history and the manifest: outside of the region it is the input."""
-        name = region.nameOf(self.options.region, self.options.regionSegment)
-        step = provenance.noteFor(f"restricted to the region {name}")
-        self._histories["enhanced"] = [*self._histories.get("enhanced", ()), step]
-        manifest = json.loads(self._provenance["manifest"] or "{}")
-        manifest["region"] = {
-            "name": name,
-            "voxels": int(self._part.mask.sum()),
-            "box": [list(ends) for ends in self._part.box],
-        }
-        self._provenance["manifest"] = json.dumps(manifest, separators=(",", ":"))
 
     def _placeVolume(self, job):
         source, files = self.node, job.result["outputs"]
@@ -218,32 +186,10 @@ class _Enhancement(NodeJob):
         """The output with its voxels. What a user chose is not touched yet: a run that ends
         half-way must leave it as it was, so that a volume outside of the scene stands in for it."""
         filled = output if output is not self.options.output else slicer.vtkMRMLScalarVolumeNode()
-        if self._part is None:
-            yield from bridge.receiveVoxels(path, filled, watched=output)
-        else:
-            yield from self._fillRegion(path, filled, output)
+        yield from bridge.receiveVoxels(path, filled, watched=output)
         if filled is output:
             self._present(output)
         return filled
-
-    def _fillRegion(self, path, filled, output):
-        """The input with the enhanced voxels in its region."""
-        if self.hasNewVoxels:
-            raise PanelError(
-                _("{name} was changed during the run").format(name=self.node.GetName()),
-                _("Run it again."),
-                "input",
-            )
-        enhanced = slicer.vtkMRMLScalarVolumeNode()
-        yield from share(bridge.receiveVoxels(path, enhanced, watched=output), 0.0, 0.7)
-        before, after = (slicer.util.arrayFromVolume(node) for node in (self.node, enhanced))
-        target = bridge.allocate(filled, before.shape, np.result_type(before, after))
-        for chunk, fraction in results.chunks(before.shape):
-            target[chunk] = before[chunk]
-            yield 0.7 + 0.3 * fraction
-        inside, part = target[region.slicesOf(self._part.box)], self._part
-        inside[part.mask] = after[part.inOuter][part.mask]
-        slicer.util.arrayFromVolumeModified(filled)
 
     def _handOver(self, filled, output):
         output.SetAndObserveImageData(filled.GetImageData())
@@ -456,8 +402,6 @@ def _checkOptions(node, options):
             _("Leave the output out."),
             "config",
         )
-    if options.region is not None:
-        _checkRegion(node, options)
     if options.segment:
         _checkSegmentable(node)
     elif options.head != "auto":
@@ -465,19 +409,6 @@ def _checkOptions(node, options):
         raise PanelError(
             message.format(head=options.head),
             _("Select segmentation too, or leave out this model."),
-            "config",
-        )
-
-
-def _checkRegion(node, options):
-    problem = region.problemOf(node, options.region, options.regionSegment)
-    if problem:
-        raise PanelError(problem, code="input")
-    needsWhole = options.uncertainty or options.noiseMap or options.segment
-    if needsWhole or options.task == "slices" or options.biasCorrection == "n4":
-        raise PanelError(
-            _("Maps, segmentation, thin slices and N4 need the whole volume, not a region"),
-            _("Leave out the region, or these."),
             "config",
         )
 

@@ -1,12 +1,11 @@
 """Volumes into files, and the reader of .ucv files for Slicer's dialogs, drag and drop, scripts.
 
-A compressed file is loaded as a preview first, then in full; `load` returns with the full volume.
+The worker decodes a compressed file; `load` returns with the volume.
 """
 
 import os
 from pathlib import Path
 
-import slicer
 import vtk
 from slicer.i18n import tr as _
 
@@ -81,22 +80,13 @@ def load(parent, properties):
 def loadContainer(runner, path, name, show=True):
     """Load a compressed file; returns the volume node, or the sequence node of a 4D file.
 
-    Meanwhile the views show the preview; clicks and keys wait, see `wait`. Raises PanelError.
+    Meanwhile clicks and keys wait, see `wait`. Raises PanelError.
     """
     card = wait(compression.startInspect(runner, path)).result["card"]
-    if len(card["shape"]) == 4:
-        job = compression.startDecompress(runner, path, name=name, card=card)
-        return wait(job).nodes["output"]
-    node = wait(compression.startPreviewLoad(runner, path, card, name)).nodes["output"]
+    node = wait(compression.startDecompress(runner, path, name=name, card=card)).nodes["output"]
     if show:
         showVolume(node)
-    slicer.util.showStatusMessage(
-        _("{name}: this is a preview, the whole volume follows").format(name=name)
-    )
-    try:
-        return wait(compression.startFill(runner, path, node)).nodes["output"]
-    finally:
-        slicer.util.showStatusMessage("")
+    return node
 
 
 def _tell(parent, error):

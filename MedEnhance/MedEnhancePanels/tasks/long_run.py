@@ -312,6 +312,14 @@ def resume(runner, folder):
             _("Start a new run."),
             "config",
         )
+    if run.trustedProgram:  # a scene can bring a run that somebody else began
+        raise PanelError(
+            _("{name} executes the program in {path}").format(
+                name=run.name, path=run.trustedProgram
+            ),
+            _("If you trust it, resume the run on the command line, where it was begun."),
+            "config",
+        )
     _settleIn(run)
     run.record["state"] = "running"
     run.save()

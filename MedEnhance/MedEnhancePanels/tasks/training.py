@@ -22,22 +22,15 @@ class TrainingOptions:
     budget: str = "cpu"  # a preset: "smoke", "cpu" or "full"
     steps: int = 0  # 0: those of the budget
     device: str = "auto"  # or "cpu", "cuda", "mps"
-    segmenter: str = ""  # file or folder that the enhancer is made for; empty: for looking at
-    trustSegmenter: bool = False  # whether the program in its file may run
 
 
 @dataclass(frozen=True)
 class FolderCohort:
-    """Files below a folder as they are.
-
-    high, low, labels: patterns relative to it, low and labels may be empty; labels of high, in the
-    same order.
-    """
+    """Files below a folder as they are. high, low: patterns relative to it; low may be empty."""
 
     folder: str
     high: tuple = ("hq/*",)
     low: tuple = ("lq/*",)
-    labels: tuple = ()
 
 
 def warningsAbout(members, modality):
@@ -84,20 +77,6 @@ def whyNotTrainable(members, modality):
     return ""
 
 
-def whyNoSegmenter(path, cohort):
-    """Why an enhancer cannot be made for the segmenter at a path, or nothing; empty: for none.
-
-    cohort: as for `start`.
-    """
-    if not path:
-        return ""
-    if not os.path.exists(path):
-        return _("{path}: there is no such segmenter. Choose its file or folder.").format(path=path)
-    if not isinstance(cohort, FolderCohort):
-        return _("A segmenter needs labels: choose a folder with volumes and their labels.")
-    return "" if cohort.labels else _("Enter the pattern of the label volumes.")
-
-
 def patternsOf(text):
     """Patterns of files that a user wrote with commas between them."""
     return tuple(pattern.strip() for pattern in text.split(",") if pattern.strip())
@@ -109,12 +88,10 @@ def start(runner, root, cohort, options):
     cohort: a FolderCohort, or a list of Member whose volumes are copied into the run's folder.
     """
     long_run.checkIdle(runner)
-    if why := whyNoSegmenter(options.segmenter, cohort):
-        raise PanelError(_("The enhancer cannot be made for this segmenter"), why, "input")
     isFolder = isinstance(cohort, FolderCohort)
     members = [] if isFolder else [member for member in cohort if member.role != "none"]
     if isFolder:
-        _checkFolder(cohort, bool(options.segmenter))
+        _checkFolder(cohort)
     elif why := whyNotTrainable(members, options.modality):
         raise PanelError(_("No model can be trained on this cohort"), why, "input")
     run = Run.create(root, options)
@@ -164,19 +141,12 @@ def _params(run, options, cohort):
     }
     if options.steps:
         config["steps"] = int(options.steps)
-    if options.segmenter:
-        config["task"] = {
-            "segmenter": options.segmenter,
-            "trust_segmenter": options.trustSegmenter,
-            "images": high,
-            "labels": list(cohort.labels),
-        }
     out = os.path.join(run.folder, "out")
     return {"method": "hqg", "config": config, "data": data, "out": out}
 
 
-def _checkFolder(cohort, hasLabels):
-    for patterns in (cohort.high, cohort.low, cohort.labels if hasLabels else ()):
+def _checkFolder(cohort):
+    for patterns in (cohort.high, cohort.low):
         for pattern in patterns:
             if not glob.glob(os.path.join(glob.escape(cohort.folder), pattern)):
                 raise PanelError(
