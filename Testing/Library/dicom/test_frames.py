@@ -315,3 +315,15 @@ def test_frames_tilted_otherwise_are_not_repaired_as_one(
     )
     with pytest.raises(GeometryError, match="frame 2"):
         load(folder, repairs=Repairs(tilt=True))
+
+
+def test_b_values_in_another_order_at_one_place_are_no_frames_by_time(make: MakeRows) -> None:
+    def minute(turn: int, z: float) -> int:
+        return (1, 0, 2)[turn] if z == 2 else turn
+
+    folder = make(
+        (b + int(z), z, {"DiffusionBValue": float(b), **time(f"12{minute(turn, z):02d}00")})
+        for turn, b in enumerate((0, 1000, 1000))
+        for z in PLACES
+    )
+    assert parts(folder) == {"b-value 0": "5×4×3", "b-value 1000": "5×4×3×2 frames"}
