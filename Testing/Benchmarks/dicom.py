@@ -318,9 +318,11 @@ def _gates(rows: Sequence[Row], files: int, slices: int) -> list[dict[str, Any]]
     size = f"512×512×{slices}"
     double = f"512×512×{2 * slices}"
     return [
-        at_most(f"scan of {files:,} files (s)", scan["seconds"], 30),
+        at_most(f"scan of {files:,} files (s)", scan["seconds"], 10),
         at_most("scan: files and series missed", missed, 0),
-        at_most("scan / headers one by one with pydicom", ratio("scan, ours", "scan, pydicom"), 2),
+        at_most(
+            "scan / headers one by one with pydicom", ratio("scan, ours", "scan, pydicom"), 0.5
+        ),
         at_most(f"reading {size} / SimpleITK", ratio("read, ours", "read, SimpleITK"), 1.5),
         at_most("reading: sum of voxels, difference to SimpleITK's", differs, 0),
         at_most("reading: most memory / size of the voxels", peak("read, ours"), 2.5),
