@@ -47,7 +47,11 @@ def png_of(figure: Any) -> bytes:
     """A figure as PNG, the same bytes for the same figure."""
     agg = require("matplotlib.backends.backend_agg", purpose=_PURPOSE)
     buffer = io.BytesIO()
-    agg.FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": "MedEnhance"})
+    canvas = agg.FigureCanvasAgg(figure)
+    # Laid out once: a second layout begins where the first ended, and ends elsewhere.
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    canvas.print_png(buffer, metadata={"Software": "MedEnhance"})
     return buffer.getvalue()
 
 
