@@ -29,7 +29,6 @@ def measure(subject: Subject, case: Case, degraded: Volume, result: Floats) -> R
     reference = subject.volume.voxels
     row: Row = {
         "psnr_image": _psnr(subject, result),
-        "gms": metrics.gradient_similarity(reference, result, subject.span, mask=subject.inside),
         "slice_ratio": _roughness(result, subject) / _roughness(reference, subject),
     }
     similarity = _similarity(reference, result, subject.span)
