@@ -40,6 +40,7 @@ def png_of(figure: Any) -> bytes:
     agg = require("matplotlib.backends.backend_agg", purpose=_PURPOSE)
     buffer = io.BytesIO()
     agg.FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": "MedEnhance"})
+    figure.set_layout_engine("none")  # laid out again, it would move by fractions of a pixel
     return buffer.getvalue()
 
 
