@@ -28,8 +28,6 @@ _SSIM_RADIUS = 5
 _SSIM_K1, _SSIM_K2 = 0.01, 0.03
 #: Planes measured at once in 3D.
 _SLAB = 16
-#: Stability constant of the gradient similarity, for a range of 1.
-_GRADIENT_C = 170 / 255**2
 
 
 def psnr(
@@ -110,24 +108,6 @@ def dice(a: Array, b: Array, label: int) -> float:
     return 2 * both / size if size else 1.0
 
 
-def gradient_similarity(
-    reference: Array, image: Array, data_range: float | None = None, *, mask: Array | None = None
-) -> float:
-    """Mean similarity of gradient magnitudes within slices, at most 1: 1 where edges are kept.
-
-    Source: Xue et al., IEEE Trans. Image Process. 23 (2014) 684, without its downsampling.
-    """
-    constant = _GRADIENT_C * _range_of(reference, data_range) ** 2
-    total, count = 0.0, 0
-    for expected, actual, chosen in _slices(reference, image, mask):
-        g, h = _gradient(expected), _gradient(actual)
-        similarity = (2 * g * h + constant) / (g**2 + h**2 + constant)
-        similarity = _chosen(similarity, None if chosen is None else chosen[1:-1, 1:-1])
-        total += float(similarity.sum())
-        count += similarity.size
-    return _mean(total, count)
-
-
 def _ssim_map(reference: Array, image: Array, peak: float, axes: int) -> Doubles:
     x, y = reference.astype(np.float64), image.astype(np.float64)
     c1, c2 = (_SSIM_K1 * peak) ** 2, (_SSIM_K2 * peak) ** 2
@@ -153,13 +133,6 @@ def _smooth(values: Doubles, axes: int) -> Doubles:
             total += taps[offset] * (rolled[low : low + length] + rolled[high : high + length])
         values = np.moveaxis(total, 0, axis)
     return values
-
-
-def _gradient(plane: Doubles) -> Doubles:
-    """Magnitude of the Prewitt gradient, without the outermost pixels."""
-    rows = plane[:, :-2] + plane[:, 1:-1] + plane[:, 2:]
-    columns = plane[:-2] + plane[1:-1] + plane[2:]
-    return np.hypot(rows[2:] - rows[:-2], columns[:, 2:] - columns[:, :-2]) / 3
 
 
 def _slabs(planes: int) -> list[slice]:

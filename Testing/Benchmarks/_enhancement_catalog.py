@@ -9,17 +9,12 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
-from _enhancement_cache import code_hash
 from _enhancement_data import Case
 from _enhancement_peers import (
-    TV_CT,
-    TV_MR,
     bm4d_ct,
     bm4d_mr,
     nlm_ct,
     nlm_mr,
-    tv_ct,
-    tv_mr,
 )
 
 from MedEnhanceLib.core.volume import Volume
@@ -27,14 +22,6 @@ from MedEnhanceLib.errors import MedEnhanceError
 
 #: BM4D with the σ that was added: what it could reach with a perfect estimate.
 INFORMED = "BM4D, true σ"
-#: Files whose change may change what a bundle does.
-INFERENCE = tuple(
-    f"MedEnhanceLib/{name}.py"
-    for name in (
-        *(f"hqg/{part}" for part in ("infer", "bias_field", "decide", "denoise", "sharpness")),
-        *(f"nets/{part}" for part in ("grouped", "intensity", "noise", "noise_blocks", "rician")),
-    )
-)
 
 
 Run = Callable[..., Volume]
@@ -44,8 +31,8 @@ Run = Callable[..., Volume]
 class Arm:
     """One way to enhance.
 
-    settings: names the way, its settings or weights; rows are known by it. slow: measured with
-    few seeds only. keep: its results are kept. shaded: only where there is shading. corrected: N4
+    settings: names the way and its settings; results are kept by it. slow: measured with the first
+    seed only. keep: its results are kept. shaded: only where there is shading. corrected: N4
     after it makes a further arm there. informed: takes the true σ as well, where the damage is
     white noise alone.
     """
@@ -61,7 +48,7 @@ class Arm:
 
     @property
     def special(self) -> bool:
-        """Measured on some kinds of damage alone, so neither on lesions nor on real scans."""
+        """Measured on some kinds of damage alone, so not on lesions."""
         return self.shaded or self.informed
 
     def takes(self, case: Case) -> bool:
@@ -82,10 +69,8 @@ def find_arms(modality: str, options: argparse.Namespace) -> tuple[list[Arm], li
 
 def _classical(modality: str) -> tuple[list[Arm], list[str]]:
     is_mr = modality == "MR"
-    weight = TV_MR if is_mr else TV_CT
     arms = [
         Arm("input", _unchanged, "input"),
-        Arm("TV", tv_mr if is_mr else tv_ct, f"TV {modality} {weight} 1"),
         Arm("NLM", nlm_mr if is_mr else nlm_ct, f"NLM {modality} 1", keep=True),
     ]
     if not find_spec("bm4d"):
@@ -102,19 +87,15 @@ def _own(modality: str, options: argparse.Namespace) -> tuple[list[Arm], list[st
 
     model = options.mr_model if modality == "MR" else options.ct_model
     try:
-        bundle = open_bundle(model, kind="enhancer", modality=modality)
+        open_bundle(model, kind="enhancer", modality=modality)
     except MedEnhanceError as error:
         return [], [f"ours ({modality}): {error}"]
-    settings = f"ours {bundle.sha256} {code_hash(*INFERENCE)}"
 
     def arm(name: str, chosen: dict[str, Any], **how: bool) -> Arm:
         run = partial(_enhanced, model=model, **chosen)
-        return Arm(name, run, f"{settings} {sorted(chosen.items())}", corrected=False, **how)
+        return Arm(name, run, name, corrected=False, **how)
 
-    arms = [
-        arm("ours", {}),
-        arm("ours, full strength", {"strength": "full"}),
-    ]
+    arms = [arm("ours", {})]
     if modality == "MR":
         arms.append(arm("ours + N4", {"bias_correction": "n4"}, shaded=True))
     return arms, []

@@ -15,8 +15,6 @@ Floats = npt.NDArray[np.float32]
 _MAD_TO_SIGMA = 1 / 0.6745
 #: CT noise is correlated, so that diagonal differences see less of it; measured on STS_012.
 _CT_DIAGONAL_SHARE = 0.65
-#: Weights of total variation per σ, chosen on open_ms C07 and STS_012 by PSNR.
-TV_MR, TV_CT = 0.5, 0.5
 
 
 def nlm_mr(volume: Volume, *, rician: bool = True) -> Volume:
@@ -32,19 +30,6 @@ def nlm_ct(volume: Volume) -> Volume:
     noisy = volume.voxels.astype(np.float32)
     sigma = _ct_noise(noisy)
     return volume.with_voxels(_non_local_means(noisy, 0.3 * sigma, sigma))
-
-
-def tv_mr(volume: Volume) -> Volume:
-    """3D total variation (Chambolle), then the Rician bias of the mean undone."""
-    noisy = volume.voxels.astype(np.float32)
-    sigma = noise_in_tissue(noisy)
-    return volume.with_voxels(undo_rician_bias(_total_variation(noisy, TV_MR, sigma), sigma))
-
-
-def tv_ct(volume: Volume) -> Volume:
-    """3D total variation (Chambolle); σ as for non-local means."""
-    noisy = volume.voxels.astype(np.float32)
-    return volume.with_voxels(_total_variation(noisy, TV_CT, _ct_noise(noisy)))
 
 
 def bm4d_mr(volume: Volume, sigma: float | None = None, *, rician: bool = True) -> Volume:
@@ -186,11 +171,3 @@ def _non_local_means(voxels: Floats, h: float, sigma: float) -> Floats:
         voxels, patch_size=5, patch_distance=5, h=h, sigma=sigma, fast_mode=True
     )
     return np.asarray(result, dtype=np.float32).reshape(voxels.shape)  # it drops an axis of one
-
-
-def _total_variation(voxels: Floats, factor: float, sigma: float) -> Floats:
-    from skimage.restoration import denoise_tv_chambolle
-
-    scaled = voxels / np.float32(max(sigma, 1e-6))
-    smooth = denoise_tv_chambolle(scaled, weight=factor, eps=1e-5, max_num_iter=200)
-    return np.asarray(smooth, dtype=np.float32) * np.float32(max(sigma, 1e-6))

@@ -1,8 +1,6 @@
-"""The texture of what is left: the noise's power spectrum, and how sharp edges are."""
+"""The texture of what is left: the noise's power spectrum."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +9,6 @@ from _enhancement_data import Floats, Mask
 Doubles = npt.NDArray[np.float64]
 _SIDE = 32
 _FLAT_SHARE = 0.85
-#: Pixels on each side of an edge.
-_REACH = 5
-_MOST_EDGES = 4000
 
 
 def noise_spectrum(error: Floats, flat: Mask, pixel_mm: float) -> tuple[Doubles, Doubles] | None:
@@ -66,51 +61,3 @@ def compare_spectra(error: Floats, noise: Floats, flat: Mask, pixel_mm: float) -
         "nps_mean_shift_per_mm": float((frequency * (share_left - share_added)).sum()),
         "nps_shape_distance": float(np.abs(share_left - share_added).sum() / 2),
     }
-
-
-def edge_slope(
-    reference: npt.NDArray[Any], result: npt.NDArray[Any], inside: Mask, step: tuple[float, float]
-) -> float | None:
-    """How steep edges are in the result, as a share of the reference's: 1 is as sharp.
-
-    Edges are found in the reference, along rows and columns: where the slope is largest along the
-    line and the step over 10 pixels lies within `step`. Profiles are laid over each other at the
-    reference's edge and averaged, so that noise averages out; the steepest place of the mean
-    counts. None below 50 edges.
-    """
-    truth, image = (np.asarray(voxels, np.float32) for voxels in (reference, result))
-    places = _edges(truth, inside, step)
-    expected = np.concatenate([_profiles(truth, place) for place in places])
-    found = np.concatenate([_profiles(image, place) for place in places])
-    if len(expected) < 50:
-        return None
-    rising = np.sign(expected[:, -1] - expected[:, 0])[:, None]
-    steepest = [float(np.diff((p * rising).mean(axis=0)).max()) for p in (found, expected)]
-    return steepest[0] / steepest[1]
-
-
-def _edges(reference: Floats, inside: Mask, step: tuple[float, float]) -> list[tuple[int, Any]]:
-    """For each axis within slices, the indices [N, 3] at which an edge is."""
-    found = []
-    for axis in (1, 2):
-        slope = np.abs(np.gradient(reference, axis=axis))
-        across = np.abs(np.gradient(reference, axis=3 - axis))
-        lead, lag = np.roll(slope, 1, axis), np.roll(slope, -1, axis)
-        height = np.abs(np.roll(reference, -_REACH, axis) - np.roll(reference, _REACH, axis))
-        mark = (slope >= lead) & (slope > lag) & (across < 0.5 * slope) & inside
-        mark &= (height > step[0]) & (height < step[1]) & (slope > 0.15 * height)
-        edge = [slice(None)] * 3
-        for border in (slice(0, _REACH), slice(-_REACH, None)):
-            edge[axis] = border
-            mark[tuple(edge)] = False
-        places = np.argwhere(mark)
-        found.append((axis, places[:: max(1, len(places) // _MOST_EDGES)]))
-    return found
-
-
-def _profiles(voxels: Floats, place: tuple[int, Any]) -> Floats:
-    axis, centres = place
-    offsets = np.arange(-_REACH, _REACH + 1)
-    k, j, i = (centres[:, n][:, None] for n in range(3))
-    lines: Floats = voxels[k, j + offsets, i] if axis == 1 else voxels[k, j, i + offsets]
-    return lines

@@ -277,14 +277,6 @@ class Bench:
             "host_s_per_step": round(cpu / count, 4),
         }
 
-    def _write_heads(self, folder: Path) -> None:
-        from MedEnhanceLib.io import save
-
-        for pool, seeds in (("hq", (0, 1)), ("lq", (2,))):
-            (folder / pool).mkdir()
-            for seed in seeds:
-                save(self._head(seed), folder / pool / f"{seed}.nii.gz")
-
     def _head(self, seed: int) -> Any:
         """A ball with texture and noise, MR."""
         from MedEnhanceLib.core.geometry import Geometry

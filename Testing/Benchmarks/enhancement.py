@@ -5,14 +5,12 @@
     python Testing/Benchmarks/enhancement.py --slices 0    whole volumes
 
 Pairs are made here: a volume is the reference, its damaged copy the input. Arms see the input
-alone. What was measured before, by the same code on the same voxels, is read from
-runs/enhancement-rows. A peer that is not installed is left out.
+alone. Results of slow peers are kept in runs. A peer that is not installed is left out.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -22,33 +20,28 @@ from pathlib import Path
 from typing import Any
 
 from _common import REPOSITORY, RESULTS, SHARED_DATA, write
-from _enhancement_cache import RowStore, key_of, measures_code, run_kept
+from _enhancement_cache import run_kept
 from _enhancement_catalog import Arm, find_arms
 from _enhancement_data import (
     CASES,
-    REAL_SCANS,
     UNDAMAGED,
     Case,
     Subject,
-    fingerprint,
     modality_of,
-    real_scan,
     refuse_trained,
     subject,
     subject_names,
 )
 from _enhancement_gates import gates
 from _enhancement_lesions import contrast_kept, damaged_with_lesions, plant
-from _enhancement_measures import measure, measure_real
+from _enhancement_measures import measure
 from _enhancement_peers import without_shading
 from _enhancement_visibility import detectability
 
-from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import robust_max
 
 Row = dict[str, Any]
-REAL, PLANTED = "real scan", "planted lesions"
-VISIBLE = "visibility of planted lesions"
+PLANTED, VISIBLE = "planted lesions", "visibility of planted lesions"
 
 
 @dataclass(frozen=True)
@@ -67,18 +60,8 @@ def main() -> None:
     rows: list[Row] = []
     for found in measured(list(tasks(names, options)), options):
         rows += found
-    if options.measure_only:
-        return
-    if options.keep_rows:
-        now = {_identity(row) for row in rows}
-        former = json.loads(options.keep_rows.read_text())["rows"]
-        rows += [row for row in former if _identity(row) not in now]
     reached = gates(rows)
     write("enhancement", gates=reached, rows=rows, seeds=options.seeds, folder=options.out)
-
-
-def _identity(row: Row) -> tuple[object, ...]:
-    return tuple(row[name] for name in ("subject", "case", "seed", "arm"))
 
 
 def parse() -> argparse.Namespace:
@@ -90,17 +73,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--arms", nargs="+", help="only these, e.g. NLM ours")
     parser.add_argument("--cases", nargs="+", help="only these, e.g. composite")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--slow-seeds", nargs="*", type=int, default=[0], help="of BM4D")
-    parser.add_argument("--thorough", action="store_true", help="BM4D on all kinds of damage")
     parser.add_argument("--mr-model", default="mr", help="bundle name or folder")
     parser.add_argument("--ct-model", default="ct", help="bundle name or folder")
     parser.add_argument("--jobs", type=int, default=1, help="processes at once")
-    parser.add_argument(
-        "--keep-rows",
-        type=Path,
-        help="results of an earlier run: its rows that are not measured now",
-    )
-    parser.add_argument("--measure-only", action="store_true", help="rows alone, no results")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     if options.quick:
@@ -120,8 +95,6 @@ def tasks(names: list[str], options: argparse.Namespace) -> Iterator[Task]:
     ]
     found = [task for _, _, task in sorted(damage, key=lambda entry: entry[:2])]
     found += [Task(name, PLANTED, options.seeds[0]) for name in names]
-    if options.modality != "CT":
-        found += [Task(n, REAL, 0) for n in REAL_SCANS if (options.data / n).is_file()]
     return (task for task in found if not options.cases or task.case in options.cases)
 
 
@@ -143,15 +116,13 @@ def work(task: Task, options: argparse.Namespace) -> list[Row]:
 
     torch.set_num_threads(1)
     arms = arms_here(modality_of(task.subject), options)
-    store = RowStore(task.subject)
-    if task.case == REAL:
-        return list(on_real_scan(task, arms, store, options))
     known = subject(task.subject, options.data, options.slices)
     if task.case == PLANTED:
-        return list(on_lesions(task, known, arms, store, options))
+        return list(on_lesions(task, known, arms))
     every = (*CASES[known.modality], UNDAMAGED)
     case = next(case for case in every if case.name == task.case)
-    return list(on_damage(task, known, case, arms, store, options))
+    is_quick = case.once or task.seed != options.seeds[0]
+    return list(on_damage(task, known, case, [arm for arm in arms if not (arm.slow and is_quick)]))
 
 
 _FOUND: dict[str, list[Arm]] = {}
@@ -164,66 +135,25 @@ def arms_here(modality: str, options: argparse.Namespace) -> list[Arm]:
     return _FOUND[modality]
 
 
-def too_slow(task: Task, beside: bool, options: argparse.Namespace) -> bool:
-    """Whether minutes of BM4D are not spent here: on other seeds, or beside what gates need."""
-    return task.seed not in options.slow_seeds or (beside and not options.thorough)
-
-
-def on_damage(
-    task: Task,
-    known: Subject,
-    case: Case,
-    arms: list[Arm],
-    store: RowStore,
-    options: argparse.Namespace,
-) -> Iterator[Row]:
+def on_damage(task: Task, known: Subject, case: Case, arms: list[Arm]) -> Iterator[Row]:
+    """All arms on one damaged volume; where there is shading, followed by N4 as well."""
     degraded = known.damaged(case, task.seed)
-    given = fingerprint(degraded)
     for arm in arms:
-        if not arm.takes(case) or (arm.slow and too_slow(task, case.once, options)):
+        if not arm.takes(case) or (case is UNDAMAGED and arm.name == "input"):
             continue
-        if case is UNDAMAGED and arm.name == "input":
-            continue
-        key = key_of(arm.settings, given, case.name, task.seed, measures_code())
-        row = store.find(key)
-        if row is None:
-            row = store.add(key, row_of(task, known, case, degraded, arm))
-        yield row
+        run = arm.run
+        if arm.informed and case.noise is not None:
+            run = partial(run, sigma=case.noise * robust_max(known.volume.voxels))
+        result, seconds = run_kept(run, arm.settings, degraded, keep=arm.keep)
+        yield printed(heading(task, known, arm.name, seconds) | measure(known, case, result))
         if case.shaded and arm.corrected:
-            key = key_of(key, "N4")
-            row = store.find(key)
-            if row is None:
-                row = store.add(key, corrected_row(task, known, case, degraded, arm))
-            yield row
+            name = "N4" if arm.name == "input" else f"{arm.name} + N4"
+            shaded = known.volume.with_voxels(result)
+            flat, more = run_kept(without_shading, "", shaded, keep=False)
+            yield printed(heading(task, known, name, seconds + more) | measure(known, case, flat))
 
 
-def row_of(task: Task, known: Subject, case: Case, degraded: Volume, arm: Arm) -> Row:
-    run, settings = arm.run, arm.settings
-    if arm.informed and case.noise is not None:
-        run = partial(run, sigma=case.noise * robust_max(known.volume.voxels))
-    result, seconds = run_kept(run, settings, degraded, keep=arm.keep)
-    row = heading(task, known, arm.name, seconds) | measure(known, case, degraded, result)
-    if case.key and known.modality == "MR" and task.seed == 0:
-        from _enhancement_labels import measure_labels
-
-        row |= measure_labels(known, result)
-    return printed(row)
-
-
-def corrected_row(task: Task, known: Subject, case: Case, degraded: Volume, arm: Arm) -> Row:
-    """The arm's result with N4 after it."""
-    run, settings = arm.run, arm.settings
-    result, seconds = run_kept(run, settings, degraded, keep=arm.keep)
-    flat, more = run_kept(without_shading, "", known.volume.with_voxels(result), keep=False)
-    name = "N4" if arm.name == "input" else f"{arm.name} + N4"
-    return printed(
-        heading(task, known, name, seconds + more) | measure(known, case, degraded, flat)
-    )
-
-
-def on_lesions(
-    task: Task, known: Subject, arms: list[Arm], store: RowStore, options: argparse.Namespace
-) -> Iterator[Row]:
+def on_lesions(task: Task, known: Subject, arms: list[Arm]) -> Iterator[Row]:
     """What becomes of planted lesions, in the first case that has them."""
     case = next(case for case in CASES[known.modality] if case.planted)
     degraded = known.damaged(case, task.seed)
@@ -231,39 +161,14 @@ def on_lesions(
     planted = damaged_with_lesions(known, case, task.seed, degraded, added)
     head_row = heading(task, known, "matched filter", 0.0) | {"case": VISIBLE}
     yield head_row | {"d_prime": detectability(known, degraded, lesions)}
-    given = fingerprint(planted)
     for arm in arms:
-        if arm.special or (arm.slow and too_slow(task, True, options)):
+        if arm.special or arm.slow:
             continue
-        run, settings = arm.run, arm.settings
-        key = key_of(settings, given, PLANTED, task.seed, measures_code())
-        row = store.find(key)
-        if row is None:
-            without, _ = run_kept(run, settings, degraded, keep=arm.keep)
-            with_lesions, seconds = run_kept(run, settings, planted, keep=arm.keep)
-            row = heading(task, known, arm.name, seconds)
-            kept = contrast_kept(without, with_lesions, lesions)
-            row["planted_kept"] = [round(share, 3) for share in kept]
-            row = store.add(key, printed(row))
-        yield row
-
-
-def on_real_scan(
-    task: Task, arms: list[Arm], store: RowStore, options: argparse.Namespace
-) -> Iterator[Row]:
-    scan = real_scan(task.subject, options.data)
-    for arm in arms:
-        if arm.special or (arm.slow and too_slow(task, True, options)):
-            continue
-        run, settings = arm.run, arm.settings
-        key = key_of(settings, fingerprint(scan), REAL, measures_code())
-        row = store.find(key)
-        if row is None:
-            result, seconds = run_kept(run, settings, scan, keep=arm.keep)
-            row = {"subject": task.subject, "modality": "MR", "case": REAL, "seed": 0}
-            row |= {"arm": arm.name, "cpu_s": round(seconds, 2)} | measure_real(scan, result)
-            row = store.add(key, printed(row))
-        yield row
+        without, _ = run_kept(arm.run, arm.settings, degraded, keep=arm.keep)
+        with_lesions, seconds = run_kept(arm.run, arm.settings, planted, keep=arm.keep)
+        kept = contrast_kept(without, with_lesions, lesions)
+        row = heading(task, known, arm.name, seconds)
+        yield printed(row | {"planted_kept": [round(share, 3) for share in kept]})
 
 
 def heading(task: Task, known: Subject, arm: str, seconds: float) -> Row:
@@ -282,7 +187,7 @@ def heading(task: Task, known: Subject, arm: str, seconds: float) -> Row:
 def printed(row: Row) -> Row:
     figures = {
         key: f"{row[key]:.3g}"
-        for key in ("psnr_foreground", "ssim_foreground", "noise_left", "high_pass_spread", "cpu_s")
+        for key in ("psnr_foreground", "ssim_foreground", "cpu_s")
         if key in row
     }
     print(
