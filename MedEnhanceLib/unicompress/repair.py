@@ -195,13 +195,6 @@ class RepairChunk:
                 return cls(layout, covered, read(offset, length))
         return None
 
-    @classmethod
-    def before(cls, read: Read, end: int) -> RepairChunk | None:
-        """The chunk that ends there, for a file whose chunk table is lost."""
-        place = end - _CRC_BYTES - _HEAD.size
-        layout, covered = _parsed(read(place, _HEAD.size)) if place > 0 else (None, 0)
-        return cls.at(read, covered, end - covered) if layout and covered < end else None
-
     def is_of(self, parts: Iterable[bytes]) -> bool:
         """Whether rows and checksums are those of the covered bytes; all of them are read."""
         code, checksums = self.layout._code(parts)

@@ -275,21 +275,6 @@ def test_no_sound_copy_is_written_of_what_is_lost(
     assert not (tmp_path / "b.ucv").exists()
 
 
-def test_a_lost_beginning_is_repaired_where_both_copies_are_lost(
-    made: Callable[..., Path],
-) -> None:
-    path = made(LARGE)
-    size = path.stat().st_size
-    with Container(path) as opened:
-        back = opened.chunks[-1].offset + opened.chunks[-1].length
-    damage(path, (0, PAGE), (back, size - back - 96))
-    with pytest.raises(CodecError):
-        decompress(path)
-    volume, report = recover(path)
-    assert same_bits(volume.voxels, noise(LARGE).voxels)
-    assert report.proved
-
-
 def test_what_is_beyond_repair_is_lost_by_blocks_and_masked(made: Callable[..., Path]) -> None:
     path = made(LARGE)
     with Container(path) as opened:
