@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 import tracemalloc
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,17 +62,6 @@ def test_a_file_cut_at_any_byte_is_refused_with_its_place(file: Path) -> None:
         assert file.name in caught.value.message
 
 
-@pytest.mark.parametrize("read", [decompress, recover, Container])
-@pytest.mark.parametrize("length", [3, 200, 5000])
-def test_a_file_that_is_none_is_no_damaged_one(
-    tmp_path: Path, read: Callable[[Path], object], length: int
-) -> None:
-    file = tmp_path / "scan.ucv"
-    file.write_bytes(b"NRRD0004 " + bytes(length))
-    with pytest.raises(NoContainerError, match=r"scan\.ucv is not a \.ucv"):
-        read(file)
-
-
 def test_damage_of_the_first_bytes_leaves_it_a_container(file: Path, scan: Volume) -> None:
     file.write_bytes(b"NRRD" + file.read_bytes()[4:])
     with pytest.raises(CodecError, match="damaged") as caught:
@@ -108,13 +96,14 @@ def test_a_damaged_chunk_is_named_with_its_byte(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"UCV1", b"\x89PNG\r\n\x1a\n" + bytes(200), bytes(500)], ids=repr
+    "content", [b"", b"UCV1", b"NRRD0004 " + bytes(200), bytes(500), bytes(5000)], ids=len
 )
 def test_what_is_no_container_is_said_so(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.ucv"
     path.write_bytes(content)
+    is_none = not content.startswith(b"UCV1")
     for call in (decompress, recover, inspect_container):
-        with pytest.raises(CodecError, match=r"a\.ucv"):
+        with pytest.raises(NoContainerError if is_none else CodecError, match=r"a\.ucv"):
             call(path)  # type: ignore[operator]
 
 

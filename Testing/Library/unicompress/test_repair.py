@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -358,41 +357,3 @@ def test_verification_repairs_nothing(tmp_path: Path) -> None:
 
     with mock.patch.object(encode, "write_container", spoiled), pytest.raises(CodecError):
         compress(noise(SMALL), tmp_path / "a.ucv", CompressConfig(lossless=True, speed="fast"))
-
-
-# ---------------------------------------------------------------- forged chunks
-
-
-HEAD = struct.Struct("<4sIIIIQI")
-FIELDS = ("page", "pages", "stripe", "rows", "covered")
-
-
-@pytest.mark.parametrize("size", [SMALL, LARGE])
-@pytest.mark.parametrize("field", range(5))
-@pytest.mark.parametrize("value", [0, 1, 1024, 8192, (1 << 32) - 2])
-def test_no_field_of_the_head_is_believed(
-    size: int, field: int, value: int, made: Callable[..., Path]
-) -> None:
-    """Under checksums that fit: the chunk counts as absent, or it repairs what it can."""
-    path = made(size)
-    offset, length = row_of(path)
-    raw = bytearray(path.read_bytes())
-    fields = list(HEAD.unpack_from(raw, offset))
-    fields[1 + field] = value
-    head = HEAD.pack(*fields[:-1], 0)[:-4]
-    head += zlib.crc32(head).to_bytes(4, "little")
-    for at in (offset, offset + length - 36):
-        raw[at : at + 32] = head
-    path.write_bytes(raw)
-    assert decompress(path, threads=1).is_equal(noise(size))
-    damage(path, (9000, 50))
-    is_as_it_was = (
-        value == struct.unpack_from("<4sIIIIQ", made(size).read_bytes(), offset)[1 + field]
-    )
-    path.write_bytes(raw)
-    damage(path, (9000, 50))
-    if is_as_it_was:
-        assert decompress(path, threads=1).is_equal(noise(size))
-        return
-    with pytest.raises(CodecError, match="chunk 0 at byte"):
-        decompress(path, threads=1)
