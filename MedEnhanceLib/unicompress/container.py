@@ -301,7 +301,8 @@ class Container:
 
     def _load(self, tolerant: bool) -> None:
         problems: list[CodecError] = []
-        for prologue_at, place in self._prologue_places(tolerant):
+        places = zip(self._ends()[: 1 + tolerant], ("the beginning", "the end"), strict=False)
+        for prologue_at, place in places:
             try:
                 prologue = self._prologue(prologue_at, place, tolerant)
             except CodecError as problem:
@@ -313,22 +314,14 @@ class Container:
                 except CodecError as problem:
                     problems.append(problem)
                     continue
-                self._opened(prologue, copy, problems, tolerant)
+                self.notes += [problem.message for problem in problems]
+                self.version, self.header_copy = prologue.version, copy
+                self.is_cut = self.size < prologue.file_bytes
+                self._check_size(prologue, tolerant)
                 return
         if tolerant and not any(map(self._begins_at, self._ends())):
             raise self._no_container("no MedEnhance header stands at its beginning or its end")
         raise problems[0]
-
-    def _opened(
-        self, prologue: _Prologue, copy: str, problems: list[CodecError], tolerant: bool
-    ) -> None:
-        self.notes += [problem.message for problem in problems]
-        self.version, self.header_copy = prologue.version, copy
-        self.is_cut = self.size < prologue.file_bytes
-        self._check_size(prologue, tolerant)
-
-    def _prologue_places(self, tolerant: bool) -> Iterator[tuple[int, str]]:
-        yield from zip(self._ends()[: 1 + tolerant], ("the beginning", "the end"), strict=False)
 
     def _ends(self) -> tuple[int, ...]:
         """Where a prologue stands: at the beginning, and again before the seal."""
