@@ -187,7 +187,7 @@ class Container:
         self.bytes_read = 0
         self.is_cut = False
         self._warn = warn or self.notes.append
-        self._damages: list[Damage] | None = None if mends else []
+        self._mends = mends
         self._repaired: list[Damage] = []
         self._stream = _open(path)
         try:
@@ -212,7 +212,7 @@ class Container:
         try:
             return self._read(chunk)
         except CodecError:
-            if not self._mend(self._repair_chunk()):
+            if not self._mend():
                 raise
             return self._read(chunk)
 
@@ -255,12 +255,12 @@ class Container:
             return None
         return RepairChunk.at(self._bytes_or_zeros, rows[0].offset, rows[0].length)
 
-    def _mend(self, repair: RepairChunk | None) -> bool:
+    def _mend(self) -> bool:
         """Repair what can be; whether there was anything. It is done once."""
-        if self._damages is not None:
+        if not self._mends:
             return False
-        self._damages = repair.find(self._bytes_or_zeros) if repair else []
-        self._repaired = [damage for damage in self._damages if damage.repaired is not None]
+        self._mends = False
+        self._repaired = [damage for damage in self.damages() or [] if damage.repaired is not None]
         if self._repaired:
             self._warn(repaired_text(self.path.name, self._repaired))
         return bool(self._repaired)
@@ -301,52 +301,27 @@ class Container:
 
     def _load(self, tolerant: bool) -> None:
         problems: list[CodecError] = []
-        prologues: list[_Prologue] = []
-        for prologue_at, place in self._prologue_places(tolerant):
+        places = zip(self._ends()[: 1 + tolerant], ("the beginning", "the end"), strict=False)
+        for prologue_at, place in places:
             try:
                 prologue = self._prologue(prologue_at, place, tolerant)
             except CodecError as problem:
                 problems.append(problem)
                 continue
-            prologues.append(prologue)
             for header_at, copy in prologue.places(tolerant):
                 try:
                     self._load_header_and_table(prologue, header_at)
                 except CodecError as problem:
                     problems.append(problem)
                     continue
-                self._opened(prologue, copy, problems, tolerant)
+                self.notes += [problem.message for problem in problems]
+                self.version, self.header_copy = prologue.version, copy
+                self.is_cut = self.size < prologue.file_bytes
+                self._check_size(prologue, tolerant)
                 return
-        if tolerant and self._damages is None:
-            for prologue in prologues:
-                if self._mended_front(prologue):
-                    self._opened(prologue, "repaired", problems, tolerant)
-                    return
         if tolerant and not any(map(self._begins_at, self._ends())):
             raise self._no_container("no MedEnhance header stands at its beginning or its end")
         raise problems[0]
-
-    def _opened(
-        self, prologue: _Prologue, copy: str, problems: list[CodecError], tolerant: bool
-    ) -> None:
-        self.notes += [problem.message for problem in problems]
-        self.version, self.header_copy = prologue.version, copy
-        self.is_cut = self.size < prologue.file_bytes
-        self._check_size(prologue, tolerant)
-
-    def _mended_front(self, prologue: _Prologue) -> bool:
-        """Whether header and table, lost with all their copies, were repaired by parity."""
-        end = prologue.payload_offset + prologue.payload_bytes
-        if end > self.size or not self._mend(RepairChunk.before(self._bytes_or_zeros, end)):
-            return False
-        try:
-            self._load_header_and_table(prologue, _PROLOGUE.size)
-        except CodecError:
-            return False
-        return True
-
-    def _prologue_places(self, tolerant: bool) -> Iterator[tuple[int, str]]:
-        yield from zip(self._ends()[: 1 + tolerant], ("the beginning", "the end"), strict=False)
 
     def _ends(self) -> tuple[int, ...]:
         """Where a prologue stands: at the beginning, and again before the seal."""

@@ -293,20 +293,12 @@ def model_chunks(models: Sequence[CodecModel]) -> list[Chunk]:
 
 
 def _code(task: Task, volume: Volume, draft: Header, config: CompressConfig) -> Payload:
-    if config.ratio is not None:
-        return _code_to_ratio(task, volume, draft, config, config.ratio)
-    if config.psnr is None and config.ssim is None:
+    if config.psnr is not None or config.ssim is not None:
+        return code_to_quality(task, Quality(config.psnr, config.ssim, peak_of(draft.voxel_range)))
+    if config.ratio is None:
         return code_bounded(task, config.max_error)
-    return code_to_quality(task, Quality(config.psnr, config.ssim, peak_of(draft.voxel_range)))
-
-
-def _code_to_ratio(
-    task: Task, volume: Volume, draft: Header, config: CompressConfig, ratio: float
-) -> Payload:
-    """By videos and wavelets, or by implicit blocks alone."""
     if config.block_type == "auto":
-        room = make_room(draft, task.voxels, ratio)
-        return code_to_ratio(task, room)
+        return code_to_ratio(task, make_room(draft, task.voxels, config.ratio))
     require("torch", purpose="Implicit blocks")
     from MedEnhanceLib.unicompress.allocation.implicit_layers import (
         code_implicit_volume,
@@ -314,7 +306,7 @@ def _code_to_ratio(
     )
 
     writer = writer_for(volume)
-    room = make_room(draft, task.voxels, ratio, writer.model, embed=config.embed_model)
+    room = make_room(draft, task.voxels, config.ratio, writer.model, embed=config.embed_model)
     return code_implicit_volume(task, room, volume, writer)
 
 

@@ -122,12 +122,6 @@ class Layout:
             and self.chunk_bytes == length <= covered // _LARGEST_SHARE
         )
 
-    def head(self, covered: int) -> bytes:
-        """The bytes with which the chunk begins and, but for its checksum, ends."""
-        fields = self.page, self.pages, self.stripe, self.rows, covered
-        head = _HEAD.pack(_MAGIC, *fields, 0)[:-_CRC_BYTES]
-        return head + _crc(head)
-
     def placeholder(self) -> bytes:
         """A chunk of the right length and checksum, to lay a file out with."""
         return _with_crc(bytes(self.chunk_bytes - _CRC_BYTES))
@@ -140,7 +134,8 @@ class Layout:
         for row in code:
             checksums += [zlib.crc32(row[at : at + unit]) for at in range(0, self.stripe, unit)]
         table = struct.pack(f"<{len(checksums)}I", *checksums)
-        head = self.head(covered)
+        fields = self.page, self.pages, self.stripe, self.rows, covered
+        head = _with_crc(_HEAD.pack(_MAGIC, *fields, 0)[:-_CRC_BYTES])
         return _with_crc(b"".join([head, *code, table, head]))
 
     def _code(self, parts: Iterable[bytes]) -> tuple[list[bytes], list[int]]:
@@ -194,13 +189,6 @@ class RepairChunk:
             if layout is not None and covered == offset and layout.fits(covered, length):
                 return cls(layout, covered, read(offset, length))
         return None
-
-    @classmethod
-    def before(cls, read: Read, end: int) -> RepairChunk | None:
-        """The chunk that ends there, for a file whose chunk table is lost."""
-        place = end - _CRC_BYTES - _HEAD.size
-        layout, covered = _parsed(read(place, _HEAD.size)) if place > 0 else (None, 0)
-        return cls.at(read, covered, end - covered) if layout and covered < end else None
 
     def is_of(self, parts: Iterable[bytes]) -> bool:
         """Whether rows and checksums are those of the covered bytes; all of them are read."""
@@ -364,12 +352,8 @@ def _pieces(parts: Iterable[bytes], size: int) -> Iterator[bytes]:
         yield bytes(held)
 
 
-def _crc(data: bytes) -> bytes:
-    return zlib.crc32(data).to_bytes(_CRC_BYTES, "little")
-
-
 def _with_crc(data: bytes) -> bytes:
-    return data + _crc(data)
+    return data + zlib.crc32(data).to_bytes(_CRC_BYTES, "little")
 
 
 # GF(2¹⁶): bits are coefficients, x^16 = x^5 + x^3 + x^2 + 1, and x generates all but 0.

@@ -6,7 +6,6 @@ import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 #: What a volume of usual size needs stays in memory; a disk is only asked beyond it.
 _IN_MEMORY = 64 << 20
@@ -47,7 +46,7 @@ class Spool:
 
 
 class Kept:
-    """Bytes in a spool: their length costs nothing, `bytes(kept)` and `kept[a:b]` read them."""
+    """Bytes in a spool: their length costs nothing, `bytes(kept)` reads them."""
 
     def __init__(self, spool: Spool, start: int, stop: int) -> None:
         self._spool, self._start, self._stop = spool, start, stop
@@ -57,15 +56,6 @@ class Kept:
 
     def __bytes__(self) -> bytes:
         return self._spool.read(self._start, self._stop)
-
-    def __getitem__(self, part: slice) -> bytes:
-        start, stop, _ = part.indices(len(self))
-        return self._spool.read(self._start + start, self._start + max(start, stop))
-
-    def __eq__(self, other: Any) -> bool:
-        return bytes(self) == bytes(other) if isinstance(other, Kept | bytes) else NotImplemented
-
-    __hash__ = None  # type: ignore[assignment]
 
 
 Bytes = bytes | Kept

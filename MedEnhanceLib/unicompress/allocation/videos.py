@@ -355,7 +355,7 @@ def _code_one(
 ) -> tuple[int, bytes]:
     """Block type and bytes of one block."""
     if not video.fits(block):
-        exact = code_block(block, None, speed="fast", jpegxl=False)
+        exact = code_block(block, None, speed="fast")
         return exact.kind, bytes(exact.data)
     coded = video.encode(
         block, step, speed=task.speed, encoder=task.encoder, anchor=anchor, quickly=quickly
@@ -363,7 +363,7 @@ def _code_one(
     data = coded.data
     quick = codecs().zstd_encode(np.ascontiguousarray(block).tobytes(), level=1)
     if len(quick) < _EXACT_NEAR * len(data):
-        exact = code_block(block, None, speed="fast", jpegxl=False)
+        exact = code_block(block, None, speed="fast")
         if len(exact.data) <= len(data):
             return exact.kind, bytes(exact.data)
     return VIDEO, data

@@ -1,7 +1,7 @@
 """The lossless coders of a block's indices: one literal table, id → coder.
 
-The ids are part of the format: never given to anything else. Free ids: 8 to 15 for classical
-coders; 16 and on for those that need a model.
+The ids are part of the format: never given to anything else. Free ids: 2, 4 to 6 and 8 to 15 for
+classical coders; 16 and on for those that need a model.
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ _ZSTD_LEVEL = {"normal": 9, "fast": 3}
 #: Measured: on labels and masks the highest level wins 30 %, and is fast; on noise neither.
 _ZSTD_BEST = 19
 _COMPRESSIBLE = 8.0
-_JPEGLS_END = b"\xff\xd9"
-CONSTANT, ZSTD, JPEGLS, JPEGXL = range(4)
+CONSTANT, ZSTD, JPEGXL = 0, 1, 3
 VIDEO = 7
 #: Blocks of the learned predictor: indices too, but its coder needs the file's model.
 LEARNED = 16
@@ -130,28 +129,11 @@ def _shuffle(indices: Indices) -> bytes:
     return columns.T.tobytes()
 
 
-def _encode_jpegls(indices: Indices, _speed: Speed) -> bytes | None:
-    if indices.dtype.itemsize > 2 or max(_stacked(indices).shape) > 65535:
-        return None
-    # Noise takes more than it had; the package's own guess of the room is too small for it.
-    room = 2 * indices.nbytes + 4096
-    return bytes(codecs().jpegls_encode(_stacked(indices), out=room))
-
-
-def _decode_jpegls(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
-    if not data.endswith(_JPEGLS_END):  # CharLS would read on behind it for seconds
-        raise ValueError("jpeg-ls: cut short")
-    # `out` fixes shape and type: a stream that claims others is refused before it allocates.
-    out = np.empty((shape[0] * shape[1], shape[2]), dtype)
-    codecs().jpegls_decode(data, out=out)
-    return out.reshape(shape)
-
-
 def _encode_jpegxl(indices: Indices, speed: Speed) -> bytes | None:
     """JPEG XL of the slices one below the other: one model for the block."""
     if indices.dtype.itemsize > 2:
         return None
-    image = _stacked(indices)
+    image = np.ascontiguousarray(indices).reshape(-1, indices.shape[-1])
     return bytes(codecs().jpegxl_encode(image, lossless=True, effort=_EFFORT[speed], numthreads=1))
 
 
@@ -162,14 +144,9 @@ def _decode_jpegxl(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
     return out.reshape(shape)
 
 
-def _stacked(indices: Indices) -> Indices:
-    return np.ascontiguousarray(indices).reshape(-1, indices.shape[-1])
-
-
 CODERS: dict[int, Coder] = {
     CONSTANT: Coder("constant", "numpy", _encode_constant, _decode_constant),
     ZSTD: Coder("zstd", "imagecodecs", _encode_zstd, _decode_zstd),
-    JPEGLS: Coder("jpeg-ls", "imagecodecs", _encode_jpegls, _decode_jpegls),
     JPEGXL: Coder("jpeg-xl", "imagecodecs", _encode_jpegxl, _decode_jpegxl),
 }
 
@@ -197,19 +174,16 @@ class Code:
     record: bytes
 
 
-def code_block(block: Voxels, bound: float | None, *, speed: Speed, jpegxl: bool = True) -> Code:
-    """The shortest code of a block: exact or, with a bound, off by no more than it.
-
-    jpegxl: whether it is tried; zstd and JPEG-LS are quick and always are.
-    """
+def code_block(block: Voxels, bound: float | None, *, speed: Speed) -> Code:
+    """The shortest code of a block: exact or, with a bound, off by no more than it."""
     exact = to_integers(block)
     if bound is None:
-        return _shortest(exact, speed, jpegxl)
-    bounded = _shortest(to_bounded_integers(block, bound), speed, jpegxl)
+        return _shortest(exact, speed)
+    bounded = _shortest(to_bounded_integers(block, bound), speed)
     if block.dtype.kind != "f" or bounded.record == exact.record:
         return bounded
     # Floats that repeat may take fewer bits as they are than as steps.
-    return min(bounded, _shortest(exact, speed, jpegxl), key=lambda code: len(code.data))
+    return min(bounded, _shortest(exact, speed), key=lambda code: len(code.data))
 
 
 def expected_block(block: Voxels, bound: float | None, code: Code) -> Voxels:
@@ -222,11 +196,11 @@ def expected_block(block: Voxels, bound: float | None, code: Code) -> Voxels:
     return from_integers(bounded.record, bounded.indices, block.dtype, block.shape)
 
 
-def _shortest(coded: Coded, speed: Speed, jpegxl: bool) -> Code:
+def _shortest(coded: Coded, speed: Speed) -> Code:
     if (nothing := CODERS[CONSTANT].encode(coded.indices, speed)) is not None:
         return Code(CONSTANT, coded.record + nothing, coded.record)
     codes: dict[int, bytes] = {}
-    for kind in (ZSTD, JPEGLS, JPEGXL)[: 3 if jpegxl else 2]:
+    for kind in (ZSTD, JPEGXL):
         try:
             data = CODERS[kind].encode(coded.indices, "fast" if kind == ZSTD else speed)
         except RuntimeError:  # a codec that gives up on a block does not win it; zstd never does

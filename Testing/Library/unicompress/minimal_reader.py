@@ -180,11 +180,6 @@ def _zstd(code: bytes, shape: Shape, dtype: Dtype, _: Model) -> Array:
     return np.cumsum(steps, axis=2, dtype=dtype)
 
 
-def _jpeg_ls(code: bytes, shape: Shape, dtype: Dtype, _: Model) -> Array:
-    image = np.empty((shape[0] * shape[1], shape[2]), dtype)
-    return np.asarray(imagecodecs.jpegls_decode(code, out=image)).reshape(shape)
-
-
 def _stacked(code: bytes, shape: Shape, dtype: Dtype, _: Model) -> Array:
     image = np.empty((shape[0] * shape[1], shape[2]), dtype)
     return np.asarray(imagecodecs.jpegxl_decode(code, out=image)).reshape(shape)
@@ -201,7 +196,6 @@ Indices = Callable[[bytes, Shape, Dtype, Model], Array]
 INDEX_TYPES: dict[int, Indices] = {
     0: _constant,
     1: _zstd,
-    2: _jpeg_ls,
     3: _stacked,
     16: _learned,
 }

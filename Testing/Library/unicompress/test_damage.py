@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import struct
-import time
 import tracemalloc
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -64,17 +62,6 @@ def test_a_file_cut_at_any_byte_is_refused_with_its_place(file: Path) -> None:
         assert file.name in caught.value.message
 
 
-@pytest.mark.parametrize("read", [decompress, recover, Container])
-@pytest.mark.parametrize("length", [3, 200, 5000])
-def test_a_file_that_is_none_is_no_damaged_one(
-    tmp_path: Path, read: Callable[[Path], object], length: int
-) -> None:
-    file = tmp_path / "scan.ucv"
-    file.write_bytes(b"NRRD0004 " + bytes(length))
-    with pytest.raises(NoContainerError, match=r"scan\.ucv is not a \.ucv"):
-        read(file)
-
-
 def test_damage_of_the_first_bytes_leaves_it_a_container(file: Path, scan: Volume) -> None:
     file.write_bytes(b"NRRD" + file.read_bytes()[4:])
     with pytest.raises(CodecError, match="damaged") as caught:
@@ -109,13 +96,14 @@ def test_a_damaged_chunk_is_named_with_its_byte(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"UCV1", b"\x89PNG\r\n\x1a\n" + bytes(200), bytes(500)], ids=repr
+    "content", [b"", b"UCV1", b"NRRD0004 " + bytes(200), bytes(500), bytes(5000)], ids=len
 )
 def test_what_is_no_container_is_said_so(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.ucv"
     path.write_bytes(content)
+    is_none = not content.startswith(b"UCV1")
     for call in (decompress, recover, inspect_container):
-        with pytest.raises(CodecError, match=r"a\.ucv"):
+        with pytest.raises(NoContainerError if is_none else CodecError, match=r"a\.ucv"):
             call(path)  # type: ignore[operator]
 
 
@@ -315,7 +303,7 @@ class TestChunks:
         with pytest.raises(CodecError, match=r"chunk|SHA-256"):
             decompress(file)
 
-    @pytest.mark.parametrize("kind", [lossless.JPEGXL, lossless.JPEGLS, lossless.ZSTD])
+    @pytest.mark.parametrize("kind", [lossless.JPEGXL, lossless.ZSTD])
     def test_a_code_of_another_size_is_refused(self, kind: int, file: Path) -> None:
         """A codestream of a megavoxel in a few bytes, where a small block should be."""
         huge = np.zeros((4, 512, 512), np.uint8)
@@ -326,21 +314,6 @@ class TestChunks:
         rebuild(file, chunks=chunks)
         with pytest.raises(CodecError, match=r"chunk 0 at byte .* cannot be decoded"):
             decompress(file, threads=1)
-
-    @pytest.mark.parametrize("kept", [0.3, 0.6, 0.95])
-    def test_a_jpeg_ls_code_without_its_end_is_refused_at_once(
-        self, kept: float, file: Path
-    ) -> None:
-        """CharLS reads on behind such a code for seconds, however few bytes it has."""
-        values = np.random.default_rng(0).integers(0, 200, (4, 14, 12)).astype("u2")
-        code = lossless.CODERS[lossless.JPEGLS].encode(values, "normal") or b""
-        chunks = chunks_of(file)
-        chunks[0] = Chunk(0, lossless.JPEGLS, b"\1\2" + bytes(8) + code[: int(kept * len(code))])
-        rebuild(file, chunks=chunks)
-        before = time.process_time()
-        with pytest.raises(CodecError, match=r"chunk 0 at byte .* cut short"):
-            decompress(file, threads=1)
-        assert time.process_time() - before < 1
 
     def test_a_packed_bomb_takes_no_memory(self, file: Path) -> None:
         bomb = lossless.CODERS[lossless.ZSTD].encode(

@@ -96,6 +96,7 @@ MODES: dict[str, dict[str, Any]] = {
     "lossless": {"lossless": True},
     "max_error 0": {"max_error": 0.0},
     "max_error 3": {"max_error": 3.0},
+    "max_error 100": {"max_error": 100.0},
     "max_error huge": {"max_error": 1e300},
     "ratio 1.5": {"ratio": 1.5},
     "ratio 3": {"ratio": 3.0},

@@ -1,7 +1,4 @@
-"""20,000 of the cases that Benchmarks/fuzz.py runs, and proof that they can fail.
-
-The fast part tries the first few hundred of them.
-"""
+"""Some of the cases that Benchmarks/fuzz.py runs; the fast part tries the first few hundred."""
 
 from __future__ import annotations
 
@@ -10,12 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from MedEnhanceLib.unicompress import decode
 from MedEnhanceLib.unicompress.codecs import lossless
 
-from .fuzzing import MUTATIONS, Base, FindingError, Fuzzer, light, make_bases
-
-CASES = 2000
+from .fuzzing import MUTATIONS, Base, Fuzzer, light, make_bases
 
 
 @pytest.fixture(scope="module")
@@ -46,17 +40,3 @@ def test_the_bases_have_every_type_and_kind_of_record(bases: list[Base]) -> None
     records = {row.data[0] for base in bases for row in base.rows if row.kind in lossless.CODERS}
     assert records == {1, 2, 3, 4, 5}
     assert {base.header["mode"] for base in bases} == {"lossless", "max_error", "ratio", "psnr"}
-
-
-def run_all(fuzzer: Fuzzer) -> None:
-    with light():
-        for case in range(CASES):
-            fuzzer.run(case)
-
-
-def test_a_proof_that_proves_nothing_is_found(
-    bases: list[Base], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(decode, "check_voxels", lambda *_: None)
-    with pytest.raises(FindingError, match="called right"):
-        run_all(Fuzzer(bases, 7, tmp_path / "case.ucv"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -275,21 +274,6 @@ def test_no_sound_copy_is_written_of_what_is_lost(
     assert not (tmp_path / "b.ucv").exists()
 
 
-def test_a_lost_beginning_is_repaired_where_both_copies_are_lost(
-    made: Callable[..., Path],
-) -> None:
-    path = made(LARGE)
-    size = path.stat().st_size
-    with Container(path) as opened:
-        back = opened.chunks[-1].offset + opened.chunks[-1].length
-    damage(path, (0, PAGE), (back, size - back - 96))
-    with pytest.raises(CodecError):
-        decompress(path)
-    volume, report = recover(path)
-    assert same_bits(volume.voxels, noise(LARGE).voxels)
-    assert report.proved
-
-
 def test_what_is_beyond_repair_is_lost_by_blocks_and_masked(made: Callable[..., Path]) -> None:
     path = made(LARGE)
     with Container(path) as opened:
@@ -373,41 +357,3 @@ def test_verification_repairs_nothing(tmp_path: Path) -> None:
 
     with mock.patch.object(encode, "write_container", spoiled), pytest.raises(CodecError):
         compress(noise(SMALL), tmp_path / "a.ucv", CompressConfig(lossless=True, speed="fast"))
-
-
-# ---------------------------------------------------------------- forged chunks
-
-
-HEAD = struct.Struct("<4sIIIIQI")
-FIELDS = ("page", "pages", "stripe", "rows", "covered")
-
-
-@pytest.mark.parametrize("size", [SMALL, LARGE])
-@pytest.mark.parametrize("field", range(5))
-@pytest.mark.parametrize("value", [0, 1, 1024, 8192, (1 << 32) - 2])
-def test_no_field_of_the_head_is_believed(
-    size: int, field: int, value: int, made: Callable[..., Path]
-) -> None:
-    """Under checksums that fit: the chunk counts as absent, or it repairs what it can."""
-    path = made(size)
-    offset, length = row_of(path)
-    raw = bytearray(path.read_bytes())
-    fields = list(HEAD.unpack_from(raw, offset))
-    fields[1 + field] = value
-    head = HEAD.pack(*fields[:-1], 0)[:-4]
-    head += zlib.crc32(head).to_bytes(4, "little")
-    for at in (offset, offset + length - 36):
-        raw[at : at + 32] = head
-    path.write_bytes(raw)
-    assert decompress(path, threads=1).is_equal(noise(size))
-    damage(path, (9000, 50))
-    is_as_it_was = (
-        value == struct.unpack_from("<4sIIIIQ", made(size).read_bytes(), offset)[1 + field]
-    )
-    path.write_bytes(raw)
-    damage(path, (9000, 50))
-    if is_as_it_was:
-        assert decompress(path, threads=1).is_equal(noise(size))
-        return
-    with pytest.raises(CodecError, match="chunk 0 at byte"):
-        decompress(path, threads=1)

@@ -50,10 +50,6 @@ class TestSpool:
             kept = [store.keep(piece) for piece in pieces]
             assert [len(one) for one in kept] == [3, 0, 200, 1]
             assert [bytes(one) for one in reversed(kept)] == pieces[::-1]
-            assert kept[2][:7] == pieces[2][:7]
-            assert kept[2][190:999] == pieces[2][190:]
-            assert kept[2][9:3] == b""
-            assert kept[0] == pieces[0] != kept[2]
 
     @pytest.mark.slow
     @pytest.mark.parametrize("config", MODES, ids=str)
