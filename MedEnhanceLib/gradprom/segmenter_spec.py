@@ -50,15 +50,12 @@ class Intensity(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.kind in ("window", "percentiles"):
-            if self.low is None or self.high is None or not self.low < self.high:
+            lowest, highest = (0, 100) if self.kind == "percentiles" else (-np.inf, np.inf)
+            low, high = self.low, self.high
+            if low is None or high is None or not lowest <= low < high <= highest:
                 raise ConfigError(
-                    f"intensity {self.kind!r} goes from {self.low} to {self.high}",
-                    "State low and high, the lower first.",
-                )
-            if self.kind == "percentiles" and not (self.low >= 0 and self.high <= 100):
-                raise ConfigError(
-                    f"intensity 'percentiles' goes from {self.low:g} to {self.high:g}",
-                    "State percentiles from 0 to 100.",
+                    f"intensity {self.kind!r} goes from {low} to {high}",
+                    "State low and high, the lower first; percentiles from 0 to 100.",
                 )
         if not self.to_low < self.to_high:
             raise ConfigError(
@@ -145,19 +142,9 @@ class SegmenterSpec(Options):
                 f"orientation is {self.orientation!r}",
                 "Use three letters, one of R or L, A or P, S or I each; or I, J and K.",
             )
-        if self.spacing and (
-            len(self.spacing) != 3 or not all(0 <= side < np.inf for side in self.spacing)
-        ):
+        if not all(0 <= side < np.inf for side in self.spacing):
             raise ConfigError(
                 f"spacing is {list(self.spacing)}", "Give three numbers in mm; 0: as the volume's."
-            )
-        is_window = len(self.window) == self.dimensions and all(
-            side > 0 and side % self.multiple == 0 for side in self.window
-        )
-        if self.window and not is_window:
-            raise ConfigError(
-                f"window is {list(self.window)}",
-                f"Give {self.dimensions} sides, each a multiple of {self.multiple}.",
             )
 
     @property
