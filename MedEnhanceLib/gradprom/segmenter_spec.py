@@ -105,11 +105,10 @@ class SegmenterSpec(Options):
     Attributes:
         modality: of the images that it was trained on.
         labels: names of its channels, in order, without the background.
-        dimensions: 2: it takes slices, 3: it takes volumes.
+        dimensions: 2: it takes slices, as a head of ours in the file's own grid; 3: volumes.
         context: of 2 dimensions: slices on each side that are channels too.
         orientation: where the axes of its array point to, first axis first: RAS is right, anterior,
-            superior; KJI is slices, rows, columns of the file. Of 2 dimensions the first axis goes
-            from slice to slice.
+            superior; KJI is slices, rows, columns of the file.
         spacing: mm along these axes, 0: as the volume's. Empty: as the volume's.
         intensity: scale of its intensities.
         activation: softmax: the first channel is the background, one label per voxel; sigmoid: no
