@@ -93,7 +93,6 @@ def test_laid_on_its_slice_a_copy_has_its_brightness_and_place(
 ) -> None:
     moved = 0.2 + 0.5 * shifted(anatomy, np.array([3, -1], np.int32))
     laid = lay_on(moved.astype(np.float32), anatomy, 0.0)
-    assert laid.score > 0.95
     assert laid.ssim > 0.95
     inner = (slice(6, -6), slice(6, -6))
     assert np.abs(laid.image - anatomy)[inner].max() < 0.02
