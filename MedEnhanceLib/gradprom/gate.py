@@ -32,7 +32,6 @@ from MedEnhanceLib.gradprom.gradients import (
     added,
     at_least_float32,
     both_gradients,
-    check_gradients,
     check_losses,
     products,
     tensors_of,
@@ -189,18 +188,6 @@ class GradientGate:
             raise ConfigError("the gate has nothing to decide on", "Call accumulate first.")
         taken, self._taken = self._taken, None
         return self._admit(taken)
-
-    def admit(
-        self, main: Sequence[Gradient], aux: Sequence[Gradient], parameters: Parameters
-    ) -> tuple[list[Gradient], GateReport]:
-        """As a call, for gradients that are already computed.
-
-        Those of the task may have another type or device than the main ones.
-        """
-        wanted = tensors_of(parameters)
-        for gradients in (main, aux):
-            check_gradients(gradients, wanted)
-        return self._admit(_Taken(wanted, list(main), list(aux)))
 
     def diagnostics(self) -> GateDiagnostics:
         """Its decisions in all steps so far, as numbers."""

@@ -27,9 +27,8 @@ def tensors_of(parameters: Parameters) -> list[Tensor]:
     tensors = []
     for index, entry in enumerate(parameters):
         name, tensor = entry if isinstance(entry, tuple) else (f"parameter {index}", entry)
-        if not isinstance(tensor, Tensor) or tensor.is_complex():
-            kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise ConfigError(f"the gate's {name} is {kind}", "Give tensors of real numbers.")
+        if not isinstance(tensor, Tensor):
+            raise ConfigError(f"the gate's {name} is {type(tensor).__name__}", "Give tensors.")
         tensors.append(tensor)
     if not tensors:
         raise ConfigError(
@@ -71,40 +70,18 @@ def _whole_precision(parameters: Sequence[Tensor]) -> torch.autocast:
 
 
 def check_losses(main_loss: object, aux_loss: object) -> None:
-    """Raise ConfigError unless both are one real number, and the main one not constant."""
+    """Raise ConfigError unless both are one number, and the main one not constant."""
     for name, loss in (("main loss", main_loss), ("auxiliary loss", aux_loss)):
-        if not isinstance(loss, Tensor) or loss.numel() != 1 or loss.is_complex():
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            given = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
             raise ConfigError(
-                f"the gate's {name} is {_kind(loss)}",
-                "Give a tensor of one real number, such as a mean.",
+                f"the gate's {name} is {given}", "Give a tensor of one number, such as a mean."
             )
     if isinstance(main_loss, Tensor) and not main_loss.requires_grad:
         raise ConfigError(
             "the gate's main loss is constant",
             "Compute it from the model's output, without detach() and outside no_grad().",
         )
-
-
-def check_gradients(gradients: Sequence[Gradient], parameters: Sequence[Tensor]) -> None:
-    """Raise ConfigError unless there is one, or None, for each parameter and of its shape."""
-    if len(gradients) != len(parameters):
-        raise ConfigError(
-            f"the gate got {len(gradients)} gradients for {len(parameters)} parameters",
-            "Give one for each parameter, in their order, and None where there is none.",
-        )
-    for index, (gradient, parameter) in enumerate(zip(gradients, parameters, strict=True)):
-        if gradient is not None and gradient.shape != parameter.shape:
-            raise ConfigError(
-                f"the gate's gradient {index} is of shape {tuple(gradient.shape)}, "
-                f"its parameter of {tuple(parameter.shape)}",
-                "Give one for each parameter, in their order, and None where there is none.",
-            )
-
-
-def _kind(loss: object) -> str:
-    if not isinstance(loss, Tensor):
-        return repr(loss)
-    return str(loss.dtype) if loss.is_complex() else f"of shape {tuple(loss.shape)}"
 
 
 def _gradients(loss: Tensor, parameters: Sequence[Tensor], *, keep: bool) -> list[Gradient]:
@@ -124,8 +101,6 @@ def _owned(gradient: Tensor, storages: set[int]) -> Tensor:
 
     Autograd may hand out one tensor for two parameters, or one element for all places of one.
     """
-    if gradient.layout != torch.strided:
-        raise ConfigError("the gate got a sparse gradient", "Make the embedding with sparse=False.")
     storage = gradient.untyped_storage().data_ptr()
     spread = any(
         step == 0 and size > 1 for step, size in zip(gradient.stride(), gradient.shape, strict=True)

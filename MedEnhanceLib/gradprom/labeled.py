@@ -63,11 +63,6 @@ def pair_files(images: Sequence[str], labels: Sequence[str], data: Path) -> list
     return list(zip(paths, beside, strict=True))
 
 
-def find_labeled(config: TrainHeadConfig, data: Path) -> list[Files]:
-    """As `pair_files`, of a configuration; None as labels where an atlas provides them."""
-    return pair_files(config.images, config.labels, data)
-
-
 def _check_pairs(images: Sequence[Path], labels: Sequence[Path], data: Path) -> None:
     """Raise InputError for another number of labels, or where some names agree and others do not.
 
@@ -98,7 +93,7 @@ def _stem(path: Path) -> str:
 def read_labeled(
     config: TrainHeadConfig, data: Path, files: tuple[Path, Path | None], monitor: Monitor
 ) -> LabeledImage:
-    """Read an image of `find_labeled` with its labels; InputError where their grids differ."""
+    """Read an image of `find_split` with its labels; InputError where their grids differ."""
     path, label_path = files
     monitor.progress(0, f"reading {path.name}")
     image = load(path, modality=config.modality)
@@ -170,23 +165,18 @@ def _indices(
 
 
 def find_split(config: TrainHeadConfig, data: Path) -> tuple[list[Files], list[Files]]:
-    """As `split_patients`, of all labeled images below `data`; raises as `find_labeled` too."""
-    return split_patients(config, data, find_labeled(config, data))
+    """The labeled images of the training below `data`, and those of the patients held out.
 
-
-def split_patients(
-    config: TrainHeadConfig, data: Path, found: Sequence[Files]
-) -> tuple[list[Files], list[Files]]:
-    """The images of the training, and those of the patients held out.
-
-    Raises InputError where a pattern of `held_out` matches nothing, or no image is left.
+    Raises InputError as `pair_files`, and where a pattern of `held_out` matches nothing, or no
+    image is left.
     """
-    patients = patients_of([path.relative_to(data) for path, _ in found])
-    held = _held_out(config, data, found, patients)
-    learned = [files for files, who in zip(found, patients, strict=True) if who not in held]
+    pairs = pair_files(config.images, config.labels, data)
+    patients = patients_of([path.relative_to(data) for path, _ in pairs])
+    held = _held_out(config, data, pairs, patients)
+    learned = [files for files, who in zip(pairs, patients, strict=True) if who not in held]
     if not learned:
         raise InputError("all labeled images are held out", "Hold out fewer patients.")
-    return learned, [files for files, who in zip(found, patients, strict=True) if who in held]
+    return learned, [files for files, who in zip(pairs, patients, strict=True) if who in held]
 
 
 def patients_of(paths: Sequence[Path]) -> list[str]:

@@ -117,9 +117,8 @@ def read_spec(
         ModelError: something is not understood; the message names file and field.
     """
     facts = _Facts.read(metadata)
-    dimensions = facts.dimensions
-    if network is not None:
-        dimensions = int(network.arguments.get("spatial_dims", dimensions))
+    if facts.dimensions != 3 or (network and network.arguments.get("spatial_dims", 3) != 3):
+        raise inference.refused("network_def", "takes slices; a network of volumes is needed")
     before = _preprocessing(inference)
     activation = _activation(inference, before.notes) or (
         "softmax" if facts.has_background else "sigmoid"
@@ -129,23 +128,13 @@ def read_spec(
             f"{facts.output_place}.channel_def", "has a background beside independent labels"
         )
     labels = facts.channels[1:] if activation == "softmax" else facts.channels
-    window, overlap, slices = _windows(inference, dimensions)
-    orientation, spacing = before.orientation, before.spacing
-    if dimensions == 2:
-        # Here the first axis goes from slice to slice; MONAI's SliceInferer names one, else it
-        # is the last of the file.
-        if before.intensity.kind in ("z-score", "scale", "percentiles"):
-            before.notes.append("intensities are measured on the volume, not slice by slice")
-        order = [slices, *(axis for axis in range(3) if axis != slices)]
-        orientation = "".join(orientation[axis] for axis in order)
-        spacing = tuple(spacing[axis] for axis in order) if spacing else ()
+    window, overlap = _windows(inference)
     multiple = facts.multiple or (network.multiple if network else 1)
     fields = {
         "modality": facts.modality,
         "labels": list(labels),
-        "dimensions": dimensions,
-        "orientation": orientation,
-        "spacing": list(spacing),
+        "orientation": before.orientation,
+        "spacing": list(before.spacing),
         "intensity": before.intensity,
         "activation": activation,
         "multiple": gcd(multiple, *window),
@@ -369,31 +358,27 @@ def _activation(inference: Config, notes: list[str]) -> str:
     return activation
 
 
-def _windows(config: Config, dimensions: int) -> tuple[tuple[int, ...], float, int]:
-    """Window, overlap, and the axis across slices, of the inferer."""
+def _windows(config: Config) -> tuple[tuple[int, ...], float]:
+    """Window and overlap of the inferer; () for volumes that are run as a whole."""
     name, given = config.resolved("inferer")
     config.refuse_inert(given, name)
     if given is None:
-        return (), 0.25, 2
+        return (), 0.25
     if not isinstance(given, Mapping):
         raise config.refused(name, "is no object with _target_")
     target = re.sub(r"^monai\.inferers\.(?:\w+\.)*", "", str(given.get("_target_")))
     if target == "SimpleInferer":
-        return (), 0.25, 2
-    if target not in ("SlidingWindowInferer", "SliceInferer"):
+        return (), 0.25
+    if target != "SlidingWindowInferer":
         raise config.refused(
             f"{name}._target_",
-            f"is {target!r}; SlidingWindowInferer, SliceInferer and SimpleInferer are understood",
+            f"is {target!r}; SlidingWindowInferer and SimpleInferer are understood",
         )
-    axis = given.get("spatial_dim", 0)
-    if axis not in (0, 1, 2):
-        raise config.refused(f"{name}.spatial_dim", f"is {axis!r}")
-    slices = axis if target == "SliceInferer" else 2
-    return _sides(given.get("roi_size", ()), dimensions), float(given.get("overlap", 0.25)), slices
+    return _sides(given.get("roi_size", ())), float(given.get("overlap", 0.25))
 
 
-def _sides(given: Any, dimensions: int) -> tuple[int, ...]:
+def _sides(given: Any) -> tuple[int, ...]:
     """A window of whole numbers; () where a side is left to the volume."""
-    sides = [given] * dimensions if isinstance(given, int) else list(given or ())
-    is_plain = len(sides) == dimensions and all(isinstance(x, int) and x > 0 for x in sides)
+    sides = [given] * 3 if isinstance(given, int) else list(given or ())
+    is_plain = len(sides) == 3 and all(isinstance(side, int) and side > 0 for side in sides)
     return tuple(sides) if is_plain else ()

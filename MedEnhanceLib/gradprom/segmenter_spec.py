@@ -50,15 +50,12 @@ class Intensity(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.kind in ("window", "percentiles"):
-            if self.low is None or self.high is None or not self.low < self.high:
+            lowest, highest = (0, 100) if self.kind == "percentiles" else (-np.inf, np.inf)
+            low, high = self.low, self.high
+            if low is None or high is None or not lowest <= low < high <= highest:
                 raise ConfigError(
-                    f"intensity {self.kind!r} goes from {self.low} to {self.high}",
-                    "State low and high, the lower first.",
-                )
-            if self.kind == "percentiles" and not (self.low >= 0 and self.high <= 100):
-                raise ConfigError(
-                    f"intensity 'percentiles' goes from {self.low:g} to {self.high:g}",
-                    "State percentiles from 0 to 100.",
+                    f"intensity {self.kind!r} goes from {low} to {high}",
+                    "State low and high, the lower first; percentiles from 0 to 100.",
                 )
         if not self.to_low < self.to_high:
             raise ConfigError(
@@ -108,11 +105,10 @@ class SegmenterSpec(Options):
     Attributes:
         modality: of the images that it was trained on.
         labels: names of its channels, in order, without the background.
-        dimensions: 2: it takes slices, 3: it takes volumes.
+        dimensions: 2: it takes slices, as a head of ours in the file's own grid; 3: volumes.
         context: of 2 dimensions: slices on each side that are channels too.
         orientation: where the axes of its array point to, first axis first: RAS is right, anterior,
-            superior; KJI is slices, rows, columns of the file. Of 2 dimensions the first axis goes
-            from slice to slice.
+            superior; KJI is slices, rows, columns of the file.
         spacing: mm along these axes, 0: as the volume's. Empty: as the volume's.
         intensity: scale of its intensities.
         activation: softmax: the first channel is the background, one label per voxel; sigmoid: no
@@ -145,19 +141,9 @@ class SegmenterSpec(Options):
                 f"orientation is {self.orientation!r}",
                 "Use three letters, one of R or L, A or P, S or I each; or I, J and K.",
             )
-        if self.spacing and (
-            len(self.spacing) != 3 or not all(0 <= side < np.inf for side in self.spacing)
-        ):
+        if not all(0 <= side < np.inf for side in self.spacing):
             raise ConfigError(
                 f"spacing is {list(self.spacing)}", "Give three numbers in mm; 0: as the volume's."
-            )
-        is_window = len(self.window) == self.dimensions and all(
-            side > 0 and side % self.multiple == 0 for side in self.window
-        )
-        if self.window and not is_window:
-            raise ConfigError(
-                f"window is {list(self.window)}",
-                f"Give {self.dimensions} sides, each a multiple of {self.multiple}.",
             )
 
     @property

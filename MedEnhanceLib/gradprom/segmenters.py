@@ -169,21 +169,20 @@ class Segmenter(Opened):
         with torch.inference_mode():
             slab = torch.from_numpy(scaling.apply(volume.voxels))
             seen = self._seen(slab.to(self._device()), view)
-            for where in self._parts(seen, view):
+            for where in self._parts(seen):
                 part = monitor.part(where.start / len(seen), where.stop / len(seen))
                 part.progress(0, "segmenting")
                 logits = self._run(seen, where, is_whole=True, monitor=part)
-                # Slices that are not resampled across are the volume's own.
-                rows = where if view.zoom[0] == 1 else slice(0, len(found))
+                rows = where if self.spec.dimensions == 2 else slice(0, len(found))
                 sides = (rows.stop - rows.start, *found.shape[1:])
                 found[rows] = self._likeliest(logits, sides)
         monitor.progress(1, "segmenting")
         return np.ascontiguousarray(_turned_back(found[None], view)[0].numpy())
 
-    def _parts(self, seen: Tensor, view: View) -> Iterator[slice]:
-        """Slices at once: few of 2D networks, unless they are resampled across; all of others."""
+    def _parts(self, seen: Tensor) -> Iterator[slice]:
+        """Slices at once: few of networks of slices, which are not resampled; all of others."""
         step = len(seen)
-        if self.spec.dimensions == 2 and view.zoom[0] == 1:
+        if self.spec.dimensions == 2:
             step = max(1, _PIXELS // (seen.shape[1] * seen.shape[2]))
         for start in range(0, len(seen), step):
             yield slice(start, min(start + step, len(seen)))

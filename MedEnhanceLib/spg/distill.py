@@ -9,8 +9,8 @@ result may be shared.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhanceLib.spg.folder import MANIFEST, RunFolder, confidential_folder, read_run
 from MedEnhanceLib.spg.images import Floats
 from MedEnhanceLib.spg.matching import Raw
-from MedEnhanceLib.spg.patient import PatientImages, distill_patient
+from MedEnhanceLib.spg.patient import distill_patient
 from MedEnhanceLib.spg.prepare import Prepared, prepare
 from MedEnhanceLib.spg.privacy import noise_multiplier, privacy_record
 from MedEnhanceLib.spg.readme import NO_LICENCE
@@ -54,38 +54,6 @@ _AUDIT_WITHHELD = (
 )
 
 
-@dataclass(frozen=True)
-class PatientWork:
-    """All that distilling one patient takes; can be sent to another process or machine.
-
-    Args:
-        raw: the patient's images and the prior.
-        config: of the distillation.
-        folder: for checkpoints, on the machine that distills.
-        hashes: of data and prior.
-    """
-
-    raw: Raw
-    config: DistillConfig
-    folder: Path
-    hashes: Mapping[str, str]
-
-    def run(self, device: str, monitor: Monitor) -> PatientImages:
-        """Distill, or resume."""
-        return distill_patient(
-            self.raw,
-            self.config,
-            device,
-            folder=self.folder,
-            hashes=self.hashes,
-            monitor=monitor,
-        )
-
-
-#: Runs the remaining works on a device and yields (place of the work, result) as they finish.
-Runner = Callable[[Sequence[PatientWork], str, Monitor], Iterator[tuple[int, PatientImages]]]
-
-
 def distill_cohort(
     cohort: Cohort,
     out: Path,
@@ -93,7 +61,6 @@ def distill_cohort(
     monitor: Monitor | None = None,
     *,
     overwrite: bool = False,
-    runner: Runner | None = None,
 ) -> Path:
     """Distill a cohort, or resume; a finished folder that agrees is left as it is.
 
@@ -106,7 +73,6 @@ def distill_cohort(
         config: of the distillation.
         monitor: gets progress, warnings and metrics, and may cancel.
         overwrite: first remove what was distilled there before.
-        runner: where patients are distilled; None: here, one after the other.
     Returns:
         `out`.
     Raises:
@@ -141,16 +107,9 @@ def distill_cohort(
             _warn_of_licence(out, monitor)
             return out
         hashes = {name: str(run[name]) for name in ("data_sha256", "prior_sha256")}
-        works = [
-            PatientWork(
-                Raw(images, prepared.prior.images, prepared.modality, number),
-                config,
-                folder.patient(number).absolute(),
-                hashes,
-            )
-            for number, images in enumerate(prepared.training.values())
-        ]
-        found = _distill_all(works, folder, choice.name, monitor.part(0.05, 0.85), runner or _here)
+        found = _distill_all(
+            folder, config, prepared, hashes, choice.name, monitor.part(0.05, 0.85)
+        )
         try:
             _finish(folder, config, prepared, run, found, choice.name, monitor.part(0.85, 1.0))
         except Cancelled as cause:
@@ -209,26 +168,33 @@ def _run_record(prepared: Prepared, config: DistillConfig) -> dict[str, Any]:
 
 
 def _distill_all(
-    works: Sequence[PatientWork], folder: RunFolder, device: str, monitor: Monitor, runner: Runner
+    folder: RunFolder,
+    config: DistillConfig,
+    prepared: Prepared,
+    hashes: Mapping[str, str],
+    device: str,
+    monitor: Monitor,
 ) -> list[tuple[Floats, dict[str, Any]]]:
-    """The images of all patients with their notes, in the patients' order."""
-    stored = [folder.load_images(work.raw.number) for work in works]
-    todo = [work for work, done in zip(works, stored, strict=True) if done is None]
-    for place, result in runner(todo, device, monitor):
-        number = todo[place].raw.number
-        notes = {"batch": result.batch, "measured": result.measured}
-        folder.save_images(number, result.images, notes)
-        stored[number] = (result.images, dict(notes))
-    return [found for found in stored if found is not None]
+    """The images of all patients with their notes, in the patients' order.
 
-
-def _here(
-    works: Sequence[PatientWork], device: str, monitor: Monitor
-) -> Iterator[tuple[int, PatientImages]]:
-    """The runner of this process."""
-    for place, work in enumerate(works):
-        part = monitor.part(place / len(works), (place + 1) / len(works))
-        yield place, work.run(device, part)
+    hashes: of data and prior.
+    """
+    results = [folder.load_images(number) for number in range(len(prepared.training))]
+    remaining = [number for number, result in enumerate(results) if result is None]
+    patients = list(prepared.training.values())
+    for done, number in enumerate(remaining):
+        distilled = distill_patient(
+            Raw(patients[number], prepared.prior.images, prepared.modality, number),
+            config,
+            device,
+            folder=folder.patient(number),
+            hashes=hashes,
+            monitor=monitor.part(done / len(remaining), (done + 1) / len(remaining)),
+        )
+        notes = {"batch": distilled.batch, "measured": distilled.measured}
+        folder.save_images(number, distilled.images, notes)
+        results[number] = (distilled.images, notes)
+    return [result for result in results if result is not None]
 
 
 def _finish(

@@ -5,7 +5,7 @@ It shows what images teach; nobody enhances with it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -22,27 +22,19 @@ from MedEnhanceLib.spg.tasks import Patches, Task, psnr_db
 _WARM_UP, _START = 0.1, 0.1
 #: Steps after which whole images are degraded anew, which takes long, and how many at once.
 _REDRAWN_EVERY, _AT_ONCE = 50, 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class Learning:
-    """A training: its steps, patches per step, side of a patch in pixels, and learning rate."""
-
-    steps: int
-    batch: int = 4
-    patch: int = 24
-    rate: float = 3e-3
+#: Patches of a step, the side of a patch in pixels, and the learning rate.
+_BATCH, _PATCH, _RATE = 4, 24, 3e-3
 
 
 def train_network(
     images: Floats,
     task: Task,
     modality: str,
-    learning: Learning,
+    steps: int,
     *,
-    seed: int = 0,
-    device: str = "cpu",
-    monitor: Monitor | None = None,
+    seed: int,
+    device: str,
+    monitor: Monitor,
 ) -> nn.Module:
     """Train SRCNN to undo the task's degradation, which is drawn anew in every step.
 
@@ -50,22 +42,21 @@ def train_network(
         images: float32 [N, H, W] in [0, 1].
         task: the degradation.
         modality: "CT" or "MR".
-        learning: how long, and of what size.
+        steps: of the optimizer.
         seed: of weights and batches.
         device: a torch device.
         monitor: gets progress and may cancel.
     Returns:
         The network in evaluation mode.
     """
-    monitor = monitor or Monitor()
     network = near_input(make_network(np.random.default_rng((seed, 0))), _START)
     network = network.to(device)
-    adam = torch.optim.Adam(network.parameters(), lr=learning.rate)
-    pairs = _Pairs(images, task, modality, learning, device)
+    adam = torch.optim.Adam(network.parameters(), lr=_RATE)
+    pairs = _Pairs(images, task, modality, device)
     rng = np.random.default_rng((seed, 1))
-    for number in range(learning.steps):
-        monitor.progress(number / learning.steps, f"step {number} of {learning.steps}")
-        set_learning_rate(adam, learning.rate, number, learning.steps, warm_up=_WARM_UP)
+    for number in range(steps):
+        monitor.progress(number / steps, f"step {number} of {steps}")
+        set_learning_rate(adam, _RATE, number, steps, warm_up=_WARM_UP)
         low, high = pairs.draw(rng)
         loss: Tensor = (network(low) - high).square().mean()
         adam.zero_grad(set_to_none=True)
@@ -77,16 +68,9 @@ def train_network(
 class _Pairs:
     """Draws batches of degraded and original patches, [B, 1, P, P] each."""
 
-    def __init__(
-        self,
-        images: Floats,
-        task: Task,
-        modality: str,
-        learning: Learning,
-        device: str,
-    ) -> None:
-        self._task, self._batch, self._device = task, learning.batch, device
-        side = min(learning.patch, *images.shape[1:])
+    def __init__(self, images: Floats, task: Task, modality: str, device: str) -> None:
+        self._task, self._device = task, device
+        side = min(_PATCH, *images.shape[1:])
         self._patches = Patches(shown(images, modality), side)
         whole = torch.from_numpy(np.ascontiguousarray(images, np.float32))
         self._whole = whole[:, None].to(device)
@@ -97,7 +81,7 @@ class _Pairs:
     def draw(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """The next batch."""
         if self._task.on_patches:
-            chosen = rng.integers(len(self._whole), size=self._batch)
+            chosen = rng.integers(len(self._whole), size=_BATCH)
             places = self._patches.draw(chosen, rng, turned=True, device=self._device)
             high = places.cut(self._whole)
             return self._task.damage(high, self._task.draw(high, rng)), high
@@ -107,7 +91,7 @@ class _Pairs:
             self._degraded = which, self._task.damage(some, self._task.draw(some, rng))
         self._drawn += 1
         which, damaged = self._degraded
-        slots = rng.integers(len(which), size=self._batch)
+        slots = rng.integers(len(which), size=_BATCH)
         places = self._patches.draw(which[slots], rng, turned=False, device=self._device)
         here = replace(places, image=torch.from_numpy(slots).to(self._device))
         return here.cut(damaged), places.cut(self._whole)
@@ -119,27 +103,21 @@ def restored_psnr(
     images: Floats,
     task: Task,
     modality: str,
-    *,
-    seed: int = 0,
-    device: str = "cpu",
-) -> tuple[float, float]:
-    """PSNR of degraded whole images, and of what the network restores from them.
+    device: str,
+) -> float:
+    """PSNR in dB of what the network restores from degraded whole images; the peak is 1.
 
-    Over the pixels that show something (air would only dilute it); the peak is 1.
+    Over the pixels that show something: air would only dilute it.
 
     Args:
         network: from `train_network`.
         images: float32 [N, H, W] in [0, 1].
         task: the degradation.
         modality: "CT" or "MR".
-        seed: of the degradation.
         device: of the network, a torch device.
-    Returns:
-        dB of the degraded images, dB of the restored ones.
     """
     inside = torch.from_numpy(shown(images, modality))
-    damaged = torch.from_numpy(task.damaged(images, seed))
-    batches = torch.split(damaged[:, None], _AT_ONCE)
+    batches = torch.split(torch.from_numpy(task.damaged(images, seed=0))[:, None], _AT_ONCE)
     restored = torch.cat([network(low.to(device)).cpu() for low in batches])[:, 0]
     truth = torch.from_numpy(np.ascontiguousarray(images, np.float32))
-    return psnr_db((damaged - truth)[inside]), psnr_db((restored - truth)[inside])
+    return psnr_db((restored - truth)[inside])

@@ -18,7 +18,7 @@ from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.config import DistillConfig, Method
 from MedEnhanceLib.spg.images import Floats, spread_over
-from MedEnhanceLib.spg.learning import Learning, restored_psnr, train_network
+from MedEnhanceLib.spg.learning import restored_psnr, train_network
 from MedEnhanceLib.spg.prepare import Prepared
 from MedEnhanceLib.spg.statistics import NUMBERS, imposed, mean_over, measure
 from MedEnhanceLib.spg.tasks import make_task
@@ -155,32 +155,26 @@ def _on_others(
     arms: by label, the images of the first half of the patients and of the second; networks that
     learn from one are measured on raw images of the other.
     """
-    learning = Learning(steps=config.room_steps)
     task = make_task(config, modality)
-    test = [spread_over(one, min(_MEASURED, len(one))) for one in raw.values()]
+    test = [spread_over(images, min(_MEASURED, len(images))) for images in raw.values()]
     trainings = [(seed, half) for seed in range(_SEEDS) for half in (0, 1)]
-    found = np.zeros((len(arms), len(trainings)))
+    psnr = np.zeros((len(arms), len(trainings)))
     silent = Monitor(cancel=lambda: monitor.cancelled)
     for row, (label, images) in enumerate(arms.items()):
         for column, (seed, half) in enumerate(trainings):
-            monitor.progress((row * len(trainings) + column) / found.size, label)
+            monitor.progress((row * len(trainings) + column) / psnr.size, label)
             network = train_network(
                 images[half],
                 task,
                 modality,
-                learning,
+                config.room_steps,
                 seed=config.seed + seed,
                 device=device,
                 monitor=silent,
             )
-            _, found[row, column] = restored_psnr(
-                network,
-                np.concatenate(test[1 - half :: 2]),
-                task,
-                modality,
-                device=device,
-            )
-    return found
+            others = np.concatenate(test[1 - half :: 2])
+            psnr[row, column] = restored_psnr(network, others, task, modality, device)
+    return psnr
 
 
 def _error(values: Doubles) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 
 import numpy as np
@@ -50,7 +49,6 @@ def audit(
         Cancelled: the monitor asked for it.
     """
     monitor = monitor or Monitor()
-    began = time.monotonic()
     pairs = 0 if redistill is None else shadows // 2
     smallest = _smallest_p(audited, pairs)
     level = tarone_level(list(smallest.values()), ALPHA)
@@ -79,7 +77,6 @@ def audit(
             "held_out_slices": sum(map(len, audited.held_out.values())),
         },
         shadows=2 * pairs,
-        seconds=time.monotonic() - began,
         pairs=tuple(gallery.worst_pairs(audited.distilled, nearest, audited.tested_training)),
         aliases=audited.aliases,
     )

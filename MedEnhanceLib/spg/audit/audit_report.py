@@ -63,7 +63,6 @@ class AuditReport:
         cautions: limits of the tests.
         counts: of images and patients.
         shadows: further distillations that the audit made.
-        seconds: duration.
         pairs: the five nearest, with slices of patients.
         aliases: patient → alias.
     """
@@ -74,7 +73,6 @@ class AuditReport:
     cautions: tuple[str, ...]
     counts: Mapping[str, int]
     shadows: int
-    seconds: float
     pairs: tuple[Pair, ...] = field(repr=False)
     aliases: Mapping[str, str] = field(repr=False)
 
@@ -175,22 +173,15 @@ def _verdict(finding: Finding) -> str:
     return "**It found no leak.**"
 
 
-def write_audit(
-    report: AuditReport,
-    folder: str | Path,
-    *,
-    confidential: str | Path | None = None,
-    overwrite: bool = False,
-) -> Path:
-    """Write audit.json and audit.md, and separately what shows or names patients.
+def write_audit(report: AuditReport, folder: str | Path, *, overwrite: bool = False) -> Path:
+    """Write audit.json and audit.md, and in a folder of their own what shows or names patients.
 
-    audit.json and audit.md name nobody and may be shared with the images.
+    audit.json and audit.md name nobody and may be shared with the images; `folder`/confidential,
+    with pictures of the nearest pairs and the patients' names, may not.
 
     Args:
         report: of the audit.
-        folder: gets audit.json and audit.md; made if missing.
-        confidential: gets pictures of the nearest pairs and the patients' names; None: the folder
-            `confidential` in `folder`.
+        folder: made if missing.
         overwrite: whether files may be replaced.
     Returns:
         The folder.
@@ -198,7 +189,7 @@ def write_audit(
         OutputError: files exist and may not be replaced, or cannot be written.
     """
     target = make_folder(Path(folder))
-    secret = make_folder(Path(confidential) if confidential else target / CONFIDENTIAL)
+    secret = make_folder(target / CONFIDENTIAL)
     _write(secret / "README.txt", _WARNING, overwrite)
     names = {alias: patient for patient, alias in report.aliases.items()}
     write_json(secret / "patients.json", names, overwrite=overwrite)

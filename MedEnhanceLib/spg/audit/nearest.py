@@ -93,7 +93,6 @@ class Pair:
     Args:
         image: number of the distilled image, from 0.
         patient: whose slice it is.
-        place: number of the patient's slice, from 0.
         score: correlation of details.
         ssim: after registration.
         laid: [H, W], the image registered to the slice.
@@ -102,7 +101,6 @@ class Pair:
 
     image: int
     patient: str
-    place: int
     score: float
     ssim: float
     laid: Floats
@@ -151,11 +149,10 @@ class Gallery:
         pairs = []
         for row in np.argsort(-scores.max(axis=1), kind="stable")[:WORST_PAIRS]:
             column = columns[int(scores[row].argmax())]
-            patient, place = nearest.patients[column], int(nearest.place[row, column])
+            patient, score = nearest.patients[column], float(nearest.score[row, column])
             laid = self._laid(images, nearest, row, column)
-            score = float(nearest.score[row, column])
-            onto = self.slices[patient][place]
-            pairs.append(Pair(int(row), patient, place, score, laid.ssim, laid.image, onto))
+            onto = self.slices[patient][nearest.place[row, column]]
+            pairs.append(Pair(int(row), patient, score, laid.ssim, laid.image, onto))
         return pairs
 
 

@@ -91,44 +91,29 @@ class Audited:
         return named
 
 
-def check_redistilled(images: object, audited: Audited) -> Images:
-    """Check the result of a distillation for the audit: images of the audited size."""
-    if not isinstance(images, np.ndarray):
-        raise InputError(
-            f"redistill returned {type(images).__name__}", "It must return float32 [N, H, W]."
-        )
+def check_redistilled(images: Images, audited: Audited) -> Images:
+    """The result of a distillation for the audit, if its images have the audited size."""
     _check_images("the result of redistill", images, audited.distilled.shape[1:])
     return images
 
 
 def _check_images(what: str, images: Images, size: tuple[int, ...] | None) -> tuple[int, ...]:
-    if not isinstance(images, np.ndarray) or images.ndim != 3:
+    """The images' size; raises InputError unless they are images in [0, 1] of that size."""
+    is_array = isinstance(images, np.ndarray) and images.ndim == 3 and images.dtype == np.float32
+    if not is_array or not images.size or min(images.shape[1:]) < SMALLEST_SIDE:
         shape = getattr(images, "shape", type(images).__name__)
-        raise InputError(f"{what} is {shape}", "Give a float32 array [N, H, W] of images.")
-    if images.dtype != np.float32:
-        raise InputError(f"{what} is {images.dtype}", "Give float32, in [0, 1].")
-    if images.size == 0:
-        raise InputError(f"{what} is empty", "Give at least one image.")
-    if min(images.shape[1:]) < SMALLEST_SIDE:
         raise InputError(
-            f"{what} has images of {images.shape[1]} × {images.shape[2]} pixels",
-            f"Give {SMALLEST_SIDE} × {SMALLEST_SIDE} or more.",
+            f"{what} is {shape} {getattr(images, 'dtype', '')}".strip(),
+            f"Give a float32 array [N, H, W] of {SMALLEST_SIDE} × {SMALLEST_SIDE} pixels or more.",
         )
     if size is not None and images.shape[1:] != size:
         raise InputError(
-            f"{what} has images of {images.shape[1]} × {images.shape[2]} pixels, the distilled "
-            f"set {size[0]} × {size[1]}",
-            "Bring all of them to one size and pixel spacing.",
-        )
-    broken = ~np.isfinite(images).all(axis=(1, 2))
-    if broken.any():
-        raise InputError(
-            f"{what}: {np.count_nonzero(broken)} images hold NaN or infinity, first image "
-            f"{int(np.argmax(broken))}",
-            "Repair the images, or distill again.",
+            f"{what} has images of {images.shape[1]} × {images.shape[2]} pixels, not of "
+            f"{size[0]} × {size[1]}",
+            "Bring all images to the size of the distilled ones.",
         )
     low, high = float(images.min()), float(images.max())
-    if low < -_SLACK or high > 1 + _SLACK:
+    if not (low >= -_SLACK and high <= 1 + _SLACK):
         raise InputError(
             f"{what} reaches from {low:.3g} to {high:.3g}",
             "Scale all images to [0, 1] through the same intensity window.",

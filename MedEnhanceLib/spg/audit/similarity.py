@@ -223,12 +223,10 @@ class Laid:
 
     Args:
         image: [H, W], 0 outside of it.
-        score: correlation of details at full resolution.
         ssim: over the pixels where either shows something; 0 if there are none.
     """
 
     image: Floats
-    score: float
     ssim: float
 
 
@@ -241,7 +239,7 @@ def lay_on(image: Floats, onto: Floats, angle_deg: float) -> Laid:
     moved = shifted(rotate(image[None], angle)[0], move)
     shown = shared & (_shows(onto) | _shows(moved))
     moved = np.where(shared, _as_bright(moved, onto, shown), 0).astype(np.float32)
-    return Laid(moved, float(matches.score[0, 0]), _ssim(onto, moved, shown))
+    return Laid(moved, _ssim(onto, moved, shown))
 
 
 def shifted(image: Floats, move: npt.NDArray[np.int32]) -> Floats:

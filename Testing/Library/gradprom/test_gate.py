@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -131,17 +132,13 @@ def test_each_layer_is_decided_for_itself() -> None:
         assert report.share == pytest.approx((6 * 8 + 8) / (6 * 8 + 8 + 8 * 4 + 4))
 
 
-def test_a_bias_goes_with_its_weight() -> None:
-    model = network()
-    weight, bias = model[0].weight, model[0].bias
-    main = weight.square().sum() + bias.square().sum()
-    aux = weight.square().sum() - 1e-3 * bias.square().sum()
-    gradients, _ = GradientGate(scope="layer")(main, aux, [weight, bias])
-    torch.testing.assert_close(gradients[1], 2 * bias * (1 - 1e-3))
-    main = weight.square().sum() + bias.square().sum()
-    aux = weight.square().sum() - 1e-3 * bias.square().sum()
-    gradients, _ = GradientGate(scope="parameter")(main, aux, [weight, bias])
-    assert torch.equal(gradients[1], 2 * bias)
+@pytest.mark.parametrize(("scope", "share"), [("layer", -1e-3), ("parameter", 0.0)])
+def test_a_bias_goes_with_its_weight(scope: str, share: float) -> None:
+    layer = nn.Linear(6, 8)
+    main = layer.weight.square().sum() + layer.bias.square().sum()
+    aux = layer.weight.square().sum() - 1e-3 * layer.bias.square().sum()
+    gradients, _ = GradientGate(scope=scope)(main, aux, [layer.weight, layer.bias])
+    torch.testing.assert_close(gradients[1], 2 * layer.bias * (1 + share))
 
 
 def test_parameters_that_a_loss_does_not_reach() -> None:
@@ -190,16 +187,46 @@ def test_a_noisy_minority_does_not_open_it() -> None:
 def test_a_state_that_is_loaded_decides_as_if_nothing_had_happened() -> None:
     model, gate = network(), GradientGate(ema=0.95)
     for step in range(20):
-        gate(*losses(model, step), model.parameters())
+        gate(*losses(model, step), model.named_parameters())
+    size = sum(value.numel() for value in gate.state_dict().values())
     other = GradientGate(ema=0.95)
     other.load_state_dict(gate.state_dict())
     for step in range(20, 40):
         (ours, report), (theirs, again) = (
-            one(*losses(model, step), model.parameters()) for one in (gate, other)
+            each(*losses(model, step), model.parameters()) for each in (gate, other)
         )
         assert report == again
         assert all(torch.equal(*pair) for pair in zip(ours, theirs, strict=True))
-    assert set(gate.state_dict()) == set(other.state_dict())
+    assert gate.diagnostics() == other.diagnostics()
+    # Its memory does not grow with the steps.
+    assert sum(value.numel() for value in gate.state_dict().values()) == size
+
+
+def test_it_reports_what_happened() -> None:
+    gate, model, reports = GradientGate(ema=0.9, scope="layer"), network(), []
+    for step in range(40):
+        gradients, report = gate(*losses(model, step), model.parameters())
+        reports.append(report)
+        descend(model, gradients)
+    diagnostics = gate.diagnostics()
+    assert (diagnostics.steps, diagnostics.silent) == (40, 0)
+    assert 0 < diagnostics.open_fraction < 1
+    assert diagnostics.open_fraction == sum(r.open for r in reports) / 40
+    assert diagnostics.share == pytest.approx(sum(r.share for r in reports) / 40)
+    assert diagnostics.cosine == pytest.approx(sum(r.batch_cosine for r in reports) / 40)
+    assert diagnostics.average_cosine == pytest.approx(sum(r.average_cosine for r in reports) / 40)
+    assert json.loads(json.dumps(diagnostics.to_json()))["steps"] == 40
+
+
+def test_steps_without_an_angle_are_counted_apart() -> None:
+    weight = nn.Parameter(torch.ones(3))
+    gate = GradientGate()
+    for factor in (2, -2, 0, math.nan):
+        loss = weight.square().sum()
+        gate(loss, factor * loss, [weight])
+    diagnostics = gate.diagnostics()
+    assert (diagnostics.steps, diagnostics.silent, diagnostics.open_fraction) == (4, 2, 0.25)
+    assert diagnostics.cosine == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -92,30 +92,21 @@ def test_what_comes_out_can_be_clipped_in_place() -> None:
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "gradient-gate.md"
 
 
-@pytest.fixture(scope="module")
-def examples() -> dict[str, Any]:
-    """What the page's blocks of Python leave behind, run in order."""
+def test_the_pair_of_the_pages_example_learns_and_its_gate_was_asked_in_each_step() -> None:
+    """Both: noise of variance 0.09 is mostly gone, and spots are distinguished."""
     names: dict[str, Any] = {}
     text = PAGE.read_text(encoding="utf-8")
     for match in re.finditer(r"```python\n(.*?)```", text, re.S):
         line = text.count("\n", 0, match.start(1))
         exec(compile("\n" * line + match.group(1), str(PAGE), "exec"), names)
-    return names
-
-
-def test_the_pair_of_the_example_learns(examples: dict[str, Any]) -> None:
-    """Both: noise of variance 0.09 is mostly gone, and spots are distinguished."""
     torch.manual_seed(1)
     noisy, clean, spot = map(
-        torch.cat, zip(*(examples["draw_batch"]() for _ in range(8)), strict=True)
+        torch.cat, zip(*(names["draw_batch"]() for _ in range(8)), strict=True)
     )
     with torch.no_grad():
-        enhanced = examples["enhancer"](noisy)
-        found = examples["classifier"](enhanced).argmax(1)
+        enhanced = names["enhancer"](noisy)
+        classes = names["classifier"](enhanced).argmax(1)
     assert float((enhanced - clean).square().mean()) < 0.03
-    assert float((found == spot).float().mean()) > 0.75
-
-
-def test_the_gate_of_the_example_was_asked_in_each_step(examples: dict[str, Any]) -> None:
-    assert examples["summary"].steps == 150 + 1
-    assert 0 < examples["summary"].open_fraction < 1
+    assert float((classes == spot).float().mean()) > 0.75
+    assert names["summary"].steps == 150 + 1
+    assert 0 < names["summary"].open_fraction < 1

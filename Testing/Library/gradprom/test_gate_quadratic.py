@@ -38,9 +38,11 @@ def descent(arm: str, noise: str) -> tuple[float, float]:
     gate = GradientGate(**ARMS[arm])
     ends = []
     for step in range(STEPS):
-        main, aux = x + drawn[0, step], x - shift + drawn[1, step]
-        ((taken,), _) = gate.admit([main], [aux], [x])
-        x = x - RATE * taken
+        x = x.detach().requires_grad_()
+        main = 0.5 * (x + drawn[0, step]).square().sum()
+        aux = 0.5 * (x - shift + drawn[1, step]).square().sum()
+        ((gradient,), _) = gate(main, aux, [x])
+        x = x.detach() - RATE * gradient
         if step >= STEPS // 2:
             ends.append(0.5 * float(x.square().sum()))
     return float(np.mean(ends)), gate.diagnostics().open_fraction

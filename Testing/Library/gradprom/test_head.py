@@ -12,7 +12,7 @@ from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.metrics import dice
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, ModelError
+from MedEnhanceLib.errors import Cancelled, InputError, ModelError
 from MedEnhanceLib.gradprom import SegmentConfig, TrainHeadConfig, segment
 from MedEnhanceLib.gradprom.atlas import propagate_labels
 from MedEnhanceLib.gradprom.train import train
@@ -144,17 +144,3 @@ def test_a_head_for_another_modality_is_refused(head_model: Path) -> None:
     image, _ = phantom()
     with pytest.raises(ModelError, match="for MR"):
         segment(replace(image, modality="CT"), SegmentConfig(model=str(head_model)))
-
-
-@pytest.mark.parametrize(
-    ("fields", "match"),
-    [
-        ({"structures": STRUCTURES}, "atlas"),
-        ({"labels": ["labels/*"]}, "structures"),
-        ({"labels": ["labels/*"], "structures": STRUCTURES, "preset": "big"}, "big"),
-        ({"labels": ["labels/*"], "structures": STRUCTURES, "step": 3}, "steps"),
-    ],
-)
-def test_a_wrong_configuration_is_refused(fields: dict[str, object], match: str) -> None:
-    with pytest.raises(ConfigError, match=match):
-        TrainHeadConfig.from_json(fields)

@@ -23,9 +23,8 @@ from MedEnhanceLib.gradprom.config import HeadConfig
 from MedEnhanceLib.gradprom.head import make_head
 from MedEnhanceLib.gradprom.labeled import (
     check_structures,
-    find_labeled,
+    find_split,
     patients_of,
-    split_patients,
 )
 from MedEnhanceLib.gradprom.task import SegmentationTask
 from MedEnhanceLib.gradprom.train import Example, draw_batch, segmentation_loss, train
@@ -70,8 +69,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def split(config: TrainHeadConfig, data: Path) -> list[list[str]]:
-    parts = split_patients(config, data, find_labeled(config, data))
-    return [[path.parent.name for path, _ in part] for part in parts]
+    return [[path.parent.name for path, _ in part] for part in find_split(config, data)]
 
 
 def test_named_patients_are_held_out(data: Path) -> None:
@@ -88,22 +86,10 @@ def test_images_of_one_folder_are_of_one_patient(tmp_path: Path) -> None:
     for name in ("A/visit1.nrrd", "A/visit2.nrrd", "B/visit1.nrrd"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    found = [(path, None) for path in sorted(tmp_path.rglob("*.nrrd"))]
-    config = TrainHeadConfig.from_json(FIELDS | {"held_out": ["A/visit2*"]})
-    assert [len(part) for part in split_patients(config, tmp_path, found)] == [1, 2]
+    files = {"images": ["*/*.nrrd"], "labels": ["*/*.nrrd"], "held_out": ["A/visit2*"]}
+    config = TrainHeadConfig.from_json(FIELDS | files)
+    assert [len(part) for part in find_split(config, tmp_path)] == [1, 2]
     assert len(set(patients_of([Path("x/1.nii"), Path("x/2.nii")]))) == 2
-
-
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
-        ({"labelled_share": 1.5}, "labelled_share"),
-        ({"network": {"window": [0.3, -0.2]}}, "window"),
-    ],
-)
-def test_a_split_that_makes_no_sense_is_refused(fields: dict[str, Any], words: str) -> None:
-    with pytest.raises(ConfigError, match=words):
-        TrainHeadConfig.from_json(FIELDS | fields)
 
 
 def test_a_head_beside_an_enhancer_does_not_read_held_out_patients(data: Path) -> None:
@@ -223,19 +209,6 @@ def test_an_image_without_any_label_is_named(data: Path, tmp_path: Path) -> None
         train(TrainHeadConfig.from_json(FIELDS), tmp_path, tmp_path / "out")
 
 
-def test_an_image_without_labels_beside_many_is_named(tmp_path: Path) -> None:
-    for name in ("images/a.nii", "images/b.nii", "drawn/b.nii.gz", "drawn/c.nii", "drawn/d.nii"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    fields = {"labels": ("drawn/*",), "structures": STRUCTURES}
-    with pytest.raises(InputError) as caught:
-        find_labeled(TrainHeadConfig(images=("images/*",), **fields), tmp_path)
-    text = str(caught.value)
-    assert "2 images and 3 labels match (a.nii without labels; c.nii, d.nii without an image)" in (
-        text
-    )
-
-
 def test_a_head_for_what_few_images_show_has_to_be_named(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -284,6 +257,12 @@ def test_labels_that_lie_elsewhere_are_refused(tmp_path: Path) -> None:
         ({"structures": [{"value": 0, "name": "T", "color": "#ffffff"}]}, "value of 'T' is 0"),
         ({"structures": [{"value": 1, "name": "T", "color": "yellow"}]}, "'yellow'.*#rrggbb"),
         ({"network": {"window": [-160, 240]}}, "HU / 1000"),
+        ({"network": {"window": [0.3, -0.2]}}, "window"),
+        ({"labelled_share": 1.5}, "labelled_share"),
+        ({"structures": []}, "structures"),
+        ({"labels": []}, "atlas"),
+        ({"preset": "big"}, "big"),
+        ({"step": 3}, "steps"),
     ],
 )
 def test_what_is_wrong_in_a_configuration_is_said(fields: dict[str, Any], reported: str) -> None:

@@ -14,7 +14,7 @@ from MedEnhanceLib.core.options import config_from_json
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, ModelError
 from MedEnhanceLib.gradprom import Label, SegmentConfig, TrainHeadConfig, open_head_for
-from MedEnhanceLib.gradprom.labeled import find_labeled
+from MedEnhanceLib.gradprom.labeled import find_split
 
 _ROOT = Path(__file__).resolve().parents[3]
 #: From Slicer's SegmentationCategoryTypeModifier-SlicerGeneralAnatomy.json.
@@ -80,7 +80,7 @@ def test_the_recipe_gives_the_same_labels(labels: list[Label]) -> None:
         (("a", "b"), ("a", "b"), ""),
         (("a", "b"), ("a_drawn", "b_drawn"), ""),
         (("a", "b"), ("b", "c"), "a.nii.gz without labels; c.nii.gz without"),
-        (("a", "b"), ("a", "c"), "b.nii.gz without labels; c.nii.gz without"),
+        (("a", "b"), ("b", "c", "d"), "a.nii.gz without labels; c.nii.gz, d.nii.gz without"),
     ],
 )
 def test_labels_stand_beside_the_images_of_their_names(
@@ -94,8 +94,7 @@ def test_labels_stand_beside_the_images_of_their_names(
     config = TrainHeadConfig.from_json({"labels": ["labels/*"], "structures": structures})
     if wrong:
         with pytest.raises(InputError, match=wrong):
-            find_labeled(config, tmp_path)
+            find_split(config, tmp_path)
         return
-    assert [path.name for path, _ in find_labeled(config, tmp_path)] == [
-        f"{name}.nii.gz" for name in images
-    ]
+    learned, _ = find_split(config, tmp_path)
+    assert [path.name for path, _ in learned] == [f"{name}.nii.gz" for name in images]

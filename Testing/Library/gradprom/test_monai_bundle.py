@@ -24,8 +24,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.gradprom import SegmentConfig, segment, segmenter_bundle
-from MedEnhanceLib.gradprom.segmenters import Segmenter, open_segmenter
-from MedEnhanceLib.nets.intensity import scaling_for
+from MedEnhanceLib.gradprom.segmenters import open_segmenter
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
 Fields = dict[str, Any]
@@ -327,7 +326,7 @@ def test_a_bundle_that_is_not_whole_says_what_is_missing(make: Make) -> None:
     refused("inference.json: no JSON object")
     (folder / "configs/inference.json").unlink()
     assert "segmenters.md" in refused(r"no configs/inference.json inside \(YAML is not read\)")
-    make(changed(INFERENCE, "network_def.spatial_dims", [3]))
+    make(changed(INFERENCE, "network_def.strides", 2))
     refused("its configurations cannot be understood")
 
 
@@ -488,24 +487,9 @@ def test_references_that_multiply_are_refused(make: Make) -> None:
         open_segmenter(make({**fields, "a20": 1}))
 
 
-def test_networks_of_slices_see_the_plane_of_their_bundle(make: Make) -> None:
-    def opened(inferer: Fields) -> Segmenter:
-        flat = changed(INFERENCE, "network_def.spatial_dims", 2)
-        arguments = {k: v for k, v in flat["network_def"].items() if k != "_target_"}
-        folder = make(changed(flat, "inferer", inferer))
-        torch.save(UNet(**arguments).state_dict(), folder / "models/model.pt")
-        return open_segmenter(folder)
-
-    last = opened(of("SlidingWindowInferer", roi_size=[32, 16]))
-    assert (last.spec.orientation, last.spec.spacing) == ("SRA", (2.0, 1.5, 1.5))
-    assert last.spec.window == (32, 16)
-    assert opened(of("SliceInferer", roi_size=[-1, 32], spatial_dim=1)).spec.orientation == "ARS"
-    segmenter = opened(of("SimpleInferer"))
-    volume = ct()
-    scaling = scaling_for(volume)
-    slab = torch.from_numpy(scaling.apply(volume.voxels))
-    logits = segmenter.logits(slab, segmenter.view_of(volume, scaling))
-    assert logits.shape == (3, *volume.shape)
+def test_a_network_of_slices_is_refused(make: Make) -> None:
+    with pytest.raises(ModelError, match="network_def takes slices"):
+        open_segmenter(make(changed(INFERENCE, "network_def.spatial_dims", 2)))
 
 
 def test_independent_labels_have_no_background(make: Make) -> None:

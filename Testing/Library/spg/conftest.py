@@ -14,7 +14,7 @@ from MedEnhanceLib import io
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.cohort import Cohort
-from MedEnhanceLib.spg.config import DistillConfig
+from MedEnhanceLib.spg.config import DistillConfig, DPConfig
 
 #: Four people; names that no file should ever hold.
 PEOPLE = ("MILLER_1961", "GARCIA_1975", "NAKAMURA_88", "OKONKWO_403")
@@ -66,3 +66,9 @@ def cohort(people: Path) -> Cohort:
 @pytest.fixture
 def smoke() -> DistillConfig:
     return replace(DistillConfig.preset("smoke"), method="matching", device="cpu", held_out=0.0)
+
+
+@pytest.fixture
+def private(smoke: DistillConfig) -> DistillConfig:
+    dp = DPConfig(epsilon=8.0, delta=1e-3)
+    return replace(smoke, method="statistics", images_per_patient=3, dp=dp)

@@ -24,6 +24,7 @@ from .conftest import PEOPLE
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "distillation.md"
 Run = Callable[..., tuple[int, dict[str, Any], str]]
+OPTIONS = ("--preset", "smoke", "--method", "matching", "--held-out", "0", "--device", "cpu")
 
 
 @pytest.fixture
@@ -50,19 +51,7 @@ def distilled(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_command_job_and_function_give_the_same(
     people: Path, distilled: Path, run: Run, tmp_path: Path
 ) -> None:
-    options = [
-        "--task",
-        "denoise",
-        "--preset",
-        "smoke",
-        "--method",
-        "matching",
-        "--held-out",
-        "0",
-        "--device",
-        "cpu",
-    ]
-    status, reported, _ = run("distill", people, tmp_path / "a", *options)
+    status, reported, _ = run("distill", people, tmp_path / "a", "--task", "denoise", *OPTIONS)
     assert status == 0
     assert (reported["images"], reported["patients"], reported["held_out"]) == (8, 4, 0)
     assert reported["audit"]["alarm"] is None
@@ -78,10 +67,9 @@ def test_command_job_and_function_give_the_same(
 
 @pytest.mark.slow
 def test_the_same_line_again_says_that_it_is_done(people: Path, distilled: Path, run: Run) -> None:
-    options = ("--preset", "smoke", "--method", "matching", "--held-out", "0", "--device", "cpu")
-    status, reported, _ = run("distill", people, distilled, *options)
+    status, reported, _ = run("distill", people, distilled, *OPTIONS)
     assert (status, reported["images"]) == (0, 8)
-    status, reported, _ = run("distill", people, distilled, *options, "--seed", "3")
+    status, reported, _ = run("distill", people, distilled, *OPTIONS, "--seed", "3")
     assert status == 2
     assert "begun with other options (seed)" in reported["error"]["message"]
 
@@ -133,8 +121,7 @@ def test_a_gpu_that_another_long_job_has_is_said(
     lock.touch()
     with lock.open("rb") as held:
         assert lock_descriptor(held.fileno(), blocking=False)
-        options = ("--preset", "smoke", "--method", "matching", "--device", "cpu")
-        status, reported, _ = run("distill", people, tmp_path / "out", *options, "--no-wait")
+        status, reported, _ = run("distill", people, tmp_path / "out", *OPTIONS, "--no-wait")
         assert (status, reported["error"]["code"]) == (1, "busy")
         assert "another long job (cuda:7)" in reported["error"]["message"]
         stages: list[str] = []

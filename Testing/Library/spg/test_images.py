@@ -82,9 +82,6 @@ def test_slices_that_show_nothing_are_left_out() -> None:
     voxels = volume.voxels.copy()
     voxels[[0, 7]] = 0
     assert len(axial_slices(volume.with_voxels(voxels), SCALING)) == 6
-
-
-def test_a_volume_without_intensities_is_refused_by_name() -> None:
     empty = Volume(np.zeros((4, 30, 30), np.int16), modality="MR", source="empty.nii")
     with pytest.raises(InputError, match=r"empty\.nii"):
         axial_slices(empty, SCALING)

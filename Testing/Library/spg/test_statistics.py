@@ -79,12 +79,6 @@ def test_one_odd_patient_among_five_moves_no_mean_far() -> None:
     assert distance(means, with_odd)[0] < 0.1 * distance(means, odd)[0]
 
 
-def test_the_record_holds_as_many_numbers_as_are_stated() -> None:
-    record = measure(textured(0, coarse=4, bright=0.5, noise=0.02), "MR").record()
-    assert NUMBERS == 101
-    assert len(record["intensities"]) + sum(map(len, record["bands"])) == NUMBERS
-
-
 @pytest.fixture(scope="module")
 def made(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A set by statistics alone."""
@@ -99,7 +93,9 @@ def test_a_set_by_statistics_is_a_set_like_any_other(made: Path) -> None:
     result = load_distilled(made)
     assert result.images.shape == (6, 32, 32)
     assert result.config.method == "statistics"
-    assert result.manifest["statistics"]["patients"] == result.manifest["patients"]
+    published = result.manifest["statistics"]
+    assert published["patients"] == result.manifest["patients"]
+    assert len(published["intensities"]) + sum(map(len, published["bands"])) == NUMBERS == 101
     prior = load_distilled(made / "prior").images
     assert not np.array_equal(result.images, prior)
     page = (made / "README.md").read_text(encoding="utf-8")
@@ -167,12 +163,6 @@ def test_where_noise_explains_all_there_is_the_prior_stays() -> None:
     assert not shrunk(np.full(PROJECTED, 0.01), 1.0).any()
     assert np.allclose(shrunk(np.full(PROJECTED, 1.0), 0.01), 1, rtol=1e-3)
     assert not shrunk(np.zeros(PROJECTED), 0.0).any()
-
-
-@pytest.fixture
-def private(smoke: DistillConfig) -> DistillConfig:
-    dp = DPConfig(epsilon=8.0, delta=1e-3)
-    return replace(smoke, method="statistics", images_per_patient=3, dp=dp)
 
 
 def test_a_private_set_says_what_it_keeps_and_how(

@@ -108,7 +108,7 @@ def test_the_public_prior_is_measured_as_it_is(
         taught.append(images)
 
     monkeypatch.setattr(worth, "train_network", trained)
-    monkeypatch.setattr(worth, "restored_psnr", lambda *_, **__: (20.0, 30.0))
+    monkeypatch.setattr(worth, "restored_psnr", lambda *_, **__: 30.0)
     prepared = prepare(Cohort.from_folder(people), smoke, Monitor())
     room_of(prepared, smoke)
     assert np.array_equal(taught[0], prepared.public)

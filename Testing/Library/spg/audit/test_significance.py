@@ -16,7 +16,6 @@ from MedEnhanceLib.spg.audit.significance import (
     rank_sum_p,
     rate_interval,
     smallest_detectable_auc,
-    smallest_detectable_rate,
     smallest_rank_sum_p,
     tarone_level,
 )
@@ -45,9 +44,6 @@ def test_five_above_five_happens_once_in_252_splits() -> None:
 def test_above_sixty_patients_the_normal_law_takes_over_smoothly(rng: np.random.Generator) -> None:
     ours, theirs = rng.normal(0.4, 1, 30), rng.normal(0, 1, 30)
     exact = rank_sum_p(ours, theirs)
-    assert rank_sum_p([*ours, 9.0], [*theirs, -9.0]) == pytest.approx(
-        rank_sum_p([*ours, 8.0], [*theirs, -8.0])
-    )
     assert 0.3 * exact < rank_sum_p([*ours, 0.0], [*theirs, 0.0]) < 3 * exact
 
 
@@ -55,12 +51,6 @@ def test_p_values_of_nothing_are_small_as_often_as_they_say(rng: np.random.Gener
     found = np.array([rank_sum_p(*rng.normal(size=(2, 6))) for _ in range(2000)])
     for level in (0.01, 0.05, 0.2):
         assert np.mean(found <= level) <= level + 3 * np.sqrt(level / 2000)
-
-
-def test_an_auc_counts_ties_half() -> None:
-    assert auc([1, 2, 3], [0, 0]) == 1
-    assert auc([1, 1], [1, 1]) == 0.5
-    assert auc([0, 2], [1]) == 0.5
 
 
 @pytest.mark.parametrize(("distance", "true"), [(0.0, 0.5), (1.0, 0.760), (2.0, 0.921)])
@@ -92,13 +82,6 @@ def test_binomial_tails_and_their_interval_are_the_textbooks() -> None:
     # Clopper and Pearson for 8 of 20.
     assert rate_interval(8, 20) == pytest.approx((0.1912, 0.6395), abs=1e-4)
     assert rate_interval(0, 10) == pytest.approx((0, 0.3085), abs=1e-4)
-
-
-def test_more_trials_detect_smaller_rates() -> None:
-    rates = [smallest_detectable_rate(trials, 0.5, 0.01) for trials in (10, 20, 80, 320)]
-    assert all(rate is not None for rate in rates)
-    assert sorted(rates, reverse=True) == rates
-    assert rates[-1] < 0.6
 
 
 def test_the_detectable_auc_is_found_about_four_times_in_five(rng: np.random.Generator) -> None:
