@@ -6,7 +6,6 @@ import shutil
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,7 +14,6 @@ from MedEnhanceLib.bundles.schema import (
     MOST_BYTES,
     MOST_FILES,
     check_name,
-    read_json,
     safe_path,
 )
 from MedEnhanceLib.bundles.store import (
@@ -112,15 +110,6 @@ def _check_weights(bundle: Bundle) -> None:
             raise ModelError(
                 f"model {bundle.name!r}: {relative} cannot be read ({cause})", "Do not import it."
             ) from cause
-
-
-def _fields(folder: Path) -> dict[str, Any]:
-    """The metadata of any bundle; empty where they are none, which `read_bundle` explains."""
-    try:
-        fields = read_json(folder / METADATA)
-    except (OSError, ValueError, InputError):
-        return {}
-    return fields if isinstance(fields, dict) else {}
 
 
 def _copy(folder: Path, staged: Path) -> Path:

@@ -14,7 +14,7 @@ from MedEnhanceLib.runtime.lazy import imported_when_used
 if TYPE_CHECKING:
     from MedEnhanceLib.unicompress.allocation.estimate import Estimate, estimate
     from MedEnhanceLib.unicompress.config import CompressConfig
-    from MedEnhanceLib.unicompress.decode import decompress, decompress_preview, decompress_to
+    from MedEnhanceLib.unicompress.decode import decompress, decompress_to
     from MedEnhanceLib.unicompress.encode import CompressResult, compress
     from MedEnhanceLib.unicompress.inspection import (
         LostBlock,
@@ -33,7 +33,6 @@ __all__ = [
     "StoredVolume",
     "compress",
     "decompress",
-    "decompress_preview",
     "decompress_to",
     "estimate",
     "inspect_container",
@@ -43,7 +42,7 @@ __all__ = [
 _HOMES = {
     "allocation.estimate": ["Estimate", "estimate"],
     "config": ["CompressConfig"],
-    "decode": ["decompress", "decompress_preview", "decompress_to"],
+    "decode": ["decompress", "decompress_to"],
     "encode": ["CompressResult", "compress"],
     "inspection": ["LostBlock", "RecoverReport", "inspect_container", "recover"],
     "stored": ["StoredVolume"],

@@ -9,14 +9,12 @@ import hashlib
 import math
 import shutil
 import struct
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
-from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.slabs import blank
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import CodecError, DeviceMemoryError, OutputError
@@ -85,75 +83,16 @@ def decompress(
         chunks = chunks_by_block(container, header)
         voxels = allocate_voxels(header, ranges, container.path.name)
         wanted = [chunks[block] for block in header.grid.blocks_in(ranges)]
-        _fill(voxels, ranges, container, header, wanted, threads, monitor)
+        decoded = decode_chunks(container, header, wanted, threads=threads, monitor=monitor)
+        for count, (chunk, content) in enumerate(zip(wanted, decoded, strict=True), 1):
+            paste(voxels, ranges, header.grid.box(chunk.block), content)
+            monitor.progress(count / len(wanted), "decompress")
         if ranges == whole_region(header.shape):
             _warn_of_spare_damage(container, monitor)
     if ranges == whole_region(header.shape):
         check_voxels(header, voxels_sha256(voxels), container.path.name, monitor)
     start = (ranges[1][0], ranges[2][0], ranges[3][0])
     return header.volume(voxels, header.geometry.cropped(start), str(path), size)
-
-
-def _fill(
-    voxels: Voxels,
-    ranges: tuple[Range, ...],
-    container: Container,
-    header: Header,
-    chunks: Sequence[ChunkInfo],
-    threads: int,
-    monitor: Monitor,
-) -> None:
-    """Decode chunks into the voxels of a region."""
-    decoded = decode_chunks(container, header, chunks, threads=threads, monitor=monitor)
-    for count, (chunk, content) in enumerate(zip(chunks, decoded, strict=True), 1):
-        paste(voxels, ranges, header.grid.box(chunk.block), content)
-        monitor.progress(count / len(chunks), "decompress")
-
-
-def decompress_preview(
-    path: str | Path, *, monitor: Monitor | None = None, threads: int = 0
-) -> tuple[Volume, float]:
-    """A `.ucv` to be looked at while the rest is still to be read: the volume on its whole grid.
-
-    The blocks that the three middle planes touch, of the first frame of a sequence, in a volume
-    that holds the lowest stored value everywhere else. The history says so. Raises as
-    `decompress`.
-
-    Args:
-        path: of the file.
-        monitor: receives progress and warnings, and may cancel.
-        threads: 0 takes all processors, up to 16.
-    Returns:
-        The volume, and the share of its blocks that were decoded, 0 to 1.
-    """
-    monitor = monitor or Monitor()
-    with Container(Path(path), warn=monitor.warn) as container:
-        header = Header.from_json(container.header, container.path.name)
-        size = container.size
-        chunks = chunks_by_block(container, header)
-        ranges = whole_region(header.shape)
-        voxels = allocate_voxels(header, ranges, container.path.name)
-        blocks = sorted(_blocks_of_middle_planes(header))
-        share = len(blocks) / len(header.grid)
-        if share < 1:
-            voxels[...] = header.voxel_range[0] if header.voxel_range else 0
-        wanted = [chunks[block] for block in blocks]
-        _fill(voxels, ranges, container, header, wanted, threads, monitor)
-    if share < 1:
-        note = derived_note("opened as a preview, without all of the file")
-        header = replace(header, history=(*header.history, note))
-    return header.volume(voxels, header.geometry, str(path), size), share
-
-
-def _blocks_of_middle_planes(header: Header) -> set[int]:
-    spans = whole_region(header.shape)[1:]
-    blocks: set[int] = set()
-    for axis, (start, stop) in enumerate(spans):
-        middle = (start + stop) // 2
-        plane = [*spans]
-        plane[axis] = (middle, middle + 1)
-        blocks.update(header.grid.blocks_in(((0, 1), *plane)))
-    return blocks
 
 
 def chunks_by_block(container: Container, header: Header) -> dict[int, ChunkInfo]:

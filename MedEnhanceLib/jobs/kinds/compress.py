@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import EllipsisType
-from typing import Annotated, Any
+from typing import Annotated
 
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.core.origin import DicomOrigin
@@ -74,18 +74,9 @@ class DecompressParams(DicomParams):
         "number of nulls, and later axes may be left out",
         flag=None,
     )
-    preview: bool = option(
-        False,
-        help="the whole grid, but only the blocks at the three middle planes are decoded",
-        flag=None,
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.dicom and self.preview:
-            raise ConfigError("a preview is no series", "Leave out preview, or dicom.")
-        if self.preview and self.region is not None:
-            raise ConfigError("a preview takes no region", "Leave it out.")
         region_from_json(self.region)
 
 
@@ -173,21 +164,15 @@ def run_estimate(params: EstimateParams, monitor: Monitor, kept: KeptVolumes) ->
 
 def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:
     """Decode the region that is asked for → save, as a file or as DICOM → manifest."""
-    from MedEnhanceLib.unicompress import decompress, decompress_preview, decompress_to
+    from MedEnhanceLib.unicompress import decompress, decompress_to
 
     began = time.monotonic()
     source, output = Path(params.input), Path(params.output)
     region = region_from_json(params.region)
     check_output(params, source, monitor)
-    figures: dict[str, Any] = {}
     written = None
-    if params.dicom or params.preview:
-        part = monitor.part(0.0, 0.8)
-        if params.preview:
-            volume, share = decompress_preview(source, monitor=part)
-            figures = {"preview": True, "share": share}
-        else:
-            volume = decompress(source, region=region, monitor=part)
+    if params.dicom:
+        volume = decompress(source, region=region, monitor=monitor.part(0.0, 0.8))
         rest, frames = monitor.part(0.8, 1.0), _frames_of(region, volume)
         written = save_output(volume, "decompressed", params, rest, frames=frames)
     else:  # slice by slice, as large as it may be
@@ -202,9 +187,9 @@ def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:
         "decompressed",
         {"output": output},
         began=began,
-        config={"region": params.region, "preview": params.preview},
+        config={"region": params.region},
         inputs={"input": source},
-        figures={"shape": volume.shape, "dtype": str(volume.dtype), **figures},
+        figures={"shape": volume.shape, "dtype": str(volume.dtype)},
         written=written,
         anonymous=params.deidentify,
         source=volume,

@@ -136,17 +136,6 @@ def test_an_estimate_states_what_compressing_would_give(scan: Path, tmp_path: Pa
     assert reported["max_error"] == done["max_error"]
 
 
-def test_a_preview_of_a_container_says_that_it_is_one(scan: Path, tmp_path: Path) -> None:
-    container = _compress(scan)["outputs"]["output"]
-    params = {"input": container, "output": str(tmp_path / "seen.nrrd"), "preview": True}
-    result = run_job(JobSpec("decompress", params))
-    assert result["preview"] is True
-    assert 0 < result["share"] <= 1
-    assert io.load(tmp_path / "seen.nrrd").shape == io.load(scan).shape
-    with pytest.raises(ConfigError, match="preview"):
-        run_job(JobSpec("decompress", {**params, "region": [None]}))
-
-
 def test_what_was_estimated_is_not_read_again_to_be_compressed(
     scan: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,7 +33,6 @@ from MedEnhanceLib.unicompress import (
     CompressConfig,
     compress,
     decompress,
-    decompress_preview,
     inspect_container,
     recover,
 )
@@ -378,7 +377,7 @@ MUTATIONS: dict[str, tuple[Mutate, int, bool]] = {
     "parity": (_parity, 12, False),
 }
 _NAMES = [name for name, (_, share, _) in MUTATIONS.items() for _ in range(share)]
-_CALLS = ["decompress"] * 14 + ["recover"] * 3 + ["region", "inspect", "preview"]
+_CALLS = ["decompress"] * 14 + ["recover"] * 3 + ["region", "inspect"]
 
 
 # ---------------------------------------------------------------- cases
@@ -417,9 +416,6 @@ class Fuzzer:
         )
         if call == "inspect":
             json.dumps(inspect_container(self._path))
-            return "right"
-        if call == "preview":
-            decompress_preview(self._path, monitor=monitor, threads=1)
             return "right"
         if call == "region":
             part = decompress(self._path, region=(..., slice(0, 1)), threads=1).voxels
