@@ -38,12 +38,6 @@ def test_a_misspelt_key_of_any_part_is_answered_with_the_nearest(
         assert known in caught.value.hint
 
 
-def test_a_key_of_another_part_is_said_to_be_that() -> None:
-    with pytest.raises(ConfigError) as caught:
-        CodecTraining.from_json({"part": "predictor", "student": {}})
-    assert "The part implicit has it." in caught.value.hint
-
-
 def test_a_key_inside_a_section_is_named() -> None:
     with pytest.raises(ConfigError, match="'hiden'") as caught:
         CodecTraining.from_json({"part": "implicit", "student": {"hiden": 8}})
