@@ -23,7 +23,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.gradprom.config import SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.jobs.addresses import is_remote, kept_copy, local, shown
+from MedEnhanceLib.jobs.addresses import is_remote, local, shown
 from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.jobs.dicom import DicomParams, check_folder
 from MedEnhanceLib.jobs.enhancing import Enhanced, enhance_volume, objects_of
@@ -551,7 +551,7 @@ def open(path: PathLike) -> StoredVolume:  # noqa: A001 - as gzip.open, used wit
     """Open a container as an array that stays on the disk: only what is asked for is decoded.
 
     Args:
-        path: the .ucv file.
+        path: the .ucv file, on this machine.
 
     Returns:
         An object with shape, dtype, geometry; `[…]` gives voxels as an array, .read(region) a
@@ -559,12 +559,18 @@ def open(path: PathLike) -> StoredVolume:  # noqa: A001 - as gzip.open, used wit
 
     Raises:
         InputError, CodecError: it cannot be opened, is no container, or is damaged.
+        ConfigError: an address.
 
         me.open("scan.ucv")[40:60]
     """
     from MedEnhanceLib.unicompress import StoredVolume
 
-    return kept_copy(path, StoredVolume)
+    if is_remote(path):
+        raise ConfigError(
+            f"{shown(path)}: a container that stays open has to lie on this machine",
+            "Copy it here first, or read a part of it with decompress.",
+        )
+    return StoredVolume(Path(path))
 
 
 def recover(

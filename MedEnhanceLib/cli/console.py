@@ -5,7 +5,6 @@ from __future__ import annotations
 import _thread
 import contextlib
 import json
-import math
 import os
 import signal
 import socket
@@ -149,7 +148,9 @@ class Console:
         return error.exit_status
 
     def _print_json(self, fields: Mapping[str, Any]) -> None:
-        text = json.dumps(plain(fields), allow_nan=False)
+        from MedEnhanceLib.jobs.worker.events import as_json  # with numpy, which help does without
+
+        text = json.dumps(as_json(fields), allow_nan=False)
         print(text, file=self._stdout, flush=True)
 
     @contextlib.contextmanager
@@ -227,14 +228,3 @@ def _listen(inbox: socket.socket, cancel: threading.Event) -> None:
                 last_resort.start()
     if last_resort is not None:
         last_resort.cancel()
-
-
-def plain(value: Any) -> Any:
-    """The nearest thing that JSON can say: infinity and NaN become null, paths text."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(entry) for entry in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if value is None or isinstance(value, (bool, int, str)) else str(value)

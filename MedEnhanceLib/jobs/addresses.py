@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 import re
-import weakref
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeGuard, TypeVar
+from typing import Any, TypeGuard
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
 from urllib.request import Request, urlopen
@@ -23,7 +22,6 @@ from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.runtime.text import Names
 
-P = TypeVar("P")
 _PIECE = 1 << 20
 _PATIENCE_SECONDS = 60.0
 #: Two signs or more, so that no drive of Windows is one.
@@ -145,14 +143,6 @@ def local(place: Any, monitor: Monitor | None = None) -> Iterator[Any]:
         copy = _copied(place, workspace.folder, monitor or Monitor())
         with Names({str(copy): shown(place), copy.name: shown(place)}).in_errors():
             yield str(copy)
-
-
-def kept_copy(place: Any, of: Callable[[Path], P]) -> P:
-    """An object made of the file at `place`, beside which a copy lives as long as the object."""
-    with ExitStack() as stack:
-        made = of(Path(stack.enter_context(local(place))))
-        weakref.finalize(made, stack.pop_all().close)
-    return made
 
 
 def _copied(address: str, folder: Path, monitor: Monitor) -> Path:

@@ -1,4 +1,4 @@
-"""The volumes beside the one that is enhanced: its guides, and its look.
+"""The volumes beside the one that is enhanced: its guides.
 
 A guide is another series of the same examination; `auto` lets the best one be chosen from where the
 volume lies: the other series of its DICOM study, or the other files of its folder.
@@ -80,18 +80,6 @@ def chosen_guide(path: Path, volume: Volume, monitor: Monitor) -> Volume | None:
         return None
     monitor.log(f"guide: {suggestion.reason}")
     return _usable(places[suggestion.candidate.key], volume, monitor)
-
-
-def volumes_in(places: Sequence[str]) -> list[Path]:
-    """The volumes that a look is made of: files, and those in folders, DICOM series as they are."""
-    from MedEnhanceLib.io import READABLE, ending_of
-
-    known = (*READABLE, CONTAINER)
-    found: list[Path] = []
-    for place in map(Path, places):
-        inside = sorted(place.iterdir()) if place.is_dir() else []
-        found += [file for file in inside if ending_of(file) in known] or [place]
-    return found
 
 
 def _series_beside(

@@ -229,12 +229,6 @@ class LongRun:
         job.onEvent(self._onEvent)
         job.onFinished(self._onFinished)
 
-    @property
-    def elapsedSeconds(self):
-        """Time spent on the run, earlier jobs included."""
-        isCounted = self.job.isFinished or self.job.started is None
-        return self.run.record["seconds"] + (0.0 if isCounted else time.time() - self.job.started)
-
     def pause(self):
         """Stop after a checkpoint; `resume` goes on from there."""
         self.job.cancel()

@@ -24,7 +24,7 @@ from MedEnhanceLib.jobs.files import (
     known_as,
     results_of,
 )
-from MedEnhanceLib.jobs.guides import AUTO, check_guides, chosen_guide, volumes_in
+from MedEnhanceLib.jobs.guides import AUTO, check_guides, chosen_guide
 from MedEnhanceLib.jobs.kinds.segment import check_head, head_config
 from MedEnhanceLib.jobs.objects import anonymous_history, write
 from MedEnhanceLib.runtime.dependencies import require
@@ -49,8 +49,8 @@ class EnhanceParams(DicomParams, VolumeParams):
     )
     look: list[str] | None = option(
         None,
-        help="volumes of the same contrast, or folders of some, whose sharpness and noise are "
-        "taken over: a kernel's or a scanner's",
+        help="volumes of the same contrast, whose sharpness and noise are taken over: a kernel's "
+        "or a scanner's",
         metavar="FILE",
         place="input",
     )
@@ -264,11 +264,10 @@ def _look_of(
     """The look; several volumes are read one after another, and previews leave it out."""
     if not params.look or params.slices is not None:
         return None
-    files = volumes_in(params.look)
     loads = (
-        VolumeParams(input=str(file), modality=volume.modality).load(monitor) for file in files
+        VolumeParams(input=file, modality=volume.modality).load(monitor) for file in params.look
     )
-    return loads if len(files) > 1 else next(loads)
+    return loads if len(params.look) > 1 else next(loads)
 
 
 def _refuse_sequence(volume: Volume, params: EnhanceParams) -> None:

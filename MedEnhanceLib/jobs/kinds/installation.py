@@ -36,8 +36,6 @@ class ModelsParams(Params):
 class DoctorParams(Params):
     """Look at this machine."""
 
-    folder: str | None = option(None, help="whose disk is looked at (default: the home folder)")
-
 
 def run_models(params: ModelsParams, monitor: Monitor) -> Result:
     """Do what the action says; then every installed model, its files checked."""
@@ -65,11 +63,10 @@ def run_models(params: ModelsParams, monitor: Monitor) -> Result:
     return Result({"models": rows, "unreadable": unreadable_rows(), **changed})
 
 
-def run_doctor(params: DoctorParams, monitor: Monitor) -> Result:
+def run_doctor(_: DoctorParams, monitor: Monitor) -> Result:
     """Devices with the automatic choice and its reason, memory, disk, packages, models."""
-    folder = Path(params.folder) if params.folder else Path.home()
     monitor.progress(0.0, "look at this machine")
-    return Result(as_json(find_out(folder)))
+    return Result(as_json(find_out(Path.home())))
 
 
 def find_out(folder: Path) -> dict[str, Any]:

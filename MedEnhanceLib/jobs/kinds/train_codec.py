@@ -78,7 +78,7 @@ class CodecTraining:
         kind = _named(PARTS[part][0])
         beside = _names(Sources)
         given = {name: value for name, value in fields.items() if name != "part"}
-        _check_names(part, given, ["part", "preset", *_names(kind), *beside])
+        check_names(f"the codec's {part}", given, ["part", "preset", *_names(kind), *beside])
         said = {name: given.pop(name) for name in beside if name in given}
         config = kind.from_json(given)
         sources = config_from_json(Sources, said)
@@ -153,18 +153,6 @@ def _check_bundle(described: Any) -> None:
                 f"data has the entry {entry!r} without {' and '.join(lacking)}",
                 "Give name and subjects of each collection, and license and source if you can.",
             )
-
-
-def _check_names(part: str, given: Mapping[str, Any], known: list[str]) -> None:
-    """As `check_names`; of an option that is another part's it says so."""
-    try:
-        check_names(f"the codec's {part}", given, known)
-    except ConfigError as error:
-        unknown = next(name for name in given if name not in known)
-        others = (one for one in PARTS if one != part)
-        owners = [one for one in others if unknown in _names(_named(PARTS[one][0]))]
-        also = f" The part {' and the part '.join(owners)} has it." if owners else ""
-        raise ConfigError(error.message, error.hint + also) from None
 
 
 def _names(kind: Any) -> list[str]:

@@ -325,10 +325,3 @@ def test_the_derivation_states_what_was_chosen_and_what_was_done(
         "look of another volume (smoothed by a Gaussian of "
         "sigma 0.5 mm). "
     ) in objects(tmp_path / "out")["MR"][0].DerivationDescription
-
-
-def test_a_segmentation_without_a_name_lies_beside_the_output(
-    run: Run, mr: Path, tmp_path: Path, networks: list
-) -> None:
-    assert run("enhance", mr, tmp_path / "better.nrrd", "--segment").status == 0
-    assert (tmp_path / "better-segmentation.nrrd").is_file()

@@ -74,14 +74,6 @@ class TestRefused:
             assert "wrong patient" in ran.err
             assert not (tmp_path / "out").exists()
 
-    def test_a_segmentation_that_no_head_can_make_before_the_long_work(
-        self, run: Run, two: Path, tmp_path: Path, networks: list
-    ) -> None:
-        ran = run("enhance", two / "ct", tmp_path / "out", "--dicom", "--segment")
-        assert ran.status != 0
-        assert "CT" in ran.err
-        assert networks == []
-
     @pytest.mark.parametrize(
         ("options", "words"),
         [

@@ -81,6 +81,7 @@ def test_a_head_is_chosen_by_name_also_one_on_request(
         (("--head", "brain-tissue"), 2, "no segmentation is asked for"),
         (("--segment", "--head", "no-such-head"), 4, "no-such-head"),
         (("--segment", "--head", "sts-tumour-ct"), 4, "is for CT"),
+        (("--segment", "--head", "mr"), 4, "a model that segments is needed"),
     ],
 )
 def test_a_head_that_cannot_be_used_is_refused_before_the_work(

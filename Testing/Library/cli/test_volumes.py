@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib import io
-from MedEnhanceLib.cli.main import build_parser
 from MedEnhanceLib.core.manifest import file_sha256
 
 
@@ -94,21 +93,6 @@ def test_damage_that_cannot_be_is_refused(
     assert ran.status == status
     assert words in ran.err
     assert not (tmp_path / "a.nrrd").exists()
-
-
-@pytest.mark.parametrize("command", ["inspect", "convert", "degrade", "compress", "enhance"])
-def test_what_the_file_does_not_say_can_be_said(run: Callable, command: str) -> None:
-    arguments = {
-        "inspect": (),
-        "convert": ("out.nrrd",),
-        "degrade": ("out.nrrd", "--blur", "1"),
-        "compress": ("out.ucv", "--lossless"),
-        "enhance": ("out.nrrd",),
-    }[command]
-    parsed = build_parser().parse_args(
-        [command, "in", *arguments, "--series", "2", "--modality", "CT"]
-    )
-    assert (parsed.series, parsed.modality) == ("2", "CT")
 
 
 def _odd_paths(folder: Path, ending: str) -> dict[str, Path]:

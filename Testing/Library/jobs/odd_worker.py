@@ -46,12 +46,6 @@ def lose_card(_: Nothing, monitor: Monitor) -> Result:
     raise RuntimeError("CUDA error: unspecified launch failure\nCompile with TORCH_USE_CUDA_DSA.")
 
 
-def crash(_: Nothing, monitor: Monitor) -> Result:
-    """What a native library does when it is hit by a bug."""
-    os.write(2, b"last words\n")
-    os.abort()
-
-
 def deaf(_: Nothing, monitor: Monitor) -> Result:
     """No safe point for a minute, and a child that outlives its parent."""
     child = subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL)
@@ -66,7 +60,7 @@ def not_json(_: Nothing, monitor: Monitor) -> Result:
     return Result({"figure": float("nan"), "thing": object()})
 
 
-for run in (chatter, break_down, run_out_of_memory, lose_card, crash, deaf, not_json):
+for run in (chatter, break_down, run_out_of_memory, lose_card, deaf, not_json):
     JOBS[run.__name__.replace("_", "-")] = SimpleNamespace(
         params=Nothing, run=run, keeps_volumes=False
     )

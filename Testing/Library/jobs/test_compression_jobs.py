@@ -6,15 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from MedEnhanceLib import io
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import CodecError, ConfigError, OutputError
+from MedEnhanceLib.errors import ConfigError, OutputError
 from MedEnhanceLib.jobs import JobSpec, Result, run_job
 from MedEnhanceLib.jobs.files import KeptVolumes
-from MedEnhanceLib.unicompress.repair import Layout
 
 
 @pytest.fixture
@@ -47,26 +45,6 @@ def test_compress_reports_what_it_kept_and_writes_it_down(scan: Path) -> None:
     assert manifest["config"]["max_error"] == 2
 
 
-def test_decompress_gives_back_what_compress_guaranteed(
-    scan: Path, head: Volume, tmp_path: Path
-) -> None:
-    _compress(scan)
-    result = _decompress(scan.with_suffix(".ucv"), tmp_path / "back.nrrd")
-    back = io.load(tmp_path / "back.nrrd")
-    assert back.geometry == head.geometry
-    assert np.abs(back.voxels.astype(int) - head.voxels).max() <= 2
-    assert (result["shape"], result["dtype"]) == (list(head.shape), "int16")
-
-
-def test_a_region_is_cut_out(scan: Path, head: Volume, tmp_path: Path) -> None:
-    _compress(scan, config={"lossless": True})
-    region = [[4, 6], None, [10, None]]
-    _decompress(scan.with_suffix(".ucv"), tmp_path / "part.nrrd", region=region)
-    part = io.load(tmp_path / "part.nrrd")
-    assert np.array_equal(part.voxels, head.voxels[4:6, :, 10:])
-    assert part.geometry.is_close(head.geometry.cropped((4, 0, 10)))
-
-
 def test_a_container_is_an_input_like_any_other(scan: Path, head: Volume, tmp_path: Path) -> None:
     _compress(scan, config={"lossless": True})
     container = str(scan.with_suffix(".ucv"))
@@ -77,27 +55,6 @@ def test_a_container_is_an_input_like_any_other(scan: Path, head: Volume, tmp_pa
     with pytest.raises(ConfigError, match="series"):
         params = {"input": container, "output": str(tmp_path / "x.nrrd"), "series": "1.2"}
         run_job(JobSpec("convert", params))
-
-
-def test_recover_saves_what_is_intact_and_says_what_is_not(
-    scan: Path, tmp_path: Path, head: Volume, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Layout, "of_size", lambda *_: None)  # nothing repairs it
-    io.save(Volume(np.tile(head.voxels, (1, 8, 9)), modality="MR"), scan, overwrite=True)
-    _compress(scan, config={"lossless": True, "speed": "fast"})
-    container = scan.with_suffix(".ucv")
-    damaged = bytearray(container.read_bytes())
-    damaged[len(damaged) // 2] ^= 0xFF
-    container.write_bytes(bytes(damaged))
-    with pytest.raises(CodecError):
-        _decompress(container, tmp_path / "whole.nrrd")
-    assert not (tmp_path / "whole.nrrd").exists()
-    params = {"input": str(container), "output": str(tmp_path / "rest.nrrd")}
-    result = run_job(JobSpec("recover", params))
-    assert len(result["report"]["lost"]) == 1
-    assert io.load(tmp_path / "rest.nrrd").shape == io.load(scan).shape
-    mask = io.load(result["outputs"]["mask"]).voxels
-    assert mask.sum() == result["report"]["lost_voxels"]
 
 
 @pytest.mark.parametrize(

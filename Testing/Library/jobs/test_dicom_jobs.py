@@ -143,15 +143,6 @@ def test_export_puts_a_whole_result_into_one_study_of_its_own(
     assert [item.SegmentLabel for item in labels.SegmentSequence] == ["gray matter", "white matter"]
 
 
-def test_a_list_of_files_is_a_series_too(
-    series: Path, result: dict[str, Path], tmp_path: Path
-) -> None:
-    files = tmp_path / "files.txt"
-    files.write_text("\n".join(map(str, sorted(series.iterdir()))))
-    reported = export(input=result["volume"], like={"path": str(files)}, output=tmp_path / "out")
-    assert reported["study_uid"] == "1.2.3"
-
-
 @pytest.mark.parametrize(
     ("params", "error"),
     [

@@ -1,4 +1,4 @@
-"""Guides of a job: lists, the one that is chosen, its map; looks of files and folders."""
+"""Guides of a job: lists, the one that is chosen, its map."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from MedEnhanceLib.hqg import guide
 from MedEnhanceLib.hqg.guide import Candidate, Suggestion
 from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.jobs.guides import chosen_guide, volumes_in
+from MedEnhanceLib.jobs.guides import chosen_guide
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
 
@@ -154,12 +154,3 @@ def test_auto_takes_other_series_of_the_dicom_study_alone(
     assert chosen.origin is not None
     assert chosen.origin.series == "1.9.1"
     assert offered == [["t2"]]
-
-
-def test_folders_among_looks_stand_for_their_volumes(scan: Path) -> None:
-    folder = scan.with_name("looks")
-    folder.mkdir()
-    for name in ("b.nrrd", "a.nii.gz", "notes.txt"):
-        (folder / name).write_bytes(b"")
-    found = volumes_in([str(folder), str(scan)])
-    assert found == [folder / "a.nii.gz", folder / "b.nrrd", scan]

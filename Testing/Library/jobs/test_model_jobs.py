@@ -14,11 +14,10 @@ import pytest
 
 import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib import io
-from MedEnhanceLib.bundles import import_bundle, open_bundle
-from MedEnhanceLib.bundles.schema import METADATA
+from MedEnhanceLib.bundles import open_bundle
 from MedEnhanceLib.core.manifest import file_sha256
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError, InputError, ModelError, OutputError
+from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.runtime.progress import Event
 
@@ -169,30 +168,6 @@ def test_segment_writes_labels_and_their_volumes(scan: Path, head_model: str) ->
     assert (result["device"], result["head"]["name"]) == ("cpu", "brain-tissue")
 
 
-@pytest.mark.slow
-def test_the_enhanced_volume_can_be_segmented_in_the_same_job(
-    scan: Path, model: str, head_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MEDENHANCE_MODELS", str(tmp_path / "models"))
-    own = tmp_path / "mine"
-    shutil.copytree(head_model, own)
-    described = json.loads((own / METADATA).read_text())
-    (own / METADATA).write_text(json.dumps(described | {"name": "mine"}))
-    import_bundle(own)
-    report = scan.with_name("report")
-    result = run_job(_enhance(scan, model, segment=True, head="mine", report=str(report)))
-    assert list(result["outputs"]) == ["output", "segmentation", "report"]
-    found = io.load(scan.with_name("better-segmentation.nii.gz"))
-    assert found.modality == "SEG"
-    assert result["table"][0]["voxels"] == int((found.voxels == 1).sum())
-    both = me.enhance(io.load(scan), model=model, segment=True, head="mine", device="cpu")
-    assert both.segmentation is not None
-    assert np.array_equal(both.segmentation.volume.voxels, found.voxels)
-    manifest = json.loads(Path(result["manifest"]).read_text(encoding="utf-8"))
-    assert manifest["config"]["head"]["model"] == "mine"
-    assert manifest["results"]["head"]["sha256"]
-
-
 def test_a_head_that_is_named_takes_the_place_of_the_recommended_one(
     scan: Path, model: str, head_model: str
 ) -> None:
@@ -207,23 +182,6 @@ def test_a_head_that_is_named_takes_the_place_of_the_recommended_one(
     assert both.segmentation is not None
     assert np.array_equal(both.segmentation.volume.voxels, found.voxels)
     assert both.segmentation.model["sha256"] == named.sha256
-
-
-def test_a_head_that_cannot_be_used_is_refused_before_the_long_work(
-    scan: Path, model: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def must_not_be_called(*_: object, **__: object) -> None:
-        raise AssertionError("the volume was enhanced")
-
-    monkeypatch.setattr("MedEnhanceLib.hqg.enhance", must_not_be_called)
-    for head, says in (
-        ("no-such-model", "there is no model 'no-such-model'"),
-        ("sts-tumour-ct", "is for CT, the volume is MR"),
-        ("mr", "a model that segments is needed"),
-    ):
-        with pytest.raises(ModelError, match=says):
-            run_job(_enhance(scan, model, segment=True, head=head))
-    assert not scan.with_name("better.nii.gz").exists()
 
 
 def test_a_head_is_measured_against_labels(data: Path, head_model: str, tmp_path: Path) -> None:

@@ -102,19 +102,6 @@ def test_a_file_that_changed_is_read_again(scan: Path, reads: list[str]) -> None
     assert np.array_equal(_preview(scan, [3, 4]).voxels, second.voxels)
 
 
-@pytest.mark.slow
-def test_one_volume_is_kept_and_only_for_previews(scan: Path, reads: list[str]) -> None:
-    other = scan.with_name("other.nrrd")
-    io.save(_brain(6), other)
-    _preview(scan)
-    assert KEPT.input._volume is None
-    for path in (scan, other, scan):
-        _preview(path, [0, 1])
-    assert reads == ["scan.nrrd", "scan.nrrd", "other.nrrd", "scan.nrrd"]
-    _preview(other)
-    assert KEPT.input._volume is None
-
-
 def test_what_was_measured_is_kept_as_long_as_the_volume(scan: Path) -> None:
     other = scan.with_name("other.nrrd")
     io.save(_brain(6), other)

@@ -104,13 +104,6 @@ def test_existing_outputs_are_kept_unless_overwriting_is_asked_for(
     assert io.load(output).shape == io.load(scan).shape
 
 
-def test_an_existing_manifest_is_not_overwritten_either(scan: Path, tmp_path: Path) -> None:
-    (tmp_path / "out.nrrd.json").write_text("{}")
-    with pytest.raises(OutputError, match=r"out\.nrrd\.json"):
-        run_job(_convert(scan, tmp_path / "out.nrrd"))
-    assert not (tmp_path / "out.nrrd").exists()
-
-
 @pytest.mark.parametrize(
     ("output", "error", "says"),
     [
