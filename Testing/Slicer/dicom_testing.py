@@ -12,7 +12,6 @@ from medenhance_testing import MedEnhanceTestCase
 from MedEnhancePanels.nodes import dicom_source, results
 from MedEnhancePanels.tasks import dicom_export
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 STUDY = "1.2.826.0.1.3680043.8.498.7"
 
 
@@ -23,16 +22,6 @@ class DicomTestCase(MedEnhanceTestCase):
 
     #: What `openDatabase` has opened.
     ownDatabase = None
-
-    def setUp(self):
-        super().setUp()
-
-    def sharedData(self, name):
-        """A path among the open volumes beside the project; skips where they are not here."""
-        path = SHARED / name
-        if not path.exists():
-            self.skipTest(f"the open volumes beside the project (../shared/data/{name}) are absent")
-        return str(path)
 
     def writeSeries(
         self, folder, shape=(6, 24, 20), *, number=1, positions=None, instances=0, **elements

@@ -69,27 +69,29 @@ class DistillTestCase(MedEnhanceTestCase):
         self.processEvents(20)
         self.screenshot(panel, name, height=panel.layout().totalHeightForWidth(400))
 
-    def brain(self, name, patient, seed):
-        """Something smooth with an edge, under a patient of the subject hierarchy."""
+    def brain(self, path, seed):
+        """Write something smooth with an edge."""
+        from MedEnhancePanels.nodes import bridge
+
         axes = [np.linspace(-1, 1, size) for size in (8, 48, 44)]
         k, j, i = np.meshgrid(*axes, indexing="ij")
         inside = k**2 + j**2 + i**2 < 0.8
         voxels = inside * (600 + 200 * np.sin((4 + seed) * i) * np.cos(3 * j))
         voxels += np.random.default_rng(seed).normal(0, 4, inside.shape)
-        node = slicer.util.addVolumeFromArray(np.abs(voxels).astype(np.int16), name=name)
+        node = slicer.util.addVolumeFromArray(np.abs(voxels).astype(np.int16), name="T1")
         node.SetAttribute("MedEnhance.modality", "MR")
-        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-        subject = hierarchy.GetItemByName(patient)
-        if not subject:
-            subject = hierarchy.CreateSubjectItem(hierarchy.GetSceneItemID(), patient)
-        hierarchy.SetItemParent(hierarchy.GetItemByDataNode(node), subject)
-        return node
+        os.makedirs(os.path.dirname(path))
+        list(bridge.sendVolume(node, path))
+        slicer.mrmlScene.RemoveNode(node)
 
-    def cohort(self):
-        nodes = [self.brain(f"T1 of {seed}", f"Patient {seed}", seed) for seed in range(3)]
-        nodes[2].SetAttribute("MedEnhance.trainAs", "low")
-        self.waitUntil(lambda: self.ui.cohortTable.rowCount == 3, 5)
-        return nodes
+    def cohort(self, count=3):
+        """A folder with a folder for each patient, chosen on the page."""
+        folder = self.temporaryFolder()
+        for seed in range(count):
+            self.brain(os.path.join(folder, f"Patient {seed}", "T1.nrrd"), seed)
+        self.ui.highEdit.text, self.ui.lowEdit.text = "Patient [01]/*", "Patient 2/*"
+        self.ui.pathEdit.text = folder
+        return folder
 
     def chooseBudget(self, steps=None):
         """The smallest network on the processor, for that many steps of a training."""

@@ -13,63 +13,12 @@ class PageTest(DistillTestCase):
     def test_anEmptyPageSaysWhatItDoesAndWhatIsMissing(self):
         self.assertIn("Trains an enhancer", self.ui.noticeLabel.text)
         self.assertFalse(self.ui.startButton.enabled)
-        self.assertIn("Mark at least one", self.ui.whyLabel.text)
+        self.assertIn("Choose the folder", self.ui.whyLabel.text)
         self.assertEqual(self.ui.startButton.toolTip, self.ui.whyLabel.text)
         self.assertTrue(self.ui.resumeArea.isHidden())
         self.picture("distill-empty")
 
-    def test_theTableFollowsTheSceneAndKeepsTheRoles(self):
-        nodes = self.cohort()
-        table = self.ui.cohortTable
-        texts = [[table.item(row, column).text() for column in (0, 1)] for row in range(3)]
-        self.assertEqual(texts, [[f"Patient {n}", f"T1 of {n}"] for n in range(3)])
-        self.assertEqual(table.cellWidget(2, 2).currentIndex, 1)
-        self.assertEqual(table.cellWidget(2, 2).accessibleName, "T1 of 2")
-        self.assertIn("Good: 2. Poor: 1.", self.ui.cohortLabel.text)
-        table.cellWidget(1, 2).currentIndex = 2
-        self.assertEqual(nodes[1].GetAttribute("MedEnhance.trainAs"), "none")
-        self.assertIn("Good: 1. Poor: 1.", self.ui.cohortLabel.text)
-        slicer.mrmlScene.RemoveNode(nodes[0])
-        self.waitUntil(lambda: table.rowCount == 2, 5)
-
-    def test_patientsInBothPoolsAreWarninged(self):
-        self.brain("first", "Patient A", 1)
-        self.brain("second", "Patient A", 2).SetAttribute("MedEnhance.trainAs", "low")
-        self.waitUntil(lambda: self.ui.cohortTable.rowCount == 2, 5)
-        self.assertIn("Patient A", self.ui.cohortLabel.text)
-        self.ui.nameEdit.text = "tiny"
-        self.assertFalse(self.ui.startButton.enabled)
-        self.assertIn("different patients", self.ui.whyLabel.text)
-
-    def test_onlyOriginalsOfPatientsAreTakenForGoodWithoutRequest(self):
-        from MedEnhancePanels.nodes import provenance
-
-        self.brain("original", "Patient A", 1)
-        compressed = self.brain("compressed", "Patient B", 2)
-        provenance.takeFrom(compressed, {"DERIVED": ["DERIVED: compressed"]})
-        nobody = self.smallVolume(name="nobody's")
-        self.waitUntil(lambda: self.ui.cohortTable.rowCount == 3, 5)
-        self.assertIn("Good: 1. Poor: 0.", self.ui.cohortLabel.text)
-        nobody.SetAttribute("MedEnhance.trainAs", "high")
-        self.panel.exit()
-        self.panel.enter()
-        self.assertIn("Good: 2. Poor: 0.", self.ui.cohortLabel.text)
-
-    def test_aCohortOfAnotherModalityIsNotTrainedOn(self):
-        self.cohort()
-        self.ui.taskSelector.currentIndex = 2
-        self.assertFalse(self.ui.startButton.enabled)
-        self.assertIn("None of the good volumes is CT", self.ui.whyLabel.text)
-
-    def test_volumesOfAnotherModalityAreWarninged(self):
-        self.cohort()
-        self.assertNotIn("better leave them out", self.ui.cohortLabel.text)
-        self.ui.taskSelector.currentIndex = 2
-        self.assertIn("T1 of 0, T1 of 1, T1 of 2: not CT", self.ui.cohortLabel.text)
-
     def test_aFolderWithoutFilesIsReportedBeforeAnythingStarts(self):
-        self.ui.folderButton.checked = True
-        self.assertIn("Choose the folder", self.ui.whyLabel.text)
         self.ui.pathEdit.text = self.temporaryFolder()
         self.chooseBudget()
         self.ui.startButton.click()
@@ -120,7 +69,8 @@ class PageTest(DistillTestCase):
 
         folder = os.path.join(self.root, "other")
         os.makedirs(folder)
-        whole = {"v": 1, "name": "n", "state": "paused", "created": 1.0, "seconds": 1.0}
+        whole = {"v": 1, "kind": "train", "name": "n", "state": "paused"}
+        whole |= {"created": 1.0, "seconds": 1.0}
         moved = {"params": {"out": 1}}
         for record in ("{", '{"v": 2}', {"v": 1}, whole | {"created": 1e300}, whole | moved):
             text = record if isinstance(record, str) else json.dumps(record)
@@ -143,42 +93,25 @@ class PageTest(DistillTestCase):
         run.keepMetric("cycle", 0.25, 60)
         self.assertEqual(run.metrics(), [("cycle", 0.5, 20), ("cycle", 0.25, 60)])
 
-    def test_aCohortThatWasCopiedInPartIsNotTrainedOn(self):
-        from MedEnhancePanels.errors import PanelError
-        from MedEnhancePanels.tasks import long_run, training
-
-        self.cohort()
-        runner = self.context.runner
-        begun = training.start(runner, self.root, self.panel.cohort, self.panel.options)
-        self.processEvents()
-        begun.pause()
-        self.assertEqual(begun.job.state, "cancelled")
-        self.assertFalse(long_run.Run.open(begun.run.folder).isResumable)
-        self.assertFalse(os.path.exists(os.path.join(begun.run.folder, "data")))
-        with self.assertRaises(PanelError):
-            long_run.resume(runner, begun.run.folder)
-
     @slow
     def test_aRunThatWasMovedWritesWhereItIsNow(self):
         from MedEnhancePanels.tasks import long_run
 
         run = long_run.Run.create(self.root, self.panel.options)
-        old = os.path.join(self.root, "old")
-        params = {"data": os.path.join(old, "data"), "out": os.path.join(old, "out")}
+        params = {"data": "/cohort", "out": os.path.join(self.root, "old", "out")}
         run.record |= {"state": "paused", "params": params}
         run.save()
         resumed = long_run.resume(self.context.runner, run.folder)
         resumed.cancel()
         self.waitUntil(lambda: resumed.job.isFinished, 20)
-        self.assertEqual(resumed.job.params["out"], os.path.join(run.folder, "out"))
-        self.assertEqual(resumed.job.params["data"], os.path.join(run.folder, "data"))
+        self.assertEqual(resumed.job.params, {"data": "/cohort", "out": run.out})
 
     def test_aRunThatNobodyEndedIsOfferedAsInterrupted(self):
         from MedEnhancePanels.tasks import long_run
 
         run = long_run.Run.create(self.root, self.panel.options)
         run.save()
-        self.assertEqual(long_run.runsIn(self.root), [], "its volumes were not copied yet")
+        self.assertEqual(long_run.runsIn(self.root), [], "it does not say yet what it works on")
         run.record |= {"state": "running", "params": {"data": "data", "out": "out"}}
         run.save()
         self.widget.exit()
@@ -262,21 +195,6 @@ class TrainingTest(DistillTestCase):
         self.assertTrue(self.ui.resumeArea.isHidden())
 
     @slow
-    def test_noNameOfAPatientGetsIntoTheRunsFolder(self):
-        self.cohort()
-        self.start(steps=400)
-        self.waitUntil(lambda: self.record()["state"] == "running", 30)
-        names = [
-            name
-            for _folder, folders, files in os.walk(self.runFolder())
-            for name in folders + files
-        ]
-        self.assertFalse([name for name in names if "Patient" in name or "T1" in name])
-        self.assertNotIn("Patient", json.dumps(self.record()))
-        self.ui.cancelButton.click()
-        self.waitUntil(lambda: self.job().isFinished, 10)
-
-    @slow
     def test_aCancelledRunIsNotOfferedAgain(self):
         self.cohort()
         job = self.start()
@@ -316,7 +234,6 @@ class TrainingTest(DistillTestCase):
         os.makedirs(os.path.join(data, "hq"))
         with open(os.path.join(data, "hq", "broken.nrrd"), "w", encoding="utf-8") as file:
             file.write("nothing")
-        self.ui.folderButton.checked = True
         self.ui.pathEdit.text = data
         job = self.start(steps=10)
         self.waitUntil(lambda: job.isFinished, 60)

@@ -40,7 +40,7 @@ class ChoicesTest(EnhanceTestCase):
         ]
         self.assertEqual(sorted(choices), ["guideSelector", "outputSelector", "taskComboBox"])
         self.assertEqual(ui.taskComboBox.currentText, "MR: automatic (noise, blur, bias field)")
-        self.assertIn("MR: missing lines or motion", self.tasks())
+        self.assertIn("MR: motion", self.tasks())
         self.assertIn("noise, blur, bias field", ui.taskComboBox.toolTip)
         tips = {ui.taskComboBox.itemData(at, qt.Qt.ToolTipRole) for at in range(5)}
         self.assertEqual(len(tips), 5)

@@ -28,12 +28,10 @@ class RemovalTest(MedEnhanceTestCase):
 
     def selectors(self):
         """Every selector of a node, with the field of the state that it shows."""
-        panels = self.widget.panels
         return (
             (self.widget.ui.inputSelector, "inputVolume"),
             (self.ui.guideSelector, "guideVolume"),
             (self.ui.outputSelector, "outputVolume"),
-            (panels["distill"].ui.priorVolumeSelector, "distillPriorVolume"),
         )
 
     def test_noSelectorTakesTheNeighborOfANodeThatWasRemoved(self):

@@ -11,11 +11,11 @@ class StateTest(MedEnhanceTestCase):
     def test_fieldsKeepTheirTypeAndValue(self):
         state = self.context.state
         state.model, state.uncertainty, state.maxError = "mr", True, 0.1
-        state.distillSteps, state.compressMode = 4, "ratio"
+        state.distillImages, state.compressMode = 4, "ratio"
         self.assertEqual(state.model, "mr")
         self.assertIs(state.uncertainty, True)
         self.assertEqual(state.maxError, 0.1)
-        self.assertEqual(state.distillSteps, 4)
+        self.assertEqual(state.distillImages, 4)
         self.assertEqual(state.compressMode, "ratio")
         with self.assertRaises(ValueError):
             state.compressMode = "magic"

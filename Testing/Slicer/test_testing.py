@@ -69,7 +69,7 @@ class CatchingTest(MedEnhanceTestCase):
             inner.widget.panels["enhance"].ui.headLabel.visible = False
 
         try:
-            self.assertIn("sizeLabel", self.failuresOf(body))
+            self.assertIn("headLabel", self.failuresOf(body))
         finally:
             self.widget.panels["enhance"].ui.headLabel.visible = True
 

@@ -19,12 +19,7 @@ def _constant(value: Any) -> property:
 class qSlicerCoreApplication:
     """Settings and files in a folder of its own, and the way to scene, logics and managers."""
 
-    majorVersion, minorVersion = _constant(5), _constant(12)
-    revision, repositoryRevision, releaseType = _constant("0"), _constant("0"), _constant("Stable")
-    applicationLocaleName, documentationLanguage = _constant("en-US"), _constant("en")
     documentationBaseUrl = _constant("https://slicer.readthedocs.io/en/latest/")
-    platform, arch, os = _constant("linux-amd64"), _constant("amd64"), _constant("linux")
-    isInstalled = _constant(True)
 
     def construct(self: Any) -> None:
         own = self._own
@@ -50,21 +45,17 @@ class qSlicerCoreApplication:
 
     slicerHome = property(lambda self: f"{self._own.folder.name}/home")
     slicerUserSettingsFilePath = property(lambda self: self._own.settings_file)
-    cachePath = property(lambda self: f"{self._own.folder.name}/cache")
 
     def userSettings(self: Any) -> Any:
         return self._own.settings
 
-    settings = revisionUserSettings = userSettings
+    settings = userSettings
 
     def mrmlScene(self: Any) -> Any:
         return sys.modules["slicer"].mrmlScene
 
     def applicationLogic(self: Any) -> Any:
         return self._own.logic
-
-    def moduleLogic(self: Any, name: str) -> Any:
-        return self._own.modules.module(name).logic()
 
     def moduleManager(self: Any) -> Any:
         return self._own.modules
@@ -80,9 +71,6 @@ class qSlicerCoreApplication:
 
     def moduleDocumentationUrl(self: Any, module: str) -> str:
         return f"{self.documentationBaseUrl}user_guide/modules/{module.lower()}.html"
-
-    def setRenderPaused(self: Any, paused: bool) -> None:
-        """Nothing is rendered but what is asked for."""
 
     def pauseRender(self: Any) -> None:
         """Nothing is rendered but what is asked for."""
@@ -114,9 +102,6 @@ class qSlicerModuleManager:
 
     def module(self: Any, name: str) -> Any:
         return self._own.by_name.get(name)
-
-    def modulesNames(self: Any) -> list[str]:
-        return sorted(self._own.by_name)
 
 
 def start() -> Any:

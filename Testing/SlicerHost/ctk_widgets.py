@@ -14,8 +14,6 @@ class ctkCollapsibleButton:
 
     _HEADER = 24
     flat = stored(False)
-    collapsedHeight = stored(0)
-    contentsLineWidth = stored(1)
 
     def construct(self: Any) -> None:
         self._own.collapsed = False
@@ -102,7 +100,6 @@ class ctkSliderWidget:
 
     tracking = stored(True)
     pageStep = stored(10.0)
-    tickInterval = stored(0.0)
     prefix, suffix = _of("box", "prefix"), _of("box", "suffix")
     decimals, value = _of("box", "decimals"), _of("box", "value")
     minimum, maximum = _of_box("minimum"), _of_box("maximum")

@@ -30,8 +30,7 @@ class Entry:
     study: str
     series: str
     instance: str
-    descriptions: tuple[str, str]  # of the study, of the series
-    fields: tuple[tuple[str, str], ...]  # columns of the database's tables
+    description: str  # of the series
 
     @property
     def patient(self) -> tuple[str, str, str]:
@@ -60,8 +59,7 @@ def read_entry(path: Path) -> Entry | None:
         study=text("StudyInstanceUID"),
         series=text("SeriesInstanceUID"),
         instance=text("SOPInstanceUID"),
-        descriptions=(text("StudyDescription"), text("SeriesDescription")),
-        fields=tuple((name, text(name)) for name in ("StudyDate", "Modality")),
+        description=text("SeriesDescription"),
     )
     return entry if entry.study and entry.series and entry.instance else None
 
@@ -78,7 +76,6 @@ class ctkDICOMDatabase:
     databaseDirectory = property(
         lambda self: str(Path(self._own.file).parent) if self.isOpen else ""
     )
-    lastError = property(lambda self: "")
 
     def openDatabase(self: Any, file: str, connection: str = "") -> bool:
         self.closeDatabase()
@@ -158,33 +155,11 @@ class ctkDICOMDatabase:
     def studyForSeries(self: Any, series: str) -> str:
         return self._one("study", series=series)
 
-    def patientForStudy(self: Any, study: str) -> str:
-        return next((self._own.patients[e.patient] for e in self._of(study=study)), "")
-
-    def nameForPatient(self: Any, patient: str) -> str:
-        numbers = self._own.patients
-        return next((key[1] for key, number in numbers.items() if number == str(patient)), "")
-
-    def descriptionForStudy(self: Any, study: str) -> str:
-        return next((entry.descriptions[0] for entry in self._of(study=study)), "")
-
     def descriptionForSeries(self: Any, series: str) -> str:
-        return next((entry.descriptions[1] for entry in self._of(series=series)), "")
-
-    def fieldForStudy(self: Any, field: str, study: str) -> str:
-        return next((dict(e.fields)[field] for e in self._of(study=study)), "")
-
-    def fieldForSeries(self: Any, field: str, series: str) -> str:
-        return next((dict(e.fields)[field] for e in self._of(series=series)), "")
+        return self._one("description", series=series)
 
     def fileForInstance(self: Any, instance: str) -> str:
         return self._one("file", instance=instance)
-
-    def instanceForFile(self: Any, file: str) -> str:
-        return self._one("instance", file=file)
-
-    def seriesForFile(self: Any, file: str) -> str:
-        return self._one("series", file=file)
 
     def fileValue(self: Any, file: str, tag: str) -> str:
         """The value of an element, named as "0010,0020"."""

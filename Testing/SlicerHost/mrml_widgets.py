@@ -90,8 +90,6 @@ class qMRMLNodeComboBox:
     selectNodeUponCreation = stored(True)
     addEnabled = stored(True)
     removeEnabled = stored(True)
-    renameEnabled = stored(False)
-    editEnabled = stored(False)
     sizeAdjustPolicy = stored(0)
 
     def construct(self: Any) -> None:
@@ -194,15 +192,6 @@ class qMRMLNodeComboBox:
     currentNodeID = property(
         lambda self: self._own.current or "", lambda self, value: self.setCurrentNodeID(value)
     )
-    currentNodeId = currentNodeID
-
-    def setCurrentNodeIndex(self: Any, index: int) -> None:
-        nodes = self._nodes()
-        self.setCurrentNode(nodes[index] if 0 <= index < len(nodes) else None)
-
-    def nodeFromIndex(self: Any, index: int) -> Any:
-        nodes = self._nodes()
-        return nodes[index] if 0 <= index < len(nodes) else None
 
     def nodeCount(self: Any) -> int:
         return len(self._nodes())
@@ -220,10 +209,6 @@ class qMRMLNodeComboBox:
             self.setCurrentNode(node)
         self.nodeAddedByUser.emit(node)
         return node
-
-    def removeCurrentNode(self: Any) -> None:
-        if self.currentNode() is not None:
-            self._own.watch.scene.RemoveNode(self.currentNode())
 
 
 def _has(node: Any, node_type: str, name: str, value: Any) -> bool:

@@ -133,9 +133,6 @@ class ctkVTKAbstractView:
     def interactor(self: Any) -> Any:
         return self._own.screen.interactor
 
-    def scheduleRender(self: Any) -> None:
-        """A picture is always of the latest."""
-
 
 def _image(logic: Any) -> Any:
     mapper = vtk.vtkImageMapper()

@@ -13,9 +13,9 @@ from MedEnhanceLib.spg.config import DistillConfig
 from MedEnhancePanels import arguments, dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.pages import distill_choices
-from MedEnhancePanels.pages.distill_choices import CohortTable, RoomEstimate, TimeEstimate
+from MedEnhancePanels.pages.distill_choices import RoomEstimate
 from MedEnhancePanels.pages.distill_run import RunArea
-from MedEnhancePanels.pages.widgets import NodeSelectors, Page, askForFile
+from MedEnhancePanels.pages.widgets import Page, askForFile
 from MedEnhancePanels.state import State
 from MedEnhancePanels.tasks import distillation, long_run, training
 
@@ -25,14 +25,10 @@ class DistillPanel(Page):
 
     def __init__(self, context):
         super().__init__(context, "Distill")
-        self._isUpdating, self._isShown = False, False
-        self._names = []
-        self._cohort = CohortTable(self.ui.cohortTable, self.update)
+        self._isUpdating = False
         self._fillSelectors()
         self._describe()
         self._prior = distill_choices.PriorChoice(context, self.ui, self._onEdited)
-        self._selectors = NodeSelectors(self.ui.priorVolumeSelector)
-        self._estimate = TimeEstimate(context.runner, self.ui.estimateLabel, self._onNames)
         ui = self.ui
         self._room = RoomEstimate(context, ui.roomButton, ui.roomLabel, self._distilled)
         self.runs = RunArea(context, self.ui, lambda: self.root, self._refreshButtons)
@@ -99,7 +95,6 @@ class DistillPanel(Page):
             selector.currentIndexChanged.connect(self._onEdited)
         for edit, _name in self._edits():
             edit.textChanged.connect(self._onEdited)
-        ui.sceneButton.toggled.connect(self._onEdited)
         for spinBox in (ui.imagesSpinBox, ui.heldOutSpinBox):
             spinBox.valueChanged.connect(self._onEdited)
         ui.rootButton.clicked.connect(lambda _checked=False: self._browse(ui.rootEdit))
@@ -121,23 +116,13 @@ class DistillPanel(Page):
         )
 
     def enter(self):
-        self._isShown = True
-        self._cohort.observe(True)
         self.runs.list()
         self.update()
 
-    def exit(self):
-        self._isShown = False
-        self._cohort.observe(False)
-        self._refreshEstimate()
-
     def cleanup(self):
         super().cleanup()
-        self._selectors.cleanup()
-        self._estimate.cleanup()
         self._room.cleanup()
         self.runs.cleanup()
-        self._cohort.cleanup()
 
     @property
     def root(self):
@@ -160,10 +145,7 @@ class DistillPanel(Page):
         }
         if not self.isDistilling:
             modality = "CT" if state.distillTask == "trainCT" else "MR"
-            return training.TrainingOptions(
-                modality=modality,
-                **common,
-            )
+            return training.TrainingOptions(modality=modality, **common)
         return distillation.DistillOptions(
             task=state.distillGoal,
             method=state.distillMethod,
@@ -176,12 +158,10 @@ class DistillPanel(Page):
 
     @property
     def cohort(self):
-        """What the run learns from: members of the scene, or a cohort at a path."""
+        """The patients whom the run learns from."""
         state = self.state
-        if state.distillSource == "scene":
-            return self._cohort.members
         if self.isDistilling:
-            return distillation.PathCohort(state.distillCohort.strip(), state.distillPattern)
+            return distillation.Cohort(state.distillCohort.strip(), state.distillPattern)
         return training.FolderCohort(
             state.distillCohort.strip(),
             training.patternsOf(state.distillHigh),
@@ -202,11 +182,8 @@ class DistillPanel(Page):
         if self.state is None or self._isUpdating:
             return
         state, ui = self.state, self.ui
-        self._cohort.setPurpose("distill" if self.isDistilling else "train")
         self._isUpdating = True
         try:
-            ui.sceneButton.checked = state.distillSource == "scene"
-            ui.folderButton.checked = state.distillSource == "folder"
             for name, (selector, entries) in self._choices.items():
                 selector.currentIndex = list(entries).index(getattr(state, name))
             for edit, name in self._edits():
@@ -214,26 +191,24 @@ class DistillPanel(Page):
                     edit.text = getattr(state, name)
             ui.imagesSpinBox.value = state.distillImages
             ui.heldOutSpinBox.value = round(100 * state.distillHeldOut)
-            self._prior.show(state, self._patientNames())
+            self._prior.show(state)
         finally:
             self._isUpdating = False
-        job = "distill" if self.isDistilling else "train"
-        self.runs.setKind(job)
         ui.rootEdit.placeholderText = long_run.defaultRoot()
         ui.noticeLabel.text = self._noticeText()
-        isScene = state.distillSource == "scene"
-        ui.cohortTable.visible = isScene
-        ui.pathArea.visible = not isScene
         ui.tableButton.visible = self.isDistilling
         ui.trainArea.visible = not self.isDistilling
         ui.goalSelector.enabled = self.isDistilling
         ui.distillArea.visible = ui.shareLabel.visible = self.isDistilling
         isStatistics = state.distillMethod == "statistics"
         ui.imagesLabel.text = _("Images in all:") if isStatistics else _("Images per patient:")
+        warnings = []
         if self.isDistilling:
-            prior = distill_choices.priorIn(state)
-            ui.shareLabel.text = distillation.sharedText(prior, self.options)
-        ui.cohortLabel.text = self._cohortText()
+            prior, options = distill_choices.priorIn(state), self.options
+            ui.shareLabel.text = distillation.sharedText(prior, options)
+            warnings = distillation.warningsAbout(prior, options)
+        ui.warningLabel.text = "\n".join(warnings)
+        ui.warningLabel.visible = bool(warnings)
         self._refreshButtons()
 
     @guarded
@@ -241,9 +216,8 @@ class DistillPanel(Page):
         if self.state is None or self._isUpdating:
             return
         ui, state = self.ui, self.state
-        rootBefore, pathBefore = state.distillRoot, state.distillCohort
+        rootBefore = state.distillRoot
         with state.changes():
-            state.distillSource = "scene" if ui.sceneButton.checked else "folder"
             for name, (selector, entries) in self._choices.items():
                 setattr(state, name, list(entries)[selector.currentIndex])
             for edit, name in self._edits():
@@ -251,20 +225,8 @@ class DistillPanel(Page):
             state.distillImages = ui.imagesSpinBox.value
             state.distillHeldOut = ui.heldOutSpinBox.value / 100
             self._prior.read(state)
-        if state.distillCohort != pathBefore:
-            self._names = []
         if state.distillRoot != rootBefore:
             self.runs.list()
-
-    def _patientNames(self):
-        """Who can be the prior, as far as that is known."""
-        if self.state.distillSource == "scene":
-            return distillation.patientsOf(self._cohort.members) if self.isDistilling else []
-        return self._names
-
-    def _onNames(self, names):
-        self._names = list(names)
-        self.update()
 
     def _noticeText(self):
         if self.isDistilling:
@@ -274,33 +236,6 @@ class DistillPanel(Page):
                 "images may be shared, share those: training works about as well."
             )
         return _("Trains an enhancer on your cohort: its model is then among the models.")
-
-    def _cohortText(self):
-        members, options = self._cohort.members, self.options
-        if self.state.distillSource == "folder":
-            text, warnings = _("The files are read from their folder."), []
-        elif not members:
-            return _("The scene has no volumes yet: load some.")
-        elif self.isDistilling:
-            text = _(
-                "{patients} patients, {volumes} volumes. They are copied into the run's folder "
-                "without patient names, and deleted there at the end."
-            ).format(
-                patients=len(distillation.patientsOf(members)),
-                volumes=len(distillation.used(members)),
-            )
-        else:
-            counts = {role: sum(m.role == role for m in members) for role in ("high", "low")}
-            text = _(
-                "Good: {high}. Poor: {low}. They are copied into the run's folder without patient "
-                "names."
-            ).format(**counts)
-            warnings = training.warningsAbout(members, options.modality)
-        if self.isDistilling:
-            warnings = distillation.warningsAbout(
-                self.cohort, distill_choices.priorIn(self.state), options
-            )
-        return "\n".join([text, *warnings])
 
     def _refreshButtons(self):
         ui, isRunning = self.ui, self.runs.isRunning
@@ -312,7 +247,6 @@ class DistillPanel(Page):
         self.runs.refresh()
         ui.roomButton.visible = self.isDistilling and not isRunning
         self._room.update(why or (_("A run is in progress") if isRunning else ""))
-        self._refreshEstimate()
 
     def _distilled(self):
         """(cohort, prior, options) of the distillation that is chosen, None where it cannot be."""
@@ -329,18 +263,8 @@ class DistillPanel(Page):
             return distillation.whyNot(self.cohort, distill_choices.priorIn(state), self.options)
         if not state.distillName.strip():
             return _("Give the model a name.")
-        if state.distillSource == "folder":
-            isFolder = os.path.isdir(state.distillCohort.strip())
-            return "" if isFolder else _("Choose the folder with the volumes.")
-        return training.whyNotTrainable(self._cohort.members, self.options.modality)
-
-    def _refreshEstimate(self):
-        isAsked = self._isShown and self.isDistilling and not self.runs.isRunning
-        if isAsked and not self._whyNot() and not dependencies.missing():
-            prior = distill_choices.priorIn(self.state)
-            self._estimate.ask(distillation.estimateParams(self.cohort, prior, self.options))
-        else:
-            self._estimate.ask(None)
+        isFolder = os.path.isdir(state.distillCohort.strip())
+        return "" if isFolder else _("Choose the folder with the volumes.")
 
     @guarded
     def _browse(self, edit):
@@ -360,14 +284,18 @@ class DistillPanel(Page):
         if not dependencies.ensure():
             return
         self.context.clearMessage()
-        self._cohort.update()
         runner, root = self.context.runner, self.root
         if not self.isDistilling:
             self.runs.begin(training.start(runner, root, self.cohort, self.options))
             return
         prior = distill_choices.priorIn(self.state)
+        warning = _(
+            "Every distilled image will show the anatomy of the most typical patient of the "
+            "cohort. Anyone who gets the images can recognize this person, whatever the audit "
+            "finds. Continue only if this person consented."
+        )
         if prior.exposes and not slicer.util.confirmOkCancelDisplay(
-            distill_choices.warningOf(prior), _("MedEnhance: a patient as the prior"), self.widget
+            warning, _("MedEnhance: a patient as the prior"), self.widget
         ):
             return
         self.runs.begin(distillation.start(runner, root, self.cohort, prior, self.options))

@@ -15,7 +15,7 @@ from vtk.util import numpy_support
 from MedEnhancePanels.errors import PanelError, guarded
 from MedEnhancePanels.job import withWarnings
 from MedEnhancePanels.pages.widgets import openPath, setBorder
-from MedEnhancePanels.tasks import distillation, long_run
+from MedEnhancePanels.tasks import long_run
 from MedEnhancePanels.tasks.long_run import picturesIn
 
 #: More pictures than these are not looked at in a panel; the folder has them all.
@@ -33,7 +33,6 @@ class RunArea:
         self.context, self._ui = context, ui
         self._root, self._onChange = root, onChange
         self._long, self._lastRun, self._status = None, None, None
-        self._kind = "distill"
         self.plot = None
         self._isBound = True
         self._distilled = DistilledView(context, ui)
@@ -67,13 +66,6 @@ class RunArea:
             self.plot.remove()
         self.plot = LossPlot.ofRun(begun.run)
         self._follow(begun)
-
-    def setKind(self, kind):
-        """Show results of runs of one kind, and offer these to be resumed: "train", "distill"."""
-        if kind != self._kind:
-            self._kind = kind
-            self._showRun(self._lastRun)
-            self.list()
 
     def recall(self, folder):
         """Show the run that the scene remembers, where its folder is still there."""
@@ -129,10 +121,7 @@ class RunArea:
         self.list()
         self._onChange()
         if job.state == "failed":
-            error = job.error
-            text = distillation.withNames(run, error.message)
-            hint = distillation.withNames(run, error.hint)
-            self.context.showError(PanelError(text, hint, error.code, error.details))
+            self.context.showError(job.error)
         elif job.state == "done" and run.kind == "train":
             self._importModel(run)
         elif job.state == "done":
@@ -170,9 +159,7 @@ class RunArea:
         job = running.job if running is not None else None
         # Warnings have a label of their own.
         news = [line for line in job.log if not line.startswith("warning: ")] if job else []
-        newest = distillation.withNames(running.run, news[-1]) if news else ""
-        warned = [distillation.withNames(running.run, each) for each in job.warnings] if job else []
-        text = withWarnings(newest, warned)
+        text = withWarnings(news[-1] if news else "", job.warnings if job else [])
         if ui.newsLabel.text != text:
             ui.newsLabel.text = text
         ui.newsLabel.visible = bool(text)
@@ -189,11 +176,10 @@ class RunArea:
     def _showRun(self, run):
         """How a run ended, and the pictures that it left."""
         ui, self._lastRun = self._ui, run
-        run = run if run is not None and run.kind == self._kind else None
         ui.resultBox.visible = run is not None
         self._distilled.show(run)
         if run is not None:
-            ui.resultLabel.text = distillation.withNames(run, long_run.runText(run))
+            ui.resultLabel.text = long_run.runText(run)
 
     def list(self):
         """Offer the runs that can go on; the scene's own first."""
@@ -206,7 +192,7 @@ class RunArea:
             runs[remembered] = elsewhere
         running = self._long.run.folder if self._long is not None else ""
         for folder in sorted(runs, key=lambda folder: folder != remembered):
-            if folder != running and runs[folder].kind == self._kind:
+            if folder != running:
                 selector.addItem(long_run.choiceText(runs[folder]), folder)
         self.refresh()
 
@@ -316,12 +302,10 @@ class DistilledView:
 
     @guarded
     def _onConfidential(self, _checked=False):
-        names = distillation.namesIn(self._run)
         text = _(
             "Pictures and names of patients are in {folder}. Do not share that folder."
         ).format(folder=self._run.confidential)
-        details = "\n".join(f"{number}: {name}" for number, name in sorted(names.items()))
-        self.context.message("warning", text, details)
+        self.context.message("warning", text)
 
 
 def fill(gallery, paths):

@@ -192,9 +192,6 @@ class ResultArea:
         if self.ui.inputButton.enabled:
             self._showInput(not self.compare.isInput)
 
-    def _onDifference(self, *_checked):
-        self._onMap("difference", self.ui.differenceButton.checked)
-
     @guarded
     def _onMap(self, role, checked):
         self._begin()

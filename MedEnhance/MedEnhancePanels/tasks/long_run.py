@@ -2,16 +2,15 @@
 
     start → (pause → resume)* → done
 
-`run.json` says what it is and how far it came, `data` holds copies of the scene's volumes, `out`
-the checkpoint and in the end the result, `metrics.csv` the losses. What must not be passed on with
-a distillation lies in `out-confidential`. training.py and distillation.py start them.
+`run.json` says what it is and how far it came, `out` holds the checkpoint and in the end the
+result, `metrics.csv` the losses. What must not be passed on with a distillation lies in
+`out-confidential`. training.py and distillation.py start them.
 """
 
 import csv
 import glob
 import json
 import os
-import shutil
 import time
 from dataclasses import asdict
 
@@ -19,7 +18,6 @@ from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.job import durationText
-from MedEnhancePanels.nodes import bridge
 
 RUN_FILE, METRICS_FILE = "run.json", "metrics.csv"
 #: Kinds of runs, which are kinds of jobs, and the parameter that says where the cohort is.
@@ -61,7 +59,7 @@ class Run:
             "v": 1,
             "kind": kind,
             "name": name,
-            "state": "preparing",
+            "state": "running",
             "created": time.time(),
             "seconds": 0.0,
             "options": asdict(options) | {"name": name},
@@ -95,8 +93,8 @@ class Run:
 
     @property
     def kind(self):
-        """What is made: "train" or "distill"; the first runs that there were do not say."""
-        return self.record.get("kind", "train")
+        """What is made: "train" or "distill"."""
+        return self.record["kind"]
 
     @property
     def out(self):
@@ -214,7 +212,7 @@ def _checkRecord(record):
         if not isinstance(record[field], kinds):
             raise TypeError(f"{field} is {record[field]!r}")
     time.localtime(record["created"])
-    cohort = COHORT_PARAM[record.get("kind", "train")]
+    cohort = COHORT_PARAM[record["kind"]]
     params = record.get("params")
     if params is not None and not all(isinstance(params[name], str) for name in (cohort, "out")):
         raise TypeError(f"params lack {cohort} or out")
@@ -244,56 +242,25 @@ class LongRun:
 
     def _onFinished(self, job):
         record = self.run.record
-        if record["state"] == "preparing":
-            # With half of the cohort it cannot be resumed, so the copies are of no use.
-            self._endsAs = "cancelled"
-            del record["params"]
-            removeCopies(self.run)
         record["state"] = self._endsAs if job.state == "cancelled" else job.state
         if job.started is not None:
             record["seconds"] += job.ended - job.started
         record["error"] = job.error.text if job.state == "failed" else ""
         if job.state == "done" and self.run.kind == "train":
             record["model"] = job.result["outputs"]["model"]
-        elif job.state == "done":
-            # What may be shared lies in the same folder: no copy of a patient has to lie beside it.
-            removeCopies(self.run)
         if os.path.isdir(self.run.folder):
             self.run.save()
 
 
-def removeCopies(run):
-    """Delete the volumes that were copied into a run's folder; the scene has the originals."""
-    for folder in ("data", "prior"):
-        shutil.rmtree(os.path.join(run.folder, folder), ignore_errors=True)
-
-
-def begin(runner, run, copies=()):
-    """Work on a run from now on; returns a LongRun.
-
-    copies: (node, path) of the scene's volumes to be written into the run's folder first.
-    """
-    before = (lambda _job: _copyVolumes(run, copies)) if copies else None
-    texts = {"train": _("Train {name}"), "distill": _("Distill {name}")}
-    title = texts[run.kind].format(name=run.name)
-    job = runner.submit(run.kind, run.record["params"], title=title, before=before, own=True)
-    runner.longRun = LongRun(run, job)
-    return runner.longRun
-
-
-def _copyVolumes(run, copies):
-    yield from writeCopies(copies)
+def begin(runner, run):
+    """Save a run, and work on it from now on; returns a LongRun."""
     run.record["state"] = "running"
     run.save()
-
-
-def writeCopies(copies):
-    """Write volumes, (node, path), under names that hold no patient's; a generator of fractions."""
-    for place, (node, path) in enumerate(copies):
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        source = os.path.splitext(os.path.basename(path))[0]
-        for fraction in bridge.sendVolume(node, path, source=source):
-            yield (place + fraction) / len(copies)
+    texts = {"train": _("Train {name}"), "distill": _("Distill {name}")}
+    title = texts[run.kind].format(name=run.name)
+    job = runner.submit(run.kind, run.record["params"], title=title, own=True)
+    runner.longRun = LongRun(run, job)
+    return runner.longRun
 
 
 def resume(runner, folder):
@@ -314,22 +281,8 @@ def resume(runner, folder):
             _("If you trust it, resume the run on the command line, where it was begun."),
             "config",
         )
-    _settleIn(run)
-    run.record["state"] = "running"
-    run.save()
+    run.record["params"]["out"] = run.out  # its folder may have been moved
     return begin(runner, run)
-
-
-def _settleIn(run):
-    """Let a run work where its folder is now: it may have been moved, or come from elsewhere."""
-    params = run.record["params"]
-    before = os.path.dirname(params["out"])
-    params["out"] = run.out
-    config = params.get("config", {})
-    for fields, name in ((params, COHORT_PARAM[run.kind]), (config, "prior")):
-        path = fields.get(name, "")
-        if before and path.startswith(os.path.join(before, "")):
-            fields[name] = os.path.join(run.folder, os.path.relpath(path, before))
 
 
 def current(runner):
@@ -416,15 +369,3 @@ def progressText(status):
     return _("{share}: {done} of {patients} patients.").format(
         share=share, done=status["done"], patients=status["patients"]
     )
-
-
-def aboutText(seconds):
-    """A length of time that is guessed, no finer than it is known."""
-    minutes = seconds / 60
-    if minutes < 1:
-        return _("less than a minute")
-    if minutes < 1.5:
-        return _("about a minute")
-    if minutes < 120:
-        return _("about {minutes} minutes").format(minutes=round(minutes))
-    return _("about {hours} hours").format(hours=round(minutes / 60))
