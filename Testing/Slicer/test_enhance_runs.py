@@ -446,4 +446,4 @@ class SequenceTest(EnhanceTestCase):
             np.testing.assert_array_equal(
                 slicer.util.arrayFromVolume(shown), slicer.util.arrayFromVolume(frame)
             )
-        self.assertEqual(self.panel.result.compare.mode, "fade")
+        self.assertEqual(self.panel.result.compare.mode, "sideBySide")

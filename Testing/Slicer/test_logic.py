@@ -112,4 +112,4 @@ class LogicTest(MedEnhanceTestCase):
         self.assertIn("chunk 5", error.details)
         self.assertIn("Traceback", error.details)
         missing = {"code": "dependency", "message": "m", "hint": "Install it with: python -m pip"}
-        self.assertIn("button", PanelError.fromEvent(missing).hint)
+        self.assertIn("offers to install it", PanelError.fromEvent(missing).hint)
