@@ -114,7 +114,7 @@ class TestBundle:
         reported = {"name": "Our phantom", "subjects": "1", "licence": "CC0", "source": "us"}
         folder = _train(volumes, part=part, data=[reported])
         card = (folder / "docs/README.md").read_text()
-        assert "Our phantom: 1 (CC0). us" in card
+        assert "Our phantom: 1. License: CC0. Source: us" in card
         assert "predictor: 20 steps on 1 volume, seed 0" in card
         assert "Trained on few subjects" in card
         assert folder.name == "codec-ct"
