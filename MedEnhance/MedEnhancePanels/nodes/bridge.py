@@ -251,13 +251,12 @@ def rangeOf(image):
 _ranges = {}
 
 
-def sendVolume(node, path, source=""):
+def sendVolume(node, path):
     """Write a volume, or a sequence of volumes as 4D, for the worker; a generator of fractions.
 
     Args:
         node: a scalar volume node, or a sequence node of them.
         path: of the file, .nrrd.
-        source: its name in messages and manifests; "" for the node's name.
     """
     checkVolume(node)
     frames = frameNodes(node)
@@ -265,7 +264,7 @@ def sendVolume(node, path, source=""):
         "modality": modalityOf(frames[0]),
         "units": unitsOf(node),
         "geometry": geometryOf(frames[0]),
-        "source": source or safeName(node),
+        "source": safeName(node),
     }
     history = provenance.historyOf(node) or provenance.historyOf(frames[0])
     if history:
