@@ -213,9 +213,7 @@ def _guidance(desk: Path) -> dict[str, Any]:
 
 def _slices(desk: Path) -> dict[str, Any]:
     volume = _scan().crop(j=slice(40, 72), i=slice(40, 72))
-    thick = dataclasses.replace(volume, geometry=MedEnhanceLib.Geometry((1, 1, 4)))
-    labels = thick.with_voxels((thick.voxels > 90).astype(np.uint8))
-    return {"volume": thick, "labels_of_volume": dataclasses.replace(labels, modality="SEG")}
+    return {"volume": dataclasses.replace(volume, geometry=MedEnhanceLib.Geometry((1, 1, 4)))}
 
 
 def _dicom(desk: Path) -> dict[str, Any]:
