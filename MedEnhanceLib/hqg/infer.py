@@ -223,7 +223,7 @@ def _measured_look(look: Volume | Appearance, monitor: Monitor) -> Appearance:
     if (count := len(appearance.patients)) < _FEW_LOOKS:
         monitor.warn(
             f"{count} patient{'s' if count > 1 else ''} as look: assumed representative of the "
-            "kernel or scanner; a folder of five or more patients is safer"
+            "kernel or scanner; five or more patients are safer"
         )
     return appearance
 

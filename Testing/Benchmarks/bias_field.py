@@ -1,6 +1,6 @@
 """The bias field on crops and volumes from elsewhere: ours against BM4D followed by N4.
 
-    nice python Testing/Benchmarks/bias_field.py [--jobs 2] [--data FOLDER]
+    nice python Testing/Benchmarks/bias_field.py [--jobs 2]
 
 Composite damage (bias field ±30 %, blur, Rician noise), undamaged volumes, and noise and blur
 without a field. Limits of the measure were chosen on other volumes than those that are damaged
@@ -66,21 +66,20 @@ class Task:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=SHARED_DATA, help="folder of open volumes")
     parser.add_argument("--jobs", type=int, default=1, help="processes at once")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
-    todo = list(tasks(options.data))
+    todo = list(tasks())
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(options.jobs, mp_context=context) as pool:
-        found = pool.map(measured, todo, [options.data] * len(todo))
+        found = pool.map(measured, todo)
         rows = [row for part in found for row in part]
     gates = gates_of(rows)
     write("bias_field", gates=gates, rows=rows, seeds=SEEDS, folder=options.out)
 
 
-def tasks(data: Path) -> Iterator[Task]:
-    names = [name for name in volumes(data) if name.startswith("mr/")]
+def tasks() -> Iterator[Task]:
+    names = [name for name in volumes() if name.startswith("mr/")]
     names.append("sample/mni152_t1.nii.gz")
     other = [name for name in names if any(part in name for part in HELD_OUT)]
     for name in names:
@@ -97,9 +96,9 @@ def tasks(data: Path) -> Iterator[Task]:
             yield from (Task(name, "whole", "composite", seed) for seed in seeds)
 
 
-def opened(name: str, view: str, data: Path) -> Volume:
+def opened(name: str, view: str) -> Volume:
     """A crop of 8 slices in the middle of the body, the central slices, or the whole volume."""
-    volume = load(data / name, modality="MR").frame(0)
+    volume = load(SHARED_DATA / name, modality="MR").frame(0)
     volume = volume.with_voxels(volume.voxels.astype(np.float32))
     if view == "slab":
         first = max(0, (volume.shape[0] - SLAB) // 2)
@@ -129,12 +128,12 @@ def halved(volume: Volume) -> Volume:
     return Volume(voxels.astype(np.float32), geometry, modality="MR")
 
 
-def measured(task: Task, data: Path) -> list[Row]:
+def measured(task: Task) -> list[Row]:
     """A row for each arm, on one thread."""
     import torch
 
     torch.set_num_threads(1)
-    reference = opened(task.name, task.view, data)
+    reference = opened(task.name, task.view)
     volume = DAMAGE[task.damage](task.seed).apply(reference) if task.damage else reference
     volume = replace(volume, history=())
     arms: dict[str, tuple[npt.NDArray[Any], float, bool | None]] = {}

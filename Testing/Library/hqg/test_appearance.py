@@ -126,16 +126,18 @@ class TestFolder:
         me.save(patient(9, 0.6), tmp_path / "in.nrrd")
         return tmp_path
 
-    def test_a_folder_and_a_list_do_the_same(self, folder: Path) -> None:
+    def test_the_command_takes_a_file_and_a_list_is_of_several_patients(self, folder: Path) -> None:
         from MedEnhanceLib.cli.main import main
 
         names = [str(folder / name) for name in ("in.nrrd", "out.nrrd")]
         options = ["--modality", "CT", "--device", "cpu"]
-        assert main(["enhance", *names, "--look", str(folder / "looks"), *options]) == 0
+        assert main(["enhance", *names, "--look", str(folder / "looks/1.nrrd"), *options]) == 0
         written = me.load(names[1], modality="CT")
+        volume = me.load(names[0], modality="CT")
+        alone = me.enhance(volume, look=patient(1), device="cpu")
+        assert np.array_equal(written.voxels, alone.volume.voxels)
         looks = [patient(seed) for seed in (1, 2, 3)]
-        result = me.enhance(me.load(names[0], modality="CT"), look=looks, device="cpu")
-        assert np.array_equal(written.voxels, result.volume.voxels)
+        result = me.enhance(volume, look=looks, device="cpu")
         assert result.report["inputs"]["look"] == "several volumes"
         before, truth = patient(9, 0.6), patient(9)
         assert _error(result.volume, truth) < _error(before, truth)
