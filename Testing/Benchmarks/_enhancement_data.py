@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -39,8 +39,8 @@ Box = tuple[slice, slice, slice]
 CT_RANGE_HU = 2000.0
 ELECTRONIC_PHOTONS = 5.0
 TEMPLATE = "sample template"
-MR_SUBJECTS = ("mr/open_ms/C19/T1.nii.gz",)
-CT_SUBJECTS = tuple(f"ct/sts/{name}/CT.nii.gz" for name in ("STS_013", "STS_025", "STS_037"))
+MR_SUBJECTS = ("mr/open_ms/C07/T1.nii.gz", "mr/studyforrest/T1.nii.gz")
+CT_SUBJECTS = ("ct/abdomen/CT.nii.gz", "ct/sts/STS_013/CT.nii.gz", "ct/sts/STS_037/CT.nii.gz")
 #: A volume without damage: what does an arm do to what needs nothing?
 CLEAN = "undamaged"
 _MARGIN = 8
@@ -233,17 +233,14 @@ def cropped(volume: Volume, box: Box) -> Volume:
 
 
 def refuse_trained(names: list[str]) -> None:
-    """Stop if a recipe trains on what is measured here."""
-    for recipe, patterns in _recipes():
-        for name in names:
-            if any(fnmatch.fnmatch(name, pattern) for pattern in patterns):
-                raise SystemExit(f"{recipe} trains on {name}, which is measured here")
-
-
-def _recipes() -> Iterator[tuple[str, list[str]]]:
-    for recipe in sorted((REPOSITORY / "docs" / "recipes").glob("*.json")):
+    """Stop if the recipe of an enhancer that ships trains on what is measured here."""
+    for name in names:
+        recipe = REPOSITORY / "docs" / "recipes" / f"{modality_of(name).lower()}.json"
         fields = json.loads(recipe.read_text())
-        yield recipe.name, [*fields.get("high_quality", ()), *fields.get("low_quality", ())]
+        learned = [*fields["high_quality"], *fields.get("examinations", ())]
+        left_out = any(name.startswith(place) for place in fields.get("leave_out", ()))
+        if not left_out and any(fnmatch.fnmatch(name, pattern) for pattern in learned):
+            raise SystemExit(f"{recipe.name} trains on {name}, which is measured here")
 
 
 def fingerprint(volume: Volume) -> str:

@@ -109,7 +109,7 @@ def _harmless(rows: list[Row], modality: str) -> Iterator[Gate]:
             ("most", max(known, default=None)),
         ):
             passed = value is not None and 0.92 <= value <= 1.1
-            name = f"MR: real lesions (C19), contrast kept, {word} over kinds of damage"
+            name = f"MR: real lesions (C07), contrast kept, {word} over kinds of damage"
             yield gate(name, value, "0.92 to 1.1", passed)
     names = [case.name for case in CASES[modality] if case.family]
     ratios = [value for name in names for value in values_of(own, "slice_ratio", case=name)]

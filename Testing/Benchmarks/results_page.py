@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from _figure_origins import RESULTS, Cell, FigureError, record, value_of
+from _figure_origins import Cell, FigureError, record, value_of
 
 #: Text, a number, or several of both in one cell.
 Content = str | Cell | tuple[str | Cell, ...]
@@ -96,25 +96,22 @@ def _over(base: str, arms: tuple[str, str], figure: str) -> str:
 
 def network() -> Table:
     """What the set network adds to the filter, where the model learned from nothing alike."""
+    references = {"averaged": "2 voxels averaged", "plain": "as scanned"}
+    damages = [("MR", f"percent={n}; case~measured", f"noise {n} %") for n in (5, 10, 15)]
+    damages += [("CT", f"case=low dose {n}", f"low dose {n}") for n in ("5e3", "2e4")]
     rows = []
-    for part, references in (("MR", ("averaged", "plain")), ("CT", ("averaged", "plain"))):
-        cases = [f"Gaussian {n} %, measured σ" for n in (5, 10, 15)]
-        cases += [f"Rician {n} %, measured σ" for n in (5, 10, 15)]
-        cases = ["low dose 5e3", "low dose 2e4"] if part == "CT" else cases
-        for reference in references:
-            for case in cases:
-                base = f"denoising.rows[part={part}; reference={reference}; case={case}; "
-                base += "in_card!=volume; arm="
-                gain = _over(base, ("network", "filter"), "psnr")
-                if not _there(f"{base}network].psnr"):
-                    continue
-                rows.append((f"{gain}:mean", (
-                    part, "2 voxels averaged" if reference == "averaged" else "as scanned", case,
-                    _one(f"{base}filter].psnr:mean"),
-                    _mean(gain, "+.2f"),
-                    Cell(_over(base, ("network", "filter"), "ssim") + ":mean", "+.3f"),
-                    Cell(f"{gain}:count", ".0f"),
-                )))  # fmt: skip
+    for part, chosen, damage in damages:
+        for reference, name in references.items():
+            base = f"denoising.rows[part={part}; reference={reference}; {chosen}; "
+            base += "in_card!=volume; arm="
+            gain = _over(base, ("network", "filter"), "psnr")
+            rows.append((f"{gain}:mean", (
+                part, name, damage,
+                _one(f"{base}filter].psnr:mean"),
+                _mean(gain, "+.2f"),
+                Cell(_over(base, ("network", "filter"), "ssim") + ":mean", "+.3f"),
+                Cell(f"{gain}:count", ".0f"),
+            )))  # fmt: skip
     head = ("modality", "reference", "damage", "filter, dB", "network over filter (range), dB")
     return Table((*head, "SSIM", "n"), _worst_first(rows))
 
@@ -122,74 +119,42 @@ def network() -> Table:
 def guided() -> Table:
     """What a guide adds to the network, right ones and others."""
     rows = []
-    for group in ("2 mm", "1 mm", "registered"):
+    others = ("mirrored", "other patient", "shifted 1", "bad in one half", "noise 5 %")
+    for group in ("2 mm", "1 mm"):
         for percent in (5, 10, 15):
             base = f"guidance.rows[group={group}; percent={percent}; arm="
             gain = _over(base, ("right guide", "no guide"), "psnr")
-            if _there(f"{base}right guide].psnr"):
-                rows.append((f"{gain}:mean", (group, f"{percent} %", "right", _gain(gain))))
-        seed = f"guidance.rows[group={group}; percent=10; seed=0; arm="
-        others = ("mirrored", "other patient", "shifted 0.5", "shifted 1", "shifted 2",
-                  "bad in one half", "noise 5 %", "inverted")  # fmt: skip
+            rows.append((f"{gain}:mean", (group, f"{percent} %", "right", _gain(gain))))
+        base = f"guidance.rows[group={group}; percent=10; seed=0; arm="
         for arm in others:
-            if _there(f"{seed}{arm}].psnr"):
-                before = f"{seed}no guide].psnr"
-                if value_of(f"({before}):count") != value_of(f"({seed}{arm}].psnr):count"):
-                    continue
-                gain = f"({seed}{arm}].psnr - {before})"
-                rows.append((f"{gain}:mean", (group, "10 %", arm, _gain(gain))))
+            gain = _over(base, (arm, "no guide"), "psnr")
+            rows.append((f"{gain}:mean", (group, "10 %", arm, _gain(gain))))
     return Table(("voxels", "noise", "guide", "over no guide, dB"), _worst_first(rows))
 
 
 def composite() -> Table:
-    """Bias field, blur and noise together; the peers alone, and followed by N4."""
-    base = "enhancement.rows[modality=MR; case=composite; arm="
-    names = {
-        "input": "input",
-        "N4": "N4",
-        "NLM": "NLM",
-        "NLM + N4": "NLM, then N4",
-        "BM4D + N4": "BM4D, then N4",
-        "ours": "MedEnhance",
-        "ours + N4": "MedEnhance, then N4",
-    }
-    rows = []
-    for arm, name in names.items():
-        path = f"{base}{arm}]"
-        rows.append((
-            name, _mean(f"{path}.psnr_image"), Cell(f"{path}.psnr_image:count", ".0f"),
-            _one(f"{base}{arm}; seed=0].psnr_image:mean"), _mean(f"{path}.psnr_foreground"),
-            Cell(f"{path}.ssim_image:mean", ".3f"),
-        ))  # fmt: skip
-    head = ("arm", "PSNR (range)", "n", "PSNR, seed 0", "within the body (range)", "SSIM")
-    return Table(head, rows)
-
-
-def bias_field() -> Table:
-    """Composite damage, noise with blur and no damage, on volumes that no limit was chosen on."""
+    """Bias field, blur and noise together, within the body, beside BM4D followed by N4."""
     arms = {
-        "input": "input",
-        "ours, no correction": "MedEnhance without correction",
-        "BM4D → N4": "BM4D, then N4",
-        "ours": "MedEnhance",
-        "ours, always corrected": "MedEnhance, always corrected",
+        "input": ("input", "input"),
+        "BM4D, then N4": ("BM4D + N4", "BM4D → N4"),
+        "MedEnhance": ("ours", "ours"),
+        "MedEnhance, always corrected": ("ours + N4", "ours, always corrected"),
     }
-    views = (("crop", "composite"), ("whole", "composite"), ("crop", "noise and blur"))
-    views += (("crop", "none"), ("slab", "none"))
-    rows = []
-    for arm, name in arms.items():
-        paths = [
-            f"bias_field.rows[view={view}; damage={damage}; arm={arm}].psnr"
-            for view, damage in views
-        ]
-        rows.append((name, *map(_mean, paths)))
-    counts = [
-        Cell(f"bias_field.rows[view={view}; damage={damage}; arm=ours].psnr:count", ".0f")
-        for view, damage in views
+    rows: list[Sequence[Content]] = []
+    for name, (slabs, other) in arms.items():
+        rows.append((
+            name,
+            _mean(f"enhancement.rows[case=composite; seed=0; arm={slabs}].psnr_foreground"),
+            *(_mean(f"bias_field.rows[view={view}; damage=composite; arm={other}].psnr")
+              for view in ("crop", "whole")),
+        ))  # fmt: skip
+    counts = ["enhancement.rows[case=composite; seed=0; arm=ours].psnr_foreground"]
+    counts += [
+        f"bias_field.rows[view={view}; damage=composite; arm=ours].psnr"
+        for view in ("crop", "whole")
     ]
-    rows.append(("n", *counts))
-    head = ("arm", "crops, composite", "whole, composite", "crops, blur and noise")
-    return Table((*head, "crops, no damage", "slabs, no damage"), rows)
+    rows.append(("n", *(Cell(f"{path}:count", ".0f") for path in counts)))
+    return Table(("arm", "slabs of brains", "crops", "whole volumes"), rows)
 
 
 def repairs() -> Table:
@@ -200,7 +165,7 @@ def repairs() -> Table:
         path = f"{chosen}.psnr"
         gain = f"({path}.ours - {path}.input):min"
         rows.append((gain, (
-            case or part, Cell(f"{path}.input:mean"), Cell(f"{path}.filter:mean"),
+            case or part, Cell(f"{path}.input:mean"), Cell(f'{path}."noise alone":mean'),
             Cell(f"{path}.ours:mean"), Cell(f"({path}.ours - {path}.input):mean", "+.2f"),
             Cell(gain, "+.2f"), Cell(f"{path}.ours:count", ".0f"),
         )))  # fmt: skip
@@ -236,17 +201,17 @@ def lesions() -> Table:
 
 def undamaged() -> Table:
     """Volumes as they are: how near a result is to its input."""
-    rows = []
-    for modality in ("CT", "MR"):
-        path = f"harm.rows[table=undamaged; modality={modality}]"
-        rows.append((
-            modality, Cell(f"{path}.psnr:count", ".0f"), Cell(f"{path}.psnr:min", ".1f"),
-            Cell(f"{path}.psnr:mean", ".1f"), Cell(f"{path}.edge:min", ".3f"),
-            Cell(f"{path}.edge:mean", ".3f"),
-        ))  # fmt: skip
-    head = ("modality", "volumes", "PSNR to the input, least", "mean", "slope of edges kept, least",
-            "mean")  # fmt: skip
-    return Table(head, rows)
+    views = {
+        "CT, middle slices": "harm.rows[table=undamaged; modality=CT]",
+        "MR, middle slices": "harm.rows[table=undamaged; modality=MR]",
+        "MR, crops": "bias_field.rows[view=crop; damage=none; arm=ours]",
+        "MR, slabs": "bias_field.rows[view=slab; damage=none; arm=ours]",
+    }
+    rows = [
+        (name, Cell(f"{path}.psnr:count", ".0f"), _mean(f"{path}.psnr", ".1f"))
+        for name, path in views.items()
+    ]
+    return Table(("volumes", "n", "PSNR to the input (range), dB"), rows)
 
 
 def uncertainty() -> Table:
@@ -259,20 +224,6 @@ def uncertainty() -> Table:
             Cell(f"{path}:mean * 100", ".0f"), Cell(f"{path}:max * 100", ".0f"),
         ))  # fmt: skip
     return Table(("modality", "volumes and noise levels", "least, %", "mean, %", "most, %"), rows)
-
-
-def noise() -> Table:
-    """The measured level of the noise beside the true one."""
-    rows = []
-    for modality in ("MR", "CT"):
-        for which, name in (("", "all"), (", confidence ≥ .5", "confidence of .5 and more")):
-            gate = f"noise.gates[name={modality}{which}: error of the "
-            rows.append((
-                modality, name, *(Cell(f"{gate}{what}, mean].value * 100", ".1f")
-                                  for what in ("level", "cells", "spectrum")),
-            ))  # fmt: skip
-    head = ("modality", "volumes", "level, %", "local level, %", "spectrum, %")
-    return Table(head, rows)
 
 
 # --- thin slices
@@ -294,16 +245,14 @@ def slices() -> Table:
     rows = []
     for reference, site in _SLICES.items():
         base = f"slices.rows[reference={reference}; arm="
-        gain = f"({base}ours].psnr - {base}spline].psnr)"
+        gain = _over(base, ("ours", "spline"), "psnr")
         rows.append((f"{gain}:mean", (
-            reference, site, Cell(f"{gain}:count", ".0f"),
-            *(Cell(f"{base}{arm}].psnr:mean")
-              for arm in ("nearest", "linear", "spline", "not tuned", "ours")),
-            Cell(f"{gain}:mean", "+.2f"),
-            (Cell(f"{gain}:min", "+.2f"), " to ", Cell(f"{gain}:max", "+.2f")),
+            reference, site,
+            *(Cell(f"{base}{arm}].psnr:mean") for arm in ("linear", "spline", "ours")),
+            _mean(gain, "+.2f"),
+            Cell(f"{gain}:count", ".0f"),
         )))  # fmt: skip
-    head = ("volume", "what", "n", "nearest", "linear", "spline", "shipped weights", "MedEnhance",
-            "gain over spline", "range")  # fmt: skip
+    head = ("volume", "what", "linear", "spline", "MedEnhance", "over spline (range)", "n")
     return Table(head, _worst_first(rows))
 
 
@@ -311,21 +260,18 @@ def slices() -> Table:
 
 
 def segmented() -> Table:
-    """The heads that ship, and before them heads that learned alone."""
-    heads = ("learned alone", "learned along with the enhancer")
+    """The heads that ship, on images as they are and enhanced."""
     rows = []
     for model, cases in (("brain-tissue", ("undamaged", "Rician 10 %", "composite")),
                          ("sts-tumour-ct", ("undamaged", "5,000 photons"))):  # fmt: skip
         for case in cases:
-            for state in ("as it is", "enhanced"):
-                base = f"segmentation.rows[model={model}; case={case}; input={state}; head="
-                path = f"{base}{heads[1]}].dice"
-                if _there(path):
-                    rows.append((model, case, state, *(_mean(f"{base}{head}].dice", ".3f")
-                                                       for head in heads),
-                                 Cell(f"{path}:count", ".0f")))  # fmt: skip
-    head_row = ("model", "damage", "image", *(f"head that {head}" for head in heads), "n")
-    return Table(head_row, rows)
+            base = f"segmentation.rows[model={model}; case={case}; head=learned alone; input="
+            rows.append((
+                model, case, _mean(f"{base}as it is].dice", ".3f"),
+                _mean(f"{base}enhanced].dice", ".3f"),
+                Cell(f"{base}as it is].dice:count", ".0f"),
+            ))  # fmt: skip
+    return Table(("model", "damage", "Dice, as it is", "Dice, enhanced", "n"), rows)
 
 
 _ANATOMIES = {
@@ -434,7 +380,7 @@ def lossless() -> Table:
 
 
 def bounded() -> Table:
-    """Ratios at a largest error."""
+    """Ratios at a largest error of 2."""
     names = {
         "SZ3": "SZ3",
         "JPEG-LS near-lossless": "JPEG-LS",
@@ -445,15 +391,13 @@ def bounded() -> Table:
     peers = list(names)
     rows = []
     for volume in _VOLUMES:
-        for bound in ("1", "2", "8"):
-            base = f"compression.rows[volume={volume}; mode=max_error; setting={bound}; codec="
-            better = f"{base}ours].ratio / {base}{' or '.join(peers[:-2])}].ratio:max"
-            rows.append((better, (
-                volume, bound, *(Cell(f"{base}{peer}].ratio") for peer in peers),
-                Cell(f"{better} - 1 * 100", "+.1f"),
-            )))  # fmt: skip
-    return Table(("volume", "largest error", *names.values(), "over the best peer, %"),
-                 _worst_first(rows))  # fmt: skip
+        base = f"compression.rows[volume={volume}; mode=max_error; setting=2; codec="
+        better = f"{base}ours].ratio / {base}{' or '.join(peers[:-2])}].ratio:max"
+        rows.append((better, (
+            volume, *(Cell(f"{base}{peer}].ratio") for peer in peers),
+            Cell(f"{better} - 1 * 100", "+.1f"),
+        )))  # fmt: skip
+    return Table(("volume", *names.values(), "over the best peer, %"), _worst_first(rows))
 
 
 @dataclass(frozen=True)
@@ -487,7 +431,7 @@ def ratio() -> Table:
     peers = ("JPEG 2000", "SPERR", "HEVC 12 bit, slow", "SVT-AV1 10 bit, slow")
     found = []
     for volume in _VOLUMES:
-        for number in (32, 128, 512):
+        for number in (32, 512):
             path = f"compression.rows[volume={volume}; mode=ratio; codec=ours; setting={number}]"
             values = [_psnr_at(volume, peer, value_of(f"{path}.bytes")) for peer in peers]
             best = max(value for value in values if value is not None)
@@ -512,20 +456,6 @@ class Best(Cell):
 
     def __str__(self) -> str:
         return f"{self.difference:+.2f}".replace("-", "−")
-
-
-def parts() -> Table:
-    """Bytes that a part of a file takes, as a share of it."""
-    rows = []
-    for volume in ("MR, the sample", "CT STS_013", "CT abdomen"):
-        for mode in ("lossless", "lossless, fast", "ratio 32, fast"):
-            base = f"regions.rows[volume={volume}; mode={mode}; part="
-            rows.append((
-                volume, mode, Cell(f"{base}whole].file_bytes / 1e6"),
-                *(Cell(f"{base}{part}].bytes / {base}whole].file_bytes * 100", ".0f")
-                  for part in ("1 slice", "10 slices", "64³ voxels")),
-            ))  # fmt: skip
-    return Table(("volume", "file", "MB", "1 slice, %", "10 slices, %", "64³ voxels, %"), rows)
 
 
 def repair() -> Table:
@@ -606,29 +536,21 @@ def dicom() -> Table:
     return Table(("work", "s", "memory, MB"), rows)
 
 
-def speed() -> Table:
-    """CPU seconds for a million voxels, on one thread; what a user waits for."""
-    rows: list[Sequence[Content]] = []
-    for arm in ("BM4D", "NLM", "ours"):
-        base = "enhancement.rows[arm=" + arm
-        rows.append((
-            "MedEnhance" if arm == "ours" else arm,
-            *(Cell(f"{base}; modality={m}; case={c}].cpu_s_per_mvoxel:mean", ".1f")
-              for m, c in (("MR", "Rician 10 %"), ("CT", "low dose 5e3"))),
-        ))  # fmt: skip
-    return Table(("CPU s for a million voxels", "MR, Rician 10 %", "CT, 5,000 photons"), rows)
-
-
-def waiting() -> Table:
-    """What a user waits for, on two cores."""
+def time() -> Table:
+    """What a user waits for, on two cores, beside the same work of peers."""
     volume = "speed.rows[case=whole volume]"
     large = "compression.rows[mode=large; setting="
     rows: list[Sequence[Content]] = [
-        ("enhance 512×512×300 CT, two threads", Cell(f"{volume}.wall_s", ".0f"),
+        ("enhance 512×512×300 CT", Cell(f"{volume}.wall_s", ".0f"),
          Cell(f"{volume}.cpu_s", ".0f")),
         ("first preview of a slice", Cell("speed.rows[case=preview].first_wall_s", ".1f"),
          Cell("speed.rows[case=preview].first_cpu_s", ".1f")),
     ]  # fmt: skip
+    for arm in ("ours", "NLM", "BM4D"):
+        base = f"enhancement.rows[modality=MR; case=Rician 10 %; arm={arm}]"
+        name = "MedEnhance" if arm == "ours" else arm
+        rows.append((f"a million voxels of MR, {name}", "–",
+                     Cell(f"{base}.cpu_s_per_mvoxel:mean", ".1f")))  # fmt: skip
     for setting, name in (
         ("lossless", "compress 512×512×100 CT, lossless"),
         ("lossless, fast", "the same, fast"),
@@ -703,62 +625,16 @@ def _gain(path: str, form: str = "+.2f") -> tuple[str | Cell, ...]:
             Cell(f"{path}:max", form), ", n ", Cell(f"{path}:count", ".0f"), ")")  # fmt: skip
 
 
-# --- gates
-
-
-def gates() -> Table:
-    """Gates of each file, and how many failed; the most failures first."""
-    found = []
-    for path in sorted(RESULTS.glob("*.json")):
-        name = path.stem
-        count = _count(f"{name}.gates.name")
-        if count:
-            failed = f"{name}.gates[pass=false].name:count"
-            none = not _there(f"{name}.gates[pass=false].name")
-            found.append((-(0 if none else value_of(failed)), (
-                name, Cell(f"{name}.gates.name:count", ".0f"),
-                "0" if none else Cell(failed, ".0f"),
-            )))  # fmt: skip
-    rows = [row for _, row in sorted(found, key=lambda entry: (entry[0], str(entry[1][0])))]
-    return Table(("results", "gates", "failed"), rows)
-
-
-def _count(path: str) -> int:
-    return int(value_of(f"{path}:count")) if _there(path) else 0
-
-
-#: Files of which all failed gates are listed: those behind the comparisons above.
-_HEADLINES = ("enhancement", "slices", "compression", "harm", "segmentation",
-              "gradprom", "distillation_audit", "noise",
-              "uncertainty", "speed")  # fmt: skip
-
-
-def failed() -> Table:
-    """The gates that failed, of the files behind the main comparisons."""
-    rows: list[Sequence[Content]] = []
-    for name in _HEADLINES:
-        results = record(name)
-        for entry in results["gates"]:
-            if entry["pass"]:
-                continue
-            path = f"{name}.gates[name={entry['name']}].value"
-            value: Content = "not measured" if entry["value"] is None else Cell(path, ".3g")
-            rows.append((name, entry["name"], value, entry["bound"]))  # fmt: skip
-    return Table(("results", "gate", "value", "bound"), rows)
-
-
 TABLES: dict[str, Callable[[], Table]] = {
     "enhancement-mr": lambda: _enhancement("MR", _MR_CASES),
     "enhancement-ct": lambda: _enhancement("CT", _CT_CASES),
     "network": network,
     "guided": guided,
     "composite": composite,
-    "bias-field": bias_field,
     "repairs": repairs,
     "lesions": lesions,
     "undamaged": undamaged,
     "uncertainty": uncertainty,
-    "noise": noise,
     "slices": slices,
     "segmented": segmented,
     "gate": gate,
@@ -767,15 +643,11 @@ TABLES: dict[str, Callable[[], Table]] = {
     "lossless": lossless,
     "bounded": bounded,
     "ratio": ratio,
-    "parts": parts,
     "repair": repair,
     "downstream": downstream,
+    "time": time,
     "audit": audit,
     "dicom": dicom,
-    "speed": speed,
-    "waiting": waiting,
     "reliability": reliability,
     "methods": methods,
-    "gates": gates,
-    "failed": failed,
 }
