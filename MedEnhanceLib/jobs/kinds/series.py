@@ -85,7 +85,6 @@ def run_export(params: ExportParams, monitor: Monitor) -> Result:
         inputs=inputs,
         figures={},
         written=written,
-        anonymous=params.deidentify,
         model=params.model,
         source=objects.result,
         overwrite=params.overwrite,
