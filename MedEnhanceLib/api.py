@@ -110,7 +110,7 @@ def load(
     progress: Progress = None,
     cancel: Cancel | None = None,
 ) -> Volume:
-    """Read a volume: .nii, .nii.gz, .nrrd, .mha, .ucv; DICOM: a folder, file, zip, DICOMDIR, list.
+    """Read a volume: .nii, .nii.gz, .nrrd, .mha, .ucv; DICOM: a folder, file, DICOMDIR, list.
 
     Of an address (https://…, s3://…) a temporary copy is read, here and wherever a path is.
     A DICOM series of several times, echoes or b-values becomes [T, K, J, I]. A segmentation that is
@@ -159,7 +159,7 @@ def list_series(
     """List the DICOM series at `path`, as `load` numbers them.
 
     Args:
-        path: a folder, file, zip, DICOMDIR or list of files.
+        path: a folder, file, DICOMDIR or list of files.
         progress: a function that is called with each `progress.Event`, or True for a bar.
         cancel: a function that returns whether to stop, or a threading.Event.
 

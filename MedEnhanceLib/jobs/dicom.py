@@ -314,12 +314,10 @@ def check_folder(
 
 def check_apart(volume: Volume, folder: Path) -> None:
     """Raise OutputError for a folder among the files that a volume, as it was placed, is of."""
-    from MedEnhanceLib.io.dicom.sources import FileRef
-
     if volume.origin is None:
         return
-    refs = {FileRef.parse(one.file) for frame in volume.origin.instances for one in frame}
-    _refuse_among(folder, sorted({Path(ref.path).parent for ref in refs if not ref.member}))
+    files = {one.file for frame in volume.origin.instances for one in frame}
+    _refuse_among(folder, sorted({Path(file).parent for file in files}))
 
 
 def _refuse_among(folder: Path, originals: Sequence[Path]) -> None:

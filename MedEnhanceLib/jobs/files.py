@@ -45,7 +45,7 @@ class VolumeParams(Params):
     input: Annotated[
         str,
         About(
-            help="a volume: a file, a .ucv, or DICOM: a folder, a file, a zip, a DICOMDIR, a list; "
+            help="a volume: a file, a .ucv, or DICOM: a folder, a file, a DICOMDIR, a list; "
             "a file's address too (https://, s3://)",
             flag="INPUT",
             place="input",

@@ -26,7 +26,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 class SeriesParams(Params):
     """List the DICOM series at a place."""
 
-    input: Annotated[str, About(help="a folder, zip, DICOMDIR, list or file", place="input")]
+    input: Annotated[str, About(help="a folder, DICOMDIR, list or file", place="input")]
 
 
 @dataclass(frozen=True, kw_only=True)
