@@ -22,14 +22,6 @@ from MedEnhanceLib.io.dicom.elements import (
     whole,
 )
 
-#: Elements that make images of the same anatomy differ, and their names in messages.
-_SETTINGS = {
-    "ConvolutionKernel": "kernel",
-    "KVP": "kV",
-    "InversionTime": "inversion time",
-    "FlipAngle": "flip angle",
-    "DiffusionGradientOrientation": "direction",
-}
 #: Where manufacturers keep the b-value: element, creator's element, creator.
 _PRIVATE_B_VALUES = (
     (0x0019100C, 0x00190010, "SIEMENS MR HEADER"),
@@ -46,6 +38,10 @@ def _image_type(header: Fields, keyword: str) -> tuple[str, ...]:
     kind = texts(header, keyword)
     parts = (*texts(header, "ComplexImageComponent"), *texts(header, "AcquisitionContrast"))
     return (*kind, *(part for part in parts if part not in kind))
+
+
+def _joined(header: Fields, keyword: str) -> str:
+    return "\\".join(texts(header, keyword))
 
 
 def _b_value(header: Fields, keyword: str) -> str:
@@ -78,8 +74,7 @@ class Slice:
     pixel_spacing: mm between rows, then between columns. thickness, between: mm.
     units: of the intensities, where the modality has an element for it (PET).
     stack: StackID, in files of many frames. echo_ms: EchoTime. b_value: s/mm².
-    settings: what else makes images of the same anatomy differ, as pairs of a name and a value:
-    ("kernel", "B30F"), ("kV", "80").
+    direction: of the diffusion gradient.
     trigger_ms: milliseconds after the trigger. heart_percent, breath_percent: of the cycle.
     time_s: time of acquisition, seconds since a fixed day.
     interval_ms: TemporalResolution, from frame to frame.
@@ -122,7 +117,11 @@ class Slice:
     echo_ms: str = _from("EchoTime", text, "")
     b_value: str = _from("DiffusionBValue", _b_value, "")
     image_type: tuple[str, ...] = _from("ImageType", _image_type, ())
-    settings: tuple[tuple[str, str], ...] = ()
+    kernel: str = _from("ConvolutionKernel", _joined, "")
+    kv: str = _from("KVP", _joined, "")
+    inversion_ms: str = _from("InversionTime", _joined, "")
+    flip_degrees: str = _from("FlipAngle", _joined, "")
+    direction: str = _from("DiffusionGradientOrientation", _joined, "")
 
     temporal_index: float | None = _from("TemporalPositionIdentifier", measured)
     trigger_ms: float | None = _from("TriggerTime", measured)
@@ -149,7 +148,6 @@ _READ: tuple[tuple[str, str, Read], ...] = tuple(
 #: What is read of every image: keywords, and tags of private elements.
 ELEMENTS: tuple[str | int, ...] = (
     *(keyword for _name, keyword, _read in _READ),
-    *_SETTINGS,
     "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime", "NumberOfFrames",
     "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod",
     *(tag for element, creator, _name in _PRIVATE_B_VALUES for tag in (element, creator)),
@@ -168,13 +166,11 @@ def slice_of(header: Fields, file: Path, syntax: str, frame: int | None = None) 
         InputError: a value that places or scales the image is malformed.
     """
     values = {name: read(header, keyword) for name, keyword, read in _READ}
-    settings = {name: "\\".join(texts(header, keyword)) for keyword, name in _SETTINGS.items()}
     cells = values["rows"] * values["columns"] * values["samples"]
     raw_bytes = cells * (whole(header, "NumberOfFrames") or 1) * values["bits_allocated"] / 8
     return Slice(
         file=file,
         frame=frame,
-        settings=tuple((name, value) for name, value in settings.items() if value),
         time_s=acquisition_time(header),
         lossy=lossy_steps(header, syntax, raw_bytes, lambda: file.stat().st_size),
         **values,
