@@ -234,7 +234,7 @@ def test_no_repair_is_offered_that_would_be_refused(slices: list[Slice], says: s
         ({"pixel_spacing": (0.8, 0.51)}, "differ in PixelSpacing"),
         ({"pixel_spacing": (0.8, 0.0)}, r"003\.dcm: PixelSpacing is \[0\.8, 0\.0\]"),
         ({"orientation": (1.0, 0, 0, 0, 0, 1)}, r"different orientations.*003\.dcm"),
-        ({"position": None}, r"\(003\.dcm first\) has no ImagePositionPatient"),
+        ({"position": None}, r"\(003\.dcm first\) lack ImagePositionPatient"),
     ],
 )
 def test_an_odd_slice_is_named(fields: dict[str, Any], says: str) -> None:
