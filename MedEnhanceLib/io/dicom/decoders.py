@@ -11,15 +11,17 @@ from __future__ import annotations
 import io
 import math
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.errors import DependencyError
-from MedEnhanceLib.io.dicom.elements import text, whole
+from MedEnhanceLib.io.dicom.elements import whole
 from MedEnhanceLib.io.dicom.structure import (
     IMPLICIT,
     NATIVE,
@@ -55,7 +57,7 @@ DECODERS: dict[str, tuple[str, str]] = {
 #: What holds pixels, and the bits of a number there; None where the header says how many.
 _KINDS = {"PixelData": None, "FloatPixelData": 32, "DoubleFloatPixelData": 64}
 _ELEMENTS = (
-    "SOPInstanceUID", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration",
+    "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration",
     "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit",
     "PixelRepresentation", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", *_KINDS,
 )  # fmt: skip
@@ -69,13 +71,12 @@ _FRAME_MARKERS = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), 0x
 class PixelFile:
     """A file whose frames can be read one by one, from any thread.
 
-    dataset: the elements that decoding needs, with the pixels as they are stored. instance:
-    SOPInstanceUID. syntax: the transfer syntax UID. frames: their number. dtype: of the stored
-    numbers. bits: how many of each cell are the number.
+    dataset: the elements that decoding needs, with the pixels as they are stored. syntax: the
+    transfer syntax UID. frames: their number. dtype: of the stored numbers. bits: how many of each
+    cell are the number.
     """
 
     dataset: Dataset
-    instance: str
     syntax: str
     frames: int
     rows: int
@@ -98,7 +99,7 @@ class PixelFile:
         from pydicom.pixels.decoders.base import get_decoder
         from pydicom.uid import UID
 
-        try:
+        with _damage():
             if self.syntax in NATIVE:
                 numbers, _ = get_decoder(UID(self.syntax)).as_array(
                     self.dataset, index=index, raw=True, validate=False
@@ -112,33 +113,30 @@ class PixelFile:
                 number_of_frames=self.frames,
                 extended_offsets=tuple(table) if all(table) else None,
             )
-        except MemoryError:
-            raise
-        except pydicom_failures() as cause:
-            raise DamagedError(f"it is damaged or cut short ({reason_of(cause)})") from cause
         return self._decoded(stream)
 
     def _decoded(self, stream: bytes) -> Pixels:
         """[J, I] of one compressed frame, all fragments joined."""
         name, decoder = DECODERS[self.syntax]
         imagecodecs = require("imagecodecs", purpose=f"DICOM compressed as {name}")
-        shape, precision = (self.rows, self.columns), self.bits
+        shape, allocated, precision = (self.rows, self.columns), 8 * self.dtype.itemsize, self.bits
+        is_rle = decoder == "dicomrle_decode"
+        cell = np.dtype(f"<u{self.dtype.itemsize}")
         options: dict[str, Any] = {}
-        if decoder == "dicomrle_decode":
-            cell = np.dtype(f"<u{self.dtype.itemsize}")
+        if is_rle:
             options = {"dtype": cell, "out": math.prod(shape) * cell.itemsize}
         else:
-            stated = stated_size(stream)
-            if stated[:3] != (*shape, 1) or stated.precision > 8 * self.dtype.itemsize:
+            rows, columns, samples, stated = stated_size(stream)
+            if (rows, columns, samples) != (*shape, 1) or stated > allocated:
                 raise DamagedError(
-                    f"its {name} stream holds {stated.columns}×{stated.rows} pixels of "
-                    f"{stated.components} components and {stated.precision} bits, its header says "
-                    f"{self.columns}×{self.rows} of one and {8 * self.dtype.itemsize}"
+                    f"its {name} stream holds {columns}×{rows} pixels of {samples} components and "
+                    f"{stated} bits, its header says {self.columns}×{self.rows} of one and "
+                    f"{allocated}"
                 )
-            precision = min(precision, stated.precision)
+            precision = min(precision, stated)
         try:
             numbers = getattr(imagecodecs, decoder)(stream, **options)
-            if options:
+            if is_rle:
                 numbers = np.frombuffer(numbers, cell).reshape(shape)
         except ImportError as cause:  # imagecodecs can be built without a codec
             raise DependencyError(
@@ -146,13 +144,12 @@ class PixelFile:
                 "Install it from its wheel: python -m pip install --force-reinstall imagecodecs",
             ) from cause
         except (RuntimeError, ValueError, MemoryError) as cause:
-            reason = " ".join(str(cause).split())
-            raise DamagedError(f"its {name} stream is damaged ({reason[:120]})") from cause
+            raise DamagedError(f"its {name} stream is damaged ({reason_of(cause)})") from cause
         if numbers.shape != shape or numbers.dtype.kind not in "iu":
             raise DamagedError(f"its {name} stream gave {numbers.dtype} of shape {numbers.shape}")
-        if numbers.dtype.kind == "u" and (self.dtype.kind == "i" or options):
+        if numbers.dtype.kind == "u" and (self.dtype.kind == "i" or is_rle):
             # The codec knows no sign, and RLE keeps what lies above the number.
-            unused = 8 * self.dtype.itemsize - precision
+            unused = allocated - precision
             shifted: Pixels = (numbers.astype(self.dtype) << unused) >> unused
             return shifted
         limits = np.iinfo(self.dtype)
@@ -163,6 +160,19 @@ class PixelFile:
         return fitting
 
 
+@contextmanager
+def _damage() -> Iterator[None]:
+    """Turn pydicom's failures into DamagedError, but for files that cannot be opened."""
+    try:
+        yield
+    except (DamagedError, NotImplementedError, MemoryError):
+        raise
+    except pydicom_failures() as cause:
+        if isinstance(cause, OSError) and cause.errno is not None:
+            raise
+        raise DamagedError(f"it is damaged or cut short ({reason_of(cause)})") from cause
+
+
 def index_pixels(file: Path) -> PixelFile:
     """Read a file, and check that it holds the frames that its header states.
 
@@ -171,15 +181,8 @@ def index_pixels(file: Path) -> PixelFile:
         NotImplementedError: the transfer syntax is not read.
         OSError: the file cannot be read.
     """
-    with file.open("rb") as stream, silence():
-        try:
-            return _indexed(read_elements(stream, _ELEMENTS, last=PIXEL_DATA))
-        except (DamagedError, NotImplementedError, MemoryError):
-            raise
-        except pydicom_failures() as cause:
-            if isinstance(cause, OSError) and cause.errno is not None:
-                raise
-            raise DamagedError(f"it is damaged or cut short ({reason_of(cause)})") from cause
+    with _damage(), file.open("rb") as stream, silence():
+        return _indexed(read_elements(stream, _ELEMENTS, last=PIXEL_DATA))
 
 
 def _indexed(dataset: Dataset) -> PixelFile:
@@ -200,14 +203,13 @@ def _indexed(dataset: Dataset) -> PixelFile:
     if frames < 1:
         raise DamagedError(f"NumberOfFrames is {frames}")
     dtype, bits = _type_of(dataset, kind)
-    if dtype.kind == "f" and syntax not in NATIVE:
-        raise DamagedError(f"{kind} cannot be compressed")
     if syntax in NATIVE:
         _verify_length(dataset[kind].value or b"", rows, columns, frames, dtype.itemsize)
+    elif dtype.kind == "f":
+        raise DamagedError(f"{kind} cannot be compressed")
     else:
         _verify_fragments(dataset, frames)
-    instance = text(dataset, "SOPInstanceUID")
-    return PixelFile(dataset, instance, syntax, frames, rows, columns, dtype, bits)
+    return PixelFile(dataset, syntax, frames, rows, columns, dtype, bits)
 
 
 def _type_of(dataset: Dataset, kind: str) -> tuple[np.dtype[Any], int]:
@@ -255,17 +257,8 @@ def _verify_fragments(dataset: Dataset, frames: int) -> None:
         raise DamagedError(f"its pixel data has {pieces} pieces for {frames} frames")
 
 
-class Stated(NamedTuple):
-    """What a stream of JPEG, JPEG-LS or JPEG 2000 states of its image."""
-
-    rows: int
-    columns: int
-    components: int
-    precision: int
-
-
-def stated_size(stream: bytes) -> Stated:
-    """The size that a stream states, before a decoder allocates it.
+def stated_size(stream: bytes) -> tuple[int, int, int, int]:
+    """Rows, columns, components and bits that a stream states, before a decoder allocates them.
 
     Raises:
         DamagedError: it states none, or its end marker is missing.
@@ -277,21 +270,19 @@ def stated_size(stream: bytes) -> Stated:
         if start >= 0 and not stream.startswith(b"\xff\xd8"):
             right, below, left, above = struct.unpack_from(">4I", stream, start + 8)
             components, depth = struct.unpack_from(">HB", stream, start + 40)
-            return Stated(below - above, right - left, components, (depth & 0x7F) + 1)
-        return _stated_by_jpeg(stream)
+            return below - above, right - left, components, (depth & 0x7F) + 1
+        at = 2
+        while stream[:2] == b"\xff\xd8" and stream[at] == 0xFF:
+            marker = stream[at + 1]
+            if marker in _FRAME_MARKERS:
+                bits, rows, columns, components = struct.unpack_from(">BHHB", stream, at + 4)
+                return rows, columns, components, bits
+            if marker == 0xFF:  # fill
+                at += 1
+            elif marker in _BARE_MARKERS:
+                at += 2
+            else:
+                at += 2 + int(struct.unpack_from(">H", stream, at + 2)[0])
     except (struct.error, IndexError) as cause:
         raise DamagedError("its stream is cut short inside its header") from cause
-
-
-def _stated_by_jpeg(stream: bytes) -> Stated:
-    at = 2
-    while stream[:2] == b"\xff\xd8" and stream[at] == 0xFF:
-        marker = stream[at + 1]
-        if marker in _FRAME_MARKERS:
-            precision, rows, columns, components = struct.unpack_from(">BHHB", stream, at + 4)
-            return Stated(rows, columns, components, precision)
-        if marker == 0xFF or marker in _BARE_MARKERS:
-            at += 1 if marker == 0xFF else 2
-            continue
-        at += 2 + int(struct.unpack_from(">H", stream, at + 2)[0])
     raise DamagedError("its stream holds no image")
