@@ -217,14 +217,6 @@ def method_term(method: str) -> str:
 
 #: Added to the number of the source's series, by kind of the derived object.
 _STEPS = {"images": 1000, "segmentation": 2000, "uncertainty": 3000}
-#: Our units → value and meaning of their code in UCUM.
-UNIT_CODES = {
-    "HU": ("[hnsf'U]", "Hounsfield unit"),
-    "Bq/ml": ("Bq/ml", "Becquerels/milliliter"),
-    "counts": ("{counts}", "Counts"),
-    "Gy": ("Gy", "Gy"),
-    "relative": ("{ratio}", "ratio"),
-}
 
 
 @dataclass(frozen=True)

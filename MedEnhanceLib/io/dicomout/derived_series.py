@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout.attributes import (
     CT_IMAGE,
@@ -24,17 +24,14 @@ from MedEnhanceLib.io.dicomout.attributes import (
 )
 from MedEnhanceLib.io.dicomout.derivation import (
     IMPLEMENTATION_UID,
-    UNIT_CODES,
     Derivation,
-    coded,
     fresh_uid,
     now,
     refer_to_source,
     series_number,
     values_of,
-    with_elements,
 )
-from MedEnhanceLib.io.dicomout.placement import Place, find_places
+from MedEnhanceLib.io.dicomout.placement import Grid, lay_out
 from MedEnhanceLib.io.dicomout.stored_values import Rescale, Stored, decimal, plan_storage
 from MedEnhanceLib.io.dicomout.template import Template
 from MedEnhanceLib.runtime.dependencies import require
@@ -49,37 +46,25 @@ _MOST_ROWS = 2**16 - 1
 _WIDEST = 2**31
 
 
-def build_series(
-    volume: Volume, *, template: Template, derivation: Derivation, monitor: Monitor | None = None
-) -> list[Dataset]:
-    """Make the images of a derived series, complete with pixels.
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """Slice `k` of the time point `frame`: its voxels [J, I], and what lies behind it."""
 
-    CT and MR become images of their class, PET too if `template` states what PET images require;
-    everything else becomes secondary capture, with its place in the patient.
+    frame: int
+    k: int
+    voxels: Voxels
+    grid: Grid
 
-    Args:
-        volume: [K, J, I], or [T, K, J, I] as T time points.
-        template: the images that it came from.
-        derivation: what was done.
-        monitor: notified of progress and of rounded intensities; may cancel.
-    Returns:
-        One image for each slice.
-    Raises:
-        InputError: DICOM cannot hold the volume.
-    """
-    require("pydicom", purpose="Writing DICOM")
-    monitor = monitor or Monitor()
-    if max(volume.shape[-2:]) > _MOST_ROWS:
-        raise InputError(
-            f"slices of {volume.shape[-1]}×{volume.shape[-2]}", f"DICOM holds {_MOST_ROWS} at most."
-        )
-    places = find_places(volume, template)
-    series = _series(volume, template, derivation, places, monitor)
-    images = []
-    for number, place in enumerate(places):
-        monitor.progress(number / len(places), "making DICOM images")
-        images.append(_make_image(number, place, series))
-    return images
+    @property
+    def on_image(self) -> bool:
+        """Whether it lies on one image, voxel on voxel."""
+        return bool(self.grid.behind[self.k])
+
+    @property
+    def header(self) -> Dataset | None:
+        """Of the image behind it; elsewhere what all images state."""
+        behind = self.grid.behind[self.k]
+        return behind[0].header if behind else self.grid.common
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,11 +98,49 @@ class _Series:
         return self.volume.shape[0] if self.volume.is_sequence else 1
 
 
+def build_series(
+    volume: Volume, *, template: Template, derivation: Derivation, monitor: Monitor | None = None
+) -> list[Dataset]:
+    """Make the images of a derived series, complete with pixels.
+
+    CT and MR become images of their class, PET too if `template` states what PET images require;
+    everything else becomes secondary capture, with its place in the patient.
+
+    Args:
+        volume: [K, J, I], or [T, K, J, I] as T time points.
+        template: the images that it came from.
+        derivation: what was done.
+        monitor: notified of progress and of rounded intensities; may cancel.
+    Returns:
+        One image for each slice.
+    Raises:
+        InputError: DICOM cannot hold the volume.
+    """
+    require("pydicom", purpose="Writing DICOM")
+    monitor = monitor or Monitor()
+    if max(volume.shape[-2:]) > _MOST_ROWS:
+        raise InputError(
+            f"slices of {volume.shape[-1]}×{volume.shape[-2]}", f"DICOM holds {_MOST_ROWS} at most."
+        )
+    places = [
+        _Place(number, k, voxels, grid)
+        for number, frame in enumerate(volume.frames())
+        for grid in [lay_out(frame, template)]
+        for k, voxels in enumerate(frame.voxels)
+    ]
+    series = _series(volume, template, derivation, places, monitor)
+    images = []
+    for number, place in enumerate(places):
+        monitor.progress(number / len(places), "making DICOM images")
+        images.append(_make_image(number, place, series))
+    return images
+
+
 def _series(
     volume: Volume,
     template: Template,
     derivation: Derivation,
-    places: Sequence[Place],
+    places: Sequence[_Place],
     monitor: Monitor,
 ) -> _Series:
     name = volume.source or "volume"
@@ -136,7 +159,7 @@ def _series(
                 "written as secondary capture"
             )
     stored = plan_storage(
-        [place.slice_ for place in places],
+        [place.voxels for place in places],
         [_rescale(header) for header in headers],
         from_zero=sop_class == PET_IMAGE,
     )
@@ -160,7 +183,7 @@ def _series(
         number=series_number(places[0].header, "images"),
         has_headers=has_headers,
         moment=now(str(template.study.get("TimezoneOffsetFromUTC") or "")),
-        window=None if has_headers else window_of(volume),
+        window=window_of(volume),
     )
 
 
@@ -199,7 +222,7 @@ def window_of(volume: Volume) -> tuple[str, str] | None:
     return f"{(low + high) / 2:.6g}", f"{max(high - low, 1e-6):.6g}"
 
 
-def _make_image(number: int, place: Place, series: _Series) -> Dataset:
+def _make_image(number: int, place: _Place, series: _Series) -> Dataset:
     """Image `number` of a series, counted from 0, with its pixels."""
     from pydicom import Dataset
 
@@ -211,9 +234,9 @@ def _make_image(number: int, place: Place, series: _Series) -> Dataset:
     _put_pixels(image, number, place, series, header)
     _set_time(image, number, place, series)
     series.derivation.apply(image)
-    if place.references:
+    if sources := place.grid.sources(place.k):
         image.SourceImageSequence = [
-            refer_to_source(reference, same_place=place.on_image) for reference in place.references
+            refer_to_source(source.reference, same_place=place.on_image) for source in sources
         ]
     if not series.derivation.is_ascii:
         image.SpecificCharacterSet = "ISO_IR 192"  # the source's may not have these letters
@@ -221,7 +244,7 @@ def _make_image(number: int, place: Place, series: _Series) -> Dataset:
     return image
 
 
-def _identify(image: Dataset, number: int, place: Place, series: _Series) -> None:
+def _identify(image: Dataset, number: int, place: _Place, series: _Series) -> None:
     image.SOPClassUID, image.SOPInstanceUID = series.sop_class, fresh_uid()
     image.SeriesInstanceUID, image.SeriesNumber = series.uid, series.number
     image.InstanceNumber = number + 1
@@ -260,12 +283,12 @@ def _image_type(image: Dataset, sop_class: str) -> list[str]:
     return ["DERIVED", "SECONDARY", *more]
 
 
-def _place_in_patient(image: Dataset, place: Place, header: Dataset | None) -> None:
+def _place_in_patient(image: Dataset, place: _Place, header: Dataset | None) -> None:
     grid = place.grid
-    image.ImagePositionPatient = list(place.position)
+    image.ImagePositionPatient = list(grid.positions[place.k])
     image.ImageOrientationPatient = list(grid.orientation)
     image.PixelSpacing = list(grid.spacing)
-    if header is None or place.is_resampled or not image.get("SliceThickness"):
+    if header is None or not all(grid.behind) or not image.get("SliceThickness"):
         image.SliceThickness = grid.thickness
     if header is None or not place.on_image:
         image.SpacingBetweenSlices = grid.between
@@ -274,10 +297,10 @@ def _place_in_patient(image: Dataset, place: Place, header: Dataset | None) -> N
 
 
 def _put_pixels(
-    image: Dataset, number: int, place: Place, series: _Series, header: Dataset | None
+    image: Dataset, number: int, place: _Place, series: _Series, header: Dataset | None
 ) -> None:
     stored, volume = series.stored, series.volume
-    pixels = stored.numbers(number, place.slice_)
+    pixels = stored.numbers(number, place.voxels)
     image.Rows, image.Columns = pixels.shape
     image.SamplesPerPixel = 1
     shown = {image.get("PhotometricInterpretation"), image.get("PresentationLUTShape")}
@@ -290,8 +313,6 @@ def _put_pixels(
     _put_rescale(image, stored.rescales[number], series, header)
     if volume.units in PET_UNITS and volume.modality == "PT":
         image.Units = PET_UNITS[volume.units]
-    if series.sop_class == SECONDARY_CAPTURE and volume.units in UNIT_CODES:
-        _set_unit(image, series)
     if "WindowCenter" not in image or "WindowWidth" not in image:
         for keyword in ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation"):
             image.pop(keyword, None)
@@ -299,22 +320,6 @@ def _put_pixels(
             image.WindowCenter, image.WindowWidth = series.window
     if any(float(width) < 1 for width in values_of(image, "WindowWidth")):
         image.VOILUTFunction = "LINEAR_EXACT"  # the ordinary function has no widths below 1
-
-
-def _set_unit(image: Dataset, series: _Series) -> None:
-    """The unit of a secondary capture, as a mapping to real-world values."""
-    vr, first, last = ("SS", -(2**15), 2**15 - 1) if series.stored.signed else ("US", 0, 2**16 - 1)
-    value, meaning = UNIT_CODES[series.volume.units]
-    mapping = with_elements(
-        LUTExplanation="Intensity",
-        LUTLabel="INTENSITY",
-        RealWorldValueIntercept=float(image.get("RescaleIntercept") or 0),
-        RealWorldValueSlope=float(image.get("RescaleSlope") or 1),
-        MeasurementUnitsCodeSequence=[coded(value, meaning, "UCUM")],
-    )
-    mapping.add_new("RealWorldValueFirstValueMapped", vr, first)
-    mapping.add_new("RealWorldValueLastValueMapped", vr, last)
-    image.RealWorldValueMappingSequence = [mapping]
 
 
 def _put_rescale(image: Dataset, rescale: Rescale, series: _Series, header: Dataset | None) -> None:
@@ -332,7 +337,7 @@ def _put_rescale(image: Dataset, rescale: Rescale, series: _Series, header: Data
         image.RescaleType = rescale_type
 
 
-def _set_time(image: Dataset, number: int, place: Place, series: _Series) -> None:
+def _set_time(image: Dataset, number: int, place: _Place, series: _Series) -> None:
     """Number the frames of a sequence, and PET's images by PET's own attributes."""
     slices = series.volume.shape[-3]
     interval_s = series.volume.frame_interval_s

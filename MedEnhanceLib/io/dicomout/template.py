@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from MedEnhanceLib.core.origin import DicomOrigin, Instance
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom.elements import LOSSY_SYNTAXES
-from MedEnhanceLib.io.dicom.structure import pydicom_failures, silence
+from MedEnhanceLib.io.dicom.multiframe import CLASSIC, items_of
+from MedEnhanceLib.io.dicom.structure import pydicom_failures, reason_of, silence
 from MedEnhanceLib.io.dicomout.attributes import copy_elements, is_of_study
 from MedEnhanceLib.io.dicomout.derivation import ds_text, fresh_uid, now
 from MedEnhanceLib.runtime.dependencies import require
@@ -150,9 +151,8 @@ def _read_header(file: Path) -> Dataset:
             header.remove_private_tags()
             header.decode()
     except pydicom_failures() as cause:
-        reason = " ".join(str(cause).split())[:300]
         raise InputError(
-            f"{file.name}: its header cannot be read: {reason}", _READ_AGAIN
+            f"{file.name}: its header cannot be read: {reason_of(cause)}", _READ_AGAIN
         ) from cause
     method = LOSSY_SYNTAXES.get(str(header.file_meta.get("TransferSyntaxUID", "")))
     if method and str(header.get("LossyImageCompression") or "00") != "01":
@@ -181,24 +181,10 @@ def _one_image(source: Dataset, instance: Instance, origin: DicomOrigin) -> Data
     return frame_as_image(source, instance.frame, name)
 
 
-#: The enhanced form's name of an attribute → the classic one's, in the same unit.
-_RENAMED = {
-    "EffectiveEchoTime": "EchoTime",
-    "FrameAcquisitionNumber": "AcquisitionNumber",
-    "TemporalPositionIndex": "TemporalPositionIdentifier",
-    "FrameComments": "ImageComments",
-    "FrameLaterality": "ImageLaterality",
-    "FrameType": "ImageType",
-    "RFEchoTrainLength": "EchoTrainLength",
-    "PulseSequenceName": "SequenceName",
-    "TransmitterFrequency": "ImagingFrequency",
-    "ResonantNucleus": "ImagedNucleus",
-    "NominalCardiacTriggerDelayTime": "TriggerTime",
-}
 #: What describes all frames of a file.
-_OF_FRAMES = {
+_OF_FRAMES = (
     "NumberOfFrames", "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence",
-}  # fmt: skip
+)  # fmt: skip
 
 
 def frame_as_image(source: Dataset, frame: int, name: str) -> Dataset:
@@ -211,37 +197,31 @@ def frame_as_image(source: Dataset, frame: int, name: str) -> Dataset:
     Raises:
         InputError: the file has fewer frames.
     """
-    groups = source.get("PerFrameFunctionalGroupsSequence")
-    count = int(source.get("NumberOfFrames") or 1)
-    if not 1 <= frame <= count or (groups is not None and frame > len(groups)):
+    from pydicom import Dataset
+
+    groups = source.get("PerFrameFunctionalGroupsSequence") or []
+    if not 1 <= frame <= len(groups):
         raise InputError(f"{name} has no frame {frame}", "Read the series again.")
-    image = copy_elements(source, lambda element: element.keyword not in _OF_FRAMES)
     shared = source.get("SharedFunctionalGroupsSequence") or []
-    _take(source, image, renamed_alone=True)
-    for functional_groups in (*shared[:1], *((groups or [])[frame - 1 : frame])):
-        _flatten(functional_groups, image)
+    image = Dataset()
+    _take(source, image)
+    for functional_groups in (*shared[:1], groups[frame - 1]):
+        for item in items_of(functional_groups):
+            _take(item, image)
     image.InstanceNumber = frame
     return image
 
 
-def _flatten(functional_groups: Dataset, image: Dataset) -> None:
-    """Put the elements of functional groups into an image."""
-    for group in functional_groups:
-        for item in group.value[:1] if group.VR == "SQ" else ():
-            _take(item, image)
-            if group.keyword == "MRDiffusionSequence":  # whose directions lie a level deeper
-                _flatten(item, image)
-
-
-def _take(item: Dataset, image: Dataset, *, renamed_alone: bool = False) -> None:
+def _take(item: Dataset, image: Dataset) -> None:
     """Copy elements into an image under their classic names."""
     for element in item:
-        name = _RENAMED.get(element.keyword)
-        if name is None and element.keyword and not renamed_alone:
+        if element.keyword in CLASSIC:
+            if element.VM:
+                values = [format(value, ".10g") if isinstance(value, float) else value
+                          for value in _values(element)]  # fmt: skip
+                setattr(image, CLASSIC[element.keyword], values if len(values) > 1 else values[0])
+        elif element.keyword not in _OF_FRAMES:
             image.add(copy.deepcopy(element))
-        elif name is not None and element.value not in (None, ""):
-            value = element.value
-            setattr(image, name, format(value, ".10g") if isinstance(value, float) else value)
 
 
 #: The most characters of texts that may be cut.

@@ -17,7 +17,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout import build_series, new_study
-from MedEnhanceLib.io.dicomout.attributes import MR_IMAGE, SECONDARY_CAPTURE
+from MedEnhanceLib.io.dicomout.attributes import MR_IMAGE
 
 Examine = Callable[[Path], list[str]]
 Make = Callable[..., Path]
@@ -145,15 +145,3 @@ def test_an_enhanced_ct_without_hounsfields_passes_the_examiner(
     volume = io.load(shared_data / "dicom" / "odd" / "eCT_Supplemental.dcm")
     paths = write_series(volume, tmp_path / "out")
     assert examine(paths[0]) == []
-
-
-def test_a_dose_keeps_its_unit(tmp_path: Path, examine: Examine) -> None:
-    volume = new_volume(np.linspace(0, 60, 90).reshape(3, 6, 5), "OT", units="Gy")
-    (path, *_) = write_series(volume, tmp_path / "out", template=new_study(modality="OT"))
-    assert examine(path) == []
-    image = pydicom.dcmread(path)
-    assert image.SOPClassUID == SECONDARY_CAPTURE
-    (mapping,) = image.RealWorldValueMappingSequence
-    assert mapping.MeasurementUnitsCodeSequence[0].CodeValue == "Gy"
-    assert mapping.RealWorldValueSlope == float(image.RescaleSlope)
-    assert mapping.RealWorldValueIntercept == float(image.RescaleIntercept)
