@@ -94,24 +94,6 @@ def test_a_real_series_is_what_simpleitk_reads(sitk: Any, shared_data: Path, nam
 
 @pytest.mark.shared
 @pytest.mark.parametrize("name", SERIES)
-def test_each_real_slice_lies_where_nibabel_puts_it(shared_data: Path, name: str) -> None:
-    """Nibabel's affine of a file takes (row, column), and its third axis runs against ours."""
-    wrappers = pytest.importorskip("nibabel.nicom.dicomwrappers")
-    folder = shared_data / "dicom" / "STS_025" / name
-    files = [wrappers.wrapper_from_file(str(file)) for file in sorted(folder.iterdir())]
-    files.sort(key=lambda file: -file.slice_indicator)
-    volume = load(folder)
-    assert len(files) == len(volume.voxels)
-    _, rows, columns = volume.shape
-    for k, file in enumerate(files):
-        assert np.allclose(file.get_data(), volume.voxels[k], rtol=1e-6, atol=1e-6)
-        for j, i in ((0, 0), (rows - 1, 0), (0, columns - 1), (rows - 1, columns - 1)):
-            ours = volume.geometry.affine_lps @ [i, j, k, 1]
-            assert np.allclose(ours, file.affine @ [j, i, 0, 1], atol=1e-3)
-
-
-@pytest.mark.shared
-@pytest.mark.parametrize("name", SERIES)
 def test_real_slices_come_in_the_order_of_gdcm(shared_data: Path, name: str) -> None:
     gdcm, pydicom = pytest.importorskip("gdcm"), pytest.importorskip("pydicom")
     folder = shared_data / "dicom" / "STS_025" / name
@@ -167,9 +149,6 @@ def test_what_simpleitk_averages_is_refused(sitk: Any, make_series: Make, name: 
         load(folder)
     _, geometry = read_with(sitk, folder)
     assert geometry.spacing[2] == pytest.approx(spacing, abs=1e-4)
-
-
-# ------------------------------------------------------------ where nibabel and GDCM differ
 
 
 # ------------------------------------------------------------ pydicom's folder of test series

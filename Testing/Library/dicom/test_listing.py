@@ -123,14 +123,6 @@ def test_a_mosaic_is_never_taken_for_a_slice(make_series: Make) -> None:
     assert "dcm2niix" in caught.value.hint
 
 
-def test_geometry_that_cannot_be_loaded_is_reported_in_the_table(make_series: Make) -> None:
-    folder = make_series(STORED)
-    (folder / "003.dcm").unlink()
-    (row,) = list_series(folder, Monitor())
-    assert not row.readable
-    assert "between 2.50 and 7.50 mm" in row.reason
-
-
 def test_a_color_picture_beside_a_volume_does_not_ask(
     make_series: Make, recorder: WarningRecorder
 ) -> None:
@@ -144,13 +136,6 @@ def test_a_color_picture_beside_a_volume_does_not_ask(
     )
     assert load_dicom(folder, monitor=recorder.monitor).shape == (5, 4, 6)
     assert any("give no volume: 1 × CT Image Storage" in one for one in recorder.warnings)
-
-
-def test_one_series_in_two_studies_is_two(make_series: Make) -> None:
-    make_series(STORED, prefix="a")
-    folder = make_series(STORED, prefix="b", StudyInstanceUID="1.2.4")
-    with pytest.raises(InputError, match="holds 2 series"):
-        load_dicom(folder, monitor=Monitor())
 
 
 # ------------------------------------------------------------ real files

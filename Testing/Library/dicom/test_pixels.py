@@ -99,14 +99,6 @@ def test_bits_that_contradict_each_other_are_refused(
 # ------------------------------------------------------------ how many
 
 
-def test_words_of_8_bit_pixels_are_turned_around_in_big_endian(tmp_path: Path) -> None:
-    dataset = mr(EIGHT, syntax=BIG)
-    turned = np.frombuffer(EIGHT.tobytes() + b"\0", ">u2").astype("<u2").tobytes()
-    dataset.PixelData = turned
-    dataset["PixelData"].VR = "OW"
-    assert np.array_equal(loaded(tmp_path, dataset).voxels[0], EIGHT)
-
-
 @pytest.mark.parametrize(
     ("pixels", "says"),
     [
@@ -162,15 +154,6 @@ def series(folder: Path, count: int, size: int) -> list[Path]:
     return files
 
 
-def test_slices_come_in_the_order_that_is_asked_for(tmp_path: Path) -> None:
-    files = series(tmp_path, 24, 8)
-    slices = slices_of(*files)
-    order = np.random.default_rng(1).permutation(24)
-    whole = read_intensities(slices, "MR", "series", Monitor())
-    shuffled = read_intensities([slices[index] for index in order], "MR", "series", Monitor())
-    assert np.array_equal(whole[order], shuffled)
-
-
 @pytest.mark.parametrize("count", [1, 40])
 def test_a_cancel_is_noticed_while_one_slice_takes_long(
     count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -214,6 +197,3 @@ def test_more_voxels_than_memory_holds_are_refused_before_it_is_taken(
     monkeypatch.setattr(pixels, "memory", lambda: {"total": 1000, "free": 400})
     with pytest.raises(DeviceMemoryError, match="8×8×3 voxels need"):
         read_intensities(slices, "MR", "series", Monitor())
-
-
-# ------------------------------------------------------------ bits beyond

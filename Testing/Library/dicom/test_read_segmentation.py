@@ -106,20 +106,6 @@ def test_planes_whose_frames_were_left_out_are_empty(tmp_path: Path) -> None:
     assert [int(plane.sum()) for plane in volume.voxels] == [1, 1, 0, 0, 1]
 
 
-def test_distance_of_planes_may_be_stated_where_all_between_are_left_out(tmp_path: Path) -> None:
-    dataset = segmentation([(1, 0.0, mask((0, 0))), (1, 8.0, mask((2, 2)))])
-    measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
-    measures.SpacingBetweenSlices = 2
-    assert loaded(tmp_path, dataset).shape == (5, 5, 7)
-
-
-def test_label_map_is_taken_as_it_is(tmp_path: Path) -> None:
-    frames = [(1, 0.0, mask((0, 0)) * 7), (1, 2.0, mask((1, 1)) * 250)]
-    dataset = segmentation(frames, 8, SOPClassUID=f"{_CLASS}7", SegmentationType="LABELMAP")
-    volume = loaded(tmp_path, dataset)
-    assert (volume.voxels[0, 0, 0], volume.voxels[1, 1, 1], volume.voxels.max()) == (7, 250, 250)
-
-
 def test_segments_that_overlap_are_refused_by_number(tmp_path: Path) -> None:
     dataset = segmentation([(3, 0.0, mask((0, 0), (1, 1))), (5, 0.0, mask((1, 1)))])
     with pytest.raises(InputError, match="segments overlap") as caught:
@@ -176,13 +162,6 @@ def test_every_frame_is_held_against_the_grid(
         loaded(tmp_path, dataset)
 
 
-def test_bytes_of_a_binary_segmentation_are_0_and_1(tmp_path: Path) -> None:
-    dataset = segmentation([(1, 0.0, mask((0, 0)) * 255)], bits=8)
-    with pytest.raises(InputError, match="binary segmentation holds 255") as caught:
-        loaded(tmp_path, dataset)
-    assert caught.value.hint
-
-
 def test_images_come_before_a_segmentation_beside_them(tmp_path: Path) -> None:
     """It is named where it is left out, and loaded where it is asked for."""
     images = enhanced_mr(np.ones((2, 5, 7), np.uint16), [0.0, 2.0])
@@ -215,3 +194,17 @@ def test_the_only_segmentation_is_loaded_beside_what_is_no_image(tmp_path: Path)
     assert volume.modality == "SEG"
     (step,) = volume.history
     assert step.startswith("DERIVED: Segmented with a model by MedEnhance 0.1.0")
+
+
+def test_label_map_is_taken_as_it_is(tmp_path: Path) -> None:
+    frames = [(1, 0.0, mask((0, 0)) * 7), (1, 2.0, mask((1, 1)) * 250)]
+    dataset = segmentation(frames, 8, SOPClassUID=f"{_CLASS}7", SegmentationType="LABELMAP")
+    volume = loaded(tmp_path, dataset)
+    assert (volume.voxels[0, 0, 0], volume.voxels[1, 1, 1], volume.voxels.max()) == (7, 250, 250)
+
+
+def test_bytes_of_a_binary_segmentation_are_0_and_1(tmp_path: Path) -> None:
+    dataset = segmentation([(1, 0.0, mask((0, 0)) * 255)], bits=8)
+    with pytest.raises(InputError, match="binary segmentation holds 255") as caught:
+        loaded(tmp_path, dataset)
+    assert caught.value.hint

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.errors import Cancelled, GeometryError, InputError
+from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io import load
 from MedEnhanceLib.io.dicom.repair import Repair
 from MedEnhanceLib.io.dicom.slices import Slice
@@ -195,20 +195,6 @@ def test_what_is_no_number_is_not_resampled_away(value: float) -> None:
 
 
 # ------------------------------------------------------------ large ones, real ones
-
-
-def test_cancel_is_noticed_at_the_next_slice() -> None:
-    size, count = 512, 120
-    shifts = tuple((0.3 * k, 0.0) for k in range(count))
-    mixes = tuple((k, 0.5 if k < count - 1 else 0.0) for k in range(count))
-    repair = Repair(Geometry(), size + 36, size, shifts, mixes, ())
-    received: list[float] = []
-    monitor = Monitor(
-        lambda event: received.append(event.fields["fraction"]), cancel=lambda: len(received) == 12
-    )
-    with pytest.raises(Cancelled):
-        repair.apply(np.zeros((count, size, size), np.int16), monitor)
-    assert received == [pytest.approx(k / count, abs=1e-4) for k in range(12)]
 
 
 @pytest.mark.shared

@@ -96,35 +96,6 @@ def test_any_order_gives_the_same_right_handed_geometry(
     assert np.allclose(geometry.direction, expected, atol=1e-9)
 
 
-@settings(deadline=None)
-@given(
-    ORIENTATIONS, STEPS.filter(lambda mm: mm >= 0.6), st.integers(3, 200), st.sampled_from([2, 3])
-)
-def test_positions_rounded_to_hundredths_make_a_volume(
-    orientation: Any, step: float, count: int, digits: int
-) -> None:
-    slices = planes(step * np.arange(count), orientation)
-    rounded = [
-        plane(k, np.round(one.position or (), digits), orientation) for k, one in enumerate(slices)
-    ]
-    geometry = stacked(rounded).geometry
-    assert geometry.spacing[2] == pytest.approx(step, abs=0.02 / (count - 1))
-
-
-def test_frames_of_one_file_are_slices_too() -> None:
-    file = Path("multi.dcm")
-    slices = [
-        plane(k, (0, 0, mm), file=file, frame=k + 1)
-        for k, mm in enumerate([0.0, 6.0, 2.0, 4.0, 10.0])
-    ]
-    with pytest.raises(GeometryError, match=r"between 6\.00 and 10\.00 mm \(1 missing\)"):
-        stacked(slices)
-    assert [one.frame for one in stacked(slices[:4]).slices] == [1, 3, 4, 2]
-    shared = [*slices[:4], plane(4, (0, 0, 2), file=file, frame=5)]
-    with pytest.raises(GeometryError, match=r"multi\.dcm, frame 3, multi\.dcm, frame 5"):
-        stacked(shared)
-
-
 # ------------------------------------------------------------ what is missing, double, uneven
 
 
@@ -163,11 +134,6 @@ def test_two_slices_at_one_place_are_both_named(
     assert twin.file.name in caught.value.message
     assert "099.dcm" in caught.value.message
     assert "Copies, time points or echoes" in caught.value.hint
-
-
-def test_one_slice_off_the_grid_is_named() -> None:
-    with pytest.raises(GeometryError, match=r"the one at 4\.50 mm \(002\.dcm\) is 0\.500 mm off"):
-        stacked(planes([0, 2, 4.5, 6, 8]))
 
 
 # ------------------------------------------------------------ slants

@@ -7,7 +7,6 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pydicom
@@ -208,14 +207,3 @@ def test_a_place_that_cannot_be_is_named(tmp_path: Path, what: str) -> None:
 def test_two_series_of_one_number_do_not_meet(out: Path) -> None:
     paths = write_objects([*images(slices=2), *images(slices=2)], out)
     assert len(set(paths)) == len(names(out)) == 4
-
-
-def test_progress_goes_from_nothing_to_all(out: Path) -> None:
-    fractions: list[float] = []
-
-    def listen(event: Any) -> None:
-        fractions.append(event.fields["fraction"])
-
-    write_objects(images(), out, monitor=Monitor(listen))
-    assert fractions == sorted(fractions)
-    assert fractions[-1] == 1

@@ -45,16 +45,6 @@ def test_every_voxel_comes_back_in_its_place(
     assert np.array_equal(read, numbers_of(labels))
 
 
-def test_frames_without_a_voxel_are_left_out_and_labels_without_one_stay(built: Dataset) -> None:
-    of_frames = [
-        frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber
-        for frame in built.PerFrameFunctionalGroupsSequence
-    ]
-    assert of_frames == [1, 1, 1, 2, 2]
-    assert [item.SegmentNumber for item in built.SegmentSequence] == [1, 2, 3]
-    assert built.SegmentationType == "BINARY"
-
-
 def test_segments_carry_the_labels_codes_names_and_colors(built: Dataset) -> None:
     first, second, _ = built.SegmentSequence
     assert (first.SegmentLabel, second.SegmentLabel) == ("Gray matter", "Läsion")
@@ -86,18 +76,6 @@ def test_the_model_is_named_as_the_algorithm_and_none_where_there_was_none(
     for item in by_hand.SegmentSequence:
         assert item.SegmentAlgorithmName == "not recorded"
         assert "SegmentationAlgorithmIdentificationSequence" not in item
-
-
-def test_it_stays_with_the_patient_and_says_research(built: Dataset) -> None:
-    assert str(built.PatientName) == "Müller^Jörg"
-    assert (built.PatientID, built.PatientSex, built.StudyInstanceUID) == ("42", "O", "1.2.3")
-    assert built.SeriesInstanceUID != "1.2.3.1"
-    assert built.ContentDescription == "Research use only; not for diagnosis."
-    assert "Research use only" in built.DerivationDescription
-    assert built.SeriesDescription == "axial MedEnhance segmentation"
-    assert built.SeriesNumber == 2001
-    assert list(built.ImageType[:2]) == ["DERIVED", "PRIMARY"]
-    assert built.ContributingEquipmentSequence[-1].Manufacturer == "MedEnhance"
 
 
 def test_nothing_found_is_a_segmentation_too(

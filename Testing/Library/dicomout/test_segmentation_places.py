@@ -73,17 +73,6 @@ def test_resampled_labels_lie_where_they_are_and_name_the_series_alone(
     assert examine(path) == []
 
 
-def test_what_was_resampled_lies_by_its_own_numbers_even_close_to_the_images(
-    labels: Volume, options: Options
-) -> None:
-    shifted = np.add(labels.geometry.origin, (0.01, 0.0, 0.0))
-    geometry = replace(labels.geometry, origin=tuple(shifted))
-    moved = replace(labels, geometry=geometry, origin=replace(labels.origin, on_grid=False))
-    dataset = build_segmentation(moved, MEANINGS, **options)
-    for frame in dataset.PerFrameFunctionalGroupsSequence:
-        assert float(frame.PlanePositionSequence[0].ImagePositionPatient[0]) == 0.11
-
-
 def test_images_that_cover_a_part_are_named_where_they_lie(
     decoded: Decode, study: Study, labels: Volume, options: Options
 ) -> None:
@@ -95,21 +84,6 @@ def test_images_that_cover_a_part_are_named_where_they_lie(
         k = round((float(place[2]) + 7.3) / 2)
         assert len(frame.DerivationImageSequence) == (k < 3)
     assert np.count_nonzero(decoded(dataset, labels)) == np.count_nonzero(labels.voxels)
-
-
-def test_a_time_point_refers_to_its_own_images(
-    make_series: Callable[..., Path], derivation: Derivation
-) -> None:
-    places = [(0.0, 0.0, 2.5 * k) for k in range(3)]
-    study = study_of(make_series(np.zeros((6, 5, 4), np.int16), positions=places * 2), times=2)
-    second = study.volume.frame(1)
-    voxels = np.zeros(second.shape, np.uint8)
-    voxels[1] = 1
-    labels = replace(second, voxels=voxels)
-    dataset = build_segmentation(labels, [], template=study.template, derivation=derivation)
-    (frame,) = dataset.PerFrameFunctionalGroupsSequence
-    assert source_of(frame).ReferencedSOPInstanceUID == "1.2.3.1.5"
-    assert len(dataset.ReferencedSeriesSequence[0].ReferencedInstanceSequence) == 3
 
 
 def test_frames_of_a_multi_frame_image_are_named_by_their_number(
@@ -214,3 +188,14 @@ def test_a_real_series_is_segmented_to_the_standard(
     assert np.array_equal(decoded(dataset, labels, tolerance=1e-4), voxels)
     frames = dataset.PerFrameFunctionalGroupsSequence
     assert all(len(frame.DerivationImageSequence) == 1 for frame in frames)
+
+
+def test_what_was_resampled_lies_by_its_own_numbers_even_close_to_the_images(
+    labels: Volume, options: Options
+) -> None:
+    shifted = np.add(labels.geometry.origin, (0.01, 0.0, 0.0))
+    geometry = replace(labels.geometry, origin=tuple(shifted))
+    moved = replace(labels, geometry=geometry, origin=replace(labels.origin, on_grid=False))
+    dataset = build_segmentation(moved, MEANINGS, **options)
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        assert float(frame.PlanePositionSequence[0].ImagePositionPatient[0]) == 0.11

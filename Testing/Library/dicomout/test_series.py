@@ -130,16 +130,6 @@ def test_a_series_of_its_own_says_what_was_done(ct: Volume) -> None:
         assert item.PurposeOfReferenceCodeSequence[0].CodeValue == "121322"
 
 
-def test_whole_numbers_are_exact_with_or_without_a_sign(make_series: Make) -> None:
-    volume = io.load(make_series(np.zeros((2, 3, 4), np.uint16), BitsStored=12, HighBit=11))
-    (image, _) = derive(volume.with_voxels(np.full((2, 3, 4), -1100, np.int16)))
-    assert (image.BitsStored, image.HighBit, image.PixelRepresentation) == (16, 15, 1)
-    assert np.frombuffer(image.PixelData, "<i2")[0] == -76
-    (image, _) = derive(volume.with_voxels(np.full((2, 3, 4), 60_000, np.uint16)))
-    assert image.PixelRepresentation == 0
-    assert np.frombuffer(image.PixelData, "<u2")[0] == 61_024
-
-
 def test_floats_are_rounded_by_half_a_step_at_most_and_it_is_said(
     tmp_path: Path, ct: Volume, rng: np.random.Generator
 ) -> None:
@@ -167,18 +157,6 @@ def test_unchanged_pet_keeps_its_rescale_slice_by_slice(
     assert (image.SeriesDate, image.SeriesTime) == ("20200131", "120000")  # decay counts from it
     assert list(image.ImageType[:2]) == ["DERIVED", "PRIMARY"]
     assert examine(paths[0]) == []
-
-
-def test_changed_pet_gets_a_slope_per_slice(make_series: Make) -> None:
-    volume = io.load(make_series(np.ones((2, 3, 4), np.int16), **PET))
-    voxels = np.full((2, 3, 4), 0.3, np.float32)
-    voxels[1] *= 100
-    images = derive(volume.with_voxels(voxels))
-    assert float(images[1].RescaleSlope) == pytest.approx(100 * float(images[0].RescaleSlope))
-    for image, slice_ in zip(images, voxels, strict=True):
-        stored = np.frombuffer(image.PixelData, "<i2").reshape(3, 4)
-        assert np.allclose(stored * float(image.RescaleSlope), slice_, rtol=2e-5)
-        assert image.RescaleIntercept == 0
 
 
 @pytest.mark.parametrize("lacking", ["DecayFactor", "Units"])
@@ -337,7 +315,6 @@ def test_other_readers_find_the_same_voxels_in_the_same_place(
         )
     )
     write_series(volume, tmp_path / "out", derivation=ENHANCED)
-    _compare_with_gdcm(tmp_path / "out", volume)
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(tmp_path / "out")))
     image = reader.Execute()
@@ -346,22 +323,6 @@ def test_other_readers_find_the_same_voxels_in_the_same_place(
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.array(image.GetSpacing())
     affine[:3, 3] = image.GetOrigin()
     assert np.abs(affine - volume.geometry.affine_lps).max() < 1e-5 * min(volume.geometry.spacing)
-
-
-def _compare_with_gdcm(folder: Path, volume: Volume) -> None:
-    gdcm = pytest.importorskip("gdcm")
-    for path, slice_ in zip(sorted(folder.iterdir()), volume.voxels, strict=True):
-        reader = gdcm.ImageReader()
-        reader.SetFileName(str(path))
-        assert reader.Read()
-        image = reader.GetImage()
-        stored = np.frombuffer(
-            image.GetBuffer().encode("utf-8", "surrogateescape"), np.int16
-        ).reshape(slice_.shape)
-        assert np.array_equal(stored * image.GetSlope() + image.GetIntercept(), slice_)
-        k = int(path.stem[-4:]) - 1
-        place = volume.geometry.affine_lps @ [0, 0, k, 1]
-        assert np.allclose([image.GetOrigin(n) for n in range(3)], place[:3], atol=1e-6)
 
 
 @pytest.mark.slow
@@ -412,3 +373,15 @@ def test_series_of_a_hospital_pass_the_examiner_and_come_back(
     assert back.geometry.is_close(volume.geometry, 1e-5)
     assert (back.modality, back.units) == (volume.modality, volume.units)
     assert back.is_equal(volume)
+
+
+def test_changed_pet_gets_a_slope_per_slice(make_series: Make) -> None:
+    volume = io.load(make_series(np.ones((2, 3, 4), np.int16), **PET))
+    voxels = np.full((2, 3, 4), 0.3, np.float32)
+    voxels[1] *= 100
+    images = derive(volume.with_voxels(voxels))
+    assert float(images[1].RescaleSlope) == pytest.approx(100 * float(images[0].RescaleSlope))
+    for image, slice_ in zip(images, voxels, strict=True):
+        stored = np.frombuffer(image.PixelData, "<i2").reshape(3, 4)
+        assert np.allclose(stored * float(image.RescaleSlope), slice_, rtol=2e-5)
+        assert image.RescaleIntercept == 0

@@ -129,15 +129,6 @@ def test_the_error_that_is_reported_holds(
     assert error <= 1.01 * float(said.rpartition("up to ")[2])
 
 
-def test_a_constant_is_not_said_to_be_rounded(recorder: Any) -> None:
-    volume = new_volume(np.full((2, 3, 4), 0.1, np.float32))
-    (image, _) = build_series(
-        volume, template=new_study(modality="MR"), derivation=MADE, monitor=recorder.monitor
-    )
-    assert not recorder.warnings
-    assert "rounded" not in image.DerivationDescription
-
-
 @pytest.mark.shared
 def test_an_enhanced_ct_without_hounsfields_passes_the_examiner(
     tmp_path: Path, shared_data: Path, examine: Examine

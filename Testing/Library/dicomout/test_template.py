@@ -34,21 +34,6 @@ def item(**elements: Any) -> Dataset:
     return dataset
 
 
-def test_headers_come_in_the_order_of_the_slices(make_series: Make) -> None:
-    folder = make_series(
-        np.zeros((3, 4, 5), np.int16), slice_elements=lambda k: {"InstanceNumber": 3 - k}
-    )
-    template = read_template(origin_of(folder))
-    assert [header.InstanceNumber for header in template.headers] == [3, 2, 1]
-    assert template.modality == "CT"
-    assert all("PixelData" not in header for header in template.headers)
-
-
-def test_a_study_without_a_frame_of_reference_gets_one_for_all(make_series: Make) -> None:
-    template = read_template(origin_of(make_series(np.zeros((2, 4, 5), np.int16))))
-    assert pydicom.uid.UID(template.frame_of_reference).is_valid
-
-
 def test_a_file_that_is_another_by_now_is_refused(make_series: Make) -> None:
     folder = make_series(np.zeros((2, 4, 5), np.int16))
     origin = origin_of(folder)
@@ -71,11 +56,6 @@ def test_a_file_that_cannot_be_read_any_more_is_named(make_series: Make, damage:
         one.write_bytes(one.read_bytes()[:150] if damage == "cut" else b"garbage" * 100)
     with pytest.raises(InputError, match=one.name):
         read_template(origin)
-
-
-def test_an_origin_without_images_is_refused() -> None:
-    with pytest.raises(InputError, match="no DICOM images"):
-        read_template(DicomOrigin("1.2", "1.3", ()))
 
 
 def test_an_identity_that_is_no_uid_is_refused(make_series: Make) -> None:
