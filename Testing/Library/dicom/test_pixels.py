@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,9 +18,6 @@ from MedEnhanceLib.io.dicom.headers import read_header
 from MedEnhanceLib.io.dicom.pixels import read_intensities
 from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.runtime.progress import Monitor
-
-if TYPE_CHECKING:
-    pass
 
 IMPLICIT, BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
 EIGHT = np.arange(35, dtype=np.uint8).reshape(5, 7)

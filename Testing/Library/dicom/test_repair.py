@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +15,6 @@ from MedEnhanceLib.io.dicom.repair import Repair
 from MedEnhanceLib.io.dicom.slices import Slice
 from MedEnhanceLib.io.dicom.stack import Repairs, stack
 from MedEnhanceLib.runtime.progress import Monitor
-
-if TYPE_CHECKING:
-    pass
 
 AXES = np.array([[0.8, 0.6, 0.0], [-0.36, 0.48, 0.8]])  # along a row, down a column: oblique
 NORMAL = np.cross(*AXES)
@@ -121,7 +118,7 @@ def test_first_slice_and_whole_steps_pass_bit_for_bit(rng: np.random.Generator) 
     assert any(f"lowest value, {voxels.min()}" in note for note in notes)
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "uint32", "float32", "f8"])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint32", "f8"])
 def test_type_stays_and_nothing_is_brighter_than_measured(
     rng: np.random.Generator, dtype: str
 ) -> None:
@@ -172,24 +169,17 @@ def test_tilt_and_gap_together_lie_where_they_were() -> None:
 
 
 def test_more_than_two_missing_in_a_row_stay_refused() -> None:
-    slices = slices_at(2.0 * np.arange(12))
+    slices = slices_at(2.0 * np.arange(12), origin=(0, 0, 0))
     assert stack(slices[:4] + slices[6:], "series", Monitor(), BOTH).repair
     with pytest.raises(GeometryError, match=r"between 6\.\d\d and 14\.\d\d mm.*too far") as caught:
-        stack(_shifted_to_zero(slices[:4] + slices[7:]), "series", Monitor(), BOTH)
+        stack(slices[:4] + slices[7:], "series", Monitor(), BOTH)
     assert caught.value.hint
 
 
-def _shifted_to_zero(slices: Any) -> Any:
-    """The same without the origin, so that places along the normal begin at 0."""
-    along = [(np.asarray(one.position) - slices[0].position) @ NORMAL for one in slices]
-    return slices_at(along, origin=(0, 0, 0))
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_what_is_no_number_is_not_resampled_away(value: float) -> None:
+def test_what_is_no_number_is_not_resampled_away() -> None:
     slices = slices_at([0.0, 2.0, 6.0, 8.0])
     voxels = np.zeros((4, *SIZE), np.float32)
-    voxels[2, 3, 4] = value
+    voxels[2, 3, 4] = np.nan
     with pytest.raises(InputError, match=r"slice 2 .* NaN or infinity"):
         repaired(slices, voxels)
 
