@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 import pytest
 from pydicom import Dataset
 
@@ -11,7 +9,6 @@ from MedEnhanceLib.core.origin import Lossy
 from MedEnhanceLib.io.dicomout import Derivation
 from MedEnhanceLib.io.dicomout.derivation import (
     NOTICE,
-    now,
 )
 
 MODEL = {"name": "mr", "version": "0.2", "sha256": "ab" * 32}
@@ -129,13 +126,3 @@ def test_lossy_steps_are_added_to_the_sources_own_once() -> None:
     assert "LossyImageCompressionRatio" not in unknown
     steps = (Lossy("", 1.0), Lossy("ucv", 20.0))
     assert applied(Derivation("enhanced", lossy=steps)).LossyImageCompressionMethod == "UCV"
-
-
-@pytest.mark.parametrize("offset", ["+0200", "-1130", "", "nonsense"])
-def test_times_are_those_of_the_datasets_zone(offset: str) -> None:
-    date, time = now(offset)
-    if offset in ("+0200", "-1130"):
-        found = datetime.strptime(f"{date}{time}{offset}", "%Y%m%d%H%M%S.%f%z")
-        assert abs((datetime.now(UTC) - found).total_seconds()) < 60
-    assert len(date) == 8
-    assert len(time) <= 14

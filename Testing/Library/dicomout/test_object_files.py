@@ -80,19 +80,6 @@ def test_what_is_there_is_replaced_only_when_allowed(out: Path) -> None:
     assert pydicom.dcmread(out / f"CT5-{CODE}-0002.dcm").pixel_array[0, 0] == 7
 
 
-def test_other_series_of_ours_and_other_files_stay(out: Path) -> None:
-    write_objects(images(slices=2, number=6), out)
-    (out / "notes.txt").write_text("mine")
-    write_objects(images(slices=1), out)
-    write_objects(images(slices=1), out, overwrite=True)
-    assert names(out) == [
-        f"CT5-{CODE}-0001.dcm",
-        f"CT6-{CODE}-0001.dcm",
-        f"CT6-{CODE}-0002.dcm",
-        "notes.txt",
-    ]
-
-
 def test_results_of_another_source_or_study_stay(out: Path) -> None:
     first = write_objects(images(), out, source="1.2.3")
     second = write_objects(images(), out, source="4.5.6", overwrite=True)
