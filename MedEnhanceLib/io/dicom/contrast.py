@@ -15,8 +15,6 @@ from MedEnhanceLib.io.dicom.slices import Slice, Slices
 
 #: Relative: echo and inversion times, and flip angles, that differ by less are the same.
 _SAME_VALUE = 0.01
-#: From this number of places on, an attribute with another value at each place only counts them.
-_FEWEST_COUNTED = 4
 #: Relative: intervals that differ by less are equal.
 _EVEN = 0.02
 #: A longer one ran past midnight under the date of its beginning, and its clock orders nothing.
@@ -174,22 +172,11 @@ def are_of_one_kind(
         if attribute is axis or not (attribute.is_contrast or attribute.is_moment):
             continue
         rows = [list(map(attribute.value, frame)) for frame in frames]
-        if not attribute.is_strict and _counts(rows):
-            continue
         if any(len(set(row)) > 1 for row in rows):
             return False
         if attribute.is_contrast and not attribute.may_vary and len({row[0] for row in rows}) > 1:
             return False
     return True
-
-
-def _counts(rows: Sequence[Sequence[str]]) -> bool:
-    """Whether values [T][K] only count: the slices of each frame, or all images of the series."""
-    if len(rows[0]) < _FEWEST_COUNTED:
-        return False
-    everything = [value for row in rows for value in row]
-    counts_slices = len(set(rows[0])) == len(rows[0]) and all(row == rows[0] for row in rows)
-    return counts_slices or len(set(everything)) == len(everything)
 
 
 def ranked(at_each_place: Frames) -> tuple[tuple[Slice, ...], ...]:

@@ -114,6 +114,12 @@ def test_more_frames_than_pixels_are_refused(tmp_path: Path) -> None:
         loaded(tmp_path, dataset)
 
 
+@pytest.mark.parametrize("count", [-1, 1, 3])
+def test_frames_are_as_many_as_the_header_says(count: int, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"NumberOfFrames is {count}"):
+        loaded(tmp_path, enhanced_mr(FRAMES[:2], [0.0, 2.0], NumberOfFrames=count))
+
+
 def test_maps_are_separated_by_the_elements_that_dicom_has_for_it(tmp_path: Path) -> None:
     """FrameType is alike in both, as the standard prescribes."""
     dataset = enhanced_mr(FRAMES, [0.0, 2.0, 4.0] * 2)
@@ -129,20 +135,6 @@ def test_maps_are_separated_by_the_elements_that_dicom_has_for_it(tmp_path: Path
         loaded(tmp_path, dataset)
     phase = loaded(tmp_path, dataset, series="2")
     assert np.array_equal(phase.voxels, FRAMES[3:].astype(int) + np.arange(3, 6)[:, None, None])
-
-
-def test_private_class_is_read_by_its_functional_groups(tmp_path: Path) -> None:
-    """Philips writes such."""
-    dataset = enhanced_mr(FRAMES[:2], [0.0, 2.0], SOPClassUID="1.3.46.670589.11.0.0.12.1")
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-    volume = loaded(tmp_path, dataset)
-    assert np.array_equal(volume.voxels, FRAMES[:2].astype(int) + np.arange(2)[:, None, None])
-
-
-@pytest.mark.parametrize("count", [-1, 1, 3])
-def test_frames_are_as_many_as_the_header_says(count: int, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=f"NumberOfFrames is {count}"):
-        loaded(tmp_path, enhanced_mr(FRAMES[:2], [0.0, 2.0], NumberOfFrames=count))
 
 
 # ------------------------------------------------------------ clips

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections import namedtuple
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -127,12 +126,3 @@ def test_a_disc_is_read_by_its_folder_and_by_its_directory(
         assert load_dicom(path, monitor=recorder.monitor).shape == (5, 4, 6)
     assert recorder.warnings == []
     assert is_source(disc.directory)
-
-
-def test_a_directory_without_its_images_is_refused(disc: Disc, tmp_path: Path) -> None:
-    (tmp_path / "alone").mkdir()
-    alone = shutil.copy(disc.directory, tmp_path / "alone" / "DICOMDIR")
-    for path in (alone, alone.parent):
-        with pytest.raises(InputError, match="no images") as caught:
-            load_dicom(path, monitor=Monitor())
-        assert caught.value.hint

@@ -203,19 +203,6 @@ def test_resampled_labels_lie_where_they_are_and_name_the_series_alone(
     assert examine(path) == []
 
 
-def test_images_that_cover_a_part_are_named_where_they_lie(
-    decoded: Decode, study: Study, labels: Volume, options: Options
-) -> None:
-    some = study.template.headers[:3]
-    plain = replace(labels, origin=None)
-    dataset = build_segmentation(plain, MEANINGS, source_images=some, **options)
-    for frame in dataset.PerFrameFunctionalGroupsSequence:
-        place = frame.PlanePositionSequence[0].ImagePositionPatient
-        k = round((float(place[2]) + 7.3) / 2)
-        assert len(frame.DerivationImageSequence) == (k < 3)
-    assert np.count_nonzero(decoded(dataset, labels)) == np.count_nonzero(labels.voxels)
-
-
 def test_frames_of_a_multi_frame_image_are_named_by_their_number(
     tmp_path: Path, examine: Examine, derivation: Derivation
 ) -> None:

@@ -128,19 +128,6 @@ def test_a_series_of_its_own_says_what_was_done(ct: Volume) -> None:
         assert item.PurposeOfReferenceCodeSequence[0].CodeValue == "121322"
 
 
-def test_floats_are_rounded_by_half_a_step_at_most_and_it_is_said(
-    tmp_path: Path, ct: Volume, rng: np.random.Generator
-) -> None:
-    volume = ct.with_voxels(rng.normal(0, 300, ct.shape).astype(np.float32))
-    (first, *_) = derive(volume)
-    step = float(first.RescaleSlope)
-    assert "rounded by up to" in first.DerivationDescription
-    write_series(volume, tmp_path / "out", derivation=ENHANCED)
-    back = io.load(tmp_path / "out").voxels.astype(float)
-    assert np.abs(back - volume.voxels).max() <= step / 2 * 1.001
-    assert step < 0.1
-
-
 def test_unchanged_pet_keeps_its_rescale_slice_by_slice(
     tmp_path: Path, make_series: Make, rng: np.random.Generator, examine: Examine
 ) -> None:
