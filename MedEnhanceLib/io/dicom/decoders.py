@@ -9,7 +9,6 @@ Sources: ITU-T T.81, annex B (JPEG, and JPEG-LS alike); T.800, annex A (JPEG 200
 from __future__ import annotations
 
 import io
-import math
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.errors import DependencyError
-from MedEnhanceLib.io.dicom.elements import whole
+from MedEnhanceLib.io.dicom.slices import whole
 from MedEnhanceLib.io.dicom.structure import (
     IMPLICIT,
     NATIVE,
@@ -39,9 +38,9 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 Pixels = npt.NDArray[Any]
+_RLE = f"{IMPLICIT}.5"
 #: Transfer syntax → (name, decoder of imagecodecs).
 DECODERS: dict[str, tuple[str, str]] = {
-    f"{IMPLICIT}.5": ("RLE", "dicomrle_decode"),
     f"{IMPLICIT}.4.50": ("JPEG baseline", "jpeg8_decode"),
     f"{IMPLICIT}.4.51": ("JPEG extended", "jpeg8_decode"),
     f"{IMPLICIT}.4.57": ("JPEG lossless", "jpeg8_decode"),
@@ -54,12 +53,10 @@ DECODERS: dict[str, tuple[str, str]] = {
     f"{IMPLICIT}.4.202": ("HTJ2K lossless, by resolution", "jpeg2k_decode"),
     f"{IMPLICIT}.4.203": ("HTJ2K", "jpeg2k_decode"),
 }
-#: What holds pixels, and the bits of a number there; None where the header says how many.
-_KINDS = {"PixelData": None, "FloatPixelData": 32, "DoubleFloatPixelData": 64}
 _ELEMENTS = (
     "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration",
     "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit",
-    "PixelRepresentation", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", *_KINDS,
+    "PixelRepresentation", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData",
 )  # fmt: skip
 _J2K_START, _END = b"\xff\x4f\xff\x51", b"\xff\xd9"
 #: Markers of JPEG without a length, and those that begin with the size of the frame.
@@ -100,7 +97,7 @@ class PixelFile:
         from pydicom.uid import UID
 
         with _damage():
-            if self.syntax in NATIVE:
+            if self.syntax in (*NATIVE, _RLE):
                 numbers, _ = get_decoder(UID(self.syntax)).as_array(
                     self.dataset, index=index, raw=True, validate=False
                 )
@@ -119,25 +116,15 @@ class PixelFile:
         """[J, I] of one compressed frame, all fragments joined."""
         name, decoder = DECODERS[self.syntax]
         imagecodecs = require("imagecodecs", purpose=f"DICOM compressed as {name}")
-        shape, allocated, precision = (self.rows, self.columns), 8 * self.dtype.itemsize, self.bits
-        is_rle = decoder == "dicomrle_decode"
-        cell = np.dtype(f"<u{self.dtype.itemsize}")
-        options: dict[str, Any] = {}
-        if is_rle:
-            options = {"dtype": cell, "out": math.prod(shape) * cell.itemsize}
-        else:
-            rows, columns, samples, stated = stated_size(stream)
-            if (rows, columns, samples) != (*shape, 1) or stated > allocated:
-                raise DamagedError(
-                    f"its {name} stream holds {columns}×{rows} pixels of {samples} components and "
-                    f"{stated} bits, its header says {self.columns}×{self.rows} of one and "
-                    f"{allocated}"
-                )
-            precision = min(precision, stated)
+        shape, allocated = (self.rows, self.columns), 8 * self.dtype.itemsize
+        rows, columns, samples, stated = stated_size(stream)
+        if (rows, columns, samples) != (*shape, 1) or stated > allocated:
+            raise DamagedError(
+                f"its {name} stream holds {columns}×{rows} pixels of {samples} components and "
+                f"{stated} bits, its header says {self.columns}×{self.rows} of one and {allocated}"
+            )
         try:
-            numbers = getattr(imagecodecs, decoder)(stream, **options)
-            if is_rle:
-                numbers = np.frombuffer(numbers, cell).reshape(shape)
+            numbers = getattr(imagecodecs, decoder)(stream)
         except ImportError as cause:  # imagecodecs can be built without a codec
             raise DependencyError(
                 f"DICOM compressed as {name} needs the package imagecodecs with all its codecs",
@@ -147,9 +134,8 @@ class PixelFile:
             raise DamagedError(f"its {name} stream is damaged ({reason_of(cause)})") from cause
         if numbers.shape != shape or numbers.dtype.kind not in "iu":
             raise DamagedError(f"its {name} stream gave {numbers.dtype} of shape {numbers.shape}")
-        if numbers.dtype.kind == "u" and (self.dtype.kind == "i" or is_rle):
-            # The codec knows no sign, and RLE keeps what lies above the number.
-            unused = allocated - precision
+        if numbers.dtype.kind == "u" and self.dtype.kind == "i":  # the codec knows no sign
+            unused = allocated - min(self.bits, stated)
             shifted: Pixels = (numbers.astype(self.dtype) << unused) >> unused
             return shifted
         limits = np.iinfo(self.dtype)
@@ -189,10 +175,9 @@ def _indexed(dataset: Dataset) -> PixelFile:
     from pydicom.uid import UID
 
     syntax = syntax_of(dataset)
-    if syntax not in (*NATIVE, *DECODERS):
+    if syntax not in (*NATIVE, _RLE, *DECODERS):
         raise NotImplementedError(UID(syntax).name)
-    kind = next((name for name in _KINDS if name in dataset), None)
-    if kind is None:
+    if "PixelData" not in dataset:
         raise DamagedError("it holds no pixel data")
     if (samples := whole(dataset, "SamplesPerPixel") or 1) != 1:
         raise DamagedError(f"its pixels are of {samples} samples")
@@ -202,23 +187,19 @@ def _indexed(dataset: Dataset) -> PixelFile:
     frames = 1 if dataset.get("NumberOfFrames") is None else whole(dataset, "NumberOfFrames")
     if frames < 1:
         raise DamagedError(f"NumberOfFrames is {frames}")
-    dtype, bits = _type_of(dataset, kind)
+    dtype, bits = _type_of(dataset)
     if syntax in NATIVE:
-        _verify_length(dataset[kind].value or b"", rows, columns, frames, dtype.itemsize)
-    elif dtype.kind == "f":
-        raise DamagedError(f"{kind} cannot be compressed")
+        _verify_length(dataset.PixelData or b"", rows, columns, frames, dtype.itemsize)
     else:
         _verify_fragments(dataset, frames)
     return PixelFile(dataset, syntax, frames, rows, columns, dtype, bits)
 
 
-def _type_of(dataset: Dataset, kind: str) -> tuple[np.dtype[Any], int]:
+def _type_of(dataset: Dataset) -> tuple[np.dtype[Any], int]:
     """The type of the stored numbers, and the bits of each that are used."""
-    allocated, of_floats = whole(dataset, "BitsAllocated"), _KINDS[kind]
-    if allocated not in ((8, 16, 32) if of_floats is None else (of_floats,)):
-        raise DamagedError(f"BitsAllocated is {allocated} for {kind}, which is not read")
-    if of_floats:
-        return np.dtype(f"f{of_floats // 8}"), of_floats
+    allocated = whole(dataset, "BitsAllocated")
+    if allocated not in (8, 16, 32):
+        raise DamagedError(f"BitsAllocated is {allocated}, which is not read")
     for keyword in ("BitsStored", "PixelRepresentation"):
         if dataset.get(keyword) is None:
             raise DamagedError(f"{keyword} is missing")

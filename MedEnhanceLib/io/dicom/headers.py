@@ -10,8 +10,16 @@ from typing import TYPE_CHECKING
 
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom import multiframe
-from MedEnhanceLib.io.dicom.elements import Fields, date, plain_values, text, whole
-from MedEnhanceLib.io.dicom.slices import ELEMENTS, Slice, slice_of
+from MedEnhanceLib.io.dicom.slices import (
+    ELEMENTS,
+    Fields,
+    Slice,
+    date,
+    plain_values,
+    slice_of,
+    text,
+    whole,
+)
 from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, HEAD, begins_dicom
 from MedEnhanceLib.io.dicom.structure import (
     DamagedError,

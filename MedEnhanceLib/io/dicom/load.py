@@ -15,12 +15,11 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, MedEnhanceError
 from MedEnhanceLib.io.dicom import segmentation
 from MedEnhanceLib.io.dicom.contrast import interval_s
-from MedEnhanceLib.io.dicom.elements import Fields, plain_values, text
 from MedEnhanceLib.io.dicom.headers import SEGMENTATIONS
 from MedEnhanceLib.io.dicom.listing import Choice, choices, reason_of, require_identical
 from MedEnhanceLib.io.dicom.pixels import read_intensities
 from MedEnhanceLib.io.dicom.scan import scan
-from MedEnhanceLib.io.dicom.slices import Slice
+from MedEnhanceLib.io.dicom.slices import Fields, Slice, plain_values, text
 from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, named
 from MedEnhanceLib.io.dicom.stack import Repairs, Stack, stack_frames
 from MedEnhanceLib.io.dicom.structure import pydicom_failures, read_elements, silence

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.dicom.elements import Fields, plain_values, text, whole
+from MedEnhanceLib.io.dicom.slices import Fields, plain_values, text, whole
 from MedEnhanceLib.io.dicom.sources import COPY_AGAIN
 
 if TYPE_CHECKING:

@@ -89,11 +89,10 @@ def _read_stored(slices: Sequence[Slice], name: str, monitor: Monitor) -> Voxels
     refuse_too_large(shape, name)
     with_frames = dict.fromkeys(plane.file for plane in slices if plane.frame is not None)
     opened = {file: _indexed(file, name) for file in with_frames}
-    first = opened.get(slices[0].file) or _indexed(slices[0].file, name)
     kinds = {
         np.dtype(f"{'i' if plane.signed else 'u'}{plane.bits_allocated // 8}") for plane in slices
     }
-    stored = np.empty(shape, first.dtype if first.dtype.kind == "f" else np.result_type(*kinds))
+    stored = np.empty(shape, np.result_type(*kinds))
 
     def read(index: int) -> None:
         plane = slices[index]

@@ -106,11 +106,6 @@ class Derivation:
         source = cut(_OUR_WORDS.sub("", earlier), 63 - len(ours)).strip()
         return f"{source} {ours}".strip()
 
-    @property
-    def is_ascii(self) -> bool:
-        """Whether its texts fit into every character set."""
-        return (self.series_description or "").isascii()
-
     def _codes(self) -> list[tuple[str, str]]:
         codes = list(_CODES_OF_ACTIONS.get(self.action, (_PROCESSING,)))
         if self.lossy:

@@ -234,8 +234,7 @@ class _Series:
             image.SourceImageSequence = [
                 refer_to_source(source.reference, same_place=place.on_image) for source in sources
             ]
-        if not self.derivation.is_ascii:
-            image.SpecificCharacterSet = "ISO_IR 192"  # the source's may not have these letters
+        image.SpecificCharacterSet = "ISO_IR 192"  # the source's may not have the letters of texts
         complete(image, self.sop_class)
         return image
 
@@ -245,7 +244,8 @@ class _Series:
         image.SeriesInstanceUID = self.uid
         image.SeriesNumber = series_number(self.places[0].header, "images")
         image.InstanceNumber = number + 1
-        image.Modality = self._modality
+        is_other = self.volume.modality not in SOP_CLASSES
+        image.Modality = "OT" if is_other else self.volume.modality
         image.SeriesDescription = self.derivation.series_text(
             str(source.get("SeriesDescription") or "") if source else ""
         )
@@ -258,15 +258,6 @@ class _Series:
         if self.sop_class != PET_IMAGE or not image.get("SeriesDate"):
             # Of PET they stay: its intensities are corrected for decay to the start of the series.
             image.SeriesDate, image.SeriesTime = date, time
-
-    @property
-    def _modality(self) -> str:
-        if self.volume.modality in SOP_CLASSES:
-            return self.volume.modality
-        of_source = self.template.modality
-        # What is derived from a dose or a plan is none, and a label map here is only a picture.
-        is_other = of_source.startswith("RT") or of_source in ("SEG", *SOP_CLASSES)
-        return "OT" if is_other else of_source
 
     @staticmethod
     def _put_place(image: Dataset, place: _Place, header: Dataset | None) -> None:

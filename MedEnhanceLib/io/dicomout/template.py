@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.core.origin import DicomOrigin, Instance
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.dicom.elements import LOSSY_SYNTAXES
 from MedEnhanceLib.io.dicom.multiframe import CLASSIC, items_of
+from MedEnhanceLib.io.dicom.slices import LOSSY_SYNTAXES
 from MedEnhanceLib.io.dicom.structure import pydicom_failures, reason_of, silence
 from MedEnhanceLib.io.dicomout.attributes import copy_elements, is_of_study
 from MedEnhanceLib.io.dicomout.derivation import ds_text, fresh_uid, now
@@ -226,18 +226,15 @@ def _take(item: Dataset, image: Dataset) -> None:
 
 #: The most characters of texts that may be cut.
 _LENGTHS = {"SH": 16, "LO": 64, "ST": 1024, "LT": 10240}
-#: Texts in the character set of the dataset.
-_TEXTS = {"LO", "LT", "PN", "SH", "ST", "UC", "UT"}
 #: Who cuts an identifier makes another patient.
 _NEVER_CUT = ("PatientID", "PatientName", "SOPClassUID", "FrameOfReferenceUID", *_IDENTITY)
 
 
 def correct(header: Dataset) -> list[str]:
     """Correct invalid values of an image's header, in place; returns a sentence for each."""
-    elements = list(header.iterall())
     done = [
         _correct(element)
-        for element in elements
+        for element in list(header.iterall())
         if element.keyword not in _NEVER_CUT and not _is_valid(element)
     ]
     states_method = any(
@@ -246,11 +243,6 @@ def correct(header: Dataset) -> list[str]:
     if header.get("PatientIdentityRemoved") == "YES" and not states_method:
         header.DeidentificationMethod = "Not stated by the source"
         done.append("PatientIdentityRemoved does not say by which method; that is stated now")
-    if not header.get("SpecificCharacterSet") and not all(
-        str(element.value).isascii() for element in elements if element.VR in _TEXTS
-    ):
-        header.SpecificCharacterSet = "ISO_IR 100"
-        done.append("SpecificCharacterSet is missing; Western European letters are assumed")
     return done
 
 

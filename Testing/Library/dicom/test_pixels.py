@@ -50,20 +50,6 @@ def test_integers_of_8_to_32_bits_keep_value_and_type(
     assert np.array_equal(volume.voxels[0], stored)
 
 
-@pytest.mark.parametrize(
-    ("field", "dtype"), [("FloatPixelData", "f4"), ("DoubleFloatPixelData", "f8")]
-)
-def test_floating_pixels_are_read(field: str, dtype: str, tmp_path: Path) -> None:
-    stored = np.linspace(-1.5, 1e7, 42).reshape(6, 7).astype(dtype)
-    dataset = mr(np.zeros((6, 7), np.uint16))
-    del dataset.PixelData, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation
-    dataset.BitsAllocated = stored.dtype.itemsize * 8
-    setattr(dataset, field, stored.tobytes())
-    volume = loaded(tmp_path, dataset)
-    assert volume.dtype == stored.dtype
-    assert np.array_equal(volume.voxels[0], stored)
-
-
 @pytest.mark.parametrize("signed", [False, True])
 def test_overlays_in_the_bits_above_are_masked(signed: bool, tmp_path: Path) -> None:
     numbers = np.array([[0, 1, 2047, 2048, 4095]], np.uint16)

@@ -13,8 +13,8 @@ import pytest
 from MedEnhanceLib.core.origin import Lossy
 from MedEnhanceLib.errors import Cancelled, InputError
 from MedEnhanceLib.io.dicom import is_dicom, list_series, load_dicom, scan
-from MedEnhanceLib.io.dicom.elements import lossy_steps, plain
 from MedEnhanceLib.io.dicom.headers import Header, read_header
+from MedEnhanceLib.io.dicom.slices import lossy_steps, plain
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
