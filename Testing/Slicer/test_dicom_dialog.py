@@ -200,17 +200,17 @@ class DialogTest(DialogTestCase):
         self.assertEqual(cut, [])
         self.assertGreater(self.dialog.ui.folderEdit.width, 240)
 
-    def test_aValueThatWasTooLongForDicomIsNoWarning(self):
+    def test_aNumberThatWasTooLongForDicomIsNoWarning(self):
         source = os.path.join(self.temporaryFolder(), "ct")
         with warnings.catch_warnings(action="ignore"):
-            self.writeSeries(source, StudyID="longer than sixteen characters")
+            self.writeSeries(source, KVP="120.000000000000001")
         ui = self.show(self.fromDatabase(source))
         self.toFolder(ui)
         work = self.run_(ui)
         self.assertEqual(len(work.warnings), 1)
         first, second = self.widget.ui.messageLabel.text.split("\n")
         self.assertIn("written and read back", first)
-        self.assertIn("cut to the 16 characters", second)
+        self.assertIn("rounded to the 16 characters", second)
         self.assertEqual(self.widget.ui.messageIcon.accessibleName, "Information")
 
     def alarming(self):

@@ -285,37 +285,30 @@ class Repair:
             InputError: voxels are not finite.
         """
         frames = voxels if voxels.ndim == 4 else voxels[np.newaxis]
-        limits = [_limits(frame, monitor) for frame in frames]
+        for frame in frames:
+            _refuse_not_finite(frame, monitor)
+        limits = [(frame.min(), frame.max()) for frame in frames]
         fill = min(low for low, _ in limits)
         result = np.empty((len(frames), len(self.mixes), self.rows, self.columns), voxels.dtype)
-        for index, (frame, target) in enumerate(zip(frames, result, strict=True)):
-            share = monitor.part(index / len(frames), (index + 1) / len(frames))
-            self._fill(target, frame, fill, limits[index], share)
+        for number, (frame, target) in enumerate(zip(frames, result, strict=True)):
+            share = monitor.part(number / len(frames), (number + 1) / len(frames))
+            for index, (before, weight) in enumerate(self.mixes):
+                share.progress(index / len(self.mixes), "resampling slices")
+                plane = self._placed(frame, before, limits[number])
+                if weight:
+                    after = self._placed(frame, before + 1, limits[number])
+                    plane = (1 - weight) * plane + weight * after
+                is_imaged = ~np.isnan(plane)
+                target[index] = fill
+                target[index][is_imaged] = restore_dtype(plane[is_imaged], target.dtype)
         notes = self.notes
         if self.places is not None:
             notes += (f"where no slice reaches, the volume holds its lowest value, {fill}",)
         return result if voxels.ndim == 4 else result[0], self.geometry, notes
 
-    def _fill(
-        self, target: Voxels, slices: Voxels, fill: Any, limits: Limits, monitor: Monitor
-    ) -> None:
-        placed: dict[int, Plane] = {}
-        for index, (before, share) in enumerate(self.mixes):
-            monitor.progress(index / len(self.mixes), "resampling slices")
-            needed = (before, before + 1) if share else (before,)
-            placed = {
-                k: placed[k] if k in placed else self._placed(slices[k], k, limits) for k in needed
-            }
-            plane = placed[before]
-            if share:
-                plane = (1 - share) * plane + share * placed[before + 1]
-            is_imaged = ~np.isnan(plane)
-            target[index] = fill
-            target[index][is_imaged] = restore_dtype(plane[is_imaged], target.dtype)
-
-    def _placed(self, plane: Plane, index: int, limits: Limits) -> Plane:
+    def _placed(self, slices: Voxels, index: int, limits: Limits) -> Plane:
         """One slice on the grid of the result; NaN outside it."""
-        plane = _floating(plane)
+        plane = _floating(slices[index])
         if self.places is None:
             return plane
         result = np.full((self.rows, self.columns), np.nan, plane.dtype)
@@ -328,9 +321,7 @@ class Repair:
         return result
 
 
-def _limits(slices: Voxels, monitor: Monitor) -> Limits:
-    """The lowest and the highest value; can be cancelled between slices."""
-    lows, highs = [], []
+def _refuse_not_finite(slices: Voxels, monitor: Monitor) -> None:
     for index, plane in enumerate(slices):
         monitor.check()
         if not np.isfinite(plane).all():
@@ -338,9 +329,6 @@ def _limits(slices: Voxels, monitor: Monitor) -> Limits:
                 f"slice {index} (counted from 0) holds NaN or infinity, which cannot be resampled",
                 "Correct the values in the program that wrote the series.",
             )
-        lows.append(plane.min())
-        highs.append(plane.max())
-    return min(lows), max(highs)
 
 
 def shifted(plane: Plane, offset: float, axis: int) -> Plane:

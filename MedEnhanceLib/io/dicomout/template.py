@@ -1,7 +1,7 @@
 """What a derived object takes over from the images behind it: patient, study, frame, clinic.
 
 A frame of an enhanced multi-frame image becomes the single image that it would have been. Values
-that break DICOM's rules are shortened or left out, with a warning.
+that break DICOM's rules are rounded or left out, with a warning.
 """
 
 from __future__ import annotations
@@ -224,19 +224,28 @@ def _take(item: Dataset, image: Dataset) -> None:
             image.add(copy.deepcopy(element))
 
 
-#: The most characters of texts that may be cut.
-_LENGTHS = {"SH": 16, "LO": 64, "ST": 1024, "LT": 10240}
-#: Who cuts an identifier makes another patient.
-_NEVER_CUT = ("PatientID", "PatientName", "SOPClassUID", "FrameOfReferenceUID", *_IDENTITY)
+#: Without them an image would be another patient's, or nobody's: they stay as they are.
+_IDENTIFYING = ("PatientID", "PatientName", "SOPClassUID", "FrameOfReferenceUID", *_IDENTITY)
 
 
 def correct(header: Dataset) -> list[str]:
-    """Correct invalid values of an image's header, in place; returns a sentence for each."""
-    done = [
-        _correct(element)
-        for element in list(header.iterall())
-        if element.keyword not in _NEVER_CUT and not _is_valid(element)
-    ]
+    """Correct invalid values of an image's header, in place; returns a sentence for each.
+
+    Numbers that are too long, as some scanners write them, are rounded; other values left out.
+    """
+    done = []
+    for element in list(header.iterall()):
+        if element.keyword in _IDENTIFYING or _is_valid(element):
+            continue
+        values = _values(element)
+        if element.VR == "DS" and all(
+            isinstance(value, (float, Decimal)) and isfinite(value) for value in values
+        ):
+            element.value = [ds_text(_as_written(value)) for value in values]
+            done.append(f"{element.keyword} was rounded to the 16 characters allowed")
+        else:
+            element.value = None
+            done.append(f"{element.keyword} was left empty: DICOM does not allow its value")
     states_method = any(
         header.get(f"DeidentificationMethod{form}") for form in ("", "CodeSequence")
     )
@@ -258,23 +267,6 @@ def _is_valid(element: DataElement) -> bool:
     except (ValueError, TypeError):
         return False
     return True
-
-
-def _correct(element: DataElement) -> str:
-    """Round a number that is too long, as some scanners write it; cut a text; else leave empty."""
-    values, before = _values(element), element.value
-    if element.VR == "DS" and all(
-        isinstance(value, (float, Decimal)) and isfinite(value) for value in values
-    ):
-        element.value = [ds_text(_as_written(value)) for value in values]
-        return f"{element.keyword} was rounded to the 16 characters allowed"
-    length = _LENGTHS.get(element.VR)
-    if length is not None:
-        element.value = [str(value)[:length].rstrip() for value in values]
-        if _is_valid(element):
-            return f"{element.keyword} {before!r} was cut to the {length} characters allowed"
-    element.value = None
-    return f"{element.keyword} was left empty: DICOM does not allow its value"
 
 
 def _values(element: DataElement) -> list[Any]:
