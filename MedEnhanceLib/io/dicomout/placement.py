@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.origin import Instance
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.io.dicomout.derivation import Reference, ds_text
+from MedEnhanceLib.io.dicomout.derivation import ds_text
 from MedEnhanceLib.io.dicomout.template import Template
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ _SAME = 1e-3
 class Plane:
     """A stored image or frame, with its place as it is written; empty where it is missing."""
 
-    reference: Reference
+    reference: Instance
     series: str
     position: tuple[str, ...]
     orientation: tuple[str, ...]
@@ -139,7 +140,7 @@ def lay_out(
         planes = _planes_of(template, volume)
     else:
         planes = [
-            _plane(image, Reference(str(image.SOPClassUID), str(image.SOPInstanceUID)))
+            _plane(image, Instance("", str(image.SOPClassUID), str(image.SOPInstanceUID)))
             for image in source_images
         ]
     geometry, slices = volume.geometry, volume.shape[0]
@@ -176,7 +177,7 @@ def _planes_of(template: Template, volume: Volume) -> list[Plane]:
     instances = [instance for frame in template.origin.instances for instance in frame]
     is_named = [(instance.file, instance.frame) in named for instance in instances]
     return [
-        _plane(header, Reference(instance.sop_class, instance.sop_instance, instance.frame))
+        _plane(header, instance)
         for header, instance, counts in zip(template.headers, instances, is_named, strict=True)
         if counts or not any(is_named)
     ]
@@ -206,7 +207,7 @@ def _behind_slices(
     return behind
 
 
-def _plane(image: Dataset, reference: Reference) -> Plane:
+def _plane(image: Dataset, reference: Instance) -> Plane:
     """A single image as a plane."""
     position, orientation, spacing = (
         decimals(image.get(keyword) or ())
