@@ -221,11 +221,10 @@ class Cohort:
             InputError: no such series, or one without a PatientID.
         """
         from MedEnhanceLib.io.dicom.listing import choices
-        from MedEnhanceLib.io.dicom.scan import scan
 
         root = Path(folder)
         found: dict[str, list[tuple[Path, str]]] = {}
-        for choice in choices(scan(root, monitor or Monitor()), root.name):
+        for choice in choices(root, monitor or Monitor()):
             row = choice.row
             if not row.readable or choice.part is None or modality not in (None, row.modality):
                 continue

@@ -64,11 +64,6 @@ _REFUSED = {
         "an RT structure set: contours drawn on images, not the images",
         "Give the images it belongs to; to view the contours, import it with 3D Slicer.",
     ),
-    f"{_STORAGE}4.2": ("MR spectroscopy: spectra, not an image", _ITS_IMAGES),
-    f"{_STORAGE}66": (
-        "raw data of a scanner: no image was reconstructed in it",
-        "Export the reconstructed images.",
-    ),
 }
 
 

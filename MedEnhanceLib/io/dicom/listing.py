@@ -90,16 +90,16 @@ def list_series(path: Path, monitor: Monitor) -> list[SeriesRow]:
     Raises:
         InputError: there is no DICOM file.
     """
-    return [choice.row for choice in choices(scan(path, monitor), path.name)]
+    return [choice.row for choice in choices(path, monitor)]
 
 
-def choices(found: Sequence[Series], name: str) -> list[Choice]:
-    """Everything that a scan found, volumes first; `row.number` counts from 1."""
+def choices(path: Path, monitor: Monitor) -> list[Choice]:
+    """Everything at a path, volumes first; `row.number` counts from 1. As `list_series`."""
     images: list[Choice] = []
     others: list[Choice] = []
-    for series in found:
+    for series in scan(path, monitor):
         if series.images:
-            images += _volumes(series, name)
+            images += _volumes(series, path.name)
         elif series.damaged:
             images.append(_no_image(series.damaged))
         by_kind: dict[str, list[Header]] = defaultdict(list)

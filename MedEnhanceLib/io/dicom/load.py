@@ -18,7 +18,6 @@ from MedEnhanceLib.io.dicom.contrast import interval_s
 from MedEnhanceLib.io.dicom.headers import SEGMENTATIONS
 from MedEnhanceLib.io.dicom.listing import Choice, choices, reason_of, require_identical
 from MedEnhanceLib.io.dicom.pixels import read_intensities
-from MedEnhanceLib.io.dicom.scan import scan
 from MedEnhanceLib.io.dicom.slices import Fields, Slice, plain_values, text
 from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, named
 from MedEnhanceLib.io.dicom.stack import Repairs, Stack, stack_frames
@@ -54,7 +53,7 @@ def load_dicom(
         InputError: several series fit, none does, or one gives no volume; GeometryError where its
             slices make no even grid.
     """
-    found = choices(scan(path, monitor.part(0, 0.3)), path.name)
+    found = choices(path, monitor.part(0, 0.3))
     choice = _choose(found, series, path, monitor)
     if choice.part is None and _is_segmentation(choice):
         return _segmentation(choice, path, monitor)
@@ -68,7 +67,7 @@ def read_grid(
 
     A tilted or uneven series has the grid that it would be resampled to. Raises as `load_dicom`.
     """
-    found = choices(scan(path, monitor.part(0, 0.9)), path.name)
+    found = choices(path, monitor.part(0, 0.9))
     choice = _choose(found, series, path, monitor)
     if choice.fault or choice.part is None:
         raise choice.error

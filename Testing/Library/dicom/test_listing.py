@@ -55,8 +55,6 @@ def test_numbers_of_the_table_are_those_that_load_takes(make_series: Make) -> No
         (f"{CLASSES}481.2", "an RT dose"),
         (f"{CLASSES}481.3", "contours drawn on images"),
         (f"{CLASSES}30", "parametric map"),
-        (f"{CLASSES}4.2", "spectroscopy"),
-        (f"{CLASSES}66", "raw data"),
         ("1.2.276.1.2.3", "OT: it holds no image"),
     ],
 )
