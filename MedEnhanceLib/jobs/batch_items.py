@@ -196,10 +196,9 @@ def _series_in(source: Path) -> list[tuple[str, str]]:
     if not source.is_dir():
         return [("", "")]
     from MedEnhanceLib.io.dicom.listing import choices
-    from MedEnhanceLib.io.dicom.scan import scan
 
     try:
-        found = choices(scan(source, Monitor()), source.name)
+        found = choices(source, Monitor())
     except MedEnhanceError:
         return [("", "")]
     images = [choice for choice in found if choice.part is not None or choice.about.damaged]

@@ -87,7 +87,6 @@ def _series_beside(
 ) -> tuple[_Place, list[_Place]]:
     """The volume's series, and the others of its examination: there and in the folders beside."""
     from MedEnhanceLib.io.dicom.listing import choices
-    from MedEnhanceLib.io.dicom.scan import scan
 
     here = path if path.is_dir() else path.parent
     beside = [one for one in sorted(here.parent.iterdir()) if one.is_dir() and one != here]
@@ -95,7 +94,7 @@ def _series_beside(
     for folder in (here, *beside[:_MOST_BESIDE]):
         monitor.check()
         try:
-            found = choices(scan(folder, monitor), folder.name)
+            found = choices(folder, monitor)
         except MedEnhanceError:
             continue  # a folder without DICOM
         for one in found:

@@ -133,21 +133,6 @@ class DialogTest(DialogTestCase):
         self.assertIn("import that series", ui.sourceLabel.text)
         self.assertFalse(ui.patientFrame.isHidden())
 
-    def test_deIdentifiedNoPatientIsNamed(self):
-        ui = self.show(self.loaded())
-        ui.deidentifyCheckBox.checked = True
-        self.assertNotIn("P-17", ui.sourceLabel.text)
-        self.assertIn("without the patient", ui.sourceLabel.text)
-        ui.deidentifyCheckBox.checked = False
-        self.assertIn("P-17", ui.sourceLabel.text)
-
-    @slow
-    def test_whereAPatientIsNamedAPseudonymIsNamedInstead(self):
-        ui = self.show(self.smallVolume())
-        self.assertFalse(ui.deidentifyCheckBox.enabled)
-        ui.deidentifyCheckBox.checked = True
-        self.assertFalse(self.dialog.options.deidentify)
-
     def test_aFolderThatIsChosenHasToBeNamed(self):
         ui = self.show(self.loaded())
         ui.folderCheckBox.checked = True
@@ -215,17 +200,17 @@ class DialogTest(DialogTestCase):
         self.assertEqual(cut, [])
         self.assertGreater(self.dialog.ui.folderEdit.width, 240)
 
-    def test_aValueThatWasTooLongForDicomIsNoWarning(self):
+    def test_aNumberThatWasTooLongForDicomIsNoWarning(self):
         source = os.path.join(self.temporaryFolder(), "ct")
         with warnings.catch_warnings(action="ignore"):
-            self.writeSeries(source, StudyID="longer than sixteen characters")
+            self.writeSeries(source, KVP="120.000000000000001")
         ui = self.show(self.fromDatabase(source))
         self.toFolder(ui)
         work = self.run_(ui)
         self.assertEqual(len(work.warnings), 1)
         first, second = self.widget.ui.messageLabel.text.split("\n")
         self.assertIn("written and read back", first)
-        self.assertIn("cut to the 16 characters", second)
+        self.assertIn("rounded to the 16 characters", second)
         self.assertEqual(self.widget.ui.messageIcon.accessibleName, "Information")
 
     def alarming(self):

@@ -25,8 +25,8 @@ from MedEnhancePanels.tasks.node_job import share
 PARTS = ("volume", "segmentation", "uncertainty")
 #: Share of the progress that the jobs take where an import follows.
 _WRITING = 0.85
-#: How the library says that a value of the original's headers was too long for DICOM.
-_SHORTENED = re.compile(r"the source's \w+ .*was (cut|rounded) to the \d+ characters allowed")
+#: How the library says that a number of the original's headers was too long for DICOM.
+_SHORTENED = re.compile(r"the source's \w+ was rounded to the \d+ characters allowed")
 #: Imports in progress: an indexer must not be destroyed while it signals that it is done.
 _alive = set()
 #: How long an import that was cancelled may take to say that it has ended.
@@ -45,7 +45,6 @@ class ExportOptions:
     patientName: str = ""
     studyDescription: str = ""
     seriesDescription: str = ""  # "" for the library's own
-    deidentify: bool = False
 
 
 def partsOf(node):
@@ -59,7 +58,7 @@ def partsOf(node):
 
 
 def isShortened(warning):
-    """Whether a warning says no more than that a value of the original's headers was too long."""
+    """Whether a warning says no more than that a number of the original's headers was too long."""
     return _SHORTENED.fullmatch(warning) is not None
 
 
@@ -81,12 +80,6 @@ def checkOptions(node, options):
             _("No destination is chosen"),
             _("Choose Slicer's DICOM database, a folder, or both."),
             "output",
-        )
-    if options.deidentify and options.source is None:
-        raise PanelError(
-            _("A new patient ID cannot be combined with de-identification"),
-            _("Enter a pseudonym as the patient's ID, without de-identification."),
-            "config",
         )
     if options.folder:
         checkFolder(options.folder)
@@ -189,7 +182,6 @@ class DicomExport(Work):
         options = self.options
         params = {
             "output": self._target,
-            "deidentify": options.deidentify,
             "series_description": options.seriesDescription.strip(),
             "action": _actionOf(self.node),
             "model": provenance.modelOf(self.node),

@@ -9,17 +9,18 @@ Sources: ITU-T T.81, annex B (JPEG, and JPEG-LS alike); T.800, annex A (JPEG 200
 from __future__ import annotations
 
 import io
-import math
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.errors import DependencyError
-from MedEnhanceLib.io.dicom.elements import text, whole
-from MedEnhanceLib.io.dicom.sources import FileRef
+from MedEnhanceLib.io.dicom.slices import whole
 from MedEnhanceLib.io.dicom.structure import (
     IMPLICIT,
     NATIVE,
@@ -37,9 +38,9 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 Pixels = npt.NDArray[Any]
+_RLE = f"{IMPLICIT}.5"
 #: Transfer syntax → (name, decoder of imagecodecs).
 DECODERS: dict[str, tuple[str, str]] = {
-    f"{IMPLICIT}.5": ("RLE", "dicomrle_decode"),
     f"{IMPLICIT}.4.50": ("JPEG baseline", "jpeg8_decode"),
     f"{IMPLICIT}.4.51": ("JPEG extended", "jpeg8_decode"),
     f"{IMPLICIT}.4.57": ("JPEG lossless", "jpeg8_decode"),
@@ -52,12 +53,10 @@ DECODERS: dict[str, tuple[str, str]] = {
     f"{IMPLICIT}.4.202": ("HTJ2K lossless, by resolution", "jpeg2k_decode"),
     f"{IMPLICIT}.4.203": ("HTJ2K", "jpeg2k_decode"),
 }
-#: What holds pixels, and the bits of a number there; None where the header says how many.
-_KINDS = {"PixelData": None, "FloatPixelData": 32, "DoubleFloatPixelData": 64}
 _ELEMENTS = (
-    "SOPInstanceUID", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration",
+    "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration",
     "NumberOfFrames", "Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit",
-    "PixelRepresentation", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", *_KINDS,
+    "PixelRepresentation", "ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData",
 )  # fmt: skip
 _J2K_START, _END = b"\xff\x4f\xff\x51", b"\xff\xd9"
 #: Markers of JPEG without a length, and those that begin with the size of the frame.
@@ -69,13 +68,12 @@ _FRAME_MARKERS = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), 0x
 class PixelFile:
     """A file whose frames can be read one by one, from any thread.
 
-    dataset: the elements that decoding needs, with the pixels as they are stored. instance:
-    SOPInstanceUID. syntax: the transfer syntax UID. frames: their number. dtype: of the stored
-    numbers. bits: how many of each cell are the number.
+    dataset: the elements that decoding needs, with the pixels as they are stored. syntax: the
+    transfer syntax UID. frames: their number. dtype: of the stored numbers. bits: how many of each
+    cell are the number.
     """
 
     dataset: Dataset
-    instance: str
     syntax: str
     frames: int
     rows: int
@@ -98,8 +96,8 @@ class PixelFile:
         from pydicom.pixels.decoders.base import get_decoder
         from pydicom.uid import UID
 
-        try:
-            if self.syntax in NATIVE:
+        with _damage():
+            if self.syntax in (*NATIVE, _RLE):
                 numbers, _ = get_decoder(UID(self.syntax)).as_array(
                     self.dataset, index=index, raw=True, validate=False
                 )
@@ -112,47 +110,32 @@ class PixelFile:
                 number_of_frames=self.frames,
                 extended_offsets=tuple(table) if all(table) else None,
             )
-        except MemoryError:
-            raise
-        except pydicom_failures() as cause:
-            raise DamagedError(f"it is damaged or cut short ({reason_of(cause)})") from cause
         return self._decoded(stream)
 
     def _decoded(self, stream: bytes) -> Pixels:
         """[J, I] of one compressed frame, all fragments joined."""
         name, decoder = DECODERS[self.syntax]
         imagecodecs = require("imagecodecs", purpose=f"DICOM compressed as {name}")
-        shape, precision = (self.rows, self.columns), self.bits
-        options: dict[str, Any] = {}
-        if decoder == "dicomrle_decode":
-            cell = np.dtype(f"<u{self.dtype.itemsize}")
-            options = {"dtype": cell, "out": math.prod(shape) * cell.itemsize}
-        else:
-            stated = stated_size(stream)
-            if stated[:3] != (*shape, 1) or stated.precision > 8 * self.dtype.itemsize:
-                raise DamagedError(
-                    f"its {name} stream holds {stated.columns}×{stated.rows} pixels of "
-                    f"{stated.components} components and {stated.precision} bits, its header says "
-                    f"{self.columns}×{self.rows} of one and {8 * self.dtype.itemsize}"
-                )
-            precision = min(precision, stated.precision)
+        shape, allocated = (self.rows, self.columns), 8 * self.dtype.itemsize
+        rows, columns, samples, stated = stated_size(stream)
+        if (rows, columns, samples) != (*shape, 1) or stated > allocated:
+            raise DamagedError(
+                f"its {name} stream holds {columns}×{rows} pixels of {samples} components and "
+                f"{stated} bits, its header says {self.columns}×{self.rows} of one and {allocated}"
+            )
         try:
-            numbers = getattr(imagecodecs, decoder)(stream, **options)
-            if options:
-                numbers = np.frombuffer(numbers, cell).reshape(shape)
+            numbers = getattr(imagecodecs, decoder)(stream)
         except ImportError as cause:  # imagecodecs can be built without a codec
             raise DependencyError(
                 f"DICOM compressed as {name} needs the package imagecodecs with all its codecs",
                 "Install it from its wheel: python -m pip install --force-reinstall imagecodecs",
             ) from cause
         except (RuntimeError, ValueError, MemoryError) as cause:
-            reason = " ".join(str(cause).split())
-            raise DamagedError(f"its {name} stream is damaged ({reason[:120]})") from cause
+            raise DamagedError(f"its {name} stream is damaged ({reason_of(cause)})") from cause
         if numbers.shape != shape or numbers.dtype.kind not in "iu":
             raise DamagedError(f"its {name} stream gave {numbers.dtype} of shape {numbers.shape}")
-        if numbers.dtype.kind == "u" and (self.dtype.kind == "i" or options):
-            # The codec knows no sign, and RLE keeps what lies above the number.
-            unused = 8 * self.dtype.itemsize - precision
+        if numbers.dtype.kind == "u" and self.dtype.kind == "i":  # the codec knows no sign
+            unused = allocated - min(self.bits, stated)
             shifted: Pixels = (numbers.astype(self.dtype) << unused) >> unused
             return shifted
         limits = np.iinfo(self.dtype)
@@ -163,34 +146,38 @@ class PixelFile:
         return fitting
 
 
-def index_pixels(file: FileRef) -> PixelFile:
+@contextmanager
+def _damage() -> Iterator[None]:
+    """Turn pydicom's failures into DamagedError, but for files that cannot be opened."""
+    try:
+        yield
+    except (DamagedError, NotImplementedError, MemoryError):
+        raise
+    except pydicom_failures() as cause:
+        if isinstance(cause, OSError) and cause.errno is not None:
+            raise
+        raise DamagedError(f"it is damaged or cut short ({reason_of(cause)})") from cause
+
+
+def index_pixels(file: Path) -> PixelFile:
     """Read a file, and check that it holds the frames that its header states.
 
     Raises:
         DamagedError: elements are cut short, or contradict each other or the number of pixels.
         NotImplementedError: the transfer syntax is not read.
         OSError: the file cannot be read.
-        InputError: the file cannot be unpacked from its archive.
     """
-    with file.open() as stream, silence():
-        try:
-            return _indexed(read_elements(stream, _ELEMENTS, last=PIXEL_DATA))
-        except (DamagedError, NotImplementedError, MemoryError):
-            raise
-        except pydicom_failures() as cause:
-            if isinstance(cause, OSError) and cause.errno is not None:
-                raise
-            raise DamagedError(f"it is damaged or cut short ({reason_of(cause)})") from cause
+    with _damage(), file.open("rb") as stream, silence():
+        return _indexed(read_elements(stream, _ELEMENTS, last=PIXEL_DATA))
 
 
 def _indexed(dataset: Dataset) -> PixelFile:
     from pydicom.uid import UID
 
     syntax = syntax_of(dataset)
-    if syntax not in (*NATIVE, *DECODERS):
+    if syntax not in (*NATIVE, _RLE, *DECODERS):
         raise NotImplementedError(UID(syntax).name)
-    kind = next((name for name in _KINDS if name in dataset), None)
-    if kind is None:
+    if "PixelData" not in dataset:
         raise DamagedError("it holds no pixel data")
     if (samples := whole(dataset, "SamplesPerPixel") or 1) != 1:
         raise DamagedError(f"its pixels are of {samples} samples")
@@ -200,24 +187,19 @@ def _indexed(dataset: Dataset) -> PixelFile:
     frames = 1 if dataset.get("NumberOfFrames") is None else whole(dataset, "NumberOfFrames")
     if frames < 1:
         raise DamagedError(f"NumberOfFrames is {frames}")
-    dtype, bits = _type_of(dataset, kind)
-    if dtype.kind == "f" and syntax not in NATIVE:
-        raise DamagedError(f"{kind} cannot be compressed")
+    dtype, bits = _type_of(dataset)
     if syntax in NATIVE:
-        _verify_length(dataset[kind].value or b"", rows, columns, frames, dtype.itemsize)
+        _verify_length(dataset.PixelData or b"", rows, columns, frames, dtype.itemsize)
     else:
         _verify_fragments(dataset, frames)
-    instance = text(dataset, "SOPInstanceUID")
-    return PixelFile(dataset, instance, syntax, frames, rows, columns, dtype, bits)
+    return PixelFile(dataset, syntax, frames, rows, columns, dtype, bits)
 
 
-def _type_of(dataset: Dataset, kind: str) -> tuple[np.dtype[Any], int]:
+def _type_of(dataset: Dataset) -> tuple[np.dtype[Any], int]:
     """The type of the stored numbers, and the bits of each that are used."""
-    allocated, of_floats = whole(dataset, "BitsAllocated"), _KINDS[kind]
-    if allocated not in ((8, 16, 32) if of_floats is None else (of_floats,)):
-        raise DamagedError(f"BitsAllocated is {allocated} for {kind}, which is not read")
-    if of_floats:
-        return np.dtype(f"f{of_floats // 8}"), of_floats
+    allocated = whole(dataset, "BitsAllocated")
+    if allocated not in (8, 16, 32):
+        raise DamagedError(f"BitsAllocated is {allocated}, which is not read")
     for keyword in ("BitsStored", "PixelRepresentation"):
         if dataset.get(keyword) is None:
             raise DamagedError(f"{keyword} is missing")
@@ -256,17 +238,8 @@ def _verify_fragments(dataset: Dataset, frames: int) -> None:
         raise DamagedError(f"its pixel data has {pieces} pieces for {frames} frames")
 
 
-class Stated(NamedTuple):
-    """What a stream of JPEG, JPEG-LS or JPEG 2000 states of its image."""
-
-    rows: int
-    columns: int
-    components: int
-    precision: int
-
-
-def stated_size(stream: bytes) -> Stated:
-    """The size that a stream states, before a decoder allocates it.
+def stated_size(stream: bytes) -> tuple[int, int, int, int]:
+    """Rows, columns, components and bits that a stream states, before a decoder allocates them.
 
     Raises:
         DamagedError: it states none, or its end marker is missing.
@@ -278,21 +251,19 @@ def stated_size(stream: bytes) -> Stated:
         if start >= 0 and not stream.startswith(b"\xff\xd8"):
             right, below, left, above = struct.unpack_from(">4I", stream, start + 8)
             components, depth = struct.unpack_from(">HB", stream, start + 40)
-            return Stated(below - above, right - left, components, (depth & 0x7F) + 1)
-        return _stated_by_jpeg(stream)
+            return below - above, right - left, components, (depth & 0x7F) + 1
+        at = 2
+        while stream[:2] == b"\xff\xd8" and stream[at] == 0xFF:
+            marker = stream[at + 1]
+            if marker in _FRAME_MARKERS:
+                bits, rows, columns, components = struct.unpack_from(">BHHB", stream, at + 4)
+                return rows, columns, components, bits
+            if marker == 0xFF:  # fill
+                at += 1
+            elif marker in _BARE_MARKERS:
+                at += 2
+            else:
+                at += 2 + int(struct.unpack_from(">H", stream, at + 2)[0])
     except (struct.error, IndexError) as cause:
         raise DamagedError("its stream is cut short inside its header") from cause
-
-
-def _stated_by_jpeg(stream: bytes) -> Stated:
-    at = 2
-    while stream[:2] == b"\xff\xd8" and stream[at] == 0xFF:
-        marker = stream[at + 1]
-        if marker in _FRAME_MARKERS:
-            precision, rows, columns, components = struct.unpack_from(">BHHB", stream, at + 4)
-            return Stated(rows, columns, components, precision)
-        if marker == 0xFF or marker in _BARE_MARKERS:
-            at += 1 if marker == 0xFF else 2
-            continue
-        at += 2 + int(struct.unpack_from(">H", stream, at + 2)[0])
     raise DamagedError("its stream holds no image")

@@ -17,20 +17,16 @@ import numpy as np
 
 from MedEnhanceLib.io.dicom.contrast import (
     ACQUISITION,
-    IN_TIME,
     TIME,
     Attribute,
     are_of_one_kind,
     attributes_of,
-    groups_by,
     interleave,
-    interval_s,
     ranked,
-    with_kinds,
+    with_equal_times,
 )
 from MedEnhanceLib.io.dicom.slices import Slice, Slices
 from MedEnhanceLib.io.dicom.sources import named
-from MedEnhanceLib.runtime.progress import Monitor
 
 #: Of direction cosines: more than rounding, less than another orientation.
 _SAME_DIRECTION = 0.01
@@ -60,16 +56,14 @@ class Part:
     @property
     def slices(self) -> list[Slice]:
         """The slices of all frames."""
-        return [one for frame in self.frames for one in frame]
+        return [plane for frame in self.frames for plane in frame]
 
-    @property
-    def interval_s(self) -> float | None:
-        """Seconds from frame to frame; None where the axis is not time, or is uneven."""
-        several_b = len({one.b_value for one in self.slices}) > 1
-        return interval_s(self.frames) if self.axis in IN_TIME and not several_b else None
+    def within(self, name: str) -> Part:
+        """As a part of what has this name."""
+        return replace(self, name=", ".join(filter(None, (name, self.name))))
 
 
-def parts_of(slices: Slices, name: str, monitor: Monitor) -> list[Part]:
+def parts_of(slices: Slices) -> tuple[list[Part], list[str]]:
     """Divide a series into volumes.
 
     Parts of equal geometry that differ in one attribute become the frames of one part. Slices that
@@ -77,23 +71,21 @@ def parts_of(slices: Slices, name: str, monitor: Monitor) -> list[Part]:
 
     Args:
         slices: of one series, in any order.
-        name: of the series, for messages.
-        monitor: is warned of localizers among other slices, which are left out.
     Returns:
-        The volumes, in a fixed order.
+        The volumes, in a fixed order; and the names of localizers, which are left out among others.
     """
-    groups = _by_geometry([one for one in slices if "LOCALIZER" not in one.image_type] or slices)
-    largest = max(groups.values(), key=len)
-    groups = {title: group for title, group in groups.items() if not _is_lone_scout(group, largest)}
-    used = {id(one) for group in groups.values() for one in group}
-    scouts = [one.file.name for one in slices if id(one) not in used]
+    scouts = [plane.file.name for plane in slices if "LOCALIZER" in plane.image_type]
+    if len(scouts) == len(slices):
+        scouts = []
     if scouts:
-        monitor.warn(f"{name}: left out, as they are localizers (scout views): {named(scouts)}")
-    return [
-        _with_name(part, title if len(groups) > 1 else "")
+        slices = [plane for plane in slices if "LOCALIZER" not in plane.image_type]
+    groups = _by_geometry(slices)
+    parts = [
+        part.within(title if len(groups) > 1 else "")
         for title, group in groups.items()
-        for part in divided(group)
+        for part in _divided(group)
     ]
+    return parts, scouts
 
 
 def _by_geometry(slices: Slices) -> dict[str, list[Slice]]:
@@ -101,26 +93,26 @@ def _by_geometry(slices: Slices) -> dict[str, list[Slice]]:
 
     A slice without a place stays with the largest group, so that `stack` reports it.
     """
-    placed = [one for one in slices if one.position and one.orientation]
+    placed = [plane for plane in slices if plane.position and plane.orientation]
     if not placed:
         return {"": list(slices)}
     directions: list[np.ndarray[tuple[int], np.dtype[np.float64]]] = []
-    references = list(dict.fromkeys(one.frame_of_reference for one in placed))
+    references = list(dict.fromkeys(plane.frame_of_reference for plane in placed))
     # A slice may lack the frame of reference that the others have.
     several_references = len({*references} - {""}) > 1
     groups: dict[tuple[str, str, str], list[Slice]] = defaultdict(list)
-    for one in placed:
-        cosines = np.asarray(one.orientation, dtype=np.float64)
+    for plane in placed:
+        cosines = np.asarray(plane.orientation, dtype=np.float64)
         near = (np.abs(cosines - other).max() <= _SAME_DIRECTION for other in directions)
         direction = next((index for index, is_near in enumerate(near) if is_near), len(directions))
         if direction == len(directions):
             directions.append(cosines)
-        plane = _PLANES[int(np.abs(np.cross(cosines[:3], cosines[3:])).argmax())]
-        number = references.index(one.frame_of_reference) + 1 if several_references else 1
-        key = (f"{one.columns}×{one.rows}", f"{plane} {direction + 1}", f"reference {number}")
-        groups[key].append(one)
+        across = _PLANES[int(np.abs(np.cross(cosines[:3], cosines[3:])).argmax())]
+        number = references.index(plane.frame_of_reference) + 1 if several_references else 1
+        size = f"{plane.columns}×{plane.rows}"
+        groups[size, f"{across} {direction + 1}", f"reference {number}"].append(plane)
     largest = max(groups.values(), key=len)
-    largest += [one for one in slices if not (one.position and one.orientation)]
+    largest += [plane for plane in slices if not (plane.position and plane.orientation)]
     differs = [len(set(parts)) > 1 for parts in zip(*groups, strict=True)]
     return {
         ", ".join(part for part, is_needed in zip(key, differs, strict=True) if is_needed): group
@@ -128,26 +120,14 @@ def _by_geometry(slices: Slices) -> dict[str, list[Slice]]:
     }
 
 
-def _is_lone_scout(group: Slices, largest: Slices) -> bool:
-    """Whether it is a single slice across a stack of at least three."""
-    if len(group) > 1 or len(largest) < 3 or not (group[0].orientation and largest[0].orientation):
-        return False
-    across, along = (
-        np.cross(cosines[:3], cosines[3:])
-        for cosines in (group[0].orientation, largest[0].orientation)
-    )
-    is_direction = abs(across @ across - 1) < 0.1  # not a damaged one
-    return bool(is_direction and abs(across @ along) < 0.1)
-
-
-def divided(slices: Slices) -> list[Part]:
+def _divided(slices: Slices) -> list[Part]:
     """The volumes that slices of one size and orientation make, in a fixed order."""
-    if any(not (one.position and one.orientation) for one in slices):
-        return [Part((tuple(slices),))]
-    slices = with_kinds(slices)
+    whole = [Part((tuple(slices),))]
+    if any(not (plane.position and plane.orientation) for plane in slices):
+        return whole
+    slices = with_equal_times(slices)
     places = _Places(slices)
-    attributes = attributes_of(slices)
-    return _divided(slices, places, attributes, _MOST_DIVISIONS) or [Part((tuple(slices),))]
+    return _divided_by(slices, places, attributes_of(slices), _MOST_DIVISIONS) or whole
 
 
 class _Places:
@@ -156,7 +136,7 @@ class _Places:
     def __init__(self, slices: Slices) -> None:
         orientation = np.asarray(slices[0].orientation, dtype=np.float64)
         normal = np.cross(orientation[:3], orientation[3:])
-        along = np.array([normal @ np.asarray(one.position) for one in slices])
+        along = np.array([normal @ np.asarray(plane.position) for plane in slices])
         order = np.argsort(along, kind="stable")
         gaps = np.diff(along[order])
         apart = gaps[gaps > _SAME_PLACE_MM]
@@ -164,57 +144,51 @@ class _Places:
         ranks = np.concatenate([[0], np.cumsum(gaps > max(_SAME_PLACE_MM, 0.01 * self.step))])
         places = np.empty(len(slices), int)
         places[order] = ranks
-        self.of = dict(zip(map(id, slices), places.tolist(), strict=True))
+        self._of = dict(zip(map(id, slices), places.tolist(), strict=True))
         self.mm = dict(zip(places.tolist(), along.tolist(), strict=True))
 
-    def set_of(self, slices: Slices) -> frozenset[int]:
-        return frozenset(self.of[id(one)] for one in slices)
+    def at(self, slices: Slices) -> dict[int, list[Slice]]:
+        """The slices at each place, in the order of the places."""
+        at: dict[int, list[Slice]] = defaultdict(list)
+        for plane in sorted(slices, key=lambda plane: self._of[id(plane)]):
+            at[self._of[id(plane)]].append(plane)
+        return at
 
     def collide(self, slices: Slices) -> bool:
-        return len(self.set_of(slices)) < len(slices)
+        """Whether some of them share a place."""
+        return len(self.at(slices)) < len(slices)
 
     def is_stack(self, slices: Slices) -> bool:
         """Whether their distances are about those of the whole series, so none are left out."""
-        along = [self.mm[place] for place in sorted(self.set_of(slices))]
+        along = [self.mm[place] for place in self.at(slices)]
         if len(along) == 1:
             return self.step == 0
         return bool(np.median(np.diff(along)) <= 1.5 * self.step)
 
-    def in_order(self, slices: Slices) -> list[Slice]:
-        return sorted(slices, key=lambda one: self.of[id(one)])
 
-    def by_place(self, slices: Slices) -> list[list[Slice]]:
-        at: dict[int, list[Slice]] = defaultdict(list)
-        for one in self.in_order(slices):
-            at[self.of[id(one)]].append(one)
-        return list(at.values())
-
-
-def _divided(
+def _divided_by(
     slices: Slices, places: _Places, attributes: Sequence[Attribute], divisions: int
 ) -> list[Part]:
     """Parts in which no slices share a place; [] where no attributes give such parts."""
-    if not places.collide(slices):
-        if not any(one.is_contrast and one.mixes(slices) for one in attributes):
-            return [Part((tuple(slices),))]
-    else:
-        framed = _framed(slices, places, attributes)
-        if framed:
-            return [framed]
+    collide = places.collide(slices)
+    mixed = [own for own in attributes if own.is_contrast and own.mixes(slices)]
+    if not collide and not mixed:
+        return [Part((tuple(slices),))]
+    framed = _framed(slices, places, attributes) if collide else None
+    if framed:
+        return [framed]
     for index, attribute in enumerate(attributes if divisions else ()):
-        groups = groups_by(slices, attribute)
-        collide = places.collide(slices)
-        is_needed = collide or (attribute.is_contrast and attribute.mixes(slices))
-        if len(groups) == 1 or not is_needed:
+        groups = attribute.groups(slices)
+        if len(groups) == 1 or not (collide or attribute in mixed):
             continue
         if collide and not all(map(places.is_stack, groups.values())):
             continue  # it only counts slices
         made: list[Part] = []
         for value, group in groups.items():
-            parts = _divided(group, places, attributes[index + 1 :], divisions - 1)
+            parts = _divided_by(group, places, attributes[index + 1 :], divisions - 1)
             if not parts:
                 break
-            made += [_with_name(part, attribute.called(value)) for part in parts]
+            made += [part.within(attribute.called(value)) for part in parts]
         else:
             return made
     return []
@@ -222,33 +196,32 @@ def _divided(
 
 def _framed(slices: Slices, places: _Places, attributes: Sequence[Attribute]) -> Part | None:
     """All slices as the frames of one volume; None where they are not."""
+    everywhere = places.at(slices)
     nearly: Part | None = None
     for attribute in attributes:
-        frames = [places.in_order(group) for group in groups_by(slices, attribute).values()]
-        if not attribute.makes_frames or len(frames) < 2 or any(map(places.collide, frames)):
+        groups = attribute.groups(slices)
+        if (
+            not attribute.makes_frames
+            or len(groups) < 2
+            or any(map(places.collide, groups.values()))
+        ):
             continue
-        everywhere = places.set_of(slices)
-        lacking = {
-            attribute.called(attribute.value(frame[0])): everywhere - places.set_of(frame)
-            for frame in frames
-        }
-        count = sum(map(len, lacking.values()))
-        if count and count <= _MOST_LACKING * len(everywhere) * len(frames):
-            missing = [
-                f"{title} at {places.mm[place]:.2f} mm"
-                for title, at in lacking.items()
-                for place in sorted(at)
-            ]
+        stacks = {attribute.called(value): places.at(group) for value, group in groups.items()}
+        frames = tuple(tuple(plane for (plane,) in at.values()) for at in stacks.values())
+        missing = [
+            f"{title} at {places.mm[place]:.2f} mm"
+            for title, at in stacks.items()
+            for place in everywhere
+            if place not in at
+        ]
+        if not missing:
+            is_mixed = attribute is ACQUISITION and interleave(frames)
+            if not is_mixed and are_of_one_kind(frames, attribute, attributes):
+                return Part(frames, axis=attribute.axis)
+        elif len(missing) <= _MOST_LACKING * len(everywhere) * len(frames):
             reason = f"slices are missing: {named(missing)}"
-            nearly = nearly or Part(tuple(map(tuple, frames)), axis=attribute.axis, reason=reason)
-        is_mixed = attribute is ACQUISITION and interleave(frames)
-        if not count and not is_mixed and are_of_one_kind(frames, attribute, attributes):
-            return Part(tuple(map(tuple, frames)), axis=attribute.axis)
-    by_time = ranked(places.by_place(slices))
+            nearly = nearly or Part(frames, axis=attribute.axis, reason=reason)
+    by_time = ranked(list(everywhere.values()))
     if by_time and are_of_one_kind(by_time, None, attributes):
         return Part(by_time, axis=TIME)
     return nearly
-
-
-def _with_name(part: Part, name: str) -> Part:
-    return replace(part, name=", ".join(filter(None, (name, part.name))))

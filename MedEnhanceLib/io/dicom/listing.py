@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
+import filecmp
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,11 +14,13 @@ from MedEnhanceLib.io.dicom import pixels
 from MedEnhanceLib.io.dicom.frames import Part, parts_of
 from MedEnhanceLib.io.dicom.headers import Header
 from MedEnhanceLib.io.dicom.scan import Series, scan
-from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, FileRef, counted, named
+from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, counted, named
 from MedEnhanceLib.io.dicom.stack import require_alike, stack_frames
-from MedEnhanceLib.runtime.progress import Event, Monitor, attend
+from MedEnhanceLib.runtime.progress import Monitor, attend
 
 _TAKE_AWAY = "Copy or export the file again; or remove it, to load the series without it."
+#: Files with one SOPInstanceUID: the one that is used → the others.
+Copies = Mapping[Path, Sequence[Path]]
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,6 @@ class SeriesRow:
 
 
 @dataclass(frozen=True)
-class Copies:
-    """Files with the same SOPInstanceUID; only the first is used."""
-
-    first: FileRef
-    others: tuple[FileRef, ...]
-
-
-@dataclass(frozen=True)
 class Choice:
     """A row with the volume or object that it describes.
 
@@ -76,8 +70,13 @@ class Choice:
     part: Part | None = None
     fault: MedEnhanceError | None = None
     is_gray: bool = False
-    copies: tuple[Copies, ...] = ()
+    copies: Copies = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+    @property
+    def error(self) -> MedEnhanceError:
+        """Why it gives no volume."""
+        return self.fault or InputError(reason_of(self.about), self.about.hint)
 
 
 def list_series(path: Path, monitor: Monitor) -> list[SeriesRow]:
@@ -91,22 +90,22 @@ def list_series(path: Path, monitor: Monitor) -> list[SeriesRow]:
     Raises:
         InputError: there is no DICOM file.
     """
-    return [choice.row for choice in choices(scan(path, monitor), path.name)]
+    return [choice.row for choice in choices(path, monitor)]
 
 
-def choices(found: Sequence[Series], name: str) -> list[Choice]:
-    """Everything that a scan found, volumes first; `row.number` counts from 1."""
+def choices(path: Path, monitor: Monitor) -> list[Choice]:
+    """Everything at a path, volumes first; `row.number` counts from 1. As `list_series`."""
     images: list[Choice] = []
     others: list[Choice] = []
-    for series in found:
+    for series in scan(path, monitor):
         if series.images:
-            images += _volumes(series, name)
+            images += _volumes(series, path.name)
         elif series.damaged:
             images.append(_no_image(series.damaged))
         by_kind: dict[str, list[Header]] = defaultdict(list)
         for header in series.others:
             by_kind[header.kind].append(header)
-        others += [_no_image(headers) for headers in by_kind.values()]
+        others += map(_no_image, by_kind.values())
     return [
         replace(choice, row=replace(choice.row, number=number))
         for number, choice in enumerate((*images, *others), 1)
@@ -114,38 +113,61 @@ def choices(found: Sequence[Series], name: str) -> list[Choice]:
 
 
 def _volumes(series: Series, name: str) -> list[Choice]:
-    unique, copies = _without_copies(series.images)
-    slices = [one for header in unique for one in header.slices]
-    notes: list[str] = []
-    parts = parts_of(slices, name, Monitor(lambda event: _keep_warning(event, notes)))
+    by_instance: dict[str, list[Header]] = defaultdict(list)
+    for index, header in enumerate(series.images):
+        by_instance[header.instance or f"nameless {index}"].append(header)
+    copies = {
+        first.file: [header.file for header in others]
+        for first, *others in by_instance.values()
+        if others
+    }
+    unique = [first for first, *_copies in by_instance.values()]
+    parts, scouts = parts_of([plane for header in unique for plane in header.slices])
+    notes = []
+    if scouts:
+        notes.append(f"{name}: left out, as they are localizers (scout views): {named(scouts)}")
     if not series.uid and len(unique) > 1:
         notes.append(
             f"{name}: {len(unique)} files have no SeriesInstanceUID; they are taken for one series"
         )
     made = []
     for part in parts:
-        files = {one.file for one in part.slices}
+        files = {plane.file for plane in part.slices}
         odd = _raised(partial(pixels.refuse_odd, part.slices, name))
         fault = odd or _damage(series.damaged) or _raised(partial(_refuse, part, name))
         problem = fault or _raised(partial(stack_frames, part.frames, name, Monitor()))
-        row = SeriesRow(
-            number=0,
-            uid=series.uid,
-            part=part.name,
-            size=_size(part),
-            files=len(files),
-            readable=problem is None,
-            reason="" if problem is None else problem.message,
-            **_columns_of(series.about),
-        )
-        mine = tuple(one for one in copies if one.first in files)
-        made.append(Choice(row, series.about, part, fault, odd is None, mine, tuple(notes)))
+        reason = "" if problem is None else problem.message
+        row = _row(series.about, len(files), reason, series.uid, part.name, _size(part))
+        own = {first: others for first, others in copies.items() if first in files}
+        made.append(Choice(row, series.about, part, fault, odd is None, own, tuple(notes)))
     return made
 
 
-def _keep_warning(event: Event, notes: list[str]) -> None:
-    if event.kind == "warning":
-        notes.append(event.fields["message"])
+def _no_image(headers: Sequence[Header]) -> Choice:
+    """One row for objects of one kind, with the reason of the first."""
+    first = headers[0]
+    reason = reason_of(first) if first.damaged else first.reason
+    fault = InputError(reason_of(first), first.hint)
+    return Choice(_row(first, len(headers), reason, first.series), first, fault=fault)
+
+
+def _row(
+    about: Header, files: int, reason: str, uid: str, part: str = "", size: str = ""
+) -> SeriesRow:
+    return SeriesRow(
+        number=0,
+        uid=uid,
+        part=part,
+        modality=about.modality,
+        description=about.description,
+        size=size,
+        files=files,
+        date=about.date,
+        patient=about.patient,
+        study=about.study_description,
+        readable=not reason,
+        reason=reason,
+    )
 
 
 def _damage(damaged: Sequence[Header]) -> MedEnhanceError | None:
@@ -180,71 +202,23 @@ def reason_of(header: Header) -> str:
 def _size(part: Part) -> str:
     first = part.slices[0]
     frames = f"×{len(part.frames)} frames" if len(part.frames) > 1 else ""
-    count = max(len(frame) for frame in part.frames)
-    return f"{first.columns}×{first.rows}×{count}{frames}"
+    return f"{first.columns}×{first.rows}×{max(map(len, part.frames))}{frames}"
 
 
-def _columns_of(about: Header) -> dict[str, str]:
-    return {
-        "modality": about.modality,
-        "description": about.description,
-        "date": about.date,
-        "patient": about.patient,
-        "study": about.study_description,
-    }
-
-
-def _no_image(headers: Sequence[Header]) -> Choice:
-    """One row for objects of one kind, with the reason of the first."""
-    first = headers[0]
-    reason = reason_of(first) if first.damaged else first.reason
-    row = SeriesRow(
-        number=0,
-        uid=first.series,
-        part="",
-        size="",
-        files=len(headers),
-        readable=False,
-        reason=reason,
-        **_columns_of(first),
-    )
-    return Choice(row, first, fault=InputError(reason, first.hint))
-
-
-def _without_copies(headers: Sequence[Header]) -> tuple[list[Header], list[Copies]]:
-    """The first header of each instance, and its copies; only the headers are compared."""
-    by_instance: dict[str, list[Header]] = defaultdict(list)
-    for index, header in enumerate(headers):
-        by_instance[header.instance or f"nameless {index}"].append(header)
-    first = [same[0] for same in by_instance.values()]
-    copies = [
-        Copies(same[0].file, tuple(header.file for header in same[1:]))
-        for same in by_instance.values()
-        if len(same) > 1
-    ]
-    return first, copies
-
-
-def require_identical(copies: Sequence[Copies], name: str, monitor: Monitor) -> None:
+def require_identical(copies: Copies, name: str, monitor: Monitor) -> None:
     """Warn of copies; raise InputError where one differs from the file that it copies."""
-    for same in copies:
-        digest = attend(partial(_digest, same.first), monitor)
-        for other in same.others:
-            monitor.check()
-            if attend(partial(_digest, other), monitor) != digest:
-                raise InputError(
-                    f"{name}: {same.first} and {other} have the same SOPInstanceUID, but differ",
-                    "Only one of them can be the original: remove the other.",
-                )
-    which = [f"{other} (of {same.first.name})" for same in copies for other in same.others]
-    if which:
+    pairs = [(first, other) for first, others in copies.items() for other in others]
+    for first, other in pairs:
+        try:
+            is_equal = attend(partial(filecmp.cmp, first, other, shallow=False), monitor)
+        except OSError as cause:
+            raise InputError(f"{other} cannot be read: {cause.strerror}", COPY_AGAIN) from cause
+        if not is_equal:
+            raise InputError(
+                f"{name}: {first} and {other} have the same SOPInstanceUID, but differ",
+                "Only one of them can be the original: remove the other.",
+            )
+    if pairs:
+        which = [f"{other} (of {first.name})" for first, other in pairs]
         verb = "is a copy of another" if len(which) == 1 else "are copies of others"
         monitor.warn(f"{name}: {counted(len(which), 'file')} {verb} and left out: {named(which)}")
-
-
-def _digest(file: FileRef) -> bytes:
-    try:
-        with file.open() as stream:
-            return hashlib.file_digest(stream, "sha256").digest()  # type: ignore[arg-type]
-    except OSError as cause:
-        raise InputError(f"{file} cannot be read: {cause.strerror}", COPY_AGAIN) from cause

@@ -11,16 +11,15 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.manifest import derived_note
 from MedEnhanceLib.core.modality import default_units
 from MedEnhanceLib.core.origin import DicomOrigin, Instance, Lossy
-from MedEnhanceLib.core.volume import Volume, Voxels
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError, MedEnhanceError
-from MedEnhanceLib.io.dicom import archives, segmentation
-from MedEnhanceLib.io.dicom.elements import Fields, plain_values, text
+from MedEnhanceLib.io.dicom import segmentation
+from MedEnhanceLib.io.dicom.contrast import interval_s
 from MedEnhanceLib.io.dicom.headers import SEGMENTATIONS
 from MedEnhanceLib.io.dicom.listing import Choice, choices, reason_of, require_identical
 from MedEnhanceLib.io.dicom.pixels import read_intensities
-from MedEnhanceLib.io.dicom.scan import scan
-from MedEnhanceLib.io.dicom.slices import Slice
-from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, FileRef, named
+from MedEnhanceLib.io.dicom.slices import Fields, Slice, plain_values, text
+from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, named
 from MedEnhanceLib.io.dicom.stack import Repairs, Stack, stack_frames
 from MedEnhanceLib.io.dicom.structure import pydicom_failures, read_elements, silence
 from MedEnhanceLib.runtime.progress import Monitor
@@ -42,7 +41,7 @@ def load_dicom(
     """Load one series of gray images, or one segmentation.
 
     Args:
-        path: a folder, zip, DICOMDIR, list (.txt) of files, or one file (see sources.find_files).
+        path: a folder, DICOMDIR, list (.txt) of files, or one file (see sources.find_files).
         modality: what to load it as; by default its own.
         series: which one, by its number in `list_series`, its UID or UID/part. By default the only
             series of images; or the only segmentation, if there are no images.
@@ -54,14 +53,11 @@ def load_dicom(
         InputError: several series fit, none does, or one gives no volume; GeometryError where its
             slices make no even grid.
     """
-    try:
-        found = choices(scan(path, monitor.part(0, 0.3)), path.name)
-        choice = _choose(found, series, path, monitor)
-        if choice.part is None and _is_segmentation(choice):
-            return _segmentation(choice, path, monitor)
-        return _volume(choice, path, modality, repairs, monitor)
-    finally:
-        archives.forget()
+    found = choices(path, monitor.part(0, 0.3))
+    choice = _choose(found, series, path, monitor)
+    if choice.part is None and _is_segmentation(choice):
+        return _segmentation(choice, path, monitor)
+    return _volume(choice, path, modality, repairs, monitor)
 
 
 def read_grid(
@@ -71,40 +67,79 @@ def read_grid(
 
     A tilted or uneven series has the grid that it would be resampled to. Raises as `load_dicom`.
     """
-    try:
-        found = choices(scan(path, monitor.part(0, 0.9)), path.name)
-    finally:
-        archives.forget()
+    found = choices(path, monitor.part(0, 0.9))
     choice = _choose(found, series, path, monitor)
     if choice.fault or choice.part is None:
-        raise choice.fault or _object_error(choice)
+        raise choice.error
     repairs = Repairs(tilt=True, spacing=True)
     stacks = stack_frames(choice.part.frames, path.name, monitor, repairs)
     frames = (len(stacks),) if len(stacks) > 1 else ()
-    is_on_grid = stacks[0].repair is None
-    shape = (*frames, *stacks[0].shape)
-    return _origin(stacks, is_on_grid=is_on_grid), stacks[0].geometry, shape
+    return _origin(stacks), stacks[0].geometry, (*frames, *stacks[0].shape)
 
 
 def _choose(found: Sequence[Choice], series: str | None, path: Path, monitor: Monitor) -> Choice:
-    fitting = _all_volumes(found) if series is None else _matching(found, series)
-    if not fitting and series is None:
-        labels = [one for one in found if _is_segmentation(one)]
-        if len(labels) != 1:
+    """The only volume or segmentation that fits; color images only if there are no gray ones."""
+    volumes = [choice for choice in found if choice.part is not None]
+    candidates = [choice for choice in volumes if choice.is_gray] or volumes
+    if series is None:
+        fitting = candidates or [choice for choice in found if _is_segmentation(choice)]
+        if not volumes and len(fitting) != 1:
             raise _no_volume(found, path)
-        fitting = labels
-    if series is None and len(fitting) == 1:
-        _warn_of_others([one for one in found if one not in fitting], path.name, monitor)
+        what = f"holds {len(fitting)} series"
+    else:
+        exactly = [choice for choice in found if series in (str(choice.row.number), choice.row.key)]
+        fitting = (
+            [choice for choice in exactly if choice.part is not None]
+            or exactly
+            or [choice for choice in volumes if choice.row.uid == series]
+        )
+        parts = f"holds {len(fitting)} parts of {series}"
+        what = parts if fitting else f"has no series {series!r} but"
     if len(fitting) != 1:
-        raise _ask(fitting or _all_volumes(found), bool(fitting), series, path)
-    chosen = fitting[0]
+        rows = [choice.row for choice in fitting or candidates]
+        listing = "".join(f"\n  {row.number}: {row}" for row in rows)
+        raise InputError(
+            f"{path} {what}:{listing}",
+            "Choose one by its number or UID (--series 1, series='1').",
+        )
+    (chosen,) = fitting
+    if series is None:
+        _warn_of_others([choice for choice in found if choice is not chosen], path.name, monitor)
     if chosen.part is None and not _is_segmentation(chosen):
-        raise _object_error(chosen)
+        raise chosen.error
     return chosen
 
 
 def _is_segmentation(choice: Choice) -> bool:
     return choice.about.sop_class in SEGMENTATIONS and not choice.about.damaged
+
+
+def _no_volume(found: Sequence[Choice], path: Path) -> MedEnhanceError:
+    first = found[0]
+    if len(found) == 1 and first.row.files == 1 and first.about.file == path:
+        return first.error
+    return InputError(
+        f"{path} holds no image that gives a volume, only {_counted(found)}; "
+        f"{reason_of(first.about)}",
+        first.about.hint,
+    )
+
+
+def _warn_of_others(others: Sequence[Choice], name: str, monitor: Monitor) -> None:
+    damaged = [reason_of(choice.about) for choice in others if choice.about.damaged]
+    others = [choice for choice in others if not choice.about.damaged]
+    if others:
+        monitor.warn(f"{name}: left out, as they give no volume: {_counted(others)}")
+    if damaged:
+        monitor.warn(f"{name}: left out, as they cannot be read: {named(damaged)}")
+
+
+def _counted(choices: Sequence[Choice]) -> str:
+    counts: Counter[str] = Counter()
+    for choice in choices:
+        kind = "damaged file" if choice.about.damaged else choice.about.kind
+        counts[kind] += choice.row.files
+    return ", ".join(f"{count} × {kind}" for kind, count in sorted(counts.items()))
 
 
 def _segmentation(choice: Choice, path: Path, monitor: Monitor) -> Volume:
@@ -116,69 +151,7 @@ def _segmentation(choice: Choice, path: Path, monitor: Monitor) -> Volume:
         )
     source = f"{path} (series {choice.row.key or 'without UID'})"
     labels = segmentation.read_segmentation(choice.about.file, source, monitor.part(0.3, 1))
-    return replace(labels, history=earlier_steps(choice.about.file))
-
-
-def _all_volumes(found: Sequence[Choice]) -> list[Choice]:
-    """The volumes to choose from: gray images; color images only if there is nothing else."""
-    pictures = [one for one in found if one.part is not None]
-    return [one for one in pictures if one.is_gray] or pictures
-
-
-def _matching(found: Sequence[Choice], series: str) -> list[Choice]:
-    exactly = [one for one in found if series in (str(one.row.number), one.row.key)]
-    volumes = [one for one in found if one.part is not None]
-    return (
-        [one for one in exactly if one in volumes]
-        or exactly
-        or [one for one in volumes if one.row.uid == series]
-    )
-
-
-def _ask(fitting: Sequence[Choice], fits: bool, series: str | None, path: Path) -> InputError:
-    if series is None:
-        what = f"holds {len(fitting)} series"
-    else:
-        what = (
-            f"holds {len(fitting)} parts of {series}" if fits else f"has no series {series!r} but"
-        )
-    listing = "".join(f"\n  {one.row.number}: {one.row}" for one in fitting)
-    return InputError(
-        f"{path} {what}:{listing}",
-        "Choose one by its number or UID (--series 1, series='1').",
-    )
-
-
-def _no_volume(found: Sequence[Choice], path: Path) -> MedEnhanceError:
-    first = found[0]
-    if len(found) == 1 and first.row.files == 1 and first.about.file.path == str(path):
-        return _object_error(first)
-    return InputError(
-        f"{path} holds no image that gives a volume, only {_counted(found)}; "
-        f"{reason_of(first.about)}",
-        first.about.hint,
-    )
-
-
-def _object_error(choice: Choice) -> MedEnhanceError:
-    about = choice.about
-    return InputError(reason_of(about), about.hint)
-
-
-def _warn_of_others(others: Sequence[Choice], name: str, monitor: Monitor) -> None:
-    damaged = [reason_of(one.about) for one in others if one.about.damaged]
-    others = [one for one in others if not one.about.damaged]
-    if others:
-        monitor.warn(f"{name}: left out, as they give no volume: {_counted(others)}")
-    if damaged:
-        monitor.warn(f"{name}: left out, as they cannot be read: {named(damaged)}")
-
-
-def _counted(choices: Sequence[Choice]) -> str:
-    counts: Counter[str] = Counter()
-    for one in choices:
-        counts["damaged file" if one.about.damaged else one.about.kind] += one.row.files
-    return ", ".join(f"{count} × {kind}" for kind, count in sorted(counts.items()))
+    return replace(labels, history=_earlier_steps(choice.about.file))
 
 
 def _volume(
@@ -186,39 +159,32 @@ def _volume(
 ) -> Volume:
     part, about, name = choice.part, choice.about, path.name
     if choice.fault or part is None:
-        raise choice.fault or _object_error(choice)
+        raise choice.error
     for note in choice.notes:
         monitor.warn(note)
     stacks = stack_frames(part.frames, name, monitor, repairs)
     require_identical(choice.copies, name, monitor.part(0.3, 0.4))
     own = about.modality if about.modality in _MODALITIES else "OT"
     meaning = modality or own
-    ordered = [one for each in stacks for one in each.slices]
-    read_till = 1.0 if stacks[0].repair is None else 0.85
+    ordered = [plane for stack in stacks for plane in stack.slices]
+    repair, geometry, steps = stacks[0].repair, stacks[0].geometry, []
+    read_till = 1.0 if repair is None else 0.85
     voxels = read_intensities(ordered, meaning, name, monitor.part(0.4, read_till))
     voxels = voxels.reshape(len(stacks), -1, *voxels.shape[-2:])
-    voxels, geometry, notes = _repaired(voxels, stacks[0], monitor.part(read_till, 1))
-    steps = [derived_note("; ".join(notes))] if notes else []
+    if repair is not None:
+        voxels, geometry, notes = repair.apply(voxels, monitor.part(read_till, 1))
+        steps = [derived_note("; ".join(notes))]
     return Volume(
         voxels if len(stacks) > 1 else voxels[0],
         geometry,
         modality=meaning,
         units=_units(ordered[0], own) if meaning == own else default_units(meaning),
         source=f"{path} (series {choice.row.key or 'without UID'})",
-        history=(*earlier_steps(ordered[0].file), *steps),
-        frame_interval_s=part.interval_s,
-        origin=_origin(stacks, is_on_grid=stacks[0].repair is None),
+        history=(*_earlier_steps(ordered[0].file), *steps),
+        frame_interval_s=interval_s(part.frames, part.axis),
+        origin=_origin(stacks),
         lossy=_lossy(ordered),
     )
-
-
-def _repaired(
-    frames: Voxels, first: Stack, monitor: Monitor
-) -> tuple[Voxels, Geometry, tuple[str, ...]]:
-    """The frames [T, K, J, I] on an even grid, and what was resampled."""
-    if first.repair is None:
-        return frames, first.geometry, ()
-    return first.repair.apply(frames, monitor)
 
 
 def _units(first: Slice, modality: str) -> str:
@@ -230,19 +196,20 @@ def _units(first: Slice, modality: str) -> str:
     return default_units(modality)
 
 
-def _origin(stacks: Sequence[Stack], *, is_on_grid: bool) -> DicomOrigin:
+def _origin(stacks: Sequence[Stack]) -> DicomOrigin:
     first = stacks[0].slices[0]
+    instances = (
+        tuple(
+            Instance(str(plane.file), plane.sop_class, plane.instance, plane.frame)
+            for plane in stack.slices
+        )
+        for stack in stacks
+    )
     return DicomOrigin(
         first.study,
         first.series,
-        tuple(
-            tuple(
-                Instance(str(one.file), one.sop_class, one.instance, one.frame)
-                for one in each.slices
-            )
-            for each in stacks
-        ),
-        on_grid=is_on_grid,
+        tuple(instances),
+        on_grid=stacks[0].repair is None,
         body_part=first.body_part,
     )
 
@@ -250,20 +217,20 @@ def _origin(stacks: Sequence[Stack], *, is_on_grid: bool) -> DicomOrigin:
 def _lossy(slices: Sequence[Slice]) -> tuple[Lossy, ...]:
     """The lossy steps of all slices, each with its highest ratio."""
     ratios: dict[tuple[int, str], float] = {}
-    for one in slices:
-        for place, step in enumerate(one.lossy):
+    for plane in slices:
+        for place, step in enumerate(plane.lossy):
             key = (place, step.method)
             ratios[key] = max(ratios.get(key, 0.0), step.ratio)
     return tuple(Lossy(method, ratio) for (_, method), ratio in sorted(ratios.items()))
 
 
-def earlier_steps(file: FileRef) -> tuple[str, ...]:
+def _earlier_steps(file: Path) -> tuple[str, ...]:
     """A line of history for each earlier processing by MedEnhance that an image records.
 
     Derivations of other programs are ignored: scanners call much of their output derived.
     """
     try:
-        with silence(), file.open() as stream:
+        with silence(), file.open("rb") as stream:
             equipment = read_elements(stream, [_EQUIPMENT]).get(_EQUIPMENT) or []
             stated = [plain_values(item) for item in equipment]
     except pydicom_failures() as cause:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.dicom.elements import Fields, plain_values, text, whole
+from MedEnhanceLib.io.dicom.slices import Fields, plain_values, text, whole
 from MedEnhanceLib.io.dicom.sources import COPY_AGAIN
 
 if TYPE_CHECKING:
@@ -20,31 +20,28 @@ if TYPE_CHECKING:
 _SHARED, _EACH = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
 #: Elements that `frame_headers` reads, besides those of plain slices.
 ELEMENTS = (_SHARED, _EACH, "ConcatenationUID", "InConcatenationTotalNumber")
-#: The groups that say where and how a frame was acquired.
-_GROUPS = (
-    "PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence",
-    "PixelValueTransformationSequence", "FrameContentSequence", "CardiacSynchronizationSequence",
-    "RespiratorySynchronizationSequence", "MREchoSequence", "MRDiffusionSequence",
-    "MRImageFrameTypeSequence", "CTImageFrameTypeSequence", "PETFrameTypeSequence",
-    "CTReconstructionSequence", "CTXRayDetailsSequence", "MRModifierSequence",
-    "MRTimingAndRelatedParametersSequence", "UnassignedPerFrameConvertedAttributesSequence",
-    "UnassignedSharedConvertedAttributesSequence",
-)  # fmt: skip
 #: What only the groups may state: elsewhere it is no frame's.
 _PLACING = (
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "RescaleSlope",
     "RescaleIntercept",
 )  # fmt: skip
-#: Elements of these groups → those of plain images with the same meaning.
-_RENAMED = {
+#: Elements of functional groups → those of plain images with the same meaning, in the same unit.
+#: Of two with one meaning the first counts.
+CLASSIC = {
     "FrameType": "ImageType",
     "FrameAcquisitionNumber": "AcquisitionNumber",
     "FrameAcquisitionDateTime": "AcquisitionDateTime",
     "FrameReferenceDateTime": "AcquisitionDateTime",
+    "FrameComments": "ImageComments",
+    "FrameLaterality": "ImageLaterality",
     "TemporalPositionIndex": "TemporalPositionIdentifier",
     "NominalCardiacTriggerDelayTime": "TriggerTime",
     "EffectiveEchoTime": "EchoTime",
     "InversionTimes": "InversionTime",
+    "RFEchoTrainLength": "EchoTrainLength",
+    "PulseSequenceName": "SequenceName",
+    "TransmitterFrequency": "ImagingFrequency",
+    "ResonantNucleus": "ImagedNucleus",
 }
 
 
@@ -87,18 +84,23 @@ def first_item(dataset: Dataset, keyword: str) -> Any:
     return items[0] if items else None
 
 
+def items_of(groups: Dataset) -> Iterator[Dataset]:
+    """The items of functional groups; of diffusion its direction too, which lies a level deeper."""
+    for group in groups:
+        if group.VR != "SQ" or not group.value:
+            continue
+        yield group.value[0]
+        gradient = first_item(group.value[0], "DiffusionGradientDirectionSequence")
+        if gradient is not None:
+            yield gradient
+
+
 def _fields_of(groups: Dataset) -> Fields:
     """What functional groups state, by the keywords of plain images; not what they leave empty."""
     fields: Fields = {}
-    for keyword in _GROUPS:
-        item = first_item(groups, keyword)
-        if item is None:
-            continue
+    for item in items_of(groups):
         fields |= plain_values(item)
-        gradient = first_item(item, "DiffusionGradientDirectionSequence")
-        if gradient is not None:
-            fields |= plain_values(gradient)
     stated = {name: value for name, value in fields.items() if value not in (None, "")}
     return stated | {
-        plain: stated[own] for own, plain in reversed(_RENAMED.items()) if own in stated
+        plain: stated[own] for own, plain in reversed(CLASSIC.items()) if own in stated
     }

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from threading import Lock
-from typing import TypeVar
+from pathlib import Path
 
 import numpy as np
 
@@ -15,13 +13,12 @@ from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.errors import DeviceMemoryError, InputError
 from MedEnhanceLib.io.dicom.decoders import PixelFile, Pixels, index_pixels
 from MedEnhanceLib.io.dicom.slices import Slice
-from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, FileRef
+from MedEnhanceLib.io.dicom.sources import COPY_AGAIN
 from MedEnhanceLib.io.dicom.structure import DamagedError
 from MedEnhanceLib.io.voxels import rescale_slices
 from MedEnhanceLib.runtime.machine import memory
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
-Answer = TypeVar("Answer")
 _MOST_THREADS = 8
 #: Seconds between checks for a cancel.
 _LOOK_SECONDS = 0.1
@@ -33,17 +30,18 @@ _SMALL = 1 << 26
 
 def refuse_odd(slices: Sequence[Slice], name: str) -> None:
     """Raise InputError for slices without intensities: color images, zero sizes and slopes."""
-    for one in slices:
-        where = _where(name, one.file)
-        if one.samples > 1 or one.photometric not in ("MONOCHROME1", "MONOCHROME2"):
+    for plane in slices:
+        where = _where(name, plane.file)
+        if plane.samples > 1 or plane.photometric not in ("MONOCHROME1", "MONOCHROME2"):
+            kind = plane.photometric or "no PhotometricInterpretation"
             raise InputError(
-                f"{where} is a color image ({one.photometric or 'no PhotometricInterpretation'})",
+                f"{where} is a color image ({kind})",
                 "Only gray images have intensities: choose another series.",
             )
-        if one.slope == 0:
+        if plane.slope == 0:
             raise InputError(f"{where}: RescaleSlope is 0", "Correct the header.")
-        if one.rows * one.columns == 0:
-            raise InputError(f"{where}: zero size, {one.columns}×{one.rows}", "Export it again.")
+        if plane.rows * plane.columns == 0:
+            raise InputError(f"{where}: zero size, {plane.columns}×{plane.rows}", COPY_AGAIN)
 
 
 def read_intensities(slices: Sequence[Slice], modality: str, name: str, monitor: Monitor) -> Voxels:
@@ -64,11 +62,8 @@ def read_intensities(slices: Sequence[Slice], modality: str, name: str, monitor:
         DeviceMemoryError: the volume does not fit into the free memory.
     """
     refuse_odd(slices, name)
-    for element, values in (
-        ("RescaleIntercept", [one.intercept for one in slices]),
-        ("RescaleSlope", [one.slope for one in slices]),
-    ):
-        if modality == "CT" and None in values:
+    for element, field in (("RescaleIntercept", "intercept"), ("RescaleSlope", "slope")):
+        if modality == "CT" and any(getattr(plane, field) is None for plane in slices):
             raise InputError(
                 f"{name}: {element} is missing, so that the stored numbers give no HU",
                 "Load it as what it is, with the modality OT (--modality OT, modality='OT').",
@@ -78,8 +73,8 @@ def read_intensities(slices: Sequence[Slice], modality: str, name: str, monitor:
         monitor.check()
         return rescale_slices(
             stored,
-            [1.0 if one.slope is None else one.slope for one in slices],
-            [one.intercept or 0.0 for one in slices],
+            [1.0 if plane.slope is None else plane.slope for plane in slices],
+            [plane.intercept or 0.0 for plane in slices],
         )
     except MemoryError as cause:
         raise DeviceMemoryError(
@@ -92,34 +87,23 @@ def _read_stored(slices: Sequence[Slice], name: str, monitor: Monitor) -> Voxels
     """The stored numbers [K, J, I]."""
     shape = (len(slices), slices[0].rows, slices[0].columns)
     refuse_too_large(shape, name)
-    indexed: dict[FileRef, PixelFile] = {}
-    lock = Lock()
-
-    def file_of(one: Slice) -> PixelFile:
-        """The indexed file; only files of many slices are needed again."""
-        if one.frame is None:
-            return _of_file(lambda: index_pixels(one.file), one.file, name)
-        with lock:
-            if one.file not in indexed:
-                indexed[one.file] = _of_file(lambda: index_pixels(one.file), one.file, name)
-            return indexed[one.file]
-
-    first = file_of(slices[0])
-    kinds = {np.dtype(f"{'i' if one.signed else 'u'}{one.bits_allocated // 8}") for one in slices}
-    stored = np.empty(shape, first.dtype if first.dtype.kind == "f" else np.result_type(*kinds))
+    with_frames = dict.fromkeys(plane.file for plane in slices if plane.frame is not None)
+    opened = {file: _indexed(file, name) for file in with_frames}
+    kinds = {
+        np.dtype(f"{'i' if plane.signed else 'u'}{plane.bits_allocated // 8}") for plane in slices
+    }
+    stored = np.empty(shape, np.result_type(*kinds))
 
     def read(index: int) -> None:
-        one = slices[index]
+        plane = slices[index]
+        file = opened.get(plane.file) or _indexed(plane.file, name)
         try:
-            file = file_of(one)
-            pixels = _of_file(lambda: _read_frame(file, one, shape[1:]), one.file, name)
-        except InputError as cause:
-            _refuse_changed(one, name, cause)
-            raise
-        _refuse_changed(one, name)
+            pixels = _read_frame(file, plane, shape[1:])
+        except (DamagedError, OSError) as cause:
+            raise _input_error(cause, plane.file, name) from cause
         if not np.can_cast(pixels.dtype, stored.dtype):
             raise InputError(
-                f"{_where(name, one.file)} holds pixels of type {pixels.dtype}, "
+                f"{_where(name, plane.file)} holds pixels of type {pixels.dtype}, "
                 f"{slices[0].file.name} of type {stored.dtype}",
                 "Load the parts of the series one by one.",
             )
@@ -129,45 +113,38 @@ def _read_stored(slices: Sequence[Slice], name: str, monitor: Monitor) -> Voxels
     return stored
 
 
-def _read_frame(file: PixelFile, one: Slice, shape: tuple[int, ...]) -> Pixels:
+def _indexed(file: Path, name: str) -> PixelFile:
+    try:
+        return index_pixels(file)
+    except (DamagedError, NotImplementedError, OSError) as cause:
+        raise _input_error(cause, file, name) from cause
+
+
+def _read_frame(file: PixelFile, plane: Slice, shape: tuple[int, ...]) -> Pixels:
     """The pixels of a slice; the file must hold what its header said when it was read."""
-    index = (one.frame or 1) - 1
+    index = (plane.frame or 1) - 1
     if (file.rows, file.columns) != shape:
         raise DamagedError(
             f"its pixel data is {file.columns}×{file.rows}, that of other slices is not"
         )
-    if one.instance and file.instance != one.instance:
-        raise DamagedError("it was changed after its header was read")
-    if index >= file.frames or (one.frame is None and file.frames > 1):
+    if index >= file.frames or (plane.frame is None and file.frames > 1):
         raise DamagedError(f"it holds {file.frames} frames")
     return file.frame(index)
 
 
-def _refuse_changed(one: Slice, name: str, cause: InputError | None = None) -> None:
-    with contextlib.suppress(OSError):  # a missing file is reported when it is read
-        if one.stamp is not None and one.file.stamp() != one.stamp:
-            raise InputError(
-                f"{_where(name, one.file)} was changed after its header was read",
-                "Load it once more.",
-            ) from cause
-
-
-def _of_file(work: Callable[[], Answer], file: FileRef, name: str) -> Answer:
-    """Do `work`; its errors become errors that name the file."""
-    try:
-        return work()
-    except DamagedError as cause:
-        raise InputError(f"{_where(name, file)}: {cause}", COPY_AGAIN) from cause
-    except NotImplementedError as cause:
-        raise InputError(
+def _input_error(cause: Exception, file: Path, name: str) -> InputError:
+    """The error of a file, with its name."""
+    if isinstance(cause, NotImplementedError):
+        return InputError(
             f"{_where(name, file)} has a transfer syntax that is not supported: {cause}",
             "Convert it to explicit little endian (dcmdjpeg, gdcmconv --raw).",
-        ) from cause
-    except OSError as cause:
-        raise InputError(f"{file} cannot be read: {cause.strerror or cause}", COPY_AGAIN) from cause
+        )
+    if isinstance(cause, OSError):
+        return InputError(f"{file} cannot be read: {cause.strerror or cause}", COPY_AGAIN)
+    return InputError(f"{_where(name, file)}: {cause}", COPY_AGAIN)
 
 
-def _where(name: str, file: FileRef) -> str:
+def _where(name: str, file: Path) -> str:
     return name if file.name == name else f"{name}: {file.name}"
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Voxels, restore_dtype
-from MedEnhanceLib.errors import GeometryError, InputError
+from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom.sources import named
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -33,8 +34,8 @@ MOST_FILLED = 2
 _MOST_ASIDE = 0.05
 #: Degrees: gantries tilt less, so a larger slant means damaged positions.
 _MOST_TILT = 45.0
-#: A plane may grow to this many times its pixels when it is straightened, or to this many pixels.
-_MOST_GROWTH, _SMALL = 8, 1 << 20
+#: mm: no gantry moves slices farther aside.
+_MOST_MOVED_MM = 1000.0
 #: Pixels to either side of an interpolated one that contribute to it, and the window's shape.
 #: About as accurate as a B-spline of order 5, in a small part of its time.
 _REACH, _KAISER = 5, 6.0
@@ -68,21 +69,8 @@ class Spacing:
         """Whether at most MOST_FILLED slices in a row would be interpolated."""
         return float(np.diff(self.along).max()) <= (MOST_FILLED + 1.5) * self.step
 
-    def evened(self, name: str) -> tuple[tuple[int, float], ...]:
-        """For each slice of the even grid: the slice before it, and the weight of the one after.
-
-        Raises:
-            GeometryError: more than MOST_FILLED slices in a row would be interpolated.
-        """
-        if not self.can_be_evened:
-            widest = int(np.diff(self.along).argmax())
-            before, after = self.along[widest : widest + 2]
-            raise GeometryError(
-                f"{name}: between {before:.2f} and {after:.2f} mm there is no slice, where "
-                f"others are {self.step:.3f} mm apart: too far to interpolate (at "
-                f"most {MOST_FILLED} slices in a row are interpolated)",
-                "Export or copy the series again, complete, or load its parts one by one.",
-            )
+    def evened(self) -> tuple[tuple[int, float], ...]:
+        """For each slice of the even grid: the slice before it, and the weight of the one after."""
         targets = np.linspace(self.along[0], self.along[-1], self.count)
         lower = np.searchsorted(self.along, targets, "right") - 1
         lower = np.clip(lower, 0, len(self.along) - 2)
@@ -102,12 +90,15 @@ class Spacing:
     def note(self) -> str:
         """What was resampled, for the history of the volume."""
         steps = np.diff(self.along)
-        missing_mm = sum(steps[index] * count / (count + 1) for index, count in self.gaps)
-        length = self.along[-1] - self.along[0]
-        return (
+        note = (
             f"resampled across the slices to an even {self.even_step:.3f} mm, linearly between "
             f"neighbors, because {self.fault}"
-            + (f"; {missing_mm:.2f} of {length:.2f} mm were not imaged" * bool(self.gaps))
+        )
+        if not self.gaps:
+            return note
+        missing_mm = sum(steps[index] * count / (count + 1) for index, count in self.gaps)
+        return (
+            f"{note}; {missing_mm:.2f} of {self.along[-1] - self.along[0]:.2f} mm were not imaged"
         )
 
 
@@ -162,24 +153,30 @@ class Slant:
     aside: Vector
     pixel_mm: tuple[float, float]
 
-    @property
-    def slope(self) -> Vector:
-        """[2]: the best-fitting line, mm aside per mm along the normal."""
-        height = self.along - self.along[0]
-        slope: Vector = height @ self.aside / (height @ height)
-        return slope
-
-    @property
+    @cached_property
     def degrees(self) -> float:
-        """The angle between that line and the normal."""
-        return float(np.degrees(np.arctan(np.linalg.norm(self.slope))))
+        """The angle between the best-fitting line and the normal."""
+        return float(np.degrees(np.arctan(np.linalg.norm(self._slope))))
 
     @property
     def is_strewn(self) -> bool:
         """Whether no line fits, so that the cause is not a tilted gantry."""
-        astray = self.aside - np.outer(self.along - self.along[0], self.slope)
+        astray = self.aside - np.outer(self.along - self.along[0], self._slope)
         most = max(*self.pixel_mm, 0.1 * np.linalg.norm(self.aside, axis=1).max())
         return bool(np.linalg.norm(astray, axis=1).max() > most)
+
+    @property
+    def is_a_tilt(self) -> bool:
+        """Whether a gantry can tilt that way; otherwise the positions are damaged."""
+        is_near = np.abs(self.aside).max() <= _MOST_MOVED_MM
+        return bool(self.degrees <= _MOST_TILT and is_near and not self.is_strewn)
+
+    @property
+    def _slope(self) -> Vector:
+        """[2]: mm aside per mm along the normal."""
+        height = self.along - self.along[0]
+        slope: Vector = height @ self.aside / (height @ height)
+        return slope
 
     @property
     def _angle(self) -> str:
@@ -193,6 +190,8 @@ class Slant:
         if self.is_strewn:
             return f"the slices lie neither behind one another nor on a slanted line: {where}"
         cause = "a tilted gantry" if self.degrees >= 0.5 else "or cosines of too few digits"
+        if not self.is_a_tilt:
+            cause = "more than any gantry tilts"
         return f"the slices are stacked at a slant of {self._angle} ({cause}): {where}"
 
     def note(self) -> str:
@@ -202,36 +201,21 @@ class Slant:
             f"rectangular grid, because they were stacked at a slant of {self._angle}"
         )
 
-    def grid(self, size: tuple[int, int], name: str) -> tuple[tuple[int, int], Places]:
+    def grid(self, size: tuple[int, int]) -> tuple[tuple[int, int], Places]:
         """The plane that holds all slices.
 
         Args:
             size: rows and columns of a slice.
-            name: of the series, for messages.
         Returns:
             Rows and columns of the plane; and the (row, column) of each slice's first pixel in it,
             which are whole numbers for the first slice.
-        Raises:
-            GeometryError: no gantry tilts that far.
         """
         pixels = np.round(self.aside / np.asarray(self.pixel_mm), 3)  # whole pixels stay whole
         # An axis with nothing but rounding errors is not interpolated.
         pixels[:, np.abs(pixels).max(axis=0) <= _MOST_ASIDE] = 0
         places: Vector = pixels - np.floor(pixels.min(axis=0))
         rows, columns = (np.ceil(places.max(axis=0)) + size).astype(int).tolist()
-        most = max(_MOST_GROWTH * size[0] * size[1], _SMALL)
-        if not self.is_a_tilt or rows * columns > most:
-            raise GeometryError(
-                f"{name}: the slices are stacked at a slant of {self._angle}, over "
-                f"{columns}×{rows} pixels of {size[1]}×{size[0]}, more than any gantry tilts",
-                "Export the series again; its positions seem to be damaged.",
-            )
         return (rows, columns), tuple((float(row), float(column)) for row, column in places)
-
-    @property
-    def is_a_tilt(self) -> bool:
-        """Whether a gantry can tilt that way; otherwise the positions are damaged."""
-        return self.degrees <= _MOST_TILT and not self.is_strewn
 
 
 def measure_slant(
@@ -284,17 +268,9 @@ class Repair:
     geometry: Geometry
     rows: int
     columns: int
-    places: tuple[tuple[float, float], ...] | None
+    places: Places | None
     mixes: tuple[tuple[int, float], ...]
     notes: tuple[str, ...]
-
-    def is_close(self, other: Repair) -> bool:
-        """Whether it resamples like another one, up to 0.01 pixels and slices."""
-        sources = [np.sum(each.mixes, axis=1) for each in (self, other)]  # slice + weight
-        moves = [np.asarray(each.places or [(0.0, 0.0)]) for each in (self, other)]
-        return all(
-            a.shape == b.shape and np.allclose(a, b, rtol=0, atol=0.01) for a, b in (sources, moves)
-        )
 
     def apply(self, voxels: Voxels, monitor: Monitor) -> tuple[Voxels, Geometry, tuple[str, ...]]:
         """Resample a volume; slices that need no interpolation stay as they are.
@@ -309,38 +285,30 @@ class Repair:
             InputError: voxels are not finite.
         """
         frames = voxels if voxels.ndim == 4 else voxels[np.newaxis]
-        limits = [_limits(frame, monitor) for frame in frames]
+        for frame in frames:
+            _refuse_not_finite(frame, monitor)
+        limits = [(frame.min(), frame.max()) for frame in frames]
         fill = min(low for low, _ in limits)
         result = np.empty((len(frames), len(self.mixes), self.rows, self.columns), voxels.dtype)
-        for index, (frame, target) in enumerate(zip(frames, result, strict=True)):
-            share = monitor.part(index / len(frames), (index + 1) / len(frames))
-            self._fill(target, frame, fill, limits[index], share)
+        for number, (frame, target) in enumerate(zip(frames, result, strict=True)):
+            share = monitor.part(number / len(frames), (number + 1) / len(frames))
+            for index, (before, weight) in enumerate(self.mixes):
+                share.progress(index / len(self.mixes), "resampling slices")
+                plane = self._placed(frame, before, limits[number])
+                if weight:
+                    after = self._placed(frame, before + 1, limits[number])
+                    plane = (1 - weight) * plane + weight * after
+                is_imaged = ~np.isnan(plane)
+                target[index] = fill
+                target[index][is_imaged] = restore_dtype(plane[is_imaged], target.dtype)
         notes = self.notes
         if self.places is not None:
             notes += (f"where no slice reaches, the volume holds its lowest value, {fill}",)
         return result if voxels.ndim == 4 else result[0], self.geometry, notes
 
-    def _fill(
-        self, target: Voxels, slices: Voxels, fill: Any, limits: Limits, monitor: Monitor
-    ) -> None:
-        placed: dict[int, Plane] = {}
-        for index, (before, share) in enumerate(self.mixes):
-            monitor.progress(index / len(self.mixes), "resampling slices")
-            needed = (before, before + 1) if share else (before,)
-            placed = {
-                one: placed[one] if one in placed else self._placed(slices[one], one, limits)
-                for one in needed
-            }
-            plane = placed[before]
-            if share:
-                plane = (1 - share) * plane + share * placed[before + 1]
-            known = ~np.isnan(plane)
-            target[index] = fill
-            target[index][known] = restore_dtype(plane[known], target.dtype)
-
-    def _placed(self, plane: Plane, index: int, limits: Limits) -> Plane:
+    def _placed(self, slices: Voxels, index: int, limits: Limits) -> Plane:
         """One slice on the grid of the result; NaN outside it."""
-        plane = _floating(plane)
+        plane = _floating(slices[index])
         if self.places is None:
             return plane
         result = np.full((self.rows, self.columns), np.nan, plane.dtype)
@@ -353,9 +321,7 @@ class Repair:
         return result
 
 
-def _limits(slices: Voxels, monitor: Monitor) -> Limits:
-    """The lowest and the highest value; can be cancelled between slices."""
-    lows, highs = [], []
+def _refuse_not_finite(slices: Voxels, monitor: Monitor) -> None:
     for index, plane in enumerate(slices):
         monitor.check()
         if not np.isfinite(plane).all():
@@ -363,9 +329,6 @@ def _limits(slices: Voxels, monitor: Monitor) -> Limits:
                 f"slice {index} (counted from 0) holds NaN or infinity, which cannot be resampled",
                 "Correct the values in the program that wrote the series.",
             )
-        lows.append(plane.min())
-        highs.append(plane.max())
-    return min(lows), max(highs)
 
 
 def shifted(plane: Plane, offset: float, axis: int) -> Plane:
@@ -373,22 +336,16 @@ def shifted(plane: Plane, offset: float, axis: int) -> Plane:
     if offset == 0:
         return plane.copy()
     taps = np.arange(-_REACH, _REACH + 1)
-    weights = _windowed_sinc(taps - offset)
+    away = np.minimum(np.abs(taps - offset), _REACH)
+    weights = np.sinc(away) * np.i0(_KAISER * np.sqrt(1 - (away / _REACH) ** 2))
     size = plane.shape[axis]
-    source = np.pad(plane, [(_REACH, _REACH) if one == axis else (0, 0) for one in (0, 1)], "edge")
+    source = np.pad(plane, [(_REACH, _REACH) if k == axis else (0, 0) for k in (0, 1)], "edge")
     total = np.zeros_like(plane)
     for tap, weight in zip(taps, weights / weights.sum(), strict=True):
         part = [slice(None), slice(None)]
         part[axis] = slice(_REACH + tap, _REACH + tap + size)
         total += plane.dtype.type(weight) * source[tuple(part)]
     return total
-
-
-def _windowed_sinc(distance: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    inside = np.abs(distance) <= _REACH
-    window = np.i0(_KAISER * np.sqrt(np.maximum(0, 1 - (distance / _REACH) ** 2)))
-    taps: npt.NDArray[np.float64] = np.sinc(distance) * window * inside
-    return taps
 
 
 def _floating(plane: Plane) -> Plane:

@@ -1,8 +1,7 @@
 """Slices in the order of their positions, and the geometry that they make.
 
-Positions decide. SliceThickness, SpacingBetweenSlices and InstanceNumber are compared with them;
-a contradiction is a warning.
-Tolerances: docs/decisions/0012-dicom-geometry.md.
+Positions decide. SliceThickness and SpacingBetweenSlices are compared with them; a contradiction is
+a warning. Tolerances: docs/decisions/0012-dicom-geometry.md.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import numpy.typing as npt
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io.dicom.repair import (
+    MOST_FILLED,
     Repair,
     Slant,
     Spacing,
@@ -80,10 +80,17 @@ class _Plane:
     normal: Vector
     pixel_mm: tuple[float, float]
 
+    def geometry(self, origin: Sequence[float] | None, step: float) -> Geometry:
+        """Of slices that begin at `origin`, `step` mm apart."""
+        rows_mm, columns_mm = self.pixel_mm
+        return Geometry(
+            (columns_mm, rows_mm, float(f"{step:.12g}")),  # without noise of large positions
+            tuple(origin or ()),  # type: ignore[arg-type]
+            np.column_stack([self.row, self.column, self.normal]).tolist(),
+        )
 
-def stack(
-    slices: Sequence[Slice], name: str, monitor: Monitor, repairs: Repairs | None = None
-) -> Stack:
+
+def stack(slices: Slices, name: str, monitor: Monitor, repairs: Repairs | None = None) -> Stack:
     """Sort slices by position along their normal and derive spacing, origin and direction.
 
     Args:
@@ -96,73 +103,65 @@ def stack(
         GeometryError: slices have no place, share a place or differ in orientation; or they are
             unevenly spaced or tilted and `repairs` does not allow to resample them.
     """
-    repairs = repairs or Repairs()
-    require_same(slices, "size", lambda one: f"{one.columns}×{one.rows}", name)
-    _require_one_frame_of_reference(slices, name)
-    plane = _plane(slices, name)
-    ordered = sorted(slices, key=lambda one: _distance(one, plane))
+    _require_same(slices, "size", lambda plane: f"{plane.columns}×{plane.rows}", name)
+    referring = [plane for plane in slices if plane.frame_of_reference] or slices
+    _require_same(referring, "FrameOfReferenceUID", lambda plane: plane.frame_of_reference, name)
+    shared = _shared_plane(slices, name)
+    heights = [float(shared.normal @ np.asarray(plane.position)) for plane in slices]
+    order = sorted(range(len(slices)), key=heights.__getitem__)
+    ordered, along = [slices[k] for k in order], np.array(heights)[order]
+    first = ordered[0]
     if len(ordered) == 1:
-        step = _thickness(ordered[0], name, monitor)
-        return Stack(ordered, _geometry(ordered[0].position, plane, step))
-    along = np.array([_distance(one, plane) for one in ordered])
+        return Stack(ordered, shared.geometry(first.position, _thickness(first, name, monitor)))
     _refuse_shared_places(ordered, along, name)
-    labels = [one.label for one in ordered]
-    positions = np.array([one.position for one in ordered])
-    cosines = np.array([one.orientation for one in ordered])
+    labels = [plane.label for plane in ordered]
+    positions = np.array([plane.position for plane in ordered])
+    cosines = np.array([plane.orientation for plane in ordered])
+    axes = (shared.column, shared.row)
     spacing = measure_spacing(along, labels, last_digit(positions))
-    slant = measure_slant(positions, cosines, along, (plane.column, plane.row), plane.pixel_mm)
-    _refuse_unrepaired(slant, spacing, ordered, name, repairs)
+    slant = measure_slant(positions, cosines, along, axes, shared.pixel_mm)
+    _refuse_unrepaired(slant, spacing, labels, name, repairs or Repairs())
     if not spacing.fault:
         _warn_of_other_spacing(ordered, spacing.step, name, monitor)
     if not slant and not spacing.fault:
-        return Stack(ordered, _geometry(ordered[0].position, plane, spacing.step))
-    repair = _repair(ordered[0], plane, spacing, slant, name)
+        return Stack(ordered, shared.geometry(first.position, spacing.step))
+    repair = _repair(first, shared, spacing, slant)
     return Stack(ordered, repair.geometry, repair)
 
 
-def require_same(
-    slices: Sequence[Slice], what: str, value: Callable[[Slice], Any], name: str
-) -> None:
+def _require_same(slices: Slices, what: str, value: Callable[[Slice], Any], name: str) -> None:
     """Raise InputError naming a file that differs from the first in `what`."""
-    odd = [one for one in slices if value(one) != value(slices[0])]
+    first = slices[0]
+    odd = [plane for plane in slices if value(plane) != value(first)]
     if odd:
         raise InputError(
-            f"{name}: the slices differ in {what}: {value(slices[0])} in {slices[0].label}, "
+            f"{name}: the slices differ in {what}: {value(first)} in {first.label}, "
             f"{value(odd[0])} in {odd[0].label} ({len(odd)} of {len(slices)} differ)",
             "Put them in folders of their own and load one.",
         )
 
 
-def _require_one_frame_of_reference(slices: Sequence[Slice], name: str) -> None:
-    named_ones = [one for one in slices if one.frame_of_reference]
-    if named_ones:
-        require_same(named_ones, "FrameOfReferenceUID", lambda one: one.frame_of_reference, name)
-
-
-def _distance(one: Slice, plane: _Plane) -> float:
-    return float(plane.normal @ np.asarray(one.position))
-
-
-def _geometry(origin: Sequence[float] | None, plane: _Plane, step: float) -> Geometry:
-    rows_mm, columns_mm = plane.pixel_mm
-    step = float(f"{step:.12g}")  # without the rounding noise of large positions
-    return Geometry(
-        (columns_mm, rows_mm, step),
-        tuple(origin or ()),  # type: ignore[arg-type]
-        np.column_stack([plane.row, plane.column, plane.normal]).tolist(),
-    )
-
-
-def _plane(slices: Sequence[Slice], name: str) -> _Plane:
+def _shared_plane(slices: Slices, name: str) -> _Plane:
+    """Of orientation and pixel spacing the median, which does not depend on the files' order."""
     for field, element in _PLACE.items():
-        lacking = [one.label for one in slices if getattr(one, field) is None]
+        lacking = [plane.label for plane in slices if getattr(plane, field) is None]
         if lacking:
             raise GeometryError(
-                f"{name}: {_where(lacking, slices)} no {element}: the place in the "
-                "patient is unknown",
+                f"{name}: {len(lacking)} of {counted(len(slices), 'slice')} ({lacking[0]} first) "
+                f"lack {element}: the place in the patient is unknown",
                 "Export the original images; screenshots and scout views have no place.",
             )
-    orientation = _shared_orientation(slices, name)
+    orientations = np.array([plane.orientation for plane in slices], np.float64)
+    if np.ptp(orientations, axis=0).max() > _MOST_TURN:
+        kinds, counts = np.unique(np.round(orientations, 3), axis=0, return_counts=True)
+        off = np.abs(orientations - kinds[counts.argmax()]).max(axis=1)
+        raise GeometryError(
+            f"{name}: the slices lie in {len(kinds)} different orientations "
+            f"(ImageOrientationPatient of {slices[int(off.argmax())].label}; "
+            f"{len(slices) - counts.max()} of {len(slices)} differ from the others)",
+            "A scout view or a radial scan? Load its parts one by one.",
+        )
+    orientation = np.median(orientations, axis=0)
     row, column = orientation[:3], orientation[3:]
     if max(abs(row @ row - 1), abs(column @ column - 1), abs(row @ column)) > 1e-3:
         raise GeometryError(
@@ -176,51 +175,25 @@ def _plane(slices: Sequence[Slice], name: str) -> _Plane:
     return _Plane(row, column, np.cross(row, column), _shared_pixel_spacing(slices, name))
 
 
-def _where(lacking: Sequence[str], slices: Sequence[Slice]) -> str:
-    count = len(slices)
-    if count == 1:
-        return f"the file {lacking[0]} has"
-    what = "files" if all(one.frame is None for one in slices) else "frames"
-    verb = "has" if len(lacking) == 1 else "have"
-    return f"{len(lacking)} of {count} {what} ({lacking[0]} first) {verb}"
-
-
-def _shared_orientation(slices: Sequence[Slice], name: str) -> Vector:
-    """The median, which does not depend on the order of the files."""
-    orientations = np.array([one.orientation for one in slices], np.float64)
-    if np.ptp(orientations, axis=0).max() <= _MOST_TURN:
-        usual: Vector = np.median(orientations, axis=0)
-        return usual
-    kinds, counts = np.unique(np.round(orientations, 3), axis=0, return_counts=True)
-    off = np.abs(orientations - kinds[counts.argmax()]).max(axis=1)
-    odd = slices[int(off.argmax())]
-    raise GeometryError(
-        f"{name}: the slices lie in {len(kinds)} different orientations (ImageOrientationPatient "
-        f"of {odd.label}; {len(slices) - counts.max()} of {len(slices)} differ from the others)",
-        "A scout view or a radial scan? Load its parts one by one.",
-    )
-
-
-def _shared_pixel_spacing(slices: Sequence[Slice], name: str) -> tuple[float, float]:
-    sizes = np.array([one.pixel_spacing for one in slices], np.float64)
+def _shared_pixel_spacing(slices: Slices, name: str) -> tuple[float, float]:
+    for plane in slices:
+        if min(plane.pixel_spacing or ()) <= 0:
+            raise GeometryError(
+                f"{name}: {plane.label}: PixelSpacing is {list(plane.pixel_spacing or ())} mm",
+                "Correct the header: it must be above 0.",
+            )
+    sizes = np.array([plane.pixel_spacing for plane in slices], np.float64)
     usual = np.median(sizes, axis=0)
-    if not (np.isfinite(sizes).all() and sizes.min() > 0):
-        odd = next(
-            one for one in slices if not all(0 < mm < np.inf for mm in one.pixel_spacing or ())
-        )
-        raise GeometryError(
-            f"{name}: {odd.label}: PixelSpacing is {list(odd.pixel_spacing or ())} mm",
-            "Correct the header: it must be above 0.",
-        )
     if (np.abs(sizes - usual) > _MOST_STRETCH * usual).any():
-        require_same(slices, "PixelSpacing", lambda one: one.pixel_spacing, name)
+        _require_same(slices, "PixelSpacing", lambda plane: plane.pixel_spacing, name)
     return float(usual[0]), float(usual[1])
 
 
-def _thickness(one: Slice, name: str, monitor: Monitor) -> float:
+def _thickness(plane: Slice, name: str, monitor: Monitor) -> float:
     """The spacing of a single slice, which only the header can state."""
-    for mm, element in ((one.between, "SpacingBetweenSlices"), (one.thickness, "SliceThickness")):
-        if mm and 0 < abs(mm) < np.inf:
+    stated = {"SpacingBetweenSlices": plane.between, "SliceThickness": plane.thickness}
+    for element, mm in stated.items():
+        if mm:
             monitor.warn(
                 f"{name}: one slice has no neighbor; its spacing of {abs(mm):g} mm is {element}"
             )
@@ -229,10 +202,8 @@ def _thickness(one: Slice, name: str, monitor: Monitor) -> float:
     return 1.0
 
 
-def _warn_of_other_spacing(
-    ordered: Sequence[Slice], step: float, name: str, monitor: Monitor
-) -> None:
-    stated = [one.between for one in ordered if one.between]
+def _warn_of_other_spacing(ordered: Slices, step: float, name: str, monitor: Monitor) -> None:
+    stated = [plane.between for plane in ordered if plane.between]
     between = abs(float(np.median(stated))) if stated else step
     if abs(between - step) > _MOST_OTHER * step:
         monitor.warn(
@@ -241,16 +212,13 @@ def _warn_of_other_spacing(
         )
 
 
-def _refuse_shared_places(ordered: Sequence[Slice], along: Vector, name: str) -> None:
+def _refuse_shared_places(ordered: Slices, along: Vector, name: str) -> None:
     steps = np.diff(along)
     apart = steps[steps > 1e-6]
     usual = float(np.median(apart)) if apart.size else 1.0
     same = np.flatnonzero(steps <= 0.01 * usual).tolist()
     if same:
-        places = [
-            f"{along[index]:.2f} mm ({ordered[index].label}, {ordered[index + 1].label})"
-            for index in same
-        ]
+        places = [f"{along[k]:.2f} mm ({ordered[k].label}, {ordered[k + 1].label})" for k in same]
         verb = "shares" if len(same) == 1 else "share"
         raise GeometryError(
             f"{name}: {counted(len(same), 'slice')} {verb} a place with another, first at "
@@ -260,41 +228,40 @@ def _refuse_shared_places(ordered: Sequence[Slice], along: Vector, name: str) ->
 
 
 def _refuse_unrepaired(
-    slant: Slant | None, spacing: Spacing, ordered: Sequence[Slice], name: str, repairs: Repairs
+    slant: Slant | None, spacing: Spacing, labels: Sequence[str], name: str, repairs: Repairs
 ) -> None:
-    """Raise GeometryError for faults that may not be repaired, with the repairs that would work."""
+    """Raise GeometryError for faults that may not or cannot be repaired, with what would help."""
     faults, ways = [], []
-    if slant and not repairs.tilt:
-        faults.append(slant.fault([one.label for one in ordered]))
+    if slant and not (repairs.tilt and slant.is_a_tilt):
+        faults.append(slant.fault(labels))
         if slant.is_a_tilt:
             ways.append("To have it resampled to a rectangular grid: --fix-tilt, fix_tilt=True.")
-    if spacing.fault and not repairs.spacing:
+    if spacing.fault and not (repairs.spacing and spacing.can_be_evened):
         faults.append(spacing.fault)
         if spacing.gaps:
             ways.append("Export or copy the series again, complete.")
         if spacing.can_be_evened:
             ways.append("To have it resampled to an even spacing: --fix-spacing, fix_spacing=True.")
+        elif repairs.spacing:
+            faults[-1] += f", too far: at most {MOST_FILLED} slices in a row are interpolated"
     if faults:
         raise GeometryError(
             f"{name}: {'; '.join(faults)}", " ".join(ways) or "Load its parts one by one."
         )
 
 
-def _repair(
-    first: Slice, plane: _Plane, spacing: Spacing, slant: Slant | None, name: str
-) -> Repair:
-    """Raises GeometryError where too much would have to be interpolated."""
+def _repair(first: Slice, shared: _Plane, spacing: Spacing, slant: Slant | None) -> Repair:
     step, mixes, notes = spacing.step, tuple((k, 0.0) for k in range(len(spacing.along))), []
     if spacing.fault:
-        mixes, step = spacing.evened(name), spacing.even_step
+        mixes, step = spacing.evened(), spacing.even_step
         notes.append(spacing.note())
     size, origin, places = (first.rows, first.columns), np.asarray(first.position), None
     if slant:
-        size, places = slant.grid(size, name)
+        size, places = slant.grid(size)
         down, right = (place * mm for place, mm in zip(places[0], slant.pixel_mm, strict=True))
-        origin = origin - down * plane.column - right * plane.row
+        origin = origin - down * shared.column - right * shared.row
         notes.append(slant.note())
-    geometry = _geometry(tuple(origin.tolist()), plane, step)
+    geometry = shared.geometry(tuple(origin.tolist()), step)
     return Repair(geometry, *size, places, mixes, tuple(notes))
 
 
@@ -303,16 +270,16 @@ def require_alike(slices: Slices, name: str) -> None:
 
     Each slice may have its own slope and intercept, but none may lack what others have.
     """
-    shared: tuple[tuple[str, Callable[[Slice], Any]], ...] = (
-        ("PatientID", lambda one: repr(one.patient)),
-        ("Modality", lambda one: one.modality or "none"),
-        ("PhotometricInterpretation", lambda one: one.photometric),
-        ("units", lambda one: (one.rescale_type, one.units)),
-        ("RescaleSlope", lambda one: "missing" if one.slope is None else "there"),
-        ("RescaleIntercept", lambda one: "missing" if one.intercept is None else "there"),
-    )
-    for what, value in shared:
-        require_same(slices, what, value, name)
+    shared: dict[str, Callable[[Slice], Any]] = {
+        "PatientID": lambda plane: repr(plane.patient),
+        "Modality": lambda plane: plane.modality or "none",
+        "PhotometricInterpretation": lambda plane: plane.photometric,
+        "units": lambda plane: (plane.rescale_type, plane.units),
+        "RescaleSlope": lambda plane: "missing" if plane.slope is None else "there",
+        "RescaleIntercept": lambda plane: "missing" if plane.intercept is None else "there",
+    }
+    for what, value in shared.items():
+        _require_same(slices, what, value, name)
 
 
 def stack_frames(
@@ -335,17 +302,21 @@ def stack_frames(
     for number, frame in enumerate(frames[1:], 2):
         monitor.check()
         stacks.append(stack(frame, name, Monitor(), repairs))
-        _require_one_grid(stacks[-1], first, number, name)
+        if not _is_same_grid(stacks[-1], first):
+            raise GeometryError(
+                f"{name}: frame {number} ({stacks[-1].slices[0].label} first) has another "
+                "position, tilt or spacing than the first",
+                "Put the frames in folders of their own and load one.",
+            )
     return stacks
 
 
-def _require_one_grid(one: Stack, first: Stack, number: int, name: str) -> None:
-    is_alike = (one.repair is None) == (first.repair is None) and one.shape == first.shape
-    if is_alike and one.repair and first.repair:
-        is_alike = one.repair.is_close(first.repair)
-    if not is_alike or not one.geometry.is_close(first.geometry, _SAME_GRID, shape=first.shape):
-        raise GeometryError(
-            f"{name}: frame {number} ({one.slices[0].label} first) has another position, tilt or "
-            "spacing than the first",
-            "Put the frames in folders of their own and load one.",
-        )
+def _is_same_grid(other: Stack, first: Stack) -> bool:
+    if other.shape != first.shape or len(other.slices) != len(first.slices):
+        return False
+    if other.repair or first.repair:  # each slice is resampled by its own position
+        positions = [np.array([plane.position for plane in own.slices]) for own in (other, first)]
+        most_mm = _SAME_GRID * min(first.geometry.spacing)
+        if np.abs(positions[0] - positions[1]).max() > most_mm:
+            return False
+    return other.geometry.is_close(first.geometry, _SAME_GRID, shape=first.shape)

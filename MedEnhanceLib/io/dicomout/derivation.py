@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib._version import __version__
-from MedEnhanceLib.core.origin import Lossy
+from MedEnhanceLib.core.origin import Instance, Lossy
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -75,15 +75,25 @@ class Derivation:
         equipment = list(dataset.get("ContributingEquipmentSequence") or [])
         recorded = {str(item.get("ContributionDescription")) for item in equipment}
         *before, last = self._contributions()
-        new = [*(step for step in before if step not in recorded), last]
-        dataset.ContributingEquipmentSequence = [*equipment, *map(contribution_of, new)]
+        dataset.ContributingEquipmentSequence = equipment + [
+            with_elements(
+                PurposeOfReferenceCodeSequence=[coded(*_PROCESSING_EQUIPMENT)],
+                Manufacturer=MANUFACTURER,
+                ManufacturerModelName=MANUFACTURER,
+                SoftwareVersions=__version__,
+                ContributionDateTime=datetime.now(UTC).strftime("%Y%m%d%H%M%S+0000"),
+                ContributionDescription=step,
+            )
+            for step in (*before, last)
+            if step not in recorded or step is last
+        ]
         _record_lossy(dataset, self.lossy)
         earlier = str(dataset.get("ImageComments") or "")
         comments = earlier if NOTICE in earlier else f"{NOTICE} {earlier}".strip()
         dataset.ImageComments = comments[:10240]
 
     def text(self) -> str:
-        """What was done, by which model, with which options: at most 1024 ASCII characters."""
+        """What was done, by which model, with which options: at most 1024 characters."""
         parts = [f"{self.action.capitalize()} by MedEnhance {__version__}"]
         if self.model:
             parts.append(f"model {model_text(self.model)}")
@@ -93,7 +103,7 @@ class Derivation:
             parts.append(f"lossy: {', '.join(map(_lossy_text, self.lossy))}")
         if self.history:
             parts.append("before: " + " | ".join(map(without_files, self.history)))
-        done = ascii_text("; ".join(parts))
+        done = " ".join("; ".join(parts).split())
         room = 1024 - len(NOTICE) - 2
         done = done if len(done) <= room else done[: room - 3] + "..."
         return f"{done}. {NOTICE}"
@@ -102,14 +112,9 @@ class Derivation:
         """A SeriesDescription: that of the source (`earlier`) and what was done, in 64 bytes."""
         if requested := short_text(self.series_description):
             return requested
-        ours = f"MedEnhance {ascii_text(self.action)}"[:40]
+        ours = f"MedEnhance {self.action}"[:40]
         source = cut(_OUR_WORDS.sub("", earlier), 63 - len(ours)).strip()
         return f"{source} {ours}".strip()
-
-    @property
-    def is_ascii(self) -> bool:
-        """Whether its texts fit into every character set."""
-        return (self.series_description or "").isascii()
 
     def _codes(self) -> list[tuple[str, str]]:
         codes = list(_CODES_OF_ACTIONS.get(self.action, (_PROCESSING,)))
@@ -126,19 +131,7 @@ class Derivation:
         model = f"; model {model_text(self.model)}" if self.model else ""
         steps = [*(without_files(step[1]) for step in resampled), f"{self.action}{model}"]
         room = 1024 - len(NOTICE) - 2
-        return [f"{ascii_text(step)[:room]}. {NOTICE}" for step in steps]
-
-
-def contribution_of(contribution: str) -> Dataset:
-    """An item of ContributingEquipmentSequence: MedEnhance, now, with what it contributed."""
-    return with_elements(
-        PurposeOfReferenceCodeSequence=[coded(*_PROCESSING_EQUIPMENT)],
-        Manufacturer=MANUFACTURER,
-        ManufacturerModelName=MANUFACTURER,
-        SoftwareVersions=__version__,
-        ContributionDateTime=datetime.now(UTC).strftime("%Y%m%d%H%M%S+0000"),
-        ContributionDescription=contribution,
-    )
+        return [f"{step[:room]}. {NOTICE}" for step in steps]
 
 
 def without_files(text: str) -> str:
@@ -150,7 +143,7 @@ def model_text(model: Mapping[str, str]) -> str:
     """Name, version and hash of a model on one line."""
     version = f" {model['version']}" if model.get("version") else ""
     sha256 = f" sha256 {model['sha256']}" if model.get("sha256") else ""
-    return ascii_text(f"{model.get('name', 'unnamed')}{version}{sha256}")
+    return f"{short_text(model.get('name')) or 'unnamed'}{version}{sha256}"
 
 
 def now(offset: str = "") -> tuple[str, str]:
@@ -165,19 +158,6 @@ def now(offset: str = "") -> tuple[str, str]:
         zone = None
     moment = datetime.now(UTC).astimezone(zone)
     return moment.strftime("%Y%m%d"), moment.strftime("%H%M%S.%f")
-
-
-_PLAIN = str.maketrans({
-    "×": "x", "–": "-", "—": "-", "−": "-", "→": "->", "…": "...", "≤": "<=", "≥": ">=",
-    "°": " deg", "±": "+-", "²": "2", "³": "3", "µ": "u", "μ": "u", "σ": "sigma", "\\": "/",
-    "‘": "'", "’": "'", "“": '"', "”": '"',
-})  # fmt: skip
-
-
-def ascii_text(text: str) -> str:
-    """`text` on one line, in ASCII, which every character set of DICOM has."""
-    plain = text.translate(_PLAIN)
-    return " ".join(plain.encode("ascii", "replace").decode("ascii").split())
 
 
 def _record_lossy(dataset: Dataset, steps: Sequence[Lossy]) -> None:
@@ -217,23 +197,6 @@ def method_term(method: str) -> str:
 
 #: Added to the number of the source's series, by kind of the derived object.
 _STEPS = {"images": 1000, "segmentation": 2000, "uncertainty": 3000}
-#: Our units → value and meaning of their code in UCUM.
-UNIT_CODES = {
-    "HU": ("[hnsf'U]", "Hounsfield unit"),
-    "Bq/ml": ("Bq/ml", "Becquerels/milliliter"),
-    "counts": ("{counts}", "Counts"),
-    "Gy": ("Gy", "Gy"),
-    "relative": ("{ratio}", "ratio"),
-}
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A stored image, or one frame of it, counted from 1."""
-
-    sop_class: str
-    sop_instance: str
-    frame: int | None = None
 
 
 def with_elements(**elements: Any) -> Dataset:
@@ -246,12 +209,12 @@ def with_elements(**elements: Any) -> Dataset:
     return dataset
 
 
-def coded(value: str, meaning: str, scheme: str = "DCM") -> Dataset:
-    """An item of a code sequence; `scheme` is DICOM's own (DCM) by default."""
-    return with_elements(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
+def coded(value: str, meaning: str) -> Dataset:
+    """An item of a code sequence, of a code of DICOM's own."""
+    return with_elements(CodeValue=value, CodingSchemeDesignator="DCM", CodeMeaning=meaning)
 
 
-def refer_to(reference: Reference, **more: Any) -> Dataset:
+def refer_to(reference: Instance, **more: Any) -> Dataset:
     """An item that references a stored image, with `more` elements."""
     frame = {} if reference.frame is None else {"ReferencedFrameNumber": reference.frame}
     return with_elements(
@@ -262,7 +225,7 @@ def refer_to(reference: Reference, **more: Any) -> Dataset:
     )
 
 
-def refer_to_source(reference: Reference, *, same_place: bool) -> Dataset:
+def refer_to_source(reference: Instance, *, same_place: bool) -> Dataset:
     """An item that references an image that something was made from.
 
     Args:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout.attributes import (
     CT_IMAGE,
@@ -24,17 +24,14 @@ from MedEnhanceLib.io.dicomout.attributes import (
 )
 from MedEnhanceLib.io.dicomout.derivation import (
     IMPLEMENTATION_UID,
-    UNIT_CODES,
     Derivation,
-    coded,
     fresh_uid,
     now,
     refer_to_source,
     series_number,
     values_of,
-    with_elements,
 )
-from MedEnhanceLib.io.dicomout.placement import Place, find_places
+from MedEnhanceLib.io.dicomout.placement import Grid, lay_out
 from MedEnhanceLib.io.dicomout.stored_values import Rescale, Stored, decimal, plan_storage
 from MedEnhanceLib.io.dicomout.template import Template
 from MedEnhanceLib.runtime.dependencies import require
@@ -47,6 +44,27 @@ if TYPE_CHECKING:
 _MOST_ROWS = 2**16 - 1
 #: Programs hold the widths of windows in 32 bits.
 _WIDEST = 2**31
+
+
+@dataclass(frozen=True, eq=False)
+class _Place:
+    """Slice `k` of the time point `frame`: its voxels [J, I], and what lies behind it."""
+
+    frame: int
+    k: int
+    voxels: Voxels
+    grid: Grid
+
+    @property
+    def on_image(self) -> bool:
+        """Whether it lies on one image, voxel on voxel."""
+        return bool(self.grid.behind[self.k])
+
+    @property
+    def header(self) -> Dataset | None:
+        """Of the image behind it; elsewhere what all images state."""
+        behind = self.grid.behind[self.k]
+        return behind[0].header if behind else self.grid.common
 
 
 def build_series(
@@ -73,51 +91,25 @@ def build_series(
         raise InputError(
             f"slices of {volume.shape[-1]}×{volume.shape[-2]}", f"DICOM holds {_MOST_ROWS} at most."
         )
-    places = find_places(volume, template)
+    places = [
+        _Place(number, k, voxels, grid)
+        for number, frame in enumerate(volume.frames())
+        for grid in [lay_out(frame, template)]
+        for k, voxels in enumerate(frame.voxels)
+    ]
     series = _series(volume, template, derivation, places, monitor)
     images = []
-    for number, place in enumerate(places):
+    for number in range(len(places)):
         monitor.progress(number / len(places), "making DICOM images")
-        images.append(_make_image(number, place, series))
+        images.append(series.image(number))
     return images
-
-
-@dataclass(frozen=True, eq=False)
-class _Series:
-    """What all images of the series share.
-
-    Attributes:
-        volume, template, derivation: as given to `build_series`.
-        sop_class: of the images.
-        stored: how intensities are stored.
-        uid, number: of the series.
-        has_headers: whether the attributes of the template's images apply to the volume.
-        moment: date and time of now.
-        window: center and width for images that never had a window.
-    """
-
-    volume: Volume
-    template: Template
-    derivation: Derivation
-    sop_class: str
-    stored: Stored
-    uid: str
-    number: int
-    has_headers: bool
-    moment: tuple[str, str]
-    window: tuple[str, str] | None
-
-    @property
-    def frames(self) -> int:
-        """Number of time points."""
-        return self.volume.shape[0] if self.volume.is_sequence else 1
 
 
 def _series(
     volume: Volume,
     template: Template,
     derivation: Derivation,
-    places: Sequence[Place],
+    places: Sequence[_Place],
     monitor: Monitor,
 ) -> _Series:
     name = volume.source or "volume"
@@ -136,7 +128,7 @@ def _series(
                 "written as secondary capture"
             )
     stored = plan_storage(
-        [place.slice_ for place in places],
+        [place.voxels for place in places],
         [_rescale(header) for header in headers],
         from_zero=sop_class == PET_IMAGE,
     )
@@ -154,13 +146,13 @@ def _series(
             lossy=derivation.lossy or volume.lossy,
             history=derivation.history or volume.history,
         ),
+        places=places,
+        headers=headers,
         sop_class=sop_class,
         stored=stored,
         uid=fresh_uid(),
-        number=series_number(places[0].header, "images"),
-        has_headers=has_headers,
         moment=now(str(template.study.get("TimezoneOffsetFromUTC") or "")),
-        window=None if has_headers else window_of(volume),
+        window=window_of(volume),
     )
 
 
@@ -199,53 +191,140 @@ def window_of(volume: Volume) -> tuple[str, str] | None:
     return f"{(low + high) / 2:.6g}", f"{max(high - low, 1e-6):.6g}"
 
 
-def _make_image(number: int, place: Place, series: _Series) -> Dataset:
-    """Image `number` of a series, counted from 0, with its pixels."""
-    from pydicom import Dataset
+@dataclass(frozen=True, eq=False)
+class _Series:
+    """What all images of the series share, and how each is made of it.
 
-    header = place.header if series.has_headers else None
-    image: Dataset = Dataset() if header is None else copy_elements(header, is_of_scan)
-    series.template.copy_study(image)
-    _identify(image, number, place, series)
-    _place_in_patient(image, place, header)
-    _put_pixels(image, number, place, series, header)
-    _set_time(image, number, place, series)
-    series.derivation.apply(image)
-    if place.references:
-        image.SourceImageSequence = [
-            refer_to_source(reference, same_place=place.on_image) for reference in place.references
-        ]
-    if not series.derivation.is_ascii:
-        image.SpecificCharacterSet = "ISO_IR 192"  # the source's may not have these letters
-    complete(image, series.sop_class)
-    return image
+    Attributes:
+        volume, template, derivation: as given to `build_series`.
+        places: of its slices, in the order of their numbers.
+        headers: of each place; None where those of the template do not apply to the volume.
+        sop_class: of the images.
+        stored: how intensities are stored.
+        uid: of the series.
+        moment: date and time of now.
+        window: center and width for images that have none.
+    """
 
+    volume: Volume
+    template: Template
+    derivation: Derivation
+    places: Sequence[_Place]
+    headers: Sequence[Dataset | None]
+    sop_class: str
+    stored: Stored
+    uid: str
+    moment: tuple[str, str]
+    window: tuple[str, str] | None
 
-def _identify(image: Dataset, number: int, place: Place, series: _Series) -> None:
-    image.SOPClassUID, image.SOPInstanceUID = series.sop_class, fresh_uid()
-    image.SeriesInstanceUID, image.SeriesNumber = series.uid, series.number
-    image.InstanceNumber = number + 1
-    image.Modality = _modality(series)
-    earlier = str(place.header.get("SeriesDescription") or "") if place.header else ""
-    image.SeriesDescription = series.derivation.series_text(earlier)
-    image.ImageType = _image_type(image, series.sop_class)
-    image.FrameOfReferenceUID = series.template.frame_of_reference
-    image.InstanceCreatorUID = IMPLEMENTATION_UID
-    date, time = series.moment
-    image.InstanceCreationDate, image.InstanceCreationTime = date, time
-    image.ContentDate, image.ContentTime = date, time
-    if series.sop_class != PET_IMAGE or not image.get("SeriesDate"):
-        # Of PET they stay: its intensities are corrected for decay to the start of the series.
-        image.SeriesDate, image.SeriesTime = date, time
+    def image(self, number: int) -> Dataset:
+        """Image `number`, counted from 0, with its pixels."""
+        from pydicom import Dataset
 
+        place, header = self.places[number], self.headers[number]
+        image: Dataset = Dataset() if header is None else copy_elements(header, is_of_scan)
+        self.template.copy_study(image)
+        self._identify(image, number)
+        self._put_place(image, place, header)
+        self._put_pixels(image, number)
+        self._put_rescale(image, number)
+        self._set_time(image, number)
+        self.derivation.apply(image)
+        if sources := place.grid.sources(place.k):
+            image.SourceImageSequence = [
+                refer_to_source(source.reference, same_place=place.on_image) for source in sources
+            ]
+        image.SpecificCharacterSet = "ISO_IR 192"  # the source's may not have the letters of texts
+        complete(image, self.sop_class)
+        return image
 
-def _modality(series: _Series) -> str:
-    if series.volume.modality in SOP_CLASSES:
-        return series.volume.modality
-    of_source = series.template.modality
-    # What is derived from a dose or a plan is none, and a label map here is only a picture.
-    is_other = of_source.startswith("RT") or of_source in ("SEG", *SOP_CLASSES)
-    return "OT" if is_other else of_source
+    def _identify(self, image: Dataset, number: int) -> None:
+        source = self.places[number].header
+        image.SOPClassUID, image.SOPInstanceUID = self.sop_class, fresh_uid()
+        image.SeriesInstanceUID = self.uid
+        image.SeriesNumber = series_number(self.places[0].header, "images")
+        image.InstanceNumber = number + 1
+        is_other = self.volume.modality not in SOP_CLASSES
+        image.Modality = "OT" if is_other else self.volume.modality
+        image.SeriesDescription = self.derivation.series_text(
+            str(source.get("SeriesDescription") or "") if source else ""
+        )
+        image.ImageType = _image_type(image, self.sop_class)
+        image.FrameOfReferenceUID = self.template.frame_of_reference
+        image.InstanceCreatorUID = IMPLEMENTATION_UID
+        date, time = self.moment
+        image.InstanceCreationDate, image.InstanceCreationTime = date, time
+        image.ContentDate, image.ContentTime = date, time
+        if self.sop_class != PET_IMAGE or not image.get("SeriesDate"):
+            # Of PET they stay: its intensities are corrected for decay to the start of the series.
+            image.SeriesDate, image.SeriesTime = date, time
+
+    @staticmethod
+    def _put_place(image: Dataset, place: _Place, header: Dataset | None) -> None:
+        grid = place.grid
+        image.ImagePositionPatient = list(grid.positions[place.k])
+        image.ImageOrientationPatient = list(grid.orientation)
+        image.PixelSpacing = list(grid.spacing)
+        if header is None or not all(grid.behind) or not image.get("SliceThickness"):
+            image.SliceThickness = grid.thickness
+        if header is None or not place.on_image:
+            image.SpacingBetweenSlices = grid.between
+            for keyword in ("SliceLocation", "GantryDetectorTilt", "ReconstructionDiameter"):
+                image.pop(keyword, None)  # true of the grid of the source alone
+
+    def _put_pixels(self, image: Dataset, number: int) -> None:
+        pixels = self.stored.numbers(number, self.places[number].voxels)
+        image.Rows, image.Columns = pixels.shape
+        image.SamplesPerPixel = 1
+        shown = {image.get("PhotometricInterpretation"), image.get("PresentationLUTShape")}
+        is_inverted = self.sop_class != PET_IMAGE and bool(shown & {"MONOCHROME1", "INVERSE"})
+        image.PhotometricInterpretation = "MONOCHROME1" if is_inverted else "MONOCHROME2"
+        image.pop("PresentationLUTShape", None)  # it says the same, and only projections may
+        image.BitsAllocated, image.BitsStored, image.HighBit = 16, 16, 15
+        image.PixelRepresentation = int(self.stored.signed)
+        image.add_new("PixelData", "OW", pixels.tobytes())
+        if self.volume.units in PET_UNITS and self.volume.modality == "PT":
+            image.Units = PET_UNITS[self.volume.units]
+        if "WindowCenter" not in image or "WindowWidth" not in image:
+            for keyword in ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation"):
+                image.pop(keyword, None)
+            if self.window is not None:
+                image.WindowCenter, image.WindowWidth = self.window
+        if any(float(width) < 1 for width in values_of(image, "WindowWidth")):
+            image.VOILUTFunction = "LINEAR_EXACT"  # the ordinary function has no widths below 1
+
+    def _put_rescale(self, image: Dataset, number: int) -> None:
+        """Slope and intercept, if the class requires them or they change anything."""
+        header, rescale = self.headers[number], self.stored.rescales[number]
+        had_one = header is not None and header.get("RescaleSlope") not in (None, "")
+        is_needed = self.sop_class in (CT_IMAGE, PET_IMAGE) or rescale != Rescale()
+        rescale_type = image.get("RescaleType") or "US"
+        image.pop("RescaleType", None)
+        if not (had_one or is_needed):
+            return
+        image.RescaleSlope, image.RescaleIntercept = rescale.slope, rescale.intercept
+        if self.sop_class == CT_IMAGE and self.volume.units in ("HU", ""):
+            image.RescaleType = "HU"
+        elif self.sop_class != PET_IMAGE:
+            image.RescaleType = rescale_type
+
+    def _set_time(self, image: Dataset, number: int) -> None:
+        """Number the frames of a sequence, and PET's images by PET's own attributes."""
+        frames = self.volume.shape[0] if self.volume.is_sequence else 1
+        if self.sop_class == PET_IMAGE:
+            image.NumberOfSlices, image.ImageIndex = self.volume.shape[-3], number + 1
+            if frames > 1:
+                image.SeriesType, image.NumberOfTimeSlices = ["DYNAMIC", "IMAGE"], frames
+            elif values_of(image, "SeriesType")[:1] == ["DYNAMIC"]:
+                image.SeriesType = ["STATIC", "IMAGE"]  # one time point of it
+        elif frames > 1 and "TemporalPositionIdentifier" not in image:
+            image.TemporalPositionIdentifier = self.places[number].frame + 1
+            image.NumberOfTemporalPositions = frames
+        if frames == 1:
+            image.pop("NumberOfTimeSlices", None)
+            image.pop("TemporalResolution", None)
+        elif self.volume.frame_interval_s:
+            image.TemporalResolution = decimal(self.volume.frame_interval_s * 1000)
 
 
 def _image_type(image: Dataset, sop_class: str) -> list[str]:
@@ -258,96 +337,3 @@ def _image_type(image: Dataset, sop_class: str) -> list[str]:
     if sop_class == MR_IMAGE and not more:
         more = ["OTHER"]
     return ["DERIVED", "SECONDARY", *more]
-
-
-def _place_in_patient(image: Dataset, place: Place, header: Dataset | None) -> None:
-    grid = place.grid
-    image.ImagePositionPatient = list(place.position)
-    image.ImageOrientationPatient = list(grid.orientation)
-    image.PixelSpacing = list(grid.spacing)
-    if header is None or place.is_resampled or not image.get("SliceThickness"):
-        image.SliceThickness = grid.thickness
-    if header is None or not place.on_image:
-        image.SpacingBetweenSlices = grid.between
-        for keyword in ("SliceLocation", "GantryDetectorTilt", "ReconstructionDiameter"):
-            image.pop(keyword, None)  # true of the grid of the source alone
-
-
-def _put_pixels(
-    image: Dataset, number: int, place: Place, series: _Series, header: Dataset | None
-) -> None:
-    stored, volume = series.stored, series.volume
-    pixels = stored.numbers(number, place.slice_)
-    image.Rows, image.Columns = pixels.shape
-    image.SamplesPerPixel = 1
-    shown = {image.get("PhotometricInterpretation"), image.get("PresentationLUTShape")}
-    is_inverted = series.sop_class != PET_IMAGE and bool(shown & {"MONOCHROME1", "INVERSE"})
-    image.PhotometricInterpretation = "MONOCHROME1" if is_inverted else "MONOCHROME2"
-    image.pop("PresentationLUTShape", None)  # it says the same, and only projections may
-    image.BitsAllocated, image.BitsStored, image.HighBit = 16, 16, 15
-    image.PixelRepresentation = int(stored.signed)
-    image.add_new("PixelData", "OW", pixels.tobytes())
-    _put_rescale(image, stored.rescales[number], series, header)
-    if volume.units in PET_UNITS and volume.modality == "PT":
-        image.Units = PET_UNITS[volume.units]
-    if series.sop_class == SECONDARY_CAPTURE and volume.units in UNIT_CODES:
-        _set_unit(image, series)
-    if "WindowCenter" not in image or "WindowWidth" not in image:
-        for keyword in ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation"):
-            image.pop(keyword, None)
-        if series.window is not None:
-            image.WindowCenter, image.WindowWidth = series.window
-    if any(float(width) < 1 for width in values_of(image, "WindowWidth")):
-        image.VOILUTFunction = "LINEAR_EXACT"  # the ordinary function has no widths below 1
-
-
-def _set_unit(image: Dataset, series: _Series) -> None:
-    """The unit of a secondary capture, as a mapping to real-world values."""
-    vr, first, last = ("SS", -(2**15), 2**15 - 1) if series.stored.signed else ("US", 0, 2**16 - 1)
-    value, meaning = UNIT_CODES[series.volume.units]
-    mapping = with_elements(
-        LUTExplanation="Intensity",
-        LUTLabel="INTENSITY",
-        RealWorldValueIntercept=float(image.get("RescaleIntercept") or 0),
-        RealWorldValueSlope=float(image.get("RescaleSlope") or 1),
-        MeasurementUnitsCodeSequence=[coded(value, meaning, "UCUM")],
-    )
-    mapping.add_new("RealWorldValueFirstValueMapped", vr, first)
-    mapping.add_new("RealWorldValueLastValueMapped", vr, last)
-    image.RealWorldValueMappingSequence = [mapping]
-
-
-def _put_rescale(image: Dataset, rescale: Rescale, series: _Series, header: Dataset | None) -> None:
-    """Slope and intercept, if the class requires them or they change anything."""
-    had_one = header is not None and header.get("RescaleSlope") not in (None, "")
-    is_needed = series.sop_class in (CT_IMAGE, PET_IMAGE) or rescale != Rescale()
-    rescale_type = image.get("RescaleType") or "US"
-    image.pop("RescaleType", None)
-    if not (had_one or is_needed):
-        return
-    image.RescaleSlope, image.RescaleIntercept = rescale.slope, rescale.intercept
-    if series.sop_class == CT_IMAGE and series.volume.units in ("HU", ""):
-        image.RescaleType = "HU"
-    elif series.sop_class != PET_IMAGE:
-        image.RescaleType = rescale_type
-
-
-def _set_time(image: Dataset, number: int, place: Place, series: _Series) -> None:
-    """Number the frames of a sequence, and PET's images by PET's own attributes."""
-    slices = series.volume.shape[-3]
-    interval_s = series.volume.frame_interval_s
-    if series.sop_class == PET_IMAGE:
-        image.NumberOfSlices, image.ImageIndex = slices, number + 1
-        if series.frames > 1:
-            image.SeriesType, image.NumberOfTimeSlices = ["DYNAMIC", "IMAGE"], series.frames
-        elif values_of(image, "SeriesType")[:1] == ["DYNAMIC"]:
-            image.SeriesType = ["STATIC", "IMAGE"]  # one time point of it
-        if series.frames == 1:
-            image.pop("NumberOfTimeSlices", None)
-    elif series.frames > 1 and "TemporalPositionIdentifier" not in image:
-        image.TemporalPositionIdentifier = place.frame + 1
-        image.NumberOfTemporalPositions = series.frames
-    if series.frames > 1 and interval_s:
-        image.TemporalResolution = decimal(interval_s * 1000)
-    elif series.frames == 1:
-        image.pop("TemporalResolution", None)

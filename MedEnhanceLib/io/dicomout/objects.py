@@ -11,12 +11,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib._version import __version__
+from MedEnhanceLib.core.origin import Instance
 from MedEnhanceLib.io.dicomout.attributes import SECONDARY_CAPTURE
 from MedEnhanceLib.io.dicomout.derivation import (
     MANUFACTURER,
     NOTICE,
     Derivation,
-    Reference,
     coded,
     fresh_uid,
     now,
@@ -109,7 +109,7 @@ def refer(dataset: Dataset, grid: Grid, derivation: tuple[str, str]) -> None:
         grid: where the slices lie, and the images behind them.
         derivation: value and meaning of DICOM's code of how a frame was derived.
     """
-    of_series: dict[str, dict[Reference, None]] = {}  # each image once, without its frames
+    of_series: dict[str, dict[Instance, None]] = {}  # each image once, without its frames
     for plane in grid.planes:
         of_series.setdefault(plane.series, {})[replace(plane.reference, frame=None)] = None
     for keyword in ("ReferencedSeriesSequence", "SourceImageSequence"):

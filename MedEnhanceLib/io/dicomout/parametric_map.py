@@ -11,7 +11,7 @@ import numpy.typing as npt
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout.attributes import set_side
-from MedEnhanceLib.io.dicomout.derivation import UNIT_CODES, Derivation
+from MedEnhanceLib.io.dicomout.derivation import Derivation
 from MedEnhanceLib.io.dicomout.objects import identity, refer, sign, stand_ins
 from MedEnhanceLib.io.dicomout.placement import lay_out
 from MedEnhanceLib.io.dicomout.template import Template
@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 
 #: Value and meaning of DICOM's code.
 _CALCULATION = ("112187", "Unspecified method of calculation")
+#: Our units → value and meaning of their code in UCUM.
+_UNIT_CODES = {
+    "HU": ("[hnsf'U]", "Hounsfield unit"),
+    "Bq/ml": ("Bq/ml", "Becquerels/milliliter"),
+    "counts": ("{counts}", "Counts"),
+    "Gy": ("Gy", "Gy"),
+    "relative": ("{ratio}", "ratio"),
+}
 #: By body weight, as SUV is where SUVType does not say otherwise.
 _SUV = ("g/ml{SUVbw}", "Standardized Uptake Value body weight")
 _NO_UNITS = ("1", "no units")
@@ -56,7 +64,7 @@ def build_uncertainty(
     voxels = _deviations(volume)
     grid = lay_out(volume, template, source_images)
     first = template.headers[0] if template.headers else Dataset()
-    unit = UNIT_CODES.get(volume.units, _NO_UNITS)
+    unit = _UNIT_CODES.get(volume.units, _NO_UNITS)
     if volume.units == "SUV" and (first.get("SUVType") or "BW") == "BW":
         unit = _SUV
     (monitor or Monitor()).progress(0.1, "uncertainty as DICOM")

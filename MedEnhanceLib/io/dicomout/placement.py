@@ -10,14 +10,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.volume import Volume, Voxels
-from MedEnhanceLib.io.dicomout.derivation import Reference, ds_text
+from MedEnhanceLib.core.origin import Instance
+from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.io.dicomout.derivation import ds_text
 from MedEnhanceLib.io.dicomout.template import Template
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ _SAME = 1e-3
 class Plane:
     """A stored image or frame, with its place as it is written; empty where it is missing."""
 
-    reference: Reference
+    reference: Instance
     series: str
     position: tuple[str, ...]
     orientation: tuple[str, ...]
@@ -47,6 +49,13 @@ class Plane:
     def has_place(self) -> bool:
         """Whether its place is complete."""
         return (len(self.position), len(self.orientation), len(self.spacing)) == (3, 6, 2)
+
+    @property
+    def normal(self) -> npt.NDArray[np.float64]:
+        """Of length 1, in the patient."""
+        across, down = np.reshape(np.array(self.orientation, float), (2, 3))
+        normal = np.cross(across, down)
+        return np.asarray(normal / np.linalg.norm(normal))
 
 
 @dataclass(frozen=True)
@@ -61,6 +70,7 @@ class Grid:
         positions: one for each slice of the volume, in its order.
         behind: the images that lie on each slice, voxel on voxel; none for a resampled slice.
         planes: all images.
+        geometry: of the volume.
     """
 
     orientation: tuple[str, ...]
@@ -70,77 +80,49 @@ class Grid:
     positions: tuple[tuple[str, ...], ...]
     behind: tuple[tuple[Plane, ...], ...]
     planes: tuple[Plane, ...]
+    geometry: Geometry
 
+    def sources(self, k: int) -> tuple[Plane, ...]:
+        """The images that slice `k` was made from.
 
-@dataclass(frozen=True, eq=False)
-class Place:
-    """One slice: where it lies and what it came from.
+        Those behind it; else the parallel ones within its thickness or, without any in the slice
+        itself, on both sides of it; all where they are not parallel to it.
+        """
+        if self.behind[k] or self._heights is None:
+            return self.behind[k] or self.planes
+        apart = self._heights - k
+        is_source = np.abs(apart) < 0.5 + _NEAR
+        if not (np.abs(apart) < _NEAR).any():
+            for beyond in (apart[apart > 0], apart[apart < 0]):
+                nearest = beyond[np.abs(beyond).argmin()] if beyond.size else np.inf
+                is_source |= np.abs(apart - nearest) < _NEAR
+        return tuple(self.planes[number] for number in np.flatnonzero(is_source))
 
-    Attributes:
-        frame: the time point, from 0.
-        slice_: the voxels [J, I].
-        position: of the first voxel, decimal strings, mm in LPS.
-        grid: of the whole frame.
-        header: of the image behind it, or the nearest one; if the images lie across the slice,
-            the attributes in which all of them agree.
-        on_image: whether it lies on one image, voxel on voxel.
-        references: the image behind it, or those around it.
-        is_resampled: whether some slice of the volume was made from several images.
-    """
+    @cached_property
+    def common(self) -> Dataset | None:
+        """What all images state, which holds for a slice through many of them; None without any."""
+        from pydicom import Dataset
 
-    frame: int
-    slice_: Voxels
-    position: tuple[str, ...]
-    grid: Grid
-    header: Dataset | None
-    on_image: bool
-    references: tuple[Reference, ...]
-    is_resampled: bool
+        if not self.planes:
+            return None
+        common = Dataset()
+        first, *others = (plane.header for plane in self.planes)
+        for element in first:
+            if all(element.tag in other and other[element.tag] == element for other in others):
+                common.add(copy.deepcopy(element))
+        return common
 
-
-def find_places(volume: Volume, template: Template) -> list[Place]:
-    """The place of every slice of a volume, frame by frame, in the order of their numbers."""
-    places = []
-    for number, frame in enumerate(volume.frames()):
-        grid = lay_out(frame, template)
-        around = _around_slices(grid.planes, frame.geometry, len(grid.behind))
-        is_across = bool(grid.planes) and around is None
-        common = _said_by_all([plane.header for plane in grid.planes]) if is_across else None
-        sources = [
-            behind or (grid.planes if around is None else around[k])
-            for k, behind in enumerate(grid.behind)
-        ]
-        is_resampled = any(
-            len(planes) > 1 and not behind
-            for planes, behind in zip(sources, grid.behind, strict=True)
-        )
-        for k, planes in enumerate(sources):
-            on_image = bool(grid.behind[k])
-            nearest = planes[0].header if planes else None
-            places.append(
-                Place(
-                    frame=number,
-                    slice_=frame.voxels[k],
-                    position=grid.positions[k],
-                    grid=grid,
-                    header=common if is_across and not on_image else nearest,
-                    on_image=on_image,
-                    references=tuple(plane.reference for plane in grid.planes if plane in planes),
-                    is_resampled=is_resampled,
-                )
-            )
-    return places
-
-
-def _said_by_all(headers: Sequence[Dataset]) -> Dataset:
-    """The elements in which all images agree: they hold for a slice through many of them."""
-    from pydicom import Dataset
-
-    common = Dataset()
-    for element in headers[0]:
-        if all(element.tag in other and other[element.tag] == element for other in headers[1:]):
-            common.add(copy.deepcopy(element))
-    return common
+    @cached_property
+    def _heights(self) -> npt.NDArray[np.float64] | None:
+        """Where the images lie across the slices, in slices; None where not all are parallel."""
+        along = np.asarray(self.geometry.direction)[:, 2]
+        if not all(
+            plane.has_place and abs(plane.normal @ along) > 1 - _SAME for plane in self.planes
+        ):
+            return None
+        places = np.array([plane.position for plane in self.planes], float).reshape(-1, 3)
+        heights = (places - self.geometry.affine_lps[:3, 3]) @ along / self.geometry.spacing[2]
+        return np.asarray(heights)
 
 
 def lay_out(
@@ -158,7 +140,7 @@ def lay_out(
         planes = _planes_of(template, volume)
     else:
         planes = [
-            _plane(image, Reference(str(image.SOPClassUID), str(image.SOPInstanceUID)))
+            _plane(image, Instance("", str(image.SOPClassUID), str(image.SOPInstanceUID)))
             for image in source_images
         ]
     geometry, slices = volume.geometry, volume.shape[0]
@@ -182,6 +164,7 @@ def lay_out(
         positions=positions,
         behind=tuple(map(tuple, behind)),
         planes=tuple(planes),
+        geometry=geometry,
     )
 
 
@@ -194,7 +177,7 @@ def _planes_of(template: Template, volume: Volume) -> list[Plane]:
     instances = [instance for frame in template.origin.instances for instance in frame]
     is_named = [(instance.file, instance.frame) in named for instance in instances]
     return [
-        _plane(header, Reference(instance.sop_class, instance.sop_instance, instance.frame))
+        _plane(header, instance)
         for header, instance, counts in zip(template.headers, instances, is_named, strict=True)
         if counts or not any(is_named)
     ]
@@ -224,39 +207,7 @@ def _behind_slices(
     return behind
 
 
-def _around_slices(
-    planes: Sequence[Plane], geometry: Geometry, slices: int
-) -> list[list[Plane]] | None:
-    """The parallel images that each slice was made from, the nearest first; None for others.
-
-    Those within its thickness; without any in the slice itself, those on both sides of it too.
-    """
-    along = np.asarray(geometry.direction)[:, 2]
-    if not all(plane.has_place and abs(_normal(plane) @ along) > 1 - _SAME for plane in planes):
-        return None
-    places = np.array([plane.position for plane in planes], float).reshape(-1, 3)
-    heights = (places - geometry.affine_lps[:3, 3]) @ along / geometry.spacing[2]
-    around = []
-    for k in range(slices):
-        apart = heights - k
-        is_source = np.abs(apart) < 0.5 + _NEAR
-        if not (np.abs(apart) < _NEAR).any():
-            for beyond in (apart[apart > 0], apart[apart < 0]):
-                nearest = beyond[np.abs(beyond).argmin()] if beyond.size else np.inf
-                is_source |= np.abs(apart - nearest) < _NEAR
-        order = np.argsort(np.abs(apart), kind="stable")
-        around.append([planes[number] for number in order if is_source[number]])
-    return around
-
-
-def _normal(plane: Plane) -> npt.NDArray[np.float64]:
-    """Of length 1, in the patient."""
-    across, down = np.reshape(np.array(plane.orientation, float), (2, 3))
-    normal = np.cross(across, down)
-    return np.asarray(normal / np.linalg.norm(normal))
-
-
-def _plane(image: Dataset, reference: Reference) -> Plane:
+def _plane(image: Dataset, reference: Instance) -> Plane:
     """A single image as a plane."""
     position, orientation, spacing = (
         decimals(image.get(keyword) or ())

@@ -1,7 +1,7 @@
 """What a derived object takes over from the images behind it: patient, study, frame, clinic.
 
 A frame of an enhanced multi-frame image becomes the single image that it would have been. Values
-that break DICOM's rules are shortened or left out, with a warning.
+that break DICOM's rules are rounded or left out, with a warning.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import copy
 from dataclasses import dataclass
 from decimal import Decimal
 from math import isfinite
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.core.origin import DicomOrigin, Instance
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.dicom.elements import LOSSY_SYNTAXES
-from MedEnhanceLib.io.dicom.sources import FileRef
-from MedEnhanceLib.io.dicom.structure import pydicom_failures, silence
+from MedEnhanceLib.io.dicom.multiframe import CLASSIC, items_of
+from MedEnhanceLib.io.dicom.slices import LOSSY_SYNTAXES
+from MedEnhanceLib.io.dicom.structure import pydicom_failures, reason_of, silence
 from MedEnhanceLib.io.dicomout.attributes import copy_elements, is_of_study
 from MedEnhanceLib.io.dicomout.derivation import ds_text, fresh_uid, now
 from MedEnhanceLib.runtime.dependencies import require
@@ -73,7 +74,7 @@ def read_template(origin: DicomOrigin, monitor: Monitor | None = None) -> Templa
     faults: dict[str, None] = {}  # in their order, each once
     for index, file in enumerate(files):
         monitor.progress(index / len(files), "reading headers")
-        sources[file] = _read_header(FileRef.parse(file))
+        sources[file] = _read_header(Path(file))
         faults |= dict.fromkeys(correct(sources[file]))
     for fault in faults:
         monitor.warn(f"the source's {fault}")
@@ -137,19 +138,21 @@ def _checked(text: str, field: str) -> str:
     return text.strip()
 
 
-def _read_header(file: FileRef) -> Dataset:
+def _read_header(file: Path) -> Dataset:
     """A file without its pixels and private elements; raises InputError if it is damaged."""
     pydicom = require("pydicom", purpose="Reading DICOM")
 
     try:
-        with silence(), file.open() as stream:  # invalid values are corrected below, with a warning
+        with (
+            silence(),
+            file.open("rb") as stream,
+        ):  # invalid values are corrected below, with a warning
             header: Dataset = pydicom.dcmread(stream, stop_before_pixels=True)
             header.remove_private_tags()
             header.decode()
     except pydicom_failures() as cause:
-        reason = " ".join(str(cause).split())[:300]
         raise InputError(
-            f"{file.name}: its header cannot be read: {reason}", _READ_AGAIN
+            f"{file.name}: its header cannot be read: {reason_of(cause)}", _READ_AGAIN
         ) from cause
     method = LOSSY_SYNTAXES.get(str(header.file_meta.get("TransferSyntaxUID", "")))
     if method and str(header.get("LossyImageCompression") or "00") != "01":
@@ -161,7 +164,7 @@ def _one_image(source: Dataset, instance: Instance, origin: DicomOrigin) -> Data
     from pydicom.config import IGNORE
     from pydicom.uid import UID
 
-    name = FileRef.parse(instance.file).name
+    name = Path(instance.file).name
     for keyword in _IDENTITY:
         uid = str(source.get(keyword) or "")
         if not UID(uid, IGNORE).is_valid:
@@ -178,24 +181,10 @@ def _one_image(source: Dataset, instance: Instance, origin: DicomOrigin) -> Data
     return frame_as_image(source, instance.frame, name)
 
 
-#: The enhanced form's name of an attribute → the classic one's, in the same unit.
-_RENAMED = {
-    "EffectiveEchoTime": "EchoTime",
-    "FrameAcquisitionNumber": "AcquisitionNumber",
-    "TemporalPositionIndex": "TemporalPositionIdentifier",
-    "FrameComments": "ImageComments",
-    "FrameLaterality": "ImageLaterality",
-    "FrameType": "ImageType",
-    "RFEchoTrainLength": "EchoTrainLength",
-    "PulseSequenceName": "SequenceName",
-    "TransmitterFrequency": "ImagingFrequency",
-    "ResonantNucleus": "ImagedNucleus",
-    "NominalCardiacTriggerDelayTime": "TriggerTime",
-}
 #: What describes all frames of a file.
-_OF_FRAMES = {
+_OF_FRAMES = (
     "NumberOfFrames", "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence",
-}  # fmt: skip
+)  # fmt: skip
 
 
 def frame_as_image(source: Dataset, frame: int, name: str) -> Dataset:
@@ -208,66 +197,61 @@ def frame_as_image(source: Dataset, frame: int, name: str) -> Dataset:
     Raises:
         InputError: the file has fewer frames.
     """
-    groups = source.get("PerFrameFunctionalGroupsSequence")
-    count = int(source.get("NumberOfFrames") or 1)
-    if not 1 <= frame <= count or (groups is not None and frame > len(groups)):
+    from pydicom import Dataset
+
+    groups = source.get("PerFrameFunctionalGroupsSequence") or []
+    if not 1 <= frame <= len(groups):
         raise InputError(f"{name} has no frame {frame}", "Read the series again.")
-    image = copy_elements(source, lambda element: element.keyword not in _OF_FRAMES)
     shared = source.get("SharedFunctionalGroupsSequence") or []
-    _take(source, image, renamed_alone=True)
-    for functional_groups in (*shared[:1], *((groups or [])[frame - 1 : frame])):
-        _flatten(functional_groups, image)
+    image = Dataset()
+    _take(source, image)
+    for functional_groups in (*shared[:1], groups[frame - 1]):
+        for item in items_of(functional_groups):
+            _take(item, image)
     image.InstanceNumber = frame
     return image
 
 
-def _flatten(functional_groups: Dataset, image: Dataset) -> None:
-    """Put the elements of functional groups into an image."""
-    for group in functional_groups:
-        for item in group.value[:1] if group.VR == "SQ" else ():
-            _take(item, image)
-            if group.keyword == "MRDiffusionSequence":  # whose directions lie a level deeper
-                _flatten(item, image)
-
-
-def _take(item: Dataset, image: Dataset, *, renamed_alone: bool = False) -> None:
+def _take(item: Dataset, image: Dataset) -> None:
     """Copy elements into an image under their classic names."""
     for element in item:
-        name = _RENAMED.get(element.keyword)
-        if name is None and element.keyword and not renamed_alone:
+        if element.keyword in CLASSIC:
+            if element.VM:
+                values = [format(value, ".10g") if isinstance(value, float) else value
+                          for value in _values(element)]  # fmt: skip
+                setattr(image, CLASSIC[element.keyword], values if len(values) > 1 else values[0])
+        elif element.keyword not in _OF_FRAMES:
             image.add(copy.deepcopy(element))
-        elif name is not None and element.value not in (None, ""):
-            value = element.value
-            setattr(image, name, format(value, ".10g") if isinstance(value, float) else value)
 
 
-#: The most characters of texts that may be cut.
-_LENGTHS = {"SH": 16, "LO": 64, "ST": 1024, "LT": 10240}
-#: Texts in the character set of the dataset.
-_TEXTS = {"LO", "LT", "PN", "SH", "ST", "UC", "UT"}
-#: Who cuts an identifier makes another patient.
-_NEVER_CUT = ("PatientID", "PatientName", "SOPClassUID", "FrameOfReferenceUID", *_IDENTITY)
+#: Without them an image would be another patient's, or nobody's: they stay as they are.
+_IDENTIFYING = ("PatientID", "PatientName", "SOPClassUID", "FrameOfReferenceUID", *_IDENTITY)
 
 
 def correct(header: Dataset) -> list[str]:
-    """Correct invalid values of an image's header, in place; returns a sentence for each."""
-    elements = list(header.iterall())
-    done = [
-        _correct(element)
-        for element in elements
-        if element.keyword not in _NEVER_CUT and not _is_valid(element)
-    ]
+    """Correct invalid values of an image's header, in place; returns a sentence for each.
+
+    Numbers that are too long, as some scanners write them, are rounded; other values left out.
+    """
+    done = []
+    for element in list(header.iterall()):
+        if element.keyword in _IDENTIFYING or _is_valid(element):
+            continue
+        values = _values(element)
+        if element.VR == "DS" and all(
+            isinstance(value, (float, Decimal)) and isfinite(value) for value in values
+        ):
+            element.value = [ds_text(_as_written(value)) for value in values]
+            done.append(f"{element.keyword} was rounded to the 16 characters allowed")
+        else:
+            element.value = None
+            done.append(f"{element.keyword} was left empty: DICOM does not allow its value")
     states_method = any(
         header.get(f"DeidentificationMethod{form}") for form in ("", "CodeSequence")
     )
     if header.get("PatientIdentityRemoved") == "YES" and not states_method:
         header.DeidentificationMethod = "Not stated by the source"
         done.append("PatientIdentityRemoved does not say by which method; that is stated now")
-    if not header.get("SpecificCharacterSet") and not all(
-        str(element.value).isascii() for element in elements if element.VR in _TEXTS
-    ):
-        header.SpecificCharacterSet = "ISO_IR 100"
-        done.append("SpecificCharacterSet is missing; Western European letters are assumed")
     return done
 
 
@@ -283,23 +267,6 @@ def _is_valid(element: DataElement) -> bool:
     except (ValueError, TypeError):
         return False
     return True
-
-
-def _correct(element: DataElement) -> str:
-    """Round a number that is too long, as some scanners write it; cut a text; else leave empty."""
-    values, before = _values(element), element.value
-    if element.VR == "DS" and all(
-        isinstance(value, (float, Decimal)) and isfinite(value) for value in values
-    ):
-        element.value = [ds_text(_as_written(value)) for value in values]
-        return f"{element.keyword} was rounded to the 16 characters allowed"
-    length = _LENGTHS.get(element.VR)
-    if length is not None:
-        element.value = [str(value)[:length].rstrip() for value in values]
-        if _is_valid(element):
-            return f"{element.keyword} {before!r} was cut to the {length} characters allowed"
-    element.value = None
-    return f"{element.keyword} was left empty: DICOM does not allow its value"
 
 
 def _values(element: DataElement) -> list[Any]:

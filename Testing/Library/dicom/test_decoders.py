@@ -16,17 +16,16 @@ from pydicom.encaps import encapsulate, get_frame
 
 from MedEnhanceLib.errors import DependencyError
 from MedEnhanceLib.io.dicom.decoders import DECODERS, PixelFile, index_pixels
-from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.io.dicom.structure import DamagedError
 
-RLE, SV1, JPEG_LS, J2K = (f"1.2.840.10008.1.2.{end}" for end in ("5", "4.70", "4.80", "4.90"))
+SV1, JPEG_LS, J2K = (f"1.2.840.10008.1.2.{end}" for end in ("4.70", "4.80", "4.90"))
 IMAGES = of_every_syntax()
 COMPRESSED = [image for image in IMAGES if image.name.startswith(("JPEG", "HTJ2K"))]
 
 
 def indexed(content: bytes, folder: Path) -> PixelFile:
     (folder / "image.dcm").write_bytes(content)
-    return index_pixels(FileRef(str(folder / "image.dcm")))
+    return index_pixels(folder / "image.dcm")
 
 
 def dataset_of(image: Image) -> Any:
@@ -51,16 +50,9 @@ def test_every_syntax_that_is_decoded_is_among_the_images(tmp_path: Path) -> Non
 )
 def test_real_files_agree_with_the_decoders_of_pydicom(name: str) -> None:
     dataset = pydicom.dcmread(packaged(f"{name}.dcm"))
-    ours = index_pixels(FileRef(str(packaged(f"{name}.dcm")))).frame(0)
+    ours = index_pixels(packaged(f"{name}.dcm")).frame(0)
     assert ours.dtype == dataset.pixel_array.dtype
     assert np.array_equal(ours, dataset.pixel_array)
-
-
-def test_jpeg_of_12_bits_is_near_its_twin_in_jpeg_2000() -> None:
-    twin = index_pixels(FileRef(str(packaged("JPEG2000.dcm")))).frame(0).astype(int)
-    found = index_pixels(FileRef(str(packaged("JPGExtended.dcm")))).frame(0).astype(int)
-    assert np.abs(found - twin)[twin > 100].mean() < 25
-    assert np.corrcoef(found.ravel(), twin.ravel())[0, 1] > 0.95
 
 
 @pytest.mark.parametrize("image", COMPRESSED, ids=lambda image: image.name)
@@ -100,14 +92,13 @@ def test_size_that_only_a_liar_gives_takes_no_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bits", [10, 16])
-@pytest.mark.parametrize("syntax", [RLE, SV1, JPEG_LS, J2K])
+@pytest.mark.parametrize("syntax", [SV1, JPEG_LS, J2K])
 def test_signed_numbers_come_back_from_twos_complement(
     syntax: str, bits: int, rng: np.random.Generator, tmp_path: Path
 ) -> None:
     signed = rng.integers(-(1 << (bits - 1)), 1 << (bits - 1), (20, 30)).astype(np.int16)
     cells = (signed.view(np.uint16)) & ((1 << bits) - 1)
     stream = {
-        RLE: _rle_of,
         SV1: lambda pixels: imagecodecs.jpeg8_encode(pixels, lossless=True, bitspersample=bits),
         JPEG_LS: imagecodecs.jpegls_encode,
         J2K: lambda pixels: imagecodecs.jpeg2k_encode(
@@ -116,19 +107,6 @@ def test_signed_numbers_come_back_from_twos_complement(
     }[syntax](cells)
     dataset = mr(signed, bytes(stream), syntax, BitsStored=bits, HighBit=bits - 1)
     assert np.array_equal(indexed(written(dataset), tmp_path).frame(0), signed)
-
-
-def _rle_of(cells: np.ndarray) -> bytes:
-    """Literal runs alone: the high bytes, then the low ones."""
-    planes = []
-    for plane in (cells >> 8, cells & 255):
-        data = plane.astype(np.uint8).tobytes()
-        runs = [data[at : at + 128] for at in range(0, len(data), 128)]
-        packed = b"".join(bytes([len(run) - 1]) + run for run in runs)
-        planes.append(packed + b"\0" * (len(packed) % 2))
-    header = np.zeros(16, "<u4")
-    header[:3] = 2, 64, 64 + len(planes[0])
-    return header.tobytes() + b"".join(planes)
 
 
 def test_missing_decoder_is_named_with_its_package(

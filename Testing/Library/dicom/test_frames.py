@@ -1,4 +1,7 @@
-"""No frame mixes kinds, all frames lie on one grid, and times are what the images say."""
+"""Series become what they are: volumes, frames of one, or parts; no frame mixes kinds.
+
+All frames lie on one grid, and times are what the images say.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from Library.conftest import WarningRecorder
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io.dicom import list_series, load_dicom
+from MedEnhanceLib.io.dicom.headers import read_header
 from MedEnhanceLib.io.dicom.stack import Repairs
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -65,6 +69,73 @@ def parts(path: Path) -> dict[str, str]:
 
 def time(text: str) -> dict[str, Any]:
     return {**DAY, "AcquisitionTime": text}
+
+
+# ------------------------------------------------------------ frames
+
+
+def frames_of(elements: Callable[[int], dict[str, Any]]) -> list[Row]:
+    """Three stacks at the same places; the value of each slice tells frame and place."""
+    return [(10 * t + k, z, elements(t)) for t in range(3) for k, z in enumerate(PLACES)]
+
+
+FRAMES = [[0, 1, 2], [10, 11, 12], [20, 21, 22]]
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        lambda t: {"EchoNumbers": t + 1, "EchoTime": 10.0 * t},
+        lambda t: {"EchoTime": 5.0 + 10.0 * t},
+        lambda t: {"TemporalPositionIdentifier": t + 1, "NumberOfTemporalPositions": 3},
+        lambda t: {"TriggerTime": 40.0 * t},
+        lambda t: {"NominalPercentageOfCardiacPhase": 30.0 * t},
+        lambda t: {"DiffusionBValue": 500.0 * t},
+        lambda t: {"AcquisitionNumber": 9 + t},
+    ],
+)
+def test_stacks_that_differ_in_one_thing_are_frames(
+    make: MakeRows, elements: Callable[[int], dict[str, Any]]
+) -> None:
+    folder = make(frames_of(elements))
+    assert values(folder) == FRAMES
+    (row,) = list_series(folder, Monitor())
+    assert (row.size, row.files, row.part, row.readable) == ("5×4×3×3 frames", 9, "", True)
+
+
+@pytest.mark.parametrize(
+    ("maker", "element", "value"),
+    [
+        ("SIEMENS MR HEADER", 0x0019100C, lambda b: ("IS", str(b))),
+        ("GEMS_PARM_01", 0x00431039, lambda b: ("IS", [str(1000000000 + b), "8", "0", "0"])),
+        ("Philips Imaging DD 001", 0x20011003, lambda b: ("FL", float(b))),
+    ],
+)
+def test_private_b_values_are_known_by_their_maker(
+    make: MakeRows, maker: str, element: int, value: Callable[[int], tuple[str, Any]]
+) -> None:
+    import pydicom
+
+    folder = make(frames_of(lambda t: {}))
+    for file in folder.iterdir():
+        dataset = pydicom.dcmread(file)
+        block = dataset.private_block(element >> 16, maker, create=True)
+        block.add_new(element & 0xFF, *value(500 * ((dataset.InstanceNumber - 1) // 3)))
+        dataset.save_as(file)
+    assert values(folder) == FRAMES
+    headers = [read_header(file) for file in folder.iterdir()]
+    b_values = {plane.b_value for header in headers if header for plane in header.slices}
+    assert b_values == {"0", "500", "1000"}
+
+
+def test_a_frame_that_lacks_a_slice_is_named(make: MakeRows) -> None:
+    rows = [(0, 2.0 * k, {"TemporalPositionIdentifier": t + 1}) for t in range(5) for k in range(6)]
+    folder = make(rows[:16] + rows[17:])
+    with pytest.raises(GeometryError, match=r"missing: time 3 at 8\.00 mm") as caught:
+        load(folder)
+    assert caught.value.hint
+    (row,) = list_series(folder, Monitor())
+    assert "time 3 at 8.00 mm" in row.reason
 
 
 # ------------------------------------------------------------ kinds
@@ -137,17 +208,6 @@ def test_phases_of_the_breath_are_frames_whatever_the_order_of_time(make: MakeRo
     assert volume.frame_interval_s is None
 
 
-def test_places_scanned_one_after_the_other_give_no_frames_by_time(make: MakeRows) -> None:
-    """What is second here was taken before what is first there: no frame is one moment."""
-    folder = make(
-        (100 * turn + int(z), z, time(f"12{int(z):02d}{turn:02d}"))
-        for z in PLACES
-        for turn in (0, 1)
-    )
-    with pytest.raises(GeometryError, match=r"shares? a place"):
-        load(folder)
-
-
 def test_acquisitions_that_interleave_in_time_are_listed_apart(make: MakeRows) -> None:
     """Place by place, each with two acquisitions: who knows which phase the first of each saw."""
     folder = make(
@@ -156,22 +216,6 @@ def test_acquisitions_that_interleave_in_time_are_listed_apart(make: MakeRows) -
         for turn in (1, 2)
     )
     assert parts(folder) == {"acquisition 1": "5×4×3", "acquisition 2": "5×4×3"}
-
-
-@pytest.mark.parametrize(
-    "counted",
-    [
-        lambda t, k: {"InversionTime": 100.0 * (k + 1)},
-        lambda t, k: {"TemporalPositionIdentifier": 5 * t + k + 1},
-    ],
-)
-def test_what_counts_slices_does_not_keep_frames_apart(
-    make: MakeRows, counted: Callable[[int, int], dict[str, Any]]
-) -> None:
-    folder = make(
-        (t, 2.0 * k, {"TriggerTime": 40.0 * t, **counted(t, k)}) for t in range(2) for k in range(5)
-    )
-    assert values(folder) == [[0] * 5, [1] * 5]
 
 
 @pytest.mark.parametrize(
@@ -189,6 +233,72 @@ def test_kinds_that_alternate_along_a_stack_are_listed_apart(
 ) -> None:
     folder = make((k, 2.0 * k, elements(k)) for k in range(6))
     assert set(parts(folder)) == names
+
+
+def test_orientations_are_listed_apart(make_series: Make) -> None:
+    make_series(np.zeros((3, 4, 4), np.uint16), prefix="axial", **MR)
+    folder = make_series(
+        np.ones((3, 4, 4), np.uint16),
+        positions=[(2.0 * k, 0.0, 0.0) for k in range(3)],
+        orientation=(0, 1, 0, 0, 0, -1),
+        prefix="sagittal",
+        slice_elements=lambda k: {"SOPInstanceUID": f"1.2.9.{k}"},
+        **MR,
+    )
+    assert parts(folder) == {"axial 1": "4×4×3", "sagittal 2": "4×4×3"}
+    with pytest.raises(InputError, match=r"holds 2 series"):
+        load(folder)
+    with pytest.raises(InputError, match=r"holds 2 parts of 1\.2\.3\.1"):
+        load(folder, series="1.2.3.1")
+    assert values(folder, series="1.2.3.1/sagittal 2") == [1, 1, 1]
+
+
+def test_frames_of_reference_are_listed_apart(make_series: Make) -> None:
+    folder = make_series(
+        np.zeros((6, 4, 4), np.uint16),
+        slice_elements=lambda index: {"FrameOfReferenceUID": f"1.2.{index // 3}"},
+    )
+    rows = list_series(folder, Monitor())
+    assert [row.part for row in rows] == ["reference 1", "reference 2"]
+    assert all(row.readable for row in rows)
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        lambda k: {"AcquisitionNumber": k + 1},
+        lambda k: {"TriggerTime": 12.5 * k},
+        lambda k: {"AcquisitionTime": f"1200{k:02d}"},
+        lambda k: {"AcquisitionNumber": k % 2},
+        lambda k: {"EchoTime": 10.0 + 0.01 * k},
+        lambda k: {"TemporalPositionIdentifier": k % 2 + 1},
+        lambda k: {"ImageType": ["ORIGINAL", "PRIMARY", "AXIAL" if k % 2 else "OTHER"]},
+        lambda k: {"FrameOfReferenceUID": "1.2.3" if k else None},
+    ],
+)
+def test_attributes_that_vary_within_an_even_stack_do_not_divide_it(
+    make_series: Make, elements: Callable[[int], dict[str, Any]]
+) -> None:
+    folder = make_series(np.zeros((8, 3, 3), np.uint16), slice_elements=elements)
+    (row,) = list_series(folder, Monitor())
+    assert (row.part, row.size, row.readable) == ("", "3×3×8", True)
+
+
+def test_localizers_among_slices_are_left_out_and_named(
+    make_series: Make, recorder: WarningRecorder
+) -> None:
+    make_series(np.zeros((5, 4, 4), np.uint16))
+    folder = make_series(
+        np.zeros((2, 9, 9), np.uint16),
+        prefix="scout",
+        ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"],
+        orientation=(0, 1, 0, 0, 0, -1),
+        slice_elements=lambda k: {"SOPInstanceUID": f"1.2.5.{k}"},
+    )
+    assert load_dicom(folder, monitor=recorder.monitor).shape == (5, 4, 4)
+    (warning,) = (one for one in recorder.warnings if "localizer" in one)
+    assert "scout001.dcm" in warning
+    assert "scout002.dcm" in warning
 
 
 # ------------------------------------------------------------ one person, one scale
@@ -240,24 +350,14 @@ def test_files_without_a_series_are_taken_for_one_if_nothing_speaks_against_it(
 # ------------------------------------------------------------ one grid
 
 
-@pytest.mark.parametrize(
-    "second",
-    [
-        {"PixelSpacing": [0.509, 0.509]},
-        {"ImageOrientationPatient": [0.99995, 0.0099998, 0, -0.0099998, 0.99995, 0]},
-    ],
-)
-def test_frames_must_lie_together_at_every_corner(
-    make_series: Make, second: dict[str, Any]
-) -> None:
+def test_frames_must_lie_together_at_every_corner(make_series: Make) -> None:
     """The first voxels agree, those at the other end lie pixels apart."""
     folder = make_series(
         np.zeros((4, 256, 256), np.uint16),
         positions=[(0.0, 0.0, 2.0 * (k % 2)) for k in range(4)],
         slice_elements=lambda k: {
-            "PixelSpacing": [0.505, 0.505],
+            "PixelSpacing": [0.509 if k > 1 else 0.505] * 2,
             "TemporalPositionIdentifier": k // 2 + 1,
-            **(second if k > 1 else {}),
         },
         **MR,
     )
@@ -315,15 +415,3 @@ def test_frames_tilted_otherwise_are_not_repaired_as_one(
     )
     with pytest.raises(GeometryError, match="frame 2"):
         load(folder, repairs=Repairs(tilt=True))
-
-
-def test_b_values_in_another_order_at_one_place_are_no_frames_by_time(make: MakeRows) -> None:
-    def minute(turn: int, z: float) -> int:
-        return (1, 0, 2)[turn] if z == 2 else turn
-
-    folder = make(
-        (b + int(z), z, {"DiffusionBValue": float(b), **time(f"12{minute(turn, z):02d}00")})
-        for turn, b in enumerate((0, 1000, 1000))
-        for z in PLACES
-    )
-    assert parts(folder) == {"b-value 0": "5×4×3", "b-value 1000": "5×4×3×2 frames"}

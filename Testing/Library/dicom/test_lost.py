@@ -82,14 +82,6 @@ def test_what_is_not_named_like_the_images_hurts_nothing(
     assert len(list_series(folder, Monitor())) == 1
 
 
-def test_hidden_images_are_images(make_series: Make) -> None:
-    folder = make_series(STORED)
-    truth = load_dicom(folder, monitor=Monitor())
-    (folder / "001.dcm").rename(folder / ".001.dcm")
-    (folder / "._002.dcm").write_bytes(b"\0\5\x16\7 of a Mac")
-    assert load_dicom(folder, monitor=Monitor()).is_equal(truth)
-
-
 # ------------------------------------------------------------ folders
 
 

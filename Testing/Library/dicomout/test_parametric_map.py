@@ -144,15 +144,6 @@ def test_no_uncertainty_anywhere_is_a_map_that_can_be_shown(
     assert examine(path) == []
 
 
-def test_the_window_shows_what_most_voxels_are(study: Study, options: Options) -> None:
-    voxels = np.linspace(0, 40, 6 * 5 * 4, dtype=np.float32).reshape(6, 5, 4)
-    voxels[0, 0, 0] = 1e6
-    dataset = build_uncertainty(replace(study.volume, voxels=voxels), **options)
-    window = dataset.SharedFunctionalGroupsSequence[0].FrameVOILUTSequence[0]
-    assert 35 < float(window.WindowWidth) < 100
-    assert float(window.WindowCenter) == pytest.approx(float(window.WindowWidth) / 2, rel=1e-4)
-
-
 def test_a_map_that_never_was_dicom_stands_alone(
     tmp_path: Path, examine: Examine, spread: Volume, derivation: Derivation
 ) -> None:

@@ -17,7 +17,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicomout import build_series, new_study
-from MedEnhanceLib.io.dicomout.attributes import MR_IMAGE, SECONDARY_CAPTURE
+from MedEnhanceLib.io.dicomout.attributes import MR_IMAGE
 
 Examine = Callable[[Path], list[str]]
 Make = Callable[..., Path]
@@ -129,15 +129,6 @@ def test_the_error_that_is_reported_holds(
     assert error <= 1.01 * float(said.rpartition("up to ")[2])
 
 
-def test_a_constant_is_not_said_to_be_rounded(recorder: Any) -> None:
-    volume = new_volume(np.full((2, 3, 4), 0.1, np.float32))
-    (image, _) = build_series(
-        volume, template=new_study(modality="MR"), derivation=MADE, monitor=recorder.monitor
-    )
-    assert not recorder.warnings
-    assert "rounded" not in image.DerivationDescription
-
-
 @pytest.mark.shared
 def test_an_enhanced_ct_without_hounsfields_passes_the_examiner(
     tmp_path: Path, shared_data: Path, examine: Examine
@@ -145,15 +136,3 @@ def test_an_enhanced_ct_without_hounsfields_passes_the_examiner(
     volume = io.load(shared_data / "dicom" / "odd" / "eCT_Supplemental.dcm")
     paths = write_series(volume, tmp_path / "out")
     assert examine(paths[0]) == []
-
-
-def test_a_dose_keeps_its_unit(tmp_path: Path, examine: Examine) -> None:
-    volume = new_volume(np.linspace(0, 60, 90).reshape(3, 6, 5), "OT", units="Gy")
-    (path, *_) = write_series(volume, tmp_path / "out", template=new_study(modality="OT"))
-    assert examine(path) == []
-    image = pydicom.dcmread(path)
-    assert image.SOPClassUID == SECONDARY_CAPTURE
-    (mapping,) = image.RealWorldValueMappingSequence
-    assert mapping.MeasurementUnitsCodeSequence[0].CodeValue == "Gy"
-    assert mapping.RealWorldValueSlope == float(image.RescaleSlope)
-    assert mapping.RealWorldValueIntercept == float(image.RescaleIntercept)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,21 +33,6 @@ def item(**elements: Any) -> Dataset:
     return dataset
 
 
-def test_headers_come_in_the_order_of_the_slices(make_series: Make) -> None:
-    folder = make_series(
-        np.zeros((3, 4, 5), np.int16), slice_elements=lambda k: {"InstanceNumber": 3 - k}
-    )
-    template = read_template(origin_of(folder))
-    assert [header.InstanceNumber for header in template.headers] == [3, 2, 1]
-    assert template.modality == "CT"
-    assert all("PixelData" not in header for header in template.headers)
-
-
-def test_a_study_without_a_frame_of_reference_gets_one_for_all(make_series: Make) -> None:
-    template = read_template(origin_of(make_series(np.zeros((2, 4, 5), np.int16))))
-    assert pydicom.uid.UID(template.frame_of_reference).is_valid
-
-
 def test_a_file_that_is_another_by_now_is_refused(make_series: Make) -> None:
     folder = make_series(np.zeros((2, 4, 5), np.int16))
     origin = origin_of(folder)
@@ -73,23 +57,6 @@ def test_a_file_that_cannot_be_read_any_more_is_named(make_series: Make, damage:
         read_template(origin)
 
 
-def test_an_origin_without_images_is_refused() -> None:
-    with pytest.raises(InputError, match="no DICOM images"):
-        read_template(DicomOrigin("1.2", "1.3", ()))
-
-
-def test_an_identity_that_is_no_uid_is_refused(make_series: Make) -> None:
-    folder = make_series(np.zeros((2, 4, 5), np.int16))
-    origin = replace(origin_of(folder), study="not-a-uid")
-    for path in folder.iterdir():
-        dataset = pydicom.dcmread(path)
-        with pytest.warns(UserWarning):
-            dataset.StudyInstanceUID = "not-a-uid"
-        dataset.save_as(path)
-    with pytest.raises(InputError, match="StudyInstanceUID"):
-        read_template(origin)
-
-
 def test_faults_of_the_source_are_corrected_with_a_warning(
     make_series: Make, recorder: Any
 ) -> None:
@@ -100,7 +67,7 @@ def test_faults_of_the_source_are_corrected_with_a_warning(
             PatientIdentityRemoved="YES",
         )
     template = read_template(origin_of(folder), recorder.monitor)
-    assert template.study.StudyID == "longer than sixt"
+    assert not template.study.StudyID
     assert template.study.DeidentificationMethod
     assert sum("StudyID" in said for said in recorder.warnings) == 1  # once, not once a file
 

@@ -115,7 +115,7 @@ def test_export_states_the_options_of_the_step_that_it_exports(
         model={"name": "x", "sha256": "0" * 64},
     )
     text = dcmread(reported["files"][0]).DerivationDescription
-    done = "62% of the noise correction, guide changed it by 0.31 sigma of the noise. "
+    done = "62% of the noise correction, guide changed it by 0.31 σ of the noise. "
     assert f"model x sha256 {'0' * 64}; {done}" in text
 
 
