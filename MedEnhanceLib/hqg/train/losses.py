@@ -146,12 +146,14 @@ def made(
     )
     guides = []
     if guide is not None:
-        fitted, sums = network.fit(groups, places, voxels, guide)
-        region = regional(sums.sum(1), places)
-        fitted = replace(
-            fitted, difference=turn.apply(fitted.difference), scaled=turn.apply(fitted.scaled)
+        fitted = network.fit(groups, places, voxels, guide)
+        turned_guide = replace(
+            fitted,
+            difference=turn.apply(fitted.difference),
+            scaled=turn.apply(fitted.scaled),
+            region=regional(fitted.region, places),
         )
-        guides = [(fitted, sums, region)]
+        guides = [turned_guide]
     with mixed:
         residual = network(turned, guides, frozen=frozen)
     straight = turn.undo(residual.unguided)

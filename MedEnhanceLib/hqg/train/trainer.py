@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from MedEnhanceLib.core.options import config_to_json
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg.config import TrainConfig
-from MedEnhanceLib.hqg.groups import GuidedNetwork
+from MedEnhanceLib.hqg.groups import GuidedNetwork, on_device
 from MedEnhanceLib.hqg.train import losses, unpaired
 from MedEnhanceLib.hqg.train.crops import Crop, CropMaker
 from MedEnhanceLib.hqg.train.losses import Critic, Made, Turn, Window
@@ -320,15 +320,3 @@ def _started(config: TrainConfig) -> GuidedNetwork:
     if bundle.uses_guides:
         network.correction.load_state_dict(started.correction.state_dict())
     return network
-
-
-def on_device(value: T, device: str) -> T:
-    """A dataclass of tensors on a device; the same object where it is there already."""
-    if device == "cpu":
-        return value
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)  # type: ignore[return-value]
-    if is_dataclass(value):
-        moved = {each.name: on_device(getattr(value, each.name), device) for each in fields(value)}
-        return replace(value, **moved)  # type: ignore[type-var]
-    return value
