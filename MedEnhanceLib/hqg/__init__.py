@@ -6,9 +6,8 @@ Importing this needs numpy alone; `enhance` loads torch when it is first called.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -19,7 +18,6 @@ from MedEnhanceLib.runtime.lazy import imported_when_used
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from MedEnhanceLib.hqg.appearance import Appearance
     from MedEnhanceLib.hqg.cache import VolumeCache
     from MedEnhanceLib.hqg.config import EnhanceConfig, TrainConfig
     from MedEnhanceLib.hqg.strength import Enhancement as Enhancement
@@ -90,36 +88,38 @@ def enhance(
 
     config, monitor = config or EnhanceConfig(), monitor or Monitor()
     guides = [] if guide is None else [guide] if isinstance(guide, Volume) else list(guide)
+    looks = [look] if isinstance(look, Volume) else look
     # Before seconds go into importing torch: unusable input is refused at once.
     for each in guides:
         check_given("guide", each, volume)
-    if isinstance(look, Volume):
-        check_given("look", look, volume)
+    if isinstance(looks, Sequence):
+        for each in looks:
+            check_given("look", each, volume)
     if frame is not None:
         volume.frame(frame)  # refuses what is not there
     bundle, volume = open_bundle_for(volume, config.model, kind="enhancer", monitor=monitor)
-    unused: dict[str, Any] = {}
-    if guides and not bundle.uses_guides:
-        reason = f"{bundle.name}: this model does not use a guide"
-        unused = {"guide": {"used": 0.0, "reason": reason}}
-        monitor.warn(reason)
-        guides = []
     attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
     from MedEnhanceLib.hqg import infer
 
-    done = infer.enhance(
+    return infer.enhance(
         volume,
         bundle,
         config,
         guides=guides,
-        look=look if look is None or isinstance(look, Volume) else _one_look(look, volume, monitor),
-        frame=frame if volume.is_sequence else None,
+        looks=looks if looks is None or isinstance(looks, Sequence) else _checked(looks, volume),
+        frame=frame,
         slices=slices,
         cache=cache,
         scratch=scratch,
         monitor=monitor,
     )
-    return replace(done, measured=done.measured | unused) if unused else done
+
+
+def _checked(looks: Iterable[Volume], volume: Volume) -> Iterator[Volume]:
+    """The looks, each checked when it is its turn: they need not be in memory at once."""
+    for look in looks:
+        check_given("look", look, volume)
+        yield look
 
 
 def check_given(role: Literal["guide", "look"], given: Volume, volume: Volume) -> None:
@@ -164,14 +164,3 @@ def check_given(role: Literal["guide", "look"], given: Volume, volume: Volume) -
             "Choose a look of the same contrast. A series of the same examination with another "
             "contrast is a guide: give it as --guide (guide=).",
         )
-
-
-def _one_look(looks: Iterable[Volume], volume: Volume, monitor: Monitor) -> Appearance:
-    """The appearance of several volumes, which need not be in memory at once."""
-    from MedEnhanceLib.hqg.appearance import combine, measure_appearance
-
-    measured = []
-    for look in looks:
-        check_given("look", look, volume)
-        measured.append(measure_appearance(look, monitor))
-    return combine(measured)

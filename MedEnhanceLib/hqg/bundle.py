@@ -71,11 +71,7 @@ def open_enhancer(bundle: Bundle) -> GuidedNetwork:
     tensors = load_tensors(bundle)
     is_guided = any(name.startswith("correction.") for name in tensors)
     with must_fit(bundle, tensors):
-        config = config_from_json(NetworkConfig, bundle.metadata.get("network", {}))
-        network = GuidedNetwork(config)
-        part = network if is_guided else network.network
-        names = {
-            name.removeprefix("" if is_guided else "network."): t for name, t in tensors.items()
-        }
-        part.load_state_dict(names)
+        network = GuidedNetwork(config_from_json(NetworkConfig, bundle.metadata.get("network", {})))
+        rest = {} if is_guided else network.state_dict()
+        network.load_state_dict({**rest, **tensors})
     return network.eval().requires_grad_(False)

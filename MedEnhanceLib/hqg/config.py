@@ -137,7 +137,6 @@ class TrainConfig(WithPresets):
             "steps": 60_000,
             "guide_steps": 30_000,
             "lesion_steps": 20_000,
-            "windows": 8,
             "network": {"width": 192, "hidden": 384, "layers": 4, "guide_layers": 3, "blocks": 32},
         },
     }
@@ -175,14 +174,10 @@ class TrainConfig(WithPresets):
     steps: int = option(9400, help="without a guide", low=0, high=10_000_000)
     guide_steps: int = option(4700, help="with guides", low=0, high=10_000_000)
     lesion_steps: int = option(3500, help="with planted lesions", low=0, high=10_000_000)
-    windows: int = option(1, help="crops that a step learns from", low=1, high=256)
     crops: int = option(300, help="that are drawn from at a time", low=1, high=100_000)
     renewed_every: int = option(10, help="steps after which a crop is replaced", low=1)
     learning_rate: float = option(2e-3, help="of the optimizer, AdamW")
-    ema: float = option(0.998, help="decay of the averaged weights that ship", low=0, high=1)
     validated: int = option(8, help="crops that are validated on", low=1, high=1000)
-    checkpoint_s: float = option(120.0, help="from one checkpoint to the next", unit="s")
-    validation_s: float = option(120.0, help="from one validation to the next", unit="s")
     workers: int = option(1, help="threads that make crops beside the training", low=1, high=64)
     network: NetworkConfig = option(factory=NetworkConfig, help="size of the network")
     loss: LossConfig = option(factory=LossConfig, help="weights of the losses")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -10,16 +12,12 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.hqg.config import NetworkConfig
-from MedEnhanceLib.hqg.network import (
-    Fit,
-    GroupNetwork,
-    Groups,
-    GuidedCorrection,
-)
+from MedEnhanceLib.hqg.network import Fit, GroupNetwork, Groups, GuidedCorrection, fit
 from MedEnhanceLib.native import CELLS, SIDE
 from MedEnhanceLib.nets.grouped import block_taper
 from MedEnhanceLib.nets.grouped_torch import COSINES
 
+T = TypeVar("T")
 #: Limits of the logarithm of a block's weight.
 _MOST_WEIGHT = 4.0
 #: Least σ as a share of the range that the network receives.
@@ -57,16 +55,6 @@ class Places:
             sigma=self.sigma[chosen],
         )
 
-    def to(self, device: str) -> Places:
-        """The same on a device."""
-        return replace(
-            self,
-            index=self.index.to(device),
-            distance=self.distance.to(device),
-            sigma=self.sigma.to(device),
-            root=self.root.to(device),
-        )
-
     def voxels(self) -> Tensor:
         """[N, blocks, 64]: flat places of all voxels."""
         _, rows, columns = self.shape
@@ -78,12 +66,17 @@ class Places:
         """[N, 1, 64]: deviation of the noise in each coefficient."""
         return (self.sigma[:, None] * self.root)[:, None]
 
-    def cells(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Slice, row and column of each reference, the latter two in steps of the grid; [N]."""
-        _, rows, columns = self.shape
-        first = self.index[:, 0].long()
-        row, column = first // columns % rows, first % columns
-        return first // (rows * columns), row // STEP, column // STEP
+
+def on_device(value: T, device: str) -> T:
+    """A dataclass of tensors on a device; the same object where it is there already."""
+    if device == "cpu":
+        return value
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)  # type: ignore[return-value]
+    if is_dataclass(value):
+        moved = {each.name: on_device(getattr(value, each.name), device) for each in fields(value)}
+        return replace(value, **moved)  # type: ignore[type-var]
+    return value
 
 
 def coefficients(values: Tensor, voxels: Tensor, scale: Tensor, transform: Tensor) -> Tensor:
@@ -100,7 +93,13 @@ def regional(sums: Tensor, places: Places) -> Tensor:
 
     One layer alone, so that slabs do not matter. sums: of each group, [N, 12].
     """
-    slices, rows, columns = places.cells()
+    _, tall, wide = places.shape
+    first = places.index[:, 0].long()
+    slices, rows, columns = (
+        first // (tall * wide),
+        first // wide % tall // STEP,
+        first % wide // STEP,
+    )
     layers, layer = torch.unique(slices, return_inverse=True)
     shape = (len(layers), int(rows.max()) + 1, int(columns.max()) + 1)
     grid = sums.new_zeros((*shape, sums.shape[-1]))
@@ -160,32 +159,24 @@ class GuidedNetwork(torch.nn.Module):
             level=(sigma / top).clamp_min(_LEAST_LEVEL),
         )
 
-    def fit(
-        self, groups: Groups, places: Places, voxels: Tensor, guide: Tensor
-    ) -> tuple[Fit, Tensor]:
-        """A guide, a slab with bright tissue at 1 and NaN where it shows nothing, fitted.
-
-        Returns:
-            the fit; sums of its agreement with each block, [N, blocks, 12].
-        """
+    def fit(self, groups: Groups, places: Places, voxels: Tensor, guide: Tensor) -> Fit:
+        """A guide, a slab with bright tissue at 1 and NaN where it shows nothing, fitted."""
         scale = (places.root * groups.level[:, None])[:, None]
         blocks = coefficients(guide, voxels, scale, self.get_buffer("transform"))
         # A voxel that is NaN makes all coefficients of its block so.
         is_seen = ~blocks[..., 0].isnan().any(-1)
         blocks = blocks.masked_fill(~is_seen[:, None, None], 0)
-        fitted, sums = self.correction.fit(groups, blocks)
-        seen = is_seen.to(sums.dtype)
-        fitted = replace(fitted, shows=fitted.shows * seen)
-        return fitted, sums * seen[:, None, None]
+        fitted = fit(groups, blocks, self.correction.get_buffer("band"))
+        seen = is_seen.to(fitted.sums.dtype)
+        sums = fitted.sums * seen[:, None, None]
+        return replace(fitted, shows=fitted.shows * seen, sums=sums, region=sums.sum(1))
 
-    def forward(
-        self, groups: Groups, guides: list[tuple[Fit, Tensor, Tensor]], *, frozen: bool = False
-    ) -> Residual:
+    def forward(self, groups: Groups, guides: Sequence[Fit], *, frozen: bool = False) -> Residual:
         """Residuals of groups.
 
         Args:
             groups: their coefficients.
-            guides: fit, sums and regional sums of each guide.
+            guides: each fitted to them, with its region.
             frozen: no gradient reaches the set network.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
@@ -194,7 +185,7 @@ class GuidedNetwork(torch.nn.Module):
         unguided = unguided.float()
         if not guides:
             return Residual(unguided, None, weight, unguided.new_zeros(()))
-        parts = [self.correction(features, groups, *guide) for guide in guides]
+        parts = [self.correction(features, groups, guide) for guide in guides]
         divergence = torch.stack([part[2] for part in parts]).mean()
         if len(parts) == 1:
             return Residual(unguided, parts[0][0].float(), weight, divergence)

@@ -10,9 +10,8 @@ result before that, it is in float32 meanwhile.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,20 +28,19 @@ from MedEnhanceLib.core.manifest import UNCERTAINTY_MAP, corrections_in_words, d
 from MedEnhanceLib.core.slabs import empty, let_go, slabs, trim
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
-from MedEnhanceLib.hqg.appearance import Appearance, measure_appearance
+from MedEnhanceLib.hqg.appearance import Appearance, combine, measure_appearance
 from MedEnhanceLib.hqg.bias_field import BiasField, measure_bias_field
 from MedEnhanceLib.hqg.cache import VolumeCache
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.decide import Decision, decide, mean_frame, measured_noise
 from MedEnhanceLib.hqg.denoise import FITTED_ON, Finish, denoise, expected_deviation
-from MedEnhanceLib.hqg.groups import GuidedNetwork
 from MedEnhanceLib.hqg.matching import match_appearance
 from MedEnhanceLib.hqg.motion import undo_motion
 from MedEnhanceLib.hqg.restore import NetworkStage, network_on
 from MedEnhanceLib.hqg.sharpness import undo_blur
 from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.io.describe import refuse_not_finite
-from MedEnhanceLib.nets.grouped import engine_for
+from MedEnhanceLib.nets.grouped import Engine, engine_for
 from MedEnhanceLib.nets.grouped_run import parts_of
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.noise import NoiseEstimate
@@ -69,14 +67,14 @@ def enhance(
     config: EnhanceConfig,
     *,
     guides: Sequence[Volume],
-    look: Volume | Appearance | None,
+    looks: Iterable[Volume] | None,
     frame: int | None,
     slices: tuple[int, int] | None,
     cache: VolumeCache | None,
     scratch: Path | None,
     monitor: Monitor,
 ) -> Enhancement:
-    """As `hqg.enhance`, with a verified bundle, checked guides and a checked look."""
+    """As `hqg.enhance`, with a verified bundle, checked guides and checked looks."""
     began = time.monotonic()
     only = _chosen_slices(slices, volume, config)
     frames, cache = volume.frames(), cache or VolumeCache()
@@ -96,68 +94,83 @@ def enhance(
     warnings = tuple(warning for warning in of_bundle if warning) + decision.warnings
     for warning in warnings:
         monitor.warn(warning.text)
-    steps = _Steps(
-        decision=decision,
-        only=only,
-        has_uncertainty=config.uncertainty,
-        # The look of a part depends on the whole: previews are without it.
-        look=_measured_look(look, monitor) if look is not None and slices is None else None,
-        # One coil shades all frames alike, and frames divided by one field do not flicker.
-        bias_field=_bias_field(mean_frame(frames), monitor)
-        if decision.corrects_bias and len(frames) > 1
-        else None,
-        network=network,
-        device=choice.name,
-        guides=_aligned(guides, frames, cache, monitor),
-        scratch=scratch,
-    )
+    # The look of a part depends on the whole: previews are without it.
+    look = _measured_look(looks, monitor) if looks is not None and slices is None else None
+    # One coil shades all frames alike, and frames divided by one field do not flicker.
+    bias_field = None
+    if decision.corrects_bias and len(frames) > 1:
+        bias_field = _bias_field(mean_frame(frames), monitor)
+    measured = dict(decision.facts)
+    aligned: tuple[AlignedGuide, ...] = ()
+    if guides and not bundle.uses_guides:
+        reason = f"{bundle.name}: this model does not use a guide"
+        monitor.warn(reason)
+        measured["guide"] = {"used": 0.0, "reason": reason}
+    elif guides:
+        aligned = _aligned(guides, frames, cache, monitor)
+    usable = [each.voxels for each in aligned if each.is_usable]
     # What was measured took memory that is not needed again.
     let_go(volume.voxels)
     trim()
     grid = original.crop(k=only)
-    enhanced, results = _array(grid.shape, grid.dtype, scratch), []
+    enhanced = _array(grid.shape, grid.dtype, scratch)
+    deviation = _array(grid.shape, "f4", scratch) if config.uncertainty else None
+    use = np.zeros(grid.shape, np.float32) if usable else None
+    uses = []
     for done, number in enumerate(chosen):
-        part = monitor.part(done / len(chosen), (done + 1) / len(chosen))
-        out = enhanced[done] if original.is_sequence else enhanced
-        results.append(steps.run(frames[number], caches[number], out, part))
-    measured = decision.facts | results[0].facts
-    if guides:
+        here = done if original.is_sequence else ()
+        each, part = frames[number], monitor.part(done / len(chosen), (done + 1) / len(chosen))
+        scaling = caches[number].scaling
+        assert scaling is not None
+        steps = _Steps(
+            frame=each,
+            noise=measured_noise(each, caches[number], part),
+            decision=decision,
+            look=look,
+            finish=Finish(each.dtype, caches[number].floor),
+            network=NetworkStage(network, choice.name, scaling.scale, usable),
+            engine=engine_for(choice.name, part),
+            scratch=scratch,
+        )
+        of_errors = deviation[here] if deviation is not None else None
+        inner, field, facts = steps.run(only, bias_field, enhanced[here], of_errors, part)
+        measured |= facts
+        uses.append(steps.network.use)
+        if use is not None and (changed := steps.network.use_map(inner)) is not None:
+            use[here] = changed
+    if aligned:
         measured["guide"] = {
-            "used": round(float(np.mean([result.use for result in results])), 4),
-            "series": [aligned.facts for aligned in steps.guides],
+            "used": round(float(np.mean(uses)), 4),
+            "series": [each.facts for each in aligned],
         }
     note = derived_note(
         f"enhanced with {bundle.name} {bundle.sha256[:12]}"
         + corrections_in_words(measured)
         + (f" ({messages_of(warnings)})" if warnings else "")
     )
-
-    def joined(maps: Sequence[Floats | None], did: str) -> Volume | None:
-        """Maps of all frames as a volume; None where they were not made."""
-        arrays = [each for each in maps if each is not None]
-        if not arrays:
-            return None
-        return grid.with_voxels(np.stack(arrays) if original.is_sequence else arrays[0], did=did)
-
+    calibration = {"calibration": {"fitted_on": FITTED_ON[bundle.modality]}}
     full = Enhancement(
         volume=grid.with_voxels(enhanced, did=note),
-        uncertainty=joined([result.deviation for result in results], _UNCERTAINTY_NOTE),
+        uncertainty=None
+        if deviation is None
+        else grid.with_voxels(deviation, did=_UNCERTAINTY_NOTE),
         model=bundle.identity(),
         device=choice.name,
         seconds=time.monotonic() - began,
         original=grid,
         share=decision.share,
-        uncertainty_facts={"calibration": {"fitted_on": FITTED_ON[bundle.modality]}}
-        if config.uncertainty
-        else {},
+        uncertainty_facts=calibration if config.uncertainty else {},
         warnings=warnings,
-        bias_field=results[0].bias_field,
+        bias_field=field,
         measured=measured,
         noises=tuple(noise for n in chosen if (noise := caches[n].noise) is not None),
         first_slice=only.start,
-        guide_use=joined([result.use_map for result in results], _USE_NOTE),
+        guide_use=None if use is None else grid.with_voxels(use, did=_USE_NOTE),
     )
     return replace(full.at_strength(config.share), seconds=time.monotonic() - began)
+
+
+# --- before the first frame -----------------------------------------------------------------------
 
 
 def _array(shape: tuple[int, ...], dtype: npt.DTypeLike, scratch: Path | None) -> npt.NDArray[Any]:
@@ -217,9 +230,9 @@ def _measure(
             cache.floor = min(0.0, float(frame.voxels.min()))
 
 
-def _measured_look(look: Volume | Appearance, monitor: Monitor) -> Appearance:
-    """The appearance of a look, measured once for all frames."""
-    appearance = measure_appearance(look, monitor) if isinstance(look, Volume) else look
+def _measured_look(looks: Iterable[Volume], monitor: Monitor) -> Appearance:
+    """The appearance of all looks, which need not be in memory at once."""
+    appearance = combine([measure_appearance(look, monitor) for look in looks])
     if (count := len(appearance.patients)) < _FEW_LOOKS:
         monitor.warn(
             f"{count} patient{'s' if count > 1 else ''} as look: assumed representative of the "
@@ -232,8 +245,6 @@ def _aligned(
     guides: Sequence[Volume], frames: Sequence[Volume], cache: VolumeCache, monitor: Monitor
 ) -> tuple[AlignedGuide, ...]:
     """The guides on the grid of the volume, aligned once for all frames and all runs over it."""
-    if not guides:
-        return ()
     from MedEnhanceLib.hqg.guide import align
 
     aligned = []
@@ -249,152 +260,142 @@ def _bias_field(volume: Volume, monitor: Monitor) -> BiasField:
     return attend(lambda: measure_bias_field(volume), monitor)
 
 
-def _use_map(network: NetworkStage, part: slice, shape: tuple[int, ...]) -> Floats | None:
-    """How far guides changed each voxel; nothing where there was no noise to remove."""
-    made = network.use_map(part)
-    return np.zeros(shape, np.float32) if made is None and network.guides else made
-
-
-@dataclass(frozen=True)
-class _FrameResult:
-    """What came of one frame beside its voxels.
-
-    Attributes:
-        deviation: of the errors of its voxels, in its units; None where it is not requested.
-        facts: what was found out on the way, for manifests.
-        bias_field: that it was divided by; None where none was corrected.
-        use: how far guides changed it, in σ of the noise.
-        use_map: the same at each voxel, at most 1; None without guides.
-    """
-
-    deviation: Floats | None
-    facts: dict[str, Any]
-    bias_field: BiasField | None
-    use: float
-    use_map: Floats | None
+# --- one frame ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Steps:
-    """What is done to each frame.
+    """What is done to a frame.
 
     Attributes:
+        frame: [K, J, I].
+        noise: as measured in it.
         decision: the same for all frames.
-        only: the slices that are wanted.
-        has_uncertainty: whether the deviation of the errors is estimated.
         look: the appearance that is wanted.
-        bias_field: of a sequence; that of a single volume is measured in its result.
-        network: what goes on from the filter, on its device.
-        device: as torch names it.
-        guides: other series of the examination on the grid of the frames.
+        finish: what makes voxels of its type.
+        network: what goes on from the filter, with the guides.
+        engine: of the filter.
         scratch: where large arrays go, if not into memory.
     """
 
+    frame: Volume
+    noise: NoiseEstimate
     decision: Decision
-    only: slice
-    has_uncertainty: bool
     look: Appearance | None
-    bias_field: BiasField | None
-    network: GuidedNetwork
-    device: str
-    guides: Sequence[AlignedGuide]
+    finish: Finish
+    network: NetworkStage
+    engine: Engine
     scratch: Path | None
 
     def run(
-        self, frame: Volume, cache: VolumeCache, out: npt.NDArray[Any], monitor: Monitor
-    ) -> _FrameResult:
-        """One frame at strength 1; its voxels go into `out`, of the frame's type."""
-        assert cache.scaling is not None
-        guides = [aligned.voxels for aligned in self.guides if aligned.is_usable]
-        network = NetworkStage(self.network, self.device, cache.scaling.scale, guides)
-        noise = measured_noise(frame, cache, monitor)
-        engine = engine_for(self.device, monitor)
-        decision, only = self.decision, self.only
-        denoised = partial(
-            denoise, frame, noise, share=decision.share, network=network, engine=engine
-        )
-        finish = Finish(frame.dtype, cache.floor)
+        self,
+        only: slice,
+        bias_field: BiasField | None,
+        out: npt.NDArray[Any],
+        deviation: Floats | None,
+        monitor: Monitor,
+    ) -> tuple[slice, BiasField | None, dict[str, Any]]:
+        """The frame at strength 1.
+
+        Args:
+            only: the slices that are wanted.
+            bias_field: of a sequence; that of a single volume is measured in its result.
+            out: where they go, of the frame's type.
+            deviation: where the deviation of their errors goes; None where it is not requested.
+            monitor: progress and cancelling.
+        Returns:
+            where `only` is in the slices that were denoised; the bias field that the result was
+            divided by; what was found out on the way, for manifests.
+        """
+        decision, count = self.decision, len(self.frame.voxels)
         is_whole = any(step is not None for step in (decision.motion, self.look, decision.blur))
-        if not (is_whole or decision.corrects_bias or self.has_uncertainty):
-            denoised(only=only, finish=finish, out=out, monitor=monitor)
-            use_map = _use_map(network, slice(None), out.shape)
-            return _FrameResult(None, {}, None, network.use, use_map)
+        if not (is_whole or decision.corrects_bias or deviation is not None):
+            self._denoised(monitor, only=only, finish=self.finish, out=out)
+            return slice(None), None, {}
         # The deviation of a slice depends on its neighbors.
-        around = slice(max(0, only.start - 1), min(len(frame.voxels), only.stop + 1))
+        around = slice(max(0, only.start - 1), min(count, only.stop + 1))
+        around = slice(0, count) if is_whole else around
         before = monitor.part(0.0, 0.9) if decision.corrects_bias else monitor
         facts: dict[str, Any] = {}
-        if is_whole:
-            around = slice(0, len(frame.voxels))
-            values, facts = self._whole(frame, noise, denoised, before)
+        if decision.motion is not None:
+            values = self._without_motion(before)
+        elif self.look is not None:
+            matched, match = match_appearance(
+                self.frame, self.look, denoise=lambda: self._denoised(before), monitor=before
+            )
+            values, facts = matched.voxels.astype(np.float32), {"look": match.facts()}
+        elif decision.blur is not None:
+            values = undo_blur(
+                self.frame.voxels,
+                decision.blur,
+                noise=self.noise.level * decision.share,
+                denoised=self._denoised(before.part(0, 0.9), only=around),
+                monitor=before,
+            )
         else:
-            room = _array((around.stop - around.start, *frame.shape[1:]), "f4", self.scratch)
-            values = denoised(only=around, out=room, monitor=before)
-        deviation: Floats | None = None
-        if self.has_uncertainty:
-            deviation = _array(out.shape, "f4", self.scratch)
+            values = self._denoised(before, only=around)
+        if deviation is not None:
             expected_deviation(
-                values, frame, noise,
+                values, self.frame, self.noise,
                 share=decision.share, first=around.start, only=only, out=deviation,
             )  # fmt: skip
         inner = slice(only.start - around.start, only.stop - around.start)
         values = values[inner]
         for slab in slabs(values):
-            np.maximum(slab, cache.floor, out=slab, dtype=np.float32)
-        bias_field = self.bias_field
+            np.maximum(slab, self.finish.floor, out=slab, dtype=np.float32)
         if decision.corrects_bias and bias_field is None:
-            bias_field = _bias_field(frame.with_voxels(values), monitor)
+            bias_field = _bias_field(self.frame.with_voxels(values), monitor)
         for part in parts_of(0, len(out)):
             result = values[part]
             if bias_field is not None:
                 result = result / bias_field[part]
                 if deviation is not None:
                     deviation[part] /= bias_field[part]
-            out[part] = finish(result)
+            out[part] = self.finish(result)
             let_go(values)
             let_go(out)
-        use_map = _use_map(network, inner, out.shape)
-        return _FrameResult(deviation, facts, bias_field, network.use, use_map)
+        return inner, bias_field, facts
 
-    def _whole(
-        self, frame: Volume, noise: NoiseEstimate, denoised: partial[Any], monitor: Monitor
-    ) -> tuple[Floats, dict[str, Any]]:
-        """The result of a step of which each part depends on the whole frame, and its facts."""
-        decision = self.decision
-        if decision.motion is not None:
-
-            def at_level(voxels: Floats, sigma: float) -> Floats:
-                """The filter alone, for a given σ instead of the measured one."""
-                factor = np.float32(sigma / max(noise.level, 1e-6))
-                louder = replace(noise, sigma=noise.sigma * factor, level=sigma, rician=False)
-                quiet = Monitor(cancel=lambda: monitor.cancelled)
-                engine = denoised.keywords["engine"]
-                return denoise(frame.with_voxels(voxels), louder, engine=engine, monitor=quiet)
-
-            still = undo_motion(
-                frame.voxels,
-                decision.motion,
-                noise=noise.level,
-                denoise=at_level,
-                monitor=monitor,
-            )
-            return still, {}
-        if self.look is not None:
-            matched, match = match_appearance(
-                frame,
-                self.look,
-                denoise=lambda: denoised(monitor=monitor),
-                monitor=monitor,
-            )
-            facts = {"summary": "; ".join(match.sentences())} | match.to_json()
-            return matched.voxels.astype(np.float32), {"look": facts}
-        assert decision.blur is not None
-        sharp = undo_blur(
-            frame.voxels,
-            decision.blur,
-            noise=noise.level * decision.share,
-            denoised=denoised(
-                out=_array(frame.shape, "f4", self.scratch), monitor=monitor.part(0, 0.9)
-            ),
+    def _denoised(
+        self,
+        monitor: Monitor,
+        *,
+        only: slice | None = None,
+        finish: Finish | None = None,
+        out: npt.NDArray[Any] | None = None,
+    ) -> Floats:
+        """Some slices after filter and network, or all; in float32 where nothing finishes them."""
+        if out is None:
+            first, stop, _ = (only or slice(None)).indices(len(self.frame.voxels))
+            out = _array((stop - first, *self.frame.shape[1:]), "f4", self.scratch)
+        return denoise(
+            self.frame,
+            self.noise,
+            share=self.decision.share,
+            only=only,
+            network=self.network,
+            engine=self.engine,
+            finish=finish,
+            out=out,
             monitor=monitor,
         )
-        return sharp, {}
+
+    def _without_motion(self, monitor: Monitor) -> Floats:
+        """The frame without motion between its slices, denoised by the filter alone."""
+        assert self.decision.motion is not None
+        quiet = Monitor(cancel=lambda: monitor.cancelled)
+
+        def filtered(voxels: Floats, sigma: float) -> Floats:
+            """For a given σ instead of the measured one."""
+            factor = np.float32(sigma / max(self.noise.level, 1e-6))
+            louder = replace(self.noise, sigma=self.noise.sigma * factor, level=sigma, rician=False)
+            volume = self.frame.with_voxels(voxels)
+            return denoise(volume, louder, engine=self.engine, monitor=quiet)
+
+        return undo_motion(
+            self.frame.voxels,
+            self.decision.motion,
+            noise=self.noise.level,
+            denoise=filtered,
+            monitor=monitor,
+        )

@@ -180,19 +180,26 @@ class Fit:
         scaled: the guide's blocks at unit power.
         quality: [N, 3]: correlation, correlation of detail, power of the guide.
         shows: [N], 0 to 1: whether the guide varies at all in this group.
+        sums: of its agreement with each block, [N, blocks, 12].
+        region: the same, added over the groups around each group, [N, 12].
     """
 
     difference: Tensor
     scaled: Tensor
     quality: Tensor
     shows: Tensor
+    sums: Tensor
+    region: Tensor
 
 
-def fit(estimate: Tensor, guide: Tensor, level: Tensor) -> Fit:
-    """Fit the guide's blocks, [N, blocks, 64] in the same units as the estimate's; level [N]."""
-    size = estimate.shape[1] * CELLS
-    floor = 0.05 * size * (_FLAT / level).square()
-    g, e = _without_level(guide), _without_level(estimate)
+def fit(groups: Groups, guide: Tensor, band: Tensor) -> Fit:
+    """Fit the guide's blocks, [N, blocks, 64] in the same units as the estimate's.
+
+    band: of `bands`. The region is that of the group alone, until others are known.
+    """
+    size = groups.estimate.shape[1] * CELLS
+    floor = 0.05 * size * (_FLAT / groups.level).square()
+    g, e = _without_level(guide), _without_level(groups.estimate)
     # Of each frequency, then of all, and of all but the constant.
     sums = [g.square().sum(1), e.square().sum(1), (g * e).sum(1)]
     gg, ee, ge = (of_each.sum(-1) for of_each in sums)
@@ -200,12 +207,19 @@ def fit(estimate: Tensor, guide: Tensor, level: Tensor) -> Fit:
     correlation = ge / torch.sqrt((gg + floor) * (ee + floor))
     of_detail = hf / torch.sqrt((hh + floor) * (ff + floor))
     power = torch.log1p(gg / size)
+    difference = (ge / (gg + floor))[:, None, None] * g - e
+    # Sums of products and of squares in each band, which can be added over blocks.
+    product = (groups.from_noisy * difference) @ band
+    squares = [difference.square() @ band, groups.from_noisy.square() @ band]
+    sums = torch.cat([product, *squares], -1)
     return Fit(
-        difference=(ge / (gg + floor))[:, None, None] * g - e,
+        difference=difference,
         scaled=g / torch.sqrt(gg / size + 1e-2)[:, None, None],
         quality=torch.stack([correlation, of_detail, power], -1),
         # What a constant guide leaves by rounding is nothing.
         shows=torch.where(gg > 1e-6 * floor, gg / (gg + 1e-3 * floor), 0),
+        sums=sums,
+        region=sums.sum(1),
     )
 
 
@@ -215,14 +229,8 @@ def _without_level(blocks: Tensor) -> Tensor:
     return blocks - F.pad(level, (0, CELLS - 1))
 
 
-def agreement(from_noisy: Tensor, difference: Tensor, band: Tensor) -> Tensor:
-    """Sums of products and of squares in each band, [..., 12], which can be added over blocks."""
-    product = (from_noisy * difference) @ band
-    return torch.cat([product, difference.square() @ band, from_noisy.square() @ band], -1)
-
-
 def evidence(sums: Tensor) -> Tensor:
-    """Of sums of `agreement`: correlation, regression and energy in four bands, [..., 12]."""
+    """Of sums of a fit: correlation, regression and energy in four bands, [..., 12]."""
     product, of_guide, of_noisy = sums.reshape(*sums.shape[:-1], 3, BANDS).unbind(-2)
     correlation = product / torch.sqrt((of_guide + 0.1) * (of_noisy + 1))
     regression = (product / (of_guide + 0.5)).clamp(-1, 2)
@@ -254,14 +262,8 @@ class GuidedCorrection(nn.Module):
             nn.init.zeros_(layer.weight)
         nn.init.zeros_(self.out.bias)
 
-    def fit(self, groups: Groups, guide: Tensor) -> tuple[Fit, Tensor]:
-        """The fitted guide, and the sums of its agreement with each block, [N, blocks, 12]."""
-        fitted = fit(groups.estimate, guide, groups.level)
-        band: Tensor = self.get_buffer("band")
-        return fitted, agreement(groups.from_noisy, fitted.difference, band)
-
     def forward(
-        self, features: Tensor, groups: Groups, fitted: Fit, sums: Tensor, region: Tensor
+        self, features: Tensor, groups: Groups, fitted: Fit
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The correction of each block.
 
@@ -269,17 +271,15 @@ class GuidedCorrection(nn.Module):
             features: of `GroupNetwork`, [N, blocks, width].
             groups: coefficients of the groups.
             fitted: the guide in them.
-            sums: of `fit`, [N, blocks, 12].
-            region: the same, added over the groups around each group, [N, 12].
         Returns:
             correction [N, blocks, 64]; how far the gate is open [N, blocks]; divergence of the
             cue's distribution from a normal one, a scalar.
         """
         blocks, from_noisy = features.shape[1], groups.from_noisy
-        of_group = [evidence(sums.sum(1)), evidence(region), fitted.quality]
+        of_group = [evidence(fitted.sums.sum(1)), evidence(fitted.region), fitted.quality]
         level = torch.log(10 * groups.level)[:, None]
         group = torch.cat([*of_group, level], -1)
-        facts = torch.cat([evidence(sums), group[:, None].expand(-1, blocks, -1)], -1)
+        facts = torch.cat([evidence(fitted.sums), group[:, None].expand(-1, blocks, -1)], -1)
         token = [compressed(fitted.difference), compressed(fitted.scaled), from_noisy]
         hidden = self.token(torch.cat(token, -1)) + self.of_features(features)
         if self.is_variational:

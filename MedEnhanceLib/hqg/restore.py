@@ -8,7 +8,6 @@ equals the result bit for bit on the CPU.
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -25,7 +24,14 @@ from MedEnhanceLib import native
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
 from MedEnhanceLib.core.slabs import trim
 from MedEnhanceLib.hqg.bundle import open_enhancer
-from MedEnhanceLib.hqg.groups import STEP, GuidedNetwork, Places, Residual, regional
+from MedEnhanceLib.hqg.groups import (
+    STEP,
+    GuidedNetwork,
+    Places,
+    Residual,
+    on_device,
+    regional,
+)
 from MedEnhanceLib.hqg.network import Fit, Groups
 from MedEnhanceLib.nets import grouped
 from MedEnhanceLib.nets.grouped_run import Run, Stage, parts_of, ranges_of
@@ -33,27 +39,33 @@ from MedEnhanceLib.nets.grouped_sums import Band, Held, Sums
 from MedEnhanceLib.nets.precision import mixed_precision
 
 Floats = npt.NDArray[np.float32]
-#: Groups that go through the network at once: where they are, their voxels, their coefficients, and
-#: each guide's fit with the sums of its agreement.
-_Chunk = tuple[Places, Tensor, Groups, list[tuple[Fit, Tensor]]]
-#: How many of them.
+#: Groups that go through the network at once.
 _AT_ONCE = {"cpu": 512, "cuda": 8192, "mps": 4096}
 #: The heap is left in pieces, more of them with every slice, unless they go back to the system.
 _LAYERS_TO_A_TRIM = 8
 
 
 @lru_cache(maxsize=4)
-def _warm(folder: Path, sha256: str, described: str) -> GuidedNetwork:  # noqa: ARG001
+def _opened(folder: Path, sha256: str) -> GuidedNetwork:
     """Models stay loaded between jobs of one process; other weights have another hash."""
     return open_enhancer(read_bundle(folder, expected_sha256=sha256))
 
 
 def network_on(bundle: Bundle, device: str) -> GuidedNetwork:
     """The network of a verified bundle; raises ModelError where weights do not fit."""
-    described = json.dumps(bundle.metadata, sort_keys=True, default=str)
-    network = _warm(bundle.folder, bundle.sha256, described)
-    # Jobs of several threads share what is warm: the one on a device is a copy.
+    network = _opened(bundle.folder, bundle.sha256)
+    # Jobs of several threads share what is loaded: the one on a device is a copy.
     return network if device == "cpu" else copy.deepcopy(network).to(device)
+
+
+@dataclass(frozen=True, eq=False)
+class _Chunk:
+    """Groups that go through the network at once, with the guides fitted to them."""
+
+    places: Places
+    voxels: Tensor
+    groups: Groups
+    fits: Sequence[Fit]
 
 
 @dataclass(eq=False)
@@ -142,59 +154,46 @@ class NetworkStage:
     ) -> tuple[Band, Band | None]:
         """What the groups of a layer add to the sums, and the part of it that is the guides'."""
         noisy, level, pilot, estimate = slab
-        tasks = self._matched(run, layer, estimate, level)
         device, network = self.device, self.network
+        tasks = self._matched(run, layer, estimate, level)
         images = [_tensor(image, device) for image in (noisy, pilot, estimate)]
         shown = [_tensor(guide, device) for guide in guides]
-        chunks = [self._places(run, task.result(), noisy.shape) for task in tasks]
-        chunks = [places for places in chunks if len(places.index)]
+        root = torch.from_numpy(np.sqrt(run.spectrum))
 
-        def fitted(places: Places) -> _Chunk:
+        def chunk(matched: native.Groups) -> _Chunk:
+            arrays = (matched.index, matched.distance, matched.level)
+            index, distance, sigma = map(torch.from_numpy, arrays)
+            slices, rows, columns = noisy.shape
+            places = Places(index, distance, sigma, root, (slices, rows, columns))
+            places = on_device(places, device)
             voxels = places.voxels()
             groups = network.groups(places, voxels, images[0], images[1], images[2], self.top)
             fits = [network.fit(groups, places, voxels, guide) for guide in shown]
-            return places, voxels, groups, fits
+            return _Chunk(places, voxels, groups, fits)
 
-        parts: Iterable[_Chunk] = map(fitted, chunks)
-        regions: list[Tensor] = []
-        if shown and chunks:  # how a guide agrees with the input around a group needs all of them
-            parts = list(parts)
-            of_layer = replace(
-                chunks[0],
-                index=torch.cat([places.index for places in chunks]),
-                distance=torch.cat([places.distance for places in chunks]),
-                sigma=torch.cat([places.sigma for places in chunks]),
-            )
-            for number in range(len(shown)):
-                sums = torch.cat([fits[number][1].sum(1) for *_, fits in parts])
-                regions.append(regional(sums, of_layer))
+        results = (task.result() for task in tasks)
+        chunks: Iterable[_Chunk] = (chunk(matched) for matched in results if len(matched.index))
+        if shown:
+            chunks = _with_regions(list(chunks))
         totals = [torch.zeros(noisy.size, device=device) for _ in range(2 if guides else 1)]
         weights = torch.zeros(noisy.size, device=device)
-        begin = 0
-        for places, voxels, groups, fits in parts:
+        for each in chunks:
             run.monitor.check()
-            end = begin + len(places.index)
-            around = [(*fit, region[begin:end]) for fit, region in zip(fits, regions, strict=True)]
             with mixed_precision(device):
-                residual: Residual = network(groups, around)
+                residual: Residual = network(each.groups, each.fits)
             changes = [residual.unguided]
             if residual.correction is not None:
                 changes.append(residual.correction)
             for total, change in zip(totals, changes, strict=True):
-                blocks = network.blocks(change, residual.weight, places)
-                total.scatter_add_(0, voxels.reshape(-1), blocks.reshape(-1))
-            weights.scatter_add_(0, places.index.long().reshape(-1), residual.weight.reshape(-1))
-            begin = end
+                blocks = network.blocks(change, residual.weight, each.places)
+                total.scatter_add_(0, each.voxels.reshape(-1), blocks.reshape(-1))
+            first = each.places.index.long()
+            weights.scatter_add_(0, first.reshape(-1), residual.weight.reshape(-1))
         if guides:
             totals[0] += totals[1]
-        bands = [
-            Band(
-                slice(0, noisy.shape[1]),
-                total.cpu().numpy().reshape(noisy.shape),
-                weights.cpu().numpy().reshape(noisy.shape),
-            )
-            for total in totals
-        ]
+        weight = weights.cpu().numpy().reshape(noisy.shape)
+        rows = slice(0, noisy.shape[1])
+        bands = [Band(rows, each.cpu().numpy().reshape(noisy.shape), weight) for each in totals]
         return bands[0], bands[1] if guides else None
 
     def _matched(
@@ -203,28 +202,27 @@ class NetworkStage:
         """The groups of a layer in parts of rows, found by other threads."""
         kind = self.device.partition(":")[0]
         at_once = max(1, _AT_ONCE[kind] * STEP // estimate.shape[2])
-        rows = layer.rows(estimate.shape[1])
         # The search is on the CPU, whatever computes the filter.
-        engine = grouped.default_engine(run.monitor)
-        return [
-            run.submit(
-                engine.match,
-                layer,
-                range(row, min(row + at_once, rows)),
-                pilot=estimate,
-                level=level,
-            )
-            for row in range(0, rows, at_once)
-        ]
+        match = grouped.default_engine(run.monitor).match
+        parts = parts_of(0, layer.rows(estimate.shape[1]), at_once)
+        rows = [range(part.start, part.stop) for part in parts]
+        return [run.submit(match, layer, each, pilot=estimate, level=level) for each in rows]
 
-    def _places(self, run: Run, groups: native.Groups, shape: tuple[int, ...]) -> Places:
-        return Places(
-            torch.from_numpy(groups.index),
-            torch.from_numpy(groups.distance),
-            torch.from_numpy(groups.level),
-            torch.from_numpy(np.sqrt(run.spectrum)),
-            (shape[0], shape[1], shape[2]),
-        ).to(self.device)
+
+def _with_regions(chunks: list[_Chunk]) -> list[_Chunk]:
+    """How guides agree with the input around a group, which needs all groups of a layer."""
+    if not chunks:
+        return []
+    counts = [len(chunk.places.index) for chunk in chunks]
+    places = replace(chunks[0].places, index=torch.cat([chunk.places.index for chunk in chunks]))
+    of_guides = []
+    for fits in zip(*(chunk.fits for chunk in chunks), strict=True):
+        regions = regional(torch.cat([fit.region for fit in fits]), places).split(counts)
+        of_guides.append([replace(f, region=r) for f, r in zip(fits, regions, strict=True)])
+    return [
+        replace(chunk, fits=fits)
+        for chunk, fits in zip(chunks, zip(*of_guides, strict=True), strict=True)
+    ]
 
 
 def _tensor(values: npt.NDArray[Any], device: str) -> Tensor:

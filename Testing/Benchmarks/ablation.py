@@ -47,7 +47,6 @@ TRAINING = {
     "crops": 24,
     "renewed_every": 25,
     "validated": 1,
-    "validation_s": 1e9,
     "lesion_steps": 0,
     "learning_rate": 5e-4,
     "device": "cpu",
@@ -162,7 +161,7 @@ def gains_of(part: Part, seed: int, steps: int, start: Path, crops: list[Crop]) 
 def held_out(blocks: int) -> list[Crop]:
     """Crops of the held-out examination, the same for all rows and seeds."""
     examinations = load_examinations([HELD_OUT], SHARED_DATA, (), "MR", Monitor())
-    maker = CropMaker(examinations, "MR", blocks, SEED, guided=True)
+    maker = CropMaker(examinations, "MR", blocks, SEED, kind="guided")
     return [maker.make(number)[0] for number in range(MEASURED)]
 
 

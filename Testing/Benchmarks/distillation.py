@@ -95,7 +95,6 @@ def gain_of(modality: str, arm: str, seed: int, steps: int) -> float:
                 "crops": CROPS if modality == "MR" else CROPS // 6,
                 "renewed_every": 20 if modality == "MR" else 120,
                 "validated": VALIDATED,
-                "validation_s": 1e9,
                 "seed": seed,
                 "network": NETWORK,
                 "device": "cpu",

@@ -1,14 +1,15 @@
-"""Crops of clean volumes with fresh noise, filtered and matched: what a training step learns from.
+"""Crops of volumes, filtered and matched: what a training step learns from.
 
-A crop depends on the seed, the stage and its number alone. It is the same in another process, and
-after the training was stopped and resumed.
+Clean volumes get fresh noise; real noisy ones are taken as they are. A crop depends on the seed,
+the kind and its number alone. It is the same in another process, and after the training was stopped
+and resumed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,16 @@ from MedEnhanceLib.nets.rician import mean_magnitude
 from MedEnhanceLib.runtime.progress import Monitor
 
 Floats = npt.NDArray[np.float32]
+Where = tuple[slice, slice, slice]
+#: With and without guides, with planted lesions too, and of real noisy volumes.
+Kind = Literal["plain", "guided", "lesions", "real"]
+#: What distinguishes the random numbers of a kind.
+_KEYS: dict[Kind, tuple[int, ...]] = {
+    "plain": (0, 0),
+    "guided": (1, 0),
+    "lesions": (1, 1),
+    "real": (2,),
+}
 #: Voxels of a crop along slices, rows and columns.
 SHAPE = (28, 72, 72)
 #: Share of tissue that a crop should have, and how often another place is tried.
@@ -56,7 +67,8 @@ class Noisy:
 
     Attributes:
         noisy, pilot, estimate: [K, J, I] on the network's scale.
-        target: the same without noise; of magnitudes the mean that noise leaves of them.
+        target: the same without noise; of magnitudes the mean that noise leaves of them. Of a real
+            noisy volume the noisy one, which nothing learns from.
         places: of its groups.
     """
 
@@ -95,12 +107,11 @@ class CropMaker:
     """Makes crops by number.
 
     Attributes:
-        targets: clean volumes; of a guided stage examinations.
+        targets: volumes; examinations for crops with guides.
         modality: MR or CT.
         blocks: in a group.
         seed: of all.
-        guided: whether crops have guides.
-        lesions: whether crops have planted lesions.
+        kind: of the crops.
         engine: of the filter and the search.
     """
 
@@ -108,112 +119,18 @@ class CropMaker:
     modality: str
     blocks: int
     seed: int
-    guided: bool = False
-    lesions: bool = False
+    kind: Kind = "plain"
     engine: grouped.Engine = field(default_factory=lambda: grouped.default_engine(Monitor()))
 
     def make(self, number: int) -> list[Crop]:
-        """The crops of this number: one of MR, several of a slab of CT."""
-        return self._of_ct(number) if self.modality == "CT" else [self._of_mr(number)]
+        """The crops of this number: several of a slab of simulated CT, or one.
 
-    def _rng(self, number: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, int(self.guided), int(self.lesions), number])
-
-    def _of_mr(self, number: int) -> Crop:
-        rng = self._rng(number)
-        target = self._drawn(rng)
-        where = place_of(target.series[0], TISSUE["MR"], rng, target.labels)
-        clean = np.maximum(target.series[0][where], 0)
-        # A segmenter that does not learn knows the gray values of its own training alone.
-        if target.labels is None and rng.random() < _GAMMA_SHARE:
-            clean = clean ** np.float32(np.exp(rng.uniform(-0.4, 0.4)))
-        tissue = clean > TISSUE["MR"]
-        guide, lesion, planted_clean = None, None, None
-        if self.guided:
-            guide, lesion, planted_clean = draw_guide(
-                self.targets, target, where, clean, tissue, rng, lesions=self.lesions
-            )
-        noise = _Noise.drawn(clean.shape, rng, least=_OVER_OWN * target.noise)
-        plain = self._filtered(noise, clean, target.spacing)
-        planted = None
-        if planted_clean is not None and self.lesions:
-            planted = self._filtered(noise, planted_clean, target.spacing)
-        elif planted_clean is not None:
-            plain = self._filtered(noise, planted_clean, target.spacing)
-        labels = _cut_labels(target.labels, where)
-        seen = torch.from_numpy(tissue)
-        return Crop(plain, seen, guide, planted, lesion, labels, target.subject)
-
-    def _drawn(self, rng: np.random.Generator) -> Target:
-        """Half of the crops at the resolution of the files, where there are both."""
-        raw = rng.random() < 0.5
-        some = [target for target in self.targets if target.is_raw == raw] or self.targets
-        return some[int(rng.integers(len(some)))]
-
-    def _filtered(self, noise: _Noise, clean: Floats, spacing: Sequence[float]) -> Noisy:
-        noisy, target = noise.added(clean)
-        return self.filtered(noisy, target, noise.sigma, None, grouped.MR_ROUNDS, spacing)
-
-    def filtered(
-        self,
-        noisy: Floats,
-        target: Floats,
-        sigma: Floats,
-        spectrum: Floats | None,
-        rounds: Sequence[grouped.Round],
-        spacing: Sequence[float],
-    ) -> Noisy:
-        """What the filter makes of a noisy crop, and its groups; as in use."""
-        pilot_rounds, last = stages_of(rounds, self.modality)
-        run = partial(
-            grouped.denoised,
-            noisy,
-            sigma,
-            spectrum,
-            spacing=spacing,
-            engine=self.engine,
-            threads=1,
-        )
-        pilot = run(rounds=pilot_rounds)
-        estimate = run(rounds=last, pilot=pilot)
-        places = self.places(estimate, sigma, spectrum, spacing)
-        images = [torch.from_numpy(image) for image in (noisy, pilot, estimate, target)]
-        return Noisy(images[0], images[1], images[2], images[3], places)
-
-    def places(
-        self, estimate: Floats, sigma: Floats, spectrum: Floats | None, spacing: Sequence[float]
-    ) -> Places:
-        """Groups of a whole crop."""
-        shape = estimate.shape
-        each = grouped.Round(step=STEP, keep=self.blocks)
-        stage = Stage(shape, grouped.window_for(spacing), "grouped", STEP, each)
-        index, distance, level = [], [], []
-        for number, first in enumerate(stage.firsts):
-            layer = stage.layer(number)
-            slab = slice(first, first + stage.tall)
-            groups = self.engine.match(
-                layer,
-                range(layer.rows(shape[1])),
-                pilot=np.ascontiguousarray(estimate[slab]),
-                level=np.ascontiguousarray(sigma[slab]),
-            )
-            index.append(groups.index.astype(np.int64) + first * shape[1] * shape[2])
-            distance.append(groups.distance)
-            level.append(groups.level)
-        flat = np.ones(CELLS, np.float32) if spectrum is None else spectrum.reshape(-1)
-        return Places(
-            torch.from_numpy(np.concatenate(index)),
-            torch.from_numpy(np.concatenate(distance)),
-            torch.from_numpy(np.concatenate(level)),
-            torch.from_numpy(np.sqrt(flat)),
-            (shape[0], shape[1], shape[2]),
-        )
-
-    def _of_ct(self, number: int) -> list[Crop]:
-        """Crops of a slab of CT at a simulated dose, with noise measured as in use.
-
-        Raises InputError where no dose adds noise above the volumes' own.
+        Raises InputError where no dose of CT adds noise above the volumes' own.
         """
+        if self.kind == "real":
+            return [self._of_real(self._rng(number))]
+        if self.modality != "CT":
+            return [self._of_mr(self._rng(number))]
         for attempt in range(_ATTEMPTS):
             crops = self._of_slab(self._rng(number + attempt * _APART))
             if crops:
@@ -223,17 +140,70 @@ class CropMaker:
             "Give CT with less noise, of bodies and not of air alone.",
         )
 
+    def _rng(self, number: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, *_KEYS[self.kind], number])
+
+    def _drawn(self, rng: np.random.Generator) -> Target:
+        """Half of the crops at the resolution of the files, where there are both."""
+        raw = rng.random() < 0.5
+        some = [target for target in self.targets if target.is_raw == raw] or self.targets
+        return some[int(rng.integers(len(some)))]
+
+    def _of_real(self, rng: np.random.Generator) -> Crop:
+        target = self.targets[int(rng.integers(len(self.targets)))]
+        assert target.measured is not None
+        voxels, tissue = target.series[0], TISSUE[self.modality]
+        where = _place_of(voxels, tissue, rng)
+        noisy, spectrum = np.ascontiguousarray(voxels[where]), target.measured.spectrum
+        sigma = np.ascontiguousarray(target.measured[:][where])
+        filtered = self._filtered(noisy, noisy, sigma, spectrum, target.spacing)
+        return Crop(filtered, torch.from_numpy(noisy > tissue))
+
+    def _of_mr(self, rng: np.random.Generator) -> Crop:
+        target = self._drawn(rng)
+        where = _place_of(target.series[0], TISSUE["MR"], rng, target.labels)
+        clean = np.maximum(target.series[0][where], 0)
+        # A segmenter that does not learn knows the gray values of its own training alone.
+        if target.labels is None and rng.random() < _GAMMA_SHARE:
+            clean = clean ** np.float32(np.exp(rng.uniform(-0.4, 0.4)))
+        tissue = clean > TISSUE["MR"]
+        guide, lesion, planted_clean = None, None, None
+        if self.kind != "plain":
+            is_lesions = self.kind == "lesions"
+            guide, lesion, planted_clean = draw_guide(
+                self.targets, target, where, clean, tissue, rng, lesions=is_lesions
+            )
+            if planted_clean is not None and not is_lesions:
+                clean, planted_clean = planted_clean, None
+        noise = _Noise.drawn(clean.shape, rng, least=_OVER_OWN * target.noise)
+
+        def made(image: Floats) -> Noisy:
+            return self._filtered(*noise.added(image), noise.sigma, None, target.spacing)
+
+        return Crop(
+            made(clean),
+            torch.from_numpy(tissue),
+            guide,
+            None if planted_clean is None else made(planted_clean),
+            lesion,
+            _cut_labels(target.labels, where),
+            target.subject,
+        )
+
     def _of_slab(self, rng: np.random.Generator) -> list[Crop]:
-        """The same; empty where the noise is not well above the volume's own."""
+        """Crops of a slab of CT at a simulated dose, with noise measured as in use.
+
+        Empty where the noise is not well above the volume's own.
+        """
         target = self._drawn(rng)
         voxels = target.series[0]
         depth = min(SHAPE[0], len(voxels))
         first, labels = int(rng.integers(len(voxels) - depth + 1)), target.labels
         if labels is not None:
-            first = place_of(voxels, TISSUE["CT"], rng, labels)[0].start
+            first = _place_of(voxels, TISSUE["CT"], rng, labels)[0].start
             labels = labels[first : first + depth]
         clean = voxels[first : first + depth]
-        tissue = clean > TISSUE["CT"]
+        tissue = torch.from_numpy(clean > TISSUE["CT"])
         photons = float(np.exp(rng.uniform(*np.log(_PHOTONS))))
         photons *= 1 if target.is_raw else _OF_WIDE_RAYS
         cutoff = float(rng.choice(_CUTOFFS))
@@ -242,29 +212,79 @@ class CropMaker:
         )
         noisy = clean + added / np.float32(1000)
         noise = measure_noise(noisy, modality="CT", spacing=target.spacing)
-        sigma, spectrum = noise[:], noise.spectrum.reshape(-1)
         if not noise.level > _OVER_OWN * target.noise:
             return []
-        whole = self.filtered(noisy, clean, sigma, spectrum, grouped.CT_ROUNDS, target.spacing)
-        crops = []
-        for _ in range(_OF_A_SLAB):
-            where = place_of(clean, TISSUE["CT"], rng, labels)
-            crops.append(
-                Crop(
-                    _cut(whole, where),
-                    torch.from_numpy(tissue[where]),
-                    labels=_cut_labels(labels, where),
-                    subject=target.subject,
-                )
+        whole = self._filtered(noisy, clean, noise[:], noise.spectrum, target.spacing)
+        places = [_place_of(clean, TISSUE["CT"], rng, labels) for _ in range(_OF_A_SLAB)]
+        return [
+            Crop(
+                _cut(whole, where),
+                tissue[where],
+                labels=_cut_labels(labels, where),
+                subject=target.subject,
             )
-        return crops
+            for where in places
+        ]
 
+    def _filtered(
+        self,
+        noisy: Floats,
+        target: Floats,
+        sigma: Floats,
+        spectrum: Floats | None,
+        spacing: Sequence[float],
+    ) -> Noisy:
+        """What the filter makes of a noisy crop, and its groups; as in use."""
+        spectrum = np.ones(CELLS, np.float32) if spectrum is None else spectrum.reshape(-1)
+        is_ct = self.modality == "CT"
+        rounds = grouped.CT_ROUNDS if is_ct else grouped.MR_ROUNDS
 
-def stages_of(
-    rounds: Sequence[grouped.Round], modality: str
-) -> tuple[Sequence[grouped.Round], Sequence[grouped.Round]]:
-    """Rounds of the pilot, and of the estimate; as `hqg.denoise` has them before the network."""
-    return (rounds[:-1], rounds[-1:]) if modality == "CT" else (rounds, rounds[-1:])
+        def filtered(rounds: Sequence[grouped.Round], pilot: Floats | None = None) -> Floats:
+            return grouped.denoised(
+                noisy,
+                sigma,
+                spectrum,
+                rounds=rounds,
+                pilot=pilot,
+                spacing=spacing,
+                engine=self.engine,
+                threads=1,
+            )
+
+        # The rounds before the network, as `hqg.denoise` has them.
+        pilot = filtered(rounds[:-1] if is_ct else rounds)
+        estimate = filtered(rounds[-1:], pilot)
+        places = self._places(estimate, sigma, spectrum, spacing)
+        images = [torch.from_numpy(image) for image in (noisy, pilot, estimate, target)]
+        return Noisy(images[0], images[1], images[2], images[3], places)
+
+    def _places(
+        self, estimate: Floats, sigma: Floats, spectrum: Floats, spacing: Sequence[float]
+    ) -> Places:
+        """Groups of a whole crop."""
+        slices, rows, columns = estimate.shape
+        each = grouped.Round(step=STEP, keep=self.blocks)
+        stage = Stage(estimate.shape, grouped.window_for(spacing), "grouped", STEP, each)
+        index, distance, level = [], [], []
+        for number, first in enumerate(stage.firsts):
+            layer = stage.layer(number)
+            slab = slice(first, first + stage.tall)
+            groups = self.engine.match(
+                layer,
+                range(layer.rows(rows)),
+                pilot=np.ascontiguousarray(estimate[slab]),
+                level=np.ascontiguousarray(sigma[slab]),
+            )
+            index.append(groups.index.astype(np.int64) + first * rows * columns)
+            distance.append(groups.distance)
+            level.append(groups.level)
+        return Places(
+            torch.from_numpy(np.concatenate(index)),
+            torch.from_numpy(np.concatenate(distance)),
+            torch.from_numpy(np.concatenate(level)),
+            torch.from_numpy(np.sqrt(spectrum)),
+            (slices, rows, columns),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -304,60 +324,57 @@ def _smooth_field(shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
     return factor
 
 
-def _cut_labels(
-    labels: npt.NDArray[np.uint8] | None, where: tuple[slice, slice, slice]
-) -> Tensor | None:
-    return None if labels is None else torch.from_numpy(labels[where].astype(np.int64))
-
-
-def place_of(
+def _place_of(
     voxels: Floats,
     tissue: float,
     rng: np.random.Generator,
     labels: npt.NDArray[np.uint8] | None = None,
-) -> tuple[slice, slice, slice]:
+) -> Where:
     """Where a crop is cut; most of it tissue, or around a labeled voxel, if there is such a place.
 
     voxels, labels: [K, J, I].
     """
+
+    def beginning(starts: Sequence[int]) -> Where:
+        k, j, i = (slice(start, start + size) for start, size in zip(starts, SHAPE, strict=True))
+        return k, j, i
+
     if labels is not None and rng.random() < _LABELED_SHARE and labels.any():
         labeled = np.unravel_index(rng.choice(np.flatnonzero(labels)), labels.shape)
-        firsts = [
-            int(np.clip(at - rng.integers(size), 0, max(0, side - size)))
-            for at, side, size in zip(labeled, labels.shape, SHAPE, strict=True)
-        ]
-        k, j, i = (slice(first, first + size) for first, size in zip(firsts, SHAPE, strict=True))
-        return k, j, i
-    best, most = None, -1.0
+        return beginning(
+            [
+                int(np.clip(at - rng.integers(size), 0, max(0, side - size)))
+                for at, side, size in zip(labeled, labels.shape, SHAPE, strict=True)
+            ]
+        )
+    best, most = beginning((0, 0, 0)), -1.0
     for _ in range(_TRIES):
-        starts = [
-            int(rng.integers(max(1, side - size + 1)))
-            for side, size in zip(voxels.shape, SHAPE, strict=True)
-        ]
-        k, j, i = (slice(start, start + size) for start, size in zip(starts, SHAPE, strict=True))
-        share = float((voxels[k, j, i] > tissue).mean())
+        sides = zip(voxels.shape, SHAPE, strict=True)
+        where = beginning([int(rng.integers(max(1, side - size + 1))) for side, size in sides])
+        share = float((voxels[where] > tissue).mean())
         if share > most:
-            best, most = (k, j, i), share
+            best, most = where, share
         if share > _LEAST_TISSUE:
             break
-    assert best is not None
     return best
 
 
-def _cut(whole: Noisy, where: tuple[slice, slice, slice]) -> Noisy:
+def _cut_labels(labels: npt.NDArray[np.uint8] | None, where: Where) -> Tensor | None:
+    return None if labels is None else torch.from_numpy(labels[where].astype(np.int64))
+
+
+def _cut(whole: Noisy, where: Where) -> Noisy:
     """A part of a slab, with the groups that lie wholly in it."""
-    parts = [
+    noisy, pilot, estimate, target = (
         each[where].contiguous()
         for each in (whole.noisy, whole.pilot, whole.estimate, whole.target)
-    ]
+    )
+    k, j, i = noisy.shape
     _, rows, columns = whole.places.shape
     index = whole.places.index
     at = torch.stack([index // (rows * columns), index // columns % rows, index % columns], -1)
-    starts = torch.tensor([side.start for side in where])
-    sides = torch.tensor(parts[0].shape)
-    inside = ((at >= starts) & (at <= starts + sides - SIDE)).all(-1).all(-1)
-    moved = (at[inside] - starts) * torch.tensor([sides[1] * sides[2], sides[2], 1])
-    places = whole.places.part(inside)
-    k, j, i = parts[0].shape
-    places = Places(moved.sum(-1), places.distance, places.sigma, places.root, (k, j, i))
-    return Noisy(parts[0], parts[1], parts[2], parts[3], places)
+    at -= torch.tensor([side.start for side in where])
+    inside = ((at >= 0) & (at <= torch.tensor([k, j, i]) - SIDE)).all(-1).all(-1)
+    moved = (at[inside] * torch.tensor([j * i, i, 1])).sum(-1)
+    places = replace(whole.places.part(inside), index=moved, shape=(k, j, i))
+    return Noisy(noisy, pilot, estimate, target, places)

@@ -102,15 +102,18 @@ def draw_guide(
 
 def _right(series: Floats, where: Where, rng: np.random.Generator) -> Floats:
     if rng.random() < 1 / 3:
-        return moved(series, where, rng.uniform(-_JITTER, _JITTER, 3))
-    guide = series[where]
-    return _blurred(guide) if rng.random() < _BLURRED else guide
+        return _moved(series, where, rng.uniform(-_JITTER, _JITTER, 3))
+    if rng.random() < _BLURRED:
+        # As an interpolation half a voxel off blurs, but in place.
+        everywhere, half = tuple(slice(0, side) for side in series.shape), np.full(3, 0.5)
+        return _moved(_moved(series, everywhere, half), where, -half)
+    return series[where]
 
 
 def _misplaced(series: Floats, where: Where, rng: np.random.Generator) -> Floats:
     direction = rng.standard_normal(3)
     length = np.exp(rng.uniform(*np.log(_OFF)))
-    return moved(series, where, direction / np.linalg.norm(direction) * length)
+    return _moved(series, where, direction / np.linalg.norm(direction) * length)
 
 
 def _wrong(
@@ -134,71 +137,48 @@ def _wrong(
         return series[..., ::-1][where]
     other = targets[int(rng.integers(len(targets)))]
     shown = other.series[int(rng.integers(len(other.series)))]
-    sides = [side.stop - side.start for side in where]
-    starts = [
-        rng.integers(max(1, n - side + 1)) for n, side in zip(shown.shape, sides, strict=True)
-    ]
-    k, j, i = (slice(start, start + side) for start, side in zip(starts, sides, strict=True))
-    shape = tuple(len(range(*side.indices(n))) for side, n in zip(where, series.shape, strict=True))
-    cut = shown[k, j, i]
-    missing = [(0, max(0, n - side)) for n, side in zip(shape, cut.shape, strict=True)]
-    cut = np.pad(cut, missing, mode="symmetric")
-    return cut[: shape[0], : shape[1], : shape[2]]
+    for axis, side in enumerate(series[where].shape):
+        first = int(rng.integers(max(1, shown.shape[axis] - side + 1)))
+        shown = shown.take(range(first, first + side), axis, mode="wrap")
+    return shown
 
 
 def _half(right: Floats, bad: Floats, rng: np.random.Generator) -> Floats:
+    """Right in the first half along some axis, bad in the other."""
     axis = int(rng.integers(3))
     middle = right.shape[axis] // 2
-    first = [slice(None)] * 3
-    first[axis] = slice(0, middle)
-    mixed = bad.copy()
-    mixed[tuple(first)] = right[tuple(first)]
-    return mixed
+    halves = [np.split(guide, [middle], axis)[at] for at, guide in enumerate((right, bad))]
+    return np.concatenate(halves, axis)
 
 
 def _changed(rng: np.random.Generator, *guides: Floats) -> tuple[Tensor, ...]:
     """Other gray values and noise, the same for all of them."""
-    gamma = np.float32(np.exp(rng.uniform(-0.5, 0.5))) if rng.random() < _GAMMA else None
+    gamma = np.float32(np.exp(rng.uniform(-0.5, 0.5)) if rng.random() < _GAMMA else 1)
     is_inverted = rng.random() < _INVERTED
     gain = np.float32(rng.uniform(0.7, 1.4))
-    noise: Floats | None = None
-    if rng.random() < _NOISY:
-        noise = np.float32(rng.uniform(0.01, 0.08)) * rng.standard_normal(
-            guides[0].shape, np.float32
-        )
+    noise = np.float32(rng.uniform(0.01, 0.08) if rng.random() < _NOISY else 0)
+    added = noise * rng.standard_normal(guides[0].shape, np.float32)
     changed = []
     for guide in guides:
-        values = guide if gamma is None else np.sign(guide) * np.abs(guide) ** gamma
-        values = gain * (1 - values if is_inverted else values)
-        values = values if noise is None else values + noise
+        values = np.sign(guide) * np.abs(guide) ** gamma
+        values = gain * (1 - values if is_inverted else values) + added
         changed.append(torch.from_numpy(np.ascontiguousarray(values, np.float32)))
     return tuple(changed)
 
 
-def moved(voxels: Floats, where: Where, shift: npt.NDArray[np.float64]) -> Floats:
+def _moved(voxels: Floats, where: Where, shift: npt.NDArray[np.float64]) -> Floats:
     """A crop at a place that is off by a shift in voxels, linearly interpolated."""
     result = voxels
     for axis, (side, off) in enumerate(zip(where, shift, strict=True)):
         count = voxels.shape[axis]
         places = np.arange(*side.indices(count)) + off
         low = np.floor(places).astype(int)
-        share = (
-            (places - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(3)])
+        share = np.expand_dims(
+            (places - low).astype(np.float32), [a for a in range(3) if a != axis]
         )
-        below = result.take(np.clip(low, 0, count - 1), axis)
-        above = result.take(np.clip(low + 1, 0, count - 1), axis)
-        result = below + share * (above - below)
+        below = result.take(low, axis, mode="clip")
+        result = below + share * (result.take(low + 1, axis, mode="clip") - below)
     return result
-
-
-def _blurred(voxels: Floats) -> Floats:
-    """As an interpolation half a voxel off blurs, but in place."""
-    for axis in range(3):
-        size = voxels.shape[axis]
-        before = voxels.take(np.clip(np.arange(size) - 1, 0, size - 1), axis)
-        after = voxels.take(np.clip(np.arange(size) + 1, 0, size - 1), axis)
-        voxels = 0.5 * voxels + 0.25 * (before + after)
-    return voxels.astype(np.float32)
 
 
 def _lesion(tissue: npt.NDArray[np.bool_], rng: np.random.Generator) -> Floats:

@@ -21,6 +21,8 @@ _OUTSIDE, _LESION = 0.15, 4.0
 #: Side of the cells in which a guided result may not be worse than an unguided one, and the weight
 #: of that for guides that are right and that are not.
 _CELL, _EXCESS_RIGHT, _EXCESS_WRONG = 4, 0.15, 0.6
+#: Side of the cells whose means may not change where there is no target.
+_UNCHANGED = 2
 #: Weight of absolute values in the trace of a lesion.
 _ABSOLUTE = 0.3
 
@@ -49,6 +51,11 @@ class Turn:
             sign = -sign
         order = torch.from_numpy(frequency.transpose(axes).reshape(CELLS).copy())
         return cls(order, torch.from_numpy(sign.reshape(CELLS)).float())
+
+    @classmethod
+    def none(cls) -> Turn:
+        """Blocks stay as they are."""
+        return cls(torch.arange(CELLS), torch.ones(CELLS))
 
     def apply(self, blocks: Tensor) -> Tensor:
         """Coefficients [..., 64] of the turned blocks."""
@@ -146,12 +153,14 @@ def made(
     )
     guides = []
     if guide is not None:
-        fitted, sums = network.fit(groups, places, voxels, guide)
-        region = regional(sums.sum(1), places)
-        fitted = replace(
-            fitted, difference=turn.apply(fitted.difference), scaled=turn.apply(fitted.scaled)
+        fitted = network.fit(groups, places, voxels, guide)
+        turned_guide = replace(
+            fitted,
+            difference=turn.apply(fitted.difference),
+            scaled=turn.apply(fitted.scaled),
+            region=regional(fitted.region, places),
         )
-        guides = [(fitted, sums, region)]
+        guides = [turned_guide]
     with mixed:
         residual = network(turned, guides, frozen=frozen)
     straight = turn.undo(residual.unguided)
@@ -184,6 +193,17 @@ def excess(made_: Made, crop: Noisy, window: Window, *, is_right: bool) -> Tenso
     cells = F.avg_pool3d(worse[None], _CELL)
     factor = _EXCESS_RIGHT if is_right else _EXCESS_WRONG
     return factor * F.relu(cells).mean() / variance
+
+
+def changed_means(image: Tensor, crop: Noisy, window: Window) -> Tensor:
+    """Mean square of how far means over 2 x 2 x 2 voxels are from the filter's, in σ² of the noise.
+
+    Of a real noisy volume nothing says what it is without noise. This forbids to invent what is
+    larger than a voxel, whatever the critic takes for clean.
+    """
+    change = (image - crop.estimate)[window.where]
+    variance = window.places.sigma.square().mean()
+    return F.avg_pool3d(change[None], _UNCHANGED).square().mean() / variance
 
 
 def voxel_weight(crop: Crop, window: Window) -> Tensor:

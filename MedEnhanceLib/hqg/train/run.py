@@ -5,37 +5,29 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg.bundle import export_enhancer
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.groups import GuidedNetwork
 from MedEnhanceLib.hqg.train import losses
 from MedEnhanceLib.hqg.train.crops import Crop, CropMaker
 from MedEnhanceLib.hqg.train.losses import Turn, Window
-from MedEnhanceLib.hqg.train.targets import (
-    Target,
-    files_of,
-    load_examinations,
-    load_labeled,
-    load_targets,
-    resolutions,
-)
+from MedEnhanceLib.hqg.train.targets import Data, load_data
 from MedEnhanceLib.hqg.train.teaching import MakeTask, Teaching
 from MedEnhanceLib.hqg.train.trainer import Trainer
-from MedEnhanceLib.hqg.train.unpaired import RealVolume, load_real
 from MedEnhanceLib.nets.precision import mixed_precision, without_tf32
 from MedEnhanceLib.nets.training import run_steps
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
 
-_METRIC_EVERY = 50
+#: Steps between two reports of the losses; seconds between two checkpoints, and two validations.
+_METRIC_EVERY, _CHECKPOINT_S, _VALIDATION_S = 50, 120.0, 120.0
 #: Number of the first crop that is validated on, which no training comes to.
 _FIRST_VALIDATED = 500_000_000
 
@@ -73,31 +65,22 @@ def train(
     choice = choose_device(config.device)
     monitor.log(f"training on {choice.name}: {choice.reason}")
     out.mkdir(parents=True, exist_ok=True)
-    pools = Pools.load(config, data, volumes, monitor.part(0.0, 0.03))
-    teaching, labeled = None, []
+    teaching = None
     if config.task is not None:
         if make_task is None:
             raise ConfigError("task: nothing makes it", "Train through api.train or a job.")
-        teaching = Teaching(config.task, *make_task(choice.name))
-        left_out = (*config.leave_out, *config.validation)
-        labeled = load_labeled(teaching.task.subjects(monitor), data, left_out)
-    trainer = Trainer(
-        config,
-        pools.targets,
-        pools.examinations,
-        choice.name,
-        monitor,
-        (teaching, labeled) if teaching else None,
-        pools.noisy,
-    )
-    validation = Validation(config, pools, choice.name)
+        teaching = Teaching(*make_task(choice.name))
+    subjects = teaching.task.subjects(monitor) if teaching else ()
+    pools = load_data(config, data, monitor.part(0.0, 0.03), volumes=volumes, subjects=subjects)
+    trainer = Trainer(config, pools, choice.name, monitor, teaching)
+    crops = _validated_crops(config, pools)
     began = last = time.monotonic()
 
     def step(number: int) -> dict[str, float]:
         nonlocal last
         losses_ = trainer.step(number)
-        if time.monotonic() - last > config.validation_s:
-            for name, gain in validation.gains(trainer.averaged()).items():
+        if time.monotonic() - last > _VALIDATION_S:
+            for name, gain in _gains(trainer.averaged(), crops).items():
                 monitor.metric(name, gain, number)
             last = time.monotonic()
         return losses_
@@ -109,13 +92,13 @@ def train(
             out,
             trainer.parts(),
             monitor.part(0.03, 0.98),
-            every_s=config.checkpoint_s,
+            every_s=_CHECKPOINT_S,
             reported_every=_METRIC_EVERY,
         )
     finally:
         trainer.close()
     network = trainer.averaged()
-    gains = validation.gains(network) | (teaching.figures() if teaching else {})
+    gains = _gains(network, crops) | (teaching.figures() if teaching else {})
     for name, gain in gains.items():
         monitor.metric(name, gain, trainer.steps)
     folder = out / config.name
@@ -133,93 +116,40 @@ def train(
     return folder
 
 
-@dataclass(frozen=True)
-class Pools:
-    """What a training learns from and is validated on."""
+def _validated_crops(config: TrainConfig, data: Data) -> list[Crop]:
+    """Fixed crops without guides, and with them where there are examinations."""
+    targets = data.validation or data.clean
+    maker = CropMaker(targets, config.modality, config.network.blocks, config.seed + 1)
+    makers = [maker]
+    if data.examinations:
+        guided = CropMaker(
+            data.examinations, config.modality, maker.blocks, maker.seed, kind="guided"
+        )
+        makers.append(guided)
+    numbers = range(_FIRST_VALIDATED, _FIRST_VALIDATED + config.validated)
+    return [each.make(number)[0] for each in makers for number in numbers]
 
-    targets: list[Target]
-    examinations: list[Target]
-    validation: list[Target]
-    noisy: list[RealVolume]
 
-    @classmethod
-    def load(
-        cls,
-        config: TrainConfig,
-        data: Path,
-        volumes: Sequence[Volume] | None,
-        monitor: Monitor,
-    ) -> Pools:
-        """Read all volumes; the patterns of the configuration are relative to `data`."""
-        left_out = (*config.leave_out, *config.validation)
-        if volumes is None:
-            files = files_of(data, config.high_quality, left_out)
-            targets = load_targets(files, config.modality, monitor)
+def _gains(network: GuidedNetwork, crops: Sequence[Crop]) -> dict[str, float]:
+    """Mean gain without a guide, and what right and other guides add to it on their crops."""
+    gains: dict[str, list[float]] = {"gain_db": [], "right_guide_db": [], "wrong_guide_db": []}
+    for crop in crops:
+        alone = gain_of(network, crop, None)
+        if crop.guide is None:
+            gains["gain_db"].append(alone)
         else:
-            targets = [
-                target
-                for volume in volumes
-                for target in resolutions(volume, volume.source, is_clean=True)
-            ]
-        if not targets:
-            raise InputError(
-                f"{data}: no clean volume to learn from",
-                "Give volumes with little noise (high_quality).",
-            )
-        examinations = load_examinations(
-            config.examinations, data, left_out, config.modality, monitor
-        )
-        validation = load_targets(
-            files_of(data, config.validation) if config.validation else [],
-            config.modality,
-            monitor,
-        )
-        is_unpaired = config.loss.unpaired > 0
-        noisy = files_of(data, config.low_quality, left_out) if is_unpaired else []
-        return cls(targets, examinations, validation, load_real(noisy, config.modality, monitor))
-
-
-class Validation:
-    """What the networks gain over the filter on fixed crops, in dB of the tissue."""
-
-    def __init__(self, config: TrainConfig, pools: Pools, device: str) -> None:
-        self._config, self._device = config, device
-        targets = pools.validation or pools.targets
-        self._crops = self._made(targets, guided=False)
-        self._guided = self._made(pools.examinations, guided=True) if pools.examinations else []
-
-    def _made(self, targets: list[Target], *, guided: bool) -> list[Crop]:
-        maker = CropMaker(
-            targets,
-            self._config.modality,
-            self._config.network.blocks,
-            self._config.seed + 1,
-            guided=guided,
-        )
-        numbers = range(_FIRST_VALIDATED, _FIRST_VALIDATED + self._config.validated)
-        return [maker.make(number)[0] for number in numbers]
-
-    def gains(self, network: GuidedNetwork) -> dict[str, float]:
-        """Mean gain without a guide, and what right and other guides add to it on their crops."""
-        gains = {"gain_db": float(np.mean([gain_of(network, crop, None) for crop in self._crops]))}
-        added: dict[str, list[float]] = {"right_guide_db": [], "wrong_guide_db": []}
-        for crop in self._guided:
-            assert crop.guide is not None
-            with_guide = gain_of(network, crop, crop.guide.voxels)
             name = "right_guide_db" if crop.guide.is_right else "wrong_guide_db"
-            added[name].append(with_guide - gain_of(network, crop, None))
-        gains |= {name: float(np.mean(values)) for name, values in added.items() if values}
-        return gains
+            gains[name].append(gain_of(network, crop, crop.guide.voxels) - alone)
+    return {name: float(np.mean(values)) for name, values in gains.items() if values}
 
 
 def gain_of(network: GuidedNetwork, crop: Crop, guide: torch.Tensor | None) -> float:
     """What a network gains over the filter on a whole crop, in dB of the tissue."""
-    plain = crop.plain
+    plain, mixed = crop.plain, mixed_precision("cpu")
     window = Window.at(plain, [0, 0, 0], list(plain.noisy.shape))
-    straight = Turn(torch.arange(64), torch.ones(64))
     with torch.inference_mode():
         made = losses.made(
-            network.cpu(), plain, window, straight, guide, frozen=True, mixed=mixed_precision("cpu")
+            network.cpu(), plain, window, Turn.none(), guide, frozen=True, mixed=mixed
         )
     tissue = crop.tissue[window.where]
 

@@ -1,4 +1,4 @@
-"""Clean volumes that a training learns from, at several resolutions."""
+"""The volumes that a training learns from: clean ones at several resolutions, and noisy ones."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import numpy.typing as npt
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.hqg.averaging import averaged
+from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.guide import align
 from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.intensity import scaling_for
-from MedEnhanceLib.nets.noise import measure_noise
+from MedEnhanceLib.nets.noise import NoiseEstimate, measure_noise
 from MedEnhanceLib.runtime.progress import Monitor
 
 Floats = npt.NDArray[np.float32]
@@ -31,19 +33,21 @@ _LEAST_SIDE = 24
 _MOST_NOISE = 0.02
 #: Confidence below which measured noise may be anatomy.
 _CERTAIN = 0.5
+Subject = tuple[Path, Volume, npt.NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """A clean volume, and the other series of its examination on its grid.
+    """A volume, and the other series of its examination on its grid.
 
     Attributes:
-        series: [K, J, I] each, the clean volume first; MR with bright tissue at 1, CT in units of
-            1000 HU with water at 0; the others are NaN where they show nothing.
+        series: [K, J, I] each, the volume first; MR with bright tissue at 1, CT in units of 1000 HU
+            with water at 0; the others are NaN where they show nothing.
         spacing: mm along i, j, k.
         name: of the file or of the examination that it comes from.
         is_raw: whether it has the resolution of its file.
-        noise: σ of its own noise, on its scale.
+        noise: σ of its own noise, on its scale; 0 where that may be anatomy as well.
+        measured: all that is known of its noise, where that is to be removed.
         labels: [K, J, I] indices of a task's labels, 0 for the background; None without.
         subject: number among the task's subjects.
     """
@@ -51,10 +55,78 @@ class Target:
     series: tuple[Floats, ...]
     spacing: tuple[float, float, float]
     name: str
-    is_raw: bool
+    is_raw: bool = True
     noise: float = 0.0
+    measured: NoiseEstimate | None = None
     labels: npt.NDArray[np.uint8] | None = None
     subject: int = 0
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a training learns from and is validated on.
+
+    Attributes:
+        clean: volumes of the stage without guides.
+        examinations: of the stages with guides.
+        validation: clean volumes that are only validated on.
+        noisy: real volumes without targets, of the unpaired steps.
+        labeled: of the task.
+    """
+
+    clean: list[Target]
+    examinations: list[Target]
+    validation: list[Target]
+    noisy: list[Target]
+    labeled: list[Target]
+
+
+def load_data(
+    config: TrainConfig,
+    data: Path,
+    monitor: Monitor,
+    *,
+    volumes: Sequence[Volume] | None = None,
+    subjects: Iterable[Subject] = (),
+) -> Data:
+    """Read all volumes.
+
+    Args:
+        config: whose patterns are relative to `data`.
+        data: a folder.
+        monitor: messages and cancelling.
+        volumes: clean ones, instead of files.
+        subjects: of the task: file, volume, and label indices [K, J, I].
+    Raises:
+        InputError: a pattern names nothing, or there is nothing to learn from.
+    """
+    modality, is_unpaired = config.modality, config.loss.unpaired > 0
+    left_out = (*config.leave_out, *config.validation)
+
+    def read(patterns: Sequence[str], leave_out: Sequence[str] = left_out) -> Iterator[Volume]:
+        for path in files_of(data, patterns, leave_out):
+            monitor.check()
+            yield load(path, modality=modality)
+
+    given = read(config.high_quality) if volumes is None else volumes
+    clean = [
+        target
+        for volume in given
+        for target in _resolutions(volume, volume.source, is_clean=volumes is not None)
+    ]
+    if not clean:
+        raise InputError(
+            f"{data}: no clean volume to learn from",
+            "Give volumes with little noise (high_quality).",
+        )
+    validation = [
+        target
+        for volume in read(config.validation, ())
+        for target in _resolutions(volume, volume.source)
+    ]
+    examinations = load_examinations(config.examinations, data, left_out, modality, monitor)
+    noisy = load_noisy(read(config.low_quality)) if is_unpaired else []
+    return Data(clean, examinations, validation, noisy, _labeled(subjects, data, left_out))
 
 
 def files_of(data: Path, patterns: Sequence[str], leave_out: Sequence[str] = ()) -> list[Path]:
@@ -62,7 +134,7 @@ def files_of(data: Path, patterns: Sequence[str], leave_out: Sequence[str] = ())
 
     Raises InputError for a pattern that names nothing.
     """
-    left_out = {path for pattern in leave_out for path in data.glob(pattern)}
+    left_out = _named(data, leave_out)
     files: set[Path] = set()
     for pattern in patterns:
         named = {path for path in data.glob(pattern) if path.exists()}
@@ -71,45 +143,11 @@ def files_of(data: Path, patterns: Sequence[str], leave_out: Sequence[str] = ())
                 f"{data}: no file is named {pattern}", "Correct the pattern or the folder."
             )
         files |= named
-    return sorted(path for path in files if not is_below(path, left_out))
+    return sorted(path for path in files if left_out.isdisjoint((path, *path.parents)))
 
 
-def is_below(path: Path, folders: set[Path]) -> bool:
-    """Whether a path is one of the folders, or in one."""
-    return path in folders or any(parent in folders for parent in path.parents)
-
-
-def load_targets(files: Sequence[Path], modality: str, monitor: Monitor) -> list[Target]:
-    """Each volume at its own and at half its resolution."""
-    targets: list[Target] = []
-    for path in files:
-        monitor.check()
-        targets += resolutions(load(path, modality=modality), path.name)
-    return targets
-
-
-def load_labeled(
-    subjects: Iterable[tuple[Path, Volume, npt.NDArray[np.uint8]]],
-    data: Path,
-    leave_out: Sequence[str],
-) -> list[Target]:
-    """A task's labeled volumes at their own resolution alone, as its segmenter meets them.
-
-    Raises InputError where all of them are left out.
-    """
-    left_out = {path for pattern in leave_out for path in data.glob(pattern)}
-    targets = []
-    for number, (path, volume, labels) in enumerate(subjects):
-        if not is_below(path, left_out):
-            scaled, spacing = scaling_for(volume).apply(volume.voxels), volume.geometry.spacing
-            # A noisy one is needed too: it must not demand more noise than other targets do.
-            own = min(_MOST_NOISE, own_noise(scaled, volume.modality, spacing))
-            targets.append(Target((scaled,), spacing, path.name, True, own, labels, number))
-    if not targets:
-        raise InputError(
-            f"{data}: all labeled images are left out", "Leave out fewer (leave_out, held_out)."
-        )
-    return targets
+def _named(data: Path, patterns: Sequence[str]) -> set[Path]:
+    return {path for pattern in patterns for path in data.glob(pattern)}
 
 
 def load_examinations(
@@ -129,11 +167,49 @@ def load_examinations(
             aligned = [align(other, volume, monitor) for other in others]
             guides = [guide.voxels for guide in aligned if guide.is_usable]
             if guides:
-                targets += resolutions(volume, pattern, guides)
+                targets += _resolutions(volume, pattern, guides)
     return targets
 
 
-def resolutions(
+def load_noisy(volumes: Iterable[Volume]) -> list[Target]:
+    """Volumes with measurable noise; raises InputError where none has any."""
+    targets = []
+    for volume in volumes:
+        scaled, spacing = scaling_for(volume).apply(volume.voxels), volume.geometry.spacing
+        noise = measure_noise(scaled, modality=volume.modality, spacing=spacing)
+        if noise.level > 0:
+            targets.append(Target((scaled,), spacing, volume.source, measured=noise))
+    if not targets:
+        raise InputError(
+            "low_quality: no noise can be measured in any of the files",
+            "Name volumes with noise, or set loss.unpaired to 0.",
+        )
+    return targets
+
+
+def _labeled(subjects: Iterable[Subject], data: Path, leave_out: Sequence[str]) -> list[Target]:
+    """A task's labeled volumes at their own resolution alone, as its segmenter meets them.
+
+    Raises InputError where all of them are left out.
+    """
+    left_out, targets, count = _named(data, leave_out), [], 0
+    for number, (path, volume, labels) in enumerate(subjects):
+        count += 1
+        if left_out.isdisjoint((path, *path.parents)):
+            scaled, spacing = scaling_for(volume).apply(volume.voxels), volume.geometry.spacing
+            # A noisy one is needed too: it must not demand more noise than other targets do.
+            own = min(_MOST_NOISE, _own_noise(scaled, volume.modality, spacing))
+            targets.append(
+                Target((scaled,), spacing, path.name, noise=own, labels=labels, subject=number)
+            )
+    if count and not targets:
+        raise InputError(
+            f"{data}: all labeled images are left out", "Leave out fewer (leave_out, held_out)."
+        )
+    return targets
+
+
+def _resolutions(
     volume: Volume, name: str, guides: Sequence[Floats] = (), *, is_clean: bool = False
 ) -> Iterator[Target]:
     """A volume as targets: as it is, and averaged over two voxels; nothing of a very thin one.
@@ -143,45 +219,26 @@ def resolutions(
     """
     scaled = scaling_for(volume).apply(volume.voxels)
     spacing = volume.geometry.spacing
-    series = (scaled, *guides)
     if min(scaled.shape) < _THINNEST:
         return
-    own = own_noise(scaled, volume.modality, spacing)
+    series = (scaled, *guides)
+    own = _own_noise(scaled, volume.modality, spacing)
     if is_clean or own <= _MOST_NOISE:
-        yield Target(series, spacing, name, True, own)
-    factors = _factors(scaled.shape, spacing)
+        yield Target(series, spacing, name, noise=own)
+    factors = [
+        _HALF if mm <= _NEARLY_SHORTEST * min(spacing) and side // _HALF >= _LEAST_SIDE else 1
+        for side, mm in zip(scaled.shape, reversed(spacing), strict=True)
+    ]
     if max(factors) > 1:
-        coarse = tuple(_averaged(voxels, factors) for voxels in series)
-        i, j, k = (mm * factor for mm, factor in zip(spacing, reversed(factors), strict=True))
+        means = [averaged(volume.with_voxels(voxels), factors) for voxels in series]
+        spacing = means[0].geometry.spacing
         # The mean of two neighbors has at least half of their noise.
-        own = max(own / 2, own_noise(coarse[0], volume.modality, (i, j, k)))
-        yield Target(coarse, (i, j, k), name, False, own)
+        own = max(own / 2, _own_noise(means[0].voxels, volume.modality, spacing))
+        voxels = tuple(mean.voxels for mean in means)
+        yield Target(voxels, spacing, name, is_raw=False, noise=own)
 
 
-def own_noise(scaled: Floats, modality: str, spacing: Sequence[float]) -> float:
+def _own_noise(scaled: Floats, modality: str, spacing: Sequence[float]) -> float:
     """σ of the noise of a clean volume; 0 where it may be anatomy as well."""
     noise = measure_noise(scaled, modality=modality, spacing=spacing)
     return float(noise.level) if noise.confidence > _CERTAIN else 0.0
-
-
-def _factors(shape: tuple[int, ...], spacing: Sequence[float]) -> tuple[int, ...]:
-    """Voxels that become one along slices, rows and columns."""
-    least = min(spacing)
-    return tuple(
-        _HALF if mm <= _NEARLY_SHORTEST * least and side // _HALF >= _LEAST_SIDE else 1
-        for side, mm in zip(shape, reversed(spacing), strict=True)
-    )
-
-
-def _averaged(voxels: Floats, factors: tuple[int, ...]) -> Floats:
-    ends = tuple(
-        slice(0, side // factor * factor)
-        for side, factor in zip(voxels.shape, factors, strict=True)
-    )
-    k, j, i = factors
-    whole = voxels[ends]
-    slices, rows, columns = (
-        side // factor for side, factor in zip(whole.shape, factors, strict=True)
-    )
-    mean: Floats = whole.reshape(slices, k, rows, j, columns, i).mean((1, 3, 5)).astype(np.float32)
-    return mean

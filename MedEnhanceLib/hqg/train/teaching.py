@@ -11,15 +11,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.hqg.config import TaskConfig
 from MedEnhanceLib.hqg.train.crops import Crop
 from MedEnhanceLib.hqg.train.losses import Window
+from MedEnhanceLib.hqg.train.targets import Subject
 from MedEnhanceLib.nets.checkpoint import Stateful
 from MedEnhanceLib.nets.training import set_learning_rate
 from MedEnhanceLib.runtime.progress import Monitor
@@ -54,7 +51,7 @@ class Task(Protocol):
     def head(self) -> Head | None:
         """None of a task that stays as it is."""
 
-    def subjects(self, monitor: Monitor) -> Iterator[tuple[Path, Volume, npt.NDArray[np.uint8]]]:
+    def subjects(self, monitor: Monitor) -> Iterator[Subject]:
         """Labeled volumes: file, volume, and label indices [K, J, I], 0 for the background."""
 
     def loss(self, images: Tensor, labels: Tensor, subject: int) -> Tensor:
@@ -68,10 +65,9 @@ class Task(Protocol):
 class Gate(Stateful, Protocol):
     """Makes one gradient of two; `gradprom.GradientGate` is one."""
 
-    def accumulate(self, main_loss: Tensor, aux_loss: Tensor, parameters: Weights) -> None:
-        """Take both gradients of a part of a step."""
-
-    def decide(self) -> tuple[list[Tensor | None], Any]:
+    def __call__(
+        self, main_loss: Tensor, aux_loss: Tensor, parameters: Weights
+    ) -> tuple[list[Tensor | None], Any]:
         """Gradients, and a report with `open` and `cosine`."""
 
     def diagnostics(self) -> Any:
@@ -85,22 +81,15 @@ MakeTask = Callable[[str], tuple[Task, Gate]]
 class Teaching:
     """A task, its gate, and the optimizer of its lower steps; None where nothing learns along."""
 
-    def __init__(self, config: TaskConfig, task: Task, gate: Gate) -> None:
-        self.config, self.task, self.gate, self.head = config, task, gate, task.head
-        self.optimizer = (
-            torch.optim.AdamW(
+    def __init__(self, task: Task, gate: Gate) -> None:
+        self.task, self.gate, self.head = task, gate, task.head
+        self.optimizer = None
+        if self.head is not None:
+            self.optimizer = torch.optim.AdamW(
                 self.head.parameters(), lr=self.head.learning_rate, weight_decay=_WEIGHT_DECAY
             )
-            if self.head is not None
-            else None
-        )
-        self._taken: list[tuple[Tensor, Tensor, int]] = []
 
-    def is_due(self, number: int) -> bool:
-        """Whether a step uses labeled crops."""
-        return number % self.config.every == 0
-
-    def add(
+    def step(
         self,
         main: Tensor,
         image: Tensor,
@@ -109,8 +98,8 @@ class Teaching:
         weights: Weights,
         *,
         share: float,
-    ) -> dict[str, Tensor]:
-        """Take the gradients of a part of a step; the task's loss by its name.
+    ) -> dict[str, float]:
+        """Set the gradients that the gate decides on, and make the lower step.
 
         Args:
             main: the enhancer's own loss, whose graph is released.
@@ -118,40 +107,34 @@ class Teaching:
             crop: labeled.
             window: of the crop.
             weights: of the enhancer.
-            share: of the crop in the step's loss, as it is in `main`.
+            share: of the stage's steps that are made.
+        Returns:
+            The task's loss and the decision as numbers, by name.
         """
         assert crop.labels is not None
-        slices = window.where[0]
+        slices, plain = window.where[0], crop.plain
         labels = crop.labels[slices][None]
         if self.head is not None:
             self.head.train(False)
-        aux = self.task.loss(image[slices][None], labels, crop.subject)
-        self.gate.accumulate(main, share * aux, weights)
-        plain = crop.plain
-        images = torch.stack([plain.target[slices], plain.noisy[slices], image.detach()[slices]])
-        self._taken.append((images, labels.expand_as(images), crop.subject))
-        return {"task": aux}
-
-    def decide(self, weights: Weights, share: float) -> dict[str, float]:
-        """Set the gradients that the gate decides on, and make the lower step.
-
-        weights: as of `add`. share: of the stage's steps that are made.
-        Returns the decision as numbers.
-        """
-        gradients, report = self.gate.decide()
+        loss = self.task.loss(image[slices][None], labels, crop.subject)
+        gradients, report = self.gate(main, loss, weights)
         for (_, weight), gradient in zip(weights, gradients, strict=True):
             weight.grad = gradient
-        taken, self._taken = self._taken, []
         if self.head is not None and self.optimizer is not None:
             set_learning_rate(self.optimizer, self.head.learning_rate, round(1000 * share), 1000)
             self.optimizer.zero_grad(set_to_none=True)
             self.head.train(True)
-            for images, labels, subject in taken:
-                loss = self.task.loss(images, labels, subject) / len(taken)
-                loss.backward()  # type: ignore[no-untyped-call]
+            images = (plain.target, plain.noisy, image.detach())
+            stacked = torch.stack([each[slices] for each in images])
+            lower = self.task.loss(stacked, labels.expand_as(stacked), crop.subject)
+            lower.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             self.head.follow()
-        return {"gate open": float(report.open), "gate cosine": float(report.cosine)}
+        return {
+            "task": float(loss.detach()),
+            "gate open": float(report.open),
+            "gate cosine": float(report.cosine),
+        }
 
     def figures(self) -> dict[str, float]:
         """Of all decisions: the share of steps in which the gate was open, and the mean cosine."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,30 +13,28 @@ from torch import Tensor, nn
 from MedEnhanceLib.core.options import config_to_json
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg.config import TrainConfig
-from MedEnhanceLib.hqg.groups import GuidedNetwork
-from MedEnhanceLib.hqg.train import losses, unpaired
-from MedEnhanceLib.hqg.train.crops import Crop, CropMaker
+from MedEnhanceLib.hqg.groups import GuidedNetwork, on_device
+from MedEnhanceLib.hqg.train import losses
+from MedEnhanceLib.hqg.train.crops import Crop, CropMaker, Noisy
 from MedEnhanceLib.hqg.train.losses import Critic, Made, Turn, Window
 from MedEnhanceLib.hqg.train.pool import CropPool
-from MedEnhanceLib.hqg.train.targets import Target
+from MedEnhanceLib.hqg.train.targets import Data
 from MedEnhanceLib.hqg.train.teaching import Teaching
-from MedEnhanceLib.native import CELLS
 from MedEnhanceLib.nets.precision import mixed_precision
 from MedEnhanceLib.nets.training import averaged_weights, set_learning_rate
 from MedEnhanceLib.runtime.progress import Monitor
 
-T = TypeVar("T")
-#: Fields that do not change what is learned: a training may continue with other values.
-_FREE = {"device": "", "checkpoint_s": 0.0, "validation_s": 0.0, "workers": 1}
 _BETAS, _WEIGHT_DECAY, _MOST_GRADIENT = (0.9, 0.98), 1e-4, 1.0
 _WARM_UP = 0.01
-_CRITIC_RATE = 4e-4
+#: Decay of the averaged weights, which are what is shipped.
+_EMA = 0.998
+_CRITIC_RATE, _CRITIC_BETAS = 4e-4, (0.5, 0.9)
 #: Weight of what only the guide shows, in the lesion stage.
 _TRACE = 3.0
 #: Share of the steps before the critic counts.
 _CRITIC_START = 0.3
-#: Labeled crops have noise of their own. Keys of the pools of labeled and of real crops.
-_LABELED_SEED, _LABELED, _REAL = 2, -1, -2
+#: Labeled crops have noise of their own.
+_LABELED_SEED = 2
 #: The stages in their order: without a guide, with guides, with planted lesions.
 STAGES = ("set network", "guide", "lesions")
 
@@ -47,192 +44,155 @@ class Trainer:
 
     Args:
         config: of the training.
-        targets: clean volumes of the first stage.
-        examinations: of the stages with guides.
+        data: what it learns from.
         device: as torch names it.
         monitor: messages and cancelling.
-        noisy: real volumes without targets, of the unpaired steps.
-        teaching: by a task, with its labeled volumes; None without.
+        teaching: by a task; None without.
     """
 
     def __init__(
         self,
         config: TrainConfig,
-        targets: Sequence[Target],
-        examinations: Sequence[Target],
+        data: Data,
         device: str,
         monitor: Monitor,
-        teaching: tuple[Teaching, Sequence[Target]] | None = None,
-        noisy: Sequence[unpaired.RealVolume] = (),
+        teaching: Teaching | None = None,
     ) -> None:
-        self.config, self.device, self.monitor = config, device, monitor
-        self.teaching = teaching[0] if teaching else None
-        labeled = teaching[1] if teaching else ()
+        self.config, self.device, self.monitor, self.teaching = config, device, monitor, teaching
         torch.manual_seed(config.seed)
         self.network = _started(config).to(device).train()
-        self.average = averaged_weights(self.network, config.ema)
-        self.critic = (
-            Critic().to(device) if config.loss.adversarial or config.loss.unpaired else None
-        )
-        with_guide = (config.guide_steps, config.lesion_steps) if examinations else (0, 0)
+        self.average = averaged_weights(self.network, _EMA)
+        self.critic = self.critic_optimizer = None
+        if config.loss.adversarial or config.loss.unpaired:
+            self.critic = Critic().to(device)
+            self.critic_optimizer = torch.optim.Adam(
+                self.critic.parameters(), lr=_CRITIC_RATE, betas=_CRITIC_BETAS
+            )
+        with_guide = (config.guide_steps, config.lesion_steps) if data.examinations else (0, 0)
         self.counts = (config.steps, *with_guide)
-        plain = CropMaker(targets, config.modality, config.network.blocks, config.seed)
-        guided = replace(plain, targets=examinations, guided=True)
-        self._makers = [plain, guided, replace(guided, lesions=True)]
-        self._real_maker = unpaired.RealCropMaker(noisy, self._makers[0]) if noisy else None
-        self._labeled = replace(plain, targets=labeled, seed=config.seed + _LABELED_SEED)
-        self._pools: dict[int, CropPool] = {}
+        plain = CropMaker(data.clean, config.modality, config.network.blocks, config.seed)
+        guided = replace(plain, targets=data.examinations, kind="guided")
+        seed = config.seed + _LABELED_SEED
+        self._makers = {
+            STAGES[0]: plain,
+            STAGES[1]: guided,
+            STAGES[2]: replace(guided, kind="lesions"),
+            "labeled": replace(plain, targets=data.labeled, seed=seed),
+            "real": replace(plain, targets=data.noisy, kind="real"),
+        }
+        self._pools: dict[str, CropPool] = {}
         correction = list(self.network.correction.parameters())
         learned = [list(self.network.network.parameters()), correction, correction]
-        self.optimizers = [
-            torch.optim.AdamW(
+        self.optimizers = {
+            stage: torch.optim.AdamW(
                 weights, lr=config.learning_rate, betas=_BETAS, weight_decay=_WEIGHT_DECAY
             )
-            for weights in learned
-        ]
-        self.critic_optimizer = (
-            torch.optim.Adam(self.critic.parameters(), lr=_CRITIC_RATE, betas=(0.5, 0.9))
-            if self.critic is not None
-            else None
-        )
+            for stage, weights in zip(STAGES, learned, strict=True)
+        }
 
     @property
     def steps(self) -> int:
         """Of all stages."""
         return sum(self.counts)
 
-    def stage_of(self, number: int) -> tuple[int, int]:
-        """The stage of a step, and the step's number in it."""
-        stage = 0
-        while stage < len(self.counts) - 1 and number >= self.counts[stage]:
-            number -= self.counts[stage]
-            stage += 1
-        return stage, number
-
     def step(self, number: int) -> dict[str, float]:
         """Make a step of this number; its losses."""
-        stage, here = self.stage_of(number)
+        stage, here = 0, number
+        while stage < len(self.counts) - 1 and here >= self.counts[stage]:
+            here -= self.counts[stage]
+            stage += 1
         if here == 0 and stage > 0 and number > 0:
-            self._begin(stage)
+            # A stage learns upon the averaged weights of the one before.
+            self.network.load_state_dict(self.average.module.state_dict())
+            self.close()
         rng = np.random.default_rng([self.config.seed, 1, number])
         torch.manual_seed(int(rng.integers(2**62)))
-        optimizer = self.optimizers[stage]
+        optimizer, share = self.optimizers[STAGES[stage]], here / self.counts[stage]
         set_learning_rate(
             optimizer, self.config.learning_rate, here, self.counts[stage], warm_up=_WARM_UP
         )
         optimizer.zero_grad(set_to_none=True)
         teaching = self.teaching if stage == 0 else None
-        if teaching is not None and not teaching.is_due(here):
+        if teaching is not None and self.config.task and here % self.config.task.every:
             teaching = None
-        pool = self._crops(_LABELED if teaching else stage).at(here, self.monitor)
-        weights = list(self.network.network.named_parameters())
-        seen: dict[str, float] = {}
-        for _ in range(self.config.windows):
-            drawn = pool[int(rng.integers(len(pool)))]
-            crop = on_device(drawn[int(rng.integers(len(drawn)))], self.device)
-            window = Window.drawn(crop.plain, rng)
-            made, parts = self._losses(crop, window, stage, here, rng)
-            total = torch.stack([*parts.values()]).sum() / self.config.windows
-            if teaching is None:
-                total.backward()  # type: ignore[no-untyped-call]
-            else:
-                parts |= teaching.add(
-                    total, made.guided, crop, window, weights, share=1 / self.config.windows
-                )
-            for name, value in parts.items():
-                seen[name] = seen.get(name, 0.0) + float(value.detach()) / self.config.windows
-        if teaching is not None:
-            seen |= teaching.decide(weights, here / self.counts[stage])
-        self._update(optimizer)
-        return seen
-
-    def _update(self, optimizer: torch.optim.Optimizer) -> None:
-        weights = [w for group in optimizer.param_groups for w in group["params"]]
-        norm = nn.utils.clip_grad_norm_(weights, _MOST_GRADIENT)
-        if torch.isfinite(norm):
+        crop = self._drawn("labeled" if teaching else STAGES[stage], here, rng)
+        window = Window.drawn(crop.plain, rng)
+        made, parts = self._losses(crop, window, stage, here, rng)
+        total, seen = torch.stack([*parts.values()]).sum(), {}
+        if teaching is None:
+            total.backward()  # type: ignore[no-untyped-call]
+        else:
+            weights = list(self.network.network.named_parameters())
+            seen = teaching.step(total, made.guided, crop, window, weights, share=share)
+        learned = [weight for group in optimizer.param_groups for weight in group["params"]]
+        if torch.isfinite(nn.utils.clip_grad_norm_(learned, _MOST_GRADIENT)):
             optimizer.step()
         self.average.update_parameters(self.network)
+        return {name: float(value.detach()) for name, value in parts.items()} | seen
 
-    def _begin(self, stage: int) -> None:
-        """A stage learns upon the averaged weights of the one before."""
-        self.network.load_state_dict(self.average.module.state_dict())
-
-    def _crops(self, stage: int) -> CropPool:
-        """Of a stage, or of the first one the labeled or the real ones."""
-        if stage not in self._pools:
-            if stage > 0:
-                self.close()
+    def _drawn(self, kind: str, here: int, rng: np.random.Generator) -> Crop:
+        """A crop of a stage, or of the first one a labeled or a real one."""
+        if kind not in self._pools:
             config = self.config
-            extra = {_LABELED: self._labeled, _REAL: self._real_maker}
-            maker = self._makers[stage] if stage >= 0 else extra[stage]
-            assert maker is not None
-            self._pools[stage] = CropPool(
-                maker.make, config.crops, config.renewed_every, config.workers
+            self._pools[kind] = CropPool(
+                self._makers[kind].make, config.crops, config.renewed_every, config.workers
             )
-        return self._pools[stage]
+        pool = self._pools[kind].at(here, self.monitor)
+        crops = pool[int(rng.integers(len(pool)))]
+        return on_device(crops[int(rng.integers(len(crops)))], self.device)
 
     def _losses(
         self, crop: Crop, window: Window, stage: int, here: int, rng: np.random.Generator
     ) -> tuple[Made, dict[str, Tensor]]:
+        """What the networks make of a window, and all terms of its loss."""
+        config, plain = self.config.loss, crop.plain
         is_mr = self.config.modality == "MR"
-        turn = Turn.drawn(rng, in_plane=not is_mr, inverts=is_mr)
-        turn = replace(turn, order=turn.order.to(self.device), sign=turn.sign.to(self.device))
-        mixed = mixed_precision(self.device)
-        weight = losses.voxel_weight(crop, window)
+        turn = on_device(Turn.drawn(rng, in_plane=not is_mr, inverts=is_mr), self.device)
 
-        def run(noisy: Any, window: Window, guide: Tensor | None) -> Made:
+        def run(noisy: Noisy, window: Window, guide: Tensor | None, turn: Turn = turn) -> Made:
+            mixed = mixed_precision(self.device)
             return losses.made(
                 self.network, noisy, window, turn, guide, frozen=stage > 0, mixed=mixed
             )
 
-        guide = crop.guide.voxels if crop.guide is not None else None
-        made = run(crop.plain, window, guide)
-        parts = {"error": losses.squared_error(made.guided, crop.plain, window, weight)}
+        made = run(plain, window, crop.guide.voxels if crop.guide is not None else None)
+        weight = losses.voxel_weight(crop, window)
+        parts = {"error": losses.squared_error(made.guided, plain, window, weight)}
         if crop.guide is not None:
-            parts["excess"] = losses.excess(made, crop.plain, window, is_right=crop.guide.is_right)
-            if self.config.loss.kl:
-                parts["kl"] = self.config.loss.kl * made.residual.divergence
+            parts["excess"] = losses.excess(made, plain, window, is_right=crop.guide.is_right)
+            if config.kl:
+                parts["kl"] = config.kl * made.residual.divergence
         if crop.lesion is not None and crop.guide is not None:
-            parts |= self._of_lesion(crop, window, made, run)
-        parts |= self._content(crop, window, made, stage, here)
-        if self._real_maker is not None and stage == 0 and self._critic_counts(stage, here):
-            parts |= self._unpaired(crop.plain.target[window.where], here, rng)
-        return made, parts
-
-    def _of_lesion(self, crop: Crop, window: Window, made: Made, run: Any) -> dict[str, Tensor]:
-        """What is lost of a lesion in the input, or seen of one that only the guide has."""
-        assert crop.lesion is not None
-        assert crop.guide is not None
-        if crop.guide.with_lesion is not None:
-            other = run(crop.plain, window, crop.guide.with_lesion)
-            seen = losses.trace(made.guided, other.guided, crop.lesion, window)
-            return {"trace": _TRACE * seen}
-        assert crop.planted is not None
-        same = window.same_in(crop.planted)
-        other = run(crop.planted, same, crop.guide.voxels)
-        weight = losses.voxel_weight(crop, same)
-        lost = losses.lost_contrast(other, made, crop.lesion, window)
-        error = losses.squared_error(other.guided, crop.planted, same, weight)
-        return {"kept": lost, "error with lesion": error}
-
-    def _content(
-        self, crop: Crop, window: Window, made: Made, stage: int, here: int
-    ) -> dict[str, Tensor]:
-        """The terms that are options."""
-        config, parts = self.config.loss, {}
+            if crop.guide.with_lesion is not None:  # what only the guide shows is not to be seen
+                other = run(plain, window, crop.guide.with_lesion)
+                trace = losses.trace(made.guided, other.guided, crop.lesion, window)
+                parts["trace"] = _TRACE * trace
+            elif crop.planted is not None:  # what only the input shows is to stay
+                same = window.same_in(crop.planted)
+                other = run(crop.planted, same, crop.guide.voxels)
+                weight = losses.voxel_weight(crop, same)
+                parts["kept"] = losses.lost_contrast(other, made, crop.lesion, window)
+                parts["error with lesion"] = losses.squared_error(
+                    other.guided, crop.planted, same, weight
+                )
         if config.wavelet:
-            loss = losses.wavelet_loss(made.guided, crop.plain, window)
+            loss = losses.wavelet_loss(made.guided, plain, window)
             parts["wavelet"] = config.wavelet * loss
         if config.feature:
-            loss = losses.feature_loss(self.network, crop.plain, window, made.guided)
+            loss = losses.feature_loss(self.network, plain, window, made.guided)
             parts["feature"] = config.feature * loss
-        if config.adversarial and self._critic_counts(stage, here):
-            image, clean = made.guided[window.where], crop.plain.target[window.where]
-            parts["adversarial"] = config.adversarial * self._judged(image, clean)
-        return parts
-
-    def _critic_counts(self, stage: int, here: int) -> bool:
-        return here >= _CRITIC_START * self.counts[stage]
+        critic_counts = here >= _CRITIC_START * self.counts[stage]
+        clean = plain.target[window.where]
+        if config.adversarial and critic_counts:
+            judged = self._judged(made.guided[window.where], clean)
+            parts["adversarial"] = config.adversarial * judged
+        if config.unpaired and stage == 0 and critic_counts:
+            noisy = self._drawn("real", here, rng).plain
+            part = Window.drawn(noisy, rng)
+            image = run(noisy, part, None, on_device(Turn.none(), self.device)).guided
+            parts["unpaired"] = config.unpaired * self._judged(image[part.where], clean)
+            parts["changed means"] = losses.changed_means(image, noisy, part)
+        return made, parts
 
     def _judged(self, image: Tensor, clean: Tensor) -> Tensor:
         """How far the critic is from taking an image for clean, after it learned from both."""
@@ -246,22 +206,6 @@ class Trainer:
         self.critic.requires_grad_(True)
         return fooled
 
-    def _unpaired(self, clean: Tensor, here: int, rng: np.random.Generator) -> dict[str, Tensor]:
-        """Terms of a crop of a real noisy volume; clean: a window of another one."""
-        assert self._real_maker is not None
-        config = self.config
-        pool = self._crops(_REAL).at(here, self.monitor)
-        crop = on_device(pool[int(rng.integers(len(pool)))][0], self.device).plain
-        window = Window.drawn(crop, rng)
-        straight = Turn(torch.arange(CELLS, device=self.device), clean.new_ones(CELLS))
-        mixed = mixed_precision(self.device)
-        made = losses.made(self.network, crop, window, straight, None, frozen=False, mixed=mixed)
-        fooled = self._judged(made.guided[window.where], clean)
-        return {
-            "unpaired": config.loss.unpaired * fooled,
-            "changed means": unpaired.changed_means(made.guided, crop, window),
-        }
-
     def averaged(self) -> GuidedNetwork:
         """The averaged weights, which are what is shipped."""
         network = copy.deepcopy(self.average.module)
@@ -270,20 +214,17 @@ class Trainer:
 
     def parts(self) -> dict[str, Any]:
         """What a checkpoint holds, as `save_checkpoint` takes it."""
-        modules: dict[str, Any] = {
-            "network": self.network,
-            "average": self.average,
-        }
-        optimizers = dict(zip(STAGES, self.optimizers, strict=True))
-        if self.critic is not None and self.critic_optimizer is not None:
-            modules["critic"] = self.critic
-            optimizers["critic optimizer"] = self.critic_optimizer  # type: ignore[assignment]
+        modules: dict[str, Any] = {"network": self.network, "average": self.average}
+        optimizers: dict[str, Any] = dict(self.optimizers)
+        if self.critic is not None:
+            modules["critic"], optimizers["critic optimizer"] = self.critic, self.critic_optimizer
         if self.teaching is not None:
             modules["gate"] = self.teaching.gate
-            if self.teaching.optimizer is not None:
+            if self.teaching.head is not None:
                 modules["head"] = self.teaching.head
                 optimizers["head optimizer"] = self.teaching.optimizer
-        config: Mapping[str, Any] = config_to_json(replace(self.config, **_FREE))  # type: ignore[arg-type]
+        # Where and by how many threads it runs does not change what is learned.
+        config = config_to_json(replace(self.config, device="", workers=1))
         return {"config": config, "modules": modules, "optimizers": optimizers}
 
     def close(self) -> None:
@@ -294,41 +235,25 @@ class Trainer:
 
 
 def _started(config: TrainConfig) -> GuidedNetwork:
-    """A new network, or that of the enhancer that the configuration names.
+    """A new network, or with the weights of the enhancer that the configuration names.
 
-    Where that takes no guide, the correction by a guide is new, and of any size and kind.
+    Where that takes no guide, the correction by a guide is new.
     """
+    network = GuidedNetwork(config.network)
     if not config.start:
-        return GuidedNetwork(config.network)
+        return network
+    from MedEnhanceLib.bundles.export import load_tensors
     from MedEnhanceLib.bundles.store import open_bundle
-    from MedEnhanceLib.hqg.bundle import open_enhancer
 
     bundle = open_bundle(config.start, kind="enhancer", modality=config.modality)
-    started = open_enhancer(bundle)
-    # What stays as the filter leaves it is no question of size.
-    trained = replace(started.config, least_order=config.network.least_order)
-    if not bundle.uses_guides:
-        kind, layers = config.network.modulation, config.network.guide_layers
-        trained = replace(trained, modulation=kind, guide_layers=layers)
-    if trained != config.network:
+    part = network if bundle.uses_guides else network.network
+    prefix = "" if bundle.uses_guides else "network."
+    tensors = {name.removeprefix(prefix): t for name, t in load_tensors(bundle).items()}
+    try:
+        part.load_state_dict(tensors)
+    except RuntimeError as cause:
         raise ConfigError(
             f"start: {config.start} has another size of network",
             "Give the fields of network that its metadata.json states.",
-        )
-    network = GuidedNetwork(config.network)
-    network.network.load_state_dict(started.network.state_dict())
-    if bundle.uses_guides:
-        network.correction.load_state_dict(started.correction.state_dict())
+        ) from cause
     return network
-
-
-def on_device(value: T, device: str) -> T:
-    """A dataclass of tensors on a device; the same object where it is there already."""
-    if device == "cpu":
-        return value
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)  # type: ignore[return-value]
-    if is_dataclass(value):
-        moved = {each.name: on_device(getattr(value, each.name), device) for each in fields(value)}
-        return replace(value, **moved)  # type: ignore[type-var]
-    return value

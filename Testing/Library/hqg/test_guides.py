@@ -14,7 +14,6 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg import EnhanceConfig, check_given, enhance, infer
-from MedEnhanceLib.runtime.progress import Event, Monitor
 
 
 @pytest.fixture
@@ -45,23 +44,12 @@ def given(head: Volume, calls: list[dict[str, Any]], **options: Any) -> dict[str
 
 
 def test_one_guide_and_several_reach_the_model(
-    head: Volume, other: Volume, calls: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    head: Volume, other: Volume, calls: list[dict[str, Any]]
 ) -> None:
-    monkeypatch.setattr(Bundle, "uses_guides", True)
     assert given(head, calls, guide=other)["guides"] == [other]
     assert given(head, calls, guide=[other, other])["guides"] == [other, other]
     assert given(head, calls)["guides"] == []
-    assert given(head, calls, look=other)["look"] is other
-
-
-def test_a_model_without_guidance_says_so(
-    head: Volume, other: Volume, calls: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Bundle, "uses_guides", False)
-    events: list[Event] = []
-    assert given(head, calls, guide=other, monitor=Monitor(events.append))["guides"] == []
-    said = [event.fields["message"] for event in events if event.kind == "warning"]
-    assert said == ["mr: this model does not use a guide"]
+    assert given(head, calls, look=other)["looks"] == [other]
 
 
 def test_a_frame_without_noise_is_not_changed_by_a_guide(head: Volume) -> None:
@@ -106,10 +94,7 @@ def test_the_volume_itself_is_no_guide(head: Volume) -> None:
     check_given("look", head, head)
 
 
-def test_an_array_lies_on_the_grid_of_the_volume(
-    head: Volume, calls: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Bundle, "uses_guides", True)
+def test_an_array_lies_on_the_grid_of_the_volume(head: Volume, calls: list[dict[str, Any]]) -> None:
     with pytest.raises(InputError, match="called"):
         me.enhance(head, "mr", guide=[head.voxels[::-1]], device="cpu")
     assert calls[-1]["guides"][0].geometry == head.geometry
