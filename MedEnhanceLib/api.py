@@ -23,7 +23,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.gradprom.config import SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.jobs.addresses import is_remote, local, shown
+from MedEnhanceLib.jobs.addresses import is_remote, local, sent_result, shown
 from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.jobs.dicom import DicomParams, check_folder
 from MedEnhanceLib.jobs.enhancing import Enhanced, enhance_volume, objects_of
@@ -32,7 +32,6 @@ from MedEnhanceLib.jobs.guides import AUTO, chosen_guide
 from MedEnhanceLib.jobs.kinds.segment import head_config
 from MedEnhanceLib.jobs.kinds.volumes import InspectParams, described, inspect_volume
 from MedEnhanceLib.jobs.objects import place_all, write
-from MedEnhanceLib.jobs.sending import sent_result
 from MedEnhanceLib.runtime.progress import Cancel, Listener, Monitor
 from MedEnhanceLib.runtime.text import Names
 from MedEnhanceLib.unicompress.config import CompressConfig

@@ -26,8 +26,9 @@ from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
 from MedEnhanceLib.hqg import guide
 from MedEnhanceLib.hqg.guide import Suggestion
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.jobs.batch_items import gather
-from MedEnhanceLib.jobs.batch_runs import dask_here, run_on_dask
+from MedEnhanceLib.jobs.batch_items import Item, gather
+from MedEnhanceLib.jobs.batch_runs import Batch, dask_here, run_on_dask
+from MedEnhanceLib.jobs.ledger import Ledger
 from MedEnhanceLib.runtime.progress import Monitor
 
 
@@ -72,10 +73,8 @@ def test_what_another_hand_put_there_is_never_replaced_without_force(
         assert ran.status == 1
         assert "--force" in ran.err
         assert (out / name).read_text() == "mine"
-    rows = rows_of(out)
-    assert [row.get("foreign") for row in rows] == [True] * 3
+    assert [row["status"] for row in rows_of(out)] == ["failed"] * 3
     assert run(*batch, "--force").status == 0
-    assert rows_of(out)[-1].get("foreign") is None
     (out / "a.ucv").unlink()
     assert run(*batch).status == 0  # the manifest is this batch's own
 
@@ -103,16 +102,13 @@ def test_a_row_has_the_warnings_of_its_volume(run: Callable, tmp_path: Path) -> 
         assert "no modality stated" in next(csv.DictReader(stream))["warnings"]
 
 
-@pytest.mark.slow
-def test_a_row_says_how_much_noise_there_was_and_was_corrected(
-    run: Callable, scan: Path, tmp_path: Path
-) -> None:
-    assert run(*enhance(tmp_path / "out", scan)).status == 0
-    with (tmp_path / "out" / "batch.csv").open(newline="", encoding="utf-8") as stream:
+def test_the_table_has_a_column_for_what_was_measured(tmp_path: Path) -> None:
+    ledger, item = Ledger(tmp_path), Item("a.nii", str(tmp_path / "out" / "a.nii"))
+    noise = {"sigma": 9.5, "confidence": 0.75, "share_removed": 0.5}
+    ledger.add([(item, {"status": "done", "measured": {"noise": noise}})], {})
+    with ledger.write_table([item]).open(newline="", encoding="utf-8") as stream:
         row = next(csv.DictReader(stream))
-    assert float(row["noise σ"]) > 0
-    assert 0 <= float(row["noise confidence"]) <= 1
-    assert 0 <= float(row["correction"]) <= 1
+    assert (row["noise σ"], row["noise confidence"], row["correction"]) == ("9.5", "0.75", "0.5")
 
 
 def test_each_volume_gets_the_best_guide_of_its_own_folder(
@@ -304,9 +300,11 @@ def test_a_cancel_is_not_held_up_by_a_dask_scheduler_that_does_not_answer(
     setattr(client, silent, wait_for_ever)
     distributed = SimpleNamespace(Client=lambda *_, **__: client)
     monkeypatch.setattr("MedEnhanceLib.jobs.batch_runs.require", lambda *_, **__: distributed)
-    params = {0: {"output": str(tmp_path / "a.ucv")}}
-    monitor = Monitor(cancel=cancel)
-    run_on_dask("compress", "tcp://s:1", 1, lambda _: params, lambda _: None, monitor)
+    items, ledger = [Item("a.nii", str(tmp_path / "a.ucv"))], Ledger(tmp_path)
+    batch = Batch(
+        "compress", items, ledger, {}, overwrite=False, repeats=True, ended=lambda *_: None
+    )
+    run_on_dask(batch, "tcp://s:1", Monitor(cancel=cancel))
     assert time.monotonic() - cancelled_at[0] < 2.0
     never.set()
 
