@@ -240,7 +240,7 @@ def manifest_path(output: Path) -> Path:
 def results_of(params: Params) -> dict[str, Path]:
     """The files that a job's parameters name for results, by what each of them holds.
 
-    `noise_output` holds "noise"; which parameters name results says their declaration.
+    `mask_output` holds "mask"; which parameters name results says their declaration.
     """
     return {
         result.name.removesuffix("_output"): Path(place)

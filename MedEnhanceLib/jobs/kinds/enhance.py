@@ -60,7 +60,7 @@ class EnhanceParams(DicomParams, VolumeParams):
         metavar="FILE",
         place="output",
     )
-    noise_output: str | None = option(
+    noise_map: str | None = option(
         None,
         help="where a map of the measured noise goes (default: none)",
         metavar="FILE",
@@ -133,8 +133,8 @@ class EnhanceParams(DicomParams, VolumeParams):
         if len(results_of(self)) > 1:
             raise ConfigError(
                 "with dicom, what is made besides goes into the folder of the series",
-                "Name no file for --segment, --uncertainty, --noise-output and --guide-map (in a "
-                "job: leave out segmentation_output, uncertainty_output, noise_output, "
+                "Name no file for --segment, --uncertainty, --noise-map and --guide-map (in a "
+                "job: leave out segmentation_output, uncertainty_output, noise_map, "
                 "bias_field_output and guide_map).",
             )
         if self.config.task == "slices":
@@ -282,7 +282,7 @@ def _refuse_sequence(volume: Volume, params: EnhanceParams) -> None:
 
 #: Why there is no map of that name; a bias field is only written where one was corrected.
 _LACKING = {
-    "noise": "this model does not measure noise: there is no map of it",
+    "noise_map": "this model does not measure noise: there is no map of it",
     "guide_map": "no guide was used: there is no map of it",
 }
 
@@ -298,7 +298,7 @@ def _save_enhanced(
         "output": lambda: done.volume,
         "segmentation": lambda: done.segmentation.volume if done.segmentation else None,
         "uncertainty": lambda: done.uncertainty,
-        "noise": lambda: done.noise,
+        "noise_map": lambda: done.noise,
         "bias_field": lambda: done.enhancement.bias_field_map(),
         "guide_map": lambda: done.guide_use,
     }

@@ -168,7 +168,7 @@ class TestEnhancement:
 
         me.save(_noisy(0.1), tmp_path / "in.nii.gz")
         names = [str(tmp_path / name) for name in ("in.nii.gz", "out.nii.gz", "noise.nii.gz")]
-        arguments = ["enhance", *names[:2], "--task", "noise", "--noise-output", names[2]]
+        arguments = ["enhance", *names[:2], "--task", "noise", "--noise-map", names[2]]
         arguments += ["--uncertainty", "--device", "cpu", "--json"]
         assert main(arguments) == 0
         assert me.load(names[2]).voxels.mean() > 0

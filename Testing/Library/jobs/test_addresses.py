@@ -226,7 +226,7 @@ def test_a_job_writes_to_an_address_and_its_manifest_comes_last(
         ("convert", "out.nii.gz.json", {}),
         ("convert", "out.nii.gz/below", {}),
         ("enhance", "out-segmentation.nii.gz", {"segment": True}),
-        ("enhance", "noise.nii.gz", {"noise_output": "memory://bucket/noise.nii.gz"}),
+        ("enhance", "noise.nii.gz", {"noise_map": "memory://bucket/noise.nii.gz"}),
         ("recover", "out-lost.nii.gz", {}),
     ],
 )
