@@ -109,7 +109,7 @@ def load(
     progress: Progress = None,
     cancel: Cancel | None = None,
 ) -> Volume:
-    """Read a volume: .nii, .nii.gz, .nrrd, .mha, .ucv; DICOM: a folder, file, zip, DICOMDIR, list.
+    """Read a volume: .nii, .nii.gz, .nrrd, .mha, .ucv; DICOM: a folder, file, DICOMDIR, list.
 
     Of an address (https://…, s3://…) a temporary copy is read, here and wherever a path is.
     A DICOM series of several times, echoes or b-values becomes [T, K, J, I]. A segmentation that is
@@ -158,7 +158,7 @@ def list_series(
     """List the DICOM series at `path`, as `load` numbers them.
 
     Args:
-        path: a folder, file, zip, DICOMDIR or list of files.
+        path: a folder, file, DICOMDIR or list of files.
         progress: a function that is called with each `progress.Event`, or True for a bar.
         cancel: a function that returns whether to stop, or a threading.Event.
 
@@ -220,7 +220,6 @@ def save_dicom(
     series: str | int | None = None,
     patient_id: str | None = None,
     patient_name: str | None = None,
-    deidentify: bool = False,
     overwrite: bool = False,
     progress: Progress = None,
     cancel: Cancel | None = None,
@@ -237,7 +236,6 @@ def save_dicom(
         series: which one of several series in `like`, by number or UID.
         patient_id: the patient's ID, for what never was DICOM.
         patient_name: the patient's name, for what never was DICOM.
-        deidentify: leave out what names the patient.
         overwrite: replace earlier results of the same source.
         progress: a function that is called with each `progress.Event`, or True for a bar.
         cancel: a function that returns whether to stop, or a threading.Event.
@@ -267,7 +265,6 @@ def save_dicom(
             like=beside,
             patient_id=patient_id,
             patient_name=patient_name,
-            deidentify=deidentify,
             overwrite=overwrite,
         )
         inputs = [Path(like)] if like else []

@@ -139,7 +139,6 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         patientName="",
         studyDescription="",
         seriesDescription="",
-        deidentify=False,
         wait=True,
     ):
         """Export a volume node as a derived DICOM series; returns the paths of the files.
@@ -148,8 +147,7 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         empty, where one is given; without a folder the paths are those in the database. Patient
         and study are those of the series that the volume was made from; a volume that never was
         DICOM needs patientId. segmentation, uncertainty: what a result refers to as well.
-        deidentify: without what names the patient. With wait=False: a piece of work that has the
-        methods of a Job.
+        With wait=False: a piece of work that has the methods of a Job.
         """
         from MedEnhancePanels import arguments, runner
         from MedEnhancePanels.nodes import dicom_source
@@ -169,7 +167,6 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
             patientName=str(patientName),
             studyDescription=str(studyDescription),
             seriesDescription=str(seriesDescription),
-            deidentify=bool(deidentify),
         )
         work = dicom_export.start(self.runner, node, options)
         return runner.wait(work).files if wait else work

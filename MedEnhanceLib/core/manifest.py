@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -23,20 +22,9 @@ _MAPS = {
     UNCERTAINTY_MAP: "a map of the uncertainty of another volume",
     BIAS_FIELD: "the bias field of another volume",
 }
-#: How each of our own steps begins in a history, and in a ContributionDescription.
-_OWN_ACTION = re.compile(
-    r"(?:DERIVED: )?(blended|compressed|converted|decompressed|degraded|enhanced|exported|matched"
-    r"|opened|recovered|resampled|segmented|slices restored)\b"
-)
 #: Keys of `results` that belong to a segmentation.
 _OF_SEGMENTATION = ("labels", "table", "head", "doubt_of_labels")
 _RECORDED_PACKAGES = ("numpy", "SimpleITK", "pydicom", "torch", "monai", "imagecodecs")
-
-
-def own_action(step: str) -> str:
-    """The action at the start of a step that MedEnhance recorded; "" for other texts."""
-    found = _OWN_ACTION.match(step)
-    return found[1] if found else ""
 
 
 def derived_note(action: str) -> str:

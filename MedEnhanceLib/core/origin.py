@@ -11,7 +11,7 @@ from typing import Any
 class Instance:
     """One stored image of a series.
 
-    file: a path, or `<archive>!/<member>` inside a zip. sop_class, sop_instance: UIDs.
+    file: a path. sop_class, sop_instance: UIDs.
     frame: its number in a multi-frame file, from 1 as in DICOM; None in a single-frame file.
     """
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +25,6 @@ from MedEnhanceLib.core.slabs import looks_like_labels
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.runtime.progress import Monitor
-
-if TYPE_CHECKING:
-    from MedEnhanceLib.io.dicom.sources import FileRef
 
 PathLike = str | os.PathLike[str]
 _COLUMNS = ("patient", "path")
@@ -238,8 +235,9 @@ class Cohort:
                     "PatientID, so its patient is unknown",
                     "Give a folder for each patient, or a table (patient, path).",
                 )
-            files = {one.file for one in choice.part.slices}
-            found.setdefault(row.patient, []).append((_smallest_place(files, root), row.key))
+            folders = {one.file.parent for one in choice.part.slices}
+            place = Path(os.path.commonpath(folders))
+            found.setdefault(row.patient, []).append((place, row.key))
         if not found:
             raise InputError(
                 f"{root}: no readable series of {modality or 'images'}", "See: medenhance inspect."
@@ -348,14 +346,6 @@ def _volume_files(folder: Path, pattern: str) -> list[Path]:
 
 def _counts(path: Path, pattern: str) -> bool:
     return io.ending_of(path) in io.READABLE and fnmatchcase(path.name, pattern)
-
-
-def _smallest_place(files: set[FileRef], root: Path) -> Path:
-    """The smallest place that a series can be read from: its folder, or the zip that holds it."""
-    archives = {file.path for file in files if file.member}
-    if archives:
-        return Path(archives.pop()) if len(archives) == 1 else root
-    return Path(os.path.commonpath([file.folder for file in files]))
 
 
 def _check_modality(name: str, volume: Volume, first: tuple[str, str]) -> None:

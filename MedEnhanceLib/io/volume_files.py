@@ -70,7 +70,7 @@ def load(
     `series` or if there is nothing else. Color is refused.
 
     Args:
-        path: a NIfTI, NRRD or MetaImage file; of DICOM a folder, file, zip, DICOMDIR or list.
+        path: a NIfTI, NRRD or MetaImage file; of DICOM a folder, file, DICOMDIR or list.
         modality: overrides what the header says; without either it is guessed, with a warning.
             Ignored for segmentations.
         series: one DICOM series of several, by UID or by its number in `list_series`.
@@ -110,7 +110,7 @@ def load(
     else:
         raise InputError(
             f"{path.name}: files that end in {ending_of(path) or 'nothing'} cannot be read",
-            f"Give DICOM (a folder, file or zip), or one of: {', '.join(READABLE)}.",
+            f"Give DICOM (a folder or a file; a zip unpacked), or one of: {', '.join(READABLE)}.",
         )
     refuse_not_finite(volume)
     for text, about in doubts(volume, path.name):

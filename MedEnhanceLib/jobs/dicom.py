@@ -203,14 +203,7 @@ def read_series(like: Mapping[str, str], monitor: Monitor) -> Series:
     return Series(path.name or str(path), origin, geometry, shape)
 
 
-_OF_DICOM = (
-    "like",
-    "patient_id",
-    "patient_name",
-    "study_description",
-    "series_description",
-    "deidentify",
-)
+_OF_DICOM = ("like", "patient_id", "patient_name", "study_description", "series_description")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,10 +226,6 @@ class DicomParams(Params):
         None,
         help='{"path", "series"} of the DICOM series that INPUT was made from, where INPUT is none',
         place="input",
-    )
-    deidentify: bool = option(
-        False,
-        help="leave out what names the patient: attributes of the scan stay, under a pseudonym",
     )
     series_description: str | None = option(
         None, help="instead of one made from the source's", metavar="TEXT"
@@ -267,11 +256,6 @@ class DicomParams(Params):
             raise ConfigError(
                 "a patient is named, and a series that knows its own",
                 "Leave out patient_id and patient_name (--patient-id, --patient-name), or like.",
-            )
-        if self.deidentify and self.names_patient:
-            raise ConfigError(
-                "a patient is named, and de-identification asked for",
-                "Give a pseudonym as the patient's ID, and leave out deidentify (--deidentify).",
             )
 
     @property
@@ -330,12 +314,10 @@ def check_folder(
 
 def check_apart(volume: Volume, folder: Path) -> None:
     """Raise OutputError for a folder among the files that a volume, as it was placed, is of."""
-    from MedEnhanceLib.io.dicom.sources import FileRef
-
     if volume.origin is None:
         return
-    refs = {FileRef.parse(one.file) for frame in volume.origin.instances for one in frame}
-    _refuse_among(folder, sorted({Path(ref.path).parent for ref in refs if not ref.member}))
+    files = {one.file for frame in volume.origin.instances for one in frame}
+    _refuse_among(folder, sorted({Path(file).parent for file in files}))
 
 
 def _refuse_among(folder: Path, originals: Sequence[Path]) -> None:

@@ -45,7 +45,7 @@ class VolumeParams(Params):
     input: Annotated[
         str,
         About(
-            help="a volume: a file, a .ucv, or DICOM: a folder, a file, a zip, a DICOMDIR, a list; "
+            help="a volume: a file, a .ucv, or DICOM: a folder, a file, a DICOMDIR, a list; "
             "a file's address too (https://, s3://)",
             flag="INPUT",
             place="input",
@@ -293,28 +293,23 @@ def finish(
     model: Mapping[str, str] | None = None,
     source: Volume | None = None,
     written: Written | None = None,
-    anonymous: bool = False,
     overwrite: bool,
 ) -> Result:
     """Write the manifest beside the first output; the Result that reports both.
 
     began: `time.monotonic()` at the start. figures: what the job found out; it goes into both.
     source: the volume that was read, whose DICOM series the manifest names. written: the DICOM
-    objects in the output, whose files only the Result lists. anonymous: the manifest, which lies
-    beside what nobody shall be recognized by, states neither input nor series.
+    objects in the output, whose files only the Result lists.
     """
     from MedEnhanceLib.io.atomic import write_json
 
     seconds = round(time.monotonic() - began, 3)
     figures = as_json({**figures, **(written.figures() if written else {})})
-    origin = source.origin if source is not None and not anonymous else None
-    config = as_json(config)
-    if anonymous:
-        config.pop("series", None)
+    origin = source.origin if source is not None else None
     manifest = make_manifest(
         action,
-        config=config,
-        inputs={} if anonymous else recorded(inputs),
+        config=as_json(config),
+        inputs=recorded(inputs),
         device=device,
         seconds=seconds,
         model=model,

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from MedEnhanceLib.core.manifest import own_action
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.jobs.dicom import (
     DicomParams,
@@ -172,11 +171,9 @@ def write(objects: Objects, folder: Path, params: DicomParams, monitor: Monitor)
 
 def _template(source: Volume, params: DicomParams, monitor: Monitor) -> Template:
     from MedEnhanceLib.io.dicomout import new_study, read_template
-    from MedEnhanceLib.io.dicomout.pseudonym import without_patient
 
     if source.origin is not None:
-        template = read_template(source.origin, monitor)
-        return without_patient(template) if params.deidentify else template
+        return read_template(source.origin, monitor)
     return new_study(
         modality=source.modality,
         patient_id=params.patient_id or "",
@@ -238,23 +235,14 @@ def _built(
 def _derivation(objects: Objects, params: DicomParams) -> Derivation:
     from MedEnhanceLib.io.dicomout import Derivation
 
-    history = objects.source.history
-    if params.deidentify:
-        history = anonymous_history(history)
     return Derivation(
         objects.action,
         objects.options,
         model=objects.model,
-        history=history,
+        history=objects.source.history,
         lossy=objects.source.lossy,
         series_description=params.series_description,
     )
-
-
-def anonymous_history(history: Sequence[str]) -> tuple[str, ...]:
-    """What was done, in our own words alone: a history may name files, and files patients."""
-    actions = [own_action(step) for step in history if step.startswith("DERIVED: ")]
-    return tuple(f"DERIVED: {action}" for action in actions if action)
 
 
 def _facts(dataset: Dataset) -> dict[str, Any]:

@@ -233,13 +233,12 @@ def _read_sitk(folder: Path) -> Row:
 def _tilted(slices: int) -> Any:
     """What straightens a series of a tilted gantry."""
     from MedEnhanceLib.io.dicom.slices import Slice
-    from MedEnhanceLib.io.dicom.sources import FileRef
     from MedEnhanceLib.io.dicom.stack import Repairs, stack
     from MedEnhanceLib.runtime.progress import Monitor
 
     planes = [
         Slice(
-            file=FileRef(f"{k:04d}.dcm"),
+            file=Path(f"{k:04d}.dcm"),
             rows=_SIDE,
             columns=_SIDE,
             position=(0.0, _SLOPE * _STEP_MM * k, _STEP_MM * k),

@@ -133,21 +133,6 @@ class DialogTest(DialogTestCase):
         self.assertIn("import that series", ui.sourceLabel.text)
         self.assertFalse(ui.patientFrame.isHidden())
 
-    def test_deIdentifiedNoPatientIsNamed(self):
-        ui = self.show(self.loaded())
-        ui.deidentifyCheckBox.checked = True
-        self.assertNotIn("P-17", ui.sourceLabel.text)
-        self.assertIn("without the patient", ui.sourceLabel.text)
-        ui.deidentifyCheckBox.checked = False
-        self.assertIn("P-17", ui.sourceLabel.text)
-
-    @slow
-    def test_whereAPatientIsNamedAPseudonymIsNamedInstead(self):
-        ui = self.show(self.smallVolume())
-        self.assertFalse(ui.deidentifyCheckBox.enabled)
-        ui.deidentifyCheckBox.checked = True
-        self.assertFalse(self.dialog.options.deidentify)
-
     def test_aFolderThatIsChosenHasToBeNamed(self):
         ui = self.show(self.loaded())
         ui.folderCheckBox.checked = True

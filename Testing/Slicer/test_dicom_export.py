@@ -33,15 +33,6 @@ class FolderTest(ExportTestCase):
         voxels = slicer.util.arrayFromVolume(node)
         self.assertTrue(np.array_equal(slicer.util.arrayFromVolume(back), voxels))
 
-    def test_deIdentifiedItNamesNobody(self):
-        node = self.derived(self.loaded())
-        files = self.logic.exportDicom(node, self.folder, database=False, deidentify=True)
-        for path in files:
-            with open(path, "rb") as file:
-                content = file.read()
-            for word in (b"Doe", b"P-17", STUDY.encode() + b"\0"):
-                self.assertNotIn(word, content)
-
     def test_segmentationAndTableGoAlong(self):
         source = self.loaded()
         node = self.derived(source)
@@ -133,14 +124,6 @@ class FolderTest(ExportTestCase):
             node, self.folder, database=False, patientId="X1", patientName="Roe^Max"
         )
         self.assertEqual({str(image.PatientName) for image in self.read(files)}, {"Roe^Max"})
-
-    def test_aPatientWhoIsNamedIsNotDeIdentified(self):
-        with self.assertRaises(PanelError) as caught:
-            self.logic.exportDicom(
-                self.smallVolume(), self.folder, database=False, patientId="X1", deidentify=True
-            )
-        self.assertEqual(caught.exception.code, "config")
-        self.assertIn("pseudonym", caught.exception.hint)
 
     @slow
     def test_whatIsInAFolderStays(self):

@@ -30,7 +30,7 @@ class ExportDialog:
         self.progress = JobProgress(ui.runFrame, ui.progressBar, ui.stageLabel, ui.cancelButton)
         for edit in (ui.patientIdEdit, ui.folderEdit):
             edit.textChanged.connect(self._onChoice)
-        for checkBox in (ui.databaseCheckBox, ui.folderCheckBox, ui.deidentifyCheckBox):
+        for checkBox in (ui.databaseCheckBox, ui.folderCheckBox):
             checkBox.toggled.connect(self._onChoice)
         ui.studyComboBox.currentIndexChanged.connect(self._onChoice)
         ui.folderButton.clicked.connect(self._onBrowse)
@@ -76,7 +76,6 @@ class ExportDialog:
             patientName=ui.patientNameEdit.text if source is None else "",
             studyDescription=ui.studyDescriptionEdit.text if source is None else "",
             seriesDescription=ui.seriesDescriptionEdit.text,
-            deidentify=ui.deidentifyCheckBox.checked and source is not None,
         )
 
     @property
@@ -185,9 +184,8 @@ class ExportDialog:
         for edit in (ui.patientIdEdit, ui.patientNameEdit, ui.studyDescriptionEdit):
             edit.enabled = isNew
         ui.folderEdit.enabled = ui.folderButton.enabled = ui.folderCheckBox.checked
-        ui.deidentifyCheckBox.enabled = not isNew  # a pseudonym is named instead
         if self._row is not None:
-            ui.sourceLabel.text = _belongsTo(self._row, self.options.deidentify)
+            ui.sourceLabel.text = _belongsTo(self._row)
         problem = self._problem()
         ui.problemLabel.text = problem
         ui.problemLabel.visible = bool(problem) and self.work is None
@@ -301,9 +299,7 @@ def outcomeText(work):
     return withWarnings(" ".join(lines), work.warnings)
 
 
-def _belongsTo(row, isDeidentified):
-    if isDeidentified:
-        return _("It becomes a series in a new study, without the patient's name, with new UIDs.")
+def _belongsTo(row):
     study = ", ".join(filter(None, (row["study"], _dateText(row["date"]))))
     return _("New series for patient {patient}, study {study}.").format(
         patient=row["patient"] or _("(without an ID)"), study=study or _("(no description)")

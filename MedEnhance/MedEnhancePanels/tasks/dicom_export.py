@@ -45,7 +45,6 @@ class ExportOptions:
     patientName: str = ""
     studyDescription: str = ""
     seriesDescription: str = ""  # "" for the library's own
-    deidentify: bool = False
 
 
 def partsOf(node):
@@ -81,12 +80,6 @@ def checkOptions(node, options):
             _("No destination is chosen"),
             _("Choose Slicer's DICOM database, a folder, or both."),
             "output",
-        )
-    if options.deidentify and options.source is None:
-        raise PanelError(
-            _("A new patient ID cannot be combined with de-identification"),
-            _("Enter a pseudonym as the patient's ID, without de-identification."),
-            "config",
         )
     if options.folder:
         checkFolder(options.folder)
@@ -189,7 +182,6 @@ class DicomExport(Work):
         options = self.options
         params = {
             "output": self._target,
-            "deidentify": options.deidentify,
             "series_description": options.seriesDescription.strip(),
             "action": _actionOf(self.node),
             "model": provenance.modelOf(self.node),

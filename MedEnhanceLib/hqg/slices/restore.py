@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -32,7 +33,6 @@ from MedEnhanceLib.hqg.slices.train import tuned
 from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.io.describe import refuse_not_finite
 from MedEnhanceLib.io.dicom.headers import read_header
-from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.nets.grouped_run import parts_of
 from MedEnhanceLib.nets.intensity import TISSUE, Scaling, scaling_for
 from MedEnhanceLib.nets.precision import inference_precision, move, without_tf32
@@ -194,7 +194,7 @@ def stated_thickness(volume: Volume) -> float | None:
     if origin is None or not origin.on_grid or not origin.instances or not origin.instances[0]:
         return None
     first = origin.instances[0][0]
-    header = read_header(FileRef.parse(first.file))
+    header = read_header(Path(first.file))
     slices = header.slices if header is not None else ()
     number = (first.frame or 1) - 1
     thickness = slices[number].thickness if number < len(slices) else None

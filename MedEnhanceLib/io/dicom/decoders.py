@@ -12,6 +12,7 @@ import io
 import math
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -19,7 +20,6 @@ import numpy.typing as npt
 
 from MedEnhanceLib.errors import DependencyError
 from MedEnhanceLib.io.dicom.elements import text, whole
-from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.io.dicom.structure import (
     IMPLICIT,
     NATIVE,
@@ -163,16 +163,15 @@ class PixelFile:
         return fitting
 
 
-def index_pixels(file: FileRef) -> PixelFile:
+def index_pixels(file: Path) -> PixelFile:
     """Read a file, and check that it holds the frames that its header states.
 
     Raises:
         DamagedError: elements are cut short, or contradict each other or the number of pixels.
         NotImplementedError: the transfer syntax is not read.
         OSError: the file cannot be read.
-        InputError: the file cannot be unpacked from its archive.
     """
-    with file.open() as stream, silence():
+    with file.open("rb") as stream, silence():
         try:
             return _indexed(read_elements(stream, _ELEMENTS, last=PIXEL_DATA))
         except (DamagedError, NotImplementedError, MemoryError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import functools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.core.origin import Lossy
@@ -118,12 +118,6 @@ def measured(header: Any, field: str) -> float | None:
         return None
 
 
-def number(header: Any, field: str) -> int | None:
-    """A whole number that only sorts or names; a malformed one counts as absent."""
-    value = measured(header, field)
-    return None if value is None else int(value)
-
-
 def date(value: str) -> str:
     """A date as YYYY-MM-DD; "" where it is malformed."""
     digits = value.replace(".", "")
@@ -147,7 +141,7 @@ def acquisition_time(header: Fields) -> float | None:
 
 
 def lossy_steps(
-    header: Fields, syntax: str, raw_bytes: float, stored_bytes: int
+    header: Fields, syntax: str, raw_bytes: float, stored_bytes: Callable[[], int]
 ) -> tuple[Lossy, ...]:
     """The lossy compressions that a header or its transfer syntax states.
 
@@ -155,7 +149,7 @@ def lossy_steps(
         header: the elements.
         syntax: the transfer syntax UID.
         raw_bytes: size of the decoded pixels.
-        stored_bytes: size of the file, 0 where unknown.
+        stored_bytes: gives the size of the file, 0 where unknown; called only for a lossy image.
     Returns:
         One step for each method, "" where none is named. A missing ratio is that of the file.
     """
@@ -168,11 +162,11 @@ def lossy_steps(
         methods = (*methods, implied)
     if not methods and not is_lossy:
         return ()
-    of_file = max(1.0, raw_bytes / stored_bytes) if stored_bytes else 1.0
-    ratios = texts(header, "LossyImageCompressionRatio")
-    return tuple(
-        Lossy(method, measured({"ratio": ratios[index]}, "ratio") or of_file)
-        if index < len(ratios)
-        else Lossy(method, of_file)
-        for index, method in enumerate(methods or ("",))
-    )
+    of_file = max(1.0, raw_bytes / (stored_bytes() or raw_bytes or 1))
+    ratios = [
+        measured({"ratio": ratio}, "ratio") or of_file
+        for ratio in texts(header, "LossyImageCompressionRatio")
+    ]
+    methods = methods or ("",)
+    ratios += [of_file] * (len(methods) - len(ratios))
+    return tuple(map(Lossy, methods, ratios))

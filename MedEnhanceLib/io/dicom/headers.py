@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import warnings
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom import multiframe
 from MedEnhanceLib.io.dicom.elements import Fields, date, plain_values, text, whole
 from MedEnhanceLib.io.dicom.slices import ELEMENTS, Slice, slice_of
-from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, HEAD, FileRef, begins_dicom
+from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, HEAD, begins_dicom
 from MedEnhanceLib.io.dicom.structure import (
     DamagedError,
     pydicom_failures,
     read_elements,
     reason_of,
+    silence,
     syntax_of,
 )
 from MedEnhanceLib.runtime.dependencies import require
@@ -25,6 +26,11 @@ from MedEnhanceLib.runtime.dependencies import require
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+#: What is read of every file: of its series, its images and their frames.
+_ELEMENTS = (
+    *ELEMENTS, *multiframe.ELEMENTS, "SeriesNumber", "SeriesDescription", "StudyDescription",
+    "SeriesDate", "StudyDate", "ModalityLUTSequence",
+)  # fmt: skip
 _UIDS_OF_SERIES = (0x0020000D, 0x0020000E)
 _MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
@@ -65,10 +71,10 @@ class Header:
     slices: its image planes; empty where it gives none, for the `reason` and with the `hint`.
     kind: the name of its class. date: of the series, YYYY-MM-DD. damaged: whether the reason is
     that it cannot be read; then the other fields are what could be read. unread: whether it is
-    empty or cannot be opened, so that it may not be DICOM at all. notes: pydicom's warnings.
+    empty or cannot be opened, so that it may not be DICOM at all.
     """
 
-    file: FileRef
+    file: Path
     sop_class: str = ""
     instance: str = ""
     study: str = ""
@@ -85,10 +91,10 @@ class Header:
     hint: str = ""
     damaged: bool = False
     unread: bool = False
-    notes: tuple[str, ...] = ()
 
 
-def read_header(file: FileRef) -> Header | None:
+@silence()
+def read_header(file: Path) -> Header | None:
     """Read the header of a file.
 
     Returns:
@@ -98,18 +104,9 @@ def read_header(file: FileRef) -> Header | None:
         DependencyError: pydicom is not installed.
     """
     require("pydicom", purpose="Reading DICOM")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        header = _read(file)
-    notes = tuple(dict.fromkeys(str(entry.message) for entry in caught))
-    return header if header is None or not notes else replace(header, notes=notes)
-
-
-def _read(file: FileRef) -> Header | None:
     damaged = Header(file=file, hint=COPY_AGAIN, damaged=True)
     try:
-        stamp = file.stamp()  # before anything is read, so that later changes are seen
-        with file.open() as stream:
+        with file.open("rb") as stream:
             head = stream.read(HEAD)
             if not head.strip(b"\0"):
                 what = "it begins with zeros" if head else "it is empty"
@@ -118,7 +115,7 @@ def _read(file: FileRef) -> Header | None:
                 return None
             has_prefix = head[128:132] == b"DICM"
             try:
-                dataset = read_elements(stream, [*ELEMENTS, *multiframe.ELEMENTS])
+                dataset = read_elements(stream, _ELEMENTS)
                 fields = plain_values(dataset)
             except pydicom_failures():
                 with contextlib.suppress(*pydicom_failures()):
@@ -130,7 +127,7 @@ def _read(file: FileRef) -> Header | None:
             return None
         if text(dataset.file_meta, "MediaStorageSOPClassUID") == _MEDIA_DIRECTORY:
             return None
-        return _described(dataset, fields, file, stamp)
+        return _described(dataset, fields, file)
     except InputError as cause:
         return replace(damaged, reason=cause.message, hint=cause.hint)
     except NotImplementedError as cause:
@@ -147,7 +144,7 @@ def _read(file: FileRef) -> Header | None:
         return replace(damaged, reason=f"{what}{reason_of(cause)}", unread=is_shut)
 
 
-def _described(dataset: Dataset, fields: Fields, file: FileRef, stamp: tuple[int, int]) -> Header:
+def _described(dataset: Dataset, fields: Fields, file: Path) -> Header:
     sop_class, modality = text(fields, "SOPClassUID"), text(fields, "Modality")
     about = Header(
         file=file,
@@ -171,10 +168,10 @@ def _described(dataset: Dataset, fields: Fields, file: FileRef, stamp: tuple[int
             element = "Rows" if sop_class else "SOPClassUID"
             return replace(about, reason=f"{element} is missing", hint=COPY_AGAIN, damaged=True)
         return replace(about, reason=f"{about.kind}: it holds no image", hint=_ITS_IMAGES)
-    return _with_slices(about, dataset, fields, stamp)
+    return _with_slices(about, dataset, fields)
 
 
-def _with_slices(about: Header, dataset: Dataset, fields: Fields, stamp: tuple[int, int]) -> Header:
+def _with_slices(about: Header, dataset: Dataset, fields: Fields) -> Header:
     syntax = syntax_of(dataset)
     if "ModalityLUTSequence" in dataset:
         return replace(
@@ -186,11 +183,11 @@ def _with_slices(about: Header, dataset: Dataset, fields: Fields, stamp: tuple[i
         if whole(fields, "NumberOfFrames") > 1 or about.sop_class in _ENHANCED:
             headers = multiframe.frame_headers(dataset)
             slices = tuple(
-                slice_of(header, about.file, stamp, syntax, frame)
+                slice_of(header, about.file, syntax, frame)
                 for frame, header in enumerate(headers, 1)
             )
             return replace(about, slices=slices)
-        plane = slice_of(fields, about.file, stamp, syntax)
+        plane = slice_of(fields, about.file, syntax)
     except InputError as cause:
         is_damaged = about.sop_class in _SINGLE
         reason = cause.message if is_damaged else f"{about.kind}: {cause.message}"

@@ -14,7 +14,7 @@ from MedEnhanceLib.io.dicom import pixels
 from MedEnhanceLib.io.dicom.frames import Part, parts_of
 from MedEnhanceLib.io.dicom.headers import Header
 from MedEnhanceLib.io.dicom.scan import Series, scan
-from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, FileRef, counted, named
+from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, counted, named
 from MedEnhanceLib.io.dicom.stack import require_alike, stack_frames
 from MedEnhanceLib.runtime.progress import Event, Monitor, attend
 
@@ -58,8 +58,8 @@ class SeriesRow:
 class Copies:
     """Files with the same SOPInstanceUID; only the first is used."""
 
-    first: FileRef
-    others: tuple[FileRef, ...]
+    first: Path
+    others: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -242,9 +242,9 @@ def require_identical(copies: Sequence[Copies], name: str, monitor: Monitor) -> 
         monitor.warn(f"{name}: {counted(len(which), 'file')} {verb} and left out: {named(which)}")
 
 
-def _digest(file: FileRef) -> bytes:
+def _digest(file: Path) -> bytes:
     try:
-        with file.open() as stream:
-            return hashlib.file_digest(stream, "sha256").digest()  # type: ignore[arg-type]
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").digest()
     except OSError as cause:
         raise InputError(f"{file} cannot be read: {cause.strerror}", COPY_AGAIN) from cause

@@ -13,14 +13,14 @@ from MedEnhanceLib.core.modality import default_units
 from MedEnhanceLib.core.origin import DicomOrigin, Instance, Lossy
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import InputError, MedEnhanceError
-from MedEnhanceLib.io.dicom import archives, segmentation
+from MedEnhanceLib.io.dicom import segmentation
 from MedEnhanceLib.io.dicom.elements import Fields, plain_values, text
 from MedEnhanceLib.io.dicom.headers import SEGMENTATIONS
 from MedEnhanceLib.io.dicom.listing import Choice, choices, reason_of, require_identical
 from MedEnhanceLib.io.dicom.pixels import read_intensities
 from MedEnhanceLib.io.dicom.scan import scan
 from MedEnhanceLib.io.dicom.slices import Slice
-from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, FileRef, named
+from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, named
 from MedEnhanceLib.io.dicom.stack import Repairs, Stack, stack_frames
 from MedEnhanceLib.io.dicom.structure import pydicom_failures, read_elements, silence
 from MedEnhanceLib.runtime.progress import Monitor
@@ -42,7 +42,7 @@ def load_dicom(
     """Load one series of gray images, or one segmentation.
 
     Args:
-        path: a folder, zip, DICOMDIR, list (.txt) of files, or one file (see sources.find_files).
+        path: a folder, DICOMDIR, list (.txt) of files, or one file (see sources.find_files).
         modality: what to load it as; by default its own.
         series: which one, by its number in `list_series`, its UID or UID/part. By default the only
             series of images; or the only segmentation, if there are no images.
@@ -54,14 +54,11 @@ def load_dicom(
         InputError: several series fit, none does, or one gives no volume; GeometryError where its
             slices make no even grid.
     """
-    try:
-        found = choices(scan(path, monitor.part(0, 0.3)), path.name)
-        choice = _choose(found, series, path, monitor)
-        if choice.part is None and _is_segmentation(choice):
-            return _segmentation(choice, path, monitor)
-        return _volume(choice, path, modality, repairs, monitor)
-    finally:
-        archives.forget()
+    found = choices(scan(path, monitor.part(0, 0.3)), path.name)
+    choice = _choose(found, series, path, monitor)
+    if choice.part is None and _is_segmentation(choice):
+        return _segmentation(choice, path, monitor)
+    return _volume(choice, path, modality, repairs, monitor)
 
 
 def read_grid(
@@ -71,10 +68,7 @@ def read_grid(
 
     A tilted or uneven series has the grid that it would be resampled to. Raises as `load_dicom`.
     """
-    try:
-        found = choices(scan(path, monitor.part(0, 0.9)), path.name)
-    finally:
-        archives.forget()
+    found = choices(scan(path, monitor.part(0, 0.9)), path.name)
     choice = _choose(found, series, path, monitor)
     if choice.fault or choice.part is None:
         raise choice.fault or _object_error(choice)
@@ -151,7 +145,7 @@ def _ask(fitting: Sequence[Choice], fits: bool, series: str | None, path: Path) 
 
 def _no_volume(found: Sequence[Choice], path: Path) -> MedEnhanceError:
     first = found[0]
-    if len(found) == 1 and first.row.files == 1 and first.about.file.path == str(path):
+    if len(found) == 1 and first.row.files == 1 and first.about.file == path:
         return _object_error(first)
     return InputError(
         f"{path} holds no image that gives a volume, only {_counted(found)}; "
@@ -257,13 +251,13 @@ def _lossy(slices: Sequence[Slice]) -> tuple[Lossy, ...]:
     return tuple(Lossy(method, ratio) for (_, method), ratio in sorted(ratios.items()))
 
 
-def earlier_steps(file: FileRef) -> tuple[str, ...]:
+def earlier_steps(file: Path) -> tuple[str, ...]:
     """A line of history for each earlier processing by MedEnhance that an image records.
 
     Derivations of other programs are ignored: scanners call much of their output derived.
     """
     try:
-        with silence(), file.open() as stream:
+        with silence(), file.open("rb") as stream:
             equipment = read_elements(stream, [_EQUIPMENT]).get(_EQUIPMENT) or []
             stated = [plain_values(item) for item in equipment]
     except pydicom_failures() as cause:

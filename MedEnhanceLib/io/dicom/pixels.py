@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
 from threading import Lock
 from typing import TypeVar
 
@@ -15,7 +15,7 @@ from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.errors import DeviceMemoryError, InputError
 from MedEnhanceLib.io.dicom.decoders import PixelFile, Pixels, index_pixels
 from MedEnhanceLib.io.dicom.slices import Slice
-from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, FileRef
+from MedEnhanceLib.io.dicom.sources import COPY_AGAIN
 from MedEnhanceLib.io.dicom.structure import DamagedError
 from MedEnhanceLib.io.voxels import rescale_slices
 from MedEnhanceLib.runtime.machine import memory
@@ -92,7 +92,7 @@ def _read_stored(slices: Sequence[Slice], name: str, monitor: Monitor) -> Voxels
     """The stored numbers [K, J, I]."""
     shape = (len(slices), slices[0].rows, slices[0].columns)
     refuse_too_large(shape, name)
-    indexed: dict[FileRef, PixelFile] = {}
+    indexed: dict[Path, PixelFile] = {}
     lock = Lock()
 
     def file_of(one: Slice) -> PixelFile:
@@ -110,13 +110,8 @@ def _read_stored(slices: Sequence[Slice], name: str, monitor: Monitor) -> Voxels
 
     def read(index: int) -> None:
         one = slices[index]
-        try:
-            file = file_of(one)
-            pixels = _of_file(lambda: _read_frame(file, one, shape[1:]), one.file, name)
-        except InputError as cause:
-            _refuse_changed(one, name, cause)
-            raise
-        _refuse_changed(one, name)
+        file = file_of(one)
+        pixels = _of_file(lambda: _read_frame(file, one, shape[1:]), one.file, name)
         if not np.can_cast(pixels.dtype, stored.dtype):
             raise InputError(
                 f"{_where(name, one.file)} holds pixels of type {pixels.dtype}, "
@@ -143,16 +138,7 @@ def _read_frame(file: PixelFile, one: Slice, shape: tuple[int, ...]) -> Pixels:
     return file.frame(index)
 
 
-def _refuse_changed(one: Slice, name: str, cause: InputError | None = None) -> None:
-    with contextlib.suppress(OSError):  # a missing file is reported when it is read
-        if one.stamp is not None and one.file.stamp() != one.stamp:
-            raise InputError(
-                f"{_where(name, one.file)} was changed after its header was read",
-                "Load it once more.",
-            ) from cause
-
-
-def _of_file(work: Callable[[], Answer], file: FileRef, name: str) -> Answer:
+def _of_file(work: Callable[[], Answer], file: Path, name: str) -> Answer:
     """Do `work`; its errors become errors that name the file."""
     try:
         return work()
@@ -167,7 +153,7 @@ def _of_file(work: Callable[[], Answer], file: FileRef, name: str) -> Answer:
         raise InputError(f"{file} cannot be read: {cause.strerror or cause}", COPY_AGAIN) from cause
 
 
-def _where(name: str, file: FileRef) -> str:
+def _where(name: str, file: Path) -> str:
     return name if file.name == name else f"{name}: {file.name}"
 
 

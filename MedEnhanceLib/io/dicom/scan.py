@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.dicom import archives
 from MedEnhanceLib.io.dicom.headers import Header, read_header
-from MedEnhanceLib.io.dicom.sources import FileRef, find_files, named
+from MedEnhanceLib.io.dicom.sources import find_files, named
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
@@ -44,8 +43,8 @@ def scan(path: Path, monitor: Monitor) -> list[Series]:
 
     Args:
         path: as for sources.find_files.
-        monitor: for progress and cancellation; is warned of what pydicom warned of, and of files
-            that are named like DICOM but are not.
+        monitor: for progress and cancellation; is warned of files that are named like DICOM but
+            are not.
     Returns:
         The series by number. A damaged file of an unknown series belongs to each series that has
         images in its folder, or else stands alone.
@@ -53,26 +52,22 @@ def scan(path: Path, monitor: Monitor) -> list[Series]:
         InputError: there is no DICOM file.
     """
     require("pydicom", purpose="Reading DICOM")
-    try:
-        files = find_files(path, monitor)
-        read = _read_all(files, monitor)
-    finally:
-        archives.forget()
+    files = find_files(path, monitor)
+    read = _read_all(files, monitor)
     headers = _without_trifles([header for header in read if header is not None], monitor)
     if not headers:
         raise _no_dicom(path, files)
-    _warn_of_notes(headers, monitor)
     odd = [
         file.name
         for file, header in zip(files, read, strict=True)
-        if header is None and file.ending in _DICOM_ENDINGS
+        if header is None and _ending(file) in _DICOM_ENDINGS
     ]
     if odd:  # it may be a lost slice
         monitor.warn(f"named like DICOM, but not DICOM files: {named(odd)}")
     return _sorted(headers)
 
 
-def _read_all(files: Sequence[FileRef], monitor: Monitor) -> list[Header | None]:
+def _read_all(files: Sequence[Path], monitor: Monitor) -> list[Header | None]:
     """The header of each file; a disk that does not answer does not delay a cancel."""
     headers: list[Header | None] = []
     for start in range(0, len(files), _AT_ONCE):
@@ -84,20 +79,26 @@ def _read_all(files: Sequence[FileRef], monitor: Monitor) -> list[Header | None]
 
 def _without_trifles(headers: Sequence[Header], monitor: Monitor) -> list[Header]:
     """Without files that are empty or cannot be opened, unless they are named like the images."""
-    endings: dict[str, set[str]] = defaultdict(set)
+    endings: dict[Path, set[str]] = defaultdict(set)
     for header in headers:
         if not header.unread:
-            endings[header.file.folder].add(header.file.ending)
+            endings[header.file.parent].add(_ending(header.file))
     anywhere = set().union(*endings.values())
 
     def is_trifle(header: Header) -> bool:
-        beside = endings.get(header.file.folder) or anywhere
-        return header.unread and header.file.ending not in beside
+        beside = endings.get(header.file.parent) or anywhere
+        return header.unread and _ending(header.file) not in beside
 
     trifles = [header.file.name for header in headers if is_trifle(header)]
     if trifles:
         monitor.warn(f"left out, as they cannot be read: {named(trifles)}")
     return [header for header in headers if not is_trifle(header)]
+
+
+def _ending(file: Path) -> str:
+    """The suffix in small letters; "" for numbers, which many scanners append."""
+    suffix = file.suffix.lower()
+    return "" if suffix[1:].isdecimal() else suffix
 
 
 def _sorted(headers: Iterable[Header]) -> list[Series]:
@@ -111,8 +112,8 @@ def _sorted(headers: Iterable[Header]) -> list[Series]:
     series = []
     for (_, uid), own in by_series.items():
         images = tuple(header for header in own if header.slices)
-        folders = {header.file.folder for header in images}
-        beside = [header for header in lost if header.file.folder in folders]
+        folders = {header.file.parent for header in images}
+        beside = [header for header in lost if header.file.parent in folders]
         damaged = (*(header for header in own if header.damaged), *beside)
         others = tuple(header for header in own if not header.slices and not header.damaged)
         series.append(Series(uid, images, others, damaged))
@@ -126,17 +127,8 @@ def _in_order(series: Series) -> tuple[int, str]:
     return (int(number) if number.isdecimal() else 1 << 31, series.uid)
 
 
-def _warn_of_notes(headers: Sequence[Header], monitor: Monitor) -> None:
-    """Pass on each of pydicom's warnings once."""
-    counts = Counter(note for header in headers for note in header.notes)
-    for note, count in counts.items():
-        first = next(header.file.name for header in headers if note in header.notes)
-        more = f" (and {count - 1} more files)" if count > 1 else ""
-        monitor.warn(f"{first}: {note}{more}")
-
-
-def _no_dicom(path: Path, files: Sequence[FileRef]) -> InputError:
-    if len(files) == 1 and files[0].path == str(path) and not files[0].member:
+def _no_dicom(path: Path, files: Sequence[Path]) -> InputError:
+    if files == [path]:
         return InputError(
             f"{path.name} is not a DICOM image: the prefix DICM is missing, or it is a DICOMDIR",
             "Files without the prefix must be exported again; for a DICOMDIR give its folder.",

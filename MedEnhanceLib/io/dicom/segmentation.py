@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io.dicom.multiframe import first_item
 from MedEnhanceLib.io.dicom.pixels import refuse_too_large
-from MedEnhanceLib.io.dicom.sources import COPY_AGAIN, FileRef
+from MedEnhanceLib.io.dicom.sources import COPY_AGAIN
 from MedEnhanceLib.io.dicom.structure import (
     PIXEL_DATA,
     pydicom_failures,
@@ -32,7 +33,7 @@ _OTHER_READER = "Import it with 3D Slicer (extension QuantitativeReporting), and
 _UNEVEN = 0.05
 
 
-def read_segmentation(file: FileRef, source: str, monitor: Monitor) -> Volume:
+def read_segmentation(file: Path, source: str, monitor: Monitor) -> Volume:
     """Load a segmentation; planes without labels may be missing in it.
 
     Args:
@@ -56,10 +57,10 @@ def read_segmentation(file: FileRef, source: str, monitor: Monitor) -> Volume:
         ) from cause
 
 
-def _read(file: FileRef, source: str) -> Volume:
+def _read(file: Path, source: str) -> Volume:
     from highdicom.seg import Segmentation
 
-    with file.open() as stream, silence():
+    with file.open("rb") as stream, silence():
         dataset = read_elements(stream, last=PIXEL_DATA)
         if str(dataset.get("SegmentationType")).upper() == "FRACTIONAL":
             raise InputError(f"{file.name} is a fractional segmentation, no labels", _OTHER_READER)

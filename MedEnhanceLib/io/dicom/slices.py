@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 from MedEnhanceLib.core.origin import Lossy
 from MedEnhanceLib.io.dicom.elements import (
@@ -13,13 +16,11 @@ from MedEnhanceLib.io.dicom.elements import (
     floats,
     lossy_steps,
     measured,
-    number,
     real,
     text,
     texts,
     whole,
 )
-from MedEnhanceLib.io.dicom.sources import FileRef
 
 #: Elements that make images of the same anatomy differ, and their names in messages.
 _SETTINGS = {
@@ -37,184 +38,19 @@ _PRIVATE_B_VALUES = (
 )
 #: GE adds multiples of this to a b-value.
 _GE_OFFSET = 1e9
-#: What is read of every image: keywords, and tags of private elements.
-ELEMENTS: tuple[str | int, ...] = (
-    "SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "InstanceNumber",
-    "SeriesNumber", "SeriesDescription", "StudyDescription", "StudyDate", "SeriesDate",
-    "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime", "PatientID", "Modality",
-    "ImageType", "Rows", "Columns", "NumberOfFrames", "SamplesPerPixel",
-    "PhotometricInterpretation", "BitsAllocated", "BitsStored", "PixelRepresentation",
-    "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness",
-    "SpacingBetweenSlices", "FrameOfReferenceUID", "RescaleSlope", "RescaleIntercept",
-    "RescaleType", "Units", "ModalityLUTSequence", "AcquisitionNumber", "EchoNumbers", "EchoTime",
-    "TemporalPositionIdentifier", "TemporalResolution", "TriggerTime", "FrameReferenceTime",
-    "NominalPercentageOfCardiacPhase", "NominalPercentageOfRespiratoryPhase", "DiffusionBValue",
-    "KVP", "ConvolutionKernel", "InversionTime", "FlipAngle", "BodyPartExamined",
-    "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod",
-    *(tag for element, creator, _name in _PRIVATE_B_VALUES for tag in (element, creator)),
-)  # fmt: skip
+Read = Callable[[Fields, str], Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Slice:
-    """A single-frame file, or one frame of a multi-frame file; None and "" for what is missing.
-
-    frame: its place in a multi-frame file, counted from 1. number: InstanceNumber.
-    patient: PatientID. body_part: BodyPartExamined.
-    position, orientation: as DICOM gives them, mm and direction cosines in LPS.
-    pixel_spacing: mm between rows, then between columns.
-    thickness, between: mm, SliceThickness and SpacingBetweenSlices.
-    units: of the intensities, where the modality has an element for it (PET).
-    acquisition, stack: number of the acquisition; StackID, in files of many frames.
-    echo: EchoNumbers. echo_ms: EchoTime. b_value: s/mm².
-    settings: what else makes images of the same anatomy differ, as pairs of a name and a value:
-    ("kernel", "B30F"), ("kV", "80").
-    temporal_index: number of the temporal position. trigger_ms: milliseconds after the trigger.
-    heart_percent, breath_percent: of the cardiac and of the respiratory cycle.
-    time_s: time of acquisition, seconds since a fixed day.
-    reference_ms: FrameReferenceTime. interval_ms: TemporalResolution, from frame to frame.
-    stamp: of the file when its header was read; see FileRef.stamp.
-    """
-
-    file: FileRef
-    frame: int | None = None
-    sop_class: str = ""
-    instance: str = ""
-    study: str = ""
-    series: str = ""
-    patient: str = ""
-    modality: str = ""
-    body_part: str = ""
-    number: int | None = None
-
-    rows: int = 0
-    columns: int = 0
-    samples: int = 1
-    bits_allocated: int = 16
-    bits_stored: int = 16
-    signed: bool = False
-    photometric: str = ""
-
-    position: tuple[float, ...] | None = None
-    orientation: tuple[float, ...] | None = None
-    pixel_spacing: tuple[float, ...] | None = None
-    thickness: float | None = None
-    between: float | None = None
-
-    slope: float | None = None
-    intercept: float | None = None
-    rescale_type: str = ""
-    units: str = ""
-
-    frame_of_reference: str = ""
-    acquisition: str = ""
-    stack: str = ""
-    echo: str = ""
-    echo_ms: str = ""
-    b_value: str = ""
-    image_type: tuple[str, ...] = ()
-    settings: tuple[tuple[str, str], ...] = ()
-
-    temporal_index: int | None = None
-    trigger_ms: float | None = None
-    heart_percent: float | None = None
-    breath_percent: float | None = None
-    time_s: float | None = None
-    reference_ms: float | None = None
-    interval_ms: float | None = None
-
-    lossy: tuple[Lossy, ...] = ()
-    stamp: tuple[int, int] | None = None
-
-    @property
-    def label(self) -> str:
-        """Its name in messages."""
-        return self.file.name if self.frame is None else f"{self.file.name}, frame {self.frame}"
-
-
-Slices = Sequence[Slice]
-
-
-def slice_of(
-    header: Fields, file: FileRef, stamp: tuple[int, int], syntax: str, frame: int | None = None
-) -> Slice:
-    """What a header says of the image in a file, or of one of its frames.
-
-    Args:
-        header: with ELEMENTS; of a frame, with what its functional groups say.
-        file: where it was read from.
-        stamp: of the file when its header was read, see FileRef.stamp.
-        syntax: the transfer syntax UID.
-        frame: its number in the file, from 1; None for the only one.
-    Raises:
-        InputError: a value that places or scales the image is malformed.
-    """
-    rows, columns = whole(header, "Rows"), whole(header, "Columns")
-    bits = whole(header, "BitsAllocated") or 16
-    samples = whole(header, "SamplesPerPixel") or 1
-    frames = whole(header, "NumberOfFrames") or 1
-    raw_bytes = rows * columns * samples * frames * bits / 8
-    return Slice(
-        file=file,
-        frame=frame,
-        sop_class=text(header, "SOPClassUID"),
-        instance=text(header, "SOPInstanceUID"),
-        study=text(header, "StudyInstanceUID"),
-        series=text(header, "SeriesInstanceUID"),
-        patient=text(header, "PatientID"),
-        modality=text(header, "Modality"),
-        body_part=text(header, "BodyPartExamined"),
-        number=number(header, "InstanceNumber"),
-        rows=rows,
-        columns=columns,
-        samples=samples,
-        bits_allocated=bits,
-        bits_stored=whole(header, "BitsStored") or bits,
-        signed=whole(header, "PixelRepresentation") == 1,
-        photometric=text(header, "PhotometricInterpretation"),
-        position=floats(header, "ImagePositionPatient", 3),
-        orientation=floats(header, "ImageOrientationPatient", 6),
-        pixel_spacing=floats(header, "PixelSpacing", 2),
-        thickness=real(header, "SliceThickness"),
-        between=real(header, "SpacingBetweenSlices"),
-        slope=real(header, "RescaleSlope"),
-        intercept=real(header, "RescaleIntercept"),
-        rescale_type=text(header, "RescaleType"),
-        units=text(header, "Units"),
-        frame_of_reference=text(header, "FrameOfReferenceUID"),
-        acquisition=text(header, "AcquisitionNumber"),
-        stack=text(header, "StackID"),
-        echo=text(header, "EchoNumbers"),
-        echo_ms=text(header, "EchoTime"),
-        b_value=_b_value(header),
-        image_type=_image_type(header),
-        settings=tuple(
-            (name, value)
-            for field, name in _SETTINGS.items()
-            if (value := "\\".join(texts(header, field)))
-        ),
-        temporal_index=number(header, "TemporalPositionIdentifier"),
-        trigger_ms=measured(header, "TriggerTime"),
-        heart_percent=measured(header, "NominalPercentageOfCardiacPhase"),
-        breath_percent=measured(header, "NominalPercentageOfRespiratoryPhase"),
-        time_s=acquisition_time(header),
-        reference_ms=measured(header, "FrameReferenceTime"),
-        interval_ms=measured(header, "TemporalResolution"),
-        lossy=lossy_steps(header, syntax, raw_bytes, 0 if file.member else stamp[0]),
-        stamp=stamp,
-    )
-
-
-def _image_type(header: Fields) -> tuple[str, ...]:
+def _image_type(header: Fields, keyword: str) -> tuple[str, ...]:
     """ImageType, and what has elements of its own in enhanced images."""
-    kind = texts(header, "ImageType")
+    kind = texts(header, keyword)
     parts = (*texts(header, "ComplexImageComponent"), *texts(header, "AcquisitionContrast"))
     return (*kind, *(part for part in parts if part not in kind))
 
 
-def _b_value(header: Fields) -> str:
+def _b_value(header: Fields, keyword: str) -> str:
     """In s/mm²: of the standard element, else of the private element of a known manufacturer."""
-    value = measured(header, "DiffusionBValue")
+    value = measured(header, keyword)
     if value is not None:
         return f"{value:g}"
     for tag, creator_tag, creator in _PRIVATE_B_VALUES:
@@ -226,3 +62,120 @@ def _b_value(header: Fields) -> str:
         with contextlib.suppress(TypeError, ValueError, OverflowError):
             return f"{int(float(private) % _GE_OFFSET)}"
     return ""
+
+
+def _from(keyword: str, read: Read, default: Any = None) -> Any:
+    """A field of Slice that `read` takes from the element `keyword` of a header."""
+    return field(default=default, metadata={"keyword": keyword, "read": read})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice:
+    """A single-frame file, or one frame of a multi-frame file; None and "" for what is missing.
+
+    frame: its place in a multi-frame file, counted from 1.
+    position, orientation: as DICOM gives them, mm and direction cosines in LPS.
+    pixel_spacing: mm between rows, then between columns. thickness, between: mm.
+    units: of the intensities, where the modality has an element for it (PET).
+    stack: StackID, in files of many frames. echo_ms: EchoTime. b_value: s/mm².
+    settings: what else makes images of the same anatomy differ, as pairs of a name and a value:
+    ("kernel", "B30F"), ("kV", "80").
+    trigger_ms: milliseconds after the trigger. heart_percent, breath_percent: of the cycle.
+    time_s: time of acquisition, seconds since a fixed day.
+    interval_ms: TemporalResolution, from frame to frame.
+    """
+
+    file: Path
+    frame: int | None = None
+    sop_class: str = _from("SOPClassUID", text, "")
+    instance: str = _from("SOPInstanceUID", text, "")
+    study: str = _from("StudyInstanceUID", text, "")
+    series: str = _from("SeriesInstanceUID", text, "")
+    patient: str = _from("PatientID", text, "")
+    modality: str = _from("Modality", text, "")
+    body_part: str = _from("BodyPartExamined", text, "")
+
+    rows: int = _from("Rows", whole, 0)
+    columns: int = _from("Columns", whole, 0)
+    samples: int = _from("SamplesPerPixel", lambda *of: whole(*of) or 1, 1)
+    bits_allocated: int = _from("BitsAllocated", lambda *of: whole(*of) or 16, 16)
+    signed: bool = _from("PixelRepresentation", lambda *of: whole(*of) == 1, False)
+    photometric: str = _from("PhotometricInterpretation", text, "")
+
+    position: tuple[float, ...] | None = _from("ImagePositionPatient", partial(floats, count=3))
+    orientation: tuple[float, ...] | None = _from(
+        "ImageOrientationPatient", partial(floats, count=6)
+    )
+    pixel_spacing: tuple[float, ...] | None = _from("PixelSpacing", partial(floats, count=2))
+    thickness: float | None = _from("SliceThickness", real)
+    between: float | None = _from("SpacingBetweenSlices", real)
+
+    slope: float | None = _from("RescaleSlope", real)
+    intercept: float | None = _from("RescaleIntercept", real)
+    rescale_type: str = _from("RescaleType", text, "")
+    units: str = _from("Units", text, "")
+
+    frame_of_reference: str = _from("FrameOfReferenceUID", text, "")
+    acquisition: str = _from("AcquisitionNumber", text, "")
+    stack: str = _from("StackID", text, "")
+    echo: str = _from("EchoNumbers", text, "")
+    echo_ms: str = _from("EchoTime", text, "")
+    b_value: str = _from("DiffusionBValue", _b_value, "")
+    image_type: tuple[str, ...] = _from("ImageType", _image_type, ())
+    settings: tuple[tuple[str, str], ...] = ()
+
+    temporal_index: float | None = _from("TemporalPositionIdentifier", measured)
+    trigger_ms: float | None = _from("TriggerTime", measured)
+    heart_percent: float | None = _from("NominalPercentageOfCardiacPhase", measured)
+    breath_percent: float | None = _from("NominalPercentageOfRespiratoryPhase", measured)
+    time_s: float | None = None
+    reference_ms: float | None = _from("FrameReferenceTime", measured)
+    interval_ms: float | None = _from("TemporalResolution", measured)
+
+    lossy: tuple[Lossy, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """Its name in messages."""
+        return self.file.name if self.frame is None else f"{self.file.name}, frame {self.frame}"
+
+
+Slices = Sequence[Slice]
+_READ: tuple[tuple[str, str, Read], ...] = tuple(
+    (own.name, own.metadata["keyword"], own.metadata["read"])
+    for own in fields(Slice)
+    if own.metadata
+)
+#: What is read of every image: keywords, and tags of private elements.
+ELEMENTS: tuple[str | int, ...] = (
+    *(keyword for _name, keyword, _read in _READ),
+    *_SETTINGS,
+    "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime", "NumberOfFrames",
+    "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod",
+    *(tag for element, creator, _name in _PRIVATE_B_VALUES for tag in (element, creator)),
+)  # fmt: skip
+
+
+def slice_of(header: Fields, file: Path, syntax: str, frame: int | None = None) -> Slice:
+    """What a header says of the image in a file, or of one of its frames.
+
+    Args:
+        header: with ELEMENTS; of a frame, with what its functional groups say.
+        file: where it was read from.
+        syntax: the transfer syntax UID.
+        frame: its number in the file, from 1; None for the only one.
+    Raises:
+        InputError: a value that places or scales the image is malformed.
+    """
+    values = {name: read(header, keyword) for name, keyword, read in _READ}
+    settings = {name: "\\".join(texts(header, keyword)) for keyword, name in _SETTINGS.items()}
+    cells = values["rows"] * values["columns"] * values["samples"]
+    raw_bytes = cells * (whole(header, "NumberOfFrames") or 1) * values["bits_allocated"] / 8
+    return Slice(
+        file=file,
+        frame=frame,
+        settings=tuple((name, value) for name, value in settings.items() if value),
+        time_s=acquisition_time(header),
+        lossy=lossy_steps(header, syntax, raw_bytes, lambda: file.stat().st_size),
+        **values,
+    )

@@ -10,12 +10,12 @@ import copy
 from dataclasses import dataclass
 from decimal import Decimal
 from math import isfinite
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.core.origin import DicomOrigin, Instance
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.dicom.elements import LOSSY_SYNTAXES
-from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.io.dicom.structure import pydicom_failures, silence
 from MedEnhanceLib.io.dicomout.attributes import copy_elements, is_of_study
 from MedEnhanceLib.io.dicomout.derivation import ds_text, fresh_uid, now
@@ -73,7 +73,7 @@ def read_template(origin: DicomOrigin, monitor: Monitor | None = None) -> Templa
     faults: dict[str, None] = {}  # in their order, each once
     for index, file in enumerate(files):
         monitor.progress(index / len(files), "reading headers")
-        sources[file] = _read_header(FileRef.parse(file))
+        sources[file] = _read_header(Path(file))
         faults |= dict.fromkeys(correct(sources[file]))
     for fault in faults:
         monitor.warn(f"the source's {fault}")
@@ -137,12 +137,15 @@ def _checked(text: str, field: str) -> str:
     return text.strip()
 
 
-def _read_header(file: FileRef) -> Dataset:
+def _read_header(file: Path) -> Dataset:
     """A file without its pixels and private elements; raises InputError if it is damaged."""
     pydicom = require("pydicom", purpose="Reading DICOM")
 
     try:
-        with silence(), file.open() as stream:  # invalid values are corrected below, with a warning
+        with (
+            silence(),
+            file.open("rb") as stream,
+        ):  # invalid values are corrected below, with a warning
             header: Dataset = pydicom.dcmread(stream, stop_before_pixels=True)
             header.remove_private_tags()
             header.decode()
@@ -161,7 +164,7 @@ def _one_image(source: Dataset, instance: Instance, origin: DicomOrigin) -> Data
     from pydicom.config import IGNORE
     from pydicom.uid import UID
 
-    name = FileRef.parse(instance.file).name
+    name = Path(instance.file).name
     for keyword in _IDENTITY:
         uid = str(source.get(keyword) or "")
         if not UID(uid, IGNORE).is_valid:

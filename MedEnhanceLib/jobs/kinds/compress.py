@@ -191,7 +191,6 @@ def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:
         inputs={"input": source},
         figures={"shape": volume.shape, "dtype": str(volume.dtype)},
         written=written,
-        anonymous=params.deidentify,
         source=volume,
         overwrite=params.overwrite,
     )

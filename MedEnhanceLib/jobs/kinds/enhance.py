@@ -26,7 +26,7 @@ from MedEnhanceLib.jobs.files import (
 )
 from MedEnhanceLib.jobs.guides import AUTO, check_guides, chosen_guide
 from MedEnhanceLib.jobs.kinds.segment import check_head, head_config
-from MedEnhanceLib.jobs.objects import anonymous_history, write
+from MedEnhanceLib.jobs.objects import write
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -228,7 +228,6 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         inputs=inputs,
         figures=done.report["results"],
         written=written,
-        anonymous=params.deidentify,
         source=source,
         device=done.report["device"],
         model=done.report["model"],
@@ -325,12 +324,6 @@ def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced, monitor
     # Files are often called as patients are.
     volume, enhanced = replace(volume, source=""), replace(enhanced, source="")
     manifest = dict(manifest) | {"inputs": dict.fromkeys(manifest["inputs"], "a volume")}
-    if params.deidentify:
-        volume = replace(volume, source="", history=())
-        enhanced = replace(enhanced, source="", history=anonymous_history(enhanced.history))
-        manifest = {name: entry for name, entry in manifest.items() if name != "dicom"} | {
-            "inputs": {}
-        }
     enhancement_report(
         str(params.report),
         volume=volume,

@@ -60,7 +60,6 @@ def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
         inputs={"input": known_as(source, volume)},
         figures=segmentation_figures(found),
         written=written,
-        anonymous=params.deidentify,
         source=volume,
         device=found.device,
         model=found.model,

@@ -26,7 +26,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 class SeriesParams(Params):
     """List the DICOM series at a place."""
 
-    input: Annotated[str, About(help="a folder, zip, DICOMDIR, list or file", place="input")]
+    input: Annotated[str, About(help="a folder, DICOMDIR, list or file", place="input")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,6 @@ def run_export(params: ExportParams, monitor: Monitor) -> Result:
         inputs=inputs,
         figures={},
         written=written,
-        anonymous=params.deidentify,
         model=params.model,
         source=objects.result,
         overwrite=params.overwrite,

@@ -74,7 +74,6 @@ def run_convert(params: ConvertParams, monitor: Monitor) -> Result:
         inputs={"input": known_as(source, volume)},
         figures={"shape": volume.shape, "dtype": str(volume.dtype)},
         written=written,
-        anonymous=params.deidentify,
         source=volume,
         overwrite=params.overwrite,
     )

@@ -198,52 +198,6 @@ class TestOut:
         assert first.SeriesDescription == "my brain"
         assert np.array_equal(io.load(tmp_path / "out").voxels, io.load(scan).voxels)
 
-    def test_deidentified_results_name_nobody(
-        self, run: Run, mr: Path, tmp_path: Path, networks: list
-    ) -> None:
-        named = mr.rename(tmp_path / "Doe_Jane")
-        ran = run(
-            "enhance", named, tmp_path / "out", "--dicom", "--segment", "--deidentify",
-            "--series", "1.2.3.1", "--report", tmp_path / "page",
-        )  # fmt: skip
-        assert ran.status == 0, ran.err
-        assert run("convert", named, tmp_path / "again", "--dicom", "--deidentify").status == 0
-        again = objects(tmp_path / "again")["MR"][0]
-        found = [dataset for some in objects(tmp_path / "out").values() for dataset in some]
-        assert len({one.PatientID for one in found} | {again.PatientID}) == 2
-        assert {one.PatientIdentityRemoved for one in found} == {"YES"}
-        assert len({one.StudyInstanceUID for one in found} - {"1.2.3"}) == 1
-        texts = [str(dataset) for dataset in found]
-        texts += [(tmp_path / f"{name}.json").read_text() for name in ("out", "again")]
-        texts += [path.read_text() for path in (tmp_path / "page").rglob("*.html")]
-        assert len(texts) >= len(found) + 3
-        for text in texts:
-            assert not any(word in text for word in ("Doe", "P-17", "1.2.3.1", "1.2.3.99"))
-
-    def test_a_history_that_names_somebody_is_left_out_with_deidentify(
-        self, run: Run, mr: Path, tmp_path: Path
-    ) -> None:
-        volume = io.load(mr)
-        before = ("enhanced with guide Doe_Jane.nii.gz", "DERIVED: compressed (Doe) by MedEnhance")
-        io.save(replace(volume, history=before), tmp_path / "a.nrrd")
-        ran = run(
-            "convert", tmp_path / "a.nrrd", tmp_path / "out", "--dicom", "--like", mr,
-            "--deidentify",
-        )  # fmt: skip
-        assert ran.status == 0, ran.err
-        image = objects(tmp_path / "out")["MR"][0]
-        assert "Doe" not in str(image)
-        assert "compressed" in image.DerivationDescription
-
-    def test_the_warning_of_an_uncertain_image_says_what_can_be_done_here(
-        self, run: Run, make_series: Callable, tmp_path: Path
-    ) -> None:
-        burned = make_series(np.zeros((2, 8, 8), np.int16), BurnedInAnnotation="YES")
-        ran = run("convert", burned, tmp_path / "out", "--dicom", "--deidentify")
-        assert ran.status == 3
-        assert "burned into" in ran.err
-        assert "dicom-anonymizer" in ran.err
-
 
 class TestResampled:
     """A tilted, uneven series: all that is made of it says that it was resampled."""
@@ -271,26 +225,24 @@ class TestResampled:
             assert "113085" in [code.CodeValue for code in image.DerivationCodeSequence]
             assert "Jane" not in str(image)
 
-    @pytest.mark.parametrize("more", [(), ("--deidentify",)])
     def test_its_copy_and_what_is_made_of_that(
-        self, run: Run, uneven: Path, tmp_path: Path, more: tuple[str, ...]
+        self, run: Run, uneven: Path, tmp_path: Path
     ) -> None:
-        ran = run("convert", uneven, tmp_path / "out", "--dicom", *self._FIX, *more)
+        ran = run("convert", uneven, tmp_path / "out", "--dicom", *self._FIX)
         assert ran.status == 0, ran.err
         self._refuse_silence(tmp_path / "out")
-        assert run("convert", tmp_path / "out", tmp_path / "next", "--dicom", *more).status == 0
+        assert run("convert", tmp_path / "out", tmp_path / "next", "--dicom").status == 0
         self._refuse_silence(tmp_path / "next")
         assert run("convert", tmp_path / "next", tmp_path / "last", "--dicom").status == 0
         history = io.load(tmp_path / "last").history
         assert [step.startswith("DERIVED: resampled") for step in history] == [True, *[False] * 3]
 
-    @pytest.mark.parametrize("more", [(), ("--deidentify",)])
     def test_an_enhancement_and_its_labels(
-        self, run: Run, uneven: Path, tmp_path: Path, networks: list, more: tuple[str, ...]
+        self, run: Run, uneven: Path, tmp_path: Path, networks: list
     ) -> None:
         ran = run(
             "enhance", uneven, tmp_path / "out", "--dicom", "--segment", "--uncertainty",
-            *self._FIX, *more,
+            *self._FIX,
         )  # fmt: skip
         assert ran.status == 0, ran.err
         assert sorted(objects(tmp_path / "out")) == ["MR", "OT", "SEG"]

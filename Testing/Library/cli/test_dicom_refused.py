@@ -78,10 +78,8 @@ class TestRefused:
         ("options", "words"),
         [
             (["--like", "a"], "like without dicom"),
-            (["--deidentify"], "deidentify without dicom"),
             (["--dicom", "--like-series", "2"], "--like-series without --like"),
             (["--dicom", "--like", "a", "--patient-id", "b"], "knows its own"),
-            (["--dicom", "--patient-id", "b", "--deidentify"], "pseudonym"),
         ],
     )
     def test_options_that_mean_nothing_together(

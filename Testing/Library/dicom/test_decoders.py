@@ -16,7 +16,6 @@ from pydicom.encaps import encapsulate, get_frame
 
 from MedEnhanceLib.errors import DependencyError
 from MedEnhanceLib.io.dicom.decoders import DECODERS, PixelFile, index_pixels
-from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.io.dicom.structure import DamagedError
 
 RLE, SV1, JPEG_LS, J2K = (f"1.2.840.10008.1.2.{end}" for end in ("5", "4.70", "4.80", "4.90"))
@@ -26,7 +25,7 @@ COMPRESSED = [image for image in IMAGES if image.name.startswith(("JPEG", "HTJ2K
 
 def indexed(content: bytes, folder: Path) -> PixelFile:
     (folder / "image.dcm").write_bytes(content)
-    return index_pixels(FileRef(str(folder / "image.dcm")))
+    return index_pixels(folder / "image.dcm")
 
 
 def dataset_of(image: Image) -> Any:
@@ -51,14 +50,14 @@ def test_every_syntax_that_is_decoded_is_among_the_images(tmp_path: Path) -> Non
 )
 def test_real_files_agree_with_the_decoders_of_pydicom(name: str) -> None:
     dataset = pydicom.dcmread(packaged(f"{name}.dcm"))
-    ours = index_pixels(FileRef(str(packaged(f"{name}.dcm")))).frame(0)
+    ours = index_pixels(packaged(f"{name}.dcm")).frame(0)
     assert ours.dtype == dataset.pixel_array.dtype
     assert np.array_equal(ours, dataset.pixel_array)
 
 
 def test_jpeg_of_12_bits_is_near_its_twin_in_jpeg_2000() -> None:
-    twin = index_pixels(FileRef(str(packaged("JPEG2000.dcm")))).frame(0).astype(int)
-    found = index_pixels(FileRef(str(packaged("JPGExtended.dcm")))).frame(0).astype(int)
+    twin = index_pixels(packaged("JPEG2000.dcm")).frame(0).astype(int)
+    found = index_pixels(packaged("JPGExtended.dcm")).frame(0).astype(int)
     assert np.abs(found - twin)[twin > 100].mean() < 25
     assert np.corrcoef(found.ravel(), twin.ravel())[0, 1] > 0.95
 

@@ -12,7 +12,6 @@ import pytest
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io.dicom import list_series, load_dicom
 from MedEnhanceLib.io.dicom.headers import read_header
-from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
@@ -113,7 +112,7 @@ def test_private_b_values_are_known_by_their_maker(
         block.add_new(element & 0xFF, *value(b_value))
         dataset.save_as(file)
     assert values(folder) == FRAMES
-    headers = [read_header(FileRef(str(file))) for file in folder.iterdir()]
+    headers = [read_header(file) for file in folder.iterdir()]
     reported = {one.b_value for header in headers if header for one in header.slices}
     assert reported == {"0", "500", "1000"}
 

@@ -77,22 +77,6 @@ def test_lossy_steps_are_remembered_with_the_worst_ratio(make_series: Make) -> N
     assert load_dicom(make_series(STORED, folder=folder / "b"), monitor=Monitor()).lossy == ()
 
 
-def test_a_lossy_encoding_is_remembered_even_where_the_header_is_silent() -> None:
-    from pydicom.data import get_testdata_file
-
-    from MedEnhanceLib.io.dicom.elements import lossy_steps
-
-    file = Path(str(get_testdata_file("JPEG-lossy.dcm")))
-    dataset = pydicom.dcmread(file, stop_before_pixels=True)
-    for keyword in ("LossyImageCompression", "LossyImageCompressionRatio"):
-        if keyword in dataset:
-            del dataset[keyword]
-    raw = dataset.Rows * dataset.Columns * dataset.BitsAllocated / 8
-    (step,) = lossy_steps(dataset, "1.2.840.10008.1.2.4.51", raw, file.stat().st_size)
-    assert step.method == "ISO_10918_1"
-    assert step.ratio > 1
-
-
 def test_units_of_dose_and_pet_are_stated(make_series: Make) -> None:
     folder = make_series(STORED, Modality="PT", Units="GML", RescaleIntercept=0)
     assert load_dicom(folder, monitor=Monitor()).units == "SUV"

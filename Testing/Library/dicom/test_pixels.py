@@ -17,7 +17,6 @@ from MedEnhanceLib.io.dicom import load_dicom, pixels
 from MedEnhanceLib.io.dicom.headers import read_header
 from MedEnhanceLib.io.dicom.pixels import read_intensities
 from MedEnhanceLib.io.dicom.slices import Slice
-from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def loaded(tmp_path: Path, dataset: Any, monitor: Monitor | None = None) -> Volu
 
 
 def slices_of(*files: Path) -> list[Slice]:
-    headers = [read_header(FileRef(str(file))) for file in files]
+    headers = [read_header(file) for file in files]
     return [one for header in headers if header for one in header.slices]
 
 

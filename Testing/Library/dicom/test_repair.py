@@ -13,7 +13,6 @@ from MedEnhanceLib.errors import Cancelled, GeometryError, InputError
 from MedEnhanceLib.io import load
 from MedEnhanceLib.io.dicom.repair import Repair
 from MedEnhanceLib.io.dicom.slices import Slice
-from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.io.dicom.stack import Repairs, stack
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -34,7 +33,7 @@ def slices_at(along: Any, tilt: tuple[float, float] = (0.0, 0.0), origin: Any = 
     slope = np.tan(np.radians(tilt))
     return [
         Slice(
-            file=FileRef(f"{index:03d}.dcm"),
+            file=Path(f"{index:03d}.dcm"),
             rows=SIZE[0],
             columns=SIZE[1],
             position=tuple(

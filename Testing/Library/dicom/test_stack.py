@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,6 @@ from hypothesis import strategies as st
 
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io.dicom.slices import Slice
-from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.io.dicom.stack import Repairs, stack
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -37,7 +37,7 @@ def planes(
 
 def plane(index: int, position: Any, orientation: Any = AXIAL, **fields: Any) -> Slice:
     values = {
-        "file": FileRef(f"{index:03d}.dcm"),
+        "file": Path(f"{index:03d}.dcm"),
         "instance": f"1.2.{index}",
         "rows": 8,
         "columns": 6,
@@ -112,7 +112,7 @@ def test_positions_rounded_to_hundredths_make_a_volume(
 
 
 def test_frames_of_one_file_are_slices_too() -> None:
-    file = FileRef("multi.dcm")
+    file = Path("multi.dcm")
     slices = [
         plane(k, (0, 0, mm), file=file, frame=k + 1)
         for k, mm in enumerate([0.0, 6.0, 2.0, 4.0, 10.0])
