@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy.typing as npt
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.nets.intensity import scaling_for
+from MedEnhanceLib.nets.intensity import Scaling, scaling_for
 from MedEnhanceLib.runtime.progress import Monitor
 
 Floats = npt.NDArray[np.float32]
@@ -26,10 +27,10 @@ DIRECTIONS: tuple[Direction, ...] = ("in_plane", "through_plane")
 
 #: Side of a block in voxels, and the distance between blocks.
 _BLOCK, _STEP = 24, 12
-#: Side of the cells whose means decide what is tissue, and the means of tissue: HU, and shares of
-#: the robust maximum. Means, because noise must not decide it.
+#: Side of the cells whose means decide what is tissue, and the means of tissue, on the network's
+#: scale. Means, because noise must not decide it.
 _CELL = 4
-_TISSUE = {"CT": (-200.0, 250.0), "MR": (0.08, 2.5)}
+_TISSUE = {"CT": (-0.2, 0.25), "MR": (0.08, 2.5)}
 #: Planes that are measured, and blocks at most.
 _PLANES, _MOST_BLOCKS, _FEWEST_BLOCKS = 48, 20_000, 24
 #: Share of the blocks in each class, and below which frequency (cycles per voxel) they are sorted.
@@ -98,18 +99,11 @@ def measure_appearance(volume: Volume, monitor: Monitor | None = None) -> Appear
             "Leave the look out, or state the modality.",
         )
     volume = volume.frame(0)
-    scaling = scaling_for(volume)
-    if volume.modality == "CT":
-        offset, scale = 0.0, 1.0
-    else:
-        offset, scale = scaling.offset, scaling.scale
-    di, dj, dk = volume.geometry.spacing
-    spectra: dict[Direction, Spectra] = {}
-    planes = _planes_of(volume.voxels, offset, scale)
-    spectra["in_plane"] = _spectra(planes, (dj, di), volume.modality, name, None, monitor)
-    if dk <= _MOST_ANISOTROPIC * min(di, dj) and volume.shape[0] >= 2 * _BLOCK:
-        planes = _planes_of(volume.voxels.swapaxes(0, 1), offset, scale)
-        spectra["through_plane"] = _spectra(planes, (dk, di), volume.modality, name, 0, monitor)
+    voxels, (di, dj, dk) = volume.voxels, volume.geometry.spacing
+    measure = partial(_spectra, scaling_for(volume), volume.modality, name, monitor)
+    spectra = {DIRECTIONS[0]: measure(voxels, (dj, di), is_radial=True)}
+    if dk <= _MOST_ANISOTROPIC * min(di, dj) and len(voxels) >= 2 * _BLOCK:
+        spectra[DIRECTIONS[1]] = measure(voxels.swapaxes(0, 1), (dk, di), is_radial=False)
     return Appearance(volume.modality, (spectra,))
 
 
@@ -124,74 +118,66 @@ def combine(appearances: Sequence[Appearance]) -> Appearance:
     return Appearance(modalities[0], tuple(p for each in appearances for p in each.patients))
 
 
-def _planes_of(voxels: npt.NDArray[Any], offset: float, scale: float) -> list[Floats]:
-    """Evenly chosen planes along the first axis, scaled."""
-    chosen = np.unique(np.linspace(0, len(voxels) - 1, min(len(voxels), _PLANES)).round())
-    return [(voxels[int(k)].astype(np.float32) - offset) / scale for k in chosen]
-
-
 def _spectra(
-    planes: Sequence[Floats],
-    spacing_mm: tuple[float, float],
+    scaling: Scaling,
     modality: str,
     name: str,
-    axis: int | None,
     monitor: Monitor | None,
+    voxels: npt.NDArray[Any],
+    spacing_mm: tuple[float, float],
+    *,
+    is_radial: bool,
 ) -> Spectra:
-    """Spectra over planes [rows, columns].
+    """Spectra over planes, evenly chosen along the first axis.
 
-    axis: None for radial means; 0 for frequencies that are mostly along rows' direction.
+    is_radial: whether all directions in the plane count, or those near that of its rows.
     """
-    blocks, of_plane = _tissue_blocks(planes, _TISSUE[modality], monitor)
-    if len(blocks) < _FEWEST_BLOCKS:
+    blocks = []
+    places = np.unique(np.linspace(0, len(voxels) - 1, min(len(voxels), _PLANES)).round())
+    for place in places.astype(int):
+        if monitor is not None:
+            monitor.check()
+        blocks.append(_tissue_blocks(scaling.apply(voxels[place]), modality, len(places)))
+    found = np.concatenate(blocks)
+    if len(found) < _FEWEST_BLOCKS:
         raise InputError(
-            f"{name}: {len(blocks)} blocks of {_BLOCK} × {_BLOCK} voxels lie wholly in tissue, "
+            f"{name}: {len(found)} blocks of {_BLOCK} × {_BLOCK} voxels lie wholly in tissue, "
             f"{_FEWEST_BLOCKS} are needed to measure sharpness and noise",
             "Leave the look out, or choose a volume that shows more tissue.",
         )
-    bins, frequencies = _bins(spacing_mm, axis)
-    density = _power(blocks) @ bins.T * (spacing_mm[0] * spacing_mm[1])
+    voxel = max(spacing_mm) if is_radial else spacing_mm[0]
+    bins, frequencies = _bins(spacing_mm, voxel, is_radial=is_radial)
+    density = _power(found) @ bins.T * (spacing_mm[0] * spacing_mm[1])
     edge = frequencies * max(spacing_mm) < _SORTED_BELOW
     coarse = density[:, edge if edge.any() else [0]].mean(axis=1)
     logs = np.log(density + TINY)
     # Parts of equal numbers of blocks, in the order of planes; each with its own classes.
-    order = np.argsort(of_plane, kind="stable")
     smooth, detailed = [], []
-    for part in np.array_split(order, PARTS):
+    for part in np.array_split(np.arange(len(found)), PARTS):
         ranked = part[np.argsort(coarse[part], kind="stable")]
         size = max(1, round(_CLASS * len(part)))
         smooth.append(logs[ranked[:size]].mean(axis=0))
         detailed.append(logs[ranked[-size:]].mean(axis=0))
-    voxel = max(spacing_mm) if axis is None else spacing_mm[axis]
     return Spectra(voxel, frequencies, np.array(smooth, float), np.array(detailed, float))
 
 
-def _tissue_blocks(
-    planes: Sequence[Floats], limits: tuple[float, float], monitor: Monitor | None
-) -> tuple[Floats, npt.NDArray[np.int64]]:
-    """Blocks that lie in tissue, [N, side, side], and the plane of each."""
-    found: list[Floats] = []
-    places: list[int] = []
-    most = max(1, _MOST_BLOCKS // len(planes))
-    for number, plane in enumerate(planes):
-        if monitor is not None:
-            monitor.check()
-        rows, columns = (side // _CELL for side in plane.shape)
-        if rows * _CELL < _BLOCK or columns * _CELL < _BLOCK:
-            continue
-        cells = plane[: rows * _CELL, : columns * _CELL]
-        means = cells.reshape(rows, _CELL, columns, _CELL).mean(axis=(1, 3))
-        is_tissue = (means > limits[0]) & (means < limits[1])
-        side = _BLOCK // _CELL
-        whole = np.lib.stride_tricks.sliding_window_view(is_tissue, (side, side))
-        step = _STEP // _CELL
-        where = np.argwhere(whole[::step, ::step].all(axis=(2, 3))) * _STEP
-        if len(where) > most:
-            where = where[np.linspace(0, len(where) - 1, most).astype(int)]
-        found += [plane[j : j + _BLOCK, i : i + _BLOCK] for j, i in where]
-        places += [number] * len(where)
-    blocks = np.array(found, np.float32).reshape(-1, _BLOCK, _BLOCK)
-    return blocks, np.array(places, np.int64)
+def _tissue_blocks(plane: Floats, modality: str, planes: int) -> Floats:
+    """Blocks of a plane that lie in tissue, [N, side, side]; of so many planes."""
+    rows, columns = (side // _CELL for side in plane.shape)
+    if min(rows, columns) * _CELL < _BLOCK:
+        return np.empty((0, _BLOCK, _BLOCK), np.float32)
+    cells = plane[: rows * _CELL, : columns * _CELL]
+    means = cells.reshape(rows, _CELL, columns, _CELL).mean(axis=(1, 3))
+    low, high = _TISSUE[modality]
+    is_tissue = (means > low) & (means < high)
+    side, step = _BLOCK // _CELL, _STEP // _CELL
+    whole = np.lib.stride_tricks.sliding_window_view(is_tissue, (side, side))
+    where = np.argwhere(whole[::step, ::step].all(axis=(2, 3))) * _STEP
+    most = max(1, _MOST_BLOCKS // planes)
+    if len(where) > most:
+        where = where[np.linspace(0, len(where) - 1, most).astype(int)]
+    blocks = np.lib.stride_tricks.sliding_window_view(plane, (_BLOCK, _BLOCK))
+    return blocks[where[:, 0], where[:, 1]]
 
 
 def _power(blocks: Floats) -> Floats:
@@ -210,15 +196,15 @@ def _power(blocks: Floats) -> Floats:
     return power.reshape(len(blocks), -1)
 
 
-def _bins(spacing_mm: tuple[float, float], axis: int | None) -> tuple[Floats, Doubles]:
+def _bins(
+    spacing_mm: tuple[float, float], voxel_mm: float, *, is_radial: bool
+) -> tuple[Floats, Doubles]:
     """Weights of the means over frequencies, [F, side · (side / 2 + 1)], and these frequencies."""
     rows = np.fft.fftfreq(_BLOCK, spacing_mm[0])[:, None]
     columns = np.fft.rfftfreq(_BLOCK, spacing_mm[1])[None]
     radius = np.hypot(rows, columns)
-    voxel = max(spacing_mm) if axis is None else spacing_mm[axis]
-    width = 1 / (_BLOCK * voxel)
-    number = np.rint(radius / width).astype(int)
-    if axis == 0:
+    number = np.rint(radius * _BLOCK * voxel_mm).astype(int)
+    if not is_radial:
         number[2 * np.abs(columns) > np.abs(rows) + 0 * columns] = 0
     twice = np.full(radius.shape, 2.0)
     twice[:, [0, -1]] = 1

@@ -15,18 +15,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.core.slabs import let_go
-from MedEnhanceLib.core.volume import Volume, Voxels
+from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import robust_max
 from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.hqg.averaging import averaged
 from MedEnhanceLib.runtime.dependencies import require
 
 Floats = npt.NDArray[np.float32]
-Mask = npt.NDArray[np.bool_]
 #: Side of the blocks, and fewest blocks along an axis that has as many voxels.
 _BLOCK_MM, _FEWEST_BLOCKS = 5.0, 8
-#: Slices that are averaged at once, about.
-_SLICES = 16
 #: Spans of the spline. With 50 mm, and with N4's usual doubling of a span per axis, more undamaged
 #: scans exceed the limit; with 100 mm the correction loses 0.4 dB.
 _SPAN_MM = 60.0
@@ -94,12 +91,17 @@ def measure_bias_field(volume: Volume, *, noise: float = 0.0) -> BiasField:
             "a CT has no bias field of the kind N4 corrects",
             "Leave the correction of the bias field out (--bias-correction).",
         )
-    coarse, spacing = _coarse(volume)
-    tissue, steps = _tissue(coarse, noise), tuple(_steps(volume))
+    steps = tuple(
+        max(1, min(round(_BLOCK_MM / size), count // _FEWEST_BLOCKS))
+        for size, count in zip(reversed(volume.geometry.spacing), volume.shape, strict=True)
+    )
+    means = averaged(volume, steps)
+    coarse = means.voxels
+    tissue = coarse > max(_TISSUE * robust_max(coarse), _ABOVE_NOISE * noise)
     if not tissue.any() or float(coarse[tissue].std()) == 0:
         reason = "bias field not measured: intensities are constant"
         return BiasField(volume.shape, None, steps, 0.0, False, reason)
-    log_field = _log_field(coarse, spacing, tissue)
+    log_field = _log_field(means, tissue)
     inside = log_field[tissue]
     low, high = np.quantile(inside, (0.05, 0.95))
     spread = float(high - low)
@@ -117,47 +119,10 @@ def measure_bias_field(volume: Volume, *, noise: float = 0.0) -> BiasField:
     return BiasField(volume.shape, log_field, steps, spread, is_strong, reason)
 
 
-def _steps(volume: Volume) -> list[int]:
-    """Voxels along k, j, i that a block has."""
-    return [
-        max(1, min(round(_BLOCK_MM / size), count // _FEWEST_BLOCKS))
-        for size, count in zip(reversed(volume.geometry.spacing), volume.shape, strict=True)
-    ]
-
-
-def _coarse(volume: Volume) -> tuple[Floats, list[float]]:
-    """Means over blocks, [K, J, I], and their spacing in mm along i, j, k."""
-    steps = _steps(volume)
-    whole = volume.shape[0] // steps[0] * steps[0]
-    tall = max(1, _SLICES // steps[0]) * steps[0]
-    parts = []
-    for first in range(0, whole, tall):
-        parts.append(_means(volume.voxels[first : min(first + tall, whole)], steps))
-        let_go(volume.voxels)
-    sizes = zip(volume.geometry.spacing, reversed(steps), strict=True)
-    return np.concatenate(parts), [size * step for size, step in sizes]
-
-
-def _means(voxels: Voxels, steps: list[int]) -> Floats:
-    """Over the whole blocks in some slices."""
-    means: Voxels = voxels
-    for axis, step in enumerate(steps):
-        whole = means.shape[axis] // step * step
-        places = np.arange(0, whole, step)
-        total = np.add.reduceat(means.take(range(whole), axis), places, axis=axis, dtype=np.float64)
-        means = total / np.float64(step)
-    return means.astype(np.float32)
-
-
-def _tissue(coarse: Floats, noise: float) -> Mask:
-    tissue: Mask = coarse > max(_TISSUE * robust_max(coarse), _ABOVE_NOISE * noise)
-    return tissue
-
-
-def _log_field(coarse: Floats, spacing: list[float], tissue: Mask) -> Floats:
+def _log_field(means: Volume, tissue: npt.NDArray[np.bool_]) -> Floats:
     """The logarithm of N4's field at the blocks."""
     sitk: Any = require("SimpleITK", purpose="The bias field (N4)")
-    shape = coarse.shape
+    coarse, shape, spacing = means.voxels, means.shape, means.geometry.spacing
     for axis in range(3):
         if coarse.shape[axis] == 1:  # a spline needs an extent
             coarse, tissue = np.repeat(coarse, 2, axis), np.repeat(tissue, 2, axis)

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade.image import gaussian_blur
+from MedEnhanceLib.hqg.averaging import averaged
 from MedEnhanceLib.nets.intensity import scaling_for
 
 Floats = npt.NDArray[np.float32]
@@ -93,10 +94,16 @@ def measure_contrast(volume: Volume) -> Contrast | None:
     Returns:
         None where too little tissue is shown, or it has one intensity.
     """
-    cells, spacing = _cells(volume)
+    sizes = [
+        max(1, min(round(_CELL_MM / mm), side))
+        for mm, side in zip(reversed(volume.geometry.spacing), volume.shape, strict=True)
+    ]
+    coarse = averaged(volume, sizes)
+    cells = scaling_for(volume).apply(coarse.voxels)
+    di, dj, dk = coarse.geometry.spacing
 
     def smoothed(values: Floats, sigma_mm: float) -> Floats:
-        return gaussian_blur(values, sigma_mm / spacing[1], sigma_slices=sigma_mm / spacing[0])
+        return gaussian_blur(values, 2 * sigma_mm / (di + dj), sigma_slices=sigma_mm / dk)
 
     image = smoothed(cells, _SMOOTH_MM)
     body = (image > _BODY * _otsu(image)).astype(np.float32)
@@ -115,21 +122,6 @@ def measure_contrast(volume: Volume) -> Contrast | None:
         tails=float(np.log((high - middle) / (middle - low))),
         middle=float(np.log((upper - middle) / (middle - lower))),
     )
-
-
-def _cells(volume: Volume) -> tuple[Floats, tuple[float, float]]:
-    """Means over cells of about 2 mm, on the network's scale; mm across and within slices."""
-    di, dj, dk = volume.geometry.spacing
-    sizes = [max(1, round(_CELL_MM / mm)) for mm in (dk, dj, di)]
-    counts = [max(1, side // size) for side, size in zip(volume.shape, sizes, strict=True)]
-    sizes = [min(size, side) for side, size in zip(volume.shape, sizes, strict=True)]
-    (nk, nj, ni), (sk, sj, si) = counts, sizes
-    scaling = scaling_for(volume)
-    cells = np.empty((nk, nj, ni), np.float32)
-    for k in range(nk):
-        slab = scaling.apply(volume.voxels[k * sk : (k + 1) * sk, : nj * sj, : ni * si])
-        cells[k] = slab.reshape(sk, nj, sj, ni, si).mean(axis=(0, 2, 4))
-    return cells, (sk * dk, (sj * dj + si * di) / 2)
 
 
 def _otsu(image: Floats) -> float:

@@ -385,8 +385,7 @@ class _Steps:
                 denoise=lambda: denoised(monitor=monitor),
                 monitor=monitor,
             )
-            facts = {"summary": "; ".join(match.sentences())} | match.to_json()
-            return matched.voxels.astype(np.float32), {"look": facts}
+            return matched.voxels.astype(np.float32), {"look": match.facts()}
         assert decision.blur is not None
         sharp = undo_blur(
             frame.voxels,

@@ -157,26 +157,17 @@ def _usable(place: _Place, volume: Volume, monitor: Monitor) -> Volume | None:
 def _candidate(volume: Volume, place: _Place) -> Candidate:
     from MedEnhanceLib.hqg.guide import Candidate, noise_of
 
-    header = place.header
     depth, rows, columns = volume.shape[-3:]
-    candidate = Candidate(
+    description = Path(volume.source).name
+    if place.header is not None:
+        description = place.header.description or place.path.name
+    return Candidate(
         key=volume.source,
-        description=Path(volume.source).name,
+        description=description,
         modality=volume.modality,
-        folder=str(place.path.parent),
         geometry=volume.geometry,
         shape=(depth, rows, columns),
         noise=noise_of(volume),
-    )
-    if header is None:
-        return candidate
-    return replace(
-        candidate,
-        description=header.description or place.path.name,
-        frame_of_reference=header.slices[0].frame_of_reference if header.slices else "",
-        study=header.study,
-        patient=header.patient,
-        date=header.date,
     )
 
 

@@ -17,14 +17,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import SimpleITK as sitk  # noqa: N813 - the name of its documentation
 from _common import REPOSITORY, RESULTS, SHARED_DATA, gate, write
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import robust_max
 from MedEnhanceLib.hqg.guide import align
-from MedEnhanceLib.hqg.registration import Image, Registration, Rigid
+from MedEnhanceLib.hqg.registration import Matrix, Registration
 from MedEnhanceLib.io import load
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -75,11 +75,11 @@ def main() -> None:
 def of_pair(name: str, guide_name: str, motions: tuple[tuple[float, float, int], ...]) -> list[Row]:
     """The pair as it is, with planted motions, and mirrored."""
     volume, guide = read(name), read(guide_name)
-    registration = Registration(Image(volume.voxels, volume.geometry))
+    registration = Registration(volume)
     clean = align(guide, volume, Monitor())
-    true = place_of(clean.facts)
+    true = clean.place
     about = {"volume": name, "guide": guide_name}
-    from_headers = registration.displacement(true, registration.by_headers())
+    from_headers = float(registration.displacement(true, np.eye(4)).mean())
     rows = [{**about, "kind": "as is", "from_headers_voxels": from_headers, **shown(clean.facts)}]
     for shift, degrees, percent in motions:
         motion = drawn(shift, degrees, registration.center)
@@ -87,8 +87,7 @@ def of_pair(name: str, guide_name: str, motions: tuple[tuple[float, float, int],
         began = time.process_time()
         aligned = align(moved(guide, motion), noise, Monitor())
         cpu = time.process_time() - began
-        place = place_of(aligned.facts)
-        errors = distances(registration, place.matrix, motion.matrix @ true.matrix, volume.geometry)
+        errors = registration.displacement(aligned.place, motion @ true)
         rows.append(
             {
                 **about,
@@ -117,24 +116,6 @@ def shown(facts: dict[str, Any]) -> Row:
     return {key: facts[key] for key in ("used", "moved", "fit_before", "fit_after", "overlap")}
 
 
-def place_of(facts: dict[str, Any]) -> Rigid:
-    """Where the guide was put."""
-    return Rigid(tuple(facts["angles"]), tuple(facts["shift_mm"]), tuple(facts["center_mm"]))
-
-
-def distances(
-    registration: Registration,
-    one: npt.NDArray[np.float64],
-    other: npt.NDArray[np.float64],
-    grid: Geometry,
-) -> npt.NDArray[np.float64]:
-    """Between two places at each point of the tissue, in voxels."""
-    points = registration.points
-    difference = (np.c_[points, np.ones(len(points))] @ (one - other).T)[:, :3]
-    steps = np.linalg.inv(grid.affine_lps[:3, :3])
-    return np.asarray(np.linalg.norm(difference @ steps.T, axis=1))
-
-
 def read(name: str) -> Volume:
     return load(SHARED_DATA / f"{name}.nii.gz")
 
@@ -148,17 +129,21 @@ def noisy(volume: Volume, percent: float) -> Volume:
     return volume.with_voxels(np.hypot(values + noise[0], noise[1]))
 
 
-def drawn(shift: float, degrees: float, center: tuple[float, float, float]) -> Rigid:
-    """A motion of that size in a direction that chance gives."""
+def drawn(shift: float, degrees: float, center: Matrix) -> Matrix:
+    """A motion of that size in a direction that chance gives, about a center; 4×4."""
     ways = np.random.default_rng(round(10 * shift)).normal(size=(2, 3))
     ways /= np.linalg.norm(ways, axis=1, keepdims=True)
     angles, shifts = (ways * [[np.radians(degrees)], [shift]]).tolist()
-    return Rigid(tuple(angles), tuple(shifts), center)
+    turn = sitk.Euler3DTransform(center.tolist(), *angles, shifts)
+    motion = np.eye(4)
+    motion[:3, :3] = np.array(turn.GetMatrix()).reshape(3, 3)
+    motion[:3, 3] = turn.TransformPoint((0.0, 0.0, 0.0))
+    return motion
 
 
-def moved(guide: Volume, motion: Rigid) -> Volume:
+def moved(guide: Volume, motion: Matrix) -> Volume:
     """The guide with its header changed."""
-    affine = motion.matrix @ guide.geometry.affine_lps
+    affine = motion @ guide.geometry.affine_lps
     spacing = guide.geometry.spacing
     direction = tuple(map(tuple, (affine[:3, :3] / np.array(spacing)).tolist()))
     return replace(

@@ -590,7 +590,7 @@ class ApplyTest(EnhanceTestCase):
         self.results.stamp(made["result"], "enhanced", node)
         self.panel.update()
         self.assertEqual(button.text, "Suggested: FLAIR")
-        self.assertIn("same study, least noise of", button.toolTip)
+        self.assertIn("same examination, least noise of", button.toolTip)
         self.assertTrue(button.isVisibleTo(self.panel.widget))
         self.assertIsNone(self.panel.options.guide)
         button.click()

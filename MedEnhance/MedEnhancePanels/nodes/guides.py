@@ -38,7 +38,7 @@ def suggested(node):
     ]
     if not others:
         return None, ""
-    own, *candidates = (_candidate(each, study) for each in (bridge.frameNodes(node)[0], *others))
+    own, *candidates = (_candidate(each) for each in (bridge.frameNodes(node)[0], *others))
     suggestion = suggest(own, candidates)
     if suggestion is None:
         return None, ""
@@ -54,18 +54,16 @@ def isVolume(node):
     )
 
 
-def _candidate(node, study):
+def _candidate(node):
     from MedEnhanceLib.hqg.guide import Candidate
 
-    noise = _noise(node)
     return Candidate(
         key=node.GetID() or "",
         description=node.GetName() or "",
         modality=bridge.modalityOf(node),
-        study=str(study),
         geometry=bridge.geometryOf(node),
         shape=tuple(reversed(node.GetImageData().GetDimensions())),
-        noise=noise if np.isfinite(noise) else None,
+        noise=_noise(node),
     )
 
 

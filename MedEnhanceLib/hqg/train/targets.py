@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
+from MedEnhanceLib.hqg.averaging import averaged
 from MedEnhanceLib.hqg.guide import align
 from MedEnhanceLib.io import load
 from MedEnhanceLib.nets.intensity import scaling_for
@@ -143,45 +144,25 @@ def resolutions(
     """
     scaled = scaling_for(volume).apply(volume.voxels)
     spacing = volume.geometry.spacing
-    series = (scaled, *guides)
     if min(scaled.shape) < _THINNEST:
         return
+    series = (scaled, *guides)
     own = own_noise(scaled, volume.modality, spacing)
     if is_clean or own <= _MOST_NOISE:
         yield Target(series, spacing, name, True, own)
-    factors = _factors(scaled.shape, spacing)
+    factors = [
+        _HALF if mm <= _NEARLY_SHORTEST * min(spacing) and side // _HALF >= _LEAST_SIDE else 1
+        for side, mm in zip(scaled.shape, reversed(spacing), strict=True)
+    ]
     if max(factors) > 1:
-        coarse = tuple(_averaged(voxels, factors) for voxels in series)
-        i, j, k = (mm * factor for mm, factor in zip(spacing, reversed(factors), strict=True))
+        means = [averaged(volume.with_voxels(voxels), factors) for voxels in series]
+        spacing = means[0].geometry.spacing
         # The mean of two neighbors has at least half of their noise.
-        own = max(own / 2, own_noise(coarse[0], volume.modality, (i, j, k)))
-        yield Target(coarse, (i, j, k), name, False, own)
+        own = max(own / 2, own_noise(means[0].voxels, volume.modality, spacing))
+        yield Target(tuple(mean.voxels for mean in means), spacing, name, False, own)
 
 
 def own_noise(scaled: Floats, modality: str, spacing: Sequence[float]) -> float:
     """σ of the noise of a clean volume; 0 where it may be anatomy as well."""
     noise = measure_noise(scaled, modality=modality, spacing=spacing)
     return float(noise.level) if noise.confidence > _CERTAIN else 0.0
-
-
-def _factors(shape: tuple[int, ...], spacing: Sequence[float]) -> tuple[int, ...]:
-    """Voxels that become one along slices, rows and columns."""
-    least = min(spacing)
-    return tuple(
-        _HALF if mm <= _NEARLY_SHORTEST * least and side // _HALF >= _LEAST_SIDE else 1
-        for side, mm in zip(shape, reversed(spacing), strict=True)
-    )
-
-
-def _averaged(voxels: Floats, factors: tuple[int, ...]) -> Floats:
-    ends = tuple(
-        slice(0, side // factor * factor)
-        for side, factor in zip(voxels.shape, factors, strict=True)
-    )
-    k, j, i = factors
-    whole = voxels[ends]
-    slices, rows, columns = (
-        side // factor for side, factor in zip(whole.shape, factors, strict=True)
-    )
-    mean: Floats = whole.reshape(slices, k, rows, j, columns, i).mean((1, 3, 5)).astype(np.float32)
-    return mean

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import SimpleITK
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.hqg.guide import AlignedGuide, Candidate, align, suggest
-from MedEnhanceLib.hqg.registration import Rigid
+from MedEnhanceLib.hqg.guide import Candidate, align, suggest
 from MedEnhanceLib.runtime.progress import Monitor
 
 Floats = npt.NDArray[np.float32]
@@ -45,9 +45,15 @@ def other_contrast(brain: Volume) -> Volume:
     return replace(brain, voxels=(inverted + noise).astype(np.float32), source="other contrast")
 
 
-def displaced(volume: Volume, place: Rigid) -> Volume:
-    """The volume with its content moved, by its header alone."""
-    moved = place.matrix @ volume.geometry.affine_lps
+def displaced(
+    volume: Volume, shift: tuple[float, float, float], angles: tuple[float, ...] = (0, 0, 0)
+) -> Volume:
+    """The volume with its content moved by some mm and radians, by its header alone."""
+    turn = SimpleITK.Euler3DTransform((0.0, 20.0, 20.0), *angles, shift)
+    place = np.eye(4)
+    place[:3, :3] = np.array(turn.GetMatrix()).reshape(3, 3)
+    place[:3, 3] = turn.TransformPoint((0.0, 0.0, 0.0))
+    moved = place @ volume.geometry.affine_lps
     spacing = np.linalg.norm(moved[:3, :3], axis=0)
     direction = tuple(map(tuple, (moved[:3, :3] / spacing).tolist()))
     geometry = Geometry(tuple(spacing.tolist()), tuple(moved[:3, 3].tolist()), direction)
@@ -69,8 +75,8 @@ def test_a_guide_in_place_keeps_its_voxels(brain: Volume, other_contrast: Volume
 
 @pytest.mark.parametrize("shift", [1.5, 8.0])
 def test_a_planted_motion_is_undone(brain: Volume, other_contrast: Volume, shift: float) -> None:
-    motion = Rigid((0.06, -0.04, 0.05), (shift, -shift / 2, shift / 3), (0.0, 20.0, 20.0))
-    aligned = align(displaced(other_contrast, motion), brain, Monitor())
+    guide = displaced(other_contrast, (shift, -shift / 2, shift / 3), (0.06, -0.04, 0.05))
+    aligned = align(guide, brain, Monitor())
     assert aligned.is_usable and aligned.facts["moved"]
     assert aligned.facts["fit_after"] > aligned.facts["fit_before"]
     # A quarter of a voxel costs about .02 here.
@@ -78,7 +84,7 @@ def test_a_planted_motion_is_undone(brain: Volume, other_contrast: Volume, shift
 
 
 def test_the_same_input_gives_the_same_result(brain: Volume, other_contrast: Volume) -> None:
-    guide = displaced(other_contrast, Rigid(shift=(2.0, 1.0, -2.0)))
+    guide = displaced(other_contrast, (2.0, 1.0, -2.0))
     part = brain.crop(k=slice(15, 45), j=slice(20, 60))
     first, second = (align(guide, part, Monitor()) for _ in range(2))
     np.testing.assert_array_equal(first.voxels, second.voxels)
@@ -93,34 +99,24 @@ def test_what_the_guide_does_not_show_is_nan(brain: Volume, other_contrast: Volu
     assert aligned.facts["overlap"] < 0.9
 
 
-def test_headers_without_a_common_position_are_replaced_by_the_centers(
-    brain: Volume, other_contrast: Volume, recorder: Any
+@pytest.mark.parametrize("kind", ["elsewhere", pytest.param("else", marks=pytest.mark.slow)])
+def test_a_guide_that_does_not_fit_is_not_used(
+    brain: Volume, other_contrast: Volume, recorder: Any, kind: str
 ) -> None:
-    far = displaced(other_contrast, Rigid(shift=(0.0, 0.0, 900.0)))
-    aligned = align(far, brain, recorder.monitor)
-    assert aligned.is_usable and aligned.facts["start"] == "centers"
-    assert correlation(aligned.voxels, other_contrast.voxels) > 0.95
-    assert "by the centers" in recorder.warnings[0]
-
-
-def refused(guide: Volume, volume: Volume, recorder: Any) -> AlignedGuide:
-    aligned = align(guide, volume, recorder.monitor)
+    if kind == "elsewhere":
+        guide, says = displaced(other_contrast, (0.0, 0.0, 900.0)), "it shows 0%"
+    else:
+        rng = np.random.default_rng(5)
+        k, j, i = np.indices(brain.shape)
+        bumps = sum(
+            np.sin(rng.normal(0, 0.4, 3) @ np.stack([k, j, i]).reshape(3, -1)) for _ in range(9)
+        )
+        voxels = (np.reshape(bumps, brain.shape) + 9).astype(np.float32)
+        guide, says = replace(brain, voxels=voxels, source="else"), "does not match"
+    aligned = align(guide, brain, recorder.monitor)
     assert not aligned.is_usable and not aligned.facts["used"]
     assert np.isnan(aligned.voxels).all()
-    assert recorder.warnings == [aligned.reason]
-    return aligned
-
-
-@pytest.mark.slow
-def test_a_guide_of_something_else_is_not_used(brain: Volume, recorder: Any) -> None:
-    rng = np.random.default_rng(5)
-    k, j, i = np.indices(brain.shape)
-    bumps = sum(
-        np.sin(rng.normal(0, 0.4, 3) @ np.stack([k, j, i]).reshape(3, -1)) for _ in range(9)
-    )
-    voxels = (np.reshape(bumps, brain.shape) + 9).astype(np.float32)
-    aligned = refused(replace(brain, voxels=voxels, source="else"), brain, recorder)
-    assert "does not match" in aligned.reason
+    assert recorder.warnings == [aligned.reason] and says in aligned.reason
 
 
 def test_sequences_and_empty_guides_are_refused(brain: Volume) -> None:
@@ -135,42 +131,28 @@ def test_sequences_and_empty_guides_are_refused(brain: Volume) -> None:
 
 
 NOISY = Candidate(
-    key="1", modality="MR", frame_of_reference="9", patient="P", date="2020-01-02", noise=0.3
+    key="1", description="T1", modality="MR", geometry=Geometry(), shape=(20, 20, 20), noise=0.3
 )
 
 
-def series(key: str, **fields: Any) -> Candidate:
-    return replace(NOISY, key=key, **fields)
-
-
 def test_the_series_of_least_noise_is_suggested() -> None:
-    choice = suggest(
-        NOISY, [NOISY, series("2", noise=0.1, description="T2"), series("3", noise=0.2)]
-    )
-    assert choice is not None and choice.candidate.key == "2"
+    less, least = replace(NOISY, key="2", noise=0.2), replace(NOISY, key="3", noise=0.1)
+    choice = suggest(NOISY, [less, replace(least, description="T2")])
+    assert choice is not None and choice.candidate.key == "3"
     assert choice.reason == (
-        "T2: same frame of reference, least noise of 2 series (33% of the volume's)."
+        "T2: same examination, least noise of 2 series, 33% of the volume's noise."
     )
 
 
 @pytest.mark.parametrize(
     "fields",
     [
-        {"patient": "Q"},
         {"modality": "CT"},
         {"noise": 0.4},
-        {"frame_of_reference": "8", "date": "2021-01-02"},
+        {"noise": np.inf},
+        {"geometry": Geometry(origin=(50.0, 0.0, 0.0))},
+        {"geometry": Geometry((3.0, 3.0, 3.0))},
     ],
 )
 def test_what_is_no_help_is_not_suggested(fields: dict[str, Any]) -> None:
-    assert suggest(NOISY, [series("2", **{"noise": 0.1, **fields})]) is None
-
-
-def test_files_without_headers_must_show_the_same_region() -> None:
-    grid = {"modality": "MR", "folder": "f", "geometry": Geometry(), "shape": (20, 20, 20)}
-    volume = Candidate(key="a", **grid)
-    far = Candidate(key="b", **{**grid, "geometry": Geometry(origin=(50.0, 0.0, 0.0))})
-    near = Candidate(key="c", **grid)
-    choice = suggest(volume, [volume, far, near])
-    assert choice is not None and choice.candidate.key == "c"
-    assert suggest(volume, [far]) is None
+    assert suggest(NOISY, [replace(NOISY, key="2", **{"noise": 0.1, **fields})]) is None
