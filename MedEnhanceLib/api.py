@@ -25,13 +25,12 @@ from MedEnhanceLib.gradprom.config import SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.jobs.addresses import is_remote, local, sent_result, shown
 from MedEnhanceLib.jobs.bar import watched
-from MedEnhanceLib.jobs.dicom import DicomParams, check_folder
+from MedEnhanceLib.jobs.dicom import DicomParams, check_output, write
 from MedEnhanceLib.jobs.enhancing import Enhanced, enhance_volume, objects_of
-from MedEnhanceLib.jobs.files import check_ending, load_volume
+from MedEnhanceLib.jobs.files import check_ending, load_volume, path_of
 from MedEnhanceLib.jobs.guides import AUTO, chosen_guide
 from MedEnhanceLib.jobs.kinds.segment import head_config
 from MedEnhanceLib.jobs.kinds.volumes import InspectParams, described, inspect_volume
-from MedEnhanceLib.jobs.objects import place_all, write
 from MedEnhanceLib.runtime.progress import Cancel, Listener, Monitor
 from MedEnhanceLib.runtime.text import Names
 from MedEnhanceLib.unicompress.config import CompressConfig
@@ -267,10 +266,9 @@ def save_dicom(
             patient_name=patient_name,
             overwrite=overwrite,
         )
-        inputs = [Path(like)] if like else []
-        check_folder(here, inputs=inputs, overwrite=overwrite, monitor=monitor)
-        objects = place_all(objects, params, monitor.part(0.0, 0.2))
-        files = write(objects, here, params, monitor.part(0.2, 0.9)).files
+        check_output(params, [], monitor)
+        objects = objects.placed(params, monitor.part(0.0, 0.2))
+        files = write(objects, params, monitor.part(0.2, 0.9)).files
     if is_remote(folder):
         return [
             f"{shown(folder).rstrip('/')}/{file.relative_to(here).as_posix()}" for file in files
@@ -365,7 +363,7 @@ def _guides(given: Any, volume: Volume, call: EnhanceCall, monitor: Monitor) -> 
         return []
     if isinstance(given, str) and given == AUTO:
         is_path = isinstance(call.volume, str | os.PathLike)
-        path = Path(call.volume if is_path else volume.source.partition(" (series ")[0])
+        path = Path(call.volume) if is_path else path_of(volume)
         if not path.name or not path.exists():
             raise ConfigError(
                 'guide is "auto", and the volume was not read from a file here',

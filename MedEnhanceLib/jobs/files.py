@@ -17,7 +17,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from MedEnhanceLib.hqg import VolumeCache
-    from MedEnhanceLib.jobs.objects import Written
+    from MedEnhanceLib.jobs.dicom import Written
 
 CONTAINER = ".ucv"
 #: Files that hold all of their volume, so that their size and time show a change.
@@ -257,6 +257,11 @@ def beside(output: str, word: str) -> str:
     return f"{output[: -len(ending) or None]}-{word}{ending}"
 
 
+def path_of(volume: Volume) -> Path:
+    """Where a volume was read, without the UID of its series."""
+    return Path(volume.source.partition(" (series ")[0])
+
+
 def known_as(path: Path, volume: Volume) -> Path:
     """What a manifest names as input: the file, or what its owner calls the volume in it."""
     return path if volume.source.startswith(str(path)) else Path(volume.source or path)
@@ -304,7 +309,7 @@ def finish(
     from MedEnhanceLib.io.atomic import write_json
 
     seconds = round(time.monotonic() - began, 3)
-    figures = as_json({**figures, **(written.figures() if written else {})})
+    figures = as_json({**figures, **(written.figures if written else {})})
     origin = source.origin if source is not None else None
     manifest = make_manifest(
         action,
@@ -327,6 +332,6 @@ def finish(
             "seconds": seconds,
             **named,
             **figures,
-            **(as_json(written.rows_of_files()) if written else {}),
+            **(as_json(written.listed) if written else {}),
         }
     )

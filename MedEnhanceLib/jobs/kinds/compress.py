@@ -11,9 +11,8 @@ from typing import Annotated
 
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.core.origin import DicomOrigin
-from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import CodecError, ConfigError, EndingError
-from MedEnhanceLib.jobs.dicom import DicomParams, check_output
+from MedEnhanceLib.jobs.dicom import DicomParams, check_output, save_output
 from MedEnhanceLib.jobs.files import (
     CONTAINER,
     KeptVolumes,
@@ -27,7 +26,6 @@ from MedEnhanceLib.jobs.files import (
     known_as,
     results_of,
 )
-from MedEnhanceLib.jobs.objects import save_output
 from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.config import CompressConfig
@@ -169,12 +167,11 @@ def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:
     began = time.monotonic()
     source, output = Path(params.input), Path(params.output)
     region = region_from_json(params.region)
-    check_output(params, source, monitor)
+    check_output(params, [source], monitor)
     written = None
     if params.dicom:
         volume = decompress(source, region=region, monitor=monitor.part(0.0, 0.8))
-        rest, frames = monitor.part(0.8, 1.0), _frames_of(region, volume)
-        written = save_output(volume, "decompressed", params, rest, frames=frames)
+        written = save_output(volume, "decompressed", params, monitor.part(0.8, 1.0))
     else:  # slice by slice, as large as it may be
         volume = decompress_to(
             source,
@@ -194,15 +191,6 @@ def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:
         source=volume,
         overwrite=params.overwrite,
     )
-
-
-def _frames_of(region: Region | None, volume: Volume) -> tuple[int, int] | None:
-    """Which time points of its source a sequence has, of which a region was decompressed."""
-    if not volume.is_sequence:
-        return None
-    axis = region[0] if region else ...
-    first = (axis.start or 0) if isinstance(axis, slice) else 0
-    return first, first + volume.shape[0]
 
 
 def run_recover(params: RecoverParams, monitor: Monitor) -> Result:

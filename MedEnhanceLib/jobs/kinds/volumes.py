@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from MedEnhanceLib.core.options import About, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.jobs.dicom import DicomParams, check_output
+from MedEnhanceLib.jobs.dicom import DicomParams, check_output, save_output
 from MedEnhanceLib.jobs.files import (
     CONTAINER,
     Result,
@@ -20,7 +20,6 @@ from MedEnhanceLib.jobs.files import (
     finish,
     known_as,
 )
-from MedEnhanceLib.jobs.objects import save_output
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 
@@ -63,7 +62,7 @@ def run_convert(params: ConvertParams, monitor: Monitor) -> Result:
     """Load → save with the ending of `output`, or as DICOM → manifest."""
     began = time.monotonic()
     source, output = Path(params.input), Path(params.output)
-    check_output(params, source, monitor)
+    check_output(params, [source], monitor)
     volume = params.load(monitor.part(0.0, 0.7))
     written = save_output(volume, "converted", params, monitor.part(0.7, 1.0))
     return finish(

@@ -272,8 +272,6 @@ def test_the_derivation_states_what_was_chosen_and_what_was_done(
     ran = run("enhance", mr, tmp_path / "out", "--dicom", "--strength", "0.5")
     assert ran.status == 0, ran.err
     assert (
-        "; strength 0.5, 30% of the noise removal, blur undone, bias field corrected with N4, "
-        "guided by another series, which changed it by 0.31 sigma of the noise, "
-        "look of another volume (smoothed by a Gaussian of "
-        "sigma 0.5 mm). "
+        "; strength 0.5, 60% of the noise correction, blur undone, bias field corrected, "
+        "guide changed it by 0.31 sigma of the noise, look of another volume. "
     ) in objects(tmp_path / "out")["MR"][0].DerivationDescription
