@@ -23,7 +23,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.gradprom.config import SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.jobs.addresses import is_remote, local, sent_result, shown
+from MedEnhanceLib.jobs.addresses import is_remote, local, results_here, sent_result, shown
 from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.jobs.dicom import DicomParams, check_output, write
 from MedEnhanceLib.jobs.enhancing import Enhanced, enhance_volume, objects_of
@@ -222,7 +222,7 @@ def save_dicom(
     overwrite: bool = False,
     progress: Progress = None,
     cancel: Cancel | None = None,
-) -> list[Path] | list[str]:
+) -> list[Path]:
     """Write a volume, or a result of `enhance` or `segment`, as derived DICOM into a folder.
 
     A volume becomes a series, a segmentation a SEG, an uncertainty a Parametric Map; all in the
@@ -230,7 +230,7 @@ def save_dicom(
 
     Args:
         result: a volume, or what `enhance` or `segment` returned.
-        folder: where the files go; an address too (s3://…).
+        folder: where the files go.
         like: the DICOM series that it was made from, if it was loaded from another format.
         series: which one of several series in `like`, by number or UID.
         patient_id: the patient's ID, for what never was DICOM.
@@ -240,7 +240,7 @@ def save_dicom(
         cancel: a function that returns whether to stop, or a threading.Event.
 
     Returns:
-        The files; their addresses, if the folder has one.
+        The files.
 
     Raises:
         InputError: nothing states whose it is.
@@ -254,12 +254,9 @@ def save_dicom(
     elif series is not None:
         raise ConfigError("series says which one of like, which is not given", "Give like too.")
     objects = objects_of(result)
-    with (
-        watched(progress, cancel) as monitor,
-        sent_result(folder, monitor.part(0.9, 1.0), overwrite=overwrite, is_folder=True) as here,
-    ):
+    with watched(progress, cancel) as monitor:
         params = DicomParams(
-            output=str(here),
+            output=os.fspath(results_here("folder", folder)),
             dicom=True,
             like=beside,
             patient_id=patient_id,
@@ -268,12 +265,7 @@ def save_dicom(
         )
         check_output(params, [], monitor)
         objects = objects.placed(params, monitor.part(0.0, 0.2))
-        files = write(objects, params, monitor.part(0.2, 0.9)).files
-    if is_remote(folder):
-        return [
-            f"{shown(folder).rstrip('/')}/{file.relative_to(here).as_posix()}" for file in files
-        ]
-    return files
+        return write(objects, params, monitor.part(0.2, 1.0)).files
 
 
 @dataclass(frozen=True)

@@ -130,11 +130,10 @@ def check_target(address: str) -> None:
 
 
 def results_here(name: str, place: Any) -> Any:
-    """A folder of results that have to lie on this machine; raises ConfigError for an address."""
+    """A folder of results, which are read and added to; raises ConfigError for an address."""
     if is_remote(place):
         raise ConfigError(
-            f"{name} is {shown(place)}: this folder is read and added to while the work goes on, "
-            "and has to lie on this machine",
+            f"{name} is {shown(place)}: a folder of results has to lie on this machine",
             "Name a folder here, and copy it there afterwards with the store's own tool.",
         )
     return place
@@ -241,15 +240,11 @@ class Outbox:
         self._names.add(folder, shown(above))
         return folder / name
 
-    def refuse_taken(self, path: Path, *, is_folder: bool = False) -> None:
-        """As `io.atomic.refuse_existing`; a folder must not be there at all."""
+    def refuse_taken(self, path: Path) -> None:
+        """As `io.atomic.refuse_existing`."""
         from MedEnhanceLib.io.atomic import refuse_taken
 
         if (address := self._address_of(path)) is None:
-            return
-        if is_folder:
-            if listed(address):
-                raise OutputError(f"{shown(address)} holds files already", "Name a new folder.")
             return
         files, key = filesystem(address)
         with _store_errors(shown(address), "looked up", OutputError):
@@ -338,12 +333,9 @@ def _opened_to_write(files: Any, key: str) -> Any:
 
 
 @contextmanager
-def sent_result(
-    place: Any, monitor: Monitor, *, overwrite: bool, is_folder: bool = False
-) -> Iterator[Path]:
+def sent_result(place: Any, monitor: Monitor, *, overwrite: bool) -> Iterator[Path]:
     """Where to write what goes to `place`: there, or where it is sent from at the end.
 
-    is_folder: what is written there is a folder, which at an address has to be new.
     Raises ConfigError for addresses that nothing can be written to, OutputError for what is there.
     """
     if not is_remote(place):
@@ -353,7 +345,7 @@ def sent_result(
     with names.in_errors(), Workspace() as workspace:
         outbox = Outbox(workspace.folder, names, overwrite=overwrite)
         path = outbox.place_for(place)
-        outbox.refuse_taken(path, is_folder=is_folder)
+        outbox.refuse_taken(path)
         outbox.refuse_unwritable()
         yield path
         outbox.send(monitor)
@@ -372,7 +364,8 @@ def job_places(params: Any, names: Names, monitor: Monitor) -> Iterator[tuple[An
     inputs, outputs = dict[str, Any](), dict[str, str]()
     for option in options_of(type(params)):
         value, place = getattr(params, option.name), option.about.place
-        if place == "here":
+        is_folder = option.name == "output" and getattr(params, "dicom", None) is True
+        if place == "here" or is_folder:
             results_here(option.name, value)
         elif place == "input" and value is not None:
             inputs[option.name] = value
@@ -412,17 +405,13 @@ def _refuse_early(params: Any, outbox: Outbox, targets: list[tuple[Any, str]]) -
     from MedEnhanceLib.jobs.files import manifest_path, results_of
 
     for option in options_of(type(params)):
-        value = getattr(params, option.name)
-        if option.about.place == "folder" and value:
-            outbox.refuse_taken(Path(value), is_folder=True)
         places: list[Any] = []
         if option.about.place == "input":
-            _each_place(value, places.append)
+            _each_place(getattr(params, option.name), places.append)
         for place in filter(is_remote, places):
             if not is_web(place) and filesystem(place) in targets:
                 raise OutputError(f"{shown(place)} is the input itself", "Give another name.")
-    for name, path in results_of(params).items():
-        is_folder = name == "output" and getattr(params, "dicom", None) is True
-        outbox.refuse_taken(path, is_folder=is_folder)
+    for path in results_of(params).values():
+        outbox.refuse_taken(path)
         outbox.refuse_taken(manifest_path(path))
     outbox.refuse_unwritable()

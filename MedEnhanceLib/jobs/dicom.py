@@ -34,7 +34,7 @@ class DicomParams(Params):
     output: Annotated[
         str,
         About(
-            help=".nii.gz, .nii, .nrrd or .mha; with dicom a folder; an address too (s3://)",
+            help=".nii.gz, .nii, .nrrd or .mha, an address too (s3://); with dicom a folder",
             flag="OUTPUT",
             place="output",
         ),

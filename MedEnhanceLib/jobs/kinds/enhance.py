@@ -90,7 +90,7 @@ class EnhanceParams(DicomParams, VolumeParams):
         metavar="NAME",
     )
     report: str | None = option(
-        None, help="write a page with pictures into this folder", metavar="FOLDER", place="folder"
+        None, help="write a page with pictures into this folder", metavar="FOLDER", place="here"
     )
     slices: list[int] | None = option(
         None,

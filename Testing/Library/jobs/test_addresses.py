@@ -358,9 +358,17 @@ def test_addresses_that_take_no_results_are_refused(
     assert not store
 
 
-def test_folders_that_grow_stay_on_this_machine() -> None:
+@pytest.mark.parametrize(
+    ("kind", "params"),
+    [
+        ("demo", {"out": "s3://bucket/demo"}),
+        ("convert", {"input": "a.nii", "output": "s3://bucket/series", "dicom": True}),
+        ("enhance", {"input": "a.nii", "output": "b.nii", "report": "s3://bucket/page"}),
+    ],
+)
+def test_folders_of_results_stay_on_this_machine(kind: str, params: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="has to lie on this machine") as caught:
-        run_job(JobSpec("demo", {"out": "s3://bucket/demo"}))
+        run_job(JobSpec(kind, params))
     assert "copy it there afterwards" in caught.value.hint
 
 
@@ -400,30 +408,6 @@ def test_calls_of_python_write_to_addresses(head: Volume, store: dict[str, Any])
         me.compress(head, "memory://bucket/a.ucv", lossless=True)
     with pytest.raises(ConfigError, match="has to lie on this machine"):
         me.train("hqg", "cpu", "here", out="memory://bucket/run")
-
-
-class TestDicom:
-    """A folder at an address: all files below it."""
-
-    _FOLDER = "memory://bucket/series"
-
-    def write(self, scan: str, **more: Any) -> dict[str, Any]:
-        return convert(scan, self._FOLDER, dicom=True, patient_id="P1", modality="MR", **more)
-
-    def test_a_folder_is_sent_whole_and_has_to_be_new(
-        self, scan: str, head: Volume, store: dict[str, Any]
-    ) -> None:
-        put("bucket/series/.medenhance-of-one-that-was-killed")
-        done = self.write(scan)
-        files = [name for name in store if name.endswith(".dcm")]
-        assert sorted(done["files"]) == sorted(f"memory:/{name}" for name in files)
-        assert len(files) == head.shape[0]
-        assert done["manifest"] == f"{self._FOLDER}.json"
-        before = dict(store)
-        for overwrite in (False, True):
-            with pytest.raises(OutputError, match=f"{self._FOLDER} holds files already"):
-                self.write(scan, overwrite=overwrite)
-        assert store == before
 
 
 class TestBatch:
