@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from MedEnhanceLib.core.options import About, Params, option
+from MedEnhanceLib.core.options import About, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
-from MedEnhanceLib.jobs.files import check_volume_outputs, manifest_path
+from MedEnhanceLib.jobs.files import OutputParams, check_volume_outputs, manifest_path
 from MedEnhanceLib.jobs.placing import lay_beside, name_of, read_series
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
@@ -28,7 +28,7 @@ _OF_DICOM = ("like", "patient_id", "patient_name", "study_description", "series_
 
 
 @dataclass(frozen=True, kw_only=True)
-class DicomParams(Params):
+class DicomParams(OutputParams):
     """What every job that writes a volume takes: a file, or a folder of DICOM objects."""
 
     output: Annotated[
@@ -58,7 +58,6 @@ class DicomParams(Params):
         None, help="as DICOM writes it, for example Doe^Jane", metavar="NAME"
     )
     study_description: str | None = option(None, help="of a new study", flag=None)
-    overwrite: bool = option(False, help="replace existing outputs", flag="--force")
 
     def __post_init__(self) -> None:
         super().__post_init__()

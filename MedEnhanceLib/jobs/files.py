@@ -85,6 +85,21 @@ class VolumeParams(Params):
         return {name: value for name in names if (value := getattr(self, name))}
 
 
+@dataclass(frozen=True, kw_only=True)
+class OutputParams(Params):
+    """What every job that writes a volume takes."""
+
+    output: Annotated[
+        str,
+        About(
+            help=".nii.gz, .nii, .nrrd or .mha; an address too (s3://)",
+            flag="OUTPUT",
+            place="output",
+        ),
+    ]
+    overwrite: bool = option(False, help="replace existing outputs", flag="--force")
+
+
 def load_volume(
     path: Path,
     *,
@@ -286,52 +301,65 @@ def recorded(inputs: Mapping[str, Path]) -> dict[str, str]:
     return {name: neutral(path) for name, path in inputs.items()}
 
 
-def finish(
-    action: str,
-    outputs: Mapping[str, Path],
-    *,
-    began: float,
-    config: Any,
-    inputs: Mapping[str, Path],
-    figures: Mapping[str, Any],
-    device: str = "cpu",
-    model: Mapping[str, str] | None = None,
-    source: Volume | None = None,
-    written: Written | None = None,
-    overwrite: bool,
-) -> Result:
-    """Write the manifest beside the first output; the Result that reports both.
+class Work:
+    """A job that writes, from its beginning to its manifest.
 
-    began: `time.monotonic()` at the start. figures: what the job found out; it goes into both.
-    source: the volume that was read, whose DICOM series the manifest names. written: the DICOM
-    objects in the output, whose files only the Result lists.
+    action: as manifests have it, "converted". params: whose `overwrite` the manifest shares.
     """
-    from MedEnhanceLib.io.atomic import write_json
 
-    seconds = round(time.monotonic() - began, 3)
-    figures = as_json({**figures, **(written.figures if written else {})})
-    origin = source.origin if source is not None else None
-    manifest = make_manifest(
-        action,
-        config=as_json(config),
-        inputs=recorded(inputs),
-        device=device,
-        seconds=seconds,
-        model=model,
-        results=figures,
-        dicom=origin.facts() if origin else None,
-    )
-    path = manifest_path(next(iter(outputs.values())))
-    write_json(path, manifest, overwrite=overwrite)
-    named = {"model": dict(model)} if model else {}
-    return Result(
-        {
-            "outputs": {name: str(output) for name, output in outputs.items()},
-            "manifest": str(path),
-            "device": device,
-            "seconds": seconds,
-            **named,
-            **figures,
-            **(as_json(written.listed) if written else {}),
-        }
-    )
+    def __init__(self, action: str, params: Any) -> None:
+        self._action, self._params, self._began = action, params, time.monotonic()
+
+    def finish(
+        self,
+        outputs: Mapping[str, Path],
+        *,
+        inputs: Mapping[str, Path],
+        config: Any = None,
+        figures: Mapping[str, Any] | None = None,
+        device: str = "cpu",
+        model: Mapping[str, str] | None = None,
+        source: Volume | None = None,
+        written: Written | None = None,
+    ) -> Result:
+        """Write the manifest beside the first output; the Result that reports both.
+
+        Args:
+            outputs: by what they hold.
+            inputs: by their role; the manifest states their hashes.
+            config: None: what was stated of the input.
+            figures: what the job found out; they go into both.
+            device: that models ran on.
+            model: name and SHA-256.
+            source: the volume that was read, whose DICOM series the manifest names.
+            written: the DICOM objects in the output, whose files the Result alone lists.
+        """
+        from MedEnhanceLib.io.atomic import write_json
+
+        if config is None:
+            config = self._params.stated() if isinstance(self._params, VolumeParams) else {}
+        seconds = round(time.monotonic() - self._began, 3)
+        figures = as_json({**(figures or {}), **(written.figures if written else {})})
+        manifest = make_manifest(
+            self._action,
+            config=as_json(config),
+            inputs=recorded(inputs),
+            device=device,
+            seconds=seconds,
+            model=model,
+            results=figures,
+            dicom=source.origin.facts() if source is not None and source.origin else None,
+        )
+        path = manifest_path(next(iter(outputs.values())))
+        write_json(path, manifest, overwrite=self._params.overwrite)
+        return Result(
+            {
+                "outputs": {name: str(output) for name, output in outputs.items()},
+                "manifest": str(path),
+                "device": device,
+                "seconds": seconds,
+                **({"model": dict(model)} if model else {}),
+                **figures,
+                **(as_json(written.listed) if written else {}),
+            }
+        )

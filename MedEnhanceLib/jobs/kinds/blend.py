@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,8 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.jobs.files import (
     Result,
     VolumeParams,
+    Work,
     check_volume_outputs,
-    finish,
     load_volume,
     manifest_path,
 )
@@ -59,7 +58,7 @@ def run_blend(params: BlendParams, monitor: Monitor) -> Result:
     from MedEnhanceLib.hqg.strength import blend, refuse_swapped
     from MedEnhanceLib.io import save
 
-    began = time.monotonic()
+    work = Work("blended", params)
     inputs = {"input": Path(params.input), "enhanced": Path(params.enhanced)}
     output = Path(params.output)
     check_volume_outputs(
@@ -76,17 +75,14 @@ def run_blend(params: BlendParams, monitor: Monitor) -> Result:
     blended = blend(original, enhanced, params.strength)
     monitor.progress(0.8, "save")
     save(blended, output, overwrite=params.overwrite, monitor=monitor)
-    return finish(
-        "blended",
+    return work.finish(
         {"output": output},
-        began=began,
         config={"strength": params.strength} | params.stated(),
         inputs=inputs,
         figures={"strength": params.strength, "history": list(blended.history)}
         | {name: figure for name, figure in made.get("results", {}).items() if name in _KEPT},
         model=made.get("model"),
         source=original,
-        overwrite=params.overwrite,
     )
 
 

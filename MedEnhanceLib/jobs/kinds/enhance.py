@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,9 +17,9 @@ from MedEnhanceLib.jobs.files import (
     KeptVolumes,
     Result,
     VolumeParams,
+    Work,
     beside,
     check_volume_outputs,
-    finish,
     known_as,
     path_of,
     results_of,
@@ -156,7 +155,7 @@ class EnhanceParams(DicomParams, VolumeParams):
 
 def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> Result:
     """Load → enhance → segment → save each output, or all as DICOM → page → manifest."""
-    began = time.monotonic()
+    work = Work("enhanced", params)
     outputs = results_of(params)
     guides = [Path(guide) for guide in params.guide or () if guide != AUTO]
     looks = [Path(look) for look in params.look or ()]
@@ -203,10 +202,8 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         _write_report(params, source, done)
         outputs["report"] = Path(params.report) / "index.html"
     part = {"slices": params.slices, "frame": frame}
-    return finish(
-        "enhanced",
+    return work.finish(
         outputs,
-        began=began,
         config=done.report["config"]
         | params.stated()
         | {name: value for name, value in part.items() if value is not None},
@@ -220,7 +217,6 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         source=source,
         device=done.report["device"],
         model=done.report["model"],
-        overwrite=params.overwrite,
     )
 
 

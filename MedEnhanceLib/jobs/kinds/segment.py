@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from MedEnhanceLib.jobs.dicom import (
     placed,
     write,
 )
-from MedEnhanceLib.jobs.files import Result, VolumeParams, finish, known_as
+from MedEnhanceLib.jobs.files import Result, VolumeParams, Work, known_as
 from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -44,7 +43,7 @@ def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
     from MedEnhanceLib.gradprom import segment
     from MedEnhanceLib.io import save
 
-    began = time.monotonic()
+    work = Work("segmented", params)
     source, output = Path(params.input), Path(params.output)
     check_output(params, [source], monitor)
     volume = params.load(monitor.part(0.0, 0.1))
@@ -58,10 +57,8 @@ def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
         written = write(objects, params, monitor.part(0.9, 1.0))
     else:
         save(labels.volume, output, overwrite=params.overwrite, monitor=monitor)
-    return finish(
-        "segmented",
+    return work.finish(
         {"output": output},
-        began=began,
         config=params.config.to_json() | params.stated(),
         inputs={"input": known_as(source, volume)},
         figures=segmentation_figures(labels),
@@ -69,7 +66,6 @@ def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
         source=volume,
         device=labels.device,
         model=labels.model,
-        overwrite=params.overwrite,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +12,7 @@ from MedEnhanceLib.jobs.dicom import DicomParams, LabelMap, Objects, check_outpu
 from MedEnhanceLib.jobs.files import (
     Result,
     VolumeParams,
-    finish,
+    Work,
     known_as,
     load_volume,
 )
@@ -66,7 +65,7 @@ def run_series(params: SeriesParams, monitor: Monitor) -> Result:
 
 def run_export(params: ExportParams, monitor: Monitor) -> Result:
     """Load → lay beside the series → write into the folder → manifest."""
-    began = time.monotonic()
+    work = Work("exported", params)
     places = {
         "input": params.input,
         "segmentation": params.segmentation,
@@ -92,17 +91,13 @@ def run_export(params: ExportParams, monitor: Monitor) -> Result:
         model=params.model,
     ).placed(params, monitor.part(0.4, 0.5))
     written = write(objects, params, monitor.part(0.5, 1.0))
-    return finish(
-        "exported",
+    return work.finish(
         {"output": Path(params.output)},
-        began=began,
         config=params.stated() | {"action": params.action},
         inputs=inputs | {"input": known_as(inputs["input"], volume)},
-        figures={},
         written=written,
         model=params.model,
         source=objects.volume,
-        overwrite=params.overwrite,
     )
 
 

@@ -71,7 +71,7 @@ def test_what_another_hand_put_there_is_never_replaced_without_force(
     for _again in range(3):
         ran = run(*batch)
         assert ran.status == 1
-        assert "--force" in ran.err
+        assert "--force" in ran.out
         assert (out / name).read_text() == "mine"
     assert [row["status"] for row in rows_of(out)] == ["failed"] * 3
     assert run(*batch, "--force").status == 0

@@ -66,18 +66,6 @@ def test_without_a_terminal_a_line_now_and_then_says_how_far_it_is(
     ]
 
 
-@pytest.mark.parametrize("requested", [True, False])
-def test_who_wants_a_bar_or_silence_gets_it(
-    requested: bool, clock: list[float], capsys: pytest.CaptureFixture[str]
-) -> None:
-    speaker = Console()
-    speaker.show_progress = requested
-    with speaker.listening():
-        clock[0] += 60
-        speaker.show_event(_progress(0.5, 60.0))
-    assert "about" not in capsys.readouterr().err
-
-
 def test_a_warning_is_said_once_in_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     speaker = Console()
     for message in ("a.nii: looks like MR", "a.nii: looks like MR", "b.nii: looks like CT"):

@@ -12,7 +12,6 @@ import pytest
 
 from MedEnhanceLib.cli import console
 from MedEnhanceLib.cli.main import build_parser
-from MedEnhanceLib.cli.reference import commands
 from MedEnhanceLib.hqg import TrainConfig
 
 
@@ -31,13 +30,6 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Mapping[str, Any]]
 
     monkeypatch.setattr(console.Console, "run", run)
     return jobs
-
-
-def _choices(dest: str) -> tuple[str, ...]:
-    """What the command train offers for an argument."""
-    parser = dict(commands(build_parser()))["medenhance train"]
-    (action,) = (action for action in parser._actions if action.dest == dest)
-    return tuple(action.choices or ())
 
 
 def test_preset_and_configuration_file_go_together(

@@ -102,21 +102,6 @@ def test_a_file_that_changed_is_read_again(scan: Path, reads: list[str]) -> None
     assert np.array_equal(_preview(scan, [3, 4]).voxels, second.voxels)
 
 
-def test_what_was_measured_is_kept_as_long_as_the_volume(scan: Path) -> None:
-    other = scan.with_name("other.nrrd")
-    io.save(_brain(6), other)
-    _preview(scan, [0, 1])
-    known = KEPT.input.cache
-    assert known is not None
-    assert known.scaling is not None
-    _preview(scan, [1, 2])
-    assert KEPT.input.cache is known
-    _preview(other, [0, 1])
-    assert KEPT.input.cache not in (None, known)
-    _preview(scan)
-    assert KEPT.input.cache is None
-
-
 @pytest.mark.slow
 def test_of_a_sequence_one_frame_is_shown(tmp_path: Path) -> None:
     frames = [_brain(1), _brain(2)]
