@@ -59,8 +59,7 @@ def _declare(parser: Parser, task: str) -> None:
         "inputs",
         nargs="*",
         metavar="INPUT",
-        help="volumes and folders of them; of an address that ends in / (s3://bucket/scans/) every "
-        "volume below it",
+        help="volumes, their addresses (s3://bucket/scan.nii.gz), and folders of them",
     )
     job, batch = declaration_of(task), declaration_of("batch")
     add_flags(parser, batch, only=["list_file"])
@@ -81,7 +80,7 @@ def _declare(parser: Parser, task: str) -> None:
             help="a folder of derived DICOM for each series, no files",
         )
     add_flags(parser, job, only=["modality", "fix_tilt", "fix_spacing"])
-    add_flags(parser, batch, only=["output", "ledger", "workers", "scheduler", "overwrite"])
+    add_flags(parser, batch, only=["output", "workers", "scheduler", "overwrite"])
     add_job_options(parser)
 
 

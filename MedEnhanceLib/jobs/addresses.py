@@ -89,34 +89,6 @@ def filesystem(address: str) -> tuple[Any, str]:
     return files, str(path).rstrip("/")
 
 
-def exists(place: str) -> bool:
-    """Whether anything lies at a path, or at an address."""
-    if not is_remote(place):
-        return os.path.lexists(place)
-    files, key = filesystem(place)
-    with _store_errors(shown(place), "looked up", OutputError):
-        return bool(files.exists(key))
-
-
-def listed(address: str) -> list[str]:
-    """Every file below a folder, by its path from there, without what a killed sending left."""
-    from MedEnhanceLib.io.atomic import PREFIX
-
-    files, root = filesystem(address)
-    with _store_errors(shown(address), "listed", OutputError):
-        files.invalidate_cache()
-        try:
-            keys = files.find(root)
-        except FileNotFoundError:
-            return []
-    start = root.strip("/") + "/"
-    return [
-        key.lstrip("/").removeprefix(start)
-        for key in keys
-        if not key.endswith("/") and not PurePosixPath(key).name.startswith(PREFIX)
-    ]
-
-
 def check_target(address: str) -> None:
     """Raise ConfigError or DependencyError for an address that takes no result."""
     path = address.rstrip("/").partition("://")[2]

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError
-from MedEnhanceLib.jobs.addresses import is_remote, is_web, listed, name_at, shown
+from MedEnhanceLib.jobs.addresses import is_remote, name_at, shown
 from MedEnhanceLib.jobs.files import CONTAINER
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -21,7 +20,7 @@ _OPENED = 3
 
 @dataclass(frozen=True)
 class Item:
-    """One volume of a batch: where it lies, and where its result goes; paths or addresses.
+    """One volume of a batch: where it lies, a path or an address, and where its result goes.
 
     series: which one, where `source` holds several, as `--series` takes it.
     """
@@ -50,7 +49,7 @@ def absolute(place: str) -> str:
 def gather(
     inputs: Sequence[str],
     list_file: str | None,
-    out: str,
+    out: Path,
     *,
     containers: bool,
     ending: str | None,
@@ -58,10 +57,10 @@ def gather(
     """The items of all inputs, in order, each source once.
 
     Args:
-        inputs: volumes, addresses of some, and folders; below a folder every volume counts, also
-            below an address that ends in "/", and of a folder of DICOM every series of images.
+        inputs: volumes, addresses of some, and folders; below a folder every volume counts, and of
+            a folder of DICOM every series of images.
         list_file: a text file with a path or an address on each line; # begins a comment.
-        out: the folder of the results, or its address; what lies there is no source.
+        out: the folder of the results; what lies there is no source.
         containers: whether .ucv files are volumes too.
         ending: of the results; None keeps a source's, "" makes folders.
 
@@ -75,16 +74,14 @@ def gather(
     items: dict[tuple[str, str], Item] = {}
     sources: dict[str, str] = {}
     for entry in given:
-        below = _volumes_there if is_remote(entry) else _volumes_here
-        for source, relative, series in below(entry, out, containers):
-            name = _result_name(relative, ending, series).as_posix()
-            output = f"{out.rstrip('/')}/{name}" if is_remote(out) else str(Path(out, name))
-            key = source if is_remote(source) else str(Path(source).resolve())
-            item = items.setdefault((shown(key), series), Item(source, output, series))
+        for source, relative, series in _volumes_at(entry, out, containers):
+            output = str(out / _result_name(relative, ending, series))
+            key = shown(source) if is_remote(source) else str(Path(source).resolve())
+            item = items.setdefault((key, series), Item(source, output, series))
             other = sources.setdefault(item.output, item.source)
             if other != item.source:
                 raise ConfigError(
-                    f"{shown(other)} and {shown(source)} would both become {shown(item.output)}",
+                    f"{shown(other)} and {shown(source)} would both become {item.output}",
                     "Put them through in two runs, into two folders.",
                 )
     if not items:
@@ -112,42 +109,19 @@ def _endings(containers: bool) -> set[str]:
     return {*READABLE, *([CONTAINER] if containers else ())}
 
 
-def _volumes_there(address: str, out: str, containers: bool) -> Iterator[tuple[str, Path, str]]:
-    """The file at an address, or every volume below one: place, path below, no series."""
-    from MedEnhanceLib.io import ending_of
-
-    if not address.endswith("/"):
-        yield address, Path(name_at(address)), ""
+def _volumes_at(entry: str, out: Path, containers: bool) -> Iterator[tuple[str, Path, str]]:
+    """Every series of the volumes at or below a place: where, the path below, which series."""
+    if is_remote(entry):
+        yield entry, Path(name_at(entry)), ""
         return
-    if is_web(address):
-        raise ConfigError(
-            f"{shown(address)}: a web server does not list what it has",
-            "Name each file by its address: --list FILE.",
-        )
-    for name in listed(address):
-        path, place = Path(name), f"{address.rstrip('/')}/{name}"
-        is_volume = ending_of(path) in _endings(containers) and not path.name.startswith(".")
-        if not is_volume or place.startswith(f"{out.rstrip('/')}/"):
-            continue
-        if re.search(r"[?#]|::", name):
-            raise InputError(
-                f"{shown(address)} holds {name!r}: ?, # and :: have a meaning of their own in an "
-                "address",
-                "Give it another name there, or name the others one by one: --list FILE.",
-            )
-        yield place, path, ""
-
-
-def _volumes_here(entry: str, out: str, containers: bool) -> Iterator[tuple[str, Path, str]]:
-    """Every series of the volumes at or below a path: place, path below, which series."""
     path = Path(entry)
     root = path if _is_tree(path) else path.parent
-    for source in _volumes_below(path, None if is_remote(out) else Path(out), containers):
+    for source in _volumes_below(path, out, containers):
         for series in _series_in(source):
             yield str(source), source.relative_to(root), series
 
 
-def _volumes_below(path: Path, out: Path | None, containers: bool) -> Iterator[Path]:
+def _volumes_below(path: Path, out: Path, containers: bool) -> Iterator[Path]:
     """Volumes at or below `path`, a folder of DICOM files as one, in order."""
     from MedEnhanceLib.io import ending_of
 
@@ -157,7 +131,7 @@ def _volumes_below(path: Path, out: Path | None, containers: bool) -> Iterator[P
     endings = _endings(containers)
     for folder, below, files in os.walk(path):
         here = Path(folder)
-        if out is not None and here.resolve() == out.resolve():
+        if here.resolve() == out.resolve():
             below.clear()
             continue
         below.sort()

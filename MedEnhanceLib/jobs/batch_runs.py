@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.errors import Cancelled, MedEnhanceError, OutputError
-from MedEnhanceLib.jobs.addresses import exists, is_remote, shown
+from MedEnhanceLib.jobs.addresses import shown
 from MedEnhanceLib.jobs.batch_items import Item
 from MedEnhanceLib.jobs.ledger import Ledger
 from MedEnhanceLib.report.page import make_folder
@@ -61,7 +62,7 @@ class Batch:
             item = self.todo[index]
             is_own = self._overwrite or self._ledger.is_ours(item)
             places = (item.output, f"{item.output}.json")
-            taken = [] if is_own else [shown(place) for place in places if exists(place)]
+            taken = [] if is_own else [place for place in places if os.path.lexists(place)]
             if taken:
                 error = OutputError(
                     f"{taken[0]} exists already, and is not of this batch",
@@ -69,8 +70,7 @@ class Batch:
                 )
                 refused[index] = {"seconds": 0.0, **_row_of_error(error)}
                 continue
-            if not is_remote(item.output):
-                make_folder(Path(item.output).parent)
+            make_folder(Path(item.output).parent)
             overwrite = is_own or self._repeats
             params[index] = {**item.params, **self._stated, "overwrite": overwrite}
         if params:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.errors import OutputError
-from MedEnhanceLib.jobs.addresses import exists, filesystem, is_remote, shown
+from MedEnhanceLib.jobs.addresses import is_remote
 from MedEnhanceLib.jobs.batch_items import Item
 from MedEnhanceLib.jobs.worker.events import as_json
 
@@ -57,12 +57,12 @@ class Ledger:
         return (
             row.get("status") == "done"
             and row.get("key") == _key_of(item, options)
-            and exists(item.output)
+            and os.path.lexists(item.output)
         )
 
     def is_ours(self, item: Item) -> bool:
         """Whether what lies at the place of a result comes from a run of this batch."""
-        return shown(item.output) in self._started
+        return item.output in self._started
 
     def add(
         self, rows: Iterable[tuple[Item, Mapping[str, Any]]], options: Mapping[str, Any]
@@ -70,7 +70,7 @@ class Ledger:
         """Append a row for each item and its fields; all are on the disk when this returns."""
         lines = []
         for item, fields in rows:
-            named = {"source": item.name, "output": shown(item.output)}
+            named = {"source": item.name, "output": item.output}
             row = as_json({**named, "key": _key_of(item, options), **fields})
             self._keep(row)
             lines.append(json.dumps(row).encode("ascii") + b"\n")
@@ -107,18 +107,14 @@ class Ledger:
 
 def _place(source: object, output: object) -> tuple[str, str]:
     """What a row belongs to: its source, and the name of the result in whatever folder."""
-    return str(source), Path(shown(str(output))).name
+    return str(source), Path(str(output)).name
 
 
 def _key_of(item: Item, options: Mapping[str, Any]) -> str:
     """What a row is about: the source as it is now, and the options."""
-    state: Any = []
-    with suppress(Exception):  # whatever a store raises; the job will say what is wrong
-        if is_remote(item.source):
-            files, key = filesystem(item.source)
-            state = str(files.ukey(key))
-        else:
-            path = Path(item.source)
+    path, state = Path(item.source), list[tuple[str, int, int]]()
+    if not is_remote(item.source):
+        with suppress(OSError):  # the job will say what is wrong
             # A folder's own time changes with its files' names, not with their bytes.
             members = sorted(path.iterdir()) if path.is_dir() else [path]
             stats = [(member.name, member.stat()) for member in members]

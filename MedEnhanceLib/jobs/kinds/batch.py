@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.errors import Cancelled, ConfigError, OutputError
-from MedEnhanceLib.jobs.addresses import check_target, is_remote, results_here, shown
 from MedEnhanceLib.jobs.files import CONTAINER, Result
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -28,7 +27,7 @@ class BatchParams(Params):
 
     inputs: Annotated[
         list[str],
-        About(help="volumes, folders of them, addresses that end in / (s3://bucket/scans/)"),
+        About(help="volumes, addresses of some (s3://bucket/scan.nii.gz), and folders"),
     ]
     list_file: str | None = option(
         None,
@@ -43,15 +42,10 @@ class BatchParams(Params):
     )
     output: str | None = option(
         None,
-        help="where the results go; an address too (s3://bucket/small)",
+        help="where the results go, with batch.jsonl and batch.csv",
         flag="--out",
         metavar="DIR",
-    )
-    ledger: str | None = option(
-        None,
-        help="the folder of batch.jsonl and batch.csv, on this machine (default: that of the "
-        "results; needed where they go to an address)",
-        metavar="DIR",
+        place="here",
     )
     workers: int | None = option(
         None,
@@ -84,10 +78,6 @@ class BatchParams(Params):
                     "--bids takes one folder, and names the results itself",
                     "Leave out --list, --dicom and other inputs.",
                 )
-            if is_remote(self.output):
-                raise ConfigError(
-                    "--bids with --out at an address", "Name a folder on this machine."
-                )
         elif self.output is None:
             raise ConfigError("no folder for the results was named", "Give one: --out DIR.")
 
@@ -110,16 +100,12 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
     monitor.progress(0.0, "find the volumes")
     stated = dict(params.params)
     dataset = _dataset(params) if params.bids else None
-    out = str(dataset.out if dataset else params.output)
-    folder = _folder_of_ledger(out, params.ledger)
+    out = dataset.out if dataset else Path(str(params.output))
+    items = dataset.items() if dataset else _gathered(params, out)
+    make_folder(out)
     if dataset:
-        items = dataset.items()
         stated.setdefault("modality", "MR")
-        make_folder(dataset.out)
         dataset.begin()
-    else:
-        items = _gathered(params, out)
-    make_folder(folder)
 
     def ended(item: Item, fields: Mapping[str, Any], count: int, total: int) -> None:
         if dataset and fields["status"] == "done":
@@ -130,7 +116,7 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
     batch = Batch(
         params.task,
         items,
-        Ledger(folder),
+        Ledger(out),
         stated,
         overwrite=params.overwrite,
         repeats=bool(params.scheduler or params.workers),
@@ -162,41 +148,21 @@ def _dataset(params: BatchParams) -> Dataset:
     return Dataset(Path(params.inputs[0]), out, params.task, suffixes)
 
 
-def _folder_of_ledger(out: str, ledger: str | None) -> Path:
-    """The folder of the ledger, on this machine.
-
-    Raises ConfigError where results go to an address and no folder is named for it, and for
-    addresses that nothing can be written to.
-    """
-    results_here("--ledger", ledger)
-    if is_remote(out):
-        check_target(out)
-        if not ledger:
-            raise ConfigError(
-                f"--out is {shown(out)}, and the ledger (batch.jsonl, batch.csv) stays on this "
-                "machine",
-                "Name a folder for it: --ledger DIR. The same folder lets the batch go on later.",
-            )
-    return Path(ledger or out)
-
-
-def _gathered(params: BatchParams, out: str) -> list[Item]:
+def _gathered(params: BatchParams, out: Path) -> list[Item]:
     """What was named; raises OutputError for derived series among their originals."""
     from MedEnhanceLib.jobs.batch_items import gather
 
     def refuse_among(originals: Iterable[str]) -> None:
-        for place in originals:
+        """Derived series inside the tree of their sources would be sources of the next run."""
+        for place in originals if params.makes_folders else ():
             folder = Path(place).resolve()
-            if folder.is_dir() and Path(out).resolve().is_relative_to(folder):
+            if folder.is_dir() and out.resolve().is_relative_to(folder):
                 raise OutputError(
                     f"{out} lies in {place}, among the originals",
                     "Name a folder outside of it: --out elsewhere.",
                 )
 
-    # Derived series inside the tree of their sources would be sources of the next run.
-    has_to_lie_apart = params.makes_folders and not is_remote(out)
-    if has_to_lie_apart:
-        refuse_among(params.inputs)
+    refuse_among(params.inputs)
     compresses = params.task == "compress"
     items = gather(
         params.inputs,
@@ -205,6 +171,5 @@ def _gathered(params: BatchParams, out: str) -> list[Item]:
         containers=not compresses,
         ending=CONTAINER if compresses else "" if params.makes_folders else None,
     )
-    if has_to_lie_apart:
-        refuse_among(item.source for item in items)  # a list names some
+    refuse_among(item.source for item in items)  # a list names some
     return items

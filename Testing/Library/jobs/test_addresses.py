@@ -380,7 +380,7 @@ def test_a_result_is_not_its_own_input(scan: str, store: dict[str, Any]) -> None
 
 
 def test_credentials_of_an_address_are_not_repeated(
-    scan: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    scan: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     address = "rooms://doe:s3cr3t@host/out.nii.gz"
     assert main(["convert", scan, address, "--json", "--debug"]) == 0
@@ -391,11 +391,6 @@ def test_credentials_of_an_address_are_not_repeated(
     assert "rooms://host/out.nii.gz exists already" in refused.err
     written = "".join(repr(file.getvalue()) for file in Rooms.store.values())
     assert "s3cr3t" not in f"{said}{refused}{written}"
-    batch = ["batch", "compress", scan, "--lossless", "--ledger", str(tmp_path / "here")]
-    assert main([*batch, "--out", "rooms://doe:s3cr3t@host/small", "--json"]) == 0
-    rows = (tmp_path / "here" / "batch.jsonl").read_text()
-    assert "rooms://host/small/doe-john.ucv" in rows
-    assert "s3cr3t" not in f"{capsys.readouterr()}{rows}{(tmp_path / 'here/batch.csv').read_text()}"
 
 
 def test_calls_of_python_write_to_addresses(head: Volume, store: dict[str, Any]) -> None:
@@ -408,70 +403,3 @@ def test_calls_of_python_write_to_addresses(head: Volume, store: dict[str, Any])
         me.compress(head, "memory://bucket/a.ucv", lossless=True)
     with pytest.raises(ConfigError, match="has to lie on this machine"):
         me.train("hqg", "cpu", "here", out="memory://bucket/run")
-
-
-class TestBatch:
-    """The ledger stays here; what is there is looked up at once."""
-
-    @pytest.fixture
-    def command(self, scan: str, tmp_path: Path) -> list[str]:
-        for name in ("a", "below/b", "below/.hidden", "small/c"):
-            put(f"bucket/{name}.nii.gz", Path(scan).read_bytes())
-        put("bucket/notes.txt")
-        command = ["batch", "compress", "memory://bucket/", "--lossless", "--json"]
-        return [*command, "--out", "memory://bucket/small", "--ledger", str(tmp_path / "here")]
-
-    def test_every_volume_below_an_address_and_on_from_where_it_stopped(
-        self,
-        command: list[str],
-        store: dict[str, Any],
-        tmp_path: Path,
-        capsys: pytest.CaptureFixture[str],
-    ) -> None:
-        assert main(command) == 0
-        rows = json.loads(capsys.readouterr().out)["rows"]
-        assert [row["output"] for row in rows] == [
-            "memory://bucket/small/a.ucv",
-            "memory://bucket/small/below/b.ucv",
-        ]
-        assert sorted(path.name for path in (tmp_path / "here").iterdir()) == [
-            "batch.csv",
-            "batch.jsonl",
-        ]
-        assert not [name for name in store if ".medenhance" in name]
-        del store["/bucket/small/below/b.ucv"]
-        assert main(command) == 0
-        assert json.loads(capsys.readouterr().out)["already_done"] == 1
-        assert "/bucket/small/below/b.ucv" in store
-        put("bucket/a.nii.gz", store["/bucket/below/b.nii.gz"].getvalue()[:-1])
-        assert main(command) == 1  # the source is another one, and cut short
-        assert json.loads(capsys.readouterr().out)["failed"] == 1
-
-    @pytest.mark.parametrize(
-        ("changed", "words"),
-        [
-            ({"--ledger": None}, "--ledger DIR"),
-            ({"--ledger": "memory://bucket/rows"}, "has to lie on this machine"),
-            ({"--out": "https://host/small"}, "is no place for a result"),
-            ({"memory://bucket/": "https://host/scans/"}, "does not list what it has"),
-            ({"memory://bucket/": "memory://bucket/none/"}, "no volumes found"),
-        ],
-    )
-    def test_what_cannot_be_is_refused_before_the_work(
-        self,
-        changed: dict[str, str | None],
-        words: str,
-        command: list[str],
-        store: dict[str, Any],
-        capsys: pytest.CaptureFixture[str],
-    ) -> None:
-        for name, value in changed.items():
-            place = command.index(name)
-            if value is None:
-                del command[place : place + 2]
-            else:
-                command[place + name.startswith("--")] = value
-        command.remove("--json")
-        assert main(command) in (2, 3)
-        assert words in capsys.readouterr().err
-        assert not [name for name in store if name.endswith(".ucv")]
