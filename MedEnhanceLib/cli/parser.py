@@ -240,7 +240,7 @@ def _add_like(parser: Parser) -> None:
     parser.add_argument(
         "--like",
         metavar="SERIES",
-        help="the DICOM series that INPUT was made from, where INPUT itself is none",
+        help="source series of a non-DICOM input",
     )
     parser.add_argument(
         "--like-series", metavar="S", help="which series of --like, by number or UID"

@@ -53,7 +53,7 @@ def _declare_train(parser: Parser) -> None:
         help="of the codec, for unicompress (default: implicit)",
     )
     parser.add_argument("--steps", type=int, metavar="N", help="how many, instead of the preset's")
-    parser.add_argument("--seed", type=int, metavar="N", help="of everything that is drawn")
+    parser.add_argument("--seed", type=int, metavar="N", help="random seed")
     parser.add_argument("--device", metavar="D", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument(
         "--segmenter",
@@ -83,7 +83,7 @@ def _train(args: argparse.Namespace) -> int:
         data, config = _with_cohort(args, config)
     elif args.lq or data is None:
         raise ConfigError(
-            "there is nothing to learn from",
+            "no training data",
             "Name good images (--hq DIR), or a folder (--data DIR).",
         )
     names = (*_FIELDS, "preset")

@@ -51,9 +51,7 @@ class DicomParams(OutputParams):
     series_description: str | None = option(
         None, help="instead of one made from the source's", metavar="TEXT"
     )
-    patient_id: str | None = option(
-        None, help="whose it is, for what never was DICOM: a new study", metavar="ID"
-    )
+    patient_id: str | None = option(None, help="patient ID for a new study", metavar="ID")
     patient_name: str | None = option(
         None, help="as DICOM writes it, for example Doe^Jane", metavar="NAME"
     )
@@ -172,7 +170,7 @@ def placed(volume: Volume, params: DicomParams, monitor: Monitor) -> Volume:
     if not params.patient_id:
         series = f" (it was made from the series {volume.origin.series})" if volume.origin else ""
         raise InputError(
-            f"{name} does not say whose it is{series}",
+            f"{name}: no patient information{series}",
             "Name the DICOM series that it was made from (--like SERIES/, like=), or for a new "
             "study its patient (--patient-id ID, patient_id=).",
         )

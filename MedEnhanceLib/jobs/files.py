@@ -214,7 +214,7 @@ def check_ending(path: Path) -> None:
 
     if io.ending_of(path) not in io.WRITABLE:
         raise EndingError(
-            f"{path.name}: no volume is written with this ending",
+            f"{path.name}: unsupported output extension",
             f"Use one of {', '.join(io.WRITABLE)}"
             f"{'; compress writes ' + CONTAINER if path.suffix.lower() == CONTAINER else ''}"
             "; or set dicom (--dicom), and a folder gets a series.",

@@ -137,7 +137,7 @@ class TestDicom:
     def test_a_volume_of_no_series_needs_one_or_a_patient(
         self, head: Volume, series: Path, tmp_path: Path
     ) -> None:
-        with pytest.raises(me.InputError, match="whose it is"):
+        with pytest.raises(me.InputError, match="no patient information"):
             me.save_dicom(head, tmp_path / "out")
         with pytest.raises(me.ConfigError):
             me.save_dicom(head, tmp_path / "out", series=1)

@@ -78,8 +78,8 @@ def test_two_folders_and_a_modality_are_enough(
         (("hqg", "--hq", "good"), "modality"),
         (("hqg", "--hq", "good", "--modality", "MR", "--data", "d"), "instead of --data"),
         (("head", "--hq", "good", "--modality", "MR"), "for enhancers"),
-        (("hqg", "--lq", "bad", "--data", "d"), "nothing to learn from"),
-        (("hqg",), "nothing to learn from"),
+        (("hqg", "--lq", "bad", "--data", "d"), "no training data"),
+        (("hqg",), "no training data"),
         (("hqg", "--hq", "no-such-folder", "--modality", "MR"), "no-such-folder"),
     ],
 )
