@@ -81,14 +81,6 @@ def test_the_next_preview_of_the_same_file_does_not_read_it_again(
     assert reads == ["scan.nrrd"]
 
 
-def test_a_preview_leaves_the_look_out(scan: Path, reads: list[str]) -> None:
-    look = scan.with_name("look.nrrd")
-    io.save(_brain(6), look)  # too small for its appearance to be measured
-    first = _preview(scan, [3, 5], look=[str(look)])
-    assert np.array_equal(_preview(scan, [3, 5]).voxels, first.voxels)
-    assert reads == ["scan.nrrd"]
-
-
 def test_a_file_that_changed_is_read_again(scan: Path, reads: list[str]) -> None:
     first = _preview(scan, [3, 4])
     state = scan.stat()
