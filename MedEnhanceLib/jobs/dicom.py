@@ -112,7 +112,7 @@ def _check_folder(
     from MedEnhanceLib import io
     from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable
     from MedEnhanceLib.io.dicom.sources import is_dicom
-    from MedEnhanceLib.io.staging import holds, recover
+    from MedEnhanceLib.io.staging import holds, recover, refuse_no_folder
 
     ending = io.ending_of(folder)
     if ending in io.READABLE and not folder.is_dir():
@@ -121,12 +121,7 @@ def _check_folder(
             "Name a folder, or leave out dicom (--dicom) to write the file.",
         )
     _refuse_among(folder, [path.parent if is_dicom(path) else path for path in inputs])
-    if not folder.parent.is_dir():
-        raise OutputError(
-            f"{folder}: the folder {folder.parent} is not there", "Make it, or give another path."
-        )
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder} is a file", "Name a folder that is new or empty.")
+    refuse_no_folder(folder)
     refuse_unwritable(folder)
     recover(folder, monitor)
     if folder.is_dir() and holds(folder) and not overwrite:

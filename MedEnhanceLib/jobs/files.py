@@ -69,18 +69,10 @@ class VolumeParams(Params):
 
     def load(self, monitor: Monitor, scratch: Path | None = None) -> Volume:
         """The volume; scratch and errors as `io.load`'s."""
-        return load_volume(
-            Path(self.input),
-            modality=self.modality,
-            series=self.series,
-            fix_tilt=self.fix_tilt,
-            fix_spacing=self.fix_spacing,
-            scratch=scratch,
-            monitor=monitor,
-        )
+        return load_volume(Path(self.input), scratch=scratch, monitor=monitor, **self.stated())
 
     def stated(self) -> dict[str, Any]:
-        """What was stated of the input besides its place, for the manifest."""
+        """What was stated of the input besides its place."""
         names = ("series", "modality", "fix_tilt", "fix_spacing")
         return {name: value for name in names if (value := getattr(self, name))}
 
@@ -105,12 +97,11 @@ def load_volume(
     *,
     modality: str | None = None,
     series: str | None = None,
-    fix_tilt: bool = False,
-    fix_spacing: bool = False,
     scratch: Path | None = None,
     monitor: Monitor | None = None,
+    **repairs: bool,
 ) -> Volume:
-    """Whatever we read, a compressed container too; errors as `io.load`'s."""
+    """Whatever we read, a compressed container too; repairs and errors as `io.load`'s."""
     if path.suffix.lower() == CONTAINER:
         from MedEnhanceLib.unicompress import decompress
 
@@ -121,13 +112,7 @@ def load_volume(
     from MedEnhanceLib import io
 
     return io.load(
-        path,
-        modality=modality,
-        series=series,
-        fix_tilt=fix_tilt,
-        fix_spacing=fix_spacing,
-        scratch=scratch,
-        monitor=monitor,
+        path, modality=modality, series=series, scratch=scratch, monitor=monitor, **repairs
     )
 
 
