@@ -69,10 +69,8 @@ class Parser(argparse.ArgumentParser):
 
     def _refuse_option(self, word: str) -> NoReturn:
         option = word.partition("=")[0]
-        self._refuse(f"there is no option {option}", option, self._options())
-
-    def _refuse(self, message: str, given: str, known: Sequence[str]) -> NoReturn:
-        raise ConfigError(message, f"{did_you_mean(given, known)}See: {self.prog} --help")
+        hint = f"{did_you_mean(option, self._options())}See: {self.prog} --help"
+        raise ConfigError(f"there is no option {option}", hint)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -234,7 +234,7 @@ class Outbox:
             files, root = filesystem(folder)
             key = f"{root}/{temporary_name(Path('probe'), '')}"
             with _store_errors(shown(folder), "written to", OutputError):
-                with _opened_to_write(files, key) as stream:
+                with files.open(key, "wb") as stream:
                     stream.write(b"medenhance")
                 files.rm_file(key)
 
@@ -258,7 +258,7 @@ class Outbox:
                 temporary = f"{key.rpartition('/')[0]}/{temporary_name(path, '')}"
                 unnamed.append((files, temporary, key, shown(address)))
                 with _store_errors(shown(address), "written", OutputError):
-                    with path.open("rb") as file, _opened_to_write(files, temporary) as stream:
+                    with path.open("rb") as file, files.open(temporary, "wb") as stream:
                         while piece := file.read(_PIECE):
                             stream.write(piece)
                             bytes_done += len(piece)
@@ -287,21 +287,6 @@ class Outbox:
             if path.is_relative_to(folder):
                 return f"{above}/{path.relative_to(folder).as_posix()}"
         return None
-
-
-def _opened_to_write(files: Any, key: str) -> Any:
-    """A stream; its folder is made where the store has some.
-
-    Not where nothing is there at all: making it could make a bucket of a misspelled name.
-    """
-    try:
-        return files.open(key, "wb")
-    except FileNotFoundError:
-        top = re.match(r"/?[^/]+", key)
-        if top is None or not files.exists(top[0]):
-            raise
-    files.makedirs(key.rpartition("/")[0], exist_ok=True)
-    return files.open(key, "wb")
 
 
 @contextmanager

@@ -27,16 +27,10 @@ _OUT = "memory://bucket/out.nii.gz"
 
 
 class Rooms(MemoryFileSystem):
-    """A store with a user in its addresses and with folders, as sftp:// has them."""
+    """A store with a user in its addresses, as sftp:// has them."""
 
     protocol = "rooms"
     store: dict[str, Any] = {}  # noqa: RUF012 - as its parent
-    pseudo_dirs = ["", "/host"]  # noqa: RUF012 - as its parent
-
-    def _open(self, path: str, mode: str = "rb", *given: Any, **more: Any) -> Any:
-        if mode == "wb" and self._parent(path) not in self.pseudo_dirs:
-            raise FileNotFoundError(path)
-        return super()._open(path, mode, *given, **more)
 
     @classmethod
     def _strip_protocol(cls, path: Any) -> str:
@@ -252,14 +246,6 @@ def test_so_is_a_store_that_nothing_can_be_written_to(
     monkeypatch.setattr(volumes, "run_convert", lambda *_: pytest.fail("it began"))
     with pytest.raises(OutputError, match="memory://bucket cannot be written to: PermissionError"):
         convert(scan)
-
-
-def test_folders_are_made_but_not_where_nothing_is(scan: str) -> None:
-    convert(scan, "rooms://host/some/where/out.nii.gz")
-    assert "/host/some/where/out.nii.gz.json" in Rooms.store
-    with pytest.raises(OutputError, match="there is nothing at that address, or in its bucket"):
-        convert(scan, "rooms://misspelled/out.nii.gz")
-    assert "/misspelled" not in Rooms.pseudo_dirs
 
 
 def test_what_appears_during_the_work_is_kept(
