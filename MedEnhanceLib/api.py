@@ -594,10 +594,10 @@ def inspect(
         if isinstance(path_or_volume, str | os.PathLike):
             with local(path_or_volume, monitor) as path:
                 params = InspectParams(input=os.fspath(path), verify=verify)
-                found = inspect_volume(params, monitor)
+                card = inspect_volume(params, monitor)
             if is_remote(path_or_volume):
-                found = Names({str(path): shown(path_or_volume)}).of(found)
-            return found
+                card = Names({str(path): shown(path_or_volume)}).of(card)
+            return card
         if verify:
             raise ConfigError("a volume in memory carries no checksums", "Leave out verify.")
         return described(as_volume(path_or_volume))

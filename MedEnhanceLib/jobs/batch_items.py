@@ -174,10 +174,10 @@ def _series_in(source: Path) -> list[str]:
     from MedEnhanceLib.io.dicom.scan import scan
 
     try:
-        found = choices(scan(source, Monitor()), source.name)
+        listed = choices(scan(source, Monitor()), source.name)
     except MedEnhanceError:
         return [""]
-    images = [choice for choice in found if choice.part is not None or choice.about.damaged]
+    images = [choice for choice in listed if choice.part is not None or choice.about.damaged]
     keys = [choice.row.key for choice in images if choice.part is not None]
     return keys if len(images) > 1 and keys else [""] * bool(images)
 

@@ -240,8 +240,9 @@ def outcome(
         fields = {**run_job(JobSpec(kind, params), listen, cancel).fields, "status": "done"}
     except MedEnhanceError as error:
         fields = _row_of_error(error)
-    said = {"warnings": list(dict.fromkeys(warnings))} if warnings else {}
-    return {"seconds": round(time.monotonic() - began, 3), **fields, **said}
+    if warnings:
+        fields["warnings"] = list(dict.fromkeys(warnings))
+    return {"seconds": round(time.monotonic() - began, 3), **fields}
 
 
 def _row_of_error(error: MedEnhanceError) -> dict[str, Any]:
