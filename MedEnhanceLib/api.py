@@ -23,16 +23,14 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.gradprom.config import SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.jobs.addresses import is_remote, local, shown
+from MedEnhanceLib.jobs.addresses import is_remote, local, results_here, sent_result, shown
 from MedEnhanceLib.jobs.bar import watched
-from MedEnhanceLib.jobs.dicom import DicomParams, check_folder
+from MedEnhanceLib.jobs.dicom import DicomParams, check_output, write
 from MedEnhanceLib.jobs.enhancing import Enhanced, enhance_volume, objects_of
-from MedEnhanceLib.jobs.files import check_ending, load_volume
+from MedEnhanceLib.jobs.files import check_ending, load_volume, path_of
 from MedEnhanceLib.jobs.guides import AUTO, chosen_guide
 from MedEnhanceLib.jobs.kinds.segment import head_config
 from MedEnhanceLib.jobs.kinds.volumes import InspectParams, described, inspect_volume
-from MedEnhanceLib.jobs.objects import place_all, write
-from MedEnhanceLib.jobs.sending import sent_result
 from MedEnhanceLib.runtime.progress import Cancel, Listener, Monitor
 from MedEnhanceLib.runtime.text import Names
 from MedEnhanceLib.unicompress.config import CompressConfig
@@ -52,7 +50,7 @@ _HELD = (
 
 @dataclass(frozen=True, kw_only=True)
 class Watched(Options):
-    """What every call takes."""
+    """Options shared by all functions."""
 
     progress: Progress = option(
         None, help="a function that is called with each `progress.Event`, or True for a bar"
@@ -64,7 +62,7 @@ class Watched(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class Placed(Options):
-    """What every call takes with its volume."""
+    """Options shared by functions of a volume."""
 
     affine: Any = option(
         None, help="of an array: 4×4, (column, row, slice) → mm in RAS; or spacing"
@@ -91,13 +89,6 @@ class Placed(Options):
         for text, about in [] if volume is data else doubts(volume, type(data).__name__):
             monitor.warn(text, about=about)
         return volume
-
-
-@dataclass(frozen=True, kw_only=True)
-class Written(Options):
-    """What every call takes that writes a file."""
-
-    overwrite: bool = option(False, help="replace what is there")
 
 
 def load(
@@ -224,7 +215,7 @@ def save_dicom(
     overwrite: bool = False,
     progress: Progress = None,
     cancel: Cancel | None = None,
-) -> list[Path] | list[str]:
+) -> list[Path]:
     """Write a volume, or a result of `enhance` or `segment`, as derived DICOM into a folder.
 
     A volume becomes a series, a segmentation a SEG, an uncertainty a Parametric Map; all in the
@@ -232,7 +223,7 @@ def save_dicom(
 
     Args:
         result: a volume, or what `enhance` or `segment` returned.
-        folder: where the files go; an address too (s3://…).
+        folder: where the files go.
         like: the DICOM series that it was made from, if it was loaded from another format.
         series: which one of several series in `like`, by number or UID.
         patient_id: the patient's ID, for what never was DICOM.
@@ -242,7 +233,7 @@ def save_dicom(
         cancel: a function that returns whether to stop, or a threading.Event.
 
     Returns:
-        The files; their addresses, if the folder has one.
+        The files.
 
     Raises:
         InputError: nothing states whose it is.
@@ -254,29 +245,20 @@ def save_dicom(
     if beside is not None and series is not None:
         beside["series"] = str(series)
     elif series is not None:
-        raise ConfigError("series says which one of like, which is not given", "Give like too.")
+        raise ConfigError("series requires like", "Name the folder of the series: like=.")
     objects = objects_of(result)
-    with (
-        watched(progress, cancel) as monitor,
-        sent_result(folder, monitor.part(0.9, 1.0), overwrite=overwrite, is_folder=True) as here,
-    ):
+    with watched(progress, cancel) as monitor:
         params = DicomParams(
-            output=str(here),
+            output=os.fspath(results_here("folder", folder)),
             dicom=True,
             like=beside,
             patient_id=patient_id,
             patient_name=patient_name,
             overwrite=overwrite,
         )
-        inputs = [Path(like)] if like else []
-        check_folder(here, inputs=inputs, overwrite=overwrite, monitor=monitor)
-        objects = place_all(objects, params, monitor.part(0.0, 0.2))
-        files = write(objects, here, params, monitor.part(0.2, 0.9)).files
-    if is_remote(folder):
-        return [
-            f"{shown(folder).rstrip('/')}/{file.relative_to(here).as_posix()}" for file in files
-        ]
-    return files
+        check_output(params, [], monitor)
+        objects = objects.placed(params, monitor.part(0.0, 0.2))
+        return write(objects, params, monitor.part(0.2, 1.0)).files
 
 
 @dataclass(frozen=True)
@@ -311,11 +293,6 @@ class EnhanceCall(EnhanceConfig, Placed, Watched, _EnhanceOrder):
         help="the model that finds labels with segment, by name or folder; auto: the one for the "
         "modality",
     )
-    slices: tuple[int, int] | None = option(
-        None,
-        help="(first, before which): only these, as a preview; as in the whole run, but without "
-        "blur and bias field. Not with n4 nor segment, which need the whole volume",
-    )
 
 
 @takes(EnhanceCall)
@@ -337,64 +314,52 @@ def enhance(call: EnhanceCall) -> Enhanced:
         result = me.enhance(volume, model="mr", uncertainty=True, segment=True)
         result.segmentation.table
     """
-    if call.slices is not None and call.segment:
-        raise ConfigError("slices cannot be segmented alone", "Leave out segment, or slices.")
     head = head_config(call.head, call.device, wanted=call.segment)
     with watched(call.progress, call.cancel) as monitor:
-        reading, monitor = _parts(call.volume, monitor)
-        volume = call.opened(call.volume, reading)
+        volume = call.opened(call.volume, monitor.part(0.0, 0.1))
+        monitor = monitor.part(0.1, 1.0)
+        if isinstance(call.guide, str) and call.guide == AUTO:
+            guides = _chosen(call, volume, monitor)
+        else:
+            guides = _beside(call.guide, volume, call)
+        looks = _beside(call.look, volume, call)
         return enhance_volume(
             volume,
             narrowed(EnhanceConfig, call),
-            guide=_guides(call.guide, volume, call, monitor) or None,
-            look=_looks(call.look, volume, call),
+            guide=guides or None,
+            look=looks[0] if len(looks) == 1 else looks or None,
             head=head,
-            slices=call.slices,
             monitor=monitor,
         )
 
 
-def _parts(data: Any, monitor: Monitor) -> tuple[Monitor, Monitor]:
-    """Monitors of reading what a call was given, and of what comes after."""
-    share = 0.1 if isinstance(data, str | os.PathLike) else 0.0
-    return monitor.part(0.0, share), monitor.part(share, 1.0)
+def _chosen(call: EnhanceCall, volume: Volume, monitor: Monitor) -> list[Volume]:
+    """The best guide beside the volume; none where nothing suits."""
+    is_path = isinstance(call.volume, str | os.PathLike)
+    path = Path(call.volume) if is_path else path_of(volume)
+    if not path.name or not path.exists():
+        raise ConfigError(
+            'guide is "auto", and the volume was not read from a file here',
+            "Give the guide itself.",
+        )
+    guide = chosen_guide(path, volume, monitor)
+    return [] if guide is None else [guide]
 
 
-def _guides(given: Any, volume: Volume, call: EnhanceCall, monitor: Monitor) -> list[Volume]:
-    """The guides as volumes; of "auto" the chosen one, if any."""
-    if given is None:
-        return []
-    if isinstance(given, str) and given == AUTO:
-        is_path = isinstance(call.volume, str | os.PathLike)
-        path = Path(call.volume if is_path else volume.source.partition(" (series ")[0])
-        if not path.name or not path.exists():
-            raise ConfigError(
-                'guide is "auto", and the volume was not read from a file here',
-                "Give the guide itself.",
-            )
-        guide = chosen_guide(path, volume, monitor)
-        return [guide] if guide is not None else []
-    listed = given if isinstance(given, list | tuple) else [given]
-    return [_beside(one, volume, call) for one in listed]
-
-
-def _looks(given: Any, volume: Volume, call: Placed) -> Volume | list[Volume] | None:
-    """The look as a volume, or as several; None stays."""
-    if isinstance(given, list | tuple):
-        return [_beside(one, volume, call) for one in given]
-    return None if given is None else _beside(given, volume, call)
-
-
-def _beside(given: Any, volume: Volume, call: Placed) -> Volume:
-    """A guide or a look as a volume; an array lies on the grid of the volume."""
-    if isinstance(given, np.ndarray):
-        if given.shape != volume.shape:
-            raise InputError(
-                f"an array of {given.shape} beside a volume of {volume.shape}",
-                "Give a Volume with a geometry of its own.",
-            )
-        return replace(volume, voxels=given, source="", history=(), origin=None)
-    return Placed(modality=call.modality).opened(given, Monitor())
+def _beside(given: Any, volume: Volume, call: Placed) -> list[Volume]:
+    """Guides or looks as volumes; an array lies on the grid of the volume."""
+    volumes = []
+    for each in given if isinstance(given, list | tuple) else [given]:
+        if isinstance(each, np.ndarray):
+            if each.shape != volume.shape:
+                raise InputError(
+                    f"an array of {each.shape} beside a volume of {volume.shape}",
+                    "Give a Volume with a geometry of its own.",
+                )
+            volumes.append(replace(volume, voxels=each, source="", history=(), origin=None))
+        elif each is not None:
+            volumes.append(Placed(modality=call.modality).opened(each, Monitor()))
+    return volumes
 
 
 def blend(
@@ -468,17 +433,19 @@ def segment(call: SegmentCall) -> Segmentation:
     from MedEnhanceLib import gradprom
 
     with watched(call.progress, call.cancel) as monitor:
-        reading, monitor = _parts(call.volume, monitor)
-        volume = call.opened(call.volume, reading)
-        return gradprom.segment(volume, narrowed(SegmentConfig, call), monitor=monitor)
+        volume = call.opened(call.volume, monitor.part(0.0, 0.1))
+        config = narrowed(SegmentConfig, call)
+        return gradprom.segment(volume, config, monitor=monitor.part(0.1, 1.0))
 
 
 @dataclass(frozen=True)
-class CompressCall(CompressConfig, Placed, Watched, Written):
+class CompressCall(CompressConfig, Placed, Watched):
     """The arguments of `compress`."""
 
     volume: Annotated[Any, About(help=_HELD)]
     path: Annotated[PathLike, About(help="the file, which ends in .ucv; an address too (s3://…)")]
+    _: KW_ONLY
+    overwrite: bool = option(False, help="replace what is there")
 
 
 @takes(CompressCall)
@@ -502,11 +469,10 @@ def compress(call: CompressCall) -> CompressResult:
 
     config, overwrite = narrowed(CompressConfig, call), call.overwrite
     with watched(call.progress, call.cancel) as monitor:
-        reading, monitor = _parts(call.volume, monitor)
-        part = monitor.part(0.9, 1.0)
-        with sent_result(call.path, part, overwrite=overwrite) as here:
-            part = monitor.part(0.0, 0.9) if is_remote(call.path) else monitor
-            volume = call.opened(call.volume, reading, scratch=here.parent)
+        end = 0.9 if is_remote(call.path) else 1.0
+        with sent_result(call.path, monitor.part(end, 1.0), overwrite=overwrite) as here:
+            volume = call.opened(call.volume, monitor.part(0.0, 0.1), scratch=here.parent)
+            part = monitor.part(0.1, end)
             done = compress_to(volume, here, config, monitor=part, overwrite=overwrite)
     return replace(done, path=shown(call.path)) if is_remote(call.path) else done
 
@@ -628,10 +594,10 @@ def inspect(
         if isinstance(path_or_volume, str | os.PathLike):
             with local(path_or_volume, monitor) as path:
                 params = InspectParams(input=os.fspath(path), verify=verify)
-                found = inspect_volume(params, monitor)
+                card = inspect_volume(params, monitor)
             if is_remote(path_or_volume):
-                found = Names({str(path): shown(path_or_volume)}).of(found)
-            return found
+                card = Names({str(path): shown(path_or_volume)}).of(card)
+            return card
         if verify:
             raise ConfigError("a volume in memory carries no checksums", "Leave out verify.")
         return described(as_volume(path_or_volume))

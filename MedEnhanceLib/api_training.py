@@ -18,6 +18,7 @@ from MedEnhanceLib.gradprom.config import TrainHeadConfig
 from MedEnhanceLib.hqg.config import TrainConfig
 from MedEnhanceLib.hqg.slices.config import TrainSlicesConfig
 from MedEnhanceLib.io.cohort import Cohort
+from MedEnhanceLib.jobs.addresses import results_here
 from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.jobs.kinds.distill import (
     DistillParams,
@@ -27,7 +28,6 @@ from MedEnhanceLib.jobs.kinds.distill import (
 )
 from MedEnhanceLib.jobs.kinds.evaluate import EvaluateParams, evaluate_bundle
 from MedEnhanceLib.jobs.kinds.train import TrainParams, train_method, training_config
-from MedEnhanceLib.jobs.sending import results_here
 from MedEnhanceLib.spg.config import DistillConfig
 
 _PRESET = 'a preset ("smoke", "cpu", "full"), '

@@ -43,14 +43,32 @@ class _OfVolumes(MapTransform):  # type: ignore[misc]
         keys: of the images.
         modality: "CT", "MR" …; None: guessed from the values, with a warning.
         allow_missing_keys: leave out keys that are not there.
+        options: of the function that it calls, such as model, strength or device.
+    Raises:
+        ConfigError: an option that there is not.
     """
 
+    #: The function of the API whose options it takes.
+    _CALL: ClassVar[Callable[..., Any]]
+
     def __init__(
-        self, keys: KeysCollection, *, modality: str | None = None, allow_missing_keys: bool = False
+        self,
+        keys: KeysCollection,
+        *,
+        modality: str | None = None,
+        allow_missing_keys: bool = False,
+        **options: Any,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.modality = modality
-        self._said: set[str] = set()
+        self.modality, self.options = modality, options
+        self._warned: set[str] = set()
+        # Here and not at the first volume, which may be hours away.
+        names = [*inspect.signature(type(self)._CALL).parameters]
+        for name in options:
+            if name not in names:
+                raise ConfigError(
+                    f"{type(self).__name__} has no option {name}", did_you_mean(name, names)
+                )
 
     @abstractmethod
     def _made(self, volume: Volume) -> Volume:
@@ -62,9 +80,9 @@ class _OfVolumes(MapTransform):  # type: ignore[misc]
         Raises:
             InputError: of an image that has no affine, or several channels.
         """
-        found = dict(data)
-        for key in self.key_iterator(found):
-            tensor = found[key]
+        images = dict(data)
+        for key in self.key_iterator(images):
+            tensor = images[key]
             if isinstance(tensor, str | Path):
                 raise InputError(
                     f"{key} is a path, and no image",
@@ -72,55 +90,27 @@ class _OfVolumes(MapTransform):  # type: ignore[misc]
                 )
             volume = Volume.from_metatensor(tensor, modality=self.modality)
             for text, about in doubts(volume, str(key)):
-                if about not in self._said:  # once, and not for each image of a cohort
-                    self._said.add(about)
+                if about not in self._warned:  # once, and not for each image of a cohort
+                    self._warned.add(about)
                     logging.getLogger("MedEnhanceLib").warning("%s", text)
-            made = self._made(volume)
-            image = made.to_metatensor()
+            image = self._made(volume).to_metatensor()
             image.meta = {**tensor.meta, **image.meta}
             image.applied_operations = tensor.applied_operations
-            found[key] = image
-        return found
+            images[key] = image
+        return images
 
 
 class Enhanced(_OfVolumes):
-    """`me.enhance` of each image; voxels keep their type.
+    """`me.enhance` of each image, with its options; voxels keep their type."""
 
-    Args:
-        keys: of the images.
-        modality: "CT", "MR" …; None: guessed from the values, with a warning.
-        allow_missing_keys: leave out keys that are not there.
-        options: of `me.enhance`, such as model, strength or device.
-    Raises:
-        ConfigError: an option that there is not.
-    """
-
-    _CALL: ClassVar[Callable[..., Any]] = api.enhance
-
-    def __init__(
-        self,
-        keys: KeysCollection,
-        *,
-        modality: str | None = None,
-        allow_missing_keys: bool = False,
-        **options: Any,
-    ) -> None:
-        super().__init__(keys, modality=modality, allow_missing_keys=allow_missing_keys)
-        self.options = options
-        # Here and not at the first volume, which may be hours away.
-        known = inspect.signature(self._CALL).parameters
-        for name in options:
-            if name not in known:
-                raise ConfigError(
-                    f"{type(self).__name__} has no option {name}", did_you_mean(name, [*known])
-                )
+    _CALL = api.enhance
 
     def _made(self, volume: Volume) -> Volume:
         return api.enhance(volume, **self.options).volume
 
 
-class Segmented(Enhanced):
-    """`me.segment` of each image: labels in its place. Its options are those of `me.segment`."""
+class Segmented(_OfVolumes):
+    """`me.segment` of each image, with its options: labels in its place."""
 
     _CALL = api.segment
 
@@ -128,11 +118,8 @@ class Segmented(Enhanced):
         return api.segment(volume, **self.options).volume
 
 
-class Compressed(Enhanced):
-    """What is left of each image after compression, as a training may meet it.
-
-    Its options are those of `me.compress`: lossless, max_error, ratio.
-    """
+class Compressed(_OfVolumes):
+    """What is left of each image after `me.compress`, with its options, as a training meets it."""
 
     _CALL = api.compress
 
@@ -143,25 +130,21 @@ class Compressed(Enhanced):
             return api.decompress(path)
 
 
+def _no_options() -> None:
+    """`Degraded` takes none but those of all."""
+
+
 class Degraded(Randomizable, _OfVolumes):  # type: ignore[misc]
     """Each image with damage of a random strength, drawn anew at each call; float32.
 
-    Args:
-        keys: of the images; all of a dictionary get the same damage.
-        kind: "rician", "blur", "bias", "low-dose" or "composite", as in `degrade.draw`.
-        modality: "CT" or "MR", which have noises of their own.
-        allow_missing_keys: leave out keys that are not there.
+    kind: "rician", "blur", "bias", "low-dose" or "composite", as in `degrade.draw`; all images of
+    a dictionary get the same damage. A random state that was set gives the same damage again.
     """
 
-    def __init__(
-        self,
-        keys: KeysCollection,
-        kind: str,
-        *,
-        modality: str | None = None,
-        allow_missing_keys: bool = False,
-    ) -> None:
-        super().__init__(keys, modality=modality, allow_missing_keys=allow_missing_keys)
+    _CALL = _no_options
+
+    def __init__(self, keys: KeysCollection, kind: str, **options: Any) -> None:
+        super().__init__(keys, **options)
         self.kind = kind
         self.randomize()
 
@@ -175,6 +158,6 @@ class Degraded(Randomizable, _OfVolumes):  # type: ignore[misc]
         return self.damage.apply(volume)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """See `_OfVolumes`; a random state that was set gives the same damage again."""
+        """See `_OfVolumes`."""
         self.randomize()
         return super().__call__(data)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from MedEnhanceLib.cli.parser import (
     Command,
@@ -60,8 +59,7 @@ def _declare(parser: Parser, task: str) -> None:
         "inputs",
         nargs="*",
         metavar="INPUT",
-        help="volumes and folders of them; of an address that ends in / (s3://bucket/scans/) every "
-        "volume below it",
+        help="volumes, their addresses (s3://bucket/scan.nii.gz), and folders of them",
     )
     job, batch = declaration_of(task), declaration_of("batch")
     add_flags(parser, batch, only=["list_file"])
@@ -82,13 +80,13 @@ def _declare(parser: Parser, task: str) -> None:
             help="a folder of derived DICOM for each series, no files",
         )
     add_flags(parser, job, only=["modality", "fix_tilt", "fix_spacing"])
-    add_flags(parser, batch, only=["output", "ledger", "workers", "scheduler", "overwrite"])
+    add_flags(parser, batch, only=["output", "workers", "scheduler", "overwrite"])
     add_job_options(parser)
 
 
 def _run(args: argparse.Namespace) -> int:
     """Run the job and report how it went."""
-    from MedEnhanceLib.jobs.addresses import is_remote
+    from MedEnhanceLib.jobs.batch_items import absolute
 
     own = params_of(args, declaration_of("batch"))
     stated = params_of(args, declaration_of(args.job))
@@ -96,39 +94,24 @@ def _run(args: argparse.Namespace) -> int:
     if "guide" in stated:
         stated["guide"] = [stated["guide"]]
     if "look" in stated:  # a worker elsewhere has a current folder of its own
-        stated["look"] = [
-            place if is_remote(place) else str(Path(place).absolute()) for place in stated["look"]
-        ]
-    params = own | {"task": args.job, "params": stated}
-    return _report(args, args.console.run("batch", params))
-
-
-def _short(source: str) -> str:
-    path, series, uid = source.partition(" (series ")
-    return Path(path).name + series + uid
-
-
-def _report(args: argparse.Namespace, fields: dict[str, Any]) -> int:
-    from MedEnhanceLib.jobs.ledger import FOREIGN
-
+        stated["look"] = [absolute(place) for place in stated["look"]]
+    fields = args.console.run("batch", own | {"task": args.job, "params": stated})
     total, table = fields["total"], fields["table"]
     failed = [row for row in fields["rows"] if row["status"] == "failed"]
-    if failed:
-        if not args.console.as_json:
-            names = [(_short(str(row["source"])), str(row["message"])) for row in failed]
-            args.console.note(columns(("failed", "why"), names, left=2))
-        again = "Run the same command again to go on: what is done is left out."
-        if any(row.get(FOREIGN) for row in failed):
-            again += (
-                " What lay there before this batch stays: name another folder, or allow to "
-                "replace it (--force)."
-            )
-        error = MedEnhanceError(f"{len(failed)} of {total} failed; see {table}", again)
-        return int(args.console.fail(error, None, fields))
     text = f"{fields['done']} of {total} done, {fields['already_done']} of them before; see {table}"
-    if warned := sum(bool(row.get("warnings")) for row in fields["rows"]):
+    fault = None
+    if failed:
+        why = [
+            (Path(str(row["source"])).name, f"{row['message']}. {row['hint']}") for row in failed
+        ]
+        text = columns(("failed", "why"), why, left=2)
+        fault = MedEnhanceError(
+            f"{len(failed)} of {total} failed; see {table}",
+            "Run the same command again to go on: what is done is left out.",
+        )
+    elif warned := sum(bool(row.get("warnings")) for row in fields["rows"]):
         text += f" ({warned} with warnings)"
-    return int(args.console.done(fields, text))
+    return int(args.console.done(fields, text, fault))
 
 
 BATCH = Command(

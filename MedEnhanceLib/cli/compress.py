@@ -88,27 +88,25 @@ def _recover(args: argparse.Namespace) -> int:
 def report_lines(report: Mapping[str, Any]) -> list[str]:
     """What was lost, block by block, and whether the rest is proved."""
     lost = report["lost"]
+    lines = [f"all {report['blocks']} blocks are intact"]
     if lost:
         lines = [
             f"{len(lost)} of {report['blocks']} blocks are lost: {report['lost_voxels']:,} voxels,"
             f" filled with {report['fill_value']:g}, in {slices_of(lost)}"
         ]
-    else:
-        lines = [f"all {report['blocks']} blocks are intact"]
     for block in lost:
         ends = zip(block["start"], block["stop"], strict=True)
         place = ", ".join(f"{start}:{stop}" for start, stop in ends)
         lines.append(f"  block {block['block']} [{place}]: {block['reason']}")
+    lines += report["notes"]
     if report["proved"]:
-        proof = ["every voxel is proved to be as it was written"]
-    elif lost:
-        proof = []
-    else:
-        proof = [
+        lines.append("every voxel is proved to be as it was written")
+    elif not lost:
+        lines.append(
             "not proved: the voxels do not have the file's SHA-256 (another machine may decode"
             " the last bit of a lossy file differently; of a lossless one it is damage)"
-        ]
-    return [*lines, *report["notes"], *proof]
+        )
+    return lines
 
 
 COMPRESS = Command(

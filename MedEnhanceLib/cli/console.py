@@ -41,7 +41,6 @@ class Console:
         self.warnings: list[str] = []
         self._stdout: TextIO = sys.stdout
         self._bar: Listener | None = None
-        self._is_silent = False
         self._last_sign = time.monotonic()
 
     @contextlib.contextmanager
@@ -65,8 +64,6 @@ class Console:
 
     def show_event(self, event: Event) -> None:
         """A job's event: the bar moves, warnings are printed."""
-        if self._is_silent and event.kind in ("warning", "log"):
-            return
         if event.kind == "warning":
             message = str(event.fields["message"])
             if message in self.warnings:  # a step that reads the same file again
@@ -80,15 +77,6 @@ class Console:
             self._sign_of_life(event)
         elif event.kind in ("warning", "log"):
             self.note(f"{event.kind}: {event.fields['message']}")
-
-    @contextlib.contextmanager
-    def without_warnings(self) -> Iterator[None]:
-        """Leave out warnings meanwhile: the same files are looked at again."""
-        self._is_silent = True
-        try:
-            yield
-        finally:
-            self._is_silent = False
 
     def _sign_of_life(self, event: Event) -> None:
         """Where no bar can be drawn, in a log file, a line now and then says how far it is."""
@@ -115,7 +103,7 @@ class Console:
         """
         if fault is not None:
             if not self.as_json:
-                self.note(text)
+                print(printable(text), file=self._stdout, flush=True)
             return self.fail(fault, None, fields)
         if self.as_json:
             warnings = {"warnings": self.warnings} if self.warnings else {}

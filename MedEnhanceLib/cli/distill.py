@@ -18,30 +18,15 @@ from MedEnhanceLib.cli.parser import (
 from MedEnhanceLib.cli.text import pairs, wrote
 from MedEnhanceLib.errors import ConfigError
 
-
-def _add_config(parser: Parser, only: tuple[str, ...]) -> None:
-    """Fields of DistillConfig, and the file that they are on top of."""
-    from MedEnhanceLib.spg.config import DistillConfig
-
-    add_flags(parser, DistillConfig, only=only)
-    parser.add_argument(
-        "--preset",
-        choices=tuple(DistillConfig.PRESETS),
-        help="smoke: seconds, for tests; cpu: minutes a patient; full: for a GPU (default: "
-        "what --config says, else cpu)",
-    )
-    parser.add_argument("--config", metavar="FILE", help="options as JSON, on top of the preset")
-
-
-def _config_of(args: argparse.Namespace) -> dict[str, Any]:
-    from MedEnhanceLib.spg.config import DistillConfig
-
-    preset = {"preset": args.preset} if args.preset else {}
-    return read_config(args.config) | params_of(args, DistillConfig) | preset
+#: Fields of the configuration that are options.
+_FIELDS = (
+    "task", "method", "images_per_patient", "prior", "held_out", "shadows", "seed", "device",
+    "licence",
+)  # fmt: skip
 
 
 def _declare_distill(parser: Parser) -> None:
-    from MedEnhanceLib.spg.config import DPConfig
+    from MedEnhanceLib.spg.config import DistillConfig, DPConfig
 
     parser.add_argument("cohort", nargs="?", metavar="COHORT", help="the patients")
     parser.add_argument("out", nargs="?", metavar="OUT", help="a folder for the result")
@@ -49,54 +34,48 @@ def _declare_distill(parser: Parser) -> None:
         "--status", metavar="OUT", help="report how far the distillation in that folder is"
     )
     parser.add_argument(
-        "--room",
+        "--estimate",
         action="store_true",
-        help="only estimate what a distillation of COHORT can gain, in a minute or two; no OUT",
+        help="estimate what a distillation of COHORT can gain and how long it takes, in minutes; "
+        "nothing is written",
     )
-    fields = (
-        "task",
-        "method",
-        "images_per_patient",
-        "prior",
-        "held_out",
-        "shadows",
-        "seed",
-        "device",
+    add_flags(parser, DistillConfig, only=_FIELDS)
+    parser.add_argument(
+        "--preset",
+        choices=tuple(DistillConfig.PRESETS),
+        help="smoke: seconds, for tests; cpu: minutes a patient; full: for a GPU (default: "
+        "what --config says, else cpu)",
     )
-    _add_config(parser, (*fields, "licence"))
+    parser.add_argument("--config", metavar="FILE", help="options as JSON, on top of the preset")
     add_flags(parser, DPConfig)
     add_flags(parser, declaration_of("distill"), without=["cohort", "out", "config"])
     add_job_options(parser)
 
 
 def _distill(args: argparse.Namespace) -> int:
-    """Run the job, or report how far one is."""
-    from MedEnhanceLib.spg.config import DPConfig
+    """Run the job, estimate what it can gain, or report how far one is."""
+    from MedEnhanceLib.spg.config import DistillConfig, DPConfig
 
     if args.status is not None:
         if args.cohort is not None:
             raise ConfigError("--status with a cohort", "Give --status OUT alone.")
         fields = args.console.run("distill-status", {"out": args.status})
         return int(args.console.done(fields, pairs(_status_fields(fields))))
-    if args.room and args.cohort is not None and args.out is None:
-        return _room(args)
-    if args.out is None or args.room:
-        what = "OUT with --room" if args.room and args.out else "COHORT or OUT is missing"
-        if args.room and args.cohort is None:
-            what = "COHORT is missing"
+    if args.cohort is None or (args.out is None) != args.estimate:
+        what = "OUT with --estimate" if args.out and args.estimate else "COHORT or OUT is missing"
         raise ConfigError(what, "See: medenhance distill --help")
-    config = _config_of(args)
+    config = read_config(args.config) | params_of(args, DistillConfig)
+    if args.preset:
+        config["preset"] = args.preset
     if private := params_of(args, DPConfig):
         config["dp"] = (config.get("dp") or {}) | private
-    params = params_of(args, declaration_of("distill")) | {"config": config}
-    fields = args.console.run("distill", params)
-    return int(args.console.done(fields, "\n".join(_lines(fields))))
-
-
-def _room(args: argparse.Namespace) -> int:
-    params = params_of(args, declaration_of("distill-room")) | {"config": _config_of(args)}
-    fields = args.console.run("distill-room", params)
-    return int(args.console.done(fields, fields["sentence"]))
+    job = "distill-estimate" if args.estimate else "distill"
+    fields = args.console.run(job, params_of(args, declaration_of(job)) | {"config": config})
+    return int(
+        args.console.done(
+            fields, fields["sentence"] if args.estimate else "\n".join(_lines(fields))
+        )
+    )
 
 
 def _lines(fields: Mapping[str, Any]) -> list[str]:
@@ -114,17 +93,12 @@ def _lines(fields: Mapping[str, Any]) -> list[str]:
 
 
 def _status_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    shown = dict(fields)
-    shown["fraction"] = f"{fields['fraction']:.0%}"
+    shown = dict(fields) | {"fraction": f"{fields['fraction']:.0%}"}
     if "steps" in shown:
         shown["steps of each patient"] = shown.pop("steps")
     if "under_way" in shown:
-        shown["under_way"] = (
-            "; ".join(
-                f"patient {row['patient']} at step {row['step']}" for row in shown["under_way"]
-            )
-            or "none"
-        )
+        rows = [f"patient {row['patient']} at step {row['step']}" for row in shown["under_way"]]
+        shown["under_way"] = "; ".join(rows) or "none"
     return shown
 
 

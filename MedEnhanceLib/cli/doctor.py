@@ -15,7 +15,6 @@ from typing import Any
 from MedEnhanceLib.cli.parser import Command, Parser
 from MedEnhanceLib.cli.text import columns, size
 from MedEnhanceLib.errors import DependencyError, MedEnhanceError, ModelError
-from MedEnhanceLib.runtime.text import printable
 
 _START_SECONDS = 60.0
 
@@ -25,26 +24,20 @@ def _run(args: argparse.Namespace) -> int:
     from MedEnhanceLib import native
     from MedEnhanceLib.jobs.kinds.installation import find_out
 
-    found = {
+    facts = {
         **find_out(Path.cwd()),
         "python": {"version": platform.python_version(), "executable": sys.executable},
         "native": native.describe(),
         "worker": worker(),
     }
-    lacking = list(_shortcomings(found))
+    lacking = list(_shortcomings(facts))
     hints = [hint for _, hint in lacking]
-    text = _screen(found)
-    if not lacking:
-        return int(
-            args.console.done(
-                {**found, "missing": []}, f"{text}\n\nEverything that is needed is here."
-            )
-        )
-    kind = lacking[0][0]
-    fault = kind("something that MedEnhance needs is missing", "\n".join(hints))
-    if not args.console.as_json:
-        print(printable(f"{text}\n"), flush=True)
-    return int(args.console.fail(fault, None, {**found, "missing": hints}))
+    text, fault = _screen(facts), None
+    if lacking:
+        fault = lacking[0][0]("something that MedEnhance needs is missing", "\n".join(hints))
+    else:
+        text += "\n\nEverything that is needed is here."
+    return int(args.console.done({**facts, "missing": hints}, text, fault))
 
 
 def worker() -> dict[str, Any]:
@@ -69,45 +62,46 @@ def worker() -> dict[str, Any]:
     return {"ok": True, "message": f"answered in {time.monotonic() - began:.1f} s"}
 
 
-def _shortcomings(found: Mapping[str, Any]) -> Iterator[tuple[type[MedEnhanceError], str]]:
+def _shortcomings(facts: Mapping[str, Any]) -> Iterator[tuple[type[MedEnhanceError], str]]:
     """A sentence with its remedy for each thing that is missing, and what kind of error it is."""
-    absent = [row for row in found["packages"] if row["required"] and not row["ok"]]
+    absent = [row for row in facts["packages"] if row["required"] and not row["ok"]]
     if absent:
         names = " ".join(f"'{row['requirement']}'" for row in absent)
-        yield (
-            DependencyError,
-            f"packages are missing or too old; install: python -m pip install {names}",
-        )
-    for row in found["models"]:
+        lack = f"packages are missing or too old; install: python -m pip install {names}"
+        yield DependencyError, lack
+    for row in facts["models"]:
         if not row["ok"]:
             yield ModelError, f"model {row['name']}: {row['message']}"
-    if not found["models"]:
-        yield (
-            ModelError,
-            "no models are installed; install MedEnhance again, or: medenhance models import",
-        )
-    if not found["worker"]["ok"]:
-        yield MedEnhanceError, f"the worker does not answer: {found['worker']['message']}"
+    if not facts["models"]:
+        lack = "no models are installed; install MedEnhance again, or: medenhance models import"
+        yield ModelError, lack
+    if not facts["worker"]["ok"]:
+        yield MedEnhanceError, f"the worker does not answer: {facts['worker']['message']}"
 
 
-def _screen(found: Mapping[str, Any]) -> str:
+def _screen(facts: Mapping[str, Any]) -> str:
     """Everything on one screen."""
-    memory, disk = found["memory"], found["disk"]
-    rows = [(row["package"], _version_text(row), row["purpose"]) for row in found["packages"]]
+    memory, disk, python = facts["memory"], facts["disk"], facts["python"]
+    rows = [(row["package"], _version_text(row), row["purpose"]) for row in facts["packages"]]
+    models = [
+        f"model    {row['name']}"
+        + (f" ({row['kind']}, {row['modality']})" if row["kind"] else "")
+        + f": {row['message']}"
+        for row in facts["models"]
+    ]
     lines = [
-        f"MedEnhance {found['medenhance']} on Python {found['python']['version']}"
-        f" ({found['python']['executable']})",
+        f"MedEnhance {facts['medenhance']} on Python {python['version']} ({python['executable']})",
         "",
         columns(("package", "version", "for"), rows, left=3),
         "",
-        *(f"device   {_device_text(row)}" for row in found["devices"]),
-        f"models   run on {found['choice']['name']}: {found['choice']['reason']}",
-        f"CPU      {found['cpu_threads']} threads",
-        f"library  {found['native']}",
-        f"memory   {_share(memory['free'])} free of {_share(memory['total'])}",
-        f"disk     {_share(disk['free'])} free of {_share(disk['total'])} ({disk['path']})",
-        *(f"model    {row['name']}{_model_text(row)}: {row['message']}" for row in found["models"]),
-        f"worker   {found['worker']['message']}",
+        *(f"device   {_device_text(row)}" for row in facts["devices"]),
+        f"models   run on {facts['choice']['name']}: {facts['choice']['reason']}",
+        f"CPU      {facts['cpu_threads']} threads",
+        f"library  {facts['native']}",
+        f"memory   {size(memory['free'])} free of {size(memory['total'])}",
+        f"disk     {size(disk['free'])} free of {size(disk['total'])} ({disk['path']})",
+        *models,
+        f"worker   {facts['worker']['message']}",
     ]
     return "\n".join(lines)
 
@@ -119,20 +113,12 @@ def _version_text(row: Mapping[str, Any]) -> str:
 
 
 def _device_text(row: Mapping[str, Any]) -> str:
+    if row.get("fault"):
+        return f"{row['name']}: {row['what']}; it cannot be used: {row['fault']}"
     room = f", {size(row['free'])} free of {size(row['total'])}" if row.get("total") else ""
-    fault = f"; it cannot be used: {row['fault']}" if row.get("fault") else ""
-    if row.get("needs") and not fault:
+    if row.get("needs"):
         room += f"; enhancing takes up to {size(row['needs'])} of it"
-    return f"{row['name']}: {row['what']}{room}{fault}"
-
-
-def _model_text(row: Mapping[str, Any]) -> str:
-    """What it is for; nothing of one whose metadata cannot be read."""
-    return f" ({row['kind']}, {row['modality']})" if row["kind"] else ""
-
-
-def _share(count: int | None) -> str:
-    return "unknown" if count is None else size(count)
+    return f"{row['name']}: {row['what']}{room}"
 
 
 def _declare_worker(parser: Parser) -> None:

@@ -32,8 +32,8 @@ def _enhance_lines(fields: Mapping[str, Any]) -> list[str]:
     from MedEnhanceLib.core.manifest import findings_in_words
 
     first, *others = job_lines(fields)
-    found = findings_in_words(fields.get("measured") or {}, fields.get("strength", 1.0))
-    return [first, *found, *others]
+    findings = findings_in_words(fields.get("measured") or {}, fields.get("strength", 1.0))
+    return [first, *findings, *others]
 
 
 ENHANCE = Command(

@@ -69,10 +69,8 @@ class Parser(argparse.ArgumentParser):
 
     def _refuse_option(self, word: str) -> NoReturn:
         option = word.partition("=")[0]
-        self._refuse(f"there is no option {option}", option, self._options())
-
-    def _refuse(self, message: str, given: str, known: Sequence[str]) -> NoReturn:
-        raise ConfigError(message, f"{did_you_mean(given, known)}See: {self.prog} --help")
+        hint = f"{did_you_mean(option, self._options())}See: {self.prog} --help"
+        raise ConfigError(f"there is no option {option}", hint)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,32 +140,35 @@ def add_flags(
     only, without: names of fields.
     """
     groups: dict[str, argparse._MutuallyExclusiveGroup] = {}
-    for one in _in_order(declaration):
-        about = one.about
-        if about.flag is None or one.name in without or (only and one.name not in only):
+    for option in _in_order(declaration):
+        about = option.about
+        if about.flag is None or option.name in without or (only and option.name not in only):
             continue
-        if one.is_object:
-            add_flags(parser, one.kind)
-        elif one.name == "like":
+        if option.is_object:
+            add_flags(parser, option.kind)
+        elif option.name == "like":
             _add_like(parser)
         elif about.one_of:
             group = groups.get(about.one_of) or parser.add_mutually_exclusive_group(required=True)
             groups[about.one_of] = group
-            group.add_argument(*_names(one), **_argument(one))
+            group.add_argument(*_names(option), **_argument(option))
         else:
-            parser.add_argument(*_names(one), **_argument(one))
+            parser.add_argument(*_names(option), **_argument(option))
 
 
 def params_of(args: argparse.Namespace, declaration: Any) -> dict[str, Any]:
     """The JSON object of a declaration with what was given on the command line."""
     params: dict[str, Any] = {}
-    for one in options_of(declaration):
-        if one.is_object:
-            inner = params_of(args, one.kind) if one.about.flag is not None else {}
+    for option in options_of(declaration):
+        if option.is_object:
+            inner = params_of(args, option.kind) if option.about.flag is not None else {}
             if inner:
-                params[one.name] = inner
-        elif one.about.flag is not None and (value := getattr(args, one.name, None)) is not None:
-            params[one.name] = value
+                params[option.name] = inner
+        elif (
+            option.about.flag is not None
+            and (value := getattr(args, option.name, None)) is not None
+        ):
+            params[option.name] = value
     if like := getattr(args, "like", None):
         params["like"] = {"path": like} | ({"series": args.like_series} if args.like_series else {})
     elif getattr(args, "like_series", None):
@@ -178,59 +179,59 @@ def params_of(args: argparse.Namespace, declaration: Any) -> dict[str, Any]:
 
 
 def _in_order(declaration: Any) -> list[Option]:
-    def rank(one: Option) -> tuple[bool, bool, bool, int]:
-        owner = generations_up(declaration, one.name)
-        is_positional = _is_positional(one)
-        is_last = one.about.flag == "--force"
-        return not is_positional, one.name != "input", is_last, 0 if is_positional else owner
+    def rank(option: Option) -> tuple[bool, bool, bool, int]:
+        owner = generations_up(declaration, option.name)
+        is_positional = _is_positional(option)
+        is_last = option.about.flag == "--force"
+        return not is_positional, option.name != "input", is_last, 0 if is_positional else owner
 
     return sorted(options_of(declaration), key=rank)
 
 
-def _is_positional(one: Option) -> bool:
-    return bool(one.about.flag) and not str(one.about.flag).startswith("-")
+def _is_positional(option: Option) -> bool:
+    return bool(option.about.flag) and not str(option.about.flag).startswith("-")
 
 
-def _names(one: Option) -> list[str]:
-    if _is_positional(one):
-        return [one.name]
-    return [one.about.flag or f"--{one.name.replace('_', '-')}"]
+def _names(option: Option) -> list[str]:
+    if _is_positional(option):
+        return [option.name]
+    return [option.about.flag or f"--{option.name.replace('_', '-')}"]
 
 
-def _argument(one: Option) -> dict[str, Any]:
+def _argument(option: Option) -> dict[str, Any]:
     """The keywords of `add_argument`; what is not given is None."""
-    fields: dict[str, Any] = {"default": None, "help": one.description.replace("%", "%%")}
-    if _is_positional(one):
-        fields |= {"metavar": one.about.flag, "nargs": None if one.is_required else "?"}
-        return fields | ({"choices": one.choices} if one.choices else {})
-    fields["dest"] = one.name
-    if one.kind is bool:
-        if str(one.about.flag).startswith("--no-"):
+    fields: dict[str, Any] = {"default": None, "help": option.description.replace("%", "%%")}
+    if _is_positional(option):
+        fields |= {"metavar": option.about.flag, "nargs": None if option.is_required else "?"}
+        return fields | ({"choices": option.choices} if option.choices else {})
+    fields["dest"] = option.name
+    if option.kind is bool:
+        if str(option.about.flag).startswith("--no-"):
             return fields | {"action": "store_false"}
-        on_off = argparse.BooleanOptionalAction if one.default is True else "store_true"
+        on_off = argparse.BooleanOptionalAction if option.default is True else "store_true"
         return fields | {"action": on_off}
-    if one.kind is list:
+    if option.kind is list:
         fields |= {"nargs": "+", "action": "extend"}
-    if one.choices:
-        fields["choices"] = one.choices
+    if option.choices:
+        fields["choices"] = option.choices
     return fields | {
-        "type": _reader(one),
-        "metavar": one.about.metavar,
-        "required": one.is_required,
+        "type": _reader(option),
+        "metavar": option.about.metavar,
+        "required": option.is_required,
     }
 
 
-def _reader(one: Option) -> Callable[[str], Any]:
+def _reader(option: Option) -> Callable[[str], Any]:
     """What turns the text of a command line into the value of an option."""
-    kind = one.kind if one.kind in (int, float) else str
+    kind = option.kind if option.kind in (int, float) else str
 
     def read(text: str) -> Any:
-        if text in one.words:
+        if text in option.words:
             return text
         try:
             return kind(text)
         except ValueError:
-            one.check(text)  # refuses it as it does a number out of range
+            option.check(text)  # refuses it as it does a number out of range
             raise
 
     return read
@@ -240,7 +241,7 @@ def _add_like(parser: Parser) -> None:
     parser.add_argument(
         "--like",
         metavar="SERIES",
-        help="the DICOM series that INPUT was made from, where INPUT itself is none",
+        help="source series of a non-DICOM input",
     )
     parser.add_argument(
         "--like-series", metavar="S", help="which series of --like, by number or UID"

@@ -138,14 +138,14 @@ def _declared(title: str, declaration: Any) -> str:
 
 
 def _parameter_rows(declaration: Any, prefix: str = "") -> Iterator[str]:
-    for one in options_of(declaration):
-        name = f"{prefix}{one.name}"
-        literals = [f"`{text}`" for text in (*one.choices, *one.words)]
-        kind = " or ".join(literals + ([] if one.choices else [allowed_text(one.hint)]))
-        text = one.description + (" (required)" if one.is_required else "")
+    for option in options_of(declaration):
+        name = f"{prefix}{option.name}"
+        literals = [f"`{text}`" for text in (*option.choices, *option.words)]
+        kind = " or ".join(literals + ([] if option.choices else [allowed_text(option.hint)]))
+        text = option.description + (" (required)" if option.is_required else "")
         yield f"| `{name}` | {kind.replace('|', ' or ')} | {text} |"
-        if one.is_object:
-            yield from _parameter_rows(one.kind, f"{name}.")
+        if option.is_object:
+            yield from _parameter_rows(option.kind, f"{name}.")
 
 
 if __name__ == "__main__":

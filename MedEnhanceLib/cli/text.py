@@ -55,11 +55,11 @@ def inline(value: Any) -> str:
     return str(value)
 
 
-def size(count: int) -> str:
-    """Bytes as a person reads them."""
+def size(count: int | None) -> str:
+    """Bytes as a person reads them; None is unknown."""
     from MedEnhanceLib.report.page import size_text
 
-    return size_text(count)
+    return "unknown" if count is None else size_text(count)
 
 
 def wrote(fields: Mapping[str, Any]) -> list[str]:
@@ -74,13 +74,12 @@ def wrote(fields: Mapping[str, Any]) -> list[str]:
 
 def job_lines(fields: Mapping[str, Any]) -> list[str]:
     """All that people read of a job that writes volumes."""
-    shape = [f"shape {inline(fields['shape'])}, {fields['dtype']}"] if "shape" in fields else []
-    return [*wrote(fields), *object_lines(fields), *label_lines(fields), *shape]
-
-
-def label_lines(fields: Mapping[str, Any]) -> list[str]:
-    """The table of labels of a segmentation, where there is one."""
-    rows = [
+    lines = wrote(fields)
+    for row in fields.get("objects") or ():  # of DICOM
+        count = f"{len(row['files'])} file{'' if len(row['files']) == 1 else 's'}"
+        object_text = f"{row['role']}: {row['modality']} {row['description']!r}"
+        lines.append(f"  {object_text}, {count}, {row['series_uid']}")
+    labels = [
         (
             str(row["label"]),
             f"{row['voxels']:,}",
@@ -89,18 +88,11 @@ def label_lines(fields: Mapping[str, Any]) -> list[str]:
         )
         for row in fields.get("table") or ()
     ]
-    return ["", columns(("label", "voxels", "ml", "mm² of surface"), rows)] if rows else []
-
-
-def object_lines(fields: Mapping[str, Any]) -> list[str]:
-    """What lies in the folder now, a line for each object."""
-    return [f"  {_object_text(row)}" for row in fields.get("objects") or ()]
-
-
-def _object_text(row: Mapping[str, Any]) -> str:
-    count = len(row["files"])
-    files = "1 file" if count == 1 else f"{count} files"
-    return f"{row['role']}: {row['modality']} {row['description']!r}, {files}, {row['series_uid']}"
+    if labels:
+        lines += ["", columns(("label", "voxels", "ml", "mm² of surface"), labels)]
+    if "shape" in fields:
+        lines.append(f"shape {inline(fields['shape'])}, {fields['dtype']}")
+    return lines
 
 
 def _name(name: str) -> str:

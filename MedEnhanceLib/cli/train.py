@@ -22,7 +22,7 @@ from MedEnhanceLib.cli.text import columns, inline, wrote
 from MedEnhanceLib.errors import ConfigError
 
 #: Options that are fields of the configuration as they are.
-_FIELDS = ("modality", "anatomy", "name", "seed", "steps", "device", "part")
+_FIELDS = ("modality", "anatomy", "name", "seed", "steps", "device", "part", "preset")
 
 
 def _declare_train(parser: Parser) -> None:
@@ -33,9 +33,6 @@ def _declare_train(parser: Parser) -> None:
     parser.add_argument("--hq", metavar="DIR", help="good images: files, or a folder of DICOM each")
     parser.add_argument("--lq", metavar="DIR", help="bad images, of other people (optional)")
     parser.add_argument("--modality", choices=("MR", "CT", "EM"), help="of the images")
-    parser.add_argument(
-        "--anatomy", metavar="A", help="what the images show; users are informed of it"
-    )
     parser.add_argument(
         "--name",
         metavar="N",
@@ -53,8 +50,7 @@ def _declare_train(parser: Parser) -> None:
         help="of the codec, for unicompress (default: implicit)",
     )
     parser.add_argument("--steps", type=int, metavar="N", help="how many, instead of the preset's")
-    parser.add_argument("--seed", type=int, metavar="N", help="of everything that is drawn")
-    parser.add_argument("--device", metavar="D", help="auto, cpu, cuda, cuda:N or mps")
+    add_flags(parser, TrainConfig, only=["anatomy", "seed", "device"])
     parser.add_argument(
         "--segmenter",
         metavar="NAME",
@@ -83,13 +79,11 @@ def _train(args: argparse.Namespace) -> int:
         data, config = _with_cohort(args, config)
     elif args.lq or data is None:
         raise ConfigError(
-            "there is nothing to learn from",
+            "no training data",
             "Name good images (--hq DIR), or a folder (--data DIR).",
         )
-    names = (*_FIELDS, "preset")
-    given = {name: getattr(args, name) for name in names}
-    given = {name: value for name, value in given.items() if value is not None}
-    config |= given
+    given = {name: getattr(args, name) for name in _FIELDS}
+    config |= {name: value for name, value in given.items() if value is not None}
     task = {name: getattr(args, name) for name in ("segmenter", "gate") if getattr(args, name)}
     if task:
         config["task"] = (config.get("task") or {}) | task

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from shlex import quote
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.cli.parser import Command, Parser, declaration_of, params_of
-from MedEnhanceLib.cli.series import series_rows, series_table
 from MedEnhanceLib.cli.text import columns, inline, job_lines, pairs, size, slices_of, wrote
-from MedEnhanceLib.errors import CodecError, ConfigError, InputError
+from MedEnhanceLib.errors import CodecError, ConfigError, InputError, MedEnhanceError
 
 if TYPE_CHECKING:
     from MedEnhanceLib.degrade import Degradation
+
+_LONGEST_CELL = 40
 
 
 def _demo_lines(fields: Mapping[str, Any]) -> list[str]:
@@ -57,14 +60,37 @@ def _inspect(args: argparse.Namespace) -> int:
         params = params_of(args, declaration_of("inspect"))
         fields = args.console.run("inspect", params)
     except InputError:
-        rows = [] if args.series else series_rows(args, args.input)
+        rows = []
+        if not args.series:
+            with contextlib.suppress(MedEnhanceError):  # no DICOM, or it cannot be listed
+                rows = args.console.run("series", {"input": args.input})["series"]
         if len(rows) < 2:
             raise
         choose = f"The card of one: medenhance inspect {quote(shown(args.input))} --series N"
-        return int(args.console.done({"series": rows}, f"{series_table(rows)}\n\n{choose}"))
+        return int(args.console.done({"series": rows}, f"{_series_table(rows)}\n\n{choose}"))
     check = fields["card"].get("check")
     fault = None if check is None or check["intact"] else _damage(shown(args.input), check)
     return int(args.console.done(fields, card_text(fields["card"]), fault))
+
+
+def _series_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A line per series; patient and study where they differ."""
+    names = ["modality", "description", "size", "date", "files"]
+    names += [name for name in ("patient", "study") if len({row[name] for row in rows}) > 1]
+
+    def cell(row: Mapping[str, Any], name: str) -> str:
+        text = shorten(str(row[name]), _LONGEST_CELL, placeholder="…") or "–"
+        return f"{text} ({row['part']})" if name == "description" and row["part"] else text
+
+    lines = [
+        [
+            str(row["number"]),
+            *(cell(row, name) for name in names),
+            "" if row["readable"] else f"not read: {row['reason']}",
+        ]
+        for row in rows
+    ]
+    return columns(["", *names, ""], lines, left=len(names) + 2)
 
 
 def card_text(card: Mapping[str, Any]) -> str:
@@ -98,6 +124,12 @@ def _noise(card: Mapping[str, Any]) -> str:
 
 def _container_rows(card: Mapping[str, Any]) -> dict[str, str]:
     """What a compressed file says of itself besides."""
+    check, missing = card["check"], ", ".join(card["missing"])
+    checked = "header, chunk table and size; not the chunks (--verify reads them)"
+    if check is not None and check["intact"]:
+        checked = f"header, chunk table, {check['chunks']} chunks and the file's SHA-256"
+    elif check is not None:
+        checked = f"{len(check['damaged'])} of {check['chunks']} chunks are damaged"
     return {
         "file": f"{size(card['file_bytes'])}, {card['ratio']:.2f} times smaller",
         "mode": inline(card["promise"]) if card["promise"] else card["mode"],
@@ -105,42 +137,27 @@ def _container_rows(card: Mapping[str, Any]) -> dict[str, str]:
         "blocks": f"{inline(card['blocks'])}; of {_times(card['block_shape'])} voxels, about "
         "(slices × rows × columns)",
         "made by": card["encoder"],
-        "to decode": f"missing: {', '.join(card['missing'])}"
-        if card["missing"]
-        else "every package and model that it needs is here",
-        "checked": _checked(card["check"]),
+        "to decode": f"missing: {missing}" if missing else "every package and model is here",
+        "checked": checked,
     }
-
-
-def _checked(check: Mapping[str, Any] | None) -> str:
-    """What is known to be intact, and what is not known."""
-    if check is None:
-        return "header, chunk table and size; not the chunks (--verify reads them)"
-    if check["intact"]:
-        chunks = f"{check['chunks']} chunks" if check["chunks"] != 1 else "the chunk"
-        return f"header, chunk table, {chunks} and the file's SHA-256; nothing was decoded"
-    return f"{len(check['damaged'])} of {check['chunks']} chunks are damaged"
 
 
 def _damage(path: str, check: Mapping[str, Any]) -> CodecError:
     """The first damaged chunk, how many there are, and whether a voxel is lost."""
-    places = check["places"]
+    places, damaged = check["places"], check["damaged"]
     # No damage in what parity covers is damage to the parity itself.
     is_whole = places is not None and all(place["repairable"] for place in places)
-    if not check["damaged"]:
-        what = "header, chunk table or SHA-256 at its end; all chunks are intact"
-    else:
-        what = f"{len(check['damaged'])} of {check['chunks']} chunks are damaged"
-        what = f"{check['damaged'][0]['reason']}; {what}"
-        lost = [chunk for chunk in check["damaged"] if chunk["block"] is not None]
+    what = "header, chunk table or SHA-256 at its end; all chunks are intact"
+    if damaged:
+        what = f"{damaged[0]['reason']}; {len(damaged)} of {check['chunks']} chunks are damaged"
+        lost = [chunk for chunk in damaged if chunk["block"] is not None]
         if is_whole and places:
             what += ", and its parity repairs them"
         elif lost:
             what += f"; lost: {slices_of(lost)}"
-    if is_whole or not check["damaged"]:
+    advice = "save what is intact (medenhance recover)."
+    if is_whole or not damaged:
         advice = "write a sound one (medenhance recover FILE.ucv SOUND.ucv): no voxel is lost."
-    else:
-        advice = "save what is intact (medenhance recover)."
     return CodecError(f"{path} is damaged: {what}", f"Copy the file again, or {advice}")
 
 

@@ -214,15 +214,9 @@ def blend_deviation(
     return spread
 
 
-def refuse_swapped(
-    original: Volume, enhanced: Volume, *, original_is_enhanced: bool = False
-) -> None:
-    """Raise InputError where the first volume is enhanced and the second has no history.
-
-    original_is_enhanced: whether the manifest beside the first says so.
-    """
-    history = original.history
-    is_enhanced = original_is_enhanced or any(step.startswith(_ENHANCED) for step in history)
+def _refuse_swapped(original: Volume, enhanced: Volume) -> None:
+    """Raise InputError where the first volume is enhanced and the second has no history."""
+    is_enhanced = any(step.startswith(_ENHANCED) for step in original.history)
     if is_enhanced and not enhanced.history:
         raise InputError(
             f"{_named(original, enhanced)} are swapped: the first is the enhanced one, and the "
@@ -236,7 +230,7 @@ def _named(original: Volume, enhanced: Volume) -> str:
 
 
 def _check_pair(original: Volume, enhanced: Volume) -> None:
-    refuse_swapped(original, enhanced)
+    _refuse_swapped(original, enhanced)
     names = _named(original, enhanced)
     if original.shape != enhanced.shape:
         raise InputError(

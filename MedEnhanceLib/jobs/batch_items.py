@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError
-from MedEnhanceLib.jobs.addresses import is_remote, is_web, listed, name_at, shown
+from MedEnhanceLib.jobs.addresses import is_remote, name_at, shown
 from MedEnhanceLib.jobs.files import CONTAINER
 from MedEnhanceLib.runtime.progress import Monitor
 
 _DICOM = ".dcm"
 #: Files of a folder that are opened to see whether they are DICOM.
-_LOOKED_AT = 3
+_OPENED = 3
 
 
 @dataclass(frozen=True)
 class Item:
-    """One volume of a batch: where it lies, and where its result goes; paths or addresses.
+    """One volume of a batch: where it lies, a path or an address, and where its result goes.
 
     series: which one, where `source` holds several, as `--series` takes it.
     """
@@ -38,93 +37,57 @@ class Item:
     @property
     def params(self) -> dict[str, str]:
         """Of its job; absolute, as a worker elsewhere has a current folder of its own."""
-        places = {"input": self.source, "output": self.output}
-        params = {
-            name: place if is_remote(place) else str(Path(place).absolute())
-            for name, place in places.items()
-        }
+        params = {"input": absolute(self.source), "output": absolute(self.output)}
         return params | ({"series": self.series} if self.series else {})
+
+
+def absolute(place: str) -> str:
+    """The absolute path; an address as it is."""
+    return place if is_remote(place) else str(Path(place).absolute())
 
 
 def gather(
     inputs: Sequence[str],
     list_file: str | None,
-    out: str,
+    out: Path,
     *,
     containers: bool,
     ending: str | None,
 ) -> list[Item]:
     """The items of all inputs, in order, each source once.
 
-    inputs: volumes, addresses of some, and folders; below a folder every volume counts, also below
-    an address that ends in "/", and of a folder of DICOM files every series of images. list_file:
-    a text file with a path or an address on each line, # begins a comment. out: the folder of the
-    results, or its address.
-    containers: whether .ucv files are volumes too. ending: of the results; None keeps a source's,
-    "" makes folders.
-    Raises InputError where nothing is found, ConfigError where two results share a name.
+    Args:
+        inputs: volumes, addresses of some, and folders; below a folder every volume counts, and of
+            a folder of DICOM every series of images.
+        list_file: a text file with a path or an address on each line; # begins a comment.
+        out: the folder of the results; what lies there is no source.
+        containers: whether .ucv files are volumes too.
+        ending: of the results; None keeps a source's, "" makes folders.
+
+    Raises:
+        InputError: nothing is there.
+        ConfigError: two results share a name.
     """
     given = [*inputs, *_lines(list_file)]
     if not given:
         raise ConfigError("no volumes were named", "Name files or folders, or give --list FILE.")
     items: dict[tuple[str, str], Item] = {}
+    sources: dict[str, str] = {}
     for entry in given:
-        find = _volumes_there if is_remote(entry) else _volumes_here
-        for source, relative, series, mark in find(entry, out, containers):
-            name = _result_name(relative, ending, mark).as_posix()
-            output = f"{out.rstrip('/')}/{name}" if is_remote(out) else str(Path(out, name))
-            key = source if is_remote(source) else str(Path(source).resolve())
-            items.setdefault((shown(key), series), Item(source, output, series))
+        for source, relative, series in _volumes_at(entry, out, containers):
+            output = str(out / _result_name(relative, ending, series))
+            key = shown(source) if is_remote(source) else str(Path(source).resolve())
+            item = items.setdefault((key, series), Item(source, output, series))
+            other = sources.setdefault(item.output, item.source)
+            if other != item.source:
+                raise ConfigError(
+                    f"{shown(other)} and {shown(source)} would both become {item.output}",
+                    "Put them through in two runs, into two folders.",
+                )
     if not items:
         places = ", ".join(map(shown, given))
         raise InputError(f"{places}: no volumes found", "Name a folder that holds some.")
-    _refuse_shared_names(items.values())
     return list(items.values())
-
-
-#: A volume, its path below what was named, which series of it, and what marks that one's result.
-_Found = tuple[str, Path, str, str]
-
-
-def _volumes_there(address: str, out: str, containers: bool) -> Iterator[_Found]:
-    """The file at an address, or every volume below one; what lies in `out` is no source."""
-    if not address.endswith("/"):
-        yield address, Path(name_at(address)), "", ""
-        return
-    if is_web(address):
-        raise ConfigError(
-            f"{shown(address)}: a web server does not list what it has",
-            "Name each file by its address: --list FILE.",
-        )
-    from MedEnhanceLib.io import ending_of
-
-    for name in listed(address):
-        path, place = Path(name), f"{address.rstrip('/')}/{name}"
-        is_result = place.startswith(f"{out.rstrip('/')}/")
-        if is_result or ending_of(path) not in _known(containers) or path.name.startswith("."):
-            continue
-        if re.search(r"[?#]|::", name):
-            raise InputError(
-                f"{shown(address)} holds {name!r}: ?, # and :: have a meaning of their own in an "
-                "address",
-                "Give it another name there, or name the others one by one: --list FILE.",
-            )
-        yield place, path, "", ""
-
-
-def _volumes_here(entry: str, out: str, containers: bool) -> Iterator[_Found]:
-    path = Path(entry)
-    root = path if _is_tree(path) else path.parent
-    for source in volumes_below(path, None if is_remote(out) else Path(out), containers):
-        for series, mark in _series_in(source):
-            yield str(source), source.relative_to(root), series, mark
-
-
-def _known(containers: bool) -> set[str]:
-    """The endings of volumes."""
-    from MedEnhanceLib.io import READABLE
-
-    return {*READABLE, CONTAINER} if containers else set(READABLE)
 
 
 def _lines(list_file: str | None) -> list[str]:
@@ -140,94 +103,92 @@ def _lines(list_file: str | None) -> list[str]:
     return [line for line in stripped if line and not line.startswith("#")]
 
 
-def _is_tree(path: Path) -> bool:
-    """Whether `path` is a folder to look through, not a DICOM series by itself."""
-    return path.is_dir() and not _holds_dicom(path)
+def _endings(containers: bool) -> set[str]:
+    from MedEnhanceLib.io import READABLE
+
+    return {*READABLE, *([CONTAINER] if containers else ())}
 
 
-def _holds_dicom(folder: Path) -> bool:
-    """Whether a folder is a series: by the names of its files, else by what the first ones are."""
-    from MedEnhanceLib.io import READABLE, ending_of
-    from MedEnhanceLib.io.dicom import is_dicom
+def _volumes_at(entry: str, out: Path, containers: bool) -> Iterator[tuple[str, Path, str]]:
+    """Every series of the volumes at or below a place: where, the path below, which series."""
+    if is_remote(entry):
+        yield entry, Path(name_at(entry)), ""
+        return
+    path = Path(entry)
+    root = path if _is_tree(path) else path.parent
+    for source in _volumes_below(path, out, containers):
+        for series in _series_in(source):
+            yield str(source), source.relative_to(root), series
 
-    files = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
-    endings = {ending_of(entry) for entry in files}
-    if _DICOM in endings or endings & {*READABLE, CONTAINER}:
-        return _DICOM in endings
-    first = [entry for entry in files if entry.is_file()][:_LOOKED_AT]
-    return any(is_dicom(entry) for entry in first)
 
+def _volumes_below(path: Path, out: Path, containers: bool) -> Iterator[Path]:
+    """Volumes at or below `path`, a folder of DICOM files as one, in order."""
+    from MedEnhanceLib.io import ending_of
 
-def volumes_below(path: Path, out: Path | None, containers: bool) -> Iterator[Path]:
-    """Volumes at or below `path`, a folder of DICOM files as one, in order.
-
-    path: of a volume, also one that is missing, or a folder.
-    out: what lies in it are results, not sources; None where they go elsewhere.
-    containers: whether .ucv files are volumes too.
-    """
     if not _is_tree(path):
         yield path  # also one that is missing: its row will say so
         return
-    from MedEnhanceLib.io import ending_of
-
-    known = _known(containers)
+    endings = _endings(containers)
     for folder, below, files in os.walk(path):
         here = Path(folder)
-        if out is not None and here.resolve() == out.resolve():
+        if here.resolve() == out.resolve():
             below.clear()
             continue
         below.sort()
-        if here != path and _holds_dicom(here):
+        if here != path and not _is_tree(here):
             below.clear()  # a series goes on below
             yield here
             continue
-        for name in sorted(files):
-            # Hidden files are our own temporary ones, or what macOS leaves on foreign disks.
-            if ending_of(name) in known and not name.startswith("."):
-                yield here / name
+        # Hidden files are our own temporary ones, or what macOS leaves on foreign disks.
+        names = (name for name in sorted(files) if not name.startswith("."))
+        yield from (here / name for name in names if ending_of(name) in endings)
 
 
-def _series_in(source: Path) -> list[tuple[str, str]]:
-    """Each series of images, with what marks its result; none of a folder without any.
+def _is_tree(path: Path) -> bool:
+    """Whether `path` is a folder to look through, not a DICOM series by itself.
 
-    ("", "") stands for all that is there: where it is one, and where the job will say what is
-    wrong.
+    A series is known by the names of its files, else by what the first ones are.
+    """
+    from MedEnhanceLib.io import ending_of
+    from MedEnhanceLib.io.dicom import is_dicom
+
+    if not path.is_dir():
+        return False
+    files = [entry for entry in sorted(path.iterdir()) if not entry.name.startswith(".")]
+    endings = {ending_of(entry) for entry in files}
+    if _DICOM in endings or endings & _endings(containers=True):
+        return _DICOM not in endings
+    first = [entry for entry in files if entry.is_file()][:_OPENED]
+    return not any(is_dicom(entry) for entry in first)
+
+
+def _series_in(source: Path) -> list[str]:
+    """The UID of each series of images in a folder of several; the numbers in its list change.
+
+    [""] stands for all that is there: where it is one, and where the job will say what is wrong.
+    Nothing of a folder without images.
     """
     if not source.is_dir():
-        return [("", "")]
+        return [""]
     from MedEnhanceLib.io.dicom.listing import choices
 
     try:
-        found = choices(source, Monitor())
+        listed = choices(source, Monitor())
     except MedEnhanceError:
-        return [("", "")]
-    images = [choice for choice in found if choice.part is not None or choice.about.damaged]
-    if len(images) == 1:
-        return [("", "")]
-    # By the UID: the numbers in the list change when a series comes in.
+        return [""]
+    images = [choice for choice in listed if choice.part is not None or choice.about.damaged]
     keys = [choice.row.key for choice in images if choice.part is not None]
-    marks = [hashlib.sha256(key.encode()).hexdigest()[:8] for key in keys]
-    return list(zip(keys, marks, strict=True)) or [("", "")] * bool(images)
+    return keys if len(images) > 1 and keys else [""] * bool(images)
 
 
-def _result_name(relative: Path, ending: str | None, mark: str) -> Path:
+def _result_name(relative: Path, ending: str | None, series: str) -> Path:
     from MedEnhanceLib.io import READABLE, WRITABLE, ending_of
 
     own = ending_of(relative)
-    known = own in READABLE or own in (CONTAINER, _DICOM)
-    stem = relative.name[: -len(own)] if known else relative.name
-    stem = f"{stem}-{mark}" if mark else stem
+    has_ending = own in READABLE or own in (CONTAINER, _DICOM)
+    stem = relative.name[: -len(own)] if has_ending else relative.name
+    if series:
+        stem += f"-{hashlib.sha256(series.encode()).hexdigest()[:8]}"
     if ending is None:
         ending = own if own in WRITABLE else ".nii.gz"
     return relative.with_name(stem + ending)
-
-
-def _refuse_shared_names(items: Iterable[Item]) -> None:
-    sources: dict[str, str] = {}
-    for item in items:
-        other = sources.setdefault(item.output, item.source)
-        if other != item.source:
-            raise ConfigError(
-                f"{shown(other)} and {shown(item.source)} would both become {shown(item.output)}",
-                "Put them through in two runs, into two folders.",
-            )

@@ -59,27 +59,26 @@ class Dataset:
     def items(self) -> list[Item]:
         """Anatomical images in anat/ of every subject and session."""
         files = [*self.root.glob("sub-*/anat/*.nii*"), *self.root.glob("sub-*/ses-*/anat/*.nii*")]
-        images = [item for path in sorted(files) if (item := self._item(path))]
+        images = []
+        for path in sorted(files):
+            parts = _NAME.fullmatch(path.name)
+            if not parts or parts["suffix"] not in self._suffixes:
+                continue
+            entities, suffix = parts["entities"], parts["suffix"]
+            if _NO_IMAGE.search(entities):
+                continue
+            # The entity desc comes last; two contrasts of a subject keep their labels apart.
+            name = f"{entities}_desc-enhanced_{suffix}.nii.gz"
+            if self._task == "segment":
+                name = f"{entities}_desc-{suffix}_dseg.nii.gz"
+            below = path.relative_to(self.root).with_name(name)
+            images.append(Item(str(path), str(self.out / below)))
         if not images:
             raise InputError(
                 f"{self.root}: no anatomical images",
                 f"They are sought as sub-*/[ses-*/]anat/*_{{{','.join(self._suffixes)}}}.nii.gz.",
             )
         return images
-
-    def _item(self, path: Path) -> Item | None:
-        parts = _NAME.fullmatch(path.name)
-        if parts is None or _NO_IMAGE.search(parts["entities"]):
-            return None
-        entities, suffix = parts["entities"], parts["suffix"]
-        if suffix not in self._suffixes:
-            return None
-        # The entity desc comes last; two contrasts of a subject keep their labels apart.
-        name = f"{entities}_desc-enhanced_{suffix}.nii.gz"
-        if self._task == "segment":
-            name = f"{entities}_desc-{suffix}_dseg.nii.gz"
-        below = path.relative_to(self.root)
-        return Item(str(path), str(self.out / below.with_name(name)))
 
     def begin(self) -> None:
         """Write the dataset's description, and what validators leave out, where they are not."""

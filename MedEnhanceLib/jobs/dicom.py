@@ -1,219 +1,40 @@
-"""DICOM around a job: the series that a volume belongs to, and how its result is written.
+"""Results of jobs as DICOM objects of one study, in a folder of their own.
 
-`lay_beside` places a volume on the grid of a series, slice by slice where it can; `DicomParams`
-and the checks below it are what every job takes that writes DICOM.
+`DicomParams` and the checks below it are what every job takes that writes a volume.
 """
 
 from __future__ import annotations
 
-import itertools
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-
-from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.options import About, Params, option
-from MedEnhanceLib.core.origin import DicomOrigin
+from MedEnhanceLib.core.options import About, option
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError, GeometryError, InputError, OutputError
-from MedEnhanceLib.jobs.files import check_volume_outputs, manifest_path
+from MedEnhanceLib.errors import ConfigError, InputError, OutputError
+from MedEnhanceLib.jobs.files import OutputParams, check_volume_outputs, manifest_path
+from MedEnhanceLib.jobs.placing import lay_beside, name_of, read_series
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: How far cosines, and spacings relative to their size, may differ on the same grid: NIfTI keeps
-#: seven digits, DICOM's own positions often fewer.
-_SAME = 2e-3
-#: How far a voxel may lie beside the one of the series, in voxels.
-_NEAR = 0.1
-_LARGEST_MANIFEST = 1 << 24
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
-
-@dataclass(frozen=True)
-class Series:
-    """A series without its voxels. shape: as its volume's, [K, J, I] or [T, K, J, I]."""
-
-    name: str
-    origin: DicomOrigin
-    geometry: Geometry
-    shape: tuple[int, ...]
-
-    @property
-    def frames(self) -> int:
-        """How many time points it has."""
-        return self.shape[0] if len(self.shape) == 4 else 1
-
-    def of_frames(self, first: int, stop: int) -> Series:
-        """Some of its time points, from `first` to before `stop`; all where it has fewer."""
-        if self.frames < stop or self.frames == 1:
-            return self
-        origin = replace(self.origin, instances=self.origin.instances[first:stop])
-        return replace(self, origin=origin, shape=(stop - first, *self.shape[1:]))
-
-
-def lay_beside(volume: Volume, series: Series, monitor: Monitor) -> Volume:
-    """The volume with the images of `series` behind it.
-
-    Where its voxels are those of the series, or whole slices of them, turned or mirrored as other
-    formats do it, they are put in the order of the series, nothing is resampled, and each slice
-    gets its image. Else it keeps its own grid, which a warning says.
-    Raises InputError where the volume is known to be of another study, where nothing states which
-    time points it has, and where the two have no place in common.
-    """
-    name = name_of(volume)
-    _check_source(volume, series, name, monitor)
-    turned = _turned(volume, series.geometry)
-    first = None if turned is None else _first_slice(turned, series)
-    if turned is None or first is None:
-        _refuse_elsewhere(volume, series, name)
-        monitor.warn(
-            f"{name} does not lie on the grid of {series.name} ({_size(volume.shape)} and "
-            f"{_size(series.shape)} voxels): it is written with its own size and spacing, in the "
-            "same patient, study and frame of reference"
-        )
-        return replace(volume, origin=replace(series.origin, on_grid=False))
-    return replace(
-        turned,
-        geometry=series.geometry.cropped((first, 0, 0)),
-        origin=series.origin.cropped(first, first + turned.shape[-3]),
-    )
-
-
-def name_of(volume: Volume) -> str:
-    """What a message calls it: the last part of its path, without the UID of its series."""
-    return Path(volume.source.partition(" (series ")[0]).name or "the volume"
-
-
-def _check_source(volume: Volume, series: Series, name: str, monitor: Monitor) -> None:
-    """Refuse a series of another study or of other time points; warn of another series."""
-    study, made_from = _known_uids(volume)
-    if study and study != series.origin.study:
-        raise InputError(
-            f"{name} was made from a series of another study ({study}) than {series.name} "
-            f"({series.origin.study}): it would get the wrong patient",
-            f"Give the series that it was made from ({made_from}).",
-        )
-    frames = volume.shape[0] if volume.is_sequence else 1
-    if series.frames not in (1, frames) and volume.modality != "SEG":  # labels have no time
-        raise InputError(
-            f"{name} has {frames} of the {series.frames} time points of {series.name}, and nothing "
-            "states which",
-            "Give the images of its own time points alone, as a list of their files (.txt).",
-        )
-    if made_from and made_from != series.origin.series:
-        same = ", of the same study" if study else ": check that it is right"
-        monitor.warn(
-            f"{name} was made from the series {made_from}; {series.name} is another one "
-            f"({series.origin.series}){same}"
-        )
-
-
-def _known_uids(volume: Volume) -> tuple[str, str]:
-    """Of the study and series that a volume was made from, "" where nothing states them.
-
-    An image file knows none; the manifest that our commands write beside it does.
-    """
-    if volume.origin is not None:
-        return volume.origin.study, volume.origin.series
-    if not volume.source:
-        return "", ""
-    path = manifest_path(Path(volume.source))
-    try:
-        if path.stat().st_size > _LARGEST_MANIFEST:
-            return "", ""
-        dicom = json.loads(path.read_bytes())["dicom"]
-        return str(dicom["study"]), str(dicom["series"])
-    except (OSError, ValueError, RecursionError, LookupError, TypeError):
-        return "", ""
-
-
-def _turned(volume: Volume, geometry: Geometry) -> Volume | None:
-    """The same voxels with the axes of `geometry`; None where those are no axes of the volume."""
-    cosines = np.asarray(geometry.direction).T @ np.asarray(volume.geometry.direction)
-    axes = np.abs(cosines).argmax(axis=1)
-    signs = np.array([np.sign(cosines[row, axis]) for row, axis in enumerate(axes)])
-    exact = np.zeros((3, 3))
-    exact[range(3), axes] = signs
-    if sorted(axes) != [0, 1, 2] or np.abs(cosines - exact).max() > _SAME:
-        return None
-    lead = volume.voxels.ndim - 3
-    order = [*range(lead), *(lead + 2 - int(axis) for axis in axes[::-1])]
-    flips = tuple(lead + 2 - axis for axis in range(3) if signs[axis] < 0)
-    start = np.array([0.0, 0.0, 0.0, 1.0])
-    for axis, sign in zip(axes, signs, strict=True):
-        start[axis] = volume.shape[-1 - axis] - 1 if sign < 0 else 0
-    own = np.asarray(volume.geometry.direction)
-    return replace(
-        volume,
-        voxels=np.flip(volume.voxels.transpose(order), flips),
-        geometry=Geometry(
-            tuple(volume.geometry.spacing[axis] for axis in axes),  # type: ignore[arg-type]
-            tuple((volume.geometry.affine_lps @ start)[:3].tolist()),
-            (own[:, axes] * signs).tolist(),
-        ),
-    )
-
-
-def _first_slice(volume: Volume, series: Series) -> int | None:
-    """Which slice of the series the volume begins with; None where it does not lie on them."""
-    spacing, wanted = np.array(volume.geometry.spacing), np.array(series.geometry.spacing)
-    start = np.linalg.inv(series.geometry.affine_lps) @ [*volume.geometry.origin, 1.0]
-    first = round(float(start[2]))
-    frames = volume.shape[0] if volume.is_sequence else 1
-    fits = (
-        frames == series.frames
-        and volume.shape[-2:] == series.shape[-2:]
-        and 0 <= first <= series.shape[-3] - volume.shape[-3]
-        and np.abs(spacing / wanted - 1).max() < _SAME
-        and np.abs(start[:3] - [0, 0, first]).max() < _NEAR
-    )
-    return first if fits else None
-
-
-def _refuse_elsewhere(volume: Volume, series: Series, name: str) -> None:
-    corners = itertools.product(*((-0.5, count - 0.5) for count in volume.shape[:-4:-1]))
-    to_series = np.linalg.inv(series.geometry.affine_lps) @ volume.geometry.affine_lps
-    places = np.array([(to_series @ [*corner, 1.0])[:3] for corner in corners])
-    ends = np.array(series.shape[:-4:-1]) - 0.5
-    if (places.max(axis=0) < -0.5).any() or (places.min(axis=0) > ends).any():
-        raise GeometryError(
-            f"{name} and {series.name} have no place in common: they are not of the same scan, or "
-            "one of them has lost its position",
-            "Give the series that the volume was made from.",
-        )
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return "×".join(str(count) for count in shape[::-1])
-
-
-def read_series(like: Mapping[str, str], monitor: Monitor) -> Series:
-    """The series at like["path"] without its voxels; errors as `io.load`'s of DICOM."""
-    from MedEnhanceLib.io.dicom import read_grid
-
-    path = Path(like["path"])
-    try:
-        origin, geometry, shape = read_grid(path, series=like.get("series"), monitor=monitor)
-    except InputError as error:
-        error.hint = error.hint.replace("--series", "--like-series")
-        raise
-    return Series(path.name or str(path), origin, geometry, shape)
+    from MedEnhanceLib.io.dicomout import Template
 
 
 _OF_DICOM = ("like", "patient_id", "patient_name", "study_description", "series_description")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DicomParams(Params):
+class DicomParams(OutputParams):
     """What every job that writes a volume takes: a file, or a folder of DICOM objects."""
 
     output: Annotated[
         str,
         About(
-            help=".nii.gz, .nii, .nrrd or .mha; with dicom a folder; an address too (s3://)",
+            help=".nii.gz, .nii, .nrrd or .mha, an address too (s3://); with dicom a folder",
             flag="OUTPUT",
             place="output",
         ),
@@ -230,14 +51,11 @@ class DicomParams(Params):
     series_description: str | None = option(
         None, help="instead of one made from the source's", metavar="TEXT"
     )
-    patient_id: str | None = option(
-        None, help="whose it is, for what never was DICOM: a new study", metavar="ID"
-    )
+    patient_id: str | None = option(None, help="patient ID for a new study", metavar="ID")
     patient_name: str | None = option(
         None, help="as DICOM writes it, for example Doe^Jane", metavar="NAME"
     )
     study_description: str | None = option(None, help="of a new study", flag=None)
-    overwrite: bool = option(False, help="replace existing outputs", flag="--force")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -268,14 +86,22 @@ class DicomParams(Params):
         """Whether more than a series of images is written, for which highdicom is needed."""
         return False
 
-    def require_packages(self) -> None:
-        """Raise DependencyError, before the long work, for what DICOM is written with after it."""
-        if self.dicom and self.has_objects:
-            require("highdicom", purpose="Writing DICOM objects")
+
+def check_output(params: DicomParams, inputs: Sequence[Path], monitor: Monitor) -> None:
+    """Refuse before the long work an `output` that could not be written after it."""
+    output = Path(params.output)
+    if not params.dicom:
+        check_volume_outputs({"output": output}, inputs=inputs, overwrite=params.overwrite)
+        return
+    if params.has_objects:
+        require("highdicom", purpose="Writing DICOM objects")
+    if params.like:
+        inputs = [*inputs, Path(params.like["path"])]
+    _check_folder(output, inputs, monitor, overwrite=params.overwrite)
 
 
-def check_folder(
-    folder: Path, *, inputs: Sequence[Path], overwrite: bool, monitor: Monitor | None = None
+def _check_folder(
+    folder: Path, inputs: Sequence[Path], monitor: Monitor, *, overwrite: bool
 ) -> None:
     """Refuse before the long work a folder that DICOM objects could not go into after it.
 
@@ -286,7 +112,7 @@ def check_folder(
     from MedEnhanceLib import io
     from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable
     from MedEnhanceLib.io.dicom.sources import is_dicom
-    from MedEnhanceLib.io.staging import holds, recover
+    from MedEnhanceLib.io.staging import holds, recover, refuse_no_folder
 
     ending = io.ending_of(folder)
     if ending in io.READABLE and not folder.is_dir():
@@ -295,12 +121,7 @@ def check_folder(
             "Name a folder, or leave out dicom (--dicom) to write the file.",
         )
     _refuse_among(folder, [path.parent if is_dicom(path) else path for path in inputs])
-    if not folder.parent.is_dir():
-        raise OutputError(
-            f"{folder}: the folder {folder.parent} is not there", "Make it, or give another path."
-        )
-    if folder.exists() and not folder.is_dir():
-        raise OutputError(f"{folder} is a file", "Name a folder that is new or empty.")
+    refuse_no_folder(folder)
     refuse_unwritable(folder)
     recover(folder, monitor)
     if folder.is_dir() and holds(folder) and not overwrite:
@@ -310,14 +131,6 @@ def check_folder(
             "the same series before (--force, overwrite=True).",
         )
     refuse_existing(manifest_path(folder), overwrite)
-
-
-def check_apart(volume: Volume, folder: Path) -> None:
-    """Raise OutputError for a folder among the files that a volume, as it was placed, is of."""
-    if volume.origin is None:
-        return
-    files = {one.file for frame in volume.origin.instances for one in frame}
-    _refuse_among(folder, sorted({Path(file).parent for file in files}))
 
 
 def _refuse_among(folder: Path, originals: Sequence[Path]) -> None:
@@ -330,44 +143,206 @@ def _refuse_among(folder: Path, originals: Sequence[Path]) -> None:
             )
 
 
-def check_output(params: DicomParams, source: Path, monitor: Monitor) -> None:
-    """Refuse before the long work an `output` that could not be written after it."""
-    params.require_packages()
-    output = Path(params.output)
-    if not params.dicom:
-        check_volume_outputs({"output": output}, inputs=[source], overwrite=params.overwrite)
-        return
-    inputs = [source, *([Path(params.like["path"])] if params.like else [])]
-    check_folder(output, inputs=inputs, overwrite=params.overwrite, monitor=monitor)
-
-
 def placed(volume: Volume, params: DicomParams, monitor: Monitor) -> Volume:
     """The volume with the DICOM images behind it; asks for what is missing before the long work.
 
     Raises InputError where nothing says whose it is, OutputError for a folder among originals.
     """
-    check_apart(volume, Path(params.output))
+    own = volume
     if params.like is not None:
-        beside = lay_beside(volume, read_series(params.like, monitor), monitor)
-        check_apart(beside, Path(params.output))
-        return beside
-    is_dicom = has_images(volume)
+        volume = lay_beside(volume, read_series(params.like, monitor), monitor)
+    for origin in filter(None, (own.origin, volume.origin)):
+        files = {instance.file for frame in origin.instances for instance in frame}
+        _refuse_among(Path(params.output), sorted({Path(file).parent for file in files}))
     name = name_of(volume)
-    if is_dicom and params.names_patient:
-        raise ConfigError(
-            f"{name} is DICOM and knows its patient",
-            "Leave out patient_id and patient_name (--patient-id, --patient-name).",
-        )
-    if not is_dicom and not params.patient_id:
-        known = f" (it was made from the series {volume.origin.series})" if volume.origin else ""
+    if volume.origin is not None and volume.origin.instances:
+        if params.names_patient:
+            raise ConfigError(
+                f"{name} is DICOM and knows its patient",
+                "Leave out patient_id and patient_name (--patient-id, --patient-name).",
+            )
+        return volume
+    if not params.patient_id:
+        series = f" (it was made from the series {volume.origin.series})" if volume.origin else ""
         raise InputError(
-            f"{name} does not say whose it is{known}",
+            f"{name}: no patient information{series}",
             "Name the DICOM series that it was made from (--like SERIES/, like=), or for a new "
             "study its patient (--patient-id ID, patient_id=).",
         )
-    return volume if is_dicom else replace(volume, origin=None)
+    return replace(volume, origin=None)
 
 
-def has_images(volume: Volume) -> bool:
-    """Whether the files of the DICOM images behind it are known."""
-    return volume.origin is not None and bool(volume.origin.instances)
+@dataclass(frozen=True, eq=False)
+class LabelMap:
+    """A segmentation that is to be written. labels: as `gradprom.Segmentation` has them, as JSON.
+
+    model: what made it, as in a manifest. warning: as in `gradprom.Segmentation`.
+    """
+
+    volume: Volume
+    labels: Sequence[Mapping[str, Any]]
+    model: Mapping[str, str] | None = None
+    warning: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Objects:
+    """What goes into one folder. volume: None where there are only labels of `source`.
+
+    source: the volume that all of it was made from, for patient, study, place and what was done
+    before. action: as in a manifest: "enhanced", "segmented", "decompressed", … options: in words.
+    """
+
+    source: Volume
+    action: str
+    options: str = ""
+    volume: Volume | None = None
+    segmentation: LabelMap | None = None
+    uncertainty: Volume | None = None
+    model: Mapping[str, str] | None = None
+
+    def placed(self, params: DicomParams, monitor: Monitor) -> Objects:
+        """All volumes, which lie on one grid, with the DICOM images behind them; as `placed`."""
+        source = placed(self.source, params, monitor)
+        series = read_series(params.like, Monitor()) if params.like else None
+
+        def beside(volume: Volume) -> Volume:
+            if series is not None:
+                return lay_beside(volume, series, Monitor())  # warnings were said of the source
+            has_images = volume.origin is not None and volume.origin.instances
+            return volume if has_images else replace(volume, origin=source.origin)
+
+        labels = self.segmentation
+        return replace(
+            self,
+            source=source,
+            volume=self.volume and beside(self.volume),
+            uncertainty=self.uncertainty and beside(self.uncertainty),
+            segmentation=labels and replace(labels, volume=beside(labels.volume)),
+        )
+
+
+@dataclass(frozen=True)
+class Written:
+    """The DICOM files that were written.
+
+    figures: for the result of a job and its manifest. listed: for the result alone: every file.
+    """
+
+    files: list[Path]
+    figures: dict[str, Any]
+    listed: dict[str, Any]
+
+
+def save_output(
+    volume: Volume, action: str, params: DicomParams, monitor: Monitor
+) -> Written | None:
+    """Save a volume as the parameters say; None where it became a file."""
+    monitor.progress(0.0, "save")
+    if not params.dicom:
+        from MedEnhanceLib.io import save
+
+        save(volume, Path(params.output), overwrite=params.overwrite, monitor=monitor)
+        return None
+    objects = Objects(volume, action, volume=volume).placed(params, monitor.part(0.0, 0.2))
+    return write(objects, params, monitor.part(0.2, 1.0))
+
+
+def write(objects: Objects, params: DicomParams, monitor: Monitor) -> Written:
+    """Build every object, then write them all, or none.
+
+    objects: of a volume as `placed` gives it. Raises InputError, OutputError.
+    """
+    from MedEnhanceLib.io.dicomout import new_study, read_template, write_objects
+
+    volume, source = objects.volume, objects.volume or objects.source
+    if source.origin is not None:
+        template = read_template(source.origin, monitor.part(0.0, 0.1))
+    else:
+        template = new_study(
+            modality=source.modality,
+            patient_id=params.patient_id or "",
+            patient_name=params.patient_name or "",
+            study_description=params.study_description or "",
+        )
+    if volume and template.headers and volume.modality not in ("OT", template.modality):
+        monitor.warn(
+            f"{name_of(volume)} is {volume.modality}, and the series that it is "
+            f"written beside is {template.modality}: check that it is the one it was made from"
+        )
+    built = list(_built(objects, template, params, monitor.part(0.1, 0.6)))
+    files = write_objects(
+        [dataset for _, dataset in built],
+        Path(params.output),
+        source=template.origin.series if template.origin else "",
+        overwrite=params.overwrite,
+        monitor=monitor.part(0.6, 1.0),
+    )
+    rows: dict[str, dict[str, Any]] = {}
+    for (role, dataset), file in zip(built, files, strict=True):
+        uid = str(dataset.SeriesInstanceUID)
+        row = {
+            "role": role,
+            "modality": str(dataset.Modality),
+            "description": str(dataset.get("SeriesDescription") or ""),
+            "series_uid": uid,
+            "files": [],
+        }
+        rows.setdefault(uid, row)["files"].append(str(file))
+    counted = [{**row, "files": len(row["files"])} for row in rows.values()]
+    study = str(built[0][1].StudyInstanceUID)
+    return Written(
+        files,
+        {"study_uid": study, "series_uid": next(iter(rows)), "objects": counted},
+        {"files": files, "objects": list(rows.values())},
+    )
+
+
+def _built(
+    objects: Objects, template: Template, params: DicomParams, monitor: Monitor
+) -> Iterator[tuple[str, Dataset]]:
+    """Each object with its role; those found in a derived series refer to its images."""
+    from MedEnhanceLib.io.dicomout import Derivation
+    from MedEnhanceLib.io.dicomout.derived_series import build_series
+    from MedEnhanceLib.io.dicomout.parametric_map import build_uncertainty
+    from MedEnhanceLib.io.dicomout.segments import build_segmentation
+
+    derivation = Derivation(
+        objects.action,
+        objects.options,
+        model=objects.model,
+        history=objects.source.history,
+        lossy=objects.source.lossy,
+        series_description=params.series_description,
+    )
+    images: list[Dataset] | None = None
+    if objects.volume is not None:
+        images = build_series(
+            replace(objects.volume, history=derivation.history),  # the last step is `action`
+            template=template,
+            derivation=derivation,
+            monitor=monitor.part(0.0, 0.6),
+        )
+        derivation = replace(derivation, series_description=None)
+        yield from (("volume", image) for image in images)
+    if objects.uncertainty is not None:
+        spread = build_uncertainty(
+            objects.uncertainty,
+            template=template,
+            derivation=replace(derivation, action="uncertainty of the enhancement"),
+            source_images=images,
+            monitor=monitor.part(0.6, 0.8),
+        )
+        yield "uncertainty", spread
+    if (labels := objects.segmentation) is not None:
+        segmented = build_segmentation(
+            labels.volume,
+            labels.labels,
+            template=template,
+            derivation=replace(
+                derivation, action="segmented", model=labels.model, description=labels.warning
+            ),
+            source_images=images,
+            monitor=monitor.part(0.8, 1.0),
+        )
+        yield "segmentation", segmented

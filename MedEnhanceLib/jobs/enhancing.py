@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from MedEnhanceLib.core.manifest import make_manifest, manifest_at_strength
+from MedEnhanceLib.core.manifest import corrections_in_words, make_manifest, manifest_at_strength
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.jobs.kinds.segment import found_of, segmentation_figures
-from MedEnhanceLib.jobs.objects import Found, Objects
+from MedEnhanceLib.jobs.dicom import LabelMap, Objects
+from MedEnhanceLib.jobs.kinds.segment import label_map, segmentation_figures
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
@@ -83,8 +83,8 @@ class Enhanced:
         return planes_of(panes, legend=labels, point=point, window=window)
 
     def __repr__(self) -> str:
-        besides = {"uncertainty": self.uncertainty, "segmentation": self.segmentation}
-        there = "".join(f", {name}" for name, one in besides.items() if one is not None)
+        there = "" if self.uncertainty is None else ", uncertainty"
+        there += "" if self.segmentation is None else ", segmentation"
         model, seconds = self.enhancement.model.get("name", "no model"), self.report["seconds"]
         return f"<Enhanced by {model} in {seconds:.1f} s: {self.volume!r}{there}>"
 
@@ -121,16 +121,16 @@ def enhance_volume(
     from MedEnhanceLib.hqg import enhance
 
     began = time.monotonic()
-    if frame is not None and not _is_decided_once(config):
-        # Nothing is decided for all frames there: one can come alone.
-        volume, frame = volume.frame(frame), None
     if head is not None:  # better missed now than after the long work
         open_head_for(volume, head)
     share = 1 / (1 + _HEAD_PASSES) if head else 1.0
     part = monitor.part(0.0, share)
-    besides = [name for name, given in (("guide", guide), ("look", look)) if given is not None]
     if config.task == "slices":
-        done = _with_thin_slices(volume, config, besides, slices=slices, monitor=part)
+        _refuse_with_thin_slices(config, guide=guide, look=look, slices=slices)
+        attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
+        from MedEnhanceLib.hqg.slices.restore import enhance_slices
+
+        done = enhance_slices(volume if frame is None else volume.frame(frame), config, part)
     else:
         done = enhance(
             volume,
@@ -143,91 +143,49 @@ def enhance_volume(
             scratch=scratch,
             monitor=part,
         )
-    found = segment(done.volume, head, monitor=monitor.part(share, 1.0)) if head else None
+    labels = segment(done.volume, head, monitor=monitor.part(share, 1.0)) if head else None
+    facts = {"uncertainty": done.uncertainty_facts, "measured": done.measured}
     manifest = make_manifest(
         "enhanced",
         config=config.to_json() | ({"head": head.to_json()} if head else {}),
-        inputs=_names(volume, guide, look),
+        inputs={"input": Path(volume.source).name or "volume"},
         device=done.device,
         seconds=time.monotonic() - began,
         model=done.model,
-        results=segmentation_figures(found) | _figures(done),
+        results={
+            **segmentation_figures(labels),
+            "strength": done.strength,
+            "doubts": [warning.to_json() for warning in done.warnings],
+            **{name: figures for name, figures in facts.items() if figures},
+        },
         dicom=volume.origin.facts() if volume.origin else None,
     )
-    return Enhanced(done.volume, done.uncertainty, found, manifest, done)
+    return Enhanced(done.volume, done.uncertainty, labels, manifest, done)
 
 
-def _with_thin_slices(
-    volume: Volume,
-    config: EnhanceConfig,
-    besides: Sequence[str],
-    *,
-    slices: tuple[int, int] | None,
-    monitor: Monitor,
-) -> Enhancement:
-    """As `hqg.enhance`, for the task slices: the result has another grid.
-
-    besides: "guide" and "look", where they are given; here and below they are refused.
-    """
-    requested = {
-        **dict.fromkeys(besides, True),
-        "slices": slices is not None,
-        "uncertainty": config.uncertainty,
-        "bias_correction n4": config.bias_correction == "n4",
-    }
-    if asked := [name for name, is_requested in requested.items() if is_requested]:
+def _refuse_with_thin_slices(config: EnhanceConfig, **besides: object) -> None:
+    """Raise ConfigError for what the task slices, whose result has another grid, does not take."""
+    asked = [name for name, value in besides.items() if value is not None]
+    asked += ["uncertainty"] if config.uncertainty else []
+    asked += ["bias_correction n4"] if config.bias_correction == "n4" else []
+    if asked:
         raise ConfigError(
             f"the task slices has no {' and no '.join(asked)}", f"Leave out {', '.join(asked)}."
         )
-    attend(lambda: require("torch", purpose="Enhancing a volume"), monitor)
-    from MedEnhanceLib.hqg.slices.restore import enhance_slices
-
-    return enhance_slices(volume, config, monitor)
-
-
-def _names(
-    volume: Volume,
-    guide: Volume | Sequence[Volume] | None,
-    look: Volume | Iterable[Volume] | None,
-) -> dict[str, str]:
-    """What each role of an enhancement was; a look of several volumes is not named."""
-    guides = [guide] if isinstance(guide, Volume) else guide or []
-    roles = {"input": [volume], "guide": guides, "look": [look] if isinstance(look, Volume) else []}
-    names = {
-        role: ", ".join(Path(each.source).name or "volume" for each in volumes)
-        for role, volumes in roles.items()
-        if volumes
-    }
-    is_several = look is not None and not isinstance(look, Volume)
-    return names | ({"look": "several volumes"} if is_several else {})
-
-
-def _is_decided_once(config: EnhanceConfig) -> bool:
-    """Whether an enhancer looks at all frames of a sequence before it enhances one."""
-    return config.task != "slices"
-
-
-def _figures(done: Enhancement) -> dict[str, Any]:
-    """Strength as a number, what speaks against the result, and what was measured.
-
-    The share of the noise removal in the voxels is strength · measured.noise.share_removed.
-    """
-    facts = {"uncertainty": done.uncertainty_facts, "measured": done.measured}
-    return {
-        "strength": done.strength,
-        "doubts": [warning.to_json() for warning in done.warnings],
-        **{name: known for name, known in facts.items() if known},
-    }
 
 
 def enhanced_objects(volume: Volume, done: Enhanced) -> Objects:
     """What becomes DICOM of an enhancement of `volume`."""
+    results = done.report["results"]
+    options = [f"strength {results['strength']:g}"] if results["strength"] != 1 else []
+    options += [corrections_in_words(results.get("measured", {})).removeprefix(", ")]
+    options += [warning["message"] for warning in results["doubts"]]
     return Objects(
         volume,
         "enhanced",
-        options=_options_in_words(done.report),
+        options=", ".join(filter(None, options)),
         volume=done.volume,
-        found=found_of(done.segmentation) if done.segmentation else None,
+        segmentation=label_map(done.segmentation) if done.segmentation else None,
         uncertainty=done.uncertainty,
         model=done.report["model"],
     )
@@ -236,37 +194,10 @@ def enhanced_objects(volume: Volume, done: Enhanced) -> Objects:
 def objects_of(result: Volume | Enhanced | Segmentation) -> Objects:
     """What becomes DICOM of a volume or a result, whose source is not at hand any more."""
     if isinstance(result, Volume):
-        is_labels = result.modality == "SEG"
-        found = Found(result, ()) if is_labels else None
-        return Objects(result, "exported", volume=None if is_labels else result, found=found)
+        if result.modality == "SEG":
+            return Objects(result, "exported", segmentation=LabelMap(result, ()))
+        return Objects(result, "exported", volume=result)
     before = replace(result.volume, history=result.volume.history[:-1])
     if isinstance(result, Enhanced):
         return enhanced_objects(before, result)
-    return Objects(before, "segmented", found=found_of(result))
-
-
-def _options_in_words(report: Mapping[str, Any]) -> str:
-    """What was chosen and what was done, for the derivation of an object."""
-    results = report["results"]
-    measured = results.get("measured", {})
-    strength = results["strength"]
-    options = [f"strength {strength:g}"] if strength != 1 else []
-    if noise := measured.get("noise"):
-        options.append(f"{strength * noise['share_removed']:.0%} of the noise removal")
-    if measured.get("blur", {}).get("undone"):
-        options.append("blur undone")
-    if measured.get("bias_field", {}).get("corrected"):
-        options.append("bias field corrected with N4")
-    if measured.get("motion", {}).get("corrected"):
-        options.append("motion corrected")
-    if slices := measured.get("slices"):
-        options.append(
-            f"slices resampled from {slices['before']} of {slices['spacing_before_mm']:g} mm to "
-            f"{slices['after']} of {slices['spacing_after_mm']:g} mm"
-        )
-    if used := measured.get("guide", {}).get("used"):
-        options.append(f"guided by another series, which changed it by {used:.2f} σ of the noise")
-    if look := measured.get("look"):
-        options.append(f"look of another volume ({look['summary']})")
-    options += [warning["message"] for warning in results.get("doubts", ())]
-    return ", ".join(options)
+    return Objects(before, "segmented", segmentation=label_map(result))

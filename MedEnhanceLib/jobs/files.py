@@ -17,7 +17,7 @@ from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from MedEnhanceLib.hqg import VolumeCache
-    from MedEnhanceLib.jobs.objects import Written
+    from MedEnhanceLib.jobs.dicom import Written
 
 CONTAINER = ".ucv"
 #: Files that hold all of their volume, so that their size and time show a change.
@@ -69,20 +69,27 @@ class VolumeParams(Params):
 
     def load(self, monitor: Monitor, scratch: Path | None = None) -> Volume:
         """The volume; scratch and errors as `io.load`'s."""
-        return load_volume(
-            Path(self.input),
-            modality=self.modality,
-            series=self.series,
-            fix_tilt=self.fix_tilt,
-            fix_spacing=self.fix_spacing,
-            scratch=scratch,
-            monitor=monitor,
-        )
+        return load_volume(Path(self.input), scratch=scratch, monitor=monitor, **self.stated())
 
     def stated(self) -> dict[str, Any]:
-        """What was stated of the input besides its place, for the manifest."""
+        """What was stated of the input besides its place."""
         names = ("series", "modality", "fix_tilt", "fix_spacing")
         return {name: value for name in names if (value := getattr(self, name))}
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputParams(Params):
+    """What every job that writes a volume takes."""
+
+    output: Annotated[
+        str,
+        About(
+            help=".nii.gz, .nii, .nrrd or .mha; an address too (s3://)",
+            flag="OUTPUT",
+            place="output",
+        ),
+    ]
+    overwrite: bool = option(False, help="replace existing outputs", flag="--force")
 
 
 def load_volume(
@@ -90,12 +97,11 @@ def load_volume(
     *,
     modality: str | None = None,
     series: str | None = None,
-    fix_tilt: bool = False,
-    fix_spacing: bool = False,
     scratch: Path | None = None,
     monitor: Monitor | None = None,
+    **repairs: bool,
 ) -> Volume:
-    """Whatever we read, a compressed container too; errors as `io.load`'s."""
+    """Whatever we read, a compressed container too; repairs and errors as `io.load`'s."""
     if path.suffix.lower() == CONTAINER:
         from MedEnhanceLib.unicompress import decompress
 
@@ -106,13 +112,7 @@ def load_volume(
     from MedEnhanceLib import io
 
     return io.load(
-        path,
-        modality=modality,
-        series=series,
-        fix_tilt=fix_tilt,
-        fix_spacing=fix_spacing,
-        scratch=scratch,
-        monitor=monitor,
+        path, modality=modality, series=series, scratch=scratch, monitor=monitor, **repairs
     )
 
 
@@ -199,7 +199,7 @@ def check_ending(path: Path) -> None:
 
     if io.ending_of(path) not in io.WRITABLE:
         raise EndingError(
-            f"{path.name}: no volume is written with this ending",
+            f"{path.name}: unsupported output extension",
             f"Use one of {', '.join(io.WRITABLE)}"
             f"{'; compress writes ' + CONTAINER if path.suffix.lower() == CONTAINER else ''}"
             "; or set dicom (--dicom), and a folder gets a series.",
@@ -240,7 +240,7 @@ def manifest_path(output: Path) -> Path:
 def results_of(params: Params) -> dict[str, Path]:
     """The files that a job's parameters name for results, by what each of them holds.
 
-    `noise_output` holds "noise"; which parameters name results says their declaration.
+    `mask_output` holds "mask"; which parameters name results says their declaration.
     """
     return {
         result.name.removesuffix("_output"): Path(place)
@@ -255,6 +255,11 @@ def beside(output: str, word: str) -> str:
 
     ending = ending_of(Path(output))
     return f"{output[: -len(ending) or None]}-{word}{ending}"
+
+
+def path_of(volume: Volume) -> Path:
+    """Where a volume was read, without the UID of its series."""
+    return Path(volume.source.partition(" (series ")[0])
 
 
 def known_as(path: Path, volume: Volume) -> Path:
@@ -281,52 +286,65 @@ def recorded(inputs: Mapping[str, Path]) -> dict[str, str]:
     return {name: neutral(path) for name, path in inputs.items()}
 
 
-def finish(
-    action: str,
-    outputs: Mapping[str, Path],
-    *,
-    began: float,
-    config: Any,
-    inputs: Mapping[str, Path],
-    figures: Mapping[str, Any],
-    device: str = "cpu",
-    model: Mapping[str, str] | None = None,
-    source: Volume | None = None,
-    written: Written | None = None,
-    overwrite: bool,
-) -> Result:
-    """Write the manifest beside the first output; the Result that reports both.
+class Work:
+    """A job that writes, from its beginning to its manifest.
 
-    began: `time.monotonic()` at the start. figures: what the job found out; it goes into both.
-    source: the volume that was read, whose DICOM series the manifest names. written: the DICOM
-    objects in the output, whose files only the Result lists.
+    action: as manifests have it, "converted". params: whose `overwrite` the manifest shares.
     """
-    from MedEnhanceLib.io.atomic import write_json
 
-    seconds = round(time.monotonic() - began, 3)
-    figures = as_json({**figures, **(written.figures() if written else {})})
-    origin = source.origin if source is not None else None
-    manifest = make_manifest(
-        action,
-        config=as_json(config),
-        inputs=recorded(inputs),
-        device=device,
-        seconds=seconds,
-        model=model,
-        results=figures,
-        dicom=origin.facts() if origin else None,
-    )
-    path = manifest_path(next(iter(outputs.values())))
-    write_json(path, manifest, overwrite=overwrite)
-    named = {"model": dict(model)} if model else {}
-    return Result(
-        {
-            "outputs": {name: str(output) for name, output in outputs.items()},
-            "manifest": str(path),
-            "device": device,
-            "seconds": seconds,
-            **named,
-            **figures,
-            **(as_json(written.rows_of_files()) if written else {}),
-        }
-    )
+    def __init__(self, action: str, params: Any) -> None:
+        self._action, self._params, self._began = action, params, time.monotonic()
+
+    def finish(
+        self,
+        outputs: Mapping[str, Path],
+        *,
+        inputs: Mapping[str, Path],
+        config: Any = None,
+        figures: Mapping[str, Any] | None = None,
+        device: str = "cpu",
+        model: Mapping[str, str] | None = None,
+        source: Volume | None = None,
+        written: Written | None = None,
+    ) -> Result:
+        """Write the manifest beside the first output; the Result that reports both.
+
+        Args:
+            outputs: by what they hold.
+            inputs: by their role; the manifest states their hashes.
+            config: None: what was stated of the input.
+            figures: what the job found out; they go into both.
+            device: that models ran on.
+            model: name and SHA-256.
+            source: the volume that was read, whose DICOM series the manifest names.
+            written: the DICOM objects in the output, whose files the Result alone lists.
+        """
+        from MedEnhanceLib.io.atomic import write_json
+
+        if config is None:
+            config = self._params.stated() if isinstance(self._params, VolumeParams) else {}
+        seconds = round(time.monotonic() - self._began, 3)
+        figures = as_json({**(figures or {}), **(written.figures if written else {})})
+        manifest = make_manifest(
+            self._action,
+            config=as_json(config),
+            inputs=recorded(inputs),
+            device=device,
+            seconds=seconds,
+            model=model,
+            results=figures,
+            dicom=source.origin.facts() if source is not None and source.origin else None,
+        )
+        path = manifest_path(next(iter(outputs.values())))
+        write_json(path, manifest, overwrite=self._params.overwrite)
+        return Result(
+            {
+                "outputs": {name: str(output) for name, output in outputs.items()},
+                "manifest": str(path),
+                "device": device,
+                "seconds": seconds,
+                **({"model": dict(model)} if model else {}),
+                **figures,
+                **(as_json(written.listed) if written else {}),
+            }
+        )

@@ -1,27 +1,22 @@
-"""The volumes beside the one that is enhanced: its guides.
+"""The guide that is chosen where `auto` is asked for: another series of the same examination.
 
-A guide is another series of the same examination; `auto` lets the best one be chosen from where the
-volume lies: the other series of its DICOM study, or the other files of its folder.
+They are looked for where the volume lies: the other series of its DICOM study, there and in the
+folders beside, or the other files of its folder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from MedEnhanceLib.core.origin import DicomOrigin
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, MedEnhanceError
 from MedEnhanceLib.jobs.files import CONTAINER, load_volume
 from MedEnhanceLib.runtime.progress import Monitor
-
-if TYPE_CHECKING:
-    from MedEnhanceLib.core.origin import DicomOrigin
-    from MedEnhanceLib.hqg.guide import Candidate
-    from MedEnhanceLib.io.dicom.headers import Header
 
 AUTO = "auto"
 #: Files or folders beside a volume, more than which are no examination.
@@ -40,11 +35,31 @@ def check_guides(guides: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where another series lies. series: which one there; header: of DICOM."""
+    """Where another series lies. series: which one there."""
 
     path: Path
+    description: str
     series: str | None = None
-    header: Header | None = None
+
+    def load(self, modality: str, monitor: Monitor) -> Volume | None:
+        """The volume; None for results, labels, sequences, and what cannot be read."""
+        monitor.check()
+        quiet = Monitor(cancel=lambda: monitor.cancelled)
+        try:
+            volume = load_volume(self.path, series=self.series, monitor=quiet)
+        except Cancelled:
+            raise
+        except MedEnhanceError as error:
+            monitor.log(f"no guide: {error.message}")
+            return None
+        is_result = any(step.startswith("DERIVED") for step in volume.history)
+        if is_result or volume.is_sequence:
+            return None
+        if volume.dtype.kind in "iub" and len(np.unique(volume.voxels)) < _FEWEST_VALUES:
+            return None
+        if volume.modality_is_guess:
+            volume = replace(volume, modality=modality)
+        return volume if volume.modality == modality else None
 
 
 def chosen_guide(path: Path, volume: Volume, monitor: Monitor) -> Volume | None:
@@ -61,59 +76,65 @@ def chosen_guide(path: Path, volume: Volume, monitor: Monitor) -> Volume | None:
     Raises:
         InputError: a folder without DICOM has too many volumes to be one examination.
     """
-    from MedEnhanceLib.hqg.guide import suggest
+    from MedEnhanceLib.hqg.guide import Candidate, noise_of, suggest
 
-    if volume.origin is not None:
-        own, beside = _series_beside(path, volume.origin, monitor)
-    else:
-        own, beside = _Place(path), _files_beside(path)
-    places = {}
-    candidates = []
-    for place in beside:
-        found = _usable(place, volume, monitor)
-        if found is not None:
-            candidates.append(_candidate(found, place))
-            places[found.source] = place
-    suggestion = suggest(_candidate(volume, own), candidates) if candidates else None
+    def candidate(series: Volume, key: str, description: str) -> Candidate:
+        depth, rows, columns = series.shape[-3:]
+        return Candidate(
+            key=key,
+            description=description,
+            modality=series.modality,
+            geometry=series.geometry,
+            shape=(depth, rows, columns),
+            noise=noise_of(series),
+        )
+
+    origin = volume.origin
+    beside = _files_beside(path) if origin is None else _series_beside(path, origin, monitor)
+    places = list(beside)
+    candidates = [
+        candidate(series, str(number), place.description)
+        for number, place in enumerate(places)
+        if (series := place.load(volume.modality, monitor)) is not None
+    ]
+    own = candidate(volume, volume.source, path.name) if candidates else None
+    suggestion = suggest(own, candidates) if own else None
     if suggestion is None:
         monitor.warn("no other series of this examination suits: enhanced without a guide")
         return None
     monitor.log(f"guide: {suggestion.reason}")
-    return _usable(places[suggestion.candidate.key], volume, monitor)
+    return places[int(suggestion.candidate.key)].load(volume.modality, monitor)
 
 
-def _series_beside(
-    path: Path, origin: DicomOrigin, monitor: Monitor
-) -> tuple[_Place, list[_Place]]:
-    """The volume's series, and the others of its examination: there and in the folders beside."""
+def _series_beside(path: Path, origin: DicomOrigin, monitor: Monitor) -> Iterator[_Place]:
+    """The other series of the examination: in the folder of one, and in the folders beside it.
+
+    They are of the same study, or of the same patient on the same day.
+    """
     from MedEnhanceLib.io.dicom.listing import choices
 
     here = path if path.is_dir() else path.parent
-    beside = [one for one in sorted(here.parent.iterdir()) if one.is_dir() and one != here]
-    own, others = _Place(path), []
+    beside = [each for each in sorted(here.parent.iterdir()) if each.is_dir() and each != here]
+    listed = []
     for folder in (here, *beside[:_MOST_BESIDE]):
         monitor.check()
         try:
-            found = choices(folder, monitor)
+            listed += [(folder, choice) for choice in choices(folder, monitor)]
         except MedEnhanceError:
             continue  # a folder without DICOM
-        for one in found:
-            place = _Place(folder, one.row.key, one.about)
-            if one.about.series == origin.series:
-                own = place
-            elif one.is_gray and one.row.readable:
-                others.append(place)
-    return own, [one for one in others if _is_of_examination(one.header, own.header, origin.study)]
+    visits = {
+        (choice.about.patient, choice.about.date)
+        for _, choice in listed
+        if choice.about.series == origin.series and choice.about.patient and choice.about.date
+    }
+    for folder, choice in listed:
+        header = choice.about
+        is_here = header.study == origin.study or (header.patient, header.date) in visits
+        if is_here and header.series != origin.series and choice.is_gray and choice.row.readable:
+            yield _Place(folder, header.description or folder.name, choice.row.key)
 
 
-def _is_of_examination(other: Header | None, own: Header | None, study: str) -> bool:
-    """Whether a series is worth reading: of the study, or of the patient on the same day."""
-    if other is None or other.study == study:
-        return other is not None
-    return own is not None and (other.patient, other.date) == (own.patient, own.date)
-
-
-def _files_beside(path: Path) -> list[_Place]:
+def _files_beside(path: Path) -> Iterator[_Place]:
     """The other volumes of the folder.
 
     Raises InputError for a folder with too many of them to be one examination.
@@ -131,45 +152,6 @@ def _files_beside(path: Path) -> list[_Place]:
             "hardly be one examination",
             "Put each examination into a folder, or name the guide.",
         )
-    return [_Place(file) for file in files if file.resolve() != path.resolve()]
-
-
-def _usable(place: _Place, volume: Volume, monitor: Monitor) -> Volume | None:
-    """The volume there; None for results, labels, sequences, and what cannot be read."""
-    monitor.check()
-    quiet = Monitor(cancel=lambda: monitor.cancelled)
-    try:
-        found = load_volume(place.path, series=place.series, monitor=quiet)
-    except Cancelled:
-        raise
-    except MedEnhanceError as error:
-        monitor.log(f"no guide: {error.message}")
-        return None
-    is_result = any(step.startswith("DERIVED") for step in found.history)
-    if is_result or found.is_sequence or _is_labels(found):
-        return None
-    if found.modality_is_guess:
-        found = replace(found, modality=volume.modality)
-    return found if found.modality == volume.modality else None
-
-
-def _candidate(volume: Volume, place: _Place) -> Candidate:
-    from MedEnhanceLib.hqg.guide import Candidate, noise_of
-
-    depth, rows, columns = volume.shape[-3:]
-    description = Path(volume.source).name
-    if place.header is not None:
-        description = place.header.description or place.path.name
-    return Candidate(
-        key=volume.source,
-        description=description,
-        modality=volume.modality,
-        geometry=volume.geometry,
-        shape=(depth, rows, columns),
-        noise=noise_of(volume),
-    )
-
-
-def _is_labels(volume: Volume) -> bool:
-    is_whole = volume.dtype.kind in "iub"
-    return is_whole and len(np.unique(volume.voxels)) < _FEWEST_VALUES
+    for file in files:
+        if file.resolve() != path.resolve():
+            yield _Place(file, file.name)

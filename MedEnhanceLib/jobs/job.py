@@ -12,9 +12,9 @@ from typing import Any
 
 from MedEnhanceLib.core.options import config_from_json, did_you_mean
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.jobs.addresses import job_places
 from MedEnhanceLib.jobs.failures import job_errors
 from MedEnhanceLib.jobs.files import KeptVolumes, Result
-from MedEnhanceLib.jobs.sending import job_places
 from MedEnhanceLib.jobs.worker.events import check_version
 from MedEnhanceLib.runtime.locks import release_memory
 from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor
@@ -68,7 +68,6 @@ JOBS: dict[str, JobKind] = {
     "batch": JobKind("batch", "Batch"),
     "train": JobKind("train", "Train"),
     "distill": JobKind("distill", "Distill"),
-    "distill-room": JobKind("distill", "DistillRoom", is_question=True),
     "distill-status": JobKind("distill", "DistillStatus", is_question=True),
     "distill-estimate": JobKind("distill", "DistillEstimate", is_question=True),
     "evaluate": JobKind("evaluate", "Evaluate"),

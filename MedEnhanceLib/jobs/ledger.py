@@ -13,14 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.errors import OutputError
-from MedEnhanceLib.jobs.addresses import exists, filesystem, is_remote, shown
+from MedEnhanceLib.jobs.addresses import is_remote
 from MedEnhanceLib.jobs.batch_items import Item
 from MedEnhanceLib.jobs.worker.events import as_json
 
 _ROWS, _TABLE = "batch.jsonl", "batch.csv"
-WARNINGS = "warnings"
-#: Of a row that failed: something lay at its output that no run of this batch had made.
-FOREIGN = "foreign"
 _FIRST_COLUMNS = ("source", "output", "status", "seconds", "code", "message", "hint")
 
 
@@ -37,12 +34,18 @@ class Ledger:
         """Read what an earlier run left; a line that was cut off by a crash is left out."""
         self.path, self._table = folder / _ROWS, folder / _TABLE
         self._rows: dict[tuple[str, str], dict[str, Any]] = {}
+        self._started: set[str] = set()
         if self.path.exists():
             for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
                 with suppress(ValueError, RecursionError):
                     row = json.loads(line)
                     if isinstance(row, dict):
-                        self._rows[_place(row.get("source"), row.get("output"))] = row
+                        self._keep(row)
+
+    def _keep(self, row: dict[str, Any]) -> None:
+        self._rows[_place(row.get("source"), row.get("output"))] = row
+        if row.get("status") == "started":
+            self._started.add(str(row.get("output")))
 
     def row_of(self, item: Item) -> dict[str, Any] | None:
         """The last row of an item, None before the first."""
@@ -50,20 +53,16 @@ class Ledger:
 
     def is_finished(self, item: Item, options: Mapping[str, Any]) -> bool:
         """Whether this work was done, and its result is still there."""
-        row = self.row_of(item)
+        row = self.row_of(item) or {}
         return (
-            row is not None
-            and row.get("status") == "done"
-            and row.get("key") == key_of(item, options)
-            and exists(item.output)
+            row.get("status") == "done"
+            and row.get("key") == _key_of(item, options)
+            and os.path.lexists(item.output)
         )
 
     def is_ours(self, item: Item) -> bool:
-        """Whether a result that lies there comes from an earlier run of this batch."""
-        row = self.row_of(item)
-        if row is None or row.get(FOREIGN):
-            return False
-        return bool(row.get("output") == shown(item.output))
+        """Whether what lies at the place of a result comes from a run of this batch."""
+        return item.output in self._started
 
     def add(
         self, rows: Iterable[tuple[Item, Mapping[str, Any]]], options: Mapping[str, Any]
@@ -71,19 +70,17 @@ class Ledger:
         """Append a row for each item and its fields; all are on the disk when this returns."""
         lines = []
         for item, fields in rows:
-            row = as_json(
-                {
-                    "source": item.name,
-                    "output": shown(item.output),
-                    "key": key_of(item, options),
-                    **fields,
-                }
-            )
-            self._rows[_place(item.name, item.output)] = row
+            named = {"source": item.name, "output": item.output}
+            row = as_json({**named, "key": _key_of(item, options), **fields})
+            self._keep(row)
             lines.append(json.dumps(row).encode("ascii") + b"\n")
         try:
             with self.path.open("a+b") as stream:
-                stream.write(_line_start(stream) + b"".join(lines))
+                # A crash may have left the last line without its end.
+                if stream.seek(0, os.SEEK_END):
+                    stream.seek(-1, os.SEEK_END)
+                    lines[:0] = [] if stream.read(1) == b"\n" else [b"\n"]
+                stream.write(b"".join(lines))
                 stream.flush()
                 os.fsync(stream.fileno())
         except OSError as cause:
@@ -95,18 +92,11 @@ class Ledger:
         """batch.csv: a column for each figure; these items, then earlier ones."""
         from MedEnhanceLib.io.atomic import atomic_write
 
-        own = [_place(item.name, item.output) for item in items]
-        places = dict.fromkeys([*own, *self._rows])
-        rows = [_with_text(self._rows[place]) for place in places if place in self._rows]
-        figures = [
-            name
-            for row in rows
-            for name, value in row.items()
-            if name != "key" and not isinstance(value, (dict, list))
-        ]
+        places = dict.fromkeys([*(_place(item.name, item.output) for item in items), *self._rows])
+        rows = [_columns_of(self._rows[place]) for place in places if place in self._rows]
         text = io.StringIO()
-        names = [*dict.fromkeys([*_FIRST_COLUMNS, *figures])]
-        writer = csv.DictWriter(text, names, extrasaction="ignore")
+        names = [*_FIRST_COLUMNS, *(name for row in rows for name in row)]
+        writer = csv.DictWriter(text, [*dict.fromkeys(names)])
         writer.writeheader()
         writer.writerows(rows)
         with atomic_write(self._table, overwrite=True) as temporary:
@@ -117,47 +107,32 @@ class Ledger:
 
 def _place(source: object, output: object) -> tuple[str, str]:
     """What a row belongs to: its source, and the name of the result in whatever folder."""
-    return str(source), Path(shown(str(output))).name
+    return str(source), Path(str(output)).name
 
 
-def _with_text(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of the table: its warnings in one column."""
-    warnings = row.get(WARNINGS)
-    return row | {WARNINGS: " | ".join(map(str, warnings))} if isinstance(warnings, list) else row
-
-
-def key_of(item: Item, options: Mapping[str, Any]) -> str:
+def _key_of(item: Item, options: Mapping[str, Any]) -> str:
     """What a row is about: the source as it is now, and the options."""
-    states: Any = []
-    with suppress(Exception):  # whatever a store raises; the job will say what is wrong
-        states = _state_there(item.source) if is_remote(item.source) else _state_here(item.source)
-    text = json.dumps([item.name, states, as_json(options)], sort_keys=True)
+    path, state = Path(item.source), list[tuple[str, int, int]]()
+    if not is_remote(item.source):
+        with suppress(OSError):  # the job will say what is wrong
+            # A folder's own time changes with its files' names, not with their bytes.
+            members = sorted(path.iterdir()) if path.is_dir() else [path]
+            stats = [(member.name, member.stat()) for member in members]
+            state = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    text = json.dumps([item.name, state, as_json(options)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _state_there(address: str) -> str:
-    files, key = filesystem(address)
-    return str(files.ukey(key))
-
-
-def _state_here(source: str) -> list[tuple[str, int, int]]:
-    path = Path(source)
-    # A folder's own time changes with its files' names, not with their bytes.
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    return [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-
-
-def _line_start(stream: io.BufferedRandom) -> bytes:
-    """A newline, where a crash left the last line without one."""
-    if stream.seek(0, os.SEEK_END) == 0:
-        return b""
-    stream.seek(-1, os.SEEK_END)
-    return b"" if stream.read(1) == b"\n" else b"\n"
-
-
-def columns_of(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """What lists and objects of a row have for the table: each label's ml, the measured noise."""
-    columns = {f"{row['label']} ml": row["volume_ml"] for row in fields.get("table") or ()}
-    noise = (fields.get("measured") or {}).get("noise") or {}
+def _columns_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the table: plain figures, warnings in one text, ml of each label, the noise."""
+    columns = {
+        name: value
+        for name, value in row.items()
+        if name != "key" and not isinstance(value, (dict, list))
+    }
+    if warnings := row.get("warnings"):
+        columns["warnings"] = " | ".join(map(str, warnings))
+    columns |= {f"{label['label']} ml": label["volume_ml"] for label in row.get("table") or ()}
+    noise = (row.get("measured") or {}).get("noise") or {}
     named = {"noise σ": "sigma", "noise confidence": "confidence", "correction": "share_removed"}
     return columns | {name: noise[key] for name, key in named.items() if key in noise}

@@ -190,7 +190,7 @@ class EstimateTest(DistillingTestCase):
             self.assertTrue(self.ui.roomButton.enabled)
             self.ui.roomButton.click()
             [job] = submitted
-            self.assertEqual(job.kind, "distill-room")
+            self.assertEqual(job.kind, "distill-estimate")
             self.assertTrue(job.options["own"], "nobody waits behind it")
             self.assertIn("can take minutes", self.ui.roomLabel.text)
             job.end({"sentence": sentence, "advice": "statistics"})

@@ -50,7 +50,7 @@ def priorIn(state):
 
 
 class RoomEstimate:
-    """A button that starts a `distill-room` job, and what the job found, in a label.
+    """A button that starts a `distill-estimate` job, and what the job found, in a label.
 
     params(): (cohort, prior, options) of what is chosen now, None where it cannot be distilled.
     """

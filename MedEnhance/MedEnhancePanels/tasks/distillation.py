@@ -129,13 +129,13 @@ def start(runner, root, cohort, prior, options):
 
 
 def startRoom(runner, cohort, prior, options):
-    """Begin to measure what can be gained by a distillation; returns a Job.
+    """Begin to estimate what a distillation can gain, and how long it takes; returns a Job.
 
     Its result has a `sentence` about it; nothing is kept.
     """
     title = _("Estimate what a distillation can gain")
     params = _question(cohort, prior, options)
-    return runner.submit("distill-room", params, title=title, own=True)
+    return runner.submit("distill-estimate", params, title=title, own=True)
 
 
 def _question(cohort, prior, options):

@@ -91,6 +91,11 @@ def startSegment(runner, node, model="auto", device="auto"):
     return _Segmentation(runner, node, {"model": model, "device": device}).submit("segment", title)
 
 
+def _filesOf(job):
+    """The files of a result by what they hold: "output", "uncertainty", "noise", …"""
+    return {name.removesuffix("_map"): path for name, path in job.result["outputs"].items()}
+
+
 class _Enhancement(NodeJob):
     def __init__(self, runner, node, options):
         super().__init__(runner, node)
@@ -109,14 +114,15 @@ class _Enhancement(NodeJob):
             # The uncertainty at another strength depends on it.
             job.params["bias_field_output"] = os.path.join(job.folder, "bias-field.nrrd")
         if self.options.noiseMap:
-            job.params["noise_output"] = os.path.join(job.folder, "noise.nrrd")
+            job.params["noise_map"] = os.path.join(job.folder, "noise.nrrd")
 
     def place(self, job):
         self._provenance = _provenanceOf(job.result, "model")
+        files = _filesOf(job)
         self._histories = {
-            derived: nrrd.Reader(job.result["outputs"][role]).tags.get("DERIVED") or ()
+            derived: nrrd.Reader(files[role]).tags.get("DERIVED") or ()
             for derived, role in _FILES.items()
-            if role in job.result["outputs"]
+            if role in files
         }
         self._suffix = results.freeSuffix(*_names(self.node).values())
         if self.options.task == "slices":
@@ -128,7 +134,7 @@ class _Enhancement(NodeJob):
             yield from self._placeVolume(job)
 
     def _placeVolume(self, job):
-        source, files = self.node, job.result["outputs"]
+        source, files = self.node, _filesOf(job)
         output = job.nodes["output"] = self._target()
         filled = yield from share(self._filled(files["output"], output), 0.0, 0.3)
         job.nodes["difference"] = yield from share(self._difference(job, filled), 0.3, 0.6)
@@ -216,7 +222,7 @@ class _Enhancement(NodeJob):
         return node
 
     def _placeSequence(self, job):
-        source, files = self.node, job.result["outputs"]
+        source, files = self.node, _filesOf(job)
         roles = [role for role in _FILES.values() if role in files]
         for number, role in enumerate(roles):
             name = self._name(role)

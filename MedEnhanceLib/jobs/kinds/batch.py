@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.errors import Cancelled, ConfigError, OutputError
-from MedEnhanceLib.jobs.addresses import is_remote
 from MedEnhanceLib.jobs.files import CONTAINER, Result
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from MedEnhanceLib.jobs.batch_items import Item
-    from MedEnhanceLib.jobs.batch_runs import Finished, Runner, Starting
     from MedEnhanceLib.jobs.bids import Dataset
 
 #: What a batch names for each volume by itself.
@@ -29,7 +27,7 @@ class BatchParams(Params):
 
     inputs: Annotated[
         list[str],
-        About(help="volumes, folders of them, addresses that end in / (s3://bucket/scans/)"),
+        About(help="volumes, addresses of some (s3://bucket/scan.nii.gz), and folders"),
     ]
     list_file: str | None = option(
         None,
@@ -44,15 +42,10 @@ class BatchParams(Params):
     )
     output: str | None = option(
         None,
-        help="where the results go; an address too (s3://bucket/small)",
+        help="where the results go, with batch.jsonl and batch.csv",
         flag="--out",
         metavar="DIR",
-    )
-    ledger: str | None = option(
-        None,
-        help="the folder of batch.jsonl and batch.csv, on this machine (default: that of the "
-        "results; needed where they go to an address)",
-        metavar="DIR",
+        place="here",
     )
     workers: int | None = option(
         None,
@@ -85,10 +78,6 @@ class BatchParams(Params):
                     "--bids takes one folder, and names the results itself",
                     "Leave out --list, --dicom and other inputs.",
                 )
-            if is_remote(self.output):
-                raise ConfigError(
-                    "--bids with --out at an address", "Name a folder on this machine."
-                )
         elif self.output is None:
             raise ConfigError("no folder for the results was named", "Give one: --out DIR.")
 
@@ -104,29 +93,19 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
     A volume that fails has a row that says why, and the others go on.
     Raises Cancelled where the user asked to stop; what is done by then is left out the next time.
     """
-    from MedEnhanceLib.jobs.batch_runs import Plan, folder_of_ledger
+    from MedEnhanceLib.jobs.batch_runs import Batch, dask_here, run_here, run_on_dask
+    from MedEnhanceLib.jobs.ledger import Ledger
     from MedEnhanceLib.report.page import make_folder
 
     monitor.progress(0.0, "find the volumes")
     stated = dict(params.params)
     dataset = _dataset(params) if params.bids else None
-    out = str(dataset.out if dataset else params.output)
-    ledger = folder_of_ledger(out, params.ledger)
+    out = dataset.out if dataset else Path(str(params.output))
+    items = dataset.items() if dataset else _gathered(params, out)
+    make_folder(out)
     if dataset:
-        items = dataset.items()
         stated.setdefault("modality", "MR")
-        make_folder(dataset.out)
         dataset.begin()
-    else:
-        items = _gathered(params, out)
-    plan = Plan(
-        task=params.task,
-        items=items,
-        ledger=ledger,
-        stated=stated,
-        overwrite=params.overwrite,
-        repeats=bool(params.scheduler or params.workers),
-    )
 
     def ended(item: Item, fields: Mapping[str, Any], count: int, total: int) -> None:
         if dataset and fields["status"] == "done":
@@ -134,7 +113,23 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
         with suppress(Cancelled):  # raised below, once the rows are written
             monitor.progress(count / total, f"{count} of {total}, {Path(item.name).name}")
 
-    done = plan.work_through(_runner(params, monitor), ended)
+    batch = Batch(
+        params.task,
+        items,
+        Ledger(out),
+        stated,
+        overwrite=params.overwrite,
+        repeats=bool(params.scheduler or params.workers),
+        ended=ended,
+    )
+    if params.scheduler:
+        run_on_dask(batch, params.scheduler, monitor)
+    elif params.workers and batch.todo:
+        with dask_here(min(params.workers, len(batch.todo))) as address:
+            run_on_dask(batch, address, monitor)
+    else:
+        run_here(batch, monitor)
+    done = batch.result()
     if monitor.cancelled:
         raise Cancelled(
             f"cancelled; {done['done']} of {done['total']} are done",
@@ -153,48 +148,28 @@ def _dataset(params: BatchParams) -> Dataset:
     return Dataset(Path(params.inputs[0]), out, params.task, suffixes)
 
 
-def _gathered(params: BatchParams, out: str) -> list[Item]:
+def _gathered(params: BatchParams, out: Path) -> list[Item]:
     """What was named; raises OutputError for derived series among their originals."""
     from MedEnhanceLib.jobs.batch_items import gather
 
+    def refuse_among(originals: Iterable[str]) -> None:
+        """Derived series inside the tree of their sources would be sources of the next run."""
+        for place in originals if params.makes_folders else ():
+            folder = Path(place).resolve()
+            if folder.is_dir() and out.resolve().is_relative_to(folder):
+                raise OutputError(
+                    f"{out} lies in {place}, among the originals",
+                    "Name a folder outside of it: --out elsewhere.",
+                )
+
+    refuse_among(params.inputs)
     compresses = params.task == "compress"
-    ending = "" if params.makes_folders else None
-    if params.makes_folders:
-        _refuse_among_originals(out, params.inputs)
     items = gather(
         params.inputs,
         params.list_file,
         out,
         containers=not compresses,
-        ending=CONTAINER if compresses else ending,
+        ending=CONTAINER if compresses else "" if params.makes_folders else None,
     )
-    if params.makes_folders:
-        _refuse_among_originals(out, [item.source for item in items])  # a list names some
+    refuse_among(item.source for item in items)  # a list names some
     return items
-
-
-def _refuse_among_originals(out: str, originals: Sequence[str]) -> None:
-    """Derived series inside the tree of their sources would be sources of the next run."""
-    for entry in originals:
-        place = Path(entry).resolve()
-        if not is_remote(out) and place.is_dir() and Path(out).resolve().is_relative_to(place):
-            raise OutputError(
-                f"{out} lies in {entry}, among the originals",
-                "Name a folder outside of it: --out elsewhere.",
-            )
-
-
-def _runner(params: BatchParams, monitor: Monitor) -> Runner:
-    from MedEnhanceLib.jobs.batch_runs import dask_here, run_here, run_on_dask
-
-    def run(count: int, starting: Starting, finished: Finished) -> None:
-        work = (count, starting, finished, monitor)
-        if params.scheduler:
-            run_on_dask(params.task, params.scheduler, *work)
-        elif params.workers and count:
-            with dask_here(min(params.workers, count)) as address:
-                run_on_dask(params.task, address, *work)
-        else:
-            run_here(params.task, *work)
-
-    return run

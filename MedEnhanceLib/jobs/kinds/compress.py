@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import EllipsisType
 from typing import Annotated
 
-from MedEnhanceLib.core.options import About, Params, option
+from MedEnhanceLib.core.options import About, option
 from MedEnhanceLib.core.origin import DicomOrigin
-from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import CodecError, ConfigError, EndingError
-from MedEnhanceLib.jobs.dicom import DicomParams, check_output
+from MedEnhanceLib.jobs.dicom import DicomParams, check_output, save_output
 from MedEnhanceLib.jobs.files import (
     CONTAINER,
     KeptVolumes,
+    OutputParams,
     Result,
     VolumeParams,
+    Work,
     beside,
     check_ending,
     check_outputs,
     check_volume_outputs,
-    finish,
     known_as,
     results_of,
 )
-from MedEnhanceLib.jobs.objects import save_output
 from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.config import CompressConfig
@@ -45,7 +43,7 @@ class EstimateParams(VolumeParams):
 
 
 @dataclass(frozen=True, kw_only=True)
-class CompressParams(EstimateParams):
+class CompressParams(OutputParams, EstimateParams):
     """Compress a volume into a verified file."""
 
     output: Annotated[
@@ -60,7 +58,6 @@ class CompressParams(EstimateParams):
         "place for them, the container has",
         flag=None,
     )
-    overwrite: bool = option(False, help="replace existing outputs", flag="--force")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +78,7 @@ class DecompressParams(DicomParams):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecoverParams(Params):
+class RecoverParams(OutputParams):
     """Repair a damaged container in memory, and save what is intact."""
 
     input: Annotated[str, About(help="a damaged .ucv", flag="FILE", place="input")]
@@ -100,7 +97,6 @@ class RecoverParams(Params):
         flag=None,
         place="output",
     )
-    overwrite: bool = option(False, help="replace existing outputs", flag="--force")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -119,7 +115,7 @@ def run_compress(params: CompressParams, monitor: Monitor, kept: KeptVolumes) ->
     """Load → compress → verify and replace (in `compress`) → manifest."""
     from MedEnhanceLib.unicompress import compress
 
-    began = time.monotonic()
+    work = Work("compressed", params)
     config = params.config
     source, output = Path(params.input), Path(params.output)
     if output.suffix.lower() != CONTAINER:
@@ -134,15 +130,12 @@ def run_compress(params: CompressParams, monitor: Monitor, kept: KeptVolumes) ->
     done = compress(
         volume, output, config, monitor=monitor.part(0.1, 1.0), overwrite=params.overwrite
     )
-    return finish(
-        "compressed",
+    return work.finish(
         {"output": output},
-        began=began,
         config=config.to_json() | params.stated(),
         inputs={"input": known_as(source, volume)},
         figures={name: value for name, value in as_json(done).items() if name not in _ELSEWHERE},
         source=volume,
-        overwrite=params.overwrite,
     )
 
 
@@ -166,15 +159,14 @@ def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:
     """Decode the region that is asked for → save, as a file or as DICOM → manifest."""
     from MedEnhanceLib.unicompress import decompress, decompress_to
 
-    began = time.monotonic()
+    work = Work("decompressed", params)
     source, output = Path(params.input), Path(params.output)
     region = region_from_json(params.region)
-    check_output(params, source, monitor)
+    check_output(params, [source], monitor)
     written = None
     if params.dicom:
         volume = decompress(source, region=region, monitor=monitor.part(0.0, 0.8))
-        rest, frames = monitor.part(0.8, 1.0), _frames_of(region, volume)
-        written = save_output(volume, "decompressed", params, rest, frames=frames)
+        written = save_output(volume, "decompressed", params, monitor.part(0.8, 1.0))
     else:  # slice by slice, as large as it may be
         volume = decompress_to(
             source,
@@ -183,26 +175,14 @@ def run_decompress(params: DecompressParams, monitor: Monitor) -> Result:
             overwrite=params.overwrite,
             monitor=monitor,
         )
-    return finish(
-        "decompressed",
+    return work.finish(
         {"output": output},
-        began=began,
         config={"region": params.region},
         inputs={"input": source},
         figures={"shape": volume.shape, "dtype": str(volume.dtype)},
         written=written,
         source=volume,
-        overwrite=params.overwrite,
     )
-
-
-def _frames_of(region: Region | None, volume: Volume) -> tuple[int, int] | None:
-    """Which time points of its source a sequence has, of which a region was decompressed."""
-    if not volume.is_sequence:
-        return None
-    axis = region[0] if region else ...
-    first = (axis.start or 0) if isinstance(axis, slice) else 0
-    return first, first + volume.shape[0]
 
 
 def run_recover(params: RecoverParams, monitor: Monitor) -> Result:
@@ -211,7 +191,7 @@ def run_recover(params: RecoverParams, monitor: Monitor) -> Result:
     from MedEnhanceLib.unicompress import recover
     from MedEnhanceLib.unicompress.inspection import save_repaired
 
-    began = time.monotonic()
+    work = Work("recovered from a damaged container", params)
     source, output = Path(params.input), Path(params.output)
     outputs = results_of(params)
     check = check_outputs if params.is_copy else check_volume_outputs
@@ -232,14 +212,10 @@ def run_recover(params: RecoverParams, monitor: Monitor) -> Result:
         save(report.mask(volume), outputs["mask"], overwrite=params.overwrite, monitor=monitor)
     else:
         outputs.pop("mask", None)
-    return finish(
-        "recovered from a damaged container",
+    return work.finish(
         outputs,
-        began=began,
-        config={},
         inputs={"input": source},
         figures={"report": report},
-        overwrite=params.overwrite,
     )
 
 

@@ -62,14 +62,15 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
     PSNR in dB and SSIM are inside the brain, against the undamaged volume.
     """
     from MedEnhanceLib import io
+    from MedEnhanceLib.degrade import standard_composite
     from MedEnhanceLib.gradprom import segment
 
     require("matplotlib", purpose="Drawing the demo's pictures")
-    began, overwrite = time.monotonic(), params.overwrite
-    folder = claim_folder(Path(params.out), overwrite=overwrite)
+    began, overwrite, folder = time.monotonic(), params.overwrite, Path(params.out)
+    _claim_folder(folder, overwrite=overwrite)
     monitor.progress(0.0, "damage the sample")
     undamaged, labels = load_sample()
-    damaged = damage(undamaged)
+    damaged = standard_composite(SEED).apply(undamaged, keep_dtype=True)
     for name, volume in (("undamaged", undamaged), ("labels", labels), ("damaged", damaged)):
         io.save(volume, folder / f"{name}.nii.gz", overwrite=overwrite)
     with atomic_write(folder / LICENCE, overwrite=overwrite) as temporary:
@@ -110,7 +111,7 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
             ("enhanced", io.load(enhanced), after),
         )
     ]
-    findings = {"quality": quality, "compression": compressions, "notes": _NOTES}
+    findings = as_json({"quality": quality, "compression": compressions, "notes": _NOTES})
     seconds = round(time.monotonic() - began, 3)
     manifest = make_manifest(
         "demo",
@@ -119,7 +120,7 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
         device=done["device"],
         seconds=seconds,
         model=done["model"],
-        results=as_json(findings),
+        results=findings,
     )
     write_json(folder / "results.json", manifest, overwrite=overwrite)
     return Result(
@@ -128,12 +129,12 @@ def run_demo(params: DemoParams, monitor: Monitor) -> Result:
             "manifest": str(folder / "results.json"),
             "device": done["device"],
             "seconds": seconds,
-            **as_json(findings),
+            **findings,
         }
     )
 
 
-def claim_folder(folder: Path, *, overwrite: bool) -> Path:
+def _claim_folder(folder: Path, *, overwrite: bool) -> None:
     """Make the folder, or take an empty one; with `overwrite` also one that holds files.
 
     Raises OutputError for anything else. Whatever the demo does not make stays there.
@@ -149,7 +150,6 @@ def claim_folder(folder: Path, *, overwrite: bool) -> Path:
             "Name another folder: medenhance demo FOLDER. "
             "Or replace what an earlier demo left there: --force.",
         )
-    return folder
 
 
 def load_sample() -> tuple[Volume, Volume]:
@@ -160,13 +160,6 @@ def load_sample() -> tuple[Volume, Volume]:
     brain = io.load(samples / "mni152_t1.nii.gz", modality="MR")
     labels = io.load(samples / "mni152_tissue.nii.gz", modality="SEG")
     return brain.with_voxels(brain.voxels.astype(np.int16)), labels
-
-
-def damage(volume: Volume) -> Volume:
-    """The composite of the benchmarks, always with the same seed."""
-    from MedEnhanceLib.degrade import standard_composite
-
-    return standard_composite(SEED).apply(volume, keep_dtype=True)
 
 
 def _compress_all(enhanced: Path, monitor: Monitor, overwrite: bool) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,21 +11,21 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable
-from MedEnhanceLib.jobs.dicom import DicomParams, check_output, placed
+from MedEnhanceLib.jobs.dicom import DicomParams, check_output, placed, write
 from MedEnhanceLib.jobs.enhancing import Enhanced, enhance_volume, enhanced_objects
 from MedEnhanceLib.jobs.files import (
     KeptVolumes,
     Result,
     VolumeParams,
+    Work,
     beside,
     check_volume_outputs,
-    finish,
     known_as,
+    path_of,
     results_of,
 )
 from MedEnhanceLib.jobs.guides import AUTO, check_guides, chosen_guide
-from MedEnhanceLib.jobs.kinds.segment import check_head, head_config
-from MedEnhanceLib.jobs.objects import write
+from MedEnhanceLib.jobs.kinds.segment import head_config
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -60,7 +59,7 @@ class EnhanceParams(DicomParams, VolumeParams):
         metavar="FILE",
         place="output",
     )
-    noise_output: str | None = option(
+    noise_map: str | None = option(
         None,
         help="where a map of the measured noise goes (default: none)",
         metavar="FILE",
@@ -90,7 +89,7 @@ class EnhanceParams(DicomParams, VolumeParams):
         metavar="NAME",
     )
     report: str | None = option(
-        None, help="write a page with pictures into this folder", metavar="FOLDER", place="folder"
+        None, help="write a page with pictures into this folder", metavar="FOLDER", place="here"
     )
     slices: list[int] | None = option(
         None,
@@ -107,7 +106,7 @@ class EnhanceParams(DicomParams, VolumeParams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_head(self.head, wanted=self.wants_segmentation)
+        head_config(self.head, "auto", wanted=self.wants_segmentation)
         if self.guide is not None:
             check_guides(self.guide)
         elif self.guide_map is not None:
@@ -117,8 +116,24 @@ class EnhanceParams(DicomParams, VolumeParams):
                 "uncertainty_output is given, but no uncertainty is asked for",
                 "Ask for it: uncertainty true.",
             )
-        self._check_dicom()
-        self._check_slices()
+        if self.dicom and len(results_of(self)) > 1:
+            raise ConfigError(
+                "with dicom, what is made besides goes into the folder of the series",
+                "Name no file for --segment, --uncertainty, --noise-map and --guide-map (in a "
+                "job: leave out all of *_output and *_map).",
+            )
+        if self.dicom and self.config.task == "slices":
+            raise ConfigError(
+                "thin slices are no images of the series that they were made of",
+                "Write a volume (NIfTI, NRRD, MetaImage) without dicom.",
+            )
+        if self.slices is not None and len(self.slices) != 2:
+            raise ConfigError(f"slices is {self.slices!r}", "Give [start, stop], stop excluded.")
+        if self.slices is not None and (self.wants_segmentation or self.report):
+            raise ConfigError(
+                "slices cannot be combined with segment or report, which need the whole volume",
+                "Leave one of them out.",
+            )
         if not self.dicom:
             for name, is_made in (
                 ("segmentation", self.wants_segmentation),
@@ -126,33 +141,6 @@ class EnhanceParams(DicomParams, VolumeParams):
             ):
                 if is_made and getattr(self, f"{name}_output") is None:
                     object.__setattr__(self, f"{name}_output", beside(self.output, name))
-
-    def _check_dicom(self) -> None:
-        if not self.dicom:
-            return
-        if len(results_of(self)) > 1:
-            raise ConfigError(
-                "with dicom, what is made besides goes into the folder of the series",
-                "Name no file for --segment, --uncertainty, --noise-output and --guide-map (in a "
-                "job: leave out segmentation_output, uncertainty_output, noise_output, "
-                "bias_field_output and guide_map).",
-            )
-        if self.config.task == "slices":
-            raise ConfigError(
-                "thin slices are no images of the series that they were made of",
-                "Write a volume (NIfTI, NRRD, MetaImage) without dicom.",
-            )
-
-    def _check_slices(self) -> None:
-        if self.slices is None:
-            return
-        if len(self.slices) != 2:
-            raise ConfigError(f"slices is {self.slices!r}", "Give [start, stop], stop excluded.")
-        if self.wants_segmentation or self.report:
-            raise ConfigError(
-                "slices cannot be combined with segment or report, which need the whole volume",
-                "Leave one of them out.",
-            )
 
     @property
     def wants_segmentation(self) -> bool:
@@ -167,15 +155,15 @@ class EnhanceParams(DicomParams, VolumeParams):
 
 def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> Result:
     """Load → enhance → segment → save each output, or all as DICOM → page → manifest."""
-    began = time.monotonic()
-    config, outputs = params.config, results_of(params)
-    inputs = {"input": Path(params.input)}
-    inputs |= _numbered("guide", [Path(guide) for guide in params.guide or () if guide != AUTO])
-    inputs |= _numbered("look", [Path(look) for look in params.look or ()])
+    work = Work("enhanced", params)
+    outputs = results_of(params)
+    guides = [Path(guide) for guide in params.guide or () if guide != AUTO]
+    looks = [Path(look) for look in params.look or ()]
+    inputs = [Path(params.input), *guides, *looks]
     if params.dicom:
-        check_output(params, inputs["input"], monitor)
+        check_output(params, inputs[:1], monitor)
     else:
-        check_volume_outputs(outputs, inputs=list(inputs.values()), overwrite=params.overwrite)
+        check_volume_outputs(outputs, inputs=inputs, overwrite=params.overwrite)
     if params.report:
         require("matplotlib", purpose="Drawing the report's pictures")
         refuse_unwritable(Path(params.report))
@@ -186,21 +174,18 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     volume = kept.input.load(
         params, keep=is_preview, scratch=scratch, monitor=monitor.part(0.0, 0.05)
     )
-    inputs["input"] = known_as(inputs["input"], volume)
     frame = 0 if params.frame is None and is_preview else params.frame
     source = volume if frame is None else volume.frame(frame)
     if params.dicom:
         source = placed(source, params, monitor)
         _refuse_sequence(source, params)
-    guides = _guides_of(params, volume, kept, monitor)
-    places = [Path(guide.source.partition(" (series ")[0]) for guide in guides]
-    inputs |= _numbered("guide", list(map(known_as, places, guides)))
+    guide = _guides_of(params, volume, kept, monitor)
     done = enhance_volume(
         source if frame is None else volume,
-        config,
-        guide=guides or None,
+        params.config,
+        guide=guide or None,
         look=_look_of(params, volume, monitor),
-        head=head_config(params.head, config.device, wanted=params.wants_segmentation),
+        head=head_config(params.head, params.config.device, wanted=params.wants_segmentation),
         frame=frame,
         slices=(params.slices[0], params.slices[1]) if params.slices else None,
         cache=kept.input.cache,
@@ -209,29 +194,29 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     )
     written = None
     if params.dicom:
-        objects = enhanced_objects(source, done)
-        written = write(objects, Path(params.output), params, monitor.part(0.9, 0.98))
+        written = write(enhanced_objects(source, done), params, monitor.part(0.9, 0.98))
     else:
         outputs = _save_enhanced(done, outputs, monitor, overwrite=params.overwrite)
     if params.report:
-        _write_report(params, source, done, monitor)
+        monitor.progress(0.95, "report")
+        _write_report(params, source, done)
         outputs["report"] = Path(params.report) / "index.html"
-    part = {"slices": params.slices} if is_preview else {}
-    return finish(
-        "enhanced",
+    part = {"slices": params.slices, "frame": frame}
+    return work.finish(
         outputs,
-        began=began,
         config=done.report["config"]
         | params.stated()
-        | part
-        | ({} if frame is None else {"frame": frame}),
-        inputs=inputs,
+        | {name: value for name, value in part.items() if value is not None},
+        inputs={
+            "input": known_as(inputs[0], volume),
+            **_numbered("guide", [known_as(path_of(each), each) for each in guide]),
+            **_numbered("look", looks),
+        },
         figures=done.report["results"],
         written=written,
         source=source,
         device=done.report["device"],
         model=done.report["model"],
-        overwrite=params.overwrite,
     )
 
 
@@ -247,13 +232,12 @@ def _guides_of(
     if params.guide == [AUTO]:
         guide = chosen_guide(Path(params.input), volume, monitor)
         return [guide] if guide is not None else []
-    named = params.guide or []
-    keep = params.slices is not None and len(named) == 1
+    keep = params.slices is not None and len(params.guide or ()) == 1
     return [
         kept.guide.load(
             VolumeParams(input=path, modality=params.modality), keep=keep, monitor=monitor
         )
-        for path in named
+        for path in params.guide or ()
     ]
 
 
@@ -271,7 +255,7 @@ def _look_of(
 
 def _refuse_sequence(volume: Volume, params: EnhanceParams) -> None:
     """DICOM's objects beside a series are of one volume; better said before the long work."""
-    if volume.is_sequence and (params.wants_segmentation or params.config.uncertainty):
+    if volume.is_sequence and params.has_objects:
         raise InputError(
             f"{volume.source}: a sequence of {volume.shape[0]} frames, whose segmentation or "
             "uncertainty is no DICOM object",
@@ -279,17 +263,10 @@ def _refuse_sequence(volume: Volume, params: EnhanceParams) -> None:
         )
 
 
-#: Why there is no map of that name; a bias field is only written where one was corrected.
-_LACKING = {
-    "noise": "this model does not measure noise: there is no map of it",
-    "guide_map": "no guide was used: there is no map of it",
-}
-
-
 def _save_enhanced(
     done: Enhanced, outputs: Mapping[str, Path], monitor: Monitor, *, overwrite: bool
 ) -> dict[str, Path]:
-    """Save each output that was made; which those are."""
+    """Save each output that was made; which those are. A warning says why there is no map."""
     from MedEnhanceLib.io import save
 
     monitor.progress(0.9, "save")
@@ -297,9 +274,13 @@ def _save_enhanced(
         "output": lambda: done.volume,
         "segmentation": lambda: done.segmentation.volume if done.segmentation else None,
         "uncertainty": lambda: done.uncertainty,
-        "noise": lambda: done.noise,
+        "noise_map": lambda: done.noise,
         "bias_field": lambda: done.enhancement.bias_field_map(),
         "guide_map": lambda: done.guide_use,
+    }
+    lacking = {
+        "noise_map": "this model does not measure noise: there is no map of it",
+        "guide_map": "no guide was used: there is no map of it",
     }
     saved = {}
     for name, path in outputs.items():
@@ -307,32 +288,27 @@ def _save_enhanced(
         if volume is not None:
             save(volume, path, overwrite=overwrite, monitor=monitor)
             saved[name] = path
-        elif name in _LACKING:
-            monitor.warn(_LACKING[name])
+        elif name in lacking:
+            monitor.warn(lacking[name])
     return saved
 
 
-def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced, monitor: Monitor) -> None:
+def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced) -> None:
     from MedEnhanceLib.bundles.suitability import recorded_warnings
     from MedEnhanceLib.report.enhance import enhancement_report
 
-    monitor.progress(0.95, "report")
-    found = done.segmentation
-    enhanced, manifest = done.volume, done.report
-    if enhanced.geometry != volume.geometry:  # thin slices are compared with interpolated ones
+    if done.volume.geometry != volume.geometry:  # thin slices: compared with interpolated ones
         volume = done.enhancement.original
-    # Files are often called as patients are.
-    volume, enhanced = replace(volume, source=""), replace(enhanced, source="")
-    manifest = dict(manifest) | {"inputs": dict.fromkeys(manifest["inputs"], "a volume")}
+    labels = done.segmentation
     enhancement_report(
         str(params.report),
-        volume=volume,
-        enhanced=enhanced,
-        manifest=manifest,
+        volume=replace(volume, source=""),  # files are often called as patients are
+        enhanced=replace(done.volume, source=""),
+        manifest=done.report | {"inputs": {"input": "a volume"}},
         uncertainty=done.uncertainty,
-        segmentation=found.volume if found else None,
-        labels=found.labels if found else (),
-        table=found.table if found else (),
-        warnings=[f"{warning}." for warning in recorded_warnings(manifest["results"])],
+        segmentation=labels.volume if labels else None,
+        labels=labels.labels if labels else (),
+        table=labels.table if labels else (),
+        warnings=[f"{warning}." for warning in recorded_warnings(done.report["results"])],
         overwrite=params.overwrite,
     )

@@ -15,7 +15,6 @@ from MedEnhanceLib.bundles.store import find_bundle
 from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.manifest import make_manifest
 from MedEnhanceLib.core.options import About, Params, option
-from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.jobs.files import Result
 from MedEnhanceLib.jobs.worker.events import as_json
@@ -71,13 +70,12 @@ def evaluate_bundle(name_or_path: str, data: Path, device: str, monitor: Monitor
     """
     began = time.monotonic()
     bundle = find_bundle(name_or_path)
-    volumes = find_volumes(data)
+    volumes = _volumes_in(data)
     measure = _measure_enhancer if bundle.kind == "enhancer" else _measure_head
     rows: list[dict[str, Any]] = []
     for index, path in enumerate(volumes):
         part = monitor.part(index / len(volumes), (index + 1) / len(volumes))
         rows.extend(measure(bundle, path, device, part))
-    results = as_json({"rows": rows, "means": _means(rows)})
     return make_manifest(
         "evaluated",
         config={"device": device, "seed": SEED},
@@ -85,47 +83,54 @@ def evaluate_bundle(name_or_path: str, data: Path, device: str, monitor: Monitor
         device=device,
         seconds=time.monotonic() - began,
         model=bundle.identity(),
-        results=results,
+        results=as_json({"rows": rows, "means": _means(rows)}),
     )
 
 
-def find_volumes(data: Path) -> list[Path]:
+def _volumes_in(data: Path) -> list[Path]:
     """The volumes in a folder and below, labels left out; a file is itself."""
     from MedEnhanceLib.io import READABLE, ending_of
 
     if data.is_file():
         return [data]
-    found = sorted(
-        path
-        for path in data.rglob("*")
-        if path.is_file() and ending_of(path) in READABLE and LABELS not in path.name
-    )
-    if not found:
+    volumes = [path for path in sorted(data.rglob("*")) if ending_of(path) in READABLE]
+    volumes = [path for path in volumes if path.is_file() and LABELS not in path.name]
+    if not volumes:
         raise InputError(
             f"{data}: no volume to evaluate on", f"Put files there ({', '.join(READABLE)})."
         )
-    return found
+    return volumes
 
 
 def _measure_enhancer(
     bundle: Bundle, path: Path, device: str, monitor: Monitor
 ) -> Iterator[dict[str, Any]]:
+    """A row for each degradation that benchmarks name, always with the same seed."""
+    from MedEnhanceLib.degrade import LowDose, Rician, standard_composite
     from MedEnhanceLib.hqg import EnhanceConfig, enhance
     from MedEnhanceLib.io import load
 
+    damages: dict[str, Degradation] = {
+        f"Rician {level:.0%}": Rician(level, SEED) for level in (0.05, 0.1, 0.15)
+    }
+    damages["composite"] = standard_composite(SEED)
+    if bundle.modality == "CT":
+        doses = (5e3, 2e4)
+        damages = {f"low dose, {dose:g} photons": LowDose(dose, 5.0, SEED) for dose in doses}
     clean = load(path, modality=bundle.modality)
     config = EnhanceConfig(model=str(bundle.folder), device=device)
-    battery = _battery(bundle.modality)
-    for index, (name, degradation) in enumerate(battery):
-        part = monitor.part(index / len(battery), (index + 1) / len(battery))
+    for index, (name, degradation) in enumerate(damages.items()):
+        part = monitor.part(index / len(damages), (index + 1) / len(damages))
         part.progress(0.0, f"{path.name}: {name}")
         damaged = attend(partial(degradation.apply, clean, keep_dtype=True), part)
         enhanced = enhance(damaged, config, monitor=part).volume
         yield {
             "volume": path.name,
             "degradation": name,
-            **_quality("input", clean, damaged),
-            **_quality("enhanced", clean, enhanced),
+            "input_psnr_db": metrics.psnr(clean.voxels, damaged.voxels),
+            "input_ssim": metrics.ssim(clean.voxels, damaged.voxels),
+            "enhanced_psnr_db": metrics.psnr(clean.voxels, enhanced.voxels),
+            "enhanced_ssim": metrics.ssim(clean.voxels, enhanced.voxels),
         }
 
 
@@ -148,31 +153,11 @@ def _measure_head(
             f"{reference_path.name}: not on the grid of {path.name}", "Resample the labels to it."
         )
     config = SegmentConfig(model=str(bundle.folder), device=device)
-    found = segment(volume, config, monitor=monitor)
-    for label in found.labels:
+    segmentation = segment(volume, config, monitor=monitor)
+    for label in segmentation.labels:
         if label.value > 0:
-            dice = metrics.dice(reference.voxels, found.volume.voxels, label.value)
+            dice = metrics.dice(reference.voxels, segmentation.volume.voxels, label.value)
             yield {"volume": path.name, "label": label.name, "dice": dice}
-
-
-def _battery(modality: str) -> Sequence[tuple[str, Degradation]]:
-    """The degradations that benchmarks name, always with the same seed."""
-    from MedEnhanceLib.degrade import LowDose, Rician, standard_composite
-
-    if modality == "CT":
-        return [
-            (f"low dose, {photons:g} photons", LowDose(photons, 5.0, SEED))
-            for photons in (5e3, 2e4)
-        ]
-    noise = [(f"Rician {level:.0%}", Rician(level, SEED)) for level in (0.05, 0.1, 0.15)]
-    return [*noise, ("composite", standard_composite(SEED))]
-
-
-def _quality(arm: str, clean: Volume, volume: Volume) -> dict[str, float]:
-    return {
-        f"{arm}_psnr_db": metrics.psnr(clean.voxels, volume.voxels),
-        f"{arm}_ssim": metrics.ssim(clean.voxels, volume.voxels),
-    }
 
 
 def _means(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +10,15 @@ from typing import TYPE_CHECKING, Any
 from MedEnhanceLib.core.options import option
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.gradprom.config import SegmentConfig
-from MedEnhanceLib.jobs.dicom import DicomParams, check_output, placed
-from MedEnhanceLib.jobs.files import Result, VolumeParams, finish, known_as
-from MedEnhanceLib.jobs.objects import Found, Objects, write
+from MedEnhanceLib.jobs.dicom import (
+    DicomParams,
+    LabelMap,
+    Objects,
+    check_output,
+    placed,
+    write,
+)
+from MedEnhanceLib.jobs.files import Result, VolumeParams, Work, known_as
 from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -38,46 +43,38 @@ def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
     from MedEnhanceLib.gradprom import segment
     from MedEnhanceLib.io import save
 
-    began = time.monotonic()
+    work = Work("segmented", params)
     source, output = Path(params.input), Path(params.output)
-    check_output(params, source, monitor)
+    check_output(params, [source], monitor)
     volume = params.load(monitor.part(0.0, 0.1))
     if params.dicom:
         volume = placed(volume, params, monitor)
-    found = segment(volume, params.config, monitor=monitor.part(0.1, 0.9))
+    labels = segment(volume, params.config, monitor=monitor.part(0.1, 0.9))
     monitor.progress(0.9, "save")
     written = None
     if params.dicom:
-        objects = Objects(volume, "segmented", found=found_of(found))
-        written = write(objects, output, params, monitor.part(0.9, 1.0))
+        objects = Objects(volume, "segmented", segmentation=label_map(labels))
+        written = write(objects, params, monitor.part(0.9, 1.0))
     else:
-        save(found.volume, output, overwrite=params.overwrite, monitor=monitor)
-    return finish(
-        "segmented",
+        save(labels.volume, output, overwrite=params.overwrite, monitor=monitor)
+    return work.finish(
         {"output": output},
-        began=began,
         config=params.config.to_json() | params.stated(),
         inputs={"input": known_as(source, volume)},
-        figures=segmentation_figures(found),
+        figures=segmentation_figures(labels),
         written=written,
         source=volume,
-        device=found.device,
-        model=found.model,
-        overwrite=params.overwrite,
+        device=labels.device,
+        model=labels.model,
     )
 
 
 def head_config(head: str, device: str, *, wanted: bool) -> SegmentConfig | None:
     """The head for what comes after an enhancement, on the same device; None where none is wanted.
 
-    head: a model's name or folder, or "auto". Raises ConfigError as `check_head`.
+    head: a model's name or folder, or "auto". Raises ConfigError for what is none of them, and
+    where a head is named, but no segmentation is wanted.
     """
-    check_head(head, wanted=wanted)
-    return SegmentConfig(model=os.fspath(head), device=device) if wanted else None
-
-
-def check_head(head: str, *, wanted: bool) -> None:
-    """Raises ConfigError where a head is named, but no segmentation is wanted."""
     if not isinstance(head, str | os.PathLike) or not os.fspath(head):
         raise ConfigError(f"head is {head!r}", 'Give a model\'s name or folder, or "auto".')
     if head != "auto" and not wanted:
@@ -85,20 +82,22 @@ def check_head(head: str, *, wanted: bool) -> None:
             f"the head {head} is named, but no segmentation is asked for",
             "Ask for one as well, with segment (--segment), or name no head.",
         )
+    return SegmentConfig(model=os.fspath(head), device=device) if wanted else None
 
 
-def found_of(found: Segmentation) -> Found:
+def label_map(segmentation: Segmentation) -> LabelMap:
     """A segmentation as what is written as DICOM takes it."""
-    return Found(found.volume, as_json(found.labels), found.model, found.warning)
+    labels = as_json(segmentation.labels)
+    return LabelMap(segmentation.volume, labels, segmentation.model, segmentation.warning)
 
 
-def segmentation_figures(found: Segmentation | None) -> dict[str, Any]:
+def segmentation_figures(segmentation: Segmentation | None) -> dict[str, Any]:
     """What a manifest records of a segmentation; nothing where there is none."""
-    if found is None:
+    if segmentation is None:
         return {}
     return {
-        "labels": as_json(found.labels),
-        "table": as_json(found.table),
-        "head": dict(found.model),
-        **({"doubt_of_labels": found.warning} if found.warning else {}),
+        "labels": as_json(segmentation.labels),
+        "table": as_json(segmentation.table),
+        "head": dict(segmentation.model),
+        **({"doubt_of_labels": segmentation.warning} if segmentation.warning else {}),
     }

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.jobs.dicom import DicomParams, check_folder
+from MedEnhanceLib.jobs.dicom import DicomParams, LabelMap, Objects, check_output, write
 from MedEnhanceLib.jobs.files import (
     Result,
     VolumeParams,
-    finish,
+    Work,
     known_as,
     load_volume,
 )
-from MedEnhanceLib.jobs.objects import Found, Objects, place_all, write
 from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -67,49 +65,39 @@ def run_series(params: SeriesParams, monitor: Monitor) -> Result:
 
 def run_export(params: ExportParams, monitor: Monitor) -> Result:
     """Load → lay beside the series → write into the folder → manifest."""
-    began = time.monotonic()
-    source, output = Path(params.input), Path(params.output)
-    named = {"segmentation": params.segmentation, "uncertainty": params.uncertainty}
-    inputs = {"input": source} | {name: Path(path) for name, path in named.items() if path}
-    params.require_packages()
-    check_folder(output, inputs=list(inputs.values()), overwrite=params.overwrite, monitor=monitor)
-    objects = _objects(params, monitor.part(0.0, 0.4))
-    objects = place_all(objects, params, monitor.part(0.4, 0.5))
-    written = write(objects, output, params, monitor.part(0.5, 1.0))
-    inputs["input"] = known_as(source, objects.source)
-    return finish(
-        "exported",
-        {"output": output},
-        began=began,
-        config=params.stated() | {"action": params.action},
-        inputs=inputs,
-        figures={},
-        written=written,
-        model=params.model,
-        source=objects.result,
-        overwrite=params.overwrite,
-    )
-
-
-def _objects(params: ExportParams, monitor: Monitor) -> Objects:
-    volume = params.load(monitor)
-    found = uncertainty = None
-    if params.segmentation:
-        labels = load_volume(Path(params.segmentation), modality="SEG", monitor=monitor)
-        found = Found(labels, params.labels, params.head or params.model)
-    if params.uncertainty:
-        uncertainty = load_volume(
-            Path(params.uncertainty), modality=volume.modality, monitor=monitor
-        )
+    work = Work("exported", params)
+    places = {
+        "input": params.input,
+        "segmentation": params.segmentation,
+        "uncertainty": params.uncertainty,
+    }
+    inputs = {name: Path(place) for name, place in places.items() if place}
+    check_output(params, [*inputs.values()], monitor)
+    volume = params.load(monitor.part(0.0, 0.2))
+    labels = uncertainty = None
+    if "segmentation" in inputs:
+        segmentation = load_volume(inputs["segmentation"], modality="SEG", monitor=monitor)
+        labels = LabelMap(segmentation, params.labels, params.head or params.model)
+    if "uncertainty" in inputs:
+        uncertainty = load_volume(inputs["uncertainty"], modality=volume.modality, monitor=monitor)
     before, options = _last_step(volume.history, params)
-    return Objects(
+    objects = Objects(
         replace(volume, history=before),
         params.action,
         options=options,
         volume=volume,
-        found=found,
+        segmentation=labels,
         uncertainty=uncertainty,
         model=params.model,
+    ).placed(params, monitor.part(0.4, 0.5))
+    written = write(objects, params, monitor.part(0.5, 1.0))
+    return work.finish(
+        {"output": Path(params.output)},
+        config=params.stated() | {"action": params.action},
+        inputs=inputs | {"input": known_as(inputs["input"], volume)},
+        written=written,
+        model=params.model,
+        source=objects.volume,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import math
 import os
 import time
@@ -9,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from MedEnhanceLib.bundles.export import NOT_STATED, record_fields
 from MedEnhanceLib.bundles.store import read_bundle
@@ -18,7 +19,8 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.io.volume_files import READABLE, ending_of
 from MedEnhanceLib.jobs.files import Result
-from MedEnhanceLib.jobs.kinds.train_codec import METHOD, CodecTraining
+from MedEnhanceLib.jobs.kinds.train_codec import METHOD as CODEC
+from MedEnhanceLib.jobs.kinds.train_codec import CodecTraining
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.locks import hold_gpu
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
     AnyConfig = TrainConfig | TrainHeadConfig | TrainSlicesConfig | CodecTraining
 
 Method = Literal["hqg", "head", "slices", "unicompress"]
-METHODS: tuple[Method, ...] = get_args(Method)
 #: Weight of the critic in `cohort` where there are volumes of low quality.
 _UNPAIRED = 0.01
 #: Decay of the gradients that the gate averages.
@@ -73,22 +74,20 @@ class TrainParams(Params):
 
 def run_train(params: TrainParams, monitor: Monitor) -> Result:
     """Train, or go on with a training; the model's folder, and a head's held-out figures."""
+    began, data, out = time.monotonic(), Path(params.data), Path(params.out)
     with low_priority():
-        return _run_train(params, monitor)
-
-
-def _run_train(params: TrainParams, monitor: Monitor) -> Result:
-    began = time.monotonic()
-    config = training_config(params.method, params.config, Path(params.data))
-    out = Path(params.out)
-    folder = train_method(params.method, config, Path(params.data), out, monitor, wait=params.wait)
+        config = training_config(params.method, params.config, data)
+        folder = train_method(params.method, config, data, out, monitor, wait=params.wait)
     page = out / "report" / "index.html"
     outputs = {"model": str(folder)} | ({"report": str(page)} if page.exists() else {})
-    fields = {"outputs": outputs, "seconds": round(time.monotonic() - began, 3)}
-    if isinstance(config, CodecTraining):
-        return Result(fields)
-    measured = read_bundle(folder).metadata.get("measured")
-    return Result(fields | ({"held_out": measured} if measured else {}))
+    measured = None if params.method == CODEC else read_bundle(folder).metadata.get("measured")
+    return Result(
+        {
+            "outputs": outputs,
+            "seconds": round(time.monotonic() - began, 3),
+            **({"held_out": measured} if measured else {}),
+        }
+    )
 
 
 def cohort(high: Path, low: Path | None) -> tuple[Path, dict[str, Any]]:
@@ -98,59 +97,33 @@ def cohort(high: Path, low: Path | None) -> tuple[Path, dict[str, Any]]:
     one folder of DICOM. Patterns name kinds of files, not files: a bundle shows them to whoever
     gets it. Raises InputError for what is no such folder.
     """
-    folders = {
-        name: folder.resolve()
-        for name, folder in (("high_quality", high), ("low_quality", low))
-        if folder is not None
-    }
-    data = Path(os.path.commonpath([folder.parent for folder in folders.values()]))
-    found = {name: _patterns(folder, data) for name, folder in folders.items()}
-    counts = {
-        name: sum(len(list(data.glob(pattern))) for pattern in patterns)
-        for name, patterns in found.items()
-    }
-    of_low = f", {counts['low_quality']} of low quality" if low is not None else ""
-    return data, {
-        "low_quality": [],
-        **found,
-        **({"loss": {"unpaired": _UNPAIRED}} if low is not None else {}),
-        "data": [
-            {
-                "name": "a cohort of its user's own",
-                "subjects": f"{counts['high_quality']} volumes of high quality{of_low}",
-                "licence": NOT_STATED,
-                "source": NOT_STATED,
-            }
-        ],
-    }
+    pools = {"high_quality": high.resolve()} | ({"low_quality": low.resolve()} if low else {})
+    data = Path(os.path.commonpath([folder.parent for folder in pools.values()]))
+    patterns = {name: _patterns(folder, data) for name, folder in pools.items()}
+    counts = [
+        f"{sum(len(list(data.glob(pattern))) for pattern in patterns[name])} volumes of "
+        f"{name.replace('_', ' ')}"
+        for name in pools
+    ]
+    own = {"name": "a cohort of its user's own", "licence": NOT_STATED, "source": NOT_STATED}
+    fields = {"low_quality": [], **patterns, "data": [own | {"subjects": ", ".join(counts)}]}
+    return data, fields | ({"loss": {"unpaired": _UNPAIRED}} if low else {})
 
 
 def _patterns(folder: Path, data: Path) -> list[str]:
     """Patterns relative to `data` of the volumes in a folder, or below it."""
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder", "Name a folder of volumes.")
-    root = _literal(folder.relative_to(data))
-    shown = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    if not shown:
+    root = glob.escape(folder.relative_to(data).as_posix())
+    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    if not entries:
         raise InputError(f"{folder} is empty", "Put volumes there.")
     for below in ("", "**/"):
         endings = {ending_of(path) for path in folder.glob(f"{below}*") if path.is_file()}
-        named = sorted(endings.intersection(READABLE))
-        if named:
-            return [f"{root}/{below}*{ending}" for ending in named]
+        if volumes := sorted(endings.intersection(READABLE)):
+            return [f"{root}/{below}*{ending}" for ending in volumes]
     # DICOM has any ending: the folder itself is a series, or each folder in it is one.
-    return [f"{root}/*/"] if any(entry.is_dir() for entry in shown) else [root]
-
-
-def _literal(path: Path) -> str:
-    """As a pattern that matches this path alone."""
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in path.as_posix())
-
-
-def check_method(method: str) -> None:
-    """Raise ConfigError where nothing is trained under this name."""
-    if method not in METHODS:
-        raise ConfigError(f"unknown method {method!r}", f"Use one of {', '.join(METHODS)}.")
+    return [f"{root}/*/"] if any(entry.is_dir() for entry in entries) else [root]
 
 
 def training_config(
@@ -166,25 +139,24 @@ def training_config(
     from MedEnhanceLib.hqg import TrainConfig
     from MedEnhanceLib.hqg.slices import TrainSlicesConfig
 
-    check_method(method)
-    if method == METHOD:
-        if not isinstance(fields, Mapping):
-            raise ConfigError(f"config is {fields!r}", "Give a preset's name or an object.")
-        return CodecTraining.from_json(fields)
-    known: dict[str, Any] = {"head": TrainHeadConfig, "slices": TrainSlicesConfig}
-    cls = known.get(method, TrainConfig)
-    if not isinstance(fields, cls | Mapping):
-        raise ConfigError(
-            f"config is {fields!r}", f"Give a preset's name, an object, or a {cls.__name__}."
-        )
-    config: AnyConfig
+    classes: dict[str, Any] = {
+        "hqg": TrainConfig,
+        "head": TrainHeadConfig,
+        "slices": TrainSlicesConfig,
+        CODEC: CodecTraining,
+    }
+    if method not in classes:
+        raise ConfigError(f"unknown method {method!r}", f"Use one of {', '.join(classes)}.")
+    chosen = classes[method]
+    if isinstance(fields, chosen):
+        return cast("AnyConfig", fields)
     if not isinstance(fields, Mapping):
-        config = fields
-    else:
-        if method == "hqg" and data is not None and is_distilled(data):
-            fields = {"modality": load_distilled(data).modality, **fields}
-        config = cls.from_json(dict(fields))
-    return config
+        raise ConfigError(
+            f"config is {fields!r}", f"Give a preset's name, an object, or a {chosen.__name__}."
+        )
+    if method == "hqg" and data is not None and is_distilled(data):
+        fields = {"modality": load_distilled(data).modality, **fields}
+    return cast("AnyConfig", chosen.from_json(dict(fields)))
 
 
 def train_method(
@@ -203,40 +175,21 @@ def train_method(
     """
     for package in ("torch", "matplotlib"):
         require(package, purpose="Training, with pictures of how it goes,")
+    from MedEnhanceLib.gradprom.train import train as train_head
+    from MedEnhanceLib.hqg.slices.train import train_slices
     from MedEnhanceLib.nets.training import checkpoint_named
 
-    with (
-        hold_gpu([_device_of(config)], monitor, wait=wait),
-        checkpoint_named(out),
-    ):
-        return _train(method, config, data, out, monitor)
-
-
-def _device_of(config: AnyConfig) -> str:
-    """Where it will run."""
     own = config.config if isinstance(config, CodecTraining) else config
-    return choose_device(getattr(own, "device", "cpu")).name
-
-
-def _train(
-    method: str,
-    config: AnyConfig,
-    data: Path,
-    out: Path,
-    monitor: Monitor,
-) -> Path:
-    if isinstance(config, CodecTraining):
-        return config.train(data, out, monitor)
-    if method == "slices":
-        from MedEnhanceLib.hqg.slices.train import train_slices
-
-        return train_slices(cast("TrainSlicesConfig", config), data, out, monitor)
-    if method != "head":
+    device = choose_device(getattr(own, "device", "cpu")).name
+    with hold_gpu([device], monitor, wait=wait), checkpoint_named(out):
+        if isinstance(config, CodecTraining):
+            return config.train(data, out, monitor)
+        if method == "slices":
+            return train_slices(cast("TrainSlicesConfig", config), data, out, monitor)
+        if method == "head":
+            head = cast("TrainHeadConfig", config)
+            return train_head(head, data, out, monitor, enhance=_enhancer_of(head))
         return _train_enhancer(cast("TrainConfig", config), data, out, monitor)
-    from MedEnhanceLib.gradprom.train import train as train_head
-
-    head = cast("TrainHeadConfig", config)
-    return train_head(head, data, out, monitor, enhance=_enhancer_of(head))
 
 
 def _train_enhancer(config: TrainConfig, data: Path, out: Path, monitor: Monitor) -> Path:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from MedEnhanceLib.core.options import About, option
+from MedEnhanceLib.core.options import option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.jobs.dicom import DicomParams, check_output
+from MedEnhanceLib.jobs.dicom import DicomParams, check_output, save_output
 from MedEnhanceLib.jobs.files import (
     CONTAINER,
+    OutputParams,
     Result,
     VolumeParams,
+    Work,
     check_volume_outputs,
-    finish,
     known_as,
 )
-from MedEnhanceLib.jobs.objects import save_output
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 
@@ -40,42 +39,29 @@ class InspectParams(VolumeParams):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DegradeParams(VolumeParams):
+class DegradeParams(OutputParams, VolumeParams):
     """Degrade a volume by simulation."""
 
-    output: Annotated[
-        str,
-        About(
-            help=".nii.gz, .nii, .nrrd or .mha; an address too (s3://)",
-            flag="OUTPUT",
-            place="output",
-        ),
-    ]
     steps: list[dict[str, Any]] = option(
         factory=list,
         help="degradations as their `to_json` gives them, applied in order",
         flag=None,
     )
-    overwrite: bool = option(False, help="replace existing outputs", flag="--force")
 
 
 def run_convert(params: ConvertParams, monitor: Monitor) -> Result:
     """Load → save with the ending of `output`, or as DICOM → manifest."""
-    began = time.monotonic()
+    work = Work("converted", params)
     source, output = Path(params.input), Path(params.output)
-    check_output(params, source, monitor)
+    check_output(params, [source], monitor)
     volume = params.load(monitor.part(0.0, 0.7))
     written = save_output(volume, "converted", params, monitor.part(0.7, 1.0))
-    return finish(
-        "converted",
+    return work.finish(
         {"output": output},
-        began=began,
-        config=params.stated(),
         inputs={"input": known_as(source, volume)},
         figures={"shape": volume.shape, "dtype": str(volume.dtype)},
         written=written,
         source=volume,
-        overwrite=params.overwrite,
     )
 
 
@@ -109,7 +95,7 @@ def run_degrade(params: DegradeParams, monitor: Monitor) -> Result:
     from MedEnhanceLib.degrade import degradation_from_json
     from MedEnhanceLib.io import save
 
-    began = time.monotonic()
+    work = Work("degraded", params)
     if not params.steps:
         raise ConfigError("degrade: no steps", "Name at least one degradation.")
     steps = [degradation_from_json(step) for step in params.steps]
@@ -122,13 +108,10 @@ def run_degrade(params: DegradeParams, monitor: Monitor) -> Result:
     monitor.progress(0.9, "save")
     save(volume, output, overwrite=params.overwrite, monitor=monitor)
     replay = [step.to_json() for step in steps]
-    return finish(
-        "degraded",
+    return work.finish(
         {"output": output},
-        began=began,
         config={"steps": replay} | params.stated(),
         inputs={"input": source},
         figures={"steps": replay},
         source=volume,
-        overwrite=params.overwrite,
     )

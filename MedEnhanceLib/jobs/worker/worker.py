@@ -66,8 +66,15 @@ class Worker:
 
     def serve(self, idle_seconds: float = IDLE_SECONDS) -> int:
         """Run jobs until there is a reason to stop; the exit status."""
-        self._stop_on_signals()
-        self._greet(idle_seconds)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+        hello = {
+            "version": __version__,
+            "pid": os.getpid(),
+            "folder": str(self._workspace.folder),
+            "idle_s": idle_seconds,
+        }
+        self._writer.write(line_of({"v": PROTOCOL, "job": None, "event": "hello", **hello}))
         threading.Thread(target=self._read, name="commands", daemon=True).start()
         while (spec := self._queue.take(idle_seconds)) is not None:
             self._run(spec)
@@ -79,18 +86,6 @@ class Worker:
         self._finished.set()
         return Cancelled.exit_status if self._signalled else 0
 
-    def _greet(self, idle_seconds: float) -> None:
-        hello = {
-            "v": PROTOCOL,
-            "job": None,
-            "event": "hello",
-            "version": __version__,
-            "pid": os.getpid(),
-            "folder": str(self._workspace.folder),
-            "idle_s": idle_seconds,
-        }
-        self._writer.write(line_of(hello))
-
     def _run(self, spec: JobSpec) -> None:
         def report(event: Event) -> None:
             if event.kind in ("result", "error"):
@@ -98,12 +93,8 @@ class Worker:
             self._tell(spec.id, event)
 
         try:
-            run_job(
-                spec,
-                progress=report,
-                cancel=lambda: self._queue.is_cancelled,
-                kept=self._kept,
-            )
+            cancel = lambda: self._queue.is_cancelled  # noqa: E731
+            run_job(spec, progress=report, cancel=cancel, kept=self._kept)
         except MedEnhanceError as error:
             if isinstance(error, InternalError):
                 traceback.print_exception(error)
@@ -119,22 +110,26 @@ class Worker:
             os._exit(Cancelled.exit_status)
 
     def _obey(self, line: bytes | None) -> None:
-        fields: Any = None
+        fields: dict[str, Any] | None = None
         try:
             fields = parse_line(line)
-            if fields is not None:
-                self._obey_fields(fields)
+            if fields is None:
+                return
+            if "cancel" in fields:
+                self._cancel(fields)
+            else:
+                self._queue.add(JobSpec.from_json(fields))
         except MedEnhanceError as error:
-            job = _id_of(fields)
+            job = (fields or {}).get("id")
             # An error is the last event of its job: of one that goes on it would be the end.
-            is_of_another = job is not None and self._queue.holds(job)
-            self._tell(None if is_of_another else job, Event("error", error_to_json(error)))
+            is_known = isinstance(job, str) and not self._queue.holds(job)
+            self._tell(job if is_known else None, Event("error", error_to_json(error)))
 
-    def _obey_fields(self, fields: dict[str, Any]) -> None:
-        if "cancel" not in fields:
-            self._queue.add(JobSpec.from_json(fields))
-            return
-        job = _cancelled_id(fields)
+    def _cancel(self, fields: dict[str, Any]) -> None:
+        check_version(fields)
+        job = fields["cancel"]
+        if set(fields) != {"v", "cancel"} or not isinstance(job, str):
+            raise ConfigError("not a cancel line", 'Send {"v": 1, "cancel": "<id>"}.')
         state = self._queue.cancel(job)
         if state == "waiting":
             self._tell_dropped(job)
@@ -147,10 +142,6 @@ class Worker:
 
     def _tell(self, job: str | None, event: Event) -> None:
         self._writer.write(event_to_line(job, event))
-
-    def _stop_on_signals(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
 
     def _on_signal(self, number: int, _: object) -> None:
         self._signalled = True
@@ -166,21 +157,18 @@ def parse_line(line: bytes | None) -> dict[str, Any] | None:
         )
     if not line.strip():
         return None
+
+    def refuse_constant(name: str) -> None:
+        raise ValueError(f"JSON has no {name}")
+
+    what = "that is not an object"
     try:
-        fields = json.loads(line, parse_constant=_refuse_constant)
+        fields = json.loads(line, parse_constant=refuse_constant)
+        if isinstance(fields, dict):
+            return fields
     except (ValueError, RecursionError) as cause:
-        raise ConfigError(
-            f"a line that is not JSON ({cause}): {line[:60]!r}", "Send one JSON object per line."
-        ) from cause
-    if not isinstance(fields, dict):
-        raise ConfigError(
-            f"a line that is not an object: {line[:60]!r}", "Send one JSON object per line."
-        )
-    return fields
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"JSON has no {name}")
+        what = f"that is not JSON ({cause})"
+    raise ConfigError(f"a line {what}: {line[:60]!r}", "Send one JSON object per line.")
 
 
 def take_standard_streams() -> tuple[int, int]:
@@ -192,20 +180,6 @@ def take_standard_streams() -> tuple[int, int]:
     os.dup2(2, 1)
     sys.stdout = sys.stderr
     return commands, events
-
-
-def _cancelled_id(fields: dict[str, Any]) -> str:
-    check_version(fields)
-    job = fields["cancel"]
-    if set(fields) != {"v", "cancel"} or not isinstance(job, str):
-        raise ConfigError("not a cancel line", 'Send {"v": 1, "cancel": "<id>"}.')
-    return job
-
-
-def _id_of(fields: Any) -> str | None:
-    """The job that a refused line is about, where it says so."""
-    job = fields.get("id") if isinstance(fields, dict) else None
-    return job if isinstance(job, str) else None
 
 
 class JobQueue:

@@ -26,8 +26,9 @@ from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
 from MedEnhanceLib.hqg import guide
 from MedEnhanceLib.hqg.guide import Suggestion
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.jobs.batch_items import gather
-from MedEnhanceLib.jobs.batch_runs import dask_here, run_on_dask
+from MedEnhanceLib.jobs.batch_items import Item, gather
+from MedEnhanceLib.jobs.batch_runs import Batch, dask_here, run_on_dask
+from MedEnhanceLib.jobs.ledger import Ledger
 from MedEnhanceLib.runtime.progress import Monitor
 
 
@@ -70,27 +71,12 @@ def test_what_another_hand_put_there_is_never_replaced_without_force(
     for _again in range(3):
         ran = run(*batch)
         assert ran.status == 1
-        assert "--force" in ran.err
+        assert "--force" in ran.out
         assert (out / name).read_text() == "mine"
-    rows = rows_of(out)
-    assert [row.get("foreign") for row in rows] == [True] * 3
+    assert [row["status"] for row in rows_of(out)] == ["failed"] * 3
     assert run(*batch, "--force").status == 0
-    assert rows_of(out)[-1].get("foreign") is None
     (out / "a.ucv").unlink()
     assert run(*batch).status == 0  # the manifest is this batch's own
-
-
-def test_a_row_of_another_folder_allows_nothing_in_this_one(
-    run: Callable, scan: Path, tmp_path: Path
-) -> None:
-    batch = ("batch", "compress", scan, "--lossless", "--ledger", tmp_path / "rows", "--out")
-    assert run(*batch, tmp_path / "first").status == 0
-    (tmp_path / "second").mkdir()
-    (tmp_path / "second" / "scan.ucv").write_text("mine")
-    (tmp_path / "second" / "scan.ucv.json").write_text("mine")
-    scan.touch()  # so that it is not done yet
-    assert run(*batch, tmp_path / "second").status == 1
-    assert (tmp_path / "second" / "scan.ucv").read_text() == "mine"
 
 
 def test_a_row_has_the_warnings_of_its_volume(run: Callable, tmp_path: Path) -> None:
@@ -103,16 +89,13 @@ def test_a_row_has_the_warnings_of_its_volume(run: Callable, tmp_path: Path) -> 
         assert "no modality stated" in next(csv.DictReader(stream))["warnings"]
 
 
-@pytest.mark.slow
-def test_a_row_says_how_much_noise_there_was_and_was_corrected(
-    run: Callable, scan: Path, tmp_path: Path
-) -> None:
-    assert run(*enhance(tmp_path / "out", scan)).status == 0
-    with (tmp_path / "out" / "batch.csv").open(newline="", encoding="utf-8") as stream:
+def test_the_table_has_a_column_for_what_was_measured(tmp_path: Path) -> None:
+    ledger, item = Ledger(tmp_path), Item("a.nii", str(tmp_path / "out" / "a.nii"))
+    noise = {"sigma": 9.5, "confidence": 0.75, "share_removed": 0.5}
+    ledger.add([(item, {"status": "done", "measured": {"noise": noise}})], {})
+    with ledger.write_table([item]).open(newline="", encoding="utf-8") as stream:
         row = next(csv.DictReader(stream))
-    assert float(row["noise σ"]) > 0
-    assert 0 <= float(row["noise confidence"]) <= 1
-    assert 0 <= float(row["correction"]) <= 1
+    assert (row["noise σ"], row["noise confidence"], row["correction"]) == ("9.5", "0.75", "0.5")
 
 
 def test_each_volume_gets_the_best_guide_of_its_own_folder(
@@ -304,9 +287,11 @@ def test_a_cancel_is_not_held_up_by_a_dask_scheduler_that_does_not_answer(
     setattr(client, silent, wait_for_ever)
     distributed = SimpleNamespace(Client=lambda *_, **__: client)
     monkeypatch.setattr("MedEnhanceLib.jobs.batch_runs.require", lambda *_, **__: distributed)
-    params = {0: {"output": str(tmp_path / "a.ucv")}}
-    monitor = Monitor(cancel=cancel)
-    run_on_dask("compress", "tcp://s:1", 1, lambda _: params, lambda _: None, monitor)
+    items, ledger = [Item("a.nii", str(tmp_path / "a.ucv"))], Ledger(tmp_path)
+    batch = Batch(
+        "compress", items, ledger, {}, overwrite=False, repeats=True, ended=lambda *_: None
+    )
+    run_on_dask(batch, "tcp://s:1", Monitor(cancel=cancel))
     assert time.monotonic() - cancelled_at[0] < 2.0
     never.set()
 
@@ -316,19 +301,19 @@ def test_which_volumes_there_are_and_where_results_go(scans: Path, tmp_path: Pat
     out.mkdir()
     shutil.copy(scans / "a.nii.gz", out / "a.nii.gz")  # a result is no source
     named = [str(scans), str(scans / "a.nii.gz")]
-    items = gather(named, None, str(out), containers=False, ending=None)
+    items = gather(named, None, out, containers=False, ending=None)
     assert [Path(item.source).name for item in items] == ["a.nii.gz", "b.nrrd", "c.mha"]
     assert items[2].output == str(out / "below" / "c.mha")
     shutil.copy(scans / "a.nii.gz", scans / "b.nii.gz")
     with pytest.raises(ConfigError, match="would both become"):
-        gather([str(scans)], None, str(out), containers=False, ending=".ucv")
+        gather([str(scans)], None, out, containers=False, ending=".ucv")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no volumes found"):
-        gather([str(tmp_path / "empty")], None, str(out), containers=False, ending=None)
+        gather([str(tmp_path / "empty")], None, out, containers=False, ending=None)
     with pytest.raises(ConfigError, match="no volumes were named"):
-        gather([], None, str(out), containers=False, ending=None)
+        gather([], None, out, containers=False, ending=None)
     with pytest.raises(InputError, match=r"list\.txt"):
-        gather([], str(tmp_path / "list.txt"), str(out), containers=False, ending=None)
+        gather([], str(tmp_path / "list.txt"), out, containers=False, ending=None)
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ class TestBids:
     ("options", "why"),
     [
         (("--bids", "--dicom"), "names the results itself"),
-        (("--bids", "--out", "memory://bucket/derived"), "at an address"),
+        (("--bids", "--out", "memory://bucket/derived"), "on this machine"),
         ((), "no folder for the results"),
     ],
 )

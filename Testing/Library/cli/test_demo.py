@@ -12,6 +12,7 @@ import pytest
 from Library.cli.stand_in import stand_in
 
 from MedEnhanceLib import io
+from MedEnhanceLib.degrade import standard_composite
 from MedEnhanceLib.jobs.kinds import demo
 from MedEnhanceLib.report import figures
 
@@ -52,7 +53,8 @@ def test_what_the_demo_leaves_and_prints(run: Callable, tmp_path: Path) -> None:
         io.load(folder / f"{name}.nii.gz")
         for name in ("undamaged", "damaged", "enhanced", "enhanced-read-back")
     )
-    assert damaged.is_equal(demo.damage(undamaged))
+    composite = standard_composite(demo.SEED)
+    assert damaged.is_equal(composite.apply(undamaged, keep_dtype=True))
     assert enhanced.geometry == damaged.geometry
     assert np.abs(back.voxels.astype(int) - enhanced.voxels).max() <= 2
     assert (folder / demo.LICENCE).exists()

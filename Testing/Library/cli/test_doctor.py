@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -82,22 +79,3 @@ def test_missing_or_damaged_model_is_reported(
 
 def test_real_worker_answers() -> None:
     assert doctor.worker()["ok"]
-
-
-def test_worker_command_speaks_json_lines_only() -> None:
-    job = '{"v": 1, "id": "a", "kind": "ping", "params": {"count": 2}}\n'
-    program = "import sys; from MedEnhanceLib.cli.main import main; sys.exit(main(['worker']))"
-    process = subprocess.Popen(
-        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(job)
-    process.stdin.flush()
-    events = []
-    while not events or events[-1]["event"] not in ("result", "error"):
-        events.append(json.loads(process.stdout.readline()))
-    assert events[-1]["event"] == "result"
-    rest, _ = process.communicate(timeout=60)
-    assert rest == ""
-    assert process.returncode == 0

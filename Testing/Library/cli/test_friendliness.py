@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
-import numpy as np
 import pytest
 
-from MedEnhanceLib import io
 from MedEnhanceLib.cli import console
 from MedEnhanceLib.cli.console import Console
-from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.runtime.progress import Event
 
 
@@ -66,39 +62,9 @@ def test_without_a_terminal_a_line_now_and_then_says_how_far_it_is(
     ]
 
 
-@pytest.mark.parametrize("requested", [True, False])
-def test_who_wants_a_bar_or_silence_gets_it(
-    requested: bool, clock: list[float], capsys: pytest.CaptureFixture[str]
-) -> None:
-    speaker = Console()
-    speaker.show_progress = requested
-    with speaker.listening():
-        clock[0] += 60
-        speaker.show_event(_progress(0.5, 60.0))
-    assert "about" not in capsys.readouterr().err
-
-
 def test_a_warning_is_said_once_in_a_command(capsys: pytest.CaptureFixture[str]) -> None:
     speaker = Console()
     for message in ("a.nii: looks like MR", "a.nii: looks like MR", "b.nii: looks like CT"):
         speaker.show_event(Event("warning", {"message": message}))
     assert speaker.warnings == ["a.nii: looks like MR", "b.nii: looks like CT"]
     assert capsys.readouterr().err.count("looks like MR") == 1
-
-
-def test_a_volume_without_a_model_is_refused_before_anything_is_imported(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
-    io.save(Volume(np.zeros((3, 4, 5), np.int16), modality="CT"), tmp_path / "a.nrrd")
-    code = """
-import sys
-from MedEnhanceLib.cli.main import main
-status = main(["segment", sys.argv[1], sys.argv[2]])
-assert not {"torch", "monai"} & set(sys.modules)
-sys.exit(status)
-"""
-    command = [sys.executable, "-c", code, str(tmp_path / "a.nrrd"), str(tmp_path / "b.nrrd")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 4, done.stderr
-    assert "no model that segments CT" in done.stderr

@@ -12,7 +12,6 @@ import pytest
 
 from MedEnhanceLib.cli import console
 from MedEnhanceLib.cli.main import build_parser
-from MedEnhanceLib.cli.reference import commands
 from MedEnhanceLib.hqg import TrainConfig
 
 
@@ -31,13 +30,6 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Mapping[str, Any]]
 
     monkeypatch.setattr(console.Console, "run", run)
     return jobs
-
-
-def _choices(dest: str) -> tuple[str, ...]:
-    """What the command train offers for an argument."""
-    parser = dict(commands(build_parser()))["medenhance train"]
-    (action,) = (action for action in parser._actions if action.dest == dest)
-    return tuple(action.choices or ())
 
 
 def test_preset_and_configuration_file_go_together(
@@ -86,8 +78,8 @@ def test_two_folders_and_a_modality_are_enough(
         (("hqg", "--hq", "good"), "modality"),
         (("hqg", "--hq", "good", "--modality", "MR", "--data", "d"), "instead of --data"),
         (("head", "--hq", "good", "--modality", "MR"), "for enhancers"),
-        (("hqg", "--lq", "bad", "--data", "d"), "nothing to learn from"),
-        (("hqg",), "nothing to learn from"),
+        (("hqg", "--lq", "bad", "--data", "d"), "no training data"),
+        (("hqg",), "no training data"),
         (("hqg", "--hq", "no-such-folder", "--modality", "MR"), "no-such-folder"),
     ],
 )

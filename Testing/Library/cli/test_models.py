@@ -98,19 +98,6 @@ def test_damaged_model_fails_to_verify(run: Callable, bundle: Path, user_models:
     assert row["ok"] is False
 
 
-def test_damaged_model_is_not_imported(run: Callable, bundle: Path, user_models: Path) -> None:
-    (bundle / "models" / "model.safetensors").write_bytes(b"changed")
-    assert run("models", "import", bundle).status == 4
-    assert not (user_models / "my-model").exists()
-
-
-def test_model_of_the_same_name_is_not_replaced(run: Callable, bundle: Path) -> None:
-    run("models", "import", bundle)
-    ran = run("models", "import", bundle)
-    assert ran.status == 4
-    assert "models remove my-model" in ran.err
-
-
 @pytest.mark.parametrize("action", ["show", "verify", "remove"])
 def test_unknown_model_is_status_four(action: str, run: Callable) -> None:
     ran = run("models", action, "no-such-model", "--json")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,17 +106,3 @@ def test_table_of_labels_is_printed(
     assert "mm² of surface" in ran.out
     assert "2,346" in ran.out
     assert io.load(tmp_path / "labels.nii.gz").modality == "SEG"
-
-
-def test_missing_package_is_status_four_and_says_how_to_get_it(scan: Path, tmp_path: Path) -> None:
-    program = (
-        "import sys\n"
-        "sys.modules['torch'] = None\n"
-        "from MedEnhanceLib.cli.main import main\n"
-        "sys.exit(main(sys.argv[1:]))\n"
-    )
-    command = [sys.executable, "-c", program, "enhance", str(scan), str(tmp_path / "o.nii")]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert ran.returncode == 4
-    assert "torch" in ran.stderr
-    assert "python -m pip install" in ran.stderr

@@ -159,16 +159,16 @@ class TestEnhancement:
         result = me.enhance(noisy, model="mr", task="noise", device="cpu", uncertainty=True)
         assert result.uncertainty is not None
 
-    def test_thin_slices_have_no_previews_and_no_guide(self) -> None:
-        with pytest.raises(ConfigError, match="the task slices has no slices"):
-            me.enhance(_brain(), task="slices", slices=(0, 1))
+    def test_thin_slices_have_no_uncertainty(self) -> None:
+        with pytest.raises(ConfigError, match="the task slices has no uncertainty"):
+            me.enhance(_brain(), task="slices", uncertainty=True)
 
     def test_a_noise_map_is_written_where_it_is_requested(self, tmp_path: Path) -> None:
         from MedEnhanceLib.cli.main import main
 
         me.save(_noisy(0.1), tmp_path / "in.nii.gz")
         names = [str(tmp_path / name) for name in ("in.nii.gz", "out.nii.gz", "noise.nii.gz")]
-        arguments = ["enhance", *names[:2], "--task", "noise", "--noise-output", names[2]]
+        arguments = ["enhance", *names[:2], "--task", "noise", "--noise-map", names[2]]
         arguments += ["--uncertainty", "--device", "cpu", "--json"]
         assert main(arguments) == 0
         assert me.load(names[2]).voxels.mean() > 0

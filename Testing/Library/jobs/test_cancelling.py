@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import threadpoolctl
 
 from MedEnhanceLib import io
 from MedEnhanceLib.core.volume import Volume
@@ -120,7 +119,7 @@ _BEGIN = {"convert": 0.7, "enhance": 0.05, "compress": 0.1, "degrade": 0.1}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("after", [0.02, 0.3])
+@pytest.mark.parametrize("after", [0.1])
 @pytest.mark.parametrize("name", _KINDS)
 def test_a_job_stops_in_time(
     name: str, after: float, noise: Path, small_noise: Path, tmp_path: Path
@@ -184,19 +183,3 @@ def test_a_network_stops_between_its_layers_and_is_left_as_it_was() -> None:
         other.start()
         other.join()
     assert len(ran) == ran.count(1)
-
-
-def test_matrix_products_take_one_thread_each_while_blocks_are_coded_side_by_side() -> None:
-    controller = threadpoolctl.ThreadpoolController().select(user_api="blas")
-    assert controller.lib_controllers
-
-    def threads(_: object) -> set[int]:
-        return {library.num_threads for library in controller.lib_controllers}
-
-    with threadpoolctl.threadpool_limits(3, user_api="blas"):
-        before = threads(None)
-        assert list(ordered_map(threads, range(3), threads=2, monitor=Monitor())) == [{1}] * 3
-        running = ordered_map(threads, range(9), threads=2, monitor=Monitor())
-        next(running)
-        running.close()
-        assert threads(None) == before

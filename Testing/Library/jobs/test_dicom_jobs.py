@@ -57,28 +57,6 @@ def export(**params: object) -> dict[str, object]:
     return dict(run_job(JobSpec("export", given)).fields)
 
 
-def test_series_reports_what_can_be_loaded_and_what_not(
-    series: Path, make_series: Callable
-) -> None:
-    make_series(
-        np.zeros((1, 4, 4), np.uint8),
-        folder=series / "other",
-        uid="1.2.3.5",
-        number=7,
-        SOPClassUID="1.2.840.10008.5.1.4.1.1.481.3",
-        Modality="RTSTRUCT",
-        Rows=None,
-        Columns=None,
-        PixelData=None,
-    )
-    rows = run_job(JobSpec("series", {"input": str(series)}))["series"]
-    assert [row["uid"] for row in rows] == ["1.2.3.1", "1.2.3.5"]
-    assert rows[0]["readable"] is True
-    assert rows[0]["size"] == "12×10×4"
-    assert rows[1]["readable"] is False
-    assert rows[1]["reason"]
-
-
 def test_export_of_a_volume_beside_its_series(
     series: Path, result: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.origin import DicomOrigin, Instance
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
-from MedEnhanceLib.jobs.dicom import Series, lay_beside
+from MedEnhanceLib.jobs.placing import Series, lay_beside
 from MedEnhanceLib.runtime.progress import Monitor
 
 SHAPE = (5, 6, 7)
@@ -118,15 +118,6 @@ def test_time_points_that_nothing_states_are_refused() -> None:
         with pytest.raises(InputError, match=r"of the 3 time points.*nothing states which"):
             lay_beside(volume, series, Monitor())
     assert lay_beside(replace(scan(), modality="SEG"), series, Monitor()).origin is not None
-
-
-def test_time_points_that_are_known_get_their_own_images(recorder: WarningRecorder) -> None:
-    series = series_of(shape=(3, *SHAPE)).of_frames(1, 2)
-    laid = lay_beside(scan((1, *SHAPE)), series, recorder.monitor)
-    assert laid.origin is not None
-    assert laid.origin.on_grid
-    assert [one.file for one in laid.origin.instances[0]] == [f"1-{k}.dcm" for k in range(5)]
-    assert recorder.warnings == []
 
 
 def test_a_volume_somewhere_else_is_refused() -> None:

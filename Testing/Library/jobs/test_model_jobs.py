@@ -143,16 +143,6 @@ def test_guides_and_look_are_named_in_the_manifest(scan: Path, model: str, data:
     assert list(manifest["inputs"]) == ["input", "guide", "guide 2", "look"]
 
 
-def test_a_head_of_a_few_steps_says_so(scan: Path, head_model: str) -> None:
-    assert "Trained for 4 steps only" in (Path(head_model) / "docs/README.md").read_text()
-    events: list[Event] = []
-    output = str(scan.with_name("labels.nii.gz"))
-    params = {"input": str(scan), "output": output, "config": {"model": head_model}}
-    run_job(JobSpec("segment", params), events.append)
-    warnings = [event.fields["message"] for event in events if event.kind == "warning"]
-    assert any("trained for 4 steps only" in warning for warning in warnings)
-
-
 def test_segment_writes_labels_and_their_volumes(scan: Path, head_model: str) -> None:
     output = scan.with_name("labels.nrrd")
     config = {"model": head_model, "device": "cpu"}

@@ -81,14 +81,6 @@ def test_the_next_preview_of_the_same_file_does_not_read_it_again(
     assert reads == ["scan.nrrd"]
 
 
-def test_a_preview_leaves_the_look_out(scan: Path, reads: list[str]) -> None:
-    look = scan.with_name("look.nrrd")
-    io.save(_brain(6), look)  # too small for its appearance to be measured
-    first = _preview(scan, [3, 5], look=[str(look)])
-    assert np.array_equal(_preview(scan, [3, 5]).voxels, first.voxels)
-    assert reads == ["scan.nrrd"]
-
-
 def test_a_file_that_changed_is_read_again(scan: Path, reads: list[str]) -> None:
     first = _preview(scan, [3, 4])
     state = scan.stat()
@@ -100,21 +92,6 @@ def test_a_file_that_changed_is_read_again(scan: Path, reads: list[str]) -> None
     assert not np.array_equal(first.voxels, second.voxels)
     KEPT.input.forget()
     assert np.array_equal(_preview(scan, [3, 4]).voxels, second.voxels)
-
-
-def test_what_was_measured_is_kept_as_long_as_the_volume(scan: Path) -> None:
-    other = scan.with_name("other.nrrd")
-    io.save(_brain(6), other)
-    _preview(scan, [0, 1])
-    known = KEPT.input.cache
-    assert known is not None
-    assert known.scaling is not None
-    _preview(scan, [1, 2])
-    assert KEPT.input.cache is known
-    _preview(other, [0, 1])
-    assert KEPT.input.cache not in (None, known)
-    _preview(scan)
-    assert KEPT.input.cache is None
 
 
 @pytest.mark.slow

@@ -107,12 +107,12 @@ def test_existing_outputs_are_kept_unless_overwriting_is_asked_for(
 @pytest.mark.parametrize(
     ("output", "error", "says"),
     [
-        ("out.xyz", OutputError, "no volume is written"),
-        ("out", OutputError, "no volume is written"),
+        ("out.xyz", OutputError, "unsupported output extension"),
+        ("out", OutputError, "unsupported output extension"),
         ("out.ucv", OutputError, "compress writes .ucv"),
         ("missing/out.nrrd", OutputError, "missing"),
         ("scan.nii.gz", OutputError, "input itself"),
-        (".", OutputError, "no volume is written"),
+        (".", OutputError, "unsupported output extension"),
     ],
 )
 def test_what_could_not_be_saved_is_refused_before_the_input_is_read(

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from MedEnhanceLib.errors import Cancelled, ConfigError, DeviceMemoryError, ModelError
-from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.spg import matching as loop_module
 from MedEnhanceLib.spg import patient
@@ -22,7 +21,7 @@ from MedEnhanceLib.spg.matching import PatientLoop, Raw
 from MedEnhanceLib.spg.networks import RHO
 from MedEnhanceLib.spg.patient import distill_patient, seconds_of_a_patient
 
-from .conftest import PEOPLE, phantom
+from .conftest import phantom
 
 
 @pytest.fixture
@@ -183,15 +182,3 @@ def a_second_each(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("task", ["denoise", "undersample"])
 def test_a_patient_takes_the_time_of_its_steps(smoke: DistillConfig, task: str) -> None:
     assert seconds_of_a_patient(replace(smoke, task=task), "MR", "cpu") == smoke.loop.steps
-
-
-def test_the_job_counts_those_who_are_distilled(people: Path) -> None:
-    config = {"preset": "smoke", "held_out": 0.25, "device": "cpu"}
-    reported = run_job(
-        JobSpec("distill-estimate", {"cohort": str(people), "config": config})
-    ).fields
-    assert (reported["patients"], reported["held_out"]) == (2, 2)
-    assert reported["names"] == sorted(PEOPLE)
-    assert reported["seconds"] == pytest.approx(2 * reported["seconds_per_patient"], abs=0.01)
-    assert reported["seconds"] > 0
-    assert reported["device"] == "cpu"

@@ -78,13 +78,14 @@ def test_one_patient_has_nobody_to_be_measured_on(config: DistillConfig) -> None
     assert "two patients or more" in caught.value.hint
 
 
-def test_the_job_says_what_can_be_gained_and_writes_nothing(people: Path, tmp_path: Path) -> None:
+def test_the_job_says_gain_and_time_and_writes_nothing(people: Path, tmp_path: Path) -> None:
     config = {"preset": "smoke", "device": "cpu"}
     before = sorted(people.parent.rglob("*"))
-    found = run_job(JobSpec("distill-room", {"cohort": str(people), "config": config})).fields
+    found = run_job(JobSpec("distill-estimate", {"cohort": str(people), "config": config})).fields
     assert found["method"] in ("matching", "statistics")
     assert found["patients"] + found["held_out"] == len(PEOPLE)
-    assert str(found["sentence"]).endswith(".")
+    assert "Matching takes about" in found["sentence"]
+    assert found["seconds_of_matching"] > 0
     assert sorted(people.parent.rglob("*")) == before
 
 
