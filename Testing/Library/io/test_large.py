@@ -17,7 +17,6 @@ from MedEnhanceLib.core.slabs import blank, every, extremes, slabs
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import Cancelled, InputError
 from MedEnhanceLib.io import load, save, tags
-from MedEnhanceLib.io import voxels as payload
 from MedEnhanceLib.io.volume_files import save_slabs
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -28,7 +27,7 @@ ENDINGS = [".nrrd", ".mha", ".nii", ".nii.gz"]
 @pytest.fixture(autouse=True)
 def small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every volume counts as large, a slab holds two slices of `scan`."""
-    monkeypatch.setattr(payload, "LARGE_BYTES", 1)
+    monkeypatch.setattr(slabs_module, "LARGE_BYTES", 1)
     monkeypatch.setattr(slabs_module, "_SLAB_BYTES", 1200)
 
 
