@@ -115,7 +115,7 @@ class Outbox:
 
         for folder in self._addresses.values():
             files, root = filesystem(folder)
-            key = f"{root}/{temporary_name(Path('probe'), '')}"
+            key = f"{root}/{temporary_name()}"
             with store_errors(shown(folder), "written to", OutputError):
                 with _opened_to_write(files, key) as stream:
                     stream.write(b"medenhance")
@@ -139,7 +139,7 @@ class Outbox:
             for path in waiting:
                 address = str(self._address_of(path))
                 files, key = filesystem(address)
-                temporary = f"{key.rpartition('/')[0]}/{temporary_name(path, '')}"
+                temporary = f"{key.rpartition('/')[0]}/{temporary_name()}"
                 unnamed.append((files, temporary, key, shown(address)))
                 size = path.stat().st_size
                 with store_errors(shown(address), "written", OutputError):

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +29,8 @@ def test_result_takes_its_place_only_on_a_clean_exit(tmp_path: Path) -> None:
     with atomic_write(target, overwrite=False) as temporary:
         temporary.write_bytes(b"new")
         assert not target.exists()
-        assert temporary.parent == tmp_path
+        assert temporary.parent.parent == tmp_path
+        assert temporary.suffix == ".bin"
     assert target.read_bytes() == b"new"
     assert files_in(tmp_path) == ["a.bin"]
 
@@ -75,8 +80,7 @@ def test_result_has_the_rights_of_any_new_file(tmp_path: Path) -> None:
     usual.write_bytes(b"")
     with atomic_write(tmp_path / "ours", overwrite=False) as temporary:
         temporary.write_bytes(b"")
-    mode = stat.S_IMODE((tmp_path / "ours").stat().st_mode)
-    assert mode == stat.S_IMODE(usual.stat().st_mode)
+    assert (tmp_path / "ours").stat().st_mode == usual.stat().st_mode
 
 
 def test_link_is_followed_not_replaced(tmp_path: Path) -> None:
@@ -89,14 +93,10 @@ def test_link_is_followed_not_replaced(tmp_path: Path) -> None:
     assert target.read_bytes() == b"new"
 
 
-def test_folder_is_no_place_for_a_file(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="is a folder"):
-        refuse_existing(tmp_path, overwrite=True)
-
-
-def test_device_is_not_replaced_by_a_file() -> None:
-    with pytest.raises(OutputError, match="device"):
-        refuse_existing(os.devnull, overwrite=True)
+def test_folders_and_devices_are_not_replaced_by_files(tmp_path: Path) -> None:
+    for place, says in ((tmp_path, "is a folder"), (os.devnull, "device")):
+        with pytest.raises(OutputError, match=says):
+            refuse_existing(place, overwrite=True)
 
 
 def test_missing_folder_is_named(tmp_path: Path) -> None:
@@ -164,3 +164,58 @@ def test_a_full_disk_is_reported_also_where_a_library_hides_it_behind_an_error_o
     assert "no space left" in output_error(tmp_path / "new" / "a.dcm", of_a_library).message
     of_a_library.__cause__ = None
     assert "\n" not in output_error(tmp_path / "a.dcm", of_a_library).message
+
+
+_WRITER = """
+import sys
+from MedEnhanceLib.io.atomic import atomic_write
+with atomic_write(sys.argv[1], overwrite=True) as temporary:
+    temporary.write_bytes(b"half")
+    print(temporary.parent.name, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A process that is in the midst of writing a.ucv, and its hidden folder."""
+    monkeypatch.setattr(atomic, "_looked_through", set())
+    command = [sys.executable, "-c", _WRITER, str(tmp_path / "a.ucv")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+        assert process.stdout is not None
+        yield process, tmp_path / process.stdout.readline().strip()
+        process.kill()
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_one_in_the_folder(
+    writer: tuple[subprocess.Popen[str], Path], tmp_path: Path
+) -> None:
+    process, left = writer
+    others = [tmp_path / f".medenhance-{name}" for name in ("file", "folder", "link")]
+    others[0].write_text("mine")
+    others[1].mkdir()
+    (others[1] / "mine").touch()
+    others[2].symlink_to(left)
+    write_json(tmp_path / "b.json", {}, overwrite=True)
+    assert [path.read_bytes() for path in left.glob("*.ucv")] == [b"half"]  # its writer lives
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    atomic._looked_through.clear()  # as in another process
+    os.utime(others[1], times=(time.time() - 120,) * 2)
+    write_json(tmp_path / "b.json", {}, overwrite=True)
+    assert set(tmp_path.iterdir()) == {tmp_path / "b.json", *others}
+    assert (others[1] / "mine").exists()
+
+
+def test_a_folder_of_many_names_is_read_once(
+    writer: tuple[subprocess.Popen[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+    monkeypatch.setattr(atomic, "remove_abandoned", read.append)
+    for name in "abc":
+        write_json(tmp_path / f"{name}.json", {}, overwrite=True)
+    assert read == [tmp_path]
