@@ -120,8 +120,9 @@ def _dtype(header: Any, name: str) -> np.dtype[Any]:
     from nibabel.nifti1 import data_type_codes
 
     code = int(header["datatype"])
-    label = data_type_codes.label[code] if code in data_type_codes else "unknown"
-    dtype = np.dtype(data_type_codes.dtype[code] if code in data_type_codes else "V1")
+    types: Any = data_type_codes  # of nibabel, which has no hints for it
+    label = types.label[code] if code in types else "unknown"
+    dtype: np.dtype[Any] = np.dtype(types.dtype[code] if code in types else "V1")
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
         raise InputError(
             f"{name}: datatype is {code} ({label}), which holds no intensity here",
