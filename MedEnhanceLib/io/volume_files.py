@@ -201,7 +201,7 @@ def _meaning(volume: Volume, found: tags.Tags, modality: str | None, monitor: Mo
     """Add modality, units and history: from the user, else the header, else guessed."""
     chosen, name = modality or found.modality, Path(volume.source).name
     if chosen is None:
-        chosen = guess_modality(volume)
+        chosen = guess_modality(volume.voxels, volume.geometry.spacing)
     elif modality == "CT" and found.modality is None and extremes(volume.voxels)[0] >= 0:
         monitor.warn(f"{name}: {_NO_HU}", about="CT without a value below 0")
     return dataclasses.replace(

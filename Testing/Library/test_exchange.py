@@ -13,8 +13,7 @@ import torch
 from monai.data import MetaTensor
 
 import MedEnhanceLib as me  # noqa: N813 - as users write it
-from MedEnhanceLib.core.exchange import as_volume
-from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.core.volume import Volume, as_volume
 
 nibabel = pytest.importorskip("nibabel")
 sitk = pytest.importorskip("SimpleITK")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,9 +13,6 @@ from MedEnhanceLib.core.modality import guess_modality
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io import load, save
 from MedEnhanceLib.io.describe import card, orientation_code
-
-if TYPE_CHECKING:
-    pass
 
 
 def test_card_holds_what_a_person_asks(tmp_path: Path, ct: Volume) -> None:
@@ -55,7 +51,7 @@ def test_orientation_is_what_itk_says(oblique_geometry: Geometry) -> None:
 
 
 def guess(voxels: np.ndarray, spacing: float = 1.0) -> str:
-    return guess_modality(Volume(voxels, Geometry((spacing,) * 3)))
+    return guess_modality(voxels, (spacing,) * 3)
 
 
 def test_hounsfield_units_are_ct(rng: np.random.Generator) -> None:
