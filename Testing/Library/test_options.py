@@ -114,7 +114,12 @@ class Outer(Options):
 
 
 def test_a_part_of_an_object_is_on_top_of_the_default_of_its_field() -> None:
-    assert Outer.from_json({"inner": {"strength": 1}}).inner == WithGrain(grain=0.1, strength=1)
+    outer = Outer.from_json({"inner": {"strength": 1}})
+    assert outer.inner == WithGrain(grain=0.1, strength=1)
+    assert Outer.from_json(outer.to_json()) == outer
+    with pytest.raises(ConfigError, match="WithGrain has no option 'grian'") as caught:
+        Outer.from_json({"inner": {"grian": 0.5}})
+    assert "Did you mean grain?" in caught.value.hint
 
 
 @dataclass(frozen=True, kw_only=True)
