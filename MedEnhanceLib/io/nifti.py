@@ -124,8 +124,9 @@ def _dtype(header: Any, name: str) -> np.dtype[Any]:
     label = types.label[code] if code in types else "unknown"
     dtype: np.dtype[Any] = np.dtype(types.dtype[code] if code in types else "V1")
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        what = "color voxels" if dtype.fields else "voxels of a type that holds no intensity here"
         raise InputError(
-            f"{name}: datatype is {code} ({label}), which holds no intensity here",
+            f"{name}: {what} (datatype {code}, {label})",
             "Convert it to integers or floats of up to 64 bits, and color to gray levels.",
         )
     return dtype.newbyteorder(header.endianness)
