@@ -277,7 +277,7 @@ class Params(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, value in vars(self).items():
-            if value == "":
+            if isinstance(value, str) and not value:
                 raise ConfigError(f"{name} is empty", "Give a name or a path, or leave it out.")
             if isinstance(value, str) and not _is_path(value):
                 raise ConfigError(f"{name} is {value!r}: an invalid path", "Correct the name.")

@@ -17,7 +17,6 @@ import errno
 import json
 import os
 import secrets
-import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -66,13 +65,9 @@ def refuse_unwritable(folder: Path) -> None:
     """
     there = folder
     with _as_output_error(folder):
-        while True:
-            try:
-                is_folder = stat.S_ISDIR(there.stat().st_mode)
-                break
-            except (FileNotFoundError, NotADirectoryError):
-                there = there.parent
-    if not is_folder:
+        while not there.exists():
+            there = there.parent
+    if not there.is_dir():
         raise OutputError(f"{folder}: {there} is not a folder", "Name another one.")
     if not os.access(there, os.W_OK | os.X_OK):
         raise output_error(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
