@@ -25,12 +25,6 @@ def scan(tmp_path: Path, head: Volume) -> Path:
     return path
 
 
-def test_saving_does_not_overwrite_without_request(scan: Path, head: Volume) -> None:
-    with pytest.raises(me.OutputError, match="exists already"):
-        me.save(head, scan)
-    me.save(head, scan, overwrite=True)
-
-
 def test_saving_as_a_container_names_compress(head: Volume, tmp_path: Path) -> None:
     with pytest.raises(me.OutputError) as caught:
         me.save(head, tmp_path / "scan.ucv")
