@@ -128,6 +128,7 @@ class _Kinds(Options):
     choice: Literal["a", "b", "c"] = "a"
     open: float | None = option(None, above=0, below=1)
     names: tuple[str, ...] = ("x",)
+    far: float = option(1.0, low=0)
 
 
 @pytest.mark.parametrize(
@@ -136,6 +137,7 @@ class _Kinds(Options):
         ({"whole": 33}, "Use a whole number of 32 or more pixels, a multiple of 32."),
         ({"whole": 32.5}, "Use a whole number of 32 or more pixels, a multiple of 32."),
         ({"choice": "d"}, "Use a, b or c."),
+        ({"far": float("inf")}, "Use 0 or more."),
         ({"open": 1}, "Use more than 0 and less than 1."),
         ({"names": "y"}, "Use a list, each text."),
     ],
