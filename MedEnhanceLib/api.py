@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
-from MedEnhanceLib.core.exchange import as_volume
 from MedEnhanceLib.core.modality import doubts
 from MedEnhanceLib.core.options import About, Options, narrowed, option, takes
-from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.core.volume import Volume, as_volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.gradprom.config import SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig

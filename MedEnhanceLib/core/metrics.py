@@ -13,7 +13,6 @@ All raise InputError where shapes differ or no voxel is left to measure.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -34,26 +33,16 @@ def psnr(
     reference: Array, image: Array, data_range: float | None = None, *, mask: Array | None = None
 ) -> float:
     """Peak signal-to-noise ratio in dB; inf for equal images."""
+    _check(reference, image, mask)
     total, count = 0.0, 0
-    for expected, actual, chosen in _slices(reference, image, mask):
-        difference = _chosen(actual - expected, chosen)
+    for index in np.ndindex(reference.shape[:-2]):
+        difference = image[index].astype(np.float64) - reference[index].astype(np.float64)
+        difference = _chosen(difference, None if mask is None else mask[index])
         total += float(np.vdot(difference, difference))
         count += difference.size
     peak = _range_of(reference, data_range)
     error = _mean(total, count)
     return math.inf if error == 0 else 10 * math.log10(peak**2 / error)
-
-
-def max_error(reference: Array, image: Array, *, mask: Array | None = None) -> float:
-    """Largest absolute error, in the unit of the images; exact for integers below 2⁵³."""
-    differences = (
-        _chosen(actual - expected, chosen)
-        for expected, actual, chosen in _slices(reference, image, mask)
-    )
-    largest = [float(np.abs(difference).max()) for difference in differences if difference.size]
-    if not largest:
-        raise _nothing_to_measure()
-    return float(np.max(largest))
 
 
 def ssim(
@@ -86,12 +75,11 @@ def ssim(
         )
     peak = _range_of(reference, data_range)
     total, count = 0.0, 0
+    inner = (slice(_SSIM_RADIUS, -_SSIM_RADIUS),) * axes
     for index in np.ndindex(reference.shape[:-axes]):
-        chosen = None if mask is None else mask[index]
         for part in _slabs(reference.shape[-3]) if volumetric else (slice(None),):
             similarity = _ssim_map(reference[index][part], image[index][part], peak, axes)
-            inner = None if chosen is None else _inner(chosen[part], axes)
-            similarity = _chosen(similarity, inner)
+            similarity = _chosen(similarity, None if mask is None else mask[index][part][inner])
             total += float(similarity.sum())
             count += similarity.size
     return _mean(total, count)
@@ -101,8 +89,8 @@ def dice(a: Array, b: Array, label: int) -> float:
     """Dice overlap of one label, 0 to 1; 1 where neither volume has it."""
     _check(a, b, None)
     both, size = 0, 0
-    for plane_a, plane_b in zip(_planes(a), _planes(b), strict=True):
-        in_a, in_b = plane_a == label, plane_b == label
+    for index in np.ndindex(a.shape[:-2]):
+        in_a, in_b = a[index] == label, b[index] == label
         both += int(np.count_nonzero(in_a & in_b))
         size += int(np.count_nonzero(in_a)) + int(np.count_nonzero(in_b))
     return 2 * both / size if size else 1.0
@@ -141,26 +129,8 @@ def _slabs(planes: int) -> list[slice]:
     return [slice(start, start + _SLAB + margin) for start in range(0, planes - margin, _SLAB)]
 
 
-def _inner(mask: Array, axes: int) -> Array:
-    return mask[(slice(_SSIM_RADIUS, -_SSIM_RADIUS),) * axes]
-
-
 def _chosen(values: Doubles, mask: Array | None) -> Doubles:
     return values.ravel() if mask is None else values[mask]
-
-
-def _planes(array: Array) -> Iterator[Array]:
-    for index in np.ndindex(array.shape[:-2]):
-        yield array[index]
-
-
-def _slices(
-    reference: Array, image: Array, mask: Array | None
-) -> Iterator[tuple[Doubles, Doubles, Array | None]]:
-    _check(reference, image, mask)
-    for index in np.ndindex(reference.shape[:-2]):
-        chosen = None if mask is None else mask[index]
-        yield reference[index].astype(np.float64), image[index].astype(np.float64), chosen
 
 
 def _check(reference: Array, image: Array, mask: Array | None) -> None:
@@ -184,9 +154,5 @@ def _range_of(reference: Array, data_range: float | None) -> float:
 
 def _mean(total: float, count: int) -> float:
     if count == 0:
-        raise _nothing_to_measure()
+        raise InputError("nothing to measure: the mask is empty", "Give a mask with voxels in it.")
     return total / count
-
-
-def _nothing_to_measure() -> InputError:
-    return InputError("nothing to measure: the mask is empty", "Give a mask with voxels in it.")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from MedEnhanceLib.core.slabs import every, extremes
-from MedEnhanceLib.core.volume import Volume
+from MedEnhanceLib.core.slabs import Voxels, every, extremes
+
+if TYPE_CHECKING:
+    from MedEnhanceLib.core.volume import Volume
 
 #: Below 1 µm it is no patient.
 MICROSCOPY_MM = 1e-3
@@ -21,18 +26,18 @@ _MAY_BE_CT = (
 )
 
 
-def guess_modality(volume: Volume) -> str:
+def guess_modality(voxels: Voxels, spacing: Sequence[float]) -> str:
     """Guess the modality: EM by its spacing, CT by values like HU, MR by many levels from 0.
 
     Everything else is OT: label maps and small ranges (SUV, probabilities) among them.
     """
-    if min(volume.geometry.spacing) < MICROSCOPY_MM:
+    if min(spacing) < MICROSCOPY_MM:
         return "EM"
-    low, high = (float(end) for end in extremes(volume.voxels))
+    low, high = (float(end) for end in extremes(voxels))
     if _HU_LOWEST <= low <= _HU_AIR and 100 <= high <= _HU_HIGHEST:
         return "CT"
     if low >= -0.25 * high and high >= 64:
-        sample = every(volume.voxels, max(1, volume.voxels.size // _LARGEST_SAMPLE))
+        sample = every(voxels, max(1, voxels.size // _LARGEST_SAMPLE))
         if np.unique(sample).size > 32:
             return "MR"
     return "OT"
@@ -40,18 +45,18 @@ def guess_modality(volume: Volume) -> str:
 
 def doubts(volume: Volume, name: str) -> list[tuple[str, str]]:
     """What may be wrong with a volume as it was given: a warning, and what it says of any file."""
-    found, widest = [], max(volume.geometry.spacing)
+    texts, widest = [], max(volume.geometry.spacing)
     if volume.modality_is_guess:
         kind = _KINDS.get(volume.modality, volume.modality)
         text = f"{name}: no modality stated; by its values it looks like {kind}"
         text += " (if that is wrong: --modality, modality=)"
         text += _MAY_BE_CT if volume.modality == "MR" else ""
-        found.append((text, f"taken as {volume.modality}"))
+        texts.append((text, f"taken as {volume.modality}"))
     if widest > FARTHEST_MM:
         text = f"{name}: voxels are {widest:g} mm apart; if the header means another unit, "
         text += "correct it first: sizes and volumes of results go by it"
-        found.append((text, "spacing"))
-    return found
+        texts.append((text, "spacing"))
+    return texts
 
 
 def modality_in_words(modality: str) -> str:

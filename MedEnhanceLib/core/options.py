@@ -4,9 +4,9 @@
     class SmoothConfig(Options):
         width: float = option(1.5, help="of the kernel", low=0.1, high=10, unit="mm")
 
-All else is made of it: the check with its error text, JSON both ways and its schema, the flags of
-the command line (`cli.flags`), the keywords of the Python API (`takes`), and fields and widgets of
-the panel (MedEnhancePanels/state.py).
+All else is made of it: the check with its error text, JSON both ways, the flags of the command line
+(`cli.parser`), the keywords of the Python API (`takes`), and fields and widgets of the panel
+(MedEnhancePanels/state.py).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import difflib
 import functools
 import inspect
 import math
+import operator
 import os
 import re
 import types
@@ -33,26 +34,24 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _KEY = "option"
-#: What people write for an option, where its spelling does not lead there.
-_ALSO_CALLED = {
-    "lambda": "weight",
-    "lam": "weight",
-    "lr": "learning_rate",
-    "epochs": "steps",
-    "iterations": "steps",
-    "batch_size": "batch",
-    "patch_size": "patch",
+#: Of a plain type: what a value of it is an instance of, and the type in words.
+_KINDS: dict[Any, tuple[type, str]] = {
+    str: (str, "text"),
+    bool: (bool, "true or false"),
+    int: (Integral, "a whole number"),
+    float: (Real, "a number"),
+    dict: (Mapping, "an object"),
+    Mapping: (Mapping, "an object"),
+    list: (list, "a list"),
+    tuple: (tuple, "a list"),
 }
-_KINDS: dict[Any, tuple[type, str, str]] = {
-    str: (str, "text", "string"),
-    bool: (bool, "true or false", "boolean"),
-    int: (Integral, "a whole number", "integer"),
-    float: (Real, "a number", "number"),
-    dict: (Mapping, "an object", "object"),
-    Mapping: (Mapping, "an object", "object"),
-    list: (list, "a list", "array"),
-    tuple: (tuple, "a list", "array"),
-}
+#: Ends of a range: field of `About`, in words, the comparison that a value has to pass.
+_ENDS = (
+    ("low", "{:g} or more", operator.ge),
+    ("above", "more than {:g}", operator.gt),
+    ("high", "at most {:g}", operator.le),
+    ("below", "less than {:g}", operator.lt),
+)
 
 
 #: What the name of a model or of a set may be, in words.
@@ -145,15 +144,12 @@ class Option:
     @property
     def range_text(self) -> str:
         """Which numbers are allowed: "0 to 1.5", "1 or more", "more than 0 and less than 1"."""
-        about, ends = self.about, []
+        about = self.about
         if about.low is not None and about.high is not None:
-            ends = [f"{about.low:g} to {about.high:g}"]
+            text = f"{about.low:g} to {about.high:g}"
         else:
-            ends += [f"{about.low:g} or more"] if about.low is not None else []
-            ends += [f"more than {about.above:g}"] if about.above is not None else []
-            ends += [f"at most {about.high:g}"] if about.high is not None else []
-            ends += [f"less than {about.below:g}"] if about.below is not None else []
-        text = " and ".join(ends)
+            ends = [(words, getattr(about, end)) for end, words, _ in _ENDS]
+            text = " and ".join(words.format(end) for words, end in ends if end is not None)
         return f"{text} {about.unit}".strip() if text else ""
 
     @property
@@ -188,7 +184,7 @@ class Option:
             default = {} if self.default in (MISSING, None) else config_to_json(self.default)
             return config_from_json(self.kind, merged(self.kind, default, value))
         if isinstance(value, list) and self.kind is tuple:
-            return tuple(tuple(one) if isinstance(one, list) else one for one in value)
+            return tuple(tuple(entry) if isinstance(entry, list) else entry for entry in value)
         if isinstance(value, os.PathLike) and self.kind is str:
             return os.fspath(value)
         if self.kind in _KINDS and getattr(value, "ndim", None) == 0:
@@ -202,59 +198,24 @@ class Option:
         """Raise ConfigError for a value that is not allowed."""
         if (value is None and self.is_optional) or (isinstance(value, str) and value in self.words):
             return
-        if not self._takes(value):
-            text = self.allowed
-            if not self.words and self.kind is float and self.range_text and not fits(value, float):
-                text = f"a number, {text}"
-            if self.kind is tuple and isinstance(value, str):
-                text += f': ["{value}"]'
-            raise ConfigError(f"{self.name} is {value!r}", f"Use {text}.")
-
-    def _takes(self, value: Any) -> bool:
         if self.choices:
-            return value in self.choices and isinstance(value, bool) == (self.kind is bool)
-        if not fits(value, self.hint):
-            return False
-        about = self.about
-        if about.is_name:
+            is_allowed = value in self.choices and isinstance(value, bool) == (self.kind is bool)
+        else:
+            is_allowed = fits(value, self.hint) and self._is_in_range(value)
+        if not is_allowed:
+            raise ConfigError(f"{self.name} is {value!r}", f"Use {self.allowed}.")
+
+    def _is_in_range(self, value: Any) -> bool:
+        if self.about.is_name:
             return is_name(value)
-        if self.kind not in (int, float):
+        if self.kind not in (int, float) or not self.range_text:
             return True
+        ends = [(getattr(self.about, end), holds) for end, _, holds in _ENDS]
         return (
-            (about.low is None or value >= about.low)
-            and (about.high is None or value <= about.high)
-            and (about.above is None or value > about.above)
-            and (about.below is None or value < about.below)
-            and not (about.multiple and value % about.multiple)
-            and (value == value or not self.range_text)
-            and (about.high is not None or not (self.range_text and math.isinf(value)))
+            all(end is None or holds(value, end) for end, holds in ends)
+            and abs(value) != math.inf
+            and not (self.about.multiple and value % self.about.multiple)
         )
-
-    def schema(self) -> dict[str, Any]:
-        """The option as JSON Schema."""
-        about, kind = self.about, self.kind
-        fields: dict[str, Any] = {"type": _KINDS[kind][2]} if kind in _KINDS else {}
-        if self.is_object:
-            fields = schema_of(kind)
-        bounds = {
-            "minimum": about.low,
-            "maximum": about.high,
-            "exclusiveMinimum": about.above,
-            "exclusiveMaximum": about.below,
-            "multipleOf": about.multiple,
-        }
-        fields |= {name: bound for name, bound in bounds.items() if bound is not None}
-        if self.choices:
-            fields["enum"] = list(self.choices)
-        if self.words:
-            fields = {"anyOf": [fields, {"enum": list(self.words)}]}
-        if self.is_optional and "type" in fields:
-            fields["type"] = [fields["type"], "null"]
-        if about.help:
-            fields["description"] = about.help
-        if not self.is_required and not self.is_object:
-            fields["default"] = self.default
-        return fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,12 +223,12 @@ class Options:
     """Base of all declarations: values are checked when one is made."""
 
     def __post_init__(self) -> None:
-        for one in options_of(type(self)):
-            value = getattr(self, one.name)
-            changed = one.converted(value)
+        for option in options_of(type(self)):
+            value = getattr(self, option.name)
+            changed = option.converted(value)
             if changed is not value:
-                object.__setattr__(self, one.name, changed)
-            one.check(changed)
+                object.__setattr__(self, option.name, changed)
+            option.check(changed)
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> Self:
@@ -315,21 +276,18 @@ class Params(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for one in options_of(type(self)):
-            value = getattr(self, one.name)
-            if isinstance(value, str):
-                _check_path(one.name, value)
+        for name, value in vars(self).items():
+            if isinstance(value, str) and not value:
+                raise ConfigError(f"{name} is empty", "Give a name or a path, or leave it out.")
+            if isinstance(value, str) and not _is_path(value):
+                raise ConfigError(f"{name} is {value!r}: an invalid path", "Correct the name.")
 
 
-def _check_path(name: str, value: str) -> None:
-    if not value:
-        raise ConfigError(f"{name} is empty", "Give a name or a path, or leave it out.")
+def _is_path(text: str) -> bool:
     try:
-        is_path = "\0" not in os.fsdecode(os.fsencode(value))
+        return "\0" not in os.fsdecode(os.fsencode(text))
     except UnicodeEncodeError:
-        is_path = False
-    if not is_path:
-        raise ConfigError(f"{name} is {value!r}, which no path can be", "Correct the name.")
+        return False
 
 
 def options_of(cls: Any) -> tuple[Option, ...]:
@@ -337,15 +295,15 @@ def options_of(cls: Any) -> tuple[Option, ...]:
     return _options_of(cls)
 
 
-def option_of(cls: Any, name: str) -> Option:
-    """One option of a declaration."""
-    return next(one for one in options_of(cls) if one.name == name)
-
-
 @functools.cache
 def _options_of(cls: Any) -> tuple[Option, ...]:
     hints = typing.get_type_hints(cls, include_extras=True)
     return tuple(_option(entry, hints[entry.name]) for entry in dataclasses.fields(cls))
+
+
+def option_of(cls: Any, name: str) -> Option:
+    """One option of a declaration."""
+    return next(option for option in options_of(cls) if option.name == name)
 
 
 def _option(entry: dataclasses.Field[Any], hint: Any) -> Option:
@@ -418,16 +376,6 @@ def merged(cls: type, base: Mapping[str, Any], fields: Mapping[str, Any]) -> dic
     return {**base, **fields, **parts}
 
 
-def schema_of(cls: type) -> dict[str, Any]:
-    """A declaration as JSON Schema."""
-    return {
-        "type": "object",
-        "properties": {one.name: one.schema() for one in options_of(cls)},
-        "required": [one.name for one in options_of(cls) if one.is_required],
-        "additionalProperties": False,
-    }
-
-
 def about(declaration: Any, name: str) -> About:
     """What a declaration says of an option, for a field of another one that means the same.
 
@@ -458,8 +406,7 @@ def check_names(owner: str, given: Iterable[str], known: Iterable[str]) -> None:
 
 def did_you_mean(given: object, known: Iterable[str]) -> str:
     """The sentence "Did you mean …? " with the nearest of `known`; "" where none is near."""
-    word = str(given)
-    near = difflib.get_close_matches(_ALSO_CALLED.get(word, word), list(known), n=1)
+    near = difflib.get_close_matches(str(given), list(known), n=1)
     return f"Did you mean {near[0]}? " if near else ""
 
 
@@ -534,8 +481,14 @@ def takes(declaration: Callable[P, C]) -> Callable[[Callable[[C], R]], Callable[
             signature.bind(*args, **kwargs)  # its error names the function's own arguments
             return function(declaration(*args, **kwargs))
 
+        before, mark, after = (function.__doc__ or "").partition("        call: ")
+        of_options = "".join(
+            f"        {name}: {option.description}.\n"
+            for name in signature.parameters
+            if (option := option_of(declaration, name)).about.help
+        )
+        call.__doc__ = before + of_options + after.partition("\n")[2] if mark else before
         call.__signature__ = signature  # type: ignore[attr-defined]
-        call.__doc__ = _documented(function.__doc__ or "", declaration, signature.parameters)
         return call
 
     return decorate
@@ -545,32 +498,25 @@ def _signature_of(
     declaration: Callable[..., Any], function: Callable[..., Any]
 ) -> inspect.Signature:
     """The signature of a declaration with plain types and the defaults of its options."""
-    signature = inspect.signature(declaration)
-    known = {one.name: one for one in options_of(declaration)}
-    hints = typing.get_type_hints(declaration)
-    parameters = []
-    for name, parameter in signature.parameters.items():
-        has_default = parameter.default is not parameter.empty
-        is_plain = "Annotated[" not in str(parameter.annotation)
-        parameters.append(
-            parameter.replace(
-                default=known[name].default if has_default else parameter.empty,
-                annotation=parameter.annotation if is_plain else hints[name],
-            )
+    signature, hints = inspect.signature(declaration), typing.get_type_hints(declaration)
+    parameters = [
+        parameter.replace(
+            default=parameter.default
+            if parameter.default is parameter.empty
+            else option_of(declaration, name).default,
+            annotation=hints[name]
+            if "Annotated[" in str(parameter.annotation)
+            else parameter.annotation,
         )
+        for name, parameter in signature.parameters.items()
+    ]
     # As on the command line: what is inherited comes last, so progress and cancel do.
     parameters.sort(
-        key=lambda one: (
-            one.kind,
-            generations_up(declaration, one.name) if one.kind is one.KEYWORD_ONLY else 0,
+        key=lambda parameter: (
+            parameter.kind,
+            parameter.kind is parameter.KEYWORD_ONLY
+            and generations_up(declaration, parameter.name),
         )
     )
     returns = inspect.signature(function).return_annotation
     return signature.replace(parameters=parameters, return_annotation=returns)
-
-
-def _documented(text: str, declaration: Callable[..., Any], names: Iterable[str]) -> str:
-    """A docstring in which the line of the declaration is one line for each option of it."""
-    known = {one.name: one for one in options_of(declaration) if one.about.help}
-    lines = [f"        {name}: {known[name].description}." for name in names if name in known]
-    return re.sub(r"        call: .*", lambda _: "\n".join(lines).strip("\n"), text, count=1)

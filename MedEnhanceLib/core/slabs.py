@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.core.volume import Voxels
-
+Voxels = npt.NDArray[Any]
 #: Volumes from this size on stay in their files where they can be processed in slabs.
 LARGE_BYTES = 1 << 28
 _SLAB_BYTES = 1 << 24

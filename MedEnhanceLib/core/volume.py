@@ -8,21 +8,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from MedEnhanceLib.core.exchange import Exchange
 from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.modality import default_units
 from MedEnhanceLib.core.origin import DicomOrigin, Lossy
-from MedEnhanceLib.errors import InputError, MedEnhanceError
+from MedEnhanceLib.core.slabs import Voxels
+from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError
 
 if TYPE_CHECKING:
     from MedEnhanceLib.report.notebook import Picture
 
-Voxels = npt.NDArray[Any]
-
+__all__ = ["MODALITIES", "Volume", "Voxels", "as_volume", "restore_dtype"]
 #: Modalities that the library distinguishes; OT is DICOM's term for "other".
 MODALITIES = ("CT", "MR", "PT", "EM", "SEG", "OT")
 
 
 @dataclass(frozen=True, eq=False)
-class Volume:
+class Volume(Exchange):
     """Voxels with their geometry; immutable.
 
     voxels: [K, J, I] = slice, row, column; a leading frame axis, [T, K, J, I], makes a sequence.
@@ -201,88 +203,6 @@ class Volume:
             return np.array(self.voxels, dtype)
         return self.voxels
 
-    @classmethod
-    def from_array(
-        cls,
-        array: Any,
-        *,
-        affine: Any = None,
-        spacing: Any = None,
-        modality: str | None = None,
-        units: str | None = None,
-    ) -> Volume:
-        """A volume of a copy of an array or tensor.
-
-        Args:
-            array: [slice, row, column], or [frame, slice, row, column].
-            affine: 4×4, (column, row, slice) → mm in RAS; or spacing.
-            spacing: mm between columns, rows and slices.
-            modality: "CT", "MR" …; None: guessed from the values.
-            units: of the intensities; None: HU for CT, else "".
-        Raises:
-            InputError: neither or both of affine and spacing; a wrong number of axes.
-            GeometryError: no valid grid.
-        """
-        from MedEnhanceLib.core import exchange
-
-        return exchange.from_array(
-            array, affine=affine, spacing=spacing, modality=modality, units=units
-        )
-
-    @classmethod
-    def from_sitk(cls, image: Any, *, modality: str | None = None) -> Volume:
-        """A copy of a SimpleITK image of 3 axes, or 4 with time last.
-
-        Raises InputError for other axes, or several values a voxel.
-        """
-        from MedEnhanceLib.core import exchange
-
-        return exchange.from_sitk(image, modality=modality)
-
-    def to_sitk(self) -> Any:
-        """As a SimpleITK image; a sequence has time as its fourth axis."""
-        from MedEnhanceLib.core import exchange
-
-        return exchange.to_sitk(self)
-
-    @classmethod
-    def from_nibabel(cls, image: Any, *, modality: str | None = None) -> Volume:
-        """A copy of a nibabel image, [I, J, K] or [I, J, K, T], with its scale factors applied.
-
-        Raises GeometryError for a sheared grid.
-        """
-        from MedEnhanceLib.core import exchange
-
-        return exchange.from_nibabel(image, modality=modality)
-
-    def to_nibabel(self) -> Any:
-        """As a nibabel Nifti1Image, in the order [I, J, K], a sequence [I, J, K, T]."""
-        from MedEnhanceLib.core import exchange
-
-        return exchange.to_nibabel(self)
-
-    @classmethod
-    def from_metatensor(cls, tensor: Any, *, modality: str | None = None) -> Volume:
-        """A copy of a MONAI MetaTensor, [1, I, J, K] or [I, J, K].
-
-        Raises InputError for several channels or a batch.
-        """
-        from MedEnhanceLib.core import exchange
-
-        return exchange.from_metatensor(tensor, modality=modality)
-
-    def to_metatensor(self) -> Any:
-        """As a MONAI MetaTensor [1, I, J, K] with its affine, a copy."""
-        from MedEnhanceLib.core import exchange
-
-        return exchange.to_metatensor(self)
-
-    def to_torch(self, dtype: Any = None) -> Any:
-        """As a writable tensor [K, J, I], a copy; of a type that PyTorch has, or `dtype`."""
-        from MedEnhanceLib.core import exchange
-
-        return exchange.to_torch(self, dtype)
-
     def is_equal(self, other: Volume) -> bool:
         """Whether voxels (values and type) and geometry are the same, bit for bit."""
         return (
@@ -290,6 +210,52 @@ class Volume:
             and self.geometry == other.geometry
             and np.array_equal(self.voxels, other.voxels)
         )
+
+
+def as_volume(
+    data: Any, *, affine: Any = None, spacing: Any = None, modality: str | None = None
+) -> Volume:
+    """A volume of whatever holds one in memory; a Volume is returned as it is.
+
+    Args:
+        data: a Volume, a SimpleITK or nibabel image, a MONAI MetaTensor, or an array or tensor
+            [K, J, I] together with affine or spacing.
+        affine: 4×4, (i, j, k) → mm in RAS, of an array.
+        spacing: mm along i (columns), j (rows), k (slices), of an array.
+        modality: "CT", "MR" …; None: guessed from the values.
+    Raises:
+        InputError: it is none of these, or an array without its place.
+    """
+    if isinstance(data, Volume):
+        if affine is not None or spacing is not None:
+            raise ConfigError("affine or spacing of a Volume, which has its own", "Leave them out.")
+        if not modality:
+            return data
+        units = data.units if modality == data.modality else default_units(modality)
+        return replace(data, modality=modality, units=units, modality_is_guess=False)
+    home = type(data).__module__.partition(".")[0]
+    readers = {
+        "SimpleITK": Volume.from_sitk,
+        "nibabel": Volume.from_nibabel,
+        "monai": Volume.from_metatensor,
+    }
+    if home in readers:
+        if affine is not None or spacing is not None:
+            raise ConfigError(
+                f"affine or spacing of a {type(data).__name__}, which has its own",
+                "Leave them out, or give its array alone.",
+            )
+        return readers[home](data, modality=modality)
+    if isinstance(data, np.ndarray) or home == "torch":
+        return Volume.from_array(data, affine=affine, spacing=spacing, modality=modality)
+    is_result = isinstance(getattr(data, "volume", None), Volume)
+    raise InputError(
+        f"an object of type {type(data).__name__} is no volume",
+        "Give its .volume."
+        if is_result
+        else "Give a Volume, a path, a SimpleITK or nibabel image, a MONAI MetaTensor, or an array "
+        "with spacing=.",
+    )
 
 
 def restore_dtype(values: npt.NDArray[np.floating[Any]], dtype: np.dtype[Any]) -> Voxels:

@@ -1,36 +1,37 @@
 """Files are written completely or not at all; what was there before survives a failure.
 
-A temporary file lies beside its target, under a name from which a later start can recognize that
-its writer is gone:
+A file is prepared in a hidden folder beside its target, and gets its name by one rename:
 
-    .medenhance-<owner>-<process>-<target>-<random><ending>
+    .medenhance-XXXXXXXX/    locked while its writer lives (see `runtime.locks`)
+        file.nii.gz
 
-owner: a hash of this start of the machine and of its process table, which containers have their
-own of. Only where it matches does a free process number mean that the writer is gone: another
-machine, or another container, may be writing into the same folder. Systems that do not report
-their start (all but Linux) get random names, and nothing is ever removed there.
+So what a killed writer leaves is known for certain, also where another machine or another container
+writes into the same folder, and the next writer there removes it. `staging` prepares the files of a
+folder in the same way.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
-import re
 import secrets
-import stat
-import time
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.errors import MedEnhanceError, OutputError
+from MedEnhanceLib.runtime.locks import make_owned, remove_owned, remove_unborn, take_over
 
+#: What names of hidden folders, and of unfinished files at an address, begin with.
+PREFIX = ".medenhance-"
+#: In a hidden folder whose files are on their way into the one that it lies in: never removed.
+MOVES = "moves.json"
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
+#: Folders that this process has looked through: reading a hundred thousand names takes a while.
+_looked_through: set[Path] = set()
 
 
 def refuse_existing(path: str | os.PathLike[str], overwrite: bool) -> None:
@@ -64,13 +65,9 @@ def refuse_unwritable(folder: Path) -> None:
     """
     there = folder
     with _as_output_error(folder):
-        while True:
-            try:
-                is_folder = stat.S_ISDIR(there.stat().st_mode)
-                break
-            except (FileNotFoundError, NotADirectoryError):
-                there = there.parent
-    if not is_folder:
+        while not there.exists():
+            there = there.parent
+    if not there.is_dir():
         raise OutputError(f"{folder}: {there} is not a folder", "Name another one.")
     if not os.access(there, os.W_OK | os.X_OK):
         raise output_error(folder, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
@@ -96,11 +93,10 @@ def resolved(path: Path, error: Callable[[Path, OSError], MedEnhanceError] | Non
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[Path]:
-    """Yield a temporary path beside `path` to write to; it replaces `path` on a clean exit.
+    """Yield a temporary path to write to; it replaces `path` on a clean exit.
 
     The temporary file exists already (empty) and has the ending in lower case. On any exception
-    it is removed and what was at `path` stays. What a killed writer of `path` left behind is
-    removed first, if it certainly is gone. An OSError about another file passes through.
+    it is removed and what was at `path` stays. An OSError about another file passes through.
 
     Args:
         path: the file to write; of a link, the target is replaced, not the link.
@@ -112,19 +108,20 @@ def atomic_write(path: str | os.PathLike[str], *, overwrite: bool) -> Iterator[P
     """
     refuse_existing(path, overwrite)
     target = resolved(Path(path))
-    with _as_output_error(Path(path)):
-        temporary = _create_beside(target)
-    try:
-        with _as_output_error(Path(path), temporary):
+    if target.parent not in _looked_through:
+        _looked_through.add(target.parent)
+        remove_abandoned(target.parent)
+    # In lower case: ITK writes the voxels of a .MHA into a second file of its own.
+    ending = ".nii.gz" if target.name.lower().endswith(".nii.gz") else target.suffix.lower()
+    with hidden_folder(target.parent, Path(path)) as folder:
+        temporary = folder / f"file{ending}"
+        with _as_output_error(Path(path), folder):
+            temporary.touch()
             yield temporary
             with temporary.open("rb+") as stream:
                 os.fsync(stream.fileno())
             refuse_existing(path, overwrite)  # another program may have written it meanwhile
             temporary.replace(target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
     flush_folder(target.parent)
 
 
@@ -136,14 +133,51 @@ def write_json(path: str | os.PathLike[str], obj: Any, *, overwrite: bool) -> No
         temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
-def _create_beside(target: Path) -> Path:
-    # In lower case: ITK writes the voxels of a .MHA into a second file of its own.
-    ending = ".nii.gz" if target.name.lower().endswith(".nii.gz") else target.suffix.lower()
-    remove_leftovers(target)
-    temporary = target.with_name(temporary_name(target, ending))
-    # Not tempfile: its 0600 would stay on the result; here the user's umask decides.
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-    return temporary
+@contextlib.contextmanager
+def hidden_folder(place: Path, target: Path) -> Iterator[Path]:
+    """Yield a new hidden folder in `place`; it is removed at the end, unless its files are moving.
+
+    target: what is prepared in it, for errors.
+    """
+    with _as_output_error(target):
+        folder, lock = make_owned(PREFIX, place)
+    try:
+        yield folder
+    finally:
+        if not is_moving(folder):
+            remove_owned(folder, lock)
+        elif lock is not None:
+            lock.release()
+
+
+def hidden_folders(place: Path) -> list[Path]:
+    """The hidden folders of all writers in a folder."""
+    with contextlib.suppress(OSError):
+        return sorted(path for path in place.glob(f"{PREFIX}*") if path.is_dir())
+    return []
+
+
+def remove_abandoned(place: Path) -> list[Path]:
+    """Remove the hidden folders in `place` whose writers are gone, but for moving ones."""
+    removed = []
+    for folder in hidden_folders(place):
+        lock = None if is_moving(folder) else take_over(folder)
+        if lock is not None:
+            remove_owned(folder, lock)
+            removed.append(folder)
+        else:
+            remove_unborn(folder)
+    return removed
+
+
+def is_moving(folder: Path) -> bool:
+    """Whether the files of a hidden folder are on their way into the one that it lies in."""
+    return (folder / MOVES).is_file()
+
+
+def temporary_name() -> str:
+    """A new hidden name for an unfinished file at an address."""
+    return f"{PREFIX}{secrets.token_hex(8)}"
 
 
 def flush_folder(folder: Path) -> None:
@@ -160,11 +194,13 @@ def flush_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def _as_output_error(path: Path, temporary: Path | None = None) -> Iterator[None]:
+def _as_output_error(path: Path, folder: Path | None = None) -> Iterator[None]:
+    """Errors of the system are those of writing `path`; with a folder, only what is about it."""
     try:
         yield
     except OSError as cause:
-        if temporary is not None and cause.filename not in (None, str(temporary), temporary):
+        is_about_it = folder is None or str(cause.filename or folder).startswith(str(folder))
+        if not is_about_it:
             raise
         raise output_error(path, cause) from cause
 
@@ -198,74 +234,3 @@ def _first_cause(error: OSError) -> OSError:
             return seen
         seen = seen.__cause__ or seen.__context__
     return error
-
-
-PREFIX = ".medenhance-"
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
-_PROCESSES = Path("/proc/self/ns/pid")
-#: A folder whose names took as long as this to read is left alone for 20 times as long; when each
-#: of these folders is read again, by this process's clock.
-_NOTICED_SECONDS, _REST = 0.005, 20
-_read_again: dict[Path, float] = {}
-
-
-def temporary_name(target: Path, ending: str) -> str:
-    """A new hidden name for what becomes `target`, with that ending."""
-    owner = _owner()
-    if not owner:
-        return f"{PREFIX}{secrets.token_hex(8)}{ending}"
-    return f"{PREFIX}{owner}-{os.getpid()}-{_hash(target.name)}-{secrets.token_hex(4)}{ending}"
-
-
-def remove_leftovers(target: Path) -> None:
-    """Remove what writers of `target` left behind that were killed since this machine started.
-
-    Only regular files of this user, under names of `temporary_name`, whose process is gone.
-    A folder whose names take long to read is not read again at once: a hundred thousand results
-    in it would else take time that grows as their square.
-    """
-    owner, began = _owner(), time.monotonic()
-    if not owner or began < _read_again.get(target.parent, began):
-        return
-    ours = re.compile(
-        rf"{re.escape(PREFIX)}{owner}-(\d+)-{_hash(target.name)}-[0-9a-f]{{8}}(\..*)?"
-    )
-    # Whatever cannot be examined or removed stays: it does no harm.
-    with contextlib.suppress(OSError), os.scandir(target.parent) as entries:
-        for entry in entries:
-            named = ours.fullmatch(entry.name)
-            if named and _is_gone(int(named[1])) and _is_own_file(entry):
-                with contextlib.suppress(OSError):
-                    Path(entry.path).unlink()
-    ended = time.monotonic()
-    if ended - began > _NOTICED_SECONDS:
-        _read_again[target.parent] = ended + _REST * (ended - began)
-    else:
-        _read_again.pop(target.parent, None)
-
-
-def _is_own_file(entry: os.DirEntry[str]) -> bool:
-    status = entry.stat(follow_symlinks=False)
-    return stat.S_ISREG(status.st_mode) and status.st_uid == os.getuid() and status.st_nlink == 1
-
-
-def _is_gone(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, OverflowError):  # another user's, or no number of a process
-        return False
-    return False
-
-
-@cache
-def _owner() -> str:
-    try:
-        return _hash(_BOOT.read_text(encoding="ascii") + str(_PROCESSES.readlink()))
-    except (OSError, ValueError):
-        return ""
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(os.fsencode(text)).hexdigest()[:8]

@@ -85,7 +85,6 @@ class Cohort:
         empty: patients' folders in which no volume was found; reading the others warns of them.
     Raises:
         ConfigError: two patients with one name.
-        InputError: one path under two names.
     """
 
     patients: tuple[Patient, ...]
@@ -97,13 +96,6 @@ class Cohort:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ConfigError(f"patient {twice[0]} is there twice", "Put their volumes together.")
-        owners: dict[tuple[Path, str], str] = {}
-        for patient in self.patients:
-            series = patient.series or ("",) * len(patient.paths)
-            for place in zip((path.resolve() for path in patient.paths), series, strict=True):
-                first = owners.setdefault(place, patient.id)
-                if first != patient.id:
-                    raise _two_names(first, patient.id, f"both have {place[0].name}")
 
     def __len__(self) -> int:
         return len(self.patients)
@@ -150,15 +142,17 @@ class Cohort:
             InputError: no volume found, or files beside folders.
         """
         root = Path(path)
-        folders, files = _entries(root, pattern)
+        if not root.is_dir():
+            raise InputError(f"{root} is not a folder", "Name the folder of the patients.")
+        files = [file for file in _volume_files(root, pattern) if file.parent == root]
         patients, empty = [], []
-        for folder in folders:
-            found = _volume_files(folder, pattern)
-            if found:
-                patients.append(Patient(folder.name, tuple(found)))
-            elif pattern == "*" and any(entry.is_file() for entry in folder.rglob("*")):
-                patients.append(Patient(folder.name, (folder,)))
-            else:
+        for folder in sorted(entry for entry in root.iterdir() if entry.is_dir()):
+            volumes = _volume_files(folder, pattern)
+            if pattern == "*" and not volumes and any(map(Path.is_file, folder.rglob("*"))):
+                volumes = [folder]  # one series of DICOM
+            if volumes and not folder.name.startswith("."):
+                patients.append(Patient(folder.name, tuple(volumes)))
+            elif not folder.name.startswith("."):
                 empty.append(folder.name)
         if patients and files:
             raise InputError(
@@ -268,11 +262,9 @@ class Cohort:
         held = {names[place] for place in order[:count]}
         return self.only(lambda p: p.id not in held), self.only(lambda p: p.id in held)
 
-    def only(self, wanted: Callable[[Patient], bool]) -> Cohort:
-        """The cohort of those patients for whom `wanted(patient)` is true, in order."""
-        return replace(
-            self, patients=tuple(patient for patient in self.patients if wanted(patient))
-        )
+    def only(self, belongs: Callable[[Patient], bool]) -> Cohort:
+        """The cohort of those patients for whom `belongs(patient)` is true, in order."""
+        return replace(self, patients=tuple(filter(belongs, self.patients)))
 
     def __getitem__(self, name: str) -> Patient:
         """The patient of that name; raises ConfigError with the known names."""
@@ -301,7 +293,9 @@ class Cohort:
         first: tuple[str, str] | None = None
         for place, patient in enumerate(self.patients):
             monitor.progress(place / len(self), f"reading patient {place + 1} of {len(self)}")
-            volumes = patient.volumes(modality=self._stated(patient), monitor=monitor)
+            # A series of DICOM states its modality itself.
+            modality = None if patient.series else self.modality
+            volumes = patient.volumes(modality=modality, monitor=monitor)
             for path, volume in zip(patient.paths, volumes, strict=True):
                 name = f"patient {patient.id}, {path.name}"
                 first = first or (name, volume.modality)
@@ -315,21 +309,12 @@ class Cohort:
             for key in {key for volume in volumes for key in _fingerprints(volume.voxels)}:
                 owner = seen.setdefault(key, patient.id)
                 if owner != patient.id:
-                    raise _two_names(owner, patient.id, "they have slices in common")
+                    raise InputError(
+                        f"patients {owner} and {patient.id} are one person: they have slices in "
+                        "common",
+                        "Put all volumes of a person under one name.",
+                    )
             yield patient, volumes
-
-    def _stated(self, patient: Patient) -> str | None:
-        """None for a series of DICOM, which states its modality itself."""
-        return None if patient.series else self.modality
-
-
-def _entries(root: Path, pattern: str) -> tuple[list[Path], list[Path]]:
-    """The folders in a folder, and its files that are volumes."""
-    if not root.is_dir():
-        raise InputError(f"{root} is not a folder", "Name the folder of the patients.")
-    shown = sorted(entry for entry in root.iterdir() if not entry.name.startswith("."))
-    files = [entry for entry in shown if entry.is_file() and _counts(entry, pattern)]
-    return [entry for entry in shown if entry.is_dir()], files
 
 
 def _volume_files(folder: Path, pattern: str) -> list[Path]:
@@ -337,14 +322,11 @@ def _volume_files(folder: Path, pattern: str) -> list[Path]:
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.is_file()
-        and _counts(path, pattern)
+        if io.ending_of(path) in io.READABLE
+        and fnmatchcase(path.name, pattern)
+        and path.is_file()
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     )
-
-
-def _counts(path: Path, pattern: str) -> bool:
-    return io.ending_of(path) in io.READABLE and fnmatchcase(path.name, pattern)
 
 
 def _check_modality(name: str, volume: Volume, first: tuple[str, str]) -> None:
@@ -376,10 +358,3 @@ def _fingerprints(voxels: npt.NDArray[Any]) -> Iterator[bytes]:
             digest = hashlib.sha256(repr(values.shape).encode())
             digest.update(values.tobytes())
             yield digest.digest()
-
-
-def _two_names(first: str, second: str, why: str) -> InputError:
-    return InputError(
-        f"patients {first} and {second} are one person: {why}",
-        "Put all volumes of a person under one name.",
-    )

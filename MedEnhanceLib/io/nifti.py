@@ -1,16 +1,15 @@
 """NIfTI-1 and NIfTI-2 (.nii, .nii.gz): headers through nibabel, voxels as of every other format.
 
-What nibabel does not do as our tests need it stays here, each with its reason where it stands:
-voxels are read by `voxels.read_voxels` (nibabel holds a .nii.gz twice in memory, and does not reach
-its checksum), contradictions of a header are refused by name (nibabel repairs some and raises its
-own errors for others), and extensions are walked through one by one (one that nibabel cannot read
-would hide ours). ITK is not used: it fills a file that is cut short with zeros, and reports success
-on a full disk (see docs/decisions/0007-verified-reading.md).
+What nibabel does not do as our users need it stays here: contradictions of a header are refused by
+name (nibabel repairs some of them and only logs it), and our text is found among extensions that
+nibabel cannot read. Voxels: see `voxels`. ITK is not used: it fills a file that is cut short with
+zeros, and reports success on a full disk (see docs/decisions/0007-verified-reading.md).
 """
 
 from __future__ import annotations
 
 import gzip
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,17 +21,10 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import GeometryError, InputError, OutputError
 from MedEnhanceLib.io import tags
-from MedEnhanceLib.io.voxels import (
-    Payload,
-    compression_of,
-    read_start,
-    read_voxels,
-    rescale_slices,
-)
+from MedEnhanceLib.io.voxels import Payload, is_gzip, read_start, read_voxels, rescale_slices
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
-_UNREADABLE_TYPES = {1: "one bit", 32: "complex", 1536: "128-bit float", 1792: "complex"}
 _MM = {0: 1.0, 1: 1e3, 2: 1.0, 3: 1e-3}
 _SECONDS = {8: 1.0, 16: 1e-3, 24: 1e-6}
 _COMMENT = 6  # the code of a header extension that holds text
@@ -59,14 +51,22 @@ def read_nifti(
         InputError: not a NIfTI file, damaged, or without one intensity per voxel.
         GeometryError: no valid place in the patient.
     """
-    name = path.name
-    compression = compression_of(path)
-    start = read_start(path, _LARGEST_EXTENSION, compression)
+    name, is_packed = path.name, is_gzip(path)
+    start = read_start(path, _LARGEST_EXTENSION, is_packed=is_packed)
     header = _header(start, name)
-    shape, skip = _shape(header, name), _first_voxel(header, name)
-    payload = Payload(path, shape, _dtype(header, name), compression, skip=skip)
+    skip = float(header["vox_offset"])
+    if not (skip.is_integer() and header.single_vox_offset <= skip < 2**31):
+        raise InputError(
+            f"{name}: vox_offset is {skip:g}, which is no place for voxels",
+            "The header is damaged: export the volume again.",
+        )
+    shape = _shape(header, name)
+    payload = Payload(path, shape, _dtype(header, name), is_packed, skip=int(skip))
     voxels = read_voxels(payload, monitor, scratch)
-    found = _extension(start[:skip], header)
+    # Searched for as text: nibabel raises for the first extension that it cannot read, such as one
+    # in DICOM with implicit VRs or with a wrong length.
+    text = re.search(rb"\b%s (\{[ -~]*\})" % tags.KEY.encode(), start[: int(skip)])
+    found = tags.from_text(text[1].decode("ascii")) if text else tags.Tags()
     volume = Volume(
         _rescaled(voxels, header, name),
         _geometry(header, found, name, monitor),
@@ -76,59 +76,19 @@ def read_nifti(
     return volume, found
 
 
-def write_nifti(volume: Volume, path: Path, monitor: Monitor, parts: Iterable[Voxels]) -> None:
-    """Write NIfTI-1, compressed where the name ends in .gz; sform and qform hold the geometry.
-
-    Args:
-        volume: shape, type, geometry and tags; its voxels are not used.
-        path: the file to write to.
-        monitor: may cancel between slices.
-        parts: the voxels, as runs of slices [n, J, I], all frames in order.
-
-    Raises:
-        OutputError: a side longer than 32767 voxels, or a type that NIfTI does not have.
-    """
-    header = _header_for(volume)
-    with path.open("wb") as file:
-        if path.name.lower().endswith(".gz"):
-            # No name and no time inside: the same volume gives the same bytes.
-            with gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as packed:
-                _write(parts, header, packed, monitor)
-        else:
-            _write(parts, header, file, monitor)
-
-
-def _write(
-    parts: Iterable[Voxels], header: Any, stream: BinaryIO | gzip.GzipFile, monitor: Monitor
-) -> None:
-    header.write_to(stream)
-    for part in parts:
-        for one in part:
-            monitor.check()
-            stream.write(one.astype(one.dtype.newbyteorder("<"), copy=False).tobytes())
-
-
 def _header(start: bytes, name: str) -> Any:
-    """The header of either version as nibabel reads it, unchecked.
-
-    nibabel's own checks repair what they find (a negative pixdim, a vox_offset) and only log it.
-    """
+    """The header of either version as nibabel reads it, unchecked."""
     nib = require("nibabel", purpose="Reading NIfTI")
     order = "<" if start[:1] != b"\0" else ">"  # sizeof_hdr is 348 or 540, in four bytes
-    is_second = start[:4] == np.array(540, order + "i4").tobytes()
-    kind, version = (nib.Nifti2Header, 2) if is_second else (nib.Nifti1Header, 1)
-    if len(start) < kind.sizeof_hdr:
-        raise InputError(
-            f"{name} is not a NIfTI file: it holds {len(start)} bytes, the header of "
-            f"NIfTI-{version} needs {kind.sizeof_hdr}",
-            "Check that it is an image, and that it was copied completely.",
-        )
-    header = kind(start[: kind.sizeof_hdr], endianness=order, check=False)
+    size = int.from_bytes(start[:4], "little" if order == "<" else "big")
+    kind = nib.Nifti2Header if size == nib.Nifti2Header.sizeof_hdr else nib.Nifti1Header
+    is_whole = size == kind.sizeof_hdr <= len(start)
+    header = kind(start[:size] if is_whole else None, endianness=order, check=False)
     magic = header["magic"].item()
-    if header["sizeof_hdr"] != kind.sizeof_hdr or magic not in (kind.single_magic, kind.pair_magic):
+    if not is_whole or magic not in (kind.single_magic, kind.pair_magic):
         raise InputError(
-            f"{name} is not a NIfTI file: sizeof_hdr and magic are missing from its header",
-            "Check that it is an image and that its name has the right ending.",
+            f"{name} is not a NIfTI file: it is cut short, or its header lacks sizeof_hdr or magic",
+            "Check that it is an image, and that its name has the right ending.",
         )
     if magic == kind.pair_magic:
         raise InputError(
@@ -160,30 +120,16 @@ def _dtype(header: Any, name: str) -> np.dtype[Any]:
     from nibabel.nifti1 import data_type_codes
 
     code = int(header["datatype"])
-    kinds: Any = data_type_codes.dtype
-    dtype: np.dtype[Any] = np.dtype(kinds.get(code, "V1")).newbyteorder(header.endianness)
-    if dtype.fields:
-        raise InputError(
-            f"{name}: color voxels (datatype {data_type_codes.label[code]})",
-            "Convert it to gray levels first.",
-        )
+    types: Any = data_type_codes  # of nibabel, which has no hints for it
+    label = types.label[code] if code in types else "unknown"
+    dtype: np.dtype[Any] = np.dtype(types.dtype[code] if code in types else "V1")
     if dtype.kind not in "iuf" or dtype.itemsize > 8:
-        what = _UNREADABLE_TYPES.get(code, f"unknown code {code}")
+        what = "color voxels" if dtype.fields else "voxels of a type that holds no intensity here"
         raise InputError(
-            f"{name}: voxels of a type that holds no intensity here (datatype: {what})",
-            "Convert it to integers or floats of up to 64 bits.",
+            f"{name}: {what} (datatype {code}, {label})",
+            "Convert it to integers or floats of up to 64 bits, and color to gray levels.",
         )
-    return dtype
-
-
-def _first_voxel(header: Any, name: str) -> int:
-    offset = float(header["vox_offset"])
-    if not (offset.is_integer() and header.single_vox_offset <= offset < 2**31):
-        raise InputError(
-            f"{name}: vox_offset is {offset:g}, which is no place for voxels",
-            "The header is damaged: export the volume again.",
-        )
-    return int(offset)
+    return dtype.newbyteorder(header.endianness)
 
 
 def _rescaled(voxels: Voxels, header: Any, name: str) -> Voxels:
@@ -191,13 +137,11 @@ def _rescaled(voxels: Voxels, header: Any, name: str) -> Voxels:
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0 or not np.isfinite(slope):  # "not set", by the standard
         return voxels
-    if slope == 1 and intercept == 0:
-        return voxels
     if not np.isfinite(intercept):
         raise InputError(
             f"{name}: scl_inter is {intercept} beside scl_slope {slope:g}", "Correct the header."
         )
-    slices = list(voxels.reshape(-1, *voxels.shape[-2:]))
+    slices = voxels.reshape(-1, *voxels.shape[-2:])
     count = len(slices)
     return rescale_slices(slices, [slope] * count, [intercept] * count).reshape(voxels.shape)
 
@@ -262,32 +206,41 @@ def _interval(header: Any, found: tags.Tags) -> float | None:
     return ours if ours is not None and np.float32(ours) == np.float32(seconds) else seconds
 
 
-def _extension(start: bytes, header: Any) -> tags.Tags:
-    """Our text among the header's extensions.
+def write_nifti(volume: Volume, path: Path, monitor: Monitor, parts: Iterable[Voxels]) -> None:
+    """Write NIfTI-1, compressed where the name ends in .gz; sform and qform hold the geometry.
 
-    start: the file up to its first voxel, or as far as it was read.
-    nibabel raises for the first extension that it cannot read, such as one in DICOM with implicit
-    VRs or with a wrong length. Here those before it still count, and no length is trusted.
+    Args:
+        volume: shape, type, geometry and tags; its voxels are not used.
+        path: the file to write to.
+        monitor: may cancel between slices.
+        parts: the voxels, as runs of slices [n, J, I], all frames in order.
+
+    Raises:
+        OutputError: a side longer than 32767 voxels, or a type that NIfTI does not have.
     """
-    position = header.single_vox_offset
-    if start[position - 4 : position - 3] in (b"", b"\0"):
-        return tags.Tags()
-    while position + 8 <= len(start):
-        size, code = np.frombuffer(start, header.endianness + "i4", 2, position).tolist()
-        if size < 16 or position + size > len(start):
-            break
-        text = start[position + 8 : position + size].rstrip(b"\0")
-        if code == _COMMENT and text.startswith(tags.KEY.encode() + b" "):
-            return tags.from_text(text[len(tags.KEY) + 1 :].decode("ascii", "replace"))
-        position += size
-    return tags.Tags()
+    header = _header_for(volume)
+    with path.open("wb") as file:
+        if path.name.lower().endswith(".gz"):
+            # No name and no time inside: the same volume gives the same bytes.
+            with gzip.GzipFile("", "wb", _GZIP_LEVEL, file, mtime=0) as packed:
+                _write(parts, header, packed, monitor)
+        else:
+            _write(parts, header, file, monitor)
+
+
+def _write(
+    parts: Iterable[Voxels], header: Any, stream: BinaryIO | gzip.GzipFile, monitor: Monitor
+) -> None:
+    header.write_to(stream)
+    for part in parts:
+        for plane in part:
+            monitor.check()
+            stream.write(plane.astype(plane.dtype.newbyteorder("<"), copy=False).tobytes())
 
 
 def _header_for(volume: Volume) -> Any:
     nib = require("nibabel", purpose="Writing NIfTI")
     dtype, affine = volume.dtype.newbyteorder("="), volume.geometry.affine_ras
-    if dtype.kind not in "iuf" or not 1 <= dtype.itemsize <= 8 or dtype == np.float16:
-        raise OutputError(f"NIfTI holds no voxels of type {dtype}", "Write .nrrd, or convert.")
     if max(volume.shape) > np.iinfo(np.int16).max:
         raise OutputError(
             f"NIfTI holds up to 32767 voxels along an axis, the shape is {volume.shape}",

@@ -1,13 +1,12 @@
 """Files into a folder: prepared in a hidden folder, then all of them in place, or none.
 
-    .medenhance-XXXXXXXX/    an owned folder, in the target, or beside one that is new or empty
-        new/                 what is to be there
-        old/                 what made room for it
-        moves.json           while files are on their way: from here on all can be put back
+    .medenhance-XXXXXXXX/    hidden (see `atomic`), in the target, or beside a new or empty one
+        new/                 the files that are to be there
+        moves.json           while they are on their way: which old ones they leave no room for
 
-A folder that is new or empty gets its content by one rename. Else each file is moved. If the
-process is killed meanwhile, `moves.json` stays without an owner, and `recover` puts all back before
-the next writing.
+A folder that is new or empty gets its content by one rename. Else each file is moved. From the
+moment that `moves.json` is there, all of them come: if the process is killed meanwhile, `recover`
+moves the rest before the next writing.
 """
 
 from __future__ import annotations
@@ -19,15 +18,24 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from MedEnhanceLib.errors import OutputError
-from MedEnhanceLib.io.atomic import flush_folder, output_error
-from MedEnhanceLib.runtime.locks import make_owned, remove_owned, remove_unborn, take_over
+from MedEnhanceLib.io.atomic import (
+    MOVES,
+    PREFIX,
+    flush_folder,
+    hidden_folder,
+    hidden_folders,
+    is_moving,
+    output_error,
+    remove_abandoned,
+)
+from MedEnhanceLib.runtime.locks import remove_owned, take_over
 from MedEnhanceLib.runtime.progress import Monitor
 
-PREFIX = ".medenhance-"
-_NEW, _OLD, _MOVES = "new", "old", "moves.json"
+__all__ = ["PREFIX", "Staging", "holds", "is_moving", "recover", "refuse_no_folder", "staging_for"]
+_NEW = "new"
 
 
 class Staging:
@@ -42,20 +50,17 @@ class Staging:
         """Move the files in `new`, already flushed, into the target.
 
         Args:
-            making_room: files below the target that are removed.
+            making_room: files in the target that are removed.
         Raises:
-            OutputError: also if a file of the same name exists and is not in `making_room`; then
-                everything is as before.
+            OutputError: a file of the same name exists and is not in `making_room`, or the folder
+                was filled meanwhile: then everything is as before.
         """
-        real = self._target.resolve()
-        gone = [(path.parent.resolve() / path.name).relative_to(real) for path in making_room]
-        for folder in (self.new, *(path for path in self.new.rglob("*") if path.is_dir())):
-            flush_folder(folder)
+        flush_folder(self.new)
         try:
-            if self._folder.parent == real:
-                _move_each(self._folder, gone)
+            if self._folder.parent == self._target.resolve():
+                _move_each(self._folder, {path.name for path in making_room})
             else:
-                _move_whole(self.new, real)
+                _move_whole(self.new, self._target.resolve())
         except OSError as cause:
             raise output_error(self._target, cause) from cause
 
@@ -72,7 +77,7 @@ def refuse_no_folder(target: Path) -> None:
 def staging_for(target: Path, monitor: Monitor | None = None) -> Iterator[Staging]:
     """Yield a place to prepare files for `target`; it is removed at the end.
 
-    What a killed process left there by an earlier writing is put back first.
+    What a killed process had begun there is put in order first.
 
     Args:
         target: the folder to write into; it need not exist yet, its parent must.
@@ -82,66 +87,52 @@ def staging_for(target: Path, monitor: Monitor | None = None) -> Iterator[Stagin
     """
     recover(target, monitor)
     try:
-        folder, lock = make_owned(PREFIX, _place(target.resolve()))
+        place = _place(target.resolve())
     except OSError as cause:
         raise output_error(target, cause) from cause
-    try:
+    with hidden_folder(place, target) as folder:
         try:
             staging = Staging(target, folder)
         except OSError as cause:
             raise output_error(target, cause) from cause
         yield staging
-    finally:
-        if is_moving(folder):  # undoing it failed too: nothing of it may be lost
-            if lock is not None:
-                lock.release()
-        else:
-            remove_owned(folder, lock)
 
 
 def recover(target: Path, monitor: Monitor | None = None) -> None:
-    """Undo writings in and beside `target` whose process was killed, with a warning for each."""
+    """Put writings in and beside `target` in order whose process was killed, with warnings.
+
+    One that was moving its files is completed; of others nothing is left.
+    """
     monitor = monitor or Monitor()
     real = target.resolve()
     for place in (real.parent, real):
-        for folder in _stagings(place):
+        for folder in filter(is_moving, hidden_folders(place)):
             lock = take_over(folder)
             if lock is None:
-                remove_unborn(folder)
                 continue
-            was_moving = is_moving(folder)
             try:
-                _put_back(folder)
+                _finish(folder)
             except (OSError, ValueError) as cause:
-                monitor.warn(
-                    f"{place}: what was there before an earlier writing, which was stopped midway, "
-                    f"lies in {folder} and cannot be put back: {cause}"
-                )
                 lock.release()
+                monitor.warn(
+                    f"{place}: an earlier writing was stopped midway; the rest of its files lies "
+                    f"in {folder} and cannot be moved: {cause}"
+                )
                 continue
             remove_owned(folder, lock)
-            after = "; the folder is as it was before" if was_moving else ""
             monitor.warn(
-                f"{place}: an earlier writing was stopped midway; what it left "
-                f"({folder.name}) was removed{after}"
+                f"{place}: an earlier writing was stopped midway; the rest of its files was moved "
+                f"here from {folder.name}"
+            )
+        for folder in remove_abandoned(place):
+            monitor.warn(
+                f"{place}: an earlier writing was stopped; what it left ({folder.name}) was removed"
             )
 
 
 def holds(folder: Path) -> list[Path]:
-    """The entries of a folder, sorted by name, without hidden staging folders."""
+    """The entries of a folder, sorted by name, without hidden ones of writers."""
     return sorted(path for path in folder.iterdir() if not path.name.startswith(PREFIX))
-
-
-def is_moving(staging: Path) -> bool:
-    """Whether its files are being moved."""
-    return (staging / _MOVES).is_file()
-
-
-def _stagings(place: Path) -> list[Path]:
-    try:
-        return sorted(path for path in place.glob(f"{PREFIX}*") if path.is_dir())
-    except OSError:
-        return []
 
 
 def _place(target: Path) -> Path:
@@ -175,74 +166,37 @@ def _move_whole(new: Path, target: Path) -> None:
     flush_folder(target.parent)
 
 
-def _move_each(staging: Path, gone: list[Path]) -> None:
-    target, new = staging.parent, staging / _NEW
-    names = sorted(path.relative_to(new) for path in new.rglob("*") if not path.is_dir())
-    made = [
-        path.relative_to(new)
-        for path in sorted(new.rglob("*"))
-        if path.is_dir() and not (target / path.relative_to(new)).exists()
-    ]
-    _write_moves(staging, new=names, old=gone, made=made)
-    try:
-        for name in gone:
-            _shift(target / name, staging / _OLD / name)
-        for name in names:
-            if os.path.lexists(target / name):  # another program wrote it meanwhile
-                raise FileExistsError(errno.EEXIST, f"{name} exists by now", str(target / name))
-            _shift(new / name, target / name)
-        for folder in {(target / name).parent for name in names}:
-            flush_folder(folder)
-        (staging / _MOVES).unlink()  # this moment it is done
-    except BaseException:
-        _put_back(staging)
-        raise
-    flush_folder(staging)
-
-
-def _write_moves(staging: Path, **names: list[Path]) -> None:
-    moves = {kind: [name.as_posix() for name in of_kind] for kind, of_kind in names.items()}
-    with (staging / f"{_MOVES}.part").open("w", encoding="utf-8") as stream:
-        json.dump(moves, stream)
+def _move_each(folder: Path, making_room: set[str]) -> None:
+    new = {path.name for path in (folder / _NEW).iterdir()}
+    for name in sorted(new - making_room):
+        if os.path.lexists(folder.parent / name):  # another program wrote it meanwhile
+            raise FileExistsError(errno.EEXIST, f"{name} exists by now", str(folder.parent / name))
+    with (folder / f"{MOVES}.part").open("w", encoding="utf-8") as stream:
+        json.dump(sorted(making_room - new), stream)
         stream.flush()
         os.fsync(stream.fileno())
-    Path(stream.name).rename(staging / _MOVES)
-    flush_folder(staging)
+    Path(stream.name).rename(folder / MOVES)
+    flush_folder(folder)
+    _finish(folder)
 
 
-def _put_back(staging: Path) -> None:
-    """Undo what was moved so far. Raises OSError, and ValueError if the record is damaged."""
-    if not is_moving(staging):
-        return
-    moves = json.loads((staging / _MOVES).read_text(encoding="utf-8"))
-    target = staging.parent
-    for name in _checked(moves, "new"):
-        if not (staging / _NEW / name).exists() and os.path.lexists(target / name):
-            _shift(target / name, staging / _NEW / name)
-    for name in _checked(moves, "old"):
-        if os.path.lexists(staging / _OLD / name):
-            if os.path.lexists(target / name):
-                raise FileExistsError(errno.EEXIST, f"{name} exists by now")
-            _shift(staging / _OLD / name, target / name)
-    for name in reversed(_checked(moves, "made")):
-        with contextlib.suppress(OSError):
-            (target / name).rmdir()
-    flush_folder(target)
-    (staging / _MOVES).unlink()
+def _finish(folder: Path) -> None:
+    """Move what is still in `new`, and remove what it leaves no room for.
 
-
-def _checked(moves: object, kind: str) -> list[str]:
-    """The names of a kind, if all of them lie inside the folder; else ValueError."""
-    names = moves.get(kind) if isinstance(moves, dict) else None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise ValueError(f"{_MOVES} is damaged")
+    Raises OSError, and ValueError if the record is damaged or names a place elsewhere.
+    """
+    target, names = folder.parent, json.loads((folder / MOVES).read_text(encoding="utf-8"))
+    if not isinstance(names, list) or not all(_is_plain(name) for name in names):
+        raise ValueError(f"{MOVES} is damaged")
+    for path in sorted((folder / _NEW).iterdir()):
+        path.replace(target / path.name)
     for name in names:
-        path = PurePath(name)
-        if path.is_absolute() or path.drive or ".." in path.parts or not path.parts:
-            raise ValueError(f"{_MOVES} is damaged")
-    return names
+        (target / name).unlink(missing_ok=True)
+    flush_folder(target)
+    (folder / MOVES).unlink()  # this moment it is done
+    flush_folder(folder)
 
 
-def _shift(path: Path, to: Path) -> None:
-    to.parent.mkdir(parents=True, exist_ok=True)
-    path.rename(to)
+def _is_plain(name: object) -> bool:
+    """Whether it is the name of an entry of a folder, and leads nowhere else."""
+    return isinstance(name, str) and name not in ("", "..") and Path(name).name == name

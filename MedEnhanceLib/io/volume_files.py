@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,12 +14,12 @@ from MedEnhanceLib.core.slabs import blank, extremes, slabs
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import ConfigError, EndingError, InputError, OutputError
 from MedEnhanceLib.io import tags
-from MedEnhanceLib.io.atomic import atomic_write, refuse_existing
+from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.io.describe import finite_parts, refuse_not_finite
 from MedEnhanceLib.io.dicom import Repairs, is_dicom, is_source, load_dicom
 from MedEnhanceLib.io.nifti import read_nifti, write_nifti
 from MedEnhanceLib.io.nrrd_metaimage import read_itk, write_itk
-from MedEnhanceLib.io.voxels import input_error, refuse_pipe
+from MedEnhanceLib.io.voxels import refuse_pipe
 from MedEnhanceLib.runtime.progress import Monitor
 
 _READERS = {
@@ -88,11 +87,8 @@ def load(
     """
     path, monitor = Path(path), monitor or Monitor()
     refuse_pipe(path)
-    try:
-        is_folder, size = path.is_dir(), path.stat().st_size
-    except OSError as cause:
-        raise input_error(path, cause) from cause
-    if size == 0 and not is_folder:
+    is_folder = path.is_dir()
+    if not is_folder and path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes)", "Copy or download the file again.")
     ending = ending_of(path)
     read = _READERS.get(ending)
@@ -140,11 +136,7 @@ def save(
         OutputError: an unknown ending, an existing file, no permission, no space.
         InputError: voxels that are not finite.
     """
-    path = Path(path)
-    _check_ending(path)
-    refuse_existing(path, overwrite)
-    refuse_not_finite(volume)
-    _write(volume, slabs(volume.voxels), path, overwrite, monitor)
+    save_slabs(volume, slabs(volume.voxels), path, overwrite=overwrite, monitor=monitor)
 
 
 def save_slabs(
@@ -168,40 +160,28 @@ def save_slabs(
         OutputError, InputError: as `save`.
     """
     path = Path(path)
-    _check_ending(path)
-    _write(outline, finite_parts(parts, outline), path, overwrite, monitor)
-
-
-def _write(
-    outline: Volume,
-    parts: Iterable[Voxels],
-    path: Path,
-    overwrite: bool,
-    monitor: Monitor | None,
-) -> None:
-    outline = outline.with_voxels(blank(outline.shape, _writable(outline.dtype)))
-    widened = (part.astype(outline.dtype, copy=False) for part in parts)
-    write = _check_ending(path)
-    with atomic_write(path, overwrite=overwrite) as temporary:
-        write(outline, temporary, monitor or Monitor(), widened)
-
-
-def _check_ending(path: Path) -> Callable[..., None]:
-    """The function that writes files with this ending; EndingError if there is none."""
     write = _WRITERS.get(ending_of(path))
     if write is None:
         raise EndingError(
             f"{path.name}: volumes cannot be written as {ending_of(path) or 'a name without end'}",
             f"Use one of: {', '.join(WRITABLE)}.",
         )
-    return write
+    dtype = np.dtype(_WIDER.get(outline.dtype.name, outline.dtype))
+    if dtype.itemsize > np.dtype(np.float64).itemsize:
+        raise OutputError(
+            f"no file format here holds voxels of type {dtype}", "Convert to float64."
+        )
+    header = outline.with_voxels(blank(outline.shape, dtype))
+    widened = (part.astype(dtype, copy=False) for part in finite_parts(parts, outline))
+    with atomic_write(path, overwrite=overwrite) as temporary:
+        write(header, temporary, monitor or Monitor(), widened)
 
 
 def _meaning(volume: Volume, found: tags.Tags, modality: str | None, monitor: Monitor) -> Volume:
     """Add modality, units and history: from the user, else the header, else guessed."""
     chosen, name = modality or found.modality, Path(volume.source).name
     if chosen is None:
-        chosen = guess_modality(volume)
+        chosen = guess_modality(volume.voxels, volume.geometry.spacing)
     elif modality == "CT" and found.modality is None and extremes(volume.voxels)[0] >= 0:
         monitor.warn(f"{name}: {_NO_HU}", about="CT without a value below 0")
     return dataclasses.replace(
@@ -213,11 +193,3 @@ def _meaning(volume: Volume, found: tags.Tags, modality: str | None, monitor: Mo
         lossy=found.lossy,
         source=found.source or volume.source,
     )
-
-
-def _writable(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    if dtype.itemsize > np.dtype(np.float64).itemsize:
-        raise OutputError(
-            f"no file format here holds voxels of type {dtype}", "Convert to float64."
-        )
-    return np.dtype(_WIDER.get(dtype.name, dtype))

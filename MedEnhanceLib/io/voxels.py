@@ -1,42 +1,52 @@
-"""Voxels of a file: exactly as many as its header declares, rescaled once to intensities."""
+"""Voxels of a file: exactly as many as its header declares, rescaled once to intensities.
+
+Read here and not by nibabel and SimpleITK, which read the headers, because of what those lack:
+ITK returns garbage for a MetaImage whose compressed voxels are damaged, and accepts a NRRD file
+without its checksum; nibabel does not reach the checksum of a .nii.gz; neither unpacks to a disk,
+so that large volumes pass through little memory, nor can be canceled.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import gzip
 import math
 import stat
 import tempfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from MedEnhanceLib.core.slabs import LARGE_BYTES, slabs
+from MedEnhanceLib.core import slabs
 from MedEnhanceLib.errors import DeviceMemoryError, InputError
 from MedEnhanceLib.io.atomic import output_error
 from MedEnhanceLib.runtime.progress import Monitor
 
-Compression = Literal["none", "gzip", "zlib"]
 _PIECE = 1 << 20
 _COPY_AGAIN = "Copy or download the file again."
 #: Deflate cannot do better: a header that declares more than this is damaged.
 _LARGEST_RATIO = 1032
+#: For zlib: the data begin with a header of gzip or of zlib.
+_ANY_HEADER = zlib.MAX_WBITS | 32
 
 
 @contextlib.contextmanager
 def readable(path: Path) -> Iterator[BinaryIO]:
-    """Open `path` for reading; raise InputError with its name if that fails."""
+    """Open `path` for reading; raise InputError with its name if that, or unpacking it, fails."""
     try:
         with path.open("rb") as stream:
             yield stream
     except OSError as cause:
         raise input_error(path, cause) from cause
+    except zlib.error as cause:
+        raise InputError(
+            f"{path.name} is damaged: its compressed data does not unpack ({cause})", _COPY_AGAIN
+        ) from cause
 
 
 def refuse_pipe(path: Path) -> None:
@@ -86,22 +96,24 @@ def input_error(path: Path, cause: OSError) -> InputError:
     return InputError(f"{path} cannot be read: {cause.strerror or cause}", "Copy the file again.")
 
 
-def compression_of(path: Path) -> Compression:
-    """Decided by the file's first bytes, not by its name."""
+def is_gzip(path: Path) -> bool:
+    """Whether a file is compressed; its first bytes decide, not its name."""
     with readable(path) as stream:
-        return "gzip" if stream.read(2) == b"\x1f\x8b" else "none"
+        return stream.read(2) == b"\x1f\x8b"
 
 
-def read_start(path: Path, count: int, compression: Compression = "none") -> bytes:
+def read_start(path: Path, count: int, *, is_packed: bool = False) -> bytes:
     """The first `count` bytes, unpacked; fewer where the file ends before."""
     with readable(path) as stream:
+        if not is_packed:
+            return stream.read(count)
         start = b""
-        pieces = _pieces(stream, path, compression, strict=False)
-        for piece in pieces:
-            start += piece
-            if len(start) >= count:
-                break
-    return start[:count]
+        with contextlib.suppress(EOFError):
+            for piece in _unpacked(stream, count):
+                start += piece
+                if len(start) >= count:
+                    break
+        return start[:count]
 
 
 @dataclass(frozen=True)
@@ -112,7 +124,7 @@ class Payload:
         path: the file.
         shape: in voxels, slowest axis first.
         dtype: with the file's byte order.
-        compression: of the data from `begin` on.
+        is_packed: whether the data from `begin` on are compressed, by zlib or gzip.
         begin: the byte of the file where the (compressed) data begins.
         skip: uncompressed bytes from there to the first voxel; a .nii.gz packs its header too.
     """
@@ -120,7 +132,7 @@ class Payload:
     path: Path
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    compression: Compression
+    is_packed: bool
     begin: int = 0
     skip: int = 0
 
@@ -149,134 +161,88 @@ def read_voxels(
         InputError: the file is cut short or damaged.
         DeviceMemoryError: they do not fit into memory.
     """
-    _refuse_impossible(payload)
-    if scratch is not None and payload.nbytes >= LARGE_BYTES:
-        return _on_disk(payload, scratch, monitor)
-    voxels = _empty(payload)
-    target, filled = voxels.reshape(-1).view(np.uint8).data, 0
-    for piece in _voxel_bytes(payload, monitor):
-        target[filled : filled + len(piece)] = piece
-        filled += len(piece)
+    path, begin = payload.path, payload.begin + payload.skip
+    size = path.stat().st_size - payload.begin
+    if not payload.is_packed and size < payload.skip + payload.nbytes:
+        raise _cut_short(payload, max(0, size - payload.skip))
+    if size * _LARGEST_RATIO < payload.nbytes:
+        raise InputError(
+            f"{path.name} is cut short or damaged: its header declares {payload.nbytes} bytes of "
+            f"voxels, which {size} compressed bytes cannot hold",
+            _COPY_AGAIN,
+        )
+    is_as_it_is = payload.dtype.isnative and not payload.is_packed
+    if scratch is not None and payload.nbytes >= slabs.LARGE_BYTES and is_as_it_is:
+        return np.memmap(path, payload.dtype, "r", begin, payload.shape)
+    voxels = _room_for(payload, scratch)
+    _fill(voxels, payload, monitor)
     if payload.dtype.isnative:
         return voxels
     return voxels.byteswap(inplace=True).view(payload.dtype.newbyteorder("="))
 
 
-def _on_disk(payload: Payload, scratch: Path, monitor: Monitor) -> npt.NDArray[Any]:
-    """The voxels in the file itself, or in an unnamed file that is removed with the array."""
-    native = payload.dtype.newbyteorder("=")
-    if payload.compression == "none":
-        begin = payload.begin + payload.skip
-        mapped = np.memmap(payload.path, payload.dtype, "r", begin, payload.shape)
-        if payload.dtype.isnative:
-            return mapped
-        swapped = (part.astype(native).tobytes() for part in slabs(mapped))
-        return _unpacked_to(scratch, swapped, native, payload, monitor)
-    voxels = _unpacked_to(scratch, _voxel_bytes(payload, monitor), payload.dtype, payload, monitor)
-    return voxels if payload.dtype.isnative else voxels.astype(native)
-
-
-def _unpacked_to(
-    folder: Path,
-    pieces: Iterable[bytes],
-    dtype: np.dtype[Any],
-    payload: Payload,
-    monitor: Monitor,
-) -> npt.NDArray[Any]:
+def _room_for(payload: Payload, scratch: Path | None) -> npt.NDArray[Any]:
     try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            for piece in pieces:
-                monitor.check()
-                file.write(piece)
-            file.flush()
-            return np.memmap(file, dtype, "r", 0, payload.shape)
-    except OSError as cause:
-        raise output_error(folder / payload.path.name, cause) from cause
-
-
-def _voxel_bytes(payload: Payload, monitor: Monitor) -> Iterator[bytes]:
-    """The bytes of the voxels, up to the checksum; InputError if there are too few."""
-    missing, skip = payload.nbytes, payload.skip
-    with readable(payload.path) as stream:
-        stream.seek(payload.begin)
-        for piece in _pieces(stream, payload.path, payload.compression):
-            monitor.check()
-            used = piece[skip : skip + missing]
-            skip = max(0, skip - len(piece))
-            missing -= len(used)
-            yield used
-            if not missing and payload.compression == "none":
-                break
-    if missing:
-        raise _cut_short(payload.path, payload.nbytes, payload.nbytes - missing)
-
-
-def _empty(payload: Payload) -> npt.NDArray[Any]:
-    try:
-        return np.empty(payload.shape, payload.dtype)
+        return slabs.empty(payload.shape, payload.dtype, scratch)
     except (MemoryError, ValueError) as cause:  # ValueError: more than an array can ever have
         raise DeviceMemoryError(
             f"{payload.path.name}: its voxels need {payload.nbytes / 2**30:.1f} GiB of memory",
             "Close other programs, or crop the volume.",
         ) from cause
+    except OSError as cause:
+        raise output_error((scratch or Path()) / payload.path.name, cause) from cause
 
 
-def _refuse_impossible(payload: Payload) -> None:
-    size = payload.path.stat().st_size - payload.begin
-    if payload.compression == "none" and size < payload.skip + payload.nbytes:
-        raise _cut_short(payload.path, payload.nbytes, max(0, size - payload.skip))
-    if size * _LARGEST_RATIO < payload.nbytes:
-        raise InputError(
-            f"{payload.path.name} is cut short or damaged: its header declares "
-            f"{payload.nbytes} bytes of voxels, which {size} compressed bytes cannot hold",
-            _COPY_AGAIN,
-        )
+def _fill(voxels: npt.NDArray[Any], payload: Payload, monitor: Monitor) -> None:
+    """Read the voxels' bytes into an array; InputError if there are too few."""
+    target, skip, filled = voxels.reshape(-1).view(np.uint8), payload.skip, 0
+    count = payload.skip + payload.nbytes
+    with readable(payload.path) as stream:
+        stream.seek(payload.begin)
+        try:
+            for piece in _unpacked(stream, count) if payload.is_packed else _plain(stream, count):
+                monitor.check()
+                part = np.frombuffer(piece, np.uint8)[skip : skip + payload.nbytes - filled]
+                skip = max(0, skip - len(piece))
+                target[filled : filled + len(part)] = part
+                filled += len(part)
+                slabs.let_go(voxels)
+        except EOFError:
+            raise _cut_short(payload, filled) from None
+    if filled < payload.nbytes:  # it was written to meanwhile
+        raise _cut_short(payload, filled)
 
 
-def _cut_short(path: Path, expected: int, found: int) -> InputError:
+def _cut_short(payload: Payload, size: int) -> InputError:
     return InputError(
-        f"{path.name} is cut short: its header declares {expected} bytes of voxels, "
-        f"it holds {found}",
+        f"{payload.path.name} is cut short: its header declares {payload.nbytes} bytes of voxels, "
+        f"it holds {size}{' and no checksum' if size == payload.nbytes else ''}",
         _COPY_AGAIN,
     )
 
 
-def _pieces(
-    stream: BinaryIO, path: Path, compression: Compression, *, strict: bool = True
-) -> Iterator[bytes]:
-    try:
-        yield from _unpacked(stream, compression)
-    except EOFError:
-        if strict:
-            raise InputError(
-                f"{path.name} is cut short: its compressed data ends too early",
-                _COPY_AGAIN,
-            ) from None
-    except (gzip.BadGzipFile, zlib.error) as cause:
-        raise InputError(
-            f"{path.name} is damaged: its compressed data does not unpack ({cause})",
-            _COPY_AGAIN,
-        ) from cause
+def _plain(stream: BinaryIO, count: int) -> Iterator[bytes]:
+    while count > 0 and (piece := stream.read(min(count, _PIECE))):
+        count -= len(piece)
+        yield piece
 
 
-def _unpacked(stream: BinaryIO, compression: Compression) -> Iterator[bytes]:
-    """Plain bytes, up to the checksum; EOFError where compressed data end before it."""
-    if compression == "none":
-        while piece := stream.read(_PIECE):
-            yield piece
-    elif compression == "gzip":
-        # read1: what was unpacked before the end of a truncated file, such as a header, counts.
-        unpacked = gzip.GzipFile(fileobj=stream, mode="rb")
-        while piece := unpacked.read1(_PIECE):
-            yield piece
-    else:
-        unpacker = zlib.decompressobj()
-        while not unpacker.eof:
-            packed = unpacker.unconsumed_tail or stream.read(_PIECE)
-            piece = unpacker.decompress(packed, _PIECE)
-            if not packed and not piece:
-                raise EOFError
-            yield piece
+def _unpacked(stream: BinaryIO, count: int) -> Iterator[bytes]:
+    """At least `count` bytes of zlib data, or of members of gzip, up to the checksum after them.
+
+    Raises EOFError where the data end before, zlib.error where they are damaged.
+    """
+    unpacker, packed = zlib.decompressobj(_ANY_HEADER), b""
+    while count > 0 or not unpacker.eof:
+        if unpacker.eof:  # the next member of gzip
+            packed, unpacker = unpacker.unused_data, zlib.decompressobj(_ANY_HEADER)
+        packed = packed or stream.read(_PIECE)
+        if not packed:
+            raise EOFError
+        piece = unpacker.decompress(packed, _PIECE)
+        packed = unpacker.unconsumed_tail
+        count -= len(piece)
+        yield piece
 
 
 _INTEGERS = tuple(np.dtype(name) for name in ("int16", "uint16", "int32", "uint32", "int64"))

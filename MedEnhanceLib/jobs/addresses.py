@@ -232,7 +232,7 @@ class Outbox:
 
         for folder in self._addresses.values():
             files, root = filesystem(folder)
-            key = f"{root}/{temporary_name(Path('probe'), '')}"
+            key = f"{root}/{temporary_name()}"
             with _store_errors(shown(folder), "written to", OutputError):
                 with files.open(key, "wb") as stream:
                     stream.write(b"medenhance")
@@ -255,7 +255,7 @@ class Outbox:
             for path in waiting:
                 address, size = str(self._address_of(path)), path.stat().st_size
                 files, key = filesystem(address)
-                temporary = f"{key.rpartition('/')[0]}/{temporary_name(path, '')}"
+                temporary = f"{key.rpartition('/')[0]}/{temporary_name()}"
                 unnamed.append((files, temporary, key, shown(address)))
                 with _store_errors(shown(address), "written", OutputError):
                     with path.open("rb") as file, files.open(temporary, "wb") as stream:

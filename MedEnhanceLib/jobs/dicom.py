@@ -105,7 +105,7 @@ def _check_folder(
 ) -> None:
     """Refuse before the long work a folder that DICOM objects could not go into after it.
 
-    What an earlier writing left in it, whose process was killed, is put back first.
+    What an earlier writing left in it, whose process was killed, is put in order first.
     Raises OutputError for a file's name, for an input's own folder, and for a folder that holds
     something, unless it may be added to.
     """

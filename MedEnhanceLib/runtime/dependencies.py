@@ -49,8 +49,8 @@ class Package:
 
 
 #: Sizes of the wheels for Linux and Python 3.12 in 2026; on other systems only PyTorch's differs
-#: much (see torch_megabytes). The requirements are those of pyproject.toml (tested). PyTorch brings
-#: filelock and Jinja2 along, and Slicer psutil.
+#: much (see _TORCH_MEGABYTES). The requirements are those of pyproject.toml (tested). PyTorch
+#: brings filelock and Jinja2 along, and Slicer psutil.
 _PACKAGES = (
     Package("numpy>=1.26", "numpy", "voxels", 16),
     Package("SimpleITK>=2.4", "SimpleITK", "NRRD and MetaImage, N4", 53),
@@ -77,9 +77,8 @@ _IN_SLICER = ("", "reports", "dicom")
 #: import name → pip's name, where they differ.
 PIP_NAMES = {p.module: p.name for p in _PACKAGES if p.module != p.name}
 PIP_NAMES["dask.distributed"] = PIP_NAMES["distributed"]
-#: PyTorch with its dependencies: (what `pip install torch` downloads, the build for the CPU alone).
-#: On Linux the first includes NVIDIA's libraries: measured 915 MB and 3.2 GB of them.
-_TORCH_MEGABYTES = {"linux": (4100, 200), "win32": (130, 130), "darwin": (90, 90)}
+#: What `pip install torch` downloads; on Linux with NVIDIA's libraries, measured 915 MB and 3.2 GB.
+_TORCH_MEGABYTES = {"linux": 4100, "win32": 130, "darwin": 90}
 
 
 def packages() -> list[Package]:
@@ -103,25 +102,15 @@ def package_rows() -> list[dict[str, object]]:
     ]
 
 
-def missing(compute_on: str = "auto") -> list[Package]:
-    """What the module in Slicer installs or updates; nothing while no essential one is missing.
-
-    Args:
-        compute_on: "auto" for the size of PyTorch's default build, "cpu" for its smaller one.
-    """
-    sizes = {"torch": torch_megabytes(compute_on)}
+def missing() -> list[Package]:
+    """What the module in Slicer installs or updates; nothing while no essential one is missing."""
+    torch = _TORCH_MEGABYTES.get(sys.platform, _TORCH_MEGABYTES["linux"])
     absent = [
-        replace(package, megabytes=sizes.get(package.name, package.megabytes))
+        replace(package, megabytes=torch) if package.name == "torch" else package
         for package in packages()
         if package.extra in _IN_SLICER and not package.fits
     ]
     return absent if any(package.essential for package in absent) else []
-
-
-def torch_megabytes(compute_on: str = "auto") -> float:
-    """Megabytes that PyTorch downloads on this system; "cpu": the build without GPU libraries."""
-    with_gpu, cpu_alone = _TORCH_MEGABYTES.get(sys.platform, _TORCH_MEGABYTES["linux"])
-    return cpu_alone if compute_on == "cpu" else with_gpu
 
 
 def require(module: str, *, purpose: str) -> ModuleType:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.runtime.dependencies import require
@@ -38,8 +41,6 @@ _LOST_WORDS = (
     "unspecified launch failure",
     "no cuda gpus are available",
 )
-
-
 #: The choices of a device, for help.
 DEVICES = "auto, cpu, cuda, cuda:N or mps"
 
@@ -62,27 +63,16 @@ def choose_device(requested: str = "auto") -> DeviceChoice:
     """
     torch = require("torch", purpose="Running a model")
     if requested == "auto":
-        unusable = ""
-        if torch.cuda.is_available():
-            name = torch.cuda.get_device_name(0)
-            fault = fault_of("cuda")
-            if not fault:
-                return _with_holder("cuda", f"CUDA device {name}")
-            unusable = f"{name} cannot be used: {fault}; "
-        if torch.backends.mps.is_available():
-            return _with_holder("mps", f"{unusable}Apple GPU (MPS); no CUDA device")
-        count = torch.get_num_threads()
-        threads = "1 thread" if count == 1 else f"{count} threads"
-        return DeviceChoice("cpu", f"{unusable or 'no CUDA device found; '}{threads} of the CPU")
-    kind = requested.partition(":")[0]
-    available = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available() and _index(requested) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available(),
+        return _automatic(torch)
+    kind, _, number = requested.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (number and not (kind == "cuda" and number.isdigit())):
+        raise ConfigError(f"unknown device {requested!r}", f"Use {DEVICES}.")
+    is_there = {
+        "cpu": lambda: True,
+        "cuda": lambda: torch.cuda.is_available() and int(number or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available,
     }
-    if kind not in available:
-        raise ConfigError(f"unknown device {requested!r}", "Use auto, cpu, cuda, cuda:N or mps.")
-    if not available[kind]:
+    if not is_there[kind]():
         raise ConfigError(
             f"the device {requested!r} is not available here",
             "Use auto, which takes the best available one (--device auto; see medenhance doctor).",
@@ -94,6 +84,30 @@ def choose_device(requested: str = "auto") -> DeviceChoice:
             "card (pytorch.org).",
         )
     return _with_holder(requested, "chosen by the user")
+
+
+def _automatic(torch: Any) -> DeviceChoice:
+    if torch.cuda.is_available():
+        name = torch.cuda.get_device_name(0)
+        fault = fault_of("cuda")
+        if not fault:
+            return _with_holder("cuda", f"CUDA device {name}")
+        reason = f"{name} cannot be used: {fault}"
+    elif not has_nvidia_driver():
+        reason = "no graphics card that PyTorch can use"
+    elif torch.version.cuda:
+        reason = "PyTorch cannot use the NVIDIA GPU here (driver too old, or in use)"
+    else:
+        reason = "an NVIDIA GPU is here, but this PyTorch is the build for the CPU alone"
+    if torch.backends.mps.is_available():
+        return _with_holder("mps", "Apple GPU (MPS)")
+    count = torch.get_num_threads()
+    return DeviceChoice("cpu", f"{reason}; {count} thread{'s' * (count > 1)} of the CPU")
+
+
+def has_nvidia_driver() -> bool:
+    """Whether NVIDIA's driver is installed, with or without a PyTorch that can use it."""
+    return Path("/proc/driver/nvidia/version").exists() or bool(shutil.which("nvidia-smi"))
 
 
 def devices_for(requested: str = "auto") -> list[str]:
@@ -144,10 +158,3 @@ def fault_of(name: str) -> str:
 def _with_holder(name: str, reason: str) -> DeviceChoice:
     """The choice; its reason says whether a long job of another process uses the device."""
     return DeviceChoice(name, f"{reason}; a long job works there too" if is_taken(name) else reason)
-
-
-def _index(requested: str) -> int:
-    number = requested.partition(":")[2] or "0"
-    if not number.isdigit():
-        raise ConfigError(f"unknown device {requested!r}", "Use auto, cpu, cuda, cuda:N or mps.")
-    return int(number)

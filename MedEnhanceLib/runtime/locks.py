@@ -20,9 +20,9 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.errors import DependencyError, DeviceBusyError
 from MedEnhanceLib.runtime.dependencies import require
@@ -59,7 +59,7 @@ def make_owned(prefix: str, parent: Path | None = None) -> tuple[Path, FileLock 
     """
     folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     try:
-        lock = _file_lock(folder / LOCK, lambda descriptor: os.write(descriptor, _MARK))
+        lock = _file_lock(folder / LOCK, on_acquired=lambda descriptor: os.write(descriptor, _MARK))
         lock.acquire(timeout=_CLEANER_SECONDS)
     except DependencyError:
         return folder, None
@@ -75,7 +75,7 @@ def take_over(folder: Path) -> FileLock | None:
     """Take the lock of an abandoned folder that `make_owned` made; None for any other folder."""
     with contextlib.suppress(OSError, DependencyError):  # a lock that is held is an OSError, too
         if _is_private(folder) and stat.S_ISREG((folder / LOCK).lstat().st_mode):
-            lock = _file_lock(folder / LOCK, _check_mark)
+            lock = _file_lock(folder / LOCK, on_acquired=_check_mark)
             lock.acquire(blocking=False)
             return lock
     return None
@@ -154,14 +154,19 @@ def hold_gpu(
         DeviceBusyError: none is free and `wait` is False.
         Cancelled: while waiting.
     """
-    monitor = monitor or Monitor()
+    monitor, names = monitor or Monitor(), ", ".join(devices)
     free = _first_free(devices)
+    if free is None and not wait:
+        raise DeviceBusyError(
+            f"the GPU is in use by another long job ({names})",
+            "Wait for it (leave out --no-wait), or choose another device (--device).",
+        )
     if free is None:
-        _report_busy(devices, monitor, wait=wait)
-        while free is None:
+        monitor.warn(f"waiting for the GPU, which another long job has ({names})")
+        monitor.progress(0.0, "waiting for the GPU")
+        while (free := _first_free(devices)) is None:
             monitor.check()
             time.sleep(_POLL_SECONDS)
-            free = _first_free(devices)
         monitor.log(f"{free[0]} is free; going on")
     device, lock = free
     with lock:
@@ -188,12 +193,15 @@ def release_memory(device: str) -> None:
         torch.mps.empty_cache()
 
 
-def _file_lock(path: Path, on_acquired: Callable[[int], object] | None = None) -> FileLock:
+def _file_lock(path: Path, **options: Any) -> FileLock:
     filelock = require("filelock", purpose="Locking files")
-    lock: FileLock = filelock.FileLock(
-        path, thread_local=False, preserve_lock_file=True, on_acquired=on_acquired
-    )
+    lock: FileLock = filelock.FileLock(path, thread_local=False, preserve_lock_file=True, **options)
     return lock
+
+
+def _gpu_lock(path: Path) -> FileLock:
+    """The process's one lock of a card; filelock counts how often it was acquired."""
+    return _file_lock(path, mode=0o666, blocking=False, is_singleton=True)
 
 
 def _check_mark(descriptor: int) -> None:
@@ -211,70 +219,33 @@ def _is_private(folder: Path) -> bool:
 def _is_locked(path: Path) -> bool:
     """Whether a process, this one included, has locked a file; False where there is no file."""
     filelock = require("filelock", purpose="Looking at locks")
+    # Without following a link or waiting for a pipe: others may write there.
+    flags = (getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
     try:
-        with _open_unfollowed(path) as file:
+        with os.fdopen(os.open(path, os.O_RDONLY | sum(flags)), "rb", buffering=0) as file:
             return not filelock.lock_descriptor(file.fileno(), blocking=False)
     except OSError:
         return False
 
 
-def _open_unfollowed(path: Path) -> IO[bytes]:
-    """Open for reading without following a link or waiting for a pipe: others may write there."""
-    flags = (getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
-    return os.fdopen(os.open(path, os.O_RDONLY | sum(flags)), "rb", buffering=0)
-
-
 def _first_free(
     devices: Sequence[str],
 ) -> tuple[str, contextlib.AbstractContextManager[object]] | None:
-    """The first device that could be locked, with a context that releases it at its end."""
+    """The first device that no other process has, with a context that releases it at its end."""
     for device in devices:
-        lock = _lock_device(device)
-        if lock is not None:
-            return device, lock
+        path = _gpu_file(device)
+        if path is None:
+            return device, contextlib.nullcontext()
+        filelock = require("filelock", purpose="Sharing a GPU")
+        try:
+            return device, _gpu_lock(path).acquire()
+        except filelock.Timeout:
+            continue
+        except OSError:
+            # Where no file can be made (a full or foreign temporary folder) work goes on without
+            # locks: they prevent slow runs and full memory, results do not depend on them.
+            return device, contextlib.nullcontext()
     return None
-
-
-def _lock_device(device: str) -> contextlib.AbstractContextManager[object] | None:
-    """A context that releases the device at its end; None where another process has it."""
-    path = _gpu_file(device)
-    if path is None:
-        return contextlib.nullcontext()
-    filelock = require("filelock", purpose="Sharing a GPU")
-    lock = _gpu_lock(path)
-    try:
-        return lock.acquire()
-    except filelock.Timeout:
-        return None
-    except OSError:
-        # Where no file can be made (a full or foreign temporary folder) work goes on without
-        # locks: they prevent slow runs and full memory, results do not depend on them.
-        return contextlib.nullcontext()
-
-
-def _gpu_lock(path: Path) -> FileLock:
-    """The process's one lock of a card; filelock counts how often it was acquired."""
-    filelock = require("filelock", purpose="Sharing a GPU")
-    lock: FileLock = filelock.FileLock(
-        path,
-        mode=0o666,
-        thread_local=False,
-        blocking=False,
-        is_singleton=True,
-        preserve_lock_file=True,
-    )
-    return lock
-
-
-def _report_busy(devices: Sequence[str], monitor: Monitor, *, wait: bool) -> None:
-    names = ", ".join(devices)
-    if not wait:
-        raise DeviceBusyError(
-            f"the GPU is in use by another long job ({names})",
-            "Wait for it (leave out --no-wait), or choose another device (--device).",
-        )
-    monitor.warn(f"waiting for the GPU, which another long job has ({names})")
-    monitor.progress(0.0, "waiting for the GPU")
 
 
 def _gpu_file(device: str) -> Path | None:

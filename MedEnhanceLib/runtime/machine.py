@@ -8,12 +8,13 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.runtime.device import fault_of
+from MedEnhanceLib.runtime.device import choose_device, fault_of, has_nvidia_driver
 
 #: Unix's nice value of background work.
 _LOW_NICE = 10
@@ -50,74 +51,26 @@ def compute() -> dict[str, Any]:
         "cuda": the version PyTorch was built for, whether it is usable, and whether NVIDIA's driver
         is installed.
     """
-    cpu = {"name": "cpu", "what": _cpu_name(), "total": None, "free": None}
-    facts = torch_facts()
-    if "problem" in facts:
-        cuda = {"built": None, "available": False, "driver": has_nvidia_driver()}
-        what = f"{cpu['what']}; {facts['problem']}"
-        return {"devices": [cpu | {"what": what}], "choice": _without(facts), "cuda": cuda}
-    cuda = {
-        "built": facts["built"],
-        "available": any(row["name"].startswith("cuda") for row in facts["devices"]),
-        "driver": has_nvidia_driver(),
-    }
-    choice = _choice(facts["devices"], cuda)
-    return {"devices": [*facts["devices"], cpu], "choice": choice, "cuda": cuda}
-
-
-def torch_facts() -> dict[str, Any]:
-    """The devices that torch finds; `problem` where torch cannot be used."""
-    if find_spec("torch") is None:
-        return {"problem": "torch cannot be used: it is not installed", "absent": True}
+    devices: list[dict[str, Any]] = []
+    cuda = {"built": None, "available": False, "driver": has_nvidia_driver()}
     try:
-        import torch
+        torch = require("torch", purpose="Running a model")
+        choice = asdict(choose_device("auto"))
     except Exception as cause:  # noqa: BLE001 - a broken driver must not hide the rest
-        return {"problem": f"torch cannot be used: {cause}"}
-    devices = []
-    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        free, total = torch.cuda.mem_get_info(index)
-        name = torch.cuda.get_device_name(index)
-        row = {"name": f"cuda:{index}", "what": name, "total": total, "free": free}
-        devices.append(row | {"needs": _ENHANCING_BYTES, "fault": fault_of(f"cuda:{index}")})
-    if torch.backends.mps.is_available():
-        devices.append({"name": "mps", "what": "Apple GPU", "total": None, "free": None})
-    return {"devices": devices, "built": torch.version.cuda}
-
-
-def has_nvidia_driver() -> bool:
-    """Whether NVIDIA's driver is installed, with or without a PyTorch that can use it."""
-    return Path("/proc/driver/nvidia/version").exists() or bool(shutil.which("nvidia-smi"))
-
-
-def _without(facts: dict[str, Any]) -> dict[str, str]:
-    if facts.get("absent"):
-        reason = "PyTorch is not installed; enhancing and segmenting need it, compression does not"
+        reason = f"PyTorch is installed, but cannot be used: {cause}"
+        if find_spec("torch") is None:
+            reason = "PyTorch is not installed; enhancing and segmenting need it, compression not"
+        choice = {"name": "none", "reason": reason}
     else:
-        reason = f"PyTorch is installed, but {facts['problem']}"
-    return {"name": "none", "reason": reason}
-
-
-def _choice(devices: list[dict[str, Any]], cuda: dict[str, Any]) -> dict[str, str]:
-    """The device that `choose_device` takes, with a reason for users."""
-    if cuda["available"] and not devices[0].get("fault"):
-        first = devices[0]
-        room = f" with {first['total'] / 1e9:.0f} GB" if first["total"] else ""
-        return {"name": "cuda", "reason": f"the NVIDIA GPU {first['what']}{room} can be used"}
-    if any(row["name"] == "mps" for row in devices):
-        return {"name": "mps", "reason": "the Apple GPU can be used"}
-    # PyTorch chooses the number of threads; the log of each run states it.
-    slow = "models run on the CPU"
-    if cuda["available"]:
-        reason = f"{devices[0]['what']} cannot be used: {devices[0]['fault']}; {slow}"
-        return {"name": "cpu", "reason": reason}
-    if not cuda["driver"]:
-        return {"name": "cpu", "reason": f"no graphics card that PyTorch can use; {slow}"}
-    why = (
-        "PyTorch cannot use the NVIDIA GPU here (driver too old, or in use)"
-        if cuda["built"]
-        else "an NVIDIA GPU is here, but this PyTorch is the build for the CPU alone"
-    )
-    return {"name": "cpu", "reason": f"{why}; {slow}"}
+        cuda |= {"built": torch.version.cuda, "available": torch.cuda.is_available()}
+        for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+            name, (free, total) = f"cuda:{index}", torch.cuda.mem_get_info(index)
+            row = {"name": name, "what": torch.cuda.get_device_name(index), "total": total}
+            devices.append(row | {"free": free, "needs": _ENHANCING_BYTES, "fault": fault_of(name)})
+        if torch.backends.mps.is_available():
+            devices.append({"name": "mps", "what": "Apple GPU", "total": None, "free": None})
+    cpu = {"name": "cpu", "what": _cpu_name(), "total": None, "free": None}
+    return {"devices": [*devices, cpu], "choice": choice, "cuda": cuda}
 
 
 def cpu_threads() -> int:

@@ -115,7 +115,7 @@ class RunFolder:
     def _remove_temporary(self) -> None:
         """Remove what a killed run had begun to write; nobody else writes: the lock is held."""
         for entry in [*self.out.glob(f"{PREFIX}*"), *self.out.glob(f"*/{PREFIX}*")]:
-            entry.unlink(missing_ok=True)
+            shutil.rmtree(entry, ignore_errors=True)
 
     def agree(self, run: dict[str, Any]) -> None:
         """Record what defines this run, or compare it with the record that is here.

@@ -124,12 +124,6 @@ def test_one_person_under_two_names_is_found_by_equal_voxels(folder: Path) -> No
         read(Cohort.from_folder(folder))
 
 
-def test_one_path_under_two_names_is_refused_before_reading(tmp_path: Path) -> None:
-    path = tmp_path / "x.nii.gz"
-    with pytest.raises(InputError, match="patients a and b are one person"):
-        Cohort((Patient("a", (path,)), Patient("b", (tmp_path / "." / "x.nii.gz",))))
-
-
 def test_mixed_modalities_are_refused_by_name(folder: Path) -> None:
     io.save(image(77, modality="CT"), folder / "cleo" / "ct.nii.gz")
     with pytest.raises(InputError, match=r"ann, t1.* is MR, but patient cleo, ct.* is CT"):

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,56 +15,59 @@ import pytest
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.kinds import distill, train
-from MedEnhanceLib.runtime import machine
+from MedEnhanceLib.runtime import device, machine
 
 LIBRARY = Path(__file__).resolve().parents[2]
 unix = pytest.mark.skipif(not hasattr(os, "getpriority"), reason="Windows has classes")
-GPU = {"name": "cuda:0", "what": "RTX 4070", "total": 12_000_000_000, "free": 1}
-MPS = {"name": "mps", "what": "Apple GPU", "total": None, "free": None}
 
 
-def test_broken_torch_does_not_hide_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_torch_the_rest_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     found = machine.compute()
-    (cpu,) = found["devices"]
-    assert cpu["name"] == "cpu"
-    assert "torch cannot be used" in cpu["what"]
+    assert [row["name"] for row in found["devices"]] == ["cpu"]
     assert found["choice"]["name"] == "none"
-
-
-def test_without_torch_it_is_said_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "torch", raising=False)
-    monkeypatch.setattr(machine, "find_spec", lambda name: None)
-    choice = machine.compute()["choice"]
-    assert choice["name"] == "none"
-    assert choice["reason"].startswith("PyTorch is not installed")
+    assert found["choice"]["reason"].startswith("PyTorch is not installed")
 
 
 @pytest.mark.parametrize(
-    ("devices", "built", "driver", "name", "words"),
+    ("cards", "mps", "built", "driver", "name", "words"),
     [
-        ([GPU], "12.8", True, "cuda", "RTX 4070 with 12 GB"),
-        ([MPS], None, False, "mps", "Apple GPU"),
-        ([], None, False, "cpu", "no graphics card"),
-        ([], None, True, "cpu", "build for the CPU alone"),
-        ([], "12.8", True, "cpu", "driver too old"),
+        (1, False, "12.8", True, "cuda", "CUDA device RTX"),
+        (0, True, None, False, "mps", "Apple GPU"),
+        (0, False, None, False, "cpu", "no graphics card"),
+        (0, False, None, True, "cpu", "build for the CPU alone"),
+        (0, False, "12.8", True, "cpu", "driver too old"),
     ],
 )
 def test_the_choice_has_a_reason(
-    devices: list[dict[str, Any]],
+    cards: int,
+    mps: bool,
     built: str | None,
     driver: bool,
     name: str,
     words: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(machine, "torch_facts", lambda: {"devices": devices, "built": built})
-    monkeypatch.setattr(machine, "has_nvidia_driver", lambda: driver)
+    torch = SimpleNamespace(
+        cuda=SimpleNamespace(
+            is_available=lambda: bool(cards),
+            device_count=lambda: cards,
+            get_device_name=lambda _: "RTX",
+            mem_get_info=lambda _: (1, 12_000_000_000),
+        ),
+        backends=SimpleNamespace(mps=SimpleNamespace(is_available=lambda: mps)),
+        version=SimpleNamespace(cuda=built),
+        get_num_threads=lambda: 2,
+    )
+    for module in (machine, device):
+        monkeypatch.setattr(module, "require", lambda *_, **__: torch)
+        monkeypatch.setattr(module, "has_nvidia_driver", lambda: driver)
+        monkeypatch.setattr(module, "fault_of", lambda _: "")
     found = machine.compute()
     assert found["choice"]["name"] == name
     assert words in found["choice"]["reason"]
     assert found["devices"][-1]["name"] == "cpu"
-    assert found["cuda"] == {"built": built, "available": devices == [GPU], "driver": driver}
+    assert found["cuda"] == {"built": built, "available": cards == 1, "driver": driver}
 
 
 def printed_by(code: str) -> Any:

@@ -48,7 +48,8 @@ def write_objects(
     Returns:
         The files in the order of the datasets.
     Raises:
-        OutputError: nothing was written, everything is as before.
+        OutputError: everything is as before; after an error while files move, the next writing
+            into the folder moves the rest first.
     """
     monitor = monitor or Monitor()
     folder = Path(os.path.abspath(folder))  # noqa: PTH100 - resolve() would follow links

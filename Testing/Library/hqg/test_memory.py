@@ -14,7 +14,6 @@ from Library.hqg.conftest import make_head, model  # noqa: F401
 from MedEnhanceLib.core import slabs
 from MedEnhanceLib.hqg import EnhanceConfig, enhance
 from MedEnhanceLib.io import load, save
-from MedEnhanceLib.io import voxels as io_voxels
 from MedEnhanceLib.jobs import JobSpec, run_job
 
 #: Of int16, two bytes each are input and result.
@@ -81,8 +80,7 @@ def test_a_job_keeps_large_volumes_in_files(
         made.append(empty(*arguments))
         return made[-1]
 
-    for module in (slabs, io_voxels):
-        monkeypatch.setattr(module, "LARGE_BYTES", 1000)
+    monkeypatch.setattr(slabs, "LARGE_BYTES", 1000)
     monkeypatch.setattr("MedEnhanceLib.hqg.infer.empty", watched)
     params = {"input": str(tmp_path / "input.nrrd"), "output": str(tmp_path / "output.nrrd")}
     run_job(JobSpec("enhance", params | {"config": fields}))

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +29,8 @@ def test_result_takes_its_place_only_on_a_clean_exit(tmp_path: Path) -> None:
     with atomic_write(target, overwrite=False) as temporary:
         temporary.write_bytes(b"new")
         assert not target.exists()
-        assert temporary.parent == tmp_path
+        assert temporary.parent.parent == tmp_path
+        assert temporary.suffix == ".bin"
     assert target.read_bytes() == b"new"
     assert files_in(tmp_path) == ["a.bin"]
 
@@ -46,65 +51,41 @@ def test_failure_leaves_the_old_file_and_nothing_else(
     assert files_in(tmp_path) == ["a.bin"]
 
 
-def test_existing_file_is_refused_and_untouched(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_there_before", [True, False])
+def test_another_programs_file_is_never_overwritten(tmp_path: Path, is_there_before: bool) -> None:
     target = tmp_path / "a.bin"
-    target.write_bytes(b"old")
+    if is_there_before:
+        target.write_bytes(b"theirs")
     with (
         pytest.raises(OutputError, match="exists already") as caught,
-        atomic_write(target, overwrite=False),
-    ):
-        pytest.fail("the body must not run")
-    assert "--force" in caught.value.hint
-    assert target.read_bytes() == b"old"
-
-
-def test_file_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
-    target = tmp_path / "a.bin"
-    with (
-        pytest.raises(OutputError, match="exists already"),
         atomic_write(target, overwrite=False) as temporary,
     ):
+        assert not is_there_before, "the body must not run"
         temporary.write_bytes(b"ours")
         target.write_bytes(b"theirs")
+    assert "--force" in caught.value.hint
     assert target.read_bytes() == b"theirs"
     assert files_in(tmp_path) == ["a.bin"]
 
 
-def test_result_has_the_rights_of_any_new_file(tmp_path: Path) -> None:
-    usual = tmp_path / "usual"
-    usual.write_bytes(b"")
-    with atomic_write(tmp_path / "ours", overwrite=False) as temporary:
-        temporary.write_bytes(b"")
-    mode = stat.S_IMODE((tmp_path / "ours").stat().st_mode)
-    assert mode == stat.S_IMODE(usual.stat().st_mode)
-
-
-def test_link_is_followed_not_replaced(tmp_path: Path) -> None:
+def test_a_link_is_followed_and_the_result_has_the_rights_of_any_new_file(tmp_path: Path) -> None:
     target, link = tmp_path / "target", tmp_path / "link"
     target.write_bytes(b"old")
     link.symlink_to(target)
+    usual = target.stat().st_mode
     with atomic_write(link, overwrite=True) as temporary:
         temporary.write_bytes(b"new")
     assert link.is_symlink()
     assert target.read_bytes() == b"new"
+    assert target.stat().st_mode == usual
 
 
-def test_folder_is_no_place_for_a_file(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="is a folder"):
-        refuse_existing(tmp_path, overwrite=True)
-
-
-def test_device_is_not_replaced_by_a_file() -> None:
-    with pytest.raises(OutputError, match="device"):
-        refuse_existing(os.devnull, overwrite=True)
-
-
-def test_missing_folder_is_named(tmp_path: Path) -> None:
-    with (
-        pytest.raises(OutputError, match="nowhere") as caught,
-        atomic_write(tmp_path / "nowhere" / "a.bin", overwrite=False),
-    ):
-        pytest.fail("the body must not run")
+def test_folders_and_devices_are_not_replaced_by_files(tmp_path: Path) -> None:
+    for place, says in ((tmp_path, "is a folder"), (os.devnull, "device")):
+        with pytest.raises(OutputError, match=says):
+            refuse_existing(place, overwrite=True)
+    with pytest.raises(OutputError, match="nowhere") as caught:
+        write_json(tmp_path / "nowhere" / "a.json", {}, overwrite=False)
     assert caught.value.hint
 
 
@@ -164,3 +145,50 @@ def test_a_full_disk_is_reported_also_where_a_library_hides_it_behind_an_error_o
     assert "no space left" in output_error(tmp_path / "new" / "a.dcm", of_a_library).message
     of_a_library.__cause__ = None
     assert "\n" not in output_error(tmp_path / "a.dcm", of_a_library).message
+
+
+_WRITER = """
+import sys
+from MedEnhanceLib.io.atomic import atomic_write
+with atomic_write(sys.argv[1], overwrite=True) as temporary:
+    temporary.write_bytes(b"half")
+    print(temporary.parent.name, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """A process that is in the midst of writing a.ucv, and its hidden folder."""
+    monkeypatch.setattr(atomic, "_looked_through", set())
+    command = [sys.executable, "-c", _WRITER, str(tmp_path / "a.ucv")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[3])}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+        assert process.stdout is not None
+        yield process, tmp_path / process.stdout.readline().strip()
+        process.kill()
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_one_in_the_folder(
+    writer: tuple[subprocess.Popen[str], Path], tmp_path: Path
+) -> None:
+    process, left = writer
+    others = [tmp_path / f".medenhance-{name}" for name in ("file", "folder", "link")]
+    others[0].write_text("mine")
+    others[1].mkdir()
+    (others[1] / "mine").touch()
+    others[2].symlink_to(left)
+    write_json(tmp_path / "b.json", {}, overwrite=True)
+    assert [path.read_bytes() for path in left.glob("*.ucv")] == [b"half"]  # its writer lives
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    write_json(tmp_path / "b.json", {}, overwrite=True)
+    assert left.exists()  # a process looks through a folder once: it may hold many names
+    atomic._looked_through.clear()  # as in another process
+    os.utime(others[1], times=(time.time() - 120,) * 2)
+    write_json(tmp_path / "b.json", {}, overwrite=True)
+    assert set(tmp_path.iterdir()) == {tmp_path / "b.json", *others}
+    assert (others[1] / "mine").exists()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,9 +13,6 @@ from MedEnhanceLib.core.modality import guess_modality
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io import load, save
 from MedEnhanceLib.io.describe import card, orientation_code
-
-if TYPE_CHECKING:
-    pass
 
 
 def test_card_holds_what_a_person_asks(tmp_path: Path, ct: Volume) -> None:
@@ -54,26 +50,24 @@ def test_orientation_is_what_itk_says(oblique_geometry: Geometry) -> None:
     assert orientation_code(oblique_geometry) == itk
 
 
-def guess(voxels: np.ndarray, spacing: float = 1.0) -> str:
-    return guess_modality(Volume(voxels, Geometry((spacing,) * 3)))
+_VALUES = np.random.default_rng(20240607)
 
 
-def test_hounsfield_units_are_ct(rng: np.random.Generator) -> None:
-    assert guess(rng.integers(-1000, 1500, (5, 6, 7)).astype(np.int16)) == "CT"
-    assert guess(rng.uniform(-1024, 3000, (5, 6, 7)).astype(np.float32)) == "CT"
-
-
-def test_many_levels_from_zero_are_mr(rng: np.random.Generator) -> None:
-    assert guess(rng.integers(0, 255, (9, 9, 9)).astype(np.uint8)) == "MR"
-    assert guess(rng.normal(300, 100, (9, 9, 9)).clip(-20)) == "MR"
-
-
-def test_labels_and_small_ranges_are_other(rng: np.random.Generator) -> None:
-    assert guess(rng.integers(0, 4, (9, 9, 9)).astype(np.uint8)) == "OT"
-    assert guess(rng.random((9, 9, 9))) == "OT"
-    assert guess(rng.integers(0, 2, (9, 9, 9)).astype(bool)) == "OT"
-    assert guess(np.full((9, 9, 9), 100, np.int16)) == "OT"
-
-
-def test_spacing_below_a_micrometre_is_microscopy(rng: np.random.Generator) -> None:
-    assert guess(rng.integers(0, 255, (9, 9, 9)).astype(np.uint8), spacing=1e-5) == "EM"
+@pytest.mark.parametrize(
+    ("voxels", "spacing", "modality"),
+    [
+        (_VALUES.integers(-1000, 1500, (5, 6, 7)).astype(np.int16), 1.0, "CT"),
+        (_VALUES.uniform(-1024, 3000, (5, 6, 7)).astype(np.float32), 1.0, "CT"),
+        (_VALUES.integers(0, 255, (9, 9, 9)).astype(np.uint8), 1.0, "MR"),
+        (_VALUES.normal(300, 100, (9, 9, 9)).clip(-20), 1.0, "MR"),
+        (_VALUES.integers(0, 4, (9, 9, 9)).astype(np.uint8), 1.0, "OT"),
+        (_VALUES.random((9, 9, 9)), 1.0, "OT"),
+        (_VALUES.integers(0, 2, (9, 9, 9)).astype(bool), 1.0, "OT"),
+        (np.full((9, 9, 9), 100, np.int16), 1.0, "OT"),
+        (_VALUES.integers(0, 255, (9, 9, 9)).astype(np.uint8), 1e-5, "EM"),
+    ],
+)
+def test_the_modality_is_guessed_by_values_and_spacing(
+    voxels: np.ndarray, spacing: float, modality: str
+) -> None:
+    assert guess_modality(voxels, (spacing,) * 3) == modality

@@ -55,13 +55,10 @@ def test_ct_without_intercept_is_refused_unless_taken_as_other(make_series: Make
     assert np.array_equal(load(folder, modality="OT").voxels, STORED)
 
 
-def test_empty_folder_is_refused(tmp_path: Path) -> None:
+def test_folder_without_dicom_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no file") as caught:
         load(tmp_path)
     assert caught.value.hint
-
-
-def test_folder_without_dicom_is_refused(tmp_path: Path) -> None:
     (tmp_path / "scan.nii.gz").write_bytes(b"x" * 500)
     with pytest.raises(InputError, match=r"holds no DICOM file \(1 files were read, scan\.nii"):
         load(tmp_path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import mmap
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.slabs import blank, every, extremes, slabs
 from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import Cancelled, InputError
-from MedEnhanceLib.io import load, save, tags
-from MedEnhanceLib.io import voxels as payload
+from MedEnhanceLib.io import load, save
 from MedEnhanceLib.io.volume_files import save_slabs
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -28,7 +26,7 @@ ENDINGS = [".nrrd", ".mha", ".nii", ".nii.gz"]
 @pytest.fixture(autouse=True)
 def small_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every volume counts as large, a slab holds two slices of `scan`."""
-    monkeypatch.setattr(payload, "LARGE_BYTES", 1)
+    monkeypatch.setattr(slabs_module, "LARGE_BYTES", 1)
     monkeypatch.setattr(slabs_module, "_SLAB_BYTES", 1200)
 
 
@@ -85,35 +83,6 @@ def test_pages_of_a_mapped_file_are_let_go_between_slabs(
     monkeypatch.setattr(slabs_module, "let_go", lambda voxels: dropped.append(voxels))
     assert [len(part) for part in slabs(mapped)] == [2, 2, 2, 1]
     assert len(dropped) == 4
-
-
-def place(image: Any, volume: Volume) -> None:
-    axes = image.GetDimension()
-    direction = np.eye(axes)
-    direction[:3, :3] = volume.geometry.direction
-    image.SetSpacing([*volume.geometry.spacing, volume.frame_interval_s or 1.0][:axes])
-    image.SetOrigin([*volume.geometry.origin, 0.0][:axes])
-    image.SetDirection(direction.ravel().tolist())
-
-
-@pytest.mark.parametrize("ending", [".nrrd", ".mha"])
-@pytest.mark.parametrize("dtype", ["u1", "i2", "u4", "i8", "f4", "f8", ">i2"])
-def test_a_file_has_the_bytes_that_itk_writes(
-    ending: str, dtype: str, scan: Volume, tmp_path: Path
-) -> None:
-    for number, voxels in enumerate((scan.voxels, np.stack([scan.voxels] * 3))):
-        volume = replace(scan, voxels=voxels.astype(dtype))
-        if number:
-            volume = replace(volume, frame_interval_s=0.5)
-        ours, theirs = tmp_path / f"ours{number}{ending}", tmp_path / f"theirs{number}{ending}"
-        save(volume, ours)
-        again = sitk.ReadImage(str(ours))
-        assert np.array_equal(sitk.GetArrayFromImage(again), volume.voxels)
-        image = sitk.GetImageFromArray(volume.voxels.astype(volume.dtype.newbyteorder("=")), False)
-        place(image, volume)
-        image.SetMetaData(tags.KEY, tags.to_text(volume))
-        sitk.WriteImage(image, str(theirs), useCompression=False)
-        assert ours.read_bytes() == theirs.read_bytes()
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

@@ -25,9 +25,7 @@ pytest.importorskip("torch")
 
 
 @pytest.mark.parametrize("part", PARTS)
-@pytest.mark.parametrize(
-    ("key", "meant"), [("modalty", "modality"), ("hold_out", "held_out"), ("lr", "learning_rate")]
-)
+@pytest.mark.parametrize(("key", "meant"), [("modalty", "modality"), ("hold_out", "held_out")])
 def test_a_misspelt_key_of_any_part_is_answered_with_the_nearest(
     part: str, key: str, meant: str
 ) -> None:

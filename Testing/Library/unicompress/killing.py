@@ -14,6 +14,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import sys
 import threading
@@ -96,8 +97,8 @@ def main() -> None:
 
 
 def _empty(folder: Path) -> None:
-    for entry in folder.iterdir():
-        entry.unlink()
+    shutil.rmtree(folder)
+    folder.mkdir()
 
 
 def _count(write: Callable[[], object]) -> int:

@@ -15,7 +15,6 @@ from MedEnhanceLib.core import slabs as slabs_module
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import Cancelled, CodecError, OutputError
 from MedEnhanceLib.io import load, save
-from MedEnhanceLib.io import voxels as payload
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress import (
     CompressConfig,
@@ -159,7 +158,7 @@ class TestMemory:
 
     @pytest.fixture
     def source(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        monkeypatch.setattr(payload, "LARGE_BYTES", 1 << 20)
+        monkeypatch.setattr(slabs_module, "LARGE_BYTES", 1 << 20)
         monkeypatch.setattr(slabs_module, "_SLAB_BYTES", 1 << 20)
         monkeypatch.setattr(spool, "_IN_MEMORY", 1 << 20)
         rng = np.random.default_rng(0)

@@ -1,8 +1,7 @@
-"""Errors, configurations and monitors: the small contracts that everything relies on."""
+"""Errors and monitors: the small contracts that everything relies on."""
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import pickle
 import threading
@@ -10,15 +9,11 @@ import threading
 import pytest
 
 from MedEnhanceLib import errors
-from MedEnhanceLib.core.options import Options, config_from_json, config_to_json, option
-from MedEnhanceLib.errors import Cancelled, ConfigError, MedEnhanceError
+from MedEnhanceLib.errors import Cancelled, MedEnhanceError
 from MedEnhanceLib.runtime.progress import Event, Monitor, Steps
 
 KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass)
          if issubclass(kind, MedEnhanceError)]  # fmt: skip
-
-
-# ------------------------------------------------------------ errors
 
 
 def test_every_error_has_the_code_and_status_of_the_contract() -> None:
@@ -46,44 +41,6 @@ def test_error_survives_the_way_between_processes(kind: type[MedEnhanceError]) -
     back = pickle.loads(pickle.dumps(kind("what", "hint")))
     assert type(back) is kind
     assert (back.message, back.hint) == ("what", "hint")
-
-
-# ------------------------------------------------------------ configuration
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Inner(Options):
-    overlap: float = option(0.25, help="of windows", low=0, high=0.9)
-    size: tuple[int, ...] = (64, 64)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Outer:
-    name: str
-    tile: Inner = dataclasses.field(default_factory=Inner)
-
-
-def test_configuration_goes_to_json_and_back() -> None:
-    config = Outer(name="a", tile=Inner(overlap=0.5, size=(1, 2, 3)))
-    assert config_from_json(Outer, config_to_json(config)) == config
-    assert config_from_json(Outer, {"name": "a"}) == Outer(name="a")
-
-
-def test_unknown_option_is_an_error_that_names_the_near_one() -> None:
-    with pytest.raises(ConfigError, match="'overlp'") as caught:
-        config_from_json(Inner, {"overlp": 0.5})
-    assert "Did you mean overlap?" in caught.value.hint
-    with pytest.raises(ConfigError, match="Inner has no option 'overlp'"):
-        config_from_json(Outer, {"name": "a", "tile": {"overlp": 0.5}})
-
-
-def test_value_out_of_range_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="overlap is 2") as caught:
-        config_from_json(Inner, {"overlap": 2})
-    assert caught.value.hint == "Use 0 to 0.9."
-
-
-# ------------------------------------------------------------ progress
 
 
 class Recorder:
@@ -161,22 +118,14 @@ def test_steps_share_what_is_left_by_what_they_are_expected_to_take() -> None:
     assert fractions == pytest.approx([0.125, 0.3125, 0.359375, 0.5], abs=1e-5)
 
 
-def test_a_warning_is_reported_once_in_a_job() -> None:
+def test_a_warning_is_reported_once_in_a_job_and_names_the_first_of_several_files() -> None:
     recorder = Recorder()
     monitor = Monitor(recorder)
     for part in (monitor, monitor.part(0, 0.5), monitor.part(0.5, 1)):
         part.warn("one scanner only")
     monitor.warn("another")
-    Monitor(recorder).warn("one scanner only")
-    messages = [event.fields["message"] for event in recorder.events]
-    assert messages == ["one scanner only", "another", "one scanner only"]
-
-
-def test_a_warning_about_several_files_names_the_first_alone() -> None:
-    recorder = Recorder()
-    monitor = Monitor(recorder)
     monitor.warn("a.nii looks like MR", about="taken as MR")
     monitor.part(0, 0.5).warn("b.nii looks like MR", about="taken as MR")
-    monitor.warn("c.nii looks like CT", about="taken as CT")
+    Monitor(recorder).warn("one scanner only")
     messages = [event.fields["message"] for event in recorder.events]
-    assert messages == ["a.nii looks like MR", "c.nii looks like CT"]
+    assert messages == ["one scanner only", "another", "a.nii looks like MR", "one scanner only"]
