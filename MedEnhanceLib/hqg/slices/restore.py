@@ -35,7 +35,7 @@ from MedEnhanceLib.io.dicom.headers import read_header
 from MedEnhanceLib.io.dicom.sources import FileRef
 from MedEnhanceLib.nets.grouped_run import parts_of
 from MedEnhanceLib.nets.intensity import TISSUE, Scaling, scaling_for
-from MedEnhanceLib.nets.precision import inference_precision, move, without_tf32
+from MedEnhanceLib.nets.precision import mixed_precision, move, without_tf32
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -349,7 +349,7 @@ def restore_array(
     """
     total = np.zeros((stack.thin, *thick.shape[1:]), np.float32)
     sets = _sets_of_planes(across_mm, stack.thin_mm)
-    autocast = inference_precision(device)
+    autocast = mixed_precision(device)
     done, todo = 0, sum(thick.shape[3 - axis] for axis in sets)
     for axis in sets:
         # Planes along `axis` hold its pixels; the other axis counts the planes.
