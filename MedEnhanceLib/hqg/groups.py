@@ -17,7 +17,7 @@ from MedEnhanceLib.hqg.network import (
     GuidedCorrection,
 )
 from MedEnhanceLib.native import CELLS, SIDE
-from MedEnhanceLib.nets.grouped import block_taper
+from MedEnhanceLib.nets.grouped_run import TAPER
 from MedEnhanceLib.nets.grouped_torch import COSINES
 
 #: Limits of the logarithm of a block's weight.
@@ -138,7 +138,7 @@ class GuidedNetwork(torch.nn.Module):
         self.config = config
         self.network, self.correction = GroupNetwork(config), GuidedCorrection(config)
         self.register_buffer("transform", COSINES, persistent=False)
-        self.register_buffer("taper", torch.from_numpy(block_taper()), persistent=False)
+        self.register_buffer("taper", torch.from_numpy(TAPER), persistent=False)
 
     def groups(
         self,

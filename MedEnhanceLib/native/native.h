@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 /* Raised whenever the meaning of a function or a structure changes; native/__init__.py checks it. */
-#define NATIVE_ABI 4
+#define NATIVE_ABI 5
 
 #if defined(_WIN32)
 #define NATIVE_EXPORT __declspec(dllexport)

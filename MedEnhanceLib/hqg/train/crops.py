@@ -110,7 +110,7 @@ class CropMaker:
     seed: int
     guided: bool = False
     lesions: bool = False
-    engine: grouped.Engine = field(default_factory=lambda: grouped.default_engine(Monitor()))
+    engine: grouped.Engine = field(default_factory=lambda: grouped.engine_for("cpu", Monitor()))
 
     def make(self, number: int) -> list[Crop]:
         """The crops of this number: one of MR, several of a slab of CT."""
@@ -186,7 +186,7 @@ class CropMaker:
         """Groups of a whole crop."""
         shape = estimate.shape
         each = grouped.Round(step=STEP, keep=self.blocks)
-        stage = Stage(shape, grouped.window_for(spacing), "grouped", STEP, each)
+        stage = Stage(shape, grouped.window_for(spacing), each)
         index, distance, level = [], [], []
         for number, first in enumerate(stage.firsts):
             layer = stage.layer(number)
