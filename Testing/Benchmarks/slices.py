@@ -28,7 +28,7 @@ from _slices_references import (
     thickened,
 )
 
-from MedEnhanceLib.bundles.export import record_measurements
+from MedEnhanceLib.bundles.export import record_fields
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core import metrics
 from MedEnhanceLib.hqg.slices.network import SliceNet
@@ -262,7 +262,7 @@ def report(
             for e in entries
             if e["modality"] == modality
         ]
-        record_measurements(args.models / model, measured)
+        record_fields(args.models / model, {"measured": measured})
     write("slices", gates=gates, rows=[*rows, *lesions], seeds=[SEED])
 
 
