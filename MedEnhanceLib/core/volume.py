@@ -13,7 +13,7 @@ from MedEnhanceLib.core.origin import DicomOrigin, Lossy
 from MedEnhanceLib.errors import InputError, MedEnhanceError
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.report.notebook import Picture
+    from MedEnhanceLib.report.drawing import Picture
 
 Voxels = npt.NDArray[Any]
 
@@ -93,10 +93,9 @@ class Volume:
             point: (slice, row, column) that they go through; None: where much is to be seen.
             window: lowest and highest gray level; None: chosen by the voxels.
         """
-        from MedEnhanceLib.report.figures import Pane
-        from MedEnhanceLib.report.notebook import planes_of
+        from MedEnhanceLib.report.figures import Pane, comparison
 
-        return planes_of([Pane(self.modality, self)], point=point, window=window)
+        return comparison([Pane(self.modality, self)], point=point, window=window)
 
     @property
     def shape(self) -> tuple[int, ...]:

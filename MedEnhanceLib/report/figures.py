@@ -7,7 +7,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -22,9 +21,9 @@ from MedEnhanceLib.report.drawing import (
     INK,
     MUTED,
     PAPER,
+    Picture,
     new_figure,
     register_difference_colors,
-    save_figure,
 )
 from MedEnhanceLib.report.planes import PLANES, Plane, PlaneName, Point, busiest_point, cut
 from MedEnhanceLib.runtime.dependencies import require
@@ -41,56 +40,34 @@ _LINE_COLORS = ("#ff4f9a", "#3ddc97", "#7cc7ff", "#ffb000")
 _LEAST_SATURATION = 0.3
 
 
-def comparison_sheet(
-    path: str | Path,
-    panes: Sequence[Pane],
-    *,
-    legend: Sequence[LabelLike] = (),
-    point: Point | None = None,
-    window: tuple[float, float] | None = None,
-    overwrite: bool = False,
-) -> Path:
-    """Draw axial, coronal and sagittal planes through `point` for each pane, as a PNG.
-
-    Args:
-        path: the PNG to write.
-        panes: on one grid; of a sequence the first frame is drawn.
-        legend: names and colors of the labels that are drawn as contours.
-        point: (k, j, i); None takes the busiest point of the first pane.
-        window: lowest and highest gray level of all images, in the volume's units; None derives it
-            from the first pane.
-        overwrite: whether an existing file is replaced.
-    Returns:
-        The path of the PNG.
-    Raises:
-        InputError: the grids differ.
-        OutputError: `path` cannot be written.
-    """
-    figure = comparison(panes, legend=legend, point=point, window=window)
-    save_figure(Path(path), figure, overwrite=overwrite)
-    return Path(path)
-
-
 def comparison(
     panes: Sequence[Pane],
     *,
     legend: Sequence[LabelLike] = (),
     point: Point | None = None,
     window: tuple[float, float] | None = None,
-) -> Any:
-    """The figure of `comparison_sheet`, which is not written."""
+) -> Picture:
+    """Draw axial, coronal and sagittal planes through `point` for each pane.
+
+    Args:
+        panes: on one grid; of a sequence the first frame is drawn.
+        legend: names and colors of the labels that are drawn as contours.
+        point: (k, j, i); None takes the busiest point of the first pane.
+        window: lowest and highest gray level of all images, in the volume's units; None derives it
+            from the first pane.
+    Raises:
+        InputError: the grids differ.
+    """
     panes = [_first_frame(pane) for pane in panes]
     _check_grids(panes)
     at = point or busiest_point(panes[0].volume)
     rows = [name for name in PLANES if min(cut(panes[0].volume, name, at).pixels.shape) > 1]
     scales = _shared_scales(panes, rows, at, window or choose_window(panes[0].volume))
-    return _draw(panes, rows or list(PLANES[:1]), at, scales, legend)
-
-
-def sheet_alt(panes: Sequence[Pane]) -> str:
-    """What a comparison sheet shows, in a sentence."""
     titles = ", ".join(pane.title.lower() for pane in panes)
-    return f"Axial, coronal and sagittal planes in columns: {titles}."
+    return Picture(
+        _draw(panes, rows or list(PLANES[:1]), at, scales, legend),
+        f"Axial, coronal and sagittal planes in columns: {titles}.",
+    )
 
 
 class LabelLike(Protocol):
@@ -196,8 +173,6 @@ def _first_frame(pane: Pane) -> Pane:
 
 def _check_grids(panes: Sequence[Pane]) -> None:
     """Raise InputError unless all volumes are on one grid."""
-    if not panes:
-        raise InputError("a comparison without panes", "Give at least one pane.")
     first = panes[0].volume
     for pane in panes:
         for volume in (pane.volume, pane.minus, pane.labels):

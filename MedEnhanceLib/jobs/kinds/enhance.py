@@ -318,7 +318,6 @@ def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced, monitor
     from MedEnhanceLib.report.enhance import enhancement_report
 
     monitor.progress(0.95, "report")
-    found = done.segmentation
     enhanced, manifest = done.volume, done.report
     if enhanced.geometry != volume.geometry:  # thin slices are compared with interpolated ones
         volume = done.enhancement.original
@@ -335,11 +334,9 @@ def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced, monitor
         str(params.report),
         volume=volume,
         enhanced=enhanced,
+        picture=done.compare(),
         manifest=manifest,
-        uncertainty=done.uncertainty,
-        segmentation=found.volume if found else None,
-        labels=found.labels if found else (),
-        table=found.table if found else (),
+        table=done.segmentation.table if done.segmentation else (),
         warnings=[f"{warning}." for warning in recorded_warnings(manifest["results"])],
         overwrite=params.overwrite,
     )
