@@ -38,8 +38,6 @@ from MedEnhanceLib.hqg.slices.restore import (
     measure_noise,
     open_network,
     restore_array,
-    teaches,
-    tuning_steps,
 )
 from MedEnhanceLib.hqg.slices.train import tuned
 from MedEnhanceLib.nets.intensity import Scaling
@@ -114,14 +112,13 @@ def restored(
     """With measured noise, as `enhance_slices` does it."""
     noise = measure_noise(slices, reference.modality)
     across = list(reference.across_mm)
-    if tune and teaches(across):
+    if tune:
         network = tuned(
             network,
             Planes(slices.astype(np.float16), (stack.spacing_mm, *across)),
             stack,
             noise,
             modality=reference.modality,  # type: ignore[arg-type]
-            steps=tuning_steps(slices.size * stack.ratio),
             device="cpu",
             monitor=Monitor(),
         )

@@ -40,6 +40,10 @@ _METRIC_EVERY = 20
 _ROUND = 0.02
 _TESTED_BATCHES = 8
 _LEARNING_RATE = 1e-3
+#: Learning from the slices themselves: steps for each million voxels of the result; least and most.
+_STEPS_PER_MVOXEL, _TUNING_STEPS = 45, (60, 400)
+#: Slices are learned from where neither side of a pixel is longer than the other by this factor.
+_ALIKE = 1.25
 #: Decay of the averaged weights, and in the short training on the slices themselves.
 _EMA, _TUNED_EMA = 0.998, 0.98
 _LIMITS = (
@@ -173,14 +177,14 @@ def tuned(
     noise: float,
     *,
     modality: Literal["MR", "CT"],
-    steps: int,
     device: str,
     monitor: Monitor,
 ) -> SliceNet:
     """A copy of a network that has learned from the slices which it is to restore.
 
     Self-supervised as in SMORE (Zhao et al., IEEE TMI 40 (2021) 805): rows of the slices are made
-    as thick as the slices are. The same slices give the same network.
+    as thick as the slices are. The same slices give the same network. A step takes 0.15 CPU s:
+    7 CPU s for each million voxels, to which restoring adds 2 to 3.
 
     Args:
         network: to begin with; stays as it is.
@@ -188,10 +192,17 @@ def tuned(
         stack: the slices before and after.
         noise: standard deviation of their noise, on the network's scale.
         modality: of the volume.
-        steps: of the optimizer.
         device: as torch names it.
         monitor: receives progress and can cancel.
+    Returns:
+        The copy; the network itself where pixels do not show the detail which is to be restored.
     """
+    a_mm, b_mm = planes.spacing_mm[1:]
+    if max(a_mm, b_mm) > _ALIKE * min(a_mm, b_mm):
+        monitor.log(f"pixels of {a_mm:.3g} × {b_mm:.3g} mm are not alike: nothing is learned there")
+        return network
+    voxels = planes.pixels.size * stack.ratio
+    steps = int(np.clip(_STEPS_PER_MVOXEL * voxels / 1e6, *_TUNING_STEPS))
     config = TrainSlicesConfig(
         modality=modality,
         steps=steps,
