@@ -11,7 +11,6 @@ import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +45,7 @@ class TorchEngine:
 
     def run(self, stage: native.Stage, layer: Layer, rows: range, arrays: LayerArrays) -> None:
         """As `native.Library.run`."""
-        at = _reference_places(layer, rows, arrays.level, is_grouped=stage == "grouped")
+        at = _references(layer, rows, arrays.level, is_grouped=stage == "grouped")
         pilot = arrays.pilot if stage == "grouped" else arrays.noisy
         inputs = [
             np.ascontiguousarray(each)
@@ -101,7 +100,7 @@ class TorchEngine:
 
     def match(self, layer: Layer, rows: range, *, pilot: Array, level: Array) -> native.Groups:
         """As `native.Library.match`."""
-        at = torch.from_numpy(_reference_places(layer, rows, level, is_grouped=True))
+        at = torch.from_numpy(_references(layer, rows, level, is_grouped=True))
         if not len(at):
             nothing = np.empty((0, layer.keep), np.float32)
             return native.Groups(nothing.astype(np.int32), nothing, nothing[:, 0])
@@ -209,7 +208,10 @@ class Groups:
         deep, wide, long = self.layer.window
         _, ny, nx = self.noisy.shape
         first_z, z, rows, columns = at.T
-        first_y, first_x = first_place(rows, wide, ny), first_place(columns, long, nx)
+        first_y, first_x = (
+            (places_of - (size - 1) // 2).clip(0, side - 3 - size)
+            for places_of, size, side in ((rows, wide, ny), (columns, long, nx))
+        )
         window_z, window_y, window_x = (
             first[:, None] + torch.arange(side + 3, device=at.device, dtype=at.dtype)
             for first, side in ((first_z, deep), (first_y, wide), (first_x, long))
@@ -299,38 +301,27 @@ class Groups:
         self.weight.view(-1).index_add_(0, starts.reshape(-1), weights.reshape(-1))
 
 
-def _reference_places(
+def _references(
     layer: Layer, rows: range, level: Array, *, is_grouped: bool
 ) -> npt.NDArray[np.int64]:
-    """References as `Groups.add` takes them, of a layer whose slab is its window; of the grouped
-    filter only those with noise.
+    """References as `Groups.add` takes them, [n, 4], of a layer whose slab is its window, in the
+    order in which C adds them; of the grouped filter only those with noise.
     """
-    within = references(layer, rows, level.shape, is_grouped=is_grouped)
-    at = np.concatenate(
-        [np.zeros_like(within[:, :1]), np.full_like(within[:, :1], layer.z), within], 1
-    )
+    _, ny, nx = level.shape
+    number, step = layer.number, layer.step
+    columns = [places(nx, step, is_shifted=odd) for odd in (False, True)]
+    at = np.array(
+        [
+            (0, layer.z, y, x)
+            for row, y in enumerate(places(ny, step, is_shifted=bool(number & 1)))
+            if row in rows
+            for x in columns[(row + number // 2) & 1 if is_grouped else number & 1]
+        ],
+        np.int64,
+    ).reshape(-1, 4)
     if is_grouped:
         at = at[level[layer.z + 1, at[:, 2] + 1, at[:, 3] + 1] > LEAST_LEVEL]
     return at
-
-
-def first_place(places_of: Any, size: int, side: int) -> Any:
-    """The first candidate of a window of that size along a side of the slab."""
-    return (places_of - (size - 1) // 2).clip(0, side - 3 - size)
-
-
-def references(
-    layer: Layer, rows: range, shape: tuple[int, ...], *, is_grouped: bool
-) -> npt.NDArray[np.int64]:
-    """(row, column) of each reference, [n, 2], in the order in which C adds them."""
-    number, step = layer.number, layer.step
-    places_y = np.array(places(shape[1], step, is_shifted=bool(number & 1)))
-    columns = [np.array(places(shape[2], step, is_shifted=odd)) for odd in (False, True)]
-    found = [columns[(row + number // 2) & 1 if is_grouped else number & 1] for row in rows]
-    if not found:
-        return np.empty((0, 2), np.int64)
-    y = np.repeat(places_y[rows.start : rows.stop], [len(line) for line in found])
-    return np.stack([y, np.concatenate(found)], axis=1)
 
 
 def _cosine_line() -> Tensor:
@@ -340,6 +331,5 @@ def _cosine_line() -> Tensor:
     return basis
 
 
-#: The orthonormal cosine transform of SIDE values, [frequencies, places], and of a block.
-COSINE_LINE = _cosine_line()
-COSINES = torch.einsum("ai,bj,ck->abcijk", *(3 * [COSINE_LINE])).reshape(CELLS, CELLS)
+#: The orthonormal cosine transform of a block, [frequencies, places].
+COSINES = torch.einsum("ai,bj,ck->abcijk", *(3 * [_cosine_line()])).reshape(CELLS, CELLS)

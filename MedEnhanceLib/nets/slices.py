@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -32,8 +32,6 @@ _CPU_PIXELS = 512 * 512
 #: what cannot be used of cached memory.
 _GPU_PIXELS = 32 * _CPU_PIXELS
 _GPU_BYTES = 2 * 1756
-#: Rows and columns of a slice that go through the network at once.
-Window = tuple[slice, slice]
 #: Takes [B, 2k + 1, H, W] and where to run; returns [B, channels, H, W].
 Network = Callable[[Tensor, "Plan"], Tensor]
 
@@ -176,42 +174,21 @@ def stoppable(network: nn.Module, monitor: Monitor) -> Iterator[None]:
             hook.remove()
 
 
-def windows(rows: int, columns: int, plan: Plan) -> list[Window]:
-    """Whole slices where they fit into the tile, else tiles that overlap; all at GRID."""
-    if max(rows, columns) <= plan.tile:
-        return [(slice(0, rows), slice(0, columns))]
-    from monai.data.utils import dense_patch_slices
-
-    step = max(int(plan.tile * (1 - plan.overlap)) // GRID, 1) * GRID
-    tile = min(plan.tile, rows), min(plan.tile, columns)
-    return [(tile[0], tile[1]) for tile in dense_patch_slices((rows, columns), tile, (step, step))]
-
-
 def _in_tiles(network: Network, batch: Tensor, plan: Plan) -> Tensor:
-    """[n, channels, H, W]: where tiles overlap, the nearer center counts more."""
-    tiles = windows(batch.shape[-2], batch.shape[-1], plan)
-    results = [
-        network(batch[..., rows, columns].contiguous(memory_format=torch.channels_last), plan)
-        for rows, columns in tiles
-    ]
-    return results[0] if len(results) == 1 else blended(results, tiles)
+    """[n, channels, H, W]: whole slices where they fit into the tile, else tiles that overlap."""
 
+    def run(part: Tensor) -> Tensor:
+        return network(part.contiguous(memory_format=torch.channels_last), plan)
 
-def blended(results: Sequence[Tensor], tiles: Sequence[Window]) -> Tensor:
-    """Tiles [n, channels, h, w] to slices, weighted by a Gaussian around each center."""
-    from monai.data.utils import compute_importance_map
+    rows, columns = batch.shape[-2:]
+    if max(rows, columns) <= plan.tile:
+        return run(batch)
+    from monai.inferers.utils import sliding_window_inference
 
-    first = results[0]
-    weight = compute_importance_map(
-        tuple(first.shape[-2:]), mode="gaussian", device=first.device, dtype=torch.float32
-    )
-    size = max(rows.stop for rows, _ in tiles), max(columns.stop for _, columns in tiles)
-    total = torch.zeros((*first.shape[:2], *size), device=first.device)
-    weights = torch.zeros(size, device=first.device)
-    for result, (rows, columns) in zip(results, tiles, strict=True):
-        total[..., rows, columns] += weight * result
-        weights[rows, columns] += weight
-    return total.div_(weights)
+    tile = min(plan.tile, rows), min(plan.tile, columns)  # all begin at multiples of GRID
+    result = sliding_window_inference(batch, tile, 1, run, overlap=plan.overlap, mode="gaussian")
+    assert isinstance(result, Tensor)
+    return result
 
 
 def _after(cause: BaseException, plan: Plan, monitor: Monitor) -> Plan:

@@ -11,7 +11,7 @@ import torch
 from MedEnhanceLib.errors import DeviceMemoryError, ModelError
 from MedEnhanceLib.jobs.failures import device_errors
 from MedEnhanceLib.nets.intensity import Scaling
-from MedEnhanceLib.nets.slices import GRID, Plan, SliceStacks, blended, over_slices, windows
+from MedEnhanceLib.nets.slices import GRID, Plan, SliceStacks, over_slices
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
 
@@ -101,19 +101,17 @@ def test_the_plan_suits_the_size_of_a_slice() -> None:
     assert Plan("cpu", 3, 1024, 0.25).suited(64, 64).slices == 3
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(2016, 2016), (64, 1792), (1024, 1024)])
-def test_tiles_cover_the_slice_on_the_grid(rows: int, columns: int) -> None:
-    tiles = windows(rows, columns, Plan("cpu", 1, 1024, 0.25))
-    covered = np.zeros((rows, columns), int)
-    for tile in tiles:
-        assert all(side.start % GRID == 0 for side in tile)
-        covered[tile] += 1
-    assert covered.min() >= 1
-    assert (len(tiles) == 1) == (max(rows, columns) <= 1024)
+@pytest.mark.parametrize(("rows", "columns"), [(640, 544), (64, 700)])
+def test_tiles_on_the_grid_blend_to_the_slice(rows: int, columns: int) -> None:
+    image = np.random.default_rng(0).random((2, rows, columns), np.float32)
+    seen = []
 
+    def network(planes: torch.Tensor, _: Plan) -> torch.Tensor:
+        seen.append(planes.shape[-2:])
+        return planes
 
-def test_tiles_of_the_same_values_blend_to_these_values() -> None:
-    image = torch.rand(2, 1, 640, 544)
-    tiles = windows(640, 544, Plan("cpu", 1, 256, 0.25))
-    joined = blended([image[..., rows, columns] for rows, columns in tiles], tiles)
-    assert torch.allclose(joined, image, atol=1e-6)
+    stacks = SliceStacks(image, Scaling(0.0, 1.0), context=0)
+    parts = over_slices(network, stacks, Plan("cpu", 1, 256, 0.25), Monitor(), "")
+    joined = np.concatenate([part[:, 0] for _, part in parts])
+    assert np.allclose(joined, image, atol=1e-6)
+    assert all(side <= 256 and side % GRID == 0 for size in seen for side in size)
