@@ -68,7 +68,10 @@ def test_a_training_goes_on_where_its_last_piece_ended(
 
 
 def test_a_row_that_fails_does_not_end_the_part(
-    script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    script: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def fail(_: object) -> dict[str, object]:
         raise RuntimeError("CUDA error: device lost")
@@ -78,11 +81,6 @@ def test_a_row_that_fails_does_not_end_the_part(
     bad, good = map(json.loads, (tmp_path / "cuda.jsonl").read_text().splitlines())
     assert "device lost" in bad["error"]
     assert good["value"] == 1
-
-
-def test_without_a_device_it_says_so_and_ends_with_its_own_status(
-    script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
     monkeypatch.setattr(sys, "argv", ["cuda.py", "--part", "1"])
     assert script.main() == script.NO_DEVICE == 4
     assert "no CUDA device" in capsys.readouterr().out

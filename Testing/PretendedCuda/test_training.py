@@ -18,12 +18,11 @@ from PretendedCuda.device import pretended
 
 from MedEnhanceLib.bundles.export import load_tensors
 from MedEnhanceLib.bundles.store import read_bundle
-from MedEnhanceLib.errors import Cancelled, DeviceLostError
+from MedEnhanceLib.errors import DeviceLostError
 from MedEnhanceLib.gradprom import GradientGate, TrainHeadConfig
 from MedEnhanceLib.jobs.failures import device_errors
 from MedEnhanceLib.nets import precision
 from MedEnhanceLib.nets.precision import without_tf32
-from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.config import TASKS, DistillConfig
 from MedEnhanceLib.spg.images import axial_slices
 from MedEnhanceLib.spg.matching import PatientLoop, Raw
@@ -52,10 +51,6 @@ def test_the_gate_admits_the_same(card: str, mode: str) -> None:
             gradients, report = gate(main, aux, list(model.parameters()))
             opened.append([report.open, report.cosine])
             descend(model, gradients)
-        state = {name: value.cpu() for name, value in gate.state_dict().items()}
-        again = GradientGate(mode, ema=0.9)
-        again.load_state_dict(state)
-        again(*((model(images) - r).square().mean() for r in requests), list(model.parameters()))
     assert np.allclose(found["cpu"], found[card], atol=1e-5)
 
 
@@ -74,48 +69,32 @@ def test_a_head_is_trained(head_config: TrainHeadConfig, head_data: Path, tmp_pa
         assert float((found[name] - tensor).abs().max()) < 2e-3 * scale, name
 
 
-def raw(config: DistillConfig) -> Raw:
-    patient, other = (axial_slices(phantom(seed, "MR"), config.images) for seed in (1, 2))
-    return Raw(patient, other[: config.images_per_patient], "MR")
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
-def test_distilling_agrees_and_resumes(task: str, tmp_path: Path) -> None:
-    config = replace(DistillConfig.preset("smoke"), method="matching", task=task)
-    data = raw(config)
-    wanted = distill_patient(data, config, "cpu").images
-    with pretended():
-        steps = iter(range(100))
-        monitor = Monitor(cancel=lambda: next(steps) > 4)
-        with pytest.raises(Cancelled):
-            distill_patient(data, config, "cuda", folder=tmp_path, monitor=monitor)
-        # A checkpoint is of no card.
-        found = distill_patient(data, config, "cuda:1", folder=tmp_path).images
-    assert np.abs(found - wanted).max() < 1e-4
-
-
-@pytest.mark.slow
-def test_a_distillation_on_a_card_that_is_lost_goes_on_on_the_cpu(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_distilling_agrees_and_goes_on_elsewhere_where_a_card_is_lost(
+    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = replace(DistillConfig.preset("smoke"), method="matching", checkpoint_s=0.0)
-    data, step = raw(config), PatientLoop.step
+    preset = DistillConfig.preset("smoke")
+    config = replace(preset, method="matching", task=task, checkpoint_s=0.0)
+    patient, other = (axial_slices(phantom(seed, "MR"), config.images) for seed in (1, 2))
+    data, step = Raw(patient, other[: config.images_per_patient], "MR"), PatientLoop.step
     wanted = distill_patient(data, config, "cpu").images
     begun = []
 
     def lose(loop: PatientLoop, number: int) -> None:
         begun.append(number)
-        if loop.device != "cpu" and number == 5:
+        if loop.device == "cuda" and number == 5:
             raise RuntimeError("CUDA error: unspecified launch failure")
         step(loop, number)
 
     monkeypatch.setattr(PatientLoop, "step", lose)
     lost = pytest.raises(DeviceLostError, match="stopped answering")
-    with pretended(), lost as caught, device_errors():
-        distill_patient(data, config, "cuda:1", folder=tmp_path)
-    assert "resume" in caught.value.hint
-    found = distill_patient(data, config, "cpu", folder=tmp_path).images
+    with pretended():
+        with lost as caught, device_errors():
+            distill_patient(data, config, "cuda", folder=tmp_path)
+        assert "resume" in caught.value.hint
+        # A checkpoint is of no card.
+        found = distill_patient(data, config, "cuda:1", folder=tmp_path).images
     assert begun.count(4) == 1  # it did not begin anew
     assert np.abs(found - wanted).max() < 1e-4
 
@@ -131,8 +110,7 @@ def test_the_implicit_network_learns_the_same() -> None:
         return [trainer.step(number) for number in range(config.steps)]
 
     wanted = learned("cpu")
-    for card in ("cuda", "cuda:1"):
-        with pretended(), without_tf32():
-            found = learned(card)
-        for ours, theirs in zip(found, wanted, strict=True):
-            assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-5)
+    with pretended(), without_tf32():
+        found = learned("cuda:1")
+    for ours, theirs in zip(found, wanted, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-5)
