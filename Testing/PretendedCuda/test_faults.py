@@ -17,7 +17,6 @@ from MedEnhanceLib.jobs.job import JobSpec, run_job
 from MedEnhanceLib.nets import precision
 from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
 from MedEnhanceLib.nets.precision import mixed_precision, without_tf32
-from MedEnhanceLib.nets.slices import Plan
 from MedEnhanceLib.runtime import machine
 from MedEnhanceLib.runtime.device import choose_device, devices_for
 from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import principal_axes
@@ -82,20 +81,6 @@ def test_auto_leaves_a_card_without_kernels_alone_and_says_why(cards) -> None:
     found = machine.compute()
     assert "no kernel image" in found["devices"][0]["fault"]
     assert "Pretended cannot be used" in found["choice"]["reason"]
-
-
-def test_the_plan_takes_what_is_free_on_its_card(cards) -> None:
-    def batch(device: str) -> int:
-        return Plan(device, None, 1024, 0.25).suited(512, 512).slices
-
-    cards.free[1] = MEMORY // 4
-    assert 1 <= batch("cuda:1") < batch("cuda") < 32
-    cards.free[1] -= 1000  # what others take meanwhile does not change the bits of a result
-    assert batch("cuda:1") == batch("cuda") // 4
-    cards.free[1] = 1000
-    assert batch("cuda:1") == 1
-    cards.free[1] = 140 << 30
-    assert batch("cuda:1") == 32
 
 
 def test_bfloat16_is_not_emulated(card, cards) -> None:
