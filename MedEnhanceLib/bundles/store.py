@@ -220,12 +220,8 @@ def open_bundle(name_or_path: str, *, kind: str, modality: str) -> Bundle:
     Raises:
         ModelError: there is none, it is damaged, or it is of another kind or modality.
     """
-    if name_or_path == "auto":
-        bundle = _recommended(kind, modality)
-    elif (folder := folder_of(name_or_path)) is not None:
-        bundle = read_bundle(folder)
-    else:
-        bundle = by_name(name_or_path)
+    is_auto = name_or_path == "auto"
+    bundle = _recommended(kind, modality) if is_auto else find_bundle(name_or_path)
     if bundle.kind != kind:
         raise ModelError(
             f"model {bundle.name!r} {_verb(bundle.kind)}; a model that {_verb(kind)} is needed",
@@ -327,9 +323,7 @@ def _read_all() -> Iterator[tuple[Path, Bundle | ModelError]]:
 def find_bundle(name_or_path: str) -> Bundle:
     """An installed model by name, or one by its folder; raises ModelError for neither."""
     folder = folder_of(name_or_path)
-    if folder is not None and os.path.isdir(folder):  # noqa: PTH112
-        return read_bundle(folder)
-    return by_name(name_or_path, ". Or give the folder of a model.")
+    return by_name(name_or_path) if folder is None else read_bundle(folder)
 
 
 def folder_of(name_or_path: str) -> Path | None:
@@ -347,22 +341,25 @@ def folder_of(name_or_path: str) -> Path | None:
     return folder if (folder / METADATA).is_file() or not is_installed else None
 
 
-def by_name(name: str, more: str = " (see: medenhance models list).") -> Bundle:
-    """An installed model; raises ModelError, with the names there are and `more`, without one."""
+def by_name(name: str) -> Bundle:
+    """An installed model; raises ModelError, with the names that there are, without one."""
     installed = {bundle.name: bundle for bundle in list_bundles()}
-    if name not in installed:
-        for folder, error in unreadable_bundles().items():
-            if folder.name == name:
-                raise error
-        names = ", ".join(installed) or "none"
-        raise ModelError(f"there is no model {name!r}", f"Installed: {names}{more}")
-    return installed[name]
+    if name in installed:
+        return installed[name]
+    for folder, error in unreadable_bundles().items():
+        if folder.name == name:
+            raise error
+    names = ", ".join(installed) or "none"
+    raise ModelError(
+        f"there is no model {name!r}",
+        f"Installed: {names} (see: medenhance models list). Or give the folder of a model.",
+    )
 
 
 def _recommended(kind: str, modality: str) -> Bundle:
     chosen = read_defaults().get(f"{kind} {modality}")
     if chosen is not None:
-        return by_name(chosen, ". Or set another default: medenhance models default NAME.")
+        return by_name(chosen)
     for bundle in list_bundles():
         if bundle.kind == kind and bundle.modality == modality and not bundle.on_request:
             return bundle

@@ -51,14 +51,9 @@ class Filter:
         """A slice [H, W], 0 to 4095, continued by its edges as the functions want it."""
         if image.shape != self._shape or int(image.max()) > _LARGEST:
             raise ValueError(f"a slice of {image.shape} up to {int(image.max())}")
-        height, width = self._shape
-        out = np.empty(self._padded, np.int16)
-        inner = out[REACH : REACH + height]
-        inner[:, REACH : REACH + width] = image
-        inner[:, :REACH] = image[:, :1]
-        inner[:, REACH + width :] = image[:, -1:]
-        out[:REACH], out[REACH + height :] = out[REACH], out[REACH + height - 1]
-        return out
+        missing = self._padded[1] - 2 * REACH - self._shape[1]
+        sides = (REACH, REACH), (REACH, missing + REACH)
+        return np.pad(image, sides, mode="edge").astype(np.int16)
 
     def classes(self, window: Sequence[Shorts], bounds: Sequence[int]) -> Bytes:
         """The class of each voxel of the middle one of five padded slices, [H, W].
