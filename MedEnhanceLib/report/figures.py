@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -293,16 +292,18 @@ def _draw_ruler(axes: Any, plane: Plane, length: float) -> None:
     height, width = plane.size_mm
     x, y = 0.03 * width, height - max(0.035 * height, 0.02 * width)
     axes.plot([x, x + length], [y, y], color=INK, linewidth=1.6, path_effects=[_edge(2.6)])
-    text = axes.text(
-        x + length / 2, y - 0.015 * width, length_text(length), ha="center", va="bottom"
-    )
+    ticker = require("matplotlib.ticker", purpose="Drawing pictures")
+    words = ticker.EngFormatter(unit="m")(length / 1000)  # "50 mm", "2 µm"
+    text = axes.text(x + length / 2, y - 0.015 * width, words, ha="center", va="bottom")
     text.set(color=INK, fontsize=7, path_effects=[_edge(2.6)])
 
 
 def _draw_bar(figure: Any, axes: Any, image: Any, scale: Scale) -> None:
     bar = figure.colorbar(image, cax=axes, orientation="horizontal")
     ticks = [scale.low, (scale.low + scale.high) / 2, scale.high]
-    bar.set_ticks(ticks, labels=[_tick_text(value, scale) for value in ticks])
+    plus = "+" if scale.colors == DIFFERENCE else ""
+    rounded = [float(f"{value:.3g}") for value in ticks]
+    bar.set_ticks(ticks, labels=[f"{plus if value > 0 else ''}{value:g}" for value in rounded])
     bar.outline.set_edgecolor(MUTED)
     axes.tick_params(colors=INK, labelsize=7.5, length=2)
     axes.set_xlabel(scale.name, color=MUTED, fontsize=8)
@@ -336,34 +337,12 @@ def round_length(wanted_mm: float) -> float:
     return float(next(step * power for step in (5, 2, 1) if step * power <= wanted_mm * 1.0001))
 
 
-def length_text(length_mm: float) -> str:
-    """A length in a suitable unit: "5 cm", "20 mm", "2 µm", "500 nm"."""
-    for factor, unit, least in ((10.0, "cm", 10.0), (1.0, "mm", 1.0), (1e-3, "µm", 1e-3)):
-        if length_mm >= least * 0.999:
-            return f"{length_mm / factor:g} {unit}"
-    return f"{length_mm / 1e-6:g} nm"
-
-
 def line_colors(legend: Sequence[LabelLike]) -> list[Any]:
     """The color of each label's contours: its own, or a bright one if that is gray."""
     colors = require("matplotlib.colors", purpose="Drawing pictures")
     bright = cycle(_LINE_COLORS)
+    saturations = [colors.rgb_to_hsv(colors.to_rgb(label.color))[1] for label in legend]
     return [
-        label.color if _is_colorful(*colors.to_rgb(label.color)) else next(bright)
-        for label in legend
+        label.color if saturation >= _LEAST_SATURATION else next(bright)
+        for label, saturation in zip(legend, saturations, strict=True)
     ]
-
-
-def _is_colorful(red: float, green: float, blue: float) -> bool:
-    return colorsys.rgb_to_hls(red, green, blue)[2] >= _LEAST_SATURATION
-
-
-def _tick_text(value: float, scale: Scale) -> str:
-    """A number with two significant digits of the scale's span; differences have a sign."""
-    span = scale.high - scale.low
-    if not 1e-3 <= span < 1e6:
-        return f"{value:.2g}"
-    decimals = max(0, 1 - int(np.floor(np.log10(span))))
-    text = f"{value:.{decimals}f}"
-    text = text.rstrip("0").rstrip(".") if "." in text else text
-    return f"+{text}" if scale.colors == DIFFERENCE and value > 0 else text

@@ -20,7 +20,6 @@ from MedEnhanceLib.report.figures import (
     Pane,
     choose_window,
     comparison,
-    length_text,
     line_colors,
     round_length,
 )
@@ -126,15 +125,9 @@ def test_ct_is_shown_in_the_soft_tissue_window(head: Volume) -> None:
     assert choose_window(Volume(head.voxels, modality="CT", units="HU")) == CT_WINDOW
 
 
-@pytest.mark.parametrize(
-    ("wanted", "length", "text"),
-    [(57.0, 50.0, "5 cm"), (7.3, 5.0, "5 mm"), (2.9e-3, 2e-3, "2 µm"), (6.1e-4, 5e-4, "500 nm")],
-)
-def test_ruler_has_a_round_length_in_a_fitting_unit(
-    wanted: float, length: float, text: str
-) -> None:
+@pytest.mark.parametrize(("wanted", "length"), [(57.0, 50.0), (7.3, 5.0), (2.9e-3, 2e-3)])
+def test_ruler_has_a_round_length(wanted: float, length: float) -> None:
     assert round_length(wanted) == pytest.approx(length)
-    assert length_text(round_length(wanted)) == text
 
 
 @pytest.mark.slow
