@@ -222,7 +222,8 @@ class Library:
         task = _task(layer, rows, slab, pointers)
         task.room = room
         self._call("match", task)
-        return Groups(*(array[: task.count] for array in made))
+        count = int(task.count)
+        return Groups(groups.index[:count], groups.distance[:count], groups.level[:count])
 
     def _call(self, name: str, task: ctypes.Structure) -> None:
         status = self.call(name, task)
