@@ -25,8 +25,6 @@ import numpy.typing as npt
 from MedEnhanceLib.errors import DependencyError, MedEnhanceError
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: As in native.h.
-ABI = 5
 #: Statuses of its functions, as in native.h; 0 is done.
 NO_MEMORY, BAD_STREAM = 2, 3
 #: File name of the library.
@@ -152,19 +150,15 @@ class Library:
         """Load and check it.
 
         Raises:
-            MedEnhanceError: damaged, not a library for this system, another ABI, or a width that
-                this processor lacks.
+            MedEnhanceError: damaged, not a library for this system or of these sources, or a width
+                that this processor lacks.
         """
         _verify(path)
         try:
             self._library = ctypes.CDLL(str(path.resolve()))
-            self._library.native_abi.restype = ctypes.c_int32
-            abi = int(self._library.native_abi())
+            self._library.native_widths.restype = ctypes.c_int32
         except (OSError, AttributeError) as error:
             raise _unusable(f"{path.name} cannot be loaded ({error})") from error
-        if abi != ABI:
-            raise _unusable(f"{path.name} has version {abi}, and version {ABI} is needed")
-        self._library.native_widths.restype = ctypes.c_int32
         self.path = path
         bits = int(self._library.native_widths())
         self.widths = tuple(name for bit, name in enumerate(WIDTHS) if bits >> bit & 1)
