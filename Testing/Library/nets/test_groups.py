@@ -24,10 +24,7 @@ def library(native_path: Path) -> native.Library:
 
 @pytest.fixture(params=["compiled", "pytorch"])
 def engine(request: pytest.FixtureRequest) -> Engine:
-    if request.param == "pytorch":
-        return TorchEngine()
-    compiled: native.Library = request.getfixturevalue("library")
-    return compiled
+    return TorchEngine() if request.param == "pytorch" else request.getfixturevalue("library")
 
 
 def volume(shape: tuple[int, ...] = SHAPE, seed: int = 0) -> Array:
