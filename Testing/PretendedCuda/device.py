@@ -11,7 +11,7 @@ punishes raises here:
 Not shown: kernels, what half precision gives on a GPU, streams, the memory that is needed, NCCL,
 races between processes; see docs/decisions/0009-slicer-stand-ins.md.
 
-guard.py has to be loaded before the first `import torch` of the process.
+guard.cpp has to be loaded before the first `import torch` of the process: see conftest.py.
 """
 
 from __future__ import annotations
