@@ -17,7 +17,7 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,7 @@ _BUILD = "python -m MedEnhanceLib.native.build"
 _COMPILER = "python -m pip install ziglang"
 _LABELS = {"plain": "no vector extension", "avx2": "AVX2", "avx512": "AVX-512"}
 
+A = TypeVar("A")
 Array = npt.NDArray[np.float32]
 Index = npt.NDArray[np.int32]
 Width = Literal["plain", "avx2", "avx512"]
@@ -85,8 +86,8 @@ class Groups:
 
 
 @dataclass(frozen=True, eq=False)
-class LayerArrays:
-    """What a layer is computed from, and added to.
+class LayerArrays(Generic[A]):
+    """What a layer is computed from, and added to; arrays, or tensors on a device.
 
     Attributes:
         noisy: the slab [window[0] + 3, ny, nx].
@@ -98,13 +99,13 @@ class LayerArrays:
         weight: [window[0], ny, nx], weights of blocks by the place in which they start.
     """
 
-    noisy: Array
-    pilot: Array
-    level: Array
-    spectrum: Array
-    taper: Array
-    total: Array
-    weight: Array
+    noisy: A
+    pilot: A
+    level: A
+    spectrum: A
+    taper: A
+    total: A
+    weight: A
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ class Library:
         if self.width not in self.widths:
             raise _unusable(f"{path.name} has no {self.width} for this processor")
 
-    def run(self, stage: Stage, layer: Layer, rows: range, arrays: LayerArrays) -> None:
+    def run(self, stage: Stage, layer: Layer, rows: range, arrays: LayerArrays[Array]) -> None:
         """Compute rows of references of a layer, and add to its sums; other threads may run.
 
         Args:

@@ -71,7 +71,9 @@ class Slices(Protocol):
 class Engine(Protocol):
     """What computes layers: the compiled library, or PyTorch."""
 
-    def run(self, stage: native.Stage, layer: Layer, rows: range, arrays: LayerArrays) -> None:
+    def run(
+        self, stage: native.Stage, layer: Layer, rows: range, arrays: LayerArrays[Array]
+    ) -> None:
         """As `native.Library.run`."""
 
     def match(self, layer: Layer, rows: range, *, pilot: Array, level: Array) -> native.Groups:

@@ -43,7 +43,9 @@ class TorchEngine:
         self._at_once = _AT_ONCE if device == "cpu" else _AT_ONCE_ON_A_DEVICE
         self._only = threading.Lock()
 
-    def run(self, stage: native.Stage, layer: Layer, rows: range, arrays: LayerArrays) -> None:
+    def run(
+        self, stage: native.Stage, layer: Layer, rows: range, arrays: LayerArrays[Array]
+    ) -> None:
         """As `native.Library.run`."""
         at = _references(layer, rows, arrays.level, is_grouped=stage == "grouped")
         pilot = arrays.pilot if stage == "grouped" else arrays.noisy
@@ -84,7 +86,7 @@ class TorchEngine:
         """Add what references [n, 4] make to total and weight, which are on the device."""
         with without_tf32(), torch.inference_mode():
             sent = [torch.from_numpy(each).to(self._device) for each in inputs]
-            part = Groups(layer, *sent, *sums)
+            part = Groups(layer, LayerArrays(*sent, *sums))
             # In the first stage one block each, of 32 in a group.
             most = self._at_once * (1 if stage == "grouped" else 16)
             for some in torch.split(torch.from_numpy(at).to(self._device), most):
@@ -106,7 +108,7 @@ class TorchEngine:
             return native.Groups(nothing.astype(np.int32), nothing, nothing[:, 0])
         with without_tf32(), torch.inference_mode():
             slab, sigma = (torch.from_numpy(np.ascontiguousarray(v)) for v in (pilot, level))
-            part = Groups(layer, slab, slab, sigma, *(4 * [torch.empty(0)]))
+            part = Groups(layer, LayerArrays(slab, slab, sigma, *(4 * [torch.empty(0)])))
             parts = [part.matched(some) for some in torch.split(at, _AT_ONCE)]
             index, distance, sigmas = map(torch.cat, zip(*parts, strict=True))
         return native.Groups(index.int().numpy(), distance.numpy(), sigmas.numpy())
@@ -114,27 +116,10 @@ class TorchEngine:
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Groups of blocks in a slab, and the sums that their estimates are added to.
-
-    Attributes:
-        layer: window, keep, apart and damp count.
-        noisy: the slab, [n, ny, nx].
-        pilot: like the slab.
-        level: σ of the noise, like the slab.
-        spectrum: [64].
-        taper: [64].
-        total: like the slab, sums of weighed blocks.
-        weight: sums of weights by starting place, the same rows and columns.
-    """
+    """Groups of blocks of a layer, and the sums that their estimates are added to."""
 
     layer: Layer
-    noisy: Tensor
-    pilot: Tensor
-    level: Tensor
-    spectrum: Tensor
-    taper: Tensor
-    total: Tensor
-    weight: Tensor
+    arrays: LayerArrays[Tensor]
 
     def add(self, stage: native.Stage, at: Tensor) -> None:
         """Add what a stage makes of references [n, 4].
@@ -151,13 +136,13 @@ class Groups:
             starts = torch.where(members > 0, starts, starts[:, :1])
         missing = starts[:, :1].expand(-1, self.layer.keep - starts.shape[1])
         starts = torch.cat([starts, missing], 1)
-        blocks = self.pilot.reshape(-1)[self._cells(starts)]
+        blocks = self.arrays.pilot.reshape(-1)[self._cells(starts)]
         distance = (blocks - blocks[:, :1]).square_().sum(dim=2)
         return starts, distance, self._levels(at)
 
     def _group(self, at: Tensor) -> None:
-        atoms, deviation = self._atoms(), self.spectrum.sqrt()[:, None]
-        into, back = (atoms / deviation).T, atoms * deviation * self.taper
+        atoms, deviation = self._atoms(), self.arrays.spectrum.sqrt()[:, None]
+        into, back = (atoms / deviation).T, atoms * deviation * self.arrays.taper
         level = self._levels(at)
         is_noisy = level > LEAST_LEVEL
         level = torch.where(is_noisy, level, 1)
@@ -165,7 +150,7 @@ class Groups:
         where = self._cells(starts)
         noisy, pilot = (
             values.reshape(-1).index_select(0, where.view(-1)).view(where.shape) @ into
-            for values in (self.noisy, self.pilot)
+            for values in (self.arrays.noisy, self.arrays.pilot)
         )
         weight = is_noisy / level.square()
         blocks = self._filtered(noisy, pilot, members, level.square(), weight) @ back
@@ -176,19 +161,21 @@ class Groups:
         atoms, starts = self._atoms(), self._starts(*at[:, 1:].T)[:, None]
         noise = self._levels(at).square() * self.layer.damp * self.layer.damp
         where = self._cells(starts)
-        blocks = self.noisy.reshape(-1).index_select(0, where.view(-1)).view(-1, CELLS) @ atoms.T
-        ratio = blocks.square() / (self.spectrum * noise[:, None] + 1e-30)
+        blocks = (
+            self.arrays.noisy.reshape(-1).index_select(0, where.view(-1)).view(-1, CELLS) @ atoms.T
+        )
+        ratio = blocks.square() / (self.arrays.spectrum * noise[:, None] + 1e-30)
         steep = ratio.clamp_(max=1e4).square_().square_()
         share = steep.div_(steep + 1)
         share[:, 0] = 1  # the mean of a block stays
         ones = torch.ones(starts.shape, device=starts.device)
-        self._sum(blocks.mul_(share) @ (atoms * self.taper), where, starts, ones)
+        self._sum(blocks.mul_(share) @ (atoms * self.arrays.taper), where, starts, ones)
 
     def _atoms(self) -> Tensor:
-        return constant(COSINES, self.noisy.device, torch.float32)
+        return constant(COSINES, self.arrays.noisy.device, torch.float32)
 
     def _starts(self, z: Tensor, y: Tensor, x: Tensor) -> Tensor:
-        _, ny, nx = self.noisy.shape
+        _, ny, nx = self.arrays.noisy.shape
         return (z * ny + y) * nx + x
 
     def _cells(self, starts: Tensor) -> Tensor:
@@ -198,7 +185,7 @@ class Groups:
 
     def _levels(self, at: Tensor) -> Tensor:
         z, y, x = at[:, 1:].T
-        return self.level[z + 1, y + 1, x + 1]
+        return self.arrays.level[z + 1, y + 1, x + 1]
 
     def _match(self, at: Tensor) -> tuple[Tensor, Tensor | None]:
         """Where the blocks of each group start, [B, keep], and 1 for members, 0 for none.
@@ -206,7 +193,7 @@ class Groups:
         None for the latter where all are members.
         """
         deep, wide, long = self.layer.window
-        _, ny, nx = self.noisy.shape
+        _, ny, nx = self.arrays.noisy.shape
         first_z, z, rows, columns = at.T
         first_y, first_x = (
             (places_of - (size - 1) // 2).clip(0, side - 3 - size)
@@ -216,7 +203,7 @@ class Groups:
             first[:, None] + torch.arange(side + 3, device=at.device, dtype=at.dtype)
             for first, side in ((first_z, deep), (first_y, wide), (first_x, long))
         )
-        window = self.pilot[
+        window = self.arrays.pilot[
             window_z[:, :, None, None], window_y[:, None, :, None], window_x[:, None, None]
         ]
         own = torch.stack([z - first_z, rows - first_y, columns - first_x])
@@ -297,8 +284,8 @@ class Groups:
 
     def _sum(self, blocks: Tensor, where: Tensor, starts: Tensor, weights: Tensor) -> None:
         """Add tapered blocks that are weighed, and their weights, to the sums."""
-        self.total.view(-1).index_add_(0, where.view(-1), blocks.view(-1))
-        self.weight.view(-1).index_add_(0, starts.reshape(-1), weights.reshape(-1))
+        self.arrays.total.view(-1).index_add_(0, where.view(-1), blocks.view(-1))
+        self.arrays.weight.view(-1).index_add_(0, starts.reshape(-1), weights.reshape(-1))
 
 
 def _references(

@@ -110,7 +110,7 @@ def test_where_a_cards_memory_runs_out_the_filter_goes_on_on_the_cpu(
     begun, add = itertools.count(), Groups.add
 
     def limited(groups: Groups, *arguments: Any) -> None:
-        if groups.pilot.is_cuda and next(begun) >= after:
+        if groups.arrays.pilot.is_cuda and next(begun) >= after:
             raise torch.OutOfMemoryError("CUDA out of memory")
         add(groups, *arguments)
 
