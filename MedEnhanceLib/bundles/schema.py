@@ -32,8 +32,8 @@ KINDS = ("enhancer", SLICES, "head", CODEC)
 MOST_BYTES, MOST_FILES = 1 << 30, 1000
 _REQUIRED = ("name", "kind", "modality", "version", "description", "licence", "files")
 _IMPORT_AGAIN = "Correct it in its metadata.json, or ask who made the model."
-#: Of a JSON file: bytes, objects and lists within each other, and what a number may be.
-_MOST_JSON, _DEEPEST, _LARGEST = 16 << 20, 32, 1 << 63
+#: Of a JSON file: bytes, objects and lists within each other, and digits of a whole number.
+_MOST_JSON, _DEEPEST, _LONGEST_NUMBER = 16 << 20, 32, 18
 #: Signs of texts that are shown in one line, and of the name, which becomes that of a folder.
 _LONGEST_LINE, _LONGEST_NAME, _LONGEST_PATH = 300, 64, 200
 _LINES = ("name", "version", "anatomy", "licence")
@@ -68,10 +68,10 @@ def read_json(path: Path) -> Any:
     if len(data) > _MOST_JSON:
         raise ValueError(f"it has more than {_MOST_JSON >> 20} MB")
     try:
-        fields = json.loads(data.decode("utf-8"))
+        fields = json.loads(data.decode("utf-8"), parse_int=_small_number)
+        _check_values(fields, _DEEPEST)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    _check_values(fields)
     return fields
 
 
@@ -129,47 +129,41 @@ def check_name(name: str) -> None:
         raise ModelError(f"the model's name {name!r} cannot be used", f"Use {NAMES}.")
 
 
-def _check_values(fields: Any) -> None:
-    """Raise ValueError for text, numbers and depths that no metadata need."""
-    level = [fields]
-    for _ in range(_DEEPEST):
-        below: list[Any] = []
-        for one in level:
-            if isinstance(one, dict):
-                below += [*one, *one.values()]
-            elif isinstance(one, list):
-                below += one
-            elif isinstance(one, str) and (found := CONTROLS.search(_of_any_file(one))):
-                raise ValueError(f"it holds the control character {printable(found[0])}")
-            elif isinstance(one, int) and abs(one) >= _LARGEST:
-                raise ValueError("it holds a number of more than 64 bits")
-        if not below:
-            return
-        level = below
-    raise ValueError("it is nested too deeply")
+def _small_number(digits: str) -> int:
+    """A whole number; ValueError for one that is in no metadata."""
+    if len(digits) > _LONGEST_NUMBER:
+        raise ValueError(f"it holds a number of {len(digits)} digits")
+    return int(digits)
 
 
-def _of_any_file(text: str) -> str:
-    """Without what is harmless: ends of lines, and the bytes of file names that are not UTF-8."""
-    return text.replace("\r", "").encode("utf-8", "replace").decode()
+def _check_values(value: Any, depth: int) -> None:
+    """Raise ValueError for text and depths that no metadata need."""
+    if depth < 0:
+        raise ValueError("it is nested too deeply")
+    if isinstance(value, dict):
+        value = [*value, *value.values()]
+    if isinstance(value, list):
+        for entry in value:
+            _check_values(entry, depth - 1)
+    elif isinstance(value, str):
+        # Harmless are ends of lines, and the bytes of file names that are not UTF-8.
+        text = value.replace("\r", "").encode("utf-8", "replace").decode()
+        if control := CONTROLS.search(text):
+            raise ValueError(f"it holds the control character {printable(control[0])}")
 
 
 def _fault(value: Any, shape: Any, place: str) -> str:
     """What is wrong with a value; "" where it has the shape."""
-    wanted = "an object" if type(shape) is dict else "a list" if type(shape) is list else ""
-    if not wanted:
-        if fits(value, shape):
-            return ""
-        wanted = "an object" if shape == dict | None else allowed_text(shape)
-    elif isinstance(shape, dict) and isinstance(value, dict):
-        within = [(f"{place}.{name}", value[name], shape[name]) for name in shape if name in value]
-        return next(filter(None, (_fault(one, its, at) for at, one, its in within)), "")
+    faults: list[str] = []
+    if isinstance(shape, dict) and isinstance(value, dict):
+        within = shape.keys() & value.keys()
+        faults = [_fault(value[name], shape[name], f"{place}.{name}") for name in sorted(within)]
     elif isinstance(shape, list) and isinstance(value, list):
-        entries = enumerate(value, 1)
-        return next(
-            filter(None, (_fault(one, shape[0], f"{place}[{n}]") for n, one in entries)), ""
-        )
-    return f"{place.lstrip('.')} is {value!r:.40}, not {wanted}"
+        faults = [_fault(entry, shape[0], f"{place}[{n}]") for n, entry in enumerate(value, 1)]
+    elif isinstance(shape, dict | list) or not fits(value, shape):
+        expected = {dict: "an object", list: "a list"}.get(type(shape)) or allowed_text(shape)
+        return f"{place.lstrip('.')} is {value!r:.40}, not {expected}"
+    return next(filter(None, faults), "")
 
 
 def _fault_of_lines(fields: Mapping[str, Any]) -> str:

@@ -44,7 +44,6 @@ class Bundle:
 
     folder: Path
     metadata: dict[str, Any]
-    shipped: bool
 
     @property
     def name(self) -> str:
@@ -52,9 +51,14 @@ class Bundle:
         return str(self.metadata["name"])
 
     @property
+    def shipped(self) -> bool:
+        """Whether it came with MedEnhance."""
+        return self.folder.parent == resource_folder("models")
+
+    @property
     def origin(self) -> str:
         """Where from: "shipped with MedEnhance", "imported", "in a folder"."""
-        if self.shipped or self.folder.parent == resource_folder("models"):
+        if self.shipped:
             return "shipped with MedEnhance"
         return "imported" if self.folder.parent == user_folder() else "in a folder"
 
@@ -128,20 +132,15 @@ def bundle_files() -> list[tuple[str, int, int]]:
 
     A reader that asks often may keep the list while this stays as it is.
     """
-    found = []
-    for root in (resource_folder("models"), user_folder()):
-        for path in (root / DEFAULTS, root, *sorted(root.glob(f"*/{METADATA}"))):
-            try:
-                state = path.stat()
-            except OSError:
-                continue
-            found.append((str(path), state.st_size, state.st_mtime_ns))
-    return found
+    roots = (resource_folder("models"), user_folder())
+    paths = [p for root in roots for p in (root / DEFAULTS, root, *root.glob(f"*/{METADATA}"))]
+    states = [(str(path), path.stat()) for path in sorted(paths) if path.exists()]
+    return [(path, state.st_size, state.st_mtime_ns) for path, state in states]
 
 
 def unreadable_bundles() -> dict[Path, ModelError]:
     """The folders among the models that hold none that can be used, with the reason."""
-    return {folder: one for folder, one in _read_all() if isinstance(one, ModelError)}
+    return {folder: error for folder, error in _read_all() if isinstance(error, ModelError)}
 
 
 def read_defaults() -> dict[str, str]:
@@ -156,7 +155,7 @@ def read_defaults() -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, InputError) as cause:
-        if isinstance(cause, PermissionError) and not os.access(path.parent, os.R_OK | os.X_OK):
+        if not os.access(path.parent, os.R_OK | os.X_OK):
             return {}  # a home of somebody else: `unreadable_bundles` names it
         reason = getattr(cause, "strerror", None) or cause
         raise ModelError(f"{path} cannot be read ({reason})", "Delete the file.") from cause
@@ -221,12 +220,8 @@ def open_bundle(name_or_path: str, *, kind: str, modality: str) -> Bundle:
     Raises:
         ModelError: there is none, it is damaged, or it is of another kind or modality.
     """
-    if name_or_path == "auto":
-        bundle = _recommended(kind, modality)
-    elif (folder := folder_of(name_or_path)) is not None:
-        bundle = read_bundle(folder)
-    else:
-        bundle = by_name(name_or_path)
+    is_auto = name_or_path == "auto"
+    bundle = _recommended(kind, modality) if is_auto else find_bundle(name_or_path)
     if bundle.kind != kind:
         raise ModelError(
             f"model {bundle.name!r} {_verb(bundle.kind)}; a model that {_verb(kind)} is needed",
@@ -243,12 +238,11 @@ def open_bundle(name_or_path: str, *, kind: str, modality: str) -> Bundle:
     return bundle
 
 
-def read_bundle(folder: Path, *, shipped: bool = False, expected_sha256: str = "") -> Bundle:
+def read_bundle(folder: Path, *, expected_sha256: str = "") -> Bundle:
     """Read and check a bundle's metadata; the weights are not opened.
 
     Args:
         folder: of the bundle.
-        shipped: whether it came with MedEnhance.
         expected_sha256: of the model that is expected here; empty for any.
     Raises:
         ModelError: it is no bundle, or another model than expected.
@@ -262,7 +256,7 @@ def read_bundle(folder: Path, *, shipped: bool = False, expected_sha256: str = "
             f"{folder}: {METADATA} cannot be read ({reason})",
             "Choose a model folder made by MedEnhance, or import the model again.",
         ) from cause
-    bundle = Bundle(folder, metadata, shipped)
+    bundle = Bundle(folder, metadata)
     if expected_sha256 not in ("", bundle.sha256):
         raise ModelError(f"{folder}: the model was replaced in the meantime", "Start again.")
     return bundle
@@ -302,35 +296,34 @@ def refuse_not_finite(bundle: Bundle, name: str, is_finite: Any) -> None:
 def _read_all() -> Iterator[tuple[Path, Bundle | ModelError]]:
     """Every folder that a model may be in, with the model, or with why there is none."""
     names: set[str] = set()
-    for root, shipped in ((resource_folder("models"), True), (user_folder(), False)):
+    for root in (resource_folder("models"), user_folder()):
         try:
             entries = sorted(root.iterdir())
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as cause:
-            said = f"{root} cannot be read ({cause.strerror})"
-            yield root, ModelError(said, "Allow it, or name another folder (MEDENHANCE_MODELS).")
+            reason = f"{root} cannot be read ({cause.strerror})"
+            yield root, ModelError(reason, "Allow it, or name another folder (MEDENHANCE_MODELS).")
             continue
         for folder in entries:
             # A plain file is no model, and what begins with a dot is being imported.
-            if not folder.name.startswith(".") and not os.path.isfile(folder):  # noqa: PTH113 - never raises
-                try:
-                    bundle = read_bundle(folder, shipped=shipped)
-                    if bundle.name in names:
-                        raise ModelError(f"{folder}: another model is named {bundle.name!r}")
-                    names.add(bundle.name)
-                    yield folder, bundle
-                except ModelError as error:
-                    remedy = error.hint if shipped else _REMOVE.format(folder.name)
-                    yield folder, ModelError(error.message, remedy)
+            if folder.name.startswith(".") or os.path.isfile(folder):  # noqa: PTH113 - never raises
+                continue
+            try:
+                bundle = read_bundle(folder)
+                if bundle.name in names:
+                    raise ModelError(f"{folder}: another model is named {bundle.name!r}")
+                names.add(bundle.name)
+                yield folder, bundle
+            except ModelError as error:
+                remedy = _REMOVE.format(folder.name) if root == user_folder() else error.hint
+                yield folder, ModelError(error.message, remedy)
 
 
 def find_bundle(name_or_path: str) -> Bundle:
     """An installed model by name, or one by its folder; raises ModelError for neither."""
     folder = folder_of(name_or_path)
-    if folder is not None and os.path.isdir(folder):  # noqa: PTH112
-        return read_bundle(folder)
-    return by_name(name_or_path, ". Or give the folder of a model.")
+    return by_name(name_or_path) if folder is None else read_bundle(folder)
 
 
 def folder_of(name_or_path: str) -> Path | None:
@@ -348,22 +341,25 @@ def folder_of(name_or_path: str) -> Path | None:
     return folder if (folder / METADATA).is_file() or not is_installed else None
 
 
-def by_name(name: str, more: str = " (see: medenhance models list).") -> Bundle:
-    """An installed model; raises ModelError, with the names there are and `more`, without one."""
+def by_name(name: str) -> Bundle:
+    """An installed model; raises ModelError, with the names that there are, without one."""
     installed = {bundle.name: bundle for bundle in list_bundles()}
-    if name not in installed:
-        for folder, error in unreadable_bundles().items():
-            if folder.name == name:
-                raise error
-        names = ", ".join(installed) or "none"
-        raise ModelError(f"there is no model {name!r}", f"Installed: {names}{more}")
-    return installed[name]
+    if name in installed:
+        return installed[name]
+    for folder, error in unreadable_bundles().items():
+        if folder.name == name:
+            raise error
+    names = ", ".join(installed) or "none"
+    raise ModelError(
+        f"there is no model {name!r}",
+        f"Installed: {names} (see: medenhance models list). Or give the folder of a model.",
+    )
 
 
 def _recommended(kind: str, modality: str) -> Bundle:
     chosen = read_defaults().get(f"{kind} {modality}")
     if chosen is not None:
-        return by_name(chosen, ". Or set another default: medenhance models default NAME.")
+        return by_name(chosen)
     for bundle in list_bundles():
         if bundle.kind == kind and bundle.modality == modality and not bundle.on_request:
             return bundle
@@ -376,13 +372,12 @@ def _recommended(kind: str, modality: str) -> Bundle:
 
 def _verb(kind: str) -> str:
     """What a model of that kind does: messages say "segments", not "head"."""
-    verbs = {
+    return {
         "enhancer": "enhances",
         SLICES: "restores thin slices of",
         "head": "segments",
         CODEC: "compresses",
-    }
-    return verbs.get(kind, f"is of the kind {kind}")
+    }[kind]
 
 
 def _fitting(kind: str, modality: str) -> list[str]:
@@ -403,36 +398,37 @@ def _names_hint(kind: str, modality: str) -> str:
     return f"A model here that {_verb(kind)}: {', '.join(others) or 'none'}."
 
 
-def summary(bundle: Bundle) -> dict[str, Any]:
-    """A model's row in lists."""
+def details(bundle: Bundle) -> dict[str, Any]:
+    """What lists and pages show of a model, and whether its files match their hashes."""
     metadata = bundle.metadata
+    files = [path for path in bundle.folder.rglob("*") if path.is_file()]
+    try:
+        verify_bundle(bundle)
+        fault = ""
+    except ModelError as error:
+        fault = error.message
     return {
         "name": bundle.name,
         "kind": bundle.kind,
         "modality": bundle.modality,
         "anatomy": bundle.anatomy,
-        "version": str(metadata.get("version", "")),
-        "licence": str(metadata.get("licence", "")),
-        "description": str(metadata.get("description", "")),
+        "version": str(metadata["version"]),
+        "licence": str(metadata["licence"]),
+        "description": str(metadata["description"]),
         "shipped": bundle.shipped,
         "origin": bundle.origin,
         "default": bundle.name in read_defaults().values(),
-        "bytes": folder_bytes(bundle.folder),
+        "bytes": sum(path.stat().st_size for path in files),
         "sha256": bundle.sha256,
         "folder": str(bundle.folder),
+        "training": str(metadata.get("training", {}).get("summary", "")),
+        "ok": not fault,
+        "message": fault or "verified",
+        "card": _card_of(bundle),
     }
 
 
-def checked(bundle: Bundle) -> dict[str, Any]:
-    """The summary with model card and training, and whether the files match their hashes."""
-    details = {
-        "card": card_of(bundle),
-        "training": str(bundle.metadata.get("training", {}).get("summary", "")),
-    }
-    return summary(bundle) | details | check(bundle)
-
-
-def card_of(bundle: Bundle) -> str:
+def _card_of(bundle: Bundle) -> str:
     """The model card; "" where there is none, and no more of it than a card has."""
     try:
         refuse_pipe(bundle.folder / CARD)
@@ -442,25 +438,14 @@ def card_of(bundle: Bundle) -> str:
         return ""
 
 
-def check(bundle: Bundle) -> dict[str, Any]:
-    """ok: whether every file matches its hash; message: what is wrong."""
-    try:
-        verify_bundle(bundle)
-    except ModelError as error:
-        return {"ok": False, "message": error.message}
-    return {"ok": True, "message": "verified"}
-
-
 def installed() -> list[dict[str, Any]]:
-    """A checked row for each model, those that cannot be read last; or one with the error."""
+    """Details of each model, those that cannot be read last; or one row with the error."""
+    unusable = {"kind": "", "modality": "", "ok": False}
     try:
-        bundles, unreadable = list_bundles(), unreadable_rows()
+        rows = [details(bundle) for bundle in list_bundles()]
     except ModelError as error:
-        return [{"name": "", "kind": "", "modality": "", "ok": False, "message": error.message}]
-    return [
-        {"name": bundle.name, "kind": bundle.kind, "modality": bundle.modality} | check(bundle)
-        for bundle in bundles
-    ] + [row | {"kind": "", "modality": "", "ok": False} for row in unreadable]
+        return [{"name": "", "message": error.message} | unusable]
+    return rows + [row | unusable for row in unreadable_rows()]
 
 
 def unreadable_rows() -> list[dict[str, str]]:
@@ -469,8 +454,3 @@ def unreadable_rows() -> list[dict[str, str]]:
         {"name": folder.name, "message": error.message, "hint": error.hint}
         for folder, error in unreadable_bundles().items()
     ]
-
-
-def folder_bytes(folder: Path) -> int:
-    """Bytes of all files in a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -80,12 +80,13 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from MedEnhanceLib.bundles.store import card_of, find_bundle, summary
+    from MedEnhanceLib.bundles.store import details, find_bundle
 
     bundle = find_bundle(args.name)
-    text = card_of(bundle)
-    fields = {"model": summary(bundle), "metadata": bundle.metadata, "card": text}
-    return int(args.console.done(fields, f"{pairs(summary(bundle))}\n\n{text.strip()}".strip()))
+    row = details(bundle)
+    card = row.pop("card")
+    fields = {"model": row, "metadata": bundle.metadata, "card": card}
+    return int(args.console.done(fields, f"{pairs(row)}\n\n{card.strip()}".strip()))
 
 
 def _report_checks(

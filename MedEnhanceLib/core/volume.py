@@ -16,7 +16,7 @@ from MedEnhanceLib.core.slabs import Voxels
 from MedEnhanceLib.errors import ConfigError, InputError, MedEnhanceError
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.report.notebook import Picture
+    from MedEnhanceLib.report.drawing import Picture
 
 __all__ = ["MODALITIES", "Volume", "Voxels", "as_volume", "restore_dtype"]
 #: Modalities that the library distinguishes; OT is DICOM's term for "other".
@@ -95,10 +95,9 @@ class Volume(Exchange):
             point: (slice, row, column) that they go through; None: where much is to be seen.
             window: lowest and highest gray level; None: chosen by the voxels.
         """
-        from MedEnhanceLib.report.figures import Pane
-        from MedEnhanceLib.report.notebook import planes_of
+        from MedEnhanceLib.report.figures import Pane, comparison
 
-        return planes_of([Pane(self.modality, self)], point=point, window=window)
+        return comparison([Pane(self.modality, self)], point=point, window=window)
 
     @property
     def shape(self) -> tuple[int, ...]:

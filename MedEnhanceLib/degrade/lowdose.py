@@ -4,7 +4,7 @@
        → error of the logarithm → ramp filter → back projection → noise in HU
 
 Filtered back projection is linear, so FBP(noisy) − FBP(noise-free) = FBP(error): only the error is
-reconstructed, and an infinite dose returns the input exactly.
+reconstructed.
 
 All simplifications: parallel beam over 180°, one energy, no scatter, no bowtie filter, no
 correlation between neighboring detector elements, air outside the volume. In a cropped volume rays
@@ -55,8 +55,7 @@ def low_dose_noise(
     Args:
         hu: [K, J, I] in HU; values below −1000 count as air.
         spacing_mm: along i, j (and k, not used), as in `Geometry`.
-        photons: per ray before the patient in each view, a ray being as wide as a pixel; inf gives
-            no noise.
+        photons: per ray before the patient in each view, a ray being as wide as a pixel.
         electronic: σ of the electronic noise, in photons.
         rng: a seed for each slice is drawn from it first, so the first n slices have the same
             noise however many follow.
@@ -67,8 +66,6 @@ def low_dose_noise(
         Noise in HU, float32 [K, J, I].
     """
     noise = np.zeros(hu.shape, dtype=np.float32)
-    if math.isinf(photons):
-        return noise
     torch = require("torch", purpose="Simulating low-dose CT")
     scan = _Scan(hu.shape[1], hu.shape[2], float(spacing_mm[0]), float(spacing_mm[1]), views)
     seeds = rng.integers(2**63, size=(hu.shape[0],))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
@@ -28,11 +28,10 @@ from MedEnhanceLib.degrade.image import (
     rician_noise,
     robust_max,
 )
-from MedEnhanceLib.degrade.lowdose import CUTOFF, VIEWS, low_dose_noise
+from MedEnhanceLib.degrade.lowdose import low_dose_noise
 from MedEnhanceLib.errors import ConfigError, InputError
 
 Floats = npt.NDArray[np.float32]
-Width = Annotated[float, About(low=0, high=50)]
 Seed = Annotated[int, About(low=0)]
 
 
@@ -40,29 +39,19 @@ class Degradation(Options, ABC):
     """A simulated degradation with fixed parameters.
 
     name: the kind, as in `draw` and in JSON. seed: of its noise. modalities: those that its physics
-    applies to; other volumes are refused. instead: the hint of that refusal. share: the
-    parameter that is one of the image's values, which some give in percent.
+    applies to; other volumes are refused. instead: the hint of that refusal.
     """
 
     name: ClassVar[str]
     modalities: ClassVar[tuple[str, ...]]
     instead: ClassVar[str]
-    share: ClassVar[str] = ""
     seed: Seed
 
     def __post_init__(self) -> None:
         try:
             super().__post_init__()
         except ConfigError as error:
-            hint = f"{error.hint}{self._as_percent()}"
-            raise ConfigError(f"{self.name} {error.message}", hint) from None
-
-    def _as_percent(self) -> str:
-        """For hints: what the share would be if percent were meant; "" where that cannot be."""
-        given = getattr(self, self.share) if self.share else None
-        if not isinstance(given, (int, float)) or not 1 < given <= 100:
-            return ""
-        return f" It is a share: {given:g} % is {given / 100:g}."
+            raise ConfigError(f"{self.name} {error.message}", error.hint) from None
 
     def apply(self, volume: Volume, *, keep_dtype: bool = False) -> Volume:
         """Degrade a volume; geometry, modality and units are kept.
@@ -90,11 +79,8 @@ class Degradation(Options, ABC):
         """The degraded voxels, float32, same shape."""
 
     def to_json(self) -> dict[str, Any]:
-        """The parameters as a JSON object; infinity is written as "inf"."""
-        fields = super().to_json().items()
-        return {"name": self.name} | {
-            key: "inf" if value == math.inf else value for key, value in fields
-        }
+        """The parameters as a JSON object."""
+        return {"name": self.name} | super().to_json()
 
     def __str__(self) -> str:
         numbers = (f"{key} {value}" for key, value in self.to_json().items() if key != "name")
@@ -112,7 +98,6 @@ class Rician(Degradation):
     name: ClassVar[str] = "rician"
     modalities: ClassVar[tuple[str, ...]] = ("MR", "OT")
     instead: ClassVar[str] = "Rician noise is that of magnitude MR; use low-dose for CT."
-    share: ClassVar[str] = "level"
     level: Annotated[float, About(low=0, high=1)]
     seed: Seed
 
@@ -133,7 +118,7 @@ class Rician(Degradation):
 
 @dataclass(frozen=True)
 class Blur(Degradation):
-    """Gaussian blur; sigma_px in pixels within slices, sigma_slices in slices across them.
+    """Gaussian blur within slices; sigma_px in pixels.
 
     Nothing is random in it; the seed exists because every degradation has one.
     """
@@ -141,16 +126,11 @@ class Blur(Degradation):
     name: ClassVar[str] = "blur"
     modalities: ClassVar[tuple[str, ...]] = ("CT", "MR", "PT", "EM", "OT")
     instead: ClassVar[str] = "Labels have no sharpness to lose."
-    sigma_px: Width
+    sigma_px: Annotated[float, About(low=0, high=50)]
     seed: Seed = 0
-    sigma_slices: Width = 0.0
 
     def _degraded(self, volume: Volume) -> Floats:
-        frames = [
-            gaussian_blur(frame.voxels, self.sigma_px, sigma_slices=self.sigma_slices)
-            for frame in volume.frames()
-        ]
-        return np.stack(frames) if volume.is_sequence else frames[0]
+        return gaussian_blur(volume.voxels, self.sigma_px)
 
 
 @dataclass(frozen=True)
@@ -163,7 +143,6 @@ class Bias(Degradation):
     name: ClassVar[str] = "bias"
     modalities: ClassVar[tuple[str, ...]] = ("MR", "EM", "OT")
     instead: ClassVar[str] = "Coils shade MR; HU and SUV have a fixed scale."
-    share: ClassVar[str] = "strength"
     strength: Annotated[float, About(low=0, high=2)]
     seed: Seed
 
@@ -182,18 +161,16 @@ class Bias(Degradation):
 class LowDose(Degradation):
     """CT with fewer photons; `low_dose_noise` states the physics and its simplifications.
 
-    photons: per ray before the patient, in each of `views` views; inf returns the input.
-    electronic: σ of the electronic noise, in photons.
+    photons: per ray before the patient, in each view. electronic: σ of the electronic noise, in
+    photons.
     """
 
     name: ClassVar[str] = "low-dose"
     modalities: ClassVar[tuple[str, ...]] = ("CT",)
     instead: ClassVar[str] = "Dose is a matter of CT; use rician for MR."
-    photons: Annotated[float, About(low=1, high=math.inf)]
+    photons: Annotated[float, About(low=1, high=1e12)]
     electronic: Annotated[float, About(low=0, high=1e6)]
     seed: Seed
-    views: Annotated[int, About(low=8, high=10_000)] = VIEWS
-    cutoff: Annotated[float, About(low=0.1, high=math.inf)] = CUTOFF
 
     def _degraded(self, volume: Volume) -> Floats:
         slices = volume.voxels.reshape(-1, *volume.shape[-2:])
@@ -203,8 +180,6 @@ class LowDose(Degradation):
             self.photons,
             self.electronic,
             np.random.default_rng(self.seed),
-            views=self.views,
-            cutoff=self.cutoff,
         )
         noise += slices
         return noise.reshape(volume.shape)
@@ -265,7 +240,6 @@ def degradation_from_json(fields: Mapping[str, Any]) -> Degradation:
         raise ConfigError(f"unknown degradation {name!r}", f"Use one of {', '.join(_KINDS)}.")
     if name == Composite.name:
         values["steps"] = [degradation_from_json(step) for step in values.get("steps", ())]
-    values = {key: math.inf if value == "inf" else value for key, value in values.items()}
     return config_from_json(_KINDS[name], values)
 
 
@@ -285,31 +259,25 @@ def draw(kind: str, rng: np.random.Generator) -> Degradation:
     Raises:
         ConfigError: of another kind.
     """
-    if kind not in _DRAWS:
-        raise ConfigError(f"unknown degradation {kind!r}", f"Use one of {', '.join(_DRAWS)}.")
-    return _DRAWS[kind](rng)
 
+    def seed() -> int:
+        return int(rng.integers(2**31))
 
-def _draw_composite(rng: np.random.Generator) -> Composite:
-    return Composite(
-        (
-            Bias(rng.uniform(0.1, 0.4), _seed(rng)),
-            Blur(rng.uniform(0.4, 1.2), _seed(rng)),
-            Rician(rng.uniform(0.02, 0.12), _seed(rng)),
+    if kind == "rician":
+        return Rician(rng.uniform(0.01, 0.17), seed())
+    if kind == "blur":
+        return Blur(rng.uniform(0.5, 3), seed())
+    if kind == "bias":
+        return Bias(rng.uniform(0.1, 0.4), seed())
+    if kind == "low-dose":
+        photons = 10 ** rng.uniform(math.log10(2e3), 5)
+        return LowDose(photons, rng.uniform(0, 5), seed())
+    if kind == "composite":
+        return Composite(
+            (
+                Bias(rng.uniform(0.1, 0.4), seed()),
+                Blur(rng.uniform(0.4, 1.2), seed()),
+                Rician(rng.uniform(0.02, 0.12), seed()),
+            )
         )
-    )
-
-
-_DRAWS: dict[str, Callable[[np.random.Generator], Degradation]] = {
-    "rician": lambda rng: Rician(rng.uniform(0.01, 0.17), _seed(rng)),
-    "blur": lambda rng: Blur(rng.uniform(0.5, 3), _seed(rng)),
-    "bias": lambda rng: Bias(rng.uniform(0.1, 0.4), _seed(rng)),
-    "low-dose": lambda rng: LowDose(
-        10 ** rng.uniform(math.log10(2e3), 5), rng.uniform(0, 5), _seed(rng)
-    ),
-    "composite": _draw_composite,
-}
-
-
-def _seed(rng: np.random.Generator) -> int:
-    return int(rng.integers(2**31))
+    raise ConfigError(f"unknown degradation {kind!r}", f"Use one of {', '.join(_KINDS)}.")

@@ -65,7 +65,7 @@ def segment(
     Raises:
         InputError: the volume is a sequence, or shows nothing.
         ModelError: no head fits, or only one for another part of the body that was not named.
-        DeviceMemoryError: memory ran out with the smallest tile.
+        DeviceMemoryError: memory ran out on the CPU.
         Cancelled: the monitor asked to stop.
     """
     config = config or SegmentConfig()

@@ -32,7 +32,7 @@ class HeadModel:
 def make_head(config: HeadConfig, structures: int) -> nn.Module:
     """MONAI's residual U-Net, [B, 2k + 1, H, W] → logits [B, structures + 1, H, W].
 
-    Batch normalization: its statistics are fixed in use, so that tiles equal whole slices.
+    Batch normalization: its statistics are fixed in use, so that a slice does not depend on others.
     """
     from monai.networks.nets.unet import UNet
 

@@ -27,12 +27,11 @@ from MedEnhanceLib.gradprom.segmenters import open_segmenter
 from MedEnhanceLib.gradprom.shapes import surface_areas
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.nets.precision import move, without_tf32
-from MedEnhanceLib.nets.slices import Plan, SliceStacks, over_slices, stoppable
+from MedEnhanceLib.nets.slices import SliceStacks, over_slices, stoppable
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
 
 #: Side of the inference window in pixels, and the share that neighboring ones have in common.
-_TILE, _OVERLAP = 1024, 0.25
 
 
 @dataclass(frozen=True)
@@ -82,16 +81,16 @@ def segment(
         )
     model = _warm_head(bundle.folder, bundle.sha256)
 
-    def network(batch: Tensor, plan: Plan) -> Tensor:
-        logits: Tensor = move(model.network, plan.device)(batch)
+    def network(batch: Tensor, device: str) -> Tensor:
+        logits: Tensor = move(model.network, device)(batch)
         return logits.softmax(dim=1)
 
     stacks = SliceStacks(volume.voxels, scaling_for(volume), model.config.context)
-    plan = Plan(choice.name, None, _TILE, _OVERLAP)
     labels = np.zeros(volume.shape, np.uint8)
     values = np.array([0, *(label.value for label in model.labels)], np.uint8)
     with torch.inference_mode(), stoppable(model.network, monitor):
-        for where, likelihood in over_slices(network, stacks, plan, monitor, "segmenting slices"):
+        stage = "segmenting slices"
+        for where, likelihood in over_slices(network, stacks, choice.name, monitor, stage):
             labels[where] = values[likelihood.argmax(axis=1)]
     note = derived_note(
         f"segmented with {bundle.name} {bundle.sha256[:12]}" + (f" ({warning})" if warning else "")

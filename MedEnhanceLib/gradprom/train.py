@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-from MedEnhanceLib.bundles.export import record_measurements
+from MedEnhanceLib.bundles.export import record_fields
 from MedEnhanceLib.core.metrics import dice
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import LowDose, draw, standard_composite
@@ -274,7 +274,7 @@ def measure_held_out(
             }
             monitor.log(f"{subject}, {case}, {state}: {figures}")
             rows.append({"subject": subject, "case": case, "input": state, **figures})
-    record_measurements(folder, rows + means_of(rows))
+    record_fields(folder, {"measured": rows + means_of(rows)})
 
 
 def _cases(

@@ -78,7 +78,7 @@ def enhance(
         ConfigError: slices are out of range, or combined with N4.
         ModelError: no model fits.
         InputError: the volume, a guide or the look cannot be used, or there is no such frame.
-        DeviceMemoryError: memory ran out with the smallest tile.
+        DeviceMemoryError: memory ran out on the CPU.
         Cancelled: the monitor asked to stop.
     """
     from MedEnhanceLib.bundles import open_bundle_for

@@ -14,7 +14,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 from MedEnhanceLib.hqg.config import NetworkConfig
 from MedEnhanceLib.hqg.network import Fit, GroupNetwork, Groups, GuidedCorrection, fit
 from MedEnhanceLib.native import CELLS, SIDE
-from MedEnhanceLib.nets.grouped import block_taper
+from MedEnhanceLib.nets.grouped_run import TAPER
 from MedEnhanceLib.nets.grouped_torch import COSINES
 
 T = TypeVar("T")
@@ -137,7 +137,7 @@ class GuidedNetwork(torch.nn.Module):
         self.config = config
         self.network, self.correction = GroupNetwork(config), GuidedCorrection(config)
         self.register_buffer("transform", COSINES, persistent=False)
-        self.register_buffer("taper", torch.from_numpy(block_taper()), persistent=False)
+        self.register_buffer("taper", torch.from_numpy(TAPER), persistent=False)
 
     def groups(
         self,

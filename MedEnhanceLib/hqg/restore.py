@@ -22,7 +22,6 @@ from torch import Tensor
 
 from MedEnhanceLib import native
 from MedEnhanceLib.bundles.store import Bundle, read_bundle
-from MedEnhanceLib.core.slabs import trim
 from MedEnhanceLib.hqg.bundle import open_enhancer
 from MedEnhanceLib.hqg.groups import (
     STEP,
@@ -34,15 +33,21 @@ from MedEnhanceLib.hqg.groups import (
 )
 from MedEnhanceLib.hqg.network import Fit, Groups
 from MedEnhanceLib.nets import grouped
-from MedEnhanceLib.nets.grouped_run import Run, Stage, parts_of, ranges_of
-from MedEnhanceLib.nets.grouped_sums import Band, Held, Sums
+from MedEnhanceLib.nets.grouped_run import (
+    Band,
+    Held,
+    Run,
+    Stage,
+    Sums,
+    large_enough,
+    parts_of,
+    ranges_of,
+)
 from MedEnhanceLib.nets.precision import mixed_precision
 
 Floats = npt.NDArray[np.float32]
 #: Groups that go through the network at once.
 _AT_ONCE = {"cpu": 512, "cuda": 8192, "mps": 4096}
-#: The heap is left in pieces, more of them with every slice, unless they go back to the system.
-_LAYERS_TO_A_TRIM = 8
 
 
 @lru_cache(maxsize=4)
@@ -105,12 +110,12 @@ class NetworkStage:
         """As `grouped.After.slabs`."""
         self.change.clear()
         self.squares[:] = [0.0, 0.0]
-        guides = [run.mirrored(guide) for guide in self.guides]
+        guides = [large_enough(guide)[0] for guide in self.guides]
         settings = grouped.Round(step=STEP, keep=self.network.config.blocks)
         matching = run.stage(settings)
         slices = _Slices(run, stages, matching.reads(wanted))
         shape = run.noisy.shape[1:]
-        sums, of_guide = Sums(run.line, wanted, shape), Sums(run.line, wanted, shape)
+        sums, of_guide = Sums(wanted, shape), Sums(wanted, shape)
         numbers = matching.layers_of(wanted)
         firsts = [matching.firsts[number] for number in numbers]
         ends = [*(min(first, wanted.stop) for first in firsts[1:]), wanted.stop]
@@ -125,15 +130,13 @@ class NetworkStage:
                 of_guide.add(first, correction)
             for part in parts_of(sums.first, ready):
                 estimate = slices.estimate(part)
-                _, level = run.input(part.start, part.stop)
+                level = run.level(part)
                 nothing = np.zeros_like(estimate)
                 result = estimate + sums.means(part.stop, nothing, level)
                 if correction is not None:
                     self._record(of_guide.means(part.stop, nothing, level), level)
                 yield result
                 slices.let_go(part.stop)
-            if number % _LAYERS_TO_A_TRIM == 0:
-                trim()
 
     def _record(self, change: Floats, level: Floats) -> None:
         """Add up what the guides changed in some slices."""
@@ -203,7 +206,7 @@ class NetworkStage:
         kind = self.device.partition(":")[0]
         at_once = max(1, _AT_ONCE[kind] * STEP // estimate.shape[2])
         # The search is on the CPU, whatever computes the filter.
-        match = grouped.default_engine(run.monitor).match
+        match = grouped.engine_for("cpu", run.monitor).match
         parts = parts_of(0, layer.rows(estimate.shape[1]), at_once)
         rows = [range(part.start, part.stop) for part in parts]
         return [run.submit(match, layer, each, pilot=estimate, level=level) for each in rows]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from MedEnhanceLib.gradprom.config import Label
     from MedEnhanceLib.hqg import VolumeCache
     from MedEnhanceLib.hqg.strength import Enhancement
-    from MedEnhanceLib.report.notebook import Picture
+    from MedEnhanceLib.report.drawing import Picture
 
 #: Passes of the enhancer that take as long as the head does.
 _HEAD_PASSES = 0.4
@@ -65,8 +65,7 @@ class Enhanced:
             point: (slice, row, column) that the planes go through; None: where much is to be seen.
             window: lowest and highest gray level; None: chosen by the input.
         """
-        from MedEnhanceLib.report.figures import Pane
-        from MedEnhanceLib.report.notebook import planes_of
+        from MedEnhanceLib.report.figures import Pane, comparison
 
         before = self.enhancement.original
         panes = [
@@ -80,7 +79,7 @@ class Enhanced:
         if self.segmentation is not None:
             labels = self.segmentation.labels
             panes.append(Pane("Segmentation", self.volume, labels=self.segmentation.volume))
-        return planes_of(panes, legend=labels, point=point, window=window)
+        return comparison(panes, legend=labels, point=point, window=window)
 
     def __repr__(self) -> str:
         there = "" if self.uncertainty is None else ", uncertainty"

@@ -4,9 +4,9 @@ One shared library lies in this folder, built by `build.py` from the C files bes
 each function once for every vector width of the processor family, and the widest that this
 processor has is used. All widths give the same bits.
 
-The C functions trust what they are given, so everything is checked before a call: of the denoising
-filter here, of the filter of videos in `video_filter.py`, of the lossless codec where its tables
-are.
+The C functions trust their pointers, so shapes and types of arrays are checked before a call: of
+the denoising filter here, of the filter of videos in `video_filter.py`, of the lossless codec where
+its tables are.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Generic, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +25,6 @@ import numpy.typing as npt
 from MedEnhanceLib.errors import DependencyError, MedEnhanceError
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: As in native.h.
-ABI = 4
 #: Statuses of its functions, as in native.h; 0 is done.
 NO_MEMORY, BAD_STREAM = 2, 3
 #: File name of the library.
@@ -43,20 +41,20 @@ _BUILD = "python -m MedEnhanceLib.native.build"
 _COMPILER = "python -m pip install ziglang"
 _LABELS = {"plain": "no vector extension", "avx2": "AVX2", "avx512": "AVX-512"}
 
+A = TypeVar("A")
 Array = npt.NDArray[np.float32]
 Index = npt.NDArray[np.int32]
 Width = Literal["plain", "avx2", "avx512"]
 Stage = Literal["grouped", "threshold"]
 
-_FLOATS = ctypes.POINTER(ctypes.c_float)
+#: Largest search window along slices, rows and columns; coefficients and side of a block.
+MOST_WINDOW, CELLS, SIDE = (7, 11, 16), 64, 4
 _SIZES = (
     *("bytes", "ny", "nx", "z", "window_z", "window_y", "window_x", "step", "layer"),
-    *("row_from", "row_to", "keep", "apart", "from", "to"),
+    *("row_from", "row_to", "keep", "apart"),
 )
-_POINTERS = ["noisy", "pilot", "level", "spectrum", "taper", "total", "weight"]
-#: Largest search window along slices, rows and columns, largest group, coefficients of a block.
-MOST_WINDOW, MOST_KEPT, CELLS, SIDE = (7, 11, 16), 64, 64, 4
-_MOST_SIDE, _MOST_PLACES = 65536, 2**31 - 1
+_INPUTS = ("pilot", "level", "noisy", "spectrum", "taper", "total", "weight")
+_GROUPS = ("index", "distance", "sigma")
 
 
 class _Task(ctypes.Structure):
@@ -64,19 +62,9 @@ class _Task(ctypes.Structure):
 
     _fields_ = (
         *((name, ctypes.c_int64) for name in _SIZES),
-        ("damp", ctypes.c_float),
-        ("unused", ctypes.c_float),
-        *((name, _FLOATS) for name in _POINTERS),
-    )
-
-
-class _MatchTask(ctypes.Structure):
-    """As `struct match_task` in grouped.c."""
-
-    _fields_ = (
-        ("layer", _Task),
+        ("damp", ctypes.c_double),
+        *((name, ctypes.c_void_p) for name in (*_INPUTS, *_GROUPS)),
         *((name, ctypes.c_int64) for name in ("room", "count")),
-        *((name, ctypes.c_void_p) for name in ("index", "distance", "sigma")),
     )
 
 
@@ -98,8 +86,8 @@ class Groups:
 
 
 @dataclass(frozen=True, eq=False)
-class LayerArrays:
-    """What a layer is computed from, and added to.
+class LayerArrays(Generic[A]):
+    """What a layer is computed from, and added to; arrays, or tensors on a device.
 
     Attributes:
         noisy: the slab [window[0] + 3, ny, nx].
@@ -111,13 +99,13 @@ class LayerArrays:
         weight: [window[0], ny, nx], weights of blocks by the place in which they start.
     """
 
-    noisy: Array
-    pilot: Array
-    level: Array
-    spectrum: Array
-    taper: Array
-    total: Array
-    weight: Array
+    noisy: A
+    pilot: A
+    level: A
+    spectrum: A
+    taper: A
+    total: A
+    weight: A
 
 
 @dataclass(frozen=True)
@@ -134,8 +122,6 @@ class Layer:
         keep: blocks in a group, the reference included, 1 to 64.
         apart: least distance of other candidates from the reference, in voxels along one axis.
         damp: factor on the variance of the noise; for `threshold` the threshold, in σ.
-        wanted: first slice of the slab whose sums are wanted, and one after the last; None for all.
-            Sums of others may be left out.
     """
 
     number: int
@@ -145,7 +131,6 @@ class Layer:
     keep: int
     apart: int
     damp: float
-    wanted: tuple[int, int] | None = None
 
     def rows(self, ny: int) -> int:
         """Number of rows of references in slices of ny rows."""
@@ -166,19 +151,15 @@ class Library:
         """Load and check it.
 
         Raises:
-            MedEnhanceError: damaged, not a library for this system, another ABI, or a width that
-                this processor lacks.
+            MedEnhanceError: damaged, not a library for this system or of these sources, or a width
+                that this processor lacks.
         """
         _verify(path)
         try:
             self._library = ctypes.CDLL(str(path.resolve()))
-            self._library.native_abi.restype = ctypes.c_int32
-            abi = int(self._library.native_abi())
+            self._library.native_widths.restype = ctypes.c_int32
         except (OSError, AttributeError) as error:
             raise _unusable(f"{path.name} cannot be loaded ({error})") from error
-        if abi != ABI:
-            raise _unusable(f"{path.name} has version {abi}, and version {ABI} is needed")
-        self._library.native_widths.restype = ctypes.c_int32
         self.path = path
         bits = int(self._library.native_widths())
         self.widths = tuple(name for bit, name in enumerate(WIDTHS) if bits >> bit & 1)
@@ -186,7 +167,7 @@ class Library:
         if self.width not in self.widths:
             raise _unusable(f"{path.name} has no {self.width} for this processor")
 
-    def run(self, stage: Stage, layer: Layer, rows: range, arrays: LayerArrays) -> None:
+    def run(self, stage: Stage, layer: Layer, rows: range, arrays: LayerArrays[Array]) -> None:
         """Compute rows of references of a layer, and add to its sums; other threads may run.
 
         Args:
@@ -195,50 +176,49 @@ class Library:
             rows: of references, successive.
             arrays: what it reads, and adds to.
         Raises:
-            ValueError: an argument does not fit the others.
+            ValueError: an argument is out of range, or does not fit the others.
             MemoryError: no memory for the C function's own arrays.
         """
-        slab = arrays.noisy.shape
-        _check(layer, rows, slab)
-        shapes = dict.fromkeys(_POINTERS, slab) | {
+        _, ny, nx = arrays.noisy.shape
+        slab = (layer.window[0] + SIDE - 1, ny, nx)
+        shapes = dict.fromkeys(_INPUTS, slab) | {
             "spectrum": (CELLS,),
             "taper": (CELLS,),
-            "weight": (layer.window[0], *slab[1:]),
+            "weight": (layer.window[0], ny, nx),
         }
-        given = {name: (getattr(arrays, name), shape) for name, shape in shapes.items()}
-        self._call(stage, _task(_Task, layer, rows, slab, given))
+        pointers = {n: _pointer(n, getattr(arrays, n), shape) for n, shape in shapes.items()}
+        self._call(stage, _task(layer, rows, slab, pointers))
 
     def match(self, layer: Layer, rows: range, *, pilot: Array, level: Array) -> Groups:
         """The groups of rows of references of a layer; references without noise have none.
 
         Args:
-            layer: the layer, in places of the slab; damp and wanted do not count.
+            layer: the layer, in places of the slab; damp does not count.
             rows: of references, successive.
             pilot: the slab [window[0] + 3, ny, nx], of fewer than 2³¹ voxels.
             level: σ of the noise, like the slab, ≥ 0.
         Raises:
-            ValueError: an argument does not fit the others.
+            ValueError: an argument is out of range, or does not fit the others.
             MemoryError: no memory for the C function's own arrays.
         """
-        slab = pilot.shape
-        _check(layer, rows, slab)
-        if pilot.size > _MOST_PLACES:
-            raise ValueError(f"a slab of {slab} has more voxels than 32 bits number")
-        inputs = {"pilot": (pilot, slab), "level": (level, slab)}
-        most = layer.rows(slab[1])
-        rows = range(min(rows.start, most), min(rows.stop, most))
-        columns = [len(places(slab[2], layer.step, is_shifted=odd)) for odd in (False, True)]
-        room = len(rows) * max(columns)
-        index = np.empty((room, layer.keep), np.int32)
-        distance, sigma = np.empty((room, layer.keep), np.float32), np.empty(room, np.float32)
-        task = _MatchTask(
-            _task(_MatchTask, layer, rows, slab, inputs),
-            room,
-            0,
-            *(made.ctypes.data for made in (index, distance, sigma)),
+        _, ny, nx = pilot.shape
+        slab = (layer.window[0] + SIDE - 1, ny, nx)
+        pointers = {n: _pointer(n, a, slab) for n, a in (("pilot", pilot), ("level", level))}
+        most = layer.rows(ny)
+        columns = (len(places(nx, layer.step, is_shifted=odd)) for odd in (False, True))
+        room = (min(rows.stop, most) - min(rows.start, most)) * max(columns)
+        groups = Groups(
+            np.empty((room, layer.keep), np.int32),
+            np.empty((room, layer.keep), np.float32),
+            np.empty(room, np.float32),
         )
+        made = (groups.index, groups.distance, groups.level)
+        pointers |= {n: a.ctypes.data for n, a in zip(_GROUPS, made, strict=True)}
+        task = _task(layer, rows, slab, pointers)
+        task.room = room
         self._call("match", task)
-        return Groups(index[: task.count], distance[: task.count], sigma[: task.count])
+        count = int(task.count)
+        return Groups(groups.index[:count], groups.distance[:count], groups.level[:count])
 
     def _call(self, name: str, task: ctypes.Structure) -> None:
         status = self.call(name, task)
@@ -254,39 +234,10 @@ class Library:
         return int(function(ctypes.byref(task)))
 
 
-def _check(layer: Layer, rows: range, shape: tuple[int, ...]) -> None:
-    """Raise ValueError for what would reach beyond the slab."""
-    window, most = layer.window, MOST_WINDOW
-    first, end = layer.wanted or (0, 0)
-    fits = (
-        len(shape) == 3
-        and all(SIDE <= side <= _MOST_SIDE for side in shape)
-        and shape[0] == window[0] + SIDE - 1
-        and all(1 <= w <= min(m, n - SIDE + 1) for w, m, n in zip(window, most, shape, strict=True))
-        and 0 <= layer.z < window[0]
-        and layer.number >= 0
-        and 1 <= layer.step <= SIDE
-        and 1 <= layer.keep <= MOST_KEPT
-        and layer.apart >= 0
-        and 0 <= first <= end <= shape[0]
-        and 0 < layer.damp < np.inf
-        and rows.step == 1
-        and 0 <= rows.start <= rows.stop
-    )
-    if not fits:
-        raise ValueError(f"{layer} with rows {rows} does not fit a slab of {shape}")
-
-
-def _task(
-    structure: type[ctypes.Structure],
-    layer: Layer,
-    rows: range,
-    slab: tuple[int, ...],
-    arrays: dict[str, tuple[Array, tuple[int, ...]]],
-) -> _Task:
-    """What C reads of a layer, within that structure, with arrays by name and needed shape."""
+def _task(layer: Layer, rows: range, slab: tuple[int, int, int], pointers: dict[str, int]) -> _Task:
+    """What C reads of a layer, with the addresses of arrays by name."""
     return _Task(
-        ctypes.sizeof(structure),
+        ctypes.sizeof(_Task),
         *slab[1:],
         layer.z,
         *layer.window,
@@ -296,21 +247,20 @@ def _task(
         rows.stop,
         layer.keep,
         layer.apart,
-        *(layer.wanted or (0, slab[0])),
         layer.damp,
-        **{name: _pointer(name, *given) for name, given in arrays.items()},
+        **pointers,
     )
 
 
-def _pointer(name: str, values: Array, shape: tuple[int, ...]) -> Any:
-    """A C pointer to the values, checked."""
+def _pointer(name: str, values: Array, shape: tuple[int, ...]) -> int:
+    """The address of the values, checked."""
     writes = name in ("total", "weight")
     flags = values.flags
     if values.dtype != np.float32 or values.shape != shape:
         raise ValueError(f"{name} is {values.dtype} {values.shape}, and float32 {shape} is needed")
     if not (flags.c_contiguous and flags.aligned and (flags.writeable or not writes)):
         raise ValueError(f"{name} must be contiguous, aligned{' and writable' if writes else ''}")
-    return values.ctypes.data_as(_FLOATS)
+    return values.ctypes.data
 
 
 def _verify(path: Path) -> None:

@@ -21,14 +21,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-#: Compiled once for each vector width; the others once. Same values with every compiler and width:
+#: Compiled once for each vector width; widths.c once. Same values with every compiler and width:
 #: no sum is reordered, and to fused multiply-adds is contracted only where all sums are exact.
 KERNELS = {
     "grouped.c": "-ffp-contract=off",
     "predictor.c": "-ffp-contract=fast",
     "video_filter.c": "-ffp-contract=off",
 }
-COMMON = ("widths.c",)
 _FLAGS = [
     "-std=c11",
     "-O3",
@@ -124,33 +123,36 @@ def build(folder: Path = HERE, *, compiler: Sequence[str] = (), target: str = ""
 
 
 def _build(compiler: list[str], folder: Path, target: str) -> Path:
-    is_msvc = _is_msvc(compiler)
+    is_msvc, is_windows = _is_msvc(compiler), system_of(target) == "windows"
     machine = target.split("-")[0] if target else platform.machine().lower()
     widths = {"plain": ([], []), **(_WIDE if machine in ("x86_64", "amd64") else {})}
+    known = [f"NATIVE_HAS_{width.upper()}" for width in widths if width != "plain"]
+    parts: list[tuple[str, str, list[str], list[str]]] = [("widths.c", "any", known, [])]
+    for width, (flags, msvc_flags) in widths.items():
+        for source, sums in KERNELS.items():
+            options = msvc_flags if is_msvc else [sums, *flags]
+            parts.append((source, width, [f"NATIVE_WIDTH={width}"], options))
+    goal = ["-target", target] if target else []
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as place:
         objects = []
-        for width, flags in widths.items():
-            define = f"NATIVE_WIDTH={width}"
-            for source, sums in KERNELS.items():
-                made = Path(place) / f"{Path(source).stem}-{width}.o"
-                how = flags[1] if is_msvc else [sums, *flags[0]]
-                _compile(compiler, is_msvc, source, made, [define], how, target)
-                objects.append(made)
-        known = [f"NATIVE_HAS_{width.upper()}" for width in widths if width != "plain"]
-        for source in COMMON:
-            made = Path(place) / f"{Path(source).stem}.o"
-            _compile(compiler, is_msvc, source, made, known, [], target)
+        for source, width, defines, flags in parts:
+            made = str(Path(place) / f"{Path(source).stem}-{width}.o")
+            if is_msvc:
+                options = [*_MSVC_FLAGS, *flags, *(f"/D{name}" for name in defines)]
+                command = [*compiler, *options, "/c", str(HERE / source), f"/Fo{made}"]
+            else:
+                options = [*goal, *_FLAGS, *flags, *(f"-D{name}" for name in defines)]
+                options += [] if is_windows else ["-fPIC"]
+                command = [*compiler, *options, "-c", str(HERE / source), "-o", made]
+            _run(command, place)
             objects.append(made)
         library = Path(place) / file_name(target)
         if is_msvc:
-            _run([*compiler, "/nologo", "/LD", *map(str, objects), f"/Fe{library}"], place)
+            _run([*compiler, "/nologo", "/LD", *objects, f"/Fe{library}"], place)
         else:
-            maths = [] if system_of(target) == "windows" else ["-lm"]
-            goal = ["-target", target] if target else []
-            _run(
-                [*compiler, *goal, "-shared", "-o", str(library), *map(str, objects), *maths], place
-            )
+            maths = [] if is_windows else ["-lm"]
+            _run([*compiler, *goal, "-shared", "-o", str(library), *objects, *maths], place)
         final = folder / library.name
         expected = digest(library)
         library.replace(final)
@@ -160,25 +162,6 @@ def _build(compiler: list[str], folder: Path, target: str) -> Path:
 
 def _is_msvc(compiler: Sequence[str]) -> bool:
     return Path(compiler[0]).stem.lower() == "cl"
-
-
-def _compile(
-    compiler: list[str],
-    is_msvc: bool,
-    source: str,
-    made: Path,
-    defines: list[str],
-    flags: list[str],
-    target: str,
-) -> None:
-    if is_msvc:
-        command = [*compiler, *_MSVC_FLAGS, *flags, *(f"/D{name}" for name in defines)]
-        command += ["/c", str(HERE / source), f"/Fo{made}"]
-    else:
-        command = [*compiler, *(["-target", target] if target else []), *_FLAGS, *flags]
-        command += [] if system_of(target) == "windows" else ["-fPIC"]
-        command += [*(f"-D{name}" for name in defines), "-c", str(HERE / source), "-o", str(made)]
-    _run(command, str(made.parent))
 
 
 def _run(command: list[str], folder: str) -> None:

@@ -29,7 +29,7 @@ enum {
 /* As `_Task` in native/__init__.py. The slab is what the layer's candidates cover: window_z + 3
  * slices. Arrays are contiguous [window_z + 3][ny][nx]. */
 struct layer_task {
-  int64_t bytes;    /* size of the whole structure that a function is given */
+  int64_t bytes;    /* size of the structure */
   int64_t ny, nx;   /* sides of a slice, 4 to 65536 */
   int64_t z;        /* slice of the slab in which the references start */
   int64_t window_z, window_y, window_x; /* starting places of candidates along each axis */
@@ -38,24 +38,20 @@ struct layer_task {
   int64_t row_from, row_to; /* rows of references to compute */
   int64_t keep;     /* blocks in a group, 1 to 64 */
   int64_t apart;    /* least distance of candidates from the reference */
-  int64_t from, to; /* slices of the slab whose sums are wanted */
-  float damp;       /* factor on the variance of the noise; native_threshold: threshold in sigma */
-  float unused;
-  const float *noisy, *pilot, *level;
+  double damp;      /* factor on the variance of the noise; native_threshold: threshold in sigma */
+  const float *pilot, *level;
+  /* Of the two stages: */
+  const float *noisy;
   const float *spectrum; /* [64]: variance of each frequency in units of level squared, > 0 */
   const float *taper;    /* [64]: weight of each place in a block */
   float *total;          /* sums of weighed blocks */
   float *weight;         /* [window_z][ny][nx]: weights of the blocks by starting place */
-};
-
-/* As `_MatchTask` in native/__init__.py. Of the layer's arrays it has pilot and level alone. */
-struct match_task {
-  struct layer_task layer;
-  int64_t room;    /* groups that the arrays hold */
-  int64_t count;   /* groups so far; from 0 */
+  /* Of native_match: */
   int32_t *index;  /* [room][keep]: places in the slab of the blocks' first voxels */
   float *distance; /* [room][keep]: squared distances from the reference, over a whole block */
   float *sigma;    /* [room]: of the noise at the reference */
+  int64_t room;    /* groups that these arrays hold */
+  int64_t count;   /* groups so far; from 0 */
 };
 
 struct workspace {
@@ -66,8 +62,7 @@ struct workspace {
   int32_t row_at[ROWS];
   float best[MOST_KEPT];
   int32_t best_at[MOST_KEPT];
-  int64_t offset[MOST_KEPT]; /* of where each block starts, and its slice */
-  int64_t slice[MOST_KEPT];
+  int64_t offset[MOST_KEPT]; /* of where each block starts */
   float root[CELLS], inverse_root[CELLS];
   float mask[MOST_KEPT];
   float bound; /* of the distances in the reference before: where the search begins */
@@ -104,21 +99,20 @@ static int64_t between(int64_t value, int64_t low, int64_t high) {
   return value < low ? low : value > high ? high : value;
 }
 
+/* What reaches beyond no array whose shape Python has checked. */
 static int fits(const struct layer_task *t) {
+  if (!t || t->bytes != (int64_t)sizeof *t || !t->pilot || !t->level) return 0;
   if (t->ny < SIDE || t->nx < SIDE || t->ny > 65536 || t->nx > 65536) return 0;
   if (t->window_z < 1 || t->window_z > WINDOW_Z || t->z < 0 || t->z >= t->window_z) return 0;
   if (t->window_y < 1 || t->window_y > WINDOW_Y || t->window_y > t->ny - 3) return 0;
   if (t->window_x < 1 || t->window_x > WINDOW_X || t->window_x > t->nx - 3) return 0;
   if (t->step < 1 || t->step > SIDE || t->layer < 0) return 0;
   if (t->keep < 1 || t->keep > MOST_KEPT || t->apart < 0 || !(t->damp > 0)) return 0;
-  if (t->row_from < 0 || t->row_to < t->row_from) return 0;
-  if (t->from < 0 || t->to < t->from || t->to > t->window_z + SIDE - 1) return 0;
-  return t->pilot && t->level;
+  return t->row_from >= 0 && t->row_to >= t->row_from;
 }
 
-static int is_valid(const struct layer_task *t) {
-  return t && t->bytes == (int64_t)sizeof *t && fits(t) && t->noisy && t->spectrum && t->taper &&
-         t->total && t->weight;
+static int is_stage(const struct layer_task *t) {
+  return fits(t) && t->noisy && t->spectrum && t->taper && t->total && t->weight;
 }
 
 /* ---- block matching ---------------------------------------------------------------------- */
@@ -216,7 +210,7 @@ static int nearest(struct workspace *w, int rows, int keep) {
   return n;
 }
 
-/* Fills `offset` and `slice` with where the group's blocks start; returns how many there are. */
+/* Fills `offset` with where the group's blocks start; returns how many there are. */
 static int match(struct workspace *w, const struct layer_task *t, int64_t y, int64_t x) {
   const int64_t first_y = between(y - (t->window_y - 1) / 2, 0, t->ny - 3 - t->window_y);
   const int64_t first_x = between(x - (t->window_x - 1) / 2, 0, t->nx - 3 - t->window_x);
@@ -249,7 +243,6 @@ static int match(struct workspace *w, const struct layer_task *t, int64_t y, int
     const int r = w->best_at[g] / LANES, l = w->best_at[g] % LANES;
     const int64_t k = r / t->window_y, j = first_y + r % t->window_y;
     w->offset[g] = (k * t->ny + j) * t->nx + first_x + l;
-    w->slice[g] = k;
   }
   return n;
 }
@@ -427,7 +420,7 @@ static NATIVE_INLINE void filter_group(struct workspace *w, const struct layer_t
   const int width = 2 * count;
   products(w->system, w->pilot, w->pilot, n, count, width, 1);
   products(w->system + count, w->pilot, w->noisy, n, count, width, 0);
-  for (int m = 0; m < n; m++) w->system[m * width + m] += (float)n * t->damp;
+  for (int m = 0; m < n; m++) w->system[m * width + m] += (float)n * (float)t->damp;
   solve(w->system, w->solved, n, count);
   const int filled = (n + CHUNK - 1) / CHUNK * CHUNK;
   for (int m = n; m < filled; m++)
@@ -440,7 +433,7 @@ static NATIVE_INLINE void filter_group(struct workspace *w, const struct layer_t
   }
 }
 
-/* Adds the blocks to the layer's sums, in the slices that are wanted. */
+/* Adds the blocks to the layer's sums. */
 static NATIVE_INLINE void add_blocks(struct workspace *w, const struct layer_task *t, int n,
                                      int count, float weight) {
   transform(w->noisy, count, 0);
@@ -451,10 +444,8 @@ static NATIVE_INLINE void add_blocks(struct workspace *w, const struct layer_tas
   }
   for (int g = 0; g < n; g++) {
     t->weight[w->offset[g]] += weight;
-    const int64_t first = between(t->from - w->slice[g], 0, SIDE);
-    const int64_t end = between(t->to - w->slice[g], 0, SIDE);
-    const float *y = w->noisy + first * SIDE * SIDE * count + g;
-    for (int64_t k = first; k < end; k++)
+    const float *y = w->noisy + g;
+    for (int k = 0; k < SIDE; k++)
       for (int j = 0; j < SIDE; j++, y += SIDE * count) {
         float *to = t->total + w->offset[g] + (k * t->ny + j) * t->nx;
         to[0] += y[0];
@@ -474,8 +465,8 @@ static float level_at(const struct layer_task *t, int64_t y, int64_t x) {
 static const float LEAST_LEVEL = 1e-10f;
 
 /* Matches the group of each reference that has noise, and passes it on with its size and σ. */
-static void for_each_group(struct workspace *w, const struct layer_task *t,
-                           void (*use)(struct workspace *, void *, int, float), void *task) {
+static void for_each_group(struct workspace *w, struct layer_task *t,
+                           void (*use)(struct workspace *, struct layer_task *, int, float)) {
   const int is_odd = (int)(t->layer & 1);
   const int64_t rows = references(t->ny - 3, t->step, is_odd);
   for (int64_t row = t->row_from; row < t->row_to && row < rows; row++) {
@@ -487,13 +478,12 @@ static void for_each_group(struct workspace *w, const struct layer_task *t,
       const float sigma = level_at(t, y, x);
       if (!(sigma > LEAST_LEVEL)) continue;
       const int n = match(w, t, y, x);
-      if (n > 0) use(w, task, n, sigma);
+      if (n > 0) use(w, t, n, sigma);
     }
   }
 }
 
-static void filter_and_add(struct workspace *w, void *task, int n, float sigma) {
-  const struct layer_task *t = task;
+static void filter_and_add(struct workspace *w, struct layer_task *t, int n, float sigma) {
   if (n == USUAL) {
     filter_group(w, t, USUAL, USUAL, sigma);
     add_blocks(w, t, USUAL, USUAL, 1 / (sigma * sigma));
@@ -505,47 +495,46 @@ static void filter_and_add(struct workspace *w, void *task, int n, float sigma) 
 }
 
 NATIVE_EXPORT int32_t NATIVE_NAME(native_grouped)(struct layer_task *t) {
-  if (!is_valid(t)) return NATIVE_BAD_ARGUMENT;
+  if (!is_stage(t)) return NATIVE_BAD_ARGUMENT;
   struct workspace *w = new_workspace();
   if (!w) return NATIVE_NO_MEMORY;
   for (int f = 0; f < CELLS; f++) {
     w->root[f] = sqrtf(t->spectrum[f]);
     w->inverse_root[f] = 1 / w->root[f];
   }
-  for_each_group(w, t, filter_and_add, t);
+  for_each_group(w, t, filter_and_add);
   delete_workspace(w);
   return NATIVE_DONE;
 }
 
 /* A small group is filled up with its reference. */
-static void write_group(struct workspace *w, void *task, int n, float sigma) {
-  struct match_task *m = task;
-  const int64_t at = m->count++, keep = m->layer.keep;
-  if (at >= m->room) return;
-  m->sigma[at] = sigma;
+static void write_group(struct workspace *w, struct layer_task *t, int n, float sigma) {
+  const int64_t at = t->count++, keep = t->keep;
+  if (at >= t->room) return;
+  t->sigma[at] = sigma;
   for (int64_t g = 0; g < keep; g++) {
-    m->index[at * keep + g] = (int32_t)w->offset[g < n ? g : 0];
-    m->distance[at * keep + g] = 0 < g && g < n ? w->best[g] : 0;
+    t->index[at * keep + g] = (int32_t)w->offset[g < n ? g : 0];
+    t->distance[at * keep + g] = 0 < g && g < n ? w->best[g] : 0;
   }
 }
 
 /* The groups alone, in the order of their references. */
-NATIVE_EXPORT int32_t NATIVE_NAME(native_match)(struct match_task *m) {
-  if (!m || m->layer.bytes != (int64_t)sizeof *m || !fits(&m->layer)) return NATIVE_BAD_ARGUMENT;
-  if (m->count || !m->index || !m->distance || !m->sigma) return NATIVE_BAD_ARGUMENT;
-  if ((m->layer.window_z + 3) * m->layer.ny * m->layer.nx > INT32_MAX) return NATIVE_BAD_ARGUMENT;
+NATIVE_EXPORT int32_t NATIVE_NAME(native_match)(struct layer_task *t) {
+  if (!fits(t) || t->count || !t->index || !t->distance || !t->sigma) return NATIVE_BAD_ARGUMENT;
+  if ((t->window_z + 3) * t->ny * t->nx > INT32_MAX) return NATIVE_BAD_ARGUMENT;
   struct workspace *w = new_workspace();
   if (!w) return NATIVE_NO_MEMORY;
-  for_each_group(w, &m->layer, write_group, m);
+  for_each_group(w, t, write_group);
   delete_workspace(w);
-  return m->count <= m->room ? NATIVE_DONE : NATIVE_BAD_ARGUMENT;
+  return t->count <= t->room ? NATIVE_DONE : NATIVE_BAD_ARGUMENT;
 }
 
 /* The first stage: each block alone, without what does not stand out of the noise. */
 NATIVE_EXPORT int32_t NATIVE_NAME(native_threshold)(const struct layer_task *t) {
-  if (!is_valid(t)) return NATIVE_BAD_ARGUMENT;
+  if (!is_stage(t)) return NATIVE_BAD_ARGUMENT;
   struct workspace *w = new_workspace();
   if (!w) return NATIVE_NO_MEMORY;
+  const float damp = (float)t->damp;
   const int is_odd = (int)(t->layer & 1);
   const int64_t rows = references(t->ny - 3, t->step, is_odd);
   const int64_t columns = references(t->nx - 3, t->step, is_odd);
@@ -557,9 +546,8 @@ NATIVE_EXPORT int32_t NATIVE_NAME(native_threshold)(const struct layer_task *t) 
       for (int g = 0; g < n; g++) {
         const int64_t x = place_of(first + g, t->nx - 3, t->step, is_odd);
         w->offset[g] = (t->z * t->ny + y) * t->nx + x;
-        w->slice[g] = t->z;
         const float sigma = level_at(t, y, x);
-        noise[g] = sigma * sigma * t->damp * t->damp;
+        noise[g] = sigma * sigma * damp * damp;
       }
       load_blocks(w->noisy, t->noisy, w->offset, n, LANES, t);
       transform(w->noisy, LANES, 1);

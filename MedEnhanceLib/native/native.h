@@ -10,9 +10,6 @@
 
 #include <stdint.h>
 
-/* Raised whenever the meaning of a function or a structure changes; native/__init__.py checks it. */
-#define NATIVE_ABI 4
-
 #if defined(_WIN32)
 #define NATIVE_EXPORT __declspec(dllexport)
 #elif defined(__GNUC__)

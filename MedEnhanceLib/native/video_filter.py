@@ -1,6 +1,6 @@
 """The filter of decoded videos in compiled code, for codecs/video/wiener.py.
 
-The C functions trust what they are given, so everything is checked here before a call.
+The C functions trust their pointers, so all that these reach is checked here before a call.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from MedEnhanceLib import native
 #: As in video_filter.c: voxels that are computed together, and how far taps reach.
 LANES, REACH, DEPTH = 32, 3, 2
 _SLICES = 2 * DEPTH + 1
-_MOST_CLASSES, _MOST_TAPS, _MOST_LIMITS, _LARGEST = 16, 26, 3, 4095
+_LARGEST = 4095
 
 Shorts = npt.NDArray[np.int16]
 Ints = npt.NDArray[np.int32]
@@ -51,22 +51,15 @@ class Filter:
         """A slice [H, W], 0 to 4095, continued by its edges as the functions want it."""
         if image.shape != self._shape or int(image.max()) > _LARGEST:
             raise ValueError(f"a slice of {image.shape} up to {int(image.max())}")
-        height, width = self._shape
-        out = np.empty(self._padded, np.int16)
-        inner = out[REACH : REACH + height]
-        inner[:, REACH : REACH + width] = image
-        inner[:, :REACH] = image[:, :1]
-        inner[:, REACH + width :] = image[:, -1:]
-        out[:REACH], out[REACH + height :] = out[REACH], out[REACH + height - 1]
-        return out
+        missing = self._padded[1] - 2 * REACH - self._shape[1]
+        sides = (REACH, REACH), (REACH, missing + REACH)
+        return np.pad(image, sides, mode="edge").astype(np.int16)
 
     def classes(self, window: Sequence[Shorts], bounds: Sequence[int]) -> Bytes:
         """The class of each voxel of the middle one of five padded slices, [H, W].
 
         bounds: at most 15, not falling: least activities of the classes after the first.
         """
-        if len(bounds) >= _MOST_CLASSES:
-            raise ValueError(f"{len(bounds)} bounds")
         held = np.asarray(bounds, np.int32)
         task = self._task(window, classes=len(bounds) + 1, taps=0, limits=0)
         task.bounds, task.sums = held.ctypes.data, self._room.ctypes.data
@@ -96,9 +89,6 @@ class Filter:
         fits = (
             weights.shape[0] == len(taps) * len(limits)
             and weights.dtype == np.int8
-            and 1 <= classes <= _MOST_CLASSES
-            and len(taps) <= _MOST_TAPS
-            and len(limits) <= _MOST_LIMITS
             and all(1 <= limit <= 1 << 14 for limit in limits)
             and place.shape == self._shape
             and int(place.max()) < classes
@@ -117,7 +107,7 @@ class Filter:
             total,
         ]
         task = self._task(window, classes=classes, taps=len(taps), limits=len(limits))
-        task.tap, task.limit, task.weight, task.total = (one.ctypes.data for one in held)
+        task.tap, task.limit, task.weight, task.total = (array.ctypes.data for array in held)
         self._run("filter_sums", task)
         return total
 
@@ -127,13 +117,13 @@ class Filter:
 
     def _task(self, window: Sequence[Shorts], **sizes: int) -> Any:
         fits = len(window) == _SLICES and all(
-            one.shape == self._padded and one.dtype == np.int16 and one.flags.c_contiguous
-            for one in window
+            padded.shape == self._padded and padded.dtype == np.int16 and padded.flags.c_contiguous
+            for padded in window
         )
         if not fits:
             raise ValueError("slices that `padded` did not make")
         height, width = self._shape
         task = _Task(ctypes.sizeof(_Task), height, width, self._padded[1], **sizes)
-        task.slices = (ctypes.c_void_p * _SLICES)(*(one.ctypes.data for one in window))
+        task.slices = (ctypes.c_void_p * _SLICES)(*(padded.ctypes.data for padded in window))
         task.place = self._place.ctypes.data
         return task

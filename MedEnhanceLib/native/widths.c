@@ -1,4 +1,4 @@
-/* The ABI number, and which vector widths this library holds and this processor runs. */
+/* Which vector widths this library holds and this processor runs. */
 #include "native.h"
 
 #if defined(__x86_64__) || defined(_M_X64)
@@ -19,8 +19,6 @@ static uint64_t saved_registers(void) {
 }
 #endif
 #endif
-
-NATIVE_EXPORT int32_t native_abi(void) { return NATIVE_ABI; }
 
 /* Bit 0: plain; bit 1: AVX2 with FMA; bit 2: AVX-512 (F, BW, DQ, VL), where built in and usable here. */
 NATIVE_EXPORT int32_t native_widths(void) {

@@ -95,8 +95,18 @@ def load_checkpoint(
             header = json.loads(stored.metadata()["medenhance"])
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
     except (SafetensorError, *_DAMAGE) as cause:
-        raise _damaged(path, cause) from cause
-    _check_config(path, header["config"], config)
+        raise ModelError(
+            f"{path}: the checkpoint is damaged ({cause})",
+            "Delete it to start again, or choose another output folder.",
+        ) from cause
+    stored_config, expected = header["config"], json.loads(json.dumps(dict(config)))
+    if stored_config != expected:
+        keys = sorted(expected.keys() | stored_config.keys())
+        changed = [key for key in keys if stored_config.get(key) != expected.get(key)]
+        raise ConfigError(
+            f"{path}: it was made with another configuration ({', '.join(changed)})",
+            "Resume with the same configuration, or choose another output folder.",
+        )
     for name, module in modules.items():
         module.load_state_dict(_below(tensors, name))
     for name, optimizer in optimizers.items():
@@ -124,24 +134,6 @@ def _card_of(tensors: Mapping[str, Tensor]) -> torch.device | None:
     Asking PyTorch whether there is a card would take memory on it for trainings on the CPU too.
     """
     return next((tensor.device for tensor in tensors.values() if tensor.is_cuda), None)
-
-
-def _damaged(path: Path, cause: Exception) -> ModelError:
-    return ModelError(
-        f"{path}: the checkpoint is damaged ({cause})",
-        "Delete it to start again, or choose another output folder.",
-    )
-
-
-def _check_config(path: Path, stored: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    wanted = json.loads(json.dumps(dict(config)))
-    if stored != wanted:
-        keys = sorted(wanted.keys() | stored.keys())
-        changed = [key for key in keys if stored.get(key) != wanted.get(key)]
-        raise ConfigError(
-            f"{path}: it was made with another configuration ({', '.join(changed)})",
-            "Resume with the same configuration, or choose another output folder.",
-        )
 
 
 def _below(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

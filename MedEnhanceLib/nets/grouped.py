@@ -29,22 +29,22 @@ import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib import native
-from MedEnhanceLib.core.slabs import let_go
+from MedEnhanceLib.core.slabs import let_go, trim
 from MedEnhanceLib.native import SIDE, Array
 from MedEnhanceLib.nets.grouped_run import Engine as Engine
 from MedEnhanceLib.nets.grouped_run import Round as Round
-from MedEnhanceLib.nets.grouped_run import Run, Slices, Stage
+from MedEnhanceLib.nets.grouped_run import Run, Slices, Stage, large_enough
 from MedEnhanceLib.runtime import machine
 from MedEnhanceLib.runtime.progress import Monitor
 
-#: Search window along slices, rows and columns: starting places of candidates.
-WINDOW = native.MOST_WINDOW
-#: Shape of the weight of places in a block (Kaiser window).
-_TAPER_SHAPE = 2.0
+#: The first stage: its threshold in σ (2.7 as in BM3D), and steps of its grid.
+_THRESHOLD = Round(step=2, keep=1, damp=2.7)
 #: For magnetic resonance: white noise. Each round has a better pilot than the one before.
 MR_ROUNDS = (Round(step=4), Round(step=4, damp=1.2), Round(step=3, damp=1.2))
 #: For CT after the first stage alone: noise that neighbors share.
 CT_ROUNDS = (Round(step=4, damp=2.0, apart=4), Round(step=3, damp=1.4))
+#: The heap is left in pieces, more of them with every slice, unless they go back to the system.
+_PARTS_TO_A_TRIM = 8
 #: What is done to results: takes the values, the input and the level of some slices, float32
 #: [n, J, I], and returns an array of the result's type.
 Finish = Callable[[Array, Array, Array], npt.NDArray[Any]]
@@ -53,13 +53,13 @@ Finish = Callable[[Array, Array, Array], npt.NDArray[Any]]
 class After(Protocol):
     """What goes on from the results of the last two stages."""
 
-    def slabs(self, run: Run, stages: Sequence[Stage], wanted: slice) -> Iterator[Array]:
-        """The wanted slices in order, in parts."""
+    def slabs(self, run: Run, stages: Sequence[Stage], needed: slice) -> Iterator[Array]:
+        """The needed slices in order, in parts."""
 
 
 def denoised(
     noisy: npt.NDArray[Any],
-    level: npt.NDArray[Any] | Slices,
+    level: Slices,
     spectrum: npt.NDArray[Any] | None = None,
     *,
     rounds: Sequence[Round] = MR_ROUNDS,
@@ -78,8 +78,7 @@ def denoised(
     Args:
         noisy: [K, J, I], finite, any unit.
         level: σ of the noise at each voxel, same shape and unit, finite, ≥ 0. Where it is 0, the
-            result is the input. A broadcast view serves for one σ, `Slices` for a map that is
-            not in memory.
+            result is the input. A broadcast view serves for one σ.
         spectrum: [64], relative variance of the noise in each frequency of a block's cosine
             transform (slices first, then rows, columns); None for white noise.
         rounds: of the grouped filter; each takes the result of the one before as pilot.
@@ -99,33 +98,42 @@ def denoised(
         ValueError: shapes do not match, or an option is out of range.
         Cancelled: the monitor was asked to stop.
     """
+    shape = noisy.shape
+    if len(shape) != 3 or not noisy.size or level.shape != shape:
+        raise ValueError(f"noisy is {shape} and level {level.shape}: [K, J, I] twice")
+    if pilot is not None and pilot.shape != shape:
+        raise ValueError(f"a pilot of {pilot.shape} for a volume of {shape}")
     monitor = monitor or Monitor()
-    only = only or slice(0, len(noisy))
-    result = out if out is not None else np.empty((only.stop - only.start, *noisy.shape[1:]), "f4")
+    only = only or slice(0, shape[0])
+    result = out if out is not None else np.empty((only.stop - only.start, *shape[1:]), np.float32)
+    large, louder = large_enough(noisy)
+    its_level = level
+    if louder > 1:
+        its_level = large_enough(np.asarray(level[:], np.float32))[0] * np.float32(louder)
+    # Of a volume that is mirrored to a block's depth, all slices are computed.
+    needed = only if shape[0] >= SIDE else slice(0, SIDE)
     with Run(
-        noisy,
-        level,
+        large,
+        its_level,
         spectrum,
-        engine=engine or default_engine(monitor),
-        line=taper_line(),
-        taper=block_taper(),
         window=window_for(spacing),
+        engine=engine or engine_for("cpu", monitor),
         threads=threads or machine.cpu_threads(),
         monitor=monitor,
     ) as run:
         stages = [run.stage(each) for each in rounds]
         if pilot is None:
-            stages.insert(0, run.threshold())
-        wanted = run.padded(only)
+            stages.insert(0, Stage(large.shape, (1, 1, 1), _THRESHOLD, "threshold"))
         if after is not None:
-            stream = after.slabs(run, stages, wanted)
+            stream = after.slabs(run, stages, needed)
         else:
-            stream = run.stream(stages, wanted, pilot)
-        at = wanted.start
-        for slab in stream:
+            begin = None if pilot is None else large_enough(pilot)[0]
+            stream = run.stream(stages, needed, begin)
+        at = needed.start
+        for number, slab in enumerate(stream):
             for values in slab:
                 if only.start <= at < only.stop:
-                    part = values[None, : noisy.shape[1], : noisy.shape[2]]
+                    part = values[None, : shape[1], : shape[2]]
                     here = slice(at, at + 1)
                     if finish is not None:
                         part = finish(part, noisy[here].astype(np.float32), level[here])
@@ -133,7 +141,9 @@ def denoised(
                 at += 1
             let_go(result)
             let_go(noisy)
-            monitor.progress((at - wanted.start) / (wanted.stop - wanted.start), "removing noise")
+            if number % _PARTS_TO_A_TRIM == 0:
+                trim()
+            monitor.progress((at - needed.start) / (needed.stop - needed.start), "removing noise")
     return result
 
 
@@ -145,41 +155,21 @@ def window_for(spacing: Sequence[float]) -> tuple[int, int, int]:
     """
     least = min(spacing)
     sides = []
-    for most, mm in zip(WINDOW, reversed(spacing), strict=True):
+    for most, mm in zip(native.MOST_WINDOW, reversed(spacing), strict=True):
         radius = max(1, round((most - 1) // 2 * least / mm))
         sides.append(2 * radius + 1 + (most + 1) % 2)  # an even window has one place more ahead
     return sides[0], sides[1], sides[2]
 
 
-def taper_line() -> Array:
-    """[4]: weight of each place along a side of a block."""
-    return np.kaiser(SIDE, _TAPER_SHAPE).astype(np.float32)
+def engine_for(device: str, monitor: Monitor) -> Engine:
+    """What computes on a device: CUDA devices have the filter, other GPUs leave it to the CPU.
 
-
-def block_taper() -> Array:
-    """[64]: weight of each place of a block."""
-    line = taper_line()
-    taper: Array = np.einsum("i,j,k->ijk", line, line, line).reshape(-1).astype(np.float32)
-    return taper
-
-
-def default_engine(monitor: Monitor) -> Engine:
-    """The compiled library; where it is missing PyTorch, with a notice."""
-    library = native.load(monitor=monitor)
+    There it is the compiled library; where that is missing PyTorch, with a notice.
+    """
+    is_cuda = device.startswith("cuda")
+    library = None if is_cuda else native.load(monitor=monitor)
     if library is not None:
         return library
     from MedEnhanceLib.nets.grouped_torch import TorchEngine
 
-    return TorchEngine()
-
-
-def engine_for(device: str, monitor: Monitor) -> Engine:
-    """What computes on a device that a user chose.
-
-    CUDA devices have the filter; other GPUs lack what it needs and leave it to the CPU.
-    """
-    if not device.startswith("cuda"):
-        return default_engine(monitor)
-    from MedEnhanceLib.nets.grouped_torch import TorchEngine
-
-    return TorchEngine(device, monitor)
+    return TorchEngine(device if is_cuda else "cpu", monitor)

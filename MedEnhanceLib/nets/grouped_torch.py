@@ -11,7 +11,6 @@ import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,9 +43,11 @@ class TorchEngine:
         self._at_once = _AT_ONCE if device == "cpu" else _AT_ONCE_ON_A_DEVICE
         self._only = threading.Lock()
 
-    def run(self, stage: native.Stage, layer: Layer, rows: range, arrays: LayerArrays) -> None:
+    def run(
+        self, stage: native.Stage, layer: Layer, rows: range, arrays: LayerArrays[Array]
+    ) -> None:
         """As `native.Library.run`."""
-        at = _reference_places(layer, rows, arrays.level, is_grouped=stage == "grouped")
+        at = _references(layer, rows, arrays.level, is_grouped=stage == "grouped")
         pilot = arrays.pilot if stage == "grouped" else arrays.noisy
         inputs = [
             np.ascontiguousarray(each)
@@ -85,7 +86,7 @@ class TorchEngine:
         """Add what references [n, 4] make to total and weight, which are on the device."""
         with without_tf32(), torch.inference_mode():
             sent = [torch.from_numpy(each).to(self._device) for each in inputs]
-            part = Groups(layer, *sent, *sums)
+            part = Groups(layer, LayerArrays(*sent, *sums))
             # In the first stage one block each, of 32 in a group.
             most = self._at_once * (1 if stage == "grouped" else 16)
             for some in torch.split(torch.from_numpy(at).to(self._device), most):
@@ -101,13 +102,13 @@ class TorchEngine:
 
     def match(self, layer: Layer, rows: range, *, pilot: Array, level: Array) -> native.Groups:
         """As `native.Library.match`."""
-        at = torch.from_numpy(_reference_places(layer, rows, level, is_grouped=True))
+        at = torch.from_numpy(_references(layer, rows, level, is_grouped=True))
         if not len(at):
             nothing = np.empty((0, layer.keep), np.float32)
             return native.Groups(nothing.astype(np.int32), nothing, nothing[:, 0])
         with without_tf32(), torch.inference_mode():
             slab, sigma = (torch.from_numpy(np.ascontiguousarray(v)) for v in (pilot, level))
-            part = Groups(layer, slab, slab, sigma, *(4 * [torch.empty(0)]))
+            part = Groups(layer, LayerArrays(slab, slab, sigma, *(4 * [torch.empty(0)])))
             parts = [part.matched(some) for some in torch.split(at, _AT_ONCE)]
             index, distance, sigmas = map(torch.cat, zip(*parts, strict=True))
         return native.Groups(index.int().numpy(), distance.numpy(), sigmas.numpy())
@@ -115,27 +116,10 @@ class TorchEngine:
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Groups of blocks in a slab, and the sums that their estimates are added to.
-
-    Attributes:
-        layer: window, keep, apart and damp count.
-        noisy: the slab, [n, ny, nx].
-        pilot: like the slab.
-        level: σ of the noise, like the slab.
-        spectrum: [64].
-        taper: [64].
-        total: like the slab, sums of weighed blocks.
-        weight: sums of weights by starting place, the same rows and columns.
-    """
+    """Groups of blocks of a layer, and the sums that their estimates are added to."""
 
     layer: Layer
-    noisy: Tensor
-    pilot: Tensor
-    level: Tensor
-    spectrum: Tensor
-    taper: Tensor
-    total: Tensor
-    weight: Tensor
+    arrays: LayerArrays[Tensor]
 
     def add(self, stage: native.Stage, at: Tensor) -> None:
         """Add what a stage makes of references [n, 4].
@@ -152,13 +136,13 @@ class Groups:
             starts = torch.where(members > 0, starts, starts[:, :1])
         missing = starts[:, :1].expand(-1, self.layer.keep - starts.shape[1])
         starts = torch.cat([starts, missing], 1)
-        blocks = self.pilot.reshape(-1)[self._cells(starts)]
+        blocks = self.arrays.pilot.reshape(-1)[self._cells(starts)]
         distance = (blocks - blocks[:, :1]).square_().sum(dim=2)
         return starts, distance, self._levels(at)
 
     def _group(self, at: Tensor) -> None:
-        atoms, deviation = self._atoms(), self.spectrum.sqrt()[:, None]
-        into, back = (atoms / deviation).T, atoms * deviation * self.taper
+        atoms, deviation = self._atoms(), self.arrays.spectrum.sqrt()[:, None]
+        into, back = (atoms / deviation).T, atoms * deviation * self.arrays.taper
         level = self._levels(at)
         is_noisy = level > LEAST_LEVEL
         level = torch.where(is_noisy, level, 1)
@@ -166,7 +150,7 @@ class Groups:
         where = self._cells(starts)
         noisy, pilot = (
             values.reshape(-1).index_select(0, where.view(-1)).view(where.shape) @ into
-            for values in (self.noisy, self.pilot)
+            for values in (self.arrays.noisy, self.arrays.pilot)
         )
         weight = is_noisy / level.square()
         blocks = self._filtered(noisy, pilot, members, level.square(), weight) @ back
@@ -177,19 +161,21 @@ class Groups:
         atoms, starts = self._atoms(), self._starts(*at[:, 1:].T)[:, None]
         noise = self._levels(at).square() * self.layer.damp * self.layer.damp
         where = self._cells(starts)
-        blocks = self.noisy.reshape(-1).index_select(0, where.view(-1)).view(-1, CELLS) @ atoms.T
-        ratio = blocks.square() / (self.spectrum * noise[:, None] + 1e-30)
+        blocks = (
+            self.arrays.noisy.reshape(-1).index_select(0, where.view(-1)).view(-1, CELLS) @ atoms.T
+        )
+        ratio = blocks.square() / (self.arrays.spectrum * noise[:, None] + 1e-30)
         steep = ratio.clamp_(max=1e4).square_().square_()
         share = steep.div_(steep + 1)
         share[:, 0] = 1  # the mean of a block stays
         ones = torch.ones(starts.shape, device=starts.device)
-        self._sum(blocks.mul_(share) @ (atoms * self.taper), where, starts, ones)
+        self._sum(blocks.mul_(share) @ (atoms * self.arrays.taper), where, starts, ones)
 
     def _atoms(self) -> Tensor:
-        return constant(COSINES, self.noisy.device, torch.float32)
+        return constant(COSINES, self.arrays.noisy.device, torch.float32)
 
     def _starts(self, z: Tensor, y: Tensor, x: Tensor) -> Tensor:
-        _, ny, nx = self.noisy.shape
+        _, ny, nx = self.arrays.noisy.shape
         return (z * ny + y) * nx + x
 
     def _cells(self, starts: Tensor) -> Tensor:
@@ -199,7 +185,7 @@ class Groups:
 
     def _levels(self, at: Tensor) -> Tensor:
         z, y, x = at[:, 1:].T
-        return self.level[z + 1, y + 1, x + 1]
+        return self.arrays.level[z + 1, y + 1, x + 1]
 
     def _match(self, at: Tensor) -> tuple[Tensor, Tensor | None]:
         """Where the blocks of each group start, [B, keep], and 1 for members, 0 for none.
@@ -207,14 +193,17 @@ class Groups:
         None for the latter where all are members.
         """
         deep, wide, long = self.layer.window
-        _, ny, nx = self.noisy.shape
+        _, ny, nx = self.arrays.noisy.shape
         first_z, z, rows, columns = at.T
-        first_y, first_x = first_place(rows, wide, ny), first_place(columns, long, nx)
+        first_y, first_x = (
+            (places_of - (size - 1) // 2).clip(0, side - 3 - size)
+            for places_of, size, side in ((rows, wide, ny), (columns, long, nx))
+        )
         window_z, window_y, window_x = (
             first[:, None] + torch.arange(side + 3, device=at.device, dtype=at.dtype)
             for first, side in ((first_z, deep), (first_y, wide), (first_x, long))
         )
-        window = self.pilot[
+        window = self.arrays.pilot[
             window_z[:, :, None, None], window_y[:, None, :, None], window_x[:, None, None]
         ]
         own = torch.stack([z - first_z, rows - first_y, columns - first_x])
@@ -295,42 +284,31 @@ class Groups:
 
     def _sum(self, blocks: Tensor, where: Tensor, starts: Tensor, weights: Tensor) -> None:
         """Add tapered blocks that are weighed, and their weights, to the sums."""
-        self.total.view(-1).index_add_(0, where.view(-1), blocks.view(-1))
-        self.weight.view(-1).index_add_(0, starts.reshape(-1), weights.reshape(-1))
+        self.arrays.total.view(-1).index_add_(0, where.view(-1), blocks.view(-1))
+        self.arrays.weight.view(-1).index_add_(0, starts.reshape(-1), weights.reshape(-1))
 
 
-def _reference_places(
+def _references(
     layer: Layer, rows: range, level: Array, *, is_grouped: bool
 ) -> npt.NDArray[np.int64]:
-    """References as `Groups.add` takes them, of a layer whose slab is its window; of the grouped
-    filter only those with noise.
+    """References as `Groups.add` takes them, [n, 4], of a layer whose slab is its window, in the
+    order in which C adds them; of the grouped filter only those with noise.
     """
-    within = references(layer, rows, level.shape, is_grouped=is_grouped)
-    at = np.concatenate(
-        [np.zeros_like(within[:, :1]), np.full_like(within[:, :1], layer.z), within], 1
-    )
+    _, ny, nx = level.shape
+    number, step = layer.number, layer.step
+    columns = [places(nx, step, is_shifted=odd) for odd in (False, True)]
+    at = np.array(
+        [
+            (0, layer.z, y, x)
+            for row, y in enumerate(places(ny, step, is_shifted=bool(number & 1)))
+            if row in rows
+            for x in columns[(row + number // 2) & 1 if is_grouped else number & 1]
+        ],
+        np.int64,
+    ).reshape(-1, 4)
     if is_grouped:
         at = at[level[layer.z + 1, at[:, 2] + 1, at[:, 3] + 1] > LEAST_LEVEL]
     return at
-
-
-def first_place(places_of: Any, size: int, side: int) -> Any:
-    """The first candidate of a window of that size along a side of the slab."""
-    return (places_of - (size - 1) // 2).clip(0, side - 3 - size)
-
-
-def references(
-    layer: Layer, rows: range, shape: tuple[int, ...], *, is_grouped: bool
-) -> npt.NDArray[np.int64]:
-    """(row, column) of each reference, [n, 2], in the order in which C adds them."""
-    number, step = layer.number, layer.step
-    places_y = np.array(places(shape[1], step, is_shifted=bool(number & 1)))
-    columns = [np.array(places(shape[2], step, is_shifted=odd)) for odd in (False, True)]
-    found = [columns[(row + number // 2) & 1 if is_grouped else number & 1] for row in rows]
-    if not found:
-        return np.empty((0, 2), np.int64)
-    y = np.repeat(places_y[rows.start : rows.stop], [len(line) for line in found])
-    return np.stack([y, np.concatenate(found)], axis=1)
 
 
 def _cosine_line() -> Tensor:
@@ -340,6 +318,5 @@ def _cosine_line() -> Tensor:
     return basis
 
 
-#: The orthonormal cosine transform of SIDE values, [frequencies, places], and of a block.
-COSINE_LINE = _cosine_line()
-COSINES = torch.einsum("ai,bj,ck->abcijk", *(3 * [COSINE_LINE])).reshape(CELLS, CELLS)
+#: The orthonormal cosine transform of a block, [frequencies, places].
+COSINES = torch.einsum("ai,bj,ck->abcijk", *(3 * [_cosine_line()])).reshape(CELLS, CELLS)

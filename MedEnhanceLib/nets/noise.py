@@ -38,7 +38,9 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.nets.noise_blocks import BLOCK, Array, Blocks, Floats, Mask
 
+#: The even and the odd frequencies; for each the blocks [n] that the others call quiet, and next.
 _Folds = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
+_Choices = tuple[tuple[Mask, Mask], tuple[Mask, Mask]]
 
 #: Rounds of choosing blocks and fitting the spectrum.
 _ROUNDS = 4
@@ -142,11 +144,23 @@ def measure_noise(
     """
     if voxels.ndim != 3:
         raise InputError(f"noise is measured in one frame, not in shape {voxels.shape}")
+    shape = voxels.shape[0], voxels.shape[1], voxels.shape[2]
     blocks = Blocks.of(voxels, modality, spacing)
-    if not blocks.count:
-        return _nothing(voxels, blocks)
-    fit = _fit(blocks, modality)
-    return _estimate(voxels, blocks, fit)
+    if blocks.count:
+        return _estimate(shape, blocks, _fit(blocks, modality))
+    level = blocks.air or blocks.step / math.sqrt(12)
+    return NoiseEstimate(
+        level=level,
+        sigma=np.full((1, 1, 1), level, np.float32),
+        spectrum=np.ones((BLOCK,) * 3, np.float32),
+        confidence=0.0,
+        reason="no tissue of which noise could be measured",
+        rician=blocks.air is not None,
+        air=blocks.air,
+        contrast=0.0,
+        shape=shape,
+        cell=shape,
+    )
 
 
 def noise_facts(volume: Volume) -> dict[str, Any] | None:
@@ -172,7 +186,7 @@ def noise_facts(volume: Volume) -> dict[str, Any] | None:
 
 @dataclass(frozen=True, eq=False)
 class _Fit:
-    """spectrum and weight: [f]."""
+    """spectrum and weight: [f]; cells: what they show at this spectrum."""
 
     spectrum: Array
     weight: Array
@@ -191,89 +205,80 @@ def _fit(blocks: Blocks, modality: str) -> _Fit:
     weight = np.where(np.arange(frequencies) > 0, 1.0, 0.0)
     share = _QUIET
     for _ in range(_ROUNDS):
-        choice = _choose(blocks, folds, spectrum, share)
-        cells = _levels(blocks, folds, spectrum, weight, choice)
-        quiet, following = _coefficients(blocks, folds, choice, cells)
+        of_even, of_odd = (_choose(blocks, fold, spectrum, share) for fold in folds)
+        choices = of_odd, of_even
+        cells = _levels(blocks, folds, spectrum, weight, choices)
+        quiet, following = _coefficients(blocks, folds, choices, cells)
         spectrum, weight = _factors(quiet, following, index, modality)
         if modality != "CT" and weight.sum() < _FREE * frequencies:
             share = max(share / 2, _LEAST_QUIET)
     return _Fit(spectrum, weight, cells)
 
 
-@dataclass(frozen=True, eq=False)
-class _Choice:
-    """For the even and the odd coefficients: the blocks [n] that the others call quiet, or next."""
-
-    quiet: tuple[Mask, Mask]
-    following: tuple[Mask, Mask]
-
-
-def _choose(blocks: Blocks, folds: _Folds, spectrum: Array, share: float) -> _Choice:
+def _choose(
+    blocks: Blocks, fold: npt.NDArray[np.intp], spectrum: Array, share: float
+) -> tuple[Mask, Mask]:
+    """The blocks [n] that the coefficients of a fold call quiet, and the next quiet ones."""
     number = blocks.per_cell
     start = np.concatenate([[0], np.cumsum(number)])[:-1]
     most = np.maximum(share * number, 3)[blocks.cell]
     third = _QUIET * number[blocks.cell]
     far = np.maximum(third, most)
-    quiet, following = [], []
-    for fold in folds[::-1]:
-        energy = blocks.power[:, fold] @ (1 / (spectrum[fold] + _FAINT_CHOICE)).astype(np.float32)
-        order = np.lexsort((energy, blocks.cell))
-        place = np.empty(blocks.count)
-        place[order] = np.arange(blocks.count) - start[blocks.cell[order]]
-        quiet.append(place < most)
-        following.append((place >= far) & (place < far + third + 1))
-    return _Choice((quiet[0], quiet[1]), (following[0], following[1]))
+    energy = blocks.power[:, fold] @ (1 / (spectrum[fold] + _FAINT_CHOICE)).astype(np.float32)
+    order = np.lexsort((energy, blocks.cell))
+    place = np.empty(blocks.count)
+    place[order] = np.arange(blocks.count) - start[blocks.cell[order]]
+    return place < most, (place >= far) & (place < far + third + 1)
 
 
 @dataclass(frozen=True, eq=False)
 class _Cells:
-    """variance, excess, mean: [cells]; rise: of the even and the odd coefficients, [cells] each."""
+    """variance, excess, mean: [cells]; rises: of even and odd coefficients, [cells]."""
 
     variance: Array
-    rise: tuple[Array, Array]
+    rises: list[Array]
     excess: Array
     mean: Array
 
 
 def _levels(
-    blocks: Blocks, folds: _Folds, spectrum: Array, weight: Array, choice: _Choice
+    blocks: Blocks, folds: _Folds, spectrum: Array, weight: Array, choices: _Choices
 ) -> _Cells:
     """What each cell's quiet blocks show, less the anatomy that the next quiet ones betray."""
     scaled = weight / (spectrum + _FAINT_LEVEL)
     shares = [float(scaled[fold] @ spectrum[fold]) for fold in folds]
     variance, excess, rises = np.zeros(()), np.zeros(()), []
-    for n, fold in enumerate(folds):
-        quiet, following = choice.quiet[n], choice.following[n]
-        share = shares[n] / max(sum(shares), _TINY)
-        scale = scaled[fold] / max(shares[n], _TINY)
+    for fold, whole, (quiet, following) in zip(folds, shares, choices, strict=True):
+        share = whole / max(sum(shares), _TINY)
+        scale = scaled[fold] / max(whole, _TINY)
         energy = blocks.power[:, fold] @ scale.astype(np.float32)
         low, high = blocks.mean_by_cell(energy, quiet), blocks.mean_by_cell(energy, following)
         variance = variance + share * np.maximum(low - _OFF_LEVEL * (high - low), 0.3 * low)
         rises.append((high + _TINY) / (low + _TINY))
         excess = excess + share * (rises[-1] - 1)
-    mean = blocks.mean_by_cell(blocks.mean, choice.quiet[0] | choice.quiet[1])
-    return _Cells(variance, (rises[0], rises[1]), excess, mean)
+    mean = blocks.mean_by_cell(blocks.mean, choices[0][0] | choices[1][0])
+    return _Cells(variance, rises, excess, mean)
 
 
 def _coefficients(
-    blocks: Blocks, folds: _Folds, choice: _Choice, cells: _Cells
+    blocks: Blocks, folds: _Folds, choices: _Choices, cells: _Cells
 ) -> tuple[Array, Array]:
     """Mean squares of the coefficients in quiet and in next quiet blocks, in units of the level.
 
     Only the cells count in which the other half of the coefficients rises least between the two.
     """
-    quiet, following = np.zeros(blocks.power.shape[1]), np.zeros(blocks.power.shape[1])
+    results = np.zeros((2, blocks.power.shape[1]))
     enough = blocks.per_cell >= min(4 * _FEW, blocks.per_cell.max())
     scale = 1 / np.maximum(cells.variance, _TINY)
-    for n, fold in enumerate(folds):
-        rise = np.where(enough, cells.rise[1 - n], np.inf)
+    for fold, of_others, chosen in zip(folds, reversed(cells.rises), choices, strict=True):
+        rise = np.where(enough, of_others, np.inf)
         good = rise <= np.quantile(rise[enough], _GOOD_CELLS)
-        for result, chosen in ((quiet, choice.quiet[n]), (following, choice.following[n])):
-            use = np.flatnonzero(chosen & good[blocks.cell])
+        for result, some in zip(results, chosen, strict=True):
+            use = np.flatnonzero(some & good[blocks.cell])
             if use.size:
                 by = scale[blocks.cell[use]].astype(np.float32)
                 result[fold] = by @ blocks.power[np.ix_(use, fold)] / use.size
-    return quiet, following
+    return results[0], results[1]
 
 
 def _factors(
@@ -335,7 +340,7 @@ def _ties(sizes: Sequence[int]) -> Array:
 # --- map ------------------------------------------------------------------------------------------
 
 
-def _estimate(voxels: npt.NDArray[Any], blocks: Blocks, fit: _Fit) -> NoiseEstimate:
+def _estimate(shape: tuple[int, int, int], blocks: Blocks, fit: _Fit) -> NoiseEstimate:
     number = blocks.per_cell
     spread = np.sqrt(np.maximum(fit.cells.variance, _TINY))
     if blocks.magnitude:
@@ -368,7 +373,7 @@ def _estimate(voxels: npt.NDArray[Any], blocks: Blocks, fit: _Fit) -> NoiseEstim
         rician=blocks.air is not None,
         air=blocks.air,
         contrast=float(marks[1] - marks[0]) / 2,
-        shape=(voxels.shape[0], voxels.shape[1], voxels.shape[2]),
+        shape=shape,
         cell=blocks.size,
     )
 
@@ -385,22 +390,6 @@ def _confidence(blocks: Blocks, fit: _Fit) -> tuple[float, str]:
         "fewer than four slices": deep < 1,
     }
     return clear * many * deep, "; ".join(reason for reason, holds in reasons.items() if holds)
-
-
-def _nothing(voxels: npt.NDArray[Any], blocks: Blocks) -> NoiseEstimate:
-    level = blocks.air or blocks.step / math.sqrt(12)
-    return NoiseEstimate(
-        level=level,
-        sigma=np.full((1, 1, 1), level, np.float32),
-        spectrum=np.ones((BLOCK,) * 3, np.float32),
-        confidence=0.0,
-        reason="no tissue of which noise could be measured",
-        rician=blocks.air is not None,
-        air=blocks.air,
-        contrast=0.0,
-        shape=(voxels.shape[0], voxels.shape[1], voxels.shape[2]),
-        cell=(float(voxels.shape[0]), float(voxels.shape[1]), float(voxels.shape[2])),
-    )
 
 
 def _through(value: Array, weight: Array) -> Array:
@@ -428,7 +417,7 @@ def _rician_table() -> tuple[Array, Array]:
     nodes, weights = np.polynomial.hermite.hermgauss(48)
     across = np.outer(weights, weights) / math.pi
     amplitudes = np.linspace(0, 8, 161)
-    one, other = math.sqrt(2) * nodes[:, None], math.sqrt(2) * nodes
-    means = np.array([(across * np.hypot(a + one, other)).sum() for a in amplitudes])
+    real, imaginary = math.sqrt(2) * nodes[:, None], math.sqrt(2) * nodes
+    means = np.array([(across * np.hypot(a + real, imaginary)).sum() for a in amplitudes])
     spreads = np.sqrt(2 + amplitudes**2 - means**2)
     return means / spreads, spreads

@@ -13,38 +13,25 @@ from torch import Tensor, nn
 
 #: Compute capability from which NVIDIA's cards have bfloat16; before, PyTorch emulates it.
 _BFLOAT16_SINCE = (8, 0)
+#: Kinds of devices that do not compute in float64.
+_WITHOUT_DOUBLE = ("mps",)
 _tf32_lock = threading.Lock()
 _runs_without_tf32 = 0
 _tf32_before: tuple[Any, Any] = (False, False)
 
 
 def mixed_precision(device: str) -> torch.autocast:
-    """Autocast for training: bfloat16 where the device supports it natively, else disabled.
-
-    On a CPU without such instructions bfloat16 is emulated and slower than float32.
-    """
+    """Autocast to bfloat16 where `computes_in_half`, else disabled."""
     kind = device.partition(":")[0]
-    if kind == "cuda":
-        native = torch.cuda.get_device_capability(device) >= _BFLOAT16_SINCE
-    else:
-        native = kind == "cpu" and _cpu_has_bfloat16()
-    return torch.autocast(kind, dtype=torch.bfloat16, enabled=native)
-
-
-def inference_precision(device: str) -> torch.autocast:
-    """Autocast for inference: float16 on CUDA, bfloat16 on a CPU that has it, else disabled.
-
-    float16 has 10 bits of mantissa, bfloat16 has 7: errors are an eighth at the same speed.
-    """
-    kind = device.partition(":")[0]
-    dtype = torch.float16 if kind == "cuda" else torch.bfloat16
-    return torch.autocast(kind, dtype=dtype, enabled=computes_in_half(device))
+    return torch.autocast(kind, dtype=torch.bfloat16, enabled=computes_in_half(device))
 
 
 def computes_in_half(device: str) -> bool:
-    """Whether `inference_precision` uses half precision on the device."""
+    """Whether a device computes in bfloat16 by itself; where it is emulated, float32 is faster."""
     kind = device.partition(":")[0]
-    return kind == "cuda" or (kind == "cpu" and _cpu_has_bfloat16())
+    if kind == "cuda":
+        return torch.cuda.get_device_capability(device) >= _BFLOAT16_SINCE
+    return kind == "cpu" and _cpu_has_bfloat16()
 
 
 @contextmanager
@@ -53,9 +40,8 @@ def without_tf32() -> Iterator[None]:
 
     cuDNN's default for convolutions is TF32, with the 10 bits of float16. What is computed in
     float32 here needs more: distances between blocks, finite differences of losses, gradients that
-    are matched. It has to hold for the backward
-    pass as well, so whole runs are decorated, not single losses. The switch is the process's: it
-    goes back when the last of several runs ends.
+    are matched. It has to hold for the backward pass as well, so whole runs are decorated, not
+    single losses. The switch is the process's: it goes back when the last of several runs ends.
     """
     global _runs_without_tf32, _tf32_before
     with _tf32_lock:
@@ -101,12 +87,7 @@ def constant(table: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
 
 def in_double(values: Tensor) -> Tensor:
     """The values in float64: on their device, or on the CPU where that has none (Apple's GPUs)."""
-    return values.double() if has_double(values.device.type) else values.cpu().double()
-
-
-def has_double(kind: str) -> bool:
-    """Whether devices of a kind ("cuda", "mps", …) compute in float64."""
-    return kind != "mps"
+    return (values.cpu() if values.device.type in _WITHOUT_DOUBLE else values).double()
 
 
 def _cpu_has_bfloat16() -> bool:

@@ -1,11 +1,11 @@
-"""Runs a network over slices: in chunks, in tiles, with smaller ones when memory runs out."""
+"""Runs a network over slices: some at once, fewer when memory runs out."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,65 +21,15 @@ from MedEnhanceLib.runtime.locks import release_memory
 from MedEnhanceLib.runtime.progress import Monitor
 
 Floats = npt.NDArray[np.float32]
-#: Slices are padded to a multiple of this, which networks halve, and tiles begin at multiples.
+#: Slices are padded to a multiple of this, which networks halve.
 GRID = 32
-_SMALLEST_TILE = 256
 #: Pixels at once on a CPU: a slice of 512². More is slower (1.7 times for 16 slices): features
 #: leave the cache, and beyond 32 MiB every tensor comes from the system anew, page by page.
 _CPU_PIXELS = 512 * 512
-#: On a GPU 32 of them keep it busy, given that much memory. Bytes of the tensors alive at once for
-#: each pixel of a chunk were counted on the CPU; twice as much allows for cuDNN's workspace and
-#: what cannot be used of cached memory.
+#: On a GPU 32 of them keep it busy.
 _GPU_PIXELS = 32 * _CPU_PIXELS
-_GPU_BYTES = 2 * 1756
-#: Rows and columns of a slice that go through the network at once.
-Window = tuple[slice, slice]
 #: Takes [B, 2k + 1, H, W] and where to run; returns [B, channels, H, W].
-Network = Callable[[Tensor, "Plan"], Tensor]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Device, tile size and number of slices at once.
-
-    batch: slices at once; None until the size of a slice is known (`suited`).
-    """
-
-    device: str
-    batch: int | None
-    tile: int
-    overlap: float
-
-    def suited(self, rows: int, columns: int) -> Plan:
-        """With the batch for slices of that size, where none is stated."""
-        if self.batch is not None:
-            return self
-        pixels = min(rows, self.tile) * min(columns, self.tile)
-        at_once = _CPU_PIXELS
-        if self.device != "cpu":
-            at_once = _GPU_PIXELS
-            if self.device.startswith("cuda"):
-                free, _ = torch.cuda.mem_get_info(self.device)
-                at_once = min(at_once, free // _GPU_BYTES)
-        batch = max(1, at_once // pixels)
-        if self.device.startswith("cuda"):  # the same where a little more or less is free
-            batch = 1 << batch.bit_length() - 1
-        return replace(self, batch=batch)
-
-    @property
-    def slices(self) -> int:
-        """Slices at once."""
-        return self.batch or 1
-
-    def smaller(self) -> Plan | None:
-        """The next smaller plan: smaller batch, then smaller tile, then CPU; None after that."""
-        if self.slices > 1:
-            return replace(self, batch=self.slices // 2)
-        if self.tile > _SMALLEST_TILE:
-            return replace(self, tile=max(self.tile // 2 // GRID * GRID, _SMALLEST_TILE))
-        if self.device != "cpu":
-            return replace(self, device="cpu")
-        return None
+Network = Callable[[Tensor, str], Tensor]
 
 
 @dataclass(frozen=True)
@@ -111,43 +61,50 @@ class SliceStacks:
 
 
 def over_slices(
-    network: Network, stacks: SliceStacks, plan: Plan, monitor: Monitor, stage: str
+    network: Network, stacks: SliceStacks, device: str, monitor: Monitor, stage: str
 ) -> Iterator[tuple[slice, Floats]]:
-    """Apply a network that takes each slice with its neighbors, in chunks.
+    """Apply a network that takes each slice with its neighbors, some slices at once.
 
-    When memory runs out, the plan becomes smaller, with a warning.
+    When memory runs out, there are fewer of them, and then the CPU goes on, with a warning.
 
     Args:
-        network: computes some slices, or tiles of them.
+        network: computes some slices on a device.
         stacks: the slices.
-        plan: the initial plan.
+        device: to begin with, as torch names it.
         monitor: each chunk is a safe point for cancelling.
         stage: name of the step, for progress.
     Yields:
         (where, values [n, channels, J, I]).
     Raises:
-        DeviceMemoryError: memory ran out with the smallest plan.
+        DeviceMemoryError: memory ran out with one slice on the CPU.
         ModelError: values are not finite.
     """
     rows, columns = stacks.voxels.shape[-2:]
-    plan = plan.suited(rows, columns)
+    at_once = max(1, (_CPU_PIXELS if device == "cpu" else _GPU_PIXELS) // (rows * columns))
     first = 0
     while first < len(stacks):
         monitor.progress(first / len(stacks), stage)
-        where = slice(first, min(first + plan.slices, len(stacks)))
-        smaller = None
+        where = slice(first, min(first + at_once, len(stacks)))
+        values = None
         try:
-            result = _in_tiles(network, stacks.take(where).to(plan.device), plan)
-            values = result[..., :rows, :columns].float().cpu().numpy()
+            batch = stacks.take(where).to(device, memory_format=torch.channels_last)
+            values = network(batch, device)[..., :rows, :columns].float().cpu().numpy()
         except (MemoryError, RuntimeError) as cause:
-            smaller = _after(cause, plan, monitor)
-        if smaller is not None:
-            release_memory(plan.device)  # only now: the traceback held what was computed
-            plan = smaller
+            if not is_out_of_memory(cause):
+                raise
+        if values is None:
+            release_memory(device)  # only now: the traceback held what was computed
+            if at_once == 1 and device == "cpu":
+                raise DeviceMemoryError(
+                    "memory ran out with one slice at once on the CPU",
+                    "Close other programs, or crop the volume.",
+                )
+            at_once, device = (at_once // 2, device) if at_once > 1 else (1, "cpu")
+            monitor.warn(f"memory ran out; going on with {at_once} slices at once on {device}")
             continue
         if not np.isfinite(values).all():
             raise ModelError(
-                f"the model gives values that are not finite on {plan.device}",
+                f"the model gives values that are not finite on {device}",
                 "Use another model, or look at the volume: values far outside the usual range.",
             )
         yield where, values
@@ -174,58 +131,3 @@ def stoppable(network: nn.Module, monitor: Monitor) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def windows(rows: int, columns: int, plan: Plan) -> list[Window]:
-    """Whole slices where they fit into the tile, else tiles that overlap; all at GRID."""
-    if max(rows, columns) <= plan.tile:
-        return [(slice(0, rows), slice(0, columns))]
-    from monai.data.utils import dense_patch_slices
-
-    step = max(int(plan.tile * (1 - plan.overlap)) // GRID, 1) * GRID
-    tile = min(plan.tile, rows), min(plan.tile, columns)
-    return [(tile[0], tile[1]) for tile in dense_patch_slices((rows, columns), tile, (step, step))]
-
-
-def _in_tiles(network: Network, batch: Tensor, plan: Plan) -> Tensor:
-    """[n, channels, H, W]: where tiles overlap, the nearer center counts more."""
-    tiles = windows(batch.shape[-2], batch.shape[-1], plan)
-    results = [
-        network(batch[..., rows, columns].contiguous(memory_format=torch.channels_last), plan)
-        for rows, columns in tiles
-    ]
-    return results[0] if len(results) == 1 else blended(results, tiles)
-
-
-def blended(results: Sequence[Tensor], tiles: Sequence[Window]) -> Tensor:
-    """Tiles [n, channels, h, w] to slices, weighted by a Gaussian around each center."""
-    from monai.data.utils import compute_importance_map
-
-    first = results[0]
-    weight = compute_importance_map(
-        tuple(first.shape[-2:]), mode="gaussian", device=first.device, dtype=torch.float32
-    )
-    size = max(rows.stop for rows, _ in tiles), max(columns.stop for _, columns in tiles)
-    total = torch.zeros((*first.shape[:2], *size), device=first.device)
-    weights = torch.zeros(size, device=first.device)
-    for result, (rows, columns) in zip(results, tiles, strict=True):
-        total[..., rows, columns] += weight * result
-        weights[rows, columns] += weight
-    return total.div_(weights)
-
-
-def _after(cause: BaseException, plan: Plan, monitor: Monitor) -> Plan:
-    """The plan to go on with when `cause` is memory running out; anything else is raised."""
-    if not is_out_of_memory(cause):
-        raise cause
-    smaller = plan.smaller()
-    if smaller is None:
-        raise DeviceMemoryError(
-            f"memory ran out on {plan.device} even with the smallest tile",
-            "Close other programs, or crop the volume.",
-        ) from cause
-    monitor.warn(
-        f"memory ran out on {plan.device}; going on with {smaller.slices} slices of at most "
-        f"{smaller.tile} pixels at once on {smaller.device}"
-    )
-    return smaller

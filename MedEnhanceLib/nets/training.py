@@ -1,12 +1,10 @@
-"""Shared by training loops: steps, learning rate, averaged weights, loss watch, metrics journal."""
+"""Shared by training loops: steps, learning rate, averaged weights, metrics journal."""
 
 from __future__ import annotations
 
 import json
 import math
-import statistics
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,10 +25,7 @@ CHECKPOINT = "checkpoint.safetensors"
 _GO_ON = "Start again with the same output folder to continue."
 _WARM_UP = 0.02
 _LAST_SHARE = 0.01
-#: A loss is far off above 5 times the running median of up to 500 (at least 50) losses.
-_FAR, _REMEMBERED, _LEAST_REMEMBERED = 5.0, 500, 50
-_PATIENCE = 50
-Curves = dict[str, list[tuple[int, float]]]
+#: Of the running means of losses, from step to step.
 _DECAY = 0.95
 
 
@@ -60,8 +55,13 @@ def training_steps(
     for number in range(start, total):
         is_due = number > start and time.monotonic() - saved > every_s
         stops = monitor.cancelled
-        if stops and number == start:
-            raise cancelled_before(resumed=start > 0)
+        if stops and number == start:  # there is nothing to save
+            if start > 0:
+                raise Cancelled("cancelled before it went on; the checkpoint is as it was", _GO_ON)
+            raise Cancelled(
+                "cancelled before the first step; no checkpoint was written",
+                "Start again when you like.",
+            )
         if stops or is_due:
             save(number)
             saved = time.monotonic()
@@ -73,15 +73,6 @@ def training_steps(
             monitor.progress(number / total, f"{text} {number} of {total}")
         yield number
     save(total)
-
-
-def cancelled_before(*, resumed: bool) -> Cancelled:
-    """The error of a cancel before the first step of this run: there is nothing to save."""
-    if resumed:
-        return Cancelled("cancelled before it went on; the checkpoint is as it was", _GO_ON)
-    return Cancelled(
-        "cancelled before the first step; no checkpoint was written", "Start again when you like."
-    )
 
 
 @contextmanager
@@ -107,8 +98,7 @@ def run_steps(
     *,
     every_s: float,
     reported_every: int,
-    is_sound: Callable[[], bool] = lambda: True,
-) -> tuple[Curves, float]:
+) -> float:
     """All remaining steps of a training in one folder, from its checkpoint where there is one.
 
     Args:
@@ -119,13 +109,12 @@ def run_steps(
         monitor: progress, metrics and cancelling.
         every_s: seconds between two checkpoints.
         reported_every: steps between two reports of the losses.
-        is_sound: whether the state is worth a checkpoint.
     Returns:
-        The losses by name, and the seconds of all steps.
+        The seconds of all steps.
     Raises:
         Cancelled: after a checkpoint was written.
         ConfigError: the checkpoint is of another training.
-        DivergenceError: a loss is not finite.
+        ModelError: a loss is not finite; the last checkpoint stays.
     """
     path = out / CHECKPOINT
     start, notes = 0, {"seconds": 0.0}
@@ -136,26 +125,19 @@ def run_steps(
     journal = Journal(out / "metrics.jsonl", start, monitor)
 
     def save(number: int) -> None:
-        if is_sound():
-            notes = {"seconds": time.monotonic() - began}
-            save_checkpoint(path, step=number, notes=notes, **parts)
+        save_checkpoint(path, step=number, notes={"seconds": time.monotonic() - began}, **parts)
 
     for number in training_steps(start, count, save, every_s, monitor):
         losses = step(number)
         if not all(map(math.isfinite, losses.values())):
-            raise diverged(number)
+            raise ModelError(
+                f"the training diverged at step {number}",
+                "Start again in another folder with a lower learning_rate.",
+            )
         journal.add(losses)
         if number % reported_every == 0 or number == count - 1:
             journal.report(number)
-    return journal.curves, time.monotonic() - began
-
-
-def diverged(number: int) -> DivergenceError:
-    """The error of a training that does not converge."""
-    return DivergenceError(
-        f"the training diverged at step {number}",
-        "Start again in another folder with a lower learning_rate.",
-    )
+    return time.monotonic() - began
 
 
 def set_learning_rate(
@@ -189,59 +171,20 @@ def averaged_weights(network: nn.Module, decay: float) -> AveragedModel:
     return AveragedModel(network, multi_avg_fn=average, use_buffers=True)
 
 
-class DivergenceError(ModelError):
-    """Losses are not finite any more, or far above what they were for many steps."""
-
-
-class LossWatch:
-    """Detects divergence: losses far above their running median, 50 steps in a row.
-
-    Losses that are far off do not enter it.
-    """
-
-    def __init__(self) -> None:
-        self._seen: deque[float] = deque(maxlen=_REMEMBERED)
-        self._far = 0
-
-    @property
-    def is_calm(self) -> bool:
-        """Whether the last loss was near its median, so that the weights are worth keeping."""
-        return self._far == 0
-
-    def observe(self, value: float) -> bool:
-        """Add a step's loss (not negative); whether the training has diverged."""
-        seen = self._seen
-        if len(seen) >= _LEAST_REMEMBERED and not value <= _FAR * statistics.median(seen):
-            self._far += 1
-        else:
-            self._far = 0
-            seen.append(value)
-        return self._far >= _PATIENCE
-
-
-def finite_weights(state: Mapping[str, torch.Tensor]) -> bool:
-    """Whether all tensors of a state are finite; synchronizes with the device once."""
-    found = [torch.isfinite(t).all() for t in state.values() if t.is_floating_point()]
-    return not found or bool(torch.stack([each.to(found[0].device) for each in found]).all())
-
-
 class Journal:
-    """Smooths losses, reports them as metrics and appends them to a file, one JSON line each.
-
-    path: of the file. start: first step of this run: rows of later steps in the
-    file are dropped, as these steps are repeated.
-    """
+    """Smooths losses, reports them as metrics and appends them to a file, one JSON line each."""
 
     def __init__(self, path: Path, start: int, monitor: Monitor) -> None:
-        self.curves: Curves = {}
+        """Drop the file's rows from step `start` on: these steps are made, or made again."""
         self._path, self._monitor = path, monitor
         self._smooth: dict[str, tuple[float, float]] = {}
-        for name, value, step in _read(path) if start else []:
-            if step < start:
-                self.curves.setdefault(name, []).append((step, value))
-        rows = [(n, v, s) for n, curve in self.curves.items() for s, v in curve]
+        rows: list[str] = []
+        # A killed process may have left its last line incomplete.
+        with suppress(OSError, ValueError, KeyError):
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            rows.extend(line for line in lines if json.loads(line)["step"] < start)
         with atomic_write(path, overwrite=True) as temporary:
-            temporary.write_text("".join(_line(*row) for row in rows), encoding="utf-8")
+            temporary.write_text("".join(rows), encoding="utf-8")
 
     def add(self, values: Mapping[str, float]) -> None:
         """Add the losses of a step to their running means."""
@@ -250,28 +193,9 @@ class Journal:
             self._smooth[name] = (_DECAY * total + value, _DECAY * weight + 1)
 
     def report(self, step: int) -> None:
-        """Record the running means at this step."""
-        means = {name: total / weight for name, (total, weight) in self._smooth.items()}
-        self.record(means, step)
-
-    def record(self, values: Mapping[str, float], step: int) -> None:
-        """Report values as metrics and write them."""
-        for name, value in values.items():
-            self.curves.setdefault(name, []).append((step, value))
-            self._monitor.metric(name, value, step)
+        """Report the running means at this step as metrics, and write them."""
         with self._path.open("a", encoding="utf-8") as stream:
-            stream.writelines(_line(name, value, step) for name, value in values.items())
-
-
-def _line(name: str, value: float, step: int) -> str:
-    return json.dumps({"name": name, "value": value, "step": step}) + "\n"
-
-
-def _read(path: Path) -> list[tuple[str, float, int]]:
-    """The rows of a journal, up to a line that a killed process left incomplete."""
-    rows: list[tuple[str, float, int]] = []
-    with suppress(OSError, ValueError, KeyError):
-        for line in path.read_text(encoding="utf-8").splitlines():
-            row = json.loads(line)
-            rows.append((row["name"], row["value"], row["step"]))
-    return rows
+            for name, (total, weight) in self._smooth.items():
+                mean = total / weight
+                self._monitor.metric(name, mean, step)
+                stream.write(json.dumps({"name": name, "value": mean, "step": step}) + "\n")

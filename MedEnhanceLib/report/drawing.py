@@ -1,4 +1,4 @@
-"""What all drawings share: colors, figures without a screen, PNG files.
+"""What all drawings share: colors, figures without a screen, pictures and PNG files.
 
 matplotlib is imported when something is drawn, and only its parts that need no screen.
 """
@@ -6,9 +6,11 @@ matplotlib is imported when something is drawn, and only its parts that need no 
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from MedEnhanceLib.errors import EndingError
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.runtime.dependencies import require
 
@@ -18,6 +20,29 @@ INK, MUTED, PAPER = "#f2f4f7", "#9aa4b2", "#0b0d10"
 GRAY, DIFFERENCE, HEAT = "gray", "MedEnhance difference", "magma"
 _DPI = 110
 _PURPOSE = "Drawing pictures"
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A picture that notebooks show by themselves.
+
+    figure: of matplotlib. alt: what it shows, in a sentence.
+    """
+
+    figure: Any
+    alt: str
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> None:
+        """Write it as PNG; raises OutputError where that cannot be, and for another ending."""
+        if Path(path).suffix.lower() != ".png":
+            raise EndingError(f"{path}: pictures are written as PNG", "End its name in .png.")
+        save_figure(Path(path), self.figure, overwrite=overwrite)
+
+    def __repr__(self) -> str:
+        return f"<Picture: {self.alt} .save(path) writes it>"
+
+    def _repr_png_(self) -> bytes:
+        return png_of(self.figure)
 
 
 def new_figure(size_in: tuple[float, float], *, dpi: float = _DPI, **options: Any) -> Any:

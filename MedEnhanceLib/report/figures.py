@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import colorsys
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -22,9 +20,9 @@ from MedEnhanceLib.report.drawing import (
     INK,
     MUTED,
     PAPER,
+    Picture,
     new_figure,
     register_difference_colors,
-    save_figure,
 )
 from MedEnhanceLib.report.planes import PLANES, Plane, PlaneName, Point, busiest_point, cut
 from MedEnhanceLib.runtime.dependencies import require
@@ -41,56 +39,34 @@ _LINE_COLORS = ("#ff4f9a", "#3ddc97", "#7cc7ff", "#ffb000")
 _LEAST_SATURATION = 0.3
 
 
-def comparison_sheet(
-    path: str | Path,
-    panes: Sequence[Pane],
-    *,
-    legend: Sequence[LabelLike] = (),
-    point: Point | None = None,
-    window: tuple[float, float] | None = None,
-    overwrite: bool = False,
-) -> Path:
-    """Draw axial, coronal and sagittal planes through `point` for each pane, as a PNG.
-
-    Args:
-        path: the PNG to write.
-        panes: on one grid; of a sequence the first frame is drawn.
-        legend: names and colors of the labels that are drawn as contours.
-        point: (k, j, i); None takes the busiest point of the first pane.
-        window: lowest and highest gray level of all images, in the volume's units; None derives it
-            from the first pane.
-        overwrite: whether an existing file is replaced.
-    Returns:
-        The path of the PNG.
-    Raises:
-        InputError: the grids differ.
-        OutputError: `path` cannot be written.
-    """
-    figure = comparison(panes, legend=legend, point=point, window=window)
-    save_figure(Path(path), figure, overwrite=overwrite)
-    return Path(path)
-
-
 def comparison(
     panes: Sequence[Pane],
     *,
     legend: Sequence[LabelLike] = (),
     point: Point | None = None,
     window: tuple[float, float] | None = None,
-) -> Any:
-    """The figure of `comparison_sheet`, which is not written."""
+) -> Picture:
+    """Draw axial, coronal and sagittal planes through `point` for each pane.
+
+    Args:
+        panes: on one grid; of a sequence the first frame is drawn.
+        legend: names and colors of the labels that are drawn as contours.
+        point: (k, j, i); None takes the busiest point of the first pane.
+        window: lowest and highest gray level of all images, in the volume's units; None derives it
+            from the first pane.
+    Raises:
+        InputError: the grids differ.
+    """
     panes = [_first_frame(pane) for pane in panes]
     _check_grids(panes)
     at = point or busiest_point(panes[0].volume)
     rows = [name for name in PLANES if min(cut(panes[0].volume, name, at).pixels.shape) > 1]
     scales = _shared_scales(panes, rows, at, window or choose_window(panes[0].volume))
-    return _draw(panes, rows or list(PLANES[:1]), at, scales, legend)
-
-
-def sheet_alt(panes: Sequence[Pane]) -> str:
-    """What a comparison sheet shows, in a sentence."""
     titles = ", ".join(pane.title.lower() for pane in panes)
-    return f"Axial, coronal and sagittal planes in columns: {titles}."
+    return Picture(
+        _draw(panes, rows or list(PLANES[:1]), at, scales, legend),
+        f"Axial, coronal and sagittal planes in columns: {titles}.",
+    )
 
 
 class LabelLike(Protocol):
@@ -196,8 +172,6 @@ def _first_frame(pane: Pane) -> Pane:
 
 def _check_grids(panes: Sequence[Pane]) -> None:
     """Raise InputError unless all volumes are on one grid."""
-    if not panes:
-        raise InputError("a comparison without panes", "Give at least one pane.")
     first = panes[0].volume
     for pane in panes:
         for volume in (pane.volume, pane.minus, pane.labels):
@@ -318,16 +292,18 @@ def _draw_ruler(axes: Any, plane: Plane, length: float) -> None:
     height, width = plane.size_mm
     x, y = 0.03 * width, height - max(0.035 * height, 0.02 * width)
     axes.plot([x, x + length], [y, y], color=INK, linewidth=1.6, path_effects=[_edge(2.6)])
-    text = axes.text(
-        x + length / 2, y - 0.015 * width, length_text(length), ha="center", va="bottom"
-    )
+    ticker = require("matplotlib.ticker", purpose="Drawing pictures")
+    words = ticker.EngFormatter(unit="m")(length / 1000)  # "50 mm", "2 µm"
+    text = axes.text(x + length / 2, y - 0.015 * width, words, ha="center", va="bottom")
     text.set(color=INK, fontsize=7, path_effects=[_edge(2.6)])
 
 
 def _draw_bar(figure: Any, axes: Any, image: Any, scale: Scale) -> None:
     bar = figure.colorbar(image, cax=axes, orientation="horizontal")
     ticks = [scale.low, (scale.low + scale.high) / 2, scale.high]
-    bar.set_ticks(ticks, labels=[_tick_text(value, scale) for value in ticks])
+    plus = "+" if scale.colors == DIFFERENCE else ""
+    rounded = [float(f"{value:.3g}") for value in ticks]
+    bar.set_ticks(ticks, labels=[f"{plus if value > 0 else ''}{value:g}" for value in rounded])
     bar.outline.set_edgecolor(MUTED)
     axes.tick_params(colors=INK, labelsize=7.5, length=2)
     axes.set_xlabel(scale.name, color=MUTED, fontsize=8)
@@ -361,34 +337,12 @@ def round_length(wanted_mm: float) -> float:
     return float(next(step * power for step in (5, 2, 1) if step * power <= wanted_mm * 1.0001))
 
 
-def length_text(length_mm: float) -> str:
-    """A length in a suitable unit: "5 cm", "20 mm", "2 µm", "500 nm"."""
-    for factor, unit, least in ((10.0, "cm", 10.0), (1.0, "mm", 1.0), (1e-3, "µm", 1e-3)):
-        if length_mm >= least * 0.999:
-            return f"{length_mm / factor:g} {unit}"
-    return f"{length_mm / 1e-6:g} nm"
-
-
 def line_colors(legend: Sequence[LabelLike]) -> list[Any]:
     """The color of each label's contours: its own, or a bright one if that is gray."""
     colors = require("matplotlib.colors", purpose="Drawing pictures")
     bright = cycle(_LINE_COLORS)
+    saturations = [colors.rgb_to_hsv(colors.to_rgb(label.color))[1] for label in legend]
     return [
-        label.color if _is_colorful(*colors.to_rgb(label.color)) else next(bright)
-        for label in legend
+        label.color if saturation >= _LEAST_SATURATION else next(bright)
+        for label, saturation in zip(legend, saturations, strict=True)
     ]
-
-
-def _is_colorful(red: float, green: float, blue: float) -> bool:
-    return colorsys.rgb_to_hls(red, green, blue)[2] >= _LEAST_SATURATION
-
-
-def _tick_text(value: float, scale: Scale) -> str:
-    """A number with two significant digits of the scale's span; differences have a sign."""
-    span = scale.high - scale.low
-    if not 1e-3 <= span < 1e6:
-        return f"{value:.2g}"
-    decimals = max(0, 1 - int(np.floor(np.log10(span))))
-    text = f"{value:.{decimals}f}"
-    text = text.rstrip("0").rstrip(".") if "." in text else text
-    return f"+{text}" if scale.colors == DIFFERENCE and value > 0 else text

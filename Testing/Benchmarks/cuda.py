@@ -326,7 +326,7 @@ PARTS[4] = {name: _piece_of(name) for name in ("ct", "mr", "ct-slices", "mr-slic
 _PAGES = {
     1: "docs/devices.md: agreement and filter, as bounds",
     2: "Testing/Benchmarks/results/speed.json: run speed.py there; ladder, batches and warm "
-    "say whether _GPU_BYTES and _GPU_PIXELS in MedEnhanceLib/nets/slices.py are right",
+    "say whether _GPU_PIXELS in MedEnhanceLib/nets/slices.py is right",
     3: "docs/devices.md: resume, as the bound of resuming; docs/training.md: steps per second",
     4: "enhancement.json and slices.json there: measure the finished models there",
 }

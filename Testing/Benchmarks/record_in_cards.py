@@ -10,7 +10,7 @@ from typing import Any
 
 from _common import REPOSITORY, RESULTS
 
-from MedEnhanceLib.bundles.export import record_measurements
+from MedEnhanceLib.bundles.export import record_fields
 
 MODELS = REPOSITORY / "Resources" / "models"
 ENHANCERS = {"mr": "MR", "ct": "CT"}
@@ -23,11 +23,13 @@ CODECS = {"codec-ct": "CT ", "codec-mr": "MR ", "codec-em": "EM "}
 
 def main() -> None:
     for name, modality in ENHANCERS.items():
-        record_measurements(MODELS / name, enhancement_rows(_rows_of("denoising"), modality))
+        record_fields(
+            MODELS / name, {"measured": enhancement_rows(_rows_of("denoising"), modality)}
+        )
     for name in HEADS:
-        record_measurements(MODELS / name, head_rows(_rows_of("segmentation"), name))
+        record_fields(MODELS / name, {"measured": head_rows(_rows_of("segmentation"), name)})
     for name, start in CODECS.items():
-        record_measurements(MODELS / name, codec_rows(_rows_of("compression"), start))
+        record_fields(MODELS / name, {"measured": codec_rows(_rows_of("compression"), start)})
 
 
 #: What the MR model that ships has learned from: a second network was measured on them.

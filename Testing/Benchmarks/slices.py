@@ -28,7 +28,7 @@ from _slices_references import (
     thickened,
 )
 
-from MedEnhanceLib.bundles.export import record_measurements
+from MedEnhanceLib.bundles.export import record_fields
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core import metrics
 from MedEnhanceLib.hqg.slices.network import SliceNet
@@ -38,8 +38,6 @@ from MedEnhanceLib.hqg.slices.restore import (
     measure_noise,
     open_network,
     restore_array,
-    teaches,
-    tuning_steps,
 )
 from MedEnhanceLib.hqg.slices.train import tuned
 from MedEnhanceLib.nets.intensity import Scaling
@@ -114,14 +112,13 @@ def restored(
     """With measured noise, as `enhance_slices` does it."""
     noise = measure_noise(slices, reference.modality)
     across = list(reference.across_mm)
-    if tune and teaches(across):
+    if tune:
         network = tuned(
             network,
             Planes(slices.astype(np.float16), (stack.spacing_mm, *across)),
             stack,
             noise,
             modality=reference.modality,  # type: ignore[arg-type]
-            steps=tuning_steps(slices.size * stack.ratio),
             device="cpu",
             monitor=Monitor(),
         )
@@ -262,7 +259,7 @@ def report(
             for e in entries
             if e["modality"] == modality
         ]
-        record_measurements(args.models / model, measured)
+        record_fields(args.models / model, {"measured": measured})
     write("slices", gates=gates, rows=[*rows, *lesions], seeds=[SEED])
 
 

@@ -1,5 +1,5 @@
 // Two CUDA devices for a build of PyTorch that has none: what its C++ side asks a device for.
-// Loaded before `import torch` (see device.py), so that PyTorch finds the hooks at its first
+// Loaded before `import torch` (see conftest.py), so that PyTorch finds the hooks at its first
 // question. Memory and kernels are not here: device.py computes on the CPU.
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>

@@ -7,13 +7,14 @@ Half precision (float16 on a card) has a bound of its own.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from Library.conftest import WarningRecorder, recorder  # noqa: F401
 from Library.gradprom.test_head import phantom
 from Library.hqg.conftest import make_head, model  # noqa: F401
 from Library.hqg.test_slices import _scan
@@ -23,15 +24,11 @@ from PretendedCuda.device import pretended
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg import EnhanceConfig, Enhancement, enhance
 from MedEnhanceLib.nets import precision
-from MedEnhanceLib.nets.grouped import CT_ROUNDS, MR_ROUNDS, Round, denoised
+from MedEnhanceLib.nets.grouped import Round, denoised
 from MedEnhanceLib.nets.grouped_torch import Groups, TorchEngine
-from MedEnhanceLib.runtime.progress import Event, Monitor
+from MedEnhanceLib.runtime.progress import Monitor
 
 CARDS = ("cuda", "cuda:1")
-CASES: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "uncertainty": {"uncertainty": True},
-}
 
 
 @pytest.fixture
@@ -53,28 +50,16 @@ def far(found: Volume, wanted: Volume) -> np.ndarray:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("single")
-@pytest.mark.parametrize("case", CASES)
-def test_each_card_agrees_with_the_cpu(case: str, model: str) -> None:
+@pytest.mark.parametrize("options", [{"slices": (2, 4)}, {}], ids=["preview", "whole"])
+def test_each_card_agrees_with_the_cpu(options: dict[str, Any], model: str) -> None:
     volume = make_head(4, (6, 32, 44))  # a side of 44 needs margins
-    config = EnhanceConfig(model=model, device="cpu", **CASES[case])
-    wanted = on("cpu", config, volume)
+    config = EnhanceConfig(model=model, device="cpu", uncertainty=True)
+    wanted = on("cpu", config, volume, **options)
     for card in CARDS:
-        found = on(card, config, volume)
+        found = on(card, config, volume, **options)
         assert far(found.volume, wanted.volume).max() <= 1
-        if wanted.uncertainty is not None:
-            limit = 1e-3 * wanted.uncertainty.voxels.max()
-            assert far(found.uncertainty, wanted.uncertainty).max() <= limit
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("single")
-def test_a_preview_agrees(model: str) -> None:
-    volume = make_head(4, (8, 32, 44))
-    config = EnhanceConfig(model=model, device="cpu")
-    wanted = on("cpu", config, volume, slices=(2, 4))
-    for card in CARDS:
-        found = on(card, config, volume, slices=(2, 4))
-        assert far(found.volume, wanted.volume).max() <= 1
+        limit = 1e-3 * wanted.uncertainty.voxels.max()
+        assert far(found.uncertainty, wanted.uncertainty).max() <= limit
 
 
 @pytest.mark.slow
@@ -88,24 +73,17 @@ def test_models_that_ship_agree(name: str) -> None:
         voxels = (2 * volume.voxels.astype(int) - 1000).astype(np.int16)
         volume = replace(volume, voxels=voxels, modality="CT", units="HU")
     config = EnhanceConfig(model=name, device="cpu")
-    wanted = on("cpu", config, volume).volume
-    for card in CARDS:
-        found = on(card, config, volume)
-        assert far(found.volume, wanted).max() <= 1
-        assert found.device == card
-        assert driver.counts.launches > 300
-
-
-def agreed(make: Callable[[str], Volume]) -> None:
-    wanted = make("cpu")
-    with pretended():
-        for card in CARDS:
-            assert far(make(card), wanted).max() <= 1
+    found = on("cuda:1", config, volume)
+    assert far(found.volume, on("cpu", config, volume).volume).max() <= 1
+    assert found.device == "cuda:1"
+    assert driver.launches > 300
 
 
 @pytest.mark.slow
-def test_a_head_agrees() -> None:
+@pytest.mark.usefixtures("single")
+def test_thin_slices_and_a_head_agree() -> None:
     from MedEnhanceLib.gradprom import SegmentConfig, infer, segment
+    from MedEnhanceLib.hqg.slices.restore import enhance_slices
 
     image, _ = phantom()
     small = replace(image, voxels=image.voxels[8:14])
@@ -114,59 +92,34 @@ def test_a_head_agrees() -> None:
         infer._warm_head.cache_clear()
         return segment(small, SegmentConfig(model="brain-tissue", device=card)).volume
 
-    agreed(labels)
-    infer._warm_head.cache_clear()
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("single")
-def test_thin_slices_agree() -> None:
-    from MedEnhanceLib.hqg.slices.restore import enhance_slices
-
     def thin(card: str) -> Volume:
         config = EnhanceConfig(model="mr-slices", device=card)
         return enhance_slices(_scan((6, 20, 24)), config, Monitor(), tune=False).volume
 
-    agreed(thin)
+    for make in (labels, thin):
+        wanted = make("cpu")
+        with pretended():
+            assert far(make("cuda:1"), wanted).max() <= 1
+    infer._warm_head.cache_clear()
 
 
 @pytest.mark.parametrize("after", [0, 3])
 def test_where_a_cards_memory_runs_out_the_filter_goes_on_on_the_cpu(
-    after: int, cards: object, monkeypatch: pytest.MonkeyPatch
+    after: int, cards: object, recorder: WarningRecorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begun, warnings = itertools.count(), []
-    add = Groups.add
+    begun, add = itertools.count(), Groups.add
 
     def limited(groups: Groups, *arguments: Any) -> None:
-        if groups.pilot.is_cuda and next(begun) >= after:
+        if groups.arrays.pilot.is_cuda and next(begun) >= after:
             raise torch.OutOfMemoryError("CUDA out of memory")
         add(groups, *arguments)
-
-    def listen(event: Event) -> None:
-        if event.kind == "warning":
-            warnings.append(event.fields["message"])
 
     monkeypatch.setattr(Groups, "add", limited)
     noisy = make_head(1, (24, 16, 16)).voxels.astype(np.float32)
     level = np.broadcast_to(np.float32(8), noisy.shape)
-    rounds = (Round(step=4, keep=8),)
-    monitor = Monitor(listen)
-    engine = TorchEngine("cuda:1", monitor)
-    found = denoised(noisy, level, rounds=rounds, engine=engine, threads=2, monitor=monitor)
-    assert np.allclose(found, denoised(noisy, level, rounds=rounds), atol=1e-2)
-    said = [text for text in warnings if "memory ran out on cuda:1" in text]
+    run = partial(denoised, noisy, level, rounds=(Round(step=4, keep=8),), threads=2)
+    found = run(engine=TorchEngine("cuda:1", recorder.monitor))
+    assert np.allclose(found, run(), atol=1e-2)
+    warnings = [text for text in recorder.warnings if "memory ran out on cuda:1" in text]
     steps = ("1024 groups at once", "256 groups at once", "with the CPU")
-    for text, step in zip(said, steps, strict=True):
-        assert step in text
-
-
-@pytest.mark.slow
-def test_the_filter_on_a_card_is_that_of_the_cpu() -> None:
-    noisy = make_head(1, (19, 24, 26)).voxels.astype(np.float32)
-    level = np.broadcast_to(np.float32(8), noisy.shape)
-    for rounds in (CT_ROUNDS, MR_ROUNDS[:2]):
-        wanted = denoised(noisy, level, rounds=rounds, engine=TorchEngine(), threads=1)
-        with pretended():
-            engine = TorchEngine("cuda:1")
-            found = denoised(noisy, level, rounds=rounds, engine=engine, threads=1)
-        assert np.abs(found - wanted).max() < 1e-3 * noisy.max()
+    assert all(step in text for text, step in zip(warnings, steps, strict=True))

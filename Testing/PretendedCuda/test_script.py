@@ -65,24 +65,3 @@ def test_a_training_goes_on_where_its_last_piece_ended(
     assert Path(last["model"]).is_dir()
     assert script.run_part(bench, 4, results) == []  # which does nothing more
     assert len(results.read_text().splitlines()) == 2
-
-
-def test_a_row_that_fails_does_not_end_the_part(
-    script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    def fail(_: object) -> dict[str, object]:
-        raise RuntimeError("CUDA error: device lost")
-
-    monkeypatch.setitem(script.PARTS, 1, {"bad": fail, "good": lambda _: {"value": 1}})
-    script.run_part(script.Bench(), 1, tmp_path / "cuda.jsonl")
-    bad, good = map(json.loads, (tmp_path / "cuda.jsonl").read_text().splitlines())
-    assert "device lost" in bad["error"]
-    assert good["value"] == 1
-
-
-def test_without_a_device_it_says_so_and_ends_with_its_own_status(
-    script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["cuda.py", "--part", "1"])
-    assert script.main() == script.NO_DEVICE == 4
-    assert "no CUDA device" in capsys.readouterr().out

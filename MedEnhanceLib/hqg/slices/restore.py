@@ -35,7 +35,7 @@ from MedEnhanceLib.io.describe import refuse_not_finite
 from MedEnhanceLib.io.dicom.headers import read_header
 from MedEnhanceLib.nets.grouped_run import parts_of
 from MedEnhanceLib.nets.intensity import TISSUE, Scaling, scaling_for
-from MedEnhanceLib.nets.precision import inference_precision, move, without_tf32
+from MedEnhanceLib.nets.precision import mixed_precision, move, without_tf32
 from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -47,12 +47,8 @@ _AT_ONCE = 1 << 18
 _COARSEST = 2.5
 #: Slices that the noise is measured on.
 _NOISE_SLICES = 24
-#: Learning from the slices themselves: steps for each million voxels of the result; least and most.
-_STEPS_PER_MVOXEL, _TUNING_STEPS = 45, (60, 400)
 #: The median of |x| over σ of a normal distribution, and the gain of the mask 1 −2 1 ⊗ 1 −2 1.
 _MAD_TO_SIGMA, _MASK_GAIN = 1.4826, 6.0
-#: Slices are learned from where neither side of a pixel is longer than the other by this factor.
-_ALIKE = 1.25
 
 
 @dataclass(frozen=True)
@@ -111,8 +107,18 @@ def enhance_slices(
     frames = volume.frames()
     measured = [_measured(frame, plan) for frame in frames]
     if tune:
-        part = monitor.part(0.0, 0.5)
-        network = _tuned(network, frames[0], plan, *measured[0], choice.name, part)
+        scaling, noise = measured[0]
+        thick = scaling.apply(np.moveaxis(frames[0].voxels, plan.axis, 0)).astype(np.float16)
+        planes = Planes(thick, (stack.spacing_mm, *plan.across_mm))
+        network = tuned(
+            network,
+            planes,
+            stack,
+            noise,
+            modality="CT" if volume.modality == "CT" else "MR",
+            device=choice.name,
+            monitor=monitor.part(0.0, 0.5),
+        )
     part = monitor.part(0.5 if tune else 0.0, 1.0)
     restored = []
     for n, (frame, (scaling, noise)) in enumerate(zip(frames, measured, strict=True)):
@@ -248,47 +254,6 @@ def _joined(volume: Volume, frames: Sequence[Voxels]) -> Voxels:
     return np.stack(frames) if volume.is_sequence else frames[0]
 
 
-def _tuned(
-    network: SliceNet,
-    frame: Volume,
-    plan: SlicePlan,
-    scaling: Scaling,
-    noise: float,
-    device: str,
-    monitor: Monitor,
-) -> SliceNet:
-    """The network after learning from the slices of a frame."""
-    a_mm, b_mm = plan.across_mm
-    if not teaches([a_mm, b_mm]):
-        monitor.log(f"pixels of {a_mm:.3g} × {b_mm:.3g} mm are not alike: nothing is learned there")
-        return network
-    thick = scaling.apply(np.moveaxis(frame.voxels, plan.axis, 0)).astype(np.float16)
-    planes = Planes(thick, (plan.stack.spacing_mm, a_mm, b_mm))
-    return tuned(
-        network,
-        planes,
-        plan.stack,
-        noise,
-        modality="CT" if frame.modality == "CT" else "MR",
-        steps=tuning_steps(thick.size * plan.stack.ratio),
-        device=device,
-        monitor=monitor,
-    )
-
-
-def teaches(across_mm: Sequence[float]) -> bool:
-    """Whether pixels are so nearly square that slices show the detail which is to be restored."""
-    return max(across_mm) <= _ALIKE * min(across_mm)
-
-
-def tuning_steps(voxels: float) -> int:
-    """Steps of learning from the slices themselves for a result of that number of voxels.
-
-    A step takes 0.15 CPU s: 7 CPU s for each million voxels, to which restoring adds 2 to 3.
-    """
-    return int(np.clip(_STEPS_PER_MVOXEL * voxels / 1e6, *_TUNING_STEPS))
-
-
 def _in_units(thin: Floats, frame: Volume, scaling: Scaling, plan: SlicePlan) -> Voxels:
     """In units and type of the frame, not below its lowest value."""
     low = float(frame.voxels.min())
@@ -299,20 +264,15 @@ def _in_units(thin: Floats, frame: Volume, scaling: Scaling, plan: SlicePlan) ->
 
 
 def measure_noise(slices: Floats, modality: str) -> float:
-    """Standard deviation of the noise of slices [K, A, B], on the network's scale as they are."""
-    tissue = slices > TISSUE.get(modality, TISSUE["MR"])
-    return _noise_level(slices, tissue) if tissue.any() else 0.0
-
-
-def _noise_level(planes: Floats, tissue: npt.NDArray[np.bool_]) -> float:
-    """σ of white noise in the tissue, on the scale of `planes` [N, H, W].
+    """σ of white noise in the tissue of slices [K, A, B], on the network's scale as they are.
 
     The median of a mask that no plane or slope passes, where all nine pixels are tissue.
     Source: Immerkær, Computer Vision and Image Understanding 64 (1996) 300, made robust.
     """
-    if min(planes.shape[1:]) < 3:
+    tissue = slices > TISSUE.get(modality, TISSUE["MR"])
+    if not tissue.any() or min(slices.shape[1:]) < 3:
         return 0.0
-    rows = planes[:, :-2] - 2 * planes[:, 1:-1] + planes[:, 2:]
+    rows = slices[:, :-2] - 2 * slices[:, 1:-1] + slices[:, 2:]
     mask = rows[:, :, :-2] - 2 * rows[:, :, 1:-1] + rows[:, :, 2:]
     inner = tissue[:, 1:-1, 1:-1].copy()
     for j in (0, 2):
@@ -349,7 +309,7 @@ def restore_array(
     """
     total = np.zeros((stack.thin, *thick.shape[1:]), np.float32)
     sets = _sets_of_planes(across_mm, stack.thin_mm)
-    autocast = inference_precision(device)
+    autocast = mixed_precision(device)
     done, todo = 0, sum(thick.shape[3 - axis] for axis in sets)
     for axis in sets:
         # Planes along `axis` hold its pixels; the other axis counts the planes.

@@ -120,7 +120,7 @@ class CropMaker:
     blocks: int
     seed: int
     kind: Kind = "plain"
-    engine: grouped.Engine = field(default_factory=lambda: grouped.default_engine(Monitor()))
+    engine: grouped.Engine = field(default_factory=lambda: grouped.engine_for("cpu", Monitor()))
 
     def make(self, number: int) -> list[Crop]:
         """The crops of this number: several of a slab of simulated CT, or one.

@@ -58,8 +58,8 @@ def train(
         The bundle's folder, `out/<name>`. A head that learned along lies beside it.
     Raises:
         Cancelled: from the first step on after writing a checkpoint.
-        DivergenceError: a loss is not finite; the last good checkpoint stays.
         InputError: data are missing or do not fit.
+        ModelError: a loss is not finite; the last checkpoint stays.
     """
     monitor = monitor or Monitor()
     choice = choose_device(config.device)

@@ -299,16 +299,13 @@ def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced) -> None
 
     if done.volume.geometry != volume.geometry:  # thin slices: compared with interpolated ones
         volume = done.enhancement.original
-    labels = done.segmentation
     enhancement_report(
         str(params.report),
         volume=replace(volume, source=""),  # files are often called as patients are
         enhanced=replace(done.volume, source=""),
+        picture=done.compare(),
         manifest=done.report | {"inputs": {"input": "a volume"}},
-        uncertainty=done.uncertainty,
-        segmentation=labels.volume if labels else None,
-        labels=labels.labels if labels else (),
-        table=labels.table if labels else (),
+        table=done.segmentation.table if done.segmentation else (),
         warnings=[f"{warning}." for warning in recorded_warnings(done.report["results"])],
         overwrite=params.overwrite,
     )

@@ -40,7 +40,7 @@ class DoctorParams(Params):
 def run_models(params: ModelsParams, monitor: Monitor) -> Result:
     """Do what the action says; then every installed model, its files checked."""
     from MedEnhanceLib.bundles import import_bundle, list_bundles, remove_bundle
-    from MedEnhanceLib.bundles.store import checked, set_default, unreadable_rows
+    from MedEnhanceLib.bundles.store import details, set_default, unreadable_rows
 
     changed: dict[str, Any] = {}
     if params.action == "import":
@@ -59,7 +59,7 @@ def run_models(params: ModelsParams, monitor: Monitor) -> Result:
     for count, bundle in enumerate(bundles):
         if not changed:  # a cancel would say that nothing was written
             monitor.progress(count / len(bundles), "check models")
-        rows.append(checked(bundle))
+        rows.append(details(bundle))
     return Result({"models": rows, "unreadable": unreadable_rows(), **changed})
 
 

@@ -69,7 +69,7 @@ def test_an_enhanced_leg_carries_the_warning_about_the_model(tmp_path: Path) -> 
 
 def trained(training: object) -> Bundle:
     metadata = {"name": "m", "kind": "enhancer", "modality": "MR", "training": training}
-    return Bundle(Path("m"), metadata, shipped=False)
+    return Bundle(Path("m"), metadata)
 
 
 def test_a_training_of_a_few_steps_made_a_test_model() -> None:

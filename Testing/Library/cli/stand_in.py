@@ -15,6 +15,7 @@ from MedEnhanceLib.gradprom import Label
 
 @dataclass(frozen=True)
 class StandInEnhancement:
+    original: Volume
     volume: Volume
     uncertainty: Volume | None
     model: dict[str, str]
@@ -71,7 +72,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         spread = volume.with_voxels(np.ones(volume.shape, np.float32)) if wants else None
         better = volume.with_voxels(volume.voxels + volume.dtype.type(1), did="enhanced")
         model = {"name": "mr", "sha256": "0" * 64}
-        return StandInEnhancement(better, spread, model, "cpu", 0.1, strength=config.share)
+        return StandInEnhancement(volume, better, spread, model, "cpu", 0.1, strength=config.share)
 
     def segment(volume: Volume, config: Any, *, monitor: Any) -> Any:
         calls.append({"kind": "segment", "config": config})

@@ -28,11 +28,10 @@ from MedEnhanceLib.errors import ConfigError, InputError
 _MR_KINDS: list[Degradation] = [
     Rician(0.1, 3),
     Blur(1.2, 3),
-    Blur(0.7, 3, sigma_slices=1.0),
     Bias(0.3, 3),
     standard_composite(3),
 ]
-_KINDS = [*_MR_KINDS, LowDose(5e3, 3, 3), LowDose(2e4, 0, 3, views=180, cutoff=math.inf)]
+_KINDS = [*_MR_KINDS, LowDose(5e3, 3, 3)]
 
 
 @pytest.fixture
@@ -91,13 +90,6 @@ class TestContract:
         # Noise of stacked slices is drawn in their order, so the first frame may be compared.
         if not isinstance(kind, Rician | Composite):
             assert after.voxels[0] == pytest.approx(kind.apply(single).voxels, abs=0.05)
-
-
-def test_infinite_dose_returns_the_input_bit_for_bit(body: Volume) -> None:
-    kind = LowDose(math.inf, 3, 5)
-    assert np.array_equal(kind.apply(body).voxels, body.voxels)
-    assert kind.apply(body, keep_dtype=True).is_equal(body)
-    assert degradation_from_json(json.loads(json.dumps(kind.to_json()))) == kind
 
 
 @pytest.mark.parametrize("kind", [Rician(0, 1), Blur(0), Bias(0, 1)], ids=str)
@@ -177,7 +169,6 @@ def test_undershoot_is_accepted_but_signed_data_is_not(head: Volume) -> None:
         {"name": "bias", "strength": 0.3, "seed": 0.5},
         {"name": "low-dose", "photons": 0, "electronic": 0, "seed": 1},
         {"name": "low-dose", "photons": "few", "electronic": 0, "seed": 1},
-        {"name": "low-dose", "photons": 1e4, "electronic": 0, "seed": 1, "cutoff": 0},
         {"name": "composite", "steps": []},
         {
             "name": "composite",
@@ -193,12 +184,3 @@ def test_numbers_that_cannot_be_are_refused_with_advice(fields: dict[str, object
     with pytest.raises(ConfigError) as caught:
         degradation_from_json(fields)
     assert caught.value.hint
-
-
-@pytest.mark.parametrize(
-    "fields", [{"name": "rician", "level": 10}, {"name": "bias", "strength": 10}]
-)
-def test_a_share_in_percent_is_answered_with_the_share(fields: dict[str, object]) -> None:
-    with pytest.raises(ConfigError) as caught:
-        degradation_from_json(fields | {"seed": 3})
-    assert "10 % is 0.1" in caught.value.hint

@@ -86,25 +86,20 @@ def test_the_extent_is_kept_and_the_first_center_moves(model: str) -> None:
     assert thin.geometry.origin == pytest.approx((10.0 - 1.5, -20.0, 30.0))
     assert (thin.dtype, thin.units, thin.modality) == (scan.dtype, scan.units, scan.modality)
     assert "slices restored" in thin.history[-1]
-
-
-def test_half_and_millimeters_are_targets_too(model: str) -> None:
-    assert _thin(_scan(), model, slice_spacing="half").shape[0] == 16
-    odd = _thin(_scan(), model, slice_spacing=1.5)
+    assert _thin(scan, model, slice_spacing="half").shape[0] == 16
+    odd = _thin(scan, model, slice_spacing=1.5)
     assert odd.shape[0] == 21
     assert odd.geometry.spacing[2] == pytest.approx(32 / 21)
 
 
 def test_any_axis_may_be_the_thick_one(model: str) -> None:
     scan = _scan()
-    turned = Volume(
-        scan.voxels.transpose(1, 2, 0), Geometry((4.0, 1.0, 1.0)), modality="MR", source="scan"
+    turned = replace(
+        scan, voxels=scan.voxels.transpose(1, 2, 0), geometry=Geometry((4.0, 1.0, 1.0))
     )
     thin = _thin(turned, model)
-    straight = _thin(scan, model)
-    assert thin.shape == (20, 24, 32)
     assert thin.geometry.origin == (-1.5, 0.0, 0.0)
-    assert np.array_equal(thin.voxels, straight.voxels.transpose(1, 2, 0))
+    assert np.array_equal(thin.voxels, _thin(scan, model).voxels.transpose(1, 2, 0))
 
 
 def test_thickened_again_the_result_is_what_was_measured(

@@ -1,4 +1,4 @@
-"""Chunks, tiles and the ladder, with a network that only says what it was given."""
+"""Slices at once, and the ladder, with a network that only says what it was given."""
 
 from __future__ import annotations
 
@@ -7,53 +7,58 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from Library.conftest import WarningRecorder
 
 from MedEnhanceLib.errors import DeviceMemoryError, ModelError
 from MedEnhanceLib.jobs.failures import device_errors
 from MedEnhanceLib.nets.intensity import Scaling
-from MedEnhanceLib.nets.slices import GRID, Plan, SliceStacks, blended, over_slices, windows
-from MedEnhanceLib.runtime.progress import Event, Monitor
+from MedEnhanceLib.nets.slices import GRID, SliceStacks, over_slices
+from MedEnhanceLib.runtime.progress import Monitor
 
 
-def _run(network: Any, batch: int = 4, monitor: Monitor | None = None) -> list[Any]:
-    voxels = np.arange(10, dtype=np.float32)[:, None, None] * np.ones((8, 8), np.float32)
-    stacks = SliceStacks(voxels, Scaling(0.0, 1.0), context=0)
-    plan = Plan("cpu", batch, 512, 0)
-    return list(over_slices(network, stacks, plan, monitor or Monitor(), ""))
+def _run(network: Any, monitor: Monitor | None = None, side: int = 200) -> list[Any]:
+    """Ten slices, of which six go through the network at once."""
+    voxels = np.arange(10, dtype=np.float32)[:, None, None] * np.ones((side, side), np.float32)
+    stacks = SliceStacks(voxels, Scaling(0.0, 1.0), context=1)
+    middle = lambda planes, device: network(planes, device)[:, 1:2]  # noqa: E731
+    return list(over_slices(middle, stacks, "cpu", monitor or Monitor(), ""))
 
 
-def test_memory_that_runs_out_midway_makes_less_of_the_rest() -> None:
-    reported = []
-
-    def network(planes: torch.Tensor, plan: Plan) -> torch.Tensor:
-        if planes.max() > 4 and plan.slices > 1:
+def test_memory_that_runs_out_midway_makes_less_of_the_rest(recorder: WarningRecorder) -> None:
+    def network(planes: torch.Tensor, _: str) -> torch.Tensor:
+        assert planes.shape[2] % GRID == 0
+        if planes.max() > 6 and len(planes) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return planes
 
-    def listen(event: Event) -> None:
-        if event.kind == "warning":
-            reported.append(event.fields["message"])
-
-    parts = _run(network, 5, Monitor(listen))
+    parts = _run(network, recorder.monitor)
     assert np.array_equal(np.concatenate([part for _, part in parts])[:, 0, 0, 0], np.arange(10))
-    assert parts[0][1].shape == (5, 1, 8, 8)
-    assert [words.split("with ")[1].split()[0] for words in reported] == ["2", "1"]
+    assert parts[0][1].shape == (6, 1, 200, 200)
+    assert [words.split("with ")[1].split()[0] for words in recorder.warnings] == ["3", "1"]
 
 
-def test_a_gpu_too_small_for_anything_hands_over_to_the_cpu() -> None:
-    plan: Plan | None = Plan("cuda", 2, 512, 0.25)
-    rungs = []
-    while plan is not None:
-        rungs.append((plan.device, plan.slices, plan.tile))
-        plan = plan.smaller()
-    assert rungs == [("cuda", 2, 512), ("cuda", 1, 512), ("cuda", 1, 256), ("cpu", 1, 256)]
+def test_a_gpu_too_small_for_anything_hands_over_to_the_cpu(recorder: WarningRecorder) -> None:
+    """Meta tensors stand for those of a GPU."""
+
+    def network(planes: torch.Tensor, device: str) -> torch.Tensor:
+        if device == "meta":
+            raise MemoryError
+        return planes
+
+    stacks = SliceStacks(np.ones((2, 2000, 2000), np.float32), Scaling(0.0, 1.0), context=0)
+    parts = list(over_slices(network, stacks, "meta", recorder.monitor, ""))
+    assert [where for where, _ in parts] == [slice(0, 1), slice(1, 2)]
+    assert [text.split("with ")[1] for text in recorder.warnings] == [
+        "1 slices at once on meta",
+        "1 slices at once on cpu",
+    ]
 
 
 def test_the_end_of_the_ladder_is_an_error_that_says_what_to_do() -> None:
-    def never(planes: torch.Tensor, plan: Plan) -> torch.Tensor:
+    def never(planes: torch.Tensor, _: str) -> torch.Tensor:
         raise MemoryError
 
-    with pytest.raises(DeviceMemoryError, match="smallest tile") as caught:
+    with pytest.raises(DeviceMemoryError, match="one slice") as caught:
         _run(never)
     assert caught.value.hint
 
@@ -71,18 +76,18 @@ def test_the_end_of_the_ladder_is_an_error_that_says_what_to_do() -> None:
     ],
 )
 def test_every_library_is_understood_when_its_memory_ran_out(message: str) -> None:
-    def network(planes: torch.Tensor, plan: Plan) -> torch.Tensor:
-        if plan.slices > 2:
+    def network(planes: torch.Tensor, _: str) -> torch.Tensor:
+        if len(planes) > 3:
             raise RuntimeError(message)
         return planes
 
-    assert _run(network)[0][0] == slice(0, 2)
+    assert _run(network)[0][0] == slice(0, 3)
     with pytest.raises(DeviceMemoryError), device_errors():
         raise RuntimeError(message)
 
 
 def test_another_error_is_not_taken_for_memory() -> None:
-    def broken(planes: torch.Tensor, plan: Plan) -> torch.Tensor:
+    def broken(planes: torch.Tensor, _: str) -> torch.Tensor:
         raise RuntimeError("shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="shapes"):
@@ -93,27 +98,3 @@ def test_values_that_are_not_finite_are_an_error() -> None:
     with pytest.raises(ModelError, match="not finite") as caught:
         _run(lambda planes, _: planes * np.inf)
     assert caught.value.hint
-
-
-def test_the_plan_suits_the_size_of_a_slice() -> None:
-    plan = Plan("cpu", None, 1024, 0.25)
-    assert [plan.suited(side, side).slices for side in (64, 256, 512, 2000)] == [64, 4, 1, 1]
-    assert Plan("cpu", 3, 1024, 0.25).suited(64, 64).slices == 3
-
-
-@pytest.mark.parametrize(("rows", "columns"), [(2016, 2016), (64, 1792), (1024, 1024)])
-def test_tiles_cover_the_slice_on_the_grid(rows: int, columns: int) -> None:
-    tiles = windows(rows, columns, Plan("cpu", 1, 1024, 0.25))
-    covered = np.zeros((rows, columns), int)
-    for tile in tiles:
-        assert all(side.start % GRID == 0 for side in tile)
-        covered[tile] += 1
-    assert covered.min() >= 1
-    assert (len(tiles) == 1) == (max(rows, columns) <= 1024)
-
-
-def test_tiles_of_the_same_values_blend_to_these_values() -> None:
-    image = torch.rand(2, 1, 640, 544)
-    tiles = windows(640, 544, Plan("cpu", 1, 256, 0.25))
-    joined = blended([image[..., rows, columns] for rows, columns in tiles], tiles)
-    assert torch.allclose(joined, image, atol=1e-6)

@@ -12,7 +12,7 @@ from Library.conftest import WarningRecorder
 from MedEnhanceLib import native
 from MedEnhanceLib.errors import Cancelled
 from MedEnhanceLib.nets import grouped_run
-from MedEnhanceLib.nets.grouped import CT_ROUNDS, MR_ROUNDS, Round, denoised, window_for
+from MedEnhanceLib.nets.grouped import CT_ROUNDS, MR_ROUNDS, Engine, Round, denoised, window_for
 from MedEnhanceLib.nets.grouped_torch import COSINES, TorchEngine
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
@@ -26,9 +26,9 @@ def library(native_path: Path) -> native.Library:
     return native.Library(native_path)
 
 
-@pytest.fixture
-def torch_engine() -> TorchEngine:
-    return TorchEngine()
+@pytest.fixture(params=["compiled", "pytorch"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    return TorchEngine() if request.param == "pytorch" else request.getfixturevalue("library")
 
 
 def phantom(*shape: int) -> np.ndarray:
@@ -73,14 +73,14 @@ def test_the_chain_leaves_two_fifths_of_the_noise_and_each_stage_helps(library) 
     ],
     ids=str,
 )
-def test_c_and_pytorch_agree(library, torch_engine, rounds: tuple, spacing: tuple) -> None:
+def test_c_and_pytorch_agree(library, rounds: tuple, spacing: tuple) -> None:
     clean = phantom(9, 22, 27)
     noisy, level = clean + noise(*clean.shape), flat(clean)
     level[:, :11] *= 0.5
     spectrum = np.linspace(0.2, 1.8, 64)
     ours, other = (
         denoised(noisy, level, spectrum, rounds=rounds, spacing=spacing, engine=engine, threads=1)
-        for engine in (library, torch_engine)
+        for engine in (library, TorchEngine())
     )
     assert np.abs(ours - other).max() < AGREE * SIGMA
 
@@ -95,11 +95,7 @@ def test_every_width_of_vectors_gives_the_same_bits(library) -> None:
         assert np.array_equal(result, results[0])
 
 
-@pytest.mark.parametrize("engine_name", ["library", "torch_engine"])
-def test_threads_and_slabs_change_no_bit(
-    engine_name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine = request.getfixturevalue(engine_name)
+def test_threads_and_slabs_change_no_bit(engine, monkeypatch: pytest.MonkeyPatch) -> None:
     noisy = phantom(15, 16, 20) + noise(15, 16, 20)
     rounds = (Round(step=4, keep=8), Round(step=3, keep=8))
     monkeypatch.setattr(grouped_run, "_REFERENCES_IN_BAND", {"threshold": 30, "grouped": 7})
@@ -111,28 +107,23 @@ def test_threads_and_slabs_change_no_bit(
 
 @pytest.mark.parametrize("shape", [(1, 24, 24), (2, 24, 24), (3, 24, 24), (12, 3, 24), (12, 24, 2),
                                    (4, 4, 4), (1, 1, 1), (5, 6, 70)])  # fmt: skip
-@pytest.mark.parametrize("engine_name", ["library", "torch_engine"])
-def test_small_and_thin_volumes(
-    engine_name: str, shape: tuple[int, ...], request: pytest.FixtureRequest
-) -> None:
+def test_small_and_thin_volumes(engine, shape: tuple[int, ...]) -> None:
     noisy = 1 + noise(*shape)
     rounds = (Round(step=4),)
-    engine = request.getfixturevalue(engine_name)
     result = denoised(noisy, flat(noisy), rounds=rounds, engine=engine, threads=1)
     assert result.shape == shape and np.isfinite(result).all()
     if noisy.size > 500:
         assert (result - 1).std() < 0.5 * SIGMA
 
 
-def test_without_noise_nothing_changes(library, torch_engine) -> None:
+def test_without_noise_nothing_changes(engine) -> None:
     noisy = phantom(6, 20, 20) + noise(6, 20, 20)
     level = flat(noisy)
     level[:, :, :9] = 0
-    for engine in (library, torch_engine):
-        assert np.array_equal(denoised(noisy, flat(noisy, 0), engine=engine, threads=1), noisy)
-        mixed = denoised(noisy, level, rounds=MR_ROUNDS[:1], engine=engine, threads=1)
-        assert np.array_equal(mixed[:, :, :9], noisy[:, :, :9])
-        assert not np.array_equal(mixed[:, :, 9:], noisy[:, :, 9:])
+    assert np.array_equal(denoised(noisy, flat(noisy, 0), engine=engine, threads=1), noisy)
+    mixed = denoised(noisy, level, rounds=MR_ROUNDS[:1], engine=engine, threads=1)
+    assert np.array_equal(mixed[:, :, :9], noisy[:, :, :9])
+    assert not np.array_equal(mixed[:, :, 9:], noisy[:, :, 9:])
 
 
 def test_a_known_spectrum_removes_more_than_white(library) -> None:
@@ -178,16 +169,3 @@ def test_a_run_can_be_cancelled(library) -> None:
     with pytest.raises(Cancelled):
         denoised(noisy, flat(noisy), engine=library, threads=2, monitor=Monitor(progress, stop))
     assert len(seen) == 1
-
-
-@pytest.mark.cuda
-def test_a_gpu_gives_the_same_within_rounding(torch_engine) -> None:
-    torch = pytest.importorskip("torch")
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    noisy = phantom(8, 24, 30) + noise(8, 24, 30)
-    on_gpu, on_cpu = (
-        denoised(noisy, flat(noisy), rounds=MR_ROUNDS[:1], engine=engine, threads=1)
-        for engine in (TorchEngine("cuda"), torch_engine)
-    )
-    assert np.abs(on_gpu - on_cpu).max() < AGREE * SIGMA

@@ -24,10 +24,7 @@ def library(native_path: Path) -> native.Library:
 
 @pytest.fixture(params=["compiled", "pytorch"])
 def engine(request: pytest.FixtureRequest) -> Engine:
-    if request.param == "pytorch":
-        return TorchEngine()
-    compiled: native.Library = request.getfixturevalue("library")
-    return compiled
+    return TorchEngine() if request.param == "pytorch" else request.getfixturevalue("library")
 
 
 def volume(shape: tuple[int, ...] = SHAPE, seed: int = 0) -> Array:
@@ -138,8 +135,6 @@ def test_values_that_are_no_numbers_lead_to_no_place_outside(
     [
         ({"pilot": np.ones(SHAPE)}, "pilot is float64"),
         ({"level": np.ones((10, 21, 29), np.float32)}, "level is"),
-        ({"pilot": np.broadcast_to(np.float32(1), (10, 65536, 4096))}, "32 bits"),
-        ({"rows": range(0, 4, 2)}, "does not fit"),
     ],
 )
 def test_arguments_that_do_not_fit_never_reach_c(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import namedtuple
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,8 @@ from MedEnhanceLib.core.manifest import corrections_in_words, make_manifest
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.report import figures
 from MedEnhanceLib.report.enhance import enhancement_report
+from MedEnhanceLib.report.figures import Pane, comparison
 
-Label = namedtuple("Label", "value name color")
 HOSTILE = "<b onclick=x>&.nii.gz"
 
 
@@ -41,12 +40,15 @@ def manifest() -> dict[str, Any]:
     )
 
 
+def report(folder: Path, volume: Volume, enhanced: Volume, **options: Any) -> list[Path]:
+    picture = comparison([Pane("Input", volume), Pane("Enhanced", enhanced)])
+    return enhancement_report(folder, volume=volume, enhanced=enhanced, picture=picture, **options)
+
+
 def test_report_has_its_files_and_says_what_changed(
     tmp_path: Path, head: Volume, enhanced: Volume, manifest: dict[str, Any]
 ) -> None:
-    written = enhancement_report(
-        tmp_path / "report", volume=head, enhanced=enhanced, manifest=manifest
-    )
+    written = report(tmp_path / "report", head, enhanced, manifest=manifest)
     names = ["index.html", "comparison.png", "report.json"]
     assert [path.name for path in written] == names
     assert sorted(path.name for path in (tmp_path / "report").iterdir()) == sorted(names)
@@ -65,61 +67,20 @@ def test_report_says_what_was_measured_and_done(
     blur = {"undone": True, "reason": "both axes are blurred"}
     bias_field = {"corrected": False, "reason": "none"}
     measured = {"noise": noise, "blur": blur, "bias_field": bias_field}
-    manifest = manifest | {"results": {"measured": measured}}
-    page, *_ = enhancement_report(
-        tmp_path / "report", volume=head, enhanced=enhanced, manifest=manifest
+    facts = {"samples": 8, "calibration": {"fitted_on": "held-out <heads>", "sha256": "ab"}}
+    results = {"measured": measured, "uncertainty": facts}
+    table = [{"label": "white matter", "voxels": 12345, "volume_ml": 6.7891, "surface_mm2": 4321.4}]
+    page, *_ = report(
+        tmp_path, head, enhanced, manifest=manifest | {"results": results}, table=table
     )
     html = page.read_text(encoding="utf-8")
     assert "Noise: σ 12.5 HU, confidence 0.4; 80% of the correction applied: few." in html
     assert "Blur: undone; both axes are blurred." in html
     assert "Bias field" not in html
     assert corrections_in_words(measured) == ", 80% of the noise correction, blur undone"
-
-
-def test_report_shows_uncertainty_and_segmentation_where_there_are_any(
-    tmp_path: Path, head: Volume, enhanced: Volume, manifest: dict[str, Any]
-) -> None:
-    labels = head.with_voxels((head.voxels > 300).astype(np.uint8))
-    written = enhancement_report(
-        tmp_path,
-        volume=head,
-        enhanced=enhanced,
-        manifest=manifest,
-        uncertainty=head.with_voxels(np.full(head.shape, 2.5, np.float32)),
-        segmentation=labels,
-        labels=(Label(1, "white matter", "#ffffff"),),
-        table=[
-            {
-                "label": "white matter",
-                "voxels": 12345,
-                "volume_ml": 6.7891,
-                "surface_mm2": 4321.4,
-            }
-        ],
-    )
-    html = written[0].read_text(encoding="utf-8")
-    assert "uncertainty.png" in [path.name for path in written]
-    assert "12,345" in html
-    assert "6.79" in html
-    assert "Surface, mm²" in html
-    assert "4,321" in html
-    assert "it is calibrated on data that are not named" in html
-
-
-@pytest.mark.slow
-def test_report_states_what_the_uncertainty_was_calibrated_on(
-    tmp_path: Path, head: Volume, enhanced: Volume, manifest: dict[str, Any]
-) -> None:
-    facts = {"samples": 8, "calibration": {"fitted_on": "held-out <heads>", "sha256": "ab"}}
-    written = enhancement_report(
-        tmp_path,
-        volume=head,
-        enhanced=enhanced,
-        manifest=manifest | {"results": {"uncertainty": facts}},
-        uncertainty=head.with_voxels(np.full(head.shape, 2.5, np.float32)),
-    )
-    html = written[0].read_text(encoding="utf-8")
     assert "calibrated on held-out &lt;heads&gt;" in html
+    for text in ("12,345", "6.79", "Surface, mm²", "4,321"):
+        assert text in html
 
 
 def test_change_of_integers_does_not_wrap_around(
@@ -127,6 +88,6 @@ def test_change_of_integers_does_not_wrap_around(
 ) -> None:
     low = head.with_voxels(np.full(head.shape, -32768, np.int16))
     high = head.with_voxels(np.full(head.shape, 32767, np.int16))
-    written = enhancement_report(tmp_path, volume=low, enhanced=high, manifest=manifest)
+    written = report(tmp_path, low, high, manifest=manifest)
     record = json.loads(written[2].read_text(encoding="utf-8"))
     assert record["change"]["largest"] == 65535.0
