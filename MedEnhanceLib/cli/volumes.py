@@ -115,29 +115,26 @@ def _container_rows(card: Mapping[str, Any]) -> dict[str, str]:
 def _checked(check: Mapping[str, Any] | None) -> str:
     """What is known to be intact, and what is not known."""
     if check is None:
-        return "header, chunk table and size; not the chunks (--verify reads them)"
+        return "head and size; not the chunks (--verify reads them)"
     if check["intact"]:
         chunks = f"{check['chunks']} chunks" if check["chunks"] != 1 else "the chunk"
-        return f"header, chunk table, {chunks} and the file's SHA-256; nothing was decoded"
+        return f"head, {chunks} and the file's SHA-256; nothing was decoded"
     return f"{len(check['damaged'])} of {check['chunks']} chunks are damaged"
 
 
 def _damage(path: str, check: Mapping[str, Any]) -> CodecError:
     """The first damaged chunk, how many there are, and whether a voxel is lost."""
-    places = check["places"]
-    # No damage in what parity covers is damage to the parity itself.
-    is_whole = places is not None and all(place["repairable"] for place in places)
     if not check["damaged"]:
-        what = "header, chunk table or SHA-256 at its end; all chunks are intact"
+        what = "head, parity or SHA-256 at its end; all chunks are intact"
     else:
         what = f"{len(check['damaged'])} of {check['chunks']} chunks are damaged"
         what = f"{check['damaged'][0]['reason']}; {what}"
         lost = [chunk for chunk in check["damaged"] if chunk["block"] is not None]
-        if is_whole and places:
+        if check["repairable"]:
             what += ", and its parity repairs them"
         elif lost:
             what += f"; lost: {slices_of(lost)}"
-    if is_whole or not check["damaged"]:
+    if check["repairable"] or not check["damaged"]:
         advice = "write a sound one (medenhance recover FILE.ucv SOUND.ucv): no voxel is lost."
     else:
         advice = "save what is intact (medenhance recover)."

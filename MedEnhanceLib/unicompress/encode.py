@@ -32,12 +32,14 @@ from MedEnhanceLib.unicompress.allocation.lossy import (
 )
 from MedEnhanceLib.unicompress.allocation.near_lossless import code_bounded
 from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
-from MedEnhanceLib.unicompress.allocation.videos import Quality, ssim_of
+from MedEnhanceLib.unicompress.allocation.videos import Goal, ssim_of
 from MedEnhanceLib.unicompress.codecs.lossless import block_type_name
 from MedEnhanceLib.unicompress.codecs.predictor.learned import shipped_predictors
 from MedEnhanceLib.unicompress.config import CompressConfig, Mode, thread_count
 from MedEnhanceLib.unicompress.container import (
+    HEAD_SHARE,
     NO_BLOCK,
+    SMALLEST_FILE,
     Chunk,
     Container,
     build_frame,
@@ -152,7 +154,7 @@ def compress(
         carried = payload.models if config.embed_model else payload.carried
         # A model that exists nowhere else lies at both ends: without it all blocks were lost.
         chunks = model_chunks(payload.carried) + payload.chunks + model_chunks(carried)
-        frame, chunks = with_repair(header.to_json(), chunks, second_copy=payload.second_copy)
+        frame, chunks = with_repair(header.to_json(), chunks)
         file_sha256 = write_container(temporary, frame, chunks)
         ssim = _verify(temporary, voxels, config, threads, monitor.part(coded, 1.0))
     return CompressResult(
@@ -294,7 +296,9 @@ def model_chunks(models: Sequence[CodecModel]) -> list[Chunk]:
 
 def _code(task: Task, volume: Volume, draft: Header, config: CompressConfig) -> Payload:
     if config.psnr is not None or config.ssim is not None:
-        return code_to_quality(task, Quality(config.psnr, config.ssim, peak_of(draft.voxel_range)))
+        return code_to_quality(
+            task, Goal(psnr=config.psnr, ssim=config.ssim, peak=peak_of(draft.voxel_range))
+        )
     if config.ratio is None:
         return code_bounded(task, config.max_error)
     if config.block_type == "auto":
@@ -326,12 +330,10 @@ def make_room(
     fields = replace(draft, models=models).to_json()
     file_bytes = int(voxels.nbytes / ratio)
     carried = len(model.data) if model is not None and embed else 0
-    return Room(
-        ratio,
-        file_bytes=file_bytes - carried - most_bytes(file_bytes),
-        once=build_frame(fields, [], second_copy=False).file_bytes,
-        twice=build_frame(fields, [], second_copy=True).file_bytes,
-    )
+    head = len(build_frame(fields, []).front)
+    copies = 2 if head * HEAD_SHARE <= file_bytes else 1
+    left = file_bytes - carried - most_bytes(file_bytes) - copies * head - SMALLEST_FILE
+    return Room(ratio, left, copies)
 
 
 def _verify(
@@ -364,7 +366,7 @@ def _verify(
             sha256=header.voxels_sha256 if header.exact else tally.sha256,
             psnr=tally.psnr(peak),
             ssim=ssim,
-            sound_repair=container.has_sound_repair(),
+            is_sealed=container.is_sealed(),
         )
     return ssim
 

@@ -190,16 +190,6 @@ class RepairChunk:
                 return cls(layout, covered, read(offset, length))
         return None
 
-    def is_of(self, parts: Iterable[bytes]) -> bool:
-        """Whether rows and checksums are those of the covered bytes; all of them are read."""
-        code, checksums = self.layout._code(parts)
-        checksums += [0] * (self.layout.pages - len(checksums))
-        return (
-            all(self._intact)
-            and tuple(checksums) == self._checksums
-            and b"".join(code) == self._rows
-        )
-
     def find(self, read: Read) -> list[Damage]:
         """All damage to the covered bytes, repaired as far as that is possible; reads them all."""
         lost = self._lost_pages(read)

@@ -56,11 +56,9 @@ def code_implicit_volume(task: Task, room: Room, volume: Volume, writer: Writer)
         task.monitor.progress(0.5 * number / len(grid), "implicit codes")
         block = grid.box(number).of(task.voxels)
         codes.append(writer.code(block, of_volume.of_block(block), thick=thick))
-    budget, second_copy = room.for_payload(len(grid))
-    layers = choose_layers(codes, budget)
+    layers = choose_layers(codes, room.for_chunks(len(grid)))
     if layers is None:
-        smallest = room.file_bytes - budget + sum(len(code.chunks[0]) for code in codes)
-        raise room.out_of_reach(task.voxels.nbytes, smallest)
+        raise room.out_of_reach()
     chunks = [
         Chunk(number, IMPLICIT, code.chunks[count - 1])
         for number, (code, count) in enumerate(zip(codes, layers, strict=True))
@@ -74,7 +72,7 @@ def code_implicit_volume(task: Task, room: Room, volume: Volume, writer: Writer)
     for number, decoded in enumerate(task.map(decode, chunks), 1):
         tally.add(decoded)
         task.monitor.progress(0.5 + 0.5 * number / len(grid), "compress")
-    return Payload(grid, chunks, tally, second_copy, (writer.model,), exact=False)
+    return Payload(grid, chunks, tally, (writer.model,), exact=False)
 
 
 def choose_layers(codes: list[ImplicitCode], budget: int) -> list[int] | None:

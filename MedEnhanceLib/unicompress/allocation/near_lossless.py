@@ -6,7 +6,7 @@ every voxel and a predictor that knows its noise beat transforms, by up to some 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from MedEnhanceLib.core.slabs import let_go
 from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.runtime.progress import Steps
-from MedEnhanceLib.unicompress.allocation.task import Payload, Task
+from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
 from MedEnhanceLib.unicompress.blocks import Box, Grid, coding_grid, readable_by_slices
 from MedEnhanceLib.unicompress.codecs.lossless import (
     LEARNED,
@@ -50,8 +50,6 @@ LEAST_BITS = 1.0
 _TAUGHT = 1.05
 _MOST_BOUND = 1 << 12
 _TRIES = 3
-#: A header's name of a model, and the row of its chunk.
-_MODEL_ROW_BYTES = 300
 
 
 def code_bounded(task: Task, bound: float | None) -> Payload:
@@ -63,7 +61,7 @@ def code_bounded(task: Task, bound: float | None) -> Payload:
     """
     bound = bound or None
     grid = coding_grid(task.voxels.shape)
-    if task.predictors and task.speed != "fast":
+    if task.predictors:
         chosen = _winning_predictor(task, bound)
         if chosen is not None:
             return _code_learned(task, bound, *chosen)
@@ -172,18 +170,13 @@ def estimate_bytes(task: Task) -> float:
     return total * len(grid) / len(sample)
 
 
-def code_within(task: Task, budget: Callable[[int], int]) -> Payload | None:
-    """The code with the smallest error bound found that fits; None where none is to be expected.
-
-    Args:
-        task: the volume; predictors are considered but at the speed "fast".
-        budget: number of chunks → bytes that there are for them.
-    """
+def code_within(task: Task, room: Room) -> Payload | None:
+    """The code with the smallest error bound found that fits; None where none is to be expected."""
     voxels = task.voxels
-    room = budget(len(coding_grid(voxels.shape)))
-    if voxels.dtype.kind not in "iu" or 8 * room < LEAST_BITS * voxels.size:
+    budget = room.for_chunks(len(coding_grid(voxels.shape)))
+    if voxels.dtype.kind not in "iu" or 8 * budget < LEAST_BITS * voxels.size:
         return None
-    bound = _first_bound(voxels, room * _TAUGHT, task.predictors if task.speed != "fast" else ())
+    bound = _first_bound(task, budget * _TAUGHT)
     steps = Steps(task.monitor)
     for turn in range(_TRIES):
         if bound > _MOST_BOUND:
@@ -192,29 +185,30 @@ def code_within(task: Task, budget: Callable[[int], int]) -> Payload | None:
         left = 0.3 if turn + 1 < _TRIES else 0.0
         payload = code_bounded(task.at(steps.next(1, left)), bound)
         models = sum(2 * len(model.data) for model in payload.carried)
-        models += _MODEL_ROW_BYTES * len(payload.models)
-        if payload.bytes + models <= budget(len(payload.chunks)):
+        models += _NAMED_BYTES * len(payload.models)
+        if payload.bytes + models <= room.for_chunks(len(payload.chunks)):
             return payload
         bound += 1 + bound // 8
     return None
 
 
-def _first_bound(voxels: Voxels, room: float, predictors: Sequence[Predictor]) -> int:
-    """The smallest bound whose size, estimated from a few pieces, is at most `room`."""
-    slabs, share = _slabs(voxels)
+def _first_bound(task: Task, budget: float) -> int:
+    """The smallest bound whose size, estimated from a few pieces, is at most `budget`."""
+    slabs, share = _slabs(task.voxels)
 
     def size(bound: int) -> float:
-        learned = (would_take(one, slabs, bound) for one in predictors)
-        if np.isfinite(smallest := min(learned, default=np.inf)):
-            return smallest / share
+        if task.predictors:
+            learned = min(would_take(one, slabs, bound) for one in task.predictors)
+            if np.isfinite(learned):
+                return learned / share
         codes = (code_block(slab, bound, speed="fast") for slab in slabs)
         return sum(len(code.data) for code in codes) / share
 
     high = 1
-    while size(high) > room and high <= _MOST_BOUND:
+    while size(high) > budget and high <= _MOST_BOUND:
         high *= 2
     low = high // 2
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if size(middle) <= room else (middle, high)
+        low, high = (low, middle) if size(middle) <= budget else (middle, high)
     return high

@@ -44,7 +44,7 @@ from MedEnhanceLib.unicompress.container import NO_BLOCK, REPAIR_CHUNK, Containe
 from MedEnhanceLib.unicompress.header import DTYPES
 from MedEnhanceLib.unicompress.repair import Layout
 
-_PROLOGUE = struct.Struct("<4sHHQQIIIIII12xI")
+_PROLOGUE = struct.Struct("<4sHHQIII")
 #: Voxels of a forged header beyond this are refused, so that a case stays small.
 MEMORY_LIMIT = 64 << 20
 _ODD: tuple[Any, ...] = (
@@ -174,25 +174,24 @@ def _small_blocks() -> Iterator[None]:
 
 
 def lay_out(text: bytes, rows: list[Row] | tuple[Row, ...]) -> bytes:
-    """A file whose checksums fit."""
-    head = zlib.compress(text, 1)
-    count = len(rows)
-    table = zlib.compress(
-        struct.pack(
-            f"<{count}I{count}H{count}I{count}I",
-            *(row.block for row in rows),
-            *(row.kind for row in rows),
-            *(len(row.data) if row.length is None else row.length for row in rows),
-            *(zlib.crc32(row.data) if row.crc is None else row.crc for row in rows),
-        ),
-        1,
-    )
+    """A file whose checksums fit; text: of its header, an object of JSON."""
+    table = [
+        [
+            row.block,
+            row.kind,
+            len(row.data) if row.length is None else row.length,
+            zlib.crc32(row.data) if row.crc is None else row.crc,
+        ]
+        for row in rows
+    ]
+    head = zlib.compress(text[:-1] + b',"chunks":' + json.dumps(table).encode() + b"}", 1)
     payload = b"".join(row.data for row in rows)
-    size = 160 + len(payload) + 2 * (len(head) + len(table))
-    sizes = len(head), zlib.crc32(head), len(table), zlib.crc32(table)
-    prologue = _PROLOGUE.pack(b"UCV1", 1, 0, size, len(payload), *sizes, count, 1, 0)[:-4]
+    size = 88 + len(payload) + 2 * len(head)
+    again = head if 100 * len(head) <= size else b""
+    size += len(again) - len(head)
+    prologue = _PROLOGUE.pack(b"UCV1", 1, 0, size, len(head), zlib.crc32(head), 0)[:-4]
     prologue += struct.pack("<I", zlib.crc32(prologue))
-    whole = prologue + head + table + payload + head + table + prologue
+    whole = prologue + head + payload + again + prologue
     return whole + hashlib.sha256(whole).digest()
 
 
@@ -305,7 +304,7 @@ def _table(dice: random.Random, base: Base, other: Base) -> bytes:
 
 
 def _code(dice: random.Random, base: Base, other: Base) -> bytes:
-    """The bytes of one chunk, under a checksum that fits: what reaches the delossless."""
+    """The bytes of one chunk, under a checksum that fits: what reaches the decoders."""
     rows = list(base.rows)
     place = dice.randrange(len(rows))
     row = rows[place]

@@ -96,9 +96,8 @@ class TestPage:
         assert known <= headings
 
     def test_sizes_are_those_of_the_code(self) -> None:
-        assert container._PROLOGUE.size == 64
-        assert container._ROW_BYTES == 14
-        assert "exactly 14 ·" in PAGE
+        assert container._PROLOGUE.size == 28
+        assert f"`file_bytes` = {container.SMALLEST_FILE} + " in PAGE
         for dtype in DTYPES:
             assert dtype.replace("|", "\\|") in PAGE
 

@@ -144,7 +144,6 @@ class TestRatio:
         volume = Volume(np.random.default_rng(0).integers(0, 99, (3, 5, 7), np.int16))
         with pytest.raises(ConfigError, match="ratio 64 cannot be reached") as caught:
             compress(volume, tmp_path / "a.ucv", CompressConfig(ratio=64))
-        assert "ratio of 0.2" in caught.value.message
         assert caught.value.hint
         assert list(tmp_path.iterdir()) == []
 

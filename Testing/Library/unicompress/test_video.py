@@ -146,7 +146,7 @@ def test_sizes_do_not_jump_where_12_bits_end() -> None:
 
 def test_without_pyav_libaom_codes_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(videos, "encoders", lambda: (LIBAOM,))
-    done = videos.into_bytes(task_of(smooth((16, 96, 96)), "fast"), 9000, second_copy=False)
+    done = videos.into_bytes(task_of(smooth((16, 96, 96)), "fast"), 9000)
     assert done is not None
     assert 0.9 * 9000 < done.bytes <= 9000
 
