@@ -61,7 +61,7 @@ def _frames(stream: bytes, bits: int, extents: Shape) -> Array:
         imagecodecs.avif_decode(zlib.decompress(stream), out=out)
     else:
         decoder = av.CodecContext.create("libdav1d", "r")
-        frames = [*decoder.decode(av.Packet(b"\x12\0" + stream)), *decoder.decode(None)]
+        frames = [*decoder.decode(av.Packet(stream)), *decoder.decode(None)]
         out = np.stack([frame.to_ndarray()[: frame.height] for frame in frames])
         even = (height + height % 2, width + width % 2)
         _need(out.shape == (count, *even), f"frames of {out.shape}")
