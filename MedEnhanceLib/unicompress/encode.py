@@ -304,14 +304,11 @@ def _code(task: Task, volume: Volume, draft: Header, config: CompressConfig) -> 
     if config.block_type == "auto":
         return code_to_ratio(task, make_room(draft, task.voxels, config.ratio))
     require("torch", purpose="Implicit blocks")
-    from MedEnhanceLib.unicompress.allocation.implicit_layers import (
-        code_implicit_volume,
-        writer_for,
-    )
+    from MedEnhanceLib.unicompress.codecs.implicit.codec import code_implicit, writer_for
 
     writer = writer_for(volume)
     room = make_room(draft, task.voxels, config.ratio, writer.model, embed=config.embed_model)
-    return code_implicit_volume(task, room, volume, writer)
+    return code_implicit(task, room, volume, writer)
 
 
 def make_room(

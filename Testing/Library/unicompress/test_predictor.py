@@ -144,7 +144,7 @@ def test_networks_of_any_size_are_the_same_on_every_path() -> None:
 
 def test_the_shipped_networks_code_the_same_on_every_path() -> None:
     rng = np.random.default_rng(0)
-    for modality in learned.MODALITIES:
+    for modality in ("CT", "MR", "EM"):
         shipped = learned.network_of(shipped_model("predictor", modality))
         for noise, top in ((0, 4000), (4, 300), (4000, 65535)):
             block = np.minimum(anatomy((6, 40, 70), noise=noise), top).astype(np.uint16)
@@ -291,8 +291,9 @@ def test_a_taught_network_travels_in_the_file(
 def test_a_network_is_one_model_whenever_it_is_written() -> None:
     facts = {str(number): "fact" for number in range(20)}
     model = learned.model_of(NETWORK, "a", facts)
-    turned = learned.model_of(NETWORK, "a", dict(reversed(facts.items())))
-    assert model.sha256 == turned.sha256
+    for _ in range(5):
+        turned = learned.model_of(NETWORK, "a", dict(reversed(facts.items())))
+        assert model.data == turned.data
     again = network.Network.from_tensors(model.tensors())
     for one, other in zip(again.layers, NETWORK.layers, strict=True):
         assert np.array_equal(one.weights, other.weights)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +30,12 @@ from MedEnhanceLib.unicompress.codecs.implicit.weights import (
 )
 
 _METRIC_EVERY = 50
+#: From one checkpoint to the next.
+_CHECKPOINT_S = 300.0
 
 
 @without_tf32()
-def train_implicit(
+def train(
     config: ImplicitConfig,
     data_files: Sequence[str | Path],
     out: Path,
@@ -50,14 +53,14 @@ def train_implicit(
     sources = read_sources(data_files, config.modality, monitor.part(0.0, 0.03))
     trainer = Trainer(config, Blocks(sources), choice.name)
     # A training goes on only where what decides what is learned is the same.
-    learned = config.to_json() | {"device": "", "checkpoint_s": 0.0}
+    learned = config.to_json() | {"device": ""}
     run_steps(
         trainer.step,
         config.steps,
         out,
         {"config": learned, **trainer.parts},
         monitor.part(0.03, 1.0),
-        every_s=config.checkpoint_s,
+        every_s=_CHECKPOINT_S,
         reported_every=_METRIC_EVERY,
     )
     return save_models(trainer.networks, config, out)
@@ -76,7 +79,7 @@ def save_models(networks: Networks, config: ImplicitConfig, out: Path) -> list[P
         "steps": json.dumps([config.teacher_steps, config.student_steps]),
         "version": __version__,
     }
-    encoder = facts | {"token": json.dumps(config.to_json()["token"])}
+    encoder = facts | {"token": json.dumps(asdict(config.token))}
     state = networks.tokenizer.state_dict()
     kept = ("encoders.", "quantisers.0.down", "quantisers.1.down")
     halves = {n: t.cpu().numpy().astype(np.float16) for n, t in state.items() if n.startswith(kept)}

@@ -28,10 +28,10 @@ from MedEnhanceLib.unicompress.codecs.implicit.codec import LEAST_PART, TAILS, S
 from MedEnhanceLib.unicompress.codecs.implicit.config import ImplicitConfig
 from MedEnhanceLib.unicompress.codecs.implicit.decoder import CORNERS, Decoded, positions_of
 from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import Networks, Tokens, haar
+from MedEnhanceLib.unicompress.codecs.training import MODALITIES
 
 #: A block of training, in units: 4 × 8 × 8 cells.
 BLOCK_UNITS = (32, 64, 64)
-MODALITIES = ("CT", "MR", "EM")
 #: Blocks of files are larger than those of training: this share of these is scaled as parts of
 #: one, with at least this share of its spread.
 _PARTS, _LEAST_SPREAD = 0.5, 0.35
@@ -227,10 +227,15 @@ class Trainer:
         if number == start:
             self._start_codebooks(rng)
         batch = self.draw(rng)
-        tokens = self.tokens(batch, rng, quantize=number >= start, learn=True)
-        decoded = self.networks.teacher(tokens.low, tokens.high, batch.positions)
-        terms = {"data": reconstruction_loss(decoded.values, batch.wanted)}
-        terms["commitment"] = _COMMITMENT * tokens.commitment
+        if number < start:
+            low, high = (grid.float() for grid in self.latents(batch.blocks, batch.thick))
+            terms = {}
+        else:
+            tokens = self.tokens(batch, rng, learn=True)
+            low, high = tokens.low, tokens.high
+            terms = {"commitment": _COMMITMENT * tokens.commitment}
+        decoded = self.networks.teacher(low, high, batch.positions)
+        terms["data"] = reconstruction_loss(decoded.values, batch.wanted)
         return self._descend(0, number, total, terms)
 
     def _distill(self, number: int, rng: np.random.Generator) -> dict[str, float]:
@@ -288,17 +293,19 @@ class Trainer:
         voxels = draw_cubes(blocks, self.config.coordinates // CUBE)
         return Batch(blocks, thick, positions_of(voxels, thick=thick), pick(blocks, voxels))
 
-    def tokens(
-        self, batch: Batch, rng: np.random.Generator, *, quantize: bool = True, learn: bool = False
-    ) -> Tokens:
+    def latents(self, blocks: Tensor, thick: bool) -> tuple[Tensor, Tensor]:
+        """What the encoders give."""
+        with self.autocast:
+            latents: tuple[Tensor, Tensor] = self.networks.tokenizer.encoders(blocks, thick=thick)
+        return latents
+
+    def tokens(self, batch: Batch, rng: np.random.Generator, *, learn: bool = False) -> Tokens:
         """Tokens of a batch, each block with a random number of layers."""
         tokenizer = self.networks.tokenizer
-        used = rng.integers(1, tokenizer.refinements + 1, size=len(batch.blocks))
-        with self.autocast:
-            latents = tokenizer.encoders(batch.blocks, thick=batch.thick)
-        return tokenizer.quantize(
-            latents, torch.from_numpy(used).to(self.device), quantize=quantize, learn=learn
-        )
+        layers = len(tokenizer.config.order)
+        used = rng.integers(1, layers + 1, size=len(batch.blocks))
+        latents = self.latents(batch.blocks, batch.thick)
+        return tokenizer.quantize(latents, torch.from_numpy(used).to(self.device), learn=learn)
 
     def _start_encoders(self, rng: np.random.Generator) -> None:
         """Principal components of blocks of every kind."""
@@ -310,14 +317,10 @@ class Trainer:
     @torch.no_grad()
     def _start_codebooks(self, rng: np.random.Generator) -> None:
         """k-means of what the encoders give for blocks of every kind."""
-        tokenizer = self.networks.tokenizer
         cells: list[list[Tensor]] = [[], []]
-        wanted = _START_VECTORS * self.config.token.codes
-        while sum(map(len, cells[0])) < wanted:
+        while sum(map(len, cells[0])) < _START_VECTORS * self.config.token.codes:
             blocks, thick = self.blocks.draw(self.config.blocks, rng)
-            with self.autocast:
-                latents = tokenizer.encoders(blocks.to(self.device), thick=thick)
-            for branch, grid in enumerate(latents):
+            for branch, grid in enumerate(self.latents(blocks.to(self.device), thick)):
                 cells[branch].append(grid.float().flatten(2).transpose(1, 2).flatten(0, 1))
-        for quantizer, some in zip(tokenizer.quantisers, cells, strict=True):
+        for quantizer, some in zip(self.networks.tokenizer.quantisers, cells, strict=True):
             quantizer.start(torch.cat(some))  # type: ignore[operator]

@@ -16,10 +16,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from MedEnhanceLib.errors import ConfigError, ModelError
-from MedEnhanceLib.unicompress.codecs.implicit.config import DecoderConfig
+from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.unicompress.codecs.implicit.config import DecoderConfig, TokenConfig
 from MedEnhanceLib.unicompress.codecs.implicit.decoder import Decoder
-from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import Tokenizer, layers_of
+from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import Tokenizer
 from MedEnhanceLib.unicompress.models import CodecModel
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -43,21 +43,16 @@ class Reader:
                 "Install a newer MedEnhance.",
             )
         try:
-            self.branches = [("0", "1").index(branch) for branch in facts["order"]]
+            self.branches = TokenConfig(order=facts["order"]).branches
             self.books = _floats(arrays["codebooks"], arrays["codebooks.exponent"][:, None])
             self.ups = _floats(arrays["up.weight"], arrays["up.exponent"][..., None])
             if not len(self.branches) == len(self.books) == len(self.ups):
                 raise ValueError(f"{len(self.books)} codebooks, {len(self.branches)} in the order")
             self.decoder = _decoder(arrays, facts)
-        except (KeyError, ValueError, IndexError, RuntimeError, ConfigError) as cause:
+        except (KeyError, ValueError, IndexError, RuntimeError) as cause:
             raise ModelError(
                 f"the implicit model {model.id} cannot be used: {cause}", "Import it again."
             ) from cause
-
-    @property
-    def layers(self) -> int:
-        """Layers of codes, of both branches."""
-        return len(self.branches)
 
     def latents(self, codes: npt.NDArray[np.integer[Any]]) -> tuple[Tensor, Tensor]:
         """Latents [1, latent, k, j, i] of both branches from the first layers of codes [n, …]."""
@@ -90,7 +85,7 @@ def decoder_arrays(decoder: Decoder) -> Arrays:
 def token_arrays(tokenizer: Tokenizer) -> Arrays:
     """Codebooks in the order of a file, and their projections."""
     books, ups = [], []
-    for quantizer, layer in layers_of(tokenizer):
+    for _, quantizer, layer in tokenizer.layers():
         books.append(_bytes(quantizer.codebooks[layer].reshape(1, -1)))
         up = quantizer.up[layer]
         assert isinstance(up, nn.Linear)

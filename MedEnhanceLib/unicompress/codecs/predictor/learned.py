@@ -17,6 +17,7 @@ import numpy as np
 from MedEnhanceLib import native
 from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.blocks import Grid, blas_on_one_thread, ordered_map, safe_point
 from MedEnhanceLib.unicompress.codecs.integers import (
@@ -42,10 +43,10 @@ from MedEnhanceLib.unicompress.codecs.predictor.tuning import (
     samples_of,
     tune,
 )
+from MedEnhanceLib.unicompress.codecs.training import MODALITIES
 from MedEnhanceLib.unicompress.models import CodecModel, DecodeContext, shipped_model
 
 ROLE = "predictor"
-MODALITIES = ("CT", "MR", "EM")
 
 #: Longest rows and columns, and most voxels of a block.
 _SIDE = 336
@@ -167,26 +168,12 @@ def _gain(before: Network, after: Network, samples: Samples) -> float:
     return ideal_bits(before, samples) - ideal_bits(after, samples)
 
 
-def model_of(network: Network, name: str, facts: dict[str, str]) -> CodecModel:
-    """A network as a model: the bytes of a safetensors file.
-
-    Its package writes facts in any order: the same network would get many hashes.
-    """
-    header: dict[str, Any] = {"__metadata__": {"layout": "1", **facts}}
-    parts, end = [], 0
-    for tensor, values in sorted(network.tensors().items()):
-        data = values.astype(values.dtype.newbyteorder("<")).tobytes()
-        header[tensor] = {
-            "dtype": f"I{8 * values.itemsize}",
-            "shape": list(values.shape),
-            "data_offsets": [end, end + len(data)],
-        }
-        parts.append(data)
-        end += len(data)
-    text = json.dumps(header, separators=(",", ":"), sort_keys=True).encode()
-    text += b" " * (-len(text) % 8)
-    whole = len(text).to_bytes(8, "little") + text + b"".join(parts)
-    return CodecModel(ROLE, name, hashlib.sha256(whole).hexdigest(), whole)
+def model_of(network: Network, name: str, facts: dict[str, Any]) -> CodecModel:
+    """A network as a model: the bytes of a safetensors file, the same whenever it is written."""
+    numpy_side = require("safetensors.numpy", purpose="Models of the codec")
+    # The package writes several facts in any order: one text holds them.
+    data = numpy_side.save(network.tensors(), {"facts": json.dumps(facts, sort_keys=True)})
+    return CodecModel(ROLE, name, hashlib.sha256(data).hexdigest(), data)
 
 
 def code_learned(
