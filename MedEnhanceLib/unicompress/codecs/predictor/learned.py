@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,7 +20,7 @@ from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.unicompress.blocks import Grid, blas_on_one_thread, ordered_map, safe_point
+from MedEnhanceLib.unicompress.blocks import Grid, blas_on_one_thread, cut, ordered_map, safe_point
 from MedEnhanceLib.unicompress.codecs.integers import (
     Coded,
     Indices,
@@ -78,15 +79,11 @@ def predictor_grid(shape: tuple[int, ...]) -> Grid:
 
     Measured on CT, MR and EM; see the decisions.
     """
-    slices, rows, columns = shape[-3:]
-    if slices * rows * columns <= _VOXELS:
+    if math.prod(shape[-3:]) <= _VOXELS:
         return Grid(shape, (1, 1, 1))
     # Thin volumes get wide blocks.
-    side = max(_SIDE, int((_VOXELS / min(slices, 32)) ** 0.5))
-    counts = -(-rows // side), -(-columns // side)
-    height, width = -(-rows // counts[0]), -(-columns // counts[1])
-    depth = max(1, _VOXELS // (height * width))
-    return Grid(shape, (-(-slices // depth), *counts))
+    side = max(_SIDE, math.isqrt(_VOXELS // min(shape[-3], 32)))
+    return cut(shape, side, _VOXELS, shape[-3])
 
 
 def shipped_predictors(modality: str, monitor: Monitor | None = None) -> list[Predictor]:

@@ -16,7 +16,7 @@ from MedEnhanceLib.io.volume_files import save
 from MedEnhanceLib.unicompress.codecs.implicit import codec
 from MedEnhanceLib.unicompress.codecs.implicit.config import ImplicitConfig
 from MedEnhanceLib.unicompress.codecs.implicit.train import train
-from MedEnhanceLib.unicompress.models import CodecModel, _load
+from MedEnhanceLib.unicompress.models import CodecModel, read_model
 
 
 def waves(shape: tuple[int, int, int], thickness: float = 1.0, modality: str = "MR") -> Volume:
@@ -51,7 +51,7 @@ def models(
 ) -> dict[str, CodecModel]:
     """What readers and writers need, by role."""
     trained = train(smoke, files, tmp_path_factory.mktemp("smoke"))
-    return {path.stem: _load(path, path.stem) for path in trained}
+    return {path.stem: read_model(path) for path in trained}
 
 
 @pytest.fixture
