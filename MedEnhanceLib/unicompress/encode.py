@@ -25,11 +25,7 @@ from MedEnhanceLib.errors import EndingError, InputError
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.unicompress.allocation.lossy import (
-    check_quality,
-    code_to_quality,
-    code_to_ratio,
-)
+from MedEnhanceLib.unicompress.allocation.lossy import code_to_quality, code_to_ratio
 from MedEnhanceLib.unicompress.allocation.near_lossless import code_bounded
 from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
 from MedEnhanceLib.unicompress.allocation.videos import Goal, ssim_of
@@ -58,6 +54,8 @@ from MedEnhanceLib.unicompress.spool import Spool
 from MedEnhanceLib.unicompress.verify import Tally, check_target
 
 ENDING = ".ucv"
+#: Along each axis, for the window of SSIM to fit.
+LEAST_EXTENT = 11
 #: Share of the places, the quietest, whose noise counts.
 QUIET_PLACES = 0.1
 _VIDEO_MODES = ("ratio", "psnr", "ssim")
@@ -234,7 +232,12 @@ def codable(volume: Volume, config: CompressConfig) -> Voxels:
             f"{name} holds labels: with {config.mode} they would turn into other labels",
             "Compress it lossless; labels become very small.",
         )
-    check_quality(voxels, config, name)
+    if config.ssim is not None and min(voxels.shape[-3:]) < LEAST_EXTENT:
+        raise InputError(
+            f"{name} has {' × '.join(map(str, voxels.shape[-3:]))} voxels: too few for SSIM, "
+            f"whose window needs {LEAST_EXTENT} along each axis",
+            "Choose a psnr instead.",
+        )
     return voxels
 
 

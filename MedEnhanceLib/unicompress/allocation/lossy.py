@@ -7,8 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from MedEnhanceLib.core.volume import Voxels
-from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.runtime.progress import Steps
 from MedEnhanceLib.unicompress.allocation.near_lossless import (
     LEAST_BITS,
@@ -19,10 +17,7 @@ from MedEnhanceLib.unicompress.allocation.near_lossless import (
 from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
 from MedEnhanceLib.unicompress.allocation.videos import Goal, into_bytes, search_cost, to_quality
 from MedEnhanceLib.unicompress.blocks import video_grid
-from MedEnhanceLib.unicompress.config import CompressConfig
 
-#: Along each axis, for the window of SSIM to fit.
-LEAST_EXTENT = 11
 #: Coding without loss at full effort takes this much less than the fast estimate.
 _EFFORT_GAIN = 1.15
 #: About what steps take, for the progress, as multiples of the time of a quick coding.
@@ -72,13 +67,3 @@ def code_to_quality(task: Task, goal: Goal) -> Payload:
         return lossy
     exact = code_bounded(task.part(0.9, 1.0), None)
     return exact if lossy is None or exact.bytes < lossy.bytes else lossy
-
-
-def check_quality(voxels: Voxels, config: CompressConfig, name: str) -> None:
-    """Raise InputError where a volume is too small for the window of SSIM."""
-    if config.ssim is not None and min(voxels.shape[-3:]) < LEAST_EXTENT:
-        raise InputError(
-            f"{name} has {' × '.join(map(str, voxels.shape[-3:]))} voxels: too few for SSIM, "
-            f"whose window needs {LEAST_EXTENT} along each axis",
-            "Choose a psnr instead.",
-        )

@@ -6,6 +6,7 @@ classical coders; 16 and on for those that need a model.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,10 +32,8 @@ Encode = Callable[[Indices, Speed], "bytes | None"]
 Decode = Callable[[bytes, Shape, np.dtype[Any]], Indices]
 
 _EFFORT = {"normal": 7, "fast": 3}
-_ZSTD_LEVEL = {"normal": 9, "fast": 3}
-#: Measured: on labels and masks the highest level wins 30 %, and is fast; on noise neither.
-_ZSTD_BEST = 19
-_COMPRESSIBLE = 8.0
+#: Measured: on labels and masks the highest level wins 30 %, and is fast.
+_ZSTD_LEVEL = {"normal": 19, "fast": 3}
 CONSTANT, ZSTD, JPEGXL = 0, 1, 3
 VIDEO = 7
 #: Blocks of the learned predictor: indices too, but its coder needs the file's model.
@@ -82,15 +81,13 @@ def _decode_constant(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices
 
 def _encode_zstd(indices: Indices, speed: Speed) -> bytes | None:
     """Of plain and of differences along i, bytes of equal weight together; the smaller one."""
-    shuffled = [_shuffle(indices), _shuffle(_differences(indices))]
-
-    def packed(choice: int, level: int) -> bytes:
-        return bytes([choice]) + bytes(codecs().zstd_encode(shuffled[choice], level=level))
-
-    best = min((packed(choice, _ZSTD_LEVEL[speed]) for choice in (0, 1)), key=len)
-    if speed != "fast" and len(best) * _COMPRESSIBLE < indices.nbytes:
-        best = min(best, packed(0, _ZSTD_BEST), packed(1, _ZSTD_BEST), key=len)
-    return best
+    return min(
+        (
+            bytes([choice]) + bytes(codecs().zstd_encode(_shuffle(words), level=_ZSTD_LEVEL[speed]))
+            for choice, words in enumerate((indices, _differences(indices)))
+        ),
+        key=len,
+    )
 
 
 def _decode_zstd(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
@@ -197,18 +194,13 @@ def expected_block(block: Voxels, bound: float | None, code: Code) -> Voxels:
 
 
 def _shortest(coded: Coded, speed: Speed) -> Code:
-    if (nothing := CODERS[CONSTANT].encode(coded.indices, speed)) is not None:
-        return Code(CONSTANT, coded.record + nothing, coded.record)
-    codes: dict[int, bytes] = {}
-    for kind in (ZSTD, JPEGXL):
-        try:
-            data = CODERS[kind].encode(coded.indices, "fast" if kind == ZSTD else speed)
-        except RuntimeError:  # a codec that gives up on a block does not win it; zstd never does
-            continue
-        if data is not None:
-            codes[kind] = data
-    best = min(codes, key=lambda kind: len(codes[kind]))
-    if speed != "fast" and len(codes[ZSTD]) < _ZSTD_NEAR * len(codes[best]):
-        codes[ZSTD] = CODERS[ZSTD].encode(coded.indices, speed) or codes[ZSTD]
-        best = min(codes, key=lambda kind: len(codes[kind]))
-    return Code(best, coded.record + codes[best], coded.record)
+    if not coded.indices.any():
+        return Code(CONSTANT, coded.record, coded.record)
+    codes = [(ZSTD, _encode_zstd(coded.indices, "fast"))]
+    with contextlib.suppress(RuntimeError):  # a codec that gives up on a block does not win it
+        codes.append((JPEGXL, _encode_jpegxl(coded.indices, speed)))
+    sizes = [len(data) for _, data in codes if data is not None]
+    if speed != "fast" and sizes[0] < _ZSTD_NEAR * min(sizes):
+        codes.append((ZSTD, _encode_zstd(coded.indices, speed)))
+    best = min(((k, data) for k, data in codes if data is not None), key=lambda one: len(one[1]))
+    return Code(best[0], coded.record + best[1], coded.record)

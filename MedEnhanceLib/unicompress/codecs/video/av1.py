@@ -45,8 +45,6 @@ _SVT_QUICK = 8
 _LEAST_QUANTIZER, _MOST_QUANTIZER = 5, 63
 #: Where intensities end, at least, in 12 bits; a quarter of that in coarse steps.
 _AOM_TOP, _SPREAD = 1023, 4
-#: Of quantizers 1 to 8, in quarters of an intensity: every fourth of the format's table.
-_FINEST_STEPS = (35, 75, 126, 183, 247, 314, 384, 456)
 #: Frames are predicted from others within 4, no source frame is smoothed over time, and levels
 #: differ less in their quantizers: slices lie further apart than the frames of films, and noise
 #: is no help to their neighbors.
@@ -159,19 +157,9 @@ def _aom_scale(span: float, step: float, anchor: float) -> tuple[int, float]:
         quantizer += 1
     top = quantizer_step(quantizer) * unit
     while quantizer > 1 and top > HIGHEST:
-        top *= _finer(quantizer)
+        top *= quantizer_step(quantizer - 1) / quantizer_step(quantizer)
         quantizer -= 1
     return max(1, min(round(top), HIGHEST)), quantizer
-
-
-def _finer(quantizer: int) -> float:
-    """The step of the next finer quantizer, as a share of this one's.
-
-    `quantizer_step` alone would let a file's size jump by a seventh between the finest ones.
-    """
-    if quantizer <= len(_FINEST_STEPS):
-        return _FINEST_STEPS[quantizer - 2] / _FINEST_STEPS[quantizer - 1]
-    return quantizer_step(quantizer - 1) / quantizer_step(quantizer)
 
 
 def _aom_code(frames: Frames, quantizer: float, speed: Speed, _quickly: bool) -> bytes:
