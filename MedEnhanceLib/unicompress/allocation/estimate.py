@@ -87,6 +87,7 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
     )
     activity = activity_of(voxels, unit or None) if part.size < voxels.size else 0.0
     share = activity_of(part, unit or None) / activity if activity else part.size / voxels.size
+    monitor.check()
     task = Task(
         part,
         DecodeContext(voxels.dtype, header.voxel_range),

@@ -251,6 +251,7 @@ def _step_for(task: Task, bits: float, limits: tuple[float, float]) -> float:
     encoder = _fitting(block)
 
     def measure(setting: float) -> float:
+        task.monitor.check()
         coded = video.encode(
             block, 2.0**setting, speed="fast", encoder=encoder, limits=limits, quickly=True
         )

@@ -39,7 +39,6 @@ from MedEnhanceLib.unicompress import (
 from MedEnhanceLib.unicompress.allocation import near_lossless
 from MedEnhanceLib.unicompress.blocks import Grid
 from MedEnhanceLib.unicompress.codecs import lossless
-from MedEnhanceLib.unicompress.codecs.integers import to_integers
 from MedEnhanceLib.unicompress.container import NO_BLOCK, REPAIR_CHUNK, Container
 from MedEnhanceLib.unicompress.header import DTYPES
 from MedEnhanceLib.unicompress.repair import Layout
@@ -93,11 +92,6 @@ def make_bases(folder: Path) -> list[Base]:
         for name, (volume, config) in _volumes().items():
             paths.append(folder / f"{name}.ucv")
             compress(volume, paths[-1], CompressConfig(threads=1, **config), overwrite=True)
-    for kind, coder in lossless.CODERS.items():
-        for width in (1, 2, 4, 8):
-            path = folder / f"type-{kind}-{width}.ucv"
-            if _write_type(path, kind, coder, width):
-                paths.append(path)
     return [_parts(path) for path in paths]
 
 
@@ -114,6 +108,7 @@ def _volumes() -> dict[str, tuple[Volume, dict[str, Any]]]:
     fractions[0, 0, :3] = np.nan, np.inf, -0.0
     made["bits"] = Volume(fractions), lossless
     made["table"] = Volume((values // 1 / 7).astype("f4")), lossless
+    made["constant"] = Volume(np.full(k.shape, 9, "i2")), lossless
     made["frames"] = Volume(np.stack([values.astype("i2")] * 2), frame_interval_s=1.0), lossless
     made["steps"] = Volume(values.astype("i2")), {"max_error": 2.0, "speed": "fast"}
     made["steps-u8"] = Volume((values * 1e15).astype("u8")), {"max_error": 1e12, "speed": "fast"}
@@ -128,29 +123,6 @@ def _volumes() -> dict[str, tuple[Volume, dict[str, Any]]]:
     made["learned"] = scan, {"lossless": True}
     made["ratio-slice"] = Volume(smooth[:1].astype("i2")), {"ratio": 1.6, "speed": "fast"}
     return made
-
-
-def _write_type(path: Path, kind: int, coder: lossless.Coder, width: int) -> bool:
-    """Two blocks, both of one type; False where the type does not code indices of that width."""
-    k, j, i = np.mgrid[0:6, 0:8, 0:9]
-    indices = ((k * 3 + j * j + i * 2) % 60 + 256 ** (width - 1)).astype(f"u{width}")
-    if kind == lossless.CONSTANT:
-        indices[...] = 9
-    dtype = f"<i{width}"
-    rows = []
-    for block, part in enumerate((indices[:3], indices[3:])):
-        coded = to_integers(part.astype(dtype))
-        code = coder.encode(part - part.min(), "fast")
-        if code is None or coded.indices.dtype.itemsize > width:
-            return False
-        record = bytes([1, width]) + coded.record[2:]
-        rows.append(Row(block, kind, record + code))
-    voxels = indices.astype(dtype)
-    with _small_blocks():
-        compress(Volume(voxels), path, CompressConfig(lossless=True), overwrite=True)
-    header = _parts(path).header | {"blocks": [2, 1, 1], "mode": "lossless"}
-    path.write_bytes(lay_out(json.dumps(header).encode(), rows))
-    return True
 
 
 def _parts(path: Path) -> Base:

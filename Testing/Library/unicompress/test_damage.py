@@ -72,14 +72,6 @@ def test_damage_of_the_first_bytes_leaves_it_a_container(file: Path, scan: Volum
     assert same_bits(recover(file)[0].voxels, scan.voxels)
 
 
-def test_a_truncated_file_names_the_first_chunk_that_is_lost(file: Path) -> None:
-    with Container(file) as opened:
-        chunk = opened.chunks[5]
-    file.write_bytes(file.read_bytes()[: chunk.offset + 1])
-    with pytest.raises(CodecError, match=f"chunk 5 at byte {chunk.offset}"):
-        decompress(file)
-
-
 def test_bytes_after_the_end_are_refused(file: Path) -> None:
     file.write_bytes(file.read_bytes() + b"\0")
     with pytest.raises(CodecError, match="1 bytes follow"):
@@ -120,36 +112,22 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     [
         ("shape", [10, 40, -36]),
         ("shape", [10, 40, 0]),
-        ("shape", [10, 40]),
-        ("shape", [10, 40, 36.0]),
         ("shape", [10, 40, True]),
-        ("shape", "10x40x36"),
-        ("shape", [1 << 40, 1, 1]),
         ("shape", [10**400, 1, 1]),
         ("blocks", [0, 1, 1]),
         ("blocks", [11, 1, 1]),
-        ("blocks", [1, 1]),
         ("dtype", "O"),
-        ("dtype", "<i3"),
-        ("dtype", ["<i2"]),
         ("modality", "XX"),
-        ("mode", "magic"),
         ("exact", 1),
-        ("history", "old"),
         ("history", [1]),
-        ("units", None),
         ("blocks", [1 << 20, 1 << 20, 1 << 20]),
         ("range", [1]),
         ("range", [0, 1 << 15]),
-        ("range", [0.5, 1.5]),
         ("range", [2, 1]),
         ("range", None),
-        ("range", ["a", "b"]),
-        ("geometry", None),
         ("geometry", {}),
         ("geometry", {"spacing_mm": [0, 1, 1], "origin_lps_mm": [0] * 3, "direction_lps": []}),
         ("voxels_sha256", "abc"),
-        ("promise", [3]),
         ("models", {"predictor": {"id": "a", "sha256": "b"}}),
         ("frame_interval_s", "1"),
     ],
@@ -161,11 +139,6 @@ def test_a_header_that_cannot_be_is_refused(field: str, value: Any, file: Path) 
         with pytest.raises(CodecError, match=field) as caught:
             call(file)  # type: ignore[operator]
         assert caught.value.hint
-
-
-def test_fields_of_later_versions_are_ignored(file: Path, scan: Volume) -> None:
-    rebuild(file, color="blue")
-    assert decompress(file).is_equal(scan)
 
 
 @pytest.mark.parametrize(
@@ -269,11 +242,6 @@ def test_a_later_format_says_what_is_needed(file: Path) -> None:
     assert "upgrade" in caught.value.hint
 
 
-def test_a_later_minor_version_is_read(file: Path, scan: Volume) -> None:
-    edit_prologue(file, 2, 7)
-    assert decompress(file).is_equal(scan)
-
-
 class TestChunks:
     def test_an_unknown_type_says_what_wrote_it(self, file: Path) -> None:
         chunks = chunks_of(file)
@@ -292,29 +260,24 @@ class TestChunks:
         _, report = recover(file)
         assert [lost.block for lost in report.lost] == [2]
 
-    def test_a_chunk_without_voxels_is_skipped(self, file: Path, scan: Volume) -> None:
-        rebuild(file, chunks=[*chunks_of(file), Chunk(container.NO_BLOCK, 99, b"a model")])
+    def test_later_fields_and_chunks_without_voxels_are_ignored_in_any_order(
+        self, file: Path, scan: Volume
+    ) -> None:
+        chunks = [*chunks_of(file)[::-1], Chunk(container.NO_BLOCK, 99, b"something")]
+        rebuild(file, chunks=chunks, color="blue")
+        edit_prologue(file, 2, 7)  # the minor version
         assert decompress(file).is_equal(scan)
 
-    def test_a_block_without_a_chunk_is_named(self, file: Path) -> None:
-        rebuild(file, chunks=chunks_of(file)[:-1])
-        with pytest.raises(CodecError, match="block 26 of 27 has no chunk"):
-            decompress(file)
-
-    def test_two_chunks_of_one_block_are_refused(self, file: Path) -> None:
+    @pytest.mark.parametrize(
+        ("last", "says"),
+        [(None, "block 26 of 27 has no chunk"), (3, "block 3, which"), (27, "block 27, which")],
+    )
+    def test_each_block_has_one_chunk(self, last: int | None, says: str, file: Path) -> None:
         chunks = chunks_of(file)
-        rebuild(file, chunks=[*chunks, chunks[3]])
-        with pytest.raises(CodecError, match=r"chunk 27 at byte .* block 3"):
+        more = [] if last is None else [Chunk(last, 0, b"\1\1" + bytes(8))]
+        rebuild(file, chunks=chunks[:-1] + more)
+        with pytest.raises(CodecError, match=says):
             decompress(file)
-
-    def test_a_block_outside_the_grid_is_refused(self, file: Path) -> None:
-        rebuild(file, chunks=[*chunks_of(file)[:-1], Chunk(27, 0, b"\1\1" + bytes(8))])
-        with pytest.raises(CodecError, match="block 27"):
-            decompress(file)
-
-    def test_chunks_may_lie_in_any_order(self, file: Path, scan: Volume) -> None:
-        rebuild(file, chunks=chunks_of(file)[::-1])
-        assert decompress(file).is_equal(scan)
 
     def test_exchanged_blocks_are_found_by_the_hash(self, file: Path) -> None:
         chunks = chunks_of(file)

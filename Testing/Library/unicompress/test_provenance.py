@@ -65,15 +65,6 @@ def test_the_series_is_known_after_and_its_files_are_not(series: Volume, tmp_pat
         assert "patients" not in str(container.header)
 
 
-def test_a_volume_that_never_was_dicom_has_no_such_fields(series: Volume, tmp_path: Path) -> None:
-    compress(replace(series, origin=None, lossy=()), tmp_path / "a.ucv", LOSSLESS)
-    with Container(tmp_path / "a.ucv") as container:
-        assert not {"lossy", "dicom"} & set(container.header)
-    back = decompress(tmp_path / "a.ucv")
-    assert back.origin is None
-    assert back.lossy == ()
-
-
 def test_a_header_with_odd_values_does_not_spoil_the_file(series: Volume, tmp_path: Path) -> None:
     odd = DicomOrigin("no UID at all", "1.2.3", ())
     steps = (Lossy("ISO_10918_1", float("inf")), Lossy("ISO_10918_1", -4.0))

@@ -91,14 +91,6 @@ def test_a_damaged_beginning_is_repaired_from_the_end(place: int, write: Write) 
     assert "damaged" in report.notes[0]
 
 
-def test_a_lost_end_does_not_matter(file: Path, scan: Volume) -> None:
-    raw = file.read_bytes()
-    file.write_bytes(raw[:-40])
-    volume, report = recover(file)
-    assert volume.is_equal(scan)
-    assert "every chunk is intact" in report.notes[0]
-
-
 def test_recover_never_advises_to_recover(tmp_path: Path) -> None:
     path = tmp_path / "a.ucv"
     path.write_bytes(b"UCV1" + bytes(40))

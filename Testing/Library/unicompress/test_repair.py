@@ -19,7 +19,6 @@ from MedEnhanceLib.unicompress import (
     compress,
     decompress,
     inspect_container,
-    recover,
     repair,
 )
 from MedEnhanceLib.unicompress.container import REPAIR_CHUNK, Container
@@ -221,13 +220,6 @@ def _chunk_of(raw: bytes, covered: int) -> RepairChunk | None:
 # ---------------------------------------------------------------- files
 
 
-def test_a_sound_file_is_read_without_its_parity(made: Callable[..., Path]) -> None:
-    path = made(LARGE)
-    offset, length = row_of(path)
-    damage(path, (offset, length))
-    assert decompress(path).is_equal(noise(LARGE))
-
-
 def test_a_repaired_region_is_right_and_said_so(made: Callable[..., Path]) -> None:
     path = made(LARGE)
     with Container(path) as opened:
@@ -241,16 +233,6 @@ def test_a_repaired_region_is_right_and_said_so(made: Callable[..., Path]) -> No
     assert any("repaired from its parity" in line for line in said)
 
 
-def test_recover_repairs_first(made: Callable[..., Path]) -> None:
-    path = made(LARGE)
-    damage(path, (8 * PAGE, PAGE), (200 * PAGE, PAGE))
-    volume, report = recover(path)
-    assert same_bits(volume.voxels, noise(LARGE).voxels)
-    assert (report.lost, report.proved) == ((), True)
-    assert "repaired from its parity" in report.notes[0]
-    assert not report.mask(volume).voxels.any()
-
-
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 def test_a_sound_copy_is_the_file_as_it_was(
     size: int, made: Callable[..., Path], tmp_path: Path
@@ -261,33 +243,6 @@ def test_a_sound_copy_is_the_file_as_it_was(
     assert path.read_bytes() != whole
     save_repaired(path, tmp_path / "b.ucv", overwrite=False)
     assert (tmp_path / "b.ucv").read_bytes() == whole
-
-
-def test_no_sound_copy_is_written_of_what_is_lost(
-    made: Callable[..., Path], tmp_path: Path
-) -> None:
-    path = made(LARGE)
-    damage(path, (9000, 20 * PAGE))
-    with pytest.raises(CodecError, match="chunk 0 at byte"):
-        save_repaired(path, tmp_path / "b.ucv", overwrite=False)
-    assert not (tmp_path / "b.ucv").exists()
-
-
-def test_what_is_beyond_repair_is_lost_by_blocks_and_masked(made: Callable[..., Path]) -> None:
-    path = made(LARGE)
-    with Container(path) as opened:
-        chunk = opened.chunks[1]
-    damage(path, (chunk.offset + PAGE, 20 * PAGE))
-    with pytest.raises(CodecError, match="chunk 1 at byte"):
-        decompress(path)
-    volume, report = recover(path)
-    assert [one.block for one in report.lost] == [1]
-    mask = report.mask(volume)
-    assert (mask.dtype, mask.geometry, mask.modality) == (np.uint8, volume.geometry, "SEG")
-    assert mask.voxels.sum() == report.lost_voxels > 0
-    whole = noise(LARGE).voxels
-    assert np.array_equal(volume.voxels[mask.voxels == 0], whole[mask.voxels == 0])
-    assert (volume.voxels[mask.voxels == 1] == report.fill_value).all()
 
 
 def test_inspect_says_whether_damage_comes_back(made: Callable[..., Path]) -> None:

@@ -153,25 +153,3 @@ def test_an_open_volume_without_loss(slab: tuple[str, Volume], tmp_path: Path) -
     done = compress(volume, tmp_path / "a.ucv", CompressConfig(lossless=True))
     assert np.array_equal(decompress(tmp_path / "a.ucv").voxels, volume.voxels)
     assert 8 * done.file_bytes / volume.voxels.size < BITS[name]
-
-
-@pytest.mark.shared
-@pytest.mark.parametrize("bound", [1, 8])
-def test_an_open_volume_within_an_error_bound(
-    slab: tuple[str, Volume], bound: int, tmp_path: Path
-) -> None:
-    _, volume = slab
-    config = CompressConfig(max_error=bound, speed="fast")
-    done = compress(volume, tmp_path / "a.ucv", config)
-    error = decompress(tmp_path / "a.ucv").voxels.astype(int) - volume.voxels
-    assert np.abs(error).max() == done.max_error <= bound
-
-
-@pytest.mark.shared
-@pytest.mark.slow
-def test_an_open_volume_at_a_ratio(slab: tuple[str, Volume], tmp_path: Path) -> None:
-    name, volume = slab
-    done = compress(volume, tmp_path / "a.ucv", CompressConfig(ratio=16))
-    assert done.ratio >= 16
-    assert done.psnr is not None
-    assert done.psnr > DECIBELS[name]

@@ -21,21 +21,16 @@ from MedEnhanceLib.unicompress import (
     inspect_container,
     recover,
 )
-from MedEnhanceLib.unicompress.codecs.implicit.codec import Scaling
 from MedEnhanceLib.unicompress.codecs.implicit.config import (
     DecoderConfig,
     ImplicitConfig,
     TokenConfig,
 )
 from MedEnhanceLib.unicompress.codecs.implicit.decoder import (
-    CORNERS,
     Decoder,
-    corner_signs,
-    cosines,
     positions_of,
 )
 from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import (
-    Networks,
     ResidualQuantizer,
     Tokenizer,
     haar,
@@ -44,9 +39,6 @@ from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import (
 from MedEnhanceLib.unicompress.codecs.implicit.train import train
 from MedEnhanceLib.unicompress.codecs.implicit.trainer import (
     Trainer,
-    draw_cubes,
-    pick,
-    teacher_weight,
 )
 from MedEnhanceLib.unicompress.codecs.implicit.weights import Reader
 from MedEnhanceLib.unicompress.container import Container
@@ -215,26 +207,6 @@ def test_codebooks_learn_and_dead_codes_come_back() -> None:
 
 
 @pytest.mark.parametrize("thick", [False, True])
-def test_latents_have_the_published_shape(thick: bool) -> None:
-    tokenizer = Tokenizer(TokenConfig())
-    block = torch.zeros(1, 1, 16 if thick else 32, 64, 64)
-    tokens = tokenizer(block, torch.tensor([8]), thick=thick)
-    assert tokens.low.shape == tokens.high.shape == (1, 64, 4, 8, 8)
-    assert tokens.codes.shape == (1, 9, 4, 8, 8)
-
-
-def test_the_student_is_as_small_as_in_the_design() -> None:
-    config = ImplicitConfig.preset("cpu")
-    networks = Networks(config.token, config.teacher, config.student)
-    teacher, student = (
-        sum(weight.numel() for weight in network.parameters())
-        for network in (networks.teacher, networks.student)
-    )
-    assert teacher > 8 * student
-    assert student < 100_000
-
-
-@pytest.mark.parametrize("thick", [False, True])
 def test_a_whole_block_is_what_its_voxels_are_one_by_one(thick: bool) -> None:
     torch.manual_seed(0)
     decoder = Decoder(DecoderConfig(hidden=8, depth=2, scaled=1), 16)
@@ -245,60 +217,3 @@ def test_a_whole_block_is_what_its_voxels_are_one_by_one(thick: bool) -> None:
     with torch.no_grad():
         alone = decoder(low, high, positions_of(voxels, thick=thick)[None, :, None]).values
     torch.testing.assert_close(whole, alone.view(shape), atol=1e-4, rtol=0)
-
-
-def test_voxels_are_picked_where_cubes_lie() -> None:
-    torch.manual_seed(0)
-    blocks = torch.arange(2 * 512.0).view(2, 1, 8, 8, 8)
-    voxels = draw_cubes(blocks, 40)
-    assert voxels.shape == (2, 40, 8, 3)
-    assert (voxels[:, :, 0] % 2 == 0).all()
-    k, j, i = voxels.unbind(-1)
-    number = torch.arange(2).view(2, 1, 1)
-    assert torch.equal(pick(blocks, voxels), (512 * number + 64 * k + 8 * j + i).float())
-
-
-def test_the_teacher_counts_less_and_less() -> None:
-    weights = [teacher_weight(share, 0.2) for share in (0.0, 0.2, 0.6, 1.0)]
-    assert weights == pytest.approx([1.0, 1.0, 0.55, 0.1])
-
-
-def test_networks_begin_as_a_linear_transform() -> None:
-    """Before anything is learned, blocks of few cosines come back from their latents."""
-    torch.manual_seed(0)
-    config = DecoderConfig(hidden=8, depth=1, scaled=0)
-    networks = Networks(TokenConfig(width=8), config, config)
-    grid = torch.stack(torch.meshgrid(*map(torch.arange, (16, 16, 16)), indexing="ij"), dim=-1)
-    amplitudes = torch.rand(6, 1, 1, 1, 1)
-    blocks = amplitudes * torch.cos(torch.pi * (grid[..., 2] + 0.5) / 8)
-    encoders = networks.tokenizer.encoders
-    encoders.start([(blocks, False)])
-    networks.start_values()
-    student = networks.student
-    torch.nn.init.zeros_(student.out.weight)
-    with torch.no_grad():
-        for key in student.fusion.keys:
-            assert isinstance(key, torch.nn.Linear)
-            key.weight.zero_()
-        low, high = encoders(blocks, thick=False)
-        inside = grid[2:14:2, 5:12:3, 2:6].reshape(-1, 3)  # within cells, where none is blended
-        positions = positions_of(inside, thick=False)[None, :, None].expand(6, -1, -1, -1)
-        values = student(low, high, positions).values[..., 0]
-    wanted = blocks[:, 0][:, inside[:, 0], inside[:, 1], inside[:, 2]]
-    assert torch.mean((values - wanted) ** 2) < 0.02 * torch.mean(wanted**2)
-
-
-def test_corners_see_the_cosines_of_their_own_cell() -> None:
-    """One cell on, a cosine of even order is the same, one of odd order the opposite."""
-    places = torch.tensor([[0.3, 0.6, 0.1]])
-    here = cosines(places, 64)
-    for corner, signs in zip(CORNERS, corner_signs(64), strict=True):
-        torch.testing.assert_close(cosines(places - corner, 64), signs * here, atol=1e-5, rtol=0)
-
-
-def test_blocks_are_scaled_by_themselves() -> None:
-    block = np.arange(4096).reshape(16, 16, 16).astype(np.int16)
-    scaling = Scaling(0, 1024).of_block(block)
-    assert np.abs(scaling.apply(block)).max() < 1.02
-    even = Scaling(0, 1024).of_block(np.full((8, 8, 8), 40, np.int16))
-    assert (even.offset, even.scale) == (40, 102)
