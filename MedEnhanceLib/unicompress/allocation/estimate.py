@@ -82,11 +82,10 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
     goal = Goal(psnr=config.psnr, ssim=config.ssim, peak=peak)
     is_bounded = config.mode in ("lossless", "max_error")
     part = _some_blocks(voxels) if is_bounded else _some_slices(voxels)
-    unit = (
-        2 * (config.max_error or 0.0) if is_bounded else goal.step if config.ratio is None else 0.0
-    )
-    activity = activity_of(voxels, unit or None) if part.size < voxels.size else 0.0
-    share = activity_of(part, unit or None) / activity if activity else part.size / voxels.size
+    # What is less than a step of a video's quantizer is no activity.
+    unit = None if is_bounded else goal.step
+    activity = activity_of(voxels, unit) if part.size < voxels.size else 0.0
+    share = activity_of(part, unit) / activity if activity else part.size / voxels.size
     monitor.check()
     task = Task(
         part,
@@ -113,7 +112,7 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
         effort = 1.0 if is_bounded or config.speed == "fast" else _FULL_EFFORT
         file_bytes = payload.bytes / share * effort + carried
         file_bytes += most_bytes(round(file_bytes)) + taken - most_bytes(voxels.nbytes)
-    squared = payload.tally.squared / share / voxels.size
+    squared = payload.tally.squared / (part.size if is_bounded else share * voxels.size)
     monitor.progress(1.0, "estimated")
     return Estimate(
         mode=config.mode,

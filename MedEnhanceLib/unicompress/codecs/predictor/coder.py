@@ -12,7 +12,6 @@ import math
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -55,12 +54,21 @@ _WHOLE = (
     *("bytes", "slices", "rows", "columns", "slots", "slice_lines", "from_step", "to_step"),
     *("is_known", "top", "lanes", "words", "next", "done", "cost", "width_0", "width_1"),
 )
-_ARRAYS = (
-    *("lags", "beside", "padding", "sources", "padding_starts", "linear"),
-    *("layer_0", "layer_1", "layer_2", "down", "up", "cumulative", "coarse", "symbol_of"),
-    *("lowest", "extra", "bits_of", "table_of", "costs", "cells", "errors", "block"),
-    *("states", "stream", "symbols", "counts"),
-)
+#: Arrays of a task, and their types.
+_ARRAYS: dict[str, Any] = {
+    **dict.fromkeys(("lags", "beside", "padding", "sources", "padding_starts"), np.int64),
+    **dict.fromkeys(("linear", "layer_0", "layer_1", "layer_2", "down", "up"), np.float32),
+    "cumulative": np.uint32,
+    **dict.fromkeys(("coarse", "symbol_of"), np.uint8),
+    **dict.fromkeys(("lowest", "extra", "bits_of", "table_of"), np.int32),
+    "costs": np.uint32,
+    **dict.fromkeys(("cells", "errors"), np.float32),
+    "block": np.uint16,
+    "states": np.uint64,
+    "stream": np.uint32,
+    "symbols": np.uint64,
+    "counts": np.int32,
+}
 
 
 class _Task(ctypes.Structure):
@@ -275,7 +283,9 @@ class _Walk:
             padding_starts=ring.padding_starts,
             linear=linear.weights,
             **{f"layer_{number}": matrix for number, matrix in enumerate(matrices)},
-            **_tables(),
+            **tables.make_tables(),
+            down=DOWN,
+            up=UP,
             cells=np.full(ring.cells, start, np.float32),
             errors=np.zeros(ring.cells, np.float32),
             block=block,
@@ -284,7 +294,7 @@ class _Walk:
     def give(self, **arrays: Array) -> None:
         """Point to arrays, and keep them alive."""
         for name, array in arrays.items():
-            if array.dtype != _TYPES[name] or not array.flags.c_contiguous:
+            if array.dtype != _ARRAYS[name] or not array.flags.c_contiguous:
                 raise ValueError(f"{name} of {array.dtype} does not suit the compiled predictor")
             setattr(self.task, name, array.ctypes.data)
         self._kept |= arrays
@@ -302,34 +312,3 @@ class _Walk:
                 raise ValueError("the compiled predictor refuses its arguments")
         if self.task.done != math.prod(self._kept["block"].shape):
             raise ValueError("the compiled predictor left voxels out")
-
-
-_TYPES = {
-    **dict.fromkeys(("lags", "beside", "padding", "sources", "padding_starts"), np.int64),
-    **dict.fromkeys(("linear", "layer_0", "layer_1", "layer_2"), np.float32),
-    **dict.fromkeys(("down", "up", "cells", "errors"), np.float32),
-    **dict.fromkeys(("cumulative", "costs", "stream"), np.uint32),
-    **dict.fromkeys(("coarse", "symbol_of"), np.uint8),
-    **dict.fromkeys(("lowest", "extra", "bits_of", "table_of", "counts"), np.int32),
-    **dict.fromkeys(("states", "symbols"), np.uint64),
-    "block": np.uint16,
-}
-
-
-@cache
-def _tables() -> dict[str, Array]:
-    """Of `tables` and `features`, in the types of the library."""
-    made = tables.make_tables()
-    found = {
-        "cumulative": made.cumulative,
-        "coarse": made.coarse,
-        "symbol_of": made.symbol_of,
-        "lowest": made.lowest,
-        "extra": made.extra,
-        "bits_of": tables.BITS_OF,
-        "table_of": tables.TABLE_OF,
-        "costs": tables.costs(),
-        "down": DOWN,
-        "up": UP,
-    }
-    return {name: np.ascontiguousarray(array, _TYPES[name]) for name, array in found.items()}

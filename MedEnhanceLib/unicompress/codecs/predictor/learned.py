@@ -40,7 +40,6 @@ from MedEnhanceLib.unicompress.codecs.predictor.network import Network
 from MedEnhanceLib.unicompress.codecs.predictor.tuning import (
     Samples,
     ideal_bits,
-    join,
     samples_of,
     tune,
 )
@@ -148,9 +147,8 @@ def taught(
     samples = _samples(voxels, bound, threads, monitor)
     if samples is None:
         return predictor
-    held_out = samples.part(slice(0, len(samples) // 10))
+    held_out, learned_from = np.split(samples, [len(samples) // 10])
     steps = int(np.clip(voxels.size / 1e6 * _STEPS_PER_MVOXEL, _LEAST_STEPS, _MOST_STEPS))
-    learned_from = samples.part(slice(len(samples) // 10, None))
     with blas_on_one_thread():
         network = tune(predictor.network, learned_from, steps=steps, monitor=monitor)
         saved = _gain(predictor.network, network, held_out) * voxels.size / 8
@@ -226,4 +224,4 @@ def _samples(voxels: Voxels, bound: float | None, threads: int, monitor: Monitor
 
     drawn = ordered_map(draw, parts, threads=threads, monitor=monitor)
     found = [samples for samples in drawn if samples is not None]
-    return join(found).shuffled(np.random.default_rng(0)) if found else None
+    return np.random.default_rng(0).permutation(np.concatenate(found)) if found else None

@@ -18,7 +18,7 @@ from MedEnhanceLib.io.volume_files import load
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.codecs.predictor.features import COUNT
 from MedEnhanceLib.unicompress.codecs.predictor.learned import ROLE, model_of
-from MedEnhanceLib.unicompress.codecs.predictor.tuning import Learner, Weights, draw_samples, join
+from MedEnhanceLib.unicompress.codecs.predictor.tuning import Learner, Weights, draw_samples
 from MedEnhanceLib.unicompress.codecs.training import CodecTrainingConfig
 
 _WIDTHS = (32, 32)
@@ -69,18 +69,17 @@ def train(
     for number in range(count):
         filling.progress(number / count, "draw voxels")
         parts.append(draw_samples(volumes, _DRAWN, generator))
-    pool, oldest = join(parts), 0
+    pool, oldest = np.concatenate(parts), 0
     monitor = monitor.part(_FILLED, 1.0)
     for step in range(config.steps):
         monitor.progress(step / config.steps, "train the predictor")
         if step and step % _REFRESH == 0:  # the oldest voxels are replaced
             new = draw_samples(volumes, _DRAWN, generator)
             at = (oldest + np.arange(len(new))) % len(pool)
-            for field in ("features", "linear", "scale", "index"):
-                getattr(pool, field)[at] = getattr(new, field)
+            pool[at] = new
             oldest = int(at[-1] + 1)
-        chosen = generator.integers(0, len(pool), _BATCH)
-        bits = learner.step(pool, chosen, _rate(step, config.steps))
+        batch = pool[generator.integers(0, len(pool), _BATCH)]
+        bits = learner.step(batch, _rate(step, config.steps))
         if (step + 1) % _REPORTED == 0 or step + 1 == config.steps:
             monitor.metric("bits per voxel", bits, step + 1)
     monitor.progress(1.0, "trained")
