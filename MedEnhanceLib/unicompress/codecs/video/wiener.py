@@ -167,33 +167,27 @@ def limits_of(noise: int) -> list[int]:
     return [_NO_LIMIT, *(max(1, min(halves * unit >> 21, _NO_LIMIT)) for halves in _LIMITS)]
 
 
-def _activity(window: Sequence[Shorts]) -> Ints:
-    """Second differences along the three axes, summed over 5 × 5 voxels; no edges but repeated."""
-    around = _REACH
-    middle = window[_DEPTH]
-    inner = middle[around:-around, around:-around]
-    rows = middle[around - 1 : -around - 1, around:-around], middle[around + 1 :, around:-around]
-    columns = middle[around:-around, around - 1 : -around - 1], middle[around:-around, around + 1 :]
-    height, width = inner.shape
-    twice = 2 * inner
-    total = np.abs(rows[0] + rows[1][:height] - twice).astype(np.int32)
-    total += np.abs(columns[0] + columns[1][:, :width] - twice)
-    before, after = (window[_DEPTH + d][around:-around, around:-around] for d in (-1, 1))
-    total += np.abs(before + after - twice)
-    return box_sums(total, _BOX)
+def _activity(window: Sequence[Shorts], every: int = 1) -> Ints:
+    """Second differences along the three axes, summed over 5 × 5 voxels; no edges but repeated.
 
+    every: of the rows and columns of the result, which ones.
+    """
 
-def box_sums(image: Ints, reach: int) -> Ints:
-    """Sums over `reach` voxels to each side, [H, W]; an image is continued by its edge."""
-    height, width = image.shape
-    padded = np.pad(image, reach, mode="edge")
-    across = np.zeros((len(padded), width), np.int32)
-    boxed = np.zeros((height, width), np.int32)
-    for n in range(2 * reach + 1):
-        across += padded[:, n : n + width]
-    for n in range(2 * reach + 1):
-        boxed += across[n : n + height]
-    return boxed
+    def moved(slices: int, rows: int, columns: int) -> Ints:
+        image = window[_DEPTH + slices].astype(np.int32)
+        height, width = image.shape
+        return image[
+            _REACH + rows : height - _REACH + rows, _REACH + columns : width - _REACH + columns
+        ]
+
+    twice = 2 * moved(0, 0, 0)
+    axes = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
+    steps = [np.abs(moved(*axis) + moved(*(-n for n in axis)) - twice) for axis in axes]
+    padded = np.pad(sum(steps), _BOX, mode="edge")
+    side = 2 * _BOX + 1
+    boxes = np.lib.stride_tricks.sliding_window_view(padded, (side, side))[::every, ::every]
+    activity: Ints = boxes.sum(axis=(-2, -1), dtype=np.int32)
+    return activity
 
 
 def _neighbors(
@@ -243,7 +237,7 @@ def _terms(
 def _classes_of(frames: Frames) -> tuple[int, int]:
     """First and spread, such that the classes reach from the quietest places to the busiest."""
     step = max(1, len(frames) // 8)
-    seen = [_activity(w)[::4, ::4].ravel() for w in _neighbors(frames, _padded, step)]
+    seen = [_activity(w, 4).ravel() for w in _neighbors(frames, _padded, step)]
     low, high = np.quantile(np.concatenate(seen), (0.02, 0.999))
     low = max(float(low), 2.0, float(high) / 4096)
     octaves = math.log2(max(float(high), 2 * low) / low)
