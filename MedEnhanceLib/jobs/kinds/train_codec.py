@@ -23,7 +23,7 @@ _CODECS = "MedEnhanceLib.unicompress.codecs"
 #: Part of the codec → the class of its configuration, and the function that trains it:
 #: configuration, files, output folder, monitor → files of models.
 PARTS = {
-    "implicit": (f"{_CODECS}.implicit.config:ImplicitConfig", f"{_CODECS}.implicit.train:train"),
+    "implicit": (f"{_CODECS}.implicit.config:ImplicitConfig", f"{_CODECS}.implicit.trainer:train"),
     "predictor": (f"{_CODECS}.predictor.train:PredictorConfig", f"{_CODECS}.predictor.train:train"),
 }
 _LIMITS = ["Trained on few subjects: on other scanners and anatomy it reaches less."]

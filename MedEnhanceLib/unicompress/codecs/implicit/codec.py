@@ -26,7 +26,7 @@ from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
 from MedEnhanceLib.unicompress.blocks import implicit_grid
 from MedEnhanceLib.unicompress.codecs.implicit.config import CELL, THICK, TokenConfig
 from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import Tokenizer
-from MedEnhanceLib.unicompress.codecs.implicit.weights import Reader, reader_of
+from MedEnhanceLib.unicompress.codecs.implicit.weights import ROLE, WRITER_ROLE, Reader, reader_of
 from MedEnhanceLib.unicompress.codecs.lossless import IMPLICIT, Shape, codecs
 from MedEnhanceLib.unicompress.container import Chunk
 from MedEnhanceLib.unicompress.models import CodecModel, DecodeContext, ModelSet, shipped_model
@@ -38,7 +38,6 @@ _HOUNSFIELD = (0, 1024)
 TAILS = (0.5, 99.5)
 #: A block's scale is at least such a part of its volume's.
 LEAST_PART = 10
-ROLE, WRITER_ROLE = "implicit", "implicit-encoder"
 # flags (1: thick slices), layers, voxel = offset + scale · value
 _HEAD = struct.Struct("<BBiI")
 _LARGEST_SCALE = 1 << 31

@@ -9,7 +9,6 @@ moving averages (van den Oord et al. 2017, appendix).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -55,17 +54,10 @@ def inverse_haar(low: Tensor, high: Tensor, *, thick: bool = False) -> Tensor:
 
 def haar_kernel(*, thick: bool = False) -> Tensor:
     """Orthonormal, [bands, 1, 2 or 1, 2, 2]; the first band is the low one."""
-    axes = (1 if thick else 2, 2, 2)
-    rows = []
-    for signs in product(*(((1.0,) if n == 1 else (1.0, -1.0)) for n in axes)):
-        lines = [
-            torch.tensor([1.0], dtype=torch.float64)
-            if n == 1
-            else torch.tensor([1.0, sign], dtype=torch.float64) / 2**0.5
-            for n, sign in zip(axes, signs, strict=True)
-        ]
-        rows.append(torch.einsum("k,j,i->kji", *lines))
-    return torch.stack(rows)[:, None]
+    pair = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64) / 2**0.5
+    along_slices = torch.ones(1, 1, dtype=torch.float64) if thick else pair
+    kernel = torch.einsum("ak,bj,ci->abckji", along_slices, pair, pair)
+    return kernel.flatten(0, 2)[:, None]
 
 
 class Refined(NamedTuple):

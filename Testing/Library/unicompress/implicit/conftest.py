@@ -15,7 +15,7 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.volume_files import save
 from MedEnhanceLib.unicompress.codecs.implicit import codec
 from MedEnhanceLib.unicompress.codecs.implicit.config import ImplicitConfig
-from MedEnhanceLib.unicompress.codecs.implicit.train import train
+from MedEnhanceLib.unicompress.codecs.implicit.trainer import train
 from MedEnhanceLib.unicompress.models import CodecModel, read_model
 
 

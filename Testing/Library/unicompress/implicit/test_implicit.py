@@ -36,9 +36,9 @@ from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import (
     haar,
     inverse_haar,
 )
-from MedEnhanceLib.unicompress.codecs.implicit.train import train
 from MedEnhanceLib.unicompress.codecs.implicit.trainer import (
     Trainer,
+    train,
 )
 from MedEnhanceLib.unicompress.codecs.implicit.weights import Reader
 from MedEnhanceLib.unicompress.container import Container
