@@ -151,7 +151,7 @@ def compress(
         header = _final_header(draft, payload)
         carried = payload.models if config.embed_model else payload.carried
         # A model that exists nowhere else lies at both ends: without it all blocks were lost.
-        chunks = model_chunks(payload.carried) + payload.chunks + model_chunks(carried)
+        chunks = _model_chunks(payload.carried) + payload.chunks + _model_chunks(carried)
         frame, chunks = with_repair(header.to_json(), chunks)
         file_sha256 = write_container(temporary, frame, chunks)
         ssim = _verify(temporary, voxels, config, threads, monitor.part(coded, 1.0))
@@ -292,8 +292,7 @@ def _final_header(draft: Header, payload: Payload) -> Header:
     )
 
 
-def model_chunks(models: Sequence[CodecModel]) -> list[Chunk]:
-    """The chunks with which a file carries its models."""
+def _model_chunks(models: Sequence[CodecModel]) -> list[Chunk]:
     return [Chunk(NO_BLOCK, MODEL_CHUNK, model.data) for model in models]
 
 

@@ -16,12 +16,7 @@ from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.runtime.progress import Steps
 from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
 from MedEnhanceLib.unicompress.blocks import Box, Grid, coding_grid, readable_by_slices
-from MedEnhanceLib.unicompress.codecs.lossless import (
-    LEARNED,
-    Code,
-    code_block,
-    expected_block,
-)
+from MedEnhanceLib.unicompress.codecs.lossless import LEARNED, Code, code_block
 from MedEnhanceLib.unicompress.codecs.predictor.learned import (
     Predictor,
     cheapest,
@@ -66,19 +61,20 @@ def code_bounded(task: Task, bound: float | None) -> Payload:
         if chosen is not None:
             return _code_learned(task, bound, *chosen)
 
-    def code(number: int) -> tuple[Code, Voxels]:
+    return _all_coded(task, grid, lambda block: code_block(block, bound, speed=task.speed))
+
+
+def _all_coded(task: Task, grid: Grid, code: Callable[[Voxels], Code]) -> Payload:
+    """Every block by `code`."""
+
+    def coded(number: int) -> tuple[Code, Voxels]:
         block = grid.box(number).of(task.voxels)
-        coded = code_block(block, bound, speed=task.speed)
-        return coded, expected_block(block, bound, coded)
+        best = code(block)
+        return best, best.coded.decoded(block)
 
-    return _all_coded(task, grid, code)
-
-
-def _all_coded(task: Task, grid: Grid, code: Callable[[int], tuple[Code, Voxels]]) -> Payload:
-    """Every block by `code`, which gives its code and what a reader makes of it."""
     tally, chunks = Tally(task.voxels, grid), []
-    for number, (best, expected) in enumerate(task.map(code, range(len(grid)))):
-        tally.add(expected)
+    for number, (best, decoded) in enumerate(task.map(coded, range(len(grid)))):
+        tally.add(decoded)
         chunks.append(Chunk(number, best.kind, task.keep(bytes(best.data))))
         task.monitor.progress((number + 1) / len(grid), "compress")
     return Payload(grid, chunks, tally)
@@ -88,9 +84,7 @@ def _winning_predictor(task: Task, bound: float | None) -> tuple[Predictor, floa
     """The predictor, taught the volume, and its bytes; None where classical types take less."""
     voxels, pieces = task.voxels, _pieces(task.voxels)
     chosen = cheapest(task.predictors, pieces, bound)
-    classical = 0
-    for piece in pieces:
-        classical += len(code_block(piece, bound, speed="normal").data)
+    classical = sum(len(code_block(piece, bound, speed="normal").data) for piece in pieces)
     if would_take(chosen, pieces, bound) > _TAUGHT_MOST * classical:
         return None
     chosen = taught(chosen, voxels, bound, threads=task.threads, monitor=task.monitor)
@@ -142,13 +136,9 @@ def _code_learned(
     voxels = task.voxels
     grid = readable_by_slices(predictor_grid(voxels.shape), expected_bytes)
 
-    def code(number: int) -> tuple[Code, Voxels]:
-        block = grid.box(number).of(voxels)
+    def code(block: Voxels) -> Code:
         learned = code_learned(block, bound, predictor.network)
-        if learned is not None:
-            return learned
-        classical = code_block(block, bound, speed="normal")
-        return classical, expected_block(block, bound, classical)
+        return learned or code_block(block, bound, speed="normal")
 
     payload = _all_coded(task.part(0.1, 1.0), grid, code)
     needed = any(chunk.kind == LEARNED for chunk in payload.chunks)

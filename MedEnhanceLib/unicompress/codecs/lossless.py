@@ -20,7 +20,6 @@ from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.unicompress.codecs.integers import (
     Coded,
     Indices,
-    from_integers,
     to_bounded_integers,
     to_integers,
 )
@@ -164,38 +163,27 @@ def block_type_package(kind: int) -> str | None:
 
 @dataclass(frozen=True)
 class Code:
-    """kind: id of the block type; data: the bytes of the chunk, which begin with `record`."""
+    """kind: id of the block type; data: the bytes of the chunk; coded: the indices in them."""
 
     kind: int
     data: Bytes
-    record: bytes
+    coded: Coded
 
 
 def code_block(block: Voxels, bound: float | None, *, speed: Speed) -> Code:
     """The shortest code of a block: exact or, with a bound, off by no more than it."""
-    exact = to_integers(block)
     if bound is None:
-        return _shortest(exact, speed)
-    bounded = _shortest(to_bounded_integers(block, bound), speed)
-    if block.dtype.kind != "f" or bounded.record == exact.record:
-        return bounded
+        return _shortest(to_integers(block), speed)
+    code = _shortest(to_bounded_integers(block, bound), speed)
+    if block.dtype.kind != "f":
+        return code
     # Floats that repeat may take fewer bits as they are than as steps.
-    return min(bounded, _shortest(exact, speed), key=lambda code: len(code.data))
-
-
-def expected_block(block: Voxels, bound: float | None, code: Code) -> Voxels:
-    """What a reader will make of the code that `code_block` gave."""
-    if bound is None:
-        return block
-    bounded = to_bounded_integers(block, bound)
-    if bounded.record != code.record:
-        return block
-    return from_integers(bounded.record, bounded.indices, block.dtype, block.shape)
+    return min(code, _shortest(to_integers(block), speed), key=lambda code: len(code.data))
 
 
 def _shortest(coded: Coded, speed: Speed) -> Code:
     if not coded.indices.any():
-        return Code(CONSTANT, coded.record, coded.record)
+        return Code(CONSTANT, coded.record, coded)
     codes = [(ZSTD, _encode_zstd(coded.indices, "fast"))]
     with contextlib.suppress(RuntimeError):  # a codec that gives up on a block does not win it
         codes.append((JPEGXL, _encode_jpegxl(coded.indices, speed)))
@@ -203,4 +191,4 @@ def _shortest(coded: Coded, speed: Speed) -> Code:
     if speed != "fast" and sizes[0] < _ZSTD_NEAR * min(sizes):
         codes.append((ZSTD, _encode_zstd(coded.indices, speed)))
     best = min(((k, data) for k, data in codes if data is not None), key=lambda one: len(one[1]))
-    return Code(best[0], coded.record + best[1], coded.record)
+    return Code(best[0], coded.record + best[1], coded)

@@ -29,7 +29,7 @@ from MedEnhanceLib.unicompress.codecs.integers import (
     to_bounded_integers,
     to_integers,
 )
-from MedEnhanceLib.unicompress.codecs.lossless import CONSTANT, LEARNED, Code, Shape, expected_block
+from MedEnhanceLib.unicompress.codecs.lossless import CONSTANT, LEARNED, Code, Shape
 from MedEnhanceLib.unicompress.codecs.predictor.coder import (
     codable,
     decode_block,
@@ -171,19 +171,13 @@ def model_of(network: Network, name: str, facts: dict[str, Any]) -> CodecModel:
     return CodecModel(ROLE, name, hashlib.sha256(data).hexdigest(), data)
 
 
-def code_learned(
-    block: Voxels, bound: float | None, network: Network
-) -> tuple[Code, Voxels] | None:
-    """The code of a block, and what a reader makes of it; None where it is none for this coder."""
+def code_learned(block: Voxels, bound: float | None, network: Network) -> Code | None:
+    """The code of a block; None where it is none for this coder."""
     coded = integers_of(block, bound)
     if not coded.indices.any():
-        code = Code(CONSTANT, coded.record, coded.record)
-        return code, expected_block(block, bound, code)
+        return Code(CONSTANT, coded.record, coded)
     data = encode_block(coded.indices, network, safe_point)
-    if data is None:
-        return None
-    code = Code(LEARNED, coded.record + data, coded.record)
-    return code, expected_block(block, bound, code)
+    return None if data is None else Code(LEARNED, coded.record + data, coded)
 
 
 def decode_learned(data: bytes, shape: Shape, context: DecodeContext) -> Voxels:
