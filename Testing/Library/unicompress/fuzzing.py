@@ -18,7 +18,7 @@ import random
 import struct
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -61,13 +61,11 @@ class FindingError(AssertionError):
 
 @dataclass(frozen=True)
 class Row:
-    """A chunk as the table has it; crc and length None: those of `data`."""
+    """A chunk: its block, the id of its type, and its bytes."""
 
     block: int
     kind: int
     data: bytes
-    length: int | None = None
-    crc: int | None = None
 
 
 @dataclass(frozen=True)
@@ -145,19 +143,15 @@ def _small_blocks() -> Iterator[None]:
         yield
 
 
-def lay_out(text: bytes, rows: list[Row] | tuple[Row, ...]) -> bytes:
-    """A file whose checksums fit; text: of its header, an object of JSON."""
-    table = [
-        [
-            row.block,
-            row.kind,
-            len(row.data) if row.length is None else row.length,
-            zlib.crc32(row.data) if row.crc is None else row.crc,
-        ]
-        for row in rows
-    ]
-    head = zlib.compress(text[:-1] + b',"chunks":' + json.dumps(table).encode() + b"}", 1)
-    payload = b"".join(row.data for row in rows)
+def head_of(header: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
+    """The head of a file."""
+    table = [[row.block, row.kind, len(row.data), zlib.crc32(row.data)] for row in rows]
+    return header | {"chunks": table}
+
+
+def lay_out(text: bytes, rows: Sequence[Row]) -> bytes:
+    """A file whose checksums fit; text: of its head."""
+    head, payload = zlib.compress(text, 1), b"".join(row.data for row in rows)
     size = 88 + len(payload) + 2 * len(head)
     again = head if 100 * len(head) <= size else b""
     size += len(again) - len(head)
@@ -165,6 +159,11 @@ def lay_out(text: bytes, rows: list[Row] | tuple[Row, ...]) -> bytes:
     prologue += struct.pack("<I", zlib.crc32(prologue))
     whole = prologue + head + payload + again + prologue
     return whole + hashlib.sha256(whole).digest()
+
+
+def with_rows(header: dict[str, Any], rows: Sequence[Row]) -> bytes:
+    """A file whose checksums fit, of these rows."""
+    return lay_out(json.dumps(head_of(header, rows)).encode(), rows)
 
 
 # ---------------------------------------------------------------- mutations
@@ -198,7 +197,7 @@ def _raw(dice: random.Random, base: Base, other: Base) -> bytes:
 
 
 def _header(dice: random.Random, base: Base, other: Base) -> bytes:
-    header = copy.deepcopy(base.header)
+    header = head_of(copy.deepcopy(base.header), base.rows)
     for _ in range(dice.choice((1, 1, 2, 3))):
         _edit(dice, header, other.header)
     text = json.dumps(header).encode()
@@ -247,34 +246,6 @@ def _odd(dice: random.Random) -> Any:
     return copy.deepcopy(dice.choice(_ODD))
 
 
-def _table(dice: random.Random, base: Base, other: Base) -> bytes:
-    rows = list(base.rows)
-    for _ in range(dice.choice((1, 1, 2))):
-        place = dice.randrange(len(rows)) if rows else 0
-        row = rows[place] if rows else Row(0, 0, b"\1\1" + bytes(8))
-        what = dice.choice((0, 1, 3, 4, 5, 6, 7))
-        if what == 0:
-            row = replace(row, block=dice.choice((0, 1, 2, NO_BLOCK, 1 << 31)))
-        elif what == 1:
-            row = replace(row, kind=dice.choice((0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 64, 65535)))
-        elif what == 3:
-            row = replace(row, length=dice.choice(_NUMBERS) & 0xFFFFFFFF)
-        elif what == 4:
-            row = replace(row, crc=dice.getrandbits(32))
-        elif what == 5 and rows:
-            rows.append(dice.choice(rows))
-        elif what == 6 and other.rows:
-            row = Row(NO_BLOCK, 64, dice.choice(other.rows).data)
-        elif rows:
-            rows.pop(place)
-            continue
-        if place < len(rows):
-            rows[place] = row
-        else:
-            rows.append(row)
-    return lay_out(json.dumps(base.header).encode(), rows)
-
-
 def _code(dice: random.Random, base: Base, other: Base) -> bytes:
     """The bytes of one chunk, under a checksum that fits: what reaches the decoders."""
     rows = list(base.rows)
@@ -295,7 +266,11 @@ def _code(dice: random.Random, base: Base, other: Base) -> bytes:
     else:
         kind = dice.randrange(8)
     rows[place] = replace(row, kind=kind, data=data or b"\0")
-    return lay_out(json.dumps(base.header).encode(), rows)
+    if dice.random() < 0.1:
+        rows.pop(dice.randrange(len(rows)))
+    elif dice.random() < 0.1:
+        rows.append(Row(dice.choice((0, NO_BLOCK)), 64, dice.choice(other.rows).data))
+    return with_rows(base.header, rows)
 
 
 def _parity(dice: random.Random, base: Base, other: Base) -> bytes:
@@ -306,13 +281,13 @@ def _parity(dice: random.Random, base: Base, other: Base) -> bytes:
     rows = [row for row in base.rows if (row.block, row.kind) != (NO_BLOCK, REPAIR_CHUNK)]
     rows.append(Row(NO_BLOCK, 99, dice.randbytes(24_000)))
     stripe = dice.choice((512, 1024, 2048))
-    text, about = json.dumps(base.header).encode(), 25_000 + len(base.raw)
+    about = 25_000 + len(base.raw)
     if stripe < 1024:
         layout = Layout(-(-about // stripe) * stripe, 1, stripe, 1)
     else:
         layout = Layout(1024, -(-about // 1024), stripe, dice.randrange(3) * 1024 // stripe)
     blank = layout.placeholder()
-    raw = bytearray(lay_out(text, [*rows, Row(NO_BLOCK, REPAIR_CHUNK, blank)]))
+    raw = bytearray(with_rows(base.header, [*rows, Row(NO_BLOCK, REPAIR_CHUNK, blank)]))
     place = raw.index(blank)
     chunk = bytearray(layout.chunk([bytes(raw[:place])], place))
     if dice.random() < 0.5:
@@ -342,8 +317,7 @@ Mutate = Callable[[random.Random, Base, Base], bytes]
 #: Name → mutation, its share, and whether its checksums were mended.
 MUTATIONS: dict[str, tuple[Mutate, int, bool]] = {
     "bytes": (_raw, 36, False),
-    "header": (_header, 22, True),
-    "table": (_table, 10, True),
+    "header": (_header, 32, True),
     "code": (_code, 32, True),
     "parity": (_parity, 12, False),
 }

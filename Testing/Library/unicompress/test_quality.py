@@ -12,12 +12,10 @@ from MedEnhanceLib import io
 from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import CodecError, InputError
+from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, inspect_container
 from MedEnhanceLib.unicompress.allocation import lossy
-from MedEnhanceLib.unicompress.blocks import Grid
-from MedEnhanceLib.unicompress.verify import Tally, check_target
 
 from .conftest import Write
 
@@ -76,19 +74,6 @@ def test_ssim_of_too_few_slices_is_refused(head: Volume, tmp_path: Path) -> None
     with pytest.raises(InputError, match="too few for SSIM") as caught:
         compress(few, tmp_path / "a.ucv", CompressConfig(ssim=0.9))
     assert "psnr" in caught.value.hint
-
-
-def test_a_file_below_its_quality_is_no_file(head: Volume) -> None:
-    grid = Grid(head.shape, (1, 1, 1))
-    tally = Tally(head.voxels, grid)
-    tally.add(head.voxels + np.int16(3))
-    for config, reached in (
-        (CompressConfig(psnr=60.0), {"psnr": 59.9}),
-        (CompressConfig(ssim=0.9), {"ssim": 0.89}),
-        (CompressConfig(ssim=0.9), {}),
-    ):
-        with pytest.raises(CodecError, match="misses its target"):
-            check_target(tally, config, raw_bytes=1, file_bytes=1, sha256=tally.sha256, **reached)
 
 
 @pytest.mark.slow

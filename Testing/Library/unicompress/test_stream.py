@@ -36,19 +36,6 @@ def file(scan: Volume, write: Write, small_blocks: None) -> Path:
     return write(scan, lossless=True, speed="fast")
 
 
-class TestSpool:
-    @pytest.mark.parametrize("in_memory", [0, 5, 1000])
-    def test_what_is_kept_comes_back(
-        self, in_memory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(spool, "_IN_MEMORY", in_memory)
-        pieces = [bytes([n]) * n for n in (3, 0, 200, 1)]
-        with spool.Spool(tmp_path) as store:
-            kept = [store.keep(piece) for piece in pieces]
-            assert [len(one) for one in kept] == [3, 0, 200, 1]
-            assert [bytes(one) for one in reversed(kept)] == pieces[::-1]
-
-
 class TestDecompressTo:
     @pytest.mark.parametrize("ending", [".nrrd", ".mha", ".nii", ".nii.gz"])
     def test_the_file_is_that_of_the_whole_volume(

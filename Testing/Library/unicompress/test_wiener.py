@@ -37,18 +37,6 @@ def test_a_filter_takes_slices_nearer_to_their_source() -> None:
     assert np.mean(left**2) < 0.97 * np.mean(error**2)
 
 
-def test_a_filter_pays_for_its_bytes_or_is_left_out() -> None:
-    coded, error, noise = coded_with_error()
-    sizes = []
-    for stream_bytes in (1 << 22, 200):
-        chosen = wiener.fit(coded.frames, error, noise, stream_bytes, MOST)
-        sizes.append(0 if chosen is None else len(chosen.data))
-    assert sizes == sorted(sizes, reverse=True)
-    assert sizes[0] > sizes[-1]
-    assert wiener.fit(coded.frames, error, noise, 1 << 22, 20) is None
-    assert wiener.fit(coded.frames, np.zeros_like(error), 0, 1 << 22, MOST) is None
-
-
 def forged(power: int, content: bytes, size: int | None = None) -> bytes:
     return wiener.HEAD.pack(power, 9, 9, len(content) if size is None else size) + content
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -168,22 +169,31 @@ def test_a_codec_or_predictor_that_errs_is_caught_before_the_file_appears(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_lossy_voxel_is_caught_in_lossless_mode(scan: Volume) -> None:
+@pytest.mark.parametrize(
+    ("mode", "reached", "says"),
+    [
+        ({"lossless": True}, {}, "a voxel is off by 2"),
+        ({"max_error": 1}, {}, "off by 2, above its bound of 1"),
+        ({"ratio": 3}, {}, "above 9600"),
+        ({"psnr": 60.0}, {"psnr": 59.9}, "PSNR is 59.9"),
+        ({"ssim": 0.9}, {"ssim": 0.89}, "SSIM is 0.89"),
+        ({"ssim": 0.9}, {}, "SSIM is None"),
+        ({"max_error": 2}, {"sha256": "0" * 64}, "not those that were coded"),
+        ({"max_error": 2}, {"is_sealed": False}, "not those that were written"),
+        ({"max_error": 2}, {}, ""),
+    ],
+    ids=str,
+)
+def test_a_file_that_misses_its_target_is_no_file(
+    mode: dict[str, Any], reached: dict[str, Any], says: str, scan: Volume
+) -> None:
     wrong = scan.voxels.copy()
     wrong[3, 4, 5] += 2
     tally = Tally(scan.voxels, Grid(scan.shape, (1, 1, 1)))
     tally.add(wrong)
-    sizes = {"raw_bytes": scan.nbytes, "file_bytes": 9999}
-    for config, says in (
-        (CompressConfig(lossless=True), "a voxel is off by 2"),
-        (CompressConfig(max_error=1), "off by 2, above its bound of 1"),
-        (CompressConfig(ratio=3), "above 9600"),
-    ):
-        with pytest.raises(CodecError, match=says):
-            check_target(tally, config, sha256=tally.sha256, **sizes)
-    check_target(tally, CompressConfig(max_error=2), sha256=tally.sha256, **sizes)
-    with pytest.raises(CodecError, match="not those that were coded"):
-        check_target(tally, CompressConfig(max_error=2), sha256="0" * 64, **sizes)
+    given = {"raw_bytes": scan.nbytes, "file_bytes": 9999, "sha256": tally.sha256, **reached}
+    with pytest.raises(CodecError, match=says) if says else contextlib.nullcontext():
+        check_target(tally, CompressConfig(**mode), **given)
 
 
 def test_the_hashes_are_those_of_the_file_and_its_voxels(scan: Volume, tmp_path: Path) -> None:
