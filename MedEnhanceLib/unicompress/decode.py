@@ -33,11 +33,11 @@ from MedEnhanceLib.unicompress.blocks import (
 )
 from MedEnhanceLib.unicompress.codecs.integers import from_integers, split_record
 from MedEnhanceLib.unicompress.codecs.lossless import (
-    CODERS,
+    BLOCK_TYPES,
+    DECODERS,
     IMPLICIT,
     LEARNED,
     VIDEO,
-    VOXEL_TYPES,
     Shape,
 )
 from MedEnhanceLib.unicompress.codecs.predictor.learned import decode_learned
@@ -235,7 +235,7 @@ def decode_chunk(
     data: bytes,
 ) -> Voxels:
     """A chunk's block, [k, j, i]; raises CodecError naming the chunk for bytes that cannot be."""
-    if chunk.kind not in VOXEL_TYPES and chunk.kind not in CODERS:
+    if chunk.kind not in BLOCK_TYPES:
         names = ", ".join(model["id"] for model in header.models.values())
         needs = f" with its models ({names})" if names else ""
         raise CodecError(
@@ -264,7 +264,7 @@ def decode_data(kind: int, data: bytes, shape: Shape, context: DecodeContext) ->
     if kind == LEARNED:
         return decode_learned(data, shape, context)
     record, width, code = split_record(data)
-    return from_integers(record, CODERS[kind].decode(code, shape, width), dtype, shape)
+    return from_integers(record, DECODERS[kind](code, shape, width), dtype, shape)
 
 
 def memory_limit() -> int:

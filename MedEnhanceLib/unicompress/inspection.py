@@ -19,7 +19,7 @@ from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.io.describe import orientation_code, plain_geometry
 from MedEnhanceLib.runtime.progress import Monitor, attend
 from MedEnhanceLib.unicompress.blocks import ordered_map, whole_region
-from MedEnhanceLib.unicompress.codecs.lossless import block_type_name, block_type_package
+from MedEnhanceLib.unicompress.codecs.lossless import BLOCK_TYPES, block_type_name
 from MedEnhanceLib.unicompress.config import thread_count
 from MedEnhanceLib.unicompress.container import (
     NO_BLOCK,
@@ -287,9 +287,8 @@ def _damaged(chunk: ChunkInfo, header: Header, reason: str) -> dict[str, Any]:
 def _missing(kinds: set[int], header: Header, container: Container) -> list[str]:
     missing = set(DecodeContext.of(container, header).models.missing())
     for kind in kinds:
-        package = block_type_package(kind)
-        if package is None:
+        if kind not in BLOCK_TYPES:
             missing.add(f"{block_type_name(kind)}: a newer medenhance ({header.encoder})")
-        elif find_spec(package) is None:
-            missing.add(f"the package {package}")
+        elif find_spec(BLOCK_TYPES[kind][1]) is None:
+            missing.add(f"the package {BLOCK_TYPES[kind][1]}")
     return sorted(missing)

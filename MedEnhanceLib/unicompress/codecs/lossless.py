@@ -1,7 +1,7 @@
-"""The lossless coders of a block's indices: one literal table, id → coder.
+"""The block types, and the coders of a block's indices that need no model.
 
-The ids are part of the format: never given to anything else. Free ids: 2, 4 to 6 and 8 to 15 for
-classical coders; 16 and on for those that need a model.
+Their ids are part of the format: never given to anything else. Free ids: 2, 4 to 6 and 8 to 15 for
+coders without a model; 18 and on for those that need one.
 """
 
 from __future__ import annotations
@@ -27,20 +27,18 @@ from MedEnhanceLib.unicompress.config import Speed
 from MedEnhanceLib.unicompress.spool import Bytes
 
 Shape = tuple[int, int, int]
-Encode = Callable[[Indices, Speed], "bytes | None"]
+#: No size in the bytes is believed: shape and type are known.
 Decode = Callable[[bytes, Shape, np.dtype[Any]], Indices]
 
 _EFFORT = {"normal": 7, "fast": 3}
 #: Measured: on labels and masks the highest level wins 30 %, and is fast.
 _ZSTD_LEVEL = {"normal": 19, "fast": 3}
-CONSTANT, ZSTD, JPEGXL = 0, 1, 3
-VIDEO = 7
-#: Blocks of the learned predictor: indices too, but its coder needs the file's model.
-LEARNED = 16
-#: The implicit network.
-IMPLICIT = 17
-#: Block types that are not in the table below: id → name and package.
-VOXEL_TYPES = {
+CONSTANT, ZSTD, JPEGXL, VIDEO, LEARNED, IMPLICIT = 0, 1, 3, 7, 16, 17
+#: Id → name, for reports, and the package without which no block of the type is decoded.
+BLOCK_TYPES = {
+    CONSTANT: ("constant", "numpy"),
+    ZSTD: ("zstd", "imagecodecs"),
+    JPEGXL: ("jpeg-xl", "imagecodecs"),
     VIDEO: ("video (AV1)", "imagecodecs"),
     LEARNED: ("learned", "safetensors"),
     IMPLICIT: ("implicit", "torch"),
@@ -49,27 +47,9 @@ VOXEL_TYPES = {
 _ZSTD_NEAR = 1.4
 
 
-@dataclass(frozen=True)
-class Coder:
-    """name: for reports; package: what its codec comes from.
-
-    encode: indices [K, J, I] → bytes, None where the coder does not fit them.
-    decode: the inverse; shape and type are known, no size in the bytes is believed.
-    """
-
-    name: str
-    package: str
-    encode: Encode
-    decode: Decode
-
-
 def codecs(purpose: str = "Compression") -> ModuleType:
     """The package imagecodecs, or a DependencyError that says how to get it."""
     return require("imagecodecs", purpose=purpose)
-
-
-def _encode_constant(indices: Indices, _speed: Speed) -> bytes | None:
-    return None if indices.any() else b""
 
 
 def _decode_constant(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
@@ -78,7 +58,7 @@ def _decode_constant(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices
     return np.zeros(shape, dtype)
 
 
-def _encode_zstd(indices: Indices, speed: Speed) -> bytes | None:
+def encode_zstd(indices: Indices, speed: Speed) -> bytes:
     """Of plain and of differences along i, bytes of equal weight together; the smaller one."""
     return min(
         (
@@ -140,25 +120,16 @@ def _decode_jpegxl(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
     return out.reshape(shape)
 
 
-CODERS: dict[int, Coder] = {
-    CONSTANT: Coder("constant", "numpy", _encode_constant, _decode_constant),
-    ZSTD: Coder("zstd", "imagecodecs", _encode_zstd, _decode_zstd),
-    JPEGXL: Coder("jpeg-xl", "imagecodecs", _encode_jpegxl, _decode_jpegxl),
+DECODERS: dict[int, Decode] = {
+    CONSTANT: _decode_constant,
+    ZSTD: _decode_zstd,
+    JPEGXL: _decode_jpegxl,
 }
 
 
 def block_type_name(kind: int) -> str:
     """For reports; ids that this version does not know are named unknown."""
-    if kind in VOXEL_TYPES:
-        return VOXEL_TYPES[kind][0]
-    return CODERS[kind].name if kind in CODERS else f"unknown type {kind}"
-
-
-def block_type_package(kind: int) -> str | None:
-    """What must be installed to decode a block of this type; None for an unknown type."""
-    if kind in VOXEL_TYPES:
-        return VOXEL_TYPES[kind][1]
-    return CODERS[kind].package if kind in CODERS else None
+    return BLOCK_TYPES[kind][0] if kind in BLOCK_TYPES else f"unknown type {kind}"
 
 
 @dataclass(frozen=True)
@@ -184,11 +155,11 @@ def code_block(block: Voxels, bound: float | None, *, speed: Speed) -> Code:
 def _shortest(coded: Coded, speed: Speed) -> Code:
     if not coded.indices.any():
         return Code(CONSTANT, coded.record, coded)
-    codes = [(ZSTD, _encode_zstd(coded.indices, "fast"))]
+    codes = [(ZSTD, encode_zstd(coded.indices, "fast"))]
     with contextlib.suppress(RuntimeError):  # a codec that gives up on a block does not win it
         codes.append((JPEGXL, _encode_jpegxl(coded.indices, speed)))
     sizes = [len(data) for _, data in codes if data is not None]
     if speed != "fast" and sizes[0] < _ZSTD_NEAR * min(sizes):
-        codes.append((ZSTD, _encode_zstd(coded.indices, speed)))
+        codes.append((ZSTD, encode_zstd(coded.indices, speed)))
     best = min(((k, data) for k, data in codes if data is not None), key=lambda one: len(one[1]))
     return Code(best[0], coded.record + best[1], coded)

@@ -13,7 +13,6 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pytest
 
 from MedEnhanceLib.core.volume import Volume
@@ -136,13 +135,13 @@ def test_progress_rises_to_the_end(scan: Volume, tmp_path: Path, small_blocks: N
         assert len(fractions) > 10
 
 
-def _wrong_voxel(coder: lossless.Coder) -> lossless.Coder:
-    def decode(data: bytes, shape: lossless.Shape, dtype: np.dtype[Any]) -> Any:
-        indices = coder.decode(data, shape, dtype).copy()
+def _wrong_voxel(decode: lossless.Decode) -> lossless.Decode:
+    def wrong(*given: Any) -> Any:
+        indices = decode(*given).copy()
         indices.flat[0] ^= 1
         return indices
 
-    return lossless.Coder(coder.name, coder.package, coder.encode, decode)
+    return wrong
 
 
 @pytest.mark.parametrize("config", [{"lossless": True}, {"max_error": 1.0}], ids=str)
@@ -162,8 +161,8 @@ def test_a_codec_or_predictor_that_errs_is_caught_before_the_file_appears(
     decode_block = learned.decode_block
     monkeypatch.setattr(learned, "decode_block", wrong)
     monkeypatch.setattr(near_lossless, "_NAMED_BYTES", -1e9)  # the predictor, whatever it takes
-    for kind, coder in lossless.CODERS.items():
-        monkeypatch.setitem(lossless.CODERS, kind, _wrong_voxel(coder))
+    for kind, decode in lossless.DECODERS.items():
+        monkeypatch.setitem(lossless.DECODERS, kind, _wrong_voxel(decode))
     with pytest.raises(CodecError, match="misses its target"):
         compress(scan, tmp_path / "a.ucv", CompressConfig(**config, speed=speed))
     assert list(tmp_path.iterdir()) == []

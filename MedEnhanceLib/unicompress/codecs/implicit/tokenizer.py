@@ -190,24 +190,13 @@ class Encoders(nn.Module):
             nn.Conv3d(channels, config.latent, _STRIDE, stride=_STRIDE)
             for channels in (1, _DETAILS)
         )
-        self._start()
-
-    @torch.no_grad()
-    def _start(self) -> None:
-        """Layers add nothing until they have learned something."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv3d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                assert module.bias is not None
-                nn.init.zeros_(module.bias)
-        for layers in self.layers:
+        for layers in self.layers:  # they add nothing until they have learned something
             assert isinstance(layers, nn.Sequential)
             last = layers[-1]
             assert isinstance(last, nn.Conv3d)
+            assert last.bias is not None
             nn.init.zeros_(last.weight)
-        for module in self.modules():
-            if isinstance(module, _Residual):
-                module.second.weight.mul_(0.3)
+            nn.init.zeros_(last.bias)
 
     @torch.no_grad()
     def start(self, batches: Sequence[tuple[Tensor, bool]]) -> None:

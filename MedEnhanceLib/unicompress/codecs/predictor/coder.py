@@ -259,16 +259,16 @@ class _Walk:
     def __init__(
         self, shape: Shape, linear: Linear, start: int, network: Network, block: Array
     ) -> None:
-        ring = ring_of(shape)
-        self.steps = ring.layout.steps
+        layout, (slots, ring) = layout_of(shape), ring_of(shape)
+        self.steps = layout.steps
         matrices = network.matrices
         self.task = _Task(
             bytes=ctypes.sizeof(_Task),
             slices=shape[0],
             rows=shape[1],
             columns=shape[2],
-            slots=ring.slots,
-            slice_lines=ring.layout.frame[1],
+            slots=slots,
+            slice_lines=layout.frame[1],
             top=linear.top,
             width_0=len(matrices[0]),
             width_1=len(matrices[1]),
@@ -276,18 +276,14 @@ class _Walk:
         )
         self._kept: dict[str, Array] = {}
         self.give(
-            lags=ring.lags,
-            beside=ring.beside,
-            padding=ring.padding,
-            sources=ring.sources,
-            padding_starts=ring.padding_starts,
+            **ring,
             linear=linear.weights,
             **{f"layer_{number}": matrix for number, matrix in enumerate(matrices)},
             **tables.make_tables(),
             down=DOWN,
             up=UP,
-            cells=np.full(ring.cells, start, np.float32),
-            errors=np.zeros(ring.cells, np.float32),
+            cells=np.full(slots * layout.lines, start, np.float32),
+            errors=np.zeros(slots * layout.lines, np.float32),
             block=block,
         )
 
