@@ -315,7 +315,7 @@ class Container:
             raise self._error(f"{place} cannot be read: {cause}") from cause
         if len(text) > _MOST_HEAD_BYTES or not inflater.eof or inflater.unused_data:
             self._fail(f"{place} does not have the size it should")
-        rows = header.pop("chunks", None) if isinstance(header, dict) else None
+        rows: Any = header.pop("chunks", None) if isinstance(header, dict) else None
         if not fits(rows, list[list[int]]) or len(rows) > _MOST_CHUNKS:
             self._fail(f"{place} has no rows of chunks")
         self.header: dict[str, Any] = header

@@ -211,7 +211,7 @@ def _is_range(fields: Mapping[str, Any]) -> bool:
 
 def _are_models(fields: Mapping[str, Any]) -> bool:
     return all(
-        "id" in identity and _HASH.fullmatch(identity.get("sha256", ""))
+        "id" in identity and bool(_HASH.fullmatch(identity.get("sha256", "")))
         for identity in fields["models"].values()
     )
 

@@ -217,8 +217,7 @@ class RepairChunk:
         """Lost pages are unknowns, a set of equations for each column of pages."""
         layout, gone = self.layout, set(lost)
 
-        pages = range(-(-self.covered // layout.page))
-        parts = (self._page(read, page) for page in pages)
+        parts = (self._page(read, page) for page in range(-(-self.covered // layout.page)))
         differences = self._differences(
             bytes(len(part)) if page in gone else part for page, part in enumerate(parts)
         )

@@ -103,12 +103,9 @@ def _some_boxes(voxels: Voxels) -> list[Box]:
 
 def _slabs(voxels: Voxels) -> tuple[list[Voxels], float]:
     """A few slices of some blocks, which show how much there is to code, and their share of all."""
-    found = []
-    for box in _some_boxes(voxels):
-        block = box.of(voxels)
-        first = max(0, (len(block) - _SLAB) // 2)
-        found.append(block[first : first + _SLAB])
-    return found, sum(slab.size for slab in found) / voxels.size
+    boxes = _some_boxes(voxels)
+    slabs = [_middle(voxels, box, (_SLAB, *box.shape[1:])) for box in boxes]
+    return slabs, sum(slab.size for slab in slabs) / voxels.size
 
 
 def _pieces(voxels: Voxels) -> list[Voxels]:
@@ -116,18 +113,18 @@ def _pieces(voxels: Voxels) -> list[Voxels]:
 
     Many slices of a small extent: a predictor looks at the slices before.
     """
-    frames = voxels.reshape(-1, *voxels.shape[-3:])
-    found = []
-    for box in _some_boxes(voxels):
-        spans = (box.k, box.j, box.i)
-        centers = [(start + stop) // 2 for start, stop in spans]
-        starts = [
-            max(0, min(center - most // 2, extent - most))
-            for center, most, extent in zip(centers, _PIECE, frames.shape[1:], strict=True)
-        ]
-        cut = tuple(slice(start, start + most) for start, most in zip(starts, _PIECE, strict=True))
-        found.append(frames[box.frame][cut])
-    return found
+    return [_middle(voxels, box, _PIECE) for box in _some_boxes(voxels)]
+
+
+def _middle(voxels: Voxels, box: Box, most: tuple[int, ...]) -> Voxels:
+    """What lies around the middle of a block, of so many slices, rows and columns at most."""
+    frame = voxels.reshape(-1, *voxels.shape[-3:])[box.frame]
+    part = []
+    for (start, stop), size, extent in zip((box.k, box.j, box.i), most, frame.shape, strict=True):
+        first = max(0, min((start + stop - size) // 2, extent - size))
+        part.append(slice(first, first + size))
+    cropped: Voxels = frame[tuple(part)]
+    return cropped
 
 
 def _code_learned(

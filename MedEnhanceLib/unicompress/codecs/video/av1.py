@@ -134,7 +134,7 @@ class Encoder:
 
 def encoders() -> tuple[Encoder, ...]:
     """Those that there are here; the first is always there."""
-    return (LIBAOM, SVT) if has_pyav("libsvtav1") else (LIBAOM,)
+    return (LIBAOM, SVT) if _has_svt() else (LIBAOM,)
 
 
 def quantizer_step(quantizer: float) -> float:
@@ -252,12 +252,12 @@ def _lower_priority() -> None:
 
 
 @cache
-def has_pyav(codec: str) -> bool:
-    """Whether PyAV is installed and has that codec."""
+def _has_svt() -> bool:
+    """Whether PyAV is installed and has SVT-AV1."""
     if not has("av"):
         return False
     try:
-        return codec in import_module("av").codecs_available
+        return "libsvtav1" in import_module("av").codecs_available
     except ImportError:  # a system's library that it needs
         return False
 
