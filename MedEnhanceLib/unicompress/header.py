@@ -199,7 +199,7 @@ def _is_range(fields: Mapping[str, Any]) -> bool:
     """Whether both ends are values of the type; volumes without a finite voxel have none."""
     ends, dtype = fields["range"], np.dtype(fields["dtype"])
     if ends is None:
-        return dtype.kind == "f"
+        return bool(dtype.kind == "f")
     if len(ends) != 2:
         return False
     if dtype.kind == "f":

@@ -43,16 +43,6 @@ def test_it_filters_videos_as_we_do(noise: int, classes: int) -> None:
     assert not same_bits(ours, video.decode(coded.data, block.shape, context))
 
 
-@pytest.mark.parametrize("dtype", ["i1", "u2", "i4", "u8", "f2", "f8"])
-def test_it_reads_videos_that_are_not_filtered(dtype: str) -> None:
-    block = (smooth((3, 9, 33), "i2") % 120).astype(dtype)
-    limits = block.min().item(), block.max().item()
-    coded = video.encode(block, 3.0, speed="fast").data
-    head = {"dtype": block.dtype.str, "range": limits}
-    ours = minimal_video.decode(coded, block.shape, head)
-    assert same_bits(ours, video.decode(coded, block.shape, DecodeContext(block.dtype, limits)))
-
-
 @pytest.mark.parametrize("shape", [(4, 64, 64), (5, 71, 67)], ids=str)
 def test_it_reads_videos_of_10_bits(shape: tuple[int, int, int]) -> None:
     if SVT not in encoders():

@@ -47,16 +47,6 @@ def test_a_lossy_step_adds_itself_with_the_ratio_of_the_file(
     assert recover(done.path)[0].lossy == (first, own)
 
 
-@pytest.mark.parametrize(
-    "config", [LOSSLESS, CompressConfig(max_error=0, speed="fast", threads=1)], ids=str
-)
-def test_what_lost_nothing_adds_nothing(
-    series: Volume, config: CompressConfig, tmp_path: Path
-) -> None:
-    compress(series, tmp_path / "a.ucv", config)
-    assert decompress(tmp_path / "a.ucv").lossy == (JPEG,)
-
-
 def test_the_series_is_known_after_and_its_files_are_not(series: Volume, tmp_path: Path) -> None:
     compress(series, tmp_path / "a.ucv", LOSSLESS)
     origin = decompress(tmp_path / "a.ucv").origin

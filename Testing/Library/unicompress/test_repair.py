@@ -18,7 +18,6 @@ from MedEnhanceLib.unicompress import (
     CompressConfig,
     compress,
     decompress,
-    inspect_container,
     repair,
 )
 from MedEnhanceLib.unicompress.container import REPAIR_CHUNK, Container
@@ -220,19 +219,6 @@ def _chunk_of(raw: bytes, covered: int) -> RepairChunk | None:
 # ---------------------------------------------------------------- files
 
 
-def test_a_repaired_region_is_right_and_said_so(made: Callable[..., Path]) -> None:
-    path = made(LARGE)
-    with Container(path) as opened:
-        chunk = opened.chunks[2]
-    damage(path, (chunk.offset + 30, 50))
-    said: list[str] = []
-    monitor = Monitor(lambda event: said.append(event.fields.get("message", "")))
-    whole = noise(LARGE).voxels
-    part = decompress(path, region=(slice(15, 20),), monitor=monitor).voxels
-    assert np.array_equal(part, whole[15:20])
-    assert any("repaired from its parity" in line for line in said)
-
-
 @pytest.mark.parametrize("size", [SMALL, LARGE])
 def test_a_sound_copy_is_the_file_as_it_was(
     size: int, made: Callable[..., Path], tmp_path: Path
@@ -243,17 +229,6 @@ def test_a_sound_copy_is_the_file_as_it_was(
     assert path.read_bytes() != whole
     save_repaired(path, tmp_path / "b.ucv", overwrite=False)
     assert (tmp_path / "b.ucv").read_bytes() == whole
-
-
-def test_inspect_says_whether_damage_comes_back(made: Callable[..., Path]) -> None:
-    for parity in (True, False):
-        path = made(LARGE, parity=parity)
-        assert inspect_container(path, verify=True)["check"]["intact"]
-        damage(path, (8 * PAGE + 7, 5), (20 * PAGE, 1000))
-        check = inspect_container(path, verify=True)["check"]
-        assert (check["intact"], check["repairable"]) == (False, parity)
-        assert [one["chunk"] for one in check["damaged"]] == [0]
-        assert path.read_bytes()[8 * PAGE + 7] == 0  # nothing is written
 
 
 def test_a_disk_that_cannot_read_a_page_is_repaired_too(made: Callable[..., Path]) -> None:

@@ -37,12 +37,6 @@ def same_bits(left: Voxels, right: Voxels) -> bool:
     return left.dtype == right.dtype and left.tobytes() == right.tobytes()
 
 
-def test_a_zero_with_a_sign_among_whole_numbers_keeps_it(write: Write) -> None:
-    voxels = np.arange(60, dtype=np.float32).reshape(3, 4, 5)
-    voxels[1, 2, 3] = -0.0
-    assert same_bits(decompress(write(Volume(voxels), lossless=True)).voxels, voxels)
-
-
 def test_incompressible_noise_costs_next_to_nothing_more(write: Write) -> None:
     noise = np.random.default_rng(0).integers(0, 1 << 16, (4, 128, 128), dtype=np.uint16)
     path = write(Volume(noise), lossless=True)
