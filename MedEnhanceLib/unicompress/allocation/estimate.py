@@ -26,8 +26,9 @@ from MedEnhanceLib.unicompress.encode import codable, draft_header, make_room, p
 from MedEnhanceLib.unicompress.models import DecodeContext
 from MedEnhanceLib.unicompress.repair import most_bytes
 
-#: Blocks that are coded without loss or within a bound. As videos: slices and voxels at least.
-_BLOCKS, _SLICES, _VOXELS = 6, 24, 1 << 20
+#: Pairs of blocks that are coded without loss or within a bound. As videos: slices and voxels at
+#: least.
+_PAIRS, _SLICES, _VOXELS = 3, 24, 1 << 20
 #: A step along the blocks that never falls into their rhythm, and covers them evenly.
 _GOLDEN = (math.sqrt(5) - 1) / 2
 #: Of a quality, what the full effort takes of the bytes of a coding at the fast pace.
@@ -129,11 +130,15 @@ def estimate(volume: Volume, config: CompressConfig, *, monitor: Monitor | None 
 
 
 def _some_blocks(voxels: Voxels) -> Voxels:
-    """Blocks from all over the volume, one after the other along k; all where there are few."""
+    """Blocks from all over the volume, one after the other along k; all where there are few.
+
+    Two neighbors along k at a time: the predictor looks at the slices before.
+    """
     grid = coding_grid(voxels.shape)
-    if len(grid) <= _BLOCKS:
+    grid = replace(grid, counts=(-(-grid.counts[0] // 2), *grid.counts[1:]))
+    if len(grid) <= _PAIRS:
         return voxels.reshape(-1, *voxels.shape[-2:])
-    numbers = {int(len(grid) * ((turn * _GOLDEN + 0.5) % 1)) for turn in range(_BLOCKS)}
+    numbers = {int(len(grid) * ((turn * _GOLDEN + 0.5) % 1)) for turn in range(_PAIRS)}
     blocks = [grid.box(number).of(voxels) for number in sorted(numbers)]
     cut = tuple(map(slice, np.min([block.shape for block in blocks], axis=0)))
     return np.concatenate([block[cut] for block in blocks])
