@@ -579,8 +579,8 @@ def inspect(
 
     Returns:
         A JSON object. With `verify`, "check" in it says whether the container is "intact", and
-        lists each of the "damaged" chunks with block and offset, and the "places" of damaged bytes
-        with whether parity repairs them; without, "check" is None.
+        lists each of the "damaged" chunks with block and offset, and whether parity repairs all of
+        them ("repairable"); without, "check" is None.
 
     Raises:
         InputError, CodecError: it is neither a volume nor a container.

@@ -144,19 +144,16 @@ def _container_rows(card: Mapping[str, Any]) -> dict[str, str]:
 
 def _damage(path: str, check: Mapping[str, Any]) -> CodecError:
     """The first damaged chunk, how many there are, and whether a voxel is lost."""
-    places, damaged = check["places"], check["damaged"]
-    # No damage in what parity covers is damage to the parity itself.
-    is_whole = places is not None and all(place["repairable"] for place in places)
-    what = "header, chunk table or SHA-256 at its end; all chunks are intact"
+    damaged, advice = check["damaged"], "save what is intact (medenhance recover)."
+    what = "head, parity or SHA-256 at its end; all chunks are intact"
     if damaged:
         what = f"{damaged[0]['reason']}; {len(damaged)} of {check['chunks']} chunks are damaged"
         lost = [chunk for chunk in damaged if chunk["block"] is not None]
-        if is_whole and places:
+        if check["repairable"]:
             what += ", and its parity repairs them"
         elif lost:
             what += f"; lost: {slices_of(lost)}"
-    advice = "save what is intact (medenhance recover)."
-    if is_whole or not damaged:
+    if check["repairable"] or not damaged:
         advice = "write a sound one (medenhance recover FILE.ucv SOUND.ucv): no voxel is lost."
     return CodecError(f"{path} is damaged: {what}", f"Copy the file again, or {advice}")
 

@@ -153,24 +153,28 @@ class Grid:
         return start < span[1] and span[0] < stop
 
 
+def cut(shape: tuple[int, ...], side: int, voxels: int, depth: int) -> Grid:
+    """Blocks of at most `side` rows and columns, `depth` slices, and about `voxels` voxels."""
+    slices, rows, columns = shape[-3:]
+    counts = -(-rows // side), -(-columns // side)
+    area = -(-rows // counts[0]) * -(-columns // counts[1])
+    return Grid(shape, (-(-slices // max(1, min(depth, voxels // area))), *counts))
+
+
 def coding_grid(shape: tuple[int, ...]) -> Grid:
     """Blocks of about half a million voxels, at most 256 × 256 where there are slices enough.
 
     Measured on CT, MR and EM: smaller loses context, larger loses adaptation.
     """
-    slices, rows, columns = shape[-3:]
-    side = _side(slices, _LOSSLESS_VOXELS)
-    counts = -(-rows // side), -(-columns // side)
-    height, width = -(-rows // counts[0]), -(-columns // counts[1])
-    depth = max(1, min(_STACKED_ROWS // height, _LOSSLESS_VOXELS // (height * width)))
-    return Grid(shape, (-(-slices // depth), *counts))
+    side = _side(shape[-3], _LOSSLESS_VOXELS)
+    height = -(-shape[-2] // -(-shape[-2] // side))
+    return cut(shape, side, _LOSSLESS_VOXELS, _STACKED_ROWS // height)
 
 
 def implicit_grid(shape: tuple[int, ...]) -> Grid:
-    """Blocks of up to 64 slices, and two million voxels."""
-    slices, rows, columns = shape[-3:]
-    side = _side(min(slices, _IMPLICIT_SLICES), _IMPLICIT_VOXELS)
-    return Grid(shape, (-(-slices // _IMPLICIT_SLICES), -(-rows // side), -(-columns // side)))
+    """Blocks of up to 64 slices, and four million voxels."""
+    side = _side(min(shape[-3], _IMPLICIT_SLICES), _IMPLICIT_VOXELS)
+    return cut(shape, side, _IMPLICIT_VOXELS, _IMPLICIT_SLICES)
 
 
 def video_grid(shape: tuple[int, ...]) -> Grid:
@@ -178,30 +182,23 @@ def video_grid(shape: tuple[int, ...]) -> Grid:
 
     Measured: 13 slices instead of 53 lost 1.2 dB on CT, 32 instead of 64 lost 0.5 dB on MR.
     """
-    slices, rows, columns = shape[-3:]
-    counts = -(-rows // _VIDEO_SIDE), -(-columns // _VIDEO_SIDE)
-    height, width = -(-rows // counts[0]), -(-columns // counts[1])
-    depth = min(_VIDEO_SLICES, max(1, _VIDEO_VOXELS // (height * width)))
-    return Grid(shape, (-(-slices // depth), *counts))
+    return cut(shape, _VIDEO_SIDE, _VIDEO_VOXELS, _VIDEO_SLICES)
 
 
-def readable_by_slices(grid: Grid, expected_bytes: float | None = None) -> Grid:
+def readable_by_slices(grid: Grid, expected_bytes: float) -> Grid:
     """The grid, cut along k until a slice touches a tenth of the file at most.
 
-    Args:
-        grid: as it is without.
-        expected_bytes: of the file, where the cut shall take 1 to 2 % of them at most, and thus
-            leave blocks of eight slices, 2¹⁸ voxels and 128 KiB at least. Measured: a block takes
-            2.5 kB by itself, and blocks of two slices 10 % more.
+    The cut takes 1 to 2 % of the bytes at most, and thus leaves blocks of eight slices, 2¹⁸ voxels
+    and 128 KiB at least. Measured: a block takes 2.5 kB by itself, and blocks of two slices 10 %
+    more. expected_bytes: of the file.
     """
-    most = slices = grid.shape[-3]
-    if expected_bytes is not None:
-        across = grid.frames * grid.counts[1] * grid.counts[2]
-        most = min(
-            slices // _LEAST_SLICES,
-            math.prod(grid.shape[-3:]) // _LEAST_VOXELS,
-            int(expected_bytes / across) // _LEAST_BYTES,
-        )
+    slices = grid.shape[-3]
+    across = grid.frames * grid.counts[1] * grid.counts[2]
+    most = min(
+        slices // _LEAST_SLICES,
+        math.prod(grid.shape[-3:]) // _LEAST_VOXELS,
+        int(expected_bytes / across) // _LEAST_BYTES,
+    )
     count = min(-(-_SLICE_BLOCKS // grid.frames), most)
     return replace(grid, counts=(max(count, grid.counts[0]), *grid.counts[1:]))
 
@@ -222,43 +219,27 @@ def resolve_region(region: Region | None, shape: tuple[int, ...]) -> tuple[Range
     if region is None:
         return whole_region(shape)
     entries = list(region) if isinstance(region, tuple) else [region]
-    if entries.count(...) > 1:
-        raise ConfigError("the region has two Ellipses", "Use one.")
-    if ... in entries:
-        gap = entries.index(...)
-        entries[gap : gap + 1] = [slice(None)] * (len(shape) - len(entries) + 1)
-    if len(entries) > len(shape):
+    missing = len(shape) - len(entries) + entries.count(...)
+    if missing < 0 or entries.count(...) > 1:
         raise ConfigError(
             f"the region has {len(entries)} slices, the volume {len(shape)} axes",
-            "Give one slice for each axis: [frame,] slice, row, column.",
+            "Give one slice for each axis, [frame,] slice, row, column, and one Ellipsis at most.",
         )
-    entries += [slice(None)] * (len(shape) - len(entries))
-    ranges = tuple(_range_of(e, n, axis) for axis, (e, n) in enumerate(zip(entries, shape)))  # noqa: B905 - just made equal
-    return ranges if len(shape) == 4 else ((0, 1), *ranges)
-
-
-def _range_of(entry: object, extent: int, axis: int) -> Range:
-    if not isinstance(entry, slice) or entry.step not in (None, 1):
-        raise ConfigError(
-            f"the region's axis {axis} is {entry!r}", "Use slices without a step: slice(40, 60)."
-        )
-    beyond = [end for end in (entry.start, entry.stop) if not _is_inside(end, extent)]
-    if beyond:
-        raise ConfigError(
-            f"the region's axis {axis} reaches to {beyond[-1]}, the volume to {extent}",
-            f"Choose ends from 0 to {extent}, or leave an end out for all that there is.",
-        )
-    start, stop, _ = entry.indices(extent)
-    if start >= stop:
-        raise ConfigError(
-            f"the region's axis {axis} is {start}:{stop}, of {extent}: it holds no voxels",
-            "Choose a start before the stop, inside the volume.",
-        )
-    return start, stop
-
-
-def _is_inside(end: int | None, extent: int) -> bool:
-    return end is None or -extent <= end <= extent
+    gap = entries.index(...) if ... in entries else len(entries)
+    entries[gap : gap + 1] = [slice(None)] * missing
+    ranges = []
+    for axis, (entry, extent) in enumerate(zip(entries, shape, strict=True)):
+        start, stop, step = entry.indices(extent) if isinstance(entry, slice) else (0, 0, 0)
+        ends = (entry.start, entry.stop) if isinstance(entry, slice) else ()
+        inside = all(end is None or -extent <= end <= extent for end in ends)
+        if step != 1 or start >= stop or not inside:
+            raise ConfigError(
+                f"the region's axis {axis} is {entry!r}, the volume's has {extent} voxels",
+                f"Use slices without a step, with ends from 0 to {extent} and the start before the "
+                "stop: slice(40, 60).",
+            )
+        ranges.append((start, stop))
+    return tuple(ranges) if len(shape) == 4 else ((0, 1), *ranges)
 
 
 def _side(slices: int, voxels: int) -> int:

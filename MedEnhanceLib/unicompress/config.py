@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import Literal
 
 from MedEnhanceLib.core.options import Options, option
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.runtime.machine import cpu_threads
 
 Mode = Literal["lossless", "max_error", "ratio", "psnr", "ssim"]
 Speed = Literal["normal", "fast"]
@@ -114,7 +114,4 @@ class CompressConfig(Options):
 
 def thread_count(requested: int, most: int | None = None) -> int:
     """0 → as many as there are processors for this process; never more than `most`."""
-    if not requested:
-        affinity = getattr(os, "sched_getaffinity", None)
-        requested = len(affinity(0)) if affinity else os.cpu_count() or 1
-    return max(1, min(requested, _MOST_THREADS, most or _MOST_THREADS))
+    return max(1, min(requested or cpu_threads(), _MOST_THREADS, most or _MOST_THREADS))

@@ -20,7 +20,8 @@ from MedEnhanceLib.core.volume import Volume, Voxels
 from MedEnhanceLib.errors import CodecError, DeviceMemoryError, OutputError
 from MedEnhanceLib.io.volume_files import save_slabs
 from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.runtime.progress import Monitor, attend
+from MedEnhanceLib.runtime.machine import memory
+from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.blocks import (
     Box,
     Range,
@@ -32,20 +33,19 @@ from MedEnhanceLib.unicompress.blocks import (
 )
 from MedEnhanceLib.unicompress.codecs.integers import from_integers, split_record
 from MedEnhanceLib.unicompress.codecs.lossless import (
-    CODERS,
+    BLOCK_TYPES,
+    DECODERS,
     IMPLICIT,
     LEARNED,
     VIDEO,
-    VOXEL_TYPES,
     Shape,
 )
 from MedEnhanceLib.unicompress.codecs.predictor.learned import decode_learned
 from MedEnhanceLib.unicompress.codecs.video import video
 from MedEnhanceLib.unicompress.config import thread_count
 from MedEnhanceLib.unicompress.container import NO_BLOCK, ChunkInfo, Container
-from MedEnhanceLib.unicompress.header import Header, memory_limit
+from MedEnhanceLib.unicompress.header import Header
 from MedEnhanceLib.unicompress.models import DecodeContext
-from MedEnhanceLib.unicompress.verify import voxels_sha256
 
 #: What codecs and numpy raise on bytes that make no sense.
 FOREIGN_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, ArithmeticError, struct.error)
@@ -61,7 +61,7 @@ def decompress(
     """Read a `.ucv`, or the blocks of it that `region` touches and nothing else.
 
     A whole volume is compared with its SHA-256, a part with its chunks' checksums. Damage that the
-    file's parity undoes is a warning; where all is read, so is damage in which no voxel lies.
+    file's parity undoes is a warning.
 
     Args:
         path: of the file.
@@ -78,21 +78,106 @@ def decompress(
     monitor = monitor or Monitor()
     with Container(Path(path), warn=monitor.warn) as container:
         header = Header.from_json(container.header, container.path.name)
-        size = container.size
         ranges = resolve_region(region, header.shape)
-        chunks = chunks_by_block(container, header)
+        runs = _runs(container, header, ranges, threads, monitor)
         voxels = allocate_voxels(header, ranges, container.path.name)
-        wanted = [chunks[block] for block in header.grid.blocks_in(ranges)]
-        decoded = decode_chunks(container, header, wanted, threads=threads, monitor=monitor)
-        for count, (chunk, content) in enumerate(zip(wanted, decoded, strict=True), 1):
-            paste(voxels, ranges, header.grid.box(chunk.block), content)
-            monitor.progress(count / len(wanted), "decompress")
-        if ranges == whole_region(header.shape):
-            _warn_of_spare_damage(container, monitor)
-    if ranges == whole_region(header.shape):
-        check_voxels(header, voxels_sha256(voxels), container.path.name, monitor)
+        slices, done = voxels.reshape(-1, *voxels.shape[-2:]), 0
+        for run in runs:
+            slices[done : done + len(run)] = run
+            done += len(run)
+        return _volume_of(container, header, ranges, voxels)
+
+
+def decompress_to(
+    path: str | Path,
+    output: str | Path,
+    *,
+    region: Region | None = None,
+    overwrite: bool = False,
+    monitor: Monitor | None = None,
+    threads: int = 0,
+) -> Volume:
+    """As `decompress`, into a file that any format of `io.save` may have.
+
+    At most one run of slices is in memory; the file appears once all voxels fit their SHA-256.
+
+    Args:
+        path: of the `.ucv`.
+        output: of the file to write; its ending says the format.
+        region: as for `decompress`.
+        overwrite: whether a file at `output` is replaced.
+        monitor: receives progress and warnings, and may cancel.
+        threads: 0 takes all processors, up to 16.
+    Returns:
+        The volume with a blank in place of its voxels: shape, type and meaning are true.
+    Raises:
+        OutputError: the disk has no room for the voxels; else as `decompress` and `io.save`.
+    """
+    monitor, output = monitor or Monitor(), Path(output)
+    with Container(Path(path), warn=monitor.warn) as container:
+        header = Header.from_json(container.header, container.path.name)
+        ranges = resolve_region(region, header.shape)
+        runs = _runs(container, header, ranges, threads, monitor)
+        voxels = blank(_extents(header, ranges), header.dtype)
+        # A header may claim any size: a few bytes must not fill a disk.
+        free = shutil.disk_usage(output.parent).free if output.parent.is_dir() else voxels.nbytes
+        if voxels.nbytes > free and not output.name.lower().endswith(".gz"):
+            raise OutputError(
+                f"{output}: no space left on the disk: {container.path.name} holds"
+                f" {voxels.nbytes / 1e9:.1f} GB of voxels, {free / 1e9:.1f} GB are free",
+                "Free some space, write to another disk, or decompress a region.",
+            )
+        outline = _volume_of(container, header, ranges, voxels)
+        save_slabs(outline, runs, output, overwrite=overwrite, monitor=monitor)
+    return outline
+
+
+def _extents(header: Header, ranges: tuple[Range, ...]) -> tuple[int, ...]:
+    return tuple(stop - start for start, stop in ranges[4 - len(header.shape) :])
+
+
+def _volume_of(
+    container: Container, header: Header, ranges: tuple[Range, ...], voxels: Voxels
+) -> Volume:
     start = (ranges[1][0], ranges[2][0], ranges[3][0])
-    return header.volume(voxels, header.geometry.cropped(start), str(path), size)
+    geometry = header.geometry.cropped(start)
+    return header.volume(voxels, geometry, str(container.path), container.size)
+
+
+def _runs(
+    container: Container,
+    header: Header,
+    ranges: tuple[Range, ...],
+    threads: int,
+    monitor: Monitor,
+) -> Iterator[Voxels]:
+    """The region, cut where its blocks meet along k: arrays [n, J, I].
+
+    Of a whole volume the last one comes once all of them have the header's SHA-256.
+    """
+    grid, chunks = header.grid, chunks_by_block(container, header)
+    blocks = list(grid.blocks_in(ranges))
+    in_order = (chunks[block] for block in blocks)
+    decoded = decode_chunks(container, header, in_order, threads=threads, monitor=monitor)
+
+    def runs() -> Iterator[Voxels]:
+        digest, done = hashlib.sha256(), 0
+        for _, layer in groupby(blocks, grid.layer_of):
+            numbers = list(layer)
+            box = grid.box(numbers[0])
+            slices = max(box.k[0], ranges[1][0]), min(box.k[1], ranges[1][1])
+            part = ((box.frame, box.frame + 1), slices, *ranges[2:])
+            voxels = allocate_voxels(header, part, container.path.name)
+            for number in numbers:
+                paste(voxels, part, grid.box(number), next(decoded))
+            done += len(numbers)
+            digest.update(voxels.view(np.uint8).data)
+            if done == len(blocks) and ranges == whole_region(header.shape):
+                _check_voxels(header, digest.hexdigest(), container.path.name, monitor)
+            monitor.progress(done / len(blocks), "decompress")
+            yield voxels.reshape(-1, *voxels.shape[-2:])
+
+    return runs()
 
 
 def chunks_by_block(container: Container, header: Header) -> dict[int, ChunkInfo]:
@@ -129,29 +214,17 @@ def decode_chunks(
         try:
             return chunk, container.read(chunk)
         except CodecError as damage:
-            lost = slices_text(_lost_places(container, header))
-            raise CodecError(f"{damage.message}; lost: {lost}", damage.hint) from damage
+            place = header.grid.box(chunk.block).place(len(header.shape))
+            lost = f"{damage.message}; lost: {slices_text([place])}"
+            raise CodecError(lost, damage.hint) from damage
 
+    video_threads = None if header.mode in ("lossless", "max_error") else video.MOST_THREADS
     yield from ordered_map(
         lambda item: decode_chunk(container, header, context, *item),
         map(read, chunks),
-        threads=thread_count(
-            threads, None if header.mode in ("lossless", "max_error") else video.MOST_THREADS
-        ),
+        threads=thread_count(threads, video_threads),
         monitor=monitor,
     )
-
-
-def _lost_places(
-    container: Container, header: Header
-) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Where the blocks lie whose bytes are damaged; reads all of the file."""
-    for chunk in container.chunks:
-        if chunk.block < len(header.grid):
-            try:
-                container.read(chunk)
-            except CodecError:
-                yield header.grid.box(chunk.block).place(len(header.shape))
 
 
 def decode_chunk(
@@ -162,7 +235,7 @@ def decode_chunk(
     data: bytes,
 ) -> Voxels:
     """A chunk's block, [k, j, i]; raises CodecError naming the chunk for bytes that cannot be."""
-    if chunk.kind not in VOXEL_TYPES and chunk.kind not in CODERS:
+    if chunk.kind not in BLOCK_TYPES:
         names = ", ".join(model["id"] for model in header.models.values())
         needs = f" with its models ({names})" if names else ""
         raise CodecError(
@@ -191,14 +264,18 @@ def decode_data(kind: int, data: bytes, shape: Shape, context: DecodeContext) ->
     if kind == LEARNED:
         return decode_learned(data, shape, context)
     record, width, code = split_record(data)
-    return from_integers(record, CODERS[kind].decode(code, shape, width), dtype, shape)
+    return from_integers(record, DECODERS[kind](code, shape, width), dtype, shape)
+
+
+def memory_limit() -> int:
+    """Bytes that a decoded volume may take: the memory of this machine, or 16 GiB if unknown."""
+    return memory()["total"] or 16 << 30
 
 
 def allocate_voxels(header: Header, ranges: tuple[Range, ...], name: str) -> Voxels:
     """Room for a region, [T,] K, J, I; raises DeviceMemoryError where there is none."""
-    extents = [stop - start for start, stop in ranges]
-    shape = tuple(extents if len(header.shape) == 4 else extents[1:])
-    size = int(np.prod(shape, dtype=object)) * header.dtype.itemsize
+    shape = _extents(header, ranges)
+    size = math.prod(shape) * header.dtype.itemsize
     try:
         if size > memory_limit():
             raise MemoryError
@@ -221,7 +298,7 @@ def paste(voxels: Voxels, ranges: tuple[Range, ...], box: Box, block: Voxels) ->
     inside[tuple(target)] = block[tuple(source)]
 
 
-def check_voxels(header: Header, sha256: str, name: str, monitor: Monitor) -> None:
+def _check_voxels(header: Header, sha256: str, name: str, monitor: Monitor) -> None:
     """Compare the hash of all decoded voxels with the header's; CodecError where it must fit."""
     if sha256 == header.voxels_sha256:
         return
@@ -234,106 +311,3 @@ def check_voxels(header: Header, sha256: str, name: str, monitor: Monitor) -> No
         f"{name}: decoded with another build of its codec than it was written with; "
         "voxels may differ from those at writing in the last bit"
     )
-
-
-def _warn_of_spare_damage(container: Container, monitor: Monitor) -> None:
-    """Nothing is lost yet: whoever reads all of a file is the one who can have it written anew."""
-    damage = attend(container.spare_damage, monitor)
-    if damage:
-        monitor.warn(damage)
-
-
-def decompress_to(
-    path: str | Path,
-    output: str | Path,
-    *,
-    region: Region | None = None,
-    overwrite: bool = False,
-    monitor: Monitor | None = None,
-    threads: int = 0,
-) -> Volume:
-    """As `decompress`, into a file that any format of `io.save` may have.
-
-    At most one run of slices is in memory; the file appears once all voxels fit their SHA-256.
-
-    Args:
-        path: of the `.ucv`.
-        output: of the file to write; its ending says the format.
-        region: as for `decompress`.
-        overwrite: whether a file at `output` is replaced.
-        monitor: receives progress and warnings, and may cancel.
-        threads: 0 takes all processors, up to 16.
-    Returns:
-        The volume with a blank in place of its voxels: shape, type and meaning are true.
-    Raises:
-        OutputError: the disk has no room for the voxels; else as `decompress` and `io.save`.
-    """
-    monitor = monitor or Monitor()
-    with Container(Path(path), warn=monitor.warn) as container:
-        header = Header.from_json(container.header, container.path.name)
-        ranges = resolve_region(region, header.shape)
-        chunks = chunks_by_block(container, header)
-        outline = _outline(header, ranges, Path(output), container)
-        parts = _runs(container, header, ranges, chunks, threads, monitor)
-        if ranges == whole_region(header.shape):
-            parts = _proved(parts, header, container, monitor)
-        save_slabs(outline, parts, output, overwrite=overwrite, monitor=monitor)
-    return outline
-
-
-def _outline(
-    header: Header, ranges: tuple[Range, ...], output: Path, container: Container
-) -> Volume:
-    extents = [stop - start for start, stop in ranges]
-    shape = tuple(extents[4 - len(header.shape) :])
-    size = math.prod(shape) * header.dtype.itemsize
-    # A header may claim any size: a few bytes must not fill a disk.
-    free = shutil.disk_usage(output.parent).free if output.parent.is_dir() else size
-    if size > free and not output.name.lower().endswith(".gz"):
-        raise OutputError(
-            f"{output}: no space left on the disk: {container.path.name} holds {size / 1e9:.1f} GB"
-            f" of voxels, {free / 1e9:.1f} GB are free",
-            "Free some space, write to another disk, or decompress a region.",
-        )
-    start = (ranges[1][0], ranges[2][0], ranges[3][0])
-    geometry = header.geometry.cropped(start)
-    voxels = blank(shape, header.dtype)
-    return header.volume(voxels, geometry, str(container.path), container.size)
-
-
-def _runs(
-    container: Container,
-    header: Header,
-    ranges: tuple[Range, ...],
-    chunks: dict[int, ChunkInfo],
-    threads: int,
-    monitor: Monitor,
-) -> Iterator[Voxels]:
-    """The region, cut where its blocks meet along k: arrays [n, J, I]."""
-    grid = header.grid
-    blocks = list(grid.blocks_in(ranges))
-    wanted = (chunks[block] for block in blocks)
-    decoded = decode_chunks(container, header, wanted, threads=threads, monitor=monitor)
-    done = 0
-    for _, run in groupby(blocks, grid.layer_of):
-        run_blocks = list(run)
-        box = grid.box(run_blocks[0])
-        slices = max(box.k[0], ranges[1][0]), min(box.k[1], ranges[1][1])
-        part = ((box.frame, box.frame + 1), slices, *ranges[2:])
-        voxels = allocate_voxels(header, part, container.path.name)
-        for block in run_blocks:
-            paste(voxels, part, grid.box(block), next(decoded))
-        done += len(run_blocks)
-        monitor.progress(done / len(blocks), "decompress")
-        yield voxels.reshape(-1, *voxels.shape[-2:])
-
-
-def _proved(
-    parts: Iterable[Voxels], header: Header, container: Container, monitor: Monitor
-) -> Iterator[Voxels]:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part.view(np.uint8).data)
-        yield part
-    check_voxels(header, digest.hexdigest(), container.path.name, monitor)
-    _warn_of_spare_damage(container, monitor)

@@ -25,19 +25,17 @@ from MedEnhanceLib.errors import EndingError, InputError
 from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.unicompress.allocation.lossy import (
-    check_quality,
-    code_to_quality,
-    code_to_ratio,
-)
+from MedEnhanceLib.unicompress.allocation.lossy import code_to_quality, code_to_ratio
 from MedEnhanceLib.unicompress.allocation.near_lossless import code_bounded
 from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
-from MedEnhanceLib.unicompress.allocation.videos import Quality, ssim_of
+from MedEnhanceLib.unicompress.allocation.videos import Goal, ssim_of
 from MedEnhanceLib.unicompress.codecs.lossless import block_type_name
 from MedEnhanceLib.unicompress.codecs.predictor.learned import shipped_predictors
 from MedEnhanceLib.unicompress.config import CompressConfig, Mode, thread_count
 from MedEnhanceLib.unicompress.container import (
+    HEAD_SHARE,
     NO_BLOCK,
+    SMALLEST_FILE,
     Chunk,
     Container,
     build_frame,
@@ -56,6 +54,8 @@ from MedEnhanceLib.unicompress.spool import Spool
 from MedEnhanceLib.unicompress.verify import Tally, check_target
 
 ENDING = ".ucv"
+#: Along each axis, for the window of SSIM to fit.
+LEAST_EXTENT = 11
 #: Share of the places, the quietest, whose noise counts.
 QUIET_PLACES = 0.1
 _VIDEO_MODES = ("ratio", "psnr", "ssim")
@@ -151,8 +151,8 @@ def compress(
         header = _final_header(draft, payload)
         carried = payload.models if config.embed_model else payload.carried
         # A model that exists nowhere else lies at both ends: without it all blocks were lost.
-        chunks = model_chunks(payload.carried) + payload.chunks + model_chunks(carried)
-        frame, chunks = with_repair(header.to_json(), chunks, second_copy=payload.second_copy)
+        chunks = _model_chunks(payload.carried) + payload.chunks + _model_chunks(carried)
+        frame, chunks = with_repair(header.to_json(), chunks)
         file_sha256 = write_container(temporary, frame, chunks)
         ssim = _verify(temporary, voxels, config, threads, monitor.part(coded, 1.0))
     return CompressResult(
@@ -232,7 +232,12 @@ def codable(volume: Volume, config: CompressConfig) -> Voxels:
             f"{name} holds labels: with {config.mode} they would turn into other labels",
             "Compress it lossless; labels become very small.",
         )
-    check_quality(voxels, config, name)
+    if config.ssim is not None and min(voxels.shape[-3:]) < LEAST_EXTENT:
+        raise InputError(
+            f"{name} has {' × '.join(map(str, voxels.shape[-3:]))} voxels: too few for SSIM, "
+            f"whose window needs {LEAST_EXTENT} along each axis",
+            "Choose a psnr instead.",
+        )
     return voxels
 
 
@@ -287,27 +292,25 @@ def _final_header(draft: Header, payload: Payload) -> Header:
     )
 
 
-def model_chunks(models: Sequence[CodecModel]) -> list[Chunk]:
-    """The chunks with which a file carries its models."""
+def _model_chunks(models: Sequence[CodecModel]) -> list[Chunk]:
     return [Chunk(NO_BLOCK, MODEL_CHUNK, model.data) for model in models]
 
 
 def _code(task: Task, volume: Volume, draft: Header, config: CompressConfig) -> Payload:
     if config.psnr is not None or config.ssim is not None:
-        return code_to_quality(task, Quality(config.psnr, config.ssim, peak_of(draft.voxel_range)))
+        return code_to_quality(
+            task, Goal(psnr=config.psnr, ssim=config.ssim, peak=peak_of(draft.voxel_range))
+        )
     if config.ratio is None:
         return code_bounded(task, config.max_error)
     if config.block_type == "auto":
         return code_to_ratio(task, make_room(draft, task.voxels, config.ratio))
     require("torch", purpose="Implicit blocks")
-    from MedEnhanceLib.unicompress.allocation.implicit_layers import (
-        code_implicit_volume,
-        writer_for,
-    )
+    from MedEnhanceLib.unicompress.codecs.implicit.codec import code_implicit, writer_for
 
     writer = writer_for(volume)
     room = make_room(draft, task.voxels, config.ratio, writer.model, embed=config.embed_model)
-    return code_implicit_volume(task, room, volume, writer)
+    return code_implicit(task, room, volume, writer)
 
 
 def make_room(
@@ -326,12 +329,10 @@ def make_room(
     fields = replace(draft, models=models).to_json()
     file_bytes = int(voxels.nbytes / ratio)
     carried = len(model.data) if model is not None and embed else 0
-    return Room(
-        ratio,
-        file_bytes=file_bytes - carried - most_bytes(file_bytes),
-        once=build_frame(fields, [], second_copy=False).file_bytes,
-        twice=build_frame(fields, [], second_copy=True).file_bytes,
-    )
+    head = len(build_frame(fields, []).front)
+    copies = 2 if head * HEAD_SHARE <= file_bytes else 1
+    left = file_bytes - carried - most_bytes(file_bytes) - copies * head - SMALLEST_FILE
+    return Room(ratio, left, copies)
 
 
 def _verify(
@@ -364,7 +365,7 @@ def _verify(
             sha256=header.voxels_sha256 if header.exact else tally.sha256,
             psnr=tally.psnr(peak),
             ssim=ssim,
-            sound_repair=container.has_sound_repair(),
+            is_sealed=container.is_sealed(),
         )
     return ssim
 

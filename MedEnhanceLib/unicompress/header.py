@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 
 from MedEnhanceLib.core.geometry import Geometry
+from MedEnhanceLib.core.options import fits
 from MedEnhanceLib.core.origin import DicomOrigin, Lossy
 from MedEnhanceLib.core.volume import MODALITIES, Volume, Voxels
 from MedEnhanceLib.errors import CodecError, GeometryError
@@ -25,12 +25,11 @@ LOSSY_METHOD = "MEDENHANCE_UCV"
 
 _LARGEST_EXTENT = 1 << 31
 _LARGEST_BLOCK = 1 << 24
-_MOST_BLOCKS = 1 << 20
+_MOST_BLOCKS = 1 << 16
+_LARGEST_RATIO = 1e300
 _HASH = re.compile(r"[0-9a-f]{64}")
 _UID = re.compile(r"[0-9.]{1,64}")
 _HINT = "Copy the file again, or save what is intact (medenhance recover)."
-Field = TypeVar("Field")
-Kind = TypeVar("Kind")
 #: Smallest and largest finite voxel; None where there is none.
 VoxelRange = tuple[float, float] | None
 
@@ -131,117 +130,46 @@ class Header:
 
         name: of the file. Fields that are unknown are left for a newer version to know.
         """
-        read = _Reader(fields, name)
-        header = cls(
-            shape=read("shape", _shape),
-            dtype=np.dtype(read("dtype", _one_of(DTYPES))),
-            geometry=read("geometry", lambda value: Geometry.from_json(_object(value))),
-            modality=read("modality", _one_of(MODALITIES)),
-            units=read("units", _text),
-            history=read("history", lambda value: tuple(_text(line) for line in _list(value))),
-            frame_interval_s=read("frame_interval_s", _optional(_number)),
-            mode=read("mode", _one_of(MODES)),
-            target=read(
-                "promise", lambda value: {k: _number(v) for k, v in _object(value).items()}
-            ),
-            counts=read("blocks", _counts),
-            voxel_range=read("range", _optional(_range)),
-            voxels_sha256=read("voxels_sha256", _hash),
-            exact=read("exact", _flag),
-            measured=read(
-                "measured",
-                lambda value: {k: _optional(_number)(v) for k, v in _object(value).items()},
-            ),
-            encoder=read("encoder", _text),
-            models=read("models", _models, without={}),
-            lossy=read("lossy", _lossy, without=[]),
-            study=read("dicom", _uid("study"), without={}),
-            series=read("dicom", _uid("series"), without={}),
-        )
-        read.check("blocks", all(1 <= c <= n for c, n in zip(header.counts, header.shape[-3:])))  # noqa: B905 - both are three
-        read.check("blocks", header.grid.frames * math.prod(header.counts) <= _MOST_BLOCKS)
-        read.check("blocks", header.grid.largest_block <= _LARGEST_BLOCK)
-        read.check("range", _fits_type(header.voxel_range, header.dtype))
-        return header
 
-
-def memory_limit() -> int:
-    """Bytes that a decoded volume may take: the memory of this machine, or 16 GiB if unknown."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # Windows has no sysconf
-        return 16 << 30
-
-
-class _Reader:
-    def __init__(self, fields: Mapping[str, Any], name: str) -> None:
-        self._fields, self._name = fields, name
-
-    def __call__(self, field: str, parse: Callable[[Any], Field], without: Any = None) -> Field:
-        """The field as `parse` takes it; `without`: what an absent one stands for, if it may be."""
-        if without is not None and field not in self._fields:
-            return parse(without)
-        try:
-            return parse(self._fields[field])
-        except (KeyError, ValueError, TypeError, OverflowError, GeometryError) as cause:
-            value = repr(self._fields.get(field, "missing"))[:80]
-            raise CodecError(
-                f"{self._name}: the header's field {field!r} cannot be used: {value}, "
+        def refused(key: str) -> CodecError:
+            value = repr(fields.get(key, "missing"))[:80]
+            return CodecError(
+                f"{name}: the header's field {key!r} cannot be used: {value}, "
                 "before the first chunk",
                 _HINT,
-            ) from cause
+            )
 
-    def check(self, field: str, holds: bool) -> None:
-        def verdict(value: Any) -> None:
-            if not holds:
-                raise ValueError(value)
-
-        self(field, verdict)
-
-
-def _shape(value: Any) -> tuple[int, ...]:
-    shape = tuple(_whole(extent) for extent in _list(value))
-    if len(shape) not in (3, 4) or not all(1 <= extent <= _LARGEST_EXTENT for extent in shape):
-        raise ValueError(shape)
-    return shape
-
-
-def _counts(value: Any) -> tuple[int, int, int]:
-    k, j, i = (_whole(count) for count in _list(value))
-    return k, j, i
-
-
-def _fits_type(voxel_range: VoxelRange, dtype: np.dtype[Any]) -> bool:
-    if voxel_range is None:
-        return dtype.kind == "f"
-    low, high = voxel_range
-    if dtype.kind == "f":
-        largest = float(np.finfo(dtype).max)
-        return -largest <= low <= high <= largest
-    limits = np.iinfo(np.uint8 if dtype.kind == "b" else dtype)
-    whole = type(low) is int and type(high) is int
-    return whole and int(limits.min) <= low <= high <= int(limits.max)
-
-
-def _range(value: Any) -> VoxelRange:
-    low, high = (_number(bound) for bound in _list(value))
-    return low, high
-
-
-def _models(value: Any) -> dict[str, dict[str, str]]:
-    named = {}
-    for role, identity in _object(value).items():
-        fields = _object(identity)
-        named[role] = {"id": _text(fields["id"]), "sha256": _hash(fields["sha256"])}
-    return named
-
-
-def _lossy(value: Any) -> tuple[Lossy, ...]:
-    return tuple(Lossy(_text(method), float(_number(ratio))) for method, ratio in _list(value))
-
-
-def _uid(which: str) -> Callable[[Any], str]:
-    return lambda value: uid_or_nothing(_text(_object(value).get(which, "")))
+        for key, hint in _TYPES.items():
+            if key in _OPTIONAL and key not in fields:
+                continue
+            if not fits(fields.get(key, ...), hint) or not _RULES.get(key, _any)(fields):
+                raise refused(key)
+        try:
+            geometry = Geometry.from_json(fields["geometry"])
+        except GeometryError as cause:
+            raise refused("geometry") from cause
+        dicom = fields.get("dicom", {})
+        return cls(
+            shape=tuple(fields["shape"]),
+            dtype=np.dtype(fields["dtype"]),
+            geometry=geometry,
+            modality=fields["modality"],
+            units=fields["units"],
+            history=tuple(fields["history"]),
+            frame_interval_s=fields["frame_interval_s"],
+            mode=fields["mode"],
+            target=fields["promise"],
+            counts=tuple(fields["blocks"]),
+            voxel_range=None if fields["range"] is None else tuple(fields["range"]),
+            voxels_sha256=fields["voxels_sha256"],
+            exact=fields["exact"],
+            measured=fields["measured"],
+            encoder=fields["encoder"],
+            models=fields.get("models", {}),
+            lossy=tuple(Lossy(method, float(ratio)) for method, ratio in fields.get("lossy", ())),
+            study=uid_or_nothing(dicom.get("study", "")),
+            series=uid_or_nothing(dicom.get("series", "")),
+        )
 
 
 def uid_or_nothing(text: str) -> str:
@@ -249,43 +177,80 @@ def uid_or_nothing(text: str) -> str:
     return text if _UID.fullmatch(text) else ""
 
 
-def _of(kind: type[Kind]) -> Callable[[Any], Kind]:
-    """Values of that type alone: no bool for an int, no int for a float."""
-
-    def parse(value: Any) -> Kind:
-        if type(value) is not kind:
-            raise TypeError(value)
-        return value
-
-    return parse
+def _any(_: Mapping[str, Any]) -> bool:
+    return True
 
 
-_whole, _text, _flag = _of(int), _of(str), _of(bool)
-_list: Callable[[Any], list[Any]] = _of(list)
-_object: Callable[[Any], dict[str, Any]] = _of(dict)
+def _is_shape(fields: Mapping[str, Any]) -> bool:
+    shape = fields["shape"]
+    return len(shape) in (3, 4) and all(1 <= extent <= _LARGEST_EXTENT for extent in shape)
 
 
-def _number(value: Any) -> float:
-    # An integer stays one: 64 bits do not fit a float.
-    if type(value) is int or (type(value) is float and math.isfinite(value)):
-        return value
-    raise TypeError(value)
+def _is_grid(fields: Mapping[str, Any]) -> bool:
+    shape, counts = fields["shape"], fields["blocks"]
+    if len(counts) != 3 or not all(1 <= c <= n for c, n in zip(counts, shape[-3:], strict=True)):
+        return False
+    grid = Grid(tuple(shape), tuple(counts))
+    blocks = grid.frames * math.prod(counts)
+    return blocks <= _MOST_BLOCKS and grid.largest_block <= _LARGEST_BLOCK
 
 
-def _hash(value: Any) -> str:
-    if not _HASH.fullmatch(_text(value)):
-        raise ValueError(value)
-    return str(value)
+def _is_range(fields: Mapping[str, Any]) -> bool:
+    """Whether both ends are values of the type; volumes without a finite voxel have none."""
+    ends, dtype = fields["range"], np.dtype(fields["dtype"])
+    if ends is None:
+        return bool(dtype.kind == "f")
+    if len(ends) != 2:
+        return False
+    if dtype.kind == "f":
+        largest = float(np.finfo(dtype).max)
+        return bool(-largest <= ends[0] <= ends[1] <= largest)
+    limits = np.iinfo(np.uint8 if dtype.kind == "b" else dtype)
+    return fits(ends, list[int]) and int(limits.min) <= ends[0] <= ends[1] <= int(limits.max)
 
 
-def _one_of(choices: tuple[str, ...]) -> Callable[[Any], str]:
-    def parse(value: Any) -> str:
-        if value not in choices:
-            raise ValueError(value)
-        return str(value)
-
-    return parse
+def _are_models(fields: Mapping[str, Any]) -> bool:
+    return all(
+        "id" in identity and bool(_HASH.fullmatch(identity.get("sha256", "")))
+        for identity in fields["models"].values()
+    )
 
 
-def _optional(parse: Callable[[Any], Field]) -> Callable[[Any], Field | None]:
-    return lambda value: None if value is None else parse(value)
+def _are_steps(fields: Mapping[str, Any]) -> bool:
+    return all(
+        fits(tuple(step), tuple[str, float]) and abs(step[1]) < _LARGEST_RATIO
+        for step in fields["lossy"]
+    )
+
+
+#: Field → its type in JSON, in the order in which they are checked.
+_TYPES: dict[str, Any] = {
+    "shape": list[int],
+    "dtype": Literal[DTYPES],
+    "geometry": dict[str, Any],
+    "modality": Literal[MODALITIES],
+    "units": str,
+    "history": list[str],
+    "frame_interval_s": float | None,
+    "mode": Literal[MODES],
+    "promise": dict[str, float],
+    "blocks": list[int],
+    "range": list[float] | None,
+    "voxels_sha256": str,
+    "exact": bool,
+    "measured": dict[str, float | None],
+    "encoder": str,
+    "models": dict[str, dict[str, str]],
+    "lossy": list[list[Any]],
+    "dicom": dict[str, str],
+}
+_OPTIONAL = ("models", "lossy", "dicom")
+#: What else has to hold, once a field and those before it have their types.
+_RULES: dict[str, Callable[[Mapping[str, Any]], bool]] = {
+    "shape": _is_shape,
+    "blocks": _is_grid,
+    "range": _is_range,
+    "voxels_sha256": lambda fields: bool(_HASH.fullmatch(fields["voxels_sha256"])),
+    "models": _are_models,
+    "lossy": _are_steps,
+}

@@ -19,7 +19,7 @@ from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.io.describe import orientation_code, plain_geometry
 from MedEnhanceLib.runtime.progress import Monitor, attend
 from MedEnhanceLib.unicompress.blocks import ordered_map, whole_region
-from MedEnhanceLib.unicompress.codecs.lossless import block_type_name, block_type_package
+from MedEnhanceLib.unicompress.codecs.lossless import BLOCK_TYPES, block_type_name
 from MedEnhanceLib.unicompress.config import thread_count
 from MedEnhanceLib.unicompress.container import (
     NO_BLOCK,
@@ -31,14 +31,11 @@ from MedEnhanceLib.unicompress.container import (
 from MedEnhanceLib.unicompress.decode import (
     allocate_voxels,
     decode_chunk,
-    paste,
 )
 from MedEnhanceLib.unicompress.header import Header
 from MedEnhanceLib.unicompress.models import DecodeContext
-from MedEnhanceLib.unicompress.repair import Damage
 from MedEnhanceLib.unicompress.verify import voxels_sha256
 
-Outcome = Voxels | CodecError
 _NOTHING_LEFT = "Copy the file again from where it came."
 
 
@@ -87,7 +84,7 @@ def recover(
 ) -> tuple[Volume, RecoverReport]:
     """Repair a damaged `.ucv` from its parity, read every intact block, and fill the others.
 
-    Damage to header or chunk table is repaired from their second copy. Where blocks are lost
+    A damaged head is read from its second copy. Where blocks are lost
     the volume's history says so, and `RecoverReport.mask` which voxels they are. The file itself
     stays as it is.
 
@@ -98,7 +95,7 @@ def recover(
     Returns:
         The volume, with lost blocks filled by the smallest voxel of the source, and a report.
     Raises:
-        CodecError: neither copy of header and table can be read, or no block can.
+        CodecError: neither copy of the head can be read, or no block can.
         NoContainerError: it is no `.ucv`.
     """
     try:
@@ -117,14 +114,13 @@ def _recover(path: Path, monitor: Monitor, threads: int) -> tuple[Volume, Recove
         ranges = whole_region(header.shape)
         voxels = allocate_voxels(header, ranges, container.path.name)
         fill = header.dtype.type(header.voxel_range[0] if header.voxel_range else 0)
-        lost = []
-        for block, outcome in _read_blocks(container, header, threads, monitor):
+        lost, lost_voxels = [], 0
+        for block, outcome in enumerate(_read_blocks(container, header, threads, monitor)):
             box = header.grid.box(block)
             if isinstance(outcome, CodecError):
                 lost.append(LostBlock(block, *box.place(len(header.shape)), outcome.message))
-                box.of(voxels)[...] = fill
-            else:
-                paste(voxels, ranges, box, outcome)
+                lost_voxels += math.prod(box.shape)
+            box.of(voxels)[...] = fill if isinstance(outcome, CodecError) else outcome
             monitor.progress((block + 1) / len(header.grid), "recover")
         if len(lost) == len(header.grid):
             raise CodecError(
@@ -132,14 +128,12 @@ def _recover(path: Path, monitor: Monitor, threads: int) -> tuple[Volume, Recove
                 f" damaged; the first: {lost[0].reason}",
                 _NOTHING_LEFT,
             )
-        # Beside lost blocks it would say that no voxel lies in the damage.
-        spare = "" if lost else attend(container.spare_damage, monitor)
         report = RecoverReport(
             blocks=len(header.grid),
             lost=tuple(lost),
-            lost_voxels=sum(math.prod(header.grid.box(one.block).shape) for one in lost),
+            lost_voxels=lost_voxels,
             fill_value=fill.item(),
-            notes=(*container.notes, *([spare] if spare else [])),
+            notes=tuple(container.notes),
             proved=not lost and voxels_sha256(voxels) == header.voxels_sha256,
         )
     if lost:
@@ -165,8 +159,7 @@ def save_repaired(path: Path, output: Path, *, overwrite: bool) -> None:
         frame, laid_out = with_repair(header, chunks)
         write_container(temporary, frame, laid_out)
         with Container(temporary, mends=False) as written:
-            equal = written.sound_chunks() == chunks and written.header == header
-            if not (equal and written.has_sound_repair() and written.is_sealed()):
+            if not written.is_sealed() or written.sound_chunks() != chunks:
                 raise CodecError(
                     f"{output.name}: what was written is not what is read back",
                     "Check this machine's disk and memory; nothing was kept.",
@@ -175,7 +168,8 @@ def save_repaired(path: Path, output: Path, *, overwrite: bool) -> None:
 
 def _read_blocks(
     container: Container, header: Header, threads: int, monitor: Monitor
-) -> Iterator[tuple[int, Outcome]]:
+) -> Iterator[Voxels | CodecError]:
+    """For each block its voxels, or what is wrong with them."""
     context = DecodeContext.of(container, header)
     chunks: dict[int, ChunkInfo] = {}
     for chunk in container.chunks:
@@ -189,7 +183,7 @@ def _read_blocks(
         except CodecError as damage:
             return damage
 
-    def decode(item: tuple[ChunkInfo, bytes] | CodecError) -> Outcome:
+    def decode(item: tuple[ChunkInfo, bytes] | CodecError) -> Voxels | CodecError:
         if isinstance(item, CodecError):
             return item
         try:
@@ -197,9 +191,8 @@ def _read_blocks(
         except CodecError as damage:
             return damage
 
-    blocks = range(len(header.grid))
-    decoded = ordered_map(decode, map(read, blocks), threads=threads, monitor=monitor)
-    yield from zip(blocks, decoded, strict=True)
+    in_order = map(read, range(len(header.grid)))
+    return ordered_map(decode, in_order, threads=threads, monitor=monitor)
 
 
 def inspect_container(
@@ -218,10 +211,9 @@ def inspect_container(
         `missing` (what this installation lacks to decode it) and `check`: null without `verify`,
         else `intact`, the number of `chunks`, the `damaged` ones (chunk, block or null, start and
         stop of its voxels, offset, length, reason), `sealed`, whether its SHA-256 fits, and
-        `places`: null where the file has no page checksums, else the runs of damaged bytes that
-        they find (offset, length, repairable).
+        `repairable`, whether its parity undoes all damage before it.
     Raises:
-        CodecError: header or chunk table are damaged, or the file's size is not theirs.
+        CodecError: the head is damaged, or the file's size is not theirs.
     """
     with Container(Path(path), mends=False) as container:
         header = Header.from_json(container.header, container.path.name)
@@ -271,24 +263,16 @@ def _check(container: Container, header: Header, monitor: Monitor) -> dict[str, 
             damaged.append(_damaged(chunk, header, damage.message))
         read += chunk.length
     monitor.progress(0.5, "verify the file")
-    try:
-        sealed = attend(container.is_sealed, monitor)
-    except OSError:  # a disk that cannot read a place of it
-        sealed = False
+    sealed = attend(container.is_sealed, monitor)
+    places = None if sealed else container.damages()
     monitor.progress(1.0, "verified")
-    found = container.damages()
     return {
         "intact": sealed and not damaged,
         "chunks": len(container.chunks),
         "damaged": damaged,
         "sealed": sealed,
-        "places": None if found is None else [_run(damage) for damage in found],
+        "repairable": places is not None and all(place.repaired is not None for place in places),
     }
-
-
-def _run(damage: Damage) -> dict[str, Any]:
-    repairable = damage.repaired is not None
-    return {"offset": damage.offset, "length": damage.length, "repairable": repairable}
 
 
 def _damaged(chunk: ChunkInfo, header: Header, reason: str) -> dict[str, Any]:
@@ -303,9 +287,8 @@ def _damaged(chunk: ChunkInfo, header: Header, reason: str) -> dict[str, Any]:
 def _missing(kinds: set[int], header: Header, container: Container) -> list[str]:
     missing = set(DecodeContext.of(container, header).models.missing())
     for kind in kinds:
-        package = block_type_package(kind)
-        if package is None:
+        if kind not in BLOCK_TYPES:
             missing.add(f"{block_type_name(kind)}: a newer medenhance ({header.encoder})")
-        elif find_spec(package) is None:
-            missing.add(f"the package {package}")
+        elif find_spec(BLOCK_TYPES[kind][1]) is None:
+            missing.add(f"the package {BLOCK_TYPES[kind][1]}")
     return sorted(missing)

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,6 @@ from MedEnhanceLib.runtime.resources import resource_folder
 from MedEnhanceLib.unicompress.container import NO_BLOCK, Container
 from MedEnhanceLib.unicompress.header import Header, VoxelRange
 
-#: What a model does: predicts voxels without loss, is the decoder of implicit blocks; the last
-#: one serves the writer only.
-ROLES = ("predictor", "implicit", "implicit-encoder")
 #: The kind of a chunk that carries a model; its block is NO_BLOCK.
 MODEL_CHUNK = 64
 #: Bundles of codec models begin so; what follows is the modality, in small letters.
@@ -86,19 +83,11 @@ class ModelSet:
     ) -> None:
         """named: role → {"id", "sha256"}; carried: SHA-256 → bytes that the file itself holds."""
         self._named, self._carried = dict(named or {}), dict(carried or {})
-        self._found: dict[str, CodecModel] = {}
 
     @classmethod
-    def of(cls, *models: CodecModel) -> ModelSet:
-        """Of models that are at hand."""
-        filled = cls({model.role: model.identity for model in models})
-        filled._found = {model.role: model for model in models}
-        return filled
-
-    @property
-    def named(self) -> dict[str, dict[str, str]]:
-        """Role → {"id", "sha256"}, as a header holds it."""
-        return {role: dict(identity) for role, identity in self._named.items()}
+    def of(cls, model: CodecModel) -> ModelSet:
+        """Of a model that is at hand."""
+        return cls({model.role: model.identity}, {model.sha256: model.data})
 
     def get(self, role: str) -> CodecModel:
         """The model for `role`.
@@ -106,73 +95,59 @@ class ModelSet:
         Raises ModelError where the file names none, or names one that is neither in the file nor
         on this machine.
         """
-        if role not in self._found:
-            self._found[role] = self._find(role)
-        return self._found[role]
-
-    def missing(self) -> list[str]:
-        """The models that are named and not to be had here, for people."""
-        lacking = []
-        for role, identity in self._named.items():
-            try:
-                self.get(role)
-            except ModelError:
-                lacking.append(f"the model {_label(identity)} ({role})")
-        return lacking
-
-    def _find(self, role: str) -> CodecModel:
-        identity = self._named.get(role)
-        if identity is None:
+        if role not in self._named:
             raise ModelError(
                 f"a block needs a model ({role}), and the file names none", "The file is forged."
             )
-        sha256 = identity.get("sha256", "")
-        carried = self._carried.get(sha256)
-        if carried is not None:
-            return CodecModel(role, identity.get("id", ""), sha256, carried)
-        for path, found in _installed():
-            if found == sha256:
-                return _load(path, role)
+        name, sha256 = (self._named[role].get(field, "") for field in ("id", "sha256"))
+        if sha256 in self._carried:
+            return CodecModel(role, name, sha256, self._carried[sha256])
+        for model in _installed():
+            if model.sha256 == sha256:
+                return replace(model, role=role)
         raise ModelError(
-            f"the model {_label(identity)} ({role}) is not on this machine",
+            f"the model {name} {sha256[:12]} ({role}) is not on this machine",
             "Install the MedEnhance that wrote the file, or import that model (medenhance models "
             "import), or ask for a file that carries it (medenhance compress --embed-model).",
         )
 
+    def missing(self) -> list[str]:
+        """The models that are named and not to be had here, for people."""
+        lacking = []
+        for role in self._named:
+            try:
+                self.get(role)
+            except ModelError as error:
+                lacking.append(error.message.partition(" is not on")[0])
+        return lacking
+
 
 def shipped_model(role: str, modality: str) -> CodecModel | None:
     """The model that new files of a modality use; None where there is none."""
-    path = _path(role, modality)
-    return _load(path, role) if path.is_file() else None
+    folder = resource_folder("models") / (PREFIX + modality.lower())
+    path = folder / "models" / f"{role}.safetensors"
+    return read_model(path) if path.is_file() else None
 
 
-def _path(role: str, modality: str) -> Path:
-    name = f"{role}.safetensors"
-    return resource_folder("models") / (PREFIX + modality.lower()) / "models" / name
-
-
-def _label(identity: Mapping[str, str]) -> str:
-    return f"{identity.get('id', '')} {identity.get('sha256', '')[:12]}".strip()
-
-
-def _load(path: Path, role: str) -> CodecModel:
+def read_model(path: Path) -> CodecModel:
+    """The model in a file of a bundle; its bytes are kept as long as the file does not change."""
     stat = path.stat()
-    return _read(path, role, stat.st_size, stat.st_mtime_ns)
+    return _read(path, stat.st_size, stat.st_mtime_ns)
 
 
 @cache
-def _read(path: Path, role: str, _size: int, _time: int) -> CodecModel:
+def _read(path: Path, _size: int, _time: int) -> CodecModel:
     data = path.read_bytes()
-    return CodecModel(role, path.parent.parent.name, hashlib.sha256(data).hexdigest(), data)
+    name = path.parent.parent.name
+    return CodecModel(path.stem, name, hashlib.sha256(data).hexdigest(), data)
 
 
-def _installed() -> Iterator[tuple[Path, str]]:
-    """Every codec model on this machine, shipped or imported, with its hash."""
+def _installed() -> Iterator[CodecModel]:
+    """Every codec model on this machine, shipped or imported."""
     for root in (resource_folder("models"), user_folder()):
         for path in sorted(root.glob(f"{PREFIX}*/models/*.safetensors")):
             with contextlib.suppress(OSError):  # one that cannot be read hides no other
-                if path.is_file():
-                    yield path, _load(path, path.stem).sha256
+                yield read_model(path)
 
 
 @dataclass(frozen=True)
@@ -186,17 +161,10 @@ class DecodeContext:
     @classmethod
     def of(cls, container: Container, header: Header) -> DecodeContext:
         """Of an open file. A carried model that is damaged counts as none."""
-        carried = _carried(container) if header.models else {}
+        carried = {}
+        for chunk in container.chunks:
+            if header.models and chunk.block == NO_BLOCK and chunk.kind == MODEL_CHUNK:
+                with contextlib.suppress(CodecError):
+                    data = container.read(chunk)
+                    carried[hashlib.sha256(data).hexdigest()] = data
         return cls(header.dtype, header.voxel_range, ModelSet(header.models, carried))
-
-
-def _carried(container: Container) -> dict[str, bytes]:
-    found = {}
-    for chunk in container.chunks:
-        if chunk.block == NO_BLOCK and chunk.kind == MODEL_CHUNK:
-            try:
-                data = container.read(chunk)
-            except CodecError:
-                continue
-            found[hashlib.sha256(data).hexdigest()] = data
-    return found

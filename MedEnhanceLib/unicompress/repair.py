@@ -49,7 +49,6 @@ _SHARE = 100
 _ROW_BYTES = 30
 #: Below this many bytes a row of a small file repairs nothing worth its bytes.
 _LEAST_STRIPE = 64
-_READ_BYTES = 1 << 16
 #: Header and table may turn out this much longer than they were estimated.
 _SLACK = 64
 
@@ -128,22 +127,16 @@ class Layout:
 
     def chunk(self, parts: Iterable[bytes], covered: int) -> bytes:
         """The repair chunk of `covered` bytes, given in parts of any size."""
-        code, checksums = self._code(parts)
-        checksums += [0] * (self.pages - len(checksums))
-        unit = self.unit
-        for row in code:
-            checksums += [zlib.crc32(row[at : at + unit]) for at in range(0, self.stripe, unit)]
+        code = _Code(self, parts)
+        checksums = code.checksums + [0] * (self.pages - len(code.checksums))
+        rows = [row.tobytes() for row in code.sums]
+        for row in rows:
+            starts = range(0, self.stripe, self.unit)
+            checksums += [zlib.crc32(row[at : at + self.unit]) for at in starts]
         table = struct.pack(f"<{len(checksums)}I", *checksums)
         fields = self.page, self.pages, self.stripe, self.rows, covered
         head = _with_crc(_HEAD.pack(_MAGIC, *fields, 0)[:-_CRC_BYTES])
-        return _with_crc(b"".join([head, *code, table, head]))
-
-    def _code(self, parts: Iterable[bytes]) -> tuple[list[bytes], list[int]]:
-        code, checksums = _Code(self), _Checksums(self.page)
-        for piece in _pieces(parts, self.stripe):
-            code.add(piece)
-            checksums.add(piece)
-        return [row.tobytes() for row in code.sums], checksums.all()
+        return _with_crc(b"".join([head, *rows, table, head]))
 
 
 _FIXED = 2 * _HEAD.size + _CRC_BYTES
@@ -190,16 +183,6 @@ class RepairChunk:
                 return cls(layout, covered, read(offset, length))
         return None
 
-    def is_of(self, parts: Iterable[bytes]) -> bool:
-        """Whether rows and checksums are those of the covered bytes; all of them are read."""
-        code, checksums = self.layout._code(parts)
-        checksums += [0] * (self.layout.pages - len(checksums))
-        return (
-            all(self._intact)
-            and tuple(checksums) == self._checksums
-            and b"".join(code) == self._rows
-        )
-
     def find(self, read: Read) -> list[Damage]:
         """All damage to the covered bytes, repaired as far as that is possible; reads them all."""
         lost = self._lost_pages(read)
@@ -209,39 +192,35 @@ class RepairChunk:
             return [self._found_by_trying(read)]
         return self._solved(read, lost)
 
-    def _parts(self, read: Read, step: int) -> Iterator[bytes]:
-        for offset in range(0, self.covered, step):
-            yield read(offset, min(step, self.covered - offset))
+    def _page(self, read: Read, page: int) -> bytes:
+        offset = page * self.layout.page
+        return read(offset, min(self.layout.page, self.covered - offset))
 
     def _lost_pages(self, read: Read) -> list[int]:
-        checksums = _Checksums(self.layout.page)
-        for part in self._parts(read, _READ_BYTES):
-            checksums.add(part)
-        pairs = zip(checksums.all(), self._checksums, strict=False)
-        return [page for page, (found, crc) in enumerate(pairs) if found != crc]
+        pages = range(-(-self.covered // self.layout.page))
+        return [
+            page for page in pages if zlib.crc32(self._page(read, page)) != self._checksums[page]
+        ]
 
     def _damage(self, page: int, repaired: bytes | None) -> Damage:
         offset = page * self.layout.page
         length = min(self.layout.page, self.covered - offset)
         return Damage(offset, length, None if repaired is None else repaired[:length])
 
-    def _differences(self, parts: Iterable[bytes]) -> list[Words]:
+    def _differences(self, parts: Iterable[bytes]) -> Words:
         """What the covered bytes, as they are, leave of each row: zeros where nothing is lost."""
-        code = _Code(self.layout)
-        for piece in _pieces(parts, self.layout.stripe):
-            code.add(piece)
         rows = np.frombuffer(self._rows, "<u2").reshape(self.layout.rows, -1)
-        return list(code.sums ^ rows)
+        differences: Words = _Code(self.layout, parts).sums ^ rows
+        return differences
 
     def _solved(self, read: Read, lost: list[int]) -> list[Damage]:
         """Lost pages are unknowns, a set of equations for each column of pages."""
         layout, gone = self.layout, set(lost)
 
-        def blanked() -> Iterator[bytes]:
-            for page, part in enumerate(self._parts(read, layout.page)):
-                yield bytes(len(part)) if page in gone else part
-
-        differences = self._differences(blanked())
+        parts = (self._page(read, page) for page in range(-(-self.covered // layout.page)))
+        differences = self._differences(
+            bytes(len(part)) if page in gone else part for page, part in enumerate(parts)
+        )
         columns, last = layout.stripe // layout.page, -(-self.covered // layout.stripe) - 1
         words = layout.page // 2
         found = {}
@@ -288,46 +267,35 @@ class RepairChunk:
 
 
 class _Code:
-    """The rows of a layout, stripe by stripe: rows · x^j + stripe, from zeros on (Horner)."""
+    """Of bytes in parts of any size the rows of a layout and the CRC-32 of each page.
 
-    def __init__(self, layout: Layout) -> None:
-        self._stripe = layout.stripe
+    Rows are, stripe by stripe, rows · x^j + stripe from zeros on (Horner); what the last stripe
+    lacks counts as zeros.
+    """
+
+    def __init__(self, layout: Layout, parts: Iterable[bytes]) -> None:
+        unit = layout.unit
+        columns, words = layout.stripe // unit, unit // 2
         self.sums: Words = np.zeros((layout.rows, layout.stripe // 2), "<u2")
+        self.checksums: list[int] = []
         powers = np.arange(layout.rows, dtype="<u2")[:, None]
-        self._powers = np.minimum(powers, _HIGHEST)
-        self._more = powers[_HIGHEST + 1 :] - _HIGHEST
+        once, more = np.minimum(powers, _HIGHEST), powers[_HIGHEST + 1 :] - _HIGHEST
+        count = 0
+        for count, piece in enumerate(_pieces(parts, unit), 1):
+            if (count - 1) % (layout.page // unit) == 0:
+                self.checksums.append(0)
+            self.checksums[-1] = zlib.crc32(piece, self.checksums[-1])
+            self._add(piece.ljust(unit, b"\0"), (count - 1) % columns * words, once, more)
+        for column in range(count % columns or columns, columns):
+            self._add(bytes(unit), column * words, once, more)
 
-    def add(self, stripe: bytes) -> None:
-        """The next stripe; the last one may be shorter, and counts as filled with zeros."""
-        if len(self.sums):
-            filled = stripe.ljust(self._stripe, b"\0")
-            product = _times(self.sums, self._powers)
-            if len(self._more):
-                product[-len(self._more) :] = _times(product[-len(self._more) :], self._more)
-            self.sums = product ^ np.frombuffer(filled, "<u2")
-
-
-class _Checksums:
-    """CRC-32 of each page of bytes that come in parts of any size."""
-
-    def __init__(self, page: int) -> None:
-        self._page, self._crc, self._held = page, 0, 0
-        self._done: list[int] = []
-
-    def add(self, part: bytes) -> None:
-        view = memoryview(part)
-        while view:
-            taken = view[: self._page - self._held]
-            self._crc = zlib.crc32(taken, self._crc)
-            self._held += len(taken)
-            view = view[len(taken) :]
-            if self._held == self._page:
-                self._done.append(self._crc)
-                self._crc = self._held = 0
-
-    def all(self) -> list[int]:
-        """Of all pages, the last one as far as it goes."""
-        return self._done + ([self._crc] if self._held else [])
+    def _add(self, piece: bytes, place: int, once: Words, more: Words) -> None:
+        addend = np.frombuffer(piece, "<u2")
+        column = self.sums[:, place : place + len(addend)]
+        product = _times(column, once)
+        if len(more):
+            product[-len(more) :] = _times(product[-len(more) :], more)
+        np.bitwise_xor(product, addend, out=column)
 
 
 def _parsed(head: bytes) -> tuple[Layout | None, int]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import tempfile
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 #: What a volume of usual size needs stays in memory; a disk is only asked beyond it.
 _IN_MEMORY = 64 << 20
@@ -19,8 +21,7 @@ class Spool:
 
     def __init__(self, folder: Path) -> None:
         self._file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY, dir=str(folder))  # noqa: SIM115 - closed by __exit__
-        self._end = 0
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
 
     def __enter__(self) -> Spool:
         return self
@@ -30,32 +31,29 @@ class Spool:
 
     def keep(self, data: bytes) -> Kept:
         """Take `data` out of memory; raises OSError where the disk is full."""
-        with self._lock:
-            start = self._end
-            self._file.seek(start)
+        with self.lock:
+            start = self._file.seek(0, 2)
             self._file.write(data)
-            self._end += len(data)
-        return Kept(self, start, self._end)
-
-    def read(self, start: int, stop: int) -> bytes:
-        """The bytes from `start` to `stop`."""
-        with self._lock:
-            self._file.seek(start)
-            data: bytes = self._file.read(stop - start)
-        return data
+        return Kept(self._file, self.lock, start, len(data))
 
 
+@dataclass(frozen=True)
 class Kept:
     """Bytes in a spool: their length costs nothing, `bytes(kept)` reads them."""
 
-    def __init__(self, spool: Spool, start: int, stop: int) -> None:
-        self._spool, self._start, self._stop = spool, start, stop
+    file: Any
+    lock: threading.Lock
+    start: int
+    size: int
 
     def __len__(self) -> int:
-        return self._stop - self._start
+        return self.size
 
     def __bytes__(self) -> bytes:
-        return self._spool.read(self._start, self._stop)
+        with self.lock:
+            self.file.seek(self.start)
+            data: bytes = self.file.read(self.size)
+        return data
 
 
 Bytes = bytes | Kept

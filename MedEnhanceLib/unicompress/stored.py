@@ -86,29 +86,25 @@ class StoredVolume:
 
         Raises IndexError outside the volume, InputError for other keys.
         """
-        given = key if isinstance(key, tuple) else (key,)
+        entries = list(key) if isinstance(key, tuple) else [key]
         kinds = (slice, EllipsisType, int, np.integer)
-        if not all(isinstance(one, kinds) and not isinstance(one, bool) for one in given):
+        if not all(isinstance(entry, kinds) and not isinstance(entry, bool) for entry in entries):
             raise InputError(f"the key {key!r}", "Use whole numbers, slices and `...`.")
         # A single number in the shape of the volume: NumPy's rules, without its memory.
         pattern: Voxels = np.broadcast_to(np.zeros((), self.dtype), self.shape)[key]
         if pattern.size == 0:
             return pattern.copy()
-        gap = given.index(...) if ... in given else len(given)
-        rest = [one for one in given if one is not ...]
-        rest[gap:gap] = [slice(None)] * (self.ndim - len(rest))
-        spans: list[slice] = []
-        inside: list[slice | int] = []
-        for one, extent in zip(rest, self.shape, strict=True):
-            places = range(extent)[one]
-            if isinstance(places, int):
-                spans.append(slice(places, places + 1))
-                inside.append(0)
-            else:
-                first = min(places)
-                spans.append(slice(first, max(places) + 1))
-                inside.append(slice(places[0] - first, None, places.step))
-        part: Voxels = self.read(tuple(spans)).voxels[tuple(inside)]
+        gap = entries.index(...) if ... in entries else len(entries)
+        entries[gap : gap + 1] = [slice(None)] * (self.ndim - len(entries) + (... in entries))
+        region, inside = [], []
+        for entry, extent in zip(entries, self.shape, strict=True):
+            picked = range(extent)[entry]
+            places = picked if isinstance(picked, range) else range(picked, picked + 1)
+            first = min(places)
+            region.append(slice(first, max(places) + 1))
+            steps = slice(places[0] - first, None, places.step)
+            inside.append(steps if isinstance(picked, range) else 0)
+        part: Voxels = self.read(tuple(region)).voxels[tuple(inside)]
         return part
 
     def read(self, region: Region | None = None) -> Volume:

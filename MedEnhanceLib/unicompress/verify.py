@@ -86,7 +86,7 @@ def check_target(
     sha256: str,
     psnr: float | None = None,
     ssim: float | None = None,
-    sound_repair: bool = True,
+    is_sealed: bool = True,
 ) -> None:
     """Check what was read back against the compression mode and its number.
 
@@ -98,7 +98,7 @@ def check_target(
         sha256: of the voxels that were coded, as hex.
         psnr: of the decoded voxels, in dB; None where nothing was lost.
         ssim: of the decoded voxels, in 3D; None where nothing was lost.
-        sound_repair: whether its parity, computed anew, is what the file holds.
+        is_sealed: whether the file's SHA-256 is that of its bytes, parity and all.
     Raises:
         CodecError: the file misses its target.
     """
@@ -115,8 +115,8 @@ def check_target(
         broken = f"its PSNR is {psnr} dB, below {config.psnr:g}"
     elif not tally.equal and config.ssim is not None and not (ssim or 0.0) >= config.ssim:
         broken = f"its SSIM is {ssim}, below {config.ssim:g}"
-    elif not sound_repair:
-        broken = "its parity is not that of its bytes"
+    elif not is_sealed:
+        broken = "its bytes are not those that were written"
     if broken:
         raise CodecError(
             f"the file that was just written misses its target: {broken}",

@@ -2,6 +2,6 @@
 
 near_lossless: lossless, and max_error
 lossy: the best quality within given bytes, or the fewest bytes for a PSNR or SSIM
-videos, implicit_layers: all blocks by one codec, within given bytes
+videos: all blocks as videos, within given bytes or to a quality
 search: the search for a setting; estimate: what a mode would give
 """

@@ -6,7 +6,7 @@ every voxel and a predictor that knows its noise beat transforms, by up to some 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -14,14 +14,9 @@ import numpy as np
 from MedEnhanceLib.core.slabs import let_go
 from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.runtime.progress import Steps
-from MedEnhanceLib.unicompress.allocation.task import Payload, Task
+from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
 from MedEnhanceLib.unicompress.blocks import Box, Grid, coding_grid, readable_by_slices
-from MedEnhanceLib.unicompress.codecs.lossless import (
-    LEARNED,
-    Code,
-    code_block,
-    expected_block,
-)
+from MedEnhanceLib.unicompress.codecs.lossless import LEARNED, Code, code_block
 from MedEnhanceLib.unicompress.codecs.predictor.learned import (
     Predictor,
     cheapest,
@@ -50,8 +45,6 @@ LEAST_BITS = 1.0
 _TAUGHT = 1.05
 _MOST_BOUND = 1 << 12
 _TRIES = 3
-#: A header's name of a model, and the row of its chunk.
-_MODEL_ROW_BYTES = 300
 
 
 def code_bounded(task: Task, bound: float | None) -> Payload:
@@ -63,24 +56,25 @@ def code_bounded(task: Task, bound: float | None) -> Payload:
     """
     bound = bound or None
     grid = coding_grid(task.voxels.shape)
-    if task.predictors and task.speed != "fast":
+    if task.predictors:
         chosen = _winning_predictor(task, bound)
         if chosen is not None:
             return _code_learned(task, bound, *chosen)
 
-    def code(number: int) -> tuple[Code, Voxels]:
+    return _all_coded(task, grid, lambda block: code_block(block, bound, speed=task.speed))
+
+
+def _all_coded(task: Task, grid: Grid, code: Callable[[Voxels], Code]) -> Payload:
+    """Every block by `code`."""
+
+    def coded(number: int) -> tuple[Code, Voxels]:
         block = grid.box(number).of(task.voxels)
-        coded = code_block(block, bound, speed=task.speed)
-        return coded, expected_block(block, bound, coded)
+        best = code(block)
+        return best, best.coded.decoded(block)
 
-    return _all_coded(task, grid, code)
-
-
-def _all_coded(task: Task, grid: Grid, code: Callable[[int], tuple[Code, Voxels]]) -> Payload:
-    """Every block by `code`, which gives its code and what a reader makes of it."""
     tally, chunks = Tally(task.voxels, grid), []
-    for number, (best, expected) in enumerate(task.map(code, range(len(grid)))):
-        tally.add(expected)
+    for number, (best, decoded) in enumerate(task.map(coded, range(len(grid)))):
+        tally.add(decoded)
         chunks.append(Chunk(number, best.kind, task.keep(bytes(best.data))))
         task.monitor.progress((number + 1) / len(grid), "compress")
     return Payload(grid, chunks, tally)
@@ -90,9 +84,7 @@ def _winning_predictor(task: Task, bound: float | None) -> tuple[Predictor, floa
     """The predictor, taught the volume, and its bytes; None where classical types take less."""
     voxels, pieces = task.voxels, _pieces(task.voxels)
     chosen = cheapest(task.predictors, pieces, bound)
-    classical = 0
-    for piece in pieces:
-        classical += len(code_block(piece, bound, speed="normal").data)
+    classical = sum(len(code_block(piece, bound, speed="normal").data) for piece in pieces)
     if would_take(chosen, pieces, bound) > _TAUGHT_MOST * classical:
         return None
     chosen = taught(chosen, voxels, bound, threads=task.threads, monitor=task.monitor)
@@ -111,12 +103,9 @@ def _some_boxes(voxels: Voxels) -> list[Box]:
 
 def _slabs(voxels: Voxels) -> tuple[list[Voxels], float]:
     """A few slices of some blocks, which show how much there is to code, and their share of all."""
-    found = []
-    for box in _some_boxes(voxels):
-        block = box.of(voxels)
-        first = max(0, (len(block) - _SLAB) // 2)
-        found.append(block[first : first + _SLAB])
-    return found, sum(slab.size for slab in found) / voxels.size
+    boxes = _some_boxes(voxels)
+    slabs = [_middle(voxels, box, (_SLAB, *box.shape[1:])) for box in boxes]
+    return slabs, sum(slab.size for slab in slabs) / voxels.size
 
 
 def _pieces(voxels: Voxels) -> list[Voxels]:
@@ -124,18 +113,18 @@ def _pieces(voxels: Voxels) -> list[Voxels]:
 
     Many slices of a small extent: a predictor looks at the slices before.
     """
-    frames = voxels.reshape(-1, *voxels.shape[-3:])
-    found = []
-    for box in _some_boxes(voxels):
-        spans = (box.k, box.j, box.i)
-        centers = [(start + stop) // 2 for start, stop in spans]
-        starts = [
-            max(0, min(center - most // 2, extent - most))
-            for center, most, extent in zip(centers, _PIECE, frames.shape[1:], strict=True)
-        ]
-        cut = tuple(slice(start, start + most) for start, most in zip(starts, _PIECE, strict=True))
-        found.append(frames[box.frame][cut])
-    return found
+    return [_middle(voxels, box, _PIECE) for box in _some_boxes(voxels)]
+
+
+def _middle(voxels: Voxels, box: Box, most: tuple[int, ...]) -> Voxels:
+    """What lies around the middle of a block, of so many slices, rows and columns at most."""
+    frame = voxels.reshape(-1, *voxels.shape[-3:])[box.frame]
+    part = []
+    for (start, stop), size, extent in zip((box.k, box.j, box.i), most, frame.shape, strict=True):
+        first = max(0, min((start + stop - size) // 2, extent - size))
+        part.append(slice(first, first + size))
+    cropped: Voxels = frame[tuple(part)]
+    return cropped
 
 
 def _code_learned(
@@ -144,13 +133,9 @@ def _code_learned(
     voxels = task.voxels
     grid = readable_by_slices(predictor_grid(voxels.shape), expected_bytes)
 
-    def code(number: int) -> tuple[Code, Voxels]:
-        block = grid.box(number).of(voxels)
+    def code(block: Voxels) -> Code:
         learned = code_learned(block, bound, predictor.network)
-        if learned is not None:
-            return learned
-        classical = code_block(block, bound, speed="normal")
-        return classical, expected_block(block, bound, classical)
+        return learned or code_block(block, bound, speed="normal")
 
     payload = _all_coded(task.part(0.1, 1.0), grid, code)
     needed = any(chunk.kind == LEARNED for chunk in payload.chunks)
@@ -172,18 +157,13 @@ def estimate_bytes(task: Task) -> float:
     return total * len(grid) / len(sample)
 
 
-def code_within(task: Task, budget: Callable[[int], int]) -> Payload | None:
-    """The code with the smallest error bound found that fits; None where none is to be expected.
-
-    Args:
-        task: the volume; predictors are considered but at the speed "fast".
-        budget: number of chunks → bytes that there are for them.
-    """
+def code_within(task: Task, room: Room) -> Payload | None:
+    """The code with the smallest error bound found that fits; None where none is to be expected."""
     voxels = task.voxels
-    room = budget(len(coding_grid(voxels.shape)))
-    if voxels.dtype.kind not in "iu" or 8 * room < LEAST_BITS * voxels.size:
+    budget = room.for_chunks(len(coding_grid(voxels.shape)))
+    if voxels.dtype.kind not in "iu" or 8 * budget < LEAST_BITS * voxels.size:
         return None
-    bound = _first_bound(voxels, room * _TAUGHT, task.predictors if task.speed != "fast" else ())
+    bound = _first_bound(task, budget * _TAUGHT)
     steps = Steps(task.monitor)
     for turn in range(_TRIES):
         if bound > _MOST_BOUND:
@@ -192,29 +172,30 @@ def code_within(task: Task, budget: Callable[[int], int]) -> Payload | None:
         left = 0.3 if turn + 1 < _TRIES else 0.0
         payload = code_bounded(task.at(steps.next(1, left)), bound)
         models = sum(2 * len(model.data) for model in payload.carried)
-        models += _MODEL_ROW_BYTES * len(payload.models)
-        if payload.bytes + models <= budget(len(payload.chunks)):
+        models += _NAMED_BYTES * len(payload.models)
+        if payload.bytes + models <= room.for_chunks(len(payload.chunks)):
             return payload
         bound += 1 + bound // 8
     return None
 
 
-def _first_bound(voxels: Voxels, room: float, predictors: Sequence[Predictor]) -> int:
-    """The smallest bound whose size, estimated from a few pieces, is at most `room`."""
-    slabs, share = _slabs(voxels)
+def _first_bound(task: Task, budget: float) -> int:
+    """The smallest bound whose size, estimated from a few pieces, is at most `budget`."""
+    slabs, share = _slabs(task.voxels)
 
     def size(bound: int) -> float:
-        learned = (would_take(one, slabs, bound) for one in predictors)
-        if np.isfinite(smallest := min(learned, default=np.inf)):
-            return smallest / share
+        if task.predictors:
+            learned = min(would_take(one, slabs, bound) for one in task.predictors)
+            if np.isfinite(learned):
+                return learned / share
         codes = (code_block(slab, bound, speed="fast") for slab in slabs)
         return sum(len(code.data) for code in codes) / share
 
     high = 1
-    while size(high) > room and high <= _MOST_BOUND:
+    while size(high) > budget and high <= _MOST_BOUND:
         high *= 2
     low = high // 2
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if size(middle) <= room else (middle, high)
+        low, high = (low, middle) if size(middle) <= budget else (middle, high)
     return high

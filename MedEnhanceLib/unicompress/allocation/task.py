@@ -20,8 +20,8 @@ from MedEnhanceLib.unicompress.verify import Tally
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
-#: A row of the chunk table, and what deflating header and table may add.
-ROW_BYTES, SLACK = 14, 128
+#: What a chunk's row takes in a deflated head, and what deflating it may add.
+ROW_BYTES, SLACK = 20, 32
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,14 @@ class Task:
 class Payload:
     """All chunks of a file, and what a reader will make of them.
 
-    tally: of the voxels that the chunks decode to. second_copy: whether the file has room to hold
-    header and table twice. models: that the chunks need; carried: those of them that the file must
-    hold, since no other place does. exact: whether every machine decodes the same.
+    tally: of the voxels that the chunks decode to. models: that the chunks need; carried: those of
+    them that the file must hold, since no other place does. exact: whether every machine decodes
+    the same.
     """
 
     grid: Grid
     chunks: list[Chunk]
     tally: Tally
-    second_copy: bool = True
     models: tuple[CodecModel, ...] = ()
     carried: tuple[CodecModel, ...] = ()
     exact: bool = True
@@ -81,27 +80,19 @@ class Payload:
 
 @dataclass(frozen=True)
 class Room:
-    """The ratio, the bytes that it leaves for a file, and what its header takes once and twice."""
+    """The ratio, the bytes that it leaves for chunks and their rows, and how often rows stand."""
 
     ratio: float
-    file_bytes: int
-    once: int
-    twice: int
+    bytes: int
+    copies: int
 
-    def for_payload(self, chunks: int) -> tuple[int, bool]:
-        """Bytes left for that number of chunks, and whether header and table are written twice.
+    def for_chunks(self, count: int) -> int:
+        """Bytes left for the data of that number of chunks."""
+        return self.bytes - self.copies * (ROW_BYTES * count + SLACK)
 
-        They are where the second copy costs at most a hundredth of the file.
-        """
-        table = ROW_BYTES * chunks + SLACK
-        second = self.twice - self.once + table
-        keep = second * 100 <= self.file_bytes
-        return self.file_bytes - self.once - table - (second if keep else 0), keep
-
-    def out_of_reach(self, raw_bytes: int, smallest: int) -> ConfigError:
-        """The refusal of a ratio for which not even the coarsest code, `smallest` bytes, fits."""
+    def out_of_reach(self) -> ConfigError:
+        """The refusal of a ratio for which not even the coarsest code fits."""
         return ConfigError(
-            f"ratio {self.ratio:g} cannot be reached: the smallest file for this volume has "
-            f"about {smallest} bytes, a ratio of {raw_bytes / smallest:.3g}",
+            f"ratio {self.ratio:g} cannot be reached for this volume",
             "Choose a smaller ratio; small volumes, and voxels that are not finite, limit it.",
         )

@@ -9,7 +9,7 @@ about the right step.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,12 +18,7 @@ from MedEnhanceLib.core import metrics
 from MedEnhanceLib.core.slabs import extremes, let_go, trim
 from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.runtime.progress import Monitor, Steps
-from MedEnhanceLib.unicompress.allocation.search import (
-    LONGEST_STEP,
-    activity_of,
-    seek,
-    slope_of,
-)
+from MedEnhanceLib.unicompress.allocation.search import LONGEST_STEP, seek, slope_of
 from MedEnhanceLib.unicompress.allocation.task import Payload, Task
 from MedEnhanceLib.unicompress.blocks import Grid, video_grid
 from MedEnhanceLib.unicompress.codecs.lossless import VIDEO, code_block, codecs
@@ -45,8 +40,6 @@ _SIDE, _SLICES = 128, 48
 _PART_TOLERANCE = 0.15
 #: A code without loss is tried where zstd's quickest comes this near to the video.
 _EXACT_NEAR = 2
-#: Of two settings' codes, whole blocks are mixed to use up the bytes.
-_MIXED = 1.25
 #: Of the bytes, at most, that are kept free for filters.
 _FILTER_SHARE = 0.02
 #: About what a coding takes, and what filters do, as multiples of the time of a quick coding.
@@ -58,55 +51,56 @@ _USUAL_PSNR = 42.0
 _STEP_OF_ERROR = 3.0
 
 
-@dataclass(frozen=True)
-class Quality:
-    """The target, as an error that no file may be above: of psnr or ssim one is given."""
+@dataclass(frozen=True, kw_only=True)
+class Goal:
+    """What a search comes near to from below: of bytes, psnr and ssim one is given.
 
-    psnr: float | None
-    ssim: float | None
-    peak: float
+    bytes: of all videos. peak: the full range, which PSNR and SSIM are measured against.
+    """
+
+    bytes: int = 0
+    psnr: float | None = None
+    ssim: float | None = None
+    peak: float = 0.0
 
     @property
-    def limit(self) -> float:
-        """The largest error: mean square as a share of the peak's, or 1 − SSIM."""
+    def largest_error(self) -> float:
+        """Of a quality: mean square as a share of the peak's, or 1 − SSIM."""
         return 10 ** (-self.psnr / 10) if self.psnr is not None else 1 - float(self.ssim or 0)
 
     @property
     def squared(self) -> float:
         """The largest mean square error of a PSNR, in stored units."""
-        return self.limit * self.peak**2
+        return self.largest_error * self.peak**2
 
     @property
     def step(self) -> float:
-        """A quantizer's step to begin with, in stored units."""
+        """Of a quality: a quantizer's step to begin with, in stored units."""
         return _STEP_OF_ERROR * self.peak * 10 ** (-(self.psnr or _USUAL_PSNR) / 20)
-
-    def error_of(self, source: Voxels, decoded: Voxels) -> float:
-        """Of a whole volume."""
-        if self.ssim is not None:
-            return 1 - ssim_of(source, decoded, self.peak)
-        shape = (-1, *source.shape[-2:])
-        frames = zip(source.reshape(shape), decoded.reshape(shape), strict=True)
-        squared = sum(video.error_of(one[None], other[None]) for one, other in frames)
-        return squared / (source.size * self.peak**2)
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What a search comes near to from below: the bytes of all videos, or the error."""
-
-    bytes: int = 0
-    quality: Quality | None = None
 
     @property
     def limit(self) -> float:
-        """In octaves."""
-        return math.log2(self.quality.limit if self.quality else self.bytes)
+        """In octaves, of bytes or of the error."""
+        return math.log2(self.bytes or self.largest_error)
 
     @property
     def slope(self) -> float:
         """What an octave of the step changes, in octaves."""
-        return _ERROR_SLOPE if self.quality else _SIZE_SLOPE
+        return _SIZE_SLOPE if self.bytes else _ERROR_SLOPE
+
+    def value(self, task: VideoTask, chunks: list[Chunk]) -> float:
+        """The bytes of bare streams, or the error that their filters leave, in octaves."""
+        if self.bytes:
+            return math.log2(max(1, _bytes_of(chunks)))
+        blocks = (block for _, block in finished(task, chunks, wiener.MOST_BYTES))
+        decoded = task.grid.joined(blocks, task.voxels.dtype)
+        if self.ssim is not None:
+            error = 1 - ssim_of(task.voxels, decoded, self.peak)
+        else:
+            shape = (-1, *decoded.shape[-2:])
+            slices = video.error_of(task.voxels.reshape(shape), decoded.reshape(shape))
+            error = slices / (decoded.size * self.peak**2)
+        return math.log2(max(error, 1e-300))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,14 +109,6 @@ class VideoTask(Task):
 
     grid: Grid
     encoder: Encoder
-
-    def value(self, goal: Goal, chunks: list[Chunk]) -> float:
-        """The bytes of bare streams, or the error that their filters leave, in octaves."""
-        if goal.quality is None:
-            return math.log2(_bytes_of(chunks))
-        blocks = (block for _, block in finished(self, chunks, wiener.MOST_BYTES))
-        decoded = self.grid.joined(blocks, self.voxels.dtype)
-        return math.log2(max(goal.quality.error_of(self.voxels, decoded), 1e-300))
 
 
 def ssim_of(source: Voxels, decoded: Voxels, peak: float) -> float:
@@ -142,58 +128,55 @@ def search_cost(task: Task) -> float:
     return 2 + _PART_COST + 2.2 * _COST[task.speed] + _FILTER_COST
 
 
-def into_bytes(task: Task, budget: int, *, second_copy: bool) -> Payload | None:
+def into_bytes(task: Task, budget: int) -> Payload | None:
     """Videos of at most `budget` bytes with their filters; None where even the coarsest take more.
 
     Raises nothing of its own.
     """
     grid = video_grid(task.voxels.shape)
-    begun = _begin(task, 8 * budget / task.voxels.size)
-    if begun is None or budget <= 0:
+    low, high = map(float, extremes(task.voxels))
+    if budget <= 0 or not math.isfinite(high - low) or low == high:
         return None
-    videos = VideoTask(**vars(task.part(0.0, 0.9)), grid=grid, encoder=begun[0])
+    step = _step_for(task, 8 * budget / task.voxels.size, (low, high))
     free = round(min(len(grid) * wiener.USUAL_BYTES, _FILTER_SHARE * budget))
-    chunks = _search(videos, Goal(bytes=budget - free), begun[1])
-    if chunks is None:
-        return None
-    most = (budget - sum(len(chunk.data) for chunk in chunks)) // len(chunks)
-    return _payload(replace(videos, monitor=task.monitor.part(0.9, 1.0)), chunks, most, second_copy)
+    return _searched(task, Goal(bytes=budget - free), step, lambda used: budget - used)
 
 
-def to_quality(task: Task, quality: Quality) -> Payload | None:
+def to_quality(task: Task, goal: Goal) -> Payload | None:
     """The smallest videos found that keep a quality; None where none do."""
-    encoder = _encoder_for(task, quality.step)
-    grid = video_grid(task.voxels.shape)
-    videos = VideoTask(**vars(task.part(0.0, 0.9)), grid=grid, encoder=encoder)
-    chunks = _search(videos, Goal(quality=quality), quality.step)
+    blocks = len(video_grid(task.voxels.shape))
+    return _searched(task, goal, goal.step, lambda _: blocks * wiener.MOST_BYTES)
+
+
+def _searched(task: Task, goal: Goal, start: float, room: Callable[[int], int]) -> Payload | None:
+    """The videos whose value comes nearest to the goal from below, with filters.
+
+    Args:
+        task: the volume.
+        goal: what is asked for.
+        start: a step to begin with, in stored units.
+        room: bytes of all streams → bytes that there are for all filters.
+    """
+    part, last = task.part(0.0, 0.9), task.part(0.9, 1.0)
+    fields = {"grid": video_grid(task.voxels.shape), "encoder": _encoder_for(task, start)}
+    chunks = _search(VideoTask(**vars(part), **fields), goal, start)
     if chunks is None:
         return None
-    return _payload(replace(videos, monitor=task.monitor.part(0.9, 1.0)), chunks, wiener.MOST_BYTES)
-
-
-def smallest_of(task: Task) -> int:
-    """About the bytes of the coarsest videos."""
-    grid = video_grid(task.voxels.shape)
-    low, high = limits_of(task.voxels)
-    videos = VideoTask(**vars(task), grid=grid, encoder=LIBAOM)
-    return _bytes_of(_code(videos, high - low, high - low, quickly=True))
-
-
-def limits_of(voxels: Voxels) -> tuple[float, float]:
-    """The smallest and the largest voxel: bits that a part would not need, the whole may."""
-    low, high = extremes(voxels)
-    return float(low), float(high)
+    most = room(_bytes_of(chunks)) // len(chunks)
+    tally, whole = Tally(task.voxels, fields["grid"]), []
+    for chunk, decoded in finished(VideoTask(**vars(last), **fields), chunks, most):
+        tally.add(decoded)
+        whole.append(chunk)
+        last.monitor.progress(len(whole) / len(chunks), "compress")
+    return Payload(fields["grid"], whole, tally)
 
 
 def _search(task: VideoTask, goal: Goal, start: float) -> list[Chunk] | None:
-    """The bare streams whose value comes nearest to the goal from below; None where none does.
-
-    start: a step to begin with, in stored units.
-    """
+    """The bare streams whose value comes nearest to the goal from below; None where none does."""
     coded: dict[float, list[Chunk]] = {}
     steps = Steps(task.monitor)
     anchor, setting = start, math.log2(start)
-    cost = _COST[task.speed] + (_FILTER_COST if goal.quality else 0.0)
+    cost = _COST[task.speed] + (0.0 if goal.bytes else _FILTER_COST)
 
     def measure(setting: float) -> float:
         nonlocal anchor
@@ -201,11 +184,10 @@ def _search(task: VideoTask, goal: Goal, start: float) -> list[Chunk] | None:
             anchor = 2.0**setting
         part = task.at(steps.next(cost, cost if len(coded) < 2 else cost / 3))
         coded[setting] = _code(part, 2.0**setting, anchor)
-        return task.value(goal, coded[setting])
+        return goal.value(task, coded[setting])
 
-    aim = goal.limit - _TOLERANCE[task.speed] / 2
     if task.encoder.guides:
-        setting = _guided(task, steps, goal, aim, setting)
+        setting = _guided(task, steps, goal, setting)
     chosen = seek(
         measure,
         setting,
@@ -214,41 +196,36 @@ def _search(task: VideoTask, goal: Goal, start: float) -> list[Chunk] | None:
         tolerance=_TOLERANCE[task.speed],
         most=_TRIES[task.speed],
     )
-    if chosen is None:
-        return None
-    if goal.quality is not None:
-        return coded[chosen]
-    over = [chunks for chunks in coded.values() if 1 < _bytes_of(chunks) / goal.bytes <= _MIXED]
-    return _mixed(coded[chosen], min(over, key=_bytes_of), goal.bytes) if over else coded[chosen]
+    return None if chosen is None else coded[chosen]
 
 
-def _guided(task: VideoTask, steps: Steps, goal: Goal, aim: float, setting: float) -> float:
-    """The step, in octaves, whose coding should come to `aim`, by quick codings.
+def _guided(task: VideoTask, steps: Steps, goal: Goal, setting: float) -> float:
+    """The step, in octaves, whose coding should come to the goal, by quick codings.
 
     What the better coding has more than they is learned from a part.
     """
     tried: list[tuple[float, float]] = []
-    slope = goal.slope
+    slope, aim = goal.slope, goal.limit - _TOLERANCE[task.speed] / 2
     for _ in range(_MOST_GUIDES):
         part = task.at(steps.next(1, 1 + _PART_COST + 2 * _COST[task.speed]))
         chunks = _code(part, 2.0**setting, 2.0**setting, quickly=True)
-        tried.append((setting, task.value(goal, chunks)))
+        tried.append((setting, goal.value(task, chunks)))
         slope = slope_of(tried, slope)
         off = aim - tried[-1][1]
         setting += max(-LONGEST_STEP, min(off / slope, LONGEST_STEP))
         if abs(off) < _NEARLY:
             break
     steps.next(_PART_COST, 2 * _COST[task.speed]).progress(0.0, "compress")
-    part_of = _middle_of(task.voxels)
-    if not video.fits(part_of):
+    middle = _middle_of(task.voxels)
+    if not video.fits(middle):
         return setting
-    sample = replace(task, voxels=part_of, grid=Grid(part_of.shape, (1, 1, 1)), monitor=Monitor())
-    goal = goal if part_of.ndim == 3 and goal.quality and not goal.quality.ssim else Goal(bytes=1)
+    sample = replace(task, voxels=middle, grid=Grid(middle.shape, (1, 1, 1)), monitor=Monitor())
+    of_part = goal if goal.psnr else Goal(bytes=1)
     values = [
-        sample.value(goal, _code(sample, 2.0**setting, 2.0**setting, quickly=quickly))
+        of_part.value(sample, _code(sample, 2.0**setting, 2.0**setting, quickly=quickly))
         for quickly in (False, True)
     ]
-    return setting - (values[0] - values[1]) / (slope if goal.quality else _SIZE_SLOPE)
+    return setting - (values[0] - values[1]) / (slope if goal.psnr else _SIZE_SLOPE)
 
 
 def _middle_of(voxels: Voxels) -> Voxels:
@@ -262,26 +239,25 @@ def _middle_of(voxels: Voxels) -> Voxels:
     ]
 
 
-def _begin(task: Task, bits: float) -> tuple[Encoder, float] | None:
-    """The encoder, and a step to begin with, for `bits` of each voxel; None where nothing can be
-    a video. A part of the volume is coded until it takes its share.
+def _step_for(task: Task, bits: float, limits: tuple[float, float]) -> float:
+    """A step to begin with, for `bits` of each voxel: a part is coded until it takes its share.
+
+    limits: the smallest and the largest voxel: bits that a part would not need, the whole may.
     """
-    low, high = limits_of(task.voxels)
-    if not (math.isfinite(low) and math.isfinite(high) and high > low):
-        return None
-    start = (high - low) / 16 / math.sqrt(bits + 0.01)
+    start = (limits[1] - limits[0]) / 16 / math.sqrt(bits + 0.01)
     block = _middle_of(task.voxels)
     if not video.fits(block):
-        return LIBAOM, start
-    size = max(bits * block.size / 8, 2 * video.HEAD.size)
+        return start
     encoder = _fitting(block)
 
     def measure(setting: float) -> float:
+        task.monitor.check()
         coded = video.encode(
-            block, 2.0**setting, speed="fast", encoder=encoder, limits=(low, high), quickly=True
+            block, 2.0**setting, speed="fast", encoder=encoder, limits=limits, quickly=True
         )
         return math.log2(len(coded.data))
 
+    size = max(bits * block.size / 8, 2 * video.HEAD.size)
     chosen = seek(
         measure,
         math.log2(start),
@@ -290,14 +266,7 @@ def _begin(task: Task, bits: float) -> tuple[Encoder, float] | None:
         tolerance=_PART_TOLERANCE,
         most=3,
     )
-    if chosen is None:
-        return encoder, start
-    step = 2.0**chosen
-    # The whole differs from its middle by how much there is to code.
-    busier = activity_of(block, step) * task.voxels.size / max(activity_of(task.voxels, step), 1e-9)
-    octaves = math.log2(max(busier / block.size, 0.1)) / _SIZE_SLOPE
-    step *= 2.0 ** max(-1.0, min(octaves, 1.0))
-    return _encoder_for(task, step), step
+    return start if chosen is None else 2.0**chosen
 
 
 def _fitting(block: Voxels) -> Encoder:
@@ -318,16 +287,17 @@ def _encoder_for(task: Task, step: float) -> Encoder:
     encoder = _fitting(block)
     if encoder is LIBAOM or not video.fits(block):
         return LIBAOM
-    limits = limits_of(task.voxels)
-    coded = video.encode(block, step, speed="fast", encoder=encoder, limits=limits, quickly=True)
+    low, high = map(float, extremes(task.voxels))
+    coded = video.encode(
+        block, step, speed="fast", encoder=encoder, limits=(low, high), quickly=True
+    )
     squared = video.error_of(block, video.decode(coded.data, block.shape, task.context))
-    finest = encoder.finest * (limits[1] - limits[0])
+    finest = encoder.finest * (high - low)
     return LIBAOM if squared < finest**2 * block.size else encoder
 
 
 def _bytes_of(chunks: list[Chunk]) -> int:
-    """One at least: their logarithm is taken."""
-    return max(1, sum(len(chunk.data) for chunk in chunks))
+    return sum(len(chunk.data) for chunk in chunks)
 
 
 def _code(task: VideoTask, step: float, anchor: float, *, quickly: bool = False) -> list[Chunk]:
@@ -369,18 +339,6 @@ def _code_one(
     return VIDEO, data
 
 
-def _mixed(chunks: list[Chunk], finer: list[Chunk], budget: int) -> list[Chunk]:
-    """As many blocks of the finer coding as there is room for, the cheapest first."""
-    rest = budget - sum(len(chunk.data) for chunk in chunks)
-    mixed = list(chunks)
-    more = [len(fine.data) - len(chunk.data) for chunk, fine in zip(chunks, finer, strict=True)]
-    for number in sorted(range(len(chunks)), key=more.__getitem__):
-        if 0 < more[number] <= rest:
-            mixed[number] = finer[number]
-            rest -= more[number]
-    return mixed
-
-
 def finished(task: VideoTask, chunks: list[Chunk], most: int) -> Iterator[tuple[Chunk, Voxels]]:
     """Videos with filters of `most` bytes each, with what a reader makes of them."""
 
@@ -394,13 +352,3 @@ def finished(task: VideoTask, chunks: list[Chunk], most: int) -> Iterator[tuple[
         return replace(chunk, data=task.keep(data)), decoded
 
     return task.map(finish, chunks, video.MOST_THREADS)
-
-
-def _payload(task: VideoTask, chunks: list[Chunk], most: int, second_copy: bool = True) -> Payload:
-    """Chunks with filters of `most` bytes each."""
-    tally, whole = Tally(task.voxels, task.grid), []
-    for chunk, decoded in finished(task, chunks, most):
-        tally.add(decoded)
-        whole.append(chunk)
-        task.monitor.progress(len(whole) / len(chunks), "compress")
-    return Payload(task.grid, whole, tally, second_copy)

@@ -51,6 +51,12 @@ class Coded:
     indices: Indices
     record: bytes
 
+    def decoded(self, block: Voxels) -> Voxels:
+        """What a reader makes of it; block: what was coded."""
+        if self.record[0] not in (_STEPS, _FLOAT_STEPS):
+            return block
+        return from_integers(self.record, self.indices, block.dtype, block.shape)
+
 
 def to_integers(block: Voxels) -> Coded:
     """Without loss, whatever the type; NaN keeps its bits and zero its sign."""

@@ -1,11 +1,12 @@
-"""The lossless coders of a block's indices: one literal table, id → coder.
+"""The block types, and the coders of a block's indices that need no model.
 
-The ids are part of the format: never given to anything else. Free ids: 2, 4 to 6 and 8 to 15 for
-classical coders; 16 and on for those that need a model.
+Their ids are part of the format: never given to anything else. Free ids: 2, 4 to 6 and 8 to 15 for
+coders without a model; 18 and on for those that need one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,6 @@ from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.unicompress.codecs.integers import (
     Coded,
     Indices,
-    from_integers,
     to_bounded_integers,
     to_integers,
 )
@@ -27,22 +27,18 @@ from MedEnhanceLib.unicompress.config import Speed
 from MedEnhanceLib.unicompress.spool import Bytes
 
 Shape = tuple[int, int, int]
-Encode = Callable[[Indices, Speed], "bytes | None"]
+#: No size in the bytes is believed: shape and type are known.
 Decode = Callable[[bytes, Shape, np.dtype[Any]], Indices]
 
 _EFFORT = {"normal": 7, "fast": 3}
-_ZSTD_LEVEL = {"normal": 9, "fast": 3}
-#: Measured: on labels and masks the highest level wins 30 %, and is fast; on noise neither.
-_ZSTD_BEST = 19
-_COMPRESSIBLE = 8.0
-CONSTANT, ZSTD, JPEGXL = 0, 1, 3
-VIDEO = 7
-#: Blocks of the learned predictor: indices too, but its coder needs the file's model.
-LEARNED = 16
-#: The implicit network.
-IMPLICIT = 17
-#: Block types that are not in the table below: id → name and package.
-VOXEL_TYPES = {
+#: Measured: on labels and masks the highest level wins 30 %, and is fast.
+_ZSTD_LEVEL = {"normal": 19, "fast": 3}
+CONSTANT, ZSTD, JPEGXL, VIDEO, LEARNED, IMPLICIT = 0, 1, 3, 7, 16, 17
+#: Id → name, for reports, and the package without which no block of the type is decoded.
+BLOCK_TYPES = {
+    CONSTANT: ("constant", "numpy"),
+    ZSTD: ("zstd", "imagecodecs"),
+    JPEGXL: ("jpeg-xl", "imagecodecs"),
     VIDEO: ("video (AV1)", "imagecodecs"),
     LEARNED: ("learned", "safetensors"),
     IMPLICIT: ("implicit", "torch"),
@@ -51,27 +47,9 @@ VOXEL_TYPES = {
 _ZSTD_NEAR = 1.4
 
 
-@dataclass(frozen=True)
-class Coder:
-    """name: for reports; package: what its codec comes from.
-
-    encode: indices [K, J, I] → bytes, None where the coder does not fit them.
-    decode: the inverse; shape and type are known, no size in the bytes is believed.
-    """
-
-    name: str
-    package: str
-    encode: Encode
-    decode: Decode
-
-
 def codecs(purpose: str = "Compression") -> ModuleType:
     """The package imagecodecs, or a DependencyError that says how to get it."""
     return require("imagecodecs", purpose=purpose)
-
-
-def _encode_constant(indices: Indices, _speed: Speed) -> bytes | None:
-    return None if indices.any() else b""
 
 
 def _decode_constant(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
@@ -80,17 +58,15 @@ def _decode_constant(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices
     return np.zeros(shape, dtype)
 
 
-def _encode_zstd(indices: Indices, speed: Speed) -> bytes | None:
+def encode_zstd(indices: Indices, speed: Speed) -> bytes:
     """Of plain and of differences along i, bytes of equal weight together; the smaller one."""
-    shuffled = [_shuffle(indices), _shuffle(_differences(indices))]
-
-    def packed(choice: int, level: int) -> bytes:
-        return bytes([choice]) + bytes(codecs().zstd_encode(shuffled[choice], level=level))
-
-    best = min((packed(choice, _ZSTD_LEVEL[speed]) for choice in (0, 1)), key=len)
-    if speed != "fast" and len(best) * _COMPRESSIBLE < indices.nbytes:
-        best = min(best, packed(0, _ZSTD_BEST), packed(1, _ZSTD_BEST), key=len)
-    return best
+    return min(
+        (
+            bytes([choice]) + bytes(codecs().zstd_encode(_shuffle(words), level=_ZSTD_LEVEL[speed]))
+            for choice, words in enumerate((indices, _differences(indices)))
+        ),
+        key=len,
+    )
 
 
 def _decode_zstd(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
@@ -144,71 +120,46 @@ def _decode_jpegxl(data: bytes, shape: Shape, dtype: np.dtype[Any]) -> Indices:
     return out.reshape(shape)
 
 
-CODERS: dict[int, Coder] = {
-    CONSTANT: Coder("constant", "numpy", _encode_constant, _decode_constant),
-    ZSTD: Coder("zstd", "imagecodecs", _encode_zstd, _decode_zstd),
-    JPEGXL: Coder("jpeg-xl", "imagecodecs", _encode_jpegxl, _decode_jpegxl),
+DECODERS: dict[int, Decode] = {
+    CONSTANT: _decode_constant,
+    ZSTD: _decode_zstd,
+    JPEGXL: _decode_jpegxl,
 }
 
 
 def block_type_name(kind: int) -> str:
     """For reports; ids that this version does not know are named unknown."""
-    if kind in VOXEL_TYPES:
-        return VOXEL_TYPES[kind][0]
-    return CODERS[kind].name if kind in CODERS else f"unknown type {kind}"
-
-
-def block_type_package(kind: int) -> str | None:
-    """What must be installed to decode a block of this type; None for an unknown type."""
-    if kind in VOXEL_TYPES:
-        return VOXEL_TYPES[kind][1]
-    return CODERS[kind].package if kind in CODERS else None
+    return BLOCK_TYPES[kind][0] if kind in BLOCK_TYPES else f"unknown type {kind}"
 
 
 @dataclass(frozen=True)
 class Code:
-    """kind: id of the block type; data: the bytes of the chunk, which begin with `record`."""
+    """kind: id of the block type; data: the bytes of the chunk; coded: the indices in them."""
 
     kind: int
     data: Bytes
-    record: bytes
+    coded: Coded
 
 
 def code_block(block: Voxels, bound: float | None, *, speed: Speed) -> Code:
     """The shortest code of a block: exact or, with a bound, off by no more than it."""
-    exact = to_integers(block)
     if bound is None:
-        return _shortest(exact, speed)
-    bounded = _shortest(to_bounded_integers(block, bound), speed)
-    if block.dtype.kind != "f" or bounded.record == exact.record:
-        return bounded
+        return _shortest(to_integers(block), speed)
+    code = _shortest(to_bounded_integers(block, bound), speed)
+    if block.dtype.kind != "f":
+        return code
     # Floats that repeat may take fewer bits as they are than as steps.
-    return min(bounded, _shortest(exact, speed), key=lambda code: len(code.data))
-
-
-def expected_block(block: Voxels, bound: float | None, code: Code) -> Voxels:
-    """What a reader will make of the code that `code_block` gave."""
-    if bound is None:
-        return block
-    bounded = to_bounded_integers(block, bound)
-    if bounded.record != code.record:
-        return block
-    return from_integers(bounded.record, bounded.indices, block.dtype, block.shape)
+    return min(code, _shortest(to_integers(block), speed), key=lambda code: len(code.data))
 
 
 def _shortest(coded: Coded, speed: Speed) -> Code:
-    if (nothing := CODERS[CONSTANT].encode(coded.indices, speed)) is not None:
-        return Code(CONSTANT, coded.record + nothing, coded.record)
-    codes: dict[int, bytes] = {}
-    for kind in (ZSTD, JPEGXL):
-        try:
-            data = CODERS[kind].encode(coded.indices, "fast" if kind == ZSTD else speed)
-        except RuntimeError:  # a codec that gives up on a block does not win it; zstd never does
-            continue
-        if data is not None:
-            codes[kind] = data
-    best = min(codes, key=lambda kind: len(codes[kind]))
-    if speed != "fast" and len(codes[ZSTD]) < _ZSTD_NEAR * len(codes[best]):
-        codes[ZSTD] = CODERS[ZSTD].encode(coded.indices, speed) or codes[ZSTD]
-        best = min(codes, key=lambda kind: len(codes[kind]))
-    return Code(best, coded.record + codes[best], coded.record)
+    if not coded.indices.any():
+        return Code(CONSTANT, coded.record, coded)
+    codes = [(ZSTD, encode_zstd(coded.indices, "fast"))]
+    with contextlib.suppress(RuntimeError):  # a codec that gives up on a block does not win it
+        codes.append((JPEGXL, _encode_jpegxl(coded.indices, speed)))
+    sizes = [len(data) for _, data in codes if data is not None]
+    if speed != "fast" and sizes[0] < _ZSTD_NEAR * min(sizes):
+        codes.append((ZSTD, encode_zstd(coded.indices, speed)))
+    best = min(((k, data) for k, data in codes if data is not None), key=lambda one: len(one[1]))
+    return Code(best[0], coded.record + best[1], coded)

@@ -18,7 +18,7 @@ import random
 import struct
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -39,12 +39,11 @@ from MedEnhanceLib.unicompress import (
 from MedEnhanceLib.unicompress.allocation import near_lossless
 from MedEnhanceLib.unicompress.blocks import Grid
 from MedEnhanceLib.unicompress.codecs import lossless
-from MedEnhanceLib.unicompress.codecs.integers import to_integers
 from MedEnhanceLib.unicompress.container import NO_BLOCK, REPAIR_CHUNK, Container
 from MedEnhanceLib.unicompress.header import DTYPES
 from MedEnhanceLib.unicompress.repair import Layout
 
-_PROLOGUE = struct.Struct("<4sHHQQIIIIII12xI")
+_PROLOGUE = struct.Struct("<4sHHQIII")
 #: Voxels of a forged header beyond this are refused, so that a case stays small.
 MEMORY_LIMIT = 64 << 20
 _ODD: tuple[Any, ...] = (
@@ -62,13 +61,11 @@ class FindingError(AssertionError):
 
 @dataclass(frozen=True)
 class Row:
-    """A chunk as the table has it; crc and length None: those of `data`."""
+    """A chunk: its block, the id of its type, and its bytes."""
 
     block: int
     kind: int
     data: bytes
-    length: int | None = None
-    crc: int | None = None
 
 
 @dataclass(frozen=True)
@@ -93,11 +90,6 @@ def make_bases(folder: Path) -> list[Base]:
         for name, (volume, config) in _volumes().items():
             paths.append(folder / f"{name}.ucv")
             compress(volume, paths[-1], CompressConfig(threads=1, **config), overwrite=True)
-    for kind, coder in lossless.CODERS.items():
-        for width in (1, 2, 4, 8):
-            path = folder / f"type-{kind}-{width}.ucv"
-            if _write_type(path, kind, coder, width):
-                paths.append(path)
     return [_parts(path) for path in paths]
 
 
@@ -114,6 +106,7 @@ def _volumes() -> dict[str, tuple[Volume, dict[str, Any]]]:
     fractions[0, 0, :3] = np.nan, np.inf, -0.0
     made["bits"] = Volume(fractions), lossless
     made["table"] = Volume((values // 1 / 7).astype("f4")), lossless
+    made["constant"] = Volume(np.full(k.shape, 9, "i2")), lossless
     made["frames"] = Volume(np.stack([values.astype("i2")] * 2), frame_interval_s=1.0), lossless
     made["steps"] = Volume(values.astype("i2")), {"max_error": 2.0, "speed": "fast"}
     made["steps-u8"] = Volume((values * 1e15).astype("u8")), {"max_error": 1e12, "speed": "fast"}
@@ -128,29 +121,6 @@ def _volumes() -> dict[str, tuple[Volume, dict[str, Any]]]:
     made["learned"] = scan, {"lossless": True}
     made["ratio-slice"] = Volume(smooth[:1].astype("i2")), {"ratio": 1.6, "speed": "fast"}
     return made
-
-
-def _write_type(path: Path, kind: int, coder: lossless.Coder, width: int) -> bool:
-    """Two blocks, both of one type; False where the type does not code indices of that width."""
-    k, j, i = np.mgrid[0:6, 0:8, 0:9]
-    indices = ((k * 3 + j * j + i * 2) % 60 + 256 ** (width - 1)).astype(f"u{width}")
-    if kind == lossless.CONSTANT:
-        indices[...] = 9
-    dtype = f"<i{width}"
-    rows = []
-    for block, part in enumerate((indices[:3], indices[3:])):
-        coded = to_integers(part.astype(dtype))
-        code = coder.encode(part - part.min(), "fast")
-        if code is None or coded.indices.dtype.itemsize > width:
-            return False
-        record = bytes([1, width]) + coded.record[2:]
-        rows.append(Row(block, kind, record + code))
-    voxels = indices.astype(dtype)
-    with _small_blocks():
-        compress(Volume(voxels), path, CompressConfig(lossless=True), overwrite=True)
-    header = _parts(path).header | {"blocks": [2, 1, 1], "mode": "lossless"}
-    path.write_bytes(lay_out(json.dumps(header).encode(), rows))
-    return True
 
 
 def _parts(path: Path) -> Base:
@@ -173,27 +143,27 @@ def _small_blocks() -> Iterator[None]:
         yield
 
 
-def lay_out(text: bytes, rows: list[Row] | tuple[Row, ...]) -> bytes:
-    """A file whose checksums fit."""
-    head = zlib.compress(text, 1)
-    count = len(rows)
-    table = zlib.compress(
-        struct.pack(
-            f"<{count}I{count}H{count}I{count}I",
-            *(row.block for row in rows),
-            *(row.kind for row in rows),
-            *(len(row.data) if row.length is None else row.length for row in rows),
-            *(zlib.crc32(row.data) if row.crc is None else row.crc for row in rows),
-        ),
-        1,
-    )
-    payload = b"".join(row.data for row in rows)
-    size = 160 + len(payload) + 2 * (len(head) + len(table))
-    sizes = len(head), zlib.crc32(head), len(table), zlib.crc32(table)
-    prologue = _PROLOGUE.pack(b"UCV1", 1, 0, size, len(payload), *sizes, count, 1, 0)[:-4]
+def head_of(header: dict[str, Any], rows: Sequence[Row]) -> dict[str, Any]:
+    """The head of a file."""
+    table = [[row.block, row.kind, len(row.data), zlib.crc32(row.data)] for row in rows]
+    return header | {"chunks": table}
+
+
+def lay_out(text: bytes, rows: Sequence[Row]) -> bytes:
+    """A file whose checksums fit; text: of its head."""
+    head, payload = zlib.compress(text, 1), b"".join(row.data for row in rows)
+    size = 88 + len(payload) + 2 * len(head)
+    again = head if 100 * len(head) <= size else b""
+    size += len(again) - len(head)
+    prologue = _PROLOGUE.pack(b"UCV1", 1, 0, size, len(head), zlib.crc32(head), 0)[:-4]
     prologue += struct.pack("<I", zlib.crc32(prologue))
-    whole = prologue + head + table + payload + head + table + prologue
+    whole = prologue + head + payload + again + prologue
     return whole + hashlib.sha256(whole).digest()
+
+
+def with_rows(header: dict[str, Any], rows: Sequence[Row]) -> bytes:
+    """A file whose checksums fit, of these rows."""
+    return lay_out(json.dumps(head_of(header, rows)).encode(), rows)
 
 
 # ---------------------------------------------------------------- mutations
@@ -227,7 +197,7 @@ def _raw(dice: random.Random, base: Base, other: Base) -> bytes:
 
 
 def _header(dice: random.Random, base: Base, other: Base) -> bytes:
-    header = copy.deepcopy(base.header)
+    header = head_of(copy.deepcopy(base.header), base.rows)
     for _ in range(dice.choice((1, 1, 2, 3))):
         _edit(dice, header, other.header)
     text = json.dumps(header).encode()
@@ -276,36 +246,8 @@ def _odd(dice: random.Random) -> Any:
     return copy.deepcopy(dice.choice(_ODD))
 
 
-def _table(dice: random.Random, base: Base, other: Base) -> bytes:
-    rows = list(base.rows)
-    for _ in range(dice.choice((1, 1, 2))):
-        place = dice.randrange(len(rows)) if rows else 0
-        row = rows[place] if rows else Row(0, 0, b"\1\1" + bytes(8))
-        what = dice.choice((0, 1, 3, 4, 5, 6, 7))
-        if what == 0:
-            row = replace(row, block=dice.choice((0, 1, 2, NO_BLOCK, 1 << 31)))
-        elif what == 1:
-            row = replace(row, kind=dice.choice((0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 64, 65535)))
-        elif what == 3:
-            row = replace(row, length=dice.choice(_NUMBERS) & 0xFFFFFFFF)
-        elif what == 4:
-            row = replace(row, crc=dice.getrandbits(32))
-        elif what == 5 and rows:
-            rows.append(dice.choice(rows))
-        elif what == 6 and other.rows:
-            row = Row(NO_BLOCK, 64, dice.choice(other.rows).data)
-        elif rows:
-            rows.pop(place)
-            continue
-        if place < len(rows):
-            rows[place] = row
-        else:
-            rows.append(row)
-    return lay_out(json.dumps(base.header).encode(), rows)
-
-
 def _code(dice: random.Random, base: Base, other: Base) -> bytes:
-    """The bytes of one chunk, under a checksum that fits: what reaches the delossless."""
+    """The bytes of one chunk, under a checksum that fits: what reaches the decoders."""
     rows = list(base.rows)
     place = dice.randrange(len(rows))
     row = rows[place]
@@ -324,7 +266,11 @@ def _code(dice: random.Random, base: Base, other: Base) -> bytes:
     else:
         kind = dice.randrange(8)
     rows[place] = replace(row, kind=kind, data=data or b"\0")
-    return lay_out(json.dumps(base.header).encode(), rows)
+    if dice.random() < 0.1:
+        rows.pop(dice.randrange(len(rows)))
+    elif dice.random() < 0.1:
+        rows.append(Row(dice.choice((0, NO_BLOCK)), 64, dice.choice(other.rows).data))
+    return with_rows(base.header, rows)
 
 
 def _parity(dice: random.Random, base: Base, other: Base) -> bytes:
@@ -335,13 +281,13 @@ def _parity(dice: random.Random, base: Base, other: Base) -> bytes:
     rows = [row for row in base.rows if (row.block, row.kind) != (NO_BLOCK, REPAIR_CHUNK)]
     rows.append(Row(NO_BLOCK, 99, dice.randbytes(24_000)))
     stripe = dice.choice((512, 1024, 2048))
-    text, about = json.dumps(base.header).encode(), 25_000 + len(base.raw)
+    about = 25_000 + len(base.raw)
     if stripe < 1024:
         layout = Layout(-(-about // stripe) * stripe, 1, stripe, 1)
     else:
         layout = Layout(1024, -(-about // 1024), stripe, dice.randrange(3) * 1024 // stripe)
     blank = layout.placeholder()
-    raw = bytearray(lay_out(text, [*rows, Row(NO_BLOCK, REPAIR_CHUNK, blank)]))
+    raw = bytearray(with_rows(base.header, [*rows, Row(NO_BLOCK, REPAIR_CHUNK, blank)]))
     place = raw.index(blank)
     chunk = bytearray(layout.chunk([bytes(raw[:place])], place))
     if dice.random() < 0.5:
@@ -371,8 +317,7 @@ Mutate = Callable[[random.Random, Base, Base], bytes]
 #: Name → mutation, its share, and whether its checksums were mended.
 MUTATIONS: dict[str, tuple[Mutate, int, bool]] = {
     "bytes": (_raw, 36, False),
-    "header": (_header, 22, True),
-    "table": (_table, 10, True),
+    "header": (_header, 32, True),
     "code": (_code, 32, True),
     "parity": (_parity, 12, False),
 }

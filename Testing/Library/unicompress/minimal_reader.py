@@ -29,7 +29,7 @@ Shape = tuple[int, ...]
 Dtype = np.dtype[Any]
 Model = Callable[[str], bytes]
 
-PROLOGUE = struct.Struct("<4sHHQQIIIIII12sI")
+PROLOGUE = struct.Struct("<4sHHQIII")
 NO_BLOCK = 0xFFFFFFFF
 MOST_BYTES = 1 << 34
 TYPES = ["|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8"]
@@ -93,35 +93,24 @@ def sha256(voxels: Array) -> str:
 
 
 def _open(data: bytes) -> tuple[dict[str, Any], list[Row], int]:
-    """Header, table, and where the payload begins."""
-    _need(len(data) >= 160 and data[:4] == b"UCV1", "not a .ucv")
-    (_, major, _, file_bytes, payload_bytes, header_bytes, header_crc, table_bytes, table_crc,
-     count, flags, _, crc) = PROLOGUE.unpack_from(data)  # fmt: skip
-    _need(zlib.crc32(data[:60]) == crc, "the prologue is damaged")
+    """Header, rows, and where the payload begins."""
+    _need(len(data) >= 88 and data[:4] == b"UCV1", "not a .ucv")
+    _, major, _, file_bytes, head_bytes, head_crc, crc = PROLOGUE.unpack_from(data)
+    _need(zlib.crc32(data[:24]) == crc, "the prologue is damaged")
     _need(major == 1, f"format {major}, this reader knows 1")
-    copies = 2 if flags & 1 else 1
     _need(file_bytes == len(data), "the file was cut, or something follows it")
-    _need(file_bytes == 160 + payload_bytes + copies * (header_bytes + table_bytes), "sizes differ")
-    _need(count <= min(payload_bytes, 1 << 20), "more chunks than bytes")
-    payload = 64 + header_bytes + table_bytes
-    text = _inflate(data[64 : 64 + header_bytes], header_crc, 1 << 22)
-    table = _inflate(data[64 + header_bytes : payload], table_crc, 14 * count)
-    _need(len(table) == 14 * count, "the table has another size")
-    columns, start = [], 0
-    for kind, size in zip("IHII", (4, 2, 4, 4), strict=True):
-        columns.append(struct.unpack_from(f"<{count}{kind}", table, start))
-        start += size * count
-    rows = [Row(*values) for values in zip(*columns, strict=True)]
-    _need(sum(row.length for row in rows) == payload_bytes, "the chunks are not the payload")
-    return _checked(json.loads(text)), rows, payload
-
-
-def _inflate(data: bytes, crc: int, most: int) -> bytes:
-    _need(zlib.crc32(data) == crc, "header or table are damaged")
+    payload = 28 + head_bytes
+    head = data[28:payload]
+    _need(zlib.crc32(head) == head_crc, "the head is damaged")
     inflater = zlib.decompressobj()
-    plain = inflater.decompress(data, most + 1)
-    _need(len(plain) <= most and inflater.eof, "header or table are larger than they may be")
-    return plain
+    text = inflater.decompress(head, (1 << 23) + 1)
+    _need(len(text) <= 1 << 23 and inflater.eof, "the head is larger than it may be")
+    header = json.loads(text)
+    rows = [Row(*values) for values in header.pop("chunks")]
+    copies = 2 if 100 * head_bytes <= file_bytes else 1
+    total = 88 + copies * head_bytes + sum(row.length for row in rows)
+    _need(len(rows) <= 1 << 16 and total == file_bytes, "sizes differ")
+    return _checked(header), rows, payload
 
 
 def _checked(header: dict[str, Any]) -> dict[str, Any]:
@@ -129,7 +118,7 @@ def _checked(header: dict[str, Any]) -> dict[str, Any]:
     _need(len(shape) in (3, 4) and all(1 <= extent <= 1 << 31 for extent in shape), "shape")
     _need(len(counts) == 3, "blocks")
     _need(all(1 <= c <= n for c, n in zip(counts, shape[-3:], strict=True)), "blocks")
-    _need(prod(shape[:-3]) * prod(counts) <= 1 << 20, "too many blocks")
+    _need(prod(shape[:-3]) * prod(counts) <= 1 << 16, "too many blocks")
     largest = prod(-(-n // c) for c, n in zip(counts, shape[-3:], strict=True))
     _need(largest <= 1 << 24, "blocks are too large")
     _need(header["dtype"] in TYPES, "dtype")

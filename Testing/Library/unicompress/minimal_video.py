@@ -61,7 +61,7 @@ def _frames(stream: bytes, bits: int, extents: Shape) -> Array:
         imagecodecs.avif_decode(zlib.decompress(stream), out=out)
     else:
         decoder = av.CodecContext.create("libdav1d", "r")
-        frames = [*decoder.decode(av.Packet(b"\x12\0" + stream)), *decoder.decode(None)]
+        frames = [*decoder.decode(av.Packet(stream)), *decoder.decode(None)]
         out = np.stack([frame.to_ndarray()[: frame.height] for frame in frames])
         even = (height + height % 2, width + width % 2)
         _need(out.shape == (count, *even), f"frames of {out.shape}")
@@ -83,17 +83,16 @@ def _taps() -> list[Shape]:
 
 def _filtered(frames: Array, noise: int, head: bytes) -> Array:
     """Intensities in sixteenths."""
-    kind, first, spread = head[:3]
-    which, limits, power = kind & 3, kind >> 2 & 3, kind >> 4
-    _need(which in (1, 2) and limits > 0 and power <= 4, "the filter's kind")
-    taps = _taps()[: (0, 15, 26)[which]]
-    terms = len(taps) * limits
+    power, first, spread = head[:3]
+    _need(power <= 4, "the filter's classes")
+    taps = _taps()
+    terms = len(taps) * 3
     weights = np.frombuffer(zlib.decompress(head[5:]), "i1").astype(np.int64)
     _need(len(weights) == terms << power, "the filter's weights")
     _need(bool((weights > -128).all()), "a weight of -128")
     weights = weights.reshape(terms, 1 << power)
     unit = OCTAVE[noise % 8] << noise // 8
-    cuts = [1 << 14, *(min(max(1, n * unit >> 21), 1 << 14) for n in (10, 3))][:limits]
+    cuts = [1 << 14, *(min(max(1, n * unit >> 21), 1 << 14) for n in (10, 3))]
     places = _activities(frames)
     octaves = [divmod(first + n * spread, 8) for n in range(15)]
     bounds = [min(OCTAVE[e] << o >> 16, 1 << 30) for o, e in octaves]

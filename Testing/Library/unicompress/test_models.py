@@ -29,13 +29,6 @@ SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
 NAMED = {"predictor": {"id": "codec-ct", "sha256": SHA256}}
 
 
-def test_a_carried_model_is_found_by_its_hash() -> None:
-    model = ModelSet(NAMED, {SHA256: WEIGHTS}).get("predictor")
-    assert model.identity == NAMED["predictor"]
-    assert model.tensors()["w"].tolist() == [0, 1, 2, 3]
-    assert model.facts == {"layout": "1"}
-
-
 def test_an_imported_model_is_found_by_its_hash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

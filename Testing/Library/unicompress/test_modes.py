@@ -17,7 +17,6 @@ from MedEnhanceLib.unicompress import (
     CompressConfig,
     compress,
     decompress,
-    estimate,
     inspect_container,
 )
 
@@ -53,11 +52,6 @@ class TestKeepNoiseLevel:
         assert largest_error(decompress(path).voxels, volume.voxels) <= bound
         assert card["mode"] == "max_error"
 
-    def test_an_estimate_is_of_the_same_bound(self) -> None:
-        found = estimate(self.noisy(20.0), CompressConfig(keep_noise_level=0.5))
-        assert found.mode == "max_error"
-        assert 6 <= found.max_error <= 10
-
     @pytest.mark.parametrize("modality", ["EM", "OT"])
     def test_other_modalities_are_refused(self, write: Write, modality: str) -> None:
         with pytest.raises(InputError, match="measured in CT and MR"):
@@ -86,12 +80,6 @@ class TestMaxError:
         (line,) = decompress(write(scan, max_error=2)).history
         assert line.startswith("DERIVED: compressed with a largest error of 2 HU")
 
-    def test_a_constant_takes_a_few_bytes(self, tmp_path: Path) -> None:
-        volume = Volume(np.full((40, 64, 64), -1000, np.int16))
-        done = compress(volume, tmp_path / "a.ucv", CompressConfig(max_error=5))
-        assert done.file_bytes < 2000
-        assert set(done.block_types) == {"constant"}
-
 
 class TestRatio:
     @pytest.mark.slow
@@ -105,19 +93,6 @@ class TestRatio:
         done = compress(scan, tmp_path / "a.ucv", CompressConfig(ratio=1.5))
         assert (done.psnr, done.max_error) == (None, 0)
         assert same_bits(decompress(tmp_path / "a.ucv").voxels, scan.voxels)
-
-    @pytest.mark.slow
-    def test_rich_blocks_get_more_than_empty_ones(
-        self, scan: Volume, tmp_path: Path, small_blocks: None
-    ) -> None:
-        """One textured corner in an empty volume: nearly all bytes belong to it."""
-        voxels = np.zeros((16, 64, 64), np.int16)
-        voxels[:8, :32, :32] = scan.voxels[:8, :32, :32]
-        done = compress(Volume(voxels), tmp_path / "a.ucv", CompressConfig(ratio=25))
-        # Blocks of four slices each: the last two are empty.
-        assert done.block_types == {"constant": 2, "video (AV1)": 2}
-        assert done.psnr is not None
-        assert done.psnr > 40
 
     @pytest.mark.parametrize("ratio", [16, 64])
     def test_the_progress_of_a_ratio_never_goes_back_and_leaves_little_to_the_proof(
@@ -144,7 +119,6 @@ class TestRatio:
         volume = Volume(np.random.default_rng(0).integers(0, 99, (3, 5, 7), np.int16))
         with pytest.raises(ConfigError, match="ratio 64 cannot be reached") as caught:
             compress(volume, tmp_path / "a.ucv", CompressConfig(ratio=64))
-        assert "ratio of 0.2" in caught.value.message
         assert caught.value.hint
         assert list(tmp_path.iterdir()) == []
 

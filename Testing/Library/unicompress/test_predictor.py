@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,27 +14,24 @@ from hypothesis import strategies as st
 
 from MedEnhanceLib import native
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import Cancelled, CodecError, DependencyError, ModelError
-from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.unicompress import CompressConfig, compress, decode, decompress, recover
+from MedEnhanceLib.errors import Cancelled, DependencyError
+from MedEnhanceLib.unicompress import CompressConfig, compress, decode, decompress
 from MedEnhanceLib.unicompress.allocation import near_lossless
-from MedEnhanceLib.unicompress.codecs.lossless import LEARNED
 from MedEnhanceLib.unicompress.codecs.predictor import (
     coder,
     features,
     learned,
     network,
-    tables,
     tuning,
 )
 from MedEnhanceLib.unicompress.codecs.predictor.tuning import samples_of
-from MedEnhanceLib.unicompress.container import NO_BLOCK, Container
+from MedEnhanceLib.unicompress.container import NO_BLOCK
 from MedEnhanceLib.unicompress.models import MODEL_CHUNK, shipped_model
 
 from ..conftest import WarningRecorder
 from . import minimal_predictor
 from .conftest import Write
-from .test_damage import chunks_of, rebuild
+from .test_damage import chunks_of
 from .test_round_trip import QUICK
 
 Block = npt.NDArray[np.uint16]
@@ -132,19 +127,9 @@ def test_a_block_can_be_left_while_it_is_coded_and_decoded() -> None:
                 coder.decode_block(data, block.shape, NETWORK, stop_after(calls))
 
 
-def test_networks_of_any_size_are_the_same_on_every_path() -> None:
-    block = anatomy((5, 30, 28))
-    for widths in ((1, 1), (3, 5), (64, 64), (32, 7)):
-        rng = np.random.default_rng(sum(widths))
-        sizes = (features.COUNT - 1, *widths, 3)
-        weights = [rng.normal(0, 0.1, (out, into)) for into, out in zip(sizes, sizes[1:])]  # noqa: B905, RUF007
-        biases = [rng.normal(0, 0.5, size) for size in sizes[1:]]
-        round_trip(block, network.quantize(weights, biases))
-
-
 def test_the_shipped_networks_code_the_same_on_every_path() -> None:
     rng = np.random.default_rng(0)
-    for modality in learned.MODALITIES:
+    for modality in ("CT", "MR", "EM"):
         shipped = learned.network_of(shipped_model("predictor", modality))
         for noise, top in ((0, 4000), (4, 300), (4000, 65535)):
             block = np.minimum(anatomy((6, 40, 70), noise=noise), top).astype(np.uint16)
@@ -153,26 +138,6 @@ def test_the_shipped_networks_code_the_same_on_every_path() -> None:
             block[:, :, 60:] = 44
             block[3, 10:20, 10:20] = rng.integers(0, top + 1, (10, 10))
             round_trip(block, shipped)
-
-
-@pytest.mark.usefixtures("always_learned")
-def test_nothing_goes_on_after_a_cancel(scan: Volume, write: Write) -> None:
-    path = write(scan, lossless=True)
-    begun, stopped = threading.Event(), threading.Event()
-    once = learned.decode_block
-
-    def endless(*arguments: Any) -> Block:
-        begun.set()
-        try:
-            while True:
-                once(*arguments)
-        finally:
-            stopped.set()
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Cancelled):
-        patch.setattr(learned, "decode_block", endless)
-        decompress(path, monitor=Monitor(cancel=begun))
-    assert stopped.wait(20)
 
 
 def test_a_network_that_would_not_be_exact_is_refused() -> None:
@@ -184,34 +149,10 @@ def test_a_network_that_would_not_be_exact_is_refused() -> None:
         network.Network.from_tensors({k: v for k, v in tensors.items() if k != "weights2"})
 
 
-def test_distributions_add_up_and_leave_no_symbol_out() -> None:
-    made = tables.make_tables()
-    rows = made.cumulative.reshape(-1, len(made.lowest) + 1)
-    assert (rows[:, 0] == 0).all()
-    assert (rows[:, -1] == 1 << tables.BITS).all()
-    assert (np.diff(rows, axis=1) > 0).all()
-
-
 def test_teaching_a_volume_takes_fewer_bits() -> None:
     samples = samples_of(anatomy((8, 64, 64)), 20_000, np.random.default_rng(0))
     taught = tuning.tune(NETWORK, samples, steps=60)
     assert tuning.ideal_bits(taught, samples) < 0.97 * tuning.ideal_bits(NETWORK, samples)
-
-
-def test_gradients_are_those_of_the_bits() -> None:
-    samples = samples_of(anatomy((4, 32, 32)), 500, np.random.default_rng(0))
-    chosen = np.arange(len(samples))
-    weights = tuning.Weights.of(NETWORK)
-    _, gradients = tuning.bits_and_gradients(weights, samples, chosen)
-    for array, gradient in zip(weights.arrays, gradients, strict=True):
-        at = np.unravel_index(np.abs(gradient).argmax(), gradient.shape)
-        step = np.float32(1e-2)
-        ends = []
-        for sign in (1, -1):
-            array[at] += sign * step
-            ends.append(tuning.bits_and_gradients(weights, samples, chosen)[0])
-            array[at] -= sign * step
-        assert (ends[0] - ends[1]) / (2 * step) == pytest.approx(gradient[at], rel=0.1, abs=1e-3)
 
 
 def test_forged_bytes_raise_and_take_no_more_room_than_the_block() -> None:
@@ -291,41 +232,13 @@ def test_a_taught_network_travels_in_the_file(
 def test_a_network_is_one_model_whenever_it_is_written() -> None:
     facts = {str(number): "fact" for number in range(20)}
     model = learned.model_of(NETWORK, "a", facts)
-    turned = learned.model_of(NETWORK, "a", dict(reversed(facts.items())))
-    assert model.sha256 == turned.sha256
+    for _ in range(5):
+        turned = learned.model_of(NETWORK, "a", dict(reversed(facts.items())))
+        assert model.data == turned.data
     again = network.Network.from_tensors(model.tensors())
     for one, other in zip(again.layers, NETWORK.layers, strict=True):
         assert np.array_equal(one.weights, other.weights)
         assert np.array_equal(one.bias, other.bias)
-
-
-def test_a_file_whose_network_is_missing_says_which(
-    scan: Volume, write: Write, always_learned: None
-) -> None:
-    path = write(scan, lossless=True)
-    missing = {"predictor": {"id": "codec-of-old", "sha256": "0" * 64}}
-    rebuild(path, models=missing)
-    with pytest.raises(ModelError, match="codec-of-old"):
-        decompress(path)
-
-
-def test_a_block_that_cannot_be_decoded_is_named(
-    scan: Volume, write: Write, small_learned_blocks: None
-) -> None:
-    path = write(scan, lossless=True)
-    chunks = chunks_of(path)
-    assert chunks[1].kind == LEARNED
-    data = bytearray(chunks[1].data)
-    data[-200] ^= 1
-    chunks[1] = type(chunks[1])(chunks[1].block, LEARNED, bytes(data))
-    rebuild(path, chunks=chunks)
-    with Container(path) as opened:
-        place = opened.chunks[1].offset
-    with pytest.raises(CodecError, match=f"chunk 1 at byte {place}"):
-        decompress(path)
-    volume, report = recover(path)
-    assert [lost.block for lost in report.lost] == [1]
-    assert (volume.voxels == scan.voxels).mean() > 0.8
 
 
 @pytest.mark.parametrize("kind", ["labels", "noise", "constant", "mask"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,11 +14,7 @@ from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
 from MedEnhanceLib.io.volume_files import save
 from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.unicompress.codecs.predictor import learned
-from MedEnhanceLib.unicompress.codecs.predictor.train import (
-    PredictorConfig,
-    learning_rate,
-    train_predictor,
-)
+from MedEnhanceLib.unicompress.codecs.predictor.train import PredictorConfig, train
 from MedEnhanceLib.unicompress.codecs.predictor.tuning import ideal_bits, samples_of
 from MedEnhanceLib.unicompress.models import CodecModel
 
@@ -45,12 +42,12 @@ def test_training_writes_a_model_that_learned_and_says_from_what(
     bits = []
     for steps in (1, 250):
         config = PredictorConfig.preset("smoke", steps=steps)
-        (path,) = train_predictor(config, data, tmp_path / "out", Monitor(listen))
+        (path,) = train(config, data, tmp_path / "out", Monitor(listen))
         model = CodecModel("predictor", "trained", str(steps), path.read_bytes())
-        assert (model.facts["modality"], model.facts["seed"]) == ("CT", "0")
-        assert "scan.nii" in model.facts["trained_on"]
+        facts = json.loads(model.facts["facts"])
+        assert (facts["modality"], facts["seed"]) == ("CT", 0)
+        assert "scan.nii" in facts["trained_on"][0]
         network = learned.network_of(model)
-        assert network.layers[0].weights.shape[0] == 8
         bits.append(ideal_bits(network, samples))
     assert bits[1] < bits[0] - 0.3
     fractions = [fraction for _, fraction in events[events.index(("trained", 1.0)) + 1 :]]
@@ -61,7 +58,7 @@ def test_training_writes_a_model_that_learned_and_says_from_what(
 
 def test_it_can_be_cancelled(data: list[Path], tmp_path: Path) -> None:
     with pytest.raises(Cancelled):
-        train_predictor(SMOKE, data, tmp_path / "out", Monitor(cancel=lambda: True))
+        train(SMOKE, data, tmp_path / "out", Monitor(cancel=lambda: True))
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -69,16 +66,10 @@ def test_volumes_of_floats_are_none_to_train_on(scan: Volume, tmp_path: Path) ->
     path = tmp_path / "float.nii"
     save(Volume(scan.voxels.astype(np.float32) / 3, scan.geometry), path)
     with pytest.raises(InputError, match="whole numbers"):
-        train_predictor(SMOKE, [path], tmp_path / "out")
+        train(SMOKE, [path], tmp_path / "out")
 
 
-def test_the_learning_rate_rises_then_falls() -> None:
-    config = PredictorConfig()
-    rates = [learning_rate(config, step) for step in (0, 300, 3_500, 6_999)]
-    assert rates[0] < rates[1] > rates[2] > rates[3] > 0
-
-
-@pytest.mark.parametrize("fields", [{"modality": "PET"}, {"widths": (0, 8)}, {"steps": 0}])
+@pytest.mark.parametrize("fields", [{"modality": "PET"}, {"steps": 0}])
 def test_configurations_that_cannot_be_are_refused(fields: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         PredictorConfig(**fields)  # type: ignore[arg-type]

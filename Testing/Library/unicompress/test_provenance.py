@@ -47,31 +47,12 @@ def test_a_lossy_step_adds_itself_with_the_ratio_of_the_file(
     assert recover(done.path)[0].lossy == (first, own)
 
 
-@pytest.mark.parametrize(
-    "config", [LOSSLESS, CompressConfig(max_error=0, speed="fast", threads=1)], ids=str
-)
-def test_what_lost_nothing_adds_nothing(
-    series: Volume, config: CompressConfig, tmp_path: Path
-) -> None:
-    compress(series, tmp_path / "a.ucv", config)
-    assert decompress(tmp_path / "a.ucv").lossy == (JPEG,)
-
-
 def test_the_series_is_known_after_and_its_files_are_not(series: Volume, tmp_path: Path) -> None:
     compress(series, tmp_path / "a.ucv", LOSSLESS)
     origin = decompress(tmp_path / "a.ucv").origin
     assert origin == DicomOrigin("1.2.1", "1.2.3", (), on_grid=False)
     with Container(tmp_path / "a.ucv") as container:
         assert "patients" not in str(container.header)
-
-
-def test_a_volume_that_never_was_dicom_has_no_such_fields(series: Volume, tmp_path: Path) -> None:
-    compress(replace(series, origin=None, lossy=()), tmp_path / "a.ucv", LOSSLESS)
-    with Container(tmp_path / "a.ucv") as container:
-        assert not {"lossy", "dicom"} & set(container.header)
-    back = decompress(tmp_path / "a.ucv")
-    assert back.origin is None
-    assert back.lossy == ()
 
 
 def test_a_header_with_odd_values_does_not_spoil_the_file(series: Volume, tmp_path: Path) -> None:

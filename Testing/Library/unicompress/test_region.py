@@ -18,7 +18,6 @@ from MedEnhanceLib.unicompress.blocks import (
     Grid,
     coding_grid,
     implicit_grid,
-    readable_by_slices,
     video_grid,
 )
 from MedEnhanceLib.unicompress.container import ChunkInfo, Container
@@ -118,31 +117,6 @@ def test_frames_of_a_sequence_are_read_alone(write: Write, small_blocks: None) -
     file = write(Volume(voxels), lossless=True, speed="fast")
     part = decompress(file, region=(slice(2, 3), ..., slice(5, 9)))
     assert np.array_equal(part.voxels, voxels[2:3, :, :, 5:9])
-
-
-@pytest.mark.parametrize(
-    ("shape", "counts", "expected_bytes", "expected"),
-    [
-        ((114, 215, 252), (2, 1, 1), 3e6, 14),
-        ((60, 100, 100), (1, 1, 1), 1e7, 2),  # 2¹⁸ voxels in each
-        ((216, 325, 274), (5, 1, 1), 5e6, 14),
-        ((189, 233, 197), (3, 1, 1), 740e3, 5),  # 128 KiB in each
-        ((20, 512, 512), (1, 2, 2), 2.4e6, 2),  # eight slices in each
-        ((20, 512, 512), (1, 2, 2), None, 14),
-        ((5, 64, 64), (1, 1, 1), None, 5),
-        ((5, 64, 64), (1, 1, 1), 1e6, 1),
-        ((600, 64, 64), (40, 1, 1), 1e7, 40),
-        ((10, 60, 64, 64), (1, 1, 1), None, 2),  # frames are apart as they are
-    ],
-)
-def test_blocks_for_access_to_slices(
-    shape: tuple[int, ...],
-    counts: tuple[int, int, int],
-    expected_bytes: float | None,
-    expected: int,
-) -> None:
-    grid = readable_by_slices(Grid(shape, counts), expected_bytes)
-    assert grid.counts == (expected, *counts[1:])
 
 
 def test_damage_elsewhere_does_not_touch_a_region(file: Path, scan: Volume) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 
 import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.unicompress import StoredVolume, decode
+from MedEnhanceLib.unicompress import StoredVolume
 
 from .conftest import Write
 
@@ -47,22 +46,6 @@ def test_a_part_knows_its_place(stored: StoredVolume, scan: Volume) -> None:
     assert part.geometry.is_close(scan.geometry.cropped((4, 0, 0)), shape=part.shape)
 
 
-def test_only_blocks_that_are_touched_are_decoded(
-    stored: StoredVolume, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    touched: list[int] = []
-    real = decode.decode_chunks
-
-    def count(container: Any, header: Any, chunks: Any, **options: Any) -> Any:
-        touched.append(len(chunks))
-        return real(container, header, chunks, **options)
-
-    monkeypatch.setattr(decode, "decode_chunks", count)
-    stored[0, 0, 0]
-    stored[0]
-    assert touched == [1, 9]
-
-
 @pytest.mark.parametrize("key", [[1, 2], True, None, np.arange(3)])
 def test_other_keys_are_refused(key: Any, stored: StoredVolume) -> None:
     with pytest.raises(me.InputError, match="key"):
@@ -76,14 +59,6 @@ def test_a_file_that_changes_is_noticed(stored: StoredVolume, scan: Volume, writ
     stored.path.unlink()
     with pytest.raises(me.InputError, match="cannot be read"):
         stored[0]
-
-
-def test_what_is_no_container_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.ucv").write_bytes(b"no container")
-    with pytest.raises(me.CodecError):
-        me.open(tmp_path / "a.ucv")
-    with pytest.raises(me.InputError):
-        me.open(tmp_path / "b.ucv")
 
 
 def test_dask_computes_on_it(stored: StoredVolume, scan: Volume) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -9,15 +10,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import pytest
 
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import Cancelled, CodecError, MedEnhanceError, OutputError
+from MedEnhanceLib.errors import Cancelled, CodecError, OutputError
 from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.unicompress import CompressConfig, compress, decompress, encode
 from MedEnhanceLib.unicompress import container as container_module
@@ -136,13 +135,13 @@ def test_progress_rises_to_the_end(scan: Volume, tmp_path: Path, small_blocks: N
         assert len(fractions) > 10
 
 
-def _wrong_voxel(coder: lossless.Coder) -> lossless.Coder:
-    def decode(data: bytes, shape: lossless.Shape, dtype: np.dtype[Any]) -> Any:
-        indices = coder.decode(data, shape, dtype).copy()
+def _wrong_voxel(decode: lossless.Decode) -> lossless.Decode:
+    def wrong(*given: Any) -> Any:
+        indices = decode(*given).copy()
         indices.flat[0] ^= 1
         return indices
 
-    return lossless.Coder(coder.name, coder.package, coder.encode, decode)
+    return wrong
 
 
 @pytest.mark.parametrize("config", [{"lossless": True}, {"max_error": 1.0}], ids=str)
@@ -162,65 +161,38 @@ def test_a_codec_or_predictor_that_errs_is_caught_before_the_file_appears(
     decode_block = learned.decode_block
     monkeypatch.setattr(learned, "decode_block", wrong)
     monkeypatch.setattr(near_lossless, "_NAMED_BYTES", -1e9)  # the predictor, whatever it takes
-    for kind, coder in lossless.CODERS.items():
-        monkeypatch.setitem(lossless.CODERS, kind, _wrong_voxel(coder))
+    for kind, decode in lossless.DECODERS.items():
+        monkeypatch.setitem(lossless.DECODERS, kind, _wrong_voxel(decode))
     with pytest.raises(CodecError, match="misses its target"):
         compress(scan, tmp_path / "a.ucv", CompressConfig(**config, speed=speed))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_disk_that_returns_other_bytes_is_caught(
-    scan: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("mode", "reached", "says"),
+    [
+        ({"lossless": True}, {}, "a voxel is off by 2"),
+        ({"max_error": 1}, {}, "off by 2, above its bound of 1"),
+        ({"ratio": 3}, {}, "above 9600"),
+        ({"psnr": 60.0}, {"psnr": 59.9}, "PSNR is 59.9"),
+        ({"ssim": 0.9}, {"ssim": 0.89}, "SSIM is 0.89"),
+        ({"ssim": 0.9}, {}, "SSIM is None"),
+        ({"max_error": 2}, {"sha256": "0" * 64}, "not those that were coded"),
+        ({"max_error": 2}, {"is_sealed": False}, "not those that were written"),
+        ({"max_error": 2}, {}, ""),
+    ],
+    ids=str,
+)
+def test_a_file_that_misses_its_target_is_no_file(
+    mode: dict[str, Any], reached: dict[str, Any], says: str, scan: Volume
 ) -> None:
-    real = encode.write_container
-
-    def lose(path: Path, *rest: Any) -> str:
-        digest = real(path, *rest)
-        raw = bytearray(path.read_bytes())
-        raw[len(raw) // 2] ^= 1
-        path.write_bytes(raw)
-        return digest
-
-    monkeypatch.setattr(encode, "write_container", lose)
-    with pytest.raises(MedEnhanceError, match="chunk"):
-        compress(scan, tmp_path / "a.ucv", LOSSLESS)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_lossy_voxel_is_caught_in_lossless_mode(scan: Volume) -> None:
     wrong = scan.voxels.copy()
     wrong[3, 4, 5] += 2
     tally = Tally(scan.voxels, Grid(scan.shape, (1, 1, 1)))
     tally.add(wrong)
-    sizes = {"raw_bytes": scan.nbytes, "file_bytes": 9999}
-    for config, says in (
-        (CompressConfig(lossless=True), "a voxel is off by 2"),
-        (CompressConfig(max_error=1), "off by 2, above its bound of 1"),
-        (CompressConfig(ratio=3), "above 9600"),
-    ):
-        with pytest.raises(CodecError, match=says):
-            check_target(tally, config, sha256=tally.sha256, **sizes)
-    check_target(tally, CompressConfig(max_error=2), sha256=tally.sha256, **sizes)
-    with pytest.raises(CodecError, match="not those that were coded"):
-        check_target(tally, CompressConfig(max_error=2), sha256="0" * 64, **sizes)
-
-
-def test_the_file_is_on_the_disk_before_it_is_verified(
-    scan: Volume, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    order: list[str] = []
-
-    def noted(name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*rest: Any) -> Any:
-            order.append(name)
-            return call(*rest)
-
-        return run
-
-    monkeypatch.setattr(os, "fsync", noted("flush", os.fsync))
-    monkeypatch.setattr(encode, "_verify", noted("verify", encode._verify))
-    compress(scan, tmp_path / "a.ucv", LOSSLESS)
-    assert order[:2] == ["flush", "verify"]
+    given = {"raw_bytes": scan.nbytes, "file_bytes": 9999, "sha256": tally.sha256, **reached}
+    with pytest.raises(CodecError, match=says) if says else contextlib.nullcontext():
+        check_target(tally, CompressConfig(**mode), **given)
 
 
 def test_the_hashes_are_those_of_the_file_and_its_voxels(scan: Volume, tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -19,15 +20,17 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from MedEnhanceLib.core.options import config_from_json
-from MedEnhanceLib.core.volume import Voxels
-from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.core.volume import Volume, Voxels
+from MedEnhanceLib.errors import InputError, ModelError
+from MedEnhanceLib.unicompress.allocation.task import Payload, Room, Task
+from MedEnhanceLib.unicompress.blocks import implicit_grid
 from MedEnhanceLib.unicompress.codecs.implicit.config import CELL, THICK, TokenConfig
-from MedEnhanceLib.unicompress.codecs.implicit.decoder import positions_of
-from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import Tokenizer, layers_of
-from MedEnhanceLib.unicompress.codecs.implicit.weights import Reader, reader_of
-from MedEnhanceLib.unicompress.codecs.lossless import Shape, codecs
-from MedEnhanceLib.unicompress.models import CodecModel, DecodeContext
+from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import Tokenizer
+from MedEnhanceLib.unicompress.codecs.implicit.weights import ROLE, WRITER_ROLE, Reader, reader_of
+from MedEnhanceLib.unicompress.codecs.lossless import IMPLICIT, Shape, codecs
+from MedEnhanceLib.unicompress.container import Chunk
+from MedEnhanceLib.unicompress.models import CodecModel, DecodeContext, ModelSet, shipped_model
+from MedEnhanceLib.unicompress.verify import Tally
 
 Codes = npt.NDArray[np.uint8]
 #: CT is measured against water and air: its scale is the same for every volume.
@@ -35,13 +38,10 @@ _HOUNSFIELD = (0, 1024)
 TAILS = (0.5, 99.5)
 #: A block's scale is at least such a part of its volume's.
 LEAST_PART = 10
-ROLE, WRITER_ROLE = "implicit", "implicit-encoder"
 # flags (1: thick slices), layers, voxel = offset + scale · value
 _HEAD = struct.Struct("<BBiI")
 _LARGEST_SCALE = 1 << 31
 _ZSTD_LEVEL = 19
-#: Voxels of a block at which its loss is measured.
-_SAMPLED, _SEED = 4096, 5
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,12 @@ def decode_implicit(data: bytes, shape: Shape, context: DecodeContext) -> Voxels
     reader = reader_of(context.models.get(ROLE))
     flags, layers, offset, scale = _HEAD.unpack_from(data)
     holds = context.dtype.kind in "iu" and context.dtype.itemsize <= 4
-    if flags > 1 or not 0 < scale < _LARGEST_SCALE or not 0 < layers <= reader.layers or not holds:
+    if (
+        flags > 1
+        or not 0 < scale < _LARGEST_SCALE
+        or not 0 < layers <= len(reader.branches)
+        or not holds
+    ):
         raise ValueError(f"an implicit block of {context.dtype}, {layers} layers, scale {scale}")
     codes: Codes = np.empty((layers, *_cells(shape, thick=bool(flags))), np.uint8)
     try:
@@ -119,16 +124,6 @@ def _cells(shape: Shape, *, thick: bool) -> Shape:
     return k, j, i
 
 
-@dataclass(frozen=True)
-class ImplicitCode:
-    """A block's code. chunks: with 1, 2, … layers; losses: estimated sums of squared errors of
-    each, in stored units.
-    """
-
-    chunks: list[bytes]
-    losses: list[float]
-
-
 class Writer:
     """Encoders and codebooks of a pair of models."""
 
@@ -136,11 +131,11 @@ class Writer:
         self.model = reader
         self.reader: Reader = reader_of(reader)
         try:
-            fields = json.loads(encoder.facts["token"])
-            known = {name: value for name, value in fields.items() if name in _TOKEN_FIELDS}
-            self.tokenizer = Tokenizer(config_from_json(TokenConfig, known)).eval()
+            facts = json.loads(encoder.facts["token"])
+            config = TokenConfig(**{field.name: facts[field.name] for field in fields(TokenConfig)})
+            self.tokenizer = Tokenizer(config).eval()
             self._load(encoder.tensors())
-        except (KeyError, ValueError, RuntimeError) as cause:
+        except (KeyError, ValueError, TypeError, RuntimeError) as cause:
             raise ModelError(
                 f"the model {encoder.id} ({encoder.role}) cannot be used: {cause}",
                 "Import it again; the two models of a pair belong together.",
@@ -153,44 +148,81 @@ class Writer:
         lacking, unknown = self.tokenizer.load_state_dict(state, strict=False)
         if unknown or any(name.startswith("encoders.") for name in lacking):
             raise ValueError(f"lacks {lacking}, has {unknown}")
-        for number, (quantizer, layer) in enumerate(layers_of(self.tokenizer)):
+        for number, (_, quantizer, layer) in enumerate(self.tokenizer.layers()):
             quantizer.codebooks[layer].copy_(self.reader.books[number])
             up = quantizer.up[layer]
             assert isinstance(up, nn.Linear)
             up.weight.copy_(self.reader.ups[number])
 
     @torch.inference_mode()
-    def code(self, block: Voxels, scaling: Scaling, *, thick: bool) -> ImplicitCode:
-        """The codes of a block [K, J, I] with each number of layers."""
+    def code(self, block: Voxels, scaling: Scaling, *, thick: bool) -> list[bytes]:
+        """A block's chunk with one layer of codes, with two, and so on."""
         spans = (CELL // 2 if thick else CELL, CELL, CELL)
         pads = [(0, -n % span) for n, span in zip(block.shape, spans, strict=True)]
         padded = torch.from_numpy(np.pad(scaling.apply(block), pads, mode="edge"))
-        used = torch.full((1,), self.reader.layers)
-        codes = self.tokenizer(padded[None, None], used, thick=thick).codes[0].byte().numpy()
-        chunks, losses = [], []
-        for layers in range(1, len(codes) + 1):
-            head = _HEAD.pack(thick, layers, scaling.offset, scaling.scale)
-            packed = codecs().zstd_encode(codes[:layers].tobytes(), level=_ZSTD_LEVEL)
+        layers = len(self.reader.branches)
+        tokens = self.tokenizer(padded[None, None], torch.full((1,), layers), thick=thick)
+        codes = tokens.codes[0].byte().numpy()
+        chunks = []
+        for count in range(1, layers + 1):
+            packed = codecs().zstd_encode(codes[:count].tobytes(), level=_ZSTD_LEVEL)
+            head = _HEAD.pack(thick, count, scaling.offset, scaling.scale)
             chunks.append(head + bytes(packed))
-            losses.append(self._loss(block, codes[:layers], scaling, thick=thick))
-        return ImplicitCode(chunks, losses)
-
-    def _loss(self, block: Voxels, codes: Codes, scaling: Scaling, *, thick: bool) -> float:
-        """The estimated sum of squared errors of a block, from some of its voxels."""
-        count = min(_SAMPLED, block.size)
-        chosen = np.random.default_rng(_SEED).choice(block.size, count, replace=False)
-        voxels = np.stack(np.unravel_index(chosen, block.shape), axis=-1)
-        positions = positions_of(torch.from_numpy(voxels), thick=thick)[None, :, None]
-        values = self.reader.decoder(*self.reader.latents(codes), positions).values
-        decoded = scaling.offset + scaling.scale * values.double().numpy().ravel()
-        error = block.ravel()[chosen].astype(np.float64) - decoded
-        return float(np.vdot(error, error)) * block.size / count
-
-
-_TOKEN_FIELDS = ("width", "latent", "code_size", "codes", "order")
+        return chunks
 
 
 @lru_cache(maxsize=2)
-def writer_of(reader: CodecModel, encoder: CodecModel) -> Writer:
+def _writer_of(reader: CodecModel, encoder: CodecModel) -> Writer:
     """The writer of a pair of models; kept, because it takes a second to make."""
     return Writer(reader, encoder)
+
+
+def writer_for(volume: Volume) -> Writer:
+    """The writer of a volume's modality.
+
+    Raises InputError for floats and for modalities without a model.
+    """
+    reader = shipped_model(ROLE, volume.modality)
+    encoder = shipped_model(WRITER_ROLE, volume.modality)
+    is_integer = volume.dtype.kind in "iu" and volume.dtype.itemsize <= 4
+    if reader is None or encoder is None or not is_integer:
+        raise InputError(
+            f"there are no implicit blocks for {volume.modality} of type {volume.dtype}",
+            "They are for integers of CT, MR and EM: leave block_type out.",
+        )
+    return _writer_of(reader, encoder)
+
+
+def code_implicit(task: Task, room: Room, volume: Volume, writer: Writer) -> Payload:
+    """As many layers of all blocks, of whole numbers, as `room` has bytes for.
+
+    Of a layer that fits in part, the first blocks get it. Raises ConfigError where not even the
+    first layer fits.
+    """
+    grid, thick = implicit_grid(task.voxels.shape), is_thick(volume.geometry.spacing)
+    of_volume = Scaling.of(task.voxels, volume.modality)
+    codes = []
+    for number in range(len(grid)):
+        task.monitor.progress(0.5 * number / len(grid), "implicit codes")
+        block = grid.box(number).of(task.voxels)
+        codes.append(writer.code(block, of_volume.of_block(block), thick=thick))
+    left = room.for_chunks(len(grid)) - sum(len(layers[0]) for layers in codes)
+    if left < 0:
+        raise room.out_of_reach()
+    chosen = [layers[0] for layers in codes]
+    for layer, number in product(range(1, len(codes[0])), range(len(grid))):
+        left -= len(codes[number][layer]) - len(chosen[number])
+        if left < 0:
+            break
+        chosen[number] = codes[number][layer]
+    chunks = [Chunk(number, IMPLICIT, data) for number, data in enumerate(chosen)]
+    context = replace(task.context, models=ModelSet.of(writer.model))
+
+    def decode(chunk: Chunk) -> Voxels:
+        return decode_implicit(bytes(chunk.data), grid.box(chunk.block).shape, context)
+
+    tally = Tally(task.voxels, grid)
+    for number, decoded in enumerate(task.map(decode, chunks), 1):
+        tally.add(decoded)
+        task.monitor.progress(0.5 + 0.5 * number / len(grid), "compress")
+    return Payload(grid, chunks, tally, (writer.model,), exact=False)

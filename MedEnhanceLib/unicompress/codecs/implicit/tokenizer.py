@@ -9,7 +9,6 @@ moving averages (van den Oord et al. 2017, appendix).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -23,7 +22,6 @@ from MedEnhanceLib.unicompress.codecs.implicit.decoder import Decoder, cosines
 _DECAY = 0.99
 #: A code that was taken less often within the memory of its average, 100 steps, is replaced.
 _LEAST_USE = 2.0
-_REFRESH_EVERY = 20
 _LLOYD_STEPS = 10
 #: Details of a block; of thick slices there are three, the others stay zero.
 _DETAILS = 7
@@ -56,29 +54,22 @@ def inverse_haar(low: Tensor, high: Tensor, *, thick: bool = False) -> Tensor:
 
 def haar_kernel(*, thick: bool = False) -> Tensor:
     """Orthonormal, [bands, 1, 2 or 1, 2, 2]; the first band is the low one."""
-    axes = (1 if thick else 2, 2, 2)
-    rows = []
-    for signs in product(*(((1.0,) if n == 1 else (1.0, -1.0)) for n in axes)):
-        lines = [
-            torch.tensor([1.0], dtype=torch.float64)
-            if n == 1
-            else torch.tensor([1.0, sign], dtype=torch.float64) / 2**0.5
-            for n, sign in zip(axes, signs, strict=True)
-        ]
-        rows.append(torch.einsum("k,j,i->kji", *lines))
-    return torch.stack(rows)[:, None]
+    pair = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64) / 2**0.5
+    along_slices = torch.ones(1, 1, dtype=torch.float64) if thick else pair
+    kernel = torch.einsum("ak,bj,ci->abckji", along_slices, pair, pair)
+    return kernel.flatten(0, 2)[:, None]
 
 
-class Quantized(NamedTuple):
-    """latents [N, latent] after quantizing; codes [N, layers]; commitment: a loss."""
+class Refined(NamedTuple):
+    """What a layer of codes adds to latents [N, latent], its codes [N], and a loss."""
 
-    latents: Tensor
+    step: Tensor
     codes: Tensor
     commitment: Tensor
 
 
 class ResidualQuantizer(nn.Module):
-    """Layers of codebooks: each codes what those before it left over.
+    """Layers of codebooks of a branch: each codes what those before it left over.
 
     A layer takes its input down to `code_size` numbers, finds the nearest code, and takes that
     up again; the rest goes to the next layer.
@@ -87,7 +78,6 @@ class ResidualQuantizer(nn.Module):
     codebooks: Tensor
     uses: Tensor
     sums: Tensor
-    steps: Tensor
 
     def __init__(self, config: TokenConfig, layers: int) -> None:
         super().__init__()
@@ -95,54 +85,24 @@ class ResidualQuantizer(nn.Module):
         size = config.code_size
         self.down = nn.ModuleList(nn.Linear(config.latent, size) for _ in range(layers))
         self.up = nn.ModuleList(nn.Linear(size, config.latent, bias=False) for _ in range(layers))
-        self._start_projections()
-        self.register_buffer("codebooks", torch.randn(layers, config.codes, size))
+        self.register_buffer("codebooks", torch.zeros(layers, config.codes, size))
         self.register_buffer("uses", torch.ones(layers, config.codes))
         self.register_buffer("sums", self.codebooks.clone())
-        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
-        self._is_refreshed = False
 
-    @torch.no_grad()
-    def _start_projections(self) -> None:
-        """Each layer looks at directions of its own and takes up what it took down."""
-        size, latent = self.config.code_size, self.config.latent
-        basis = torch.empty(max(len(self.down) * size, latent), latent)
-        nn.init.orthogonal_(basis)
-        for layer, (down, up) in enumerate(zip(self.down, self.up, strict=True)):
-            assert isinstance(down, nn.Linear)
-            assert isinstance(up, nn.Linear)
-            rows = basis[layer * size : (layer + 1) * size]
-            down.weight.copy_(rows)
-            nn.init.zeros_(down.bias)
-            up.weight.copy_(rows.T)
+    def forward(self, layer: int, rest: Tensor, taken: Tensor, *, learn: bool = False) -> Refined:
+        """Refine by a layer what is left of latents, [N, latent]. Gradients pass straight on.
 
-    def forward(
-        self, latents: Tensor, used: Tensor, *, quantize: bool = True, learn: bool = False
-    ) -> Quantized:
-        """Quantize latents [N, latent], each with its first `used` [N] layers.
-
-        quantize: False lets everything through the projections alone, before codebooks start.
-        learn: update the codebooks. Gradients pass straight on.
+        taken: [N] of 0 and 1, whether a latent has this layer. learn: update the codebook.
         """
-        rest, total = latents, torch.zeros_like(latents)
-        commitment = latents.new_zeros(())
-        codes = []
-        for layer, (down, up) in enumerate(zip(self.down, self.up, strict=True)):
-            taken = (used > layer)[:, None].to(latents.dtype)
-            small = down(rest).float()
-            if quantize:
-                code = self.nearest(layer, small)
-                found = self.codebooks[layer][code]
-                commitment = commitment + (taken * (small - found.detach()) ** 2).mean()
-                if learn:
-                    self._learn(layer, small.detach(), code, taken[:, 0] > 0)
-                codes.append(code)
-                small = small + (found - small).detach()
-            step = up(small.to(rest.dtype)).to(latents.dtype)
-            total = total + taken * step
-            rest = rest - step
-        stacked = torch.stack(codes, dim=1) if codes else latents.new_zeros(len(latents), 0).long()
-        return Quantized(total, stacked, commitment)
+        small = self.down[layer](rest).float()
+        code = self.nearest(layer, small)
+        chosen = self.codebooks[layer][code]
+        commitment = (taken[:, None] * (small - chosen.detach()) ** 2).mean()
+        if learn:
+            self._learn(layer, small.detach(), code, taken)
+        quantized = small + (chosen - small).detach()
+        step: Tensor = self.up[layer](quantized.to(rest.dtype)).to(rest.dtype)
+        return Refined(step, code, commitment)
 
     @torch.no_grad()
     def nearest(self, layer: int, small: Tensor) -> Tensor:
@@ -153,32 +113,20 @@ class ResidualQuantizer(nn.Module):
 
     @torch.no_grad()
     def _learn(self, layer: int, small: Tensor, code: Tensor, taken: Tensor) -> None:
-        # Zeros for what is not taken: to choose it would make the host wait for the device.
-        hot = F.one_hot(code, self.config.codes).to(small.dtype) * taken[:, None]
-        self.uses[layer].mul_(_DECAY).add_(hot.sum(dim=0), alpha=1 - _DECAY)
-        self.sums[layer].mul_(_DECAY).add_(hot.T @ small, alpha=1 - _DECAY)
-        uses = self.uses[layer].clamp_min(1e-5)
-        seen = self.uses[layer] > 1e-4
-        mean = self.sums[layer] / uses[:, None]
-        self.codebooks[layer] = torch.where(seen[:, None], mean, self.codebooks[layer])
-        if layer == 0:
-            self.steps += 1
-            self._is_refreshed = int(self.steps) % _REFRESH_EVERY == 0
-        if self._is_refreshed and len(recent := small[taken]):
-            self._replace_dead(layer, recent)
+        """Moving averages; dead codes become vectors that were just seen.
 
-    def _replace_dead(self, layer: int, small: Tensor) -> None:
-        """Dead codes become vectors that were just seen."""
-        dead = self.uses[layer] < _LEAST_USE * (1 - _DECAY)
-        count = int(dead.sum())
-        if not count:
-            return
-        chosen = small[torch.randint(len(small), (count,), device=small.device)]
-        self.codebooks[layer, dead] = chosen
-        # As if taken just often enough to live through the next round.
-        fresh = 2 * _LEAST_USE * (1 - _DECAY)
-        self.uses[layer, dead] = fresh
-        self.sums[layer, dead] = fresh * chosen
+        Nothing is chosen by a condition: that would make the host wait for the device.
+        """
+        hot = F.one_hot(code, self.config.codes).to(small.dtype) * taken[:, None]
+        uses, sums = self.uses[layer], self.sums[layer]
+        uses.mul_(_DECAY).add_(hot.sum(dim=0), alpha=1 - _DECAY)
+        sums.mul_(_DECAY).add_(hot.T @ small, alpha=1 - _DECAY)
+        dead = uses < _LEAST_USE * (1 - _DECAY)
+        seen = small[torch.randint(len(small), (len(dead),), device=small.device)]
+        # As if taken just often enough to live for some time.
+        uses.copy_(torch.where(dead, 2 * _LEAST_USE * (1 - _DECAY), uses))
+        sums.copy_(torch.where(dead[:, None], seen * uses[:, None], sums))
+        self.codebooks[layer] = sums / uses[:, None]
 
     @torch.no_grad()
     def start(self, latents: Tensor) -> None:
@@ -242,24 +190,13 @@ class Encoders(nn.Module):
             nn.Conv3d(channels, config.latent, _STRIDE, stride=_STRIDE)
             for channels in (1, _DETAILS)
         )
-        self._start()
-
-    @torch.no_grad()
-    def _start(self) -> None:
-        """Layers add nothing until they have learned something."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv3d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-                assert module.bias is not None
-                nn.init.zeros_(module.bias)
-        for layers in self.layers:
+        for layers in self.layers:  # they add nothing until they have learned something
             assert isinstance(layers, nn.Sequential)
             last = layers[-1]
             assert isinstance(last, nn.Conv3d)
+            assert last.bias is not None
             nn.init.zeros_(last.weight)
-        for module in self.modules():
-            if isinstance(module, _Residual):
-                module.second.weight.mul_(0.3)
+            nn.init.zeros_(last.bias)
 
     @torch.no_grad()
     def start(self, batches: Sequence[tuple[Tensor, bool]]) -> None:
@@ -371,64 +308,38 @@ class Tokenizer(nn.Module):
             ResidualQuantizer(config, config.branches.count(branch)) for branch in range(2)
         )
 
-    @property
-    def refinements(self) -> int:
-        """Layers of a file: those of both branches."""
-        return len(self.config.order)
+    def layers(self) -> Iterator[tuple[int, ResidualQuantizer, int]]:
+        """For each layer of codes its branch, the branch's quantizer, and its number there."""
+        branches = self.config.branches
+        for layer, branch in enumerate(branches):
+            quantizer = self.quantisers[branch]
+            assert isinstance(quantizer, ResidualQuantizer)
+            yield branch, quantizer, branches[:layer].count(branch)
 
-    def forward(
-        self,
-        blocks: Tensor,
-        refinements: Tensor,
-        *,
-        thick: bool,
-        quantize: bool = True,
-        learn: bool = False,
-    ) -> Tokens:
+    def forward(self, blocks: Tensor, refinements: Tensor, *, thick: bool) -> Tokens:
         """Tokens of blocks [B, 1, K, J, I], each with its first `refinements` [B] layers."""
-        latents = self.encoders(blocks, thick=thick)
-        return self.quantize(latents, refinements, quantize=quantize, learn=learn)
+        return self.quantize(self.encoders(blocks, thick=thick), refinements)
 
     def quantize(
-        self,
-        latents: tuple[Tensor, Tensor],
-        refinements: Tensor,
-        *,
-        quantize: bool = True,
-        learn: bool = False,
+        self, latents: tuple[Tensor, Tensor], refinements: Tensor, *, learn: bool = False
     ) -> Tokens:
-        """Tokens of the encoders' latents."""
-        grids, codes = [], []
-        branches = torch.tensor(self.config.branches, device=refinements.device)
-        numbers = torch.arange(1, len(branches) + 1, device=refinements.device)
-        commitment = latents[0].new_zeros((), dtype=torch.float32)
-        for branch, (grid, quantizer) in enumerate(zip(latents, self.quantisers, strict=True)):
-            used = ((branches == branch) & (numbers <= refinements[:, None])).sum(dim=1)
-            cells = grid.float().flatten(2).transpose(1, 2)
-            found = quantizer(
-                cells.flatten(0, 1),
-                used.repeat_interleave(cells.shape[1]),
-                quantize=quantize,
-                learn=learn,
-            )
-            commitment = commitment + found.commitment
-            grids.append(found.latents.view_as(cells).transpose(1, 2).reshape(grid.shape))
-            layers = found.codes.view(len(grid), cells.shape[1], -1).transpose(1, 2)
-            codes.append(layers.reshape(len(grid), layers.shape[1], *grid.shape[2:]))
-        joined = torch.cat(codes, dim=1)
-        if joined.shape[1]:
-            # Codes are branch by branch; a stable sort by branch, undone, is the file's order.
-            joined = joined[:, torch.argsort(torch.argsort(branches, stable=True))]
-        return Tokens(grids[0], grids[1], joined, commitment)
-
-
-def layers_of(tokenizer: Tokenizer) -> Iterator[tuple[ResidualQuantizer, int]]:
-    """For each layer of a file its quantizer, and its number there."""
-    branches = tokenizer.config.branches
-    for layer, branch in enumerate(branches):
-        quantizer = tokenizer.quantisers[branch]
-        assert isinstance(quantizer, ResidualQuantizer)
-        yield quantizer, branches[:layer].count(branch)
+        """Tokens of the encoders' latents; learn: update the codebooks."""
+        extents = latents[0].shape[2:]
+        rest = [grid.float().flatten(2).transpose(1, 2).flatten(0, 1) for grid in latents]
+        totals = [torch.zeros_like(cells) for cells in rest]
+        commitment, codes = rest[0].new_zeros(()), []
+        for number, (branch, quantizer, layer) in enumerate(self.layers()):
+            taken = (refinements > number).repeat_interleave(extents.numel()).to(rest[0].dtype)
+            refined = quantizer(layer, rest[branch], taken, learn=learn)
+            rest[branch] = rest[branch] - refined.step
+            totals[branch] = totals[branch] + taken[:, None] * refined.step
+            commitment = commitment + refined.commitment
+            codes.append(refined.codes.view(-1, *extents))
+        grids = [
+            total.view(-1, extents.numel(), total.shape[1]).transpose(1, 2).unflatten(2, extents)
+            for total in totals
+        ]
+        return Tokens(grids[0], grids[1], torch.stack(codes, dim=1), commitment)
 
 
 class Networks(nn.Module):

@@ -1,4 +1,4 @@
-"""What one step of a training of the implicit network does, and the blocks that it draws.
+"""Trains the implicit network: a teacher with encoders and codebooks, then a student of it.
 
 Coordinates are drawn in cubes of 2 × 2 × 2 voxels, so that wavelet bands can be compared where
 nothing else was decoded. The student learns first its teacher's features, then its outputs and
@@ -21,17 +21,19 @@ from torch import Tensor
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.io.volume_files import load
-from MedEnhanceLib.nets.precision import mixed_precision
-from MedEnhanceLib.nets.training import set_learning_rate
+from MedEnhanceLib.nets.precision import mixed_precision, without_tf32
+from MedEnhanceLib.nets.training import run_steps, set_learning_rate
+from MedEnhanceLib.runtime.device import choose_device
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.codecs.implicit.codec import LEAST_PART, TAILS, Scaling, is_thick
 from MedEnhanceLib.unicompress.codecs.implicit.config import ImplicitConfig
 from MedEnhanceLib.unicompress.codecs.implicit.decoder import CORNERS, Decoded, positions_of
 from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import Networks, Tokens, haar
+from MedEnhanceLib.unicompress.codecs.implicit.weights import save_models
+from MedEnhanceLib.unicompress.codecs.training import MODALITIES
 
 #: A block of training, in units: 4 × 8 × 8 cells.
 BLOCK_UNITS = (32, 64, 64)
-MODALITIES = ("CT", "MR", "EM")
 #: Blocks of files are larger than those of training: this share of these is scaled as parts of
 #: one, with at least this share of its spread.
 _PARTS, _LEAST_SPREAD = 0.5, 0.35
@@ -45,6 +47,9 @@ _START_VECTORS = 64
 #: Batches whose cells the encoders start from.
 _START_BATCHES = 24
 _WEIGHT_DECAY = 1e-4
+_METRIC_EVERY = 50
+#: From one checkpoint to the next.
+_CHECKPOINT_S = 300.0
 
 
 @dataclass(frozen=True)
@@ -186,26 +191,16 @@ class Trainer:
         torch.manual_seed(config.seed)
         self.config, self.blocks, self.device = config, blocks, device
         self.networks = Networks(config.token, config.teacher, config.student).to(device)
-        first = (self.networks.tokenizer, self.networks.teacher)
-        second = (self.networks.student, self.networks.lift)
-        third = (self.networks.tokenizer, self.networks.student)
-        self.optimizers = [
-            torch.optim.AdamW(
-                (weight for module in modules for weight in module.parameters()),
-                lr=config.learning_rate,
-                weight_decay=_WEIGHT_DECAY,
-            )
-            for modules in (first, second, third)
-        ]
+        # It leaves alone what has no gradient: in each part, the networks that do not learn.
+        self.optimizer = torch.optim.AdamW(
+            self.networks.parameters(), lr=config.learning_rate, weight_decay=_WEIGHT_DECAY
+        )
         self.autocast = mixed_precision(device)
 
     @property
     def parts(self) -> Mapping[str, Any]:
         """What a checkpoint holds."""
-        return {
-            "modules": {"networks": self.networks},
-            "optimizers": dict(zip(("teacher", "student", "joint"), self.optimizers, strict=True)),
-        }
+        return {"modules": {"networks": self.networks}, "optimizers": {"all": self.optimizer}}
 
     def step(self, number: int) -> dict[str, float]:
         """One optimizer step; its loss terms. The same number does the same, resumed or not."""
@@ -227,11 +222,16 @@ class Trainer:
         if number == start:
             self._start_codebooks(rng)
         batch = self.draw(rng)
-        tokens = self.tokens(batch, rng, quantize=number >= start, learn=True)
-        decoded = self.networks.teacher(tokens.low, tokens.high, batch.positions)
-        terms = {"data": reconstruction_loss(decoded.values, batch.wanted)}
-        terms["commitment"] = _COMMITMENT * tokens.commitment
-        return self._descend(0, number, total, terms)
+        if number < start:
+            low, high = (grid.float() for grid in self.latents(batch.blocks, batch.thick))
+            terms = {}
+        else:
+            tokens = self.tokens(batch, rng, learn=True)
+            low, high = tokens.low, tokens.high
+            terms = {"commitment": _COMMITMENT * tokens.commitment}
+        decoded = self.networks.teacher(low, high, batch.positions)
+        terms["data"] = reconstruction_loss(decoded.values, batch.wanted)
+        return self._descend("teacher", number, total, terms)
 
     def _distill(self, number: int, rng: np.random.Generator) -> dict[str, float]:
         config = self.config
@@ -248,7 +248,8 @@ class Trainer:
             with torch.no_grad():
                 wise = self.networks.teacher(tokens.low, tokens.high, batch.positions)
             terms = self._distillation_loss(decoded, wise, batch.wanted, share)
-        return self._descend(2 if jointly else 1, number, config.student_steps, terms)
+        part = "joint" if jointly else "student"
+        return self._descend(part, number, config.student_steps, terms)
 
     def _distillation_loss(
         self, student: Decoded, teacher: Decoded, wanted: Tensor, share: float
@@ -266,20 +267,17 @@ class Trainer:
         return terms
 
     def _descend(
-        self, part: int, number: int, total: int, terms: dict[str, Tensor]
+        self, part: str, number: int, total: int, terms: dict[str, Tensor]
     ) -> dict[str, float]:
-        optimizer = self.optimizers[part]
-        set_learning_rate(optimizer, self.config.learning_rate, number, total)
+        set_learning_rate(self.optimizer, self.config.learning_rate, number, total)
         loss = torch.stack(list(terms.values())).sum()
-        optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        weights = [w for group in optimizer.param_groups for w in group["params"]]
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
+        torch.nn.utils.clip_grad_norm_(self.networks.parameters(), 1.0)
+        self.optimizer.step()
         # One transfer from the device.
         numbers = torch.stack([term.detach() for term in terms.values()]).tolist()
-        name = ("teacher", "student", "joint")[part]
-        return {f"{name} {term}": value for term, value in zip(terms, numbers, strict=True)}
+        return {f"{part} {term}": value for term, value in zip(terms, numbers, strict=True)}
 
     def draw(self, rng: np.random.Generator) -> Batch:
         """Blocks and coordinates of a step."""
@@ -288,17 +286,19 @@ class Trainer:
         voxels = draw_cubes(blocks, self.config.coordinates // CUBE)
         return Batch(blocks, thick, positions_of(voxels, thick=thick), pick(blocks, voxels))
 
-    def tokens(
-        self, batch: Batch, rng: np.random.Generator, *, quantize: bool = True, learn: bool = False
-    ) -> Tokens:
+    def latents(self, blocks: Tensor, thick: bool) -> tuple[Tensor, Tensor]:
+        """What the encoders give."""
+        with self.autocast:
+            latents: tuple[Tensor, Tensor] = self.networks.tokenizer.encoders(blocks, thick=thick)
+        return latents
+
+    def tokens(self, batch: Batch, rng: np.random.Generator, *, learn: bool = False) -> Tokens:
         """Tokens of a batch, each block with a random number of layers."""
         tokenizer = self.networks.tokenizer
-        used = rng.integers(1, tokenizer.refinements + 1, size=len(batch.blocks))
-        with self.autocast:
-            latents = tokenizer.encoders(batch.blocks, thick=batch.thick)
-        return tokenizer.quantize(
-            latents, torch.from_numpy(used).to(self.device), quantize=quantize, learn=learn
-        )
+        layers = len(tokenizer.config.order)
+        used = rng.integers(1, layers + 1, size=len(batch.blocks))
+        latents = self.latents(batch.blocks, batch.thick)
+        return tokenizer.quantize(latents, torch.from_numpy(used).to(self.device), learn=learn)
 
     def _start_encoders(self, rng: np.random.Generator) -> None:
         """Principal components of blocks of every kind."""
@@ -310,14 +310,42 @@ class Trainer:
     @torch.no_grad()
     def _start_codebooks(self, rng: np.random.Generator) -> None:
         """k-means of what the encoders give for blocks of every kind."""
-        tokenizer = self.networks.tokenizer
         cells: list[list[Tensor]] = [[], []]
-        wanted = _START_VECTORS * self.config.token.codes
-        while sum(map(len, cells[0])) < wanted:
+        while sum(map(len, cells[0])) < _START_VECTORS * self.config.token.codes:
             blocks, thick = self.blocks.draw(self.config.blocks, rng)
-            with self.autocast:
-                latents = tokenizer.encoders(blocks.to(self.device), thick=thick)
-            for branch, grid in enumerate(latents):
+            for branch, grid in enumerate(self.latents(blocks.to(self.device), thick)):
                 cells[branch].append(grid.float().flatten(2).transpose(1, 2).flatten(0, 1))
-        for quantizer, some in zip(tokenizer.quantisers, cells, strict=True):
+        for quantizer, some in zip(self.networks.tokenizer.quantisers, cells, strict=True):
             quantizer.start(torch.cat(some))  # type: ignore[operator]
+
+
+@without_tf32()
+def train(
+    config: ImplicitConfig,
+    data_files: Sequence[str | Path],
+    out: Path,
+    monitor: Monitor | None = None,
+) -> list[Path]:
+    """Train, or go on with a training, and write the models into `out`; their paths.
+
+    Raises Cancelled after writing a checkpoint, InputError where there is nothing to learn from,
+    ModelError on divergence or a damaged checkpoint, ConfigError for one of another configuration.
+    """
+    monitor = monitor or Monitor()
+    choice = choose_device(config.device)
+    monitor.log(f"training on {choice.name}: {choice.reason}")
+    out.mkdir(parents=True, exist_ok=True)
+    sources = read_sources(data_files, config.modality, monitor.part(0.0, 0.03))
+    trainer = Trainer(config, Blocks(sources), choice.name)
+    # A training goes on only where what decides what is learned is the same.
+    learned = config.to_json() | {"device": ""}
+    run_steps(
+        trainer.step,
+        config.steps,
+        out,
+        {"config": learned, **trainer.parts},
+        monitor.part(0.03, 1.0),
+        every_s=_CHECKPOINT_S,
+        reported_every=_METRIC_EVERY,
+    )
+    return save_models(trainer.networks, config, out)

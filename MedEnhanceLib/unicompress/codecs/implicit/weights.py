@@ -6,9 +6,12 @@ NAME.weight, NAME.exponent, NAME.bias: the matrices of the decoder; slots: of it
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,13 +19,20 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from MedEnhanceLib.errors import ConfigError, ModelError
-from MedEnhanceLib.unicompress.codecs.implicit.config import DecoderConfig
+from MedEnhanceLib._version import __version__
+from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.io.atomic import atomic_write
+from MedEnhanceLib.unicompress.codecs.implicit.config import (
+    DecoderConfig,
+    ImplicitConfig,
+    TokenConfig,
+)
 from MedEnhanceLib.unicompress.codecs.implicit.decoder import Decoder
-from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import Tokenizer, layers_of
+from MedEnhanceLib.unicompress.codecs.implicit.tokenizer import Networks, Tokenizer
 from MedEnhanceLib.unicompress.models import CodecModel
 
 Arrays = dict[str, npt.NDArray[Any]]
+ROLE, WRITER_ROLE = "implicit", "implicit-encoder"
 #: Of the file's layout: readers refuse others.
 LAYOUT = "1"
 _LARGEST, _SLOT_BITS = 127, 8
@@ -43,21 +53,16 @@ class Reader:
                 "Install a newer MedEnhance.",
             )
         try:
-            self.branches = [("0", "1").index(branch) for branch in facts["order"]]
+            self.branches = TokenConfig(order=facts["order"]).branches
             self.books = _floats(arrays["codebooks"], arrays["codebooks.exponent"][:, None])
             self.ups = _floats(arrays["up.weight"], arrays["up.exponent"][..., None])
             if not len(self.branches) == len(self.books) == len(self.ups):
                 raise ValueError(f"{len(self.books)} codebooks, {len(self.branches)} in the order")
             self.decoder = _decoder(arrays, facts)
-        except (KeyError, ValueError, IndexError, RuntimeError, ConfigError) as cause:
+        except (KeyError, ValueError, IndexError, RuntimeError) as cause:
             raise ModelError(
                 f"the implicit model {model.id} cannot be used: {cause}", "Import it again."
             ) from cause
-
-    @property
-    def layers(self) -> int:
-        """Layers of codes, of both branches."""
-        return len(self.branches)
 
     def latents(self, codes: npt.NDArray[np.integer[Any]]) -> tuple[Tensor, Tensor]:
         """Latents [1, latent, k, j, i] of both branches from the first layers of codes [n, …]."""
@@ -75,7 +80,37 @@ def reader_of(model: CodecModel) -> Reader:
     return Reader(model)
 
 
-def decoder_arrays(decoder: Decoder) -> Arrays:
+def save_models(networks: Networks, config: ImplicitConfig, out: Path) -> list[Path]:
+    """Write what readers need, and encoders and projections down as half floats for writers."""
+    facts = {
+        "layout": LAYOUT,
+        "heads": str(config.student.heads),
+        "depth": str(config.student.depth),
+        "scaled": str(config.student.scaled),
+        "order": config.token.order,
+        "modality": config.modality,
+        "seed": str(config.seed),
+        "steps": json.dumps([config.teacher_steps, config.student_steps]),
+        "version": __version__,
+    }
+    encoder = facts | {"token": json.dumps(asdict(config.token))}
+    state = networks.tokenizer.state_dict()
+    kept = ("encoders.", "quantisers.0.down", "quantisers.1.down")
+    halves = {n: t.cpu().numpy().astype(np.float16) for n, t in state.items() if n.startswith(kept)}
+    student = _decoder_arrays(networks.student) | _token_arrays(networks.tokenizer)
+    return [_save(out, ROLE, student, facts), _save(out, WRITER_ROLE, halves, encoder)]
+
+
+def _save(out: Path, role: str, arrays: Arrays, facts: dict[str, str]) -> Path:
+    from safetensors.numpy import save_file
+
+    path = out / f"{role}.safetensors"
+    with atomic_write(path, overwrite=True) as temporary:
+        save_file({n: np.ascontiguousarray(a) for n, a in arrays.items()}, temporary, facts)
+    return path
+
+
+def _decoder_arrays(decoder: Decoder) -> Arrays:
     """The student as its file holds it."""
     slots = np.rint(_plain(decoder.fusion.slots) * 2**_SLOT_BITS)
     arrays = {"slots": slots.clip(-(1 << 15), (1 << 15) - 1).astype(np.int16)}
@@ -87,10 +122,10 @@ def decoder_arrays(decoder: Decoder) -> Arrays:
     return arrays
 
 
-def token_arrays(tokenizer: Tokenizer) -> Arrays:
+def _token_arrays(tokenizer: Tokenizer) -> Arrays:
     """Codebooks in the order of a file, and their projections."""
     books, ups = [], []
-    for quantizer, layer in layers_of(tokenizer):
+    for _, quantizer, layer in tokenizer.layers():
         books.append(_bytes(quantizer.codebooks[layer].reshape(1, -1)))
         up = quantizer.up[layer]
         assert isinstance(up, nn.Linear)

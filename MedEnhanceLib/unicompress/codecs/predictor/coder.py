@@ -11,8 +11,6 @@ import ctypes
 import math
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -55,12 +53,21 @@ _WHOLE = (
     *("bytes", "slices", "rows", "columns", "slots", "slice_lines", "from_step", "to_step"),
     *("is_known", "top", "lanes", "words", "next", "done", "cost", "width_0", "width_1"),
 )
-_ARRAYS = (
-    *("lags", "beside", "padding", "sources", "padding_starts", "linear"),
-    *("layer_0", "layer_1", "layer_2", "down", "up", "cumulative", "coarse", "symbol_of"),
-    *("lowest", "extra", "bits_of", "table_of", "costs", "cells", "errors", "block"),
-    *("states", "stream", "symbols", "counts"),
-)
+#: Arrays of a task, and their types.
+_ARRAYS: dict[str, Any] = {
+    **dict.fromkeys(("lags", "beside", "padding", "sources", "padding_starts"), np.int64),
+    **dict.fromkeys(("linear", "layer_0", "layer_1", "layer_2", "down", "up"), np.float32),
+    "cumulative": np.uint32,
+    **dict.fromkeys(("coarse", "symbol_of"), np.uint8),
+    **dict.fromkeys(("lowest", "extra", "bits_of", "table_of"), np.int32),
+    "costs": np.uint32,
+    **dict.fromkeys(("cells", "errors"), np.float32),
+    "block": np.uint16,
+    "states": np.uint64,
+    "stream": np.uint32,
+    "symbols": np.uint64,
+    "counts": np.int32,
+}
 
 
 class _Task(ctypes.Structure):
@@ -83,46 +90,6 @@ class _PackTask(ctypes.Structure):
     )
 
 
-@dataclass(frozen=True)
-class Head:
-    """What a block's bytes begin with. start: the index of cells without a voxel to repeat."""
-
-    lanes_bits: int
-    start: int
-    linear: Linear
-
-    @property
-    def lanes(self) -> int:
-        """States side by side."""
-        return 1 << self.lanes_bits
-
-    def pack(self) -> bytes:
-        """As bytes."""
-        fields = (_VERSION, self.lanes_bits, self.linear.bits, self.linear.top, self.start)
-        return _HEAD.pack(*fields) + self.linear.weights.astype(_WEIGHTS_DTYPE).tobytes()
-
-    @classmethod
-    def unpack(cls, data: bytes) -> tuple[Head, bytes]:
-        """The head and what follows; raises ValueError for bytes that cannot be."""
-        version, lanes_bits, bits, top, start = _HEAD.unpack_from(data)
-        size = 2 * len(NEIGHBORS) * _WEIGHTS_DTYPE.itemsize
-        rest = data[_HEAD.size + size :]
-        if version != _VERSION or not 4 <= lanes_bits <= _MOST_LANES_BITS:
-            raise ValueError(f"version {version} with 2 ** {lanes_bits} lanes")
-        if start > top or len(rest) < 8 << lanes_bits or (len(rest) & 3):
-            raise ValueError("the stream is cut short")
-        weights = np.frombuffer(data, _WEIGHTS_DTYPE, 2 * len(NEIGHBORS), _HEAD.size)
-        linear = Linear(weights.reshape(2, -1).astype(np.float32), bits, top)
-        linear.check()
-        return cls(lanes_bits, start, linear), rest
-
-    def split(self, rest: bytes) -> tuple[States, Words]:
-        """States and words of what follows the head."""
-        return np.frombuffer(rest, "<u8", self.lanes), np.frombuffer(
-            rest, "<u4", offset=8 * self.lanes
-        )
-
-
 def go_on() -> None:
     """A safe point that never stops."""
 
@@ -137,11 +104,18 @@ def encode_block(
     """
     if not codable(indices):
         return None
-    library = native.require(_PURPOSE)
-    symbols = _symbols_of(library, indices, network, check)
-    head = Head(lanes_for(indices.size, symbols.bytes), symbols.start, symbols.linear)
-    states, words = _pack(library, symbols, head.lanes)
-    return head.pack() + states.astype("<u8").tobytes() + words.astype("<u4").tobytes()
+    walk = _known(indices, network, check)
+    lanes_bits = lanes_for(indices.size, walk.bytes)
+    states, words = walk.packed(1 << lanes_bits)
+    linear = walk.linear
+    return b"".join(
+        [
+            _HEAD.pack(_VERSION, lanes_bits, linear.bits, linear.top, walk.start),
+            linear.weights.astype(_WEIGHTS_DTYPE).tobytes(),
+            states.astype("<u8").tobytes(),
+            words.astype("<u4").tobytes(),
+        ]
+    )
 
 
 def decode_block(
@@ -153,15 +127,24 @@ def decode_block(
     """
     if not fits(shape):
         raise ValueError("a block of a shape that is never written")
-    library = native.require(_PURPOSE)
-    head, rest = Head.unpack(data)
-    stated, stream = head.split(rest)
-    states, words = np.array(stated, np.uint64), np.array(stream, np.uint32)
+    native.require(_PURPOSE)
+    version, lanes_bits, bits, top, start = _HEAD.unpack_from(data)
+    count = 2 * len(NEIGHBORS)
+    rest = data[_HEAD.size + count * _WEIGHTS_DTYPE.itemsize :]
+    if version != _VERSION or not 4 <= lanes_bits <= _MOST_LANES_BITS:
+        raise ValueError(f"version {version} with 2 ** {lanes_bits} lanes")
+    if start > top or len(rest) < 8 << lanes_bits or (len(rest) & 3):
+        raise ValueError("the stream is cut short")
+    weights = np.frombuffer(data, _WEIGHTS_DTYPE, count, _HEAD.size)
+    linear = Linear(weights.reshape(2, -1).astype(np.float32), bits, top)
+    linear.check()
+    states = np.array(np.frombuffer(rest, "<u8", 1 << lanes_bits), np.uint64)
+    words = np.array(np.frombuffer(rest, "<u4", offset=8 << lanes_bits), np.uint32)
     block = np.empty(shape, np.uint16)
-    walk = _Walk(shape, head.linear, head.start, network, block)
+    walk = _Walk(block, linear, start, network)
     walk.give(states=states, stream=words)
     walk.task.lanes, walk.task.words = len(states), len(words)
-    walk.run(library, check)
+    walk.run(check)
     if walk.task.next != len(words) or (states != tables.LOWEST).any():
         raise ValueError("the stream is not one that was written")
     return block
@@ -169,7 +152,7 @@ def decode_block(
 
 def ideal_bytes(indices: Indices, network: Network) -> float:
     """About what `encode_block` would take."""
-    return _symbols_of(native.require(_PURPOSE), indices, network, go_on).bytes
+    return _known(indices, network, go_on).bytes
 
 
 def codable(indices: Indices) -> bool:
@@ -197,70 +180,34 @@ def lanes_for(voxels: int, size: float) -> int:
     return int(np.clip(np.rint(np.log2(voxels / per_lane)), *_LANES_BITS))
 
 
-@dataclass(frozen=True)
-class _Symbols:
-    """Symbols of a block in the order of coding, in 64 bits each.
-
-    counts: of each step. bytes: that they will take, about. start, linear: as in `Head`.
-    """
-
-    symbols: npt.NDArray[np.uint64]
-    counts: npt.NDArray[np.int32]
-    bytes: float
-    start: int
-    linear: Linear
-
-
-def _symbols_of(
-    library: native.Library, indices: Indices, network: Network, check: Callable[[], None]
-) -> _Symbols:
+def _known(indices: Indices, network: Network, check: Callable[[], None]) -> _Walk:
+    """A walk over a block that is known, which gives its symbols."""
     layout, start = layout_of(indices.shape), start_of(indices)
     cells = layout.pad(indices.astype(np.float32), start)
     linear = fit_linear(cells, layout, int(indices.max()))
-    block = np.ascontiguousarray(indices, np.uint16)
-    walk = _Walk(indices.shape, linear, start, network, block)
-    symbols = np.empty(block.size, np.uint64)
-    counts = np.zeros(walk.steps, np.int32)
-    walk.give(symbols=symbols, counts=counts)
+    walk = _Walk(np.ascontiguousarray(indices, np.uint16), linear, start, network)
+    walk.give(symbols=np.empty(indices.size, np.uint64), counts=np.zeros(walk.steps, np.int32))
     walk.task.is_known = 1
-    walk.run(library, check)
-    return _Symbols(symbols, counts, tables.bytes_of(walk.task.cost), start, linear)
-
-
-def _pack(library: native.Library, coded: _Symbols, lanes: int) -> tuple[States, Words]:
-    """The states that a decoder begins with, and its words."""
-    states = np.full(lanes, tables.LOWEST, np.uint64)
-    words = np.empty(coded.symbols.size, np.uint32)  # a voxel takes one word at most
-    task = _PackTask(
-        ctypes.sizeof(_PackTask),
-        len(coded.counts),
-        coded.symbols.size,
-        lanes,
-        words.size,
-        0,
-        *(a.ctypes.data for a in (coded.symbols, coded.counts, states, words)),
-    )
-    if library.call("pack", task):
-        raise ValueError("symbols that cannot be packed")
-    return states, words[task.first :].copy()
+    walk.run(check)
+    return walk
 
 
 class _Walk:
-    """A block on its way through its steps."""
+    """A block on its way through its steps. start: the index of cells with no voxel to repeat."""
 
-    def __init__(
-        self, shape: Shape, linear: Linear, start: int, network: Network, block: Array
-    ) -> None:
-        ring = ring_of(shape)
-        self.steps = ring.layout.steps
+    def __init__(self, block: Array, linear: Linear, start: int, network: Network) -> None:
+        self._library = native.require(_PURPOSE)
+        self.linear, self.start, shape = linear, start, block.shape
+        layout, (slots, ring) = layout_of(shape), ring_of(shape)
+        self.steps = layout.steps
         matrices = network.matrices
         self.task = _Task(
             bytes=ctypes.sizeof(_Task),
             slices=shape[0],
             rows=shape[1],
             columns=shape[2],
-            slots=ring.slots,
-            slice_lines=ring.layout.frame[1],
+            slots=slots,
+            slice_lines=layout.frame[1],
             top=linear.top,
             width_0=len(matrices[0]),
             width_1=len(matrices[1]),
@@ -268,34 +215,32 @@ class _Walk:
         )
         self._kept: dict[str, Array] = {}
         self.give(
-            lags=ring.lags,
-            beside=ring.beside,
-            padding=ring.padding,
-            sources=ring.sources,
-            padding_starts=ring.padding_starts,
+            **ring,
             linear=linear.weights,
             **{f"layer_{number}": matrix for number, matrix in enumerate(matrices)},
-            **_tables(),
-            cells=np.full(ring.cells, start, np.float32),
-            errors=np.zeros(ring.cells, np.float32),
+            **tables.make_tables(),
+            down=DOWN,
+            up=UP,
+            cells=np.full(slots * layout.lines, start, np.float32),
+            errors=np.zeros(slots * layout.lines, np.float32),
             block=block,
         )
 
     def give(self, **arrays: Array) -> None:
         """Point to arrays, and keep them alive."""
         for name, array in arrays.items():
-            if array.dtype != _TYPES[name] or not array.flags.c_contiguous:
+            if array.dtype != _ARRAYS[name] or not array.flags.c_contiguous:
                 raise ValueError(f"{name} of {array.dtype} does not suit the compiled predictor")
             setattr(self.task, name, array.ctypes.data)
         self._kept |= arrays
 
-    def run(self, library: native.Library, check: Callable[[], None]) -> None:
+    def run(self, check: Callable[[], None]) -> None:
         """All steps; raises ValueError where a stream ends before its block."""
         for first in range(0, self.steps, _STEPS_AT_ONCE):
             check()
             self.task.from_step = first
             self.task.to_step = min(first + _STEPS_AT_ONCE, self.steps)
-            status = library.call("predict", self.task)
+            status = self._library.call("predict", self.task)
             if status == native.BAD_STREAM:
                 raise ValueError("the stream ends before its block")
             if status:
@@ -303,33 +248,25 @@ class _Walk:
         if self.task.done != math.prod(self._kept["block"].shape):
             raise ValueError("the compiled predictor left voxels out")
 
+    @property
+    def bytes(self) -> float:
+        """That the symbols will take, about."""
+        return tables.bytes_of(self.task.cost)
 
-_TYPES = {
-    **dict.fromkeys(("lags", "beside", "padding", "sources", "padding_starts"), np.int64),
-    **dict.fromkeys(("linear", "layer_0", "layer_1", "layer_2"), np.float32),
-    **dict.fromkeys(("down", "up", "cells", "errors"), np.float32),
-    **dict.fromkeys(("cumulative", "costs", "stream"), np.uint32),
-    **dict.fromkeys(("coarse", "symbol_of"), np.uint8),
-    **dict.fromkeys(("lowest", "extra", "bits_of", "table_of", "counts"), np.int32),
-    **dict.fromkeys(("states", "symbols"), np.uint64),
-    "block": np.uint16,
-}
-
-
-@cache
-def _tables() -> dict[str, Array]:
-    """Of `tables` and `features`, in the types of the library."""
-    made = tables.make_tables()
-    found = {
-        "cumulative": made.cumulative,
-        "coarse": made.coarse,
-        "symbol_of": made.symbol_of,
-        "lowest": made.lowest,
-        "extra": made.extra,
-        "bits_of": tables.BITS_OF,
-        "table_of": tables.TABLE_OF,
-        "costs": tables.costs(),
-        "down": DOWN,
-        "up": UP,
-    }
-    return {name: np.ascontiguousarray(array, _TYPES[name]) for name, array in found.items()}
+    def packed(self, lanes: int) -> tuple[States, Words]:
+        """The states that a decoder begins with, and its words."""
+        symbols, counts = self._kept["symbols"], self._kept["counts"]
+        states = np.full(lanes, tables.LOWEST, np.uint64)
+        words = np.empty(symbols.size, np.uint32)  # a voxel takes one word at most
+        task = _PackTask(
+            ctypes.sizeof(_PackTask),
+            len(counts),
+            symbols.size,
+            lanes,
+            words.size,
+            0,
+            *(a.ctypes.data for a in (symbols, counts, states, words)),
+        )
+        if self._library.call("pack", task):
+            raise ValueError("symbols that cannot be packed")
+        return states, words[task.first :].copy()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,8 +18,9 @@ import numpy as np
 from MedEnhanceLib import native
 from MedEnhanceLib.core.volume import Voxels
 from MedEnhanceLib.errors import ModelError
+from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.unicompress.blocks import Grid, blas_on_one_thread, ordered_map, safe_point
+from MedEnhanceLib.unicompress.blocks import Grid, blas_on_one_thread, cut, ordered_map, safe_point
 from MedEnhanceLib.unicompress.codecs.integers import (
     Coded,
     Indices,
@@ -27,7 +29,7 @@ from MedEnhanceLib.unicompress.codecs.integers import (
     to_bounded_integers,
     to_integers,
 )
-from MedEnhanceLib.unicompress.codecs.lossless import CONSTANT, LEARNED, Code, Shape, expected_block
+from MedEnhanceLib.unicompress.codecs.lossless import CONSTANT, LEARNED, Code, Shape
 from MedEnhanceLib.unicompress.codecs.predictor.coder import (
     codable,
     decode_block,
@@ -38,14 +40,13 @@ from MedEnhanceLib.unicompress.codecs.predictor.network import Network
 from MedEnhanceLib.unicompress.codecs.predictor.tuning import (
     Samples,
     ideal_bits,
-    join,
     samples_of,
     tune,
 )
+from MedEnhanceLib.unicompress.codecs.training import MODALITIES
 from MedEnhanceLib.unicompress.models import CodecModel, DecodeContext, shipped_model
 
 ROLE = "predictor"
-MODALITIES = ("CT", "MR", "EM")
 
 #: Longest rows and columns, and most voxels of a block.
 _SIDE = 336
@@ -77,15 +78,11 @@ def predictor_grid(shape: tuple[int, ...]) -> Grid:
 
     Measured on CT, MR and EM; see the decisions.
     """
-    slices, rows, columns = shape[-3:]
-    if slices * rows * columns <= _VOXELS:
+    if math.prod(shape[-3:]) <= _VOXELS:
         return Grid(shape, (1, 1, 1))
     # Thin volumes get wide blocks.
-    side = max(_SIDE, int((_VOXELS / min(slices, 32)) ** 0.5))
-    counts = -(-rows // side), -(-columns // side)
-    height, width = -(-rows // counts[0]), -(-columns // counts[1])
-    depth = max(1, _VOXELS // (height * width))
-    return Grid(shape, (-(-slices // depth), *counts))
+    side = max(_SIDE, math.isqrt(_VOXELS // min(shape[-3], 32)))
+    return cut(shape, side, _VOXELS, shape[-3])
 
 
 def shipped_predictors(modality: str, monitor: Monitor | None = None) -> list[Predictor]:
@@ -150,9 +147,8 @@ def taught(
     samples = _samples(voxels, bound, threads, monitor)
     if samples is None:
         return predictor
-    held_out = samples.part(slice(0, len(samples) // 10))
+    held_out, learned_from = np.split(samples, [len(samples) // 10])
     steps = int(np.clip(voxels.size / 1e6 * _STEPS_PER_MVOXEL, _LEAST_STEPS, _MOST_STEPS))
-    learned_from = samples.part(slice(len(samples) // 10, None))
     with blas_on_one_thread():
         network = tune(predictor.network, learned_from, steps=steps, monitor=monitor)
         saved = _gain(predictor.network, network, held_out) * voxels.size / 8
@@ -167,41 +163,21 @@ def _gain(before: Network, after: Network, samples: Samples) -> float:
     return ideal_bits(before, samples) - ideal_bits(after, samples)
 
 
-def model_of(network: Network, name: str, facts: dict[str, str]) -> CodecModel:
-    """A network as a model: the bytes of a safetensors file.
-
-    Its package writes facts in any order: the same network would get many hashes.
-    """
-    header: dict[str, Any] = {"__metadata__": {"layout": "1", **facts}}
-    parts, end = [], 0
-    for tensor, values in sorted(network.tensors().items()):
-        data = values.astype(values.dtype.newbyteorder("<")).tobytes()
-        header[tensor] = {
-            "dtype": f"I{8 * values.itemsize}",
-            "shape": list(values.shape),
-            "data_offsets": [end, end + len(data)],
-        }
-        parts.append(data)
-        end += len(data)
-    text = json.dumps(header, separators=(",", ":"), sort_keys=True).encode()
-    text += b" " * (-len(text) % 8)
-    whole = len(text).to_bytes(8, "little") + text + b"".join(parts)
-    return CodecModel(ROLE, name, hashlib.sha256(whole).hexdigest(), whole)
+def model_of(network: Network, name: str, facts: dict[str, Any]) -> CodecModel:
+    """A network as a model: the bytes of a safetensors file, the same whenever it is written."""
+    numpy_side = require("safetensors.numpy", purpose="Models of the codec")
+    # The package writes several facts in any order: one text holds them.
+    data = numpy_side.save(network.tensors(), {"facts": json.dumps(facts, sort_keys=True)})
+    return CodecModel(ROLE, name, hashlib.sha256(data).hexdigest(), data)
 
 
-def code_learned(
-    block: Voxels, bound: float | None, network: Network
-) -> tuple[Code, Voxels] | None:
-    """The code of a block, and what a reader makes of it; None where it is none for this coder."""
+def code_learned(block: Voxels, bound: float | None, network: Network) -> Code | None:
+    """The code of a block; None where it is none for this coder."""
     coded = integers_of(block, bound)
     if not coded.indices.any():
-        code = Code(CONSTANT, coded.record, coded.record)
-        return code, expected_block(block, bound, code)
+        return Code(CONSTANT, coded.record, coded)
     data = encode_block(coded.indices, network, safe_point)
-    if data is None:
-        return None
-    code = Code(LEARNED, coded.record + data, coded.record)
-    return code, expected_block(block, bound, code)
+    return None if data is None else Code(LEARNED, coded.record + data, coded)
 
 
 def decode_learned(data: bytes, shape: Shape, context: DecodeContext) -> Voxels:
@@ -242,4 +218,4 @@ def _samples(voxels: Voxels, bound: float | None, threads: int, monitor: Monitor
 
     drawn = ordered_map(draw, parts, threads=threads, monitor=monitor)
     found = [samples for samples in drawn if samples is not None]
-    return join(found).shuffled(np.random.default_rng(0)) if found else None
+    return np.random.default_rng(0).permutation(np.concatenate(found)) if found else None

@@ -13,8 +13,8 @@ arXiv 1402.3392.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -57,30 +57,20 @@ SHARES = (
 #: Bits of a symbol's cost behind the point.
 _COST_BITS = 16
 
-Words = npt.NDArray[np.uint32]
 #: Where every state begins and ends.
 LOWEST = np.uint64(1 << 32)
 
 
-@dataclass(frozen=True)
-class Tables:
-    """cumulative: [distributions · (symbols + 1)], flat.
-
-    coarse: [distributions · 2 ** 10], the first symbol that reaches into a run of slots. symbol_of:
-    by difference in bins + reach. lowest, extra: a symbol's smallest difference in bins, and its
-    bits of which one.
-    """
-
-    cumulative: Words
-    coarse: npt.NDArray[np.uint8]
-    symbol_of: npt.NDArray[np.uint8]
-    lowest: npt.NDArray[np.int32]
-    extra: npt.NDArray[np.int32]
-
-
 @cache
-def make_tables() -> Tables:
-    """All distributions; a second's work, done once."""
+def make_tables() -> dict[str, npt.NDArray[Any]]:
+    """All distributions, as the coder in C takes them; a second's work, done once.
+
+    cumulative: [distributions · (symbols + 1)], flat. coarse: [distributions · 2 ** 10], the first
+    symbol that reaches into a run of slots. symbol_of: by difference in bins + reach. lowest,
+    extra: a symbol's smallest difference in bins, and its bits of which one. bits_of, table_of: by
+    class of scale. costs: by a symbol's frequency, what it takes in 1/65536 bit; whole, so that
+    sums of any order agree.
+    """
     cumulative = np.empty((_SCALES, _PHASES, SHAPES, _SYMBOLS + 1), np.uint32)
     rows = np.arange(_SYMBOLS + 1)
     scales = _quarter_octaves(_SCALES)
@@ -96,7 +86,18 @@ def make_tables() -> Tables:
                 counts = np.floor(below * ((1 << BITS) - _SYMBOLS)).astype(np.int64) + rows
                 cumulative[scale, phase, shape] = counts
     flat = cumulative.reshape(-1, _SYMBOLS + 1)
-    return Tables(flat.reshape(-1), _coarse(flat), _symbol_of(), _lowest(), _extra())
+    frequencies = np.arange(1, (1 << BITS) + 1)
+    costs = np.rint((BITS - np.log2(frequencies)) * (1 << _COST_BITS))
+    return {
+        "cumulative": flat.reshape(-1),
+        "coarse": _coarse(flat),
+        "symbol_of": _symbol_of(),
+        "lowest": _lowest(),
+        "extra": _extra(),
+        "bits_of": BITS_OF.astype(np.int32),
+        "table_of": TABLE_OF.astype(np.int32),
+        "costs": np.concatenate([[0], costs]).astype(np.uint32),
+    }
 
 
 def _edges() -> Doubles:
@@ -157,14 +158,6 @@ def _logistic(x: Doubles) -> Doubles:
     return np.where(x > 0, 1 / (1 + power), power / (1 + power))
 
 
-@cache
-def costs() -> Words:
-    """By a symbol's frequency: what it takes, in 1/65536 bit. Whole: sums of any order agree."""
-    frequencies = np.arange(1, (1 << BITS) + 1)
-    costs = np.rint((BITS - np.log2(frequencies)) * (1 << _COST_BITS))
-    return np.concatenate([[0], costs]).astype(np.uint32)
-
-
 def bytes_of(cost: int) -> float:
-    """Of a sum of `costs`."""
+    """Of a sum of costs."""
     return cost / (8 << _COST_BITS)

@@ -57,29 +57,12 @@ _SHARE_START, _SHARE_STEP = -4.0, 0.75
 _SHAPE_RANGE = (-0.5, 7.5)
 
 
-@dataclass(frozen=True)
-class Samples:
-    """n voxels. features: [n, COUNT] whole numbers; linear: the linear prediction, index: the
-    voxel, scale: the local scale, all in indices.
-    """
-
-    features: npt.NDArray[np.int8]
-    linear: npt.NDArray[np.float32]
-    scale: npt.NDArray[np.float32]
-    index: npt.NDArray[np.float32]
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    def part(self, chosen: slice | npt.NDArray[np.int64]) -> Samples:
-        """Some of them."""
-        return Samples(
-            self.features[chosen], self.linear[chosen], self.scale[chosen], self.index[chosen]
-        )
-
-    def shuffled(self, generator: np.random.Generator) -> Samples:
-        """In another order."""
-        return self.part(generator.permutation(len(self)))
+#: n voxels. features: whole numbers; linear: the linear prediction, index: the voxel, scale: the
+#: local scale, all in indices.
+SAMPLE = np.dtype(
+    [("features", "i1", (COUNT - 1,)), ("linear", "f4"), ("scale", "f4"), ("index", "f4")]
+)
+Samples = npt.NDArray[np.void]
 
 
 def samples_of(
@@ -99,12 +82,12 @@ def samples_of(
     in_first = chosen < layout.first
     predicted = linear.predict(values[: len(NEIGHBORS)], in_first)
     features = features_of(values, in_first, predicted, top)
-    return Samples(
-        np.ascontiguousarray(features.values[:-1].T).astype(np.int8),
-        features.linear * np.float32(1 / FINE),
-        scale_of(features.log) * np.float32(1 / FINE),
-        cells[chosen],
-    )
+    samples = np.empty(len(chosen), SAMPLE)
+    samples["features"] = features.values[:-1].T
+    samples["linear"] = features.linear * np.float32(1 / FINE)
+    samples["scale"] = scale_of(features.log) * np.float32(1 / FINE)
+    samples["index"] = cells[chosen]
+    return samples
 
 
 def _errors(cells: Floats, layout: Layout, linear: Linear) -> Floats:
@@ -121,16 +104,6 @@ def _errors(cells: Floats, layout: Layout, linear: Linear) -> Floats:
         predicted = linear.predict(neighbors, np.arange(low, high) < layout.first)
         errors[low:high] = cells[low:high] * FINE - predicted
     return layout.pad(layout.inside(errors), 0)
-
-
-def join(parts: Sequence[Samples]) -> Samples:
-    """One after the other."""
-    return Samples(
-        np.concatenate([part.features for part in parts] or [np.empty((0, COUNT - 1), np.int8)]),
-        np.concatenate([part.linear for part in parts]),
-        np.concatenate([part.scale for part in parts]),
-        np.concatenate([part.index for part in parts]),
-    )
 
 
 def draw_samples(volumes: Sequence[Voxels], count: int, generator: np.random.Generator) -> Samples:
@@ -205,8 +178,8 @@ def tune(
     generator = np.random.default_rng(0)
     for step in range(steps):
         monitor.check()
-        chosen = generator.integers(0, len(samples), _BATCH)
-        learner.step(samples, chosen, _RATE * min(1.0, (step + 1) / 20) * (1 - step / steps))
+        batch = samples[generator.integers(0, len(samples), _BATCH)]
+        learner.step(batch, _RATE * min(1.0, (step + 1) / 20) * (1 - step / steps))
     return learner.weights.network()
 
 
@@ -219,10 +192,10 @@ class Learner:
         self._squares = [np.zeros_like(array) for array in weights.arrays]
         self._steps = 0
 
-    def step(self, samples: Samples, chosen: npt.NDArray[np.int64], rate: float) -> float:
-        """One step on the chosen samples; their mean bits before it."""
+    def step(self, samples: Samples, rate: float) -> float:
+        """One step on samples; their mean bits before it."""
         self._steps += 1
-        bits, gradients = bits_and_gradients(self.weights, samples, chosen)
+        bits, gradients = bits_and_gradients(self.weights, samples)
         state = zip(self.weights.arrays, gradients, self._means, self._squares, strict=True)
         for array, gradient, mean, square in state:
             mean += (1 - _DECAY[0]) * (gradient - mean)
@@ -235,20 +208,18 @@ class Learner:
 
 def ideal_bits(network: Network, samples: Samples) -> float:
     """Mean bits of a voxel."""
-    return bits_and_gradients(Weights.of(network), samples, np.arange(len(samples)))[0]
+    return bits_and_gradients(Weights.of(network), samples)[0]
 
 
-def bits_and_gradients(
-    weights: Weights, samples: Samples, chosen: npt.NDArray[np.int64]
-) -> tuple[float, list[Floats]]:
-    """Mean bits of the chosen samples, and its gradient by matrices, then biases."""
-    inputs = [samples.features[chosen].astype(np.float32) * np.float32(1 / FEATURE)]
+def bits_and_gradients(weights: Weights, samples: Samples) -> tuple[float, list[Floats]]:
+    """Mean bits of samples, and its gradient by matrices, then biases."""
+    inputs = [samples["features"].astype(np.float32) * np.float32(1 / FEATURE)]
     for matrix, bias in zip(weights.matrices[:-1], weights.biases[:-1], strict=True):
         sums = (inputs[-1] @ matrix.T + bias).astype(np.float32, copy=False)
         inputs.append(np.clip(sums, 0, LARGEST_ACTIVATION, out=sums))
     outputs = inputs[-1] @ weights.matrices[-1].T + weights.biases[-1]
-    bits, back = _loss(outputs.astype(np.float32, copy=False), samples, chosen)
-    back /= np.float32(len(chosen))
+    bits, back = _loss(outputs.astype(np.float32, copy=False), samples)
+    back /= np.float32(len(samples))
     by_matrix, by_bias = [], []
     for layer in range(len(weights.matrices) - 1, -1, -1):
         by_matrix.append(back.T @ inputs[layer])
@@ -259,12 +230,10 @@ def bits_and_gradients(
     return float(bits.mean()), by_matrix[::-1] + by_bias[::-1]
 
 
-def _loss(
-    outputs: Floats, samples: Samples, chosen: npt.NDArray[np.int64]
-) -> tuple[Floats, Floats]:
+def _loss(outputs: Floats, samples: Samples) -> tuple[Floats, Floats]:
     """Bits of each voxel, and their derivatives by the three outputs, [n, 3]."""
-    index, scale = samples.index[chosen], samples.scale[chosen]
-    off = index - samples.linear[chosen] - scale * outputs[:, 0]
+    index, scale = samples["index"], samples["scale"]
+    off = index - samples["linear"] - scale * outputs[:, 0]
     wanted = scale * np.exp2(np.clip(outputs[:, 1], -30, 30))
     width = np.maximum(wanted, np.float32(_SMALLEST_SCALE))
     share = _logistic(_SHARE_START + _SHARE_STEP * np.clip(outputs[:, 2], *_SHAPE_RANGE))

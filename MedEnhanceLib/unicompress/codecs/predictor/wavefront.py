@@ -162,54 +162,31 @@ def _line(frame: Shape, k: Cells, j: Cells) -> Cells:
     return np.where(k < 0, -1, (k + _BEFORE) * frame[1] + j + _ABOVE)
 
 
-@dataclass(frozen=True)
-class Ring:
-    """Where the cells of a block's last steps lie in memory: [slots, lines].
+@lru_cache(maxsize=8)
+def ring_of(shape: Shape) -> tuple[int, dict[str, Cells]]:
+    """Where the cells of a block's last steps lie in memory, [slots, lines].
 
     Voxels of one step, and the neighbors of each, lie side by side: a whole block's frame would
     have every one of them in another part of memory.
-    padding, sources: cells that repeat a voxel, and the lines of the voxels, by these voxels'
-    steps; padding_starts: where each step begins in them, and its end.
+
+    Returns the number of slots, and arrays: lags, beside: of neighbors, and then errors, steps
+    since they were coded, and lines from a voxel's own. padding, sources: cells that repeat a
+    voxel, and the lines of the voxels, by these voxels' steps; padding_starts: where each step
+    begins in them, and its end.
     """
-
-    layout: Layout
-    slots: int
-    padding: Cells
-    sources: Cells
-    padding_starts: Cells
-
-    @property
-    def cells(self) -> int:
-        """Of one block."""
-        return self.slots * self.layout.lines
-
-    @property
-    def lags(self) -> Cells:
-        """Of neighbors, and then errors: steps since they were coded."""
-        lags: Cells = _LAGS
-        return lags
-
-    @property
-    def beside(self) -> Cells:
-        """Of neighbors, and then errors: lines from a voxel's own."""
-        lines: Cells = _AWAY @ np.array([self.layout.frame[1], 1])
-        return lines
-
-
-@lru_cache(maxsize=8)
-def ring_of(shape: Shape) -> Ring:
-    """The ring of blocks of `shape`; the last few are kept."""
     layout = layout_of(shape)
     targets, times, sources, steps = _repetitions(layout)
     slots = 1 + int(_LAGS.max()) + int((times - steps).max())
-    by_step = _sorted_by(steps)
-    return Ring(
-        layout=layout,
-        slots=slots,
-        padding=(times % slots * layout.lines + targets)[by_step],
-        sources=sources[by_step],
-        padding_starts=np.concatenate([[0], np.cumsum(np.bincount(steps, minlength=layout.steps))]),
-    )
+    by_step = np.argsort(steps, kind="stable")
+    return slots, {
+        "lags": _LAGS,
+        "beside": _AWAY @ np.array([layout.frame[1], 1]),
+        "padding": (times % slots * layout.lines + targets)[by_step],
+        "sources": sources[by_step],
+        "padding_starts": np.concatenate(
+            [[0], np.cumsum(np.bincount(steps, minlength=layout.steps))]
+        ),
+    }
 
 
 def _repetitions(layout: Layout) -> tuple[Cells, ...]:
@@ -232,9 +209,3 @@ def _repetitions(layout: Layout) -> tuple[Cells, ...]:
         known = sources[lines, None], begins[sources[lines], None] + repeated
         parts.append([part.ravel() for part in np.broadcast_arrays(*rows, *known)])
     return tuple(np.concatenate(column) for column in zip(*parts, strict=True))
-
-
-def _sorted_by(times: Cells) -> Cells:
-    # Sixteen bits are sorted by counting, in one pass; more would be sorted by comparing.
-    narrow = times.astype(np.uint16) if times.size and int(times.max()) < 1 << 16 else times
-    return np.argsort(narrow, kind="stable")

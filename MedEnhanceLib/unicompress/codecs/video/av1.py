@@ -6,9 +6,7 @@ quiet to it, and errors weigh the same. What it makes is stored as it is: an AVI
 deflated, since its boxes repeat themselves.
 SVT-AV1 codes 10 bits in several times less time, and better than libaom on most MR. PyAV's wheels
 carry x265 too, which is under the GPL: whoever wants it installs it, for writing and for reading.
-Its streams are stored without what every one of them has.
 Decoding is exact by the specification: voxels are the same whatever decodes them.
-Source: AV1 Bitstream & Decoding Process Specification, 5.3 to 5.9.
 """
 
 from __future__ import annotations
@@ -18,11 +16,12 @@ import io
 import math
 import os
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +32,6 @@ from MedEnhanceLib.runtime.dependencies import has, require
 from MedEnhanceLib.unicompress.codecs.lossless import codecs
 from MedEnhanceLib.unicompress.config import Speed
 
-_SEQUENCE, _FRAME_HEADER, _FRAME = 1, 3, 6
-#: The unit that begins each frame that is shown, in streams as decoders get them.
-_DELIMITED = b"\x12\0"
 HIGHEST = 4095
 #: libaom wants some room; smaller slices are continued to this by their edge.
 _LEAST_SIDE = 16
@@ -49,8 +45,6 @@ _SVT_QUICK = 8
 _LEAST_QUANTIZER, _MOST_QUANTIZER = 5, 63
 #: Where intensities end, at least, in 12 bits; a quarter of that in coarse steps.
 _AOM_TOP, _SPREAD = 1023, 4
-#: Of quantizers 1 to 8, in quarters of an intensity: every fourth of the format's table.
-_FINEST_STEPS = (35, 75, 126, 183, 247, 314, 384, 456)
 #: Frames are predicted from others within 4, no source frame is smoothed over time, and levels
 #: differ less in their quantizers: slices lie further apart than the frames of films, and noise
 #: is no help to their neighbors.
@@ -90,20 +84,20 @@ def frames_of(stream: bytes, bits: int, count: int, height: int, width: int) -> 
 
 
 def _by_dav1d(stream: bytes, count: int, sides: tuple[int, int]) -> Frames:
+    """Frame by frame: a stream may show far more of them than there should be."""
     av = require("av", purpose="Reading videos of 10 bits")
-    shown = _shown_frames(stream)
-    if len(shown) != count:
-        raise ValueError(f"a video of {len(shown)} slices, {count} expected")
-    decoder: Any = av.CodecContext.create("libdav1d", "r")
-    decoder.thread_count = 1
-    decoder.options = {"max_pixels": str(math.prod(sides))}
+    limits = {"max_pixels": str(math.prod(sides))}
     out, done = np.empty((count, *sides), np.uint16), 0
     try:
-        for units in (*shown, None):
-            for frame in decoder.decode(units and av.Packet(_DELIMITED + units)):
+        with av.open(io.BytesIO(stream), format="obu", stream_options=[limits]) as source:
+            decoder: Any = av.CodecContext.create("libdav1d", "r")
+            decoder.thread_count, decoder.options = 1, limits
+            split = av.bitstream.BitStreamFilterContext("av1_frame_split", source.streams.video[0])
+            packets = chain.from_iterable(map(split.filter, source.demux(video=0)))
+            for frame in chain.from_iterable(map(decoder.decode, chain(packets, [None]))):
                 kind = (frame.format.name, frame.height, frame.width)
                 if done == count or kind != ("yuv420p10le", *sides):
-                    raise ValueError("a video with frames of another kind")
+                    raise ValueError(f"a video of more than {count} slices, or of another kind")
                 plane = frame.planes[0]
                 rows = np.frombuffer(plane, np.uint16).reshape(-1, plane.line_size // 2)
                 out[done] = rows[: sides[0], : sides[1]]
@@ -113,55 +107,6 @@ def _by_dav1d(stream: bytes, count: int, sides: tuple[int, int]) -> Frames:
     if done < count:
         raise ValueError(f"a video of {done} slices, {count} expected")
     return out
-
-
-def _units(stream: bytes) -> Iterator[tuple[int, bytes]]:
-    """The stream's units (OBUs), each with its kind; raises ValueError where it makes no sense."""
-    start = 0
-    while start < len(stream):
-        head = stream[start]
-        if head & 0x85 or not head & 0x02:  # forbidden bit, extension, reserved bit; size field
-            raise ValueError(f"a unit begins with {head:#x}")
-        size, place = 0, start + 1
-        for shift in range(0, 35, 7):
-            if place >= len(stream):
-                raise ValueError("cut short")
-            byte = stream[place]
-            size |= (byte & 0x7F) << shift
-            place += 1
-            if not byte & 0x80:
-                break
-        else:
-            raise ValueError("a size of more than five bytes")
-        if size > len(stream) - place:
-            raise ValueError("cut short")
-        yield head >> 3, stream[start : place + size]
-        start = place + size
-
-
-def _payload(unit: bytes) -> bytes:
-    place = 1
-    while unit[place] & 0x80:
-        place += 1
-    return unit[place + 1 :]
-
-
-def _shown_frames(stream: bytes) -> list[bytes]:
-    """The units up to each frame that is shown; ValueError where they make no sense."""
-    shown, start, end = [], 0, 0
-    for kind, unit in _units(stream):
-        end += len(unit)
-        if kind == _SEQUENCE:
-            continue
-        payload = _payload(unit)
-        if kind not in (_FRAME, _FRAME_HEADER) or not payload:
-            raise ValueError(f"a unit of kind {kind}")
-        if payload[0] & 0x90:  # shows a frame that is there, or its own
-            shown.append(stream[start:end])
-            start = end
-    if start < end:
-        raise ValueError("a frame that is never shown at the end")
-    return shown
 
 
 @dataclass(frozen=True)
@@ -189,7 +134,7 @@ class Encoder:
 
 def encoders() -> tuple[Encoder, ...]:
     """Those that there are here; the first is always there."""
-    return (LIBAOM, SVT) if has_pyav("libsvtav1") else (LIBAOM,)
+    return (LIBAOM, SVT) if _has_svt() else (LIBAOM,)
 
 
 def quantizer_step(quantizer: float) -> float:
@@ -212,19 +157,9 @@ def _aom_scale(span: float, step: float, anchor: float) -> tuple[int, float]:
         quantizer += 1
     top = quantizer_step(quantizer) * unit
     while quantizer > 1 and top > HIGHEST:
-        top *= _finer(quantizer)
+        top *= quantizer_step(quantizer - 1) / quantizer_step(quantizer)
         quantizer -= 1
     return max(1, min(round(top), HIGHEST)), quantizer
-
-
-def _finer(quantizer: int) -> float:
-    """The step of the next finer quantizer, as a share of this one's.
-
-    `quantizer_step` alone would let a file's size jump by a seventh between the finest ones.
-    """
-    if quantizer <= len(_FINEST_STEPS):
-        return _FINEST_STEPS[quantizer - 2] / _FINEST_STEPS[quantizer - 1]
-    return quantizer_step(quantizer - 1) / quantizer_step(quantizer)
 
 
 def _aom_code(frames: Frames, quantizer: float, speed: Speed, _quickly: bool) -> bytes:
@@ -292,8 +227,7 @@ def _svt_code(frames: Frames, quantizer: float, speed: Speed, quickly: bool) -> 
         for frame in frames:
             container.mux(stream.encode(_gray_frame(av, frame)))
         container.mux(stream.encode())
-    kept = (_SEQUENCE, _FRAME_HEADER, _FRAME)
-    return b"".join(unit for kind, unit in _units(buffer.getvalue()) if kind in kept)
+    return buffer.getvalue()
 
 
 def _gray_frame(av: Any, plane: Frames) -> Any:
@@ -318,12 +252,12 @@ def _lower_priority() -> None:
 
 
 @cache
-def has_pyav(codec: str) -> bool:
-    """Whether PyAV is installed and has that codec."""
+def _has_svt() -> bool:
+    """Whether PyAV is installed and has SVT-AV1."""
     if not has("av"):
         return False
     try:
-        return codec in import_module("av").codecs_available
+        return "libsvtav1" in import_module("av").codecs_available
     except ImportError:  # a system's library that it needs
         return False
 

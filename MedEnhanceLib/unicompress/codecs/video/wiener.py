@@ -33,30 +33,30 @@ Doubles = npt.NDArray[np.float64]
 Tap = tuple[int, int, int]
 _Slice = TypeVar("_Slice", bound=npt.NDArray[Any])
 
-#: taps, limits and classes; the classes' bounds; bytes that follow.
+#: Classes as a power of two; the classes' bounds; bytes that follow.
 HEAD = struct.Struct("<BBBH")
 CLASSES = 16
 #: Weights count in 128ths, what a filter gives in 16ths of an intensity.
 WEIGHT_BITS, PARTS = 7, 16
 LARGEST_WEIGHT = 127
 _REACH, _DEPTH = 3, 2
-_NEARER = tuple(
-    (0, j, i)
-    for j in range(-2, 3)
-    for i in range(-2, 3)
-    if (j, i) > (0, 0) and abs(j) + abs(i) <= 2
-) + tuple((1, j, i) for j in (-1, 0, 1) for i in (-1, 0, 1))
-_FARTHER = tuple(
-    (0, j, i)
-    for j in range(-3, 4)
-    for i in range(-3, 4)
-    if (j, i) > (0, 0) and abs(j) + abs(i) == 3
-) + tuple((2, j, i) for j in (-1, 0, 1) for i in (-1, 0, 1) if abs(j) + abs(i) < 2)
-#: The nearer 15 and all 26, from 1 on; each stands for itself and the one on the other side.
-TAPS: tuple[tuple[Tap, ...], ...] = ((), _NEARER, _NEARER + _FARTHER)
+
+
+def _far(j: int, i: int) -> int:
+    return abs(j) + abs(i)
+
+
+#: Offsets, slices, rows and columns; each stands for itself and the one on the other side.
+TAPS: tuple[Tap, ...] = (
+    *((0, j, i) for j, i in product(range(-2, 3), repeat=2) if (j, i) > (0, 0) and _far(j, i) <= 2),
+    *((1, j, i) for j, i in product((-1, 0, 1), repeat=2)),
+    *((0, j, i) for j, i in product(range(-3, 4), repeat=2) if (j, i) > (0, 0) and _far(j, i) == 3),
+    *((2, j, i) for j, i in product((-1, 0, 1), repeat=2) if _far(j, i) < 2),
+)
 #: Limits are none, the noise times 5 and times 1.5; here in halves.
 _LIMITS = (10, 3)
-LIMITS = 1 + len(_LIMITS)
+#: Taps, in each limit by limit.
+TERMS = len(TAPS) * (1 + len(_LIMITS))
 #: 2^16 · 2^(i/8): noise and bounds are in eighths of an octave.
 OCTAVE = (65536, 71468, 77936, 84990, 92682, 101070, 110218, 120194)
 _BOX = 2
@@ -72,14 +72,11 @@ USUAL_BYTES, MOST_BYTES = 600, 1500
 
 @dataclass(frozen=True)
 class Filter:
-    """weights: [classes, terms], −127 to 127 in 128ths; terms are taps by limits.
+    """weights: [classes, TERMS], −127 to 127 in 128ths; 1, 2, 4, 8 or 16 classes.
 
-    taps: which of `TAPS`; limits: how many of them. first, spread: of the classes' bounds, in
-    eighths of an octave.
+    first, spread: of the classes' bounds, in eighths of an octave.
     """
 
-    taps: int
-    limits: int
     first: int
     spread: int
     weights: npt.NDArray[np.int8]
@@ -87,32 +84,29 @@ class Filter:
     @property
     def data(self) -> bytes:
         """As it lies in a chunk."""
-        classes = len(self.weights).bit_length() - 1
-        kind = self.taps | self.limits << 2 | classes << 4
+        power = len(self.weights).bit_length() - 1
         packed = zlib.compress(np.ascontiguousarray(self.weights.T).tobytes(), 9)
-        return HEAD.pack(kind, self.first, self.spread, len(packed)) + packed
+        return HEAD.pack(power, self.first, self.spread, len(packed)) + packed
 
 
 def read(data: bytes) -> tuple[Filter, int]:
     """The filter at the beginning of `data`, and its bytes; ValueError for what cannot be one."""
-    kind, first, spread, size = HEAD.unpack_from(data)
-    taps, limits, classes = kind & 3, kind >> 2 & 3, kind >> 4
-    if not 1 <= taps < len(TAPS) or limits == 0 or classes > 4:
-        raise ValueError(f"a filter of kind {kind:#x}")
+    power, first, spread, size = HEAD.unpack_from(data)
+    if power > 4:
+        raise ValueError(f"a filter of 2 ** {power} classes")
     if size > len(data) - HEAD.size:
         raise ValueError("a filter that is cut short")
-    terms = len(TAPS[taps]) * limits
-    wanted = (terms << classes) + 1
+    wanted = (TERMS << power) + 1
     try:
         unpacked = zlib.decompressobj().decompress(data[HEAD.size : HEAD.size + size], wanted)
     except zlib.error as cause:
         raise ValueError(f"a filter whose weights do not unpack ({cause})") from cause
     if len(unpacked) != wanted - 1:
         raise ValueError(f"a filter of {len(unpacked)} weights, {wanted - 1} expected")
-    weights = np.frombuffer(unpacked, np.int8).reshape(terms, 1 << classes).T
+    weights = np.frombuffer(unpacked, np.int8).reshape(TERMS, 1 << power).T
     if (weights < -LARGEST_WEIGHT).any():
         raise ValueError("a weight of −128")
-    return Filter(taps, limits, first, spread, np.ascontiguousarray(weights)), HEAD.size + size
+    return Filter(first, spread, np.ascontiguousarray(weights)), HEAD.size + size
 
 
 def apply(frames: Frames, noise: int, chosen: Filter) -> Iterator[Ints]:
@@ -126,10 +120,10 @@ def apply(frames: Frames, noise: int, chosen: Filter) -> Iterator[Ints]:
     compiled = video_filter.Filter(height, width, library)
     shift = np.uint8((CLASSES // len(chosen.weights)).bit_length() - 1)
     bounds = bounds_of(chosen.first, chosen.spread)
-    limits = limits_of(noise)[: chosen.limits]
+    limits = limits_of(noise)
     for k, window in enumerate(_neighbors(frames, compiled.padded)):
         place = np.right_shift(compiled.classes(window, bounds), shift)
-        total = compiled.sums(window, place, TAPS[chosen.taps], limits, chosen.weights.T)
+        total = compiled.sums(window, place, TAPS, limits, chosen.weights.T)
         total *= PARTS
         total >>= WEIGHT_BITS
         total += PARTS * frames[k].astype(np.int32)
@@ -149,9 +143,9 @@ def fit(frames: Frames, error: Floats, noise: int, stream_bytes: int, most: int)
     sums = _gather(frames, error, noise, bounds_of(first, spread), compiled)
     total = float(sums.energy.sum())
     best: tuple[float, Filter | None] = (0.0, None)
-    for classes, (taps, limits) in product((16, 8, 4, 1), ((2, 3), (1, 3), (1, 2), (1, 1))):
-        weights, left = _solve(sums.merged(classes).of(_chosen(taps, limits)))
-        candidate = Filter(taps, limits, first, spread, weights)
+    for classes in (CLASSES, 4, 1):
+        weights, left = _solve(sums.merged(classes))
+        candidate = Filter(first, spread, weights)
         size = len(candidate.data)
         # Squared errors fall about as bytes rise: a hundredth more of one costs one of the other.
         gain = math.log(total / max(left, 1e-9 * total)) - size / stream_bytes if total else 0.0
@@ -173,33 +167,27 @@ def limits_of(noise: int) -> list[int]:
     return [_NO_LIMIT, *(max(1, min(halves * unit >> 21, _NO_LIMIT)) for halves in _LIMITS)]
 
 
-def _activity(window: Sequence[Shorts]) -> Ints:
-    """Second differences along the three axes, summed over 5 × 5 voxels; no edges but repeated."""
-    around = _REACH
-    middle = window[_DEPTH]
-    inner = middle[around:-around, around:-around]
-    rows = middle[around - 1 : -around - 1, around:-around], middle[around + 1 :, around:-around]
-    columns = middle[around:-around, around - 1 : -around - 1], middle[around:-around, around + 1 :]
-    height, width = inner.shape
-    twice = 2 * inner
-    total = np.abs(rows[0] + rows[1][:height] - twice).astype(np.int32)
-    total += np.abs(columns[0] + columns[1][:, :width] - twice)
-    before, after = (window[_DEPTH + d][around:-around, around:-around] for d in (-1, 1))
-    total += np.abs(before + after - twice)
-    return box_sums(total, _BOX)
+def _activity(window: Sequence[Shorts], every: int = 1) -> Ints:
+    """Second differences along the three axes, summed over 5 × 5 voxels; no edges but repeated.
 
+    every: of the rows and columns of the result, which ones.
+    """
 
-def box_sums(image: Ints, reach: int) -> Ints:
-    """Sums over `reach` voxels to each side, [H, W]; an image is continued by its edge."""
-    height, width = image.shape
-    padded = np.pad(image, reach, mode="edge")
-    across = np.zeros((len(padded), width), np.int32)
-    boxed = np.zeros((height, width), np.int32)
-    for n in range(2 * reach + 1):
-        across += padded[:, n : n + width]
-    for n in range(2 * reach + 1):
-        boxed += across[n : n + height]
-    return boxed
+    def moved(slices: int, rows: int, columns: int) -> Ints:
+        image = window[_DEPTH + slices].astype(np.int32)
+        height, width = image.shape
+        return image[
+            _REACH + rows : height - _REACH + rows, _REACH + columns : width - _REACH + columns
+        ]
+
+    twice = 2 * moved(0, 0, 0)
+    axes = ((1, 0, 0), (0, 1, 0), (0, 0, 1))
+    steps = [np.abs(moved(*axis) + moved(*(-n for n in axis)) - twice) for axis in axes]
+    padded = np.pad(sum(steps), _BOX, mode="edge")
+    side = 2 * _BOX + 1
+    boxes = np.lib.stride_tricks.sliding_window_view(padded, (side, side))[::every, ::every]
+    activity: Ints = boxes.sum(axis=(-2, -1), dtype=np.int32)
+    return activity
 
 
 def _neighbors(
@@ -219,7 +207,6 @@ def _padded(image: npt.NDArray[np.uint16]) -> Shorts:
 
 def _terms(
     window: Sequence[_Slice],
-    taps: Sequence[Tap],
     limits: Sequence[int],
     into: Iterable[_Slice],
     rows: slice = slice(None),
@@ -237,7 +224,7 @@ def _terms(
 
     middle, places = moved(0, 0, 0).copy(), iter(into)
     sides = np.empty((2, *middle.shape), middle.dtype)
-    for tap in taps:
+    for tap in TAPS:
         for side, sign in zip(sides, (1, -1), strict=True):
             dk, dj, di = (sign * away for away in tap)
             np.subtract(moved(dk, dj, di), middle, out=side)
@@ -247,21 +234,10 @@ def _terms(
             yield np.add(sides[0], sides[1], out=next(places))
 
 
-def _all_terms() -> list[tuple[int, int]]:
-    """Tap and limit of each term of the largest filter, in order."""
-    return [(tap, limit) for tap in range(len(TAPS[-1])) for limit in range(LIMITS)]
-
-
-def _chosen(taps: int, limits: int) -> list[int]:
-    """Which of all terms a form has."""
-    count = len(TAPS[taps])
-    return [n for n, (tap, limit) in enumerate(_all_terms()) if tap < count and limit < limits]
-
-
 def _classes_of(frames: Frames) -> tuple[int, int]:
     """First and spread, such that the classes reach from the quietest places to the busiest."""
     step = max(1, len(frames) // 8)
-    seen = [_activity(w)[::4, ::4].ravel() for w in _neighbors(frames, _padded, step)]
+    seen = [_activity(w, 4).ravel() for w in _neighbors(frames, _padded, step)]
     low, high = np.quantile(np.concatenate(seen), (0.02, 0.999))
     low = max(float(low), 2.0, float(high) / 4096)
     octaves = math.log2(max(float(high), 2 * low) / low)
@@ -283,10 +259,6 @@ class _Sums:
         shapes = ((classes, -1, *part.shape[1:]) for part in parts)
         return _Sums(*(p.reshape(s).sum(axis=1) for p, s in zip(parts, shapes, strict=True)))
 
-    def of(self, terms: list[int]) -> _Sums:
-        """The same for some terms."""
-        return _Sums(self.products[:, terms][:, :, terms], self.wanted[:, terms], self.energy)
-
 
 def _gather(
     frames: Frames,
@@ -296,8 +268,8 @@ def _gather(
     compiled: video_filter.Filter,
 ) -> _Sums:
     every = max(1, frames.size // _FITTED)
-    limits, terms = limits_of(noise), len(_all_terms())
-    products, wanted = np.zeros((CLASSES, terms, terms)), np.zeros((CLASSES, terms))
+    limits = limits_of(noise)
+    products, wanted = np.zeros((CLASSES, TERMS, TERMS)), np.zeros((CLASSES, TERMS))
     energy = np.zeros(CLASSES)
     few_rows = frames.shape[1] < _LEAST_ROWS * every
     apart = every if few_rows else 1
@@ -307,26 +279,25 @@ def _gather(
         place = compiled.classes(window, bounds)[rows].ravel()
         order = np.argsort(place, kind="stable")
         ends = np.searchsorted(place[order], np.arange(CLASSES + 1))
-        columns = np.empty((terms, len(order)), np.float32)
+        columns = np.empty((TERMS, len(order)), np.float32)
         seen = [padded[:, : frames.shape[2] + 2 * _REACH] for padded in window]
         one_place = repeat(np.empty_like(frames[k][rows], np.int16))
-        for n, term in enumerate(_terms(seen, TAPS[-1], limits, one_place, rows)):
+        for n, term in enumerate(_terms(seen, limits, one_place, rows)):
             columns[n] = term.ravel()[order]
         aims = error[k][rows].ravel()[order]
-        for one in range(CLASSES):
-            part = slice(ends[one], ends[one + 1])
+        for label in range(CLASSES):
+            part = slice(ends[label], ends[label + 1])
             own, aim = columns[:, part], aims[part]
-            products[one] += own @ own.T
-            wanted[one] += own @ aim
-            energy[one] += float(np.vdot(aim, aim))
+            products[label] += own @ own.T
+            wanted[label] += own @ aim
+            energy[label] += float(np.vdot(aim, aim))
     return _Sums(products, wanted, energy)
 
 
 def _solve(sums: _Sums) -> tuple[npt.NDArray[np.int8], float]:
     """Weights, rounded as they will be stored, and the squared error that they leave."""
-    terms = sums.wanted.shape[1]
-    scale = np.trace(sums.products, axis1=1, axis2=2)[:, None, None] / terms
-    ridged = sums.products + (_RIDGE * scale + 1e-6) * np.eye(terms)
+    scale = np.trace(sums.products, axis1=1, axis2=2)[:, None, None] / TERMS
+    ridged = sums.products + (_RIDGE * scale + 1e-6) * np.eye(TERMS)
     weights = _rounded(ridged, np.linalg.solve(ridged, sums.wanted[..., None])[..., 0])
     stored = weights / (1 << WEIGHT_BITS)
     gains = 2 * np.einsum("ct,ct->c", stored, sums.wanted)

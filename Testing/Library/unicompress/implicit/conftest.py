@@ -13,10 +13,10 @@ pytest.importorskip("torch")
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.io.volume_files import save
-from MedEnhanceLib.unicompress.allocation import implicit_layers
+from MedEnhanceLib.unicompress.codecs.implicit import codec
 from MedEnhanceLib.unicompress.codecs.implicit.config import ImplicitConfig
-from MedEnhanceLib.unicompress.codecs.implicit.train import train_implicit
-from MedEnhanceLib.unicompress.models import CodecModel, _load
+from MedEnhanceLib.unicompress.codecs.implicit.trainer import train
+from MedEnhanceLib.unicompress.models import CodecModel, read_model
 
 
 def waves(shape: tuple[int, int, int], thickness: float = 1.0, modality: str = "MR") -> Volume:
@@ -50,11 +50,11 @@ def models(
     smoke: ImplicitConfig, files: list[Path], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, CodecModel]:
     """What readers and writers need, by role."""
-    trained = train_implicit(smoke, files, tmp_path_factory.mktemp("smoke"))
-    return {path.stem: _load(path, path.stem) for path in trained}
+    trained = train(smoke, files, tmp_path_factory.mktemp("smoke"))
+    return {path.stem: read_model(path) for path in trained}
 
 
 @pytest.fixture
 def shipped(models: dict[str, CodecModel], monkeypatch: pytest.MonkeyPatch) -> None:
     """The models of the tiny training ship for every modality."""
-    monkeypatch.setattr(implicit_layers, "shipped_model", lambda role, _modality: models[role])
+    monkeypatch.setattr(codec, "shipped_model", lambda role, _modality: models[role])

@@ -1,0 +1,49 @@
+"""What all trainings of the codec's models share: what is learned from, and said of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from MedEnhanceLib.core.options import WithPresets, option
+from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.unicompress.models import PREFIX
+
+MODALITIES = ("CT", "MR", "EM")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecTrainingConfig(WithPresets):
+    """Which volumes of a data folder are learned from, and the bundle that is made."""
+
+    files: tuple[str, ...] = option(
+        ("**/*.nii.gz",), help="patterns relative to the data folder, of volumes to learn from"
+    )
+    held_out: tuple[str, ...] = option((), help="the same, of volumes that are left out")
+    name: str = option("codec", help="of the bundle, to which the modality is added")
+    data: tuple[dict[str, str], ...] = option(
+        (), help="name, subjects, license and source of each collection, for the card"
+    )
+    seed: int = option(0, help="of everything that is drawn")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        is_found = f"{self.name}-".startswith(PREFIX)
+        if not is_found or not self.name.replace("-", "").replace("_", "").isalnum():
+            raise ConfigError(
+                f"name is {self.name!r}",
+                f"Use codec, or letters, digits, - and _ after {PREFIX}: files find their models "
+                "so.",
+            )
+        for entry in self.data:
+            lacking = [field for field in ("name", "subjects") if field not in entry]
+            if lacking:
+                raise ConfigError(
+                    f"data has the entry {entry!r} without {' and '.join(lacking)}",
+                    "Give name and subjects of each collection, and license and source if you can.",
+                )
+
+    def found(self, data: Path) -> list[Path]:
+        """The volumes of a folder to learn from, by name."""
+        left_out = {path for pattern in self.held_out for path in data.glob(pattern)}
+        return sorted({path for pattern in self.files for path in data.glob(pattern)} - left_out)
