@@ -252,8 +252,8 @@ def test_labels_that_lie_elsewhere_are_refused(tmp_path: Path) -> None:
     ("fields", "reported"),
     [
         ({"images": "ct/*.nii"}, 'images is .*\\["ct/'),
-        ({"structures": ["Tumour"]}, r"structures is \('Tumour',\)"),
-        ({"structures": [{"value": 1, "name": "Tumour"}]}, "Label lacks color"),
+        ({"structures": ["Tumor"]}, r"structures is \('Tumor',\)"),
+        ({"structures": [{"value": 1, "name": "Tumor"}]}, "Label lacks color"),
         ({"structures": [{"value": 0, "name": "T", "color": "#ffffff"}]}, "value of 'T' is 0"),
         ({"structures": [{"value": 1, "name": "T", "color": "yellow"}]}, "'yellow'.*#rrggbb"),
         ({"network": {"window": [-160, 240]}}, "HU / 1000"),
