@@ -167,13 +167,8 @@ class SegmentConfig(Options):
     _: KW_ONLY
     segmenter: str = option(
         "",
-        help="a segmenter of somebody else's in place of a head: the folder or zip of a MONAI "
-        "bundle (docs/segmenters.md)",
+        help="a segmenter of somebody else's in place of a head: the folder of a MONAI bundle "
+        "(docs/segmenters.md)",
         flag="--segmenter",
         metavar="PATH",
-    )
-    trust_segmenter: bool = option(
-        False,
-        help="run the program (TorchScript) in the segmenter's bundle",
-        flag="--trust-segmenter",
     )
