@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.audit.audit_report import AuditReport
+from MedEnhanceLib.spg.audit.copies import search_copies
 from MedEnhanceLib.spg.audit.membership import (
     Redistill,
     distill_shadows,
@@ -15,7 +14,7 @@ from MedEnhanceLib.spg.audit.membership import (
     shadow_finding,
     smallest_shadow_p,
 )
-from MedEnhanceLib.spg.audit.nearest import Gallery, likeness, search_copies
+from MedEnhanceLib.spg.audit.nearest import Gallery, likeness
 from MedEnhanceLib.spg.audit.records import Audited
 from MedEnhanceLib.spg.audit.significance import ALPHA, smallest_rank_sum_p, tarone_level
 
@@ -23,8 +22,6 @@ from MedEnhanceLib.spg.audit.significance import ALPHA, smallest_rank_sum_p, tar
 _ONE_PERSON = 0.85
 #: The attacks that did not run where nothing distills again.
 _NO_SHADOWS = "**Membership.** Not tried: it needs further distillations (--shadows 8)."
-#: Ratio of slices per patient beyond which one group is near more often by chance.
-_UNEVEN = 2.0
 
 
 def audit(
@@ -45,7 +42,6 @@ def audit(
         shadows: distillations of random halves of the patients, an even number from 4 on.
         monitor: gets progress; may cancel between images and between distillations.
     Raises:
-        InputError: the result of redistill cannot be used.
         Cancelled: the monitor asked for it.
     """
     monitor = monitor or Monitor()
@@ -68,7 +64,7 @@ def audit(
         findings=tuple(findings),
         not_run=() if pairs else (_NO_SHADOWS,),
         exposed=audited.aliases.get(audited.prior_owner or ""),
-        cautions=_cautions(audited, findings[0].measured),
+        cautions=_cautions(findings[0].measured),
         counts={
             "images": len(audited.distilled),
             "training_patients": len(audited.training),
@@ -93,7 +89,7 @@ def _smallest_p(audited: Audited, pairs: int) -> dict[str, float]:
     return smallest
 
 
-def _cautions(audited: Audited, copies: Mapping[str, object]) -> tuple[str, ...]:
+def _cautions(copies: Mapping[str, object]) -> tuple[str, ...]:
     cautions = []
     if float(str(copies["highest_strangers"])) > _ONE_PERSON:
         cautions.append(
@@ -104,14 +100,5 @@ def _cautions(audited: Audited, copies: Mapping[str, object]) -> tuple[str, ...]
         cautions.append(
             "a held-out patient is as close to an image as a copy would be: was somebody of the "
             "held-out group used, or is the prior theirs?"
-        )
-    ours, theirs = (
-        float(np.mean([len(images) for images in group.values()]))
-        for group in (audited.training, audited.held_out)
-    )
-    if max(ours, theirs) > _UNEVEN * min(ours, theirs):
-        cautions.append(
-            f"training patients have {ours:.0f} slices each, held-out ones {theirs:.0f}: patients "
-            "with more slices are near more often by chance."
         )
     return tuple(cautions)

@@ -26,7 +26,7 @@ from .conftest import phantom, write_cohort
 def distilled(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two images of each of four people."""
     out = tmp_path_factory.mktemp("stacks") / "distilled"
-    given = {"preset": "smoke", "method": "matching", "held_out": 0.0, "room_steps": 0}
+    given = {"preset": "smoke", "method": "matching", "held_out": 0.0}
     return me.distill(people, out, "denoise", config=given, device="cpu")
 
 

@@ -52,9 +52,8 @@ def test_a_distillation_that_remembers_is_found(people: Anatomy, audited: Make) 
     assert lira.measured["auc"] > 0.95
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_a_distillation_that_forgets_is_not(seed: int, audited: Make) -> None:
-    real = forgets(dict.fromkeys(range(5)), 100 + seed)
+def test_a_distillation_that_forgets_is_not(audited: Make) -> None:
+    real = forgets(dict.fromkeys(range(5)), 100)
     it = audited(real)
     shadows = shadows_of(it, forgets, 2)
     assert not shadow_finding(shadows, LEVEL).alarm
@@ -85,17 +84,6 @@ def random_shadows(
     first, second = rng.normal(0, 1, (2, pairs, people))
     is_first = rng.permuted(np.tile(np.arange(people) < people // 2, (pairs, 1)), axis=1)
     return Shadows(first + effect * is_first, second + effect * ~is_first, is_first)
-
-
-def test_that_leak_is_found_about_four_times_in_five(
-    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """An effect whose paired differences are right as often as the finding says."""
-    monkeypatch.setattr(membership, "_PERMUTATIONS", 999)
-    rate = shadow_finding(random_shadows(0, 4, rng), LEVEL).detectable
-    effect = float(np.quantile(rng.normal(0, np.sqrt(2), 100_000), rate))
-    found = [shadow_finding(random_shadows(effect, 4, rng), LEVEL).alarm for _ in range(100)]
-    assert np.mean(found) >= 0.7
 
 
 def test_without_an_effect_alarms_are_as_rare_as_the_level(
