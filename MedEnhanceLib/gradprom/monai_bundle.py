@@ -56,20 +56,11 @@ _LEFT_OUT = {"KeepLargestConnectedComponent", "FillHoles", "RemoveSmallObjects"}
 _NEUTRAL = {"Invert", "SaveImage", "EnsureType", "FromMetaTensor", "ToTensor", "CopyItems"}
 
 
-@dataclass(frozen=True)
-class MonaiBundle:
-    """A bundle: its network with its weights, what it expects, and notes for users."""
+def open_monai_bundle(folder: Path) -> tuple[nn.Module, SegmenterSpec, str, tuple[str, ...]]:
+    """The network with its weights, what it expects, the weights' SHA-256, and notes for users.
 
-    name: str
-    network: nn.Module
-    spec: SegmenterSpec
-    sha256: str
-    notes: tuple[str, ...]
-
-
-def open_monai_bundle(folder: Path) -> MonaiBundle:
-    """Read a bundle; raises ModelError, which names file and field of what is not understood."""
-    folder = folder.resolve()
+    Raises ModelError, which names file and field of what is not understood.
+    """
     metadata = Config(folder, "configs/metadata.json")
     inference = Config(folder, "configs/inference.json")
     stated = inference.part("network_def", "network")
@@ -83,9 +74,7 @@ def open_monai_bundle(folder: Path) -> MonaiBundle:
     network = _built(name, arguments, weights, folder.name)
     spec, notes = _read_spec(metadata, inference, arguments)
     notes = [_license_of(folder, metadata), *notes]
-    return MonaiBundle(
-        folder.name, network, spec, hashlib.sha256(content).hexdigest(), tuple(notes)
-    )
+    return network, spec, hashlib.sha256(content).hexdigest(), tuple(notes)
 
 
 def _read_spec(

@@ -54,8 +54,16 @@ def open_segmenter(source: str | Path) -> Segmenter:
     if folder is None or metadata.get("format") == FORMAT:
         segmenter = _of_head(name)
     else:
-        bundle = open_monai_bundle(folder)
-        segmenter = Segmenter(kind="monai-bundle", **vars(bundle))
+        folder = folder.resolve()
+        network, spec, sha256, notes = open_monai_bundle(folder)
+        segmenter = Segmenter(
+            name=folder.name,
+            kind="monai-bundle",
+            network=network,
+            spec=spec,
+            sha256=sha256,
+            notes=notes,
+        )
     segmenter.network.requires_grad_(False)
     _try(segmenter)
     return segmenter
