@@ -142,14 +142,8 @@ class RunFolder:
             if before.get(field) != run[field] and (field in before or "privacy" not in before)
         ]
         if other:
-            then, now = (f"{one.get('patients')} + {one.get('held_out')}" for one in (before, run))
-            counted = (
-                f"patients, distilled + held out: {then} then, {now} now"
-                if then != now
-                else f"as many patients as now, {now}"
-            )
             raise InputError(
-                f"{self.out} was begun with other {' and '.join(other)} ({counted})",
+                f"{self.out} was begun with other {' and '.join(other)}",
                 "Restore what was changed or deleted, name the same prior, or restart in another "
                 "folder.",
             )

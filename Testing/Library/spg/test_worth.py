@@ -7,16 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from Library.conftest import WarningRecorder
 
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.spg import distill as distill_module
 from MedEnhanceLib.spg import worth
 from MedEnhanceLib.spg.config import DistillConfig
-from MedEnhanceLib.spg.distill import distill_cohort
 from MedEnhanceLib.spg.images import Floats
 from MedEnhanceLib.spg.prepare import Prepared, Prior, prepare
 from MedEnhanceLib.spg.worth import Room, room_of
@@ -26,7 +23,12 @@ from .conftest import PEOPLE
 
 @pytest.fixture
 def config() -> DistillConfig:
-    return replace(DistillConfig.preset("smoke"), method="matching", room_steps=40)
+    return replace(DistillConfig.preset("smoke"), method="matching")
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worth, "_STEPS", 2)
 
 
 def rings(count: int, level: float, seed: int) -> Floats:
@@ -44,14 +46,14 @@ def prepared(prior: Floats, raw: dict[str, Floats]) -> Prepared:
 
 @pytest.mark.slow
 def test_what_raw_images_gain_over_a_prior_that_teaches_nothing_is_seen(
-    config: DistillConfig,
+    config: DistillConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raw = {name: rings(6, 0.5, seed) for seed, name in enumerate("abcd")}
     noise = np.random.default_rng(0).uniform(0, 1, (2, 32, 32)).astype(np.float32)
-    longer = replace(config, room_steps=200)
-    far = room_of(prepared(noise, raw), longer)
+    monkeypatch.setattr(worth, "_STEPS", 200)
+    far = room_of(prepared(noise, raw), config)
     assert far.gain_db > 1
-    near = room_of(prepared(rings(4, 0.5, 9), raw), longer)
+    near = room_of(prepared(rings(4, 0.5, 9), raw), config)
     assert near.gain_db < far.gain_db / 2
     assert near.patients == 4
 
@@ -86,16 +88,6 @@ def test_the_job_says_what_can_be_gained_and_writes_nothing(people: Path, tmp_pa
     assert found["patients"] + found["held_out"] == len(PEOPLE)
     assert str(found["sentence"]).endswith(".")
     assert sorted(people.parent.rglob("*")) == before
-
-
-@pytest.mark.slow
-def test_who_asks_for_matching_where_it_cannot_pay_is_warned(
-    people: Path, smoke: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(distill_module, "room_of", lambda *_, **__: Room(27.0, 29.9, 30.0, 0.1, 4))
-    recorder = WarningRecorder()
-    distill_cohort(Cohort.from_folder(people), tmp_path / "out", smoke, recorder.monitor)
-    assert any("Matching goes on" in message for message in recorder.warnings)
 
 
 def test_the_public_prior_is_measured_as_it_is(
