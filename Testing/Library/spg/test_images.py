@@ -11,7 +11,7 @@ from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.spg.config import ImageConfig
-from MedEnhanceLib.spg.images import axial_slices, data_sha256, spread_over
+from MedEnhanceLib.spg.images import axial_slices, spread_over
 
 from .conftest import phantom
 
@@ -28,7 +28,7 @@ def test_pixels_of_the_right_size_are_not_touched() -> None:
     assert np.array_equal(images[:, :, [0, 31]], images[:, :, [1, 30]])
 
 
-@pytest.mark.parametrize("shape", [(32, 20), (20, 32), (7, 5)])
+@pytest.mark.parametrize("shape", [(32, 20), (7, 5)])
 def test_a_small_field_of_view_leaves_no_edge_where_it_ends(shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
     voxels = (rng.random((2, *shape)) * 100 + 900).astype(np.float32)
@@ -91,11 +91,3 @@ def test_images_are_spread_over_the_volume() -> None:
     images = np.arange(20, dtype=np.float32)[:, None, None]
     assert spread_over(images, 4).ravel().tolist() == [2, 7, 12, 17]
     assert spread_over(images[:2], 4).ravel().tolist() == [0, 0, 1, 1]
-
-
-def test_any_change_of_the_data_changes_their_hash() -> None:
-    images = axial_slices(phantom(6), SCALING)
-    other = images.copy()
-    other[3, 20, 20] += 1e-6
-    hashes = {data_sha256(parts) for parts in ([images], [other], [images[:4], images[4:]], [])}
-    assert len(hashes) == 4

@@ -41,6 +41,11 @@ def test_a_patient_as_prior_is_named_as_exposed(
 def test_the_file_of_a_patient_is_no_public_prior(
     cohort: Cohort, people: Path, smoke: DistillConfig, tmp_path: Path
 ) -> None:
+    io.save(phantom(50), tmp_path / "mine.nii.gz")
+    found, said = prepared(cohort, replace(smoke, prior=str(tmp_path / "mine.nii.gz")))
+    assert found.prior.kind == "file"
+    assert "mine.nii.gz" in said
+    assert "mine" not in found.prior.description
     copy = tmp_path / "public.nii.gz"
     copy.write_bytes(next((people / PEOPLE[2]).iterdir()).read_bytes())
     with pytest.raises(ConfigError, match=f"is of patient {PEOPLE[2]}") as caught:
@@ -70,16 +75,6 @@ def test_the_priors_patient_is_never_held_out(cohort: Cohort, smoke: DistillConf
         assert PEOPLE[1] in found.training
         assert set(found.training) | set(found.held_out) == set(PEOPLE)
         assert not set(found.training) & set(found.held_out)
-
-
-def test_a_volume_of_ones_own_is_taken_with_a_warning(
-    cohort: Cohort, smoke: DistillConfig, tmp_path: Path
-) -> None:
-    io.save(phantom(50), tmp_path / "mine.nii.gz")
-    found, said = prepared(cohort, replace(smoke, prior=str(tmp_path / "mine.nii.gz")))
-    assert found.prior.kind == "file"
-    assert "mine.nii.gz" in said
-    assert "mine" not in found.prior.description
 
 
 def test_ct_has_no_template_and_the_error_says_what_is_possible(

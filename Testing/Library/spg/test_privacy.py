@@ -5,23 +5,19 @@ from __future__ import annotations
 import json
 import math
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from MedEnhanceLib import io
 from MedEnhanceLib.cli.main import main
 from MedEnhanceLib.errors import ConfigError, DependencyError
 from MedEnhanceLib.io.cohort import Cohort
-from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.config import DistillConfig, DPConfig
 from MedEnhanceLib.spg.distill import distill_cohort
 from MedEnhanceLib.spg.folder import RunFolder
-from MedEnhanceLib.spg.prepare import prepare
 from MedEnhanceLib.spg.privacy import noise_multiplier, privacy_record
 
-from .conftest import PEOPLE, phantom
+from .conftest import PEOPLE
 from .test_distill import hashes
 
 
@@ -35,7 +31,7 @@ def delta_of(epsilon: float, noise: float) -> float:
     return normal(half - scaled) - math.exp(epsilon) * normal(-half - scaled)
 
 
-@pytest.mark.parametrize(("epsilon", "delta"), [(8.0, 1e-5), (1.0, 1e-3), (0.1, 1e-6)])
+@pytest.mark.parametrize(("epsilon", "delta"), [(8.0, 1e-5), (0.1, 1e-6)])
 def test_the_noise_keeps_the_epsilon_where_a_patient_is_replaced(
     epsilon: float, delta: float
 ) -> None:
@@ -46,14 +42,6 @@ def test_the_noise_keeps_the_epsilon_where_a_patient_is_replaced(
     record = privacy_record(dp, 10)
     assert record["epsilon"] == pytest.approx(epsilon)
     assert float(str(record["epsilon_left_out"])) < epsilon
-
-
-def test_a_delta_that_allows_to_publish_a_patient_is_refused() -> None:
-    with pytest.raises(ConfigError, match="patients"):
-        privacy_record(DPConfig(epsilon=8.0, delta=0.1), 12)
-    said = str(privacy_record(DPConfig(epsilon=8.0, delta=1e-3), 12)["statement"])
-    assert "each of 12 patients" in said
-    assert "private" not in said
 
 
 def test_without_the_accountant_it_says_what_to_install(
@@ -79,17 +67,6 @@ def test_a_second_run_has_other_noise_and_nothing_leads_to_it(
     assert f"{seen[0]:x}".encode() not in everything
     assert str(seen[0]).encode() not in everything
     assert not (first / "work").exists()
-
-
-def test_a_copy_of_a_patients_volume_as_prior_is_refused(
-    cohort: Cohort, private: DistillConfig, tmp_path: Path
-) -> None:
-    two = cohort.only(lambda patient: patient.id in PEOPLE[1:3])
-    for seed in (2, 77):
-        io.save(phantom(seed), tmp_path / f"{seed}.nii.gz")
-    with pytest.raises(ConfigError, match=f"patient {PEOPLE[2]} of the cohort"):
-        prepare(two, replace(private, prior=str(tmp_path / "2.nii.gz")), Monitor())
-    prepare(two, replace(private, prior=str(tmp_path / "77.nii.gz")), Monitor())
 
 
 @pytest.mark.parametrize(

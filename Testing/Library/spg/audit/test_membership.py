@@ -94,17 +94,6 @@ def test_without_an_effect_alarms_are_as_rare_as_the_level(
     assert np.mean(np.array(p) <= 0.1) < 0.16
 
 
-def test_the_likelihood_ratio_knows_each_patients_own_nearness() -> None:
-    """One patient is near every set, another near none: only the change speaks."""
-    own = np.array([3.0, 0.0, 1.0, 2.0])
-    is_first = np.array([[True, True, False, False], [False, True, True, False]])
-    noise = np.random.default_rng(0).normal(0, 0.1, (2, 2, 4))
-    shadows = Shadows(own + is_first + noise[0], own + ~is_first + noise[1], is_first)
-    ratios = shadows.log_ratio(own + np.array([1.0, 0.0, 1.0, 0.0]))
-    assert (ratios[[0, 2]] > 2).all()
-    assert (ratios[[1, 3]] < -2).all()
-
-
 def test_few_people_and_shadows_limit_what_can_be_found() -> None:
     assert smallest_shadow_p(4, 2) == pytest.approx(1 / 36)
     assert smallest_shadow_p(20, 4) == pytest.approx(1e-4)

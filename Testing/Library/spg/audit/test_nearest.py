@@ -11,7 +11,7 @@ from numpy.random import default_rng
 from MedEnhanceLib.degrade import gaussian_blur as blur
 from MedEnhanceLib.errors import InputError
 from MedEnhanceLib.spg.audit import Audited, AuditReport, audit, copies
-from MedEnhanceLib.spg.audit.copies import Tail, excesses
+from MedEnhanceLib.spg.audit.copies import Tail
 from MedEnhanceLib.spg.audit.similarity import rotate, shifted
 
 Anatomy = dict[str, np.ndarray]
@@ -86,19 +86,16 @@ def test_what_a_clean_distillation_gives_raises_no_alarm(
     assert report.headline.startswith("No attack found a leak.")
 
 
-def test_a_leak_of_a_held_out_patient_is_no_alarm_but_a_caution(
+def test_a_held_out_patient_in_the_set_or_in_training_is_no_alarm_but_a_caution(
     people: Anatomy, audited: Make, of_the_prior: np.ndarray
 ) -> None:
     of_the_prior[2] = people["held1"][4]
     report = audit(audited(of_the_prior))
     assert alarms(report) == []
     assert any("held-out patient is as close" in caution for caution in report.cautions)
-
-
-def test_one_person_under_two_names_is_reported(people: Anatomy, of_the_prior: np.ndarray) -> None:
     training = {name: people[name] for name in ("train0", "train1", "train2")}
     held_out = {"held0": people["held0"], "held1": people["train1"][::-1] ** 0.9}
-    report = audit(Audited(of_the_prior, training, held_out))
+    report = audit(Audited(people["outside"], training, held_out))
     assert any("two names" in caution for caution in report.cautions)
 
 
@@ -112,18 +109,6 @@ def test_the_search_says_how_much_of_a_copy_it_needs(
     assert f"{finding.detectable:.0%}" in finding.power
 
 
-def test_where_all_patients_are_alike_the_search_admits_that_it_is_blind(people: Anatomy) -> None:
-    base = people["train0"]
-    alike = [np.clip(base + 0.02 * s, 0, 1).astype(np.float32) for s in range(-2, 3)]
-    training, held_out = (
-        dict(zip("abc", alike, strict=False)),
-        dict(zip("de", alike[3:], strict=True)),
-    )
-    finding = audit(Audited(people["outside"], training, held_out)).findings[0]
-    assert not finding.alarm
-    assert finding.is_blind
-
-
 @pytest.mark.slow
 def test_training_that_is_nearer_throughout_is_found_without_a_single_copy(
     people: Anatomy, audited: Make, of_the_prior: np.ndarray
@@ -135,11 +120,6 @@ def test_training_that_is_nearer_throughout_is_found_without_a_single_copy(
     report = audit(audited(faint, prior=people["outside"]))
     assert "likeness-ncc" in alarms(report)
     assert report.findings[1].measured["auc"] > 0.9
-
-
-def test_excesses_are_against_the_others() -> None:
-    z = np.array([[0.1, 0.2, 0.3, 0.9]])
-    assert excesses(z) == pytest.approx(np.array([[-0.2, -0.1, 0.1, 0.7]]))
 
 
 def test_the_tail_of_exponential_numbers_is_theirs(rng: np.random.Generator) -> None:

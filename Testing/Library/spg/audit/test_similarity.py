@@ -7,7 +7,6 @@ import pytest
 
 from MedEnhanceLib.degrade import gaussian_blur as blur
 from MedEnhanceLib.spg.audit.similarity import (
-    ANGLES_DEG,
     fingerprints,
     lay_on,
     match,
@@ -28,32 +27,15 @@ def anatomy(people: Anatomy) -> np.ndarray:
     return people["train0"][4]
 
 
-DISGUISES = {
-    "none": lambda x: x,
-    "darker": lambda x: 0.5 * x - 0.1,
-    "brighter": lambda x: 2.0 * x + 0.2,
-    "shifted": lambda x: np.roll(x, (-5, 2), (0, 1)),
-    "far shifted": lambda x: np.roll(x, (6, -6), (0, 1)),
-    "blurred": lambda x: blur(x[None], 1.5)[0],
-    "noisy": lambda x: x + np.random.default_rng(0).normal(0, 0.04, x.shape),
-}
-
-
-@pytest.mark.parametrize("name", DISGUISES)
-def test_what_a_copy_goes_through_is_no_disguise(anatomy: np.ndarray, name: str) -> None:
-    assert score(DISGUISES[name](anatomy), anatomy) > (0.999 if name == "none" else 0.8)
-
-
-@pytest.mark.parametrize("angle", [-7.0, 4.0])
-def test_a_rotation_or_shift_is_no_disguise_and_is_found(anatomy: np.ndarray, angle: float) -> None:
-    turned = rotate(anatomy[None], angle)
-    found = match(fingerprints(turned), fingerprints(anatomy[None]))
-    assert found.score[0, 0] > 0.7
-    assert found.angle_deg[0, 0] in [a for a in ANGLES_DEG if abs(a + angle) <= 4]
-    moved = match(
-        fingerprints(np.roll(anatomy, (4, -2), (0, 1))[None]), fingerprints(anatomy[None])
-    )
-    assert moved.shift[0, 0].tolist() == [-4, 2]
+def test_a_copy_in_disguise_is_found_with_its_shift_and_rotation(anatomy: np.ndarray) -> None:
+    assert score(anatomy, anatomy) > 0.999
+    assert score(blur(2.0 * np.roll(anatomy, (6, -6), (0, 1))[None] + 0.2, 1.5)[0], anatomy) > 0.8
+    turned = match(fingerprints(rotate(anatomy[None], 4.0)), fingerprints(anatomy[None]))
+    assert turned.score[0, 0] > 0.7
+    assert turned.angle_deg[0, 0] == -4
+    moved = np.roll(anatomy, (4, -2), (0, 1))[None]
+    found = match(fingerprints(moved), fingerprints(anatomy[None]))
+    assert found.shift[0, 0].tolist() == [-4, 2]
 
 
 def test_strangers_are_not_alike_though_raw_correlation_says_so(people: Anatomy) -> None:
