@@ -7,12 +7,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from Library.gradprom.pair import alone, flat, losses, network
+from Library.gradprom.pair import losses, network
 from torch import Tensor, nn
 
 from MedEnhanceLib.errors import ConfigError, MedEnhanceError, ModelError
 from MedEnhanceLib.gradprom import GradientGate
-from MedEnhanceLib.gradprom.train import segmentation_loss
 
 
 def plain() -> tuple[nn.Parameter, Tensor]:
@@ -40,20 +39,9 @@ def test_losses_that_cannot_be_decided_on_are_refused() -> None:
     assert "none of the parameters" in refusal(lambda: gate(loss, loss, [other]))
 
 
-def test_a_main_loss_of_no_gradient_or_no_number_closes_it() -> None:
-    for factor in (0.0, math.nan):
-        weight, loss = plain()
-        gate = GradientGate()
-        gradients, report = gate(factor * loss, loss, [weight])
-        assert (report.open, report.cosine) == (False, 0)
-        assert torch.equal(gradients[0].isnan(), torch.tensor([math.isnan(factor)] * 2))
-        assert gate.diagnostics().silent == 1
-
-
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_no_number_closes_it_even_where_its_gradient_is_finite(
-    value: float,
-) -> None:
+def test_a_loss_that_is_no_number_closes_it(value: float) -> None:
+    """Even where its gradient is finite."""
     for main_part, aux_part in ((0, value), (value, 0)):
         weight, loss = plain()
         gradients, report = GradientGate("joint")(loss + main_part, loss + aux_part, [weight])
@@ -79,30 +67,6 @@ def test_a_task_loss_that_is_constant_or_of_whole_numbers_closes_it() -> None:
         gradients, report = GradientGate("joint")(loss, aux, [weight])
         assert (report.open, report.cosine) == (False, 0)
         assert gradients[0].tolist() == [2, 4]
-
-
-@pytest.mark.parametrize("over_batch", [False, True])
-@pytest.mark.parametrize("values", [(0,), (0, 1), (2,)], ids=["none", "one of two", "the other"])
-def test_labels_that_a_batch_is_without(values: tuple[int, ...], over_batch: bool) -> None:
-    """What is missing is asked for nowhere: a finite gradient, decided on as any other."""
-    torch.manual_seed(0)
-    enhancer, head = nn.Conv2d(1, 1, 3, padding=1), nn.Conv2d(1, 3, 1).requires_grad_(False)
-    criterion = segmentation_loss(over_batch=over_batch)
-    opened = []
-    for sign in (1, -1):
-        images = torch.randn(4, 1, 16, 16)
-        labels = torch.tensor(values)[torch.randint(len(values), images.shape)]
-        enhanced = enhancer(images)
-        aux = criterion(head(enhanced), labels.float())
-        main = (enhanced - images).square().mean() + sign * 10 * aux
-        m = flat(alone(main, enhancer))
-        assert flat(alone(aux, enhancer)).isfinite().all()
-        gradients, report = GradientGate()(main, aux, enhancer.parameters())
-        g = flat(gradients)
-        assert g @ m >= m @ m * (1 - 1e-5)
-        assert torch.equal(g, m) == (not report.open)
-        opened.append(report.open)
-    assert opened == [True, False]
 
 
 def test_frozen_parameters_get_no_gradient() -> None:

@@ -77,7 +77,6 @@ def test_the_recipe_gives_the_same_labels(labels: list[Label]) -> None:
 @pytest.mark.parametrize(
     ("images", "labels", "wrong"),
     [
-        (("a", "b"), ("a", "b"), ""),
         (("a", "b"), ("a_drawn", "b_drawn"), ""),
         (("a", "b"), ("b", "c"), "a.nii.gz without labels; c.nii.gz without"),
         (("a", "b"), ("b", "c", "d"), "a.nii.gz without labels; c.nii.gz, d.nii.gz without"),

@@ -368,7 +368,6 @@ def test_a_source_that_is_none_says_why(tmp_path: Path) -> None:
 
 
 _SMALL: dict[str, Fields] = {
-    "AttentionUnet": {"channels": [4, 8, 8], "strides": [2, 2]},
     "BasicUNet": {"features": [4] * 6},
     "DynUNet": {
         "kernel_size": [3, 3, 3],

@@ -179,23 +179,7 @@ def test_labels_land_in_the_patient_however_the_file_is_stored(
     assert np.array_equal(logits_of(segmenter, volume).argmax(dim=0).numpy(), found)
 
 
-@pytest.mark.parametrize(
-    ("orientation", "towards"),
-    [("KJI", (0, 0, 1)), ("IJK", (1, 0, 0)), ("LPS", (-1, 0, 0)),
-     ("PIR", (0, -1, 0))],
-)  # fmt: skip
-def test_the_first_axis_points_where_the_orientation_says(
-    orientation: str, towards: tuple[int, int, int]
-) -> None:
-    segmenter = opened(Shifted(), {**_PLAIN, "orientation": orientation})
-    volume = cube()
-    moved = center_ras(volume, segmenter.find(volume) == 1) - center_ras(
-        volume, volume.voxels > 500
-    )
-    np.testing.assert_allclose(moved, towards, atol=1e-6)
-
-
-@pytest.mark.parametrize(("order", "flips"), TURNS[:3])
+@pytest.mark.parametrize(("order", "flips"), TURNS[2:3])
 def test_an_anisotropic_volume_is_seen_at_the_spacing_of_the_segmenter(
     order: tuple[int, int, int], flips: tuple[int, ...]
 ) -> None:
