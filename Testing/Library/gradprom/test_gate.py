@@ -212,7 +212,6 @@ def test_steps_without_an_angle_are_counted_apart() -> None:
         {"scope": "block"},
         {"ema": 1.0},
         {"weight": -1.0},
-        {"weight": 2e6},
         {"warm_up": 10**9 + 1},
     ],
 )

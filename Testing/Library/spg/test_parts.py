@@ -12,12 +12,7 @@ from MedEnhanceLib.degrade import low_dose_noise
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.spg.config import TASKS, DistillConfig, LoopConfig
 from MedEnhanceLib.spg.networks import RHO, Generator, saturation
-from MedEnhanceLib.spg.objective import (
-    StructureLoss,
-    cosine_distance,
-    relative_distance,
-    structure_weight,
-)
+from MedEnhanceLib.spg.objective import cosine_distance, relative_distance
 from MedEnhanceLib.spg.tasks import Patches, make_task
 
 from .conftest import phantom
@@ -37,16 +32,6 @@ def test_the_generator_begins_at_the_prior_and_stays_within_rho() -> None:
     assert 0.05 < float((moved - prior).abs().max()) <= RHO + 1e-6
     assert 0 <= float(moved.min()) <= float(moved.max()) <= 1
     assert float(saturation(generator.residual(prior))) > 0.5
-
-
-def test_the_structure_loss_is_nothing_for_the_prior_and_grows_with_the_change() -> None:
-    loss = StructureLoss()
-    prior = torch.rand(2, 1, 32, 32)
-    assert float(loss(prior, prior)) == pytest.approx(0, abs=1e-6)
-    near, far = (prior + torch.randn_like(prior) * sigma for sigma in (0.02, 0.1))
-    assert 0 < float(loss(near, prior)) < float(loss(far, prior))
-    weights = [structure_weight(share) for share in (0, 0.5, 1)]
-    assert weights == pytest.approx([0.1, 0.06, 0.02])
 
 
 @pytest.mark.parametrize("distance", [cosine_distance, relative_distance])

@@ -14,7 +14,6 @@ from MedEnhanceLib.spg.audit.membership import (
     distill_shadows,
     lira_finding,
     shadow_finding,
-    smallest_shadow_p,
 )
 from MedEnhanceLib.spg.audit.nearest import Gallery
 
@@ -92,8 +91,3 @@ def test_without_an_effect_alarms_are_as_rare_as_the_level(
     monkeypatch.setattr(membership, "_PERMUTATIONS", 99)
     p = [shadow_finding(random_shadows(0, 2, rng), LEVEL).p for _ in range(300)]
     assert np.mean(np.array(p) <= 0.1) < 0.16
-
-
-def test_few_people_and_shadows_limit_what_can_be_found() -> None:
-    assert smallest_shadow_p(4, 2) == pytest.approx(1 / 36)
-    assert smallest_shadow_p(20, 4) == pytest.approx(1e-4)

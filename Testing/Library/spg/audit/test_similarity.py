@@ -38,16 +38,6 @@ def test_a_copy_in_disguise_is_found_with_its_shift_and_rotation(anatomy: np.nda
     assert found.shift[0, 0].tolist() == [-4, 2]
 
 
-def test_strangers_are_not_alike_though_raw_correlation_says_so(people: Anatomy) -> None:
-    middles = [slices[4] for slices in people.values()]
-    pairs = [(a, b) for i, a in enumerate(middles) for b in middles[:i]]
-    raw = [np.corrcoef(a.ravel(), b.ravel())[0, 1] for a, b in pairs]
-    found = [score(a, b) for a, b in pairs]
-    assert max(raw) > 0.65
-    assert np.median(found) < np.median(raw)
-    assert max(found) < 0.65
-
-
 def test_flat_images_are_like_nothing(anatomy: np.ndarray, rng: np.random.Generator) -> None:
     """Without floors two fields of noise, or a flat image and anything, might score high."""
     flat = np.full_like(anatomy, 0.5)
