@@ -212,9 +212,9 @@ class RunFolder:
         steps = int(run["steps"])
         under_way = {}
         for number in sorted(set(range(patients)) - set(done)):
-            header = latest_header(self.patient(number))
-            if header is not None:
-                under_way[number] = int(header["step"])
+            reached = [step_of(self.patient(number) / name) for name in CHECKPOINTS]
+            if reached != [None, None]:
+                under_way[number] = max(step or 0 for step in reached)
         fraction = (len(done) * steps + sum(under_way.values())) / max(1, patients * steps)
         return {
             "state": "running" if is_held(self.work) else "stopped",
@@ -260,15 +260,12 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def latest_header(folder: Path) -> dict[str, Any] | None:
-    """The header of the latest intact checkpoint in a folder; None if there is none."""
+def step_of(checkpoint: Path) -> int | None:
+    """The step of a checkpoint; None if it is not there, or damaged."""
     from safetensors import SafetensorError, safe_open
 
-    found: list[dict[str, Any]] = []
-    for name in CHECKPOINTS:
-        try:
-            with safe_open(folder / name, framework="np") as stored:
-                found.append(json.loads(stored.metadata()["medenhance"]))
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError):
-            continue  # not there, or damaged
-    return max(found, key=lambda header: int(header["step"]), default=None)
+    try:
+        with safe_open(checkpoint, framework="np") as stored:
+            return int(json.loads(stored.metadata()["medenhance"])["step"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        return None

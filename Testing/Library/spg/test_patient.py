@@ -38,7 +38,7 @@ def test_matching_lowers_the_distance_between_gradients(raw: Raw, smoke: Distill
     first = loop._rng
     loop._rng = lambda number, purpose: first(0, purpose)  # type: ignore[method-assign]
     distances = []
-    for number in range(loop.steps):
+    for number in range(config.loop.steps):
         before = float(loop.history["measured"][0, 0])
         loop.step(number)
         distances.append(float(loop.history["measured"][0, 0]) - before)
