@@ -29,6 +29,7 @@ NETWORKS = (
 _MULTIPLE = 32
 _MOST_WEIGHTS = 4 << 30
 _MOST_LABELS = 255  # of a byte, without the background
+_MOST_SIDE = 512  # of a window
 _WEIGHTS = ("models/model.safetensors", "models/model.pt")
 _LICENSES = ("LICENSE", "docs/license.txt", "docs/LICENSE")
 _SAVE_WEIGHTS = "Save the weights alone: torch.save(network.state_dict(), …), or as safetensors."
@@ -72,7 +73,13 @@ def open_monai_bundle(folder: Path) -> tuple[nn.Module, SegmenterSpec, str, tupl
         raise stated.refused("takes slices; a network of volumes is needed")
     content, weights = _read_weights(folder)
     network = _built(name, arguments, weights, folder.name)
-    spec, notes = _read_spec(metadata, inference, arguments)
+    try:
+        spec, notes = _read_spec(metadata, inference, arguments)
+    except (TypeError, ValueError, KeyError, AttributeError, IndexError, OverflowError) as cause:
+        raise ModelError(
+            f"{folder.name}: its configurations cannot be understood ({cause})",
+            "Correct them as docs/segmenters.md describes them.",
+        ) from cause
     notes = [_license_of(folder, metadata), *notes]
     return network, spec, hashlib.sha256(content).hexdigest(), tuple(notes)
 
@@ -181,34 +188,29 @@ def _take(before: _Before, name: str, step: Part) -> None:
             before.spacing = (*sides, *[sides[-1]] * (3 - len(sides)))
         case "ScaleIntensityRange":
             low, high = step["a_min"].number(), step["a_max"].number()
-            ends = _ends(step, "b_min", "b_max")
-            if not low < high:
-                raise step.refused(f"goes from {low:g} to {high:g}")
-            window = Intensity(kind="window", low=low, high=high, clip=step["clip"].flag(), **ends)
-            _scale(before, step, window)
+            to_low, to_high = step["b_min"].number(0), step["b_max"].number(1)
+            clip = step["clip"].flag()
+            _scale(before, step, Intensity("window", low, high, to_low, to_high, clip=clip))
         case "ScaleIntensity":
-            _scale(before, step, Intensity(kind="scale", **_ends(step, "minv", "maxv")))
+            to_low, to_high = step["minv"].number(0), step["maxv"].number(1)
+            _scale(before, step, Intensity("scale", to_low=to_low, to_high=to_high))
         case "NormalizeIntensity":
-            nonzero = step["nonzero"].flag()
-            _scale(before, step, Intensity(kind="z-score", nonzero=nonzero))
+            _scale(before, step, Intensity("z-score", nonzero=step["nonzero"].flag()))
 
 
 def _scale(before: _Before, step: Part, intensity: Intensity) -> None:
     """A scale that is measured after one without clipping is the same as if it came alone."""
     earlier = before.intensity
+    if not (intensity.low < intensity.high and intensity.to_low < intensity.to_high):
+        raise step.refused(
+            f"goes from {intensity.low:g} to {intensity.high:g}, to {intensity.to_low:g} to "
+            f"{intensity.to_high:g}: the lower end comes first"
+        )
     if earlier.kind != "none" and (earlier.clip or intensity.kind == "window"):
         raise step.refused(f"follows another scale ({earlier.kind})")
     if earlier.nonzero:
         before.notes.append("zeros are scaled as all other values: they are no case of their own")
     before.intensity = intensity
-
-
-def _ends(step: Part, low: str, high: str) -> dict[str, float]:
-    """What two ends become, 0 and 1 where nothing is stated."""
-    ends = {"to_low": step[low].number(0), "to_high": step[high].number(1)}
-    if not ends["to_low"] < ends["to_high"]:
-        raise step.refused(f"goes to {ends['to_low']:g} and {ends['to_high']:g}")
-    return ends
 
 
 def _activation(part: Part) -> tuple[Literal["softmax", "sigmoid", ""], list[str]]:
@@ -241,6 +243,8 @@ def _window(part: Part) -> tuple[tuple[int, ...], float]:
         raise part["overlap"].refused(f"is {overlap:g}, not 0 to 0.9")
     sides = [int(side.number()) for side in part["roi_size"].members()]
     sides = sides * 3 if len(sides) == 1 else sides
+    if max(sides) > _MOST_SIDE:
+        raise part["roi_size"].refused(f"is {max(sides)}, more than {_MOST_SIDE}")
     # A side that is left to the volume is stated as -1.
     return (tuple(sides) if len(sides) == 3 and min(sides) > 0 else ()), overlap
 

@@ -85,7 +85,11 @@ class Part:
         value = self.plain()
         if value is None and default is not None:
             return default
-        if isinstance(value, bool) or not isinstance(value, int | float) or math.isinf(value):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+        ):
             raise self.refused(f"is {self.shown}, no number")
         return value
 

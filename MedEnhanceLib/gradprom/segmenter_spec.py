@@ -18,7 +18,7 @@ _OF_THE_FILE: dict[str, tuple[int, int, int]] = {"KJI": (0, 1, 2), "IJK": (2, 1,
 _SAME_SPACING = 1e-3
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Intensity:
     """How the intensities of a volume become those that the network was trained on.
 
@@ -37,6 +37,7 @@ class Intensity:
     high: float = 1.0
     to_low: float = 0.0
     to_high: float = 1.0
+    _: KW_ONLY
     clip: bool = False
     nonzero: bool = False
 

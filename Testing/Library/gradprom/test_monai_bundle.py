@@ -216,6 +216,7 @@ def test_a_bundle_segments_in_place_of_a_head(make: Make) -> None:
         ("preprocessing.transforms.3.pixdim", ["1"], r"pixdim\[0\] is '1', no number"),
         ("preprocessing.transforms.3.diagonal", True, r"diagonal is 'True': it is not"),
         ("preprocessing.transforms.2.axcodes", "RRR", r"axcodes is 'RRR'"),
+        ("inferer.roi_size", 4096, "roi_size is 4096, more than"),
         ("preprocessing.transforms.2.labels", [["R", "L"]], "labels gives axes other letters"),
         ("preprocessing.transforms.4.a_max", -200, r"transforms\[4\] goes from -100 to -200"),
         ("preprocessing.transforms.3._target_", "$__import__('os').mkdir('ran')", r"mkdir"),
@@ -271,12 +272,14 @@ def test_code_that_decides_nothing_is_left_alone_and_not_run(
         ("network_data_format.inputs.second", {"modality": "CT"}, "inputs is not one image"),
         ("network_data_format.outputs.pred.channel_def", {}, "channel_def is missing"),
         ("network_data_format", None, "inputs is not one image"),
+        ("network_data_format.outputs", 5, None),
     ],
 )
 def test_metadata_that_do_not_fit_are_refused(
     place: str, value: Any, sentence: str, make: Make
 ) -> None:
-    with pytest.raises(ModelError, match=rf"configs/metadata.json: .*{sentence}"):
+    message = rf"configs/metadata.json: .*{sentence}" if sentence else "cannot be understood"
+    with pytest.raises(ModelError, match=message):
         open_segmenter(make(metadata=changed(METADATA, place, value)))
 
 
