@@ -208,8 +208,7 @@ def quantized(images: Floats) -> npt.NDArray[np.uint16]:
 
 def write_images(folder: Path, stored: npt.NDArray[np.uint16]) -> None:
     """Write images.npy, and images/0000.png … for people and other tools; uint16 [N, H, W]."""
-    _write_array(folder, stored)
-    _write_pictures(folder / IMAGES, stored)
+    _write_arrays(folder, stored, folder / IMAGES)
 
 
 def write_prior(
@@ -227,24 +226,20 @@ def write_prior(
     for before in place.glob("[0-9][0-9][0-9][0-9].png"):
         before.unlink()
     stored = quantized(images)
-    _write_pictures(place, stored)
-    _write_array(place, stored)
+    _write_arrays(place, stored, place)
     published = ("modality", "patients", "prior", "prior_sha256", "config")
     size = {"images": len(stored), "size": list(stored.shape[1:]), "is_prior": True}
     write_manifest(place, make_manifest(config, {name: run[name] for name in published}, size))
 
 
-def _write_array(folder: Path, stored: npt.NDArray[np.uint16]) -> None:
+def _write_arrays(folder: Path, stored: npt.NDArray[np.uint16], pictures: Path) -> None:
+    codecs: Any = require("imagecodecs", purpose="Writing images")
+    pictures.mkdir(parents=True, exist_ok=True)
+    for number, image in enumerate(stored):
+        with atomic_write(pictures / f"{number:04d}.png", overwrite=True) as temporary:
+            temporary.write_bytes(codecs.png_encode(image))
     with atomic_write(folder / ARRAY, overwrite=True) as temporary, temporary.open("wb") as stream:
         np.save(stream, stored, allow_pickle=False)
-
-
-def _write_pictures(folder: Path, stored: npt.NDArray[np.uint16]) -> None:
-    codecs: Any = require("imagecodecs", purpose="Writing images")
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, image in enumerate(stored):
-        with atomic_write(folder / f"{number:04d}.png", overwrite=True) as temporary:
-            temporary.write_bytes(codecs.png_encode(image))
 
 
 def make_manifest(

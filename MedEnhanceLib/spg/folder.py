@@ -93,8 +93,16 @@ class RunFolder:
             )
         try:
             if overwrite:
-                self._clear()
-            self._remove_temporary()
+                # The manifest first: without it nothing here counts as a result.
+                results = [self.out / name for name in reversed(RESULTS)]
+                for entry in (*results, *self.work.iterdir()):
+                    if entry.is_dir():
+                        shutil.rmtree(entry)
+                    elif entry.name != LOCK:
+                        entry.unlink(missing_ok=True)
+            # What a killed run had begun to write; nobody else writes: the lock is held.
+            for entry in (*self.out.glob(f"{PREFIX}*"), *self.out.glob(f"*/{PREFIX}*")):
+                entry.unlink(missing_ok=True)
             yield
         finally:
             lock.release()
@@ -103,19 +111,6 @@ class RunFolder:
                 if is_new:
                     with suppress(OSError):  # it holds something
                         self.out.rmdir()
-
-    def _clear(self) -> None:
-        """Remove results, the manifest first: without it nothing here counts as a result."""
-        for name in reversed(RESULTS):
-            _remove(self.out / name)
-        for entry in self.work.iterdir():
-            if entry.name != LOCK:
-                _remove(entry)
-
-    def _remove_temporary(self) -> None:
-        """Remove what a killed run had begun to write; nobody else writes: the lock is held."""
-        for entry in [*self.out.glob(f"{PREFIX}*"), *self.out.glob(f"*/{PREFIX}*")]:
-            entry.unlink(missing_ok=True)
 
     def agree(self, run: dict[str, Any]) -> None:
         """Record what defines this run, or compare it with the record that is here.
@@ -251,13 +246,6 @@ def _differences(before: dict[str, Any], now: dict[str, Any], under: str = "") -
             yield from _differences(one, other, f"{name}.")
         elif one != other:
             yield under + name
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def step_of(checkpoint: Path) -> int | None:

@@ -46,8 +46,13 @@ def audit(
     """
     monitor = monitor or Monitor()
     pairs = 0 if redistill is None else shadows // 2
-    smallest = _smallest_p(audited, pairs)
-    level = tarone_level(list(smallest.values()), ALPHA)
+    ours, theirs = len(audited.tested_training), len(audited.tested_held_out)
+    groups = smallest_rank_sum_p(ours, theirs)
+    # Of copies, both kinds of likeness, shadows and LiRA.
+    smallest = [0.0, groups, groups]
+    if pairs:
+        smallest += [smallest_shadow_p(ours + theirs, pairs), groups]
+    level = tarone_level(smallest, ALPHA)
     gallery = Gallery(audited.patients)
     nearest = gallery.nearest(audited.distilled, monitor.part(0.0, 0.05))
     share = 0.4 if redistill is None else 0.1
@@ -76,17 +81,6 @@ def audit(
         pairs=tuple(gallery.worst_pairs(audited.distilled, nearest, audited.tested_training)),
         aliases=audited.aliases,
     )
-
-
-def _smallest_p(audited: Audited, pairs: int) -> dict[str, float]:
-    """The smallest p possible, for each attack that will run."""
-    ours, theirs = len(audited.tested_training), len(audited.tested_held_out)
-    groups = smallest_rank_sum_p(ours, theirs)
-    smallest = {"copies": 0.0, "likeness-ncc": groups, "likeness-ssim": groups}
-    if pairs:
-        smallest["shadows"] = smallest_shadow_p(ours + theirs, pairs)
-        smallest["lira"] = groups
-    return smallest
 
 
 def _cautions(copies: Mapping[str, object]) -> tuple[str, ...]:
