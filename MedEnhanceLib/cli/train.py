@@ -125,7 +125,7 @@ def _lines(fields: dict[str, Any]) -> list[str]:
     if not rows:
         return wrote(fields)
     heads = list(rows[0])
-    table = columns(heads, [[inline(row.get(head)) for head in heads] for row in rows], left=3)
+    table = columns(heads, [[inline(row.get(head)) for head in heads] for row in rows])
     return [*wrote(fields), "", table]
 
 

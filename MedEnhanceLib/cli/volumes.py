@@ -125,9 +125,9 @@ def _noise(card: Mapping[str, Any]) -> str:
 def _container_rows(card: Mapping[str, Any]) -> dict[str, str]:
     """What a compressed file says of itself besides."""
     check, missing = card["check"], ", ".join(card["missing"])
-    checked = "header, chunk table and size; not the chunks (--verify reads them)"
+    checked = "head and size; not the chunks (--verify reads them)"
     if check is not None and check["intact"]:
-        checked = f"header, chunk table, {check['chunks']} chunks and the file's SHA-256"
+        checked = f"head, {check['chunks']} chunks and the file's SHA-256"
     elif check is not None:
         checked = f"{len(check['damaged'])} of {check['chunks']} chunks are damaged"
     return {

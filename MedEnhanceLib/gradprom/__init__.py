@@ -69,8 +69,16 @@ def segment(
         Cancelled: the monitor asked to stop.
     """
     config = config or SegmentConfig()
+    monitor = monitor or Monitor()
     if config.segmenter:
-        return _with_segmenter(volume, config, monitor or Monitor())
+        if config.model != "auto":
+            raise ConfigError(
+                f"model {config.model} and segmenter {config.segmenter}", "Name one of them."
+            )
+        attend(partial(require, "torch", purpose="Segmenting a volume"), monitor)
+        from MedEnhanceLib.gradprom import infer
+
+        return infer.segment_with(volume, config, monitor)
     # Before seconds go into importing torch: unusable input is refused at once.
     bundle, warning = open_head_for(volume, config)
     if volume.modality_is_guess:
@@ -82,18 +90,7 @@ def segment(
         attend(partial(require, package, purpose="Segmenting a volume"), monitor)
     from MedEnhanceLib.gradprom import infer
 
-    return infer.segment(volume, bundle, config, warning=warning, monitor=monitor or Monitor())
-
-
-def _with_segmenter(volume: Volume, config: SegmentConfig, monitor: Monitor) -> Segmentation:
-    if config.model != "auto":
-        raise ConfigError(
-            f"model {config.model} and segmenter {config.segmenter}", "Name one of them."
-        )
-    attend(partial(require, "torch", purpose="Segmenting a volume"), monitor)
-    from MedEnhanceLib.gradprom import infer
-
-    return infer.segment_with(volume, config, monitor)
+    return infer.segment(volume, bundle, config, warning=warning, monitor=monitor)
 
 
 def open_head_for(volume: Volume, config: SegmentConfig) -> tuple[Bundle, str]:

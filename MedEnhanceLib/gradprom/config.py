@@ -50,12 +50,12 @@ class HeadConfig(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.window and not (len(self.window) == 2 and self.window[0] < self.window[1]):
-            raise ConfigError(f"window is {list(self.window)}", "Give two ends, the lower first.")
-        if any(abs(end) > _FARTHEST for end in self.window):
+        is_wrong = len(self.window) != 2 or not -_FARTHEST < self.window[0] < self.window[1]
+        if self.window and (is_wrong or self.window[1] > _FARTHEST):
             raise ConfigError(
                 f"window is {list(self.window)}",
-                "Give its ends on the network's scale: HU / 1000 in CT, as [-0.16, 0.24].",
+                "Give two ends on the network's scale, the lower first: HU / 1000 in CT, as "
+                "[-0.16, 0.24].",
             )
 
     @property
@@ -167,13 +167,8 @@ class SegmentConfig(Options):
     _: KW_ONLY
     segmenter: str = option(
         "",
-        help="a segmenter of somebody else's in place of a head: the folder or zip of a MONAI "
-        "bundle (docs/segmenters.md)",
+        help="a segmenter of somebody else's in place of a head: the folder of a MONAI bundle "
+        "(docs/segmenters.md)",
         flag="--segmenter",
         metavar="PATH",
-    )
-    trust_segmenter: bool = option(
-        False,
-        help="run the program (TorchScript) in the segmenter's bundle",
-        flag="--trust-segmenter",
     )

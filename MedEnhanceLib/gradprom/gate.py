@@ -246,7 +246,7 @@ class GradientGate:
         if not self.ema:
             return batch
         # Values that are not finite would stay in the averages.
-        if batch.main_is_finite and batch.aux_is_finite:
+        if batch.are_finite:
             _follow(self._main, main, self.ema)
             _follow(self._aux, aux, self.ema)
         one, other = ([side.get(i) for i in range(len(main))] for side in self._averages)

@@ -132,14 +132,9 @@ class Products(NamedTuple):
     mixed: list[float]
 
     @property
-    def main_is_finite(self) -> bool:
-        """Whether the main gradient is finite in all places."""
-        return all(math.isfinite(value) for value in self.main)
-
-    @property
-    def aux_is_finite(self) -> bool:
-        """Whether the auxiliary gradient is finite in all places."""
-        return all(math.isfinite(value) for value in self.aux)
+    def are_finite(self) -> bool:
+        """Whether both gradients are finite in all places."""
+        return all(map(math.isfinite, (*self.main, *self.aux)))
 
     def usable(self, group: Sequence[int]) -> bool:
         """Whether both norms over the parameters in `group` are above zero and finite."""

@@ -91,7 +91,7 @@ def _stem(path: Path) -> str:
 
 
 def read_labeled(
-    config: TrainHeadConfig, data: Path, files: tuple[Path, Path | None], monitor: Monitor
+    config: TrainHeadConfig, data: Path, files: Files, monitor: Monitor
 ) -> LabeledImage:
     """Read an image of `find_split` with its labels; InputError where their grids differ."""
     path, label_path = files
@@ -167,33 +167,17 @@ def _indices(
 def find_split(config: TrainHeadConfig, data: Path) -> tuple[list[Files], list[Files]]:
     """The labeled images of the training below `data`, and those of the patients held out.
 
-    Raises InputError as `pair_files`, and where a pattern of `held_out` matches nothing, or no
-    image is left.
+    A patient is a folder of images, or an image where all lie in one folder. Raises InputError as
+    `pair_files`, and where a pattern of `held_out` matches nothing, or no image is left.
     """
     pairs = pair_files(config.images, config.labels, data)
-    patients = patients_of([path.relative_to(data) for path, _ in pairs])
-    held = _held_out(config, data, pairs, patients)
-    learned = [files for files, who in zip(pairs, patients, strict=True) if who not in held]
-    if not learned:
-        raise InputError("all labeled images are held out", "Hold out fewer patients.")
-    return learned, [files for files, who in zip(pairs, patients, strict=True) if who in held]
-
-
-def patients_of(paths: Sequence[Path]) -> list[str]:
-    """The patient of each file: its folder, or the file itself where all lie in one folder."""
-    folders = [path.parent.as_posix() for path in paths]
-    return folders if len(set(folders)) > 1 else [path.as_posix() for path in paths]
-
-
-def _held_out(
-    config: TrainHeadConfig, data: Path, found: Sequence[Files], patients: Sequence[str]
-) -> set[str]:
+    names = [path.relative_to(data).as_posix() for path, _ in pairs]
+    folders = [str(path.parent) for path, _ in pairs]
+    patients = folders if len(set(folders)) > 1 else names
     held = set()
     for pattern in config.held_out:
         matching = {
-            who
-            for (path, _), who in zip(found, patients, strict=True)
-            if fnmatchcase(path.relative_to(data).as_posix(), pattern)
+            who for name, who in zip(names, patients, strict=True) if fnmatchcase(name, pattern)
         }
         if not matching:
             raise InputError(
@@ -201,4 +185,7 @@ def _held_out(
                 "Give patterns of images, relative to the data folder.",
             )
         held |= matching
-    return held
+    learned = [files for files, who in zip(pairs, patients, strict=True) if who not in held]
+    if not learned:
+        raise InputError("all labeled images are held out", "Hold out fewer patients.")
+    return learned, [files for files, who in zip(pairs, patients, strict=True) if who in held]

@@ -1,148 +1,178 @@
-"""MONAI's configurations as data: resolved by MONAI's own parser, with nothing run or built.
+"""Configurations of MONAI bundles as data: nothing in them is run, loaded or built.
 
-    Config(file, fields).resolved("preprocessing") → steps_of → each transform with its arguments
-
-Everything that the parser could run or load is taken out of a configuration before it sees it, and
-it builds no object: classes are names, which the reader looks up in lists.
+MONAI's ConfigParser resolves references ("@name"). Python ("$…") and addresses of other files
+("%…") are hidden from it, and refused where they decide something; classes (_target_) are names,
+which the reader looks up in lists.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+from MedEnhanceLib.bundles.schema import read_json
 from MedEnhanceLib.errors import ModelError
 
-_REMEDY = "Change it in a copy of the bundle: docs/segmenters.md says what is understood."
-#: Most values of a field, with all references resolved.
+#: Values of a field at most, with all references resolved.
 _MOST_VALUES = 10_000
+#: Stands before what is hidden from MONAI's parser.
+_HIDDEN = "\0"
+_REMEDY = "Change it in a copy of the bundle: docs/segmenters.md says what is understood."
+_COPY = "Download the bundle again."
 #: The endings of MONAI's transforms of dictionaries.
 _ENDINGS = ("Dict", "d", "D")
 
 
 @dataclass(frozen=True)
-class Inert:
-    """Python code ("$…") or the address of another file ("%…"), as text: neither run nor read."""
+class Part:
+    """A value of a configuration: plain data. place: where it stands, which messages name."""
 
-    text: str
+    place: str
+    value: Any
 
-    def __str__(self) -> str:
-        return self.text
+    def __getitem__(self, key: str) -> Part:
+        value = self.value.get(key) if isinstance(self.value, Mapping) else None
+        return Part(f"{self.place}.{key}", value)
+
+    def members(self) -> list[Part]:
+        """Of a list; a value alone counts as a list of it."""
+        if not isinstance(self.value, list):
+            return [self]
+        return [Part(f"{self.place}[{n}]", value) for n, value in enumerate(self.value)]
+
+    def refused(self, why: str) -> ModelError:
+        """The error for a value that is not understood."""
+        return ModelError(f"{self.place} {why}", _REMEDY)
+
+    @property
+    def shown(self) -> str:
+        """The value as a message quotes it."""
+        text = str(self.value).replace(_HIDDEN, "")
+        return repr(text if len(text) <= 60 else text[:57] + "…")
+
+    def class_among(self, classes: Collection[str]) -> str:
+        """Its class without MONAI's package and the ending of dictionaries; "" for another."""
+        name = re.sub(r"^monai\.(?:\w+\.)*", "", str(self["_target_"].value))
+        stems = [name, *(name.removesuffix(ending) for ending in _ENDINGS)]
+        return next((stem for stem in stems if stem in classes), "")
+
+    def unknown_class(self, why: str) -> ModelError:
+        """The error for a class that is not understood, or for what is none."""
+        if not isinstance(self.value, Mapping):
+            self.plain()  # code has an error of its own
+            return self.refused("is no object with _target_")
+        target = self["_target_"]
+        return target.refused(f"is {target.shown}, {why}")
+
+    def plain(self) -> Any:
+        """The value; raises ModelError where it holds code, another file, or an object."""
+        if isinstance(self.value, Mapping):
+            if "_target_" in self.value:
+                raise self.refused("is an object of some class: no plain value")
+            return {key: self[key].plain() for key in self.value}
+        if isinstance(self.value, list):
+            return [member.plain() for member in self.members()]
+        if isinstance(self.value, str) and self.value.startswith(_HIDDEN):
+            raise self.refused(f"is code or another file, {self.shown}: neither run nor read")
+        return self.value
+
+    def number(self, default: float | None = None) -> float:
+        """A finite number; the default where nothing is stated."""
+        value = self.plain()
+        if value is None and default is not None:
+            return default
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+        ):
+            raise self.refused(f"is {self.shown}, no number")
+        return value
+
+    def flag(self) -> bool:
+        """Whether it is true; as in MONAI, the text "True" counts too."""
+        return str(self.plain()).lower() == "true"
 
 
-def _inert(given: Any) -> Any:
-    """A copy of a configuration in which MONAI's parser finds nothing to run or to load."""
-    if isinstance(given, Mapping):
-        return {str(name): _inert(value) for name, value in given.items()}
-    if isinstance(given, list):
-        return [_inert(value) for value in given]
-    is_active = isinstance(given, str) and given.strip()[:1] in ("$", "%")
-    return Inert(given) if is_active else given
-
-
-@dataclass(frozen=True)
 class Config:
-    """One configuration file: its name, for messages, and its fields."""
+    """A configuration file of a bundle; raises ModelError where it cannot be read."""
 
-    file: str
-    fields: Mapping[str, Any]
+    def __init__(self, folder: Path, member: str) -> None:
+        self._file = member
+        try:
+            fields = read_json(folder / member)
+        except (FileNotFoundError, NotADirectoryError) as cause:
+            raise ModelError(
+                f"{folder}: no {member} inside (YAML is not read)",
+                "Give the folder of a MONAI bundle, a zip unpacked: docs/segmenters.md shows one.",
+            ) from cause
+        except (OSError, ValueError) as cause:
+            raise ModelError(
+                f"{member}: no JSON ({cause})", "Download the bundle again."
+            ) from cause
+        if not isinstance(fields, dict):
+            raise ModelError(f"{member}: no JSON object", "Download the bundle again.")
+        self.fields = fields
 
-    @cached_property
-    def _parser(self) -> Any:
+    def part(self, *names: str) -> Part:
+        """The first of these fields that is there, else an empty one; references are resolved."""
         from monai.bundle.config_parser import ConfigParser
 
-        return ConfigParser(_inert(self.fields))
-
-    def resolved(self, *names: str) -> tuple[str, Any]:
-        """The first of these fields that is there, and its name; ("", None) for none.
-
-        References are resolved; objects with `_target_` are mappings, of which none is built.
-        """
-        name = next((name for name in names if name in self.fields), "")
-        if not name:
-            return "", None
+        name = next((name for name in names if name in self.fields), names[0])
+        part = Part(f"{self._file}: {name}", None)
+        if name not in self.fields:
+            return part
+        parser = ConfigParser(_hidden(self.fields))
         try:
-            found = self._parser.get_parsed_content(name, instantiate=False, eval_expr=False)
-            return name, self._plain(found, name, iter(range(_MOST_VALUES)))
+            content = parser.get_parsed_content(name, instantiate=False, eval_expr=False)
+            return Part(part.place, _plain(content, iter(range(_MOST_VALUES))))
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as cause:
-            raise self.refused(name, f"cannot be resolved: {short(str(cause))}") from cause
+            reason = Part("", cause).shown
+            raise part.refused(f"cannot be resolved: {reason}") from cause
         except RecursionError as cause:
-            raise self.refused(name, "is nested too deeply") from cause
-
-    def _plain(self, given: Any, place: str, left: Iterator[int]) -> Any:
-        from monai.bundle.config_item import ConfigItem
-
-        if next(left, None) is None:
-            raise self.refused(place, "is too large")
-        if isinstance(given, ConfigItem):
-            given = given.get_config()
-        if isinstance(given, Mapping):
-            return {n: self._plain(one, f"{place}.{n}", left) for n, one in given.items()}
-        if isinstance(given, list):
-            return [self._plain(one, f"{place}[{n}]", left) for n, one in enumerate(given)]
-        return given
-
-    def refuse_inert(self, given: Any, place: str) -> None:
-        """Raise ModelError for code or another file in a value that decides."""
-        if isinstance(given, Inert):
-            what = "Python code" if given.text.strip()[0] == "$" else "another file"
-            raise self.refused(
-                place, f"is {what}, {short(given.text)}, which is neither run nor read"
-            )
-        if isinstance(given, Mapping):
-            for name, value in given.items():
-                self.refuse_inert(value, f"{place}.{name}")
-        if isinstance(given, list):
-            for index, value in enumerate(given):
-                self.refuse_inert(value, f"{place}[{index}]")
-
-    def refused(self, place: str, why: str) -> ModelError:
-        """The error for a field that is not understood."""
-        return ModelError(f"{self.file}: {place} {why}", _REMEDY)
+            raise part.refused("is nested too deeply") from cause
 
 
-def short(text: str) -> str:
-    """A text in quotes, cut to a length that a message can have."""
-    return repr(text if len(text) <= 60 else text[:57] + "…")
-
-
-@dataclass(frozen=True)
-class Step:
-    """A transform.
-
-    target: its class as it is written. name: without MONAI's package and the ending of transforms
-    of dictionaries; "" where it is not among those that are understood.
-    """
-
-    config: Config
-    place: str
-    target: str
-    name: str
-    arguments: Mapping[str, Any]
-
-    def refused(self, why: str, argument: str = "") -> ModelError:
-        """The error for this transform, or for one of its arguments."""
-        return self.config.refused(f"{self.place}{argument and '.'}{argument}", why)
-
-
-def steps_of(config: Config, given: Any, place: str, known: set[str]) -> Iterator[Step]:
-    """Each transform of a (nested) Compose; those that are off are left out."""
+def _hidden(given: Any) -> Any:
+    """A copy of a configuration in which MONAI's parser finds nothing to run or to load."""
+    if isinstance(given, Mapping):
+        return {name: _hidden(value) for name, value in given.items()}
     if isinstance(given, list):
-        for index, value in enumerate(given):
-            yield from steps_of(config, value, f"{place}[{index}]", known)
+        return [_hidden(value) for value in given]
+    is_active = isinstance(given, str) and given.strip()[:1] in ("$", "%")
+    return _HIDDEN + given if is_active else given
+
+
+def _plain(given: Any, left: Iterator[int]) -> Any:
+    """What the parser gives, with mappings in place of objects that it would build."""
+    from monai.bundle.config_item import ConfigItem
+
+    if next(left, None) is None:
+        raise ValueError("it is too large")
+    if isinstance(given, ConfigItem):
+        given = given.get_config()
+    if isinstance(given, Mapping):
+        return {name: _plain(value, left) for name, value in given.items()}
+    if isinstance(given, list):
+        return [_plain(value, left) for value in given]
+    return given
+
+
+def steps_of(part: Part) -> Iterator[Part]:
+    """Each transform of lists and of (nested) Compose; those that are off are left out."""
+    if isinstance(part.value, list):
+        for member in part.members():
+            yield from steps_of(member)
         return
-    if not isinstance(given, Mapping) or "_target_" not in given:
-        config.refuse_inert(given, place)
-        raise config.refused(place, "is no transform (an object with _target_)")
-    if str(given.get("_disabled_", False)).lower() == "true":
+    if not isinstance(part.value, Mapping):
+        raise part.unknown_class("no transform")
+    if part["_disabled_"].flag():
         return
-    target = str(given["_target_"])
-    name = re.sub(r"^monai\.transforms\.(?:\w+\.)*", "", target)
-    if name == "Compose":
-        yield from steps_of(config, given.get("transforms", []), f"{place}.transforms", known)
-        return
-    stems = [name, *(name.removesuffix(ending) for ending in _ENDINGS if name.endswith(ending))]
-    yield Step(config, place, target, next((stem for stem in stems if stem in known), ""), given)
+    if part.class_among(["Compose"]):
+        yield from steps_of(part["transforms"])
+    else:
+        yield part

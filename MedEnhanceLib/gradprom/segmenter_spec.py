@@ -2,113 +2,73 @@
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from MedEnhanceLib.core.geometry import Geometry
-from MedEnhanceLib.core.options import Options, option
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.nets.intensity import Scaling
 
-#: Letters of the anatomical axes in nibabel's order: positive and negative end of each.
-_ENDS = ("RL", "AP", "SI")
-_ARRAY = "IJK"
-#: Of labels in a byte, without the background.
-_MOST_LABELS = 255
-#: Voxels that a percentile is measured on: more change no digit that matters.
-_SAMPLE = 20_000_000
+#: Axes of the file's array [K, J, I] in either order, for a network without an orientation.
+_OF_THE_FILE: dict[str, tuple[int, int, int]] = {"KJI": (0, 1, 2), "IJK": (2, 1, 0)}
 #: Spacings that differ by less are the same: headers round them.
 _SAME_SPACING = 1e-3
 
 
-@dataclass(frozen=True, kw_only=True)
-class Intensity(Options):
+@dataclass(frozen=True)
+class Intensity:
     """How the intensities of a volume become those that the network was trained on.
 
     Attributes:
-        kind: window: low to high become to_low to to_high; z-score: mean 0 and standard deviation
-            1; scale: smallest and largest value become to_low and to_high; percentiles: low and
-            high are percentiles; own: the scale of this project's networks; none: as in the file.
-        low, high: in the volume's unit, or percentiles.
+        kind: window: low to high become to_low to to_high; scale: the smallest and largest value
+            do; z-score: mean 0 and standard deviation 1; own: the scale of this project's
+            networks; none: as in the file.
+        low, high: of a window, in the volume's unit.
         to_low, to_high: what they become.
-        clip: whether values beyond the ends are set to them.
+        clip: of a window: whether values beyond the ends are set to them.
         nonzero: of z-score: whether voxels of 0 are left out of it, and stay 0.
     """
 
-    kind: Literal["window", "z-score", "scale", "percentiles", "own", "none"] = "none"
-    low: float | None = None
-    high: float | None = None
+    kind: Literal["window", "z-score", "scale", "own", "none"] = "none"
+    low: float = 0.0
+    high: float = 1.0
     to_low: float = 0.0
     to_high: float = 1.0
+    _: KW_ONLY
     clip: bool = False
     nonzero: bool = False
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.kind in ("window", "percentiles"):
-            lowest, highest = (0, 100) if self.kind == "percentiles" else (-np.inf, np.inf)
-            low, high = self.low, self.high
-            if low is None or high is None or not lowest <= low < high <= highest:
-                raise ConfigError(
-                    f"intensity {self.kind!r} goes from {low} to {high}",
-                    "State low and high, the lower first; percentiles from 0 to 100.",
-                )
-        if not self.to_low < self.to_high:
-            raise ConfigError(
-                f"intensity goes to {self.to_low:g} and {self.to_high:g}",
-                "State to_low and to_high, the lower first.",
-            )
-
-    @property
-    def clips_to(self) -> tuple[float, float] | None:
-        """The ends that the network's values are clipped to; None for no ends."""
-        has_ends = self.clip and self.kind in ("window", "scale", "percentiles")
-        return (self.to_low, self.to_high) if has_ends else None
-
-    def measured(self, voxels: npt.NDArray[Any]) -> tuple[float, float]:
-        """(a, b) of network value = a · value + b, for a volume in its unit.
-
-        Raises ConfigError for the kind "own", which the unit does not matter to.
-        """
+    def gain_and_offset(self, voxels: npt.NDArray[Any]) -> tuple[float, float]:
+        """(a, b) of network value = a · value + b, for a volume in its unit; not of "own"."""
         if self.kind == "none":
             return 1.0, 0.0
         if self.kind == "z-score":
-            seen = voxels[voxels != 0] if self.nonzero else voxels
-            mean = float(seen.mean(dtype=np.float64)) if seen.size else 0.0
-            spread = float(seen.std(dtype=np.float64)) if seen.size else 0.0
-            return 1 / (spread or 1.0), -mean / (spread or 1.0)
-        if self.kind == "own":
-            raise ConfigError("the scale of this project's networks has no gain", "Use Scaling.")
-        low, high = self._ends(voxels)
+            counted = voxels[voxels != 0] if self.nonzero else voxels
+            mean, spread = 0.0, 1.0
+            if counted.size:
+                mean = float(counted.mean(dtype=np.float64))
+                spread = float(counted.std(dtype=np.float64)) or 1.0
+            return 1 / spread, -mean / spread
+        low, high = self.low, self.high
+        if self.kind == "scale":
+            low, high = float(voxels.min()), float(voxels.max())
         gain = (self.to_high - self.to_low) / ((high - low) or 1.0)
         return gain, self.to_low - gain * low
 
-    def _ends(self, voxels: npt.NDArray[Any]) -> tuple[float, float]:
-        if self.kind == "scale":
-            return float(voxels.min()), float(voxels.max())
-        low, high = float(self.low or 0), float(self.high or 0)
-        if self.kind == "window":
-            return low, high
-        sample = voxels[:: max(1, voxels.size // _SAMPLE)]
-        found = np.percentile(sample, [low, high])
-        return float(found[0]), float(found[1])
-
 
 @dataclass(frozen=True, kw_only=True)
-class SegmenterSpec(Options):
+class SegmenterSpec:
     """What a segmenter takes and gives.
 
     Attributes:
-        modality: of the images that it was trained on.
+        modality: of the images that it was trained on, CT or MR.
         labels: names of its channels, in order, without the background.
-        dimensions: 2: it takes slices, as a head of ours in the file's own grid; 3: volumes.
-        context: of 2 dimensions: slices on each side that are channels too.
+        context: None: it takes volumes; a number: slices, with as many on each side as channels.
         orientation: where the axes of its array point to, first axis first: RAS is right, anterior,
-            superior; KJI is slices, rows, columns of the file.
+            superior; KJI is slices, rows, columns of the file, IJK columns, rows, slices.
         spacing: mm along these axes, 0: as the volume's. Empty: as the volume's.
         intensity: scale of its intensities.
         activation: softmax: the first channel is the background, one label per voxel; sigmoid: no
@@ -118,38 +78,21 @@ class SegmenterSpec(Options):
         overlap: of neighboring windows, as a share.
     """
 
-    modality: Literal["CT", "MR"]
+    modality: str
     labels: tuple[str, ...]
-    dimensions: Literal[2, 3] = 3
-    context: int = 0
+    context: int | None = None
     orientation: str = "KJI"
     spacing: tuple[float, ...] = ()
-    intensity: Intensity = option(factory=Intensity)
+    intensity: Intensity = field(default_factory=Intensity)
     activation: Literal["softmax", "sigmoid"] = "softmax"
-    multiple: int = option(16, low=1, high=512)
+    multiple: int = 16
     window: tuple[int, ...] = ()
-    overlap: float = option(0.25, low=0, high=0.9)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < len(self.labels) <= _MOST_LABELS or not all(self.labels):
-            raise ConfigError(
-                f"labels is {list(self.labels)}", f"Name 1 to {_MOST_LABELS} channels of labels."
-            )
-        if not _is_orientation(self.orientation):
-            raise ConfigError(
-                f"orientation is {self.orientation!r}",
-                "Use three letters, one of R or L, A or P, S or I each; or I, J and K.",
-            )
-        if not all(0 <= side < np.inf for side in self.spacing):
-            raise ConfigError(
-                f"spacing is {list(self.spacing)}", "Give three numbers in mm; 0: as the volume's."
-            )
+    overlap: float = 0.25
 
     @property
     def channels(self) -> int:
         """Channels that go in."""
-        return 2 * self.context + 1
+        return 2 * (self.context or 0) + 1
 
     @property
     def outputs(self) -> int:
@@ -177,13 +120,18 @@ class View:
     _: KW_ONLY
     axes: tuple[int, int, int] = (0, 1, 2)
     flips: tuple[int, ...] = ()
-    zoom: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    zoom: tuple[float, ...] = (1.0, 1.0, 1.0)
+
+    def along(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
+        """Sides of a volume or slab along the network's axes, on its own grid."""
+        first, second, third = (int(shape[axis]) for axis in self.axes)
+        return first, second, third
 
     def sides(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
         """The network's grid for a slab of that shape."""
         first, second, third = (
-            max(1, round(shape[axis] * zoom))
-            for axis, zoom in zip(self.axes, self.zoom, strict=True)
+            max(1, round(side * zoom))
+            for side, zoom in zip(self.along(shape), self.zoom, strict=True)
         )
         return first, second, third
 
@@ -192,18 +140,19 @@ def view_of(spec: SegmenterSpec, volume: Volume, scaling: Scaling) -> View:
     """The view of a volume whose slabs are on the scale of `scaling`."""
     axes, flips = axes_of(spec.orientation, volume.geometry)
     zoom = zoom_of(spec.spacing, axes, volume.geometry)
-    if spec.intensity.kind == "own":
+    intensity = spec.intensity
+    if intensity.kind == "own":
         return View(axes=axes, flips=flips, zoom=zoom)
-    gain, offset = spec.intensity.measured(volume.voxels.reshape(-1))
+    gain, offset = intensity.gain_and_offset(volume.voxels)
     zero = None
-    if spec.intensity.kind == "z-score" and spec.intensity.nonzero:
+    if intensity.nonzero:
         # An enhanced volume is rounded to the type of the original: less than a half becomes 0.
         half = 0.5 if volume.dtype.kind in "iub" else 0.0
         zero = (offset, gain * half)
     return View(
         gain * scaling.scale,
         gain * scaling.offset + offset,
-        spec.intensity.clips_to,
+        (intensity.to_low, intensity.to_high) if intensity.clip else None,
         zero,
         axes=axes,
         flips=flips,
@@ -213,39 +162,29 @@ def view_of(spec: SegmenterSpec, volume: Volume, scaling: Scaling) -> View:
 
 def axes_of(orientation: str, geometry: Geometry) -> tuple[tuple[int, int, int], tuple[int, ...]]:
     """Axes of [K, J, I] in the order of an orientation, and which of them are reversed."""
-    if set(orientation) == set(_ARRAY):
-        first, second, third = (2 - _ARRAY.index(letter) for letter in orientation)
-        return (first, second, third), ()
-    from nibabel.orientations import io_orientation
+    if orientation in _OF_THE_FILE:
+        return _OF_THE_FILE[orientation], ()
+    from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
-    # For each of i, j, k: the anatomical axis that it is closest to, and 1 or -1 for its sense.
-    nearest = io_orientation(geometry.affine_ras)  # type: ignore[no-untyped-call]
-    axes, flips = [], []
-    for place, letter in enumerate(orientation):
-        anatomical = next(number for number, ends in enumerate(_ENDS) if letter in ends)
-        index = next(number for number in range(3) if nearest[number][0] == anatomical)
-        axes.append(2 - index)
-        if (nearest[index][1] > 0) != (letter == _ENDS[anatomical][0]):
-            flips.append(place)
-    return (axes[0], axes[1], axes[2]), tuple(flips)
+    # For each of i, j, k: the axis of the network's array that it becomes, and 1 or -1.
+    turn = ornt_transform(  # type: ignore[no-untyped-call]
+        io_orientation(geometry.affine_ras),  # type: ignore[no-untyped-call]
+        axcodes2ornt(orientation),  # type: ignore[no-untyped-call]
+    )
+    places = [int(place) for place in turn[:, 0]]
+    first, second, third = (2 - places.index(place) for place in range(3))
+    flips = sorted(place for place, sense in zip(places, turn[:, 1], strict=True) if sense < 0)
+    return (first, second, third), tuple(flips)
 
 
 def zoom_of(
     spacing: tuple[float, ...], axes: tuple[int, int, int], geometry: Geometry
-) -> tuple[float, float, float]:
+) -> tuple[float, ...]:
     """The network's voxels per voxel of the volume, along the network's axes."""
     if not spacing:
         return (1.0, 1.0, 1.0)
     ratios = [
-        geometry.spacing[2 - axis] / wanted if wanted else 1.0
-        for axis, wanted in zip(axes, spacing, strict=True)
+        geometry.spacing[2 - axis] / side if side else 1.0
+        for axis, side in zip(axes, spacing, strict=True)
     ]
-    first, second, third = (1.0 if abs(r - 1) < _SAME_SPACING else float(r) for r in ratios)
-    return first, second, third
-
-
-def _is_orientation(text: str) -> bool:
-    if sorted(text) == sorted(_ARRAY):
-        return True
-    hits = [[letter in ends for ends in _ENDS] for letter in text]
-    return len(text) == 3 and all(sum(column) == 1 for column in zip(*hits, strict=True))
+    return tuple(1.0 if abs(ratio - 1) < _SAME_SPACING else ratio for ratio in ratios)

@@ -21,7 +21,7 @@ from torch.nn import functional as F  # noqa: N812 - the field's own short name
 from MedEnhanceLib.bundles.export import record_fields
 from MedEnhanceLib.core.metrics import dice
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.degrade import LowDose, draw, standard_composite
+from MedEnhanceLib.degrade import draw
 from MedEnhanceLib.errors import ModelError
 from MedEnhanceLib.gradprom import segment
 from MedEnhanceLib.gradprom.config import SegmentConfig, TrainHeadConfig
@@ -41,8 +41,6 @@ _METRIC_EVERY, _CHECKPOINT_S = 20, 120.0
 #: Degradation of the simulated low-quality versions.
 _DEGRADATION = {"MR": "composite", "CT": "low-dose"}
 Floats = npt.NDArray[np.float32]
-#: Photons and electronic noise of degraded CT, as in the benchmarks.
-_PHOTONS, _ELECTRONIC = 5e3, 5.0
 
 
 @without_tf32()
@@ -118,8 +116,7 @@ def train(
             monitor.metric("loss", float(loss.detach()), number)
     bundle = export_head(out / config.name, config, average.module, time.monotonic() - began)
     if held_out:
-        part = monitor.part(0.9, 1.0)
-        measure_held_out(bundle.folder, config, data, held_out, part, enhance)
+        measure_held_out(bundle.folder, config, data, held_out, monitor.part(0.9, 1.0))
     monitor.progress(1.0, "model written")
     return bundle.folder
 
@@ -246,58 +243,27 @@ def _patch(
 
 
 def measure_held_out(
-    folder: Path,
-    config: TrainHeadConfig,
-    data: Path,
-    files: Sequence[Files],
-    monitor: Monitor,
-    enhance: Callable[[Volume], Volume] | None,
+    folder: Path, config: TrainHeadConfig, data: Path, files: Sequence[Files], monitor: Monitor
 ) -> None:
-    """Measure Dice in each patient, clean, degraded and enhanced, and their means.
+    """Measure Dice in each patient and the means, for the bundle's metadata and model card.
 
-    The rows go into the bundle's metadata and model card. Patients have numbers there, as names of
-    files may be names of people; the monitor's log maps numbers to files.
+    Patients have numbers there, as names of files may be names of people; the monitor's log maps
+    numbers to files.
     """
-    rows = []
-    for number, one in enumerate(files):
+    options = SegmentConfig(model=str(folder), device=config.device)
+    rows: list[dict[str, Any]] = []
+    for number, pair in enumerate(files):
         part = monitor.part(number / len(files), (number + 1) / len(files))
         subject = f"held-out patient {number + 1}"
-        monitor.log(f"{subject}: {one[0].relative_to(data)}")
-        labeled = read_labeled(config, data, one, part.part(0, 0.1))
-        for case, state, volume in _cases(labeled.image, config, number, enhance):
-            options = SegmentConfig(model=str(folder), device=config.device)
-            labels = segment(volume, options, monitor=Monitor(cancel=lambda: monitor.cancelled))
-            reference = labeled.values(config)
-            figures = {
-                f"{label.name} (Dice)": round(dice(reference, labels.volume.voxels, label.value), 3)
-                for label in config.label_set
-            }
-            monitor.log(f"{subject}, {case}, {state}: {figures}")
-            rows.append({"subject": subject, "case": case, "input": state, **figures})
-    record_fields(folder, {"measured": rows + means_of(rows)})
-
-
-def _cases(
-    image: Volume, config: TrainHeadConfig, seed: int, enhance: Callable[[Volume], Volume] | None
-) -> list[tuple[str, str, Volume]]:
-    """(case, input, volume): the image as it is, degraded, and degraded and enhanced."""
-    is_ct = config.modality == "CT"
-    case = "5,000 photons" if is_ct else "composite"
-    degradation = LowDose(_PHOTONS, _ELECTRONIC, seed) if is_ct else standard_composite(seed)
-    degraded = degradation.apply(image)
-    cases = [("undamaged", "as it is", image), (case, "as it is", degraded)]
-    return [*cases, (case, "enhanced", enhance(degraded))] if enhance else cases
-
-
-def means_of(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A row "mean" over all subjects for each case and input."""
-    means = []
-    for case, state in dict.fromkeys((row["case"], row["input"]) for row in rows):
-        chosen = [row for row in rows if (row["case"], row["input"]) == (case, state)]
+        labeled = read_labeled(config, data, pair, part.part(0, 0.1))
+        found = segment(labeled.image, options, monitor=part.part(0.1, 1)).volume.voxels
+        reference = labeled.values(config)
         figures = {
-            name: round(sum(row[name] for row in chosen) / len(chosen), 3)
-            for name in chosen[0]
-            if name not in ("subject", "case", "input")
+            f"{label.name} (Dice)": round(dice(reference, found, label.value), 3)
+            for label in config.label_set
         }
-        means.append({"subject": "mean", "case": case, "input": state, **figures})
-    return means
+        monitor.log(f"{subject}: {pair[0].relative_to(data)}: {figures}")
+        rows.append({"subject": subject, **figures})
+    names = [name for name in rows[0] if name != "subject"]
+    means = {name: round(float(np.mean([row[name] for row in rows])), 3) for name in names}
+    record_fields(folder, {"measured": [*rows, {"subject": "mean", **means}]})

@@ -76,7 +76,6 @@ class TaskConfig(Options):
         help="a segmenter that stays as it is: name of a head, or a MONAI bundle; beside head, the "
         "head whose weights are started from",
     )
-    trust_segmenter: bool = option(False, help="run the program in the segmenter's bundle")
     head: dict[str, Any] = option(
         factory=dict,
         help="fields of gradprom.TrainHeadConfig, its labeled images among them; empty: none "

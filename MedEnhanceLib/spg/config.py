@@ -109,7 +109,6 @@ class DistillConfig(WithPresets):
             "images_per_patient": 2,
             "images": {"size": 32, "spacing_mm": 3.0},
             "loop": {"outer": 2, "inner": 2, "teaching": 2, "patch": 16, "batch": 4},
-            "room_steps": 2,
         },
         "cpu": {},
         "full": {
@@ -161,13 +160,6 @@ class DistillConfig(WithPresets):
     )
     images: ImageConfig = option(factory=ImageConfig, help="how volumes become images", flag=None)
     loop: LoopConfig = option(factory=LoopConfig, help="how gradients are matched", flag=None)
-    room_steps: int = option(
-        500,
-        help="of each training that measures what there is to gain; 0: nothing is measured",
-        low=0,
-        high=10_000_000,
-        flag=None,
-    )
     dp: DPConfig | None = option(
         None,
         help="differential privacy of the method statistics: nothing but one noised sum may depend "

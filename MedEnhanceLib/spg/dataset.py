@@ -36,7 +36,6 @@ from MedEnhanceLib.spg.folder import (
 )
 from MedEnhanceLib.spg.images import Floats
 from MedEnhanceLib.spg.readme import NO_LICENCE, readme
-from MedEnhanceLib.spg.statistics import NUMBERS
 
 FORMAT, FORMAT_VERSION = "medenhance-distilled", 1
 #: The stored value of 1.0.
@@ -89,11 +88,6 @@ class Distilled:
         return float(distance) if self._shows_prior and distance is not None else None
 
     @property
-    def licence(self) -> str:
-        """Under which others may use it; "" if its maker stated none."""
-        return licence_of(self.manifest)
-
-    @property
     def alarm(self) -> str | None:
         """A warning for who trains on it; None if the audit raised no alarm."""
         if not (self.manifest.get("audit") or {}).get("alarm"):
@@ -125,21 +119,21 @@ class Distilled:
         """The entry on the training data for the card of a model."""
         patients = int(self.manifest["patients"])
         learned = f"{patients} patient{'' if patients == 1 else 's'}"
-        if self.manifest.get("is_prior"):
-            name, origin = "the prior of a distillation", f": {self.manifest['prior']['told']}"
-            if self.manifest["config"]["method"] == "matching":
-                origin += f"; with the intensities and textures of {learned}, {NUMBERS} numbers"
-        elif self.manifest.get("statistics"):
-            name = "a prior with the statistics of a cohort"
-            origin = f": {self.manifest['prior']['told']}; with the intensities and textures of "
-            origin += f"{learned}, as {'noised sums' if self.manifest.get('privacy') else 'means'}"
-        else:
+        is_prior, statistics = self.manifest.get("is_prior"), self.manifest.get("statistics")
+        if not self._shows_prior:
             name = "a distilled set"
             origin = f" distilled from {learned} (training signal, not anatomy)"
+        else:
+            name = "a prior with the statistics of a cohort"
+            name = "the prior of a distillation" if is_prior else name
+            origin = f": {self.manifest['prior']['told']}"
+            if statistics or self.config.method == "matching":
+                numbers = "noised sums" if self.manifest.get("privacy") else "means"
+                origin += f"; with the intensities and textures of {learned}, as {numbers}"
         return {
             "name": name,
             "subjects": f"{len(self.images)} images{origin}",
-            "licence": self.licence or NOT_STATED,
+            "licence": licence_of(self.manifest) or NOT_STATED,
             "source": f"{ARRAY} with the SHA-256 {file_sha256(self.folder / ARRAY)}",
         }
 
@@ -214,8 +208,7 @@ def quantized(images: Floats) -> npt.NDArray[np.uint16]:
 
 def write_images(folder: Path, stored: npt.NDArray[np.uint16]) -> None:
     """Write images.npy, and images/0000.png … for people and other tools; uint16 [N, H, W]."""
-    _write_array(folder, stored)
-    _write_pictures(folder / IMAGES, stored)
+    _write_arrays(folder, stored, folder / IMAGES)
 
 
 def write_prior(
@@ -233,24 +226,20 @@ def write_prior(
     for before in place.glob("[0-9][0-9][0-9][0-9].png"):
         before.unlink()
     stored = quantized(images)
-    _write_pictures(place, stored)
-    _write_array(place, stored)
-    known = ("modality", "patients", "prior", "prior_sha256", "config")
+    _write_arrays(place, stored, place)
+    published = ("modality", "patients", "prior", "prior_sha256", "config")
     size = {"images": len(stored), "size": list(stored.shape[1:]), "is_prior": True}
-    write_manifest(place, make_manifest(config, {name: run[name] for name in known}, size))
+    write_manifest(place, make_manifest(config, {name: run[name] for name in published}, size))
 
 
-def _write_array(folder: Path, stored: npt.NDArray[np.uint16]) -> None:
+def _write_arrays(folder: Path, stored: npt.NDArray[np.uint16], pictures: Path) -> None:
+    codecs: Any = require("imagecodecs", purpose="Writing images")
+    pictures.mkdir(parents=True, exist_ok=True)
+    for number, image in enumerate(stored):
+        with atomic_write(pictures / f"{number:04d}.png", overwrite=True) as temporary:
+            temporary.write_bytes(codecs.png_encode(image))
     with atomic_write(folder / ARRAY, overwrite=True) as temporary, temporary.open("wb") as stream:
         np.save(stream, stored, allow_pickle=False)
-
-
-def _write_pictures(folder: Path, stored: npt.NDArray[np.uint16]) -> None:
-    codecs: Any = require("imagecodecs", purpose="Writing images")
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, image in enumerate(stored):
-        with atomic_write(folder / f"{number:04d}.png", overwrite=True) as temporary:
-            temporary.write_bytes(codecs.png_encode(image))
 
 
 def make_manifest(
@@ -302,7 +291,7 @@ def write_readme(folder: Path, manifest: Mapping[str, Any]) -> None:
 def relicense(folder: Path, licence: str) -> None:
     """State another license in a finished set, to the bytes of a run with it from the beginning."""
     distilled = load_distilled(folder)
-    if licence == distilled.licence:
+    if licence == licence_of(distilled.manifest):
         return
     manifest = distilled.manifest | {"licence": licence}
     write_readme(folder, manifest)

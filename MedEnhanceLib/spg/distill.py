@@ -1,7 +1,7 @@
 """Distills a cohort into a folder: patient after patient, resumable after any stop to equal bytes.
 
-prepare → agree with what is in the folder → what can be gained → each patient →
-order, 16 bits → audit → manifest
+prepare → agree with what is in the folder → statistics, or each patient → order, 16 bits →
+audit → manifest
 
 The audit writes what names or shows patients into a folder beside the result, never into it: the
 result may be shared.
@@ -9,20 +9,19 @@ result may be shared.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from MedEnhanceLib.errors import Cancelled
 from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.runtime.device import choose_device
-from MedEnhanceLib.runtime.locks import hold_gpu
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg import dataset
 from MedEnhanceLib.spg.audit import (
+    FEWEST_AUDITED,
     Audited,
     Redistill,
     audit,
@@ -44,10 +43,10 @@ from MedEnhanceLib.spg.statistics import (
     measure,
     noised_mean,
 )
-from MedEnhanceLib.spg.worth import room_of
 
-#: Patients, distilled and held out, besides the prior's: fewer cannot be compared.
-_FEWEST_AUDITED = 2
+#: Images in the order in which they are written, what the manifest says of them, and what makes
+#: them of other patients, for the shadows of the audit.
+Made = tuple[Floats, dict[str, Any], Redistill]
 _AUDIT_WITHHELD = (
     "Audited; the findings are not published here, because no noise covers them. Ask who made the "
     "set."
@@ -95,54 +94,23 @@ def distill_cohort(
         if folder.is_finished:
             if config.licence:
                 dataset.relicense(out, config.licence)
-            _warn_of_licence(out, monitor)
             monitor.progress(1.0, "was finished already")
-            return out
-        run |= _room(prepared, config, choice.name, monitor.part(0.03, 0.05))
-        # A patient's prior belongs into the confidential folder.
-        place = out if prepared.prior.patient is None else confidential_folder(out)
-        dataset.write_prior(place, prepared.prior.images, config, run)
-        if config.method == "statistics":
-            _finish_statistics(folder, config, prepared, run, monitor.part(0.1, 1.0))
-            _warn_of_licence(out, monitor)
-            return out
-        hashes = {name: str(run[name]) for name in ("data_sha256", "prior_sha256")}
-        found = _distill_all(
-            folder, config, prepared, hashes, choice.name, monitor.part(0.05, 0.85)
-        )
-        try:
-            _finish(folder, config, prepared, run, found, choice.name, monitor.part(0.85, 1.0))
-        except Cancelled as cause:
-            raise Cancelled(
-                "cancelled before the result was complete; all patients are distilled and kept",
-                "Run the same command again to audit and write the result.",
-            ) from cause
-        _warn_of_licence(out, monitor)
+        else:
+            # A patient's prior belongs into the confidential folder.
+            place = out if prepared.prior.patient is None else confidential_folder(out)
+            dataset.write_prior(place, prepared.prior.images, config, run)
+            part = monitor.part(0.05, 0.85)
+            if config.method == "statistics":
+                made = _by_statistics(folder, prepared, config, part)
+            else:
+                made = _by_matching(folder, prepared, config, run, choice.name, part)
+            _write_result(folder.out, prepared, config, run, made, monitor.part(0.85, 1.0))
+        if not dataset.licence_of(read_run(out / MANIFEST)):
+            monitor.warn(
+                f"{NO_LICENCE} To state one, run the same command again with --license NAME "
+                '(licence="NAME"): the images stay as they are.'
+            )
     return out
-
-
-def _warn_of_licence(out: Path, monitor: Monitor) -> None:
-    """Warn where nobody may use the result yet."""
-    if not dataset.licence_of(read_run(out / MANIFEST)):
-        monitor.warn(
-            f"{NO_LICENCE} To state one, run the same command again with --license NAME "
-            '(licence="NAME"): the images stay as they are.'
-        )
-
-
-def _room(
-    prepared: Prepared, config: DistillConfig, device: str, monitor: Monitor
-) -> dict[str, Any]:
-    """What there is to gain, for the manifest; nothing where it is not asked for."""
-    if config.method != "matching" or len(prepared.training) < 2 or not config.room_steps:
-        return {}
-    with hold_gpu([device], monitor):
-        room = room_of(prepared, config, device=device, monitor=monitor)
-    if room.method != "matching":
-        monitor.warn(f"{room.sentence} Matching goes on, as it was asked for.")
-    else:
-        monitor.log(room.sentence)
-    return {"room": room.record()}
 
 
 def _run_record(prepared: Prepared, config: DistillConfig) -> dict[str, Any]:
@@ -167,180 +135,124 @@ def _run_record(prepared: Prepared, config: DistillConfig) -> dict[str, Any]:
     }
 
 
-def _distill_all(
+def _by_matching(
     folder: RunFolder,
-    config: DistillConfig,
     prepared: Prepared,
-    hashes: Mapping[str, str],
-    device: str,
-    monitor: Monitor,
-) -> list[tuple[Floats, dict[str, Any]]]:
-    """The images of all patients with their notes, in the patients' order.
-
-    hashes: of data and prior.
-    """
-    results = [folder.load_images(number) for number in range(len(prepared.training))]
-    remaining = [number for number, result in enumerate(results) if result is None]
-    patients = list(prepared.training.values())
-    for done, number in enumerate(remaining):
-        distilled = distill_patient(
-            Raw(patients[number], prepared.prior.images, prepared.modality, number),
-            config,
-            device,
-            folder=folder.patient(number),
-            hashes=hashes,
-            monitor=monitor.part(done / len(remaining), (done + 1) / len(remaining)),
-        )
-        notes = {"batch": distilled.batch, "measured": distilled.measured}
-        folder.save_images(number, distilled.images, notes)
-        results[number] = (distilled.images, notes)
-    return [result for result in results if result is not None]
-
-
-def _finish(
-    folder: RunFolder,
     config: DistillConfig,
-    prepared: Prepared,
     run: Mapping[str, Any],
-    found: Sequence[tuple[Floats, Mapping[str, Any]]],
     device: str,
     monitor: Monitor,
-) -> None:
-    """Order the images, audit them as stored, and write everything."""
-    redistill = redistiller(prepared, config, device, Monitor(cancel=lambda: monitor.cancelled))
-    images = np.concatenate([images for images, _ in found])
-    order = dataset.order_of(images)
-    notes = [note for _, note in found]
+) -> Made:
+    """Distill each patient who is not done yet; the images' order does not reveal whose they are.
+
+    A shadow of the audit takes as long as a distillation.
+    """
+    hashes = {name: str(run[name]) for name in ("data_sha256", "prior_sha256")}
+    count, images, notes = len(prepared.training), [], []
+    for number, patient in enumerate(prepared.training.values()):
+        result = folder.load_images(number)
+        if result is None:
+            distilled = distill_patient(
+                Raw(patient, prepared.prior.images, prepared.modality, number),
+                config,
+                device,
+                folder=folder.patient(number),
+                hashes=hashes,
+                monitor=monitor.part(number / count, (number + 1) / count),
+            )
+            result = distilled.images, {"batch": distilled.batch, "measured": distilled.measured}
+            folder.save_images(number, *result)
+        images.append(result[0])
+        notes.append(result[1])
+
+    def redistill(patients: Mapping[str, Floats], seed: int) -> Floats:
+        parts = [
+            distill_patient(
+                Raw(patient, prepared.prior.images, prepared.modality, number),
+                replace(config, seed=seed),
+                device,
+                monitor=Monitor(cancel=lambda: monitor.cancelled),
+            ).images
+            for number, patient in enumerate(patients.values())
+        ]
+        return np.concatenate(parts)
+
+    joined = np.concatenate(images)
+    measured = [note["measured"] for note in notes]
     results = {
         "batch": sorted({int(note["batch"]) for note in notes}),
-        "measured": _means([note["measured"] for note in notes]),
+        # Means over patients: no single patient's values are published.
+        "measured": {
+            name: float(f"{np.mean([values[name] for values in measured]):.6g}")
+            for name in sorted(measured[0])
+        },
     }
-    _write_result(folder, config, prepared, run, images[order], redistill, results, monitor)
+    return joined[dataset.order_of(joined)], results, redistill
 
 
-def _finish_statistics(
-    folder: RunFolder,
-    config: DistillConfig,
-    prepared: Prepared,
-    run: Mapping[str, Any],
-    monitor: Monitor,
-) -> None:
-    """The prior with the cohort's statistics, audited and written; they stand in the manifest.
+def _by_statistics(
+    folder: RunFolder, prepared: Prepared, config: DistillConfig, monitor: Monitor
+) -> Made:
+    """The prior with the cohort's statistics, which stand in the manifest.
 
     With differential privacy they are rebuilt from one noised sum, and nothing else is taken.
     """
     modality, prior = prepared.modality, prepared.prior.images
     secret = folder.secret() if config.dp is not None else 0
-
-    def made(patients: Mapping[str, Floats], *draw: int) -> tuple[Floats, dict[str, Any]]:
-        found = []
-        for images in patients.values():
-            monitor.progress(0.0, "statistics")
-            found.append(measure(images, modality))
-        if config.dp is None:
-            means = mean_over(found)
-        else:
-            means = noised_mean(
-                found,
-                measure(prior, modality),
-                noise_multiplier=noise_multiplier(config.dp),
-                rng=np.random.default_rng((secret, *draw)),
-            )
-        return imposed(prior, means, modality), means.record()
-
     count = len(prepared.training)
     if config.dp is None and count < CLIPPED_FROM:
         monitor.warn(
             f"statistics of {count} patients are plain means: from {CLIPPED_FROM} on nobody's "
             "extremes are in them; give more patients, or hold fewer out (held_out)"
         )
+
+    def made(patients: Mapping[str, Floats], *draw: int) -> tuple[Floats, dict[str, Any]]:
+        numbers = []
+        for images in patients.values():
+            monitor.progress(0.0, "statistics")
+            numbers.append(measure(images, modality))
+        if config.dp is None:
+            means = mean_over(numbers)
+        else:
+            means = noised_mean(
+                numbers,
+                measure(prior, modality),
+                noise_multiplier=noise_multiplier(config.dp),
+                rng=np.random.default_rng((secret, *draw)),
+            )
+        return imposed(prior, means, modality), means.record()
+
     images, statistics = made(prepared.training)
-    _write_result(
-        folder,
-        config,
-        prepared,
-        run,
-        images,
-        # Each shadow has noise of its own, as everybody's result would.
-        lambda patients, seed: made(patients, 1, seed)[0],
-        {"statistics": statistics},
-        monitor.part(0.3, 1.0),
-    )
+    # Each shadow has noise of its own, as everybody's result would.
+    return images, {"statistics": statistics}, lambda patients, seed: made(patients, 1, seed)[0]
 
 
 def _write_result(
-    folder: RunFolder,
-    config: DistillConfig,
+    out: Path,
     prepared: Prepared,
+    config: DistillConfig,
     run: Mapping[str, Any],
-    images: Floats,
-    redistill: Redistill,
-    results: Mapping[str, Any],
+    made: Made,
     monitor: Monitor,
 ) -> None:
-    """Write images in this order, audit them as stored, and complete the folder.
-
-    results: for the manifest.
-    """
+    """Write the images, audit them as stored, and complete the folder with its manifest."""
+    images, results, redistill = made
     monitor.progress(0.0, "writing images")
     stored = dataset.quantized(images)
-    dataset.write_images(folder.out, stored)
+    dataset.write_images(out, stored)
     monitor.progress(0.1, "audit")
     scaled = stored.astype(np.float32) / np.float32(dataset.TOP)
-    part = monitor.part(0.1, 0.95)
-    audited = audit_result(scaled, prepared, config, folder.out, redistill, part)
+    audited = _audit(scaled, prepared, config, out, redistill, monitor.part(0.1, 0.95))
     if config.dp is not None:  # with the hash of the data a guess of them could be verified
         run = {name: value for name, value in run.items() if name != "data_sha256"}
     size = {"images": len(stored), "size": list(stored.shape[1:])}
     manifest = dataset.make_manifest(config, run, {**size, **results, "audit": audited})
-    dataset.write_readme(folder.out, manifest)
-    dataset.write_manifest(folder.out, manifest)
+    dataset.write_readme(out, manifest)
+    dataset.write_manifest(out, manifest)
     monitor.progress(1.0, "images written")
 
 
-def _means(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Means over patients: no single patient's values are published."""
-    return {
-        name: float(f"{np.mean([one[name] for one in measured]):.6g}")
-        for name in sorted(measured[0])
-    }
-
-
-def redistiller(
-    prepared: Prepared,
-    config: DistillConfig,
-    device: str = "cpu",
-    monitor: Monitor | None = None,
-) -> Redistill:
-    """Distills other patients from the same prior, for the shadows of an audit.
-
-    Args:
-        prepared: modality and prior are used.
-        config: of the distillation.
-        device: a torch device.
-        monitor: may cancel.
-    Returns:
-        A function of images [N, H, W] by patient and a seed that gives [P · M, H, W] in the
-        patients' order, and takes as long as a distillation.
-    """
-
-    def redistill(patients: Mapping[str, Floats], seed: int) -> Floats:
-        chosen = replace(config, seed=seed)
-        parts = [
-            distill_patient(
-                Raw(images, prepared.prior.images, prepared.modality, number),
-                chosen,
-                device,
-                monitor=monitor,
-            ).images
-            for number, images in enumerate(patients.values())
-        ]
-        return np.concatenate(parts)
-
-    return redistill
-
-
-def audit_result(
+def _audit(
     distilled: Floats,
     prepared: Prepared,
     config: DistillConfig,
@@ -348,29 +260,16 @@ def audit_result(
     redistill: Redistill,
     monitor: Monitor,
 ) -> dict[str, Any]:
-    """Audit the images as they are stored, and write `out`/audit.
+    """Audit images as they are stored; `alarm` (None: see the summary) and `summary`.
 
     With differential privacy nothing of the audit, which no noise covers, goes into `out`.
-
-    Args:
-        distilled: [N, H, W] in [0, 1].
-        prepared: the patients and the prior.
-        config: its shadows and dp are used.
-        out: folder of the result.
-        redistill: from `redistiller`; used if there are shadows.
-        monitor: gets progress and may cancel.
-    Returns:
-        `alarm` and `summary` for the manifest; alarm None: see the summary.
     """
     chosen = prepared.prior.patient
-    counts = [
+    used, others = (
         sum(name != chosen for name in group) for group in (prepared.training, prepared.held_out)
-    ]
-    if min(counts) < _FEWEST_AUDITED:
-        why = (
-            f"{counts[0]} patients were used and {counts[1]} held out; it takes {_FEWEST_AUDITED} "
-            "of each"
-        )
+    )
+    if min(used, others) < FEWEST_AUDITED:
+        why = f"{used} patients were used and {others} held out; it takes {FEWEST_AUDITED} of each"
         monitor.warn(f"the result is not audited: {why}")
         summary = f"Not audited: {why}. Treat the images as the patients' own."
         return {"alarm": None, "summary": summary}

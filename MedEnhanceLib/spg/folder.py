@@ -93,8 +93,16 @@ class RunFolder:
             )
         try:
             if overwrite:
-                self._clear()
-            self._remove_temporary()
+                # The manifest first: without it nothing here counts as a result.
+                results = [self.out / name for name in reversed(RESULTS)]
+                for entry in (*results, *self.work.iterdir()):
+                    if entry.is_dir():
+                        shutil.rmtree(entry)
+                    elif entry.name != LOCK:
+                        entry.unlink(missing_ok=True)
+            # What a killed run had begun to write; nobody else writes: the lock is held.
+            for entry in (*self.out.glob(f"{PREFIX}*"), *self.out.glob(f"*/{PREFIX}*")):
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink(missing_ok=True)
             yield
         finally:
             lock.release()
@@ -103,19 +111,6 @@ class RunFolder:
                 if is_new:
                     with suppress(OSError):  # it holds something
                         self.out.rmdir()
-
-    def _clear(self) -> None:
-        """Remove results, the manifest first: without it nothing here counts as a result."""
-        for name in reversed(RESULTS):
-            _remove(self.out / name)
-        for entry in self.work.iterdir():
-            if entry.name != LOCK:
-                _remove(entry)
-
-    def _remove_temporary(self) -> None:
-        """Remove what a killed run had begun to write; nobody else writes: the lock is held."""
-        for entry in [*self.out.glob(f"{PREFIX}*"), *self.out.glob(f"*/{PREFIX}*")]:
-            shutil.rmtree(entry, ignore_errors=True)
 
     def agree(self, run: dict[str, Any]) -> None:
         """Record what defines this run, or compare it with the record that is here.
@@ -142,14 +137,8 @@ class RunFolder:
             if before.get(field) != run[field] and (field in before or "privacy" not in before)
         ]
         if other:
-            then, now = (f"{one.get('patients')} + {one.get('held_out')}" for one in (before, run))
-            counted = (
-                f"patients, distilled + held out: {then} then, {now} now"
-                if then != now
-                else f"as many patients as now, {now}"
-            )
             raise InputError(
-                f"{self.out} was begun with other {' and '.join(other)} ({counted})",
+                f"{self.out} was begun with other {' and '.join(other)}",
                 "Restore what was changed or deleted, name the same prior, or restart in another "
                 "folder.",
             )
@@ -218,9 +207,9 @@ class RunFolder:
         steps = int(run["steps"])
         under_way = {}
         for number in sorted(set(range(patients)) - set(done)):
-            header = latest_header(self.patient(number))
-            if header is not None:
-                under_way[number] = int(header["step"])
+            reached = [step_of(self.patient(number) / name) for name in CHECKPOINTS]
+            if reached != [None, None]:
+                under_way[number] = max(step or 0 for step in reached)
         fraction = (len(done) * steps + sum(under_way.values())) / max(1, patients * steps)
         return {
             "state": "running" if is_held(self.work) else "stopped",
@@ -259,22 +248,12 @@ def _differences(before: dict[str, Any], now: dict[str, Any], under: str = "") -
             yield under + name
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def latest_header(folder: Path) -> dict[str, Any] | None:
-    """The header of the latest intact checkpoint in a folder; None if there is none."""
+def step_of(checkpoint: Path) -> int | None:
+    """The step of a checkpoint; None if it is not there, or damaged."""
     from safetensors import SafetensorError, safe_open
 
-    found: list[dict[str, Any]] = []
-    for name in CHECKPOINTS:
-        try:
-            with safe_open(folder / name, framework="np") as stored:
-                found.append(json.loads(stored.metadata()["medenhance"]))
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError):
-            continue  # not there, or damaged
-    return max(found, key=lambda header: int(header["step"]), default=None)
+    try:
+        with safe_open(checkpoint, framework="np") as stored:
+            return int(json.loads(stored.metadata()["medenhance"])["step"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        return None

@@ -95,11 +95,6 @@ class PatientLoop:
         self._raw_drawn: tuple[int, npt.NDArray[np.intp], Tensor] | None = None
         self._images: Tensor | None = None
 
-    @property
-    def steps(self) -> int:
-        """Steps of the whole distillation."""
-        return self.config.loop.steps
-
     def outer_of(self, number: int) -> int:
         """The outer step that a numbered step belongs to."""
         return number // self._per_outer
@@ -140,7 +135,7 @@ class PatientLoop:
         drawn = self._drawn.get("numbers")
         alignment = self._distance_of(images, number, drawn)
         structure = self._structure(images, self._prior)
-        loss = alignment + structure_weight(number / self.steps) * structure
+        loss = alignment + structure_weight(number / self.config.loop.steps) * structure
         loss = loss + _RESTRAINT * residual.square().mean()
         self._adam.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

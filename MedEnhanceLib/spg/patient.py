@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from MedEnhanceLib.errors import DeviceMemoryError, ModelError
+from MedEnhanceLib.errors import DeviceMemoryError
 from MedEnhanceLib.nets.checkpoint import load_checkpoint, save_checkpoint
 from MedEnhanceLib.nets.precision import without_tf32
 from MedEnhanceLib.nets.training import training_steps
@@ -22,7 +22,7 @@ from MedEnhanceLib.runtime.device import is_out_of_memory
 from MedEnhanceLib.runtime.locks import hold_gpu, release_memory
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.config import DistillConfig
-from MedEnhanceLib.spg.folder import CHECKPOINTS
+from MedEnhanceLib.spg.folder import CHECKPOINTS, step_of
 from MedEnhanceLib.spg.images import Floats
 from MedEnhanceLib.spg.matching import MEASURED, PatientLoop, Raw
 
@@ -104,7 +104,7 @@ def _distill(
         if checkpoints is not None:
             checkpoints.save(number, parts, {"batch": loop.batch})
 
-    steps = training_steps(start, loop.steps, save, config.checkpoint_s, monitor, of=whose)
+    steps = training_steps(start, config.loop.steps, save, config.checkpoint_s, monitor, of=whose)
     for number in steps:
         step_within_memory(loop, number, monitor)
         if not loop.ends_outer(number):
@@ -114,17 +114,15 @@ def _distill(
             monitor.metric(f"{name} of {whose}", value, outer)
         if (outer + 1) % _OUTER_STEPS == 0:
             save(number + 1)
-    return _finished(loop, raw.number, monitor)
-
-
-def _finished(loop: PatientLoop, number: int, monitor: Monitor) -> PatientImages:
-    last = dict(zip(MEASURED, loop.history["measured"][-1].tolist(), strict=True))
-    if last["saturation"] > _MUCH_SATURATED:
+    measured = {
+        name: float(f"{value:.6g}")
+        for name, value in zip(MEASURED, loop.history["measured"][-1].tolist(), strict=True)
+    }
+    if measured["saturation"] > _MUCH_SATURATED:
         monitor.warn(
-            f"patient {number + 1}: {last['saturation']:.0%} of the pixels have reached the "
-            "largest allowed change: choose a prior that is more like the patients"
+            f"{whose}: {measured['saturation']:.0%} of the pixels have reached the largest allowed "
+            "change: choose a prior that is more like the patients"
         )
-    measured = {name: float(f"{value:.6g}") for name, value in last.items()}
     return PatientImages(loop.images(), loop.batch, measured)
 
 
@@ -148,24 +146,15 @@ class Checkpoints:
             ConfigError: it is of another configuration or other data.
             ModelError: there are some, and all are damaged.
         """
-        faults: list[ModelError] = []
-        found: list[tuple[int, int]] = []
-        for place, path in enumerate(self._paths):
-            if path.exists():
-                try:
-                    found.append((load_checkpoint(path, **parts), place))
-                except ModelError as fault:
-                    faults.append(fault)
-        if not found:
-            if faults:
-                raise faults[0]
+        steps = {path: step_of(path) for path in self._paths if path.exists()}
+        if not steps:
             return None
-        for damaged in faults:
-            monitor.warn(f"{damaged.message}; resuming from the previous one")
-        _, place = max(found)
+        latest = max(steps, key=lambda path: steps[path] or -1)
         notes: dict[str, Any] = {}
-        step = load_checkpoint(self._paths[place], notes=notes, **parts)
-        self._next = 1 - place
+        step = load_checkpoint(latest, notes=notes, **parts)
+        if None in steps.values():
+            monitor.warn("the latest checkpoint is damaged; resuming from the one before")
+        self._next = 1 - self._paths.index(latest)
         return step, notes
 
 

@@ -123,15 +123,20 @@ def prepare(cohort: Cohort, config: DistillConfig, monitor: Monitor) -> Prepared
             )
         volumes[patient.id] = [part for part in images if len(part)]
     held = held_out(cohort, config)
-    candidates = {name: parts for name, parts in volumes.items() if name not in held}
-    chosen = prior_patient(config, candidates)
-    prior = make_prior(config, modality, chosen, volumes, monitor.part(0.9, 1.0))
-    if chosen is None:
+    if not held:
+        monitor.warn("no patient is held out: the audit has nobody to compare with, and is limited")
+    chosen = None
+    if config.kind_of_prior == "patient":
+        chosen = config.prior.removeprefix(PATIENT)
+    elif config.prior == REPRESENTATIVE:
+        chosen = representative({n: parts for n, parts in volumes.items() if n not in held})
+    if chosen is not None:
+        prior = _prior_of_patient(chosen, volumes[chosen][0], config, monitor)
+    else:
+        prior = _public_prior(config, modality, monitor.part(0.9, 1.0))
         _refuse_theirs(prior, volumes, config)
     joined = {name: np.concatenate(parts) for name, parts in volumes.items()}
     training = {name: images for name, images in joined.items() if name not in held}
-    if not held:
-        monitor.warn("no patient is held out: the audit has nobody to compare with, and is limited")
     others = {name: images for name, images in joined.items() if name in held}
     public = prior.images
     if config.method == "matching":
@@ -182,11 +187,6 @@ def _check(modality: str | None, config: DistillConfig) -> None:
         raise ConfigError(
             f"undersample is a task of MR; the cohort is {modality}", "Use denoise, sr2 or sr4."
         )
-    check_prior(config, modality)
-
-
-def check_prior(config: DistillConfig, modality: str | None) -> None:
-    """Raise ConfigError for a prior that is not available; modality None: not known yet."""
     if config.prior == TEMPLATE and modality == "CT":
         raise ConfigError(
             "there is no public template of CT to start from",
@@ -200,37 +200,22 @@ def check_prior(config: DistillConfig, modality: str | None) -> None:
         )
 
 
-def prior_patient(config: DistillConfig, volumes: Mapping[str, Sequence[Floats]]) -> str | None:
-    """The patient of the cohort whose anatomy is the prior; None for a template or a file.
-
-    volumes: images [N, H, W] of each volume of the candidates.
-    """
-    if config.prior == REPRESENTATIVE:
-        return representative(volumes)
-    if config.kind_of_prior != "patient":
-        return None
-    return config.prior.removeprefix(PATIENT)
-
-
-def make_prior(
-    config: DistillConfig,
-    modality: str,
-    patient: str | None,
-    volumes: Mapping[str, Sequence[Floats]],
-    monitor: Monitor,
+def _prior_of_patient(
+    patient: str, images: Floats, config: DistillConfig, monitor: Monitor
 ) -> Prior:
-    """M images at equal quantiles of the volume that the configuration names.
+    """M images at equal quantiles of a patient's first volume; warns that it is exposed."""
+    monitor.warn(
+        f"the prior is patient {patient}: every distilled image shows that anatomy, and who "
+        "gets the images can recognize it; use the template or a public volume unless this "
+        "patient consented"
+    )
+    chosen = spread_over(images, config.images_per_patient)
+    return Prior(chosen, config.kind_of_prior, patient)
 
-    patient: from `prior_patient`. Warns that a patient's or an unknown volume's anatomy is exposed.
-    """
+
+def _public_prior(config: DistillConfig, modality: str, monitor: Monitor) -> Prior:
+    """M images at equal quantiles of the template, or of a volume's file, with a warning."""
     kind, count = config.kind_of_prior, config.images_per_patient
-    if patient is not None:
-        monitor.warn(
-            f"the prior is patient {patient}: every distilled image shows that anatomy, and who "
-            "gets the images can recognize it; use the template or a public volume unless this "
-            "patient consented"
-        )
-        return Prior(spread_over(volumes[patient][0], count), kind, patient)
     path = Path(config.prior)
     if kind == TEMPLATE:
         path = resource_folder("samples") / _TEMPLATE_FILE
@@ -246,11 +231,9 @@ def make_prior(
     if not len(images):
         raise InputError(f"{path.name}: no slice shows anything", "Use another prior.")
     up = int(np.argmax(np.abs(np.asarray(volume.geometry.direction)[2])))
-    distance = volume.geometry.spacing[up] * len(images) / count
+    distance = round(volume.geometry.spacing[up] * len(images) / count, 4)
     return Prior(
-        spread_over(images, count),
-        kind,
-        distance_mm=round(distance, 4) if count <= len(images) else None,
+        spread_over(images, count), kind, distance_mm=distance if count <= len(images) else None
     )
 
 

@@ -18,18 +18,14 @@ BY_STATISTICS = "statistics of a cohort imposed on a public prior (after Heeger 
 SIGNAL = "Training signal, not anatomy: shapes that look like organs can be invented."
 OF_THE_PRIOR = "Their anatomy is the prior's alone; intensities and textures were changed."
 NO_LICENCE = "No license is stated: nobody may use this set until its maker states one."
-#: A distillation with fewer matches of a patient is a test, as the preset smoke.
-_FEWEST_MATCHES = 20
 _PURPOSES = {
     "denoise": "removing noise",
     "sr2": "doubling the resolution",
     "sr4": "four times the resolution",
     "undersample": "completing MR of which a quarter of the lines was measured",
 }
-#: Of the template, whose license asks that it goes with every copy.
-_NOTICE = "LICENSE-MNI152.txt"
 _PARAGRAPH = "\n\n"
-_PAGE = """# {headline}
+_PAGE = """# Distilled {modality} images for {purpose}
 
 **{research_only}**
 
@@ -75,19 +71,18 @@ on them, which adds noise itself and takes scans as they are.
 """
 
 
-def headline(manifest: Mapping[str, Any]) -> str:
-    """The set in one line."""
-    return f"Distilled {manifest['modality']} images for {_PURPOSES[manifest['task']]}"
-
-
 def readme(manifest: Mapping[str, Any]) -> str:
     """The page in Markdown, of the manifest of a set."""
     audit, count = manifest.get("audit") or {}, manifest["patients"]
     summary = str(audit.get("summary") or "Not audited: treat the images as the patients' own.")
     width, height = manifest["size"]
     is_attacked = audit.get("alarm") is not None or manifest.get("privacy")
+    scale = "0 is 0, the robust maximum (the 99.5th percentile of the foreground) is 1"
+    if "HU" in manifest["window"]:
+        scale = "{:g} HU are 0 and {:g} HU are 1".format(*manifest["window"]["HU"])
     return _PAGE.format(
-        headline=headline(manifest),
+        modality=manifest["modality"],
+        purpose=_PURPOSES[manifest["task"]],
         research_only=RESEARCH_ONLY,
         images=manifest["images"],
         width=width,
@@ -97,8 +92,8 @@ def readme(manifest: Mapping[str, Any]) -> str:
         task=manifest["task"],
         alarm=f"\n**{summary.partition(_PARAGRAPH)[0]}**\n" if audit.get("alarm") else "",
         licence=manifest["licence"],
-        notice=_notice(manifest),
-        scale=_scale(manifest["window"]),
+        notice=_notice() if manifest["prior"]["kind"] == TEMPLATE else "",
+        scale=scale,
         nature="\n".join(f"- {line}" for line in _nature(manifest)),
         attacked="Attacks were tried, see below; others may find more."
         if is_attacked
@@ -107,22 +102,14 @@ def readme(manifest: Mapping[str, Any]) -> str:
     )
 
 
-def _notice(manifest: Mapping[str, Any]) -> str:
-    if manifest["prior"]["kind"] != TEMPLATE:
-        return ""
-    notice = (resource_folder("samples") / _NOTICE).read_text(encoding="utf-8").splitlines()
-    quoted = "\n".join(f"> {line.strip()}" for line in notice)
+def _notice() -> str:
+    """Of the template, whose license asks that it goes with every copy."""
+    path = resource_folder("samples") / "LICENSE-MNI152.txt"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    quoted = "\n".join(f"> {line.strip()}" for line in lines)
     return (
         "\nThe images start from the ICBM 152 template, whose notice goes with every copy:\n\n"
         f"{quoted}\n"
-    )
-
-
-def _scale(window: Mapping[str, Any]) -> str:
-    if "HU" in window:
-        return "{:g} HU are 0 and {:g} HU are 1".format(*window["HU"])
-    return (
-        "an intensity of 0 is 0, the robust maximum (the 99.5th percentile of the foreground) is 1"
     )
 
 
@@ -132,40 +119,31 @@ def _nature(manifest: Mapping[str, Any]) -> list[str]:
     statistics, privacy = manifest.get("statistics"), manifest.get("privacy")
     if not statistics:
         loop = manifest["config"]["loop"]
-        steps = int(loop["outer"]) * int(loop["inner"])
-        few = ": a test only, of no other use" if steps < _FEWEST_MATCHES else ""
         return [
             SIGNAL,
             prior,
             f"The prior was given the patients' intensities and textures: {NUMBERS} numbers, means "
             "over them.",
-            f"Each patient's images were matched {steps} times{few}.",
+            f"Each patient's images were matched {loop['outer'] * loop['inner']} times.",
             f"Method: {METHOD}. Its code is not public; this is MedEnhance's reconstruction.",
         ]
-    method = f"Method: {BY_STATISTICS}."
+    patients = statistics["patients"]
     if privacy:
-        return [
-            OF_THE_PRIOR,
-            prior,
+        theirs = [
             f"All that comes from the patients are {PROJECTED} numbers, each a sum over "
-            f"{statistics['patients']} patients with noise; the quantiles in manifest.json were "
-            "rebuilt from them and the prior alone.",
+            f"{patients} patients with noise; the quantiles in manifest.json were rebuilt from "
+            "them and the prior alone.",
             str(privacy["statement"]),
             f"What ε compares: {privacy['neighbours']}. It holds for this set alone: with several "
             "sets of the same patients the ε add up. It covers neither settings that were chosen "
             "after looking at the patients' images, nor attacks on floating-point rounding.",
-            method,
         ]
-    few = (
-        " With so few patients the lowest and highest values among them are in the means, too."
-        if statistics["patients"] < CLIPPED_FROM
-        else ""
-    )
-    return [
-        OF_THE_PRIOR,
-        prior,
-        f"All that comes from the patients are {NUMBERS} numbers, each a mean over "
-        f"{statistics['patients']} patients: quantiles of intensity, and of four bands of detail. "
-        f"They stand in manifest.json.{few}",
-        method,
-    ]
+    else:
+        theirs = [
+            f"All that comes from the patients are {NUMBERS} numbers, each a mean over {patients} "
+            "patients: quantiles of intensity, and of four bands of detail. They stand in "
+            "manifest.json."
+        ]
+        if patients < CLIPPED_FROM:
+            theirs.append("So few patients have their lowest and highest values in the means, too.")
+    return [OF_THE_PRIOR, prior, *theirs, f"Method: {BY_STATISTICS}."]

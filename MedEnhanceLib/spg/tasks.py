@@ -21,7 +21,6 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
 from MedEnhanceLib.degrade import low_dose_noise
-from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.nets.precision import in_double
 from MedEnhanceLib.spg.config import CT_WINDOW, DAMAGE, DistillConfig
 from MedEnhanceLib.spg.images import Floats
@@ -163,16 +162,10 @@ def make_task(config: DistillConfig, modality: str) -> Task:
     Args:
         config: its task and pixel spacing are used.
         modality: "CT" or "MR".
-    Raises:
-        ConfigError: the modality does not have this task.
     """
     if config.task in ("sr2", "sr4"):
         return Coarse(int(config.task[2:]))
     if config.task == "undersample":
-        if modality != "MR":
-            raise ConfigError(
-                f"undersample is a task of MR; the cohort is {modality}", "Use denoise, sr2 or sr4."
-            )
         return Undersampled(DAMAGE["acceleration"], DAMAGE["center"])
     return LowDose(config.images.spacing_mm) if modality == "CT" else Rician(*DAMAGE["rician"])
 

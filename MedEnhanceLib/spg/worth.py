@@ -27,8 +27,8 @@ Doubles = npt.NDArray[np.float64]
 
 #: Raw images of each patient that are measured.
 _MEASURED = 8
-#: Trainings of each arm and half of the patients.
-_SEEDS = 2
+#: Steps of a training, and trainings of each arm and half of the patients.
+_STEPS, _SEEDS = 500, 2
 #: dB; what gains less is called nothing to gain.
 LEAST_ROOM = 0.3
 #: dB that statistics have to leave before matching is advised. In eight cohorts and tasks, where
@@ -110,11 +110,11 @@ def room_of(
 
     Args:
         prepared: their images, and the public prior.
-        config: its task, pixel spacing and room_steps are used.
+        config: its task, pixel spacing and seed are used.
         device: a torch device.
         monitor: gets progress and may cancel.
     Raises:
-        ConfigError: fewer than two patients, or `config.room_steps` asks for no training.
+        ConfigError: fewer than two patients.
     """
     raw, modality = prepared.training, prepared.modality
     if len(raw) < 2:
@@ -123,11 +123,6 @@ def room_of(
             f"it on the other; there are {len(raw)}",
             "Give two patients or more to learn from, the held-out ones not counted, or name the "
             "method.",
-        )
-    if not config.room_steps:
-        raise ConfigError(
-            "what can be gained is measured by trainings, and room_steps asks for none",
-            "Set room_steps to 1 or more.",
         )
     public, everybody = prepared.public, list(raw.values())
     numbers = [measure(images, modality) for images in everybody]
@@ -167,7 +162,7 @@ def _on_others(
                 images[half],
                 task,
                 modality,
-                config.room_steps,
+                _STEPS,
                 seed=config.seed + seed,
                 device=device,
                 monitor=silent,

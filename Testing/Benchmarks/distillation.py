@@ -34,7 +34,7 @@ FILES = {"MR": "mr/sts/{}/MR_T1.nii.gz", "CT": "ct/sts/{}/CT.nii.gz"}
 #: A patient of neither group, as for CT no public template ships.
 CT_PRIOR = SHARED_DATA / "ct/sts/STS_022/CT.nii.gz"
 #: Fewer re-initializations than by default, so that eight patients take minutes.
-MATCHING = {"images_per_patient": 4, "loop": {"outer": 3, "teaching": 5}, "room_steps": 0}
+MATCHING = {"images_per_patient": 4, "loop": {"outer": 3, "teaching": 5}}
 STATISTICS = {"images_per_patient": 10}
 NETWORK = {"width": 48, "hidden": 64, "layers": 2}
 STEPS, CROPS, VALIDATED = 300, 24, 8

@@ -30,7 +30,7 @@ Row = dict[str, Any]
 #: Volumes, and the segmentation model that each is given to.
 SCANS = {
     "mr/open_ms/C19/T1.nii.gz": "brain-tissue",
-    "ct/sts/STS_013/CT.nii.gz": "sts-tumour-ct",
+    "ct/sts/STS_013/CT.nii.gz": "sarcoma-ct",
     "ct/sts/STS_002/CT.nii.gz": "",
     "mr/sts/STS_008/MR_T1.nii.gz": "",
 }

@@ -65,8 +65,8 @@ class Anatomy:
 
 
 ANATOMIES = {
-    "sarcoma-mr": Anatomy("sts-tumour-mr", ("mr/sts/STS_00?/*",), {}),
-    "sarcoma-ct": Anatomy("sts-tumour-ct", ("ct/sts/STS_00?/*",), {}),
+    "sarcoma-mr": Anatomy("sarcoma-mr", ("mr/sts/STS_00?/*",), {}),
+    "sarcoma-ct": Anatomy("sarcoma-ct", ("ct/sts/STS_00?/*",), {}),
     **{
         f"lesions-{held}": Anatomy(
             "brain-tissue",

@@ -263,7 +263,7 @@ def segmented() -> Table:
     """The heads that ship, on images as they are and enhanced."""
     rows = []
     for model, cases in (("brain-tissue", ("undamaged", "Rician 10 %", "composite")),
-                         ("sts-tumour-ct", ("undamaged", "5,000 photons"))):  # fmt: skip
+                         ("sarcoma-ct", ("undamaged", "5,000 photons"))):  # fmt: skip
         for case in cases:
             base = f"segmentation.rows[model={model}; case={case}; head=learned alone; input="
             rows.append((
@@ -479,7 +479,7 @@ def repair() -> Table:
 
 def downstream() -> Table:
     """What radiomics and segmentation keep of a volume that was compressed."""
-    labels = {"MR": "Grey matter", "CT": "Gross tumour volume"}
+    labels = {"MR": "Gray matter", "CT": "Gross tumor volume"}
     rows: list[Sequence[Content]] = []
     for modality, label in labels.items():
         for setting in ("error 1", "error 2", "error 8", "ratio 4", "ratio 8", "ratio 32",

@@ -28,7 +28,7 @@ from MedEnhanceLib.runtime.resources import resource_folder
 
 SEED = 0
 MODELS = REPOSITORY / "Resources" / "models"
-TISSUE, TUMOR = "brain-tissue", "sts-tumour-ct"
+TISSUE, TUMOR = "brain-tissue", "sarcoma-ct"
 AS_IT_IS, ENHANCED, UNDAMAGED = "as it is", "enhanced", "undamaged"
 SHIPPED, ALONG = "learned alone", "learned along with the enhancer"
 DAMAGE: dict[str, dict[str, Callable[[Volume], Volume]]] = {

@@ -172,7 +172,7 @@ def test_the_examples_of_the_python_page_run(
 ) -> None:
     pytest.importorskip("dask.array", reason="the extra batch is not installed")
     names = run_blocks(ROOT / "docs/python.md")
-    assert "Grey matter" in capsys.readouterr().out
+    assert "Gray matter" in capsys.readouterr().out
     assert names["image"].shape == (1, 120, 120, 7) and float(names["image"].max()) == 1
     assert {p.name for p in desk.iterdir()} >= {"compare.png", "better.nii.gz", "0.ucv"}
 
@@ -264,7 +264,7 @@ def test_the_five_steps_of_the_readme_run(desk: Path, capfd: pytest.CaptureFixtu
     for step in steps:
         program, *words = shlex.split(step)
         assert (program, main(words)) == ("medenhance", 0), step
-    assert "Grey matter" in capfd.readouterr().out
+    assert "Gray matter" in capfd.readouterr().out
     assert (desk / "report/index.html").is_file()
     load = MedEnhanceLib.load
     clean, noisy, better = (load(p) for p in (sample, "noisy.nii.gz", "better.nii.gz"))
@@ -312,7 +312,7 @@ def test_the_examples_of_the_docstrings_run(desk: Path, capsys: pytest.CaptureFi
             Path("scan.ucv").unlink()
         whose = {"volume": MedEnhanceLib.load("SERIES")} if name == "save_dicom" else {}
         exec(compile(code, name, "exec"), names | whose)
-    assert "Grey matter" in capsys.readouterr().out
+    assert "Gray matter" in capsys.readouterr().out
 
 
 def test_every_call_of_me_on_a_page_fits_the_function() -> None:

@@ -31,13 +31,13 @@ _UNUSED = {
     "thin doors": "entry points",
     "goes home": "ends after idle time",
 }
-#: Names that are keys of recipes and of saved models, and a label of a shipped model.
-_KEYS = ("labelled_share", "centre", "Grey matter")
+#: Names that are keys of recipes and of saved models.
+_KEYS = ("labelled_share", "centre")
 #: The commonest British spellings; keys in files that exist keep theirs ("licence").
 _BRITISH = (
     "behaviour colour grey neighbour neighbouring neighbourhood normalise normalisation optimiser "
     "quantiser quantise centre labelled labelling millimetre catalogue artefact recognise analyse "
-    "initialise summarise distil favour"
+    "initialise summarise distil favour tumour"
 )
 
 

@@ -36,21 +36,6 @@ class PageTest(DistillTestCase):
         state.distillBudget = "full"
         self.assertEqual(self.ui.budgetSelector.currentIndex, 1)
 
-    def test_aRunThatExecutesAProgramIsNotResumedHere(self):
-        """Its folder may be somebody else's."""
-        from MedEnhancePanels.tasks import long_run
-
-        run = long_run.Run.create(self.root, self.panel.options)
-        config = {"task": {"segmenter": "/elsewhere/net.ts", "trust_segmenter": True}}
-        params = {"method": "hqg", "config": config, "data": "data", "out": "out"}
-        run.record |= {"state": "paused", "params": params}
-        run.save()
-        self.panel.runs.list()
-        self.ui.resumeButton.click()
-        self.assertIn("/elsewhere/net.ts", self.widget.ui.messageLabel.text)
-        self.assertFalse(self.panel.runs.isRunning)
-        self.assertEqual(long_run.Run.open(run.folder).state, "paused")
-
     def test_aDamagedRecordIsReportedAndHidesNoOtherRun(self):
         from MedEnhancePanels.errors import PanelError
         from MedEnhancePanels.tasks import long_run

@@ -20,7 +20,7 @@ SHIPPED = sorted(
         "ct-slices",
         "mr",
         "mr-slices",
-        "sts-tumour-ct",
+        "sarcoma-ct",
     ]
 )
 

@@ -132,15 +132,6 @@ class Run:
         return could, len(found) + len(others)
 
     @property
-    def trustedProgram(self):
-        """The segmenter whose program the run would execute, or ""."""
-        task = self.record.get("params", {}).get("config", {}).get("task")
-        # The task of a distillation is a word.
-        if not isinstance(task, dict) or not task.get("trust_segmenter"):
-            return ""
-        return str(task.get("segmenter", ""))
-
-    @property
     def modelFolder(self):
         """The folder of the trained model, or ""."""
         return self.record.get("model", "")
@@ -271,14 +262,6 @@ def resume(runner, folder):
         raise PanelError(
             _("{name} cannot be resumed: it is {state}").format(name=run.name, state=run.state),
             _("Start a new run."),
-            "config",
-        )
-    if run.trustedProgram:  # a scene can bring a run that somebody else began
-        raise PanelError(
-            _("{name} executes the program in {path}").format(
-                name=run.name, path=run.trustedProgram
-            ),
-            _("If you trust it, resume the run on the command line, where it was begun."),
             "config",
         )
     run.record["params"]["out"] = run.out  # its folder may have been moved

@@ -233,7 +233,7 @@ def _task_of(config: TrainConfig, data: Path, device: str) -> tuple[Task, Gate]:
         warm_up=math.ceil(task.start * config.steps / task.every),
     )
     if not task.head:
-        segmenter = open_segmenter(task.segmenter, trust=task.trust_segmenter)
+        segmenter = open_segmenter(task.segmenter)
         segmenter.network.to(device)
         return FrozenTask(segmenter, task.images, task.labels, data, config.modality), gate
     head = TrainHeadConfig.from_json({"modality": config.modality, **task.head})

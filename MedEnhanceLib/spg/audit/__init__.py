@@ -10,9 +10,10 @@ Importing this needs numpy alone; pictures need matplotlib when they are drawn.
 from MedEnhanceLib.spg.audit.attacks import audit
 from MedEnhanceLib.spg.audit.audit_report import AuditReport, write_audit, write_report
 from MedEnhanceLib.spg.audit.membership import Redistill
-from MedEnhanceLib.spg.audit.records import Audited, Finding
+from MedEnhanceLib.spg.audit.records import FEWEST_AUDITED, Audited, Finding
 
 __all__ = [
+    "FEWEST_AUDITED",
     "AuditReport",
     "Audited",
     "Finding",

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.audit.audit_report import AuditReport
+from MedEnhanceLib.spg.audit.copies import search_copies
 from MedEnhanceLib.spg.audit.membership import (
     Redistill,
     distill_shadows,
@@ -15,7 +14,7 @@ from MedEnhanceLib.spg.audit.membership import (
     shadow_finding,
     smallest_shadow_p,
 )
-from MedEnhanceLib.spg.audit.nearest import Gallery, likeness, search_copies
+from MedEnhanceLib.spg.audit.nearest import Gallery, likeness
 from MedEnhanceLib.spg.audit.records import Audited
 from MedEnhanceLib.spg.audit.significance import ALPHA, smallest_rank_sum_p, tarone_level
 
@@ -23,8 +22,6 @@ from MedEnhanceLib.spg.audit.significance import ALPHA, smallest_rank_sum_p, tar
 _ONE_PERSON = 0.85
 #: The attacks that did not run where nothing distills again.
 _NO_SHADOWS = "**Membership.** Not tried: it needs further distillations (--shadows 8)."
-#: Ratio of slices per patient beyond which one group is near more often by chance.
-_UNEVEN = 2.0
 
 
 def audit(
@@ -45,13 +42,17 @@ def audit(
         shadows: distillations of random halves of the patients, an even number from 4 on.
         monitor: gets progress; may cancel between images and between distillations.
     Raises:
-        InputError: the result of redistill cannot be used.
         Cancelled: the monitor asked for it.
     """
     monitor = monitor or Monitor()
     pairs = 0 if redistill is None else shadows // 2
-    smallest = _smallest_p(audited, pairs)
-    level = tarone_level(list(smallest.values()), ALPHA)
+    ours, theirs = len(audited.tested_training), len(audited.tested_held_out)
+    groups = smallest_rank_sum_p(ours, theirs)
+    # Of copies, both kinds of likeness, shadows and LiRA.
+    smallest = [0.0, groups, groups]
+    if pairs:
+        smallest += [smallest_shadow_p(ours + theirs, pairs), groups]
+    level = tarone_level(smallest, ALPHA)
     gallery = Gallery(audited.patients)
     nearest = gallery.nearest(audited.distilled, monitor.part(0.0, 0.05))
     share = 0.4 if redistill is None else 0.1
@@ -68,7 +69,7 @@ def audit(
         findings=tuple(findings),
         not_run=() if pairs else (_NO_SHADOWS,),
         exposed=audited.aliases.get(audited.prior_owner or ""),
-        cautions=_cautions(audited, findings[0].measured),
+        cautions=_cautions(findings[0].measured),
         counts={
             "images": len(audited.distilled),
             "training_patients": len(audited.training),
@@ -82,18 +83,7 @@ def audit(
     )
 
 
-def _smallest_p(audited: Audited, pairs: int) -> dict[str, float]:
-    """The smallest p possible, for each attack that will run."""
-    ours, theirs = len(audited.tested_training), len(audited.tested_held_out)
-    groups = smallest_rank_sum_p(ours, theirs)
-    smallest = {"copies": 0.0, "likeness-ncc": groups, "likeness-ssim": groups}
-    if pairs:
-        smallest["shadows"] = smallest_shadow_p(ours + theirs, pairs)
-        smallest["lira"] = groups
-    return smallest
-
-
-def _cautions(audited: Audited, copies: Mapping[str, object]) -> tuple[str, ...]:
+def _cautions(copies: Mapping[str, object]) -> tuple[str, ...]:
     cautions = []
     if float(str(copies["highest_strangers"])) > _ONE_PERSON:
         cautions.append(
@@ -104,14 +94,5 @@ def _cautions(audited: Audited, copies: Mapping[str, object]) -> tuple[str, ...]
         cautions.append(
             "a held-out patient is as close to an image as a copy would be: was somebody of the "
             "held-out group used, or is the prior theirs?"
-        )
-    ours, theirs = (
-        float(np.mean([len(images) for images in group.values()]))
-        for group in (audited.training, audited.held_out)
-    )
-    if max(ours, theirs) > _UNEVEN * min(ours, theirs):
-        cautions.append(
-            f"training patients have {ours:.0f} slices each, held-out ones {theirs:.0f}: patients "
-            "with more slices are near more often by chance."
         )
     return tuple(cautions)

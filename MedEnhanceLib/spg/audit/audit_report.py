@@ -78,17 +78,21 @@ class AuditReport:
 
     @property
     def alarms(self) -> tuple[Finding, ...]:
-        """The attacks that found a leak."""
+        """The attacks that found a leak of a patient besides the prior's."""
         return tuple(finding for finding in self.findings if finding.alarm)
 
     @property
     def alarm(self) -> bool:
-        """Whether any attack found a leak of a patient besides the prior's."""
+        """Whether any attack found one."""
         return bool(self.alarms)
 
     @property
     def headline(self) -> str:
         """The result in one or two sentences."""
+        groups = (
+            f"{self.counts['training_patients']} used and {self.counts['held_out_patients']} "
+            "held-out patients"
+        )
         if self.alarm:
             names = ", ".join(finding.attack for finding in self.alarms)
             text = (
@@ -97,14 +101,14 @@ class AuditReport:
             )
         elif all(finding.is_blind for finding in self.findings):
             text = (
-                f"Nothing is known: with {self._groups} none of the attacks can find a leak, "
+                f"Nothing is known: with {groups} none of the attacks can find a leak, "
                 "however large. Treat the images as the patients' own."
             )
         else:
             could = sum(not finding.is_blind for finding in self.findings)
             total = len(self.findings) + len(self.not_run)
             text = (
-                f"{CLEAN} With {self._groups}, {could} of {total} attacks could have found one, if "
+                f"{CLEAN} With {groups}, {could} of {total} attacks could have found one, if "
                 f"it is as strong as stated below. {NOT_A_PROOF}"
             )
         if self.exposed is not None:
@@ -113,12 +117,6 @@ class AuditReport:
                 "image: share them only with this patient's consent."
             )
         return text
-
-    @property
-    def _groups(self) -> str:
-        counts = self.counts
-        used, others = counts["training_patients"], counts["held_out_patients"]
-        return f"{used} used and {others} held-out patients"
 
     @property
     def summary(self) -> str:
@@ -133,8 +131,15 @@ class AuditReport:
             "",
         ]
         for finding in self.findings:
-            parts = _TRIED[finding.attack], _verdict(finding), finding.sentence, finding.power
-            lines.append(" ".join((f"- **{finding.title}**", *parts)))
+            verdict = "It found no leak."
+            if finding.is_blind:
+                verdict = "It says nothing: it could not have found one."
+            if finding.alarm:
+                verdict = "ALARM: it found a leak."
+            lines.append(
+                f"- **{finding.title}** {_TRIED[finding.attack]} **{verdict}** {finding.sentence} "
+                f"{finding.power}"
+            )
         lines += [f"- {line}" for line in self.not_run]
         lines += [f"- Caution: {caution}" for caution in self.cautions]
         return "\n".join(lines)
@@ -163,14 +168,6 @@ class AuditReport:
             "counts": dict(self.counts),
             "shadows": self.shadows,
         }
-
-
-def _verdict(finding: Finding) -> str:
-    if finding.alarm:
-        return "**ALARM: it found a leak.**"
-    if finding.is_blind:
-        return "**It says nothing: it could not have found one.**"
-    return "**It found no leak.**"
 
 
 def write_audit(report: AuditReport, folder: str | Path, *, overwrite: bool = False) -> Path:
@@ -230,12 +227,11 @@ def draw_pair(path: Path, pair: Pair, title: str, *, overwrite: bool = False) ->
         ("nearest slice of the patient", pair.onto, GRAY, 0.0, 1.0),
         (f"difference, ±{reach:.2f}", difference, DIFFERENCE, -reach, reach),
     )
-    share = 1 - _HEAD_IN / size[1]
-    for column, (name, pixels, colors, low, high) in enumerate(panes):
-        axes = figure.add_axes((column / 3 + 0.005, 0.01, 1 / 3 - 0.01, share))
+    for axes, (name, pixels, colors, low, high) in zip(figure.subplots(1, 3), panes, strict=True):
         axes.imshow(pixels, cmap=colors, vmin=low, vmax=high, interpolation="nearest")
         axes.set_axis_off()
         axes.set_title(name, color=MUTED, fontsize=9)
     head = f"{title}: NCC of details {pair.score:.2f}, SSIM {pair.ssim:.2f} (confidential)"
-    figure.text(0.5, 1 - 0.15 / size[1], head, color=INK, fontsize=10, ha="center", va="top")
+    figure.suptitle(head, color=INK, fontsize=10)
+    figure.subplots_adjust(0.01, 0.01, 0.99, 1 - _HEAD_IN / size[1], wspace=0.02)
     save_figure(path, figure, overwrite=overwrite)

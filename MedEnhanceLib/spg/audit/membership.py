@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.spg.audit.nearest import Gallery, Nearest, compare_groups
-from MedEnhanceLib.spg.audit.records import Audited, Finding, Images, check_redistilled
+from MedEnhanceLib.spg.audit.records import Audited, Finding, Images
 from MedEnhanceLib.spg.audit.significance import (
     OFTEN,
     Doubles,
@@ -89,12 +89,12 @@ def distill_shadows(
     names = list(audited.patients)
     first, second, drawn = [], [], []
     for pair in range(pairs):
-        is_first = _halved(len(names), rng)
+        is_first = rng.permutation(len(names)) < len(names) // 2
         sets = []
         for number, chosen in enumerate((is_first, ~is_first)):
             monitor.progress((pair + number / 2) / pairs, "shadow distillations")
             members = {n: audited.patients[n] for n, c in zip(names, chosen, strict=True) if c}
-            images = check_redistilled(redistill(members, _SEED + 1 + pair), audited)
+            images = redistill(members, _SEED + 1 + pair)
             sets.append(gallery.nearest(images).z.max(axis=0))
         first.append(sets[0])
         second.append(sets[1])
@@ -141,19 +141,8 @@ def lira_finding(audited: Audited, nearest: Nearest, shadows: Shadows, level: fl
     """Test whether the real set looks as if it was made from the training patients."""
     nearness = nearest.z.max(axis=0)
     ratios = dict(zip(nearest.patients, shadows.log_ratio(nearness).tolist(), strict=True))
-    return compare_groups(
-        audited,
-        ratios,
-        level,
-        attack="lira",
-        title="Who were the used patients? (LiRA, against the shadows)",
-    )
-
-
-def _halved(count: int, rng: np.random.Generator) -> Flags:
-    chosen = np.zeros(count, bool)
-    chosen[rng.permutation(count)[: count // 2]] = True
-    return chosen
+    title = "Who were the used patients? (LiRA, against the shadows)"
+    return compare_groups(audited, ratios, level, "lira", title)
 
 
 def _shadow_p(shadows: Shadows) -> float:

@@ -1,4 +1,4 @@
-"""The records of an audit: its input (arrays, checked first), and the findings."""
+"""The records of an audit: its input, and the findings."""
 
 from __future__ import annotations
 
@@ -13,26 +13,25 @@ from MedEnhanceLib.errors import InputError
 
 Images = npt.NDArray[np.float32]
 
-#: Pixels; the filters need as many, and smaller images show no anatomy.
-SMALLEST_SIDE = 16
-#: Tolerance of [0, 1] for floating-point rounding; more is a wrong window.
-_SLACK = 1e-3
-_FEWEST = 2
+#: Patients, used and held out, besides the prior's: fewer cannot be compared.
+FEWEST_AUDITED = 2
 
 
 @dataclass(frozen=True)
 class Audited:
     """A distilled set, the patients it was made from, and patients that were held out.
 
+    All images are float32 [N, H, W] in [0, 1], of one size and through one intensity window.
+
     Args:
-        distilled: float32 [N, H, W], in [0, 1].
-        training: by patient, float32 [n, H, W], scaled as the distilled images; at least two.
+        distilled: the set.
+        training: images by patient; at least two patients.
         held_out: as training. Patients must have been assigned to one or the other at random:
             the exact tests of the audit depend on it.
-        prior: float32 [M, H, W], the start of the distillation; None: not used.
+        prior: the start of the distillation; None: not used.
         prior_owner: the patient whose anatomy the prior shows; None: a template or an average.
     Raises:
-        InputError: names what is empty, not finite, out of range or of another size.
+        InputError: there are too few patients, or one is in both groups.
     """
 
     distilled: Images
@@ -42,25 +41,19 @@ class Audited:
     prior_owner: str | None = None
 
     def __post_init__(self) -> None:
-        size = _check_images("the distilled set", self.distilled, None)
-        for name, group in (("training", self.training), ("held-out", self.held_out)):
-            count = sum(patient != self.prior_owner for patient in group)
-            if count < _FEWEST:
+        for name, group in (("training", self.tested_training), ("held-out", self.tested_held_out)):
+            if len(group) < FEWEST_AUDITED:
                 raise InputError(
-                    f"the audit got {count} {name} patients besides the prior's",
+                    f"the audit got {len(group)} {name} patients besides the prior's",
                     "It compares patients that were used with patients that were not: give at "
                     "least two of each, drawn at random.",
                 )
-            for number, images in enumerate(group.values(), start=1):
-                _check_images(f"{name} patient {number}", images, size)
         both = set(self.training) & set(self.held_out)
         if both:
             raise InputError(
                 f"{len(both)} patients are in training and held out at once",
                 "Split by patient, so that nobody is in both groups.",
             )
-        if self.prior is not None:
-            _check_images("the prior", self.prior, size)
 
     @property
     def patients(self) -> dict[str, Images]:
@@ -89,36 +82,6 @@ class Audited:
         if self.prior_owner is not None:
             named.setdefault(self.prior_owner, "A1")
         return named
-
-
-def check_redistilled(images: Images, audited: Audited) -> Images:
-    """The result of a distillation for the audit, if its images have the audited size."""
-    _check_images("the result of redistill", images, audited.distilled.shape[1:])
-    return images
-
-
-def _check_images(what: str, images: Images, size: tuple[int, ...] | None) -> tuple[int, ...]:
-    """The images' size; raises InputError unless they are images in [0, 1] of that size."""
-    is_array = isinstance(images, np.ndarray) and images.ndim == 3 and images.dtype == np.float32
-    if not is_array or not images.size or min(images.shape[1:]) < SMALLEST_SIDE:
-        shape = getattr(images, "shape", type(images).__name__)
-        raise InputError(
-            f"{what} is {shape} {getattr(images, 'dtype', '')}".strip(),
-            f"Give a float32 array [N, H, W] of {SMALLEST_SIDE} × {SMALLEST_SIDE} pixels or more.",
-        )
-    if size is not None and images.shape[1:] != size:
-        raise InputError(
-            f"{what} has images of {images.shape[1]} × {images.shape[2]} pixels, not of "
-            f"{size[0]} × {size[1]}",
-            "Bring all images to the size of the distilled ones.",
-        )
-    low, high = float(images.min()), float(images.max())
-    if not (low >= -_SLACK and high <= 1 + _SLACK):
-        raise InputError(
-            f"{what} reaches from {low:.3g} to {high:.3g}",
-            "Scale all images to [0, 1] through the same intensity window.",
-        )
-    return images.shape[1:]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ registered to the slice that it matches, for SSIM and for pictures.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -187,26 +188,17 @@ def rotate(images: Floats, angle_deg: float) -> Floats:
     """Images [N, H, W] turned counter-clockwise about their center, bilinear, 0 from outside."""
     if angle_deg == 0:
         return images
-    height, width = images.shape[1:]
-    row, column = np.mgrid[:height, :width].astype(np.float32)
-    row, column = row - (height - 1) / 2, column - (width - 1) / 2
-    cosine, sine = np.cos(np.deg2rad(angle_deg)), np.sin(np.deg2rad(angle_deg))
-    # Rows run downwards: counter-clockwise on the screen.
-    from_row = cosine * row + sine * column + (height - 1) / 2
-    from_column = -sine * row + cosine * column + (width - 1) / 2
-    return _sample(images, from_row, from_column)
+    import torch
+    from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
-
-def _sample(images: Floats, row: Floats, column: Floats) -> Floats:
-    padded = np.pad(images, ((0, 0), (1, 1), (1, 1)))
-    row = np.clip(row + 1, 0, padded.shape[1] - 1.001)
-    column = np.clip(column + 1, 0, padded.shape[2] - 1.001)
-    i, j = row.astype(np.intp), column.astype(np.intp)
-    down, right = (row - i).astype(np.float32), (column - j).astype(np.float32)
-    upper = (1 - right) * padded[:, i, j] + right * padded[:, i, j + 1]
-    lower = (1 - right) * padded[:, i + 1, j] + right * padded[:, i + 1, j + 1]
-    sampled: Floats = (1 - down) * upper + down * lower
-    return sampled
+    count, height, width = images.shape
+    cosine, sine = math.cos(math.radians(angle_deg)), math.sin(math.radians(angle_deg))
+    # Where each pixel comes from, in halves of a side; rows run downwards.
+    turn = torch.tensor([[cosine, -sine * height / width, 0], [sine * width / height, cosine, 0]])
+    grid = F.affine_grid(turn.expand(count, 2, 3), [count, 1, height, width], align_corners=False)
+    turned = F.grid_sample(torch.from_numpy(images)[:, None], grid, align_corners=False)
+    rotated: Floats = turned[:, 0].numpy()
+    return rotated
 
 
 def _halve(images: Floats) -> Floats:

@@ -133,7 +133,7 @@ def test_the_cards_of_enhancers_state_what_was_measured(
     assert all(line["network"] in card for line in metadata["measured"])
 
 
-@pytest.mark.parametrize("name", ["brain-tissue", "sts-tumour-ct"])
+@pytest.mark.parametrize("name", ["brain-tissue", "sarcoma-ct"])
 def test_the_cards_of_heads_state_what_was_measured(origins: ModuleType, name: str) -> None:
     folder = ROOT / "Resources/models" / name
     metadata = json.loads((folder / "configs/metadata.json").read_text(encoding="utf-8"))

@@ -159,9 +159,9 @@ def test_a_segmenter_and_its_gate_join_the_labeled_images_of_the_file(
     task = {"images": ["scans/*"], "labels": ["labels/*"]}
     (tmp_path / "config.json").write_text(json.dumps({"task": task}))
     ran = run(
-        *("train", "hqg", "--segmenter", "organs.zip", "--gate", "binary"),
+        *("train", "hqg", "--segmenter", "organs", "--gate", "binary"),
         *("--config", tmp_path / "config.json", "--data", "volumes", "--out", "runs/a"),
     )
     assert ran.status == 0
     ((_, params),) = asked
-    assert params["config"]["task"] == task | {"segmenter": "organs.zip", "gate": "binary"}
+    assert params["config"]["task"] == task | {"segmenter": "organs", "gate": "binary"}

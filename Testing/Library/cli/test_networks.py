@@ -66,11 +66,11 @@ def test_a_head_is_chosen_by_name_also_one_on_request(
     as_ct = ("enhance", scan, tmp_path / "out.nii.gz", "--modality", "CT", "--segment")
     ran = run(*as_ct)
     assert ran.status == 4
-    assert "--head sts-tumour-ct" in ran.err
+    assert "--head sarcoma-ct" in ran.err
     assert networks == []
-    assert run(*as_ct, "--head", "sts-tumour-ct").status == 0
+    assert run(*as_ct, "--head", "sarcoma-ct").status == 0
     assert [call["kind"] for call in networks] == ["enhance", "segment"]
-    assert networks[1]["config"].model == "sts-tumour-ct"
+    assert networks[1]["config"].model == "sarcoma-ct"
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_a_head_is_chosen_by_name_also_one_on_request(
     [
         (("--head", "brain-tissue"), 2, "no segmentation is asked for"),
         (("--segment", "--head", "no-such-head"), 4, "no-such-head"),
-        (("--segment", "--head", "sts-tumour-ct"), 4, "is for CT"),
+        (("--segment", "--head", "sarcoma-ct"), 4, "is for CT"),
         (("--segment", "--head", "mr"), 4, "a model that segments is needed"),
     ],
 )

@@ -72,7 +72,12 @@ def head_model(
 
 def test_a_trained_head_finds_the_structures(head_model: Path) -> None:
     image, labels = phantom(seed=9)
-    result = segment(image, SegmentConfig(model=str(head_model), device="cpu"))
+    reported: list[str] = []
+    monitor = Monitor(lambda event: reported.append(event.fields.get("message", "")))
+    options = SegmentConfig(model=str(head_model), device="cpu")
+    result = segment(image, options, monitor=monitor)
+    sentence = "toy was trained on images of the ball only: not validated outside the ball"
+    assert sentence in reported
     assert set(np.unique(result.volume.voxels)) <= {0, 1, 5}
     assert dice(labels.voxels, result.volume.voxels, 5) > 0.8
     assert result.volume.geometry == image.geometry
@@ -80,15 +85,6 @@ def test_a_trained_head_finds_the_structures(head_model: Path) -> None:
     row = result.table[1]
     assert row["label"] == "Core"
     assert row["volume_ml"] == pytest.approx((result.volume.voxels == 5).sum() * 0.012, abs=1e-3)
-
-
-def test_a_head_says_what_it_learned_from(head_model: Path) -> None:
-    image, _labels = phantom(seed=9)
-    reported: list[str] = []
-    monitor = Monitor(lambda event: reported.append(event.fields.get("message", "")))
-    segment(image, SegmentConfig(model=str(head_model), device="cpu"), monitor=monitor)
-    sentence = "toy was trained on images of the ball only: not validated outside the ball"
-    assert sentence in reported
 
 
 @pytest.mark.slow
@@ -124,23 +120,16 @@ def test_labels_follow_a_shifted_image() -> None:
     assert found.geometry == moved.geometry
     for value in (1, 5):
         assert dice(truth.voxels, found.voxels, value) > 0.9
-
-
-def test_an_atlas_and_labels_of_different_shape_are_refused() -> None:
-    atlas, labels = phantom()
     short = Volume(labels.voxels[:-1], labels.geometry)
     with pytest.raises(InputError, match="drawn on the atlas"):
         propagate_labels(atlas, short, atlas)
 
 
-def test_a_sequence_is_refused(head_model: Path) -> None:
+def test_what_cannot_be_segmented_is_refused(head_model: Path) -> None:
     image, _ = phantom()
+    options = SegmentConfig(model=str(head_model))
     sequence = replace(image, voxels=np.stack([image.voxels, image.voxels]))
     with pytest.raises(InputError, match="one frame at a time"):
-        segment(sequence, SegmentConfig(model=str(head_model)))
-
-
-def test_a_head_for_another_modality_is_refused(head_model: Path) -> None:
-    image, _ = phantom()
+        segment(sequence, options)
     with pytest.raises(ModelError, match="for MR"):
-        segment(replace(image, modality="CT"), SegmentConfig(model=str(head_model)))
+        segment(replace(image, modality="CT"), options)

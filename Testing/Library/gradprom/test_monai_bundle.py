@@ -6,8 +6,6 @@ import copy
 import json
 import pickle
 import sys
-import warnings
-import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +21,8 @@ from safetensors.torch import save_file
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, ModelError
-from MedEnhanceLib.gradprom import SegmentConfig, segment, segmenter_bundle
+from MedEnhanceLib.gradprom import SegmentConfig, segment
+from MedEnhanceLib.gradprom.segmenter_spec import Intensity
 from MedEnhanceLib.gradprom.segmenters import open_segmenter
 from MedEnhanceLib.runtime.progress import Event, Monitor
 
@@ -146,12 +145,11 @@ def test_a_bundle_is_understood(make: Make) -> None:
     spec = segmenter.spec
     assert (segmenter.kind, segmenter.name) == ("monai-bundle", "organs")
     assert segmenter.labels == ("liver", "spleen")
-    assert (spec.modality, spec.dimensions, spec.orientation) == ("CT", 3, "RAS")
+    assert (spec.modality, spec.context, spec.orientation) == ("CT", None, "RAS")
     assert (spec.spacing, spec.window, spec.overlap) == ((1.5, 1.5, 2.0), (32, 32, 16), 0.5)
     assert (spec.activation, spec.multiple) == ("softmax", 4)
-    intensity = {"kind": "window", "low": -100, "high": 300, "to_low": 0, "to_high": 1}
-    assert spec.intensity.to_json() == {**intensity, "clip": True, "nonzero": False}
-    assert any("KeepLargestConnectedComponentd" in note for note in segmenter.notes)
+    assert spec.intensity == Intensity(kind="window", low=-100, high=300, clip=True)
+    assert any("KeepLargestConnectedComponent" in note for note in segmenter.notes)
 
 
 def test_a_bundle_finds_what_its_network_gives_in_monai(make: Make, weights: Path) -> None:
@@ -174,7 +172,8 @@ def test_a_bundle_finds_what_its_network_gives_in_monai(make: Make, weights: Pat
 
 
 def test_a_bundle_segments_in_place_of_a_head(make: Make) -> None:
-    folder = make(metadata=METADATA | {"copyright": "CC BY 4.0, \x1b[31mA. Author"})
+    folder = make(metadata=METADATA | {"copyright": "A. Author"})
+    (folder / "LICENSE").write_text("CC BY 4.0\x1b[31m\nof many lines")
     config = SegmentConfig(segmenter=str(folder), device="cpu")
     events: list[Event] = []
     found = segment(ct(), config, monitor=Monitor(events.append))
@@ -187,35 +186,10 @@ def test_a_bundle_segments_in_place_of_a_head(make: Make) -> None:
     assert found.model["kind"] == "monai-bundle"
     assert "organs" in found.volume.history[-1]
     said = [(event.kind, event.fields.get("message", "")) for event in events]
-    assert ("warning", "organs: its license: CC BY 4.0, [31mA. Author") in said
+    assert ("warning", "organs: its license: A. Author; CC BY 4.0[31m") in said
     assert any(kind == "warning" and "is not ours" in text for kind, text in said)
     with pytest.raises(ConfigError, match="and segmenter"):
         segment(ct(), replace(config, model="brain-tissue"))
-
-
-def test_a_zip_is_read_as_the_folder(make: Make, tmp_path: Path) -> None:
-    folder = make()
-    archive = tmp_path / "organs.zip"
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as target:
-        target.writestr("../../escaped.txt", "out of the folder")
-        for file in folder.rglob("*"):
-            target.write(file, f"v1/organs/{file.relative_to(folder)}")
-    one, other = open_segmenter(archive), open_segmenter(folder)
-    assert (one.spec, one.sha256, one.name) == (other.spec, other.sha256, "organs")
-    assert not list(tmp_path.parent.rglob("escaped.txt"))
-
-
-def test_sizes_in_a_zip_are_not_believed(
-    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, archive = make(), tmp_path / "bomb.zip"
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as target:
-        target.write(folder / "configs/metadata.json", "configs/metadata.json")
-        target.writestr("configs/inference.json", b" " * 3_000_000)
-    assert archive.stat().st_size < 20_000
-    monkeypatch.setattr(segmenter_bundle, "_MOST_TEXT", 1 << 20)
-    with pytest.raises(ModelError, match=r"inference\.json: larger than 1 MiB"):
-        open_segmenter(archive)
 
 
 @pytest.mark.parametrize(
@@ -223,35 +197,35 @@ def test_sizes_in_a_zip_are_not_believed(
     [
         ("network_def._target_", "scripts.net.Mine", r"network_def._target_ is 'scripts.net.Mine'"),
         ("network_def._target_", "os.system", r"network_def._target_ is 'os.system'"),
-        ("network_def._target_", "builtins.eval", r"network_def._target_"),
         ("network_def.act", "$__import__('os').mkdir('ran')", r"act is .*neither run"),
-        ("network_def.norm.1.num_groups", "$1 + 1", r"norm\[1\].num_groups is Python code"),
+        ("network_def.norm", ["GROUP", {"num_groups": "$1 + 1"}], r"norm\[1\].num_groups is code"),
         ("network_def.act", {"_target_": "torch.nn.ReLU"}, r"network_def.act is an object"),
         ("network_def.in_channels", "@nowhere", r"network_def cannot be resolved: .*@nowhere"),
-        ("network_def.in_channels", "%x.json#a", r"in_channels is another file, '%x.json#a'"),
+        ("network_def.in_channels", "%x.json#a", r"in_channels is .*'%x.json::a'"),
         ("network_def", "$__import__('os').mkdir('ran')", r"network_def is .*neither run"),
         ("network_def", None, r"network is .*neither run nor read"),
+        ("network_def.spatial_dims", 2, "network_def takes slices"),
         ("image_key", "@image_key", r"preprocessing cannot be resolved: .*circular"),
-        ("image_key", ["t1", "t2"], r"keys reads 2 images \(t1, t2\) at once"),
+        ("image_key", ["t1", "t2"], r"keys reads 2 images at once"),
+        ("image_key", "$'image'", r"keys is code"),
         ("preprocessing", None, r"preprocessing is missing"),
         ("preprocessing.transforms.3", of("Lambdad", keys="image", func="$print"),
          r"transforms\[3\]._target_ is 'Lambdad', which is none of LoadImage"),
         ("preprocessing.transforms.3", of("scripts.Orientationd"), r"is 'scripts.Orientationd'"),
         ("preprocessing.transforms.3.pixdim", "$[1, 1, 1]", r"transforms\[3\].pixdim is .*neither"),
-        ("preprocessing.transforms.3.diagonal", True, r"diagonal is 'True', which is"),
-        ("preprocessing.transforms.1.channel_dim", -1, r"channel_dim is '-1', which is not"),
-        ("preprocessing.transforms.6.dtype", "$torch.uint8", r"dtype is .*uint8.*, no floats"),
-        ("preprocessing.transforms.2.axcodes", "RRR", r"orientation is 'RRR'"),
-        ("preprocessing.transforms.4.a_max", -200, r"transforms\[4\] cannot be used: .* -100"),
-        ("preprocessing.transforms.3", of("os.mkdir", path="ran"), r"is 'os.mkdir'"),
+        ("preprocessing.transforms.3.pixdim", ["1"], r"pixdim\[0\] is '1', no number"),
+        ("preprocessing.transforms.3.diagonal", True, r"diagonal is 'True': it is not"),
+        ("preprocessing.transforms.2.axcodes", "RRR", r"axcodes is 'RRR'"),
+        ("inferer.roi_size", 4096, "roi_size is 4096, more than"),
+        ("preprocessing.transforms.2.labels", [["R", "L"]], "labels gives axes other letters"),
+        ("preprocessing.transforms.4.a_max", -200, r"transforms\[4\] goes from -100 to -200"),
         ("preprocessing.transforms.3._target_", "$__import__('os').mkdir('ran')", r"mkdir"),
-        ("preprocessing.transforms.3._target_", "%other.json#step", r"%other.json#step"),
         ("preprocessing.transforms.5._disabled_", False, r"'RandFlipd'"),
         ("inferer._target_", "scripts.Inferer", r"inferer._target_ is 'scripts.Inferer'"),
         ("inferer.overlap", "$0.5", r"inferer.overlap is .*neither"),
         ("postprocessing.transforms.3", of("Lambdad", func="$x"), r"change what the labels mean"),
-        ("postprocessing.transforms.0.softmax", False, r"is neither softmax nor sigmoid"),
-        ("postprocessing.transforms.2", of("AsDiscreted", threshold=0.5), r"sigmoid after softmax"),
+        ("postprocessing.transforms.2", of("AsDiscreted", threshold=0.5), r"sigmoid at once"),
+        ("postprocessing.transforms.2", of("AsDiscreted", threshold=0.3), r"'0.3', not 0.5"),
     ],
 )  # fmt: skip
 def test_what_is_not_understood_is_refused_and_not_run(
@@ -279,8 +253,6 @@ def test_code_that_decides_nothing_is_left_alone_and_not_run(
         ("imports", ["$import antigravity", code]),
         ("device", code),
         ("run", [code, "%other.json"]),
-        ("preprocessing._requires_", code),
-        ("preprocessing._mode_", "debug"),
         ("network_def._mode_", "debug"),
         ("preprocessing.transforms.0.reader", "antigravity.Reader"),
         ("preprocessing.transforms.5.prob", code),
@@ -295,17 +267,19 @@ def test_code_that_decides_nothing_is_left_alone_and_not_run(
 @pytest.mark.parametrize(
     ("place", "value", "sentence"),
     [
-        ("network_data_format.inputs.image.num_channels", 4, "num_channels is 4; a segmenter of"),
+        ("network_data_format.inputs.image.num_channels", 4, "inputs is not one image"),
         ("network_data_format.inputs.image.modality", "US", "modality is 'US', not CT or MR"),
-        ("network_data_format.inputs.second", {"modality": "CT"}, "inputs names 2 inputs"),
+        ("network_data_format.inputs.second", {"modality": "CT"}, "inputs is not one image"),
         ("network_data_format.outputs.pred.channel_def", {}, "channel_def is missing"),
-        ("network_data_format", None, "network_data_format is missing"),
+        ("network_data_format", None, "inputs is not one image"),
+        ("network_data_format.outputs", 5, None),
     ],
 )
 def test_metadata_that_do_not_fit_are_refused(
     place: str, value: Any, sentence: str, make: Make
 ) -> None:
-    with pytest.raises(ModelError, match=rf"configs/metadata.json: .*{sentence}"):
+    message = rf"configs/metadata.json: .*{sentence}" if sentence else "cannot be understood"
+    with pytest.raises(ModelError, match=message):
         open_segmenter(make(metadata=changed(METADATA, place, value)))
 
 
@@ -327,7 +301,7 @@ def test_a_bundle_that_is_not_whole_says_what_is_missing(make: Make) -> None:
     (folder / "configs/inference.json").unlink()
     assert "segmenters.md" in refused(r"no configs/inference.json inside \(YAML is not read\)")
     make(changed(INFERENCE, "network_def.strides", 2))
-    refused("its configurations cannot be understood")
+    refused("UNet cannot be built")
 
 
 class Bomb:
@@ -340,8 +314,7 @@ class Bomb:
         return (Path.touch, (self.path,))
 
 
-@pytest.mark.parametrize("trust", [False, True])
-def test_code_in_a_file_of_weights_is_not_run(trust: bool, make: Make, tmp_path: Path) -> None:
+def test_code_in_a_file_of_weights_is_not_run(make: Make, tmp_path: Path) -> None:
     mark, weights = tmp_path / "it ran", make() / "models/model.pt"
     for write in (
         lambda: torch.save({"weight": Bomb(mark)}, weights),
@@ -349,7 +322,7 @@ def test_code_in_a_file_of_weights_is_not_run(trust: bool, make: Make, tmp_path:
     ):
         write()
         with pytest.raises(ModelError, match=r"could run code|cannot be read") as caught:
-            open_segmenter(tmp_path / "organs", trust=trust)
+            open_segmenter(tmp_path / "organs")
         assert "state_dict" in caught.value.hint
     assert not mark.exists()
     pickle.loads(weights.read_bytes())
@@ -376,8 +349,8 @@ def test_weights_come_in_several_forms_and_have_to_fit(make: Make) -> None:
     save_file(tensors, folder / "models/model.safetensors")  # which goes before the other
     assert opened()
     for place, value, sentence in (
-        ("channels", [4, 16, 16], "not those of this UNet"),
-        ("chanels", [4], "cannot be built with its arguments"),
+        ("channels", [4, 16, 16], "UNet cannot be built with its arguments and weights"),
+        ("chanels", [4], "UNet cannot be built with its arguments and weights"),
     ):
         make(changed(INFERENCE, f"network_def.{place}", value))
         with pytest.raises(ModelError, match=sentence):
@@ -387,9 +360,9 @@ def test_weights_come_in_several_forms_and_have_to_fit(make: Make) -> None:
 def test_a_source_that_is_none_says_why(tmp_path: Path) -> None:
     (tmp_path / "net.pt").write_bytes(b"weights alone")
     for source, sentence in (
-        (tmp_path / "gone.zip", "no such file"),
-        (tmp_path / "net.pt", "no MONAI bundle"),
-        (tmp_path, r"no configs/metadata.json inside"),
+        (tmp_path / "gone", "no configs/metadata.json inside"),
+        (tmp_path / "net.pt", "no configs/metadata.json inside"),
+        ("organs.zip", "no configs/metadata.json inside"),
         ("no-such-head", "there is no model 'no-such-head'"),
     ):
         with pytest.raises(ModelError, match=sentence) as caught:
@@ -398,7 +371,6 @@ def test_a_source_that_is_none_says_why(tmp_path: Path) -> None:
 
 
 _SMALL: dict[str, Fields] = {
-    "AttentionUnet": {"channels": [4, 8, 8], "strides": [2, 2]},
     "BasicUNet": {"features": [4] * 6},
     "DynUNet": {
         "kernel_size": [3, 3, 3],
@@ -421,19 +393,8 @@ def test_networks_of_the_list_take_the_sides_that_are_derived_for_them(
     torch.save(getattr(nets, name)(**arguments).state_dict(), folder / "models/model.pt")
     segmenter = open_segmenter(folder)
     multiple = segmenter.spec.multiple
+    assert multiple <= 32
     assert segmenter.network(torch.rand(1, 1, multiple, 3 * multiple, 32)).shape[1] == 3
-
-
-def test_torchscript_of_a_bundle_runs_where_it_is_trusted(make: Make) -> None:
-    folder = make(changed(INFERENCE, "network_def._target_", "scripts.net.Mine"))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        network = UNet(3, 1, 3, [4, 8], [2], norm="batch").eval()
-        torch.jit.trace(network, torch.rand(1, 1, 32, 32, 32)).save(folder / "models/model.ts")
-    with pytest.raises(ModelError, match=r"scripts.net.Mine") as caught:
-        open_segmenter(folder)
-    assert "--trust-segmenter" in caught.value.hint
-    assert open_segmenter(folder, trust=True).labels == ("liver", "spleen")
 
 
 @pytest.mark.parametrize(
@@ -444,8 +405,6 @@ def test_torchscript_of_a_bundle_runs_where_it_is_trusted(make: Make) -> None:
         ([of("NormalizeIntensityd", keys="image", nonzero=True),
           of("ScaleIntensityd", keys="image", minv=-1.0, maxv=1.0)],
          {"kind": "scale", "to_low": -1, "to_high": 1}),
-        ([of("ScaleIntensityRangePercentilesd", keys="image", lower=1, upper=99, b_min=0, b_max=2)],
-         {"kind": "percentiles", "low": 1, "high": 99, "to_high": 2}),
         ([of("ScaleIntensityd", keys="label")], {"kind": "none"}),
         ([of("CropForegroundd", keys="image", source_key="image", start_coord_key="start"),
           of("NormalizeIntensityd", keys="image", nonzero=True)],
@@ -462,13 +421,13 @@ def test_intensities_are_put_together(steps: list[Fields], wanted: Fields, make:
     [
         ([of("ScaleIntensityRanged", keys="image", **_CLIP), of("ScaleIntensityd", keys="image")],
          r"transforms\[2\] follows another scale \(window\)"),
-        ([of("ScaleIntensityd", keys="image", factor=2, minv=None)], "factor is '2', which is"),
+        ([of("ScaleIntensityd", keys="image", factor=2, minv=None)], "factor is '2': it is not"),
         ([of("CropForegroundd", keys="image"), of("NormalizeIntensityd", keys="image")],
-         r"transforms\[1\] crops before intensities are measured \(z-score\)"),
+         r"transforms\[1\] crops before intensities are measured"),
         ([of("NormalizeIntensityd", keys="image", subtrahend=1, divisor=2)], "subtrahend is '1'"),
         ([of("Spacingd", keys="image", pixdim=[1, 2, 3]),
           of("Orientationd", keys="image", axcodes="RAS")], "after a spacing that differs"),
-        (["@image_key"], "is no transform"),
+        (["@image_key"], "is no object with _target_"),
         (["@preprocessing"], "circular"),
     ],
 )  # fmt: skip
@@ -483,19 +442,14 @@ def test_references_that_multiply_are_refused(make: Make) -> None:
     fields = changed(INFERENCE, "network_def.channels", "@a0")
     for level in range(20):
         fields[f"a{level}"] = [f"@a{level + 1}"] * 10
-    with pytest.raises(ModelError, match=r"channels.* is too large"):
+    with pytest.raises(ModelError, match=r"network_def .* too large"):
         open_segmenter(make({**fields, "a20": 1}))
-
-
-def test_a_network_of_slices_is_refused(make: Make) -> None:
-    with pytest.raises(ModelError, match="network_def takes slices"):
-        open_segmenter(make(changed(INFERENCE, "network_def.spatial_dims", 2)))
 
 
 def test_independent_labels_have_no_background(make: Make) -> None:
     fields = changed(INFERENCE, "postprocessing.transforms.0", of("Activationsd", sigmoid=True))
     fields = changed(fields, "postprocessing.transforms.2", of("AsDiscreted", threshold=0.5))
-    with pytest.raises(ModelError, match="has a background beside independent labels"):
+    with pytest.raises(ModelError, match="the labels have a background"):
         open_segmenter(make(fields))
     names = {"0": "core", "1": "edema", "2": "whole"}
     place = "network_data_format.outputs.pred.channel_def"

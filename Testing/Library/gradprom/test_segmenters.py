@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,26 +9,23 @@ import numpy as np
 import pytest
 import torch
 from monai.data.meta_tensor import MetaTensor
-from monai.losses.dice import DiceCELoss
 from monai.networks.nets import UNet
 from monai.transforms import (
     NormalizeIntensity,
     Orientation,
     ScaleIntensity,
     ScaleIntensityRange,
-    ScaleIntensityRangePercentiles,
 )
 from torch import Tensor, nn
 
 from MedEnhanceLib.bundles.store import read_bundle
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import Cancelled, InputError, ModelError
+from MedEnhanceLib.errors import Cancelled, ConfigError, InputError, ModelError
 from MedEnhanceLib.gradprom import HeadConfig, SegmentConfig, TrainHeadConfig, segment
 from MedEnhanceLib.gradprom.head import export_head, make_head
-from MedEnhanceLib.gradprom.segmenter_bundle import Opened
-from MedEnhanceLib.gradprom.segmenter_spec import SegmenterSpec
-from MedEnhanceLib.gradprom.segmenters import Segmenter, frozen, open_segmenter
+from MedEnhanceLib.gradprom.segmenter_spec import Intensity, SegmenterSpec
+from MedEnhanceLib.gradprom.segmenters import Segmenter, open_segmenter
 from MedEnhanceLib.nets.intensity import scaling_for
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -42,11 +38,11 @@ _UNET = {
     "norm": "batch",
 }
 #: Of the networks below: the intensities as they are in the file.
-_PLAIN = {"modality": "MR", "labels": ["Cube"], "intensity": {"kind": "none"}, "multiple": 1}
+_PLAIN = {"modality": "MR", "labels": ("Cube",), "multiple": 1}
 _OF_UNET = {
     "modality": "MR",
-    "labels": ["Shell", "Core"],
-    "intensity": {"kind": "z-score"},
+    "labels": ("Shell", "Core"),
+    "intensity": Intensity(kind="z-score"),
     "multiple": 2,
 }
 
@@ -72,25 +68,17 @@ class Echo(nn.Module):
         return torch.cat([torch.zeros_like(images), images], dim=1)
 
 
-class Works(nn.Module):
-    """Echo, changed by a function of its output."""
-
-    def __init__(self, change: Callable[[Tensor], Any]) -> None:
-        super().__init__()
-        self.change = change
-
-    def forward(self, images: Tensor) -> Any:
-        return self.change(Echo()(images))
-
-
 def make_unet() -> nn.Module:
     torch.manual_seed(3)
     return UNet(**_UNET).eval()
 
 
 def opened(network: nn.Module, fields: dict[str, Any]) -> Segmenter:
-    spec = SegmenterSpec.from_json(fields)
-    return frozen(Opened(type(network).__name__, "monai-bundle", network, spec, ""))
+    network.requires_grad_(False)
+    spec = SegmenterSpec(**fields)
+    return Segmenter(
+        name=type(network).__name__, kind="monai-bundle", network=network, spec=spec, sha256=""
+    )
 
 
 def cube(spacing: tuple[float, float, float] = (1, 1, 1)) -> Volume:
@@ -147,24 +135,11 @@ def test_a_head_of_ours_finds_what_it_finds_elsewhere(tmp_path: Path) -> None:
     assert segmenter.sha256 == read_bundle(folder).sha256
     elsewhere = segment(cube(), SegmentConfig(model=str(folder), device="cpu")).volume.voxels
     values = np.array([0, 3, 7], np.uint8)
-    assert np.array_equal(values[segmenter.find(cube())], elsewhere)
+    found = logits_of(segmenter, cube()).argmax(dim=0).numpy()
+    assert np.array_equal(values[found], elsewhere)
     assert np.unique(elsewhere).size > 1
-
-
-def test_weights_get_no_gradient_and_statistics_stay() -> None:
-    unet = make_unet()
-    was = {name: tensor.clone() for name, tensor in unet.state_dict().items()}
-    segmenter = opened(unet, _OF_UNET)
-    holder = nn.ModuleList([segmenter.network]).train()
-    volume = cube()
-    scaling = scaling_for(volume)
-    slab = torch.from_numpy(scaling.apply(volume.voxels)).requires_grad_()
-    target = torch.from_numpy((volume.voxels > 500).astype(np.int64))
-    segmenter.loss(slab, segmenter.view_of(volume, scaling), target).backward()
-    assert slab.grad is not None and slab.grad.abs().sum() > 0
-    assert all(p.grad is None and not p.requires_grad for p in holder.parameters())
-    assert all(torch.equal(was[n], t) for n, t in segmenter.network.network.state_dict().items())
-    assert not any(module.training for module in segmenter.network.modules())
+    with pytest.raises(ConfigError, match="is a head of MedEnhance"):
+        segment(cube(), SegmentConfig(segmenter=str(folder), device="cpu"))
 
 
 TURNS = [
@@ -189,27 +164,11 @@ def test_labels_land_in_the_patient_however_the_file_is_stored(
     assert np.array_equal(logits_of(segmenter, volume).argmax(dim=0).numpy(), found)
 
 
-@pytest.mark.parametrize(
-    ("orientation", "towards"),
-    [("KJI", (0, 0, 1)), ("IJK", (1, 0, 0)), ("LPS", (-1, 0, 0)),
-     ("PIR", (0, -1, 0))],
-)  # fmt: skip
-def test_the_first_axis_points_where_the_orientation_says(
-    orientation: str, towards: tuple[int, int, int]
-) -> None:
-    segmenter = opened(Shifted(), {**_PLAIN, "orientation": orientation})
-    volume = cube()
-    moved = center_ras(volume, segmenter.find(volume) == 1) - center_ras(
-        volume, volume.voxels > 500
-    )
-    np.testing.assert_allclose(moved, towards, atol=1e-6)
-
-
-@pytest.mark.parametrize(("order", "flips"), TURNS[:3])
+@pytest.mark.parametrize(("order", "flips"), TURNS[2:3])
 def test_an_anisotropic_volume_is_seen_at_the_spacing_of_the_segmenter(
     order: tuple[int, int, int], flips: tuple[int, ...]
 ) -> None:
-    fields = {**_PLAIN, "orientation": "RAS", "spacing": [1.5, 1.0, 0]}
+    fields = {**_PLAIN, "orientation": "RAS", "spacing": (1.5, 1.0, 0)}
     segmenter = opened(Shifted(), fields)
     volume = stored_otherwise(cube((1.0, 2.0, 3.0)), order, flips)
     found = segmenter.find(volume)
@@ -237,7 +196,7 @@ def test_orientation_is_that_of_monai() -> None:
 
 @pytest.mark.parametrize("zoomed", [False, True])
 def test_the_gradient_of_a_voxel_reaches_that_voxel(zoomed: bool) -> None:
-    fields = {**_PLAIN, "orientation": "RAS", "spacing": [2, 2, 2] if zoomed else []}
+    fields = {**_PLAIN, "orientation": "RAS", "spacing": (2, 2, 2) if zoomed else ()}
     segmenter = opened(Echo(), fields)
     volume = stored_otherwise(cube(), (2, 0, 1), (1,))
     scaling = scaling_for(volume)
@@ -250,26 +209,22 @@ def test_the_gradient_of_a_voxel_reaches_that_voxel(zoomed: bool) -> None:
 
 
 INTENSITIES = [
-    ({"kind": "none"}, lambda x: x),
+    (Intensity(), lambda x: x),
     (
-        {"kind": "window", "low": 50, "high": 450, "to_low": -1, "to_high": 1, "clip": True},
+        Intensity(kind="window", low=50, high=450, to_low=-1, to_high=1, clip=True),
         ScaleIntensityRange(50, 450, -1, 1, clip=True),
     ),
-    ({"kind": "window", "low": 50, "high": 450}, ScaleIntensityRange(50, 450, 0, 1)),
-    ({"kind": "z-score"}, NormalizeIntensity()),
-    ({"kind": "z-score", "nonzero": True}, NormalizeIntensity(nonzero=True)),
-    ({"kind": "scale", "to_low": -1, "to_high": 1}, ScaleIntensity(-1, 1)),
-    (
-        {"kind": "percentiles", "low": 5, "high": 90, "clip": True},
-        ScaleIntensityRangePercentiles(5, 90, 0, 1, clip=True),
-    ),
+    (Intensity(kind="window", low=50, high=450), ScaleIntensityRange(50, 450, 0, 1)),
+    (Intensity(kind="z-score"), NormalizeIntensity()),
+    (Intensity(kind="z-score", nonzero=True), NormalizeIntensity(nonzero=True)),
+    (Intensity(kind="scale", to_low=-1, to_high=1), ScaleIntensity(-1, 1)),
 ]
 
 
 @pytest.mark.parametrize(("intensity", "monai"), INTENSITIES)
 @pytest.mark.parametrize("modality", ["MR", "CT"])
 def test_intensities_are_those_of_monai(
-    intensity: dict[str, Any], monai: Any, modality: str, head: Volume
+    intensity: Intensity, monai: Any, modality: str, head: Volume
 ) -> None:
     voxels = head.voxels - (300 if modality == "CT" else 0)
     volume = Volume(voxels.astype(np.int16), head.geometry, modality=modality)
@@ -286,8 +241,8 @@ def test_slices_are_seen_with_their_neighbors() -> None:
         def forward(self, images: Tensor) -> Tensor:
             return torch.cat([0 * images[:, :1], images], dim=1)
 
-    fields = {**_PLAIN, "dimensions": 2, "context": 1, "labels": ["before", "at", "after"]}
-    segmenter = opened(Middle(), {**fields, "intensity": {"kind": "own"}})
+    fields = {**_PLAIN, "context": 1, "labels": ("before", "at", "after")}
+    segmenter = opened(Middle(), {**fields, "intensity": Intensity(kind="own")})
     volume = cube()
     logits = logits_of(segmenter, volume)
     scaled = torch.from_numpy(scaling_for(volume).apply(volume.voxels))
@@ -296,36 +251,23 @@ def test_slices_are_seen_with_their_neighbors() -> None:
     assert torch.equal(logits[1], torch.cat([scaled[:1], scaled[:-1]]))
 
 
-def test_volumes_run_in_windows_slices_and_at_once_alike(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("MedEnhanceLib.gradprom.segmenters._PIXELS", 1000)  # several parts
-    whole = opened(Shifted(), _PLAIN).find(cube())
-    fields = {**_PLAIN, "window": [8, 16, 16]}
-    assert np.array_equal(opened(Shifted(), fields).find(cube()), whole)
-
-    class Slices(nn.Module):
-        def forward(self, images: Tensor) -> Tensor:
-            return torch.cat([torch.zeros_like(images[:, :1]), images[:, :1] - 500], dim=1)
-
-    found = opened(Slices(), {**_PLAIN, "dimensions": 2, "context": 1}).find(cube())
-    assert np.array_equal(found, whole)
-
-
-def test_a_whole_volume_reports_progress_and_can_be_cancelled() -> None:
-    segmenter = opened(Shifted(), {**_PLAIN, "window": [8, 8, 8]})
+def test_windows_change_nothing_report_progress_and_can_be_cancelled() -> None:
+    segmenter = opened(Shifted(), {**_PLAIN, "window": (8, 16, 16)})
     fractions: list[float] = []
-    segmenter.find(cube(), Monitor(lambda event: fractions.append(event.fields["fraction"])))
-    assert len(fractions) > 10 and fractions == sorted(fractions) and fractions[-1] == 1
+    found = segmenter.find(
+        cube(), Monitor(lambda event: fractions.append(event.fields["fraction"]))
+    )
+    assert np.array_equal(found, opened(Shifted(), _PLAIN).find(cube()))  # all at once
+    assert len(fractions) > 5 and fractions == sorted(fractions) and fractions[-1] == 1
     calls = iter(range(100))
     with pytest.raises(Cancelled):
-        segmenter.find(cube(), Monitor(cancel=lambda: next(calls) > 5))
+        segmenter.find(cube(), Monitor(cancel=lambda: next(calls) > 3))
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 def test_the_loss_falls_towards_the_labels(activation: str) -> None:
     network = Echo() if activation == "softmax" else nn.Identity()
-    fields = {**_PLAIN, "intensity": {"kind": "own"}, "activation": activation}
+    fields = {**_PLAIN, "intensity": Intensity(kind="own"), "activation": activation}
     segmenter = opened(network, fields)
     volume = cube()
     view = segmenter.view_of(volume, scaling_for(volume))
@@ -335,34 +277,10 @@ def test_the_loss_falls_towards_the_labels(activation: str) -> None:
         for slab in (2.0 * target - 1, 1 - 2.0 * target, torch.zeros(target.shape))
     )
     assert right < 0.01 < nothing < wrong
-    slab = torch.rand(target.shape)
-    is_softmax = activation == "softmax"
-    both = DiceCELoss(softmax=is_softmax, sigmoid=not is_softmax, include_background=not is_softmax)
-    shares = nn.functional.one_hot(target, 2).movedim(-1, 0)[int(not is_softmax) :].float()
-    wanted = both(segmenter.logits(slab, view)[None], shares[None])
-    torch.testing.assert_close(segmenter.loss(slab, view, target), wanted)
-
-
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        (lambda x: nn.functional.one_hot(x.argmax(1), 2).movedim(-1, 1).float(), "differentiable"),
-        (lambda x: [(x > 0.5) + 0 * x], "not differentiable: its output does not depend smoothly"),
-        (lambda x: torch.cat([x, x], 1), "gives 4 channels, its bundle names 1 label and"),
-        (lambda x: x[..., ::2], "gives .* for .*"),
-        (lambda x: x / 0 * 0, "not finite"),
-        (lambda x: x.softmax(dim=1), "gives probabilities"),
-        (lambda x: {"logits": x}, "gives a dict, no tensor"),
-    ],
-)
-def test_a_network_that_cannot_teach_is_refused(change: Any, sentence: str) -> None:
-    with pytest.raises(ModelError, match=sentence) as caught:
-        opened(Works(change), _PLAIN)
-    assert "'Works'" in caught.value.message and caught.value.hint
 
 
 def test_volumes_that_it_is_not_for_are_refused() -> None:
-    fields = {**_PLAIN, "spacing": [1, 1, 1], "multiple": 8, "orientation": "RAS"}
+    fields = {**_PLAIN, "spacing": (1, 1, 1), "multiple": 8, "orientation": "RAS"}
     segmenter = opened(Shifted(), fields)
     good = cube()
     labels = Volume((good.voxels > 500).astype(np.uint8), good.geometry, modality="SEG")
@@ -382,7 +300,7 @@ def test_volumes_that_it_is_not_for_are_refused() -> None:
     fine = Volume(good.voxels, Geometry((0.3, 1, 1)), modality="MR")
     refused(fine, "voxels of 0.3 mm")
     refused(good.crop(k=slice(0, 3)), "24 × 20 × 3 voxels .* needs 8")
-    refused(good, r"values up to 2, segmenter 'Shifted' has 1 label \(Cube\)",
+    refused(good, r"values up to 2, segmenter 'Shifted' has 1: Cube",
             labels.with_voxels(labels.voxels * 2))  # fmt: skip
     with pytest.raises(InputError, match=r"3\.5 mm"):
         segmenter.find(thick)

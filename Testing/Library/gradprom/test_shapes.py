@@ -6,27 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.gradprom import Label, SegmentConfig, TrainHeadConfig, segment
-from MedEnhanceLib.gradprom.head import export_head
-from MedEnhanceLib.gradprom.infer import volume_table
+from MedEnhanceLib.gradprom import SegmentConfig, TrainHeadConfig, head, segment
 from MedEnhanceLib.gradprom.shapes import surface_areas
 
 Triple = tuple[float, float, float]
 
 LABEL = {"value": 4, "name": "Bright", "color": "#ff0000"}
-
-
-def parts() -> np.ndarray:
-    """Of label 4 a large, a middle and a small part; of label 2 a single one."""
-    labels = np.zeros((6, 30, 30), np.uint8)
-    labels[1:5, 2:12, 2:12] = 4
-    labels[2:4, 20:24, 20:24] = 4
-    labels[0, 28, 2] = 4
-    labels[5, 28, 28] = 2
-    return labels
 
 
 SPACINGS = [(1.0, 1.0, 1.0), (0.8, 0.8, 1.5), (2.0, 0.5, 0.5), (1.0, 2.0, 3.0), (0.5, 0.5, 5.0)]
@@ -35,9 +24,9 @@ BODIES = [(16.0, 16.0, 16.0), (20.0, 20.0, 8.0), (8.0, 14.0, 20.0), (24.0, 9.0, 
 TURNED = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0]
 
 
-def ellipsoid(half_axes: Triple, spacing: Triple, turn: np.ndarray, reach: float = 0) -> np.ndarray:
-    """Voxels [K, J, I] whose centers are inside; `reach`: half the image, where it is larger."""
-    sizes = [int(2 * max(reach, *half_axes) / step) + 4 for step in spacing]
+def ellipsoid(half_axes: Triple, spacing: Triple, turn: np.ndarray) -> np.ndarray:
+    """Voxels [K, J, I] whose centers are inside."""
+    sizes = [int(2 * max(half_axes) / step) + 4 for step in spacing]
     along = [(np.arange(n) - n / 2 + 0.5) * step for n, step in zip(sizes, spacing, strict=True)]
     k, j, i = np.meshgrid(*along[::-1], indexing="ij")
     places = np.stack([i, j, k], axis=-1) @ turn
@@ -68,7 +57,7 @@ def test_the_surface_of_an_ellipsoid(spacing: Triple, half_axes: Triple, turn: n
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
-@pytest.mark.parametrize("voxels", [(40, 40, 40), (60, 40, 12), (12, 40, 60)])
+@pytest.mark.parametrize("voxels", [(40, 40, 40), (60, 40, 12)])
 def test_the_surface_of_a_box(voxels: tuple[int, int, int], spacing: Triple) -> None:
     """Flat faces along the grid are the formula's worst case: they come out too small."""
     labels = np.pad(np.ones(voxels[::-1], np.uint8), 2)
@@ -77,43 +66,15 @@ def test_the_surface_of_a_box(voxels: tuple[int, int, int], spacing: Triple) -> 
     assert 0.7 < share < 0.95
 
 
-@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.0, 1.0, 3.0), (1.0, 1.0, 5.0)])
-def test_the_surface_of_a_sheet_thinner_than_a_slice(spacing: Triple) -> None:
-    """As the brain's cortex is: 3 mm, between two balls."""
-    outer, inner = 40.0, 37.0
-    hollow = ellipsoid((outer,) * 3, spacing, TURNED)
-    hollow &= ~ellipsoid((inner,) * 3, spacing, TURNED, reach=outer)
-    area = surface_areas(hollow.astype(np.uint8), [1], Geometry(spacing))[1]
-    assert area == pytest.approx(4 * np.pi * (outer**2 + inner**2), rel=0.12)
-
-
-def test_surfaces_know_no_axis_and_no_unit() -> None:
-    body = ellipsoid((20.0, 8.0, 12.0), (0.5, 1.0, 2.0), TURNED).astype(np.uint8)
-    area = surface_areas(body, [1], Geometry((0.5, 1.0, 2.0)))[1]
-    mirrored, turned = body[:, ::-1], body.transpose(2, 0, 1)
-    assert surface_areas(mirrored, [1], Geometry((0.5, 1.0, 2.0)))[1] == pytest.approx(area, 0.02)
-    assert surface_areas(turned, [1], Geometry((1.0, 2.0, 0.5)))[1] == pytest.approx(area, 2e-3)
-    assert surface_areas(body, [1], Geometry((5.0, 10.0, 20.0)))[1] == pytest.approx(100 * area)
-
-
-def test_a_table_states_volume_and_surface() -> None:
-    structures = (Label(value=4, name="Bright", color=""), Label(value=9, name="None", color=""))
-    geometry = Geometry((1.0, 2.0, 3.0))
-    first, second = volume_table(parts(), structures, geometry)
-    assert (first["voxels"], first["volume_ml"]) == (433, 2.598)
-    areas = surface_areas(parts(), [4, 9], geometry)
-    assert first["surface_mm2"] == round(areas[4], 1) > 0
-    assert (second["voxels"], second["volume_ml"], second["surface_mm2"]) == (0, 0.0, 0.0)
-
-
-@pytest.fixture
-def threshold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A bundle whose network finds what is bright, whatever its weights."""
-    import torch
-
-    from MedEnhanceLib.gradprom import head
+@pytest.mark.parametrize("slices", [1, 5])
+def test_thin_and_oblique_volumes_are_segmented_and_measured(
+    slices: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a volume lies in the patient changes nothing of what its labels measure."""
 
     class Bright(torch.nn.Module):
+        """Finds what is bright, whatever its weights."""
+
         def __init__(self) -> None:
             super().__init__()
             self.weight = torch.nn.Parameter(torch.ones(8))
@@ -126,13 +87,7 @@ def threshold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     config = TrainHeadConfig.from_json(
         {"preset": "smoke", "labels": ["x"], "structures": [LABEL], "name": "bright"}
     )
-    export_head(tmp_path / "bright", config, Bright(), 1.0)
-    return tmp_path / "bright"
-
-
-@pytest.mark.parametrize("slices", [1, 2, 5])
-def test_thin_and_oblique_volumes_are_segmented_and_measured(threshold: Path, slices: int) -> None:
-    """Where a volume lies in the patient changes nothing of what its labels measure."""
+    folder = head.export_head(tmp_path / "bright", config, Bright(), 1.0).folder
     bright = np.zeros((slices, 40, 40), np.int16)
     bright[:, 8:32, 12:28] = 800
     spacing = (0.7, 0.8, 3.0)
@@ -140,11 +95,12 @@ def test_thin_and_oblique_volumes_are_segmented_and_measured(threshold: Path, sl
     tables = []
     for geometry in (Geometry(spacing), Geometry(spacing, (5.0, -9.0, 70.0), oblique)):
         image = Volume(bright + 10, geometry, modality="MR")
-        found = segment(image, SegmentConfig(model=str(threshold), device="cpu"))
+        found = segment(image, SegmentConfig(model=str(folder), device="cpu"))
         assert np.array_equal(found.volume.voxels == 4, bright > 0)
         assert found.volume.geometry == geometry
         tables.append(found.table)
     assert tables[0] == tables[1]
+    (row,) = tables[0]
     a, b, c = 16 * 0.7, 24 * 0.8, slices * 3.0
-    assert tables[0][0]["volume_ml"] == pytest.approx(a * b * c / 1000, abs=1e-3)
-    assert 0.75 < tables[0][0]["surface_mm2"] / (2 * (a * b + b * c + c * a)) < 0.95
+    assert (row["voxels"], row["volume_ml"]) == (16 * 24 * slices, round(a * b * c / 1000, 3))
+    assert 0.75 < row["surface_mm2"] / (2 * (a * b + b * c + c * a)) < 0.95

@@ -126,16 +126,15 @@ def taught(
     return run
 
 
-def test_a_task_that_opposes_leaves_the_enhancer_as_without_it_bit_for_bit(taught: Any) -> None:
+def test_a_task_that_opposes_leaves_the_enhancer_bit_for_bit_and_one_that_agrees_is_let_in(
+    taught: Any,
+) -> None:
     alone, _ = taught("off", 0.0)
     opposed, seen = taught("binary", -3.0)
     assert all(torch.equal(opposed[name], tensor) for name, tensor in alone.items())
     assert seen["gate_open_fraction"] == 0
     assert seen["gate_mean_cosine"] == pytest.approx(-1, abs=1e-3)
 
-
-def test_a_task_that_agrees_is_let_in(taught: Any) -> None:
-    alone, _ = taught("off", 0.0)
     helped, seen = taught("binary", 3.0)
     assert seen["gate_open_fraction"] == 1
     assert seen["gate_mean_cosine"] == pytest.approx(1, abs=1e-3)
@@ -146,19 +145,14 @@ def learned(data: Path, out: Path, monitor: Monitor | None = None, **task: Any) 
     return train_method("hqg", config(**task), data, out, monitor or Monitor())
 
 
-def test_a_head_learns_along_and_lies_beside_the_enhancer(data: Path, tmp_path: Path) -> None:
-    learned(data, tmp_path, head=HEAD, gate="ema")
-    bundle = read_bundle(tmp_path / "core")
+def test_a_head_learns_along_and_both_go_on_bit_for_bit(data: Path, tmp_path: Path) -> None:
+    task = {"head": HEAD, "gate": "ema"}
+    whole = learned(data, tmp_path / "whole", **task)
+    bundle = read_bundle(tmp_path / "whole/core")
     assert bundle.metadata["kind"] == "head"
     assert "along with an enhancer" in bundle.metadata["training"]["summary"]
-    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert {"task", "gate open", "gate cosine"} <= {row["name"] for row in rows}
-
-
-@pytest.mark.parametrize("gate", ["ema", "binary"])
-def test_a_training_with_a_task_goes_on_bit_for_bit(data: Path, tmp_path: Path, gate: str) -> None:
-    task = {"head": HEAD, "gate": gate}
-    whole = learned(data, tmp_path / "whole", **task)
+    rows = (tmp_path / "whole/metrics.jsonl").read_text().splitlines()
+    assert {"task", "gate open", "gate cosine"} <= {json.loads(row)["name"] for row in rows}
     stops = False
 
     def listen(event: Event) -> None:
@@ -184,6 +178,8 @@ def test_a_frozen_segmenter_teaches_and_stays_as_it_is(
     assert any(not torch.equal(taught[name], tensor) for name, tensor in alone.items())
     assert all(torch.equal(weights(Path(segmenter))[name], one) for name, one in before.items())
     assert not (tmp_path / "joint" / "core").exists()
+    with pytest.raises(InputError, match="0 labels match"):
+        learned(data, tmp_path, segmenter=segmenter, images=["hq/*"], labels=["none/*"])
 
 
 @pytest.mark.parametrize(
@@ -197,11 +193,6 @@ def test_a_frozen_segmenter_teaches_and_stays_as_it_is(
 def test_a_task_without_what_it_needs_is_refused(task: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         config(**task)
-
-
-def test_missing_labels_are_refused(data: Path, tmp_path: Path, segmenter: str) -> None:
-    with pytest.raises(InputError, match="0 labels match"):
-        learned(data, tmp_path, segmenter=segmenter, images=["hq/*"], labels=["none/*"])
 
 
 def test_a_head_learns_from_sides_that_its_stages_do_not_divide(data: Path) -> None:

@@ -47,15 +47,6 @@ def whole(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return distill_cohort(Cohort.from_folder(people), out, config)
 
 
-def test_the_order_of_images_is_drawn_from_them() -> None:
-    """So that it does not reveal which belong to one patient."""
-    images = np.random.default_rng(0).uniform(size=(12, 4, 4)).astype(np.float32)
-    order = order_of(images).tolist()
-    assert sorted(order) == list(range(12))
-    assert order != sorted(order)
-    assert order != order_of(images + np.float32(1e-6)).tolist()
-
-
 class Stop(BaseException):
     """As a kill: nothing below catches it."""
 
@@ -71,6 +62,10 @@ def test_a_result_has_images_manifest_and_card(whole: Path, smoke: DistillConfig
     assert reported["prior"]["in_cohort"] is False
     assert set(reported["measured"]) == {"alignment", "structure", "saturation"}
     assert result.config.record() == smoke.record()
+    # The order is drawn from the images, so that it does not reveal which belong to one patient.
+    order = order_of(result.images).tolist()
+    assert sorted(order) == list(range(8)) != order
+    assert order != order_of(result.images + np.float32(1e-6)).tolist()
     assert not (whole / "work").exists()
     pictures = sorted((whole / "images").iterdir())
     for picture, image in zip(pictures, np.load(whole / "images.npy"), strict=True):
@@ -128,12 +123,6 @@ def test_without_a_license_nobody_may_use_it_until_one_is_stated(
     assert not any("icense" in text for text in warned(events))
 
 
-@pytest.mark.parametrize("licence", ["CC0\n# Not so", " ", "CC0 "])
-def test_a_license_is_a_name_in_one_line(licence: str) -> None:
-    with pytest.raises(ConfigError, match="licence is"):
-        DistillConfig(licence=licence)
-
-
 def at_step(count: int, action: Callable[[], None]) -> Callable[[Event], None]:
     """A listener that acts before the step of that number, counted over all patients from 0."""
     steps = 0
@@ -146,21 +135,6 @@ def at_step(count: int, action: Callable[[], None]) -> Callable[[Event], None]:
             steps += 1
 
     return listen
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("count", np.random.default_rng(7).permutation(48)[:2].tolist())
-def test_a_killed_run_goes_on_to_the_same_bytes(
-    count: int, whole: Path, cohort: Cohort, smoke: DistillConfig, tmp_path: Path
-) -> None:
-    def kill() -> None:
-        raise Stop
-
-    often = replace(smoke, checkpoint_s=0.0)
-    with pytest.raises(Stop):
-        distill_cohort(cohort, tmp_path / "out", often, Monitor(at_step(count, kill)))
-    assert not (tmp_path / "out" / "manifest.json").exists()
-    assert hashes(distill_cohort(cohort, tmp_path / "out", often)) == hashes(whole)
 
 
 @pytest.mark.slow
@@ -179,14 +153,6 @@ def test_a_distillation_ended_by_sigkill_goes_on_to_the_same_bytes(tmp_path: Pat
     assert [(row["killed"], row["went_on"], row["same"]) for row in rows] == [(True,) * 3] * 2
 
 
-def test_while_patients_are_read_it_is_said_to_prepare(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path / "out")
-    with folder.owned(overwrite=False):
-        assert folder.status() == {"state": "preparing", "fraction": 0.0}
-    with pytest.raises(InputError, match="no distillation"):
-        folder.status()
-
-
 @pytest.mark.slow
 def test_a_cancel_leaves_a_checkpoint_and_the_same_line_goes_on(
     whole: Path, cohort: Cohort, smoke: DistillConfig, tmp_path: Path
@@ -203,9 +169,8 @@ def test_a_cancel_leaves_a_checkpoint_and_the_same_line_goes_on(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("which", [0, 1])
 def test_a_damaged_checkpoint_is_not_the_end(
-    which: int, whole: Path, cohort: Cohort, smoke: DistillConfig, tmp_path: Path
+    whole: Path, cohort: Cohort, smoke: DistillConfig, tmp_path: Path
 ) -> None:
     def kill() -> None:
         raise Stop
@@ -215,7 +180,8 @@ def test_a_damaged_checkpoint_is_not_the_end(
         distill_cohort(cohort, tmp_path / "out", often, Monitor(at_step(20, kill)))
     found = sorted((tmp_path / "out").rglob("checkpoint-*"))
     assert len(found) == 2
-    found[which].write_bytes(found[which].read_bytes()[:-100])
+    latest = max(found, key=lambda path: path.stat().st_mtime_ns)
+    latest.write_bytes(latest.read_bytes()[:-100])
     received: list[str] = []
     monitor = Monitor(lambda event: received.append(str(event.fields.get("message"))))
     assert hashes(distill_cohort(cohort, tmp_path / "out", often, monitor)) == hashes(whole)
@@ -227,38 +193,30 @@ def test_other_options_are_refused_by_name(
     whole: Path, cohort: Cohort, smoke: DistillConfig, tmp_path: Path
 ) -> None:
     other = replace(smoke, seed=5, loop=replace(smoke.loop, inner=3))
-    shutil.copytree(whole, tmp_path / "out")
+    out = Path(shutil.copytree(whole, tmp_path / "out"))
     with pytest.raises(ConfigError, match=r"loop\.inner, seed"):
-        distill_cohort(cohort, tmp_path / "out", other)
-    stopped = tmp_path / "stopped"
-    with pytest.raises(Cancelled):
-        _cancelled(cohort, stopped, smoke)
-    with pytest.raises(ConfigError, match=r"loop\.inner, seed"):
-        distill_cohort(cohort, stopped, other)
-    distill_cohort(cohort, stopped, other, overwrite=True)
-    assert load_distilled(stopped).config.seed == 5
-
-
-def _cancelled(cohort: Cohort, out: Path, config: DistillConfig) -> None:
-    requests: list[bool] = []
-    listen = at_step(25, lambda: requests.append(True))
-    distill_cohort(cohort, out, config, Monitor(listen, lambda: bool(requests)))
+        distill_cohort(cohort, out, other)
+    distill_cohort(cohort, out, other, overwrite=True)
+    assert load_distilled(out).config.seed == 5
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("change", ["deleted", "changed"])
-def test_other_data_are_refused(change: str, smoke: DistillConfig, tmp_path: Path) -> None:
+def test_other_data_are_refused(smoke: DistillConfig, tmp_path: Path) -> None:
     folder = write_cohort(tmp_path / "people")
+    requests: list[bool] = []
+    listen = at_step(25, lambda: requests.append(True))
     with pytest.raises(Cancelled):
-        _cancelled(Cohort.from_folder(folder), tmp_path / "out", smoke)
+        distill_cohort(
+            Cohort.from_folder(folder),
+            tmp_path / "out",
+            smoke,
+            Monitor(listen, lambda: bool(requests)),
+        )
     path = next((folder / PEOPLE[3]).iterdir())
-    if change == "deleted":
-        shutil.rmtree(folder / PEOPLE[3])
-    else:
-        volume = io.load(path)
-        voxels = volume.voxels.copy()
-        voxels[4, 17, 15] += 1
-        io.save(volume.with_voxels(voxels), path, overwrite=True)
+    volume = io.load(path)
+    voxels = volume.voxels.copy()
+    voxels[4, 17, 15] += 1
+    io.save(volume.with_voxels(voxels), path, overwrite=True)
     with pytest.raises(InputError, match="begun with other images"):
         distill_cohort(Cohort.from_folder(folder), tmp_path / "out", smoke)
 
@@ -268,7 +226,10 @@ def test_two_processes_do_not_share_a_folder(
 ) -> None:
     folder = RunFolder(tmp_path / "out")
     with folder.owned(overwrite=False), pytest.raises(OutputError, match="another process"):
+        assert folder.status() == {"state": "preparing", "fraction": 0.0}
         distill_cohort(cohort, tmp_path / "out", smoke)
+    with pytest.raises(InputError, match="no distillation"):
+        folder.status()
     assert not (tmp_path / "out" / "work").exists()
 
 

@@ -1,7 +1,10 @@
-"""The cheap way: a public prior that takes on a cohort's intensities and textures."""
+"""A public prior that takes on a cohort's intensities and textures, privately on request."""
 
 from __future__ import annotations
 
+import json
+import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,14 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from MedEnhanceLib.cli.main import main
+from MedEnhanceLib.errors import ConfigError, DependencyError
 from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.spg import folder as folder_module
 from MedEnhanceLib.spg import statistics
 from MedEnhanceLib.spg.config import DistillConfig, DPConfig
 from MedEnhanceLib.spg.dataset import load_distilled
 from MedEnhanceLib.spg.distill import distill_cohort
-from MedEnhanceLib.spg.folder import SECRET
+from MedEnhanceLib.spg.folder import SECRET, RunFolder
 from MedEnhanceLib.spg.images import Floats
+from MedEnhanceLib.spg.privacy import noise_multiplier, privacy_record
 from MedEnhanceLib.spg.statistics import (
     CLIP,
     NUMBERS,
@@ -31,12 +37,88 @@ from MedEnhanceLib.spg.statistics import (
     noised_mean,
     projected,
     rebuilt,
-    shrunk,
 )
 
 from .conftest import PEOPLE
 from .test_distill import Stop, hashes
-from .test_privacy import delta_of
+
+
+def delta_of(epsilon: float, noise: float) -> float:
+    """Balle and Wang 2018: exact for one Gaussian whose mean moves by 1."""
+
+    def normal(x: float) -> float:
+        return 0.5 * math.erfc(-x / math.sqrt(2))
+
+    half, scaled = 1 / (2 * noise), epsilon * noise
+    return normal(half - scaled) - math.exp(epsilon) * normal(-half - scaled)
+
+
+@pytest.mark.parametrize(("epsilon", "delta"), [(8.0, 1e-5), (0.1, 1e-6)])
+def test_the_noise_keeps_the_epsilon_where_a_patient_is_replaced(
+    epsilon: float, delta: float
+) -> None:
+    dp = DPConfig(epsilon=epsilon, delta=delta)
+    noise = noise_multiplier(dp)
+    assert delta_of(epsilon, noise / 2) == pytest.approx(delta, rel=1e-6)
+    assert delta_of(epsilon, 0.99 * noise / 2) > delta
+    record = privacy_record(dp, 10)
+    assert record["epsilon"] == pytest.approx(epsilon)
+    assert float(str(record["epsilon_left_out"])) < epsilon
+
+
+def test_without_the_accountant_it_says_what_to_install(
+    cohort: Cohort, private: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "dp_accounting", None)
+    with pytest.raises(DependencyError, match="needs the package dp-accounting") as caught:
+        distill_cohort(cohort, tmp_path / "out", private)
+    assert "pip install 'dp-accounting'" in caught.value.hint
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_second_run_has_other_noise_and_nothing_leads_to_it(
+    cohort: Cohort, private: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    original = RunFolder.secret
+    monkeypatch.setattr(RunFolder, "secret", lambda self: seen.append(original(self)) or seen[-1])
+    first, second = (distill_cohort(cohort, tmp_path / name, private) for name in ("a", "b"))
+    assert seen[0] != seen[1]
+    assert hashes(first)["images.npy"] != hashes(second)["images.npy"]
+    everything = b"".join(path.read_bytes() for path in first.rglob("*") if path.is_file())
+    assert f"{seen[0]:x}".encode() not in everything
+    assert str(seen[0]).encode() not in everything
+    assert not (first / "work").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"dp": {"delta": 1e-5}}, "Give both"),
+        ({"dp": {"epsilon": -1}}, "epsilon"),
+        ({"dp": "8"}, "dp is '8'"),
+        ({"dp": {"epsilon": 8}, "method": "matching"}, "with the method matching"),
+        ({"dp": {"epsilon": 8}, "prior": "representative"}, "whom no noise covers"),
+        ({"dp": {"epsilon": 8}, "prior": f"patient:{PEOPLE[1]}"}, "whom no noise covers"),
+    ],
+)
+def test_what_guarantees_nothing_is_refused(fields: dict[str, object], says: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        DistillConfig.from_json(fields)
+    assert says in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_the_command_takes_epsilon_and_delta(
+    people: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["distill", str(people), str(tmp_path / "out"), "--preset", "smoke", "--device", "cpu"]
+    words += ["--held-out", "0", "--json"]
+    assert main([*words, "--epsilon", "8", "--delta", "0.4"]) == 2
+    assert "δ is 0.4 with 4 patients" in json.loads(capsys.readouterr().out)["error"]["message"]
+    assert main([*words, "--epsilon", "8", "--delta", "1e-4"]) == 0
+    reported = json.loads(capsys.readouterr().out)
+    assert reported["privacy"]["delta"] == 1e-4
+    assert "ε = 8" in reported["privacy"]["statement"]
 
 
 def textured(seed: int, *, coarse: float, bright: float, noise: float) -> Floats:
@@ -134,16 +216,6 @@ def test_numbers_say_how_far_a_patient_is_from_the_prior() -> None:
     assert distance(rebuilt(again, PUBLIC, 1), patient)[0] < 0.3 * distance(PUBLIC, patient)[0]
 
 
-@pytest.mark.parametrize("constant", [0.0, 1.0])
-def test_a_patient_without_detail_has_numbers_too(constant: float) -> None:
-    flat = Statistics(np.full(33, constant), np.zeros((4, 17)))
-    assert np.isfinite(projected(flat, PUBLIC)).all()
-    found = rebuilt(1e9 * projected(flat, PUBLIC), PUBLIC, 1)
-    assert (np.diff(found.levels) >= 0).all()
-    assert 0 <= found.levels.min() <= found.levels.max() <= 1
-    assert np.isfinite(found.bands).all()
-
-
 def test_noise_is_as_large_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[np.ndarray] = []
     monkeypatch.setattr(
@@ -157,12 +229,6 @@ def test_noise_is_as_large_as_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
     assert noise.std(axis=0) == pytest.approx(np.full(PROJECTED, CLIP * 4.0 / 3), rel=0.06)
     assert np.abs(noise.mean(axis=0)).max() < 0.16
     assert np.abs(np.corrcoef(noise.T) - np.eye(PROJECTED)).max() < 0.1
-
-
-def test_where_noise_explains_all_there_is_the_prior_stays() -> None:
-    assert not shrunk(np.full(PROJECTED, 0.01), 1.0).any()
-    assert np.allclose(shrunk(np.full(PROJECTED, 1.0), 0.01), 1, rtol=1e-3)
-    assert not shrunk(np.zeros(PROJECTED), 0.0).any()
 
 
 def test_a_private_set_says_what_it_keeps_and_how(

@@ -7,53 +7,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from Library.conftest import WarningRecorder
 
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.io.cohort import Cohort
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.runtime.progress import Monitor
-from MedEnhanceLib.spg import distill as distill_module
 from MedEnhanceLib.spg import worth
 from MedEnhanceLib.spg.config import DistillConfig
-from MedEnhanceLib.spg.distill import distill_cohort
 from MedEnhanceLib.spg.images import Floats
-from MedEnhanceLib.spg.prepare import Prepared, Prior, prepare
+from MedEnhanceLib.spg.prepare import prepare
 from MedEnhanceLib.spg.worth import Room, room_of
 
 from .conftest import PEOPLE
 
 
-@pytest.fixture
-def config() -> DistillConfig:
-    return replace(DistillConfig.preset("smoke"), method="matching", room_steps=40)
-
-
-def rings(count: int, level: float, seed: int) -> Floats:
-    """[count, 32, 32]: something to be restored, of about the brightness `level`."""
-    rng = np.random.default_rng(seed)
-    row = np.linspace(-1, 1, 32)
-    distance = np.hypot(*np.meshgrid(row, row))
-    waves = [np.sin(distance * rng.uniform(6, 14) + rng.uniform(0, 6)) for _ in range(count)]
-    return np.float32(level + 0.1 * np.stack(waves)).astype(np.float32)
-
-
-def prepared(prior: Floats, raw: dict[str, Floats]) -> Prepared:
-    return Prepared("MR", raw, {}, Prior(prior, "file"), prior)
-
-
-@pytest.mark.slow
-def test_what_raw_images_gain_over_a_prior_that_teaches_nothing_is_seen(
-    config: DistillConfig,
-) -> None:
-    raw = {name: rings(6, 0.5, seed) for seed, name in enumerate("abcd")}
-    noise = np.random.default_rng(0).uniform(0, 1, (2, 32, 32)).astype(np.float32)
-    longer = replace(config, room_steps=200)
-    far = room_of(prepared(noise, raw), longer)
-    assert far.gain_db > 1
-    near = room_of(prepared(rings(4, 0.5, 9), raw), longer)
-    assert near.gain_db < far.gain_db / 2
-    assert near.patients == 4
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worth, "_STEPS", 2)
 
 
 def test_matching_is_advised_only_where_statistics_leave_something() -> None:
@@ -72,12 +42,6 @@ def test_matching_is_advised_only_where_statistics_leave_something() -> None:
     assert "next to nothing to gain" in nothing.sentence
 
 
-def test_one_patient_has_nobody_to_be_measured_on(config: DistillConfig) -> None:
-    with pytest.raises(ConfigError, match="there are 1") as caught:
-        room_of(prepared(rings(2, 0.5, 0), {"a": rings(3, 0.5, 1)}), config)
-    assert "two patients or more" in caught.value.hint
-
-
 def test_the_job_says_gain_and_time_and_writes_nothing(people: Path, tmp_path: Path) -> None:
     config = {"preset": "smoke", "device": "cpu"}
     before = sorted(people.parent.rglob("*"))
@@ -87,16 +51,6 @@ def test_the_job_says_gain_and_time_and_writes_nothing(people: Path, tmp_path: P
     assert "Matching takes about" in found["sentence"]
     assert found["seconds_of_matching"] > 0
     assert sorted(people.parent.rglob("*")) == before
-
-
-@pytest.mark.slow
-def test_who_asks_for_matching_where_it_cannot_pay_is_warned(
-    people: Path, smoke: DistillConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(distill_module, "room_of", lambda *_, **__: Room(27.0, 29.9, 30.0, 0.1, 4))
-    recorder = WarningRecorder()
-    distill_cohort(Cohort.from_folder(people), tmp_path / "out", smoke, recorder.monitor)
-    assert any("Matching goes on" in message for message in recorder.warnings)
 
 
 def test_the_public_prior_is_measured_as_it_is(
@@ -110,7 +64,11 @@ def test_the_public_prior_is_measured_as_it_is(
 
     monkeypatch.setattr(worth, "train_network", trained)
     monkeypatch.setattr(worth, "restored_psnr", lambda *_, **__: 30.0)
-    prepared = prepare(Cohort.from_folder(people), smoke, Monitor())
+    cohort = Cohort.from_folder(people)
+    prepared = prepare(cohort, smoke, Monitor())
     room_of(prepared, smoke)
     assert np.array_equal(taught[0], prepared.public)
     assert not np.array_equal(taught[0], prepared.prior.images)
+    alone = replace(prepared, training=dict(list(prepared.training.items())[:1]))
+    with pytest.raises(ConfigError, match="there are 1"):
+        room_of(alone, smoke)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -49,15 +47,13 @@ def test_every_attack_is_in_it_and_only_the_leak_alarms(report: AuditReport) -> 
     attacks = [finding.attack for finding in report.findings]
     assert attacks == ["copies", "likeness-ncc", "likeness-ssim", "shadows", "lira"]
     assert report.not_run == ()
-    for finding in report.findings:
-        assert finding.title in report.summary
-        assert finding.power in report.summary
-    assert report.alarm
     assert [finding.attack for finding in report.alarms] == ["copies"]
     assert report.summary.startswith("ALARM")
 
 
-def test_it_never_says_private_and_never_guarantees(report: AuditReport) -> None:
+def test_who_decides_on_sharing_reads_what_was_tried_and_what_it_would_have_found(
+    report: AuditReport,
+) -> None:
     clean = replace(report, findings=report.findings[1:])
     for said in (report.summary, clean.summary):
         assert "private" not in said.lower()
@@ -67,16 +63,11 @@ def test_it_never_says_private_and_never_guarantees(report: AuditReport) -> None
     for each in (report, clean):
         assert "patient A1, who is visible in every image" in each.headline
     assert "patient A1" not in replace(clean, exposed=None).headline
-
-
-def test_who_decides_on_sharing_reads_what_was_tried_and_how_often_a_leak_is_noticed(
-    report: AuditReport,
-) -> None:
-    clean = replace(report, findings=report.findings[1:])
     assert "5 used and 5 held-out patients" in clean.headline
     assert "weaker leaks than those stated below can be there" in clean.headline
     for finding in report.findings:
-        assert _TRIED[finding.attack] in report.summary
+        for words in (_TRIED[finding.attack], finding.title, finding.power):
+            assert words in report.summary
         assert finding.is_blind or ("4 of 5" in finding.power and "noticed" in finding.power)
         assert finding.is_blind == ("cannot notice any leak" in finding.power)
     blind = sum(finding.is_blind for finding in report.findings)
@@ -91,19 +82,13 @@ def test_what_cannot_alarm_never_claims_that_it_could(people: Anatomy) -> None:
         {f"{start}{n}": people[f"{start}{n}"] for n in range(3)} for start in ("train", "held")
     ]
     images = people["outside"][:9]
-    reported = audit(Audited(images, *groups), redistill=forgets, shadows=SHADOWS)
+    reported = audit(Audited(images, *groups))
+    (line,) = reported.not_run
+    assert "--shadows" in line and line in reported.summary
     for finding in reported.findings:
         assert finding.is_blind or finding.smallest_p <= finding.level
     blind = [finding.attack for finding in reported.findings if finding.is_blind]
-    assert {"likeness-ncc", "likeness-ssim", "lira"} <= set(blind)
-    assert "copies" not in blind
-
-
-@pytest.mark.slow
-def test_without_a_way_to_distill_again_this_is_stated(people: Anatomy, audited: Make) -> None:
-    reported = audit(audited(people["outside"]))
-    (line,) = reported.not_run
-    assert "--shadows" in line and line in reported.summary
+    assert blind == ["likeness-ncc", "likeness-ssim"]
 
 
 def test_files_name_nobody_but_in_the_confidential_folder(
@@ -129,22 +114,8 @@ def test_files_name_nobody_but_in_the_confidential_folder(
         assert "ller" not in text
         assert "Prior^P" not in text
     patients = json.loads((folder / "confidential/patients.json").read_text(encoding="utf-8"))
-    assert patients["T4"] == REAL["train3"]
-    assert patients["A1"] == "Prior^P"
+    assert (patients["T4"], patients["A1"]) == (REAL["train3"], "Prior^P")
     assert "Do not share" in (folder / "confidential/README.txt").read_text(encoding="utf-8")
-
-
-def test_pictures_show_image_slice_and_difference(report: AuditReport, tmp_path: Path) -> None:
-    from matplotlib.image import imread
-
-    folder = write_audit(report, tmp_path)
-    picture = imread(folder / "confidential/pair-1.png")
-    height, width = picture.shape[:2]
-    panes = np.array_split(picture[height // 3 :, :, :3], 3, axis=1)
-    same = [pane[:, 10:-10] for pane in panes]
-    assert np.abs(same[0] - same[1]).mean() < 0.01
-    assert same[2].std() < same[1].std() / 3
-    assert width > 2 * height
 
 
 def test_it_reports_progress_and_stops_when_asked(people: Anatomy, audited: Make) -> None:
@@ -159,13 +130,3 @@ def test_it_reports_progress_and_stops_when_asked(people: Anatomy, audited: Make
     with pytest.raises(Cancelled):
         stop = Monitor(cancel=lambda: True)
         audit(audited(people["outside"]), monitor=stop)
-
-
-def test_importing_takes_numpy_alone() -> None:
-    code = """
-import sys
-import MedEnhanceLib.spg.audit, MedEnhanceLib.spg.privacy
-print(sorted({"torch", "SimpleITK", "matplotlib", "scipy"} & set(sys.modules)))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

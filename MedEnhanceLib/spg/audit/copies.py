@@ -1,0 +1,184 @@
+"""The attack "copies": is one image closer to one patient than strangers ever are?
+
+A copied slice is one pair among thousands and moves no average. It shows as excess: one patient is
+far closer to an image than all others. The distribution of strangers' excesses is estimated twice:
+from slices of the cohort's patients against the others (the richest anatomy), and from the
+distilled images against held-out patients. The tail of each is modeled as an exponential above its
+90th percentile; the larger p of the two counts, times the number of comparisons. What the search
+misses is measured by planting copies of growing strength.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.spg.audit.nearest import Gallery, Nearest
+from MedEnhanceLib.spg.audit.records import Audited, Finding
+from MedEnhanceLib.spg.audit.significance import OFTEN, POWER, Doubles
+
+_TAIL_FROM = 0.9
+#: Slices of each patient that stand in for distilled images, to learn how alike strangers are.
+_REFERENCES = 8
+#: Smallest scale of a tail, on Fisher's scale: equal excesses have no spread.
+_LEAST_SCALE = 0.01
+#: Copies of each strength that are planted, and shares of the image that planted copies make up.
+_PLANTS = 5
+_BLENDED = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
+
+
+def search_copies(
+    audited: Audited, gallery: Gallery, nearest: Nearest, level: float, monitor: Monitor
+) -> Finding:
+    """Search for copies, and measure what the search would have missed."""
+    ours = nearest.columns(audited.tested_training)
+    theirs = nearest.columns(audited.tested_held_out)
+    found = excesses(nearest.z)
+    strangers, most_alike = _strangers(gallery, monitor.part(0.0, 0.4))
+    among_patients, held_out = Tail.of(strangers), Tail.of(found[:, theirs].ravel())
+    comparisons = len(audited.distilled) * len(ours)
+    highest = float(found[:, ours].max())
+    p = comparisons * max(tail.p(highest) for tail in (among_patients, held_out))
+    limit = max(tail.limit(level / comparisons) for tail in (among_patients, held_out))
+    blended = _detectable(audited, gallery, found, limit, monitor.part(0.4, 1.0))
+    suspects = [
+        {
+            "image": int(row),
+            "patient": audited.aliases[nearest.patients[column]],
+            "slice": int(nearest.place[row, column]),
+            "ncc": round(float(nearest.score[row, column]), 4),
+        }
+        for column in ours
+        for row in np.flatnonzero(found[:, column] >= limit)
+    ]
+    used, others = (float(nearest.score[:, columns].max()) for columns in (ours, theirs))
+    return Finding(
+        attack="copies",
+        title="Is a slice of a used patient in an image?",
+        sentence=(
+            f"{_called(len(suspects))} The nearest slices have a correlation of {used:.2f} "
+            f"(used patients) and {others:.2f} (held out)."
+        ),
+        p=min(1.0, p),
+        level=level,
+        smallest_p=0.0,
+        detectable=blended,
+        power=_power(blended),
+        measured={
+            "highest_training": used,
+            "highest_held_out": others,
+            "highest_strangers": most_alike,
+            "highest_excess": highest,
+            "limit_of_excess": limit,
+            "suspects": suspects,
+            # By the tail among patients alone: their own is estimated from them.
+            "held_out_beyond_limit": bool(
+                found[:, theirs].max() >= among_patients.limit(level / comparisons)
+            ),
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Tail:
+    """The upper tail of the strangers' excesses: an exponential."""
+
+    start: float
+    scale: float
+
+    @classmethod
+    def of(cls, excesses: Doubles) -> Tail:
+        """Fit to a sample. Source: peaks over a threshold (Pickands 1975), with shape 0."""
+        start = float(np.quantile(excesses, _TAIL_FROM))
+        above = excesses[excesses > start] - start
+        return cls(start, max(_LEAST_SCALE, float(above.mean()) if above.size else 0.0))
+
+    def p(self, excess: float) -> float:
+        """The p of a single comparison; 1 below the tail."""
+        beyond = excess - self.start
+        return (1 - _TAIL_FROM) * math.exp(-beyond / self.scale) if beyond > 0 else 1.0
+
+    def limit(self, p: float) -> float:
+        """The excess of this p."""
+        return self.start + self.scale * max(0.0, math.log((1 - _TAIL_FROM) / p))
+
+
+def excesses(z: Doubles) -> Doubles:
+    """How much closer each patient is to an image than the median of the others, [N, C]."""
+    return np.stack(
+        [
+            z[:, column] - np.median(np.delete(z, column, axis=1), axis=1)
+            for column in range(z.shape[1])
+        ],
+        axis=1,
+    )
+
+
+def _strangers(gallery: Gallery, monitor: Monitor) -> tuple[Doubles, float]:
+    """Excesses of slices of each patient against all others, and the highest correlation."""
+    places = [
+        np.unique(np.linspace(0, len(slices) - 1, _REFERENCES).round().astype(int))
+        for slices in gallery.slices.values()
+    ]
+    images = [slices[p] for slices, p in zip(gallery.slices.values(), places, strict=True)]
+    whose = np.repeat(np.arange(len(places)), [len(p) for p in places])
+    nearest = gallery.nearest(np.concatenate(images), monitor)
+    # A reference is not compared with its own patient.
+    others = np.arange(len(places)) != whose[:, None]
+    z = nearest.z[others].reshape(len(whose), -1)
+    return excesses(z).ravel(), float(nearest.score[others].max())
+
+
+def _detectable(
+    audited: Audited, gallery: Gallery, found: Doubles, limit: float, monitor: Monitor
+) -> float | None:
+    """The smallest share of an image from which on 80 % of the copies in it are found.
+
+    found: excesses of the distilled images. limit: the smallest that is called a copy.
+    """
+    names = audited.tested_training
+    # Copies are planted in the least suspicious images.
+    calm = np.argsort(found.max(axis=1), kind="stable")
+    owners = [names[number % len(names)] for number in range(_PLANTS)]
+    copied = []
+    for number, name in enumerate(owners):
+        slices = audited.training[name]
+        step = (1 + number // len(names)) / (2 + (_PLANTS - 1) // len(names))
+        copied.append(slices[int(step * (len(slices) - 1))])
+    planted_in = audited.distilled[[calm[number % len(calm)] for number in range(_PLANTS)]]
+    smallest = None
+    for share in reversed(_BLENDED):
+        monitor.progress(1 - share, "planting copies")
+        images = ((1 - share) * planted_in + share * np.stack(copied)).astype(np.float32)
+        nearest = gallery.nearest(images)
+        z = excesses(nearest.z)[np.arange(_PLANTS), nearest.columns(owners)]
+        if np.count_nonzero(z >= limit) < POWER * _PLANTS:
+            break
+        smallest = share
+    return smallest
+
+
+def _called(count: int) -> str:
+    if count == 0:
+        return "No image is closer to a used patient than strangers are to each other."
+    pairs = (
+        "1 pair of image and patient is"
+        if count == 1
+        else f"{count} pairs of image and patient are"
+    )
+    return f"{pairs} closer than strangers ever are: a copy."
+
+
+def _power(blended: float | None) -> str:
+    if blended is None:
+        return (
+            f"Tried with planted copies: of whole slices, fewer than {OFTEN} were noticed. The "
+            "patients are too similar, or too few."
+        )
+    return (
+        f"Tried with planted copies: at least {OFTEN} are noticed where a slice makes up "
+        f"at least {blended:.0%} of an image. What is fainter or covers less can be missed."
+    )
