@@ -264,7 +264,7 @@ class CropMaker:
         """Groups of a whole crop."""
         slices, rows, columns = estimate.shape
         each = grouped.Round(step=STEP, keep=self.blocks)
-        stage = Stage(estimate.shape, grouped.window_for(spacing), "grouped", STEP, each)
+        stage = Stage(estimate.shape, grouped.window_for(spacing), each)
         index, distance, level = [], [], []
         for number, first in enumerate(stage.firsts):
             layer = stage.layer(number)
