@@ -40,7 +40,8 @@ CT_RANGE_HU = 2000.0
 ELECTRONIC_PHOTONS = 5.0
 TEMPLATE = "sample template"
 MR_SUBJECTS = ("mr/open_ms/C07/T1.nii.gz", "mr/studyforrest/T1.nii.gz")
-CT_SUBJECTS = ("ct/abdomen/CT.nii.gz", "ct/sts/STS_013/CT.nii.gz", "ct/sts/STS_037/CT.nii.gz")
+STARVED = "ct/abdomen/CT.nii.gz"
+CT_SUBJECTS = (STARVED, "ct/sts/STS_013/CT.nii.gz", "ct/sts/STS_037/CT.nii.gz")
 #: A volume without damage: what does an arm do to what needs nothing?
 CLEAN = "undamaged"
 _MARGIN = 8
