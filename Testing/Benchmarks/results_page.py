@@ -462,32 +462,12 @@ class Best(Cell):
         return f"{self.difference:+.2f}".replace("-", "−")
 
 
-def repair() -> Table:
-    """How often a file came back whole after damage at random places."""
-    damages = ("50 bytes", "a page", "4096 bytes anywhere", "2 pages", "64 KiB", "10 pages")
-    rows = []
-    for volume, mode in (
-        ("MR, the sample", "ratio 32"),
-        ("CT STS_013", "ratio 32"),
-        ("MR, the sample", "lossless"),
-        ("CT STS_013", "lossless"),
-        ("CT 512×512×100", "lossless, fast"),
-    ):
-        base = f"repair.rows[volume={volume}; mode={mode}"
-        rows.append((
-            f"{volume}, {mode}", Cell(f"{base}].parity:max / 1e6"),
-            *(Cell(f"{base}; damage={damage}].whole * 100", ".0f") for damage in damages),
-        ))  # fmt: skip
-    return Table(("file", "MB", *damages), rows)
-
-
 def downstream() -> Table:
     """What radiomics and segmentation keep of a volume that was compressed."""
     labels = {"MR": "Gray matter", "CT": "Gross tumor volume"}
     rows: list[Sequence[Content]] = []
     for modality, label in labels.items():
-        for setting in ("error 1", "error 2", "error 8", "ratio 4", "ratio 8", "ratio 32",
-                        "ratio 128"):  # fmt: skip
+        for setting in ("error 1", "error 2", "error 8", "ratio 8", "ratio 32"):
             path = f"downstream.rows[modality={modality}; setting={setting}]"
             rows.append((
                 modality, setting, Cell(f"{path}.ratio:mean", ".1f"),
@@ -647,7 +627,6 @@ TABLES: dict[str, Callable[[], Table]] = {
     "lossless": lossless,
     "bounded": bounded,
     "ratio": ratio,
-    "repair": repair,
     "downstream": downstream,
     "time": time,
     "audit": audit,
