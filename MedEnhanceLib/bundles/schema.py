@@ -161,7 +161,9 @@ def _fault(value: Any, shape: Any, place: str) -> str:
     elif isinstance(shape, list) and isinstance(value, list):
         faults = [_fault(entry, shape[0], f"{place}[{n}]") for n, entry in enumerate(value, 1)]
     elif isinstance(shape, dict | list) or not fits(value, shape):
-        expected = {dict: "an object", list: "a list"}.get(type(shape)) or allowed_text(shape)
+        expected = "a list" if isinstance(shape, list) else "an object"
+        if not isinstance(shape, dict | list) and shape != dict | None:
+            expected = allowed_text(shape)
         return f"{place.lstrip('.')} is {value!r:.40}, not {expected}"
     return next(filter(None, faults), "")
 

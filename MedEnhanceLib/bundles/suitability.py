@@ -30,7 +30,7 @@ class ModelWarning:
     @property
     def text(self) -> str:
         """Message and hint."""
-        return _text(self.message, self.hint)
+        return f"{self.message}: {self.hint}"
 
     def to_json(self) -> dict[str, Any]:
         """For manifests."""
@@ -44,7 +44,7 @@ def messages_of(warnings: Iterable[ModelWarning]) -> str:
 
 def recorded_warnings(results: Mapping[str, Any]) -> list[str]:
     """The texts of the warnings that a manifest records, in its `results.doubts`."""
-    return [_text(entry["message"], entry["hint"]) for entry in results.get("doubts") or ()]
+    return [f"{entry['message']}: {entry['hint']}" for entry in results.get("doubts") or ()]
 
 
 def shows_anatomy(bundle: Bundle, volume: Volume) -> bool:
@@ -74,7 +74,7 @@ def training_length_warning(bundle: Bundle) -> ModelWarning | None:
         return None
     return ModelWarning(
         "test-model",
-        f"{bundle.name} was trained for {_steps_text(steps)} only, as a test model",
+        f"{bundle.name} was trained for {steps} steps only, as a test model",
         "use it for tests only, and train one with the preset cpu or full for real work",
     )
 
@@ -83,12 +83,4 @@ def training_length_limits(steps: int) -> list[str]:
     """The limit that a model card states after a training of `steps` steps, if any."""
     if steps >= _FEWEST_STEPS:
         return []
-    return [f"Trained for {_steps_text(steps)} only, as a test model: use it for nothing else."]
-
-
-def _steps_text(steps: int) -> str:
-    return "1 step" if steps == 1 else f"{steps} steps"
-
-
-def _text(message: str, hint: str) -> str:
-    return f"{message}: {hint}"
+    return [f"Trained for {steps} steps only, as a test model: use it for nothing else."]

@@ -7,15 +7,12 @@ Source: Koay & Basser, J. Magn. Reson. 179 (2006) 317; the ramp towards air is o
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
+from MedEnhanceLib.nets.noise_blocks import AIR_MEAN
 from MedEnhanceLib.nets.precision import constant
 
-#: The mean of air, in σ.
-_AIR = math.sqrt(math.pi / 2)
 #: From this mean on, in σ, its inverse is used; below, where it is infinitely steep, a ramp.
 _RAMP_END = 1.7
 _RAMP_START = 1.2
@@ -50,7 +47,7 @@ def _inverse(mean: Tensor) -> Tensor:
 def _mean_of(amplitude: Tensor) -> Tensor:
     """The mean of Rician values, σ = 1."""
     quarter = amplitude.square() / 4
-    mean: Tensor = _AIR * (
+    mean: Tensor = AIR_MEAN * (
         (1 + 2 * quarter) * torch.special.i0e(quarter) + 2 * quarter * torch.special.i1e(quarter)
     )
     return mean

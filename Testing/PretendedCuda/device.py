@@ -17,7 +17,6 @@ guard.cpp has to be loaded before the first `import torch` of the process: see c
 from __future__ import annotations
 
 import contextlib
-import sys
 import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -145,7 +144,7 @@ def _target(func: Any, args: Any, kwargs: Any, tensors: list[torch.Tensor]) -> t
         if not any(isinstance(tensor, Claimed) for tensor in rest) and any(
             isinstance(index, Claimed) for index in indices
         ):
-            raise RuntimeError(f"indices on a card for a tensor on the CPU at {_place()}")
+            raise RuntimeError("indices on a card for a tensor on the CPU")
     asked = kwargs.get("device")
     if asked is not None:
         asked = torch.device(asked)
@@ -159,8 +158,7 @@ def _target(func: Any, args: Any, kwargs: Any, tensors: list[torch.Tensor]) -> t
     ):
         names = ", ".join(sorted(map(str, devices)))
         raise RuntimeError(
-            "Expected all tensors to be on the same device, but found "
-            f"{names}: {func} at {_place()}"
+            f"Expected all tensors to be on the same device, but found {names}: {func}"
         )
     return devices.pop() if devices else torch.device("cpu")
 
@@ -169,21 +167,19 @@ def _refuse_what_fails(
     func: Any, kwargs: Any, target: torch.device, on_cards: list[Claimed]
 ) -> None:
     if target.type == "cuda" and target.index >= CARDS:
-        raise RuntimeError(f"CUDA error: invalid device ordinal at {_place()}")
+        raise RuntimeError("CUDA error: invalid device ordinal")
     if target.type == "cuda" and target.index in cards.without_kernels:
         raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
     if func in _PRODUCTS and on_cards[0].dtype == torch.float32:
         allowed: Any = torch.backends.cudnn if "conv" in func.name() else torch.backends.cuda.matmul
         if allowed.allow_tf32:
-            raise RuntimeError(f"float32 is rounded to TF32 by {func} at {_place()}")
+            raise RuntimeError(f"float32 is rounded to TF32 by {func}")
     types = (kwargs.get("dtype"), *(tensor.dtype for tensor in on_cards))
     if not cards.has_double and torch.float64 in types:
-        raise TypeError(f"no float64 on this device: {func} at {_place()}")
+        raise TypeError(f"no float64 on this device: {func}")
     generator = kwargs.get("generator")
     if generator is not None and generator.device != target:
-        raise RuntimeError(
-            f"Expected a '{target}' generator but found '{generator.device}' at {_place()}"
-        )
+        raise RuntimeError(f"Expected a '{target}' generator but found '{generator.device}'")
 
 
 def _computed(
@@ -218,17 +214,6 @@ def _aliased(func: Any, args: Any, kwargs: Any, wrapped: Any) -> Any:
         return return_and_correct_aliasing(func, args, kwargs, wrapped)
     except RuntimeError:  # of operations that write to some of several results
         return args[0]
-
-
-def _place() -> str:
-    """Where in MedEnhanceLib this is called from."""
-    frame: Any = sys._getframe(1)
-    while frame is not None:
-        _, is_ours, path = frame.f_code.co_filename.rpartition("MedEnhanceLib/")
-        if is_ours:
-            return f"{path}:{frame.f_lineno}"
-        frame = frame.f_back
-    return "the test"
 
 
 def _release() -> None:
