@@ -135,25 +135,6 @@ def test_a_full_disk_leaves_nothing(
     assert not exists or names(out) == []
 
 
-def test_a_file_that_cannot_be_moved_brings_all_back(
-    out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_objects(images(value=1), out)
-    before = {path: path.read_bytes() for path in out.iterdir()}
-    rename, moved = Path.rename, []
-
-    def failing(self: Path, target: Path) -> Path:
-        moved.append(target)
-        if len(moved) == 5:  # three old ones out, one new one in
-            raise OSError(errno.EACCES, "Permission denied")
-        return rename(self, target)
-
-    monkeypatch.setattr(Path, "rename", failing)
-    with pytest.raises(OutputError, match="permission"):
-        write_objects(images(), out, overwrite=True)
-    assert {path: path.read_bytes() for path in out.iterdir()} == before
-
-
 def test_what_comes_back_changed_is_not_kept(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = folder_module._write
 
