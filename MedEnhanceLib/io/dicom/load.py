@@ -53,8 +53,8 @@ def load_dicom(
         InputError: several series fit, none does, or one gives no volume; GeometryError where its
             slices make no even grid.
     """
-    found = choices(path, monitor.part(0, 0.3))
-    choice = _choose(found, series, path, monitor)
+    listed = choices(path, monitor.part(0, 0.3))
+    choice = _choose(listed, series, path, monitor)
     if choice.part is None and _is_segmentation(choice):
         return _segmentation(choice, path, monitor)
     return _volume(choice, path, modality, repairs, monitor)
@@ -67,8 +67,8 @@ def read_grid(
 
     A tilted or uneven series has the grid that it would be resampled to. Raises as `load_dicom`.
     """
-    found = choices(path, monitor.part(0, 0.9))
-    choice = _choose(found, series, path, monitor)
+    listed = choices(path, monitor.part(0, 0.9))
+    choice = _choose(listed, series, path, monitor)
     if choice.fault or choice.part is None:
         raise choice.error
     repairs = Repairs(tilt=True, spacing=True)
@@ -77,17 +77,19 @@ def read_grid(
     return _origin(stacks), stacks[0].geometry, (*frames, *stacks[0].shape)
 
 
-def _choose(found: Sequence[Choice], series: str | None, path: Path, monitor: Monitor) -> Choice:
+def _choose(listed: Sequence[Choice], series: str | None, path: Path, monitor: Monitor) -> Choice:
     """The only volume or segmentation that fits; color images only if there are no gray ones."""
-    volumes = [choice for choice in found if choice.part is not None]
+    volumes = [choice for choice in listed if choice.part is not None]
     candidates = [choice for choice in volumes if choice.is_gray] or volumes
     if series is None:
-        fitting = candidates or [choice for choice in found if _is_segmentation(choice)]
+        fitting = candidates or [choice for choice in listed if _is_segmentation(choice)]
         if not volumes and len(fitting) != 1:
-            raise _no_volume(found, path)
+            raise _no_volume(listed, path)
         what = f"holds {len(fitting)} series"
     else:
-        exactly = [choice for choice in found if series in (str(choice.row.number), choice.row.key)]
+        exactly = [
+            choice for choice in listed if series in (str(choice.row.number), choice.row.key)
+        ]
         fitting = (
             [choice for choice in exactly if choice.part is not None]
             or exactly
@@ -104,7 +106,7 @@ def _choose(found: Sequence[Choice], series: str | None, path: Path, monitor: Mo
         )
     (chosen,) = fitting
     if series is None:
-        _warn_of_others([choice for choice in found if choice is not chosen], path.name, monitor)
+        _warn_of_others([choice for choice in listed if choice is not chosen], path.name, monitor)
     if chosen.part is None and not _is_segmentation(chosen):
         raise chosen.error
     return chosen
@@ -114,12 +116,12 @@ def _is_segmentation(choice: Choice) -> bool:
     return choice.about.sop_class in SEGMENTATIONS and not choice.about.damaged
 
 
-def _no_volume(found: Sequence[Choice], path: Path) -> MedEnhanceError:
-    first = found[0]
-    if len(found) == 1 and first.row.files == 1 and first.about.file == path:
+def _no_volume(listed: Sequence[Choice], path: Path) -> MedEnhanceError:
+    first = listed[0]
+    if len(listed) == 1 and first.row.files == 1 and first.about.file == path:
         return first.error
     return InputError(
-        f"{path} holds no image that gives a volume, only {_counted(found)}; "
+        f"{path} holds no image that gives a volume, only {_counted(listed)}; "
         f"{reason_of(first.about)}",
         first.about.hint,
     )

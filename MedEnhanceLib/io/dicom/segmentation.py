@@ -12,7 +12,7 @@ import numpy as np
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import GeometryError, InputError
-from MedEnhanceLib.io.dicom.multiframe import first_item
+from MedEnhanceLib.io.dicom.headers import first_item
 from MedEnhanceLib.io.dicom.pixels import refuse_too_large
 from MedEnhanceLib.io.dicom.sources import COPY_AGAIN
 from MedEnhanceLib.io.dicom.structure import (

@@ -75,14 +75,14 @@ def read_elements(
     if meta_of(stream).get("TransferSyntaxUID") == DEFLATED:
         raise NotImplementedError("Deflated Explicit VR Little Endian")
     stream.seek(0)
-    found: Dataset = pydicom.filereader.read_partial(
+    dataset: Dataset = pydicom.filereader.read_partial(
         stream,
         stop_when=_Limit(last),
         specific_tags=None if wanted is None else _tags(tuple(wanted)),
         force=True,
     )
-    _refuse_cut(found, stream)
-    return found
+    _refuse_cut(dataset, stream)
+    return dataset
 
 
 @functools.cache
@@ -102,26 +102,26 @@ def meta_of(stream: BinaryIO) -> Dataset:
     stream.seek(0)
     stream.seek(132 if stream.read(132)[128:] == b"DICM" else 0)
     limit = _Limit(0x0002FFFF)
-    found: Dataset = pydicom.filereader.read_dataset(
+    dataset: Dataset = pydicom.filereader.read_dataset(
         stream,
         is_implicit_VR=False,
         is_little_endian=True,
         stop_when=lambda tag, vr, length: limit(tag, vr, length) or tag >> 16 != 0x0002,
     )
-    return found
+    return dataset
 
 
-def syntax_of(found: Dataset) -> str:
+def syntax_of(dataset: Dataset) -> str:
     """The transfer syntax UID; where the file names none, the encoding that pydicom found."""
-    stated = str(found.file_meta.get("TransferSyntaxUID") or "")
-    is_implicit, is_little = found.original_encoding
+    stated = str(dataset.file_meta.get("TransferSyntaxUID") or "")
+    is_implicit, is_little = dataset.original_encoding
     return stated or (IMPLICIT if is_implicit else EXPLICIT if is_little else BIG_ENDIAN)
 
 
-def _refuse_cut(found: Dataset, stream: BinaryIO) -> None:
+def _refuse_cut(dataset: Dataset, stream: BinaryIO) -> None:
     """Refuse values that are shorter than their lengths say: the file was cut off there."""
-    for tag in found.keys():  # noqa: SIM118 - iterating over a Dataset decodes its values
-        raw = found.get_item(tag)
+    for tag in dataset.keys():  # noqa: SIM118 - iterating over a Dataset decodes its values
+        raw = dataset.get_item(tag)
         length, value = getattr(raw, "length", None), getattr(raw, "value", None)
         if length not in (None, _UNDEFINED) and isinstance(value, bytes) and len(value) < length:
             raise DamagedError(f"its element {tag} reaches beyond the end of the file")

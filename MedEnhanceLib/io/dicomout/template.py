@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.core.origin import DicomOrigin, Instance
 from MedEnhanceLib.errors import InputError
-from MedEnhanceLib.io.dicom.multiframe import CLASSIC, items_of
+from MedEnhanceLib.io.dicom.headers import CLASSIC, items_of
 from MedEnhanceLib.io.dicom.slices import LOSSY_SYNTAXES
 from MedEnhanceLib.io.dicom.structure import pydicom_failures, reason_of, silence
 from MedEnhanceLib.io.dicomout.attributes import copy_elements, is_of_study

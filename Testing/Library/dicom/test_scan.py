@@ -12,7 +12,7 @@ import pytest
 
 from MedEnhanceLib.core.origin import Lossy
 from MedEnhanceLib.errors import Cancelled, InputError
-from MedEnhanceLib.io.dicom import is_dicom, list_series, load_dicom, scan
+from MedEnhanceLib.io.dicom import is_dicom, list_series, listing, load_dicom
 from MedEnhanceLib.io.dicom.headers import Header, read_header
 from MedEnhanceLib.io.dicom.slices import lossy_steps, plain
 from MedEnhanceLib.runtime.progress import Monitor
@@ -155,14 +155,14 @@ def test_cancel_does_not_wait_for_a_header(
 ) -> None:
     folder = make_series(np.zeros((3, 4, 5), np.uint16))
     stop, answered = threading.Event(), threading.Event()
-    read = scan.read_header
+    read = listing.read_header
 
     def stuck(file: Path) -> Header | None:
         stop.set()
         answered.wait(20)  # as a share on the network that does not answer
         return read(file)
 
-    monkeypatch.setattr(scan, "read_header", stuck)
+    monkeypatch.setattr(listing, "read_header", stuck)
     began = time.monotonic()
     try:
         with pytest.raises(Cancelled):

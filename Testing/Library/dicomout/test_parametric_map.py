@@ -144,18 +144,6 @@ def test_no_uncertainty_anywhere_is_a_map_that_can_be_shown(
     assert examine(path) == []
 
 
-def test_a_map_that_never_was_dicom_stands_alone(
-    tmp_path: Path, examine: Examine, spread: Volume, derivation: Derivation
-) -> None:
-    template = new_study(modality="MR", patient_id="phantom")
-    plain = replace(spread, origin=None)
-    path = write_uncertainty(plain, tmp_path / "out", template=template, derivation=derivation)
-    dataset = pydicom.dcmread(path)
-    assert "ReferencedSeriesSequence" not in dataset
-    assert decoded(dataset, spread).tobytes() == spread.voxels.tobytes()
-    assert examine(path) == []
-
-
 @pytest.mark.parametrize(
     ("voxels", "says"),
     [

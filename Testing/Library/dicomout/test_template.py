@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from Library.dicom.images import enhanced_mr
 from pydicom import Dataset
 
 from MedEnhanceLib import io
@@ -117,32 +118,16 @@ def test_a_new_study_invents_nobody() -> None:
 
 
 def test_a_frame_has_its_own_groups_and_those_that_all_share() -> None:
-    source = item(
-        NumberOfFrames=2,
-        PatientID="42",
-        ImageType=["ORIGINAL", "PRIMARY", "VOLUME", "NONE"],
-        SharedFunctionalGroupsSequence=[
-            item(
-                PixelMeasuresSequence=[item(PixelSpacing=[0.5, 0.6], SliceThickness=2)],
-            )
-        ],
-        PerFrameFunctionalGroupsSequence=[
-            item(
-                PlanePositionSequence=[item(ImagePositionPatient=[0, 0, z])],
-                MREchoSequence=[item(EffectiveEchoTime=3.5)],
-                FrameContentSequence=[item(TemporalPositionIndex=z + 1)],
-            )
-            for z in (0, 1)
-        ],
-    )
+    source = enhanced_mr(np.zeros((2, 4, 5), np.uint16), [0.0, 1.0])
+    source.PerFrameFunctionalGroupsSequence[1].MREchoSequence = [item(EffectiveEchoTime=3.5)]
+    content = source.PerFrameFunctionalGroupsSequence[1].FrameContentSequence[0]
+    content.TemporalPositionIndex = 2
     image = frame_as_image(source, 2, "file")
-    assert list(image.PixelSpacing) == [0.5, 0.6]
-    assert [float(x) for x in image.ImagePositionPatient] == [0, 0, 1]
+    assert list(image.PixelSpacing) == [0.5, 0.75]
+    assert [float(mm) for mm in image.ImagePositionPatient] == [-3, 4, 1]
     assert float(image.EchoTime) == 3.5
-    assert image.TemporalPositionIdentifier == 2
-    assert image.InstanceNumber == 2
+    assert (image.TemporalPositionIdentifier, image.InstanceNumber) == (2, 2)
     assert "PerFrameFunctionalGroupsSequence" not in image
     assert len(source.PerFrameFunctionalGroupsSequence) == 2  # the source is left alone
-    assert "InstanceNumber" not in source
     with pytest.raises(InputError, match="no frame 3"):
         frame_as_image(source, 3, "file")
