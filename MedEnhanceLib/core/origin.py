@@ -52,18 +52,6 @@ class DicomOrigin:
             return self
         return replace(self, instances=tuple(frame[first:stop] for frame in self.instances))
 
-    def to_json(self) -> dict[str, Any]:
-        """As plain lists, for the JSON of a job."""
-        return {
-            "study": self.study,
-            "series": self.series,
-            "on_grid": self.on_grid,
-            "instances": [
-                [[one.file, one.sop_class, one.sop_instance, one.frame] for one in frame]
-                for frame in self.instances
-            ],
-        }
-
 
 @dataclass(frozen=True)
 class Lossy:
