@@ -158,14 +158,9 @@ class NetworkStage:
         tasks = self._matched(run, layer, estimate, level)
         images = [_tensor(image, device) for image in (noisy, pilot, estimate)]
         shown = [_tensor(guide, device) for guide in guides]
-        root = torch.from_numpy(np.sqrt(run.spectrum))
 
         def chunk(matched: native.Groups) -> _Chunk:
-            arrays = (matched.index, matched.distance, matched.level)
-            index, distance, sigma = map(torch.from_numpy, arrays)
-            slices, rows, columns = noisy.shape
-            places = Places(index, distance, sigma, root, (slices, rows, columns))
-            places = on_device(places, device)
+            places = on_device(Places.of(matched, run.spectrum, noisy.shape), device)
             voxels = places.voxels()
             groups = network.groups(places, voxels, images[0], images[1], images[2], self.top)
             fits = [network.fit(groups, places, voxels, guide) for guide in shown]
