@@ -109,33 +109,20 @@ class Match:
 
     def facts(self) -> dict[str, Any]:
         """For the manifest."""
-        changes = {
-            name: {
-                "slope_mm2": round(change.slope_mm2, 4),
-                "uncertainty_mm2": round(change.uncertainty_mm2, 4),
-                "applied": change.gain is not None,
-            }
-            for name, change in self.changes.items()
-        }
-        kept = round(self.keep_noise, 4)
-        return {"summary": "; ".join(self.sentences()), "changes": changes, "noise_kept": kept}
+        return {"summary": "; ".join(self.sentences()), "noise_kept": round(self.keep_noise, 4)}
 
     def sentences(self) -> list[str]:
         """For the log and the report, one for each direction and one for noise."""
         lines = []
         for name, change in self.changes.items():
-            where = name.replace("_", " ")
             if change.gain:
                 verb = "sharpened" if change.slope_mm2 > 0 else "smoothed"
-                lines.append(
-                    f"{where}: {verb} by a Gaussian of σ {abs(change.blur_mm):.2f} mm to the "
-                    "look's sharpness"
-                )
+                text = f"{verb} by a Gaussian of σ {abs(change.blur_mm):.2f} mm to the look's "
+                text += "sharpness"
             else:
-                lines.append(
-                    f"{where}: as sharp as the look within the uncertainty "
-                    f"({change.slope_mm2:+.2f} ± {change.uncertainty_mm2:.2f} mm²), left alone"
-                )
+                text = "as sharp as the look within the uncertainty "
+                text += f"({change.slope_mm2:+.2f} ± {change.uncertainty_mm2:.2f} mm²), left alone"
+            lines.append(f"{name.replace('_', ' ')}: {text}")
         lines += [
             f"{name.replace('_', ' ')}: not compared, {reason}"
             for name, reason in self.unmeasured.items()

@@ -212,7 +212,8 @@ def _with_regions(chunks: list[_Chunk]) -> list[_Chunk]:
     places = replace(chunks[0].places, index=torch.cat([chunk.places.index for chunk in chunks]))
     of_guides = []
     for fits in zip(*(chunk.fits for chunk in chunks), strict=True):
-        regions = regional(torch.cat([fit.region for fit in fits]), places).split(counts)
+        sums = torch.cat([fit.region for fit in fits])
+        regions = torch.split(regional(sums, places), counts)
         of_guides.append([replace(f, region=r) for f, r in zip(fits, regions, strict=True)])
     return [
         replace(chunk, fits=fits)
