@@ -162,7 +162,7 @@ def _spectra(
 
 
 def _tissue_blocks(plane: Floats, modality: str, planes: int) -> Floats:
-    """Blocks of a plane that lie in tissue, [N, side, side]; of so many planes."""
+    """Blocks of one of some planes that lie in tissue, [N, side, side]."""
     rows, columns = (side // _CELL for side in plane.shape)
     if min(rows, columns) * _CELL < _BLOCK:
         return np.empty((0, _BLOCK, _BLOCK), np.float32)

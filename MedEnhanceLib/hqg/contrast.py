@@ -14,7 +14,7 @@ What lies in none of the ranges of heads, such as most limbs, is not judged.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -46,14 +46,8 @@ _HEADS = {
 _CLEAR = 0.2
 
 
-@dataclass(frozen=True)
-class Contrast:
-    """How intensities deep inside the body are distributed; see the module.
-
-    Attributes:
-        tails: logarithm of the bright extreme's distance from the median over the dark one's.
-        middle: the same of the quartiles.
-    """
+class Contrast(NamedTuple):
+    """How intensities deep inside the body are distributed; see the module."""
 
     tails: float
     middle: float
@@ -66,13 +60,6 @@ class Contrast:
                 return name
         return ""
 
-    def is_like(self, other: Contrast) -> bool:
-        """Whether two volumes can show the same contrast of the same anatomy."""
-        if not (self.kind and other.kind) or self.kind == other.kind:
-            return True
-        tails, middle = abs(self.tails - other.tails), abs(self.middle - other.middle)
-        return max(tails, middle) <= _CLEAR
-
 
 def show_the_same(volume: Volume, other: Volume) -> bool:
     """Whether two MR volumes can show the same contrast, as far as it can be measured.
@@ -82,7 +69,9 @@ def show_the_same(volume: Volume, other: Volume) -> bool:
         other: likewise, on any grid.
     """
     first, second = (measure_contrast(each.frame(0)) for each in (volume, other))
-    return first is None or second is None or first.is_like(second)
+    if not (first and second and first.kind and second.kind) or first.kind == second.kind:
+        return True
+    return float(np.abs(np.subtract(first, second)).max()) <= _CLEAR
 
 
 def measure_contrast(volume: Volume) -> Contrast | None:

@@ -92,7 +92,11 @@ def decide(
         | ({"reason": need.reason} if share < 1 else {})
         | ({"frames_measured": len(numbers)} if len(frames) > 1 else {})
     }
-    _log_noise(facts["noise"], monitor)
+    units = f" {typical.units}" if typical.units else ""
+    level = f"σ {noise.level:.3g}{units}, confidence {noise.confidence:.2f}"
+    monitor.log(f"measured noise: {level}")
+    if share < 1:
+        monitor.log(f"{share:.0%} of the correction is applied: {need.reason}")
     warning = noise_warning(typical, noise, is_full=is_full)
     warnings = (warning,) if warning else ()
     if is_preview:
@@ -160,14 +164,6 @@ def _spread(frames: Sequence[Volume], chosen: Sequence[int]) -> list[int]:
 def _median(values: Sequence[float]) -> int:
     """Where the median is; of an even number of values the lower one."""
     return sorted(range(len(values)), key=values.__getitem__)[(len(values) - 1) // 2]
-
-
-def _log_noise(facts: dict[str, Any], monitor: Monitor) -> None:
-    units = f" {facts['units']}" if facts["units"] else ""
-    level = f"σ {facts['sigma']:.3g}{units}, confidence {facts['confidence']:.2f}"
-    monitor.log(f"measured noise: {level}")
-    if "reason" in facts:
-        monitor.log(f"{facts['share_removed']:.0%} of the correction is applied: {facts['reason']}")
 
 
 def _correctable_motion(

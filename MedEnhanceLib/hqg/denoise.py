@@ -191,46 +191,37 @@ def expected_deviation(
     Returns:
         float32 [n, J, I], in the units of the volume.
     """
+    import torch
+    from torch.nn import functional as F  # noqa: N812 - the field's own short name
+
     stop = first + len(result)
     only = only or slice(first, stop)
     if out is None:
         out = np.empty((only.stop - only.start, *result.shape[1:]), np.float32)
+    # Squares of what is far from 0 would lose the variation. The same for all parts of a volume.
+    middle = float(np.mean(volume.voxels[len(volume.voxels) // 2], dtype=np.float64))
+    calibration = CALIBRATION["CT" if volume.modality == "CT" else "MR"]  # as rounds are chosen
     for part in parts_of(only.start, only.stop, _SLICES_AT_ONCE):
         # A slice's deviation depends on its neighbors.
         where = slice(max(first, part.start - 1), min(stop, part.stop + 1))
-        deviation = _deviation(
-            result[where.start - first : where.stop - first], volume, noise, share, where
-        )
-        out[part.start - only.start : part.stop - only.start] = deviation[
-            part.start - where.start : part.stop - where.start
-        ]
+        some = result[where.start - first : where.stop - first]
+        power = np.square(noise[where])
+        if share <= 0:  # nothing was removed, and what would have been is not known
+            deviation = np.sqrt(power)
+        else:
+            values = torch.from_numpy(np.ascontiguousarray(some, np.float32))[None, None]
+            values = F.pad(values, (1, 1, 1, 1, 1, 1), mode="replicate") - middle
+            mean = F.avg_pool3d(values, 3, stride=1)
+            variation = F.avg_pool3d(values.square(), 3, stride=1) - mean.square()
+            signal = variation[0, 0].clamp_min(0).numpy()
+            variance = power * (_OF_A_MEAN + signal / (signal + power + np.float32(1e-12)))
+            deviation = calibration * np.sqrt(variance)
+        if 0 < share < 1:  # the noise that stays: the correction is what would have removed it
+            left = np.float32((1 - share) / share)
+            deviation = np.hypot(deviation, left * (some - volume.voxels[where]))
+        inner = slice(part.start - where.start, part.stop - where.start)
+        out[part.start - only.start : part.stop - only.start] = deviation[inner]
     return out
-
-
-def _deviation(
-    result: npt.NDArray[Any], volume: Volume, noise: NoiseEstimate, share: float, where: slice
-) -> Floats:
-    """Of the slices `where` of the volume, which `result` holds."""
-    import torch
-    from torch.nn import functional as F  # noqa: N812 - the field's own short name
-
-    values = torch.from_numpy(np.ascontiguousarray(result, np.float32))[None, None]
-    values = F.pad(values, (1, 1, 1, 1, 1, 1), mode="replicate")
-    # Squares of what is far from 0 would lose the variation. The same for all parts of a volume.
-    middle = float(np.mean(volume.voxels[len(volume.voxels) // 2], dtype=np.float64))
-    mean = F.avg_pool3d(values - middle, 3, stride=1)
-    variation = F.avg_pool3d((values - middle).square(), 3, stride=1) - mean.square()
-    signal = variation[0, 0].clamp_min(0).numpy()
-    power = np.square(noise[where])
-    variance = power * (_OF_A_MEAN + signal / (signal + power + np.float32(1e-12)))
-    modality = "CT" if volume.modality == "CT" else "MR"  # as the rounds are chosen
-    deviation: Floats = CALIBRATION[modality] * np.sqrt(variance)
-    if share <= 0:  # nothing was removed, and what would have been is not known
-        return np.sqrt(power).astype(np.float32)
-    if share < 1:  # the noise that stays: the correction is what would have removed it
-        left = np.float32((1 - share) / share)
-        deviation = np.hypot(deviation, left * (result - volume.voxels[where]))
-    return deviation.astype(np.float32)
 
 
 def _without_rician_bias(values: Floats, level: Floats, noise: NoiseEstimate) -> Floats:

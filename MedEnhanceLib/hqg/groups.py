@@ -7,10 +7,12 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - the field's own short name
 
+from MedEnhanceLib import native
 from MedEnhanceLib.hqg.config import NetworkConfig
 from MedEnhanceLib.hqg.network import Fit, GroupNetwork, Groups, GuidedCorrection, fit
 from MedEnhanceLib.native import CELLS, SIDE
@@ -45,6 +47,27 @@ class Places:
     sigma: Tensor
     root: Tensor
     shape: tuple[int, int, int]
+
+    @classmethod
+    def of(
+        cls, found: native.Groups, spectrum: npt.NDArray[np.float32], shape: tuple[int, ...]
+    ) -> Places:
+        """The groups that a search found in a slab, in noise of a spectrum."""
+        slices, rows, columns = shape
+        return cls(
+            torch.from_numpy(found.index),
+            torch.from_numpy(found.distance),
+            torch.from_numpy(found.level),
+            torch.from_numpy(np.sqrt(spectrum)),
+            (slices, rows, columns),
+        )
+
+    def corners(self) -> Tensor:
+        """[N, blocks, 3]: slice, row and column of each block's first voxel."""
+        _, rows, columns = self.shape
+        index = self.index.long()
+        at = index // (rows * columns), index // columns % rows, index % columns
+        return torch.stack(at, -1)
 
     def part(self, chosen: slice | Tensor) -> Places:
         """Some of the groups."""

@@ -212,18 +212,18 @@ def _measure(
             continue
         try:
             scaling = scaling_for(frame)
-            if scaling.scale < _LOWEST_TOP:
-                raise InputError(
-                    f"{frame.source or 'volume'}: intensities up to {scaling.scale:.3g} "
-                    "are too small for the measure of the noise",
-                    "Multiply them, as by changing their unit.",
-                )
         except InputError as cause:
             if len(frames) == 1:
                 raise
             raise InputError(
                 f"{cause.message} in frame {number}", "Leave this frame out, or take one frame."
             ) from cause
+        if scaling.scale < _LOWEST_TOP:
+            raise InputError(
+                f"{frame.source or 'volume'}: intensities up to {scaling.scale:.3g} are too "
+                "small for the measure of the noise",
+                "Multiply them, as by changing their unit.",
+            )
         cache.scaling = scaling
         # Lower values are undershoot: magnitudes are not below 0 or the lowest of the input.
         if frame.modality != "CT":

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -70,18 +71,15 @@ class Change:
     slope_mm2: b; the volume is softer than wanted where it is above 0. A Gaussian blur of σ mm has
         b = 2 π² σ².
     uncertainty_mm2: standard deviation of b.
-    applies: whether b is certain, so that the volume is filtered.
-    frequencies: [n], cycles per mm, from 0.
-    gain: [n], the filter's response there; 1 everywhere where nothing is done.
+    gain: the filter's response at frequencies in cycles per mm; None where b is not certain, so
+        that nothing is done.
     noise_log: logarithm of the noise's amplitude after that, relative to the wanted one.
     noise_uncertainty: its standard deviation.
     """
 
     slope_mm2: float
     uncertainty_mm2: float
-    applies: bool
-    frequencies: Doubles
-    gain: Doubles
+    gain: Callable[[Doubles], Doubles] | None
     noise_log: float
     noise_uncertainty: float
 
@@ -107,37 +105,24 @@ class Match:
     @property
     def changes_nothing(self) -> bool:
         """Whether the volume stays as it is."""
-        return self.keep_noise == 1 and not any(each.applies for each in self.changes.values())
+        return self.keep_noise == 1 and not any(each.gain for each in self.changes.values())
 
     def facts(self) -> dict[str, Any]:
         """For the manifest."""
-        changes = {
-            name: {
-                "slope_mm2": round(change.slope_mm2, 4),
-                "uncertainty_mm2": round(change.uncertainty_mm2, 4),
-                "applied": change.applies,
-            }
-            for name, change in self.changes.items()
-        }
-        kept = round(self.keep_noise, 4)
-        return {"summary": "; ".join(self.sentences()), "changes": changes, "noise_kept": kept}
+        return {"summary": "; ".join(self.sentences()), "noise_kept": round(self.keep_noise, 4)}
 
     def sentences(self) -> list[str]:
         """For the log and the report, one for each direction and one for noise."""
         lines = []
         for name, change in self.changes.items():
-            where = name.replace("_", " ")
-            if change.applies:
+            if change.gain:
                 verb = "sharpened" if change.slope_mm2 > 0 else "smoothed"
-                lines.append(
-                    f"{where}: {verb} by a Gaussian of σ {abs(change.blur_mm):.2f} mm to the "
-                    "look's sharpness"
-                )
+                text = f"{verb} by a Gaussian of σ {abs(change.blur_mm):.2f} mm to the look's "
+                text += "sharpness"
             else:
-                lines.append(
-                    f"{where}: as sharp as the look within the uncertainty "
-                    f"({change.slope_mm2:+.2f} ± {change.uncertainty_mm2:.2f} mm²), left alone"
-                )
+                text = "as sharp as the look within the uncertainty "
+                text += f"({change.slope_mm2:+.2f} ± {change.uncertainty_mm2:.2f} mm²), left alone"
+            lines.append(f"{name.replace('_', ' ')}: {text}")
         lines += [
             f"{name.replace('_', ' ')}: not compared, {reason}"
             for name, reason in self.unmeasured.items()
@@ -147,16 +132,8 @@ class Match:
         return lines
 
 
-def plan_match(
-    measured: Appearance, wanted: Appearance, *, spacing_mm: tuple[float, float, float]
-) -> Match:
-    """Compare a volume with the wanted appearance, of the same modality.
-
-    Args:
-        measured: of the volume.
-        wanted: of the look, one or several patients.
-        spacing_mm: of the volume, along i, j, k.
-    """
+def plan_match(measured: Appearance, wanted: Appearance) -> Match:
+    """Compare a volume with the wanted appearance, of one or several patients, same modality."""
     changes: dict[Direction, Change] = {}
     unmeasured: dict[Direction, str] = {}
     for direction in DIRECTIONS:
@@ -166,7 +143,7 @@ def plan_match(
             whose = "this volume's" if own is None else "the look's"
             unmeasured[direction] = f"{whose} slices are too thick or too few"
             continue
-        changes[direction] = _change(own, theirs, measured.modality, min(spacing_mm))
+        changes[direction] = _change(own, theirs, measured.modality)
     noise = changes["in_plane"]
     has_more = noise.noise_log > _CERTAIN * noise.noise_uncertainty
     return Match(changes, math.exp(-noise.noise_log) if has_more else 1.0, unmeasured)
@@ -196,7 +173,7 @@ def match_appearance(
         InputError: the volume cannot be measured.
     """
     measured = measured or measure_appearance(volume, monitor)
-    match = plan_match(measured, wanted, spacing_mm=volume.geometry.spacing)
+    match = plan_match(measured, wanted)
     if denoise is None:
         match = replace(match, keep_noise=1.0)
     for sentence in match.sentences():
@@ -221,11 +198,8 @@ def match_appearance(
 # --- comparison -----------------------------------------------------------------------------------
 
 
-def _change(mine: Spectra, theirs: Sequence[Spectra], modality: str, least_mm: float) -> Change:
-    """How a volume differs from the patients of a look in one direction.
-
-    least_mm: its smallest distance of voxels, which limits the frequencies that it has.
-    """
+def _change(mine: Spectra, theirs: Sequence[Spectra], modality: str) -> Change:
+    """How a volume differs from the patients of a look in one direction."""
     slope_of = _slope_of_both if modality == "CT" else _slope_of_detail
     voxel = max(mine.voxel_mm, *(spectra.voxel_mm for spectra in theirs))
     f = np.linspace(_LOWEST, _HIGHEST, _COUNT) / voxel
@@ -247,21 +221,17 @@ def _change(mine: Spectra, theirs: Sequence[Spectra], modality: str, least_mm: f
     own_spread = float(np.std(of_parts, ddof=1)) / math.sqrt(PARTS)
     uncertainty = math.hypot(among * math.sqrt(1 + 1 / count), own_spread)
     of_noise = _spread(np.array(noises) - np.mean(noises), _NOISE_SPREAD)
-    applies = abs(slope) > _CERTAIN * uncertainty
-    frequencies = np.linspace(0, 1 / least_mm, 129)
-    gain = np.ones_like(frequencies)
-    if applies:
+    gain = None
+    if abs(slope) > _CERTAIN * uncertainty:
         # How much faster than the wanted noise the filtered noise rises: white noise does.
         color = float(np.polyfit(f**2, (wanted[0] - smooth) / 2, 1)[0])
         surplus = max(0.0, slope - color - 2 * among)
         ratio = np.exp(smooth) / (_TYPICAL_DETAIL * _anatomy(own))
-        gain = _gain(frequencies, slope, surplus, f, ratio)
+        gain = partial(_gain, slope=slope, surplus=surplus, f=f, noise_to_detail=ratio)
         smooth = smooth + 2 * slope * f**2
     return Change(
         slope,
         uncertainty,
-        applies,
-        frequencies,
         gain,
         _noise(f, (smooth, detailed)) - float(np.mean(noises)),
         of_noise * math.sqrt(1 + 1 / count),
@@ -327,7 +297,7 @@ def _slope_of_both(f: Doubles, mine: Pair, wanted: Pair) -> float:
 
 
 def _gain(
-    frequencies: Doubles, slope: float, surplus: float, f: Doubles, noise_to_detail: Doubles
+    frequencies: Doubles, *, slope: float, surplus: float, f: Doubles, noise_to_detail: Doubles
 ) -> Doubles:
     """The filter's response: exp(b f²), less where it would raise noise beyond the wanted texture.
 
@@ -356,8 +326,8 @@ def _kernels(
     near = np.arange(-_RADIUS, _RADIUS + 1)
     kernels = {}
     for name, change in match.changes.items():
-        if change.applies:
-            kernel = np.fft.ifftn(np.interp(grids[name], change.frequencies, change.gain)).real
+        if change.gain:
+            kernel = np.fft.ifftn(change.gain(grids[name])).real
             for axis in np.flatnonzero(np.array(kernel.shape) > 1):
                 sides = [-1 if a == axis else 1 for a in range(3)]
                 kernel = kernel.take(near, axis) * window.reshape(sides)

@@ -211,15 +211,15 @@ def fit(groups: Groups, guide: Tensor, band: Tensor) -> Fit:
     # Sums of products and of squares in each band, which can be added over blocks.
     product = (groups.from_noisy * difference) @ band
     squares = [difference.square() @ band, groups.from_noisy.square() @ band]
-    sums = torch.cat([product, *squares], -1)
+    agreement = torch.cat([product, *squares], -1)
     return Fit(
         difference=difference,
         scaled=g / torch.sqrt(gg / size + 1e-2)[:, None, None],
         quality=torch.stack([correlation, of_detail, power], -1),
         # What a constant guide leaves by rounding is nothing.
         shows=torch.where(gg > 1e-6 * floor, gg / (gg + 1e-3 * floor), 0),
-        sums=sums,
-        region=sums.sum(1),
+        sums=agreement,
+        region=agreement.sum(1),
     )
 
 

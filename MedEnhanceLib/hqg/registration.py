@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,7 @@ class Registration:
         transform.SetCenter(self.center.tolist())
         for number, level in enumerate(_LEVELS):
             monitor.progress(number / len(_LEVELS), "registering the guide")
-            transform = attend(lambda at=level, t=transform: self._improved(guide, t, *at), monitor)
+            transform = attend(partial(self._improved, guide, transform, *level), monitor)
         place = np.eye(4)
         place[:3, :3] = np.array(transform.GetMatrix()).reshape(3, 3)
         place[:3, 3] = transform.TransformPoint((0.0, 0.0, 0.0))

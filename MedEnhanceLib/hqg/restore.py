@@ -161,14 +161,9 @@ class NetworkStage:
         tasks = self._matched(run, layer, estimate, level)
         images = [_tensor(image, device) for image in (noisy, pilot, estimate)]
         shown = [_tensor(guide, device) for guide in guides]
-        root = torch.from_numpy(np.sqrt(run.spectrum))
 
         def chunk(matched: native.Groups) -> _Chunk:
-            arrays = (matched.index, matched.distance, matched.level)
-            index, distance, sigma = map(torch.from_numpy, arrays)
-            slices, rows, columns = noisy.shape
-            places = Places(index, distance, sigma, root, (slices, rows, columns))
-            places = on_device(places, device)
+            places = on_device(Places.of(matched, run.spectrum, noisy.shape), device)
             voxels = places.voxels()
             groups = network.groups(places, voxels, images[0], images[1], images[2], self.top)
             fits = [network.fit(groups, places, voxels, guide) for guide in shown]
@@ -220,7 +215,8 @@ def _with_regions(chunks: list[_Chunk]) -> list[_Chunk]:
     places = replace(chunks[0].places, index=torch.cat([chunk.places.index for chunk in chunks]))
     of_guides = []
     for fits in zip(*(chunk.fits for chunk in chunks), strict=True):
-        regions = regional(torch.cat([fit.region for fit in fits]), places).split(counts)
+        sums = torch.cat([fit.region for fit in fits])
+        regions = torch.split(regional(sums, places), counts)
         of_guides.append([replace(f, region=r) for f, r in zip(fits, regions, strict=True)])
     return [
         replace(chunk, fits=fits)

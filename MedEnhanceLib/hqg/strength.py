@@ -230,27 +230,20 @@ def _named(original: Volume, enhanced: Volume) -> str:
 
 
 def _check_pair(original: Volume, enhanced: Volume) -> None:
-    _refuse_swapped(original, enhanced)
-    names = _named(original, enhanced)
+    refuse_swapped(original, enhanced)
+    differs = ""
     if original.shape != enhanced.shape:
+        differs = f"shapes {original.shape} and {enhanced.shape}"
+    elif not original.geometry.is_close(enhanced.geometry, 1e-3, shape=original.shape):
+        differs = "they lie elsewhere in space"
+    elif original.modality != enhanced.modality:
+        differs = f"{original.modality} and {enhanced.modality}"
+    elif enhanced.history and enhanced.history[-1].startswith(f"DERIVED: {_BLENDED}"):
+        differs = "the second is blended with its input already"
+    if differs:
         raise InputError(
-            f"{names} are no pair: shapes {original.shape} and {enhanced.shape}",
-            "Give the volume that was enhanced.",
-        )
-    if not original.geometry.is_close(enhanced.geometry, 1e-3, shape=original.shape):
-        raise InputError(
-            f"{names} are no pair: they lie elsewhere in space",
-            "Give the volume that was enhanced.",
-        )
-    if original.modality != enhanced.modality:
-        raise InputError(
-            f"{names} are no pair: {original.modality} and {enhanced.modality}",
-            "Give the volume that was enhanced, or state the modality.",
-        )
-    if enhanced.history and enhanced.history[-1].startswith(f"DERIVED: {_BLENDED}"):
-        raise InputError(
-            f"{names} are no pair: the second is blended with its input already",
-            "Give the result at strength 1, or enhance again.",
+            f"{_named(original, enhanced)} are no pair: {differs}",
+            "Give the volume that was enhanced, and its result at strength 1.",
         )
     refuse_not_finite(original)
     refuse_not_finite(enhanced)

@@ -262,28 +262,26 @@ class CropMaker:
         self, estimate: Floats, sigma: Floats, spectrum: Floats, spacing: Sequence[float]
     ) -> Places:
         """Groups of a whole crop."""
-        slices, rows, columns = estimate.shape
+        shape = estimate.shape
         each = grouped.Round(step=STEP, keep=self.blocks)
-        stage = Stage(estimate.shape, grouped.window_for(spacing), each)
-        index, distance, level = [], [], []
+        stage = Stage(shape, grouped.window_for(spacing), each)
+        layers = []
         for number, first in enumerate(stage.firsts):
             layer = stage.layer(number)
             slab = slice(first, first + stage.tall)
-            groups = self.engine.match(
+            found = self.engine.match(
                 layer,
-                range(layer.rows(rows)),
+                range(layer.rows(shape[1])),
                 pilot=np.ascontiguousarray(estimate[slab]),
                 level=np.ascontiguousarray(sigma[slab]),
             )
-            index.append(groups.index.astype(np.int64) + first * rows * columns)
-            distance.append(groups.distance)
-            level.append(groups.level)
-        return Places(
-            torch.from_numpy(np.concatenate(index)),
-            torch.from_numpy(np.concatenate(distance)),
-            torch.from_numpy(np.concatenate(level)),
-            torch.from_numpy(np.sqrt(spectrum)),
-            (slices, rows, columns),
+            places = Places.of(found, spectrum, shape)
+            layers.append(replace(places, index=places.index.long() + first * shape[1] * shape[2]))
+        return replace(
+            layers[0],
+            index=torch.cat([places.index for places in layers]),
+            distance=torch.cat([places.distance for places in layers]),
+            sigma=torch.cat([places.sigma for places in layers]),
         )
 
 
@@ -370,10 +368,7 @@ def _cut(whole: Noisy, where: Where) -> Noisy:
         for each in (whole.noisy, whole.pilot, whole.estimate, whole.target)
     )
     k, j, i = noisy.shape
-    _, rows, columns = whole.places.shape
-    index = whole.places.index
-    at = torch.stack([index // (rows * columns), index // columns % rows, index % columns], -1)
-    at -= torch.tensor([side.start for side in where])
+    at = whole.places.corners() - torch.tensor([side.start for side in where])
     inside = ((at >= 0) & (at <= torch.tensor([k, j, i]) - SIDE)).all(-1).all(-1)
     moved = (at[inside] * torch.tensor([j * i, i, 1])).sum(-1)
     places = replace(whole.places.part(inside), index=moved, shape=(k, j, i))

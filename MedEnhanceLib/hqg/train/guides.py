@@ -105,8 +105,9 @@ def _right(series: Floats, where: Where, rng: np.random.Generator) -> Floats:
         return _moved(series, where, rng.uniform(-_JITTER, _JITTER, 3))
     if rng.random() < _BLURRED:
         # As an interpolation half a voxel off blurs, but in place.
-        everywhere, half = tuple(slice(0, side) for side in series.shape), np.full(3, 0.5)
-        return _moved(_moved(series, everywhere, half), where, -half)
+        k, j, i = (slice(0, side) for side in series.shape)
+        half = np.full(3, 0.5)
+        return _moved(_moved(series, (k, j, i), half), where, -half)
     return series[where]
 
 

@@ -95,9 +95,7 @@ class Window:
     @classmethod
     def at(cls, crop: Noisy, starts: list[int], sides: list[int]) -> Window:
         """The window of these sides that begins there."""
-        _, rows, columns = crop.places.shape
-        first = crop.places.index[:, 0]
-        at = torch.stack([first // (rows * columns), first // columns % rows, first % columns], -1)
+        at = crop.places.corners()[:, 0]
         low, size = torch.tensor(starts), torch.tensor(sides)
         inside = ((at >= low) & (at <= low + size - SIDE)).all(-1)
         k, j, i = (

@@ -38,9 +38,8 @@ def decibels(result: Volume) -> float:
     return psnr(truth, result.voxels, top, mask=truth > 0.1 * top)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_a_field_over_a_crop_within_the_body_is_corrected(seed: int) -> None:
-    damaged = standard_composite(seed).apply(crop())
+def test_a_field_over_a_crop_within_the_body_is_corrected() -> None:
+    damaged = standard_composite(0).apply(crop())
     corrected = enhance(damaged, EnhanceConfig(device="cpu"))
     left = enhance(damaged, EnhanceConfig(device="cpu", bias_correction="none"))
     assert corrected.measured["bias_field"]["corrected"]
@@ -77,14 +76,10 @@ def test_a_dark_tumor_is_not_taken_for_a_field() -> None:
     assert "anatomy" in found.reason
 
 
-def test_constant_voxels_have_no_field() -> None:
+def test_constant_voxels_have_no_field_and_a_ct_is_refused() -> None:
     flat = crop().with_voxels(np.full(crop().shape, 7, np.float32))
     found = measure_bias_field(flat)
     assert "constant" in found.reason
     assert np.array_equal(found[:], np.ones(flat.shape))
-
-
-def test_the_correction_of_a_ct_is_refused() -> None:
-    ct = Volume(crop().voxels, crop().geometry, modality="CT")
     with pytest.raises(InputError, match="CT"):
-        measure_bias_field(ct)
+        measure_bias_field(Volume(crop().voxels, crop().geometry, modality="CT"))

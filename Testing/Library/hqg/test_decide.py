@@ -13,13 +13,11 @@ import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import Blur, Rician, robust_max
-from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg import enhance
 from MedEnhanceLib.hqg.config import EnhanceConfig
-from MedEnhanceLib.hqg.denoise import Need, denoise, expected_deviation, need_of
+from MedEnhanceLib.hqg.denoise import denoise, expected_deviation
 from MedEnhanceLib.hqg.strength import Enhancement
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.nets import grouped_run
 from MedEnhanceLib.nets.noise import measure_noise
 from MedEnhanceLib.runtime.progress import Event, Monitor
 from MedEnhanceLib.runtime.resources import resource_folder
@@ -58,31 +56,6 @@ class TestNoise:
         noisy = Rician(0.15, 3).apply(dark)
         result = denoise(noisy, measure_noise(noisy.voxels, modality="MR"))
         assert 0.8 < result[:, 4:28].mean() / voxels[:, 4:28].mean() < 1.1
-
-    def test_a_share_of_the_correction_lies_between_input_and_result(self) -> None:
-        noisy = _noisy(0.1)
-        noise = measure_noise(noisy.voxels, modality="MR")
-        whole, half = denoise(noisy, noise), denoise(noisy, noise, share=0.5)
-        before = noisy.voxels.astype(np.float32)
-        assert np.allclose(half, before + 0.5 * (whole - before), atol=1e-3)
-        assert np.array_equal(denoise(noisy, noise, share=0.0), before)
-
-    @pytest.mark.parametrize("modality", ["MR", "CT"])
-    def test_some_slices_equal_those_of_a_whole_run(
-        self, modality: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        # As many parts of a layer as large slices have.
-        monkeypatch.setattr(grouped_run, "_REFERENCES_IN_BAND", {"threshold": 999, "grouped": 99})
-        noisy = replace(_noisy(0.1), modality=modality)
-        noise = measure_noise(noisy.voxels, modality="MR")
-        whole = denoise(noisy, noise)
-        assert np.array_equal(denoise(noisy, noise, only=slice(4, 6)), whole[4:6])
-
-    def test_a_clean_volume_calls_for_little_and_the_reason_is_given(self) -> None:
-        clean = need_of(measure_noise(_brain().voxels, modality="MR"))
-        assert clean.share < 0.5
-        assert clean.reason
-        assert need_of(measure_noise(_noisy(0.1).voxels, modality="MR")) == Need(1.0, "")
 
     def test_the_deviation_covers_the_errors_and_is_larger_where_they_are(self) -> None:
         noisy = _noisy(0.1)
@@ -123,6 +96,7 @@ class TestDecision:
         assert -20 * np.log10(change) > 42
         assert result.measured["noise"]["share_removed"] == result.share < 0.5
         assert result.measured["noise"]["reason"]
+        assert _enhanced(_noisy(0.1), task="noise").share == 1
 
     def test_blur_is_undone_where_it_is_measured_and_not_elsewhere(self) -> None:
         blurred = Rician(0.01, 1).apply(Blur(1.5).apply(_brain()))
@@ -154,14 +128,14 @@ class TestDecision:
 
 
 class TestEnhancement:
-    def test_a_volume_of_no_stated_modality_has_an_uncertainty_too(self) -> None:
+    def test_a_preview_shows_the_uncertainty_of_the_whole_run(self) -> None:
         noisy = replace(_noisy(0.1), modality="OT", modality_is_guess=False)
-        result = me.enhance(noisy, model="mr", task="noise", device="cpu", uncertainty=True)
-        assert result.uncertainty is not None
-
-    def test_thin_slices_have_no_uncertainty(self) -> None:
-        with pytest.raises(ConfigError, match="the task slices has no uncertainty"):
-            me.enhance(_brain(), task="slices", uncertainty=True)
+        config = EnhanceConfig(model="mr", device="cpu", task="noise", uncertainty=True)
+        whole, some = enhance(noisy, config), enhance(noisy, config, slices=(1, 3))
+        assert whole.uncertainty is not None and some.uncertainty is not None
+        assert np.array_equal(some.uncertainty.voxels, whole.uncertainty.voxels[1:3])
+        assert "calibrated" in whole.uncertainty.history[-1]
+        assert "persons from four sites" in whole.uncertainty_facts["calibration"]["fitted_on"]
 
     def test_a_noise_map_is_written_where_it_is_requested(self, tmp_path: Path) -> None:
         from MedEnhanceLib.cli.main import main

@@ -37,21 +37,6 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     return seen
 
 
-def given(head: Volume, calls: list[dict[str, Any]], **options: Any) -> dict[str, Any]:
-    with pytest.raises(InputError, match="called"):
-        enhance(head, EnhanceConfig(model="mr", device="cpu"), **options)
-    return calls[-1]
-
-
-def test_one_guide_and_several_reach_the_model(
-    head: Volume, other: Volume, calls: list[dict[str, Any]]
-) -> None:
-    assert given(head, calls, guide=other)["guides"] == [other]
-    assert given(head, calls, guide=[other, other])["guides"] == [other, other]
-    assert given(head, calls)["guides"] == []
-    assert given(head, calls, look=other)["looks"] == [other]
-
-
 def test_a_frame_without_noise_is_not_changed_by_a_guide(head: Volume) -> None:
     rng = np.random.default_rng(0)
     still = np.broadcast_to(np.where(head.voxels > 300, 600.0, 100.0), (2, *head.shape))
@@ -102,7 +87,7 @@ def test_an_array_lies_on_the_grid_of_the_volume(head: Volume, calls: list[dict[
         me.enhance(head, "mr", guide=head.voxels[1:], device="cpu")
 
 
-@pytest.mark.parametrize("role", ["guide", "look"])
-def test_thin_slices_have_neither(head: Volume, other: Volume, role: str) -> None:
+@pytest.mark.parametrize("role", ["guide", "look", "slices"])
+def test_thin_slices_have_neither_nor_previews(head: Volume, other: Volume, role: str) -> None:
     with pytest.raises(ConfigError, match=f"the task slices has no {role}"):
-        me.enhance(head, task="slices", **{role: other})
+        me.enhance(head, task="slices", **{role: (0, 1) if role == "slices" else other})

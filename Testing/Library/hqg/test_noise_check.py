@@ -39,22 +39,15 @@ def code_of(data: Volume, *, is_full: bool = False) -> str:
     return warning.code if warning else ""
 
 
-def grained(rng: np.random.Generator, shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
-    """Noise whose pixels are like their neighbors, as after a smooth kernel."""
-    white = rng.normal(0, 1, shape)
-    return sum(np.roll(white, (j, i), (1, 2)) for j in (-1, 0, 1) for i in (-1, 0, 1)) / 3
-
-
-@pytest.mark.parametrize("kind", ["gaussian", "rayleigh", "CT", "grained CT", "one slice"])
+@pytest.mark.parametrize("kind", ["rayleigh", "grained CT", "one slice"])
 def test_nothing_but_noise_is_a_serious_warning(kind: str, rng: np.random.Generator) -> None:
-    shape = (1, 128, 128) if kind == "one slice" else (12, 64, 64)
-    noise = rng.normal(0, 30, shape)
+    white = rng.normal(0, 30, (12, 64, 64))
+    # Pixels like their neighbors, as after a smooth kernel.
+    grained = sum(np.roll(white, (j, i), (1, 2)) for j in (-1, 0, 1) for i in (-1, 0, 1)) / 3
     data = {
-        "gaussian": volume((200 + noise).astype(np.float32)),
-        "rayleigh": volume(rng.rayleigh(100, shape).astype(np.float32)),
-        "CT": volume(noise.astype(np.int16), "CT"),
-        "grained CT": volume((30 * grained(rng, shape)).astype(np.int16), "CT"),
-        "one slice": volume((200 + noise).astype(np.float32)),
+        "rayleigh": volume(rng.rayleigh(100, white.shape).astype(np.float32)),
+        "grained CT": volume(grained.astype(np.int16), "CT"),
+        "one slice": volume((200 + rng.normal(0, 30, (1, 128, 128))).astype(np.float32)),
     }[kind]
     assert code_of(data) == "no-structure"
 

@@ -42,12 +42,13 @@ def test_an_undamaged_volume_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize("sigma", [0.8, 1.0, 1.5])
-@pytest.mark.parametrize("noise", [0.0, 0.02])
-def test_the_width_of_a_blur_is_measured_under_noise(sigma: float, noise: float) -> None:
+def test_the_width_of_a_blur_is_measured_under_noise_and_undone(sigma: float) -> None:
     blurred = gaussian_blur(slab(), sigma)
-    if noise:
-        blurred = rician_noise(blurred, noise, np.random.default_rng(1))
-    estimate = measure_blur(blurred, noise=noise or None)
+    estimate = measure_blur(blurred)
+    sharp = undo_blur(blurred, estimate, noise=0.0)
+    assert psnr(slab(), sharp, 1.0) > psnr(slab(), blurred, 1.0) + 3
+    noisy = rician_noise(blurred, 0.02, np.random.default_rng(1))
+    estimate = measure_blur(noisy, noise=0.02)
     assert estimate.is_blurred
     # The volume's own width is 0.7 to 0.8 px.
     assert estimate.sigma_px == pytest.approx([np.hypot(sigma, 0.75)] * 2, abs=0.2)
@@ -72,14 +73,6 @@ def test_an_image_enlarged_from_a_smaller_matrix_is_no_blur() -> None:
     enlarged = np.abs(np.fft.ifft2(np.fft.ifftshift(spectrum * inside, axes=(1, 2))))
     estimate = measure_blur(enlarged.astype(np.float32))
     assert not estimate.is_blurred and "smaller matrix" in estimate.reason
-
-
-@pytest.mark.parametrize(("sigma", "gain"), [(0.8, 3.0), (1.0, 3.0), (1.5, 3.0)])
-def test_undoing_a_measured_blur_gains(sigma: float, gain: float) -> None:
-    blurred = gaussian_blur(slab(), sigma)
-    estimate = measure_blur(blurred)
-    sharp = undo_blur(blurred, estimate, noise=0.0)
-    assert psnr(slab(), sharp, 1.0) > psnr(slab(), blurred, 1.0) + gain
 
 
 def test_what_cannot_be_measured_is_not_blurred() -> None:
