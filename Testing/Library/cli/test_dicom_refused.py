@@ -18,11 +18,6 @@ class TestRefused:
         assert ran.status == 1
         assert "DICOM goes into a folder" in ran.err
 
-    def test_a_folder_for_a_file(self, run: Run, mr: Path, tmp_path: Path) -> None:
-        ran = run("convert", mr, tmp_path / "out")
-        assert ran.status == 2
-        assert "--dicom" in ran.err
-
     def test_a_folder_that_holds_something(self, run: Run, mr: Path, tmp_path: Path) -> None:
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "mine.txt").write_text("mine")

@@ -13,7 +13,7 @@ from pydicom import dcmread
 
 from MedEnhanceLib import io
 from MedEnhanceLib.core.volume import Volume
-from MedEnhanceLib.errors import ConfigError, DependencyError, InputError, OutputError
+from MedEnhanceLib.errors import ConfigError, DependencyError, InputError
 from MedEnhanceLib.jobs import JobSpec, run_job
 
 LABELS = [
@@ -136,13 +136,6 @@ def test_what_cannot_be_exported_is_refused_and_nothing_is_written(
     with pytest.raises(error):
         export(input=result["volume"], output=tmp_path / "out", **params)
     assert not (tmp_path / "out").exists()
-
-
-def test_a_folder_with_files_is_refused_before_anything_is_read(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "a").touch()
-    with pytest.raises(OutputError, match="holds files"):
-        export(input=tmp_path / "missing.nrrd", output=tmp_path / "out", patient_id="X1")
 
 
 @pytest.mark.parametrize(

@@ -16,21 +16,10 @@ import pytest
 from Library.jobs.conftest import worker_command
 from Library.jobs.raw_worker import RawWorker
 
-from MedEnhanceLib import __version__
-
 Start = Callable[..., RawWorker]
 _DOCS = Path(__file__).parents[3] / "docs" / "jobs.md"
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and commands")
-
-
-def test_it_says_who_it_is(start_worker: Start, temp_root: Path) -> None:
-    worker = start_worker()
-    hello = worker.hello
-    assert hello["event"] == "hello"
-    assert (hello["v"], hello["version"], hello["pid"]) == (1, __version__, worker.process.pid)
-    assert Path(hello["folder"]).parent == temp_root
-    assert Path(hello["folder"]).is_dir()
 
 
 def test_the_session_in_the_documentation_is_true(start_worker: Start) -> None:
