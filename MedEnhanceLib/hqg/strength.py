@@ -230,7 +230,7 @@ def _named(original: Volume, enhanced: Volume) -> str:
 
 
 def _check_pair(original: Volume, enhanced: Volume) -> None:
-    refuse_swapped(original, enhanced)
+    _refuse_swapped(original, enhanced)
     differs = ""
     if original.shape != enhanced.shape:
         differs = f"shapes {original.shape} and {enhanced.shape}"
