@@ -214,7 +214,7 @@ def blend_deviation(
     return spread
 
 
-def _refuse_swapped(original: Volume, enhanced: Volume) -> None:
+def refuse_swapped(original: Volume, enhanced: Volume) -> None:
     """Raise InputError where the first volume is enhanced and the second has no history."""
     is_enhanced = any(step.startswith(_ENHANCED) for step in original.history)
     if is_enhanced and not enhanced.history:
@@ -230,7 +230,7 @@ def _named(original: Volume, enhanced: Volume) -> str:
 
 
 def _check_pair(original: Volume, enhanced: Volume) -> None:
-    _refuse_swapped(original, enhanced)
+    refuse_swapped(original, enhanced)
     names = _named(original, enhanced)
     if original.shape != enhanced.shape:
         raise InputError(

@@ -13,7 +13,6 @@ import MedEnhanceLib as me  # noqa: N813 - the name of the documentation
 from MedEnhanceLib.core.geometry import Geometry
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.degrade import Blur, Rician, robust_max
-from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg import enhance
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.hqg.denoise import Need, denoise, expected_deviation, need_of
@@ -158,10 +157,6 @@ class TestEnhancement:
         noisy = replace(_noisy(0.1), modality="OT", modality_is_guess=False)
         result = me.enhance(noisy, model="mr", task="noise", device="cpu", uncertainty=True)
         assert result.uncertainty is not None
-
-    def test_thin_slices_have_no_uncertainty(self) -> None:
-        with pytest.raises(ConfigError, match="the task slices has no uncertainty"):
-            me.enhance(_brain(), task="slices", uncertainty=True)
 
     def test_a_noise_map_is_written_where_it_is_requested(self, tmp_path: Path) -> None:
         from MedEnhanceLib.cli.main import main
