@@ -89,9 +89,12 @@ def _read_stored(slices: Sequence[Slice], name: str, monitor: Monitor) -> Voxels
     refuse_too_large(shape, name)
     with_frames = dict.fromkeys(plane.file for plane in slices if plane.frame is not None)
     opened = {file: _indexed(file, name) for file in with_frames}
-    kinds = {
-        np.dtype(f"{'i' if plane.signed else 'u'}{plane.bits_allocated // 8}") for plane in slices
-    }
+    kinds = set()
+    for plane in slices:
+        if plane.bits_allocated not in (8, 16, 32):
+            bits = f"BitsAllocated is {plane.bits_allocated}, which is not read"
+            raise InputError(f"{_where(name, plane.file)}: {bits}", COPY_AGAIN)
+        kinds.add(np.dtype(f"{'i' if plane.signed else 'u'}{plane.bits_allocated // 8}"))
     stored = np.empty(shape, np.result_type(*kinds))
 
     def read(index: int) -> None:

@@ -75,7 +75,7 @@ def time(text: str) -> dict[str, Any]:
 
 
 def frames_of(elements: Callable[[int], dict[str, Any]]) -> list[Row]:
-    """Three stacks at the same places; the value of each slice tells frame and place."""
+    """Three stacks at the same places; the value of each slice encodes frame and place."""
     return [(10 * t + k, z, elements(t)) for t in range(3) for k, z in enumerate(PLACES)]
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from MedEnhanceLib.errors import GeometryError, InputError
 from MedEnhanceLib.io.dicom.slices import Slice
-from MedEnhanceLib.io.dicom.stack import Repairs, stack
+from MedEnhanceLib.io.dicom.stack import Repairs, stack, stack_frames
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
@@ -169,6 +169,12 @@ def test_no_repair_is_offered_that_would_be_refused(slices: list[Slice], says: s
     assert "--fix" not in caught.value.hint
     with pytest.raises(GeometryError):
         stacked(slices, tilt=True, spacing=True)
+
+
+def test_frames_with_gaps_at_other_places_are_not_resampled_as_one() -> None:
+    frames = [planes([0, 2, 6, 8]), planes([0, 4, 6, 8])]
+    with pytest.raises(GeometryError, match="frame 2"):
+        stack_frames(frames, "series", Monitor(), Repairs(spacing=True))
 
 
 @pytest.mark.parametrize(
