@@ -117,7 +117,7 @@ def _pieces(voxels: Voxels) -> list[Voxels]:
 
 
 def _middle(voxels: Voxels, box: Box, most: tuple[int, ...]) -> Voxels:
-    """What lies around the middle of a block, of so many slices, rows and columns at most."""
+    """What lies around the middle of a block. most: slices, rows and columns of it."""
     frame = voxels.reshape(-1, *voxels.shape[-3:])[box.frame]
     part = []
     for (start, stop), size, extent in zip((box.k, box.j, box.i), most, frame.shape, strict=True):

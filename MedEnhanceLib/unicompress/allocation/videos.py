@@ -158,17 +158,18 @@ def _searched(task: Task, goal: Goal, start: float, room: Callable[[int], int]) 
         room: bytes of all streams → bytes that there are for all filters.
     """
     part, last = task.part(0.0, 0.9), task.part(0.9, 1.0)
-    fields = {"grid": video_grid(task.voxels.shape), "encoder": _encoder_for(task, start)}
-    chunks = _search(VideoTask(**vars(part), **fields), goal, start)
+    grid, encoder = video_grid(task.voxels.shape), _encoder_for(task, start)
+    chunks = _search(VideoTask(**vars(part), grid=grid, encoder=encoder), goal, start)
     if chunks is None:
         return None
     most = room(_bytes_of(chunks)) // len(chunks)
-    tally, whole = Tally(task.voxels, fields["grid"]), []
-    for chunk, decoded in finished(VideoTask(**vars(last), **fields), chunks, most):
+    videos = VideoTask(**vars(last), grid=grid, encoder=encoder)
+    tally, whole = Tally(task.voxels, grid), []
+    for chunk, decoded in finished(videos, chunks, most):
         tally.add(decoded)
         whole.append(chunk)
         last.monitor.progress(len(whole) / len(chunks), "compress")
-    return Payload(fields["grid"], whole, tally)
+    return Payload(grid, whole, tally)
 
 
 def _search(task: VideoTask, goal: Goal, start: float) -> list[Chunk] | None:

@@ -105,10 +105,8 @@ def _shuffle(indices: Indices) -> bytes:
     return columns.T.tobytes()
 
 
-def _encode_jpegxl(indices: Indices, speed: Speed) -> bytes | None:
+def _encode_jpegxl(indices: Indices, speed: Speed) -> bytes:
     """JPEG XL of the slices one below the other: one model for the block."""
-    if indices.dtype.itemsize > 2:
-        return None
     image = np.ascontiguousarray(indices).reshape(-1, indices.shape[-1])
     return bytes(codecs().jpegxl_encode(image, lossless=True, effort=_EFFORT[speed], numthreads=1))
 
@@ -156,10 +154,11 @@ def _shortest(coded: Coded, speed: Speed) -> Code:
     if not coded.indices.any():
         return Code(CONSTANT, coded.record, coded)
     codes = [(ZSTD, encode_zstd(coded.indices, "fast"))]
-    with contextlib.suppress(RuntimeError):  # a codec that gives up on a block does not win it
-        codes.append((JPEGXL, _encode_jpegxl(coded.indices, speed)))
-    sizes = [len(data) for _, data in codes if data is not None]
+    if coded.indices.dtype.itemsize <= 2:
+        with contextlib.suppress(RuntimeError):  # a codec that gives up on a block does not win it
+            codes.append((JPEGXL, _encode_jpegxl(coded.indices, speed)))
+    sizes = [len(data) for _, data in codes]
     if speed != "fast" and sizes[0] < _ZSTD_NEAR * min(sizes):
         codes.append((ZSTD, encode_zstd(coded.indices, speed)))
-    best = min(((k, data) for k, data in codes if data is not None), key=lambda one: len(one[1]))
-    return Code(best[0], coded.record + best[1], coded)
+    kind, data = min(codes, key=lambda code: len(code[1]))
+    return Code(kind, coded.record + data, coded)

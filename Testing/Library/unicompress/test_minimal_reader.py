@@ -62,7 +62,7 @@ def test_it_reads_what_is_written_today(
 ) -> None:
     if dtype == "?" and mode != "lossless":
         pytest.skip("labels are coded without loss only")
-    wide = smooth((5, 20, 36), "i2")
+    wide = smooth((5, 40, 36), "i2")
     voxels: Voxels = (wide % 2 == 0) if dtype == "?" else (wide % 120).astype(dtype)
     if dtype in ("f2", "f8"):
         voxels = voxels / voxels.dtype.type(7)

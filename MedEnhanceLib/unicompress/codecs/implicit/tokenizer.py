@@ -336,8 +336,8 @@ class Tokenizer(nn.Module):
             commitment = commitment + refined.commitment
             codes.append(refined.codes.view(-1, *extents))
         grids = [
-            total.view(-1, extents.numel(), total.shape[1]).transpose(1, 2).unflatten(2, extents)
-            for total in totals
+            total.view(-1, extents.numel(), total.shape[1]).transpose(1, 2).reshape(grid.shape)
+            for total, grid in zip(totals, latents, strict=True)
         ]
         return Tokens(grids[0], grids[1], torch.stack(codes, dim=1), commitment)
 
