@@ -130,9 +130,8 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
     def exportDicom(
         self,
         node,
-        folder=None,
+        folder="",
         *,
-        database=True,
         segmentation=True,
         uncertainty=True,
         patientId="",
@@ -144,35 +143,27 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
     ):
         """Export a volume node as a derived DICOM series; returns the paths of the files.
 
-        It goes into Slicer's DICOM database unless database=False, and into `folder`, new or
-        empty, where one is given; without a folder the paths are those in the database. Patient
-        and study are those of the series that the volume was made from; a volume that never was
-        DICOM needs patientId. segmentation, uncertainty: what a result refers to as well.
-        deidentify: without what names the patient. With wait=False: a piece of work that has the
-        methods of a Job.
+        folder: new or empty; without one the files go into Slicer's DICOM database. Patient and
+        study are those of the series that the volume was made from; a volume that never was DICOM
+        needs patientId. segmentation, uncertainty: what a result refers to as well. deidentify:
+        without what names the patient.
         """
-        from MedEnhancePanels import arguments, runner
-        from MedEnhancePanels.nodes import dicom_source
         from MedEnhancePanels.tasks import dicom_export
 
         arguments.checkNode("node", node)
-        if folder is not None:
+        if folder:
             arguments.checkPath("folder", folder)
-        source = dicom_source.sourceOf(node) if not patientId else None
-        wanted = {"volume": True, "segmentation": segmentation, "uncertainty": uncertainty}
         options = dicom_export.ExportOptions(
-            folder=os.path.expanduser(os.fspath(folder)) if folder is not None else "",
-            database=bool(database),
-            parts=tuple(role for role in dicom_export.PARTS if wanted[role]),
-            source=source,
+            folder=os.path.expanduser(os.fspath(folder)) if folder else "",
+            segmentation=bool(segmentation),
+            uncertainty=bool(uncertainty),
             patientId=str(patientId),
             patientName=str(patientName),
             studyDescription=str(studyDescription),
             seriesDescription=str(seriesDescription),
             deidentify=bool(deidentify),
         )
-        work = dicom_export.start(self.runner, node, options)
-        return runner.wait(work).files if wait else work
+        return self._result(dicom_export.start(self.runner, node, options), wait, "files")
 
     def inspect(self, nodeOrPath, *, wait=True):
         """The card of a volume node, a file, a DICOM folder or a .ucv, as a dictionary."""

@@ -10,7 +10,6 @@ import slicer
 from medenhance_testing import MedEnhanceTestCase
 
 from MedEnhancePanels.nodes import dicom_source, results
-from MedEnhancePanels.tasks import dicom_export
 
 STUDY = "1.2.826.0.1.3680043.8.498.7"
 
@@ -202,10 +201,6 @@ class ExportTestCase(DicomTestCase):
         from pydicom import dcmread
 
         return [dcmread(path) for path in paths]
-
-    def options(self, node, **more):
-        given = {"folder": self.folder, "database": False, "source": dicom_source.sourceOf(node)}
-        return dicom_export.ExportOptions(**given | more)
 
 
 def finished(steps):

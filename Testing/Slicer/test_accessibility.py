@@ -113,7 +113,7 @@ class AccessibilityTest(MedEnhanceTestCase):
                     text = widget.text
                 if not any(letter.isalnum() for letter in text):
                     nameless.append(widget.objectName)
-        self.assertGreater(interactive, 60)
+        self.assertGreater(interactive, 50)
         self.assertEqual(nameless, [])
 
     def isAsked(self, widget):

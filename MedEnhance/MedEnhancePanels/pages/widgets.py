@@ -1,11 +1,9 @@
-"""What pages share: the base class of a page, the progress of a job, dialogs and timers."""
+"""What pages share: the base class of a page, dialogs and timers."""
 
 import qt
 import slicer
 import vtk
 from slicer.i18n import tr as _
-
-from MedEnhancePanels.job import stageText
 
 #: Observers with it are called before those of Slicer's selectors, which have 0.
 FIRST = 10.0
@@ -97,52 +95,6 @@ class NodeSelectors:
         for selector in self._selectors:
             if selector.currentNode() is node:
                 selector.setCurrentNode(None)
-
-
-class JobProgress:
-    """Shows a job in an area of a page, which is hidden while there is none."""
-
-    def __init__(self, area, bar, label, cancelButton):
-        self._area, self._bar, self._label, self._button = area, bar, label, cancelButton
-        self._job = None
-        self._area.visible = False
-        self._button.clicked.connect(self._onCancel)
-
-    @property
-    def job(self):
-        """The job that is shown, or None when it has ended."""
-        return self._job
-
-    def show(self, job):
-        """Follow a job until its end."""
-        self._job = job
-        self._area.visible = True
-        self._button.enabled = True
-        self._update()
-        job.onEvent(self._onEvent)
-        job.onFinished(self._onFinished)
-
-    def forget(self):
-        """Stop following; the job itself goes on."""
-        self._job = None
-        self._area.visible = False
-
-    def _onEvent(self, job, name, _fields):
-        if job is self._job and name in ("progress", "state"):
-            self._update()
-
-    def _onFinished(self, job):
-        if job is self._job:
-            self.forget()
-
-    def _onCancel(self, _checked=False):
-        if self._job is not None:
-            self._button.enabled = False
-            self._job.cancel()
-
-    def _update(self):
-        self._bar.value = int(100 * self._job.fraction)
-        self._label.text = stageText(self._job)
 
 
 class FormHeights:
@@ -279,17 +231,6 @@ def askForNewFile(parent, title, start="", kinds=""):
 
 def _path(answer):
     return answer[0] if isinstance(answer, tuple) else answer  # one binding adds the filter
-
-
-def confirm(parent, title, text, question):
-    """Whether the user agrees to go on in spite of something; No is chosen beforehand."""
-    box = qt.QMessageBox(parent)
-    box.icon = qt.QMessageBox.Warning
-    box.windowTitle, box.text, box.informativeText = title, text, question
-    box.standardButtons = qt.QMessageBox.Yes | qt.QMessageBox.No
-    box.setDefaultButton(qt.QMessageBox.No)
-    box.deleteLater()
-    return box.exec_() == qt.QMessageBox.Yes
 
 
 def openPath(path):

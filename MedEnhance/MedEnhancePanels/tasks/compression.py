@@ -158,7 +158,7 @@ def startDecompress(runner, path, region=None, name=None, card=None):
         node = yield from bridge.receiveVolume(job.params["output"], name or baseName(path))
         _showAsItsSource(node, path)
         node.SetAttribute(NOTES, "\n".join(filter(None, [notes, *job.warnings])))
-        dicom_source.rememberSeries(node, *dicom_source.seriesAndStudyOf(job.result))
+        dicom_source.rememberSeries(node, *dicom_source.seriesAndStudyIn(job.result))
         job.nodes["output"] = node
 
     title = _("Open {name}").format(name=os.path.basename(path))
