@@ -240,7 +240,7 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if text:
             from MedEnhancePanels.pages.widgets import showWeight
 
-            showWeight(self.ui.messageFrame, self.ui.messageIcon, level)
+            showWeight(self.ui.messageIcon, level)
 
     def onMessageClosed(self):
         self.showMessage("", "")

@@ -7,9 +7,6 @@ import slicer
 
 from MedEnhancePanels.errors import PanelError
 
-#: Of empty check boxes on a dark ground: a contrast of three to it, and to the white check.
-_BOX_COLOR = "#808080"
-
 
 class Context:
     """Shared by all pages of one widget.
@@ -34,6 +31,7 @@ class Context:
         """Load Resources/UI/<name>.ui: its widget, with the scene set, and its children by name."""
         widget = self._load(name)
         widget.setMRMLScene(slicer.mrmlScene)
+        widget.layout().setContentsMargins(0, 0, 0, 0)
         return widget, slicer.util.childWidgetVariables(widget)
 
     def dialog(self, name):
@@ -46,8 +44,6 @@ class Context:
 
     def _load(self, name):
         widget = slicer.util.loadUI(self.resource("UI", f"{name}.ui"))
-        if widget.palette.color(qt.QPalette.Window).lightness() < 128:
-            _lightenBoxes(widget)
         _complete(widget)
         return widget
 
@@ -110,6 +106,12 @@ class Context:
 
 def _complete(widget):
     """Set what all forms have in common."""
+    for form in slicer.util.findChildren(widget, className="QFormLayout"):
+        form.rowWrapPolicy = qt.QFormLayout.WrapLongRows
+        form.fieldGrowthPolicy = qt.QFormLayout.AllNonFixedFieldsGrow
+    for container in slicer.util.findChildren(widget, className="QWidget"):
+        if container.layout() is not None:  # what has no frame needs no margins
+            container.layout().setContentsMargins(0, 0, 0, 0)
     for section in slicer.util.findChildren(widget, className="ctkCollapsibleButton"):
         # Its own policy keeps it as wide as its form with no row wrapped, whatever there is.
         section.setSizePolicy(qt.QSizePolicy.Preferred, qt.QSizePolicy.Preferred)
@@ -124,12 +126,3 @@ def _complete(widget):
         field = label.buddy()
         if field is not None and not field.accessibleName:  # for screen readers
             field.accessibleName = label.text.replace("&", "").rstrip(": ")
-
-
-def _lightenBoxes(widget):
-    """Let empty boxes be seen on a dark ground, where Qt draws them nearly as dark."""
-    for kind in ("QCheckBox", "QRadioButton"):
-        for each in slicer.util.findChildren(widget, className=kind):
-            palette = each.palette
-            palette.setColor(qt.QPalette.Base, qt.QColor(_BOX_COLOR))
-            each.palette = palette

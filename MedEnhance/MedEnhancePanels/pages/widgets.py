@@ -7,10 +7,6 @@ from slicer.i18n import tr as _
 
 #: Observers with it are called before those of Slicer's selectors, which have 0.
 FIRST = 10.0
-#: Of frames that are seen on light and on dark grounds.
-COLORS = {"red": "#d32f2f", "amber": "#c77700", "green": "#2e7d32", "gray": "#808080"}
-#: The color of a message, by its weight.
-_COLOR_OF = {"error": "red", "alarm": "red", "warning": "amber", "info": "gray"}
 _ICON_PIXELS = 20
 
 
@@ -128,10 +124,7 @@ class FormHeights:
 
 
 class Notice:
-    """A colored frame with an icon, a sentence and, on demand, details; hidden while it is empty.
-
-    The weight has a color, an icon and, for screen readers, a word.
-    """
+    """A frame with an icon, a sentence and, on demand, details; hidden while it is empty."""
 
     def __init__(self, ui, name):
         """name: of the form's widgets: <name>Frame, <name>Icon, <name>Label, …"""
@@ -151,12 +144,11 @@ class Notice:
         self._button.visible = bool(details)
         self._label.text = text
         self._frame.visible = bool(text)
-        showWeight(self._frame, self._icon, level)
+        showWeight(self._icon, level)
 
 
-def showWeight(frame, icon, level):
-    """Give a frame the color of a message's weight, and a label the icon of it."""
-    setBorder(frame, _COLOR_OF[level])
+def showWeight(icon, level):
+    """Give a label the icon of a message's weight and, for screen readers, the word for it."""
     icons = {
         "info": (qt.QStyle.SP_MessageBoxInformation, _("Information")),
         "warning": (qt.QStyle.SP_MessageBoxWarning, _("Warning")),
@@ -164,15 +156,8 @@ def showWeight(frame, icon, level):
         "error": (qt.QStyle.SP_MessageBoxCritical, _("Error")),
     }
     kind, word = icons[level]
-    icon.setPixmap(frame.style().standardIcon(kind).pixmap(_ICON_PIXELS, _ICON_PIXELS))
+    icon.setPixmap(icon.style().standardIcon(kind).pixmap(_ICON_PIXELS, _ICON_PIXELS))
     icon.accessibleName = word
-
-
-def setBorder(frame, color):
-    """color: a key of COLORS."""
-    style = f"QFrame#{frame.objectName} {{ border: 2px solid {COLORS[color]}; }}"
-    if frame.styleSheet != style:  # setting one lays everything out anew
-        frame.styleSheet = style
 
 
 class Shortcuts:
