@@ -1,6 +1,5 @@
 """What scripts call: the library for nodes. Slicer finds it in the module MedEnhance."""
 
-import dataclasses
 import os
 import types
 
@@ -8,18 +7,6 @@ from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from MedEnhancePanels import arguments
-
-
-def _enhanceOptions():
-    from MedEnhancePanels.tasks import enhancement
-
-    return enhancement.EnhanceOptions
-
-
-def _compressOptions():
-    from MedEnhancePanels.tasks import compression
-
-    return compression.CompressOptions
 
 
 class MedEnhanceLogic(ScriptedLoadableModuleLogic):
@@ -44,13 +31,7 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
 
         return sharedRunner()
 
-    @arguments.OptionsAsKeywords(
-        _enhanceOptions,
-        order=("model", "guide", "uncertainty", "segment", "device"),
-        node=...,
-        wait=True,
-    )
-    def enhance(self, node, options, wait):
+    def enhance(self, node, *, wait=True, **options):
         """Enhance a volume node, or every frame of a sequence node; returns the new node.
 
         The options are those of MedEnhanceLib's enhance, and: guide: a volume node of another
@@ -64,8 +45,9 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
 
         arguments.checkNode("node", node)
         for name in ("guide", "look", "output"):
-            if getattr(options, name) is not None:
-                arguments.checkNode(name, getattr(options, name))
+            if options.get(name) is not None:
+                arguments.checkNode(name, options[name])
+        options = enhancement.EnhanceOptions(**options)
         options.config()
         return self._output(enhancement.start(self.runner, node, options), wait, "output")
 
@@ -82,8 +64,7 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
         )
         return self._output(job, wait, "segmentation")
 
-    @arguments.OptionsAsKeywords(_compressOptions, node=..., path=..., overwrite=False, wait=True)
-    def compress(self, node, path, options, overwrite, wait):
+    def compress(self, node, path, *, overwrite=False, wait=True, **options):
         """Compress a volume node into a file (.ucv); returns its figures as a dictionary.
 
         The options are those of MedEnhanceLib's compress, with exactly one compression mode:
@@ -94,10 +75,7 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
 
         arguments.checkNode("node", node)
         arguments.checkPath("path", path)
-        options = dataclasses.replace(
-            options, mode=compression.modeOf(options), embedModel=bool(options.embedModel)
-        )
-        options.toConfig()
+        options = compression.CompressOptions(**options)
         job = compression.startCompress(self.runner, node, path, options, overwrite=overwrite)
         return self._result(job, wait)
 

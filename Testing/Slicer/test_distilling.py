@@ -182,7 +182,7 @@ class DistillationTest(DistillingTestCase):
         with mock.patch("slicer.util.confirmOkCancelDisplay", return_value=True):
             job = self.begin()
         self.waitUntil(lambda: job.metrics or job.isFinished, 120)
-        self.assertTrue(any("The prior is patient" in each for each in job.warnings), job.warnings)
+        self.assertTrue(any("the prior is patient" in each for each in job.warnings), job.warnings)
         self.picture("distill-running")
         self.pauseAfter(1)
         self.assertEqual(self.record()["state"], "paused")

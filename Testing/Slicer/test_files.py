@@ -62,7 +62,7 @@ class FileTest(MedEnhanceTestCase):
         for index in range(2):
             sequence.SetDataNodeAtValue(self.smallVolume(seed=index), str(index))
         job = compression.startCompress(
-            self.context.runner, sequence, self.path, compression.CompressOptions()
+            self.context.runner, sequence, self.path, compression.CompressOptions(lossless=True)
         )
         runner.wait(job)
         back = slicer.util.loadNodeFromFile(self.path, None, {})

@@ -160,7 +160,7 @@ class EnhancePanel(Page):
             segment=segment,
             head=state.head if segment else "auto",
             device=state.device,
-            biasCorrection=state.value("biasCorrection") if isMr else "none",
+            biasCorrection=_biasCorrection(state) if isMr else "none",
             output=state.outputVolume,
         )
         return model_choice.withoutWhatItLacks(options)
@@ -411,6 +411,11 @@ class EnhancePanel(Page):
         level = "warning" if job.warnings else "info"
         shown = " ".join([shown, *preview.differencesOf(options)])
         self.context.message(level, withWarnings(shown, job.warnings))
+
+
+def _biasCorrection(state):
+    """The option's value: always, or where the bias field is measured to be strong."""
+    return "n4" if state.biasCorrection else "auto"
 
 
 def _offerCheck(checkBox, value, problem):

@@ -8,7 +8,7 @@ from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.nodes import bridge, preview, results
 from MedEnhancePanels.nodes.compare import Compare, layoutNode
 from MedEnhancePanels.pages import result_texts
-from MedEnhancePanels.pages.widgets import Notice, askForNewFile, ticking
+from MedEnhancePanels.pages.widgets import Notice, pathOf, ticking
 from MedEnhancePanels.tasks import blending, files
 
 _KINDS = "NRRD (*.nrrd);;NIfTI (*.nii.gz);;MetaImage (*.mha)"
@@ -229,10 +229,11 @@ class ResultArea:
     @guarded
     def _onSave(self, *_checked):
         output = self.output
-        start = f"{output.GetName()}.nrrd"
-        path = askForNewFile(self.ui.moreButton, _("Save the result"), start, _KINDS)
-        if path:
-            files.startSave(self.context.runner, output, path).onFinished(self._onSaved)
+        title, start = _("Save the result"), f"{output.GetName()}.nrrd"
+        answer = qt.QFileDialog.getSaveFileName(self.ui.moreButton, title, start, _KINDS)
+        if path := pathOf(answer):  # the dialog has asked about a file that exists
+            job = files.startSave(self.context.runner, output, path, overwrite=True)
+            job.onFinished(self._onSaved)
 
     @guarded
     def _onSaved(self, job):

@@ -203,19 +203,12 @@ def ticking(parent, milliseconds, callback):
 
 def askForFile(parent, title, start="", kinds=""):
     """The path of a file that the user opens; "" where the dialog was cancelled."""
-    return _path(qt.QFileDialog.getOpenFileName(parent, title, start, kinds))
+    return pathOf(qt.QFileDialog.getOpenFileName(parent, title, start, kinds))
 
 
-def askForNewFile(parent, title, start="", kinds=""):
-    """The path to save at, or ""; that a file exists is for the page to ask."""
-    dialog = qt.QFileDialog
-    return _path(
-        dialog.getSaveFileName(parent, title, start, kinds, "", dialog.DontConfirmOverwrite)
-    )
-
-
-def _path(answer):
-    return answer[0] if isinstance(answer, tuple) else answer  # one binding adds the filter
+def pathOf(answer):
+    """The path in the answer of a file dialog, to which one binding adds the filter."""
+    return answer[0] if isinstance(answer, tuple) else answer
 
 
 def openPath(path):

@@ -4,29 +4,16 @@ The worker decodes a compressed file; `load` returns with the volume.
 """
 
 import os
-from pathlib import Path
 
 import vtk
 from slicer.i18n import tr as _
 
-from MedEnhanceLib.errors import MedEnhanceError
+from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, provenance
 from MedEnhancePanels.nodes.preview import showVolume
 from MedEnhancePanels.runner import sharedRunner, wait
 from MedEnhancePanels.tasks import compression
-
-
-def checkDestination(path, overwrite=False):
-    """The full path to save a volume at; raises PanelError where that cannot be, or may not."""
-    from MedEnhanceLib.jobs.files import check_volume_outputs
-
-    path = os.path.abspath(os.path.expanduser(os.fspath(path)))
-    try:
-        check_volume_outputs({"output": Path(path)}, inputs=[], overwrite=bool(overwrite))
-    except MedEnhanceError as error:
-        raise PanelError.fromException(error) from error
-    return path
 
 
 def startSave(runner, node, path, overwrite=False):
@@ -42,7 +29,7 @@ def startSave(runner, node, path, overwrite=False):
     """
     bridge.checkVolume(node)
     bridge.checkOneGrid(node)
-    path = checkDestination(path, overwrite)
+    path = arguments.checkDestination(path, overwrite)
 
     def before(job):
         source = os.path.join(job.folder, "input.nrrd")
