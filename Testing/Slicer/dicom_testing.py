@@ -135,7 +135,7 @@ class DicomTestCase(MedEnhanceTestCase):
 
         volume = load(path)
         frames = volume.voxels if volume.voxels.ndim == 4 else volume.voxels[None]
-        sequence = bridge.newSequence("frames")
+        sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "frames")
         for number, voxels in enumerate(frames):
             node = slicer.util.addVolumeFromArray(voxels, name="axial")
             bridge.setGeometry(node, volume.geometry)
@@ -176,19 +176,17 @@ class ExportTestCase(DicomTestCase):
 
     def labeled(self, node, output):
         """A segmentation with two structures, and the table of their volumes, on a result."""
-        from MedEnhancePanels.nodes import bridge, nrrd
+        from MedEnhancePanels.nodes import bridge
 
         labels = np.zeros(slicer.util.arrayFromVolume(node).shape, np.uint8)
         labels[2:4, 5:15, 5:10], labels[2:4, 5:15, 10:15] = 1, 2
-        path = os.path.join(self.temporaryFolder(), "labels.nrrd")
-        tags = {"modality": "SEG", "units": "", "geometry": bridge.geometryOf(node)}
-        list(nrrd.write(path, [labels], tags))
+        image = finished(bridge.readImage(labels))
         fat = {"value": "55603005", "scheme": "SCT", "meaning": "Adipose tissue"}
         given = [
             {"value": 1, "name": "fat", "color": "#ffee00", "type": fat},
             {"value": 2, "name": "rest", "color": "#2200ff"},
         ]
-        segmentation = finished(results.makeSegmentation(path, node, given, "parts"))
+        segmentation = results.makeSegmentation(image, node, given, "parts")
         rows = [
             {"label": "fat", "voxels": 100, "volume_ml": 0.16, "surface_mm2": 150.0},
             {"label": "rest", "voxels": 100, "volume_ml": 0.16, "surface_mm2": 150.0},

@@ -167,7 +167,7 @@ class StrengthTest(ViewTestCase):
             before = self.whatItIs()
             with self.assertRaises(Exception) as caught:
                 list(steps)
-            expected = f"The voxels of {node.GetName()} were changed in the meantime"
+            expected = f"{node.GetName()} was changed or removed meanwhile"
             self.assertIn(expected, caught.exception.message)
             np.testing.assert_equal(self.whatItIs(), before)
 
@@ -178,7 +178,7 @@ class StrengthTest(ViewTestCase):
         before = self.whatItIs()
         with self.assertRaises(Exception) as caught:
             list(steps)
-        self.assertIn("scan was removed in the meantime", caught.exception.message)
+        self.assertIn("scan was changed or removed meanwhile", caught.exception.message)
         np.testing.assert_equal(self.whatItIs(), before)
 
     def test_theFullResultGoesWithItsNode(self):
@@ -369,7 +369,7 @@ class StrengthOfARunTest(EnhanceTestCase):
         self.ui.strengthSlider.value = 0.4
         slicer.util.updateVolumeFromArray(self.node, slicer.util.arrayFromVolume(self.node) + 1)
         self.waitUntil(lambda: not self.panel.result.isBlending, 10)
-        self.assertIn("The voxels of Brain were changed in the meantime", self.message)
+        self.assertIn("Brain was changed or removed meanwhile", self.message)
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(output), before)
         self.assertEqual(self.ui.strengthSlider.value, 1.0)
         self.assertIn("Enhance again", self.ui.strengthSlider.toolTip)

@@ -104,9 +104,7 @@ class FolderTest(ExportTestCase):
             path = os.path.join(self.temporaryFolder(), "labels.nrrd")
             meanings = finished(dicom_export.sendLabels(segmentation, source, path, said.append))
             names = {each["value"]: each["name"] for each in meanings}
-            labels = nrrd.Reader(path)
-            found = np.zeros(shape, labels.dtype)
-            list(labels.readInto(found))
+            found = nrrd.File(path).voxels
             self.assertEqual({names[value] for value in np.unique(found) if value}, {*boxes})
             for name, box in boxes.items():
                 (value,) = (value for value, each in names.items() if each == name)

@@ -37,15 +37,18 @@ class ResultsTest(MedEnhanceTestCase):
         return node
 
     def labels(self):
-        """A file of labels on the source's grid, as the worker writes it, and its voxels."""
-        from MedEnhancePanels.nodes import nrrd
-
+        """An image of labels on the source's grid, and its voxels."""
         voxels = np.zeros(slicer.util.arrayFromVolume(self.source).shape, np.uint8)
         voxels[2:4, 5:9], voxels[5:, :, 3:6] = 1, 7
-        path = os.path.join(self.temporaryFolder(), "labels.nrrd")
-        tags = {"modality": "SEG", "units": "", "geometry": self.bridge.geometryOf(self.source)}
-        list(nrrd.write(path, [voxels], tags))
-        return path, voxels
+        return self.run_(self.bridge.readImage(voxels)), voxels
+
+    def difference(self, source, output, name="difference"):
+        """The map of a result, as a run makes it."""
+        pair = map(slicer.util.arrayFromVolume, (source, output))
+        image = self.run_(self.results.differenceImage(*pair))
+        node = self.bridge.newVolumeLike(source, name, image)
+        self.results.styleMap(node, "difference")
+        return node
 
     def run_(self, steps):
         """Run a generator to its end; its return value."""
@@ -63,9 +66,7 @@ class ResultsTest(MedEnhanceTestCase):
     def test_theDifferenceIsEnhancedMinusInput(self):
         output = self.enhanced()
         slicer.util.arrayFromVolume(output)[3, 4, 5] -= 125
-        node = self.bridge.newVolumeLike(self.source, "difference")
-        self.run_(self.results.fillDifference(node, self.source, output))
-        self.results.styleDifference(node)
+        node = self.difference(self.source, output)
         expected = slicer.util.arrayFromVolume(output).astype(
             np.float32
         ) - slicer.util.arrayFromVolume(self.source)
@@ -79,8 +80,7 @@ class ResultsTest(MedEnhanceTestCase):
         source = self.smallVolume(name="bytes", dtype=np.uint8)
         output = self.bridge.newVolumeLike(source, "less")
         slicer.util.updateVolumeFromArray(output, slicer.util.arrayFromVolume(source) // 2)
-        node = self.bridge.newVolumeLike(source, "difference")
-        self.run_(self.results.fillDifference(node, source, output))
+        node = self.difference(source, output)
         self.assertLessEqual(slicer.util.arrayFromVolume(node).max(), 0.0)
 
     def test_differencesOfLargeNumbersKeepTheirDigits(self):
@@ -89,30 +89,14 @@ class ResultsTest(MedEnhanceTestCase):
             slicer.util.updateVolumeFromArray(first, np.full((1, 2, 2), 200_000_001, dtype))
             second = self.smallVolume((1, 2, 2), dtype=dtype, name="second")
             slicer.util.updateVolumeFromArray(second, np.full((1, 2, 2), 200_000_000, dtype))
-            node = self.bridge.newVolumeLike(first, "difference")
-            largest = self.run_(self.results.fillDifference(node, first, second))
-            self.assertEqual(largest, 1.0)
+            node = self.difference(first, second)
             self.assertTrue((slicer.util.arrayFromVolume(node) == -1).all(), dtype)
-
-    def test_theDivergingColorsAreWhiteInTheMiddleAndMadeOnce(self):
-        nodes = [self.enhanced(), self.enhanced()]
-        for node in nodes:
-            self.results.styleDifference(node)
-        colors = {node.GetDisplayNode().GetColorNodeID() for node in nodes}
-        self.assertEqual(len(colors), 1)
-        table = nodes[0].GetDisplayNode().GetColorNode()
-        low, middle, high = ([0.0] * 4 for _ in range(3))
-        for at, color in ((0, low), (0.5, middle), (1, high)):
-            table.GetColor(round(at * (table.GetNumberOfColors() - 1)), color)
-        self.assertGreater(low[2], low[0])
-        self.assertLess(max(middle[:3]) - min(middle[:3]), 0.1)
-        self.assertGreater(high[0], high[2])
 
     def test_theUncertaintyHasALegendWithItsUnit(self):
         for modality, unit in (("CT", "HU"), ("MR", "intensity units")):
             self.source.SetAttribute(self.bridge.MODALITY, modality)
             node = self.enhanced()
-            self.results.styleUncertainty(node, self.results.unitOf(self.source))
+            self.results.styleMap(node, "uncertainty", self.results.unitOf(self.source))
             legend = self.results.legendOf(node)
             self.assertIn(unit, legend.GetTitleText())
             self.assertFalse(legend.GetVisibility())
@@ -128,8 +112,8 @@ class ResultsTest(MedEnhanceTestCase):
         self.assertEqual(shown.GetColorNodeID(), "vtkMRMLColorTableNodeIron")
 
     def test_theSegmentationHoldsTheLabels(self):
-        path, voxels = self.labels()
-        node = self.run_(self.results.makeSegmentation(path, self.source, LABELS, "parts"))
+        image, voxels = self.labels()
+        node = self.results.makeSegmentation(image, self.source, LABELS, "parts")
         segmentation = node.GetSegmentation()
         self.assertEqual(segmentation.GetNumberOfSegments(), 2)
         for index, label in enumerate(LABELS):
@@ -149,8 +133,8 @@ class ResultsTest(MedEnhanceTestCase):
         entry = slicer.vtkSlicerTerminologyEntry()
         terminologies = slicer.vtkSlicerTerminologiesModuleLogic
         for label, kind in zip(LABELS, ("Tissue", "White matter"), strict=True):
-            path, _voxels = self.labels()
-            node = self.run_(self.results.makeSegmentation(path, self.source, [label], "one"))
+            image, _voxels = self.labels()
+            node = self.results.makeSegmentation(image, self.source, [label], "one")
             text = node.GetSegmentation().GetNthSegment(0).GetTerminology()
             self.assertTrue(terminologies.DeserializeTerminologyEntry(text, entry))
             self.assertEqual(entry.GetTypeObject().GetCodeMeaning(), kind)
@@ -185,10 +169,10 @@ class ResultsTest(MedEnhanceTestCase):
         hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
         study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "study")
         hierarchy.SetItemParent(hierarchy.GetItemByDataNode(self.source), study)
-        path, _voxels = self.labels()
+        image, _voxels = self.labels()
         made = [
             self.enhanced(),
-            self.run_(self.results.makeSegmentation(path, self.source, LABELS, "parts")),
+            self.results.makeSegmentation(image, self.source, LABELS, "parts"),
             self.results.makeTable([], self.source, "structures", {}),
         ]
         for node in made:
@@ -197,11 +181,9 @@ class ResultsTest(MedEnhanceTestCase):
 
     def test_linksLooksAndProvenanceSurviveASavedScene(self):
         output = self.enhanced()
-        difference = self.bridge.newVolumeLike(self.source, "scan difference")
-        self.run_(self.results.fillDifference(difference, self.source, output))
-        self.results.styleDifference(difference)
-        path, _voxels = self.labels()
-        parts = self.run_(self.results.makeSegmentation(path, self.source, LABELS, "parts"))
+        difference = self.difference(self.source, output, "scan difference")
+        image, _voxels = self.labels()
+        parts = self.results.makeSegmentation(image, self.source, LABELS, "parts")
         manifest = '{"action":"enhanced","config":{"model":"a;b=c & \\"d\\" <é>"}}'
         self.results.stamp(output, "enhanced", self.source, {"name": "m", "sha256": "0f"}, manifest)
         self.results.link(output, input=self.source, difference=difference, segmentation=parts)

@@ -14,7 +14,8 @@ from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, dicom_source, nrrd, provenance, results
-from MedEnhancePanels.tasks.node_job import NodeJob, share
+from MedEnhancePanels.nodes.bridge import share
+from MedEnhancePanels.tasks.node_job import NodeJob
 
 #: How long an import that was cancelled may take to end, and how often it is looked at.
 _GRACE_MS, _LOOK_SECONDS = 5000, 0.005
@@ -188,7 +189,7 @@ def sendLabels(segmentation, source, path, warn):
     finally:
         results.remove(labels)
     tags = {"modality": "SEG", "units": "", "geometry": bridge.geometryOf(source)}
-    yield from nrrd.write(path, [voxels], {**tags, "source": bridge.safeName(segmentation)})
+    yield from nrrd.write(path, [voxels], {**tags, "source": bridge.fileName(segmentation)})
     return [_meaning(segments.GetSegment(each), at) for at, each in enumerate(identifiers, 1)]
 
 
