@@ -82,31 +82,6 @@ def optionsClass(name, declaration, base, **others):
     return dataclasses.make_dataclass(name, fields, bases=(base,), frozen=True)
 
 
-def describe(widget, declaration, name, scale=1):
-    """Give a widget the range of an option, and its description as tool tip where it has none.
-
-    scale: what the widget shows of 1: 100 for a share in percent.
-    """
-    from MedEnhanceLib.core.options import option_of
-
-    one = option_of(declaration, name)
-    isWhole = not hasattr(widget, "decimals")
-    step = 1 if isWhole else 10.0**-widget.decimals
-    about = one.about
-    if hasattr(widget, "maximum"):
-        for end, bound, margin in (
-            ("minimum", about.low, 0),
-            ("minimum", about.above, step),
-            ("maximum", about.high, 0),
-            ("maximum", about.below, -step),
-        ):
-            if bound is not None:
-                value = bound * scale + margin
-                setattr(widget, end, round(value) if isWhole else value)
-    if not widget.toolTip:
-        widget.toolTip = one.description
-
-
 def regionToJson(region):
     """A part of a volume as a job takes it: for each axis [start, stop], None, or "..." once.
 

@@ -14,18 +14,14 @@ class Context:
     logic: MedEnhanceLogic. runner: the jobs. state: the current State, None while a scene closes.
     """
 
-    def __init__(self, logic, runner, modulePath, showMessage, showPage):
+    def __init__(self, logic, runner, modulePath, showMessage):
         self.logic, self.runner = logic, runner
         self.state = None
-        self._folder = os.path.join(os.path.dirname(modulePath), "Resources")
-        self._showMessage, self._showPage = showMessage, showPage
+        self._folder = os.path.join(os.path.dirname(modulePath), "Resources", "UI")
+        self._showMessage = showMessage
         self._stateListeners = []
         self._isNews = False
         self._exportDialog = None
-
-    def resource(self, *names):
-        """The path of a file below the module's Resources."""
-        return os.path.join(self._folder, *names)
 
     def ui(self, name):
         """Load Resources/UI/<name>.ui: its widget, with the scene set, and its children by name."""
@@ -43,7 +39,7 @@ class Context:
         return widget, slicer.util.childWidgetVariables(widget)
 
     def _load(self, name):
-        widget = slicer.util.loadUI(self.resource("UI", f"{name}.ui"))
+        widget = slicer.util.loadUI(os.path.join(self._folder, f"{name}.ui"))
         _complete(widget)
         return widget
 
@@ -81,10 +77,6 @@ class Context:
         else:
             self.message("error", error.text, error.details)
 
-    def showPage(self, name):
-        """Bring a page to the front: enhance, compress, distill, models."""
-        self._showPage(name)
-
     def onState(self, callback):
         """Call callback(state) now, and whenever another State is shown (None: there is none)."""
         self._stateListeners.append(callback)
@@ -101,7 +93,7 @@ class Context:
             self._exportDialog.cleanup()
             self._exportDialog = None
         self._stateListeners, self.state = [], None
-        self._showMessage = self._showPage = lambda *_arguments: None
+        self._showMessage = lambda *_arguments: None
 
 
 def _complete(widget):

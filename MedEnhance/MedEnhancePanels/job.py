@@ -27,7 +27,7 @@ class Job:
         self.kind, self.params, self.title = kind, dict(params), title
         self.before, self.after, self.own = before, after, own
         self.state, self.stage, self.fraction, self.etaSeconds = "waiting", _("waiting"), 0.0, None
-        self.log, self.warnings, self.metrics, self.previews = [], [], [], []
+        self.log, self.warnings, self.metrics = [], [], []
         self.result, self.error, self.nodes = {}, None, {}
         self.started, self.ended = None, None
         self.folder = ""

@@ -53,7 +53,6 @@ class Runner:
             "log": self._onJobLog,
             "warning": self._onWarning,
             "metric": self._onMetric,
-            "preview": self._onPreview,
             "result": self._onResult,
             "error": self._onError,
         }
@@ -276,10 +275,6 @@ class Runner:
     def _onMetric(self, job, fields):
         job.metrics.append((fields.get("name"), fields.get("value"), fields.get("step")))
         job.notify("metric", **fields)
-
-    def _onPreview(self, job, fields):
-        job.previews.append(fields)
-        job.notify("preview", **fields)
 
     def _onResult(self, job, fields):
         if job.wantsCancel and job.after is not None:

@@ -315,7 +315,7 @@ class SequenceTest(EnhanceTestCase):
         sequence, browser = self.sequence()
         self.choose(sequence)
         self.assertFalse(self.ui.segmentCheckBox.enabled)
-        self.assertIn("neither a segmentation nor a difference", self.ui.segmentNoteLabel.text)
+        self.assertIn("neither a segmentation nor a difference", self.ui.planLabel.text)
         job = self.apply()
         self.assertEqual(job.state, "done", self.message)
         output = job.nodes["output"]

@@ -37,8 +37,8 @@ class HeadChoiceTest(HeadTestCase):
         self.ui.segmentCheckBox.checked = True
         self.assertTrue(self.ui.headComboBox.enabled)
         self.assertEqual(self.panel.options.head, "auto")
-        self.assertIn("Grey matter, White matter", self.ui.segmentNoteLabel.text)
-        self.assertNotIn("Only for images", self.ui.segmentNoteLabel.text)
+        self.assertIn("Grey matter, White matter", self.ui.planLabel.text)
+        self.assertNotIn("Only for images", self.ui.planLabel.text)
         self.assertTrue(self.ui.applyButton.enabled)
         self.chooseHead(TISSUE)
         self.assertEqual(self.panel.options.head, TISSUE)
@@ -55,15 +55,13 @@ class HeadChoiceTest(HeadTestCase):
         self.ui.segmentCheckBox.checked = True
         self.assertFalse(self.ui.applyButton.enabled)
         self.assertIn("recommended for CT: choose one", self.ui.problemLabel.text)
-        self.assertFalse(self.ui.segmentNoteLabel.isVisibleTo(self.panel.widget))
         self.picture("enhance-head-asked")
         self.chooseHead(TUMOUR)
         self.assertTrue(self.ui.applyButton.enabled)
         self.assertEqual(self.ui.problemLabel.text, "")
         for words in ("Gross tumour volume", "Only for images that show it", "limbs and trunk"):
-            self.assertIn(words, self.ui.segmentNoteLabel.text)
-        for widget in (self.ui.headComboBox, self.ui.segmentNoteLabel):
-            self.assertIn("It misses tumour", widget.toolTip)
+            self.assertIn(words, self.ui.planLabel.text)
+        self.assertIn("It misses tumour", self.ui.headComboBox.toolTip)
         self.picture("enhance-head-chosen")
         self.chooseHead("auto")
         self.assertFalse(self.ui.applyButton.enabled)

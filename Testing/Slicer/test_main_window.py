@@ -73,10 +73,6 @@ class SampleTest(MedEnhanceTestCase):
         samples.registerSampleData()
         names = [each.sampleName for each in logic.sampleDataSourcesByCategory("MedEnhance")]
         self.assertEqual(names[:2], ["MNI152T1-noisy", "MNI152T1-worn"])
-        self.assertTrue(samples.SAMPLES[0].steps)
-        clean = logic.sourceForSampleName("MNI152T1")
-        self.assertTrue(clean.checksums[0].startswith("SHA256:"))
-        self.assertTrue(clean.uris[0].startswith("file://"))
 
     @slow
     def test_theNoiseIsAlwaysTheSameAndTheSampleIsChosen(self):
@@ -89,13 +85,6 @@ class SampleTest(MedEnhanceTestCase):
         again = samples.load(samples.SAMPLES[0])
         arrays = [slicer.util.arrayFromVolume(node) for node in (noisy, again)]
         np.testing.assert_array_equal(*arrays)
-
-    def test_aDamagedFileIsReported(self):
-        with (
-            mock.patch.object(slicer.util, "computeChecksum", lambda *_arguments: "00"),
-            self.assertRaisesRegex(PanelError, "is damaged"),
-        ):
-            samples.load(samples.SAMPLES[0])
 
     def test_withoutNetworkTheOtherSamplesAreNamed(self):
         with self.assertRaises(PanelError) as caught:

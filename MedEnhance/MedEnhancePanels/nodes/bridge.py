@@ -243,12 +243,13 @@ def rangeOf(image):
 
 def _once(image, look):
     """What a function says of an image's voxels, remembered as it takes a pass over them."""
+    scalars = image.GetPointData().GetScalars()
     # The time counts up for the whole process, so that no two arrays share one.
-    key = (look.__qualname__, image.GetPointData().GetScalars().GetMTime())
+    key = (look.__qualname__, scalars.GetMTime())
     if key not in _known:
         if len(_known) >= _KNOWN_IMAGES:
             _known.clear()
-        _known[key] = look(arrayOf(image))
+        _known[key] = look(numpy_support.vtk_to_numpy(scalars))
     return _known[key]
 
 

@@ -1,7 +1,6 @@
 """Which models fit a volume, their description, and why a volume cannot be enhanced."""
 
 import dataclasses
-import html
 
 from slicer.i18n import tr as _
 
@@ -292,23 +291,16 @@ def inputWarning(node):
     return cautions.cautionOf(node)
 
 
-def fullCard(bundle):
-    """The model card as rich text; what research software is for, the panel says itself."""
+def cardText(bundle):
+    """A model in some lines; the page Models has its card."""
     metadata = bundle.metadata
-    data = [
-        ", ".join(filter(None, (entry.get("name"), entry.get("subjects"), entry.get("licence"))))
-        for entry in metadata.get("data", ())
+    trained = ", ".join(entry.get("name") or "" for entry in metadata.get("data", ()))
+    lines = [
+        f"{bundle.name} {metadata['version']}: {metadata['description']}",
+        _("Trained on: {data}").format(data=trained),
+        *metadata.get("limits", ()),
     ]
-    head = _("{name} {version}, for {modality}").format(
-        name=bundle.name,
-        version=metadata["version"],
-        modality=cautions.modalityName(bundle.modality),
-    )
-    return (
-        f"<p><b>{html.escape(head)}</b><br/>{html.escape(metadata['description'])}</p>"
-        + _list(_("Trained on"), data)
-        + _list(_("Limits"), metadata.get("limits", ()))
-    )
+    return "\n".join(lines)
 
 
 def _scope(bundle):
@@ -321,10 +313,3 @@ def _structures(bundle):
     text = ", ".join(names[:_NAMED])
     rest = len(names) - _NAMED
     return text if rest <= 0 else _("{names} and {count} more").format(names=text, count=rest)
-
-
-def _list(title, lines):
-    if not lines:
-        return ""
-    items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
-    return f"<p>{html.escape(title)}:</p><ul>{items}</ul>"

@@ -7,8 +7,7 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from MedEnhanceLib.spg.config import DistillConfig
-from MedEnhancePanels import arguments, dependencies
+from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.pages.distill_run import RunArea
 from MedEnhancePanels.pages.widgets import Page, askForFile
@@ -34,8 +33,6 @@ class DistillPanel(Page):
             "distillName": ui.nameEdit,
             "distillRoot": ui.rootEdit,
         }
-        arguments.describe(ui.methodSelector, DistillConfig, "method")
-        arguments.describe(ui.imagesSpinBox, DistillConfig, "images_per_patient")
         self.runs = RunArea(context, self.ui, lambda: self.root, self._refreshButtons)
         self._connect()
         self.runs.followCurrent()

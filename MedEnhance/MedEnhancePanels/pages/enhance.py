@@ -23,7 +23,6 @@ from MedEnhancePanels.pages.widgets import (
     NodeSelectors,
     Notice,
     Page,
-    Shortcuts,
     singleShot,
 )
 from MedEnhancePanels.tasks import enhancement
@@ -43,24 +42,11 @@ class EnhancePanel(Page):
         self._observed, self._observedInput = [], None
         self._shownFor = self._shownInput = None
         self._settle = singleShot(self.widget, _SETTLE_MS, self.update)
-        self._devices = DeviceChoice(
-            context.runner,
-            self.ui.deviceComboBox,
-            self.ui.deviceReasonLabel,
-            self._settle.start,
-        )
+        self._devices = DeviceChoice(context.runner, self.ui.deviceComboBox, self._settle.start)
         self._models, self._heads = ModelBox(self.ui), HeadBox(self.ui)
         self._modality = ModalityBox(self.ui)
         self._tasks, self._guide = TaskBox(self.ui), GuideBox(self.ui)
         self._problem = Notice(self.ui, "problem")
-        self._shortcuts = Shortcuts(
-            self.widget,
-            {
-                "Ctrl+Shift+P": self.ui.previewButton.click,
-                "Ctrl+Shift+E": self.ui.applyButton.click,
-                "Ctrl+Shift+B": self.result.toggleInput,
-            },
-        )
         ui = self.ui
         self._selectors = NodeSelectors(
             ui.guideSelector,
@@ -112,15 +98,9 @@ class EnhancePanel(Page):
         self._heads.forget()
         self._devices.forget()
         self.update()
-        self._shortcuts.begin()
-
-    def exit(self):
-        """Called when the page is left: its keys are free for others."""
-        self._shortcuts.end()
 
     def cleanup(self):
         super().cleanup()
-        self._shortcuts.end()
         self._selectors.cleanup()
         self.result.stop()
         self._settle.stop()
@@ -235,7 +215,6 @@ class EnhancePanel(Page):
                 self._showPlan()
                 self._showActions()
                 self.result.update()
-                self.settleTexts()
         finally:
             self._isUpdating = False
 
@@ -284,29 +263,29 @@ class EnhancePanel(Page):
                 "warning" if warning else "info", warning or dependencies.missingText(), remedy
             )
         ui.applyButton.enabled = not (problem or busy)
-        ui.applyButton.toolTip = problem or busy or _("Enhance the whole volume (Ctrl+Shift+E)")
+        ui.applyButton.toolTip = problem or busy or _("Enhance the whole volume")
         isShown = self.preview.isShown
         ui.previewButton.text = _("Hide &preview") if isShown else _("&Preview")
         reason = "" if isShown else problem or busy or self._previewProblem()
         ui.previewButton.enabled = not reason
-        ui.previewButton.toolTip = reason or _(
-            "Enhance only the slice that is shown, in place (Ctrl+Shift+P)"
-        )
+        ui.previewButton.toolTip = reason or _("Enhance only the slice that is shown, in place")
         # The page in front asks, where there is a worker that can answer.
         if not problem and not self.widget.isHidden() and not dependencies.missing():
             self._devices.ask()
 
     def _showPlan(self):
-        """What the run will do, with which model, and where, in a sentence."""
+        """What the run will do, with which models, and where."""
         ui, state = self.ui, self.context.state
         model = model_choice.modelFor(self.target, state.model, state.task)
         ui.planLabel.visible = model is not None and not self.problem()
         if model is not None:
-            ui.planLabel.text = _("{what}. Model {model}; device: {device}.").format(
+            plan = _("{what}. Model {model}; device: {device}.").format(
                 what=model_choice.aboutTask(state.task),
                 model=model.name,
                 device=ui.deviceComboBox.currentText,
             )
+            note = model_choice.segmentNote(self.target, state.segment, state.head)
+            ui.planLabel.text = f"{plan} {note}".strip()
 
     def problem(self):
         """Why Apply cannot be pressed, in a sentence; empty where it can."""

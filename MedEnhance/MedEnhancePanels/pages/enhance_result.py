@@ -187,11 +187,6 @@ class ResultArea:
         self._begin()
         self.compare.setInput(isInput)
 
-    def toggleInput(self):
-        """Show the input, or the result again."""
-        if self.ui.inputButton.enabled:
-            self._showInput(not self.compare.isInput)
-
     @guarded
     def _onMap(self, role, checked):
         self._begin()

@@ -10,10 +10,6 @@ FIRST = 10.0
 _ICON_PIXELS = 20
 
 
-#: After a change of what is shown, its layout is done.
-_LAID_OUT_MS = 50
-
-
 class Page:
     """A page of the panel: its widgets, and the state that it shows.
 
@@ -25,7 +21,6 @@ class Page:
         self.context = context
         self.widget, self.ui = context.ui(name)
         self.state = self._stopObserving = None
-        self._forms = FormHeights(self.widget)
 
     def followState(self):
         """Call onState now and whenever another State is chosen, `update` whenever it changes."""
@@ -48,24 +43,15 @@ class Page:
     def update(self):
         """Show what the state says."""
 
-    def settleTexts(self):
-        """Give texts that have changed the height that they need; called when the state has."""
-        self._forms.update()
-
     def _setState(self, state):
         self._setStateObserved(state)
         self.onState(state)
-        self.settleTexts()
 
     def _setStateObserved(self, state):
         if self._stopObserving is not None:
             self._stopObserving()
-        self._stopObserving = state.observe(lambda _state: self._showState()) if state else None
+        self._stopObserving = state.observe(lambda _state: self.update()) if state else None
         self.state = state
-
-    def _showState(self):
-        self.update()
-        self.settleTexts()
 
 
 class NodeSelectors:
@@ -91,36 +77,6 @@ class NodeSelectors:
         for selector in self._selectors:
             if selector.currentNode() is node:
                 selector.setCurrentNode(None)
-
-
-class FormHeights:
-    """Has forms measure their rows again where a wrapped text in one has come, gone or changed.
-
-    QFormLayout gives such a text the height of before when it lies beside others in a field: lines
-    would be cut.
-    """
-
-    def __init__(self, widget):
-        """widget: what the forms are in."""
-        self._forms = slicer.util.findChildren(widget, className="QFormLayout")
-        labels = [
-            label
-            for form in self._forms
-            for label in slicer.util.findChildren(form.parentWidget(), className="QLabel")
-            if label.wordWrap
-        ]
-        self._labels, self._shown = labels, None
-        self._later = singleShot(widget, _LAID_OUT_MS, self._measure)
-
-    def update(self):
-        shown = [(label.text, label.isHidden()) for label in self._labels]
-        if shown != self._shown:
-            self._shown = shown
-            self._later.start()  # when the rows have their places
-
-    def _measure(self):
-        for form in self._forms:
-            form.invalidate()
 
 
 class Notice:
@@ -158,28 +114,6 @@ def showWeight(icon, level):
     kind, word = icons[level]
     icon.setPixmap(icon.style().standardIcon(kind).pixmap(_ICON_PIXELS, _ICON_PIXELS))
     icon.accessibleName = word
-
-
-class Shortcuts:
-    """Keys that work in the whole window, as slice views have the focus, while a page is shown."""
-
-    def __init__(self, widget, slots):
-        """slots: what each key sequence calls."""
-        self._widget, self._slots, self._made = widget, slots, []
-
-    def begin(self):
-        self.end()
-        parent = slicer.util.mainWindow() or self._widget
-        for keys, slot in self._slots.items():
-            shortcut = qt.QShortcut(qt.QKeySequence(keys), parent)
-            shortcut.activated.connect(slot)
-            self._made.append(shortcut)
-
-    def end(self):
-        for shortcut in self._made:
-            shortcut.enabled = False  # its deletion waits for the event loop
-            shortcut.deleteLater()
-        self._made = []
 
 
 def singleShot(parent, milliseconds, callback):
