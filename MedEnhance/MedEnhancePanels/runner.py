@@ -38,7 +38,7 @@ class Runner:
         self.jobs = []
         self.listeners = []
         self.longRun = None  # see tasks/long_run.py
-        #: What the page Enhance runs, and how it began: a page that is opened anew follows it.
+        #: What the page Enhance runs: a page that is opened anew follows it.
         self.enhancement = None
         self._command = command
         self._shared = None

@@ -235,17 +235,6 @@ class PreviewTest(ViewTestCase):
             self.assertEqual(current.index, index)
             self.assertTrue(current.isInView)
 
-    def test_theSlabStaysInsideTheVolume(self):
-        for index, slab in ((0, [0, 2]), (3, [2, 5]), (7, [6, 8])):
-            self.lookAt(index)
-            self.assertEqual(self.module.currentSlice(self.source).slab, slab)
-
-    def test_aLargeSliceGoesAlone(self):
-        slicer.util.updateVolumeFromArray(self.source, np.zeros((8, 512, 512), np.int16))
-        self.lookAt(3)
-        current = self.module.currentSlice(self.source)
-        self.assertEqual(current.slab, [current.index, current.index + 1])
-
     def test_theViewAcrossTheSlicesIsChosen(self):
         self.source.SetIJKToRASDirections([[1, 0, 0], [0, 0, 1], [0, 1, 0]])
         self.lookAt(4, "Green")

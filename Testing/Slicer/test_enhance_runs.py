@@ -82,16 +82,6 @@ class PreviewTest(EnhanceTestCase):
         np.testing.assert_array_equal(slicer.util.arrayFromVolume(output)[first:end], voxels)
 
     @slow
-    def test_whatApplyDoesOtherwiseIsSaid(self):
-        self.choose(self.brain())
-        self.previewed()
-        self.assertIn("where it finds them", self.message)
-        self.ui.previewButton.click()
-        self.ui.biasCorrectionCheckBox.checked = True
-        self.previewed()
-        self.assertIn("The bias field is not corrected", self.message)
-
-    @slow
     def test_hidingLeavesNothing(self):
         self.choose(self.brain())
         self.processEvents(80)

@@ -133,7 +133,7 @@ class ModuleTest(MedEnhanceTestCase):
     def test_aRunThatGoesOnAfterAReloadIsShown(self):
         self.enterContext(mock.patch.object(JOBS["ping"], "is_question", False))  # work, here
         job = self.context.runner.submit("ping", {"count": 600, "seconds": 60}, title="Ping")
-        self.widget.panels["enhance"]._run("apply", job)
+        self.context.runner.enhancement = job
         slicer.util.reloadScriptedModule("MedEnhance")
         widget = slicer.util.getModuleWidget("MedEnhance")
         panel = widget.panels["enhance"]

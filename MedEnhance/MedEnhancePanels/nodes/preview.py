@@ -6,12 +6,8 @@ import numpy as np
 import qt
 import slicer
 import vtk
-from slicer.i18n import tr as _
 
 from MedEnhancePanels.nodes import bridge, results
-
-#: Pixels that a processor enhances in about a second: larger slices are previewed alone.
-_LARGE_SLICE = 400 * 400
 
 
 def showVolume(node):
@@ -28,20 +24,11 @@ class CurrentSlice:
     """The slice view that cuts a volume best along its slices, and the slice to look at there.
 
     isInView: whether the view shows it already; otherwise it is the middle one.
-    margin: neighbors on each side that a preview takes along.
     """
 
     sliceNode: object
     index: int
-    count: int
     isInView: bool
-    margin: int
-
-    @property
-    def slab(self):
-        """[first, before which]: the slice with its neighbors."""
-        first = max(0, self.index - self.margin)
-        return [first, min(self.count, self.index + self.margin + 1)]
 
 
 def currentSlice(volume):
@@ -50,8 +37,7 @@ def currentSlice(volume):
     Of the views in the layout, the one whose normal is closest to the volume's slice axis; the
     volume's transform is taken into account.
     """
-    columns, rows, count = volume.GetImageData().GetDimensions()
-    margin = 0 if columns * rows > _LARGE_SLICE else 1
+    count = volume.GetImageData().GetDimensions()[2]
     toIjk = _worldToIjk(volume)
     found = []
     for order, sliceNode in enumerate(visibleSliceNodes()):
@@ -65,8 +51,8 @@ def currentSlice(volume):
         return None
     _along, _order, sliceNode, index = max(found, key=lambda entry: entry[:2])
     if 0 <= index < count:
-        return CurrentSlice(sliceNode, index, count, True, margin)
-    return CurrentSlice(sliceNode, count // 2, count, False, margin)
+        return CurrentSlice(sliceNode, index, True)
+    return CurrentSlice(sliceNode, count // 2, False)
 
 
 def visibleSliceNodes():
@@ -161,16 +147,6 @@ def shownVolume(node):
         return node
     browser = slicer.modules.sequences.logic().GetFirstBrowserNodeForSequenceNode(node)
     return browser.GetProxyNode(node) if browser is not None else None
-
-
-def differencesOf(options):
-    """What Apply does otherwise with these options than a preview."""
-    differences = []
-    if options.biasCorrection == "n4":
-        differences.append(_("The bias field is not corrected in the preview."))
-    elif options.biasCorrection == "auto" and options.task == "auto":
-        differences.append(_("Apply also corrects blur and bias field where it finds them."))
-    return differences
 
 
 class Preview:

@@ -53,12 +53,11 @@ class EnhancePanel(Page):
             ui.outputSelector,
             ui.resultSelector,
         )
-        self._whenDone = {"apply": self._onApplied}
         self._setup()
         self.followState()
         running = context.runner.enhancement
-        if running is not None and not running[1].isFinished:
-            self._follow(*running)
+        if running is not None and not running.isFinished:
+            self._follow(running, self._onApplied)
 
     def _setup(self):
         ui = self.ui
@@ -317,14 +316,16 @@ class EnhancePanel(Page):
         """Enhance the volume."""
         if not dependencies.ensure():
             return
-        self.hidePreview()
-        self._run("apply", enhancement.start(self.context.runner, self.target, self.options))
+        self.preview.hide()
+        job = enhancement.start(self.context.runner, self.target, self.options)
+        self.context.runner.enhancement = job
+        self._follow(job, self._onApplied)
 
     @guarded
     def onPreview(self, *_checked):
         """Enhance the slice that is shown, or take the preview away."""
         if self.preview.isShown:
-            self.hidePreview()
+            self.preview.hide()
             self.context.clearMessage()
             self.update()
             return
@@ -333,23 +334,15 @@ class EnhancePanel(Page):
         node = preview.shownVolume(self.context.state.inputVolume)
         current = preview.currentSlice(node)
         options = self.options
-        job = enhancement.startPreview(self.context.runner, self.target, current.slab, options)
-        self._whenDone["preview"] = lambda job: self._onPreviewed(job, node, current, options)
-        self._follow("preview", job)
+        slices = (current.index, current.index + 1)
+        job = enhancement.startPreview(self.context.runner, self.target, slices, options)
+        self._follow(job, lambda job: self._onPreviewed(job, node, current, options))
 
-    def hidePreview(self):
-        self.preview.hide()
-
-    def _run(self, kind, job):
-        """Show a run, here and on a page that takes the place of this one."""
-        self.context.runner.enhancement = (kind, job)
-        self._follow(kind, job)
-
-    def _follow(self, kind, job):
-        """Show a run until its end; kind: of _whenDone, what follows where it was successful."""
+    def _follow(self, job, onDone):
+        """Show a run until its end; onDone(job): what follows where it was successful."""
         self.context.clearMessage()
         self.job = job
-        job.onFinished(lambda job: self._onFinished(job, self._whenDone[kind]))
+        job.onFinished(lambda job: self._onFinished(job, onDone))
         self.update()
 
     @guarded
@@ -387,8 +380,9 @@ class EnhancePanel(Page):
         shown = _("Preview of slice {number} in the {view} view.").format(
             number=current.index + 1, view=current.sliceNode.GetLayoutName()
         )
+        if options.biasCorrection != "none" and options.task == "auto":
+            shown += " " + _("Apply also corrects blur and bias field where it finds them.")
         level = "warning" if job.warnings else "info"
-        shown = " ".join([shown, *preview.differencesOf(options)])
         self.context.message(level, withWarnings(shown, job.warnings))
 
 
