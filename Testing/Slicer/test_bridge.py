@@ -121,16 +121,6 @@ class BridgeTest(MedEnhanceTestCase):
             np.array_equal(slicer.util.arrayFromVolume(new), slicer.util.arrayFromVolume(node))
         )
 
-    def test_aResultFallsIntoTheFolderOfItsInput(self):
-        from MedEnhancePanels.nodes import bridge
-
-        node = self.makeNode()
-        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-        study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "study")
-        hierarchy.SetItemParent(hierarchy.GetItemByDataNode(node), study)
-        new = bridge.newVolumeLike(node, "copy")
-        self.assertEqual(hierarchy.GetItemParent(hierarchy.GetItemByDataNode(new)), study)
-
     def test_aSequenceTravelsAsFramesAndReturnsAsASequence(self):
         import MedEnhanceLib
         from MedEnhancePanels.nodes import bridge

@@ -2,13 +2,12 @@
 
 import json
 import os
-from unittest import mock
 
 import numpy as np
 import qt
 import slicer
 import vtk
-from enhance_testing import SHAPE, EnhanceTestCase
+from enhance_testing import EnhanceTestCase
 from medenhance_testing import slow
 
 
@@ -53,16 +52,6 @@ class ChoicesTest(EnhanceTestCase):
     def tasks(self):
         box = self.ui.taskComboBox
         return [box.itemText(index) for index in range(box.count)]
-
-    def test_aTaskThatDoesNotFitTheVolumeStaysChosenAndIsShown(self):
-        node = self.smallVolume()
-        node.SetAttribute(self.bridge.MODALITY, "MR")
-        self.choose(node)
-        self.context.state.task = "motion"
-        node.SetAttribute(self.bridge.MODALITY, "CT")
-        self.processEvents(80)
-        self.assertEqual(self.ui.taskComboBox.currentData, "motion")
-        self.assertEqual(self.context.state.task, "motion")
 
     def test_theViewsShowTheVolumeThatIsChosenAndOldNewsGoes(self):
         first, second = self.smallVolume(name="first"), self.smallVolume(name="second")
@@ -145,21 +134,6 @@ class ChoicesTest(EnhanceTestCase):
             self.assertFalse(self.ui.applyButton.enabled)
             self.assertIn(word, self.ui.problemLabel.text)
 
-    @slow
-    def test_whatDoesNotFitTheModalityIsNotOffered(self):
-        node = self.smallVolume()
-        self.ui.advancedButton.collapsed = False
-        for modality, segments, shades in (
-            ("MR", True, True),
-            ("CT", True, False),
-            ("PT", False, False),
-        ):
-            node.SetAttribute(self.bridge.MODALITY, modality)
-            self.choose(node)
-            self.assertEqual(self.ui.segmentCheckBox.enabled, segments)
-            self.assertEqual(self.ui.biasCorrectionCheckBox.enabled, shades)
-        self.assertIn("PET", self.ui.segmentCheckBox.toolTip)
-
     def test_choicesThatDoNotFitForNowAreKept(self):
         node = self.smallVolume()
         node.SetAttribute(self.bridge.MODALITY, "MR")
@@ -202,33 +176,6 @@ class ChoicesTest(EnhanceTestCase):
         self.assertIn("“other result” is no earlier result", self.ui.problemLabel.text)
         self.ui.outputSelector.setCurrentNode(result)
         self.assertTrue(self.ui.applyButton.enabled)
-
-    def test_eachWarningOfARunIsALineOfItsOwn(self):
-        output, warnings = self.smallVolume(name="better"), ["the noise is high", "Look at it."]
-        job = mock.Mock(warnings=warnings, nodes={"output": output}, started=1.0, ended=3.0)
-        self.panel._onApplied(job)
-        ready = "better is ready, after 2.0 s."
-        self.assertEqual(
-            self.widget.ui.messageLabel.text.splitlines(),
-            [ready, "The noise is high.", "Look at it."],
-        )
-        self.panel.job = job
-        self.panel._onFinished(mock.Mock(), None)  # of another run
-        job.error = None
-        self.panel._onFinished(job, lambda _job: None)
-        said = self.widget.ui.messageLabel.text.splitlines()
-        self.assertEqual(said, ["The noise is high.", "Look at it."])
-
-    @slow
-    def test_whatAModelLearnedFromIsSaid(self):
-        node = self.smallVolume(name="thigh")
-        node.SetAttribute(self.bridge.MODALITY, "MR")
-        self.choose(node)
-        self.ui.advancedButton.collapsed = False
-        sentence = "Trained on images of the brain only; not validated outside the brain"
-        self.assertNotIn(sentence, self.ui.planLabel.text)
-        self.ui.segmentCheckBox.checked = True
-        self.assertIn(sentence, self.ui.planLabel.text)
 
     def test_aModalityThatTheValuesContradictIsReportedAndNotForbidden(self):
         node = self.smallVolume(name="scan")
@@ -284,22 +231,6 @@ class ChoicesTest(EnhanceTestCase):
         self.assertGreaterEqual(self.ui.deviceComboBox.findData("cpu"), 0)
         self.picture("enhance-ready")
 
-    @slow
-    def test_choicesSurviveASavedScene(self):
-        self.choose(self.brain())
-        self.ui.uncertaintyCheckBox.checked = True
-        self.ui.segmentCheckBox.checked = True
-        path = os.path.join(self.temporaryFolder(), "scene.mrb")
-        self.assertTrue(slicer.util.saveScene(path))
-        slicer.mrmlScene.Clear(0)
-        self.processEvents(80)
-        self.assertFalse(self.ui.uncertaintyCheckBox.checked)
-        self.assertIsNone(self.widget.ui.inputSelector.currentNode())
-        slicer.util.loadScene(path)
-        self.processEvents(80)
-        self.assertEqual(self.widget.ui.inputSelector.currentNode().GetName(), "Brain")
-        self.assertTrue(self.ui.uncertaintyCheckBox.checked and self.ui.segmentCheckBox.checked)
-
 
 class ApplyTest(EnhanceTestCase):
     @slow
@@ -335,27 +266,6 @@ class ApplyTest(EnhanceTestCase):
         self.assertIn("Brain enhanced is ready", self.message)
         self.assertIs(self.ui.resultSelector.currentNode(), output)
         self.assertEqual(self.panel.result.compare.mode, "sideBySide")
-
-    @slow
-    def test_theMeasuredNoiseIsAVolumeOnRequest(self):
-        node = self.brain()
-        self.choose(node)
-        self.ui.noiseMapCheckBox.checked = True
-        self.assertTrue(self.panel.options.noiseMap)
-        job = self.apply()
-        self.assertEqual(job.state, "done", self.message)
-        noise = self.results.linked(job.nodes["output"], "noise")
-        self.assertIs(noise, job.nodes["noise"])
-        self.assertEqual(noise.GetName(), "Brain noise")
-        np.testing.assert_array_equal(self.ijkToRas(noise), self.ijkToRas(node))
-        facts = json.loads(job.nodes["output"].GetAttribute("MedEnhance.manifest"))["results"]
-        measured = facts["measured"]["noise"]["sigma"]
-        voxels = slicer.util.arrayFromVolume(noise)
-        self.assertTrue(0.5 * measured < np.median(voxels) < 2 * measured)
-        self.assertIn("standard deviation of the noise", noise.GetDescription())
-        self.assertIn("Measured noise (1 SD)", self.results.legendOf(noise).GetTitleText())
-        self.ui.noiseMapCheckBox.checked = False
-        self.assertNotIn("noise", self.apply().nodes)
 
     @slow
     def test_everythingAtOnceAndThroughASavedScene(self):
@@ -457,19 +367,6 @@ class ApplyTest(EnhanceTestCase):
             ]
             self.assertLessEqual(len(parts), 15, [each.objectName for each in parts])
 
-    def test_anExistingVolumeCanTakeTheResult(self):
-        node, other = self.brain(), self.smallVolume(name="mine")
-        self.choose(node)
-        self.writeInto(other)
-        before = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
-        job = self.apply()
-        self.assertIs(job.nodes["output"], other)
-        self.assertEqual(slicer.util.arrayFromVolume(other).shape, SHAPE)
-        np.testing.assert_array_equal(self.ijkToRas(other), self.ijkToRas(node))
-        self.assertIs(other.GetParentTransformNode(), node.GetParentTransformNode())
-        after = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode")
-        self.assertEqual(after, before + 1)  # the difference
-
     def test_anotherVolumeEndsTheComparisonAndBringsItsOwnResult(self):
         first = self.brain()
         self.choose(first)
@@ -485,19 +382,6 @@ class ApplyTest(EnhanceTestCase):
         self.assertIs(self.ui.resultSelector.currentNode(), output)
 
     @slow
-    def test_aLoadedVolumeEndsTheComparison(self):
-        self.choose(self.brain())
-        self.apply()
-        self.assertTrue(self.ui.sideBySideButton.checked)
-        loaded = self.loadSample()  # as by Add Data
-        slicer.util.setSliceViewerLayers(background=loaded)
-        self.processEvents(80)
-        self.assertFalse(self.ui.sideBySideButton.checked)
-        for layers in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
-            self.assertEqual(layers.GetBackgroundVolumeID(), loaded.GetID())
-            self.assertIsNone(layers.GetForegroundVolumeID())
-
-    @slow
     def test_twoRunsGiveTwoResults(self):
         self.choose(self.brain())
         first, second = self.apply().nodes["output"], self.apply().nodes["output"]
@@ -511,17 +395,6 @@ class ApplyTest(EnhanceTestCase):
         difference = self.results.linked(third, "difference")
         self.assertEqual(difference.GetName(), "Brain difference_2")
         self.assertIs(self.ui.resultSelector.currentNode(), third)
-
-    def test_strengthAndOverlaysAreAtHand(self):
-        self.choose(self.brain())
-        output = self.apply().nodes["output"]
-        self.assertTrue(self.ui.strengthSlider.enabled)
-        self.ui.differenceButton.click()
-        self.assertTrue(self.ui.differenceButton.checked)
-        self.assertFalse(self.panel.result.actions["uncertainty"].enabled)
-        self.ui.differenceButton.click()
-        self.assertIsNone(self.panel.result.compare.overlay)
-        self.assertIs(self.ui.resultSelector.currentNode(), output)
 
     def test_theSeriesOfTheStudyWithTheLeastNoiseIsSuggestedAndOffUntilChosen(self):
         node, button = self.brain(), self.ui.suggestedGuideButton
@@ -547,18 +420,6 @@ class ApplyTest(EnhanceTestCase):
         button.click()
         self.assertIs(self.panel.options.guide, made["FLAIR"])
         self.assertFalse(button.isVisibleTo(self.panel.widget))
-
-    @slow
-    def test_theGuideReachesTheJob(self):
-        node = self.brain()
-        guide = self.smallVolume((6, 64, 64), name="guide")
-        for each in (node, guide):
-            each.SetAttribute(self.bridge.MODALITY, "MR")
-        self.choose(node)
-        self.ui.guideSelector.setCurrentNode(guide)
-        job = self.apply()
-        (path,) = job.params["guide"]
-        self.assertTrue(path.endswith("guide.nrrd"), path)
 
     @slow
     def test_scriptsGetTheSame(self):

@@ -93,24 +93,6 @@ class PreviewTest(EnhanceTestCase):
         self.assertEqual(self.ui.previewButton.text.replace("&", ""), "Preview")
 
     @slow
-    def test_aClosedSceneForgetsThePreview(self):
-        self.choose(self.brain())
-        self.previewed()
-        slicer.mrmlScene.Clear(0)
-        self.processEvents(80)
-        self.assertFalse(self.panel.preview.isShown)
-        self.choose(self.brain())
-        self.previewed()
-
-    @slow
-    def test_anotherInputTakesThePreviewAway(self):
-        node = self.brain()
-        self.choose(node)
-        slab = self.previewed().nodes["output"]
-        self.choose(self.smallVolume())
-        self.assertFalse(self.bridge.isInScene(slab))
-
-    @slow
     def test_aRemovedInputTakesItsPreviewAlong(self):
         node = self.brain()
         self.choose(node)

@@ -121,21 +121,6 @@ class FactsTest(EnhanceTestCase):
             self.assertIn(expected, words)
             self.assertIn(unit, words)
 
-    def test_aMapThatIsGoneIsNotSpokenOf(self):
-        output = self.result(uncertainty=_CALIBRATED)
-        self.assertIn("calibrated on held-out heads", self.texts.moreFactsOf(output))
-        slicer.mrmlScene.RemoveNode(self.results.linked(output, "uncertainty"))
-        self.assertNotIn("calibrated", self.texts.moreFactsOf(output))
-
-    def test_warningsAboutTheStructuresAreReportedToo(self):
-        output = self.result(doubts=[])
-        parts = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
-        manifest = json.dumps({"results": {"doubt_of_labels": "it is a leg"}})
-        self.results.stamp(parts, "segmentation", None, manifest=manifest)
-        self.results.link(output, segmentation=parts)
-        notice = self.texts.noticeOf(output)
-        self.assertEqual(notice, ("warning", "It is a leg.", "It is a leg."))
-
     def test_aManifestOfAnotherHandBreaksNothing(self):
         for results in ({"doubts": ["odd"]}, {"doubts": 7}, {"uncertainty": "big"}, {"doubts": {}}):
             output = self.result(**results)

@@ -1,7 +1,6 @@
 """Which model segments along with an enhancement: offered, chosen, described and used."""
 
 import json
-import os
 
 import slicer
 from enhance_testing import EnhanceTestCase
@@ -80,35 +79,6 @@ class HeadChoiceTest(HeadTestCase):
         self.assertIn(f"{TUMOUR} is not for MR", self.ui.problemLabel.text)
         self.chooseHead("auto")
         self.assertTrue(self.ui.applyButton.enabled)
-
-    @slow
-    def test_withoutSegmentationNoHeadIsInTheWay(self):
-        node = self.volume("MR")
-        self.context.state.head = TUMOUR
-        self.choose(node)
-        self.assertTrue(self.ui.applyButton.enabled)
-        self.context.state.segment = True
-        self.assertFalse(self.ui.applyButton.enabled)
-        node.SetAttribute(self.bridge.MODALITY, "PT")
-        self.processEvents(80)
-        self.assertFalse(self.ui.headComboBox.enabled)
-        self.assertNotIn(TUMOUR, self.ui.problemLabel.text)
-        self.assertEqual(self.panel.options.head, "auto")
-
-    @slow
-    def test_theChosenHeadSurvivesASavedScene(self):
-        self.choose(self.volume("CT"))
-        self.ui.segmentCheckBox.checked = True
-        self.chooseHead(TUMOUR)
-        path = os.path.join(self.temporaryFolder(), "scene.mrb")
-        self.assertTrue(slicer.util.saveScene(path))
-        slicer.mrmlScene.Clear(0)
-        self.processEvents(80)
-        self.assertEqual(self.ui.headComboBox.currentData, "auto")
-        slicer.util.loadScene(path)
-        self.processEvents(80)
-        self.assertEqual(self.ui.headComboBox.currentData, TUMOUR)
-        self.assertEqual(self.panel.options.head, TUMOUR)
 
 
 class HeadRunTest(HeadTestCase):

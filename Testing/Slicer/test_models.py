@@ -114,16 +114,6 @@ class ModelsTest(MedEnhanceTestCase):
         self.assertIn("zipped", self.listed())
 
     @slow
-    def test_nothingIsRemovedWithoutRequest(self):
-        self.finish(self.panel.importFrom(self.bundle()))
-        self.choose("mine")
-        with mock.patch.object(slicer.util, "confirmOkCancelDisplay", return_value=False) as ask:
-            self.panel.ui.removeButton.click()
-        self.assertIn("mine", ask.call_args.args[0])
-        self.assertIsNone(self.panel._job)
-        self.assertTrue(os.path.isdir(os.path.join(self.installed, "mine")))
-
-    @slow
     def test_aDamagedModelIsNamed(self):
         self.finish(self.panel.importFrom(self.bundle()))
         path = os.path.join(self.installed, "mine", "configs", "metadata.json")
@@ -156,14 +146,6 @@ class ModelsTest(MedEnhanceTestCase):
                 self.assertIn(job.error.hint, self.message())
         self.assertEqual(os.listdir(self.installed), [])
         self.assertTrue(self.panel.ui.importButton.enabled)
-
-    @slow
-    def test_withoutModelsThePageSaysWhatToDo(self):
-        self.panel._show([])
-        self.assertFalse(self.panel.ui.statusLabel.isHidden())
-        self.assertTrue(self.panel.ui.cardBox.isHidden())
-        self.finish(self.panel.refresh())
-        self.assertTrue(self.panel.ui.statusLabel.isHidden())
 
     @slow
     def test_screenshot(self):

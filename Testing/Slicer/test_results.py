@@ -83,15 +83,6 @@ class ResultsTest(MedEnhanceTestCase):
         node = self.difference(source, output)
         self.assertLessEqual(slicer.util.arrayFromVolume(node).max(), 0.0)
 
-    def test_differencesOfLargeNumbersKeepTheirDigits(self):
-        for dtype in (np.int32, np.uint32, np.float64):
-            first = self.smallVolume((1, 2, 2), dtype=dtype, name="first")
-            slicer.util.updateVolumeFromArray(first, np.full((1, 2, 2), 200_000_001, dtype))
-            second = self.smallVolume((1, 2, 2), dtype=dtype, name="second")
-            slicer.util.updateVolumeFromArray(second, np.full((1, 2, 2), 200_000_000, dtype))
-            node = self.difference(first, second)
-            self.assertTrue((slicer.util.arrayFromVolume(node) == -1).all(), dtype)
-
     def test_theUncertaintyHasALegendWithItsUnit(self):
         for modality, unit in (("CT", "HU"), ("MR", "intensity units")):
             self.source.SetAttribute(self.bridge.MODALITY, modality)
@@ -206,10 +197,3 @@ class ResultsTest(MedEnhanceTestCase):
         self.assertGreater(color[2], color[0])
         segment = linked(output, "segmentation").GetSegmentation().GetNthSegment(1)
         self.assertIn("White matter", segment.GetTerminology())
-
-    def test_theWindowLooksAtTypicalMagnitudes(self):
-        voxels = np.zeros((40, 60, 60), np.float32)
-        self.assertEqual(self.results.typicalMagnitude(voxels), 1.0)
-        voxels[::2] = -3.0
-        voxels[0, 0, 0] = 1e6
-        self.assertAlmostEqual(self.results.typicalMagnitude(voxels), 3.0, places=5)
