@@ -53,7 +53,7 @@ class HeadChoiceTest(HeadTestCase):
         self.assertTrue(self.ui.applyButton.enabled)
         self.ui.segmentCheckBox.checked = True
         self.assertFalse(self.ui.applyButton.enabled)
-        self.assertIn("recommended for CT: choose one", self.ui.problemLabel.text)
+        self.assertIn("recommended for CT: choose another", self.ui.problemLabel.text)
         self.picture("enhance-head-asked")
         self.chooseHead(TUMOUR)
         self.assertTrue(self.ui.applyButton.enabled)

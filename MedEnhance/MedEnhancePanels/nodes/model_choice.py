@@ -61,11 +61,6 @@ def _listed():
     return _known[1]
 
 
-def modalities():
-    """The modalities that there are enhancers for."""
-    return sorted({bundle.modality for bundle in fitting(UNKNOWN)})
-
-
 def isUsable(node):
     """Whether the node has voxels, in scalar volumes."""
     frames = bridge.frameNodes(node) if node is not None else []
@@ -99,16 +94,10 @@ def headProblem(node, head):
     problem = canSegment(node)
     if problem or chosenHead(node, head) is not None:
         return problem
-    modality = cautions.modalityName(bridge.modalityOf(node))
-    if head == "auto":
-        return _(
-            "No segmentation model is recommended for {modality}: choose one, or deselect"
-            " Segmentation."
-        ).format(modality=modality)
-    return _(
-        "The segmentation model {head} is not for {modality}: choose another, or deselect"
-        " Segmentation."
-    ).format(head=head, modality=modality)
+    texts = {"auto": _("No segmentation model is recommended for {modality}")}
+    text = texts.get(head, _("The segmentation model {head} is not for {modality}"))
+    said = text.format(head=head, modality=cautions.modalityName(bridge.modalityOf(node)))
+    return _("{problem}: choose another, or deselect Segmentation.").format(problem=said)
 
 
 def tasks(modality=UNKNOWN):
@@ -157,24 +146,11 @@ def slicesProblem(task):
 
 def withoutWhatItLacks(options):
     """The options of an enhancement without those that its task does not support."""
-    if slicesProblem(options.task):
-        options = dataclasses.replace(
-            options,
-            guide=None,
-            look=None,
-            uncertainty=False,
-            noiseMap=False,
-            biasCorrection="none",
-        )
-    if options.task == "slices":
-        return dataclasses.replace(
-            options,
-            model="auto",
-            segment=False,
-            head="auto",
-            output=None,
-        )
-    return options
+    if options.task != "slices":
+        return options
+    lacking = dict.fromkeys(("guide", "look", "output"))
+    lacking |= dict.fromkeys(("uncertainty", "noiseMap", "segment"), False)
+    return dataclasses.replace(options, model="auto", head="auto", biasCorrection="none", **lacking)
 
 
 def problemOf(node, options):
@@ -205,17 +181,19 @@ def _modelProblem(node, options):
         ).format(name=node.GetName())
     if options.model in names or (isAuto and fitting(modality)):
         return ""
-    named, *known = map(cautions.modalityName, (modality, *modalities()))
-    if isAuto and names:
-        return _("No model is recommended for {modality}: choose one.").format(modality=named)
+    named = cautions.modalityName(modality)
     if names:
         return _("The model {model} is not for {modality}: choose another.").format(
             model=options.model, modality=named
         )
     return _(
-        "There is no model for {modality}, the modality of {name}; there are models for {known}."
+        "There is no model for {modality}, the modality of {name}; there are models for {others}."
         " If the modality is wrong, correct it below Advanced."
-    ).format(modality=named, name=node.GetName(), known=_(" and ").join(known))
+    ).format(
+        modality=named,
+        name=node.GetName(),
+        others=_(" and ").join(sorted({bundle.modality for bundle in fitting(UNKNOWN)})),
+    )
 
 
 def _slicesProblem(node, modality):
@@ -281,14 +259,6 @@ def segmentNote(node, isWanted, head="auto"):
     )
     rare = _("Only for images that show it.") if bundle.on_request else ""
     return " ".join(filter(None, (found, rare, _scope(bundle))))
-
-
-def inputWarning(node):
-    """What speaks against enhancing a volume, or against the modality that it is taken for, and
-    what to do; ("", "") where nothing does."""
-    if not isUsable(node):
-        return "", ""
-    return cautions.cautionOf(node)
 
 
 def cardText(bundle):

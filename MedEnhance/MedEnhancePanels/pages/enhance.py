@@ -6,7 +6,7 @@ from slicer.i18n import tr as _
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.job import withWarnings
-from MedEnhancePanels.nodes import bridge, model_choice, preview
+from MedEnhancePanels.nodes import bridge, cautions, model_choice, preview
 from MedEnhancePanels.pages.enhance_choices import (
     DeviceChoice,
     GuideBox,
@@ -257,7 +257,7 @@ class EnhancePanel(Page):
         if problem:
             self._problem.show("info" if state.inputVolume is None else "error", problem)
         else:
-            warning, remedy = model_choice.inputWarning(self.target)
+            warning, remedy = cautions.cautionOf(self.target)
             self._problem.show(
                 "warning" if warning else "info", warning or dependencies.missingText(), remedy
             )
