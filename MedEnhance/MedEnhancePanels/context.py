@@ -25,23 +25,23 @@ class Context:
 
     def ui(self, name):
         """Load Resources/UI/<name>.ui: its widget, with the scene set, and its children by name."""
-        widget = self._load(name)
+        widget, children = self._load(name)
         widget.setMRMLScene(slicer.mrmlScene)
         widget.layout().setContentsMargins(0, 0, 0, 0)
-        return widget, slicer.util.childWidgetVariables(widget)
+        return widget, children
 
     def dialog(self, name):
         """Load Resources/UI/<name>.ui, a window of its own: its widget and children by name."""
-        widget = self._load(name)
+        widget, children = self._load(name)
         window = slicer.util.mainWindow()
         if window is not None:  # so that it stays in front of Slicer, and goes with it
             widget.setParent(window, qt.Qt.Dialog)
-        return widget, slicer.util.childWidgetVariables(widget)
+        return widget, children
 
     def _load(self, name):
         widget = slicer.util.loadUI(os.path.join(self._folder, f"{name}.ui"))
         _complete(widget)
-        return widget
+        return widget, slicer.util.childWidgetVariables(widget)
 
     def exportDicom(self, node):
         """Open the window that exports a node as DICOM."""

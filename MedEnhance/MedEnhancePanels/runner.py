@@ -142,7 +142,8 @@ class Runner:
         try:
             line = encoded({"v": 1, "id": job.id, "kind": job.kind, "params": job.params})
         except (TypeError, ValueError) as cause:
-            self._fail(job, _unsendable(job, cause))
+            message = _("{title}: a value is not valid: {why}").format(title=job.title, why=cause)
+            self._fail(job, PanelError(message, _("Use plain text and finite numbers."), "config"))
             return
         job.worker = self._ownWorker(job) if job.own else self._sharedWorker()
         job.worker.write(line)
@@ -378,14 +379,6 @@ def wait(job):
     if job.error is not None:
         raise job.error
     return job
-
-
-def _unsendable(job, cause):
-    return PanelError(
-        _("{title}: a value is not valid: {why}").format(title=job.title, why=cause),
-        _("Use plain text and finite numbers."),
-        "config",
-    )
 
 
 def _lost(worker):

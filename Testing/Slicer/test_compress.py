@@ -179,19 +179,6 @@ class CompressTest(CompressTestCase):
         self.choose(self.obliqueVolume())
         self.assertEqual(self.compress().state, "done")
 
-    def test_theChoicesAreKeptInTheScene(self):
-        self.choose(self.smallVolume())
-        self.aim("ratio", 12.5)
-        state = self.context.state
-        self.assertEqual((state.compressMode, state.ratio), ("ratio", 12.5))
-        self.assertFalse(self.ui.losslessButton.enabled)
-        state.compressMode = "max_error"
-        self.assertTrue(self.ui.maxErrorButton.checked and self.ui.maxErrorSpinBox.enabled)
-        self.assertFalse(self.ui.targetSpinBox.enabled)
-        state.compressMode, state.psnr = "psnr", 52.0
-        self.assertEqual(self.ui.targetComboBox.currentData, "psnr")
-        self.assertEqual(self.ui.targetSpinBox.value, 52.0)
-
     def aim(self, target, value):
         """Choose a target below Advanced."""
         box = self.ui.targetComboBox
@@ -252,13 +239,6 @@ class EstimateTest(CompressTestCase):
         slicer.util.arrayFromVolumeModified(node)
         self.assertNotEqual(self.ui.estimateLabel.text, before)
         self.assertNotEqual(self.estimate(), before)
-
-    @slow
-    def test_aPageThatIsNotShownEstimatesNothing(self):
-        self.widget.exit()
-        self.choose(self.smallVolume())
-        self.processEvents(800)
-        self.assertEqual(self.context.runner.activeJobs(), [])
 
 
 class DecompressTest(CompressTestCase):

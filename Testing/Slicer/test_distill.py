@@ -1,6 +1,5 @@
 """The page Distill: trainings of seconds, with the real worker, paused, resumed and finished."""
 
-import json
 import os
 
 import numpy as np
@@ -56,25 +55,6 @@ class PageTest(DistillTestCase):
                 long_run.Run.open(os.path.join(self.root, name))
         self.assertEqual(long_run.runsIn(self.root), [])
 
-    def test_aDamagedRecordInTheSceneLeavesThePageUsable(self):
-        """A scene of another computer, or of a later version."""
-        from MedEnhancePanels.state import State
-
-        folder = os.path.join(self.root, "other")
-        os.makedirs(folder)
-        whole = {"v": 1, "kind": "train", "name": "n", "state": "paused"}
-        whole |= {"created": 1.0, "seconds": 1.0}
-        moved = {"params": {"out": 1}}
-        for record in ("{", {"v": 1}, whole | {"created": 1e300}, whole | moved):
-            text = record if isinstance(record, str) else json.dumps(record)
-            with open(os.path.join(folder, "run.json"), "w", encoding="utf-8") as file:
-                file.write(text)
-            node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode")
-            node.SetParameter("DistillRun", folder)
-            self.context.setState(State(node))
-            self.assertTrue(self.ui.resultBox.isHidden())
-            self.assertEqual(self.ui.runSelector.count, 0)
-
     def test_aLineOfLossesThatWasCutShortIsLeftOut(self):
         from MedEnhancePanels.tasks import long_run
 
@@ -84,19 +64,6 @@ class PageTest(DistillTestCase):
             file.write("40,cyc\n\0\0\n")
         run.keepMetric("cycle", 0.25, 60)
         self.assertEqual(run.metrics(), [("cycle", 0.5, 20), ("cycle", 0.25, 60)])
-
-    @slow
-    def test_aRunThatWasMovedWritesWhereItIsNow(self):
-        from MedEnhancePanels.tasks import long_run
-
-        run = long_run.Run.create(self.root, self.panel.options)
-        params = {"data": "/cohort", "out": os.path.join(self.root, "old", "out")}
-        run.record |= {"state": "paused", "params": params}
-        run.save()
-        resumed = long_run.resume(self.context.runner, run.folder)
-        resumed.cancel()
-        self.waitUntil(lambda: resumed.job.isFinished, 20)
-        self.assertEqual(resumed.job.params, {"data": "/cohort", "out": run.out})
 
     def test_aRunThatNobodyEndedIsOfferedAsInterrupted(self):
         from MedEnhancePanels.tasks import long_run

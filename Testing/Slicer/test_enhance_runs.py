@@ -5,7 +5,7 @@ import signal
 
 import numpy as np
 import slicer
-from enhance_testing import CORNER, SHAPE, EnhanceTestCase
+from enhance_testing import EnhanceTestCase
 from medenhance_testing import slow
 
 
@@ -162,19 +162,6 @@ class TroubleTest(EnhanceTestCase):
         self.assertEqual(slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"), [])
 
     @slow
-    def test_theResultGoesWhereTheInputIsByThen(self):
-        node = self.brain()
-        self.choose(node)
-        self.ui.applyButton.click()
-        job = self.panel.job
-        other = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "other")
-        node.SetAndObserveTransformNodeID(other.GetID())
-        self.waitUntil(lambda: self.panel.job is None, 60)
-        self.assertEqual(job.state, "done", self.message)
-        for made in ("output", "difference"):
-            self.assertIs(job.nodes[made].GetParentTransformNode(), other)
-
-    @slow
     def test_voxelsThatChangeDuringTheRunAreReportedOf(self):
         node = self.brain()
         self.choose(node)
@@ -307,65 +294,6 @@ class SequenceTest(EnhanceTestCase):
             np.testing.assert_array_equal(frame, whole[at])
         self.assertTrue(browser.IsSynchronizedSequenceNode(output, True))
         self.assertEqual(len(slicer.util.getNodesByClass("vtkMRMLSequenceBrowserNode")), 1)
-
-    @slow
-    def test_aPreviewOfAFrameIsDecidedForItsSequence(self):
-        """One frame with little noise: of it alone another share would be removed."""
-        sequence, browser = self.sequence()
-        logic = slicer.modules.sequences.logic()
-        for at in range(3):
-            sequence.GetNthDataNode(at).SetAttribute(self.bridge.MODALITY, "MR")
-        part = tuple(slice(at, at + size) for at, size in zip(CORNER, SHAPE, strict=True))
-        sample = self.loadSample()
-        clean = slicer.util.arrayFromVolume(sample)[part]
-        noise = np.random.default_rng(1).normal(0, 2, clean.shape)
-        frame = slicer.util.arrayFromVolume(sequence.GetNthDataNode(1))
-        frame[:] = (clean + noise).round().clip(0, 255)
-        slicer.mrmlScene.RemoveNode(sample)
-        slicer.util.arrayFromVolumeModified(sequence.GetNthDataNode(1))
-        browser.SetSelectedItemNumber(1)
-        logic.UpdateProxyNodesFromSequences(browser)
-        self.choose(browser.GetProxyNode(sequence))
-        self.ui.allFramesCheckBox.checked = True
-        self.ui.previewButton.click()
-        job = self.panel.job
-        self.waitUntil(lambda: self.panel.job is None, 60)
-        self.assertEqual(job.state, "done", self.message)
-        first, end = job.params["slices"]
-        voxels = slicer.util.arrayFromVolume(job.nodes["output"]).copy()
-        matrix = self.ijkToRas(sequence.GetNthDataNode(1))
-        matrix[:3, 3] += first * matrix[:3, 2]
-        np.testing.assert_allclose(self.ijkToRas(job.nodes["output"]), matrix, atol=1e-9)
-        self.context.state.task = "noise"
-        output = self.apply().nodes["output"].GetNthDataNode(1)
-        np.testing.assert_array_equal(slicer.util.arrayFromVolume(output)[first:end], voxels)
-
-    @slow
-    def test_aSequenceLeavesNothingWhenItIsCancelledAndNothingTwiceWhenDone(self):
-        sequence, _browser = self.sequence()
-        self.choose(sequence)
-        self.ui.uncertaintyCheckBox.checked = self.ui.noiseMapCheckBox.checked = True
-        self.processEvents(80)
-        before = self.nodeIDs()
-        for step in range(1, 20):
-            self.ui.applyButton.click()
-            job, seen = self.panel.job, []
-
-            def stop(job, name, _fields, seen=seen, step=step):
-                if name == "progress" and job.result:
-                    seen.append(name)
-                    if len(seen) == step:
-                        job.cancel()
-
-            job.onEvent(stop)
-            self.waitUntil(lambda: self.panel.job is None, 90)
-            if job.state == "done":
-                break
-            self.assertEqual(self.nodeIDs(), before)
-        self.assertGreater(step, 2)
-        new = [slicer.mrmlScene.GetNodeByID(name) for name in self.nodeIDs() - before]
-        volumes = sorted(node.GetName() for node in new if node.IsA("vtkMRMLScalarVolumeNode"))
-        self.assertEqual(volumes, ["beating enhanced", "beating noise", "beating uncertainty"])
 
     @slow
     def test_aFrameOffersItsWholeSequence(self):

@@ -98,29 +98,6 @@ class FactsTest(EnhanceTestCase):
         self.assertEqual(self.ui.factsLabel.text, "m · cpu")
         self.assertIn("calibrated on held-out heads", self.ui.factsLabel.toolTip)
 
-    @slow
-    def test_theStateOfTheUncertaintyIsReportedWhereItIsLookedAt(self):
-        self.choose(self.brain())
-        self.ui.uncertaintyCheckBox.checked = True
-        output = self.apply().nodes["output"]
-        facts = json.loads(output.GetAttribute("MedEnhance.manifest"))["results"]["uncertainty"]
-        expected = f"calibrated on {facts['calibration']['fitted_on']}"
-        deviation = self.results.linked(output, "uncertainty")
-        self.assertIn("calibrated", deviation.GetDescription())
-        self.throughAScene()
-        deviation = slicer.util.getNode("Brain uncertainty")
-        lines = self.results.legendOf(deviation).GetTitleText().splitlines()
-        self.assertEqual(lines, ["Uncertainty (1 SD)", "intensity units"])
-        for words, unit in (
-            (self.ui.factsLabel.toolTip, "1 SD, in intensity units"),
-            (
-                self.panel.result.actions["uncertainty"].toolTip,
-                "standard deviation (SD)",
-            ),
-        ):
-            self.assertIn(expected, words)
-            self.assertIn(unit, words)
-
     def test_aManifestOfAnotherHandBreaksNothing(self):
         for results in ({"doubts": ["odd"]}, {"doubts": 7}, {"uncertainty": "big"}, {"doubts": {}}):
             output = self.result(**results)

@@ -143,12 +143,6 @@ class JobBarTest(MedEnhanceTestCase):
         self.widget.enter()
         self.assertIsNone(self.widget.jobBar._status)
 
-    def test_questionsOfThePanelAreNotShown(self):
-        before = self.widget.jobBar.job
-        job = self.context.runner.submit("doctor", {}, title="Check this computer")
-        self.assertIs(self.widget.jobBar.job, before)
-        job.cancel()
-
 
 class InstallationTest(MedEnhanceTestCase):
     """Packages are installed by Slicer's own installer, after a question; never here."""

@@ -77,21 +77,6 @@ class ModuleTest(MedEnhanceTestCase):
         ui.messageCloseButton.click()
         self.assertTrue(ui.messageFrame.isHidden())
 
-    def test_faultsOfOursAreShownAndLogged(self):
-        from MedEnhancePanels.errors import guarded
-
-        class Panel:
-            context = self.context
-
-            @guarded
-            def onClick(self):
-                raise ZeroDivisionError("in a slot")
-
-        with self.assertLogs(level="ERROR"):
-            Panel().onClick()
-        self.assertIn("in a slot", self.widget.ui.messageLabel.text)
-        self.assertIn("Traceback", self.widget.ui.messageDetails.plainText)
-
     @slow
     def test_everyPageFitsANarrowPanelWithItsResult(self):
         """With the font of a usual screen (9 pt) and a larger one."""

@@ -156,20 +156,6 @@ class ResultsTest(MedEnhanceTestCase):
         self.assertEqual(node.GetAttribute("MedEnhance.device"), "cpu")
         self.assertIn("Research use only", node.GetAttribute("MedEnhance.use"))
 
-    def test_resultsLieBesideTheirInput(self):
-        hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
-        study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "study")
-        hierarchy.SetItemParent(hierarchy.GetItemByDataNode(self.source), study)
-        image, _voxels = self.labels()
-        made = [
-            self.enhanced(),
-            self.results.makeSegmentation(image, self.source, LABELS, "parts"),
-            self.results.makeTable([], self.source, "structures", {}),
-        ]
-        for node in made:
-            item = hierarchy.GetItemByDataNode(node)
-            self.assertEqual(hierarchy.GetItemParent(item), study, node.GetName())
-
     def test_linksLooksAndProvenanceSurviveASavedScene(self):
         output = self.enhanced()
         difference = self.difference(self.source, output, "scan difference")

@@ -96,23 +96,6 @@ class RunnerTest(MedEnhanceTestCase):
             job = self.finish(self.runner.submit("ping", {"count": value}, title="Ping"), 2)
             self.assertEqual((job.state, job.error.code), ("failed", "config"))
 
-    @slow
-    def test_aStepMayEndItsOwnJob(self):
-        """A scene change within a step can end the job that makes it."""
-        closed = []
-
-        def after(job):
-            try:
-                yield 0.1
-                job.cancel()
-                yield 0.5
-            finally:
-                closed.append(True)
-
-        job = self.finish(self.ping(after=after))
-        self.processEvents(20)
-        self.assertEqual((job.state, closed), ("cancelled", [True]))
-
     def test_aWorkerThatCannotStartIsAnErrorWithARemedy(self):
         from MedEnhancePanels.runner import Runner
 

@@ -6,7 +6,7 @@ from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.nodes import bridge, preview, results
-from MedEnhancePanels.nodes.compare import Compare, layoutNode
+from MedEnhancePanels.nodes.compare import Compare
 from MedEnhancePanels.pages import result_texts
 from MedEnhancePanels.pages.widgets import Notice, pathOf, ticking
 from MedEnhancePanels.tasks import blending, files
@@ -197,7 +197,7 @@ class ResultArea:
 
     @guarded
     def _onTable(self, *_checked):
-        logic, layout = slicer.app.applicationLogic(), layoutNode()
+        logic, layout = slicer.app.applicationLogic(), preview.layoutNode()
         logic.GetSelectionNode().SetActiveTableID(results.linked(self.output, "table").GetID())
         logic.PropagateTableSelection()
         layout.SetViewArrangement(layout.SlicerLayoutFourUpTableView)
