@@ -1,7 +1,6 @@
 """What scripts call: the library for nodes. Slicer finds it in the module MedEnhance."""
 
 import os
-import types
 
 from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
@@ -53,15 +52,10 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
 
     def segment(self, node, model="auto", device="auto", *, wait=True):
         """Find labels in a volume node; returns a segmentation node with terminology."""
-        from MedEnhanceLib.gradprom.config import SegmentConfig
         from MedEnhancePanels.tasks import enhancement
 
         arguments.checkNode("node", node)
-        chosen = types.SimpleNamespace(model=model, device=device)
-        config = arguments.configOf(chosen, SegmentConfig)
-        job = enhancement.startSegment(
-            self.runner, node, model=config["model"], device=config["device"]
-        )
+        job = enhancement.startSegment(self.runner, node, model, device)
         return self._output(job, wait, "segmentation")
 
     def compress(self, node, path, *, overwrite=False, wait=True, **options):

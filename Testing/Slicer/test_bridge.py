@@ -8,7 +8,7 @@ import os
 import numpy as np
 import slicer
 import vtk
-from medenhance_testing import MedEnhanceTestCase, slow
+from medenhance_testing import MedEnhanceTestCase
 
 OBLIQUE = math.radians(17.0)
 
@@ -143,17 +143,6 @@ class BridgeTest(MedEnhanceTestCase):
             self.assertTrue(
                 np.array_equal(slicer.util.arrayFromVolume(old), slicer.util.arrayFromVolume(fresh))
             )
-
-    @slow
-    def test_largeVolumesTravelInManySteps(self):
-        from MedEnhancePanels.nodes import bridge, nrrd
-
-        node = self.makeNode(np.uint8, (40, 1024, 1024))
-        path = self.path()
-        fractions, _none = run(bridge.sendVolume(node, path))
-        self.assertGreater(len(fractions), 1)
-        self.assertEqual(fractions, sorted(fractions))
-        self.assertEqual(nrrd.File(path).voxels.shape, (40, 1024, 1024))
 
     def test_whatCannotBeWorkedOnIsRefusedWithARemedy(self):
         from MedEnhancePanels.errors import PanelError

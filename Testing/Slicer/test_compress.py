@@ -226,20 +226,6 @@ class EstimateTest(CompressTestCase):
         self.assertEqual(first.state, "cancelled")
         self.assertIn("error", self.estimate())
 
-    @slow
-    def test_changedVoxelsAreEstimatedAgainAndNothingElse(self):
-        node = self.smallVolume()
-        self.choose(node)
-        before = self.estimate()
-        self.context.state.noiseMap = True
-        self.processEvents(800)
-        self.assertEqual(self.context.runner.activeJobs(), [])
-        self.assertEqual(self.ui.estimateLabel.text, before)
-        slicer.util.arrayFromVolume(node)[:] = 7
-        slicer.util.arrayFromVolumeModified(node)
-        self.assertNotEqual(self.ui.estimateLabel.text, before)
-        self.assertNotEqual(self.estimate(), before)
-
 
 class DecompressTest(CompressTestCase):
     @slow

@@ -9,7 +9,7 @@ from dicom_testing import STUDY, ExportTestCase, finished
 from medenhance_testing import slow
 
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import dicom_source, nrrd, results
+from MedEnhancePanels.nodes import dicom_source, nrrd
 from MedEnhancePanels.tasks import dicom_export
 
 
@@ -54,20 +54,6 @@ class FolderTest(ExportTestCase):
         self.assertEqual(int(objects["SEG"].pixel_array.sum()), int(np.count_nonzero(labels)))
         self.assertEqual(objects["SEG"].StudyInstanceUID, STUDY)
 
-    @slow
-    def test_editedSegmentsAreExportedAsTheyAreNow(self):
-        source = self.loaded()
-        node = self.derived(source)
-        labels = self.labeled(source, node)
-        segmentation = results.linked(node, "segmentation")
-        identifier = segmentation.GetSegmentation().GetNthSegmentID(0)
-        mask = np.zeros(labels.shape, np.uint8)
-        mask[1, 3:6, 3:6] = 1
-        slicer.util.updateSegmentBinaryLabelmapFromArray(mask, segmentation, identifier, source)
-        files = self.logic.exportDicom(node, self.folder)
-        (found,) = (image for image in self.read(files) if image.Modality == "SEG")
-        self.assertEqual(int(found.pixel_array.sum()), 9 + int((labels == 2).sum()))
-
     def filledImage(self, source, extent):
         """A label image of ones on the grid of a volume, from and to some voxel."""
         matrix = vtk.vtkMatrix4x4()
@@ -110,14 +96,6 @@ class FolderTest(ExportTestCase):
                 (value,) = (value for value, each in names.items() if each == name)
                 self.assertTrue(np.array_equal(found == value, wanted == wanted[box].max()), name)
         self.assertIn("overlap", said[0])
-
-    @slow
-    def test_whatWasNotAskedForIsLeftOut(self):
-        source = self.loaded()
-        node = self.derived(source)
-        self.labeled(source, node)
-        files = self.logic.exportDicom(node, self.folder, segmentation=False)
-        self.assertEqual({image.Modality for image in self.read(files)}, {"CT"})
 
     def test_aVolumeThatNeverWasDicomNeedsAPatient(self):
         node = self.smallVolume()

@@ -42,12 +42,6 @@ class SourceTest(ExportTestCase):
         images = self.read(self.logic.exportDicom(again, self.folder))
         self.assertEqual({image.StudyInstanceUID for image in images}, {STUDY})
 
-    def test_imagesOfSlicersDatabaseTellTheirStudy(self):
-        node = self.loaded()
-        self.assertEqual(dicom_source.uidsOf(node), {"study": STUDY, "series": f"{STUDY}.1"})
-        slicer.dicomDatabase.closeDatabase()
-        self.assertIsNone(dicom_source.uidsOf(node))
-
     @slow
     def test_aCompressedFileFindsItsSeriesInSlicersDatabase(self):
         source, path = self.compressed()

@@ -99,19 +99,6 @@ class ChoicesTest(EnhanceTestCase):
         for word in ("PET", "tracer", "CT and MR"):
             self.assertIn(word, self.ui.problemLabel.text)
 
-    def test_anUnknownModalityAsksForTheModel(self):
-        node = self.smallVolume(name="thing")
-        node.SetAttribute(self.bridge.MODALITY, "OT")
-        self.choose(node)
-        self.assertFalse(self.ui.applyButton.enabled)
-        self.assertIn("choose it, or the model", self.ui.problemLabel.text)
-        self.assertEqual(self.ui.modelComboBox.itemText(0), "Choose a model")
-        index = self.ui.modelComboBox.findData("mr")
-        self.ui.modelComboBox.currentIndex = index
-        self.ui.modelComboBox.activated.emit(index)
-        self.assertEqual(self.context.state.model, "mr")
-        self.assertTrue(self.ui.applyButton.enabled)
-
     def test_aModelForAnotherModalityIsNotUsedSilently(self):
         node = self.smallVolume()
         node.SetAttribute(self.bridge.MODALITY, "MR")
@@ -381,21 +368,6 @@ class ApplyTest(EnhanceTestCase):
         self.choose(first)
         self.assertIs(self.ui.resultSelector.currentNode(), output)
 
-    @slow
-    def test_twoRunsGiveTwoResults(self):
-        self.choose(self.brain())
-        first, second = self.apply().nodes["output"], self.apply().nodes["output"]
-        self.assertIsNot(first, second)
-        self.assertEqual(second.GetName(), "Brain enhanced_1")
-        difference = self.results.linked(second, "difference")
-        self.assertEqual(difference.GetName(), "Brain difference_1")
-        self.results.remove(first)  # the difference that stays has its number still
-        third = self.apply().nodes["output"]
-        self.assertEqual(third.GetName(), "Brain enhanced_2")
-        difference = self.results.linked(third, "difference")
-        self.assertEqual(difference.GetName(), "Brain difference_2")
-        self.assertIs(self.ui.resultSelector.currentNode(), third)
-
     def test_theSeriesOfTheStudyWithTheLeastNoiseIsSuggestedAndOffUntilChosen(self):
         node, button = self.brain(), self.ui.suggestedGuideButton
         self.choose(node)
@@ -420,14 +392,3 @@ class ApplyTest(EnhanceTestCase):
         button.click()
         self.assertIs(self.panel.options.guide, made["FLAIR"])
         self.assertFalse(button.isVisibleTo(self.panel.widget))
-
-    @slow
-    def test_scriptsGetTheSame(self):
-        node = self.brain()
-        output = self.widget.logic.enhance(node, segment=True)
-        labels = self.results.linked(output, "segmentation")
-        alone = self.widget.logic.segment(node)
-        for made in (labels, alone):
-            parts = made.GetSegmentation()
-            self.assertEqual(parts.GetNumberOfSegments(), 3)
-            self.assertIn("White Matter", parts.GetNthSegment(2).GetTerminology())

@@ -93,15 +93,6 @@ class ResultsTest(MedEnhanceTestCase):
             self.assertFalse(legend.GetVisibility())
             self.assertEqual(node.GetDisplayNode().GetWindowLevelMin(), 0.0)
 
-    def test_theLookOfTheInputIsTakenOver(self):
-        display = self.source.GetDisplayNode()
-        display.SetAutoWindowLevel(False)
-        display.SetWindowLevel(123.0, 45.0)
-        display.SetAndObserveColorNodeID("vtkMRMLColorTableNodeIron")
-        shown = self.enhanced().GetDisplayNode()
-        self.assertEqual((shown.GetWindow(), shown.GetLevel()), (123.0, 45.0))
-        self.assertEqual(shown.GetColorNodeID(), "vtkMRMLColorTableNodeIron")
-
     def test_theSegmentationHoldsTheLabels(self):
         image, voxels = self.labels()
         node = self.results.makeSegmentation(image, self.source, LABELS, "parts")

@@ -10,7 +10,6 @@ from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, dicom_source
 from MedEnhancePanels.nodes.cautions import NOTES
-from MedEnhancePanels.tasks import compression_texts
 
 ENDING = ".ucv"
 #: The kind of file, for file dialogs.
@@ -74,22 +73,14 @@ def startEstimate(runner, node, options):
     return runner.submit("estimate", {"config": options.toConfig()}, title=title, before=before)
 
 
-def startInspect(runner, path):
-    """Read the card of a compressed file; job.result["card"]."""
-    title = _("Inspect {name}").format(name=os.path.basename(path))
-    return runner.submit("inspect", {"input": str(path)}, title=title)
-
-
-def startDecompress(runner, path, region=None, name=None, card=None):
+def startDecompress(runner, path, region=None, name=None):
     """Open a compressed file as a new node, job.nodes["output"].
 
     Args:
         path: of the file.
         region: for each axis [T,] K, J, I a pair (start, stop) or None; None for everything.
         name: of the node; None for the file's name.
-        card: the file's card (startInspect), so that the node notes what a lossy file lost.
     """
-    notes = compression_texts.lossText(card) if card is not None else ""
 
     def before(job):
         job.params["output"] = os.path.join(job.folder, "volume.nrrd")
@@ -97,7 +88,7 @@ def startDecompress(runner, path, region=None, name=None, card=None):
 
     def after(job):
         node = yield from bridge.receiveVolume(job.params["output"], name or baseName(path))
-        node.SetAttribute(NOTES, "\n".join(filter(None, [notes, *job.warnings])))
+        node.SetAttribute(NOTES, "\n".join(job.warnings))
         dicom_source.rememberSeries(node, *dicom_source.seriesAndStudyIn(job.result))
         job.nodes["output"] = node
 

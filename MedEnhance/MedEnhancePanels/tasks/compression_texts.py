@@ -1,4 +1,4 @@
-"""Texts about compression: estimate, result, and what a file lost."""
+"""Texts about compression: estimate and result."""
 
 import html
 
@@ -50,18 +50,3 @@ def resultTable(result, units="", path=""):
         if value
     )
     return f"<table>{cells}</table>"
-
-
-def lossText(card):
-    """What a lossy file lost; "" where every voxel is as it was."""
-    measured, units = card["measured"], card["units"]
-    if card["mode"] == "lossless" or measured.get("max_error") == 0:
-        return ""
-    if card["mode"] == "max_error":
-        bound = f"{numberText(card['promise']['max_error'])} {units}".strip()
-        return _("Lossy: the error of every voxel is at most {bound}.").format(bound=bound)
-    error = measured.get("max_error")
-    return _("Lossy: compressed {ratio} times; the largest error is {error}.").format(
-        ratio=numberText(card["promise"].get("ratio", round(card["ratio"], 1))),
-        error="?" if error is None else f"{numberText(error)} {units}".strip(),
-    )

@@ -51,30 +51,19 @@ def canLoadFile(path):
 
 
 def load(parent, properties):
-    """qSlicerScriptedFileReader.load: properties has fileName, and may have name and show."""
+    """qSlicerScriptedFileReader.load: properties has fileName, and may have name and show.
+
+    Meanwhile clicks and keys wait, see `wait`.
+    """
     path = str(properties["fileName"])
     name = str(properties.get("name") or "") or compression.baseName(path)
     try:
-        node = loadContainer(sharedRunner(), path, name, bool(properties.get("show", True)))
+        node = wait(compression.startDecompress(sharedRunner(), path, name=name)).nodes["output"]
     except Exception as exception:  # the dialog shows it
         error = compression.withRemedy(PanelError.fromException(exception), path)
-        _tell(parent, error)
+        parent.userMessages().AddMessage(vtk.vtkCommand.ErrorEvent, error.text)
         return False
+    if properties.get("show", True):
+        showVolume(node)
     parent.loadedNodes = [node.GetID()]
     return True
-
-
-def loadContainer(runner, path, name, show=True):
-    """Load a compressed file; returns the volume node, or the sequence node of a 4D file.
-
-    Meanwhile clicks and keys wait, see `wait`. Raises PanelError.
-    """
-    card = wait(compression.startInspect(runner, path)).result["card"]
-    node = wait(compression.startDecompress(runner, path, name=name, card=card)).nodes["output"]
-    if show:
-        showVolume(node)
-    return node
-
-
-def _tell(parent, error):
-    parent.userMessages().AddMessage(vtk.vtkCommand.ErrorEvent, error.text)
