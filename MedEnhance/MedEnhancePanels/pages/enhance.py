@@ -19,12 +19,7 @@ from MedEnhancePanels.pages.enhance_choices import (
 )
 from MedEnhancePanels.pages.enhance_result import ResultArea
 from MedEnhancePanels.pages.result_texts import hardlyChangedText, tookText, warningsOf
-from MedEnhancePanels.pages.widgets import (
-    NodeSelectors,
-    Notice,
-    Page,
-    singleShot,
-)
+from MedEnhancePanels.pages.widgets import NodeSelectors, Notice, Page, singleShot
 from MedEnhancePanels.tasks import enhancement
 
 _SETTLE_MS = 50
@@ -48,11 +43,7 @@ class EnhancePanel(Page):
         self._tasks, self._guide = TaskBox(self.ui), GuideBox(self.ui)
         self._problem = Notice(self.ui, "problem")
         ui = self.ui
-        self._selectors = NodeSelectors(
-            ui.guideSelector,
-            ui.outputSelector,
-            ui.resultSelector,
-        )
+        self._selectors = NodeSelectors(ui.guideSelector, ui.outputSelector, ui.resultSelector)
         self._setup()
         self.followState()
         running = context.runner.enhancement
@@ -63,17 +54,9 @@ class EnhancePanel(Page):
         ui = self.ui
         ui.allFramesCheckBox.visible = False
         ui.outputSelector.addAttribute("vtkMRMLScalarVolumeNode", "MedEnhance.derived", "enhanced")
-        for selector in (
-            ui.guideSelector,
-            ui.outputSelector,
-        ):
+        for selector in (ui.guideSelector, ui.outputSelector):
             selector.currentNodeChanged.connect(self._onChoice)
-        for comboBox in (
-            ui.taskComboBox,
-            ui.modelComboBox,
-            ui.headComboBox,
-            ui.deviceComboBox,
-        ):
+        for comboBox in (ui.taskComboBox, ui.modelComboBox, ui.headComboBox, ui.deviceComboBox):
             comboBox.activated.connect(self._onChoice)
         for checkBox in (
             ui.allFramesCheckBox,
@@ -203,12 +186,7 @@ class EnhancePanel(Page):
             self.widget.enabled = self.context.state is not None
             if self.context.state is not None:
                 self._showChoices()
-                for box in (
-                    self._modality,
-                    self._models,
-                    self._tasks,
-                    self._heads,
-                ):
+                for box in (self._modality, self._models, self._tasks, self._heads):
                     box.show(self.context.state, self.target)
                 self._devices.show(self.context.state.device)
                 self._showPlan()
