@@ -8,7 +8,6 @@ import importlib
 import os
 import sys
 
-import qt
 import slicer
 from slicer.i18n import tr as _
 from slicer.i18n import translate
@@ -59,7 +58,6 @@ class MedEnhance(ScriptedLoadableModule):
             "Reimplements published methods; the model cards list data and licenses."
         )
         slicer.app.connect("startupCompleted()", registerSampleData)
-        slicer.app.connect("startupCompleted()", registerContextMenu)
 
 
 def registerSampleData():
@@ -67,13 +65,6 @@ def registerSampleData():
     from MedEnhancePanels.tasks import samples
 
     samples.registerSampleData()
-
-
-def registerContextMenu():
-    """Add our entries to the context menu of the subject hierarchy, as in Slicer's module Data."""
-    if hasattr(slicer, "qSlicerSubjectHierarchyScriptedPlugin"):  # not without a window
-        plugin = slicer.qSlicerSubjectHierarchyScriptedPlugin(None)
-        plugin.setPythonSource(os.path.join(os.path.dirname(__file__), "MedEnhance.py"))
 
 
 class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -103,9 +94,7 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
         ScriptedLoadableModuleWidget.setup(self)
         self.logic = MedEnhanceLogic()
-        self.context = Context(
-            self.logic, sharedRunner(), __file__, self.showMessage, self.showPage
-        )
+        self.context = Context(self.logic, sharedRunner(), __file__, self.showMessage)
         self.uiWidget, self.ui = self.context.ui("MedEnhance")
         self.layout.setContentsMargins(4, 4, 4, 4)
         self.layout.addWidget(self.uiWidget)
@@ -240,75 +229,10 @@ class MedEnhanceWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if text:
             from MedEnhancePanels.pages.widgets import showWeight
 
-            showWeight(self.ui.messageFrame, self.ui.messageIcon, level)
+            showWeight(self.ui.messageIcon, level)
 
     def onMessageClosed(self):
         self.showMessage("", "")
-
-
-class MedEnhanceSubjectHierarchyPlugin:
-    """Entries of the context menu of volumes; Slicer finds it by its name.
-
-    It owns no item: only the pages that they open do something.
-    """
-
-    def __init__(self, scriptedPlugin):
-        scriptedPlugin.name = "MedEnhance"
-        self._ofVolumes = {
-            "enhance": qt.QAction(_("Enhance…"), scriptedPlugin),
-            "compress": qt.QAction(_("Compress…"), scriptedPlugin),
-        }
-        self._ofVolumes["enhance"].connect("triggered()", self.onEnhance)
-        self._ofVolumes["compress"].connect("triggered()", self.onCompress)
-        self._handler = slicer.qSlicerSubjectHierarchyPluginHandler.instance()
-        self._handler.registerPlugin(scriptedPlugin)
-
-    def canOwnSubjectHierarchyItem(self, itemID):
-        return 0.0
-
-    def canAddNodeToSubjectHierarchy(self, node, parentItemID):
-        return 0.0
-
-    def roleForPlugin(self):
-        return "N/A"
-
-    def itemContextMenuActions(self):
-        return list(self._ofVolumes.values())
-
-    def sceneContextMenuActions(self):
-        return []
-
-    def showContextMenuActionsForItem(self, itemID):
-        """All are hidden beforehand."""
-        hierarchy = self._handler.subjectHierarchyNode()
-        if not itemID or hierarchy is None:
-            return
-        node = hierarchy.GetItemDataNode(itemID)
-        if node is not None and _isImage(node):
-            for action in self._ofVolumes.values():
-                action.visible = True
-
-    def onEnhance(self):
-        self._page("enhance").context.state.inputVolume = self._node()
-
-    def onCompress(self):
-        self._page("compress").context.state.inputVolume = self._node()
-
-    def _node(self):
-        item = self._handler.currentItem()
-        return self._handler.subjectHierarchyNode().GetItemDataNode(item)
-
-    def _page(self, name):
-        """Bring a page of the module to the front."""
-        slicer.util.selectModule("MedEnhance")
-        widget = slicer.util.getModuleWidget("MedEnhance")
-        widget.showPage(name)
-        return widget.panels[name]
-
-
-def _isImage(node):
-    isVolume = node.IsA("vtkMRMLScalarVolumeNode") and not node.IsA("vtkMRMLLabelMapVolumeNode")
-    return isVolume or node.IsA("vtkMRMLSequenceNode")
 
 
 class MedEnhanceFileReader:
@@ -346,8 +270,6 @@ class MedEnhanceTest(ScriptedLoadableModuleTest):
     def runTest(self):
         self.setUp()
         self.test_pagesOpen()
-        self.setUp()
-        self.test_compressedFileReturnsEqual()
 
     def test_pagesOpen(self):
         widget = slicer.util.getModuleWidget("MedEnhance")
@@ -355,21 +277,3 @@ class MedEnhanceTest(ScriptedLoadableModuleTest):
             widget.showPage(name)
             self.assertEqual(widget.context.state.page, name)
         self.delayDisplay("Pages open")
-
-    def test_compressedFileReturnsEqual(self):
-        import numpy as np
-
-        from MedEnhancePanels import dependencies
-
-        if dependencies.missing():
-            self.delayDisplay("Packages are missing: nothing can be computed yet")
-            return
-        voxels = np.arange(20 * 24 * 28, dtype=np.int16).reshape(20, 24, 28)
-        node = slicer.util.addVolumeFromArray(voxels, name="MedEnhanceTest")
-        folder = slicer.util.tempDirectory()
-        path = os.path.join(folder, "test.ucv")
-        MedEnhanceLogic().compress(node, path, lossless=True)
-        back = MedEnhanceLogic().decompress(path)
-        self.assertTrue(np.array_equal(slicer.util.arrayFromVolume(back), voxels))
-        os.remove(path)
-        self.delayDisplay("Test passed")

@@ -7,9 +7,6 @@ import slicer
 
 from MedEnhancePanels.errors import PanelError
 
-#: Of empty check boxes on a dark ground: a contrast of three to it, and to the white check.
-_BOX_COLOR = "#808080"
-
 
 class Context:
     """Shared by all pages of one widget.
@@ -17,39 +14,34 @@ class Context:
     logic: MedEnhanceLogic. runner: the jobs. state: the current State, None while a scene closes.
     """
 
-    def __init__(self, logic, runner, modulePath, showMessage, showPage):
+    def __init__(self, logic, runner, modulePath, showMessage):
         self.logic, self.runner = logic, runner
         self.state = None
-        self._folder = os.path.join(os.path.dirname(modulePath), "Resources")
-        self._showMessage, self._showPage = showMessage, showPage
+        self._folder = os.path.join(os.path.dirname(modulePath), "Resources", "UI")
+        self._showMessage = showMessage
         self._stateListeners = []
         self._isNews = False
         self._exportDialog = None
 
-    def resource(self, *names):
-        """The path of a file below the module's Resources."""
-        return os.path.join(self._folder, *names)
-
     def ui(self, name):
         """Load Resources/UI/<name>.ui: its widget, with the scene set, and its children by name."""
-        widget = self._load(name)
+        widget, children = self._load(name)
         widget.setMRMLScene(slicer.mrmlScene)
-        return widget, slicer.util.childWidgetVariables(widget)
+        widget.layout().setContentsMargins(0, 0, 0, 0)
+        return widget, children
 
     def dialog(self, name):
         """Load Resources/UI/<name>.ui, a window of its own: its widget and children by name."""
-        widget = self._load(name)
+        widget, children = self._load(name)
         window = slicer.util.mainWindow()
         if window is not None:  # so that it stays in front of Slicer, and goes with it
             widget.setParent(window, qt.Qt.Dialog)
-        return widget, slicer.util.childWidgetVariables(widget)
+        return widget, children
 
     def _load(self, name):
-        widget = slicer.util.loadUI(self.resource("UI", f"{name}.ui"))
-        if widget.palette.color(qt.QPalette.Window).lightness() < 128:
-            _lightenBoxes(widget)
+        widget = slicer.util.loadUI(os.path.join(self._folder, f"{name}.ui"))
         _complete(widget)
-        return widget
+        return widget, slicer.util.childWidgetVariables(widget)
 
     def exportDicom(self, node):
         """Open the window that exports a node as DICOM."""
@@ -85,10 +77,6 @@ class Context:
         else:
             self.message("error", error.text, error.details)
 
-    def showPage(self, name):
-        """Bring a page to the front: enhance, compress, distill, models."""
-        self._showPage(name)
-
     def onState(self, callback):
         """Call callback(state) now, and whenever another State is shown (None: there is none)."""
         self._stateListeners.append(callback)
@@ -105,11 +93,17 @@ class Context:
             self._exportDialog.cleanup()
             self._exportDialog = None
         self._stateListeners, self.state = [], None
-        self._showMessage = self._showPage = lambda *_arguments: None
+        self._showMessage = lambda *_arguments: None
 
 
 def _complete(widget):
     """Set what all forms have in common."""
+    for form in slicer.util.findChildren(widget, className="QFormLayout"):
+        form.rowWrapPolicy = qt.QFormLayout.WrapLongRows
+        form.fieldGrowthPolicy = qt.QFormLayout.AllNonFixedFieldsGrow
+    for container in slicer.util.findChildren(widget, className="QWidget"):
+        if container.layout() is not None:  # what has no frame needs no margins
+            container.layout().setContentsMargins(0, 0, 0, 0)
     for section in slicer.util.findChildren(widget, className="ctkCollapsibleButton"):
         # Its own policy keeps it as wide as its form with no row wrapped, whatever there is.
         section.setSizePolicy(qt.QSizePolicy.Preferred, qt.QSizePolicy.Preferred)
@@ -124,12 +118,3 @@ def _complete(widget):
         field = label.buddy()
         if field is not None and not field.accessibleName:  # for screen readers
             field.accessibleName = label.text.replace("&", "").rstrip(": ")
-
-
-def _lightenBoxes(widget):
-    """Let empty boxes be seen on a dark ground, where Qt draws them nearly as dark."""
-    for kind in ("QCheckBox", "QRadioButton"):
-        for each in slicer.util.findChildren(widget, className=kind):
-            palette = each.palette
-            palette.setColor(qt.QPalette.Base, qt.QColor(_BOX_COLOR))
-            each.palette = palette

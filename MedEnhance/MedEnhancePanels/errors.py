@@ -16,9 +16,6 @@ _ABOUT_OPTIONS = re.compile(
     r"(?:(?<=[.!?])\s+|^)(?:(?![.!?]\s).)*\s--[a-z](?:(?![.!?]\s).)*[.!?]?", re.DOTALL
 )
 
-#: An option of a command line, named in a hint: "--fix-tilt".
-_OPTION = re.compile(r"--([a-z][a-z-]*)")
-
 #: What is damaged, before where: "scan.ucv is damaged: chunk 5 at byte 94346 …".
 _DAMAGE = re.compile(r"(.+? is damaged): ", re.DOTALL)
 
@@ -39,10 +36,7 @@ class PanelError(Exception):
     code: stable, as in the library's errors ("input", "model", "memory", "cancelled", …); "worker"
     for a worker process that ended, "internal" for our own errors. message: what, and where.
     hint: what to do next. details: a traceback or the end of a log, shown on demand only.
-    options: the library's that its hint names ("fix-tilt"), for a page that can offer them.
     """
-
-    options = frozenset()
 
     def __init__(self, message, hint="", code="internal", details=""):
         super().__init__(message)
@@ -76,9 +70,7 @@ class PanelError(Exception):
         found = _DAMAGE.match(message) if code == "codec" else None
         if found:
             message, details = found[1], f"{message}\n{details}"
-        error = cls(message, plainHint(hint), code, details)
-        error.options = frozenset(_OPTION.findall(hint or ""))
-        return error
+        return cls(message, plainHint(hint), code, details)
 
     @classmethod
     def fromEvent(cls, fields):

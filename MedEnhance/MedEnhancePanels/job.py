@@ -1,4 +1,4 @@
-"""A job: its state, its events, its end; and several jobs as one piece of work."""
+"""A job: its state, its events, its end."""
 
 import itertools
 import os
@@ -6,42 +6,12 @@ import shutil
 import sys
 import time
 
-import slicer
 from slicer.i18n import tr as _
-
-from MedEnhancePanels.errors import PanelError
 
 _LOG_LINES = 5000
 
 
-class Notifier:
-    """Calls listeners at its events, and once at its end; subclasses define `isFinished`."""
-
-    def __init__(self):
-        self._listeners, self._finishers = [], []
-
-    def onEvent(self, callback):
-        """Call callback(job, name, fields) at each event: state, progress, log, warning, …"""
-        self._listeners.append(callback)
-
-    def onFinished(self, callback):
-        """Call callback(job) once, at the end; now if that was already."""
-        if self.isFinished:
-            callback(self)
-        else:
-            self._finishers.append(callback)
-
-    def _notifyListeners(self, name, fields):
-        for callback in list(self._listeners):
-            call(callback, self, name, fields)
-
-    def _notifyFinished(self):
-        finishers, self._finishers = self._finishers, []
-        for callback in finishers:
-            call(callback, self)
-
-
-class Job(Notifier):
+class Job:
     """One piece of work; see Runner.submit for how it is made.
 
     state: waiting, running, done, failed, cancelled. fraction: 0…1. result: the worker's result
@@ -52,12 +22,12 @@ class Job(Notifier):
     _numbers = itertools.count(1)
 
     def __init__(self, runner, kind, params, title, before, after, own):
-        super().__init__()
+        self._listeners, self._finishers = [], []
         self.id = f"{os.getpid()}-{next(Job._numbers)}"
         self.kind, self.params, self.title = kind, dict(params), title
         self.before, self.after, self.own = before, after, own
         self.state, self.stage, self.fraction, self.etaSeconds = "waiting", _("waiting"), 0.0, None
-        self.log, self.warnings, self.metrics, self.previews = [], [], [], []
+        self.log, self.warnings, self.metrics = [], [], []
         self.result, self.error, self.nodes = {}, None, {}
         self.started, self.ended = None, None
         self.folder = ""
@@ -85,9 +55,21 @@ class Job(Notifier):
         """Stop at the next safe point; returns at once."""
         self._runner.cancel(self)
 
+    def onEvent(self, callback):
+        """Call callback(job, name, fields) at each event: state, progress, log, warning, …"""
+        self._listeners.append(callback)
+
+    def onFinished(self, callback):
+        """Call callback(job) once, at the end; now if that was already."""
+        if self.isFinished:
+            callback(self)
+        else:
+            self._finishers.append(callback)
+
     def notify(self, name, /, **fields):
         """Call all listeners."""
-        self._notifyListeners(name, fields)
+        for callback in list(self._listeners):
+            call(callback, self, name, fields)
         for callback in list(self._runner.listeners):
             call(callback, self)
 
@@ -110,7 +92,9 @@ class Job(Notifier):
         if state == "done":
             self.fraction = 1.0
         shutil.rmtree(self.folder, ignore_errors=True)
-        self._notifyFinished()
+        finishers, self._finishers = self._finishers, []
+        for callback in finishers:
+            call(callback, self)
         self.notify("state", state=state)
 
 
@@ -120,51 +104,6 @@ def call(callback, *arguments):
         callback(*arguments)
     except Exception:
         sys.excepthook(*sys.exc_info())
-
-
-class Work(Notifier):
-    """State, progress, listeners and the end; a subclass does the jobs and calls `_end`.
-
-    The fields are those of job.Job. Closing the scene cancels it.
-    """
-
-    def __init__(self, title):
-        super().__init__()
-        self.title = title
-        self.state, self.stage, self.fraction, self.etaSeconds = "running", "", 0.0, None
-        self.nodes, self.log, self.warnings, self.error = {}, [], [], None
-        self._job = None
-        scene = slicer.mrmlScene
-        self._observed = (scene, scene.AddObserver(scene.StartCloseEvent, self._onSceneCloses))
-
-    @property
-    def isFinished(self):
-        return self.state != "running"
-
-    @property
-    def isRunning(self):
-        return not self.isFinished
-
-    def cancel(self):
-        """Stop what runs and drop what waits."""
-        if self.isRunning and self.error is None:
-            self.error = PanelError.cancelled()
-            self._drop()
-            if self._job is not None:
-                self._job.cancel()
-
-    def _drop(self):
-        """Called once when it is cancelled: forget what has not begun."""
-
-    def _onSceneCloses(self, *_arguments):
-        self.cancel()
-
-    def _end(self, state):
-        scene, tag = self._observed
-        scene.RemoveObserver(tag)
-        self.state, self.fraction, self.etaSeconds = state, 1.0, None
-        self._notifyListeners("state", {"state": self.state})
-        self._notifyFinished()
 
 
 def stageText(job):

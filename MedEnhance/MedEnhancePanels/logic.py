@@ -1,25 +1,11 @@
 """What scripts call: the library for nodes. Slicer finds it in the module MedEnhance."""
 
-import dataclasses
 import os
-import types
 
 from slicer.i18n import tr as _
 from slicer.ScriptedLoadableModule import ScriptedLoadableModuleLogic
 
 from MedEnhancePanels import arguments
-
-
-def _enhanceOptions():
-    from MedEnhancePanels.tasks import enhancement
-
-    return enhancement.EnhanceOptions
-
-
-def _compressOptions():
-    from MedEnhancePanels.tasks import compression
-
-    return compression.CompressOptions
 
 
 class MedEnhanceLogic(ScriptedLoadableModuleLogic):
@@ -44,13 +30,7 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
 
         return sharedRunner()
 
-    @arguments.OptionsAsKeywords(
-        _enhanceOptions,
-        order=("model", "guide", "uncertainty", "segment", "device"),
-        node=...,
-        wait=True,
-    )
-    def enhance(self, node, options, wait):
+    def enhance(self, node, *, wait=True, **options):
         """Enhance a volume node, or every frame of a sequence node; returns the new node.
 
         The options are those of MedEnhanceLib's enhance, and: guide: a volume node of another
@@ -64,26 +44,21 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
 
         arguments.checkNode("node", node)
         for name in ("guide", "look", "output"):
-            if getattr(options, name) is not None:
-                arguments.checkNode(name, getattr(options, name))
+            if options.get(name) is not None:
+                arguments.checkNode(name, options[name])
+        options = enhancement.EnhanceOptions(**options)
         options.config()
         return self._output(enhancement.start(self.runner, node, options), wait, "output")
 
     def segment(self, node, model="auto", device="auto", *, wait=True):
         """Find labels in a volume node; returns a segmentation node with terminology."""
-        from MedEnhanceLib.gradprom.config import SegmentConfig
         from MedEnhancePanels.tasks import enhancement
 
         arguments.checkNode("node", node)
-        chosen = types.SimpleNamespace(model=model, device=device)
-        config = arguments.configOf(chosen, SegmentConfig)
-        job = enhancement.startSegment(
-            self.runner, node, model=config["model"], device=config["device"]
-        )
+        job = enhancement.startSegment(self.runner, node, model, device)
         return self._output(job, wait, "segmentation")
 
-    @arguments.OptionsAsKeywords(_compressOptions, node=..., path=..., overwrite=False, wait=True)
-    def compress(self, node, path, options, overwrite, wait):
+    def compress(self, node, path, *, overwrite=False, wait=True, **options):
         """Compress a volume node into a file (.ucv); returns its figures as a dictionary.
 
         The options are those of MedEnhanceLib's compress, with exactly one compression mode:
@@ -94,10 +69,7 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
 
         arguments.checkNode("node", node)
         arguments.checkPath("path", path)
-        options = dataclasses.replace(
-            options, mode=compression.modeOf(options), embedModel=bool(options.embedModel)
-        )
-        options.toConfig()
+        options = compression.CompressOptions(**options)
         job = compression.startCompress(self.runner, node, path, options, overwrite=overwrite)
         return self._result(job, wait)
 
@@ -130,9 +102,8 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
     def exportDicom(
         self,
         node,
-        folder=None,
+        folder="",
         *,
-        database=True,
         segmentation=True,
         uncertainty=True,
         patientId="",
@@ -143,33 +114,25 @@ class MedEnhanceLogic(ScriptedLoadableModuleLogic):
     ):
         """Export a volume node as a derived DICOM series; returns the paths of the files.
 
-        It goes into Slicer's DICOM database unless database=False, and into `folder`, new or
-        empty, where one is given; without a folder the paths are those in the database. Patient
-        and study are those of the series that the volume was made from; a volume that never was
-        DICOM needs patientId. segmentation, uncertainty: what a result refers to as well.
-        With wait=False: a piece of work that has the methods of a Job.
+        folder: new or empty; without one the files go into Slicer's DICOM database. Patient and
+        study are those of the series that the volume was made from; a volume that never was DICOM
+        needs patientId. segmentation, uncertainty: what a result refers to as well.
         """
-        from MedEnhancePanels import arguments, runner
-        from MedEnhancePanels.nodes import dicom_source
         from MedEnhancePanels.tasks import dicom_export
 
         arguments.checkNode("node", node)
-        if folder is not None:
+        if folder:
             arguments.checkPath("folder", folder)
-        source = dicom_source.sourceOf(node) if not patientId else None
-        wanted = {"volume": True, "segmentation": segmentation, "uncertainty": uncertainty}
         options = dicom_export.ExportOptions(
-            folder=os.path.expanduser(os.fspath(folder)) if folder is not None else "",
-            database=bool(database),
-            parts=tuple(role for role in dicom_export.PARTS if wanted[role]),
-            source=source,
+            folder=os.path.expanduser(os.fspath(folder)) if folder else "",
+            segmentation=bool(segmentation),
+            uncertainty=bool(uncertainty),
             patientId=str(patientId),
             patientName=str(patientName),
             studyDescription=str(studyDescription),
             seriesDescription=str(seriesDescription),
         )
-        work = dicom_export.start(self.runner, node, options)
-        return runner.wait(work).files if wait else work
+        return self._result(dicom_export.start(self.runner, node, options), wait, "files")
 
     def inspect(self, nodeOrPath, *, wait=True):
         """The card of a volume node, a file, a DICOM folder or a .ucv, as a dictionary."""

@@ -38,7 +38,7 @@ class Runner:
         self.jobs = []
         self.listeners = []
         self.longRun = None  # see tasks/long_run.py
-        #: What the page Enhance runs, and how it began: a page that is opened anew follows it.
+        #: What the page Enhance runs: a page that is opened anew follows it.
         self.enhancement = None
         self._command = command
         self._shared = None
@@ -53,7 +53,6 @@ class Runner:
             "log": self._onJobLog,
             "warning": self._onWarning,
             "metric": self._onMetric,
-            "preview": self._onPreview,
             "result": self._onResult,
             "error": self._onError,
         }
@@ -143,7 +142,8 @@ class Runner:
         try:
             line = encoded({"v": 1, "id": job.id, "kind": job.kind, "params": job.params})
         except (TypeError, ValueError) as cause:
-            self._fail(job, _unsendable(job, cause))
+            message = _("{title}: a value is not valid: {why}").format(title=job.title, why=cause)
+            self._fail(job, PanelError(message, _("Use plain text and finite numbers."), "config"))
             return
         job.worker = self._ownWorker(job) if job.own else self._sharedWorker()
         job.worker.write(line)
@@ -277,10 +277,6 @@ class Runner:
         job.metrics.append((fields.get("name"), fields.get("value"), fields.get("step")))
         job.notify("metric", **fields)
 
-    def _onPreview(self, job, fields):
-        job.previews.append(fields)
-        job.notify("preview", **fields)
-
     def _onResult(self, job, fields):
         if job.wantsCancel and job.after is not None:
             self._fail(job, PanelError.cancelled())
@@ -383,14 +379,6 @@ def wait(job):
     if job.error is not None:
         raise job.error
     return job
-
-
-def _unsendable(job, cause):
-    return PanelError(
-        _("{title}: a value is not valid: {why}").format(title=job.title, why=cause),
-        _("Use plain text and finite numbers."),
-        "config",
-    )
 
 
 def _lost(worker):

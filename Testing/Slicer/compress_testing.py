@@ -1,8 +1,10 @@
 """What tests of the page Compress share: the page, a file to write, and what a user does there."""
 
 import os
+from unittest import mock
 
 import numpy as np
+import qt
 import slicer
 import vtk
 from medenhance_testing import MedEnhanceTestCase
@@ -42,16 +44,20 @@ class CompressTestCase(MedEnhanceTestCase):
         self.screenshot(self.widget.parent, name, height=height)
 
     def choose(self, node, button="losslessButton"):
-        """Pick a volume, a mode and a destination as a user does."""
+        """Pick a volume and a mode as a user does."""
         self.widget.ui.inputSelector.setCurrentNode(node)
         getattr(self.ui, button).checked = True
-        self.ui.pathEdit.text = self.path
+
+    def press(self):
+        """Press Compress, and choose the path in the dialog; the job."""
+        self.assertTrue(self.ui.compressButton.enabled, self.ui.compressButton.toolTip)
+        with mock.patch.object(qt.QFileDialog, "getSaveFileName", return_value=self.path):
+            self.ui.compressButton.click()
+        return self.panel._job
 
     def compress(self):
         """Press Compress and wait for the end; the job."""
-        self.assertTrue(self.ui.compressButton.enabled, self.ui.compressButton.toolTip)
-        self.ui.compressButton.click()
-        return self.finished(self.panel._job)
+        return self.finished(self.press())
 
     def finished(self, job, seconds=60):
         self.waitUntil(lambda: job.isFinished, seconds)

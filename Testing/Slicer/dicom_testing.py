@@ -10,7 +10,6 @@ import slicer
 from medenhance_testing import MedEnhanceTestCase
 
 from MedEnhancePanels.nodes import dicom_source, results
-from MedEnhancePanels.tasks import dicom_export
 
 STUDY = "1.2.826.0.1.3680043.8.498.7"
 
@@ -31,8 +30,8 @@ class DicomTestCase(MedEnhanceTestCase):
         positions: of each slice along z, in mm. instances: where their numbers begin. elements:
         over the defaults, by keyword.
         """
-        from pydicom.dataset import FileDataset, FileMetaDataset
-        from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+        from pydicom import dcmread
+        from pydicom.data import get_testdata_file
 
         os.makedirs(folder, exist_ok=True)
         series = f"{STUDY}.{number}"
@@ -41,35 +40,20 @@ class DicomTestCase(MedEnhanceTestCase):
         stored = (1000 * (k**2 + j**2 + i**2 < 0.7) + noise + 100).clip(0).astype(np.int16)
         for index, pixels in enumerate(stored):
             z = positions[index] if positions is not None else 2.5 * index
-            meta = FileMetaDataset()
-            meta.MediaStorageSOPClassUID = CTImageStorage
-            meta.MediaStorageSOPInstanceUID = f"{series}.{instances + index + 1}"
-            meta.TransferSyntaxUID = ExplicitVRLittleEndian
-            dataset = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
+            dataset = dcmread(get_testdata_file("CT_small.dcm", download=False))
+            dataset.remove_private_tags()
             values = {
-                "SOPClassUID": CTImageStorage,
                 "SOPInstanceUID": f"{series}.{instances + index + 1}",
                 "StudyInstanceUID": STUDY,
                 "SeriesInstanceUID": series,
                 "FrameOfReferenceUID": f"{STUDY}.0",
                 "PatientID": "P-17",
                 "PatientName": "Doe^Jane",
-                "PatientBirthDate": "19600229",
-                "PatientSex": "F",
-                "StudyID": "1",
                 "StudyDate": "20150314",
-                "StudyTime": "101500",
                 "StudyDescription": "Thorax",
-                "AccessionNumber": "A1",
-                "ReferringPhysicianName": "",
                 "SeriesNumber": number,
-                "SeriesDate": "20150314",
                 "SeriesDescription": "axial",
                 "InstanceNumber": instances + index + 1,
-                "Modality": "CT",
-                "Manufacturer": "Tester",
-                "ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"],
-                "KVP": 120,
                 "AcquisitionNumber": 1,
                 "Rows": shape[1],
                 "Columns": shape[2],
@@ -77,18 +61,13 @@ class DicomTestCase(MedEnhanceTestCase):
                 "ImagePositionPatient": [-10.0, 20.0, float(z)],
                 "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
                 "SliceThickness": 2.5,
-                "SamplesPerPixel": 1,
-                "PhotometricInterpretation": "MONOCHROME2",
-                "BitsAllocated": 16,
-                "BitsStored": 16,
-                "HighBit": 15,
-                "PixelRepresentation": 1,
-                "RescaleSlope": 1,
+                "SliceLocation": float(z),
                 "RescaleIntercept": -1024,
                 "PixelData": pixels.tobytes(),
             }
             for key, value in (values | elements).items():
                 setattr(dataset, key, value)
+            dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
             path = os.path.join(folder, f"{number}-{index:03d}.dcm")
             dataset.save_as(path, enforce_file_format=True)
         return str(folder)
@@ -136,7 +115,7 @@ class DicomTestCase(MedEnhanceTestCase):
 
         volume = load(path)
         frames = volume.voxels if volume.voxels.ndim == 4 else volume.voxels[None]
-        sequence = bridge.newSequence("frames")
+        sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "frames")
         for number, voxels in enumerate(frames):
             node = slicer.util.addVolumeFromArray(voxels, name="axial")
             bridge.setGeometry(node, volume.geometry)
@@ -177,19 +156,17 @@ class ExportTestCase(DicomTestCase):
 
     def labeled(self, node, output):
         """A segmentation with two structures, and the table of their volumes, on a result."""
-        from MedEnhancePanels.nodes import bridge, nrrd
+        from MedEnhancePanels.nodes import bridge
 
         labels = np.zeros(slicer.util.arrayFromVolume(node).shape, np.uint8)
         labels[2:4, 5:15, 5:10], labels[2:4, 5:15, 10:15] = 1, 2
-        path = os.path.join(self.temporaryFolder(), "labels.nrrd")
-        tags = {"modality": "SEG", "units": "", "geometry": bridge.geometryOf(node)}
-        list(nrrd.write(path, [labels], tags))
+        image = finished(bridge.readImage(labels))
         fat = {"value": "55603005", "scheme": "SCT", "meaning": "Adipose tissue"}
         given = [
             {"value": 1, "name": "fat", "color": "#ffee00", "type": fat},
             {"value": 2, "name": "rest", "color": "#2200ff"},
         ]
-        segmentation = finished(results.makeSegmentation(path, node, given, "parts"))
+        segmentation = results.makeSegmentation(image, node, given, "parts")
         rows = [
             {"label": "fat", "voxels": 100, "volume_ml": 0.16, "surface_mm2": 150.0},
             {"label": "rest", "voxels": 100, "volume_ml": 0.16, "surface_mm2": 150.0},
@@ -202,10 +179,6 @@ class ExportTestCase(DicomTestCase):
         from pydicom import dcmread
 
         return [dcmread(path) for path in paths]
-
-    def options(self, node, **more):
-        given = {"folder": self.folder, "database": False, "source": dicom_source.sourceOf(node)}
-        return dicom_export.ExportOptions(**given | more)
 
 
 def finished(steps):

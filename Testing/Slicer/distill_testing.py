@@ -36,8 +36,12 @@ class DistillTestCase(MedEnhanceTestCase):
 
     def choose(self, task):
         """What is made: a value of the state's distillTask."""
-        box = self.ui.taskSelector
-        box.currentIndex = box.findData(task)
+        self.pick(self.ui.taskSelector, task)
+
+    def pick(self, box, value):
+        """Choose the entry with that value, as a user does."""
+        box.currentIndex = box.findData(value)
+        box.activated.emit(box.currentIndex)
 
     def tearDown(self):
         self.context.clearMessage()
@@ -80,7 +84,7 @@ class DistillTestCase(MedEnhanceTestCase):
         voxels += np.random.default_rng(seed).normal(0, 4, inside.shape)
         node = slicer.util.addVolumeFromArray(np.abs(voxels).astype(np.int16), name="T1")
         node.SetAttribute("MedEnhance.modality", "MR")
-        os.makedirs(os.path.dirname(path))
+        os.makedirs(os.path.dirname(path), exist_ok=True)
         list(bridge.sendVolume(node, path))
         slicer.mrmlScene.RemoveNode(node)
 
@@ -88,19 +92,21 @@ class DistillTestCase(MedEnhanceTestCase):
         """A folder with a folder for each patient, chosen on the page."""
         folder = self.temporaryFolder()
         for seed in range(count):
-            self.brain(os.path.join(folder, f"Patient {seed}", "T1.nrrd"), seed)
-        self.ui.highEdit.text, self.ui.lowEdit.text = "Patient [01]/*", "Patient 2/*"
+            names = (f"Patient {seed}", "T1.nrrd")
+            if self.KIND == "train":
+                names = ("lq" if seed == 2 else "hq", f"Patient {seed}.nrrd")
+            self.brain(os.path.join(folder, *names), seed)
         self.ui.pathEdit.text = folder
         return folder
 
     def chooseBudget(self, steps=None):
         """The smallest network on the processor, for that many steps of a training."""
-        from MedEnhancePanels.tasks import training
+        from MedEnhancePanels.tasks import distillation
 
-        options = functools.partial(training.TrainingOptions, steps=steps or 0)
-        self.enterContext(mock.patch.object(training, "TrainingOptions", options))
-        self.ui.budgetSelector.currentIndex = 2
-        self.ui.deviceSelector.currentIndex = 1
+        options = functools.partial(distillation.RunOptions, steps=steps or 0)
+        self.enterContext(mock.patch.object(distillation, "RunOptions", options))
+        self.pick(self.ui.budgetSelector, "smoke")
+        self.pick(self.ui.deviceSelector, "cpu")
         self.ui.nameEdit.text = "tiny"
 
     def start(self, steps=400):

@@ -124,9 +124,5 @@ class EnhanceTestCase(MedEnhanceTestCase):
         start = [worker.pythonExecutable(), "-m", "MedEnhanceLib", command, *paths]
         environment = {**os.environ, "PYTHONPATH": worker.libraryFolder()}
         subprocess.run([*start, *options], check=True, env=environment, capture_output=True)
-        reader = nrrd.Reader(paths[-1])
-        count, shape = reader.frames()
-        voxels = np.empty((count, *shape), reader.dtype)
-        for frame in range(count):
-            list(reader.readInto(voxels[frame], frame))
-        return voxels if count > 1 else voxels[0], reader.tags
+        file = nrrd.File(paths[-1])
+        return np.array(file.voxels), file.tags

@@ -67,7 +67,7 @@ class AtWorkTest(EnhanceTestCase):
             self.panel.result.update()
             self.panel.result.compare.show(job.nodes["output"], "single")
             for _time in range(2):
-                self.panel.result.toggleInput()
+                self.panel.result._showInput(not self.panel.result.compare.isInput)
                 looks.append(self.look())
             self.panel.result.leave()
         # First stood the input alone there, then the result again.

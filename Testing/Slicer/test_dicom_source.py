@@ -18,8 +18,8 @@ class SourceTest(ExportTestCase):
         source = self.loaded()
         node = self.derived(source)
         slicer.mrmlScene.RemoveNode(source)
-        self.assertEqual(len(dicom_source.sourceOf(node).instances), 6)
-        self.assertEqual(len(self.logic.exportDicom(node, self.folder, database=False)), 6)
+        self.assertEqual(len(dicom_source.instancesOf(node)), 6)
+        self.assertEqual(len(self.logic.exportDicom(node, self.folder)), 6)
 
     def compressed(self):
         """A compressed file of a series, as the library makes it; the series, the file."""
@@ -38,15 +38,9 @@ class SourceTest(ExportTestCase):
         for number, node in enumerate((loaded, self.derived(loaded))):
             self.logic.compress(node, f"{path}{number}.ucv", lossless=True)
             again = self.logic.decompress(f"{path}{number}.ucv")
-            self.assertEqual(dicom_source.sourceOf(again).series, f"{STUDY}.1")
-        images = self.read(self.logic.exportDicom(again, self.folder, database=False))
+            self.assertEqual(len(dicom_source.instancesOf(again)), 6)
+        images = self.read(self.logic.exportDicom(again, self.folder))
         self.assertEqual({image.StudyInstanceUID for image in images}, {STUDY})
-
-    def test_imagesOfSlicersDatabaseTellTheirStudy(self):
-        node = self.loaded()
-        self.assertEqual(dicom_source.uidsOf(node), {"study": STUDY, "series": f"{STUDY}.1"})
-        slicer.dicomDatabase.closeDatabase()
-        self.assertIsNone(dicom_source.uidsOf(node))
 
     @slow
     def test_aCompressedFileFindsItsSeriesInSlicersDatabase(self):
@@ -55,7 +49,7 @@ class SourceTest(ExportTestCase):
         loaded = slicer.util.loadNodeFromFile(path, "MedEnhanceCompressedVolume", {})
         for number, node in enumerate((loaded, self.logic.decompress(path))):
             folder = f"{self.folder}-{number}"
-            images = self.read(self.logic.exportDicom(node, folder, database=False))
+            images = self.read(self.logic.exportDicom(node, folder))
             self.assertEqual({image.StudyInstanceUID for image in images}, {STUDY})
             self.assertEqual({image.PatientID for image in images}, {"P-17"})
 
@@ -63,13 +57,11 @@ class SourceTest(ExportTestCase):
         source, path = self.compressed()
         database = self.openDatabase()
         node = self.derived(self.logic.decompress(path))
-        self.assertIsNone(dicom_source.sourceOf(node))
-        self.assertEqual(dicom_source.unknownSeries(node), f"{STUDY}.1")
+        self.assertEqual(dicom_source.instancesOf(node), [])
+        self.assertEqual(dicom_source.missingSeriesOf(node), f"{STUDY}.1")
         self.importInto(database, source)
-        self.assertEqual(dicom_source.sourceOf(node).series, f"{STUDY}.1")
-        self.assertEqual(dicom_source.unknownSeries(node), "")
-        database.removeSeries(f"{STUDY}.1")
-        self.assertIsNone(dicom_source.sourceOf(node))
+        self.assertEqual(len(dicom_source.instancesOf(node)), 6)
+        self.assertEqual(dicom_source.missingSeriesOf(node), "")
 
     def test_manyImagesAreLookedForInSteps(self):
         folder = self.temporaryFolder()
@@ -80,7 +72,7 @@ class SourceTest(ExportTestCase):
         database.fileForInstance.return_value = path
         self.replaceDatabase(database)
         uids = tuple(f"1.2.{number}" for number in range(600))
-        steps = dicom_source.DicomSource(instances=uids).toLike(folder)
+        steps = dicom_source.listFiles(uids, folder)
         asked = [database.fileForInstance.call_count for _fraction in steps]
         self.assertLessEqual(np.diff([0, *asked]).max(), 25)
         self.assertEqual(asked[-1], 600)
@@ -90,7 +82,7 @@ class SourceTest(ExportTestCase):
         node = self.smallVolume()
         node.SetAttribute(dicom_source.INSTANCES, "1.2.3 1.2.4")
         with self.assertRaises(PanelError) as caught:
-            self.logic.exportDicom(node, self.folder, database=False)
+            self.logic.exportDicom(node, self.folder)
         self.assertIn("The image 1.2.3 is no longer in", caught.exception.message)
         self.assertFalse(os.path.exists(self.folder))
 
@@ -98,14 +90,6 @@ class SourceTest(ExportTestCase):
         node = self.derived(self.loaded())
         shutil.rmtree(self.source)
         with self.assertRaises(PanelError) as caught:
-            self.logic.exportDicom(node, self.folder, database=False)
-        self.assertIn("no longer exists", caught.exception.message)
+            self.logic.exportDicom(node, self.folder)
+        self.assertIn("no longer in", caught.exception.message)
         self.assertFalse(os.path.exists(self.folder))
-
-    def test_aResultIsPlacedUnderItsStudy(self):
-        node = self.derived(self.loaded())
-        hierarchy = slicer.mrmlScene.GetSubjectHierarchyNode()
-        study = hierarchy.CreateStudyItem(hierarchy.GetSceneItemID(), "Thorax")
-        hierarchy.SetItemUID(study, "DICOM", STUDY)
-        self.logic.exportDicom(node, self.folder, database=False)
-        self.assertEqual(hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)), study)

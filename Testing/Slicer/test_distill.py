@@ -1,6 +1,5 @@
 """The page Distill: trainings of seconds, with the real worker, paused, resumed and finished."""
 
-import json
 import os
 
 import numpy as np
@@ -18,55 +17,28 @@ class PageTest(DistillTestCase):
         self.assertTrue(self.ui.resumeArea.isHidden())
         self.picture("distill-empty")
 
-    def test_aFolderWithoutFilesIsReportedBeforeAnythingStarts(self):
-        self.ui.pathEdit.text = self.temporaryFolder()
-        self.chooseBudget()
-        self.ui.startButton.click()
-        self.assertIn("no file matches hq/*", self.widget.ui.messageLabel.text)
-        self.assertEqual(os.listdir(self.root), [])
-
     def test_theChoicesAreKeptInTheScene(self):
         self.chooseBudget()
-        self.ui.taskSelector.currentIndex = 2
+        self.choose("trainCT")
         state = self.context.state
         self.assertEqual(
-            (state.distillTask, state.distillBudget, state.distillName),
+            (state.distillTask, state.distillPreset, state.distillName),
             ("trainCT", "smoke", "tiny"),
         )
-        state.distillBudget = "full"
-        self.assertEqual(self.ui.budgetSelector.currentIndex, 1)
+        state.distillPreset = "full"
+        self.assertEqual(self.ui.budgetSelector.currentData, "full")
 
     def test_aDamagedRecordIsReportedAndHidesNoOtherRun(self):
         from MedEnhancePanels.errors import PanelError
         from MedEnhancePanels.tasks import long_run
 
-        for name, text in (("a", "{"), ("b", '{"v": 2}')):
+        for name, text in (("a", "{"), ("b", "{}")):
             os.makedirs(os.path.join(self.root, name))
             with open(os.path.join(self.root, name, "run.json"), "w", encoding="utf-8") as file:
                 file.write(text)
             with self.assertRaisesRegex(PanelError, "no readable run"):
                 long_run.Run.open(os.path.join(self.root, name))
         self.assertEqual(long_run.runsIn(self.root), [])
-
-    def test_aDamagedRecordInTheSceneLeavesThePageUsable(self):
-        """A scene of another computer, or of a later version."""
-        from MedEnhancePanels.state import State
-
-        folder = os.path.join(self.root, "other")
-        os.makedirs(folder)
-        whole = {"v": 1, "kind": "train", "name": "n", "state": "paused"}
-        whole |= {"created": 1.0, "seconds": 1.0}
-        moved = {"params": {"out": 1}}
-        for record in ("{", '{"v": 2}', {"v": 1}, whole | {"created": 1e300}, whole | moved):
-            text = record if isinstance(record, str) else json.dumps(record)
-            with open(os.path.join(folder, "run.json"), "w", encoding="utf-8") as file:
-                file.write(text)
-            node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScriptedModuleNode")
-            node.SetParameter("DistillRun", folder)
-            with self.assertLogs(level="WARNING"):
-                self.context.setState(State(node))
-            self.assertTrue(self.ui.resultBox.isHidden())
-            self.assertEqual(self.ui.runSelector.count, 0)
 
     def test_aLineOfLossesThatWasCutShortIsLeftOut(self):
         from MedEnhancePanels.tasks import long_run
@@ -77,19 +49,6 @@ class PageTest(DistillTestCase):
             file.write("40,cyc\n\0\0\n")
         run.keepMetric("cycle", 0.25, 60)
         self.assertEqual(run.metrics(), [("cycle", 0.5, 20), ("cycle", 0.25, 60)])
-
-    @slow
-    def test_aRunThatWasMovedWritesWhereItIsNow(self):
-        from MedEnhancePanels.tasks import long_run
-
-        run = long_run.Run.create(self.root, self.panel.options)
-        params = {"data": "/cohort", "out": os.path.join(self.root, "old", "out")}
-        run.record |= {"state": "paused", "params": params}
-        run.save()
-        resumed = long_run.resume(self.context.runner, run.folder)
-        resumed.cancel()
-        self.waitUntil(lambda: resumed.job.isFinished, 20)
-        self.assertEqual(resumed.job.params, {"data": "/cohort", "out": run.out})
 
     def test_aRunThatNobodyEndedIsOfferedAsInterrupted(self):
         from MedEnhancePanels.tasks import long_run
@@ -105,33 +64,34 @@ class PageTest(DistillTestCase):
         self.assertIn("interrupted", self.ui.runSelector.currentText)
 
 
-class PlotTest(DistillTestCase):
+class CurveTest(DistillTestCase):
     def test_lossesBecomeATableASeriesEachAndAChart(self):
-        from MedEnhancePanels.pages.distill_run import LossPlot
+        from MedEnhancePanels.pages.distill_run import curvesOf
+        from MedEnhancePanels.tasks import long_run
 
-        plot = LossPlot("run")
+        run = long_run.Run.create(self.root, self.panel.options)
+        run.save()
         for step, value in ((0, 1.0), (20, 0.5), (40, 0.25)):
-            plot.add("cycle", value, step)
-        plot.add("adversarial", 3.0, 40)
-        plot.add("cycle", 0.4, 20)  # a run that went back to its checkpoint
-        np.testing.assert_array_equal(plot.values("step"), [0, 20, 40])
-        np.testing.assert_array_equal(plot.values("cycle"), [1.0, 0.4, 0.25])
-        np.testing.assert_array_equal(plot.values("adversarial"), [np.nan, np.nan, 3.0])
-        self.assertEqual(plot.chart.GetNumberOfPlotSeriesNodes(), 2)
-        series = plot.chart.GetNthPlotSeriesNode(0)
-        self.assertEqual(series.GetYColumnName(), "cycle")
-        self.assertIs(series.GetTableNode(), plot.table)
-        plot.show()
+            run.keepMetric("cycle", value, step)
+        run.keepMetric("adversarial", 3.0, 40)
+        run.keepMetric("cycle", 0.4, 20)  # a run that went back to its checkpoint
+        names, table = curvesOf(run)
+        self.assertEqual(names, ["cycle", "adversarial"])
+        np.testing.assert_array_equal(table[:, 0], [0, 20, 40])
+        np.testing.assert_array_equal(table[:, 1], [1.0, 0.4, 0.25])
+        np.testing.assert_array_equal(table[:, 2], [np.nan, np.nan, 3.0])
+        self.panel.runs.recall(run.folder)
+        self.ui.plotButton.click()
+        chart = self.panel.runs.plot["chart"]
+        self.assertEqual(chart.GetNumberOfPlotSeriesNodes(), 2)
+        self.assertEqual(chart.GetNthPlotSeriesNode(0).GetYColumnName(), "cycle")
         self.assertEqual(
-            slicer.app.applicationLogic().GetSelectionNode().GetActivePlotChartID(),
-            plot.chart.GetID(),
+            slicer.app.applicationLogic().GetSelectionNode().GetActivePlotChartID(), chart.GetID()
         )
         count = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLPlotSeriesNode")
-        plot.remove()
+        self.ui.plotButton.click()
         after = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLPlotSeriesNode")
-        self.assertEqual(after, count - 2)
-        self.assertFalse(plot.isInScene)
-        plot.add("cycle", 1.0, 60)  # after the scene was closed: nothing, quietly
+        self.assertEqual(after, count, "the same nodes")
 
 
 class TrainingTest(DistillTestCase):
@@ -139,6 +99,14 @@ class TrainingTest(DistillTestCase):
         super().setUp()
         if not HAS_TORCH:
             self.skipTest("trainings need torch")
+
+    def errors(self):
+        """Steps and errors that the run has measured."""
+        from MedEnhancePanels.pages.distill_run import curvesOf
+        from MedEnhancePanels.tasks import long_run
+
+        names, table = curvesOf(long_run.Run.open(self.runFolder()))
+        return table[:, [0, 1 + names.index("error")]]
 
     @slow
     def test_aRunIsPausedResumedInANewPageAndFinished(self):
@@ -154,7 +122,7 @@ class TrainingTest(DistillTestCase):
         self.assertTrue(os.path.isfile(os.path.join(folder, "out", "checkpoint.safetensors")))
         self.assertIn("paused", self.ui.resultLabel.text)
         self.picture("train-paused")
-        before = self.panel.runs.plot.values("error")
+        before = self.errors()
 
         slicer.util.reloadScriptedModule("MedEnhance")
         self.widget = slicer.util.getModuleWidget("MedEnhance")
@@ -170,9 +138,9 @@ class TrainingTest(DistillTestCase):
         self.assertEqual(job.state, "done", job.error)
         self.assertTrue(any("resumed at step" in line for line in job.log), job.log)
         self.assertEqual(self.runFolder(), folder)
-        values = self.panel.runs.plot.values("error")
+        values = self.errors()
         np.testing.assert_array_equal(values[: len(before)], before)
-        np.testing.assert_array_equal(self.panel.runs.plot.values("step"), [0, 50, 100, 149])
+        np.testing.assert_array_equal(values[:, 0], [0, 50, 100, 149])
         self.assertEqual(self.record()["state"], "done")
         self.waitUntil(lambda: os.path.isdir(os.path.join(self.models, "tiny")), 60)
         self.waitUntil(lambda: "Choose it on the page" in self.widget.ui.messageLabel.text, 30)
@@ -208,7 +176,7 @@ class TrainingTest(DistillTestCase):
         self.assertTrue(self.ui.pauseButton.enabled and not self.ui.pauseButton.isHidden())
         self.ui.rootEdit.text = self.root
         self.ui.plotButton.click()
-        self.assertGreater(len(self.panel.runs.plot.values("error")), 0)
+        self.assertIn("chart", self.panel.runs.plot)
         self.pauseAfter(1)
         self.assertEqual(self.ui.runSelector.count, 1)
         self.assertEqual(self.ui.runSelector.itemData(0), folder)
@@ -216,7 +184,7 @@ class TrainingTest(DistillTestCase):
     @slow
     def test_whatFailsSaysWhyAndStaysResumable(self):
         data = self.temporaryFolder()
-        os.makedirs(os.path.join(data, "hq"))
+        os.mkdir(os.path.join(data, "hq"))
         with open(os.path.join(data, "hq", "broken.nrrd"), "w", encoding="utf-8") as file:
             file.write("nothing")
         self.ui.pathEdit.text = data
@@ -228,15 +196,14 @@ class TrainingTest(DistillTestCase):
         self.assertEqual(self.record()["state"], "failed")
         self.assertEqual(self.ui.runSelector.count, 1)
 
-    @slow
-    def test_oneTrainingAtATime(self):
+    def test_oneRunAtATime(self):
         self.cohort()
         self.start()
         self.assertFalse(self.ui.startButton.enabled)
         from MedEnhancePanels.errors import PanelError
-        from MedEnhancePanels.tasks import training
+        from MedEnhancePanels.tasks import distillation
 
-        with self.assertRaisesRegex(PanelError, "is being trained"):
-            training.start(self.context.runner, self.root, self.panel.cohort, self.panel.options)
+        with self.assertRaisesRegex(PanelError, "is in progress"):
+            distillation.start(self.context.runner, self.root, self.panel.options)
         self.ui.cancelButton.click()
         self.waitUntil(lambda: self.job().isFinished, 10)

@@ -145,7 +145,7 @@ class HeadlessPageTest(MedEnhanceTestCase):
         for words, said in (
             ((self.path("q.xyz"),), "ending"),
             ((self.path("none/q.nrrd"),), "not there"),
-            ((self.path("none/q.ucv"),), "does not exist"),
+            ((self.path("none/q.ucv"),), "not there"),
             ((self.path("in.nrrd"), "--overwrite"), "same file"),
             ((output, "--segmentation", self.path("s.nii.gz")), ".seg.nrrd"),
             ((output, "--segmentation", self.path("none/s.seg.nrrd")), "does not exist"),

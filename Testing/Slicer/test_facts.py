@@ -72,7 +72,7 @@ class FactsTest(EnhanceTestCase):
         self.choose(self.results.linked(output, "input"))
         ui, page = self.ui, self.panel.widget
         self.assertEqual(ui.alarmLabel.text, "It is a leg. And 1 more.")
-        self.assertIn("#d32f2f", ui.alarmFrame.styleSheet)
+        self.assertEqual(ui.alarmIcon.accessibleName, "Alarm")
         self.widget.parent.show()
         self.addCleanup(self.widget.parent.hide)
         self.processEvents(20)
@@ -87,7 +87,7 @@ class FactsTest(EnhanceTestCase):
         clean = self.result(doubts=doubts[:1])
         self.context.state.enhancedVolume = clean
         self.assertEqual(ui.alarmLabel.text, "It is clean.")
-        self.assertIn("#c77700", ui.alarmFrame.styleSheet)
+        self.assertEqual(ui.alarmIcon.accessibleName, "Warning")
         self.assertFalse(ui.alarmDetails.isVisibleTo(page))  # of another result
         self.context.state.enhancedVolume = self.result()
         self.assertFalse(ui.alarmFrame.isVisibleTo(page))
@@ -97,44 +97,6 @@ class FactsTest(EnhanceTestCase):
         self.choose(self.results.linked(output, "input"))
         self.assertEqual(self.ui.factsLabel.text, "m · cpu")
         self.assertIn("calibrated on held-out heads", self.ui.factsLabel.toolTip)
-
-    @slow
-    def test_theStateOfTheUncertaintyIsReportedWhereItIsLookedAt(self):
-        self.choose(self.brain())
-        self.ui.uncertaintyCheckBox.checked = True
-        output = self.apply().nodes["output"]
-        facts = json.loads(output.GetAttribute("MedEnhance.manifest"))["results"]["uncertainty"]
-        expected = f"calibrated on {facts['calibration']['fitted_on']}"
-        deviation = self.results.linked(output, "uncertainty")
-        self.assertIn("calibrated", deviation.GetDescription())
-        self.throughAScene()
-        deviation = slicer.util.getNode("Brain uncertainty")
-        lines = self.results.legendOf(deviation).GetTitleText().splitlines()
-        self.assertEqual(lines, ["Uncertainty (1 SD)", "intensity units"])
-        for words, unit in (
-            (self.ui.factsLabel.toolTip, "1 SD, in intensity units"),
-            (
-                self.panel.result.actions["uncertainty"].toolTip,
-                "standard deviation (SD)",
-            ),
-        ):
-            self.assertIn(expected, words)
-            self.assertIn(unit, words)
-
-    def test_aMapThatIsGoneIsNotSpokenOf(self):
-        output = self.result(uncertainty=_CALIBRATED)
-        self.assertIn("calibrated on held-out heads", self.texts.moreFactsOf(output))
-        slicer.mrmlScene.RemoveNode(self.results.linked(output, "uncertainty"))
-        self.assertNotIn("calibrated", self.texts.moreFactsOf(output))
-
-    def test_warningsAboutTheStructuresAreReportedToo(self):
-        output = self.result(doubts=[])
-        parts = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode")
-        manifest = json.dumps({"results": {"doubt_of_labels": "it is a leg"}})
-        self.results.stamp(parts, "segmentation", None, manifest=manifest)
-        self.results.link(output, segmentation=parts)
-        notice = self.texts.noticeOf(output)
-        self.assertEqual(notice, ("warning", "It is a leg.", "It is a leg."))
 
     def test_aManifestOfAnotherHandBreaksNothing(self):
         for results in ({"doubts": ["odd"]}, {"doubts": 7}, {"uncertainty": "big"}, {"doubts": {}}):

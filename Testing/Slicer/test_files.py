@@ -54,27 +54,6 @@ class FileTest(MedEnhanceTestCase):
             slicer.util.loadNodeFromFile(self.path, None, {})
         self.assertEqual(slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode"), count)
 
-    def test_aSequenceIsLoadedAsOne(self):
-        from MedEnhancePanels import runner
-        from MedEnhancePanels.tasks import compression
-
-        sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "beating")
-        for index in range(2):
-            sequence.SetDataNodeAtValue(self.smallVolume(seed=index), str(index))
-        job = compression.startCompress(
-            self.context.runner, sequence, self.path, compression.CompressOptions()
-        )
-        runner.wait(job)
-        back = slicer.util.loadNodeFromFile(self.path, None, {})
-        self.assertTrue(back.IsA("vtkMRMLSequenceNode"))
-        self.assertEqual(back.GetNumberOfDataNodes(), 2)
-
-    def test_itsEndingIsKnown(self):
-        from MedEnhancePanels.tasks import files
-
-        self.assertTrue(files.canLoadFile("/any/Where/SCAN.UCV"))
-        self.assertFalse(files.canLoadFile("/any/where/scan.nrrd"))
-
     def test_aSecondClickInADialogThatLoadsDoesNothing(self):
         try:
             from SlicerHost import mouse
@@ -89,8 +68,8 @@ class FileTest(MedEnhanceTestCase):
             loaded[-1] = slicer.util.loadNodeFromFile(self.path, None, {})
             dialog.accept()
 
-        def clickAgain(_job):
-            if not pressed:
+        def clickAgain(job):
+            if job.reached and not pressed:  # the loop waits by then
                 pressed.append(True)
                 mouse.click(button)
 
@@ -103,20 +82,6 @@ class FileTest(MedEnhanceTestCase):
         self.processEvents(50)
         self.assertEqual((len(pressed), len(loaded)), (1, 1))
         self.assertEqual(loaded[0].GetName(), "scan")
-
-    def test_aLoadedVolumeIsSavedWithTheScene(self):
-        node = self.smallVolume()
-        voxels = slicer.util.arrayFromVolume(node).copy()
-        self.compress(node)
-        slicer.mrmlScene.Clear(0)
-        slicer.util.loadNodeFromFile(self.path, None, {})
-        bundle = os.path.join(os.path.dirname(self.path), "scene.mrb")
-        self.assertTrue(slicer.util.saveScene(bundle, {}))
-        slicer.mrmlScene.Clear(0)
-        slicer.util.loadScene(bundle, {})
-        np.testing.assert_array_equal(
-            slicer.util.arrayFromVolume(slicer.util.getNode("scan")), voxels
-        )
 
 
 class SavingTest(MedEnhanceTestCase):
@@ -159,15 +124,6 @@ class SavingTest(MedEnhanceTestCase):
         self.assertTrue(node.GetDescription().startswith("DERIVED: enhanced"))
         self.assertIn("research use only", node.GetDescription())
 
-    def test_anOriginalIsNotCalledDerived(self):
-        import MedEnhanceLib
-
-        node = self.smallVolume(name='MR\n"T1" a/b\\c')
-        path = self.logic.save(node, self.path("plain.nrrd"))
-        self.assertEqual(MedEnhanceLib.load(path).history, ())
-        with open(f"{path}.json", encoding="utf-8") as file:
-            self.assertEqual(json.load(file)["inputs"], {"input": "a volume"})
-
     def test_aCompressedResultStaysDerivedWhenItIsOpened(self):
         from MedEnhancePanels.nodes import provenance
 
@@ -179,17 +135,6 @@ class SavingTest(MedEnhanceTestCase):
         self.assertEqual(provenance.historyOf(back), provenance.historyOf(node))
         self.assertEqual(back.GetAttribute("MedEnhance.derived"), "file")
         self.assertTrue(self.logic.inspect(back)["derived"])
-
-    def test_aResultOfAResultReportsBothSteps(self):
-        from MedEnhancePanels.nodes import provenance
-
-        node = self.result()
-        second = self.smallVolume(name="twice")
-        self.results.stamp(second, "difference", node)
-        steps = provenance.historyOf(second)
-        self.assertEqual([step.split()[1] for step in steps], ["enhanced", "difference"])
-        node.SetAttribute(provenance.HISTORY, "edited")
-        self.assertEqual(len(provenance.historyOf(node)), 1)
 
     @slow
     def test_wordsOfAnyKindTravelInTheHistory(self):
@@ -239,21 +184,3 @@ class SavingTest(MedEnhanceTestCase):
         with self.assertRaises(PanelError) as caught:
             self.logic.enhance(node)
         self.assertTrue(caught.exception.message.startswith("MR_T1: "), caught.exception.message)
-
-    def test_slicersOwnSaveKeepsTheHistoryInScenesAlone(self):
-        """As the guide says; a Slicer that keeps it in files too makes that sentence untrue."""
-        import MedEnhanceLib
-        from MedEnhancePanels.nodes import provenance
-
-        node = self.result()
-        provenance.setHistory(node, ['DERIVED: "Ä" & <b>', *provenance.historyOf(node)])
-        steps = provenance.historyOf(node)
-        self.assertTrue(slicer.util.saveNode(node, self.path("own.nrrd")))
-        self.assertEqual(MedEnhanceLib.load(self.path("own.nrrd")).history, ())
-        self.assertTrue(slicer.util.saveScene(self.path("scene.mrml")))
-        slicer.mrmlScene.Clear(0)
-        slicer.util.loadScene(self.path("scene.mrml"))
-        back = slicer.util.getNode("Brain enhanced")
-        self.assertEqual(provenance.historyOf(back), steps)
-        self.assertEqual(provenance.manifestOf(back)["action"], "enhanced")
-        self.assertTrue(back.GetDescription().startswith("DERIVED"))

@@ -97,19 +97,3 @@ class LogicTest(MedEnhanceTestCase):
         error = self.refusal(self.logic.segment, ct)
         self.assertIn("no model that segments CT", error.message)
         self.assertIn("unless it is selected by name", error.message)
-
-    @slow
-    def test_theLibrarysWordsAreReportedWithoutOptions(self):
-        from MedEnhancePanels.errors import PanelError, plain
-
-        self.assertEqual(plain("Use auto (--device auto; see medenhance doctor)."), "Use auto.")
-        self.assertEqual(plain("Save it (medenhance recover)."), "Save it.")
-        self.assertEqual(plain("scan (2).nii (MR) - a--b"), "scan (2).nii (MR) - a--b")
-        said = "scan.ucv is damaged: chunk 5 at byte 94346 has the wrong checksum"
-        damage = {"code": "codec", "message": said, "hint": "h", "details": "Traceback"}
-        error = PanelError.fromEvent(damage)
-        self.assertEqual(error.text, "scan.ucv is damaged. h")
-        self.assertIn("chunk 5", error.details)
-        self.assertIn("Traceback", error.details)
-        missing = {"code": "dependency", "message": "m", "hint": "Install it with: python -m pip"}
-        self.assertIn("offers to install it", PanelError.fromEvent(missing).hint)

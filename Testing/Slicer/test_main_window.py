@@ -73,10 +73,6 @@ class SampleTest(MedEnhanceTestCase):
         samples.registerSampleData()
         names = [each.sampleName for each in logic.sampleDataSourcesByCategory("MedEnhance")]
         self.assertEqual(names[:2], ["MNI152T1-noisy", "MNI152T1-worn"])
-        self.assertTrue(samples.SAMPLES[0].steps)
-        clean = logic.sourceForSampleName("MNI152T1")
-        self.assertTrue(clean.checksums[0].startswith("SHA256:"))
-        self.assertTrue(clean.uris[0].startswith("file://"))
 
     @slow
     def test_theNoiseIsAlwaysTheSameAndTheSampleIsChosen(self):
@@ -89,13 +85,6 @@ class SampleTest(MedEnhanceTestCase):
         again = samples.load(samples.SAMPLES[0])
         arrays = [slicer.util.arrayFromVolume(node) for node in (noisy, again)]
         np.testing.assert_array_equal(*arrays)
-
-    def test_aDamagedFileIsReported(self):
-        with (
-            mock.patch.object(slicer.util, "computeChecksum", lambda *_arguments: "00"),
-            self.assertRaisesRegex(PanelError, "is damaged"),
-        ):
-            samples.load(samples.SAMPLES[0])
 
     def test_withoutNetworkTheOtherSamplesAreNamed(self):
         with self.assertRaises(PanelError) as caught:
@@ -153,12 +142,6 @@ class JobBarTest(MedEnhanceTestCase):
         self.assertEqual(label.text, "")
         self.widget.enter()
         self.assertIsNone(self.widget.jobBar._status)
-
-    def test_questionsOfThePanelAreNotShown(self):
-        before = self.widget.jobBar.job
-        job = self.context.runner.submit("doctor", {}, title="Check this computer")
-        self.assertIs(self.widget.jobBar.job, before)
-        job.cancel()
 
 
 class InstallationTest(MedEnhanceTestCase):
@@ -218,13 +201,3 @@ class InstallationTest(MedEnhanceTestCase):
         self.assertTrue(dependencies.ensure())
         self.assertEqual(chosen[0]["torchVersionRequirement"], ">=2.5")
         self.assertEqual(self.installed, [["monai>=1.4"]])
-
-    def test_aFailureIsASentenceWithItsDetails(self):
-        failure = mock.Mock(side_effect=RuntimeError("No space left on device"))
-        with (
-            mock.patch("slicer.packaging.pip_ensure", failure),
-            self.assertRaises(PanelError) as caught,
-        ):
-            dependencies.ensure()
-        self.assertEqual(caught.exception.code, "dependency")
-        self.assertIn("No space left", caught.exception.details)

@@ -1,7 +1,5 @@
 """Nodes and folders that go while they are chosen: nothing else is chosen in their place."""
 
-from unittest import mock
-
 import slicer
 from medenhance_testing import MedEnhanceTestCase
 
@@ -66,23 +64,3 @@ class RemovalTest(MedEnhanceTestCase):
         state = self.context.state
         self.assertEqual((state.inputVolume, state.guideVolume), (None, None))
         self.assertFalse(self.ui.applyButton.enabled)
-
-    def test_afterTheOutputWasRemovedARunMakesANewVolume(self):
-        source, output, other = self.nodes[:3]
-        self.results.stamp(output, "enhanced", source)
-        self.results.link(output, input=source)
-        self.results.stamp(other, "difference", source)
-        self.widget.ui.inputSelector.setCurrentNode(source)
-        self.ui.outputSelector.setCurrentNode(output)
-        self.processEvents(80)
-        self.assertEqual(self.panel.problem(), "")
-        self.remove(output)
-        self.assertIsNone(self.panel.options.output)
-
-    def test_aSceneThatClosesIsNotTakenForAChoice(self):
-        self.widget.ui.inputSelector.setCurrentNode(self.nodes[1])
-        with mock.patch.object(self.context, "message") as said:
-            slicer.mrmlScene.Clear(0)
-            self.processEvents(80)
-        said.assert_not_called()
-        self.assertIsNone(self.context.state.inputVolume)

@@ -1,12 +1,9 @@
 """Jobs: each ends once, in time, and leaves nothing behind, whatever happens."""
 
-import gc
 import glob
 import os
 import signal
-import sys
 import time
-import weakref
 
 from medenhance_testing import MedEnhanceTestCase, pythonOfTheWorker, slow
 
@@ -40,25 +37,6 @@ class RunnerTest(MedEnhanceTestCase):
         self.assertFalse(os.path.exists(job.folder))
 
     @slow
-    def test_aWorkerThatHasEndedIsGone(self):
-        """A connection keeps its slot as long as its sender lives: here the process."""
-        job = self.ping(own=True)
-        worker = weakref.ref(self.runner._own[job.id])
-        self.finish(job)
-        self.waitUntil(lambda: not self.runner._own, 20)
-        self.processEvents(20)
-        self.deleteWhatIsDue()
-        gc.collect()
-        self.assertIsNone(worker())
-
-    @slow
-    def test_theWorkerStaysWarm(self):
-        self.finish(self.ping())
-        began = time.monotonic()
-        self.finish(self.ping())
-        self.assertLess(time.monotonic() - began, 0.5)
-
-    @slow
     def test_jobsWaitForEachOtherAndOneOfTheirOwnDoesNot(self):
         first, second = self.ping(1.0), self.ping()
         own = self.ping(own=True)
@@ -78,16 +56,6 @@ class RunnerTest(MedEnhanceTestCase):
         self.assertEqual(job.state, "cancelled")
         self.assertEqual((job.error.text, job.error.details), ("Cancelled.", ""))
         self.assertEqual(self.finish(self.ping()).state, "done")
-
-    @slow
-    def test_aWaitingJobIsCancelledAtOnce(self):
-        first, second = self.ping(2.0), self.ping(30)
-        self.waitUntil(lambda: first.isRunning, 20)
-        second.cancel()
-        self.finish(second, 2)
-        self.assertEqual(second.state, "cancelled")
-        self.assertEqual((second.error.text, second.error.details), ("Cancelled.", ""))
-        self.assertEqual(self.finish(first).state, "done")
 
     @slow
     def test_aKilledWorkerFailsItsJobAndTheNextOneRuns(self):
@@ -128,41 +96,6 @@ class RunnerTest(MedEnhanceTestCase):
             job = self.finish(self.runner.submit("ping", {"count": value}, title="Ping"), 2)
             self.assertEqual((job.state, job.error.code), ("failed", "config"))
 
-    @slow
-    def test_numbersOfNumpyAndPathsAreTakenAsParameters(self):
-        import pathlib
-
-        import numpy as np
-
-        job = self.runner.submit("ping", {"count": np.int64(2), "seconds": np.float32(0)}, title="")
-        self.assertEqual(self.finish(job).result["count"], 2)
-        job = self.runner.submit("inspect", {"input": pathlib.Path("/no/such.nrrd")}, title="")
-        self.assertEqual(self.finish(job).error.code, "input")
-
-    def test_aFolderThatACleanerRemovedIsMadeAnew(self):
-        import shutil
-
-        self.finish(self.ping())
-        shutil.rmtree(self.runner.folder())
-        self.assertEqual(self.finish(self.ping()).state, "done")
-
-    @slow
-    def test_aStepMayEndItsOwnJob(self):
-        """A scene change within a step can end the job that makes it."""
-        closed = []
-
-        def after(job):
-            try:
-                yield 0.1
-                job.cancel()
-                yield 0.5
-            finally:
-                closed.append(True)
-
-        job = self.finish(self.ping(after=after))
-        self.processEvents(20)
-        self.assertEqual((job.state, closed), ("cancelled", [True]))
-
     def test_aWorkerThatCannotStartIsAnErrorWithARemedy(self):
         from MedEnhancePanels.runner import Runner
 
@@ -196,14 +129,6 @@ class RunnerTest(MedEnhanceTestCase):
         finally:
             module._GRACE_MS = grace
             runner.shutdown()
-
-    @slow
-    def test_theWorkersErrorReachesTheUserWithItsHint(self):
-        job = self.runner.submit("inspect", {"input": "/no/such/file.nrrd"}, title="Inspect")
-        self.finish(job)
-        self.assertEqual((job.state, job.error.code), ("failed", "input"))
-        self.assertIn("file.nrrd", job.error.message)
-        self.assertNotIn("Traceback", job.error.text)
 
     @slow
     def test_stepsBeforeAndAfterRunBetweenEvents(self):
@@ -261,23 +186,3 @@ class RunnerTest(MedEnhanceTestCase):
         self.assertEqual(job.state, "cancelled")
         self.assertFalse(worker.isAlive)
         self.assertFalse(os.path.exists(folder))
-
-    @slow
-    def test_aFaultyListenerDoesNotDisturbTheOthers(self):
-        ended = []
-        job = self.ping()
-        job.onFinished(lambda job: 1 / 0)
-        job.onFinished(ended.append)
-        reported, sys.excepthook = [], lambda kind, *_rest: reported.append(kind)
-        self.finish(job)
-        self.assertEqual(ended, [job])
-        self.assertEqual(reported, [ZeroDivisionError])
-
-    @slow
-    def test_waitReturnsTheJobOrRaisesItsError(self):
-        from MedEnhancePanels.errors import PanelError
-        from MedEnhancePanels.runner import wait
-
-        self.assertEqual(wait(self.ping()).result["count"], 3)
-        with self.assertRaises(PanelError):
-            wait(self.runner.submit("inspect", {"input": "/no/such/file"}, title="Inspect"))

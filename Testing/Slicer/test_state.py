@@ -23,34 +23,6 @@ class StateTest(MedEnhanceTestCase):
             state.node.SetParameter("MaxError", text)
             self.assertEqual(state.maxError, 2.0)
 
-    def test_anOptionThatIsDeclaredBecomesAField(self):
-        import dataclasses
-
-        from MedEnhanceLib.core.options import option
-        from MedEnhanceLib.hqg.config import EnhanceConfig
-        from MedEnhancePanels import arguments
-        from MedEnhancePanels.state import declared
-
-        fields = [("grain_size", float, option(0.5, help="of the noise", low=0, high=1))]
-        config = dataclasses.make_dataclass(
-            "WithGrain", fields, bases=(EnhanceConfig,), frozen=True, kw_only=True
-        )
-        kind = declared(config)(type("Extended", (type(self.context.state),), {}))
-        state = kind(self.context.state.node)
-        self.assertEqual(state.grainSize, 0.5)
-        state.grainSize = 0.25
-        self.assertEqual(state.node.GetParameter("GrainSize"), "0.25")
-        options = arguments.optionsClass("GrainOptions", config, object)
-        self.assertEqual(options(grainSize=1).grainSize, 1)
-        with self.assertRaisesRegex(Exception, "grainSize is 2"):
-            arguments.configOf(options(grainSize=2), config)
-
-    def test_optionsWithTwoValuesAreSwitches(self):
-        state = self.context.state
-        state.biasCorrection = True
-        self.assertEqual(state.value("biasCorrection"), "n4")
-        self.assertEqual(state.node.GetParameter("BiasCorrection"), "true")  # as in older scenes
-
     def test_aDamagedValueReadsAsTheDefault(self):
         state = self.context.state
         state.node.SetParameter("MaxError", "much")

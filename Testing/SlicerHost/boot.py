@@ -52,7 +52,6 @@ def start() -> Any:
         app,
         ctk_widgets,
         dicom,
-        hierarchy,
         io_manager,
         mrml_widgets,
         standins,

@@ -30,7 +30,6 @@ class Entry:
     study: str
     series: str
     instance: str
-    description: str  # of the series
 
     @property
     def patient(self) -> tuple[str, str, str]:
@@ -59,7 +58,6 @@ def read_entry(path: Path) -> Entry | None:
         study=text("StudyInstanceUID"),
         series=text("SeriesInstanceUID"),
         instance=text("SOPInstanceUID"),
-        description=text("SeriesDescription"),
     )
     return entry if entry.study and entry.series and entry.instance else None
 
@@ -154,9 +152,6 @@ class ctkDICOMDatabase:
 
     def studyForSeries(self: Any, series: str) -> str:
         return self._one("study", series=series)
-
-    def descriptionForSeries(self: Any, series: str) -> str:
-        return self._one("description", series=series)
 
     def fileForInstance(self: Any, instance: str) -> str:
         return self._one("file", instance=instance)

@@ -196,20 +196,6 @@ class qMRMLNodeComboBox:
     def nodeCount(self: Any) -> int:
         return len(self._nodes())
 
-    def addNode(self: Any, node_type: str = "") -> Any:
-        scene = self._own.watch.scene
-        node = scene.CreateNodeByClass(node_type or self.nodeTypes[0])
-        node.UnRegister(None)
-        if self.baseName:
-            node.SetName(scene.GetUniqueNameByString(self.baseName))
-        for _, name, value in self._own.attributes:
-            node.SetAttribute(name, "" if value is None else str(value))
-        scene.AddNode(node)
-        if self.selectNodeUponCreation:
-            self.setCurrentNode(node)
-        self.nodeAddedByUser.emit(node)
-        return node
-
 
 def _has(node: Any, node_type: str, name: str, value: Any) -> bool:
     """Whether a node has the attribute that nodes of a type need to be offered."""

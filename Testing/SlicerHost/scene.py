@@ -44,6 +44,7 @@ def start(app: Any) -> None:
     own.logic.SetTemporaryPath(app.temporaryPath)
     own.logic.SetMRMLScene(scene)
     _start_modules(app, scene)
+    _start_colors(scene)
     _start_slices(app, scene)
     scene.AddObserver(scene.NodeAddedEvent, _add_to_hierarchy)
     scene.AddObserver(scene.NodeAboutToBeRemovedEvent, _remove_from_hierarchy)
@@ -78,6 +79,26 @@ def add_module(module: Any, name: str, logic: Any) -> None:
     slicer.app.moduleManager()._own.by_name[name] = module
     setattr(slicer.modules, name.lower(), module)
     setattr(slicer.moduleNames, name, name)
+
+
+def _start_colors(scene: Any) -> None:
+    """Color tables that Slicer reads from its files, which slicer-core does not bring."""
+    stops = {
+        "FileDivergingBlueRed.txt": ((0.23, 0.30, 0.75), (0.87, 0.87, 0.87), (0.71, 0.02, 0.15)),
+        "FileViridis.txt": ((0.27, 0.0, 0.33), (0.13, 0.57, 0.55), (0.99, 0.91, 0.14)),
+    }
+    for name, colors in stops.items():
+        node = slicer.vtkMRMLColorTableNode()
+        node.SetSingletonTag(name)  # of which the scene makes its ID
+        node.SetHideFromEditors(True)
+        node.SetTypeToUser()
+        node.SetNumberOfColors(256)
+        for index in range(256):
+            at, share = divmod(index / 127.5, 1.0) if index < 255 else (1, 1.0)
+            pair = zip(colors[int(at)], colors[int(at) + 1], strict=True)
+            node.SetColor(index, *(low + share * (high - low) for low, high in pair), 1.0)
+        node.SetNamesFromColors()
+        scene.AddNode(node)
 
 
 def _start_slices(app: Any, scene: Any) -> None:

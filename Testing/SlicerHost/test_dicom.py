@@ -55,11 +55,6 @@ def test_a_copied_folder_is_no_longer_needed(database, series):
     assert identifiers == {"1CT1", "4MR1"}
 
 
-def test_nothing_is_taken_twice(database, series):
-    imported(database, series, True)
-    assert imported(database, series, True) == (0, 0, 0, 0)
-
-
 def test_a_database_is_found_again_in_its_folder(database, series):
     imported(database, series, True)
     file = database.databaseFilename

@@ -62,36 +62,6 @@ def test_a_reload_leaves_the_former_widgets_there_hidden(sketch):
     assert former.text  # it is not deleted
 
 
-def test_a_new_node_has_the_attributes_that_its_selector_asks_for():
-    selector = slicer.qMRMLNodeComboBox()
-    selector.nodeTypes = ["vtkMRMLScriptedModuleNode"]
-    selector.showHidden = True
-    selector.addAttribute("vtkMRMLScriptedModuleNode", "ModuleName", "Sketch")
-    selector.setMRMLScene(slicer.mrmlScene)
-    node = selector.addNode()
-    assert node.GetAttribute("ModuleName") == "Sketch"
-    assert selector.currentNode() is node
-    slicer.mrmlScene.Clear(0)
-
-
-def test_without_none_the_first_node_is_chosen(sketch):
-    node = volume()
-    sketch.ui.inputSelector.noneEnabled = False
-    assert sketch.ui.inputSelector.currentNode() is node
-
-
-def test_a_selector_without_scene_is_empty():
-    selector = slicer.qMRMLNodeComboBox()
-    selector.nodeTypes = ["vtkMRMLScalarVolumeNode"]
-    selector.noneEnabled = False
-    volume()
-    assert selector.currentNode() is None
-    selector.setMRMLScene(slicer.mrmlScene)
-    assert selector.currentNode() is not None
-    slicer.mrmlScene.Clear(0)
-    assert selector.currentNode() is None
-
-
 def test_enter_exit_reload_and_the_modules_own_test(sketch):
     sketch.parent.enter()
     assert (sketch.entered, sketch.parent.isEntered) == (1, True)
@@ -114,14 +84,6 @@ def test_scripted_readers_are_driven_through_slicer_util(sketch, tmp_path):
         slicer.util.loadNodeFromFile(str(tmp_path / "missing.sketch"))
 
 
-def test_a_reader_that_answers_with_another_type_is_refused(sketch, tmp_path, monkeypatch):
-    path = tmp_path / "a.sketch"
-    path.write_text("x")
-    monkeypatch.setattr(sys.modules["Sketch"].SketchFileReader, "load", lambda self, given: 1)
-    with pytest.raises(TypeError, match="load returned 1"):
-        slicer.util.loadNodeFromFile(str(path))
-
-
 @pytest.mark.parametrize("ending", ["mrb", "mrml"])
 def test_scenes_are_saved_and_read(sketch, tmp_path, ending):
     node = volume("kept")
@@ -131,15 +93,6 @@ def test_scenes_are_saved_and_read(sketch, tmp_path, ending):
     slicer.mrmlScene.Clear(0)
     slicer.util.loadScene(path)
     assert slicer.util.arrayFromVolume(slicer.util.getNode("kept")).max() == 23
-
-
-def test_nodes_come_and_go_in_the_subject_hierarchy(sketch):
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-    node = volume()
-    item = hierarchy.GetItemByDataNode(node)
-    assert item
-    slicer.mrmlScene.RemoveNode(node)
-    assert hierarchy.GetItemDataNode(item) is None
 
 
 def test_slice_views_are_those_of_the_layout():
@@ -177,14 +130,6 @@ def test_a_slice_view_shows_the_volume_and_its_segments(tmp_path):
     slicer.mrmlScene.Clear(0)
 
 
-def test_settings_and_temporary_files_are_the_hosts_own():
-    path = Path(slicer.app.slicerUserSettingsFilePath)
-    assert path.is_relative_to(slicer.app.temporaryPath)
-    slicer.app.userSettings().setValue("Sketch/on", True)
-    assert slicer.util.settingsValue("Sketch/on", False, converter=slicer.util.toBool) is True
-    slicer.app.userSettings().remove("Sketch/on")
-
-
 def test_sample_data_is_registered_and_loaded(tmp_path):
     import SampleData
 
@@ -214,19 +159,3 @@ def test_files_run_as_slicer_runs_them():
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert "OK" in done.stderr
-
-
-def test_the_reason_is_said_where_qt_cannot_be_loaded(monkeypatch):
-    import PySide6
-
-    from SlicerHost import boot
-
-    monkeypatch.delattr(PySide6, "QtUiTools")
-    monkeypatch.setitem(sys.modules, "PySide6.QtUiTools", None)
-    assert "libEGL" in boot.missing()
-
-
-def test_messages_of_slicer_util_do_not_wait_for_anybody():
-    slicer.util.infoDisplay("said")
-    with pytest.raises(ZeroDivisionError), slicer.util.tryWithErrorDisplay("failed"):
-        raise ZeroDivisionError

@@ -38,15 +38,6 @@ def test_properties_are_values():
     assert edit.toPlainText() == "said"
 
 
-def test_static_methods_share_their_name_with_a_property():
-    timer = qt.QTimer()
-    timer.singleShot = True
-    assert timer.singleShot is True
-    dialog = qt.QDialog()
-    qt.QTimer.singleShot(0, dialog.close)
-    dialog.exec_()
-
-
 @pytest.mark.parametrize("value", [["no"], "no", object()])
 def test_a_value_of_the_wrong_kind_is_an_attribute_error(value):
     with pytest.raises(AttributeError, match="does not accept"):
@@ -70,14 +61,6 @@ def test_nothing_of_ours_is_hung_on_widgets():
     assert own.job == 1
 
 
-def test_dynamic_properties_are_attributes():
-    label = qt.QLabel()
-    label.setProperty("node", "vtkMRMLNode1")
-    assert label.node == "vtkMRMLNode1"
-    label.node = "vtkMRMLNode2"
-    assert label.property("node") == "vtkMRMLNode2"
-
-
 def test_signals_are_connected_by_their_signature(refused):
     button, calls = qt.QPushButton(), []
     assert button.connect("clicked(bool)", calls.append)
@@ -94,16 +77,6 @@ def test_an_unknown_signal_or_slot_is_written_down(refused):
     assert not button.connect("clicked(int)", print)
     assert not button.connect("clicked()", label, "explode()")
     assert refused == ["QPushButton has no signal clicked(int)", "QLabel has no slot explode()"]
-
-
-def test_overloads_are_chosen_by_signature():
-    process, calls = qt.QProcess(), []
-    assert process.connect(
-        "finished(int,QProcess::ExitStatus)", lambda *given: calls.append(list(map(int, given)))
-    )
-    process.start("true", [])
-    process.waitForFinished(5000)
-    assert calls == [[0, 0]]
 
 
 def test_constructors_take_no_keywords():
@@ -130,19 +103,6 @@ def test_what_pythonqt_takes_for_something_else_is_written_down(refused):
     assert len(refused) == 5
     assert spin.value == 2
     assert label.toolTip == os.fspath(Path("x"))
-
-
-def test_what_is_pysides_own_is_not_there():
-    for name in ("Signal", "Slot", "Property"):
-        assert not hasattr(qt, name)
-
-
-def test_dialogs_and_loops_have_exec_():
-    for cls in (qt.QDialog, qt.QMenu, qt.QEventLoop, qt.QMessageBox):
-        assert callable(cls.exec_)
-    loop = qt.QEventLoop()
-    qt.QTimer.singleShot(0, loop.quit)
-    loop.exec_(qt.QEventLoop.ExcludeUserInputEvents)
 
 
 def test_a_loop_that_takes_user_input_is_refused(refused):

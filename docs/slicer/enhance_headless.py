@@ -27,17 +27,14 @@ def parseArguments(words):
 
 def checkOutputs(arguments):
     """Before minutes are spent: what could not be written after them, or replaces what exists."""
-    from MedEnhancePanels.tasks import compression, files
+    from MedEnhancePanels.arguments import checkDestination
 
     named = {name: getattr(arguments, name) for name in ("input", "output", "segmentation")}
     paths = {name: str(Path(path).expanduser().resolve()) for name, path in named.items() if path}
     vars(arguments).update(paths)
     if len(set(paths.values())) < len(paths):
         raise OSError("Input and outputs are the same file. Give each output a name of its own.")
-    if arguments.output.lower().endswith(COMPRESSED):
-        compression.checkDestination(arguments.output, arguments.overwrite)
-    else:
-        files.checkDestination(arguments.output, arguments.overwrite)
+    checkDestination(arguments.output, arguments.overwrite)
     if arguments.segmentation:
         checkSegmentation(arguments.segmentation, arguments.overwrite)
 

@@ -4,8 +4,6 @@ Geometry is copied from node to node where the grid is the same, never recompute
 result has its own grid, the library's exact numbers are used.
 """
 
-import contextlib
-
 import numpy as np
 import slicer
 import vtk
@@ -23,7 +21,7 @@ _MODALITIES = ("CT", "MR", "PT", "EM", "OT")
 #: DICOM's attribute, as Slicer's scalar volume plugin and subject hierarchy keep it.
 _DICOM_MODALITY = "DICOM.Modality"
 _LARGEST_SAMPLE = 1_000_000
-_RANGES_KEPT = 16
+_KNOWN_IMAGES = 32
 #: From RAS, as nodes have it, to LPS, as the library has it, and back.
 _FLIP = np.array([-1.0, -1.0, 1.0])
 
@@ -33,12 +31,6 @@ def isInScene(node):
     return node is not None and slicer.mrmlScene.IsNodePresent(node) != 0
 
 
-def checkStillThere(node):
-    """Raise PanelError where a node that is being filled left the scene."""
-    if not isInScene(node):
-        raise PanelError(_("The result's node was removed before it was complete"), "", "cancelled")
-
-
 def subjectHierarchy():
     """The subject hierarchy of the scene."""
     return slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
@@ -46,7 +38,18 @@ def subjectHierarchy():
 
 def uniqueName(base):
     """`base`, or `base_1` … where a node has that name already."""
-    return slicer.mrmlScene.GenerateUniqueName(base) if slicer.util.getNodes(base) else base
+    isTaken = slicer.mrmlScene.GetFirstNodeByName(base) is not None
+    return slicer.mrmlScene.GenerateUniqueName(base) if isTaken else base
+
+
+def share(steps, start, end):
+    """Run a generator of fractions as a share of a larger one; hands on its return value."""
+    while True:
+        try:
+            fraction = next(steps)
+        except StopIteration as stop:
+            return stop.value
+        yield start + (end - start) * float(fraction or 0.0)
 
 
 def isSequence(node):
@@ -115,9 +118,9 @@ def isLabelMap(node):
 
 def checkOneGrid(node):
     """Raise PanelError for a sequence whose frames have different grids: a file has only one."""
-    first, *others = frameNodes(node)
-    for number, frame in enumerate(others, 1):
-        if not isSameMatrix(first.GetIJKToRASMatrix, frame.GetIJKToRASMatrix):
+    first, *others = map(_ijkToRas, frameNodes(node))
+    for number, grid in enumerate(others, 1):
+        if not np.allclose(grid, first, rtol=1e-6, atol=1e-6):
             raise PanelError(
                 _("{name}: the position of frame {number} differs from the first frame").format(
                     name=node.GetName(), number=number
@@ -127,12 +130,10 @@ def checkOneGrid(node):
             )
 
 
-def isSameMatrix(*fillers):
-    """Whether two functions fill a vtkMatrix4x4 with the same numbers, but for rounding."""
-    matrices = [vtk.vtkMatrix4x4(), vtk.vtkMatrix4x4()]
-    for fill, matrix in zip(fillers, matrices, strict=True):
-        fill(matrix)
-    return np.allclose(*map(slicer.util.arrayFromVTKMatrix, matrices), rtol=1e-6, atol=1e-6)
+def _ijkToRas(node):
+    matrix = vtk.vtkMatrix4x4()
+    node.GetIJKToRASMatrix(matrix)
+    return slicer.util.arrayFromVTKMatrix(matrix)
 
 
 def checkOutput(output, source, guide=None, look=None):
@@ -208,47 +209,51 @@ def voxelState(node):
 
 
 def _guessModality(node):
-    """The library's guess (io/describe.py), on a sample of the voxels, once for each image."""
+    """The library's guess, on a sample of the voxels, once for each image."""
     from MedEnhanceLib.core.modality import guess_modality
     from MedEnhanceLib.core.volume import Volume
 
     image = node.GetImageData()
     if image is None or image.GetNumberOfPoints() == 0:
         return "OT"
-    key = f"{image.GetMTime()}"
-    known = _guesses.get(node.GetID())
-    if known is None or known[0] != key:
-        values = slicer.util.arrayFromVolume(node).reshape(-1)
+
+    def guess(values):
         # A sample: the range of all voxels would keep Slicer waiting, and its ends are common.
-        values = values[:: max(1, values.size // _LARGEST_SAMPLE)]
+        values = values.reshape(-1)[:: max(1, values.size // _LARGEST_SAMPLE)]
         grid = Geometry(spacing=tuple(node.GetSpacing()))
-        _guesses[node.GetID()] = (key, guess_modality(Volume(values.reshape(1, 1, -1), grid)))
-    return _guesses[node.GetID()][1]
+        return guess_modality(Volume(values.reshape(1, 1, -1), grid))
 
-
-_guesses = {}
+    return _once(image, guess)
 
 
 def rangeOf(image):
     """The lowest and the highest value of an image, not-a-number left out.
 
-    Remembered, as it takes a pass over the voxels; numpy's takes a tenth of VTK's, which would
-    keep Slicer waiting for more than a second on a large volume.
+    By numpy, which takes a tenth of VTK's time: that would keep Slicer waiting on a large volume.
     """
-    scalars = image.GetPointData().GetScalars()
-    key = scalars.GetMTime()  # counts up for the whole process, so that no two arrays share one
-    if key not in _ranges:
-        values = numpy_support.vtk_to_numpy(scalars)
+
+    def look(values):
         low, high = values.min(), values.max()
         if low != low:
             low, high = np.fmin.reduce(values, None), np.fmax.reduce(values, None)
-        while len(_ranges) >= _RANGES_KEPT:
-            del _ranges[next(iter(_ranges))]
-        _ranges[key] = (float(low), float(high))
-    return _ranges[key]
+        return float(low), float(high)
+
+    return _once(image, look)
 
 
-_ranges = {}
+def _once(image, look):
+    """What a function says of an image's voxels, remembered as it takes a pass over them."""
+    scalars = image.GetPointData().GetScalars()
+    # The time counts up for the whole process, so that no two arrays share one.
+    key = (look.__qualname__, scalars.GetMTime())
+    if key not in _known:
+        if len(_known) >= _KNOWN_IMAGES:
+            _known.clear()
+        _known[key] = look(numpy_support.vtk_to_numpy(scalars))
+    return _known[key]
+
+
+_known = {}
 
 
 def sendVolume(node, path):
@@ -264,7 +269,7 @@ def sendVolume(node, path):
         "modality": modalityOf(frames[0]),
         "units": unitsOf(node),
         "geometry": geometryOf(frames[0]),
-        "source": safeName(node),
+        "source": fileName(node),
     }
     history = provenance.historyOf(node) or provenance.historyOf(frames[0])
     if history:
@@ -286,12 +291,6 @@ def fileName(node):
     return kept.strip(" .") or "volume"
 
 
-def safeName(node):
-    """A node's name for messages and manifests, where they would name a file."""
-    kept = (c if c.isprintable() and c not in "/\\" else "_" for c in node.GetName() or "volume")
-    return "".join(kept)
-
-
 def frameInterval(sequence):
     """Seconds between frames; None if they are uneven or not in a unit of time."""
     unit = {"s": 1.0, "ms": 1e-3}.get(sequence.GetIndexUnit())
@@ -304,12 +303,38 @@ def frameInterval(sequence):
     return float(steps.mean()) * unit if isEven and unit else None
 
 
-def newVolumeLike(node, name):
-    """An empty volume node on the grid of `node`, with its transform and place in the hierarchy."""
+def newImage(shape, dtype):
+    """An image of that size, [K, J, I], and type; `arrayOf` is what to fill."""
+    image = vtk.vtkImageData()
+    image.SetDimensions(*(int(size) for size in reversed(shape)))
+    image.AllocateScalars(numpy_support.get_vtk_array_type(np.dtype(dtype).newbyteorder("=")), 1)
+    return image
+
+
+def arrayOf(image):
+    """The voxels of an image, [K, J, I]."""
+    voxels = numpy_support.vtk_to_numpy(image.GetPointData().GetScalars())
+    return voxels.reshape(image.GetDimensions()[::-1])
+
+
+def readImage(voxels):
+    """Copy voxels of a file, [K, J, I], into an image; a generator of fractions."""
+    image = newImage(voxels.shape, voxels.dtype)
+    target = arrayOf(image)
+    for slab, fraction in nrrd.steps(voxels):
+        target[slab] = voxels[slab]
+        yield fraction
+    return image
+
+
+def newVolumeLike(node, name, image=None):
+    """A volume node on the grid of `node`, with its transform and place in the hierarchy."""
     new = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", uniqueName(name))
     copyGeometry(node, new)
     new.SetAndObserveTransformNodeID(node.GetTransformNodeID())
     placeBeside(node, new)
+    if image is not None:
+        new.SetAndObserveImageData(image)
     return new
 
 
@@ -326,6 +351,13 @@ def copyGeometry(node, new):
     new.SetIJKToRASDirections(rows)
 
 
+def setGeometry(node, geometry):
+    """Put a Geometry (LPS) on a volume node."""
+    node.SetSpacing(geometry.spacing)
+    node.SetOrigin((_FLIP * np.asarray(geometry.origin)).tolist())
+    node.SetIJKToRASDirections((_FLIP[:, None] * np.asarray(geometry.direction)).tolist())
+
+
 def placeBeside(node, new):
     """Put `new` under the parent of `node` in the subject hierarchy."""
     hierarchy = subjectHierarchy()
@@ -334,102 +366,56 @@ def placeBeside(node, new):
         hierarchy.SetItemParent(newItem, hierarchy.GetItemParent(item))
 
 
-def allocate(node, shape, dtype):
-    """Allocate the voxels of a volume node, [K, J, I]; returns the array to fill."""
-    image = vtk.vtkImageData()
-    image.SetDimensions(*(int(size) for size in reversed(shape)))
-    image.AllocateScalars(numpy_support.get_vtk_array_type(np.dtype(dtype).newbyteorder("=")), 1)
-    node.SetAndObserveImageData(image)
-    return slicer.util.arrayFromVolume(node)
-
-
-def receiveVoxels(path, node, watched=None):
-    """Fill a volume node on the same grid from a file of the worker; a generator of fractions.
-
-    Geometry, name and transform of the node stay; a node without voxels gets them.
-
-    Args:
-        path: of the worker's file.
-        node: the volume node to fill.
-        watched: the node that has to stay in the scene; None for `node`.
-    """
-    reader = nrrd.Reader(path)
-    yield from _fill(reader, node, 0, watched)
-
-
-def _fill(reader, node, frame, watched=None):
-    _count, shape = reader.frames()
-    image = node.GetImageData()
-    fits = (
-        image is not None
-        and image.GetDimensions() == shape[::-1]
-        and (slicer.util.arrayFromVolume(node).dtype == reader.dtype.newbyteorder("="))
-    )
-    array = slicer.util.arrayFromVolume(node) if fits else allocate(node, shape, reader.dtype)
-    for fraction in reader.readInto(array, frame):
-        yield fraction
-        checkStillThere(watched or node)
-    slicer.util.arrayFromVolumeModified(node)
-
-
-def receiveVolume(path, name, hasBrowser=True):
+def receiveVolume(path, name):
     """A new node from a file of the worker, on the file's own grid; a generator of fractions.
+
+    The scene gets it when it is complete.
 
     Args:
         path: of the worker's file.
         name: of the node.
-        hasBrowser: whether a sequence gets its own browser node.
     Returns:
-        A scalar volume node, or a sequence node for 4D.
+        A scalar volume node, or a sequence node for 4D, which has a browser.
     """
-    reader = nrrd.Reader(path)
-    frames, _shape = reader.frames()
-    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", uniqueName(name))
-    with removedUnlessDone(node):
-        setGeometry(node, reader.geometry)
-        _setModality(node, reader.tags)
-        provenance.takeFrom(node, reader.tags)
-        if frames == 1 and len(reader.shape) == 3:
-            yield from _fill(reader, node, 0)
-            node.CreateDefaultDisplayNodes()
-            return node
-        sequence = yield from _receiveFrames(reader, node, name)
-        if hasBrowser:
-            browse(sequence)
-    slicer.mrmlScene.RemoveNode(node)
-    return sequence
+    file = nrrd.File(path)
+
+    def volume(image):
+        node = slicer.vtkMRMLScalarVolumeNode()
+        setGeometry(node, file.geometry)
+        node.SetAndObserveImageData(image)
+        if file.tags.get("modality") in _MODALITIES:
+            node.SetAttribute(MODALITY, file.tags["modality"])
+        provenance.takeFrom(node, file.tags)
+        return node
+
+    if file.voxels.ndim == 3:
+        node = volume((yield from readImage(file.voxels)))
+    else:
+        node = slicer.vtkMRMLSequenceNode()
+        provenance.takeFrom(node, file.tags)
+        interval = float(file.tags.get("frame_interval_s") or 0.0)
+        # Where no time is known, frames are counted; a new sequence would call that seconds.
+        node.SetIndexName("time" if interval else "frame")
+        node.SetIndexUnit("s" if interval else "")
+        values = (repr(at * interval) if interval else str(at) for at in range(len(file.voxels)))
+        yield from fillSequence(node, file.frames, values, volume)
+    node.SetName(uniqueName(name))
+    slicer.mrmlScene.AddNode(node)
+    if isSequence(node):
+        browse(node)
+    else:
+        node.CreateDefaultDisplayNodes()
+    return node
 
 
-def _receiveFrames(reader, node, name):
-    count, _shape = reader.frames()
-    sequence = newSequence(name)
-    provenance.takeFrom(sequence, reader.tags)
-    interval = float(reader.tags.get("frame_interval_s") or 0.0)
-    # Where no time is known, frames are counted; a new sequence would call that seconds.
-    sequence.SetIndexName("time" if interval else "frame")
-    sequence.SetIndexUnit("s" if interval else "")
-    with removedUnlessDone(sequence):
-        for frame in range(count):
-            for fraction in _fill(reader, node, frame):
-                yield (frame + fraction) / count
-            sequence.SetDataNodeAtValue(node, repr(frame * interval) if interval else str(frame))
-    return sequence
+def fillSequence(sequence, frames, values, volume):
+    """Put voxels into a sequence; a generator of fractions.
 
-
-@contextlib.contextmanager
-def removedUnlessDone(node):
-    """Take a node out of the scene where filling it fails, or is cancelled in the middle."""
-    try:
-        yield
-    except BaseException:  # a generator that is closed ends by one that is no Exception
-        if isInScene(node):
-            slicer.mrmlScene.RemoveNode(node)
-        raise
-
-
-def newSequence(name):
-    """An empty sequence node."""
-    return slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", uniqueName(name))
+    frames: [K, J, I] of each. values: of the index. volume: makes the node of an image.
+    """
+    for number, (voxels, value) in enumerate(zip(frames, values, strict=True)):
+        steps = share(readImage(voxels), number / len(frames), (number + 1) / len(frames))
+        sequence.SetDataNodeAtValue(volume((yield from steps)), value)
 
 
 def browse(sequence):
@@ -439,15 +425,3 @@ def browse(sequence):
     )
     browser.SetAndObserveMasterSequenceNodeID(sequence.GetID())
     return browser
-
-
-def setGeometry(node, geometry):
-    """Put a Geometry (LPS) on a volume node."""
-    node.SetSpacing(geometry.spacing)
-    node.SetOrigin((_FLIP * np.asarray(geometry.origin)).tolist())
-    node.SetIJKToRASDirections((_FLIP[:, None] * np.asarray(geometry.direction)).tolist())
-
-
-def _setModality(node, tags):
-    if tags.get("modality") in _MODALITIES:
-        node.SetAttribute(MODALITY, tags["modality"])

@@ -42,6 +42,8 @@ def cautionOf(node):
         text, remedy = caution(frame)
         if text:
             return text, remedy
+    if provenance.lossyOf(frame):
+        return _("It was compressed with loss: its voxels are not exactly the original's."), ""
     notes = node.GetAttribute(NOTES) or ""
     return notes.partition("\n")[0], ""
 

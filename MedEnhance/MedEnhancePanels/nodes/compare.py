@@ -7,14 +7,16 @@ difference, is the view's foreground, with Slicer's own legend.
 """
 
 import slicer
-import vtk
 
 from MedEnhancePanels.nodes import results
 from MedEnhancePanels.nodes.preview import (
     LayerWatch,
+    ViewState,
     compositeOf,
     currentSlice,
-    presentOrNone,
+    layoutNode,
+    planeOf,
+    setPlane,
     sliceNodes,
     visibleSliceNodes,
 )
@@ -54,7 +56,7 @@ class Compare:
         self.leave()
         if source is None:
             return
-        self._before, self.mode, self.overlay = _ViewState(), mode, overlay
+        self._before, self.mode, self.overlay = ViewState(), mode, overlay
         self._sourceID, self._outputID = source.GetID(), output.GetID()
         self._stopFollowing = _followDisplay(source, output)
         if mode == "sideBySide":
@@ -150,70 +152,11 @@ def _arrangeSideBySide(source):
     current = currentSlice(source)
     nodes = {node.GetLayoutName(): node for node in sliceNodes()}
     model = current.sliceNode if current is not None else nodes.get(_LEFT)
-    plane = _planeOf(model) if model is not None else None
+    plane = planeOf(model) if model is not None else None
     layout = layoutNode()
     if layout is not None:
         layout.SetViewArrangement(layout.SlicerLayoutSideBySideView)
     for name in (_LEFT, _RIGHT):
         if name in nodes:
-            _setPlane(nodes[name], *plane)
+            setPlane(nodes[name], *plane)
             compositeOf(nodes[name]).SetLinkedControl(True)
-
-
-class _ViewState:
-    """Layout, planes and layers as they are, to be put back later."""
-
-    def __init__(self):
-        layout = layoutNode()
-        self._layout = layout.GetViewArrangement() if layout is not None else None
-        self._planes = {node.GetID(): _planeOf(node) for node in sliceNodes()}
-        self._layers = {}
-        for node in slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode"):
-            volumes = (node.GetBackgroundVolumeID(), node.GetForegroundVolumeID())
-            how = (node.GetForegroundOpacity(), node.GetLinkedControl())
-            self._layers[node.GetID()] = (*volumes, *how)
-
-    def restore(self, ours, isMoved):
-        """Put it back, but for views that show another volume than `ours` (IDs) by now.
-
-        isMoved: layout and planes too.
-        """
-        scene, layout = slicer.mrmlScene, layoutNode()
-        if isMoved and layout is not None:
-            layout.SetViewArrangement(self._layout)
-        for identifier, (background, foreground, opacity, linked) in self._layers.items():
-            node = scene.GetNodeByID(identifier)
-            if node is None:
-                continue
-            shown = presentOrNone(node.GetBackgroundVolumeID())
-            with slicer.util.NodeModify(node):
-                node.SetLinkedControl(linked)
-                if shown is None or shown in ours:
-                    node.SetBackgroundVolumeID(presentOrNone(background))
-                    node.SetForegroundVolumeID(presentOrNone(foreground))
-                    node.SetForegroundOpacity(opacity)
-                else:  # what lay over the former volume fits no other
-                    node.SetForegroundVolumeID(None)
-        for identifier, plane in self._planes.items() if isMoved else ():
-            if scene.GetNodeByID(identifier) is not None:
-                _setPlane(scene.GetNodeByID(identifier), *plane)
-
-
-def _planeOf(node):
-    """Plane, field of view and origin of a slice view."""
-    plane = vtk.vtkMatrix4x4()
-    plane.DeepCopy(node.GetSliceToRAS())
-    return plane, node.GetFieldOfView(), node.GetXYZOrigin()
-
-
-def _setPlane(node, plane, fieldOfView, origin):
-    with slicer.util.NodeModify(node):
-        node.GetSliceToRAS().DeepCopy(plane)
-        node.UpdateMatrices()
-        node.SetFieldOfView(*fieldOfView)
-        node.SetXYZOrigin(*origin)
-
-
-def layoutNode():
-    """The node of Slicer's layout, or None."""
-    return slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")

@@ -2,7 +2,6 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass
 
 import slicer
 from slicer.i18n import tr as _
@@ -10,12 +9,12 @@ from slicer.i18n import tr as _
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge
 
-#: Attributes: the series that a node was made from, and the study of it.
-SERIES, STUDY = "MedEnhance.series", "MedEnhance.study"
-#: On a result: what its input knew, as JSON.
-INHERITED = "MedEnhance.dicomSource"
 #: Slicer's, on what its module DICOM has loaded: UIDs with spaces between them.
 INSTANCES = "DICOM.instanceUIDs"
+#: Ours, on a result: the images of its input.
+INHERITED = "MedEnhance.instanceUIDs"
+#: The series that a compressed file was made from, and the study of it.
+SERIES, STUDY = "MedEnhance.series", "MedEnhance.study"
 #: Where DICOM keeps the UIDs of a study and of a series.
 _STUDY_TAG, _SERIES_TAG = "0020,000D", "0020,000E"
 #: Images that are looked for in one turn of Qt's events.
@@ -23,78 +22,84 @@ _AT_ONCE = 25
 
 
 def database():
-    """The database, or None where Slicer has none open."""
-    found = getattr(slicer, "dicomDatabase", None)  # absent where the module DICOM is disabled
-    return found if found is not None and found.isOpen else None
+    """Slicer's DICOM database, or None where none is open."""
+    opened = getattr(slicer, "dicomDatabase", None)  # absent where the module DICOM is disabled
+    return opened if opened is not None and opened.isOpen else None
 
 
-def holds(series):
-    """Whether a series is known to the database, by its UID."""
-    found = database()
-    return found is not None and bool(found.filesForSeries(series, 1))
-
-
-def problem():
-    """Why nothing can go into the database, in a sentence; empty where it can."""
-    if database() is not None:
-        return ""
-    return _("Slicer's DICOM database is not open: open the module DICOM once to open it.")
-
-
-def checkOpen():
-    """Raise PanelError where no database is open."""
-    if database() is None:
+def openDatabase():
+    """Slicer's DICOM database; raises PanelError where none is open."""
+    opened = database()
+    if opened is None:
         raise PanelError(
             _("Slicer's DICOM database is not open"),
             _("Open the module DICOM once to open it, or export to a folder."),
             "output",
         )
+    return opened
 
 
-@dataclass(frozen=True)
-class DicomSource:
-    """The instances, or the series, in Slicer's DICOM database.
+def instancesOf(node):
+    """The UIDs of the images that a node was made from; empty where they are not known."""
+    for each in _nodesToAsk(node):
+        uids = (each.GetAttribute(INSTANCES) or each.GetAttribute(INHERITED) or "").split()
+        if uids:
+            return list(dict.fromkeys(uids))
+        series = each.GetAttribute(SERIES)
+        if series and database() is not None:
+            return list(database().instancesForSeries(series))
+    return []
 
-    study: its UID, where it is known without looking.
+
+def missingSeriesOf(node):
+    """The UID of the series that a node was made from, where none of its images is known, or ""."""
+    return "" if instancesOf(node) else _attribute(node, SERIES)
+
+
+def uidsOf(node):
+    """UIDs of a node's study and series, as the job `compress` takes them; None if not known."""
+    study, series = _attribute(node, STUDY), _attribute(node, SERIES)
+    instances = instancesOf(node)
+    if instances and database() is not None:
+        study, series = (valueOf(instances[0], tag) for tag in (_STUDY_TAG, _SERIES_TAG))
+    isUid = series.count(".") > 1
+    return {"study": study, "series": series} if study and isUid else None
+
+
+def valueOf(instance, tag):
+    """An element of an image of the database, such as "0010,0020"."""
+    return openDatabase().instanceValue(instance, tag) or ""
+
+
+def listFiles(instances, folder):
+    """Write the paths of images into a file, as jobs take a series; a generator of fractions.
+
+    Its return value is the path of that file. Raises PanelError where images are gone, or the
+    database does not know them.
     """
-
-    series: str = ""
-    instances: tuple = ()
-    study: str = ""
-
-    def uids(self):
-        """UIDs of study and series, as the job `compress` takes them; None if not known."""
-        study, series = self.study, self.series
-        if self.instances and database() is not None:
-            value, first = database().instanceValue, self.instances[0]
-            study, series = value(first, _STUDY_TAG), value(first, _SERIES_TAG)
-        isUid = series.count(".") > 1
-        return {"study": study, "series": series} if study and isUid else None
-
-    def toLike(self, folder):
-        """As the job `export` takes it; a list of files is written into `folder`.
-
-        A generator of fractions with that as its return value. Raises PanelError where files are
-        gone, or the database does not know them.
-        """
-        files = yield from (_filesOf(self.instances) if self.instances else self._filesOfSeries())
-        path = os.path.join(folder, "source.txt")
-        with open(path, "w", encoding="utf-8") as file:
-            file.writelines(f"{each}\n" for each in files)
-        return {"path": path}
-
-    def _filesOfSeries(self):
-        files = _openDatabase().filesForSeries(self.series)
-        if not files:
+    opened, paths = openDatabase(), []
+    for number, uid in enumerate(instances, 1):
+        path = opened.fileForInstance(uid)
+        if not path or not os.path.exists(path):
             raise PanelError(
-                _("The series {uid} is no longer in Slicer's DICOM database").format(
-                    uid=self.series
-                ),
-                _("Import the series again in the module DICOM, then try again."),
+                _("The image {uid} is no longer in Slicer's DICOM database").format(uid=uid),
+                _("Import the series again, or export under a patient ID that you enter."),
                 "input",
             )
-        yield from _checkThere(files)
-        return files
+        paths.append(path)
+        if number % _AT_ONCE == 0:
+            yield number / len(instances)
+    listed = os.path.join(folder, "source.txt")
+    with open(listed, "w", encoding="utf-8") as file:
+        file.writelines(f"{path}\n" for path in paths)
+    return listed
+
+
+def inherit(source, node):
+    """Note on a result which images its input was made from, as that may leave the scene."""
+    instances = " ".join(instancesOf(source))
+    node.SetAttribute(INHERITED, instances or None)
+    rememberSeries(node, _attribute(source, SERIES), _attribute(source, STUDY))
 
 
 def rememberSeries(node, series, study=""):
@@ -104,42 +109,11 @@ def rememberSeries(node, series, study=""):
         each.SetAttribute(STUDY, study or None)
 
 
-def inherit(source, node):
-    """Copy the DICOM source of a node to a result, as the node may leave the scene."""
-    found = sourceOf(source)
-    if found is not None:
-        node.SetAttribute(INHERITED, json.dumps(asdict(found)))
-    else:
-        rememberSeries(node, unknownSeries(source), source.GetAttribute(STUDY) or "")
-
-
-def seriesAndStudyOf(result):
-    """The UIDs of the series that a job read and its study, as its manifest has them, or ""."""
+def seriesAndStudyIn(result):
+    """The UIDs of the series that a job read and of its study, by its manifest, or ""."""
     with open(result["manifest"], encoding="utf-8") as file:
         recorded = json.load(file).get("dicom", {})
     return recorded.get("series", ""), recorded.get("study", "")
-
-
-def uidsOf(node):
-    """The UIDs of a node's study and series, to be kept in a compressed file; or None."""
-    found = sourceOf(node)
-    if found is None:
-        series = unknownSeries(node)
-        study = next(filter(None, (each.GetAttribute(STUDY) for each in _nodesToAsk(node))), "")
-        found = DicomSource(series=series, study=study)
-    return found.uids()
-
-
-def sourceOf(node):
-    """The DicomSource of a node, or None for what never was DICOM."""
-    return next(filter(None, map(_sourceIn, _nodesToAsk(node))), None)
-
-
-def unknownSeries(node):
-    """The UID of a node's series if none of its images can be found; otherwise ""."""
-    if sourceOf(node) is not None:
-        return ""
-    return next(filter(None, (each.GetAttribute(SERIES) for each in _nodesToAsk(node))), "")
 
 
 def _nodesToAsk(node):
@@ -147,60 +121,5 @@ def _nodesToAsk(node):
     return [each for each in (node, *bridge.frameNodes(node)[:1]) if each is not None]
 
 
-def _filesOf(instances):
-    opened, files = _openDatabase(), []
-    for uid in instances:
-        file = opened.fileForInstance(uid)
-        if not file:
-            raise PanelError(
-                _("The image {uid} is no longer in Slicer's DICOM database").format(uid=uid),
-                _("Import the series again in the module DICOM, then try again."),
-                "input",
-            )
-        files.append(file)
-        if len(files) % _AT_ONCE == 0:
-            yield len(files) / len(instances) / 2
-    yield from _checkThere(files)
-    return files
-
-
-def _checkThere(files):
-    for number, file in enumerate(files, 1):
-        if not os.path.exists(file):
-            raise PanelError(
-                _("{path}, the source of the volume, no longer exists").format(path=file),
-                _("Restore it, or export the volume under a patient ID that you enter."),
-                "input",
-            )
-        if number % _AT_ONCE == 0:
-            yield number / len(files)
-
-
-def _openDatabase():
-    found = database()
-    if found is None:
-        raise PanelError(
-            _("The images were loaded from Slicer's DICOM database, which is not open"),
-            _("Open the module DICOM once to open the database, then try again."),
-            "input",
-        )
-    return found
-
-
-def _sourceIn(node):
-    instances = (node.GetAttribute(INSTANCES) or "").split()
-    if instances:
-        return DicomSource(instances=tuple(dict.fromkeys(instances)))
-    try:
-        recorded = json.loads(node.GetAttribute(INHERITED) or "null")
-    except ValueError:  # edited beyond use
-        recorded = None
-    if isinstance(recorded, dict):
-        return DicomSource(
-            str(recorded.get("series", "")),
-            tuple(map(str, recorded.get("instances", ()))),
-            str(recorded.get("study", "")),
-        )
-    series, study = (node.GetAttribute(name) or "" for name in (SERIES, STUDY))
-    known = series and holds(series)
-    return DicomSource(series=series, study=study) if known else None
+def _attribute(node, name):
+    return next(filter(None, (each.GetAttribute(name) for each in _nodesToAsk(node))), "")

@@ -1,7 +1,6 @@
 """Which models fit a volume, their description, and why a volume cannot be enhanced."""
 
 import dataclasses
-import html
 
 from slicer.i18n import tr as _
 
@@ -62,11 +61,6 @@ def _listed():
     return _known[1]
 
 
-def modalities():
-    """The modalities that there are enhancers for."""
-    return sorted({bundle.modality for bundle in fitting(UNKNOWN)})
-
-
 def isUsable(node):
     """Whether the node has voxels, in scalar volumes."""
     frames = bridge.frameNodes(node) if node is not None else []
@@ -100,16 +94,10 @@ def headProblem(node, head):
     problem = canSegment(node)
     if problem or chosenHead(node, head) is not None:
         return problem
-    modality = cautions.modalityName(bridge.modalityOf(node))
-    if head == "auto":
-        return _(
-            "No segmentation model is recommended for {modality}: choose one, or deselect"
-            " Segmentation."
-        ).format(modality=modality)
-    return _(
-        "The segmentation model {head} is not for {modality}: choose another, or deselect"
-        " Segmentation."
-    ).format(head=head, modality=modality)
+    texts = {"auto": _("No segmentation model is recommended for {modality}")}
+    text = texts.get(head, _("The segmentation model {head} is not for {modality}"))
+    said = text.format(head=head, modality=cautions.modalityName(bridge.modalityOf(node)))
+    return _("{problem}: choose another, or deselect Segmentation.").format(problem=said)
 
 
 def tasks(modality=UNKNOWN):
@@ -158,24 +146,11 @@ def slicesProblem(task):
 
 def withoutWhatItLacks(options):
     """The options of an enhancement without those that its task does not support."""
-    if slicesProblem(options.task):
-        options = dataclasses.replace(
-            options,
-            guide=None,
-            look=None,
-            uncertainty=False,
-            noiseMap=False,
-            biasCorrection="none",
-        )
-    if options.task == "slices":
-        return dataclasses.replace(
-            options,
-            model="auto",
-            segment=False,
-            head="auto",
-            output=None,
-        )
-    return options
+    if options.task != "slices":
+        return options
+    lacking = dict.fromkeys(("guide", "look", "output"))
+    lacking |= dict.fromkeys(("uncertainty", "noiseMap", "segment"), False)
+    return dataclasses.replace(options, model="auto", head="auto", biasCorrection="none", **lacking)
 
 
 def problemOf(node, options):
@@ -206,17 +181,19 @@ def _modelProblem(node, options):
         ).format(name=node.GetName())
     if options.model in names or (isAuto and fitting(modality)):
         return ""
-    named, *known = map(cautions.modalityName, (modality, *modalities()))
-    if isAuto and names:
-        return _("No model is recommended for {modality}: choose one.").format(modality=named)
+    named = cautions.modalityName(modality)
     if names:
         return _("The model {model} is not for {modality}: choose another.").format(
             model=options.model, modality=named
         )
     return _(
-        "There is no model for {modality}, the modality of {name}; there are models for {known}."
+        "There is no model for {modality}, the modality of {name}; there are models for {others}."
         " If the modality is wrong, correct it below Advanced."
-    ).format(modality=named, name=node.GetName(), known=_(" and ").join(known))
+    ).format(
+        modality=named,
+        name=node.GetName(),
+        others=_(" and ").join(sorted({bundle.modality for bundle in fitting(UNKNOWN)})),
+    )
 
 
 def _slicesProblem(node, modality):
@@ -284,31 +261,16 @@ def segmentNote(node, isWanted, head="auto"):
     return " ".join(filter(None, (found, rare, _scope(bundle))))
 
 
-def inputWarning(node):
-    """What speaks against enhancing a volume, or against the modality that it is taken for, and
-    what to do; ("", "") where nothing does."""
-    if not isUsable(node):
-        return "", ""
-    return cautions.cautionOf(node)
-
-
-def fullCard(bundle):
-    """The model card as rich text; what research software is for, the panel says itself."""
+def cardText(bundle):
+    """A model in some lines; the page Models has its card."""
     metadata = bundle.metadata
-    data = [
-        ", ".join(filter(None, (entry.get("name"), entry.get("subjects"), entry.get("licence"))))
-        for entry in metadata.get("data", ())
+    trained = ", ".join(entry.get("name") or "" for entry in metadata.get("data", ()))
+    lines = [
+        f"{bundle.name} {metadata['version']}: {metadata['description']}",
+        _("Trained on: {data}").format(data=trained),
+        *metadata.get("limits", ()),
     ]
-    head = _("{name} {version}, for {modality}").format(
-        name=bundle.name,
-        version=metadata["version"],
-        modality=cautions.modalityName(bundle.modality),
-    )
-    return (
-        f"<p><b>{html.escape(head)}</b><br/>{html.escape(metadata['description'])}</p>"
-        + _list(_("Trained on"), data)
-        + _list(_("Limits"), metadata.get("limits", ()))
-    )
+    return "\n".join(lines)
 
 
 def _scope(bundle):
@@ -321,10 +283,3 @@ def _structures(bundle):
     text = ", ".join(names[:_NAMED])
     rest = len(names) - _NAMED
     return text if rest <= 0 else _("{names} and {count} more").format(names=text, count=rest)
-
-
-def _list(title, lines):
-    if not lines:
-        return ""
-    items = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
-    return f"<p>{html.escape(title)}:</p><ul>{items}</ul>"

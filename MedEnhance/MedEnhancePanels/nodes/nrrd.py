@@ -1,6 +1,6 @@
 """Uncompressed NRRD files for and from the worker, read and written in steps with numpy.
 
-Only for files that are exchanged with the worker.
+Slicer's storage nodes write and read a volume in one piece, which would keep Slicer waiting.
 """
 
 import json
@@ -28,6 +28,13 @@ _DTYPES = {name: kind for kind, name in _TYPES.items()} | {
 }  # fmt: skip
 
 
+def steps(array):
+    """(slab, fraction done) for slabs of the first axis that take some milliseconds each."""
+    count, step = len(array), max(1, _STEP_BYTES // max(1, array[:1].nbytes))
+    for first in range(0, count, step):
+        yield slice(first, first + step), min(1.0, (first + step) / count)
+
+
 def write(path, arrays, tags):
     """Write frames of one shape and type; a generator of fractions.
 
@@ -36,32 +43,24 @@ def write(path, arrays, tags):
         arrays: one array [K, J, I] per frame; several are written as [T, K, J, I].
         tags: modality, units and geometry (a Geometry) of the volume, frame_interval_s if known.
     """
+    first = arrays[0]
     try:
-        yield from _write(path, arrays, tags)
+        with Path(path).open("wb") as file:
+            file.write(_header(first, len(arrays), tags))
+            for frame, array in enumerate(arrays):
+                if array.shape != first.shape or array.dtype != first.dtype:
+                    raise PanelError(
+                        _("Frame {frame} differs in size or type from the first").format(
+                            frame=frame
+                        ),
+                        code="input",
+                    )
+                for slab, done in steps(array):
+                    file.write(np.ascontiguousarray(array[slab]).data)
+                    yield (frame + done) / len(arrays)
     except OSError as error:
         error.filename = error.filename or str(path)  # a full disk does not say which one
         raise
-
-
-def _write(path, arrays, tags):
-    first = arrays[0]
-    with Path(path).open("wb") as file:
-        file.write(_header(first, len(arrays), tags))
-        for frame, array in enumerate(arrays):
-            if array.shape != first.shape or array.dtype != first.dtype:
-                raise PanelError(
-                    _("Frame {frame} differs in size or type from the first").format(frame=frame),
-                    code="input",
-                )
-            for done in _writeArray(file, array):
-                yield (frame + done) / len(arrays)
-
-
-def _writeArray(file, array):
-    step = max(1, _STEP_BYTES // max(1, array[:1].nbytes))
-    for start in range(0, len(array), step):
-        file.write(np.ascontiguousarray(array[start : start + step]).data)
-        yield min(1.0, (start + step) / len(array))
 
 
 def _header(array, frames, tags):
@@ -75,6 +74,7 @@ def _header(array, frames, tags):
         vectors = [[*vector, 0.0] for vector in vectors] + [[0.0, 0.0, 0.0, interval]]
         origin.append(0.0)
         space = "space dimension: 4"
+    said = json.dumps({**tags, "geometry": geometry.to_json()})
     lines = [
         "NRRD0004",
         f"type: {_TYPES[str(array.dtype)]}",
@@ -86,33 +86,23 @@ def _header(array, frames, tags):
         f"endian: {'little' if array.dtype.newbyteorder('=').str[0] in '<|' else 'big'}",
         "encoding: raw",
         f"space origin: {_vector(origin)}",
-        f"{_KEY}:={_escaped(json.dumps({**tags, 'geometry': geometry.to_json()}))}",
+        f"{_KEY}:={said.replace(chr(92), 2 * chr(92))}",  # a backslash begins an escape sequence
     ]
     return ("\n".join(lines) + "\n\n").encode("ascii")
-
-
-def _escaped(text):
-    """Escaped as NRRD requires, where a backslash starts an escape sequence."""
-    return text.replace("\\", "\\\\")
-
-
-def _unescaped(text):
-    return re.sub(r"\\([\\n])", lambda mark: "\n" if mark[1] == "n" else mark[1], text)
 
 
 def _vector(numbers):
     return "(" + ",".join(repr(float(number)) for number in numbers) + ")"
 
 
-class Reader:
+class File:
     """A NRRD that the worker wrote.
 
-    shape: [K, J, I], or [T, K, J, I]. dtype: numpy's. geometry: a Geometry, bit for bit what the
-    library knew. tags: modality, units, history (DERIVED) as JSON.
+    voxels: [K, J, I] or [T, K, J, I], read where they are used. geometry: a Geometry, bit for bit
+    what the library knew. tags: modality, units, history (DERIVED) as JSON.
     """
 
     def __init__(self, path):
-        self.path = path
         with Path(path).open("rb") as file:
             head = file.read(_LONGEST_HEADER)
         end = head.find(b"\n\n")
@@ -121,44 +111,24 @@ class Reader:
                 _("{path} is not a NRRD file").format(path=path), _("Run the job again."), "output"
             )
         fields = dict(_fields(head[:end].decode("utf-8", "replace")))
-        self._start = end + 2
-        self.shape = tuple(int(size) for size in fields["sizes"].split())[::-1]
+        shape = tuple(int(size) for size in fields["sizes"].split())[::-1]
         order = ">" if fields.get("endian") == "big" else "<"
-        self.dtype = np.dtype(_DTYPES[fields["type"]]).newbyteorder(order)
-        self.tags = json.loads(_unescaped(fields.get(_KEY, "{}")))
+        dtype = np.dtype(_DTYPES[fields["type"]]).newbyteorder(order)
+        try:
+            self.voxels = np.memmap(path, dtype, "r", end + 2, shape)
+        except ValueError as cause:
+            raise PanelError(
+                _("{path} is cut short").format(path=path), _("Run the job again."), "output"
+            ) from cause
+        escaped = re.compile(r"\\([\\n])")
+        said = escaped.sub(lambda mark: "\n" if mark[1] == "n" else mark[1], fields.get(_KEY, "{}"))
+        self.tags = json.loads(said)
         self.geometry = Geometry.from_json(self.tags["geometry"])
 
+    @property
     def frames(self):
-        """How many frames there are, and the shape of each."""
-        return (self.shape[0], self.shape[1:]) if len(self.shape) == 4 else (1, self.shape)
-
-    def readInto(self, array, frame=0):
-        """Fill `array` [K, J, I] of the same size with a frame; a generator of fractions."""
-        _count, shape = self.frames()
-        if array.shape != shape:
-            raise PanelError(
-                _("The result has {shape} voxels, the volume {there}").format(
-                    shape=shape, there=array.shape
-                ),
-                _("The volume was changed in the meantime; run it again."),
-                "input",
-            )
-        size = int(np.prod(shape[1:])) * self.dtype.itemsize
-        step = max(1, _STEP_BYTES // max(1, size))
-        with Path(self.path).open("rb") as file:
-            file.seek(self._start + frame * size * shape[0])
-            for start in range(0, shape[0], step):
-                stop = min(shape[0], start + step)
-                count = (stop - start) * size // self.dtype.itemsize
-                values = np.fromfile(file, self.dtype, count)
-                if len(values) != count:
-                    raise PanelError(
-                        _("{path} is cut short").format(path=self.path),
-                        _("Run the job again."),
-                        "output",
-                    )
-                array[start:stop] = values.reshape(stop - start, *shape[1:])
-                yield stop / shape[0]
+        """The voxels of each frame, [K, J, I]."""
+        return list(self.voxels) if self.voxels.ndim == 4 else [self.voxels]
 
 
 def _fields(text):

@@ -1,4 +1,4 @@
-"""The slice that a user looks at, and a preview in its place; through MRML alone."""
+"""Slice views through MRML alone: the slice that a user looks at, and a preview in its place."""
 
 from dataclasses import dataclass
 
@@ -6,12 +6,8 @@ import numpy as np
 import qt
 import slicer
 import vtk
-from slicer.i18n import tr as _
 
 from MedEnhancePanels.nodes import bridge, results
-
-#: Pixels that a processor enhances in about a second: larger slices are previewed alone.
-_LARGE_SLICE = 400 * 400
 
 
 def showVolume(node):
@@ -28,20 +24,11 @@ class CurrentSlice:
     """The slice view that cuts a volume best along its slices, and the slice to look at there.
 
     isInView: whether the view shows it already; otherwise it is the middle one.
-    margin: neighbors on each side that a preview takes along.
     """
 
     sliceNode: object
     index: int
-    count: int
     isInView: bool
-    margin: int
-
-    @property
-    def slab(self):
-        """[first, before which]: the slice with its neighbors."""
-        first = max(0, self.index - self.margin)
-        return [first, min(self.count, self.index + self.margin + 1)]
 
 
 def currentSlice(volume):
@@ -50,8 +37,7 @@ def currentSlice(volume):
     Of the views in the layout, the one whose normal is closest to the volume's slice axis; the
     volume's transform is taken into account.
     """
-    columns, rows, count = volume.GetImageData().GetDimensions()
-    margin = 0 if columns * rows > _LARGE_SLICE else 1
+    count = volume.GetImageData().GetDimensions()[2]
     toIjk = _worldToIjk(volume)
     found = []
     for order, sliceNode in enumerate(visibleSliceNodes()):
@@ -65,8 +51,8 @@ def currentSlice(volume):
         return None
     _along, _order, sliceNode, index = max(found, key=lambda entry: entry[:2])
     if 0 <= index < count:
-        return CurrentSlice(sliceNode, index, count, True, margin)
-    return CurrentSlice(sliceNode, count // 2, count, False, margin)
+        return CurrentSlice(sliceNode, index, True)
+    return CurrentSlice(sliceNode, count // 2, False)
 
 
 def visibleSliceNodes():
@@ -163,14 +149,65 @@ def shownVolume(node):
     return browser.GetProxyNode(node) if browser is not None else None
 
 
-def differencesOf(options):
-    """What Apply does otherwise with these options than a preview."""
-    differences = []
-    if options.biasCorrection == "n4":
-        differences.append(_("The bias field is not corrected in the preview."))
-    elif options.biasCorrection == "auto" and options.task == "auto":
-        differences.append(_("Apply also corrects blur and bias field where it finds them."))
-    return differences
+class ViewState:
+    """Layout, planes and layers as they are, to be put back later."""
+
+    def __init__(self, composites=None):
+        """composites: whose layers are to be put back; None for all."""
+        layout = layoutNode()
+        self._layout = layout.GetViewArrangement() if layout is not None else None
+        self._planes = {node.GetID(): planeOf(node) for node in sliceNodes()}
+        self._layers = {}
+        every = slicer.util.getNodesByClass("vtkMRMLSliceCompositeNode")
+        for node in every if composites is None else composites:
+            volumes = (node.GetBackgroundVolumeID(), node.GetForegroundVolumeID())
+            how = (node.GetForegroundOpacity(), node.GetLinkedControl())
+            self._layers[node.GetID()] = (*volumes, *how)
+
+    def restore(self, ours, isMoved):
+        """Put it back, but for views that show another volume than `ours` (IDs) by now.
+
+        isMoved: layout and planes too.
+        """
+        scene, layout = slicer.mrmlScene, layoutNode()
+        if isMoved and layout is not None:
+            layout.SetViewArrangement(self._layout)
+        for identifier, (background, foreground, opacity, linked) in self._layers.items():
+            node = scene.GetNodeByID(identifier)
+            if node is None:
+                continue
+            shown = _presentOrNone(node.GetBackgroundVolumeID())
+            with slicer.util.NodeModify(node):
+                node.SetLinkedControl(linked)
+                if shown is None or shown in ours:
+                    node.SetBackgroundVolumeID(_presentOrNone(background))
+                    node.SetForegroundVolumeID(_presentOrNone(foreground))
+                    node.SetForegroundOpacity(opacity)
+                else:  # what lay over the former volume fits no other
+                    node.SetForegroundVolumeID(None)
+        for identifier, plane in self._planes.items() if isMoved else ():
+            if scene.GetNodeByID(identifier) is not None:
+                setPlane(scene.GetNodeByID(identifier), *plane)
+
+
+def planeOf(node):
+    """Plane, field of view and origin of a slice view."""
+    plane = vtk.vtkMatrix4x4()
+    plane.DeepCopy(node.GetSliceToRAS())
+    return plane, node.GetFieldOfView(), node.GetXYZOrigin()
+
+
+def setPlane(node, plane, fieldOfView, origin):
+    with slicer.util.NodeModify(node):
+        node.GetSliceToRAS().DeepCopy(plane)
+        node.UpdateMatrices()
+        node.SetFieldOfView(*fieldOfView)
+        node.SetXYZOrigin(*origin)
+
+
+def layoutNode():
+    """The node of Slicer's layout, or None."""
+    return slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLLayoutNode")
 
 
 class Preview:
@@ -193,11 +230,7 @@ class Preview:
         """Put a preview of `source` in front of it; a view that shows it keeps place and zoom."""
         self.hide()
         composite = compositeOf(current.sliceNode)
-        self._before = (
-            composite.GetBackgroundVolumeID(),
-            composite.GetForegroundVolumeID(),
-            composite.GetForegroundOpacity(),
-        )
+        self._before = ViewState([composite])
         self._nodeID, self._compositeID = node.GetID(), composite.GetID()
         self._sourceID = source.GetID()
         with slicer.util.NodeModify(composite):
@@ -213,13 +246,7 @@ class Preview:
         self._endWatch()
         node, composite = self._node(), slicer.mrmlScene.GetNodeByID(self._compositeID or "")
         if composite is not None and composite.GetForegroundVolumeID() == self._nodeID:
-            background, foreground, opacity = self._before
-            if not self._isInPlace(composite):  # what lay over the former volume fits no other
-                background, foreground = composite.GetBackgroundVolumeID(), None
-            with slicer.util.NodeModify(composite):
-                composite.SetBackgroundVolumeID(presentOrNone(background))
-                composite.SetForegroundVolumeID(presentOrNone(foreground))
-                composite.SetForegroundOpacity(opacity)
+            self._before.restore((self._sourceID,), isMoved=False)
         if node is not None:
             results.remove(node)
         self.forget()
@@ -257,7 +284,7 @@ def _bringIntoView(volume, current):
     current.sliceNode.JumpSlice(*toWorld.TransformPoint(*ijkToRas.MultiplyPoint(middle)[:3]))
 
 
-def presentOrNone(identifier):
+def _presentOrNone(identifier):
     """The ID of a node that is still there, or None."""
     return identifier if identifier and slicer.mrmlScene.GetNodeByID(identifier) else None
 

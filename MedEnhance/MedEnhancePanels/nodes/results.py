@@ -1,8 +1,4 @@
-"""The nodes of a result: difference, segmentation, table; their display, links and history.
-
-Whatever takes long is a generator that yields fractions, so that a job's last phase runs in slices
-between Qt's events.
-"""
+"""The nodes of a result: difference, segmentation, table; their display, links and history."""
 
 import math
 
@@ -10,7 +6,6 @@ import numpy as np
 import slicer
 import vtk
 from slicer.i18n import tr as _
-from vtk.util import numpy_support
 
 from MedEnhancePanels.nodes import bridge, dicom_source, nrrd, provenance
 
@@ -20,29 +15,11 @@ ROLES = ("input", "uncertainty", "noise", "segmentation", "table", "difference")
 STRENGTH = "MedEnhance.strength"
 RESEARCH_USE = "Research use only. Not a medical device, not for diagnosis."
 
-#: Voxels that one slice of work handles: some milliseconds.
-_CHUNK = 1 << 20
 #: Voxels that a display window is chosen from.
 _SAMPLE = 1 << 20
-#: Slicer's own colors by their ID, and what stands in where its files are not installed.
+#: Slicer's own colors, by their ID.
 _DIVERGING = "vtkMRMLColorTableNodeFileDivergingBlueRed.txt"
 _PERCEPTUAL = "vtkMRMLColorTableNodeFileViridis.txt"
-_OWN_COLORS = {
-    _DIVERGING: (
-        "MedEnhance difference",
-        ((0.0, 0.23, 0.30, 0.75), (0.5, 0.87, 0.87, 0.87), (1.0, 0.71, 0.02, 0.15)),
-    ),
-    _PERCEPTUAL: (
-        "MedEnhance uncertainty",
-        (
-            (0.0, 0.267, 0.005, 0.329),
-            (0.25, 0.229, 0.322, 0.546),
-            (0.5, 0.128, 0.567, 0.551),
-            (0.75, 0.369, 0.789, 0.383),
-            (1.0, 0.993, 0.906, 0.144),
-        ),
-    ),
-}
 #: What a label without codes is in Slicer's terminology: a tissue, named by its segment.
 _TISSUE = ("85756007", "SCT", "Tissue")
 _CATEGORY_CONTEXT = "Segmentation category and type - 3D Slicer General Anatomy list"
@@ -89,7 +66,6 @@ def stamp(node, derived, source=None, model=None, manifest="", history=()):
     setHistory(node, history or [*before, provenance.noteFor(derived, model)])
     if source is not None:
         node.SetAttribute(provenance.LOSSY, source.GetAttribute(provenance.LOSSY))
-    if source is not None:
         node.SetAttribute("MedEnhance.source", source.GetName())
         dicom_source.inherit(source, node)
     if model:
@@ -178,60 +154,40 @@ def copyDisplay(source, target):
     display.SetWindowLevel(shown.GetWindow(), shown.GetLevel())
 
 
-def fillDifference(node, source, enhanced):
-    """Write enhanced − source into a volume node as floats, in slices.
+def differenceImage(before, after):
+    """An image of after − before as floats; a generator of fractions.
 
-    The return value is the largest magnitude of it.
+    before, after: voxels, [K, J, I].
     """
-    before, after = slicer.util.arrayFromVolume(source), slicer.util.arrayFromVolume(enhanced)
-    target = bridge.allocate(node, before.shape, np.float32)
+    image = bridge.newImage(before.shape, np.float32)
+    target = bridge.arrayOf(image)
     # Large integers and doubles are subtracted before they lose digits as floats.
     exact = np.result_type(before.dtype, after.dtype, np.float32)
-    largest = 0.0
-    for chunk, fraction in chunks(before.shape):
-        np.subtract(
-            after[chunk], before[chunk], out=target[chunk], dtype=exact, casting="same_kind"
-        )
-        low, high = np.fmin.reduce(target[chunk], None), np.fmax.reduce(target[chunk], None)
-        largest = float(np.fmax(largest, np.fmax(-low, high)))
+    for slab, fraction in nrrd.steps(target):
+        np.subtract(after[slab], before[slab], out=target[slab], dtype=exact, casting="same_kind")
         yield fraction
-    slicer.util.arrayFromVolumeModified(node)
-    return largest
+    return image
 
 
-def styleDifference(node, unit=""):
-    """Diverging colors on a window that is symmetric about zero, and a hidden legend if there is a
-    unit."""
-    display = displayOf(node)
-    display.SetAndObserveColorNodeID(_colorNode(_DIVERGING).GetID())
+def styleMap(node, role, unit=""):
+    """Colors of a map on a window that fits it, and its legend with the unit, hidden.
+
+    role: "difference", in diverging colors about zero; "uncertainty" or "noise", in perceptually
+    even ones from zero.
+    """
+    display, isDifference = displayOf(node), role == "difference"
     limit = typicalMagnitude(slicer.util.arrayFromVolume(node))
-    display.SetWindowLevelMinMax(-limit, limit)
-    display.SetInterpolate(False)
-    if unit:
-        _addLegend(node, _("Enhanced − input\n{unit}").format(unit=unit))
-
-
-def styleUncertainty(node, unit):
-    """A perceptually even color map from zero, with a legend that names the unit, hidden."""
-    _styleDeviation(node, _("Uncertainty (1 SD)\n{unit}").format(unit=unit))
-
-
-def styleNoise(node, unit):
-    """As `styleUncertainty`, for a map of the measured noise."""
-    _styleDeviation(node, _("Measured noise (1 SD)\n{unit}").format(unit=unit))
-
-
-def _styleDeviation(node, title):
-    display = displayOf(node)
-    display.SetAndObserveColorNodeID(_colorNode(_PERCEPTUAL).GetID())
-    display.SetWindowLevelMinMax(0.0, typicalMagnitude(slicer.util.arrayFromVolume(node)))
-    _addLegend(node, title)
-
-
-def _addLegend(node, title):
+    display.SetAndObserveColorNodeID(_DIVERGING if isDifference else _PERCEPTUAL)
+    display.SetWindowLevelMinMax(-limit if isDifference else 0.0, limit)
+    display.SetInterpolate(not isDifference)
+    titles = {
+        "difference": _("Enhanced − input"),
+        "uncertainty": _("Uncertainty (1 SD)"),
+        "noise": _("Measured noise (1 SD)"),
+    }
     legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(node)
     if legend is not None:
-        legend.SetTitleText(title)
+        legend.SetTitleText("\n".join(filter(None, [titles[role], unit])))
         legend.SetVisibility(False)
 
 
@@ -257,46 +213,27 @@ def typicalMagnitude(voxels):
     return float(np.percentile(bright, 99.5)) if bright.size else 1.0
 
 
-def chunks(shape):
-    """(index, fraction done) for slabs of [K, J, I] that take some milliseconds each."""
-    slices = shape[0]
-    step = max(1, _CHUNK // max(1, shape[1] * shape[2]))
-    for first in range(0, slices, step):
-        yield slice(first, first + step), min(1.0, (first + step) / slices)
-
-
 # --- segmentation and table -----------------------------------------------------------------------
 
 
-def makeSegmentation(path, source, labels, name):
-    """A segmentation from a label volume on the source's grid; the node is the return value.
+def makeSegmentation(image, source, labels, name):
+    """A segmentation from an image of labels on the source's grid.
 
     labels: value, name, color (#rrggbb) and, where known, codes of each structure.
     """
-    reader = nrrd.Reader(path)
-    image = _labelImage(source)
-    values = numpy_support.vtk_to_numpy(image.GetPointData().GetScalars())
-    yield from reader.readInto(values.reshape(image.GetDimensions()[::-1]))
+    oriented, ijkToRas = slicer.vtkOrientedImageData(), vtk.vtkMatrix4x4()
+    oriented.ShallowCopy(image)
+    source.GetIJKToRASMatrix(ijkToRas)
+    oriented.SetGeometryFromImageToWorldMatrix(ijkToRas)
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", bridge.uniqueName(name))
     node.CreateDefaultDisplayNodes()
     node.SetReferenceImageGeometryParameterFromVolumeNode(source)
     for label in labels:
-        node.GetSegmentation().AddSegment(_segment(label, image))
+        node.GetSegmentation().AddSegment(_segment(label, oriented))
     node.SetAndObserveTransformNodeID(source.GetTransformNodeID())
     bridge.placeBeside(source, node)
     stamp(node, "segmentation", source)
     return node
-
-
-def _labelImage(source):
-    """An image of labels on the source's grid, not filled yet."""
-    image = slicer.vtkOrientedImageData()
-    image.SetDimensions(source.GetImageData().GetDimensions())
-    image.AllocateScalars(vtk.VTK_UNSIGNED_CHAR, 1)
-    ijkToRas = vtk.vtkMatrix4x4()
-    source.GetIJKToRASMatrix(ijkToRas)
-    image.SetGeometryFromImageToWorldMatrix(ijkToRas)
-    return image
 
 
 def _segment(label, image):
@@ -331,15 +268,6 @@ def _code(entry):
     return str(entry["value"]), str(entry.get("scheme", "SCT")), str(entry.get("meaning", ""))
 
 
-def addColumn(node, title, kind, values):
-    """Add a column to a table node. kind: a VTK array class."""
-    column = kind()
-    column.SetName(title)
-    for value in values:
-        column.InsertNextValue(value)
-    node.AddColumn(column)
-
-
 def makeTable(rows, source, name, facts):
     """A table of structures and their sizes; facts (model, device, …) become attributes."""
     node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", bridge.uniqueName(name))
@@ -350,39 +278,13 @@ def makeTable(rows, source, name, facts):
         (_("Surface (mm²)"), vtk.vtkDoubleArray, "surface_mm2"),
     )
     for title, kind, field in columns:
-        addColumn(node, title, kind, [row[field] for row in rows])
+        column = kind()
+        column.SetName(title)
+        for row in rows:
+            column.InsertNextValue(row[field])
+        node.AddColumn(column)
     for fact, value in facts.items():
         node.SetAttribute(f"MedEnhance.{fact}", str(value))
     bridge.placeBeside(source, node)
     stamp(node, "table", source)
     return node
-
-
-# --- colors --------------------------------------------------------------------------------------
-
-
-def _colorNode(identifier):
-    """A color node of Slicer's, or the scene's own that stands in for it."""
-    node = slicer.mrmlScene.GetNodeByID(identifier)
-    if node is not None:
-        return node
-    name, points = _OWN_COLORS[identifier]
-    node = slicer.mrmlScene.GetFirstNode(name, "vtkMRMLColorTableNode")
-    return node if node is not None else _newColorNode(name, points)
-
-
-def _newColorNode(name, points):
-    size = 256
-    node = slicer.vtkMRMLColorTableNode()
-    node.SetName(name)
-    node.SetTypeToUser()
-    node.SetHideFromEditors(True)
-    node.SetNumberOfColors(size)
-    stops = np.array(points)
-    for index in range(size):
-        at = index / (size - 1)
-        node.SetColor(
-            index, *(float(np.interp(at, stops[:, 0], stops[:, band])) for band in (1, 2, 3)), 1.0
-        )
-    node.SetNamesFromColors()
-    return slicer.mrmlScene.AddNode(node)

@@ -2,6 +2,7 @@
 
 import os
 
+import qt
 import vtk
 from slicer.i18n import tr as _
 
@@ -10,7 +11,7 @@ from MedEnhancePanels.errors import PanelError, guarded
 from MedEnhancePanels.job import withWarnings
 from MedEnhancePanels.nodes import bridge
 from MedEnhancePanels.nodes.cautions import bytesText
-from MedEnhancePanels.pages.widgets import Page, askForNewFile, singleShot
+from MedEnhancePanels.pages.widgets import Page, pathOf, singleShot
 from MedEnhancePanels.tasks import compression, compression_texts
 
 #: How long the page waits for further changes before it estimates.
@@ -30,36 +31,25 @@ class CompressPanel(Page):
         super().__init__(context, "Compress")
         self._isShown, self._isUpdating, self._job = False, False, None
         self._volumeObserver = None
-        self._suggested, self._suggestedFor = "", None
         self._estimate, self._estimated = None, None
-        #: The volume that was compressed last, and the path of its file.
-        self._done = None
         self._settle = singleShot(self.widget, _SETTLE_MS, self._startEstimate)
-        self._connect()
-        self.followState()
-
-    def _connect(self):
         ui = self.ui
-        texts = {
+        for target, text in {
             "": _("None: the guarantee above"),
             "ratio": _("Compression ratio"),
             "psnr": _("Quality (PSNR), at least"),
             "ssim": _("Similarity (SSIM), at least"),
-        }
-        for target, text in texts.items():
+        }.items():
             ui.targetComboBox.addItem(text, target)
         ui.losslessButton.toggled.connect(self._onOptions)
         ui.maxErrorSpinBox.valueChanged.connect(self._onOptions)
         ui.targetComboBox.activated.connect(self._onOptions)
         ui.targetSpinBox.valueChanged.connect(self._onTarget)
-        ui.pathEdit.textChanged.connect(self._onPath)
-        ui.pathButton.clicked.connect(self._onBrowse)
-        ui.replaceCheckBox.toggled.connect(lambda _checked: self._refreshButton())
         ui.compressButton.clicked.connect(self._onCompress)
+        self.followState()
 
     def enter(self):
         self._isShown = True
-        self._lookAtPath()
         self.update()
 
     def exit(self):
@@ -75,25 +65,17 @@ class CompressPanel(Page):
     @property
     def options(self):
         """What the page asks for, as compression.CompressOptions."""
-        state = self.state
+        state, mode = self.state, self.state.compressMode
         return compression.CompressOptions(
-            mode=state.compressMode,
-            maxError=state.maxError if state.compressMode == "max_error" else None,
-            ratio=state.ratio if state.compressMode == "ratio" else None,
-            psnr=state.psnr if state.compressMode == "psnr" else None,
-            ssim=state.ssim if state.compressMode == "ssim" else None,
+            lossless=mode == "lossless",
+            maxError=state.maxError if mode == "max_error" else None,
+            **{target: getattr(state, target) if mode == target else None for target in _TARGETS},
         )
-
-    @property
-    def path(self):
-        """Where the file is to be saved, in full; "" for nowhere yet."""
-        return compression.fullPath(self.ui.pathEdit.text)
 
     # --- state → widgets ---
 
     def onState(self, state):
         self.widget.enabled = state is not None
-        self._suggested, self._suggestedFor = "", None
         self._showResult("")
         self.update()
 
@@ -102,44 +84,31 @@ class CompressPanel(Page):
         state, ui = self.state, self.ui
         if state is None or self._isUpdating:
             return
-        if state.inputVolume is not self._suggestedFor:
-            self._suggest()
+        node = state.inputVolume
         self._isUpdating = True
         try:
+            isLabelMap = bridge.isLabelMap(node)
+            if isLabelMap:
+                state.compressMode = "lossless"
             mode = state.compressMode
-            isLabelMap, hasTarget = bridge.isLabelMap(state.inputVolume), mode in _TARGETS
+            hasTarget = mode in _TARGETS
             ui.losslessButton.checked = mode != "max_error"
             ui.maxErrorButton.checked = mode == "max_error"
             ui.losslessButton.enabled = not hasTarget
             ui.maxErrorButton.enabled = not hasTarget and not isLabelMap
             ui.maxErrorSpinBox.enabled = mode == "max_error"
-            self._setUnits(state.inputVolume)
+            self._setUnits(node)
             ui.maxErrorSpinBox.value = state.maxError
             ui.targetComboBox.currentIndex = ui.targetComboBox.findData(mode if hasTarget else "")
             ui.targetComboBox.enabled = not isLabelMap
             ui.targetSpinBox.enabled = hasTarget
             if hasTarget:
                 self._showTarget(mode)
-            if ui.pathEdit.text != state.compressPath:
-                ui.pathEdit.text = state.compressPath
         finally:
             self._isUpdating = False
-        self._observeVolume(state.inputVolume)
+        self._observeVolume(node)
         self._refreshButton()
         self._scheduleEstimate()
-
-    def _suggest(self):
-        """Prepare for another volume: a free name, and labels are kept or nothing."""
-        state = self.state
-        node = self._suggestedFor = state.inputVolume
-        if self._done is not None and self._done[0] is not node:
-            self._showResult("")
-        with state.changes():
-            if bridge.isLabelMap(node):
-                state.compressMode = "lossless"
-            if node is not None and state.compressPath in ("", self._suggested):
-                self._suggested = compression.suggestPath(node)
-                state.compressPath = self._suggested
 
     def _setUnits(self, node):
         """The error's unit and a sensible step: 1 for whole numbers, else 1 % of the range."""
@@ -181,48 +150,14 @@ class CompressPanel(Page):
         if self.state is not None and not self._isUpdating and self.state.compressMode in _TARGETS:
             setattr(self.state, self.state.compressMode, value)
 
-    @guarded
-    def _onPath(self, _text=None):
-        self.ui.replaceCheckBox.checked = False
-        self.ui.pathEdit.toolTip = self.path or _("The compressed file, ending in .ucv")
-        if self.state is not None and not self._isUpdating:
-            self.state.compressPath = self.ui.pathEdit.text.strip()
-        self._lookAtPath()
-
-    def _lookAtPath(self):
-        """Say what there is at the path, which others may change."""
-        isTaken = bool(self.path) and compression.isTaken(self.path)
-        self.ui.replaceCheckBox.visible = isTaken
-        if not isTaken:
-            self.ui.replaceCheckBox.checked = False
-        self._refreshButton()
-
-    @guarded
-    def _onBrowse(self, _checked=False):
-        # The page itself asks about a file that exists, also where a path was typed.
-        title, kinds = _("Save the compressed volume"), compression.FILTER
-        path = askForNewFile(self.widget, title, self.ui.pathEdit.text, kinds)
-        if path:
-            hasEnding = path.lower().endswith(compression.ENDING)
-            self.ui.pathEdit.text = path if hasEnding else path + compression.ENDING
-        self._lookAtPath()  # folders are made and files removed in such dialogs
-
     def _refreshButton(self):
-        why = self._whyNot()
-        self.ui.compressButton.enabled = not why
-        self.ui.compressButton.toolTip = why or _("Write the file and verify it")
-        note = why or self._note()
-        self.ui.whyLabel.text = note
-        # The file that was just written is there, of course; that is no news.
-        isResult = self._done is not None and self._done[1] == self.path
-        self.ui.whyLabel.visible = bool(note) and self._job is None and not isResult
+        ui, why = self.ui, self._whyNot()
+        ui.compressButton.enabled = not why
+        ui.compressButton.toolTip = why or _("Choose a file, write it and verify it")
+        ui.whyLabel.text = why
+        ui.whyLabel.visible = bool(why) and self._job is None
         if self.state is not None and self.state.inputVolume is None:
-            self.ui.estimateLabel.text = ""
-
-    def _note(self):
-        """What Compress does besides writing the file, or nothing."""
-        folder = compression.folderToMake(self.path)
-        return _("The folder {folder} will be created.").format(folder=folder) if folder else ""
+            ui.estimateLabel.text = ""
 
     def _whyNot(self):
         """What is missing before the volume can be compressed, or nothing."""
@@ -232,8 +167,6 @@ class CompressPanel(Page):
             return _("The volume is being compressed")
         try:
             compression.checkOptions(self.state.inputVolume, self.options)
-            isAgreed = self.ui.replaceCheckBox.checked
-            compression.checkDestination(self.path, isAgreed, makesFolder=True)
         except PanelError as error:
             return error.text
         return ""
@@ -249,6 +182,7 @@ class CompressPanel(Page):
                 return
             observed.RemoveObserver(tag)
             self._volumeObserver = None
+            self._showResult("")
         if node is not None:
             event = vtk.vtkCommand.ModifiedEvent
             tag = node.AddObserver(event, lambda *_arguments: self.update())
@@ -259,12 +193,12 @@ class CompressPanel(Page):
         if not self._isShown or self.state is None or self._job is not None:
             return
         node = self.state.inputVolume
-        wanted = None if node is None else (node.GetID(), bridge.voxelState(node), self.options)
-        if (wanted is not None and wanted == self._estimated) or dependencies.missing():
+        asked = None if node is None else (node.GetID(), bridge.voxelState(node), self.options)
+        if (asked is not None and asked == self._estimated) or dependencies.missing():
             return
         self._stopEstimate()
-        if wanted is not None:
-            self._estimated = wanted
+        if asked is not None:
+            self._estimated = asked
             self.ui.estimateLabel.text = _("Estimating…")
             self._settle.start()
 
@@ -303,37 +237,38 @@ class CompressPanel(Page):
 
     @guarded
     def _onCompress(self, _checked=False):
-        self._lookAtPath()
-        if not self.ui.compressButton.enabled:  # a file has come to the path since
-            return
+        """Ask for the file, which the dialog confirms where it exists, and write it."""
         if not dependencies.ensure():
             return
+        node = self.state.inputVolume
+        title, start = _("Save the compressed volume"), compression.suggestPath(node)
+        path = pathOf(qt.QFileDialog.getSaveFileName(self.widget, title, start, compression.FILTER))
+        if not path:
+            return
+        isConfirmed = path.lower().endswith(compression.ENDING)
+        path = path if isConfirmed else path + compression.ENDING
         self._stopEstimate()
         self.context.clearMessage()
         self._showResult("")
-        node, path = self.state.inputVolume, self.path
-        isAgreed = self.ui.replaceCheckBox.checked
         self._job = compression.startCompress(
-            self.context.runner, node, path, self.options, isAgreed, makesFolder=True
+            self.context.runner, node, path, self.options, overwrite=isConfirmed
         )
         self._refreshButton()
         units = bridge.unitsOf(node)
-        self._job.onFinished(lambda done: self._onCompressed(done, node, path, units))
+        self._job.onFinished(lambda job: self._onCompressed(job, path, units))
 
-    def _onCompressed(self, job, node, path, units):
+    def _onCompressed(self, job, path, units):
         if job is not self._job:
             return
         self._job = None
         if self.state is None:
             return
-        self._onPath()
+        self._refreshButton()
         self._scheduleEstimate()
         if job.state != "done":
             self.context.showError(job.error)
             return
-        self._suggested = self.state.compressPath  # which the next volume does not take over
-        self._done = (node, path)
-        self._refreshButton()
+        compression.rememberFolder(path)
         self._showResult(compression_texts.resultTable(job.result, units, path))
         text = _("{name} was compressed and verified: {size}.").format(
             name=os.path.basename(path), size=bytesText(job.result["file_bytes"])
@@ -342,7 +277,5 @@ class CompressPanel(Page):
         self.context.message(level, withWarnings(text, job.warnings))
 
     def _showResult(self, table):
-        if not table:
-            self._done = None
         self.ui.resultLabel.visible = bool(table)
         self.ui.resultLabel.text = table

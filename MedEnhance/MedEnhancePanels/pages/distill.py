@@ -3,21 +3,19 @@
 It distills the cohort, or trains an enhancer on it; RunArea shows a run and its result.
 """
 
-import os
-
 import qt
 import slicer
 from slicer.i18n import tr as _
 
-from MedEnhanceLib.spg.config import DistillConfig
-from MedEnhancePanels import arguments, dependencies
+from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
-from MedEnhancePanels.pages import distill_choices
-from MedEnhancePanels.pages.distill_choices import RoomEstimate
 from MedEnhancePanels.pages.distill_run import RunArea
 from MedEnhancePanels.pages.widgets import Page, askForFile
-from MedEnhancePanels.state import State
-from MedEnhancePanels.tasks import distillation, long_run, training
+from MedEnhancePanels.tasks import distillation, long_run
+from MedEnhancePanels.tasks.distillation import REPRESENTATIVE, TEMPLATE
+
+#: The entry of the templates that asks for a file.
+_FILE = "file"
 
 
 class DistillPanel(Page):
@@ -26,28 +24,33 @@ class DistillPanel(Page):
     def __init__(self, context):
         super().__init__(context, "Distill")
         self._isUpdating = False
-        self._fillSelectors()
-        self._describe()
-        self._prior = distill_choices.PriorChoice(context, self.ui, self._onEdited)
+        #: The estimate that runs, or has ended, and the options that it is about.
+        self._room, self._askedFor = None, None
         ui = self.ui
-        self._room = RoomEstimate(context, ui.roomButton, ui.roomLabel, self._distilled)
+        self._choices = {name: (box, box.findData) for name, box in self._fillSelectors().items()}
+        self._edits = {
+            "distillCohort": ui.pathEdit,
+            "distillName": ui.nameEdit,
+            "distillRoot": ui.rootEdit,
+        }
         self.runs = RunArea(context, self.ui, lambda: self.root, self._refreshButtons)
         self._connect()
         self.runs.followCurrent()
         self.followState()
 
     def _fillSelectors(self):
+        """The combo boxes by the state's field, with their entries."""
         ui = self.ui
-        self._choices = {
+        entries = {
             "distillTask": (
                 ui.taskSelector,
                 {
-                    "distill": _("Distilled images of a cohort"),
-                    "trainMR": _("An enhancer for MR, trained on a cohort"),
-                    "trainCT": _("An enhancer for CT, trained on a cohort"),
+                    "distillMR": _("Distilled images, MR"),
+                    "distillCT": _("Distilled images, CT"),
+                    "trainMR": _("An enhancer for MR"),
+                    "trainCT": _("An enhancer for CT"),
                 },
             ),
-            "distillMethod": (ui.methodSelector, _methods()),
             "distillGoal": (
                 ui.goalSelector,
                 {
@@ -57,20 +60,7 @@ class DistillPanel(Page):
                     "undersample": _("Completing undersampled MR"),
                 },
             ),
-            "distillModality": (
-                ui.modalitySelector,
-                {"auto": _("As in the files"), "MR": _("MR"), "CT": _("CT")},
-            ),
-            "distillDevice": (
-                ui.deviceSelector,
-                {
-                    "auto": _("Automatic"),
-                    "cpu": _("Processor"),
-                    "cuda": _("Graphics card (CUDA)"),
-                    "mps": _("Graphics card (Apple)"),
-                },
-            ),
-            "distillBudget": (
+            "distillPreset": (
                 ui.budgetSelector,
                 {
                     "cpu": _("Short, for a processor"),
@@ -78,42 +68,48 @@ class DistillPanel(Page):
                     "smoke": _("Test: seconds"),
                 },
             ),
+            "distillMethod": (
+                ui.methodSelector,
+                {
+                    "statistics": _("Statistics: the template with the cohort's means (seconds)"),
+                    "matching": _("Matching: images of each patient (minutes)"),
+                },
+            ),
+            "distillPrior": (
+                ui.priorSelector,
+                {
+                    TEMPLATE: _("Public template (MR)"),
+                    REPRESENTATIVE: _("The most typical patient of the cohort"),
+                    _FILE: _("A file…"),
+                },
+            ),
+            "distillDevice": (
+                ui.deviceSelector,
+                {
+                    "auto": _("Automatic"),
+                    "cpu": _("CPU"),
+                    "cuda": _("Graphics card (CUDA)"),
+                    "mps": _("Graphics card (Apple)"),
+                },
+            ),
         }
-        for selector, entries in self._choices.values():
-            for value, text in entries.items():
+        for selector, texts in entries.values():
+            for value, text in texts.items():
                 selector.addItem(text, value)
-
-    def _describe(self):
-        ui = self.ui
-        arguments.describe(ui.methodSelector, DistillConfig, "method")
-        arguments.describe(ui.imagesSpinBox, DistillConfig, "images_per_patient")
-        arguments.describe(ui.heldOutSpinBox, DistillConfig, "held_out", scale=100)
+        return {name: selector for name, (selector, _texts) in entries.items()}
 
     def _connect(self):
         ui = self.ui
-        for selector, _entries in self._choices.values():
-            selector.currentIndexChanged.connect(self._onEdited)
-        for edit, _name in self._edits():
+        for selector, _find in self._choices.values():
+            selector.activated.connect(self._onEdited)
+        for edit in self._edits.values():
             edit.textChanged.connect(self._onEdited)
-        for spinBox in (ui.imagesSpinBox, ui.heldOutSpinBox):
-            spinBox.valueChanged.connect(self._onEdited)
-        ui.rootButton.clicked.connect(lambda _checked=False: self._browse(ui.rootEdit))
+        ui.imagesSpinBox.valueChanged.connect(self._onEdited)
         ui.pathButton.clicked.connect(lambda _checked=False: self._browse(ui.pathEdit))
+        ui.rootButton.clicked.connect(lambda _checked=False: self._browse(ui.rootEdit))
         ui.tableButton.clicked.connect(self._onBrowseTable)
+        ui.roomButton.clicked.connect(self._onRoom)
         ui.startButton.clicked.connect(self._onStart)
-
-    def _edits(self):
-        """Line edits with the fields of the state that they show."""
-        ui = self.ui
-        return (
-            (ui.highEdit, "distillHigh"),
-            (ui.lowEdit, "distillLow"),
-            (ui.pathEdit, "distillCohort"),
-            (ui.patternEdit, "distillPattern"),
-            (ui.nameEdit, "distillName"),
-            (ui.licenceEdit, "distillLicence"),
-            (ui.rootEdit, "distillRoot"),
-        )
 
     def enter(self):
         self.runs.list()
@@ -121,7 +117,7 @@ class DistillPanel(Page):
 
     def cleanup(self):
         super().cleanup()
-        self._room.cleanup()
+        self._forgetRoom()
         self.runs.cleanup()
 
     @property
@@ -130,42 +126,20 @@ class DistillPanel(Page):
         return self.ui.rootEdit.text.strip() or long_run.defaultRoot()
 
     @property
-    def isDistilling(self):
-        """Whether the task is a distillation, not a training."""
-        return self.state is not None and self.state.distillTask == "distill"
-
-    @property
     def options(self):
-        """What is chosen, as training.TrainingOptions or distillation.DistillOptions."""
+        """What is chosen, as distillation.RunOptions."""
         state = self.state
-        common = {
-            "name": state.distillName,
-            "budget": state.distillBudget,
-            "device": state.distillDevice,
-        }
-        if not self.isDistilling:
-            modality = "CT" if state.distillTask == "trainCT" else "MR"
-            return training.TrainingOptions(modality=modality, **common)
-        return distillation.DistillOptions(
-            task=state.distillGoal,
+        return distillation.RunOptions(
+            cohort=state.distillCohort.strip(),
+            name=state.distillName,
+            kind=state.distillTask[:-2],
+            modality=state.distillTask[-2:],
+            preset=state.distillPreset,
+            device=state.distillDevice,
+            goal=state.distillGoal,
             method=state.distillMethod,
-            imagesPerPatient=state.distillImages,
-            heldOut=state.distillHeldOut,
-            modality=state.distillModality,
-            licence=state.distillLicence.strip(),
-            **common,
-        )
-
-    @property
-    def cohort(self):
-        """The patients whom the run learns from."""
-        state = self.state
-        if self.isDistilling:
-            return distillation.Cohort(state.distillCohort.strip(), state.distillPattern)
-        return training.FolderCohort(
-            state.distillCohort.strip(),
-            training.patternsOf(state.distillHigh),
-            training.patternsOf(state.distillLow),
+            prior=state.distillPrior,
+            images=state.distillImages,
         )
 
     # --- state ↔ widgets ---
@@ -184,87 +158,76 @@ class DistillPanel(Page):
         state, ui = self.state, self.ui
         self._isUpdating = True
         try:
-            for name, (selector, entries) in self._choices.items():
-                selector.currentIndex = list(entries).index(getattr(state, name))
-            for edit, name in self._edits():
+            if ui.priorSelector.findData(state.distillPrior) < 0:  # a file
+                ui.priorSelector.addItem(state.distillPrior, state.distillPrior)
+            for name, (selector, find) in self._choices.items():
+                selector.currentIndex = find(getattr(state, name))
+            for name, edit in self._edits.items():
                 if edit.text != getattr(state, name):
                     edit.text = getattr(state, name)
             ui.imagesSpinBox.value = state.distillImages
-            ui.heldOutSpinBox.value = round(100 * state.distillHeldOut)
-            self._prior.show(state)
         finally:
             self._isUpdating = False
         ui.rootEdit.placeholderText = long_run.defaultRoot()
-        ui.noticeLabel.text = self._noticeText()
-        ui.tableButton.visible = self.isDistilling
-        ui.trainArea.visible = not self.isDistilling
-        ui.goalSelector.enabled = self.isDistilling
-        ui.distillArea.visible = ui.shareLabel.visible = self.isDistilling
-        isStatistics = state.distillMethod == "statistics"
-        ui.imagesLabel.text = _("Images in all:") if isStatistics else _("Images per patient:")
-        warnings = []
-        if self.isDistilling:
-            prior, options = distill_choices.priorIn(state), self.options
-            ui.shareLabel.text = distillation.sharedText(prior, options)
-            warnings = distillation.warningsAbout(prior, options)
-        ui.warningLabel.text = "\n".join(warnings)
-        ui.warningLabel.visible = bool(warnings)
+        self._showTexts()
         self._refreshButtons()
+
+    def _showTexts(self):
+        ui, options = self.ui, self.options
+        isDistilling = options.kind == "distill"
+        ui.noticeLabel.text = _(
+            "Trains an enhancer on the volumes of a folder (those in hq, and ordinary ones in lq, "
+            "where it has such folders): its model is then among the models."
+        )
+        if isDistilling:
+            ui.noticeLabel.text = _(
+                "A few images stand in for a cohort, to train small networks for one task. "
+                "They are audited; this does not prove that nobody can be recognized. If ten real "
+                "images may be shared, share those: training works about as well."
+            )
+        ui.tableButton.visible = ui.distillArea.visible = ui.shareLabel.visible = isDistilling
+        ui.goalSelector.enabled = isDistilling
+        ui.imagesLabel.text = (
+            _("Images per patient:") if options.method == "matching" else _("Images in all:")
+        )
+        warning = distillation.warningAbout(options) if isDistilling else ""
+        ui.shareLabel.text = "\n".join(filter(None, [distillation.sharedText(options), warning]))
 
     @guarded
     def _onEdited(self, _value=None):
         if self.state is None or self._isUpdating:
             return
         ui, state = self.ui, self.state
-        rootBefore = state.distillRoot
+        prior, root = ui.priorSelector.currentData, state.distillRoot
+        if prior == _FILE:
+            prior = askForFile(self.widget, _("Choose a volume that may be shared"))
         with state.changes():
-            for name, (selector, entries) in self._choices.items():
-                setattr(state, name, list(entries)[selector.currentIndex])
-            for edit, name in self._edits():
+            for name, (selector, _find) in self._choices.items():
+                setattr(state, name, selector.currentData)
+            for name, edit in self._edits.items():
                 setattr(state, name, edit.text)
+            state.distillPrior = prior or TEMPLATE
             state.distillImages = ui.imagesSpinBox.value
-            state.distillHeldOut = ui.heldOutSpinBox.value / 100
-            self._prior.read(state)
-        if state.distillRoot != rootBefore:
+        if state.distillRoot != root:
             self.runs.list()
 
-    def _noticeText(self):
-        if self.isDistilling:
-            return _(
-                "A few images stand in for a cohort, to train small networks for one task. "
-                "They are audited; this does not prove that nobody can be recognized. If ten real "
-                "images may be shared, share those: training works about as well."
-            )
-        return _("Trains an enhancer on your cohort: its model is then among the models.")
-
     def _refreshButtons(self):
+        """Offer what can be done now."""
         ui, isRunning = self.ui, self.runs.isRunning
-        why = self._whyNot()
+        why = distillation.whyNot(self.options) if self.state is not None else _("No scene")
         ui.whyLabel.text = why
         ui.whyLabel.visible = bool(why) and not isRunning
         ui.startButton.enabled = not why and not isRunning
         ui.startButton.toolTip = why or (_("A run is in progress") if isRunning else "")
+        if self._askedFor is not None and (self.state is None or self._askedFor != self.options):
+            self._forgetRoom()
+        isAsking = self._room is not None and not self._room.isFinished
+        ui.roomButton.visible = ui.shareLabel.isVisibleTo(self.widget) and not isRunning
+        ui.roomButton.enabled = not why and not isAsking
+        ui.roomLabel.visible = bool(ui.roomLabel.text)
         self.runs.refresh()
-        ui.roomButton.visible = self.isDistilling and not isRunning
-        self._room.update(why or (_("A run is in progress") if isRunning else ""))
 
-    def _distilled(self):
-        """(cohort, prior, options) of the distillation that is chosen, None where it cannot be."""
-        if self.state is None or not self.isDistilling or self._whyNot():
-            return None
-        return self.cohort, distill_choices.priorIn(self.state), self.options
-
-    def _whyNot(self):
-        """What is missing before a run can start, or nothing."""
-        state = self.state
-        if state is None:
-            return _("There is no scene")
-        if self.isDistilling:
-            return distillation.whyNot(self.cohort, distill_choices.priorIn(state), self.options)
-        if not state.distillName.strip():
-            return _("Give the model a name.")
-        isFolder = os.path.isdir(state.distillCohort.strip())
-        return "" if isFolder else _("Choose the folder with the volumes.")
+    # --- what the buttons do ---
 
     @guarded
     def _browse(self, edit):
@@ -280,31 +243,42 @@ class DistillPanel(Page):
             self.ui.pathEdit.text = path
 
     @guarded
+    def _onRoom(self, _checked=False):
+        """Measure what a distillation can gain, with the choices as they are."""
+        if not dependencies.ensure():
+            return
+        self._askedFor = self.options
+        self.ui.roomLabel.text = _("This trains small networks, which can take minutes…")
+        self._room = distillation.startRoom(self.context.runner, self._askedFor)
+        self._room.onFinished(self._onRoomMeasured)
+        self._refreshButtons()
+
+    def _onRoomMeasured(self, job):
+        if job is self._room:
+            failed = job.error.text if job.error is not None else ""
+            self.ui.roomLabel.text = failed or job.result["sentence"]
+            self._refreshButtons()
+
+    def _forgetRoom(self):
+        """The estimate is about other choices than those of now."""
+        job, self._room, self._askedFor = self._room, None, None
+        self.ui.roomLabel.text = ""
+        if job is not None:
+            job.cancel()
+
+    @guarded
     def _onStart(self, _checked=False):
         if not dependencies.ensure():
             return
         self.context.clearMessage()
-        runner, root = self.context.runner, self.root
-        if not self.isDistilling:
-            self.runs.begin(training.start(runner, root, self.cohort, self.options))
-            return
-        prior = distill_choices.priorIn(self.state)
+        options = self.options
         warning = _(
             "Every distilled image will show the anatomy of the most typical patient of the "
             "cohort. Anyone who gets the images can recognize this person, whatever the audit "
             "finds. Continue only if this person consented."
         )
-        if prior.exposes and not slicer.util.confirmOkCancelDisplay(
-            warning, _("MedEnhance: a patient as the prior"), self.widget
-        ):
+        isExposed = options.kind == "distill" and options.prior == REPRESENTATIVE
+        title = _("MedEnhance: a patient as the template")
+        if isExposed and not slicer.util.confirmOkCancelDisplay(warning, title, self.widget):
             return
-        self.runs.begin(distillation.start(runner, root, self.cohort, prior, self.options))
-
-
-def _methods():
-    """The methods that the library declares, under short names."""
-    texts = {
-        "matching": _("Matching: images of each patient (minutes)"),
-        "statistics": _("Statistics: the prior with the cohort's means (seconds)"),
-    }
-    return {method: texts.get(method, method) for method in State.distillMethod.choices}
+        self.runs.begin(distillation.start(self.context.runner, self.root, options))

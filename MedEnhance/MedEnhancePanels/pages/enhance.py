@@ -6,7 +6,7 @@ from slicer.i18n import tr as _
 from MedEnhancePanels import dependencies
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.job import withWarnings
-from MedEnhancePanels.nodes import bridge, model_choice, preview
+from MedEnhancePanels.nodes import bridge, cautions, model_choice, preview
 from MedEnhancePanels.pages.enhance_choices import (
     DeviceChoice,
     GuideBox,
@@ -19,13 +19,7 @@ from MedEnhancePanels.pages.enhance_choices import (
 )
 from MedEnhancePanels.pages.enhance_result import ResultArea
 from MedEnhancePanels.pages.result_texts import hardlyChangedText, tookText, warningsOf
-from MedEnhancePanels.pages.widgets import (
-    NodeSelectors,
-    Notice,
-    Page,
-    Shortcuts,
-    singleShot,
-)
+from MedEnhancePanels.pages.widgets import NodeSelectors, Notice, Page, singleShot
 from MedEnhancePanels.tasks import enhancement
 
 _SETTLE_MS = 50
@@ -43,52 +37,26 @@ class EnhancePanel(Page):
         self._observed, self._observedInput = [], None
         self._shownFor = self._shownInput = None
         self._settle = singleShot(self.widget, _SETTLE_MS, self.update)
-        self._devices = DeviceChoice(
-            context.runner,
-            self.ui.deviceComboBox,
-            self.ui.deviceReasonLabel,
-            self._settle.start,
-        )
+        self._devices = DeviceChoice(context.runner, self.ui.deviceComboBox, self._settle.start)
         self._models, self._heads = ModelBox(self.ui), HeadBox(self.ui)
         self._modality = ModalityBox(self.ui)
         self._tasks, self._guide = TaskBox(self.ui), GuideBox(self.ui)
         self._problem = Notice(self.ui, "problem")
-        self._shortcuts = Shortcuts(
-            self.widget,
-            {
-                "Ctrl+Shift+P": self.ui.previewButton.click,
-                "Ctrl+Shift+E": self.ui.applyButton.click,
-                "Ctrl+Shift+B": self.result.toggleInput,
-            },
-        )
         ui = self.ui
-        self._selectors = NodeSelectors(
-            ui.guideSelector,
-            ui.outputSelector,
-            ui.resultSelector,
-        )
-        self._whenDone = {"apply": self._onApplied}
+        self._selectors = NodeSelectors(ui.guideSelector, ui.outputSelector, ui.resultSelector)
         self._setup()
         self.followState()
         running = context.runner.enhancement
-        if running is not None and not running[1].isFinished:
-            self._follow(*running)
+        if running is not None and not running.isFinished:
+            self._follow(running, self._onApplied)
 
     def _setup(self):
         ui = self.ui
         ui.allFramesCheckBox.visible = False
         ui.outputSelector.addAttribute("vtkMRMLScalarVolumeNode", "MedEnhance.derived", "enhanced")
-        for selector in (
-            ui.guideSelector,
-            ui.outputSelector,
-        ):
+        for selector in (ui.guideSelector, ui.outputSelector):
             selector.currentNodeChanged.connect(self._onChoice)
-        for comboBox in (
-            ui.taskComboBox,
-            ui.modelComboBox,
-            ui.headComboBox,
-            ui.deviceComboBox,
-        ):
+        for comboBox in (ui.taskComboBox, ui.modelComboBox, ui.headComboBox, ui.deviceComboBox):
             comboBox.activated.connect(self._onChoice)
         for checkBox in (
             ui.allFramesCheckBox,
@@ -112,15 +80,9 @@ class EnhancePanel(Page):
         self._heads.forget()
         self._devices.forget()
         self.update()
-        self._shortcuts.begin()
-
-    def exit(self):
-        """Called when the page is left: its keys are free for others."""
-        self._shortcuts.end()
 
     def cleanup(self):
         super().cleanup()
-        self._shortcuts.end()
         self._selectors.cleanup()
         self.result.stop()
         self._settle.stop()
@@ -160,7 +122,7 @@ class EnhancePanel(Page):
             segment=segment,
             head=state.head if segment else "auto",
             device=state.device,
-            biasCorrection=state.value("biasCorrection") if isMr else "none",
+            biasCorrection=_biasCorrection(state) if isMr else "none",
             output=state.outputVolume,
         )
         return model_choice.withoutWhatItLacks(options)
@@ -224,18 +186,12 @@ class EnhancePanel(Page):
             self.widget.enabled = self.context.state is not None
             if self.context.state is not None:
                 self._showChoices()
-                for box in (
-                    self._modality,
-                    self._models,
-                    self._tasks,
-                    self._heads,
-                ):
+                for box in (self._modality, self._models, self._tasks, self._heads):
                     box.show(self.context.state, self.target)
                 self._devices.show(self.context.state.device)
                 self._showPlan()
                 self._showActions()
                 self.result.update()
-                self.settleTexts()
         finally:
             self._isUpdating = False
 
@@ -279,34 +235,34 @@ class EnhancePanel(Page):
         if problem:
             self._problem.show("info" if state.inputVolume is None else "error", problem)
         else:
-            warning, remedy = model_choice.inputWarning(self.target)
+            warning, remedy = cautions.cautionOf(self.target)
             self._problem.show(
                 "warning" if warning else "info", warning or dependencies.missingText(), remedy
             )
         ui.applyButton.enabled = not (problem or busy)
-        ui.applyButton.toolTip = problem or busy or _("Enhance the whole volume (Ctrl+Shift+E)")
+        ui.applyButton.toolTip = problem or busy or _("Enhance the whole volume")
         isShown = self.preview.isShown
         ui.previewButton.text = _("Hide &preview") if isShown else _("&Preview")
         reason = "" if isShown else problem or busy or self._previewProblem()
         ui.previewButton.enabled = not reason
-        ui.previewButton.toolTip = reason or _(
-            "Enhance only the slice that is shown, in place (Ctrl+Shift+P)"
-        )
+        ui.previewButton.toolTip = reason or _("Enhance only the slice that is shown, in place")
         # The page in front asks, where there is a worker that can answer.
         if not problem and not self.widget.isHidden() and not dependencies.missing():
             self._devices.ask()
 
     def _showPlan(self):
-        """What the run will do, with which model, and where, in a sentence."""
+        """What the run will do, with which models, and where."""
         ui, state = self.ui, self.context.state
         model = model_choice.modelFor(self.target, state.model, state.task)
         ui.planLabel.visible = model is not None and not self.problem()
         if model is not None:
-            ui.planLabel.text = _("{what}. Model {model}; device: {device}.").format(
+            plan = _("{what}. Model {model}; device: {device}.").format(
                 what=model_choice.aboutTask(state.task),
                 model=model.name,
                 device=ui.deviceComboBox.currentText,
             )
+            note = model_choice.segmentNote(self.target, state.segment, state.head)
+            ui.planLabel.text = f"{plan} {note}".strip()
 
     def problem(self):
         """Why Apply cannot be pressed, in a sentence; empty where it can."""
@@ -338,14 +294,16 @@ class EnhancePanel(Page):
         """Enhance the volume."""
         if not dependencies.ensure():
             return
-        self.hidePreview()
-        self._run("apply", enhancement.start(self.context.runner, self.target, self.options))
+        self.preview.hide()
+        job = enhancement.start(self.context.runner, self.target, self.options)
+        self.context.runner.enhancement = job
+        self._follow(job, self._onApplied)
 
     @guarded
     def onPreview(self, *_checked):
         """Enhance the slice that is shown, or take the preview away."""
         if self.preview.isShown:
-            self.hidePreview()
+            self.preview.hide()
             self.context.clearMessage()
             self.update()
             return
@@ -354,23 +312,15 @@ class EnhancePanel(Page):
         node = preview.shownVolume(self.context.state.inputVolume)
         current = preview.currentSlice(node)
         options = self.options
-        job = enhancement.startPreview(self.context.runner, self.target, current.slab, options)
-        self._whenDone["preview"] = lambda job: self._onPreviewed(job, node, current, options)
-        self._follow("preview", job)
+        slices = (current.index, current.index + 1)
+        job = enhancement.startPreview(self.context.runner, self.target, slices, options)
+        self._follow(job, lambda job: self._onPreviewed(job, node, current, options))
 
-    def hidePreview(self):
-        self.preview.hide()
-
-    def _run(self, kind, job):
-        """Show a run, here and on a page that takes the place of this one."""
-        self.context.runner.enhancement = (kind, job)
-        self._follow(kind, job)
-
-    def _follow(self, kind, job):
-        """Show a run until its end; kind: of _whenDone, what follows where it was successful."""
+    def _follow(self, job, onDone):
+        """Show a run until its end; onDone(job): what follows where it was successful."""
         self.context.clearMessage()
         self.job = job
-        job.onFinished(lambda job: self._onFinished(job, self._whenDone[kind]))
+        job.onFinished(lambda job: self._onFinished(job, onDone))
         self.update()
 
     @guarded
@@ -408,9 +358,15 @@ class EnhancePanel(Page):
         shown = _("Preview of slice {number} in the {view} view.").format(
             number=current.index + 1, view=current.sliceNode.GetLayoutName()
         )
+        if options.biasCorrection != "none" and options.task == "auto":
+            shown += " " + _("Apply also corrects blur and bias field where it finds them.")
         level = "warning" if job.warnings else "info"
-        shown = " ".join([shown, *preview.differencesOf(options)])
         self.context.message(level, withWarnings(shown, job.warnings))
+
+
+def _biasCorrection(state):
+    """The option's value: always, or where the bias field is measured to be strong."""
+    return "n4" if state.biasCorrection else "auto"
 
 
 def _offerCheck(checkBox, value, problem):

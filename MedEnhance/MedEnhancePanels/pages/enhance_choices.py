@@ -5,7 +5,6 @@ from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.nodes import bridge, cautions, guides, model_choice, preview, results
-from MedEnhancePanels.nodes.cautions import bytesText
 
 
 class _ModelList:
@@ -56,7 +55,7 @@ class ModelBox(_ModelList):
         recommended = next(iter(model_choice.fitting(modality)), None) if isKnown else None
         self._offer(state.model, target, models, recommended, _("Choose a model"))
         shown = model_choice.modelFor(target, state.model, state.task)
-        ui.modelComboBox.toolTip = model_choice.fullCard(shown) if shown else ""
+        ui.modelComboBox.toolTip = model_choice.cardText(shown) if shown else ""
 
 
 class ModalityBox:
@@ -82,7 +81,7 @@ class ModalityBox:
 
 
 class HeadBox(_ModelList):
-    """The models that can segment a volume, those on request too, with a note on the chosen one."""
+    """The models that can segment a volume, those on request too."""
 
     def __init__(self, ui):
         super().__init__(ui, ui.headComboBox)
@@ -97,11 +96,7 @@ class HeadBox(_ModelList):
         self._offer(state.head, target, heads, recommended, missing)
         ui.headComboBox.enabled = ui.segmentCheckBox.checked and bool(heads)
         chosen = model_choice.chosenHead(target, state.head)
-        for widget in (ui.headComboBox, ui.segmentNoteLabel):
-            widget.toolTip = model_choice.fullCard(chosen) if chosen else self._tip
-        note = model_choice.segmentNote(target, state.segment, state.head)
-        ui.segmentNoteLabel.text = note
-        ui.segmentNoteLabel.visible = bool(note)
+        ui.headComboBox.toolTip = model_choice.cardText(chosen) if chosen else self._tip
 
 
 class GuideBox:
@@ -163,19 +158,15 @@ class TaskBox:
 
 
 class DeviceChoice:
-    """Fills a combo box, and a label with the reason, from what the `doctor` job finds.
+    """Fills a combo box from what the `doctor` job finds; its tool tip has the reason.
 
     onChange: called when the job has found the devices.
     """
 
-    def __init__(self, runner, comboBox, reasonLabel, onChange):
-        self._runner, self._comboBox, self._label = runner, comboBox, reasonLabel
-        self._onChange = onChange
+    def __init__(self, runner, comboBox, onChange):
+        self._runner, self._comboBox, self._onChange = runner, comboBox, onChange
         self._devices = {"auto": _("Automatic"), "cpu": _("CPU")}
-        self._offered = None
-        self._reason = ""
-        self._rooms = {}  # by device: what its memory allows
-        self._job = None
+        self._offered, self._reason, self._job = None, "", None
 
     def ask(self):
         """Find out, once; that a worker is warm afterwards helps the first preview."""
@@ -184,9 +175,8 @@ class DeviceChoice:
             self._job.onFinished(self._onFinished)
 
     def forget(self):
-        """Ask again the next time where no answer came, or free memory may have changed."""
-        state = self._job.state if self._job is not None else ""
-        if state in ("failed", "cancelled") or (state == "done" and self._rooms):
+        """Ask again the next time where no answer came."""
+        if self._job is not None and self._job.state in ("failed", "cancelled"):
             self._job = None
 
     def show(self, device):
@@ -199,11 +189,7 @@ class DeviceChoice:
             for name, text in devices.items():
                 comboBox.addItem(text, name)
         comboBox.currentIndex = comboBox.findData(device)
-        comboBox.toolTip = comboBox.currentText
-        lines = [self._reason] if device == "auto" and self._reason else []
-        lines += [self._rooms[device]] if device in self._rooms else []
-        self._label.text = "\n".join(lines)
-        self._label.visible = bool(lines)
+        comboBox.toolTip = self._reason or comboBox.currentText
 
     def cleanup(self):
         self._onChange = None
@@ -213,34 +199,12 @@ class DeviceChoice:
             return
         choice = job.result.get("choice") or {}
         if choice.get("name"):
-            reason = choice.get("reason") or ""
             self._devices["auto"] = _("Automatic: {name}").format(name=choice["name"].upper())
-            self._reason = reason[:1].upper() + reason[1:]
-        rooms = {}
+            self._reason = choice.get("reason") or ""
         for device in job.result.get("devices") or ():
             name, what = device.get("name", ""), device.get("what") or ""
             self._devices[name] = f"{name.upper()}: {what}" if what else name.upper()
-            if device.get("total") and device.get("free") is not None:
-                rooms[name] = roomText(device)
-        if choice.get("name") == "cuda" and "cuda:0" in rooms:
-            rooms["auto"] = rooms["cuda:0"]
-        self._rooms = rooms
         self._onChange()
-
-
-def roomText(device):
-    """What a graphics card has free, what enhancing takes of it, and what happens without."""
-    free, needs = device["free"], device.get("needs") or 0
-    text = _("{free} of {total} free on the graphics card; enhancing takes up to {needs}.").format(
-        free=bytesText(free), total=bytesText(device["total"]), needs=bytesText(needs)
-    )
-    if free >= needs:
-        return text
-    without = _(
-        "With less it works in smaller parts, and goes on on the processor where that is not "
-        "enough: slower, with the same result within rounding. A warning will say so."
-    )
-    return f"{text} {without}"
 
 
 def outputProblem(output, target):

@@ -6,9 +6,9 @@ from slicer.i18n import tr as _
 
 from MedEnhancePanels.errors import guarded
 from MedEnhancePanels.nodes import bridge, preview, results
-from MedEnhancePanels.nodes.compare import Compare, layoutNode
+from MedEnhancePanels.nodes.compare import Compare
 from MedEnhancePanels.pages import result_texts
-from MedEnhancePanels.pages.widgets import Notice, askForNewFile, ticking
+from MedEnhancePanels.pages.widgets import Notice, pathOf, ticking
 from MedEnhancePanels.tasks import blending, files
 
 _KINDS = "NRRD (*.nrrd);;NIfTI (*.nii.gz);;MetaImage (*.mha)"
@@ -50,7 +50,6 @@ class ResultArea:
     def _fillMenu(self):
         for name, text, slot in (
             ("segments", _("Segments"), self._onSegments),
-            ("surfaces", _("Segments in 3D"), self._onSurfaces),
             ("table", _("Table of volumes"), self._onTable),
             ("uncertainty", _("Uncertainty"), lambda checked: self._onMap("uncertainty", checked)),
             ("noise", _("Noise map"), lambda checked: self._onMap("noise", checked)),
@@ -58,7 +57,7 @@ class ResultArea:
             ("export", _("Export to DICOM…"), self._onExport),
         ):
             action = self.actions[name] = self._menu.addAction(text)
-            action.checkable = name not in ("save", "export")
+            action.checkable = name not in ("table", "save", "export")
             action.triggered.connect(slot)
 
     @property
@@ -118,12 +117,9 @@ class ResultArea:
         self.ui.moreButton.enabled = isThere
         segmentation = results.linked(output, "segmentation")
         display = segmentation.GetDisplayNode() if segmentation is not None else None
-        actions["segments"].enabled = actions["surfaces"].enabled = display is not None
+        actions["segments"].enabled = display is not None
         actions["segments"].checked = display is not None and bool(display.GetVisibility())
-        actions["surfaces"].checked = display is not None and _isShownIn3d(segmentation, display)
-        table = results.linked(output, "table")
-        actions["table"].enabled = table is not None
-        actions["table"].checked = table is not None and _isTableShown(table)
+        actions["table"].enabled = results.linked(output, "table") is not None
         for role in _MAPS:
             actions[role].enabled = canCompare and results.linked(output, role) is not None
             actions[role].checked = self.compare.overlay == role
@@ -187,11 +183,6 @@ class ResultArea:
         self._begin()
         self.compare.setInput(isInput)
 
-    def toggleInput(self):
-        """Show the input, or the result again."""
-        if self.ui.inputButton.enabled:
-            self._showInput(not self.compare.isInput)
-
     @guarded
     def _onMap(self, role, checked):
         self._begin()
@@ -205,34 +196,20 @@ class ResultArea:
         self.update()
 
     @guarded
-    def _onSurfaces(self, checked):
-        segmentation = results.linked(self.output, "segmentation")
-        if checked:
-            segmentation.CreateClosedSurfaceRepresentation()
-            segmentation.GetDisplayNode().SetVisibility(True)
-        segmentation.GetDisplayNode().SetVisibility3D(bool(checked))
-        self.update()
-
-    @guarded
-    def _onTable(self, checked):
-        layout = layoutNode()
-        if checked:
-            logic = slicer.app.applicationLogic()
-            selection = logic.GetSelectionNode()
-            selection.SetActiveTableID(results.linked(self.output, "table").GetID())
-            logic.PropagateTableSelection()
-            layout.SetViewArrangement(layout.SlicerLayoutFourUpTableView)
-        else:
-            layout.SetViewArrangement(layout.SlicerLayoutFourUpView)
-        self.update()
+    def _onTable(self, *_checked):
+        logic, layout = slicer.app.applicationLogic(), preview.layoutNode()
+        logic.GetSelectionNode().SetActiveTableID(results.linked(self.output, "table").GetID())
+        logic.PropagateTableSelection()
+        layout.SetViewArrangement(layout.SlicerLayoutFourUpTableView)
 
     @guarded
     def _onSave(self, *_checked):
         output = self.output
-        start = f"{output.GetName()}.nrrd"
-        path = askForNewFile(self.ui.moreButton, _("Save the result"), start, _KINDS)
-        if path:
-            files.startSave(self.context.runner, output, path).onFinished(self._onSaved)
+        title, start = _("Save the result"), f"{output.GetName()}.nrrd"
+        answer = qt.QFileDialog.getSaveFileName(self.ui.moreButton, title, start, _KINDS)
+        if path := pathOf(answer):  # the dialog has asked about a file that exists
+            job = files.startSave(self.context.runner, output, path, overwrite=True)
+            job.onFinished(self._onSaved)
 
     @guarded
     def _onSaved(self, job):
@@ -290,17 +267,3 @@ def _hideLabelsOfOthers(output):
         labels = results.linked(node, "segmentation")
         if labels is not None and labels is not own and labels.GetDisplayNode() is not None:
             labels.GetDisplayNode().SetVisibility(False)
-
-
-def _isShownIn3d(segmentation, display):
-    name = slicer.vtkSegmentationConverter.GetClosedSurfaceRepresentationName()
-    hasSurfaces = segmentation.GetSegmentation().ContainsRepresentation(name)
-    return hasSurfaces and bool(display.GetVisibility() and display.GetVisibility3D())
-
-
-def _isTableShown(table):
-    layout, selection = layoutNode(), slicer.app.applicationLogic().GetSelectionNode()
-    isOn = layout is not None and (
-        layout.GetViewArrangement() == layout.SlicerLayoutFourUpTableView
-    )
-    return isOn and selection.GetActiveTableID() == table.GetID()

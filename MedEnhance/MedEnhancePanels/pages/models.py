@@ -1,4 +1,4 @@
-"""The page Models: installed models with their cards; import, verify, remove."""
+"""The page Models: installed models with their cards; import, remove."""
 
 import os
 
@@ -20,7 +20,6 @@ class ModelsPanel(Page):
         super().__init__(context, "Models")
         self.models = []
         self._job = None
-        self._isLoaded = False
         self._importMenu = qt.QMenu(self.ui.importButton)
         self._folderAction = self._importMenu.addAction(_("From a folder…"))
         self._zipAction = self._importMenu.addAction(_("From a zip file…"))
@@ -31,9 +30,7 @@ class ModelsPanel(Page):
         self._folderAction.triggered.connect(self._onImportFolder)
         self._zipAction.triggered.connect(self._onImportZip)
         ui.importButton.setMenu(self._importMenu)
-        ui.verifyButton.clicked.connect(self.verify)
         ui.removeButton.clicked.connect(self._onRemove)
-        ui.refreshButton.clicked.connect(self.refresh)
         ui.modelTable.itemSelectionChanged.connect(self._showCard)
         header = ui.modelTable.horizontalHeader()
         header.setSectionResizeMode(_PURPOSE, qt.QHeaderView.Stretch)
@@ -42,9 +39,8 @@ class ModelsPanel(Page):
         self._showCard()
 
     def enter(self):
-        """Called when the page is shown; the list is read when it is first needed."""
-        if not self._isLoaded:
-            self.refresh()
+        """Called when the page is shown: models may have come or gone."""
+        self.refresh()
 
     def cleanup(self):
         super().cleanup()
@@ -64,11 +60,6 @@ class ModelsPanel(Page):
     def refresh(self, *_checked):
         """Read the list again."""
         return self._ask(_("List models"), {"action": "list"})
-
-    @guarded
-    def verify(self, *_checked):
-        """Check the files of all models against their hashes."""
-        return self._ask(_("Verify models"), {"action": "verify"}, self._reportVerified)
 
     @guarded
     def importFrom(self, path):
@@ -107,7 +98,8 @@ class ModelsPanel(Page):
     # --- the job ------------------------------------------------------------------------------
 
     def _ask(self, title, params, report=None):
-        self.context.clearMessage()
+        if params["action"] != "list":
+            self.context.clearMessage()
         self._showBusy(True)
         known = {model["name"] for model in self.models}
         self._job = self.context.runner.submit("models", params, title=title)
@@ -122,8 +114,6 @@ class ModelsPanel(Page):
         if job.error is not None:
             self.context.showError(job.error)
             return
-        self._isLoaded = True
-        self._unreadable = job.result["unreadable"]
         self._show(job.result["models"])
         if report is not None:
             report(known)
@@ -134,16 +124,6 @@ class ModelsPanel(Page):
             self.ui.modelTable.selectRow(new[0])
             name = self.models[new[0]]["name"]
             self.context.message("info", _("The model {name} is installed.").format(name=name))
-
-    def _reportVerified(self, _known):
-        bad = [model for model in self.models if not model["ok"]] + self._unreadable
-        if not bad:
-            count = len(self.models)
-            text = _("All files of {count} models are intact.").format(count=count)
-            self.context.message("info", text)
-            return
-        text = " ".join(f"{model['message'].rstrip('.')}." for model in bad)
-        self.context.message("error", text + " " + _("Import these models again."))
 
     # --- what is shown ------------------------------------------------------------------------
 
@@ -184,8 +164,7 @@ class ModelsPanel(Page):
     def _showBusy(self, isBusy):
         ui = self.ui
         ui.progressBar.visible = isBusy
-        for button in (ui.importButton, ui.verifyButton, ui.refreshButton):
-            button.enabled = not isBusy
+        ui.importButton.enabled = not isBusy
         model = self.selected
         ui.removeButton.enabled = not isBusy and model is not None and not model["shipped"]
 

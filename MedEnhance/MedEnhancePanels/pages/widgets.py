@@ -1,23 +1,13 @@
-"""What pages share: the base class of a page, the progress of a job, dialogs and timers."""
+"""What pages share: the base class of a page, dialogs and timers."""
 
 import qt
 import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from MedEnhancePanels.job import stageText
-
 #: Observers with it are called before those of Slicer's selectors, which have 0.
 FIRST = 10.0
-#: Of frames that are seen on light and on dark grounds.
-COLORS = {"red": "#d32f2f", "amber": "#c77700", "green": "#2e7d32", "gray": "#808080"}
-#: The color of a message, by its weight.
-_COLOR_OF = {"error": "red", "alarm": "red", "warning": "amber", "info": "gray"}
 _ICON_PIXELS = 20
-
-
-#: After a change of what is shown, its layout is done.
-_LAID_OUT_MS = 50
 
 
 class Page:
@@ -31,7 +21,6 @@ class Page:
         self.context = context
         self.widget, self.ui = context.ui(name)
         self.state = self._stopObserving = None
-        self._forms = FormHeights(self.widget)
 
     def followState(self):
         """Call onState now and whenever another State is chosen, `update` whenever it changes."""
@@ -54,24 +43,15 @@ class Page:
     def update(self):
         """Show what the state says."""
 
-    def settleTexts(self):
-        """Give texts that have changed the height that they need; called when the state has."""
-        self._forms.update()
-
     def _setState(self, state):
         self._setStateObserved(state)
         self.onState(state)
-        self.settleTexts()
 
     def _setStateObserved(self, state):
         if self._stopObserving is not None:
             self._stopObserving()
-        self._stopObserving = state.observe(lambda _state: self._showState()) if state else None
+        self._stopObserving = state.observe(lambda _state: self.update()) if state else None
         self.state = state
-
-    def _showState(self):
-        self.update()
-        self.settleTexts()
 
 
 class NodeSelectors:
@@ -99,87 +79,8 @@ class NodeSelectors:
                 selector.setCurrentNode(None)
 
 
-class JobProgress:
-    """Shows a job in an area of a page, which is hidden while there is none."""
-
-    def __init__(self, area, bar, label, cancelButton):
-        self._area, self._bar, self._label, self._button = area, bar, label, cancelButton
-        self._job = None
-        self._area.visible = False
-        self._button.clicked.connect(self._onCancel)
-
-    @property
-    def job(self):
-        """The job that is shown, or None when it has ended."""
-        return self._job
-
-    def show(self, job):
-        """Follow a job until its end."""
-        self._job = job
-        self._area.visible = True
-        self._button.enabled = True
-        self._update()
-        job.onEvent(self._onEvent)
-        job.onFinished(self._onFinished)
-
-    def forget(self):
-        """Stop following; the job itself goes on."""
-        self._job = None
-        self._area.visible = False
-
-    def _onEvent(self, job, name, _fields):
-        if job is self._job and name in ("progress", "state"):
-            self._update()
-
-    def _onFinished(self, job):
-        if job is self._job:
-            self.forget()
-
-    def _onCancel(self, _checked=False):
-        if self._job is not None:
-            self._button.enabled = False
-            self._job.cancel()
-
-    def _update(self):
-        self._bar.value = int(100 * self._job.fraction)
-        self._label.text = stageText(self._job)
-
-
-class FormHeights:
-    """Has forms measure their rows again where a wrapped text in one has come, gone or changed.
-
-    QFormLayout gives such a text the height of before when it lies beside others in a field: lines
-    would be cut.
-    """
-
-    def __init__(self, widget):
-        """widget: what the forms are in."""
-        self._forms = slicer.util.findChildren(widget, className="QFormLayout")
-        labels = [
-            label
-            for form in self._forms
-            for label in slicer.util.findChildren(form.parentWidget(), className="QLabel")
-            if label.wordWrap
-        ]
-        self._labels, self._shown = labels, None
-        self._later = singleShot(widget, _LAID_OUT_MS, self._measure)
-
-    def update(self):
-        shown = [(label.text, label.isHidden()) for label in self._labels]
-        if shown != self._shown:
-            self._shown = shown
-            self._later.start()  # when the rows have their places
-
-    def _measure(self):
-        for form in self._forms:
-            form.invalidate()
-
-
 class Notice:
-    """A colored frame with an icon, a sentence and, on demand, details; hidden while it is empty.
-
-    The weight has a color, an icon and, for screen readers, a word.
-    """
+    """A frame with an icon, a sentence and, on demand, details; hidden while it is empty."""
 
     def __init__(self, ui, name):
         """name: of the form's widgets: <name>Frame, <name>Icon, <name>Label, …"""
@@ -199,12 +100,11 @@ class Notice:
         self._button.visible = bool(details)
         self._label.text = text
         self._frame.visible = bool(text)
-        showWeight(self._frame, self._icon, level)
+        showWeight(self._icon, level)
 
 
-def showWeight(frame, icon, level):
-    """Give a frame the color of a message's weight, and a label the icon of it."""
-    setBorder(frame, _COLOR_OF[level])
+def showWeight(icon, level):
+    """Give a label the icon of a message's weight and, for screen readers, the word for it."""
     icons = {
         "info": (qt.QStyle.SP_MessageBoxInformation, _("Information")),
         "warning": (qt.QStyle.SP_MessageBoxWarning, _("Warning")),
@@ -212,37 +112,8 @@ def showWeight(frame, icon, level):
         "error": (qt.QStyle.SP_MessageBoxCritical, _("Error")),
     }
     kind, word = icons[level]
-    icon.setPixmap(frame.style().standardIcon(kind).pixmap(_ICON_PIXELS, _ICON_PIXELS))
+    icon.setPixmap(icon.style().standardIcon(kind).pixmap(_ICON_PIXELS, _ICON_PIXELS))
     icon.accessibleName = word
-
-
-def setBorder(frame, color):
-    """color: a key of COLORS."""
-    style = f"QFrame#{frame.objectName} {{ border: 2px solid {COLORS[color]}; }}"
-    if frame.styleSheet != style:  # setting one lays everything out anew
-        frame.styleSheet = style
-
-
-class Shortcuts:
-    """Keys that work in the whole window, as slice views have the focus, while a page is shown."""
-
-    def __init__(self, widget, slots):
-        """slots: what each key sequence calls."""
-        self._widget, self._slots, self._made = widget, slots, []
-
-    def begin(self):
-        self.end()
-        parent = slicer.util.mainWindow() or self._widget
-        for keys, slot in self._slots.items():
-            shortcut = qt.QShortcut(qt.QKeySequence(keys), parent)
-            shortcut.activated.connect(slot)
-            self._made.append(shortcut)
-
-    def end(self):
-        for shortcut in self._made:
-            shortcut.enabled = False  # its deletion waits for the event loop
-            shortcut.deleteLater()
-        self._made = []
 
 
 def singleShot(parent, milliseconds, callback):
@@ -266,30 +137,12 @@ def ticking(parent, milliseconds, callback):
 
 def askForFile(parent, title, start="", kinds=""):
     """The path of a file that the user opens; "" where the dialog was cancelled."""
-    return _path(qt.QFileDialog.getOpenFileName(parent, title, start, kinds))
+    return pathOf(qt.QFileDialog.getOpenFileName(parent, title, start, kinds))
 
 
-def askForNewFile(parent, title, start="", kinds=""):
-    """The path to save at, or ""; that a file exists is for the page to ask."""
-    dialog = qt.QFileDialog
-    return _path(
-        dialog.getSaveFileName(parent, title, start, kinds, "", dialog.DontConfirmOverwrite)
-    )
-
-
-def _path(answer):
-    return answer[0] if isinstance(answer, tuple) else answer  # one binding adds the filter
-
-
-def confirm(parent, title, text, question):
-    """Whether the user agrees to go on in spite of something; No is chosen beforehand."""
-    box = qt.QMessageBox(parent)
-    box.icon = qt.QMessageBox.Warning
-    box.windowTitle, box.text, box.informativeText = title, text, question
-    box.standardButtons = qt.QMessageBox.Yes | qt.QMessageBox.No
-    box.setDefaultButton(qt.QMessageBox.No)
-    box.deleteLater()
-    return box.exec_() == qt.QMessageBox.Yes
+def pathOf(answer):
+    """The path in the answer of a file dialog, to which one binding adds the filter."""
+    return answer[0] if isinstance(answer, tuple) else answer
 
 
 def openPath(path):

@@ -8,14 +8,13 @@ it is not saved with the scene.
 
 import slicer
 from slicer.i18n import tr as _
-from vtk.util import numpy_support
 
 from MedEnhanceLib.core.manifest import manifest_at_strength
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.hqg.strength import blend, blend_deviation
 from MedEnhancePanels.errors import PanelError
-from MedEnhancePanels.nodes import bridge, preview, provenance, results
-from MedEnhancePanels.tasks.node_job import share
+from MedEnhancePanels.nodes import bridge, nrrd, preview, provenance, results
+from MedEnhancePanels.nodes.bridge import share
 
 #: Volumes whose voxels follow the strength of a result, the result itself first.
 _PARTS = ("output", "uncertainty", "difference")
@@ -127,8 +126,7 @@ def setStrength(output, strength):
     strength = float(f"{strength:g}")  # as the history will state it
     if output not in _full:  # of a scene that was loaded
         _full[output] = _Full(output)
-    watch = _Watch(results.linked(output, "input"), *_nodesOf(output).values())
-    return _steps(output, strength, _full[output], watch)
+    return _steps(output, strength, _full[output])
 
 
 def _nodesOf(output):
@@ -137,39 +135,44 @@ def _nodesOf(output):
     return {"output": output} | {role: node for role, node in nodes.items() if node is not None}
 
 
-def _steps(output, strength, full, watch):
+def _steps(output, strength, full):
     source, nodes = results.linked(output, "input"), _nodesOf(output)
-    made = {role: slicer.vtkMRMLScalarVolumeNode() for role in nodes}
-    history = full.history
-    if strength == 1.0:
-        for role in full.images.keys() & made:
-            made[role].SetAndObserveImageData(full.images[role])
-    else:
-        steps = _blend(made["output"], source, output, full, strength)
-        history = yield from watch.during(steps, 0.0, 0.5)
-        if "uncertainty" in made:
-            steps = _blendDeviation(made["uncertainty"], source, output, full, strength)
-            yield from watch.during(steps, 0.5, 0.75)
-    if "difference" in made:
-        steps = results.fillDifference(made["difference"], source, made["output"])
-        yield from watch.during(steps, 0.75, 1.0)
+    images, history = dict(full.images), full.history
+    if strength != 1.0:
+        steps = _blend(source, output, full, strength)
+        images["output"], history = yield from share(steps, 0.0, 0.5)
+        if "uncertainty" in nodes:
+            steps = _blendDeviation(source, output, full, strength)
+            images["uncertainty"] = yield from share(steps, 0.5, 0.75)
+    if "difference" in nodes:
+        after = bridge.arrayOf(images["output"])
+        steps = results.differenceImage(slicer.util.arrayFromVolume(source), after)
+        images["difference"] = yield from share(steps, 0.75, 1.0)
+    if gone := full.changed() or next((n for n in full.states if not bridge.isInScene(n)), None):
+        raise PanelError(
+            _("{name} was changed or removed meanwhile, so the strength was not applied").format(
+                name=gone.GetName()
+            ),
+            _("The result is unchanged: check it, then set the strength again."),
+            "input",
+        )
     for role, node in nodes.items():
-        _handOver(made[role], node, strength, full.manifests.get(role))
+        _handOver(images[role], node, strength, full.manifests.get(role))
     results.setHistory(output, history)
     full.note(output)
 
 
-def _blend(blended, source, output, full, strength):
-    """Fill a volume node with the blend; the return value is its history."""
-    before, after = slicer.util.arrayFromVolume(source), _arrayOf(full.images["output"])
-    target = bridge.allocate(blended, after.shape, after.dtype)
-    modality, histories = bridge.modalityOf(source), (provenance.historyOf(source), full.history)
-    history = ()
-    for chunk, fraction in results.chunks(before.shape):
+def _blend(source, output, full, strength):
+    """The blend, and its history."""
+    before, after = slicer.util.arrayFromVolume(source), bridge.arrayOf(full.images["output"])
+    image = bridge.newImage(after.shape, after.dtype)
+    target, modality = bridge.arrayOf(image), bridge.modalityOf(source)
+    histories = (provenance.historyOf(source), full.history)
+    for slab, fraction in nrrd.steps(after):
         pair = [
             Volume(
-                array[chunk],
-                bridge.geometryOf(node).cropped((chunk.start, 0, 0)),
+                array[slab],
+                bridge.geometryOf(node).cropped((slab.start, 0, 0)),
                 modality=modality,
                 source=node.GetName() or "",
                 history=steps,
@@ -177,35 +180,31 @@ def _blend(blended, source, output, full, strength):
             for node, array, steps in zip((source, output), (before, after), histories, strict=True)
         ]
         part = blend(*pair, strength)
-        target[chunk], history = part.voxels, part.history
+        target[slab] = part.voxels
         yield fraction
-    return history
+    return image, part.history
 
 
-def _blendDeviation(blended, source, output, full, strength):
+def _blendDeviation(source, output, full, strength):
+    """The standard deviation of the remaining error of the blend."""
     before = slicer.util.arrayFromVolume(source)
-    after, spread = (_arrayOf(full.images[role]) for role in ("output", "uncertainty"))
-    target = bridge.allocate(blended, spread.shape, spread.dtype)
-    removed = provenance.noiseOf(output).get("share_removed", 1.0)
-    for chunk, fraction in results.chunks(before.shape):
-        target[chunk] = blend_deviation(
-            spread[chunk],
-            before[chunk],
-            after[chunk],
+    after, spread = (bridge.arrayOf(full.images[role]) for role in ("output", "uncertainty"))
+    image = bridge.newImage(spread.shape, spread.dtype)
+    target, removed = bridge.arrayOf(image), provenance.noiseOf(output).get("share_removed", 1.0)
+    for slab, fraction in nrrd.steps(spread):
+        target[slab] = blend_deviation(
+            spread[slab],
+            before[slab],
+            after[slab],
             strength,
             share=removed,
-            bias_field=full.shading[chunk] if full.shading is not None else None,
+            bias_field=full.shading[slab] if full.shading is not None else None,
         )
         yield fraction
+    return image
 
 
-def _arrayOf(image):
-    """The voxels of an image, [K, J, I]."""
-    voxels = numpy_support.vtk_to_numpy(image.GetPointData().GetScalars())
-    return voxels.reshape(image.GetDimensions()[::-1])
-
-
-def _handOver(blended, node, strength, manifest):
+def _handOver(image, node, strength, manifest):
     """Give a node its new voxels, and say at which strength they are.
 
     manifest: of the full result, or None.
@@ -215,39 +214,5 @@ def _handOver(blended, node, strength, manifest):
         if strength != 1.0:
             manifest = manifest_at_strength(manifest, strength)
         provenance.setManifest(node, manifest)
-    node.SetAndObserveImageData(blended.GetImageData())
+    node.SetAndObserveImageData(image)
     slicer.util.arrayFromVolumeModified(node)
-
-
-class _Watch:
-    """Stops work on voxels as soon as they are others than at its start, or gone."""
-
-    def __init__(self, *nodes):
-        self._states = {node: bridge.voxelState(node) for node in nodes}
-
-    def during(self, steps, start, end):
-        """A generator as a share of a larger one, with a check before each step."""
-        steps = share(steps, start, end)
-        while True:
-            self._check()
-            try:
-                fraction = next(steps)
-            except StopIteration as stop:
-                return stop.value
-            yield fraction
-
-    def _check(self):
-        for node, state in self._states.items():
-            if not bridge.isInScene(node):
-                happened = _("{name} was removed")
-            elif bridge.voxelState(node) != state:
-                happened = _("The voxels of {name} were changed")
-            else:
-                continue
-            raise PanelError(
-                _("{happened} in the meantime, so the strength was not applied").format(
-                    happened=happened.format(name=node.GetName())
-                ),
-                _("The result is unchanged: check it, then set the strength again."),
-                "input",
-            )

@@ -1,148 +1,120 @@
-"""Distillations of cohorts: prior, checks before the start, and the start of a run."""
+"""Runs on cohorts: what the page Distill can make of patients, and what to know beforehand."""
 
+import glob
 import os
-from dataclasses import MISSING, dataclass
+from dataclasses import dataclass
 
 from slicer.i18n import tr as _
 
-from MedEnhanceLib.spg.config import MODALITIES, DistillConfig
 from MedEnhanceLib.spg.statistics import NUMBERS
-from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.tasks import long_run
-from MedEnhancePanels.tasks.long_run import Run
 
-
-class _DistillOptions:
-    """What is distilled, and how long.
-
-    name: of the run. budget: a preset. modality: "auto" is what the volumes state.
-    """
-
-    def fields(self):
-        """What is chosen of the configuration, as the job takes it."""
-        return {"preset": self.budget} | arguments.fieldsOf(self, DistillConfig)
-
-
-DistillOptions = arguments.optionsClass(
-    "DistillOptions",
-    DistillConfig,
-    _DistillOptions,
-    first=[("name", MISSING)],
-    only=("task", "method", "images_per_patient", "held_out", "device", "licence"),
-    budget="cpu",
-    modality="auto",
-)
+#: Priors that are words; any other is the path of a file.
+TEMPLATE, REPRESENTATIVE = "template", "representative"
 
 
 @dataclass(frozen=True)
-class Prior:
-    """What all images start from and stay near.
+class RunOptions:
+    """What is made of a cohort."""
 
-    kind: "template" (a public average, for MR), "file" (path) or "representative" (the most
-    typical patient of the cohort).
-    """
+    cohort: str  # a folder; for a distillation also a table
+    name: str  # of the run, and of the model that is trained
+    kind: str = "distill"  # or "train", an enhancer
+    modality: str = "MR"  # or "CT"
+    preset: str = "cpu"  # or "smoke", "full"
+    device: str = "auto"
+    #: Of a distillation, as DistillConfig has them.
+    goal: str = "denoise"
+    method: str = "statistics"
+    prior: str = TEMPLATE
+    images: int = 10
+    steps: int = 0  # of a training; 0: those of the preset
 
-    kind: str = "template"
-    path: str = ""
-
-    @property
-    def exposes(self):
-        """Whether a patient of the cohort is recognizable in every image by construction."""
-        return self.kind == "representative"
-
-
-@dataclass(frozen=True)
-class Cohort:
-    """Where the patients are: a folder for each, DICOM, or a table. pattern: of file names."""
-
-    path: str
-    pattern: str = "*"
+    def params(self):
+        """The job's parameters but for the folder of the results, as docs/jobs.md says."""
+        config = {"preset": self.preset, "device": self.device}
+        if self.kind == "train":
+            config |= {"modality": self.modality, "name": self.name, **_pools(self.cohort)}
+            config |= {"steps": self.steps} if self.steps else {}
+            return {"method": "hqg", "config": config, "data": self.cohort}
+        config |= {"task": self.goal, "method": self.method, "prior": self.prior}
+        config["images_per_patient"] = self.images
+        return {"cohort": self.cohort, "modality": self.modality, "config": config}
 
 
-def whyNot(cohort, prior, options):
-    """What is missing before a distillation can start, in a sentence, or nothing."""
-    isTable = cohort.path.lower().endswith(".csv") and os.path.isfile(cohort.path)
-    if not (isTable or os.path.isdir(cohort.path)):
+def _pools(folder):
+    """Volumes in hq and lq, or all of a folder without them, and a note on them for the card."""
+    low = ["lq/*"] if glob.glob(os.path.join(glob.escape(folder), "lq", "*")) else []
+    high = ["hq/*"] if os.path.isdir(os.path.join(folder, "hq")) else ["*"]
+    source = {"name": _("local cohort"), "subjects": _("a folder"), "source": ""}
+    data = [source | {"licence": _("not stated")}]
+    return {"high_quality": high, "low_quality": low, "data": data}
+
+
+def whyNot(options):
+    """What is missing before a run can start, in a sentence, or nothing."""
+    isTable = options.cohort.lower().endswith(".csv") and os.path.isfile(options.cohort)
+    if options.kind == "train" and not os.path.isdir(options.cohort):
+        return _("Choose the folder with the volumes.")
+    if not isTable and not os.path.isdir(options.cohort):
         return _("Choose a folder of patients, a folder of DICOM, or a table (CSV: patient, path).")
-    if options.modality == "CT" and options.task == "undersample":
+    if not options.name.strip():
+        return _("Give the run a name.")
+    if options.kind == "train":
+        return ""
+    if options.modality == "CT" and options.goal == "undersample":
         return _("Undersampling applies to MR only: choose another purpose.")
-    if options.modality == "CT" and prior.kind == "template":
+    if options.modality == "CT" and options.prior == TEMPLATE:
         return _(
             "There is no public template for CT: choose the file of a volume that may be shared, "
             "or the most typical patient, who consented to being recognizable."
         )
-    if not options.name.strip():
-        return _("Give the run a name.")
-    if prior.kind == "file" and not os.path.isfile(prior.path):
-        return _("Choose the prior's file.")
+    if options.prior not in (TEMPLATE, REPRESENTATIVE) and not os.path.isfile(options.prior):
+        return _("The file of the template is missing: choose another.")
     return ""
 
 
-def sharedText(prior, options):
+def sharedText(options):
     """What of the patients the result gives to whoever gets it, in a sentence or two."""
-    matching = _("{count} images for each patient, made from that patient's images").format(
-        count=options.imagesPerPatient
-    )
-    statistics = _("{count} numbers, which are means over all patients").format(count=NUMBERS)
-    if prior.exposes:
-        whose = _("and images of the prior, who is a patient of the cohort")
-    else:
-        whose = _("and no image of any of them")
-    texts = {
-        "matching": _("Will be shared: {matching}."),
-        "statistics": _("Will be shared: {statistics}, {whose}."),
-    }
-    either = _("Will be shared, as the method turns out: {matching}; or {statistics}, {whose}.")
-    return texts.get(options.method, either).format(
-        matching=matching, statistics=statistics, whose=whose
+    if options.method == "matching":
+        return _(
+            "Will be shared: {count} images for each patient, made from that patient's images."
+        ).format(count=options.images)
+    whose = _("and no image of any of them")
+    if options.prior == REPRESENTATIVE:
+        whose = _("and images of the template, who is a patient of the cohort")
+    return _("Will be shared: {count} numbers, which are means over all patients, {whose}.").format(
+        count=NUMBERS, whose=whose
     )
 
 
-def warningsAbout(prior, options):
-    """What the user should know before a long run, as sentences."""
-    warnings = []
-    if prior.kind == "file":
-        warnings.append(
-            _(
-                "Every image will show the prior's anatomy: use a public volume, or one whose "
-                "patient consented."
-            )
-        )
-    if prior.exposes:
-        warnings.append(
-            _("Every image will show a patient of the cohort, who can be recognized in it.")
-        )
-    if options.heldOut == 0:
-        warnings.append(_("No patient is held out: the audit cannot compare with anyone."))
-    return warnings
+def warningAbout(options):
+    """What the user should know before a long run, in a sentence; or nothing."""
+    if options.prior == TEMPLATE:
+        return ""
+    if options.prior == REPRESENTATIVE:
+        return _("Every image will show a patient of the cohort, who can be recognized in it.")
+    return _(
+        "Every image will show the template's anatomy: use a public volume, or one whose patient "
+        "consented."
+    )
 
 
-def start(runner, root, cohort, prior, options):
-    """Begin a distillation in a new folder below `root`; returns a LongRun."""
+def start(runner, root, options):
+    """Begin a run in a new folder below `root`; returns a LongRun."""
     long_run.checkIdle(runner)
-    if why := whyNot(cohort, prior, options):
-        raise PanelError(_("The cohort cannot be distilled"), why, "input")
-    run = Run.create(root, options, "distill")
-    run.record["params"] = {**_question(cohort, prior, options), "out": run.out}
+    if why := whyNot(options):
+        raise PanelError(_("The cohort cannot be used"), why, "input")
+    run = long_run.Run.create(root, options)
+    run.record["params"] = {**options.params(), "out": run.out}
     return long_run.begin(runner, run)
 
 
-def startRoom(runner, cohort, prior, options):
+def startRoom(runner, options):
     """Begin to estimate what a distillation can gain, and how long it takes; returns a Job.
 
     Its result has a `sentence` about it; nothing is kept.
     """
     title = _("Estimate what a distillation can gain")
-    params = _question(cohort, prior, options)
-    return runner.submit("distill-estimate", params, title=title, own=True)
-
-
-def _question(cohort, prior, options):
-    """Which cohort, and how it is distilled, as docs/jobs.md says."""
-    return {
-        "cohort": cohort.path,
-        "pattern": cohort.pattern.strip() or "*",
-        "modality": options.modality if options.modality in MODALITIES else None,
-        "config": options.fields() | {"prior": prior.path if prior.kind == "file" else prior.kind},
-    }
+    return runner.submit("distill-estimate", options.params(), title=title, own=True)

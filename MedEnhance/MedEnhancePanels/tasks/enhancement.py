@@ -9,7 +9,6 @@ import dataclasses
 import json
 import os
 
-import numpy as np
 import slicer
 import vtk
 from slicer.i18n import tr as _
@@ -18,11 +17,12 @@ from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, nrrd, preview, results
+from MedEnhancePanels.nodes.bridge import share
 from MedEnhancePanels.tasks import blending
-from MedEnhancePanels.tasks.node_job import NodeJob, share
+from MedEnhancePanels.tasks.node_job import NodeJob
 
-#: Which file holds a kind of result that is a volume.
-_FILES = {"enhanced": "output", "uncertainty": "uncertainty", "noise": "noise"}
+#: Results that are volumes, by the job's output, with the word for the step that made them.
+_VOLUMES = {"output": "enhanced", "uncertainty": "uncertainty", "noise": "noise"}
 
 
 class _EnhanceOptions:
@@ -52,48 +52,38 @@ EnhanceOptions = arguments.optionsClass(
 )
 
 
-def start(runner, node, options=None, title=None):
+def start(runner, node, options):
     """Enhance a volume node, or every frame of a sequence node.
 
-    Args:
-        node: a scalar volume node, or a sequence node of them.
-        options: EnhanceOptions; None for the defaults.
-        title: of the job; None for the default.
     Returns:
         The Job; at its end job.nodes has "output", "difference" and, as requested, "uncertainty",
         "noise", "segmentation" and "table".
     Raises:
         PanelError: the options do not fit the node.
     """
-    title = title or _("Enhance {name}").format(name=node.GetName())
-    return _Enhancement(runner, node, options or EnhanceOptions()).submit("enhance", title)
+    title = _("Enhance {name}").format(name=node.GetName())
+    return _Enhancement(runner, node, options).submit("enhance", title)
 
 
-def startPreview(runner, node, slices, options=None):
+def startPreview(runner, node, slices, options):
     """Enhance some slices of a volume node, or of the frame of a sequence node that is shown.
 
     Args:
         node: a scalar volume node, or a sequence node: what is done is then decided for all frames.
         slices: (first, stop), indices along k.
-        options: EnhanceOptions; None for the defaults.
+        options: EnhanceOptions.
     Returns:
         The Job; at its end job.nodes["output"] is a volume node of these slices, which is hidden
         from lists and not saved.
     """
     title = _("Preview of {name}").format(name=node.GetName())
-    return _Preview(runner, node, options or EnhanceOptions(), slices).submit("enhance", title)
+    return _Preview(runner, node, options, slices).submit("enhance", title)
 
 
 def startSegment(runner, node, model="auto", device="auto"):
     """Find labels in a volume node as it is; job.nodes: "segmentation" and "table"."""
-    _checkSegmentable(node)
     title = _("Segment {name}").format(name=node.GetName())
     return _Segmentation(runner, node, {"model": model, "device": device}).submit("segment", title)
-
-
-def _filesOf(job):
-    """The files of a result by what they hold: "output", "uncertainty", "noise", …"""
-    return {name.removesuffix("_map"): path for name, path in job.result["outputs"].items()}
 
 
 class _Enhancement(NodeJob):
@@ -101,149 +91,126 @@ class _Enhancement(NodeJob):
         super().__init__(runner, node)
         _checkOptions(node, options)
         self.options = options
-        self._provenance, self._histories, self._suffix = {}, {}, ""
 
     def before(self, job):
-        yield from _sendInputs(self, self.send, job, self.options)
-        if self.options.segment:
-            job.params["segmentation_output"] = os.path.join(job.folder, "labels.nrrd")
-            job.params["head"] = self.options.head
-        if self.options.uncertainty:
-            job.params["uncertainty_output"] = os.path.join(job.folder, "uncertainty.nrrd")
-        if self.options.uncertainty and not bridge.isSequence(self.node):
+        options = self.options
+        yield from _sendInputs(self, job, options)
+        isVolume = not bridge.isSequence(self.node)
+        named = {
+            "segmentation_output": options.segment,
+            "uncertainty_output": options.uncertainty,
             # The uncertainty at another strength depends on it.
-            job.params["bias_field_output"] = os.path.join(job.folder, "bias-field.nrrd")
-        if self.options.noiseMap:
-            job.params["noise_map"] = os.path.join(job.folder, "noise.nrrd")
+            "bias_field_output": options.uncertainty and isVolume,
+            "noise_map": options.noiseMap,
+        }
+        for name, isAsked in named.items():
+            if isAsked:
+                job.params[name] = os.path.join(job.folder, f"{name}.nrrd")
+        if options.segment:
+            job.params["head"] = options.head
 
     def place(self, job):
-        self._provenance = _provenanceOf(job.result, "model")
-        files = _filesOf(job)
-        self._histories = {
-            derived: nrrd.Reader(files[role]).tags.get("DERIVED") or ()
-            for derived, role in _FILES.items()
-            if role in files
+        suffix = results.freeSuffix(*_names(self.node).values())
+        self._name = {role: name + suffix for role, name in _names(self.node).items()}
+        files = {
+            role.removesuffix("_map"): nrrd.File(path)
+            for role, path in job.result["outputs"].items()
         }
-        self._suffix = results.freeSuffix(*_names(self.node).values())
+        self._histories = {role: file.tags.get("DERIVED") or () for role, file in files.items()}
+        self._model, self._manifest = job.result.get("model") or {}, _manifestOf(job.result)
         if self.options.task == "slices":
             yield from self._placeThinSlices(job)
         elif bridge.isSequence(self.node):
-            yield from self._placeSequence(job)
+            yield from self._placeSequence(job, files)
         else:
-            self.checkGrid()
-            yield from self._placeVolume(job)
+            yield from self._placeVolume(job, files)
 
-    def _placeVolume(self, job):
-        source, files = self.node, _filesOf(job)
-        output = job.nodes["output"] = self._target()
-        filled = yield from share(self._filled(files["output"], output), 0.0, 0.3)
-        job.nodes["difference"] = yield from share(self._difference(job, filled), 0.3, 0.6)
-        for role, start in (("uncertainty", 0.6), ("noise", 0.7)):
-            if role in files:
-                node = job.nodes[role] = self.made(bridge.newVolumeLike(source, self._name(role)))
-                yield from share(bridge.receiveVoxels(files[role], node), start, start + 0.1)
-                self._style(role, node, results.unitOf(source))
-                self._stamp(node, role)
-        if "segmentation" in files:
-            steps = _placeLabels(self, job, files["segmentation"], "head", self._suffix)
-            yield from share(steps, 0.8, 1.0)
-        if filled is not output:
-            self._handOver(filled, output)
-        results.link(
-            output,
-            input=source,
-            **{role: job.nodes.get(role) for role in results.ROLES if role != "input"},
-        )
+    def _placeVolume(self, job, files):
+        source, images = self.node, {}
+        for number, (role, file) in enumerate(files.items()):
+            steps = bridge.readImage(file.voxels)
+            images[role] = yield from share(
+                steps, 0.8 * number / len(files), 0.8 * (number + 1) / len(files)
+            )
+        if self.hasNewVoxels:
+            text = _("{name} was changed during the run, so there is no difference map")
+            job.warnings.append(text.format(name=source.GetName()))
+        else:
+            before, after = slicer.util.arrayFromVolume(source), bridge.arrayOf(images["output"])
+            steps = results.differenceImage(before, after)
+            images["difference"] = yield from share(steps, 0.8, 1.0)
+        output = self._output(images["output"])
+        nodes = job.nodes
+        nodes["output"], nodes["difference"] = output, None
+        for role in ("difference", "uncertainty", "noise"):
+            if role in images:
+                nodes[role] = bridge.newVolumeLike(source, self._name[role], images[role])
+                results.styleMap(nodes[role], role, results.unitOf(source))
+                self._stamp(nodes[role], role)
+        if "segmentation" in images:
+            _placeLabels(job, source, images["segmentation"], "head", self._name)
+        linked = {role: nodes.get(role) for role in results.ROLES if role != "input"}
+        results.link(output, input=source, **linked)
         if results.strengthOf(output) == 1.0:
-            field = yield from share(_fieldIn(files), 1.0, 1.0)
-            blending.remember(output, self._voxels, field)
+            field = images.get("bias_field")
+            field = bridge.arrayOf(field) if field is not None else None
+            blending.remember(output, self.voxels, field)
 
-    def _style(self, role, node, unit):
-        if role == "uncertainty":
-            results.styleUncertainty(node, unit)
-        else:
-            results.styleNoise(node, unit)
-
-    def _placeThinSlices(self, job):
-        """A volume on a grid of its own: there is no difference from its input."""
-        self.checkGrid()
-        steps = bridge.receiveVolume(job.result["outputs"]["output"], self._name("output"))
-        output = job.nodes["output"] = self.made((yield from steps))
-        output.SetAndObserveTransformNodeID(self.node.GetTransformNodeID())
-        bridge.placeBeside(self.node, output)
-        self._present(output)
-        results.link(output, input=self.node)
-
-    def _target(self):
-        """The volume that the result goes into: the user's choice, or a new one."""
-        if self.options.output is None:
-            return self.made(bridge.newVolumeLike(self.node, self._name("output")))
-        if not bridge.isInScene(self.options.output):
+    def _output(self, image):
+        """The volume with the result: the user's choice, untouched until now, or a new one."""
+        output = self.options.output
+        if output is None:
+            output = bridge.newVolumeLike(self.node, self._name["output"], image)
+        elif not bridge.isInScene(output):
             raise PanelError(
                 _("The output volume was removed from the scene"), _("Choose another."), "input"
             )
-        return self.options.output
-
-    def _name(self, role):
-        """The parts of one result carry one number."""
-        return _names(self.node)[role] + self._suffix
-
-    def _filled(self, path, output):
-        """The output with its voxels. What a user chose is not touched yet: a run that ends
-        half-way must leave it as it was, so that a volume outside of the scene stands in for it."""
-        filled = output if output is not self.options.output else slicer.vtkMRMLScalarVolumeNode()
-        yield from bridge.receiveVoxels(path, filled, watched=output)
-        if filled is output:
-            self._present(output)
-        return filled
-
-    def _handOver(self, filled, output):
-        output.SetAndObserveImageData(filled.GetImageData())
-        bridge.copyGeometry(self.node, output)
-        output.SetAndObserveTransformNodeID(self.node.GetTransformNodeID())
-        self._present(output)
-
-    def _present(self, output):
+        else:
+            output.SetAndObserveImageData(image)
+            bridge.copyGeometry(self.node, output)
+            output.SetAndObserveTransformNodeID(self.node.GetTransformNodeID())
         results.copyDisplay(self.node, output)
-        self._describe(output, self.node)
+        self._describe(output, "output")
+        return output
 
-    def _difference(self, job, output):
-        if self.hasNewVoxels:
-            job.warnings.append(
-                _("{name} was changed during the run, so there is no difference map").format(
-                    name=self.node.GetName()
-                )
-            )
-            return None
-        node = self.made(bridge.newVolumeLike(self.node, self._name("difference")))
-        yield from results.fillDifference(node, self.node, output)
-        results.styleDifference(node, results.unitOf(self.node))
-        self._stamp(node, "difference")
-        return node
+    def _placeThinSlices(self, job):
+        """A volume on a grid of its own: there is no difference from its input."""
+        steps = bridge.receiveVolume(job.result["outputs"]["output"], self._name["output"])
+        output = job.nodes["output"] = yield from steps
+        output.SetAndObserveTransformNodeID(self.node.GetTransformNodeID())
+        bridge.placeBeside(self.node, output)
+        results.copyDisplay(self.node, output)
+        self._describe(output, "output")
+        results.link(output, input=self.node)
 
-    def _placeSequence(self, job):
-        source, files = self.node, _filesOf(job)
-        roles = [role for role in _FILES.values() if role in files]
+    def _placeSequence(self, job, files):
+        source, made = self.node, {}
+        originals = iter(bridge.frameNodes(source) * len(files))
+        values = [source.GetNthIndexValue(at) for at in range(source.GetNumberOfDataNodes())]
+        roles = [role for role in _VOLUMES if role in files]
         for number, role in enumerate(roles):
-            name = self._name(role)
-            steps = bridge.receiveVolume(files[role], name, hasBrowser=False)
-            start, end = number / len(roles), (number + 1) / len(roles)
-            sequence = self.made((yield from share(steps, start, end)))
-            sequence.SetName(bridge.uniqueName(name))
-            derived = "enhanced" if role == "output" else role
-            _indexAs(sequence, source)
-            for frame, original in zip(
-                bridge.frameNodes(sequence), bridge.frameNodes(source), strict=True
-            ):
-                bridge.copyGeometry(original, frame)
-                # What shows a frame takes its attributes from it.
-                self._describe(frame, source, derived)
+
+            def frame(image, role=role):
+                node = slicer.vtkMRMLScalarVolumeNode()
+                bridge.copyGeometry(next(originals), node)
+                node.SetAndObserveImageData(image)
+                self._describe(node, role)  # what shows a frame takes its attributes from it
+                return node
+
+            sequence = made[role] = slicer.vtkMRMLSequenceNode()
+            sequence.SetIndexName(source.GetIndexName())
+            sequence.SetIndexUnit(source.GetIndexUnit())
+            sequence.SetIndexType(source.GetIndexType())
+            steps = bridge.fillSequence(sequence, files[role].frames, values, frame)
+            yield from share(steps, number / len(roles), (number + 1) / len(roles))
+        for role, sequence in made.items():
+            sequence.SetName(self._name[role])
+            slicer.mrmlScene.AddNode(sequence)
             bridge.placeBeside(source, sequence)
-            self._describe(sequence, source, derived)
+            self._describe(sequence, role)
             job.nodes[role] = sequence
-        maps = {role: job.nodes.get(role) for role in ("uncertainty", "noise")}
-        results.link(job.nodes["output"], input=source, **maps)
-        self._showFrames({role: job.nodes[role] for role in roles})
+        results.link(made["output"], input=source, **_withoutOutput(made))
+        self._showFrames(made)
 
     def _showFrames(self, sequences):
         """Play the new sequences with their source; what shows a frame looks and links as it."""
@@ -251,39 +218,34 @@ class _Enhancement(NodeJob):
         browser = logic.GetFirstBrowserNodeForSequenceNode(self.node)
         for sequence in sequences.values():
             if browser is None:
-                browser = self.made(bridge.browse(sequence))
+                browser = bridge.browse(sequence)
             else:
                 browser.AddSynchronizedSequenceNode(sequence)
         logic.UpdateProxyNodesFromSequences(browser)
         source = browser.GetProxyNode(self.node)
-        shown = {
-            role: self.made(browser.GetProxyNode(sequence))
-            for role, sequence in sequences.items()
-            if browser.GetProxyNode(sequence) is not None
-        }
+        shown = {role: browser.GetProxyNode(each) for role, each in sequences.items()}
         for role, proxy in shown.items():
             if source is not None:
                 proxy.SetAndObserveTransformNodeID(source.GetTransformNodeID())
-            self._describe(proxy, self.node, "enhanced" if role == "output" else role)
+            self._describe(proxy, role)
             if role != "output":
-                self._style(role, proxy, results.unitOf(source or proxy))
+                results.styleMap(proxy, role, results.unitOf(source or proxy))
             elif source is not None:
                 results.copyDisplay(source, proxy)
-        if "output" in shown:
-            maps = {role: shown.get(role) for role in ("uncertainty", "noise")}
-            results.link(shown["output"], input=source, **maps)
+        results.link(shown["output"], input=source, **_withoutOutput(shown))
 
-    def _describe(self, output, source, derived="enhanced"):
-        self._stamp(output, derived)
+    def _describe(self, node, role):
+        """Record on the result, or a map of the uncertainty or the noise, what it is."""
+        self._stamp(node, role)
         strength = self.options.strength
         isFull = strength in ("auto", "full")
-        output.SetAttribute(results.STRENGTH, repr(1.0 if isFull else float(strength)))
-        output.SetAttribute(bridge.MODALITY, bridge.modalityOf(source))
+        node.SetAttribute(results.STRENGTH, repr(1.0 if isFull else float(strength)))
+        node.SetAttribute(bridge.MODALITY, bridge.modalityOf(self.node))
 
-    def _stamp(self, node, derived):
+    def _stamp(self, node, role):
         """Record what a node is, with the history that the worker wrote into its file."""
-        history = self._histories.get(derived, ())
-        results.stamp(node, derived, self.node, **self._provenance, history=history)
+        history, derived = self._histories.get(role, ()), _VOLUMES.get(role, role)
+        results.stamp(node, derived, self.node, self._model, self._manifest, history)
 
 
 class _Preview(NodeJob):
@@ -295,7 +257,7 @@ class _Preview(NodeJob):
         self._frame = preview.frameOf(self._shown) if bridge.isSequence(node) else None
 
     def before(self, job):
-        yield from _sendInputs(self, self.sendToKeep, job, self.options)
+        yield from _sendInputs(self, job, self.options)
         job.params["config"]["uncertainty"] = False
         job.params["config"]["bias_correction"] = "none"  # N4 needs the whole volume
         job.params["slices"] = self.slices
@@ -303,21 +265,19 @@ class _Preview(NodeJob):
             job.params["frame"] = self._frame
 
     def place(self, job):
-        self.checkGrid()
-        source, image = self._shown, bridge.frameNodes(self.node)[self._frame or 0]
-        node = slicer.mrmlScene.CreateNodeByClass("vtkMRMLScalarVolumeNode")
-        node.UnRegister(None)
+        source, grid = self._shown, bridge.frameNodes(self.node)[self._frame or 0]
+        image = yield from bridge.readImage(nrrd.File(job.result["outputs"]["output"]).voxels)
+        node = job.nodes["output"] = slicer.vtkMRMLScalarVolumeNode()
         node.SetName(_("{name} preview").format(name=source.GetName()))
         node.SetHideFromEditors(True)
         node.SetSaveWithScene(False)
-        slicer.mrmlScene.AddNode(node)
-        job.nodes["output"] = self.made(node)
-        bridge.copyGeometry(image, node)
+        bridge.copyGeometry(grid, node)
         ijkToRas = vtk.vtkMatrix4x4()
-        image.GetIJKToRASMatrix(ijkToRas)
+        grid.GetIJKToRASMatrix(ijkToRas)
         node.SetOrigin(*ijkToRas.MultiplyPoint((0.0, 0.0, float(self.slices[0]), 1.0))[:3])
+        node.SetAndObserveImageData(image)
+        slicer.mrmlScene.AddNode(node)
         node.SetAndObserveTransformNodeID(source.GetTransformNodeID())
-        yield from bridge.receiveVoxels(job.result["outputs"]["output"], node)
         results.copyDisplay(source, node)
         node.GetDisplayNode().SetSaveWithScene(False)
         results.stamp(node, "preview", source, job.result.get("model"))
@@ -326,6 +286,7 @@ class _Preview(NodeJob):
 class _Segmentation(NodeJob):
     def __init__(self, runner, node, config):
         super().__init__(runner, node)
+        _checkSegmentable(node)
         self.config = config
 
     def before(self, job):
@@ -334,63 +295,52 @@ class _Segmentation(NodeJob):
         job.params["output"] = os.path.join(job.folder, "labels.nrrd")
 
     def place(self, job):
-        self.checkGrid()
+        image = yield from bridge.readImage(nrrd.File(job.result["outputs"]["output"]).voxels)
         names = _names(self.node)
         suffix = results.freeSuffix(names["segmentation"], names["table"])
-        yield from _placeLabels(self, job, job.result["outputs"]["output"], "model", suffix)
+        names = {role: name + suffix for role, name in names.items()}
+        _placeLabels(job, self.node, image, "model", names)
 
 
-def _sendInputs(run, send, job, options):
+def _sendInputs(run, job, options):
     """Send the volume, the guide and the look, and say what to do with them."""
-    others = {"guide": options.guide, "look": options.look}
-    sent = {name: node for name, node in others.items() if node is not None}
-    parts = 1 + len(sent)
-    yield from share(send(job, run.node, "input"), 0.0, 1 / parts)
-    for number, (name, node) in enumerate(sent.items(), 1):
-        yield from share(send(job, node, name), number / parts, (number + 1) / parts)
-        job.params[name] = [job.params[name]]
+    sent = {"input": run.node, "guide": options.guide, "look": options.look}
+    sent = {name: node for name, node in sent.items() if node is not None}
+    for number, (name, node) in enumerate(sent.items()):
+        steps = run.send(job, node, name)
+        yield from share(steps, number / len(sent), (number + 1) / len(sent))
+        if name != "input":
+            job.params[name] = [job.params[name]]
     job.params["config"] = options.config()
     job.params["output"] = os.path.join(job.folder, "enhanced.nrrd")
 
 
-def _fieldIn(files):
-    """The bias field among the worker's files, [K, J, I]; None where none was corrected."""
-    if "bias_field" not in files:
-        return None
-    reader = nrrd.Reader(files["bias_field"])
-    field = np.empty(reader.shape, np.float32)
-    yield from reader.readInto(field)
-    return field
-
-
 def _names(node):
     """What the parts of a result are called."""
-    name = node.GetName()
-    return {
-        "output": _("{name} enhanced").format(name=name),
-        "difference": _("{name} difference").format(name=name),
-        "uncertainty": _("{name} uncertainty").format(name=name),
-        "noise": _("{name} noise").format(name=name),
-        "segmentation": _("{name} segmentation").format(name=name),
-        "table": _("{name} structures").format(name=name),
+    texts = {
+        "output": _("{name} enhanced"),
+        "difference": _("{name} difference"),
+        "uncertainty": _("{name} uncertainty"),
+        "noise": _("{name} noise"),
+        "segmentation": _("{name} segmentation"),
+        "table": _("{name} structures"),
     }
+    return {role: text.format(name=node.GetName()) for role, text in texts.items()}
 
 
-def _placeLabels(run, job, path, model, suffix):
+def _withoutOutput(nodes):
+    return {role: node for role, node in nodes.items() if role != "output"}
+
+
+def _placeLabels(job, source, image, model, names):
     """The segmentation and the table of a result; model: the result's field that names the head."""
-    source, result, names = run.node, job.result, _names(run.node)
-    name = names["segmentation"] + suffix
-    node = yield from results.makeSegmentation(path, source, result["labels"], name)
-    job.nodes["segmentation"] = run.made(node)
-    name = names["table"] + suffix
+    result = job.result
+    segmentation = results.makeSegmentation(image, source, result["labels"], names["segmentation"])
     facts = {"device": result.get("device", ""), "seconds": result.get("seconds", "")}
-    job.nodes["table"] = run.made(results.makeTable(result["table"], source, name, facts))
-    for role in ("segmentation", "table"):
-        results.stamp(job.nodes[role], role, source, **_provenanceOf(result, model))
-
-
-def _provenanceOf(result, field):
-    return {"model": result.get(field) or {}, "manifest": _manifestOf(result)}
+    table = results.makeTable(result["table"], source, names["table"], facts)
+    for role, node in (("segmentation", segmentation), ("table", table)):
+        job.nodes[role] = node
+        results.stamp(node, role, source, result.get(model) or {}, _manifestOf(result))
 
 
 def _checkSegmentable(node):
@@ -426,18 +376,3 @@ def _manifestOf(result):
             return json.dumps(json.load(file), separators=(",", ":"))
     except (KeyError, OSError, ValueError):
         return ""
-
-
-def _indexAs(sequence, source):
-    """Give a new sequence the index of its source: seconds, trigger times, …"""
-    sequence.SetIndexName(source.GetIndexName())
-    sequence.SetIndexUnit(source.GetIndexUnit())
-    sequence.SetIndexType(source.GetIndexType())
-    # A sequence sorts itself by its values and holds each once, so all of them step aside first.
-    count = sequence.GetNumberOfDataNodes()
-    old = [sequence.GetNthIndexValue(frame) for frame in range(count)]
-    aside = [str(10**9 + frame) for frame in range(count)]
-    new = [source.GetNthIndexValue(frame) for frame in range(count)]
-    for values in (zip(old, aside, strict=True), zip(aside, new, strict=True)):
-        for before, after in values:
-            sequence.UpdateIndexValue(before, after)

@@ -4,29 +4,16 @@ The worker decodes a compressed file; `load` returns with the volume.
 """
 
 import os
-from pathlib import Path
 
 import vtk
 from slicer.i18n import tr as _
 
-from MedEnhanceLib.errors import MedEnhanceError
+from MedEnhancePanels import arguments
 from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, provenance
 from MedEnhancePanels.nodes.preview import showVolume
 from MedEnhancePanels.runner import sharedRunner, wait
 from MedEnhancePanels.tasks import compression
-
-
-def checkDestination(path, overwrite=False):
-    """The full path to save a volume at; raises PanelError where that cannot be, or may not."""
-    from MedEnhanceLib.jobs.files import check_volume_outputs
-
-    path = os.path.abspath(os.path.expanduser(os.fspath(path)))
-    try:
-        check_volume_outputs({"output": Path(path)}, inputs=[], overwrite=bool(overwrite))
-    except MedEnhanceError as error:
-        raise PanelError.fromException(error) from error
-    return path
 
 
 def startSave(runner, node, path, overwrite=False):
@@ -42,7 +29,7 @@ def startSave(runner, node, path, overwrite=False):
     """
     bridge.checkVolume(node)
     bridge.checkOneGrid(node)
-    path = checkDestination(path, overwrite)
+    path = arguments.checkDestination(path, overwrite)
 
     def before(job):
         source = os.path.join(job.folder, "input.nrrd")
@@ -64,30 +51,19 @@ def canLoadFile(path):
 
 
 def load(parent, properties):
-    """qSlicerScriptedFileReader.load: properties has fileName, and may have name and show."""
+    """qSlicerScriptedFileReader.load: properties has fileName, and may have name and show.
+
+    Meanwhile clicks and keys wait, see `wait`.
+    """
     path = str(properties["fileName"])
     name = str(properties.get("name") or "") or compression.baseName(path)
     try:
-        node = loadContainer(sharedRunner(), path, name, bool(properties.get("show", True)))
+        node = wait(compression.startDecompress(sharedRunner(), path, name=name)).nodes["output"]
     except Exception as exception:  # the dialog shows it
         error = compression.withRemedy(PanelError.fromException(exception), path)
-        _tell(parent, error)
+        parent.userMessages().AddMessage(vtk.vtkCommand.ErrorEvent, error.text)
         return False
+    if properties.get("show", True):
+        showVolume(node)
     parent.loadedNodes = [node.GetID()]
     return True
-
-
-def loadContainer(runner, path, name, show=True):
-    """Load a compressed file; returns the volume node, or the sequence node of a 4D file.
-
-    Meanwhile clicks and keys wait, see `wait`. Raises PanelError.
-    """
-    card = wait(compression.startInspect(runner, path)).result["card"]
-    node = wait(compression.startDecompress(runner, path, name=name, card=card)).nodes["output"]
-    if show:
-        showVolume(node)
-    return node
-
-
-def _tell(parent, error):
-    parent.userMessages().AddMessage(vtk.vtkCommand.ErrorEvent, error.text)

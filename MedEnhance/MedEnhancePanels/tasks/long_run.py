@@ -4,7 +4,7 @@
 
 `run.json` says what it is and how far it came, `out` holds the checkpoint and in the end the
 result, `metrics.csv` the losses. What must not be passed on with a distillation lies in
-`out-confidential`. training.py and distillation.py start them.
+`out-confidential`.
 """
 
 import csv
@@ -12,7 +12,6 @@ import glob
 import json
 import os
 import time
-from dataclasses import asdict
 
 from slicer.i18n import tr as _
 
@@ -24,8 +23,6 @@ RUN_FILE, METRICS_FILE = "run.json", "metrics.csv"
 COHORT_PARAM = {"train": "data", "distill": "cohort"}
 #: States from which a run can be resumed; "running" remains after a crash.
 _UNFINISHED = ("running", "paused", "failed")
-#: What every run.json holds.
-_RECORD = {"name": str, "state": str, "created": (int, float), "seconds": (int, float)}
 
 
 class Run:
@@ -35,10 +32,10 @@ class Run:
         self.folder, self.record = str(folder), record
 
     @classmethod
-    def create(cls, root, options, kind="train"):
+    def create(cls, root, options):
         """A new folder below `root`, named after the run and the time.
 
-        kind: "train" or "distill". options: a dataclass with a `name`.
+        options: have the kind of the run, "train" or "distill", and its name.
         """
         name = "".join(c if c.isalnum() or c in "-_" else "-" for c in options.name).strip("-")[:64]
         if not name:
@@ -55,16 +52,8 @@ class Run:
                 _("Choose another folder for runs."),
                 "output",
             ) from cause
-        record = {
-            "v": 1,
-            "kind": kind,
-            "name": name,
-            "state": "running",
-            "created": time.time(),
-            "seconds": 0.0,
-            "options": asdict(options) | {"name": name},
-        }
-        return cls(folder, record)
+        record = {"v": 1, "kind": options.kind, "name": name, "state": "running"}
+        return cls(folder, record | {"created": time.time(), "seconds": 0.0})
 
     @classmethod
     def open(cls, folder):
@@ -72,8 +61,6 @@ class Run:
         try:
             with open(os.path.join(folder, RUN_FILE), encoding="utf-8") as file:
                 record = json.load(file)
-            if record["v"] != 1:
-                raise ValueError(record["v"])
             _checkRecord(record)
         except (OSError, ValueError, KeyError, TypeError, OverflowError) as cause:
             raise PanelError(
@@ -119,32 +106,13 @@ class Run:
         """Whether it has all it needs and has not ended."""
         return self.state in _UNFINISHED and "params" in self.record
 
-    def attacks(self):
-        """How many attacks of a distillation's audit could have found a leak, and of how many.
-
-        None: the audit's figures are not there.
-        """
-        audit = _jsonIn(os.path.join(self.out, "audit", "audit.json"))
-        found, others = audit.get("findings"), audit.get("not_run")
-        if not isinstance(found, list) or not isinstance(others, list):
-            return None
-        could = sum(isinstance(one, dict) and one.get("is_blind") is False for one in found)
-        return could, len(found) + len(others)
-
-    @property
-    def modelFolder(self):
-        """The folder of the trained model, or ""."""
-        return self.record.get("model", "")
-
     def metrics(self):
         """What was measured so far: (name, value, step), oldest first."""
-        try:
-            with open(
-                os.path.join(self.folder, METRICS_FILE), newline="", encoding="utf-8"
-            ) as file:
-                rows = list(csv.reader(file))
-        except FileNotFoundError:
+        path = os.path.join(self.folder, METRICS_FILE)
+        if not os.path.exists(path):
             return []
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.reader(file))
         metrics = []
         for row in rows:
             try:
@@ -155,18 +123,29 @@ class Run:
         return metrics
 
     def keepMetric(self, name, value, step):
-        with open(
-            os.path.join(self.folder, METRICS_FILE), "a", newline="", encoding="utf-8"
-        ) as file:
+        path = os.path.join(self.folder, METRICS_FILE)
+        with open(path, "a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerow([step, name, value])
 
-    def pictures(self, folder="**"):
-        """Paths of the pictures that the run left below out/, or in a folder there."""
-        return picturesIn(os.path.join(glob.escape(self.out), folder))
+    def images(self):
+        """Paths of the pictures of a distillation's images, in order."""
+        return sorted(glob.glob(os.path.join(glob.escape(self.out), "images", "*.png")))
 
     def manifest(self):
         """The manifest of a distillation's result; empty if there is none that can be read."""
         return _jsonIn(os.path.join(self.out, "manifest.json"))
+
+    def attacks(self):
+        """How many attacks of a distillation's audit could have found a leak, and of how many.
+
+        None: the audit's figures are not there.
+        """
+        audit = _jsonIn(os.path.join(self.out, "audit", "audit.json"))
+        findings, others = audit.get("findings"), audit.get("not_run")
+        if not isinstance(findings, list) or not isinstance(others, list):
+            return None
+        could = sum(isinstance(each, dict) and each.get("is_blind") is False for each in findings)
+        return could, len(findings) + len(others)
 
 
 def _jsonIn(path):
@@ -179,34 +158,33 @@ def _jsonIn(path):
     return fields if isinstance(fields, dict) else {}
 
 
-def picturesIn(pattern):
-    """Paths of the pictures in the folders that a pattern names, in order."""
-    return sorted(glob.glob(os.path.join(pattern, "*.png"), recursive=True))
+def _checkRecord(record):
+    """Raise KeyError, TypeError or ValueError for what is not a run."""
+    kinds = {"name": str, "state": str, "created": (int, float), "seconds": (int, float)}
+    for field, kind in kinds.items():
+        if not isinstance(record[field], kind):
+            raise TypeError(f"{field} is {record[field]!r}")
+    time.localtime(record["created"])
+    cohort, params = COHORT_PARAM[record["kind"]], record.get("params")
+    if params is not None and not all(isinstance(params[name], str) for name in (cohort, "out")):
+        raise TypeError(f"params lack {cohort} or out")
+
+
+def runAt(folder):
+    """The run in a folder, as a scene remembers it; None where it is gone or is none of ours."""
+    try:
+        return Run.open(folder) if folder else None
+    except PanelError:
+        return None
 
 
 def runsIn(root):
     """The runs below a folder that can go on, newest first."""
-    runs = []
-    for path in glob.glob(os.path.join(glob.escape(root), "*", RUN_FILE)):
-        try:
-            run = Run.open(os.path.dirname(path))
-        except PanelError:  # a damaged record hides its run, not the others
-            continue
-        if run.isResumable:
-            runs.append(run)
-    return sorted(runs, key=lambda run: -run.record["created"])
-
-
-def _checkRecord(record):
-    """Raise KeyError, TypeError or ValueError for what is not a run."""
-    for field, kinds in _RECORD.items():
-        if not isinstance(record[field], kinds):
-            raise TypeError(f"{field} is {record[field]!r}")
-    time.localtime(record["created"])
-    cohort = COHORT_PARAM[record["kind"]]
-    params = record.get("params")
-    if params is not None and not all(isinstance(params[name], str) for name in (cohort, "out")):
-        raise TypeError(f"params lack {cohort} or out")
+    paths = glob.glob(os.path.join(glob.escape(root), "*", RUN_FILE))
+    # A damaged record hides its run, not the others.
+    runs = [run for run in map(runAt, map(os.path.dirname, paths)) if run is not None]
+    resumable = [run for run in runs if run.isResumable]
+    return sorted(resumable, key=lambda run: run.record["created"], reverse=True)
 
 
 class LongRun:
@@ -278,9 +256,8 @@ def checkIdle(runner):
     """Raise PanelError while a run is in progress."""
     running = current(runner)
     if running is not None:
-        texts = {"train": _("{name} is being trained"), "distill": _("{name} is being distilled")}
         raise PanelError(
-            texts[running.run.kind].format(name=running.run.name),
+            _("The run {name} is in progress").format(name=running.run.name),
             _("Pause it, or wait for its end."),
             "config",
         )
@@ -294,14 +271,10 @@ def defaultRoot():
 def choiceText(run):
     """A run in a list of runs that can go on."""
     begun = time.strftime("%Y-%m-%d %H:%M", time.localtime(run.record["created"]))
-    texts = {
-        "train": _("{name}, training started {time}, {state}"),
-        "distill": _("{name}, distillation started {time}, {state}"),
-    }
-    return texts[run.kind].format(name=run.name, time=begun, state=stateText(run.state))
+    return f"{run.name}, {begun}, {_stateText(run.state)}"
 
 
-def stateText(state):
+def _stateText(state):
     """The texts for a run's state; one that nobody ended was interrupted."""
     texts = {
         "running": _("interrupted"),
@@ -315,40 +288,25 @@ def stateText(state):
 
 def runText(run):
     """How a run ended, and where its results are."""
-    spent = durationText(run.record["seconds"])
-    first = _("{name}: {state} after {time}.").format(
-        name=run.name, state=stateText(run.state), time=spent
-    )
-    lines = [first]
-    if run.record.get("error"):
-        lines.append(run.record["error"])
-    if run.modelFolder:
-        lines.append(_("The model is in {folder}.").format(folder=run.modelFolder))
-    elif run.kind == "distill" and run.state == "done":
-        lines.append(_madeText(run.manifest()))
-    elif run.isResumable:
-        lines.append(_("Resume continues from its last checkpoint."))
-    else:
-        lines.append(_("Its folder is kept: {folder}").format(folder=run.folder))
-    return "\n".join(lines)
-
-
-def _madeText(manifest):
-    return _(
-        "{images} images from {patients} patients; {held} patients were held out. The images are "
-        "for training only: structures that look like organs may not exist in any patient."
-    ).format(
-        images=manifest.get("images", "?"),
-        patients=manifest.get("patients", "?"),
-        held=manifest.get("held_out", "?"),
-    )
-
-
-def progressText(status):
-    """How far a distillation is, from the fields of a `distill-status` job."""
-    share = _("{percent} % done").format(percent=int(100 * (status.get("fraction") or 0.0)))
-    if "done" not in status:
-        return f"{share}."
-    return _("{share}: {done} of {patients} patients.").format(
-        share=share, done=status["done"], patients=status["patients"]
-    )
+    spent, manifest = durationText(run.record["seconds"]), run.manifest()
+    lines = [
+        _("{name}: {state} after {time}.").format(
+            name=run.name, state=_stateText(run.state), time=spent
+        ),
+        run.record.get("error", ""),
+        _("Its folder is {folder}").format(folder=run.folder),
+    ]
+    if run.kind == "distill" and run.state == "done":
+        text = _(
+            "{images} images from {patients} patients; {held} patients were held out. The images "
+            "are for training only: structures that look like organs may not exist in any patient."
+        )
+        counts = {name: manifest.get(name, "?") for name in ("images", "patients")}
+        lines.append(text.format(**counts, held=manifest.get("held_out", "?")))
+    if os.path.isdir(run.confidential):
+        lines.append(
+            _("Do not share {folder}: it has pictures and names of patients.").format(
+                folder=run.confidential
+            )
+        )
+    return "\n".join(filter(None, lines))

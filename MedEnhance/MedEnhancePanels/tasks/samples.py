@@ -5,7 +5,6 @@ The damage of a sample is simulated by a worker when it is opened, always the sa
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import slicer
 from slicer.i18n import tr as _
@@ -14,8 +13,6 @@ from MedEnhancePanels.errors import PanelError
 from MedEnhancePanels.nodes import bridge, cautions
 
 CATEGORY = "MedEnhance"
-_MNI152_FILE = "mni152_t1.nii.gz"
-_MNI152_SHA256 = "421a10e872fd6cadae7f61d358dffbcc1795a497d61ee76c5dda2503e1a1e9e6"
 
 
 @dataclass(frozen=True)
@@ -25,7 +22,7 @@ class Sample:
     name: str
     title: str
     modality: str
-    steps: tuple[dict, ...] = ()
+    steps: tuple[dict, ...]
     origin: str = ""
 
 
@@ -37,7 +34,6 @@ _WEAR = (
 )
 # Seen at once in soft tissue (about 50 HU), and within what the models for CT were trained on.
 _LOW_DOSE = {"name": "low-dose", "photons": 1e5, "electronic": 5.0, "seed": 1}
-#: The first ones show an effect.
 SAMPLES = (
     Sample("MNI152T1-noisy", _("Sample: brain MR with noise"), "MR", (_NOISE,)),
     Sample("MNI152T1-worn", _("Sample: brain MR with noise, blur and bias field"), "MR", _WEAR),
@@ -48,7 +44,6 @@ SAMPLES = (
         (_LOW_DOSE,),
         "CTChest",
     ),
-    Sample("MNI152T1", _("Sample: brain MR, clean (average of 152 people)"), "MR"),
 )
 
 
@@ -60,28 +55,19 @@ def registerSampleData():
 
     register = SampleData.SampleDataLogic.registerCustomSampleDataSource
     for sample in SAMPLES:
-        if sample.steps:
-            how = {"customDownloader": lambda _source, sample=sample: [load(sample)]}
-        else:
-            how = {
-                "uris": Path(_ownPath()).as_uri(),
-                "fileNames": _MNI152_FILE,
-                "nodeNames": sample.name,
-                "checksums": f"SHA256:{_MNI152_SHA256}",
-            }
-        picture = _thumbnail(sample)
-        register(CATEGORY, sample.name, thumbnailFileName=picture, **how)
+        register(
+            CATEGORY,
+            sample.name,
+            thumbnailFileName=_thumbnail(sample),
+            customDownloader=lambda _source, sample=sample: [load(sample)],
+        )
 
 
 def load(sample):
     """Load a sample into the scene; the volume node. Raises PanelError."""
     from MedEnhancePanels.runner import sharedRunner, wait
 
-    path = _downloaded(sample.origin) if sample.origin else _checkedPath()
-    if not sample.steps:
-        node = slicer.util.loadVolume(path, {"name": sample.name})
-        node.SetAttribute(bridge.MODALITY, sample.modality)
-        return node
+    path = _downloaded(sample.origin) if sample.origin else _ownPath()
 
     def before(job):
         output = os.path.join(job.folder, "volume.nrrd")
@@ -110,19 +96,7 @@ def _thumbnail(sample):
 def _ownPath():
     from MedEnhanceLib.runtime.resources import resource_folder
 
-    return str(resource_folder("samples") / _MNI152_FILE)
-
-
-def _checkedPath():
-    """The path of the included volume; raises PanelError where it is damaged."""
-    path = _ownPath()
-    if slicer.util.computeChecksum("SHA256", path) != _MNI152_SHA256:
-        raise PanelError(
-            _("The sample {file} is damaged").format(file=path),
-            _("Install MedEnhance again."),
-            "input",
-        )
-    return path
+    return str(resource_folder("samples") / "mni152_t1.nii.gz")
 
 
 def _downloaded(name):
