@@ -114,7 +114,6 @@ class Registration:
         )
         inside = float(sitk.GetArrayViewFromImage(mask).sum())
         method = sitk.ImageRegistrationMethod()
-        method.SetNumberOfThreads(1)
         method.SetMetricAsMattesMutualInformation(_BINS)
         method.SetMetricSamplingStrategy(method.REGULAR)
         method.SetMetricSamplingPercentage(min(1.0, points / inside), _SEED)
@@ -133,11 +132,17 @@ class Registration:
         method.SetOptimizerScalesFromPhysicalShift()
         result = sitk.Euler3DTransform(start)
         method.SetInitialTransform(result, inPlace=True)
+        # The metric heeds the global number of threads alone; of several, the order of its sums
+        # varies, and with it the last bits of the result.
+        threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
         try:
             method.Execute(fixed, moving)
         except RuntimeError:
             # Both hardly overlap, or one is flat: nothing to improve, and the fit will say so.
             return start
+        finally:
+            sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
         return result
 
     def fits(self, guide: Volume, places: list[Matrix]) -> list[Fit]:

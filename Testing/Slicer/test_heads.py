@@ -6,7 +6,7 @@ import slicer
 from enhance_testing import EnhanceTestCase
 from medenhance_testing import slow
 
-TUMOUR, TISSUE = "sts-tumour-ct", "brain-tissue"
+TUMOR, TISSUE = "sarcoma-ct", "brain-tissue"
 
 
 class HeadTestCase(EnhanceTestCase):
@@ -36,7 +36,7 @@ class HeadChoiceTest(HeadTestCase):
         self.ui.segmentCheckBox.checked = True
         self.assertTrue(self.ui.headComboBox.enabled)
         self.assertEqual(self.panel.options.head, "auto")
-        self.assertIn("Grey matter, White matter", self.ui.planLabel.text)
+        self.assertIn("Gray matter, White matter", self.ui.planLabel.text)
         self.assertNotIn("Only for images", self.ui.planLabel.text)
         self.assertTrue(self.ui.applyButton.enabled)
         self.chooseHead(TISSUE)
@@ -48,19 +48,19 @@ class HeadChoiceTest(HeadTestCase):
     @slow
     def test_aHeadOnRequestIsUsedOnlyWhenItIsChosen(self):
         self.choose(self.volume("CT"))
-        self.assertEqual(self.offered(), ["Choose a model", TUMOUR])
+        self.assertEqual(self.offered(), ["Choose a model", TUMOR])
         tip = self.ui.headComboBox.toolTip
         self.assertTrue(self.ui.applyButton.enabled)
         self.ui.segmentCheckBox.checked = True
         self.assertFalse(self.ui.applyButton.enabled)
         self.assertIn("recommended for CT: choose another", self.ui.problemLabel.text)
         self.picture("enhance-head-asked")
-        self.chooseHead(TUMOUR)
+        self.chooseHead(TUMOR)
         self.assertTrue(self.ui.applyButton.enabled)
         self.assertEqual(self.ui.problemLabel.text, "")
-        for words in ("Gross tumour volume", "Only for images that show it", "limbs and trunk"):
+        for words in ("Gross tumor volume", "Only for images that show it", "limbs and trunk"):
             self.assertIn(words, self.ui.planLabel.text)
-        self.assertIn("It misses tumour", self.ui.headComboBox.toolTip)
+        self.assertIn("It misses tumor", self.ui.headComboBox.toolTip)
         self.picture("enhance-head-chosen")
         self.chooseHead("auto")
         self.assertFalse(self.ui.applyButton.enabled)
@@ -70,13 +70,13 @@ class HeadChoiceTest(HeadTestCase):
         node = self.volume("CT")
         self.choose(node)
         self.ui.segmentCheckBox.checked = True
-        self.chooseHead(TUMOUR)
+        self.chooseHead(TUMOR)
         node.SetAttribute(self.bridge.MODALITY, "MR")
         self.processEvents(80)
-        self.assertEqual(self.context.state.head, TUMOUR)
-        self.assertEqual(self.ui.headComboBox.currentText, TUMOUR)
+        self.assertEqual(self.context.state.head, TUMOR)
+        self.assertEqual(self.ui.headComboBox.currentText, TUMOR)
         self.assertFalse(self.ui.applyButton.enabled)
-        self.assertIn(f"{TUMOUR} is not for MR", self.ui.problemLabel.text)
+        self.assertIn(f"{TUMOR} is not for MR", self.ui.problemLabel.text)
         self.chooseHead("auto")
         self.assertTrue(self.ui.applyButton.enabled)
 
@@ -86,25 +86,25 @@ class HeadRunTest(HeadTestCase):
     def test_applySegmentsWithTheChosenHead(self):
         self.choose(self.volume("CT"))
         self.ui.segmentCheckBox.checked = True
-        self.chooseHead(TUMOUR)
+        self.chooseHead(TUMOR)
         job = self.apply()
         self.assertEqual(job.state, "done", self.message)
         for role in ("segmentation", "table"):
-            self.assertEqual(job.nodes[role].GetAttribute("MedEnhance.model"), TUMOUR)
+            self.assertEqual(job.nodes[role].GetAttribute("MedEnhance.model"), TUMOR)
         manifest = json.loads(job.nodes["output"].GetAttribute("MedEnhance.manifest"))
-        self.assertEqual(manifest["config"]["head"]["model"], TUMOUR)
-        self.assertEqual(manifest["results"]["head"]["name"], TUMOUR)
+        self.assertEqual(manifest["config"]["head"]["model"], TUMOR)
+        self.assertEqual(manifest["results"]["head"]["name"], TUMOR)
 
     @slow
     def test_scriptsNameAHead(self):
         from MedEnhancePanels.errors import PanelError
 
         logic, node = self.widget.logic, self.volume("CT")
-        better = logic.enhance(node, segment=True, head=TUMOUR)
+        better = logic.enhance(node, segment=True, head=TUMOR)
         found = better.GetNodeReference("MedEnhance.segmentation")
-        self.assertEqual(found.GetAttribute("MedEnhance.model"), TUMOUR)
+        self.assertEqual(found.GetAttribute("MedEnhance.model"), TUMOR)
         for options, says in (
-            ({"head": TUMOUR}, "which is not selected"),
+            ({"head": TUMOR}, "which is not selected"),
             ({"head": TISSUE, "segment": True}, "is for MR, the volume is CT"),
             ({"head": None, "segment": True}, "head is None"),
         ):

@@ -250,5 +250,5 @@ def test_the_derivation_states_what_was_chosen_and_what_was_done(
     assert ran.status == 0, ran.err
     assert (
         "; strength 0.5, 60% of the noise correction, blur undone, bias field corrected, "
-        "guide changed it by 0.31 sigma of the noise, look of another volume. "
+        "guide changed it by 0.31 σ of the noise, look of another volume. "
     ) in objects(tmp_path / "out")["MR"][0].DerivationDescription
