@@ -143,7 +143,7 @@ class HeadlessPageTest(MedEnhanceTestCase):
         here = sorted(os.listdir(self.folder))
         output = self.path("out.nrrd")
         for words, said in (
-            ((self.path("q.xyz"),), "ending"),
+            ((self.path("q.xyz"),), "unsupported output extension"),
             ((self.path("none/q.nrrd"),), "not there"),
             ((self.path("none/q.ucv"),), "not there"),
             ((self.path("in.nrrd"), "--overwrite"), "same file"),

@@ -211,7 +211,6 @@ def voxelState(node):
 def _guessModality(node):
     """The library's guess, on a sample of the voxels, once for each image."""
     from MedEnhanceLib.core.modality import guess_modality
-    from MedEnhanceLib.core.volume import Volume
 
     image = node.GetImageData()
     if image is None or image.GetNumberOfPoints() == 0:
@@ -220,8 +219,7 @@ def _guessModality(node):
     def guess(values):
         # A sample: the range of all voxels would keep Slicer waiting, and its ends are common.
         values = values.reshape(-1)[:: max(1, values.size // _LARGEST_SAMPLE)]
-        grid = Geometry(spacing=tuple(node.GetSpacing()))
-        return guess_modality(Volume(values.reshape(1, 1, -1), grid))
+        return guess_modality(values, node.GetSpacing())
 
     return _once(image, guess)
 
