@@ -91,7 +91,7 @@ class DistillCall(Watched):
     images_per_patient: Annotated[int | None, about(DistillConfig, "images_per_patient")] = None
     prior: Annotated[str | None, about(DistillConfig, "prior")] = None
     device: Annotated[str | None, about(DistillConfig, "device")] = None
-    licence: Annotated[str | None, about(DistillConfig, "licence")] = None
+    license: Annotated[str | None, about(DistillConfig, "license")] = None
     overwrite: Annotated[bool, about(DistillParams, "overwrite")] = False
 
 
@@ -114,7 +114,7 @@ def distill(call: DistillCall) -> Path:
 
         me.distill(me.Cohort.from_folder("patients/"), "distilled/", task="denoise")
     """
-    names = ("task", "images_per_patient", "prior", "device", "licence")
+    names = ("task", "images_per_patient", "prior", "device", "license")
     given = {name: value for name in names if (value := getattr(call, name)) is not None}
     config, cohort = distill_config(call.config, given), call.cohort
     out = Path(results_here("out", call.out))

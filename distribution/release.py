@@ -133,9 +133,9 @@ def main(words: Sequence[str]) -> int:
         return 0
     if words[:1] == ["licenses"]:
         rows = sorted(licenses(words[1:]))
-        for name, licence in rows:
-            mark = "!" if any(word in licence.upper() for word in STRICT) else " "
-            print(f"{mark} {name:40} {licence}")
+        for name, terms in rows:
+            mark = "!" if any(word in terms.upper() for word in STRICT) else " "
+            print(f"{mark} {name:40} {terms}")
         print(f"{len(rows)} packages; ! marks what somebody has to read")
         return 0
     print(__doc__, file=sys.stderr)

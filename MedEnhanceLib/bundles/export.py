@@ -131,7 +131,7 @@ def make_card(metadata: dict[str, Any]) -> str:
     """The model card: description, training data, measurements, limits."""
     anatomy = metadata.get("anatomy")
     data = [
-        f"- {entry['name']}: {entry['subjects']}. License: {entry.get('licence', NOT_STATED)}. "
+        f"- {entry['name']}: {entry['subjects']}. License: {entry.get('license', NOT_STATED)}. "
         f"Source: {entry.get('source', NOT_STATED)}"
         for entry in metadata.get("data", [])
     ]
@@ -145,7 +145,7 @@ def make_card(metadata: dict[str, Any]) -> str:
         f"- Kind: {metadata['kind']}; modality: {metadata['modality']}",
         *([f"- Anatomy: {anatomy} only"] if anatomy else []),
         f"- Version: {metadata['version']}",
-        f"- License of the weights: {metadata['licence']}",
+        f"- License of the weights: {metadata['license']}",
         f"- How it was trained: {metadata.get('training', {}).get('summary', 'see metadata.json')}",
         "",
         "## Training data",

@@ -30,13 +30,13 @@ SLICES = "slices"
 KINDS = ("enhancer", SLICES, "head", CODEC)
 #: Of all files of a model.
 MOST_BYTES, MOST_FILES = 1 << 30, 1000
-_REQUIRED = ("name", "kind", "modality", "version", "description", "licence", "files")
+_REQUIRED = ("name", "kind", "modality", "version", "description", "license", "files")
 _IMPORT_AGAIN = "Correct it in its metadata.json, or ask who made the model."
 #: Of a JSON file: bytes, objects and lists within each other, and digits of a whole number.
 _MOST_JSON, _DEEPEST, _LONGEST_NUMBER = 16 << 20, 32, 18
 #: Signs of texts that are shown in one line, and of the name, which becomes that of a folder.
 _LONGEST_LINE, _LONGEST_NAME, _LONGEST_PATH = 300, 64, 200
-_LINES = ("name", "version", "anatomy", "licence")
+_LINES = ("name", "version", "anatomy", "license")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 #: A type, or what is in an object or in each entry of a list; of fields that are there.
 _SHAPE: dict[str, Any] = {
@@ -173,7 +173,7 @@ def _fault_of_lines(fields: Mapping[str, Any]) -> str:
         text, longest = fields.get(name, "-"), _LONGEST_NAME if name == "name" else _LONGEST_LINE
         if len(text) > longest:
             return f"{name} has {len(text)} signs, {longest} are allowed"
-        if name != "licence" and (CONTROLS.search(text) or "\n" in text or "\t" in text):
+        if name != "license" and (CONTROLS.search(text) or "\n" in text or "\t" in text):
             return f"{name} has several lines, or what is no letter"
     if not fields["name"].strip() or set("/\\") & set(fields["name"]):
         return f"name is {fields['name']!r}"

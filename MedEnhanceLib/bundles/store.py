@@ -413,7 +413,7 @@ def details(bundle: Bundle) -> dict[str, Any]:
         "modality": bundle.modality,
         "anatomy": bundle.anatomy,
         "version": str(metadata["version"]),
-        "licence": str(metadata["licence"]),
+        "license": str(metadata["license"]),
         "description": str(metadata["description"]),
         "shipped": bundle.shipped,
         "origin": bundle.origin,

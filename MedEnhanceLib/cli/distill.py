@@ -21,7 +21,7 @@ from MedEnhanceLib.errors import ConfigError
 #: Fields of the configuration that are options.
 _FIELDS = (
     "task", "method", "images_per_patient", "prior", "held_out", "shadows", "seed", "device",
-    "licence",
+    "license",
 )  # fmt: skip
 
 

@@ -49,7 +49,7 @@ def _run(args: argparse.Namespace) -> int:
         text = f"{name} is what --model auto takes from now on"
     elif action == "import":
         (row,) = [row for row in rows if row["name"] == fields["imported"]]
-        text = f"imported {row['name']} into {row['folder']} (license: {row['licence']})"
+        text = f"imported {row['name']} into {row['folder']} (license: {row['license']})"
     return int(console.done(fields, text))
 
 

@@ -92,9 +92,9 @@ class TrainHeadConfig(WithPresets):
         (), help="value, name and color of each label, and its codes: fields of gradprom.Label"
     )
     data: tuple[dict[str, str], ...] = option(
-        (), help="for the bundle's card: name, subjects, licence and source of each collection"
+        (), help="for the bundle's card: name, subjects, license and source of each collection"
     )
-    licence: str = option("", help="of the weights, for the card; empty: not stated")
+    license: str = option("", help="of the weights, for the card; empty: not stated")
     enhancer: str = option(
         "", help="name or folder of the bundle whose output the head also sees; empty: none"
     )
@@ -105,7 +105,7 @@ class TrainHeadConfig(WithPresets):
         low=0,
         high=100,
     )
-    labelled_share: float = option(
+    labeled_share: float = option(
         0.0,
         help="share of patches around a labeled voxel, for structures that are rare",
         low=0,

@@ -77,7 +77,7 @@ def export_head(
         "anatomy": config.anatomy,
         "description": f"Segmentation head: {', '.join(x.name for x in config.label_set)}. "
         f"Labels for training: {origin}.",
-        "licence": config.licence or NOT_STATED,
+        "license": config.license or NOT_STATED,
         "network": config_to_json(config.network),
         "on_request": config.on_request,
         "labels": [asdict(label) for label in config.label_set],

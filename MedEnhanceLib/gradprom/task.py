@@ -68,7 +68,7 @@ class SegmentationTask:
         self.average = averaged_weights(self.network, config.ema)
         self.config, self.learning_rate = config, config.learning_rate
         self._data = data
-        self._criterion = segmentation_loss(over_batch=config.labelled_share > 0)
+        self._criterion = segmentation_loss(over_batch=config.labeled_share > 0)
 
     @property
     def head(self) -> SegmentationTask:

@@ -90,7 +90,7 @@ def train(
     checkpoint = out / "checkpoint.safetensors"
     start = load_checkpoint(checkpoint, **state) if checkpoint.exists() else 0
     began = time.monotonic()
-    criterion = segmentation_loss(over_batch=config.labelled_share > 0)
+    criterion = segmentation_loss(over_batch=config.labeled_share > 0)
     steps = training_steps(
         start,
         config.steps,
@@ -183,7 +183,7 @@ def draw_batch(
     """Random patches: images [B, 2k + 1, P, P] and label indices [B, 1, P, P].
 
     In any of the three planes where voxels are nearly isotropic, with a zoom from 0.8 to 1.3,
-    mirrored, MR with random contrast; the share `labelled_share` of them around a labeled voxel.
+    mirrored, MR with random contrast; the share `labeled_share` of them around a labeled voxel.
     """
     images, labels = [], []
     for _ in range(config.batch):
@@ -192,7 +192,7 @@ def draw_batch(
         is_upright = rng.random() < 0.5 or not example.isotropic
         axes = (0, 1, 2) if is_upright else tuple(rng.permutation(3))
         around = None
-        if config.labelled_share and rng.random() < config.labelled_share:
+        if config.labeled_share and rng.random() < config.labeled_share:
             around = example.labeled[rng.integers(len(example.labeled))][list(axes)]
         patch = _patch(version.transpose(axes), example.labels.transpose(axes), config, rng, around)
         images.append(_varied(patch[0], config.modality, rng))

@@ -44,7 +44,7 @@ def export_enhancer(
         "modality": config.modality,
         "anatomy": config.anatomy,
         "description": f"HQG-Net: a set network over groups of similar blocks{guided}.",
-        "licence": config.licence or NOT_STATED,
+        "license": config.license or NOT_STATED,
         "network": config_to_json(config.network),
         "guided": is_guided,
         "intensity": "HU / 1000" if config.modality == "CT" else "value / robust maximum",

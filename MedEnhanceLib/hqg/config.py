@@ -158,9 +158,9 @@ class TrainConfig(WithPresets):
         (), help="patterns of clean volumes that are only validated on; empty: fresh crops"
     )
     data: tuple[dict[str, str], ...] = option(
-        (), help="for the bundle's card: name, subjects, licence and source of each collection"
+        (), help="for the bundle's card: name, subjects, license and source of each collection"
     )
-    licence: str = option("", help="of the weights, for the card; empty: not stated")
+    license: str = option("", help="of the weights, for the card; empty: not stated")
     modality: Literal["MR", "CT"] = option("MR", help="of the images; decides scale and noise")
     anatomy: str = option(
         "", help='what the images show, as in "images of the brain"; users are informed of it'

@@ -34,7 +34,7 @@ DAMAGE: dict[str, Any] = {
     "center": 0.08,
 }
 #: Fields without effect on the result: a run may be resumed with other values.
-_FREE = ("device", "checkpoint_s", "licence")
+_FREE = ("device", "checkpoint_s", "license")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +170,7 @@ class DistillConfig(WithPresets):
     checkpoint_s: float = option(
         60.0, help="between checkpoints at most", low=0, high=1e9, unit="s", flag=None
     )
-    licence: str = option(
+    license: str = option(
         "",
         help="under which others may use the images, for README.md and the manifest; empty: none "
         "is stated, so nobody may. It can be stated or changed later",
@@ -180,9 +180,9 @@ class DistillConfig(WithPresets):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.licence.isprintable() or self.licence != self.licence.strip():
+        if not self.license.isprintable() or self.license != self.license.strip():
             raise ConfigError(
-                f"licence is {self.licence!r}", 'Give a name in one line, as "CC BY 4.0".'
+                f"license is {self.license!r}", 'Give a name in one line, as "CC BY 4.0".'
             )
         if self.shadows % 2 or self.shadows == 2:
             raise ConfigError(f"shadows is {self.shadows}", "Use 0, or an even number from 4 on.")

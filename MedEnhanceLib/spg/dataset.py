@@ -133,14 +133,14 @@ class Distilled:
         return {
             "name": name,
             "subjects": f"{len(self.images)} images{origin}",
-            "licence": licence_of(self.manifest) or NOT_STATED,
+            "license": license_of(self.manifest) or NOT_STATED,
             "source": f"{ARRAY} with the SHA-256 {file_sha256(self.folder / ARRAY)}",
         }
 
 
-def licence_of(manifest: Mapping[str, Any]) -> str:
+def license_of(manifest: Mapping[str, Any]) -> str:
     """The license that a manifest states; "" if none."""
-    stated = str(manifest.get("licence", NO_LICENCE))
+    stated = str(manifest.get("license", NO_LICENCE))
     return "" if stated == NO_LICENCE else stated
 
 
@@ -261,7 +261,7 @@ def make_manifest(
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "notice": RESEARCH_ONLY,
-        "licence": config.licence or NO_LICENCE,
+        "license": config.license or NO_LICENCE,
         "task": config.task,
         "modality": run["modality"],
         "window": window,
@@ -288,14 +288,14 @@ def write_readme(folder: Path, manifest: Mapping[str, Any]) -> None:
         temporary.write_text(readme(manifest), encoding="utf-8")
 
 
-def relicense(folder: Path, licence: str) -> None:
+def relicense(folder: Path, license: str) -> None:
     """State another license in a finished set, to the bytes of a run with it from the beginning."""
     distilled = load_distilled(folder)
-    if licence == licence_of(distilled.manifest):
+    if license == license_of(distilled.manifest):
         return
-    manifest = distilled.manifest | {"licence": licence}
+    manifest = distilled.manifest | {"license": license}
     write_readme(folder, manifest)
     before = folder / PRIOR / MANIFEST
     if before.is_file():
-        write_json(before, read_run(before) | {"licence": licence}, overwrite=True)
+        write_json(before, read_run(before) | {"license": license}, overwrite=True)
     write_manifest(folder, manifest)

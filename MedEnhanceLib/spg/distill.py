@@ -92,8 +92,8 @@ def distill_cohort(
         run = _run_record(prepared, config)
         folder.agree(run)
         if folder.is_finished:
-            if config.licence:
-                dataset.relicense(out, config.licence)
+            if config.license:
+                dataset.relicense(out, config.license)
             monitor.progress(1.0, "was finished already")
         else:
             # A patient's prior belongs into the confidential folder.
@@ -105,10 +105,10 @@ def distill_cohort(
             else:
                 made = _by_matching(folder, prepared, config, run, choice.name, part)
             _write_result(folder.out, prepared, config, run, made, monitor.part(0.85, 1.0))
-        if not dataset.licence_of(read_run(out / MANIFEST)):
+        if not dataset.license_of(read_run(out / MANIFEST)):
             monitor.warn(
                 f"{NO_LICENCE} To state one, run the same command again with --license NAME "
-                '(licence="NAME"): the images stay as they are.'
+                '(license="NAME"): the images stay as they are.'
             )
     return out
 

@@ -35,7 +35,7 @@ hashes.
 {alarm}
 ## License
 
-**{licence}**
+**{license}**
 {notice}
 ## Load them
 
@@ -91,7 +91,7 @@ def readme(manifest: Mapping[str, Any]) -> str:
         patients=f"{count} {'patient' if count == 1 else 'patients'}",
         task=manifest["task"],
         alarm=f"\n**{summary.partition(_PARAGRAPH)[0]}**\n" if audit.get("alarm") else "",
-        licence=manifest["licence"],
+        license=manifest["license"],
         notice=_notice() if manifest["prior"]["kind"] == TEMPLATE else "",
         scale=scale,
         nature="\n".join(f"- {line}" for line in _nature(manifest)),

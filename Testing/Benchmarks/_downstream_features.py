@@ -59,16 +59,16 @@ def bins_by_number(voxels: Array, inside: Array, count: int) -> Array:
 def intensity_features(x: Doubles) -> Features:
     """Statistics of the voxels as they are."""
     mean, median = x.mean(), np.median(x)
-    centred = x - mean
-    variance = np.square(centred).mean()
+    centered = x - mean
+    variance = np.square(centered).mean()
     p10, p25, p75, p90 = np.percentile(x, (10, 25, 75, 90))
     robust = x[(x >= p10) & (x <= p90)]
     spread = np.sqrt(variance) or 1.0
     return {
         "mean": mean,
         "variance": variance,
-        "skewness": (centred**3).mean() / spread**3,
-        "kurtosis": (centred**4).mean() / spread**4 - 3,
+        "skewness": (centered**3).mean() / spread**3,
+        "kurtosis": (centered**4).mean() / spread**4 - 3,
         "median": median,
         "minimum": x.min(),
         "10th percentile": p10,
@@ -76,7 +76,7 @@ def intensity_features(x: Doubles) -> Features:
         "maximum": x.max(),
         "interquartile range": p75 - p25,
         "range": np.ptp(x),
-        "mean absolute deviation": np.abs(centred).mean(),
+        "mean absolute deviation": np.abs(centered).mean(),
         "robust mean absolute deviation": np.abs(robust - robust.mean()).mean(),
         "median absolute deviation": np.abs(x - median).mean(),
         "coefficient of variation": _ratio(np.sqrt(variance), mean),

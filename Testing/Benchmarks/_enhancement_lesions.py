@@ -45,10 +45,10 @@ def plant(subject: Subject, seed: int) -> tuple[Floats, list[Lesion]]:
     scale = subject.span if subject.modality == "MR" else 1.0
     added = np.zeros(subject.volume.shape, np.float32)
     lesions: list[Lesion] = []
-    for centre in _places(subject, spacing, rng):
+    for center in _places(subject, spacing, rng):
         radii = rng.uniform(*RADIUS_MM, 3)
         contrast = float(rng.choice((-1, 1)) * rng.uniform(low, high) * scale)
-        lesion = _lesion(centre, radii, spacing, contrast, added.shape)
+        lesion = _lesion(center, radii, spacing, contrast, added.shape)
         added[lesion.where] += lesion.share * np.float32(contrast)
         lesions.append(lesion)
     return added, lesions
@@ -140,27 +140,27 @@ def _places(
     """Centers in even tissue, away from its border and from each other."""
     candidates = rng.permutation(np.argwhere(even_tissue(subject)))[: 200 * COUNT]
     chosen: list[npt.NDArray[np.int64]] = []
-    for centre in candidates:
-        if all(np.linalg.norm((centre - other) * spacing) > _APART_MM for other in chosen):
-            chosen.append(centre)
+    for center in candidates:
+        if all(np.linalg.norm((center - other) * spacing) > _APART_MM for other in chosen):
+            chosen.append(center)
         if len(chosen) == COUNT:
             break
     return chosen
 
 
 def _lesion(
-    centre: npt.NDArray[np.int64],
+    center: npt.NDArray[np.int64],
     radii: npt.NDArray[np.float64],
     spacing: npt.NDArray[np.float64],
     contrast: float,
     shape: tuple[int, ...],
 ) -> Lesion:
     reach = np.ceil(radii / spacing + 0.5).astype(int)
-    low, high = np.maximum(centre - reach, 0), np.minimum(centre + reach + 1, shape)
+    low, high = np.maximum(center - reach, 0), np.minimum(center + reach + 1, shape)
     fine = (np.arange(_FINE) + 0.5) / _FINE - 0.5
     distances = [
         (
-            ((np.arange(low[axis], high[axis])[:, None] + fine) - centre[axis]) * spacing[axis]
+            ((np.arange(low[axis], high[axis])[:, None] + fine) - center[axis]) * spacing[axis]
         ).ravel()
         for axis in range(3)
     ]

@@ -77,7 +77,7 @@ ANATOMIES = {
                 "structures": _LESION,
                 "atlas_image": "",
                 "atlas_labels": "",
-                "labelled_share": 0.7,
+                "labeled_share": 0.7,
             },
         )
         for held in ("C07", "C19")

@@ -31,9 +31,7 @@ _UNUSED = {
     "thin doors": "entry points",
     "goes home": "ends after idle time",
 }
-#: Names that are keys of recipes and of saved models.
-_KEYS = ("labelled_share", "centre")
-#: The commonest British spellings; keys in files that exist keep theirs ("licence").
+#: The commonest British spellings.
 _BRITISH = (
     "behaviour colour grey neighbour neighbouring neighbourhood normalise normalisation optimiser "
     "quantiser quantise centre labelled labelling millimetre catalogue artefact recognise analyse "
@@ -66,7 +64,7 @@ def _texts() -> dict[Path, tuple[str, str]]:
 
     As it is, and in lower case, in which words are looked for quickly.
     """
-    key = re.compile(rf"""(["'`])[\w-]+\1|\b(?:{"|".join(_KEYS)})\b""")
+    key = re.compile(r"""(["'`])[\w-]+\1""")
     texts = {path: key.sub("", path.read_text(encoding="utf-8")) for path in _files()}
     return {path: (text, text.lower()) for path, text in texts.items()}
 

@@ -181,7 +181,7 @@ def _cells(model):
         model["name"],
         f"{purpose} {cautions.modalityName(model['modality'])}",
         _("Shipped") if model["shipped"] else _("Imported"),
-        model["licence"],
+        model["license"],
     )
 
 

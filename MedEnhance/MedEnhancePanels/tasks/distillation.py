@@ -48,7 +48,7 @@ def _pools(folder):
     low = ["lq/*"] if glob.glob(os.path.join(glob.escape(folder), "lq", "*")) else []
     high = ["hq/*"] if os.path.isdir(os.path.join(folder, "hq")) else ["*"]
     source = {"name": _("local cohort"), "subjects": _("a folder"), "source": ""}
-    data = [source | {"licence": _("not stated")}]
+    data = [source | {"license": _("not stated")}]
     return {"high_quality": high, "low_quality": low, "data": data}
 
 

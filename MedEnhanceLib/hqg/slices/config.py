@@ -46,9 +46,9 @@ class TrainSlicesConfig(WithPresets):
         (), help="patterns of volumes that are not learned from, and that the result is measured on"
     )
     data: tuple[dict[str, str], ...] = option(
-        (), help="for the bundle's card: name, subjects, licence and source of each collection"
+        (), help="for the bundle's card: name, subjects, license and source of each collection"
     )
-    licence: str = option("", help="of the weights, for the card; empty: not stated")
+    license: str = option("", help="of the weights, for the card; empty: not stated")
     modality: Literal["MR", "CT"] = option("MR", help="of the images")
     anatomy: str = option("", help="what the images show; users are informed of it")
     name: str = option("mr-slices", help="of the bundle that comes out", is_name=True)

@@ -153,7 +153,7 @@ class Learner:
 def _learn(learner: Learner, out: Path, monitor: Monitor) -> float:
     """Run the remaining steps; the seconds of all steps."""
     config = learner.config
-    free = {"device": "", "checkpoint_s": 0.0, "data": (), "licence": "", "held_out": ()}
+    free = {"device": "", "checkpoint_s": 0.0, "data": (), "license": "", "held_out": ()}
     parts: dict[str, Any] = {
         "config": config_to_json(config) | free,
         "modules": {"network": learner.network, "average": learner.average},
@@ -254,7 +254,7 @@ def _described(config: TrainSlicesConfig, seconds: float) -> dict[str, Any]:
         "description": f"Restores thin slices from thick ones in {config.modality}: up to "
         f"{MOST_RATIO:g} for each. Learned from planes of good images, one axis of which "
         "was made thick.",
-        "licence": config.licence or NOT_STATED,
+        "license": config.license or NOT_STATED,
         "network": config_to_json(config.network),
         "intensity": "HU / 1000" if config.modality == "CT" else "value / robust maximum",
         "training": {

@@ -105,7 +105,7 @@ def cohort(high: Path, low: Path | None) -> tuple[Path, dict[str, Any]]:
         f"{name.replace('_', ' ')}"
         for name in pools
     ]
-    own = {"name": "a cohort of its user's own", "licence": NOT_STATED, "source": NOT_STATED}
+    own = {"name": "a cohort of its user's own", "license": NOT_STATED, "source": NOT_STATED}
     fields = {"low_quality": [], **patterns, "data": [own | {"subjects": ", ".join(counts)}]}
     return data, fields | ({"loss": {"unpaired": _UNPAIRED}} if low else {})
 

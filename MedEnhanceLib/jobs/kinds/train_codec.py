@@ -77,14 +77,14 @@ class CodecTraining:
         parts = before.get("training", {}).get("summary", "").split("; ")
         others = [part for part in parts if part and not part.startswith(f"{self.part}: ")]
         own = f"{self.part}: {config.steps} steps on {count}, seed {config.seed}"
-        unnamed = {"subjects": count, "licence": NOT_STATED, "source": NOT_STATED}
+        unnamed = {"subjects": count, "license": NOT_STATED, "source": NOT_STATED}
         data = config.data or ({"name": "a cohort of its user's own", **unnamed},)
         known = before.get("data", [])
         fields = {
             "kind": CODEC,
             "modality": modality,
             "description": f"Models of the compressed container for {modality}.",
-            "licence": "Apache-2.0",
+            "license": "Apache-2.0",
             "limits": _LIMITS,
             **before,
             "name": folder.name,

@@ -38,7 +38,7 @@ METADATA_FIELDS = {
     "kind": "enhancer",
     "modality": "MR",
     "description": "A toy.",
-    "licence": "Apache-2.0",
+    "license": "Apache-2.0",
     "limits": ["None of it is real."],
     "measured": [{"test": "a", "PSNR": 30.0}],
 }

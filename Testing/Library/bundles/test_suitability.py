@@ -84,13 +84,13 @@ def test_a_training_of_a_few_steps_made_a_test_model() -> None:
 @pytest.mark.parametrize(
     ("data", "line"),
     [
-        ([{"licence": "CC0", "source": "doi 1"}], "- A: 2 people. License: CC0. Source: doi 1"),
+        ([{"license": "CC0", "source": "doi 1"}], "- A: 2 people. License: CC0. Source: doi 1"),
         ([{}], "- A: 2 people. License: not stated. Source: not stated"),
         ([], "The training data are not stated."),
     ],
 )
 def test_a_card_says_what_of_the_data_is_stated(data: list[dict[str, str]], line: str) -> None:
-    fields = ("name", "description", "kind", "modality", "version", "licence")
+    fields = ("name", "description", "kind", "modality", "version", "license")
     metadata = dict.fromkeys(fields, "x")
     people = [{"name": "A", "subjects": "2 people", **entry} for entry in data]
     card = make_card(metadata | {"data": people})

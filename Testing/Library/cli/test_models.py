@@ -37,7 +37,7 @@ def bundle(tmp_path: Path) -> Path:
         "modality": "MR",
         "version": "1.0.0",
         "description": "A model for tests",
-        "licence": "Apache-2.0",
+        "license": "Apache-2.0",
         "files": {
             "models/model.safetensors": hashlib.sha256(weights).hexdigest(),
             "docs/README.md": hashlib.sha256(card.encode()).hexdigest(),

@@ -98,7 +98,7 @@ def test_a_head_beside_an_enhancer_does_not_read_held_out_patients(data: Path) -
 def test_a_head_is_measured_on_patients_it_has_not_seen(data: Path, tmp_path: Path) -> None:
     """In the result of the job, in the card, and in the log; by numbers, not by names."""
     training = {"steps": 150, "batch": 4, "learning_rate": 0.01, "ema": 0.9, "damaged": 1}
-    config = FIELDS | training | {"labelled_share": 0.7, "held_out": ["P1/*", "P3/*"]}
+    config = FIELDS | training | {"labeled_share": 0.7, "held_out": ["P1/*", "P3/*"]}
     params = {"method": "head", "config": config, "data": str(data), "out": str(tmp_path)}
     reported: list[str] = []
     result = run_job(
@@ -125,7 +125,7 @@ def test_patches_hold_what_is_rare_as_often_as_asked(
     voxels = np.zeros((6, 60, 60), np.float32)
     labels = np.zeros(voxels.shape, np.uint8)
     labels[5, 55:59, 1:5] = 1
-    config = replace(TrainHeadConfig.from_json(FIELDS), batch=200, labelled_share=share)
+    config = replace(TrainHeadConfig.from_json(FIELDS), batch=200, labeled_share=share)
     example = Example((voxels,), labels, isotropic=False)
     _, drawn = draw_batch([example], config, np.random.default_rng(0))
     assert least <= float((drawn > 0).flatten(1).any(1).float().mean()) <= most

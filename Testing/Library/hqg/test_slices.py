@@ -50,7 +50,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
         "kind": SLICES,
         "modality": "MR",
         "description": "random",
-        "licence": "Apache-2.0",
+        "license": "Apache-2.0",
         "network": config_to_json(config),
     }
     return str(export_bundle(folder, dict(network.state_dict()), metadata).folder)

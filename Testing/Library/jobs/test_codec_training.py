@@ -103,7 +103,7 @@ class TestBundle:
     ) -> None:
         part = "predictor"
         monkeypatch.setenv("MEDENHANCE_MODELS", str(tmp_path / "installed"))
-        reported = {"name": "Our phantom", "subjects": "1", "licence": "CC0", "source": "us"}
+        reported = {"name": "Our phantom", "subjects": "1", "license": "CC0", "source": "us"}
         folder = _train(volumes, part=part, data=[reported])
         card = (folder / "docs/README.md").read_text()
         assert "Our phantom: 1. License: CC0. Source: us" in card

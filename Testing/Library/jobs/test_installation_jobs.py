@@ -16,7 +16,7 @@ from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.jobs import JobSpec, run_job
 
 _FIELDS = {
-    "name", "kind", "modality", "version", "description", "licence", "sha256", "shipped", "bytes",
+    "name", "kind", "modality", "version", "description", "license", "sha256", "shipped", "bytes",
     "folder", "card", "training", "ok", "message", "anatomy",
     "default", "origin",
 }  # fmt: skip

@@ -101,19 +101,19 @@ def test_without_a_license_nobody_may_use_it_until_one_is_stated(
     assert "--license" in message
     for name in ("README.md", "manifest.json"):
         assert NO_LICENCE in (out / name).read_text(encoding="utf-8")
-    assert load_distilled(out).entry()["licence"] == "not stated"
+    assert load_distilled(out).entry()["license"] == "not stated"
 
     events.clear()
     images = (out / "images.npy").stat().st_mtime_ns
-    distill_cohort(cohort, out, replace(smoke, licence="CC BY 4.0"), Monitor(events.append))
+    distill_cohort(cohort, out, replace(smoke, license="CC BY 4.0"), Monitor(events.append))
     assert not any("icense" in text for text in warned(events))
     for name in ("README.md", "manifest.json", "prior/manifest.json"):
         text = (out / name).read_text(encoding="utf-8")
         assert "CC BY 4.0" in text
         assert NO_LICENCE not in text
-    assert load_distilled(out).entry()["licence"] == "CC BY 4.0"
+    assert load_distilled(out).entry()["license"] == "CC BY 4.0"
     assert (out / "images.npy").stat().st_mtime_ns == images
-    stated = replace(smoke, licence="CC BY 4.0")
+    stated = replace(smoke, license="CC BY 4.0")
     assert hashes(distill_cohort(cohort, tmp_path / "stated", stated)) == hashes(out)
 
     events.clear()

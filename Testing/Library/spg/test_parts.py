@@ -92,8 +92,8 @@ def test_patches_are_mirrored_and_turned_alike_in_all_images() -> None:
         ({"shadows": 2}, "shadows is 2"),
         ({"loop": {"patch": 128}}, "larger than images"),
         ({"images": {"size": 100}}, "size is 100"),
-        ({"licence": "CC0\n# Not so"}, "licence is"),
-        ({"licence": "CC0 "}, "licence is"),
+        ({"license": "CC0\n# Not so"}, "license is"),
+        ({"license": "CC0 "}, "license is"),
     ],
 )
 def test_what_cannot_be_configured_is_said(fields: dict[str, object], says: str) -> None:

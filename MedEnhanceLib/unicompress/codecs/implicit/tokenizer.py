@@ -164,14 +164,14 @@ def principal_axes(points: Tensor) -> Tensor:
 def _k_means(points: Tensor, count: int) -> Tensor:
     """Lloyd's iterations from random points, [count, D]; centers without points stay."""
     chosen = torch.randperm(len(points), device=points.device)
-    centres = points[chosen.repeat(-(-count // len(points)))[:count]].clone()
+    centers = points[chosen.repeat(-(-count // len(points)))[:count]].clone()
     for _ in range(_LLOYD_STEPS):
-        nearest = ((centres**2).sum(dim=1) - 2 * points @ centres.T).argmin(dim=1)
+        nearest = ((centers**2).sum(dim=1) - 2 * points @ centers.T).argmin(dim=1)
         hot = F.one_hot(nearest, count).to(points.dtype)
         found = hot.sum(dim=0)
         means = (hot.T @ points) / found.clamp_min(1)[:, None]
-        centres = torch.where(found[:, None] > 0, means, centres)
-    return centres
+        centers = torch.where(found[:, None] > 0, means, centers)
+    return centers
 
 
 class Encoders(nn.Module):
@@ -238,8 +238,8 @@ class Encoders(nn.Module):
         low = undone if not branch else torch.zeros_like(undone[:, :1])
         high = undone if branch else torch.zeros_like(undone).expand(-1, _DETAILS, -1, -1, -1)
         cells = inverse_haar(low / gain, high / gain)[:, 0]
-        centres = (torch.arange(CELL, device=rows.device) + 0.5) / CELL - 0.5
-        places = torch.stack(torch.meshgrid(centres, centres, centres, indexing="ij"), dim=-1)
+        centers = (torch.arange(CELL, device=rows.device) + 0.5) / CELL - 0.5
+        places = torch.stack(torch.meshgrid(centers, centers, centers, indexing="ij"), dim=-1)
         basis = cosines(places, self.latent)
         found: Tensor = (cells.flatten(1) @ basis.flatten(0, 2)) / (basis**2).sum(dim=(0, 1, 2))
         return found.T

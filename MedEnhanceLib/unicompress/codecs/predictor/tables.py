@@ -77,9 +77,9 @@ def make_tables() -> dict[str, npt.NDArray[Any]]:
     edges = _edges()
     for scale in range(_SCALES):
         for phase in range(_PHASES):
-            centred = edges - (phase + 0.5) / _PHASES
-            near = _logistic(centred / scales[scale])
-            wide = _logistic(centred / (scales[scale] * WIDER))
+            centered = edges - (phase + 0.5) / _PHASES
+            near = _logistic(centered / scales[scale])
+            wide = _logistic(centered / (scales[scale] * WIDER))
             for shape, share in enumerate(SHARES):
                 below = near * (1 - share) + wide * share
                 below[0], below[-1] = 0.0, 1.0
