@@ -30,17 +30,13 @@ class AtWorkTest(EnhanceTestCase):
         return node
 
     def look(self):
-        """Paths of a picture of the page, and of one of the view."""
-        widget = self.panel.widget
-        window, folder = widget.window(), self.temporaryFolder()
+        """Paths of a picture of the panel, and of one of the view."""
+        window, folder = self.panel.widget.window(), self.temporaryFolder()
         window.show()
-        for _pass in range(2):
-            self.processEvents(50)
-            width = window.width + 400 - widget.width
-            window.resize(width, window.height + _HEIGHT - widget.height)
+        window.resize(400, _HEIGHT)
         self.processEvents(50)
         page, view = (os.path.join(folder, f"{name}.png") for name in ("page", "view"))
-        self.assertTrue(widget.grab(qt.QRect(0, 0, 400, _HEIGHT)).save(page))
+        self.assertTrue(window.grab(qt.QRect(0, 0, 400, _HEIGHT)).save(page))
         from SlicerHost import slice_view
 
         slice_view.save("Red", view, _VIEW)
