@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, get_args
 from MedEnhanceLib.core.options import Options, WithPresets, option
 from MedEnhanceLib.errors import ConfigError
 
-Task = Literal["denoise", "sr2", "sr4", "undersample"]
+Task = Literal["denoise", "sr2", "sr4"]
 TASKS: tuple[Task, ...] = get_args(Task)
 Method = Literal["statistics", "matching"]
 Modality = Literal["CT", "MR"]
@@ -24,14 +24,11 @@ GRID = 8
 CT_WINDOW = (-1000.0, 1000.0)
 #: How strong the degradation is (design: spg part 6): of noise in MR, lowest and highest σ as
 #: shares of 1 in the images; of CT, the share of the full dose that it is reduced to, by noise of
-#: 2,200 photons per ray of a pixel's width in 360 views (about 60 HU in tissue); of undersampled
-#: MR, how many times fewer lines are measured, and the share around the middle that always is.
+#: 2,200 photons per ray of a pixel's width in 360 views (about 60 HU in tissue).
 DAMAGE: dict[str, Any] = {
     "rician": [0.03, 0.09],
     "dose": 0.25,
     "added_photons": 2200.0,
-    "acceleration": 4.0,
-    "center": 0.08,
 }
 #: Fields without effect on the result: a run may be resumed with other values.
 _FREE = ("device", "checkpoint_s", "license")
@@ -120,7 +117,7 @@ class DistillConfig(WithPresets):
     task: Task = option(
         "denoise",
         help="denoise: low dose in CT, Rician noise in MR; sr2, sr4: twice and four times the "
-        "resolution; undersample: MR from a quarter of its lines",
+        "resolution",
     )
     method: Method = option(
         "statistics",

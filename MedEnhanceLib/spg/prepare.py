@@ -183,10 +183,6 @@ def _check(modality: str | None, config: DistillConfig) -> None:
             f"the cohort is {modality}; distillation knows {' and '.join(MODALITIES)}",
             "State the modality (--modality) where the files do not, or do wrongly.",
         )
-    if config.task == "undersample" and modality == "CT":
-        raise ConfigError(
-            f"undersample is a task of MR; the cohort is {modality}", "Use denoise, sr2 or sr4."
-        )
     if config.prior == TEMPLATE and modality == "CT":
         raise ConfigError(
             "there is no public template of CT to start from",

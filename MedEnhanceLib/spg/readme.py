@@ -22,7 +22,6 @@ _PURPOSES = {
     "denoise": "removing noise",
     "sr2": "doubling the resolution",
     "sr4": "four times the resolution",
-    "undersample": "completing MR of which a quarter of the lines was measured",
 }
 _PARAGRAPH = "\n\n"
 _PAGE = """# Distilled {modality} images for {purpose}

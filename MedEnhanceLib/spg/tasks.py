@@ -130,32 +130,6 @@ class Coarse(Task):
         return F.interpolate(small, size=size, mode="bicubic", align_corners=False)
 
 
-class Undersampled(Task):
-    """MR with a part of the lines of k-space; drawn: which lines, [B, 1, H, 1], 1 or 0."""
-
-    on_patches = False
-
-    def __init__(self, acceleration: float, center: float) -> None:
-        self._acceleration, self._center = acceleration, center
-
-    def draw(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        """The lines around the center, and others at random."""
-        count, _, rows, _ = images.shape
-        kept = max(1, round(rows / self._acceleration))
-        middle = min(kept, max(1, round(self._center * rows)))
-        distance = np.abs(np.fft.fftfreq(rows, 1 / rows))
-        order = rng.random((count, rows))
-        order[:, np.argsort(distance, kind="stable")[:middle]] = -1
-        mask = np.zeros((count, rows), np.float32)
-        np.put_along_axis(mask, np.argsort(order, axis=1)[:, :kept], 1, axis=1)
-        return torch.from_numpy(mask)[:, None, :, None].to(images.device)
-
-    def damage(self, images: Tensor, drawn: Tensor) -> Tensor:
-        """The magnitude of the image of the measured lines."""
-        measured: Tensor = torch.fft.ifft2(torch.fft.fft2(images) * drawn)
-        return (measured.real.square() + measured.imag.square() + _ROOT).sqrt()
-
-
 def make_task(config: DistillConfig, modality: str) -> Task:
     """The task of a configuration.
 
@@ -165,8 +139,6 @@ def make_task(config: DistillConfig, modality: str) -> Task:
     """
     if config.task in ("sr2", "sr4"):
         return Coarse(int(config.task[2:]))
-    if config.task == "undersample":
-        return Undersampled(DAMAGE["acceleration"], DAMAGE["center"])
     return LowDose(config.images.spacing_mm) if modality == "CT" else Rician(*DAMAGE["rician"])
 
 

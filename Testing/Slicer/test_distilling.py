@@ -110,8 +110,6 @@ class ChoiceTest(DistillingTestCase):
         self.ui.pathEdit.text = self.temporaryFolder()
         self.choose("distillCT")
         self.assertIn("no public template for CT", self.ui.whyLabel.text)
-        self.pick(self.ui.goalSelector, "undersample")
-        self.assertIn("applies to MR only", self.ui.whyLabel.text)
         self.choose("distillMR")
         self.context.state.distillPrior = "/gone.nrrd"
         self.assertIn("The file of the template is missing", self.ui.whyLabel.text)

@@ -57,7 +57,6 @@ class DistillPanel(Page):
                     "denoise": _("Removing noise"),
                     "sr2": _("Doubling the resolution"),
                     "sr4": _("Four times the resolution"),
-                    "undersample": _("Completing undersampled MR"),
                 },
             ),
             "distillPreset": (

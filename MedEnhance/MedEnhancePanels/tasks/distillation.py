@@ -63,8 +63,6 @@ def whyNot(options):
         return _("Give the run a name.")
     if options.kind == "train":
         return ""
-    if options.modality == "CT" and options.goal == "undersample":
-        return _("Undersampling applies to MR only: choose another purpose.")
     if options.modality == "CT" and options.prior == TEMPLATE:
         return _(
             "There is no public template for CT: choose the file of a volume that may be shared, "

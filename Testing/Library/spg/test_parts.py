@@ -115,7 +115,6 @@ def test_a_configuration_goes_through_json_and_names_nobody() -> None:
 
 
 ALL = [(task, modality) for task in TASKS for modality in ("MR", "CT")]
-ALL.remove(("undersample", "CT"))
 
 
 def images(count: int = 3) -> np.ndarray:
@@ -148,12 +147,3 @@ def test_noise_of_ct_is_that_of_the_dose_that_is_left_out() -> None:
     hu, rng = whole * 2000 - 1000, np.random.default_rng(3)
     theirs = low_dose_noise(hu, (1, 1, 1), 3 * 2200, 0.0, rng, views=120) / 2000
     assert np.allclose(ours, theirs, atol=1e-6)
-
-
-def test_a_quarter_of_the_lines_is_measured_and_the_middle_among_them() -> None:
-    task = make_task(replace(DistillConfig(), task="undersample"), "MR")
-    masks = task.draw(torch.zeros(6, 1, 64, 32), np.random.default_rng(0))
-    assert masks.shape == (6, 1, 64, 1)
-    assert masks.sum(dim=(1, 2, 3)).tolist() == [16.0] * 6
-    assert masks[:, 0, [0, 1, 2, -1, -2], 0].all()
-    assert not torch.equal(masks[0], masks[1])
