@@ -147,7 +147,7 @@ def enhance_volume(
     manifest = make_manifest(
         "enhanced",
         config=config.to_json() | ({"head": head.to_json()} if head else {}),
-        inputs={"input": Path(volume.source).name or "volume"},
+        inputs=_names(volume, guide, look),
         device=done.device,
         seconds=time.monotonic() - began,
         model=done.model,
@@ -160,6 +160,23 @@ def enhance_volume(
         dicom=volume.origin.facts() if volume.origin else None,
     )
     return Enhanced(done.volume, done.uncertainty, labels, manifest, done)
+
+
+def _names(
+    volume: Volume,
+    guide: Volume | Sequence[Volume] | None,
+    look: Volume | Iterable[Volume] | None,
+) -> dict[str, str]:
+    """What the manifest calls the inputs; a look of several volumes is not named."""
+    guides = [guide] if isinstance(guide, Volume) else guide or []
+    roles = {"input": [volume], "guide": guides, "look": [look] if isinstance(look, Volume) else []}
+    names = {
+        role: ", ".join(Path(each.source).name or "volume" for each in volumes)
+        for role, volumes in roles.items()
+        if volumes
+    }
+    is_several = look is not None and not isinstance(look, Volume)
+    return names | ({"look": "several volumes"} if is_several else {})
 
 
 def _refuse_with_thin_slices(config: EnhanceConfig, **besides: object) -> None:

@@ -53,15 +53,15 @@ def compute() -> dict[str, Any]:
     """
     devices: list[dict[str, Any]] = []
     cuda = {"built": None, "available": False, "driver": has_nvidia_driver()}
+    reason = "PyTorch is not installed; enhancing and segmenting need it, compression not"
+    choice = {"name": "none", "reason": reason}
     try:
-        torch = require("torch", purpose="Running a model")
-        choice = asdict(choose_device("auto"))
+        if find_spec("torch") is not None:
+            torch = require("torch", purpose="Running a model")
+            choice = asdict(choose_device("auto"))
     except Exception as cause:  # noqa: BLE001 - a broken driver must not hide the rest
-        reason = f"PyTorch is installed, but cannot be used: {cause}"
-        if find_spec("torch") is None:
-            reason = "PyTorch is not installed; enhancing and segmenting need it, compression not"
-        choice = {"name": "none", "reason": reason}
-    else:
+        choice["reason"] = f"PyTorch is installed, but cannot be used: {cause}"
+    if choice["name"] != "none":
         cuda |= {"built": torch.version.cuda, "available": torch.cuda.is_available()}
         for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
             name, (free, total) = f"cuda:{index}", torch.cuda.mem_get_info(index)

@@ -156,8 +156,11 @@ class SavingTest(MedEnhanceTestCase):
         node, taken = self.smallVolume(), self.path("taken.nrrd")
         with open(taken, "w") as file:
             file.write("mine")
-        refused = ((self.path("q.xyz"), "ending", "ending"), (taken, "exists", "output"),
-                   (self.path("none/q.nrrd"), "not there", "output"))  # fmt: skip
+        refused = (
+            (self.path("q.xyz"), "unsupported output extension", "ending"),
+            (taken, "exists", "output"),
+            (self.path("none/q.nrrd"), "not there", "output"),
+        )
         for path, words, code in refused:
             with self.assertRaises(PanelError) as caught:
                 self.logic.save(node, path)
