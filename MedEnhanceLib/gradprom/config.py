@@ -124,7 +124,7 @@ class TrainHeadConfig(WithPresets):
     modality: str = option("MR", help="of the images")
     anatomy: str = option("", help="what the images show; users are informed of it")
     name: str = option("brain-tissue", help="of the bundle that comes out", is_name=True)
-    seed: int = option(0, help="of everything that is drawn")
+    seed: int = option(0, help="random seed")
     steps: int = option(3000, help="of the optimizer", low=1, high=10_000_000)
     batch: int = option(6, help="patches per step")
     patch: int = option(160, help="side of a patch", unit="pixels")

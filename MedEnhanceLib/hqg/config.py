@@ -166,7 +166,7 @@ class TrainConfig(WithPresets):
         "", help='what the images show, as in "images of the brain"; users are informed of it'
     )
     name: str = option("mr", help="of the bundle that comes out", is_name=True)
-    seed: int = option(0, help="of everything that is drawn")
+    seed: int = option(0, help="random seed")
     start: str = option(
         "", help="name or folder of an enhancer of the same size whose weights are started from"
     )

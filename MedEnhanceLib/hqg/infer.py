@@ -188,7 +188,7 @@ def _chosen_slices(slices: tuple[int, int] | None, volume: Volume, config: Enhan
     first, stop = slices or (0, count)
     if not 0 <= first < stop <= count:
         raise ConfigError(
-            f"slices {first} to before {stop} of a volume that has {count}",
+            f"slices {first}:{stop} (stop excluded) of a volume that has {count}",
             f"Choose a first one and one to stop before, within 0 to {count}.",
         )
     if slices is not None and config.bias_correction == "n4":

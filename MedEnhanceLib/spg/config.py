@@ -152,9 +152,7 @@ class DistillConfig(WithPresets):
         metavar="N",
         ranged=False,
     )
-    seed: int = option(
-        0, help="of everything that is drawn", low=0, high=2**53, metavar="N", ranged=False
-    )
+    seed: int = option(0, help="random seed", low=0, high=2**53, metavar="N", ranged=False)
     images: ImageConfig = option(factory=ImageConfig, help="how volumes become images", flag=None)
     loop: LoopConfig = option(factory=LoopConfig, help="how gradients are matched", flag=None)
     dp: DPConfig | None = option(

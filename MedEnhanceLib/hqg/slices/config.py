@@ -52,7 +52,7 @@ class TrainSlicesConfig(WithPresets):
     modality: Literal["MR", "CT"] = option("MR", help="of the images")
     anatomy: str = option("", help="what the images show; users are informed of it")
     name: str = option("mr-slices", help="of the bundle that comes out", is_name=True)
-    seed: int = option(0, help="of everything that is drawn")
+    seed: int = option(0, help="random seed")
     steps: int = option(6000, help="of the optimizer", low=1, high=10_000_000)
     batch: int = option(8, help="patches per step", low=1, high=4096)
     rows: int = option(96, help="thin slices of a patch", low=32, high=1024, multiple=8)

@@ -76,7 +76,7 @@ def read_planes(files: Iterable[Path], modality: str, monitor: Monitor) -> list[
         volume = load(path, modality=modality)
         found += planes_of(volume.frame(0))
     if not found:
-        raise InputError("there is nothing to learn from", "Correct the patterns in `files`.")
+        raise InputError("no training data", "Correct the patterns in `files`.")
     return found
 
 

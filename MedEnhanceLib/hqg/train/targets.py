@@ -98,7 +98,7 @@ def load_data(
         volumes: clean ones, instead of files.
         subjects: of the task: file, volume, and label indices [K, J, I].
     Raises:
-        InputError: a pattern names nothing, or there is nothing to learn from.
+        InputError: a pattern names nothing, or no training data.
     """
     modality, is_unpaired = config.modality, config.loss.unpaired > 0
     left_out = (*config.leave_out, *config.validation)

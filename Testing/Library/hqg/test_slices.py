@@ -210,5 +210,5 @@ def test_learning_from_the_slices_themselves_is_reproducible_and_helps(model: st
 
 
 def test_nothing_to_learn_from_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nothing to learn from"):
+    with pytest.raises(InputError, match="no training data"):
         me.train("slices", {"preset": "smoke", "files": ["none*"]}, tmp_path, tmp_path / "out")
