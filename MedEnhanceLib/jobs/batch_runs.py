@@ -120,7 +120,8 @@ def _pass_on(part: Monitor, name: str, stage: str, event: Event) -> None:
     elif event.kind == "log":
         part.log(event.fields["message"])
     elif event.kind == "warning":
-        part.warn(f"{name}: {event.fields['message']}")
+        text = event.fields["message"]
+        part.warn(text if text.startswith(f"{name}: ") else f"{name}: {text}")
 
 
 @contextmanager

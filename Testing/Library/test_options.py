@@ -149,6 +149,7 @@ def test_what_is_allowed_is_said(fields: dict[str, Any], hint: str) -> None:
     assert caught.value.hint == hint
 
 
+@pytest.mark.slow
 def test_type_checkers_know_the_keywords(tmp_path: Path) -> None:
     pytest.importorskip("mypy")
     program = tmp_path / "calls.py"
