@@ -280,7 +280,8 @@ def segmented() -> Table:
 
 _ANATOMIES = {
     "tissue, head learns along": "brain tissue, MR",
-    "lesions-C19": "multiple sclerosis, MR",
+    "lesions-C07": "multiple sclerosis (C07), MR",
+    "lesions-C19": "multiple sclerosis (C19), MR",
     "sarcoma-mr": "sarcoma, MR",
     "sarcoma-ct": "sarcoma, CT",
 }
