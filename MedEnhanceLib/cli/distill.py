@@ -86,7 +86,6 @@ def _lines(fields: Mapping[str, Any]) -> list[str]:
         *(["the confidential folder shows and names patients: do not share it"] if secret else []),
         f"{fields['images']} images from {fields['patients']} patients; "
         f"{fields['held_out']} patients were held out",
-        *([fields["room"]["sentence"]] if fields.get("room") else []),
         *([str(fields["privacy"]["statement"])] if fields.get("privacy") else []),
         f"audit: {audit.get('summary', 'none')}",
     ]

@@ -79,8 +79,8 @@ class About:
         ranged: whether help texts state the range.
         is_name: text that becomes the name of a folder.
         place: of a job's parameter that names files: "input" for one that is read, "output" for
-            one that is written, "folder" for a new folder of results, all of which may be an
-            address; "here" for results that have to lie on this machine.
+            one that is written, both of which may be an address; "here" for results that have to
+            lie on this machine.
     """
 
     help: str = ""
@@ -95,7 +95,7 @@ class About:
     one_of: str = ""
     ranged: bool = True
     is_name: bool = False
-    place: Literal["", "input", "output", "folder", "here"] = ""
+    place: Literal["", "input", "output", "here"] = ""
 
 
 def option(default: Any = MISSING, *, factory: Any = MISSING, **about: Any) -> Any:

@@ -362,44 +362,36 @@ _JPEG_XL = (
 
 
 def lossless() -> Table:
-    """Ratios without loss, and with a largest error."""
-    names = {
+    """Ratios without loss."""
+    peers = {
         "gzip 9": "gzip",
         "zstd 19, bytes shuffled": "zstd",
         "JPEG-LS": "JPEG-LS",
         "JPEG 2000": "JPEG 2000",
         "JPEG XL effort 9": "JPEG XL",
-        "ours, fast": "MedEnhance, fast",
-        "ours": "MedEnhance",
     }
-    peers = list(names)
-    rows = []
-    for volume in _VOLUMES:
-        base = f"compression.rows[volume={volume}; mode=lossless; codec="
-        better = f"{base}ours].ratio / {base}{' or '.join(peers[:-2])} or {_JPEG_XL}].ratio:max"
-        rows.append((better, (
-            volume, *(Cell(f"{base}{peer}].ratio") for peer in peers),
-            Cell(f"{better} - 1 * 100", "+.1f"),
-        )))  # fmt: skip
-    return Table(("volume", *names.values(), "over the best peer, %"), _worst_first(rows))
+    return _ratios("lossless", peers, f" or {_JPEG_XL}")
 
 
 def bounded() -> Table:
     """Ratios at a largest error of 2."""
-    names = {
+    peers = {
         "SZ3": "SZ3",
         "JPEG-LS near-lossless": "JPEG-LS",
         "quantized, JPEG XL effort 7": "quantized JPEG XL",
-        "ours, fast": "MedEnhance, fast",
-        "ours": "MedEnhance",
     }
-    peers = list(names)
+    return _ratios("max_error; setting=2", peers)
+
+
+def _ratios(mode: str, peers: dict[str, str], rivals: str = "") -> Table:
+    """Ratios of peers and ours by volume. rivals: further codecs that the best peer may be."""
+    names = peers | {"ours, fast": "MedEnhance, fast", "ours": "MedEnhance"}
     rows = []
     for volume in _VOLUMES:
-        base = f"compression.rows[volume={volume}; mode=max_error; setting=2; codec="
-        better = f"{base}ours].ratio / {base}{' or '.join(peers[:-2])}].ratio:max"
+        base = f"compression.rows[volume={volume}; mode={mode}; codec="
+        better = f"{base}ours].ratio / {base}{' or '.join(peers)}{rivals}].ratio:max"
         rows.append((better, (
-            volume, *(Cell(f"{base}{peer}].ratio") for peer in peers),
+            volume, *(Cell(f"{base}{name}].ratio") for name in names),
             Cell(f"{better} - 1 * 100", "+.1f"),
         )))  # fmt: skip
     return Table(("volume", *names.values(), "over the best peer, %"), _worst_first(rows))

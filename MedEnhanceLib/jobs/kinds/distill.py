@@ -23,7 +23,7 @@ from MedEnhanceLib.spg.folder import MANIFEST, RunFolder, confidential_folder, r
 
 #: Of the manifest of a distillation, what its result states.
 _REPORTED = (
-    "images", "patients", "held_out", "modality", "task", "room", "measured", "prior", "audit",
+    "images", "patients", "held_out", "modality", "task", "measured", "prior", "audit",
     "privacy", "license",
 )  # fmt: skip
 
