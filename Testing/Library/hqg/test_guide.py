@@ -85,7 +85,7 @@ def test_a_planted_motion_is_undone(brain: Volume, other_contrast: Volume, shift
 
 def test_the_same_input_gives_the_same_result(brain: Volume, other_contrast: Volume) -> None:
     guide = displaced(other_contrast, (2.0, 1.0, -2.0))
-    part = brain.crop(k=slice(15, 45), j=slice(20, 60))
+    part = brain.crop(k=slice(20, 40), j=slice(20, 60))
     first, second = (align(guide, part, Monitor()) for _ in range(2))
     np.testing.assert_array_equal(first.voxels, second.voxels)
     assert first.facts == second.facts
