@@ -28,7 +28,7 @@ from MedEnhanceLib.jobs.dicom import DicomParams, check_output, write
 from MedEnhanceLib.jobs.enhancing import Enhanced, enhance_volume, objects_of
 from MedEnhanceLib.jobs.files import check_ending, load_volume, path_of
 from MedEnhanceLib.jobs.guides import AUTO, chosen_guide
-from MedEnhanceLib.jobs.kinds.segment import head_config
+from MedEnhanceLib.jobs.kinds.segment import segmenter_config
 from MedEnhanceLib.jobs.kinds.volumes import InspectParams, described, inspect_volume
 from MedEnhanceLib.runtime.progress import Cancel, Listener, Monitor
 from MedEnhanceLib.runtime.text import Names
@@ -95,8 +95,7 @@ def load(
     *,
     modality: str | None = None,
     series: str | int | None = None,
-    fix_tilt: bool = False,
-    fix_spacing: bool = False,
+    resample: bool = False,
     progress: Progress = None,
     cancel: Cancel | None = None,
 ) -> Volume:
@@ -110,8 +109,8 @@ def load(
         path: the file or folder.
         modality: "CT", "MR" …, for a file that does not state it.
         series: which one of several, by its number in `list_series` or its UID.
-        fix_tilt: resample a series with a tilted gantry, which is refused otherwise.
-        fix_spacing: resample a series with gaps or uneven spacing, which is refused otherwise.
+        resample: resample a DICOM series with a tilted gantry, gaps or uneven spacing, which is
+            refused otherwise.
         progress: a function that is called with each `progress.Event`, or True for a bar.
         cancel: a function that returns whether to stop, or a threading.Event.
 
@@ -129,8 +128,7 @@ def load(
             Path(here),
             modality=modality,
             series=None if series is None else str(series),
-            fix_tilt=fix_tilt,
-            fix_spacing=fix_spacing,
+            resample=resample,
             monitor=monitor,
         )
         return _called(volume, here, path)
@@ -207,7 +205,7 @@ def save_dicom(
     result: Volume | Enhanced | Segmentation,
     folder: PathLike,
     *,
-    like: PathLike | None = None,
+    dicom_source: PathLike | None = None,
     series: str | int | None = None,
     patient_id: str | None = None,
     patient_name: str | None = None,
@@ -223,8 +221,8 @@ def save_dicom(
     Args:
         result: a volume, or what `enhance` or `segment` returned.
         folder: where the files go.
-        like: the DICOM series that it was made from, if it was loaded from another format.
-        series: which one of several series in `like`, by number or UID.
+        dicom_source: the DICOM series that it was made from, if it was loaded from another format.
+        series: which one of several series in `dicom_source`, by number or UID.
         patient_id: the patient's ID, for what never was DICOM.
         patient_name: the patient's name, for what never was DICOM.
         overwrite: replace earlier results of the same source.
@@ -240,17 +238,13 @@ def save_dicom(
 
         me.save_dicom(me.enhance(volume, segment=True), "derived/")
     """
-    beside = {"path": os.fspath(like)} if like is not None else None
-    if beside is not None and series is not None:
-        beside["series"] = str(series)
-    elif series is not None:
-        raise ConfigError("series requires like", "Name the folder of the series: like=.")
     objects = objects_of(result)
     with watched(progress, cancel) as monitor:
         params = DicomParams(
             output=os.fspath(results_here("folder", folder)),
             dicom=True,
-            like=beside,
+            dicom_source=None if dicom_source is None else os.fspath(dicom_source),
+            dicom_source_series=None if series is None else str(series),
             patient_id=patient_id,
             patient_name=patient_name,
             overwrite=overwrite,
@@ -287,9 +281,9 @@ class EnhanceCall(EnhanceConfig, Placed, Watched, _EnhanceOrder):
         help="a volume of the same contrast, or a list of several, whose sharpness and noise are "
         "taken over; of any kind that volume may be, an array on its grid",
     )
-    head: str = option(
+    segmenter: str = option(
         "auto",
-        help="the model that finds labels with segment, by name or folder; auto: the one for the "
+        help="the model that segments with segment=True, by name or folder; auto: the one for the "
         "modality",
     )
 
@@ -313,7 +307,7 @@ def enhance(call: EnhanceCall) -> Enhanced:
         result = me.enhance(volume, model="mr", uncertainty=True, segment=True)
         result.segmentation.table
     """
-    head = head_config(call.head, call.device, wanted=call.segment)
+    segmenter = segmenter_config(call.segmenter, call.device, wanted=call.segment)
     with watched(call.progress, call.cancel) as monitor:
         volume = call.opened(call.volume, monitor.part(0.0, 0.1))
         monitor = monitor.part(0.1, 1.0)
@@ -327,7 +321,7 @@ def enhance(call: EnhanceCall) -> Enhanced:
             narrowed(EnhanceConfig, call),
             guide=guides or None,
             look=looks[0] if len(looks) == 1 else looks or None,
-            head=head,
+            segmenter=segmenter,
             monitor=monitor,
         )
 

@@ -79,7 +79,7 @@ def _declare(parser: Parser, task: str) -> None:
             default=None,
             help="a folder of derived DICOM for each series, no files",
         )
-    add_flags(parser, job, only=["modality", "fix_tilt", "fix_spacing"])
+    add_flags(parser, job, only=["modality", "resample"])
     add_flags(parser, batch, only=["output", "workers", "scheduler", "overwrite"])
     add_job_options(parser)
 

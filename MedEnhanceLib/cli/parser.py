@@ -146,8 +146,6 @@ def add_flags(
             continue
         if option.is_object:
             add_flags(parser, option.kind)
-        elif option.name == "like":
-            _add_like(parser)
         elif about.one_of:
             group = groups.get(about.one_of) or parser.add_mutually_exclusive_group(required=True)
             groups[about.one_of] = group
@@ -169,12 +167,6 @@ def params_of(args: argparse.Namespace, declaration: Any) -> dict[str, Any]:
             and (value := getattr(args, option.name, None)) is not None
         ):
             params[option.name] = value
-    if like := getattr(args, "like", None):
-        params["like"] = {"path": like} | ({"series": args.like_series} if args.like_series else {})
-    elif getattr(args, "like_series", None):
-        raise ConfigError(
-            "--like-series without --like", "Name the folder of the series: --like SERIES/"
-        )
     return params
 
 
@@ -235,17 +227,6 @@ def _reader(option: Option) -> Callable[[str], Any]:
             raise
 
     return read
-
-
-def _add_like(parser: Parser) -> None:
-    parser.add_argument(
-        "--like",
-        metavar="SERIES",
-        help="source series of a non-DICOM input",
-    )
-    parser.add_argument(
-        "--like-series", metavar="S", help="which series of --like, by number or UID"
-    )
 
 
 def add_common(parser: argparse.ArgumentParser, *, default: Any) -> None:

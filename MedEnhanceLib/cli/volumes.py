@@ -229,7 +229,7 @@ CONVERT = Command(
     name="convert",
     summary="read any volume, DICOM folders too, and write it as OUTPUT's ending says",
     description="Convert a volume. Voxels and geometry are kept. With --dicom it becomes a\n"
-    "series that says it is derived, in the study of --like, or in one of its own.",
+    "series that says it is derived, in the study of --dicom-source, or in one of its own.",
     example="medenhance convert dicom-folder/ scan.nii.gz",
     lines=job_lines,
 )

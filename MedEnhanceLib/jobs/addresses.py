@@ -351,9 +351,7 @@ def job_places(params: Any, names: Names, monitor: Monitor) -> Iterator[tuple[An
 
 
 def _each_place(value: Any, change: Callable[[Any], Any]) -> Any:
-    """A place, a list of places, or {"path": place, …}, with `change` made to each."""
-    if isinstance(value, dict):
-        return value | {"path": change(value.get("path"))}
+    """A place, or a list of places, with `change` made to each."""
     return [change(place) for place in value] if isinstance(value, list) else change(value)
 
 

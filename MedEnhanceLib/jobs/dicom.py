@@ -14,7 +14,7 @@ from MedEnhanceLib.core.options import About, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError, OutputError
 from MedEnhanceLib.jobs.files import OutputParams, check_volume_outputs, manifest_path
-from MedEnhanceLib.jobs.placing import lay_beside, name_of, read_series
+from MedEnhanceLib.jobs.placing import Series, lay_beside, name_of, read_series
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from MedEnhanceLib.io.dicomout import Template
 
 
-_OF_DICOM = ("like", "patient_id", "patient_name", "study_description", "series_description")
+_OF_DICOM = (
+    "dicom_source", "patient_id", "patient_name", "study_description", "series_description",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +45,11 @@ class DicomParams(OutputParams):
         False,
         help="write a derived DICOM series into the folder OUTPUT, in the study that it came from",
     )
-    like: dict[str, str] | None = option(
-        None,
-        help='{"path", "series"} of the DICOM series that INPUT was made from, where INPUT is none',
-        place="input",
+    dicom_source: str | None = option(
+        None, help="source series of a non-DICOM input", metavar="SERIES", place="input"
+    )
+    dicom_source_series: str | None = option(
+        None, help="which series of --dicom-source, by number or UID", metavar="S"
     )
     series_description: str | None = option(
         None, help="instead of one made from the source's", metavar="TEXT"
@@ -62,18 +65,16 @@ class DicomParams(OutputParams):
         idle = [name for name in _OF_DICOM if getattr(self, name)]
         if idle and not self.dicom:
             raise ConfigError(f"{idle[0]} without dicom", "Set dicom (--dicom), or leave it out.")
-        like = self.like
-        if like is not None and (
-            "path" not in like or not all(like.values()) or set(like) - {"path", "series"}
-        ):
+        if self.dicom_source_series and not self.dicom_source:
             raise ConfigError(
-                f"like is {like!r}",
-                'Give {"path": a folder or a file of the series} and, of several, "series".',
+                "dicom_source_series requires dicom_source",
+                "Name the folder of the series (--dicom-source).",
             )
-        if self.like is not None and self.names_patient:
+        if self.dicom_source and self.names_patient:
             raise ConfigError(
-                "a patient is named, and a series that knows its own",
-                "Leave out patient_id and patient_name (--patient-id, --patient-name), or like.",
+                "both dicom_source and a patient are given",
+                "The patient is that of the source: leave out patient_id and patient_name "
+                "(--patient-id, --patient-name).",
             )
 
     @property
@@ -95,8 +96,8 @@ def check_output(params: DicomParams, inputs: Sequence[Path], monitor: Monitor) 
         return
     if params.has_objects:
         require("highdicom", purpose="Writing DICOM objects")
-    if params.like:
-        inputs = [*inputs, Path(params.like["path"])]
+    if params.dicom_source:
+        inputs = [*inputs, Path(params.dicom_source)]
     _check_folder(output, inputs, monitor, overwrite=params.overwrite)
 
 
@@ -149,8 +150,8 @@ def placed(volume: Volume, params: DicomParams, monitor: Monitor) -> Volume:
     Raises InputError where nothing says whose it is, OutputError for a folder among originals.
     """
     own = volume
-    if params.like is not None:
-        volume = lay_beside(volume, read_series(params.like, monitor), monitor)
+    if params.dicom_source:
+        volume = lay_beside(volume, _source_series(params, monitor), monitor)
     for origin in filter(None, (own.origin, volume.origin)):
         files = {instance.file for frame in origin.instances for instance in frame}
         _refuse_among(Path(params.output), sorted({Path(file).parent for file in files}))
@@ -166,10 +167,14 @@ def placed(volume: Volume, params: DicomParams, monitor: Monitor) -> Volume:
         series = f" (it was made from the series {volume.origin.series})" if volume.origin else ""
         raise InputError(
             f"{name}: no patient information{series}",
-            "Name the DICOM series that it was made from (--like SERIES/, like=), or for a new "
-            "study its patient (--patient-id ID, patient_id=).",
+            "Name the DICOM series that it was made from (--dicom-source SERIES/, "
+            "dicom_source=), or for a new study its patient (--patient-id ID, patient_id=).",
         )
     return replace(volume, origin=None)
+
+
+def _source_series(params: DicomParams, monitor: Monitor) -> Series:
+    return read_series(Path(str(params.dicom_source)), params.dicom_source_series, monitor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,7 +209,7 @@ class Objects:
     def placed(self, params: DicomParams, monitor: Monitor) -> Objects:
         """All volumes, which lie on one grid, with the DICOM images behind them; as `placed`."""
         source = placed(self.source, params, monitor)
-        series = read_series(params.like, Monitor()) if params.like else None
+        series = _source_series(params, Monitor()) if params.dicom_source else None
 
         def beside(volume: Volume) -> Volume:
             if series is not None:

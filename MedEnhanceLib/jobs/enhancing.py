@@ -105,14 +105,14 @@ def enhance_volume(
     *,
     guide: Volume | Sequence[Volume] | None = None,
     look: Volume | Iterable[Volume] | None = None,
-    head: SegmentConfig | None = None,
+    segmenter: SegmentConfig | None = None,
     frame: int | None = None,
     slices: tuple[int, int] | None = None,
     cache: VolumeCache | None = None,
     scratch: Path | None = None,
     monitor: Monitor,
 ) -> Enhanced:
-    """Enhance, then segment the enhanced volume if a `head` is given; in memory.
+    """Enhance, then segment the enhanced volume if a `segmenter` is given; in memory.
 
     guide, look, frame, cache, scratch: as for `hqg.enhance`.
     """
@@ -120,9 +120,9 @@ def enhance_volume(
     from MedEnhanceLib.hqg import enhance
 
     began = time.monotonic()
-    if head is not None:  # better missed now than after the long work
-        open_head_for(volume, head)
-    share = 1 / (1 + _HEAD_PASSES) if head else 1.0
+    if segmenter is not None:  # better missed now than after the long work
+        open_head_for(volume, segmenter)
+    share = 1 / (1 + _HEAD_PASSES) if segmenter else 1.0
     part = monitor.part(0.0, share)
     if config.task == "slices":
         _refuse_with_thin_slices(config, guide=guide, look=look, slices=slices)
@@ -142,11 +142,13 @@ def enhance_volume(
             scratch=scratch,
             monitor=part,
         )
-    labels = segment(done.volume, head, monitor=monitor.part(share, 1.0)) if head else None
+    labels = None
+    if segmenter is not None:
+        labels = segment(done.volume, segmenter, monitor=monitor.part(share, 1.0))
     facts = {"uncertainty": done.uncertainty_facts, "measured": done.measured}
     manifest = make_manifest(
         "enhanced",
-        config=config.to_json() | ({"head": head.to_json()} if head else {}),
+        config=config.to_json() | ({"segmenter": segmenter.to_json()} if segmenter else {}),
         inputs=_names(volume, guide, look),
         device=done.device,
         seconds=time.monotonic() - began,

@@ -59,12 +59,10 @@ class VolumeParams(Params):
     modality: str | None = option(
         None, help="CT, MR, PT, EM or OT, where the file says none or a wrong one", metavar="M"
     )
-    fix_tilt: bool = option(
-        False, help="resample a DICOM series whose gantry was tilted to a rectangular grid"
-    )
-    fix_spacing: bool = option(
+    resample: bool = option(
         False,
-        help="resample a DICOM series with gaps or uneven spacing to an even one, across the gaps",
+        help="resample a DICOM series with a tilted gantry, gaps or uneven spacing to an even "
+        "rectangular grid, instead of refusing it",
     )
 
     def load(self, monitor: Monitor, scratch: Path | None = None) -> Volume:
@@ -73,7 +71,7 @@ class VolumeParams(Params):
 
     def stated(self) -> dict[str, Any]:
         """What was stated of the input besides its place."""
-        names = ("series", "modality", "fix_tilt", "fix_spacing")
+        names = ("series", "modality", "resample")
         return {name: value for name in names if (value := getattr(self, name))}
 
 
@@ -97,11 +95,11 @@ def load_volume(
     *,
     modality: str | None = None,
     series: str | None = None,
+    resample: bool = False,
     scratch: Path | None = None,
     monitor: Monitor | None = None,
-    **repairs: bool,
 ) -> Volume:
-    """Whatever we read, a compressed container too; repairs and errors as `io.load`'s."""
+    """The volume of a file or folder, or of a container; arguments and errors as `io.load`."""
     if path.suffix.lower() == CONTAINER:
         from MedEnhanceLib.unicompress import decompress
 
@@ -112,7 +110,12 @@ def load_volume(
     from MedEnhanceLib import io
 
     return io.load(
-        path, modality=modality, series=series, scratch=scratch, monitor=monitor, **repairs
+        path,
+        modality=modality,
+        series=series,
+        resample=resample,
+        scratch=scratch,
+        monitor=monitor,
     )
 
 

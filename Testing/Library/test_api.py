@@ -143,7 +143,7 @@ class TestDicom:
             me.save_dicom(head, tmp_path / "out", series=1)
         me.save_dicom(head, tmp_path / "out", patient_id="X1")
         from_file = replace(me.load(series), origin=None)
-        me.save_dicom(from_file, tmp_path / "beside", like=series)
+        me.save_dicom(from_file, tmp_path / "beside", dicom_source=series)
         assert me.load(tmp_path / "beside").is_equal(from_file)
 
 

@@ -105,7 +105,7 @@ class _Export(NodeJob):
         }
         if not params["patient_id"]:
             steps = dicom_source.listFiles(dicom_source.instancesOf(self.node), job.folder)
-            params["like"] = {"path": (yield from steps)}
+            params["dicom_source"] = yield from steps
         return {key: value for key, value in params.items() if value}
 
     def place(self, job):

@@ -25,7 +25,7 @@ from MedEnhanceLib.jobs.files import (
     results_of,
 )
 from MedEnhanceLib.jobs.guides import AUTO, check_guides, chosen_guide
-from MedEnhanceLib.jobs.kinds.segment import head_config
+from MedEnhanceLib.jobs.kinds.segment import segmenter_config
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -82,7 +82,7 @@ class EnhanceParams(DicomParams, VolumeParams):
     segmentation_output: str | None = option(
         None, help="where the labels go (default: beside OUTPUT)", flag=None, place="output"
     )
-    head: str = option(
+    segmenter: str = option(
         "auto",
         help="the model that segments with --segment, by name or folder; auto: the one for the "
         "modality",
@@ -106,7 +106,7 @@ class EnhanceParams(DicomParams, VolumeParams):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        head_config(self.head, "auto", wanted=self.wants_segmentation)
+        segmenter_config(self.segmenter, "auto", wanted=self.wants_segmentation)
         if self.guide is not None:
             check_guides(self.guide)
         elif self.guide_map is not None:
@@ -185,7 +185,9 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         params.config,
         guide=guide or None,
         look=_look_of(params, volume, monitor),
-        head=head_config(params.head, params.config.device, wanted=params.wants_segmentation),
+        segmenter=segmenter_config(
+            params.segmenter, params.config.device, wanted=params.wants_segmentation
+        ),
         frame=frame,
         slices=(params.slices[0], params.slices[1]) if params.slices else None,
         cache=kept.input.cache,

@@ -69,20 +69,22 @@ def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
     )
 
 
-def head_config(head: str, device: str, *, wanted: bool) -> SegmentConfig | None:
-    """The head for what comes after an enhancement, on the same device; None where none is wanted.
+def segmenter_config(segmenter: str, device: str, *, wanted: bool) -> SegmentConfig | None:
+    """How an enhanced volume is segmented, on the same device; None where it is not.
 
-    head: a model's name or folder, or "auto". Raises ConfigError for what is none of them, and
-    where a head is named, but no segmentation is wanted.
+    segmenter: a model's name or folder, or "auto". Raises ConfigError for anything else, and where
+    a model is named without a segmentation.
     """
-    if not isinstance(head, str | os.PathLike) or not os.fspath(head):
-        raise ConfigError(f"head is {head!r}", 'Give a model\'s name or folder, or "auto".')
-    if head != "auto" and not wanted:
+    if not isinstance(segmenter, str | os.PathLike) or not os.fspath(segmenter):
         raise ConfigError(
-            f"the head {head} is named, but no segmentation is asked for",
-            "Ask for one as well, with segment (--segment), or name no head.",
+            f"segmenter is {segmenter!r}", 'Give a model\'s name or folder, or "auto".'
         )
-    return SegmentConfig(model=os.fspath(head), device=device) if wanted else None
+    if segmenter != "auto" and not wanted:
+        raise ConfigError(
+            f"the segmenter {segmenter} is named, but no segmentation is requested",
+            "Add segment (--segment), or leave out the segmenter.",
+        )
+    return SegmentConfig(model=os.fspath(segmenter), device=device) if wanted else None
 
 
 def label_map(segmentation: Segmentation) -> LabelMap:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     AnyConfig = TrainConfig | TrainHeadConfig | TrainSlicesConfig | CodecTraining
 
-Method = Literal["hqg", "head", "slices", "unicompress"]
+Method = Literal["hqg", "head", "slices", "codec"]
 #: Weight of the critic in `cohort` where there are volumes of low quality.
 _UNPAIRED = 0.01
 #: Decay of the gradients that the gate averages.
@@ -52,7 +52,7 @@ class TrainParams(Params):
         Method,
         About(
             help="hqg: an enhancer; head: segmentation; slices: a network that restores thin "
-            "slices; unicompress: a model of the codec, by its part",
+            "slices; codec: a network of the compression, chosen by part",
             flag="METHOD",
         ),
     ]

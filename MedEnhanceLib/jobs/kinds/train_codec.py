@@ -18,7 +18,7 @@ from MedEnhanceLib.io.atomic import atomic_write
 from MedEnhanceLib.runtime.progress import Monitor
 from MedEnhanceLib.unicompress.codecs.training import MODALITIES, CodecTrainingConfig
 
-METHOD = "unicompress"
+METHOD = "codec"
 _CODECS = "MedEnhanceLib.unicompress.codecs"
 #: Part of the codec → the class of its configuration, and the function that trains it:
 #: configuration, files, output folder, monitor → files of models.

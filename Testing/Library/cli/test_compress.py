@@ -34,7 +34,7 @@ def test_lossless_comes_back_bit_for_bit(
 
 @pytest.mark.parametrize(
     ("modality", "option"),
-    [("SEG", ("--max-error", "1")), ("EM", ("--keep-noise-level", "0.5"))],
+    [("SEG", ("--max-error", "1")), ("EM", ("--max-error-sigma", "0.5"))],
 )
 def test_a_volume_that_a_mode_is_not_for_is_bad_input_and_no_wrong_option(
     modality: str, option: tuple[str, str], run: Callable, tmp_path: Path

@@ -106,7 +106,7 @@ class TestOut:
         small = tmp_path / "small.ucv"
         assert run("compress", mr, small, "--max-error", "20").status == 0
         assert run("decompress", small, tmp_path / "out", "--dicom").status == 3
-        ran = run("decompress", small, tmp_path / "out", "--dicom", "--like", mr)
+        ran = run("decompress", small, tmp_path / "out", "--dicom", "--dicom-source", mr)
         assert ran.status == 0, ran.err
         images = objects(tmp_path / "out")["MR"]
         assert {one.LossyImageCompression for one in images} == {"01"}
@@ -118,12 +118,14 @@ class TestOut:
         self, run: Run, two: Path, tmp_path: Path
     ) -> None:
         assert run("convert", two, tmp_path / "scan.nii.gz", "--series", "1").status == 0
-        ran = run("convert", tmp_path / "scan.nii.gz", tmp_path / "out", "--dicom", "--like", two)
-        assert ran.status == 3
-        assert "--like-series" in ran.err
         ran = run(
-            "convert", tmp_path / "scan.nii.gz", tmp_path / "out", "--dicom", "--like", two,
-            "--like-series", "1",
+            "convert", tmp_path / "scan.nii.gz", tmp_path / "out", "--dicom", "--dicom-source", two
+        )
+        assert ran.status == 3
+        assert "--dicom-source-series" in ran.err
+        ran = run(
+            "convert", tmp_path / "scan.nii.gz", tmp_path / "out", "--dicom", "--dicom-source", two,
+            "--dicom-source-series", "1",
         )  # fmt: skip
         assert ran.status == 0, ran.err
         assert io.load(tmp_path / "out").is_equal(io.load(two, series="1"))
@@ -133,8 +135,8 @@ class TestOut:
     ) -> None:
         assert run("convert", two, tmp_path / "ct.nii.gz", "--series", "2").status == 0
         ran = run(
-            "convert", tmp_path / "ct.nii.gz", tmp_path / "out", "--dicom", "--like", two,
-            "--like-series", "1", "--modality", "CT",
+            "convert", tmp_path / "ct.nii.gz", tmp_path / "out", "--dicom", "--dicom-source", two,
+            "--dicom-source-series", "1", "--modality", "CT",
         )  # fmt: skip
         assert ran.status == 0, ran.err
         assert "was made from the series 1.2.3.2" in ran.err
@@ -144,16 +146,16 @@ class TestOut:
         manifest["dicom"]["study"] = "1.2.99"
         (tmp_path / "ct.nii.gz.json").write_text(json.dumps(manifest))
         ran = run(
-            "convert", tmp_path / "ct.nii.gz", tmp_path / "out1", "--dicom", "--like", two,
-            "--like-series", "2",
+            "convert", tmp_path / "ct.nii.gz", tmp_path / "out1", "--dicom", "--dicom-source", two,
+            "--dicom-source-series", "2",
         )  # fmt: skip
         assert ran.status == 3
         assert "the wrong patient" in ran.err
         assert not (tmp_path / "out1").exists()
         (tmp_path / "ct.nii.gz.json").write_text("[")  # no matter what lies there
         ran = run(
-            "convert", tmp_path / "ct.nii.gz", tmp_path / "out2", "--dicom", "--like", two,
-            "--like-series", "2",
+            "convert", tmp_path / "ct.nii.gz", tmp_path / "out2", "--dicom", "--dicom-source", two,
+            "--dicom-source-series", "2",
         )  # fmt: skip
         assert ran.status == 0, ran.err
         assert "warning" not in ran.err
@@ -163,7 +165,7 @@ class TestOut:
     ) -> None:
         ran = run("convert", scan, tmp_path / "out", "--dicom")
         assert ran.status == 3
-        assert "--like" in ran.err
+        assert "--dicom-source" in ran.err
         assert "--patient-id" in ran.err
         ran = run(
             "convert", scan, tmp_path / "out", "--dicom", "--patient-id", "X1",
@@ -178,8 +180,6 @@ class TestOut:
 
 class TestResampled:
     """A tilted, uneven series: all that is made of it says that it was resampled."""
-
-    _FIX = ("--fix-tilt", "--fix-spacing")
 
     @pytest.fixture
     def uneven(self, make_series: Callable, rng: np.random.Generator) -> Path:
@@ -205,7 +205,7 @@ class TestResampled:
     def test_its_copy_and_what_is_made_of_that(
         self, run: Run, uneven: Path, tmp_path: Path
     ) -> None:
-        ran = run("convert", uneven, tmp_path / "out", "--dicom", *self._FIX)
+        ran = run("convert", uneven, tmp_path / "out", "--dicom", "--resample")
         assert ran.status == 0, ran.err
         self._refuse_silence(tmp_path / "out")
         assert run("convert", tmp_path / "out", tmp_path / "next", "--dicom").status == 0
@@ -219,15 +219,17 @@ class TestResampled:
     ) -> None:
         ran = run(
             "enhance", uneven, tmp_path / "out", "--dicom", "--segment", "--uncertainty",
-            *self._FIX,
+            "--resample",
         )  # fmt: skip
         assert ran.status == 0, ran.err
         assert sorted(objects(tmp_path / "out")) == ["MR", "OT", "SEG"]
         self._refuse_silence(tmp_path / "out")
 
     def test_a_file_between(self, run: Run, uneven: Path, tmp_path: Path) -> None:
-        assert run("convert", uneven, tmp_path / "a.nii.gz", *self._FIX).status == 0
-        ran = run("convert", tmp_path / "a.nii.gz", tmp_path / "out", "--dicom", "--like", uneven)
+        assert run("convert", uneven, tmp_path / "a.nii.gz", "--resample").status == 0
+        ran = run(
+            "convert", tmp_path / "a.nii.gz", tmp_path / "out", "--dicom", "--dicom-source", uneven
+        )
         assert ran.status == 0, ran.err
         self._refuse_silence(tmp_path / "out")
 

@@ -64,7 +64,7 @@ class TestRefused:
         small = tmp_path / "small.ucv"
         assert run("compress", mr, small, "--lossless").status == 0
         for command, source in (("convert", mr), ("decompress", small)):
-            ran = run(command, source, tmp_path / "out", "--dicom", "--like", other)
+            ran = run(command, source, tmp_path / "out", "--dicom", "--dicom-source", other)
             assert ran.status == 3, ran.err
             assert "wrong patient" in ran.err
             assert not (tmp_path / "out").exists()
@@ -72,9 +72,12 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("options", "words"),
         [
-            (["--like", "a"], "like without dicom"),
-            (["--dicom", "--like-series", "2"], "--like-series without --like"),
-            (["--dicom", "--like", "a", "--patient-id", "b"], "knows its own"),
+            (["--dicom-source", "a"], "dicom_source without dicom"),
+            (["--dicom", "--dicom-source-series", "2"], "requires dicom_source"),
+            (
+                ["--dicom", "--dicom-source", "a", "--patient-id", "b"],
+                "both dicom_source and a patient",
+            ),
         ],
     )
     def test_options_that_mean_nothing_together(

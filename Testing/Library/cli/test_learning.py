@@ -56,7 +56,7 @@ def test_two_folders_and_a_modality_are_enough(
         (tmp_path / pool / "Jane Doe.nii.gz").touch()
     (tmp_path / "config.json").write_text('{"high_quality": ["else/*"], "anatomy": "knee"}')
     ran = run(
-        *("train", "hqg", "--hq", tmp_path / "good", "--lq", tmp_path / "bad"),
+        *("train", "hqg", "--high-quality", tmp_path / "good", "--low-quality", tmp_path / "bad"),
         *("--modality", "MR", "--out", tmp_path / "my run", "--steps", "9"),
         *("--config", tmp_path / "config.json"),
     )
@@ -75,12 +75,12 @@ def test_two_folders_and_a_modality_are_enough(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("hqg", "--hq", "good"), "modality"),
-        (("hqg", "--hq", "good", "--modality", "MR", "--data", "d"), "instead of --data"),
-        (("head", "--hq", "good", "--modality", "MR"), "for enhancers"),
-        (("hqg", "--lq", "bad", "--data", "d"), "no training data"),
+        (("hqg", "--high-quality", "good"), "modality"),
+        (("hqg", "--high-quality", "good", "--modality", "MR", "--data", "d"), "instead of --data"),
+        (("head", "--high-quality", "good", "--modality", "MR"), "for enhancers"),
+        (("hqg", "--low-quality", "bad", "--data", "d"), "no training data"),
         (("hqg",), "no training data"),
-        (("hqg", "--hq", "no-such-folder", "--modality", "MR"), "no-such-folder"),
+        (("hqg", "--high-quality", "no-such-folder", "--modality", "MR"), "no-such-folder"),
     ],
 )
 def test_what_is_missing_is_named(arguments: tuple[str, ...], words: str, run: Callable) -> None:
@@ -103,7 +103,7 @@ def test_configuration_file_that_is_none_is_status_two(
     assert words in ran.err
 
 
-@pytest.mark.parametrize("method", ["hqg", "unicompress"])
+@pytest.mark.parametrize("method", ["hqg", "codec"])
 def test_the_file_of_a_wrong_option_is_named(method: str, run: Callable, tmp_path: Path) -> None:
     file = tmp_path / "recipe.json"
     file.write_text('{"modalty": "CT"}')
@@ -120,7 +120,7 @@ USES = [
     ("hqg", ["enhance", *MODEL]),
     ("slices", ["enhance", *MODEL, "--task", "slices"]),
     ("head", ["segment", *MODEL]),
-    ("unicompress", ["models", "import", "runs/a/model"]),
+    ("codec", ["models", "import", "runs/a/model"]),
 ]
 
 

@@ -58,7 +58,7 @@ def test_wrong_use_is_reported_in_two_lines(run: Callable) -> None:
     assert ran.status == 2
     assert ran.out == ""
     first, second = ran.err.splitlines()
-    assert first.startswith("error: one of the arguments --lossless --max-error --keep-noise-level")
+    assert first.startswith("error: one of the arguments --lossless --max-error --max-error-sigma")
     assert second == "See: medenhance compress --help"
 
 

@@ -66,9 +66,9 @@ def test_a_head_is_chosen_by_name_also_one_on_request(
     as_ct = ("enhance", scan, tmp_path / "out.nii.gz", "--modality", "CT", "--segment")
     ran = run(*as_ct)
     assert ran.status == 4
-    assert "--head sarcoma-ct" in ran.err
+    assert "--segmenter sarcoma-ct" in ran.err
     assert networks == []
-    assert run(*as_ct, "--head", "sarcoma-ct").status == 0
+    assert run(*as_ct, "--segmenter", "sarcoma-ct").status == 0
     assert [call["kind"] for call in networks] == ["enhance", "segment"]
     assert networks[1]["config"].model == "sarcoma-ct"
 
@@ -76,10 +76,10 @@ def test_a_head_is_chosen_by_name_also_one_on_request(
 @pytest.mark.parametrize(
     ("options", "status", "says"),
     [
-        (("--head", "brain-tissue"), 2, "no segmentation is asked for"),
-        (("--segment", "--head", "no-such-head"), 4, "no-such-head"),
-        (("--segment", "--head", "sarcoma-ct"), 4, "is for CT"),
-        (("--segment", "--head", "mr"), 4, "a model that segments is needed"),
+        (("--segmenter", "brain-tissue"), 2, "no segmentation is requested"),
+        (("--segment", "--segmenter", "no-such-head"), 4, "no-such-head"),
+        (("--segment", "--segmenter", "sarcoma-ct"), 4, "is for CT"),
+        (("--segment", "--segmenter", "mr"), 4, "a model that segments is needed"),
     ],
 )
 def test_a_head_that_cannot_be_used_is_refused_before_the_work(

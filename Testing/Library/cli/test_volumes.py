@@ -126,7 +126,7 @@ def _odd_paths(folder: Path, ending: str) -> dict[str, Path]:
         ("models", "show", "PATH"),
         ("enhance", "scan.nii.gz", "out.nii.gz", "--report", "PATH"),
         ("evaluate", "mr", "scan.nii.gz", "--out", "PATH"),
-        ("convert", "scan.nii.gz", "out", "--dicom", "--like", "PATH"),
+        ("convert", "scan.nii.gz", "out", "--dicom", "--dicom-source", "PATH"),
         ("models", "import", "PATH"),
     ],
     ids=" ".join,

@@ -90,7 +90,7 @@ def volumes(tmp_path: Path) -> Path:
 
 def _train(volumes: Path, **config: Any) -> Path:
     given = {"preset": "smoke", "modality": "CT", **config}
-    params = {"method": "unicompress", "data": str(volumes), "out": str(volumes.parent / "out")}
+    params = {"method": "codec", "data": str(volumes), "out": str(volumes.parent / "out")}
     return Path(run_job(JobSpec("train", params | {"config": given}))["outputs"]["model"])
 
 

@@ -161,14 +161,14 @@ def test_segment_writes_labels_and_their_volumes(scan: Path, head_model: str) ->
 def test_a_head_that_is_named_takes_the_place_of_the_recommended_one(
     scan: Path, model: str, head_model: str
 ) -> None:
-    result = run_job(_enhance(scan, model, segment=True, head=head_model))
+    result = run_job(_enhance(scan, model, segment=True, segmenter=head_model))
     assert [label["name"] for label in result["labels"]] == ["bright"]
     manifest = json.loads(Path(result["manifest"]).read_text(encoding="utf-8"))
-    assert manifest["config"]["head"]["model"] == head_model
+    assert manifest["config"]["segmenter"]["model"] == head_model
     named = open_bundle(head_model, kind="head", modality="MR")
     assert manifest["results"]["head"]["sha256"] == named.sha256
     found = io.load(scan.with_name("better-segmentation.nii.gz"))
-    both = me.enhance(io.load(scan), model=model, segment=True, head=head_model, device="cpu")
+    both = me.enhance(io.load(scan), model=model, segment=True, segmenter=head_model, device="cpu")
     assert both.segmentation is not None
     assert np.array_equal(both.segmentation.volume.voxels, found.voxels)
     assert both.segmentation.model["sha256"] == named.sha256
