@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias, get_args
 
 from MedEnhanceLib.core.options import (
     Option,
@@ -204,6 +204,9 @@ def _argument(option: Option) -> dict[str, Any]:
         return fields | {"action": on_off}
     if option.kind is list:
         fields |= {"nargs": "+", "action": "extend"}
+    elif option.kind is tuple:
+        members = get_args(option.hint)
+        fields["nargs"] = "+" if ... in members else len(members)
     if option.choices:
         fields["choices"] = option.choices
     return fields | {
@@ -215,7 +218,8 @@ def _argument(option: Option) -> dict[str, Any]:
 
 def _reader(option: Option) -> Callable[[str], Any]:
     """What turns the text of a command line into the value of an option."""
-    kind = option.kind if option.kind in (int, float) else str
+    kind = get_args(option.hint)[0] if option.kind in (list, tuple) else option.kind
+    kind = kind if kind in (int, float) else str
 
     def read(text: str) -> Any:
         if text in option.words:

@@ -118,7 +118,7 @@ def card_text(card: Mapping[str, Any]) -> str:
 
 def _noise(card: Mapping[str, Any]) -> str:
     noise, units = card["noise"], f" {card['units']}" if card["units"] else ""
-    text = f"σ {noise['sigma']:g}{units}, confidence {noise['confidence']:g}"
+    text = f"σ {noise['sigma']:g}{units}, confidence {noise['confidence']:g} of 1"
     return f"{text} ({noise['reason']})" if noise.get("reason") else text
 
 

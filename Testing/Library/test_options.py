@@ -35,6 +35,7 @@ class WithGrain(EnhanceConfig):
     """As somebody would add an option to a method."""
 
     grain: float = option(0.5, help="share of the noise that is kept", low=0, high=1, metavar="G")
+    window: tuple[float, float] | None = option(None, help="lowest and highest value")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +73,10 @@ class TestAnOptionThatIsAdded:
     def test_is_a_flag_with_its_help_range_and_default(self) -> None:
         text = " ".join(_parser().format_help().split())
         assert "--grain G share of the noise that is kept, 0 to 1 (default: 0.5)" in text
-        args = _parser().parse_args(["a.nii", "--grain", "0.25"])
-        assert params_of(args, GrainParams) == {"input": "a.nii", "config": {"grain": 0.25}}
+        args = _parser().parse_args(["a.nii", "--grain", "0.25", "--window", "-20", "4e2"])
+        params = params_of(args, GrainParams)
+        assert params == {"input": "a.nii", "config": {"grain": 0.25, "window": [-20, 400]}}
+        assert GrainParams.from_json(params).config.window == (-20, 400)
 
     def test_is_a_row_of_both_pages(self) -> None:
         row = "share of the noise that is kept, 0 to 1 (default: 0.5) |"
