@@ -355,45 +355,6 @@ def _beside(given: Any, volume: Volume, call: Placed) -> list[Volume]:
     return volumes
 
 
-def blend(
-    original: Volume,
-    enhanced: Volume,
-    strength: float,
-    *,
-    progress: Progress = None,
-    cancel: Cancel | None = None,
-) -> Volume:
-    """Give an enhanced volume another strength, without running the model again.
-
-    Strength scales the correction that is in `enhanced`. Of a result of `enhance(original)` the
-    voxels are those of `enhance(original, strength=strength)`, bit for bit. Of a result with its
-    uncertainty, `result.at_strength(0.5)` blends both.
-
-    Args:
-        original: what was enhanced.
-        enhanced: its result at strength 1, as `enhance` gives it without a number.
-        strength: 0 gives the original, 1 the enhanced volume.
-        progress: a function that is called with each `progress.Event`, or True for a bar.
-        cancel: a function that returns whether to stop, or a threading.Event.
-
-    Returns:
-        original + strength · (enhanced − original), in the type of the original.
-
-    Raises:
-        ConfigError: the strength is out of range.
-        InputError: the two volumes do not belong together.
-
-        half = me.blend(volume, me.enhance(volume).volume, 0.5)
-    """
-    from MedEnhanceLib.hqg.strength import blend as blend_volumes
-
-    with watched(progress, cancel) as monitor:
-        monitor.progress(0.0, "blend")
-        blended = blend_volumes(as_volume(original), as_volume(enhanced), strength)
-        monitor.progress(1.0, "blended")
-        return blended
-
-
 @dataclass(frozen=True)
 class _SegmentOrder(Options):
     """The arguments of `segment` that may be given by position."""

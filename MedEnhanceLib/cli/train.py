@@ -73,7 +73,6 @@ def _declare_train(parser: Parser) -> None:
         metavar="DIR",
         help="the folder that patterns in --config are relative to; for hqg also a distilled set",
     )
-    add_flags(parser, job, only=["wait"])
     add_job_options(parser)
 
 

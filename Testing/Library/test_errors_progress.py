@@ -19,7 +19,6 @@ KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass)
 def test_every_error_has_the_code_and_status_of_the_contract() -> None:
     expected = {
         "MedEnhanceError": ("failed", 1),
-        "DeviceBusyError": ("busy", 1),
         "DeviceLostError": ("device", 1),
         "ConfigError": ("config", 2),
         "InputError": ("input", 3),

@@ -32,7 +32,6 @@ _PUBLIC = [
     "OutputError",
     "Volume",
     "__version__",
-    "blend",
     "compress",
     "decompress",
     "distill",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import runpy
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ import torch
 
 from MedEnhanceLib import compress, enhance
 from MedEnhanceLib.cli.parser import Parser, add_flags, params_of
-from MedEnhanceLib.cli.reference import _parameter_rows, _section
 from MedEnhanceLib.core.options import (
     About,
     Options,
@@ -28,6 +28,9 @@ from MedEnhanceLib.core.options import (
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.unicompress.config import CompressConfig
+
+#: What writes the page of commands.
+MAKER = runpy.run_path(str(Path(__file__).resolve().parents[2] / "docs/commands.py"))
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,8 @@ class TestAnOptionThatIsAdded:
 
     def test_is_a_row_of_both_pages(self) -> None:
         row = "share of the noise that is kept, 0 to 1 (default: 0.5) |"
-        assert f"| `--grain G` | {row}" in _section("grain", _parser())
-        assert f"| `config.grain` | a number | {row}" in list(_parameter_rows(GrainParams))
+        assert f"| `--grain G` | {row}" in MAKER["_section"]("grain", _parser())
+        assert f"| `config.grain` | a number | {row}" in list(MAKER["_parameter_rows"](GrainParams))
 
     def test_is_a_keyword_of_the_python_function(self) -> None:
         parameter = inspect.signature(enhance_with_grain).parameters["grain"]

@@ -65,11 +65,6 @@ class TrainParams(Params):
         "preset (smoke, cpu, full) names the rest",
         flag=None,
     )
-    wait: bool = option(
-        True,
-        help="end with an error where another long job has the GPU (default: wait for it)",
-        flag="--no-wait",
-    )
 
 
 def run_train(params: TrainParams, monitor: Monitor) -> Result:
@@ -77,7 +72,7 @@ def run_train(params: TrainParams, monitor: Monitor) -> Result:
     began, data, out = time.monotonic(), Path(params.data), Path(params.out)
     with low_priority():
         config = training_config(params.method, params.config, data)
-        folder = train_method(params.method, config, data, out, monitor, wait=params.wait)
+        folder = train_method(params.method, config, data, out, monitor)
     page = out / "report" / "index.html"
     outputs = {"model": str(folder)} | ({"report": str(page)} if page.exists() else {})
     measured = None if params.method == CODEC else read_bundle(folder).metadata.get("measured")
@@ -159,19 +154,10 @@ def training_config(
     return cast("AnyConfig", chosen.from_json(dict(fields)))
 
 
-def train_method(
-    method: str,
-    config: AnyConfig,
-    data: Path,
-    out: Path,
-    monitor: Monitor,
-    *,
-    wait: bool = True,
-) -> Path:
+def train_method(method: str, config: AnyConfig, data: Path, out: Path, monitor: Monitor) -> Path:
     """Train with a configuration of `training_config`; the bundle's folder.
 
-    Meanwhile no other long job has the GPU; wait: for one that has it.
-    Raises DeviceBusyError where nobody wants to wait.
+    Meanwhile no other long job has the GPU.
     """
     for package in ("torch", "matplotlib"):
         require(package, purpose="Training, with pictures of how it goes,")
@@ -181,7 +167,7 @@ def train_method(
 
     own = config.config if isinstance(config, CodecTraining) else config
     device = choose_device(getattr(own, "device", "cpu")).name
-    with hold_gpu([device], monitor, wait=wait), checkpoint_named(out):
+    with hold_gpu([device], monitor), checkpoint_named(out):
         if isinstance(config, CodecTraining):
             return config.train(data, out, monitor)
         if method == "slices":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -17,10 +18,11 @@ import pytest
 from MedEnhanceLib import errors
 from MedEnhanceLib.cli import volumes
 from MedEnhanceLib.cli.main import build_parser, main
-from MedEnhanceLib.cli.reference import commands, reference
 from MedEnhanceLib.jobs.job import JOBS
 
-ALL = dict(commands(build_parser()))
+ROOT = Path(__file__).resolve().parents[3]
+MAKER = runpy.run_path(str(ROOT / "docs/commands.py"))
+ALL = dict(MAKER["commands"](build_parser()))
 
 
 def subprocess_run(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
@@ -299,18 +301,13 @@ def test_main_never_raises_for_any_arguments() -> None:
         assert main(arguments) in (0, 1, 2, 3)
 
 
-PAGE = Path(__file__).resolve().parents[3] / "docs" / "commands.md"
-
-
 def test_page_of_commands_is_up_to_date() -> None:
-    assert PAGE.read_text(encoding="utf-8") == reference(), (
-        "Run: python -m MedEnhanceLib.cli.reference docs/commands.md"
-    )
+    page = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+    assert page == MAKER["reference"](), "Run: python docs/commands.py"
 
 
 def test_the_parameters_of_every_job_are_printed() -> None:
     """The page of jobs leads to them; programs that send jobs read them there."""
-    command = [sys.executable, "-m", "MedEnhanceLib.cli.reference", "--jobs"]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    text = MAKER["job_parameters"]()
     assert all(f"\n## {kind}\n" in text for kind in JOBS)
     assert "| `config.max_error` |" in text

@@ -1,7 +1,7 @@
 """Writes docs/commands.md, and prints the parameters of jobs, from the declarations.
 
-    python -m MedEnhanceLib.cli.reference docs/commands.md
-    python -m MedEnhanceLib.cli.reference --jobs
+    python docs/commands.py
+    python docs/commands.py --jobs
 
 It reads the parsers and not their help's text, whose layout differs between Python versions.
 """
@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from MedEnhanceLib.cli.main import build_parser
 from MedEnhanceLib.cli.parser import Parser
 from MedEnhanceLib.core.options import allowed_text, options_of
@@ -21,7 +23,7 @@ from MedEnhanceLib.core.options import allowed_text, options_of
 _INTRODUCTION = """\
 # Commands
 
-Made from the commands' own help by `python -m MedEnhanceLib.cli.reference docs/commands.md`.
+Made from the commands' own help by `python docs/commands.py`.
 
 Results go to stdout, everything else to stderr. With `--json` a command prints exactly one JSON
 object: `{"ok": true, "command": …, …}`, or `{"ok": false, "command": …, "error": {…}}` with `code`,
@@ -152,5 +154,4 @@ if __name__ == "__main__":
     if sys.argv[1:] == ["--jobs"]:
         print(job_parameters())
     else:
-        page = Path(sys.argv[1] if sys.argv[1:] else "docs/commands.md")
-        page.write_text(reference(), encoding="utf-8")
+        Path(__file__).with_suffix(".md").write_text(reference(), encoding="utf-8")
