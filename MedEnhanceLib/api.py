@@ -24,10 +24,10 @@ from MedEnhanceLib.gradprom.config import SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.jobs.addresses import is_remote, local, results_here, sent_result, shown
 from MedEnhanceLib.jobs.bar import watched
-from MedEnhanceLib.jobs.dicom import DicomParams, check_output, write
+from MedEnhanceLib.jobs.dicom import DicomParams, check_folder, place_objects, write
 from MedEnhanceLib.jobs.enhancing import Enhanced, enhance_volume, objects_of
-from MedEnhanceLib.jobs.files import check_ending, load_volume, path_of
-from MedEnhanceLib.jobs.guides import AUTO, chosen_guide
+from MedEnhanceLib.jobs.files import AUTO, check_ending, load_volume, path_of
+from MedEnhanceLib.jobs.guides import chosen_guide
 from MedEnhanceLib.jobs.kinds.segment import segmenter_config
 from MedEnhanceLib.jobs.kinds.volumes import InspectParams, described, inspect_volume
 from MedEnhanceLib.runtime.progress import Cancel, Listener, Monitor
@@ -249,9 +249,10 @@ def save_dicom(
             patient_name=patient_name,
             overwrite=overwrite,
         )
-        check_output(params, [], monitor)
-        objects = objects.placed(params, monitor.part(0.0, 0.2))
-        return write(objects, params, monitor.part(0.2, 1.0)).files
+        check_folder(params, [], monitor)
+        objects = place_objects(objects, params, monitor.part(0.0, 0.2))
+        files, _ = write(objects, params, monitor.part(0.2, 1.0))
+        return files
 
 
 @dataclass(frozen=True)

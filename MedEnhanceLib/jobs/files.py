@@ -1,25 +1,23 @@
-"""What jobs read, write and return: volumes, checks before long work, manifests after it."""
+"""What jobs read, write and return: volumes, the places of files, checks before long work."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from MedEnhanceLib.core.manifest import file_sha256, make_manifest
 from MedEnhanceLib.core.options import About, Params, option, options_of
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, EndingError, OutputError
-from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
     from MedEnhanceLib.hqg import VolumeCache
-    from MedEnhanceLib.jobs.dicom import Written
 
 CONTAINER = ".ucv"
+#: In place of a guide: the best one beside the volume.
+AUTO = "auto"
 #: Files that hold all of their volume, so that their size and time show a change.
 _WHOLE_FILES = (".nii", ".nii.gz", ".nrrd", ".mha", ".ucv")
 
@@ -184,45 +182,40 @@ def _key_of(params: VolumeParams) -> Hashable:
     return place, state.st_size, state.st_mtime_ns, params.series, params.modality
 
 
-def check_volume_outputs(
-    outputs: Mapping[str, Path], *, inputs: Sequence[Path], overwrite: bool
+def check_outputs(
+    outputs: Mapping[str, Path],
+    *,
+    inputs: Iterable[Path] = (),
+    container: bool = False,
+    overwrite: bool,
 ) -> None:
     """Refuse before the long work what could not be saved after it.
 
-    outputs: parameter's name → path of a volume. Raises OutputError or ConfigError.
+    Existing files (their manifests too), missing folders, endings that no volume is written with,
+    and writing over an input.
+
+    Args:
+        outputs: parameter's name → path.
+        inputs: what is read.
+        container: whether they are compressed containers instead of volumes.
+        overwrite: whether existing files may be replaced.
+
+    Raises:
+        OutputError, EndingError, ConfigError: naming the file.
     """
-    for path in outputs.values():
-        check_ending(path)
-    check_outputs(outputs, inputs=inputs, overwrite=overwrite)
-
-
-def check_ending(path: Path) -> None:
-    """Raise EndingError where no volume is written with the ending of `path`."""
-    from MedEnhanceLib import io
-
-    if io.ending_of(path) not in io.WRITABLE:
-        raise EndingError(
-            f"{path.name}: unsupported output extension",
-            f"Use one of {', '.join(io.WRITABLE)}"
-            f"{'; compress writes ' + CONTAINER if path.suffix.lower() == CONTAINER else ''}"
-            "; or set dicom (--dicom), and a folder gets a series.",
-        )
-
-
-def check_outputs(outputs: Mapping[str, Path], *, inputs: Sequence[Path], overwrite: bool) -> None:
-    """Refuse existing files (their manifests too), missing folders, and writing over an input."""
     from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable, resolved
     from MedEnhanceLib.io.voxels import input_error
 
     places = {name: resolved(path) for name, path in outputs.items()}
-    read = {resolved(path, input_error) for path in inputs}
+    sources = {resolved(path, input_error) for path in inputs}
     if len(set(places.values())) < len(outputs):
         raise ConfigError(
             f"two outputs share one path: {', '.join(map(str, outputs.values()))}",
             "Give each its own.",
         )
     for name, path in outputs.items():
-        if places[name] in read:
+        check_ending(path, container=container)
+        if places[name] in sources:
             raise OutputError(
                 f"{path}: {name} is the input itself", "Give the output another name."
             )
@@ -235,9 +228,39 @@ def check_outputs(outputs: Mapping[str, Path], *, inputs: Sequence[Path], overwr
         refuse_unwritable(path.parent)
 
 
+def check_ending(path: Path, *, container: bool = False) -> None:
+    """Raise EndingError for a name whose ending is not that of a volume, or of a container."""
+    from MedEnhanceLib import io
+
+    if container and path.suffix.lower() != CONTAINER:
+        raise EndingError(f"{path.name}: not the ending of a container", f"Use {CONTAINER}.")
+    if not container and io.ending_of(path) not in io.WRITABLE:
+        raise EndingError(
+            f"{path.name}: unsupported output extension",
+            f"Use one of {', '.join(io.WRITABLE)}"
+            f"{'; compress writes ' + CONTAINER if path.suffix.lower() == CONTAINER else ''}"
+            "; or set dicom (--dicom), and a folder gets a series.",
+        )
+
+
 def manifest_path(output: Path) -> Path:
     """Where the manifest of an output lies: beside it, `<output>.json`."""
     return output.with_name(f"{output.name}.json")
+
+
+def inputs_of(params: Params) -> dict[str, Path]:
+    """The files and folders that a job's parameters name for reading, by their role.
+
+    Of several guides the second is "guide 2"; which parameters name inputs says their declaration.
+    """
+    places: dict[str, Path] = {}
+    for source in options_of(type(params)):
+        value = getattr(params, source.name) if source.about.place == "input" else None
+        given = [place for place in (value if isinstance(value, list) else [value]) if place]
+        for number, place in enumerate(given, 1):
+            if place != AUTO:
+                places[source.name if number == 1 else f"{source.name} {number}"] = Path(place)
+    return places
 
 
 def results_of(params: Params) -> dict[str, Path]:
@@ -263,91 +286,3 @@ def beside(output: str, word: str) -> str:
 def path_of(volume: Volume) -> Path:
     """Where a volume was read, without the UID of its series."""
     return Path(volume.source.partition(" (series ")[0])
-
-
-def known_as(path: Path, volume: Volume) -> Path:
-    """What a manifest names as input: the file, or what its owner calls the volume in it."""
-    return path if volume.source.startswith(str(path)) else Path(volume.source or path)
-
-
-def recorded(inputs: Mapping[str, Path]) -> dict[str, str]:
-    """What a manifest states of each file that was read: its hash.
-
-    Not its name: files are often called as patients are.
-    """
-    from MedEnhanceLib.io import ending_of
-
-    def neutral(path: Path) -> str:
-        try:
-            if path.is_file():
-                ending = ending_of(path) and f" ({ending_of(path)})"
-                return f"a file{ending}, SHA-256 {file_sha256(path)}"
-            return "a folder" if path.is_dir() else "a volume"
-        except OSError:  # gone since, or a header called its volume as no file can be called
-            return "a volume"
-
-    return {name: neutral(path) for name, path in inputs.items()}
-
-
-class Work:
-    """A job that writes, from its beginning to its manifest.
-
-    action: as manifests have it, "converted". params: whose `overwrite` the manifest shares.
-    """
-
-    def __init__(self, action: str, params: Any) -> None:
-        self._action, self._params, self._began = action, params, time.monotonic()
-
-    def finish(
-        self,
-        outputs: Mapping[str, Path],
-        *,
-        inputs: Mapping[str, Path],
-        config: Any = None,
-        figures: Mapping[str, Any] | None = None,
-        device: str = "cpu",
-        model: Mapping[str, str] | None = None,
-        source: Volume | None = None,
-        written: Written | None = None,
-    ) -> Result:
-        """Write the manifest beside the first output; the Result that reports both.
-
-        Args:
-            outputs: by what they hold.
-            inputs: by their role; the manifest states their hashes.
-            config: None: what was stated of the input.
-            figures: what the job found out; they go into both.
-            device: that models ran on.
-            model: name and SHA-256.
-            source: the volume that was read, whose DICOM series the manifest names.
-            written: the DICOM objects in the output, whose files the Result alone lists.
-        """
-        from MedEnhanceLib.io.atomic import write_json
-
-        if config is None:
-            config = self._params.stated() if isinstance(self._params, VolumeParams) else {}
-        seconds = round(time.monotonic() - self._began, 3)
-        figures = as_json({**(figures or {}), **(written.figures if written else {})})
-        manifest = make_manifest(
-            self._action,
-            config=as_json(config),
-            inputs=recorded(inputs),
-            device=device,
-            seconds=seconds,
-            model=model,
-            results=figures,
-            dicom=source.origin.facts() if source is not None and source.origin else None,
-        )
-        path = manifest_path(next(iter(outputs.values())))
-        write_json(path, manifest, overwrite=self._params.overwrite)
-        return Result(
-            {
-                "outputs": {name: str(output) for name, output in outputs.items()},
-                "manifest": str(path),
-                "device": device,
-                "seconds": seconds,
-                **({"model": dict(model)} if model else {}),
-                **figures,
-                **(as_json(written.listed) if written else {}),
-            }
-        )

@@ -54,7 +54,7 @@ class JobKind:
 
 JOBS: dict[str, JobKind] = {
     "enhance": JobKind("enhance", "Enhance", keeps_volumes=True),
-    "blend": JobKind("blend", "Blend"),
+    "blend": JobKind("volumes", "Blend"),
     "segment": JobKind("segment", "Segment"),
     "compress": JobKind("compress", "Compress", keeps_volumes=True),
     "estimate": JobKind("compress", "Estimate", keeps_volumes=True, is_question=True),

@@ -111,7 +111,7 @@ class _Export(NodeJob):
     def place(self, job):
         if not self.options.folder:
             job.stage = _("copying into Slicer's DICOM database")
-            series = {row["series_uid"]: len(row["files"]) for row in job.result["objects"]}
+            series = {row["series_uid"]: row["files"] for row in job.result["objects"]}
             job.result["files"] = yield from _copyIntoDatabase(job.params["output"], series)
 
 

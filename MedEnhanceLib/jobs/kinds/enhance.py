@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,21 +11,20 @@ from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable
-from MedEnhanceLib.jobs.dicom import DicomParams, check_output, placed, write
+from MedEnhanceLib.jobs.dicom import DicomParams, place_volume
 from MedEnhanceLib.jobs.enhancing import Enhanced, enhance_volume, enhanced_objects
 from MedEnhanceLib.jobs.files import (
+    AUTO,
     KeptVolumes,
     Result,
     VolumeParams,
-    Work,
     beside,
-    check_volume_outputs,
-    known_as,
     path_of,
     results_of,
 )
-from MedEnhanceLib.jobs.guides import AUTO, check_guides, chosen_guide
+from MedEnhanceLib.jobs.guides import check_guides, chosen_guide
 from MedEnhanceLib.jobs.kinds.segment import segmenter_config
+from MedEnhanceLib.jobs.work import Work
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -91,7 +90,7 @@ class EnhanceParams(DicomParams, VolumeParams):
     report: str | None = option(
         None, help="write a page with pictures into this folder", metavar="FOLDER", place="here"
     )
-    slices: list[int] | None = option(
+    slices: tuple[int, int] | None = option(
         None,
         help="[start, stop], stop excluded: a preview of these slices alone. It equals those of a "
         "whole run, but leaves out blur, bias field and look. Of a sequence it takes frame 0 or "
@@ -127,8 +126,6 @@ class EnhanceParams(DicomParams, VolumeParams):
                 "thin slices are no images of the series that they were made of",
                 "Write a volume (NIfTI, NRRD, MetaImage) without dicom.",
             )
-        if self.slices is not None and len(self.slices) != 2:
-            raise ConfigError(f"slices is {self.slices!r}", "Give [start, stop], stop excluded.")
         if self.slices is not None and (self.wants_segmentation or self.report):
             raise ConfigError(
                 "slices cannot be combined with segment or report, which need the whole volume",
@@ -155,76 +152,57 @@ class EnhanceParams(DicomParams, VolumeParams):
 
 def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> Result:
     """Load → enhance → segment → save each output, or all as DICOM → page → manifest."""
-    work = Work("enhanced", params)
-    outputs = results_of(params)
-    guides = [Path(guide) for guide in params.guide or () if guide != AUTO]
-    looks = [Path(look) for look in params.look or ()]
-    inputs = [Path(params.input), *guides, *looks]
-    if params.dicom:
-        check_output(params, inputs[:1], monitor)
-    else:
-        check_volume_outputs(outputs, inputs=inputs, overwrite=params.overwrite)
+    work = Work("enhanced", params, monitor)
     if params.report:
         require("matplotlib", purpose="Drawing the report's pictures")
         refuse_unwritable(Path(params.report))
         refuse_existing(Path(params.report) / "index.html", params.overwrite)
     is_preview = params.slices is not None
     # The voxels of large volumes stay on disk.
-    scratch = None if is_preview or params.dicom else outputs["output"].parent
+    scratch = None if is_preview or params.dicom else Path(params.output).parent
     volume = kept.input.load(
         params, keep=is_preview, scratch=scratch, monitor=monitor.part(0.0, 0.05)
     )
     frame = 0 if params.frame is None and is_preview else params.frame
     source = volume if frame is None else volume.frame(frame)
     if params.dicom:
-        source = placed(source, params, monitor)
+        source = place_volume(source, params, monitor)
         _refuse_sequence(source, params)
-    guide = _guides_of(params, volume, kept, monitor)
+    guides = _guides_of(params, volume, kept, monitor)
+    if params.guide == [AUTO] and guides:
+        work.inputs["guide"] = path_of(guides[0])
     done = enhance_volume(
         source if frame is None else volume,
         params.config,
-        guide=guide or None,
+        guide=guides or None,
         look=_look_of(params, volume, monitor),
         segmenter=segmenter_config(
             params.segmenter, params.config.device, wanted=params.wants_segmentation
         ),
         frame=frame,
-        slices=(params.slices[0], params.slices[1]) if params.slices else None,
+        slices=params.slices,
         cache=kept.input.cache,
         scratch=scratch,
         monitor=monitor.part(0.05, 0.9),
     )
-    written = None
     if params.dicom:
-        written = write(enhanced_objects(source, done), params, monitor.part(0.9, 0.98))
+        work.write(enhanced_objects(source, done), monitor.part(0.9, 0.98))
     else:
-        outputs = _save_enhanced(done, outputs, monitor, overwrite=params.overwrite)
+        work.save(_volumes_of(done, params, monitor), monitor.part(0.9, 0.95))
     if params.report:
         monitor.progress(0.95, "report")
         _write_report(params, source, done)
-        outputs["report"] = Path(params.report) / "index.html"
+        work.outputs["report"] = Path(params.report) / "index.html"
     part = {"slices": params.slices, "frame": frame}
     return work.finish(
-        outputs,
         config=done.report["config"]
         | params.stated()
         | {name: value for name, value in part.items() if value is not None},
-        inputs={
-            "input": known_as(inputs[0], volume),
-            **_numbered("guide", [known_as(path_of(each), each) for each in guide]),
-            **_numbered("look", looks),
-        },
         figures=done.report["results"],
-        written=written,
         source=source,
         device=done.report["device"],
         model=done.report["model"],
     )
-
-
-def _numbered(name: str, places: Sequence[Path]) -> dict[str, Path]:
-    """What a manifest calls one of several inputs: guide, guide 2, guide 3."""
-    return {name if n == 1 else f"{name} {n}": place for n, place in enumerate(places, 1)}
 
 
 def _guides_of(
@@ -265,34 +243,22 @@ def _refuse_sequence(volume: Volume, params: EnhanceParams) -> None:
         )
 
 
-def _save_enhanced(
-    done: Enhanced, outputs: Mapping[str, Path], monitor: Monitor, *, overwrite: bool
-) -> dict[str, Path]:
-    """Save each output that was made; which those are. A warning says why there is no map."""
-    from MedEnhanceLib.io import save
-
-    monitor.progress(0.9, "save")
-    volumes: dict[str, Callable[[], Volume | None]] = {
-        "output": lambda: done.volume,
-        "segmentation": lambda: done.segmentation.volume if done.segmentation else None,
-        "uncertainty": lambda: done.uncertainty,
-        "noise_map": lambda: done.noise,
-        "bias_field": lambda: done.enhancement.bias_field_map(),
-        "guide_map": lambda: done.guide_use,
+def _volumes_of(
+    done: Enhanced, params: EnhanceParams, monitor: Monitor
+) -> dict[str, Volume | None]:
+    """The volume of each output; a warning says why a map that was asked for is not there."""
+    if params.noise_map and done.noise is None:
+        monitor.warn("this model does not measure noise: no noise map is written")
+    if params.guide_map and done.guide_use is None:
+        monitor.warn("no guide was used: no guide map is written")
+    return {
+        "output": done.volume,
+        "segmentation": done.segmentation and done.segmentation.volume,
+        "uncertainty": done.uncertainty,
+        "noise_map": done.noise if params.noise_map else None,
+        "bias_field": done.enhancement.bias_field_map() if params.bias_field_output else None,
+        "guide_map": done.guide_use,
     }
-    lacking = {
-        "noise_map": "this model does not measure noise: there is no map of it",
-        "guide_map": "no guide was used: there is no map of it",
-    }
-    saved = {}
-    for name, path in outputs.items():
-        volume = volumes[name]()
-        if volume is not None:
-            save(volume, path, overwrite=overwrite, monitor=monitor)
-            saved[name] = path
-        elif name in lacking:
-            monitor.warn(lacking[name])
-    return saved
 
 
 def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced) -> None:

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from MedEnhanceLib.core.options import option
 from MedEnhanceLib.errors import ConfigError
 from MedEnhanceLib.gradprom.config import SegmentConfig
-from MedEnhanceLib.jobs.dicom import (
-    DicomParams,
-    LabelMap,
-    Objects,
-    check_output,
-    placed,
-    write,
-)
-from MedEnhanceLib.jobs.files import Result, VolumeParams, Work, known_as
+from MedEnhanceLib.jobs.dicom import DicomParams, LabelMap, Objects, place_volume
+from MedEnhanceLib.jobs.files import Result, VolumeParams
+from MedEnhanceLib.jobs.work import Work
 from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -41,28 +34,20 @@ class SegmentParams(DicomParams, VolumeParams):
 def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
     """Load → segment → save, or as DICOM → manifest with the volume of each label."""
     from MedEnhanceLib.gradprom import segment
-    from MedEnhanceLib.io import save
 
-    work = Work("segmented", params)
-    source, output = Path(params.input), Path(params.output)
-    check_output(params, [source], monitor)
+    work = Work("segmented", params, monitor)
     volume = params.load(monitor.part(0.0, 0.1))
     if params.dicom:
-        volume = placed(volume, params, monitor)
+        volume = place_volume(volume, params, monitor)
     labels = segment(volume, params.config, monitor=monitor.part(0.1, 0.9))
-    monitor.progress(0.9, "save")
-    written = None
+    part = monitor.part(0.9, 1.0)
     if params.dicom:
-        objects = Objects(volume, "segmented", segmentation=label_map(labels))
-        written = write(objects, params, monitor.part(0.9, 1.0))
+        work.write(Objects(volume, "segmented", segmentation=label_map(labels)), part)
     else:
-        save(labels.volume, output, overwrite=params.overwrite, monitor=monitor)
+        work.save({"output": labels.volume}, part)
     return work.finish(
-        {"output": output},
         config=params.config.to_json() | params.stated(),
-        inputs={"input": known_as(source, volume)},
         figures=segmentation_figures(labels),
-        written=written,
         source=volume,
         device=labels.device,
         model=labels.model,

@@ -8,14 +8,9 @@ from typing import Annotated, Any
 
 from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.jobs.dicom import DicomParams, LabelMap, Objects, check_output, write
-from MedEnhanceLib.jobs.files import (
-    Result,
-    VolumeParams,
-    Work,
-    known_as,
-    load_volume,
-)
+from MedEnhanceLib.jobs.dicom import DicomParams, LabelMap, Objects, place_objects
+from MedEnhanceLib.jobs.files import Result, VolumeParams, load_volume
+from MedEnhanceLib.jobs.work import Work
 from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.progress import Monitor
 
@@ -65,21 +60,16 @@ def run_series(params: SeriesParams, monitor: Monitor) -> Result:
 
 def run_export(params: ExportParams, monitor: Monitor) -> Result:
     """Load → lay beside the series → write into the folder → manifest."""
-    work = Work("exported", params)
-    places = {
-        "input": params.input,
-        "segmentation": params.segmentation,
-        "uncertainty": params.uncertainty,
-    }
-    inputs = {name: Path(place) for name, place in places.items() if place}
-    check_output(params, [*inputs.values()], monitor)
+    work = Work("exported", params, monitor)
     volume = params.load(monitor.part(0.0, 0.2))
     labels = uncertainty = None
-    if "segmentation" in inputs:
-        segmentation = load_volume(inputs["segmentation"], modality="SEG", monitor=monitor)
-        labels = LabelMap(segmentation, params.labels, params.head or params.model)
-    if "uncertainty" in inputs:
-        uncertainty = load_volume(inputs["uncertainty"], modality=volume.modality, monitor=monitor)
+    if params.segmentation:
+        found = load_volume(Path(params.segmentation), modality="SEG", monitor=monitor)
+        labels = LabelMap(found, params.labels, params.head or params.model)
+    if params.uncertainty:
+        uncertainty = load_volume(
+            Path(params.uncertainty), modality=volume.modality, monitor=monitor
+        )
     before, options = _last_step(volume.history, params)
     objects = Objects(
         replace(volume, history=before),
@@ -89,13 +79,11 @@ def run_export(params: ExportParams, monitor: Monitor) -> Result:
         segmentation=labels,
         uncertainty=uncertainty,
         model=params.model,
-    ).placed(params, monitor.part(0.4, 0.5))
-    written = write(objects, params, monitor.part(0.5, 1.0))
+    )
+    objects = place_objects(objects, params, monitor.part(0.4, 0.5))
+    work.write(objects, monitor.part(0.5, 1.0))
     return work.finish(
-        {"output": Path(params.output)},
         config=params.stated() | {"action": params.action},
-        inputs=inputs | {"input": known_as(inputs["input"], volume)},
-        written=written,
         model=params.model,
         source=objects.volume,
     )
