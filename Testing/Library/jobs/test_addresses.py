@@ -350,6 +350,7 @@ def test_addresses_that_take_no_results_are_refused(
         ("demo", {"out": "s3://bucket/demo"}),
         ("convert", {"input": "a.nii", "output": "s3://bucket/series", "dicom": True}),
         ("enhance", {"input": "a.nii", "output": "b.nii", "report": "s3://bucket/page"}),
+        ("enhance", {"input": "a.nii", "output": "b.nii", "noise_map": "s3://bucket/c.nii"}),
     ],
 )
 def test_folders_of_results_stay_on_this_machine(kind: str, params: dict[str, Any]) -> None:
