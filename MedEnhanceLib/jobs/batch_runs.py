@@ -30,10 +30,13 @@ _AHEAD, _FEWEST_AHEAD = 4, 16
 class Batch:
     """One task for many volumes, with a row in the ledger for whatever happens to each.
 
-    stated: parameters of the task for all volumes. overwrite: whether what is done, and what lies
-    there, is made anew. repeats: whether a job that was lost is run again elsewhere, and may find
-    its own result. ended: called with each item, the fields of its row, how many have ended, and of
-    how many.
+    Args:
+        task: the kind of job.
+        items: the volumes.
+        ledger: gets the rows.
+        stated: parameters of the task for all volumes.
+        overwrite: whether what is done, and what lies there, is made anew.
+        ended: called with each item, the fields of its row, how many have ended, and of how many.
     """
 
     def __init__(
@@ -44,16 +47,14 @@ class Batch:
         stated: Mapping[str, Any],
         *,
         overwrite: bool,
-        repeats: bool,
         ended: Callable[[Item, Mapping[str, Any], int, int], None],
     ) -> None:
         self.task, self._items, self._ledger, self._stated = task, items, ledger, stated
-        self._overwrite, self._repeats, self._ended = overwrite, repeats, ended
+        self._overwrite, self._ended, self._count = overwrite, ended, 0
         self._options = {"task": task, **stated}
         self.todo = [
             item for item in items if overwrite or not ledger.is_finished(item, self._options)
         ]
-        self._count = 0
 
     def begin(self, indices: Sequence[int]) -> dict[int, dict[str, Any]]:
         """The parameters of those of `todo` that may begin; the others have ended already."""
@@ -62,8 +63,7 @@ class Batch:
             item = self.todo[index]
             is_own = self._overwrite or self._ledger.is_ours(item)
             places = (item.output, f"{item.output}.json")
-            taken = [] if is_own else [place for place in places if os.path.lexists(place)]
-            if taken:
+            if taken := [place for place in places if os.path.lexists(place) and not is_own]:
                 error = OutputError(
                     f"{taken[0]} exists already, and is not of this batch",
                     "Name another folder, or allow to replace it (--force).",
@@ -71,8 +71,8 @@ class Batch:
                 refused[index] = {"seconds": 0.0, **_row_of_error(error)}
                 continue
             make_folder(Path(item.output).parent)
-            overwrite = is_own or self._repeats
-            params[index] = {**item.params, **self._stated, "overwrite": overwrite}
+            # A job that is run again, as its worker was lost, may find its own result.
+            params[index] = {**item.params, **self._stated, "overwrite": True}
         if params:
             rows = ((self.todo[index], {"status": "started"}) for index in params)
             self._ledger.add(rows, self._options)
@@ -117,11 +117,8 @@ def run_here(batch: Batch, monitor: Monitor) -> None:
 def _pass_on(part: Monitor, name: str, stage: str, event: Event) -> None:
     if event.kind == "progress":
         part.progress(event.fields["fraction"], f"{stage}: {event.fields['stage']}")
-    elif event.kind == "log":
-        part.log(event.fields["message"])
     elif event.kind == "warning":
-        text = event.fields["message"]
-        part.warn(text if text.startswith(f"{name}: ") else f"{name}: {text}")
+        part.warn(f"{name}: {event.fields['message'].removeprefix(f'{name}: ')}")
 
 
 @contextmanager
@@ -197,9 +194,8 @@ def run_on_dask(batch: Batch, address: str, monitor: Monitor) -> None:
         ) from cause
     finally:
         if client is not None:
-            unfinished = [*running.values()]
-            if unfinished:
-                _soon(partial(client.cancel, unfinished, force=True))
+            if running:
+                _soon(partial(client.cancel, [*running.values()], force=True))
             _soon(client.close)
 
 

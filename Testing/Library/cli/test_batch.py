@@ -288,9 +288,7 @@ def test_a_cancel_is_not_held_up_by_a_dask_scheduler_that_does_not_answer(
     distributed = SimpleNamespace(Client=lambda *_, **__: client)
     monkeypatch.setattr("MedEnhanceLib.jobs.batch_runs.require", lambda *_, **__: distributed)
     items, ledger = [Item("a.nii", str(tmp_path / "a.ucv"))], Ledger(tmp_path)
-    batch = Batch(
-        "compress", items, ledger, {}, overwrite=False, repeats=True, ended=lambda *_: None
-    )
+    batch = Batch("compress", items, ledger, {}, overwrite=False, ended=lambda *_: None)
     run_on_dask(batch, "tcp://s:1", Monitor(cancel=cancel))
     assert time.monotonic() - cancelled_at[0] < 2.0
     never.set()
