@@ -103,12 +103,6 @@ def _lines(list_file: str | None) -> list[str]:
     return [line for line in stripped if line and not line.startswith("#")]
 
 
-def _endings(containers: bool) -> set[str]:
-    from MedEnhanceLib.io import READABLE
-
-    return {*READABLE, *([CONTAINER] if containers else ())}
-
-
 def _volumes_at(entry: str, out: Path, containers: bool) -> Iterator[tuple[str, Path, str]]:
     """Every series of the volumes at or below a place: where, the path below, which series."""
     if is_remote(entry):
@@ -123,25 +117,24 @@ def _volumes_at(entry: str, out: Path, containers: bool) -> Iterator[tuple[str, 
 
 def _volumes_below(path: Path, out: Path, containers: bool) -> Iterator[Path]:
     """Volumes at or below `path`, a folder of DICOM files as one, in order."""
-    from MedEnhanceLib.io import ending_of
+    from MedEnhanceLib.io import READABLE, ending_of
 
     if not _is_tree(path):
         yield path  # also one that is missing: its row will say so
         return
-    endings = _endings(containers)
+    endings = {*READABLE, *([CONTAINER] if containers else ())}
     for folder, below, files in os.walk(path):
         here = Path(folder)
         if here.resolve() == out.resolve():
             below.clear()
-            continue
-        below.sort()
-        if here != path and not _is_tree(here):
+        elif here != path and not _is_tree(here):
             below.clear()  # a series goes on below
             yield here
-            continue
-        # Hidden files are our own temporary ones, or what macOS leaves on foreign disks.
-        names = (name for name in sorted(files) if not name.startswith("."))
-        yield from (here / name for name in names if ending_of(name) in endings)
+        else:
+            below.sort()
+            # Hidden files are our own temporary ones, or what macOS leaves on foreign disks.
+            names = (name for name in sorted(files) if not name.startswith("."))
+            yield from (here / name for name in names if ending_of(name) in endings)
 
 
 def _is_tree(path: Path) -> bool:
@@ -149,14 +142,14 @@ def _is_tree(path: Path) -> bool:
 
     A series is known by the names of its files, else by what the first ones are.
     """
-    from MedEnhanceLib.io import ending_of
+    from MedEnhanceLib.io import READABLE, ending_of
     from MedEnhanceLib.io.dicom import is_dicom
 
     if not path.is_dir():
         return False
     files = [entry for entry in sorted(path.iterdir()) if not entry.name.startswith(".")]
     endings = {ending_of(entry) for entry in files}
-    if _DICOM in endings or endings & _endings(containers=True):
+    if _DICOM in endings or endings & {*READABLE, CONTAINER}:
         return _DICOM not in endings
     first = [entry for entry in files if entry.is_file()][:_OPENED]
     return not any(is_dicom(entry) for entry in first)

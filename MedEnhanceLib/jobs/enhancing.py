@@ -169,16 +169,18 @@ def _names(
     guide: Volume | Sequence[Volume] | None,
     look: Volume | Iterable[Volume] | None,
 ) -> dict[str, str]:
-    """What the manifest calls the inputs; a look of several volumes is not named."""
-    guides = [guide] if isinstance(guide, Volume) else guide or []
-    roles = {"input": [volume], "guide": guides, "look": [look] if isinstance(look, Volume) else []}
-    names = {
-        role: ", ".join(Path(each.source).name or "volume" for each in volumes)
-        for role, volumes in roles.items()
-        if volumes
-    }
-    is_several = look is not None and not isinstance(look, Volume)
-    return names | ({"look": "several volumes"} if is_several else {})
+    """What the report calls the inputs; a look of several volumes is not named."""
+
+    def name(each: Volume) -> str:
+        return Path(each.source).name or "volume"
+
+    names = {"input": name(volume)}
+    if guide:
+        guides = [guide] if isinstance(guide, Volume) else guide
+        names["guide"] = ", ".join(map(name, guides))
+    if look is not None:
+        names["look"] = name(look) if isinstance(look, Volume) else "several volumes"
+    return names
 
 
 def _refuse_with_thin_slices(config: EnhanceConfig, **besides: object) -> None:

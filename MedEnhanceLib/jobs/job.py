@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 from MedEnhanceLib.core.options import config_from_json, did_you_mean
@@ -21,6 +20,7 @@ from MedEnhanceLib.runtime.progress import Cancel, Event, Listener, Monitor
 from MedEnhanceLib.runtime.text import Names
 
 
+@dataclass(frozen=True)
 class JobKind:
     """A kind of job in jobs/kinds, which is imported when it is needed.
 
@@ -29,27 +29,23 @@ class JobKind:
     and answers whoever asks at once: no list of jobs shows it.
     """
 
-    def __init__(
-        self, file: str, name: str, *, keeps_volumes: bool = False, is_question: bool = False
-    ) -> None:
-        self._file, self._name = file, name
-        self.keeps_volumes, self.is_question = keeps_volumes, is_question
+    file: str
+    name: str
+    keeps_volumes: bool = False
+    is_question: bool = False
 
     @property
     def params(self) -> Any:
         """The dataclass of the parameters."""
-        return getattr(self._module, f"{self._name}Params")
+        return getattr(import_module(f"MedEnhanceLib.jobs.kinds.{self.file}"), f"{self.name}Params")
 
     @property
     def run(self) -> Callable[..., Result]:
         """The function that does the job."""
-        words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", self._name).lower()
-        run: Callable[..., Result] = getattr(self._module, f"run_{words}")
+        words = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", self.name).lower()
+        module: Any = import_module(f"MedEnhanceLib.jobs.kinds.{self.file}")
+        run: Callable[..., Result] = getattr(module, f"run_{words}")
         return run
-
-    @property
-    def _module(self) -> ModuleType:
-        return import_module(f"MedEnhanceLib.jobs.kinds.{self._file}")
 
 
 JOBS: dict[str, JobKind] = {
