@@ -15,7 +15,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import nibabel
 import numpy as np
 import pytest
 
@@ -79,23 +78,15 @@ def test_what_another_hand_put_there_is_never_replaced_without_force(
     assert run(*batch).status == 0  # the manifest is this batch's own
 
 
-def test_a_row_has_the_warnings_of_its_volume(run: Callable, tmp_path: Path) -> None:
-    voxels = np.arange(512, dtype=np.int16).reshape(8, 8, 8)
-    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / "a.nii")
-    out = tmp_path / "out"
-    assert run("batch", "compress", tmp_path / "a.nii", "--out", out, "--lossless").status == 0
-    assert "no modality stated" in rows_of(out)[-1]["warnings"][0]
-    with (out / "batch.csv").open(newline="") as stream:
-        assert "no modality stated" in next(csv.DictReader(stream))["warnings"]
-
-
 def test_the_table_has_a_column_for_what_was_measured(tmp_path: Path) -> None:
     ledger, item = Ledger(tmp_path), Item("a.nii", str(tmp_path / "out" / "a.nii"))
     noise = {"sigma": 9.5, "confidence": 0.75, "share_removed": 0.5}
-    ledger.add([(item, {"status": "done", "measured": {"noise": noise}})], {})
+    row = {"status": "done", "measured": {"noise": noise}, "warnings": ["no modality", "odd"]}
+    ledger.add([(item, row)], {})
     with ledger.write_table([item]).open(newline="", encoding="utf-8") as stream:
         row = next(csv.DictReader(stream))
     assert (row["noise σ"], row["noise confidence"], row["correction"]) == ("9.5", "0.75", "0.5")
+    assert row["warnings"] == "no modality | odd"
 
 
 def test_each_volume_gets_the_best_guide_of_its_own_folder(
@@ -122,6 +113,7 @@ class TestEnhance:
         ran = run(*enhance(out, scans))
         assert ran.status == 0
         assert "3 of 3 done" in ran.out
+        assert rows_of(out)[-1]["warnings"] == ["only a stand-in"]
         assert [name for name, status in statuses(out) if status == "done"] == [
             "a.nii.gz",
             "b.nrrd",

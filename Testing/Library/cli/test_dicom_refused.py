@@ -13,17 +13,34 @@ Run = Callable[..., Any]
 
 
 class TestRefused:
-    def test_a_file_name_for_a_folder(self, run: Run, mr: Path, tmp_path: Path) -> None:
-        ran = run("convert", mr, tmp_path / "out.nii.gz", "--dicom")
-        assert ran.status == 1
-        assert "DICOM goes into a folder" in ran.err
-
     def test_a_folder_that_holds_something(self, run: Run, mr: Path, tmp_path: Path) -> None:
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "mine.txt").write_text("mine")
         assert "holds files already" in run("convert", mr, tmp_path / "out", "--dicom").err
         assert run("convert", mr, tmp_path / "out", "--dicom", "--force").status == 0
         assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
+
+    @pytest.mark.parametrize(
+        ("command", "output", "options", "status", "words"),
+        [
+            ("convert", "out.nii.gz", (), 1, "DICOM goes into a folder"),
+            ("convert", "out", ("--patient-id", "X1"), 2, "knows its patient"),
+            ("enhance", "out", ("--segment", "a.nrrd"), 2, "--segment"),
+        ],
+    )
+    def test_what_cannot_be_of_a_series(
+        self,
+        run: Run,
+        mr: Path,
+        tmp_path: Path,
+        command: str,
+        output: str,
+        options: tuple[str, ...],
+        status: int,
+        words: str,
+    ) -> None:
+        ran = run(command, mr, tmp_path / output, "--dicom", *options)
+        assert (ran.status, words in ran.err) == (status, True)
 
     @pytest.mark.parametrize("place", ["", "below", ".."])
     def test_a_folder_of_originals(self, run: Run, mr: Path, tmp_path: Path, place: str) -> None:
@@ -86,13 +103,3 @@ class TestRefused:
         ran = run("convert", scan, tmp_path / "out", *options)
         assert ran.status == 2
         assert words in ran.err
-
-    def test_a_patient_for_a_series_that_has_one(self, run: Run, mr: Path, tmp_path: Path) -> None:
-        ran = run("convert", mr, tmp_path / "out", "--dicom", "--patient-id", "X1")
-        assert ran.status == 2
-        assert "knows its patient" in ran.err
-
-    def test_files_for_what_goes_into_the_folder(self, run: Run, mr: Path, tmp_path: Path) -> None:
-        ran = run("enhance", mr, tmp_path / "out", "--dicom", "--segment", tmp_path / "a.nrrd")
-        assert ran.status == 2
-        assert "--segment" in ran.err

@@ -11,18 +11,6 @@ import pytest
 from MedEnhanceLib import io
 
 
-def test_enhance_writes_a_volume_on_the_same_grid(
-    run: Callable, networks: list[dict[str, Any]], scan: Path, tmp_path: Path
-) -> None:
-    ran = run("enhance", scan, tmp_path / "out.nii.gz")
-    assert ran.status == 0
-    assert f"wrote {tmp_path / 'out.nii.gz'}" in ran.out
-    before, after = io.load(scan), io.load(tmp_path / "out.nii.gz")
-    assert after.geometry == before.geometry
-    assert (after.voxels == before.voxels + 1).all()
-    assert [call["kind"] for call in networks] == ["enhance"]
-
-
 def test_options_of_enhance_reach_the_method(
     run: Callable, networks: list[dict[str, Any]], scan: Path, tmp_path: Path
 ) -> None:

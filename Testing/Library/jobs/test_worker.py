@@ -94,6 +94,8 @@ _GARBAGE: list[tuple[bytes, str | None, str]] = [
     (b"hello?", None, "not JSON"),
     (b"\xff\xfe\x00", None, "not JSON"),
     (b"[1, 2]", None, "not an object"),
+    (b"[" * 100_000, None, "not JSON"),
+    (b"9" * 10_000, None, "not JSON"),
     (b'{"v": 1, "id": "a", "kind": "pong"}', "a", "unknown job"),
     (b'{"v": 9, "id": "a", "kind": "ping"}', "a", "version"),
     (b'{"v": 1, "id": 5, "kind": "ping"}', None, "id is 5"),
