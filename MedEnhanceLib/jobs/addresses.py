@@ -15,8 +15,10 @@ import contextlib
 import dataclasses
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeGuard
 from urllib.error import HTTPError, URLError
@@ -33,10 +35,9 @@ from MedEnhanceLib.errors import (
 )
 from MedEnhanceLib.jobs.worker.workspace import Workspace
 from MedEnhanceLib.runtime.dependencies import require
-from MedEnhanceLib.runtime.progress import Monitor
+from MedEnhanceLib.runtime.progress import Monitor, attend
 from MedEnhanceLib.runtime.text import Names
 
-_PIECE = 1 << 20
 _PATIENCE_SECONDS = 60.0
 #: Two letters or more, so that no drive of Windows is one.
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -125,36 +126,30 @@ def local(place: Any, monitor: Monitor | None = None) -> Iterator[Any]:
 
 
 def _download(address: str, copy: Path, monitor: Monitor) -> None:
-    name, done = shown(address), 0
+    name = shown(address)
     monitor.progress(0.0, "download")
-    with (
-        _store_errors(name, "read", InputError),
-        _opened(address) as (stream, size),
-        copy.open("xb") as file,
-    ):
-        while piece := stream.read(_PIECE):
-            done += file.write(piece)
-            monitor.progress(min(done / size, 1.0) if size else 0.0, "download")
-    if size is not None and done < size:
-        raise InputError(f"{name} ended after {done:,} of {size:,} bytes", "Try it again.")
+    with _store_errors(name, "read", InputError):
+        if not _is_web(address):
+            files, key = _filesystem(address)
+            attend(lambda: files.get_file(key, str(copy)), monitor)
+            missing = files.size(key) - copy.stat().st_size
+        else:
+            missing = attend(lambda: _fetch(address, copy), monitor)
+    if missing > 0:
+        raise InputError(f"{name} ended {missing:,} bytes too early", "Try it again.")
 
 
-@contextmanager
-def _opened(address: str) -> Iterator[tuple[Any, int | None]]:
-    """A stream of the bytes at an address, and how many there are; None where nothing says it."""
-    if not _is_web(address):
-        files, key = _filesystem(address)
-        with files.open(key, "rb") as stream:
-            yield stream, files.size(key)
-        return
+def _fetch(address: str, copy: Path) -> int:
+    """Copy what a web server has at an address; how many bytes it said it has besides."""
     request = Request(address, headers={"Accept-Encoding": "identity"})
-    with urlopen(request, timeout=_PATIENCE_SECONDS) as stream:
+    with urlopen(request, timeout=_PATIENCE_SECONDS) as stream, copy.open("xb") as file:
         if address.lower().startswith("https:") and not stream.url.startswith("https:"):
             raise InputError(
                 f"{shown(address)}: redirect from HTTPS to HTTP refused",
                 "Use the address it leads to.",
             )
-        yield stream, stream.length
+        shutil.copyfileobj(stream, file)
+        return int(stream.length or 0)
 
 
 @contextmanager
@@ -241,17 +236,13 @@ class Outbox:
         from MedEnhanceLib.io.atomic import temporary_name
 
         waiting = sorted(self.folder.iterdir(), key=lambda path: (path.suffix == ".json", path))
-        whole, bytes_done = sum(path.stat().st_size for path in waiting) or 1, 0
         keys = {path: f"{self._root}/{temporary_name()}" for path in waiting}
         try:
-            for path, key in keys.items():
+            for number, (path, key) in enumerate(keys.items()):
                 name, size = f"{self.name}/{path.name}", path.stat().st_size
+                monitor.progress(number / len(keys), "upload")
                 with _store_errors(name, "written", OutputError):
-                    with path.open("rb") as file, self._store.open(key, "wb") as stream:
-                        while piece := file.read(_PIECE):
-                            stream.write(piece)
-                            bytes_done += len(piece)
-                            monitor.progress(bytes_done / whole, "upload")
+                    attend(partial(self._store.put_file, str(path), key), monitor)
                     self._store.invalidate_cache()
                     sent = self._store.size(key)
                 if sent != size:
