@@ -272,11 +272,12 @@ _DEAF = """
 import hashlib
 from dataclasses import replace
 from MedEnhanceLib.cli import main, volumes
-from MedEnhanceLib.cli.console import cancel_on_interrupt
+from MedEnhanceLib.cli.console import interruptible
+def work(cancel):
+    print("ready", file=sys.stderr, flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)
 def run(args):
-    with cancel_on_interrupt():
-        print("ready", file=sys.stderr, flush=True)
-        hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000_000)
+    interruptible(work)
 main.COMMANDS = (replace(volumes.INSPECT, run=run),)
 """
 
