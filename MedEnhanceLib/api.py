@@ -64,11 +64,11 @@ class Placed(Options):
     """Options shared by functions of a volume."""
 
     affine: Any = option(
-        None, help="of an array: 4×4, (column, row, slice) → mm in RAS; or spacing"
+        None, help="affine of an array, 4×4: (column, row, slice) → mm in RAS; or give spacing"
     )
-    spacing: Any = option(None, help="of an array: mm between columns, rows and slices")
+    spacing: Any = option(None, help="spacing of an array: mm between columns, rows and slices")
     modality: str | None = option(
-        None, help='"CT", "MR" …; None: what the volume states, else guessed from its values'
+        None, help='"CT", "MR" …; None: that of the volume, else guessed from its values'
     )
 
     def opened(self, data: Any, monitor: Monitor, scratch: Path | None = None) -> Volume:
@@ -78,7 +78,7 @@ class Placed(Options):
         """
         if isinstance(data, str | os.PathLike):
             if self.affine is not None or self.spacing is not None:
-                raise ConfigError("affine or spacing of a file, which has its own", "Leave it out.")
+                raise ConfigError("affine or spacing is given of a file", "A file has its own.")
             with local(data, monitor) as path:
                 volume = load_volume(
                     Path(path), modality=self.modality, scratch=scratch, monitor=monitor
@@ -333,7 +333,7 @@ def _chosen(call: EnhanceCall, volume: Volume, monitor: Monitor) -> list[Volume]
     path = Path(call.volume) if is_path else path_of(volume)
     if not path.name or not path.exists():
         raise ConfigError(
-            'guide is "auto", and the volume was not read from a file here',
+            'guide="auto" requires a volume that was read from a file of this machine',
             "Give the guide itself.",
         )
     guide = chosen_guide(path, volume, monitor)
@@ -347,8 +347,8 @@ def _beside(given: Any, volume: Volume, call: Placed) -> list[Volume]:
         if isinstance(each, np.ndarray):
             if each.shape != volume.shape:
                 raise InputError(
-                    f"an array of {each.shape} beside a volume of {volume.shape}",
-                    "Give a Volume with a geometry of its own.",
+                    f"an array has the shape {each.shape}, and the volume {volume.shape}",
+                    "Give a Volume with its own geometry.",
                 )
             volumes.append(replace(volume, voxels=each, source="", history=(), origin=None))
         elif each is not None:

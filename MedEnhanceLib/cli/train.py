@@ -38,11 +38,11 @@ def _declare_train(parser: Parser) -> None:
     parser.add_argument(
         "--low-quality", metavar="DIR", help="images of low quality, of other people (optional)"
     )
-    parser.add_argument("--modality", choices=("MR", "CT", "EM"), help="of the images")
+    parser.add_argument("--modality", choices=("MR", "CT", "EM"), help="modality of the images")
     parser.add_argument(
         "--name",
         metavar="N",
-        help="of the model (default: with --high-quality that of OUT, else by the method)",
+        help="name of the model (default: with --high-quality that of OUT, else by the method)",
     )
     parser.add_argument(
         "--preset",
@@ -53,9 +53,11 @@ def _declare_train(parser: Parser) -> None:
     parser.add_argument(
         "--part",
         choices=("implicit", "predictor"),
-        help="of the codec, for the method codec (default: implicit)",
+        help="part of the codec, for the method codec (default: implicit)",
     )
-    parser.add_argument("--steps", type=int, metavar="N", help="how many, instead of the preset's")
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="number of steps, instead of the preset's"
+    )
     add_flags(parser, TrainConfig, only=["anatomy", "seed", "device"])
     parser.add_argument(
         "--segmenter",

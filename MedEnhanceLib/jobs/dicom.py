@@ -36,14 +36,15 @@ class DicomParams(OutputParams):
     output: Annotated[
         str,
         About(
-            help=".nii.gz, .nii, .nrrd or .mha, an address too (s3://); with dicom a folder",
+            help="output file: .nii.gz, .nii, .nrrd or .mha, also at an address (s3://); with "
+            "--dicom a folder",
             flag="OUTPUT",
             place="output",
         ),
     ]
     dicom: bool = option(
         False,
-        help="write a derived DICOM series into the folder OUTPUT, in the study that it came from",
+        help="write a derived DICOM series into the folder OUTPUT, in the study of its source",
     )
     dicom_source: str | None = option(
         None, help="source series of a non-DICOM input", metavar="SERIES", place="input"
@@ -52,7 +53,7 @@ class DicomParams(OutputParams):
         None, help="which series of --dicom-source, by number or UID", metavar="S"
     )
     series_description: str | None = option(
-        None, help="instead of one made from the source's", metavar="TEXT"
+        None, help="of the derived series (default: made from the source's)", metavar="TEXT"
     )
     patient_id: str | None = option(None, help="patient ID for a new study", metavar="ID")
     patient_name: str | None = option(
@@ -64,7 +65,7 @@ class DicomParams(OutputParams):
         super().__post_init__()
         idle = [name for name in _OF_DICOM if getattr(self, name)]
         if idle and not self.dicom:
-            raise ConfigError(f"{idle[0]} without dicom", "Set dicom (--dicom), or leave it out.")
+            raise ConfigError(f"{idle[0]} requires dicom", "Set dicom (--dicom), or leave it out.")
         if self.dicom_source_series and not self.dicom_source:
             raise ConfigError(
                 "dicom_source_series requires dicom_source",
@@ -128,7 +129,7 @@ def _refuse_among(folder: Path, originals: Sequence[Path]) -> None:
         if here == place or here in place.parents or place in here.parents:
             raise OutputError(
                 f"{folder}: the derived series would lie among the originals, which are in {place}",
-                "Name a folder of its own, beside that of the originals.",
+                "Use a separate folder, outside that of the originals.",
             )
 
 

@@ -43,19 +43,19 @@ class VolumeParams(Params):
     input: Annotated[
         str,
         About(
-            help="a volume: a file, a .ucv, or DICOM: a folder, a file, a DICOMDIR, a list; "
-            "a file's address too (https://, s3://)",
+            help="input volume: a file (.nii.gz, .nrrd, .mha, .ucv) or its address (https://, "
+            "s3://); of DICOM a folder, a file, a DICOMDIR or a list of files",
             flag="INPUT",
             place="input",
         ),
     ]
     series: str | None = option(
         None,
-        help="which DICOM series of several: its number in the table of inspect, or its UID",
+        help="DICOM series, where INPUT holds several: its number in inspect, or its UID",
         metavar="S",
     )
     modality: str | None = option(
-        None, help="CT, MR, PT, EM or OT, where the file says none or a wrong one", metavar="M"
+        None, help="CT, MR, PT, EM or OT, if the file's own is missing or wrong", metavar="M"
     )
     resample: bool = option(
         False,
@@ -80,7 +80,7 @@ class OutputParams(Params):
     output: Annotated[
         str,
         About(
-            help=".nii.gz, .nii, .nrrd or .mha; an address too (s3://)",
+            help="output file: .nii.gz, .nii, .nrrd or .mha, also at an address (s3://)",
             flag="OUTPUT",
             place="output",
         ),

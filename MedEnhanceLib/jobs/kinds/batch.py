@@ -27,7 +27,7 @@ class BatchParams(Params):
 
     inputs: Annotated[
         list[str],
-        About(help="volumes, addresses of some (s3://bucket/scan.nii.gz), and folders"),
+        About(help="volumes, addresses of volumes (s3://bucket/scan.nii.gz), and folders"),
     ]
     list_file: str | None = option(
         None,
@@ -37,12 +37,12 @@ class BatchParams(Params):
     )
     bids: bool = option(
         False,
-        help="INPUT is a BIDS dataset: its anatomical images; without --out the results are a "
-        "dataset in its derivatives/medenhance",
+        help="process the anatomical images of the BIDS dataset INPUT; the results are a dataset "
+        "in --out (default: its derivatives/medenhance)",
     )
     output: str | None = option(
         None,
-        help="where the results go, with batch.jsonl and batch.csv",
+        help="output folder, also of batch.jsonl and batch.csv",
         flag="--out",
         metavar="DIR",
         place="here",
@@ -58,10 +58,10 @@ class BatchParams(Params):
         None, help="run on a Dask cluster, for example tcp://host:8786", metavar="ADDRESS"
     )
     task: Literal["enhance", "segment", "compress"] = option(
-        "enhance", help="what is done", flag=None
+        "enhance", help="the job for each volume", flag=None
     )
     params: dict[str, Any] = option(
-        factory=dict, help="of the task, for every volume, without input and output", flag=None
+        factory=dict, help="parameters of the task but for input and output", flag=None
     )
     overwrite: bool = option(False, help="replace existing outputs", flag="--force")
 

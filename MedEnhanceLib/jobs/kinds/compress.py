@@ -44,14 +44,11 @@ class CompressParams(OutputParams, EstimateParams):
 
     output: Annotated[
         str,
-        About(
-            help="a name that ends in .ucv; an address too (s3://)", flag="OUTPUT", place="output"
-        ),
+        About(help="output file, .ucv, also at an address (s3://)", flag="OUTPUT", place="output"),
     ]
     dicom: dict[str, str] | None = option(
         None,
-        help='{"study", "series"}, the UIDs that an image file is known to come from: it has no '
-        "place for them, the container has",
+        help='{"study", "series"}: UIDs of the DICOM series that an image file was made from',
         flag=None,
     )
 
@@ -63,8 +60,8 @@ class DecompressParams(DicomParams):
     input: Annotated[str, About(help="a .ucv", flag="FILE", place="input")]
     region: list[list[int | None] | str | None] | None = option(
         None,
-        help='[start, stop] or null (all) for each axis [T,] K, J, I; "..." once stands for any '
-        "number of nulls, and later axes may be left out",
+        help='[start, stop] or null (all) for each axis [T,] K, J, I; "..." stands for any number '
+        "of nulls, and the last axes may be left out",
         flag=None,
     )
 
@@ -81,15 +78,15 @@ class RecoverParams(OutputParams):
     output: Annotated[
         str,
         About(
-            help=".nii.gz, .nii, .nrrd or .mha; .ucv for a sound copy, where nothing is lost; an "
-            "address too (s3://)",
+            help="output file: .nii.gz, .nii, .nrrd or .mha, or .ucv for a repaired copy, if "
+            "nothing is lost; also at an address (s3://)",
             flag="OUTPUT",
             place="output",
         ),
     ]
     mask_output: str | None = option(
         None,
-        help="where the mask of lost voxels goes, if there are any (default: beside OUTPUT)",
+        help="file of the mask of lost voxels, if there are any (default: beside OUTPUT)",
         flag=None,
         place="output",
     )

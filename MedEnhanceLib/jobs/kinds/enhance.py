@@ -47,39 +47,38 @@ class EnhanceParams(DicomParams, VolumeParams):
     )
     look: list[str] | None = option(
         None,
-        help="volumes of the same contrast, whose sharpness and noise are taken over: a kernel's "
-        "or a scanner's",
+        help="volumes of the same contrast whose sharpness and noise the result takes on, for "
+        "example of another kernel or scanner",
         metavar="FILE",
         place="input",
     )
     guide_map: str | None = option(
         None,
-        help="where a map goes of how much the guides were used, 0 to 1 (default: none)",
+        help="write a map of how much the guides were used, 0 to 1",
         metavar="FILE",
         place="output",
     )
     noise_map: str | None = option(
         None,
-        help="where a map of the measured noise goes (default: none)",
+        help="write a map of the measured noise",
         metavar="FILE",
         place="output",
     )
     bias_field_output: str | None = option(
         None,
-        help="where the bias field goes that the result was divided by; nothing is written where "
-        "none was corrected",
+        help="write the bias field that the result was divided by, if one was corrected",
         flag=None,
         place="output",
     )
     uncertainty_output: str | None = option(
         None,
-        help="where the uncertainty volume goes (default: beside OUTPUT)",
+        help="file of the uncertainty (default: beside OUTPUT)",
         flag=None,
         place="output",
     )
-    segment: bool = option(False, help="find labels in the enhanced volume too", flag=None)
+    segment: bool = option(False, help="segment the enhanced volume too", flag=None)
     segmentation_output: str | None = option(
-        None, help="where the labels go (default: beside OUTPUT)", flag=None, place="output"
+        None, help="file of the labels (default: beside OUTPUT)", flag=None, place="output"
     )
     segmenter: str = option(
         "auto",
@@ -92,14 +91,13 @@ class EnhanceParams(DicomParams, VolumeParams):
     )
     slices: tuple[int, int] | None = option(
         None,
-        help="[start, stop], stop excluded: a preview of these slices alone. It equals those of a "
-        "whole run, but leaves out blur, bias field and look. Of a sequence it takes frame 0 or "
-        "`frame`",
+        help="[start, stop], stop excluded: a preview of these slices, equal to those of a whole "
+        "run without blur, bias field and look; of a sequence those of frame 0, or of `frame`",
         flag=None,
     )
     frame: int | None = option(
         None,
-        help="only this one of a sequence, as it is in a run over the whole sequence",
+        help="enhance this frame of a sequence alone",
         flag=None,
     )
 
@@ -109,22 +107,22 @@ class EnhanceParams(DicomParams, VolumeParams):
         if self.guide is not None:
             check_guides(self.guide)
         elif self.guide_map is not None:
-            raise ConfigError("guide_map is given, but no guide", "Give a guide, or leave it out.")
+            raise ConfigError("guide_map requires a guide", "Give a guide, or leave it out.")
         if self.uncertainty_output and not self.config.uncertainty:
             raise ConfigError(
-                "uncertainty_output is given, but no uncertainty is asked for",
-                "Ask for it: uncertainty true.",
+                "uncertainty_output requires uncertainty",
+                "Set uncertainty (in config), or leave it out.",
             )
         if self.dicom and len(results_of(self)) > 1:
             raise ConfigError(
-                "with dicom, what is made besides goes into the folder of the series",
+                "with dicom, further results go into the folder of the series",
                 "Name no file for --segment, --uncertainty, --noise-map and --guide-map (in a "
                 "job: leave out all of *_output and *_map).",
             )
         if self.dicom and self.config.task == "slices":
             raise ConfigError(
-                "thin slices are no images of the series that they were made of",
-                "Write a volume (NIfTI, NRRD, MetaImage) without dicom.",
+                "thin slices cannot be written as DICOM: their grid is not that of the source",
+                "Write a file (NIfTI, NRRD, MetaImage) without dicom.",
             )
         if self.slices is not None and (self.wants_segmentation or self.report):
             raise ConfigError(
@@ -237,9 +235,9 @@ def _refuse_sequence(volume: Volume, params: EnhanceParams) -> None:
     """DICOM's objects beside a series are of one volume; better said before the long work."""
     if volume.is_sequence and params.has_objects:
         raise InputError(
-            f"{volume.source}: a sequence of {volume.shape[0]} frames, whose segmentation or "
-            "uncertainty is no DICOM object",
-            "Leave them out, or take one frame after another (frame).",
+            f"{volume.source}: a sequence of {volume.shape[0]} frames has no DICOM segmentation "
+            "or uncertainty",
+            "Leave them out, or enhance one frame after another (frame).",
         )
 
 

@@ -57,7 +57,7 @@ class TrainParams(Params):
         ),
     ]
     data: Annotated[str, About(help="a folder of volumes, or a distilled set", flag=None)]
-    out: Annotated[str, About(help="checkpoint and model go here", metavar="DIR", place="here")]
+    out: Annotated[str, About(help="folder of checkpoint and model", metavar="DIR", place="here")]
     config: dict[str, Any] = option(
         factory=dict,
         help="fields of the method's configuration (hqg.TrainConfig, gradprom.TrainHeadConfig, "

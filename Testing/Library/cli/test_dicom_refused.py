@@ -89,7 +89,7 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("options", "words"),
         [
-            (["--dicom-source", "a"], "dicom_source without dicom"),
+            (["--dicom-source", "a"], "dicom_source requires dicom"),
             (["--dicom", "--dicom-source-series", "2"], "requires dicom_source"),
             (
                 ["--dicom", "--dicom-source", "a", "--patient-id", "b"],

@@ -205,7 +205,7 @@ def test_every_output_of_an_enhancement_is_checked_before_it_begins(
     ):
         with pytest.raises(OutputError, match="exists already"):
             run_job(_enhance(scan, model, **params))
-    with pytest.raises(ConfigError, match="no uncertainty is asked for"):
+    with pytest.raises(ConfigError, match="requires uncertainty"):
         run_job(_enhance(scan, model, uncertainty_output="u.nii"))
     with pytest.raises(ConfigError, match="strenght"):
         run_job(_enhance(scan, model, config={"strenght": 1}))
