@@ -25,10 +25,11 @@ _INTRODUCTION = """\
 
 Made from the commands' own help by `python docs/commands.py`.
 
-Results go to stdout, everything else to stderr. With `--json` a command prints exactly one JSON
-object: `{"ok": true, "command": …, …}`, or `{"ok": false, "command": …, "error": {…}}` with `code`,
-`message` and `hint`. (`worker` is the exception: it speaks JSON lines, see jobs.md.) An existing
-output is not replaced without `--force`. Ctrl-C stops at the next safe point; a second one at once.
+Results go to stdout, everything else to stderr: a progress bar on a terminal, elsewhere a line
+every 10 s. With `--json` a command prints exactly one JSON object: `{"ok": true, "command": …, …}`,
+or `{"ok": false, "command": …, "error": {…}}` with `code`, `message` and `hint`. (`worker` is the
+exception: it speaks JSON lines, see jobs.md.) An existing output is not replaced without `--force`.
+Ctrl-C stops at the next safe point; a second one at once.
 
 | exit status | meaning |
 |---|---|
@@ -49,8 +50,6 @@ be it by this volume alone (a region beyond it, a ratio out of reach) |
 | `--json` | print one JSON object on stdout |
 | `--debug` | show the traceback of an error |
 | `--force` | replace existing outputs |
-| `--progress`, `--no-progress` | show a progress bar on stderr, or none (default: on a \
-terminal; elsewhere a line every 10 s) |
 """
 
 _JOBS_INTRODUCTION = """\
@@ -61,7 +60,7 @@ object (`config.…`), what is left out has its default too.
 """
 
 #: Described once, at the top.
-COMMON = ("json", "debug", "force", "progress")
+COMMON = ("json", "debug", "force")
 
 
 def reference() -> str:

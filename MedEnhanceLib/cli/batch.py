@@ -10,7 +10,6 @@ from MedEnhanceLib.cli.parser import (
     Command,
     Parser,
     add_flags,
-    add_job_options,
     declaration_of,
     params_of,
 )
@@ -81,7 +80,6 @@ def _declare(parser: Parser, task: str) -> None:
         )
     add_flags(parser, job, only=["modality", "resample"])
     add_flags(parser, batch, only=["output", "workers", "scheduler", "overwrite"])
-    add_job_options(parser)
 
 
 def _run(args: argparse.Namespace) -> int:

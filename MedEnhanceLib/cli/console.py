@@ -33,12 +33,11 @@ class Console:
     """Prints results, errors and progress, for people or as one JSON object.
 
     as_json: whether stdout gets exactly one JSON object. debug: whether errors come with their
-    traceback. show_progress: True, False, or None for "on a terminal".
+    traceback.
     """
 
     def __init__(self, *, as_json: bool = False, debug: bool = False) -> None:
         self.as_json, self.debug = as_json, debug
-        self.show_progress: bool | None = None
         self.command = ""
         self.warnings: list[str] = []
         self._stdout: TextIO = sys.stdout
@@ -75,7 +74,7 @@ class Console:
             return
         if self._bar is not None:
             self._bar(event)
-        elif event.kind == "progress" and self.show_progress is None:
+        elif event.kind == "progress":
             self._sign_of_life(event)
         elif event.kind in ("warning", "log"):
             self.note(f"{event.kind}: {event.fields['message']}")
@@ -145,10 +144,9 @@ class Console:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Show a progress bar meanwhile, where one is wanted."""
+        """Show a progress bar meanwhile, on a terminal."""
         self._last_sign = time.monotonic()
-        wanted = sys.stderr.isatty() if self.show_progress is None else self.show_progress
-        if not wanted:
+        if not sys.stderr.isatty():
             yield
             return
         from MedEnhanceLib.jobs.bar import progress_bar

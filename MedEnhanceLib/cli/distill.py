@@ -10,7 +10,6 @@ from MedEnhanceLib.cli.parser import (
     Command,
     Parser,
     add_flags,
-    add_job_options,
     declaration_of,
     params_of,
     read_config,
@@ -46,7 +45,6 @@ def _declare_distill(parser: Parser) -> None:
     parser.add_argument("--config", metavar="FILE", help="options as JSON, on top of the preset")
     add_flags(parser, DPConfig)
     add_flags(parser, declaration_of("distill"), without=["cohort", "out", "config"])
-    add_job_options(parser)
 
 
 def _distill(args: argparse.Namespace) -> int:

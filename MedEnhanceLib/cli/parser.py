@@ -116,7 +116,6 @@ class Command:
         add_flags(parser, declaration_of(self.name))
         if self.extra is not None:
             self.extra(parser)
-        add_job_options(parser)
 
     def _run_job(self, args: argparse.Namespace) -> int:
         params = self.params(args) if self.params else params_of(args, declaration_of(self.name))
@@ -240,16 +239,6 @@ def add_common(parser: argparse.ArgumentParser, *, default: Any) -> None:
     )
     parser.add_argument(
         "--debug", action="store_true", default=default, help="show the traceback of an error"
-    )
-
-
-def add_job_options(parser: argparse.ArgumentParser) -> None:
-    """Options of commands that run a job."""
-    parser.add_argument(
-        "--progress",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="show a progress bar on stderr (default: on a terminal; elsewhere a line every 10 s)",
     )
 
 

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 from MedEnhanceLib.cli.parser import (
     Command,
     Parser,
     add_flags,
-    add_job_options,
     declaration_of,
     params_of,
     read_config,
@@ -75,7 +73,6 @@ def _declare_train(parser: Parser) -> None:
         metavar="DIR",
         help="the folder that patterns in --config are relative to; for hqg also a distilled set",
     )
-    add_job_options(parser)
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -101,19 +98,7 @@ def _train(args: argparse.Namespace) -> int:
         "data": str(data),
     }
     fields = args.console.run("train", params)
-    text = "\n".join([*_lines(fields), *_next_lines(args.method, fields)])
-    return int(args.console.done(fields, text))
-
-
-def _next_lines(method: str, fields: Mapping[str, Any]) -> Sequence[str]:
-    """The command that uses what was trained, once its capital words are replaced."""
-    model = quote(str(fields["outputs"]["model"]))
-    if method == "codec":
-        return [f"next: medenhance models import {model}"]
-    if method == "head":
-        return [f"next: medenhance segment SCAN.nii.gz LABELS.nii.gz --model {model}"]
-    enhance = f"next: medenhance enhance SCAN.nii.gz BETTER.nii.gz --model {model}"
-    return [f"{enhance} --task slices" if method == "slices" else enhance]
+    return int(args.console.done(fields, "\n".join(_lines(fields))))
 
 
 def _check_file(args: argparse.Namespace, config: Mapping[str, Any], data: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import pytest
 
 from MedEnhanceLib.cli import console
-from MedEnhanceLib.cli.main import build_parser
 from MedEnhanceLib.hqg import TrainConfig
 
 
@@ -112,33 +110,6 @@ def test_the_file_of_a_wrong_option_is_named(method: str, run: Callable, tmp_pat
     assert ran.status == 2
     assert f"error: {file}: " in ran.err
     assert "Did you mean modality?" in ran.err
-
-
-MODEL = ["--model", "runs/a/model"]
-#: Methods, and the command that uses the model.
-USES = [
-    ("hqg", ["enhance", *MODEL]),
-    ("slices", ["enhance", *MODEL, "--task", "slices"]),
-    ("head", ["segment", *MODEL]),
-    ("codec", ["models", "import", "runs/a/model"]),
-]
-
-
-@pytest.mark.parametrize(("method", "words"), USES)
-def test_the_command_that_uses_the_model_comes_next(
-    method: str,
-    words: list[str],
-    run: Callable,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """It can be parsed as it stands, and has the options that this model needs."""
-    fields = {"outputs": {"model": "runs/a/model"}}
-    monkeypatch.setattr(console.Console, "run", lambda *_, **__: fields)
-    ran = run("train", method, "--data", "d", "--out", "o")
-    (line,) = (line for line in ran.out.splitlines() if line.startswith("next: medenhance "))
-    following = shlex.split(line)[2:]
-    build_parser().parse_args(following)
-    assert [word for word in following if not word.endswith(".nii.gz")] == words
 
 
 def test_means_of_an_evaluation_are_a_table(
