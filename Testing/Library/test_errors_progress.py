@@ -65,21 +65,6 @@ def test_part_of_a_part_covers_its_share() -> None:
     assert recorder.events[0].fields["fraction"] == 0.625
 
 
-def test_every_kind_of_event_carries_its_fields() -> None:
-    recorder = Recorder()
-    monitor = Monitor(recorder)
-    monitor.log("a")
-    monitor.warn("b")
-    monitor.metric("loss", 0.5, 3)
-    monitor.preview("p.png", "slice 3")
-    assert [(event.kind, dict(event.fields)) for event in recorder.events] == [
-        ("log", {"message": "a"}),
-        ("warning", {"message": "b"}),
-        ("metric", {"name": "loss", "value": 0.5, "step": 3}),
-        ("preview", {"path": "p.png", "caption": "slice 3"}),
-    ]
-
-
 def test_a_request_to_cancel_is_followed_at_every_safe_point() -> None:
     flag = threading.Event()
     for cancel in (flag, flag.is_set):

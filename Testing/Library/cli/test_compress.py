@@ -74,15 +74,6 @@ def test_verifying_names_the_first_damaged_chunk_with_its_block(
     assert offset <= half < offset + found["length"]
 
 
-def test_damage_outside_of_the_chunks_is_reported_as_such(run: Callable, packed: Path) -> None:
-    data = bytearray(packed.read_bytes())
-    data[-1] ^= 0xFF
-    packed.write_bytes(bytes(data))
-    ran = run("inspect", packed, "--verify")
-    assert ran.status == 6
-    assert "all chunks are intact" in ran.err
-
-
 @pytest.fixture
 def without_parity(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Layout, "of_size", lambda *_: None)
@@ -171,25 +162,6 @@ def test_no_copy_is_called_sound_that_is_not(run: Callable, damaged: Path, tmp_p
     assert ran.status == 6
     assert "1 of 4 blocks are damaged beyond repair" in ran.err
     assert not (tmp_path / "sound.ucv").exists()
-
-
-def test_a_mask_that_is_there_is_kept(run: Callable, damaged: Path, tmp_path: Path) -> None:
-    assert run("recover", damaged, tmp_path / "back.nrrd").status == 7
-    assert set(np.unique(io.load(tmp_path / "back-lost.nrrd").voxels)) == {0, 1}
-    (tmp_path / "back.nrrd").unlink()
-    (tmp_path / "back.nrrd.json").unlink()
-    assert run("recover", damaged, tmp_path / "back.nrrd").status not in (0, 7)
-    assert not (tmp_path / "back.nrrd").exists()
-
-
-def test_where_nothing_is_left_recover_fails_and_writes_nothing(
-    run: Callable, packed: Path, tmp_path: Path
-) -> None:
-    damage(packed)
-    saved = run("recover", packed, tmp_path / "back.nrrd")
-    assert saved.status == 6
-    assert "nothing is left to recover" in saved.err
-    assert not (tmp_path / "back.nrrd").exists()
 
 
 def damage(path: Path) -> None:

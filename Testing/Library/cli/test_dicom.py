@@ -133,30 +133,27 @@ class TestOut:
     def test_another_series_than_the_manifest_names_is_a_warning(
         self, run: Run, two: Path, tmp_path: Path
     ) -> None:
-        assert run("convert", two, tmp_path / "ct.nii.gz", "--series", "2").status == 0
-        ran = run(
-            "convert", tmp_path / "ct.nii.gz", tmp_path / "out", "--dicom", "--dicom-source", two,
-            "--dicom-source-series", "1", "--modality", "CT",
-        )  # fmt: skip
+        scan, sidecar = tmp_path / "ct.nii.gz", tmp_path / "ct.nii.gz.json"
+        assert run("convert", two, scan, "--series", "2").status == 0
+
+        def back(name: str, series: str) -> Any:
+            beside = ("--dicom-source", two, "--dicom-source-series", series, "--modality", "CT")
+            return run("convert", scan, tmp_path / name, "--dicom", *beside)
+
+        ran = back("out", "1")
         assert ran.status == 0, ran.err
         assert "was made from the series 1.2.3.2" in ran.err
         assert "ct.nii.gz is CT" in ran.err
         assert "written beside is MR" in ran.err
-        manifest = json.loads((tmp_path / "ct.nii.gz.json").read_text())
+        manifest = json.loads(sidecar.read_text())
         manifest["dicom"]["study"] = "1.2.99"
-        (tmp_path / "ct.nii.gz.json").write_text(json.dumps(manifest))
-        ran = run(
-            "convert", tmp_path / "ct.nii.gz", tmp_path / "out1", "--dicom", "--dicom-source", two,
-            "--dicom-source-series", "2",
-        )  # fmt: skip
+        sidecar.write_text(json.dumps(manifest))
+        ran = back("out1", "2")
         assert ran.status == 3
         assert "the wrong patient" in ran.err
         assert not (tmp_path / "out1").exists()
-        (tmp_path / "ct.nii.gz.json").write_text("[")  # no matter what lies there
-        ran = run(
-            "convert", tmp_path / "ct.nii.gz", tmp_path / "out2", "--dicom", "--dicom-source", two,
-            "--dicom-source-series", "2",
-        )  # fmt: skip
+        sidecar.write_text("[")  # no matter what lies there
+        ran = back("out2", "2")
         assert ran.status == 0, ran.err
         assert "warning" not in ran.err
 
@@ -213,17 +210,6 @@ class TestResampled:
         assert run("convert", tmp_path / "next", tmp_path / "last", "--dicom").status == 0
         history = io.load(tmp_path / "last").history
         assert [step.startswith("DERIVED: resampled") for step in history] == [True, *[False] * 3]
-
-    def test_an_enhancement_and_its_labels(
-        self, run: Run, uneven: Path, tmp_path: Path, networks: list
-    ) -> None:
-        ran = run(
-            "enhance", uneven, tmp_path / "out", "--dicom", "--segment", "--uncertainty",
-            "--resample",
-        )  # fmt: skip
-        assert ran.status == 0, ran.err
-        assert sorted(objects(tmp_path / "out")) == ["MR", "OT", "SEG"]
-        self._refuse_silence(tmp_path / "out")
 
     def test_a_file_between(self, run: Run, uneven: Path, tmp_path: Path) -> None:
         assert run("convert", uneven, tmp_path / "a.nii.gz", "--resample").status == 0

@@ -75,15 +75,8 @@ def test_wrong_option_is_one_json_object_and_status_two(run: Callable) -> None:
 @pytest.mark.parametrize(
     ("error", "status"),
     [
-        (errors.MedEnhanceError, 1),
         (errors.OutputError, 1),
-        (errors.ConfigError, 2),
-        (errors.InputError, 3),
-        (errors.GeometryError, 3),
         (errors.DependencyError, 4),
-        (errors.ModelError, 4),
-        (errors.DeviceMemoryError, 5),
-        (errors.CodecError, 6),
         (errors.Cancelled, 130),
     ],
 )

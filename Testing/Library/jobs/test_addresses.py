@@ -26,24 +26,11 @@ _SECRET = "X-Signature=s3cr3t"
 _OUT = "memory://bucket/out.nii.gz"
 
 
-class Rooms(MemoryFileSystem):
-    """A store with a user in its addresses, as sftp:// has them."""
-
-    protocol = "rooms"
-    store: dict[str, Any] = {}  # noqa: RUF012 - as its parent
-
-    @classmethod
-    def _strip_protocol(cls, path: Any) -> str:
-        return "/" + str(path).rpartition("://")[2].rpartition("@")[2].strip("/")
-
-
 @pytest.fixture(autouse=True)
 def store(temp_root: Path) -> Iterator[dict[str, Any]]:
     """Everything in the store, by its path."""
-    fsspec.register_implementation("rooms", Rooms, clobber=True)
     MemoryFileSystem.store.clear()
     MemoryFileSystem.pseudo_dirs[:] = [""]
-    Rooms.store.clear()
     yield MemoryFileSystem.store
     MemoryFileSystem.store.clear()
     assert [*temp_root.iterdir()] == []
@@ -364,20 +351,6 @@ def test_a_result_is_not_its_own_input(scan: str, store: dict[str, Any]) -> None
     with pytest.raises(OutputError, match="is the input itself"):
         convert("memory:///bucket/out.nii.gz", overwrite=True)
     assert bytes_at(_OUT) == Path(scan).read_bytes()
-
-
-def test_credentials_of_an_address_are_not_repeated(
-    scan: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    address = "rooms://doe:s3cr3t@host/out.nii.gz"
-    assert main(["convert", scan, address, "--json", "--debug"]) == 0
-    said = capsys.readouterr()
-    assert json.loads(said.out)["outputs"] == {"output": "rooms://host/out.nii.gz"}
-    assert main(["convert", scan, address, "--debug"]) == 1
-    refused = capsys.readouterr()
-    assert "rooms://host/out.nii.gz exists already" in refused.err
-    written = "".join(repr(file.getvalue()) for file in Rooms.store.values())
-    assert "s3cr3t" not in f"{said}{refused}{written}"
 
 
 def test_calls_of_python_write_to_addresses(head: Volume, store: dict[str, Any]) -> None:
