@@ -46,20 +46,12 @@ def absolute(place: str) -> str:
     return place if is_remote(place) else str(Path(place).absolute())
 
 
-def gather(
-    inputs: Sequence[str],
-    list_file: str | None,
-    out: Path,
-    *,
-    containers: bool,
-    ending: str | None,
-) -> list[Item]:
-    """The items of all inputs, in order, each source once.
+def gather(places: Sequence[str], out: Path, *, containers: bool, ending: str | None) -> list[Item]:
+    """The items of all places, in order, each source once.
 
     Args:
-        inputs: volumes, addresses of some, and folders; below a folder every volume counts, and of
-            a folder of DICOM every series of images.
-        list_file: a text file with a path or an address on each line; # begins a comment.
+        places: volumes, addresses of volumes, and folders; below a folder every volume counts, and
+            of a folder of DICOM every series of images.
         out: the folder of the results; what lies there is no source.
         containers: whether .ucv files are volumes too.
         ending: of the results; None keeps a source's, "" makes folders.
@@ -68,12 +60,11 @@ def gather(
         InputError: nothing is there.
         ConfigError: two results share a name.
     """
-    given = [*inputs, *_lines(list_file)]
-    if not given:
+    if not places:
         raise ConfigError("no volumes were named", "Name files or folders, or give --list FILE.")
     items: dict[tuple[str, str], Item] = {}
     sources: dict[str, str] = {}
-    for entry in given:
+    for entry in places:
         for source, relative, series in _volumes_at(entry, out, containers):
             output = str(out / _result_name(relative, ending, series))
             key = shown(source) if is_remote(source) else str(Path(source).resolve())
@@ -85,12 +76,13 @@ def gather(
                     "Put them through in two runs, into two folders.",
                 )
     if not items:
-        places = ", ".join(map(shown, given))
-        raise InputError(f"{places}: no volumes found", "Name a folder that holds some.")
+        names = ", ".join(map(shown, places))
+        raise InputError(f"{names}: no volumes found", "Name a folder that holds some.")
     return list(items.values())
 
 
-def _lines(list_file: str | None) -> list[str]:
+def listed(list_file: str | None) -> list[str]:
+    """The lines of a text file with a path or an address on each; # begins a comment."""
     if list_file is None:
         return []
     try:

@@ -83,11 +83,6 @@ class DicomParams(OutputParams):
         """Whether it says whose a new study is."""
         return any((self.patient_id, self.patient_name, self.study_description))
 
-    @property
-    def has_objects(self) -> bool:
-        """Whether more than a series of images is written, for which highdicom is needed."""
-        return False
-
 
 def check_folder(params: DicomParams, inputs: Sequence[Path], monitor: Monitor) -> None:
     """Refuse before the long work an output folder that DICOM could not be written to after it.
@@ -101,8 +96,7 @@ def check_folder(params: DicomParams, inputs: Sequence[Path], monitor: Monitor) 
     from MedEnhanceLib.io.dicom.sources import is_dicom
     from MedEnhanceLib.io.staging import holds, recover, refuse_no_folder
 
-    if params.has_objects:
-        require("highdicom", purpose="Writing DICOM objects")
+    require("highdicom", purpose="Writing DICOM objects")
     folder = Path(params.output)
     ending = io.ending_of(folder)
     if ending in io.READABLE and not folder.is_dir():

@@ -117,57 +117,52 @@ def load_volume(
     )
 
 
-class KeptVolume:
-    """The last volume that was read for a preview, with the state of its file at that time.
+class KeptVolumes:
+    """What a worker keeps in memory between jobs: the input and the guide that were read last.
 
     A second preview then pays for its slices alone: neither for reading the file nor for what is
     measured of the whole volume.
-
-    cache: what `hqg.enhance` measured of the volume that is kept; else None.
     """
 
     def __init__(self) -> None:
-        self._key: Hashable = None
-        self._volume: Volume | None = None
-        self.cache: VolumeCache | None = None
+        self._kept: dict[str, tuple[Hashable, Volume, VolumeCache]] = {}
 
     def load(
         self,
         params: VolumeParams,
         *,
+        role: str = "input",
         keep: bool,
         scratch: Path | None = None,
         monitor: Monitor,
-    ) -> Volume:
+    ) -> tuple[Volume, VolumeCache | None]:
         """The volume of `params`: the kept one where the file is still the same.
 
-        Any other one is forgotten first. keep: whether to remember this one.
-        scratch: as `io.load` takes it.
+        Any other one in its role is forgotten first.
+
+        Args:
+            params: where the volume lies.
+            role: "input" or "guide".
+            keep: whether to remember this one.
+            scratch: as `io.load` takes it.
+            monitor: of the job.
+
+        Returns:
+            The volume, and what `hqg.enhance` measured of it, if it is kept.
         """
         from MedEnhanceLib.hqg import VolumeCache
 
         key = _key_of(params)
-        if self._volume is None or key is None or key != self._key:
-            self.forget()
+        if role in self._kept and (key is None or key != self._kept[role][0]):
+            del self._kept[role]
+        if role not in self._kept:
             volume = params.load(monitor, scratch)
             # A file that was exchanged while it was read has another key by now.
             if not keep or key is None or key != _key_of(params):
-                return volume
-            self._key, self._volume, self.cache = key, volume, VolumeCache()
+                return volume, None
+            self._kept[role] = (key, volume, VolumeCache())
         monitor.progress(1.0, "load")
-        return self._volume
-
-    def forget(self) -> None:
-        """Give the memory back."""
-        self._key = self._volume = self.cache = None
-
-
-@dataclass(frozen=True)
-class KeptVolumes:
-    """What a worker keeps in memory between jobs: one input and one guide, no more."""
-
-    input: KeptVolume = field(default_factory=KeptVolume)
-    guide: KeptVolume = field(default_factory=KeptVolume)
+        return self._kept[role][1:]
 
 
 def _key_of(params: VolumeParams) -> Hashable:

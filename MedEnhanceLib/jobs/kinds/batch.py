@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,26 +149,16 @@ def _dataset(params: BatchParams) -> Dataset:
 
 def _gathered(params: BatchParams, out: Path) -> list[Item]:
     """What was named; raises OutputError for derived series among their originals."""
-    from MedEnhanceLib.jobs.batch_items import gather
+    from MedEnhanceLib.jobs.batch_items import gather, listed
 
-    def refuse_among(originals: Iterable[str]) -> None:
-        """Derived series inside the tree of their sources would be sources of the next run."""
-        for place in originals if params.makes_folders else ():
-            folder = Path(place).resolve()
-            if folder.is_dir() and out.resolve().is_relative_to(folder):
-                raise OutputError(
-                    f"{out} lies in {place}, among the originals",
-                    "Name a folder outside of it: --out elsewhere.",
-                )
-
-    refuse_among(params.inputs)
+    places = [*params.inputs, *listed(params.list_file)]
+    # Derived series inside the tree of their sources would be sources of the next run.
+    for folder in (Path(place).resolve() for place in places if params.makes_folders):
+        if folder.is_dir() and out.resolve().is_relative_to(folder):
+            raise OutputError(
+                f"{out} lies in {folder}, among the originals",
+                "Name a folder outside of it: --out elsewhere.",
+            )
     compresses = params.task == "compress"
-    items = gather(
-        params.inputs,
-        params.list_file,
-        out,
-        containers=not compresses,
-        ending=CONTAINER if compresses else "" if params.makes_folders else None,
-    )
-    refuse_among(item.source for item in items)  # a list names some
-    return items
+    ending = CONTAINER if compresses else "" if params.makes_folders else None
+    return gather(places, out, containers=not compresses, ending=ending)

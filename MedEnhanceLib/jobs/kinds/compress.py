@@ -111,9 +111,7 @@ def run_compress(params: CompressParams, monitor: Monitor, kept: KeptVolumes) ->
     work = Work("compressed", params, monitor, container=True)
     output = work.outputs["output"]
     # After an estimate the volume is in memory already.
-    volume = kept.input.load(
-        params, keep=False, scratch=output.parent, monitor=monitor.part(0.0, 0.1)
-    )
+    volume, _ = kept.load(params, keep=False, scratch=output.parent, monitor=monitor.part(0.0, 0.1))
     if params.dicom and volume.origin is None:
         volume = replace(volume, origin=_known_origin(params.dicom))
     part = monitor.part(0.1, 1.0)
@@ -135,7 +133,7 @@ def run_estimate(params: EstimateParams, monitor: Monitor, kept: KeptVolumes) ->
     """Load → code a few blocks; nothing is written. It knows no implicit blocks."""
     from MedEnhanceLib.unicompress import estimate
 
-    volume = kept.input.load(params, keep=True, monitor=monitor.part(0.0, 0.1))
+    volume, _ = kept.load(params, keep=True, monitor=monitor.part(0.0, 0.1))
     if params.config.block_type == "implicit":
         monitor.warn("the estimate is of the other block types: implicit blocks lose more")
     return Result(as_json(estimate(volume, params.config, monitor=monitor.part(0.1, 1.0))))

@@ -142,11 +142,6 @@ class EnhanceParams(DicomParams, VolumeParams):
         """Whether labels are asked for."""
         return self.segment or self.segmentation_output is not None
 
-    @property
-    def has_objects(self) -> bool:
-        """Whether more than a series of single images is written."""
-        return self.wants_segmentation or self.config.uncertainty
-
 
 def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> Result:
     """Load → enhance → segment → save each output, or all as DICOM → page → manifest."""
@@ -158,14 +153,19 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     is_preview = params.slices is not None
     # The voxels of large volumes stay on disk.
     scratch = None if is_preview or params.dicom else Path(params.output).parent
-    volume = kept.input.load(
+    volume, cache = kept.load(
         params, keep=is_preview, scratch=scratch, monitor=monitor.part(0.0, 0.05)
     )
     frame = 0 if params.frame is None and is_preview else params.frame
     source = volume if frame is None else volume.frame(frame)
     if params.dicom:
         source = place_volume(source, params, monitor)
-        _refuse_sequence(source, params)
+        if source.is_sequence and (params.wants_segmentation or params.config.uncertainty):
+            raise InputError(
+                f"{source.source}: a sequence of {source.shape[0]} frames has no DICOM "
+                "segmentation or uncertainty",
+                "Leave them out, or enhance one frame after another (frame).",
+            )
     guides = _guides_of(params, volume, kept, monitor)
     if params.guide == [AUTO] and guides:
         work.inputs["guide"] = path_of(guides[0])
@@ -179,7 +179,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
         ),
         frame=frame,
         slices=params.slices,
-        cache=kept.input.cache,
+        cache=cache,
         scratch=scratch,
         monitor=monitor.part(0.05, 0.9),
     )
@@ -212,9 +212,12 @@ def _guides_of(
         return [guide] if guide is not None else []
     keep = params.slices is not None and len(params.guide or ()) == 1
     return [
-        kept.guide.load(
-            VolumeParams(input=path, modality=params.modality), keep=keep, monitor=monitor
-        )
+        kept.load(
+            VolumeParams(input=path, modality=params.modality),
+            role="guide",
+            keep=keep,
+            monitor=monitor,
+        )[0]
         for path in params.guide or ()
     ]
 
@@ -229,16 +232,6 @@ def _look_of(
         VolumeParams(input=file, modality=volume.modality).load(monitor) for file in params.look
     )
     return loads if len(params.look) > 1 else next(loads)
-
-
-def _refuse_sequence(volume: Volume, params: EnhanceParams) -> None:
-    """DICOM's objects beside a series are of one volume; better said before the long work."""
-    if volume.is_sequence and params.has_objects:
-        raise InputError(
-            f"{volume.source}: a sequence of {volume.shape[0]} frames has no DICOM segmentation "
-            "or uncertainty",
-            "Leave them out, or enhance one frame after another (frame).",
-        )
 
 
 def _volumes_of(

@@ -25,11 +25,6 @@ class SegmentParams(DicomParams, VolumeParams):
 
     config: SegmentConfig = option(factory=SegmentConfig, help="how it is segmented")
 
-    @property
-    def has_objects(self) -> bool:
-        """A segmentation is one."""
-        return True
-
 
 def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
     """Load → segment → save, or as DICOM → manifest with the volume of each label."""

@@ -25,7 +25,7 @@ from MedEnhanceLib.errors import Cancelled, ConfigError, InputError
 from MedEnhanceLib.hqg import guide
 from MedEnhanceLib.hqg.guide import Suggestion
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.jobs.batch_items import Item, gather
+from MedEnhanceLib.jobs.batch_items import Item, gather, listed
 from MedEnhanceLib.jobs.batch_runs import Batch, dask_here, run_on_dask
 from MedEnhanceLib.jobs.ledger import Ledger
 from MedEnhanceLib.runtime.progress import Monitor
@@ -291,19 +291,19 @@ def test_which_volumes_there_are_and_where_results_go(scans: Path, tmp_path: Pat
     out.mkdir()
     shutil.copy(scans / "a.nii.gz", out / "a.nii.gz")  # a result is no source
     named = [str(scans), str(scans / "a.nii.gz")]
-    items = gather(named, None, out, containers=False, ending=None)
+    items = gather(named, out, containers=False, ending=None)
     assert [Path(item.source).name for item in items] == ["a.nii.gz", "b.nrrd", "c.mha"]
     assert items[2].output == str(out / "below" / "c.mha")
     shutil.copy(scans / "a.nii.gz", scans / "b.nii.gz")
     with pytest.raises(ConfigError, match="would both become"):
-        gather([str(scans)], None, out, containers=False, ending=".ucv")
+        gather([str(scans)], out, containers=False, ending=".ucv")
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no volumes found"):
-        gather([str(tmp_path / "empty")], None, out, containers=False, ending=None)
+        gather([str(tmp_path / "empty")], out, containers=False, ending=None)
     with pytest.raises(ConfigError, match="no volumes were named"):
-        gather([], None, out, containers=False, ending=None)
+        gather([], out, containers=False, ending=None)
     with pytest.raises(InputError, match=r"list\.txt"):
-        gather([], str(tmp_path / "list.txt"), out, containers=False, ending=None)
+        listed(str(tmp_path / "list.txt"))
 
 
 @pytest.fixture

@@ -115,7 +115,7 @@ def test_the_file_of_a_wrong_option_is_named(method: str, run: Callable, tmp_pat
 def test_means_of_an_evaluation_are_a_table(
     run: Callable, asked: list[tuple[str, Mapping[str, Any]]]
 ) -> None:
-    ran = run("evaluate", "mr", "volumes", "--out", "table.json")
+    ran = run("evaluate", "mr", "volumes")
     assert ran.status == 0
     head, _, row = ran.out.splitlines()
     assert head.split("  ")[0] == "mean of"

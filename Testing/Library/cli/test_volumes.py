@@ -127,7 +127,6 @@ def _odd_paths(folder: Path, ending: str) -> dict[str, Path]:
         ("enhance", "scan.nii.gz", "PATH"),
         ("models", "show", "PATH"),
         ("enhance", "scan.nii.gz", "out.nii.gz", "--report", "PATH"),
-        ("evaluate", "mr", "scan.nii.gz", "--out", "PATH"),
         ("convert", "scan.nii.gz", "out", "--dicom", "--dicom-source", "PATH"),
         ("models", "import", "PATH"),
     ],
