@@ -63,7 +63,8 @@ class _OfVolumes(MapTransform):  # type: ignore[misc]
         super().__init__(keys, allow_missing_keys)
         self.modality, self.options = modality, options
         # Here and not at the first volume, which may be hours away.
-        names = inspect.signature(type(self)._CALL).parameters if type(self)._CALL else ()
+        call = type(self)._CALL
+        names = inspect.signature(call).parameters if call is not None else ()
         check_names(type(self).__name__, options, names)
 
     @abstractmethod

@@ -313,7 +313,7 @@ def job_places(params: Any, names: Names, monitor: Monitor) -> Iterator[tuple[An
             outputs[option.name] = value
     with ExitStack() as stack:
         part, outbox = monitor, None
-        if outputs:
+        if outputs and is_remote(output):
             workspace = stack.enter_context(Workspace())
             outbox = Outbox(workspace.folder, output, overwrite=params.overwrite)
             names.add(outbox.folder, outbox.name)

@@ -244,7 +244,7 @@ def _volumes_of(
         monitor.warn("no guide was used: no guide map is written")
     return {
         "output": done.volume,
-        "segmentation": done.segmentation and done.segmentation.volume,
+        "segmentation": done.segmentation.volume if done.segmentation else None,
         "uncertainty": done.uncertainty,
         "noise_map": done.noise if params.noise_map else None,
         "bias_field": done.enhancement.bias_field_map() if params.bias_field_output else None,
