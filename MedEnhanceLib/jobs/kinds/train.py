@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from MedEnhanceLib.bundles.export import NOT_STATED, record_fields
 from MedEnhanceLib.bundles.store import read_bundle
-from MedEnhanceLib.core.options import About, Params, option
+from MedEnhanceLib.core.options import About, Options, Params, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
 from MedEnhanceLib.io.volume_files import READABLE, ending_of
@@ -32,10 +32,7 @@ from MedEnhanceLib.spg.stacks import distilled_volumes
 if TYPE_CHECKING:
     from MedEnhanceLib.gradprom import TrainHeadConfig
     from MedEnhanceLib.hqg import TrainConfig
-    from MedEnhanceLib.hqg.slices import TrainSlicesConfig
     from MedEnhanceLib.hqg.train.teaching import Gate, Task
-
-    AnyConfig = TrainConfig | TrainHeadConfig | TrainSlicesConfig | CodecTraining
 
 Method = Literal["hqg", "head", "slices", "codec"]
 #: Weight of the critic in `cohort` where there are volumes of low quality.
@@ -122,13 +119,12 @@ def _patterns(folder: Path, data: Path) -> list[str]:
 
 
 def training_config(
-    method: str,
-    fields: Mapping[str, Any] | TrainConfig | TrainHeadConfig | TrainSlicesConfig,
-    data: Path | None = None,
-) -> AnyConfig:
+    method: str, fields: Mapping[str, Any] | Options, data: Path | None = None
+) -> Any:
     """The method's configuration from its JSON object, or as it is where it is one.
 
     data: where it is a distilled set, it decides part of an enhancer's configuration.
+    Raises ConfigError for an unknown method, and for fields that its configuration does not take.
     """
     from MedEnhanceLib.gradprom import TrainHeadConfig
     from MedEnhanceLib.hqg import TrainConfig
@@ -144,17 +140,17 @@ def training_config(
         raise ConfigError(f"unknown method {method!r}", f"Use one of {', '.join(classes)}.")
     chosen = classes[method]
     if isinstance(fields, chosen):
-        return cast("AnyConfig", fields)
+        return fields
     if not isinstance(fields, Mapping):
         raise ConfigError(
             f"config is {fields!r}", f"Give a preset's name, an object, or a {chosen.__name__}."
         )
     if method == "hqg" and data is not None and is_distilled(data):
         fields = {"modality": load_distilled(data).modality, **fields}
-    return cast("AnyConfig", chosen.from_json(dict(fields)))
+    return chosen.from_json(dict(fields))
 
 
-def train_method(method: str, config: AnyConfig, data: Path, out: Path, monitor: Monitor) -> Path:
+def train_method(method: str, config: Any, data: Path, out: Path, monitor: Monitor) -> Path:
     """Train with a configuration of `training_config`; the bundle's folder.
 
     Meanwhile no other long job has the GPU.
@@ -165,17 +161,16 @@ def train_method(method: str, config: AnyConfig, data: Path, out: Path, monitor:
     from MedEnhanceLib.hqg.slices.train import train_slices
     from MedEnhanceLib.nets.training import checkpoint_named
 
-    own = config.config if isinstance(config, CodecTraining) else config
+    own = config.config if method == CODEC else config
     device = choose_device(getattr(own, "device", "cpu")).name
     with hold_gpu([device], monitor), checkpoint_named(out):
-        if isinstance(config, CodecTraining):
-            return config.train(data, out, monitor)
+        if method == CODEC:
+            return Path(config.train(data, out, monitor))
         if method == "slices":
-            return train_slices(cast("TrainSlicesConfig", config), data, out, monitor)
+            return train_slices(config, data, out, monitor)
         if method == "head":
-            head = cast("TrainHeadConfig", config)
-            return train_head(head, data, out, monitor, enhance=_enhancer_of(head))
-        return _train_enhancer(cast("TrainConfig", config), data, out, monitor)
+            return train_head(config, data, out, monitor, enhance=_enhancer_of(config))
+        return _train_enhancer(config, data, out, monitor)
 
 
 def _train_enhancer(config: TrainConfig, data: Path, out: Path, monitor: Monitor) -> Path:
