@@ -36,6 +36,7 @@ class Batch:
         ledger: gets the rows.
         stated: parameters of the task for all volumes.
         overwrite: whether what is done, and what lies there, is made anew.
+        repeats: whether a job whose worker was lost is run again, and may find its own result.
         ended: called with each item, the fields of its row, how many have ended, and of how many.
     """
 
@@ -47,10 +48,11 @@ class Batch:
         stated: Mapping[str, Any],
         *,
         overwrite: bool,
+        repeats: bool = False,
         ended: Callable[[Item, Mapping[str, Any], int, int], None],
     ) -> None:
         self.task, self._items, self._ledger, self._stated = task, items, ledger, stated
-        self._overwrite, self._ended, self._count = overwrite, ended, 0
+        self._overwrite, self._repeats, self._ended, self._count = overwrite, repeats, ended, 0
         self._options = {"task": task, **stated}
         self.todo = [
             item for item in items if overwrite or not ledger.is_finished(item, self._options)
@@ -71,8 +73,8 @@ class Batch:
                 refused[index] = {"seconds": 0.0, **_row_of_error(error)}
                 continue
             make_folder(Path(item.output).parent)
-            # A job that is run again, as its worker was lost, may find its own result.
-            params[index] = {**item.params, **self._stated, "overwrite": True}
+            overwrite = is_own or self._repeats
+            params[index] = {**item.params, **self._stated, "overwrite": overwrite}
         if params:
             rows = ((self.todo[index], {"status": "started"}) for index in params)
             self._ledger.add(rows, self._options)

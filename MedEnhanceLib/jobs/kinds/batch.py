@@ -119,6 +119,7 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
         Ledger(out),
         stated,
         overwrite=params.overwrite,
+        repeats=bool(params.scheduler or params.workers),
         ended=ended,
     )
     if params.scheduler:
