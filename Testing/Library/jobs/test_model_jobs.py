@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from Library.jobs.conftest import brain
 
 import MedEnhanceLib as me  # noqa: N813 - as users write it
 from MedEnhanceLib import io
@@ -33,22 +34,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def _brain(seed: int) -> Volume:
-    """Something smooth with an edge, [8, 48, 44], that looks like an MR."""
-    k, j, i = np.mgrid[-1:1:8j, -1:1:48j, -1:1:44j]
-    inside = (k**2 + j**2 + i**2) < 0.8
-    voxels = inside * (600 + 200 * np.sin((4 + seed) * i) * np.cos(3 * j))
-    noise = np.random.default_rng(seed).normal(0, 4, inside.shape)
-    return Volume(np.abs(voxels + noise).astype(np.int16), modality="MR", source="brain")
-
-
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     for name in ("hq", "lq", "heads"):
         (folder / name).mkdir()
     for name, seed in (("hq", 0), ("hq", 1), ("lq", 2)):
-        io.save(_brain(seed), folder / name / f"{seed}.nii.gz")
+        io.save(brain(seed), folder / name / f"{seed}.nii.gz")
     return folder
 
 
@@ -81,7 +73,7 @@ def head_model(data: Path, model: str, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture
 def scan(tmp_path: Path) -> Path:
-    io.save(_brain(5), tmp_path / "scan.nii.gz")
+    io.save(brain(5), tmp_path / "scan.nii.gz")
     return tmp_path / "scan.nii.gz"
 
 
@@ -95,7 +87,7 @@ def test_training_makes_a_model_that_can_be_used(data: Path, tmp_path: Path) -> 
     config = {"preset": "smoke", "name": "mine"}
     params = {"method": "hqg", "config": config, "data": str(data), "out": str(tmp_path)}
     model = run_job(JobSpec("train", params))["outputs"]["model"]
-    volume = _brain(5)
+    volume = brain(5)
     result = me.enhance(volume, model=model, device="cpu")
     assert result.volume.geometry == volume.geometry
     assert result.volume.dtype == volume.dtype
