@@ -171,6 +171,6 @@ EVALUATE = Command(
     summary="measure a model on volumes of good quality",
     description="Degrade each volume, enhance it, and measure both against the original; for\n"
     "a head, measure Dice against labels beside each volume (NAME-labels.nii.gz).",
-    example="medenhance evaluate mr volumes/ --json",
+    example="medenhance evaluate mr volumes/",
     lines=_means_lines,
 )
