@@ -25,10 +25,9 @@ from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.jobs.addresses import is_remote, local, results_here, sent_result, shown
 from MedEnhanceLib.jobs.bar import watched
 from MedEnhanceLib.jobs.dicom import DicomParams, check_folder, place_objects, write
-from MedEnhanceLib.jobs.enhancing import Enhanced, enhance_volume, objects_of
+from MedEnhanceLib.jobs.enhancing import Enhanced, enhance_volume, objects_of, segmenter_config
 from MedEnhanceLib.jobs.files import AUTO, check_ending, load_volume, path_of
 from MedEnhanceLib.jobs.guides import chosen_guide
-from MedEnhanceLib.jobs.kinds.segment import segmenter_config
 from MedEnhanceLib.jobs.kinds.volumes import InspectParams, described, inspect_volume
 from MedEnhanceLib.runtime.progress import Cancel, Listener, Monitor
 from MedEnhanceLib.runtime.text import Names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from MedEnhanceLib.core.manifest import corrections_in_words, make_manifest, manifest_at_strength
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
+from MedEnhanceLib.gradprom.config import SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.jobs.dicom import LabelMap, Objects
-from MedEnhanceLib.jobs.kinds.segment import label_map, segmentation_figures
+from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
@@ -221,3 +223,39 @@ def objects_of(result: Volume | Enhanced | Segmentation) -> Objects:
     if isinstance(result, Enhanced):
         return enhanced_objects(before, result)
     return Objects(before, "segmented", segmentation=label_map(result))
+
+
+def segmenter_config(segmenter: str, device: str, *, wanted: bool) -> SegmentConfig | None:
+    """How an enhanced volume is segmented, on the same device; None where it is not.
+
+    segmenter: a model's name or folder, or "auto". Raises ConfigError for anything else, and where
+    a model is named without a segmentation.
+    """
+    if not isinstance(segmenter, str | os.PathLike) or not os.fspath(segmenter):
+        raise ConfigError(
+            f"segmenter is {segmenter!r}", 'Give a model\'s name or folder, or "auto".'
+        )
+    if segmenter != "auto" and not wanted:
+        raise ConfigError(
+            f"the segmenter {segmenter} is named, but no segmentation is requested",
+            "Add segment (--segment), or leave out the segmenter.",
+        )
+    return SegmentConfig(model=os.fspath(segmenter), device=device) if wanted else None
+
+
+def label_map(segmentation: Segmentation) -> LabelMap:
+    """A segmentation as what is written as DICOM takes it."""
+    labels = as_json(segmentation.labels)
+    return LabelMap(segmentation.volume, labels, segmentation.model, segmentation.warning)
+
+
+def segmentation_figures(segmentation: Segmentation | None) -> dict[str, Any]:
+    """What a manifest records of a segmentation; nothing where there is none."""
+    if segmentation is None:
+        return {}
+    return {
+        "labels": as_json(segmentation.labels),
+        "table": as_json(segmentation.table),
+        "head": dict(segmentation.model),
+        **({"doubt_of_labels": segmentation.warning} if segmentation.warning else {}),
+    }

@@ -14,8 +14,7 @@ from MedEnhanceLib.jobs.files import CONTAINER, Result
 from MedEnhanceLib.runtime.progress import Monitor
 
 if TYPE_CHECKING:
-    from MedEnhanceLib.jobs.batch_items import Item
-    from MedEnhanceLib.jobs.bids import Dataset
+    from MedEnhanceLib.jobs.batch_items import Dataset, Item
 
 #: What a batch names for each volume by itself.
 _ITS_OWN = ("input", "output", "series", "overwrite")
@@ -93,8 +92,7 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
     A volume that fails has a row that says why, and the others go on.
     Raises Cancelled where the user asked to stop; what is done by then is left out the next time.
     """
-    from MedEnhanceLib.jobs.batch_runs import Batch, dask_here, run_here, run_on_dask
-    from MedEnhanceLib.jobs.ledger import Ledger
+    from MedEnhanceLib.jobs.batch_runs import Batch, Ledger, dask_here, run_here, run_on_dask
     from MedEnhanceLib.report.page import make_folder
 
     monitor.progress(0.0, "find the volumes")
@@ -139,7 +137,7 @@ def run_batch(params: BatchParams, monitor: Monitor) -> Result:
 
 
 def _dataset(params: BatchParams) -> Dataset:
-    from MedEnhanceLib.jobs.bids import IMAGES, OF_OUR_HEAD, Dataset
+    from MedEnhanceLib.jobs.batch_items import IMAGES, OF_OUR_HEAD, Dataset
 
     config = params.params.get("config", {})
     is_ours = config.get("model", "auto") == "auto" and not config.get("segmenter")

@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from MedEnhanceLib.core.options import option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, InputError
+from MedEnhanceLib.gradprom.config import SegmentConfig
 from MedEnhanceLib.hqg.config import EnhanceConfig
 from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable
-from MedEnhanceLib.jobs.dicom import DicomParams, place_volume
-from MedEnhanceLib.jobs.enhancing import Enhanced, enhance_volume, enhanced_objects
+from MedEnhanceLib.jobs.dicom import DicomParams, Objects, place_volume
+from MedEnhanceLib.jobs.enhancing import (
+    Enhanced,
+    enhance_volume,
+    enhanced_objects,
+    label_map,
+    segmentation_figures,
+    segmenter_config,
+)
 from MedEnhanceLib.jobs.files import (
     AUTO,
     KeptVolumes,
@@ -23,10 +32,12 @@ from MedEnhanceLib.jobs.files import (
     results_of,
 )
 from MedEnhanceLib.jobs.guides import check_guides, chosen_guide
-from MedEnhanceLib.jobs.kinds.segment import segmenter_config
 from MedEnhanceLib.jobs.work import Work
 from MedEnhanceLib.runtime.dependencies import require
 from MedEnhanceLib.runtime.progress import Monitor
+
+if TYPE_CHECKING:
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,4 +278,34 @@ def _write_report(params: EnhanceParams, volume: Volume, done: Enhanced) -> None
         table=done.segmentation.table if done.segmentation else (),
         warnings=[f"{warning}." for warning in recorded_warnings(done.report["results"])],
         overwrite=params.overwrite,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentParams(DicomParams, VolumeParams):
+    """Find labels in a volume."""
+
+    config: SegmentConfig = option(factory=SegmentConfig, help="how it is segmented")
+
+
+def run_segment(params: SegmentParams, monitor: Monitor) -> Result:
+    """Load → segment → save, or as DICOM → manifest with the volume of each label."""
+    from MedEnhanceLib.gradprom import segment
+
+    work = Work("segmented", params, monitor)
+    volume = params.load(monitor.part(0.0, 0.1))
+    if params.dicom:
+        volume = place_volume(volume, params, monitor)
+    labels = segment(volume, params.config, monitor=monitor.part(0.1, 0.9))
+    part = monitor.part(0.9, 1.0)
+    if params.dicom:
+        work.write(Objects(volume, "segmented", segmentation=label_map(labels)), part)
+    else:
+        work.save({"output": labels.volume}, part)
+    return work.finish(
+        config=params.config.to_json() | params.stated(),
+        figures=segmentation_figures(labels),
+        source=volume,
+        device=labels.device,
+        model=labels.model,
     )

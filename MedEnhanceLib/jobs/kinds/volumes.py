@@ -1,16 +1,16 @@
-"""Jobs that need no model: convert, inspect, degrade, blend."""
+"""Jobs that need no model: convert, inspect, degrade, blend; series and export of DICOM."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from MedEnhanceLib.core.options import About, option
+from MedEnhanceLib.core.options import About, Params, option
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError
-from MedEnhanceLib.jobs.dicom import DicomParams
+from MedEnhanceLib.jobs.dicom import DicomParams, LabelMap, Objects, place_objects
 from MedEnhanceLib.jobs.files import (
     CONTAINER,
     OutputParams,
@@ -19,6 +19,7 @@ from MedEnhanceLib.jobs.files import (
     load_volume,
 )
 from MedEnhanceLib.jobs.work import Work
+from MedEnhanceLib.jobs.worker.events import as_json
 from MedEnhanceLib.runtime.progress import Monitor, attend
 
 
@@ -142,3 +143,83 @@ def run_blend(params: BlendParams, monitor: Monitor) -> Result:
         figures={"strength": params.strength, "history": list(blended.history)},
         source=original,
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeriesParams(Params):
+    """List the DICOM series at a place."""
+
+    input: Annotated[str, About(help="a folder, DICOMDIR, list or file", place="input")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportParams(DicomParams, VolumeParams):
+    """Write a volume's file, and what lies beside it, as DICOM."""
+
+    segmentation: str | None = option(
+        None, help="a file that goes into the folder as well", place="input"
+    )
+    uncertainty: str | None = option(
+        None, help="a file that goes into the folder as well", place="input"
+    )
+    labels: list[dict[str, Any]] = option(
+        factory=list, help="of the segmentation, as in the result of the job that made it"
+    )
+    model: dict[str, Any] | None = option(None, help="what made the volume, as in its manifest")
+    head: dict[str, Any] | None = option(None, help="what made the segmentation, likewise")
+    action: str = option("exported", help='what was done, for example "enhanced"')
+    dicom: bool = option(True, help="true")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.dicom:
+            raise ConfigError("export writes DICOM", "Leave out dicom, or use convert.")
+
+
+def run_series(params: SeriesParams, monitor: Monitor) -> Result:
+    """Read headers → a row for each series, those that cannot be loaded with the reason."""
+    from MedEnhanceLib.io.dicom import list_series
+
+    return Result({"series": as_json(list_series(Path(params.input), monitor))})
+
+
+def run_export(params: ExportParams, monitor: Monitor) -> Result:
+    """Load → lay beside the series → write into the folder → manifest."""
+    work = Work("exported", params, monitor)
+    volume = params.load(monitor.part(0.0, 0.2))
+    labels = uncertainty = None
+    if params.segmentation:
+        found = load_volume(Path(params.segmentation), modality="SEG", monitor=monitor)
+        labels = LabelMap(found, params.labels, params.head or params.model)
+    if params.uncertainty:
+        uncertainty = load_volume(
+            Path(params.uncertainty), modality=volume.modality, monitor=monitor
+        )
+    before, options = _last_step(volume.history, params)
+    objects = Objects(
+        replace(volume, history=before),
+        params.action,
+        options=options,
+        volume=volume,
+        segmentation=labels,
+        uncertainty=uncertainty,
+        model=params.model,
+    )
+    objects = place_objects(objects, params, monitor.part(0.4, 0.5))
+    work.write(objects, monitor.part(0.5, 1.0))
+    return work.finish(
+        config=params.stated() | {"action": params.action},
+        model=params.model,
+        source=objects.volume,
+    )
+
+
+def _last_step(history: tuple[str, ...], params: ExportParams) -> tuple[tuple[str, ...], str]:
+    """What was done before the step that the objects record themselves, and that one's options."""
+    begin = f"DERIVED: {params.action} "
+    if not history or not history[-1].startswith(begin):
+        return history, ""
+    options = history[-1].removeprefix(begin).partition("by MedEnhance ")[0]
+    model = params.model or {}
+    options = options.removeprefix(f"with {model.get('name')} {model.get('sha256', '')[:12]}")
+    return history[:-1], options.strip(" ,")

@@ -26,8 +26,7 @@ from MedEnhanceLib.hqg import guide
 from MedEnhanceLib.hqg.guide import Suggestion
 from MedEnhanceLib.jobs import JobSpec, run_job
 from MedEnhanceLib.jobs.batch_items import Item, gather, listed
-from MedEnhanceLib.jobs.batch_runs import Batch, dask_here, run_on_dask
-from MedEnhanceLib.jobs.ledger import Ledger
+from MedEnhanceLib.jobs.batch_runs import Batch, Ledger, dask_here, run_on_dask
 from MedEnhanceLib.runtime.progress import Monitor
 
 

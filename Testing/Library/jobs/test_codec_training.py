@@ -17,7 +17,7 @@ from MedEnhanceLib.bundles.store import read_bundle, verify_bundle
 from MedEnhanceLib.core.volume import Volume
 from MedEnhanceLib.errors import ConfigError, ModelError
 from MedEnhanceLib.jobs import JobSpec, run_job
-from MedEnhanceLib.jobs.kinds.train_codec import PARTS, CodecTraining
+from MedEnhanceLib.jobs.kinds.train import PARTS, CodecTraining
 from MedEnhanceLib.unicompress.models import ModelSet, shipped_model
 
 pytest.importorskip("torch")
