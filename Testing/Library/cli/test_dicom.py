@@ -1,4 +1,4 @@
-"""DICOM through the command line: series listed and asked for, derived objects out."""
+"""DICOM through the command line: series listed and chosen, derived objects out, or refused."""
 
 from __future__ import annotations
 
@@ -240,3 +240,99 @@ def test_the_derivation_states_what_was_chosen_and_what_was_done(
         "; strength 0.5, 60% of the noise correction, blur undone, bias field corrected, "
         "guide changed it by 0.31 σ of the noise, look of another volume. "
     ) in objects(tmp_path / "out")["MR"][0].DerivationDescription
+
+
+Run = Callable[..., Any]
+
+
+class TestRefused:
+    def test_a_folder_that_holds_something(self, run: Run, mr: Path, tmp_path: Path) -> None:
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "mine.txt").write_text("mine")
+        assert "holds files already" in run("convert", mr, tmp_path / "out", "--dicom").err
+        assert run("convert", mr, tmp_path / "out", "--dicom", "--force").status == 0
+        assert (tmp_path / "out" / "mine.txt").read_text() == "mine"
+
+    @pytest.mark.parametrize(
+        ("command", "output", "options", "status", "words"),
+        [
+            ("convert", "out.nii.gz", (), 1, "DICOM goes into a folder"),
+            ("convert", "out", ("--patient-id", "X1"), 2, "knows its patient"),
+            ("enhance", "out", ("--segment", "a.nrrd"), 2, "--segment"),
+        ],
+    )
+    def test_what_cannot_be_of_a_series(
+        self,
+        run: Run,
+        mr: Path,
+        tmp_path: Path,
+        command: str,
+        output: str,
+        options: tuple[str, ...],
+        status: int,
+        words: str,
+    ) -> None:
+        ran = run(command, mr, tmp_path / output, "--dicom", *options)
+        assert (ran.status, words in ran.err) == (status, True)
+
+    @pytest.mark.parametrize("place", ["", "below", ".."])
+    def test_a_folder_of_originals(self, run: Run, mr: Path, tmp_path: Path, place: str) -> None:
+        before = sorted(tmp_path.rglob("*"))
+        ran = run("convert", mr, mr / place, "--dicom", "--force")
+        assert ran.status == 1
+        assert "among the originals" in ran.err
+        assert sorted(tmp_path.rglob("*")) == before
+
+    @pytest.mark.parametrize("source", ["a file", "a directory", "a list"])
+    @pytest.mark.parametrize("place", [".", "below"])
+    def test_a_folder_of_originals_that_were_named_otherwise(
+        self, run: Run, mr: Path, tmp_path: Path, source: str, place: str
+    ) -> None:
+        names = {"a file": mr / "001.dcm", "a directory": mr / "DICOMDIR", "a list": None}
+        given = names[source] or tmp_path / "elsewhere" / "files.txt"
+        if source == "a directory":
+            given.write_bytes(b"no matter what")  # the images beside it are found all the same
+        if source == "a list":
+            given.parent.mkdir()
+            given.write_text("\n".join(map(str, sorted(mr.glob("*.dcm")))))
+        before = sorted(tmp_path.rglob("*"))
+        ran = run("convert", given, mr / place, "--dicom", "--force")
+        assert ran.status == 1, ran.err
+        assert "among the originals" in ran.err
+        assert sorted(tmp_path.rglob("*")) == before
+
+    def test_another_patients_series_for_one_that_is_known(
+        self, run: Run, mr: Path, make_series: Callable, rng: np.random.Generator, tmp_path: Path
+    ) -> None:
+        other = make_series(
+            rng.integers(0, 1000, (4, 20, 24), dtype=np.uint16),
+            folder=tmp_path / "other",
+            uid="1.2.9.1",
+            StudyInstanceUID="1.2.9",
+            PatientName="Roe^Ann",
+        )
+        small = tmp_path / "small.ucv"
+        assert run("compress", mr, small, "--lossless").status == 0
+        for command, source in (("convert", mr), ("decompress", small)):
+            ran = run(command, source, tmp_path / "out", "--dicom", "--dicom-source", other)
+            assert ran.status == 3, ran.err
+            assert "wrong patient" in ran.err
+            assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (["--dicom-source", "a"], "dicom_source requires dicom"),
+            (["--dicom", "--dicom-source-series", "2"], "requires dicom_source"),
+            (
+                ["--dicom", "--dicom-source", "a", "--patient-id", "b"],
+                "both dicom_source and a patient",
+            ),
+        ],
+    )
+    def test_options_that_mean_nothing_together(
+        self, run: Run, scan: Path, tmp_path: Path, options: list[str], words: str
+    ) -> None:
+        ran = run("convert", scan, tmp_path / "out", *options)
+        assert ran.status == 2
+        assert words in ran.err
