@@ -50,16 +50,16 @@ class DicomParams(OutputParams):
         None, help="source series of a non-DICOM input", metavar="SERIES", place="input"
     )
     dicom_source_series: str | None = option(
-        None, help="which series of --dicom-source, by number or UID", metavar="S"
+        None, help="the series, where --dicom-source holds several: number or UID", metavar="S"
     )
     series_description: str | None = option(
-        None, help="of the derived series (default: made from the source's)", metavar="TEXT"
+        None, help="name of the derived series (default: made from the source's)", metavar="TEXT"
     )
     patient_id: str | None = option(None, help="patient ID for a new study", metavar="ID")
     patient_name: str | None = option(
-        None, help="as DICOM writes it, for example Doe^Jane", metavar="NAME"
+        None, help="patient name for a new study, as in DICOM: Doe^Jane", metavar="NAME"
     )
-    study_description: str | None = option(None, help="of a new study", flag=None)
+    study_description: str | None = option(None, help="description of a new study", flag=None)
 
     def __post_init__(self) -> None:
         super().__post_init__()
