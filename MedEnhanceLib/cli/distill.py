@@ -44,7 +44,7 @@ def _declare_distill(parser: Parser) -> None:
     )
     parser.add_argument("--config", metavar="FILE", help="options as JSON, on top of the preset")
     add_flags(parser, DPConfig)
-    add_flags(parser, declaration_of("distill"), without=["cohort", "out", "config"])
+    add_flags(parser, declaration_of("distill"), only=["pattern", "modality", "overwrite"])
 
 
 def _distill(args: argparse.Namespace) -> int:

@@ -130,18 +130,16 @@ def declaration_of(job: str) -> Any:
     return JOBS[job].params
 
 
-def add_flags(
-    parser: Parser, declaration: Any, *, only: Collection[str] = (), without: Collection[str] = ()
-) -> None:
+def add_flags(parser: Parser, declaration: Any, *, only: Collection[str] = ()) -> None:
     """An option for each field of a declaration, those of the declarations in it too.
 
     Positional arguments first, then its own options, then those that it inherits.
-    only, without: names of fields.
+    only: names of fields.
     """
     groups: dict[str, argparse._MutuallyExclusiveGroup] = {}
     for option in _in_order(declaration):
         about = option.about
-        if about.flag is None or option.name in without or (only and option.name not in only):
+        if about.flag is None or (only and option.name not in only):
             continue
         if option.is_object:
             add_flags(parser, option.kind)
@@ -157,14 +155,12 @@ def params_of(args: argparse.Namespace, declaration: Any) -> dict[str, Any]:
     """The JSON object of a declaration with what was given on the command line."""
     params: dict[str, Any] = {}
     for option in options_of(declaration):
+        if option.about.flag is None:
+            continue
+        value = getattr(args, option.name, None)
         if option.is_object:
-            inner = params_of(args, option.kind) if option.about.flag is not None else {}
-            if inner:
-                params[option.name] = inner
-        elif (
-            option.about.flag is not None
-            and (value := getattr(args, option.name, None)) is not None
-        ):
+            value = params_of(args, option.kind) or None
+        if value is not None:
             params[option.name] = value
     return params
 
@@ -197,10 +193,7 @@ def _argument(option: Option) -> dict[str, Any]:
         return fields | ({"choices": option.choices} if option.choices else {})
     fields["dest"] = option.name
     if option.kind is bool:
-        if str(option.about.flag).startswith("--no-"):
-            return fields | {"action": "store_false"}
-        on_off = argparse.BooleanOptionalAction if option.default is True else "store_true"
-        return fields | {"action": on_off}
+        return fields | {"action": "store_true"}
     if option.kind is list:
         fields |= {"nargs": "+", "action": "extend"}
     elif option.kind is tuple:
