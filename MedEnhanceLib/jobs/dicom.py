@@ -83,20 +83,26 @@ class DicomParams(OutputParams):
         """Whether it says whose a new study is."""
         return any((self.patient_id, self.patient_name, self.study_description))
 
+    @property
+    def has_objects(self) -> bool:
+        """Whether more than a series of images is written, for which highdicom is needed."""
+        return False
+
 
 def check_folder(params: DicomParams, inputs: Sequence[Path], monitor: Monitor) -> None:
     """Refuse before the long work an output folder that DICOM could not be written to after it.
 
     What an earlier writing left in it, whose process was killed, is put in order first.
     Raises OutputError for a file's name, for an input's own folder, and for a folder that holds
-    something, unless it may be added to; DependencyError where highdicom is missing.
+    something, unless it may be added to; DependencyError where highdicom is needed and missing.
     """
     from MedEnhanceLib import io
     from MedEnhanceLib.io.atomic import refuse_existing, refuse_unwritable
     from MedEnhanceLib.io.dicom.sources import is_dicom
     from MedEnhanceLib.io.staging import holds, recover, refuse_no_folder
 
-    require("highdicom", purpose="Writing DICOM objects")
+    if params.has_objects:
+        require("highdicom", purpose="Writing DICOM objects")
     folder = Path(params.output)
     ending = io.ending_of(folder)
     if ending in io.READABLE and not folder.is_dir():

@@ -153,6 +153,11 @@ class EnhanceParams(DicomParams, VolumeParams):
         """Whether labels are asked for."""
         return self.segment or self.segmentation_output is not None
 
+    @property
+    def has_objects(self) -> bool:
+        """Whether more than a series of images is written."""
+        return self.wants_segmentation or self.config.uncertainty
+
 
 def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> Result:
     """Load → enhance → segment → save each output, or all as DICOM → page → manifest."""
@@ -171,7 +176,7 @@ def run_enhance(params: EnhanceParams, monitor: Monitor, kept: KeptVolumes) -> R
     source = volume if frame is None else volume.frame(frame)
     if params.dicom:
         source = place_volume(source, params, monitor)
-        if source.is_sequence and (params.wants_segmentation or params.config.uncertainty):
+        if source.is_sequence and params.has_objects:
             raise InputError(
                 f"{source.source}: a sequence of {source.shape[0]} frames has no DICOM "
                 "segmentation or uncertainty",
@@ -286,6 +291,11 @@ class SegmentParams(DicomParams, VolumeParams):
     """Find labels in a volume."""
 
     config: SegmentConfig = option(factory=SegmentConfig, help="how it is segmented")
+
+    @property
+    def has_objects(self) -> bool:
+        """A segmentation is one."""
+        return True
 
 
 def run_segment(params: SegmentParams, monitor: Monitor) -> Result:

@@ -175,6 +175,11 @@ class ExportParams(DicomParams, VolumeParams):
         if not self.dicom:
             raise ConfigError("export writes DICOM", "Leave out dicom, or use convert.")
 
+    @property
+    def has_objects(self) -> bool:
+        """Whether more than a series of images is written."""
+        return bool(self.segmentation or self.uncertainty)
+
 
 def run_series(params: SeriesParams, monitor: Monitor) -> Result:
     """Read headers → a row for each series, those that cannot be loaded with the reason."""
