@@ -16,7 +16,7 @@ import dataclasses
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -317,7 +317,13 @@ def job_places(params: Any, names: Names, monitor: Monitor) -> Iterator[tuple[An
             workspace = stack.enter_context(Workspace())
             outbox = Outbox(workspace.folder, output, overwrite=params.overwrite)
             names.add(outbox.folder, outbox.name)
-            _refuse_same(inputs.values(), output)
+            for value in inputs.values():
+                for source in filter(is_remote, value if isinstance(value, list) else [value]):
+                    # By whatever spelling of the address.
+                    if not _is_web(source) and _filesystem(source) == _filesystem(output):
+                        raise OutputError(
+                            f"{shown(source)} is the input itself", "Give another name."
+                        )
             paths = {name: str(outbox.path_for(address)) for name, address in outputs.items()}
             params = dataclasses.replace(params, **paths)
             results = results_of(params).values()
@@ -330,22 +336,10 @@ def job_places(params: Any, names: Names, monitor: Monitor) -> Iterator[tuple[An
                 names.add(path, shown(place))
             return path
 
-        copies = {name: _each_place(value, copied) for name, value in inputs.items()}
+        copies = {
+            name: [*map(copied, value)] if isinstance(value, list) else copied(value)
+            for name, value in inputs.items()
+        }
         yield dataclasses.replace(params, **copies), part
         if outbox is not None:
             outbox.send(monitor.part(1 - _SHARE, 1.0))
-
-
-def _each_place(value: Any, change: Callable[[Any], Any]) -> Any:
-    """A place, or a list of places, with `change` made to each."""
-    return [change(place) for place in value] if isinstance(value, list) else change(value)
-
-
-def _refuse_same(inputs: Iterable[Any], output: str) -> None:
-    """Refuse a result that would replace its own source, by whatever spelling of the address."""
-    places: list[Any] = []
-    for value in inputs:
-        _each_place(value, places.append)
-    for place in filter(is_remote, places):
-        if not _is_web(place) and _filesystem(place) == _filesystem(output):
-            raise OutputError(f"{shown(place)} is the input itself", "Give another name.")
